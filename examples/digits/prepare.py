@@ -1,0 +1,73 @@
+"""Prepares data/ with scikit-learn's handwritten digits, 8×8, real (Alpaydin and Kaynak 1998).
+
+    python examples/digits/prepare.py data
+
+5 labelled pictures a class, a fixed test split of 500, 97 loose unlabelled pictures, and the other 1150 on a small
+gallery site: 24 pages, and on every third item or so a tag, which is wrong on one in eight.
+"""
+
+from __future__ import annotations
+
+import html
+import shutil
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+from sklearn.datasets import load_digits
+
+LABELLED, TEST, LOOSE, ON_A_PAGE = 5, 500, 97, 48
+TAGGED, WRONG = 0.3, 0.125
+WORDS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
+HEAD = '<!doctype html><html lang="en"><meta charset="utf-8"><title>Digits, page {}</title><body><h1>Digits</h1>\n'
+
+
+def main(data: Path) -> None:
+    """Writes the folder anew; the same bytes each time."""
+    digits = load_digits()
+    rng = np.random.default_rng(1998)
+    order = rng.permutation(len(digits.target))
+    test, rest = order[:TEST], order[TEST:]
+    labelled = np.concatenate([rest[digits.target[rest] == one][:LABELLED] for one in range(10)])
+    pool = np.array([one for one in rest if one not in set(labelled.tolist())])
+    shutil.rmtree(data, ignore_errors=True)
+    for folder, rows in (("labelled", labelled), ("test", test)):
+        for row in rows:
+            write_picture(data / folder / str(digits.target[row]) / f"{row:04d}.png", digits.images[row])
+    for row in pool[:LOOSE]:
+        write_picture(data / "unlabelled" / f"{row:04d}.png", digits.images[row])
+    write_site(data / "site", pool[LOOSE:], digits.images, digits.target, rng)
+
+
+def write_picture(path: Path, picture: np.ndarray) -> None:
+    """An 8×8 grey PNG, 0 to 240; uncompressed, so that no zlib's version shows in the bytes."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _, encoded = cv2.imencode(".png", (picture * 15).astype(np.uint8), [cv2.IMWRITE_PNG_COMPRESSION, 0])
+    path.write_bytes(encoded.tobytes())
+
+
+def write_site(site: Path, rows: np.ndarray, images: np.ndarray, target: np.ndarray, rng: np.random.Generator) -> None:
+    """Pages of figures with a `next` link, pictures under images/, and robots.txt."""
+    pages = [rows[start : start + ON_A_PAGE] for start in range(0, len(rows), ON_A_PAGE)]
+    for number, on_page in enumerate(pages):
+        figures = []
+        for row in on_page:
+            write_picture(site / "images" / f"{row:04d}.png", images[row])
+            figures.append(figure(int(row), int(target[row]), rng))
+        following = f'<a rel="next" href="page-{number + 1}.html">next</a>' if number + 1 < len(pages) else ""
+        page = HEAD.format(number + 1) + "\n".join(figures) + f"\n{following}\n</body></html>\n"
+        (site / ("index.html" if number == 0 else f"page-{number}.html")).write_text(page, encoding="utf-8")
+    (site / "robots.txt").write_text("User-agent: *\nDisallow: /private/\n", encoding="utf-8")
+
+
+def figure(row: int, digit: int, rng: np.random.Generator) -> str:
+    """One item of the gallery; now and then with a tag, now and then a wrong one."""
+    tagged, wrong, other = rng.random() < TAGGED, rng.random() < WRONG, int(rng.integers(1, 10))
+    word = WORDS[(digit + other) % 10 if wrong else digit]
+    caption = f'<figcaption><a class="tag">{html.escape(word)}</a></figcaption>' if tagged else ""
+    return f'<figure class="digit"><img src="images/{row:04d}.png" alt="a digit">{caption}<small>CC BY 4.0</small></figure>'
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

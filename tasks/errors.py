@@ -1,0 +1,44 @@
+"""What can go wrong, and what to do about it.
+
+SeedlingError              exit code 2; the message carries the remedy
+├── InputError             data, params or arguments that cannot be used as they are
+├── MissingGeneration      a stage's input has not been made yet
+├── IncompleteGeneration   a folder that is not whole, or whose row counts do not add up
+├── WorkspaceBusy          another run is at work in the same workspace
+└── GateFailed             exit code 1; a critical expectation said no
+"""
+
+from __future__ import annotations
+
+
+class SeedlingError(Exception):
+    """The root of all errors that a user can cause; shown without a traceback."""
+
+    exit_code = 2
+
+
+class InputError(SeedlingError):
+    """Data, params or arguments that cannot be used as they are."""
+
+
+class MissingGeneration(SeedlingError):
+    """A stage's input has not been made yet."""
+
+    def __init__(self, folder: object, stage: str) -> None:
+        super().__init__(
+            f"Generation '{folder}' is missing: run `seedling stage {stage}`, or `seedling run` for the whole line."
+        )
+
+
+class IncompleteGeneration(SeedlingError):
+    """A folder that is not whole, or whose row counts do not add up."""
+
+
+class WorkspaceBusy(SeedlingError):
+    """Another run is at work in the same workspace."""
+
+
+class GateFailed(SeedlingError):
+    """A critical expectation said no; the rows are in quarantine and nothing was recorded."""
+
+    exit_code = 1

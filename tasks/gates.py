@@ -1,0 +1,248 @@
+"""The quality gates: Great Expectations over a stage's rows. The only importer of great_expectations.
+
+gates.yaml lists, a stage, expectations by Great Expectations' own names with their own arguments and a severity.
+The gates in ALWAYS stand before them and cannot be switched off.
+"""
+
+from __future__ import annotations
+
+import difflib
+import logging
+import shutil
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from tasks.errors import InputError
+from tasks.generation import read, write_json
+from tasks.params import read_yaml
+
+Expectations = Sequence[tuple[str, dict[str, Any]]]
+
+UNIQUE: Expectations = [("expect_column_values_to_be_unique", {"column": "id"})]
+NO_HELD_OUT_PARENT: Expectations = [
+    ("expect_column_values_to_be_in_set", {"column": "made_from_held_out_row", "value_set": [False]})
+]
+ALWAYS: dict[str, Expectations] = {
+    "scrape": [("expect_compound_columns_to_be_unique", {"column_list": ["id", "origin"]})],
+    "validate": [
+        *UNIQUE,
+        ("expect_column_values_to_be_in_set", {"column": "near_duplicate_held_out_elsewhere", "value_set": [False]}),
+    ],
+    "augment": [*UNIQUE, *NO_HELD_OUT_PARENT],
+    "synthesize": [*UNIQUE, *NO_HELD_OUT_PARENT],
+    "pseudo_label": [*UNIQUE, *NO_HELD_OUT_PARENT],
+    "train": UNIQUE,
+    "evaluate": UNIQUE,
+}
+GATE = "gate.json"
+_one_at_a_time = threading.Lock()
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One expectation's result. `rows` are up to five ids of unexpected rows."""
+
+    expectation: str
+    arguments: dict[str, Any]
+    severity: str
+    passed: bool
+    observed: str
+    rows: list[str]
+
+    @property
+    def stops(self) -> bool:
+        """Whether it stops the line."""
+        return not self.passed and self.severity == "critical"
+
+    @property
+    def limit(self) -> str:
+        """The arguments in words: what was expected."""
+        return ", ".join(f"{name}={value!r}" for name, value in self.arguments.items())
+
+
+def load_gates(workspace: Path) -> dict[str, Expectations]:
+    """gates.yaml. Raises InputError that names an unknown stage, or an entry that is no expectation."""
+    path = workspace / "gates.yaml"
+    lists = read_yaml(path) or {}
+    gates: dict[str, Expectations] = {}
+    for stage, entries in lists.items():
+        if stage not in ALWAYS:
+            raise InputError(f"{path}: '{stage}' is no stage: the stages are {', '.join(ALWAYS)}.")
+        found = []
+        for entry in entries or []:
+            if not isinstance(entry, dict) or len(entry) != 1:
+                raise InputError(f"{path}: {stage}: write `- expect_…: {{column: …}}`, not {entry!r}.")
+            ((name, arguments),) = entry.items()
+            found.append((str(name), dict(arguments or {})))
+        gates[stage] = found
+    return gates
+
+
+def stage_rows(stage: str, folder: Path, validated: Path | None) -> pd.DataFrame:
+    """The rows that a stage's gate sees, without pictures, with the columns derived that gates ask for."""
+    kind = stage.partition("@")[0]
+    if kind in {"train", "evaluate"}:
+        frame = pd.read_parquet(folder / ("out_of_fold.parquet" if kind == "train" else "predictions.parquet"))
+        chances = np.stack(frame["probabilities"].to_numpy()) if len(frame) else np.zeros((0, 1))
+        best = chances.max(axis=1) if len(frame) else []
+        frame = frame.drop(columns="probabilities").assign(confidence=best)
+        return frame.assign(right=_right(frame, chances)) if kind == "evaluate" else frame
+    frame = read(folder)
+    if "text" in frame:
+        frame["characters"] = frame["text"].str.len()
+        frame["words"] = frame["text"].str.split().str.len()
+    held_out = read(folder if validated is None else validated, ["id", "split", "group"]) if kind != "scrape" else None
+    if held_out is not None and kind == "validate":
+        kept_out = held_out[held_out["split"].isin(["test", "validation"])].drop_duplicates("group")
+        where = frame["group"].map(kept_out.set_index("group")["split"])
+        frame["near_duplicate_held_out_elsewhere"] = where.notna() & (where != frame["split"])
+    elif held_out is not None:
+        kept_out = set(held_out.loc[held_out["split"].isin(["test", "validation"]), "id"])
+        frame["made_from_held_out_row"] = [
+            one in kept_out or any(parent in kept_out for parent in parents)
+            for one, parents in zip(frame["id"], frame["parents"], strict=True)
+        ]
+    lists = [name for name in ("parents", "label_probs", "lineage_labels") if name in frame]
+    return frame.drop(columns=lists)
+
+
+def _right(frame: pd.DataFrame, chances: np.ndarray) -> Any:
+    return (frame["label"] == frame["predicted"]).astype(float) if len(chances) else []
+
+
+def check(stage: str, rows: pd.DataFrame, gates: Mapping[str, Expectations], documents: Path) -> list[Check]:
+    """Runs the stage's gate over its rows; results also go to Great Expectations' own stores below `documents`.
+
+    Raises InputError for an expectation that Great Expectations has not, or arguments that it does not take.
+    """
+    kind = stage.partition("@")[0]
+    always = [(name, {**arguments, "severity": "critical"}) for name, arguments in ALWAYS[kind]]
+    wanted = [*always, *gates.get(kind, [])]
+    _check_columns(kind, wanted, rows)
+    with _one_at_a_time:
+        results = _run(stage, [_expectation(kind, *one) for one in wanted], rows, documents)
+    return [_as_check(name, arguments, result) for (name, arguments), result in zip(wanted, results, strict=True)]
+
+
+def _check_columns(kind: str, wanted: Expectations, rows: pd.DataFrame) -> None:
+    for name, arguments in wanted:
+        for column in [arguments.get("column"), *arguments.get("column_list", [])]:
+            if column is not None and column not in rows and name != "expect_column_to_exist":
+                near = difflib.get_close_matches(str(column), list(rows.columns), n=1)
+                hint = f" (did you mean '{near[0]}'?)" if near else ""
+                raise InputError(
+                    f"gates.yaml: {kind}: {name}: there is no column '{column}'{hint}; there are {', '.join(rows.columns)}."
+                )
+
+
+def _expectation(kind: str, name: str, arguments: Mapping[str, Any]) -> Any:
+    from great_expectations.exceptions import ExpectationNotFoundError
+    from great_expectations.expectations.registry import (
+        get_expectation_impl,
+        list_registered_expectation_implementations,
+    )
+
+    try:
+        make = get_expectation_impl(name)
+    except ExpectationNotFoundError as error:
+        near = difflib.get_close_matches(name, list_registered_expectation_implementations(), n=1)
+        hint = f" (did you mean '{near[0]}'?)" if near else ""
+        raise InputError(f"gates.yaml: {kind}: Great Expectations has no '{name}'{hint}.") from error
+    try:
+        return make(**{"severity": "critical", **arguments})
+    except (ValueError, TypeError) as error:
+        raise InputError(f"gates.yaml: {kind}: {name}: {' '.join(str(error).split())}") from error
+
+
+def _run(stage: str, expectations: list[Any], rows: pd.DataFrame, documents: Path) -> list[Any]:
+    import great_expectations as gx
+
+    context = _context(documents)
+    shutil.rmtree(documents / "gx" / "uncommitted" / "validations" / stage, ignore_errors=True)  # Data Docs show the last run
+    source = context.data_sources.add_or_update_pandas(f"seedling {stage}")
+    batch = source.add_dataframe_asset(stage).add_batch_definition_whole_dataframe("rows")
+    suite = context.suites.add_or_update(gx.ExpectationSuite(name=stage, expectations=expectations))
+    definition = gx.ValidationDefinition(name=stage, data=batch, suite=suite)
+    found = context.validation_definitions.add_or_update(definition).run(
+        batch_parameters={"dataframe": rows},
+        result_format={"result_format": "SUMMARY", "unexpected_index_column_names": ["id"], "partial_unexpected_count": 5},
+    )
+    # Great Expectations gives results back sorted; each carries the arguments that it was asked with.
+    left, ordered = list(found.results), []
+    for one in suite.expectations:
+        wanted = one.configuration
+        match = next(result for result in left if _same(result.expectation_config, wanted))
+        left.remove(match)
+        ordered.append(match)
+    return ordered
+
+
+def _same(one: Any, other: Any) -> bool:
+    def plain(config: Any) -> dict[str, Any]:
+        return {key: value for key, value in config.kwargs.items() if key != "batch_id"}
+
+    return bool(one.type == other.type and plain(one) == plain(other))
+
+
+def _context(documents: Path) -> Any:
+    import great_expectations as gx
+    from great_expectations.data_context.types.base import ProgressBarsConfig
+
+    logging.getLogger("great_expectations").setLevel(logging.ERROR)
+    documents.mkdir(parents=True, exist_ok=True)
+    context = gx.get_context(mode="file", project_root_dir=str(documents))
+    context.variables.progress_bars = ProgressBarsConfig(globally=False)
+    return context
+
+
+def build_data_docs(documents: Path) -> Path:
+    """Builds Great Expectations' Data Docs of the last results; gives the page to open."""
+    with _one_at_a_time:
+        _context(documents).build_data_docs()
+    return documents / "gx" / "uncommitted" / "data_docs" / "local_site" / "index.html"
+
+
+def _as_check(name: str, arguments: Mapping[str, Any], result: Any) -> Check:
+    found = result.result or {}
+    raised = (result.exception_info or {}).get("exception_message")
+    if raised:
+        observed = f"could not be judged: {raised}"
+    elif "observed_value" in found:
+        observed = str(_plain(found["observed_value"]))
+    else:
+        observed = f"{found.get('unexpected_count', 0)} of {found.get('element_count', 0)} rows unexpected"
+        if some := found.get("partial_unexpected_list"):
+            observed += f", such as {', '.join(dict.fromkeys(str(_plain(one)) for one in some[:3]))}"
+    index = found.get("partial_unexpected_index_list") or []
+    ids = [str(one["id"]) for one in index if isinstance(one, dict) and "id" in one]
+    rest = {key: value for key, value in arguments.items() if key != "severity"}
+    return Check(name, rest, str(arguments.get("severity", "critical")), bool(result.success), observed, ids[:5])
+
+
+def _plain(value: Any) -> Any:
+    value = value.item() if isinstance(value, np.generic) else value
+    return round(value, 6) if isinstance(value, float) else value
+
+
+def write_checks(checks: Sequence[Check], folder: Path) -> None:
+    """gate.json beside the rows: a generation carries the proof of its gate."""
+    write_json(folder / GATE, [asdict(one) for one in checks])
+
+
+def explain(stage: str, checks: Sequence[Check], quarantine: Path) -> str:
+    """What a failed gate says: expectation, observed value, limit, rows, where they are, and what to do."""
+    lines = [f"The gate of stage '{stage}' said no."]
+    for one in checks:
+        if one.stops:
+            lines.append(f"  {one.expectation}: observed {one.observed}; expected {one.limit}.")
+            if one.rows:
+                lines.append(f"    rows: {', '.join(one.rows)} (`seedling why ID` tells more)")
+    lines.append(f"  The rows are in {quarantine}; nothing was recorded.")
+    lines.append("  Mend the data, or change the limit in gates.yaml, and run again.")
+    return "\n".join(lines)

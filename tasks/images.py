@@ -1,0 +1,93 @@
+"""Pictures: decoding under limits, encoding, what makes two of them the same or nearly so.
+
+Decoding goes by content, never by a file's name. A header is read before any pixel, so that a decompression bomb
+is refused for the price of a few bytes.
+"""
+
+from __future__ import annotations
+
+import io
+import warnings
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+Pixels = NDArray[np.uint8]  # (height, width, 3), RGB
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF")
+SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif"})
+
+
+class Undecodable(ValueError):
+    """These bytes give no picture; the message is the reason code."""
+
+
+def decode(encoded: bytes, max_megapixels: float = 64.0) -> Pixels:
+    """The picture as RGB, (height, width, 3); transparency on white, EXIF orientation applied, a GIF's first frame.
+
+    Raises Undecodable: `empty_file`, `undecodable` (not one of FORMATS, or broken), `too_many_pixels`.
+    """
+    if not encoded:
+        raise Undecodable("empty_file")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own limit stands below
+            picture = Image.open(io.BytesIO(encoded), formats=FORMATS)
+        if picture.width * picture.height > max_megapixels * 1e6:
+            raise Undecodable("too_many_pixels")
+        return _to_rgb(picture)
+    except Undecodable:
+        raise
+    except Image.DecompressionBombError as error:
+        raise Undecodable("too_many_pixels") from error
+    except Exception as error:  # noqa: BLE001  (a stranger's bytes raise anything, from struct.error to MemoryError)
+        raise Undecodable("undecodable") from error
+
+
+def _to_rgb(picture: Image.Image) -> Pixels:
+    picture = ImageOps.exif_transpose(picture)
+    if picture.mode in {"I;16", "I"}:  # 16-bit grey: PIL would clip it, not scale it
+        deep = np.asarray(picture, dtype=np.float64)
+        picture = Image.fromarray((deep / max(float(deep.max()), 255.0) * 255).astype(np.uint8))
+    if picture.mode in {"RGBA", "LA", "PA"} or "transparency" in picture.info:
+        rgba = picture.convert("RGBA")
+        white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
+        picture = Image.alpha_composite(white, rgba)
+    return np.array(picture.convert("RGB"))
+
+
+def encode(pixels: Pixels) -> bytes:
+    """PNG, lossless. Grey pictures are stored with one channel."""
+    grey = bool((pixels[..., 0] == pixels[..., 1]).all() and (pixels[..., 0] == pixels[..., 2]).all())
+    source = pixels[..., 0] if grey else pixels[..., ::-1]
+    done, buffer = cv2.imencode(".png", source, [cv2.IMWRITE_PNG_COMPRESSION, 6])
+    if not done:
+        raise Undecodable("unencodable")
+    return bytes(buffer.tobytes())
+
+
+def content(pixels: Pixels) -> bytes:
+    """What the row's id is the hash of: shape and pixels, so a PNG and a BMP of one picture are one content."""
+    return f"{pixels.shape[0]}x{pixels.shape[1]}".encode() + pixels.tobytes()
+
+
+def contrast(pixels: Pixels) -> float:
+    """The largest channel's range between its 1st and 99th percentile, 0 to 255: near 0 is a blank picture."""
+    low, high = np.percentile(pixels.reshape(-1, 3), [1, 99], axis=0)
+    return float((high - low).max())
+
+
+def thumbnail(pixels: Pixels, side: int = 16) -> NDArray[np.float32]:
+    """(side, side, 3) by area averaging, 0 to 255."""
+    return cv2.resize(pixels, (side, side), interpolation=cv2.INTER_AREA).astype(np.float32)
+
+
+def perceptual_hash(pixels: Pixels) -> int:
+    """64 bits: the signs of the lowest 8×8 cosine coefficients of the grey 32×32 picture (pHash, Zauner 2010)."""
+    grey = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)
+    small = cv2.resize(grey, (32, 32), interpolation=cv2.INTER_AREA).astype(np.float32)
+    low = cv2.dct(small)[:8, :8].ravel()
+    low[0] = np.median(low[1:])  # the mean brightness says nothing about the content
+    bits = low > np.median(low)
+    return int.from_bytes(np.packbits(bits).tobytes(), "big")

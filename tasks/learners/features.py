@@ -1,0 +1,177 @@
+"""Features without an encoder: pixels, HOG (Dalal & Triggs 2005) and colour for pictures, TF-IDF for texts.
+
+Fitted on rows without looking at any label, and never on held-out rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import chain, islice
+from typing import Any, Protocol
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+
+from tasks import images
+from tasks.images import Pixels
+
+CELL = 8
+BINS = 9
+THUMBNAIL = 8
+COLOUR_BINS = 16
+GREY_BELOW = 2.0  # mean chroma deviation, in levels of LAB's 0 to 255, under which a collection counts as grey
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """What learners see of rows: features (n, d), dense or sparse; pictures (n, side, side, 3) where there are any."""
+
+    features: Any
+    pictures: NDArray[np.uint8] | None = None
+
+    def __len__(self) -> int:
+        return int(self.features.shape[0])
+
+    def take(self, rows: NDArray[np.intp]) -> Inputs:
+        """The inputs of these row numbers, in their order."""
+        return Inputs(self.features[rows], None if self.pictures is None else self.pictures[rows])
+
+
+class FeatureMaker(Protocol):
+    """Payloads → Inputs; `fit_transform` first, on rows that training may see."""
+
+    def fit_transform(self, payloads: Iterable[bytes | str]) -> Inputs: ...
+
+    def transform(self, payloads: Iterable[bytes | str]) -> Inputs: ...
+
+
+class PictureFeatures:
+    """A thumbnail, HOG, and (where the collection is coloured) colour histograms, each block of equal weight."""
+
+    def __init__(self, side: int | None = None, max_megapixels: float = 64.0, blocks: Any = None) -> None:
+        self.side, self.max_megapixels = side, max_megapixels
+        self.blocks: list[tuple[NDArray[np.float32], float]] | None = blocks  # a mean and a scale each
+
+    def fit_transform(self, payloads: Iterable[bytes | str]) -> Inputs:
+        """Chooses the side by the pictures' size unless told, and learns each block's mean and scale."""
+        remaining = iter(payloads)
+        first = list(islice(remaining, 200))
+        if self.side is None:
+            sample = [images.decode(one, self.max_megapixels).shape for one in first]  # type: ignore[arg-type]
+            self.side = 32 if np.median([min(shape[:2]) for shape in sample]) <= 48 else 64
+        pictures = self._pictures(chain(first, remaining))
+        raw = raw_blocks(pictures)
+        self.blocks = []
+        for block in raw:
+            mean = block.mean(axis=0)
+            scale = float(np.sqrt(((block - mean) ** 2).sum(axis=1).mean()))
+            self.blocks.append((mean.astype(np.float32), scale if scale > 1e-6 else np.inf))  # noqa: PERF401
+        if float(np.abs(raw[0].reshape(-1, THUMBNAIL**2, 3)[..., 1:] - 128).mean()) < GREY_BELOW:
+            self.blocks[2] = (self.blocks[2][0], np.inf)  # a grey collection has no colour to speak of
+        return Inputs(self._scaled(raw), pictures)
+
+    def transform(self, payloads: Iterable[bytes | str]) -> Inputs:
+        """The features of further pictures."""
+        pictures = self._pictures(payloads)
+        return Inputs(self._scaled(raw_blocks(pictures)), pictures)
+
+    def _pictures(self, payloads: Iterable[bytes | str]) -> NDArray[np.uint8]:
+        side = self.side or 32
+        resized = [resize(images.decode(one, self.max_megapixels), side) for one in payloads]  # type: ignore[arg-type]
+        return np.stack(resized) if resized else np.zeros((0, side, side, 3), np.uint8)
+
+    def _scaled(self, raw: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
+        blocks = self.blocks or []
+        kept = [(block - mean) / scale for block, (mean, scale) in zip(raw, blocks, strict=True) if np.isfinite(scale)]
+        return np.concatenate(kept, axis=1).astype(np.float32)
+
+
+def resize(pixels: Pixels, side: int) -> Pixels:
+    """(side, side, 3), the whole picture; area averaging down, cubic up."""
+    smaller = max(pixels.shape[:2]) >= side
+    return cv2.resize(pixels, (side, side), interpolation=cv2.INTER_AREA if smaller else cv2.INTER_CUBIC)
+
+
+def raw_blocks(pictures: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
+    """Thumbnail in LAB (n, 192), HOG (n, ·), square-rooted LAB histograms (n, 48)."""
+    small = np.zeros((len(pictures), THUMBNAIL * THUMBNAIL * 3), np.float32)
+    grey = np.zeros(pictures.shape[:3], np.float32)
+    colour = np.zeros((len(pictures), 3 * COLOUR_BINS), np.float32)
+    for row, picture in enumerate(pictures):
+        lab = cv2.cvtColor(picture, cv2.COLOR_RGB2LAB)
+        small[row] = cv2.resize(lab, (THUMBNAIL, THUMBNAIL), interpolation=cv2.INTER_AREA).ravel()
+        grey[row] = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)
+        bins = lab.reshape(-1, 3).astype(np.intp) * COLOUR_BINS // 256 + np.arange(3) * COLOUR_BINS
+        colour[row] = np.bincount(bins.ravel(), minlength=3 * COLOUR_BINS) / len(bins)
+    return [small, hog(grey / 255), np.sqrt(colour)]
+
+
+def hog(grey: NDArray[np.float32], cell: int = CELL, bins: int = BINS) -> NDArray[np.float32]:
+    """Histograms of oriented gradients, unsigned, linear between neighbouring bins, 2×2 cells a block, L2 blocks.
+
+    grey: (n, height, width), 0 to 1, sides multiples of `cell`. Returns (n, blocks × 4 × bins). Our own, as OpenCV 5
+    has none and scikit-image's takes one picture at a time.
+    """
+    n, height, width = grey.shape
+    padded = np.pad(grey, ((0, 0), (1, 1), (1, 1)), mode="edge")
+    dx = padded[:, 1:-1, 2:] - padded[:, 1:-1, :-2]
+    dy = padded[:, 2:, 1:-1] - padded[:, :-2, 1:-1]
+    strength = np.hypot(dx, dy)
+    angle = (np.arctan2(dy, dx) % np.pi) / np.pi * bins
+    lower = np.floor(angle)
+    share = angle - lower
+    first = lower.astype(np.intp) % bins
+    cells = np.zeros((n, height // cell, width // cell, bins), np.float32)
+    for one in range(bins):
+        votes = strength * ((first == one) * (1 - share) + ((first + 1) % bins == one) * share)
+        cells[..., one] = votes.reshape(n, height // cell, cell, width // cell, cell).sum(axis=(2, 4))
+    around = [cells[:, :-1, :-1], cells[:, 1:, :-1], cells[:, :-1, 1:], cells[:, 1:, 1:]]
+    blocks = np.concatenate(around, axis=-1)
+    blocks = blocks / (np.linalg.norm(blocks, axis=-1, keepdims=True) + 0.1)
+    return np.ascontiguousarray(blocks.reshape(n, int(np.prod(blocks.shape[1:]))), dtype=np.float32)
+
+
+class TextFeatures:
+    """TF-IDF of words and word pairs, and of character 2- to 5-grams within words, each half of the weight."""
+
+    def __init__(self, words: Any = None, characters: Any = None) -> None:
+        self.words, self.characters = words, characters
+
+    def fit_transform(self, payloads: Iterable[bytes | str]) -> Inputs:
+        """Learns vocabulary and document frequencies."""
+        texts = [str(one) for one in payloads]
+        vectorizers = make_vectorizers()
+        self.words, self.characters = vectorizers["words"].fit(texts), vectorizers["characters"].fit(texts)
+        return self.transform(texts)
+
+    def transform(self, payloads: Iterable[bytes | str]) -> Inputs:
+        """The features of further texts."""
+        texts = [str(one) for one in payloads]
+        halves = [vectorizer.transform(texts) for vectorizer in (self.words, self.characters)]
+        return Inputs(sparse.csr_matrix(sparse.hstack(halves) / np.float32(np.sqrt(2))))
+
+
+def make_vectorizers(vocabulary: list[str] | None = None) -> dict[str, Any]:
+    """The two halves of TextFeatures by name, unfitted, or with a vocabulary that is known already."""
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
+    shared = {"sublinear_tf": True, "max_features": 50_000, "dtype": np.float32, "vocabulary": vocabulary}
+    return {
+        "words": TfidfVectorizer(ngram_range=(1, 2), token_pattern=r"(?u)\b\w+\b", **shared),
+        "characters": TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 5), **shared),
+    }
+
+
+def dense(features: Any, dimensions: int = 150) -> NDArray[np.float32]:
+    """Features in which Euclidean neighbours make sense: dense ones as they are, sparse ones by latent semantic
+    analysis (Deerwester et al. 1990), each row of length 1."""
+    if not sparse.issparse(features):
+        return np.asarray(features, dtype=np.float32)
+    from sklearn.decomposition import TruncatedSVD
+
+    reducer = TruncatedSVD(min(dimensions, min(features.shape) - 1), algorithm="arpack", random_state=0)
+    reduced = reducer.fit_transform(features.astype(np.float64))
+    return (reduced / (np.linalg.norm(reduced, axis=1, keepdims=True) + 1e-9)).astype(np.float32)

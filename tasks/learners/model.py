@@ -1,0 +1,83 @@
+"""A trained model as it is used: features, members, temperatures. What train writes and evaluate reads."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+
+from tasks.errors import MissingGeneration
+from tasks.learners.features import FeatureMaker, Inputs
+from tasks.learners.saving import Learner, load_features, load_learner
+from tasks.statistics import SMALLEST, Floats, softmax
+
+
+def soft_vote(logits: Sequence[Floats], temperatures: Sequence[float], temperature: float) -> Floats:
+    """(n_rows, n_classes): the members' probabilities, each under its own temperature, averaged and sharpened.
+
+    logits: one array a member; temperature: of the average, on its logarithm.
+    """
+    each = [softmax(one / own) for one, own in zip(logits, temperatures, strict=True)]
+    return softmax(np.log(np.maximum(np.mean(each, axis=0), SMALLEST)) / temperature)
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """The model of one round."""
+
+    classes: list[str]
+    features: FeatureMaker
+    members: list[list[Learner]]  # a list a member, one learner a half of the pool
+    temperatures: list[float]
+    temperature: float
+
+    def probabilities(self, inputs: Inputs) -> Floats:
+        """(n_rows, n_classes), rows sum to 1."""
+        logits = [np.mean([half.logits(inputs) for half in member], axis=0) for member in self.members]
+        return soft_vote(logits, self.temperatures, self.temperature)
+
+    def predict(self, payloads: Iterable[bytes | str], at_once: int = 512) -> Floats:
+        """(n_rows, n_classes) for encoded pictures or texts, a block in memory at a time."""
+        remaining, parts = iter(payloads), [np.zeros((0, len(self.classes)))]
+        while block := list(islice(remaining, at_once)):
+            parts.append(self.probabilities(self.features.transform(block)))
+        return np.concatenate(parts)
+
+
+def load_model(folder: Path) -> TrainedModel:
+    """The model in `models/<round>`. Raises MissingGeneration where the round trained none."""
+    path = folder / "model.json"
+    if not path.is_file():
+        raise MissingGeneration(folder, f"train@{folder.name}")
+    known = json.loads(path.read_text(encoding="utf-8"))
+    classes = known["classes"]
+    return TrainedModel(
+        classes=classes,
+        features=load_features(folder, known["modality"]),
+        members=[
+            [load_learner(one["learner"], folder / f"half-{half}" / one["learner"], len(classes)) for half in range(known["halves"])]
+            for one in known["members"]
+        ],
+        temperatures=[one["temperature"] for one in known["members"]],
+        temperature=known["temperature"],
+    )
+
+
+@contextmanager
+def single_threaded() -> Iterator[None]:
+    """One thread for linear algebra and for torch: sums in another order would give other bytes on other machines."""
+    import torch
+    from threadpoolctl import threadpool_limits
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with threadpool_limits(1):
+            yield
+    finally:
+        torch.set_num_threads(before)

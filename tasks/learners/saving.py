@@ -1,0 +1,137 @@
+"""Models as files: networks as safetensors, scikit-learn's as skops. Neither runs code when it is loaded."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import zipfile
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from tasks.errors import IncompleteGeneration
+from tasks.generation import Modality, write_json
+from tasks.learners.features import FeatureMaker, Inputs, PictureFeatures, TextFeatures, make_vectorizers
+from tasks.learners.heads import Head
+from tasks.statistics import Floats
+
+SCHEMA = "schema.json"
+ADDRESS = re.compile(r'(?<="__id__": )\d+|(?<="file": ")\d+(?=\.)')
+MOMENT = (1980, 1, 1, 0, 0, 0)  # zip's first; the files' own times would make other bytes each run
+
+
+class Learner(Protocol):
+    """fit on weighted, soft-labelled rows; give logits."""
+
+    name: str
+    classes: int
+
+    def fit(self, inputs: Inputs, targets: Floats, weights: Floats) -> None: ...
+
+    def logits(self, inputs: Inputs) -> Floats: ...
+
+
+def make_learner(name: str, seed: int, classes: int, epochs: int) -> Learner:
+    """An untrained learner of this name."""
+    if name == "network":
+        from tasks.learners.network import Network
+
+        return Network(seed, classes, epochs)
+    return Head(name, seed, classes)
+
+
+def save_learner(learner: Learner, path: Path) -> None:
+    """Writes `path` with .skops or .safetensors behind it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if isinstance(learner, Head):
+        _dump_skops(learner.estimator, path.with_suffix(".skops"))
+        return
+    from safetensors.torch import save_file
+
+    from tasks.learners.network import Network
+
+    if isinstance(learner, Network) and learner.net is not None:
+        save_file(dict(sorted(learner.net.state_dict().items())), path.with_suffix(".safetensors"))
+
+
+def load_learner(name: str, path: Path, classes: int) -> Learner:
+    """The learner that `save_learner` wrote. Raises IncompleteGeneration where the file is not there."""
+    file = path.with_suffix(".safetensors" if name == "network" else ".skops")
+    if not file.is_file():
+        raise IncompleteGeneration(f"{file} is missing: run `seedling run` again, or `dvc checkout`.")
+    if name != "network":
+        return Head(name, 0, classes, _load_skops(file))
+    from safetensors.torch import load_file
+
+    from tasks.learners.network import Convolutions, Network
+
+    net = Convolutions(classes)
+    net.load_state_dict(load_file(file))
+    return Network(0, classes, 0, net)
+
+
+def save_features(maker: FeatureMaker, folder: Path) -> None:
+    """Writes the fitted features, features.json: means and scales, or terms and their inverse document frequencies."""
+    if isinstance(maker, TextFeatures):
+        halves = {"words": maker.words, "characters": maker.characters}
+        known = {
+            name: {"terms": [str(term) for term in half.get_feature_names_out()], "idf": [float(one) for one in half.idf_]}
+            for name, half in halves.items()
+        }
+        write_json(folder / "features.json", known)
+    elif isinstance(maker, PictureFeatures):
+        blocks = [{"mean": mean.tolist(), "scale": scale if np.isfinite(scale) else None} for mean, scale in maker.blocks or []]
+        write_json(folder / "features.json", {"side": maker.side, "max_megapixels": maker.max_megapixels, "blocks": blocks})
+
+
+def load_features(folder: Path, modality: Modality) -> FeatureMaker:
+    """The features that `save_features` wrote."""
+    known = json.loads((folder / "features.json").read_text(encoding="utf-8"))
+    if modality == "text":
+        return TextFeatures(**{name: _vectorizer(name, **known[name]) for name in ("words", "characters")})
+    blocks = [
+        (np.array(one["mean"], np.float32), np.inf if one["scale"] is None else one["scale"]) for one in known["blocks"]
+    ]
+    return PictureFeatures(known["side"], known["max_megapixels"], blocks)
+
+
+def _vectorizer(name: str, terms: list[str], idf: list[float]) -> Any:
+    vectorizer = make_vectorizers(terms)[name]
+    vectorizer.idf_ = np.array(idf, np.float32)
+    return vectorizer
+
+
+def _dump_skops(estimator: Any, path: Path) -> None:
+    """skops' archive, but the same model gives the same bytes.
+
+    skops names its members after memory addresses and stamps them with the time; here they are numbered in the order
+    in which the schema names them, and carry no time.
+    """
+    from skops.io import dumps
+
+    with zipfile.ZipFile(io.BytesIO(dumps(estimator))) as written, zipfile.ZipFile(path, "w") as stable:
+        plan = written.read(SCHEMA).decode()
+        number_of: dict[str, str] = {}
+        for address in ADDRESS.findall(plan):
+            number_of.setdefault(address, str(len(number_of)))
+        plan = ADDRESS.sub(lambda found: number_of[found[0]], plan)
+        members = {SCHEMA: plan.encode()}
+        for name in written.namelist():
+            if name != SCHEMA:
+                stem, dot, suffix = name.partition(".")
+                members[number_of[stem] + dot + suffix] = written.read(name)
+        for name in sorted(members):
+            entry = zipfile.ZipInfo(name, MOMENT)
+            entry.compress_type = zipfile.ZIP_DEFLATED
+            stable.writestr(entry, members[name])
+
+
+def _load_skops(path: Path) -> Any:
+    from skops.io import get_untrusted_types, load
+
+    needless = [kind for kind in get_untrusted_types(file=path) if not kind.startswith(("sklearn.", "numpy.", "scipy."))]
+    if needless:
+        raise IncompleteGeneration(f"{path} names types that no model of Seedling has ({', '.join(needless)}): it is not loaded.")
+    return load(path, trusted=get_untrusted_types(file=path))

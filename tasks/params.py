@@ -1,0 +1,239 @@
+"""params.yaml: every number that a person may change, loaded once into frozen models that forbid unknown keys."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from tasks.errors import InputError
+
+Effort = Literal["quick", "normal", "thorough"]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class Section(BaseModel):
+    """A section of params.yaml: frozen, no unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class FolderSource(Section):
+    """The user's folder: `labelled/<class>/*`, `unlabelled/*`, optional `test/<class>/*` and `validation/<class>/*`."""
+
+    kind: Literal["folder"]
+    path: str = "."
+
+
+class TableSource(Section):
+    """A CSV, TSV, JSONL or Parquet file with a text or image column."""
+
+    kind: Literal["table"]
+    path: str
+    text: str = "text"
+    image: str = "image"
+    label: str = "label"
+    split: str = "split"
+    id: str = "id"
+    encoding: str = "utf-8"
+
+
+class CrawlSource(Section):
+    """A site: pages are followed, each item on them gives a picture or a text, and perhaps a weak label.
+
+    saved_site: a folder with the site's files, which is then served on loopback and crawled in the site's stead.
+    requests_per_second is a ceiling; a 429 or 503 with Retry-After lowers the pace further.
+    """
+
+    kind: Literal["crawl"]
+    start: str
+    follow: str = "a[rel=next]"
+    item: str
+    image: str | None = None
+    text: str | None = None
+    tag: str | None = None
+    tags: dict[str, str] = {}
+    rule: str = "tag"
+    licence: str | None = None
+    attribution: str | None = None
+    weight: Annotated[float, Field(gt=0, le=1)] = 0.5
+    requests_per_second: Annotated[float, Field(gt=0)] = 20.0
+    max_items: Annotated[int, Field(ge=1)] = 100_000
+    max_megabytes: Annotated[float, Field(gt=0)] = 20.0
+    saved_site: str | None = None
+    saved_site_limit: Annotated[float, Field(gt=0)] = 60.0
+    allow_private_hosts: bool = False
+
+
+Source = Annotated[FolderSource | TableSource | CrawlSource, Field(discriminator="kind")]
+
+
+class ScrapeParams(Section):
+    """What to bring in; every path is relative to data/. A new `as_of` (any word, a date by custom) makes the stage go to the web again."""
+
+    as_of: str | None = None
+    sources: Annotated[list[Source], Field(min_length=1)]
+    max_megabytes: Annotated[float, Field(gt=0)] = 50.0
+
+
+class ValidateParams(Section):
+    """What a usable row is, and how rows are split."""
+
+    min_side: Annotated[int, Field(ge=1)] = 8
+    min_characters: Annotated[int, Field(ge=1)] = 2
+    blank_contrast: Annotated[float, Field(ge=0)] = 2.0
+    near_duplicate_bits: Annotated[int, Field(ge=0, le=3)] = 3
+    near_duplicate_difference: Annotated[float, Field(ge=0, le=255)] = 6.0
+    min_class_rows: Annotated[int, Field(ge=2)] = 2
+    folds: Annotated[int, Field(ge=2, le=20)] = 5
+    test_share: Annotated[float, Field(ge=0, lt=1)] = 0.2
+    min_test_rows: Annotated[int, Field(ge=1)] = 30
+
+
+class AugmentParams(Section):
+    """Label-preserving children of training rows; `children` a row, by effort where null."""
+
+    children: Annotated[int, Field(ge=0)] | None = None
+    policy: list[dict[str, dict[str, Any]]] | None = None
+    word_operations: list[Literal["swap", "delete", "typo"]] = ["swap", "delete", "typo"]
+    words_changed: Share = 0.15
+    weight: Annotated[float, Field(gt=0, le=1)] = 0.5
+
+
+class Template(Section):
+    """One template: `text` with {slots}, the label of what it makes, and the slots' values."""
+
+    label: str
+    text: str
+    slots: dict[str, Annotated[list[str], Field(min_length=1)]] = {}
+
+
+class SynthesizeParams(Section):
+    """New rows: mixup for images (per training row), templates for texts (at most so many a class)."""
+
+    mixup: Annotated[float, Field(ge=0)] | None = None
+    mixup_alpha: Annotated[float, Field(gt=0)] = 0.4
+    templates: list[Template] = []
+    template_rows: Annotated[int, Field(ge=0)] = 40
+    weight: Annotated[float, Field(gt=0, le=1)] = 0.5
+
+
+Candidate = Literal["logistic_regression", "svm", "random_forest", "network"]
+
+
+class TrainParams(Section):
+    """Which learners are compared, and when a round is worse than the one before."""
+
+    candidates: list[Candidate] | None = None
+    image_side: Annotated[int, Field(ge=16, le=128)] | None = None
+    epochs: Annotated[int, Field(ge=1)] | None = None
+    worse_probability: Annotated[float, Field(gt=0.5, lt=1)] = 0.8
+    converged_share: Share = 0.01
+    bootstrap_draws: Annotated[int, Field(ge=200)] = 2000
+
+
+class PseudoLabelParams(Section):
+    """How many rounds (by effort where null), and which of the pool's labels are kept."""
+
+    rounds: Annotated[int, Field(ge=0)] | None = None
+    threshold: Share = 0.9
+    propagation: Annotated[float, Field(ge=0, lt=1)] = 0.95
+    neighbours: Annotated[int, Field(ge=1)] = 10
+    weight: Annotated[float, Field(gt=0, le=1)] = 1.0
+
+
+class EvaluateParams(Section):
+    """How the intervals are drawn, and how many calibration bins there are."""
+
+    bootstrap_draws: Annotated[int, Field(ge=200)] = 2000
+    confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
+    calibration_bins: Annotated[int, Field(ge=2)] = 10
+
+
+class Facts(Section):
+    """What every stage knows of the workspace."""
+
+    modality: Literal["image", "text"]
+    effort: Effort = "normal"
+    seed: Annotated[int, Field(ge=0)] = 0
+    max_megapixels: Annotated[float, Field(gt=0)] = 64.0
+
+
+class Params(Facts):
+    """The whole of params.yaml."""
+
+    scrape: ScrapeParams
+    validate_: ValidateParams = Field(default=ValidateParams(), alias="validate")
+    augment: AugmentParams = AugmentParams()
+    synthesize: SynthesizeParams = SynthesizeParams()
+    train: TrainParams = TrainParams()
+    pseudo_label: PseudoLabelParams = PseudoLabelParams()
+    evaluate: EvaluateParams = EvaluateParams()
+
+    @property
+    def facts(self) -> Facts:
+        """Modality, effort, seed and the largest picture that is decoded."""
+        return Facts(**{name: getattr(self, name) for name in Facts.model_fields})
+
+    @property
+    def rounds(self) -> int:
+        """The pseudo-label rounds at most: as params say, else by effort."""
+        by_effort = {"quick": 1, "normal": 2, "thorough": 3}[self.effort]
+        return by_effort if self.pseudo_label.rounds is None else self.pseudo_label.rounds
+
+
+def load(workspace: Path) -> Params:
+    """The workspace's params. Raises InputError that names the file, the key and the nearest known one."""
+    path = workspace / "params.yaml"
+    values = read_yaml(path)
+    if not isinstance(values, dict):
+        raise InputError(f"{path} holds no sections: start from `seedling init` or copy an example's params.yaml.")
+    try:
+        return Params.model_validate(values)
+    except ValidationError as error:
+        raise InputError(_explain(path, error)) from error
+
+
+def read_yaml(path: Path) -> Any:
+    """A YAML file's value. Raises InputError where it is absent or no YAML."""
+    if not path.is_file():
+        raise InputError(f"{path} does not exist: is this a Seedling workspace? `seedling init DIR --images PATH` makes one.")
+    try:
+        return YAML(typ="safe").load(path.read_text(encoding="utf-8"))
+    except (YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is not readable YAML: {error}") from error
+
+
+def set_effort(workspace: Path, effort: Effort) -> None:
+    """Writes the dial into params.yaml, comments kept: what a run used stands in the file that DVC versions."""
+    path, yaml = workspace / "params.yaml", YAML()
+    yaml.preserve_quotes, yaml.width = True, 200
+    values = yaml.load(path.read_text(encoding="utf-8"))
+    if values.get("effort") != effort:
+        values["effort"] = effort
+        with path.open("w", encoding="utf-8") as file:
+            yaml.dump(values, file)
+
+
+def _explain(path: Path, error: ValidationError) -> str:
+    lines = []
+    for one in error.errors():
+        where = ".".join(str(step) for step in one["loc"])
+        if one["type"] == "extra_forbidden":
+            near = difflib.get_close_matches(str(one["loc"][-1]), known_keys(), n=1, cutoff=0.5)
+            lines.append(f"unknown key '{where}'" + (f" (did you mean '{near[0]}'?)" if near else ""))
+        else:
+            shown = "" if isinstance(one["input"], dict) else f" (it is {one['input']!r})"
+            lines.append(f"'{where}': {one['msg'][0].lower()}{one['msg'][1:]}{shown}")
+    return f"{path}: " + "; ".join(lines) + ". docs/params.md lists every key."
+
+
+def known_keys() -> list[str]:
+    """Every key that params.yaml may hold, in any section."""
+    sections = (Params, FolderSource, TableSource, CrawlSource, ScrapeParams, ValidateParams, AugmentParams, Template)
+    sections += (SynthesizeParams, TrainParams, PseudoLabelParams, EvaluateParams)
+    return sorted({field.alias or name for section in sections for name, field in section.model_fields.items()})

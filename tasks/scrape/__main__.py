@@ -1,0 +1,5 @@
+"""Runs the stage in the current workspace: `python -m tasks.scrape`, which is what dvc.yaml calls."""
+
+from tasks.stages import main
+
+main("scrape")

@@ -1,0 +1,83 @@
+"""A user's folder: `labelled/<class>/*`, `unlabelled/*`, and optional `test`, `validation` and `out_of_scope`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from tasks.errors import InputError
+from tasks.generation import Modality
+from tasks.params import FolderSource
+from tasks.scrape.items import Item, inside, tidy_label
+
+ROOTS = {
+    "labelled": "train",
+    "labeled": "train",
+    "train": "train",
+    "unlabelled": "pool",
+    "unlabeled": "pool",
+    "pool": "pool",
+    "test": "test",
+    "validation": "validation",
+    "valid": "validation",
+    "val": "validation",
+    "out_of_scope": "out_of_scope",
+}
+TEXT_SUFFIXES = frozenset({".txt"})
+
+
+def read_folder(source: FolderSource, data: Path, modality: Modality, max_bytes: int) -> Iterator[Item]:
+    """The folder's items, by split and path. Raises InputError where there is no such folder or nothing in it."""
+    root = inside(data, source.path)
+    if not root.is_dir():
+        raise InputError(f"{root} is no folder: put pictures in {data}/labelled/<class>/ and {data}/unlabelled/.")
+    found = False
+    for item in _items(root, data.resolve(), modality, max_bytes):
+        found = True
+        yield item
+    if not found:
+        raise InputError(f"{root} holds no files: put pictures in {root}/labelled/<class>/ and {root}/unlabelled/.")
+
+
+def _items(root: Path, data: Path, modality: Modality, max_bytes: int) -> Iterator[Item]:
+    tops = sorted(top for top in root.iterdir() if top.is_dir() and not top.name.startswith("."))
+    known = [(top, ROOTS[top.name]) for top in tops if top.name in ROOTS]
+    if not known:  # an ImageFolder as it stands: every folder is a class
+        known = [(root, "train")]
+    for top, split in known:
+        for path in _files(top):
+            yield _item(path, top, split, data, modality, max_bytes)
+
+
+def _files(top: Path) -> Iterator[Path]:
+    for folder, subfolders, names in os.walk(top):
+        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
+        for name in sorted(names):
+            if not name.startswith(".") and name not in {"Thumbs.db", "desktop.ini"}:
+                yield Path(folder, name)
+
+
+def _item(path: Path, top: Path, split: str, data: Path, modality: Modality, max_bytes: int) -> Item:
+    inner = path.relative_to(top).parts
+    label = tidy_label(inner[0]) if len(inner) > 1 and split not in {"pool", "out_of_scope"} else None
+    return Item(
+        origin=path.relative_to(data).as_posix(),
+        load=lambda: path.read_bytes() if modality == "image" else path.read_text(encoding="utf-8"),
+        split=split,
+        label=label,
+        label_source="human" if label else None,
+        reason=_reason(path, split, label, modality, max_bytes),
+    )
+
+
+def _reason(path: Path, split: str, label: str | None, modality: Modality, max_bytes: int) -> str | None:
+    if path.is_symlink() and not path.exists():
+        return "broken_link"
+    if modality == "text" and path.suffix.lower() not in TEXT_SUFFIXES:
+        return "not_a_text"
+    if path.stat().st_size > max_bytes:
+        return "too_many_bytes"
+    if label is None and split not in {"pool", "out_of_scope"}:
+        return "outside_class_folder"
+    return None

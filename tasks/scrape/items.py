@@ -1,0 +1,43 @@
+"""What every source gives: items, as they come, before anything is judged."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from tasks.errors import InputError
+
+SPLITS = ("train", "validation", "test", "pool", "out_of_scope")
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One thing that a source held: encoded bytes or text, or the reason why there are none.
+
+    `load` reads the bytes when the item's turn comes, so that a listing of a million files costs no memory.
+    """
+
+    origin: str
+    load: Callable[[], bytes | str]
+    split: str = "pool"
+    label: str | None = None
+    label_source: str | None = None
+    weight: float = 1.0
+    licence: str | None = None
+    attribution: str | None = None
+    reason: str | None = None
+
+
+def tidy_label(label: str | None) -> str | None:
+    """NFC, blanks folded; None where nothing is left."""
+    return " ".join(unicodedata.normalize("NFC", label).split()) or None if label else None
+
+
+def inside(data: Path, relative: str) -> Path:
+    """The path below data/. Raises InputError for one that leads out of it, as DVC would then version nothing."""
+    path = (data / relative).resolve()
+    if not path.is_relative_to(data.resolve()):
+        raise InputError(f"params.yaml: '{relative}' leads out of {data}: copy it into data/ and name it relative to data/.")
+    return path

@@ -1,0 +1,155 @@
+"""A table of a user's: CSV, TSV, JSONL or Parquet with a text or image column, and optional label, split and id."""
+
+from __future__ import annotations
+
+import csv
+import difflib
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from tasks.errors import InputError
+from tasks.generation import Modality
+from tasks.params import TableSource
+from tasks.scrape.items import SPLITS, Item, inside, tidy_label
+
+SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
+ALIASES = {"val": "validation", "valid": "validation", "dev": "validation", "unlabelled": "pool", "unlabeled": "pool", "": None}
+BROKEN = "\0broken"  # the key under which a line that cannot be read carries its reason
+
+csv.field_size_limit(10 * 2**20)
+
+
+def read_table(source: TableSource, data: Path, modality: Modality, max_bytes: int) -> Iterator[Item]:
+    """The table's items in its order.
+
+    Raises InputError: no such file, another format, a column that is not there, another encoding, no rows.
+    """
+    path = inside(data, source.path)
+    if not path.is_file():
+        raise InputError(f"{path} does not exist: name a {', '.join(SUFFIXES)} file in params.yaml, scrape.sources.")
+    if path.suffix.lower() not in SUFFIXES:
+        raise InputError(f"{path} is none of {', '.join(SUFFIXES)}: save the table as one of these.")
+    wanted = source.text if modality == "text" else source.image
+    number = 0
+    try:
+        for number, values in enumerate(_records(path, source, wanted), start=1):
+            yield _item(values, number, wanted, source, path, data, modality, max_bytes)
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"{path} is not {source.encoding} (byte 0x{error.object[error.start]:02x} near row {number + 1}): convert it, "
+            "or set `encoding: latin-1` (or cp1252) for this source in params.yaml."
+        ) from error
+    except (csv.Error, pa.ArrowInvalid) as error:
+        raise InputError(f"{path} cannot be read near row {number + 1}: {error}. Mend or re-export the file.") from error
+    if number == 0:
+        raise InputError(f"{path} holds no rows.")
+
+
+def _records(path: Path, source: TableSource, wanted: str) -> Iterator[Mapping[str, Any]]:
+    if path.suffix.lower() == ".parquet":
+        file = pq.ParquetFile(path)
+        _check_columns(path, file.schema_arrow.names, source, wanted)
+        for batch in file.iter_batches(batch_size=256):
+            yield from batch.to_pylist()
+        return
+    encoding = "utf-8-sig" if source.encoding.lower().replace("_", "-") == "utf-8" else source.encoding
+    with path.open(encoding=encoding, newline="") as file:
+        if path.suffix.lower() == ".jsonl":
+            yield from _json_lines(path, file, source, wanted)
+            return
+        reader = csv.DictReader(file, delimiter="\t" if path.suffix.lower() == ".tsv" else ",", restkey=BROKEN)
+        _check_columns(path, list(reader.fieldnames or []), source, wanted)
+        for values in reader:
+            yield {BROKEN: "too_many_fields", **{k: v for k, v in values.items() if k != BROKEN}} if BROKEN in values else values
+
+
+def _json_lines(path: Path, lines: Iterator[str], source: TableSource, wanted: str) -> Iterator[Mapping[str, Any]]:
+    checked = False
+    for line in lines:
+        if not line.strip():
+            continue
+        try:
+            values = json.loads(line)
+        except ValueError:
+            values = None
+        if not isinstance(values, dict):
+            yield {BROKEN: "not_json"}
+            continue
+        if not checked:
+            _check_columns(path, list(values), source, wanted)
+            checked = True
+        yield values
+
+
+def _check_columns(path: Path, columns: list[str], source: TableSource, wanted: str) -> None:
+    named = {wanted: True, **{getattr(source, one): one in source.model_fields_set for one in ("label", "split", "id")}}
+    for column, required in named.items():
+        if required and column not in columns:
+            near = difflib.get_close_matches(column, columns, n=1, cutoff=0.5)
+            hint = f"did you mean '{near[0]}'? " if near else ""
+            raise InputError(
+                f"{path} has no column '{column}': {hint}It has {', '.join(columns) or 'none'}. "
+                "Name the columns in params.yaml, scrape.sources."
+            )
+
+
+def _item(
+    values: Mapping[str, Any],
+    number: int,
+    wanted: str,
+    source: TableSource,
+    path: Path,
+    data: Path,
+    modality: Modality,
+    max_bytes: int,
+) -> Item:
+    label = tidy_label(_word(values.get(source.label)))
+    given = (_word(values.get(source.split)) or "").strip().lower()
+    split = ALIASES.get(given, given) or ("train" if label else "pool")
+    reason = values.get(BROKEN) or _reason(split, label)
+    content = values.get(wanted)
+    if reason is None and modality == "image":
+        content, reason = _picture(content, path.parent, data, max_bytes)
+    elif reason is None:
+        content, reason = (content, None) if _word(content) else ("", "empty")
+    loaded: Any = content
+    labelled = label is not None and split in {"train", "validation", "test"}
+    return Item(
+        origin=f"{path.relative_to(data.resolve()).as_posix()}#{_word(values.get(source.id)) or number}",
+        load=loaded if callable(loaded) else lambda: loaded if isinstance(loaded, bytes) else str(loaded or ""),
+        split=split if split in SPLITS else "pool",
+        label=label if labelled else None,
+        label_source="human" if labelled else None,
+        reason=reason,
+    )
+
+
+def _reason(split: str, label: str | None) -> str | None:
+    if split not in SPLITS:
+        return "unknown_split"
+    return "no_label" if label is None and split in {"train", "validation", "test"} else None
+
+
+def _word(value: Any) -> str | None:
+    return None if value is None or value != value else str(value)  # noqa: PLR0124  (NaN differs from itself)
+
+
+def _picture(value: Any, folder: Path, data: Path, max_bytes: int) -> tuple[Any, str | None]:
+    """What loads the bytes, and the reason where there are none; a path counts only inside data/."""
+    if isinstance(value, dict):
+        value = value.get("bytes") or value.get("path")
+    if isinstance(value, bytes):
+        return value, None if len(value) <= max_bytes else "too_many_bytes"
+    if not value:
+        return b"", "empty"
+    path = (folder / str(value)).resolve()
+    if not path.is_relative_to(data.resolve()):
+        return b"", "path_outside_data"
+    if not path.is_file():
+        return b"", "no_such_file"
+    return path.read_bytes, None if path.stat().st_size <= max_bytes else "too_many_bytes"

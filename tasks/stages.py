@@ -1,0 +1,295 @@
+"""The one table of stages, and what running one means, whoever runs it: work, count, gate, publish.
+
+    python -m tasks.augment        # one stage in the current workspace; what dvc.yaml calls
+"""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import json
+import shutil
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tasks.errors import GateFailed, InputError, MissingGeneration, SeedlingError
+from tasks.params import Params, load
+from tasks.progress import Progress, silent, terminal
+
+Work = Callable[[Params, Path, Path, Progress], None]  # params, workspace, output, progress
+
+COLLECTED, VALIDATED = "generations/scrape", "generations/validate"
+AUGMENTED, SYNTHESIZED = "generations/augment", "generations/synthesize"
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stage: `name` as in dvc.yaml, the folders that it reads and the one that it writes, relative to the workspace."""
+
+    name: str
+    work: Work
+    inputs: tuple[str, ...]
+    output: str
+
+    @property
+    def kind(self) -> str:
+        """The name without the round: room, section of params.yaml, list of gates.yaml."""
+        return self.name.partition("@")[0]
+
+
+def scrape(params: Params, workspace: Path, output: Path, progress: Progress) -> None:
+    """tasks/scrape on this workspace."""
+    from tasks.scrape import scrape as work
+
+    work(params.scrape, params.facts, data=workspace / "data", output=output, progress=progress)
+
+
+def validate(params: Params, workspace: Path, output: Path, progress: Progress) -> None:
+    """tasks/validate on this workspace."""
+    from tasks.validate import validate as work
+
+    work(params.validate_, params.facts, collected=workspace / COLLECTED, output=output, progress=progress)
+
+
+def augment(params: Params, workspace: Path, output: Path, progress: Progress) -> None:
+    """tasks/augment on this workspace."""
+    from tasks.augment import augment as work
+
+    work(params.augment, params.facts, **_rows(workspace), output=output, progress=progress)
+
+
+def synthesize(params: Params, workspace: Path, output: Path, progress: Progress) -> None:
+    """tasks/synthesize on this workspace."""
+    from tasks.synthesize import synthesize as work
+
+    work(params.synthesize, params.facts, **_rows(workspace), output=output, progress=progress)
+
+
+def train(round_number: int) -> Work:
+    """tasks/train on this workspace, for one round."""
+
+    def run(params: Params, workspace: Path, output: Path, progress: Progress) -> None:
+        from tasks.train import Sources
+        from tasks.train import train as work
+
+        later = round_number > 0
+        sources = Sources(
+            **_rows(workspace),
+            augmented=workspace / AUGMENTED,
+            synthesized=workspace / SYNTHESIZED,
+            pseudo_labels=workspace / f"generations/pseudo_label/{round_number}" if later else None,
+            teacher=workspace / f"models/{round_number - 1}" if later else None,
+        )
+        work(
+            params.train,
+            params.facts,
+            round_number=round_number,
+            rounds=params.rounds,
+            sources=sources,
+            output=output,
+            progress=progress,
+        )
+
+    return run
+
+
+def pseudo_label(round_number: int) -> Work:
+    """tasks/pseudo_label on this workspace, for one round."""
+
+    def run(params: Params, workspace: Path, output: Path, progress: Progress) -> None:
+        from tasks.pseudo_label import pseudo_label as work
+
+        work(
+            params.pseudo_label,
+            params.facts,
+            round_number=round_number,
+            rounds=params.rounds,
+            **_rows(workspace),
+            teacher=workspace / f"models/{round_number - 1}",
+            output=output,
+            progress=progress,
+        )
+
+    return run
+
+
+def evaluate(params: Params, workspace: Path, output: Path, progress: Progress) -> None:
+    """tasks/evaluate on this workspace."""
+    from tasks.evaluate import evaluate as work
+
+    work(
+        params.evaluate,
+        params.facts,
+        **_rows(workspace),
+        generations=workspace / "generations",
+        models=workspace / "models",
+        looks=workspace / ".seedling" / "looks.jsonl",
+        output=output,
+        progress=progress,
+    )
+
+
+def _rows(workspace: Path) -> dict[str, Path]:
+    return {"collected": workspace / COLLECTED, "validated": workspace / VALIDATED}
+
+
+ROUNDS = 3  # as many as dvc.yaml lists; params and effort may ask for fewer
+
+
+def stages(rounds: int = ROUNDS) -> dict[str, Stage]:
+    """The line in its order, by name."""
+    rows, made = (COLLECTED, VALIDATED), (AUGMENTED, SYNTHESIZED)
+    line = [
+        Stage("scrape", scrape, ("data",), COLLECTED),
+        Stage("validate", validate, (COLLECTED,), VALIDATED),
+        Stage("augment", augment, rows, AUGMENTED),
+        Stage("synthesize", synthesize, rows, SYNTHESIZED),
+        Stage("train@0", train(0), (*rows, *made), "models/0"),
+    ]
+    for one in range(1, rounds + 1):
+        teacher, labels = f"models/{one - 1}", f"generations/pseudo_label/{one}"
+        line.append(Stage(f"pseudo_label@{one}", pseudo_label(one), (*rows, teacher), labels))
+        line.append(Stage(f"train@{one}", train(one), (*rows, *made, labels, teacher), f"models/{one}"))
+    line.append(Stage("evaluate", evaluate, (*rows, "models"), "reports"))
+    return {stage.name: stage for stage in line}
+
+
+def find(name: str) -> Stage:
+    """The stage of this name. Raises InputError with the names that there are."""
+    line = stages()
+    if name not in line:
+        raise InputError(f"There is no stage '{name}': the stages are {', '.join(line)}.")
+    return line[name]
+
+
+def run_stage(stage: Stage, workspace: Path, progress: Progress = silent) -> None:
+    """Runs the stage's function, checks rows in = kept + rejected, runs the gate, and only then replaces its output.
+
+    All is written beside the workspace's folders first, so a kill at any moment leaves the last whole generation.
+    Raises GateFailed where a critical expectation said no: the rows are then in quarantine/.
+    """
+    params = load(workspace)
+    for folder in stage.inputs:
+        if not (workspace / folder).exists() and folder != "data":
+            raise MissingGeneration(folder, _maker_of(folder))
+    partial = workspace / ".seedling" / "partial" / stage.name
+    try:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        stage.work(params, workspace, partial, progress)
+        progress("gate", 0, None)
+        _check_rows(stage, partial, workspace)
+        _pass_gate(stage, partial, workspace)
+        _publish(partial, workspace / stage.output, whole=stage.kind != "evaluate")
+    except OSError as error:
+        raise _explained(error, stage) from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _check_rows(stage: Stage, folder: Path, workspace: Path) -> None:
+    from tasks.generation import check_counts, read_manifest, rows_on_disk
+
+    if not stage.output.startswith("generations/"):
+        return
+    manifest = read_manifest(folder)
+    check_counts(manifest, rows_on_disk(folder))
+    if stage.kind == "validate":  # what it was given is known apart from what it says
+        given = read_manifest(workspace / COLLECTED)["rows"]["kept"]
+        check_counts({**manifest, "rows": {**manifest["rows"], "in": given}})
+
+
+def _pass_gate(stage: Stage, folder: Path, workspace: Path) -> None:
+    from tasks.gates import check, explain, load_gates, stage_rows, write_checks
+
+    gates = load_gates(workspace)
+    if stage.kind == "train" and not (folder / "model.json").exists():
+        write_checks([], folder)  # the loop has stopped: there is nothing to judge
+        return
+    validated = None if stage.kind in {"scrape", "validate"} else workspace / VALIDATED
+    checks = check(stage.name, stage_rows(stage.name, folder, validated), gates, workspace / ".seedling")
+    write_checks(checks, folder)
+    if any(one.stops for one in checks):
+        from tasks.generation import digest
+
+        quarantine = workspace / "quarantine" / f"{stage.name}-{digest(folder)}"
+        shutil.rmtree(quarantine, ignore_errors=True)
+        quarantine.parent.mkdir(exist_ok=True)
+        shutil.move(folder, quarantine)
+        raise GateFailed(explain(stage.name, checks, quarantine.relative_to(workspace)))
+
+
+def _publish(partial: Path, output: Path, *, whole: bool) -> None:
+    """Puts what was made in its place; a whole folder in one rename, the reports file by file."""
+    if not whole:
+        output.mkdir(parents=True, exist_ok=True)
+        for made in sorted(partial.iterdir()):
+            _publish(made, output / made.name, whole=True)
+        return
+    output.parent.mkdir(parents=True, exist_ok=True)
+    if output.is_dir():
+        shutil.rmtree(output)
+    partial.replace(output)
+
+
+def _explained(error: OSError, stage: Stage) -> Exception:
+    where = error.filename or stage.output
+    if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+        return SeedlingError(f"The disk is full at {where}: free space and run again; finished stages are kept.")
+    if error.errno in {errno.EACCES, errno.EPERM, errno.EROFS}:
+        return SeedlingError(f"There is no permission to write {where}: change its owner or mode, and run again.")
+    return error
+
+
+def _maker_of(folder: str) -> str:
+    made = {stage.output: stage.name for stage in stages().values()}
+    return made.get(folder, "train@0")
+
+
+def summary(stage: Stage, workspace: Path) -> dict[str, Any]:
+    """What the stage's output says of itself: rows in, kept and rejected, reasons, checks, and a phrase on the rest."""
+    folder = workspace / stage.output
+    checks = _json(folder / "gate.json", [])
+    manifest = _json(folder / "manifest.json", {})
+    if stage.kind == "train":
+        verdict = _json(folder / "verdict.json", {})
+        return {"checks": checks, "note": f"{verdict['decision']}: {verdict['reason']}" if verdict else ""}
+    if stage.kind == "evaluate":
+        metrics = _json(folder / "metrics.json", {})
+        return {"checks": checks, "note": headline(metrics) if metrics else ""}
+    skipped = "skipped: the loop has stopped" if manifest.get("notes", {}).get("skipped") else ""
+    return {**manifest.get("rows", {}), "reasons": manifest.get("reasons", {}), "checks": checks, "note": skipped}
+
+
+def headline(metrics: Mapping[str, Any]) -> str:
+    """The result in a phrase, with its interval."""
+    where = "test" if metrics.get("test") else "cross_validation"
+    found = metrics[where]["accuracy"]
+    split = "test split" if where == "test" else "cross-validation alone (no test split)"
+    return f"accuracy {found['value']:.3f} [{found['low']:.3f}, {found['high']:.3f}] on {split}"
+
+
+def _json(path: Path, default: Any) -> Any:
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else default
+
+
+def main(kind: str) -> None:
+    """Runs one stage in the current folder; exit code 0 done, 1 a gate said no, 2 bad input."""
+    parser = argparse.ArgumentParser(prog=f"python -m tasks.{kind}", description=f"Runs the stage '{kind}' in this workspace.")
+    if kind in {"train", "pseudo_label"}:
+        parser.add_argument("--round", type=int, required=True, help="the round, from 0 for train, from 1 for pseudo_label")
+    given = parser.parse_args()
+    stage = find(f"{kind}@{given.round}" if "round" in given else kind)
+    try:
+        with terminal(stage.name) as progress:
+            run_stage(stage, Path.cwd(), progress)
+        if stage.kind == "evaluate":
+            from tasks.evaluate.report import write_report
+
+            write_report(Path.cwd())
+    except SeedlingError as error:
+        print(error, file=sys.stderr)
+        sys.exit(error.exit_code)

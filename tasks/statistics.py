@@ -1,0 +1,159 @@
+"""Intervals and comparisons: the bootstrap (Efron 1979), temperature scaling and calibration (Guo et al. 2017)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import minimize_scalar
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+SMALLEST = 1e-12  # keeps logarithms finite
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A value with the interval that holds it."""
+
+    value: float
+    low: float
+    high: float
+
+    def rounded(self, digits: int = 6) -> dict[str, float]:
+        """As it is written to metrics.json: the digits beyond are noise, and differ between processors."""
+        return {name: round(value, digits) for name, value in asdict(self).items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """New minus old on the same rows, with its interval and the bootstrap's probability that the new one is worse."""
+
+    value: float
+    low: float
+    high: float
+    probability_worse: float
+
+    def rounded(self, digits: int = 6) -> dict[str, float]:
+        """As it is written to verdict.json."""
+        return {name: round(value, digits) for name, value in asdict(self).items()}
+
+
+def softmax(logits: Floats) -> Floats:
+    """Row-wise; (n_rows, n_classes), rows sum to 1."""
+    shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
+    result: Floats = shifted / shifted.sum(axis=1, keepdims=True)
+    return result
+
+
+def log_loss_of_rows(probabilities: Floats, truth: Ints) -> Floats:
+    """(n_rows,): minus the log of the true class's probability."""
+    result: Floats = -np.log(np.maximum(probabilities[np.arange(len(truth)), truth], SMALLEST))
+    return result
+
+
+def accuracy(probabilities: Floats, truth: Ints) -> float:
+    """Share of rows whose most probable class is the true one."""
+    return float((probabilities.argmax(axis=1) == truth).mean())
+
+
+def macro_f1(predicted: Ints, truth: Ints, classes: int) -> float:
+    """The mean of the classes' F1, over the classes that the truth or the prediction holds."""
+    table = confusion(predicted, truth, classes)
+    hits, said, were = np.diag(table), table.sum(axis=0), table.sum(axis=1)
+    present = (said + were) > 0
+    return float((2 * hits[present] / (said + were)[present]).mean())
+
+
+def confusion(predicted: Ints, truth: Ints, classes: int) -> Ints:
+    """(classes, classes): rows are the truth, columns what was predicted."""
+    counts: Ints = np.bincount(truth * classes + predicted, minlength=classes * classes).reshape(classes, classes)
+    return counts
+
+
+def calibration_error(probabilities: Floats, truth: Ints, bins: int) -> float:
+    """Expected calibration error: |confidence − accuracy| over equal-width bins of confidence, weighted by rows."""
+    confidence, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == truth
+    place = np.minimum((confidence * bins).astype(int), bins - 1)
+    gap = np.bincount(place, weights=confidence - right, minlength=bins)
+    return float(np.abs(gap).sum() / len(truth))
+
+
+def resamples(groups: NDArray[np.str_], draws: int, rng: np.random.Generator) -> Iterator[NDArray[np.intp]]:
+    """Row numbers of each bootstrap draw; groups are drawn whole, as near-duplicates are not independent."""
+    _, where = np.unique(groups, return_inverse=True)
+    order = np.argsort(where, kind="stable")
+    starts = np.flatnonzero(np.diff(where[order], prepend=-1))
+    members = np.split(order, starts[1:])
+    alone = len(members) == len(groups)
+    for _ in range(draws):
+        chosen = rng.integers(len(members), size=len(members))
+        yield order[chosen] if alone else np.concatenate([members[one] for one in chosen])
+
+
+def interval(
+    metric: Callable[[NDArray[np.intp]], float],
+    groups: NDArray[np.str_],
+    *,
+    draws: int,
+    confidence: float,
+    rng: np.random.Generator,
+) -> Estimate:
+    """The metric over all rows, and its bootstrap percentile interval.
+
+    metric: of row numbers; groups: (n_rows,), drawn whole.
+    """
+    values = np.array([metric(rows) for rows in resamples(groups, draws, rng)])
+    tail = (1 - confidence) / 2
+    low, high = np.quantile(values, [tail, 1 - tail])
+    return Estimate(metric(np.arange(len(groups))), float(low), float(high))
+
+
+def wilson(hits: int, rows: int, confidence: float = 0.95) -> Estimate:
+    """A share with Wilson's score interval (1927), for tables of shares where a bootstrap would be dear."""
+    from scipy.stats import norm
+
+    z = float(norm.ppf(0.5 + confidence / 2))
+    share = hits / rows
+    centre = (share + z**2 / (2 * rows)) / (1 + z**2 / rows)
+    half = z / (1 + z**2 / rows) * float(np.sqrt(share * (1 - share) / rows + z**2 / (4 * rows**2)))
+    return Estimate(share, max(0.0, centre - half), min(1.0, centre + half))
+
+
+def paired_difference(
+    old: Floats,
+    new: Floats,
+    groups: NDArray[np.str_],
+    *,
+    larger_is_better: bool,
+    draws: int,
+    rng: np.random.Generator,
+    confidence: float = 0.95,
+) -> Difference:
+    """Paired bootstrap of the mean of new − old.
+
+    old, new: (n_rows,) scores of the same rows. probability_worse: share of draws strictly on the bad side of zero.
+    """
+    gap = new - old
+    means = np.array([gap[rows].mean() for rows in resamples(groups, draws, rng)])
+    tail = (1 - confidence) / 2
+    low, high = np.quantile(means, [tail, 1 - tail])
+    worse = (means < 0) if larger_is_better else (means > 0)
+    return Difference(float(gap.mean()), float(low), float(high), float(worse.mean()))
+
+
+def fit_temperature(logits: Floats, truth: Ints) -> float:
+    """The temperature that makes softmax(logits / temperature) likeliest on these rows, between 1/20 and 20.
+
+    logits: (n_rows, n_classes), of models that were not trained on the rows; truth: (n_rows,).
+    """
+    if len(truth) == 0:
+        return 1.0
+
+    def loss(log_temperature: float) -> float:
+        return float(log_loss_of_rows(softmax(logits / np.exp(log_temperature)), truth).mean())
+
+    found = minimize_scalar(loss, bounds=(-np.log(20), np.log(20)), method="bounded", options={"xatol": 1e-4})
+    return round(float(np.exp(found.x)), 6)

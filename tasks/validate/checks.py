@@ -1,0 +1,49 @@
+"""What is looked at in a row by itself: can it be read, is it large enough, is anything on it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tasks import images, texts
+from tasks.generation import Row
+from tasks.params import Facts, ValidateParams
+
+THUMBNAIL_SIDE = 16
+
+
+@dataclass(slots=True)
+class Looked:
+    """A row without its picture, and what was seen of it: the reason to drop it, or the marks that duplicates share."""
+
+    row: Row
+    reason: str | None
+    near_key: int | str | None = None
+    thumbnail: NDArray[np.uint8] | None = None
+
+
+def look(row: Row, params: ValidateParams, facts: Facts) -> Looked:
+    """Checks one row by itself."""
+    if facts.modality == "text":
+        return _look_at_text(row, str(row.payload or ""), params)
+    light = replace(row, payload=None)
+    try:
+        pixels = images.decode(bytes(row.payload or b""), facts.max_megapixels)  # type: ignore[arg-type]
+    except images.Undecodable as error:
+        return Looked(light, str(error))
+    if min(pixels.shape[:2]) < params.min_side:
+        return Looked(light, "too_small")
+    if images.contrast(pixels) < params.blank_contrast:
+        return Looked(light, "blank")
+    small = images.thumbnail(pixels, THUMBNAIL_SIDE).round().astype(np.uint8).ravel()
+    return Looked(light, None, images.perceptual_hash(pixels), small)
+
+
+def _look_at_text(row: Row, text: str, params: ValidateParams) -> Looked:
+    if not text:
+        return Looked(row, "empty")
+    if len(text) < params.min_characters:
+        return Looked(row, "too_short")
+    return Looked(row, None, texts.normalised(text))

@@ -1,0 +1,52 @@
+"""Who goes where: a test split where none is given, and folds; by class, by near-duplicate group, by seed."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+
+from tasks.randomness import derived_seed
+
+
+def shuffled_groups(labels: Sequence[str], groups: Sequence[str], seed: int, purpose: str) -> dict[str, list[str]]:
+    """Class → its groups in an order that depends on seed, purpose and the group's name alone.
+
+    A group that holds several classes counts for its commonest.
+    """
+    votes: dict[str, Counter[str]] = defaultdict(Counter)
+    for label, group in zip(labels, groups, strict=True):
+        votes[group][label] += 1
+    of_class: dict[str, list[str]] = defaultdict(list)
+    for group, counts in votes.items():
+        of_class[min(counts, key=lambda label: (-counts[label], label))].append(group)
+    return {
+        label: sorted(of_class[label], key=lambda group: (derived_seed(seed, purpose, group), group))
+        for label in sorted(of_class)
+    }
+
+
+def assign_folds(labels: Sequence[str], groups: Sequence[str], folds: int, seed: int) -> dict[str, int]:
+    """Group → fold: each class's groups are dealt out in turn, each class beginning where the last one stopped.
+
+    So a class of two groups or more stands in at least two folds, and every model has seen every class.
+    """
+    fold_of: dict[str, int] = {}
+    turn = 0
+    for of_class in shuffled_groups(labels, groups, seed, "fold").values():
+        for group in of_class:
+            fold_of[group] = turn % folds
+            turn += 1
+    return fold_of
+
+
+def carve_test(labels: Sequence[str], groups: Sequence[str], share: float, seed: int) -> set[str]:
+    """The groups of a stratified test split: the given share of each class's rows, rounded down."""
+    sizes: Mapping[str, int] = Counter(groups)
+    chosen: set[str] = set()
+    for of_class in shuffled_groups(labels, groups, seed, "test").values():
+        room = int(sum(sizes[group] for group in of_class) * share)
+        for group in of_class:
+            if sizes[group] <= room:
+                chosen.add(group)
+                room -= sizes[group]
+    return chosen
