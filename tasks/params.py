@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -208,13 +209,17 @@ def read_yaml(path: Path) -> Any:
         raise InputError(f"{path} is not readable YAML: {error}") from error
 
 
-def set_effort(workspace: Path, effort: Effort) -> None:
-    """Writes the dial into params.yaml, comments kept: what a run used stands in the file that DVC versions."""
+def set_value(workspace: Path, keys: Sequence[str], value: Any) -> None:
+    """Writes one value into params.yaml, comments kept: what a run used stands in the file that DVC versions."""
     path, yaml = workspace / "params.yaml", YAML()
     yaml.preserve_quotes, yaml.width = True, 200
+    yaml.indent(mapping=2, sequence=4, offset=2)
     values = yaml.load(path.read_text(encoding="utf-8"))
-    if values.get("effort") != effort:
-        values["effort"] = effort
+    section = values
+    for key in keys[:-1]:
+        section = section[key]
+    if section.get(keys[-1]) != value:
+        section[keys[-1]] = value
         with path.open("w", encoding="utf-8") as file:
             yaml.dump(values, file)
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tasks.busy import workspace_lock
 from tasks.errors import GateFailed, InputError, MissingGeneration, SeedlingError
 from tasks.params import Params, load
 from tasks.progress import Progress, silent, terminal
@@ -284,12 +285,12 @@ def main(kind: str) -> None:
     given = parser.parse_args()
     stage = find(f"{kind}@{given.round}" if "round" in given else kind)
     try:
-        with terminal(stage.name) as progress:
+        with workspace_lock(Path.cwd()), terminal(stage.name) as progress:
             run_stage(stage, Path.cwd(), progress)
-        if stage.kind == "evaluate":
-            from tasks.evaluate.report import write_report
+            if stage.kind == "evaluate":
+                from tasks.evaluate.report import write_report
 
-            write_report(Path.cwd())
+                write_report(Path.cwd())
     except SeedlingError as error:
         print(error, file=sys.stderr)
         sys.exit(error.exit_code)

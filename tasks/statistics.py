@@ -147,13 +147,18 @@ def paired_difference(
 def fit_temperature(logits: Floats, truth: Ints) -> float:
     """The temperature that makes softmax(logits / temperature) likeliest on these rows, between 1/20 and 20.
 
-    logits: (n_rows, n_classes), of models that were not trained on the rows; truth: (n_rows,).
+    logits: (n_rows, n_classes), of models that were not trained on the rows; truth: (n_rows,). The truth counts for
+    (n + 1) / (n + 2), as in Platt (1999): 50 rows that are all right do not prove that no row is ever wrong.
     """
-    if len(truth) == 0:
+    rows, classes = logits.shape
+    if rows == 0:
         return 1.0
+    wanted = np.full((rows, classes), 1 / (rows + 2) / max(1, classes - 1))
+    wanted[np.arange(rows), truth] = (rows + 1) / (rows + 2)
 
     def loss(log_temperature: float) -> float:
-        return float(log_loss_of_rows(softmax(logits / np.exp(log_temperature)), truth).mean())
+        probabilities = softmax(logits / np.exp(log_temperature))
+        return float(-(wanted * np.log(np.maximum(probabilities, SMALLEST))).sum(axis=1).mean())
 
     found = minimize_scalar(loss, bounds=(-np.log(20), np.log(20)), method="bounded", options={"xatol": 1e-4})
     return round(float(np.exp(found.x)), 6)

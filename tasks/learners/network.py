@@ -15,7 +15,7 @@ from tasks.errors import InputError
 from tasks.learners.features import Inputs
 from tasks.statistics import Floats
 
-WIDTHS = (32, 64, 128)
+WIDTHS = (16, 32, 64)
 BATCH = 64
 PEAK_LEARNING_RATE = 4e-3
 

@@ -1,0 +1,12 @@
+"""When, in what order, for whom: the Prefect flow, the DVC ledger, the command line. Imports tasks; tasks import nothing here."""
+
+import os
+
+# Set before the libraries are imported, for the users' peace: no usage statistics.
+for _name, _value in {
+    "DVC_NO_ANALYTICS": "1",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "PREFECT_LOGGING_LEVEL": "WARNING",
+    "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
+}.items():
+    os.environ.setdefault(_name, _value)

@@ -1,0 +1,76 @@
+"""What Prefect's UI shows of a run: a table a stage, progress of long stages, the headline, a link to the report."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+from uuid import UUID
+
+from prefect.artifacts import create_markdown_artifact, create_progress_artifact, create_table_artifact, update_progress_artifact
+
+from flows.ledger import Outcome
+from tasks.progress import Progress
+
+LONG = 2.0  # seconds; below, a progress bar would only flicker
+
+
+def publish(outcome: Outcome) -> None:
+    """The stage's table: rows and reasons, seconds, and each check of its gate."""
+    key = outcome.stage.replace("@", "-").replace("_", "-")
+    rows = [{"what": what, "value": str(value)} for what, value in facts(outcome)]
+    create_table_artifact(key=f"{key}-rows", table=rows, description=f"**{outcome.stage}**: {outcome.how}")
+    if checks := outcome.summary.get("checks"):
+        table = [
+            {
+                "passed": "yes" if one["passed"] else "NO",
+                "severity": one["severity"],
+                "expectation": one["expectation"],
+                "arguments": ", ".join(f"{name}={value}" for name, value in one["arguments"].items()),
+                "observed": one["observed"],
+            }
+            for one in checks
+        ]
+        failed = sum(not one["passed"] for one in checks)
+        create_table_artifact(key=f"{key}-gate", table=table, description=f"{len(checks)} checks, {failed} not met")
+
+
+def facts(outcome: Outcome) -> Iterator[tuple[str, Any]]:
+    """What is worth saying of a stage, in order."""
+    for name in ("in", "kept", "rejected"):
+        if name in outcome.summary:
+            yield f"rows {name}", outcome.summary[name]
+    yield from ((f"rejected: {reason}", rows) for reason, rows in outcome.summary.get("reasons", {}).items())
+    yield "seconds", f"{outcome.seconds:.1f}"
+    if outcome.summary.get("note"):
+        yield "note", outcome.summary["note"]
+
+
+def publish_headline(headline: str, report: str, data_docs: str) -> None:
+    """The result with its interval, and where the report lies."""
+    markdown = f"# {headline}\n\n- [report]({report})\n- [Great Expectations Data Docs]({data_docs})\n"
+    create_markdown_artifact(key="result", markdown=markdown, description="The accepted model")
+
+
+@contextmanager
+def progress_artifact(stage: str, also: Progress) -> Iterator[Progress]:
+    """Progress that goes on to `also`, and to Prefect's UI once the stage has taken longer than LONG."""
+    began = said = time.monotonic()
+    artifact: UUID | None = None
+
+    def show(what: str, done: int, total: int | None) -> None:
+        nonlocal said, artifact
+        also(what, done, total)
+        now = time.monotonic()
+        if total and now - began > LONG and now - said > LONG / 2:
+            said = now
+            percent = min(100.0, 100 * done / total)
+            if artifact is None:
+                key = f"{stage.replace('@', '-').replace('_', '-')}-progress"
+                made: Any = create_progress_artifact(progress=percent, key=key, description=f"{stage}: {what}")
+                artifact = made
+            else:
+                update_progress_artifact(artifact_id=artifact, progress=percent, description=f"{stage}: {what}")
+
+    yield show

@@ -1,0 +1,116 @@
+"""grow: scrape → validate → augment ∥ synthesize → train → pseudo-label and train again, in rounds → evaluate.
+
+    seedling run        # this flow on the current workspace
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from prefect import flow, runtime, task
+from prefect.cache_policies import NO_CACHE
+
+from flows.artifacts import progress_artifact, publish, publish_headline
+from tasks.busy import workspace_lock
+from flows.history import record_run
+from flows.ledger import Outcome, open_ledger
+from tasks.errors import SeedlingError
+from tasks.evaluate.report import write_report
+from tasks.params import load
+from tasks.stages import ROUNDS, headline
+
+
+def stage_task(kind: str, **options: Any) -> Any:
+    """A Prefect task that brings one stage up to date, named as the stage."""
+
+    def bring(workspace: str, stage: str, force: bool = False) -> Outcome:
+        outcome = open_ledger(Path(workspace)).run(stage, force=force)
+        publish(outcome)
+        return outcome
+
+    bring.__doc__ = f"Brings the stage {kind} up to date."
+    return task(name=kind, task_run_name="{stage}", cache_policy=NO_CACHE, persist_result=False, **options)(bring)
+
+
+def _worth_another_try(task: Any, run: Any, state: Any) -> bool:
+    """Not for what a person must mend: bad input stays bad, and a gate's no is a no."""
+    try:
+        state.result()
+    except SeedlingError:
+        return False
+    except Exception:  # noqa: BLE001  (whatever else a site or a disk did to us)
+        return True
+    return False
+
+
+scrape = stage_task("scrape", retries=2, retry_delay_seconds=10, retry_condition_fn=_worth_another_try)
+validate = stage_task("validate")
+augment = stage_task("augment")
+synthesize = stage_task("synthesize")
+train = stage_task("train")
+pseudo_label = stage_task("pseudo_label")
+evaluate = stage_task("evaluate")
+
+
+@flow(name="grow", flow_run_name=lambda: f"{datetime.now().astimezone():%Y%m%d-%H%M%S}-grow", persist_result=False)
+def grow(workspace: str = ".", as_of: str | None = None) -> list[Outcome]:
+    """Grows the dataset and the model of one workspace, and keeps a round only where it is not worse."""
+    place = str(Path(workspace).resolve())
+    with workspace_lock(Path(place)):
+        prepare(place, as_of)
+        outcomes = [scrape(place, "scrape"), validate(place, "validate")]
+        made = [augment.submit(place, "augment"), synthesize.submit(place, "synthesize")]
+        outcomes += [one.result() for one in made]
+        outcomes.append(train(place, "train@0"))
+        for number in range(1, ROUNDS + 1):  # after the verdict that stops the loop, rounds only say so
+            outcomes.append(pseudo_label(place, f"pseudo_label@{number}"))
+            outcomes.append(train(place, f"train@{number}"))
+        outcomes.append(evaluate(place, "evaluate"))
+        conclude(Path(place), outcomes)
+        return outcomes
+
+
+def prepare(workspace: str, as_of: str | None) -> None:
+    """Before the line: what the schedule says goes into params.yaml, what the user changed in data/ into data.dvc."""
+    from tasks.params import set_value
+
+    if as_of is not None:
+        set_value(Path(workspace), ["scrape", "as_of"], as_of)
+    load(Path(workspace))
+    ledger = open_ledger(Path(workspace))
+    ledger.watch = _watching(ledger.watch)
+    ledger.track_data()
+
+
+def _watching(terminal: Callable[[str], Any]) -> Callable[[str], Any]:
+    from contextlib import contextmanager
+
+    @contextmanager
+    def watch(stage: str) -> Any:
+        with terminal(stage) as inner, progress_artifact(stage, inner) as progress:
+            yield progress
+
+    return watch
+
+
+def conclude(workspace: Path, outcomes: list[Outcome]) -> None:
+    """After the line: Data Docs, report, headline; a run that changed anything becomes a DVC experiment."""
+    from tasks.gates import build_data_docs
+
+    report, documents = workspace / "reports" / "report.html", workspace / ".seedling"
+    changed = any(one.how != "unchanged" for one in outcomes)
+    data_docs = documents / "gx" / "uncommitted" / "data_docs" / "local_site" / "index.html"
+    if changed:
+        name = runtime.flow_run.name or "run"
+        record_run(workspace, name, outcomes)
+        if any(one.how == "done" for one in outcomes):
+            data_docs = build_data_docs(documents)
+        open_ledger(workspace).save_experiment(name)
+    if changed or not report.exists():
+        write_report(workspace)
+    metrics = json.loads((workspace / "reports" / "metrics.json").read_text(encoding="utf-8"))
+    publish_headline(headline(metrics), report.as_uri(), data_docs.as_uri())

@@ -1,0 +1,33 @@
+"""One run at a time in a workspace; the second says so and leaves."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from tasks.errors import SeedlingError, WorkspaceBusy
+
+
+@contextmanager
+def workspace_lock(workspace: Path) -> Iterator[None]:
+    """Holds the workspace while the block runs; the lock goes with its process, however that ends.
+
+    Raises WorkspaceBusy where another process holds it.
+    """
+    path = workspace / ".seedling" / "run.lock"
+    try:
+        path.parent.mkdir(exist_ok=True)
+        with FileLock(path, timeout=0):
+            holder = path.with_suffix(".pid")
+            holder.write_text(str(os.getpid()), encoding="ascii")
+            yield
+    except Timeout as error:
+        holder = path.with_suffix(".pid")
+        who = f" (process {holder.read_text(encoding='ascii')})" if holder.is_file() else ""
+        raise WorkspaceBusy(f"Another run{who} is at work in {workspace}: wait for it, or stop it, then run again.") from error
+    except PermissionError as error:
+        raise SeedlingError(f"There is no permission to write {error.filename}: change its owner or mode.") from error
