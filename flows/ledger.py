@@ -21,7 +21,7 @@ from typing import Any, Literal
 
 from dvc.exceptions import CheckoutError, DvcException
 from dvc.lock import LockError
-from dvc.repo import Repo
+from dvc.repo import Repo, lock_repo
 from dvc.stage.cache import RunCacheNotFoundError
 
 from tasks.errors import InputError, SeedlingError, WorkspaceBusy
@@ -124,7 +124,7 @@ class Ledger:
     @contextmanager
     def _operation(self) -> Iterator[Repo]:
         try:
-            with self._lock, _inside(self.workspace), self._repo.lock:
+            with self._lock, _inside(self.workspace), lock_repo(self._repo):
                 yield self._repo
         except LockError as error:
             raise WorkspaceBusy(f"Another dvc command is at work in {self.workspace}: wait for it, then run again.") from error
