@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,7 +19,7 @@ LONG = 2.0  # seconds; below, a progress bar would only flicker
 
 def publish(outcome: Outcome) -> None:
     """The stage's table: rows and reasons, seconds, and each check of its gate."""
-    key = outcome.stage.replace("@", "-").replace("_", "-")
+    key = _key(outcome.stage)
     rows = [{"what": what, "value": str(value)} for what, value in facts(outcome)]
     create_table_artifact(key=f"{key}-rows", table=rows, description=f"**{outcome.stage}**: {outcome.how}")
     if checks := outcome.summary.get("checks"):
@@ -58,6 +59,7 @@ def progress_artifact(stage: str, also: Progress) -> Iterator[Progress]:
     """Progress that goes on to `also`, and to Prefect's UI once the stage has taken longer than LONG."""
     began = said = time.monotonic()
     artifact: UUID | None = None
+    own = contextvars.copy_context()  # progress comes from worker threads, which know nothing of the Prefect run
 
     def show(what: str, done: int, total: int | None) -> None:
         nonlocal said, artifact
@@ -65,12 +67,20 @@ def progress_artifact(stage: str, also: Progress) -> Iterator[Progress]:
         now = time.monotonic()
         if total and now - began > LONG and now - said > LONG / 2:
             said = now
-            percent = min(100.0, 100 * done / total)
-            if artifact is None:
-                key = f"{stage.replace('@', '-').replace('_', '-')}-progress"
-                made: Any = create_progress_artifact(progress=percent, key=key, description=f"{stage}: {what}")
-                artifact = made
-            else:
-                update_progress_artifact(artifact_id=artifact, progress=percent, description=f"{stage}: {what}")
+            artifact = own.copy().run(_tell, artifact, stage, what, min(100.0, 100 * done / total))
 
     yield show
+
+
+def _tell(artifact: UUID | None, stage: str, what: str, percent: float) -> UUID:
+    said = f"{stage}: {what}"
+    if artifact is None:
+        made: Any = create_progress_artifact(progress=percent, key=f"{_key(stage)}-progress", description=said)
+        return UUID(str(made))
+    update_progress_artifact(artifact_id=artifact, progress=percent, description=said)
+    return artifact
+
+
+def _key(stage: str) -> str:
+    """An artifact's key: lower case, digits and dashes alone."""
+    return stage.replace("@", "-").replace("_", "-")

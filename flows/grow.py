@@ -17,6 +17,7 @@ from prefect.cache_policies import NO_CACHE
 from flows.artifacts import progress_artifact, publish, publish_headline
 from tasks.busy import workspace_lock
 from flows.history import record_run
+from flows.serving import today
 from flows.ledger import Outcome, open_ledger
 from tasks.errors import SeedlingError
 from tasks.evaluate.report import write_report
@@ -72,6 +73,12 @@ def grow(workspace: str = ".", as_of: str | None = None) -> list[Outcome]:
         outcomes.append(evaluate(place, "evaluate"))
         conclude(Path(place), outcomes)
         return outcomes
+
+
+@flow(name="grow on schedule", persist_result=False)
+def scheduled(workspace: str) -> None:
+    """What a deployment runs: as grow, and the sites are visited again on each new day."""
+    grow(workspace, as_of=today())
 
 
 def prepare(workspace: str, as_of: str | None) -> None:

@@ -12,16 +12,18 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
-from dvc.exceptions import CheckoutError, DvcException
+from dvc.api import DVCFileSystem
+from dvc.exceptions import CheckoutError, ConfirmRemoveError, DvcException
 from dvc.lock import LockError
 from dvc.repo import Repo, lock_repo
+from dvc.scm import CloneError, RevError
 from dvc.stage.cache import RunCacheNotFoundError
 
 from tasks.errors import InputError, SeedlingError, WorkspaceBusy
@@ -52,6 +54,7 @@ class Ledger:
         self._lock = threading.Lock()
         self._warm = False
         self.watch: Watch = lambda _: nullcontext(silent)
+        self.finished: Callable[[Outcome], None] = lambda _: None
 
     def track_data(self) -> bool:
         """`dvc add data` where data/ differs from data.dvc; where it is missing, brings it back from the cache.
@@ -83,15 +86,21 @@ class Ledger:
                 run_stage(stage, self.workspace, progress)
                 with self._operation() as repo:
                     repo.commit(stage.name, force=True)
-        return Outcome(name, how, time.perf_counter() - began, summary(stage, self.workspace))
+        outcome = Outcome(name, how, time.perf_counter() - began, summary(stage, self.workspace))
+        self.finished(outcome)
+        return outcome
 
     def _without_work(self, stage: Stage) -> How:
         with self._operation() as repo:
             if not self._load(repo, stage.name).changed():
                 return "unchanged"
+            # On a freshly loaded stage only: one whose dependencies were saved before takes stale outputs for its own.
             try:
-                # On a freshly loaded stage only: one whose dependencies were saved before takes stale outputs for its own.
-                repo.stage_cache.restore(self._load(repo, stage.name))
+                try:
+                    repo.stage_cache.restore(self._load(repo, stage.name))
+                except ConfirmRemoveError:  # an output that was changed by hand goes, as it does in `dvc repro`
+                    self._load(repo, stage.name).remove_outs(force=True)
+                    repo.stage_cache.restore(self._load(repo, stage.name))
             except (RunCacheNotFoundError, CheckoutError):
                 return "done"
             repo.commit(stage.name, force=True)
@@ -105,15 +114,39 @@ class Ledger:
 
     def save_experiment(self, name: str) -> str | None:
         """`dvc exp save`: the workspace as an experiment, so that runs can be compared without a commit on a branch."""
-        with self._operation() as repo:
+        with self._operation(locked=False) as repo:  # DVC opens the repository once more for this, and locks it itself
             saved: str | None = repo.experiments.save(name=name, force=True)
             return saved
 
-    def is_clean(self) -> bool:
-        """Whether `dvc status` has nothing to say."""
+    def states(self) -> dict[str, str]:
+        """Stage → `changed` or `missing`, for those that `dvc status` has something to say about."""
         with self._operation() as repo:
             repo._reset()  # noqa: SLF001
-            return not repo.status()
+            said = repo.status()
+        found = {}
+        for name, changes in said.items():
+            outs = [state for one in changes if isinstance(one, dict) for state in one.get("changed outs", {}).values()]
+            found[str(name).removeprefix("dvc.yaml:")] = "missing" if outs and set(outs) == {"deleted"} else "changed"
+        return found
+
+    def files_at(self, revision: str | None, paths: Sequence[str]) -> dict[str, bytes | None]:
+        """The files' bytes at a git revision or DVC experiment, None where one is not there; None: the workspace's own.
+
+        Raises InputError where there is no such revision.
+        """
+        if revision is None:
+            here = {path: self.workspace / path for path in paths}
+            return {path: file.read_bytes() if file.is_file() else None for path, file in here.items()}
+        with self._operation():
+            try:
+                files = DVCFileSystem(str(self.workspace), rev=revision)
+                return {path: files.read_bytes(path) if files.exists(path) else None for path in paths}
+            except (RevError, CloneError) as error:
+                raise InputError(
+                    f"'{revision}' is no run, experiment or git revision: `dvc exp list` and `git log` show what there is."
+                ) from error
+            except FileNotFoundError:
+                return dict.fromkeys(paths)
 
     def _warm_up(self) -> None:
         """Imports Great Expectations (seconds) while the first stage works: every gate will need it."""
@@ -122,9 +155,9 @@ class Ledger:
             threading.Thread(target=importlib.import_module, args=("great_expectations",), daemon=True).start()
 
     @contextmanager
-    def _operation(self) -> Iterator[Repo]:
+    def _operation(self, *, locked: bool = True) -> Iterator[Repo]:
         try:
-            with self._lock, _inside(self.workspace), lock_repo(self._repo):
+            with self._lock, _inside(self.workspace), lock_repo(self._repo) if locked else nullcontext():
                 yield self._repo
         except LockError as error:
             raise WorkspaceBusy(f"Another dvc command is at work in {self.workspace}: wait for it, then run again.") from error

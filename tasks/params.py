@@ -131,7 +131,7 @@ class TrainParams(Section):
 
     candidates: list[Candidate] | None = None
     image_side: Annotated[int, Field(ge=16, le=128)] | None = None
-    epochs: Annotated[int, Field(ge=1)] | None = None
+    steps: Annotated[int, Field(ge=10)] | None = None
     worse_probability: Annotated[float, Field(gt=0.5, lt=1)] = 0.8
     converged_share: Share = 0.01
     bootstrap_draws: Annotated[int, Field(ge=200)] = 2000
@@ -158,6 +158,7 @@ class EvaluateParams(Section):
 class Facts(Section):
     """What every stage knows of the workspace."""
 
+    line: Literal[1] = 1  # part of every stage's key, so that no cache of another version's results is taken for ours
     modality: Literal["image", "text"]
     effort: Effort = "normal"
     seed: Annotated[int, Field(ge=0)] = 0

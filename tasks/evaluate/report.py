@@ -1,1 +1,220 @@
-def write_report(workspace): ...
+"""reports/report.html: one self-contained page that a person likes to read. A view of what the stages wrote; made
+again after every run, so it may also say what changed since the run before, and how long each stage took."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import numpy as np
+import pandas as pd
+
+from tasks.evaluate.looks import count_looks
+from tasks.generation import payloads, read, read_manifest
+from tasks.statistics import confusion
+
+SAMPLES = 12
+WORDS = {
+    "scrape": "brought in from data/ and from sites",
+    "validate": "checked, split and folded",
+    "augment": "children of training rows, label kept",
+    "synthesize": "new rows: mixtures or filled templates",
+    "pseudo_label": "pool rows labelled by the model",
+}
+
+
+def write_report(workspace: Path) -> Path:
+    """Writes the page from generations/, models/, reports/ and the runs' history; gives its path."""
+    metrics = json.loads((workspace / "reports" / "metrics.json").read_text(encoding="utf-8"))
+    generations = workspace / "generations"
+    runs = _runs(workspace)
+    page = _environment().get_template("report.html.jinja").render(
+        name=workspace.resolve().name,
+        metrics=metrics,
+        headline=_headline(metrics),
+        looks=count_looks(workspace / ".seedling" / "looks.jsonl", metrics["test_digest"] or ""),
+        stages=_stages(generations, runs),
+        samples=_samples(generations),
+        rounds=_rounds(workspace / "models", metrics),
+        candidates=_candidates(workspace / "models" / "0"),
+        confusion=_confusion(workspace / "reports" / "predictions.parquet", read_manifest(generations / "validate")["classes"]),
+        calibration=_calibration(workspace / "reports" / "plots" / "calibration.csv"),
+        gates=_gates(workspace),
+        change=_change(runs),
+    )
+    path = workspace / "reports" / "report.html"
+    path.write_text(page, encoding="utf-8")
+    return path
+
+
+def _environment() -> jinja2.Environment:
+    source = files("tasks.evaluate").joinpath("report.html.jinja").read_text(encoding="utf-8")
+    environment = jinja2.Environment(
+        autoescape=True, trim_blocks=True, lstrip_blocks=True, loader=jinja2.DictLoader({"report.html.jinja": source})
+    )
+    environment.filters["percent"] = lambda share: f"{100 * share:.1f} %"
+    environment.filters["thousands"] = lambda number: f"{number:,}".replace(",", " ")
+    environment.filters["words"] = lambda name: str(name).replace("_", " ")
+    return environment
+
+
+def _headline(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    where = "test" if metrics["test"] else "cross_validation"
+    return {"where": where, "rows": metrics[where]["rows"], **metrics[where]["accuracy"]}
+
+
+def _stages(generations: Path, runs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Each generation: rows, reasons, what it does in words, and the seconds of the last run that worked on it."""
+    seconds: dict[str, float] = {}
+    for run in runs:
+        seconds |= {one["stage"]: one["seconds"] for one in run["stages"] if one["how"] == "done"}
+    order = ["scrape", "validate", "augment", "synthesize"]
+    folders = [generations / name for name in order] + sorted((generations / "pseudo_label").glob("[0-9]*"))
+    found = []
+    for folder in folders:
+        manifest = read_manifest(folder)
+        if manifest["notes"].get("skipped"):
+            continue
+        name = manifest["stage"]
+        found.append(
+            {
+                "name": name,
+                "words": WORDS[name.partition("@")[0]],
+                "rows": manifest["rows"],
+                "reasons": sorted(manifest["reasons"].items(), key=lambda one: -one[1]),
+                "notes": manifest["notes"],
+                "counts": _by_split(manifest["counts"]),
+                "seconds": seconds.get(name),
+            }
+        )
+    return found
+
+
+def _by_split(counts: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+    total: dict[str, int] = {}
+    for one in counts:
+        source = "" if one["label_source"] in {None, "human"} else f" ({one['label_source']})"
+        total[one["split"] + source] = total.get(one["split"] + source, 0) + one["rows"]
+    return total
+
+
+def _samples(generations: Path) -> list[dict[str, Any]]:
+    """Some rows of each stage that holds any: a few of each label, by the ids' order, so the same each time."""
+    shown = []
+    for name in ("scrape", "augment", "synthesize", "pseudo_label/1"):
+        folder = generations / name
+        if not (folder / "manifest.json").is_file():
+            continue
+        rows = read(folder).sort_values("id")
+        if rows.empty:
+            continue
+        labelled = rows[rows["label"].notna()]
+        chosen = (labelled if len(labelled) else rows).groupby("label", dropna=False, sort=True).head(2).head(SAMPLES)
+        source = [folder] if name != "pseudo_label/1" else [generations / "scrape"]
+        content = dict(payloads(source, chosen["id"]))
+        shown.append(
+            {
+                "stage": name.replace("/", "@"),
+                "rows": [
+                    {"label": row.label or "unlabelled", "source": row.label_source or "", **_shown(content[row.id])}
+                    for row in chosen.itertuples()
+                ],
+            }
+        )
+    return shown
+
+
+def _shown(payload: bytes | str) -> dict[str, str]:
+    """A picture as a data address, no larger than a thumbnail; a text as it is, cut."""
+    if isinstance(payload, str):
+        return {"text": payload if len(payload) <= 160 else payload[:157] + "…"}
+    from tasks import images
+    from tasks.learners.features import resize
+
+    try:
+        pixels = images.decode(payload)
+    except images.Undecodable as error:
+        return {"text": str(error)}
+    if max(pixels.shape[:2]) > 96:
+        pixels = resize(pixels, 96)
+    return {"image": "data:image/png;base64," + base64.b64encode(images.encode(pixels)).decode()}
+
+
+def _rounds(models: Path, metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
+    found = []
+    for one in metrics["rounds"]:
+        manifest = json.loads((models / str(one["round"]) / "manifest.json").read_text(encoding="utf-8"))
+        model = json.loads((models / str(one["round"]) / "model.json").read_text(encoding="utf-8"))
+        learners = ", ".join(member["learner"].replace("_", " ") for member in model["members"])
+        found.append({**one, "learners": learners, "pseudo_labelled": manifest["rows"]["pseudo_labelled"]})
+    return found
+
+
+def _candidates(model: Path) -> list[dict[str, Any]]:
+    table = json.loads((model / "candidates.json").read_text(encoding="utf-8"))
+    return sorted(table, key=lambda one: one["log_loss"])
+
+
+def _confusion(predictions: Path, classes: Sequence[str]) -> dict[str, Any]:
+    """The table as shares of each true class; left out where there are more classes than a page can show."""
+    frame = pd.read_parquet(predictions, columns=["label", "predicted"])
+    number = {label: place for place, label in enumerate(classes)}
+    truth = np.array([number[one] for one in frame["label"]], dtype=np.int64)
+    said = np.array([number[one] for one in frame["predicted"]], dtype=np.int64)
+    counts = confusion(said, truth, len(classes))
+    pairs = [
+        {"truth": classes[row], "said": classes[column], "rows": int(counts[row, column])}
+        for row, column in np.argwhere(counts * (1 - np.eye(len(classes), dtype=int)))
+    ]
+    return {
+        "classes": list(classes),
+        "counts": counts.tolist() if len(classes) <= 20 else None,
+        "totals": counts.sum(axis=1).tolist(),
+        "worst": sorted(pairs, key=lambda one: (-one["rows"], one["truth"], one["said"]))[:8],
+    }
+
+
+def _calibration(path: Path) -> list[dict[str, float]]:
+    return pd.read_csv(path).to_dict("records")
+
+
+def _gates(workspace: Path) -> list[dict[str, Any]]:
+    found = []
+    for path in [*sorted(workspace.glob("generations/**/gate.json")), *sorted(workspace.glob("models/*/gate.json")), workspace / "reports" / "gate.json"]:
+        checks = json.loads(path.read_text(encoding="utf-8"))
+        if checks:
+            name = path.parent.relative_to(workspace).as_posix().removeprefix("generations/").replace("models/", "train@")
+            missed = [one for one in checks if not one["passed"]]
+            found.append({"stage": name.replace("pseudo_label/", "pseudo_label@").replace("reports", "evaluate"), "checks": len(checks), "missed": missed})
+    return found
+
+
+def _runs(workspace: Path) -> list[dict[str, Any]]:
+    found = [json.loads(path.read_text(encoding="utf-8")) for path in (workspace / ".seedling" / "runs").glob("*.json")]
+    return sorted(found, key=lambda one: (one["ended"], one["name"]))
+
+
+def _change(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
+    """The last run against the one before: the accuracy, and the rows kept a stage where they differ."""
+    with_metrics = [run for run in runs if run["metrics"]]
+    if len(with_metrics) < 2:
+        return None
+    old, new = with_metrics[-2], with_metrics[-1]
+    where = "test" if new["metrics"]["test"] and old["metrics"]["test"] else "cross_validation"
+    before, after = old["metrics"]["rows"], new["metrics"]["rows"]
+    rows = [
+        {"stage": stage, "before": before.get(stage, {}).get("kept", 0), "after": after.get(stage, {}).get("kept", 0)}
+        for stage in sorted({*before, *after})
+    ]
+    return {
+        "against": old["name"],
+        "before": old["metrics"][where]["accuracy"],
+        "after": new["metrics"][where]["accuracy"],
+        "same_test": old["metrics"]["test_digest"] == new["metrics"]["test_digest"],
+        "rows": [one for one in rows if one["before"] != one["after"]],
+    }

@@ -27,7 +27,7 @@ GREY_BELOW = 2.0  # mean chroma deviation, in levels of LAB's 0 to 255, under wh
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
-    """What learners see of rows: features (n, d), dense or sparse; pictures (n, side, side, 3) where there are any."""
+    """What learners see of rows: features (n, d), dense or sparse; pictures for the network (n, side, side, 3) where there are any."""
 
     features: Any
     pictures: NDArray[np.uint8] | None = None
@@ -51,17 +51,20 @@ class FeatureMaker(Protocol):
 class PictureFeatures:
     """A thumbnail, HOG, and (where the collection is coloured) colour histograms, each block of equal weight."""
 
-    def __init__(self, side: int | None = None, max_megapixels: float = 64.0, blocks: Any = None) -> None:
-        self.side, self.max_megapixels = side, max_megapixels
+    def __init__(
+        self, side: int | None = None, max_megapixels: float = 64.0, network_side: int = 32, blocks: Any = None
+    ) -> None:
+        self.side, self.max_megapixels, self.network_side = side, max_megapixels, network_side
         self.blocks: list[tuple[NDArray[np.float32], float]] | None = blocks  # a mean and a scale each
 
     def fit_transform(self, payloads: Iterable[bytes | str]) -> Inputs:
         """Chooses the side by the pictures' size unless told, and learns each block's mean and scale."""
         remaining = iter(payloads)
         first = list(islice(remaining, 200))
-        if self.side is None:
-            sample = [images.decode(one, self.max_megapixels).shape for one in first]  # type: ignore[arg-type]
-            self.side = 32 if np.median([min(shape[:2]) for shape in sample]) <= 48 else 64
+        sample = [images.decode(one, self.max_megapixels).shape for one in first]  # type: ignore[arg-type]
+        usual = np.median([min(shape[:2]) for shape in sample])
+        self.side = self.side or (32 if usual <= 48 else 64)
+        self.network_side = 16 if usual <= 16 else 32
         pictures = self._pictures(chain(first, remaining))
         raw = raw_blocks(pictures)
         self.blocks = []
@@ -71,17 +74,21 @@ class PictureFeatures:
             self.blocks.append((mean.astype(np.float32), scale if scale > 1e-6 else np.inf))  # noqa: PERF401
         if float(np.abs(raw[0].reshape(-1, THUMBNAIL**2, 3)[..., 1:] - 128).mean()) < GREY_BELOW:
             self.blocks[2] = (self.blocks[2][0], np.inf)  # a grey collection has no colour to speak of
-        return Inputs(self._scaled(raw), pictures)
+        return Inputs(self._scaled(raw), self._for_network(pictures))
 
     def transform(self, payloads: Iterable[bytes | str]) -> Inputs:
         """The features of further pictures."""
         pictures = self._pictures(payloads)
-        return Inputs(self._scaled(raw_blocks(pictures)), pictures)
+        return Inputs(self._scaled(raw_blocks(pictures)), self._for_network(pictures))
 
     def _pictures(self, payloads: Iterable[bytes | str]) -> NDArray[np.uint8]:
         side = self.side or 32
         resized = [resize(images.decode(one, self.max_megapixels), side) for one in payloads]  # type: ignore[arg-type]
         return np.stack(resized) if resized else np.zeros((0, side, side, 3), np.uint8)
+
+    def _for_network(self, pictures: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        side = self.network_side
+        return np.stack([resize(one, side) for one in pictures]) if len(pictures) else pictures[:, :side, :side]
 
     def _scaled(self, raw: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
         blocks = self.blocks or []

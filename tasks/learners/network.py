@@ -6,6 +6,9 @@ learning rate (Smith 2018). One thread and a generator of its own, so that the s
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import islice
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -48,45 +51,50 @@ class Network:
 
     name = "network"
 
-    def __init__(self, seed: int, classes: int, epochs: int, net: Convolutions | None = None) -> None:
-        self.seed, self.classes, self.epochs, self.net = seed, classes, epochs, net
+    def __init__(self, seed: int, classes: int, steps: int, net: Convolutions | None = None) -> None:
+        self.seed, self.classes, self.steps, self.net = seed, classes, steps, net
 
     def fit(self, inputs: Inputs, targets: Floats, weights: Floats) -> None:
         """targets: (n_rows, n_classes), rows sum to 1; weights: (n_rows,). Raises InputError for a loss that is no number."""
+        torch.set_num_threads(1)  # of this thread: OpenMP keeps the number a thread
         draw = torch.Generator().manual_seed(self.seed % 2**63)
         self.net = Convolutions(self.classes)
         initialise(self.net, draw)
         pictures = as_tensor(inputs.pictures)
         wanted = torch.from_numpy(targets.astype(np.float32))
         row_weights = torch.from_numpy((weights / weights.mean()).astype(np.float32))
-        steps = -(-len(wanted) // BATCH)
         optimiser = torch.optim.AdamW(self.net.parameters(), lr=PEAK_LEARNING_RATE, weight_decay=1e-2)
-        pace = torch.optim.lr_scheduler.OneCycleLR(optimiser, PEAK_LEARNING_RATE, total_steps=steps * self.epochs)
+        pace = torch.optim.lr_scheduler.OneCycleLR(optimiser, PEAK_LEARNING_RATE, total_steps=self.steps)
         self.net.train()
-        for _ in range(self.epochs):
-            for batch in torch.randperm(len(wanted), generator=draw).tensor_split(steps):
-                if len(batch) < 2:
-                    pace.step()
-                    continue
-                kept = (torch.rand(len(batch), WIDTHS[-1], generator=draw) > 0.2) / 0.8
-                logits = self.net(pictures[batch], kept)
-                losses = nn.functional.cross_entropy(logits, wanted[batch], reduction="none")
-                loss = (losses * row_weights[batch]).mean()
-                if not torch.isfinite(loss):
-                    raise InputError("The network's loss is no number: leave `network` out of train.candidates in params.yaml.")
-                optimiser.zero_grad()
-                loss.backward()  # type: ignore[no-untyped-call]
-                optimiser.step()
-                pace.step()
+        for batch in islice(batches(len(wanted), draw), self.steps):
+            kept = (torch.rand(len(batch), WIDTHS[-1], generator=draw) > 0.2) / 0.8
+            logits = self.net(pictures[batch], kept)
+            losses = nn.functional.cross_entropy(logits, wanted[batch], reduction="none")
+            loss = (losses * row_weights[batch]).mean()
+            if not torch.isfinite(loss):
+                raise InputError("The network's loss is no number: leave `network` out of train.candidates in params.yaml.")
+            optimiser.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimiser.step()
+            pace.step()
 
     def logits(self, inputs: Inputs) -> Floats:
         """(n_rows, n_classes)."""
         if self.net is None:
             raise InputError("The network was not trained.")
+        torch.set_num_threads(1)
         self.net.eval()
         with torch.inference_mode():
             parts = [self.net(part) for part in as_tensor(inputs.pictures).split(512)]
         return torch.cat(parts).numpy().astype(np.float64)
+
+
+def batches(rows: int, draw: torch.Generator) -> Iterator[torch.Tensor]:
+    """Row numbers of one batch after the other, without end; each pass over the rows in an order of its own."""
+    while True:
+        for batch in torch.randperm(rows, generator=draw).tensor_split(-(-rows // BATCH)):
+            if len(batch) > 1:  # one row alone has no batch statistics
+                yield batch
 
 
 def as_tensor(pictures: NDArray[np.uint8] | None) -> torch.Tensor:

@@ -33,12 +33,12 @@ class Learner(Protocol):
     def logits(self, inputs: Inputs) -> Floats: ...
 
 
-def make_learner(name: str, seed: int, classes: int, epochs: int) -> Learner:
+def make_learner(name: str, seed: int, classes: int, steps: int) -> Learner:
     """An untrained learner of this name."""
     if name == "network":
         from tasks.learners.network import Network
 
-        return Network(seed, classes, epochs)
+        return Network(seed, classes, steps)
     return Head(name, seed, classes)
 
 
@@ -83,7 +83,8 @@ def save_features(maker: FeatureMaker, folder: Path) -> None:
         write_json(folder / "features.json", known)
     elif isinstance(maker, PictureFeatures):
         blocks = [{"mean": mean.tolist(), "scale": scale if np.isfinite(scale) else None} for mean, scale in maker.blocks or []]
-        write_json(folder / "features.json", {"side": maker.side, "max_megapixels": maker.max_megapixels, "blocks": blocks})
+        known = {"side": maker.side, "max_megapixels": maker.max_megapixels, "network_side": maker.network_side}
+        write_json(folder / "features.json", {**known, "blocks": blocks})
 
 
 def load_features(folder: Path, modality: Modality) -> FeatureMaker:
@@ -94,7 +95,7 @@ def load_features(folder: Path, modality: Modality) -> FeatureMaker:
     blocks = [
         (np.array(one["mean"], np.float32), np.inf if one["scale"] is None else one["scale"]) for one in known["blocks"]
     ]
-    return PictureFeatures(known["side"], known["max_megapixels"], blocks)
+    return PictureFeatures(known["side"], known["max_megapixels"], known["network_side"], blocks)
 
 
 def _vectorizer(name: str, terms: list[str], idf: list[float]) -> Any:

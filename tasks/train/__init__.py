@@ -28,7 +28,7 @@ from tasks.train.rows import INGREDIENTS, TrainingRows, read_inputs, training_ro
 from tasks.train.verdict import Verdict, judge
 
 HEADS = ("logistic_regression", "svm", "random_forest")
-EPOCHS = {"quick": 10, "normal": 12, "thorough": 60}
+STEPS = {"quick": 150, "normal": 300, "thorough": 3000}  # of the network
 SVM_ROWS = 10_000  # its time grows with the square of the rows
 OUT_OF_FOLD, POOL = "out_of_fold.parquet", "pool_predictions.parquet"
 
@@ -134,7 +134,7 @@ def _workbench(
         validation=validation,
         classes=len(classes),
         seed=facts.seed,
-        epochs=params.epochs or EPOCHS[facts.effort],
+        steps=params.steps or STEPS[facts.effort],
         halves=1 if round_number == 0 else 2,
     )
     return bench, frame, maker

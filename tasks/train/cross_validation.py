@@ -72,7 +72,7 @@ class Workbench:
     validation: Inputs
     classes: int
     seed: int
-    epochs: int
+    steps: int
     halves: int
     said: Tally = field(default_factory=lambda: Tally())
 
@@ -80,7 +80,7 @@ class Workbench:
         """One model of one lineage."""
         chosen, targets, weights = self.rows.of_lineage(lineage, place, half, candidate.recipe)
         seed = derived_seed(self.seed, candidate.learner, lineage, half)
-        learner = make_learner(candidate.learner, seed, self.classes, self.epochs)
+        learner = make_learner(candidate.learner, seed, self.classes, self.steps)
         learner.fit(self.inputs.take(chosen), targets, weights)
         self.said.one_more()
         return learner

@@ -1,0 +1,178 @@
+"""The command line: `seedling run | init | status | stage | compare | why | serve`.
+
+Heavy imports happen inside the commands, so that `seedling --help` answers at once.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+import flows  # noqa: F401  (sets what must be set before the libraries are imported)
+from tasks.errors import InputError, SeedlingError
+
+app = typer.Typer(
+    name="seedling",
+    help="Grows a trustworthy image or text classifier out of too little, or badly labelled, data.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+class Effort(StrEnum):
+    """The one dial."""
+
+    quick = "quick"
+    normal = "normal"
+    thorough = "thorough"
+
+
+Workspace = Annotated[Path, typer.Option("--workspace", "-w", help="The workspace.", show_default="this folder")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks of errors.")]
+
+
+def version(wanted: bool) -> None:
+    """Prints the version and leaves."""
+    if wanted:
+        from importlib.metadata import version as installed
+
+        print(f"seedling {installed('seedling')}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    shown: Annotated[bool, typer.Option("--version", callback=version, is_eager=True, help="Show the version.")] = False,
+) -> None:
+    """Grows a trustworthy image or text classifier out of too little, or badly labelled, data."""
+
+
+@contextmanager
+def explained(debug: bool) -> Iterator[None]:
+    """Errors that a user can mend are said without a traceback, and become exit codes: 1 a gate said no, 2 bad input."""
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    try:
+        yield
+    except SeedlingError as error:
+        if debug:
+            raise
+        console.print(str(error), style="red", markup=False, highlight=False, soft_wrap=True)
+        raise typer.Exit(error.exit_code) from error
+    except KeyboardInterrupt as error:
+        console.print("Stopped. Finished stages are kept: `seedling run` goes on from there.", style="yellow")
+        raise typer.Exit(130) from error
+
+
+@app.command()
+def run(
+    effort: Annotated[Effort | None, typer.Option(help="How much to try; written into params.yaml.")] = None,
+    as_of: Annotated[str | None, typer.Option(help="A new word makes the scrape stage go to its sites again.")] = None,
+    workspace: Workspace = Path(),
+    debug: Debug = False,
+) -> None:
+    """Brings the whole line up to date: dataset, model and report."""
+    with explained(debug):
+        from flows.running import run_line
+
+        run_line(workspace.resolve(), None if effort is None else effort.value, as_of)
+
+
+@app.command()
+def init(
+    folder: Annotated[Path, typer.Argument(help="The new workspace.")],
+    images: Annotated[Path | None, typer.Option(help="A folder of pictures, or a table with an image column.")] = None,
+    texts: Annotated[Path | None, typer.Option(help="A CSV, TSV, JSONL or Parquet file with a text column, or a folder.")] = None,
+    debug: Debug = False,
+) -> None:
+    """Makes a workspace, an ordinary git and DVC repository, of a folder or a table."""
+    with explained(debug):
+        from flows.workspace import make_workspace
+
+        source = images or texts
+        if source is None or (images is not None and texts is not None):
+            raise InputError("Name the data: either --images PATH or --texts PATH.")
+        made = make_workspace(folder, source, "image" if images is not None else "text")
+        print(f"{made} is ready. Next: cd {made} && seedling run")
+
+
+@app.command()
+def status(workspace: Workspace = Path(), debug: Debug = False) -> None:
+    """What each stage holds, whether it is up to date, and the last result."""
+    with explained(debug):
+        from flows.status import show_status
+
+        show_status(workspace.resolve())
+
+
+@app.command()
+def stage(
+    name: Annotated[str, typer.Argument(help="scrape, validate, augment, synthesize, train@R, pseudo_label@R or evaluate.")],
+    force: Annotated[bool, typer.Option("--force", help="Run it even if nothing changed.")] = False,
+    workspace: Workspace = Path(),
+    debug: Debug = False,
+) -> None:
+    """Brings one stage up to date, and records it."""
+    with explained(debug):
+        from flows.running import run_one
+
+        run_one(workspace.resolve(), name, force=force)
+
+
+@app.command()
+def compare(
+    old: Annotated[str, typer.Argument(help="A run, a DVC experiment or a git revision; `workspace` for what lies here.")],
+    new: Annotated[str, typer.Argument(help="Likewise.")] = "workspace",
+    workspace: Workspace = Path(),
+    debug: Debug = False,
+) -> None:
+    """Rows by stage and metrics of two runs, with the paired difference and its interval; also as HTML."""
+    with explained(debug):
+        from flows.compare import show_comparison
+
+        show_comparison(workspace.resolve(), old, new)
+
+
+@app.command()
+def why(
+    row: Annotated[str, typer.Argument(metavar="ID", help="A row's id, or its first digits, or a part of its origin.")],
+    workspace: Workspace = Path(),
+    debug: Debug = False,
+) -> None:
+    """A row's whole story: origin, labels, parents and children, reasons, and which models learned from it."""
+    with explained(debug):
+        from flows.why import show_story
+
+        show_story(workspace.resolve(), row)
+
+
+@app.command()
+def serve(
+    cron: Annotated[str, typer.Option(help='When to run, as in crontab: "0 6 * * *" is every day at six.')],
+    name: Annotated[str | None, typer.Option(help="The deployment's name.", show_default="the workspace's")] = None,
+    workspace: Workspace = Path(),
+    debug: Debug = False,
+) -> None:
+    """Serves this workspace as a Prefect deployment on a schedule, until stopped."""
+    with explained(debug):
+        from flows.serving import serve_workspace
+
+        serve_workspace(workspace.resolve(), cron, name)
+
+
+def main(arguments: list[str] | None = None) -> Any:
+    """The console script."""
+    return app(arguments if arguments is not None else sys.argv[1:], prog_name="seedling")
+
+
+if __name__ == "__main__":
+    main()

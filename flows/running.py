@@ -1,0 +1,78 @@
+"""`seedling run` and `seedling stage`: the flow, or one stage of it, with a live table."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from pathlib import Path
+
+from rich.console import Console
+
+from flows.board import Board
+from tasks.busy import workspace_lock
+from tasks.errors import InputError, SeedlingError
+from tasks.params import load, set_value
+from tasks.stages import find, headline
+
+
+def run_line(workspace: Path, effort: str | None, as_of: str | None) -> None:
+    """Runs the flow on the workspace, shows its stages, and ends with the headline and where the report lies."""
+    load(workspace)
+    with workspace_lock(workspace):
+        pass  # said before Prefect's server starts, which takes seconds
+    if effort is not None:
+        set_value(workspace, ["effort"], effort)
+    console = Console()
+    with console.status("Starting Prefect …"):
+        from flows.grow import grow
+        from flows.ledger import open_ledger
+
+        logging.getLogger("prefect").setLevel(logging.CRITICAL)
+        board, ledger = Board(console), open_ledger(workspace)
+        ledger.watch, ledger.finished = board.watch, board.finish
+    began = time.monotonic()
+    with board.live():
+        state = grow(str(workspace), as_of=as_of, return_state=True)
+    if state.is_failed() or state.is_crashed():
+        _raise_of(state)
+    metrics = json.loads((workspace / "reports" / "metrics.json").read_text(encoding="utf-8"))
+    console.print(f"\n[bold green]{headline(metrics)}[/]", highlight=False)
+    console.print(f"{time.monotonic() - began:.0f} s. Report: {workspace / 'reports' / 'report.html'}", highlight=False, soft_wrap=True)
+
+
+def _raise_of(state: object) -> None:
+    """Raises what stopped the flow, so that the command line can say it and leave with its exit code."""
+    try:
+        state.result(raise_on_failure=True)  # type: ignore[attr-defined]
+    except SeedlingError:
+        raise
+    except KeyboardInterrupt:
+        raise
+    except Exception as error:
+        raise SeedlingError(f"The run broke off: {type(error).__name__}: {error}. `seedling run --debug` shows where.") from error
+
+
+def run_one(workspace: Path, name: str, *, force: bool) -> None:
+    """Brings one stage up to date, without Prefect."""
+    from flows.ledger import open_ledger
+
+    find(name)
+    load(workspace)
+    console = Console()
+    board, ledger = Board(console), open_ledger(workspace)
+    ledger.watch, ledger.finished = board.watch, board.finish
+    with workspace_lock(workspace), board.live():
+        if name == "scrape":
+            ledger.track_data()
+        ledger.run(name, force=force)
+    if name == "evaluate":
+        from tasks.evaluate.report import write_report
+
+        console.print(f"Report: {write_report(workspace)}", highlight=False, soft_wrap=True)
+
+
+def check_workspace(workspace: Path) -> None:
+    """Raises InputError where the folder is no workspace."""
+    if not (workspace / "params.yaml").is_file():
+        raise InputError(f"{workspace} is no Seedling workspace: it has no params.yaml. `seedling init` makes one.")

@@ -1,0 +1,37 @@
+"""`seedling status`: each stage's rows, whether it is up to date, and the last result."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from flows.history import runs
+from flows.ledger import open_ledger
+from flows.running import check_workspace
+from tasks.stages import headline, stages, summary
+
+
+def show_status(workspace: Path) -> None:
+    """Prints the table. Raises InputError where the folder is no workspace."""
+    check_workspace(workspace)
+    console, states = Console(), open_ledger(workspace).states()
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for name, justify in (("stage", "left"), ("state", "left"), ("in", "right"), ("kept", "right"), ("rejected", "right"), ("", "left")):
+        table.add_column(name, justify=justify, header_style="dim")  # type: ignore[arg-type]
+    for name, stage in stages().items():
+        found = summary(stage, workspace) if (workspace / stage.output).exists() else {}
+        numbers = [f"{found[key]:,}" if key in found else "" for key in ("in", "kept", "rejected")]
+        state = states.get(name, "up to date")
+        style = {"up to date": "green", "missing": "dim"}.get(state, "yellow")
+        table.add_row(name, f"[{style}]{state}[/]", *numbers, str(found.get("note", "")))
+    console.print(table)
+    metrics = workspace / "reports" / "metrics.json"
+    if metrics.is_file():
+        console.print(f"\n{headline(json.loads(metrics.read_text(encoding='utf-8')))}", highlight=False)
+    if past := runs(workspace):
+        console.print(f"{len(past)} runs, the last one {past[-1].name}, ended {past[-1].record['ended']}", highlight=False)
+    if any(state != "up to date" for state in states.values()):
+        console.print("`seedling run` brings all of it up to date.")

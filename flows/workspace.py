@@ -1,0 +1,118 @@
+"""`seedling init`: makes an ordinary git + DVC repository of a user's folder or table."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from importlib.resources import files
+from pathlib import Path
+from typing import Literal
+
+from dvc.exceptions import DvcException
+from dvc.repo import Repo
+
+from tasks.errors import InputError, SeedlingError
+from tasks.scrape.folder import ROOTS
+from tasks.scrape.table import SUFFIXES
+
+IGNORED = """\
+/generations
+/models
+/quarantine
+/.seedling/*
+!/.seedling/looks.jsonl
+/reports/report.html
+/reports/compare-*.html
+"""
+IDENTITY = ("-c", "user.name=seedling", "-c", "user.email=seedling@localhost")
+
+
+def make_workspace(folder: Path, source: Path, modality: Literal["image", "text"]) -> Path:
+    """Copies the source to `folder`/data and puts params, gates and the line beside it; gives the workspace.
+
+    Raises InputError where the folder holds a workspace or other files, the source does not exist or holds no such
+    rows, or git is not there.
+    """
+    _check(folder, source)
+    listed = _sources(source, modality)
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        _copy(source, folder / "data")
+        _write_files(folder, modality, listed)
+        _track(folder)
+    except PermissionError as error:
+        raise SeedlingError(f"There is no permission to write {error.filename or folder}: choose another folder.") from error
+    return folder
+
+
+def _check(folder: Path, source: Path) -> None:
+    if shutil.which("git") is None:
+        raise InputError("git is not installed: a workspace is a git repository. Install git, then run again.")
+    if (folder / "params.yaml").exists():
+        raise InputError(f"{folder} is a workspace already: `seedling run --workspace {folder}` runs it.")
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise InputError(f"{folder} is not empty: name a new folder.")
+    if not source.exists():
+        raise InputError(f"{source} does not exist: name a folder or a {', '.join(SUFFIXES)} file.")
+    if source.is_dir() and folder.resolve().is_relative_to(source.resolve()):
+        raise InputError(f"{folder} lies within {source}: name a folder outside of it.")
+
+
+def _sources(source: Path, modality: str) -> list[str]:
+    """The `scrape.sources` lines for params.yaml: the table itself, or the folder and the tables in it."""
+    if source.is_file():
+        if source.suffix.lower() not in SUFFIXES:
+            raise InputError(f"{source} is none of {', '.join(SUFFIXES)}: save the table as one of these.")
+        return [f"{{kind: table, path: {source.name!r}}}"]
+    tables = sorted(path.name for path in source.iterdir() if path.suffix.lower() in SUFFIXES)
+    inner = [path for path in source.iterdir() if path.is_dir() and not path.name.startswith(".")]
+    found = [f"{{kind: table, path: {name!r}}}" for name in tables]
+    if inner:
+        found.insert(0, "{kind: folder, path: .}")
+    if not found:
+        wanted = "pictures in <class>/ folders" if modality == "image" else "a table, or .txt files in <class>/ folders"
+        raise InputError(f"{source} holds neither {wanted}, nor {' or '.join(sorted(set(ROOTS) & {'labelled', 'unlabelled'}))}.")
+    return found
+
+
+def _copy(source: Path, data: Path) -> None:
+    if source.is_dir():
+        shutil.copytree(source, data)
+    else:
+        data.mkdir()
+        shutil.copy2(source, data / source.name)
+
+
+def _write_files(folder: Path, modality: str, listed: list[str]) -> None:
+    templates = files("flows") / "workspace_files"
+    for name in ("dvc.yaml", "gates.yaml"):
+        (folder / name).write_text(templates.joinpath(name).read_text(encoding="utf-8"), encoding="utf-8")
+    params = templates.joinpath("params.yaml").read_text(encoding="utf-8")
+    lines = "\n".join(f"    - {line}" for line in listed)
+    (folder / "params.yaml").write_text(
+        params.replace("MODALITY", modality).replace("    - SOURCES", lines), encoding="utf-8"
+    )
+    (folder / ".gitignore").write_text(IGNORED, encoding="utf-8")
+
+
+def _track(folder: Path) -> None:
+    """git init, dvc init, dvc add data, and a first commit, under the user's name where git knows it."""
+    _git(folder, "init", "--quiet")
+    try:
+        Repo.init(str(folder)).close()
+        repo = Repo(str(folder))
+        repo.config["core"]["autostage"] = False
+        repo.add([str(folder / "data")])
+        repo.close()
+    except DvcException as error:
+        raise InputError(f"DVC cannot make a repository of {folder}: {error}") from error
+    _git(folder, "add", "--all")
+    known = subprocess.run(["git", "config", "user.email"], cwd=folder, capture_output=True, check=False)  # noqa: S607
+    identity = () if known.returncode == 0 else IDENTITY
+    _git(folder, *identity, "commit", "--quiet", "--message", "A Seedling workspace")
+
+
+def _git(folder: Path, *arguments: str) -> None:
+    done = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, check=False)  # noqa: S603, S607
+    if done.returncode != 0:
+        raise InputError(f"git {arguments[0]} failed in {folder}: {done.stderr.strip()}")
