@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from rich.console import Console, Group
+from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
@@ -75,12 +75,23 @@ class Board:
             self._work.pop(outcome.stage, None)
         if not self._console.is_terminal:
             sign, style = SIGNS[outcome.how]
-            self._console.print(Text(f"{sign} {outcome.stage:15} {outcome.seconds:6.1f} s  ", style=style) + self._said(outcome), soft_wrap=True)
+            self._console.print(
+                Text(f"{sign} {outcome.stage:15} {outcome.seconds:6.1f} s  ", style=style) + self._said(outcome),
+                soft_wrap=True,
+            )
 
     def table(self) -> Table:
         """The rows as they are now."""
         table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-        for name, justify in (("", "left"), ("stage", "left"), ("rows in", "right"), ("kept", "right"), ("rejected", "right"), ("s", "right"), ("", "left")):
+        for name, justify in (
+            ("", "left"),
+            ("stage", "left"),
+            ("rows in", "right"),
+            ("kept", "right"),
+            ("rejected", "right"),
+            ("s", "right"),
+            ("", "left"),
+        ):
             table.add_column(name, justify=justify, header_style="dim")  # type: ignore[arg-type]
         with self._lock:
             for name in stages():
@@ -93,10 +104,16 @@ class Board:
                     table.add_row("·", Text(name, style="dim"))
         return table
 
-    def _finished(self, outcome: Outcome) -> tuple[object, ...]:
+    def _finished(self, outcome: Outcome) -> tuple[RenderableType, ...]:
         sign, style = SIGNS[outcome.how]
         numbers = [f"{outcome.summary[key]:,}" if key in outcome.summary else "" for key in ("in", "kept", "rejected")]
-        return Text(sign, style=style), Text(outcome.stage), *numbers, f"{outcome.seconds:.1f}", self._said(outcome, rows=False)
+        return (
+            Text(sign, style=style),
+            Text(outcome.stage),
+            *numbers,
+            f"{outcome.seconds:.1f}",
+            self._said(outcome, rows=False),
+        )
 
     @staticmethod
     def _said(outcome: Outcome, *, rows: bool = True) -> Text:
@@ -111,15 +128,21 @@ class Board:
         for one in found.get("checks", []):
             if not one["passed"]:
                 column = one["arguments"].get("column")
-                said.append(f"  warning: {one['expectation']}{f' ({column})' if column else ''}: {one['observed']}", style="yellow")
+                said.append(
+                    f"  warning: {one['expectation']}{f' ({column})' if column else ''}: {one['observed']}",
+                    style="yellow",
+                )
         return said
 
     @staticmethod
-    def _bar(work: Work) -> object:
+    def _bar(work: Work) -> RenderableType:
         if not work.total:
             return Text(work.what + (f" {work.done:,}" if work.done else ""), style="dim")
         rate = work.done / max(time.monotonic() - work.first, 1e-6)
         left = f"{(work.total - work.done) / rate:.0f} s left" if work.done else ""
         row = Table.grid(padding=(0, 1))
-        row.add_row(ProgressBar(work.total, work.done, width=20), Text(f"{work.what} {work.done:,}/{work.total:,} {left}", style="dim"))
+        row.add_row(
+            ProgressBar(work.total, work.done, width=20),
+            Text(f"{work.what} {work.done:,}/{work.total:,} {left}", style="dim"),
+        )
         return Group(row)

@@ -50,7 +50,9 @@ def version(wanted: bool) -> None:
 
 @app.callback()
 def options(
-    shown: Annotated[bool, typer.Option("--version", callback=version, is_eager=True, help="Show the version.")] = False,
+    shown: Annotated[
+        bool, typer.Option("--version", callback=version, is_eager=True, help="Show the version.")
+    ] = False,
 ) -> None:
     """Grows a trustworthy image or text classifier out of too little, or badly labelled, data."""
 
@@ -91,7 +93,9 @@ def run(
 def init(
     folder: Annotated[Path, typer.Argument(help="The new workspace.")],
     images: Annotated[Path | None, typer.Option(help="A folder of pictures, or a table with an image column.")] = None,
-    texts: Annotated[Path | None, typer.Option(help="A CSV, TSV, JSONL or Parquet file with a text column, or a folder.")] = None,
+    texts: Annotated[
+        Path | None, typer.Option(help="A CSV, TSV, JSONL or Parquet file with a text column, or a folder.")
+    ] = None,
     debug: Debug = False,
 ) -> None:
     """Makes a workspace, an ordinary git and DVC repository, of a folder or a table."""
@@ -116,7 +120,9 @@ def status(workspace: Workspace = Path(), debug: Debug = False) -> None:
 
 @app.command()
 def stage(
-    name: Annotated[str, typer.Argument(help="scrape, validate, augment, synthesize, train@R, pseudo_label@R or evaluate.")],
+    name: Annotated[
+        str, typer.Argument(help="scrape, validate, augment, synthesize, train@R, pseudo_label@R or evaluate.")
+    ],
     force: Annotated[bool, typer.Option("--force", help="Run it even if nothing changed.")] = False,
     workspace: Workspace = Path(),
     debug: Debug = False,
@@ -130,7 +136,9 @@ def stage(
 
 @app.command()
 def compare(
-    old: Annotated[str, typer.Argument(help="A run, a DVC experiment or a git revision; `workspace` for what lies here.")],
+    old: Annotated[
+        str, typer.Argument(help="A run, a DVC experiment or a git revision; `workspace` for what lies here.")
+    ],
     new: Annotated[str, typer.Argument(help="Likewise.")] = "workspace",
     workspace: Workspace = Path(),
     debug: Debug = False,

@@ -49,7 +49,10 @@ class Comparison:
     def rows(self) -> list[tuple[str, int | None, int | None]]:
         """(stage, rows kept before, rows kept after)."""
         before, after = self.old.metrics["rows"], self.new.metrics["rows"]
-        return [(stage, before.get(stage, {}).get("kept"), after.get(stage, {}).get("kept")) for stage in {**before, **after}]
+        return [
+            (stage, before.get(stage, {}).get("kept"), after.get(stage, {}).get("kept"))
+            for stage in {**before, **after}
+        ]
 
 
 def show_comparison(workspace: Path, old: str, new: str) -> None:
@@ -67,7 +70,9 @@ def show_comparison(workspace: Path, old: str, new: str) -> None:
 
 def _side(workspace: Path, revision: str) -> Side:
     """Raises InputError where there is no such revision, or it holds no finished run."""
-    files = open_ledger(workspace).files_at(None if revision == "workspace" else revision, ["reports/metrics.json", "reports/predictions.parquet"])
+    files = open_ledger(workspace).files_at(
+        None if revision == "workspace" else revision, ["reports/metrics.json", "reports/predictions.parquet"]
+    )
     missing = [name for name, content in files.items() if content is None]
     if missing:
         raise InputError(f"'{revision}' has no {missing[0]}: its run did not finish, or `dvc pull` is needed.")
@@ -91,7 +96,12 @@ def compare_sides(old: Side, new: Side) -> Comparison:
     groups = both["group_new"].to_numpy(dtype=str)
     differences = {
         "accuracy": paired_difference(
-            right[0].astype(float), right[1].astype(float), groups, larger_is_better=True, draws=DRAWS, rng=generator(0, "compare")
+            right[0].astype(float),
+            right[1].astype(float),
+            groups,
+            larger_is_better=True,
+            draws=DRAWS,
+            rng=generator(0, "compare"),
         ),
         "log_loss": paired_difference(
             losses[0], losses[1], groups, larger_is_better=False, draws=DRAWS, rng=generator(0, "compare")
@@ -113,7 +123,9 @@ def _rows_table(found: Comparison) -> Table:
 
 
 def _metrics_table(found: Comparison) -> Table:
-    table = Table(box=None, title=f"Metrics ({found.where.replace('_', '-')})", title_justify="left", padding=(0, 2, 0, 0))
+    table = Table(
+        box=None, title=f"Metrics ({found.where.replace('_', '-')})", title_justify="left", padding=(0, 2, 0, 0)
+    )
     for name in ("metric", found.old.name, found.new.name, "difference, paired"):
         table.add_column(name, header_style="dim")
     for metric, *sides, difference in metric_rows(found):
@@ -132,7 +144,10 @@ def metric_rows(found: Comparison) -> list[tuple[str, str, str, str]]:
         one = found.differences.get(metric)
         return f"{one.value:+.3f} [{one.low:+.3f}, {one.high:+.3f}]" if one else ""
 
-    return [(metric.replace("_", " "), shown(found.old, metric), shown(found.new, metric), paired(metric)) for metric in METRICS]
+    return [
+        (metric.replace("_", " "), shown(found.old, metric), shown(found.new, metric), paired(metric))
+        for metric in METRICS
+    ]
 
 
 def sentences(found: Comparison) -> list[str]:

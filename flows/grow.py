@@ -1,6 +1,6 @@
 """grow: scrape → validate → augment ∥ synthesize → train → pseudo-label and train again, in rounds → evaluate.
 
-    seedling run        # this flow on the current workspace
+seedling run        # this flow on the current workspace
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from prefect import flow, runtime, task
 from prefect.cache_policies import NO_CACHE
 
 from flows.artifacts import progress_artifact, publish, publish_headline
-from tasks.busy import workspace_lock
 from flows.history import record_run
-from flows.serving import today
 from flows.ledger import Outcome, open_ledger
+from flows.serving import today
+from tasks.busy import workspace_lock
 from tasks.errors import SeedlingError
 from tasks.evaluate.report import write_report
 from tasks.params import load

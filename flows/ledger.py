@@ -72,7 +72,9 @@ class Ledger:
                 try:
                     repo.checkout(["data.dvc"])
                 except CheckoutError as error:
-                    raise InputError(f"{data} is missing and DVC's cache has no copy: `dvc pull`, or put it back.") from error
+                    raise InputError(
+                        f"{data} is missing and DVC's cache has no copy: `dvc pull`, or put it back."
+                    ) from error
                 return True
         raise InputError(f"{data} does not exist: put labelled/<class>/ and unlabelled/ there, or use `seedling init`.")
 
@@ -108,7 +110,7 @@ class Ledger:
 
     @staticmethod
     def _load(repo: Repo, name: str) -> Any:
-        repo._reset()  # noqa: SLF001  (DVC's own way of forgetting what it has read of dvc.lock)
+        repo._reset()
         (stage,) = repo.stage.collect(name)
         return stage
 
@@ -121,7 +123,7 @@ class Ledger:
     def states(self) -> dict[str, str]:
         """Stage → `changed` or `missing`, for those that `dvc status` has something to say about."""
         with self._operation() as repo:
-            repo._reset()  # noqa: SLF001
+            repo._reset()
             said = repo.status()
         found = {}
         for name, changes in said.items():
@@ -160,7 +162,9 @@ class Ledger:
             with self._lock, _inside(self.workspace), lock_repo(self._repo) if locked else nullcontext():
                 yield self._repo
         except LockError as error:
-            raise WorkspaceBusy(f"Another dvc command is at work in {self.workspace}: wait for it, then run again.") from error
+            raise WorkspaceBusy(
+                f"Another dvc command is at work in {self.workspace}: wait for it, then run again."
+            ) from error
         except DvcException as error:
             raise SeedlingError(f"DVC: {error}. `dvc status` and `dvc doctor` tell more.") from error
 

@@ -38,7 +38,11 @@ def run_line(workspace: Path, effort: str | None, as_of: str | None) -> None:
         _raise_of(state)
     metrics = json.loads((workspace / "reports" / "metrics.json").read_text(encoding="utf-8"))
     console.print(f"\n[bold green]{headline(metrics)}[/]", highlight=False)
-    console.print(f"{time.monotonic() - began:.0f} s. Report: {workspace / 'reports' / 'report.html'}", highlight=False, soft_wrap=True)
+    console.print(
+        f"{time.monotonic() - began:.0f} s. Report: {workspace / 'reports' / 'report.html'}",
+        highlight=False,
+        soft_wrap=True,
+    )
 
 
 def _raise_of(state: object) -> None:
@@ -50,7 +54,9 @@ def _raise_of(state: object) -> None:
     except KeyboardInterrupt:
         raise
     except Exception as error:
-        raise SeedlingError(f"The run broke off: {type(error).__name__}: {error}. `seedling run --debug` shows where.") from error
+        raise SeedlingError(
+            f"The run broke off: {type(error).__name__}: {error}. `seedling run --debug` shows where."
+        ) from error
 
 
 def run_one(workspace: Path, name: str, *, force: bool) -> None:

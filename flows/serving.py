@@ -34,7 +34,11 @@ def serve_workspace(workspace: Path, cron: str, name: str | None) -> None:
         from flows.grow import scheduled
 
         title = name or workspace.name
-        console.print(f"Serving '{title}' at '{cron}'. UI: {api.removesuffix('/api')}. Ctrl-C stops.", highlight=False, soft_wrap=True)
+        console.print(
+            f"Serving '{title}' at '{cron}'. UI: {api.removesuffix('/api')}. Ctrl-C stops.",
+            highlight=False,
+            soft_wrap=True,
+        )
         scheduled.serve(name=title, cron=cron, parameters={"workspace": str(workspace)}, print_starting_message=False)
 
 
@@ -58,7 +62,7 @@ def _server(console: Console) -> Iterator[str]:
         yield LOCAL_API
         return
     with console.status("Starting Prefect's server …"):
-        server = subprocess.Popen(  # noqa: S603
+        server = subprocess.Popen(
             [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", "4200"],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

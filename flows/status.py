@@ -19,7 +19,14 @@ def show_status(workspace: Path) -> None:
     check_workspace(workspace)
     console, states = Console(), open_ledger(workspace).states()
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for name, justify in (("stage", "left"), ("state", "left"), ("in", "right"), ("kept", "right"), ("rejected", "right"), ("", "left")):
+    for name, justify in (
+        ("stage", "left"),
+        ("state", "left"),
+        ("in", "right"),
+        ("kept", "right"),
+        ("rejected", "right"),
+        ("", "left"),
+    ):
         table.add_column(name, justify=justify, header_style="dim")  # type: ignore[arg-type]
     for name, stage in stages().items():
         found = summary(stage, workspace) if (workspace / stage.output).exists() else {}
@@ -32,6 +39,8 @@ def show_status(workspace: Path) -> None:
     if metrics.is_file():
         console.print(f"\n{headline(json.loads(metrics.read_text(encoding='utf-8')))}", highlight=False)
     if past := runs(workspace):
-        console.print(f"{len(past)} runs, the last one {past[-1].name}, ended {past[-1].record['ended']}", highlight=False)
+        console.print(
+            f"{len(past)} runs, the last one {past[-1].name}, ended {past[-1].record['ended']}", highlight=False
+        )
     if any(state != "up to date" for state in states.values()):
         console.print("`seedling run` brings all of it up to date.")

@@ -33,7 +33,9 @@ def show_story(workspace: Path, asked: str) -> None:
     if len(found) > 1:
         console.print(f"{len(found)} rows fit; name one of them:")
         for one in found[:ENOUGH]:
-            console.print(f"  {one}  {everything.loc[everything['id'] == one, 'origin'].iloc[0]}", highlight=False, soft_wrap=True)
+            console.print(
+                f"  {one}  {everything.loc[everything['id'] == one, 'origin'].iloc[0]}", highlight=False, soft_wrap=True
+            )
         return
     for line in story(workspace, found[0], chapters):
         console.print(line, highlight=False, soft_wrap=True, markup=False)
@@ -46,7 +48,10 @@ def _generations(workspace: Path) -> Iterator[tuple[str, pd.DataFrame]]:
     for folder in [*folders, *sorted((root / "pseudo_label").glob("[0-9]*"))]:
         if (folder / MANIFEST).is_file():
             kept = read(folder).assign(reason=None)
-            yield stage_of(folder), pd.concat([kept, read_rejected(folder).reindex(columns=kept.columns)], ignore_index=True)
+            yield (
+                stage_of(folder),
+                pd.concat([kept, read_rejected(folder).reindex(columns=kept.columns)], ignore_index=True),
+            )
     quarantined = sorted((workspace / "quarantine").glob("*"))
     for folder in quarantined:
         if (folder / MANIFEST).is_file() and list(folder.glob("part-*.parquet")):
@@ -76,7 +81,9 @@ def _told(one: dict[str, Any]) -> str:
         parts.append(f"from {one['origin']}")
     parts.append(f"split {one['split']}" + ("" if pd.isna(one["fold"]) else f", fold {int(one['fold'])}"))
     if isinstance(one["label"], str):
-        parts.append(f"label '{one['label']}' by {one['label_source']}, weight {one['weight']:g}, confidence {one['confidence']:.3f}")
+        parts.append(
+            f"label '{one['label']}' by {one['label_source']}, weight {one['weight']:g}, confidence {one['confidence']:.3f}"
+        )
     if len(one["parents"]):
         parts.append(f"parents {', '.join(one['parents'])}")
     if isinstance(one["recipe"], str):
@@ -104,10 +111,16 @@ def _predicted(workspace: Path, row: str, chapters: dict[str, pd.DataFrame]) -> 
             continue
         frame = pd.read_parquet(path)
         for one in frame[frame["id"] == row].to_dict("records"):
-            learned = "held out from all models" if pd.isna(one["fold"]) else f"all models but fold {int(one['fold'])}'s learned from it"
+            learned = (
+                "held out from all models"
+                if pd.isna(one["fold"])
+                else f"all models but fold {int(one['fold'])}'s learned from it"
+            )
             yield f"  models/{model.name}: {learned}; the others give '{one['label']}' {_chance(one, frame):.3f}"
         pseudo = chapters.get(f"pseudo_label@{model.name}")
-        used = pseudo is not None and bool(((pseudo["id"] == row) & (pseudo["weight"] > 0) & pseudo["reason"].isna()).any())
+        used = pseudo is not None and bool(
+            ((pseudo["id"] == row) & (pseudo["weight"] > 0) & pseudo["reason"].isna()).any()
+        )
         if used:
             yield f"  models/{model.name}: learned from its pseudo-label"
     path = workspace / "reports" / "predictions.parquet"

@@ -41,7 +41,9 @@ def make_workspace(folder: Path, source: Path, modality: Literal["image", "text"
         _write_files(folder, modality, listed)
         _track(folder)
     except PermissionError as error:
-        raise SeedlingError(f"There is no permission to write {error.filename or folder}: choose another folder.") from error
+        raise SeedlingError(
+            f"There is no permission to write {error.filename or folder}: choose another folder."
+        ) from error
     return folder
 
 
@@ -71,7 +73,9 @@ def _sources(source: Path, modality: str) -> list[str]:
         found.insert(0, "{kind: folder, path: .}")
     if not found:
         wanted = "pictures in <class>/ folders" if modality == "image" else "a table, or .txt files in <class>/ folders"
-        raise InputError(f"{source} holds neither {wanted}, nor {' or '.join(sorted(set(ROOTS) & {'labelled', 'unlabelled'}))}.")
+        raise InputError(
+            f"{source} holds neither {wanted}, nor {' or '.join(sorted(set(ROOTS) & {'labelled', 'unlabelled'}))}."
+        )
     return found
 
 
@@ -86,8 +90,8 @@ def _copy(source: Path, data: Path) -> None:
 def _write_files(folder: Path, modality: str, listed: list[str]) -> None:
     templates = files("flows") / "workspace_files"
     for name in ("dvc.yaml", "gates.yaml"):
-        (folder / name).write_text(templates.joinpath(name).read_text(encoding="utf-8"), encoding="utf-8")
-    params = templates.joinpath("params.yaml").read_text(encoding="utf-8")
+        (folder / name).write_text(templates.joinpath(f"{name}.template").read_text(encoding="utf-8"), encoding="utf-8")
+    params = templates.joinpath("params.yaml.template").read_text(encoding="utf-8")
     lines = "\n".join(f"    - {line}" for line in listed)
     (folder / "params.yaml").write_text(
         params.replace("MODALITY", modality).replace("    - SOURCES", lines), encoding="utf-8"
@@ -96,7 +100,7 @@ def _write_files(folder: Path, modality: str, listed: list[str]) -> None:
 
 
 def _track(folder: Path) -> None:
-    """git init, dvc init, dvc add data, and a first commit, under the user's name where git knows it."""
+    """Git init, dvc init, dvc add data, and a first commit, under the user's name where git knows it."""
     _git(folder, "init", "--quiet")
     try:
         Repo.init(str(folder)).close()

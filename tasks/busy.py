@@ -28,6 +28,8 @@ def workspace_lock(workspace: Path) -> Iterator[None]:
     except Timeout as error:
         holder = path.with_suffix(".pid")
         who = f" (process {holder.read_text(encoding='ascii')})" if holder.is_file() else ""
-        raise WorkspaceBusy(f"Another run{who} is at work in {workspace}: wait for it, or stop it, then run again.") from error
+        raise WorkspaceBusy(
+            f"Another run{who} is at work in {workspace}: wait for it, or stop it, then run again."
+        ) from error
     except PermissionError as error:
         raise SeedlingError(f"There is no permission to write {error.filename}: change its owner or mode.") from error

@@ -164,14 +164,20 @@ def _run(stage: str, expectations: list[Any], rows: pd.DataFrame, documents: Pat
     import great_expectations as gx
 
     context = _context(documents)
-    shutil.rmtree(documents / "gx" / "uncommitted" / "validations" / stage, ignore_errors=True)  # Data Docs show the last run
+    shutil.rmtree(
+        documents / "gx" / "uncommitted" / "validations" / stage, ignore_errors=True
+    )  # Data Docs show the last run
     source = context.data_sources.add_or_update_pandas(f"seedling {stage}")
     batch = source.add_dataframe_asset(stage).add_batch_definition_whole_dataframe("rows")
     suite = context.suites.add_or_update(gx.ExpectationSuite(name=stage, expectations=expectations))
     definition = gx.ValidationDefinition(name=stage, data=batch, suite=suite)
     found = context.validation_definitions.add_or_update(definition).run(
         batch_parameters={"dataframe": rows},
-        result_format={"result_format": "SUMMARY", "unexpected_index_column_names": ["id"], "partial_unexpected_count": 5},
+        result_format={
+            "result_format": "SUMMARY",
+            "unexpected_index_column_names": ["id"],
+            "partial_unexpected_count": 5,
+        },
     )
     # Great Expectations gives results back sorted; each carries the arguments that it was asked with.
     left, ordered = list(found.results), []

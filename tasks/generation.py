@@ -87,7 +87,9 @@ def recipe_json(operation: str, **parameters: Any) -> str:
     return json.dumps({"operation": operation, **parameters}, sort_keys=True, separators=(",", ":"))
 
 
-def schema(modality: Modality, *, pictures: bool = True, extra: Sequence[pa.Field] = (), reason: bool = False) -> pa.Schema:
+def schema(
+    modality: Modality, *, pictures: bool = True, extra: Sequence[pa.Field] = (), reason: bool = False
+) -> pa.Schema:
     """The Parquet schema, with the Hugging Face features in its metadata, so that `datasets` decodes the pictures."""
     fields = list(COLUMNS)
     if modality == "text":
@@ -136,7 +138,9 @@ class GenerationWriter:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if self._rejected_file.is_open:
             self._rejected_file.close()
 
@@ -253,7 +257,9 @@ def digest(folder: Path) -> str:
     """A hash of the folder's files, names and bytes, 16 hexadecimal digits."""
     whole = hashlib.blake2b(digest_size=8)
     for path in sorted(one for one in folder.rglob("*") if one.is_file()):
-        whole.update(path.relative_to(folder).as_posix().encode() + b"\x1f" + hashlib.blake2b(path.read_bytes()).digest())
+        whole.update(
+            path.relative_to(folder).as_posix().encode() + b"\x1f" + hashlib.blake2b(path.read_bytes()).digest()
+        )
     return whole.hexdigest()
 
 
@@ -320,4 +326,6 @@ def payloads(folders: Iterable[Path], wanted: Iterable[str]) -> Iterator[tuple[s
                         yield values["id"], values[column]["bytes"] if column == "image" else values[column]
     if missing:
         shown = ", ".join(sorted(missing)[:3])
-        raise IncompleteGeneration(f"{len(missing)} rows have no picture or text, {shown} among them: run `seedling run` again.")
+        raise IncompleteGeneration(
+            f"{len(missing)} rows have no picture or text, {shown} among them: run `seedling run` again."
+        )

@@ -41,7 +41,7 @@ def decode(encoded: bytes, max_megapixels: float = 64.0) -> Pixels:
         raise
     except Image.DecompressionBombError as error:
         raise Undecodable("too_many_pixels") from error
-    except Exception as error:  # noqa: BLE001  (a stranger's bytes raise anything, from struct.error to MemoryError)
+    except Exception as error:
         raise Undecodable("undecodable") from error
 
 
@@ -80,7 +80,8 @@ def contrast(pixels: Pixels) -> float:
 
 def thumbnail(pixels: Pixels, side: int = 16) -> NDArray[np.float32]:
     """(side, side, 3) by area averaging, 0 to 255."""
-    return cv2.resize(pixels, (side, side), interpolation=cv2.INTER_AREA).astype(np.float32)
+    small: NDArray[np.float32] = cv2.resize(pixels, (side, side), interpolation=cv2.INTER_AREA).astype(np.float32)
+    return small
 
 
 def perceptual_hash(pixels: Pixels) -> int:

@@ -203,7 +203,9 @@ def load(workspace: Path) -> Params:
 def read_yaml(path: Path) -> Any:
     """A YAML file's value. Raises InputError where it is absent or no YAML."""
     if not path.is_file():
-        raise InputError(f"{path} does not exist: is this a Seedling workspace? `seedling init DIR --images PATH` makes one.")
+        raise InputError(
+            f"{path} does not exist: is this a Seedling workspace? `seedling init DIR --images PATH` makes one."
+        )
     try:
         return YAML(typ="safe").load(path.read_text(encoding="utf-8"))
     except (YAMLError, UnicodeDecodeError) as error:
@@ -240,6 +242,6 @@ def _explain(path: Path, error: ValidationError) -> str:
 
 def known_keys() -> list[str]:
     """Every key that params.yaml may hold, in any section."""
-    sections = (Params, FolderSource, TableSource, CrawlSource, ScrapeParams, ValidateParams, AugmentParams, Template)
-    sections += (SynthesizeParams, TrainParams, PseudoLabelParams, EvaluateParams)
+    sections: list[type[Section]] = [Params, FolderSource, TableSource, CrawlSource, ScrapeParams, ValidateParams]
+    sections += [AugmentParams, Template, SynthesizeParams, TrainParams, PseudoLabelParams, EvaluateParams]
     return sorted({field.alias or name for section in sections for name, field in section.model_fields.items()})

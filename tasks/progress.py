@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Protocol, TypeVar
@@ -14,7 +13,8 @@ Item = TypeVar("Item")
 class Progress(Protocol):
     """Called with what is being done, how many are done, and how many there are (None where nobody knows)."""
 
-    def __call__(self, what: str, done: int, total: int | None) -> None: ...
+    def __call__(self, what: str, done: int, total: int | None) -> None:
+        """Hears of it."""
 
 
 def silent(what: str, done: int, total: int | None) -> None:

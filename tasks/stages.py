@@ -1,6 +1,6 @@
 """The one table of stages, and what running one means, whoever runs it: work, count, gate, publish.
 
-    python -m tasks.augment        # one stage in the current workspace; what dvc.yaml calls
+python -m tasks.augment        # one stage in the current workspace; what dvc.yaml calls
 """
 
 from __future__ import annotations
@@ -279,9 +279,13 @@ def _json(path: Path, default: Any) -> Any:
 
 def main(kind: str) -> None:
     """Runs one stage in the current folder; exit code 0 done, 1 a gate said no, 2 bad input."""
-    parser = argparse.ArgumentParser(prog=f"python -m tasks.{kind}", description=f"Runs the stage '{kind}' in this workspace.")
+    parser = argparse.ArgumentParser(
+        prog=f"python -m tasks.{kind}", description=f"Runs the stage '{kind}' in this workspace."
+    )
     if kind in {"train", "pseudo_label"}:
-        parser.add_argument("--round", type=int, required=True, help="the round, from 0 for train, from 1 for pseudo_label")
+        parser.add_argument(
+            "--round", type=int, required=True, help="the round, from 0 for train, from 1 for pseudo_label"
+        )
     given = parser.parse_args()
     stage = find(f"{kind}@{given.round}" if "round" in given else kind)
     try:

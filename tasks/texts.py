@@ -11,7 +11,7 @@ _OTHER = re.compile(r"[^\w\s]|_")
 
 
 def clean(text: str) -> str:
-    """NFC, line ends as \\n, no control characters, no blanks at the ends: the text that a row holds."""
+    """NFC, line ends as newlines, no control characters, no blanks at the ends: the text that a row holds."""
     unified = unicodedata.normalize("NFC", text.replace("\r\n", "\n").replace("\r", "\n"))
     return _CONTROL.sub("", unified).strip()
 

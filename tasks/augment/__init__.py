@@ -1,6 +1,6 @@
 """augment: label-preserving children of the labelled training rows, each with its parent and its recipe.
 
-    python -m tasks.augment
+python -m tasks.augment
 """
 
 from __future__ import annotations

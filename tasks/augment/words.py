@@ -45,7 +45,9 @@ def delete(words: Sequence[str], rng: np.random.Generator) -> list[str]:
 
 def typo(words: Sequence[str], rng: np.random.Generator) -> list[str]:
     """One letter becomes its neighbour on the keyboard; words with digits are left alone."""
-    able = [place for place, word in enumerate(words) if word.isalpha() and any(one.lower() in NEIGHBOURS for one in word)]
+    able = [
+        place for place, word in enumerate(words) if word.isalpha() and any(one.lower() in NEIGHBOURS for one in word)
+    ]
     changed = list(words)
     if able:
         place = able[int(rng.integers(len(able)))]

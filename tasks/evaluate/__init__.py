@@ -1,6 +1,6 @@
 """evaluate: the locked test split is read here and nowhere else; metrics with intervals, plots, predictions.
 
-    python -m tasks.evaluate
+python -m tasks.evaluate
 """
 
 from __future__ import annotations
@@ -45,7 +45,8 @@ class Scored:
     @property
     def groups(self) -> np.ndarray:
         """(n_rows,) near-duplicate groups."""
-        return self.frame["group"].to_numpy(dtype=str)
+        groups: np.ndarray = self.frame["group"].to_numpy(dtype=str)
+        return groups
 
 
 def evaluate(
@@ -89,7 +90,9 @@ def evaluate(
 
 def read_verdicts(models: Path) -> list[dict[str, Any]]:
     """The rounds' verdicts in their order. Raises InputError where there is none."""
-    found = sorted((int(path.parent.name), path) for path in models.glob("*/verdict.json") if path.parent.name.isdigit())
+    found = sorted(
+        (int(path.parent.name), path) for path in models.glob("*/verdict.json") if path.parent.name.isdigit()
+    )
     if not found:
         raise InputError(f"{models} holds no trained round: run `seedling stage train@0`, or `seedling run`.")
     return [json.loads(path.read_text(encoding="utf-8")) for _, path in found]
@@ -187,7 +190,9 @@ def _write_plots(folder: Path, scored: Scored, metrics: Mapping[str, Any], param
     rounds = [{"round": one["round"], "accuracy": one["accuracy"]["value"]} for one in metrics["rounds"]]
     _write_csv(folder / "rounds.csv", rounds, ["round", "accuracy"])
     recalls = [
-        {"class": one["class"], "recall": one["recall"]["value"]} for one in metrics["per_class"] if one["recall"] is not None
+        {"class": one["class"], "recall": one["recall"]["value"]}
+        for one in metrics["per_class"]
+        if one["recall"] is not None
     ]
     _write_csv(folder / "recall.csv", recalls, ["class", "recall"])
 

@@ -1,5 +1,6 @@
 """reports/report.html: one self-contained page that a person likes to read. A view of what the stages wrote; made
-again after every run, so it may also say what changed since the run before, and how long each stage took."""
+again after every run, so it may also say what changed since the run before, and how long each stage took.
+"""
 
 from __future__ import annotations
 
@@ -33,19 +34,25 @@ def write_report(workspace: Path) -> Path:
     metrics = json.loads((workspace / "reports" / "metrics.json").read_text(encoding="utf-8"))
     generations = workspace / "generations"
     runs = _runs(workspace)
-    page = _environment().get_template("report.html.jinja").render(
-        name=workspace.resolve().name,
-        metrics=metrics,
-        headline=_headline(metrics),
-        looks=count_looks(workspace / ".seedling" / "looks.jsonl", metrics["test_digest"] or ""),
-        stages=_stages(generations, runs),
-        samples=_samples(generations),
-        rounds=_rounds(workspace / "models", metrics),
-        candidates=_candidates(workspace / "models" / "0"),
-        confusion=_confusion(workspace / "reports" / "predictions.parquet", read_manifest(generations / "validate")["classes"]),
-        calibration=_calibration(workspace / "reports" / "plots" / "calibration.csv"),
-        gates=_gates(workspace),
-        change=_change(runs),
+    page = (
+        _environment()
+        .get_template("report.html.jinja")
+        .render(
+            name=workspace.resolve().name,
+            metrics=metrics,
+            headline=_headline(metrics),
+            looks=count_looks(workspace / ".seedling" / "looks.jsonl", metrics["test_digest"] or ""),
+            stages=_stages(generations, runs),
+            samples=_samples(generations),
+            rounds=_rounds(workspace / "models", metrics),
+            candidates=_candidates(workspace / "models" / "0"),
+            confusion=_confusion(
+                workspace / "reports" / "predictions.parquet", read_manifest(generations / "validate")["classes"]
+            ),
+            calibration=_calibration(workspace / "reports" / "plots" / "calibration.csv"),
+            gates=_gates(workspace),
+            change=_change(runs),
+        )
     )
     path = workspace / "reports" / "report.html"
     path.write_text(page, encoding="utf-8")
@@ -57,8 +64,8 @@ def _environment() -> jinja2.Environment:
     environment = jinja2.Environment(
         autoescape=True, trim_blocks=True, lstrip_blocks=True, loader=jinja2.DictLoader({"report.html.jinja": source})
     )
-    environment.filters["percent"] = lambda share: f"{100 * share:.1f} %"
-    environment.filters["thousands"] = lambda number: f"{number:,}".replace(",", " ")
+    environment.filters["percent"] = lambda share: f"{100 * share:.1f}\u00a0%"
+    environment.filters["thousands"] = lambda number: f"{number:,}".replace(",", "\u202f")
     environment.filters["words"] = lambda name: str(name).replace("_", " ")
     return environment
 
@@ -114,7 +121,13 @@ def _samples(generations: Path) -> list[dict[str, Any]]:
         if rows.empty:
             continue
         labelled = rows[rows["label"].notna()]
-        chosen = (labelled if len(labelled) else rows).groupby("label", dropna=False, sort=True).head(2).head(SAMPLES)
+        chosen = (
+            (labelled if len(labelled) else rows)
+            .groupby("label", dropna=False)
+            .head(2)
+            .sort_values(["label", "id"])
+            .head(SAMPLES)
+        )
         source = [folder] if name != "pseudo_label/1" else [generations / "scrape"]
         content = dict(payloads(source, chosen["id"]))
         shown.append(
@@ -180,17 +193,30 @@ def _confusion(predictions: Path, classes: Sequence[str]) -> dict[str, Any]:
 
 
 def _calibration(path: Path) -> list[dict[str, float]]:
-    return pd.read_csv(path).to_dict("records")
+    found: list[dict[str, float]] = pd.read_csv(path).to_dict("records")
+    return found
 
 
 def _gates(workspace: Path) -> list[dict[str, Any]]:
     found = []
-    for path in [*sorted(workspace.glob("generations/**/gate.json")), *sorted(workspace.glob("models/*/gate.json")), workspace / "reports" / "gate.json"]:
+    for path in [
+        *sorted(workspace.glob("generations/**/gate.json")),
+        *sorted(workspace.glob("models/*/gate.json")),
+        workspace / "reports" / "gate.json",
+    ]:
         checks = json.loads(path.read_text(encoding="utf-8"))
         if checks:
-            name = path.parent.relative_to(workspace).as_posix().removeprefix("generations/").replace("models/", "train@")
+            name = (
+                path.parent.relative_to(workspace).as_posix().removeprefix("generations/").replace("models/", "train@")
+            )
             missed = [one for one in checks if not one["passed"]]
-            found.append({"stage": name.replace("pseudo_label/", "pseudo_label@").replace("reports", "evaluate"), "checks": len(checks), "missed": missed})
+            found.append(
+                {
+                    "stage": name.replace("pseudo_label/", "pseudo_label@").replace("reports", "evaluate"),
+                    "checks": len(checks),
+                    "missed": missed,
+                }
+            )
     return found
 
 

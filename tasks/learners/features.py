@@ -18,6 +18,7 @@ from scipy import sparse
 from tasks import images
 from tasks.images import Pixels
 
+WORD = r"(?u)\b\w+\b"
 CELL = 8
 BINS = 9
 THUMBNAIL = 8
@@ -43,9 +44,11 @@ class Inputs:
 class FeatureMaker(Protocol):
     """Payloads → Inputs; `fit_transform` first, on rows that training may see."""
 
-    def fit_transform(self, payloads: Iterable[bytes | str]) -> Inputs: ...
+    def fit_transform(self, payloads: Iterable[bytes | str]) -> Inputs:
+        """Learns from these rows and gives their features."""
 
-    def transform(self, payloads: Iterable[bytes | str]) -> Inputs: ...
+    def transform(self, payloads: Iterable[bytes | str]) -> Inputs:
+        """The features of further rows."""
 
 
 class PictureFeatures:
@@ -71,7 +74,7 @@ class PictureFeatures:
         for block in raw:
             mean = block.mean(axis=0)
             scale = float(np.sqrt(((block - mean) ** 2).sum(axis=1).mean()))
-            self.blocks.append((mean.astype(np.float32), scale if scale > 1e-6 else np.inf))  # noqa: PERF401
+            self.blocks.append((mean.astype(np.float32), scale if scale > 1e-6 else np.inf))
         if float(np.abs(raw[0].reshape(-1, THUMBNAIL**2, 3)[..., 1:] - 128).mean()) < GREY_BELOW:
             self.blocks[2] = (self.blocks[2][0], np.inf)  # a grey collection has no colour to speak of
         return Inputs(self._scaled(raw), self._for_network(pictures))
@@ -99,7 +102,8 @@ class PictureFeatures:
 def resize(pixels: Pixels, side: int) -> Pixels:
     """(side, side, 3), the whole picture; area averaging down, cubic up."""
     smaller = max(pixels.shape[:2]) >= side
-    return cv2.resize(pixels, (side, side), interpolation=cv2.INTER_AREA if smaller else cv2.INTER_CUBIC)
+    resized: Pixels = cv2.resize(pixels, (side, side), interpolation=cv2.INTER_AREA if smaller else cv2.INTER_CUBIC)
+    return resized
 
 
 def raw_blocks(pictures: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
@@ -113,7 +117,7 @@ def raw_blocks(pictures: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
         grey[row] = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)
         bins = lab.reshape(-1, 3).astype(np.intp) * COLOUR_BINS // 256 + np.arange(3) * COLOUR_BINS
         colour[row] = np.bincount(bins.ravel(), minlength=3 * COLOUR_BINS) / len(bins)
-    return [small, hog(grey / 255), np.sqrt(colour)]
+    return [small, hog((grey / 255).astype(np.float32)), np.sqrt(colour)]
 
 
 def hog(grey: NDArray[np.float32], cell: int = CELL, bins: int = BINS) -> NDArray[np.float32]:
@@ -167,18 +171,20 @@ def make_vectorizers(vocabulary: list[str] | None = None) -> dict[str, Any]:
 
     shared = {"sublinear_tf": True, "max_features": 50_000, "dtype": np.float32, "vocabulary": vocabulary}
     return {
-        "words": TfidfVectorizer(ngram_range=(1, 2), token_pattern=r"(?u)\b\w+\b", **shared),
+        "words": TfidfVectorizer(ngram_range=(1, 2), token_pattern=WORD, **shared),
         "characters": TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 5), **shared),
     }
 
 
 def dense(features: Any, dimensions: int = 150) -> NDArray[np.float32]:
     """Features in which Euclidean neighbours make sense: dense ones as they are, sparse ones by latent semantic
-    analysis (Deerwester et al. 1990), each row of length 1."""
+    analysis (Deerwester et al. 1990), each row of length 1.
+    """
     if not sparse.issparse(features):
         return np.asarray(features, dtype=np.float32)
     from sklearn.decomposition import TruncatedSVD
 
     reducer = TruncatedSVD(min(dimensions, min(features.shape) - 1), algorithm="arpack", random_state=0)
     reduced = reducer.fit_transform(features.astype(np.float64))
-    return (reduced / (np.linalg.norm(reduced, axis=1, keepdims=True) + 1e-9)).astype(np.float32)
+    unit: NDArray[np.float32] = (reduced / (np.linalg.norm(reduced, axis=1, keepdims=True) + 1e-9)).astype(np.float32)
+    return unit

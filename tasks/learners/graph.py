@@ -1,5 +1,6 @@
 """Labels spread over a nearest-neighbour graph (Zhou et al. 2004, "local and global consistency"), seeded with labels
-and with a teacher's opinion, and brought to the class shares that the teacher expects (Zhu et al. 2003)."""
+and with a teacher's opinion, and brought to the class shares that the teacher expects (Zhu et al. 2003).
+"""
 
 from __future__ import annotations
 

@@ -60,7 +60,10 @@ def load_model(folder: Path) -> TrainedModel:
         classes=classes,
         features=load_features(folder, known["modality"]),
         members=[
-            [load_learner(one["learner"], folder / f"half-{half}" / one["learner"], len(classes)) for half in range(known["halves"])]
+            [
+                load_learner(one["learner"], folder / f"half-{half}" / one["learner"], len(classes))
+                for half in range(known["halves"])
+            ]
             for one in known["members"]
         ],
         temperatures=[one["temperature"] for one in known["members"]],

@@ -31,7 +31,12 @@ class Convolutions(nn.Module):
         layers: list[nn.Module] = []
         before = 3
         for width in WIDTHS:
-            layers += [nn.Conv2d(before, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU(), nn.MaxPool2d(2)]
+            layers += [
+                nn.Conv2d(before, width, 3, padding=1, bias=False),
+                nn.BatchNorm2d(width),
+                nn.ReLU(),
+                nn.MaxPool2d(2),
+            ]
             before = width
         self.body = nn.Sequential(*layers)
         self.dropout = nn.Dropout(0.2)
@@ -72,7 +77,9 @@ class Network:
             losses = nn.functional.cross_entropy(logits, wanted[batch], reduction="none")
             loss = (losses * row_weights[batch]).mean()
             if not torch.isfinite(loss):
-                raise InputError("The network's loss is no number: leave `network` out of train.candidates in params.yaml.")
+                raise InputError(
+                    "The network's loss is no number: leave `network` out of train.candidates in params.yaml."
+                )
             optimiser.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             optimiser.step()
@@ -85,7 +92,7 @@ class Network:
         torch.set_num_threads(1)
         self.net.eval()
         with torch.inference_mode():
-            parts = [self.net(part) for part in as_tensor(inputs.pictures).split(512)]
+            parts = [self.net(part) for part in as_tensor(inputs.pictures).split(512)]  # type: ignore[no-untyped-call]
         return torch.cat(parts).numpy().astype(np.float64)
 
 

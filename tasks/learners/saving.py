@@ -28,9 +28,11 @@ class Learner(Protocol):
     name: str
     classes: int
 
-    def fit(self, inputs: Inputs, targets: Floats, weights: Floats) -> None: ...
+    def fit(self, inputs: Inputs, targets: Floats, weights: Floats) -> None:
+        """targets: (n_rows, n_classes), rows sum to 1; weights: (n_rows,)."""
 
-    def logits(self, inputs: Inputs) -> Floats: ...
+    def logits(self, inputs: Inputs) -> Floats:
+        """(n_rows, n_classes)."""
 
 
 def make_learner(name: str, seed: int, classes: int, steps: int) -> Learner:
@@ -77,14 +79,20 @@ def save_features(maker: FeatureMaker, folder: Path) -> None:
     if isinstance(maker, TextFeatures):
         halves = {"words": maker.words, "characters": maker.characters}
         known = {
-            name: {"terms": [str(term) for term in half.get_feature_names_out()], "idf": [float(one) for one in half.idf_]}
+            name: {
+                "terms": [str(term) for term in half.get_feature_names_out()],
+                "idf": [float(one) for one in half.idf_],
+            }
             for name, half in halves.items()
         }
         write_json(folder / "features.json", known)
     elif isinstance(maker, PictureFeatures):
-        blocks = [{"mean": mean.tolist(), "scale": scale if np.isfinite(scale) else None} for mean, scale in maker.blocks or []]
-        known = {"side": maker.side, "max_megapixels": maker.max_megapixels, "network_side": maker.network_side}
-        write_json(folder / "features.json", {**known, "blocks": blocks})
+        blocks = [
+            {"mean": mean.tolist(), "scale": scale if np.isfinite(scale) else None}
+            for mean, scale in maker.blocks or []
+        ]
+        sizes = {"side": maker.side, "max_megapixels": maker.max_megapixels, "network_side": maker.network_side}
+        write_json(folder / "features.json", {**sizes, "blocks": blocks})
 
 
 def load_features(folder: Path, modality: Modality) -> FeatureMaker:
@@ -105,7 +113,7 @@ def _vectorizer(name: str, terms: list[str], idf: list[float]) -> Any:
 
 
 def _dump_skops(estimator: Any, path: Path) -> None:
-    """skops' archive, but the same model gives the same bytes.
+    """Skops' archive, but the same model gives the same bytes.
 
     skops names its members after memory addresses and stamps them with the time; here they are numbered in the order
     in which the schema names them, and carry no time.
@@ -132,7 +140,11 @@ def _dump_skops(estimator: Any, path: Path) -> None:
 def _load_skops(path: Path) -> Any:
     from skops.io import get_untrusted_types, load
 
-    needless = [kind for kind in get_untrusted_types(file=path) if not kind.startswith(("sklearn.", "numpy.", "scipy."))]
+    needless = [
+        kind for kind in get_untrusted_types(file=path) if not kind.startswith(("sklearn.", "numpy.", "scipy."))
+    ]
     if needless:
-        raise IncompleteGeneration(f"{path} names types that no model of Seedling has ({', '.join(needless)}): it is not loaded.")
+        raise IncompleteGeneration(
+            f"{path} names types that no model of Seedling has ({', '.join(needless)}): it is not loaded."
+        )
     return load(path, trusted=get_untrusted_types(file=path))

@@ -149,7 +149,9 @@ def refine(taught: Taught, features: Any, params: PseudoLabelParams) -> tuple[Fl
     return probabilities, audit(seen, taught.truth[trusted], params.threshold, temperature)
 
 
-def _spread(graph: Any, opinion: Floats, hidden: NDArray[np.bool_], taught: Taught, params: PseudoLabelParams) -> Floats:
+def _spread(
+    graph: Any, opinion: Floats, hidden: NDArray[np.bool_], taught: Taught, params: PseudoLabelParams
+) -> Floats:
     many = len(taught.truth)
     seeds = TEACHER_WEIGHT * opinion
     shown = np.flatnonzero(~hidden)

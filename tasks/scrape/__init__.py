@@ -1,6 +1,6 @@
 """scrape: brings folders, tables and sites into one record, with weak labels and provenance.
 
-    python -m tasks.scrape
+python -m tasks.scrape
 """
 
 from __future__ import annotations
@@ -30,7 +30,9 @@ def scrape(params: ScrapeParams, facts: Facts, *, data: Path, output: Path, prog
     Raises InputError for a source that is not there, cannot be read or holds nothing.
     """
     if not data.is_dir():
-        raise InputError(f"{data} does not exist: `dvc pull` brings it where it is stored, `seedling init` makes it anew.")
+        raise InputError(
+            f"{data} does not exist: `dvc pull` brings it where it is stored, `seedling init` makes it anew."
+        )
     found = 0
     with GenerationWriter(output, stage="scrape", modality=facts.modality) as writer:
         items = counted(_items(params, facts, data, progress), progress, "read")

@@ -26,7 +26,9 @@ def crawl(source: CrawlSource, data: Path, progress: Progress) -> Iterator[Item]
     if not source.start.startswith(("http://", "https://")):
         raise InputError(f"params.yaml: scrape.sources: start '{source.start}' is no http:// or https:// address.")
     if source.saved_site and not source.start.startswith("http://"):
-        raise InputError(f"params.yaml: a saved site is served without TLS: write start as http://, not '{source.start}'.")
+        raise InputError(
+            f"params.yaml: a saved site is served without TLS: write start as http://, not '{source.start}'."
+        )
     with ExitStack() as stack:
         spool = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="seedling-crawl-")))
         proxy = None
@@ -36,7 +38,9 @@ def crawl(source: CrawlSource, data: Path, progress: Progress) -> Iterator[Item]
         lines = [json.loads(line) for line in (spool / "items.jsonl").read_text(encoding="utf-8").splitlines()]
         if not any("reason" not in line for line in lines):
             reasons = ", ".join(sorted({line["reason"] for line in lines})) or f"no '{source.item}' on the pages"
-            raise InputError(f"The crawl of {source.start} brought nothing ({reasons}): mend the source in params.yaml.")
+            raise InputError(
+                f"The crawl of {source.start} brought nothing ({reasons}): mend the source in params.yaml."
+            )
         for line in sorted(lines, key=lambda one: (one["origin"], json.dumps(one, sort_keys=True))):
             yield _item(line, source, spool)
 

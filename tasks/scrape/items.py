@@ -39,5 +39,7 @@ def inside(data: Path, relative: str) -> Path:
     """The path below data/. Raises InputError for one that leads out of it, as DVC would then version nothing."""
     path = (data / relative).resolve()
     if not path.is_relative_to(data.resolve()):
-        raise InputError(f"params.yaml: '{relative}' leads out of {data}: copy it into data/ and name it relative to data/.")
+        raise InputError(
+            f"params.yaml: '{relative}' leads out of {data}: copy it into data/ and name it relative to data/."
+        )
     return path

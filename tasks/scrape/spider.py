@@ -145,7 +145,9 @@ class ItemSpider(scrapy.Spider):
         if not url.startswith(("http://", "https://")):
             self._write({**known, "origin": f"{response.url}#{number}", "reason": "not_http"})
             return
-        yield Request(url, callback=self._picture, errback=self._picture_failed, cb_kwargs={"known": known}, dont_filter=True)
+        yield Request(
+            url, callback=self._picture, errback=self._picture_failed, cb_kwargs={"known": known}, dont_filter=True
+        )
 
     def _static_or_css(self, item: Any, name: str) -> str | None:
         """A value that params give: the word itself, or a CSS selector ending in ::text or ::attr()."""
@@ -192,7 +194,7 @@ class ItemSpider(scrapy.Spider):
 
 
 def reason_of(failure: Any) -> str:
-    """A failure's reason code: `http_404`, `robots_txt`, `private_address`, `download_timeout` …"""
+    """A failure's reason code: `http_404`, `robots_txt`, `private_address`, `download_timeout` and so on."""
     error = failure.value
     if isinstance(error, Refused):
         return str(error)

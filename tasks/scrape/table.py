@@ -18,7 +18,14 @@ from tasks.params import TableSource
 from tasks.scrape.items import SPLITS, Item, inside, tidy_label
 
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
-ALIASES = {"val": "validation", "valid": "validation", "dev": "validation", "unlabelled": "pool", "unlabeled": "pool", "": None}
+ALIASES = {
+    "val": "validation",
+    "valid": "validation",
+    "dev": "validation",
+    "unlabelled": "pool",
+    "unlabeled": "pool",
+    "": None,
+}
 BROKEN = "\0broken"  # the key under which a line that cannot be read carries its reason
 
 csv.field_size_limit(10 * 2**20)
@@ -45,7 +52,9 @@ def read_table(source: TableSource, data: Path, modality: Modality, max_bytes: i
             "or set `encoding: latin-1` (or cp1252) for this source in params.yaml."
         ) from error
     except (csv.Error, pa.ArrowInvalid) as error:
-        raise InputError(f"{path} cannot be read near row {number + 1}: {error}. Mend or re-export the file.") from error
+        raise InputError(
+            f"{path} cannot be read near row {number + 1}: {error}. Mend or re-export the file."
+        ) from error
     if number == 0:
         raise InputError(f"{path} holds no rows.")
 
@@ -65,7 +74,11 @@ def _records(path: Path, source: TableSource, wanted: str) -> Iterator[Mapping[s
         reader = csv.DictReader(file, delimiter="\t" if path.suffix.lower() == ".tsv" else ",", restkey=BROKEN)
         _check_columns(path, list(reader.fieldnames or []), source, wanted)
         for values in reader:
-            yield {BROKEN: "too_many_fields", **{k: v for k, v in values.items() if k != BROKEN}} if BROKEN in values else values
+            yield (
+                {BROKEN: "too_many_fields", **{k: v for k, v in values.items() if k != BROKEN}}
+                if BROKEN in values
+                else values
+            )
 
 
 def _json_lines(path: Path, lines: Iterator[str], source: TableSource, wanted: str) -> Iterator[Mapping[str, Any]]:
@@ -136,7 +149,7 @@ def _reason(split: str, label: str | None) -> str | None:
 
 
 def _word(value: Any) -> str | None:
-    return None if value is None or value != value else str(value)  # noqa: PLR0124  (NaN differs from itself)
+    return None if value is None or value != value else str(value)
 
 
 def _picture(value: Any, folder: Path, data: Path, max_bytes: int) -> tuple[Any, str | None]:

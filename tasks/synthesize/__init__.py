@@ -1,6 +1,6 @@
 """synthesize: new training rows. Mixup with soft labels for images, templates with slots for texts.
 
-    python -m tasks.synthesize
+python -m tasks.synthesize
 """
 
 from __future__ import annotations
@@ -54,13 +54,20 @@ def synthesize(
 
 
 def _mixtures(
-    rows: pd.DataFrame, classes: Sequence[str], params: SynthesizeParams, facts: Facts, collected: Path, progress: Progress
+    rows: pd.DataFrame,
+    classes: Sequence[str],
+    params: SynthesizeParams,
+    facts: Facts,
+    collected: Path,
+    progress: Progress,
 ) -> Iterator[tuple[Row, str | None]]:
     parents = rows[(rows["split"] == "train") & rows["label"].notna()].set_index("id")
     a_row = params.mixup
     if a_row is None:
         a_row = min(BY_EFFORT[facts.effort], ENOUGH / max(1, len(parents)))
-    pairs = draw_pairs(list(parents.index), [int(one) for one in parents["fold"]], a_row, params.mixup_alpha, facts.seed)
+    pairs = draw_pairs(
+        list(parents.index), [int(one) for one in parents["fold"]], a_row, params.mixup_alpha, facts.seed
+    )
     wanted = {one for pair in pairs for one in (pair.first, pair.second)}
     pictures = dict(payloads([collected], wanted)) if pairs else {}
     for pair in counted(pairs, progress, "mix pictures", len(pairs)):

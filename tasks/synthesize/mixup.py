@@ -41,7 +41,7 @@ def draw_pairs(ids: Sequence[str], folds: Sequence[int], a_row: float, alpha: fl
 
 
 def mix(first: Pixels, second: Pixels, share: float) -> Pixels:
-    """share × first + (1 − share) × second, the second brought to the first one's size."""
+    """Share × first + (1 − share) × second, the second brought to the first one's size."""
     height, width = first.shape[:2]
     if second.shape != first.shape:
         second = cv2.resize(second, (width, height), interpolation=cv2.INTER_AREA)

@@ -1,12 +1,12 @@
 """train: learners compared by cross-validation, out-of-fold predictions, and a verdict against the round before.
 
-    python -m tasks.train --round 0
+python -m tasks.train --round 0
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from tasks.learners.model import single_threaded
 from tasks.learners.saving import save_features, save_learner
 from tasks.params import Facts, TrainParams
 from tasks.progress import Progress, silent
-from tasks.train.choice import Choice, Judged, candidate_table, choose
+from tasks.train.choice import Judged, candidate_table, choose
 from tasks.train.cross_validation import Candidate, Predictions, Workbench, cross_validate, fit_final, pool_logits
 from tasks.train.rows import INGREDIENTS, TrainingRows, read_inputs, training_rows
 from tasks.train.verdict import Verdict, judge
@@ -98,7 +98,11 @@ def _previous_verdict(sources: Sources) -> dict[str, Any] | None:
 def _skip(previous: Mapping[str, Any], round_number: int, rounds: int, sources: Sources) -> Verdict | None:
     kept = 0 if sources.pseudo_labels is None else read_manifest(sources.pseudo_labels)["rows"]["kept"]
     if previous["stop"]:
-        reason = previous["reason"] if previous["decision"] == "skipped" else f"the loop stopped after round {previous['round']}"
+        reason = (
+            previous["reason"]
+            if previous["decision"] == "skipped"
+            else f"the loop stopped after round {previous['round']}"
+        )
     elif round_number > rounds:
         reason = f"params and effort ask for {rounds} rounds"
     elif kept == 0:
@@ -168,7 +172,9 @@ def _candidates(params: TrainParams, facts: Facts, rows: TrainingRows, teacher: 
     present = {kind for kind in INGREDIENTS if (rows.ingredient == kind).any()}
     recipes = [recipe for recipe in recipes if recipe[-1] in present]
     return [
-        Candidate(learner, recipe) for learner in learners for recipe in (recipes if learner != "network" else recipes[-1:])
+        Candidate(learner, recipe)
+        for learner in learners
+        for recipe in (recipes if learner != "network" else recipes[-1:])
     ]
 
 
@@ -186,7 +192,9 @@ def _candidates_of(teacher: Path) -> list[Candidate]:
 def _write_predictions(output: Path, rows: TrainingRows, frame: pd.DataFrame, predictions: Predictions) -> None:
     known = frame[["id", "split", "fold", "label", "label_source", "group"]]
     probabilities = np.concatenate([predictions.labelled, predictions.validation]).astype(np.float32)
-    table = pa.Table.from_pandas(known, preserve_index=False).append_column("probabilities", pa.array(list(probabilities)))
+    table = pa.Table.from_pandas(known, preserve_index=False).append_column(
+        "probabilities", pa.array(list(probabilities))
+    )
     pq.write_table(table.replace_schema_metadata(), output / OUT_OF_FOLD, compression="zstd")
     lineages, pool, classes = predictions.pool.shape
     flat = predictions.pool.transpose(1, 0, 2).reshape(pool, lineages * classes).astype(np.float32)
@@ -217,7 +225,9 @@ def _verdict(
     before = pd.read_parquet(sources.teacher / OUT_OF_FOLD)
     labelled = np.stack(before.loc[before["split"] == "train", "probabilities"].to_numpy())
     validation = before.loc[before["split"] == "validation", "probabilities"].to_numpy()
-    old = np.concatenate([labelled[judged.place], *([np.stack(validation)] if len(validation) else [])]).astype(np.float64)
+    old = np.concatenate([labelled[judged.place], *([np.stack(validation)] if len(validation) else [])]).astype(
+        np.float64
+    )
     taught = np.stack(pd.read_parquet(sources.teacher / POOL)["probabilities"].to_numpy())
     classes = new.shape[1]
     changed = taught[:, -classes:].argmax(axis=1) != predictions.pool[-1].argmax(axis=1)

@@ -100,7 +100,11 @@ def cross_validate(bench: Workbench, candidate: Candidate) -> Predictions:
     def of_fold(place: int) -> tuple[Floats, Floats, Floats]:
         models = [bench.fit(candidate, folds[place], place, half) for half in range(bench.halves)]
         held_out = rows.labelled[rows.fold[rows.labelled] == folds[place]]
-        return mean_logits(models, bench.inputs.take(held_out)), mean_logits(models, bench.validation), pool_logits(bench, models)
+        return (
+            mean_logits(models, bench.inputs.take(held_out)),
+            mean_logits(models, bench.validation),
+            pool_logits(bench, models),
+        )
 
     with ThreadPoolExecutor(2) as threads:
         for place, (labelled, validation, on_pool) in enumerate(threads.map(of_fold, range(len(folds)))):

@@ -54,7 +54,9 @@ class TrainingRows:
         """The folds that hold rows, in rising order."""
         return sorted({int(one) for one in self.fold[self.labelled]})
 
-    def of_lineage(self, lineage: int | None, place: int, half: int, recipe: Sequence[str]) -> tuple[NDArray[np.intp], Floats, Floats]:
+    def of_lineage(
+        self, lineage: int | None, place: int, half: int, recipe: Sequence[str]
+    ) -> tuple[NDArray[np.intp], Floats, Floats]:
         """Row numbers, targets and weights that one model of a lineage may see.
 
         lineage: the fold that it never sees, None for the final model's, which sees all; place: its column in
@@ -112,7 +114,9 @@ def training_rows(
     columns.add(read(augmented), "augment", classes)
     columns.add(read(synthesized), "synthesize", classes)
     columns.add(collected[collected["split"] == "pool"], "pool", classes)
-    lineages = len({fold for fold, kind in zip(columns.fold, columns.ingredient, strict=True) if kind == "collected"}) + 1
+    lineages = (
+        len({fold for fold, kind in zip(columns.fold, columns.ingredient, strict=True) if kind == "collected"}) + 1
+    )
     lineage_labels = np.full((len(columns.ids), lineages), -1, dtype=np.int64)
     pseudo_weights = np.zeros(len(columns.ids))
     if pseudo_labels is not None:

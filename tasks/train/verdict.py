@@ -71,10 +71,14 @@ def judge(
         return verdict("rejected", True, f"accuracy {points}: worse with probability {accuracy.probability_worse:.2f}")
     if accuracy.value <= 0 and loss.probability_worse >= limit:
         return verdict(
-            "rejected", True, f"no gain in accuracy, and log-loss {loss.value:+.3f}: worse with probability {loss.probability_worse:.2f}"
+            "rejected",
+            True,
+            f"no gain in accuracy, and log-loss {loss.value:+.3f}: worse with probability {loss.probability_worse:.2f}",
         )
     if changed_share < params.converged_share:
-        return verdict("accepted", True, f"accuracy {points}; converged: {100 * changed_share:.1f} % of the pool's labels changed")
+        return verdict(
+            "accepted", True, f"accuracy {points}; converged: {100 * changed_share:.1f} % of the pool's labels changed"
+        )
     if last:
         return verdict("accepted", True, f"accuracy {points}; this was the last round")
     return verdict("accepted", False, f"accuracy {points}")

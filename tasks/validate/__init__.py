@@ -1,6 +1,6 @@
 """validate: rejects what cannot be used, finds duplicates and leaks, and assigns split and fold.
 
-    python -m tasks.validate
+python -m tasks.validate
 """
 
 from __future__ import annotations
