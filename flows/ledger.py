@@ -181,6 +181,18 @@ def _open(workspace: Path) -> Repo:
         raise InputError(f"DVC cannot open {workspace}: {error}") from error
 
 
+def create_repository(folder: Path) -> None:
+    """`dvc init` and `dvc add data`. Raises InputError where DVC cannot."""
+    try:
+        Repo.init(str(folder)).close()
+        repo = Repo(str(folder))
+        with _inside(folder):
+            repo.add(["data"])
+        repo.close()
+    except DvcException as error:
+        raise InputError(f"DVC cannot make a repository of {folder}: {error}") from error
+
+
 @contextmanager
 def _inside(workspace: Path) -> Iterator[None]:
     """DVC resolves what it is told against the working directory."""

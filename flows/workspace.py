@@ -8,22 +8,11 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Literal
 
-from dvc.exceptions import DvcException
-from dvc.repo import Repo
-
+from flows.ledger import create_repository
 from tasks.errors import InputError, SeedlingError
 from tasks.scrape.folder import ROOTS
 from tasks.scrape.table import SUFFIXES
 
-IGNORED = """\
-/generations
-/models
-/quarantine
-/.seedling/*
-!/.seedling/looks.jsonl
-/reports/report.html
-/reports/compare-*.html
-"""
 IDENTITY = ("-c", "user.name=seedling", "-c", "user.email=seedling@localhost")
 
 
@@ -89,27 +78,20 @@ def _copy(source: Path, data: Path) -> None:
 
 def _write_files(folder: Path, modality: str, listed: list[str]) -> None:
     templates = files("flows") / "workspace_files"
-    for name in ("dvc.yaml", "gates.yaml"):
-        (folder / name).write_text(templates.joinpath(f"{name}.template").read_text(encoding="utf-8"), encoding="utf-8")
+    for name in ("dvc.yaml", "gates.yaml", ".gitignore"):
+        template = templates.joinpath(f"{name.lstrip('.')}.template").read_text(encoding="utf-8")
+        (folder / name).write_text(template, encoding="utf-8")
     params = templates.joinpath("params.yaml.template").read_text(encoding="utf-8")
     lines = "\n".join(f"    - {line}" for line in listed)
     (folder / "params.yaml").write_text(
         params.replace("MODALITY", modality).replace("    - SOURCES", lines), encoding="utf-8"
     )
-    (folder / ".gitignore").write_text(IGNORED, encoding="utf-8")
 
 
 def _track(folder: Path) -> None:
     """Git init, dvc init, dvc add data, and a first commit, under the user's name where git knows it."""
     _git(folder, "init", "--quiet")
-    try:
-        Repo.init(str(folder)).close()
-        repo = Repo(str(folder))
-        repo.config["core"]["autostage"] = False
-        repo.add([str(folder / "data")])
-        repo.close()
-    except DvcException as error:
-        raise InputError(f"DVC cannot make a repository of {folder}: {error}") from error
+    create_repository(folder)
     _git(folder, "add", "--all")
     known = subprocess.run(["git", "config", "user.email"], cwd=folder, capture_output=True, check=False)  # noqa: S607
     identity = () if known.returncode == 0 else IDENTITY

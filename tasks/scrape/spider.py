@@ -75,6 +75,7 @@ class Politeness:
         slot = self._crawler.engine.downloader.slots.get(request.meta.get("download_slot"))
         if slot is not None:
             slot.delay = min(slot.delay * 1.1, 5.0)
+            slot.lastseen = time.monotonic() + wait  # holds those that are past this middleware already
         return request.replace(dont_filter=True, meta={**request.meta, "tries": tries})
 
     async def _is_public(self, host: str) -> bool:

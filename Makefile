@@ -1,0 +1,53 @@
+# make run and make test set up what is missing; make help lists the rest.
+PYTHON ?= python3
+BIN := .venv/bin
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: help setup run repro ui test test-slow check docs bench clean
+.DEFAULT_GOAL := help
+
+help:  ## what there is
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
+
+.venv/.ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch==2.13.0
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev]"
+	@touch $@
+
+setup: .venv/.ready  ## the environment, in .venv
+
+data: .venv/.ready
+	$(BIN)/python examples/digits/prepare.py data
+
+run: .venv/.ready data  ## the main job: the embedded handwritten digits through the whole line
+	$(BIN)/seedling run
+
+repro: .venv/.ready data  ## the same by DVC alone
+	$(BIN)/dvc repro
+
+ui: .venv/.ready  ## Prefect's UI on http://127.0.0.1:4200, with past runs
+	$(BIN)/prefect server start
+
+test: .venv/.ready  ## the fast tests, under 3 minutes on 2 cores
+	$(BIN)/pytest -n 2 -m "not slow"
+
+test-slow: .venv/.ready  ## whole lines, a real Prefect server, a real browser
+	$(BIN)/pytest -m slow
+
+check: .venv/.ready  ## ruff and strict types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+docs: .venv/.ready  ## what the docs say holds: commands, keys, file table
+	$(BIN)/pytest tests/test_docs.py
+
+bench: .venv/.ready  ## every benchmark; writes benchmarks/results/*.csv
+	$(BIN)/python benchmarks/digits.py
+	$(BIN)/python benchmarks/overhead.py
+	$(BIN)/python benchmarks/storage.py
+
+clean:  ## everything that was made, but not the environment
+	rm -rf data generations models reports quarantine .seedling build dist

@@ -1,0 +1,91 @@
+"""What tests share: small pictures and folders, built here, and a workspace of them."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
+
+PROJECT = Path(__file__).parents[1]
+SHAPES = ("disc", "bar", "cross")
+
+
+def draw(shape: str, rng: np.random.Generator, side: int = 24) -> np.ndarray:
+    """A grey picture of a shape at a random place, with noise: easy to tell apart, no two alike."""
+    pixels = rng.integers(0, 60, (side, side)).astype(np.uint8)
+    row, column = (int(one) for one in rng.integers(8, side - 8, 2))
+    rows, columns = np.mgrid[:side, :side]
+    ink = {
+        "disc": (rows - row) ** 2 + (columns - column) ** 2 <= 25,
+        "bar": (abs(columns - column) <= 1) & (abs(rows - row) <= 8),
+        "cross": ((abs(rows - row) <= 1) | (abs(columns - column) <= 1)) & (abs(rows - row) + abs(columns - column) <= 7),
+    }[shape]
+    pixels[ink] = rng.integers(180, 255)
+    return pixels
+
+
+@pytest.fixture
+def make_pictures(tmp_path: Path) -> Callable[..., Path]:
+    """Writes an ImageFolder of shapes: `labelled` a class, `pool` unlabelled, `test` a class."""
+
+    def make(folder: Path | None = None, labelled: int = 6, pool: int = 20, test: int = 5) -> Path:
+        root = folder or tmp_path / "pictures"
+        rng = np.random.default_rng(7)
+        for shape in SHAPES:
+            for part, many in (("labelled", labelled), ("test", test)):
+                for number in range(many):
+                    path = root / part / shape / f"{number}.png"
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    Image.fromarray(draw(shape, rng)).save(path)
+        for number in range(pool):
+            path = root / "unlabelled" / f"{number}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(draw(SHAPES[number % 3], rng)).save(path)
+        return root
+
+    return make
+
+
+@pytest.fixture
+def workspace(tmp_path: Path, make_pictures: Callable[..., Path]) -> Path:
+    """A real workspace of shapes, git and DVC and all, with the dial on quick."""
+    from flows.workspace import make_workspace
+    from tasks.params import set_value
+
+    made = make_workspace(tmp_path / "workspace", make_pictures(), "image")
+    set_value(made, ["effort"], "quick")
+    return made
+
+
+@pytest.fixture
+def example(tmp_path: Path) -> Callable[[str], Path]:
+    """Copies an example into a folder of its own, with its data prepared, as a git and DVC repository."""
+    import subprocess
+    import sys
+
+    from flows.ledger import create_repository
+
+    def make(name: str) -> Path:
+        place = tmp_path / name
+        place.mkdir()
+        root = PROJECT if name == "digits" else PROJECT / "examples" / name
+        for file in ("dvc.yaml", "gates.yaml"):
+            shutil.copy(PROJECT / file, place / file)
+        shutil.copy(root / "params.yaml", place / "params.yaml")
+        shutil.copy(PROJECT / "flows/workspace_files/gitignore.template", place / ".gitignore")
+        subprocess.run([sys.executable, PROJECT / "examples" / name / "prepare.py", place / "data"], check=True)
+        subprocess.run(["git", "init", "-q"], cwd=place, check=True)
+        create_repository(place)
+        subprocess.run(["git", "add", "-A"], cwd=place, check=True)
+        identity = ["-c", "user.name=test", "-c", "user.email=test@localhost"]
+        subprocess.run(["git", *identity, "commit", "-qm", "start"], cwd=place, check=True)
+        return place
+
+    return make

@@ -1,0 +1,97 @@
+"""Pictures: what is decoded, and what is refused with which reason."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tasks import images
+
+RNG = np.random.default_rng(5)
+PHOTO = RNG.integers(0, 255, (20, 30, 3)).astype(np.uint8)
+
+
+def saved(picture: Image.Image, kind: str, **options: object) -> bytes:
+    buffer = io.BytesIO()
+    picture.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("kind", ["PNG", "BMP", "WEBP", "GIF", "JPEG"])
+def test_every_promised_format_is_decoded(kind: str) -> None:
+    """To (height, width, 3), whatever the file is called."""
+    options = {"lossless": True} if kind == "WEBP" else {}
+    pixels = images.decode(saved(Image.fromarray(PHOTO), kind, **options))
+    assert pixels.shape == (20, 30, 3)
+    if kind in {"PNG", "BMP", "WEBP"}:
+        assert (pixels == PHOTO).all()
+
+
+def test_the_same_pixels_are_the_same_content_in_any_lossless_format() -> None:
+    """A PNG and a BMP of one picture have one id."""
+    decoded = [images.decode(saved(Image.fromarray(PHOTO), kind)) for kind in ("PNG", "BMP")]
+    assert images.content(decoded[0]) == images.content(decoded[1])
+
+
+def test_a_gif_gives_its_first_frame() -> None:
+    """Red before blue."""
+    red, blue = Image.new("RGB", (9, 9), (255, 0, 0)), Image.new("RGB", (9, 9), (0, 0, 255))
+    pixels = images.decode(saved(red, "GIF", save_all=True, append_images=[blue]))
+    assert tuple(pixels[4, 4]) == (255, 0, 0)
+
+
+def test_transparency_is_seen_on_white() -> None:
+    """A fully transparent picture is white, not black."""
+    pixels = images.decode(saved(Image.new("RGBA", (9, 9), (0, 0, 0, 0)), "PNG"))
+    assert (pixels == 255).all()
+
+
+def test_the_exif_orientation_is_applied() -> None:
+    """Orientation 6 turns the stored picture by a quarter, clockwise."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    pixels = images.decode(saved(Image.fromarray(PHOTO), "PNG", exif=exif))
+    assert (pixels == np.rot90(PHOTO, -1)).all()
+
+
+def test_sixteen_bit_grey_is_scaled_not_clipped() -> None:
+    """The brightest value becomes white and half of it middle grey."""
+    deep = np.tile(np.array([0, 30000, 60000], np.uint16), (9, 3))
+    pixels = images.decode(saved(Image.fromarray(deep), "PNG"))
+    assert pixels[0, :3, 0].tolist() == [0, 127, 255]
+
+
+@pytest.mark.parametrize(
+    ("encoded", "reason"),
+    [
+        (b"", "empty_file"),
+        (b"no picture at all", "undecodable"),
+        (saved(Image.fromarray(PHOTO), "JPEG")[:200], "undecodable"),
+        (saved(Image.new("1", (30_000, 30_000)), "PNG"), "too_many_pixels"),
+        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "undecodable"),
+    ],
+    ids=["empty", "text", "truncated", "bomb", "svg"],
+)
+def test_what_is_no_usable_picture_is_refused_with_a_reason(encoded: bytes, reason: str) -> None:
+    """A bomb is refused by its header, before any pixel is decoded."""
+    with pytest.raises(images.Undecodable, match=f"^{reason}$"):
+        images.decode(encoded)
+
+
+def test_encoding_is_lossless() -> None:
+    """Colour and grey come back as they were."""
+    for pixels in (PHOTO, np.repeat(PHOTO[..., :1], 3, axis=2)):
+        assert (images.decode(images.encode(pixels)) == pixels).all()
+
+
+def test_a_slightly_changed_picture_has_a_near_hash_and_another_one_has_not() -> None:
+    """A little brightness moves at most 3 of 64 bits; another picture moves many."""
+    smooth = np.asarray(Image.fromarray(PHOTO).resize((64, 64), Image.Resampling.BICUBIC))
+    brighter = np.clip(smooth.astype(int) + 4, 0, 255).astype(np.uint8)
+    other = np.ascontiguousarray(smooth[::-1, ::-1])
+    base = images.perceptual_hash(smooth)
+    assert (base ^ images.perceptual_hash(brighter)).bit_count() <= 3
+    assert (base ^ images.perceptual_hash(other)).bit_count() > 10

@@ -1,0 +1,164 @@
+"""Learners: soft labels and weights count as they should; features by hand; files run no code and come back equal."""
+
+from __future__ import annotations
+
+import pickle
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy import sparse
+from sklearn.linear_model import LogisticRegression
+from sklearn.semi_supervised import LabelSpreading
+
+from tasks.errors import IncompleteGeneration
+from tasks.images import encode
+from tasks.learners.features import Inputs, PictureFeatures, TextFeatures, dense, hog
+from tasks.learners.graph import neighbour_graph, spread
+from tasks.learners.heads import hard_rows
+from tasks.learners.model import soft_vote
+from tasks.learners.saving import load_features, load_learner, make_learner, save_features, save_learner
+from tasks.statistics import softmax
+
+RNG = np.random.default_rng(2)
+X = np.concatenate([RNG.normal(-2, 1, (40, 6)), RNG.normal(2, 1, (40, 6))]).astype(np.float32)
+PICTURES = np.concatenate(
+    [RNG.integers(0, 90, (40, 16, 16, 3)), RNG.integers(160, 255, (40, 16, 16, 3))]
+).astype(np.uint8)
+INPUTS = Inputs(X, PICTURES)
+TARGETS = np.repeat(np.eye(2), 40, axis=0)
+NAMES = ["logistic_regression", "svm", "random_forest", "network"]
+
+
+def fitted(name: str, targets: np.ndarray = TARGETS, weights: np.ndarray | None = None) -> np.ndarray:
+    learner = make_learner(name, 5, 2, 60)
+    learner.fit(INPUTS, targets, np.ones(80) if weights is None else weights)
+    return learner.logits(INPUTS)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_learner_learns_what_is_plain(name: str) -> None:
+    """Two clouds four deviations apart."""
+    assert (fitted(name).argmax(axis=1) == TARGETS.argmax(axis=1)).mean() >= 0.97
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_soft_labels_are_respected(name: str) -> None:
+    """With all labels turned to 90 % the other class, the other class is what is learnt."""
+    turned = 0.1 * TARGETS + 0.9 * TARGETS[:, ::-1]
+    assert (fitted(name, turned).argmax(axis=1) == TARGETS.argmin(axis=1)).mean() >= 0.97
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_weights_are_respected(name: str) -> None:
+    """Of two rows with the same features and other labels, the heavier one's label wins."""
+    doubled = Inputs(np.concatenate([X, X]), np.concatenate([PICTURES, PICTURES]))
+    targets = np.concatenate([TARGETS, TARGETS[:, ::-1]])
+    weights = np.concatenate([np.full(80, 0.05), np.ones(80)])
+    learner = make_learner(name, 5, 2, 60)
+    learner.fit(doubled, targets, weights)
+    assert (learner.logits(INPUTS).argmax(axis=1) == TARGETS.argmin(axis=1)).mean() >= 0.95
+
+
+def test_a_soft_label_is_several_weighted_hard_ones() -> None:
+    """A row of weight 2 that is 0.75 / 0.25 counts 1.5 for one class and 0.5 for the other."""
+    rows, classes, weights = hard_rows(np.array([[0.75, 0.25], [0, 1.0]]), np.array([2.0, 1.0]))
+    assert (rows.tolist(), classes.tolist(), weights.tolist()) == ([0, 0, 1], [0, 1, 1], [1.5, 0.5, 1.0])
+
+
+def test_logistic_regression_on_soft_labels_is_scikit_learns_on_repeated_rows() -> None:
+    """Weights 3 and 1 are four rows, three of one label."""
+    mixed = 0.75 * TARGETS + 0.25 * TARGETS[:, ::-1]
+    repeated = np.concatenate([X, X, X, X])
+    labels = np.concatenate([TARGETS.argmax(1)] * 3 + [TARGETS.argmin(1)])
+    peer = LogisticRegression(C=2.5, max_iter=200, tol=1e-3).fit(repeated, labels)  # a quarter of C for four times the rows
+    ours = fitted("logistic_regression", mixed)
+    assert softmax(ours)[:, 1] == pytest.approx(peer.predict_proba(X)[:, 1], abs=0.02)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_saved_learner_comes_back_equal_and_its_bytes_do_not_change(name: str, tmp_path: Path) -> None:
+    """Twice fitted and saved: the same bytes; loaded: the same logits."""
+    files = []
+    for attempt in ("one", "two"):
+        learner = make_learner(name, 5, 2, 60)
+        learner.fit(INPUTS, TARGETS, np.ones(80))
+        save_learner(learner, tmp_path / attempt / name)
+        files.append(next((tmp_path / attempt).iterdir()).read_bytes())
+    assert files[0] == files[1]
+    loaded = load_learner(name, tmp_path / "one" / name, 2)
+    assert (loaded.logits(INPUTS) == learner.logits(INPUTS)).all()
+
+
+def test_a_file_that_names_foreign_types_is_not_loaded(tmp_path: Path) -> None:
+    """Neither a pickle in disguise nor a skops file of something else runs anything."""
+    learner = make_learner("svm", 5, 2, 60)
+    learner.fit(INPUTS, TARGETS, np.ones(80))
+    save_learner(learner, tmp_path / "svm")
+    path = tmp_path / "svm.skops"
+    with zipfile.ZipFile(path) as good:
+        members = {name: good.read(name) for name in good.namelist()}
+    members["schema.json"] = members["schema.json"].replace(b'"sklearn.svm._classes"', b'"evil.module"')
+    with zipfile.ZipFile(path, "w") as bad:
+        for name, content in members.items():
+            bad.writestr(name, content)
+    with pytest.raises(IncompleteGeneration, match="evil"):
+        load_learner("svm", tmp_path / "svm", 2)
+    path.write_bytes(pickle.dumps({"no": "zip"}))
+    with pytest.raises(zipfile.BadZipFile):
+        load_learner("svm", tmp_path / "svm", 2)
+
+
+def test_hog_of_a_ramp_by_hand() -> None:
+    """A picture that brightens to the right has gradients along x alone: all votes are in orientation bin 0."""
+    ramp = np.tile(np.arange(16, dtype=np.float32) / 16, (16, 1))[None]
+    found = hog(ramp, cell=8, bins=4).reshape(4, 4)
+    assert (found[:, 0] > 0.45).all()
+    assert np.abs(found[:, 1:]).max() == 0
+
+
+def test_picture_features_weigh_each_block_alike_and_come_back_from_disk(tmp_path: Path) -> None:
+    """The mean squared length of a block is 1; loaded features are the same to the bit."""
+    encoded = [encode(picture) for picture in PICTURES]
+    maker = PictureFeatures()
+    inputs = maker.fit_transform(encoded)
+    blocks = np.split(inputs.features, [192, 192 + 324], axis=1)
+    assert [(block**2).sum(axis=1).mean() for block in blocks if block.shape[1]] == pytest.approx([1, 1, 1], rel=0.02)
+    save_features(maker, tmp_path)
+    assert (load_features(tmp_path, "image").transform(encoded).features == inputs.features).all()
+
+
+def test_text_features_come_back_from_disk(tmp_path: Path) -> None:
+    """Vocabulary and frequencies as JSON."""
+    texts = ["book a table", "play a song", "is it raining"]
+    maker = TextFeatures()
+    inputs = maker.fit_transform(texts)
+    save_features(maker, tmp_path)
+    again = load_features(tmp_path, "text").transform(texts)
+    assert abs(again.features - inputs.features).max() == 0
+
+
+def test_sparse_features_become_dense_ones_that_keep_their_angles() -> None:
+    """Latent semantic analysis with 20 dimensions keeps the cosines of rows that span but 10."""
+    rows = RNG.normal(size=(30, 10)) @ RNG.normal(size=(10, 200))
+    unit = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    found = dense(sparse.csr_matrix(rows), 20)
+    assert found @ found.T == pytest.approx(unit @ unit.T, abs=1e-4)
+
+
+def test_spreading_labels_agrees_with_scikit_learns() -> None:
+    """Seeded with labels alone, the rows' classes are those of LabelSpreading on two clear clouds."""
+    seeds = np.zeros((80, 2))
+    seeds[0, 0] = seeds[79, 1] = 1
+    ours = spread(neighbour_graph(X, 7), seeds, strength=0.9, shares=np.array([0.5, 0.5])).argmax(axis=1)
+    known = np.full(80, -1)
+    known[0], known[79] = 0, 1
+    peer = LabelSpreading(kernel="knn", n_neighbors=7, alpha=0.9).fit(X, known).transduction_
+    assert (ours == peer).mean() >= 0.97
+
+
+def test_a_soft_vote_by_hand() -> None:
+    """The mean of (0.8, 0.2) and (0.6, 0.4) is (0.7, 0.3); temperature 1 leaves it so."""
+    logits = [np.log([[0.8, 0.2]]), np.log([[0.6, 0.4]])]
+    assert soft_vote(logits, [1.0, 1.0], 1.0)[0] == pytest.approx([0.7, 0.3])

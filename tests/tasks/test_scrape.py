@@ -1,0 +1,254 @@
+"""scrape: folders, tables and a real crawl of a server that these tests start."""
+
+from __future__ import annotations
+
+import io
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from PIL import Image
+
+from tasks.errors import InputError
+from tasks.generation import read, read_rejected
+from tasks.params import Facts, ScrapeParams
+from tasks.scrape import scrape
+
+IMAGES, TEXTS = Facts(modality="image"), Facts(modality="text")
+
+
+def run(data: Path, facts: Facts, *sources: dict[str, object]) -> Path:
+    output = data.parent / "out"
+    scrape(ScrapeParams.model_validate({"sources": list(sources)}), facts, data=data, output=output)
+    return output
+
+
+def test_a_folder_gives_labels_splits_and_origins(make_pictures: Callable[..., Path]) -> None:
+    """labelled/<class> is training data, test/<class> the test split, unlabelled the pool; origins are relative."""
+    rows = read(run(make_pictures(labelled=2, pool=4, test=1), IMAGES, {"kind": "folder"}))
+    assert rows.groupby("split").size().to_dict() == {"pool": 4, "test": 3, "train": 6}
+    assert rows.loc[rows["origin"] == "labelled/disc/0.png", "label"].tolist() == ["disc"]
+    assert rows.loc[rows["split"] == "pool", "label"].isna().all()
+
+
+def test_a_plain_image_folder_is_all_labelled(make_pictures: Callable[..., Path]) -> None:
+    """Where there is no labelled/ or test/, every folder is a class."""
+    root = make_pictures(labelled=2, pool=0, test=0) / "labelled"
+    rows = read(run(root, IMAGES, {"kind": "folder"}))
+    assert rows["split"].unique().tolist() == ["train"]
+    assert sorted(rows["label"].unique()) == ["bar", "cross", "disc"]
+
+
+def test_odd_files_are_rejected_or_left_for_validate(make_pictures: Callable[..., Path]) -> None:
+    """A picture outside any class has a reason; a broken link too; broken bytes are validate's business."""
+    root = make_pictures(labelled=1, pool=0, test=0)
+    (root / "labelled" / "loose.png").write_bytes((root / "labelled/disc/0.png").read_bytes())
+    (root / "labelled" / "disc" / "gone.png").symlink_to(root / "nowhere.png")
+    (root / "labelled" / "disc" / "torn.jpg").write_bytes(b"\xff\xd8torn")
+    output = run(root, IMAGES, {"kind": "folder"})
+    assert sorted(read_rejected(output)["reason"]) == ["broken_link", "outside_class_folder"]
+    assert "labelled/disc/torn.jpg" in read(output)["origin"].tolist()
+
+
+def test_an_empty_folder_is_explained(tmp_path: Path) -> None:
+    """The error says where pictures go."""
+    (tmp_path / "data").mkdir()
+    with pytest.raises(InputError, match="labelled/<class>"):
+        run(tmp_path / "data", IMAGES, {"kind": "folder"})
+
+
+def table(tmp_path: Path, name: str, content: bytes) -> Path:
+    data = tmp_path / "data"
+    data.mkdir(exist_ok=True)
+    (data / name).write_bytes(content)
+    return data
+
+
+CSV = b"id,text,label,split\nx1,Hello there,greet,\nx2,bye now,leave,test\nx3,what,,\nx4,odd,greet,somewhere\nx5,,greet,\nx6,lost,,train\n"
+
+
+@pytest.mark.parametrize("name", ["t.csv", "t.tsv", "t.jsonl", "t.parquet"])
+def test_the_four_kinds_of_table_give_the_same_rows(tmp_path: Path, name: str) -> None:
+    """Blank label: pool; a given id is kept in the origin; odd rows are rejected with a reason."""
+    frame = pd.read_csv(io.BytesIO(CSV), dtype=str)
+    data = table(tmp_path, name, b"")
+    path = data / name
+    {
+        "t.csv": lambda: frame.to_csv(path, index=False),
+        "t.tsv": lambda: frame.to_csv(path, index=False, sep="\t"),
+        "t.jsonl": lambda: frame.to_json(path, orient="records", lines=True),
+        "t.parquet": lambda: frame.to_parquet(path),
+    }[name]()
+    output = run(data, TEXTS, {"kind": "table", "path": name})
+    rows, rejected = read(output), read_rejected(output)
+    assert list(zip(rows["origin"], rows["text"], rows["split"], rows["label"], strict=True)) == [
+        (f"{name}#x1", "Hello there", "train", "greet"),
+        (f"{name}#x2", "bye now", "test", "leave"),
+        (f"{name}#x3", "what", "pool", None),
+    ]
+    assert dict(zip(rejected["origin"], rejected["reason"], strict=True)) == {
+        f"{name}#x4": "unknown_split",
+        f"{name}#x5": "empty",
+        f"{name}#x6": "no_label",
+    }
+
+
+def test_a_missing_column_is_named_with_the_nearest(tmp_path: Path) -> None:
+    """The columns that there are stand in the error."""
+    data = table(tmp_path, "t.csv", b"txt,label\na,b\n")
+    with pytest.raises(InputError, match=r"no column 'text': did you mean 'txt'\? It has txt, label"):
+        run(data, TEXTS, {"kind": "table", "path": "t.csv"})
+
+
+def test_latin_1_is_named_with_its_remedy_and_read_when_told(tmp_path: Path) -> None:
+    """The byte and the setting that mends it."""
+    data = table(tmp_path, "t.csv", "text,label\ncafé,a\n".encode("latin-1"))
+    with pytest.raises(InputError, match="0xe9.*encoding: latin-1"):
+        run(data, TEXTS, {"kind": "table", "path": "t.csv"})
+    rows = read(run(data, TEXTS, {"kind": "table", "path": "t.csv", "encoding": "latin-1"}))
+    assert rows["text"].tolist() == ["café"]
+
+
+def test_broken_lines_are_rejected_with_a_reason(tmp_path: Path) -> None:
+    """One bad line does not cost the table."""
+    data = table(tmp_path, "t.jsonl", b'{"text": "one"}\n{broken\n{"text": "two"}\n')
+    output = run(data, TEXTS, {"kind": "table", "path": "t.jsonl"})
+    assert read(output)["text"].tolist() == ["one", "two"]
+    assert read_rejected(output)["reason"].tolist() == ["not_json"]
+
+
+def test_image_paths_count_inside_data_alone(tmp_path: Path) -> None:
+    """A table cannot make the stage read a file elsewhere."""
+    Image.new("L", (9, 9), 7).save(tmp_path / "outside.png")
+    data = table(tmp_path, "t.csv", b"image,label\nin.png,a\n../outside.png,a\nnone.png,b\n")
+    Image.new("L", (9, 9), 9).save(data / "in.png")
+    output = run(data, IMAGES, {"kind": "table", "path": "t.csv"})
+    assert read(output)["origin"].tolist() == ["t.csv#1"]
+    assert read_rejected(output)["reason"].tolist() == ["path_outside_data", "no_such_file"]
+
+
+def test_image_bytes_in_the_hugging_face_layout_are_read(tmp_path: Path) -> None:
+    """A struct of bytes and path in Parquet, as `datasets` writes it."""
+    Image.new("L", (9, 9), 9).save(tmp_path / "a.png")
+    data = table(tmp_path, "t.parquet", b"")
+    image = {"bytes": (tmp_path / "a.png").read_bytes(), "path": "a.png"}
+    pd.DataFrame({"image": [image], "label": ["x"]}).to_parquet(data / "t.parquet")
+    output = run(data, IMAGES, {"kind": "table", "path": "t.parquet"})
+    assert read(output)["label"].tolist() == ["x"]
+
+
+@contextmanager
+def gallery(busy: int = 0, robots: str = "", retry_after: str = "1") -> Iterator[tuple[str, list[tuple[float, str]]]]:
+    """A real server: two pages, three pictures, a 404; the first `busy` picture requests are answered 429."""
+    asked: list[tuple[float, str]] = []
+    left = [busy]
+    shown = io.BytesIO()
+    Image.new("L", (9, 9), 9).save(shown, "PNG")
+    pages = {
+        "/": '<p class="i"><img src="/a.png"><b>cat</b></p><p class="i"><img src="/b.png"></p><a rel="next" href="/2">n</a>',
+        "/2": '<p class="i"><img src="/c.png"><b>dog</b></p><p class="i"><img src="/gone.png"></p>'
+        '<p class="i"><img src="/private/d.png"></p><a rel="next" href="/">n</a>',
+    }
+
+    class Answer(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append((time.monotonic(), self.path))
+            if self.path == "/robots.txt":
+                self.reply(200, robots.encode(), "text/plain")
+            elif self.path in pages:
+                self.reply(200, f"<html><body>{pages[self.path]}</body></html>".encode(), "text/html")
+            elif "gone" in self.path:
+                self.reply(404, b"", "text/plain")
+            elif left[0] > 0:
+                left[0] -= 1
+                self.reply(429, b"", "text/plain", {"Retry-After": retry_after})
+            else:
+                self.reply(200, shown.getvalue() + self.path.encode(), "image/png")
+
+        def reply(self, status: int, body: bytes, kind: str, more: dict[str, str] | None = None) -> None:
+            self.send_response(status)
+            for key, value in {"Content-Type": kind, "Content-Length": str(len(body)), **(more or {})}.items():
+                self.send_header(key, value)
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Answer)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_address[1]}/", asked
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def source(start: str, **more: object) -> dict[str, object]:
+    return {"kind": "crawl", "start": start, "item": "p.i", "tag": "b::text", "allow_private_hosts": True, **more}
+
+
+def crawled(tmp_path: Path, *sources: dict[str, object]) -> Path:
+    (tmp_path / "data").mkdir(exist_ok=True)
+    return run(tmp_path / "data", IMAGES, *sources)
+
+
+def test_a_crawl_follows_pages_and_takes_tags_for_weak_labels(tmp_path: Path) -> None:
+    """Three pictures by address; two tags become labels of source weak:tag; a 404 is a rejected row."""
+    with gallery(robots="User-agent: *\nDisallow: /private/\n") as (start, asked):
+        output = crawled(tmp_path, source(start, licence="CC0"))
+    rows, rejected = read(output), read_rejected(output)
+    assert [origin.rsplit("/", 1)[1] for origin in rows["origin"]] == ["a.png", "b.png", "c.png"]
+    assert list(zip(rows["label"], rows["label_source"], rows["split"], strict=True)) == [
+        ("cat", "weak:tag", "train"),
+        (None, None, "pool"),
+        ("dog", "weak:tag", "train"),
+    ]
+    assert set(rows["licence"]) == {"CC0"}
+    assert sorted(rejected["reason"]) == ["http_404", "robots_txt"]
+    assert not any("private" in path for _, path in asked), "robots.txt was not obeyed"
+
+
+def test_retry_after_is_waited_for(tmp_path: Path) -> None:
+    """After a 429 that asks for two seconds, no request comes for two seconds, and nothing is lost."""
+    with gallery(busy=1, retry_after="2") as (start, asked):
+        output = crawled(tmp_path, source(start))
+    assert len(read(output)) == 4
+    times = [when for when, path in asked if path.endswith(".png")]
+    assert max(after - before for before, after in zip(times, times[1:], strict=False)) >= 1.9
+
+
+def test_private_addresses_are_shunned_unless_allowed(tmp_path: Path) -> None:
+    """Loopback needs an explicit setting; the server is never asked."""
+    with gallery() as (start, asked), pytest.raises(InputError, match="private_address"):
+        crawled(tmp_path, {**source(start), "allow_private_hosts": False})
+    assert asked == []
+
+
+def test_a_saved_site_is_crawled_under_its_own_address(tmp_path: Path) -> None:
+    """Origins are the site's, whatever port the copy is served on; its rate limit is met with 429 and waited out."""
+    site = tmp_path / "data" / "site"
+    site.mkdir(parents=True)
+    (site / "index.html").write_text('<p class="i" id="k"><b>cat</b> hello you</p><p class="i">hi</p>')
+    facts_source = source("http://saved.example/index.html", saved_site="site", text="::text", allow_private_hosts=False)
+    output = run(tmp_path / "data", TEXTS, facts_source)
+    rows = read(output)
+    assert rows["origin"].tolist() == ["http://saved.example/index.html#1", "http://saved.example/index.html#k"]
+    assert rows["text"].tolist() == ["hi", "cat hello you"]
+    assert json.loads((output / "manifest.json").read_text())["rows"] == {"in": 2, "kept": 2, "rejected": 0}
+
+
+def test_the_same_crawl_gives_the_same_bytes(tmp_path: Path) -> None:
+    """Rows are ordered by address, not by when they came."""
+    found = []
+    with gallery() as (start, _):
+        for _ in range(2):
+            output = crawled(tmp_path, source(start))
+            found.append({path.name: path.read_bytes() for path in output.iterdir()})
+    assert found[0] == found[1]

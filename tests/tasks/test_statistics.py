@@ -1,0 +1,104 @@
+"""Intervals and comparisons against hand calculations, scikit-learn and simulation."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from sklearn.metrics import confusion_matrix, f1_score, log_loss
+
+from tasks.statistics import (
+    accuracy,
+    calibration_error,
+    confusion,
+    fit_temperature,
+    interval,
+    log_loss_of_rows,
+    macro_f1,
+    paired_difference,
+    resamples,
+    softmax,
+    wilson,
+)
+
+RNG = np.random.default_rng(3)
+TRUTH = RNG.integers(0, 4, 200)
+CHANCES = softmax(RNG.normal(size=(200, 4)) + 2 * np.eye(4)[TRUTH])
+ALONE = np.arange(200).astype(str)
+
+
+def test_macro_f1_log_loss_and_confusion_are_those_of_scikit_learn() -> None:
+    """An independent implementation gives the same numbers."""
+    said = CHANCES.argmax(axis=1)
+    assert macro_f1(said, TRUTH, 4) == pytest.approx(f1_score(TRUTH, said, average="macro"))
+    assert log_loss_of_rows(CHANCES, TRUTH).mean() == pytest.approx(log_loss(TRUTH, CHANCES))
+    assert (confusion(said, TRUTH, 4) == confusion_matrix(TRUTH, said)).all()
+
+
+def test_calibration_error_by_hand() -> None:
+    """Two rows at 0.9, one right: |0.9 - 0.5|; two at 0.6, both right: |0.6 - 1|; the mean is 0.4."""
+    chances = np.array([[0.9, 0.1], [0.9, 0.1], [0.6, 0.4], [0.6, 0.4]])
+    assert calibration_error(chances, np.array([0, 1, 0, 0]), 10) == pytest.approx(0.4)
+
+
+def test_wilson_by_hand() -> None:
+    """8 of 10 at 95 %: 0.490 to 0.943 (Wilson's formula, worked out)."""
+    found = wilson(8, 10)
+    assert (found.low, found.high) == (pytest.approx(0.4902, abs=1e-4), pytest.approx(0.9433, abs=1e-4))
+
+
+def test_the_interval_of_an_accuracy_covers_the_truth() -> None:
+    """Of 300 draws of 80 rows that are right with probability 0.8, the 95 % interval covers 0.8 in 91 to 98 %."""
+    covered = 0
+    for seed in range(300):
+        rng = np.random.default_rng(seed)
+        right = rng.random(80) < 0.8
+        found = interval(
+            lambda rows, right=right: float(right[rows].mean()),
+            np.arange(80).astype(str),
+            draws=400,
+            confidence=0.95,
+            rng=rng,
+        )
+        covered += found.low <= 0.8 <= found.high
+    assert 0.91 <= covered / 300 <= 0.98
+
+
+def test_groups_are_drawn_whole() -> None:
+    """A near-duplicate is in a resample as often as the row that it resembles."""
+    groups = np.array(["a", "b", "a", "c"])
+    for rows in resamples(groups, 50, np.random.default_rng(0)):
+        counts = np.bincount(rows, minlength=4)
+        assert counts[0] == counts[2]
+
+
+def test_the_paired_difference_says_which_is_worse() -> None:
+    """Ten rows lost of a hundred are worse with certainty; the same scores are not worse at all."""
+    old, new = np.ones(100), np.ones(100)
+    new[:10] = 0
+    groups, rng = np.arange(100).astype(str), np.random.default_rng(0)
+    found = paired_difference(old, new, groups, larger_is_better=True, draws=1000, rng=rng)
+    assert found.value == pytest.approx(-0.1)
+    assert found.high < 0
+    assert found.probability_worse > 0.99
+    same = paired_difference(old, old, groups, larger_is_better=True, draws=1000, rng=rng)
+    assert (same.value, same.probability_worse) == (0.0, 0.0)
+
+
+def test_the_temperature_finds_how_much_logits_were_sharpened() -> None:
+    """Labels drawn from softmax(z); told 3z, the fitted temperature is close to 3."""
+    rng = np.random.default_rng(1)
+    logits = rng.normal(size=(4000, 5)) * 2
+    truth = np.array([rng.choice(5, p=row) for row in softmax(logits)])
+    assert fit_temperature(3 * logits, truth) == pytest.approx(3, rel=0.1)
+
+
+def test_rows_that_are_all_right_do_not_make_a_model_certain() -> None:
+    """After 50 right answers of 50, the confidence stays below the rule of succession's 51/52."""
+    logits = np.tile([5.0, 0.0], (50, 1))
+    sure = softmax(logits / fit_temperature(logits, np.zeros(50, dtype=np.int64))).max()
+    assert sure == pytest.approx(51 / 52, abs=0.002)
+
+
+def test_accuracy_counts_the_most_probable_class() -> None:
+    """Two of three by eye."""
+    assert accuracy(np.array([[0.6, 0.4], [0.2, 0.8], [0.7, 0.3]]), np.array([0, 1, 1])) == pytest.approx(2 / 3)

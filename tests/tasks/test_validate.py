@@ -1,0 +1,187 @@
+"""validate: every reason, duplicates and leaks, splits and folds."""
+
+from __future__ import annotations
+
+import io
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tasks import images
+from tasks.errors import InputError
+from tasks.generation import GenerationWriter, Row, identify, read, read_manifest, read_rejected
+from tasks.params import Facts, ValidateParams
+from tasks.validate import validate
+from tasks.validate.duplicates import near_duplicate_images
+from tasks.validate.splits import assign_folds, carve_test
+
+RNG = np.random.default_rng(11)
+TEXTS, IMAGES = Facts(modality="text"), Facts(modality="image")
+
+
+def text(content: str, label: str | None = None, split: str | None = None, source: str = "human") -> Row:
+    where = split or ("train" if label else "pool")
+    return Row(identify(content.encode()), where, label=label, label_source=source if label else None, payload=content)
+
+
+def checked(tmp_path: Path, rows: list[Row], facts: Facts = TEXTS, **params: object) -> Path:
+    with GenerationWriter(tmp_path / "scrape", stage="scrape", modality=facts.modality) as writer:
+        for row in rows:
+            writer.keep(row)
+        writer.close(rows_in=len(rows))
+    validate(ValidateParams.model_validate(params), facts, collected=tmp_path / "scrape", output=tmp_path / "out")
+    return tmp_path / "out"
+
+
+BASE = [text(f"a sentence number {n} of {label}", label) for label in ("x", "y") for n in range(4)]
+
+
+def reasons(output: Path) -> dict[str, int]:
+    return dict(Counter(read_rejected(output)["reason"]))
+
+
+def test_of_exact_copies_one_is_kept(tmp_path: Path) -> None:
+    """The labelled one before the unlabelled."""
+    output = checked(tmp_path, [text("twice"), text("twice", "x"), *BASE])
+    assert reasons(output) == {"exact_duplicate": 1}
+    assert read(output).set_index("text").loc["twice", "label"] == "x"
+
+
+def test_copies_with_conflicting_labels_both_go(tmp_path: Path) -> None:
+    """Nobody knows which is right."""
+    output = checked(tmp_path, [text("both", "x"), text("both", "y"), *BASE])
+    assert reasons(output) == {"conflicting_labels": 2}
+
+
+def test_a_human_label_outranks_a_weak_one(tmp_path: Path) -> None:
+    """A wrong tag on a copy does not cost the labelled row."""
+    output = checked(tmp_path, [text("both", "x"), text("both", "y", source="weak:tag"), *BASE])
+    assert reasons(output) == {"exact_duplicate": 1}
+    assert read(output).set_index("text").loc["both", "label"] == "x"
+
+
+def test_near_duplicates_of_test_rows_leave_training_and_pool(tmp_path: Path) -> None:
+    """Case and punctuation do not hide a leak."""
+    held_out = text("Is this seen?", "x", "test")
+    output = checked(tmp_path, [held_out, text("is this seen", "x"), text("IS THIS SEEN!"), *BASE])
+    assert reasons(output) == {"near_duplicate_of_test": 2}
+
+
+def test_near_duplicates_in_training_share_a_fold(tmp_path: Path) -> None:
+    """So that no fold is judged by a row that it was trained on."""
+    rows = [text(f"{word}{mark}", label) for word, label in (("one", "x"), ("two", "y")) for mark in ("", "!", "?")]
+    kept = read(checked(tmp_path, [*rows, *BASE]))
+    for word in ("one", "two"):
+        of_word = kept[kept["text"].str.startswith(word)]
+        assert len(of_word) == 3
+        assert of_word["fold"].nunique() == of_word["group"].nunique() == 1
+
+
+def test_spellings_that_differ_in_case_become_the_commonest(tmp_path: Path) -> None:
+    """'X' and 'x' are one class, and the manifest says so."""
+    output = checked(tmp_path, [*BASE, text("capital", "X")])
+    assert read_manifest(output)["classes"] == ["x", "y"]
+    assert read_manifest(output)["notes"]["merged_spellings"] == {"X": "x"}
+
+
+def test_a_class_of_one_row_is_rejected(tmp_path: Path) -> None:
+    """It can be in no two folds; its held-out rows go with it."""
+    output = checked(tmp_path, [*BASE, text("alone", "z"), text("alone too", "z", "test"), text("other", "q", "test")])
+    assert reasons(output) == {"class_too_small": 2, "class_not_in_training": 1}
+
+
+def test_one_class_alone_is_explained(tmp_path: Path) -> None:
+    """What was found, how many, and what to do."""
+    with pytest.raises(InputError, match=r"At least two classes.*found: 'x' \(4\).*Add labelled rows"):
+        checked(tmp_path, BASE[:4])
+
+
+def test_empty_and_short_texts_have_reasons(tmp_path: Path) -> None:
+    """Both are kept among the rejected."""
+    output = checked(tmp_path, [*BASE, text(""), text("a")])
+    assert reasons(output) == {"empty": 1, "too_short": 1}
+
+
+def test_a_test_split_is_carved_where_none_is_given_and_rows_suffice(tmp_path: Path) -> None:
+    """A fifth of each class, by seed; none where it would be too small."""
+    many = [text(f"{label} says {n} things", label) for label in ("x", "y") for n in range(100)]
+    output = checked(tmp_path, many, min_test_rows=30)
+    test = read(output).query("split == 'test'")
+    assert test.groupby("label").size().to_dict() == {"x": 20, "y": 20}
+    few = checked(tmp_path / "few", many, min_test_rows=41)
+    assert "test" not in set(read(few)["split"])
+
+
+def picture(pixels: np.ndarray, label: str | None, split: str | None = None, kind: str = "PNG") -> Row:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, kind)
+    row_id = identify(images.content(images.decode(buffer.getvalue())))
+    where = split or ("train" if label else "pool")
+    return Row(row_id, where, label=label, label_source="human" if label else None, payload=buffer.getvalue())
+
+
+def noise(seed: int, side: int = 40) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    return np.asarray(Image.fromarray(rng.integers(0, 255, (6, 6, 3)).astype(np.uint8)).resize((side, side)))
+
+
+def test_pictures_that_cannot_be_used_have_reasons(tmp_path: Path) -> None:
+    """Broken, empty, tiny and blank."""
+    rows = [picture(noise(n), "x" if n < 4 else "y") for n in range(8)]
+    broken = [Row("0" * 31 + str(n), payload=content) for n, content in enumerate((b"", b"\xff\xd8 torn"))]
+    rows += [*broken, picture(noise(90, 5), None), picture(np.full((40, 40, 3), 77, np.uint8), None)]
+    output = checked(tmp_path, rows, IMAGES)
+    assert reasons(output) == {"empty_file": 1, "undecodable": 1, "too_small": 1, "blank": 1}
+    assert "image" not in read(output).columns
+
+
+def test_a_recompressed_test_picture_is_found_in_training(tmp_path: Path) -> None:
+    """JPEG at quality 60 of a test picture is a near-duplicate; other pictures are not."""
+    rows = [picture(noise(n), "x" if n < 4 else "y") for n in range(8)]
+    buffer = io.BytesIO()
+    Image.fromarray(noise(50)).save(buffer, "JPEG", quality=60)
+    again = np.asarray(Image.open(buffer))
+    output = checked(tmp_path, [*rows, picture(noise(50), "x", "test"), picture(again, "x")], IMAGES)
+    assert reasons(output) == {"near_duplicate_of_test": 1}
+
+
+def test_banded_search_finds_what_comparing_all_pairs_finds() -> None:
+    """Against brute force: all pairs within 3 bits and 6 levels, no others."""
+    hashes = RNG.integers(0, 2**63, 60).astype(np.uint64)
+    copies = hashes[:30] ^ (np.uint64(1) << RNG.integers(0, 63, 30).astype(np.uint64)) ^ np.uint64(1 << 40)
+    every = np.concatenate([hashes, copies])
+    thumbs = np.concatenate([(base := RNG.integers(0, 255, (60, 12)).astype(np.uint8)), base[:30]])
+    thumbs[75:] = 255 - thumbs[75:]  # near in hash, far in picture
+    expected = {
+        (i, j)
+        for i in range(90)
+        for j in range(i + 1, 90)
+        if (int(every[i]) ^ int(every[j])).bit_count() <= 3
+        and np.abs(thumbs[i].astype(int) - thumbs[j].astype(int)).mean() <= 6
+    }
+    found = {tuple(sorted(pair)) for pair in near_duplicate_images(every, thumbs, bits=3, difference=6)}
+    assert found == expected
+    assert len(expected) == 15
+
+
+def test_folds_are_balanced_and_do_not_depend_on_the_order_of_rows() -> None:
+    """Every class is spread as evenly as it can be; shuffling the rows changes nothing."""
+    labels = ["a"] * 10 + ["b"] * 7 + ["c"] * 2
+    groups = [f"g{n}" for n in range(19)]
+    folds = assign_folds(labels, groups, 5, seed=0)
+    for label in "abc":
+        of_label = Counter(folds[group] for one, group in zip(labels, groups, strict=True) if one == label)
+        assert max(of_label.values()) - (min(of_label.values()) if len(of_label) == 5 else 0) <= 1
+    order = RNG.permutation(19)
+    assert folds == assign_folds([labels[n] for n in order], [groups[n] for n in order], 5, seed=0)
+    assert folds != assign_folds(labels, groups, 5, seed=1)
+
+
+def test_a_carved_test_takes_whole_groups() -> None:
+    """A fifth of ten rows is two: one group of two or two of one, never half a group."""
+    groups = ["p", "p", "q", "r", "s", "t", "u", "v", "w", "w"]
+    chosen = carve_test(["a"] * 10, groups, 0.2, seed=3)
+    assert sum(groups.count(group) for group in chosen) == 2
