@@ -7,13 +7,13 @@ One `Repo` and one lock around each of its operations, never around the work: th
 
 from __future__ import annotations
 
-import importlib
+import io
 import logging
 import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, redirect_stdout
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -27,8 +27,9 @@ from dvc.scm import CloneError, RevError
 from dvc.stage.cache import RunCacheNotFoundError
 
 from tasks.errors import InputError, SeedlingError, WorkspaceBusy
+from tasks.gates import warm_up
 from tasks.progress import Progress, silent
-from tasks.stages import Stage, find, run_stage, summary
+from tasks.stages import Stage, check_inputs, find, run_stage, summary
 
 How = Literal["unchanged", "restored", "done"]
 Watch = Callable[[str], AbstractContextManager[Progress]]  # stage name → where its progress goes
@@ -52,7 +53,6 @@ class Ledger:
         logging.getLogger("dvc").setLevel(logging.ERROR)
         self._repo = _open(workspace)
         self._lock = threading.Lock()
-        self._warm = False
         self.watch: Watch = lambda _: nullcontext(silent)
         self.finished: Callable[[Outcome], None] = lambda _: None
 
@@ -81,10 +81,11 @@ class Ledger:
     def run(self, name: str, *, force: bool = False) -> Outcome:
         """Brings the stage up to date. Raises GateFailed, InputError and the other errors of the stage."""
         stage, began = find(name), time.perf_counter()
+        check_inputs(stage, self.workspace)
         how: How = "done" if force else self._without_work(stage)
         with self.watch(name) as progress:
             if how == "done":
-                self._warm_up()
+                warm_up()
                 run_stage(stage, self.workspace, progress)
                 with self._operation() as repo:
                     repo.commit(stage.name, force=True)
@@ -150,12 +151,6 @@ class Ledger:
             except FileNotFoundError:
                 return dict.fromkeys(paths)
 
-    def _warm_up(self) -> None:
-        """Imports Great Expectations (seconds) while the first stage works: every gate will need it."""
-        if not self._warm:
-            self._warm = True
-            threading.Thread(target=importlib.import_module, args=("great_expectations",), daemon=True).start()
-
     @contextmanager
     def _operation(self, *, locked: bool = True) -> Iterator[Repo]:
         try:
@@ -183,12 +178,12 @@ def _open(workspace: Path) -> Repo:
 
 def create_repository(folder: Path) -> None:
     """`dvc init` and `dvc add data`. Raises InputError where DVC cannot."""
+    logging.getLogger("dvc").setLevel(logging.ERROR)
     try:
-        Repo.init(str(folder)).close()
-        repo = Repo(str(folder))
-        with _inside(folder):
-            repo.add(["data"])
-        repo.close()
+        with redirect_stdout(io.StringIO()):  # DVC's advice on its own commands
+            Repo.init(str(folder)).close()
+            with Repo(str(folder)) as repo, _inside(folder):
+                repo.add(["data"])
     except DvcException as error:
         raise InputError(f"DVC cannot make a repository of {folder}: {error}") from error
 

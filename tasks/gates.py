@@ -7,11 +7,13 @@ The gates in ALWAYS stand before them and cannot be switched off.
 from __future__ import annotations
 
 import difflib
+import importlib
 import logging
 import shutil
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +66,24 @@ class Check:
     def limit(self) -> str:
         """The arguments in words: what was expected."""
         return ", ".join(f"{name}={value!r}" for name, value in self.arguments.items())
+
+
+class _Import(threading.Thread):
+    """Imports Great Expectations, which takes seconds, beside a stage's work."""
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+
+    def run(self) -> None:
+        importlib.import_module("great_expectations")
+
+
+@cache
+def warm_up() -> threading.Thread:
+    """Starts the import, once a process; every gate waits for it before it imports anything itself."""
+    started = _Import()
+    started.start()
+    return started
 
 
 def load_gates(workspace: Path) -> dict[str, Expectations]:
@@ -121,6 +141,7 @@ def check(stage: str, rows: pd.DataFrame, gates: Mapping[str, Expectations], doc
 
     Raises InputError for an expectation that Great Expectations has not, or arguments that it does not take.
     """
+    warm_up().join()  # two threads in the package's circular imports would meet half-made modules
     kind = stage.partition("@")[0]
     always = [(name, {**arguments, "severity": "critical"}) for name, arguments in ALWAYS[kind]]
     wanted = [*always, *gates.get(kind, [])]
@@ -209,6 +230,7 @@ def _context(documents: Path) -> Any:
 
 def build_data_docs(documents: Path) -> Path:
     """Builds Great Expectations' Data Docs of the last results; gives the page to open."""
+    warm_up().join()
     with _one_at_a_time:
         _context(documents).build_data_docs()
     return documents / "gx" / "uncommitted" / "data_docs" / "local_site" / "index.html"

@@ -173,9 +173,7 @@ def run_stage(stage: Stage, workspace: Path, progress: Progress = silent) -> Non
     Raises GateFailed where a critical expectation said no: the rows are then in quarantine/.
     """
     params = load(workspace)
-    for folder in stage.inputs:
-        if not (workspace / folder).exists() and folder != "data":
-            raise MissingGeneration(folder, _maker_of(folder))
+    check_inputs(stage, workspace)
     partial = workspace / ".seedling" / "partial" / stage.name
     try:
         shutil.rmtree(partial, ignore_errors=True)
@@ -189,6 +187,13 @@ def run_stage(stage: Stage, workspace: Path, progress: Progress = silent) -> Non
         raise _explained(error, stage) from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def check_inputs(stage: Stage, workspace: Path) -> None:
+    """Raises MissingGeneration, which names the stage to run first, where one of the stage's folders is not there."""
+    for folder in stage.inputs:
+        if not (workspace / folder).exists() and folder != "data":
+            raise MissingGeneration(folder, _maker_of(folder))
 
 
 def _check_rows(stage: Stage, folder: Path, workspace: Path) -> None:

@@ -25,7 +25,8 @@ def draw(shape: str, rng: np.random.Generator, side: int = 24) -> np.ndarray:
     ink = {
         "disc": (rows - row) ** 2 + (columns - column) ** 2 <= 25,
         "bar": (abs(columns - column) <= 1) & (abs(rows - row) <= 8),
-        "cross": ((abs(rows - row) <= 1) | (abs(columns - column) <= 1)) & (abs(rows - row) + abs(columns - column) <= 7),
+        "cross": ((abs(rows - row) <= 1) | (abs(columns - column) <= 1))
+        & (abs(rows - row) + abs(columns - column) <= 7),
     }[shape]
     pixels[ink] = rng.integers(180, 255)
     return pixels

@@ -48,7 +48,9 @@ def test_pandas_reads_a_generation_as_it_stands(tmp_path: Path) -> None:
     """A folder's parts are plain Parquet with the record's columns."""
     frame = pd.read_parquet(sorted(write(tmp_path / "g").glob("part-*.parquet")))
     assert len(frame) == 5
-    assert {"id", "split", "fold", "label", "label_probs", "weight", "parents", "recipe", "origin", "image"} <= set(frame)
+    assert {"id", "split", "fold", "label", "label_probs", "weight", "parents", "recipe", "origin", "image"} <= set(
+        frame
+    )
     assert frame["image"].iloc[3]["bytes"] == png(3)
 
 
@@ -109,7 +111,7 @@ def test_rejected_rows_are_kept_with_their_reason(tmp_path: Path) -> None:
 
 
 def test_rows_come_back_as_they_were_written(tmp_path: Path) -> None:
-    """stream gives the very rows, pictures and all, in their order."""
+    """Stream gives the very rows, pictures and all, in their order."""
     rows = list(stream(write(tmp_path / "g")))
     assert [row.payload for row in rows] == [png(number) for number in range(5)]
     assert [row.label for row in rows] == [None, "a", None, "a", None]
@@ -140,7 +142,13 @@ def test_rows_that_come_later_leave_earlier_parts_alone(tmp_path: Path) -> None:
 
 def test_the_id_depends_on_content_parents_and_recipe() -> None:
     """The same content made another way is another row."""
-    ids = {identify(b"x"), identify(b"y"), identify(b"x", ["p"]), identify(b"x", ["p"], "r"), identify(b"x", ["q"], "r")}
+    ids = {
+        identify(b"x"),
+        identify(b"y"),
+        identify(b"x", ["p"]),
+        identify(b"x", ["p"], "r"),
+        identify(b"x", ["q"], "r"),
+    }
     assert len(ids) == 5
     assert identify(b"x", ["p"], "r") == identify(b"x", ["p"], "r")
 

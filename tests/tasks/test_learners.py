@@ -23,9 +23,9 @@ from tasks.statistics import softmax
 
 RNG = np.random.default_rng(2)
 X = np.concatenate([RNG.normal(-2, 1, (40, 6)), RNG.normal(2, 1, (40, 6))]).astype(np.float32)
-PICTURES = np.concatenate(
-    [RNG.integers(0, 90, (40, 16, 16, 3)), RNG.integers(160, 255, (40, 16, 16, 3))]
-).astype(np.uint8)
+PICTURES = np.concatenate([RNG.integers(0, 90, (40, 16, 16, 3)), RNG.integers(160, 255, (40, 16, 16, 3))]).astype(
+    np.uint8
+)
 INPUTS = Inputs(X, PICTURES)
 TARGETS = np.repeat(np.eye(2), 40, axis=0)
 NAMES = ["logistic_regression", "svm", "random_forest", "network"]
@@ -72,7 +72,9 @@ def test_logistic_regression_on_soft_labels_is_scikit_learns_on_repeated_rows() 
     mixed = 0.75 * TARGETS + 0.25 * TARGETS[:, ::-1]
     repeated = np.concatenate([X, X, X, X])
     labels = np.concatenate([TARGETS.argmax(1)] * 3 + [TARGETS.argmin(1)])
-    peer = LogisticRegression(C=2.5, max_iter=200, tol=1e-3).fit(repeated, labels)  # a quarter of C for four times the rows
+    peer = LogisticRegression(C=2.5, max_iter=200, tol=1e-3).fit(
+        repeated, labels
+    )  # a quarter of C for four times the rows
     ours = fitted("logistic_regression", mixed)
     assert softmax(ours)[:, 1] == pytest.approx(peer.predict_proba(X)[:, 1], abs=0.02)
 

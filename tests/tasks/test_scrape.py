@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import pairwise
 from pathlib import Path
 
 import pandas as pd
@@ -109,7 +110,7 @@ def test_a_missing_column_is_named_with_the_nearest(tmp_path: Path) -> None:
 def test_latin_1_is_named_with_its_remedy_and_read_when_told(tmp_path: Path) -> None:
     """The byte and the setting that mends it."""
     data = table(tmp_path, "t.csv", "text,label\ncafé,a\n".encode("latin-1"))
-    with pytest.raises(InputError, match="0xe9.*encoding: latin-1"):
+    with pytest.raises(InputError, match=r"0xe9.*encoding: latin-1"):
         run(data, TEXTS, {"kind": "table", "path": "t.csv"})
     rows = read(run(data, TEXTS, {"kind": "table", "path": "t.csv", "encoding": "latin-1"}))
     assert rows["text"].tolist() == ["café"]
@@ -221,7 +222,7 @@ def test_retry_after_is_waited_for(tmp_path: Path) -> None:
         output = crawled(tmp_path, source(start))
     assert len(read(output)) == 4
     times = [when for when, path in asked if path.endswith(".png")]
-    assert max(after - before for before, after in zip(times, times[1:], strict=False)) >= 1.9
+    assert max(after - before for before, after in pairwise(times)) >= 1.9
 
 
 def test_private_addresses_are_shunned_unless_allowed(tmp_path: Path) -> None:
@@ -236,7 +237,9 @@ def test_a_saved_site_is_crawled_under_its_own_address(tmp_path: Path) -> None:
     site = tmp_path / "data" / "site"
     site.mkdir(parents=True)
     (site / "index.html").write_text('<p class="i" id="k"><b>cat</b> hello you</p><p class="i">hi</p>')
-    facts_source = source("http://saved.example/index.html", saved_site="site", text="::text", allow_private_hosts=False)
+    facts_source = source(
+        "http://saved.example/index.html", saved_site="site", text="::text", allow_private_hosts=False
+    )
     output = run(tmp_path / "data", TEXTS, facts_source)
     rows = read(output)
     assert rows["origin"].tolist() == ["http://saved.example/index.html#1", "http://saved.example/index.html#k"]

@@ -1,0 +1,107 @@
+"""The command line, as a user types it: messages, exit codes, help."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from filelock import FileLock
+
+from flows.command_line import app
+
+
+def seedling(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """The command in a process of its own."""
+    command = [sys.executable, "-m", "flows.command_line", *map(str, arguments)]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False, timeout=280)
+
+
+@pytest.mark.parametrize("name", [command.callback.__name__ for command in app.registered_commands])
+def test_every_command_has_help(name: str) -> None:
+    """A sentence on what it does."""
+    done = seedling(name, "--help")
+    assert done.returncode == 0
+    assert len(done.stdout.split()) > 10
+
+
+def test_init_makes_a_git_and_dvc_repository(tmp_path: Path, make_pictures: Callable[..., Path]) -> None:
+    """With a first commit, and nothing left to commit or to track."""
+    done = seedling("init", tmp_path / "w", "--images", make_pictures())
+    assert done.returncode == 0, done.stderr
+    clean = subprocess.run(
+        ["git", "status", "--porcelain"], cwd=tmp_path / "w", capture_output=True, text=True, check=True
+    )
+    assert clean.stdout == ""
+    assert (tmp_path / "w/data.dvc").exists()
+    again = seedling("init", tmp_path / "w", "--images", make_pictures(tmp_path / "more"))
+    assert again.returncode == 2
+    assert "is a workspace already" in again.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["init", "new"], "either --images PATH or --texts PATH"),
+        (["init", "new", "--images", "nowhere"], "nowhere does not exist"),
+        (["init", "new", "--texts", "odd.xlsx"], "none of .csv, .tsv, .jsonl, .parquet"),
+        (["init", "new", "--images", "empty"], "holds neither pictures in <class>/ folders"),
+        (["run"], "seedling init DIR --images PATH"),
+        (["status"], "seedling init"),
+        (["stage", "scrap"], "There is no stage 'scrap'"),
+    ],
+)
+def test_wrong_usage_is_explained_with_exit_code_2(tmp_path: Path, arguments: list[str], said: str) -> None:
+    """What is wrong and what to do, and no traceback."""
+    (tmp_path / "odd.xlsx").write_bytes(b"")
+    (tmp_path / "empty").mkdir()
+    done = seedling(*arguments, cwd=tmp_path)
+    assert done.returncode == 2
+    assert said in " ".join(done.stderr.split())
+    assert "Traceback" not in done.stderr
+
+
+def test_a_stage_runs_alone_and_is_recorded(workspace: Path) -> None:
+    """`seedling stage scrape`, then `seedling status` says so."""
+    assert seedling("stage", "scrape", "-w", workspace).returncode == 0
+    status = seedling("status", "-w", workspace)
+    assert status.returncode == 0
+    line = next(line for line in status.stdout.splitlines() if line.startswith("scrape"))
+    assert "up to date" in line
+    assert "53" in line
+
+
+def test_a_stage_without_its_input_says_which_to_run(workspace: Path) -> None:
+    """The missing generation and the command that makes it."""
+    done = seedling("stage", "validate", "-w", workspace)
+    assert done.returncode == 2
+    assert "seedling stage scrape" in done.stderr
+
+
+def test_a_gate_that_says_no_gives_exit_code_1(workspace: Path) -> None:
+    """And the message goes to standard error."""
+    (workspace / "gates.yaml").write_text("scrape: [expect_table_row_count_to_be_between: {min_value: 1000}]\n")
+    done = seedling("stage", "scrape", "-w", workspace)
+    assert done.returncode == 1
+    assert "The gate of stage 'scrape' said no" in done.stderr
+
+
+def test_a_second_run_says_so_and_leaves(workspace: Path) -> None:
+    """While another process holds the workspace."""
+    (workspace / ".seedling").mkdir(exist_ok=True)
+    with FileLock(workspace / ".seedling/run.lock"):
+        for arguments in (["run"], ["stage", "scrape"]):
+            done = seedling(*arguments, "-w", workspace)
+            assert done.returncode == 2
+            assert "Another run" in done.stderr
+
+
+def test_an_unknown_key_is_named(workspace: Path) -> None:
+    """By the nearest that there is."""
+    with (workspace / "params.yaml").open("a") as file:
+        file.write("sed: 3\n")
+    done = seedling("run", "-w", workspace)
+    assert done.returncode == 2
+    assert "unknown key 'sed' (did you mean 'seed'?)" in done.stderr

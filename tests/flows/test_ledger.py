@@ -1,0 +1,115 @@
+"""The ledger: unchanged, restored, done; and the traps of recording without running."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from flows.ledger import Ledger
+from tasks.errors import GateFailed, InputError
+from tasks.params import set_value
+from tasks.stages import stages
+
+
+def dvc(workspace: Path, *arguments: str) -> str:
+    """A plain dvc command, as a user types it."""
+    command = [sys.executable, "-m", "dvc", *arguments]
+    return subprocess.run(command, cwd=workspace, capture_output=True, text=True, check=True).stdout
+
+
+def test_the_table_of_stages_is_that_of_dvc_yaml(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same names, folders read and folders written, by DVC's own reading of dvc.yaml."""
+    from dvc.repo import Repo
+
+    monkeypatch.chdir(workspace)  # DVC names stages as seen from the working directory
+    with Repo(str(workspace)) as repo:
+        found = {
+            stage.addressing: (
+                {dep.def_path for dep in stage.deps if dep.def_path not in {"params.yaml", "gates.yaml"}},
+                {out.def_path for out in stage.outs},
+            )
+            for stage in repo.index.stages
+            if stage.addressing != "data.dvc"
+        }
+    assert set(found) == set(stages())
+    for name, stage in stages().items():
+        deps, outs = found[name]
+        assert {one for one in deps if not one.endswith("manifest.json")} == set(stage.inputs), name
+        assert all(one == stage.output or one.startswith(f"{stage.output}/") for one in outs), name
+
+
+def test_a_stage_is_done_then_unchanged_and_dvc_agrees(workspace: Path) -> None:
+    """After the first run, `dvc repro` of the stage has nothing to do."""
+    ledger = Ledger(workspace)
+    assert ledger.run("scrape").how == "done"
+    assert ledger.run("scrape").how == "unchanged"
+    assert "didn't change, skipping" in dvc(workspace, "repro", "--single-item", "scrape")
+
+
+def test_what_was_seen_before_is_restored_and_is_never_stale(workspace: Path) -> None:
+    """Seed 1, seed 2, seed 1 again: the third is restored, with the first one's bytes, not the second's."""
+
+    def generation() -> dict[str, bytes]:
+        return {path.name: path.read_bytes() for path in (workspace / "generations/validate").iterdir()}
+
+    ledger, found = Ledger(workspace), []
+    for seed, how in ((1, "done"), (2, "done"), (1, "restored")):
+        set_value(workspace, ["seed"], seed)
+        ledger.run("scrape")
+        assert ledger.run("validate").how == how
+        found.append(generation())
+    assert found[0] == found[2] != found[1]
+    assert Ledger(workspace).run("validate").how == "unchanged"
+
+
+def test_a_changed_input_is_not_taken_for_a_known_one(workspace: Path) -> None:
+    """One more picture in data/ runs scrape again: no false hit in the run cache."""
+    ledger = Ledger(workspace)
+    ledger.run("scrape")
+    (workspace / "data/unlabelled/0.png").rename(workspace / "data/unlabelled/renamed.png")
+    assert ledger.track_data()
+    assert ledger.run("scrape").how == "done"
+
+
+def test_outputs_that_were_changed_by_hand_are_put_back(workspace: Path) -> None:
+    """As `dvc repro` would."""
+    ledger = Ledger(workspace)
+    ledger.run("scrape")
+    manifest = workspace / "generations/scrape/manifest.json"
+    before = manifest.read_bytes()
+    manifest.write_text("{}")
+    assert ledger.run("scrape").how == "restored"
+    assert manifest.read_bytes() == before
+
+
+def test_a_failed_gate_records_nothing_and_keeps_the_rows_in_quarantine(workspace: Path) -> None:
+    """The last good generation stays, dvc.lock stays, and the error says where the rows are."""
+    ledger = Ledger(workspace)
+    ledger.run("scrape")
+    lock, rows = (workspace / "dvc.lock").read_bytes(), workspace / "generations/scrape"
+    kept = {path.name: path.read_bytes() for path in rows.iterdir()}
+    (workspace / "gates.yaml").write_text("scrape: [expect_table_row_count_to_be_between: {min_value: 1000}]\n")
+    with pytest.raises(GateFailed, match=r"observed 53; expected min_value=1000") as caught:
+        ledger.run("scrape")
+    assert (workspace / "dvc.lock").read_bytes() == lock
+    assert {path.name: path.read_bytes() for path in rows.iterdir()} == kept
+    (quarantined,) = (workspace / "quarantine").iterdir()
+    assert quarantined.name in str(caught.value)
+    assert (quarantined / "part-00000.parquet").exists()
+
+
+def test_missing_data_comes_back_from_the_cache(workspace: Path) -> None:
+    """data/ deleted: it is checked out; deleted with its stored copy: the error says what to do."""
+    import shutil
+
+    ledger = Ledger(workspace)
+    shutil.rmtree(workspace / "data")
+    assert ledger.track_data()
+    assert (workspace / "data/labelled/disc/0.png").exists()
+    shutil.rmtree(workspace / "data")
+    shutil.rmtree(workspace / ".dvc/cache")
+    with pytest.raises(InputError, match="dvc pull"):
+        Ledger(workspace).track_data()

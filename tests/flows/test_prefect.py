@@ -1,0 +1,113 @@
+"""A real Prefect server and a real browser: the run, its stages and artifacts are there to see; a schedule is served."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+pytestmark = pytest.mark.slow
+BIN = Path(sys.executable).parent
+
+
+def wait_for(check: Any, seconds: float = 90) -> Any:
+    """What `check` gives as soon as it gives anything."""
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        try:
+            if found := check():
+                return found
+        except (OSError, httpx.HTTPError):
+            pass
+        time.sleep(0.5)
+    raise AssertionError(f"not within {seconds} s")
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[dict[str, str]]:
+    """`prefect server start` on a free port with a database of its own; gives the environment of its clients."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    api = f"http://127.0.0.1:{port}/api"
+    env = {
+        **os.environ,
+        "PATH": f"{BIN}:{os.environ['PATH']}",
+        "PREFECT_HOME": str(tmp_path / "home"),
+        "PREFECT_API_URL": api,
+    }
+    env["PREFECT_UI_API_URL"] = api
+    command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
+    process = subprocess.Popen(
+        command, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    )
+    try:
+        wait_for(lambda: urllib.request.urlopen(f"{api}/health", timeout=2).status == 200)
+        yield env
+    finally:
+        os.killpg(process.pid, signal.SIGTERM)
+        process.wait(timeout=30)
+
+
+def test_the_ui_shows_the_run_with_its_stages_and_artifacts(server: dict[str, str], workspace: Path) -> None:
+    """By the API, and in Chromium on the run's own page."""
+    from playwright.sync_api import expect, sync_playwright
+
+    subprocess.run(["seedling", "run", "-w", workspace], env=server, check=True, capture_output=True, timeout=600)
+    api = server["PREFECT_API_URL"]
+    (run,) = httpx.post(f"{api}/flow_runs/filter", json={}).json()
+    assert run["state"]["type"] == "COMPLETED"
+    tasks = {one["name"] for one in httpx.post(f"{api}/task_runs/filter", json={}).json()}
+    assert tasks >= {"scrape", "validate", "augment", "synthesize", "train@0", "pseudo_label@1", "train@1", "evaluate"}
+    artifacts = {one["key"] for one in httpx.post(f"{api}/artifacts/filter", json={}).json()}
+    assert artifacts >= {"scrape-rows", "scrape-gate", "train-0-rows", "evaluate-gate", "result"}
+    browser_path = shutil.which("chromium")
+    assert browser_path, "Chromium is needed: apt-get install chromium"
+    with sync_playwright() as playwright:
+        options = ["--no-sandbox", "--disable-quic", "--no-first-run", "--disable-background-networking"]
+        browser = playwright.chromium.launch(executable_path=browser_path, args=options)
+        page = browser.new_page(viewport={"width": 1280, "height": 1000})
+        page.goto(f"{api.removesuffix('/api')}/runs/flow-run/{run['id']}")
+        expect(page.get_by_text(run["name"]).first).to_be_visible(timeout=60_000)
+        page.get_by_role("tab", name="Artifacts").click()
+        expect(page.get_by_text("scrape-rows").first).to_be_visible(timeout=60_000)
+        page.screenshot(path=workspace / "ui.png")
+        browser.close()
+
+
+def test_a_schedule_is_served_and_runs(server: dict[str, str], workspace: Path) -> None:
+    """`seedling serve` makes a deployment with the cron schedule; a run that it is asked for completes."""
+    command = ["seedling", "serve", "--cron", "0 6 * * *", "--name", "shapes", "-w", str(workspace)]
+    process = subprocess.Popen(
+        command, env=server, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
+    )
+    api = server["PREFECT_API_URL"]
+    try:
+        (deployment,) = wait_for(lambda: httpx.post(f"{api}/deployments/filter", json={}).json())
+        assert deployment["name"] == "shapes"
+        assert deployment["schedules"][0]["schedule"]["cron"] == "0 6 * * *"
+        asked = httpx.post(
+            f"{api}/deployments/{deployment['id']}/create_flow_run", json={"state": {"type": "SCHEDULED"}}
+        )
+        made = asked.json()["id"]
+
+        def ended() -> str | None:
+            state = httpx.get(f"{api}/flow_runs/{made}").json()["state"]["type"]
+            return state if state in {"COMPLETED", "FAILED", "CRASHED"} else None
+
+        assert wait_for(ended, 300) == "COMPLETED"
+        assert (workspace / "reports/metrics.json").exists()
+    finally:
+        os.killpg(process.pid, signal.SIGINT)
+        process.wait(timeout=30)

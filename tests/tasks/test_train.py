@@ -1,0 +1,141 @@
+"""train: lineages that never see what they are judged by, and the verdict."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tasks.params import TrainParams
+from tasks.statistics import fit_temperature
+from tasks.train.choice import Judged, choose
+from tasks.train.cross_validation import Candidate, Predictions
+from tasks.train.rows import NO_FOLD, TrainingRows, pool_half
+from tasks.train.verdict import judge
+
+PARAMS = TrainParams(bootstrap_draws=1000)
+
+
+def chances(right: np.ndarray, sure: float = 0.9) -> np.ndarray:
+    """Two-class probabilities of rows whose true class is 0: `sure` where right, 1 - sure where not."""
+    own = np.where(right, sure, 1 - sure)
+    return np.stack([own, 1 - own], axis=1)
+
+
+def verdict(old: np.ndarray, new: np.ndarray, changed: float = 0.5, last: bool = False) -> object:
+    many = len(old)
+    return judge(
+        1,
+        0,
+        old,
+        new,
+        np.zeros(many, dtype=np.int64),
+        np.arange(many).astype(str),
+        changed_share=changed,
+        last=last,
+        params=PARAMS,
+        seed=0,
+    )
+
+
+RIGHT = np.arange(100) < 80
+
+
+def test_a_round_that_loses_rows_is_rejected_and_rolled_back() -> None:
+    """72 right where 80 were: worse with probability near one, so round 0 stays."""
+    found = verdict(chances(RIGHT), chances(np.arange(100) < 72))
+    assert (found.decision, found.accepted_round, found.stop) == ("rejected", 0, True)
+    assert found.accuracy.value == pytest.approx(-0.08)
+    assert "-8.0 points" in found.reason
+
+
+def test_a_round_that_gains_rows_is_accepted_and_the_loop_goes_on() -> None:
+    """88 right where 80 were."""
+    found = verdict(chances(RIGHT), chances(np.arange(100) < 88))
+    assert (found.decision, found.accepted_round, found.stop) == ("accepted", 1, False)
+
+
+def test_the_same_rows_right_with_much_worse_chances_is_rejected() -> None:
+    """No gain in accuracy, and surely a higher log-loss."""
+    found = verdict(chances(RIGHT, 0.9), chances(RIGHT, 0.999))
+    assert found.decision == "rejected"
+    assert "log-loss" in found.reason
+
+
+def test_the_loop_stops_when_the_pools_labels_no_longer_change_or_rounds_end() -> None:
+    """Accepted, and stopped with the reason."""
+    assert verdict(chances(RIGHT), chances(RIGHT), changed=0.005).stop
+    assert "converged" in verdict(chances(RIGHT), chances(RIGHT), changed=0.005).reason
+    assert "last round" in verdict(chances(RIGHT), chances(RIGHT), last=True).reason
+
+
+def table() -> TrainingRows:
+    """Four labelled rows in folds 0 and 1, a child of each, a template row, four pool rows."""
+    ingredient = np.array(["collected"] * 4 + ["augment"] * 4 + ["synthesize"] + ["pool"] * 4)
+    fold = np.array([0, 0, 1, 1, 0, 0, 1, 1, NO_FOLD, NO_FOLD, NO_FOLD, NO_FOLD, NO_FOLD])
+    targets = np.zeros((13, 2))
+    targets[:9, 0] = 1
+    lineage_labels = np.full((13, 3), -1)
+    lineage_labels[9:] = [[1, 0, 1], [1, -1, 1], [-1, 0, 0], [1, 1, 1]]
+    return TrainingRows(
+        ids=np.arange(13).astype(str),
+        ingredient=ingredient,
+        fold=fold,
+        targets=targets,
+        weights=np.ones(13),
+        human=ingredient == "collected",
+        groups=np.arange(13).astype(str),
+        half=np.array([0] * 9 + [0, 1, 0, 1]),
+        lineage_labels=lineage_labels,
+        pseudo_weights=np.full(13, 0.5),
+    )
+
+
+def test_a_folds_lineage_sees_neither_its_rows_nor_their_children() -> None:
+    """Lineage 0 learns from fold 1, its children, templates, and its own half's pseudo-labels as lineage 0 made them."""
+    chosen, targets, weights = table().of_lineage(0, 0, 0, ("collected", "augment", "synthesize"))
+    assert chosen.tolist() == [2, 3, 6, 7, 8, 9]
+    assert targets[-1].tolist() == [0, 1]
+    assert weights[-1] == 0.5
+
+
+def test_each_half_of_the_pool_has_its_own_model() -> None:
+    """Half 1 learns from rows 10 and 12 alone; lineage 1 has refused row 10."""
+    assert table().of_lineage(0, 0, 1, ("collected",))[0].tolist() == [2, 3, 10, 12]
+    assert table().of_lineage(1, 1, 1, ("collected",))[0].tolist() == [0, 1, 12]
+
+
+def test_the_final_lineage_sees_every_fold() -> None:
+    """No row is held out from the model that is kept."""
+    assert table().of_lineage(None, 2, 0, ("collected",))[0].tolist() == [0, 1, 2, 3, 9, 11]
+
+
+def test_halves_are_about_equal_and_depend_on_the_group_alone() -> None:
+    """Near-duplicates are in one half; of 1000 groups about 500 are in each."""
+    halves = [pool_half(f"g{n}", 0) for n in range(1000)]
+    assert 440 < sum(halves) < 560
+    assert halves[:5] == [pool_half(f"g{n}", 0) for n in range(5)]
+
+
+def test_the_choice_is_the_smallest_log_loss_of_learners_and_ensemble() -> None:
+    """A learner that is always right beats one that guesses, and the two together."""
+    truth = np.arange(60) % 2
+    sure, guess = 4 * np.eye(2)[truth], np.random.default_rng(0).normal(size=(60, 2))
+    judged = Judged(truth, np.arange(60), np.arange(60).astype(str))
+    nothing = np.zeros((0, 2))
+    trained = {
+        Candidate("svm", ("collected",)): Predictions(sure, nothing, np.zeros((1, 0, 2))),
+        Candidate("random_forest", ("collected",)): Predictions(guess, nothing, np.zeros((1, 0, 2))),
+    }
+    found = choose(trained, judged)
+    assert [member.learner for member in found.members] == ["svm"]
+    assert found.temperatures[0] == fit_temperature(sure, truth)
+
+
+def test_verdicts_are_plain_json(tmp_path: Path) -> None:
+    """As verdict.json holds them."""
+    known = json.loads(json.dumps(verdict(chances(RIGHT), chances(RIGHT)).as_json()))
+    assert set(known) >= {"round", "decision", "stop", "reason", "accepted_round", "accuracy", "log_loss", "rows"}
+    assert set(known["accuracy"]) == {"value", "low", "high", "probability_worse"}
