@@ -114,6 +114,7 @@ def conclude(workspace: Path, outcomes: list[Outcome]) -> None:
     if changed:
         name = runtime.flow_run.name or "run"
         record_run(workspace, name, outcomes)
+        open_ledger(workspace).sort_lock()
         if any(one.how == "done" for one in outcomes):
             data_docs = build_data_docs(documents)
         open_ledger(workspace).save_experiment(name)

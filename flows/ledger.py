@@ -23,13 +23,15 @@ from dvc.api import DVCFileSystem
 from dvc.exceptions import CheckoutError, ConfirmRemoveError, DvcException
 from dvc.lock import LockError
 from dvc.repo import Repo, lock_repo
+from dvc.rwlock import rwlock
 from dvc.scm import CloneError, RevError
 from dvc.stage.cache import RunCacheNotFoundError
+from dvc.utils.serialize import dump_yaml, load_yaml
 
 from tasks.errors import InputError, SeedlingError, WorkspaceBusy
 from tasks.gates import warm_up
 from tasks.progress import Progress, silent
-from tasks.stages import Stage, check_inputs, find, run_stage, summary
+from tasks.stages import Stage, check_inputs, find, run_stage, stages, summary
 
 How = Literal["unchanged", "restored", "done"]
 Watch = Callable[[str], AbstractContextManager[Progress]]  # stage name → where its progress goes
@@ -86,7 +88,8 @@ class Ledger:
         with self.watch(name) as progress:
             if how == "done":
                 warm_up()
-                run_stage(stage, self.workspace, progress)
+                with self._reserved(stage):
+                    run_stage(stage, self.workspace, progress)
                 with self._operation() as repo:
                     repo.commit(stage.name, force=True)
         outcome = Outcome(name, how, time.perf_counter() - began, summary(stage, self.workspace))
@@ -152,6 +155,29 @@ class Ledger:
                 return dict.fromkeys(paths)
 
     @contextmanager
+    def _reserved(self, stage: Stage) -> Iterator[None]:
+        """While the stage works, DVC commands of other processes find its folders busy, as they do in `dvc repro`."""
+        inputs, output = ([str(self.workspace / one) for one in group] for group in (stage.inputs, (stage.output,)))
+        with self._operation() as repo:  # DVC's file of who reads and writes what is not made for threads
+            busy = rwlock(repo.tmp_dir, repo.fs, f"seedling {stage.name}", inputs, output, False)
+            busy.__enter__()
+        try:
+            yield
+        finally:
+            with self._operation():
+                busy.__exit__(None, None, None)
+
+    def sort_lock(self) -> None:
+        """Brings dvc.lock's entries into the line's order: which of two parallel stages ended first says nothing."""
+        path = self.workspace / "dvc.lock"
+        with self._operation():
+            found = load_yaml(path)
+            place = {name: number for number, name in enumerate(stages())}
+            ordered = sorted(found["stages"], key=lambda name: (place.get(name, len(place)), name))
+            if ordered != list(found["stages"]):
+                dump_yaml(path, {**found, "stages": {name: found["stages"][name] for name in ordered}})
+
+    @contextmanager
     def _operation(self, *, locked: bool = True) -> Iterator[Repo]:
         try:
             with self._lock, _inside(self.workspace), lock_repo(self._repo) if locked else nullcontext():
@@ -161,7 +187,12 @@ class Ledger:
                 f"Another dvc command is at work in {self.workspace}: wait for it, then run again."
             ) from error
         except DvcException as error:
-            raise SeedlingError(f"DVC: {error}. `dvc status` and `dvc doctor` tell more.") from error
+            said = str(error).rstrip(".")
+            if "are missing from" in said:
+                raise InputError(
+                    f"{said}: put the section back, even an empty one (`validate: {{}}`, `validate: []`)."
+                ) from error
+            raise SeedlingError(f"DVC: {said}. `dvc status` and `dvc doctor` tell more.") from error
 
 
 def _open(workspace: Path) -> Repo:
@@ -170,10 +201,13 @@ def _open(workspace: Path) -> Repo:
             f"{workspace} is no Seedling workspace (it has no .dvc): make one with `seedling init DIR --images PATH`, "
             "or name another with --workspace."
         )
+    for name in ("dvc.yaml", "gates.yaml"):
+        if not (workspace / name).is_file():
+            raise InputError(f"{workspace / name} is missing: `git checkout -- {name}` brings it back.")
     try:
         return Repo(str(workspace), _wait_for_lock=True)
     except DvcException as error:
-        raise InputError(f"DVC cannot open {workspace}: {error}") from error
+        raise InputError(f"DVC cannot open {workspace}: {error}. Is its .git still there?") from error
 
 
 def create_repository(folder: Path) -> None:

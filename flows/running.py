@@ -55,7 +55,7 @@ def _raise_of(state: object) -> None:
         raise
     except Exception as error:
         raise SeedlingError(
-            f"The run broke off: {type(error).__name__}: {error}. `seedling run --debug` shows where."
+            f"The run broke off: {type(error).__name__}: {str(error).rstrip('.')}. `seedling run --debug` shows where."
         ) from error
 
 

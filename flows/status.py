@@ -39,8 +39,7 @@ def show_status(workspace: Path) -> None:
     if metrics.is_file():
         console.print(f"\n{headline(json.loads(metrics.read_text(encoding='utf-8')))}", highlight=False)
     if past := runs(workspace):
-        console.print(
-            f"{len(past)} runs, the last one {past[-1].name}, ended {past[-1].record['ended']}", highlight=False
-        )
+        many = "1 run" if len(past) == 1 else f"{len(past)} runs"
+        console.print(f"{many}, the last one {past[-1].name}, ended {past[-1].record['ended']}", highlight=False)
     if any(state != "up to date" for state in states.values()):
         console.print("`seedling run` brings all of it up to date.")

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import sys
 from importlib.resources import files
 from pathlib import Path
 from typing import Literal
 
 from flows.ledger import create_repository
 from tasks.errors import InputError, SeedlingError
-from tasks.scrape.folder import ROOTS
-from tasks.scrape.table import SUFFIXES
+from tasks.params import FolderSource, TableSource, load
+from tasks.scrape.folder import read_folder
+from tasks.scrape.table import SUFFIXES, read_table
 
 IDENTITY = ("-c", "user.name=seedling", "-c", "user.email=seedling@localhost")
 
@@ -24,16 +26,44 @@ def make_workspace(folder: Path, source: Path, modality: Literal["image", "text"
     """
     _check(folder, source)
     listed = _sources(source, modality)
-    folder.mkdir(parents=True, exist_ok=True)
+    beside = folder.with_name(f".{folder.name}.new")  # renamed at the end: a failure leaves nothing behind
     try:
-        _copy(source, folder / "data")
-        _write_files(folder, modality, listed)
-        _track(folder)
-    except PermissionError as error:
-        raise SeedlingError(
-            f"There is no permission to write {error.filename or folder}: choose another folder."
-        ) from error
+        shutil.rmtree(beside, ignore_errors=True)
+        beside.mkdir(parents=True)
+        _copy(source, beside / "data")
+        _write_files(beside, modality, listed)
+        _try_sources(beside, source)
+        _track(beside)
+        if folder.exists():
+            folder.rmdir()
+        beside.replace(folder)
+    except (OSError, shutil.Error, UnicodeEncodeError) as error:
+        raise SeedlingError(f"{folder} could not be made: {_first_line(error)}. Mend that, then run again.") from error
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
     return folder
+
+
+def _first_line(error: Exception) -> str:
+    """Shutil collects errors as (from, to, why); the first one says enough."""
+    if isinstance(error, shutil.Error) and error.args and isinstance(error.args[0], list):
+        return str(error.args[0][0][-1])
+    return str(error)
+
+
+def _try_sources(workspace: Path, source: Path) -> None:
+    """Reads the first item of each source. Raises InputError where a table has no such column, or nothing is there."""
+    params, data = load(workspace), workspace / "data"
+    for one in params.scrape.sources:
+        try:
+            if isinstance(one, TableSource):
+                next(read_table(one, data, params.modality, sys.maxsize))
+            elif isinstance(one, FolderSource):
+                next(read_folder(one, data, params.modality, sys.maxsize))
+        except InputError as error:
+            raise InputError(
+                str(error).replace(str(data.resolve()), str(source.parent if source.is_file() else source))
+            ) from error
 
 
 def _check(folder: Path, source: Path) -> None:
@@ -62,15 +92,13 @@ def _sources(source: Path, modality: str) -> list[str]:
         found.insert(0, "{kind: folder, path: .}")
     if not found:
         wanted = "pictures in <class>/ folders" if modality == "image" else "a table, or .txt files in <class>/ folders"
-        raise InputError(
-            f"{source} holds neither {wanted}, nor {' or '.join(sorted(set(ROOTS) & {'labelled', 'unlabelled'}))}."
-        )
+        raise InputError(f"{source} holds neither {wanted}, nor labelled/ and unlabelled/ folders with such.")
     return found
 
 
 def _copy(source: Path, data: Path) -> None:
     if source.is_dir():
-        shutil.copytree(source, data)
+        shutil.copytree(source, data, ignore_dangling_symlinks=True)
     else:
         data.mkdir()
         shutil.copy2(source, data / source.name)

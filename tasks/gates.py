@@ -178,7 +178,15 @@ def _expectation(kind: str, name: str, arguments: Mapping[str, Any]) -> Any:
     try:
         return make(**{"severity": "critical", **arguments})
     except (ValueError, TypeError) as error:
-        raise InputError(f"gates.yaml: {kind}: {name}: {' '.join(str(error).split())}") from error
+        raise InputError(f"gates.yaml: {kind}: {name}: {_short(error)}") from error
+
+
+def _short(error: Exception) -> str:
+    """What pydantic says, an argument once, without its types' inner names."""
+    if not hasattr(error, "errors"):
+        return str(error)
+    said = {".".join(str(step) for step in one["loc"]): one["msg"] for one in reversed(error.errors())}
+    return "; ".join(f"'{where}': {what}" for where, what in said.items())
 
 
 def _run(stage: str, expectations: list[Any], rows: pd.DataFrame, documents: Path) -> list[Any]:
@@ -241,8 +249,10 @@ def _as_check(name: str, arguments: Mapping[str, Any], result: Any) -> Check:
     raised = (result.exception_info or {}).get("exception_message")
     if raised:
         observed = f"could not be judged: {raised}"
-    elif "observed_value" in found:
+    elif found.get("observed_value") is not None:
         observed = str(_plain(found["observed_value"]))
+    elif "missing" in str(found.get("details", "")):
+        observed = str(found["details"])
     else:
         observed = f"{found.get('unexpected_count', 0)} of {found.get('element_count', 0)} rows unexpected"
         if some := found.get("partial_unexpected_list"):

@@ -223,8 +223,15 @@ def set_value(workspace: Path, keys: Sequence[str], value: Any) -> None:
         section = section[key]
     if section.get(keys[-1]) != value:
         section[keys[-1]] = value
-        with path.open("w", encoding="utf-8") as file:
-            yaml.dump(values, file)
+        beside = path.with_suffix(".yaml.new")  # renamed into place, so that no kill leaves half a file
+        try:
+            with beside.open("w", encoding="utf-8") as file:
+                yaml.dump(values, file)
+            beside.replace(path)
+        except OSError as error:
+            raise InputError(
+                f"{path} cannot be written ({error.strerror}): change its owner or mode, or free space."
+            ) from error
 
 
 def _explain(path: Path, error: ValidationError) -> str:

@@ -236,9 +236,13 @@ def _publish(partial: Path, output: Path, *, whole: bool) -> None:
             _publish(made, output / made.name, whole=True)
         return
     output.parent.mkdir(parents=True, exist_ok=True)
-    if output.is_dir():
-        shutil.rmtree(output)
+    if not output.is_dir():
+        partial.replace(output)
+        return
+    old = partial.with_name(f"{partial.name}.old")  # aside first: two renames, so that no kill leaves half a folder
+    output.replace(old)
     partial.replace(output)
+    shutil.rmtree(old)
 
 
 def _explained(error: OSError, stage: Stage) -> Exception:

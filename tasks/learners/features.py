@@ -161,6 +161,10 @@ class TextFeatures:
     def transform(self, payloads: Iterable[bytes | str]) -> Inputs:
         """The features of further texts."""
         texts = [str(one) for one in payloads]
+        if not texts:  # scikit-learn wants a row at least
+            return Inputs(
+                sparse.csr_matrix((0, len(self.words.vocabulary_) + len(self.characters.vocabulary_)), dtype=np.float32)
+            )
         halves = [vectorizer.transform(texts) for vectorizer in (self.words, self.characters)]
         return Inputs(sparse.csr_matrix(sparse.hstack(halves) / np.float32(np.sqrt(2))))
 

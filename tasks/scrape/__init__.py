@@ -47,9 +47,11 @@ def scrape(params: ScrapeParams, facts: Facts, *, data: Path, output: Path, prog
 
 def _items(params: ScrapeParams, facts: Facts, data: Path, progress: Progress) -> Iterator[Item]:
     limit = int(params.max_megabytes * 2**20)
+    sites = [source.saved_site for source in params.sources if isinstance(source, CrawlSource) and source.saved_site]
+    elsewhere = frozenset((data / site).resolve() for site in sites)
     for source in params.sources:
         if isinstance(source, FolderSource):
-            yield from read_folder(source, data, facts.modality, limit)
+            yield from read_folder(source, data, facts.modality, limit, elsewhere)
         elif isinstance(source, CrawlSource):
             yield from crawl(source, data, progress)
         else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from tasks.errors import InputError
@@ -27,27 +28,37 @@ ROOTS = {
 TEXT_SUFFIXES = frozenset({".txt"})
 
 
-def read_folder(source: FolderSource, data: Path, modality: Modality, max_bytes: int) -> Iterator[Item]:
-    """The folder's items, by split and path. Raises InputError where there is no such folder or nothing in it."""
+def read_folder(
+    source: FolderSource, data: Path, modality: Modality, max_bytes: int, elsewhere: frozenset[Path] = frozenset()
+) -> Iterator[Item]:
+    """The folder's items, by split and path. Raises InputError where there is no such folder or nothing in it.
+
+    elsewhere: folders that belong to other sources. Where one folder is named like a split, those that are not are
+    rejected file by file, so that a class called 'test' does not make the others vanish.
+    """
     root = inside(data, source.path)
     if not root.is_dir():
         raise InputError(f"{root} is no folder: put pictures in {data}/labelled/<class>/ and {data}/unlabelled/.")
     found = False
-    for item in _items(root, data.resolve(), modality, max_bytes):
+    for item in _items(root, data.resolve(), modality, max_bytes, elsewhere):
         found = True
         yield item
     if not found:
         raise InputError(f"{root} holds no files: put pictures in {root}/labelled/<class>/ and {root}/unlabelled/.")
 
 
-def _items(root: Path, data: Path, modality: Modality, max_bytes: int) -> Iterator[Item]:
-    tops = sorted(top for top in root.iterdir() if top.is_dir() and not top.name.startswith("."))
+def _items(root: Path, data: Path, modality: Modality, max_bytes: int, elsewhere: frozenset[Path]) -> Iterator[Item]:
+    folders = sorted(top for top in root.iterdir() if top.is_dir() and not top.name.startswith("."))
+    tops = [top for top in folders if top.resolve() not in elsewhere]
     known = [(top, ROOTS[top.name]) for top in tops if top.name in ROOTS]
     if not known:  # an ImageFolder as it stands: every folder is a class
         known = [(root, "train")]
     for top, split in known:
         for path in _files(top):
             yield _item(path, top, split, data, modality, max_bytes)
+    for top in [top for top in tops if known[0][0] != root and top.name not in ROOTS]:
+        for path in _files(top):
+            yield replace(_item(path, top, "pool", data, modality, max_bytes), reason="outside_known_folders")
 
 
 def _files(top: Path) -> Iterator[Path]:

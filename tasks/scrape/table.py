@@ -49,11 +49,11 @@ def read_table(source: TableSource, data: Path, modality: Modality, max_bytes: i
     except UnicodeDecodeError as error:
         raise InputError(
             f"{path} is not {source.encoding} (byte 0x{error.object[error.start]:02x} near row {number + 1}): convert it, "
-            "or set `encoding: latin-1` (or cp1252) for this source in params.yaml."
+            "or set its encoding for this source in params.yaml, such as `encoding: latin-1`, cp1252 or utf-16."
         ) from error
     except (csv.Error, pa.ArrowInvalid) as error:
         raise InputError(
-            f"{path} cannot be read near row {number + 1}: {error}. Mend or re-export the file."
+            f"{path} cannot be read near row {number + 1}: {str(error).rstrip('.')}. Mend or re-export the file."
         ) from error
     if number == 0:
         raise InputError(f"{path} holds no rows.")
@@ -71,7 +71,9 @@ def _records(path: Path, source: TableSource, wanted: str) -> Iterator[Mapping[s
         if path.suffix.lower() == ".jsonl":
             yield from _json_lines(path, file, source, wanted)
             return
-        reader = csv.DictReader(file, delimiter="\t" if path.suffix.lower() == ".tsv" else ",", restkey=BROKEN)
+        reader = csv.DictReader(
+            file, delimiter="\t" if path.suffix.lower() == ".tsv" else ",", restkey=BROKEN, strict=True
+        )
         _check_columns(path, list(reader.fieldnames or []), source, wanted)
         for values in reader:
             yield (
@@ -105,6 +107,8 @@ def _check_columns(path: Path, columns: list[str], source: TableSource, wanted: 
         if required and column not in columns:
             near = difflib.get_close_matches(column, columns, n=1, cutoff=0.5)
             hint = f"did you mean '{near[0]}'? " if near else ""
+            if len(columns) == 1 and ";" in columns[0]:
+                hint = "it is separated by semicolons: save it with commas, or as .tsv with tabs. "
             raise InputError(
                 f"{path} has no column '{column}': {hint}It has {', '.join(columns) or 'none'}. "
                 "Name the columns in params.yaml, scrape.sources."
@@ -128,6 +132,8 @@ def _item(
     content = values.get(wanted)
     if reason is None and modality == "image":
         content, reason = _picture(content, path.parent, data, max_bytes)
+    elif reason is None and isinstance(content, (dict, list)):
+        content, reason = "", "not_a_text"
     elif reason is None:
         content, reason = (content, None) if _word(content) else ("", "empty")
     loaded: Any = content
@@ -160,9 +166,12 @@ def _picture(value: Any, folder: Path, data: Path, max_bytes: int) -> tuple[Any,
         return value, None if len(value) <= max_bytes else "too_many_bytes"
     if not value:
         return b"", "empty"
-    path = (folder / str(value)).resolve()
-    if not path.is_relative_to(data.resolve()):
-        return b"", "path_outside_data"
-    if not path.is_file():
+    try:
+        path = (folder / str(value)).resolve()
+        if not path.is_relative_to(data.resolve()):
+            return b"", "path_outside_data"
+        if not path.is_file():
+            return b"", "no_such_file"
+    except (OSError, ValueError):  # a name too long for any file system, or with a NUL
         return b"", "no_such_file"
     return path.read_bytes, None if path.stat().st_size <= max_bytes else "too_many_bytes"

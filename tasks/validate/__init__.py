@@ -18,7 +18,7 @@ from tasks.errors import InputError
 from tasks.generation import GenerationWriter, read_manifest, stream
 from tasks.params import Facts, ValidateParams
 from tasks.progress import Progress, silent
-from tasks.validate.checks import Looked, look
+from tasks.validate.checks import THUMBNAIL_SIDE, Looked, look
 from tasks.validate.duplicates import clusters, near_duplicate_images, near_duplicate_texts
 from tasks.validate.splits import assign_folds, carve_test
 
@@ -107,7 +107,7 @@ def group_near_duplicates(looked: list[Looked], params: ValidateParams, facts: F
         pairs = near_duplicate_texts([str(one.near_key) for one in rows])
     else:
         hashes = np.array([one.near_key for one in rows], dtype=np.uint64)
-        thumbnails = np.array([one.thumbnail for one in rows], dtype=np.uint8).reshape(len(rows), -1)
+        thumbnails = np.array([one.thumbnail for one in rows], dtype=np.uint8).reshape(len(rows), THUMBNAIL_SIDE**2 * 3)
         pairs = near_duplicate_images(
             hashes, thumbnails, bits=params.near_duplicate_bits, difference=params.near_duplicate_difference
         )
@@ -140,13 +140,19 @@ def reject_small_classes(looked: list[Looked], min_class_rows: int) -> list[str]
         found = ", ".join(f"'{label}' ({len(members)})" for label, members in sorted(groups.items())) or "none"
         raise InputError(
             f"At least two classes with {min_class_rows} different labelled rows each are needed; found: {found}. "
-            "Add labelled rows in data/ (labelled/<class>/, or the label column)."
+            f"Of {len(looked)} rows {_why_rejected(looked)}. "
+            "Add labelled rows in data/ (labelled/<class>/, or the label column), or mend those."
         )
     known = set(classes)
     for one in usable(looked):
         if one.row.label and one.row.label not in known:
             one.reason = "class_too_small" if one.row.label in groups else "class_not_in_training"
     return classes
+
+
+def _why_rejected(looked: list[Looked]) -> str:
+    reasons = Counter(one.reason for one in looked if one.reason)
+    return ", ".join(f"{rows} are rejected as {reason}" for reason, rows in reasons.most_common()) or "none is rejected"
 
 
 def carve_test_rows(looked: list[Looked], params: ValidateParams, seed: int) -> int:

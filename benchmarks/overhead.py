@@ -1,0 +1,156 @@
+"""The line's overhead: what `seedling run` takes beyond its stages' own work, and what it takes when nothing changed.
+
+    python benchmarks/overhead.py [--repeats 3]
+
+Stages' own work is what each stage's function takes when it is called alone, one after the other, in one process that
+has imported everything (tasks.stages, without gate and ledger), on the same workspace.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from record import Found, mean_with_interval, write
+
+BIN = Path(sys.executable).parent
+OWN_WORK = """
+import sys, time; from pathlib import Path
+import great_expectations, pandas, torch, albumentations, sklearn.svm, sklearn.ensemble  # noqa
+from tasks.params import load; from tasks.stages import stages, _publish
+from tasks.progress import silent
+workspace, total = Path(sys.argv[1]), 0.0
+params = load(workspace)
+for stage in stages().values():
+    partial = workspace / ".seedling" / "partial" / stage.name
+    partial.mkdir(parents=True)
+    began = time.perf_counter()
+    stage.work(params, workspace, partial, silent)
+    total += time.perf_counter() - began
+    _publish(partial, workspace / stage.output, whole=stage.kind != "evaluate")
+print(total)
+"""
+
+
+def make_workspace(folder: Path, env: dict[str, str]) -> Path:
+    """Four classes of 10 pictures, 60 in the pool, 10 test pictures a class; quick."""
+    rng = np.random.default_rng(0)
+    means = rng.integers(0, 255, (4, 6, 6, 3))
+    for part, many in (("labelled", 10), ("test", 10), ("unlabelled", 15)):
+        for label in range(4):
+            for number in range(many):
+                small = np.clip(means[label] + rng.normal(0, 40, (6, 6, 3)), 0, 255).astype(np.uint8)
+                path = (
+                    folder
+                    / "pictures"
+                    / part
+                    / (f"class{label}" if part != "unlabelled" else "")
+                    / f"{label}-{number}.png"
+                )
+                path.parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(small).resize((32, 32)).save(path)
+    made = folder / "workspace"
+    call(["seedling", "init", made, "--images", folder / "pictures"], folder, env)
+    params = made / "params.yaml"
+    params.write_text(params.read_text().replace("effort: normal", "effort: quick"))
+    return made
+
+
+def call(command: list[object], cwd: Path, env: dict[str, str]) -> float:
+    """The seconds that the command takes."""
+    began = time.perf_counter()
+    subprocess.run([str(one) for one in command], cwd=cwd, env=env, check=True, capture_output=True)
+    return time.perf_counter() - began
+
+
+@contextmanager
+def server(env: dict[str, str]) -> Iterator[dict[str, str]]:
+    """A running Prefect server; gives the environment of its clients."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
+    process = subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        for _ in range(120):
+            try:
+                urllib.request.urlopen(f"http://127.0.0.1:{port}/api/health", timeout=1)
+                break
+            except OSError:
+                time.sleep(0.5)
+        yield {**env, "PREFECT_API_URL": f"http://127.0.0.1:{port}/api"}
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def once(seconds: dict[str, list[float]]) -> None:
+    """Measures each once, in a folder and a Prefect home of their own."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        env = {**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}", "PREFECT_HOME": str(folder / "prefect")}
+        made = make_workspace(folder, env)
+        alone = folder / "alone"
+        shutil.copytree(made, alone)
+        whole = call(["seedling", "run"], made, env)
+        done = subprocess.run(
+            [sys.executable, "-c", OWN_WORK, str(alone)], env=env, check=True, capture_output=True, text=True
+        )
+        seconds["overhead of `seedling run`, cold, temporary server"].append(whole - float(done.stdout))
+        seconds["stages' own work"].append(float(done.stdout))
+        seconds["`seedling run`, nothing changed, temporary server"].append(call(["seedling", "run"], made, env))
+        seconds["`dvc repro`, nothing changed"].append(call(["dvc", "repro"], made, env))
+        seconds["`dvc status`, nothing changed"].append(call(["dvc", "status"], made, env))
+        seconds["`seedling --help`"].append(call(["seedling", "--help"], made, env))
+        with server(env) as running:
+            call(["seedling", "run"], made, running)
+            seconds["`seedling run`, nothing changed, running server"].append(call(["seedling", "run"], made, running))
+
+
+def main() -> None:
+    """Writes results/overhead.csv."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--repeats", type=int, default=3)
+    given = parser.parse_args()
+    names = [
+        "overhead of `seedling run`, cold, temporary server",
+        "stages' own work",
+        "`seedling run`, nothing changed, temporary server",
+        "`seedling run`, nothing changed, running server",
+        "`dvc repro`, nothing changed",
+        "`dvc status`, nothing changed",
+        "`seedling --help`",
+    ]
+    seconds: dict[str, list[float]] = {name: [] for name in names}
+    for _ in range(given.repeats):
+        once(seconds)
+    command = f"python benchmarks/overhead.py --repeats {given.repeats}"
+    found = [
+        Found(
+            "140 pictures, quick",
+            "Seedling" if "dvc" not in name else "DVC alone",
+            name,
+            *mean_with_interval(values),
+            "s",
+            len(values),
+            command,
+        )
+        for name, values in seconds.items()
+    ]
+    write("overhead", found)
+
+
+if __name__ == "__main__":
+    main()

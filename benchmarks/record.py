@@ -1,0 +1,49 @@
+"""How a benchmark writes down what it found: one CSV a benchmark, one line a number, with the command that made it."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from dataclasses import astuple, dataclass, fields
+from pathlib import Path
+
+import numpy as np
+
+RESULTS = Path(__file__).with_name("results")
+
+
+@dataclass(frozen=True)
+class Found:
+    """One number with its interval over n draws."""
+
+    setting: str
+    system: str
+    metric: str
+    value: float
+    low: float
+    high: float
+    unit: str
+    n: int
+    command: str
+
+
+def mean_with_interval(values: Sequence[float], seed: int = 0) -> tuple[float, float, float]:
+    """The mean and its 95 % bootstrap interval over draws."""
+    array = np.asarray(values, dtype=float)
+    rng = np.random.default_rng(seed)
+    means = array[rng.integers(len(array), size=(5000, len(array)))].mean(axis=1)
+    return float(array.mean()), float(np.quantile(means, 0.025)), float(np.quantile(means, 0.975))
+
+
+def write(name: str, found: Sequence[Found]) -> None:
+    """Writes results/<name>.csv and prints it."""
+    RESULTS.mkdir(exist_ok=True)
+    with (RESULTS / f"{name}.csv").open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow([field.name for field in fields(Found)])
+        for one in found:
+            writer.writerow([round(cell, 4) if isinstance(cell, float) else cell for cell in astuple(one)])
+    for one in found:
+        print(
+            f"{one.setting:28} {one.system:28} {one.metric:28} {one.value:9.4f} [{one.low:.4f}, {one.high:.4f}] {one.unit}"
+        )

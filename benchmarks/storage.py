@@ -1,0 +1,131 @@
+"""60,000 small images: import, what `dvc status` takes after, and what a generation that adds 10 % costs to store.
+
+    python benchmarks/storage.py [--rows 60000]
+
+The pictures are 28×28, in ten class folders; the 10 % that come later have later names, as a camera's or a crawler's
+files do, and 'spread' puts them between the old names instead. Beside it: the same folder under `dvc add` alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+from record import Found, write
+
+BIN = Path(sys.executable).parent
+
+
+def write_pictures(data: Path, first: int, many: int, prefix: str) -> None:
+    """`many` noise pictures over ten classes."""
+    rng = np.random.default_rng(first)
+    for label in range(10):
+        (data / "labelled" / f"c{label}").mkdir(parents=True, exist_ok=True)
+    for number in range(first, first + many):
+        small = rng.integers(0, 255, (7, 7)).astype(np.uint8)
+        path = data / "labelled" / f"c{number % 10}" / f"{prefix}{number:06d}.png"
+        cv2.imwrite(str(path), cv2.resize(small, (28, 28)))
+
+
+def call(command: list[object], cwd: Path) -> float:
+    """The seconds that the command takes."""
+    env = {**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}"}
+    began = time.perf_counter()
+    subprocess.run([str(one) for one in command], cwd=cwd, env=env, check=True, capture_output=True)
+    return time.perf_counter() - began
+
+
+def scrape_alone(workspace: Path) -> float:
+    """Peak memory in MB of the import, in a process of its own."""
+    code = (
+        "import resource, sys; from pathlib import Path\n"
+        "from tasks.params import load; from tasks.scrape import scrape\n"
+        "w = Path(sys.argv[1]); p = load(w)\n"
+        "scrape(p.scrape, p.facts, data=w / 'data', output=w / 'measured')\n"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(workspace)], check=True, capture_output=True, text=True)
+    subprocess.run(["rm", "-r", str(workspace / "measured")], check=True)
+    return float(done.stdout)
+
+
+def size(folder: Path) -> int:
+    """Bytes of all files below."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def parts(folder: Path) -> dict[str, int]:
+    """A generation's Parquet files' content hashes and sizes."""
+    import hashlib
+
+    return {hashlib.md5(path.read_bytes()).hexdigest(): path.stat().st_size for path in folder.glob("*.parquet")}  # noqa: S324
+
+
+def main() -> None:
+    """Writes results/storage.csv."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rows", type=int, default=60_000)
+    given = parser.parse_args()
+    command, found = f"python benchmarks/storage.py --rows {given.rows}", []
+    setting = f"{given.rows} pictures of 28x28"
+
+    def add(system: str, metric: str, value: float, unit: str, where: str = setting) -> None:
+        found.append(Found(where, system, metric, value, value, value, unit, 1, command))
+
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        write_pictures(folder / "pictures", 0, given.rows, "")
+        workspace = folder / "workspace"
+        add(
+            "Seedling",
+            "init: copy, git, dvc add",
+            call(["seedling", "init", workspace, "--images", folder / "pictures"], folder),
+            "s",
+        )
+        add("Seedling", "import's peak memory", scrape_alone(workspace), "MB")
+        add("Seedling", "scrape stage: import, gate, record", call(["seedling", "stage", "scrape"], workspace), "s")
+        add("Seedling", "validate stage", call(["seedling", "stage", "validate"], workspace), "s")
+        add("DVC alone", "dvc status data.dvc", call(["dvc", "status", "data.dvc"], workspace), "s")
+        add("Seedling", "dvc status scrape validate", call(["dvc", "status", "scrape", "validate"], workspace), "s")
+        generations = workspace / "generations"
+        add("Seedling", "scrape generation, bytes", float(size(generations / "scrape")), "B")
+        add("Seedling", "validate generation, bytes", float(size(generations / "validate")), "B")
+        for where, prefix in (("10 % more, later names", "z"), ("10 % more, names between", "0")):
+            before, cache = parts(generations / "scrape"), size(workspace / ".dvc/cache")
+            write_pictures(
+                workspace / "data", given.rows + (0 if prefix == "z" else given.rows), given.rows // 10, prefix
+            )
+            add(
+                "Seedling",
+                "dvc add and scrape stage again",
+                call(["seedling", "stage", "scrape"], workspace),
+                "s",
+                where,
+            )
+            add("Seedling", "validate stage again", call(["seedling", "stage", "validate"], workspace), "s", where)
+            after = parts(generations / "scrape")
+            new = sum(length for key, length in after.items() if key not in before)
+            add("Seedling", "scrape generation: share of bytes newly stored", new / sum(after.values()), "share", where)
+            add(
+                "Seedling", "added to DVC's cache in all", (size(workspace / ".dvc/cache") - cache) / 2**20, "MB", where
+            )
+            add("DVC alone", "the new pictures themselves", size_of_new(workspace, prefix) / 2**20, "MB", where)
+    add("this benchmark", "its own peak memory", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, "MB")
+    write("storage", found)
+
+
+def size_of_new(workspace: Path, prefix: str) -> int:
+    """Bytes of the pictures whose names begin with the prefix and are longer than the first ones'."""
+    return sum(path.stat().st_size for path in (workspace / "data").rglob(f"{prefix}*.png") if len(path.stem) > 6)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,104 @@
+"""What the docs say holds: the file table, the commands, the keys, the record, the tables of benchmarks."""
+
+from __future__ import annotations
+
+import csv
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from flows.command_line import app
+from tasks.generation import COLUMNS
+from tasks.params import known_keys, load
+
+PROJECT = Path(__file__).parents[1]
+README = (PROJECT / "README.md").read_text(encoding="utf-8")
+DOCS = sorted((PROJECT / "docs").glob("*.md"))
+
+
+def tracked() -> set[str]:
+    """The files that git knows."""
+    done = subprocess.run(
+        ["git", "ls-files", "-co", "--exclude-standard"], cwd=PROJECT, capture_output=True, text=True, check=True
+    )
+    return {name for name in done.stdout.splitlines() if (PROJECT / name).exists()}
+
+
+def test_the_file_table_names_what_there_is() -> None:
+    """Every row is a file or folder, and every module of the house is in a row or in a folder that is."""
+    table = README.split("## The files")[1]
+    named = re.findall(r"^\| `([^`]+)` \|", table, flags=re.MULTILINE)
+    assert len(named) > 30
+    assert [name for name in named if not (PROJECT / name).exists()] == []
+    modules = {
+        name for name in tracked() if re.fullmatch(r"(flows|tasks)/.+\.py", name) and not name.endswith("__init__.py")
+    }
+    assert {one for one in modules if not any(one == name or one.startswith(f"{name}/") for name in named)} == set()
+
+
+def test_every_command_is_in_the_readme() -> None:
+    """A command without a line in the table fails here."""
+    for command in app.registered_commands:
+        assert command.callback is not None
+        assert f"`seedling {command.callback.__name__}`" in README
+
+
+def test_every_key_is_documented() -> None:
+    """docs/params.md lists each key of params.yaml."""
+    text = (PROJECT / "docs/params.md").read_text(encoding="utf-8")
+    sections = {"scrape", "validate", "augment", "synthesize", "train", "pseudo_label", "evaluate"}
+    assert {key for key in known_keys() if key not in sections and key not in text} == set()
+
+
+def test_every_column_is_documented() -> None:
+    """docs/record.md has each column of the record."""
+    text = (PROJECT / "docs/record.md").read_text(encoding="utf-8")
+    assert [field.name for field in COLUMNS if field.name not in text] == []
+
+
+@pytest.mark.parametrize(
+    "page", [PROJECT / "README.md", PROJECT / "CONTRIBUTING.md", *DOCS], ids=lambda page: page.name
+)
+def test_links_lead_somewhere(page: Path) -> None:
+    """Relative links name files that exist."""
+    for target in re.findall(r"\]\(([^)#]+)", page.read_text(encoding="utf-8")):
+        if not target.startswith("http"):
+            assert (page.parent / target).exists(), target
+
+
+def test_make_targets_of_the_docs_exist() -> None:
+    """`make x` in any page is a target of the Makefile."""
+    targets = set(re.findall(r"^([a-z-]+):", (PROJECT / "Makefile").read_text(encoding="utf-8"), flags=re.MULTILINE))
+    for page in [PROJECT / "README.md", PROJECT / "CONTRIBUTING.md", *DOCS]:
+        for name in re.findall(r"(?:`|^)make ([a-z-]+)", page.read_text(encoding="utf-8"), flags=re.MULTILINE):
+            assert name in targets, f"{page.name}: make {name}"
+
+
+def test_the_benchmarks_page_shows_the_committed_tables() -> None:
+    """Each table of benchmarks/results is on the page, number by number."""
+    text = (PROJECT / "docs/benchmarks.md").read_text(encoding="utf-8")
+    tables = sorted((PROJECT / "benchmarks/results").glob("*.csv"))
+    assert tables
+    for path in tables:
+        with path.open(encoding="utf-8", newline="") as file:
+            for row in csv.DictReader(file):
+                assert f"| {row['metric']} | {float(row['value']):.4g} |" in text, (
+                    f"{path.name}: {row['system']} {row['metric']}"
+                )
+
+
+@pytest.mark.parametrize("name", ["dvc.yaml", "gates.yaml"])
+def test_what_init_writes_is_what_the_project_runs_itself(name: str) -> None:
+    """The embedded example's line and gates are those of every new workspace."""
+    template = (PROJECT / "flows/workspace_files" / f"{name}.template").read_text(encoding="utf-8")
+    assert (PROJECT / name).read_text(encoding="utf-8") == template
+
+
+@pytest.mark.parametrize("folder", [".", "examples/intents"])
+def test_params_files_are_short_and_load(folder: str) -> None:
+    """Under 60 lines, no unknown keys."""
+    path = PROJECT / folder
+    assert len((path / "params.yaml").read_text(encoding="utf-8").splitlines()) < 60
+    assert load(path).scrape.sources
