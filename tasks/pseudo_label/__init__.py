@@ -191,7 +191,7 @@ def _rows(
             label=classes[int(final[place].argmax())],
             label_probs=final[place].tolist(),
             label_source=f"pseudo:{round_number}",
-            weight=params.weight if kept[-1, place] else 0.0,
+            weight=params.weight * float(final[place].max()) if kept[-1, place] else 0.0,  # less sure, less said
             confidence=float(final[place].max()),
             origin=known.origin,
             licence=known.licence,

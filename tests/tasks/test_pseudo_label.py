@@ -10,10 +10,16 @@ from tasks.pseudo_label.filters import class_wise_threshold
 from tasks.statistics import softmax
 
 
-def test_a_class_that_is_never_sure_keeps_its_surest_rows() -> None:
-    """Mean confidence 0.95 and 0.65: the limits are 0.9 and 0.9 × 0.65 / 0.95 = 0.616."""
-    chances = np.array([[0.98, 0.02], [0.92, 0.08], [0.3, 0.7], [0.4, 0.6]])
-    assert class_wise_threshold(chances, 0.9).tolist() == [True, True, True, False]
+def test_each_class_has_a_limit_of_its_own() -> None:
+    """Mean confidence 0.8 in all, 0.9 and 0.7 a class: the limits are 1.0 × 0.8 = 0.8 and 0.8 × 0.7 / 0.9 = 0.622."""
+    chances = np.array([[0.98, 0.02], [0.82, 0.18], [0.2, 0.8], [0.4, 0.6]])
+    assert class_wise_threshold(chances, 1.0).tolist() == [True, True, True, False]
+
+
+def test_a_model_that_is_unsure_of_everything_still_keeps_its_surer_rows() -> None:
+    """After few labels no confidence is high: 0.6 and 0.4 of a mean of 0.5 are told apart all the same."""
+    chances = np.array([[0.6, 0.2, 0.2], [0.4, 0.3, 0.3]])
+    assert class_wise_threshold(chances, 0.9).tolist() == [True, False]
 
 
 def test_no_rows_are_no_rows() -> None:
@@ -51,7 +57,7 @@ def test_a_folds_labels_do_not_reach_its_own_lineage() -> None:
 
 
 def test_the_audit_counts_what_the_filter_would_keep() -> None:
-    """Three of four held-out rows are kept, two of them right."""
+    """The mean is 0.85, so the limit is 0.765: three of four held-out rows are kept, two of them right."""
     seen = np.array([[0.95, 0.05], [0.95, 0.05], [0.95, 0.05], [0.55, 0.45]])
     found = audit(seen, np.array([0, 0, 1, 0]), 0.9, 1.0)
     assert (found["rows"], found["kept"]) == (4, 3)
