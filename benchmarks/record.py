@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
@@ -35,6 +36,26 @@ def mean_with_interval(values: Sequence[float], seed: int = 0) -> tuple[float, f
     return float(array.mean()), float(np.quantile(means, 0.025)), float(np.quantile(means, 0.975))
 
 
+def show_tables() -> None:
+    """Puts every table of results/ between its marks in docs/benchmarks.md: `<!-- table: name -->` to `<!-- end -->`."""
+    page = RESULTS.parents[1] / "docs" / "benchmarks.md"
+    text = page.read_text(encoding="utf-8")
+    for path in sorted(RESULTS.glob("*.csv")):
+        with path.open(encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file))
+        lines = ["| setting | system | metric | value | 95 % interval | unit | n |", "|---|---|---|---|---|---|---|"]
+        for row in rows:
+            value, low, high = (f"{float(row[name]):.4g}" for name in ("value", "low", "high"))
+            shown = f"{low} to {high}" if row["n"] != "1" else ""
+            lines.append(
+                f"| {row['setting']} | {row['system']} | {row['metric']} | {value} | {shown} | {row['unit']} | {row['n']} |"
+            )
+        table = "\n".join([f"`{rows[0]['command']}`", "", *lines])
+        marks = re.compile(rf"(<!-- table: {path.stem} -->\n).*?(\n<!-- end -->)", re.DOTALL)
+        text = marks.sub(lambda found, table=table: found[1] + table + found[2], text)
+    page.write_text(text, encoding="utf-8")
+
+
 def write(name: str, found: Sequence[Found]) -> None:
     """Writes results/<name>.csv and prints it."""
     RESULTS.mkdir(exist_ok=True)
@@ -43,6 +64,7 @@ def write(name: str, found: Sequence[Found]) -> None:
         writer.writerow([field.name for field in fields(Found)])
         for one in found:
             writer.writerow([round(cell, 4) if isinstance(cell, float) else cell for cell in astuple(one)])
+    show_tables()
     for one in found:
         print(
             f"{one.setting:28} {one.system:28} {one.metric:28} {one.value:9.4f} [{one.low:.4f}, {one.high:.4f}] {one.unit}"

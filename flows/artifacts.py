@@ -53,6 +53,11 @@ def facts(outcome: Outcome) -> Iterator[tuple[str, Any]]:
         yield "note", outcome.summary["note"]
 
 
+def said(outcome: Outcome) -> str:
+    """The same in one line, for the run's log."""
+    return ", ".join(f"{what} {value}" for what, value in facts(outcome) if what != "seconds")
+
+
 def publish_headline(headline: str, report: str, data_docs: str) -> None:
     """The result with its interval, and where the report lies."""
     markdown = f"# {headline}\n\n- [report]({report})\n- [Great Expectations Data Docs]({data_docs})\n"

@@ -11,10 +11,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from prefect import flow, runtime, task
+from prefect import flow, get_run_logger, runtime, task
 from prefect.cache_policies import NO_CACHE
 
-from flows.artifacts import progress_artifact, publish, publish_headline
+from flows.artifacts import progress_artifact, publish, publish_headline, said
 from flows.history import record_run
 from flows.ledger import Outcome, open_ledger
 from flows.serving import today
@@ -31,6 +31,7 @@ def stage_task(kind: str, **options: Any) -> Any:
     def bring(workspace: str, stage: str, force: bool = False) -> Outcome:
         outcome = open_ledger(Path(workspace)).run(stage, force=force)
         publish(outcome)
+        get_run_logger().info("%s: %s in %.1f s. %s", stage, outcome.how, outcome.seconds, said(outcome))
         return outcome
 
     bring.__doc__ = f"Brings the stage {kind} up to date."

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import logging
+import os
 import time
 from pathlib import Path
 
@@ -24,11 +24,11 @@ def run_line(workspace: Path, effort: str | None, as_of: str | None) -> None:
     if effort is not None:
         set_value(workspace, ["effort"], effort)
     console = Console()
+    os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")  # the table speaks here, logs in the UI
     with console.status("Starting Prefect …"):
         from flows.grow import grow
         from flows.ledger import open_ledger
 
-        logging.getLogger("prefect").setLevel(logging.CRITICAL)
         board, ledger = Board(console), open_ledger(workspace)
         ledger.watch, ledger.finished = board.watch, board.finish
     began = time.monotonic()

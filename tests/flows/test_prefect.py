@@ -80,7 +80,7 @@ def test_the_ui_shows_the_run_with_its_stages_and_artifacts(server: dict[str, st
         page = browser.new_page(viewport={"width": 1280, "height": 1000})
         page.goto(f"{api.removesuffix('/api')}/runs/flow-run/{run['id']}")
         expect(page.get_by_text(run["name"]).first).to_be_visible(timeout=60_000)
-        page.get_by_role("tab", name="Artifacts").click()
+        page.locator("#artifacts").click()
         expect(page.get_by_text("scrape-rows").first).to_be_visible(timeout=60_000)
         page.screenshot(path=workspace / "ui.png")
         browser.close()
