@@ -52,7 +52,7 @@ class Ledger:
 
     def __init__(self, workspace: Path) -> None:
         self.workspace = workspace
-        logging.getLogger("dvc").setLevel(logging.ERROR)
+        logging.getLogger("dvc").setLevel(logging.CRITICAL)  # below that, DVC draws progress bars of its own
         self._repo = _open(workspace)
         self._lock = threading.Lock()
         self.watch: Watch = lambda _: nullcontext(silent)
@@ -212,7 +212,7 @@ def _open(workspace: Path) -> Repo:
 
 def create_repository(folder: Path) -> None:
     """`dvc init` and `dvc add data`. Raises InputError where DVC cannot."""
-    logging.getLogger("dvc").setLevel(logging.ERROR)
+    logging.getLogger("dvc").setLevel(logging.CRITICAL)  # below that, DVC draws progress bars of its own
     try:
         with redirect_stdout(io.StringIO()):  # DVC's advice on its own commands
             Repo.init(str(folder)).close()
