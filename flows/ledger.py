@@ -13,7 +13,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext, redirect_stdout
+from contextlib import AbstractContextManager, contextmanager, nullcontext, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -52,7 +52,7 @@ class Ledger:
 
     def __init__(self, workspace: Path) -> None:
         self.workspace = workspace
-        logging.getLogger("dvc").setLevel(logging.CRITICAL)  # below that, DVC draws progress bars of its own
+        logging.getLogger("dvc").setLevel(logging.ERROR)
         self._repo = _open(workspace)
         self._lock = threading.Lock()
         self.watch: Watch = lambda _: nullcontext(silent)
@@ -180,7 +180,12 @@ class Ledger:
     @contextmanager
     def _operation(self, *, locked: bool = True) -> Iterator[Repo]:
         try:
-            with self._lock, _inside(self.workspace), lock_repo(self._repo) if locked else nullcontext():
+            with (
+                self._lock,
+                _inside(self.workspace),
+                redirect_stderr(io.StringIO()),  # DVC's own progress bars would tear the table
+                lock_repo(self._repo) if locked else nullcontext(),
+            ):
                 yield self._repo
         except LockError as error:
             raise WorkspaceBusy(
@@ -212,7 +217,7 @@ def _open(workspace: Path) -> Repo:
 
 def create_repository(folder: Path) -> None:
     """`dvc init` and `dvc add data`. Raises InputError where DVC cannot."""
-    logging.getLogger("dvc").setLevel(logging.CRITICAL)  # below that, DVC draws progress bars of its own
+    logging.getLogger("dvc").setLevel(logging.ERROR)
     try:
         with redirect_stdout(io.StringIO()):  # DVC's advice on its own commands
             Repo.init(str(folder)).close()

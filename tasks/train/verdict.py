@@ -51,7 +51,8 @@ def judge(
     """Rejects the round where the paired bootstrap says that it is probably worse; else accepts it.
 
     old, new: (n_rows, n_classes) out-of-fold probabilities of the same human-labelled rows. Worse is: right less often
-    with at least `worse_probability`; or not more often right, and with that probability a higher log-loss.
+    with at least `worse_probability`; not more often right, and with that probability a higher log-loss; or, whatever
+    the probabilities, right less often and with a higher log-loss: in doubt, what was there stays.
     The loop stops after a rejection, when fewer than `converged_share` of the pool's labels changed, or at the last round.
     """
     rng = generator(seed, "verdict", round_number)
@@ -75,6 +76,8 @@ def judge(
             True,
             f"no gain in accuracy, and log-loss {loss.value:+.3f}: worse with probability {loss.probability_worse:.2f}",
         )
+    if accuracy.value < 0 and loss.value >= 0:
+        return verdict("rejected", True, f"accuracy {points}, and log-loss {loss.value:+.3f}: not better in either")
     if changed_share < params.converged_share:
         return verdict(
             "accepted", True, f"accuracy {points}; converged: {100 * changed_share:.1f} % of the pool's labels changed"

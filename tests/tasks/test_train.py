@@ -64,6 +64,22 @@ def test_the_same_rows_right_with_much_worse_chances_is_rejected() -> None:
     assert "log-loss" in found.reason
 
 
+def test_a_round_that_is_a_little_worse_in_both_is_rejected_in_doubt() -> None:
+    """Two rows lost and one won of a hundred prove nothing; but nothing speaks for the round either."""
+    new = RIGHT.copy()
+    new[[3, 4]], new[90] = False, True
+    found = verdict(chances(RIGHT), chances(new))
+    assert found.decision == "rejected"
+    assert "not better in either" in found.reason
+
+
+def test_a_row_lost_for_a_lower_log_loss_is_accepted() -> None:
+    """79 right instead of 80, but much better chances: what a row decides is noise."""
+    found = verdict(chances(RIGHT, 0.999), chances(np.arange(100) < 79, 0.8))
+    assert found.accuracy.probability_worse < 0.8
+    assert found.decision == "accepted"
+
+
 def test_the_loop_stops_when_the_pools_labels_no_longer_change_or_rounds_end() -> None:
     """Accepted, and stopped with the reason."""
     assert verdict(chances(RIGHT), chances(RIGHT), changed=0.005).stop
