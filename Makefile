@@ -18,13 +18,13 @@ help:  ## what there is
 
 setup: .venv/.ready  ## the environment, in .venv
 
-data: .venv/.ready
+data: | .venv/.ready
 	$(BIN)/python examples/digits/prepare.py data
 
-run: .venv/.ready data  ## the main job: the embedded handwritten digits through the whole line
+run: .venv/.ready | data  ## the main job: the embedded handwritten digits through the whole line
 	$(BIN)/seedling run
 
-repro: .venv/.ready data  ## the same by DVC alone
+repro: .venv/.ready | data  ## the same by DVC alone
 	$(BIN)/dvc repro
 
 ui: .venv/.ready  ## Prefect's UI on http://127.0.0.1:4200, with past runs

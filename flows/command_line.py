@@ -100,12 +100,15 @@ def init(
 ) -> None:
     """Makes a workspace, an ordinary git and DVC repository, of a folder or a table."""
     with explained(debug):
+        from rich.console import Console
+
         from flows.workspace import make_workspace
 
         source = images or texts
         if source is None or (images is not None and texts is not None):
             raise InputError("Name the data: either --images PATH or --texts PATH.")
-        made = make_workspace(folder, source, "image" if images is not None else "text")
+        with Console().status(f"Copying {source} and tracking it with DVC …"):
+            made = make_workspace(folder, source, "image" if images is not None else "text")
         print(f"{made} is ready. Next: cd {made} && seedling run")
 
 

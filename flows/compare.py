@@ -15,8 +15,8 @@ from rich.console import Console
 from rich.table import Table
 
 from flows.ledger import open_ledger
-from flows.running import check_workspace
 from tasks.errors import InputError
+from tasks.params import load
 from tasks.randomness import generator
 from tasks.statistics import SMALLEST, Difference, paired_difference
 
@@ -57,7 +57,7 @@ class Comparison:
 
 def show_comparison(workspace: Path, old: str, new: str) -> None:
     """Prints the comparison and writes reports/compare-A-B.html."""
-    check_workspace(workspace)
+    load(workspace)
     found = compare_sides(_side(workspace, old), _side(workspace, new))
     console = Console()
     console.print(_rows_table(found), _metrics_table(found))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,6 @@ from prefect.cache_policies import NO_CACHE
 from flows.artifacts import progress_artifact, publish, publish_headline, said
 from flows.history import record_run
 from flows.ledger import Outcome, open_ledger
-from flows.serving import today
 from tasks.busy import workspace_lock
 from tasks.errors import SeedlingError
 from tasks.evaluate.report import write_report
@@ -79,7 +78,7 @@ def grow(workspace: str = ".", as_of: str | None = None) -> list[Outcome]:
 @flow(name="grow on schedule", persist_result=False)
 def scheduled(workspace: str) -> None:
     """What a deployment runs: as grow, and the sites are visited again on each new day."""
-    grow(workspace, as_of=today())
+    grow(workspace, as_of=datetime.now(UTC).date().isoformat())
 
 
 def prepare(workspace: str, as_of: str | None) -> None:

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from flows.board import Board
 from tasks.busy import workspace_lock
-from tasks.errors import InputError, SeedlingError
+from tasks.errors import SeedlingError
 from tasks.params import load, set_value
 from tasks.stages import find, headline
 
@@ -76,9 +76,3 @@ def run_one(workspace: Path, name: str, *, force: bool) -> None:
         from tasks.evaluate.report import write_report
 
         console.print(f"Report: {write_report(workspace)}", highlight=False, soft_wrap=True)
-
-
-def check_workspace(workspace: Path) -> None:
-    """Raises InputError where the folder is no workspace."""
-    if not (workspace / "params.yaml").is_file():
-        raise InputError(f"{workspace} is no Seedling workspace: it has no params.yaml. `seedling init` makes one.")

@@ -9,13 +9,11 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 from urllib.error import URLError
 
 from rich.console import Console
 
-from flows.running import check_workspace
 from tasks.errors import InputError, SeedlingError
 from tasks.params import load
 
@@ -25,7 +23,6 @@ PATIENCE = 90.0  # seconds for a server to start
 
 def serve_workspace(workspace: Path, cron: str, name: str | None) -> None:
     """Serves until stopped. Raises InputError for a schedule that is none."""
-    check_workspace(workspace)
     load(workspace)
     _check_cron(cron)
     console = Console()
@@ -86,8 +83,3 @@ def _answers(api: str) -> bool:
             return bool(answer.status == 200)
     except (URLError, OSError):
         return False
-
-
-def today() -> str:
-    """What a scheduled run writes into scrape.as_of."""
-    return datetime.now(UTC).date().isoformat()

@@ -10,13 +10,13 @@ from rich.table import Table
 
 from flows.history import runs
 from flows.ledger import open_ledger
-from flows.running import check_workspace
+from tasks.params import load
 from tasks.stages import headline, stages, summary
 
 
 def show_status(workspace: Path) -> None:
     """Prints the table. Raises InputError where the folder is no workspace."""
-    check_workspace(workspace)
+    load(workspace)
     console, states = Console(), open_ledger(workspace).states()
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for name, justify in (

@@ -9,16 +9,16 @@ from typing import Any
 import pandas as pd
 from rich.console import Console
 
-from flows.running import check_workspace
 from tasks.errors import InputError
 from tasks.generation import MANIFEST, read, read_rejected, stage_of
+from tasks.params import load
 
 ENOUGH = 10  # rows shown where a question fits several
 
 
 def show_story(workspace: Path, asked: str) -> None:
     """Prints the story of the row, or the list of those that the question fits."""
-    check_workspace(workspace)
+    load(workspace)
     console = Console()
     chapters = {stage: frame for stage, frame in _generations(workspace) if len(frame)}
     if not chapters:
