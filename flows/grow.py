@@ -18,7 +18,7 @@ from flows.artifacts import progress_artifact, publish, publish_headline, said
 from flows.history import record_run
 from flows.ledger import Outcome, open_ledger
 from tasks.busy import workspace_lock
-from tasks.errors import SeedlingError
+from tasks.errors import SeedlingError, SourceUnreachable
 from tasks.evaluate.report import write_report
 from tasks.params import load
 from tasks.stages import ROUNDS, headline
@@ -41,6 +41,8 @@ def _worth_another_try(task: Any, run: Any, state: Any) -> bool:
     """Not for what a person must mend: bad input stays bad, and a gate's no is a no."""
     try:
         state.result()
+    except SourceUnreachable:
+        return True
     except SeedlingError:
         return False
     except Exception:  # noqa: BLE001  (whatever else a site or a disk did to us)
@@ -89,7 +91,7 @@ def prepare(workspace: str, as_of: str | None) -> None:
         set_value(Path(workspace), ["scrape", "as_of"], as_of)
     load(Path(workspace))
     ledger = open_ledger(Path(workspace))
-    ledger.watch = _watching(ledger.watch)
+    ledger.watch = _watching(getattr(ledger.watch, "terminal", ledger.watch))
     ledger.track_data()
 
 
@@ -101,6 +103,7 @@ def _watching(terminal: Callable[[str], Any]) -> Callable[[str], Any]:
         with terminal(stage) as inner, progress_artifact(stage, inner) as progress:
             yield progress
 
+    watch.terminal = terminal  # type: ignore[attr-defined]  # a second run in this process wraps this one, not watch
     return watch
 
 
@@ -110,15 +113,16 @@ def conclude(workspace: Path, outcomes: list[Outcome]) -> None:
 
     report, documents = workspace / "reports" / "report.html", workspace / ".seedling"
     changed = any(one.how != "unchanged" for one in outcomes)
+    name = runtime.flow_run.name or "run"
     data_docs = documents / "gx" / "uncommitted" / "data_docs" / "local_site" / "index.html"
     if changed:
-        name = runtime.flow_run.name or "run"
         record_run(workspace, name, outcomes)
         open_ledger(workspace).sort_lock()
         if any(one.how == "done" for one in outcomes):
             data_docs = build_data_docs(documents)
-        open_ledger(workspace).save_experiment(name)
     if changed or not report.exists():
         write_report(workspace)
+    if changed:
+        open_ledger(workspace).save_experiment(name)
     metrics = json.loads((workspace / "reports" / "metrics.json").read_text(encoding="utf-8"))
     publish_headline(headline(metrics), report.as_uri(), data_docs.as_uri())

@@ -29,7 +29,6 @@ from dvc.stage.cache import RunCacheNotFoundError
 from dvc.utils.serialize import dump_yaml, load_yaml
 
 from tasks.errors import InputError, SeedlingError, WorkspaceBusy
-from tasks.gates import warm_up
 from tasks.progress import Progress, silent
 from tasks.stages import Stage, check_inputs, find, run_stage, stages, summary
 
@@ -87,14 +86,23 @@ class Ledger:
         how: How = "done" if force else self._without_work(stage)
         with self.watch(name) as progress:
             if how == "done":
-                warm_up()
+                given = self._inputs_of(stage)
                 with self._reserved(stage):
                     run_stage(stage, self.workspace, progress)
+                if self._inputs_of(stage) != given:  # recording would pair the new inputs with the old ones' output
+                    raise SeedlingError(f"The inputs of stage '{name}' changed while it worked: run it again.")
                 with self._operation() as repo:
                     repo.commit(stage.name, force=True)
         outcome = Outcome(name, how, time.perf_counter() - began, summary(stage, self.workspace))
         self.finished(outcome)
         return outcome
+
+    def _inputs_of(self, stage: Stage) -> list[Any]:
+        """What DVC takes for the stage's inputs just now: hashes of folders, values of params."""
+        with self._operation() as repo:
+            loaded = self._load(repo, stage.name)
+            loaded.save_deps()
+            return [(dep.def_path, dep.hash_info) for dep in loaded.deps]
 
     def _without_work(self, stage: Stage) -> How:
         with self._operation() as repo:

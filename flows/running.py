@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
+import threading
 import time
 from pathlib import Path
 
@@ -14,6 +16,8 @@ from tasks.busy import workspace_lock
 from tasks.errors import SeedlingError
 from tasks.params import load, set_value
 from tasks.stages import find, headline
+
+HEAVY = ("great_expectations", "torch", "sklearn.ensemble", "sklearn.linear_model", "sklearn.svm", "albumentations")
 
 
 def run_line(workspace: Path, effort: str | None, as_of: str | None) -> None:
@@ -31,6 +35,8 @@ def run_line(workspace: Path, effort: str | None, as_of: str | None) -> None:
 
         board, ledger = Board(console), open_ledger(workspace)
         ledger.watch, ledger.finished = board.watch, board.finish
+        if ledger.states():  # where nothing changed, nothing of it is needed
+            start_and_import()
     began = time.monotonic()
     with board.live():
         state = grow(str(workspace), as_of=as_of, return_state=True)
@@ -43,6 +49,23 @@ def run_line(workspace: Path, effort: str | None, as_of: str | None) -> None:
         highlight=False,
         soft_wrap=True,
     )
+
+
+def start_and_import() -> None:
+    """Imports what the stages will need (seconds) while Prefect's temporary server starts (seconds more)."""
+    from prefect.client.base import ServerType, determine_server_type
+
+    server: threading.Thread | None = None
+    if determine_server_type() == ServerType.EPHEMERAL:
+        from prefect.server.api.server import SubprocessASGIServer
+
+        # The very server that the flow will use; Prefect takes it for ready once started, so it is waited for here.
+        server = threading.Thread(target=SubprocessASGIServer().start, daemon=True)
+        server.start()
+    for name in HEAVY:
+        importlib.import_module(name)
+    if server is not None:
+        server.join()
 
 
 def _raise_of(state: object) -> None:

@@ -24,6 +24,7 @@ def make_workspace(folder: Path, source: Path, modality: Literal["image", "text"
     Raises InputError where the folder holds a workspace or other files, the source does not exist or holds no such
     rows, or git is not there.
     """
+    folder = folder.resolve()
     _check(folder, source)
     listed = _sources(source, modality)
     beside = folder.with_name(f".{folder.name}.new")  # renamed at the end: a failure leaves nothing behind
@@ -57,7 +58,11 @@ def _try_sources(workspace: Path, source: Path) -> None:
     for one in params.scrape.sources:
         try:
             if isinstance(one, TableSource):
-                next(read_table(one, data, params.modality, sys.maxsize))
+                first = next(read_table(one, data, params.modality, sys.maxsize))
+                if first.reason in {"no_such_file", "path_outside_data"}:
+                    raise InputError(
+                        f"{data / one.path}: its first picture is not there: name the folder that holds both."
+                    )
             elif isinstance(one, FolderSource):
                 next(read_folder(one, data, params.modality, sys.maxsize))
         except InputError as error:
@@ -88,7 +93,7 @@ def _sources(source: Path, modality: str) -> list[str]:
     tables = sorted(path.name for path in source.iterdir() if path.suffix.lower() in SUFFIXES)
     inner = [path for path in source.iterdir() if path.is_dir() and not path.name.startswith(".")]
     found = [f"{{kind: table, path: {name!r}}}" for name in tables]
-    if inner:
+    if inner and not (modality == "image" and tables):  # a table names the pictures of the folders beside it
         found.insert(0, "{kind: folder, path: .}")
     if not found:
         wanted = "pictures in <class>/ folders" if modality == "image" else "a table, or .txt files in <class>/ folders"

@@ -2,6 +2,7 @@
 
 SeedlingError              exit code 2; the message carries the remedy
 ├── InputError             data, params or arguments that cannot be used as they are
+│   └── SourceUnreachable  a site did not answer this time; worth another try
 ├── MissingGeneration      a stage's input has not been made yet
 ├── IncompleteGeneration   a folder that is not whole, or whose row counts do not add up
 ├── WorkspaceBusy          another run is at work in the same workspace
@@ -19,6 +20,10 @@ class SeedlingError(Exception):
 
 class InputError(SeedlingError):
     """Data, params or arguments that cannot be used as they are."""
+
+
+class SourceUnreachable(InputError):
+    """A site did not answer, or not all of it; another try may bring more."""
 
 
 class MissingGeneration(SeedlingError):

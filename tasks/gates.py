@@ -7,13 +7,11 @@ The gates in ALWAYS stand before them and cannot be switched off.
 from __future__ import annotations
 
 import difflib
-import importlib
 import logging
 import shutil
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -68,24 +66,6 @@ class Check:
         return ", ".join(f"{name}={value!r}" for name, value in self.arguments.items())
 
 
-class _Import(threading.Thread):
-    """Imports Great Expectations, which takes seconds, beside a stage's work."""
-
-    def __init__(self) -> None:
-        super().__init__(daemon=True)
-
-    def run(self) -> None:
-        importlib.import_module("great_expectations")
-
-
-@cache
-def warm_up() -> threading.Thread:
-    """Starts the import, once a process; every gate waits for it before it imports anything itself."""
-    started = _Import()
-    started.start()
-    return started
-
-
 def load_gates(workspace: Path) -> dict[str, Expectations]:
     """gates.yaml. Raises InputError that names an unknown stage, or an entry that is no expectation."""
     path = workspace / "gates.yaml"
@@ -128,7 +108,7 @@ def stage_rows(stage: str, folder: Path, validated: Path | None) -> pd.DataFrame
             one in kept_out or any(parent in kept_out for parent in parents)
             for one, parents in zip(frame["id"], frame["parents"], strict=True)
         ]
-    lists = [name for name in ("parents", "label_probs", "lineage_labels") if name in frame]
+    lists = [name for name in ("parents", "label_probs", "lineage_labels", "lineage_weights") if name in frame]
     return frame.drop(columns=lists)
 
 
@@ -141,12 +121,11 @@ def check(stage: str, rows: pd.DataFrame, gates: Mapping[str, Expectations], doc
 
     Raises InputError for an expectation that Great Expectations has not, or arguments that it does not take.
     """
-    warm_up().join()  # two threads in the package's circular imports would meet half-made modules
     kind = stage.partition("@")[0]
     always = [(name, {**arguments, "severity": "critical"}) for name, arguments in ALWAYS[kind]]
     wanted = [*always, *gates.get(kind, [])]
     _check_columns(kind, wanted, rows)
-    with _one_at_a_time:
+    with _one_at_a_time:  # the import too: two threads in the package's circular imports would meet half-made modules
         results = _run(stage, [_expectation(kind, *one) for one in wanted], rows, documents)
     return [_as_check(name, arguments, result) for (name, arguments), result in zip(wanted, results, strict=True)]
 
@@ -238,7 +217,6 @@ def _context(documents: Path) -> Any:
 
 def build_data_docs(documents: Path) -> Path:
     """Builds Great Expectations' Data Docs of the last results; gives the page to open."""
-    warm_up().join()
     with _one_at_a_time:
         _context(documents).build_data_docs()
     return documents / "gx" / "uncommitted" / "data_docs" / "local_site" / "index.html"
@@ -251,8 +229,9 @@ def _as_check(name: str, arguments: Mapping[str, Any], result: Any) -> Check:
         observed = f"could not be judged: {raised}"
     elif found.get("observed_value") is not None:
         observed = str(_plain(found["observed_value"]))
-    elif "missing" in str(found.get("details", "")):
-        observed = str(found["details"])
+    elif "partial_missing_list" in found or "missing_list" in found:
+        missing = found.get("partial_missing_list") or found.get("missing_list") or []
+        observed = f"missing: {', '.join(sorted(str(one) for one in missing))}"
     else:
         observed = f"{found.get('unexpected_count', 0)} of {found.get('element_count', 0)} rows unexpected"
         if some := found.get("partial_unexpected_list"):

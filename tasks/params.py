@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
@@ -76,7 +76,7 @@ Source = Annotated[FolderSource | TableSource | CrawlSource, Field(discriminator
 class ScrapeParams(Section):
     """What to bring in; every path is relative to data/. A new `as_of` (any word, a date by custom) makes the stage go to the web again."""
 
-    as_of: str | None = None
+    as_of: Annotated[str | None, BeforeValidator(lambda given: None if given is None else str(given))] = None
     sources: Annotated[list[Source], Field(min_length=1)]
     max_megabytes: Annotated[float, Field(gt=0)] = 50.0
 
@@ -100,7 +100,11 @@ class AugmentParams(Section):
 
     children: Annotated[int, Field(ge=0)] | None = None
     policy: list[dict[str, dict[str, Any]]] | None = None
-    word_operations: list[Literal["swap", "delete", "typo"]] = ["swap", "delete", "typo"]
+    word_operations: Annotated[list[Literal["swap", "delete", "typo"]], Field(min_length=1)] = [
+        "swap",
+        "delete",
+        "typo",
+    ]
     words_changed: Share = 0.15
     weight: Annotated[float, Field(gt=0, le=1)] = 0.5
 
@@ -140,7 +144,7 @@ class TrainParams(Section):
 class PseudoLabelParams(Section):
     """How many rounds (by effort where null), and which of the pool's labels are kept."""
 
-    rounds: Annotated[int, Field(ge=0)] | None = None
+    rounds: Annotated[int, Field(ge=0, le=3)] | None = None
     threshold: Share = 0.9
     propagation: Annotated[float, Field(ge=0, lt=1)] = 0.95
     neighbours: Annotated[int, Field(ge=1)] = 10

@@ -137,6 +137,7 @@ def _rows(workspace: Path) -> dict[str, Path]:
     return {"collected": workspace / COLLECTED, "validated": workspace / VALIDATED}
 
 
+OLD = ".old"
 ROUNDS = 3  # as many as dvc.yaml lists; params and effort may ask for fewer
 
 
@@ -154,7 +155,7 @@ def stages(rounds: int = ROUNDS) -> dict[str, Stage]:
         teacher, labels = f"models/{one - 1}", f"generations/pseudo_label/{one}"
         line.append(Stage(f"pseudo_label@{one}", pseudo_label(one), (*rows, teacher), labels))
         line.append(Stage(f"train@{one}", train(one), (*rows, *made, labels, teacher), f"models/{one}"))
-    line.append(Stage("evaluate", evaluate, (*rows, "models"), "reports"))
+    line.append(Stage("evaluate", evaluate, ("generations", "models"), "reports"))
     return {stage.name: stage for stage in line}
 
 
@@ -176,7 +177,7 @@ def run_stage(stage: Stage, workspace: Path, progress: Progress = silent) -> Non
     check_inputs(stage, workspace)
     partial = workspace / ".seedling" / "partial" / stage.name
     try:
-        shutil.rmtree(partial, ignore_errors=True)
+        _tidy_after_a_kill(partial, workspace / stage.output)
         partial.mkdir(parents=True)
         stage.work(params, workspace, partial, progress)
         progress("gate", 0, None)
@@ -203,16 +204,20 @@ def _check_rows(stage: Stage, folder: Path, workspace: Path) -> None:
         return
     manifest = read_manifest(folder)
     check_counts(manifest, rows_on_disk(folder))
-    if stage.kind == "validate":  # what it was given is known apart from what it says
+    given: int = manifest["rows"]["in"]  # for two stages it is known apart from what they say themselves
+    if stage.kind == "validate":
         given = read_manifest(workspace / COLLECTED)["rows"]["kept"]
-        check_counts({**manifest, "rows": {**manifest["rows"], "in": given}})
+    elif stage.kind == "pseudo_label" and not manifest["notes"].get("skipped"):
+        counts = read_manifest(workspace / VALIDATED)["counts"]
+        given = sum(one["rows"] for one in counts if one["split"] == "pool")
+    check_counts({**manifest, "rows": {**manifest["rows"], "in": given}})
 
 
 def _pass_gate(stage: Stage, folder: Path, workspace: Path) -> None:
     from tasks.gates import check, explain, load_gates, stage_rows, write_checks
 
     gates = load_gates(workspace)
-    if stage.kind == "train" and not (folder / "model.json").exists():
+    if _skipped(stage, folder):
         write_checks([], folder)  # the loop has stopped: there is nothing to judge
         return
     validated = None if stage.kind in {"scrape", "validate"} else workspace / VALIDATED
@@ -228,6 +233,12 @@ def _pass_gate(stage: Stage, folder: Path, workspace: Path) -> None:
         raise GateFailed(explain(stage.name, checks, quarantine.relative_to(workspace)))
 
 
+def _skipped(stage: Stage, folder: Path) -> bool:
+    if stage.kind == "train":
+        return not (folder / "model.json").exists()
+    return stage.kind == "pseudo_label" and bool(_json(folder / "manifest.json", {})["notes"].get("skipped"))
+
+
 def _publish(partial: Path, output: Path, *, whole: bool) -> None:
     """Puts what was made in its place; a whole folder in one rename, the reports file by file."""
     if not whole:
@@ -239,10 +250,21 @@ def _publish(partial: Path, output: Path, *, whole: bool) -> None:
     if not output.is_dir():
         partial.replace(output)
         return
-    old = partial.with_name(f"{partial.name}.old")  # aside first: two renames, so that no kill leaves half a folder
+    old = partial.with_name(f"{partial.name}{OLD}")  # aside first: two renames, and a kill between them is mended
+    shutil.rmtree(old, ignore_errors=True)
     output.replace(old)
     partial.replace(output)
     shutil.rmtree(old)
+
+
+def _tidy_after_a_kill(partial: Path, output: Path) -> None:
+    """What a killed run left: half a stage goes; a whole generation that stood aside goes back to its place."""
+    shutil.rmtree(partial, ignore_errors=True)
+    old = partial.with_name(f"{partial.name}{OLD}")
+    if old.is_dir() and not output.exists():
+        output.parent.mkdir(parents=True, exist_ok=True)
+        old.replace(output)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def _explained(error: OSError, stage: Stage) -> Exception:

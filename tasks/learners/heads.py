@@ -34,6 +34,10 @@ class Head:
         """targets: (n_rows, n_classes), rows sum to 1; weights: (n_rows,)."""
         rows, labels, row_weights = hard_rows(targets, weights)
         self.estimator = make_estimator(self.name, self.seed, sparse.issparse(inputs.features))
+        if len(np.unique(labels)) == 1:  # near-duplicates that hold two classes can leave a fold with one
+            from sklearn.dummy import DummyClassifier
+
+            self.estimator = DummyClassifier()
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", category=UserWarning, module="sklearn")
             warnings.filterwarnings("ignore", message=".*lbfgs failed to converge.*")
@@ -68,4 +72,4 @@ def make_estimator(name: str, seed: int, is_sparse: bool) -> Any:
         return SVC(C=10.0, kernel="linear" if is_sparse else "rbf", gamma="scale", cache_size=500)
     from sklearn.ensemble import RandomForestClassifier
 
-    return RandomForestClassifier(200, random_state=seed % 2**32, n_jobs=1)
+    return RandomForestClassifier(100, random_state=seed % 2**32, n_jobs=1)

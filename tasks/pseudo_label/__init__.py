@@ -28,7 +28,11 @@ from tasks.progress import Progress, silent
 from tasks.pseudo_label.filters import class_wise_threshold
 from tasks.statistics import SMALLEST, Estimate, Floats, Ints, fit_temperature, softmax, wilson
 
-COLUMNS = [pa.field("lineage_labels", pa.list_(pa.int16())), pa.field("half", pa.int8())]
+COLUMNS = [
+    pa.field("lineage_labels", pa.list_(pa.int16())),
+    pa.field("lineage_weights", pa.list_(pa.float32())),
+    pa.field("half", pa.int8()),
+]
 TEACHER_WEIGHT = 0.1  # what the teacher's opinion of a row counts beside a label
 GRAPH_ROWS = 20_000  # beyond, the neighbours' graph costs more than it brings and the teacher speaks alone
 
@@ -67,8 +71,9 @@ def pseudo_label(
 ) -> None:
     """Writes `generations/pseudo_label/<round>`: the pool's rows with a label, or rejected as `below_threshold`.
 
-    Column lineage_labels: what each fold's lineage says, -1 where its filter refused. A row that some fold keeps but
-    the final lineage does not has weight 0: it serves the comparison of the rounds alone.
+    Columns lineage_labels and lineage_weights: what each fold's lineage says and how much that counts, by its own
+    opinion alone; -1 and 0 where its filter refused. label, confidence and weight are the final lineage's: 0 for a row
+    that only some fold keeps, which serves the comparison of the rounds.
     """
     stage, classes = f"pseudo_label@{round_number}", read_manifest(validated)["classes"]
     stopped = json.loads((teacher / "verdict.json").read_text(encoding="utf-8"))["stop"] or round_number > rounds
@@ -182,6 +187,7 @@ def _rows(
     round_number: int,
 ) -> Any:
     kept = np.stack([class_wise_threshold(one, params.threshold) for one in probabilities])
+    weights = np.where(kept, params.weight * probabilities.max(axis=2), 0.0)  # less sure, less said
     said = np.where(kept, probabilities.argmax(axis=2), -1)
     final = probabilities[-1]
     for place, known in enumerate(rows.itertuples(index=False)):
@@ -191,13 +197,17 @@ def _rows(
             label=classes[int(final[place].argmax())],
             label_probs=final[place].tolist(),
             label_source=f"pseudo:{round_number}",
-            weight=params.weight * float(final[place].max()) if kept[-1, place] else 0.0,  # less sure, less said
+            weight=float(weights[-1, place]),
             confidence=float(final[place].max()),
             origin=known.origin,
             licence=known.licence,
             attribution=known.attribution,
             group=known.group,
             payload=getattr(known, "text", None),
-            extra={"lineage_labels": said[:, place].tolist(), "half": int(taught.half[place])},
+            extra={
+                "lineage_labels": said[:, place].tolist(),
+                "lineage_weights": weights[:, place].tolist(),
+                "half": int(taught.half[place]),
+            },
         )
         yield row, None if kept[:, place].any() else "below_threshold"

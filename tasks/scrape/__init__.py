@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -36,19 +37,23 @@ def scrape(params: ScrapeParams, facts: Facts, *, data: Path, output: Path, prog
     found = 0
     with GenerationWriter(output, stage="scrape", modality=facts.modality) as writer:
         items = counted(_items(params, facts, data, progress), progress, "read")
+        seen: dict[tuple[str, str | None], set[str | None]] = {}
         for row, reason in _rows(items, facts):
             found += 1
-            if reason:
-                writer.reject(row, reason)
-            else:
-                writer.keep(row)
+            labels = seen.setdefault((row.id, row.origin), set())
+            if reason or row.label in labels:
+                writer.reject(row, reason or "exact_duplicate")
+                continue
+            # The same thing under the same address with another tag: validate is to see both, and to tell them apart.
+            writer.keep(replace(row, origin=f"{row.origin}#{row.label}") if labels else row)
+            labels.add(row.label)
         writer.close(rows_in=found, sources=[source.kind for source in params.sources], as_of=params.as_of)
 
 
 def _items(params: ScrapeParams, facts: Facts, data: Path, progress: Progress) -> Iterator[Item]:
     limit = int(params.max_megabytes * 2**20)
-    sites = [source.saved_site for source in params.sources if isinstance(source, CrawlSource) and source.saved_site]
-    elsewhere = frozenset((data / site).resolve() for site in sites)
+    others = [source.saved_site if isinstance(source, CrawlSource) else source.path for source in params.sources]
+    elsewhere = frozenset((data / other).resolve() for other in others if other)
     for source in params.sources:
         if isinstance(source, FolderSource):
             yield from read_folder(source, data, facts.modality, limit, elsewhere)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import tempfile
@@ -11,11 +12,16 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from tasks.errors import InputError
+from tasks.errors import InputError, SourceUnreachable
 from tasks.params import CrawlSource
 from tasks.progress import Progress
 from tasks.scrape.items import Item, inside, tidy_label
 from tasks.scrape.saved_site import served
+
+# A page that fails so may answer next time; a crawl without it must not be recorded as whole.
+PASSING = re.compile(
+    r"page_(http_5..|http_429|rate_limited|.*timeout.*|.*connection.*|.*lost.*|response_never_received)"
+)
 
 
 def crawl(source: CrawlSource, data: Path, progress: Progress) -> Iterator[Item]:
@@ -36,6 +42,11 @@ def crawl(source: CrawlSource, data: Path, progress: Progress) -> Iterator[Item]
             proxy = stack.enter_context(served(inside(data, source.saved_site), source.saved_site_limit))
         _run_spider(source, proxy, spool, progress)
         lines = [json.loads(line) for line in (spool / "items.jsonl").read_text(encoding="utf-8").splitlines()]
+        if failed := [line for line in lines if PASSING.match(line.get("reason", ""))]:
+            raise SourceUnreachable(
+                f"{len(failed)} pages of {source.start} did not answer ({failed[0]['origin']}: {failed[0]['reason']}), so what "
+                "they lead to is missing: run it again later."
+            )
         if not any("reason" not in line for line in lines):
             reasons = ", ".join(sorted({line["reason"] for line in lines})) or f"no '{source.item}' on the pages"
             raise InputError(
@@ -66,7 +77,9 @@ def _run_spider(source: CrawlSource, proxy: str | None, spool: Path, progress: P
                 spider.wait()
         if not (spool / "finished.json").is_file():
             errors.seek(0)
-            raise InputError(f"The crawl of {source.start} broke off: {errors.read()[-500:].strip()}. Run it again.")
+            raise SourceUnreachable(
+                f"The crawl of {source.start} broke off: {errors.read()[-500:].strip()}. Run it again."
+            )
 
 
 def _item(line: dict[str, Any], source: CrawlSource, spool: Path) -> Item:

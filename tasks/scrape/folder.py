@@ -50,15 +50,19 @@ def read_folder(
 def _items(root: Path, data: Path, modality: Modality, max_bytes: int, elsewhere: frozenset[Path]) -> Iterator[Item]:
     folders = sorted(top for top in root.iterdir() if top.is_dir() and not top.name.startswith("."))
     tops = [top for top in folders if top.resolve() not in elsewhere]
-    known = [(top, ROOTS[top.name]) for top in tops if top.name in ROOTS]
+    known = [(top, ROOTS[top.name.casefold()]) for top in tops if top.name.casefold() in ROOTS]
     if not known:  # an ImageFolder as it stands: every folder is a class
         known = [(root, "train")]
     for top, split in known:
         for path in _files(top):
             yield _item(path, top, split, data, modality, max_bytes)
-    for top in [top for top in tops if known[0][0] != root and top.name not in ROOTS]:
-        for path in _files(top):
-            yield replace(_item(path, top, "pool", data, modality, max_bytes), reason="outside_known_folders")
+    if known[0][0] != root:
+        strays = [path for top in tops if top.name.casefold() not in ROOTS for path in _files(top)]
+        strays += [path for path in sorted(root.iterdir()) if path.is_file() and path.resolve() not in elsewhere]
+        for path in strays:
+            if not path.name.startswith("."):
+                item = _item(path, root, "pool", data, modality, max_bytes)
+                yield replace(item, reason="outside_known_folders")
 
 
 def _files(top: Path) -> Iterator[Path]:

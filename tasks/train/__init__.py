@@ -217,7 +217,7 @@ def _verdict(
     params: TrainParams,
     facts: Facts,
 ) -> Verdict:
-    new = judged.of(predictions)
+    new = judged.of(predictions).astype(np.float32).astype(np.float64)  # as the old ones come from disk
     if sources.teacher is None or previous is None:
         pool = "" if len(rows.pool) else "; the pool is empty, so there is nothing to pseudo-label"
         stop = rounds == 0 or len(rows.pool) == 0

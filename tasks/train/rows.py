@@ -16,6 +16,7 @@ from tasks.randomness import derived_seed
 from tasks.statistics import Floats, Ints
 
 INGREDIENTS = ("collected", "augment", "synthesize")  # the pool comes on top, with the pseudo-labels of its round
+PSEUDO_COLUMNS = ("lineage_labels", "lineage_weights")
 NO_FOLD = -1
 
 
@@ -24,7 +25,8 @@ class TrainingRows:
     """All arrays have n_rows entries, in one order: labelled collected rows, children, synthesized rows, the pool.
 
     targets: (n_rows, n_classes), rows sum to 1, zeros for the pool; fold: NO_FOLD for rows of no fold;
-    lineage_labels: (n_rows, n_lineages), class numbers, -1 where a lineage has no label for the row;
+    lineage_labels: (n_rows, n_lineages), class numbers, -1 where a lineage has no label for the row; lineage_weights:
+    the same shape, what the lineage's label counts;
     half: 0 or 1, which half of the pool a row is in.
     """
 
@@ -33,11 +35,9 @@ class TrainingRows:
     fold: Ints
     targets: Floats
     weights: Floats
-    human: NDArray[np.bool_]
-    groups: NDArray[np.str_]
     half: Ints
     lineage_labels: Ints
-    pseudo_weights: Floats
+    lineage_weights: Floats
 
     @property
     def pool(self) -> NDArray[np.intp]:
@@ -66,7 +66,7 @@ class TrainingRows:
         pseudo = (self.ingredient == "pool") & (self.half == half) & (self.lineage_labels[:, place] >= 0)
         targets, weights = self.targets.copy(), self.weights.copy()
         targets[pseudo, self.lineage_labels[pseudo, place]] = 1.0
-        weights[pseudo] = self.pseudo_weights[pseudo]
+        weights[pseudo] = self.lineage_weights[pseudo, place]
         chosen = np.flatnonzero(own | pseudo)
         return chosen, targets[chosen], weights[chosen]
 
@@ -78,7 +78,6 @@ class _Columns:
     fold: list[int] = field(default_factory=list)
     targets: list[Floats] = field(default_factory=list)
     weights: list[float] = field(default_factory=list)
-    human: list[bool] = field(default_factory=list)
     groups: list[str] = field(default_factory=list)
 
     def add(self, frame: pd.DataFrame, ingredient: str, classes: Sequence[str]) -> None:
@@ -94,7 +93,6 @@ class _Columns:
             self.fold.append(NO_FOLD if pd.isna(row.fold) else int(row.fold))
             self.targets.append(target)
             self.weights.append(float(row.weight))
-            self.human.append(ingredient == "collected" and row.label_source == "human")
             self.groups.append(row.group)
 
 
@@ -118,24 +116,22 @@ def training_rows(
         len({fold for fold, kind in zip(columns.fold, columns.ingredient, strict=True) if kind == "collected"}) + 1
     )
     lineage_labels = np.full((len(columns.ids), lineages), -1, dtype=np.int64)
-    pseudo_weights = np.zeros(len(columns.ids))
+    lineage_weights = np.zeros(lineage_labels.shape)
     if pseudo_labels is not None:
         place = {one: row for row, one in enumerate(columns.ids)}
-        kept = read(pseudo_labels, ["id", "lineage_labels", "weight"])
-        for one, labels, weight in zip(kept["id"], kept["lineage_labels"], kept["weight"], strict=True):
+        kept = read(pseudo_labels, ["id", *PSEUDO_COLUMNS])
+        for one, labels, weights in kept.itertuples(index=False):
             lineage_labels[place[one]] = labels
-            pseudo_weights[place[one]] = weight
+            lineage_weights[place[one]] = weights
     return TrainingRows(
         ids=np.array(columns.ids),
         ingredient=np.array(columns.ingredient),
         fold=np.array(columns.fold, dtype=np.int64),
         targets=np.array(columns.targets).reshape(len(columns.ids), len(classes)),
         weights=np.array(columns.weights),
-        human=np.array(columns.human, dtype=bool),
-        groups=np.array(columns.groups),
         half=np.array([pool_half(group, seed) for group in columns.groups], dtype=np.int64),
         lineage_labels=lineage_labels,
-        pseudo_weights=pseudo_weights,
+        lineage_weights=lineage_weights,
     )
 
 

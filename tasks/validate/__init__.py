@@ -93,8 +93,8 @@ def reject_copies(looked: list[Looked]) -> None:
         by_hand = [one for one in same if one.row.label_source == "human"]
         voters = by_hand or [one for one in same if one.row.label]
         if len({one.row.label for one in voters}) > 1:
-            for one in voters:
-                one.reason = "conflicting_labels"
+            for one in same:
+                one.reason = "conflicting_labels" if one.row.label else None
         left = sorted(usable(same), key=lambda one: (ORDER[one.row.split], one.row.label_source != "human"))
         for one in left[1:]:
             one.reason = "exact_duplicate"
@@ -161,7 +161,7 @@ def carve_test_rows(looked: list[Looked], params: ValidateParams, seed: int) -> 
         return 0
     labelled = [one for one in usable(looked) if one.row.split == "train" and one.row.label_source == "human"]
     labels, groups = [str(one.row.label) for one in labelled], [str(one.row.group) for one in labelled]
-    chosen = carve_test(labels, groups, params.test_share, seed)
+    chosen = carve_test(labels, groups, params.test_share, seed, params.min_class_rows)
     carved = [one for one in labelled if one.row.group in chosen]
     if len(carved) < params.min_test_rows:
         return 0

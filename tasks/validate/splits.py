@@ -28,7 +28,7 @@ def shuffled_groups(labels: Sequence[str], groups: Sequence[str], seed: int, pur
 def assign_folds(labels: Sequence[str], groups: Sequence[str], folds: int, seed: int) -> dict[str, int]:
     """Group → fold: each class's groups are dealt out in turn, each class beginning where the last one stopped.
 
-    So a class of two groups or more stands in at least two folds, and every model has seen every class.
+    So a class of two groups or more of its own stands in at least two folds, and every model has seen it.
     """
     fold_of: dict[str, int] = {}
     turn = 0
@@ -39,13 +39,21 @@ def assign_folds(labels: Sequence[str], groups: Sequence[str], folds: int, seed:
     return fold_of
 
 
-def carve_test(labels: Sequence[str], groups: Sequence[str], share: float, seed: int) -> set[str]:
-    """The groups of a stratified test split: the given share of each class's rows, rounded down."""
+def carve_test(labels: Sequence[str], groups: Sequence[str], share: float, seed: int, stay: int = 2) -> set[str]:
+    """The groups of a stratified test split: the given share of each class's rows, rounded down.
+
+    At least `stay` groups of each class stay; groups that hold several classes all do.
+    """
     sizes: Mapping[str, int] = Counter(groups)
+    mixed = {
+        group
+        for group, many in Counter(group for _, group in set(zip(labels, groups, strict=True))).items()
+        if many > 1
+    }
     chosen: set[str] = set()
     for of_class in shuffled_groups(labels, groups, seed, "test").values():
         room = int(sum(sizes[group] for group in of_class) * share)
-        for group in of_class:
+        for group in [one for one in of_class if one not in mixed][stay:]:
             if sizes[group] <= room:
                 chosen.add(group)
                 room -= sizes[group]

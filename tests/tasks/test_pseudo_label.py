@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 
 from tasks.params import PseudoLabelParams
-from tasks.pseudo_label import Taught, audit, refine
+from tasks.pseudo_label import Taught, _rows, audit, refine
 from tasks.pseudo_label.filters import class_wise_threshold
 from tasks.statistics import softmax
 
@@ -54,6 +55,25 @@ def test_a_folds_labels_do_not_reach_its_own_lineage() -> None:
     odds = [np.log(one[0][:, 0] / one[0][:, 1]) for one in (first, second)]  # equal up to the shared temperature
     assert (np.argsort(odds[0]) == np.argsort(odds[1])).all()
     assert not np.allclose(first[1], second[1]), "lineage 1 does see fold 0"
+
+
+def test_what_a_lineage_learns_from_does_not_depend_on_the_others() -> None:
+    """With another final lineage, lineage 0's labels and weights of the pool are the same to the bit."""
+    known = taught(np.arange(20) % 2)
+    rows = pd.DataFrame(
+        {"id": known.pool_ids, "origin": None, "licence": None, "attribution": None, "group": known.pool_ids}
+    )
+    other = known.pool.copy()
+    other[-1] = other[-1][:, ::-1]
+    both = [
+        [
+            (row.extra["lineage_labels"][0], row.extra["lineage_weights"][0])
+            for row, _ in _rows(rows, known, chances, ["a", "b"], PseudoLabelParams(), 1)
+        ]
+        for chances in (known.pool, other)
+    ]
+    assert both[0] == both[1]
+    assert len({weight for _, weight in both[0]}) > 10
 
 
 def test_the_audit_counts_what_the_filter_would_keep() -> None:

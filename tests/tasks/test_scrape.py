@@ -247,6 +247,26 @@ def test_a_saved_site_is_crawled_under_its_own_address(tmp_path: Path) -> None:
     assert json.loads((output / "manifest.json").read_text())["rows"] == {"in": 2, "kept": 2, "rejected": 0}
 
 
+def test_an_item_that_a_site_shows_twice_is_rejected_once(tmp_path: Path) -> None:
+    """The same line twice in a table with ids: one row and one exact_duplicate, not a stopped line."""
+    data = table(tmp_path, "t.csv", b"id,text,label\nx,hello,a\nx,hello,a\nx,hello,b\n")
+    output = run(data, TEXTS, {"kind": "table", "path": "t.csv"})
+    assert read(output)["origin"].tolist() == ["t.csv#x", "t.csv#x#b"]
+    assert read_rejected(output)["reason"].tolist() == ["exact_duplicate"]
+
+
+def test_folders_named_like_splits_in_any_case_and_strays_are_seen(make_pictures: Callable[..., Path]) -> None:
+    """Test/ is the test split; a class folder and a file beside labelled/ are rejected, not lost."""
+    root = make_pictures(labelled=1, pool=0, test=1)
+    (root / "test").rename(root / "Test")
+    (root / "cats").mkdir()
+    for name in ("cats/1.png", "stray.png"):
+        (root / name).write_bytes((root / "labelled/disc/0.png").read_bytes())
+    output = run(root, IMAGES, {"kind": "folder"})
+    assert read(output).groupby("split").size().to_dict() == {"test": 3, "train": 3}
+    assert read_rejected(output)["reason"].tolist() == ["outside_known_folders"] * 2
+
+
 def test_the_same_crawl_gives_the_same_bytes(tmp_path: Path) -> None:
     """Rows are ordered by address, not by when they came."""
     found = []

@@ -101,11 +101,9 @@ def table() -> TrainingRows:
         fold=fold,
         targets=targets,
         weights=np.ones(13),
-        human=ingredient == "collected",
-        groups=np.arange(13).astype(str),
         half=np.array([0] * 9 + [0, 1, 0, 1]),
         lineage_labels=lineage_labels,
-        pseudo_weights=np.full(13, 0.5),
+        lineage_weights=np.tile([0.5, 0.7, 0.9], (13, 1)),
     )
 
 
@@ -120,7 +118,9 @@ def test_a_folds_lineage_sees_neither_its_rows_nor_their_children() -> None:
 def test_each_half_of_the_pool_has_its_own_model() -> None:
     """Half 1 learns from rows 10 and 12 alone; lineage 1 has refused row 10."""
     assert table().of_lineage(0, 0, 1, ("collected",))[0].tolist() == [2, 3, 10, 12]
-    assert table().of_lineage(1, 1, 1, ("collected",))[0].tolist() == [0, 1, 12]
+    chosen, _, weights = table().of_lineage(1, 1, 1, ("collected",))
+    assert chosen.tolist() == [0, 1, 12]
+    assert weights.tolist() == [1, 1, 0.7], "by what lineage 1 itself thinks of the label"
 
 
 def test_the_final_lineage_sees_every_fold() -> None:

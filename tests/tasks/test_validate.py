@@ -180,6 +180,13 @@ def test_folds_are_balanced_and_do_not_depend_on_the_order_of_rows() -> None:
     assert folds != assign_folds(labels, groups, 5, seed=1)
 
 
+def test_carving_leaves_two_groups_of_each_class() -> None:
+    """Five rows in groups of four and one: the single one could go by its size, but then one group were left."""
+    labels, groups = ["b"] * 5 + ["a"] * 20, ["big"] * 4 + ["single"] + [f"g{n}" for n in range(20)]
+    for seed in range(5):
+        assert not carve_test(labels, groups, 0.2, seed) & {"big", "single"}
+
+
 def test_a_carved_test_takes_whole_groups() -> None:
     """A fifth of ten rows is two: one group of two or two of one, never half a group."""
     groups = ["p", "p", "q", "r", "s", "t", "u", "v", "w", "w"]
