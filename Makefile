@@ -49,5 +49,5 @@ bench: .venv/.ready  ## every benchmark; writes benchmarks/results/*.csv
 	$(BIN)/python benchmarks/overhead.py
 	$(BIN)/python benchmarks/storage.py
 
-clean:  ## everything that was made, but not the environment
-	rm -rf data generations models reports quarantine .seedling build dist
+clean:  ## everything that was made, but not the environment and the log of looks at the test split
+	rm -rf data generations models reports quarantine .seedling/gx .seedling/runs .seedling/partial build dist
