@@ -46,6 +46,14 @@ class Outcome:
     summary: dict[str, Any] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Ticket:
+    """A stage's hold on its folders, and the inputs that it began with."""
+
+    busy: AbstractContextManager[None]
+    inputs: list[Any]
+
+
 class Ledger:
     """One workspace's dvc.yaml and dvc.lock."""
 
@@ -83,42 +91,60 @@ class Ledger:
         """Brings the stage up to date. Raises GateFailed, InputError and the other errors of the stage."""
         stage, began = find(name), time.perf_counter()
         check_inputs(stage, self.workspace)
-        how: How = "done" if force else self._without_work(stage)
         with self.watch(name) as progress:
-            if how == "done":
-                given = self._inputs_of(stage)
-                with self._reserved(stage):
+            with self._operation() as repo:
+                how: How = "done" if force else self._without_work(repo, stage)
+                ticket = self._reserve(repo, stage) if how == "done" else None
+            if ticket is not None:
+                with self._recorded(stage, ticket):
                     run_stage(stage, self.workspace, progress)
-                if self._inputs_of(stage) != given:  # recording would pair the new inputs with the old ones' output
-                    raise SeedlingError(f"The inputs of stage '{name}' changed while it worked: run it again.")
-                with self._operation() as repo:
-                    repo.commit(stage.name, force=True)
         outcome = Outcome(name, how, time.perf_counter() - began, summary(stage, self.workspace))
         self.finished(outcome)
         return outcome
 
-    def _inputs_of(self, stage: Stage) -> list[Any]:
-        """What DVC takes for the stage's inputs just now: hashes of folders, values of params."""
-        with self._operation() as repo:
-            loaded = self._load(repo, stage.name)
-            loaded.save_deps()
-            return [(dep.def_path, dep.hash_info) for dep in loaded.deps]
-
-    def _without_work(self, stage: Stage) -> How:
-        with self._operation() as repo:
-            if not self._load(repo, stage.name).changed():
-                return "unchanged"
-            # On a freshly loaded stage only: one whose dependencies were saved before takes stale outputs for its own.
+    def _without_work(self, repo: Repo, stage: Stage) -> How:
+        loaded = self._load(repo, stage.name)
+        if not loaded.changed():
+            return "unchanged"
+        # Before anything saved the stage's dependencies: one whose dependencies are saved takes stale outputs for its own.
+        try:
             try:
-                try:
-                    repo.stage_cache.restore(self._load(repo, stage.name))
-                except ConfirmRemoveError:  # an output that was changed by hand goes, as it does in `dvc repro`
-                    self._load(repo, stage.name).remove_outs(force=True)
-                    repo.stage_cache.restore(self._load(repo, stage.name))
-            except (RunCacheNotFoundError, CheckoutError):
-                return "done"
+                repo.stage_cache.restore(loaded)
+            except ConfirmRemoveError:  # an output that was changed by hand goes, as it does in `dvc repro`
+                self._load(repo, stage.name).remove_outs(force=True)
+                repo.stage_cache.restore(self._load(repo, stage.name))
+        except (RunCacheNotFoundError, CheckoutError):
+            return "done"
+        repo.commit(stage.name, force=True)
+        return "restored"
+
+    def _reserve(self, repo: Repo, stage: Stage) -> Ticket:
+        """While the stage works, DVC commands of other processes find its folders busy, as they do in `dvc repro`."""
+        inputs, output = ([str(self.workspace / one) for one in group] for group in (stage.inputs, (stage.output,)))
+        busy = rwlock(repo.tmp_dir, repo.fs, f"seedling {stage.name}", inputs, output, False)
+        busy.__enter__()
+        return Ticket(busy, self._inputs_of(repo, stage))
+
+    @contextmanager
+    def _recorded(self, stage: Stage, ticket: Ticket) -> Iterator[None]:
+        """Records what the block made, unless it failed or its inputs changed meanwhile; gives the folders free."""
+        try:
+            yield
+        except BaseException:
+            with self._operation():
+                ticket.busy.__exit__(None, None, None)
+            raise
+        with self._operation() as repo:
+            ticket.busy.__exit__(None, None, None)
+            if self._inputs_of(repo, stage) != ticket.inputs:  # else the new inputs stood beside the old ones' output
+                raise SeedlingError(f"The inputs of stage '{stage.name}' changed while it worked: run it again.")
             repo.commit(stage.name, force=True)
-            return "restored"
+
+    def _inputs_of(self, repo: Repo, stage: Stage) -> list[Any]:
+        """What DVC takes for the stage's inputs just now: hashes of folders, values of params."""
+        loaded = self._load(repo, stage.name)
+        loaded.save_deps()
+        return [(dep.def_path, dep.hash_info) for dep in loaded.deps]
 
     @staticmethod
     def _load(repo: Repo, name: str) -> Any:
@@ -161,19 +187,6 @@ class Ledger:
                 ) from error
             except FileNotFoundError:
                 return dict.fromkeys(paths)
-
-    @contextmanager
-    def _reserved(self, stage: Stage) -> Iterator[None]:
-        """While the stage works, DVC commands of other processes find its folders busy, as they do in `dvc repro`."""
-        inputs, output = ([str(self.workspace / one) for one in group] for group in (stage.inputs, (stage.output,)))
-        with self._operation() as repo:  # DVC's file of who reads and writes what is not made for threads
-            busy = rwlock(repo.tmp_dir, repo.fs, f"seedling {stage.name}", inputs, output, False)
-            busy.__enter__()
-        try:
-            yield
-        finally:
-            with self._operation():
-                busy.__exit__(None, None, None)
 
     def sort_lock(self) -> None:
         """Brings dvc.lock's entries into the line's order: which of two parallel stages ended first says nothing."""

@@ -71,7 +71,9 @@ def figure(row: int, digit: int, rng: np.random.Generator) -> str:
 
 if __name__ == "__main__":
     wanted = Path(sys.argv[1])
-    beside = wanted.with_name(f".{wanted.name}.new")  # renamed at the end, so that half a folder is never taken for whole
+    beside = wanted.with_name(
+        f".{wanted.name}.new"
+    )  # renamed at the end, so that half a folder is never taken for whole
     main(beside)
     shutil.rmtree(wanted, ignore_errors=True)
     beside.replace(wanted)

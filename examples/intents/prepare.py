@@ -75,7 +75,9 @@ def write_site(site: Path, items: list[tuple[str, str]], classes: list[str], rng
 
 if __name__ == "__main__":
     wanted = Path(sys.argv[1])
-    beside = wanted.with_name(f".{wanted.name}.new")  # renamed at the end, so that half a folder is never taken for whole
+    beside = wanted.with_name(
+        f".{wanted.name}.new"
+    )  # renamed at the end, so that half a folder is never taken for whole
     main(beside)
     shutil.rmtree(wanted, ignore_errors=True)
     beside.replace(wanted)

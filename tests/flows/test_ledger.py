@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from flows.ledger import Ledger
-from tasks.errors import GateFailed, InputError
+from tasks.errors import GateFailed, InputError, SeedlingError
 from tasks.params import set_value
+from tasks.progress import Progress
 from tasks.stages import stages
 
 
@@ -99,6 +101,22 @@ def test_a_failed_gate_records_nothing_and_keeps_the_rows_in_quarantine(workspac
     (quarantined,) = (workspace / "quarantine").iterdir()
     assert quarantined.name in str(caught.value)
     assert (quarantined / "part-00000.parquet").exists()
+
+
+def test_inputs_that_change_while_a_stage_works_are_not_recorded(workspace: Path) -> None:
+    """A picture that is added during the work would be recorded as read: the error says to run again."""
+    from contextlib import contextmanager
+
+    ledger, lock = Ledger(workspace), workspace / "dvc.lock"
+
+    @contextmanager
+    def meddle(_: str) -> Iterator[Progress]:
+        yield lambda what, *_: (workspace / "data/unlabelled/0.png").unlink(missing_ok=True) if what == "gate" else None
+
+    ledger.watch = meddle
+    with pytest.raises(SeedlingError, match="inputs of stage 'scrape' changed while it worked"):
+        ledger.run("scrape")
+    assert not lock.exists()
 
 
 def test_missing_data_comes_back_from_the_cache(workspace: Path) -> None:
