@@ -89,6 +89,7 @@ class ValidateParams(Section):
     blank_contrast: Annotated[float, Field(ge=0)] = 2.0
     near_duplicate_bits: Annotated[int, Field(ge=0, le=3)] = 3
     near_duplicate_difference: Annotated[float, Field(ge=0, le=255)] = 6.0
+    merge_case: bool = True
     min_class_rows: Annotated[int, Field(ge=2)] = 2
     folds: Annotated[int, Field(ge=2, le=20)] = 5
     test_share: Annotated[float, Field(ge=0, lt=1)] = 0.2

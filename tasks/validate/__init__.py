@@ -39,7 +39,7 @@ def validate(
     """
     rows_in = read_manifest(collected)["rows"]["kept"]
     looked = _look_at_all(collected, params, facts, progress)
-    spellings = merge_spellings(looked)
+    spellings = merge_spellings(looked) if params.merge_case else {}
     reject_copies(looked)
     group_near_duplicates(looked, params, facts)
     reject_leaks(looked)
