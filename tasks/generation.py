@@ -30,7 +30,7 @@ Modality = Literal["image", "text"]
 FORMAT = 1
 MANIFEST = "manifest.json"
 REJECTED = "rejected.parquet"
-ROWS_PER_PART = 1000  # on average; a part has a quarter to four times as many
+ROWS_PER_PART = 200  # on average; a part has a quarter to four times as many
 BYTES_PER_PART = 64 * 2**20  # a part is also cut here, so that memory stays flat with large photographs
 
 IMAGE_TYPE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
@@ -194,7 +194,7 @@ class GenerationWriter:
     def _flush(self) -> None:
         name = f"part-{len(self._parts):05d}.parquet"
         table = _table(self._columns, self._schema)
-        pq.write_table(table, self._folder / name, compression="zstd", row_group_size=ROWS_PER_PART)
+        pq.write_table(table, self._folder / name, compression="zstd", row_group_size=4 * ROWS_PER_PART)
         self._parts.append({"file": name, "rows": len(self._columns)})
         self._columns, self._bytes = [], 0
 
