@@ -121,13 +121,9 @@ def _samples(generations: Path) -> list[dict[str, Any]]:
         if rows.empty:
             continue
         labelled = rows[rows["label"].notna()]
-        chosen = (
-            (labelled if len(labelled) else rows)
-            .groupby("label", dropna=False)
-            .head(2)
-            .sort_values(["label", "id"])
-            .head(SAMPLES)
-        )
+        shown_rows = labelled if len(labelled) else rows
+        of_each = max(1, SAMPLES // max(1, shown_rows["label"].nunique()))
+        chosen = shown_rows.groupby("label", dropna=False).head(of_each).sort_values(["label", "id"]).head(SAMPLES)
         source = [folder] if name != "pseudo_label/1" else [generations / "scrape"]
         content = dict(payloads(source, chosen["id"]))
         shown.append(
