@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -12,14 +13,27 @@ from typing import Literal
 from flows.ledger import create_repository
 from tasks.errors import InputError, SeedlingError
 from tasks.params import FolderSource, TableSource, load
+from tasks.progress import Progress, silent
 from tasks.scrape.folder import read_folder
+from tasks.scrape.packing import PACKED, pack_folder
 from tasks.scrape.table import SUFFIXES, read_table
 
+FOLDER = "{kind: folder, path: .}"
+MANY = 10_000  # files: DVC looks at each of them whenever it is asked anything
 IDENTITY = ("-c", "user.name=seedling", "-c", "user.email=seedling@localhost")
 
 
-def make_workspace(folder: Path, source: Path, modality: Literal["image", "text"]) -> Path:
+def make_workspace(
+    folder: Path,
+    source: Path,
+    modality: Literal["image", "text"],
+    *,
+    pack: bool | None = None,
+    progress: Progress = silent,
+) -> Path:
     """Copies the source to `folder`/data and puts params, gates and the line beside it; gives the workspace.
+
+    pack: whether a folder's files become Parquet files in data/packed; None: from MANY files on.
 
     Raises InputError where the folder holds a workspace or other files, the source does not exist or holds no such
     rows, or git is not there.
@@ -31,8 +45,14 @@ def make_workspace(folder: Path, source: Path, modality: Literal["image", "text"
     try:
         shutil.rmtree(beside, ignore_errors=True)
         beside.mkdir(parents=True)
-        _copy(source, beside / "data")
+        many = 0 if listed != [FOLDER] else sum(len(names) for _, _, names in os.walk(source))
+        if many and (pack or (pack is None and many >= MANY)):
+            pack_folder(source, beside / "data", modality, many, progress)
+            listed = [f"{{kind: table, path: {PACKED}}}", FOLDER.replace("}", ", may_be_empty: true}")]
+        else:
+            _copy(source, beside / "data", many, progress)
         _write_files(beside, modality, listed)
+        progress("track with DVC", 0, None)
         _try_sources(beside, source)
         _track(beside)
         if folder.exists():
@@ -94,16 +114,24 @@ def _sources(source: Path, modality: str) -> list[str]:
     inner = [path for path in source.iterdir() if path.is_dir() and not path.name.startswith(".")]
     found = [f"{{kind: table, path: {name!r}}}" for name in tables]
     if inner and not (modality == "image" and tables):  # a table names the pictures of the folders beside it
-        found.insert(0, "{kind: folder, path: .}")
+        found.insert(0, FOLDER)
     if not found:
         wanted = "pictures in <class>/ folders" if modality == "image" else "a table, or .txt files in <class>/ folders"
         raise InputError(f"{source} holds neither {wanted}, nor labelled/ and unlabelled/ folders with such.")
     return found
 
 
-def _copy(source: Path, data: Path) -> None:
+def _copy(source: Path, data: Path, many: int, progress: Progress) -> None:
+    copied = 0
+
+    def copy(one: str, to: str) -> object:
+        nonlocal copied
+        copied += 1
+        progress("copy", copied, many or None)
+        return shutil.copy2(one, to)
+
     if source.is_dir():
-        shutil.copytree(source, data, ignore_dangling_symlinks=True)
+        shutil.copytree(source, data, ignore_dangling_symlinks=True, copy_function=copy)
     else:
         data.mkdir()
         shutil.copy2(source, data / source.name)

@@ -28,10 +28,11 @@ class FolderSource(Section):
 
     kind: Literal["folder"]
     path: str = "."
+    may_be_empty: bool = False
 
 
 class TableSource(Section):
-    """A CSV, TSV, JSONL or Parquet file with a text or image column."""
+    """A CSV, TSV, JSONL or Parquet file with a text or image column, or a folder of Parquet files."""
 
     kind: Literal["table"]
     path: str

@@ -43,7 +43,7 @@ def read_folder(
     for item in _items(root, data.resolve(), modality, max_bytes, elsewhere):
         found = True
         yield item
-    if not found:
+    if not found and not source.may_be_empty:
         raise InputError(f"{root} holds no files: put pictures in {root}/labelled/<class>/ and {root}/unlabelled/.")
 
 
@@ -54,10 +54,10 @@ def _items(root: Path, data: Path, modality: Modality, max_bytes: int, elsewhere
     if not known:  # an ImageFolder as it stands: every folder is a class
         known = [(root, "train")]
     for top, split in known:
-        for path in _files(top):
+        for path in _files(top, elsewhere):
             yield _item(path, top, split, data, modality, max_bytes)
     if known[0][0] != root:
-        strays = [path for top in tops if top.name.casefold() not in ROOTS for path in _files(top)]
+        strays = [path for top in tops if top.name.casefold() not in ROOTS for path in _files(top, elsewhere)]
         strays += [path for path in sorted(root.iterdir()) if path.is_file() and path.resolve() not in elsewhere]
         for path in strays:
             if not path.name.startswith("."):
@@ -65,12 +65,15 @@ def _items(root: Path, data: Path, modality: Modality, max_bytes: int, elsewhere
                 yield replace(item, reason="outside_known_folders")
 
 
-def _files(top: Path) -> Iterator[Path]:
+def _files(top: Path, elsewhere: frozenset[Path]) -> Iterator[Path]:
     for folder, subfolders, names in os.walk(top):
-        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
+        inner = sorted(name for name in subfolders if not name.startswith("."))
+        subfolders[:] = [name for name in inner if Path(folder, name).resolve() not in elsewhere]
         for name in sorted(names):
-            if not name.startswith(".") and name not in {"Thumbs.db", "desktop.ini"}:
-                yield Path(folder, name)
+            path = Path(folder, name)
+            hidden = name.startswith(".") or name in {"Thumbs.db", "desktop.ini"}
+            if not hidden and not (folder == str(top) and path.resolve() in elsewhere):
+                yield path
 
 
 def _item(path: Path, top: Path, split: str, data: Path, modality: Modality, max_bytes: int) -> Item:

@@ -32,14 +32,17 @@ csv.field_size_limit(10 * 2**20)
 
 
 def read_table(source: TableSource, data: Path, modality: Modality, max_bytes: int) -> Iterator[Item]:
-    """The table's items in its order.
+    """The table's items in its order; of a folder, its Parquet files in their names' order are one table.
 
     Raises InputError: no such file, another format, a column that is not there, another encoding, no rows.
     """
     path = inside(data, source.path)
-    if not path.is_file():
-        raise InputError(f"{path} does not exist: name a {', '.join(SUFFIXES)} file in params.yaml, scrape.sources.")
-    if path.suffix.lower() not in SUFFIXES:
+    if not path.exists():
+        raise InputError(
+            f"{path} does not exist: name a {', '.join(SUFFIXES)} file, or a folder of .parquet files, "
+            "in params.yaml, scrape.sources."
+        )
+    if path.is_file() and path.suffix.lower() not in SUFFIXES:
         raise InputError(f"{path} is none of {', '.join(SUFFIXES)}: save the table as one of these.")
     wanted = source.text if modality == "text" else source.image
     number = 0
@@ -60,11 +63,12 @@ def read_table(source: TableSource, data: Path, modality: Modality, max_bytes: i
 
 
 def _records(path: Path, source: TableSource, wanted: str) -> Iterator[Mapping[str, Any]]:
-    if path.suffix.lower() == ".parquet":
-        file = pq.ParquetFile(path)
-        _check_columns(path, file.schema_arrow.names, source, wanted)
-        for batch in file.iter_batches(batch_size=256):
-            yield from batch.to_pylist()
+    if path.is_dir() or path.suffix.lower() == ".parquet":
+        for part in sorted(path.rglob("*.parquet")) if path.is_dir() else [path]:
+            file = pq.ParquetFile(part)
+            _check_columns(part, file.schema_arrow.names, source, wanted)
+            for batch in file.iter_batches(batch_size=256):
+                yield from batch.to_pylist()
         return
     encoding = "utf-8-sig" if source.encoding.lower().replace("_", "-") == "utf-8" else source.encoding
     with path.open(encoding=encoding, newline="") as file:
@@ -131,7 +135,8 @@ def _item(
     reason = values.get(BROKEN) or _reason(split, label)
     content = values.get(wanted)
     if reason is None and modality == "image":
-        content, reason = _picture(content, path.parent, data, max_bytes)
+        beside = path if path.is_dir() else path.parent
+        content, reason = _picture(content, beside, data, max_bytes)
     elif reason is None and isinstance(content, (dict, list)):
         content, reason = "", "not_a_text"
     elif reason is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -39,6 +40,20 @@ def test_init_makes_a_git_and_dvc_repository(tmp_path: Path, make_pictures: Call
     again = seedling("init", tmp_path / "w", "--images", make_pictures(tmp_path / "more"))
     assert again.returncode == 2
     assert "is a workspace already" in again.stderr
+
+
+def test_a_packed_workspace_takes_loose_files_that_come_later(
+    tmp_path: Path, make_pictures: Callable[..., Path]
+) -> None:
+    """The packed rows and those of data/labelled/ are one generation."""
+    done = seedling("init", tmp_path / "w", "--images", make_pictures(labelled=3, pool=0, test=0), "--pack")
+    assert done.returncode == 0, done.stderr
+    assert sorted(path.name for path in (tmp_path / "w/data").iterdir()) == ["packed"]
+    later = make_pictures(tmp_path / "later", labelled=5, pool=0, test=0)
+    shutil.copytree(later / "labelled", tmp_path / "w/data/labelled")
+    done = seedling("stage", "scrape", "--workspace", tmp_path / "w")
+    assert done.returncode == 0, done.stderr
+    assert "24 in, 24 kept" in done.stdout
 
 
 @pytest.mark.parametrize(

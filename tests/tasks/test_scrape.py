@@ -20,6 +20,7 @@ from tasks.errors import InputError
 from tasks.generation import read, read_rejected
 from tasks.params import Facts, ScrapeParams
 from tasks.scrape import scrape
+from tasks.scrape.packing import pack_folder
 
 IMAGES, TEXTS = Facts(modality="image"), Facts(modality="text")
 
@@ -275,3 +276,20 @@ def test_the_same_crawl_gives_the_same_bytes(tmp_path: Path) -> None:
             output = crawled(tmp_path, source(start))
             found.append({path.name: path.read_bytes() for path in output.iterdir()})
     assert found[0] == found[1]
+
+
+def test_a_packed_folder_gives_the_rows_that_the_loose_one_gives(make_pictures: Callable[..., Path]) -> None:
+    """Same ids, labels, splits and rejected files with their reasons; the origin still names the file."""
+    pictures = make_pictures(labelled=2, pool=4, test=1)
+    (pictures / "labelled" / "stray.png").write_bytes(b"x")
+    loose = run(pictures, IMAGES, {"kind": "folder"})
+    data = pictures.parent / "elsewhere" / "data"
+    assert pack_folder(pictures, data, "image", 14) == 13
+    packed = run(data, IMAGES, {"kind": "table", "path": "packed"}, {"kind": "folder", "may_be_empty": True})
+    columns = ["id", "label", "split", "label_source"]
+    assert read(packed)[columns].equals(read(loose)[columns])
+    assert read(packed)["origin"].tolist() == [f"packed#{one}" for one in read(loose)["origin"]]
+    for output in (packed, loose):
+        assert read_rejected(output)[["origin", "reason"]].values.tolist() == [
+            ["labelled/stray.png", "outside_class_folder"]
+        ]

@@ -1,0 +1,69 @@
+"""Packs a folder of very many files into a table of Parquet files, so that DVC has dozens of files to watch and not thousands."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from tasks.generation import IMAGE_TYPE, Modality
+from tasks.params import FolderSource
+from tasks.progress import Progress, counted, silent
+from tasks.scrape.folder import read_folder
+
+PACKED = "packed"
+ROWS_AT_ONCE = 2_000
+BYTES_AT_ONCE = 32 * 2**20
+
+
+def pack_folder(source: Path, data: Path, modality: Modality, total: int, progress: Progress = silent) -> int:
+    """Writes the source's files as `data/packed/part-*.parquet` (text or image, label, split, id); gives how many.
+
+    A file's bytes go in as they are, its path becomes the id, so that a row's origin still names it. Files that cannot
+    be rows (outside of class folders, not UTF-8) are copied beside, where the scrape stage rejects them with its reason.
+    Raises InputError where the source holds no files, OSError where one cannot be read or written.
+    """
+    wanted = pa.field("image", IMAGE_TYPE) if modality == "image" else pa.field("text", pa.string())
+    texts = [pa.field(name, pa.string()) for name in ("label", "split", "id")]
+    schema = pa.schema([wanted, *texts])
+    (data / PACKED).mkdir(parents=True)
+    rows: list[dict[str, Any]] = []
+    size = packed = parts = 0
+
+    def flush() -> None:
+        nonlocal rows, size, packed, parts
+        if rows:
+            pq.write_table(
+                pa.Table.from_pylist(rows, schema=schema),
+                data / PACKED / f"part-{parts:05d}.parquet",
+                compression="zstd",
+                row_group_size=256,
+            )
+            packed, parts, rows, size = packed + len(rows), parts + 1, [], 0
+
+    items = read_folder(FolderSource(kind="folder"), source, modality, sys.maxsize)
+    for item in counted(items, progress, "pack", total):
+        try:
+            content = item.load() if item.reason is None else None
+        except UnicodeDecodeError:
+            content = None
+        if content is None:
+            _copy(source / item.origin, data / item.origin)
+            continue
+        cell: Any = {"bytes": content, "path": None} if isinstance(content, bytes) else content
+        rows.append({wanted.name: cell, "label": item.label, "split": item.split, "id": item.origin})
+        size += len(content)
+        if len(rows) >= ROWS_AT_ONCE or size >= BYTES_AT_ONCE:
+            flush()
+    flush()
+    return packed
+
+
+def _copy(path: Path, to: Path) -> None:
+    if path.exists():  # else a link to nowhere
+        to.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(path, to)
