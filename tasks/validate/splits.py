@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 
 from tasks.randomness import derived_seed
 
+LARGE = 200  # groups: from here on a class is dealt by its groups' names alone, so a row's place outlives rows to come
+
 
 def shuffled_groups(labels: Sequence[str], groups: Sequence[str], seed: int, purpose: str) -> dict[str, list[str]]:
     """Class → its groups in an order that depends on seed, purpose and the group's name alone.
@@ -29,10 +31,14 @@ def assign_folds(labels: Sequence[str], groups: Sequence[str], folds: int, seed:
     """Group → fold: each class's groups are dealt out in turn, each class beginning where the last one stopped.
 
     So a class of two groups or more of its own stands in at least two folds, and every model has seen it.
+    A LARGE class's groups go where their names' hashes say, nearly evenly, and stay there whatever comes later.
     """
     fold_of: dict[str, int] = {}
     turn = 0
     for of_class in shuffled_groups(labels, groups, seed, "fold").values():
+        if len(of_class) >= LARGE:
+            fold_of |= {group: derived_seed(seed, "fold of a large class", group) % folds for group in of_class}
+            continue
         for group in of_class:
             fold_of[group] = turn % folds
             turn += 1
@@ -42,7 +48,8 @@ def assign_folds(labels: Sequence[str], groups: Sequence[str], folds: int, seed:
 def carve_test(labels: Sequence[str], groups: Sequence[str], share: float, seed: int, stay: int = 2) -> set[str]:
     """The groups of a stratified test split: the given share of each class's rows, rounded down.
 
-    At least `stay` groups of each class stay; groups that hold several classes all do.
+    At least `stay` groups of each class stay; groups that hold several classes all do. Of a LARGE class's groups each
+    goes with a chance of `share`, drawn from its name, so it stays in the test split when rows come later.
     """
     sizes: Mapping[str, int] = Counter(groups)
     mixed = {
@@ -52,6 +59,9 @@ def carve_test(labels: Sequence[str], groups: Sequence[str], share: float, seed:
     }
     chosen: set[str] = set()
     for of_class in shuffled_groups(labels, groups, seed, "test").values():
+        if len(of_class) >= LARGE:
+            chosen |= {one for one in of_class if one not in mixed and derived_seed(seed, "test", one) < share * 2**63}
+            continue
         room = int(sum(sizes[group] for group in of_class) * share)
         for group in [one for one in of_class if one not in mixed][stay:]:
             if sizes[group] <= room:

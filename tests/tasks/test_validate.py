@@ -192,3 +192,15 @@ def test_a_carved_test_takes_whole_groups() -> None:
     groups = ["p", "p", "q", "r", "s", "t", "u", "v", "w", "w"]
     chosen = carve_test(["a"] * 10, groups, 0.2, seed=3)
     assert sum(groups.count(group) for group in chosen) == 2
+
+
+def test_rows_of_a_large_class_keep_their_place_when_others_come() -> None:
+    """A third more rows move nobody's fold, and nobody into or out of a carved test split; the shares are as asked for."""
+    groups = [f"g{n}" for n in range(4_000)]
+    before, after = (["a"] * many for many in (3_000, 4_000))
+    folds = assign_folds(before, groups[:3_000], 5, seed=0)
+    assert folds.items() <= assign_folds(after, groups, 5, seed=0).items()
+    test = carve_test(before, groups[:3_000], 0.2, seed=0)
+    assert carve_test(after, groups, 0.2, seed=0) & set(groups[:3_000]) == test
+    assert abs(len(test) - 600) < 5 * 22  # five standard errors of a draw of 3,000 with a chance of a fifth
+    assert all(abs(many - 600) < 5 * 22 for many in Counter(folds.values()).values())
