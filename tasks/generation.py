@@ -5,8 +5,8 @@ A folder holds `part-00000.parquet …` (kept rows), `rejected.parquet` (dropped
 
 A picture's bytes lie once, in the generation that first held them (scrape, augment, synthesize). The stages that only
 decide about rows (validate, pseudo_label) write every column but `image`; `payloads` joins the two by id.
-Part boundaries follow the ids' hashes (content-defined chunking, Muthitacharoen et al. 2001), so rows that come later
-change only the parts beside them and DVC stores only those.
+Part boundaries follow the ids' hashes (content-defined chunking, Muthitacharoen et al. 2001) and the origins' folders,
+so rows that come later change only the parts beside them and DVC stores only those.
 """
 
 from __future__ import annotations
@@ -146,12 +146,14 @@ class GenerationWriter:
 
     def keep(self, row: Row) -> None:
         """Adds a kept row."""
+        many = ROWS_PER_PART
+        if len(self._columns) >= many // 4 and _folder(row) != _folder(self._columns[-1]):
+            self._flush()  # so that files that join one folder leave the next folder's parts alone
         self._columns.append(row)
         self._bytes += len(row.payload or "")
         self.kept[row.split, row.label, row.label_source] += 1
-        many, count = ROWS_PER_PART, len(self._columns)
-        boundary = count >= many // 4 and int(row.id[:12], 16) % many == 0
-        if boundary or count >= 4 * many or self._bytes >= BYTES_PER_PART:
+        boundary = len(self._columns) >= many // 4 and int(row.id[:12], 16) % many == 0
+        if boundary or len(self._columns) >= 4 * many or self._bytes >= BYTES_PER_PART:
             self._flush()
 
     def reject(self, row: Row, reason: str) -> None:
@@ -204,6 +206,10 @@ class GenerationWriter:
             table = _table(rows, self._schema).append_column("reason", pa.array(reasons, pa.string()))
             self._rejected_file.write_table(table.cast(self._rejected_schema))
         self._rejected, self._rejected_bytes = [], 0
+
+
+def _folder(row: Row) -> str:
+    return (row.origin or "").rpartition("/")[0]
 
 
 def _table(rows: Sequence[Row], wanted: pa.Schema) -> pa.Table:
