@@ -5,12 +5,14 @@ Heavy imports happen inside the commands, so that `seedling --help` answers at o
 
 from __future__ import annotations
 
+import atexit
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Literal
 
 import typer
 
@@ -96,19 +98,32 @@ def init(
     texts: Annotated[
         Path | None, typer.Option(help="A CSV, TSV, JSONL or Parquet file with a text column, or a folder.")
     ] = None,
+    pack: Annotated[
+        bool | None,
+        typer.Option(
+            "--pack/--loose",
+            help="Keep a folder's files in data/packed/*.parquet, or as they are.",
+            show_default="packed from 10,000 files on",
+        ),
+    ] = None,
     debug: Debug = False,
 ) -> None:
     """Makes a workspace, an ordinary git and DVC repository, of a folder or a table."""
     with explained(debug):
-        from rich.console import Console
-
         from flows.workspace import make_workspace
+        from tasks.progress import terminal
 
         source = images or texts
         if source is None or (images is not None and texts is not None):
             raise InputError("Name the data: either --images PATH or --texts PATH.")
-        with Console().status(f"Copying {source} and tracking it with DVC …"):
-            made = make_workspace(folder, source, "image" if images is not None else "text")
+        modality: Literal["image", "text"] = "image" if images is not None else "text"
+        with terminal("init") as progress:
+            made = make_workspace(folder, source, modality, pack=pack, progress=progress)
+        packed = sorted((made / "data" / "packed").glob("*.parquet")) if pack is not False else []
+        if packed and pack is None:
+            print(
+                f"The files of {source} lie packed in {len(packed)} Parquet files (--loose would keep them as they are)."
+            )
         print(f"{made} is ready. Next: cd {made} && seedling run")
 
 
@@ -180,9 +195,21 @@ def serve(
         serve_workspace(workspace.resolve(), cron, name)
 
 
-def main(arguments: list[str] | None = None) -> Any:
-    """The console script."""
-    return app(arguments if arguments is not None else sys.argv[1:], prog_name="seedling")
+def main() -> None:
+    """The console script. Ends the process as soon as what was registered for its end is done."""
+    code: object = 1  # as Python has it where an error goes through
+
+    def leave() -> None:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code if isinstance(code, int) else int(code is not None))
+
+    atexit.register(leave)  # first in, last out: without it, two seconds go into taking torch's modules down one by one
+    try:
+        app(sys.argv[1:], prog_name="seedling")
+    except SystemExit as end:
+        code = end.code
+        raise
 
 
 if __name__ == "__main__":

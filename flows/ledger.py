@@ -93,8 +93,9 @@ class Ledger:
         check_inputs(stage, self.workspace)
         with self.watch(name) as progress:
             with self._operation() as repo:
-                how: How = "done" if force else self._without_work(repo, stage)
-                ticket = self._reserve(repo, stage) if how == "done" else None
+                loaded = self._load(repo, name)
+                how: How = "done" if force else self._without_work(repo, loaded)
+                ticket = self._reserve(repo, stage, loaded) if how == "done" else None
             if ticket is not None:
                 with self._recorded(stage, ticket):
                     run_stage(stage, self.workspace, progress)
@@ -102,8 +103,7 @@ class Ledger:
         self.finished(outcome)
         return outcome
 
-    def _without_work(self, repo: Repo, stage: Stage) -> How:
-        loaded = self._load(repo, stage.name)
+    def _without_work(self, repo: Repo, loaded: Any) -> How:
         if not loaded.changed():
             return "unchanged"
         # Before anything saved the stage's dependencies: one whose dependencies are saved takes stale outputs for its own.
@@ -111,19 +111,26 @@ class Ledger:
             try:
                 repo.stage_cache.restore(loaded)
             except ConfirmRemoveError:  # an output that was changed by hand goes, as it does in `dvc repro`
-                self._load(repo, stage.name).remove_outs(force=True)
-                repo.stage_cache.restore(self._load(repo, stage.name))
+                self._load(repo, loaded.addressing).remove_outs(force=True)
+                repo.stage_cache.restore(self._load(repo, loaded.addressing))
         except (RunCacheNotFoundError, CheckoutError):
             return "done"
-        repo.commit(stage.name, force=True)
+        self._record(self._load(repo, loaded.addressing))
         return "restored"
 
-    def _reserve(self, repo: Repo, stage: Stage) -> Ticket:
+    @staticmethod
+    def _record(loaded: Any) -> None:
+        """What `dvc commit --force` does for one stage."""
+        loaded.save()
+        loaded.commit()
+        loaded.dump(update_pipeline=False)
+
+    def _reserve(self, repo: Repo, stage: Stage, loaded: Any) -> Ticket:
         """While the stage works, DVC commands of other processes find its folders busy, as they do in `dvc repro`."""
         inputs, output = ([str(self.workspace / one) for one in group] for group in (stage.inputs, (stage.output,)))
         busy = rwlock(repo.tmp_dir, repo.fs, f"seedling {stage.name}", inputs, output, False)
         busy.__enter__()
-        return Ticket(busy, self._inputs_of(repo, stage))
+        return Ticket(busy, self._inputs_of(loaded))
 
     @contextmanager
     def _recorded(self, stage: Stage, ticket: Ticket) -> Iterator[None]:
@@ -136,13 +143,14 @@ class Ledger:
             raise
         with self._operation() as repo:
             ticket.busy.__exit__(None, None, None)
-            if self._inputs_of(repo, stage) != ticket.inputs:  # else the new inputs stood beside the old ones' output
+            loaded = self._load(repo, stage.name)
+            if self._inputs_of(loaded) != ticket.inputs:  # else the new inputs stood beside the old ones' output
                 raise SeedlingError(f"The inputs of stage '{stage.name}' changed while it worked: run it again.")
-            repo.commit(stage.name, force=True)
+            self._record(loaded)
 
-    def _inputs_of(self, repo: Repo, stage: Stage) -> list[Any]:
+    @staticmethod
+    def _inputs_of(loaded: Any) -> list[Any]:
         """What DVC takes for the stage's inputs just now: hashes of folders, values of params."""
-        loaded = self._load(repo, stage.name)
         loaded.save_deps()
         return [(dep.def_path, dep.hash_info) for dep in loaded.deps]
 
