@@ -88,6 +88,7 @@ def seedling(seed: int, effort: str) -> dict[str, float]:
             (template / "params.yaml.template")
             .read_text()
             .replace("MODALITY", "image")
+            .replace("ENCODER", "null")
             .replace("effort: normal", f"effort: {effort}")
         )
         (workspace / "params.yaml").write_text(

@@ -98,6 +98,13 @@ def init(
     texts: Annotated[
         Path | None, typer.Option(help="A CSV, TSV, JSONL or Parquet file with a text column, or a folder.")
     ] = None,
+    encoder: Annotated[
+        str | None,
+        typer.Option(
+            help="A pretrained encoder: a folder that transformers saved, a model of the Hugging Face Hub, or none.",
+            show_default="all-MiniLM-L6-v2 for texts, where seedling[minilm] is installed",
+        ),
+    ] = None,
     pack: Annotated[
         bool | None,
         typer.Option(
@@ -118,7 +125,7 @@ def init(
             raise InputError("Name the data: either --images PATH or --texts PATH.")
         modality: Literal["image", "text"] = "image" if images is not None else "text"
         with terminal("init") as progress:
-            made = make_workspace(folder, source, modality, pack=pack, progress=progress)
+            made = make_workspace(folder, source, modality, encoder=encoder, pack=pack, progress=progress)
         packed = sorted((made / "data" / "packed").glob("*.parquet")) if pack is not False else []
         if packed and pack is None:
             print(

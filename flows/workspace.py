@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -28,11 +29,14 @@ def make_workspace(
     source: Path,
     modality: Literal["image", "text"],
     *,
+    encoder: str | None = None,
     pack: bool | None = None,
     progress: Progress = silent,
 ) -> Path:
     """Copies the source to `folder`/data and puts params, gates and the line beside it; gives the workspace.
 
+    encoder: what params.yaml names in train.encoder, a folder or a model of the Hub, looked at before anything is copied;
+    None: all-MiniLM-L6-v2 for texts where its package is installed, "none": none.
     pack: whether a folder's files become Parquet files in data/packed; None: from MANY files on.
 
     Raises InputError where the folder holds a workspace or other files, the source does not exist or holds no such
@@ -41,6 +45,7 @@ def make_workspace(
     folder = folder.resolve()
     _check(folder, source)
     listed = _sources(source, modality)
+    named = _encoder(encoder, modality)
     beside = folder.with_name(f".{folder.name}.new")  # renamed at the end: a failure leaves nothing behind
     try:
         shutil.rmtree(beside, ignore_errors=True)
@@ -51,7 +56,7 @@ def make_workspace(
             listed = [f"{{kind: table, path: {PACKED}}}", FOLDER.replace("}", ", may_be_empty: true}")]
         else:
             _copy(source, beside / "data", many, progress)
-        _write_files(beside, modality, listed)
+        _write_files(beside, modality, listed, named)
         progress("track with DVC", 0, None)
         _try_sources(beside, source)
         _track(beside)
@@ -137,7 +142,20 @@ def _copy(source: Path, data: Path, many: int, progress: Progress) -> None:
         shutil.copy2(source, data / source.name)
 
 
-def _write_files(folder: Path, modality: str, listed: list[str]) -> None:
+def _encoder(wanted: str | None, modality: Literal["image", "text"]) -> str:
+    """The value of train.encoder in params.yaml; a folder is written whole and pinned by its weights' hash."""
+    from tasks.learners.encoder import MINILM, find_encoder, minilm_folder, weights_sha256
+    from tasks.params import EncoderParams
+
+    if wanted == "none" or (wanted is None and (modality == "image" or minilm_folder() is None)):
+        return "null"
+    folder = find_encoder(EncoderParams(model=wanted or MINILM), Path.cwd(), modality)
+    local = wanted is not None and (Path.cwd() / wanted).expanduser().is_dir()
+    model = str(folder.resolve()) if local else wanted or MINILM
+    return f"{{model: {json.dumps(model)}, sha256: {weights_sha256(folder)}}}"
+
+
+def _write_files(folder: Path, modality: str, listed: list[str], encoder: str) -> None:
     templates = files("flows") / "workspace_files"
     for name in ("dvc.yaml", "gates.yaml", ".gitignore"):
         template = templates.joinpath(f"{name.lstrip('.')}.template").read_text(encoding="utf-8")
@@ -145,7 +163,8 @@ def _write_files(folder: Path, modality: str, listed: list[str]) -> None:
     params = templates.joinpath("params.yaml.template").read_text(encoding="utf-8")
     lines = "\n".join(f"    - {line}" for line in listed)
     (folder / "params.yaml").write_text(
-        params.replace("MODALITY", modality).replace("    - SOURCES", lines), encoding="utf-8"
+        params.replace("MODALITY", modality).replace("    - SOURCES", lines).replace("ENCODER", encoder),
+        encoding="utf-8",
     )
 
 

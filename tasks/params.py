@@ -129,28 +129,53 @@ class SynthesizeParams(Section):
     weight: Annotated[float, Field(gt=0, le=1)] = 0.5
 
 
+def _named(given: Any) -> Any:
+    """A name alone is an encoder with nothing more said of it."""
+    return {"model": given} if isinstance(given, str) else given
+
+
+class EncoderParams(Section):
+    """A pretrained encoder: a folder, a model of the Hub at a revision, or all-MiniLM-L6-v2 from its package.
+
+    sha256: what the weights' file must hash to; precision: bfloat16 is faster where the device has it, and less exact.
+    """
+
+    model: str
+    revision: str | None = None
+    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = None
+    precision: Literal["float32", "bfloat16"] = "float32"
+
+
 Candidate = Literal["logistic_regression", "svm", "random_forest", "network"]
 
 
 class TrainParams(Section):
     """Which learners are compared, and when a round is worse than the one before."""
 
+    encoder: Annotated[EncoderParams | None, BeforeValidator(_named)] = None
     candidates: list[Candidate] | None = None
     image_side: Annotated[int, Field(ge=16, le=128)] | None = None
     steps: Annotated[int, Field(ge=10)] | None = None
     worse_probability: Annotated[float, Field(gt=0.5, lt=1)] = 0.8
+    margin: Share = 0.0
+    surely_worse_probability: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
     converged_share: Share = 0.01
     bootstrap_draws: Annotated[int, Field(ge=200)] = 2000
+
+
+Filter = Literal["all", "confidence", "class_wise", "top_a_class", "agreement", "without_doubted_classes", "curriculum"]
 
 
 class PseudoLabelParams(Section):
     """How many rounds (by effort where null), and which of the pool's labels are kept."""
 
     rounds: Annotated[int, Field(ge=0, le=3)] | None = None
+    filter: Filter | None = None
     threshold: Share = 0.9
-    propagation: Annotated[float, Field(ge=0, lt=1)] = 0.95
+    propagation: Annotated[float, Field(ge=0, lt=1)] = 0.8
     neighbours: Annotated[int, Field(ge=1)] = 10
     weight: Annotated[float, Field(gt=0, le=1)] = 1.0
+    queue: Annotated[int, Field(ge=0)] = 200
 
 
 class EvaluateParams(Section):
@@ -256,5 +281,13 @@ def _explain(path: Path, error: ValidationError) -> str:
 def known_keys() -> list[str]:
     """Every key that params.yaml may hold, in any section."""
     sections: list[type[Section]] = [Params, FolderSource, TableSource, CrawlSource, ScrapeParams, ValidateParams]
-    sections += [AugmentParams, Template, SynthesizeParams, TrainParams, PseudoLabelParams, EvaluateParams]
+    sections += [
+        AugmentParams,
+        Template,
+        SynthesizeParams,
+        EncoderParams,
+        TrainParams,
+        PseudoLabelParams,
+        EvaluateParams,
+    ]
     return sorted({field.alias or name for section in sections for name, field in section.model_fields.items()})

@@ -90,6 +90,7 @@ def train(round_number: int) -> Work:
             round_number=round_number,
             rounds=params.rounds,
             sources=sources,
+            workspace=workspace,
             output=output,
             progress=progress,
         )

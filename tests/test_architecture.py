@@ -77,6 +77,7 @@ def test_stage_rooms_never_import_one_another(room: str) -> None:
         ("scrapy", {"tasks/scrape/spider.py"}),
         ("dvc", {"flows/ledger.py"}),
         ("albumentations", {"tasks/augment/pictures.py"}),
+        ("transformers", {"tasks/learners/encoder.py"}),
         (
             "pyarrow.parquet",
             {

@@ -10,6 +10,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from tasks.evaluate.metrics import calibration_bins, per_class, with_intervals
 from tasks.generation import digest, payloads, read, read_manifest, write_json
 from tasks.learners.model import load_model, single_threaded
 from tasks.params import EvaluateParams, Facts
-from tasks.progress import Progress, counted, silent
+from tasks.progress import Progress, silent
 from tasks.statistics import Floats
 
 
@@ -115,16 +116,9 @@ def _predict_test(
     rows = known[known["split"] == "test"].set_index("id")
     if rows.empty:
         return None
-    found: list[str] = []
-
-    def each() -> Any:
-        for one, payload in counted(payloads([collected], rows.index), progress, "predict the test split", len(rows)):
-            found.append(one)
-            yield payload
-
     with single_threaded():
-        probabilities = load_model(model).predict(each())
-    return Scored(rows.loc[found].reset_index(), probabilities, classes)
+        probabilities = load_model(model).predict_rows(rows.index.tolist(), partial(payloads, [collected]), progress)
+    return Scored(rows.reset_index(), probabilities, classes)
 
 
 def test_digest(frame: pd.DataFrame) -> str:

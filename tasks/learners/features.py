@@ -5,10 +5,11 @@ Fitted on rows without looking at any label, and never on held-out rows.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
-from typing import Any, Protocol
+from typing import Any
 
 import cv2
 import numpy as np
@@ -17,6 +18,7 @@ from scipy import sparse
 
 from tasks import images
 from tasks.images import Pixels
+from tasks.progress import Progress, counted, silent
 
 WORD = r"(?u)\b\w+\b"
 CELL = 8
@@ -41,17 +43,35 @@ class Inputs:
         return Inputs(self.features[rows], None if self.pictures is None else self.pictures[rows])
 
 
-class FeatureMaker(Protocol):
+Read = Callable[[Sequence[str]], Iterable[tuple[str, bytes | str]]]  # ids → (id, payload) pairs, in any order
+
+
+class FeatureMaker(ABC):
     """Payloads → Inputs; `fit_transform` first, on rows that training may see."""
 
+    @abstractmethod
     def fit_transform(self, payloads: Iterable[bytes | str]) -> Inputs:
         """Learns from these rows and gives their features."""
 
+    @abstractmethod
     def transform(self, payloads: Iterable[bytes | str]) -> Inputs:
         """The features of further rows."""
 
+    def of_rows(self, ids: Sequence[str], read: Read, *, fit: bool, progress: Progress = silent) -> Inputs:
+        """The features of these rows, in their order; with `fit` the maker learns from them first."""
+        found: list[str] = []
 
-class PictureFeatures:
+        def each() -> Iterator[bytes | str]:
+            for one, payload in counted(read(ids), progress, "read rows", len(ids)):
+                found.append(one)
+                yield payload
+
+        inputs = self.fit_transform(each()) if fit else self.transform(each())
+        place = {one: row for row, one in enumerate(found)}
+        return inputs.take(np.array([place[one] for one in ids], dtype=np.intp))
+
+
+class PictureFeatures(FeatureMaker):
     """A thumbnail, HOG, and (where the collection is coloured) colour histograms, each block of equal weight."""
 
     def __init__(
@@ -145,16 +165,19 @@ def hog(grey: NDArray[np.float32], cell: int = CELL, bins: int = BINS) -> NDArra
     return np.ascontiguousarray(blocks.reshape(n, int(np.prod(blocks.shape[1:]))), dtype=np.float32)
 
 
-class TextFeatures:
-    """TF-IDF of words and word pairs, and of character 2- to 5-grams within words, each half of the weight."""
+class TextFeatures(FeatureMaker):
+    """TF-IDF of words and word pairs, and of character 2- to 5-grams within words, each half of the weight.
 
-    def __init__(self, words: Any = None, characters: Any = None) -> None:
-        self.words, self.characters = words, characters
+    min_rows: texts that a term must be in; max_terms: of each half, the commonest.
+    """
+
+    def __init__(self, words: Any = None, characters: Any = None, min_rows: int = 1, max_terms: int = 50_000) -> None:
+        self.words, self.characters, self.min_rows, self.max_terms = words, characters, min_rows, max_terms
 
     def fit_transform(self, payloads: Iterable[bytes | str]) -> Inputs:
         """Learns vocabulary and document frequencies."""
         texts = [str(one) for one in payloads]
-        vectorizers = make_vectorizers()
+        vectorizers = make_vectorizers(min_rows=self.min_rows if len(texts) > 1 else 1, max_terms=self.max_terms)
         self.words, self.characters = vectorizers["words"].fit(texts), vectorizers["characters"].fit(texts)
         return self.transform(texts)
 
@@ -169,11 +192,12 @@ class TextFeatures:
         return Inputs(sparse.csr_matrix(sparse.hstack(halves) / np.float32(np.sqrt(2))))
 
 
-def make_vectorizers(vocabulary: list[str] | None = None) -> dict[str, Any]:
+def make_vectorizers(vocabulary: list[str] | None = None, min_rows: int = 1, max_terms: int = 50_000) -> dict[str, Any]:
     """The two halves of TextFeatures by name, unfitted, or with a vocabulary that is known already."""
     from sklearn.feature_extraction.text import TfidfVectorizer
 
-    shared = {"sublinear_tf": True, "max_features": 50_000, "dtype": np.float32, "vocabulary": vocabulary}
+    shared = {"sublinear_tf": True, "max_features": max_terms, "dtype": np.float32, "vocabulary": vocabulary}
+    shared["min_df"] = min_rows
     return {
         "words": TfidfVectorizer(ngram_range=(1, 2), token_pattern=WORD, **shared),
         "characters": TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 5), **shared),

@@ -12,8 +12,9 @@ from pathlib import Path
 import numpy as np
 
 from tasks.errors import MissingGeneration
-from tasks.learners.features import FeatureMaker, Inputs
+from tasks.learners.features import FeatureMaker, Inputs, Read
 from tasks.learners.saving import Learner, load_features, load_learner
+from tasks.progress import Progress, silent
 from tasks.statistics import SMALLEST, Floats, softmax
 
 
@@ -40,6 +41,10 @@ class TrainedModel:
         """(n_rows, n_classes), rows sum to 1."""
         logits = [np.mean([half.logits(inputs) for half in member], axis=0) for member in self.members]
         return soft_vote(logits, self.temperatures, self.temperature)
+
+    def predict_rows(self, ids: Sequence[str], read: Read, progress: Progress = silent) -> Floats:
+        """(n_rows, n_classes), in the ids' order; rows that were encoded before are not encoded again."""
+        return self.probabilities(self.features.of_rows(ids, read, fit=False, progress=progress))
 
     def predict(self, payloads: Iterable[bytes | str], at_once: int = 512) -> Floats:
         """(n_rows, n_classes) for encoded pictures or texts, a block in memory at a time."""

@@ -13,11 +13,14 @@ import numpy as np
 
 from tasks.errors import IncompleteGeneration
 from tasks.generation import Modality, write_json
+from tasks.learners.encoder import EncodedFeatures
 from tasks.learners.features import FeatureMaker, Inputs, PictureFeatures, TextFeatures, make_vectorizers
 from tasks.learners.heads import Head
+from tasks.params import EncoderParams
 from tasks.statistics import Floats
 
 SCHEMA = "schema.json"
+ARRAYS = "features.safetensors"
 ADDRESS = re.compile(r'(?<="__id__": )\d+|(?<="file": ")\d+(?=\.)')
 MOMENT = (1980, 1, 1, 0, 0, 0)  # zip's first; the files' own times would make other bytes each run
 
@@ -75,17 +78,19 @@ def load_learner(name: str, path: Path, classes: int) -> Learner:
 
 
 def save_features(maker: FeatureMaker, folder: Path) -> None:
-    """Writes the fitted features, features.json: means and scales, or terms and their inverse document frequencies."""
+    """Writes the fitted features, features.json: means and scales, or terms and their inverse document frequencies.
+
+    Of an encoder its name and key are written, not its weights; the words' topics go to features.safetensors.
+    """
     if isinstance(maker, TextFeatures):
-        halves = {"words": maker.words, "characters": maker.characters}
-        known = {
-            name: {
-                "terms": [str(term) for term in half.get_feature_names_out()],
-                "idf": [float(one) for one in half.idf_],
-            }
-            for name, half in halves.items()
-        }
-        write_json(folder / "features.json", known)
+        write_json(folder / "features.json", _terms(maker))
+    elif isinstance(maker, EncodedFeatures):
+        from safetensors.numpy import save_file
+
+        arrays = {"centre": maker.centre, "topics": maker.topics}
+        save_file({name: one for name, one in arrays.items() if one is not None}, folder / ARRAYS)
+        known = {"encoder": maker.params.model_dump(), "key": maker.key, "max_megapixels": maker.max_megapixels}
+        write_json(folder / "features.json", known | ({"words": _terms(maker.words)} if maker.words else {}))
     elif isinstance(maker, PictureFeatures):
         blocks = [
             {"mean": mean.tolist(), "scale": scale if np.isfinite(scale) else None}
@@ -95,15 +100,44 @@ def save_features(maker: FeatureMaker, folder: Path) -> None:
         write_json(folder / "features.json", {**sizes, "blocks": blocks})
 
 
+def _terms(maker: TextFeatures) -> dict[str, Any]:
+    return {
+        name: {
+            "terms": [str(term) for term in half.get_feature_names_out()],
+            "idf": [float(one) for one in half.idf_],
+        }
+        for name, half in {"words": maker.words, "characters": maker.characters}.items()
+    }
+
+
 def load_features(folder: Path, modality: Modality) -> FeatureMaker:
-    """The features that `save_features` wrote."""
+    """The features that `save_features` wrote to `models/<round>`; an encoder's relative path counts from the workspace."""
     known = json.loads((folder / "features.json").read_text(encoding="utf-8"))
+    if "encoder" in known:
+        from safetensors.numpy import load_file
+
+        params = EncoderParams.model_validate(known["encoder"])
+        words = _text_features(known["words"]) if "words" in known else None
+        workspace = folder.resolve().parents[1]
+        return EncodedFeatures(
+            params,
+            modality,
+            workspace,
+            known["max_megapixels"],
+            words=words,
+            key=known["key"],
+            **load_file(folder / ARRAYS),
+        )
     if modality == "text":
-        return TextFeatures(**{name: _vectorizer(name, **known[name]) for name in ("words", "characters")})
+        return _text_features(known)
     blocks = [
         (np.array(one["mean"], np.float32), np.inf if one["scale"] is None else one["scale"]) for one in known["blocks"]
     ]
     return PictureFeatures(known["side"], known["max_megapixels"], known["network_side"], blocks)
+
+
+def _text_features(known: dict[str, Any]) -> TextFeatures:
+    return TextFeatures(**{name: _vectorizer(name, **known[name]) for name in ("words", "characters")})
 
 
 def _vectorizer(name: str, terms: list[str], idf: list[float]) -> Any:

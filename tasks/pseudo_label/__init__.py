@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -123,16 +124,9 @@ def _features(taught: Taught, teacher: Path, collected: Path, facts: Facts, para
     wanted = [*taught.labelled_ids, *taught.pool_ids]
     if params.propagation == 0 or len(wanted) > GRAPH_ROWS:
         return None
-    found: list[str] = []
-
-    def each() -> Any:
-        for one, payload in payloads([collected], wanted):
-            found.append(one)
-            yield payload
-
-    features = dense(load_features(teacher, facts.modality).transform(each()).features)
-    place = {one: row for row, one in enumerate(found)}
-    return features[[place[one] for one in wanted]]
+    return dense(
+        load_features(teacher, facts.modality).of_rows(wanted, partial(payloads, [collected]), fit=False).features
+    )
 
 
 def refine(taught: Taught, features: Any, params: PseudoLabelParams) -> tuple[Floats, dict[str, Any]]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tasks.generation import MANIFEST, digest, read, read_manifest, write_json
+from tasks.errors import InputError
+from tasks.generation import MANIFEST, digest, payloads, read, read_manifest, write_json
 from tasks.learners.features import FeatureMaker, PictureFeatures, TextFeatures
 from tasks.learners.model import single_threaded
 from tasks.learners.saving import save_features, save_learner
@@ -24,7 +26,7 @@ from tasks.params import Facts, TrainParams
 from tasks.progress import Progress, silent
 from tasks.train.choice import Judged, candidate_table, choose
 from tasks.train.cross_validation import Candidate, Predictions, Workbench, cross_validate, fit_final, pool_logits
-from tasks.train.rows import INGREDIENTS, TrainingRows, read_inputs, training_rows
+from tasks.train.rows import INGREDIENTS, TrainingRows, training_rows
 from tasks.train.verdict import Verdict, judge
 
 HEADS = ("logistic_regression", "svm", "random_forest")
@@ -52,6 +54,7 @@ def train(
     round_number: int,
     rounds: int,
     sources: Sources,
+    workspace: Path,
     output: Path,
     progress: Progress = silent,
 ) -> None:
@@ -66,7 +69,7 @@ def train(
         return
     progress("compute features", 0, None)
     classes = read_manifest(sources.validated)["classes"]
-    bench, frame, maker = _workbench(params, facts, classes, round_number, sources)
+    bench, frame, maker = _workbench(params, facts, classes, round_number, sources, workspace, progress)
     judged = _judged(frame, classes)
     candidates = _candidates(params, facts, bench.rows, sources.teacher)
     bench.said.expect(len(candidates) * len(bench.rows.folds) * bench.halves, progress)
@@ -113,7 +116,13 @@ def _skip(previous: Mapping[str, Any], round_number: int, rounds: int, sources: 
 
 
 def _workbench(
-    params: TrainParams, facts: Facts, classes: list[str], round_number: int, sources: Sources
+    params: TrainParams,
+    facts: Facts,
+    classes: list[str],
+    round_number: int,
+    sources: Sources,
+    workspace: Path,
+    progress: Progress,
 ) -> tuple[Workbench, pd.DataFrame, FeatureMaker]:
     """The rows and their features; the labelled and validation rows as a frame; the fitted features."""
     rows = training_rows(
@@ -124,13 +133,12 @@ def _workbench(
         pseudo_labels=sources.pseudo_labels,
         seed=facts.seed,
     )
-    image = facts.modality == "image"
-    maker: FeatureMaker = PictureFeatures(params.image_side, facts.max_megapixels) if image else TextFeatures()
+    maker = _feature_maker(params, facts, workspace)
     folders = [sources.collected, sources.augmented, sources.synthesized]
-    inputs = read_inputs(maker, folders, rows.ids.tolist(), fit=True)
+    inputs = maker.of_rows(rows.ids.tolist(), partial(payloads, folders), fit=True, progress=progress)
     known = read(sources.validated).set_index("id")
     held_out = known[known["split"] == "validation"].index.tolist()
-    validation = read_inputs(maker, [sources.collected], held_out, fit=False)
+    validation = maker.of_rows(held_out, partial(payloads, [sources.collected]), fit=False)
     frame = known.loc[[*rows.ids[rows.labelled], *held_out]].reset_index()
     bench = Workbench(
         rows=rows,
@@ -142,6 +150,14 @@ def _workbench(
         halves=1 if round_number == 0 else 2,
     )
     return bench, frame, maker
+
+
+def _feature_maker(params: TrainParams, facts: Facts, workspace: Path) -> FeatureMaker:
+    if params.encoder is not None:
+        from tasks.learners.encoder import EncodedFeatures
+
+        return EncodedFeatures(params.encoder, facts.modality, workspace, facts.max_megapixels)
+    return PictureFeatures(params.image_side, facts.max_megapixels) if facts.modality == "image" else TextFeatures()
 
 
 def _judged(frame: pd.DataFrame, classes: list[str]) -> Judged:
@@ -164,8 +180,14 @@ def _candidates(params: TrainParams, facts: Facts, rows: TrainingRows, teacher: 
     """
     if teacher is not None:
         return _candidates_of(teacher)
-    default = [*HEADS, *(["network"] if facts.modality == "image" and facts.effort != "quick" else [])]
+    from_scratch = facts.modality == "image" and params.encoder is None and facts.effort != "quick"
+    default = [*HEADS, *(["network"] if from_scratch else [])]
     learners = params.candidates or default
+    if params.encoder is not None and "network" in learners:
+        raise InputError(
+            "params.yaml: train.candidates: 'network' learns from small pictures alone: "
+            "leave it out, or set train.encoder to null."
+        )
     if len(rows.labelled) > SVM_ROWS and params.candidates is None:
         learners = [one for one in learners if one != "svm"]
     recipes = [INGREDIENTS[: many + 1] for many in range(len(INGREDIENTS))]

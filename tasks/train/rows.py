@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -10,8 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from tasks.generation import payloads, read
-from tasks.learners.features import FeatureMaker, Inputs
+from tasks.generation import read
 from tasks.randomness import derived_seed
 from tasks.statistics import Floats, Ints
 
@@ -138,17 +137,3 @@ def training_rows(
 def pool_half(group: str, seed: int) -> int:
     """Which half of the pool a group is in, 0 or 1: the models that learn from one half label the other."""
     return derived_seed(seed, "half", group) % 2
-
-
-def read_inputs(maker: FeatureMaker, folders: Iterable[Path], ids: Sequence[str], *, fit: bool) -> Inputs:
-    """The features of these rows, in their order; with `fit` the maker learns from them first."""
-    found: list[str] = []
-
-    def each() -> Iterator[bytes | str]:
-        for one, payload in payloads(folders, ids):
-            found.append(one)
-            yield payload
-
-    inputs = maker.fit_transform(each()) if fit else maker.transform(each())
-    place = {one: row for row, one in enumerate(found)}
-    return inputs.take(np.array([place[one] for one in ids], dtype=np.intp))

