@@ -131,16 +131,18 @@ def paired_difference(
     draws: int,
     rng: np.random.Generator,
     confidence: float = 0.95,
+    margin: float = 0.0,
 ) -> Difference:
     """Paired bootstrap of the mean of new − old.
 
-    old, new: (n_rows,) scores of the same rows. probability_worse: share of draws strictly on the bad side of zero.
+    old, new: (n_rows,) scores of the same rows. probability_worse: share of draws strictly on the bad side of zero, by
+    more than `margin`.
     """
     gap = new - old
     means = np.array([gap[rows].mean() for rows in resamples(groups, draws, rng)])
     tail = (1 - confidence) / 2
     low, high = np.quantile(means, [tail, 1 - tail])
-    worse = (means < 0) if larger_is_better else (means > 0)
+    worse = (means < -margin) if larger_is_better else (means > margin)
     return Difference(float(gap.mean()), float(low), float(high), float(worse.mean()))
 
 

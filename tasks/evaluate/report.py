@@ -45,6 +45,7 @@ def write_report(workspace: Path) -> Path:
             stages=_stages(generations, runs),
             samples=_samples(generations),
             rounds=_rounds(workspace / "models", metrics),
+            audits=_audits(generations),
             candidates=_candidates(workspace / "models" / "0"),
             confusion=_confusion(
                 workspace / "reports" / "predictions.parquet", read_manifest(generations / "validate")["classes"]
@@ -161,6 +162,18 @@ def _rounds(models: Path, metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
         model = json.loads((models / str(one["round"]) / "model.json").read_text(encoding="utf-8"))
         learners = ", ".join(member["learner"].replace("_", " ") for member in model["members"])
         found.append({**one, "learners": learners, "pseudo_labelled": manifest["rows"]["pseudo_labelled"]})
+    return found
+
+
+def _audits(generations: Path) -> list[dict[str, Any]]:
+    """The audit of each round that labelled the pool, its least right classes first."""
+    found = []
+    for folder in sorted((generations / "pseudo_label").glob("[0-9]*")):
+        audit = read_manifest(folder)["notes"].get("audit")
+        if audit:
+            known = [{"class": name, **one} for name, one in audit["classes"].items() if one["precision"]]
+            worst = sorted(known, key=lambda one: (one["precision"]["value"], one["class"]))[:8]
+            found.append({**audit, "round": int(folder.name), "worst": worst})
     return found
 
 

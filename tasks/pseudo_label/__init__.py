@@ -26,14 +26,20 @@ from tasks.learners.model import single_threaded
 from tasks.learners.saving import load_features
 from tasks.params import Facts, PseudoLabelParams
 from tasks.progress import Progress, silent
-from tasks.pseudo_label.filters import class_wise_threshold
-from tasks.statistics import SMALLEST, Estimate, Floats, Ints, fit_temperature, softmax, wilson
+from tasks.pseudo_label.filters import FILTERS, Seen, Tried, bake_off, doubted_classes
+from tasks.pseudo_label.queue import write_queue
+from tasks.randomness import generator
+from tasks.statistics import SMALLEST, Floats, Ints, fit_temperature, softmax, wilson
 
 COLUMNS = [
     pa.field("lineage_labels", pa.list_(pa.int16())),
     pa.field("lineage_weights", pa.list_(pa.float32())),
     pa.field("half", pa.int8()),
+    pa.field("margin", pa.float32()),
+    pa.field("lineage_agreement", pa.float32()),
+    pa.field("neighbours_agree", pa.bool_()),
 ]
+QUEUE = "queue.csv"
 TEACHER_WEIGHT = 0.1  # what the teacher's opinion of a row counts beside a label
 GRAPH_ROWS = 20_000  # beyond, the neighbours' graph costs more than it brings and the teacher speaks alone
 
@@ -70,11 +76,13 @@ def pseudo_label(
     output: Path,
     progress: Progress = silent,
 ) -> None:
-    """Writes `generations/pseudo_label/<round>`: the pool's rows with a label, or rejected as `below_threshold`.
+    """Writes `generations/pseudo_label/<round>`: the pool's rows with a label, or rejected as `refused_by_filter`.
 
     Columns lineage_labels and lineage_weights: what each fold's lineage says and how much that counts, by its own
     opinion alone; -1 and 0 where its filter refused. label, confidence and weight are the final lineage's: 0 for a row
-    that only some fold keeps, which serves the comparison of the rounds.
+    that only some fold keeps, which serves the comparison of the rounds. margin: between the two likeliest classes;
+    lineage_agreement: share of lineages that say the same; neighbours_agree: whether the teacher alone says so too.
+    queue.csv: the rows that a person's label would teach most.
     """
     stage, classes = f"pseudo_label@{round_number}", read_manifest(validated)["classes"]
     stopped = json.loads((teacher / "verdict.json").read_text(encoding="utf-8"))["stop"] or round_number > rounds
@@ -85,15 +93,18 @@ def pseudo_label(
         taught = read_taught(teacher, validated, classes)
         progress("label the pool", 0, len(taught.pool_ids))
         with single_threaded():
-            probabilities, audit = refine(taught, _features(taught, teacher, collected, facts, params), params)
+            refined = refine(taught, _features(taught, teacher, collected, facts, params), params)
+        share = 0.5 + 0.5 * round_number / max(1, rounds)
+        kept, name, table = choose_filter(refined, params, share, facts.seed)
         rows = read(validated).set_index("id").loc[taught.pool_ids].reset_index()
-        for row, reason in _rows(rows, taught, probabilities, classes, params, round_number):
+        write_queue(output / QUEUE, rows, refined, classes, params.queue)
+        for row, reason in _rows(rows, taught, refined, kept, classes, params, round_number):
             if reason:
                 writer.reject(row, reason)
             else:
                 writer.keep(row)
         progress("label the pool", len(rows), len(rows))
-        writer.close(rows_in=len(rows), classes=classes, audit=audit)
+        writer.close(rows_in=len(rows), classes=classes, audit=audit(refined, name, table, classes))
 
 
 def read_taught(teacher: Path, validated: Path, classes: list[str]) -> Taught:
@@ -129,23 +140,51 @@ def _features(taught: Taught, teacher: Path, collected: Path, facts: Facts, para
     )
 
 
-def refine(taught: Taught, features: Any, params: PseudoLabelParams) -> tuple[Floats, dict[str, Any]]:
-    """(n_lineages, n_pool, n_classes) calibrated probabilities, and the audit on labels that the lineages never saw."""
+@dataclass(frozen=True)
+class Refined:
+    """The pool's labels. probabilities: (n_lineages, n_pool, n_classes), calibrated; agrees: (n_lineages, n_pool), whether
+    the teacher and the neighbours say the same; held_out, held_agrees: the same of trusted labelled rows, by lineages that
+    never saw them; truth: (n_held_out,); density: (n_pool,), how close a row's neighbours are, 1 on average.
+    """
+
+    probabilities: Floats
+    agrees: NDArray[np.bool_]
+    held_out: Floats
+    held_agrees: NDArray[np.bool_]
+    truth: Ints
+    temperature: float
+    graph: Any
+    density: Floats
+
+
+def refine(taught: Taught, features: Any, params: PseudoLabelParams) -> Refined:
+    """Spreads the teacher's opinion over the neighbours, lineage by lineage, and calibrates it on what each never saw."""
     graph = None if features is None else neighbour_graph(features, params.neighbours)
     many = len(taught.truth)
-    logits, held_out = [], np.zeros_like(taught.labelled)
+    logits, agrees = [], []
+    held_out, held_agrees = np.zeros_like(taught.labelled), np.zeros(many, dtype=bool)
     for place, lineage in enumerate([*taught.folds, None]):
         hidden = np.zeros(many, dtype=bool) if lineage is None else taught.fold == lineage
-        opinion = np.concatenate([taught.labelled, taught.pool[place]])
-        if graph is not None:
-            opinion = _spread(graph, opinion, hidden, taught, params)
+        teacher = np.concatenate([taught.labelled, taught.pool[place]])
+        opinion = teacher if graph is None else _spread(graph, teacher, hidden, taught, params)
+        same = opinion.argmax(axis=1) == teacher.argmax(axis=1)
         logits.append(np.log(np.maximum(opinion[many:], SMALLEST)))
+        agrees.append(same[many:])
         held_out[hidden] = np.log(np.maximum(opinion[:many][hidden], SMALLEST))
+        held_agrees[hidden] = same[:many][hidden]
     trusted = taught.human if taught.human.any() else np.ones(many, dtype=bool)
     temperature = fit_temperature(held_out[trusted], taught.truth[trusted])
-    probabilities = np.stack([softmax(one / temperature) for one in logits])
-    seen = softmax(held_out[trusted] / temperature)
-    return probabilities, audit(seen, taught.truth[trusted], params.threshold, temperature)
+    density = np.ones(len(taught.pool_ids)) if graph is None else np.asarray(graph.sum(axis=1)).ravel()[many:]
+    return Refined(
+        probabilities=np.stack([softmax(one / temperature) for one in logits]),
+        agrees=np.stack(agrees),
+        held_out=softmax(held_out[trusted] / temperature),
+        held_agrees=held_agrees[trusted],
+        truth=taught.truth[trusted],
+        temperature=temperature,
+        graph=graph,
+        density=density / max(float(density.mean()), SMALLEST) if len(density) else density,
+    )
 
 
 def _spread(
@@ -159,31 +198,59 @@ def _spread(
     return spread(graph, seeds, strength=params.propagation, shares=opinion[many:].mean(axis=0))
 
 
-def audit(seen: Floats, truth: Ints, threshold: float, temperature: float) -> dict[str, Any]:
-    """How right the kept pseudo-labels may be expected to be: the filter on labelled rows held out as if in the pool."""
-    kept = class_wise_threshold(seen, threshold)
-    hits, rows = int((seen.argmax(axis=1) == truth)[kept].sum()), int(kept.sum())
-    precision: Estimate | None = wilson(hits, rows) if rows else None
+def choose_filter(
+    refined: Refined, params: PseudoLabelParams, share: float, seed: int
+) -> tuple[NDArray[np.bool_], str, list[Tried]]:
+    """(n_lineages, n_pool) what is kept, the filter's name, and the table of all filters on the held-out rows."""
+    said = refined.held_out.argmax(axis=1)
+    doubted = doubted_classes(said, refined.truth, refined.held_out.shape[1])
+    seen = Seen(refined.held_out, refined.held_agrees, share, doubted)
+    best, table = bake_off(seen, refined.truth, params.threshold, generator(seed, "bake-off"))
+    name = params.filter or best
+    pools = [
+        Seen(one, agrees, share, doubted) for one, agrees in zip(refined.probabilities, refined.agrees, strict=True)
+    ]
+    return np.stack([FILTERS[name](one, params.threshold) for one in pools]), name, table
+
+
+def audit(refined: Refined, name: str, table: list[Tried], classes: list[str]) -> dict[str, Any]:
+    """How right the kept pseudo-labels may be expected to be, in all and by class: the filter on labelled rows held out
+    as if in the pool; beside it what the other filters would have kept.
+    """
+    said = refined.held_out.argmax(axis=1)
+    chosen = next(one for one in table if one.filter == name)
+    by_class = {}
+    for place, label in enumerate(classes):
+        mine = said == place
+        found = wilson(int((refined.truth[mine] == place).sum()), int(mine.sum())).rounded() if mine.any() else None
+        by_class[label] = {"rows": int(mine.sum()), "precision": found}
     return {
-        "temperature": temperature,
-        "rows": len(truth),
-        "kept": rows,
-        "precision": precision.rounded() if precision else None,
+        "temperature": refined.temperature,
+        "rows": len(refined.truth),
+        "filter": name,
+        "kept": chosen.kept,
+        "precision": None if chosen.precision is None else chosen.precision.rounded(),
+        "classes": by_class,
+        "bake_off": [one.as_json() for one in table],
     }
 
 
 def _rows(
     rows: pd.DataFrame,
     taught: Taught,
-    probabilities: Floats,
+    refined: Refined,
+    kept: NDArray[np.bool_],
     classes: list[str],
     params: PseudoLabelParams,
     round_number: int,
 ) -> Any:
-    kept = np.stack([class_wise_threshold(one, params.threshold) for one in probabilities])
+    probabilities = refined.probabilities
     weights = np.where(kept, params.weight * probabilities.max(axis=2), 0.0)  # less sure, less said
     said = np.where(kept, probabilities.argmax(axis=2), -1)
     final = probabilities[-1]
+    ordered = np.sort(final, axis=1)
+    margin = ordered[:, -1] - ordered[:, -2]
+    agreement = (probabilities.argmax(axis=2) == final.argmax(axis=1)).mean(axis=0)
     for place, known in enumerate(rows.itertuples(index=False)):
         row = Row(
             id=known.id,
@@ -202,6 +269,9 @@ def _rows(
                 "lineage_labels": said[:, place].tolist(),
                 "lineage_weights": weights[:, place].tolist(),
                 "half": int(taught.half[place]),
+                "margin": float(margin[place]),
+                "lineage_agreement": float(agreement[place]),
+                "neighbours_agree": bool(refined.agrees[-1, place]),
             },
         )
-        yield row, None if kept[:, place].any() else "below_threshold"
+        yield row, None if kept[:, place].any() else "refused_by_filter"

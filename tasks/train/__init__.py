@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from tasks.errors import InputError
 from tasks.generation import MANIFEST, digest, payloads, read, read_manifest, write_json
@@ -24,15 +25,17 @@ from tasks.learners.model import single_threaded
 from tasks.learners.saving import save_features, save_learner
 from tasks.params import Facts, TrainParams
 from tasks.progress import Progress, silent
-from tasks.train.choice import Judged, candidate_table, choose
+from tasks.statistics import Floats
+from tasks.train.choice import Judged, calibrated, candidate_table, choose
 from tasks.train.cross_validation import Candidate, Predictions, Workbench, cross_validate, fit_final, pool_logits
 from tasks.train.rows import INGREDIENTS, TrainingRows, training_rows
 from tasks.train.verdict import Verdict, judge
 
 HEADS = ("logistic_regression", "svm", "random_forest")
+DENSE_HEADS = ("logistic_regression", "svm")  # trees say little of hundreds of directions that all mean a bit
 STEPS = {"quick": 150, "normal": 300, "thorough": 3000}  # of the network
 SVM_ROWS = 10_000  # its time grows with the square of the rows
-OUT_OF_FOLD, POOL = "out_of_fold.parquet", "pool_predictions.parquet"
+OUT_OF_FOLD, POOL, CANDIDATES = "out_of_fold.parquet", "pool_predictions.parquet", "candidates.parquet"
 
 
 @dataclass(frozen=True)
@@ -85,7 +88,9 @@ def train(
     predictions = choice.combine(trained)
     _write_predictions(output, bench.rows, frame, predictions)
     write_json(output / "candidates.json", candidate_table(trained, choice, judged, params.bootstrap_draws, facts.seed))
-    verdict = _verdict(round_number, rounds, sources, predictions, judged, previous, bench.rows, params, facts)
+    said = {one: calibrated(trained[one], judged).astype(np.float32) for one in candidates}
+    _write_candidates(output, said)
+    verdict = _verdict(round_number, rounds, sources, said, predictions, judged, previous, bench.rows, params, facts)
     write_json(output / "verdict.json", verdict.as_json())
     write_json(output / "model.json", choice.as_json(classes, facts, round_number, bench.halves))
     write_json(output / MANIFEST, _manifest(round_number, bench.rows, sources))
@@ -181,7 +186,8 @@ def _candidates(params: TrainParams, facts: Facts, rows: TrainingRows, teacher: 
     if teacher is not None:
         return _candidates_of(teacher)
     from_scratch = facts.modality == "image" and params.encoder is None and facts.effort != "quick"
-    default = [*HEADS, *(["network"] if from_scratch else [])]
+    heads = HEADS if params.encoder is None or facts.effort == "thorough" else DENSE_HEADS
+    default = [*heads, *(["network"] if from_scratch else [])]
     learners = params.candidates or default
     if params.encoder is not None and "network" in learners:
         raise InputError(
@@ -228,10 +234,29 @@ def _write_predictions(output: Path, rows: TrainingRows, frame: pd.DataFrame, pr
     pq.write_table(pa.table(on_pool), output / POOL, compression="zstd")
 
 
+def _write_candidates(output: Path, said: Mapping[Candidate, NDArray[np.float32]]) -> None:
+    """One row a candidate: what it said of the judged rows, so that the next round is compared like with like."""
+    table = {
+        "learner": pa.array([one.learner for one in said], pa.string()),
+        "recipe": pa.array([list(one.recipe) for one in said], pa.list_(pa.string())),
+        "probabilities": pa.array([each.ravel() for each in said.values()], pa.list_(pa.float32())),
+    }
+    pq.write_table(pa.table(table), output / CANDIDATES, compression="zstd")
+
+
+def _read_candidates(folder: Path, classes: int) -> dict[Candidate, Floats]:
+    frame = pd.read_parquet(folder / CANDIDATES)
+    return {
+        Candidate(one.learner, tuple(one.recipe)): one.probabilities.astype(np.float64).reshape(-1, classes)
+        for one in frame.itertuples()
+    }
+
+
 def _verdict(
     round_number: int,
     rounds: int,
     sources: Sources,
+    said: Mapping[Candidate, NDArray[np.float32]],
     predictions: Predictions,
     judged: Judged,
     previous: Mapping[str, Any] | None,
@@ -239,25 +264,20 @@ def _verdict(
     params: TrainParams,
     facts: Facts,
 ) -> Verdict:
-    new = judged.of(predictions).astype(np.float32).astype(np.float64)  # as the old ones come from disk
     if sources.teacher is None or previous is None:
         pool = "" if len(rows.pool) else "; the pool is empty, so there is nothing to pseudo-label"
         stop = rounds == 0 or len(rows.pool) == 0
         return Verdict(0, "accepted", stop, f"the start: supervised, cross-validated{pool}", 0, len(judged.truth))
-    before = pd.read_parquet(sources.teacher / OUT_OF_FOLD)
-    labelled = np.stack(before.loc[before["split"] == "train", "probabilities"].to_numpy())
-    validation = before.loc[before["split"] == "validation", "probabilities"].to_numpy()
-    old = np.concatenate([labelled[judged.place], *([np.stack(validation)] if len(validation) else [])]).astype(
-        np.float64
-    )
+    classes = predictions.pool.shape[2]
+    before = _read_candidates(sources.teacher, classes)
+    both = [one for one in said if one in before]
     taught = np.stack(pd.read_parquet(sources.teacher / POOL)["probabilities"].to_numpy())
-    classes = new.shape[1]
     changed = taught[:, -classes:].argmax(axis=1) != predictions.pool[-1].argmax(axis=1)
     return judge(
         round_number,
         previous["accepted_round"],
-        old,
-        new,
+        [before[one] for one in both],
+        [said[one].astype(np.float64) for one in both],
         judged.truth,
         judged.groups,
         changed_share=float(changed.mean()),

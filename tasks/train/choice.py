@@ -95,15 +95,19 @@ def _loss(members: tuple[Candidate, ...], trained: Mapping[Candidate, Prediction
     return float(log_loss_of_rows(probabilities, judged.truth).mean())
 
 
+def calibrated(predictions: Predictions, judged: Judged) -> Floats:
+    """(n, n_classes): one candidate's probabilities of the judged rows, under its own temperature."""
+    logits = judged.of(predictions)
+    return softmax(logits / fit_temperature(logits, judged.truth))
+
+
 def candidate_table(
     trained: Mapping[Candidate, Predictions], choice: Choice, judged: Judged, draws: int, seed: int
 ) -> list[dict[str, Any]]:
     """One entry a candidate: learner, recipe, accuracy with its interval, log-loss, whether it is in the chosen model."""
     table = []
     for candidate, predictions in trained.items():
-        logits = judged.of(predictions)
-        probabilities = softmax(logits / fit_temperature(logits, judged.truth))
-        entry = _entry(candidate.learner, candidate.recipe, probabilities, judged, draws, seed)
+        entry = _entry(candidate.learner, candidate.recipe, calibrated(predictions, judged), judged, draws, seed)
         table.append({**entry, "chosen": candidate in choice.members})
     if len(choice.members) > 1:
         whole = judged.of(choice.combine(trained))

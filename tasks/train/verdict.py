@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -38,8 +39,8 @@ class Verdict:
 def judge(
     round_number: int,
     accepted_round: int,
-    old: Floats,
-    new: Floats,
+    old: Sequence[Floats],
+    new: Sequence[Floats],
     truth: Ints,
     groups: NDArray[np.str_],
     *,
@@ -48,36 +49,35 @@ def judge(
     params: TrainParams,
     seed: int,
 ) -> Verdict:
-    """Rejects the round where the paired bootstrap says that it is probably worse; else accepts it.
+    """Rejects the round where the paired bootstrap says that it is worse; else accepts it.
 
-    old, new: (n_rows, n_classes) out-of-fold probabilities of the same human-labelled rows. Worse is: right less often
-    with at least `worse_probability`; not more often right, and with that probability a higher log-loss; or, whatever
-    the probabilities, right less often and with a higher log-loss: in doubt, what was there stays.
+    old, new: (n_rows, n_classes) out-of-fold probabilities of the same human-labelled rows, one array a learner that both
+    rounds trained in the same way. A row's score is their mean: the old round's chosen model alone would look better than
+    it is, as it was chosen on these very rows, and one learner's luck weighs less. Worse is: right less often, by more than
+    `margin`, with at least `surely_worse_probability`; or so with at least `worse_probability` and, with that too, a higher
+    log-loss. Log-loss alone does not reject: pseudo-labels make a model surer, which its temperature takes back.
     The loop stops after a rejection, when fewer than `converged_share` of the pool's labels changed, or at the last round.
     """
     rng = generator(seed, "verdict", round_number)
-    right = [(one.argmax(axis=1) == truth).astype(float) for one in (old, new)]
+    right = [np.mean([one.argmax(axis=1) == truth for one in each], axis=0) for each in (old, new)]
     draws = params.bootstrap_draws
-    accuracy = paired_difference(right[0], right[1], groups, larger_is_better=True, draws=draws, rng=rng)
-    losses = [log_loss_of_rows(one, truth) for one in (old, new)]
+    accuracy = paired_difference(
+        right[0], right[1], groups, larger_is_better=True, draws=draws, rng=rng, margin=params.margin
+    )
+    losses = [np.mean([log_loss_of_rows(one, truth) for one in each], axis=0) for each in (old, new)]
     loss = paired_difference(losses[0], losses[1], groups, larger_is_better=False, draws=draws, rng=rng)
-    limit = params.worse_probability
     points = f"{100 * accuracy.value:+.1f} points [{100 * accuracy.low:+.1f}, {100 * accuracy.high:+.1f}] on {len(truth)} rows"
 
     def verdict(decision: Literal["accepted", "rejected"], stop: bool, reason: str) -> Verdict:
         kept = round_number if decision == "accepted" else accepted_round
         return Verdict(round_number, decision, stop, reason, kept, len(truth), accuracy, loss)
 
-    if accuracy.probability_worse >= limit:
-        return verdict("rejected", True, f"accuracy {points}: worse with probability {accuracy.probability_worse:.2f}")
-    if accuracy.value <= 0 and loss.probability_worse >= limit:
-        return verdict(
-            "rejected",
-            True,
-            f"no gain in accuracy, and log-loss {loss.value:+.3f}: worse with probability {loss.probability_worse:.2f}",
-        )
-    if accuracy.value < 0 and loss.value >= 0:
-        return verdict("rejected", True, f"accuracy {points}, and log-loss {loss.value:+.3f}: not better in either")
+    said = f"accuracy {points}: worse with probability {accuracy.probability_worse:.2f}"
+    if accuracy.probability_worse >= params.surely_worse_probability:
+        return verdict("rejected", True, said)
+    if min(accuracy.probability_worse, loss.probability_worse) >= params.worse_probability:
+        reason = f"{said}; log-loss {loss.value:+.3f}: worse with probability {loss.probability_worse:.2f}"
+        return verdict("rejected", True, reason)
     if changed_share < params.converged_share:
         return verdict(
             "accepted", True, f"accuracy {points}; converged: {100 * changed_share:.1f} % of the pool's labels changed"

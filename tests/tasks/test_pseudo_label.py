@@ -4,28 +4,93 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
+from scipy import sparse
 
 from tasks.params import PseudoLabelParams
-from tasks.pseudo_label import Taught, _rows, audit, refine
-from tasks.pseudo_label.filters import class_wise_threshold
+from tasks.pseudo_label import Refined, Taught, _rows, audit, choose_filter, refine
+from tasks.pseudo_label.filters import FILTERS, Seen, bake_off, doubted_classes, expected_gain
+from tasks.pseudo_label.queue import pick, worth
 from tasks.statistics import softmax
+
+
+def seen(chances: list[list[float]], agrees: list[bool] | None = None, share: float = 1.0) -> Seen:
+    rows = np.array(chances)
+    return Seen(rows, np.array(agrees or [True] * len(rows)), share, np.zeros(rows.shape[1], dtype=bool))
+
+
+def kept(name: str, shown: Seen, threshold: float) -> list[bool]:
+    return FILTERS[name](shown, threshold).tolist()
 
 
 def test_each_class_has_a_limit_of_its_own() -> None:
     """Mean confidence 0.8 in all, 0.9 and 0.7 a class: the limits are 1.0 × 0.8 = 0.8 and 0.8 × 0.7 / 0.9 = 0.622."""
-    chances = np.array([[0.98, 0.02], [0.82, 0.18], [0.2, 0.8], [0.4, 0.6]])
-    assert class_wise_threshold(chances, 1.0).tolist() == [True, True, True, False]
+    chances = [[0.98, 0.02], [0.82, 0.18], [0.2, 0.8], [0.4, 0.6]]
+    assert kept("class_wise", seen(chances), 1.0) == [True, True, True, False]
 
 
 def test_a_model_that_is_unsure_of_everything_still_keeps_its_surer_rows() -> None:
     """After few labels no confidence is high: 0.6 and 0.4 of a mean of 0.5 are told apart all the same."""
-    chances = np.array([[0.6, 0.2, 0.2], [0.4, 0.3, 0.3]])
-    assert class_wise_threshold(chances, 0.9).tolist() == [True, False]
+    assert kept("class_wise", seen([[0.6, 0.2, 0.2], [0.4, 0.3, 0.3]]), 0.9) == [True, False]
 
 
 def test_no_rows_are_no_rows() -> None:
-    """An empty pool is kept as it is."""
-    assert class_wise_threshold(np.zeros((0, 3)), 0.9).shape == (0,)
+    """An empty pool is kept as it is, whatever the filter."""
+    nothing = Seen(np.zeros((0, 3)), np.zeros(0, dtype=bool), 0.5, np.zeros(3, dtype=bool))
+    assert all(judge(nothing, 0.9).shape == (0,) for judge in FILTERS.values())
+
+
+def test_each_filter_keeps_what_its_name_says() -> None:
+    """Four rows by hand: confidences .9, .6, .8, .55, two a class; teacher and neighbours disagree on the third."""
+    shown = seen([[0.9, 0.1], [0.6, 0.4], [0.2, 0.8], [0.45, 0.55]], agrees=[True, True, False, True], share=0.5)
+    assert kept("all", shown, 0.7) == [True] * 4
+    assert kept("confidence", shown, 0.7) == [True, False, True, False]
+    assert kept("top_a_class", shown, 0.7) == [True, False, True, False]
+    assert kept("agreement", shown, 0.7) == [True, True, False, True]
+    assert kept("curriculum", shown, 0.7) == [True, False, True, False]
+    doubtful = Seen(shown.probabilities, shown.agrees, 1.0, np.array([False, True]))
+    assert kept("without_doubted_classes", doubtful, 0.7) == [True, True, False, False]
+
+
+def test_a_class_is_doubted_where_it_is_surely_more_often_wrong_than_right() -> None:
+    """Of ten rows said to be a, one is: Wilson's interval ends at .40. Of two said to be b, none is: it ends at .66."""
+    said, truth = np.array([0] * 10 + [1] * 2), np.array([0] + [1] * 9 + [0] * 2)
+    assert doubted_classes(said, truth, 3).tolist() == [True, False, False]
+
+
+def test_the_expected_gain_is_zero_for_labels_at_random() -> None:
+    """Of three classes one in three is right: 1 × 1 − 2 × 1/2 = 0; all right and sure: 1; half of them kept: 0.5."""
+    right = np.array([True, False, False])
+    assert expected_gain(np.ones(3, dtype=bool), right, np.ones(3), 3) == 0.0
+    assert expected_gain(np.ones(4, dtype=bool), np.ones(4, dtype=bool), np.ones(4), 3) == 1.0
+    assert expected_gain(np.arange(4) < 2, np.ones(4, dtype=bool), np.ones(4), 3) == 0.5
+
+
+def test_the_bake_off_keeps_all_unless_another_filter_is_surely_better() -> None:
+    """Rows on which teacher and neighbours disagree are all wrong: agreement wins. Where they are right: all."""
+    truth, agrees = np.zeros(60, dtype=np.int64), np.arange(60) < 40
+    wrong = Seen(np.where(agrees[:, None], [[0.9, 0.1]], [[0.1, 0.9]]), agrees, 1.0, np.zeros(2, dtype=bool))
+    name, table = bake_off(wrong, truth, 0.5, np.random.default_rng(0))
+    assert name == "agreement"
+    assert {one.filter: one.kept for one in table}["agreement"] == 40
+    fine = Seen(np.full((60, 2), [0.9, 0.1]), agrees, 1.0, np.zeros(2, dtype=bool))
+    assert bake_off(fine, truth, 0.5, np.random.default_rng(0))[0] == "all"
+
+
+def test_the_queue_wants_what_is_unsure_and_stands_for_many_and_is_rare() -> None:
+    """By hand: margins 0 and .8; a density twice as high; a class that holds a quarter of the pool needs √3 more."""
+    chances = np.array([[0.5, 0.5], [0.9, 0.1]])
+    scores = worth(chances, np.array([2.0, 1.0]))
+    assert round(scores[0] / scores[1], 6) == 10.0
+    rare = np.array([[0.75, 0.25]] * 3 + [[0.25, 0.75]])
+    one = worth(rare, np.ones(4))
+    shares = rare.mean(axis=0)
+    assert round(one[3] / one[0], 6) == round(float(np.sqrt(shares[0] / shares[1])), 6)
+
+
+def test_a_row_beside_a_picked_one_waits() -> None:
+    """Scores 1, .9 and .6, the first two neighbours of each other: .9 counts .45 once the first is picked."""
+    graph = sparse.csr_matrix(np.array([[0, 1, 0], [1, 0, 0], [0, 0, 0]], dtype=float))
+    assert pick(np.array([1.0, 0.9, 0.6]), graph, 0, 3).tolist() == [0, 2, 1]
 
 
 def taught(truth: np.ndarray) -> Taught:
@@ -51,7 +116,7 @@ def test_a_folds_labels_do_not_reach_its_own_lineage() -> None:
     features = np.random.default_rng(5).normal(size=(80, 4)).astype(np.float32)
     truth = np.random.default_rng(6).integers(0, 2, 20)
     flipped = np.where(np.arange(20) % 2 == 0, 1 - truth, truth)
-    first, second = (refine(taught(one), features, PseudoLabelParams())[0] for one in (truth, flipped))
+    first, second = (refine(taught(one), features, PseudoLabelParams()).probabilities for one in (truth, flipped))
     odds = [np.log(one[0][:, 0] / one[0][:, 1]) for one in (first, second)]  # equal up to the shared temperature
     assert (np.argsort(odds[0]) == np.argsort(odds[1])).all()
     assert not np.allclose(first[1], second[1]), "lineage 1 does see fold 0"
@@ -68,7 +133,15 @@ def test_what_a_lineage_learns_from_does_not_depend_on_the_others() -> None:
     both = [
         [
             (row.extra["lineage_labels"][0], row.extra["lineage_weights"][0])
-            for row, _ in _rows(rows, known, chances, ["a", "b"], PseudoLabelParams(), 1)
+            for row, _ in _rows(
+                rows,
+                known,
+                refined(chances),
+                np.ones(chances.shape[:2], dtype=bool),
+                ["a", "b"],
+                PseudoLabelParams(),
+                1,
+            )
         ]
         for chances in (known.pool, other)
     ]
@@ -76,9 +149,27 @@ def test_what_a_lineage_learns_from_does_not_depend_on_the_others() -> None:
     assert len({weight for _, weight in both[0]}) > 10
 
 
-def test_the_audit_counts_what_the_filter_would_keep() -> None:
-    """The mean is 0.85, so the limit is 0.765: three of four held-out rows are kept, two of them right."""
-    seen = np.array([[0.95, 0.05], [0.95, 0.05], [0.95, 0.05], [0.55, 0.45]])
-    found = audit(seen, np.array([0, 0, 1, 0]), 0.9, 1.0)
-    assert (found["rows"], found["kept"]) == (4, 3)
+def refined(pool: np.ndarray, held_out: np.ndarray | None = None, truth: np.ndarray | None = None) -> Refined:
+    shown = np.zeros((0, 2)) if held_out is None else held_out
+    return Refined(
+        probabilities=pool,
+        agrees=np.ones(pool.shape[:2], dtype=bool),
+        held_out=shown,
+        held_agrees=np.ones(len(shown), dtype=bool),
+        truth=np.zeros(0, dtype=np.int64) if truth is None else truth,
+        temperature=1.0,
+        graph=None,
+        density=np.ones(pool.shape[1]),
+    )
+
+
+def test_the_audit_counts_what_the_filter_would_keep_in_all_and_by_class() -> None:
+    """The mean is 0.85, so class_wise's limit is 0.765: three of four held-out rows are kept, two of them right."""
+    shown = np.array([[0.95, 0.05], [0.95, 0.05], [0.95, 0.05], [0.55, 0.45]])
+    known = refined(np.full((1, 5, 2), 0.5), shown, np.array([0, 0, 1, 0]))
+    _, name, table = choose_filter(known, PseudoLabelParams(filter="class_wise"), 1.0, 0)
+    found = audit(known, name, table, ["a", "b"])
+    assert (found["filter"], found["rows"], found["kept"]) == ("class_wise", 4, 3)
     assert found["precision"]["value"] == round(2 / 3, 6)
+    assert found["classes"]["a"]["precision"]["value"] == 0.75
+    assert found["classes"]["b"] == {"rows": 0, "precision": None}
