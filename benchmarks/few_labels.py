@@ -1,0 +1,216 @@
+"""Few labels on photographs and texts: Seedling against what a user would pick instead, on the same rows and encoder.
+
+    python benchmarks/few_labels.py --data FOLDER --backbone FOLDER [--sets trashnet:5,10,50 sms_spam:5,10] [--draws 5]
+
+FOLDER holds one folder a set with data.parquet (id, split, label, and text or image); only its rows `train` and `test`
+are used. Each draw labels so many rows a class of `train` and leaves the others in the pool, without labels. Peers get
+the frozen encoder's own features (transformers for pictures, sentence-transformers for texts), each in the scaling that
+suits it; Seedling's features are made by the same encoder, once for all draws. All are judged on the test rows that Seedling kept after it removed copies. Labelled rows are never test rows,
+and no choice looks at the test split.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import tempfile
+import time
+import warnings
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from record import Found, mean_with_interval, write
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import Normalizer, StandardScaler
+from sklearn.semi_supervised import LabelSpreading, SelfTrainingClassifier
+from sklearn.svm import SVC
+
+SETS = ("trashnet:5,10,50", "banking77_oos:5,10", "sms_spam:5,10")
+
+
+def draw(frame: pd.DataFrame, many: int, seed: int) -> pd.DataFrame:
+    """The set's train and test rows; of train so many a class keep their label."""
+    rng = np.random.default_rng(seed)
+    train = frame[frame["split"] == "train"].iloc[rng.permutation((frame["split"] == "train").sum())]
+    labelled = train.groupby("label").head(many)
+    pool = train.drop(labelled.index).assign(label=None, split="pool")
+    return pd.concat([labelled, pool, frame[frame["split"] == "test"]])
+
+
+def peer_features(frame: pd.DataFrame, backbone: str) -> np.ndarray:
+    """(n, d): what the encoder's own library gives for each row."""
+    if "text" in frame:
+        from sentence_transformers import SentenceTransformer
+
+        from tasks.learners.encoder import minilm_folder
+
+        return np.asarray(SentenceTransformer(str(minilm_folder())).encode(frame["text"].tolist()))
+    import torch
+    from PIL import Image
+    from transformers import AutoImageProcessor, AutoModel
+
+    processor, model, made = (
+        AutoImageProcessor.from_pretrained(backbone),
+        AutoModel.from_pretrained(backbone).eval(),
+        [],
+    )
+    with torch.inference_mode():
+        for first in range(0, len(frame), 16):
+            cells = frame["image"].iloc[first : first + 16]
+            pictures = [
+                Image.open(io.BytesIO(one["bytes"] if isinstance(one, dict) else one)).convert("RGB") for one in cells
+            ]
+            made.append(model(**processor(pictures, return_tensors="pt")).pooler_output.numpy())
+    return np.concatenate(made)
+
+
+def peers(frame: pd.DataFrame, features: np.ndarray, tested: np.ndarray, seed: int) -> dict[str, float]:
+    """Test accuracy of each peer. frame and features in one order; tested: (n,), which test rows count."""
+    known, test = frame["label"].notna().to_numpy() & (frame["split"] == "train").to_numpy(), tested
+    classes = {label: place for place, label in enumerate(sorted(frame.loc[known, "label"].unique()))}
+    truth = np.array([classes.get(label, -1) for label in frame["label"]])
+    usable = known | (frame["split"] == "pool").to_numpy()
+    shown = np.where(known, truth, -1)[usable]
+    plain = LogisticRegression(C=10, max_iter=1000)
+    scaled = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=1000))
+    supervised = {
+        "LogisticRegression, rows of length 1": make_pipeline(Normalizer(), plain),
+        "LogisticRegression, standardised": scaled,
+        "SVC": make_pipeline(StandardScaler(), SVC(C=10)),
+    }
+    semi = {
+        "SelfTrainingClassifier": make_pipeline(Normalizer(), SelfTrainingClassifier(plain)),
+        "LabelSpreading": make_pipeline(Normalizer(), LabelSpreading(kernel="knn", n_neighbors=7)),
+    }
+    found = {}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for name, model in supervised.items():
+            found[name] = float(
+                (model.fit(features[known], truth[known]).predict(features[test]) == truth[test]).mean()
+            )
+        for name, model in semi.items():
+            found[name] = float((model.fit(features[usable], shown).predict(features[test]) == truth[test]).mean())
+    return found
+
+
+def seedling(
+    frame: pd.DataFrame, encoder: str, effort: str, seed: int, folder: Path
+) -> tuple[dict[str, float], set[str]]:
+    """Test accuracy of the accepted model and of each round's, seconds a stage, and the ids of the judged test rows."""
+    from tasks.generation import payloads, read
+    from tasks.learners.model import load_model
+    from tasks.params import set_value
+    from tasks.stages import run_stage, stages
+
+    template = Path(__file__).parents[1] / "flows/workspace_files"
+    modality = "text" if "text" in frame else "image"
+    (folder / "data").mkdir()
+    frame.to_parquet(folder / "data/rows.parquet")
+    params = (template / "params.yaml.template").read_text().replace("MODALITY", modality).replace("ENCODER", "null")
+    (folder / "params.yaml").write_text(params.replace("- SOURCES", "- {kind: table, path: rows.parquet}"))
+    for keys, value in ((["effort"], effort), (["seed"], seed), (["train", "encoder"], encoder)):
+        set_value(folder, keys, value)
+    (folder / "gates.yaml").write_text((template / "gates.yaml.template").read_text())
+    found: dict[str, float] = {}
+    for stage in stages().values():
+        began = time.perf_counter()
+        run_stage(stage, folder)
+        found[f"seconds {stage.name}"] = time.perf_counter() - began
+    metrics = json.loads((folder / "reports/metrics.json").read_text())
+    rows = read(folder / "generations/validate")
+    test = rows[rows["split"] == "test"].set_index("id")
+    content = dict(payloads([folder / "generations/scrape"], test.index))
+    for one in metrics["rounds"]:
+        if one["decision"] == "skipped":
+            continue
+        model = load_model(folder / "models" / str(one["round"]))
+        said = model.predict(content[row] for row in test.index).argmax(axis=1)
+        found[f"round {one['round']}"] = float((np.array(model.classes)[said] == test["label"].to_numpy()).mean())
+    found["accepted"] = found[f"round {metrics['accepted_round']}"]
+    found["rejected"] = float(any(one["decision"] == "rejected" for one in metrics["rounds"]))
+    return found, {origin.partition("#")[2] for origin in test["origin"]}
+
+
+def main() -> None:
+    """Runs the draws and writes results/few_labels.csv."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", type=Path, required=True, help="the folder of sets")
+    parser.add_argument("--backbone", required=True, help="the encoder of pictures, a local folder or a hub id")
+    parser.add_argument("--sets", nargs="+", default=SETS, help="name:labels a class, …")
+    parser.add_argument("--draws", type=int, default=5)
+    parser.add_argument("--effort", default="normal", choices=["quick", "normal", "thorough"])
+    parser.add_argument("--name", default="few_labels", help="of the results' file")
+    given = parser.parse_args()
+    command = (
+        f"python benchmarks/few_labels.py --data DATA --backbone BACKBONE --draws {given.draws} --effort {given.effort}"
+    )
+    found: list[Found] = []
+    cache = tempfile.mkdtemp()
+    for setting in given.sets:
+        name, _, counts = setting.partition(":")
+        frame = pd.read_parquet(given.data / name / "data.parquet")
+        frame = frame[frame["split"].isin(["train", "test"])].reset_index(drop=True)
+        features = pd.Series(list(peer_features(frame, given.backbone)), index=frame["id"])
+        for many in (int(one) for one in counts.split(",")):
+            jobs = [(frame, features, many, seed, given, cache) for seed in range(given.draws)]
+            with ProcessPoolExecutor(2, get_context("spawn")) as pool:  # a fork would inherit torch's threads' locks
+                results = list(pool.map(one_draw, jobs))
+            found += lines(f"{name}, {many} a class", results, command)
+            write(given.name, found)
+
+
+def one_draw(job: tuple[pd.DataFrame, pd.Series, int, int, Any, str]) -> dict[str, float]:
+    """Seedling and its peers on one draw."""
+    frame, features, many, seed, given, cache = job
+    drawn = draw(frame, many, seed)
+    encoder = "all-MiniLM-L6-v2" if "text" in frame else given.backbone
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / ".seedling").mkdir()
+        (Path(folder) / ".seedling/features").symlink_to(cache)
+        ours, judged = seedling(drawn, encoder, given.effort, seed, Path(folder))
+    tested = (drawn["split"] == "test").to_numpy() & drawn["id"].isin(judged).to_numpy()
+    return ours | {
+        f"peer {name}": value
+        for name, value in peers(drawn, np.stack(features.loc[drawn["id"]].to_list()), tested, seed).items()
+    }
+
+
+def lines(setting: str, results: list[dict[str, float]], command: str) -> list[Found]:
+    """The table's lines of one setting."""
+    found: list[Found] = []
+
+    def add(system: str, metric: str, values: list[float], unit: str = "share") -> None:
+        found.append(Found(setting, system, metric, *mean_with_interval(values), unit, len(values), command))
+
+    names = [name.removeprefix("peer ") for name in results[0] if name.startswith("peer ")]
+    for name in names:
+        add(name, "test accuracy", [one[f"peer {name}"] for one in results])
+    ours = [one["accepted"] for one in results]
+    start = [one["round 0"] for one in results]
+    add("Seedling, accepted model", "test accuracy", ours)
+    add("Seedling, round 0", "test accuracy", start)
+    best = max(names, key=lambda name: np.mean([one[f"peer {name}"] for one in results]))
+    add(
+        "Seedling, accepted model",
+        f"minus {best}, paired",
+        [a - b[f"peer {best}"] for a, b in zip(ours, results, strict=True)],
+        "points of share",
+    )
+    gains = [a - b for a, b in zip(ours, start, strict=True)]
+    add("Seedling, accepted model", "minus its own round 0, paired", gains, "points of share")
+    add("Seedling, accepted model", "worst draw: minus its own round 0", [min(gains)], "points of share")
+    add("Seedling", "draws with a rejected round", [one["rejected"] for one in results])
+    for stage in ("train@0", "pseudo_label@1", "train@1"):
+        add("Seedling", f"seconds of {stage}", [one[f"seconds {stage}"] for one in results], "s")
+    return found
+
+
+if __name__ == "__main__":
+    main()
