@@ -16,6 +16,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -28,8 +29,7 @@ def texts(system: str, rows: list[str]) -> float:
     """Rows a second on one core."""
     import torch
 
-    from tasks.learners.encoder import MINILM, load_encoder, minilm_folder
-    from tasks.params import EncoderParams
+    from tasks.learners.encoder import MINILM, minilm_folder
 
     if system == "plain":
         from sentence_transformers import SentenceTransformer
@@ -39,8 +39,16 @@ def texts(system: str, rows: list[str]) -> float:
         began = time.perf_counter()
         model.encode(rows)
         return len(rows) / (time.perf_counter() - began)
-    precision = "bfloat16" if "bfloat16" in system else "float32"
-    encoder = load_encoder(EncoderParams(model=MINILM, precision=precision), "text", Path())
+    return ours(system, rows, MINILM, "text")
+
+
+def ours(system: str, rows: list[Any], model: str, modality: Literal["image", "text"]) -> float:
+    """Rows a second of Seedling's loop."""
+    from tasks.learners.encoder import load_encoder
+    from tasks.params import EncoderParams
+
+    precision: Literal["float32", "bfloat16"] = "bfloat16" if "bfloat16" in system else "float32"
+    encoder = load_encoder(EncoderParams(model=model, precision=precision), modality, Path())
     began = time.perf_counter()
     for _ in encoder.encode(rows):
         pass
@@ -50,9 +58,6 @@ def texts(system: str, rows: list[str]) -> float:
 def pictures(system: str, rows: list[bytes], backbone: str) -> float:
     """Rows a second on two cores."""
     import torch
-
-    from tasks.learners.encoder import load_encoder
-    from tasks.params import EncoderParams
 
     if system == "plain":
         from PIL import Image
@@ -66,12 +71,7 @@ def pictures(system: str, rows: list[bytes], backbone: str) -> float:
                 some = [Image.open(io.BytesIO(one)).convert("RGB") for one in rows[first : first + 16]]
                 model(**processor(some, return_tensors="pt"))
         return len(rows) / (time.perf_counter() - began)
-    precision = "bfloat16" if "bfloat16" in system else "float32"
-    encoder = load_encoder(EncoderParams(model=backbone, precision=precision), "image", Path())
-    began = time.perf_counter()
-    for _ in encoder.encode(rows):
-        pass
-    return len(rows) / (time.perf_counter() - began)
+    return ours(system, rows, backbone, "image")
 
 
 def alone(kind: str, system: str, given: argparse.Namespace) -> float:

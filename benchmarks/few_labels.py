@@ -15,7 +15,6 @@ import argparse
 import io
 import json
 import tempfile
-import time
 import warnings
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
@@ -103,7 +102,7 @@ def peers(frame: pd.DataFrame, features: np.ndarray, tested: np.ndarray, seed: i
 def seedling(
     frame: pd.DataFrame, encoder: str, effort: str, seed: int, folder: Path
 ) -> tuple[dict[str, float], set[str]]:
-    """Test accuracy of the accepted model and of each round's, seconds a stage, and the ids of the judged test rows."""
+    """Test accuracy of the accepted model and of each round's, and the ids of the judged test rows."""
     from tasks.generation import payloads, read
     from tasks.learners.model import load_model
     from tasks.params import set_value
@@ -120,9 +119,7 @@ def seedling(
     (folder / "gates.yaml").write_text((template / "gates.yaml.template").read_text())
     found: dict[str, float] = {}
     for stage in stages().values():
-        began = time.perf_counter()
         run_stage(stage, folder)
-        found[f"seconds {stage.name}"] = time.perf_counter() - began
     metrics = json.loads((folder / "reports/metrics.json").read_text())
     rows = read(folder / "generations/validate")
     test = rows[rows["split"] == "test"].set_index("id")
@@ -207,8 +204,6 @@ def lines(setting: str, results: list[dict[str, float]], command: str) -> list[F
     add("Seedling, accepted model", "minus its own round 0, paired", gains, "points of share")
     add("Seedling, accepted model", "worst draw: minus its own round 0", [min(gains)], "points of share")
     add("Seedling", "draws with a rejected round", [one["rejected"] for one in results])
-    for stage in ("train@0", "pseudo_label@1", "train@1"):
-        add("Seedling", f"seconds of {stage}", [one[f"seconds {stage}"] for one in results], "s")
     return found
 
 

@@ -13,11 +13,10 @@ import hashlib
 import importlib.util
 import json
 import os
-import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, suppress
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass
 from itertools import groupby, islice, pairwise
 from pathlib import Path
 from typing import Any
@@ -25,19 +24,18 @@ from typing import Any
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from scipy import sparse
 
 from tasks import images
 from tasks.errors import InputError
 from tasks.generation import Modality
-from tasks.learners.features import FeatureMaker, Inputs, Read, TextFeatures, raw_blocks
+from tasks.learners.features import raw_blocks
 from tasks.params import EncoderParams
-from tasks.progress import Progress, silent
 
 Features = NDArray[np.float32]  # (n, d)
 
 MINILM = "all-MiniLM-L6-v2"
 VERSION = "1"  # of this module's way of making features: part of the cache's key
+COLOURS = 48  # the last columns of a picture's features
 PICTURES_AT_ONCE = 16
 TOKENS_AT_ONCE = 1_024
 TEXTS_AT_ONCE = 2_048  # texts that are sorted by length together
@@ -369,176 +367,3 @@ def keep_freed_memory() -> None:
 def usable_cores() -> int:
     """The cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-@dataclass
-class FeatureCache:
-    """Features that were made before, by encoder and row id: folds, rounds and runs pay for each row once."""
-
-    folder: Path
-    key: str
-    hits: int = field(default=0, init=False)
-
-    def __post_init__(self) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self._path = self.folder / f"{self.key}.sqlite"
-        with closing(self._open()) as database, database:
-            database.execute("CREATE TABLE IF NOT EXISTS features (id TEXT PRIMARY KEY, value BLOB) WITHOUT ROWID")
-
-    def _open(self) -> sqlite3.Connection:
-        return sqlite3.connect(self._path, timeout=60)
-
-    def get(self, ids: Sequence[str]) -> dict[str, Features]:
-        """What is known of these ids."""
-        found: dict[str, Features] = {}
-        with closing(self._open()) as database:
-            for first in range(0, len(ids), 500):
-                some = ids[first : first + 500]
-                marks = ",".join("?" * len(some))
-                for one, value in database.execute(f"SELECT id, value FROM features WHERE id IN ({marks})", some):  # noqa: S608
-                    found[one] = np.frombuffer(value, np.float16).astype(np.float32)
-        self.hits += len(found)
-        return found
-
-    def put(self, ids: Sequence[str], features: Features) -> None:
-        """Keeps these; whole blocks, so that a kill loses one at most."""
-        rows = [(one, row.astype(np.float16).tobytes()) for one, row in zip(ids, features, strict=True)]
-        with closing(self._open()) as database, database:
-            database.executemany("INSERT OR REPLACE INTO features VALUES (?, ?)", rows)
-
-
-COLOURS = 48  # the last columns of a picture's features
-SURFACE = 0.5  # what colours or words weigh beside the encoder's features
-TOPICS = 100  # dimensions of the words' latent semantic analysis
-
-
-class EncodedFeatures(FeatureMaker):
-    """The encoder's features, centred and of length 1, beside half a weight of what encoders are taught to overlook:
-    a picture's colours, a text's words (TF-IDF, latent semantic analysis after Deerwester et al. 1990); together of length 1.
-    """
-
-    def __init__(
-        self,
-        params: EncoderParams,
-        modality: Modality,
-        workspace: Path,
-        max_megapixels: float = 64.0,
-        centre: Features | None = None,
-        words: TextFeatures | None = None,
-        topics: NDArray[np.float32] | None = None,
-        key: str | None = None,
-    ) -> None:
-        self.params, self.modality, self.workspace, self.max_megapixels = params, modality, workspace, max_megapixels
-        self.centre, self.words, self.topics, self.key = centre, words, topics, key
-        self._loaded: Encoder | None = None
-
-    @property
-    def encoder(self) -> Encoder:
-        """The encoder, loaded when it is first needed. Raises InputError where it is not what the model learnt from."""
-        if self._loaded is None:
-            self._loaded = load_encoder(self.params, self.modality, self.workspace)
-            if self.key not in {None, self._loaded.key}:
-                raise InputError(
-                    f"The encoder '{self.params.model}' is no longer the one that the model was trained on: "
-                    "bring its folder back, or run `seedling run` to train anew."
-                )
-            self.key = self._loaded.key
-        return self._loaded
-
-    def fit_transform(self, payloads: Iterable[bytes | str]) -> Inputs:
-        """Learns centre and topics from these rows."""
-        listed = list(payloads)
-        return self._combined(self._encode(listed), listed, fit=True)
-
-    def transform(self, payloads: Iterable[bytes | str]) -> Inputs:
-        """The features of further rows, which are not looked up in the cache."""
-        listed = list(payloads)
-        return self._nothing() if not listed else self._combined(self._encode(listed), listed, fit=False)
-
-    def of_rows(self, ids: Sequence[str], read: Read, *, fit: bool, progress: Progress = silent) -> Inputs:
-        """As the ground's, but rows that were encoded before are not encoded again."""
-        if len(ids) == 0:
-            return self._nothing()
-        cache = FeatureCache(self.workspace / ".seedling" / "features", self.encoder.key)
-        raw = encode_rows(self.encoder, ids, read, cache, self.max_megapixels, progress)
-        texts: Sequence[Any] = ()
-        if self.modality == "text":
-            known = dict(read(list(dict.fromkeys(ids))))
-            texts = [known[one] for one in ids]
-        return self._combined(raw, texts, fit=fit)
-
-    def _nothing(self) -> Inputs:
-        return Inputs(np.zeros((0, 0 if self.centre is None else len(self.centre)), np.float32))
-
-    def _encode(self, payloads: Sequence[bytes | str]) -> Features:
-        return np.concatenate(list(self.encoder.encode(payloads, self.max_megapixels)))
-
-    def _combined(self, raw: Features, texts: Sequence[Any], *, fit: bool) -> Inputs:
-        if self.modality == "image":
-            blocks = [unit(raw[:, :-COLOURS]), unit(raw[:, -COLOURS:])]
-        else:
-            if fit:
-                self._fit_topics(texts)
-            blocks = [unit(raw), self._on_topics(texts)]
-        joined = np.concatenate(blocks, axis=1)
-        if fit or self.centre is None:
-            self.centre = joined.mean(axis=0, dtype=np.float64).astype(np.float32)
-        joined = joined - self.centre
-        width = blocks[0].shape[1]
-        return Inputs(unit(np.concatenate([unit(joined[:, :width]), SURFACE * unit(joined[:, width:])], axis=1)))
-
-    def _fit_topics(self, texts: Sequence[Any]) -> None:
-        self.words = TextFeatures(min_rows=2, max_terms=20_000)
-        found = self.words.fit_transform(texts).features
-        many = min(TOPICS, min(found.shape) - 1)
-        if many < 1:
-            self.topics = np.zeros((found.shape[1], 1), np.float32)
-            return
-        from sklearn.decomposition import TruncatedSVD
-
-        reducer = TruncatedSVD(many, algorithm="arpack", random_state=0).fit(found.astype(np.float64))
-        # In C's order, as safetensors writes an array's memory as it lies.
-        self.topics = np.ascontiguousarray(reducer.components_.T.astype(np.float16).astype(np.float32))
-
-    def _on_topics(self, texts: Sequence[Any]) -> Features:
-        if self.words is None or self.topics is None:
-            raise InputError("The features were not fitted.")
-        return unit(np.asarray(sparse.csr_matrix(self.words.transform(texts).features) @ self.topics, dtype=np.float32))
-
-
-def unit(rows: Features) -> Features:
-    """Each row of length 1, zeros as they are."""
-    scaled: Features = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-9)
-    return scaled
-
-
-def encode_rows(
-    encoder: Encoder,
-    ids: Sequence[str],
-    read: Read,
-    cache: FeatureCache,
-    max_megapixels: float,
-    progress: Progress = silent,
-) -> Features:
-    """(n, d), in the ids' order; only rows that the cache lacks are read and encoded.
-
-    read: called with the missing ids.
-    """
-    known = cache.get(ids)
-    missing = [one for one in dict.fromkeys(ids) if one not in known]
-    waiting: list[str] = []
-
-    def each() -> Iterator[bytes | str]:
-        for one, payload in read(missing):
-            waiting.append(one)
-            yield payload
-
-    done = 0
-    progress("encode", len(known), len(known) + len(missing))
-    for block in encoder.encode(each(), max_megapixels) if missing else ():
-        those = waiting[done : done + len(block)]
-        cache.put(those, block)
-        known.update(zip(those, block, strict=True))
-        done += len(block)
-        progress("encode", len(known), len(known) + len(missing) - done)
-    return np.stack([known[one] for one in ids]) if len(ids) else np.zeros((0, 1), np.float32)

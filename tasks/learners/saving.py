@@ -13,7 +13,7 @@ import numpy as np
 
 from tasks.errors import IncompleteGeneration
 from tasks.generation import Modality, write_json
-from tasks.learners.encoder import EncodedFeatures
+from tasks.learners.encoded_features import EncodedFeatures
 from tasks.learners.features import FeatureMaker, Inputs, PictureFeatures, TextFeatures, make_vectorizers
 from tasks.learners.heads import Head
 from tasks.params import EncoderParams

@@ -159,7 +159,7 @@ def _workbench(
 
 def _feature_maker(params: TrainParams, facts: Facts, workspace: Path) -> FeatureMaker:
     if params.encoder is not None:
-        from tasks.learners.encoder import EncodedFeatures
+        from tasks.learners.encoded_features import EncodedFeatures
 
         return EncodedFeatures(params.encoder, facts.modality, workspace, facts.max_megapixels)
     return PictureFeatures(params.image_side, facts.max_megapixels) if facts.modality == "image" else TextFeatures()

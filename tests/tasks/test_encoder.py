@@ -14,19 +14,18 @@ from transformers import BertConfig, BertModel, MobileNetV2Config, MobileNetV2Mo
 
 from tasks.errors import InputError
 from tasks.images import encode
+from tasks.learners.encoded_features import EncodedFeatures
 from tasks.learners.encoder import (
     COLOURS,
     MINILM,
-    EncodedFeatures,
-    FeatureCache,
     Preparation,
-    encode_rows,
     find_encoder,
     fuse_batch_norms,
     load_encoder,
     minilm_folder,
     weights_sha256,
 )
+from tasks.learners.feature_cache import FeatureCache, encode_rows
 from tasks.learners.saving import load_features, save_features
 from tasks.params import EncoderParams
 

@@ -1,0 +1,81 @@
+"""Features that were made before: an encoder's work is done once a row, for all folds, rounds and runs."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from tasks.learners.encoder import Encoder, Features
+from tasks.learners.features import Read
+from tasks.progress import Progress, silent
+
+
+@dataclass
+class FeatureCache:
+    """Features that were made before, by encoder and row id: folds, rounds and runs pay for each row once."""
+
+    folder: Path
+    key: str
+
+    def __post_init__(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._path = self.folder / f"{self.key}.sqlite"
+        with closing(self._open()) as database, database:
+            database.execute("CREATE TABLE IF NOT EXISTS features (id TEXT PRIMARY KEY, value BLOB) WITHOUT ROWID")
+
+    def _open(self) -> sqlite3.Connection:
+        return sqlite3.connect(self._path, timeout=60)
+
+    def get(self, ids: Sequence[str]) -> dict[str, Features]:
+        """What is known of these ids."""
+        found: dict[str, Features] = {}
+        with closing(self._open()) as database:
+            for first in range(0, len(ids), 500):
+                some = ids[first : first + 500]
+                marks = ",".join("?" * len(some))
+                for one, value in database.execute(f"SELECT id, value FROM features WHERE id IN ({marks})", some):  # noqa: S608
+                    found[one] = np.frombuffer(value, np.float16).astype(np.float32)
+        return found
+
+    def put(self, ids: Sequence[str], features: Features) -> None:
+        """Keeps these; whole blocks, so that a kill loses one at most."""
+        rows = [(one, row.astype(np.float16).tobytes()) for one, row in zip(ids, features, strict=True)]
+        with closing(self._open()) as database, database:
+            database.executemany("INSERT OR REPLACE INTO features VALUES (?, ?)", rows)
+
+
+def encode_rows(
+    encoder: Encoder,
+    ids: Sequence[str],
+    read: Read,
+    cache: FeatureCache,
+    max_megapixels: float,
+    progress: Progress = silent,
+) -> Features:
+    """(n, d), in the ids' order; only rows that the cache lacks are read and encoded.
+
+    read: called with the missing ids.
+    """
+    known = cache.get(ids)
+    missing = [one for one in dict.fromkeys(ids) if one not in known]
+    waiting: list[str] = []
+
+    def each() -> Iterator[bytes | str]:
+        for one, payload in read(missing):
+            waiting.append(one)
+            yield payload
+
+    done = 0
+    progress("encode", len(known), len(known) + len(missing))
+    for block in encoder.encode(each(), max_megapixels) if missing else ():
+        those = waiting[done : done + len(block)]
+        cache.put(those, block)
+        known.update(zip(those, block, strict=True))
+        done += len(block)
+        progress("encode", len(known), len(known) + len(missing) - done)
+    return np.stack([known[one] for one in ids]) if len(ids) else np.zeros((0, 1), np.float32)
