@@ -6,7 +6,7 @@ seedling run        # this flow on the current workspace
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from flows.ledger import Outcome, open_ledger
 from tasks.busy import workspace_lock
 from tasks.errors import SeedlingError, SourceUnreachable
 from tasks.evaluate.report import write_report
+from tasks.parallel import spread_over
 from tasks.params import load
 from tasks.stages import ROUNDS, headline
 
@@ -28,6 +29,7 @@ def stage_task(kind: str, **options: Any) -> Any:
     """A Prefect task that brings one stage up to date, named as the stage."""
 
     def bring(workspace: str, stage: str, force: bool = False) -> Outcome:
+        spread_over.set(over_task_runner)  # for this task alone: what a task sets ends with it
         outcome = open_ledger(Path(workspace)).run(stage, force=force)
         publish(outcome)
         get_run_logger().info("%s: %s in %.1f s. %s", stage, outcome.how, outcome.seconds, said(outcome))
@@ -35,6 +37,16 @@ def stage_task(kind: str, **options: Any) -> Any:
 
     bring.__doc__ = f"Brings the stage {kind} up to date."
     return task(name=kind, task_run_name="{stage}", cache_policy=NO_CACHE, persist_result=False, **options)(bring)
+
+
+def over_task_runner(work: Callable[[int], Any], places: Sequence[int], name: str) -> list[Any]:
+    """Each part of a stage's work, a fold of train, as a Prefect task of its own on the flow's task runner."""
+
+    def part(place: int) -> Any:
+        return work(place)
+
+    run = task(name=name, task_run_name=f"{name} {{place}}", cache_policy=NO_CACHE, persist_result=False)(part)
+    return [one.result() for one in [run.submit(place) for place in places]]
 
 
 def _worth_another_try(task: Any, run: Any, state: Any) -> bool:

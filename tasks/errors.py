@@ -47,3 +47,7 @@ class GateFailed(SeedlingError):
     """A critical expectation said no; the rows are in quarantine and nothing was recorded."""
 
     exit_code = 1
+
+
+class Diverged(InputError):
+    """A training whose loss is no number any more; the learner is left out where there are others."""

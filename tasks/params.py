@@ -91,7 +91,7 @@ class ValidateParams(Section):
     near_duplicate_bits: Annotated[int, Field(ge=0, le=3)] = 3
     near_duplicate_difference: Annotated[float, Field(ge=0, le=255)] = 6.0
     merge_case: bool = True
-    min_class_rows: Annotated[int, Field(ge=2)] = 2
+    min_class_rows: Annotated[int, Field(ge=1)] = 1
     folds: Annotated[int, Field(ge=2, le=20)] = 5
     test_share: Annotated[float, Field(ge=0, lt=1)] = 0.2
     min_test_rows: Annotated[int, Field(ge=1)] = 30
@@ -146,7 +146,10 @@ class EncoderParams(Section):
     precision: Literal["float32", "bfloat16"] = "float32"
 
 
-Candidate = Literal["logistic_regression", "svm", "random_forest", "network"]
+Candidate = Literal[
+    "logistic_regression", "svm", "random_forest", "nearest_neighbours", "boosted_trees", "network", "fine_tuned"
+]
+Loss = Literal["plain", "trusted", "balanced", "logit_adjusted", "focal", "symmetric", "second_head", "consistency"]
 
 
 class TrainParams(Section):
@@ -154,6 +157,11 @@ class TrainParams(Section):
 
     encoder: Annotated[EncoderParams | None, BeforeValidator(_named)] = None
     candidates: list[Candidate] | None = None
+    losses: list[Loss] | None = None
+    choose_by: Literal["log_loss", "balanced_log_loss"] = "log_loss"
+    budget_seconds: Annotated[float, Field(gt=0)] | None = None
+    pool_rows: Annotated[int, Field(ge=0)] | None = None
+    wanted_accuracy: Annotated[float, Field(gt=0, lt=1)] = 0.95
     image_side: Annotated[int, Field(ge=16, le=128)] | None = None
     steps: Annotated[int, Field(ge=10)] | None = None
     worse_probability: Annotated[float, Field(gt=0.5, lt=1)] = 0.8
@@ -163,7 +171,16 @@ class TrainParams(Section):
     bootstrap_draws: Annotated[int, Field(ge=200)] = 2000
 
 
-Filter = Literal["all", "confidence", "class_wise", "top_a_class", "agreement", "without_doubted_classes", "curriculum"]
+Filter = Literal[
+    "all",
+    "confidence",
+    "class_wise",
+    "top_a_class",
+    "agreement",
+    "dropout_certainty",
+    "without_doubted_classes",
+    "curriculum",
+]
 
 
 class PseudoLabelParams(Section):
@@ -189,7 +206,7 @@ class EvaluateParams(Section):
 class Facts(Section):
     """What every stage knows of the workspace."""
 
-    line: Literal[1] = 1  # part of every stage's key, so that no cache of another version's results is taken for ours
+    line: Literal[2] = 2  # part of every stage's key, so that no cache of another version's results is taken for ours
     modality: Literal["image", "text"]
     effort: Effort = "normal"
     seed: Annotated[int, Field(ge=0)] = 0

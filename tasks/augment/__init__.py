@@ -94,7 +94,7 @@ def _child(
     row = Row(
         id=identify(content, [parent], recipe),
         split="train",
-        fold=int(known["fold"]),
+        fold=None if pd.isna(known["fold"]) else int(known["fold"]),
         label=known["label"],
         label_source=known["label_source"],
         weight=float(known["weight"]) * params.weight,

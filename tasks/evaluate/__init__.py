@@ -26,7 +26,7 @@ from tasks.generation import digest, payloads, read, read_manifest, write_json
 from tasks.learners.model import load_model, single_threaded
 from tasks.params import EvaluateParams, Facts
 from tasks.progress import Progress, silent
-from tasks.statistics import Floats
+from tasks.statistics import Floats, wilson
 
 
 @dataclass(frozen=True)
@@ -77,16 +77,18 @@ def evaluate(
     shown = test if test is not None else cross_validated
     metrics = {
         "accepted_round": accepted,
-        "cross_validation": _metrics(cross_validated, params, facts),
+        "cross_validation": _metrics(cross_validated, params, facts) if len(cross_validated.frame) else None,
         "test": None if test is None else _metrics(test, params, facts),
         "per_class": per_class(shown.probabilities.argmax(axis=1), shown.truth, classes),
         "rounds": _rounds(verdicts, models, validated, classes, params, facts),
+        "abstain": abstained(shown, _model_json(model)["abstain"]),
         "rows": _rows_by_stage(generations),
         "test_digest": None if test is None else test_digest(test.frame),
     }
     write_json(output / "metrics.json", metrics)
     _write_predictions(output / "predictions.parquet", shown, accepted)
     _write_plots(output / "plots", shown, metrics, params)
+    _write_losses(output / "plots" / "losses.csv", model)
 
 
 def read_verdicts(models: Path) -> list[dict[str, Any]]:
@@ -102,10 +104,12 @@ def read_verdicts(models: Path) -> list[dict[str, Any]]:
 def out_of_fold(model: Path, validated: Path, classes: Sequence[str]) -> Scored:
     """The rows that people labelled, with the predictions of models that never saw them."""
     frame = pd.read_parquet(model / "out_of_fold.parquet")
+    frame = frame[frame["fold"].notna() | (frame["split"] != "train")]  # rows that every model saw say nothing
     human = frame[frame["label_source"] == "human"]
     used = (human if len(human) else frame).reset_index(drop=True)
     origin = read(validated, ["id", "origin"]).drop_duplicates("id").set_index("id")["origin"]
-    probabilities = np.stack(used["probabilities"].to_numpy()).astype(np.float64)
+    stacked = used["probabilities"].tolist()
+    probabilities = np.array(stacked, dtype=np.float64).reshape(len(stacked), len(classes))
     return Scored(used.assign(origin=used["id"].map(origin)), probabilities, list(classes))
 
 
@@ -147,9 +151,28 @@ def _rounds(
             continue
         scored = out_of_fold(models / str(verdict["round"]), validated, classes)
         found = with_intervals(scored.probabilities, scored.truth, scored.groups, params, facts.seed)
-        kept = {name: verdict[name] for name in ("round", "decision", "reason")}
-        rounds.append({**kept, "accuracy": found["accuracy"], "difference": verdict["accuracy"]})
+        kept = {name: verdict[name] for name in ("round", "decision", "reason", "worth_in_labels")}
+        harmed = [classes[one["label"]] for one in verdict["classes"] if one["harmed"]]
+        rounds.append({**kept, "harmed": harmed, "accuracy": found["accuracy"], "difference": verdict["accuracy"]})
     return rounds
+
+
+def _model_json(model: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((model / "model.json").read_text(encoding="utf-8"))
+    return found
+
+
+def abstained(scored: Scored, abstain: Mapping[str, Any]) -> dict[str, Any]:
+    """What the limit that train chose does on these rows: the share that is answered, and how many of those are right."""
+    sure = scored.probabilities.max(axis=1) >= abstain["below"] if len(scored.frame) else np.zeros(0, dtype=bool)
+    right = scored.probabilities.argmax(axis=1) == scored.truth if len(scored.frame) else sure
+    return {
+        "below": abstain["below"],
+        "wanted": abstain["wanted"],
+        "out_of_scope": abstain["out_of_scope"],
+        "answered": wilson(int(sure.sum()), len(sure)).rounded() if len(sure) else None,
+        "right": wilson(int(right[sure].sum()), int(sure.sum())).rounded() if sure.any() else None,
+    }
 
 
 def _rows_by_stage(generations: Path) -> dict[str, Any]:
@@ -181,7 +204,9 @@ def _write_plots(folder: Path, scored: Scored, metrics: Mapping[str, Any], param
     _write_csv(folder / "confusion.csv", pairs, ["label", "predicted"])
     bins = calibration_bins(scored.probabilities, scored.truth, params.calibration_bins)
     _write_csv(folder / "calibration.csv", bins, ["confidence", "accuracy", "rows"])
-    rounds = [{"round": one["round"], "accuracy": one["accuracy"]["value"]} for one in metrics["rounds"]]
+    rounds = [
+        {"round": one["round"], "accuracy": one["accuracy"]["value"]} for one in metrics["rounds"] if one["accuracy"]
+    ]
     _write_csv(folder / "rounds.csv", rounds, ["round", "accuracy"])
     recalls = [
         {"class": one["class"], "recall": one["recall"]["value"]}
@@ -189,6 +214,12 @@ def _write_plots(folder: Path, scored: Scored, metrics: Mapping[str, Any], param
         if one["recall"] is not None
     ]
     _write_csv(folder / "recall.csv", recalls, ["class", "recall"])
+
+
+def _write_losses(path: Path, model: Path) -> None:
+    """The losses of the accepted round's models as they learnt; the head line alone where none follows a gradient."""
+    made = model / "losses.csv"
+    path.write_text(made.read_text(encoding="utf-8") if made.is_file() else "model,step,loss\n", encoding="utf-8")
 
 
 def _write_csv(path: Path, rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> None:

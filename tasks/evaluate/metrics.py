@@ -26,8 +26,8 @@ from tasks.statistics import (
 
 def with_intervals(
     probabilities: Floats, truth: Ints, groups: NDArray[np.str_], params: EvaluateParams, seed: int
-) -> dict[str, dict[str, float]]:
-    """accuracy, macro_f1, log_loss and calibration_error, each {"value", "low", "high"}.
+) -> dict[str, dict[str, float] | None]:
+    """accuracy, macro_f1, log_loss and calibration_error, each {"value", "low", "high"}; None where there is no row.
 
     probabilities: (n_rows, n_classes), rows sum to 1; truth: (n_rows,) class numbers; groups: (n_rows,), drawn whole.
     """
@@ -39,6 +39,8 @@ def with_intervals(
         "log_loss": lambda rows: float(losses[rows].mean()),
         "calibration_error": lambda rows: calibration_error(probabilities[rows], truth[rows], params.calibration_bins),
     }
+    if len(truth) == 0:
+        return dict.fromkeys(metrics)
     found: dict[str, Estimate] = {
         name: interval(
             metric,

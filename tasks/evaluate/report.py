@@ -46,7 +46,9 @@ def write_report(workspace: Path) -> Path:
             samples=_samples(generations),
             rounds=_rounds(workspace / "models", metrics),
             audits=_audits(generations),
-            candidates=_candidates(workspace / "models" / "0"),
+            candidates=_candidates(workspace / "models" / "0", workspace / ".seedling" / "seconds" / "train@0.json"),
+            left_out=_left_out(workspace / "models" / "0"),
+            losses=_losses(workspace / "reports" / "plots" / "losses.csv"),
             confusion=_confusion(
                 workspace / "reports" / "predictions.parquet", read_manifest(generations / "validate")["classes"]
             ),
@@ -73,7 +75,8 @@ def _environment() -> jinja2.Environment:
 
 def _headline(metrics: Mapping[str, Any]) -> dict[str, Any]:
     where = "test" if metrics["test"] else "cross_validation"
-    return {"where": where, "rows": metrics[where]["rows"], **metrics[where]["accuracy"]}
+    found = metrics[where] or {"rows": 0, "accuracy": {"value": None}}
+    return {"where": where, "rows": found["rows"], **found["accuracy"]}
 
 
 def _stages(generations: Path, runs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -177,9 +180,36 @@ def _audits(generations: Path) -> list[dict[str, Any]]:
     return found
 
 
-def _candidates(model: Path) -> list[dict[str, Any]]:
-    table = json.loads((model / "candidates.json").read_text(encoding="utf-8"))
-    return sorted(table, key=lambda one: one["log_loss"])
+def _candidates(model: Path, seconds: Path) -> list[dict[str, Any]]:
+    """The table of candidates, the best first, with the seconds that each took where this machine trained them."""
+    table = json.loads((model / "candidates.json").read_text(encoding="utf-8"))["tried"]
+    took = json.loads(seconds.read_text(encoding="utf-8")) if seconds.is_file() else {}
+    for one in table:
+        one["seconds"] = took.get(f"{one['learner']} {'+'.join(one['recipe'])} {one['loss']}")
+    return sorted(table, key=lambda one: (one["log_loss"] is None, one["log_loss"], not one["chosen"]))
+
+
+def _left_out(model: Path) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads((model / "candidates.json").read_text(encoding="utf-8"))["left_out"]
+    return found
+
+
+def _losses(path: Path) -> dict[str, Any] | None:
+    """The losses as lines of a 460 × 200 drawing, on a logarithmic scale; None where nothing follows a gradient."""
+    frame = pd.read_csv(path)
+    frame = frame[frame["loss"] > 0]
+    if frame.empty:
+        return None
+    low, high = np.log10(frame["loss"].min()), np.log10(frame["loss"].max())
+    last = int(frame["step"].max())
+    reach = max(high - low, 1e-6)
+    lines = []
+    for name, one in frame.groupby("model"):
+        across = 460 * one["step"] / last
+        down = 200 * (high - np.log10(one["loss"])) / reach
+        points = " ".join(f"{x:.1f},{y:.1f}" for x, y in zip(across, down, strict=True))
+        lines.append({"name": name, "points": points})
+    return {"lines": lines, "last": last, "low": 10**low, "high": 10**high}
 
 
 def _confusion(predictions: Path, classes: Sequence[str]) -> dict[str, Any]:
@@ -241,6 +271,8 @@ def _change(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
         return None
     old, new = with_metrics[-2], with_metrics[-1]
     where = "test" if new["metrics"]["test"] and old["metrics"]["test"] else "cross_validation"
+    if not (old["metrics"][where] and new["metrics"][where]):
+        return None
     before, after = old["metrics"]["rows"], new["metrics"]["rows"]
     rows = [
         {"stage": stage, "before": before.get(stage, {}).get("kept", 0), "after": after.get(stage, {}).get("kept", 0)}

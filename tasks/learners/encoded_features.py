@@ -14,7 +14,7 @@ from tasks.errors import InputError
 from tasks.generation import Modality
 from tasks.learners.encoder import COLOURS, Encoder, Features, load_encoder
 from tasks.learners.feature_cache import FeatureCache, encode_rows
-from tasks.learners.features import FeatureMaker, Inputs, Read, TextFeatures
+from tasks.learners.features import Contents, FeatureMaker, Inputs, Read, TextFeatures
 from tasks.params import EncoderParams
 from tasks.progress import Progress, silent
 
@@ -58,12 +58,16 @@ class EncodedFeatures(FeatureMaker):
     def fit_transform(self, payloads: Iterable[bytes | str]) -> Inputs:
         """Learns centre and topics from these rows."""
         listed = list(payloads)
-        return self._combined(self._encode(listed), listed, fit=True)
+        return self._combined(self._encode(listed), listed, Contents.of(listed), fit=True)
 
     def transform(self, payloads: Iterable[bytes | str]) -> Inputs:
         """The features of further rows, which are not looked up in the cache."""
         listed = list(payloads)
-        return self._nothing() if not listed else self._combined(self._encode(listed), listed, fit=False)
+        return (
+            self._nothing()
+            if not listed
+            else self._combined(self._encode(listed), listed, Contents.of(listed), fit=False)
+        )
 
     def of_rows(self, ids: Sequence[str], read: Read, *, fit: bool, progress: Progress = silent) -> Inputs:
         """As the ground's, but rows that were encoded before are not encoded again."""
@@ -75,7 +79,7 @@ class EncodedFeatures(FeatureMaker):
         if self.modality == "text":
             known = dict(read(list(dict.fromkeys(ids))))
             texts = [known[one] for one in ids]
-        return self._combined(raw, texts, fit=fit)
+        return self._combined(raw, texts, Contents(np.asarray(ids, dtype=str), read), fit=fit)
 
     def _nothing(self) -> Inputs:
         return Inputs(np.zeros((0, 0 if self.centre is None else len(self.centre)), np.float32))
@@ -83,7 +87,7 @@ class EncodedFeatures(FeatureMaker):
     def _encode(self, payloads: Sequence[bytes | str]) -> Features:
         return np.concatenate(list(self.encoder.encode(payloads, self.max_megapixels)))
 
-    def _combined(self, raw: Features, texts: Sequence[Any], *, fit: bool) -> Inputs:
+    def _combined(self, raw: Features, texts: Sequence[Any], contents: Contents, *, fit: bool) -> Inputs:
         if self.modality == "image":
             blocks = [unit(raw[:, :-COLOURS]), unit(raw[:, -COLOURS:])]
         else:
@@ -95,7 +99,8 @@ class EncodedFeatures(FeatureMaker):
             self.centre = joined.mean(axis=0, dtype=np.float64).astype(np.float32)
         joined = joined - self.centre
         width = blocks[0].shape[1]
-        return Inputs(unit(np.concatenate([unit(joined[:, :width]), SURFACE * unit(joined[:, width:])], axis=1)))
+        both = unit(np.concatenate([unit(joined[:, :width]), SURFACE * unit(joined[:, width:])], axis=1))
+        return Inputs(both, contents=contents)
 
     def _fit_topics(self, texts: Sequence[Any]) -> None:
         self.words = TextFeatures(min_rows=2, max_terms=20_000)

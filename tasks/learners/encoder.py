@@ -12,7 +12,6 @@ import ctypes
 import hashlib
 import importlib.util
 import json
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -29,6 +28,7 @@ from tasks import images
 from tasks.errors import InputError
 from tasks.generation import Modality
 from tasks.learners.features import raw_blocks
+from tasks.parallel import usable_cores
 from tasks.params import EncoderParams
 
 Features = NDArray[np.float32]  # (n, d)
@@ -69,6 +69,30 @@ class Encoder:
                 else:
                     yield self._texts([str(one) for one in block], threads)
 
+    def prepared(self, payloads: Sequence[Any]) -> list[Any]:
+        """Rows as `batch` takes them: pictures as they are, texts as token numbers."""
+        if self.modality == "image":
+            return list(payloads)
+        tokens = self.prepare([str(one) for one in payloads], truncation=True, max_length=self.max_tokens)["input_ids"]
+        return [one or [self.prepare.unk_token_id or 0] for one in tokens]  # a tokenizer may leave nothing
+
+    def batch(self, rows: Sequence[Any], max_megapixels: float = 64.0) -> dict[str, Any]:
+        """What the model is called with for these rows, which may be of any length; see `prepared`."""
+        import torch
+
+        if self.modality == "image":
+            pixels = [one if isinstance(one, np.ndarray) else images.decode(one, max_megapixels) for one in rows]
+            return {"pixel_values": self._laid_out(self.prepare(pixels))}
+        longest = max(len(one) for one in rows)
+        padded = [one + [0] * (longest - len(one)) for one in rows]
+        shown = [[1] * len(one) + [0] * (longest - len(one)) for one in rows]
+        ready = {"input_ids": torch.tensor(padded), "attention_mask": torch.tensor(shown)}
+        return {name: one.to(self.device) for name, one in ready.items()}
+
+    def embedded(self, ready: dict[str, Any]) -> Any:
+        """(n, d) for what `batch` gave, with gradients where they are wanted."""
+        return self._pooled(self.model(**ready), ready.get("attention_mask"))
+
     def _pictures(self, block: Sequence[Any], max_megapixels: float, threads: ThreadPoolExecutor) -> Features:
         def one(batch: Sequence[bytes]) -> Features:
             pixels = [images.decode(picture, max_megapixels) for picture in batch]
@@ -82,8 +106,7 @@ class Encoder:
     def _texts(self, block: list[str], threads: ThreadPoolExecutor) -> Features:
         import torch
 
-        tokens = self.prepare(block, truncation=True, max_length=self.max_tokens)["input_ids"]
-        tokens = [one or [self.prepare.unk_token_id or 0] for one in tokens]  # a tokenizer may leave nothing
+        tokens = self.prepared(block)
         order = sorted(range(len(tokens)), key=lambda row: (len(tokens[row]), row))
         batches: list[list[int]] = []
         for length, rows in groupby(order, key=lambda row: len(tokens[row])):
@@ -129,8 +152,11 @@ class Encoder:
             moved = moved.to(getattr(torch, self.precision))
         return moved.contiguous(memory_format=torch.channels_last) if moved.ndim == 4 else moved
 
-    def _pooled(self, made: Any) -> Any:
-        """(n, d): a network of pictures' pooled output, else the mean over places; texts: mean or first token, length 1."""
+    def _pooled(self, made: Any, shown: Any = None) -> Any:
+        """(n, d): a network of pictures' pooled output, else the mean over places; texts: mean or first token, length 1.
+
+        shown: (n, tokens), 1 where a token is, 0 where the row was filled up; None where no row was.
+        """
         import torch
 
         if self.modality == "image":
@@ -140,7 +166,12 @@ class Encoder:
                 pooled = last.mean(dim=1) if last.ndim == 3 else last.mean(dim=(2, 3))
             return pooled.flatten(1)
         tokens = made.last_hidden_state
-        pooled = tokens[:, 0] if self.pooling == "cls" else tokens.mean(dim=1)
+        if self.pooling == "cls":
+            pooled = tokens[:, 0]
+        elif shown is None:
+            pooled = tokens.mean(dim=1)
+        else:
+            pooled = (tokens * shown[..., None]).sum(dim=1) / shown.sum(dim=1, keepdim=True)
         return torch.nn.functional.normalize(pooled.float(), dim=1)
 
 
@@ -362,8 +393,3 @@ def keep_freed_memory() -> None:
         library = ctypes.CDLL(None)
         for option, value in ((-3, 2**31 - 1), (-1, 2**31 - 1), (-2, 256 * 2**20), (-8, 1)):
             library.mallopt(option, value)  # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD, M_TOP_PAD, M_ARENA_MAX
-
-
-def usable_cores() -> int:
-    """The cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

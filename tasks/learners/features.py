@@ -28,22 +28,48 @@ COLOUR_BINS = 16
 GREY_BELOW = 2.0  # mean chroma deviation, in levels of LAB's 0 to 255, under which a collection counts as grey
 
 
+Read = Callable[[Sequence[str]], Iterable[tuple[str, bytes | str]]]  # ids → (id, payload) pairs, in any order
+ROWS_AT_ONCE = 512
+
+
+@dataclass(frozen=True, slots=True)
+class Contents:
+    """The rows themselves, which are read when a learner wants them."""
+
+    ids: NDArray[np.str_]
+    read: Read
+
+    @classmethod
+    def of(cls, payloads: Sequence[bytes | str]) -> Contents:
+        """Of rows that are in memory."""
+        names = np.arange(len(payloads)).astype(str)
+        return cls(names, lambda ids: ((one, payloads[int(one)]) for one in ids))
+
+    def __iter__(self) -> Iterator[bytes | str]:
+        """The payloads in the ids' order, a block in memory at a time."""
+        for first in range(0, len(self.ids), ROWS_AT_ONCE):
+            block = self.ids[first : first + ROWS_AT_ONCE].tolist()
+            known = dict(self.read(block))
+            yield from (known[one] for one in block)
+
+
 @dataclass(frozen=True, slots=True)
 class Inputs:
-    """What learners see of rows: features (n, d), dense or sparse; pictures for the network (n, side, side, 3) where there are any."""
+    """What learners see of rows: features (n, d), dense or sparse; pictures for the network (n, side, side, 3) where there
+    are any; contents, for an encoder that is tuned, where there is one.
+    """
 
     features: Any
     pictures: NDArray[np.uint8] | None = None
+    contents: Contents | None = None
 
     def __len__(self) -> int:
         return int(self.features.shape[0])
 
     def take(self, rows: NDArray[np.intp]) -> Inputs:
         """The inputs of these row numbers, in their order."""
-        return Inputs(self.features[rows], None if self.pictures is None else self.pictures[rows])
-
-
-Read = Callable[[Sequence[str]], Iterable[tuple[str, bytes | str]]]  # ids → (id, payload) pairs, in any order
+        contents = None if self.contents is None else Contents(self.contents.ids[rows], self.contents.read)
+        return Inputs(self.features[rows], None if self.pictures is None else self.pictures[rows], contents)
 
 
 class FeatureMaker(ABC):

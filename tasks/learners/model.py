@@ -14,17 +14,20 @@ import numpy as np
 from tasks.errors import MissingGeneration
 from tasks.learners.features import FeatureMaker, Inputs, Read
 from tasks.learners.saving import Learner, load_features, load_learner
+from tasks.learners.training import Setting
 from tasks.progress import Progress, silent
 from tasks.statistics import SMALLEST, Floats, softmax
 
 
-def soft_vote(logits: Sequence[Floats], temperatures: Sequence[float], temperature: float) -> Floats:
+def soft_vote(
+    logits: Sequence[Floats], temperatures: Sequence[float], temperature: float, votes: Sequence[float] | None = None
+) -> Floats:
     """(n_rows, n_classes): the members' probabilities, each under its own temperature, averaged and sharpened.
 
-    logits: one array a member; temperature: of the average, on its logarithm.
+    logits: one array a member; temperature: of the average, on its logarithm; votes: each member's, alike where None.
     """
     each = [softmax(one / own) for one, own in zip(logits, temperatures, strict=True)]
-    return softmax(np.log(np.maximum(np.mean(each, axis=0), SMALLEST)) / temperature)
+    return softmax(np.log(np.maximum(np.average(each, axis=0, weights=votes), SMALLEST)) / temperature)
 
 
 @dataclass(frozen=True)
@@ -36,11 +39,13 @@ class TrainedModel:
     members: list[list[Learner]]  # a list a member, one learner a half of the pool
     temperatures: list[float]
     temperature: float
+    votes: list[float]
+    abstain_below: float  # confidence under which the model had better not answer; 0: it always answers
 
     def probabilities(self, inputs: Inputs) -> Floats:
         """(n_rows, n_classes), rows sum to 1."""
         logits = [np.mean([half.logits(inputs) for half in member], axis=0) for member in self.members]
-        return soft_vote(logits, self.temperatures, self.temperature)
+        return soft_vote(logits, self.temperatures, self.temperature, self.votes)
 
     def predict_rows(self, ids: Sequence[str], read: Read, progress: Progress = silent) -> Floats:
         """(n_rows, n_classes), in the ids' order; rows that were encoded before are not encoded again."""
@@ -61,18 +66,22 @@ def load_model(folder: Path) -> TrainedModel:
         raise MissingGeneration(folder, f"train@{folder.name}")
     known = json.loads(path.read_text(encoding="utf-8"))
     classes = known["classes"]
+    maker = load_features(folder, known["modality"])
+    setting = Setting(len(classes), maker=maker)
     return TrainedModel(
         classes=classes,
-        features=load_features(folder, known["modality"]),
+        features=maker,
         members=[
             [
-                load_learner(one["learner"], folder / f"half-{half}" / one["learner"], len(classes))
-                for half in range(known["halves"])
+                load_learner(one["learner"], folder / f"half-{half}" / one["file"], setting)
+                for half in range(one["halves"])
             ]
             for one in known["members"]
         ],
         temperatures=[one["temperature"] for one in known["members"]],
         temperature=known["temperature"],
+        votes=[one["votes"] for one in known["members"]],
+        abstain_below=known["abstain"]["below"],
     )
 
 

@@ -15,7 +15,9 @@ from tasks.errors import IncompleteGeneration
 from tasks.generation import Modality, write_json
 from tasks.learners.encoded_features import EncodedFeatures
 from tasks.learners.features import FeatureMaker, Inputs, PictureFeatures, TextFeatures, make_vectorizers
-from tasks.learners.heads import Head
+from tasks.learners.heads import HEADS, Head, NearestNeighbours
+from tasks.learners.losses import Adjusted
+from tasks.learners.training import Setting
 from tasks.params import EncoderParams
 from tasks.statistics import Floats
 
@@ -38,43 +40,61 @@ class Learner(Protocol):
         """(n_rows, n_classes)."""
 
 
-def make_learner(name: str, seed: int, classes: int, steps: int) -> Learner:
+def make_learner(name: str, setting: Setting) -> Learner:
     """An untrained learner of this name."""
     if name == "network":
         from tasks.learners.network import Network
 
-        return Network(seed, classes, steps)
-    return Head(name, seed, classes)
+        return Network(setting)
+    if name == "fine_tuned":
+        from tasks.learners.fine_tuned import FineTuned
+
+        return FineTuned(setting)
+    if name == "nearest_neighbours":
+        return NearestNeighbours(setting.classes)
+    return Head(name, setting.seed, setting.classes)
 
 
 def save_learner(learner: Learner, path: Path) -> None:
-    """Writes `path` with .skops or .safetensors behind it."""
+    """Writes `path` with .skops or .safetensors behind it, and with .shares.json where its logits are adjusted."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    if isinstance(learner, Adjusted):
+        write_json(path.with_suffix(".shares.json"), learner.log_shares.tolist())
+        learner = learner.learner
     if isinstance(learner, Head):
         _dump_skops(learner.estimator, path.with_suffix(".skops"))
-        return
-    from safetensors.torch import save_file
+    elif isinstance(learner, NearestNeighbours):
+        from safetensors.numpy import save_file
 
-    from tasks.learners.network import Network
+        save_file(dict(sorted(learner.arrays.items())), path.with_suffix(".safetensors"))
+    else:
+        from safetensors.torch import save_file as save_tensors
 
-    if isinstance(learner, Network) and learner.net is not None:
-        save_file(dict(sorted(learner.net.state_dict().items())), path.with_suffix(".safetensors"))
+        made: Any = learner
+        save_tensors(made.tensors(), path.with_suffix(".safetensors"))
 
 
-def load_learner(name: str, path: Path, classes: int) -> Learner:
+def load_learner(name: str, path: Path, setting: Setting) -> Learner:
     """The learner that `save_learner` wrote. Raises IncompleteGeneration where the file is not there."""
-    file = path.with_suffix(".safetensors" if name == "network" else ".skops")
+    file = path.with_suffix(".skops" if name in HEADS else ".safetensors")
     if not file.is_file():
         raise IncompleteGeneration(f"{file} is missing: run `seedling run` again, or `dvc checkout`.")
-    if name != "network":
-        return Head(name, 0, classes, _load_skops(file))
-    from safetensors.torch import load_file
+    learner = make_learner(name, setting)
+    if isinstance(learner, Head):
+        learner.estimator = _load_skops(file)
+    elif isinstance(learner, NearestNeighbours):
+        from safetensors.numpy import load_file
 
-    from tasks.learners.network import Convolutions, Network
+        learner.arrays = load_file(file)
+    else:
+        from safetensors.torch import load_file as load_tensors
 
-    net = Convolutions(classes)
-    net.load_state_dict(load_file(file))
-    return Network(0, classes, 0, net)
+        made: Any = learner
+        made.load_tensors(load_tensors(file))
+    adjusted = path.with_suffix(".shares.json")
+    if adjusted.is_file():
+        return Adjusted(learner, np.array(json.loads(adjusted.read_text(encoding="utf-8"))))
+    return learner
 
 
 def save_features(maker: FeatureMaker, folder: Path) -> None:

@@ -9,6 +9,7 @@ tasks/train/cross_validation.py), and scaled by a temperature that is fitted on 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,6 +18,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from tasks.generation import GenerationWriter, Row, payloads, read, read_manifest
@@ -38,9 +40,12 @@ COLUMNS = [
     pa.field("margin", pa.float32()),
     pa.field("lineage_agreement", pa.float32()),
     pa.field("neighbours_agree", pa.bool_()),
+    pa.field("dropout_spread", pa.float32()),
 ]
+NO_FOLD = -1  # of a labelled row that every model has seen
 QUEUE = "queue.csv"
 TEACHER_WEIGHT = 0.1  # what the teacher's opinion of a row counts beside a label
+NOT_DRAWN = "beyond_pool_rows"
 GRAPH_ROWS = 20_000  # beyond, the neighbours' graph costs more than it brings and the teacher speaks alone
 
 
@@ -48,8 +53,9 @@ GRAPH_ROWS = 20_000  # beyond, the neighbours' graph costs more than it brings a
 class Taught:
     """What the teacher says. Lineage k is fold k's, the last one the final model's.
 
-    labelled: (n_labelled, n_classes) out of fold; pool: (n_lineages, n_pool, n_classes); fold, truth, weights, human:
-    (n_labelled,).
+    labelled: (n_labelled, n_classes) out of fold; pool: (n_lineages, n_pool, n_classes); fold (-1: never held out), truth,
+    weights, human: (n_labelled,); trust: (n_lineages, n_labelled), how far each lineage believes the labels;
+    labelled_spread: (n_labelled,) and pool_spread: (n_lineages, n_pool), of Monte Carlo dropout.
     """
 
     labelled_ids: list[str]
@@ -62,6 +68,9 @@ class Taught:
     truth: Ints
     weights: Floats
     human: NDArray[np.bool_]
+    trust: Floats
+    labelled_spread: Floats
+    pool_spread: Floats
 
 
 def pseudo_label(
@@ -81,8 +90,9 @@ def pseudo_label(
     Columns lineage_labels and lineage_weights: what each fold's lineage says and how much that counts, by its own
     opinion alone; -1 and 0 where its filter refused. label, confidence and weight are the final lineage's: 0 for a row
     that only some fold keeps, which serves the comparison of the rounds. margin: between the two likeliest classes;
-    lineage_agreement: share of lineages that say the same; neighbours_agree: whether the teacher alone says so too.
-    queue.csv: the rows that a person's label would teach most.
+    lineage_agreement: share of lineages that say the same; neighbours_agree: whether the teacher alone says so too;
+    dropout_spread: how far Monte Carlo dropout moves the likeliest class's probability. Rows of the pool beyond
+    `train.pool_rows` are rejected as `beyond_pool_rows`: no model was asked about them. queue.csv: the rows that a person's label would teach most.
     """
     stage, classes = f"pseudo_label@{round_number}", read_manifest(validated)["classes"]
     stopped = json.loads((teacher / "verdict.json").read_text(encoding="utf-8"))["stop"] or round_number > rounds
@@ -96,15 +106,19 @@ def pseudo_label(
             refined = refine(taught, _features(taught, teacher, collected, facts, params), params)
         share = 0.5 + 0.5 * round_number / max(1, rounds)
         kept, name, table = choose_filter(refined, params, share, facts.seed)
-        rows = read(validated).set_index("id").loc[taught.pool_ids].reset_index()
+        known = read(validated).set_index("id")
+        rows = known.loc[taught.pool_ids].reset_index()
+        beyond = known[known["split"] == "pool"].drop(index=taught.pool_ids).reset_index()
         write_queue(output / QUEUE, rows, refined, classes, params.queue)
         for row, reason in _rows(rows, taught, refined, kept, classes, params, round_number):
             if reason:
                 writer.reject(row, reason)
             else:
                 writer.keep(row)
+        for row in _not_drawn(beyond):
+            writer.reject(row, NOT_DRAWN)
         progress("label the pool", len(rows), len(rows))
-        writer.close(rows_in=len(rows), classes=classes, audit=audit(refined, name, table, classes))
+        writer.close(rows_in=len(rows) + len(beyond), classes=classes, audit=audit(refined, name, table, classes))
 
 
 def read_taught(teacher: Path, validated: Path, classes: list[str]) -> Taught:
@@ -112,22 +126,31 @@ def read_taught(teacher: Path, validated: Path, classes: list[str]) -> Taught:
     labelled = pd.read_parquet(teacher / "out_of_fold.parquet")
     labelled = labelled[labelled["split"] == "train"]
     weight = read(validated, ["id", "weight"]).drop_duplicates("id").set_index("id")["weight"]
-    pool = pd.read_parquet(teacher / "pool_predictions.parquet")
-    folds = sorted({int(one) for one in labelled["fold"]})
+    pool = pq.read_table(teacher / "pool_predictions.parquet")
+    fold = labelled["fold"].astype("float64").fillna(NO_FOLD).to_numpy(dtype=np.int64)
+    folds = sorted(set(fold.tolist()) - {NO_FOLD})
     shape = (len(pool), len(folds) + 1, len(classes))
     number = {label: place for place, label in enumerate(classes)}
     return Taught(
         labelled_ids=labelled["id"].tolist(),
-        pool_ids=pool["id"].tolist(),
-        half=pool["half"].to_numpy(dtype=np.int64),
+        pool_ids=pool["id"].to_pylist(),
+        half=pool["half"].to_numpy().astype(np.int64),
         labelled=np.stack(labelled["probabilities"].to_numpy()).astype(np.float64),
-        pool=np.stack(pool["probabilities"].to_numpy()).astype(np.float64).reshape(shape).transpose(1, 0, 2),
-        fold=labelled["fold"].to_numpy(dtype=np.int64),
+        pool=_flat(pool["probabilities"]).astype(np.float64).reshape(shape).transpose(1, 0, 2),
+        fold=fold,
         folds=folds,
         truth=np.array([number[label] for label in labelled["label"]], dtype=np.int64),
         weights=weight.loc[labelled["id"]].to_numpy(dtype=np.float64),
         human=(labelled["label_source"] == "human").to_numpy(),
+        trust=np.stack(labelled["lineage_trust"].to_numpy()).astype(np.float64).T,
+        labelled_spread=labelled["spread"].to_numpy(dtype=np.float64),
+        pool_spread=_flat(pool["spread"]).astype(np.float64).reshape(shape[:2]).T,
     )
+
+
+def _flat(column: pa.ChunkedArray) -> NDArray[np.float32]:
+    """The values of a column of lists, one after the other."""
+    return np.asarray(column.combine_chunks().flatten().to_numpy(), dtype=np.float32)
 
 
 def _features(taught: Taught, teacher: Path, collected: Path, facts: Facts, params: PseudoLabelParams) -> Any:
@@ -143,14 +166,16 @@ def _features(taught: Taught, teacher: Path, collected: Path, facts: Facts, para
 @dataclass(frozen=True)
 class Refined:
     """The pool's labels. probabilities: (n_lineages, n_pool, n_classes), calibrated; agrees: (n_lineages, n_pool), whether
-    the teacher and the neighbours say the same; held_out, held_agrees: the same of trusted labelled rows, by lineages that
-    never saw them; truth: (n_held_out,); density: (n_pool,), how close a row's neighbours are, 1 on average.
+    the teacher and the neighbours say the same; spread: (n_lineages, n_pool), of Monte Carlo dropout; held_out,
+    held_agrees, held_spread: the same of trusted labelled rows, by lineages that never saw them; truth: (n_held_out,); density: (n_pool,), how close a row's neighbours are, 1 on average.
     """
 
     probabilities: Floats
     agrees: NDArray[np.bool_]
     held_out: Floats
     held_agrees: NDArray[np.bool_]
+    spread: Floats
+    held_spread: Floats
     truth: Ints
     temperature: float
     graph: Any
@@ -166,13 +191,14 @@ def refine(taught: Taught, features: Any, params: PseudoLabelParams) -> Refined:
     for place, lineage in enumerate([*taught.folds, None]):
         hidden = np.zeros(many, dtype=bool) if lineage is None else taught.fold == lineage
         teacher = np.concatenate([taught.labelled, taught.pool[place]])
-        opinion = teacher if graph is None else _spread(graph, teacher, hidden, taught, params)
+        opinion = teacher if graph is None else _spread(graph, teacher, hidden, taught, taught.trust[place], params)
         same = opinion.argmax(axis=1) == teacher.argmax(axis=1)
         logits.append(np.log(np.maximum(opinion[many:], SMALLEST)))
         agrees.append(same[many:])
         held_out[hidden] = np.log(np.maximum(opinion[:many][hidden], SMALLEST))
         held_agrees[hidden] = same[:many][hidden]
-    trusted = taught.human if taught.human.any() else np.ones(many, dtype=bool)
+    testable = taught.fold != NO_FOLD
+    trusted = testable & taught.human if (testable & taught.human).any() else testable
     temperature = fit_temperature(held_out[trusted], taught.truth[trusted])
     density = np.ones(len(taught.pool_ids)) if graph is None else np.asarray(graph.sum(axis=1)).ravel()[many:]
     return Refined(
@@ -180,6 +206,8 @@ def refine(taught: Taught, features: Any, params: PseudoLabelParams) -> Refined:
         agrees=np.stack(agrees),
         held_out=softmax(held_out[trusted] / temperature),
         held_agrees=held_agrees[trusted],
+        spread=taught.pool_spread,
+        held_spread=taught.labelled_spread[trusted],
         truth=taught.truth[trusted],
         temperature=temperature,
         graph=graph,
@@ -188,13 +216,13 @@ def refine(taught: Taught, features: Any, params: PseudoLabelParams) -> Refined:
 
 
 def _spread(
-    graph: Any, opinion: Floats, hidden: NDArray[np.bool_], taught: Taught, params: PseudoLabelParams
+    graph: Any, opinion: Floats, hidden: NDArray[np.bool_], taught: Taught, trust: Floats, params: PseudoLabelParams
 ) -> Floats:
     many = len(taught.truth)
     seeds = TEACHER_WEIGHT * opinion
     shown = np.flatnonzero(~hidden)
-    seeds[shown] = 0.0
-    seeds[shown, taught.truth[shown]] = taught.weights[shown]
+    seeds[shown] *= (1 - trust[shown])[:, None]  # where a label is not believed, the teacher's opinion stands
+    seeds[shown, taught.truth[shown]] += taught.weights[shown] * trust[shown]
     return spread(graph, seeds, strength=params.propagation, shares=opinion[many:].mean(axis=0))
 
 
@@ -204,11 +232,12 @@ def choose_filter(
     """(n_lineages, n_pool) what is kept, the filter's name, and the table of all filters on the held-out rows."""
     said = refined.held_out.argmax(axis=1)
     doubted = doubted_classes(said, refined.truth, refined.held_out.shape[1])
-    seen = Seen(refined.held_out, refined.held_agrees, share, doubted)
+    seen = Seen(refined.held_out, refined.held_agrees, share, doubted, refined.held_spread)
     best, table = bake_off(seen, refined.truth, params.threshold, generator(seed, "bake-off"))
     name = params.filter or best
     pools = [
-        Seen(one, agrees, share, doubted) for one, agrees in zip(refined.probabilities, refined.agrees, strict=True)
+        Seen(one, agrees, share, doubted, spread)
+        for one, agrees, spread in zip(refined.probabilities, refined.agrees, refined.spread, strict=True)
     ]
     return np.stack([FILTERS[name](one, params.threshold) for one in pools]), name, table
 
@@ -272,6 +301,23 @@ def _rows(
                 "margin": float(margin[place]),
                 "lineage_agreement": float(agreement[place]),
                 "neighbours_agree": bool(refined.agrees[-1, place]),
+                "dropout_spread": float(refined.spread[-1, place]),
             },
         )
         yield row, None if kept[:, place].any() else "refused_by_filter"
+
+
+def _not_drawn(rows: pd.DataFrame) -> Iterator[Row]:
+    """Pool rows that no model was asked about, without a label."""
+    for known in rows.itertuples(index=False):
+        yield Row(
+            id=known.id,
+            split="pool",
+            label=None,
+            origin=known.origin,
+            licence=known.licence,
+            attribution=known.attribution,
+            group=known.group,
+            payload=getattr(known, "text", None),
+            extra={field.name: None for field in COLUMNS},
+        )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -24,20 +25,21 @@ DRAWS = 500
 class Seen:
     """What a filter may look at: probabilities (n_rows, n_classes), rows sum to 1; agrees: (n_rows,), whether teacher
     and neighbours say the same; share: how much of the pool this round may take, 0 to 1; doubted: (n_classes,), classes
-    that the held-out rows speak against.
+    that the held-out rows speak against; spread: (n_rows,), of Monte Carlo dropout.
     """
 
     probabilities: Floats
     agrees: Mask
     share: float
     doubted: Mask
+    spread: Floats
 
-    @property
+    @cached_property
     def said(self) -> Ints:
         """(n_rows,) class numbers."""
         return np.asarray(self.probabilities.argmax(axis=1), dtype=np.int64)
 
-    @property
+    @cached_property
     def confidence(self) -> Floats:
         """(n_rows,), 0 to 1."""
         return np.asarray(self.probabilities.max(axis=1))
@@ -85,6 +87,11 @@ def agreement(seen: Seen, threshold: float) -> Mask:
     return seen.agrees
 
 
+def dropout_certainty(seen: Seen, threshold: float) -> Mask:
+    """Monte Carlo dropout hardly moves the likeliest class's probability (after Rizve et al. 2021)."""
+    return np.asarray(seen.spread <= 1 - threshold)
+
+
 def without_doubted_classes(seen: Seen, threshold: float) -> Mask:
     """Not of a class whose held-out pseudo-labels were mostly wrong."""
     return np.asarray(~seen.doubted[seen.said])
@@ -103,6 +110,7 @@ FILTERS: dict[str, Callable[[Seen, float], Mask]] = {
     "class_wise": class_wise,
     "top_a_class": top_a_class,
     "agreement": agreement,
+    "dropout_certainty": dropout_certainty,
     "without_doubted_classes": without_doubted_classes,
     "curriculum": curriculum,
 }

@@ -66,7 +66,7 @@ def _mixtures(
     if a_row is None:
         a_row = min(BY_EFFORT[facts.effort], ENOUGH / max(1, len(parents)))
     pairs = draw_pairs(
-        list(parents.index), [int(one) for one in parents["fold"]], a_row, params.mixup_alpha, facts.seed
+        list(parents.index), parents["fold"].fillna(-1).astype(int).tolist(), a_row, params.mixup_alpha, facts.seed
     )
     wanted = {one for pair in pairs for one in (pair.first, pair.second)}
     pictures = dict(payloads([collected], wanted)) if pairs else {}
@@ -79,7 +79,7 @@ def _mixtures(
             Row(
                 id=identify(images.content(pixels), [pair.first, pair.second], recipe),
                 split="train",
-                fold=int(first["fold"]),
+                fold=None if pd.isna(first["fold"]) else int(first["fold"]),
                 label=first["label"],
                 label_probs=mixed_label(first["label"], second["label"], pair.share, classes),
                 label_source="mixup",

@@ -5,37 +5,55 @@ python -m tasks.train --round 0
 
 from __future__ import annotations
 
+import hashlib
 import json
+import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from tasks.errors import InputError
 from tasks.generation import MANIFEST, digest, payloads, read, read_manifest, write_json
 from tasks.learners.features import FeatureMaker, PictureFeatures, TextFeatures
+from tasks.learners.losses import balanced
 from tasks.learners.model import single_threaded
 from tasks.learners.saving import save_features, save_learner
+from tasks.learners.training import Setting
 from tasks.params import Facts, TrainParams
 from tasks.progress import Progress, silent
-from tasks.statistics import Floats
-from tasks.train.choice import Judged, calibrated, candidate_table, choose
-from tasks.train.cross_validation import Candidate, Predictions, Workbench, cross_validate, fit_final, pool_logits
-from tasks.train.rows import INGREDIENTS, TrainingRows, training_rows
-from tasks.train.verdict import Verdict, judge
+from tasks.randomness import generator
+from tasks.statistics import Estimate
+from tasks.train import files
+from tasks.train.candidates import (
+    BUDGET,
+    PRETRAINING_PICTURES,
+    first_candidates,
+    further_candidates,
+    later_candidates,
+    within_budget,
+)
+from tasks.train.choice import Judged, abstention, best_of_learners, calibrated, candidate_table, choose, file_of
+from tasks.train.cross_validation import (
+    Candidate,
+    Predictions,
+    Workbench,
+    cross_validate,
+    fit_final,
+    pool_logits,
+    pool_spread,
+)
+from tasks.train.learning_curve import right_with, worth_in_labels
+from tasks.train.rows import training_rows
+from tasks.train.verdict import Verdict, judge, unjudged
 
-HEADS = ("logistic_regression", "svm", "random_forest")
-DENSE_HEADS = ("logistic_regression", "svm")  # trees say little of hundreds of directions that all mean a bit
-STEPS = {"quick": 150, "normal": 300, "thorough": 3000}  # of the network
-SVM_ROWS = 10_000  # its time grows with the square of the rows
-OUT_OF_FOLD, POOL, CANDIDATES = "out_of_fold.parquet", "pool_predictions.parquet", "candidates.parquet"
+STEPS = {"quick": 150, "normal": 300, "thorough": 1500}  # of what learns by gradients
+POOL_ROWS = {"quick": 10_000, "normal": 30_000, "thorough": 100_000}
+NOTHING = "nothing"  # a class of this name holds what is none of the others
 
 
 @dataclass(frozen=True)
@@ -63,7 +81,8 @@ def train(
 ) -> None:
     """Writes `models/<round>`: the chosen model, the table of candidates, out-of-fold and pool predictions, the verdict.
 
-    Where the loop has stopped before, or no pseudo-label was kept, only a verdict that says so is written.
+    Where the loop has stopped before, or no pseudo-label was kept, only a verdict that says so is written. After a kill
+    the next run goes on where this one was: in `.seedling/unfinished/`, which is cleared at the end.
     """
     previous = _previous_verdict(sources)
     if previous and (skipped := _skip(previous, round_number, rounds, sources)):
@@ -71,29 +90,121 @@ def train(
         write_json(output / MANIFEST, {"stage": f"train@{round_number}", "skipped": skipped.reason})
         return
     progress("compute features", 0, None)
-    classes = read_manifest(sources.validated)["classes"]
+    classes = files.classes_of(sources.validated)
     bench, frame, maker = _workbench(params, facts, classes, round_number, sources, workspace, progress)
-    judged = _judged(frame, classes)
-    candidates = _candidates(params, facts, bench.rows, sources.teacher)
-    bench.said.expect(len(candidates) * len(bench.rows.folds) * bench.halves, progress)
+    judged = _judged(frame, classes, params)
     with single_threaded():
-        trained = {one: cross_validate(bench, one) for one in candidates}
-        choice = choose(trained, judged)
-        for member in choice.members:
-            models = fit_final(bench, member)
-            trained[member].pool[-1] = pool_logits(bench, models)
-            for half, model in enumerate(models):
-                save_learner(model, output / f"half-{half}" / model.name)
+        bench = _with_body(bench, params, facts, sources.teacher, progress)
+        trained, left_out = _try_candidates(bench, params, facts, judged, sources.teacher, progress)
+        choice = choose(trained, judged, facts.seed)
+        _final_models(bench, trained, choice.members, sources.teacher, output)
     save_features(maker, output)
     predictions = choice.combine(trained)
-    _write_predictions(output, bench.rows, frame, predictions)
-    write_json(output / "candidates.json", candidate_table(trained, choice, judged, params.bootstrap_draws, facts.seed))
-    said = {one: calibrated(trained[one], judged).astype(np.float32) for one in candidates}
-    _write_candidates(output, said)
-    verdict = _verdict(round_number, rounds, sources, said, predictions, judged, previous, bench.rows, params, facts)
+    folders = {name: folder for name, folder in vars(sources).items() if name != "teacher"}
+    files.write_predictions(output, bench.rows, frame, predictions, _trust_of(choice.members, bench))
+    files.write_losses(output, bench.said)
+    files.write_seconds(workspace, f"train@{round_number}", bench.said)
+    table = candidate_table(trained, choice, judged, params.bootstrap_draws, facts.seed)
+    write_json(output / "candidates.json", {"tried": table, "left_out": _left_out(left_out)})
+    said = {one: calibrated(trained[one], judged).astype(np.float32) for one in trained}
+    files.write_candidates(output, said)
+    verdict = _verdict(round_number, rounds, sources, said, predictions, judged, previous, bench, params, facts)
     write_json(output / "verdict.json", verdict.as_json())
-    write_json(output / "model.json", choice.as_json(classes, facts, round_number, bench.halves))
-    write_json(output / MANIFEST, _manifest(round_number, bench.rows, sources))
+    nothing = classes.index(NOTHING) if NOTHING in classes else None
+    abstain = abstention(
+        judged.of(predictions), judged.truth, params.wanted_accuracy, judged.outside(predictions), nothing
+    )
+    write_json(output / "model.json", choice.as_json(classes, facts, round_number, bench.halves, abstain))
+    write_json(output / MANIFEST, files.manifest(round_number, bench.rows, folders))
+    if bench.scratch is not None:
+        shutil.rmtree(bench.scratch, ignore_errors=True)
+
+
+def _try_candidates(
+    bench: Workbench, params: TrainParams, facts: Facts, judged: Judged, teacher: Path | None, progress: Progress
+) -> tuple[dict[Candidate, Predictions], dict[Candidate, float | str]]:
+    """All that is cross-validated, and what was left out: the seconds that it would take, or why it failed."""
+    budget = params.budget_seconds or BUDGET[facts.effort]
+    wanted = first_candidates(params, facts, bench.rows) if teacher is None else later_candidates(teacher)
+    trained = {one: files.read_carried(teacher, one) for one in wanted if teacher is not None and one.carried}
+    wanted = [one for one in wanted if one not in trained]
+    left_out: dict[Candidate, float | str] = {}
+
+    def try_all(candidates: list[Candidate]) -> None:
+        fitting, seconds, too_long = within_budget(candidates, bench, budget)
+        left_out.update(too_long)
+        bench.said.expect(max(1, len(bench.rows.folds)) * sum(bench.halves(one) for one in fitting), progress)
+        found, failed = cross_validate(bench, fitting, seconds)
+        trained.update(found)
+        left_out.update(failed)
+
+    try_all(wanted)
+    if teacher is None and len(judged.truth):
+        try_all(further_candidates(params, facts, bench.rows, best_of_learners(trained, judged)))
+    return trained, left_out
+
+
+def _final_models(
+    bench: Workbench,
+    trained: dict[Candidate, Predictions],
+    members: tuple[Candidate, ...],
+    teacher: Path | None,
+    output: Path,
+) -> None:
+    """The models that see all folds: of the members, and of what later rounds take over whether they are chosen or not."""
+    for one in trained:
+        if teacher is not None and one.carried:
+            files.copy_carried(teacher, output, one)
+        elif one in members or one.carried:
+            models = fit_final(bench, one)
+            trained[one].pool[-1] = pool_logits(bench, models)
+            trained[one].pool_spread[-1] = pool_spread(bench, models)
+            for half, model in enumerate(models):
+                save_learner(model, output / f"half-{half}" / file_of(one))
+            if one.carried:
+                files.write_carried(output, one, trained[one])
+
+
+def _left_out(left_out: Mapping[Candidate, float | str]) -> list[dict[str, Any]]:
+    return [
+        {
+            "learner": one.learner,
+            "recipe": list(one.recipe),
+            "loss": one.loss,
+            "reason": why if isinstance(why, str) else f"would take about {why:.0f} s of one core",
+        }
+        for one, why in left_out.items()
+    ]
+
+
+def _with_body(
+    bench: Workbench, params: TrainParams, facts: Facts, teacher: Path | None, progress: Progress
+) -> Workbench:
+    """In round 0 the network's body learns from all training pictures without labels, once for all lineages."""
+    if teacher is not None or bench.inputs.pictures is None:
+        return bench
+    uses = any(one.learner == "network" for one in first_candidates(params, facts, bench.rows))
+    rows = np.flatnonzero((bench.rows.ingredient == "collected") | (bench.rows.ingredient == "pool"))
+    if not uses or len(rows) < PRETRAINING_PICTURES:
+        return bench
+    from tasks.learners.network import pretrain
+
+    what, steps = "pretrain the network on unlabelled pictures", bench.setting.steps
+    progress(what, 0, steps)
+    setting = bench.setting.of_model(
+        checkpoint=None if bench.scratch is None else bench.scratch / "pretraining",
+        watch=lambda step, loss: progress(f"{what} (loss {loss:.2f})", step, steps),
+    )
+    body = pretrain(bench.inputs.pictures[rows], setting)
+    return replace(bench, setting=bench.setting.of_model(body=body))
+
+
+def _trust_of(members: tuple[Candidate, ...], bench: Workbench) -> NDArray[np.float64]:
+    """(n_lineages, n_labelled): the trust in the labels, where the chosen model's main part used it; else ones."""
+    trusted = sum(one.loss == "trusted" for one in members)
+    if 2 * trusted <= len(members):
+        return np.ones((len(bench.rows.folds) + 1, len(bench.rows.labelled)))
+    return np.stack([bench.trust(place) for place in range(len(bench.rows.folds) + 1)])
 
 
 def _previous_verdict(sources: Sources) -> dict[str, Any] | None:
@@ -137,22 +248,29 @@ def _workbench(
         synthesized=sources.synthesized,
         pseudo_labels=sources.pseudo_labels,
         seed=facts.seed,
+        pool_rows=params.pool_rows or POOL_ROWS[facts.effort],
     )
     maker = _feature_maker(params, facts, workspace)
     folders = [sources.collected, sources.augmented, sources.synthesized]
     inputs = maker.of_rows(rows.ids.tolist(), partial(payloads, folders), fit=True, progress=progress)
     known = read(sources.validated).set_index("id")
     held_out = known[known["split"] == "validation"].index.tolist()
-    validation = maker.of_rows(held_out, partial(payloads, [sources.collected]), fit=False)
+    outside = known[known["split"] == "out_of_scope"].index.tolist()
+    validation = maker.of_rows([*held_out, *outside], partial(payloads, [sources.collected]), fit=False)
     frame = known.loc[[*rows.ids[rows.labelled], *held_out]].reset_index()
+    key = hashlib.blake2b(
+        "".join(
+            [params.model_dump_json(), facts.model_dump_json(), *(digest(one) for one in vars(sources).values() if one)]
+        ).encode(),
+        digest_size=8,
+    ).hexdigest()
     bench = Workbench(
         rows=rows,
         inputs=inputs,
         validation=validation,
-        classes=len(classes),
-        seed=facts.seed,
-        steps=params.steps or STEPS[facts.effort],
-        halves=1 if round_number == 0 else 2,
+        setting=Setting(len(classes), facts.seed, params.steps or STEPS[facts.effort], maker=maker),
+        pseudo_labelled=round_number > 0,
+        scratch=workspace / ".seedling" / "unfinished" / f"train@{round_number}-{key}",
     )
     return bench, frame, maker
 
@@ -165,91 +283,25 @@ def _feature_maker(params: TrainParams, facts: Facts, workspace: Path) -> Featur
     return PictureFeatures(params.image_side, facts.max_megapixels) if facts.modality == "image" else TextFeatures()
 
 
-def _judged(frame: pd.DataFrame, classes: list[str]) -> Judged:
-    by_hand = (frame["label_source"] == "human").to_numpy()
-    chosen = by_hand if by_hand.any() else np.ones(len(frame), dtype=bool)
+def _judged(frame: pd.DataFrame, classes: list[str], params: TrainParams) -> Judged:
+    """Rows that people labelled and that some model does not see; where there are none, such rows that rules labelled."""
     labelled = (frame["split"] == "train").to_numpy()
+    held_out = frame["fold"].notna().to_numpy() | ~labelled
+    by_hand = (frame["label_source"] == "human").to_numpy() & held_out
+    chosen = by_hand if by_hand.any() else held_out
     used = frame[chosen | ~labelled]
     number = {label: place for place, label in enumerate(classes)}
+    truth = np.array([number[label] for label in used["label"]], dtype=np.int64)
+    weights = np.ones(len(truth))
+    if params.choose_by == "balanced_log_loss" and len(truth):
+        weights = balanced(np.eye(len(classes))[truth], weights)
     return Judged(
-        truth=np.array([number[label] for label in used["label"]], dtype=np.int64),
+        truth=truth,
         place=np.flatnonzero(chosen[labelled]),
         groups=used["group"].to_numpy(dtype=str),
+        weights=weights,
+        validation=int((~labelled).sum()),
     )
-
-
-def _candidates(params: TrainParams, facts: Facts, rows: TrainingRows, teacher: Path | None) -> list[Candidate]:
-    """Round 0: each head on collected rows alone, with children, and with all; the network on all.
-
-    Later: each learner on the recipe that was best in round 0, the network only where it was chosen.
-    """
-    if teacher is not None:
-        return _candidates_of(teacher)
-    from_scratch = facts.modality == "image" and params.encoder is None and facts.effort != "quick"
-    heads = HEADS if params.encoder is None or facts.effort == "thorough" else DENSE_HEADS
-    default = [*heads, *(["network"] if from_scratch else [])]
-    learners = params.candidates or default
-    if params.encoder is not None and "network" in learners:
-        raise InputError(
-            "params.yaml: train.candidates: 'network' learns from small pictures alone: "
-            "leave it out, or set train.encoder to null."
-        )
-    if len(rows.labelled) > SVM_ROWS and params.candidates is None:
-        learners = [one for one in learners if one != "svm"]
-    recipes = [INGREDIENTS[: many + 1] for many in range(len(INGREDIENTS))]
-    present = {kind for kind in INGREDIENTS if (rows.ingredient == kind).any()}
-    recipes = [recipe for recipe in recipes if recipe[-1] in present]
-    return [
-        Candidate(learner, recipe)
-        for learner in learners
-        for recipe in (recipes if learner != "network" else recipes[-1:])
-    ]
-
-
-def _candidates_of(teacher: Path) -> list[Candidate]:
-    table = json.loads((teacher / "candidates.json").read_text(encoding="utf-8"))
-    best: dict[str, dict[str, Any]] = {}
-    for entry in table:
-        rival = best.get(entry["learner"])
-        if entry["learner"] != "ensemble" and (rival is None or entry["log_loss"] < rival["log_loss"]):
-            best[entry["learner"]] = entry
-    kept = [entry for entry in best.values() if entry["learner"] != "network" or entry["chosen"]]
-    return [Candidate(entry["learner"], tuple(entry["recipe"])) for entry in kept]
-
-
-def _write_predictions(output: Path, rows: TrainingRows, frame: pd.DataFrame, predictions: Predictions) -> None:
-    known = frame[["id", "split", "fold", "label", "label_source", "group"]]
-    probabilities = np.concatenate([predictions.labelled, predictions.validation]).astype(np.float32)
-    table = pa.Table.from_pandas(known, preserve_index=False).append_column(
-        "probabilities", pa.array(list(probabilities))
-    )
-    pq.write_table(table.replace_schema_metadata(), output / OUT_OF_FOLD, compression="zstd")
-    lineages, pool, classes = predictions.pool.shape
-    flat = predictions.pool.transpose(1, 0, 2).reshape(pool, lineages * classes).astype(np.float32)
-    on_pool = {
-        "id": pa.array(rows.ids[rows.pool].tolist(), pa.string()),
-        "half": pa.array(rows.half[rows.pool], pa.int8()),
-        "probabilities": pa.array(list(flat), pa.list_(pa.float32())),
-    }
-    pq.write_table(pa.table(on_pool), output / POOL, compression="zstd")
-
-
-def _write_candidates(output: Path, said: Mapping[Candidate, NDArray[np.float32]]) -> None:
-    """One row a candidate: what it said of the judged rows, so that the next round is compared like with like."""
-    table = {
-        "learner": pa.array([one.learner for one in said], pa.string()),
-        "recipe": pa.array([list(one.recipe) for one in said], pa.list_(pa.string())),
-        "probabilities": pa.array([each.ravel() for each in said.values()], pa.list_(pa.float32())),
-    }
-    pq.write_table(pa.table(table), output / CANDIDATES, compression="zstd")
-
-
-def _read_candidates(folder: Path, classes: int) -> dict[Candidate, Floats]:
-    frame = pd.read_parquet(folder / CANDIDATES)
-    return {
-        Candidate(one.learner, tuple(one.recipe)): one.probabilities.astype(np.float64).reshape(-1, classes)
-        for one in frame.itertuples()
-    }
 
 
 def _verdict(
@@ -260,20 +312,26 @@ def _verdict(
     predictions: Predictions,
     judged: Judged,
     previous: Mapping[str, Any] | None,
-    rows: TrainingRows,
+    bench: Workbench,
     params: TrainParams,
     facts: Facts,
 ) -> Verdict:
+    rows = bench.rows
     if sources.teacher is None or previous is None:
         pool = "" if len(rows.pool) else "; the pool is empty, so there is nothing to pseudo-label"
         stop = rounds == 0 or len(rows.pool) == 0
         return Verdict(0, "accepted", stop, f"the start: supervised, cross-validated{pool}", 0, len(judged.truth))
     classes = predictions.pool.shape[2]
-    before = _read_candidates(sources.teacher, classes)
+    before = files.read_candidates(sources.teacher, classes)
     both = [one for one in said if one in before]
-    taught = np.stack(pd.read_parquet(sources.teacher / POOL)["probabilities"].to_numpy())
-    changed = taught[:, -classes:].argmax(axis=1) != predictions.pool[-1].argmax(axis=1)
-    return judge(
+    both = [one for one in both if not one.carried] or both  # what was taken over has not changed
+    taught = np.stack(pd.read_parquet(sources.teacher / files.POOL)["probabilities"].to_numpy())
+    old_labels, new_labels = taught[:, -classes:].argmax(axis=1), predictions.pool[-1].argmax(axis=1)
+    changed = old_labels != new_labels
+    if len(judged.truth) == 0:
+        vanished = len(set(old_labels.tolist()) - set(new_labels.tolist()))
+        return unjudged(round_number, previous["accepted_round"], vanished, last=round_number >= rounds)
+    found = judge(
         round_number,
         previous["accepted_round"],
         [before[one] for one in both],
@@ -285,14 +343,27 @@ def _verdict(
         params=params,
         seed=facts.seed,
     )
+    scores = [np.mean([each[one].argmax(axis=1) == judged.truth for one in both], axis=0) for each in (before, said)]
+    return replace(found, worth_in_labels=_worth_in_labels(bench, judged, scores, facts))
 
 
-def _manifest(round_number: int, rows: TrainingRows, sources: Sources) -> dict[str, Any]:
-    used = {kind: int((rows.ingredient == kind).sum()) for kind in (*INGREDIENTS, "pool")}
-    used["pseudo_labelled"] = int((rows.lineage_labels[:, -1] >= 0).sum())
-    folders = [sources.collected, sources.validated, sources.augmented, sources.synthesized, sources.pseudo_labels]
-    return {
-        "stage": f"train@{round_number}",
-        "rows": used,
-        "trained_on": {folder.name: digest(folder) for folder in folders if folder is not None},
-    }
+def _worth_in_labels(
+    bench: Workbench, judged: Judged, scores: list[NDArray[np.float64]], facts: Facts
+) -> Estimate | None:
+    """What the round is worth in labels; None where there are too few folds, or validation rows alone, to draw a curve."""
+    folds = len(bench.rows.folds)
+    if folds < 3 or len(judged.place) == 0:
+        return None
+    mine = slice(len(judged.place))  # validation rows, which follow, have no fold to draw a curve with
+    few, many = (right_with(bench, judged, taught).astype(np.float64) for taught in (folds // 2, folds - 1))
+    before, after = (one[mine] for one in scores)
+    return worth_in_labels(
+        few,
+        many,
+        before,
+        after,
+        judged.groups[mine],
+        labels=len(bench.rows.labelled),
+        ratio=(folds - 1) / (folds // 2),
+        rng=generator(facts.seed, "worth in labels"),
+    )

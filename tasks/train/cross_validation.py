@@ -9,26 +9,49 @@ learning from one half of the pool and labelling the other, so that no model lab
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+import zipfile
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
+from time import perf_counter
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from tasks.errors import Diverged
 from tasks.learners.features import Inputs
+from tasks.learners.losses import CONSISTENCY, Adjusted, balanced, class_shares
 from tasks.learners.saving import Learner, make_learner
+from tasks.learners.training import Setting
+from tasks.parallel import in_threads, spread_over
 from tasks.progress import Progress, silent
 from tasks.randomness import derived_seed
-from tasks.statistics import Floats
+from tasks.statistics import Floats, fit_temperature, softmax
 from tasks.train.rows import TrainingRows
+
+GRADIENT_LEARNERS = ("network", "fine_tuned")
+WORTH_SPREADING = 20.0  # seconds: less is done before another process has been told
+WORTH_KEEPING = 5.0  # seconds: what took longer is not computed again after a kill
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A learner and the ingredients that it is trained on, besides the pool's pseudo-labels."""
+    """A learner, the ingredients that it is trained on besides the pool's pseudo-labels, and its loss.
+
+    loss: plain; trusted (rows whose label is doubtful count less); balanced (each class counts alike); logit_adjusted
+    (Menon et al. 2021); of networks also consistency (the pool is learnt from without labels), focal (Lin et al. 2017),
+    symmetric (Wang et al. 2019) and second_head.
+    """
 
     learner: str
     recipe: tuple[str, ...]
+    loss: str = "plain"
+
+    @property
+    def carried(self) -> bool:
+        """Whether later rounds take it over as round 0 trained it: what learns by gradients costs too much to train again."""
+        return self.learner in GRADIENT_LEARNERS
 
 
 @dataclass
@@ -36,83 +59,231 @@ class Predictions:
     """Logits of one candidate, or probabilities of the chosen model.
 
     labelled: (n_labelled, n_classes), out of fold; validation: (n_validation, n_classes), the folds' mean;
-    pool: (n_lineages, n_pool, n_classes), the last lineage's being the final model's (zeros where it was not trained).
+    pool: (n_lineages, n_pool, n_classes), the last lineage's being the final model's (zeros where it was not trained);
+    labelled_spread: (n_labelled,) and pool_spread: (n_lineages, n_pool), how far Monte Carlo dropout moves the likeliest
+    class's probability, zeros of learners that have none.
     """
 
     labelled: Floats
     validation: Floats
     pool: Floats
+    labelled_spread: Floats
+    pool_spread: Floats
 
 
 class Tally:
-    """Counts the models that are trained, from whichever thread, and says so."""
+    """Counts the models that are trained, from whichever thread, says so, and keeps each candidate's seconds and losses."""
 
     def __init__(self) -> None:
         self._done, self._total, self._lock = 0, 0, threading.Lock()
         self._progress: Progress = silent
+        self.seconds: dict[Candidate, float] = {}
+        self.losses: dict[str, list[tuple[int, float]]] = {}
 
-    def expect(self, total: int, progress: Progress) -> None:
-        """From here on, so many."""
-        self._total, self._progress = total, progress
+    def expect(self, more: int, progress: Progress) -> None:
+        """From here on, so many more."""
+        self._total, self._progress = self._total + more, progress
 
-    def one_more(self) -> None:
+    def one_more(self, candidate: Candidate, seconds: float) -> None:
         """One model is done; those beyond the total are the final ones."""
         with self._lock:
             self._done += 1
             self._total = max(self._total, self._done)
+            self.seconds[candidate] = self.seconds.get(candidate, 0.0) + seconds
             self._progress("train models", self._done, self._total)
+
+    def take_over(self, candidate: Candidate, found: dict[str, Any]) -> None:
+        """What a run that was killed had finished: its seconds count nothing, its losses are kept."""
+        for name, losses in found.items():
+            if name.startswith("losses "):
+                model = name.removeprefix("losses ")
+                self.losses[model] = [(int(step), float(loss)) for step, loss in losses]
+        self.one_more(candidate, 0.0)
+
+    def of_fold(self, candidate: Candidate, place: int) -> dict[str, NDArray[np.float64]]:
+        """The losses of the fold's models, as arrays to be kept."""
+        start = f"{candidate.learner} {candidate.loss} fold {place + 1} "
+        return {f"losses {model}": np.array(losses) for model, losses in self.losses.items() if model.startswith(start)}
+
+    def step(self, model: str, step: int, loss: float) -> None:
+        """A training step's loss of a model that learns by gradients."""
+        with self._lock:
+            self.losses.setdefault(model, []).append((step, loss))
+            self._progress(f"train models ({model}, step {step}: loss {loss:.3f})", self._done, self._total)
 
 
 @dataclass(frozen=True)
 class Workbench:
-    """What all candidates of a round share."""
+    """What all candidates of a round share. pseudo_labelled: whether the pool has labels from the round before; scratch:
+    where unfinished work is kept, None for nowhere.
+    """
 
     rows: TrainingRows
     inputs: Inputs
     validation: Inputs
-    classes: int
-    seed: int
-    steps: int
-    halves: int
+    setting: Setting
+    pseudo_labelled: bool = False
+    scratch: Path | None = None
     said: Tally = field(default_factory=lambda: Tally())
+    trusts: dict[int, Floats] = field(default_factory=dict)
+
+    @property
+    def classes(self) -> int:
+        """How many there are."""
+        return self.setting.classes
+
+    def halves(self, candidate: Candidate) -> int:
+        """How many models a lineage has: one a half of the pool where the pool is learnt from, so that the other labels it."""
+        learns_from_pool = candidate.loss == CONSISTENCY or (self.pseudo_labelled and not candidate.carried)
+        return 2 if learns_from_pool and len(self.rows.pool) else 1
 
     def fit(self, candidate: Candidate, lineage: int | None, place: int, half: int) -> Learner:
         """One model of one lineage."""
-        chosen, targets, weights = self.rows.of_lineage(lineage, place, half, candidate.recipe)
-        seed = derived_seed(self.seed, candidate.learner, lineage, half)
-        learner = make_learner(candidate.learner, seed, self.classes, self.steps)
+        began = perf_counter()
+        trust = self.trust(place) if candidate.loss == "trusted" else None
+        chosen, targets, weights = self.rows.of_lineage(lineage, place, half, candidate.recipe, trust)
+        if candidate.loss == "balanced":
+            weights = balanced(targets, weights)
+        name = f"{candidate.learner}-{'+'.join(candidate.recipe)}-{candidate.loss}-{place}-{half}"
+        where = "final" if lineage is None else f"fold {place + 1}"
+        shown = f"{candidate.learner} {candidate.loss} {where} half {half}"
+        setting = self.setting.of_model(
+            seed=derived_seed(self.setting.seed, candidate.learner, lineage, half),
+            loss=candidate.loss,
+            device=place,
+            checkpoint=None if self.scratch is None else self.scratch / name,
+            watch=lambda step, loss: self.said.step(shown, step, loss),
+            mixed_in=self.rows.ingredient[chosen] == "synthesize",
+            unlabelled=self._unlabelled(half) if candidate.loss == CONSISTENCY else None,
+        )
+        learner = make_learner(candidate.learner, setting)
         learner.fit(self.inputs.take(chosen), targets, weights)
-        self.said.one_more()
+        if candidate.loss == "logit_adjusted":
+            learner = Adjusted(learner, np.log(class_shares(targets, weights)))
+        self.said.one_more(candidate, perf_counter() - began)
         return learner
 
+    def _unlabelled(self, half: int) -> Inputs | None:
+        """The half of the pool that this model may learn from without labels; it labels the other half."""
+        pool = self.rows.pool
+        mine = pool[self.rows.half[pool] == half]
+        return self.inputs.take(mine) if len(mine) else None
 
-def cross_validate(bench: Workbench, candidate: Candidate) -> Predictions:
-    """The candidate's out-of-fold predictions, the folds' models two at a time."""
-    rows = bench.rows
-    folds, pool = rows.folds, rows.pool
-    place_of = {int(row): place for place, row in enumerate(rows.labelled)}
-    result = Predictions(
-        labelled=np.zeros((len(rows.labelled), bench.classes)),
-        validation=np.zeros((len(bench.validation), bench.classes)),
-        pool=np.zeros((len(folds) + 1, len(pool), bench.classes)),
-    )
+    def trust(self, place: int) -> Floats:
+        """(n_labelled,), 0 to 1: how far each labelled row's own label is believed, by models of this lineage that did
+        not see the row: the label's probability over the likeliest class's. Rows that the lineage never sees keep 1.
+        """
+        if place not in self.trusts:
+            self.trusts[place] = trust_in_labels(self.rows, self.inputs, self.setting, place)
+        return self.trusts[place]
 
-    def of_fold(place: int) -> tuple[Floats, Floats, Floats]:
-        models = [bench.fit(candidate, folds[place], place, half) for half in range(bench.halves)]
-        held_out = rows.labelled[rows.fold[rows.labelled] == folds[place]]
-        return (
-            mean_logits(models, bench.inputs.take(held_out)),
-            mean_logits(models, bench.validation),
-            pool_logits(bench, models),
-        )
 
-    with ThreadPoolExecutor(2) as threads:
-        for place, (labelled, validation, on_pool) in enumerate(threads.map(of_fold, range(len(folds)))):
-            held_out = rows.labelled[rows.fold[rows.labelled] == folds[place]]
-            result.labelled[[place_of[int(row)] for row in held_out]] = labelled
-            result.validation += validation / len(folds)
-            result.pool[place] = on_pool
+def trust_in_labels(rows: TrainingRows, inputs: Inputs, setting: Setting, place: int) -> Floats:
+    """See Workbench.trust. Cross-validation within the lineage: nothing that it never sees has a say."""
+    folds, labelled = rows.folds, rows.labelled
+    seen = [fold for number, fold in enumerate(folds) if number != place]
+    fold, targets, weights = rows.fold[labelled], rows.targets[labelled], rows.weights[labelled]
+    logits = np.zeros_like(targets)
+    if len(seen) < 2:
+        return np.ones(len(labelled))
+    for one in seen:
+        others = np.flatnonzero(np.isin(fold, seen) & (fold != one))
+        asked = np.flatnonzero(fold == one)
+        learner = make_learner("logistic_regression", setting)
+        learner.fit(inputs.take(labelled[others]), targets[others], weights[others])
+        logits[asked] = learner.logits(inputs.take(labelled[asked]))
+    mine = np.isin(fold, seen)
+    truth = targets.argmax(axis=1)
+    probabilities = softmax(logits / fit_temperature(logits[mine], truth[mine]))
+    given = probabilities[np.arange(len(truth)), truth]
+    result: Floats = np.where(mine, given / probabilities.max(axis=1), 1.0)
     return result
+
+
+def cross_validate(
+    bench: Workbench, candidates: Sequence[Candidate], seconds: float = 0.0
+) -> tuple[dict[Candidate, Predictions], dict[Candidate, str]]:
+    """Each candidate's out-of-fold predictions, and those whose training failed, with the reason.
+
+    The folds are spread over threads, or, where they will take long (`seconds`, predicted), over what the caller of the stage
+    has set: Prefect's task runner in a flow. Raises Diverged where every candidate failed.
+    """
+    rows = bench.rows
+    folds, labelled = rows.folds, rows.labelled
+    result = {
+        one: Predictions(
+            labelled=np.zeros((len(labelled), bench.classes)),
+            validation=np.zeros((len(bench.validation), bench.classes)),
+            pool=np.zeros((len(folds) + 1, len(rows.pool), bench.classes), dtype=np.float32),
+            labelled_spread=np.zeros(len(labelled)),
+            pool_spread=np.zeros((len(folds) + 1, len(rows.pool)), dtype=np.float32),
+        )
+        for one in candidates
+    }
+    failed: dict[Candidate, str] = {}
+
+    def of_fold(place: int) -> list[dict[str, Any]]:
+        return [_of_fold(bench, one, folds[place], place) for one in candidates]
+
+    spread = spread_over.get() if seconds > WORTH_SPREADING else in_threads
+    for place, found in enumerate(spread(of_fold, range(len(folds)), "fold")):
+        held_out = rows.fold[labelled] == folds[place]
+        for one, parts in zip(candidates, found, strict=True):
+            if "failed" in parts:
+                failed[one] = str(parts["failed"])
+                result.pop(one, None)
+            elif one in result:
+                result[one].labelled[held_out] = parts["labelled"]
+                result[one].validation += parts["validation"] / len(folds)
+                result[one].pool[place] = parts["pool"]
+                result[one].labelled_spread[held_out] = parts["labelled_spread"]
+                result[one].pool_spread[place] = parts["pool_spread"]
+    if candidates and not result:
+        raise Diverged("; ".join(f"{one.learner}: {why}" for one, why in failed.items()))
+    return result, failed
+
+
+def _of_fold(bench: Workbench, candidate: Candidate, lineage: int, place: int) -> dict[str, Any]:
+    name = f"{candidate.learner}-{'+'.join(candidate.recipe)}-{candidate.loss}-{place}.npz"
+    kept = None if bench.scratch is None else bench.scratch / name
+    if (
+        kept is not None and (found := _unfinished(kept)) is not None
+    ):  # a run before this one was killed later than here
+        bench.said.take_over(candidate, found)
+        return found
+    began = perf_counter()
+    rows = bench.rows
+    try:
+        models = [bench.fit(candidate, lineage, place, half) for half in range(bench.halves(candidate))]
+    except Diverged as error:
+        return {"failed": str(error)}
+    held_out = rows.labelled[rows.fold[rows.labelled] == lineage]
+    made: dict[str, Any] = {
+        "labelled": mean_logits(models, bench.inputs.take(held_out)),
+        "labelled_spread": np.mean([spread_of(one, bench.inputs.take(held_out), place) for one in models], axis=0),
+        "pool_spread": pool_spread(bench, models).astype(np.float32),
+        "validation": mean_logits(models, bench.validation),
+        "pool": pool_logits(bench, models).astype(np.float32),
+    }
+    if not all(np.isfinite(one).all() for one in made.values()):
+        return {"failed": "its predictions are no numbers"}
+    if kept is not None and perf_counter() - began > WORTH_KEEPING:
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        beside = kept.with_suffix(".part.npz")
+        kept_parts: Any = made | bench.said.of_fold(candidate, place)
+        np.savez(beside, **kept_parts)
+        beside.replace(kept)
+    return made
+
+
+def _unfinished(kept: Path) -> dict[str, Any] | None:
+    if not kept.is_file():
+        return None
+    try:
+        with np.load(kept, allow_pickle=False) as parts:
+            return dict(parts)
+    except (OSError, ValueError, zipfile.BadZipFile):
+        return None
 
 
 def mean_logits(models: Sequence[Learner], inputs: Inputs) -> Floats:
@@ -124,17 +295,40 @@ def mean_logits(models: Sequence[Learner], inputs: Inputs) -> Floats:
 
 def pool_logits(bench: Workbench, models: Sequence[Learner]) -> Floats:
     """(n_pool, n_classes): each row by the model that did not learn from its half."""
-    inputs, half = bench.inputs.take(bench.rows.pool), bench.rows.half[bench.rows.pool]
-    if len(inputs) == 0:
-        return np.zeros((0, bench.classes))
-    logits = [model.logits(inputs) for model in models]
-    if len(models) == 1:
-        return logits[0]
-    by_other: Floats = np.where((half == 0)[:, None], logits[1], logits[0])
-    return by_other
+    pool = bench.rows.pool
+    result = np.zeros((len(pool), bench.classes))
+    for model, asked in _halves(bench, models):
+        result[asked] = model.logits(bench.inputs.take(pool[asked]))
+    return result
+
+
+def pool_spread(bench: Workbench, models: Sequence[Learner]) -> Floats:
+    """(n_pool,): as pool_logits, of Monte Carlo dropout."""
+    pool = bench.rows.pool
+    result = np.zeros(len(pool))
+    for number, (model, asked) in enumerate(_halves(bench, models)):
+        result[asked] = spread_of(model, bench.inputs.take(pool[asked]), number)
+    return result
+
+
+def spread_of(model: Learner, inputs: Inputs, number: int) -> Floats:
+    """(n_rows,): zeros of a learner that has no Monte Carlo dropout."""
+    own = getattr(model, "spread", None)
+    seed = derived_seed(0, "dropout", number)
+    return np.zeros(len(inputs)) if own is None else np.asarray(own(inputs, seed), dtype=np.float64)
+
+
+def _halves(bench: Workbench, models: Sequence[Learner]) -> Iterator[tuple[Learner, NDArray[np.intp]]]:
+    """Each model and the places in the pool that it labels: all of them where it is alone."""
+    pool = bench.rows.pool
+    half = bench.rows.half[pool] if len(models) == 2 else np.ones(len(pool), dtype=np.int64)
+    for number, model in enumerate(models):
+        asked = np.flatnonzero(half != number)
+        if len(asked):
+            yield model, asked
 
 
 def fit_final(bench: Workbench, candidate: Candidate) -> list[Learner]:
     """The models that see all folds, one a half."""
     place = len(bench.rows.folds)
-    return [bench.fit(candidate, None, place, half) for half in range(bench.halves)]
+    return [bench.fit(candidate, None, place, half) for half in range(bench.halves(candidate))]

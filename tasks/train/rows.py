@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +26,7 @@ class TrainingRows:
     targets: (n_rows, n_classes), rows sum to 1, zeros for the pool; fold: NO_FOLD for rows of no fold;
     lineage_labels: (n_rows, n_lineages), class numbers, -1 where a lineage has no label for the row; lineage_weights:
     the same shape, what the lineage's label counts;
+    parents: (n_rows, 2), numbers of the labelled rows that a row was made from, -1 where there is none;
     half: 0 or 1, which half of the pool a row is in.
     """
 
@@ -34,6 +35,7 @@ class TrainingRows:
     fold: Ints
     targets: Floats
     weights: Floats
+    parents: NDArray[np.intp]
     half: Ints
     lineage_labels: Ints
     lineage_weights: Floats
@@ -51,48 +53,28 @@ class TrainingRows:
     @property
     def folds(self) -> list[int]:
         """The folds that hold rows, in rising order."""
-        return sorted({int(one) for one in self.fold[self.labelled]})
+        return sorted({int(one) for one in self.fold[self.labelled]} - {NO_FOLD})
 
     def of_lineage(
-        self, lineage: int | None, place: int, half: int, recipe: Sequence[str]
+        self, lineage: int | None, place: int, half: int, recipe: Sequence[str], trust: Floats | None = None
     ) -> tuple[NDArray[np.intp], Floats, Floats]:
         """Row numbers, targets and weights that one model of a lineage may see.
 
         lineage: the fold that it never sees, None for the final model's, which sees all; place: its column in
-        lineage_labels; half: the half of the pool whose pseudo-labels it learns from.
+        lineage_labels; half: the half of the pool whose pseudo-labels it learns from; trust: (n_labelled,), what each
+        labelled row's weight, and that of the rows made from it, is multiplied by.
         """
         own = np.isin(self.ingredient, recipe) & ((self.fold != lineage) if lineage is not None else True)
         pseudo = (self.ingredient == "pool") & (self.half == half) & (self.lineage_labels[:, place] >= 0)
         targets, weights = self.targets.copy(), self.weights.copy()
         targets[pseudo, self.lineage_labels[pseudo, place]] = 1.0
         weights[pseudo] = self.lineage_weights[pseudo, place]
+        if trust is not None:
+            of_row = np.ones(len(weights) + 1)  # the last entry serves rows without a parent
+            of_row[self.labelled] = trust
+            weights *= of_row[self.parents].min(axis=1)
         chosen = np.flatnonzero(own | pseudo)
         return chosen, targets[chosen], weights[chosen]
-
-
-@dataclass
-class _Columns:
-    ids: list[str] = field(default_factory=list)
-    ingredient: list[str] = field(default_factory=list)
-    fold: list[int] = field(default_factory=list)
-    targets: list[Floats] = field(default_factory=list)
-    weights: list[float] = field(default_factory=list)
-    groups: list[str] = field(default_factory=list)
-
-    def add(self, frame: pd.DataFrame, ingredient: str, classes: Sequence[str]) -> None:
-        number = {label: place for place, label in enumerate(classes)}
-        for row in frame.itertuples(index=False):
-            target = np.zeros(len(classes))
-            if row.label_probs is not None and row.label_probs is not pd.NA and np.ndim(row.label_probs) == 1:
-                target[:] = row.label_probs
-            elif isinstance(row.label, str) and ingredient != "pool":
-                target[number[row.label]] = 1.0
-            self.ids.append(row.id)
-            self.ingredient.append(ingredient)
-            self.fold.append(NO_FOLD if pd.isna(row.fold) else int(row.fold))
-            self.targets.append(target)
-            self.weights.append(float(row.weight))
-            self.groups.append(row.group)
 
 
 def training_rows(
@@ -103,35 +85,73 @@ def training_rows(
     synthesized: Path,
     pseudo_labels: Path | None,
     seed: int,
+    pool_rows: int,
 ) -> TrainingRows:
-    """Reads the generations into one table. pseudo_labels: None in round 0."""
-    collected = read(validated)
-    columns = _Columns()
-    columns.add(collected[(collected["split"] == "train") & collected["label"].notna()], "collected", classes)
-    columns.add(read(augmented), "augment", classes)
-    columns.add(read(synthesized), "synthesize", classes)
-    columns.add(collected[collected["split"] == "pool"], "pool", classes)
-    lineages = (
-        len({fold for fold, kind in zip(columns.fold, columns.ingredient, strict=True) if kind == "collected"}) + 1
-    )
-    lineage_labels = np.full((len(columns.ids), lineages), -1, dtype=np.int64)
+    """Reads the generations into one table. pseudo_labels: None in round 0; pool_rows: at most so many of the pool."""
+    known = read(validated)
+    pool = known[known["split"] == "pool"]
+    parts = {
+        "collected": known[(known["split"] == "train") & known["label"].notna()],
+        "augment": read(augmented),
+        "synthesize": read(synthesized),
+        "pool": drawn_pool(pool, pool_rows, seed),
+    }
+    frame = pd.concat(parts.values(), ignore_index=True)
+    ingredient = np.repeat(list(parts), [len(part) for part in parts.values()])
+    fold = frame["fold"].astype("float64").fillna(NO_FOLD).to_numpy(dtype=np.int64)
+    lineages = len(set(fold[ingredient == "collected"].tolist()) - {NO_FOLD}) + 1
+    lineage_labels = np.full((len(frame), lineages), -1, dtype=np.int64)
     lineage_weights = np.zeros(lineage_labels.shape)
     if pseudo_labels is not None:
-        place = {one: row for row, one in enumerate(columns.ids)}
         kept = read(pseudo_labels, ["id", *PSEUDO_COLUMNS])
-        for one, labels, weights in kept.itertuples(index=False):
-            lineage_labels[place[one]] = labels
-            lineage_weights[place[one]] = weights
+        place = pd.Index(frame["id"]).get_indexer(kept["id"])
+        lineage_labels[place] = np.array(kept["lineage_labels"].tolist(), dtype=np.int64).reshape(-1, lineages)
+        lineage_weights[place] = np.array(kept["lineage_weights"].tolist()).reshape(-1, lineages)
     return TrainingRows(
-        ids=np.array(columns.ids),
-        ingredient=np.array(columns.ingredient),
-        fold=np.array(columns.fold, dtype=np.int64),
-        targets=np.array(columns.targets).reshape(len(columns.ids), len(classes)),
-        weights=np.array(columns.weights),
-        half=np.array([pool_half(group, seed) for group in columns.groups], dtype=np.int64),
+        ids=frame["id"].to_numpy(dtype=str),
+        ingredient=ingredient,
+        fold=fold,
+        targets=_targets(frame, ingredient, classes),
+        weights=frame["weight"].to_numpy(dtype=np.float64),
+        parents=_parents(frame, ingredient),
+        half=np.array([pool_half(group, seed) for group in frame["group"]], dtype=np.int64),
         lineage_labels=lineage_labels,
         lineage_weights=lineage_weights,
     )
+
+
+def drawn_pool(pool: pd.DataFrame, at_most: int, seed: int) -> pd.DataFrame:
+    """The pool, or so many rows of it, drawn by their names: more would cost hours and gigabytes and teach little."""
+    if len(pool) <= at_most:
+        return pool
+    order = np.argsort([derived_seed(seed, "pool", one) for one in pool["id"]], kind="stable")
+    return pool.iloc[np.sort(order[:at_most])]
+
+
+def _targets(frame: pd.DataFrame, ingredient: NDArray[np.str_], classes: Sequence[str]) -> Floats:
+    """(n_rows, n_classes): the label's own soft one where it has one; zeros for the pool."""
+    targets = np.zeros((len(frame), len(classes)))
+    own = ingredient != "pool"
+    hard = np.flatnonzero(own & frame["label"].notna().to_numpy())
+    targets[hard, pd.Index(classes).get_indexer(frame["label"].iloc[hard])] = 1.0
+    for row in np.flatnonzero(own):
+        soft = frame["label_probs"].iat[row]
+        if soft is not None and soft is not pd.NA and np.ndim(soft) == 1:
+            targets[row] = soft
+    return targets
+
+
+def _parents(frame: pd.DataFrame, ingredient: NDArray[np.str_]) -> NDArray[np.intp]:
+    """(n_rows, 2): the labelled collected rows that a row was made from; a collected row is its own parent; -1: none."""
+    parents = np.full((len(frame), 2), -1, dtype=np.intp)
+    collected = np.flatnonzero(ingredient == "collected")
+    parents[collected, 0] = collected
+    known = pd.Index(frame["id"].iloc[collected])
+    for row in np.flatnonzero((ingredient == "augment") | (ingredient == "synthesize")):
+        named = frame["parents"].iat[row]
+        found = known.get_indexer(list(named)[:2]) if named is not None and np.ndim(named) == 1 else []
+        parents[row, : len(found)] = np.where(np.asarray(found) < 0, -1, collected[found] if len(found) else 0)
+    return parents
 
 
 def pool_half(group: str, seed: int) -> int:

@@ -11,7 +11,21 @@ from numpy.typing import NDArray
 
 from tasks.params import TrainParams
 from tasks.randomness import generator
-from tasks.statistics import Difference, Floats, Ints, log_loss_of_rows, paired_difference
+from tasks.statistics import Difference, Estimate, Floats, Ints, log_loss_of_rows, paired_difference
+
+
+@dataclass(frozen=True)
+class ClassChange:
+    """What a round did to the recall of one class, on its judged rows; harmed: surely fewer right than before."""
+
+    label: int
+    rows: int
+    change: Difference
+    harmed: bool
+
+    def as_json(self) -> dict[str, Any]:
+        """As it stands in verdict.json."""
+        return {"label": self.label, "rows": self.rows, "harmed": self.harmed, **self.change.rounded()}
 
 
 @dataclass(frozen=True)
@@ -26,6 +40,8 @@ class Verdict:
     rows: int
     accuracy: Difference | None = None
     log_loss: Difference | None = None
+    classes: tuple[ClassChange, ...] = ()
+    worth_in_labels: Estimate | None = None
 
     def as_json(self) -> dict[str, Any]:
         """As it is written to verdict.json."""
@@ -33,6 +49,8 @@ class Verdict:
         for name in ("accuracy", "log_loss"):
             difference: Difference | None = getattr(self, name)
             found[name] = difference.rounded() if difference else None
+        found["worth_in_labels"] = self.worth_in_labels.rounded(1) if self.worth_in_labels else None
+        found["classes"] = [one.as_json() for one in self.classes]
         return found
 
 
@@ -68,9 +86,14 @@ def judge(
     loss = paired_difference(losses[0], losses[1], groups, larger_is_better=False, draws=draws, rng=rng)
     points = f"{100 * accuracy.value:+.1f} points [{100 * accuracy.low:+.1f}, {100 * accuracy.high:+.1f}] on {len(truth)} rows"
 
+    classes = changes_by_class(right[0], right[1], truth, groups, params, generator(seed, "classes", round_number))
+    harmed = sum(one.harmed for one in classes)
+
     def verdict(decision: Literal["accepted", "rejected"], stop: bool, reason: str) -> Verdict:
         kept = round_number if decision == "accepted" else accepted_round
-        return Verdict(round_number, decision, stop, reason, kept, len(truth), accuracy, loss)
+        if harmed:
+            reason += f"; {harmed} of {len(classes)} classes lost rows for certain"
+        return Verdict(round_number, decision, stop, reason, kept, len(truth), accuracy, loss, classes)
 
     said = f"accuracy {points}: worse with probability {accuracy.probability_worse:.2f}"
     if accuracy.probability_worse >= params.surely_worse_probability:
@@ -85,3 +108,40 @@ def judge(
     if last:
         return verdict("accepted", True, f"accuracy {points}; this was the last round")
     return verdict("accepted", False, f"accuracy {points}")
+
+
+def changes_by_class(
+    old: Floats,
+    new: Floats,
+    truth: Ints,
+    groups: NDArray[np.str_],
+    params: TrainParams,
+    rng: np.random.Generator,
+) -> tuple[ClassChange, ...]:
+    """How right each class's rows are, after minus before. old, new: (n_rows,), 0 to 1.
+
+    A class counts as harmed where the bootstrap is `surely_worse_probability` sure, divided among the classes
+    (Bonferroni), since of fifty classes some will lose by chance.
+    """
+    found = []
+    present = np.unique(truth)
+    limit = 1 - (1 - params.surely_worse_probability) / len(present)
+    for label in present:
+        mine = np.flatnonzero(truth == label)
+        change = paired_difference(old[mine], new[mine], groups[mine], larger_is_better=True, draws=500, rng=rng)
+        harmed = len(mine) > 1 and change.probability_worse >= limit
+        found.append(ClassChange(int(label), len(mine), change, bool(harmed)))
+    return tuple(found)
+
+
+def unjudged(round_number: int, accepted_round: int, vanished: int, *, last: bool) -> Verdict:
+    """Where every labelled row is needed in training, nothing can be compared; a round under which classes vanish from the
+    pool is rejected all the same, as a model that collapses does.
+    """
+    if vanished:
+        reason = f"no labelled row can be held out to judge it, and {vanished} classes vanished from the pool's labels"
+        return Verdict(round_number, "rejected", True, reason, accepted_round, 0)
+    reason = (
+        "no labelled row can be held out to judge it (two of a class can); no class vanished from the pool's labels"
+    )
+    return Verdict(round_number, "accepted", last, reason, round_number, 0)

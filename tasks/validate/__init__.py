@@ -161,7 +161,7 @@ def carve_test_rows(looked: list[Looked], params: ValidateParams, seed: int) -> 
         return 0
     labelled = [one for one in usable(looked) if one.row.split == "train" and one.row.label_source == "human"]
     labels, groups = [str(one.row.label) for one in labelled], [str(one.row.group) for one in labelled]
-    chosen = carve_test(labels, groups, params.test_share, seed, params.min_class_rows)
+    chosen = carve_test(labels, groups, params.test_share, seed, max(2, params.min_class_rows))
     carved = [one for one in labelled if one.row.group in chosen]
     if len(carved) < params.min_test_rows:
         return 0
@@ -172,9 +172,9 @@ def carve_test_rows(looked: list[Looked], params: ValidateParams, seed: int) -> 
 
 
 def deal_folds(looked: list[Looked], folds: int, seed: int) -> None:
-    """Gives every labelled training row its fold."""
+    """Gives every labelled training row its fold; none to the only one of its class, which every model must see."""
     labelled = [one for one in usable(looked) if one.row.split == "train"]
     labels, groups = [str(one.row.label) for one in labelled], [str(one.row.group) for one in labelled]
     fold_of = assign_folds(labels, groups, folds, seed)
     for one in labelled:
-        one.row = replace(one.row, fold=fold_of[str(one.row.group)])
+        one.row = replace(one.row, fold=fold_of.get(str(one.row.group)))

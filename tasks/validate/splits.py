@@ -30,12 +30,15 @@ def shuffled_groups(labels: Sequence[str], groups: Sequence[str], seed: int, pur
 def assign_folds(labels: Sequence[str], groups: Sequence[str], folds: int, seed: int) -> dict[str, int]:
     """Group → fold: each class's groups are dealt out in turn, each class beginning where the last one stopped.
 
-    So a class of two groups or more of its own stands in at least two folds, and every model has seen it.
+    So a class of two groups or more of its own stands in at least two folds, and every model has seen it; the only group of
+    a class gets no fold, as a model that does not see it could not know the class.
     A LARGE class's groups go where their names' hashes say, nearly evenly, and stay there whatever comes later.
     """
     fold_of: dict[str, int] = {}
     turn = 0
     for of_class in shuffled_groups(labels, groups, seed, "fold").values():
+        if len(of_class) == 1:
+            continue
         if len(of_class) >= LARGE:
             fold_of |= {group: derived_seed(seed, "fold of a large class", group) % folds for group in of_class}
             continue

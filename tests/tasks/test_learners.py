@@ -10,15 +10,18 @@ import numpy as np
 import pytest
 from scipy import sparse
 from sklearn.linear_model import LogisticRegression
+from sklearn.neighbors import KNeighborsClassifier
 from sklearn.semi_supervised import LabelSpreading
+from sklearn.svm import SVC
 
 from tasks.errors import IncompleteGeneration
 from tasks.images import encode
 from tasks.learners.features import Inputs, PictureFeatures, TextFeatures, dense, hog
 from tasks.learners.graph import neighbour_graph, spread
-from tasks.learners.heads import hard_rows
+from tasks.learners.heads import hard_rows, machine_scores
 from tasks.learners.model import soft_vote
 from tasks.learners.saving import load_features, load_learner, make_learner, save_features, save_learner
+from tasks.learners.training import Setting
 from tasks.statistics import softmax
 
 RNG = np.random.default_rng(2)
@@ -28,11 +31,12 @@ PICTURES = np.concatenate([RNG.integers(0, 90, (40, 16, 16, 3)), RNG.integers(16
 )
 INPUTS = Inputs(X, PICTURES)
 TARGETS = np.repeat(np.eye(2), 40, axis=0)
-NAMES = ["logistic_regression", "svm", "random_forest", "network"]
+NAMES = ["logistic_regression", "svm", "random_forest", "nearest_neighbours", "boosted_trees", "network"]
+SETTING = Setting(2, seed=5, steps=60)
 
 
 def fitted(name: str, targets: np.ndarray = TARGETS, weights: np.ndarray | None = None) -> np.ndarray:
-    learner = make_learner(name, 5, 2, 60)
+    learner = make_learner(name, SETTING)
     learner.fit(INPUTS, targets, np.ones(80) if weights is None else weights)
     return learner.logits(INPUTS)
 
@@ -56,7 +60,7 @@ def test_weights_are_respected(name: str) -> None:
     doubled = Inputs(np.concatenate([X, X]), np.concatenate([PICTURES, PICTURES]))
     targets = np.concatenate([TARGETS, TARGETS[:, ::-1]])
     weights = np.concatenate([np.full(80, 0.05), np.ones(80)])
-    learner = make_learner(name, 5, 2, 60)
+    learner = make_learner(name, SETTING)
     learner.fit(doubled, targets, weights)
     assert (learner.logits(INPUTS).argmax(axis=1) == TARGETS.argmin(axis=1)).mean() >= 0.95
 
@@ -65,6 +69,41 @@ def test_a_soft_label_is_several_weighted_hard_ones() -> None:
     """A row of weight 2 that is 0.75 / 0.25 counts 1.5 for one class and 0.5 for the other."""
     rows, classes, weights = hard_rows(np.array([[0.75, 0.25], [0, 1.0]]), np.array([2.0, 1.0]))
     assert (rows.tolist(), classes.tolist(), weights.tolist()) == ([0, 0, 1], [0, 1, 1], [1.5, 0.5, 1.0])
+
+
+@pytest.mark.parametrize("classes", [2, 3, 7])
+@pytest.mark.parametrize("as_sparse", [False, True])
+def test_the_machines_scores_are_scikit_learns(classes: int, as_sparse: bool) -> None:
+    """One matrix product a class gives what libsvm gives pair by pair."""
+    rows = RNG.normal(size=(150, 9)).astype(np.float32)
+    shown = sparse.csr_matrix(rows) if as_sparse else rows
+    machine = SVC(C=10, kernel="linear" if as_sparse else "rbf", gamma=0.1)
+    machine.fit(shown, RNG.integers(0, classes, 150), sample_weight=RNG.random(150) + 0.1)
+    expected = machine.decision_function(shown)
+    ours = machine_scores(machine, shown)
+    assert (ours[:, 1] - ours[:, 0] if classes == 2 else ours) == pytest.approx(expected, abs=1e-5)
+
+
+def test_nearest_neighbours_agree_with_scikit_learns() -> None:
+    """Two clouds: the classes of every row are those of KNeighborsClassifier on rows of length 1."""
+    unit = X / np.linalg.norm(X, axis=1, keepdims=True)
+    peer = KNeighborsClassifier(15, weights="distance").fit(unit, TARGETS.argmax(axis=1)).predict(unit)
+    assert (fitted("nearest_neighbours").argmax(axis=1) == peer).all()
+
+
+def test_dropout_moves_what_hangs_on_few_features_and_not_what_hangs_on_many() -> None:
+    """A row that one feature speaks for, and one that fifty do: leaving out a tenth can undo the first alone."""
+    rows = np.zeros((40, 51), np.float32)
+    rows[:20, 0], rows[20:, 0] = 1.0, -1.0
+    rows[:20, 1:], rows[20:, 1:] = 0.2, -0.2
+    learner = make_learner("logistic_regression", SETTING)
+    learner.fit(Inputs(rows), np.repeat(np.eye(2), 20, axis=0), np.ones(40))
+    one, fifty = np.zeros((1, 51), np.float32), np.zeros((1, 51), np.float32)
+    one[0, 0], fifty[0, 1:] = 1.0, 0.2
+    spread = [float(learner.spread(Inputs(row), 1)[0]) for row in (one, fifty)]
+    masks = np.random.default_rng(1).random((10, 51)) > 0.1
+    assert masks[:, 0].all() == (spread[0] < 1e-3), "the deviation is there where some draw leaves the feature out"
+    assert spread[1] < 0.05
 
 
 def test_logistic_regression_on_soft_labels_is_scikit_learns_on_repeated_rows() -> None:
@@ -84,18 +123,18 @@ def test_a_saved_learner_comes_back_equal_and_its_bytes_do_not_change(name: str,
     """Twice fitted and saved: the same bytes; loaded: the same logits."""
     files = []
     for attempt in ("one", "two"):
-        learner = make_learner(name, 5, 2, 60)
+        learner = make_learner(name, SETTING)
         learner.fit(INPUTS, TARGETS, np.ones(80))
         save_learner(learner, tmp_path / attempt / name)
         files.append(next((tmp_path / attempt).iterdir()).read_bytes())
     assert files[0] == files[1]
-    loaded = load_learner(name, tmp_path / "one" / name, 2)
+    loaded = load_learner(name, tmp_path / "one" / name, SETTING)
     assert (loaded.logits(INPUTS) == learner.logits(INPUTS)).all()
 
 
 def test_a_file_that_names_foreign_types_is_not_loaded(tmp_path: Path) -> None:
     """Neither a pickle in disguise nor a skops file of something else runs anything."""
-    learner = make_learner("svm", 5, 2, 60)
+    learner = make_learner("svm", SETTING)
     learner.fit(INPUTS, TARGETS, np.ones(80))
     save_learner(learner, tmp_path / "svm")
     path = tmp_path / "svm.skops"
@@ -106,10 +145,10 @@ def test_a_file_that_names_foreign_types_is_not_loaded(tmp_path: Path) -> None:
         for name, content in members.items():
             bad.writestr(name, content)
     with pytest.raises(IncompleteGeneration, match="evil"):
-        load_learner("svm", tmp_path / "svm", 2)
+        load_learner("svm", tmp_path / "svm", SETTING)
     path.write_bytes(pickle.dumps({"no": "zip"}))
     with pytest.raises(zipfile.BadZipFile):
-        load_learner("svm", tmp_path / "svm", 2)
+        load_learner("svm", tmp_path / "svm", SETTING)
 
 
 def test_hog_of_a_ramp_by_hand() -> None:

@@ -13,9 +13,15 @@ from tasks.pseudo_label.queue import pick, worth
 from tasks.statistics import softmax
 
 
-def seen(chances: list[list[float]], agrees: list[bool] | None = None, share: float = 1.0) -> Seen:
+def seen(
+    chances: list[list[float]],
+    agrees: list[bool] | None = None,
+    share: float = 1.0,
+    spread: list[float] | None = None,
+) -> Seen:
     rows = np.array(chances)
-    return Seen(rows, np.array(agrees or [True] * len(rows)), share, np.zeros(rows.shape[1], dtype=bool))
+    agreed = np.array(agrees or [True] * len(rows))
+    return Seen(rows, agreed, share, np.zeros(rows.shape[1], dtype=bool), np.array(spread or [0.0] * len(rows)))
 
 
 def kept(name: str, shown: Seen, threshold: float) -> list[bool]:
@@ -35,19 +41,25 @@ def test_a_model_that_is_unsure_of_everything_still_keeps_its_surer_rows() -> No
 
 def test_no_rows_are_no_rows() -> None:
     """An empty pool is kept as it is, whatever the filter."""
-    nothing = Seen(np.zeros((0, 3)), np.zeros(0, dtype=bool), 0.5, np.zeros(3, dtype=bool))
+    nothing = Seen(np.zeros((0, 3)), np.zeros(0, dtype=bool), 0.5, np.zeros(3, dtype=bool), np.zeros(0))
     assert all(judge(nothing, 0.9).shape == (0,) for judge in FILTERS.values())
 
 
 def test_each_filter_keeps_what_its_name_says() -> None:
     """Four rows by hand: confidences .9, .6, .8, .55, two a class; teacher and neighbours disagree on the third."""
-    shown = seen([[0.9, 0.1], [0.6, 0.4], [0.2, 0.8], [0.45, 0.55]], agrees=[True, True, False, True], share=0.5)
+    shown = seen(
+        [[0.9, 0.1], [0.6, 0.4], [0.2, 0.8], [0.45, 0.55]],
+        agrees=[True, True, False, True],
+        share=0.5,
+        spread=[0.0, 0.35, 0.1, 0.29],
+    )
+    assert kept("dropout_certainty", shown, 0.7) == [True, False, True, True]
     assert kept("all", shown, 0.7) == [True] * 4
     assert kept("confidence", shown, 0.7) == [True, False, True, False]
     assert kept("top_a_class", shown, 0.7) == [True, False, True, False]
     assert kept("agreement", shown, 0.7) == [True, True, False, True]
     assert kept("curriculum", shown, 0.7) == [True, False, True, False]
-    doubtful = Seen(shown.probabilities, shown.agrees, 1.0, np.array([False, True]))
+    doubtful = Seen(shown.probabilities, shown.agrees, 1.0, np.array([False, True]), shown.spread)
     assert kept("without_doubted_classes", doubtful, 0.7) == [True, True, False, False]
 
 
@@ -68,11 +80,13 @@ def test_the_expected_gain_is_zero_for_labels_at_random() -> None:
 def test_the_bake_off_keeps_all_unless_another_filter_is_surely_better() -> None:
     """Rows on which teacher and neighbours disagree are all wrong: agreement wins. Where they are right: all."""
     truth, agrees = np.zeros(60, dtype=np.int64), np.arange(60) < 40
-    wrong = Seen(np.where(agrees[:, None], [[0.9, 0.1]], [[0.1, 0.9]]), agrees, 1.0, np.zeros(2, dtype=bool))
+    wrong = Seen(
+        np.where(agrees[:, None], [[0.9, 0.1]], [[0.1, 0.9]]), agrees, 1.0, np.zeros(2, dtype=bool), np.zeros(60)
+    )
     name, table = bake_off(wrong, truth, 0.5, np.random.default_rng(0))
     assert name == "agreement"
     assert {one.filter: one.kept for one in table}["agreement"] == 40
-    fine = Seen(np.full((60, 2), [0.9, 0.1]), agrees, 1.0, np.zeros(2, dtype=bool))
+    fine = Seen(np.full((60, 2), [0.9, 0.1]), agrees, 1.0, np.zeros(2, dtype=bool), np.zeros(60))
     assert bake_off(fine, truth, 0.5, np.random.default_rng(0))[0] == "all"
 
 
@@ -108,6 +122,9 @@ def taught(truth: np.ndarray) -> Taught:
         truth=truth,
         weights=np.ones(many),
         human=np.ones(many, dtype=bool),
+        trust=np.ones((3, many)),
+        labelled_spread=np.zeros(many),
+        pool_spread=np.zeros((3, pool)),
     )
 
 
@@ -156,6 +173,8 @@ def refined(pool: np.ndarray, held_out: np.ndarray | None = None, truth: np.ndar
         agrees=np.ones(pool.shape[:2], dtype=bool),
         held_out=shown,
         held_agrees=np.ones(len(shown), dtype=bool),
+        spread=np.zeros(pool.shape[:2]),
+        held_spread=np.zeros(len(shown)),
         truth=np.zeros(0, dtype=np.int64) if truth is None else truth,
         temperature=1.0,
         graph=None,

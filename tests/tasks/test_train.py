@@ -112,6 +112,7 @@ def table() -> TrainingRows:
         fold=fold,
         targets=targets,
         weights=np.ones(13),
+        parents=np.array([[n, -1] for n in [0, 1, 2, 3, 0, 1, 2, 3]] + [[-1, -1]] * 5),
         half=np.array([0] * 9 + [0, 1, 0, 1]),
         lineage_labels=lineage_labels,
         lineage_weights=np.tile([0.5, 0.7, 0.9], (13, 1)),
@@ -146,15 +147,19 @@ def test_halves_are_about_equal_and_depend_on_the_group_alone() -> None:
     assert halves[:5] == [pool_half(f"g{n}", 0) for n in range(5)]
 
 
+def predictions(logits: np.ndarray) -> Predictions:
+    """Of labelled rows alone."""
+    return Predictions(logits, np.zeros((0, 2)), np.zeros((1, 0, 2)), np.zeros(len(logits)), np.zeros((1, 0)))
+
+
 def test_the_choice_is_the_smallest_log_loss_of_learners_and_ensemble() -> None:
     """A learner that is always right beats one that guesses, and the two together."""
     truth = np.arange(60) % 2
     sure, guess = 4 * np.eye(2)[truth], np.random.default_rng(0).normal(size=(60, 2))
-    judged = Judged(truth, np.arange(60), np.arange(60).astype(str))
-    nothing = np.zeros((0, 2))
+    judged = Judged(truth, np.arange(60), np.arange(60).astype(str), np.ones(60))
     trained = {
-        Candidate("svm", ("collected",)): Predictions(sure, nothing, np.zeros((1, 0, 2))),
-        Candidate("random_forest", ("collected",)): Predictions(guess, nothing, np.zeros((1, 0, 2))),
+        Candidate("svm", ("collected",)): predictions(sure),
+        Candidate("random_forest", ("collected",)): predictions(guess),
     }
     found = choose(trained, judged)
     assert [member.learner for member in found.members] == ["svm"]

@@ -87,10 +87,17 @@ def test_spellings_that_differ_in_case_become_the_commonest(tmp_path: Path) -> N
     assert read_manifest(output)["notes"]["merged_spellings"] == {"X": "x"}
 
 
-def test_a_class_of_one_row_is_rejected(tmp_path: Path) -> None:
-    """It can be in no two folds; its held-out rows go with it."""
-    output = checked(tmp_path, [*BASE, text("alone", "z"), text("alone too", "z", "test"), text("other", "q", "test")])
-    assert reasons(output) == {"class_too_small": 2, "class_not_in_training": 1}
+def test_a_class_of_too_few_rows_is_rejected(tmp_path: Path) -> None:
+    """Where a person asks for two; its held-out rows go with it."""
+    rows = [*BASE, text("alone", "z"), text("alone too", "z", "test"), text("other", "q", "test")]
+    assert reasons(checked(tmp_path, rows, min_class_rows=2)) == {"class_too_small": 2, "class_not_in_training": 1}
+
+
+def test_the_only_row_of_a_class_is_in_no_fold(tmp_path: Path) -> None:
+    """Every model must see it, or could not know the class; the other classes' rows have folds."""
+    rows = read(checked(tmp_path, [*BASE, text("alone", "z")])).query("split == 'train'")
+    assert rows.loc[rows["label"] == "z", "fold"].isna().all()
+    assert rows.loc[rows["label"] != "z", "fold"].notna().all()
 
 
 def test_one_class_alone_is_explained(tmp_path: Path) -> None:

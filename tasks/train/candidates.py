@@ -1,0 +1,147 @@
+"""What is tried in a round: learners, ingredients and losses, as far as the time budget of the effort goes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tasks.errors import InputError
+from tasks.learners.losses import CONSISTENCY, NETWORK_LOSSES
+from tasks.params import Facts, TrainParams
+from tasks.train.cross_validation import Candidate, Workbench
+from tasks.train.rows import INGREDIENTS, TrainingRows
+
+BUDGET = {"quick": 60.0, "normal": 240.0, "thorough": 7200.0}  # seconds of one core, a round
+HEADS = ("logistic_regression", "svm", "random_forest")
+DENSE_HEADS = ("logistic_regression", "svm")  # trees say little of hundreds of directions that all mean a bit
+MORE_HEADS = ("nearest_neighbours", "boosted_trees")  # worth their time where time is no matter
+PRETRAINING_PICTURES = 200  # fewer say too little about what pictures have in common
+UNEVEN = 2.0  # the largest class over the smallest, from where on losses for imbalance are tried
+ENOUGH_TO_DOUBT = 60  # labelled rows: with fewer, a row that stands apart is more likely rare than wrong
+
+
+def first_candidates(params: TrainParams, facts: Facts, rows: TrainingRows) -> list[Candidate]:
+    """Round 0: each head on collected rows alone, with children, and with all; what learns by gradients on all."""
+    encoded, thorough = params.encoder is not None, facts.effort == "thorough"
+    heads = HEADS if not encoded or thorough else DENSE_HEADS
+    default = [*heads, *(MORE_HEADS if thorough else ())]
+    if encoded and facts.effort != "quick":
+        default.append("fine_tuned")
+    if not encoded and facts.modality == "image" and facts.effort != "quick":
+        default.append("network")
+    learners: Sequence[str] = params.candidates or default
+    for name, needs in (("network", not encoded and facts.modality == "image"), ("fine_tuned", encoded)):
+        if name in learners and not needs:
+            why = (
+                "learns from small pictures without an encoder"
+                if name == "network"
+                else "tunes the encoder, and there is none"
+            )
+            remedy = "set train.encoder to null" if name == "network" and encoded else "leave it out"
+            raise InputError(f"params.yaml: train.candidates: '{name}' {why}: {remedy}.")
+    recipes = [INGREDIENTS[: many + 1] for many in range(len(INGREDIENTS))]
+    present = {kind for kind in INGREDIENTS if (rows.ingredient == kind).any()}
+    recipes = [recipe for recipe in recipes if recipe[-1] in present]
+    pictures = int(((rows.ingredient == "pool") | (rows.ingredient == "collected")).sum())
+    of_pool = len(rows.pool) > 0 and pictures >= PRETRAINING_PICTURES and params.losses is None
+    found = []
+    for learner in learners:
+        if learner == "network":
+            found += [Candidate(learner, recipes[-1], CONSISTENCY)] if of_pool else []
+            found += [Candidate(learner, recipes[-1])] if thorough or not of_pool else []
+        else:
+            found += [Candidate(learner, recipe) for recipe in (recipes[:1] if learner == "fine_tuned" else recipes)]
+    return found
+
+
+def further_candidates(
+    params: TrainParams, facts: Facts, rows: TrainingRows, best: Sequence[Candidate]
+) -> list[Candidate]:
+    """The best recipe of each learner under other losses, where the labels give cause to try them."""
+    losses: list[str] = [one for one in params.losses or [] if one != "plain"]
+    if params.losses is None:
+        counts = rows.targets[rows.labelled].sum(axis=0)
+        if len(rows.labelled) >= ENOUGH_TO_DOUBT:
+            losses.append("trusted")
+        if counts.max() >= UNEVEN * max(counts.min(), 1):
+            losses += ["balanced", "logit_adjusted"]
+        if facts.effort == "thorough":
+            losses += list(NETWORK_LOSSES)
+    usual: tuple[str, ...] = DENSE_HEADS if facts.effort != "thorough" else (*HEADS, *MORE_HEADS)
+    mixed_in = bool((rows.ingredient == "synthesize").any())
+    return [
+        Candidate(one.learner, one.recipe, loss)
+        for one in best
+        for loss in losses
+        if (one.learner == "network" and (loss != "second_head" or mixed_in))
+        or (one.learner in usual and loss not in (*NETWORK_LOSSES, CONSISTENCY))
+        if one.learner != "network" or facts.effort == "thorough" or params.losses is not None
+    ]
+
+
+def later_candidates(teacher: Path) -> list[Candidate]:
+    """Each learner as it was best in the round before."""
+    table = json.loads((teacher / "candidates.json").read_text(encoding="utf-8"))["tried"]
+    best: dict[str, dict[str, Any]] = {}
+    for entry in table:
+        rival = best.get(entry["learner"])
+        if entry["learner"] != "ensemble" and (rival is None or _rank(entry) < _rank(rival)):
+            best[entry["learner"]] = entry
+    return [Candidate(entry["learner"], tuple(entry["recipe"]), entry["loss"]) for entry in best.values()]
+
+
+def _rank(entry: Mapping[str, Any]) -> tuple[bool, float]:
+    """Without a row to judge by the chosen one is best."""
+    return (False, entry["log_loss"]) if entry["log_loss"] is not None else (not entry["chosen"], 0.0)
+
+
+def within_budget(
+    candidates: Sequence[Candidate], bench: Workbench, budget: float
+) -> tuple[list[Candidate], float, dict[Candidate, float]]:
+    """Those that fit the budget in their order, the first one always, and their seconds; and those of each of the others.
+
+    The seconds are predicted, not measured: what is tried must not depend on how busy the machine is.
+    """
+    spent = 0.0
+    kept: list[Candidate] = []
+    left_out: dict[Candidate, float] = {}
+    for one in candidates:
+        seconds = predicted_seconds(one, bench)
+        if kept and spent + seconds > budget:
+            left_out[one] = seconds
+            continue
+        kept.append(one)
+        spent += seconds
+    return kept, spent, left_out
+
+
+def predicted_seconds(candidate: Candidate, bench: Workbench) -> float:
+    """What cross-validating it takes on one usual core, roughly, as it was seen on sets of a few thousand rows."""
+    rows = bench.rows
+    own = np.isin(rows.ingredient, candidate.recipe).sum()
+    halves = bench.halves(candidate)
+    fitted = float(own + (len(rows.pool) / 2 if bench.pseudo_labelled else 0))
+    asked = float(len(rows.pool) / halves + len(rows.labelled) / max(1, len(rows.folds)) + len(bench.validation))
+    wide = float(min(bench.inputs.features.shape[1], 2_000))
+    classes = float(bench.classes)
+    models = (len(rows.folds) + 1) * halves
+    each = {
+        "logistic_regression": 5e-9 * fitted * wide * classes,
+        "svm": 4e-10 * fitted * (fitted + asked) * wide,
+        "random_forest": 2e-6 * 100 * np.sqrt(wide) * fitted + 1e-5 * asked,
+        "nearest_neighbours": 3e-10 * fitted * (fitted + asked) * wide,
+        "boosted_trees": 1e-8 * 60 * classes * fitted * wide,
+    }
+    if candidate.learner == "network":
+        side = 0 if bench.inputs.pictures is None else bench.inputs.pictures.shape[1]
+        a_step = 0.011 * (side / 16) ** 2 * (2.5 if candidate.loss == CONSISTENCY else 1)
+        return float(models * bench.setting.steps * a_step)
+    if candidate.learner == "fine_tuned":
+        from tasks.learners.fine_tuned import predicted_seconds_of_model
+
+        return models * predicted_seconds_of_model(bench.setting, fitted, asked)
+    return float(models * each[candidate.learner])

@@ -1,0 +1,64 @@
+"""What a round's gain is worth in labels: "as if you had labelled so many more", from how fast errors fall with labels."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tasks.learners.saving import make_learner
+from tasks.statistics import Estimate, Floats, resamples
+from tasks.train.choice import Judged
+from tasks.train.cross_validation import Workbench
+
+LEARNER = "logistic_regression"
+FLATTEST, STEEPEST = 0.05, 1.0  # exponents of the error's fall that are believed
+AT_MOST = 50.0  # times the labels that there are: beyond, "as if" says nothing
+CONFIDENCE = 0.8  # of the interval: with few rows a curve of two points is rough, and the page says so
+
+
+def right_with(bench: Workbench, judged: Judged, folds_taught: int) -> NDArray[np.bool_]:
+    """(n_labelled_judged,): whether each is right by a model that was taught so many of the other folds' labels."""
+    rows, folds = bench.rows, bench.rows.folds
+    labelled = rows.labelled
+    fold, targets = rows.fold[labelled], rows.targets[labelled]
+    right = np.zeros(len(labelled), dtype=bool)
+    for place, one in enumerate(folds):
+        following = [folds[(place + step) % len(folds)] for step in range(1, folds_taught + 1)]
+        taught, asked = np.flatnonzero(np.isin(fold, following)), np.flatnonzero(fold == one)
+        learner = make_learner(LEARNER, bench.setting)
+        learner.fit(bench.inputs.take(labelled[taught]), targets[taught], rows.weights[labelled[taught]])
+        right[asked] = learner.logits(bench.inputs.take(labelled[asked])).argmax(axis=1) == targets[asked].argmax(
+            axis=1
+        )
+    return right[judged.place]
+
+
+def worth_in_labels(
+    few: Floats,
+    many: Floats,
+    old: Floats,
+    new: Floats,
+    groups: NDArray[np.str_],
+    labels: int,
+    ratio: float,
+    rng: np.random.Generator,
+    draws: int = 500,
+) -> Estimate | None:
+    """How many labels more would have bought the step from `old` to `new`, with an interval; None where nothing can be said.
+
+    few, many, old, new: (n_rows,), how right the same rows were with few labels and with `ratio` times as many, before the
+    round and after it; labels: how many there are now. The error is taken to fall as labels^-b (Hestness et al. 2017), b
+    from the first two; then labels × ((error before / error after)^(1/b) − 1). Medians over bootstrap draws.
+    """
+
+    def one(rows: NDArray[np.intp]) -> float:
+        errors = [max(1 - float(each[rows].mean()), 0.5 / len(rows)) for each in (few, many, old, new)]
+        exponent = float(np.clip(np.log(errors[0] / errors[1]) / np.log(ratio), FLATTEST, STEEPEST))
+        return float(labels * np.clip((errors[2] / errors[3]) ** (1 / exponent) - 1, -1.0, AT_MOST))
+
+    if few.mean() >= many.mean() or len(groups) == 0:
+        return None
+    values = np.array([one(rows) for rows in resamples(groups, draws, rng)])
+    tail = (1 - CONFIDENCE) / 2
+    low, middle, high = np.quantile(values, [tail, 0.5, 1 - tail])
+    return Estimate(float(middle), float(low), float(high))
