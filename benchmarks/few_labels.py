@@ -15,6 +15,7 @@ import argparse
 import io
 import json
 import tempfile
+import time
 import warnings
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
@@ -99,10 +100,13 @@ def peers(frame: pd.DataFrame, features: np.ndarray, tested: np.ndarray, seed: i
     return found
 
 
-def seedling(
-    frame: pd.DataFrame, encoder: str, effort: str, seed: int, folder: Path
+def line_on(
+    frame: pd.DataFrame, encoder: str, effort: str, seed: int, folder: Path, train: dict[str, Any] | None = None
 ) -> tuple[dict[str, float], set[str]]:
-    """Test accuracy of the accepted model and of each round's, and the ids of the judged test rows."""
+    """Test accuracy of the accepted model and of each round's, and the ids of the judged test rows.
+
+    train: further params of that section.
+    """
     from tasks.generation import payloads, read
     from tasks.learners.model import load_model
     from tasks.params import set_value
@@ -114,12 +118,19 @@ def seedling(
     frame.to_parquet(folder / "data/rows.parquet")
     params = (template / "params.yaml.template").read_text().replace("MODALITY", modality).replace("ENCODER", "null")
     (folder / "params.yaml").write_text(params.replace("- SOURCES", "- {kind: table, path: rows.parquet}"))
-    for keys, value in ((["effort"], effort), (["seed"], seed), (["train", "encoder"], encoder)):
-        set_value(folder, keys, value)
+    of_train = {"encoder": encoder, **(train or {})}
+    for keys, value in (
+        (["effort"], effort),
+        (["seed"], seed),
+        *((["train", key], one) for key, one in of_train.items()),
+    ):
+        set_value(folder, list(keys), value)
     (folder / "gates.yaml").write_text((template / "gates.yaml.template").read_text())
     found: dict[str, float] = {}
-    for stage in stages().values():
+    for name, stage in stages().items():
+        began = time.perf_counter()
         run_stage(stage, folder)
+        found[f"seconds {name}"] = time.perf_counter() - began
     metrics = json.loads((folder / "reports/metrics.json").read_text())
     rows = read(folder / "generations/validate")
     test = rows[rows["split"] == "test"].set_index("id")
@@ -171,7 +182,7 @@ def one_draw(job: tuple[pd.DataFrame, pd.Series, int, int, Any, str]) -> dict[st
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / ".seedling").mkdir()
         (Path(folder) / ".seedling/features").symlink_to(cache)
-        ours, judged = seedling(drawn, encoder, given.effort, seed, Path(folder))
+        ours, judged = line_on(drawn, encoder, given.effort, seed, Path(folder))
     tested = (drawn["split"] == "test").to_numpy() & drawn["id"].isin(judged).to_numpy()
     return ours | {
         f"peer {name}": value
@@ -204,6 +215,10 @@ def lines(setting: str, results: list[dict[str, float]], command: str) -> list[F
     add("Seedling, accepted model", "minus its own round 0, paired", gains, "points of share")
     add("Seedling, accepted model", "worst draw: minus its own round 0", [min(gains)], "points of share")
     add("Seedling", "draws with a rejected round", [one["rejected"] for one in results])
+    once = [one["seconds train@0"] + one["seconds scrape"] + one["seconds validate"] for one in results]
+    again = [one["seconds train@1"] + one["seconds pseudo_label@1"] for one in results]
+    add("Seedling", "time to round 0, features from a cache that draws share", once, "s")
+    add("Seedling", "time of round 1, two draws at once on two cores", again, "s")
     return found
 
 

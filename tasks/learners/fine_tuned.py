@@ -64,6 +64,7 @@ class FineTuned:
         loop = Loop(model, self.setting, RATE, state)
 
         def loss_of(step: int, draw: torch.Generator) -> Iterator[torch.Tensor]:
+            model.eval()  # dropout would draw from torch's global generator
             batch = taught[drawn_batch(labels[taught], weights[taught], draw)]
             for part in np.array_split(batch, min(loop.parts, max(1, len(batch) // 4))):
                 with in_half(device):

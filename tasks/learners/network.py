@@ -28,7 +28,8 @@ BATCH = 64
 UNLABELLED_BATCH = 64
 PRETRAINING_BATCH = 128
 PEAK_LEARNING_RATE = 4e-3
-LIMITS_KEPT = 0.99  # of the self-adaptive limits' moving averages
+LIMITS_KEPT = 0.9  # of the self-adaptive limits' moving averages: a few hundred steps are few
+RAMP = 0.3  # share of the steps over which the pool's part of the loss grows from nothing: first the labels speak
 
 
 class Residual(nn.Module):
@@ -165,7 +166,7 @@ class Network:
                 logits = net(strong)
             said, sure = limits.judge(shares)
             losses = nn.functional.cross_entropy(logits.float(), said, reduction="none")
-            yield (losses * sure).sum() / len(batch)
+            yield min(1.0, step / (RAMP * self.setting.steps)) * (losses * sure).sum() / len(batch)
 
     def logits(self, inputs: Inputs) -> Floats:
         """(n_rows, n_classes)."""

@@ -51,7 +51,7 @@ from tasks.train.learning_curve import right_with, worth_in_labels
 from tasks.train.rows import training_rows
 from tasks.train.verdict import Verdict, judge, unjudged
 
-STEPS = {"quick": 150, "normal": 300, "thorough": 1500}  # of what learns by gradients
+STEPS = {"quick": 150, "normal": 240, "thorough": 1500}  # of what learns by gradients
 POOL_ROWS = {"quick": 10_000, "normal": 30_000, "thorough": 100_000}
 NOTHING = "nothing"  # a class of this name holds what is none of the others
 

@@ -52,7 +52,7 @@ def first_candidates(params: TrainParams, facts: Facts, rows: TrainingRows) -> l
     for learner in learners:
         if learner == "network":
             found += [Candidate(learner, recipes[-1], CONSISTENCY)] if of_pool else []
-            found += [Candidate(learner, recipes[-1])] if thorough or not of_pool else []
+            found.append(Candidate(learner, recipes[-1]))  # the pool is no help everywhere
         else:
             found += [Candidate(learner, recipe) for recipe in (recipes[:1] if learner == "fine_tuned" else recipes)]
     return found

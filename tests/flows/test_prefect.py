@@ -86,6 +86,24 @@ def test_the_ui_shows_the_run_with_its_stages_and_artifacts(server: dict[str, st
         browser.close()
 
 
+def test_the_folds_of_a_long_round_are_tasks_on_the_flows_task_runner(
+    server: dict[str, str], workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With boosted trees the round is predicted to take long: the five folds are in Prefect's record, and the bytes are as without."""
+    from tasks.generation import digest
+    from tasks.params import set_value
+
+    set_value(workspace, ["train", "candidates"], ["boosted_trees"])
+    set_value(workspace, ["pseudo_label", "rounds"], 0)
+    set_value(workspace, ["train", "budget_seconds"], 1000.0)
+    subprocess.run(["seedling", "run", "-w", workspace], env=server, check=True, capture_output=True, timeout=600)
+    names = [one["name"] for one in httpx.post(f"{server['PREFECT_API_URL']}/task_runs/filter", json={}).json()]
+    assert sorted(one for one in names if one.startswith("fold")) == [f"fold {number}" for number in range(5)]
+    made = digest(workspace / "models/0")
+    subprocess.run([sys.executable, "-m", "tasks.train", "--round", "0"], cwd=workspace, check=True, timeout=600)
+    assert digest(workspace / "models/0") == made
+
+
 def test_a_schedule_is_served_and_runs(server: dict[str, str], workspace: Path) -> None:
     """`seedling serve` makes a deployment with the cron schedule; a run that it is asked for completes."""
     command = ["seedling", "serve", "--cron", "0 6 * * *", "--name", "shapes", "-w", str(workspace)]

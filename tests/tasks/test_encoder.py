@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import BertConfig, BertModel, MobileNetV2Config, MobileNetV2Model, PreTrainedTokenizerFast
+from transformers import BertModel, MobileNetV2Model, PreTrainedTokenizerFast
 
 from tasks.errors import InputError
 from tasks.images import encode
@@ -29,47 +27,9 @@ from tasks.learners.feature_cache import FeatureCache, encode_rows
 from tasks.learners.saving import load_features, save_features
 from tasks.params import EncoderParams
 
-WORDS = ["[PAD]", "[UNK]", "red", "green", "apple", "bus", "runs", "falls", "the", "a"]
 TEXTS = ["the red apple falls", "a green bus runs", "the bus", "a red bus runs the apple", "green"]
 RNG = np.random.default_rng(3)
 PICTURES = [encode(RNG.integers(0, 256, (40, 60, 3)).astype(np.uint8)) for _ in range(5)]
-
-
-@pytest.fixture(scope="module")
-def of_texts(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A BERT of two layers and ten words."""
-    folder = tmp_path_factory.mktemp("encoders") / "texts"
-    torch.manual_seed(0)
-    config = BertConfig(
-        vocab_size=len(WORDS), hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32
-    )
-    BertModel(config).save_pretrained(folder)
-    tokenizer = Tokenizer(models.WordLevel({word: number for number, word in enumerate(WORDS)}, unk_token=WORDS[1]))
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token=WORDS[0], unk_token=WORDS[1]).save_pretrained(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def of_pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A narrow MobileNetV2 for 32 × 32 pictures, its batch normalisations not the identity."""
-    folder = tmp_path_factory.mktemp("encoders") / "pictures"
-    torch.manual_seed(1)
-    model = MobileNetV2Model(MobileNetV2Config(depth_multiplier=0.25, image_size=32))
-    with torch.no_grad():
-        for module in model.modules():
-            if isinstance(module, torch.nn.BatchNorm2d):
-                module.running_mean.uniform_(-0.1, 0.1)
-                module.running_var.uniform_(0.5, 1.5)
-    model.save_pretrained(folder)
-    settings = {
-        "size": {"shortest_edge": 36},
-        "crop_size": {"height": 32, "width": 32},
-        "image_mean": [0.5] * 3,
-        "image_std": [0.5] * 3,
-    }
-    (folder / "preprocessor_config.json").write_text(json.dumps(settings), encoding="utf-8")
-    return folder
 
 
 def load(folder: Path, modality: str, **more: object) -> object:

@@ -127,17 +127,17 @@ def test_pool_pictures_without_labels_make_the_network_better() -> None:
 
 
 def test_limits_by_hand() -> None:
-    """From even shares, one batch moves them by a hundredth: limit .5 + .01 × (.8 − .5) = .503, shares .503 and .497.
+    """From even shares, one batch moves them by a tenth: limit .5 + .1 × (.8 − .5) = .53, shares .506 and .494.
 
-    So class 0 needs .503 and class 1 .503 × .497 / .503 = .497; rows of .9 and .7 are sure of class 0, .5 is not.
+    So class 0 needs .53 and class 1 .53 × .494 / .506 = .517; a row that is 51 % sure of class 0 is not sure enough.
     """
     limits = Limits(2, torch.device("cpu"))
     said, sure = limits.judge(torch.tensor([[0.9, 0.1], [0.7, 0.3], [0.2, 0.8], [0.8, 0.2], [0.2, 0.8]]))
     assert said.tolist() == [0, 0, 1, 0, 1]
     assert sure.tolist() == [1, 1, 1, 1, 1]
-    assert float(limits.state["limit"]) == pytest.approx(0.5 + 0.01 * (0.8 - 0.5))
-    assert limits.state["shares"].tolist() == pytest.approx([0.5 + 0.01 * 0.06, 0.5 - 0.01 * 0.06])
-    assert limits.judge(torch.tensor([[0.501, 0.499]]))[1].tolist() == [0]
+    assert float(limits.state["limit"]) == pytest.approx(0.53)
+    assert limits.state["shares"].tolist() == pytest.approx([0.506, 0.494])
+    assert limits.judge(torch.tensor([[0.51, 0.49]]))[1].tolist() == [0]
 
 
 def test_changed_pictures_stay_pictures_and_differ() -> None:
