@@ -20,6 +20,7 @@ import numpy as np
 from record import Found, write
 
 COMMAND = "python benchmarks/scale.py"
+LABELLED = 100
 WORDS = np.array([f"w{n}" for n in range(3000)])
 
 
@@ -59,13 +60,13 @@ def line(pool: int) -> tuple[float, float]:
         (folder / "gates.yaml").write_text((template / "gates.yaml.template").read_text())
         (folder / "data").mkdir()
         for stage in ("scrape", "validate", "augment", "synthesize"):
-            extra = [] if stage in {"scrape", "validate"} else None
+            many = pool + LABELLED if stage in {"scrape", "validate"} else 0
+            rng = np.random.default_rng(0)  # the same rows in both
             with GenerationWriter(folder / "generations" / stage, stage=stage, modality="text") as writer:
-                for number in range(pool + 100 if extra is not None else 0):
-                    label = number % 2 if number < 100 else int(rng.integers(2))
+                for number in range(many):
+                    label = number % 2 if number < LABELLED else int(rng.integers(2))
                     text = " ".join(WORDS[rng.integers(1500, size=8) + 1500 * label]) + f" {number}"
-                    known = number < 100
-                    one = identify(text.encode())
+                    known, one = number < LABELLED, identify(text.encode())
                     writer.keep(
                         Row(
                             id=one,
@@ -78,7 +79,7 @@ def line(pool: int) -> tuple[float, float]:
                             payload=text,
                         )
                     )
-                writer.close(rows_in=pool + 100 if extra is not None else 0, classes=["a", "b"])
+                writer.close(rows_in=many, classes=["a", "b"])
         before = peak()
         began = time.perf_counter()
         for stage in ("train@0", "pseudo_label@1", "train@1"):

@@ -88,7 +88,7 @@ def evaluate(
     write_json(output / "metrics.json", metrics)
     _write_predictions(output / "predictions.parquet", shown, accepted)
     _write_plots(output / "plots", shown, metrics, params)
-    _write_losses(output / "plots" / "losses.csv", model)
+    _write_losses(output / "plots" / "losses.csv", models / "0")
 
 
 def read_verdicts(models: Path) -> list[dict[str, Any]]:
@@ -217,7 +217,7 @@ def _write_plots(folder: Path, scored: Scored, metrics: Mapping[str, Any], param
 
 
 def _write_losses(path: Path, model: Path) -> None:
-    """The losses of the accepted round's models as they learnt; the head line alone where none follows a gradient."""
+    """The losses of round 0's models as they learnt, which later rounds take over; the head line alone where there is none."""
     made = model / "losses.csv"
     path.write_text(made.read_text(encoding="utf-8") if made.is_file() else "model,step,loss\n", encoding="utf-8")
 

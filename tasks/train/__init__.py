@@ -320,7 +320,8 @@ def _verdict(
     if sources.teacher is None or previous is None:
         pool = "" if len(rows.pool) else "; the pool is empty, so there is nothing to pseudo-label"
         stop = rounds == 0 or len(rows.pool) == 0
-        return Verdict(0, "accepted", stop, f"the start: supervised, cross-validated{pool}", 0, len(judged.truth))
+        start = "the start, cross-validated" if len(judged.truth) else "the start; no labelled row can be held out"
+        return Verdict(0, "accepted", stop, f"{start}{pool}", 0, len(judged.truth))
     classes = predictions.pool.shape[2]
     before = files.read_candidates(sources.teacher, classes)
     both = [one for one in said if one in before]

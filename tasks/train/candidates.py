@@ -15,7 +15,7 @@ from tasks.params import Facts, TrainParams
 from tasks.train.cross_validation import Candidate, Workbench
 from tasks.train.rows import INGREDIENTS, TrainingRows
 
-BUDGET = {"quick": 60.0, "normal": 240.0, "thorough": 7200.0}  # seconds of one core, a round
+BUDGET = {"quick": 60.0, "normal": 150.0, "thorough": 7200.0}  # seconds of one core, a round
 HEADS = ("logistic_regression", "svm", "random_forest")
 DENSE_HEADS = ("logistic_regression", "svm")  # trees say little of hundreds of directions that all mean a bit
 MORE_HEADS = ("nearest_neighbours", "boosted_trees")  # worth their time where time is no matter
