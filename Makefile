@@ -44,10 +44,14 @@ check: .venv/.ready  ## ruff and strict types
 docs: .venv/.ready  ## what the docs say holds: commands, keys, file table
 	$(BIN)/pytest tests/test_docs.py
 
-bench: .venv/.ready  ## every benchmark; writes benchmarks/results/*.csv
-	$(BIN)/python benchmarks/digits.py
+bench: .venv/.ready  ## every benchmark; writes benchmarks/results/*.csv; needs DATA=folder of sets and BACKBONE=encoder of pictures
+	$(BIN)/python benchmarks/digits.py --draws 5
+	$(BIN)/python benchmarks/scale.py
+	$(BIN)/python benchmarks/few_labels.py --data $(DATA) --backbone $(BACKBONE)
+	$(BIN)/python benchmarks/label_noise.py --data $(DATA) --backbone $(BACKBONE) --effort quick
+	$(BIN)/python benchmarks/encoding.py --data $(DATA) --backbone $(BACKBONE) --rows 600 --repeats 3
 	$(BIN)/python benchmarks/overhead.py
 	$(BIN)/python benchmarks/storage.py
 
 clean:  ## everything that was made, but not the environment and the log of looks at the test split
-	rm -rf data generations models reports quarantine .seedling/gx .seedling/runs .seedling/partial build dist
+	rm -rf data generations models reports quarantine .seedling/gx .seedling/runs .seedling/partial .seedling/unfinished .seedling/seconds build dist

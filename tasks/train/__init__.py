@@ -253,7 +253,7 @@ def _workbench(
     maker = _feature_maker(params, facts, workspace)
     folders = [sources.collected, sources.augmented, sources.synthesized]
     inputs = maker.of_rows(rows.ids.tolist(), partial(payloads, folders), fit=True, progress=progress)
-    known = read(sources.validated).set_index("id")
+    known = read(sources.validated, ["id", "split", "fold", "label", "label_source", "group"]).set_index("id")
     held_out = known[known["split"] == "validation"].index.tolist()
     outside = known[known["split"] == "out_of_scope"].index.tolist()
     validation = maker.of_rows([*held_out, *outside], partial(payloads, [sources.collected]), fit=False)

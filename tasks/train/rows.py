@@ -15,6 +15,7 @@ from tasks.randomness import derived_seed
 from tasks.statistics import Floats, Ints
 
 INGREDIENTS = ("collected", "augment", "synthesize")  # the pool comes on top, with the pseudo-labels of its round
+COLUMNS = ["id", "split", "fold", "label", "label_probs", "weight", "parents", "group"]  # a text lies aside till it is needed
 PSEUDO_COLUMNS = ("lineage_labels", "lineage_weights")
 NO_FOLD = -1
 
@@ -88,12 +89,12 @@ def training_rows(
     pool_rows: int,
 ) -> TrainingRows:
     """Reads the generations into one table. pseudo_labels: None in round 0; pool_rows: at most so many of the pool."""
-    known = read(validated)
+    known = read(validated, COLUMNS)
     pool = known[known["split"] == "pool"]
     parts = {
         "collected": known[(known["split"] == "train") & known["label"].notna()],
-        "augment": read(augmented),
-        "synthesize": read(synthesized),
+        "augment": read(augmented, COLUMNS),
+        "synthesize": read(synthesized, COLUMNS),
         "pool": drawn_pool(pool, pool_rows, seed),
     }
     frame = pd.concat(parts.values(), ignore_index=True)

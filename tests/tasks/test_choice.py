@@ -33,7 +33,7 @@ def labelled(many: int, classes: int = 2, wrong: tuple[int, ...] = ()) -> tuple[
     truth = np.arange(many) % classes
     given = truth.copy()
     given[list(wrong)] = (given[list(wrong)] + 1) % classes
-    features = (6 * np.eye(classes)[truth] + rng.normal(size=(many, classes))).astype(np.float32)
+    features = (12 * np.eye(classes)[truth] + rng.normal(size=(many, classes))).astype(np.float32)
     rows = TrainingRows(
         ids=np.arange(many).astype(str),
         ingredient=np.array(["collected"] * many),

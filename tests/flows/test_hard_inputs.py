@@ -1,0 +1,93 @@
+"""Whole lines on inputs that leave little to work with: one label a class, no pool, a pool of something else."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from flows.workspace import make_workspace
+from tasks.evaluate.report import write_report
+from tasks.generation import read
+from tasks.params import set_value
+from tasks.stages import run_stage, stages
+
+
+@pytest.fixture
+def line(tmp_path: Path) -> Callable[[Path], Path]:
+    """Runs every stage on a folder of pictures, with the dial on quick; gives the workspace."""
+
+    def run(pictures: Path) -> Path:
+        workspace = tmp_path / "workspace"
+        make_workspace(workspace, pictures, "image")
+        set_value(workspace, ["effort"], "quick")
+        for stage in stages().values():
+            run_stage(stage, workspace)
+        write_report(workspace)
+        return workspace
+
+    return run
+
+
+def verdict(workspace: Path, round_number: int) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((workspace / f"models/{round_number}/verdict.json").read_text())
+    return found
+
+
+def test_one_label_a_class_is_used_and_the_report_says_that_nobody_knows_how_well(
+    make_pictures: Callable[..., Path], line: Callable[[Path], Path]
+) -> None:
+    """Every model sees the three rows; there is no accuracy, and no number in its place."""
+    workspace = line(make_pictures(labelled=1, pool=30, test=0))
+    assert read(workspace / "generations/validate")["fold"].isna().all()
+    assert json.loads((workspace / "models/0/manifest.json").read_text())["rows"]["never_held_out"] == 3
+    assert verdict(workspace, 1)["rows"] == 0
+    assert "no labelled row can be held out" in verdict(workspace, 1)["reason"]
+    metrics = json.loads((workspace / "reports/metrics.json").read_text())
+    assert (metrics["cross_validation"], metrics["test"]) == (None, None)
+    assert "nobody can say yet" in (workspace / "reports/report.html").read_text()
+
+
+def test_one_class_of_a_single_row_is_learnt_beside_others(
+    make_pictures: Callable[..., Path], line: Callable[[Path], Path]
+) -> None:
+    """The others are cross-validated; the single row is in every model, and the model can say its class."""
+    pictures = make_pictures(labelled=6, pool=20, test=5)
+    for path in sorted((pictures / "labelled/cross").iterdir())[1:]:
+        path.unlink()
+    workspace = line(pictures)
+    rows = read(workspace / "generations/validate").query("split == 'train'")
+    assert rows.loc[rows["label"] == "cross", "fold"].isna().all()
+    assert verdict(workspace, 0)["rows"] == 12
+    assert "cross" in json.loads((workspace / "models/0/model.json").read_text())["classes"]
+
+
+def test_without_a_pool_the_supervised_model_stands(
+    make_pictures: Callable[..., Path], line: Callable[[Path], Path]
+) -> None:
+    """The loop ends after round 0, with the reason."""
+    workspace = line(make_pictures(labelled=6, pool=0, test=5))
+    assert "the pool is empty" in verdict(workspace, 0)["reason"]
+    assert verdict(workspace, 3)["decision"] == "skipped"
+
+
+def test_a_pool_of_something_else_does_no_harm(
+    make_pictures: Callable[..., Path], line: Callable[[Path], Path]
+) -> None:
+    """Forty pictures of noise beside eighteen labelled shapes: the accepted model is right as often as round 0's."""
+    pictures = make_pictures(labelled=6, pool=0, test=12)
+    rng = np.random.default_rng(3)
+    (pictures / "unlabelled").mkdir()
+    for number in range(40):
+        noise = rng.integers(0, 255, (24, 24)).astype(np.uint8)
+        Image.fromarray(noise).save(pictures / "unlabelled" / f"{number}.png")
+    workspace = line(pictures)
+    rounds = json.loads((workspace / "reports/metrics.json").read_text())
+    accepted = verdict(workspace, 3)["accepted_round"]
+    start = rounds["rounds"][0]["accuracy"]["value"]
+    assert rounds["rounds"][accepted]["accuracy"]["value"] >= start - 0.06
