@@ -18,6 +18,7 @@ import tempfile
 import time
 import warnings
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -134,12 +135,13 @@ def line_on(
     metrics = json.loads((folder / "reports/metrics.json").read_text())
     rows = read(folder / "generations/validate")
     test = rows[rows["split"] == "test"].set_index("id")
-    content = dict(payloads([folder / "generations/scrape"], test.index))
     for one in metrics["rounds"]:
         if one["decision"] == "skipped":
             continue
         model = load_model(folder / "models" / str(one["round"]))
-        said = model.predict(content[row] for row in test.index).argmax(axis=1)
+        said = model.predict_rows(test.index.tolist(), partial(payloads, [folder / "generations/scrape"])).argmax(
+            axis=1
+        )
         found[f"round {one['round']}"] = float((np.array(model.classes)[said] == test["label"].to_numpy()).mean())
     found["accepted"] = found[f"round {metrics['accepted_round']}"]
     found["rejected"] = float(any(one["decision"] == "rejected" for one in metrics["rounds"]))
