@@ -9,6 +9,7 @@ import json
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from threading import BoundedSemaphore
 from typing import Any
 
 from prefect import flow, get_run_logger, runtime, task
@@ -20,7 +21,7 @@ from flows.ledger import Outcome, open_ledger
 from tasks.busy import workspace_lock
 from tasks.errors import SeedlingError, SourceUnreachable
 from tasks.evaluate.report import write_report
-from tasks.parallel import spread_over
+from tasks.parallel import spread_over, usable_cores
 from tasks.params import load
 from tasks.stages import ROUNDS, headline
 
@@ -29,8 +30,11 @@ def stage_task(kind: str, **options: Any) -> Any:
     """A Prefect task that brings one stage up to date, named as the stage."""
 
     def bring(workspace: str, stage: str, force: bool = False) -> Outcome:
-        spread_over.set(over_task_runner)  # for this task alone: what a task sets ends with it
-        outcome = open_ledger(Path(workspace)).run(stage, force=force)
+        before = spread_over.set(over_task_runner)
+        try:
+            outcome = open_ledger(Path(workspace)).run(stage, force=force)
+        finally:
+            spread_over.reset(before)
         publish(outcome)
         get_run_logger().info("%s: %s in %.1f s. %s", stage, outcome.how, outcome.seconds, said(outcome))
         return outcome
@@ -40,10 +44,16 @@ def stage_task(kind: str, **options: Any) -> Any:
 
 
 def over_task_runner(work: Callable[[int], Any], places: Sequence[int], name: str) -> list[Any]:
-    """Each part of a stage's work, a fold of train, as a Prefect task of its own on the flow's task runner."""
+    """Each part of a stage's work, a fold of train, as a Prefect task of its own on the flow's task runner.
+
+    The parts share what is in memory, so the runner must be one of threads, as Prefect's own is; no more of them work at
+    once than there are cores, or GPUs.
+    """
+    room = BoundedSemaphore(max(2, usable_cores()))
 
     def part(place: int) -> Any:
-        return work(place)
+        with room:
+            return work(place)
 
     run = task(name=name, task_run_name=f"{name} {{place}}", cache_policy=NO_CACHE, persist_result=False)(part)
     return [one.result() for one in [run.submit(place) for place in places]]

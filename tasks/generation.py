@@ -322,6 +322,8 @@ def payloads(folders: Iterable[Path], wanted: Iterable[str]) -> Iterator[tuple[s
     for folder in folders:
         column = "text" if read_manifest(folder)["modality"] == "text" else "image"
         for part in read_manifest(folder)["parts"]:
+            if not missing:
+                return
             file = pq.ParquetFile(folder / part["file"])
             if column not in file.schema_arrow.names:
                 continue

@@ -29,7 +29,7 @@ GREY_BELOW = 2.0  # mean chroma deviation, in levels of LAB's 0 to 255, under wh
 
 
 Read = Callable[[Sequence[str]], Iterable[tuple[str, bytes | str]]]  # ids → (id, payload) pairs, in any order
-ROWS_AT_ONCE = 512
+ROWS_AT_ONCE = 2_048
 
 
 @dataclass(frozen=True, slots=True)

@@ -54,7 +54,7 @@ class FineTuned:
         one_thread(device)
         model = adapted(encoder, self.setting.seed).to(device)
         tuned = replace(encoder, model=model, device=device)
-        rows = Ready(tuned, contents)
+        rows = Ready(tuned, contents, _maker(self.setting).max_megapixels)
         labels = targets.argmax(axis=1)
         held_out = np.zeros(len(labels), dtype=bool)
         if len(labels) >= ENOUGH_TO_HOLD_OUT:
@@ -149,12 +149,13 @@ class FineTuned:
 class Ready:
     """Rows as the encoder takes them, prepared once."""
 
-    def __init__(self, encoder: Encoder, contents: Contents) -> None:
+    def __init__(self, encoder: Encoder, contents: Contents, max_megapixels: float) -> None:
         self.encoder, self.prepared = encoder, encoder.prepared(list(contents))
+        self.max_megapixels = max_megapixels
 
     def embed(self, rows: Any) -> torch.Tensor:
         """(n, d): of length 1, with gradients where they are wanted."""
-        ready = self.encoder.batch([self.prepared[row] for row in rows])
+        ready = self.encoder.batch([self.prepared[row] for row in rows], self.max_megapixels)
         return nn.functional.normalize(self.encoder.embedded(ready).float(), dim=1)
 
 
@@ -201,7 +202,7 @@ def adapted(encoder: Encoder, seed: int) -> Any:
         for name, one in model.named_parameters():
             one.requires_grad_("lora_" in name)
             if "lora_A" in name:  # peft draws them from torch's global generator; B stays zero
-                nn.init.kaiming_uniform_(one, a=5**0.5, generator=draw)
+                one.copy_(nn.init.kaiming_uniform_(torch.empty(one.shape), a=5**0.5, generator=draw))
     return model
 
 

@@ -54,6 +54,11 @@ class Adjusted:
         result: Floats = self.learner.logits(inputs) - self.log_shares
         return result
 
+    def spread(self, inputs: Inputs, seed: int) -> Floats:
+        """(n_rows,): the learner's own, zeros where it has no Monte Carlo dropout."""
+        own = getattr(self.learner, "spread", None)
+        return np.zeros(len(inputs)) if own is None else np.asarray(own(inputs, seed), dtype=np.float64)
+
 
 def losses_of_rows(name: str, logits: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
     """(n_rows,): cross-entropy, or focal (Lin et al. 2017), or symmetric cross-entropy (Wang et al. 2019).

@@ -62,6 +62,7 @@ def device_of(number: int) -> torch.device:
     """The number-th GPU, counted round and round; Apple's; else the processor."""
     if torch.cuda.is_available():
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+        torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
         return torch.device("cuda", number % torch.cuda.device_count())
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 

@@ -221,8 +221,8 @@ def _spread(
     many = len(taught.truth)
     seeds = TEACHER_WEIGHT * opinion
     shown = np.flatnonzero(~hidden)
-    seeds[shown] *= (1 - trust[shown])[:, None]  # where a label is not believed, the teacher's opinion stands
-    seeds[shown, taught.truth[shown]] += taught.weights[shown] * trust[shown]
+    seeds[shown] = 0.0  # what was predicted for these rows comes from models that saw the hidden ones
+    seeds[shown, taught.truth[shown]] = taught.weights[shown] * trust[shown]
     return spread(graph, seeds, strength=params.propagation, shares=opinion[many:].mean(axis=0))
 
 

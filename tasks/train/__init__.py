@@ -18,6 +18,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from tasks.errors import Diverged
 from tasks.generation import MANIFEST, digest, payloads, read, read_manifest, write_json
 from tasks.learners.features import FeatureMaker, PictureFeatures, TextFeatures
 from tasks.learners.losses import balanced
@@ -98,26 +99,27 @@ def train(
         trained, left_out = _try_candidates(bench, params, facts, judged, sources.teacher, progress)
         choice = choose(trained, judged, facts.seed)
         _final_models(bench, trained, choice.members, sources.teacher, output)
+        said = {one: calibrated(trained[one], judged).astype(np.float32) for one in trained}
+        predictions = choice.combine(trained)
+        verdict = _verdict(round_number, rounds, sources, said, predictions, judged, previous, bench, params, facts)
+        trust = _trust_of(choice.members, bench)
     save_features(maker, output)
-    predictions = choice.combine(trained)
-    folders = {name: folder for name, folder in vars(sources).items() if name != "teacher"}
-    files.write_predictions(output, bench.rows, frame, predictions, _trust_of(choice.members, bench))
+    files.write_predictions(output, bench.rows, frame, predictions, trust)
+    files.write_candidates(output, said)
     files.write_losses(output, bench.said)
     files.write_seconds(workspace, f"train@{round_number}", bench.said)
     table = candidate_table(trained, choice, judged, params.bootstrap_draws, facts.seed)
     write_json(output / "candidates.json", {"tried": table, "left_out": _left_out(left_out)})
-    said = {one: calibrated(trained[one], judged).astype(np.float32) for one in trained}
-    files.write_candidates(output, said)
-    verdict = _verdict(round_number, rounds, sources, said, predictions, judged, previous, bench, params, facts)
     write_json(output / "verdict.json", verdict.as_json())
     nothing = classes.index(NOTHING) if NOTHING in classes else None
     abstain = abstention(
         judged.of(predictions), judged.truth, params.wanted_accuracy, judged.outside(predictions), nothing
     )
     write_json(output / "model.json", choice.as_json(classes, facts, round_number, bench.halves, abstain))
+    folders = {name: folder for name, folder in vars(sources).items() if name != "teacher"}
     write_json(output / MANIFEST, files.manifest(round_number, bench.rows, folders))
-    if bench.scratch is not None:
-        shutil.rmtree(bench.scratch, ignore_errors=True)
+    for unfinished in (workspace / ".seedling" / "unfinished").glob(f"train@{round_number}-*"):
+        shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def _try_candidates(
@@ -131,7 +133,9 @@ def _try_candidates(
     left_out: dict[Candidate, float | str] = {}
 
     def try_all(candidates: list[Candidate]) -> None:
+        nonlocal budget
         fitting, seconds, too_long = within_budget(candidates, bench, budget)
+        budget = max(budget - seconds, 0.0)
         left_out.update(too_long)
         bench.said.expect(max(1, len(bench.rows.folds)) * sum(bench.halves(one) for one in fitting), progress)
         found, failed = cross_validate(bench, fitting, seconds)
@@ -139,8 +143,10 @@ def _try_candidates(
         left_out.update(failed)
 
     try_all(wanted)
-    if teacher is None and len(judged.truth):
+    if teacher is None and trained and len(judged.truth):
         try_all(further_candidates(params, facts, bench.rows, best_of_learners(trained, judged)))
+    if not trained:
+        raise Diverged("; ".join(f"{one.learner}: {why}" for one, why in left_out.items()))
     return trained, left_out
 
 
@@ -260,7 +266,12 @@ def _workbench(
     frame = known.loc[[*rows.ids[rows.labelled], *held_out]].reset_index()
     key = hashlib.blake2b(
         "".join(
-            [params.model_dump_json(), facts.model_dump_json(), *(digest(one) for one in vars(sources).values() if one)]
+            [
+                params.model_dump_json(),
+                facts.model_dump_json(),
+                *(digest(one) for one in vars(sources).values() if one),
+                str(getattr(maker, "key", "")),
+            ]
         ).encode(),
         digest_size=8,
     ).hexdigest()

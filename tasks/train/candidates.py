@@ -96,7 +96,7 @@ def later_candidates(teacher: Path) -> list[Candidate]:
 
 def _rank(entry: Mapping[str, Any]) -> tuple[bool, float]:
     """Without a row to judge by the chosen one is best."""
-    return (False, entry["log_loss"]) if entry["log_loss"] is not None else (not entry["chosen"], 0.0)
+    return (False, entry["choice_loss"]) if entry["log_loss"] is not None else (not entry["chosen"], 0.0)
 
 
 def within_budget(
@@ -111,7 +111,7 @@ def within_budget(
     left_out: dict[Candidate, float] = {}
     for one in candidates:
         seconds = predicted_seconds(one, bench)
-        if kept and spent + seconds > budget:
+        if (kept or budget == 0) and spent + seconds > budget:
             left_out[one] = seconds
             continue
         kept.append(one)

@@ -237,7 +237,11 @@ def candidate_table(
     table = []
     votes = dict(zip(choice.members, choice.votes, strict=True))
     for candidate, predictions in trained.items():
-        entry = _entry(candidate.learner, candidate.recipe, calibrated(predictions, judged), judged, draws, seed)
+        said = calibrated(predictions, judged)
+        entry = _entry(candidate.learner, candidate.recipe, said, judged, draws, seed)
+        if len(judged.truth):  # what the choice looks at, where that is not the plain mean
+            weighted = float((judged.weights * log_loss_of_rows(said, judged.truth)).mean())
+            entry["choice_loss"] = round(weighted, 6)
         share = votes.get(candidate, 0.0) / sum(choice.votes)
         table.append({**entry, "loss": candidate.loss, "chosen": candidate in votes, "vote": round(share, 4)})
     if len(choice.members) > 1:

@@ -94,16 +94,19 @@ class Tally:
 
     def take_over(self, candidate: Candidate, found: dict[str, Any]) -> None:
         """What a run that was killed had finished: its seconds count nothing, its losses are kept."""
-        for name, losses in found.items():
-            if name.startswith("losses "):
-                model = name.removeprefix("losses ")
-                self.losses[model] = [(int(step), float(loss)) for step, loss in losses]
+        with self._lock:
+            for name, losses in found.items():
+                if name.startswith("losses "):
+                    model = name.removeprefix("losses ")
+                    self.losses[model] = [(int(step), float(loss)) for step, loss in losses]
         self.one_more(candidate, 0.0)
 
     def of_fold(self, candidate: Candidate, place: int) -> dict[str, NDArray[np.float64]]:
         """The losses of the fold's models, as arrays to be kept."""
         start = f"{candidate.learner} {candidate.loss} fold {place + 1} "
-        return {f"losses {model}": np.array(losses) for model, losses in self.losses.items() if model.startswith(start)}
+        with self._lock:
+            mine = {model: list(losses) for model, losses in self.losses.items() if model.startswith(start)}
+        return {f"losses {model}": np.array(losses) for model, losses in mine.items()}
 
     def step(self, model: str, step: int, loss: float) -> None:
         """A training step's loss of a model that learns by gradients."""
@@ -184,6 +187,9 @@ def trust_in_labels(rows: TrainingRows, inputs: Inputs, setting: Setting, place:
     seen = [fold for number, fold in enumerate(folds) if number != place]
     fold, targets, weights = rows.fold[labelled], rows.targets[labelled], rows.weights[labelled]
     logits = np.zeros_like(targets)
+    unknown = np.zeros(
+        len(labelled), dtype=bool
+    )  # rows whose class stands in no other fold: nothing speaks against them
     if len(seen) < 2:
         return np.ones(len(labelled))
     for one in seen:
@@ -192,8 +198,10 @@ def trust_in_labels(rows: TrainingRows, inputs: Inputs, setting: Setting, place:
         learner = make_learner("logistic_regression", setting)
         learner.fit(inputs.take(labelled[others]), targets[others], weights[others])
         logits[asked] = learner.logits(inputs.take(labelled[asked]))
+        unknown[asked] = targets[others].sum(axis=0)[targets[asked].argmax(axis=1)] == 0
     mine = np.isin(fold, seen)
     truth = targets.argmax(axis=1)
+    mine &= ~unknown
     probabilities = softmax(logits / fit_temperature(logits[mine], truth[mine]))
     given = probabilities[np.arange(len(truth)), truth]
     result: Floats = np.where(mine, given / probabilities.max(axis=1), 1.0)
@@ -206,7 +214,7 @@ def cross_validate(
     """Each candidate's out-of-fold predictions, and those whose training failed, with the reason.
 
     The folds are spread over threads, or, where they will take long (`seconds`, predicted), over what the caller of the stage
-    has set: Prefect's task runner in a flow. Raises Diverged where every candidate failed.
+    has set: Prefect's task runner in a flow.
     """
     rows = bench.rows
     folds, labelled = rows.folds, rows.labelled
@@ -238,8 +246,9 @@ def cross_validate(
                 result[one].pool[place] = parts["pool"]
                 result[one].labelled_spread[held_out] = parts["labelled_spread"]
                 result[one].pool_spread[place] = parts["pool_spread"]
-    if candidates and not result:
-        raise Diverged("; ".join(f"{one.learner}: {why}" for one, why in failed.items()))
+    if not folds and len(bench.validation):  # every labelled row is needed in training, but other rows can judge
+        for one in result:
+            result[one].validation[:] = mean_logits(fit_final(bench, one), bench.validation)
     return result, failed
 
 

@@ -15,7 +15,16 @@ from tasks.randomness import derived_seed
 from tasks.statistics import Floats, Ints
 
 INGREDIENTS = ("collected", "augment", "synthesize")  # the pool comes on top, with the pseudo-labels of its round
-COLUMNS = ["id", "split", "fold", "label", "label_probs", "weight", "parents", "group"]  # a text lies aside till it is needed
+COLUMNS = [
+    "id",
+    "split",
+    "fold",
+    "label",
+    "label_probs",
+    "weight",
+    "parents",
+    "group",
+]  # a text lies aside till it is needed
 PSEUDO_COLUMNS = ("lineage_labels", "lineage_weights")
 NO_FOLD = -1
 
