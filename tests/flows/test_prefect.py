@@ -89,11 +89,12 @@ def test_the_ui_shows_the_run_with_its_stages_and_artifacts(server: dict[str, st
 def test_the_folds_of_a_long_round_are_tasks_on_the_flows_task_runner(
     server: dict[str, str], workspace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With boosted trees the round is predicted to take long: the five folds are in Prefect's record, and the bytes are as without."""
+    """A network of 100 steps is predicted to take long: its five folds are in Prefect's record, and the bytes are as without."""
     from tasks.generation import digest
     from tasks.params import set_value
 
-    set_value(workspace, ["train", "candidates"], ["boosted_trees"])
+    set_value(workspace, ["train", "candidates"], ["network"])
+    set_value(workspace, ["train", "steps"], 100)
     set_value(workspace, ["pseudo_label", "rounds"], 0)
     set_value(workspace, ["train", "budget_seconds"], 1000.0)
     subprocess.run(["seedling", "run", "-w", workspace], env=server, check=True, capture_output=True, timeout=600)
