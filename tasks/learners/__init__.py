@@ -2,8 +2,9 @@
 
 features   pictures → pixels, HOG and colour; texts → TF-IDF of words and characters
 encoder    a pretrained encoder as a function from rows to features; encoded_features: what learners see of it; feature_cache: once a row
-heads      logistic regression, SVM and random forest on features, with soft labels and weights
-network    a small convolutional network, with soft labels and weights
+heads      logistic regression, SVM, trees and nearest neighbours on features, with soft labels and weights
+training   learning by gradients: steps, checkpoints, resuming; network: a small residual one; fine_tuned: the encoder itself
+losses     class imbalance and doubtful labels
 graph      labels spread over a nearest-neighbour graph
 saving     models as files that run no code when loaded
 """
