@@ -21,7 +21,7 @@ from flows.ledger import Outcome, open_ledger
 from tasks.busy import workspace_lock
 from tasks.errors import SeedlingError, SourceUnreachable
 from tasks.evaluate.report import write_report
-from tasks.parallel import spread_over, usable_cores
+from tasks.parallel import spread_by, usable_cores
 from tasks.params import load
 from tasks.stages import ROUNDS, headline
 
@@ -30,11 +30,8 @@ def stage_task(kind: str, **options: Any) -> Any:
     """A Prefect task that brings one stage up to date, named as the stage."""
 
     def bring(workspace: str, stage: str, force: bool = False) -> Outcome:
-        before = spread_over.set(over_task_runner)
-        try:
+        with spread_by(over_task_runner):
             outcome = open_ledger(Path(workspace)).run(stage, force=force)
-        finally:
-            spread_over.reset(before)
         publish(outcome)
         get_run_logger().info("%s: %s in %.1f s. %s", stage, outcome.how, outcome.seconds, said(outcome))
         return outcome

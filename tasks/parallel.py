@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
@@ -22,4 +23,21 @@ def in_threads(work: Callable[[int], Any], places: Sequence[int], name: str) -> 
         return list(threads.map(work, places))
 
 
-spread_over: ContextVar[Spread] = ContextVar("spread_over", default=in_threads)
+_spread: ContextVar[Spread] = ContextVar("spread", default=in_threads)
+
+
+def spread() -> Spread:
+    """How work is spread just now."""
+    return _spread.get()
+
+
+@contextmanager
+def spread_by(how: Spread) -> Iterator[None]:
+    """Within the block work is spread so. A function of its own, since Prefect pickles a task's globals, and a ContextVar
+    cannot be.
+    """
+    before = _spread.set(how)
+    try:
+        yield
+    finally:
+        _spread.reset(before)

@@ -24,7 +24,7 @@ from tasks.learners.features import Inputs
 from tasks.learners.losses import CONSISTENCY, Adjusted, balanced, class_shares
 from tasks.learners.saving import Learner, make_learner
 from tasks.learners.training import Setting
-from tasks.parallel import in_threads, spread_over
+from tasks.parallel import in_threads, spread
 from tasks.progress import Progress, silent
 from tasks.randomness import derived_seed
 from tasks.statistics import Floats, fit_temperature, softmax
@@ -233,8 +233,8 @@ def cross_validate(
     def of_fold(place: int) -> list[dict[str, Any]]:
         return [_of_fold(bench, one, folds[place], place) for one in candidates]
 
-    spread = spread_over.get() if seconds > WORTH_SPREADING else in_threads
-    for place, found in enumerate(spread(of_fold, range(len(folds)), "fold")):
+    how = spread() if seconds > WORTH_SPREADING else in_threads
+    for place, found in enumerate(how(of_fold, range(len(folds)), "fold")):
         held_out = rows.fold[labelled] == folds[place]
         for one, parts in zip(candidates, found, strict=True):
             if "failed" in parts:

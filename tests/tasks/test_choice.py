@@ -13,7 +13,7 @@ from tasks.errors import Diverged, InputError
 from tasks.learners.features import Inputs
 from tasks.learners.saving import Learner
 from tasks.learners.training import Setting
-from tasks.parallel import in_threads, spread_over
+from tasks.parallel import spread_by
 from tasks.params import EncoderParams, Facts, TrainParams
 from tasks.statistics import softmax
 from tasks.train import cross_validation
@@ -146,10 +146,8 @@ def test_results_do_not_hang_on_how_the_folds_are_spread() -> None:
     """One after the other, in threads: the same numbers to the bit."""
     rows, inputs, _ = labelled(40)
     one = Candidate("random_forest", ("collected",))
-    alone = spread_over.set(lambda work, places, name: [work(place) for place in places])
-    first, _ = cross_validate(bench_of(rows, inputs), [one], seconds=1e9)
-    spread_over.reset(alone)
-    spread_over.set(in_threads)
+    with spread_by(lambda work, places, name: [work(place) for place in places]):
+        first, _ = cross_validate(bench_of(rows, inputs), [one], seconds=1e9)
     second, _ = cross_validate(bench_of(rows, inputs), [one], seconds=1e9)
     assert (first[one].labelled == second[one].labelled).all()
 
