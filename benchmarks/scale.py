@@ -1,13 +1,14 @@
 """Large pools, simulated: the filters at 10 million rows, and a round of train and pseudo_label at a pool of 1,000,000.
 
-    python benchmarks/scale.py
+    python benchmarks/scale.py [--parts filters line] [--pools 30000 300000 1000000]
 
-Seconds and the peak of resident memory above what the process held before, each part in a process of its own. The pool's
+Seconds and the peak of resident memory (of the line, above what the process held before), each part in a process of its own. The pool's
 rows are short texts without an encoder, so that the rows and not their features are what is large.
 """
 
 from __future__ import annotations
 
+import argparse
 import resource
 import tempfile
 import time
@@ -19,7 +20,6 @@ from pathlib import Path
 import numpy as np
 from record import Found, write
 
-COMMAND = "python benchmarks/scale.py"
 LABELLED = 100
 WORDS = np.array([f"w{n}" for n in range(3000)])
 
@@ -95,22 +95,26 @@ def alone(work: Callable[[int], tuple[float, float]], rows: int) -> tuple[float,
 
 def main() -> None:
     """Runs the parts and writes results/scale.csv."""
-    found = []
-    seconds, memory = alone(filters, 10_000_000)
-    setting = "10,000,000 rows x 10 classes"
-    found += [
-        Found(setting, "all filters", "time", seconds, seconds, seconds, "s", 1, COMMAND),
-        Found(
-            setting, "all filters", "peak memory, the probabilities with it", memory, memory, memory, "GB", 1, COMMAND
-        ),
-    ]
-    for rows in (30_000, 300_000, 1_000_000):
-        seconds, memory = alone(line, rows)
-        setting = f"pool of {rows:,} texts, 100 labels"
-        found += [
-            Found(setting, "train@0, pseudo_label@1, train@1", "time", seconds, seconds, seconds, "s", 1, COMMAND),
-            Found(setting, "train@0, pseudo_label@1, train@1", "memory", memory, memory, memory, "GB", 1, COMMAND),
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--parts", nargs="+", default=["filters", "line"], choices=["filters", "line"])
+    parser.add_argument("--pools", type=int, nargs="+", default=[30_000, 300_000, 1_000_000], help="rows, of the line")
+    given = parser.parse_args()
+    command = f"python benchmarks/scale.py --parts {' '.join(given.parts)}"
+    sizes = [("filters", filters, 10_000_000, "10,000,000 rows x 10 classes", "all filters")]
+    if "line" in given.parts:
+        command += f" --pools {' '.join(str(one) for one in given.pools)}"
+        sizes += [
+            ("line", line, rows, f"pool of {rows:,} texts, 100 labels", "train@0, pseudo_label@1, train@1")
+            for rows in given.pools
         ]
+    found = []
+    for part, work, rows, setting, system in sizes:
+        if part in given.parts:
+            seconds, memory = alone(work, rows)
+            found += [
+                Found(setting, system, "time", seconds, seconds, seconds, "s", 1, command),
+                Found(setting, system, "peak memory", memory, memory, memory, "GB", 1, command),
+            ]
     write("scale", found)
 
 

@@ -15,7 +15,7 @@ from tasks.params import Facts, TrainParams
 from tasks.train.cross_validation import Candidate, Workbench
 from tasks.train.rows import INGREDIENTS, TrainingRows
 
-BUDGET = {"quick": 60.0, "normal": 150.0, "thorough": 7200.0}  # seconds of one core, a round
+BUDGET = {"quick": 60.0, "normal": 200.0, "thorough": 7200.0}  # seconds of one core, a round
 HEADS = ("logistic_regression", "svm", "random_forest")
 DENSE_HEADS = ("logistic_regression", "svm")  # trees say little of hundreds of directions that all mean a bit
 MORE_HEADS = ("nearest_neighbours", "boosted_trees")  # worth their time where time is no matter
@@ -27,12 +27,14 @@ ENOUGH_TO_DOUBT = 60  # labelled rows: with fewer, a row that stands apart is mo
 def first_candidates(params: TrainParams, facts: Facts, rows: TrainingRows) -> list[Candidate]:
     """Round 0: each head on collected rows alone, with children, and with all; what learns by gradients on all."""
     encoded, thorough = params.encoder is not None, facts.effort == "thorough"
-    heads = HEADS if not encoded or thorough else DENSE_HEADS
-    default = [*heads, *(MORE_HEADS if thorough else ())]
+    default = [*DENSE_HEADS]  # in the order in which the budget is spent
     if encoded and facts.effort != "quick":
         default.append("fine_tuned")
     if not encoded and facts.modality == "image" and facts.effort != "quick":
         default.append("network")
+    if not encoded or thorough:
+        default.append("random_forest")
+    default += MORE_HEADS if thorough else ()
     learners: Sequence[str] = params.candidates or default
     for name, needs in (("network", not encoded and facts.modality == "image"), ("fine_tuned", encoded)):
         if name in learners and not needs:
