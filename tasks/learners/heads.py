@@ -127,7 +127,7 @@ def make_estimator(name: str, seed: int, features: Any, rows: int) -> Any:
 def machine_scores(machine: Any, features: Any) -> Floats:
     """(n_rows, n_classes): what SVC.decision_function gives, by matrix products.
 
-    libsvm walks through every pair of classes for every row: fifty classes take it ten times as long. Each pair's
+    libsvm walks through every pair of classes for every row. Each pair's
     decision is a sum over the support vectors of its two classes; a class's score is the pairs that it wins, and their
     decisions brought between -1/3 and 1/3 to settle ties.
     """
