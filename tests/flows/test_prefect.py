@@ -109,7 +109,7 @@ def test_a_schedule_is_served_and_runs(server: dict[str, str], workspace: Path) 
     """`seedling serve` makes a deployment with the cron schedule; a run that it is asked for completes."""
     command = ["seedling", "serve", "--cron", "0 6 * * *", "--name", "shapes", "-w", str(workspace)]
     process = subprocess.Popen(
-        command, env=server, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
+        command, env=server, stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT, start_new_session=True
     )
     api = server["PREFECT_API_URL"]
     try:
