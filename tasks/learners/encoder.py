@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from tasks import images
 from tasks.errors import InputError
 from tasks.generation import Modality
+from tasks.learners.device import device_of, one_thread
 from tasks.learners.features import raw_blocks
 from tasks.parallel import usable_cores
 from tasks.params import EncoderParams
@@ -125,8 +126,7 @@ class Encoder:
     def _forward(self, ready: dict[str, Any]) -> Features:
         import torch
 
-        if self.device.type == "cpu":
-            torch.set_num_threads(1)  # of this worker's: sums in another order would give other bytes
+        one_thread(self.device)
         many = len(next(iter(ready.values())))
         try:
             with torch.inference_mode():
@@ -316,7 +316,7 @@ def _load(folder: Path, modality: Modality, precision: str, key: str) -> Encoder
 
     logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    device = best_device()
+    device = device_of()
     model = AutoModel.from_pretrained(folder, local_files_only=True).eval().requires_grad_(requires_grad=False)
     place = str(folder)
     if modality == "image":
@@ -344,16 +344,6 @@ def _load(folder: Path, modality: Modality, precision: str, key: str) -> Encoder
 def _json(path: Path) -> dict[str, Any]:
     found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     return found
-
-
-def best_device() -> Any:
-    """CUDA, Apple's, or the processor."""
-    import torch
-
-    if torch.cuda.is_available():
-        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
-        return torch.device("cuda")
-    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 
 def fuse_batch_norms(model: Any) -> int:

@@ -19,11 +19,12 @@ import torch
 from torch import nn
 
 from tasks.errors import InputError
+from tasks.learners.device import device_of, in_half, one_thread
 from tasks.learners.encoded_features import EncodedFeatures, unit
 from tasks.learners.encoder import COLOURS, Encoder, Features
 from tasks.learners.features import Contents, Inputs
 from tasks.learners.heads import ABSENT, hard_rows, make_estimator
-from tasks.learners.training import Loop, Setting, device_of, in_half, one_thread
+from tasks.learners.training import Loop, Setting
 from tasks.statistics import Floats
 
 RANK = 8

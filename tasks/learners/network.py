@@ -17,10 +17,11 @@ from numpy.typing import NDArray
 from torch import nn
 
 from tasks.errors import InputError
+from tasks.learners.device import device_of, in_half, one_thread
 from tasks.learners.features import Inputs
 from tasks.learners.heads import DROPOUT_DRAWS, deviation_of_likeliest
 from tasks.learners.losses import losses_of_rows
-from tasks.learners.training import Loop, Setting, batch_of_step, device_of, in_half, one_thread
+from tasks.learners.training import Loop, Setting, batch_of_step
 from tasks.statistics import Floats
 
 WIDTHS = (16, 32, 64)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from time import monotonic
@@ -56,15 +55,6 @@ class Setting:
     def of_model(self, **changed: Any) -> Setting:
         """The same for one model."""
         return replace(self, **changed)
-
-
-def device_of(number: int) -> torch.device:
-    """The number-th GPU, counted round and round; Apple's; else the processor."""
-    if torch.cuda.is_available():
-        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
-        torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
-        return torch.device("cuda", number % torch.cuda.device_count())
-    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 
 def draws_of_step(seed: int, step: int) -> torch.Generator:
@@ -237,14 +227,3 @@ class Loop:
             for _ in range(step):
                 pace.step()
         return step
-
-
-def one_thread(device: torch.device) -> None:
-    """On the processor a model's sums stay on one thread: in another order they would give other bytes."""
-    if device.type == "cpu":
-        torch.set_num_threads(1)  # of this thread: OpenMP keeps the number a thread
-
-
-def in_half(device: torch.device) -> AbstractContextManager[object]:
-    """Mixed precision where the device has it: bfloat16 in the forward pass, float32 in weights and sums."""
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=device.type == "cuda")

@@ -1,0 +1,32 @@
+"""Where models run: a GPU, Apple's, or the processor; on how many threads, and how exactly."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from typing import Any
+
+
+def device_of(number: int = 0) -> Any:
+    """The number-th GPU, counted round and round; Apple's; else the processor. GPUs are asked for exact, repeatable sums."""
+    import torch
+
+    if torch.cuda.is_available():
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+        torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
+        return torch.device("cuda", number % torch.cuda.device_count())
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def one_thread(device: Any) -> None:
+    """On the processor a model's sums stay on one thread: in another order they would give other bytes."""
+    import torch
+
+    if device.type == "cpu":
+        torch.set_num_threads(1)  # of this thread: OpenMP keeps the number a thread
+
+
+def in_half(device: Any) -> AbstractContextManager[object]:
+    """Mixed precision where the device has it: bfloat16 in the forward pass, float32 in weights and sums."""
+    import torch
+
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=device.type == "cuda")
