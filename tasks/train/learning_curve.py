@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasks.learners.saving import make_learner
-from tasks.statistics import Estimate, Floats, resamples
+from tasks.statistics import Estimate, Floats, interval
 from tasks.train.choice import Judged
 from tasks.train.cross_validation import Workbench
 
@@ -48,7 +48,7 @@ def worth_in_labels(
 
     few, many, old, new: (n_rows,), how right the same rows were with few labels and with `ratio` times as many, before the
     round and after it; labels: how many there are now. The error is taken to fall as labels^-b (Hestness et al. 2017), b
-    from the first two; then labels × ((error before / error after)^(1/b) − 1). Medians over bootstrap draws.
+    from the first two; then labels × ((error before / error after)^(1/b) − 1).
     """
 
     def one(rows: NDArray[np.intp]) -> float:
@@ -58,7 +58,4 @@ def worth_in_labels(
 
     if few.mean() >= many.mean() or len(groups) == 0:
         return None
-    values = np.array([one(rows) for rows in resamples(groups, draws, rng)])
-    tail = (1 - CONFIDENCE) / 2
-    low, middle, high = np.quantile(values, [tail, 0.5, 1 - tail])
-    return Estimate(float(middle), float(low), float(high))
+    return interval(one, groups, draws=draws, confidence=CONFIDENCE, rng=rng)
