@@ -185,7 +185,7 @@ def _candidates(model: Path, seconds: Path) -> list[dict[str, Any]]:
     table = json.loads((model / "candidates.json").read_text(encoding="utf-8"))["tried"]
     took = json.loads(seconds.read_text(encoding="utf-8")) if seconds.is_file() else {}
     for one in table:
-        one["seconds"] = took.get(f"{one['learner']} {'+'.join(one['recipe'])} {one['loss']}")
+        one["seconds"] = took.get("-".join([one["learner"], *one["recipe"], one["loss"]]))
     return sorted(table, key=lambda one: (one["log_loss"] is None, one["log_loss"], not one["chosen"]))
 
 

@@ -18,38 +18,22 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from tasks.errors import Diverged
 from tasks.generation import MANIFEST, digest, payloads, read, read_manifest, write_json
 from tasks.learners.features import FeatureMaker, PictureFeatures, TextFeatures
 from tasks.learners.losses import balanced
 from tasks.learners.model import single_threaded
-from tasks.learners.saving import save_features, save_learner
+from tasks.learners.saving import save_features
 from tasks.learners.training import Setting
 from tasks.params import Facts, TrainParams
 from tasks.progress import Progress, silent
 from tasks.randomness import generator
 from tasks.statistics import Estimate
 from tasks.train import files
-from tasks.train.candidates import (
-    BUDGET,
-    PRETRAINING_PICTURES,
-    first_candidates,
-    further_candidates,
-    later_candidates,
-    within_budget,
-)
-from tasks.train.choice import Judged, abstention, best_of_learners, calibrated, candidate_table, choose, file_of
-from tasks.train.cross_validation import (
-    Candidate,
-    Predictions,
-    Workbench,
-    cross_validate,
-    fit_final,
-    pool_logits,
-    pool_spread,
-)
+from tasks.train.choice import Judged, abstention, calibrated, candidate_table
+from tasks.train.cross_validation import Candidate, Predictions, Workbench
 from tasks.train.learning_curve import right_with, worth_in_labels
 from tasks.train.rows import training_rows
+from tasks.train.trial import choose_and_fit, try_candidates
 from tasks.train.verdict import Verdict, judge, unjudged
 
 STEPS = {"quick": 150, "normal": 240, "thorough": 1500}  # of what learns by gradients
@@ -95,10 +79,9 @@ def train(
     bench, frame, maker = _workbench(params, facts, classes, round_number, sources, workspace, progress)
     judged = _judged(frame, classes, params)
     with single_threaded():
-        bench = _with_body(bench, params, facts, sources.teacher, progress)
-        trained, left_out = _try_candidates(bench, params, facts, judged, sources.teacher, progress)
-        choice = choose(trained, judged, facts.seed)
-        _final_models(bench, trained, choice.members, sources.teacher, output)
+        trial = try_candidates(bench, params, facts, judged, sources.teacher, progress)
+        choice = choose_and_fit(trial, judged, facts.seed, sources.teacher, output)
+        trained = trial.trained
         said = {one: calibrated(trained[one], judged).astype(np.float32) for one in trained}
         predictions = choice.combine(trained)
         verdict = _verdict(round_number, rounds, sources, said, predictions, judged, previous, bench, params, facts)
@@ -109,7 +92,7 @@ def train(
     files.write_losses(output, bench.said)
     files.write_seconds(workspace, f"train@{round_number}", bench.said)
     table = candidate_table(trained, choice, judged, params.bootstrap_draws, facts.seed)
-    write_json(output / "candidates.json", {"tried": table, "left_out": _left_out(left_out)})
+    write_json(output / "candidates.json", {"tried": table, "left_out": trial.left_out_as_json()})
     write_json(output / "verdict.json", verdict.as_json())
     nothing = classes.index(NOTHING) if NOTHING in classes else None
     abstain = abstention(
@@ -120,89 +103,6 @@ def train(
     write_json(output / MANIFEST, files.manifest(round_number, bench.rows, folders))
     for unfinished in (workspace / ".seedling" / "unfinished").glob(f"train@{round_number}-*"):
         shutil.rmtree(unfinished, ignore_errors=True)
-
-
-def _try_candidates(
-    bench: Workbench, params: TrainParams, facts: Facts, judged: Judged, teacher: Path | None, progress: Progress
-) -> tuple[dict[Candidate, Predictions], dict[Candidate, float | str]]:
-    """All that is cross-validated, and what was left out: the seconds that it would take, or why it failed."""
-    budget = params.budget_seconds or BUDGET[facts.effort]
-    wanted = first_candidates(params, facts, bench.rows) if teacher is None else later_candidates(teacher)
-    trained = {one: files.read_carried(teacher, one) for one in wanted if teacher is not None and one.carried}
-    wanted = [one for one in wanted if one not in trained]
-    left_out: dict[Candidate, float | str] = {}
-
-    def try_all(candidates: list[Candidate]) -> None:
-        nonlocal budget
-        fitting, seconds, too_long = within_budget(candidates, bench, budget)
-        budget = max(budget - seconds, 0.0)
-        left_out.update(too_long)
-        bench.said.expect(max(1, len(bench.rows.folds)) * sum(bench.halves(one) for one in fitting), progress)
-        found, failed = cross_validate(bench, fitting, seconds)
-        trained.update(found)
-        left_out.update(failed)
-
-    try_all(wanted)
-    if teacher is None and trained and len(judged.truth):
-        try_all(further_candidates(params, facts, bench.rows, best_of_learners(trained, judged)))
-    if not trained:
-        raise Diverged("; ".join(f"{one.learner}: {why}" for one, why in left_out.items()))
-    return trained, left_out
-
-
-def _final_models(
-    bench: Workbench,
-    trained: dict[Candidate, Predictions],
-    members: tuple[Candidate, ...],
-    teacher: Path | None,
-    output: Path,
-) -> None:
-    """The models that see all folds: of the members, and of what later rounds take over whether they are chosen or not."""
-    for one in trained:
-        if teacher is not None and one.carried:
-            files.copy_carried(teacher, output, one)
-        elif one in members or one.carried:
-            models = fit_final(bench, one)
-            trained[one].pool[-1] = pool_logits(bench, models)
-            trained[one].pool_spread[-1] = pool_spread(bench, models)
-            for half, model in enumerate(models):
-                save_learner(model, output / f"half-{half}" / file_of(one))
-            if one.carried:
-                files.write_carried(output, one, trained[one])
-
-
-def _left_out(left_out: Mapping[Candidate, float | str]) -> list[dict[str, Any]]:
-    return [
-        {
-            "learner": one.learner,
-            "recipe": list(one.recipe),
-            "loss": one.loss,
-            "reason": why if isinstance(why, str) else f"would take about {why:.0f} s of one core",
-        }
-        for one, why in left_out.items()
-    ]
-
-
-def _with_body(
-    bench: Workbench, params: TrainParams, facts: Facts, teacher: Path | None, progress: Progress
-) -> Workbench:
-    """In round 0 the network's body learns from all training pictures without labels, once for all lineages."""
-    if teacher is not None or bench.inputs.pictures is None:
-        return bench
-    uses = any(one.learner == "network" for one in first_candidates(params, facts, bench.rows))
-    rows = np.flatnonzero((bench.rows.ingredient == "collected") | (bench.rows.ingredient == "pool"))
-    if not uses or len(rows) < PRETRAINING_PICTURES:
-        return bench
-    from tasks.learners.network import pretrain
-
-    what, steps = "pretrain the network on unlabelled pictures", bench.setting.steps
-    progress(what, 0, steps)
-    setting = bench.setting.of_model(
-        checkpoint=None if bench.scratch is None else bench.scratch / "pretraining",
-        watch=lambda step, loss: progress(f"{what} (loss {loss:.2f})", step, steps),
-    )
-    body = pretrain(bench.inputs.pictures[rows], setting)
-    return replace(bench, setting=bench.setting.of_model(body=body))
 
 
 def _trust_of(members: tuple[Candidate, ...], bench: Workbench) -> NDArray[np.float64]:

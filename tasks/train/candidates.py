@@ -102,9 +102,9 @@ def _rank(entry: Mapping[str, Any]) -> tuple[bool, float]:
 
 
 def within_budget(
-    candidates: Sequence[Candidate], bench: Workbench, budget: float
+    candidates: Sequence[Candidate], bench: Workbench, budget: float, *, at_least: int = 1
 ) -> tuple[list[Candidate], float, dict[Candidate, float]]:
-    """Those that fit the budget in their order, the first one always, and their seconds; and those of each of the others.
+    """Those that fit the budget in their order, the first `at_least` always, and their seconds; and those of each of the others.
 
     The seconds are predicted, not measured: what is tried must not depend on how busy the machine is.
     """
@@ -113,7 +113,7 @@ def within_budget(
     left_out: dict[Candidate, float] = {}
     for one in candidates:
         seconds = predicted_seconds(one, bench)
-        if (kept or budget == 0) and spent + seconds > budget:
+        if len(kept) >= at_least and spent + seconds > budget:
             left_out[one] = seconds
             continue
         kept.append(one)

@@ -97,7 +97,7 @@ class Choice:
                     "learner": member.learner,
                     "recipe": list(member.recipe),
                     "loss": member.loss,
-                    "file": file_of(member),
+                    "file": member.name,  # in models/<round>/half-<half>/, without its ending
                     "halves": halves(member),
                     "temperature": temperature,
                     "votes": votes,
@@ -108,11 +108,6 @@ class Choice:
             "round": round_number,
             "temperature": self.temperature,
         }
-
-
-def file_of(member: Candidate) -> str:
-    """The member's file in models/<round>/half-<half>/, without its ending."""
-    return "-".join([member.learner, *member.recipe, member.loss])
 
 
 def choose(trained: Mapping[Candidate, Predictions], judged: Judged, seed: int = 0) -> Choice:

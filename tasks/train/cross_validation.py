@@ -49,6 +49,11 @@ class Candidate:
     loss: str = "plain"
 
     @property
+    def name(self) -> str:
+        """As its files and its seconds are called."""
+        return "-".join([self.learner, *self.recipe, self.loss])
+
+    @property
     def carried(self) -> bool:
         """Whether later rounds take it over as round 0 trained it: what learns by gradients costs too much to train again."""
         return self.learner in GRADIENT_LEARNERS
@@ -147,14 +152,13 @@ class Workbench:
         chosen, targets, weights = self.rows.of_lineage(lineage, place, half, candidate.recipe, trust)
         if candidate.loss == "balanced":
             weights = balanced(targets, weights)
-        name = f"{candidate.learner}-{'+'.join(candidate.recipe)}-{candidate.loss}-{place}-{half}"
         where = "final" if lineage is None else f"fold {place + 1}"
         shown = f"{candidate.learner} {candidate.loss} {where} half {half}"
         setting = self.setting.of_model(
             seed=derived_seed(self.setting.seed, candidate.learner, lineage, half),
             loss=candidate.loss,
             device=place,
-            checkpoint=None if self.scratch is None else self.scratch / name,
+            checkpoint=None if self.scratch is None else self.scratch / f"{candidate.name}-{place}-{half}",
             watch=lambda step, loss: self.said.step(shown, step, loss),
             mixed_in=self.rows.ingredient[chosen] == "synthesize",
             unlabelled=self._unlabelled(half) if candidate.loss == CONSISTENCY else None,
@@ -187,9 +191,7 @@ def trust_in_labels(rows: TrainingRows, inputs: Inputs, setting: Setting, place:
     seen = [fold for number, fold in enumerate(folds) if number != place]
     fold, targets, weights = rows.fold[labelled], rows.targets[labelled], rows.weights[labelled]
     logits = np.zeros_like(targets)
-    unknown = np.zeros(
-        len(labelled), dtype=bool
-    )  # rows whose class stands in no other fold: nothing speaks against them
+    unknown = np.zeros(len(labelled), dtype=bool)  # their class stands in no other fold: nothing speaks against them
     if len(seen) < 2:
         return np.ones(len(labelled))
     for one in seen:
@@ -199,9 +201,8 @@ def trust_in_labels(rows: TrainingRows, inputs: Inputs, setting: Setting, place:
         learner.fit(inputs.take(labelled[others]), targets[others], weights[others])
         logits[asked] = learner.logits(inputs.take(labelled[asked]))
         unknown[asked] = targets[others].sum(axis=0)[targets[asked].argmax(axis=1)] == 0
-    mine = np.isin(fold, seen)
+    mine = np.isin(fold, seen) & ~unknown
     truth = targets.argmax(axis=1)
-    mine &= ~unknown
     probabilities = softmax(logits / fit_temperature(logits[mine], truth[mine]))
     given = probabilities[np.arange(len(truth)), truth]
     result: Floats = np.where(mine, given / probabilities.max(axis=1), 1.0)
@@ -253,11 +254,9 @@ def cross_validate(
 
 
 def _of_fold(bench: Workbench, candidate: Candidate, lineage: int, place: int) -> dict[str, Any]:
-    name = f"{candidate.learner}-{'+'.join(candidate.recipe)}-{candidate.loss}-{place}.npz"
-    kept = None if bench.scratch is None else bench.scratch / name
-    if (
-        kept is not None and (found := _unfinished(kept)) is not None
-    ):  # a run before this one was killed later than here
+    kept = None if bench.scratch is None else bench.scratch / f"{candidate.name}-{place}.npz"
+    found = None if kept is None else _unfinished(kept)
+    if found is not None:  # a run before this one was killed later than here
         bench.said.take_over(candidate, found)
         return found
     began = perf_counter()

@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 
 from tasks.generation import digest, read_manifest, write_json
 from tasks.statistics import Floats
-from tasks.train.choice import file_of
 from tasks.train.cross_validation import Candidate, Predictions, Tally
 from tasks.train.rows import INGREDIENTS, TrainingRows
 
@@ -87,19 +86,19 @@ def write_carried(output: Path, candidate: Candidate, predictions: Predictions) 
     from safetensors.numpy import save_file
 
     arrays = {name: np.ascontiguousarray(one) for name, one in sorted(vars(predictions).items())}
-    save_file(arrays, output / f"{file_of(candidate)}.predictions.safetensors")
+    save_file(arrays, output / f"{candidate.name}.predictions.safetensors")
 
 
 def read_carried(teacher: Path, candidate: Candidate) -> Predictions:
     """What `write_carried` wrote in the round before."""
     from safetensors.numpy import load_file
 
-    return Predictions(**load_file(teacher / f"{file_of(candidate)}.predictions.safetensors"))
+    return Predictions(**load_file(teacher / f"{candidate.name}.predictions.safetensors"))
 
 
 def copy_carried(teacher: Path, output: Path, candidate: Candidate) -> None:
     """The learner's files as they are: the models and the predictions."""
-    name = file_of(candidate)
+    name = candidate.name
     for made in [*teacher.glob(f"half-*/{name}.*"), teacher / f"{name}.predictions.safetensors"]:
         into = output / made.relative_to(teacher)
         into.parent.mkdir(parents=True, exist_ok=True)
@@ -119,8 +118,7 @@ def write_losses(output: Path, said: Tally) -> None:
 
 def write_seconds(workspace: Path, stage: str, said: Tally) -> None:
     """Beside the generation, as no two runs take equally long: `.seedling/seconds/<stage>.json`."""
-    names = {one: f"{one.learner} {'+'.join(one.recipe)} {one.loss}" for one in said.seconds}
-    seconds = {names[one]: round(value, 2) for one, value in said.seconds.items()}
+    seconds = {one.name: round(value, 2) for one, value in said.seconds.items()}
     write_json(workspace / ".seedling" / "seconds" / f"{stage}.json", seconds)
 
 
