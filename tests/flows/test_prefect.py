@@ -108,9 +108,9 @@ def test_the_folds_of_a_long_round_are_tasks_on_the_flows_task_runner(
 def test_a_schedule_is_served_and_runs(server: dict[str, str], workspace: Path) -> None:
     """`seedling serve` makes a deployment with the cron schedule; a run that it is asked for completes."""
     command = ["seedling", "serve", "--cron", "0 6 * * *", "--name", "shapes", "-w", str(workspace)]
-    process = subprocess.Popen(
-        command, env=server, stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT, start_new_session=True
-    )
+    said = workspace.parent / "served.log"
+    with said.open("w") as log:
+        process = subprocess.Popen(command, env=server, stdout=log, stderr=log, start_new_session=True)
     api = server["PREFECT_API_URL"]
     try:
         (deployment,) = wait_for(lambda: httpx.post(f"{api}/deployments/filter", json={}).json())
@@ -125,8 +125,8 @@ def test_a_schedule_is_served_and_runs(server: dict[str, str], workspace: Path) 
             state = httpx.get(f"{api}/flow_runs/{made}").json()["state"]["type"]
             return state if state in {"COMPLETED", "FAILED", "CRASHED"} else None
 
-        assert wait_for(ended, 300) == "COMPLETED"
+        assert wait_for(ended, 300) == "COMPLETED", said.read_text()
         assert (workspace / "reports/metrics.json").exists()
     finally:
         os.killpg(process.pid, signal.SIGINT)
-        process.wait(timeout=30)
+        process.wait(timeout=90)
