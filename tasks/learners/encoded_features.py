@@ -12,7 +12,7 @@ from scipy import sparse
 
 from tasks.errors import InputError
 from tasks.generation import Modality
-from tasks.learners.encoder import COLOURS, Encoder, Features, load_encoder
+from tasks.learners.encoder import COLOURS, Encoder, Features, encoder_key, load_encoder
 from tasks.learners.feature_cache import FeatureCache, encode_rows
 from tasks.learners.features import Contents, FeatureMaker, Inputs, Read, TextFeatures
 from tasks.params import EncoderParams
@@ -41,19 +41,26 @@ class EncodedFeatures(FeatureMaker):
         self.params, self.modality, self.workspace, self.max_megapixels = params, modality, workspace, max_megapixels
         self.centre, self.words, self.topics, self.key = centre, words, topics, key
         self._loaded: Encoder | None = None
+        self._identified = False
 
     @property
     def encoder(self) -> Encoder:
         """The encoder, loaded when it is first needed. Raises InputError where it is not what the model learnt from."""
         if self._loaded is None:
-            self._loaded = load_encoder(self.params, self.modality, self.workspace)
-            if self.key not in {None, self._loaded.key}:
+            self._loaded = load_encoder(self.params, self.modality, self.workspace, self.identify())
+        return self._loaded
+
+    def identify(self) -> str:
+        """The encoder's key, from its files alone. Raises InputError where it is not what the model learnt from."""
+        if not self._identified:
+            found = encoder_key(self.params, self.modality, self.workspace)
+            if self.key not in {None, found}:
                 raise InputError(
                     f"The encoder '{self.params.model}' is no longer the one that the model was trained on: "
                     "bring its folder back, or run `seedling run` to train anew."
                 )
-            self.key = self._loaded.key
-        return self._loaded
+            self.key, self._identified = found, True
+        return str(self.key)
 
     def fit_transform(self, payloads: Iterable[bytes | str]) -> Inputs:
         """Learns centre and topics from these rows."""
@@ -73,8 +80,8 @@ class EncodedFeatures(FeatureMaker):
         """As the ground's, but rows that were encoded before are not encoded again."""
         if len(ids) == 0:
             return self._nothing()
-        cache = FeatureCache(self.workspace / ".seedling" / "features", self.encoder.key)
-        raw = encode_rows(self.encoder, ids, read, cache, self.max_megapixels, progress)
+        cache = FeatureCache(self.workspace / ".seedling" / "features", self.identify())
+        raw = encode_rows(lambda: self.encoder, ids, read, cache, self.max_megapixels, progress)
         texts: Sequence[Any] = ()
         if self.modality == "text":
             known = dict(read(list(dict.fromkeys(ids))))

@@ -221,10 +221,10 @@ def colours(pixels: Sequence[images.Pixels]) -> Features:
     return raw_blocks(np.stack(small))[2].astype(np.float16).astype(np.float32)
 
 
-def load_encoder(params: EncoderParams, modality: Modality, workspace: Path) -> Encoder:
-    """The encoder that params name, on the device that there is.
+def encoder_key(params: EncoderParams, modality: Modality, workspace: Path) -> str:
+    """What the encoder's features are kept under: its weights, its own settings, and how it is used here.
 
-    Raises InputError: no such folder, no weights, another modality, other weights than `sha256` says, no network.
+    Raises InputError as `find_encoder` does, and where the weights are not those that `sha256` names.
     """
     folder = find_encoder(params, workspace, modality)
     found = weights_sha256(folder)
@@ -237,8 +237,18 @@ def load_encoder(params: EncoderParams, modality: Modality, workspace: Path) -> 
     for path in sorted(folder.glob("*.json")):
         weights.update(path.name.encode() + path.read_bytes())
     weights.update(f"{VERSION} {params.precision}".encode())
+    return weights.hexdigest()[:16]
+
+
+def load_encoder(params: EncoderParams, modality: Modality, workspace: Path, key: str | None = None) -> Encoder:
+    """The encoder that params name, on the device that there is. key: its `encoder_key`, where that is known.
+
+    Raises InputError: no such folder, no weights, another modality, other weights than `sha256` says, no network.
+    """
+    key = key or encoder_key(params, modality, workspace)
+    folder = find_encoder(params, workspace, modality)
     try:
-        return _load(folder, modality, params.precision, weights.hexdigest()[:16])
+        return _load(folder, modality, params.precision, key)
     except InputError:
         raise
     except Exception as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,7 +50,7 @@ class FeatureCache:
 
 
 def encode_rows(
-    encoder: Encoder,
+    load: Callable[[], Encoder],
     ids: Sequence[str],
     read: Read,
     cache: FeatureCache,
@@ -59,7 +59,7 @@ def encode_rows(
 ) -> Features:
     """(n, d), in the ids' order; only rows that the cache lacks are read and encoded.
 
-    read: called with the missing ids.
+    load: gives the encoder, which takes seconds, and is called only where rows are missing; read: called with their ids.
     """
     known = cache.get(ids)
     missing = [one for one in dict.fromkeys(ids) if one not in known]
@@ -72,7 +72,7 @@ def encode_rows(
 
     done = 0
     progress("encode", len(known), len(known) + len(missing))
-    for block in encoder.encode(each(), max_megapixels) if missing else ():
+    for block in load().encode(each(), max_megapixels) if missing else ():
         those = waiting[done : done + len(block)]
         cache.put(those, block)
         known.update(zip(those, block, strict=True))

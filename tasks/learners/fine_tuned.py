@@ -96,7 +96,7 @@ class FineTuned:
             wide = features.shape[1]
             coefficients, intercept, classes = np.zeros((1, wide)), np.zeros(1), np.unique(labels)
         else:
-            estimator = make_estimator("logistic_regression", 0, features, len(rows))
+            estimator = make_estimator("logistic_regression", 0, len(rows))
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", message=".*lbfgs failed to converge.*")
                 estimator.fit(features[rows], labels, sample_weight=row_weights)

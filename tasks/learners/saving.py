@@ -15,7 +15,8 @@ from tasks.errors import IncompleteGeneration
 from tasks.generation import Modality, write_json
 from tasks.learners.encoded_features import EncodedFeatures
 from tasks.learners.features import FeatureMaker, Inputs, PictureFeatures, TextFeatures, make_vectorizers
-from tasks.learners.heads import HEADS, Head, NearestNeighbours
+from tasks.learners.heads import HEADS, Head
+from tasks.learners.kept_rows import KeptRows, NearestNeighbours, SupportVectorMachine
 from tasks.learners.losses import Adjusted
 from tasks.learners.training import Setting
 from tasks.params import EncoderParams
@@ -52,6 +53,8 @@ def make_learner(name: str, setting: Setting) -> Learner:
         return FineTuned(setting)
     if name == "nearest_neighbours":
         return NearestNeighbours(setting.classes)
+    if name == "svm":
+        return SupportVectorMachine(setting.classes)
     return Head(name, setting.seed, setting.classes)
 
 
@@ -63,7 +66,7 @@ def save_learner(learner: Learner, path: Path) -> None:
         learner = learner.learner
     if isinstance(learner, Head):
         _dump_skops(learner.estimator, path.with_suffix(".skops"))
-    elif isinstance(learner, NearestNeighbours):
+    elif isinstance(learner, KeptRows):
         from safetensors.numpy import save_file
 
         save_file(dict(sorted(learner.arrays.items())), path.with_suffix(".safetensors"))
@@ -82,7 +85,7 @@ def load_learner(name: str, path: Path, setting: Setting) -> Learner:
     learner = make_learner(name, setting)
     if isinstance(learner, Head):
         learner.estimator = _load_skops(file)
-    elif isinstance(learner, NearestNeighbours):
+    elif isinstance(learner, KeptRows):
         from safetensors.numpy import load_file
 
         learner.arrays = load_file(file)

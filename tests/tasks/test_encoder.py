@@ -107,8 +107,8 @@ def test_rows_are_encoded_once(of_texts: Path, tmp_path: Path) -> None:
         asked.append(list(ids))
         return ((one, TEXTS[int(one)]) for one in reversed(ids))
 
-    first = encode_rows(encoder, ["0", "1", "2"], read, cache, 64.0)
-    again = encode_rows(encoder, ["2", "3", "0"], read, cache, 64.0)
+    first = encode_rows(lambda: encoder, ["0", "1", "2"], read, cache, 64.0)
+    again = encode_rows(lambda: encoder, ["2", "3", "0"], read, cache, 64.0)
     assert asked == [["0", "1", "2"], ["3"]]
     assert (again[[2, 0]] == first[[0, 2]]).all()
 

@@ -18,7 +18,8 @@ from tasks.errors import IncompleteGeneration
 from tasks.images import encode
 from tasks.learners.features import Inputs, PictureFeatures, TextFeatures, dense, hog
 from tasks.learners.graph import neighbour_graph, spread
-from tasks.learners.heads import hard_rows, machine_scores
+from tasks.learners.heads import hard_rows
+from tasks.learners.kept_rows import SupportVectorMachine
 from tasks.learners.model import soft_vote
 from tasks.learners.saving import load_features, load_learner, make_learner, save_features, save_learner
 from tasks.learners.training import Setting
@@ -80,8 +81,25 @@ def test_the_machines_scores_are_scikit_learns(classes: int, as_sparse: bool) ->
     machine = SVC(C=10, kernel="linear" if as_sparse else "rbf", gamma=0.1)
     machine.fit(shown, RNG.integers(0, classes, 150), sample_weight=RNG.random(150) + 0.1)
     expected = machine.decision_function(shown)
-    ours = machine_scores(machine, shown)
+    learner = SupportVectorMachine(classes)
+    learner.take(machine, shown, 0.0 if as_sparse else 0.1)
+    ours = learner.logits(Inputs(shown))
     assert (ours[:, 1] - ours[:, 0] if classes == 2 else ours) == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.parametrize("at_most", [0, 6000])
+def test_a_machine_on_soft_labels_is_scikit_learns_with_or_without_its_kernel_made_before(
+    at_most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three classes, soft labels as weighted hard ones: the decisions are those of SVC with gamma `scale` on the features."""
+    monkeypatch.setattr("tasks.learners.kept_rows.KERNEL_ROWS", at_most)
+    rows, labels = RNG.normal(size=(90, 6)).astype(np.float32), RNG.dirichlet(np.ones(3), 90)
+    learner = SupportVectorMachine(3)
+    learner.fit(Inputs(rows), labels, np.ones(90))
+    peer = SVC(C=10, gamma="scale").fit(
+        np.repeat(rows, 3, axis=0), np.tile(np.arange(3), 90), sample_weight=labels.ravel()
+    )
+    assert learner.logits(Inputs(rows)) == pytest.approx(peer.decision_function(rows), abs=1e-3)
 
 
 def test_nearest_neighbours_agree_with_scikit_learns() -> None:
@@ -134,21 +152,21 @@ def test_a_saved_learner_comes_back_equal_and_its_bytes_do_not_change(name: str,
 
 def test_a_file_that_names_foreign_types_is_not_loaded(tmp_path: Path) -> None:
     """Neither a pickle in disguise nor a skops file of something else runs anything."""
-    learner = make_learner("svm", SETTING)
+    learner = make_learner("random_forest", SETTING)
     learner.fit(INPUTS, TARGETS, np.ones(80))
-    save_learner(learner, tmp_path / "svm")
-    path = tmp_path / "svm.skops"
+    save_learner(learner, tmp_path / "random_forest")
+    path = tmp_path / "random_forest.skops"
     with zipfile.ZipFile(path) as good:
         members = {name: good.read(name) for name in good.namelist()}
-    members["schema.json"] = members["schema.json"].replace(b'"sklearn.svm._classes"', b'"evil.module"')
+    members["schema.json"] = members["schema.json"].replace(b'"sklearn.ensemble._forest"', b'"evil.module"')
     with zipfile.ZipFile(path, "w") as bad:
         for name, content in members.items():
             bad.writestr(name, content)
     with pytest.raises(IncompleteGeneration, match="evil"):
-        load_learner("svm", tmp_path / "svm", SETTING)
+        load_learner("random_forest", tmp_path / "random_forest", SETTING)
     path.write_bytes(pickle.dumps({"no": "zip"}))
     with pytest.raises(zipfile.BadZipFile):
-        load_learner("svm", tmp_path / "svm", SETTING)
+        load_learner("random_forest", tmp_path / "random_forest", SETTING)
 
 
 def test_hog_of_a_ramp_by_hand() -> None:
