@@ -97,13 +97,16 @@ def stage_rows(stage: str, folder: Path, validated: Path | None) -> pd.DataFrame
     if "text" in frame:
         frame["characters"] = frame["text"].str.len()
         frame["words"] = frame["text"].str.split().str.len()
-    held_out = read(folder if validated is None else validated, ["id", "split", "group"]) if kind != "scrape" else None
+    where_held_out = folder if validated is None else validated
+    held_out = (
+        read(where_held_out, ["id", "split", "group"], splits=["test", "validation"]) if kind != "scrape" else None
+    )
     if held_out is not None and kind == "validate":
-        kept_out = held_out[held_out["split"].isin(["test", "validation"])].drop_duplicates("group")
+        kept_out = held_out.drop_duplicates("group")
         where = frame["group"].map(kept_out.set_index("group")["split"])
         frame["near_duplicate_held_out_elsewhere"] = where.notna() & (where != frame["split"])
     elif held_out is not None:
-        kept_out = set(held_out.loc[held_out["split"].isin(["test", "validation"]), "id"])
+        kept_out = set(held_out["id"])
         frame["made_from_held_out_row"] = [
             one in kept_out or any(parent in kept_out for parent in parents)
             for one, parents in zip(frame["id"], frame["parents"], strict=True)

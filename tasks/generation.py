@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -22,6 +22,7 @@ from typing import Any, Literal, Self
 
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from tasks.errors import IncompleteGeneration, MissingGeneration
@@ -276,26 +277,51 @@ def stage_of(folder: Path) -> str:
     return folder.name
 
 
-def read(folder: Path, columns: Sequence[str] | None = None) -> pd.DataFrame:
-    """The kept rows, one frame; all columns but the pictures unless told."""
-    return _read(folder, [part["file"] for part in read_manifest(folder)["parts"]], columns)
+def read(
+    folder: Path,
+    columns: Sequence[str] | None = None,
+    *,
+    splits: Collection[str] | None = None,
+    ids: Collection[str] | None = None,
+) -> pd.DataFrame:
+    """The kept rows, one frame; all columns but the pictures unless told.
+
+    splits, ids: rows of these alone; the others are dropped part by part, so that they never lie in memory together.
+    """
+    files = [part["file"] for part in read_manifest(folder)["parts"]]
+    wanted = {name: pa.array(sorted(some)) for name, some in (("split", splits), ("id", ids)) if some is not None}
+    return _read(folder, files, columns, wanted)
 
 
 def read_rejected(folder: Path, columns: Sequence[str] | None = None) -> pd.DataFrame:
     """The dropped rows with their reasons."""
     read_manifest(folder)
-    return _read(folder, [REJECTED], columns)
+    return _read(folder, [REJECTED], columns, {})
 
 
-def _read(folder: Path, files: Sequence[str], columns: Sequence[str] | None) -> pd.DataFrame:
+def _read(
+    folder: Path, files: Sequence[str], columns: Sequence[str] | None, wanted: Mapping[str, pa.Array]
+) -> pd.DataFrame:
     names = pq.read_schema(folder / files[0]).names
-    wanted = [name for name in names if name != "image"] if columns is None else list(columns)
-    tables = [pq.read_table(folder / file, columns=wanted) for file in files]
+    shown = [name for name in names if name != "image"] if columns is None else list(columns)
+    tables = []
+    for file in files:
+        table = pq.read_table(folder / file, columns=[*shown, *(name for name in wanted if name not in shown)])
+        for name, some in wanted.items():
+            table = table.filter(pc.is_in(table[name], some.cast(pa.string())))
+        tables.append(table.select(shown))
     frame = pa.concat_tables(tables).to_pandas(ignore_metadata=True)
     for name in frame.columns:
         if isinstance(frame[name].dtype, pd.StringDtype):  # None for what is missing, as Row and the schema have it
             frame[name] = frame[name].astype(object).where(frame[name].notna(), None)
     return frame
+
+
+def ids_of(folder: Path, split: str) -> Iterator[str]:
+    """The ids of the split's kept rows, in their order, a part in memory at a time."""
+    for part in read_manifest(folder)["parts"]:
+        table = pq.read_table(folder / part["file"], columns=["id", "split"])
+        yield from table.filter(pc.equal(table["split"], split))["id"].to_pylist()
 
 
 def stream(folder: Path) -> Iterator[Row]:

@@ -164,6 +164,7 @@ class TrainParams(Section):
     wanted_accuracy: Annotated[float, Field(gt=0, lt=1)] = 0.95
     image_side: Annotated[int, Field(ge=16, le=128)] | None = None
     steps: Annotated[int, Field(ge=10)] | None = None
+    verdict_seeds: Annotated[int, Field(ge=1, le=20)] | None = None
     worse_probability: Annotated[float, Field(gt=0.5, lt=1)] = 0.8
     margin: Share = 0.0
     surely_worse_probability: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
@@ -192,6 +193,7 @@ class PseudoLabelParams(Section):
     propagation: Annotated[float, Field(ge=0, lt=1)] = 0.8
     neighbours: Annotated[int, Field(ge=1)] = 10
     weight: Annotated[float, Field(gt=0, le=1)] = 1.0
+    hard_classes: Annotated[float, Field(ge=0, le=1)] = 1.0
     queue: Annotated[int, Field(ge=0)] = 200
 
 
@@ -206,7 +208,7 @@ class EvaluateParams(Section):
 class Facts(Section):
     """What every stage knows of the workspace."""
 
-    line: Literal[2] = 2  # part of every stage's key, so that no cache of another version's results is taken for ours
+    line: Literal[3] = 3  # part of every stage's key, so that no cache of another version's results is taken for ours
     modality: Literal["image", "text"]
     effort: Effort = "normal"
     seed: Annotated[int, Field(ge=0)] = 0

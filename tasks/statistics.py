@@ -135,11 +135,18 @@ def paired_difference(
 ) -> Difference:
     """Paired bootstrap of the mean of new − old.
 
-    old, new: (n_rows,) scores of the same rows. probability_worse: share of draws strictly on the bad side of zero, by
-    more than `margin`.
+    old, new: (n_rows,) scores of the same rows, or (n_seeds, n_rows) where they were trained with several seeds, which are
+    drawn with replacement as the rows are. probability_worse: share of draws strictly on the bad side of zero, by more than `margin`.
     """
-    gap = new - old
-    means = np.array([gap[rows].mean() for rows in resamples(groups, draws, rng)])
+    gap = np.atleast_2d(new - old)
+    seeds = len(gap)
+
+    def mean_of_draw(rows: NDArray[np.intp]) -> float:
+        if seeds == 1:
+            return float(gap[0, rows].mean())
+        return float(gap[rng.integers(seeds, size=seeds)].mean(axis=0)[rows].mean())
+
+    means = np.array([mean_of_draw(rows) for rows in resamples(groups, draws, rng)])
     tail = (1 - confidence) / 2
     low, high = np.quantile(means, [tail, 1 - tail])
     worse = (means < -margin) if larger_is_better else (means > margin)

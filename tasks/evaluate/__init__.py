@@ -107,7 +107,7 @@ def out_of_fold(model: Path, validated: Path, classes: Sequence[str]) -> Scored:
     frame = frame[frame["fold"].notna() | (frame["split"] != "train")]  # rows that every model saw say nothing
     human = frame[frame["label_source"] == "human"]
     used = (human if len(human) else frame).reset_index(drop=True)
-    origin = read(validated, ["id", "origin"]).drop_duplicates("id").set_index("id")["origin"]
+    origin = read(validated, ["id", "origin"], ids=used["id"].tolist()).drop_duplicates("id").set_index("id")["origin"]
     stacked = used["probabilities"].tolist()
     probabilities = np.array(stacked, dtype=np.float64).reshape(len(stacked), len(classes))
     return Scored(used.assign(origin=used["id"].map(origin)), probabilities, list(classes))
@@ -116,8 +116,8 @@ def out_of_fold(model: Path, validated: Path, classes: Sequence[str]) -> Scored:
 def _predict_test(
     model: Path, collected: Path, validated: Path, classes: list[str], progress: Progress
 ) -> Scored | None:
-    known = read(validated, ["id", "split", "label", "origin", "group"])
-    rows = known[known["split"] == "test"].set_index("id")
+    columns = ["id", "split", "label", "origin", "group"]
+    rows = read(validated, columns, splits=["test"]).set_index("id")
     if rows.empty:
         return None
     with single_threaded():

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from tasks.generation import GenerationWriter, Row, payloads, read, read_manifest
+from tasks.generation import GenerationWriter, Row, payloads, read, read_manifest, stream
 from tasks.learners.features import dense
 from tasks.learners.graph import neighbour_graph, spread
 from tasks.learners.model import single_threaded
@@ -46,6 +46,7 @@ NO_FOLD = -1  # of a labelled row that every model has seen
 QUEUE = "queue.csv"
 TEACHER_WEIGHT = 0.1  # what the teacher's opinion of a row counts beside a label
 NOT_DRAWN = "beyond_pool_rows"
+MOST_HEED = 3.0  # times what an average class's row counts
 GRAPH_ROWS = 20_000  # beyond, the neighbours' graph costs more than it brings and the teacher speaks alone
 
 
@@ -106,26 +107,26 @@ def pseudo_label(
             refined = refine(taught, _features(taught, teacher, collected, facts, params), params)
         share = 0.5 + 0.5 * round_number / max(1, rounds)
         kept, name, table = choose_filter(refined, params, share, facts.seed)
-        known = read(validated).set_index("id")
-        rows = known.loc[taught.pool_ids].reset_index()
-        beyond = known[known["split"] == "pool"].drop(index=taught.pool_ids).reset_index()
+        rows = read(validated, splits=["pool"], ids=taught.pool_ids).set_index("id").loc[taught.pool_ids].reset_index()
         write_queue(output / QUEUE, rows, refined, classes, params.queue)
         for row, reason in _rows(rows, taught, refined, kept, classes, params, round_number):
             if reason:
                 writer.reject(row, reason)
             else:
                 writer.keep(row)
-        for row in _not_drawn(beyond):
+        beyond = 0
+        for row in _not_drawn(validated, set(taught.pool_ids)):
             writer.reject(row, NOT_DRAWN)
+            beyond += 1
         progress("label the pool", len(rows), len(rows))
-        writer.close(rows_in=len(rows) + len(beyond), classes=classes, audit=audit(refined, name, table, classes))
+        writer.close(rows_in=len(rows) + beyond, classes=classes, audit=audit(refined, name, table, classes))
 
 
 def read_taught(teacher: Path, validated: Path, classes: list[str]) -> Taught:
     """The teacher's predictions, in arrays."""
     labelled = pd.read_parquet(teacher / "out_of_fold.parquet")
     labelled = labelled[labelled["split"] == "train"]
-    weight = read(validated, ["id", "weight"]).drop_duplicates("id").set_index("id")["weight"]
+    weight = read(validated, ["id", "weight"], splits=["train"]).drop_duplicates("id").set_index("id")["weight"]
     pool = pq.read_table(teacher / "pool_predictions.parquet")
     fold = labelled["fold"].astype("float64").fillna(NO_FOLD).to_numpy(dtype=np.int64)
     folds = sorted(set(fold.tolist()) - {NO_FOLD})
@@ -264,6 +265,26 @@ def audit(refined: Refined, name: str, table: list[Tried], classes: list[str]) -
     }
 
 
+def heed_of_rows(probabilities: Floats, strength: float) -> Floats:
+    """(n_rows,), 1 in the mean: what a row counts more where its class is a hard one.
+
+    A class is hard where its rows' mean confidence is low, which the plain weight, the confidence, punishes once more
+    (the learning status of FreeMatch, Wang et al. 2023, turned into sampling weights as in CReST, Wei et al. 2021):
+    (mean confidence / class's mean confidence)^(2 × strength), at most `MOST_HEED`. 0: every row counts 1; 0.5: the classes' rows
+    count alike on average; 1: a hard class's count more than an easy one's.
+    """
+    if strength == 0 or len(probabilities) == 0:
+        return np.ones(len(probabilities))
+    said, confidence = probabilities.argmax(axis=1), probabilities.max(axis=1)
+    classes = probabilities.shape[1]
+    rows = np.bincount(said, minlength=classes)
+    mean = np.bincount(said, weights=confidence, minlength=classes) / np.maximum(rows, 1)
+    factor = np.ones(classes)
+    factor[rows > 0] = np.minimum((confidence.mean() / mean[rows > 0]) ** (2 * strength), MOST_HEED)
+    found: Floats = factor[said] / factor[said].mean()
+    return found
+
+
 def _rows(
     rows: pd.DataFrame,
     taught: Taught,
@@ -274,7 +295,8 @@ def _rows(
     round_number: int,
 ) -> Any:
     probabilities = refined.probabilities
-    weights = np.where(kept, params.weight * probabilities.max(axis=2), 0.0)  # less sure, less said
+    heeded = np.stack([one.max(axis=1) * heed_of_rows(one, params.hard_classes) for one in probabilities])
+    weights = np.where(kept, params.weight * heeded, 0.0)  # less sure, less said
     said = np.where(kept, probabilities.argmax(axis=2), -1)
     final = probabilities[-1]
     ordered = np.sort(final, axis=1)
@@ -307,17 +329,9 @@ def _rows(
         yield row, None if kept[:, place].any() else "refused_by_filter"
 
 
-def _not_drawn(rows: pd.DataFrame) -> Iterator[Row]:
-    """Pool rows that no model was asked about, without a label."""
-    for known in rows.itertuples(index=False):
-        yield Row(
-            id=known.id,
-            split="pool",
-            label=None,
-            origin=known.origin,
-            licence=known.licence,
-            attribution=known.attribution,
-            group=known.group,
-            payload=getattr(known, "text", None),
-            extra={field.name: None for field in COLUMNS},
-        )
+def _not_drawn(validated: Path, drawn: set[str]) -> Iterator[Row]:
+    """Pool rows that no model was asked about, without a label; a few in memory at a time."""
+    for known in stream(validated):
+        if known.split == "pool" and known.id not in drawn:
+            unknown = {field.name: None for field in COLUMNS}
+            yield replace(known, fold=None, label=None, label_probs=None, label_source=None, extra=unknown)

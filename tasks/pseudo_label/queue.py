@@ -39,7 +39,8 @@ def pick(scores: Floats, graph: object, offset: int, many: int) -> NDArray[np.in
         left[best] = -1.0
         if graph is not None:
             near = graph[offset + best].indices - offset  # type: ignore[index]
-            left[near[(near >= 0) & (left[near] > 0)]] *= 0.5
+            near = near[near >= 0]  # those before are labelled rows
+            left[near[left[near] > 0]] *= 0.5
     return np.array(chosen, dtype=np.intp)
 
 

@@ -22,21 +22,23 @@ from tasks.generation import MANIFEST, digest, payloads, read, read_manifest, wr
 from tasks.learners.features import FeatureMaker, PictureFeatures, TextFeatures
 from tasks.learners.losses import balanced
 from tasks.learners.model import single_threaded
-from tasks.learners.saving import save_features
+from tasks.learners.saving import load_features, save_features
 from tasks.learners.training import Setting
 from tasks.params import Facts, TrainParams
 from tasks.progress import Progress, silent
 from tasks.randomness import generator
 from tasks.statistics import Estimate
 from tasks.train import files
+from tasks.train.candidates import predicted_seconds
 from tasks.train.choice import Judged, abstention, calibrated, candidate_table
-from tasks.train.cross_validation import Candidate, Predictions, Workbench
+from tasks.train.cross_validation import Candidate, Predictions, Workbench, out_of_fold_anew
 from tasks.train.learning_curve import right_with, worth_in_labels
 from tasks.train.rows import training_rows
 from tasks.train.trial import choose_and_fit, try_candidates
-from tasks.train.verdict import Verdict, judge, unjudged
+from tasks.train.verdict import Verdict, judge, scores_of_rows, unjudged
 
 STEPS = {"quick": 150, "normal": 240, "thorough": 1500}  # of what learns by gradients
+VERDICT_SEEDS = {"quick": 1, "normal": 3, "thorough": 5}
 POOL_ROWS = {"quick": 10_000, "normal": 30_000, "thorough": 100_000}
 NOTHING = "nothing"  # a class of this name holds what is none of the others
 
@@ -82,9 +84,11 @@ def train(
         trial = try_candidates(bench, params, facts, judged, sources.teacher, progress)
         choice = choose_and_fit(trial, judged, facts.seed, sources.teacher, output)
         trained = trial.trained
-        said = {one: calibrated(trained[one], judged).astype(np.float32) for one in trained}
+        said = {one: calibrated(trained[one], judged).astype(np.float32)[None] for one in trained}
         predictions = choice.combine(trained)
-        verdict = _verdict(round_number, rounds, sources, said, predictions, judged, previous, bench, params, facts)
+        verdict, said = _verdict(
+            round_number, rounds, sources, said, predictions, judged, previous, bench, params, facts
+        )
         trust = _trust_of(choice.members, bench)
     save_features(maker, output)
     files.write_predictions(output, bench.rows, frame, predictions, trust)
@@ -156,10 +160,16 @@ def _workbench(
         seed=facts.seed,
         pool_rows=params.pool_rows or POOL_ROWS[facts.effort],
     )
-    maker = _feature_maker(params, facts, workspace)
+    # Every round has the same rows: what round 0 learnt of their features holds for all.
+    maker = (
+        load_features(sources.teacher, facts.modality) if sources.teacher else _feature_maker(params, facts, workspace)
+    )
     folders = [sources.collected, sources.augmented, sources.synthesized]
-    inputs = maker.of_rows(rows.ids.tolist(), partial(payloads, folders), fit=True, progress=progress)
-    known = read(sources.validated, ["id", "split", "fold", "label", "label_source", "group"]).set_index("id")
+    inputs = maker.of_rows(
+        rows.ids.tolist(), partial(payloads, folders), fit=sources.teacher is None, progress=progress
+    )
+    columns = ["id", "split", "fold", "label", "label_source", "group"]
+    known = read(sources.validated, columns, splits=["train", "validation", "out_of_scope"]).set_index("id")
     held_out = known[known["split"] == "validation"].index.tolist()
     outside = known[known["split"] == "out_of_scope"].index.tolist()
     validation = maker.of_rows([*held_out, *outside], partial(payloads, [sources.collected]), fit=False)
@@ -219,30 +229,34 @@ def _verdict(
     round_number: int,
     rounds: int,
     sources: Sources,
-    said: Mapping[Candidate, NDArray[np.float32]],
+    said: dict[Candidate, NDArray[np.float32]],
     predictions: Predictions,
     judged: Judged,
     previous: Mapping[str, Any] | None,
     bench: Workbench,
     params: TrainParams,
     facts: Facts,
-) -> Verdict:
+) -> tuple[Verdict, dict[Candidate, NDArray[np.float32]]]:
+    """The verdict, and what the candidates said with the further seeds that it asked for."""
     rows = bench.rows
     if sources.teacher is None or previous is None:
         pool = "" if len(rows.pool) else "; the pool is empty, so there is nothing to pseudo-label"
         stop = rounds == 0 or len(rows.pool) == 0
         start = "the start, cross-validated" if len(judged.truth) else "the start; no labelled row can be held out"
-        return Verdict(0, "accepted", stop, f"{start}{pool}", 0, len(judged.truth))
+        return Verdict(0, "accepted", stop, f"{start}{pool}", 0, len(judged.truth)), said
     classes = predictions.pool.shape[2]
     before = files.read_candidates(sources.teacher, classes)
     both = [one for one in said if one in before]
     both = [one for one in both if not one.carried] or both  # what was taken over has not changed
+    said = said | _with_more_seeds(
+        min(both, key=lambda one: predicted_seconds(one, bench)), said, judged, bench, params, facts
+    )
     taught = np.stack(pd.read_parquet(sources.teacher / files.POOL)["probabilities"].to_numpy())
     old_labels, new_labels = taught[:, -classes:].argmax(axis=1), predictions.pool[-1].argmax(axis=1)
     changed = old_labels != new_labels
     if len(judged.truth) == 0:
         vanished = len(set(old_labels.tolist()) - set(new_labels.tolist()))
-        return unjudged(round_number, previous["accepted_round"], vanished, last=round_number >= rounds)
+        return unjudged(round_number, previous["accepted_round"], vanished, last=round_number >= rounds), said
     found = judge(
         round_number,
         previous["accepted_round"],
@@ -255,8 +269,30 @@ def _verdict(
         params=params,
         seed=facts.seed,
     )
-    scores = [np.mean([each[one].argmax(axis=1) == judged.truth for one in both], axis=0) for each in (before, said)]
-    return replace(found, worth_in_labels=_worth_in_labels(bench, judged, scores, facts))
+    right = [
+        scores_of_rows(
+            [np.asarray(each[one], dtype=np.float64) for one in both], lambda one: one.argmax(axis=1) == judged.truth
+        ).mean(axis=0)
+        for each in (before, said)
+    ]
+    return replace(found, worth_in_labels=_worth_in_labels(bench, judged, right, facts)), said
+
+
+def _with_more_seeds(
+    candidate: Candidate,
+    said: dict[Candidate, NDArray[np.float32]],
+    judged: Judged,
+    bench: Workbench,
+    params: TrainParams,
+    facts: Facts,
+) -> dict[Candidate, NDArray[np.float32]]:
+    """What this candidate, the cheapest that is compared, says under further seeds, behind what it says under the first."""
+    seeds = (params.verdict_seeds or VERDICT_SEEDS[facts.effort]) if bench.rows.folds else 1
+    more = [
+        calibrated(out_of_fold_anew(bench, candidate, number), judged).astype(np.float32)[None]
+        for number in range(1, seeds if not candidate.carried else 1)
+    ]
+    return {candidate: np.concatenate([said[candidate], *more])}
 
 
 def _worth_in_labels(

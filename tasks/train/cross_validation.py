@@ -11,7 +11,7 @@ from __future__ import annotations
 import threading
 import zipfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -219,16 +219,7 @@ def cross_validate(
     """
     rows = bench.rows
     folds, labelled = rows.folds, rows.labelled
-    result = {
-        one: Predictions(
-            labelled=np.zeros((len(labelled), bench.classes)),
-            validation=np.zeros((len(bench.validation), bench.classes)),
-            pool=np.zeros((len(folds) + 1, len(rows.pool), bench.classes), dtype=np.float32),
-            labelled_spread=np.zeros(len(labelled)),
-            pool_spread=np.zeros((len(folds) + 1, len(rows.pool)), dtype=np.float32),
-        )
-        for one in candidates
-    }
+    result = {one: no_predictions(bench, len(rows.pool)) for one in candidates}
     failed: dict[Candidate, str] = {}
 
     def of_fold(place: int) -> list[dict[str, Any]]:
@@ -251,6 +242,40 @@ def cross_validate(
         for one in result:
             result[one].validation[:] = mean_logits(fit_final(bench, one), bench.validation)
     return result, failed
+
+
+def out_of_fold_anew(bench: Workbench, candidate: Candidate, number: int) -> Predictions:
+    """The candidate's out-of-fold predictions under another seed, with the pool cut into other halves; none of the pool.
+
+    number: of the seed, from 1 on. Raises Diverged where a training fails.
+    """
+    seed = derived_seed(bench.setting.seed, "verdict", number)
+    other = replace(bench, rows=bench.rows.halved_anew(seed), setting=bench.setting.of_model(seed=seed), scratch=None)
+    folds, labelled = other.rows.folds, other.rows.labelled
+    made = no_predictions(other, pool=0)
+
+    def of_fold(place: int) -> tuple[Floats, Floats]:
+        models = [other.fit(candidate, folds[place], place, half) for half in range(other.halves(candidate))]
+        held_out = labelled[other.rows.fold[labelled] == folds[place]]
+        return mean_logits(models, other.inputs.take(held_out)), mean_logits(models, other.validation)
+
+    for place, (mine, validation) in enumerate(in_threads(of_fold, range(len(folds)), "fold")):
+        made.labelled[other.rows.fold[labelled] == folds[place]] = mine
+        made.validation += validation / len(folds)
+    return made
+
+
+def no_predictions(bench: Workbench, pool: int) -> Predictions:
+    """Zeros, to be filled. pool: how many of its rows."""
+    rows = bench.rows
+    folds, labelled = len(rows.folds), len(rows.labelled)
+    return Predictions(
+        labelled=np.zeros((labelled, bench.classes)),
+        validation=np.zeros((len(bench.validation), bench.classes)),
+        pool=np.zeros((folds + 1, pool, bench.classes), dtype=np.float32),
+        labelled_spread=np.zeros(labelled),
+        pool_spread=np.zeros((folds + 1, pool), dtype=np.float32),
+    )
 
 
 def _of_fold(bench: Workbench, candidate: Candidate, lineage: int, place: int) -> dict[str, Any]:
@@ -339,4 +364,4 @@ def _halves(bench: Workbench, models: Sequence[Learner]) -> Iterator[tuple[Learn
 def fit_final(bench: Workbench, candidate: Candidate) -> list[Learner]:
     """The models that see all folds, one a half."""
     place = len(bench.rows.folds)
-    return [bench.fit(candidate, None, place, half) for half in range(bench.halves(candidate))]
+    return in_threads(lambda half: bench.fit(candidate, None, place, half), range(bench.halves(candidate)), "half")

@@ -62,21 +62,27 @@ def _lists(flat: NDArray[np.float32]) -> pa.Array:
 
 
 def write_candidates(output: Path, said: Mapping[Candidate, NDArray[np.float32]]) -> None:
-    """One row a candidate: what it said of the judged rows, so that the next round is compared like with like."""
+    """One row a candidate: what it said of the judged rows, so that the next round is compared like with like.
+
+    said: (n_seeds, n_judged, n_classes) a candidate.
+    """
     table = {
         "learner": pa.array([one.learner for one in said], pa.string()),
         "recipe": pa.array([list(one.recipe) for one in said], pa.list_(pa.string())),
         "loss": pa.array([one.loss for one in said], pa.string()),
+        "seeds": pa.array([len(each) for each in said.values()], pa.int32()),
         "probabilities": pa.array([each.ravel() for each in said.values()], pa.list_(pa.float32())),
     }
     pq.write_table(pa.table(table), output / CANDIDATES, compression="zstd")
 
 
 def read_candidates(folder: Path, classes: int) -> dict[Candidate, Floats]:
-    """What `write_candidates` wrote: (n_judged, n_classes) a candidate."""
+    """What `write_candidates` wrote: (n_seeds, n_judged, n_classes) a candidate."""
     frame = pd.read_parquet(folder / CANDIDATES)
     return {
-        Candidate(one.learner, tuple(one.recipe), one.loss): one.probabilities.astype(np.float64).reshape(-1, classes)
+        Candidate(one.learner, tuple(one.recipe), one.loss): np.asarray(
+            one.probabilities.astype(np.float64).reshape(one.seeds, -1, classes)
+        )
         for one in frame.itertuples()
     }
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import heapq
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from tasks.generation import read
+from tasks.generation import ids_of, read, read_manifest
 from tasks.randomness import derived_seed
 from tasks.statistics import Floats, Ints
 
@@ -37,7 +38,7 @@ class TrainingRows:
     lineage_labels: (n_rows, n_lineages), class numbers, -1 where a lineage has no label for the row; lineage_weights:
     the same shape, what the lineage's label counts;
     parents: (n_rows, 2), numbers of the labelled rows that a row was made from, -1 where there is none;
-    half: 0 or 1, which half of the pool a row is in.
+    group: which rows stay together; half: 0 or 1, which half of the pool a row is in.
     """
 
     ids: NDArray[np.str_]
@@ -46,6 +47,7 @@ class TrainingRows:
     targets: Floats
     weights: Floats
     parents: NDArray[np.intp]
+    group: NDArray[np.str_]
     half: Ints
     lineage_labels: Ints
     lineage_weights: Floats
@@ -64,6 +66,10 @@ class TrainingRows:
     def folds(self) -> list[int]:
         """The folds that hold rows, in rising order."""
         return sorted({int(one) for one in self.fold[self.labelled]} - {NO_FOLD})
+
+    def halved_anew(self, seed: int) -> TrainingRows:
+        """The same rows, with the pool cut into other halves."""
+        return replace(self, half=pool_halves(self.group, seed))
 
     def of_lineage(
         self, lineage: int | None, place: int, half: int, recipe: Sequence[str], trust: Floats | None = None
@@ -98,13 +104,12 @@ def training_rows(
     pool_rows: int,
 ) -> TrainingRows:
     """Reads the generations into one table. pseudo_labels: None in round 0; pool_rows: at most so many of the pool."""
-    known = read(validated, COLUMNS)
-    pool = known[known["split"] == "pool"]
+    known = read(validated, COLUMNS, splits=["train"])
     parts = {
-        "collected": known[(known["split"] == "train") & known["label"].notna()],
+        "collected": known[known["label"].notna()],
         "augment": read(augmented, COLUMNS),
         "synthesize": read(synthesized, COLUMNS),
-        "pool": drawn_pool(pool, pool_rows, seed),
+        "pool": read(validated, COLUMNS, splits=["pool"], ids=drawn_pool(validated, pool_rows, seed)),
     }
     frame = pd.concat(parts.values(), ignore_index=True)
     ingredient = np.repeat(list(parts), [len(part) for part in parts.values()])
@@ -124,18 +129,18 @@ def training_rows(
         targets=_targets(frame, ingredient, classes),
         weights=frame["weight"].to_numpy(dtype=np.float64),
         parents=_parents(frame, ingredient),
-        half=np.array([pool_half(group, seed) for group in frame["group"]], dtype=np.int64),
+        group=frame["group"].to_numpy(dtype=str),
+        half=pool_halves(frame["group"], seed),
         lineage_labels=lineage_labels,
         lineage_weights=lineage_weights,
     )
 
 
-def drawn_pool(pool: pd.DataFrame, at_most: int, seed: int) -> pd.DataFrame:
-    """The pool, or so many rows of it, drawn by their names: more would cost hours and gigabytes and teach little."""
-    if len(pool) <= at_most:
-        return pool
-    order = np.argsort([derived_seed(seed, "pool", one) for one in pool["id"]], kind="stable")
-    return pool.iloc[np.sort(order[:at_most])]
+def drawn_pool(validated: Path, at_most: int, seed: int) -> list[str] | None:
+    """So many of the pool's ids, drawn by their names, as more rows would cost hours and gigabytes and teach little; None: all."""
+    if sum(one["rows"] for one in read_manifest(validated)["counts"] if one["split"] == "pool") <= at_most:
+        return None
+    return heapq.nsmallest(at_most, ids_of(validated, "pool"), key=lambda one: (derived_seed(seed, "pool", one), one))
 
 
 def _targets(frame: pd.DataFrame, ingredient: NDArray[np.str_], classes: Sequence[str]) -> Floats:
@@ -164,6 +169,6 @@ def _parents(frame: pd.DataFrame, ingredient: NDArray[np.str_]) -> NDArray[np.in
     return parents
 
 
-def pool_half(group: str, seed: int) -> int:
-    """Which half of the pool a group is in, 0 or 1: the models that learn from one half label the other."""
-    return derived_seed(seed, "half", group) % 2
+def pool_halves(groups: Iterable[str], seed: int) -> Ints:
+    """Which half of the pool each group is in, 0 or 1: the models that learn from one half label the other."""
+    return np.array([derived_seed(seed, "half", group) % 2 for group in groups], dtype=np.int64)

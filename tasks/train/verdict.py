@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -42,6 +42,7 @@ class Verdict:
     log_loss: Difference | None = None
     classes: tuple[ClassChange, ...] = ()
     worth_in_labels: Estimate | None = None
+    seeds: int = 1
 
     def as_json(self) -> dict[str, Any]:
         """As it is written to verdict.json."""
@@ -69,31 +70,34 @@ def judge(
 ) -> Verdict:
     """Rejects the round where the paired bootstrap says that it is worse; else accepts it.
 
-    old, new: (n_rows, n_classes) out-of-fold probabilities of the same human-labelled rows, one array a learner that both
-    rounds trained in the same way. A row's score is their mean: the old round's chosen model alone would look better than
-    it is, as it was chosen on these very rows, and one learner's luck weighs less. Worse is: right less often, by more than
+    old, new: (n_seeds, n_rows, n_classes) out-of-fold probabilities of the same human-labelled rows, one array a learner
+    that both rounds trained in the same way. A row's score is the learners' mean, a seed: the old round's chosen model
+    alone would look better than it is, as it was chosen on these very rows, and one learner's luck weighs less. Worse is: right less often, by more than
     `margin`, with at least `surely_worse_probability`; or so with at least `worse_probability` and, with that too, a higher
     log-loss. Log-loss alone does not reject: pseudo-labels make a model surer, which its temperature takes back.
     The loop stops after a rejection, when fewer than `converged_share` of the pool's labels changed, or at the last round.
     """
     rng = generator(seed, "verdict", round_number)
-    right = [np.mean([one.argmax(axis=1) == truth for one in each], axis=0) for each in (old, new)]
+    right = [scores_of_rows(each, lambda one: one.argmax(axis=1) == truth) for each in (old, new)]
     draws = params.bootstrap_draws
     accuracy = paired_difference(
         right[0], right[1], groups, larger_is_better=True, draws=draws, rng=rng, margin=params.margin
     )
-    losses = [np.mean([log_loss_of_rows(one, truth) for one in each], axis=0) for each in (old, new)]
+    losses = [scores_of_rows(each, lambda one: log_loss_of_rows(one, truth)) for each in (old, new)]
     loss = paired_difference(losses[0], losses[1], groups, larger_is_better=False, draws=draws, rng=rng)
+    seeds = max(len(one) for one in right)
     points = f"{100 * accuracy.value:+.1f} points [{100 * accuracy.low:+.1f}, {100 * accuracy.high:+.1f}] on {len(truth)} rows"
-
-    classes = changes_by_class(right[0], right[1], truth, groups, params, generator(seed, "classes", round_number))
+    points += f", {seeds} seeds" if seeds > 1 else ""
+    classes = changes_by_class(
+        right[0].mean(axis=0), right[1].mean(axis=0), truth, groups, params, generator(seed, "classes", round_number)
+    )
     harmed = sum(one.harmed for one in classes)
 
     def verdict(decision: Literal["accepted", "rejected"], stop: bool, reason: str) -> Verdict:
         kept = round_number if decision == "accepted" else accepted_round
         if harmed:
             reason += f"; {harmed} of {len(classes)} classes lost rows for certain"
-        return Verdict(round_number, decision, stop, reason, kept, len(truth), accuracy, loss, classes)
+        return Verdict(round_number, decision, stop, reason, kept, len(truth), accuracy, loss, classes, seeds=seeds)
 
     said = f"accuracy {points}: worse with probability {accuracy.probability_worse:.2f}"
     if accuracy.probability_worse >= params.surely_worse_probability:
@@ -108,6 +112,17 @@ def judge(
     if last:
         return verdict("accepted", True, f"accuracy {points}; this was the last round")
     return verdict("accepted", False, f"accuracy {points}")
+
+
+def scores_of_rows(said: Sequence[Floats], score: Callable[[Floats], NDArray[Any]]) -> Floats:
+    """(n_seeds, n_rows): the learners' mean score; one that was trained with one seed counts alike in all.
+
+    said: (n_seeds or 1, n_rows, n_classes) a learner; score: of (n_rows, n_classes) probabilities.
+    """
+    each = [np.stack([np.asarray(score(one), dtype=np.float64) for one in learner]) for learner in said]
+    many = max(len(one) for one in each)
+    result: Floats = np.mean([np.broadcast_to(one, (many, one.shape[1])) for one in each], axis=0)
+    return result
 
 
 def changes_by_class(

@@ -13,19 +13,21 @@ from PIL import Image
 
 from flows.workspace import make_workspace
 from tasks.evaluate.report import write_report
-from tasks.generation import read
+from tasks.generation import read, read_manifest, read_rejected
 from tasks.params import set_value
 from tasks.stages import run_stage, stages
 
 
 @pytest.fixture
-def line(tmp_path: Path) -> Callable[[Path], Path]:
+def line(tmp_path: Path) -> Callable[..., Path]:
     """Runs every stage on a folder of pictures, with the dial on quick; gives the workspace."""
 
-    def run(pictures: Path) -> Path:
+    def run(pictures: Path, **of_train: Any) -> Path:
         workspace = tmp_path / "workspace"
         make_workspace(workspace, pictures, "image")
         set_value(workspace, ["effort"], "quick")
+        for key, value in of_train.items():
+            set_value(workspace, ["train", key], value)
         for stage in stages().values():
             run_stage(stage, workspace)
         write_report(workspace)
@@ -40,7 +42,7 @@ def verdict(workspace: Path, round_number: int) -> dict[str, Any]:
 
 
 def test_one_label_a_class_is_used_and_the_report_says_that_nobody_knows_how_well(
-    make_pictures: Callable[..., Path], line: Callable[[Path], Path]
+    make_pictures: Callable[..., Path], line: Callable[..., Path]
 ) -> None:
     """Every model sees the three rows; there is no accuracy, and no number in its place."""
     workspace = line(make_pictures(labelled=1, pool=30, test=0))
@@ -54,7 +56,7 @@ def test_one_label_a_class_is_used_and_the_report_says_that_nobody_knows_how_wel
 
 
 def test_one_class_of_a_single_row_is_learnt_beside_others(
-    make_pictures: Callable[..., Path], line: Callable[[Path], Path]
+    make_pictures: Callable[..., Path], line: Callable[..., Path]
 ) -> None:
     """The others are cross-validated; the single row is in every model, and the model can say its class."""
     pictures = make_pictures(labelled=6, pool=20, test=5)
@@ -68,7 +70,7 @@ def test_one_class_of_a_single_row_is_learnt_beside_others(
 
 
 def test_without_a_pool_the_supervised_model_stands(
-    make_pictures: Callable[..., Path], line: Callable[[Path], Path]
+    make_pictures: Callable[..., Path], line: Callable[..., Path]
 ) -> None:
     """The loop ends after round 0, with the reason."""
     workspace = line(make_pictures(labelled=6, pool=0, test=5))
@@ -76,9 +78,7 @@ def test_without_a_pool_the_supervised_model_stands(
     assert verdict(workspace, 3)["decision"] == "skipped"
 
 
-def test_a_pool_of_something_else_does_no_harm(
-    make_pictures: Callable[..., Path], line: Callable[[Path], Path]
-) -> None:
+def test_a_pool_of_something_else_does_no_harm(make_pictures: Callable[..., Path], line: Callable[..., Path]) -> None:
     """Forty pictures of noise beside eighteen labelled shapes: the accepted model is right as often as round 0's."""
     pictures = make_pictures(labelled=6, pool=0, test=12)
     rng = np.random.default_rng(3)
@@ -91,3 +91,19 @@ def test_a_pool_of_something_else_does_no_harm(
     accepted = verdict(workspace, 3)["accepted_round"]
     start = rounds["rounds"][0]["accuracy"]["value"]
     assert rounds["rounds"][accepted]["accuracy"]["value"] >= start - 0.06
+
+
+def test_rows_of_a_large_pool_that_no_model_saw_are_kept_aside_without_a_label(
+    make_pictures: Callable[..., Path], line: Callable[..., Path]
+) -> None:
+    """Of 30 pool rows 12 are drawn: the other 18 are rejected with their reason, and every row is in one place."""
+    workspace = line(make_pictures(labelled=6, pool=30, test=0), pool_rows=12)
+    labels = workspace / "generations/pseudo_label/1"
+    pool = set(read(workspace / "generations/validate", ["id"], splits=["pool"])["id"])
+    rejected = read_rejected(labels)
+    beyond = rejected[rejected["reason"] == "beyond_pool_rows"]
+    assert read_manifest(labels)["rows"]["in"] == len(pool)
+    assert len(beyond) == len(pool) - 12
+    assert beyond["label"].isna().all()
+    assert beyond["origin"].notna().all()
+    assert set(rejected["id"]) | set(read(labels, ["id"])["id"]) == pool

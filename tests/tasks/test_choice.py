@@ -6,10 +6,10 @@ import dataclasses
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 
 from tasks.errors import Diverged, InputError
+from tasks.generation import GenerationWriter, Row, identify
 from tasks.learners.features import Inputs
 from tasks.learners.saving import Learner
 from tasks.learners.training import Setting
@@ -19,10 +19,10 @@ from tasks.statistics import softmax
 from tasks.train import cross_validation
 from tasks.train.candidates import first_candidates, further_candidates, within_budget
 from tasks.train.choice import Judged, abstention, choose, greedy
-from tasks.train.cross_validation import Candidate, Predictions, Workbench, cross_validate
+from tasks.train.cross_validation import Candidate, Predictions, Workbench, cross_validate, out_of_fold_anew
 from tasks.train.learning_curve import worth_in_labels
 from tasks.train.rows import NO_FOLD, TrainingRows, drawn_pool
-from tasks.train.verdict import judge, unjudged
+from tasks.train.verdict import judge, scores_of_rows, unjudged
 
 TEXTS, PICTURES = Facts(modality="text"), Facts(modality="image")
 
@@ -41,6 +41,7 @@ def labelled(many: int, classes: int = 2, wrong: tuple[int, ...] = ()) -> tuple[
         targets=np.eye(classes)[given],
         weights=np.ones(many),
         parents=np.stack([np.arange(many), np.full(many, -1)], axis=1),
+        group=np.arange(many).astype(str),
         half=np.zeros(many, dtype=np.int64),
         lineage_labels=np.full((many, 6), -1),
         lineage_weights=np.zeros((many, 6)),
@@ -82,6 +83,7 @@ def test_a_rows_trust_weighs_on_what_was_made_from_it() -> None:
         targets=np.eye(2)[[0, 1, 0, 1, 0, 1, 0]],
         weights=np.full(7, 0.5),
         parents=np.array([[0, -1], [1, -1], [2, -1], [3, -1], [0, -1], [1, 2], [-1, -1]]),
+        group=np.arange(7).astype(str),
         half=np.zeros(7, dtype=np.int64),
         lineage_labels=np.full((7, 5), -1),
         lineage_weights=np.zeros((7, 5)),
@@ -236,7 +238,7 @@ def test_classes_that_surely_lost_are_named() -> None:
     new = np.where(truth == 0, place < 160, place < 120)
     both = [softmax(6 * np.where(one[:, None], np.eye(2)[truth], np.eye(2)[1 - truth])) for one in (old, new)]
     found = judge(
-        1, 0, [both[0]], [both[1]], truth, np.arange(400).astype(str),
+        1, 0, [both[0][None]], [both[1][None]], truth, np.arange(400).astype(str),
         changed_share=0.5, last=False, params=TrainParams(bootstrap_draws=500), seed=0,
     )  # fmt: skip
     assert found.decision == "accepted"
@@ -288,15 +290,19 @@ def test_a_learner_that_the_data_cannot_have_is_explained() -> None:
         first_candidates(encoded, PICTURES, rows)
 
 
-def test_a_large_pool_is_drawn_by_names() -> None:
-    """So many rows, the same ones in whatever order they stand, in the pool's own order."""
-    pool = pd.DataFrame({"id": [f"r{n}" for n in range(500)]})
-    drawn = drawn_pool(pool, 100, seed=0)
-    other = drawn_pool(pool.iloc[::-1], 100, seed=0)
-    assert len(drawn) == 100
-    assert set(drawn["id"]) == set(other["id"])
-    assert drawn.index.is_monotonic_increasing
-    assert len(drawn_pool(pool, 500, seed=0)) == 500
+def test_a_large_pool_is_drawn_by_names(tmp_path: Path) -> None:
+    """So many rows, the same ones in whatever order they stand; all where they are few."""
+    for name, order in (("one", range(500)), ("other", reversed(range(500)))):
+        with GenerationWriter(tmp_path / name, stage="validate", modality="text") as writer:
+            for number in order:
+                writer.keep(Row(identify(str(number).encode()), payload=str(number)))
+            writer.keep(Row(identify(b"known"), split="train", label="a", payload="known"))
+            writer.close(rows_in=501)
+    drawn, other = (drawn_pool(tmp_path / name, 100, seed=0) for name in ("one", "other"))
+    assert drawn == other
+    assert len(set(drawn or ())) == 100
+    assert identify(b"known") not in drawn
+    assert drawn_pool(tmp_path / "one", 500, seed=0) is None
 
 
 def test_where_every_labelled_row_teaches_validation_rows_judge() -> None:
@@ -310,6 +316,7 @@ def test_where_every_labelled_row_teaches_validation_rows_judge() -> None:
         targets=rows.targets[alone],
         weights=rows.weights[alone],
         parents=rows.parents[alone],
+        group=rows.group[alone],
         half=rows.half[alone],
         lineage_labels=np.full((2, 1), -1),
         lineage_weights=np.zeros((2, 1)),
@@ -318,6 +325,23 @@ def test_where_every_labelled_row_teaches_validation_rows_judge() -> None:
     one = Candidate("logistic_regression", ("collected",))
     trained, _ = cross_validate(bench, [one])
     assert (trained[one].validation.argmax(axis=1) == truth[2:]).all()
+
+
+def test_another_seed_changes_what_depends_on_it_alone() -> None:
+    """Without a pool logistic regression is the same under each seed, and a forest is not."""
+    rows, inputs, _ = labelled(40, wrong=(0, 7, 12, 21, 30))
+    bench = bench_of(rows, inputs)
+    tried = [Candidate(name, ("collected",)) for name in ("logistic_regression", "random_forest")]
+    first, _ = cross_validate(bench, tried)
+    same = [np.array_equal(out_of_fold_anew(bench, one, 1).labelled, first[one].labelled) for one in tried]
+    assert same == [True, False]
+
+
+def test_a_learner_of_one_seed_counts_alike_in_all() -> None:
+    """Two learners on one row: right under both seeds, and under the first alone: 1 and 1/2."""
+    always, first_alone = np.array([[[0.9, 0.1]]]), np.array([[[0.9, 0.1]], [[0.2, 0.8]]])
+    found = scores_of_rows([always, first_alone], lambda said: said[:, 0] > 0.5)
+    assert found.tolist() == [[1.0], [0.5]]
 
 
 def test_the_only_other_row_of_a_class_is_trusted() -> None:

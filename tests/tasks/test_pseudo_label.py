@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
+import pytest
 from scipy import sparse
 
 from tasks.params import PseudoLabelParams
-from tasks.pseudo_label import Refined, Taught, _rows, audit, choose_filter, refine
+from tasks.pseudo_label import Refined, Taught, _rows, audit, choose_filter, heed_of_rows, refine
 from tasks.pseudo_label.filters import FILTERS, Seen, bake_off, doubted_classes, expected_gain
 from tasks.pseudo_label.queue import pick, worth
 from tasks.statistics import softmax
@@ -37,6 +38,18 @@ def test_each_class_has_a_limit_of_its_own() -> None:
 def test_a_model_that_is_unsure_of_everything_still_keeps_its_surer_rows() -> None:
     """After few labels no confidence is high: 0.6 and 0.4 of a mean of 0.5 are told apart all the same."""
     assert kept("class_wise", seen([[0.6, 0.2, 0.2], [0.4, 0.3, 0.3]]), 0.9) == [True, False]
+
+
+def test_rows_of_a_hard_class_count_more() -> None:
+    """Two rows of each class, mean confidences 0.9 and 0.6, 0.75 in all: factors (0.75 / 0.9)^2 and (0.75 / 0.6)^2 over
+    their mean; at half strength each class's confidence times its factor is the same.
+    """
+    rows = np.array([[0.9, 0.1], [0.9, 0.1], [0.4, 0.6], [0.4, 0.6]])
+    plain = np.array([(0.75 / 0.9) ** 2, (0.75 / 0.6) ** 2])
+    assert heed_of_rows(rows, 1.0)[[0, 2]] == pytest.approx(plain / plain.mean())
+    even = heed_of_rows(rows, 0.5)
+    assert 0.9 * even[0] == pytest.approx(0.6 * even[2])
+    assert heed_of_rows(rows, 0.0).tolist() == [1, 1, 1, 1]
 
 
 def test_no_rows_are_no_rows() -> None:

@@ -84,6 +84,17 @@ def test_the_paired_difference_says_which_is_worse() -> None:
     assert (same.value, same.probability_worse) == (0.0, 0.0)
 
 
+def test_seeds_are_drawn_as_rows_are() -> None:
+    """One seed won a fifth on every row, the other lost it: a draw of two seeds is worse with probability a quarter."""
+    old, groups = np.full((1, 50), 0.5), np.arange(50).astype(str)
+    new = np.stack([np.full(50, 0.7), np.full(50, 0.3)])
+    found = paired_difference(
+        old, new, groups, larger_is_better=True, draws=4000, rng=np.random.default_rng(0), margin=0.1
+    )
+    assert (found.value, found.low, found.high) == pytest.approx((0, -0.2, 0.2))
+    assert found.probability_worse == pytest.approx(0.25, abs=0.03)
+
+
 def test_the_temperature_finds_how_much_logits_were_sharpened() -> None:
     """Labels drawn from softmax(z); told 3z, the fitted temperature is close to 3."""
     rng = np.random.default_rng(1)

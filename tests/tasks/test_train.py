@@ -12,7 +12,7 @@ from tasks.params import TrainParams
 from tasks.statistics import fit_temperature
 from tasks.train.choice import Judged, choose
 from tasks.train.cross_validation import Candidate, Predictions
-from tasks.train.rows import NO_FOLD, TrainingRows, pool_half
+from tasks.train.rows import NO_FOLD, TrainingRows, pool_halves
 from tasks.train.verdict import Verdict, judge
 
 PARAMS = TrainParams(bootstrap_draws=1000)
@@ -27,8 +27,8 @@ def chances(right: np.ndarray, sure: float = 0.9) -> np.ndarray:
 def verdict(
     *both: np.ndarray | list[np.ndarray], changed: float = 0.5, last: bool = False, margin: float = 0.0
 ) -> Verdict:
-    old, new = ([one] if isinstance(one, np.ndarray) else one for one in both)
-    many = len(old[0])
+    old, new = ([each[None] for each in ([one] if isinstance(one, np.ndarray) else one)] for one in both)
+    many = old[0].shape[1]
     return judge(
         1,
         0,
@@ -113,6 +113,7 @@ def table() -> TrainingRows:
         targets=targets,
         weights=np.ones(13),
         parents=np.array([[n, -1] for n in [0, 1, 2, 3, 0, 1, 2, 3]] + [[-1, -1]] * 5),
+        group=np.arange(13).astype(str),
         half=np.array([0] * 9 + [0, 1, 0, 1]),
         lineage_labels=lineage_labels,
         lineage_weights=np.tile([0.5, 0.7, 0.9], (13, 1)),
@@ -142,9 +143,11 @@ def test_the_final_lineage_sees_every_fold() -> None:
 
 def test_halves_are_about_equal_and_depend_on_the_group_alone() -> None:
     """Near-duplicates are in one half; of 1000 groups about 500 are in each."""
-    halves = [pool_half(f"g{n}", 0) for n in range(1000)]
+    groups = [f"g{n}" for n in range(1000)]
+    halves = pool_halves(groups, 0)
     assert 440 < sum(halves) < 560
-    assert halves[:5] == [pool_half(f"g{n}", 0) for n in range(5)]
+    assert halves[:5].tolist() == pool_halves(groups[:5], 0).tolist()
+    assert halves.tolist() != pool_halves(groups, 1).tolist()
 
 
 def predictions(logits: np.ndarray) -> Predictions:
