@@ -45,9 +45,11 @@ docs: .venv/.ready  ## what the docs say holds: commands, keys, file table
 	$(BIN)/pytest tests/test_docs.py
 
 bench: .venv/.ready  ## every benchmark; writes benchmarks/results/*.csv; needs DATA=folder of sets and BACKBONE=encoder of pictures
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[bench]"
 	$(BIN)/python benchmarks/digits.py --draws 5
 	$(BIN)/python benchmarks/scale.py
 	$(BIN)/python benchmarks/few_labels.py --data $(DATA) --backbone $(BACKBONE)
+	$(BIN)/python benchmarks/cost.py --data $(DATA) --backbone $(BACKBONE)
 	$(BIN)/python benchmarks/label_noise.py --data $(DATA) --backbone $(BACKBONE) --effort quick
 	$(BIN)/python benchmarks/encoding.py --data $(DATA) --backbone $(BACKBONE) --rows 600 --repeats 3
 	$(BIN)/python benchmarks/overhead.py
