@@ -45,6 +45,7 @@ COLUMNS = [
 NO_FOLD = -1  # of a labelled row that every model has seen
 QUEUE = "queue.csv"
 TEACHER_WEIGHT = 0.1  # what the teacher's opinion of a row counts beside a label
+UNPROVEN_WEIGHT = 1e-5  # the same where no labelled row could be held out to say what the opinion is worth
 NOT_DRAWN = "beyond_pool_rows"
 MOST_HEED = 3.0  # times what an average class's row counts
 GRAPH_ROWS = 20_000  # beyond, the neighbours' graph costs more than it brings and the teacher speaks alone
@@ -220,7 +221,7 @@ def _spread(
     graph: Any, opinion: Floats, hidden: NDArray[np.bool_], taught: Taught, trust: Floats, params: PseudoLabelParams
 ) -> Floats:
     many = len(taught.truth)
-    seeds = TEACHER_WEIGHT * opinion
+    seeds = (TEACHER_WEIGHT if (taught.fold != NO_FOLD).any() else UNPROVEN_WEIGHT) * opinion
     shown = np.flatnonzero(~hidden)
     seeds[shown] = 0.0  # what was predicted for these rows comes from models that saw the hidden ones
     seeds[shown, taught.truth[shown]] = taught.weights[shown] * trust[shown]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -150,6 +152,26 @@ def test_a_folds_labels_do_not_reach_its_own_lineage() -> None:
     odds = [np.log(one[0][:, 0] / one[0][:, 1]) for one in (first, second)]  # equal up to the shared temperature
     assert (np.argsort(odds[0]) == np.argsort(odds[1])).all()
     assert not np.allclose(first[1], second[1]), "lineage 1 does see fold 0"
+
+
+def test_a_teacher_that_nothing_proves_gives_way_to_the_labels() -> None:
+    """Two clusters with a label each, and a teacher that is sure of the other class everywhere: held to be right where rows
+    were held out, and no more than a tie-breaker where every row was needed to teach it.
+    """
+    rng = np.random.default_rng(8)
+    centres = np.array([[0.0, 0.0], [9.0, 9.0]])
+    features = (centres[[0, 1] + [0] * 30 + [1] * 30] + rng.normal(size=(62, 2))).astype(np.float32)
+    wrong = np.repeat(np.array([[0.0, 1.0], [1.0, 0.0]]), 30, axis=0)
+    known = dataclasses.replace(
+        taught(np.array([0, 1])),
+        labelled=np.array([[0.0, 1.0], [1.0, 0.0]]),
+        pool=np.stack([wrong] * 3),
+        trust=np.ones((3, 2)),
+    )
+    alone = dataclasses.replace(known, fold=np.array([-1, -1]), folds=[], pool=wrong[None], trust=np.ones((1, 2)))
+    proven, unproven = (refine(one, features, PseudoLabelParams()).probabilities[-1] for one in (known, alone))
+    assert (proven.argmax(axis=1) == wrong.argmax(axis=1)).mean() > 0.8, "thirty opinions outweigh one label"
+    assert (unproven.argmax(axis=1) == wrong.argmin(axis=1)).all()
 
 
 def test_what_a_lineage_learns_from_does_not_depend_on_the_others() -> None:
