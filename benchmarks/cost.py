@@ -8,14 +8,13 @@ from before; nothing else should run beside it. The first round is all from scra
 
 from __future__ import annotations
 
-import argparse
 import tempfile
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 
 import pandas as pd
-from few_labels import draw, line_on
+from few_labels import draw, line_on, parser_of
 from record import Found, mean_with_interval, write
 
 SETS = ("trashnet:10", "banking77_oos:5", "sms_spam:10")
@@ -33,13 +32,7 @@ def seconds_of(job: tuple[pd.DataFrame, str, str, int]) -> dict[str, float]:
 
 def main() -> None:
     """Runs the draws and writes results/cost.csv."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", type=Path, required=True, help="the folder of sets")
-    parser.add_argument("--backbone", required=True, help="the encoder of pictures, a local folder or a hub id")
-    parser.add_argument("--sets", nargs="+", default=SETS, help="name:labels a class")
-    parser.add_argument("--draws", type=int, default=3)
-    parser.add_argument("--effort", default="normal", choices=["quick", "normal", "thorough"])
-    given = parser.parse_args()
+    given = parser_of(str(__doc__), SETS, draws=3).parse_args()
     command = f"python benchmarks/cost.py --data DATA --backbone BACKBONE --draws {given.draws} --effort {given.effort}"
     found: list[Found] = []
     for setting in given.sets:

@@ -189,14 +189,20 @@ def line_on(
     return found, {origin.partition("#")[2] for origin in test["origin"]}
 
 
-def main() -> None:
-    """Runs the draws and writes results/few_labels.csv."""
-    parser = argparse.ArgumentParser(description=__doc__)
+def parser_of(doc: str, sets: tuple[str, ...], draws: int) -> argparse.ArgumentParser:
+    """What benchmarks on the folder of sets are asked."""
+    parser = argparse.ArgumentParser(description=doc)
     parser.add_argument("--data", type=Path, required=True, help="the folder of sets")
     parser.add_argument("--backbone", required=True, help="the encoder of pictures, a local folder or a hub id")
-    parser.add_argument("--sets", nargs="+", default=SETS, help="name:labels a class, …")
-    parser.add_argument("--draws", type=int, default=5)
+    parser.add_argument("--sets", nargs="+", default=sets, help="of them, in the form of the default")
+    parser.add_argument("--draws", type=int, default=draws)
     parser.add_argument("--effort", default="normal", choices=["quick", "normal", "thorough"])
+    return parser
+
+
+def main() -> None:
+    """Runs the draws and writes results/few_labels.csv."""
+    parser = parser_of(str(__doc__), SETS, draws=5)
     parser.add_argument("--name", default="few_labels", help="of the results' file")
     given = parser.parse_args()
     command = (

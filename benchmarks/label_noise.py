@@ -10,7 +10,6 @@ recipe by hand, confident learning's joint (Northcutt et al. 2021): out-of-fold 
 
 from __future__ import annotations
 
-import argparse
 import json
 import tempfile
 from concurrent.futures import ProcessPoolExecutor
@@ -20,7 +19,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from few_labels import draw, line_on, peer_features
+from few_labels import draw, line_on, parser_of, peer_features
 from record import Found, mean_with_interval, write
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold, cross_val_predict
@@ -74,13 +73,8 @@ def one_draw(job: tuple[pd.DataFrame, pd.Series, int, int, Any, str]) -> dict[st
 
 def main() -> None:
     """Runs the draws and writes results/label_noise.csv."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", type=Path, required=True, help="the folder of sets")
-    parser.add_argument("--backbone", required=True, help="the encoder of pictures, a local folder or a hub id")
-    parser.add_argument("--sets", nargs="+", default=SETS, help="set/noise file, …")
+    parser = parser_of(str(__doc__), SETS, draws=5)
     parser.add_argument("--labels", type=int, default=50, help="a class")
-    parser.add_argument("--draws", type=int, default=5)
-    parser.add_argument("--effort", default="normal", choices=["quick", "normal", "thorough"])
     given = parser.parse_args()
     command = (
         f"python benchmarks/label_noise.py --data DATA --backbone BACKBONE --labels {given.labels} "
