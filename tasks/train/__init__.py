@@ -9,7 +9,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,19 +26,15 @@ from tasks.learners.saving import load_features, save_features
 from tasks.learners.training import Setting
 from tasks.params import Facts, TrainParams
 from tasks.progress import Progress, silent
-from tasks.randomness import generator
-from tasks.statistics import Estimate
 from tasks.train import files
-from tasks.train.candidates import predicted_seconds
 from tasks.train.choice import Judged, abstention, calibrated, candidate_table
-from tasks.train.cross_validation import Candidate, Predictions, Workbench, out_of_fold_anew
-from tasks.train.learning_curve import right_with, worth_in_labels
+from tasks.train.comparison import verdict_of_round, verdict_of_start
+from tasks.train.cross_validation import Candidate, Workbench
 from tasks.train.rows import training_rows
 from tasks.train.trial import choose_and_fit, try_candidates
-from tasks.train.verdict import Verdict, judge, scores_of_rows, unjudged
+from tasks.train.verdict import Verdict
 
 STEPS = {"quick": 150, "normal": 240, "thorough": 1500}  # of what learns by gradients
-VERDICT_SEEDS = {"quick": 1, "normal": 3, "thorough": 5}
 POOL_ROWS = {"quick": 10_000, "normal": 30_000, "thorough": 100_000}
 NOTHING = "nothing"  # a class of this name holds what is none of the others
 
@@ -86,9 +82,21 @@ def train(
         trained = trial.trained
         said = {one: calibrated(trained[one], judged).astype(np.float32)[None] for one in trained}
         predictions = choice.combine(trained)
-        verdict, said = _verdict(
-            round_number, rounds, sources, said, predictions, judged, previous, bench, params, facts
-        )
+        if sources.teacher is None or previous is None:
+            verdict = verdict_of_start(rounds, bench, judged)
+        else:
+            verdict, said = verdict_of_round(
+                sources.teacher,
+                previous,
+                said,
+                predictions,
+                judged,
+                bench,
+                params,
+                facts,
+                round_number=round_number,
+                rounds=rounds,
+            )
         trust = _trust_of(choice.members, bench)
     save_features(maker, output)
     files.write_predictions(output, bench.rows, frame, predictions, trust)
@@ -222,96 +230,4 @@ def _judged(frame: pd.DataFrame, classes: list[str], params: TrainParams) -> Jud
         groups=used["group"].to_numpy(dtype=str),
         weights=weights,
         validation=int((~labelled).sum()),
-    )
-
-
-def _verdict(
-    round_number: int,
-    rounds: int,
-    sources: Sources,
-    said: dict[Candidate, NDArray[np.float32]],
-    predictions: Predictions,
-    judged: Judged,
-    previous: Mapping[str, Any] | None,
-    bench: Workbench,
-    params: TrainParams,
-    facts: Facts,
-) -> tuple[Verdict, dict[Candidate, NDArray[np.float32]]]:
-    """The verdict, and what the candidates said with the further seeds that it asked for."""
-    rows = bench.rows
-    if sources.teacher is None or previous is None:
-        pool = "" if len(rows.pool) else "; the pool is empty, so there is nothing to pseudo-label"
-        stop = rounds == 0 or len(rows.pool) == 0
-        start = "the start, cross-validated" if len(judged.truth) else "the start; no labelled row can be held out"
-        return Verdict(0, "accepted", stop, f"{start}{pool}", 0, len(judged.truth)), said
-    classes = predictions.pool.shape[2]
-    before = files.read_candidates(sources.teacher, classes)
-    both = [one for one in said if one in before]
-    both = [one for one in both if not one.carried] or both  # what was taken over has not changed
-    said = said | _with_more_seeds(
-        min(both, key=lambda one: predicted_seconds(one, bench)), said, judged, bench, params, facts
-    )
-    taught = np.stack(pd.read_parquet(sources.teacher / files.POOL)["probabilities"].to_numpy())
-    old_labels, new_labels = taught[:, -classes:].argmax(axis=1), predictions.pool[-1].argmax(axis=1)
-    changed = old_labels != new_labels
-    if len(judged.truth) == 0:
-        vanished = len(set(old_labels.tolist()) - set(new_labels.tolist()))
-        return unjudged(round_number, previous["accepted_round"], vanished, last=round_number >= rounds), said
-    found = judge(
-        round_number,
-        previous["accepted_round"],
-        [before[one] for one in both],
-        [said[one].astype(np.float64) for one in both],
-        judged.truth,
-        judged.groups,
-        changed_share=float(changed.mean()),
-        last=round_number >= rounds,
-        params=params,
-        seed=facts.seed,
-    )
-    right = [
-        scores_of_rows(
-            [np.asarray(each[one], dtype=np.float64) for one in both], lambda one: one.argmax(axis=1) == judged.truth
-        ).mean(axis=0)
-        for each in (before, said)
-    ]
-    return replace(found, worth_in_labels=_worth_in_labels(bench, judged, right, facts)), said
-
-
-def _with_more_seeds(
-    candidate: Candidate,
-    said: dict[Candidate, NDArray[np.float32]],
-    judged: Judged,
-    bench: Workbench,
-    params: TrainParams,
-    facts: Facts,
-) -> dict[Candidate, NDArray[np.float32]]:
-    """What this candidate, the cheapest that is compared, says under further seeds, behind what it says under the first."""
-    seeds = (params.verdict_seeds or VERDICT_SEEDS[facts.effort]) if bench.rows.folds else 1
-    more = [
-        calibrated(out_of_fold_anew(bench, candidate, number), judged).astype(np.float32)[None]
-        for number in range(1, seeds if not candidate.carried else 1)
-    ]
-    return {candidate: np.concatenate([said[candidate], *more])}
-
-
-def _worth_in_labels(
-    bench: Workbench, judged: Judged, scores: list[NDArray[np.float64]], facts: Facts
-) -> Estimate | None:
-    """What the round is worth in labels; None where there are too few folds, or validation rows alone, to draw a curve."""
-    folds = len(bench.rows.folds)
-    if folds < 3 or len(judged.place) == 0:
-        return None
-    mine = slice(len(judged.place))  # validation rows, which follow, have no fold to draw a curve with
-    few, many = (right_with(bench, judged, taught).astype(np.float64) for taught in (folds // 2, folds - 1))
-    before, after = (one[mine] for one in scores)
-    return worth_in_labels(
-        few,
-        many,
-        before,
-        after,
-        judged.groups[mine],
-        labels=len(bench.rows.labelled),
-        ratio=(folds - 1) / (folds // 2),
-        rng=generator(facts.seed, "worth in labels"),
     )
