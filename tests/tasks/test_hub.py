@@ -1,0 +1,89 @@
+"""An encoder of the Hub, fetched by the Hub's own library from a server on loopback that speaks its protocol."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+COMMIT = "1" * 40
+FETCH = """
+from pathlib import Path
+from tasks.learners.encoder import find_encoder
+from tasks.params import EncoderParams
+print(find_encoder(EncoderParams(model="some/encoder", revision="v1"), Path(), "image"))
+"""
+
+
+@pytest.fixture
+def hub(of_pictures: Path) -> Iterator[tuple[str, list[str]]]:
+    """Serves the folder as some/encoder; gives the address and the paths that were asked for."""
+    asked: list[str] = []
+    (of_pictures / "pytorch_model.bin").write_bytes(b"a pickle, which nobody wants")
+
+    class Hub(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            path = self.path.partition("?")[0]
+            asked.append(f"{self.command} {path}")
+            files = sorted(one for one in of_pictures.iterdir() if one.is_file())
+            if path == "/api/models/some/encoder/revision/v1":
+                names = [{"rfilename": one.name} for one in files]
+                content = json.dumps({"id": "some/encoder", "sha": COMMIT, "siblings": names}).encode()
+            elif path == f"/api/models/some/encoder/tree/{COMMIT}":
+                entries = [
+                    {"type": "file", "path": one.name, "size": one.stat().st_size, "oid": one.name} for one in files
+                ]
+                content = json.dumps(entries).encode()
+            elif path.startswith(f"/some/encoder/resolve/{COMMIT}/"):
+                content = (of_pictures / Path(path).name).read_bytes()
+            else:
+                self.send_error(404)
+                return
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(content)))
+            self.send_header("ETag", f'"{hashlib.sha256(content).hexdigest()}"')
+            self.send_header("X-Repo-Commit", COMMIT)
+            self.end_headers()
+            if self.command == "GET":
+                self.wfile.write(content)
+
+        do_HEAD = do_GET  # noqa: N815
+
+        def log_message(self, *arguments: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}", asked
+    server.shutdown()
+    (of_pictures / "pytorch_model.bin").unlink()
+
+
+def test_an_encoder_of_the_hub_is_fetched_once_and_without_pickles(
+    hub: tuple[str, list[str]], of_pictures: Path, tmp_path: Path
+) -> None:
+    """The weights and settings of the pinned revision arrive whole; a second time no file is sent again."""
+    address, asked = hub
+    env = {**os.environ, "HF_ENDPOINT": address, "HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "0"}
+    folders, sent = [], []
+    for _ in range(2):
+        asked.clear()
+        command = [sys.executable, "-c", FETCH]
+        said = subprocess.run(command, env=env, cwd=Path(__file__).parents[2], capture_output=True, text=True)
+        assert said.returncode == 0, said.stderr
+        folders.append(Path(said.stdout.strip()))
+        sent.append([one for one in asked if one.startswith("GET /some/encoder/resolve/")])
+    assert folders[0] == folders[1]
+    weights = "model.safetensors"
+    assert (folders[0] / weights).read_bytes() == (of_pictures / weights).read_bytes()
+    assert {Path(one).name for one in sent[0]} >= {weights, "config.json", "preprocessor_config.json"}
+    assert not any("pytorch_model" in one for one in sent[0])
+    assert sent[1] == []
