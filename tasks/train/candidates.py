@@ -22,6 +22,7 @@ MORE_HEADS = ("nearest_neighbours", "boosted_trees")  # worth their time where t
 PRETRAINING_PICTURES = 200  # fewer say too little about what pictures have in common
 UNEVEN = 2.0  # the largest class over the smallest, from where on losses for imbalance are tried
 ENOUGH_TO_DOUBT = 60  # labelled rows: with fewer, a row that stands apart is more likely rare than wrong
+ENOUGH_A_CLASS = 5  # of them: a model of one or two rows a class doubts nearly every row
 
 
 def first_candidates(params: TrainParams, facts: Facts, rows: TrainingRows) -> list[Candidate]:
@@ -67,7 +68,7 @@ def further_candidates(
     losses: list[str] = [one for one in params.losses or [] if one != "plain"]
     if params.losses is None:
         counts = rows.targets[rows.labelled].sum(axis=0)
-        if len(rows.labelled) >= ENOUGH_TO_DOUBT:
+        if len(rows.labelled) >= max(ENOUGH_TO_DOUBT, ENOUGH_A_CLASS * len(counts)):
             losses.append("trusted")
         if counts.max() >= UNEVEN * max(counts.min(), 1):
             losses += ["balanced", "logit_adjusted"]

@@ -191,7 +191,7 @@ def trust_in_labels(rows: TrainingRows, inputs: Inputs, setting: Setting, place:
     seen = [fold for number, fold in enumerate(folds) if number != place]
     fold, targets, weights = rows.fold[labelled], rows.targets[labelled], rows.weights[labelled]
     logits = np.zeros_like(targets)
-    unknown = np.zeros(len(labelled), dtype=bool)  # their class stands in no other fold: nothing speaks against them
+    unknown = np.zeros(len(labelled), dtype=bool)  # their class stands in no other fold: no model can judge them
     if len(seen) < 2:
         return np.ones(len(labelled))
     for one in seen:
@@ -206,6 +206,10 @@ def trust_in_labels(rows: TrainingRows, inputs: Inputs, setting: Setting, place:
     probabilities = softmax(logits / fit_temperature(logits[mine], truth[mine]))
     given = probabilities[np.arange(len(truth)), truth]
     result: Floats = np.where(mine, given / probabilities.max(axis=1), 1.0)
+    # As much as the others in the mean: any other value would tell the lineage which classes have a row in the fold that it
+    # must not see, and make this loss look better than it is.
+    if unknown.any() and mine.any():
+        result[unknown] = result[mine].mean()
     return result
 
 
