@@ -44,7 +44,7 @@ class SupportVectorMachine(KeptRows):
     """A support vector machine (Cortes and Vapnik 1995), one against one: with Gaussian kernel on dense features, linear on sparse ones.
 
     Trained by scikit-learn's SVC. Its decision is taken here by matrix products, as libsvm walks through every pair of
-    classes for every row; and its vectors are kept as arrays, since an archive of SVC takes seconds where there are fifty classes.
+    classes for every row; and its vectors are kept as arrays, which are read and written at once however many pairs there are.
     """
 
     name = "svm"
@@ -114,7 +114,7 @@ def gaussian_gamma(features: Any) -> float:
 
 
 def make_machine(gamma: float, rows: int) -> Any:
-    """The untrained SVC; of up to `KERNEL_ROWS` dense rows it is given the kernel, which libsvm computes three times slower."""
+    """The untrained SVC; of up to `KERNEL_ROWS` dense rows it is given the kernel, made by matrix products."""
     from sklearn.svm import SVC
 
     kernel = "linear" if gamma == 0 else "precomputed" if rows <= KERNEL_ROWS else "rbf"

@@ -28,7 +28,7 @@ from tasks.params import Facts, TrainParams
 from tasks.progress import Progress, silent
 from tasks.train import files
 from tasks.train.choice import Judged, abstention, calibrated, candidate_table
-from tasks.train.comparison import verdict_of_round, verdict_of_start
+from tasks.train.comparison import Loop, verdict_of
 from tasks.train.cross_validation import Candidate, Workbench
 from tasks.train.rows import training_rows
 from tasks.train.trial import choose_and_fit, try_candidates
@@ -82,21 +82,8 @@ def train(
         trained = trial.trained
         said = {one: calibrated(trained[one], judged).astype(np.float32)[None] for one in trained}
         predictions = choice.combine(trained)
-        if sources.teacher is None or previous is None:
-            verdict = verdict_of_start(rounds, bench, judged)
-        else:
-            verdict, said = verdict_of_round(
-                sources.teacher,
-                previous,
-                said,
-                predictions,
-                judged,
-                bench,
-                params,
-                facts,
-                round_number=round_number,
-                rounds=rounds,
-            )
+        loop = Loop(round_number, rounds, sources.teacher, previous)
+        verdict, said = verdict_of(loop, said, predictions, judged, bench, params, facts)
         trust = _trust_of(choice.members, bench)
     save_features(maker, output)
     files.write_predictions(output, bench.rows, frame, predictions, trust)

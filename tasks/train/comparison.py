@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,54 +24,63 @@ from tasks.train.verdict import Verdict, judge, scores_of_rows, unjudged
 SEEDS = {"quick": 1, "normal": 3, "thorough": 5}
 
 
-def verdict_of_start(rounds: int, bench: Workbench, judged: Judged) -> Verdict:
-    """Round 0's: it is accepted, and the loop ends with it where there is nothing to pseudo-label."""
-    many = len(bench.rows.pool)
-    start = "the start, cross-validated" if len(judged.truth) else "the start; no labelled row can be held out"
-    pool = "" if many else "; the pool is empty, so there is nothing to pseudo-label"
-    return Verdict(0, "accepted", rounds == 0 or many == 0, f"{start}{pool}", 0, len(judged.truth))
+@dataclass(frozen=True)
+class Loop:
+    """Where the loop stands: this round's number, how many there may be, and of the round before the folder and the verdict,
+    None in round 0.
+    """
+
+    number: int
+    at_most: int
+    teacher: Path | None
+    previous: Mapping[str, Any] | None
+
+    @property
+    def last(self) -> bool:
+        """Whether no round may follow."""
+        return self.number >= self.at_most
 
 
-def verdict_of_round(
-    teacher: Path,
-    previous: Mapping[str, Any],
+def verdict_of(
+    loop: Loop,
     said: dict[Candidate, NDArray[np.float32]],
     predictions: Predictions,
     judged: Judged,
     bench: Workbench,
     params: TrainParams,
     facts: Facts,
-    *,
-    round_number: int,
-    rounds: int,
 ) -> tuple[Verdict, dict[Candidate, NDArray[np.float32]]]:
-    """The verdict, and what the candidates said with the further seeds that it asked for.
+    """The verdict, and what the candidates said with the further seeds that it asked for. Round 0 is always accepted.
 
-    teacher: the folder of the round before; previous: its verdict; said: (1, n_judged, n_classes) a candidate; predictions:
-    the chosen model's.
+    said: (1, n_judged, n_classes) a candidate; predictions: the chosen model's.
     """
+    if loop.teacher is None or loop.previous is None:
+        many = len(bench.rows.pool)
+        start = "the start, cross-validated" if len(judged.truth) else "the start; no labelled row can be held out"
+        pool = "" if many else "; the pool is empty, so there is nothing to pseudo-label"
+        return Verdict(0, "accepted", loop.last or many == 0, f"{start}{pool}", 0, len(judged.truth)), said
     classes = predictions.pool.shape[2]
-    before = files.read_candidates(teacher, classes)
+    before = files.read_candidates(loop.teacher, classes)
     both = [one for one in said if one in before]
     both = [one for one in both if not one.carried] or both  # what was taken over has not changed
     said = said | with_more_seeds(
         min(both, key=lambda one: predicted_seconds(one, bench)), said, judged, bench, params, facts
     )
-    taught = np.stack(pd.read_parquet(teacher / files.POOL)["probabilities"].to_numpy())
+    taught = np.stack(pd.read_parquet(loop.teacher / files.POOL)["probabilities"].to_numpy())
     old_labels, new_labels = taught[:, -classes:].argmax(axis=1), predictions.pool[-1].argmax(axis=1)
     changed = old_labels != new_labels
     if len(judged.truth) == 0:
         vanished = len(set(old_labels.tolist()) - set(new_labels.tolist()))
-        return unjudged(round_number, previous["accepted_round"], vanished, last=round_number >= rounds), said
+        return unjudged(loop.number, loop.previous["accepted_round"], vanished, last=loop.last), said
     found = judge(
-        round_number,
-        previous["accepted_round"],
+        loop.number,
+        loop.previous["accepted_round"],
         [before[one] for one in both],
         [said[one].astype(np.float64) for one in both],
         judged.truth,
         judged.groups,
         changed_share=float(changed.mean()),
-        last=round_number >= rounds,
+        last=loop.last,
         params=params,
         seed=facts.seed,
     )
