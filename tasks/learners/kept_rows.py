@@ -122,13 +122,23 @@ def make_machine(gamma: float, rows: int) -> Any:
 
 
 def kernel_of(rows: Any, vectors: Any, gamma: float) -> Floats:
-    """(n_rows, n_vectors): Gaussian, or linear where gamma is 0."""
-    from sklearn.metrics.pairwise import linear_kernel, rbf_kernel
+    """(n_rows, n_vectors): Gaussian, or linear where gamma is 0.
 
-    exact, others = rows.astype(np.float64), vectors.astype(np.float64)
+    In single precision, which is several times as fast: dense features are centred, so that gamma times their squared length is
+    about 1, and the error some millionths.
+    """
     if gamma == 0:
-        return np.asarray(linear_kernel(exact, others, dense_output=True))
-    return np.asarray(rbf_kernel(exact, others, gamma=gamma))
+        from sklearn.metrics.pairwise import linear_kernel
+
+        return np.asarray(linear_kernel(rows.astype(np.float64), vectors.astype(np.float64), dense_output=True))
+    one, other = np.asarray(rows, dtype=np.float32), np.asarray(vectors, dtype=np.float32)
+    twice = np.float32(2 * gamma)
+    exponent = one @ other.T
+    exponent -= np.einsum("nd,nd->n", one, one)[:, None] / 2
+    exponent -= np.einsum("nd,nd->n", other, other) / 2
+    exponent *= twice
+    kernel: Floats = np.exp(np.minimum(exponent, 0, out=exponent), out=exponent).astype(np.float64)
+    return kernel
 
 
 def votes_of_pairs(of_class: list[Floats], intercepts: Floats) -> Floats:
