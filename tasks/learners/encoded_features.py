@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from tasks.progress import Progress, silent
 
 SURFACE = 0.5  # what colours or words weigh beside the encoder's features
 TOPICS = 100  # dimensions of the words' latent semantic analysis
+WORDS = "words"  # how files of kept topics begin
 
 
 class EncodedFeatures(FeatureMaker):
@@ -65,28 +67,53 @@ class EncodedFeatures(FeatureMaker):
     def fit_transform(self, payloads: Iterable[bytes | str]) -> Inputs:
         """Learns centre and topics from these rows."""
         listed = list(payloads)
-        return self._combined(self._encode(listed), listed, Contents.of(listed), fit=True)
+        words = self._fit_topics(listed) if self.modality == "text" else None
+        return self._combined(self._encode(listed), words, Contents.of(listed), fit=True)
 
     def transform(self, payloads: Iterable[bytes | str]) -> Inputs:
         """The features of further rows, which are not looked up in the cache."""
         listed = list(payloads)
-        return (
-            self._nothing()
-            if not listed
-            else self._combined(self._encode(listed), listed, Contents.of(listed), fit=False)
-        )
+        if not listed:
+            return self._nothing()
+        words = self._on_topics(listed) if self.modality == "text" else None
+        return self._combined(self._encode(listed), words, Contents.of(listed), fit=False)
 
     def of_rows(self, ids: Sequence[str], read: Read, *, fit: bool, progress: Progress = silent) -> Inputs:
         """As the ground's, but rows that were encoded before are not encoded again."""
         if len(ids) == 0:
             return self._nothing()
-        cache = FeatureCache(self.workspace / ".seedling" / "features", self.identify())
+        folder = self.workspace / ".seedling" / "features"
+        cache = FeatureCache(folder, self.identify())
         raw = encode_rows(lambda: self.encoder, ids, read, cache, self.max_megapixels, progress)
-        texts: Sequence[Any] = ()
-        if self.modality == "text":
+        words = self._words_of_rows(ids, read, folder, fit=fit) if self.modality == "text" else None
+        return self._combined(raw, words, Contents(np.asarray(ids, dtype=str), read), fit=fit)
+
+    def _words_of_rows(self, ids: Sequence[str], read: Read, folder: Path, *, fit: bool) -> Features:
+        """The rows' topics. Those of rows that were asked for before are read: to count words again costs later rounds seconds."""
+        if fit:
             known = dict(read(list(dict.fromkeys(ids))))
-            texts = [known[one] for one in ids]
-        return self._combined(raw, texts, Contents(np.asarray(ids, dtype=str), read), fit=fit)
+            found = self._fit_topics([known[one] for one in ids])
+            for outdated in folder.glob(f"{WORDS}-*"):
+                outdated.unlink()
+            self._kept_topics(folder).put(ids, found)
+            return found
+        cache = self._kept_topics(folder)
+        topics = cache.get(ids)
+        missing = [one for one in dict.fromkeys(ids) if one not in topics]
+        if missing:
+            texts = dict(read(missing))
+            made = self._on_topics([texts[one] for one in missing])
+            cache.put(missing, made)
+            topics.update(zip(missing, made, strict=True))
+        return np.stack([topics[one] for one in ids])
+
+    def _kept_topics(self, folder: Path) -> FeatureCache:
+        if self.words is None or self.topics is None:
+            raise InputError("The features were not fitted.")
+        key = hashlib.blake2b(self.topics.tobytes(), digest_size=16)
+        for half in (self.words.words, self.words.characters):
+            key.update("\n".join(half.get_feature_names_out()).encode() + half.idf_.astype(np.float32).tobytes())
+        return FeatureCache(folder, f"{WORDS}-{key.hexdigest()}", np.float32)
 
     def _nothing(self) -> Inputs:
         return Inputs(np.zeros((0, 0 if self.centre is None else len(self.centre)), np.float32))
@@ -94,13 +121,9 @@ class EncodedFeatures(FeatureMaker):
     def _encode(self, payloads: Sequence[bytes | str]) -> Features:
         return np.concatenate(list(self.encoder.encode(payloads, self.max_megapixels)))
 
-    def _combined(self, raw: Features, texts: Sequence[Any], contents: Contents, *, fit: bool) -> Inputs:
-        if self.modality == "image":
-            blocks = [unit(raw[:, :-COLOURS]), unit(raw[:, -COLOURS:])]
-        else:
-            if fit:
-                self._fit_topics(texts)
-            blocks = [unit(raw), self._on_topics(texts)]
+    def _combined(self, raw: Features, words: Features | None, contents: Contents, *, fit: bool) -> Inputs:
+        """words: (n, topics) of texts, None of pictures, whose colours are the last part of what the encoder gives."""
+        blocks = [unit(raw[:, :-COLOURS]), unit(raw[:, -COLOURS:])] if words is None else [unit(raw), words]
         joined = np.concatenate(blocks, axis=1)
         if fit or self.centre is None:
             self.centre = joined.mean(axis=0, dtype=np.float64).astype(np.float32)
@@ -109,23 +132,29 @@ class EncodedFeatures(FeatureMaker):
         both = unit(np.concatenate([unit(joined[:, :width]), SURFACE * unit(joined[:, width:])], axis=1))
         return Inputs(both, contents=contents)
 
-    def _fit_topics(self, texts: Sequence[Any]) -> None:
+    def _fit_topics(self, texts: Sequence[Any]) -> Features:
+        """Learns the topics from these texts and gives them."""
         self.words = TextFeatures(min_rows=2, max_terms=20_000)
         found = self.words.fit_transform(texts).features
         many = min(TOPICS, min(found.shape) - 1)
         if many < 1:
             self.topics = np.zeros((found.shape[1], 1), np.float32)
-            return
+            return self._projected(found)
         from sklearn.decomposition import TruncatedSVD
 
         reducer = TruncatedSVD(many, algorithm="arpack", random_state=0).fit(found.astype(np.float64))
         # In C's order, as safetensors writes an array's memory as it lies.
         self.topics = np.ascontiguousarray(reducer.components_.T.astype(np.float16).astype(np.float32))
+        return self._projected(found)
 
     def _on_topics(self, texts: Sequence[Any]) -> Features:
-        if self.words is None or self.topics is None:
+        if self.words is None:
             raise InputError("The features were not fitted.")
-        return unit(np.asarray(sparse.csr_matrix(self.words.transform(texts).features) @ self.topics, dtype=np.float32))
+        return self._projected(self.words.transform(texts).features)
+
+    def _projected(self, terms: Any) -> Features:
+        """(n, topics), each row of length 1. terms: (n, n_terms), sparse."""
+        return unit(np.asarray(sparse.csr_matrix(terms) @ self.topics, dtype=np.float32))
 
 
 def unit(rows: Features) -> Features:

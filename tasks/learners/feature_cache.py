@@ -1,4 +1,4 @@
-"""Features that were made before: an encoder's work is done once a row, for all folds, rounds and runs."""
+"""Features that were made before: an encoder's work, and that of counting words, is done once a row for all folds and rounds."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -17,10 +18,11 @@ from tasks.progress import Progress, silent
 
 @dataclass
 class FeatureCache:
-    """Features that were made before, by encoder and row id: folds, rounds and runs pay for each row once."""
+    """Features that were made before, by key and row id, which says all that they depend on. dtype: as they are kept."""
 
     folder: Path
     key: str
+    dtype: type[np.floating[Any]] = np.float16
 
     def __post_init__(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -39,12 +41,12 @@ class FeatureCache:
                 some = ids[first : first + 500]
                 marks = ",".join("?" * len(some))
                 for one, value in database.execute(f"SELECT id, value FROM features WHERE id IN ({marks})", some):  # noqa: S608
-                    found[one] = np.frombuffer(value, np.float16).astype(np.float32)
+                    found[one] = np.frombuffer(value, self.dtype).astype(np.float32)
         return found
 
     def put(self, ids: Sequence[str], features: Features) -> None:
         """Keeps these; whole blocks, so that a kill loses one at most."""
-        rows = [(one, row.astype(np.float16).tobytes()) for one, row in zip(ids, features, strict=True)]
+        rows = [(one, row.astype(self.dtype).tobytes()) for one, row in zip(ids, features, strict=True)]
         with closing(self._open()) as database, database:
             database.executemany("INSERT OR REPLACE INTO features VALUES (?, ?)", rows)
 
