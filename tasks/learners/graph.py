@@ -27,17 +27,23 @@ def neighbour_graph(features: NDArray[np.float32], neighbours: int) -> Any:
     return sparse.csr_matrix(scale @ graph @ scale)
 
 
-def spread(graph: Any, seeds: Floats, *, strength: float, shares: Floats) -> Floats:
-    """(n, n_classes), rows sum to 1.
+def spread(graph: Any, seeds: Floats, *, strength: float) -> Floats:
+    """(n, n_classes): what reaches each row. Linear in the seeds.
 
-    seeds: (n, n_classes), what is known of each row, times how much it counts; strength: 0 (seeds as they are) to 1;
-    shares: (n_classes,), the class shares expected over all rows.
+    seeds: (n, n_classes), what is known of each row, times how much it counts; strength: 0 (seeds as they are) to 1.
     """
     labels = seeds.copy()
     for _ in range(STEPS):
         labels = strength * (graph @ labels) + (1 - strength) * seeds
-    mass = labels.sum(axis=0)
-    labels = labels / np.maximum(mass, SMALLEST) * shares
-    total = labels.sum(axis=1, keepdims=True)
-    result: Floats = np.where(total > SMALLEST, labels / np.maximum(total, SMALLEST), shares / shares.sum())
+    return labels
+
+
+def brought_to(shares: Floats, labels: Floats) -> Floats:
+    """(n, n_classes), rows sum to 1: what has reached the rows, each class scaled by the share that is expected of it.
+
+    shares: (n_classes,), over all rows; labels: (n, n_classes), as `spread` gives them.
+    """
+    scaled = labels / np.maximum(labels.sum(axis=0), SMALLEST) * shares
+    total = scaled.sum(axis=1, keepdims=True)
+    result: Floats = np.where(total > SMALLEST, scaled / np.maximum(total, SMALLEST), shares / shares.sum())
     return result

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,20 +18,19 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from tasks.generation import GenerationWriter, Row, payloads, read, read_manifest, stream
 from tasks.learners.features import dense
-from tasks.learners.graph import neighbour_graph, spread
 from tasks.learners.model import single_threaded
 from tasks.learners.saving import load_features
 from tasks.params import Facts, PseudoLabelParams
 from tasks.progress import Progress, silent
 from tasks.pseudo_label.filters import FILTERS, Seen, Tried, bake_off, doubted_classes
 from tasks.pseudo_label.queue import write_queue
+from tasks.pseudo_label.teaching import Refined, Taught, read_taught, refine
 from tasks.randomness import generator
-from tasks.statistics import SMALLEST, Floats, Ints, fit_temperature, softmax, wilson
+from tasks.statistics import Floats, wilson
 
 COLUMNS = [
     pa.field("lineage_labels", pa.list_(pa.int16())),
@@ -42,37 +41,10 @@ COLUMNS = [
     pa.field("neighbours_agree", pa.bool_()),
     pa.field("dropout_spread", pa.float32()),
 ]
-NO_FOLD = -1  # of a labelled row that every model has seen
 QUEUE = "queue.csv"
-TEACHER_WEIGHT = 0.1  # what the teacher's opinion of a row counts beside a label
-UNPROVEN_WEIGHT = 1e-5  # the same where no labelled row could be held out to say what the opinion is worth
 NOT_DRAWN = "beyond_pool_rows"
 MOST_HEED = 3.0  # times what an average class's row counts
 GRAPH_ROWS = 20_000  # beyond, the neighbours' graph costs more than it brings and the teacher speaks alone
-
-
-@dataclass(frozen=True)
-class Taught:
-    """What the teacher says. Lineage k is fold k's, the last one the final model's.
-
-    labelled: (n_labelled, n_classes) out of fold; pool: (n_lineages, n_pool, n_classes); fold (-1: never held out), truth,
-    weights, human: (n_labelled,); trust: (n_lineages, n_labelled), how far each lineage believes the labels;
-    labelled_spread: (n_labelled,) and pool_spread: (n_lineages, n_pool), of Monte Carlo dropout.
-    """
-
-    labelled_ids: list[str]
-    pool_ids: list[str]
-    half: Ints
-    labelled: Floats
-    pool: Floats
-    fold: Ints
-    folds: list[int]
-    truth: Ints
-    weights: Floats
-    human: NDArray[np.bool_]
-    trust: Floats
-    labelled_spread: Floats
-    pool_spread: Floats
 
 
 def pseudo_label(
@@ -105,7 +77,7 @@ def pseudo_label(
         taught = read_taught(teacher, validated, classes)
         progress("label the pool", 0, len(taught.pool_ids))
         with single_threaded():
-            refined = refine(taught, _features(taught, teacher, collected, facts, params), params)
+            refined = refine(taught, _features(taught, teacher, collected, facts, params), params, facts.seed)
         share = 0.5 + 0.5 * round_number / max(1, rounds)
         kept, name, table = choose_filter(refined, params, share, facts.seed)
         rows = read(validated, splits=["pool"], ids=taught.pool_ids).set_index("id").loc[taught.pool_ids].reset_index()
@@ -123,38 +95,6 @@ def pseudo_label(
         writer.close(rows_in=len(rows) + beyond, classes=classes, audit=audit(refined, name, table, classes))
 
 
-def read_taught(teacher: Path, validated: Path, classes: list[str]) -> Taught:
-    """The teacher's predictions, in arrays."""
-    labelled = pd.read_parquet(teacher / "out_of_fold.parquet")
-    labelled = labelled[labelled["split"] == "train"]
-    weight = read(validated, ["id", "weight"], splits=["train"]).drop_duplicates("id").set_index("id")["weight"]
-    pool = pq.read_table(teacher / "pool_predictions.parquet")
-    fold = labelled["fold"].astype("float64").fillna(NO_FOLD).to_numpy(dtype=np.int64)
-    folds = sorted(set(fold.tolist()) - {NO_FOLD})
-    shape = (len(pool), len(folds) + 1, len(classes))
-    number = {label: place for place, label in enumerate(classes)}
-    return Taught(
-        labelled_ids=labelled["id"].tolist(),
-        pool_ids=pool["id"].to_pylist(),
-        half=pool["half"].to_numpy().astype(np.int64),
-        labelled=np.stack(labelled["probabilities"].to_numpy()).astype(np.float64),
-        pool=_flat(pool["probabilities"]).astype(np.float64).reshape(shape).transpose(1, 0, 2),
-        fold=fold,
-        folds=folds,
-        truth=np.array([number[label] for label in labelled["label"]], dtype=np.int64),
-        weights=weight.loc[labelled["id"]].to_numpy(dtype=np.float64),
-        human=(labelled["label_source"] == "human").to_numpy(),
-        trust=np.stack(labelled["lineage_trust"].to_numpy()).astype(np.float64).T,
-        labelled_spread=labelled["spread"].to_numpy(dtype=np.float64),
-        pool_spread=_flat(pool["spread"]).astype(np.float64).reshape(shape[:2]).T,
-    )
-
-
-def _flat(column: pa.ChunkedArray) -> NDArray[np.float32]:
-    """The values of a column of lists, one after the other."""
-    return np.asarray(column.combine_chunks().flatten().to_numpy(), dtype=np.float32)
-
-
 def _features(taught: Taught, teacher: Path, collected: Path, facts: Facts, params: PseudoLabelParams) -> Any:
     """(n_labelled + n_pool, d), or None where there is no graph to build."""
     wanted = [*taught.labelled_ids, *taught.pool_ids]
@@ -163,69 +103,6 @@ def _features(taught: Taught, teacher: Path, collected: Path, facts: Facts, para
     return dense(
         load_features(teacher, facts.modality).of_rows(wanted, partial(payloads, [collected]), fit=False).features
     )
-
-
-@dataclass(frozen=True)
-class Refined:
-    """The pool's labels. probabilities: (n_lineages, n_pool, n_classes), calibrated; agrees: (n_lineages, n_pool), whether
-    the teacher and the neighbours say the same; spread: (n_lineages, n_pool), of Monte Carlo dropout; held_out,
-    held_agrees, held_spread: the same of trusted labelled rows, by lineages that never saw them; truth: (n_held_out,); density: (n_pool,), how close a row's neighbours are, 1 on average.
-    """
-
-    probabilities: Floats
-    agrees: NDArray[np.bool_]
-    held_out: Floats
-    held_agrees: NDArray[np.bool_]
-    spread: Floats
-    held_spread: Floats
-    truth: Ints
-    temperature: float
-    graph: Any
-    density: Floats
-
-
-def refine(taught: Taught, features: Any, params: PseudoLabelParams) -> Refined:
-    """Spreads the teacher's opinion over the neighbours, lineage by lineage, and calibrates it on what each never saw."""
-    graph = None if features is None else neighbour_graph(features, params.neighbours)
-    many = len(taught.truth)
-    logits, agrees = [], []
-    held_out, held_agrees = np.zeros_like(taught.labelled), np.zeros(many, dtype=bool)
-    for place, lineage in enumerate([*taught.folds, None]):
-        hidden = np.zeros(many, dtype=bool) if lineage is None else taught.fold == lineage
-        teacher = np.concatenate([taught.labelled, taught.pool[place]])
-        opinion = teacher if graph is None else _spread(graph, teacher, hidden, taught, taught.trust[place], params)
-        same = opinion.argmax(axis=1) == teacher.argmax(axis=1)
-        logits.append(np.log(np.maximum(opinion[many:], SMALLEST)))
-        agrees.append(same[many:])
-        held_out[hidden] = np.log(np.maximum(opinion[:many][hidden], SMALLEST))
-        held_agrees[hidden] = same[:many][hidden]
-    testable = taught.fold != NO_FOLD
-    trusted = testable & taught.human if (testable & taught.human).any() else testable
-    temperature = fit_temperature(held_out[trusted], taught.truth[trusted])
-    density = np.ones(len(taught.pool_ids)) if graph is None else np.asarray(graph.sum(axis=1)).ravel()[many:]
-    return Refined(
-        probabilities=np.stack([softmax(one / temperature) for one in logits]),
-        agrees=np.stack(agrees),
-        held_out=softmax(held_out[trusted] / temperature),
-        held_agrees=held_agrees[trusted],
-        spread=taught.pool_spread,
-        held_spread=taught.labelled_spread[trusted],
-        truth=taught.truth[trusted],
-        temperature=temperature,
-        graph=graph,
-        density=density / max(float(density.mean()), SMALLEST) if len(density) else density,
-    )
-
-
-def _spread(
-    graph: Any, opinion: Floats, hidden: NDArray[np.bool_], taught: Taught, trust: Floats, params: PseudoLabelParams
-) -> Floats:
-    many = len(taught.truth)
-    seeds = (TEACHER_WEIGHT if (taught.fold != NO_FOLD).any() else UNPROVEN_WEIGHT) * opinion
-    shown = np.flatnonzero(~hidden)
-    seeds[shown] = 0.0  # what was predicted for these rows comes from models that saw the hidden ones
-    seeds[shown, taught.truth[shown]] = taught.weights[shown] * trust[shown]
-    return spread(graph, seeds, strength=params.propagation, shares=opinion[many:].mean(axis=0))
 
 
 def choose_filter(
@@ -257,6 +134,7 @@ def audit(refined: Refined, name: str, table: list[Tried], classes: list[str]) -
         by_class[label] = {"rows": int(mine.sum()), "precision": found}
     return {
         "temperature": refined.temperature,
+        "teacher_weight": refined.teacher_weight,
         "rows": len(refined.truth),
         "filter": name,
         "kept": chosen.kept,

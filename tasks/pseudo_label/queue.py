@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import csv
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from tasks.pseudo_label.teaching import Refined
 from tasks.statistics import Floats
-
-if TYPE_CHECKING:
-    from tasks.pseudo_label import Refined
 
 
 def worth(probabilities: Floats, density: Floats) -> Floats:

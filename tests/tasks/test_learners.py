@@ -17,7 +17,7 @@ from sklearn.svm import SVC
 from tasks.errors import IncompleteGeneration
 from tasks.images import encode
 from tasks.learners.features import Inputs, PictureFeatures, TextFeatures, dense, hog
-from tasks.learners.graph import neighbour_graph, spread
+from tasks.learners.graph import brought_to, neighbour_graph, spread
 from tasks.learners.heads import hard_rows
 from tasks.learners.kept_rows import SupportVectorMachine
 from tasks.learners.model import soft_vote
@@ -210,7 +210,7 @@ def test_spreading_labels_agrees_with_scikit_learns() -> None:
     """Seeded with labels alone, the rows' classes are those of LabelSpreading on two clear clouds."""
     seeds = np.zeros((80, 2))
     seeds[0, 0] = seeds[79, 1] = 1
-    ours = spread(neighbour_graph(X, 7), seeds, strength=0.9, shares=np.array([0.5, 0.5])).argmax(axis=1)
+    ours = brought_to(np.array([0.5, 0.5]), spread(neighbour_graph(X, 7), seeds, strength=0.9)).argmax(axis=1)
     known = np.full(80, -1)
     known[0], known[79] = 0, 1
     peer = LabelSpreading(kernel="knn", n_neighbors=7, alpha=0.9).fit(X, known).transduction_

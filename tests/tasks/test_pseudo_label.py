@@ -10,9 +10,10 @@ import pytest
 from scipy import sparse
 
 from tasks.params import PseudoLabelParams
-from tasks.pseudo_label import Refined, Taught, _rows, audit, choose_filter, heed_of_rows, refine
+from tasks.pseudo_label import _rows, audit, choose_filter, heed_of_rows
 from tasks.pseudo_label.filters import FILTERS, Seen, bake_off, doubted_classes, expected_gain
 from tasks.pseudo_label.queue import pick, worth
+from tasks.pseudo_label.teaching import Refined, Taught, refine, weight_of_teacher
 from tasks.statistics import softmax
 
 
@@ -174,6 +175,27 @@ def test_a_teacher_that_nothing_proves_gives_way_to_the_labels() -> None:
     assert (unproven.argmax(axis=1) == wrong.argmin(axis=1)).all()
 
 
+def test_a_teacher_that_held_out_rows_speak_against_counts_less() -> None:
+    """Eighty rows. Where the teacher turns every fourth right label into a wrong one, it is put down to a weight at which it
+    turns none; where it mends every fourth, or only twenty rows speak against it, the usual weight stands; of no row, the least.
+    """
+    truth = np.zeros(80, dtype=np.int64)
+    fourth = np.arange(80)[:, None] % 4 == 0
+    right, wrong = np.array([[0.7, -0.7]]), np.array([[-0.7, 0.7]])
+
+    def chosen(labels: np.ndarray, opinion: np.ndarray, rows: int = 80) -> float:
+        return weight_of_teacher(
+            lambda weight: (labels + opinion * np.sqrt(weight / 0.1))[:rows], truth[:rows], np.random.default_rng(0)
+        )
+
+    harmful, helpful = np.where(fourth, 3 * wrong, right), np.where(fourth, 3 * right, right)
+    clear = np.repeat(right, 80, axis=0)
+    assert chosen(clear, harmful) < 0.1
+    assert chosen(np.where(fourth, wrong, right), helpful) == 0.1
+    assert chosen(clear, harmful, rows=20) == 0.1
+    assert chosen(clear, harmful, rows=0) == 1e-5
+
+
 def test_what_a_lineage_learns_from_does_not_depend_on_the_others() -> None:
     """With another final lineage, lineage 0's labels and weights of the pool are the same to the bit."""
     known = taught(np.arange(20) % 2)
@@ -212,6 +234,7 @@ def refined(pool: np.ndarray, held_out: np.ndarray | None = None, truth: np.ndar
         held_spread=np.zeros(len(shown)),
         truth=np.zeros(0, dtype=np.int64) if truth is None else truth,
         temperature=1.0,
+        teacher_weight=None,
         graph=None,
         density=np.ones(pool.shape[1]),
     )
