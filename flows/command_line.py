@@ -18,6 +18,7 @@ import typer
 
 import flows  # noqa: F401  (sets what must be set before the libraries are imported)
 from tasks.errors import InputError, SeedlingError
+from tasks.processes import LAUNCH
 
 app = typer.Typer(
     name="seedling",
@@ -81,12 +82,21 @@ def explained(debug: bool) -> Iterator[None]:
 def run(
     effort: Annotated[Effort | None, typer.Option(help="How much to try; written into params.yaml.")] = None,
     as_of: Annotated[str | None, typer.Option(help="A new word makes the scrape stage go to its sites again.")] = None,
+    launch: Annotated[
+        str | None,
+        typer.Option(
+            envvar=LAUNCH, help="Train over several processes that this starts: 'accelerate launch --num_processes 4'."
+        ),
+    ] = None,
     workspace: Workspace = Path(),
     debug: Debug = False,
 ) -> None:
     """Brings the whole line up to date: dataset, model and report."""
     with explained(debug):
         from flows.running import run_line
+
+        if launch:
+            os.environ[LAUNCH] = launch
 
         run_line(workspace.resolve(), None if effort is None else effort.value, as_of)
 

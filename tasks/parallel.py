@@ -1,4 +1,7 @@
-"""How independent work is spread: threads here, Prefect's task runner where a flow says so. Results never depend on it."""
+"""How independent work is spread: threads here, Prefect's task runner where a flow says so, or several processes.
+
+Results never depend on it.
+"""
 
 from __future__ import annotations
 
@@ -7,14 +10,72 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import Any
+
+from tasks.errors import SeedlingError
 
 Spread = Callable[[Callable[[int], Any], Sequence[int], str], list[Any]]  # (work, places, name) → results in order
 
 
+@dataclass(frozen=True)
+class Process:
+    """One process among those that share a training; alone, unless a launcher started it beside others.
+
+    All go through the same steps, so that each meets the others where something is gathered. gather: what each of them
+    gives → all of it, in the processes' order; number: from 0, the one that leads; local, locals: the same on this machine.
+    """
+
+    number: int = 0
+    count: int = 1
+    local: int = 0
+    locals: int = 1
+    gather: Callable[[Any], list[Any]] = lambda mine: [mine]
+
+    @property
+    def leads(self) -> bool:
+        """Whether it is the one that writes; the others only compute."""
+        return self.number == 0
+
+    def mine(self, places: Sequence[Any]) -> Sequence[Any]:
+        """Its share of them."""
+        return places[self.number :: self.count]
+
+    def by_leader(self, work: Callable[[], Any]) -> Any:
+        """What `work` gives in the process that leads, in all of them."""
+        return self.gather(work() if self.leads else None)[0]
+
+    def spread(self, work: Callable[[int], Any], places: Sequence[int], name: str) -> list[Any]:
+        """work(place) of each, in their order, wherever it was done. An error of one process is raised in all."""
+        try:
+            done, failed = in_threads(work, self.mine(places), name), None
+        except SeedlingError as error:
+            done, failed = [], str(error)
+        parts = self.gather((done, failed))
+        for _, why in parts:
+            if why is not None:
+                raise SeedlingError(why)
+        return [parts[turn % self.count][0][turn // self.count] for turn in range(len(places))]
+
+
+_process = Process()
+
+
+def this_process() -> Process:
+    """Which one this is; the only one, unless `join` was called."""
+    return _process
+
+
+def join(process: Process) -> None:
+    """Says that this process is one of several, for as long as it lives."""
+    global _process
+    _process = process
+
+
 def usable_cores() -> int:
-    """The cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """The cores that this process may use; processes on one machine share them."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, cores // _process.locals)
 
 
 def in_threads(work: Callable[[int], Any], places: Sequence[int], name: str) -> list[Any]:
@@ -26,9 +87,13 @@ def in_threads(work: Callable[[int], Any], places: Sequence[int], name: str) -> 
 _spread: ContextVar[Spread] = ContextVar("spread", default=in_threads)
 
 
-def spread() -> Spread:
-    """How work is spread just now."""
-    return _spread.get()
+def spread(seconds: float, worth: float) -> Spread:
+    """How work is spread that will take so many seconds, predicted: below `worth` in threads, as it is done before anybody
+    else has been told. Among several processes always over all of them, so that each has the same results.
+    """
+    if _process.count > 1:
+        return _process.spread
+    return _spread.get() if seconds > worth else in_threads
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import errno
 import json
+import os
 import shutil
 import sys
 from collections.abc import Callable, Mapping
@@ -18,6 +19,7 @@ from typing import Any
 from tasks.busy import workspace_lock
 from tasks.errors import GateFailed, InputError, MissingGeneration, SeedlingError
 from tasks.params import Params, load
+from tasks.processes import LAUNCH, launched
 from tasks.progress import Progress, silent, terminal
 
 Work = Callable[[Params, Path, Path, Progress], None]  # params, workspace, output, progress
@@ -70,9 +72,12 @@ def synthesize(params: Params, workspace: Path, output: Path, progress: Progress
 
 
 def train(round_number: int) -> Work:
-    """tasks/train on this workspace, for one round."""
+    """tasks/train on this workspace, for one round; by the launcher that the environment names, over several processes."""
 
     def run(params: Params, workspace: Path, output: Path, progress: Progress) -> None:
+        if launcher := os.environ.get(LAUNCH):
+            launched(launcher, f"train@{round_number}", workspace, output, progress)
+            return
         from tasks.train import Sources
         from tasks.train import train as work
 

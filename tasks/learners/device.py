@@ -5,15 +5,22 @@ from __future__ import annotations
 from contextlib import AbstractContextManager
 from typing import Any
 
+from tasks.parallel import this_process
+
 
 def device_of(number: int = 0) -> Any:
-    """The number-th GPU, counted round and round; Apple's; else the processor. GPUs are asked for exact, repeatable sums."""
+    """The number-th GPU, counted round and round; Apple's; else the processor. GPUs are asked for exact, repeatable sums.
+
+    A process that works beside others has the GPU of its own number.
+    """
     import torch
+
+    process = this_process()
 
     if torch.cuda.is_available():
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
         torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
-        return torch.device("cuda", number % torch.cuda.device_count())
+        return torch.device("cuda", (number if process.count == 1 else process.local) % torch.cuda.device_count())
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 

@@ -16,6 +16,7 @@ from tasks.generation import Modality
 from tasks.learners.encoder import COLOURS, Encoder, Features, encoder_key, load_encoder
 from tasks.learners.feature_cache import FeatureCache, encode_rows
 from tasks.learners.features import Contents, FeatureMaker, Inputs, Read, TextFeatures
+from tasks.parallel import this_process
 from tasks.params import EncoderParams
 from tasks.progress import Progress, silent
 
@@ -93,8 +94,9 @@ class EncodedFeatures(FeatureMaker):
         if fit:
             known = dict(read(list(dict.fromkeys(ids))))
             found = self._fit_topics([known[one] for one in ids])
-            for outdated in folder.glob(f"{WORDS}-*"):
-                outdated.unlink()
+            if this_process().leads:
+                for outdated in folder.glob(f"{WORDS}-*"):
+                    outdated.unlink()
             self._kept_topics(folder).put(ids, found)
             return found
         cache = self._kept_topics(folder)

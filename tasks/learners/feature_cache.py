@@ -13,6 +13,7 @@ import numpy as np
 
 from tasks.learners.encoder import Encoder, Features
 from tasks.learners.features import Read
+from tasks.parallel import this_process
 from tasks.progress import Progress, silent
 
 
@@ -45,7 +46,9 @@ class FeatureCache:
         return found
 
     def put(self, ids: Sequence[str], features: Features) -> None:
-        """Keeps these; whole blocks, so that a kill loses one at most."""
+        """Keeps these; whole blocks, so that a kill loses one at most. Of several processes one alone writes."""
+        if not this_process().leads:
+            return
         rows = [(one, row.astype(self.dtype).tobytes()) for one, row in zip(ids, features, strict=True)]
         with closing(self._open()) as database, database:
             database.executemany("INSERT OR REPLACE INTO features VALUES (?, ?)", rows)
@@ -59,25 +62,33 @@ def encode_rows(
     max_megapixels: float,
     progress: Progress = silent,
 ) -> Features:
-    """(n, d), in the ids' order; only rows that the cache lacks are read and encoded.
+    """(n, d), in the ids' order; only rows that the cache lacks are read and encoded, by several processes each its share.
 
     load: gives the encoder, which takes seconds, and is called only where rows are missing; read: called with their ids.
     """
+    process = this_process()
     known = cache.get(ids)
-    missing = [one for one in dict.fromkeys(ids) if one not in known]
+    # As the one that writes saw it: its first rows may be there already when another process looks.
+    missing: list[str] = process.by_leader(lambda: [one for one in dict.fromkeys(ids) if one not in known])
+    mine = process.mine(missing)
     waiting: list[str] = []
 
     def each() -> Iterator[bytes | str]:
-        for one, payload in read(missing):
+        for one, payload in read(mine):
             waiting.append(one)
             yield payload
 
-    done = 0
-    progress("encode", len(known), len(known) + len(missing))
-    for block in load().encode(each(), max_megapixels) if missing else ():
+    done, total = 0, len(ids) - len(missing) + len(mine)
+    made: dict[str, Features] = {}
+    progress("encode", total - len(mine), total)
+    for block in load().encode(each(), max_megapixels) if mine else ():
         those = waiting[done : done + len(block)]
         cache.put(those, block)
-        known.update(zip(those, block, strict=True))
+        made.update(zip(those, block, strict=True))
         done += len(block)
-        progress("encode", len(known), len(known) + len(missing) - done)
+        progress("encode", total - len(mine) + done, total)
+    for number, part in enumerate(process.gather(made)):
+        known.update(part)
+        if number != process.number and part:
+            cache.put(list(part), np.stack(list(part.values())))
     return np.stack([known[one] for one in ids]) if len(ids) else np.zeros((0, 1), np.float32)

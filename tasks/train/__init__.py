@@ -24,6 +24,7 @@ from tasks.learners.losses import balanced
 from tasks.learners.model import single_threaded
 from tasks.learners.saving import load_features, save_features
 from tasks.learners.training import Setting
+from tasks.parallel import this_process
 from tasks.params import Facts, TrainParams
 from tasks.progress import Progress, silent
 from tasks.train import files
@@ -65,7 +66,8 @@ def train(
     """Writes `models/<round>`: the chosen model, the table of candidates, out-of-fold and pool predictions, the verdict.
 
     Where the loop has stopped before, or no pseudo-label was kept, only a verdict that says so is written. After a kill
-    the next run goes on where this one was: in `.seedling/unfinished/`, which is cleared at the end.
+    the next run goes on where this one was: in `.seedling/unfinished/`, which is cleared at the end. Of several processes
+    (tasks/train/processes.py) the one that leads does all this; the others are done when the folds are.
     """
     previous = _previous_verdict(sources)
     if previous and (skipped := _skip(previous, round_number, rounds, sources)):
@@ -78,6 +80,8 @@ def train(
     judged = _judged(frame, classes, params)
     with single_threaded():
         trial = try_candidates(bench, params, facts, judged, sources.teacher, progress)
+        if not this_process().leads:
+            return
         choice = choose_and_fit(trial, judged, facts.seed, sources.teacher, output)
         trained = trial.trained
         said = {one: calibrated(trained[one], judged).astype(np.float32)[None] for one in trained}

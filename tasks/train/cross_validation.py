@@ -24,7 +24,7 @@ from tasks.learners.features import Inputs
 from tasks.learners.losses import CONSISTENCY, Adjusted, balanced, class_shares
 from tasks.learners.saving import Learner, make_learner
 from tasks.learners.training import Setting
-from tasks.parallel import in_threads, spread
+from tasks.parallel import in_threads, spread, this_process
 from tasks.progress import Progress, silent
 from tasks.randomness import derived_seed
 from tasks.statistics import Floats, fit_temperature, softmax
@@ -97,14 +97,14 @@ class Tally:
             self.seconds[candidate] = self.seconds.get(candidate, 0.0) + seconds
             self._progress("train models", self._done, self._total)
 
-    def take_over(self, candidate: Candidate, found: dict[str, Any]) -> None:
-        """What a run that was killed had finished: its seconds count nothing, its losses are kept."""
+    def take_over(self, candidate: Candidate, found: dict[str, Any], seconds: float = 0.0) -> None:
+        """What was done elsewhere: by a run that was killed, whose seconds count nothing, or by another process."""
         with self._lock:
             for name, losses in found.items():
                 if name.startswith("losses "):
                     model = name.removeprefix("losses ")
                     self.losses[model] = [(int(step), float(loss)) for step, loss in losses]
-        self.one_more(candidate, 0.0)
+        self.one_more(candidate, seconds)
 
     def of_fold(self, candidate: Candidate, place: int) -> dict[str, NDArray[np.float64]]:
         """The losses of the fold's models, as arrays to be kept."""
@@ -229,10 +229,13 @@ def cross_validate(
     def of_fold(place: int) -> list[dict[str, Any]]:
         return [_of_fold(bench, one, folds[place], place) for one in candidates]
 
-    how = spread() if seconds > WORTH_SPREADING else in_threads
-    for place, found in enumerate(how(of_fold, range(len(folds)), "fold")):
+    process = this_process()
+    places = range(len(folds))
+    for place, found in enumerate(spread(seconds, WORTH_SPREADING)(of_fold, places, "fold")):
         held_out = rows.fold[labelled] == folds[place]
         for one, parts in zip(candidates, found, strict=True):
+            if place not in process.mine(places) and "failed" not in parts:
+                bench.said.take_over(one, parts, float(parts["seconds"]))
             if "failed" in parts:
                 failed[one] = str(parts["failed"])
                 result.pop(one, None)
@@ -244,7 +247,11 @@ def cross_validate(
                 result[one].pool_spread[place] = parts["pool_spread"]
     if not folds and len(bench.validation):  # every labelled row is needed in training, but other rows can judge
         for one in result:
-            result[one].validation[:] = mean_logits(fit_final(bench, one), bench.validation)
+
+            def of_all(one: Candidate = one) -> Floats:
+                return mean_logits(fit_final(bench, one), bench.validation)
+
+            result[one].validation[:] = process.by_leader(of_all)
     return result, failed
 
 
@@ -304,11 +311,12 @@ def _of_fold(bench: Workbench, candidate: Candidate, lineage: int, place: int) -
     }
     if not all(np.isfinite(one).all() for one in made.values()):
         return {"failed": "its predictions are no numbers"}
-    if kept is not None and perf_counter() - began > WORTH_KEEPING:
+    seconds = perf_counter() - began
+    made |= {"seconds": np.array(seconds)} | bench.said.of_fold(candidate, place)
+    if kept is not None and seconds > WORTH_KEEPING:
         kept.parent.mkdir(parents=True, exist_ok=True)
         beside = kept.with_suffix(".part.npz")
-        kept_parts: Any = made | bench.said.of_fold(candidate, place)
-        np.savez(beside, **kept_parts)
+        np.savez(beside, **made)
         beside.replace(kept)
     return made
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from tasks.errors import Diverged
 from tasks.learners.saving import save_learner
+from tasks.parallel import this_process
 from tasks.params import Facts, TrainParams
 from tasks.progress import Progress
 from tasks.train import files
@@ -87,8 +88,8 @@ def pretrained(bench: Workbench, candidates: Sequence[Candidate], progress: Prog
     all lineages.
     """
     rows = np.flatnonzero((bench.rows.ingredient == "collected") | (bench.rows.ingredient == "pool"))
-    uses = any(one.learner == "network" for one in candidates)
-    if not uses or bench.inputs.pictures is None or len(rows) < PRETRAINING_PICTURES:
+    uses, pictures = any(one.learner == "network" for one in candidates), bench.inputs.pictures
+    if not uses or pictures is None or len(rows) < PRETRAINING_PICTURES:
         return bench
     from tasks.learners.network import pretrain
 
@@ -98,7 +99,7 @@ def pretrained(bench: Workbench, candidates: Sequence[Candidate], progress: Prog
         checkpoint=None if bench.scratch is None else bench.scratch / "pretraining",
         watch=lambda step, loss: progress(f"{what} (loss {loss:.2f})", step, steps),
     )
-    body = pretrain(bench.inputs.pictures[rows], setting)
+    body = this_process().by_leader(lambda: pretrain(pictures[rows], setting))
     return replace(bench, setting=bench.setting.of_model(body=body))
 
 
