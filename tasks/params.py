@@ -149,7 +149,17 @@ class EncoderParams(Section):
 Candidate = Literal[
     "logistic_regression", "svm", "random_forest", "nearest_neighbours", "boosted_trees", "network", "fine_tuned"
 ]
-Loss = Literal["plain", "trusted", "balanced", "logit_adjusted", "focal", "symmetric", "second_head", "consistency"]
+Loss = Literal[
+    "plain",
+    "trusted",
+    "strictly_trusted",
+    "balanced",
+    "logit_adjusted",
+    "focal",
+    "symmetric",
+    "second_head",
+    "consistency",
+]
 
 
 class TrainParams(Section):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -30,7 +31,7 @@ from tasks.progress import Progress, silent
 from tasks.train import files
 from tasks.train.choice import Judged, abstention, calibrated, candidate_table
 from tasks.train.comparison import Loop, verdict_of
-from tasks.train.cross_validation import Candidate, Workbench
+from tasks.train.cross_validation import TRUSTED, Candidate, Workbench
 from tasks.train.rows import training_rows
 from tasks.train.trial import choose_and_fit, try_candidates
 from tasks.train.verdict import Verdict
@@ -109,11 +110,12 @@ def train(
 
 
 def _trust_of(members: tuple[Candidate, ...], bench: Workbench) -> NDArray[np.float64]:
-    """(n_lineages, n_labelled): the trust in the labels, where the chosen model's main part used it; else ones."""
-    trusted = sum(one.loss == "trusted" for one in members)
-    if 2 * trusted <= len(members):
+    """(n_lineages, n_labelled): the trust in the labels, where the chosen model's main part used one; else ones."""
+    used = Counter(one.loss for one in members if one.loss in TRUSTED)
+    if 2 * used.total() <= len(members):
         return np.ones((len(bench.rows.folds) + 1, len(bench.rows.labelled)))
-    return np.stack([bench.trust(place) for place in range(len(bench.rows.folds) + 1)])
+    loss = used.most_common(1)[0][0]
+    return np.stack([bench.trust(place, loss) for place in range(len(bench.rows.folds) + 1)])
 
 
 def _previous_verdict(sources: Sources) -> dict[str, Any] | None:

@@ -12,7 +12,7 @@ import numpy as np
 from tasks.errors import InputError
 from tasks.learners.losses import CONSISTENCY, NETWORK_LOSSES
 from tasks.params import Facts, TrainParams
-from tasks.train.cross_validation import Candidate, Workbench
+from tasks.train.cross_validation import TRUSTED, Candidate, Workbench
 from tasks.train.rows import INGREDIENTS, TrainingRows
 
 BUDGET = {"quick": 60.0, "normal": 200.0, "thorough": 7200.0}  # seconds of one core, a round
@@ -69,7 +69,7 @@ def further_candidates(
     if params.losses is None:
         counts = rows.targets[rows.labelled].sum(axis=0)
         if len(rows.labelled) >= max(ENOUGH_TO_DOUBT, ENOUGH_A_CLASS * len(counts)):
-            losses.append("trusted")
+            losses += TRUSTED
         if counts.max() >= UNEVEN * max(counts.min(), 1):
             losses += ["balanced", "logit_adjusted"]
         if facts.effort == "thorough":

@@ -31,6 +31,7 @@ from tasks.statistics import Floats, fit_temperature, softmax
 from tasks.train.rows import TrainingRows
 
 GRADIENT_LEARNERS = ("network", "fine_tuned")
+TRUSTED = ("trusted", "strictly_trusted")
 WORTH_SPREADING = 20.0  # seconds: less is done before another process has been told
 WORTH_KEEPING = 5.0  # seconds: what took longer is not computed again after a kill
 
@@ -39,8 +40,8 @@ WORTH_KEEPING = 5.0  # seconds: what took longer is not computed again after a k
 class Candidate:
     """A learner, the ingredients that it is trained on besides the pool's pseudo-labels, and its loss.
 
-    loss: plain; trusted (rows whose label is doubtful count less); balanced (each class counts alike); logit_adjusted
-    (Menon et al. 2021); of networks also consistency (the pool is learnt from without labels), focal (Lin et al. 2017),
+    loss: plain; trusted, strictly_trusted (rows whose label is doubtful count less); balanced (each class counts alike);
+    logit_adjusted (Menon et al. 2021); of networks also consistency (the pool is learnt from without labels), focal (Lin et al. 2017),
     symmetric (Wang et al. 2019) and second_head.
     """
 
@@ -133,7 +134,7 @@ class Workbench:
     pseudo_labelled: bool = False
     scratch: Path | None = None
     said: Tally = field(default_factory=lambda: Tally())
-    trusts: dict[int, Floats] = field(default_factory=dict)
+    trusts: dict[tuple[int, str], Floats] = field(default_factory=dict)
 
     @property
     def classes(self) -> int:
@@ -148,7 +149,7 @@ class Workbench:
     def fit(self, candidate: Candidate, lineage: int | None, place: int, half: int) -> Learner:
         """One model of one lineage."""
         began = perf_counter()
-        trust = self.trust(place) if candidate.loss == "trusted" else None
+        trust = self.trust(place, candidate.loss) if candidate.loss in TRUSTED else None
         chosen, targets, weights = self.rows.of_lineage(lineage, place, half, candidate.recipe, trust)
         if candidate.loss == "balanced":
             weights = balanced(targets, weights)
@@ -176,20 +177,26 @@ class Workbench:
         mine = pool[self.rows.half[pool] == half]
         return self.inputs.take(mine) if len(mine) else None
 
-    def trust(self, place: int) -> Floats:
+    def trust(self, place: int, loss: str) -> Floats:
         """(n_labelled,), 0 to 1: how far each labelled row's own label is believed, by models of this lineage that did
-        not see the row: the label's probability over the likeliest class's. Rows that the lineage never sees keep 1.
+        not see the row. Rows that the lineage never sees keep 1. loss: one of `TRUSTED`; the strict one squares the trust, and
+        takes it again from models that learnt with it.
         """
-        if place not in self.trusts:
-            self.trusts[place] = trust_in_labels(self.rows, self.inputs, self.setting, place)
-        return self.trusts[place]
+        if (place, loss) not in self.trusts:
+            strict = loss == "strictly_trusted"
+            before = self.trust(place, "trusted") ** 2 if strict else np.ones(len(self.rows.labelled))
+            found = trust_in_labels(self.rows, self.inputs, self.setting, place, before)
+            self.trusts[place, loss] = found**2 if strict else found
+        return self.trusts[place, loss]
 
 
-def trust_in_labels(rows: TrainingRows, inputs: Inputs, setting: Setting, place: int) -> Floats:
-    """See Workbench.trust. Cross-validation within the lineage: nothing that it never sees has a say."""
+def trust_in_labels(rows: TrainingRows, inputs: Inputs, setting: Setting, place: int, before: Floats) -> Floats:
+    """(n_labelled,), 0 to 1: each label's probability over the likeliest class's. Cross-validation within the lineage: nothing
+    that it never sees has a say. before: (n_labelled,), the trust with which the models learn.
+    """
     folds, labelled = rows.folds, rows.labelled
     seen = [fold for number, fold in enumerate(folds) if number != place]
-    fold, targets, weights = rows.fold[labelled], rows.targets[labelled], rows.weights[labelled]
+    fold, targets, weights = rows.fold[labelled], rows.targets[labelled], rows.weights[labelled] * before
     logits = np.zeros_like(targets)
     unknown = np.zeros(len(labelled), dtype=bool)  # their class stands in no other fold: no model can judge them
     if len(seen) < 2:

@@ -19,7 +19,7 @@ from tasks.statistics import softmax
 from tasks.train import cross_validation
 from tasks.train.candidates import first_candidates, further_candidates, within_budget
 from tasks.train.choice import Judged, abstention, choose, greedy
-from tasks.train.cross_validation import Candidate, Predictions, Workbench, cross_validate, out_of_fold_anew
+from tasks.train.cross_validation import TRUSTED, Candidate, Predictions, Workbench, cross_validate, out_of_fold_anew
 from tasks.train.learning_curve import worth_in_labels
 from tasks.train.rows import NO_FOLD, TrainingRows, drawn_pool
 from tasks.train.verdict import judge, scores_of_rows, unjudged
@@ -55,12 +55,15 @@ def bench_of(rows: TrainingRows, inputs: Inputs, scratch: Path | None = None) ->
 
 
 def test_a_wrong_label_is_trusted_less_by_models_that_did_not_see_it() -> None:
-    """Three of sixty labels are wrong, far from their class: trusted a fifth at most; the right ones more than half."""
+    """Three of sixty labels are wrong, far from their class: trusted a fifth at most, the right ones more than half; and
+    where trust is strict, a twenty-fifth at most and more than a quarter.
+    """
     wrong = (4, 17, 33)
     rows, inputs, _ = labelled(60, wrong=wrong)
-    trust = bench_of(rows, inputs).trust(5)
-    assert trust[list(wrong)].max() < 0.2
-    assert np.delete(trust, wrong).min() > 0.5
+    for loss, power in (("trusted", 1), ("strictly_trusted", 2)):
+        trust = bench_of(rows, inputs).trust(5, loss)
+        assert trust[list(wrong)].max() < 0.2**power
+        assert np.delete(trust, wrong).min() > 0.5**power
 
 
 def test_a_lineages_trust_does_not_hang_on_the_labels_that_it_never_sees() -> None:
@@ -68,9 +71,12 @@ def test_a_lineages_trust_does_not_hang_on_the_labels_that_it_never_sees() -> No
     rows, inputs, _ = labelled(60)
     turned = rows.targets.copy()
     turned[rows.fold == 0] = turned[rows.fold == 0][:, ::-1]
-    first, second = (bench_of(one, inputs).trust(0) for one in (rows, dataclasses.replace(rows, targets=turned)))
-    assert (first == second).all()
-    assert (first[rows.fold == 0] == 1).all()
+    for loss in TRUSTED:
+        first, second = (
+            bench_of(one, inputs).trust(0, loss) for one in (rows, dataclasses.replace(rows, targets=turned))
+        )
+        assert (first == second).all()
+        assert (first[rows.fold == 0] == 1).all()
 
 
 def test_a_rows_trust_weighs_on_what_was_made_from_it() -> None:
@@ -276,7 +282,7 @@ def test_losses_for_imbalance_are_tried_where_classes_are_uneven() -> None:
     tried = {one.loss for one in further_candidates(TrainParams(), TEXTS, uneven, best)}
     assert tried == {"balanced", "logit_adjusted"}
     many, _, _ = labelled(60)
-    assert {one.loss for one in further_candidates(TrainParams(), TEXTS, many, best)} == {"trusted"}
+    assert {one.loss for one in further_candidates(TrainParams(), TEXTS, many, best)} == {"trusted", "strictly_trusted"}
     few_a_class = labelled(100, classes=50)[0]
     assert further_candidates(TrainParams(), TEXTS, few_a_class, best) == [], "two rows a class"
     assert further_candidates(TrainParams(losses=["plain"]), TEXTS, many, best) == []
@@ -357,6 +363,6 @@ def test_the_only_other_row_of_a_class_is_trusted_as_others_are() -> None:
     fold = rows.fold.copy()
     fold[[0, 11]] = [0, 1]
     rare = dataclasses.replace(rows, targets=targets, fold=fold)
-    trust = bench_of(rare, inputs).trust(0)
+    trust = bench_of(rare, inputs).trust(0, "trusted")
     others = (fold != 0) & (np.arange(42) != 11)
     assert trust[11] == pytest.approx(trust[others].mean())
