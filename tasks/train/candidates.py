@@ -87,14 +87,19 @@ def further_candidates(
 
 
 def later_candidates(teacher: Path) -> list[Candidate]:
-    """Each learner as it was best in the round before."""
+    """Each learner as it was best in the round before, and all that is taken over, so that no choice is lost."""
     table = json.loads((teacher / "candidates.json").read_text(encoding="utf-8"))["tried"]
-    best: dict[str, dict[str, Any]] = {}
-    for entry in table:
-        rival = best.get(entry["learner"])
-        if entry["learner"] != "ensemble" and (rival is None or _rank(entry) < _rank(rival)):
-            best[entry["learner"]] = entry
-    return [Candidate(entry["learner"], tuple(entry["recipe"]), entry["loss"]) for entry in best.values()]
+    tried = [
+        (entry, Candidate(entry["learner"], tuple(entry["recipe"]), entry["loss"]))
+        for entry in table
+        if entry["learner"] != "ensemble"
+    ]
+    best: dict[str, tuple[dict[str, Any], Candidate]] = {}
+    for entry, one in tried:
+        rival = best.get(one.learner)
+        if rival is None or _rank(entry) < _rank(rival[0]):
+            best[one.learner] = (entry, one)
+    return [one for _, one in tried if one.carried or best[one.learner][1] == one]
 
 
 def _rank(entry: Mapping[str, Any]) -> tuple[bool, float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from tasks.parallel import spread_by
 from tasks.params import EncoderParams, Facts, TrainParams
 from tasks.statistics import softmax
 from tasks.train import cross_validation
-from tasks.train.candidates import first_candidates, further_candidates, within_budget
+from tasks.train.candidates import first_candidates, further_candidates, later_candidates, within_budget
 from tasks.train.choice import Judged, abstention, choose, greedy
 from tasks.train.cross_validation import TRUSTED, Candidate, Predictions, Workbench, cross_validate, out_of_fold_anew
 from tasks.train.learning_curve import worth_in_labels
@@ -350,6 +351,31 @@ def test_a_learner_of_one_seed_counts_alike_in_all() -> None:
     always, first_alone = np.array([[[0.9, 0.1]]]), np.array([[[0.9, 0.1]], [[0.2, 0.8]]])
     found = scores_of_rows([always, first_alone], lambda said: said[:, 0] > 0.5)
     assert found.tolist() == [[1.0], [0.5]]
+
+
+def test_later_rounds_train_each_learners_best_and_lose_nothing_that_they_take_over(tmp_path: Path) -> None:
+    """Of two losses of a head the better one; of a network both, since both are there and a vote of them may be the choice."""
+    losses = {
+        ("network", "plain"): 0.3,
+        ("network", "consistency"): 0.2,
+        ("svm", "trusted"): 0.4,
+        ("svm", "plain"): 0.5,
+        ("ensemble", "plain"): 0.1,
+    }
+    tried = [
+        {
+            "learner": learner,
+            "recipe": ["collected"],
+            "loss": loss,
+            "log_loss": {},
+            "choice_loss": value,
+            "chosen": False,
+        }
+        for (learner, loss), value in losses.items()
+    ]
+    (tmp_path / "candidates.json").write_text(json.dumps({"tried": tried}))
+    found = [(one.learner, one.loss) for one in later_candidates(tmp_path)]
+    assert found == [("network", "plain"), ("network", "consistency"), ("svm", "trusted")]
 
 
 def test_the_only_other_row_of_a_class_is_trusted_as_others_are() -> None:
