@@ -1,10 +1,10 @@
 """Wrong labels: the same line with and without its handling of doubtful labels, on sets whose wrong labels are known.
 
-    python benchmarks/label_noise.py --data FOLDER --backbone FOLDER [--draws 5] [--labels 50]
+    python benchmarks/label_noise.py --data FOLDER --backbone FOLDER [--draws 5] [--labels 50 0]
 
 FOLDER holds the sets of benchmarks/few_labels.py; beside data.parquet lie files noise_*.parquet (id, noisy_label) for rows of
-`train`. Each draw labels so many rows a class, by the noisy label, leaves the others in the pool, and is judged on the true
-labels of `test`. "Without" is `train.losses: [plain]`: the same learners, encoder, rounds and rows. The peer is cleanlab's
+`train`. Each draw labels so many rows a class, by the noisy label, leaves the others in the pool (0: every row is labelled, and
+only the seed is drawn), and is judged on the true labels of `test`. "Without" is `train.losses: [plain]`: the same learners, encoder, rounds and rows. The peer is cleanlab's
 recipe by hand, confident learning's joint (Northcutt et al. 2021): out-of-fold logistic regression, rows off the diagonal dropped.
 """
 
@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import tempfile
 from concurrent.futures import ProcessPoolExecutor
+from itertools import product
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -74,16 +75,16 @@ def one_draw(job: tuple[pd.DataFrame, pd.Series, int, int, Any, str]) -> dict[st
 def main() -> None:
     """Runs the draws and writes results/label_noise.csv."""
     parser = parser_of(str(__doc__), SETS, draws=5)
-    parser.add_argument("--labels", type=int, default=50, help="a class")
+    parser.add_argument("--labels", type=int, nargs="+", default=[50, 0], help="a class; 0: all")
     given = parser.parse_args()
     command = (
-        f"python benchmarks/label_noise.py --data DATA --backbone BACKBONE --labels {given.labels} "
+        f"python benchmarks/label_noise.py --data DATA --backbone BACKBONE --labels {' '.join(map(str, given.labels))} "
         f"--draws {given.draws} --effort {given.effort}"
     )
     found: list[Found] = []
     cache = tempfile.mkdtemp()
     made: dict[str, pd.Series] = {}
-    for setting in given.sets:
+    for setting, many in product(given.sets, given.labels):
         name, _, noise = setting.partition("/")
         frame = pd.read_parquet(given.data / name / "data.parquet")
         frame = frame[frame["split"].isin(["train", "test"])].reset_index(drop=True)
@@ -93,7 +94,8 @@ def main() -> None:
             made[name] = pd.Series(list(peer_features(frame, given.backbone)), index=frame["id"])
         train = frame["split"] == "train"
         frame.loc[train, "label"] = frame.loc[train, "id"].map(noisy)
-        jobs = [(frame, made[name], given.labels, seed, given, cache) for seed in range(given.draws)]
+        jobs = [(frame, made[name], many or len(frame), seed, given, cache) for seed in range(given.draws)]
+        where = f"{setting}, {many} a class" if many else f"{setting}, all labelled"
         with ProcessPoolExecutor(2, get_context("spawn")) as pool:  # a fork would inherit torch's threads' locks
             results = list(pool.map(one_draw, jobs))
         for system, key in (
@@ -103,16 +105,16 @@ def main() -> None:
         ):
             values = [one[key] for one in results]
             found.append(
-                Found(setting, system, "test accuracy", *mean_with_interval(values), "share", len(values), command)
+                Found(where, system, "test accuracy", *mean_with_interval(values), "share", len(values), command)
             )
         for metric, key in (("minus losses: [plain], paired", "without"), ("minus confident learning, paired", "peer")):
             gained = [one["with"] - one[key] for one in results]
             found.append(
-                Found(setting, "Seedling", metric, *mean_with_interval(gained), "points of share", len(gained), command)
+                Found(where, "Seedling", metric, *mean_with_interval(gained), "points of share", len(gained), command)
             )
         used = [one["used"] for one in results]
         found.append(
-            Found(setting, "Seedling", "draws that chose it", *mean_with_interval(used), "share", len(used), command)
+            Found(where, "Seedling", "draws that chose it", *mean_with_interval(used), "share", len(used), command)
         )
         write("label_noise", found)
 
