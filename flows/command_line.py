@@ -95,7 +95,7 @@ def run(
     with explained(debug):
         from flows.running import run_line
 
-        if launch:
+        if launch is not None:
             os.environ[LAUNCH] = launch
 
         run_line(workspace.resolve(), None if effort is None else effort.value, as_of)

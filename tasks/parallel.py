@@ -15,7 +15,7 @@ from typing import Any
 
 from tasks.errors import SeedlingError
 
-Spread = Callable[[Callable[[int], Any], Sequence[int], str], list[Any]]  # (work, places, name) → results in order
+Spread = Callable[[Callable[[Any], Any], Sequence[Any], str], list[Any]]  # (work, places, name) → results in order
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Process:
         """What `work` gives in the process that leads, in all of them."""
         return self.gather(work() if self.leads else None)[0]
 
-    def spread(self, work: Callable[[int], Any], places: Sequence[int], name: str) -> list[Any]:
+    def spread(self, work: Callable[[Any], Any], places: Sequence[Any], name: str) -> list[Any]:
         """work(place) of each, in their order, wherever it was done. An error of one process is raised in all."""
         try:
             done, failed = in_threads(work, self.mine(places), name), None
@@ -78,7 +78,7 @@ def usable_cores() -> int:
     return max(1, cores // _process.locals)
 
 
-def in_threads(work: Callable[[int], Any], places: Sequence[int], name: str) -> list[Any]:
+def in_threads(work: Callable[[Any], Any], places: Sequence[Any], name: str) -> list[Any]:
     """work(place) of each, in their order; what is computed releases Python's lock, so threads do."""
     with ThreadPoolExecutor(max(2, usable_cores())) as threads:
         return list(threads.map(work, places))

@@ -191,7 +191,7 @@ def run_stage(stage: Stage, workspace: Path, progress: Progress = silent) -> Non
         _pass_gate(stage, partial, workspace)
         _publish(partial, workspace / stage.output, whole=stage.kind != "evaluate")
     except OSError as error:
-        raise _explained(error, stage) from error
+        raise explained(error, stage.output) from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
@@ -273,8 +273,9 @@ def _tidy_after_a_kill(partial: Path, output: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def _explained(error: OSError, stage: Stage) -> Exception:
-    where = error.filename or stage.output
+def explained(error: OSError, output: str) -> Exception:
+    """What a person can mend as such an error, anything else as it is. output: the folder that was being written."""
+    where = error.filename or output
     if error.errno in {errno.ENOSPC, errno.EDQUOT}:
         return SeedlingError(f"The disk is full at {where}: free space and run again; finished stages are kept.")
     if error.errno in {errno.EACCES, errno.EPERM, errno.EROFS}:

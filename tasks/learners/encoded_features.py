@@ -96,8 +96,8 @@ class EncodedFeatures(FeatureMaker):
             found = self._fit_topics([known[one] for one in ids])
             if this_process().leads:
                 for outdated in folder.glob(f"{WORDS}-*"):
-                    outdated.unlink()
-            self._kept_topics(folder).put(ids, found)
+                    outdated.unlink(missing_ok=True)
+                self._kept_topics(folder).put(ids, found)
             return found
         cache = self._kept_topics(folder)
         topics = cache.get(ids)

@@ -16,6 +16,8 @@ from tasks.learners.features import Read
 from tasks.parallel import this_process
 from tasks.progress import Progress, silent
 
+ROWS_TOGETHER = 4_096  # that each of several processes encodes before they meet
+
 
 @dataclass
 class FeatureCache:
@@ -46,7 +48,9 @@ class FeatureCache:
         return found
 
     def put(self, ids: Sequence[str], features: Features) -> None:
-        """Keeps these; whole blocks, so that a kill loses one at most. Of several processes one alone writes."""
+        """Keeps these; whole blocks, so that a kill loses one at most, or of several processes `ROWS_TOGETHER` each: one
+        alone writes.
+        """
         if not this_process().leads:
             return
         rows = [(one, row.astype(self.dtype).tobytes()) for one, row in zip(ids, features, strict=True)]
@@ -70,25 +74,33 @@ def encode_rows(
     known = cache.get(ids)
     # As the one that writes saw it: its first rows may be there already when another process looks.
     missing: list[str] = process.by_leader(lambda: [one for one in dict.fromkeys(ids) if one not in known])
-    mine = process.mine(missing)
-    waiting: list[str] = []
+    before = len(known)
+    progress("encode", before, before + len(missing))
 
-    def each() -> Iterator[bytes | str]:
-        for one, payload in read(mine):
-            waiting.append(one)
-            yield payload
+    def encoded(share: Sequence[str]) -> dict[str, Features]:
+        waiting: list[str] = []
 
-    done, total = 0, len(ids) - len(missing) + len(mine)
-    made: dict[str, Features] = {}
-    progress("encode", total - len(mine), total)
-    for block in load().encode(each(), max_megapixels) if mine else ():
-        those = waiting[done : done + len(block)]
-        cache.put(those, block)
-        made.update(zip(those, block, strict=True))
-        done += len(block)
-        progress("encode", total - len(mine) + done, total)
-    for number, part in enumerate(process.gather(made)):
-        known.update(part)
-        if number != process.number and part:
-            cache.put(list(part), np.stack(list(part.values())))
+        def each() -> Iterator[bytes | str]:
+            for one, payload in read(share):
+                waiting.append(one)
+                yield payload
+
+        made: dict[str, Features] = {}
+        for block in load().encode(each(), max_megapixels):
+            those = waiting[len(made) : len(made) + len(block)]
+            cache.put(those, block)
+            made.update(zip(those, block, strict=True))
+            done = len(known) - before + len(made) * process.count
+            progress("encode", before + min(done, len(missing)), before + len(missing))
+        return made
+
+    if process.count == 1:
+        known.update(encoded(missing) if missing else {})
+    for first in range(0, len(missing), ROWS_TOGETHER * process.count) if process.count > 1 else ():
+        some = missing[first : first + ROWS_TOGETHER * process.count]
+        shares = [some[number :: process.count] for number in range(process.count)]
+        for number, part in enumerate(process.spread(encoded, shares, "encode")):
+            known.update(part)
+            if number != process.number and part:
+                cache.put(list(part), np.stack(list(part.values())))
     return np.stack([known[one] for one in ids]) if len(ids) else np.zeros((0, 1), np.float32)

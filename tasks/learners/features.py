@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain, islice
 from typing import Any
@@ -25,6 +26,7 @@ CELL = 8
 BINS = 9
 THUMBNAIL = 8
 COLOUR_BINS = 16
+NO_TERM = ""  # stands alone in the vocabulary of texts that have none
 GREY_BELOW = 2.0  # mean chroma deviation, in levels of LAB's 0 to 255, under which a collection counts as grey
 
 
@@ -203,9 +205,14 @@ class TextFeatures(FeatureMaker):
     def fit_transform(self, payloads: Iterable[bytes | str]) -> Inputs:
         """Learns vocabulary and document frequencies."""
         texts = [str(one) for one in payloads]
-        vectorizers = make_vectorizers(min_rows=self.min_rows if len(texts) > 1 else 1, max_terms=self.max_terms)
-        self.words, self.characters = vectorizers["words"].fit(texts), vectorizers["characters"].fit(texts)
+        self.words, self.characters = (self._fitted(half, texts) for half in ("words", "characters"))
         return self.transform(texts)
+
+    def _fitted(self, half: str, texts: list[str]) -> Any:
+        for least in dict.fromkeys((self.min_rows if len(texts) > 1 else 1, 1)):
+            with suppress(ValueError):  # no term is in so many texts
+                return make_vectorizers(min_rows=least, max_terms=self.max_terms)[half].fit(texts)
+        return make_vectorizers([NO_TERM])[half].fit(texts)
 
     def transform(self, payloads: Iterable[bytes | str]) -> Inputs:
         """The features of further texts."""

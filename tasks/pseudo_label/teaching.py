@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -88,7 +88,7 @@ class Refined:
     """The pool's labels. probabilities: (n_lineages, n_pool, n_classes), calibrated; agrees: (n_lineages, n_pool), whether
     the teacher and the neighbours say the same; spread: (n_lineages, n_pool), of Monte Carlo dropout; held_out,
     held_agrees, held_spread: the same of trusted labelled rows, by lineages that never saw them; truth: (n_held_out,);
-    teacher_weight: what the teacher's opinion counted beside a label, None where there is no graph; density: (n_pool,), how
+    teacher_weight: what the teacher's opinion counted beside a label in the final lineage, None where there is no graph; density: (n_pool,), how
     close a row's neighbours are, 1 on average.
     """
 
@@ -110,14 +110,14 @@ class Lineage:
     """One lineage's view of labelled and pool rows, in this order, before it is known what the teacher counts.
 
     hidden: (n_labelled,), whose labels it never saw; teacher: (n, n_classes); from_labels, from_teacher: (n, n_classes), what
-    of either reaches a row through the graph, None where there is none. Spreading is linear in its seeds, so that one
+    of either reaches a row through the graph, in single precision, None where there is none. Spreading is linear in its seeds, so that one
     spreading of each serves all weights.
     """
 
     hidden: NDArray[np.bool_]
     teacher: Floats
-    from_labels: Floats | None
-    from_teacher: Floats | None
+    from_labels: NDArray[np.float32] | None
+    from_teacher: NDArray[np.float32] | None
 
     @classmethod
     def of(cls, taught: Taught, place: int, graph: Any, strength: float) -> Lineage:
@@ -131,14 +131,15 @@ class Lineage:
         labels, opinion = np.zeros_like(teacher), teacher.copy()
         labels[shown, taught.truth[shown]] = taught.weights[shown] * taught.trust[place][shown]
         opinion[shown] = 0.0  # what was predicted for these rows comes from models that saw the hidden ones
-        return cls(hidden, teacher, *(spread(graph, seeds, strength=strength) for seeds in (labels, opinion)))
+        parts = [spread(graph, seeds, strength=strength).astype(np.float32) for seeds in (labels, opinion)]
+        return cls(hidden, teacher, *parts)
 
     def said(self, weight: float) -> Floats:
         """(n, n_classes), rows sum to 1, where the teacher's opinion of a row counts so much beside a label."""
         if self.from_labels is None or self.from_teacher is None:
             return self.teacher
         pool = self.teacher[len(self.hidden) :]
-        return brought_to(pool.mean(axis=0), self.from_labels + weight * self.from_teacher)
+        return brought_to(pool.mean(axis=0), self.from_labels + weight * self.from_teacher.astype(np.float64))
 
 
 def refine(taught: Taught, features: Any, params: PseudoLabelParams, seed: int = 0) -> Refined:
@@ -153,21 +154,27 @@ def refine(taught: Taught, features: Any, params: PseudoLabelParams, seed: int =
     trusted = testable & taught.human if (testable & taught.human).any() else testable
     truth = taught.truth[trusted]
 
-    def held_out(weight: float) -> tuple[Floats, NDArray[np.bool_]]:
+    def held_out(weights: Sequence[float]) -> tuple[Floats, NDArray[np.bool_]]:
         """The trusted rows' logits by lineages that never saw them, and whether the teacher alone says the same."""
         logits, agrees = np.zeros_like(taught.labelled), np.zeros(many, dtype=bool)
-        for one in lineages:
+        for one, weight in zip(lineages, weights, strict=True):
             said = one.said(weight)[:many][one.hidden]
             logits[one.hidden] = logarithm(said)
             agrees[one.hidden] = said.argmax(axis=1) == one.teacher[:many][one.hidden].argmax(axis=1)
         return logits[trusted], agrees[trusted]
 
-    weight = TEACHER_WEIGHTS[0]
-    if graph is not None:
-        weight = weight_of_teacher(lambda one: held_out(one)[0], truth, generator(seed, "teacher weight"))
-    known, known_agrees = held_out(weight)
+    weights = [TEACHER_WEIGHTS[0] if testable.any() else UNPROVEN_WEIGHT] * len(lineages)
+    if graph is not None and testable.any():
+        tried = [held_out([one] * len(lineages))[0] for one in TEACHER_WEIGHTS]
+        seen = [~one.hidden[trusted] for one in lineages]  # a lineage's own fold has no say in its weight
+        rng = [generator(seed, "teacher weight", place) for place in range(len(lineages))]
+        weights = [
+            weight_of_teacher([logits[rows] for logits in tried], truth[rows], draws)
+            for rows, draws in zip(seen, rng, strict=True)
+        ]
+    known, known_agrees = held_out(weights)
     temperature = fit_temperature(known, truth)
-    pool = [(one.said(weight)[many:], one.teacher[many:]) for one in lineages]
+    pool = [(one.said(weight)[many:], one.teacher[many:]) for one, weight in zip(lineages, weights, strict=True)]
     density = np.ones(len(taught.pool_ids)) if graph is None else np.asarray(graph.sum(axis=1)).ravel()[many:]
     return Refined(
         probabilities=np.stack([softmax(logarithm(said) / temperature) for said, _ in pool]),
@@ -178,28 +185,22 @@ def refine(taught: Taught, features: Any, params: PseudoLabelParams, seed: int =
         held_spread=taught.labelled_spread[trusted],
         truth=truth,
         temperature=temperature,
-        teacher_weight=None if graph is None else weight,
+        teacher_weight=None if graph is None else weights[-1],
         graph=graph,
         density=density / max(float(density.mean()), SMALLEST) if len(density) else density,
     )
 
 
-def weight_of_teacher(held_out: Callable[[float], Floats], truth: Ints, rng: np.random.Generator) -> float:
+def weight_of_teacher(held_out: Sequence[Floats], truth: Ints, rng: np.random.Generator) -> float:
     """What the teacher's opinion counts beside a label: the usual weight, unless another's log-loss on held-out rows is
-    surely smaller. A teacher of two rows a class can be sure and wrong, and then the labels alone say more. The least weight
-    where no row is held out.
+    surely smaller. A teacher of two rows a class can be sure and wrong, and then the labels alone say more.
 
-    held_out: weight → (n_rows, n_classes) logits; truth: (n_rows,).
+    held_out: (n_rows, n_classes), logits under each of `TEACHER_WEIGHTS`; truth: (n_rows,).
     """
     rows = len(truth)
-    if rows == 0:
-        return UNPROVEN_WEIGHT
     if rows < ENOUGH_ROWS:
         return TEACHER_WEIGHTS[0]
-    losses = []
-    for one in TEACHER_WEIGHTS:
-        logits = held_out(one)
-        losses.append(log_loss_of_rows(softmax(logits / fit_temperature(logits, truth)), truth))
+    losses = [log_loss_of_rows(softmax(one / fit_temperature(one, truth)), truth) for one in held_out]
     best = int(np.argmin([one.mean() for one in losses]))
     ahead = (losses[0] - losses[best])[rng.integers(rows, size=(DRAWS, rows))].mean(axis=1) > 0
     return TEACHER_WEIGHTS[best if ahead.mean() >= SURELY else 0]

@@ -68,7 +68,7 @@ def train(
 
     Where the loop has stopped before, or no pseudo-label was kept, only a verdict that says so is written. After a kill
     the next run goes on where this one was: in `.seedling/unfinished/`, which is cleared at the end. Of several processes
-    (tasks/train/processes.py) the one that leads does all this; the others are done when the folds are.
+    (tasks/processes.py) the one that leads does all this; the others are done when the folds are.
     """
     previous = _previous_verdict(sources)
     if previous and (skipped := _skip(previous, round_number, rounds, sources)):

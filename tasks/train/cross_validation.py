@@ -98,14 +98,15 @@ class Tally:
             self.seconds[candidate] = self.seconds.get(candidate, 0.0) + seconds
             self._progress("train models", self._done, self._total)
 
-    def take_over(self, candidate: Candidate, found: dict[str, Any], seconds: float = 0.0) -> None:
-        """What was done elsewhere: by a run that was killed, whose seconds count nothing, or by another process."""
+    def take_over(self, candidate: Candidate, found: dict[str, Any], models: int, seconds: float = 0.0) -> None:
+        """What was done elsewhere: by a run that was killed, whose seconds count nothing here, or by another process."""
         with self._lock:
             for name, losses in found.items():
                 if name.startswith("losses "):
                     model = name.removeprefix("losses ")
                     self.losses[model] = [(int(step), float(loss)) for step, loss in losses]
-        self.one_more(candidate, seconds)
+        for _ in range(models):
+            self.one_more(candidate, seconds / models)
 
     def of_fold(self, candidate: Candidate, place: int) -> dict[str, NDArray[np.float64]]:
         """The losses of the fold's models, as arrays to be kept."""
@@ -179,8 +180,8 @@ class Workbench:
 
     def trust(self, place: int, loss: str) -> Floats:
         """(n_labelled,), 0 to 1: how far each labelled row's own label is believed, by models of this lineage that did
-        not see the row. Rows that the lineage never sees keep 1. loss: one of `TRUSTED`; the strict one squares the trust, and
-        takes it again from models that learnt with it.
+        not learn from the row. Rows that the lineage never sees keep 1. loss: one of `TRUSTED`; the strict one squares the
+        trust, and takes it again from models that learnt with it, in which the row has had a say in others' trust.
         """
         if (place, loss) not in self.trusts:
             strict = loss == "strictly_trusted"
@@ -242,7 +243,7 @@ def cross_validate(
         held_out = rows.fold[labelled] == folds[place]
         for one, parts in zip(candidates, found, strict=True):
             if place not in process.mine(places) and "failed" not in parts:
-                bench.said.take_over(one, parts, float(parts["seconds"]))
+                bench.said.take_over(one, parts, bench.halves(one), float(parts["seconds"]))
             if "failed" in parts:
                 failed[one] = str(parts["failed"])
                 result.pop(one, None)
@@ -300,8 +301,8 @@ def _of_fold(bench: Workbench, candidate: Candidate, lineage: int, place: int) -
     kept = None if bench.scratch is None else bench.scratch / f"{candidate.name}-{place}.npz"
     found = None if kept is None else _unfinished(kept)
     if found is not None:  # a run before this one was killed later than here
-        bench.said.take_over(candidate, found)
-        return found
+        bench.said.take_over(candidate, found, bench.halves(candidate))
+        return found | {"seconds": np.array(0.0)}
     began = perf_counter()
     rows = bench.rows
     try:

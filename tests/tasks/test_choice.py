@@ -65,6 +65,10 @@ def test_a_wrong_label_is_trusted_less_by_models_that_did_not_see_it() -> None:
         trust = bench_of(rows, inputs).trust(5, loss)
         assert trust[list(wrong)].max() < 0.2**power
         assert np.delete(trust, wrong).min() > 0.5**power
+    bench = bench_of(rows, inputs)
+    once, twice = bench.trust(5, "trusted") ** 2, bench.trust(5, "strictly_trusted")
+    right = np.delete(np.arange(60), wrong)
+    assert twice[right].mean() > once[right].mean(), "models that learnt with trust believe the right labels more"
 
 
 def test_a_lineages_trust_does_not_hang_on_the_labels_that_it_never_sees() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -111,6 +111,38 @@ def test_rows_are_encoded_once(of_texts: Path, tmp_path: Path) -> None:
     again = encode_rows(lambda: encoder, ["2", "3", "0"], read, cache, 64.0)
     assert asked == [["0", "1", "2"], ["3"]]
     assert (again[[2, 0]] == first[[0, 2]]).all()
+
+
+def test_a_texts_words_are_counted_once_and_forgotten_when_others_are_learnt(of_texts: Path, tmp_path: Path) -> None:
+    """Kept rows come back to the bit, after saving and loading too, without being read; fitting on others leaves one file."""
+    asked: list[list[str]] = []
+
+    def read(ids: Sequence[str]) -> Iterator[tuple[str, str]]:
+        asked.append(list(ids))
+        return ((one, TEXTS[int(one)]) for one in ids)
+
+    ids = [str(number) for number in range(len(TEXTS))]
+    maker = EncodedFeatures(EncoderParams(model=str(of_texts)), "text", tmp_path)
+    made = maker.of_rows(ids, read, fit=True).features
+    (tmp_path / "models" / "0").mkdir(parents=True)
+    save_features(maker, tmp_path / "models" / "0")
+    asked.clear()
+    again = load_features(tmp_path / "models" / "0", "text").of_rows(ids[::-1], read, fit=False).features
+    assert (again[::-1] == made).all()
+    assert asked == []
+    alone = load_features(tmp_path / "models" / "0", "text").transform([TEXTS[0]]).features
+    np.testing.assert_allclose(alone[0], made[0], atol=1e-6)
+    EncodedFeatures(EncoderParams(model=str(of_texts)), "text", tmp_path).of_rows(ids[:3], read, fit=True)
+    assert len(list((tmp_path / ".seedling" / "features").glob("words-*"))) == 1
+
+
+def test_texts_that_share_no_word_have_features(of_texts: Path, tmp_path: Path) -> None:
+    """No term is in two texts, as in a language without spaces, or there is no word at all: the encoder's features remain."""
+    for texts in (["红苹果", "绿汽车", "快跑"], ["!!!", "???", "..."]):
+        maker = EncodedFeatures(EncoderParams(model=str(of_texts)), "text", tmp_path)
+        made = maker.fit_transform(texts).features
+        assert np.isfinite(made).all()
+        assert len(made) == 3
 
 
 @pytest.mark.parametrize("modality", ["text", "image"])

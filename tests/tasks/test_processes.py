@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,6 +16,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import psutil
 import pytest
 
@@ -90,6 +93,28 @@ def test_two_processes_write_the_bytes_of_one(made: Path, monkeypatch: pytest.Mo
 
 
 @pytest.mark.slow
+def test_two_processes_encode_and_count_words_as_one_does(
+    tmp_path: Path, of_texts: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sixty sentences, a shared encoder, in shares of four rows; nothing was encoded before either run."""
+    rng = np.random.default_rng(0)
+    words = np.array(["red", "green", "apple", "bus", "runs", "falls", "the", "a", "old", "new"])
+    texts = [" ".join(rng.choice(words, size=rng.integers(3, 9))) for _ in range(60)]
+    labels = ["fruit" if "apple" in one else "vehicle" if number < 30 else None for number, one in enumerate(texts)]
+    pd.DataFrame({"text": texts, "label": labels}).to_csv(tmp_path / "rows.csv", index=False)
+    made = make_workspace(tmp_path / "workspace", tmp_path / "rows.csv", "text", encoder=str(of_texts))
+    line = [find(name) for name in ("scrape", "validate", "augment", "synthesize", "train@0")]
+    for stage in line:
+        run_stage(stage, made)
+    alone = digest(made / "models/0")
+    shutil.rmtree(made / ".seedling/features")
+    monkeypatch.setenv(LAUNCH, TWO)
+    run_stage(line[-1], made)
+    assert digest(made / "models/0") == alone
+    assert len(list((made / ".seedling/features").glob("*.sqlite"))) == 2
+
+
+@pytest.mark.slow
 def test_what_goes_wrong_in_the_processes_is_said_once_and_leaves_nothing(
     made: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -108,20 +133,23 @@ def test_what_goes_wrong_in_the_processes_is_said_once_and_leaves_nothing(
 
 
 @pytest.mark.slow
-def test_a_run_that_is_stopped_stops_its_processes(made: Path) -> None:
-    """SIGINT while the folds are trained: half a minute later none of them is at work."""
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+def test_a_run_that_is_stopped_stops_its_processes(made: Path, how: signal.Signals) -> None:
+    """SIGINT, and SIGKILL, which no handler hears, in the midst of a training: soon after none of the processes is at work."""
     set_value(made, ["train", "steps"], 100_000)
-    set_value(made, ["train", "budget_seconds"], 1_000_000)
+    set_value(made, ["train", "budget_seconds"], 10_000_000)
     command = [sys.executable, "-m", "tasks.train", "--round", "0"]
     left: list[psutil.Process] = []
     with subprocess.Popen(command, cwd=made, env={**os.environ, LAUNCH: TWO}, start_new_session=True) as running:
         try:
             deadline = time.monotonic() + 120
-            while len(left) < 2 and time.monotonic() < deadline:
+            unfinished = made / ".seedling/unfinished"
+            while not any(unfinished.rglob("*.safetensors")) and time.monotonic() < deadline:
                 time.sleep(0.5)
-                left = _of_training(running.pid)
+            left = _of_training(running.pid)
             assert len(left) == 2
-            running.send_signal(signal.SIGINT)
+            assert any(unfinished.rglob("*.safetensors")), "one pretrains the network, the other waits for it"
+            running.send_signal(how)
             running.wait(timeout=60)
             _, alive = psutil.wait_procs(left, timeout=30)
             assert not alive

@@ -13,7 +13,7 @@ from tasks.params import PseudoLabelParams
 from tasks.pseudo_label import _rows, audit, choose_filter, heed_of_rows
 from tasks.pseudo_label.filters import FILTERS, Seen, bake_off, doubted_classes, expected_gain
 from tasks.pseudo_label.queue import pick, worth
-from tasks.pseudo_label.teaching import Refined, Taught, refine, weight_of_teacher
+from tasks.pseudo_label.teaching import TEACHER_WEIGHTS, Refined, Taught, refine, weight_of_teacher
 from tasks.statistics import softmax
 
 
@@ -177,23 +177,44 @@ def test_a_teacher_that_nothing_proves_gives_way_to_the_labels() -> None:
 
 def test_a_teacher_that_held_out_rows_speak_against_counts_less() -> None:
     """Eighty rows. Where the teacher turns every fourth right label into a wrong one, it is put down to a weight at which it
-    turns none; where it mends every fourth, or only twenty rows speak against it, the usual weight stands; of no row, the least.
+    turns none; where it mends every fourth, or only twenty rows speak against it, the usual weight stands.
     """
     truth = np.zeros(80, dtype=np.int64)
     fourth = np.arange(80)[:, None] % 4 == 0
     right, wrong = np.array([[0.7, -0.7]]), np.array([[-0.7, 0.7]])
 
     def chosen(labels: np.ndarray, opinion: np.ndarray, rows: int = 80) -> float:
-        return weight_of_teacher(
-            lambda weight: (labels + opinion * np.sqrt(weight / 0.1))[:rows], truth[:rows], np.random.default_rng(0)
-        )
+        said = [(labels + opinion * np.sqrt(weight / 0.1))[:rows] for weight in TEACHER_WEIGHTS]
+        return weight_of_teacher(said, truth[:rows], np.random.default_rng(0))
 
     harmful, helpful = np.where(fourth, 3 * wrong, right), np.where(fourth, 3 * right, right)
     clear = np.repeat(right, 80, axis=0)
     assert chosen(clear, harmful) < 0.1
     assert chosen(np.where(fourth, wrong, right), helpful) == 0.1
     assert chosen(clear, harmful, rows=20) == 0.1
-    assert chosen(clear, harmful, rows=0) == 1e-5
+
+
+def test_labels_win_over_a_teacher_that_is_sure_and_wrong_and_each_lineage_learns_it_from_others_folds() -> None:
+    """Two clusters of two hundred rows, eighty of each labelled at a tenth of a row's weight; the teacher is sure of the other
+    class everywhere. At .1 its 120 opinions would outweigh the labels around; held-out rows put it down, and the pool is right.
+    """
+    rng = np.random.default_rng(9)
+    truth = np.arange(160) // 2 % 2  # both classes in both folds
+    where = np.concatenate([truth, np.repeat([0, 1], 120)])
+    features = (np.array([[0.0, 0.0], [9.0, 9.0]])[where] + rng.normal(size=(400, 2))).astype(np.float32)
+    wrong = np.eye(2)[1 - where] * 0.998 + 0.001
+    known = dataclasses.replace(
+        taught(truth),
+        labelled=wrong[:160],
+        pool_ids=[f"p{number}" for number in range(240)],
+        pool=np.stack([wrong[160:]] * 3),
+        pool_spread=np.zeros((3, 240)),
+        weights=np.full(160, 0.1),
+    )
+    found = refine(known, features, PseudoLabelParams())
+    assert found.teacher_weight is not None
+    assert found.teacher_weight < 0.1
+    assert (found.probabilities.argmax(axis=2) == where[160:]).all()
 
 
 def test_what_a_lineage_learns_from_does_not_depend_on_the_others() -> None:
