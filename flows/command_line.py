@@ -18,7 +18,7 @@ import typer
 
 import flows  # noqa: F401  (sets what must be set before the libraries are imported)
 from tasks.errors import InputError, SeedlingError
-from tasks.processes import LAUNCH
+from tasks.launch import LAUNCH
 
 app = typer.Typer(
     name="seedling",

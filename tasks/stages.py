@@ -18,8 +18,8 @@ from typing import Any
 
 from tasks.busy import workspace_lock
 from tasks.errors import GateFailed, InputError, MissingGeneration, SeedlingError
+from tasks.launch import LAUNCH, launched
 from tasks.params import Params, load
-from tasks.processes import LAUNCH, launched
 from tasks.progress import Progress, silent, terminal
 
 Work = Callable[[Params, Path, Path, Progress], None]  # params, workspace, output, progress

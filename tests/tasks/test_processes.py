@@ -24,9 +24,9 @@ import pytest
 from flows.workspace import make_workspace
 from tasks.errors import InputError, SeedlingError
 from tasks.generation import digest
+from tasks.launch import LAUNCH
 from tasks.parallel import Process
 from tasks.params import set_value
-from tasks.processes import LAUNCH
 from tasks.stages import find, run_stage
 
 TWO = "torchrun --nproc_per_node 2"
