@@ -78,7 +78,7 @@ def usable_cores() -> int:
     return max(1, cores // _process.locals)
 
 
-def in_threads(work: Callable[[Any], Any], places: Sequence[Any], name: str) -> list[Any]:
+def in_threads(work: Callable[[Any], Any], places: Sequence[Any], name: str = "") -> list[Any]:
     """work(place) of each, in their order; what is computed releases Python's lock, so threads do."""
     with ThreadPoolExecutor(max(2, usable_cores())) as threads:
         return list(threads.map(work, places))

@@ -16,6 +16,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import groupby, islice, pairwise
 from pathlib import Path
 from typing import Any
@@ -295,11 +296,16 @@ def minilm_folder() -> Path | None:
 
 def weights_sha256(folder: Path) -> str:
     """The weights' hash: of the one file, as `sha256sum` gives it; of several, of their hashes in the names' order."""
-    each = []
-    for path in sorted(folder.glob("*.safetensors")):
-        with path.open("rb") as file:
-            each.append(hashlib.file_digest(file, "sha256").hexdigest())
+    files = [(path, path.stat()) for path in sorted(folder.glob("*.safetensors"))]
+    each = [_sha256_of_file(path, known.st_size, known.st_mtime_ns) for path, known in files]
     return each[0] if len(each) == 1 else hashlib.sha256("".join(each).encode()).hexdigest()
+
+
+@lru_cache(maxsize=64)
+def _sha256_of_file(path: Path, size: int, changed: int) -> str:
+    """A run asks in every round: a file of the same size and time is not read again by the same process."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _check_files(folder: Path, modality: Modality) -> None:

@@ -131,8 +131,8 @@ class Lineage:
         labels, opinion = np.zeros_like(teacher), teacher.copy()
         labels[shown, taught.truth[shown]] = taught.weights[shown] * taught.trust[place][shown]
         opinion[shown] = 0.0  # what was predicted for these rows comes from models that saw the hidden ones
-        parts = [spread(graph, seeds, strength=strength).astype(np.float32) for seeds in (labels, opinion)]
-        return cls(hidden, teacher, *parts)
+        both = spread(graph, np.concatenate([labels, opinion], axis=1), strength=strength).astype(np.float32)
+        return cls(hidden, teacher, both[:, : teacher.shape[1]], both[:, teacher.shape[1] :])
 
     def said(self, weight: float) -> Floats:
         """(n, n_classes), rows sum to 1, where the teacher's opinion of a row counts so much beside a label."""

@@ -103,10 +103,8 @@ def with_more_seeds(
 ) -> dict[Candidate, NDArray[np.float32]]:
     """What this candidate, the cheapest that is compared, says under further seeds, behind what it says under the first."""
     seeds = (params.verdict_seeds or SEEDS[facts.effort]) if bench.rows.folds else 1
-    more = [
-        calibrated(out_of_fold_anew(bench, candidate, number), judged).astype(np.float32)[None]
-        for number in range(1, seeds if not candidate.carried else 1)
-    ]
+    anew = out_of_fold_anew(bench, candidate, range(1, seeds if not candidate.carried else 1))
+    more = [calibrated(one, judged).astype(np.float32)[None] for one in anew]
     return {candidate: np.concatenate([said[candidate], *more])}
 
 

@@ -12,6 +12,7 @@ import threading
 import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import product
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -237,9 +238,16 @@ def cross_validate(
     def of_fold(place: int) -> list[dict[str, Any]]:
         return [_of_fold(bench, one, folds[place], place) for one in candidates]
 
-    process = this_process()
+    process, how = this_process(), spread(seconds, WORTH_SPREADING)
     places = range(len(folds))
-    for place, found in enumerate(spread(seconds, WORTH_SPREADING)(of_fold, places, "fold")):
+    if how is in_threads:  # in pieces of a candidate each, so that the last fold leaves no core idle
+        pieces = in_threads(
+            lambda piece: _of_fold(bench, piece[0], folds[piece[1]], piece[1]), [*product(candidates, places)]
+        )
+        by_fold = [pieces[place :: len(folds)] for place in places]
+    else:
+        by_fold = how(of_fold, places, "fold")
+    for place, found in enumerate(by_fold):
         held_out = rows.fold[labelled] == folds[place]
         for one, parts in zip(candidates, found, strict=True):
             if place not in process.mine(places) and "failed" not in parts:
@@ -263,25 +271,33 @@ def cross_validate(
     return result, failed
 
 
-def out_of_fold_anew(bench: Workbench, candidate: Candidate, number: int) -> Predictions:
-    """The candidate's out-of-fold predictions under another seed, with the pool cut into other halves; none of the pool.
+def out_of_fold_anew(bench: Workbench, candidate: Candidate, numbers: Sequence[int]) -> list[Predictions]:
+    """The candidate's out-of-fold predictions under other seeds, with the pool cut into other halves; none of the pool.
 
-    number: of the seed, from 1 on. Raises Diverged where a training fails.
+    numbers: of the seeds, from 1 on. Raises Diverged where a training fails.
     """
-    seed = derived_seed(bench.setting.seed, "verdict", number)
-    other = replace(bench, rows=bench.rows.halved_anew(seed), setting=bench.setting.of_model(seed=seed), scratch=None)
-    folds, labelled = other.rows.folds, other.rows.labelled
-    made = no_predictions(other, pool=0)
+    seeds = [derived_seed(bench.setting.seed, "verdict", number) for number in numbers]
+    benches = [
+        replace(bench, rows=bench.rows.halved_anew(seed), setting=bench.setting.of_model(seed=seed), scratch=None)
+        for seed in seeds
+    ]
+    folds, labelled = bench.rows.folds, bench.rows.labelled
 
-    def of_fold(place: int) -> tuple[Floats, Floats]:
+    def of_fold(piece: tuple[Workbench, int]) -> tuple[Floats, Floats]:
+        other, place = piece
         models = [other.fit(candidate, folds[place], place, half) for half in range(other.halves(candidate))]
         held_out = labelled[other.rows.fold[labelled] == folds[place]]
         return mean_logits(models, other.inputs.take(held_out)), mean_logits(models, other.validation)
 
-    for place, (mine, validation) in enumerate(in_threads(of_fold, range(len(folds)), "fold")):
-        made.labelled[other.rows.fold[labelled] == folds[place]] = mine
-        made.validation += validation / len(folds)
-    return made
+    pieces = iter(in_threads(of_fold, [*product(benches, range(len(folds)))]))
+    found = []
+    for other in benches:
+        made = no_predictions(other, pool=0)
+        for lineage, (mine, validation) in zip(folds, pieces, strict=False):
+            made.labelled[other.rows.fold[labelled] == lineage] = mine
+            made.validation += validation / len(folds)
+        found.append(made)
+    return found
 
 
 def no_predictions(bench: Workbench, pool: int) -> Predictions:
@@ -384,4 +400,4 @@ def _halves(bench: Workbench, models: Sequence[Learner]) -> Iterator[tuple[Learn
 def fit_final(bench: Workbench, candidate: Candidate) -> list[Learner]:
     """The models that see all folds, one a half."""
     place = len(bench.rows.folds)
-    return in_threads(lambda half: bench.fit(candidate, None, place, half), range(bench.halves(candidate)), "half")
+    return in_threads(lambda half: bench.fit(candidate, None, place, half), range(bench.halves(candidate)))

@@ -346,7 +346,7 @@ def test_another_seed_changes_what_depends_on_it_alone() -> None:
     bench = bench_of(rows, inputs)
     tried = [Candidate(name, ("collected",)) for name in ("logistic_regression", "random_forest")]
     first, _ = cross_validate(bench, tried)
-    same = [np.array_equal(out_of_fold_anew(bench, one, 1).labelled, first[one].labelled) for one in tried]
+    same = [np.array_equal(out_of_fold_anew(bench, one, [1])[0].labelled, first[one].labelled) for one in tried]
     assert same == [True, False]
 
 
