@@ -31,9 +31,10 @@ from tasks.progress import Progress, silent
 from tasks.train import files
 from tasks.train.choice import Judged, abstention, calibrated, candidate_table
 from tasks.train.comparison import Loop, verdict_of
-from tasks.train.cross_validation import TRUSTED, Candidate, Workbench
+from tasks.train.cross_validation import Candidate, Workbench
 from tasks.train.rows import training_rows
 from tasks.train.trial import choose_and_fit, try_candidates
+from tasks.train.trust import TRUSTED
 from tasks.train.verdict import Verdict
 
 STEPS = {"quick": 150, "normal": 240, "thorough": 1500}  # of what learns by gradients

@@ -12,8 +12,9 @@ import numpy as np
 from tasks.errors import InputError
 from tasks.learners.losses import CONSISTENCY, NETWORK_LOSSES
 from tasks.params import Facts, TrainParams
-from tasks.train.cross_validation import TRUSTED, Candidate, Workbench
+from tasks.train.cross_validation import Candidate, Workbench
 from tasks.train.rows import INGREDIENTS, TrainingRows
+from tasks.train.trust import TRUSTED
 
 BUDGET = {"quick": 60.0, "normal": 200.0, "thorough": 7200.0}  # seconds of one core, a round
 HEADS = ("logistic_regression", "svm", "random_forest")

@@ -28,11 +28,11 @@ from tasks.learners.training import Setting
 from tasks.parallel import in_threads, spread, this_process
 from tasks.progress import Progress, silent
 from tasks.randomness import derived_seed
-from tasks.statistics import Floats, fit_temperature, softmax
+from tasks.statistics import Floats
 from tasks.train.rows import TrainingRows
+from tasks.train.trust import TRUSTED, trust_in_labels
 
 GRADIENT_LEARNERS = ("network", "fine_tuned")
-TRUSTED = ("trusted", "strictly_trusted")
 WORTH_SPREADING = 20.0  # seconds: less is done before another process has been told
 WORTH_KEEPING = 5.0  # seconds: what took longer is not computed again after a kill
 
@@ -190,36 +190,6 @@ class Workbench:
             found = trust_in_labels(self.rows, self.inputs, self.setting, place, before)
             self.trusts[place, loss] = found**2 if strict else found
         return self.trusts[place, loss]
-
-
-def trust_in_labels(rows: TrainingRows, inputs: Inputs, setting: Setting, place: int, before: Floats) -> Floats:
-    """(n_labelled,), 0 to 1: each label's probability over the likeliest class's. Cross-validation within the lineage: nothing
-    that it never sees has a say. before: (n_labelled,), the trust with which the models learn.
-    """
-    folds, labelled = rows.folds, rows.labelled
-    seen = [fold for number, fold in enumerate(folds) if number != place]
-    fold, targets, weights = rows.fold[labelled], rows.targets[labelled], rows.weights[labelled] * before
-    logits = np.zeros_like(targets)
-    unknown = np.zeros(len(labelled), dtype=bool)  # their class stands in no other fold: no model can judge them
-    if len(seen) < 2:
-        return np.ones(len(labelled))
-    for one in seen:
-        others = np.flatnonzero(np.isin(fold, seen) & (fold != one))
-        asked = np.flatnonzero(fold == one)
-        learner = make_learner("logistic_regression", setting)
-        learner.fit(inputs.take(labelled[others]), targets[others], weights[others])
-        logits[asked] = learner.logits(inputs.take(labelled[asked]))
-        unknown[asked] = targets[others].sum(axis=0)[targets[asked].argmax(axis=1)] == 0
-    mine = np.isin(fold, seen) & ~unknown
-    truth = targets.argmax(axis=1)
-    probabilities = softmax(logits / fit_temperature(logits[mine], truth[mine]))
-    given = probabilities[np.arange(len(truth)), truth]
-    result: Floats = np.where(mine, given / probabilities.max(axis=1), 1.0)
-    # As much as the others in the mean: any other value would tell the lineage which classes have a row in the fold that it
-    # must not see, and make this loss look better than it is.
-    if unknown.any() and mine.any():
-        result[unknown] = result[mine].mean()
-    return result
 
 
 def cross_validate(

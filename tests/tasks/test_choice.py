@@ -20,9 +20,10 @@ from tasks.statistics import softmax
 from tasks.train import cross_validation
 from tasks.train.candidates import first_candidates, further_candidates, later_candidates, within_budget
 from tasks.train.choice import Judged, abstention, choose, greedy
-from tasks.train.cross_validation import TRUSTED, Candidate, Predictions, Workbench, cross_validate, out_of_fold_anew
+from tasks.train.cross_validation import Candidate, Predictions, Workbench, cross_validate, out_of_fold_anew
 from tasks.train.learning_curve import worth_in_labels
 from tasks.train.rows import NO_FOLD, TrainingRows, drawn_pool
+from tasks.train.trust import TRUSTED
 from tasks.train.verdict import judge, scores_of_rows, unjudged
 
 TEXTS, PICTURES = Facts(modality="text"), Facts(modality="image")
