@@ -10,6 +10,7 @@ machines must see; with `srun … accelerate launch …` one command reaches man
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import shutil
 import subprocess
@@ -29,7 +30,10 @@ def launched(launch: str, stage: str, workspace: Path, output: Path, progress: P
     """
     command = [*_program(launch), "-m", "tasks.processes", stage, str(output)]
     said: dict[str, Any] = {}
-    with subprocess.Popen(command, cwd=workspace, stdout=subprocess.PIPE, text=True) as running:  # noqa: S603  (the user's own words)
+    environment = {"OMP_NUM_THREADS": "1"} | os.environ  # as a model has anyway, and launchers speak of it at length
+    with subprocess.Popen(  # noqa: S603  (the user's own words)
+        command, cwd=workspace, env=environment, stdout=subprocess.PIPE, text=True
+    ) as running:
         try:
             for line in running.stdout or ():
                 told = _message(line)

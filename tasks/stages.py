@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import errno
 import json
-import os
 import shutil
 import sys
 from collections.abc import Callable, Mapping
@@ -18,7 +17,6 @@ from typing import Any
 
 from tasks.busy import workspace_lock
 from tasks.errors import GateFailed, InputError, MissingGeneration, SeedlingError
-from tasks.launch import LAUNCH, launched
 from tasks.params import Params, load
 from tasks.progress import Progress, silent, terminal
 
@@ -72,12 +70,9 @@ def synthesize(params: Params, workspace: Path, output: Path, progress: Progress
 
 
 def train(round_number: int) -> Work:
-    """tasks/train on this workspace, for one round; by the launcher that the environment names, over several processes."""
+    """tasks/train on this workspace, for one round."""
 
     def run(params: Params, workspace: Path, output: Path, progress: Progress) -> None:
-        if launcher := os.environ.get(LAUNCH):
-            launched(launcher, f"train@{round_number}", workspace, output, progress)
-            return
         from tasks.train import Sources
         from tasks.train import train as work
 

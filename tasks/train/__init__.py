@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 from collections import Counter
 from collections.abc import Mapping
@@ -20,6 +21,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from tasks.generation import MANIFEST, digest, payloads, read, read_manifest, write_json
+from tasks.launch import LAUNCH, launched
 from tasks.learners.features import FeatureMaker, PictureFeatures, TextFeatures
 from tasks.learners.losses import balanced
 from tasks.learners.model import single_threaded
@@ -68,13 +70,16 @@ def train(
     """Writes `models/<round>`: the chosen model, the table of candidates, out-of-fold and pool predictions, the verdict.
 
     Where the loop has stopped before, or no pseudo-label was kept, only a verdict that says so is written. After a kill
-    the next run goes on where this one was: in `.seedling/unfinished/`, which is cleared at the end. Of several processes
-    (tasks/processes.py) the one that leads does all this; the others are done when the folds are.
+    the next run goes on where this one was: in `.seedling/unfinished/`, which is cleared at the end. Where the environment
+    names a launcher its processes do the work; the one that leads does all of this, the others are done when the folds are.
     """
     previous = _previous_verdict(sources)
     if previous and (skipped := _skip(previous, round_number, rounds, sources)):
         write_json(output / "verdict.json", skipped.as_json())
         write_json(output / MANIFEST, {"stage": f"train@{round_number}", "skipped": skipped.reason})
+        return
+    if launcher := os.environ.get(LAUNCH):
+        launched(launcher, f"train@{round_number}", workspace, output, progress)
         return
     progress("compute features", 0, None)
     classes = files.classes_of(sources.validated)
