@@ -61,9 +61,12 @@ def launched(launch: str, stage: str, workspace: Path, output: Path, progress: P
 def _program(launch: str) -> list[str]:
     """The launcher's words, the first one a path: that of our own environment before any other's of that name."""
     try:
-        first, *others = shlex.split(launch)
+        words = shlex.split(launch)
     except ValueError as error:
-        raise InputError(f"{LAUNCH}: '{launch}' is no command line: {error}.") from error
+        raise InputError(f"{LAUNCH}: '{launch}' is no command line ({error}): close its quotes.") from error
+    if not words:
+        raise InputError(f"{LAUNCH} holds no command: name one, or leave it empty.")
+    first, *others = words
     beside = Path(sys.executable).parent / first
     program = str(beside) if beside.is_file() else shutil.which(first)
     if program is None:

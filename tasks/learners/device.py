@@ -1,8 +1,9 @@
-"""Where models run: a GPU, Apple's, or the processor; on how many threads, and how exactly."""
+"""Where models run: a GPU, Apple's, or the processor; on how many threads, how exactly, and in what memory."""
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
+import ctypes
+from contextlib import AbstractContextManager, suppress
 from typing import Any
 
 from tasks.parallel import this_process
@@ -37,3 +38,11 @@ def in_half(device: Any) -> AbstractContextManager[object]:
     import torch
 
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=device.type == "cuda")
+
+
+def keep_freed_memory() -> None:
+    """Tells the C library (glibc) to keep freed memory for the next layer: handing it back costs most of the time."""
+    with suppress(OSError, AttributeError):
+        library = ctypes.CDLL(None)
+        for option, value in ((-3, 2**31 - 1), (-1, 2**31 - 1), (-2, 256 * 2**20), (-8, 1)):
+            library.mallopt(option, value)  # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD, M_TOP_PAD, M_ARENA_MAX

@@ -8,7 +8,6 @@ filled up, as the processor's kernels are chosen by the size. Features are kept 
 
 from __future__ import annotations
 
-import ctypes
 import hashlib
 import importlib.util
 import json
@@ -28,7 +27,7 @@ from numpy.typing import NDArray
 from tasks import images
 from tasks.errors import InputError
 from tasks.generation import Modality
-from tasks.learners.device import device_of, one_thread
+from tasks.learners.device import device_of, keep_freed_memory, one_thread
 from tasks.learners.features import raw_blocks
 from tasks.parallel import usable_cores
 from tasks.params import EncoderParams
@@ -391,11 +390,3 @@ def fuse_batch_norms(model: Any) -> int:
         setattr(layer, first, convolution)
         setattr(layer, second, norm)
     return 0
-
-
-def keep_freed_memory() -> None:
-    """Tells the C library (glibc) to keep freed memory for the next layer: handing it back costs most of the time."""
-    with suppress(OSError, AttributeError):
-        library = ctypes.CDLL(None)
-        for option, value in ((-3, 2**31 - 1), (-1, 2**31 - 1), (-2, 256 * 2**20), (-8, 1)):
-            library.mallopt(option, value)  # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD, M_TOP_PAD, M_ARENA_MAX

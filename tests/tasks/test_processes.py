@@ -24,9 +24,10 @@ import pytest
 from flows.workspace import make_workspace
 from tasks.errors import InputError, SeedlingError
 from tasks.generation import digest
-from tasks.launch import LAUNCH
+from tasks.launch import LAUNCH, launched
 from tasks.parallel import Process
 from tasks.params import set_value
+from tasks.progress import silent
 from tasks.stages import find, run_stage
 
 TWO = "torchrun --nproc_per_node 2"
@@ -175,6 +176,13 @@ def test_a_launcher_that_is_not_there_is_named(made: Path, monkeypatch: pytest.M
     monkeypatch.setenv(LAUNCH, "no-such-launcher --fast")
     with pytest.raises(InputError, match="no command 'no-such-launcher'"):
         run_stage(find("train@0"), made)
+
+
+@pytest.mark.parametrize(("launch", "why"), [(" ", "holds no command"), ("torchrun 'x", "close its quotes")])
+def test_words_that_are_no_command_are_explained(launch: str, why: str, tmp_path: Path) -> None:
+    """Blanks alone, and a quote that is left open."""
+    with pytest.raises(InputError, match=why):
+        launched(launch, "train@0", tmp_path, tmp_path, silent)
 
 
 def test_a_launcher_that_ends_without_a_word_is_an_error(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
