@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from tasks.generation import read
 from tasks.learners.graph import brought_to, neighbour_graph, spread
+from tasks.parallel import in_threads
 from tasks.params import PseudoLabelParams
 from tasks.randomness import generator
 from tasks.statistics import SMALLEST, Floats, Ints, fit_temperature, log_loss_of_rows, softmax
@@ -131,7 +132,7 @@ class Lineage:
         labels, opinion = np.zeros_like(teacher), teacher.copy()
         labels[shown, taught.truth[shown]] = taught.weights[shown] * taught.trust[place][shown]
         opinion[shown] = 0.0  # what was predicted for these rows comes from models that saw the hidden ones
-        both = spread(graph, np.concatenate([labels, opinion], axis=1), strength=strength).astype(np.float32)
+        both = spread(graph, np.concatenate([labels, opinion], axis=1).astype(np.float32), strength=strength)
         return cls(hidden, teacher, both[:, : teacher.shape[1]], both[:, teacher.shape[1] :])
 
     def said(self, weight: float) -> Floats:
@@ -149,7 +150,9 @@ def refine(taught: Taught, features: Any, params: PseudoLabelParams, seed: int =
     """
     graph = None if features is None else neighbour_graph(features, params.neighbours)
     many = len(taught.truth)
-    lineages = [Lineage.of(taught, place, graph, params.propagation) for place in range(len(taught.folds) + 1)]
+    lineages: list[Lineage] = in_threads(
+        lambda place: Lineage.of(taught, place, graph, params.propagation), range(len(taught.folds) + 1)
+    )
     testable = taught.fold != NO_FOLD
     trusted = testable & taught.human if (testable & taught.human).any() else testable
     truth = taught.truth[trusted]

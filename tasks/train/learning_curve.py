@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasks.learners.saving import make_learner
+from tasks.parallel import in_threads
 from tasks.statistics import Estimate, Floats, interval
 from tasks.train.choice import Judged
 from tasks.train.cross_validation import Workbench
@@ -22,14 +23,16 @@ def right_with(bench: Workbench, judged: Judged, folds_taught: int) -> NDArray[n
     labelled = rows.labelled
     fold, targets = rows.fold[labelled], rows.targets[labelled]
     right = np.zeros(len(labelled), dtype=bool)
-    for place, one in enumerate(folds):
+
+    def judge(place: int) -> None:
         following = [folds[(place + step) % len(folds)] for step in range(1, folds_taught + 1)]
-        taught, asked = np.flatnonzero(np.isin(fold, following)), np.flatnonzero(fold == one)
+        taught, asked = np.flatnonzero(np.isin(fold, following)), np.flatnonzero(fold == folds[place])
         learner = make_learner(LEARNER, bench.setting)
         learner.fit(bench.inputs.take(labelled[taught]), targets[taught], rows.weights[labelled[taught]])
-        right[asked] = learner.logits(bench.inputs.take(labelled[asked])).argmax(axis=1) == targets[asked].argmax(
-            axis=1
-        )
+        said = learner.logits(bench.inputs.take(labelled[asked])).argmax(axis=1)
+        right[asked] = said == targets[asked].argmax(axis=1)
+
+    in_threads(judge, range(len(folds)))
     return right[judged.place]
 
 

@@ -84,6 +84,18 @@ def test_the_paired_difference_says_which_is_worse() -> None:
     assert (same.value, same.probability_worse) == (0.0, 0.0)
 
 
+def test_a_difference_is_the_same_whether_rows_are_drawn_at_once_or_one_by_one() -> None:
+    """The means of `resamples`' draws, taken one after the other, have the same quantiles."""
+    rng = np.random.default_rng(0)
+    old, new = rng.random(40), rng.random(40)
+    groups = rng.permutation(40).astype(str)
+    found = paired_difference(
+        old, new, groups, larger_is_better=True, draws=300, rng=np.random.default_rng(9), confidence=0.9
+    )
+    means = [float((new - old)[rows].mean()) for rows in resamples(groups, 300, np.random.default_rng(9))]
+    assert [found.low, found.high] == pytest.approx(np.quantile(means, [0.05, 0.95]), abs=1e-15)
+
+
 def test_seeds_are_drawn_as_rows_are() -> None:
     """One seed won a fifth on every row, the other lost it: a draw of two seeds is worse with probability a quarter."""
     old, groups = np.full((1, 50), 0.5), np.arange(50).astype(str)
