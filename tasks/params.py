@@ -301,6 +301,11 @@ def _explain(path: Path, error: ValidationError) -> str:
         if one["type"] == "extra_forbidden":
             near = difflib.get_close_matches(str(one["loc"][-1]), known_keys(), n=1, cutoff=0.5)
             lines.append(f"unknown key '{where}'" + (f" (did you mean '{near[0]}'?)" if near else ""))
+        elif one["loc"] == ("line",):
+            own = Facts.model_fields["line"].default
+            lines.append(
+                f"it was written for line {one['input']!r} of Seedling, this is line {own}: write `line: {own}`, and every stage is made anew"
+            )
         else:
             shown = "" if isinstance(one["input"], dict) else f" (it is {one['input']!r})"
             lines.append(f"'{where}': {one['msg'][0].lower()}{one['msg'][1:]}{shown}")

@@ -55,11 +55,6 @@ def log_loss_of_rows(probabilities: Floats, truth: Ints) -> Floats:
     return result
 
 
-def accuracy(probabilities: Floats, truth: Ints) -> float:
-    """Share of rows whose most probable class is the true one."""
-    return float((probabilities.argmax(axis=1) == truth).mean())
-
-
 def macro_f1(predicted: Ints, truth: Ints, classes: int) -> float:
     """The mean of the classes' F1, over the classes that the truth or the prediction holds."""
     table = confusion(predicted, truth, classes)

@@ -14,7 +14,6 @@ from tasks.statistics import (
     Estimate,
     Floats,
     Ints,
-    accuracy,
     calibration_error,
     confusion,
     interval,
@@ -32,9 +31,9 @@ def with_intervals(
     probabilities: (n_rows, n_classes), rows sum to 1; truth: (n_rows,) class numbers; groups: (n_rows,), drawn whole.
     """
     classes, said = probabilities.shape[1], probabilities.argmax(axis=1)
-    losses = log_loss_of_rows(probabilities, truth)
+    losses, right = log_loss_of_rows(probabilities, truth), said == truth
     metrics = {
-        "accuracy": lambda rows: accuracy(probabilities[rows], truth[rows]),
+        "accuracy": lambda rows: float(right[rows].mean()),
         "macro_f1": lambda rows: macro_f1(said[rows], truth[rows], classes),
         "log_loss": lambda rows: float(losses[rows].mean()),
         "calibration_error": lambda rows: calibration_error(probabilities[rows], truth[rows], params.calibration_bins),

@@ -17,7 +17,6 @@ from tasks.statistics import (
     Estimate,
     Floats,
     Ints,
-    accuracy,
     fit_temperature,
     interval,
     log_loss_of_rows,
@@ -253,8 +252,9 @@ def _entry(
     entry: dict[str, Any] = {"learner": learner, "recipe": list(recipe), "accuracy": None, "log_loss": None}
     if len(judged.truth) == 0:
         return entry
+    right = probabilities.argmax(axis=1) == judged.truth
     found: Estimate = interval(
-        lambda rows: accuracy(probabilities[rows], judged.truth[rows]),
+        lambda rows: float(right[rows].mean()),
         judged.groups,
         draws=draws,
         confidence=0.95,

@@ -7,7 +7,6 @@ import pytest
 from sklearn.metrics import confusion_matrix, f1_score, log_loss
 
 from tasks.statistics import (
-    accuracy,
     calibration_error,
     confusion,
     fit_temperature,
@@ -120,8 +119,3 @@ def test_rows_that_are_all_right_do_not_make_a_model_certain() -> None:
     logits = np.tile([5.0, 0.0], (50, 1))
     sure = softmax(logits / fit_temperature(logits, np.zeros(50, dtype=np.int64))).max()
     assert sure == pytest.approx(51 / 52, abs=0.002)
-
-
-def test_accuracy_counts_the_most_probable_class() -> None:
-    """Two of three by eye."""
-    assert accuracy(np.array([[0.6, 0.4], [0.2, 0.8], [0.7, 0.3]]), np.array([0, 1, 1])) == pytest.approx(2 / 3)
