@@ -111,7 +111,9 @@ def stage_rows(stage: str, folder: Path, validated: Path | None) -> pd.DataFrame
             one in kept_out or any(parent in kept_out for parent in parents)
             for one, parents in zip(frame["id"], frame["parents"], strict=True)
         ]
-    lists = [name for name in ("parents", "label_probs", "lineage_labels", "lineage_weights") if name in frame]
+    lists = [
+        name for name in ("parents", "label_probs", "lineage_labels", "lineage_weights", "health") if name in frame
+    ]
     return frame.drop(columns=lists)
 
 

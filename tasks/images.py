@@ -7,6 +7,7 @@ is refused for the price of a few bytes.
 from __future__ import annotations
 
 import io
+import struct
 import warnings
 
 import cv2
@@ -16,6 +17,7 @@ from PIL import Image, ImageOps
 
 Pixels = NDArray[np.uint8]  # (height, width, 3), RGB
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF")
+ORIENTATION = 0x0112  # EXIF's tag; 1 is as the pixels lie
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif"})
 
 
@@ -55,6 +57,14 @@ def _to_rgb(picture: Image.Image) -> Pixels:
         white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
         picture = Image.alpha_composite(white, rgba)
     return np.array(picture.convert("RGB"))
+
+
+def rotated_by_exif(encoded: bytes) -> bool:
+    """Whether the file says that its pixels are to be turned; `decode` does, other tools may not."""
+    try:
+        return Image.open(io.BytesIO(encoded), formats=FORMATS).getexif().get(ORIENTATION, 1) not in {0, 1}
+    except (OSError, ValueError, TypeError, KeyError, SyntaxError, struct.error):  # a broken header says nothing of it
+        return False
 
 
 def encode(pixels: Pixels) -> bytes:

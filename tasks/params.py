@@ -95,6 +95,8 @@ class ValidateParams(Section):
     folds: Annotated[int, Field(ge=2, le=20)] = 5
     test_share: Annotated[float, Field(ge=0, lt=1)] = 0.2
     min_test_rows: Annotated[int, Field(ge=1)] = 30
+    doubtful_labels: Literal["ignore", "report", "drop", "relabel", "down-weight"] = "report"
+    items_a_minute: Annotated[float, Field(gt=0)] = 20.0
 
 
 class AugmentParams(Section):

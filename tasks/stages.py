@@ -50,9 +50,17 @@ def scrape(params: Params, workspace: Path, output: Path, progress: Progress) ->
 
 def validate(params: Params, workspace: Path, output: Path, progress: Progress) -> None:
     """tasks/validate on this workspace."""
+    from tasks.learners.saving import make_features
     from tasks.validate import validate as work
 
-    work(params.validate_, params.facts, collected=workspace / COLLECTED, output=output, progress=progress)
+    work(
+        params.validate_,
+        params.facts,
+        features=make_features(params.train.encoder, None, params.facts, workspace),
+        collected=workspace / COLLECTED,
+        output=output,
+        progress=progress,
+    )
 
 
 def augment(params: Params, workspace: Path, output: Path, progress: Progress) -> None:

@@ -19,7 +19,7 @@ from tasks.learners.heads import HEADS, Head
 from tasks.learners.kept_rows import KeptRows, NearestNeighbours, SupportVectorMachine
 from tasks.learners.losses import Adjusted
 from tasks.learners.training import Setting
-from tasks.params import EncoderParams
+from tasks.params import EncoderParams, Facts
 from tasks.statistics import Floats
 
 SCHEMA = "schema.json"
@@ -98,6 +98,15 @@ def load_learner(name: str, path: Path, setting: Setting) -> Learner:
     if adjusted.is_file():
         return Adjusted(learner, np.array(json.loads(adjusted.read_text(encoding="utf-8"))))
     return learner
+
+
+def make_features(
+    encoder: EncoderParams | None, image_side: int | None, facts: Facts, workspace: Path | None
+) -> FeatureMaker:
+    """Features that are not fitted yet: the encoder's where there is one. workspace: from where an encoder's folder counts."""
+    if encoder is not None and workspace is not None:
+        return EncodedFeatures(encoder, facts.modality, workspace, facts.max_megapixels)
+    return PictureFeatures(image_side, facts.max_megapixels) if facts.modality == "image" else TextFeatures()
 
 
 def save_features(maker: FeatureMaker, folder: Path) -> None:

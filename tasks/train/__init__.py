@@ -22,10 +22,10 @@ from numpy.typing import NDArray
 
 from tasks.generation import MANIFEST, digest, payloads, read, read_manifest, write_json
 from tasks.launch import LAUNCH, launched
-from tasks.learners.features import FeatureMaker, PictureFeatures, TextFeatures
+from tasks.learners.features import FeatureMaker
 from tasks.learners.losses import balanced
 from tasks.learners.model import single_threaded
-from tasks.learners.saving import load_features, save_features
+from tasks.learners.saving import load_features, make_features, save_features
 from tasks.learners.training import Setting
 from tasks.parallel import this_process
 from tasks.params import Facts, TrainParams
@@ -169,7 +169,9 @@ def _workbench(
     )
     # Every round has the same rows: what round 0 learnt of their features holds for all.
     maker = (
-        load_features(sources.teacher, facts.modality) if sources.teacher else _feature_maker(params, facts, workspace)
+        load_features(sources.teacher, facts.modality)
+        if sources.teacher
+        else make_features(params.encoder, params.image_side, facts, workspace)
     )
     folders = [sources.collected, sources.augmented, sources.synthesized]
     inputs = maker.of_rows(
@@ -201,14 +203,6 @@ def _workbench(
         scratch=workspace / ".seedling" / "unfinished" / f"train@{round_number}-{key}",
     )
     return bench, frame, maker
-
-
-def _feature_maker(params: TrainParams, facts: Facts, workspace: Path) -> FeatureMaker:
-    if params.encoder is not None:
-        from tasks.learners.encoded_features import EncodedFeatures
-
-        return EncodedFeatures(params.encoder, facts.modality, workspace, facts.max_megapixels)
-    return PictureFeatures(params.image_side, facts.max_megapixels) if facts.modality == "image" else TextFeatures()
 
 
 def _judged(frame: pd.DataFrame, classes: list[str], params: TrainParams) -> Judged:

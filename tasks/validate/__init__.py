@@ -6,22 +6,55 @@ python -m tasks.validate
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pandas as pd
+import pyarrow as pa
 
 from tasks.errors import InputError
 from tasks.generation import GenerationWriter, read_manifest, stream
+from tasks.learners.features import FeatureMaker
+from tasks.learners.saving import make_features
 from tasks.params import Facts, ValidateParams
 from tasks.progress import Progress, silent
 from tasks.validate.checks import THUMBNAIL_SIDE, Looked, look
 from tasks.validate.duplicates import clusters, near_duplicate_images, near_duplicate_texts
+from tasks.validate.health import health
+from tasks.validate.judging import judge
 from tasks.validate.splits import assign_folds, carve_test
 
+MEASURED = {
+    "image": [
+        pa.field("width", pa.int32()),
+        pa.field("height", pa.int32()),
+        *(pa.field(name, pa.float32()) for name in ("aspect", "brightness", "contrast", "blur", "entropy")),
+        pa.field("rotated_by_exif", pa.bool_()),
+    ],
+    "text": [
+        pa.field("characters", pa.int32()),
+        pa.field("words", pa.int32()),
+        pa.field("non_letters", pa.float32()),
+        pa.field("mojibake", pa.float32()),
+        pa.field("language", pa.string()),
+        pa.field("markup", pa.bool_()),
+        pa.field("personal_data", pa.bool_()),
+    ],
+}
+FOUND = [
+    pa.field("nearest_labelled", pa.float32()),
+    pa.field("health", pa.list_(pa.string())),
+    pa.field("p_wrong", pa.float32()),
+    pa.field("suggested", pa.string()),
+    pa.field("doubtful", pa.bool_()),
+    pa.field("given", pa.string()),
+]
 ORDER = {"test": 0, "validation": 1, "train": 2, "pool": 3, "out_of_scope": 4}  # which copy of a row stays
 
 
@@ -31,9 +64,11 @@ def validate(
     *,
     collected: Path,
     output: Path,
+    features: FeatureMaker | None = None,
     progress: Progress = silent,
 ) -> None:
-    """Writes `generations/validate`: the collected rows with label, split, fold and group, without their pictures.
+    """Writes `generations/validate`: the collected rows with label, split, fold and group, what was measured in them, and how
+    doubtful their labels are, without their pictures. features: not fitted yet, by which labels are judged; None: as without an encoder.
 
     Raises InputError where fewer than two classes are left.
     """
@@ -46,13 +81,41 @@ def validate(
     classes = reject_small_classes(looked, params.min_class_rows)
     carved = carve_test_rows(looked, params, facts.seed)
     deal_folds(looked, params.folds, facts.seed)
-    with GenerationWriter(output, stage="validate", modality=facts.modality, pictures=False) as writer:
+    usual = judge_health(looked)
+    maker = features or make_features(None, None, facts, None)
+    doubt = judge(looked, classes, maker, collected, params, facts, progress)
+    extra = MEASURED[facts.modality] + FOUND
+    with GenerationWriter(output, stage="validate", modality=facts.modality, pictures=False, extra=extra) as writer:
         for one in looked:
+            row = replace(one.row, extra=_found(one, extra))
             if one.reason:
-                writer.reject(one.row, one.reason)
+                writer.reject(row, one.reason)
             else:
-                writer.keep(one.row)
-        writer.close(rows_in=rows_in, classes=classes, merged_spellings=spellings, carved_test_rows=carved)
+                writer.keep(row)
+        writer.close(
+            rows_in=rows_in,
+            classes=classes,
+            merged_spellings=spellings,
+            carved_test_rows=carved,
+            health=dict(sorted(Counter(code for one in usable(looked) for code in one.codes).items())),
+            usual_here=usual,
+            doubt=doubt,
+        )
+
+
+def judge_health(looked: list[Looked]) -> dict[str, int]:
+    """Gives each usable row its health's codes; what is too common to be a defect, with the number of such rows."""
+    rows = usable(looked)
+    codes, usual = health(pd.DataFrame([one.signals for one in rows]))
+    for one, found in zip(rows, codes, strict=True):
+        one.codes = found
+    return usual
+
+
+def _found(one: Looked, extra: Sequence[pa.Field]) -> dict[str, Any]:
+    """The stage's own columns of a row; null where nothing was measured."""
+    known = {**one.signals, **one.doubt, "health": one.codes, "given": one.given}
+    return {field.name: known.get(field.name) for field in extra}
 
 
 def _look_at_all(collected: Path, params: ValidateParams, facts: Facts, progress: Progress) -> list[Looked]:

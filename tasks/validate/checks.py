@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks import images, texts
+from tasks import images, signals, texts
 from tasks.generation import Row
 from tasks.params import Facts, ValidateParams
 
@@ -16,12 +18,18 @@ THUMBNAIL_SIDE = 16
 
 @dataclass(slots=True)
 class Looked:
-    """A row without its picture, and what was seen of it: the reason to drop it, or the marks that duplicates share."""
+    """A row without its picture, and what was seen of it: the reason to drop it, or the marks that duplicates share and what was
+    measured (tasks/signals.py), its health's codes, the doubt about its label, and the label as it was given where it was changed.
+    """
 
     row: Row
     reason: str | None
     near_key: int | str | None = None
     thumbnail: NDArray[np.uint8] | None = None
+    signals: Mapping[str, Any] = field(default_factory=dict)
+    codes: list[str] = field(default_factory=list)
+    doubt: Mapping[str, Any] = field(default_factory=dict)
+    given: str | None = None
 
 
 def look(row: Row, params: ValidateParams, facts: Facts) -> Looked:
@@ -38,7 +46,8 @@ def look(row: Row, params: ValidateParams, facts: Facts) -> Looked:
     if images.contrast(pixels) < params.blank_contrast:
         return Looked(light, "blank")
     small = images.thumbnail(pixels, THUMBNAIL_SIDE).round().astype(np.uint8).ravel()
-    return Looked(light, None, images.perceptual_hash(pixels), small)
+    turned = {"rotated_by_exif": images.rotated_by_exif(bytes(row.payload or b""))}  # type: ignore[arg-type]
+    return Looked(light, None, images.perceptual_hash(pixels), small, signals.of_picture(pixels) | turned)
 
 
 def _look_at_text(row: Row, text: str, params: ValidateParams) -> Looked:
@@ -46,4 +55,4 @@ def _look_at_text(row: Row, text: str, params: ValidateParams) -> Looked:
         return Looked(row, "empty")
     if len(text) < params.min_characters:
         return Looked(row, "too_short")
-    return Looked(row, None, texts.normalised(text))
+    return Looked(row, None, texts.normalised(text), signals=signals.of_text(text))

@@ -1,0 +1,294 @@
+"""Which labels are doubtful: for each row the probability that its label is wrong, by models that did not learn from it.
+
+Two learners that err in different ways, logistic regression and nearest neighbours, say out of fold what a row is. Their
+common opinion and the given labels are explained by a matrix of how often a row of one class carries another's label
+(a class-conditional noise model, fitted by expectation maximisation, after Dawid and Skene 1979 and, for its use on classifiers'
+probabilities, Northcutt et al. 2021). The learners then learn once more with what was found out, each row counting as far as
+it is believed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+
+from tasks.learners.features import Inputs
+from tasks.learners.heads import Head
+from tasks.parallel import in_threads
+from tasks.statistics import SMALLEST, Estimate, Floats, Ints, fit_temperature, log_loss_of_rows, softmax
+from tasks.validate.distances import alike, of_length_one
+
+LOOKS = 3
+NEIGHBOURS = 20
+PRIOR_OF_CLASSES = 0.3  # of one neighbour's say, so that no class is impossible
+TEMPERATURES = np.exp(np.linspace(np.log(0.1), np.log(8), 17))
+STEPS_TO_CHOOSE, STEPS = 20, 50  # of expectation maximisation
+ROWS_TO_CHOOSE = 5_000  # on which a temperature is chosen
+USUAL_ROWS, USUAL_SHARE = (
+    20.0,
+    0.05,
+)  # the prior: in so many rows of a class beforehand, that share of the labels is wrong
+UNSURE = 2.0  # nats a class that a temperature e times as sharp as the plain one must gain
+LEAST = 0.3  # probability of being wrong below which no label is called doubtful
+ROWS_AT_ONCE = 1_024
+
+
+@dataclass(frozen=True, slots=True)
+class Doubt:
+    """What was found of each row.
+
+    p_wrong: (n_rows,), the probability that its label is wrong, NaN where nobody can judge; suggested: (n_rows,), the likeliest
+    other class; flagged: (n_rows,), whether the label is called doubtful; believed: (n_rows,), how likely it is what it
+    most likely is; would_show: (n_rows, n_classes), the p_wrong that it would have under each other label, NaN under what it most
+    likely is; confused: (n_rows,), the same under the label of the class with which it is most easily confused.
+    """
+
+    p_wrong: Floats
+    suggested: Ints
+    flagged: NDArray[np.bool_]
+    believed: Floats
+    would_show: Floats
+    confused: Floats
+
+    @property
+    def expected(self) -> float:
+        """How many labels are wrong, as expected."""
+        return float(np.nansum(self.p_wrong))
+
+    def share_found(self, rows: int) -> Estimate:
+        """The share of all wrong labels that a person finds who looks at so many rows, the most doubtful first.
+
+        The value is the expected one. A wrong label that names the class with which the row is most easily confused is
+        harder to see than one that names any class, and nobody knows beforehand how many are of which kind. So the interval
+        reaches from what the same rows would catch if half of them were of the first kind to what they would catch if all were of
+        the second, each with two standard errors.
+        """
+        judged = np.sort(np.nan_to_num(self.p_wrong, nan=0.0))[::-1]
+        total = float(judged.sum())
+        if total <= 0 or rows <= 0:
+            return Estimate(0.0, 0.0, 1.0 if rows > 0 else 0.0)
+        if rows >= len(judged):
+            return Estimate(1.0, 1.0, 1.0)
+        limit = judged[rows - 1]
+        expected = float(judged[:rows].sum()) / total
+        known = ~np.isnan(self.p_wrong)
+        weights, shown = self.believed[known], self.would_show[known]
+        hardest = float((weights * (self.confused[known] >= limit)).sum() / weights.sum())
+        any_label = float((weights * np.nanmean(shown >= limit, axis=1, where=~np.isnan(shown))).sum() / weights.sum())
+        low, high = min(expected, (expected + hardest) / 2), max(expected, any_label)
+        below, above = (2 * float(np.sqrt(max(one * (1 - one), 0.25 / total) / total)) for one in (low, high))
+        return Estimate(expected, max(0.0, low - below), min(1.0, high + above))
+
+
+class CannotJudge(Exception):
+    """Nothing can be said of these labels; the message says why, in a sentence."""
+
+
+def doubt(inputs: Inputs, given: Ints, fold: Ints, weights: Floats, classes: int) -> Doubt:
+    """Judges each row's label by models of the other folds.
+
+    given: (n_rows,) class numbers; fold: (n_rows,); weights: (n_rows,), what a label counts before it is doubted. Raises
+    CannotJudge where there are too few folds or classes, features that are no numbers or all the same, or models that say no more than
+    the classes' shares.
+    """
+    folds = np.unique(fold)
+    _check(inputs, given, folds)
+    near = Nearest.of(inputs.features, fold)
+    known = np.zeros(len(given), dtype=bool)  # whose class stands in another fold too
+    for one in folds:
+        mine = fold == one
+        known[mine] = np.isin(given[mine], given[~mine])
+    if not known.any():
+        raise CannotJudge("every class has all its rows in one fold")
+    belief = weights.copy()
+    for look in range(LOOKS):
+        said = [_by_regression(inputs, given, fold, folds, belief, classes), near.say(given, belief, classes)]
+        if look == 0:
+            _check_worth(said, given, known, classes)
+        together = np.mean([Explained.by(one, given, known).logarithms for one in said], axis=0)
+        found = Explained.by(together, given, known)
+        belief = weights * np.where(known, found.believed, 1.0)
+    p_wrong = np.where(known, 1 - found.believed, np.nan)
+    others = found.posterior.copy()
+    others[np.arange(len(given)), given] = -1.0
+    shown = found.would_show()
+    runner_up = np.where(np.isnan(shown), -1.0, softmax(found.logits)).argmax(axis=1)
+    return Doubt(
+        p_wrong=p_wrong,
+        suggested=others.argmax(axis=1),
+        flagged=doubtful(p_wrong),
+        believed=found.posterior.max(axis=1),
+        would_show=shown,
+        confused=shown[np.arange(len(given)), runner_up],
+    )
+
+
+def _check(inputs: Inputs, given: Ints, folds: NDArray[Any]) -> None:
+    values = inputs.features.data if sparse.issparse(inputs.features) else inputs.features
+    if len(folds) < 2:
+        raise CannotJudge("no two folds hold labelled rows")
+    if len(np.unique(given)) < 2:
+        raise CannotJudge("there is one class only")
+    if not np.isfinite(values).all():
+        raise CannotJudge("some features are no numbers")
+    if not sparse.issparse(inputs.features) and not np.ptp(inputs.features, axis=0).any():
+        raise CannotJudge("all rows have the same features")
+
+
+def _check_worth(said: list[Floats], given: Ints, known: NDArray[np.bool_], classes: int) -> None:
+    shares = np.bincount(given[known], minlength=classes) / known.sum()
+    guess = log_loss_of_rows(np.broadcast_to(shares, (int(known.sum()), classes)), given[known]).mean()
+    losses = [
+        log_loss_of_rows(softmax(one[known] / fit_temperature(one[known], given[known])), given[known]).mean()
+        for one in said
+    ]
+    if min(losses) >= guess:
+        raise CannotJudge("the models say no more of a row than how common the classes are")
+
+
+def _by_regression(
+    inputs: Inputs, given: Ints, fold: Ints, folds: NDArray[Any], belief: Floats, classes: int
+) -> Floats:
+    """(n_rows, n_classes): logits of a logistic regression on the other folds."""
+    result = np.zeros((len(given), classes))
+    targets = np.eye(classes)
+
+    def of_fold(one: int) -> Floats:
+        taught = np.flatnonzero((fold != one) & (belief > SMALLEST))
+        head = Head("logistic_regression", 0, classes)
+        head.fit(inputs.take(taught), targets[given[taught]], belief[taught])
+        return head.logits(inputs.take(np.flatnonzero(fold == one)))
+
+    for one, logits in zip(folds, in_threads(of_fold, folds.tolist()), strict=True):
+        result[fold == one] = logits
+    return result
+
+
+@dataclass(frozen=True, slots=True)
+class Nearest:
+    """Each row's nearest rows of other folds: their numbers (n_rows, k), and how much each says (n_rows, k), 0 where there is none."""
+
+    rows: NDArray[np.intp]
+    says: Floats
+
+    @classmethod
+    def of(cls, features: Any, fold: Ints) -> Nearest:
+        """By the angle between features. fold: (n_rows,)."""
+        unit = of_length_one(features)
+        many = len(fold)
+        nearest = min(NEIGHBOURS, int((many - np.unique(fold, return_counts=True)[1]).min()))
+
+        def of_block(first: int) -> tuple[NDArray[np.intp], Floats]:
+            mine = slice(first, first + ROWS_AT_ONCE)
+            away = 1 - alike(unit[mine], unit)
+            away[fold[mine, None] == fold[None]] = np.inf
+            found = np.argpartition(away, nearest - 1, axis=1)[:, :nearest]
+            return found, np.take_along_axis(away, found, axis=1)
+
+        blocks = in_threads(of_block, range(0, many, ROWS_AT_ONCE))
+        rows, distances = (np.concatenate(parts) for parts in zip(*blocks, strict=True))
+        return cls(rows, np.exp(-distances / max(float(distances.mean()), SMALLEST)))
+
+    def say(self, given: Ints, belief: Floats, classes: int) -> Floats:
+        """(n_rows, n_classes): logarithms of the neighbours' votes; belief: (n_rows,), what each one's label counts."""
+        votes = np.zeros((len(given), classes))
+        counts = self.says * belief[self.rows]
+        for place in range(self.rows.shape[1]):
+            np.add.at(votes, (np.arange(len(given)), given[self.rows[:, place]]), counts[:, place])
+        shares = np.bincount(given, weights=belief, minlength=classes)
+        return np.asarray(np.log(np.maximum(votes + PRIOR_OF_CLASSES * shares / shares.sum(), SMALLEST)))
+
+
+@dataclass(frozen=True, slots=True)
+class Explained:
+    """An opinion and the given labels, explained by wrong labels: the opinion's temperature; posterior (n_rows, n_classes): what each
+    row is; carries (n_classes, n_classes): of a class's rows, how many carry which label.
+    """
+
+    logits: Floats
+    given: Ints
+    temperature: float
+    posterior: Floats
+    carries: Floats
+
+    @classmethod
+    def by(cls, logits: Floats, given: Ints, known: NDArray[np.bool_]) -> Explained:
+        """The temperature is the one under which the given labels are likeliest, when some may be wrong. The plain one is kept
+        unless another gains `UNSURE`: with few rows a class wrong labels and weak models look alike.
+
+        logits: (n_rows, n_classes); known: (n_rows,), the rows that have a say in it.
+        """
+        rows = np.flatnonzero(known)
+        rows = rows[:: -(-len(rows) // ROWS_TO_CHOOSE)]
+        plain = fit_temperature(logits[rows], given[rows])
+        price = UNSURE * logits.shape[1] / len(rows)
+
+        def gain(temperature: float) -> float:
+            _, _, likelihood = _posterior(softmax(logits[rows] / temperature), given[rows], STEPS_TO_CHOOSE)
+            return float(likelihood - price * np.log(temperature / plain) ** 2)
+
+        best = float(TEMPERATURES[int(np.argmax(in_threads(gain, TEMPERATURES.tolist())))])
+        posterior = np.zeros_like(logits)
+        posterior[known], carries, _ = _posterior(softmax(logits[known] / best), given[known], STEPS)
+        return cls(logits, given, best, posterior, carries)
+
+    @property
+    def logarithms(self) -> Floats:
+        """(n_rows, n_classes): of the opinion's probabilities."""
+        return np.asarray(np.log(np.maximum(softmax(self.logits / self.temperature), 1e-9)))
+
+    @property
+    def believed(self) -> Floats:
+        """(n_rows,): the probability that the row is what its label says."""
+        return np.asarray(self.posterior[np.arange(len(self.given)), self.given])
+
+    def would_show(self) -> Floats:
+        """(n_rows, n_classes): the probability of being wrong that each row would have under each label, NaN under what it most likely is."""
+        opinion = softmax(self.logits / self.temperature)
+        right = opinion * np.diag(self.carries)
+        result = 1 - right / np.maximum(opinion @ self.carries, SMALLEST)
+        result[np.arange(len(result)), self.posterior.argmax(axis=1)] = np.nan
+        return np.asarray(result)
+
+
+def _posterior(probabilities: Floats, given: Ints, steps: int) -> tuple[Floats, Floats, float]:
+    """What each row is, from the opinion and its label; how often a class's rows carry which label; the labels' mean log-likelihood.
+
+    A class's share of wrong labels starts from the prior, and so do the classes that they name: evenly. probabilities:
+    (n_rows, n_classes), rows sum to 1; given: (n_rows,).
+    """
+    classes = probabilities.shape[1]
+    labels = sparse.csr_matrix((np.ones(len(given)), (np.arange(len(given)), given)), shape=probabilities.shape)
+    own = np.eye(classes, dtype=bool)
+    carries = np.where(
+        own, 1 - USUAL_SHARE, USUAL_SHARE / max(1, classes - 1)
+    )  # of a class's rows, how many carry which label
+    for _ in range(steps):
+        joint = probabilities * carries[:, given].T
+        posterior = joint / np.maximum(joint.sum(axis=1, keepdims=True), SMALLEST)
+        counts = np.asarray((labels.T @ posterior).T)
+        rows = counts.sum(axis=1)
+        wrong = (rows - np.diag(counts) + USUAL_ROWS * USUAL_SHARE) / (rows + USUAL_ROWS)
+        others = np.where(own, 0.0, counts + wrong[:, None] / max(1, classes - 1))
+        carries = others / np.maximum(others.sum(axis=1, keepdims=True), SMALLEST) * wrong[:, None]
+        carries[own] = 1 - wrong
+    joint = probabilities * carries[:, given].T
+    total = np.maximum(joint.sum(axis=1), SMALLEST)
+    return joint / total[:, None], carries, float(np.log(total).mean())
+
+
+def doubtful(p_wrong: Floats) -> NDArray[np.bool_]:
+    """(n_rows,): the most doubtful rows, as many as make the expected F1 of "is wrong" largest (Lipton et al. 2014), none
+    below `LEAST`. p_wrong: (n_rows,), NaN of rows that cannot be judged.
+    """
+    chances = np.nan_to_num(p_wrong, nan=0.0)
+    order = np.argsort(-chances, kind="stable")
+    found = np.cumsum(chances[order])
+    expected = 2 * found / (np.arange(1, len(chances) + 1) + found[-1])
+    limit = max(chances[order[int(np.argmax(expected))]], LEAST)
+    result: NDArray[np.bool_] = chances >= limit
+    return result
