@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextvars
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 from uuid import UUID
@@ -28,18 +28,23 @@ def publish(outcome: Outcome) -> None:
     rows = [{"what": what, "value": str(value)} for what, value in facts(outcome)]
     create_table_artifact(key=f"{key}-rows", table=rows, description=f"**{outcome.stage}**: {outcome.how}")
     if checks := outcome.summary.get("checks"):
-        table = [
-            {
-                "passed": "yes" if one["passed"] else "NO",
-                "severity": one["severity"],
-                "expectation": one["expectation"],
-                "arguments": ", ".join(f"{name}={value}" for name, value in one["arguments"].items()),
-                "observed": one["observed"],
-            }
-            for one in checks
-        ]
-        failed = sum(not one["passed"] for one in checks)
-        create_table_artifact(key=f"{key}-gate", table=table, description=f"{len(checks)} checks, {failed} not met")
+        publish_gate(outcome.stage, checks)
+
+
+def publish_gate(stage: str, checks: Sequence[Mapping[str, Any]]) -> None:
+    """Each check of the stage's gate, also of one that said no."""
+    table = [
+        {
+            "passed": "yes" if one["passed"] else "NO",
+            "severity": one["severity"],
+            "expectation": one["expectation"],
+            "arguments": ", ".join(f"{name}={value}" for name, value in one["arguments"].items()),
+            "observed": one["observed"],
+        }
+        for one in checks
+    ]
+    failed = sum(not one["passed"] for one in checks)
+    create_table_artifact(key=f"{_key(stage)}-gate", table=table, description=f"{len(checks)} checks, {failed} not met")
 
 
 def facts(outcome: Outcome) -> Iterator[tuple[str, Any]]:
@@ -58,9 +63,9 @@ def said(outcome: Outcome) -> str:
     return ", ".join(f"{what} {value}" for what, value in facts(outcome) if what != "seconds")
 
 
-def publish_headline(headline: str, report: str, data_docs: str) -> None:
-    """The result with its interval, and where the report lies."""
-    markdown = f"# {headline}\n\n- [report]({report})\n- [Great Expectations Data Docs]({data_docs})\n"
+def publish_headline(headline: str, pages: Mapping[str, str]) -> None:
+    """The result with its interval, and where the pages lie. pages: name → address."""
+    markdown = "\n".join([f"# {headline}\n", *(f"- [{name}]({address})" for name, address in pages.items()), ""])
     create_markdown_artifact(key="result", markdown=markdown, description="The accepted model")
 
 

@@ -15,23 +15,26 @@ from typing import Any
 from prefect import flow, get_run_logger, runtime, task
 from prefect.cache_policies import NO_CACHE
 
-from flows.artifacts import progress_artifact, publish, publish_headline, said
+from flows.artifacts import progress_artifact, publish, publish_gate, publish_headline, said
 from flows.history import record_run
 from flows.ledger import Outcome, open_ledger
 from tasks.busy import workspace_lock
-from tasks.errors import SeedlingError, SourceUnreachable
-from tasks.evaluate.report import write_report
+from tasks.errors import GateFailed, SeedlingError, SourceUnreachable
 from tasks.parallel import spread_by, usable_cores
 from tasks.params import load
-from tasks.stages import ROUNDS, headline
+from tasks.stages import ROUNDS, headline, write_page
 
 
 def stage_task(kind: str, **options: Any) -> Any:
     """A Prefect task that brings one stage up to date, named as the stage."""
 
     def bring(workspace: str, stage: str, force: bool = False) -> Outcome:
-        with spread_by(over_task_runner):
-            outcome = open_ledger(Path(workspace)).run(stage, force=force)
+        try:
+            with spread_by(over_task_runner):
+                outcome = open_ledger(Path(workspace)).run(stage, force=force)
+        except GateFailed as error:
+            publish_gate(stage, error.checks)
+            raise
         publish(outcome)
         get_run_logger().info("%s: %s in %.1f s. %s", stage, outcome.how, outcome.seconds, said(outcome))
         return outcome
@@ -85,6 +88,8 @@ def grow(workspace: str = ".", as_of: str | None = None) -> list[Outcome]:
     with workspace_lock(Path(place)):
         prepare(place, as_of)
         outcomes = [scrape(place, "scrape"), validate(place, "validate")]
+        if outcomes[-1].how != "unchanged" or not (Path(place) / "reports" / "data.html").exists():
+            write_page("validate", Path(place))
         made = [augment.submit(place, "augment"), synthesize.submit(place, "synthesize")]
         outcomes += [one.result() for one in made]
         outcomes.append(train(place, "train@0"))
@@ -140,8 +145,9 @@ def conclude(workspace: Path, outcomes: list[Outcome]) -> None:
         if any(one.how == "done" for one in outcomes):
             data_docs = build_data_docs(documents)
     if changed or not report.exists():
-        write_report(workspace)
+        write_page("evaluate", workspace)
     if changed:
         open_ledger(workspace).save_experiment(name)
     metrics = json.loads((workspace / "reports" / "metrics.json").read_text(encoding="utf-8"))
-    publish_headline(headline(metrics), report.as_uri(), data_docs.as_uri())
+    pages = {"report": report, "data": workspace / "reports" / "data.html", "Great Expectations Data Docs": data_docs}
+    publish_headline(headline(metrics), {name: page.as_uri() for name, page in pages.items()})

@@ -18,7 +18,7 @@ from flows.board import Board
 from tasks.busy import workspace_lock
 from tasks.errors import SeedlingError
 from tasks.params import load, set_value
-from tasks.stages import find, headline
+from tasks.stages import find, headline, write_page
 
 HEAVY = (
     "great_expectations",
@@ -134,7 +134,6 @@ def run_one(workspace: Path, name: str, *, force: bool) -> None:
         if name == "scrape":
             ledger.track_data()
         ledger.run(name, force=force)
-    if name == "evaluate":
-        from tasks.evaluate.report import write_report
-
-        console.print(f"Report: {write_report(workspace)}", highlight=False, soft_wrap=True)
+    if page := write_page(name, workspace):
+        what = "Report" if name == "evaluate" else "Data page"
+        console.print(f"{what}: {page}", highlight=False, soft_wrap=True)

@@ -11,6 +11,9 @@ SeedlingError              exit code 2; the message carries the remedy
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 
 class SeedlingError(Exception):
     """The root of all errors that a user can cause; shown without a traceback."""
@@ -44,9 +47,17 @@ class WorkspaceBusy(SeedlingError):
 
 
 class GateFailed(SeedlingError):
-    """A critical expectation said no; the rows are in quarantine and nothing was recorded."""
+    """A critical expectation said no; the rows are in quarantine and nothing was recorded. checks: all of the gate, as in gate.json."""
 
     exit_code = 1
+
+    def __init__(self, message: str, checks: Sequence[Mapping[str, Any]] = ()) -> None:
+        super().__init__(message)
+        self.checks = list(checks)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled with its checks, as it comes from another process of Prefect's."""
+        return type(self), (str(self), self.checks)
 
 
 class Diverged(InputError):

@@ -7,10 +7,12 @@ The gates in ALWAYS stand before them and cannot be switched off.
 from __future__ import annotations
 
 import difflib
+import json
 import logging
+import re
 import shutil
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,8 +21,12 @@ import numpy as np
 import pandas as pd
 
 from tasks.errors import InputError
-from tasks.generation import read, write_json
+from tasks.gated_rows import OF_LABELS, RELATIVE
+from tasks.generation import write_json
+from tasks.own_expectations import FILE as OWN_FILE
+from tasks.own_expectations import arguments_of
 from tasks.params import read_yaml
+from tasks.signals import PICTURE, TEXT
 
 Expectations = Sequence[tuple[str, dict[str, Any]]]
 
@@ -84,52 +90,35 @@ def load_gates(workspace: Path) -> dict[str, Expectations]:
     return gates
 
 
-def stage_rows(stage: str, folder: Path, validated: Path | None) -> pd.DataFrame:
-    """The rows that a stage's gate sees, without pictures, with the columns derived that gates ask for."""
-    kind = stage.partition("@")[0]
-    if kind in {"train", "evaluate"}:
-        frame = pd.read_parquet(folder / ("out_of_fold.parquet" if kind == "train" else "predictions.parquet"))
-        chances = np.stack(frame["probabilities"].to_numpy()) if len(frame) else np.zeros((0, 1))
-        best = chances.max(axis=1) if len(frame) else []
-        frame = frame.drop(columns="probabilities").assign(confidence=best)
-        return frame.assign(right=_right(frame, chances)) if kind == "evaluate" else frame
-    frame = read(folder)
-    if "text" in frame:
-        frame["characters"] = frame["text"].str.len()
-        frame["words"] = frame["text"].str.split().str.len()
-    where_held_out = folder if validated is None else validated
-    held_out = (
-        read(where_held_out, ["id", "split", "group"], splits=["test", "validation"]) if kind != "scrape" else None
-    )
-    if held_out is not None and kind == "validate":
-        kept_out = held_out.drop_duplicates("group")
-        where = frame["group"].map(kept_out.set_index("group")["split"])
-        frame["near_duplicate_held_out_elsewhere"] = where.notna() & (where != frame["split"])
-    elif held_out is not None:
-        kept_out = set(held_out["id"])
-        frame["made_from_held_out_row"] = [
-            one in kept_out or any(parent in kept_out for parent in parents)
-            for one, parents in zip(frame["id"], frame["parents"], strict=True)
-        ]
-    lists = [
-        name for name in ("parents", "label_probs", "lineage_labels", "lineage_weights", "health") if name in frame
-    ]
-    return frame.drop(columns=lists)
+def wanted_columns(stage: str, gates: Mapping[str, Expectations]) -> set[str]:
+    """The columns that the stage's gate names."""
+    found: set[str] = set()
+    for _, arguments in gates.get(stage.partition("@")[0], []):
+        several = arguments.get("column_list") or arguments.get("column_set") or []
+        named = [arguments.get(name) for name in ("column", "column_A", "column_B")]
+        found |= {str(one) for one in [*named, *several] if one is not None}
+    return found
 
 
-def _right(frame: pd.DataFrame, chances: np.ndarray) -> Any:
-    return (frame["label"] == frame["predicted"]).astype(float) if len(chances) else []
-
-
-def check(stage: str, rows: pd.DataFrame, gates: Mapping[str, Expectations], documents: Path) -> list[Check]:
+def check(
+    stage: str,
+    rows: pd.DataFrame,
+    gates: Mapping[str, Expectations],
+    documents: Path,
+    own: Mapping[str, Callable[..., Any]] | None = None,
+) -> list[Check]:
     """Runs the stage's gate over its rows; results also go to Great Expectations' own stores below `documents`.
 
-    Raises InputError for an expectation that Great Expectations has not, or arguments that it does not take.
+    own: the workspace's own expectations. Raises InputError for an expectation that neither they nor Great Expectations have, or
+    arguments that it does not take.
     """
     kind = stage.partition("@")[0]
     always = [(name, {**arguments, "severity": "critical"}) for name, arguments in ALWAYS[kind]]
     wanted = [*always, *gates.get(kind, [])]
     _check_columns(kind, wanted, rows)
+    for name, function in (own or {}).items():
+        with _one_at_a_time:
+            _register(name, function)
     with _one_at_a_time:  # the import too: two threads in the package's circular imports would meet half-made modules
         results = _run(stage, [_expectation(kind, *one) for one in wanted], rows, documents)
     return [_as_check(name, arguments, result) for (name, arguments), result in zip(wanted, results, strict=True)]
@@ -142,7 +131,8 @@ def _check_columns(kind: str, wanted: Expectations, rows: pd.DataFrame) -> None:
                 near = difflib.get_close_matches(str(column), list(rows.columns), n=1)
                 hint = f" (did you mean '{near[0]}'?)" if near else ""
                 raise InputError(
-                    f"gates.yaml: {kind}: {name}: there is no column '{column}'{hint}; there are {', '.join(rows.columns)}."
+                    f"gates.yaml: {kind}: {name}: there is no column '{column}'{hint}; there are {', '.join(rows.columns)}, and "
+                    f"in generations, made where a gate names them, {', '.join([*PICTURE, *TEXT, *OF_LABELS, *RELATIVE])}."
                 )
 
 
@@ -158,11 +148,56 @@ def _expectation(kind: str, name: str, arguments: Mapping[str, Any]) -> Any:
     except ExpectationNotFoundError as error:
         near = difflib.get_close_matches(name, list_registered_expectation_implementations(), n=1)
         hint = f" (did you mean '{near[0]}'?)" if near else ""
-        raise InputError(f"gates.yaml: {kind}: Great Expectations has no '{name}'{hint}.") from error
+        raise InputError(
+            f"gates.yaml: {kind}: neither Great Expectations nor {OWN_FILE} has '{name}'{hint}."
+        ) from error
     try:
         return make(**{"severity": "critical", **arguments})
     except (ValueError, TypeError) as error:
         raise InputError(f"gates.yaml: {kind}: {name}: {_short(error)}") from error
+
+
+def _register(name: str, function: Callable[..., Any]) -> None:
+    """Makes an expectation of Great Expectations out of a user's function of a column's values."""
+    from great_expectations.execution_engine import PandasExecutionEngine
+    from great_expectations.expectations.expectation import ColumnMapExpectation
+    from great_expectations.expectations.metrics import ColumnMapMetricProvider, column_condition_partial
+
+    takes = arguments_of(function)
+    metric = f"column_values.own.{name}"
+
+    def judge(cls: type, column: Any, **given: Any) -> Any:
+        said = function(column, **{one: given[one] for one in takes if given.get(one) is not None})
+        return pd.Series(said, index=column.index).astype(bool)
+
+    values = {"condition_metric_name": metric, "condition_value_keys": takes}
+    type(
+        f"Metric_{name}",
+        (ColumnMapMetricProvider,),
+        {**values, "_pandas": column_condition_partial(engine=PandasExecutionEngine)(judge)},
+    )
+    words = (function.__doc__ or name.replace("_", " ")).strip().splitlines()[0]
+
+    def sentence(cls: type, renderer_configuration: Any) -> Any:
+        """What Data Docs say of it: the function's own first line."""
+        renderer_configuration.add_param(name="column", param_type=RendererValueType.STRING)
+        renderer_configuration.template_str = f"$column: {words}"
+        return renderer_configuration
+
+    from great_expectations.render.renderer_configuration import RendererValueType
+
+    fields: dict[str, Any] = dict.fromkeys(takes)
+    known: dict[str, Any] = {
+        "__annotations__": dict.fromkeys(takes, Any),
+        "__module__": __name__,
+        "__doc__": function.__doc__,
+        "map_metric": metric,
+        "success_keys": ("mostly", *takes),
+        "args_keys": ("column", *takes),
+        "_prescriptive_template": classmethod(sentence),
+    }
+    title = "".join(part.title() for part in name.split("_"))
+    type(ColumnMapExpectation)(title, (ColumnMapExpectation,), {**fields, **known})
 
 
 def _short(error: Exception) -> str:
@@ -229,8 +264,7 @@ def build_data_docs(documents: Path) -> Path:
 
 def _as_check(name: str, arguments: Mapping[str, Any], result: Any) -> Check:
     found = result.result or {}
-    raised = (result.exception_info or {}).get("exception_message")
-    if raised:
+    if raised := _raised(result.exception_info or {}):
         observed = f"could not be judged: {raised}"
     elif found.get("observed_value") is not None:
         observed = str(_plain(found["observed_value"]))
@@ -247,18 +281,43 @@ def _as_check(name: str, arguments: Mapping[str, Any], result: Any) -> Check:
     return Check(name, rest, str(arguments.get("severity", "critical")), bool(result.success), observed, ids[:5])
 
 
+def _raised(information: Mapping[str, Any]) -> str | None:
+    """What went wrong while it was judged: said of the expectation, or of each metric that it needs."""
+    for one in [information, *information.values()]:
+        if isinstance(one, Mapping) and one.get("exception_message"):
+            # The first error of the traceback is the user's own, without Great Expectations' wrapping.
+            own = re.findall(r"^\w+: .*$", str(one.get("exception_traceback") or ""), flags=re.MULTILINE)
+            return own[0] if own else str(one["exception_message"])
+    return None
+
+
 def _plain(value: Any) -> Any:
     value = value.item() if isinstance(value, np.generic) else value
     return round(value, 6) if isinstance(value, float) else value
 
 
-def write_checks(checks: Sequence[Check], folder: Path) -> None:
-    """gate.json beside the rows: a generation carries the proof of its gate."""
-    write_json(folder / GATE, [asdict(one) for one in checks])
+def write_checks(checks: Sequence[Check], folder: Path, beside: Path) -> None:
+    """gate.json beside the rows: a generation carries the proof of its gate. What compares with the generation before is no function of
+    the stage's inputs, so it lies in the file `beside`.
+    """
+    relative = [one for one in checks if one.arguments.get("column") in RELATIVE]
+    write_json(folder / GATE, [asdict(one) for one in checks if one not in relative])
+    write_json(beside, [asdict(one) for one in relative])
 
 
-def explain(stage: str, checks: Sequence[Check], quarantine: Path) -> str:
-    """What a failed gate says: expectation, observed value, limit, rows, where they are, and what to do."""
+def read_checks(workspace: Path, stage: str, folder: Path) -> list[dict[str, Any]]:
+    """What `write_checks` wrote of the stage, whose output is `folder`; none where it has not run."""
+    files = [folder / GATE, beside_generations(workspace, stage)]
+    return [one for file in files if file.is_file() for one in json.loads(file.read_text(encoding="utf-8"))]
+
+
+def beside_generations(workspace: Path, stage: str) -> Path:
+    """Where checks lie that compare a stage's rows with those before."""
+    return workspace / ".seedling" / "gates" / f"{stage}.json"
+
+
+def explain(stage: str, checks: Sequence[Check], quarantine: Path, page: Path) -> str:
+    """What a failed gate says: expectation, observed value, limit, rows, where they are, and what to do. page: of the Data Docs."""
     lines = [f"The gate of stage '{stage}' said no."]
     for one in checks:
         if one.stops:
@@ -266,5 +325,6 @@ def explain(stage: str, checks: Sequence[Check], quarantine: Path) -> str:
             if one.rows:
                 lines.append(f"    rows: {', '.join(one.rows)} (`seedling why ID` tells more)")
     lines.append(f"  The rows are in {quarantine}; nothing was recorded.")
+    lines.append(f"  Each check in full: {page}.")
     lines.append("  Mend the data, or change the limit in gates.yaml, and run again.")
     return "\n".join(lines)

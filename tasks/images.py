@@ -94,6 +94,14 @@ def thumbnail(pixels: Pixels, side: int = 16) -> NDArray[np.float32]:
     return small
 
 
+def shrunk(pixels: Pixels, longest: int) -> Pixels:
+    """The picture with its longer side at most so many pixels, its shape kept."""
+    scale = min(1.0, longest / max(pixels.shape[:2]))
+    size = (max(1, round(pixels.shape[1] * scale)), max(1, round(pixels.shape[0] * scale)))
+    smaller: Pixels = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA) if scale < 1 else pixels
+    return smaller
+
+
 def perceptual_hash(pixels: Pixels) -> int:
     """64 bits: the signs of the lowest 8×8 cosine coefficients of the grey 32×32 picture (pHash, Zauner 2010)."""
     grey = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)

@@ -33,11 +33,7 @@ def of_picture(pixels: Pixels) -> dict[str, float]:
     blurred), and the entropy of the grey levels (0 to 8 bits).
     """
     height, width = pixels.shape[:2]
-    grey = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)
-    if max(height, width) > LONGEST:
-        scale = LONGEST / max(height, width)
-        size = (max(1, round(width * scale)), max(1, round(height * scale)))
-        grey = cv2.resize(grey, size, interpolation=cv2.INTER_AREA)
+    grey = cv2.cvtColor(images.shrunk(pixels, LONGEST), cv2.COLOR_RGB2GRAY)
     levels = np.bincount(grey.ravel(), minlength=256) / grey.size
     levels = levels[levels > 0]
     return {

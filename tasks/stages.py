@@ -11,7 +11,7 @@ import json
 import shutil
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -223,15 +223,32 @@ def _check_rows(stage: Stage, folder: Path, workspace: Path) -> None:
 
 
 def _pass_gate(stage: Stage, folder: Path, workspace: Path) -> None:
-    from tasks.gates import check, explain, load_gates, stage_rows, write_checks
+    from tasks.gated_rows import gated_rows
+    from tasks.gates import (
+        beside_generations,
+        build_data_docs,
+        check,
+        explain,
+        load_gates,
+        wanted_columns,
+        write_checks,
+    )
+    from tasks.own_expectations import own_functions
 
-    gates = load_gates(workspace)
+    gates, beside = load_gates(workspace), beside_generations(workspace, stage.name)
     if _skipped(stage, folder):
-        write_checks([], folder)  # the loop has stopped: there is nothing to judge
+        write_checks([], folder, beside)  # the loop has stopped: there is nothing to judge
         return
-    validated = None if stage.kind in {"scrape", "validate"} else workspace / VALIDATED
-    checks = check(stage.name, stage_rows(stage.name, folder, validated), gates, workspace / ".seedling")
-    write_checks(checks, folder)
+    rows = gated_rows(
+        stage.name,
+        folder,
+        validated=None if stage.kind in {"scrape", "validate"} else workspace / VALIDATED,
+        collected=workspace / COLLECTED,
+        last=workspace / stage.output,
+        wanted=wanted_columns(stage.name, gates),
+    )
+    checks = check(stage.name, rows, gates, workspace / ".seedling", own_functions(workspace))
+    write_checks(checks, folder, beside)
     if any(one.stops for one in checks):
         from tasks.generation import digest
 
@@ -239,7 +256,9 @@ def _pass_gate(stage: Stage, folder: Path, workspace: Path) -> None:
         shutil.rmtree(quarantine, ignore_errors=True)
         quarantine.parent.mkdir(exist_ok=True)
         shutil.move(folder, quarantine)
-        raise GateFailed(explain(stage.name, checks, quarantine.relative_to(workspace)))
+        page = build_data_docs(workspace / ".seedling").relative_to(workspace)
+        message = explain(stage.name, checks, quarantine.relative_to(workspace), page)
+        raise GateFailed(message, [asdict(one) for one in checks])
 
 
 def _skipped(stage: Stage, folder: Path) -> bool:
@@ -293,8 +312,10 @@ def _maker_of(folder: str) -> str:
 
 def summary(stage: Stage, workspace: Path) -> dict[str, Any]:
     """What the stage's output says of itself: rows in, kept and rejected, reasons, checks, and a phrase on the rest."""
+    from tasks.gates import read_checks
+
     folder = workspace / stage.output
-    checks = _json(folder / "gate.json", [])
+    checks = read_checks(workspace, stage.name, folder)
     manifest = _json(folder / "manifest.json", {})
     if stage.kind == "train":
         verdict = _json(folder / "verdict.json", {})
@@ -302,8 +323,19 @@ def summary(stage: Stage, workspace: Path) -> dict[str, Any]:
     if stage.kind == "evaluate":
         metrics = _json(folder / "metrics.json", {})
         return {"checks": checks, "note": headline(metrics) if metrics else ""}
-    skipped = "skipped: the loop has stopped" if manifest.get("notes", {}).get("skipped") else ""
-    return {**manifest.get("rows", {}), "reasons": manifest.get("reasons", {}), "checks": checks, "note": skipped}
+    notes = manifest.get("notes", {})
+    note = "skipped: the loop has stopped" if notes.get("skipped") else doubted(notes.get("doubt") or {})
+    return {**manifest.get("rows", {}), "reasons": manifest.get("reasons", {}), "checks": checks, "note": note}
+
+
+def doubted(doubt: Mapping[str, Any]) -> str:
+    """What validate says of the labels, in a phrase."""
+    if not doubt:
+        return ""
+    if "cannot_judge" in doubt:
+        return f"labels not judged: {doubt['cannot_judge']}"
+    repaired = f", {doubt['repaired']} repaired ({doubt['policy']})" if doubt["repaired"] else ""
+    return f"{doubt['expected']:.0f} of {doubt['judged']} labels probably wrong, {doubt['flagged']} doubtful{repaired}"
 
 
 def headline(metrics: Mapping[str, Any]) -> str:
@@ -314,6 +346,19 @@ def headline(metrics: Mapping[str, Any]) -> str:
     found = metrics[where]["accuracy"]
     split = "test split" if where == "test" else "cross-validation alone (no test split)"
     return f"accuracy {found['value']:.3f} [{found['low']:.3f}, {found['high']:.3f}] on {split}"
+
+
+def write_page(kind: str, workspace: Path) -> Path | None:
+    """The page that shows what the stage found, made anew: of validate the data page, of evaluate the report; else None."""
+    if kind == "validate":
+        from tasks.evaluate.data_page import write_data_page
+
+        return write_data_page(workspace)
+    if kind == "evaluate":
+        from tasks.evaluate.report import write_report
+
+        return write_report(workspace)
+    return None
 
 
 def _json(path: Path, default: Any) -> Any:
@@ -334,10 +379,7 @@ def main(kind: str) -> None:
     try:
         with workspace_lock(Path.cwd()), terminal(stage.name) as progress:
             run_stage(stage, Path.cwd(), progress)
-            if stage.kind == "evaluate":
-                from tasks.evaluate.report import write_report
-
-                write_report(Path.cwd())
+            write_page(stage.kind, Path.cwd())
     except SeedlingError as error:
         print(error, file=sys.stderr)
         sys.exit(error.exit_code)

@@ -4,19 +4,18 @@ again after every run, so it may also say what changed since the run before, and
 
 from __future__ import annotations
 
-import base64
 import json
 from collections.abc import Mapping, Sequence
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import numpy as np
 import pandas as pd
 
 from tasks.evaluate.looks import count_looks
-from tasks.generation import payloads, read, read_manifest
+from tasks.evaluate.pages import environment, shown
+from tasks.gates import read_checks
+from tasks.generation import payloads, read, read_manifest, stage_of
 from tasks.statistics import confusion
 
 SAMPLES = 12
@@ -35,7 +34,7 @@ def write_report(workspace: Path) -> Path:
     generations = workspace / "generations"
     runs = _runs(workspace)
     page = (
-        _environment()
+        environment("report.html.jinja")
         .get_template("report.html.jinja")
         .render(
             name=workspace.resolve().name,
@@ -60,17 +59,6 @@ def write_report(workspace: Path) -> Path:
     path = workspace / "reports" / "report.html"
     path.write_text(page, encoding="utf-8")
     return path
-
-
-def _environment() -> jinja2.Environment:
-    source = files("tasks.evaluate").joinpath("report.html.jinja").read_text(encoding="utf-8")
-    environment = jinja2.Environment(
-        autoescape=True, trim_blocks=True, lstrip_blocks=True, loader=jinja2.DictLoader({"report.html.jinja": source})
-    )
-    environment.filters["percent"] = lambda share: f"{100 * share:.1f}\u00a0%"
-    environment.filters["thousands"] = lambda number: f"{number:,}".replace(",", "\u202f")
-    environment.filters["words"] = lambda name: str(name).replace("_", " ")
-    return environment
 
 
 def _headline(metrics: Mapping[str, Any]) -> dict[str, Any]:
@@ -116,7 +104,7 @@ def _by_split(counts: Sequence[Mapping[str, Any]]) -> dict[str, int]:
 
 def _samples(generations: Path) -> list[dict[str, Any]]:
     """Some rows of each stage that holds any: a few of each label, by the ids' order, so the same each time."""
-    shown = []
+    samples = []
     for name in ("scrape", "augment", "synthesize", "pseudo_label/1"):
         folder = generations / name
         if not (folder / "manifest.json").is_file():
@@ -130,32 +118,16 @@ def _samples(generations: Path) -> list[dict[str, Any]]:
         chosen = shown_rows.groupby("label", dropna=False).head(of_each).sort_values(["label", "id"]).head(SAMPLES)
         source = [folder] if name != "pseudo_label/1" else [generations / "scrape"]
         content = dict(payloads(source, chosen["id"]))
-        shown.append(
+        samples.append(
             {
                 "stage": name.replace("/", "@"),
                 "rows": [
-                    {"label": row.label or "unlabelled", "source": row.label_source or "", **_shown(content[row.id])}
+                    {"label": row.label or "unlabelled", "source": row.label_source or "", **shown(content[row.id])}
                     for row in chosen.itertuples()
                 ],
             }
         )
-    return shown
-
-
-def _shown(payload: bytes | str) -> dict[str, str]:
-    """A picture as a data address, no larger than a thumbnail; a text as it is, cut."""
-    if isinstance(payload, str):
-        return {"text": payload if len(payload) <= 160 else payload[:157] + "…"}
-    from tasks import images
-    from tasks.learners.features import resize
-
-    try:
-        pixels = images.decode(payload)
-    except images.Undecodable as error:
-        return {"text": str(error)}
-    if max(pixels.shape[:2]) > 96:
-        pixels = resize(pixels, 96)
-    return {"image": "data:image/png;base64," + base64.b64encode(images.encode(pixels)).decode()}
+    return samples
 
 
 def _rounds(models: Path, metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -243,19 +215,11 @@ def _gates(workspace: Path) -> list[dict[str, Any]]:
         *sorted(workspace.glob("models/*/gate.json")),
         workspace / "reports" / "gate.json",
     ]:
-        checks = json.loads(path.read_text(encoding="utf-8"))
+        name = "evaluate" if path.parent.name == "reports" else stage_of(path.parent)
+        checks = read_checks(workspace, name, path.parent)
         if checks:
-            name = (
-                path.parent.relative_to(workspace).as_posix().removeprefix("generations/").replace("models/", "train@")
-            )
             missed = [one for one in checks if not one["passed"]]
-            found.append(
-                {
-                    "stage": name.replace("pseudo_label/", "pseudo_label@").replace("reports", "evaluate"),
-                    "checks": len(checks),
-                    "missed": missed,
-                }
-            )
+            found.append({"stage": name, "checks": len(checks), "missed": missed})
     return found
 
 

@@ -1,0 +1,38 @@
+"""What the pages have in common: templates, filters, and a row as it is shown on a page."""
+
+from __future__ import annotations
+
+import base64
+from importlib.resources import files
+
+import jinja2
+
+from tasks import images
+
+SHARED = ("style.css", "marks.jinja")
+LONGEST = 160  # characters of a text that are shown
+
+
+def environment(*templates: str) -> jinja2.Environment:
+    """Jinja with these templates of this folder and what they share; all that is put into them is escaped."""
+    known = {name: files("tasks.evaluate").joinpath(name).read_text(encoding="utf-8") for name in (*templates, *SHARED)}
+    made = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, loader=jinja2.DictLoader(known))
+    made.filters["percent"] = lambda share: f"{100 * share:.1f}\u00a0%"
+    made.filters["whole_percent"] = lambda share: f"{100 * share:.0f}\u00a0%"
+    made.filters["thousands"] = lambda number: f"{number:,}".replace(",", "\u202f")
+    made.filters["words"] = lambda name: str(name).replace("_", " ")
+    return made
+
+
+def shown(payload: bytes | str, side: int = 96) -> dict[str, str]:
+    """A picture as a data address, no larger than `side` pixels; a text as it is, cut."""
+    if isinstance(payload, str):
+        return {"text": payload if len(payload) <= LONGEST else payload[: LONGEST - 3] + "…"}
+    try:
+        pixels = images.decode(payload)
+    except images.Undecodable as error:
+        return {"text": str(error)}
+    longest = max(pixels.shape[:2])
+    pixels = images.shrunk(pixels, side)
+    kind = "tiny" if longest < 64 else "photograph"
+    return {"image": "data:image/png;base64," + base64.b64encode(images.encode(pixels)).decode(), "kind": kind}

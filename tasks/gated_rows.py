@@ -1,0 +1,146 @@
+"""The rows that a stage's gate sees: its generation without pictures, and the columns that gates ask for beyond it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from tasks import images, signals
+from tasks.generation import payloads, read, read_manifest, stream
+
+LISTS = ("parents", "label_probs", "lineage_labels", "lineage_weights", "health")
+OF_LABELS = ("class_share", "rows_a_parent")
+RELATIVE = ("rows_change", "class_share_change", "label_flipped", "drift_p_value")
+"""Columns that compare with the generation that stands, the last one that passed: they say nothing where there is none."""
+
+
+def gated_rows(
+    stage: str,
+    folder: Path,
+    *,
+    validated: Path | None = None,
+    collected: Path | None = None,
+    last: Path | None = None,
+    wanted: Collection[str] = (),
+) -> pd.DataFrame:
+    """The rows of the stage in `folder`.
+
+    validated: None for scrape and validate, which come before it; collected: where payloads lie that the generation does not
+    hold; last: the generation that this one would follow; wanted: the columns that the gate names. What takes time is made
+    for these alone.
+    """
+    kind = stage.partition("@")[0]
+    if kind in {"train", "evaluate"}:
+        return _predictions(kind, folder)
+    frame = read(folder)
+    if "text" in frame:
+        frame["characters"] = frame["text"].str.len()
+        frame["words"] = frame["text"].str.split().str.len()
+    if kind != "scrape":
+        _add_leaks(frame, kind, folder if validated is None else validated)
+    measured = signals.TEXT if "text" in frame else signals.PICTURE
+    if set(wanted) & set(measured) - set(frame.columns):
+        frame = _with_signals(frame, folder, collected, measured)
+    if "class_share" in wanted:
+        frame["class_share"] = class_shares(frame)
+    if "rows_a_parent" in wanted:
+        first = frame["parents"].map(lambda parents: parents[0] if len(parents) else None)
+        frame["rows_a_parent"] = first.map(first.value_counts()).fillna(0)
+    if set(wanted) & set(RELATIVE):
+        before = read(last) if last is not None and (last / "manifest.json").is_file() else None
+        for name in set(wanted) & set(RELATIVE):
+            frame[name] = COMPARED[name](frame, before)
+    return frame.drop(columns=[name for name in LISTS if name in frame])
+
+
+def _predictions(kind: str, folder: Path) -> pd.DataFrame:
+    frame = pd.read_parquet(folder / ("out_of_fold.parquet" if kind == "train" else "predictions.parquet"))
+    chances = np.stack(frame["probabilities"].to_numpy()) if len(frame) else np.zeros((0, 1))
+    best = chances.max(axis=1) if len(frame) else []
+    frame = frame.drop(columns="probabilities").assign(confidence=best)
+    if kind == "evaluate":
+        frame["right"] = (frame["label"] == frame["predicted"]).astype(float) if len(frame) else []
+    return frame
+
+
+def _add_leaks(frame: pd.DataFrame, kind: str, where_held_out: Path) -> None:
+    held_out = read(where_held_out, ["id", "split", "group"], splits=["test", "validation"])
+    if kind == "validate":
+        where = frame["group"].map(held_out.drop_duplicates("group").set_index("group")["split"])
+        frame["near_duplicate_held_out_elsewhere"] = where.notna() & (where != frame["split"])
+        return
+    kept_out = set(held_out["id"])
+    frame["made_from_held_out_row"] = [
+        one in kept_out or any(parent in kept_out for parent in parents)
+        for one, parents in zip(frame["id"], frame["parents"], strict=True)
+    ]
+
+
+def _with_signals(frame: pd.DataFrame, folder: Path, collected: Path | None, measured: Collection[str]) -> pd.DataFrame:
+    """The frame with what can be measured in each row, read from the generation's own payloads or else from those collected."""
+    if "text" in frame:
+        found = dict(zip(frame["id"], map(signals.of_text, frame["text"]), strict=True))
+    else:
+        holds = any(row.payload is not None for row in stream(folder))
+        read_pictures = payloads([folder if holds or collected is None else collected], set(frame["id"]))
+        found = {one: signals.of_picture(images.decode(bytes(payload))) for one, payload in read_pictures}  # type: ignore[arg-type]
+    values = pd.DataFrame([found[one] for one in frame["id"]], index=frame.index, columns=list(measured))
+    return pd.concat([frame.drop(columns=[name for name in measured if name in frame]), values], axis=1)
+
+
+def class_shares(frame: pd.DataFrame) -> Any:
+    """Of each row the share that its label has among the labelled rows; NaN of unlabelled ones."""
+    return frame["label"].map(frame["label"].value_counts(normalize=True)).astype(float)
+
+
+def _rows_change(frame: pd.DataFrame, before: pd.DataFrame | None) -> Any:
+    return 1.0 if before is None or before.empty else len(frame) / len(before)
+
+
+def _class_share_change(frame: pd.DataFrame, before: pd.DataFrame | None) -> Any:
+    if before is None:
+        return 0.0
+    shares = before["label"].value_counts(normalize=True)
+    return (class_shares(frame) - frame["label"].map(shares).fillna(0.0).astype(float)).abs().fillna(0.0)
+
+
+def _label_flipped(frame: pd.DataFrame, before: pd.DataFrame | None) -> Any:
+    if before is None:
+        return False
+    known = frame["id"].map(before.drop_duplicates("id").set_index("id")["label"])
+    return known.notna() & frame["label"].notna() & (known != frame["label"])
+
+
+def _drift_p_value(frame: pd.DataFrame, before: pd.DataFrame | None) -> Any:
+    """The smallest p-value of a two-sample Kolmogorov-Smirnov test over the numbers that were measured, times how many
+    there are (Bonferroni): without drift it is below a limit with at most that probability.
+    """
+    from scipy.stats import ks_2samp
+
+    names = [*signals.PICTURE, *signals.TEXT, "nearest_labelled"]
+    numbers = [
+        name
+        for name in names
+        if before is not None and name in frame and name in before and pd.api.types.is_numeric_dtype(frame[name])
+    ]
+    pairs = [(frame[name].dropna(), before[name].dropna()) for name in numbers] if before is not None else []
+    found = [float(ks_2samp(now, then).pvalue) for now, then in pairs if len(now) and len(then)]
+    return min(1.0, min(found) * len(found)) if found else 1.0
+
+
+COMPARED: dict[str, Callable[[pd.DataFrame, pd.DataFrame | None], Any]] = {
+    "rows_change": _rows_change,
+    "class_share_change": _class_share_change,
+    "label_flipped": _label_flipped,
+    "drift_p_value": _drift_p_value,
+}
+
+
+def derivable(folder: Path) -> list[str]:
+    """The columns of a generation that `gated_rows` makes when a gate names them."""
+    measured = signals.TEXT if read_manifest(folder)["modality"] == "text" else signals.PICTURE
+    return [*measured, *OF_LABELS, *RELATIVE]
