@@ -106,7 +106,7 @@ def doubt(inputs: Inputs, given: Ints, fold: Ints, weights: Floats, classes: int
         raise CannotJudge("every class has all its rows in one fold")
     belief = weights.copy()
     for look in range(LOOKS):
-        said = [_by_regression(inputs, given, fold, folds, belief, classes), near.say(given, belief, classes)]
+        said = [by_regression(inputs, given, fold, folds, belief, classes), near.say(given, belief, classes)]
         if look == 0:
             _check_worth(said, given, known, classes)
         together = np.mean([Explained.by(one, given, known).logarithms for one in said], axis=0)
@@ -150,9 +150,7 @@ def _check_worth(said: list[Floats], given: Ints, known: NDArray[np.bool_], clas
         raise CannotJudge("the models say no more of a row than how common the classes are")
 
 
-def _by_regression(
-    inputs: Inputs, given: Ints, fold: Ints, folds: NDArray[Any], belief: Floats, classes: int
-) -> Floats:
+def by_regression(inputs: Inputs, given: Ints, fold: Ints, folds: NDArray[Any], belief: Floats, classes: int) -> Floats:
     """(n_rows, n_classes): logits of a logistic regression on the other folds."""
     result = np.zeros((len(given), classes))
     targets = np.eye(classes)
