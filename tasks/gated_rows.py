@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from tasks import images, signals
-from tasks.generation import payloads, read, read_manifest, stream
+from tasks.generation import MANIFEST, payloads, read, stream
 
 LISTS = ("parents", "label_probs", "lineage_labels", "lineage_weights", "health")
 OF_LABELS = ("class_share", "rows_a_parent")
@@ -36,22 +36,18 @@ def gated_rows(
     kind = stage.partition("@")[0]
     if kind in {"train", "evaluate"}:
         return _predictions(kind, folder)
-    frame = read(folder)
-    if "text" in frame:
-        frame["characters"] = frame["text"].str.len()
-        frame["words"] = frame["text"].str.split().str.len()
+    drift = "drift_p_value" in wanted
+    frame = _measured(folder, collected, wanted, everything=drift)
     if kind != "scrape":
         _add_leaks(frame, kind, folder if validated is None else validated)
-    measured = signals.TEXT if "text" in frame else signals.PICTURE
-    if set(wanted) & set(measured) - set(frame.columns):
-        frame = _with_signals(frame, folder, collected, measured)
     if "class_share" in wanted:
         frame["class_share"] = class_shares(frame)
     if "rows_a_parent" in wanted:
         first = frame["parents"].map(lambda parents: parents[0] if len(parents) else None)
         frame["rows_a_parent"] = first.map(first.value_counts()).fillna(0)
     if set(wanted) & set(RELATIVE):
-        before = read(last) if last is not None and (last / "manifest.json").is_file() else None
+        stands = last is not None and (last / MANIFEST).is_file()
+        before = _measured(last, collected, (), everything=drift) if last is not None and stands else None
         for name in set(wanted) & set(RELATIVE):
             frame[name] = COMPARED[name](frame, before)
     return frame.drop(columns=[name for name in LISTS if name in frame])
@@ -80,14 +76,24 @@ def _add_leaks(frame: pd.DataFrame, kind: str, where_held_out: Path) -> None:
     ]
 
 
-def _with_signals(frame: pd.DataFrame, folder: Path, collected: Path | None, measured: Collection[str]) -> pd.DataFrame:
-    """The frame with what can be measured in each row, read from the generation's own payloads or else from those collected."""
+def _measured(folder: Path, collected: Path | None, wanted: Collection[str], *, everything: bool) -> pd.DataFrame:
+    """The generation, with what can be measured in each row where that is wanted and is not in it: payloads are its own, or
+    else those collected.
+    """
+    frame = read(folder)
+    if "text" in frame:
+        frame["characters"] = frame["text"].str.len()
+        frame["words"] = frame["text"].str.split().str.len()
+    measured = signals.TEXT if "text" in frame else signals.PICTURE
+    missing = set(measured) - set(frame.columns)
+    if not (missing & set(wanted) or (everything and missing)):
+        return frame
     if "text" in frame:
         found = dict(zip(frame["id"], map(signals.of_text, frame["text"]), strict=True))
     else:
         holds = any(row.payload is not None for row in stream(folder))
-        read_pictures = payloads([folder if holds or collected is None else collected], set(frame["id"]))
-        found = {one: signals.of_picture(images.decode(bytes(payload))) for one, payload in read_pictures}  # type: ignore[arg-type]
+        pictures = payloads([folder if holds or collected is None else collected], set(frame["id"]))
+        found = {one: signals.of_picture(images.decode(bytes(payload))) for one, payload in pictures}  # type: ignore[arg-type]
     values = pd.DataFrame([found[one] for one in frame["id"]], index=frame.index, columns=list(measured))
     return pd.concat([frame.drop(columns=[name for name in measured if name in frame]), values], axis=1)
 
@@ -138,9 +144,3 @@ COMPARED: dict[str, Callable[[pd.DataFrame, pd.DataFrame | None], Any]] = {
     "label_flipped": _label_flipped,
     "drift_p_value": _drift_p_value,
 }
-
-
-def derivable(folder: Path) -> list[str]:
-    """The columns of a generation that `gated_rows` makes when a gate names them."""
-    measured = signals.TEXT if read_manifest(folder)["modality"] == "text" else signals.PICTURE
-    return [*measured, *OF_LABELS, *RELATIVE]

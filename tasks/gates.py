@@ -162,42 +162,40 @@ def _register(name: str, function: Callable[..., Any]) -> None:
     from great_expectations.execution_engine import PandasExecutionEngine
     from great_expectations.expectations.expectation import ColumnMapExpectation
     from great_expectations.expectations.metrics import ColumnMapMetricProvider, column_condition_partial
+    from great_expectations.render import LegacyRendererType, RenderedStringTemplateContent
+    from great_expectations.render.renderer.renderer import renderer
 
-    takes = arguments_of(function)
-    metric = f"column_values.own.{name}"
+    takes, metric = arguments_of(function), f"column_values.own.{name}"
 
     def judge(cls: type, column: Any, **given: Any) -> Any:
         said = function(column, **{one: given[one] for one in takes if given.get(one) is not None})
         return pd.Series(said, index=column.index).astype(bool)
 
-    values = {"condition_metric_name": metric, "condition_value_keys": takes}
-    type(
-        f"Metric_{name}",
-        (ColumnMapMetricProvider,),
-        {**values, "_pandas": column_condition_partial(engine=PandasExecutionEngine)(judge)},
-    )
-    words = (function.__doc__ or name.replace("_", " ")).strip().splitlines()[0]
+    def sentence(cls: type, configuration: Any = None, **_: Any) -> list[Any]:
+        """What Data Docs say of it: the first line of the function's docstring, and what it was given."""
+        said = (function.__doc__ or "").strip().partition("\n")[0].rstrip(".") or name.removeprefix(
+            "expect_column_values_"
+        )
+        given = {one: value for one, value in configuration.kwargs.items() if one in (*takes, "mostly")}
+        text = f"values {said}" + "".join(f", {one} ${one}" for one in given)
+        template = {"template": text, "params": {"column": configuration.kwargs.get("column"), **given}}
+        return [RenderedStringTemplateContent(content_block_type="string_template", string_template=template)]
 
-    def sentence(cls: type, renderer_configuration: Any) -> Any:
-        """What Data Docs say of it: the function's own first line."""
-        renderer_configuration.add_param(name="column", param_type=RendererValueType.STRING)
-        renderer_configuration.template_str = f"$column: {words}"
-        return renderer_configuration
-
-    from great_expectations.render.renderer_configuration import RendererValueType
-
-    fields: dict[str, Any] = dict.fromkeys(takes)
-    known: dict[str, Any] = {
+    own_metric: dict[str, Any] = {"condition_metric_name": metric, "condition_value_keys": takes}
+    own_metric["_pandas"] = column_condition_partial(engine=PandasExecutionEngine)(judge)
+    type(ColumnMapMetricProvider)(f"Metric_{name}", (ColumnMapMetricProvider,), own_metric)
+    own: dict[str, Any] = {
+        **dict.fromkeys(takes),
         "__annotations__": dict.fromkeys(takes, Any),
         "__module__": __name__,
         "__doc__": function.__doc__,
         "map_metric": metric,
         "success_keys": ("mostly", *takes),
         "args_keys": ("column", *takes),
-        "_prescriptive_template": classmethod(sentence),
+        "_prescriptive_renderer": classmethod(renderer(renderer_type=LegacyRendererType.PRESCRIPTIVE)(sentence)),
     }
     title = "".join(part.title() for part in name.split("_"))
-    type(ColumnMapExpectation)(title, (ColumnMapExpectation,), {**fields, **known})
+    type(ColumnMapExpectation)(title, (ColumnMapExpectation,), own)
 
 
 def _short(error: Exception) -> str:

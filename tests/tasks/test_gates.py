@@ -8,8 +8,19 @@ import pandas as pd
 import pytest
 
 from tasks.errors import InputError
-from tasks.gates import build_data_docs, check, explain, load_gates, stage_rows
+from tasks.gated_rows import gated_rows
+from tasks.gates import (
+    beside_generations,
+    build_data_docs,
+    check,
+    explain,
+    load_gates,
+    read_checks,
+    wanted_columns,
+    write_checks,
+)
 from tasks.generation import GenerationWriter, Row
+from tasks.own_expectations import own_functions
 
 ROWS = pd.DataFrame(
     {"id": ["a", "b", "c"], "split": ["train", "train", "pool"], "x": [1.0, 2.0, 9.0], "made_from_held_out_row": False}
@@ -50,7 +61,7 @@ def test_a_near_duplicate_of_a_test_row_in_training_stops_validate(tmp_path: Pat
         for name, split, group in (("a", "test", "g"), ("b", "train", "g"), ("c", "train", "h")):
             writer.keep(Row(name * 16, split, group=group, payload=name))
         writer.close(rows_in=3)
-    rows = stage_rows("validate", tmp_path / "validate", None)
+    rows = gated_rows("validate", tmp_path / "validate")
     leak = check("validate", rows, {}, tmp_path / "gx")[-1]
     assert leak.stops
     assert leak.rows == ["b" * 16]
@@ -75,7 +86,9 @@ def test_a_gates_file_that_cannot_be_used_is_explained(tmp_path: Path, text: str
 def test_the_message_of_a_failed_gate_says_what_to_do(tmp_path: Path) -> None:
     """Stage, expectation, observed value, limit, rows, quarantine, remedy."""
     gates = load_gates(write(tmp_path, "augment: [expect_column_values_to_be_between: {column: x, max_value: 5}]"))
-    said = explain("augment", check("augment", ROWS, gates, tmp_path / "gx"), Path("quarantine/augment-1"))
+    said = explain(
+        "augment", check("augment", ROWS, gates, tmp_path / "gx"), Path("quarantine/augment-1"), Path("docs/index.html")
+    )
     for part in (
         "stage 'augment'",
         "expect_column_values_to_be_between",
@@ -84,6 +97,7 @@ def test_the_message_of_a_failed_gate_says_what_to_do(tmp_path: Path) -> None:
         "rows: c",
         "quarantine/augment-1",
         "gates.yaml",
+        "docs/index.html",
     ):
         assert part in said
 
@@ -94,3 +108,127 @@ def test_data_docs_show_the_checks(tmp_path: Path) -> None:
     page = build_data_docs(tmp_path)
     assert "augment" in page.read_text(encoding="utf-8")
     assert list(page.parent.glob("validations/augment/**/*.html"))
+
+
+def generation(folder: Path, rows: list[Row]) -> Path:
+    """A generation of texts in this folder."""
+    with GenerationWriter(folder, stage="scrape", modality="text") as writer:
+        for row in rows:
+            writer.keep(row)
+        writer.close(rows_in=len(rows))
+    return folder
+
+
+def rows_of(*texts: str, label: str | None = "x", start: int = 0) -> list[Row]:
+    """Rows with these texts."""
+    return [
+        Row(f"{number:032x}", "train", label=label, origin=f"f{number}", payload=text)
+        for number, text in enumerate(texts, start)
+    ]
+
+
+def test_what_a_gate_names_is_measured_on_any_stage(tmp_path: Path) -> None:
+    """Words and characters counted by hand; the class's share of four labelled rows; no column that nobody named."""
+    folder = generation(
+        tmp_path / "g", [*rows_of("two words", "<b>now</b>", "x@y.org"), *rows_of("z", label="y", start=3)]
+    )
+    frame = gated_rows("scrape", folder, wanted={"markup", "class_share"}).set_index("text")
+    assert frame["words"].to_dict() == {"two words": 2, "<b>now</b>": 1, "x@y.org": 1, "z": 1}
+    assert frame["markup"].tolist() == [False, True, False, False]
+    assert frame["personal_data"].tolist() == [False, False, True, False]
+    assert frame["class_share"].tolist() == [0.75, 0.75, 0.75, 0.25]
+    assert "class_share" not in gated_rows("scrape", folder)
+
+
+def test_a_generation_is_compared_with_the_one_before(tmp_path: Path) -> None:
+    """Two rows become four, one of two labels flips, and a class goes from all to half of the rows."""
+    last = generation(tmp_path / "last", rows_of("a", "b"))
+    now = generation(
+        tmp_path / "now", [*rows_of("a", label="x"), *rows_of("b", "c", label="y", start=1), *rows_of("d", start=3)]
+    )
+    wanted = {"rows_change", "label_flipped", "class_share_change", "drift_p_value"}
+    frame = gated_rows("scrape", now, last=last, wanted=wanted)
+    assert set(frame["rows_change"]) == {2.0}
+    assert frame["label_flipped"].tolist() == [False, True, False, False]
+    assert set(frame["class_share_change"]) == {0.5}
+    first = gated_rows("scrape", now, last=tmp_path / "nothing", wanted=wanted)
+    assert (
+        (first["rows_change"] == 1).all() and (first["drift_p_value"] == 1).all() and not first["label_flipped"].any()
+    )
+
+
+def test_drift_is_found_where_texts_grow_and_not_where_they_stay(tmp_path: Path) -> None:
+    """A two-sample test: the same lengths give a large p-value, five times the length a tiny one."""
+    last = generation(tmp_path / "last", rows_of(*["word " * (1 + n % 7) for n in range(60)]))
+    same = generation(tmp_path / "same", rows_of(*["term " * (1 + n % 7) for n in range(60)], start=100))
+    longer = generation(tmp_path / "longer", rows_of(*["word " * (20 + n % 7) for n in range(60)], start=200))
+    wanted = {"drift_p_value"}
+    assert gated_rows("scrape", same, last=last, wanted=wanted)["drift_p_value"].max() > 0.5
+    assert gated_rows("scrape", longer, last=last, wanted=wanted)["drift_p_value"].max() < 1e-9
+
+
+def test_checks_that_compare_stay_out_of_the_generation(tmp_path: Path) -> None:
+    """gate.json is a function of the stage's inputs; what depends on the run before lies beside, and both are read."""
+    rows = ROWS.assign(rows_change=3.0)
+    text = "augment:\n- expect_column_max_to_be_between: {column: rows_change, max_value: 2, severity: warning}\n"
+    gates = load_gates(write(tmp_path, text + "- expect_table_row_count_to_be_between: {min_value: 1}\n"))
+    assert wanted_columns("augment", gates) == {"rows_change"}
+    write_checks(check("augment", rows, gates, tmp_path / "gx"), tmp_path, beside_generations(tmp_path, "augment"))
+    assert "rows_change" not in (tmp_path / "gate.json").read_text(encoding="utf-8")
+    found = read_checks(tmp_path, "augment", tmp_path)
+    assert [one["passed"] for one in found if one["arguments"].get("column") == "rows_change"] == [False]
+    assert len(found) == 4
+
+
+OWN = """
+def expect_column_values_to_be_odd(values, above=0):
+    \"\"\"are odd\"\"\"
+    return (values % 2 == 1) & (values > above)
+
+
+def expect_column_values_to_break(values):
+    raise RuntimeError("as written")
+"""
+
+
+def test_a_users_own_function_is_an_expectation(tmp_path: Path) -> None:
+    """Values 1, 2 and 9: 2 is even; above 5 only 9 is left; `mostly` works as in Great Expectations."""
+    (tmp_path / "expectations.py").write_text(OWN, encoding="utf-8")
+    lines = [
+        "augment:",
+        "- expect_column_values_to_be_odd: {column: x}",
+        "- expect_column_values_to_be_odd: {column: x, above: 5, severity: warning}",
+        "- expect_column_values_to_be_odd: {column: x, mostly: 0.6}",
+    ]
+    gates = load_gates(write(tmp_path, "\n".join(lines)))
+    *_, odd, above, mostly = check("augment", ROWS, gates, tmp_path, own_functions(tmp_path))
+    assert (odd.passed, odd.rows) == (False, ["b"])
+    assert (above.rows, above.severity) == (["a", "b"], "warning")
+    assert mostly.passed
+    build_data_docs(tmp_path)
+    (page,) = tmp_path.glob("gx/uncommitted/data_docs/local_site/validations/augment/**/*.html")
+    assert "are odd" in page.read_text(encoding="utf-8")
+
+
+def test_a_users_expectation_that_raises_stops_and_says_what(tmp_path: Path) -> None:
+    """Never a silent pass: the error's own words are what was observed."""
+    (tmp_path / "expectations.py").write_text(OWN, encoding="utf-8")
+    gates = load_gates(write(tmp_path, "augment: [expect_column_values_to_break: {column: x}]"))
+    broken = check("augment", ROWS, gates, tmp_path, own_functions(tmp_path))[-1]
+    assert broken.stops
+    assert broken.observed == "could not be judged: RuntimeError: as written"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("x = 1\ny = (", "line 2: SyntaxError"),
+        ("import os\n\nos.nothing", "line 3: AttributeError"),
+        ("def expect_table_to_be_good(rows):\n    return True", "must be called expect_column_values_"),
+    ],
+)
+def test_a_file_of_expectations_that_cannot_be_used_is_explained(tmp_path: Path, text: str, said: str) -> None:
+    """The file, the line and the error."""
+    (tmp_path / "expectations.py").write_text(text, encoding="utf-8")
+    with pytest.raises(InputError, match=said):
+        own_functions(tmp_path)

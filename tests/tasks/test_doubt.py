@@ -1,0 +1,219 @@
+"""Doubtful labels: found where they were planted, promised honestly, repaired where told, and not judged where nobody can."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.datasets import load_digits
+from sklearn.metrics import average_precision_score, f1_score
+
+from tasks.evaluate.data_page import write_data_page
+from tasks.generation import GenerationWriter, Row, identify, read, read_manifest, read_rejected
+from tasks.learners.features import Inputs
+from tasks.params import Facts, ValidateParams
+from tasks.statistics import softmax
+from tasks.validate import validate
+from tasks.validate.doubt import CannotJudge, Doubt, Explained, doubt, doubtful
+
+DIGITS = load_digits()
+TEXTS = Facts(modality="text")
+MANY = 200  # sentences
+
+
+def planted(share: float, seed: int = 0, rows: int = 900) -> tuple[Inputs, np.ndarray, np.ndarray, np.ndarray]:
+    """Handwritten digits, some with another label at random: inputs, given labels, whether they are wrong, folds."""
+    rng = np.random.default_rng(seed)
+    features, right = (DIGITS.data[:rows] / 16).astype(np.float32), DIGITS.target[:rows].astype(np.int64)
+    wrong = rng.random(rows) < share
+    given = np.where(wrong, (right + rng.integers(1, 10, rows)) % 10, right)
+    return Inputs(features - features.mean(axis=0)), given, wrong, rng.integers(0, 5, rows)
+
+
+def test_planted_wrong_labels_are_found_and_the_right_ones_suggested() -> None:
+    """A fifth of 900 labels: nearly all are ranked first, decided, counted, and nearly all suggestions are the truth."""
+    inputs, given, wrong, fold = planted(0.2)
+    found = doubt(inputs, given, fold, np.ones(900), 10)
+    assert average_precision_score(wrong, found.p_wrong) > 0.97
+    assert f1_score(wrong, found.flagged) > 0.93
+    assert found.expected == pytest.approx(wrong.sum(), rel=0.1)
+    assert (found.suggested == DIGITS.target[:900])[wrong].mean() > 0.95
+
+
+def test_right_labels_are_left_in_peace() -> None:
+    """Of 900 labels by the set's authors less than two in a hundred are doubted."""
+    inputs, given, _, fold = planted(0.0)
+    assert doubt(inputs, given, fold, np.ones(900), 10).flagged.mean() < 0.02
+
+
+def test_the_same_rows_give_the_same_doubt_whatever_else_runs() -> None:
+    """Twice the same numbers, bit by bit."""
+    inputs, given, _, fold = planted(0.1, rows=300)
+    first, again = (doubt(inputs, given, fold, np.ones(300), 10) for _ in range(2))
+    assert first.p_wrong.tobytes() == again.p_wrong.tobytes()
+
+
+def test_a_noise_model_explains_labels_by_hand() -> None:
+    """One row surely of class 0 that is labelled 1, among ten thousand right ones of either: T(0, 1) is nearly the prior's
+    0.05 × 20 / (n + 20), so that the row is wrong with odds of p / (1 - p) × T(0, 1) / T(1, 1).
+    """
+    many, sure = 10_000, 0.999
+    truth = np.repeat([0, 1], many)
+    logits = np.log(np.where(np.eye(2)[truth] == 1, sure, 1 - sure))
+    logits = np.vstack([logits, np.log([[sure, 1 - sure]])])
+    given = np.append(truth, 1)
+    posterior = Explained.by(logits, given, np.ones(len(given), dtype=bool))
+    opinion = softmax(posterior.logits / posterior.temperature)[-1]
+    carried = (posterior.carries[0, 1], posterior.carries[1, 1])
+    by_hand = opinion[1] * carried[1] / (opinion[0] * carried[0] + opinion[1] * carried[1])
+    assert posterior.believed[-1] == pytest.approx(by_hand)
+    assert carried[0] < 2e-3
+
+
+def test_the_decision_makes_the_expected_f1_largest() -> None:
+    """Four probabilities by hand: the first two give 2 × 1.7 / (2 + 2.1) = 0.83, one 0.58, three 0.78."""
+    assert doubtful(np.array([0.1, 0.9, 0.8, 0.3])).tolist() == [False, True, True, False]
+    assert not doubtful(np.array([0.2, 0.1, np.nan])).any()
+
+
+def test_the_promise_covers_what_is_found() -> None:
+    """Twenty seeds, budgets of 60 and 150 rows: at least nine in ten intervals hold the true share."""
+    kept = []
+    for seed in range(20):
+        inputs, given, wrong, fold = planted(0.05 + 0.01 * seed, seed, rows=500)
+        found = doubt(inputs, given, fold, np.ones(500), 10)
+        order = np.argsort(-found.p_wrong, kind="stable")
+        for rows in (30, 90):
+            promise = found.share_found(rows)
+            kept.append(promise.low <= wrong[order[:rows]].sum() / wrong.sum() <= promise.high)
+    assert np.mean(kept) >= 0.9
+
+
+def test_who_looks_at_all_rows_finds_all() -> None:
+    """And who looks at none finds none."""
+    known = Doubt(
+        np.array([0.5, 0.1]), np.array([1, 0]), np.array([True, False]), np.ones(2), np.ones((2, 2)), np.ones(2)
+    )
+    assert (known.share_found(2).low, known.share_found(0).value) == (1.0, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"fold": np.zeros(300, dtype=np.int64)}, "no two folds"),
+        ({"given": np.zeros(300, dtype=np.int64)}, "one class only"),
+        ({"features": np.full((300, 4), np.nan, np.float32)}, "no numbers"),
+        ({"features": np.ones((300, 4), np.float32)}, "same features"),
+        ({"features": np.random.default_rng(0).normal(size=(300, 4)).astype(np.float32)}, "no more of a row"),
+        ({"given": np.repeat(np.arange(10), 30), "fold": np.repeat(np.arange(10), 30)}, "all its rows in one fold"),
+    ],
+)
+def test_what_cannot_be_judged_is_said(change: dict[str, np.ndarray], said: str) -> None:
+    """One fold, one class, features that are no numbers, all alike or meaningless, classes that fill a fold alone."""
+    inputs, given, _, fold = planted(0.1, rows=300)
+    inputs = replace(inputs, features=change.get("features", inputs.features))
+    with pytest.raises(CannotJudge, match=said):
+        doubt(inputs, change.get("given", given), change.get("fold", fold), np.ones(300), 10)
+
+
+def sentences(wrong: int) -> list[Row]:
+    """Sentences of two kinds, the first of which have the other's label."""
+    words = {"fruit": ["apple", "pear", "plum", "cherry"], "road": ["bus", "tram", "lorry", "bike"]}
+    rng = np.random.default_rng(1)
+    rows = []
+    for number in range(MANY):
+        kind, other = ("fruit", "road") if number % 2 else ("road", "fruit")
+        text = " ".join(rng.choice(words[kind], 5)) + f" {number}"
+        label = other if number < wrong else kind
+        rows.append(
+            Row(identify(text.encode()), "train", label=label, label_source="human", payload=text, origin=f"o{number}")
+        )
+    return rows
+
+
+def checked(folder: Path, wrong: int = 6, **params: object) -> Path:
+    """Validate's output on the sentences."""
+    with GenerationWriter(folder / "generations/scrape", stage="scrape", modality="text") as writer:
+        for row in sentences(wrong):
+            writer.keep(row)
+        writer.close(rows_in=MANY)
+    output = folder / "generations/validate"
+    settled = ValidateParams.model_validate({"test_share": 0, **params})
+    validate(settled, TEXTS, collected=folder / "generations/scrape", output=output)
+    (output / "gate.json").write_text("[]", encoding="utf-8")
+    return output
+
+
+PLANTED = {f"o{number}" for number in range(6)}
+
+
+def test_report_changes_nothing_and_names_the_rows(tmp_path: Path) -> None:
+    """The six planted labels are the doubtful ones; all other rows keep label and weight."""
+    kept = read(checked(tmp_path))
+    assert set(kept.loc[kept["doubtful"] == True, "origin"]) == PLANTED  # noqa: E712  (null for rows that are not judged)
+    assert (kept["weight"] == 1).all() and kept["given"].isna().all() and len(kept) == MANY
+
+
+def test_drop_rejects_the_doubtful_rows_with_a_reason(tmp_path: Path) -> None:
+    """Their labels stay readable beside the reason, so it can be taken back."""
+    gone = read_rejected(checked(tmp_path, doubtful_labels="drop"))
+    assert set(gone["origin"]) == PLANTED and set(gone["reason"]) == {"doubtful_label"}
+    assert (gone["given"] == gone["label"]).all()
+
+
+def test_relabel_takes_the_suggestion_and_no_longer_counts_as_a_persons(tmp_path: Path) -> None:
+    """The label becomes the other one, `given` keeps the old one, and the row judges no model any more."""
+    kept = read(checked(tmp_path, doubtful_labels="relabel")).set_index("origin")
+    changed = kept.loc[sorted(PLANTED)]
+    assert (changed["label"] == changed["suggested"]).all() and (changed["label"] != changed["given"]).all()
+    assert set(changed["label_source"]) == {"repaired"}
+    assert (kept.drop(index=sorted(PLANTED))["label_source"] == "human").all()
+
+
+def test_down_weight_lets_a_label_count_as_far_as_it_is_believed(tmp_path: Path) -> None:
+    """The weight is 1 - p_wrong, at least a hundredth; the others keep theirs."""
+    kept = read(checked(tmp_path, **{"doubtful_labels": "down-weight"})).set_index("origin")
+    changed = kept.loc[sorted(PLANTED)]
+    assert changed["weight"].to_numpy() == pytest.approx(np.maximum(1 - changed["p_wrong"].to_numpy(), 0.01), abs=1e-6)
+    assert (kept.drop(index=sorted(PLANTED))["weight"] == 1).all()
+
+
+def test_few_labels_are_not_judged_and_it_is_said(tmp_path: Path) -> None:
+    """Four a class: wrong labels and weak models cannot be told apart."""
+    with GenerationWriter(tmp_path / "generations/scrape", stage="scrape", modality="text") as writer:
+        for row in sentences(0)[:8]:
+            writer.keep(row)
+        writer.close(rows_in=8)
+    validate(ValidateParams(test_share=0), TEXTS, collected=tmp_path / "generations/scrape", output=tmp_path / "out")
+    assert "fewer than 5 labelled rows a class" in read_manifest(tmp_path / "out")["notes"]["doubt"]["cannot_judge"]
+
+
+def test_the_lists_and_the_page_show_the_doubtful_rows_first(tmp_path: Path) -> None:
+    """doubtful_labels.csv ranks the planted rows first; the page shows them with both labels."""
+    checked(tmp_path)
+    page = write_data_page(tmp_path).read_text(encoding="utf-8")
+    ranked = pd.read_csv(tmp_path / "reports/doubtful_labels.csv")
+    assert list(ranked.columns[:6]) == ["id", "origin", "given", "suggested", "p_wrong", "rank"]
+    assert set(ranked["origin"].head(6)) == PLANTED and ranked["p_wrong"].is_monotonic_decreasing
+    assert "<del>fruit</del> → <ins>road</ins>" in page
+    assert json.dumps(read_manifest(tmp_path / "generations/validate")["notes"]["doubt"]["flagged"]) == "6"
+
+
+def test_a_text_that_is_markup_is_shown_and_never_run(tmp_path: Path) -> None:
+    """What is in the data is escaped on the page."""
+    rows = sentences(0)
+    text = "<script>alert(1)</script> apple pear plum"
+    rows[1] = replace(rows[1], id=identify(text.encode()), payload=text)
+    with GenerationWriter(tmp_path / "generations/scrape", stage="scrape", modality="text") as writer:
+        for row in rows:
+            writer.keep(row)
+        writer.close(rows_in=MANY)
+    output = tmp_path / "generations/validate"
+    validate(ValidateParams(test_share=0), TEXTS, collected=tmp_path / "generations/scrape", output=output)
+    (output / "gate.json").write_text("[]", encoding="utf-8")
+    page = write_data_page(tmp_path).read_text(encoding="utf-8")
+    assert "&lt;script&gt;alert(1)" in page and "<script>" not in page
