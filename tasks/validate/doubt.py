@@ -2,8 +2,7 @@
 
 Two learners that err in different ways, logistic regression and nearest neighbours, say out of fold what a row is. Their
 common opinion and the given labels are explained by a matrix of how often a row of one class carries another's label
-(a class-conditional noise model, fitted by expectation maximisation, after Dawid and Skene 1979 and, for its use on classifiers'
-probabilities, Northcutt et al. 2021). The learners then learn once more with what was found out, each row counting as far as
+(a class-conditional noise model, fitted by expectation maximisation, after Dawid and Skene 1979). The learners then learn once more with what was found out, each row counting as far as
 it is believed.
 """
 
@@ -15,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
+from scipy.special import expit
 
 from tasks.learners.features import Inputs
 from tasks.learners.heads import Head
@@ -32,7 +32,7 @@ USUAL_ROWS, USUAL_SHARE = (
     20.0,
     0.05,
 )  # the prior: in so many rows of a class beforehand, that share of the labels is wrong
-UNSURE = 2.0  # nats a class that a temperature e times as sharp as the plain one must gain
+UNSURE = 8.0  # labelled rows a class with which a temperature e times as sharp as the plain one must gain a nat a row
 LEAST = 0.3  # probability of being wrong below which no label is called doubtful
 ROWS_AT_ONCE = 1_024
 
@@ -112,10 +112,12 @@ def doubt(inputs: Inputs, given: Ints, fold: Ints, weights: Floats, classes: int
         together = np.mean([Explained.by(one, given, known).logarithms for one in said], axis=0)
         found = Explained.by(together, given, known)
         belief = weights * np.where(known, found.believed, 1.0)
-    p_wrong = np.where(known, 1 - found.believed, np.nan)
+    unbelieved = np.where(known, 1 - found.believed, np.nan)
+    shift = shift_to(unbelieved[known], how_many(found, given, known))
+    p_wrong = expit(log_odds(unbelieved) + shift)
     others = found.posterior.copy()
     others[np.arange(len(given)), given] = -1.0
-    shown = found.would_show()
+    shown = expit(log_odds(found.would_show()) + shift)
     runner_up = np.where(np.isnan(shown), -1.0, softmax(found.logits)).argmax(axis=1)
     return Doubt(
         p_wrong=p_wrong,
@@ -203,27 +205,28 @@ class Nearest:
 
 @dataclass(frozen=True, slots=True)
 class Explained:
-    """An opinion and the given labels, explained by wrong labels: the opinion's temperature; posterior (n_rows, n_classes): what each
+    """An opinion and the given labels, explained by wrong labels: the opinion's temperature, and the plain one that takes all labels for right; posterior (n_rows, n_classes): what each
     row is; carries (n_classes, n_classes): of a class's rows, how many carry which label.
     """
 
     logits: Floats
     given: Ints
     temperature: float
+    plain: float
     posterior: Floats
     carries: Floats
 
     @classmethod
     def by(cls, logits: Floats, given: Ints, known: NDArray[np.bool_]) -> Explained:
-        """The temperature is the one under which the given labels are likeliest, when some may be wrong. The plain one is kept
-        unless another gains `UNSURE`: with few rows a class wrong labels and weak models look alike.
+        """The temperature is the one under which the given labels are likeliest, when some may be wrong. The plain one, which takes all
+        labels for right, is kept where few rows a class speak for another: there wrong labels and weak models look alike.
 
         logits: (n_rows, n_classes); known: (n_rows,), the rows that have a say in it.
         """
         rows = np.flatnonzero(known)
         rows = rows[:: -(-len(rows) // ROWS_TO_CHOOSE)]
         plain = fit_temperature(logits[rows], given[rows])
-        price = UNSURE * logits.shape[1] / len(rows)
+        price = (UNSURE * logits.shape[1] / len(rows)) ** 2
 
         def gain(temperature: float) -> float:
             _, _, likelihood = _posterior(softmax(logits[rows] / temperature), given[rows], STEPS_TO_CHOOSE)
@@ -232,7 +235,7 @@ class Explained:
         best = float(TEMPERATURES[int(np.argmax(in_threads(gain, TEMPERATURES.tolist())))])
         posterior = np.zeros_like(logits)
         posterior[known], carries, _ = _posterior(softmax(logits[known] / best), given[known], STEPS)
-        return cls(logits, given, best, posterior, carries)
+        return cls(logits, given, best, plain, posterior, carries)
 
     @property
     def logarithms(self) -> Floats:
@@ -277,6 +280,51 @@ def _posterior(probabilities: Floats, given: Ints, steps: int) -> tuple[Floats, 
     joint = probabilities * carries[:, given].T
     total = np.maximum(joint.sum(axis=1), SMALLEST)
     return joint / total[:, None], carries, float(np.log(total).mean())
+
+
+def how_many(found: Explained, given: Ints, known: NDArray[np.bool_]) -> float:
+    """How many labels are wrong: the median of three estimates, what the noise model expects and what the confident joint counts
+    under its temperature and under the plain one. The first misses wrong labels that name a class like the right one, the others
+    count rows that are merely hard, each where the rest does not.
+    """
+    expected = float((1 - found.believed[known]).sum())
+    logits = found.logits[known]
+    return float(
+        np.median(
+            [
+                expected,
+                *(confidently_wrong(softmax(logits / one), given[known]) for one in (found.temperature, found.plain)),
+            ]
+        )
+    )
+
+
+def confidently_wrong(probabilities: Floats, given: Ints) -> int:
+    """The rows off the diagonal of the confident joint (Northcutt et al. 2021): another class is likeliest, and likelier than it is in
+    the mean where it is the label. probabilities: (n_rows, n_classes); given: (n_rows,).
+    """
+    classes = probabilities.shape[1]
+    rows = np.bincount(given, minlength=classes)
+    own = np.bincount(given, weights=probabilities[np.arange(len(given)), given], minlength=classes)
+    limits = np.where(rows > 0, own / np.maximum(rows, 1), np.inf)
+    best = np.where(probabilities >= limits, probabilities, -1.0)
+    return int(
+        ((best.max(axis=1) >= 0) & (best.argmax(axis=1) != given) & (probabilities.argmax(axis=1) != given)).sum()
+    )
+
+
+def log_odds(chances: Floats) -> Floats:
+    """Of probabilities, NaN where there is none."""
+    return np.asarray(np.log(np.maximum(chances, SMALLEST)) - np.log(np.maximum(1 - chances, SMALLEST)))
+
+
+def shift_to(chances: Floats, total: float) -> float:
+    """What is to be added to all log odds, so that the probabilities sum to `total`. By bisection."""
+    odds, low, high = log_odds(chances), -20.0, 20.0
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if expit(odds + middle).sum() < total else (low, middle)
+    return (low + high) / 2
 
 
 def doubtful(p_wrong: Floats) -> NDArray[np.bool_]:
