@@ -30,7 +30,7 @@ from dvc.utils.serialize import dump_yaml, load_yaml
 
 from tasks.errors import InputError, SeedlingError, WorkspaceBusy
 from tasks.progress import Progress, silent
-from tasks.stages import Stage, check_inputs, find, run_stage, stages, summary
+from tasks.stages import Stage, check_inputs, find, gate_changed, run_stage, stages, summary
 
 How = Literal["unchanged", "restored", "done"]
 Watch = Callable[[str], AbstractContextManager[Progress]]  # stage name → where its progress goes
@@ -94,7 +94,8 @@ class Ledger:
         with self.watch(name) as progress:
             with self._operation() as repo:
                 loaded = self._load(repo, name)
-                how: How = "done" if force else self._without_work(repo, loaded)
+                again = force or gate_changed(stage, self.workspace)
+                how: How = "done" if again else self._without_work(repo, loaded)
                 ticket = self._reserve(repo, stage, loaded) if how == "done" else None
             if ticket is not None:
                 with self._recorded(stage, ticket):

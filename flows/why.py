@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from rich.console import Console
 
@@ -90,6 +91,12 @@ def _told(one: dict[str, Any]) -> str:
         parts.append(f"recipe {one['recipe']}")
     if isinstance(one["group"], str) and one["group"] != one["id"]:
         parts.append(f"near-duplicate group {one['group']}")
+    if isinstance(one.get("p_wrong"), float) and not pd.isna(one["p_wrong"]):
+        parts.append(f"label wrong with probability {one['p_wrong']:.3f}, '{one['suggested']}' suggested")
+    if isinstance(one.get("given"), str):
+        parts.append(f"label was given as '{one['given']}'")
+    if isinstance(one.get("health"), Sequence | np.ndarray) and len(one["health"]):
+        parts.append(f"health {', '.join(one['health'])}")
     parts += [f"{name} {one[name]}" for name in ("licence", "attribution") if isinstance(one[name], str)]
     return "; ".join(parts)
 

@@ -1,17 +1,18 @@
 """A user's own expectations: expectations.py in the workspace, usable from gates.yaml by their names.
 
-Classes of Great Expectations register themselves when the file is imported. A function is less to write: one whose name begins with
+A gate that names one of them is asked again when the file has changed. Classes of Great Expectations register themselves when the file is imported. A function is less to write: one whose name begins with
 `expect_column_values_` is given the column's values, as a pandas Series without the missing ones, and its other arguments from
 gates.yaml; it says of each value whether it is as expected.
 """
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import inspect
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -66,3 +67,32 @@ def _imported(path: Path) -> ModuleType:
 def arguments_of(function: Callable[..., Any]) -> tuple[str, ...]:
     """What it takes from gates.yaml: all but the column's values."""
     return tuple(inspect.signature(function).parameters)[1:]
+
+
+def changed_since(workspace: Path, stage: str, names: Iterable[str]) -> bool:
+    """Whether a gate that names one of the user's expectations was last asked before the file was changed."""
+    return digest_if_used(workspace, names) != _asked_with(workspace, stage)
+
+
+def remember(workspace: Path, stage: str, names: Iterable[str]) -> None:
+    """Writes down with which expectations the stage's gate was asked."""
+    path = _memory(workspace, stage)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(digest_if_used(workspace, names), encoding="utf-8")
+
+
+def digest_if_used(workspace: Path, names: Iterable[str]) -> str:
+    """A hash of the file, empty where it holds none of these names."""
+    path = workspace / FILE
+    content = path.read_bytes() if path.is_file() else b""
+    used = any(name.encode() in content for name in names)
+    return hashlib.blake2b(content, digest_size=8).hexdigest() if used else ""
+
+
+def _asked_with(workspace: Path, stage: str) -> str:
+    path = _memory(workspace, stage)
+    return path.read_text(encoding="utf-8") if path.is_file() else ""
+
+
+def _memory(workspace: Path, stage: str) -> Path:
+    return workspace / ".seedling" / "gates" / f"{stage}.own"

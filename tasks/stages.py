@@ -233,7 +233,7 @@ def _pass_gate(stage: Stage, folder: Path, workspace: Path) -> None:
         wanted_columns,
         write_checks,
     )
-    from tasks.own_expectations import own_functions
+    from tasks.own_expectations import own_functions, remember
 
     gates, beside = load_gates(workspace), beside_generations(workspace, stage.name)
     if _skipped(stage, folder):
@@ -249,6 +249,7 @@ def _pass_gate(stage: Stage, folder: Path, workspace: Path) -> None:
     )
     checks = check(stage.name, rows, gates, workspace / ".seedling", own_functions(workspace))
     write_checks(checks, folder, beside)
+    remember(workspace, stage.name, [name for name, _ in gates.get(stage.kind, [])])
     if any(one.stops for one in checks):
         from tasks.generation import digest
 
@@ -259,6 +260,14 @@ def _pass_gate(stage: Stage, folder: Path, workspace: Path) -> None:
         page = build_data_docs(workspace / ".seedling").relative_to(workspace)
         message = explain(stage.name, checks, quarantine.relative_to(workspace), page)
         raise GateFailed(message, [asdict(one) for one in checks])
+
+
+def gate_changed(stage: Stage, workspace: Path) -> bool:
+    """Whether the stage's gate would now be asked with other expectations of the user's own than when it was last asked."""
+    from tasks.gates import load_gates
+    from tasks.own_expectations import changed_since
+
+    return changed_since(workspace, stage.name, [name for name, _ in load_gates(workspace).get(stage.kind, [])])
 
 
 def _skipped(stage: Stage, folder: Path) -> bool:
