@@ -90,6 +90,7 @@ class ValidateParams(Section):
     blank_contrast: Annotated[float, Field(ge=0)] = 2.0
     near_duplicate_bits: Annotated[int, Field(ge=0, le=3)] = 3
     near_duplicate_difference: Annotated[float, Field(ge=0, le=255)] = 6.0
+    near_duplicate_similarity: Annotated[float, Field(gt=0.5, le=1)] = 0.8
     merge_case: bool = True
     min_class_rows: Annotated[int, Field(ge=1)] = 1
     folds: Annotated[int, Field(ge=2, le=20)] = 5

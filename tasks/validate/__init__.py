@@ -6,7 +6,7 @@ python -m tasks.validate
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
@@ -166,15 +166,20 @@ def reject_copies(looked: list[Looked]) -> None:
 def group_near_duplicates(looked: list[Looked], params: ValidateParams, facts: Facts) -> None:
     """Gives each usable row its group: the smallest id among its near-duplicates, its own where it has none."""
     rows = usable(looked)
+    labels: list[str | None] | None = None
+    equal: Iterator[tuple[int, int]] = iter(())
     if facts.modality == "text":
-        pairs = near_duplicate_texts([str(one.near_key) for one in rows])
+        texts = [str(one.near_key) for one in rows]
+        pairs = near_duplicate_texts(texts, params.near_duplicate_similarity)
+        equal = near_duplicate_texts(texts)
+        labels = [one.row.label for one in rows]  # a word that differs may be what tells the classes apart
     else:
         hashes = np.array([one.near_key for one in rows], dtype=np.uint64)
         thumbnails = np.array([one.thumbnail for one in rows], dtype=np.uint8).reshape(len(rows), THUMBNAIL_SIDE**2 * 3)
         pairs = near_duplicate_images(
             hashes, thumbnails, bits=params.near_duplicate_bits, difference=params.near_duplicate_difference
         )
-    for members in clusters(len(rows), pairs):
+    for members in clusters(len(rows), pairs, labels, equal):
         group = min(rows[number].row.id for number in members)
         for number in members:
             rows[number].row = replace(rows[number].row, group=group)

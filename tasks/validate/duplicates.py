@@ -1,4 +1,4 @@
-"""Rows that are the same, or nearly so: exact copies by id, near-duplicates by perceptual hash or normalised text."""
+"""Rows that are the same, or nearly so: exact copies by id, near-duplicates by perceptual hash, or by what texts share."""
 
 from __future__ import annotations
 
@@ -11,6 +11,14 @@ from numpy.typing import NDArray
 BAND_BITS = 16  # 64-bit hashes that differ in at most 3 bits share one of their four bands (pigeonhole)
 WHOLE_BUCKET = 2000  # beyond, a row is compared with its neighbours in hash order only, so that time stays near-linear
 WINDOW = 200
+GRAM = 5  # characters
+BANDS, ROWS_A_BAND = 16, 5
+SMALL_BUCKET, NEAREST = 200, 20  # as WHOLE_BUCKET and WINDOW, of texts
+SLACK = 0.15  # three standard errors of a similarity that is estimated from 80 hashes
+TEXTS_AT_ONCE = 10_000
+GRAM_FACTOR = np.uint64(0x9E3779B97F4A7C15)
+BAND_FACTORS = np.array([GRAM_FACTOR], dtype=np.uint64) ** np.arange(1, ROWS_A_BAND + 1, dtype=np.uint64)
+MIXERS = (np.uint64(0xFF51AFD7ED558CCD), np.uint64(0xC4CEB9FE1A85EC53))
 
 
 class Clusters:
@@ -32,12 +40,84 @@ class Clusters:
         self._parent[high] = low
 
 
-def near_duplicate_texts(normalised: Sequence[str]) -> Iterator[tuple[int, int]]:
-    """Pairs of row numbers whose normalised texts are equal."""
+def near_duplicate_texts(normalised: Sequence[str], similarity: float = 1.0) -> Iterator[tuple[int, int]]:
+    """Pairs of row numbers whose normalised texts are equal, or share so much of their character 5-grams: Jaccard's
+    similarity of at least `similarity`, 1 for equal ones alone.
+
+    MinHash (Broder 1997) in bands finds candidates, which are then compared exactly. Two texts that are 0.8 alike are candidates with a
+    probability of 0.998.
+    """
     first: dict[str, int] = {}
     for number, text in enumerate(normalised):
         if first.setdefault(text, number) != number:
             yield first[text], number
+    if similarity >= 1 or len(first) < 2:
+        return
+    texts, numbers = list(first), np.fromiter(first.values(), dtype=np.intp)
+    signatures = np.concatenate([minhash(texts[at : at + TEXTS_AT_ONCE]) for at in range(0, len(texts), TEXTS_AT_ONCE)])
+    grams: dict[int, NDArray[np.uint64]] = {}
+
+    def grams_of(one: int) -> NDArray[np.uint64]:
+        if one not in grams:
+            grams[one] = np.unique(hashed_grams(texts[one : one + 1])[0])
+        return grams[one]
+
+    seen: set[tuple[int, int]] = set()
+    for band in range(BANDS):
+        own = signatures[:, band * ROWS_A_BAND : (band + 1) * ROWS_A_BAND]
+        keys = (own.astype(np.uint64) * BAND_FACTORS).sum(axis=1, dtype=np.uint64)
+        order = np.argsort(keys, kind="stable")
+        for bucket in np.split(order, np.flatnonzero(np.diff(keys[order])) + 1):
+            for one, others in _candidates(bucket, SMALL_BUCKET, NEAREST):
+                likely = (signatures[others] == signatures[one]).mean(axis=1) >= similarity - SLACK
+                for other in others[likely]:
+                    pair = (int(min(one, other)), int(max(one, other)))
+                    if pair not in seen:
+                        seen.add(pair)
+                        if jaccard(grams_of(pair[0]), grams_of(pair[1])) >= similarity:
+                            yield int(numbers[pair[0]]), int(numbers[pair[1]])
+
+
+def minhash(texts: Sequence[str]) -> NDArray[np.uint32]:
+    """(n_texts, BANDS × ROWS_A_BAND): of each text's character 5-grams the smallest value under each hash function, its upper half."""
+    hashed, starts = hashed_grams(texts)
+    rng = np.random.default_rng(0)
+    odd, added = (rng.integers(0, 2**64, BANDS * ROWS_A_BAND, dtype=np.uint64) for _ in range(2))
+    columns = [
+        np.minimum.reduceat(_mixed(hashed * (one | np.uint64(1)) + other), starts)
+        for one, other in zip(odd, added, strict=True)
+    ]
+    return (np.stack(columns, axis=1) >> np.uint64(32)).astype(np.uint32)
+
+
+def hashed_grams(texts: Sequence[str]) -> tuple[NDArray[np.uint64], NDArray[np.intp]]:
+    """The texts' character 5-grams as numbers, one text behind the other, and where each text's begin. A shorter text is one gram."""
+    padded = [text if len(text) >= GRAM else text.ljust(GRAM, "\0") for text in texts]
+    points = np.frombuffer("".join(padded).encode("utf-32-le"), dtype=np.uint32).astype(np.uint64)
+    lengths = np.array([len(text) for text in padded])
+    ends = np.cumsum(lengths)
+    within = np.ones(len(points), dtype=bool)  # a gram begins at each point but a text's last four
+    for step in range(1, GRAM):
+        within[ends - step] = False
+    begins = np.flatnonzero(within)
+    hashed = np.zeros(len(begins), dtype=np.uint64)
+    for step in range(GRAM):
+        hashed = hashed * GRAM_FACTOR + points[begins + step]
+    counts = lengths - GRAM + 1
+    return _mixed(hashed), np.cumsum(counts) - counts
+
+
+def _mixed(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Every bit of the result depends on every bit given (the finaliser of MurmurHash3, Appleby 2011)."""
+    for factor in MIXERS:
+        values = (values ^ (values >> np.uint64(33))) * factor
+    return values ^ (values >> np.uint64(33))
+
+
+def jaccard(one: NDArray[np.uint64], other: NDArray[np.uint64]) -> float:
+    """What two sorted sets share, over what they have together."""
+    common = len(np.intersect1d(one, other, assume_unique=True))
+    return common / (len(one) + len(other) - common)
 
 
 def near_duplicate_images(
@@ -53,24 +133,40 @@ def near_duplicate_images(
         order = np.lexsort((hashes, keys))
         edges = np.flatnonzero(np.diff(keys[order])) + 1
         for bucket in np.split(order, edges):
-            for one, others in _candidates(bucket):
+            for one, others in _candidates(bucket, WHOLE_BUCKET, WINDOW):
                 near = np.bitwise_count(hashes[others] ^ hashes[one]) <= bits
                 close = others[near]
                 apart = np.abs(thumbnails[close].astype(np.int16) - thumbnails[one].astype(np.int16)).mean(axis=1)
                 yield from ((int(one), int(other)) for other in close[apart <= difference])
 
 
-def _candidates(bucket: NDArray[np.intp]) -> Iterator[tuple[np.intp, NDArray[np.intp]]]:
-    reach = len(bucket) if len(bucket) <= WHOLE_BUCKET else WINDOW
+def _candidates(bucket: NDArray[np.intp], whole: int, window: int) -> Iterator[tuple[np.intp, NDArray[np.intp]]]:
+    """Each row of the bucket with those behind it: all of them up to `whole` rows, else so many as `window`."""
+    reach = len(bucket) if len(bucket) <= whole else window
     for place in range(len(bucket) - 1):
         yield bucket[place], bucket[place + 1 : place + 1 + reach]
 
 
-def clusters(size: int, pairs: Iterable[tuple[int, int]]) -> list[list[int]]:
-    """The sets of row numbers that the pairs connect, single rows among them, each in rising order."""
+def clusters(
+    size: int,
+    pairs: Iterable[tuple[int, int]],
+    labels: Sequence[str | None] | None = None,
+    equal: Iterable[tuple[int, int]] = (),
+) -> list[list[int]]:
+    """The sets of row numbers that the pairs connect, single rows among them, each in rising order.
+
+    labels: where given, no pair joins two sets that hold different labels, also not by way of rows that have none; equal: pairs
+    that are joined beforehand, whatever their labels.
+    """
     sets = Clusters(size)
-    for one, other in pairs:
+    for one, other in equal:
         sets.join(one, other)
+    held = dict(enumerate(labels)) if labels is not None else {}
+    for one, other in pairs:
+        mine, its = (held.get(sets.find(number)) for number in (one, other))
+        if mine is None or its is None or mine == its:
+            sets.join(one, other)
+            held[sets.find(one)] = mine if its is None else its
     members: dict[int, list[int]] = defaultdict(list)
     for number in range(size):
         members[sets.find(number)].append(number)

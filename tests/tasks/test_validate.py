@@ -15,7 +15,7 @@ from tasks.errors import InputError
 from tasks.generation import GenerationWriter, Row, identify, read, read_manifest, read_rejected
 from tasks.params import Facts, ValidateParams
 from tasks.validate import validate
-from tasks.validate.duplicates import near_duplicate_images
+from tasks.validate.duplicates import clusters, near_duplicate_images, near_duplicate_texts
 from tasks.validate.splits import assign_folds, carve_test
 
 RNG = np.random.default_rng(11)
@@ -211,3 +211,56 @@ def test_rows_of_a_large_class_keep_their_place_when_others_come() -> None:
     assert carve_test(after, groups, 0.2, seed=0) & set(groups[:3_000]) == test
     assert abs(len(test) - 600) < 5 * 22  # five standard errors of a draw of 3,000 with a chance of a fifth
     assert all(abs(many - 600) < 5 * 22 for many in Counter(folds.values()).values())
+
+
+def grams(text: str) -> set[str]:
+    """The character 5-grams."""
+    return {text[at : at + 5] for at in range(len(text) - 4)}
+
+
+def test_texts_that_share_four_fifths_of_their_grams_are_near_duplicates() -> None:
+    """Every pair of 300 texts is compared by hand: those of Jaccard 0.8 or more end in one group, and nothing else does."""
+    rng = np.random.default_rng(4)
+    words = ["alpha", "bravo", "charlie", "delta", "echo", "foxtrot", "golf", "hotel", "india", "juliett"]
+    texts = [" ".join(rng.choice(words, 14)) for _ in range(150)]
+    texts += [
+        text.replace(text.split()[-1], "zulu", 1) if number % 2 else f"{text} x" for number, text in enumerate(texts)
+    ]
+    pairs = set(near_duplicate_texts(texts, 0.8))
+    own = [grams(text) for text in texts]
+    by_hand = {
+        (one, other)
+        for one in range(len(texts))
+        for other in range(one + 1, len(texts))
+        if len(own[one] & own[other]) >= 0.8 * len(own[one] | own[other])
+    }
+    assert len(by_hand) > 60
+    assert clusters(300, pairs) == clusters(300, by_hand)
+
+
+def test_short_texts_and_similarity_one_ask_for_equality() -> None:
+    """`yes` and `yet` are two texts; at similarity 1 one changed letter in forty is enough to differ."""
+    assert list(near_duplicate_texts(["yes", "yet", "yes"], 0.8)) == [(0, 2)]
+    long = "the quick brown fox jumps over the lazy dog"
+    assert list(near_duplicate_texts([long, long[:-1] + "t"], 1.0)) == []
+    assert list(near_duplicate_texts([long, long[:-1] + "t"], 0.8)) == [(0, 1)]
+
+
+def test_texts_that_differ_in_a_word_and_in_their_label_are_no_copies(tmp_path: Path) -> None:
+    """The word may be what tells the classes apart; with the same label, or none, the pair is a leak."""
+    long = "please turn the lamp in the large living room upstairs {} for me at once"
+    rows = [
+        text(long.format("on"), "x", "test"),
+        text(long.format("off"), "y"),
+        text(long.format("in"), "x"),
+        text(long.format("up")),
+    ]
+    output = checked(tmp_path, [*rows, *BASE])
+    assert reasons(output) == {"near_duplicate_of_test": 2}
+    assert "off" in " ".join(read(output)["text"])
+
+
+def test_texts_that_differ_in_case_alone_are_copies_whatever_their_labels(tmp_path: Path) -> None:
+    """There a label is wrong: the training row leaves, as it would betray the test row's text."""
+    output = checked(tmp_path, [text("Is this seen?", "x", "test"), text("is this seen", "y"), *BASE])
+    assert reasons(output) == {"near_duplicate_of_test": 1}
