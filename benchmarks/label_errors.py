@@ -122,11 +122,13 @@ def one_draw(rows: Rows, seed: int) -> tuple[dict[str, float], Doubt]:
     found_by_us = doubt(Inputs(rows.features), rows.given, fold, np.ones(len(fold)), rows.classes)
     found = scores("Seedling", rows.wrong, found_by_us.p_wrong, found_by_us.flagged)
     peers, plain = [], []
-    for said in first_sight(rows, fold).values():
+    for given, said in first_sight(rows, fold).items():
         issues = find_label_issues(rows.given, said)
-        for ranking in RANKINGS:
+        for ranking in reversed(RANKINGS):  # the default one last
             quality = get_label_quality_scores(rows.given, said, method=ranking)
             peers.append(scores("cleanlab, best of nine", rows.wrong, 1 - quality, issues))
+        if given == "vote":
+            found |= scores("cleanlab on the mean, default", rows.wrong, 1 - quality, issues)
         own = said[np.arange(len(said)), rows.given]
         plain.append(scores("argmax differs, best of three", rows.wrong, 1 - own, said.argmax(axis=1) != rows.given))
     for several in (peers, plain):
@@ -135,6 +137,7 @@ def one_draw(rows: Rows, seed: int) -> tuple[dict[str, float], Doubt]:
         found[f"Seedling|{metric}, over cleanlab"] = (
             found[f"Seedling|{metric}"] - found[f"cleanlab, best of nine|{metric}"]
         )
+    found["Seedling|F1, over cleanlab's on the mean"] = found["Seedling|F1"] - found["cleanlab on the mean, default|F1"]
     return found, found_by_us
 
 

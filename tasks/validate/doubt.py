@@ -53,6 +53,7 @@ class Doubt:
     believed: Floats
     would_show: Floats
     confused: Floats
+    counts: tuple[float, ...]
 
     @property
     def expected(self) -> float:
@@ -65,7 +66,7 @@ class Doubt:
         The value is the expected one. A wrong label that names the class with which the row is most easily confused is
         harder to see than one that names any class, and nobody knows beforehand how many are of which kind. So the interval
         reaches from what the same rows would catch if half of them were of the first kind to what they would catch if all were of
-        the second, each with two standard errors.
+        the second; it holds what is expected under each estimate of how many there are, and two standard errors.
         """
         judged = np.sort(np.nan_to_num(self.p_wrong, nan=0.0))[::-1]
         total = float(judged.sum())
@@ -75,11 +76,12 @@ class Doubt:
             return Estimate(1.0, 1.0, 1.0)
         limit = judged[rows - 1]
         expected = float(judged[:rows].sum()) / total
+        under_each = [_share_of_first(judged, rows, count) for count in self.counts if count > 0]
         known = ~np.isnan(self.p_wrong)
         weights, shown = self.believed[known], self.would_show[known]
         hardest = float((weights * (self.confused[known] >= limit)).sum() / weights.sum())
         any_label = float((weights * np.nanmean(shown >= limit, axis=1, where=~np.isnan(shown))).sum() / weights.sum())
-        low, high = min(expected, (expected + hardest) / 2), max(expected, any_label)
+        low, high = min(expected, (expected + hardest) / 2, *under_each), max(expected, any_label, *under_each)
         below, above = (2 * float(np.sqrt(max(one * (1 - one), 0.25 / total) / total)) for one in (low, high))
         return Estimate(expected, max(0.0, low - below), min(1.0, high + above))
 
@@ -113,7 +115,8 @@ def doubt(inputs: Inputs, given: Ints, fold: Ints, weights: Floats, classes: int
         found = Explained.by(together, given, known)
         belief = weights * np.where(known, found.believed, 1.0)
     unbelieved = np.where(known, 1 - found.believed, np.nan)
-    shift = shift_to(unbelieved[known], how_many(found, given, known))
+    counts = how_many(found, given, known)
+    shift = shift_to(unbelieved[known], float(np.median(counts)))
     p_wrong = expit(log_odds(unbelieved) + shift)
     others = found.posterior.copy()
     others[np.arange(len(given)), given] = -1.0
@@ -126,6 +129,7 @@ def doubt(inputs: Inputs, given: Ints, fold: Ints, weights: Floats, classes: int
         believed=found.posterior.max(axis=1),
         would_show=shown,
         confused=shown[np.arange(len(given)), runner_up],
+        counts=counts,
     )
 
 
@@ -282,21 +286,20 @@ def _posterior(probabilities: Floats, given: Ints, steps: int) -> tuple[Floats, 
     return joint / total[:, None], carries, float(np.log(total).mean())
 
 
-def how_many(found: Explained, given: Ints, known: NDArray[np.bool_]) -> float:
-    """How many labels are wrong: the median of three estimates, what the noise model expects and what the confident joint counts
+def _share_of_first(p_wrong: Floats, rows: int, total: float) -> float:
+    """Of probabilities that are brought to `total`, the share that the first rows have."""
+    brought = expit(log_odds(p_wrong) + shift_to(p_wrong, total))
+    return float(brought[:rows].sum() / brought.sum())
+
+
+def how_many(found: Explained, given: Ints, known: NDArray[np.bool_]) -> tuple[float, ...]:
+    """How many labels are wrong, by three estimates of which the median is taken: what the noise model expects and what the confident joint counts
     under its temperature and under the plain one. The first misses wrong labels that name a class like the right one, the others
     count rows that are merely hard, each where the rest does not.
     """
-    expected = float((1 - found.believed[known]).sum())
-    logits = found.logits[known]
-    return float(
-        np.median(
-            [
-                expected,
-                *(confidently_wrong(softmax(logits / one), given[known]) for one in (found.temperature, found.plain)),
-            ]
-        )
-    )
+    logits, labels = found.logits[known], given[known]
+    counts = (float(confidently_wrong(softmax(logits / one), labels)) for one in (found.temperature, found.plain))
+    return (float((1 - found.believed[known]).sum()), *counts)
 
 
 def confidently_wrong(probabilities: Floats, given: Ints) -> int:

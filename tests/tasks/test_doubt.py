@@ -96,7 +96,7 @@ def test_the_promise_covers_what_is_found() -> None:
 def test_who_looks_at_all_rows_finds_all() -> None:
     """And who looks at none finds none."""
     known = Doubt(
-        np.array([0.5, 0.1]), np.array([1, 0]), np.array([True, False]), np.ones(2), np.ones((2, 2)), np.ones(2)
+        np.array([0.5, 0.1]), np.array([1, 0]), np.array([True, False]), np.ones(2), np.ones((2, 2)), np.ones(2), (0.6,)
     )
     assert (known.share_found(2).low, known.share_found(0).value) == (1.0, 0.0)
 
