@@ -10,8 +10,9 @@ import numpy as np
 import pandas as pd
 
 from tasks import images, signals
-from tasks.generation import MANIFEST, payloads, read, stream
+from tasks.generation import MANIFEST, columns_of, payloads, read, stream
 
+NEEDED = ("id", "split", "label", "group")  # what the columns of leaks, shares and comparisons are made from
 LISTS = ("parents", "label_probs", "lineage_labels", "lineage_weights", "health")
 OF_LABELS = ("class_share", "rows_a_parent")
 RELATIVE = ("rows_change", "class_share_change", "label_flipped", "drift_p_value")
@@ -25,32 +26,36 @@ def gated_rows(
     validated: Path | None = None,
     collected: Path | None = None,
     last: Path | None = None,
-    wanted: Collection[str] = (),
+    wanted: Collection[str] | None = None,
 ) -> pd.DataFrame:
     """The rows of the stage in `folder`.
 
     validated: None for scrape and validate, which come before it; collected: where payloads lie that the generation does not
-    hold; last: the generation that this one would follow; wanted: the columns that the gate names. What takes time is made
-    for these alone.
+    hold; last: the generation that this one would follow; wanted: the columns that the gate names, beside which
+    only what they are made from is read; None: all that the generation has. What takes time is made only where it is named.
     """
     kind = stage.partition("@")[0]
     if kind in {"train", "evaluate"}:
         return _predictions(kind, folder)
-    drift = "drift_p_value" in wanted
-    frame = _measured(folder, collected, wanted, everything=drift)
+    named = set(wanted or ())
+    drift = "drift_p_value" in named
+    frame = _measured(folder, collected, named, everything=drift, only=None if wanted is None else named)
     if kind != "scrape":
         _add_leaks(frame, kind, folder if validated is None else validated)
-    if "class_share" in wanted:
+    if "class_share" in named:
         frame["class_share"] = class_shares(frame)
-    if "rows_a_parent" in wanted:
+    if "rows_a_parent" in named:
         first = frame["parents"].map(lambda parents: parents[0] if len(parents) else None)
         frame["rows_a_parent"] = first.map(first.value_counts()).fillna(0)
-    if set(wanted) & set(RELATIVE):
+    if named & set(RELATIVE):
         stands = last is not None and (last / MANIFEST).is_file()
-        before = _measured(last, collected, (), everything=drift) if last is not None and stands else None
-        for name in set(wanted) & set(RELATIVE):
+        before = (
+            _measured(last, collected, set(), everything=drift, only=named) if last is not None and stands else None
+        )
+        for name in sorted(named & set(RELATIVE)):
             frame[name] = COMPARED[name](frame, before)
-    return frame.drop(columns=[name for name in LISTS if name in frame])
+    unseen = {*LISTS} if wanted is None else {*frame.columns} - {"id", *named}
+    return frame.drop(columns=[name for name in frame if name in unseen])
 
 
 def _predictions(kind: str, folder: Path) -> pd.DataFrame:
@@ -76,15 +81,23 @@ def _add_leaks(frame: pd.DataFrame, kind: str, where_held_out: Path) -> None:
     ]
 
 
-def _measured(folder: Path, collected: Path | None, wanted: Collection[str], *, everything: bool) -> pd.DataFrame:
+def _measured(
+    folder: Path, collected: Path | None, wanted: set[str], *, everything: bool, only: set[str] | None
+) -> pd.DataFrame:
     """The generation, with what can be measured in each row where that is wanted and is not in it: payloads are its own, or
-    else those collected.
+    else those collected. only: the columns that are read beside `NEEDED`; None: all.
     """
-    frame = read(folder)
+    there = columns_of(folder)
+    of_texts = {"text"} if only is not None and (everything or only & {*signals.TEXT, "text"}) else set()
+    measures = {*signals.PICTURE, *signals.TEXT, "nearest_labelled"} if everything else set()
+    of_parents = {"parents"} if only is not None and only & {"made_from_held_out_row", "rows_a_parent"} else set()
+    beside = {*NEEDED, *of_texts, *of_parents, *measures}
+    chosen = None if only is None else [name for name in there if name in beside | only]
+    frame = read(folder, chosen)
     if "text" in frame:
         frame["characters"] = frame["text"].str.len()
         frame["words"] = frame["text"].str.split().str.len()
-    measured = signals.TEXT if "text" in frame else signals.PICTURE
+    measured = signals.TEXT if "text" in there else signals.PICTURE
     missing = set(measured) - set(frame.columns)
     if not (missing & set(wanted) or (everything and missing)):
         return frame
@@ -144,3 +157,12 @@ COMPARED: dict[str, Callable[[pd.DataFrame, pd.DataFrame | None], Any]] = {
     "label_flipped": _label_flipped,
     "drift_p_value": _drift_p_value,
 }
+
+
+def offered(stage: str, folder: Path) -> list[str]:
+    """The columns that the stage's gate may name beyond those that were read."""
+    if not (folder / MANIFEST).is_file() or stage.partition("@")[0] in {"train", "evaluate"}:
+        return []
+    there = columns_of(folder)
+    measured = signals.TEXT if "text" in there else signals.PICTURE
+    return [*(name for name in there if name not in LISTS), *measured, *OF_LABELS, *RELATIVE]

@@ -21,12 +21,11 @@ import numpy as np
 import pandas as pd
 
 from tasks.errors import InputError
-from tasks.gated_rows import OF_LABELS, RELATIVE
+from tasks.gated_rows import RELATIVE
 from tasks.generation import write_json
 from tasks.own_expectations import FILE as OWN_FILE
 from tasks.own_expectations import arguments_of
 from tasks.params import read_yaml
-from tasks.signals import PICTURE, TEXT
 
 Expectations = Sequence[tuple[str, dict[str, Any]]]
 
@@ -46,6 +45,7 @@ ALWAYS: dict[str, Expectations] = {
     "train": UNIQUE,
     "evaluate": UNIQUE,
 }
+OF_ROWS = {"expect_table_row_count_to_be_between", "expect_table_row_count_to_equal"}
 GATE = "gate.json"
 _one_at_a_time = threading.Lock()
 
@@ -90,13 +90,18 @@ def load_gates(workspace: Path) -> dict[str, Expectations]:
     return gates
 
 
-def wanted_columns(stage: str, gates: Mapping[str, Expectations]) -> set[str]:
-    """The columns that the stage's gate names."""
-    found: set[str] = set()
-    for _, arguments in gates.get(stage.partition("@")[0], []):
-        several = arguments.get("column_list") or arguments.get("column_set") or []
-        named = [arguments.get(name) for name in ("column", "column_A", "column_B")]
-        found |= {str(one) for one in [*named, *several] if one is not None}
+def wanted_columns(stage: str, gates: Mapping[str, Expectations]) -> set[str] | None:
+    """The columns that the stage's gate names; None where an expectation is about all of them."""
+    kind, found = stage.partition("@")[0], set[str]()
+    for name, arguments in [*ALWAYS[kind], *gates.get(kind, [])]:
+        several = arguments.get("column_list") or []
+        named = {
+            str(one) for one in [arguments.get(key) for key in ("column", "column_A", "column_B")] if one is not None
+        }
+        named |= {str(one) for one in several}
+        if not named and name not in OF_ROWS:
+            return None
+        found |= named
     return found
 
 
@@ -106,16 +111,17 @@ def check(
     gates: Mapping[str, Expectations],
     documents: Path,
     own: Mapping[str, Callable[..., Any]] | None = None,
+    columns: Sequence[str] = (),
 ) -> list[Check]:
     """Runs the stage's gate over its rows; results also go to Great Expectations' own stores below `documents`.
 
-    own: the workspace's own expectations. Raises InputError for an expectation that neither they nor Great Expectations have, or
+    own: the workspace's own expectations; columns: those that a gate may name besides the rows', for the message. Raises InputError for an expectation that neither they nor Great Expectations have, or
     arguments that it does not take.
     """
     kind = stage.partition("@")[0]
     always = [(name, {**arguments, "severity": "critical"}) for name, arguments in ALWAYS[kind]]
     wanted = [*always, *gates.get(kind, [])]
-    _check_columns(kind, wanted, rows)
+    _check_columns(kind, wanted, rows, columns)
     for name, function in (own or {}).items():
         with _one_at_a_time:
             _register(name, function)
@@ -124,15 +130,15 @@ def check(
     return [_as_check(name, arguments, result) for (name, arguments), result in zip(wanted, results, strict=True)]
 
 
-def _check_columns(kind: str, wanted: Expectations, rows: pd.DataFrame) -> None:
+def _check_columns(kind: str, wanted: Expectations, rows: pd.DataFrame, columns: Sequence[str]) -> None:
+    offered = list(dict.fromkeys([*rows.columns, *columns]))
     for name, arguments in wanted:
         for column in [arguments.get("column"), *arguments.get("column_list", [])]:
             if column is not None and column not in rows and name != "expect_column_to_exist":
-                near = difflib.get_close_matches(str(column), list(rows.columns), n=1)
+                near = difflib.get_close_matches(str(column), offered, n=1)
                 hint = f" (did you mean '{near[0]}'?)" if near else ""
                 raise InputError(
-                    f"gates.yaml: {kind}: {name}: there is no column '{column}'{hint}; there are {', '.join(rows.columns)}, and "
-                    f"in generations, made where a gate names them, {', '.join([*PICTURE, *TEXT, *OF_LABELS, *RELATIVE])}."
+                    f"gates.yaml: {kind}: {name}: there is no column '{column}'{hint}; there are {', '.join(offered)}."
                 )
 
 

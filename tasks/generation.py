@@ -293,6 +293,12 @@ def read(
     return _read(folder, files, columns, wanted)
 
 
+def columns_of(folder: Path) -> list[str]:
+    """The kept rows' columns but the pictures."""
+    first = read_manifest(folder)["parts"][0]["file"]
+    return [name for name in pq.read_schema(folder / first).names if name != "image"]
+
+
 def read_rejected(folder: Path, columns: Sequence[str] | None = None) -> pd.DataFrame:
     """The dropped rows with their reasons."""
     read_manifest(folder)

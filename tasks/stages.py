@@ -223,7 +223,7 @@ def _check_rows(stage: Stage, folder: Path, workspace: Path) -> None:
 
 
 def _pass_gate(stage: Stage, folder: Path, workspace: Path) -> None:
-    from tasks.gated_rows import gated_rows
+    from tasks.gated_rows import gated_rows, offered
     from tasks.gates import (
         beside_generations,
         build_data_docs,
@@ -247,7 +247,8 @@ def _pass_gate(stage: Stage, folder: Path, workspace: Path) -> None:
         last=workspace / stage.output,
         wanted=wanted_columns(stage.name, gates),
     )
-    checks = check(stage.name, rows, gates, workspace / ".seedling", own_functions(workspace))
+    own, columns = own_functions(workspace), offered(stage.name, folder)
+    checks = check(stage.name, rows, gates, workspace / ".seedling", own, columns)
     write_checks(checks, folder, beside)
     remember(workspace, stage.name, [name for name, _ in gates.get(stage.kind, [])])
     if any(one.stops for one in checks):

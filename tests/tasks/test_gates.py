@@ -132,7 +132,9 @@ def test_what_a_gate_names_is_measured_on_any_stage(tmp_path: Path) -> None:
     folder = generation(
         tmp_path / "g", [*rows_of("two words", "<b>now</b>", "x@y.org"), *rows_of("z", label="y", start=3)]
     )
-    frame = gated_rows("scrape", folder, wanted={"markup", "class_share"}).set_index("text")
+    frame = gated_rows("scrape", folder, wanted={"text", "words", "markup", "personal_data", "class_share"}).set_index(
+        "text"
+    )
     assert frame["words"].to_dict() == {"two words": 2, "<b>now</b>": 1, "x@y.org": 1, "z": 1}
     assert frame["markup"].tolist() == [False, True, False, False]
     assert frame["personal_data"].tolist() == [False, False, True, False]
@@ -172,7 +174,7 @@ def test_checks_that_compare_stay_out_of_the_generation(tmp_path: Path) -> None:
     rows = ROWS.assign(rows_change=3.0)
     text = "augment:\n- expect_column_max_to_be_between: {column: rows_change, max_value: 2, severity: warning}\n"
     gates = load_gates(write(tmp_path, text + "- expect_table_row_count_to_be_between: {min_value: 1}\n"))
-    assert wanted_columns("augment", gates) == {"rows_change"}
+    assert wanted_columns("augment", gates) == {"id", "made_from_held_out_row", "rows_change"}
     write_checks(check("augment", rows, gates, tmp_path / "gx"), tmp_path, beside_generations(tmp_path, "augment"))
     assert "rows_change" not in (tmp_path / "gate.json").read_text(encoding="utf-8")
     found = read_checks(tmp_path, "augment", tmp_path)
@@ -232,3 +234,15 @@ def test_a_file_of_expectations_that_cannot_be_used_is_explained(tmp_path: Path,
     (tmp_path / "expectations.py").write_text(text, encoding="utf-8")
     with pytest.raises(InputError, match=said):
         own_functions(tmp_path)
+
+
+def test_a_gate_reads_the_columns_that_it_names_unless_one_is_about_all(tmp_path: Path) -> None:
+    """Named columns with what they are made from; every column where an expectation is about the table."""
+    folder = generation(tmp_path / "g", rows_of("a", "b"))
+    few = gated_rows("scrape", folder, wanted={"weight"})
+    assert {"id", "weight"} <= set(few.columns) and not {"text", "origin", "licence"} & set(few.columns)
+    assert {"text", "origin", "licence"} <= set(gated_rows("scrape", folder).columns)
+    gates = load_gates(
+        write(tmp_path, "scrape: [expect_table_columns_to_match_set: {column_set: [id], exact_match: false}]")
+    )
+    assert wanted_columns("scrape", gates) is None
