@@ -94,8 +94,9 @@ class Ledger:
         with self.watch(name) as progress:
             with self._operation() as repo:
                 loaded = self._load(repo, name)
-                again = force or gate_changed(stage, self.workspace)
-                how: How = "done" if again else self._without_work(repo, loaded)
+                how: How = "done" if force else self._without_work(repo, loaded)
+                if how != "done" and gate_changed(stage, self.workspace):
+                    how, loaded = "done", self._load(repo, name)
                 ticket = self._reserve(repo, stage, loaded) if how == "done" else None
             if ticket is not None:
                 with self._recorded(stage, ticket):
@@ -225,7 +226,7 @@ class Ledger:
             said = str(error).rstrip(".")
             if "are missing from" in said:
                 raise InputError(
-                    f"{said}: put the section back, even an empty one (`validate: {{}}`, `validate: []`)."
+                    f"{said}: put it back, a section even empty (`validate: {{}}`, `validate: []`), a key as null (`encoder: null`)."
                 ) from error
             raise SeedlingError(f"DVC: {said}. `dvc status` and `dvc doctor` tell more.") from error
 

@@ -26,20 +26,25 @@ def gated_rows(
     validated: Path | None = None,
     collected: Path | None = None,
     last: Path | None = None,
-    wanted: Collection[str] | None = None,
+    wanted: Collection[str] = (),
+    everything: bool = True,
+    max_megapixels: float = 64.0,
 ) -> pd.DataFrame:
     """The rows of the stage in `folder`.
 
     validated: None for scrape and validate, which come before it; collected: where payloads lie that the generation does not
-    hold; last: the generation that this one would follow; wanted: the columns that the gate names, beside which
-    only what they are made from is read; None: all that the generation has. What takes time is made only where it is named.
+    hold; last: what was remembered of the generation that this one would follow (`remembered`), or that generation; wanted: the columns
+    that the gate names; everything: whether all that the generation has is wanted too, or only what those are made from is read.
+    What takes time is made only where it is named.
     """
     kind = stage.partition("@")[0]
     if kind in {"train", "evaluate"}:
         return _predictions(kind, folder)
-    named = set(wanted or ())
+    named = set(wanted)
     drift = "drift_p_value" in named
-    frame = _measured(folder, collected, named, everything=drift, only=None if wanted is None else named)
+    frame = _measured(
+        folder, collected, named, everything=drift, only=None if everything else named, max_megapixels=max_megapixels
+    )
     if kind != "scrape":
         _add_leaks(frame, kind, folder if validated is None else validated)
     if "class_share" in named:
@@ -48,14 +53,35 @@ def gated_rows(
         first = frame["parents"].map(lambda parents: parents[0] if len(parents) else None)
         frame["rows_a_parent"] = first.map(first.value_counts()).fillna(0)
     if named & set(RELATIVE):
-        stands = last is not None and (last / MANIFEST).is_file()
-        before = (
-            _measured(last, collected, set(), everything=drift, only=named) if last is not None and stands else None
-        )
+        before = None if last is None else before_of(last, drift=drift)
         for name in sorted(named & set(RELATIVE)):
             frame[name] = COMPARED[name](frame, before)
-    unseen = {*LISTS} if wanted is None else {*frame.columns} - {"id", *named}
+    unseen = {*LISTS} if everything else {*frame.columns} - {"id", *named}
     return frame.drop(columns=[name for name in frame if name in unseen])
+
+
+def before_of(last: Path, *, drift: bool) -> pd.DataFrame | None:
+    """What stood before: what was remembered, or else the generation with what it holds itself; None where there is neither.
+
+    drift: whether texts are to be measured; pictures are not, as those of that time may be gone.
+    """
+    if last.is_file():
+        return pd.read_parquet(last)
+    if not (last / MANIFEST).is_file():
+        return None
+    return _measured(last, None, set(), everything=drift and "text" in columns_of(last), only=None)
+
+
+def remembered(folder: Path, collected: Path | None, wanted: Collection[str]) -> pd.DataFrame | None:
+    """What a later generation is compared with, of one that passed: labels and what was measured; None where the gate compares
+    nothing. It outlives the generation, which `dvc repro` takes away before it makes the next.
+    """
+    if not {*wanted} & set(RELATIVE):
+        return None
+    frame = _measured(folder, collected, set(), everything="drift_p_value" in wanted, only=set())
+    return frame[
+        [name for name in frame if name in {"id", "label", "nearest_labelled", *signals.PICTURE, *signals.TEXT}]
+    ]
 
 
 def _predictions(kind: str, folder: Path) -> pd.DataFrame:
@@ -82,7 +108,13 @@ def _add_leaks(frame: pd.DataFrame, kind: str, where_held_out: Path) -> None:
 
 
 def _measured(
-    folder: Path, collected: Path | None, wanted: set[str], *, everything: bool, only: set[str] | None
+    folder: Path,
+    collected: Path | None,
+    wanted: set[str],
+    *,
+    everything: bool,
+    only: set[str] | None,
+    max_megapixels: float = 64.0,
 ) -> pd.DataFrame:
     """The generation, with what can be measured in each row where that is wanted and is not in it: payloads are its own, or
     else those collected. only: the columns that are read beside `NEEDED`; None: all.
@@ -106,7 +138,7 @@ def _measured(
     else:
         holds = any(row.payload is not None for row in stream(folder))
         pictures = payloads([folder if holds or collected is None else collected], set(frame["id"]))
-        found = {one: signals.of_picture(images.decode(bytes(payload))) for one, payload in pictures}  # type: ignore[arg-type]
+        found = {one: signals.of_picture(images.decode(bytes(payload), max_megapixels)) for one, payload in pictures}  # type: ignore[arg-type]
     values = pd.DataFrame([found[one] for one in frame["id"]], index=frame.index, columns=list(measured))
     return pd.concat([frame.drop(columns=[name for name in measured if name in frame]), values], axis=1)
 

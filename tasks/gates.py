@@ -24,7 +24,7 @@ from tasks.errors import InputError
 from tasks.gated_rows import RELATIVE
 from tasks.generation import write_json
 from tasks.own_expectations import FILE as OWN_FILE
-from tasks.own_expectations import arguments_of
+from tasks.own_expectations import Own, arguments_of, digest_of, own_expectations
 from tasks.params import read_yaml
 
 Expectations = Sequence[tuple[str, dict[str, Any]]]
@@ -52,7 +52,9 @@ _one_at_a_time = threading.Lock()
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One expectation's result. `rows` are up to five ids of unexpected rows."""
+    """One expectation's result. `rows` are up to five ids of unexpected rows; `source` is a hash of the user's file where the expectation
+    is written there.
+    """
 
     expectation: str
     arguments: dict[str, Any]
@@ -60,11 +62,17 @@ class Check:
     passed: bool
     observed: str
     rows: list[str]
+    source: str | None = None
 
     @property
     def stops(self) -> bool:
         """Whether it stops the line."""
         return not self.passed and self.severity == "critical"
+
+    @property
+    def compares(self) -> bool:
+        """Whether it compares with the generation before."""
+        return self.arguments.get("column") in RELATIVE
 
     @property
     def limit(self) -> str:
@@ -90,19 +98,20 @@ def load_gates(workspace: Path) -> dict[str, Expectations]:
     return gates
 
 
-def wanted_columns(stage: str, gates: Mapping[str, Expectations]) -> set[str] | None:
-    """The columns that the stage's gate names; None where an expectation is about all of them."""
-    kind, found = stage.partition("@")[0], set[str]()
+def wanted_columns(stage: str, gates: Mapping[str, Expectations]) -> tuple[set[str], bool]:
+    """The columns that the stage's gate names, and whether all others are wanted too: where an expectation is about the table or has
+    a condition on rows.
+    """
+    kind, found, everything = stage.partition("@")[0], set[str](), False
     for name, arguments in [*ALWAYS[kind], *gates.get(kind, [])]:
         several = arguments.get("column_list") or []
         named = {
             str(one) for one in [arguments.get(key) for key in ("column", "column_A", "column_B")] if one is not None
         }
         named |= {str(one) for one in several}
-        if not named and name not in OF_ROWS:
-            return None
+        everything |= (not named and name not in OF_ROWS) or "row_condition" in arguments
         found |= named
-    return found
+    return found, everything
 
 
 def check(
@@ -110,7 +119,7 @@ def check(
     rows: pd.DataFrame,
     gates: Mapping[str, Expectations],
     documents: Path,
-    own: Mapping[str, Callable[..., Any]] | None = None,
+    own: Own | None = None,
     columns: Sequence[str] = (),
 ) -> list[Check]:
     """Runs the stage's gate over its rows; results also go to Great Expectations' own stores below `documents`.
@@ -122,12 +131,28 @@ def check(
     always = [(name, {**arguments, "severity": "critical"}) for name, arguments in ALWAYS[kind]]
     wanted = [*always, *gates.get(kind, [])]
     _check_columns(kind, wanted, rows, columns)
-    for name, function in (own or {}).items():
-        with _one_at_a_time:
-            _register(name, function)
+    own = own or Own()
     with _one_at_a_time:  # the import too: two threads in the package's circular imports would meet half-made modules
+        for name, function in own.functions.items():
+            _register(name, function)
         results = _run(stage, [_expectation(kind, *one) for one in wanted], rows, documents)
-    return [_as_check(name, arguments, result) for (name, arguments), result in zip(wanted, results, strict=True)]
+    return [
+        _as_check(name, arguments, result, own.digest if own.holds(name) else None)
+        for (name, arguments), result in zip(wanted, results, strict=True)
+    ]
+
+
+def load_own(workspace: Path) -> Own:
+    """The workspace's own expectations. One stage at a time imports them, and Great Expectations with them."""
+    with _one_at_a_time:
+        return own_expectations(workspace)
+
+
+def asked_with_others(workspace: Path, folder: Path) -> bool:
+    """Whether the gate of the generation in `folder` was asked with other expectations of the user's own than there are now."""
+    path, now = folder / GATE, digest_of(workspace)
+    checks = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
+    return any(one.get("source") not in {None, now} for one in checks)
 
 
 def _check_columns(kind: str, wanted: Expectations, rows: pd.DataFrame, columns: Sequence[str]) -> None:
@@ -175,7 +200,15 @@ def _register(name: str, function: Callable[..., Any]) -> None:
 
     def judge(cls: type, column: Any, **given: Any) -> Any:
         said = function(column, **{one: given[one] for one in takes if given.get(one) is not None})
-        return pd.Series(said, index=column.index).astype(bool)
+        if np.ndim(said) == 0 or len(said) != len(column):
+            what = f"{len(said)} answers" if np.ndim(said) else f"{said!r}"
+            raise TypeError(
+                f"{name} gave {what} for {len(column)} values: it must say of each whether it is as expected"
+            )
+        answers = np.asarray(said, dtype=object)
+        if not all(isinstance(one, bool | np.bool_) for one in answers):
+            raise TypeError(f"{name} gave answers that are neither true nor false")
+        return pd.Series(answers.astype(bool), index=column.index)
 
     def sentence(cls: type, configuration: Any = None, **_: Any) -> list[Any]:
         """What Data Docs say of it: the first line of the function's docstring, and what it was given."""
@@ -266,7 +299,7 @@ def build_data_docs(documents: Path) -> Path:
     return documents / "gx" / "uncommitted" / "data_docs" / "local_site" / "index.html"
 
 
-def _as_check(name: str, arguments: Mapping[str, Any], result: Any) -> Check:
+def _as_check(name: str, arguments: Mapping[str, Any], result: Any, source: str | None) -> Check:
     found = result.result or {}
     if raised := _raised(result.exception_info or {}):
         observed = f"could not be judged: {raised}"
@@ -282,7 +315,9 @@ def _as_check(name: str, arguments: Mapping[str, Any], result: Any) -> Check:
     index = found.get("partial_unexpected_index_list") or []
     ids = [str(one["id"]) for one in index if isinstance(one, dict) and "id" in one]
     rest = {key: value for key, value in arguments.items() if key != "severity"}
-    return Check(name, rest, str(arguments.get("severity", "critical")), bool(result.success), observed, ids[:5])
+    return Check(
+        name, rest, str(arguments.get("severity", "critical")), bool(result.success), observed, ids[:5], source
+    )
 
 
 def _raised(information: Mapping[str, Any]) -> str | None:
@@ -300,13 +335,16 @@ def _plain(value: Any) -> Any:
     return round(value, 6) if isinstance(value, float) else value
 
 
-def write_checks(checks: Sequence[Check], folder: Path, beside: Path) -> None:
-    """gate.json beside the rows: a generation carries the proof of its gate. What compares with the generation before is no function of
-    the stage's inputs, so it lies in the file `beside`.
+def write_checks(checks: Sequence[Check], folder: Path) -> None:
+    """gate.json beside the rows: a generation carries the proof of its gate, but for what compares with the one before, which is
+    no function of the stage's inputs.
     """
-    relative = [one for one in checks if one.arguments.get("column") in RELATIVE]
-    write_json(folder / GATE, [asdict(one) for one in checks if one not in relative])
-    write_json(beside, [asdict(one) for one in relative])
+    write_json(folder / GATE, [asdict(one) for one in checks if not one.compares])
+
+
+def write_comparisons(checks: Sequence[Check], workspace: Path, stage: str) -> None:
+    """What compares with the generation before, beside the generations, once this one stands."""
+    write_json(beside_generations(workspace, stage), [asdict(one) for one in checks if one.compares])
 
 
 def read_checks(workspace: Path, stage: str, folder: Path) -> list[dict[str, Any]]:
@@ -320,8 +358,8 @@ def beside_generations(workspace: Path, stage: str) -> Path:
     return workspace / ".seedling" / "gates" / f"{stage}.json"
 
 
-def explain(stage: str, checks: Sequence[Check], quarantine: Path, page: Path) -> str:
-    """What a failed gate says: expectation, observed value, limit, rows, where they are, and what to do. page: of the Data Docs."""
+def explain(stage: str, checks: Sequence[Check], quarantine: Path, page: Path | None) -> str:
+    """What a failed gate says: expectation, observed value, limit, rows, where they are, and what to do. page: of the Data Docs, where they were built."""
     lines = [f"The gate of stage '{stage}' said no."]
     for one in checks:
         if one.stops:
@@ -329,6 +367,7 @@ def explain(stage: str, checks: Sequence[Check], quarantine: Path, page: Path) -
             if one.rows:
                 lines.append(f"    rows: {', '.join(one.rows)} (`seedling why ID` tells more)")
     lines.append(f"  The rows are in {quarantine}; nothing was recorded.")
-    lines.append(f"  Each check in full: {page}.")
+    if page is not None:
+        lines.append(f"  Each check in full: {page}.")
     lines.append("  Mend the data, or change the limit in gates.yaml, and run again.")
     return "\n".join(lines)

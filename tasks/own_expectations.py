@@ -12,7 +12,8 @@ import importlib.util
 import inspect
 import sys
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -24,14 +25,27 @@ MODULE = "seedling_own_expectations"
 START = "expect_column_values_"
 
 
-def own_functions(workspace: Path) -> dict[str, Callable[..., Any]]:
-    """The functions of the workspace's expectations.py by name; its classes are registered by importing it.
+@dataclass(frozen=True)
+class Own:
+    """What the file holds: functions by name, its text, and a hash of it; all empty where there is no file."""
+
+    functions: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
+    text: str = ""
+    digest: str = ""
+
+    def holds(self, expectation: str) -> bool:
+        """Whether an expectation of this name is written there, as a function or, in capitals, as a class."""
+        return _plain(expectation) in _plain(self.text)
+
+
+def own_expectations(workspace: Path) -> Own:
+    """The workspace's expectations.py, imported: its classes are registered by that.
 
     Raises InputError where the file cannot be imported, with its line.
     """
     path = workspace / FILE
     if not path.is_file():
-        return {}
+        return Own()
     module = _imported(path)
     found: dict[str, Callable[..., Any]] = {
         name: made
@@ -44,7 +58,17 @@ def own_functions(workspace: Path) -> dict[str, Callable[..., Any]]:
                 f"{path}: {name}: a function must be called {START}… and take the column's values first; "
                 "anything else is written as a class of Great Expectations."
             )
-    return found
+    return Own(found, path.read_text(encoding="utf-8"), digest_of(workspace))
+
+
+def digest_of(workspace: Path) -> str:
+    """A hash of the file, empty where there is none."""
+    path = workspace / FILE
+    return hashlib.blake2b(path.read_bytes(), digest_size=8).hexdigest() if path.is_file() else ""
+
+
+def _plain(name: str) -> str:
+    return name.replace("_", "").casefold()
 
 
 def _imported(path: Path) -> ModuleType:
@@ -67,32 +91,3 @@ def _imported(path: Path) -> ModuleType:
 def arguments_of(function: Callable[..., Any]) -> tuple[str, ...]:
     """What it takes from gates.yaml: all but the column's values."""
     return tuple(inspect.signature(function).parameters)[1:]
-
-
-def changed_since(workspace: Path, stage: str, names: Iterable[str]) -> bool:
-    """Whether a gate that names one of the user's expectations was last asked before the file was changed."""
-    return digest_if_used(workspace, names) != _asked_with(workspace, stage)
-
-
-def remember(workspace: Path, stage: str, names: Iterable[str]) -> None:
-    """Writes down with which expectations the stage's gate was asked."""
-    path = _memory(workspace, stage)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(digest_if_used(workspace, names), encoding="utf-8")
-
-
-def digest_if_used(workspace: Path, names: Iterable[str]) -> str:
-    """A hash of the file, empty where it holds none of these names."""
-    path = workspace / FILE
-    content = path.read_bytes() if path.is_file() else b""
-    used = any(name.encode() in content for name in names)
-    return hashlib.blake2b(content, digest_size=8).hexdigest() if used else ""
-
-
-def _asked_with(workspace: Path, stage: str) -> str:
-    path = _memory(workspace, stage)
-    return path.read_text(encoding="utf-8") if path.is_file() else ""
-
-
-def _memory(workspace: Path, stage: str) -> Path:
-    return workspace / ".seedling" / "gates" / f"{stage}.own"

@@ -307,7 +307,7 @@ def _explain(path: Path, error: ValidationError) -> str:
         elif one["loc"] == ("line",):
             own = Facts.model_fields["line"].default
             lines.append(
-                f"it was written for line {one['input']!r} of Seedling, this is line {own}: write `line: {own}`, and every stage is made anew"
+                f"it was written for line {one['input']!r} of Seedling, this is line {own}: write `line: {own}`, take dvc.yaml from a new workspace, and every stage is made anew"
             )
         else:
             shown = "" if isinstance(one["input"], dict) else f" (it is {one['input']!r})"

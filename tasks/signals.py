@@ -22,7 +22,9 @@ SURE = 0.99  # of a language: langid is often sure and wrong where a text is sho
 FIRST_CHARACTERS = 1_000  # of a text are enough to guess its language
 
 _TAG = re.compile(r"</?[a-z][a-z0-9]*(?:\s[^<>]*)?/?>|&(?:[a-z]{2,8}|#\d{2,6});", re.IGNORECASE)
-_MAIL = re.compile(r"[\w.+-]+@[\w-]+\.[\w.-]*[a-z]{2,}", re.IGNORECASE)
+_MAIL = re.compile(
+    r"(?<![\w.+-])[\w.+-]{1,64}@[\w-]{1,63}\.[\w.-]{0,190}[a-z]{2}", re.IGNORECASE
+)  # bounded: long tokens cost no more
 _PHONE = re.compile(r"(?<![\w.,])\+\d[\d ()./-]{7,17}\d(?!\w)|(?<![\w.,])0\d{2,4}[ /-]\d{5,9}(?!\w)")
 _IBAN = re.compile(r"\b[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){3,7}(?: ?[A-Z0-9]{1,3})?\b")
 _CARD = re.compile(r"(?<!\d)(?:\d[ -]?){12,18}\d(?!\d)")

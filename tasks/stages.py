@@ -191,8 +191,9 @@ def run_stage(stage: Stage, workspace: Path, progress: Progress = silent) -> Non
         stage.work(params, workspace, partial, progress)
         progress("gate", 0, None)
         _check_rows(stage, partial, workspace)
-        _pass_gate(stage, partial, workspace)
+        write_down = _pass_gate(stage, partial, workspace, params.max_megapixels)
         _publish(partial, workspace / stage.output, whole=stage.kind != "evaluate")
+        write_down()
     except OSError as error:
         raise explained(error, stage.output) from error
     finally:
@@ -222,35 +223,29 @@ def _check_rows(stage: Stage, folder: Path, workspace: Path) -> None:
     check_counts({**manifest, "rows": {**manifest["rows"], "in": given}})
 
 
-def _pass_gate(stage: Stage, folder: Path, workspace: Path) -> None:
-    from tasks.gated_rows import gated_rows, offered
-    from tasks.gates import (
-        beside_generations,
-        build_data_docs,
-        check,
-        explain,
-        load_gates,
-        wanted_columns,
-        write_checks,
-    )
-    from tasks.own_expectations import own_functions, remember
+def _pass_gate(stage: Stage, folder: Path, workspace: Path, max_megapixels: float) -> Callable[[], None]:
+    """Asks the gate; gives what is to be written down once the generation stands. Raises GateFailed where it says no."""
+    from tasks.gated_rows import gated_rows, offered, remembered
+    from tasks.gates import check, explain, load_gates, load_own, wanted_columns, write_checks, write_comparisons
 
-    gates, beside = load_gates(workspace), beside_generations(workspace, stage.name)
+    gates, memory = load_gates(workspace), workspace / ".seedling" / "gates" / f"{stage.name}.parquet"
     if _skipped(stage, folder):
-        write_checks([], folder, beside)  # the loop has stopped: there is nothing to judge
-        return
+        write_checks([], folder)  # the loop has stopped: there is nothing to judge
+        return lambda: write_comparisons([], workspace, stage.name)
+    wanted, everything = wanted_columns(stage.name, gates)
     rows = gated_rows(
         stage.name,
         folder,
         validated=None if stage.kind in {"scrape", "validate"} else workspace / VALIDATED,
         collected=workspace / COLLECTED,
-        last=workspace / stage.output,
-        wanted=wanted_columns(stage.name, gates),
+        last=memory if memory.is_file() else workspace / stage.output,
+        wanted=wanted,
+        everything=everything,
+        max_megapixels=max_megapixels,
     )
-    own, columns = own_functions(workspace), offered(stage.name, folder)
+    own, columns = load_own(workspace), offered(stage.name, folder)
     checks = check(stage.name, rows, gates, workspace / ".seedling", own, columns)
-    write_checks(checks, folder, beside)
-    remember(workspace, stage.name, [name for name, _ in gates.get(stage.kind, [])])
+    write_checks(checks, folder)
     if any(one.stops for one in checks):
         from tasks.generation import digest
 
@@ -258,17 +253,35 @@ def _pass_gate(stage: Stage, folder: Path, workspace: Path) -> None:
         shutil.rmtree(quarantine, ignore_errors=True)
         quarantine.parent.mkdir(exist_ok=True)
         shutil.move(folder, quarantine)
-        page = build_data_docs(workspace / ".seedling").relative_to(workspace)
+        page = _shown_in_data_docs(workspace)
         message = explain(stage.name, checks, quarantine.relative_to(workspace), page)
         raise GateFailed(message, [asdict(one) for one in checks])
 
+    def write_down() -> None:
+        write_comparisons(checks, workspace, stage.name)
+        kept = remembered(workspace / stage.output, workspace / COLLECTED, wanted)
+        if kept is not None:
+            kept.to_parquet(memory)
+
+    return write_down
+
+
+def _shown_in_data_docs(workspace: Path) -> Path | None:
+    """The page of the Data Docs; None where it cannot be built, which must not hide the gate's no."""
+    from tasks.gates import build_data_docs
+
+    try:
+        return build_data_docs(workspace / ".seedling").relative_to(workspace)
+    except Exception as error:  # noqa: BLE001  (Great Expectations' pages read what others wrote)
+        print(f"The Data Docs could not be built: {error}", file=sys.stderr)
+        return None
+
 
 def gate_changed(stage: Stage, workspace: Path) -> bool:
-    """Whether the stage's gate would now be asked with other expectations of the user's own than when it was last asked."""
-    from tasks.gates import load_gates
-    from tasks.own_expectations import changed_since
+    """Whether the stage's gate would now be asked with other expectations of the user's own than when it was asked."""
+    from tasks.gates import asked_with_others
 
-    return changed_since(workspace, stage.name, [name for name, _ in load_gates(workspace).get(stage.kind, [])])
+    return asked_with_others(workspace, workspace / stage.output)
 
 
 def _skipped(stage: Stage, folder: Path) -> bool:

@@ -105,6 +105,7 @@ def out_of_fold(model: Path, validated: Path, classes: Sequence[str]) -> Scored:
     """The rows that people labelled, with the predictions of models that never saw them."""
     frame = pd.read_parquet(model / "out_of_fold.parquet")
     frame = frame[frame["fold"].notna() | (frame["split"] != "train")]  # rows that every model saw say nothing
+    frame = frame[frame["label_source"] != "repaired"]  # and rows that were relabelled agree with the models
     human = frame[frame["label_source"] == "human"]
     used = (human if len(human) else frame).reset_index(drop=True)
     origin = read(validated, ["id", "origin"], ids=used["id"].tolist()).drop_duplicates("id").set_index("id")["origin"]

@@ -60,7 +60,7 @@ def write_data_page(workspace: Path) -> Path:
             rows=manifest["rows"],
             reasons=sorted(manifest["reasons"].items(), key=lambda one: -one[1]),
             doubt=manifest["notes"].get("doubt", {}),
-            worst=_with_content(generations, doubtful[doubtful["doubtful"]].head(WORST)),
+            worst=_with_content(generations, doubtful[doubtful["doubtful"].eq(True).astype(bool)].head(WORST)),
             health=_cards(generations, sick, manifest["notes"].get("health", {})),
             usual=manifest["notes"].get("usual_here", {}),
             copies=_copies(generations, copies),
@@ -95,7 +95,11 @@ def duplicates(kept: pd.DataFrame, rejected: pd.DataFrame) -> pd.DataFrame:
     """Rows that share their content or nearly so: id, origin, kind, group, split, label, kept."""
     known = kept.assign(reason=None)
     copies = rejected[rejected["reason"].isin(COPIES)]
-    group = copies["group"].where(copies["group"].notna(), copies["id"])
+    grouped = pd.concat([kept, rejected.reindex(columns=kept.columns)], ignore_index=True)
+    of_id = grouped[grouped["group"].notna()].drop_duplicates("id").set_index("id")["group"]
+    group = (
+        copies["group"].fillna(copies["id"].map(of_id)).fillna(copies["id"])
+    )  # a copy has the group of what it copies
     both = pd.concat([known, copies.assign(group=group).reindex(columns=known.columns)], ignore_index=True)
     several = both[both.groupby("group")["id"].transform("size") > 1] if len(both) else both
     kind = np.where(several.duplicated(["group", "id"], keep=False), "exact", "near")

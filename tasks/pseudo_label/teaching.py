@@ -33,7 +33,7 @@ class Taught:
     """What the teacher says. Lineage k is fold k's, the last one the final model's.
 
     labelled: (n_labelled, n_classes) out of fold; pool: (n_lineages, n_pool, n_classes); fold (-1: never held out), truth,
-    weights, human: (n_labelled,); trust: (n_lineages, n_labelled), how far each lineage believes the labels;
+    weights, human, repaired: (n_labelled,); trust: (n_lineages, n_labelled), how far each lineage believes the labels;
     labelled_spread: (n_labelled,) and pool_spread: (n_lineages, n_pool), of Monte Carlo dropout.
     """
 
@@ -47,6 +47,7 @@ class Taught:
     truth: Ints
     weights: Floats
     human: NDArray[np.bool_]
+    repaired: NDArray[np.bool_]
     trust: Floats
     labelled_spread: Floats
     pool_spread: Floats
@@ -73,6 +74,7 @@ def read_taught(teacher: Path, validated: Path, classes: list[str]) -> Taught:
         truth=np.array([number[label] for label in labelled["label"]], dtype=np.int64),
         weights=weight.loc[labelled["id"]].to_numpy(dtype=np.float64),
         human=(labelled["label_source"] == "human").to_numpy(),
+        repaired=(labelled["label_source"] == "repaired").to_numpy(),
         trust=np.stack(labelled["lineage_trust"].to_numpy()).astype(np.float64).T,
         labelled_spread=labelled["spread"].to_numpy(dtype=np.float64),
         pool_spread=_flat(pool["spread"]).astype(np.float64).reshape(shape[:2]).T,
@@ -153,7 +155,7 @@ def refine(taught: Taught, features: Any, params: PseudoLabelParams, seed: int =
     lineages: list[Lineage] = in_threads(
         lambda place: Lineage.of(taught, place, graph, params.propagation), range(len(taught.folds) + 1)
     )
-    testable = taught.fold != NO_FOLD
+    testable = (taught.fold != NO_FOLD) & ~taught.repaired
     trusted = testable & taught.human if (testable & taught.human).any() else testable
     truth = taught.truth[trusted]
 

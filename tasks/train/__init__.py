@@ -206,9 +206,11 @@ def _workbench(
 
 
 def _judged(frame: pd.DataFrame, classes: list[str], params: TrainParams) -> Judged:
-    """Rows that people labelled and that some model does not see; where there are none, such rows that rules labelled."""
+    """Rows that people labelled and that some model does not see; where there are none, such rows that rules labelled. None that were
+    relabelled: they agree with the models by construction.
+    """
     labelled = (frame["split"] == "train").to_numpy()
-    held_out = frame["fold"].notna().to_numpy() | ~labelled
+    held_out = (frame["fold"].notna() & (frame["label_source"] != "repaired")).to_numpy() | ~labelled
     by_hand = (frame["label_source"] == "human").to_numpy() & held_out
     chosen = by_hand if by_hand.any() else held_out
     used = frame[chosen | ~labelled]

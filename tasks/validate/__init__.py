@@ -6,7 +6,7 @@ python -m tasks.validate
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
@@ -25,7 +25,7 @@ from tasks.learners.saving import make_features
 from tasks.params import Facts, ValidateParams
 from tasks.progress import Progress, silent
 from tasks.validate.checks import THUMBNAIL_SIDE, Looked, look
-from tasks.validate.duplicates import clusters, near_duplicate_images, near_duplicate_texts
+from tasks.validate.duplicates import Clusters, equal_texts, near_duplicate_images, near_duplicate_texts
 from tasks.validate.health import health
 from tasks.validate.judging import judge
 from tasks.validate.splits import assign_folds, carve_test
@@ -166,20 +166,22 @@ def reject_copies(looked: list[Looked]) -> None:
 def group_near_duplicates(looked: list[Looked], params: ValidateParams, facts: Facts) -> None:
     """Gives each usable row its group: the smallest id among its near-duplicates, its own where it has none."""
     rows = usable(looked)
-    labels: list[str | None] | None = None
-    equal: Iterator[tuple[int, int]] = iter(())
     if facts.modality == "text":
         texts = [str(one.near_key) for one in rows]
-        pairs = near_duplicate_texts(texts, params.near_duplicate_similarity)
-        equal = near_duplicate_texts(texts)
-        labels = [one.row.label for one in rows]  # a word that differs may be what tells the classes apart
+        sets = Clusters(len(rows), [one.row.label for one in rows])  # a word may be what tells classes apart
+        for pair in equal_texts(texts):
+            sets.join(*pair)
+        for pair in near_duplicate_texts(texts, params.near_duplicate_similarity, sets.settled):
+            sets.join(*pair)
     else:
+        sets = Clusters(len(rows))
         hashes = np.array([one.near_key for one in rows], dtype=np.uint64)
         thumbnails = np.array([one.thumbnail for one in rows], dtype=np.uint8).reshape(len(rows), THUMBNAIL_SIDE**2 * 3)
-        pairs = near_duplicate_images(
+        for pair in near_duplicate_images(
             hashes, thumbnails, bits=params.near_duplicate_bits, difference=params.near_duplicate_difference
-        )
-    for members in clusters(len(rows), pairs, labels, equal):
+        ):
+            sets.join(*pair)
+    for members in sets.members():
         group = min(rows[number].row.id for number in members)
         for number in members:
             rows[number].row = replace(rows[number].row, group=group)

@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import sparse
 
 from tasks.parallel import in_threads
 from tasks.statistics import Floats, Ints
 
 NEIGHBOURS = 10
-ROWS_AT_ONCE = 512
+NUMBERS_AT_ONCE = 4_000_000  # distances that one thread holds
 
 
 def of_length_one(features: Any) -> Any:
@@ -22,10 +23,17 @@ def of_length_one(features: Any) -> Any:
     return features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-9)
 
 
-def alike(rows: Any, others: Any) -> Floats:
-    """(n_rows, n_others): the cosines. Both of length 1."""
+def away_from(rows: Any, others: Any) -> NDArray[np.float32]:
+    """(n_rows, n_others): 1 - cosine. Both of length 1."""
     found = rows @ others.T
-    return np.asarray(found.toarray() if sparse.issparse(found) else found, dtype=np.float64)
+    dense = np.asarray(found.toarray() if sparse.issparse(found) else found, dtype=np.float32)
+    return np.subtract(1, dense, out=dense)
+
+
+def blocks(rows: int) -> list[slice]:
+    """Rows in blocks whose distances to all rows a thread can hold; their size depends on how many rows there are alone."""
+    step = int(np.clip(NUMBERS_AT_ONCE // max(1, rows), 16, 1_024))
+    return [slice(first, first + step) for first in range(0, rows, step)]
 
 
 def distances(features: Any, groups: Ints, labelled: int) -> tuple[Floats, Floats]:
@@ -36,14 +44,13 @@ def distances(features: Any, groups: Ints, labelled: int) -> tuple[Floats, Float
     unit = of_length_one(features)
     nearest = min(NEIGHBOURS, len(groups) - int(np.bincount(groups).max()))
 
-    def of_block(first: int) -> tuple[Floats, Floats]:
-        mine = slice(first, first + ROWS_AT_ONCE)
-        away = 1 - alike(unit[mine], unit)
+    def of_block(mine: slice) -> tuple[Floats, Floats]:
+        away = away_from(unit[mine], unit)
         away[groups[mine, None] == groups[None]] = np.inf
         to_label = away[:, :labelled].min(axis=1)
         closest = np.partition(away, nearest - 1, axis=1)[:, :nearest] if nearest else np.full((len(away), 1), np.nan)
         return closest.mean(axis=1), np.where(np.isfinite(to_label), to_label, np.nan)
 
-    parts = in_threads(of_block, range(0, len(groups), ROWS_AT_ONCE))
+    parts = in_threads(of_block, blocks(len(groups)))
     own, label = (np.concatenate(one) for one in zip(*parts, strict=True))
     return np.maximum(own, 0.0), np.maximum(label, 0.0)

@@ -20,7 +20,7 @@ from tasks.learners.features import Inputs
 from tasks.learners.heads import Head
 from tasks.parallel import in_threads
 from tasks.statistics import SMALLEST, Estimate, Floats, Ints, fit_temperature, log_loss_of_rows, softmax
-from tasks.validate.distances import alike, of_length_one
+from tasks.validate.distances import away_from, blocks, of_length_one
 
 LOOKS = 3
 NEIGHBOURS = 20
@@ -34,7 +34,6 @@ USUAL_ROWS, USUAL_SHARE = (
 )  # the prior: in so many rows of a class beforehand, that share of the labels is wrong
 UNSURE = 8.0  # labelled rows a class with which a temperature e times as sharp as the plain one must gain a nat a row
 LEAST = 0.3  # probability of being wrong below which no label is called doubtful
-ROWS_AT_ONCE = 1_024
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,15 +185,15 @@ class Nearest:
         many = len(fold)
         nearest = min(NEIGHBOURS, int((many - np.unique(fold, return_counts=True)[1]).min()))
 
-        def of_block(first: int) -> tuple[NDArray[np.intp], Floats]:
-            mine = slice(first, first + ROWS_AT_ONCE)
-            away = 1 - alike(unit[mine], unit)
+        def of_block(mine: slice) -> tuple[NDArray[np.intp], Any]:
+            away = away_from(unit[mine], unit)
             away[fold[mine, None] == fold[None]] = np.inf
             found = np.argpartition(away, nearest - 1, axis=1)[:, :nearest]
             return found, np.take_along_axis(away, found, axis=1)
 
-        blocks = in_threads(of_block, range(0, many, ROWS_AT_ONCE))
-        rows, distances = (np.concatenate(parts) for parts in zip(*blocks, strict=True))
+        found = in_threads(of_block, blocks(many))
+        rows, distances = (np.concatenate(parts) for parts in zip(*found, strict=True))
+        distances = distances.astype(np.float64)
         return cls(rows, np.exp(-distances / max(float(distances.mean()), SMALLEST)))
 
     def say(self, given: Ints, belief: Floats, classes: int) -> Floats:

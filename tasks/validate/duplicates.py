@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,17 +15,21 @@ GRAM = 5  # characters
 BANDS, ROWS_A_BAND = 16, 5
 SMALL_BUCKET, NEAREST = 200, 20  # as WHOLE_BUCKET and WINDOW, of texts
 SLACK = 0.15  # three standard errors of a similarity that is estimated from 80 hashes
-TEXTS_AT_ONCE = 10_000
+CHARACTERS_AT_ONCE = 500_000
 GRAM_FACTOR = np.uint64(0x9E3779B97F4A7C15)
 BAND_FACTORS = np.array([GRAM_FACTOR], dtype=np.uint64) ** np.arange(1, ROWS_A_BAND + 1, dtype=np.uint64)
 MIXERS = (np.uint64(0xFF51AFD7ED558CCD), np.uint64(0xC4CEB9FE1A85EC53))
 
 
 class Clusters:
-    """Disjoint sets (Tarjan 1975) over row numbers; a set's root is its smallest member."""
+    """Disjoint sets (Tarjan 1975) over row numbers; a set's root is its smallest member.
 
-    def __init__(self, size: int) -> None:
+    labels: where given, `settled` keeps sets apart that hold different labels, also by way of rows that have none.
+    """
+
+    def __init__(self, size: int, labels: Sequence[str | None] | None = None) -> None:
         self._parent = list(range(size))
+        self._held = {row: {label} for row, label in enumerate(labels or []) if label is not None}
 
     def find(self, one: int) -> int:
         """The root of the set that `one` is in."""
@@ -35,47 +39,81 @@ class Clusters:
         return one
 
     def join(self, one: int, other: int) -> None:
-        """Makes one set of two."""
+        """Makes one set of two, whatever they hold."""
         low, high = sorted((self.find(one), self.find(other)))
         self._parent[high] = low
+        if low != high and high in self._held:
+            self._held[low] = self._held.get(low, set()) | self._held.pop(high)
+
+    def settled(self, one: int, other: int) -> bool:
+        """Whether nothing is to be decided: they are in one set already, or their sets hold different labels."""
+        mine, its = self.find(one), self.find(other)
+        return mine == its or len(self._held.get(mine, set()) | self._held.get(its, set())) > 1
+
+    def members(self) -> list[list[int]]:
+        """The sets, single rows among them, each in rising order."""
+        found: dict[int, list[int]] = defaultdict(list)
+        for number in range(len(self._parent)):
+            found[self.find(number)].append(number)
+        return list(found.values())
 
 
-def near_duplicate_texts(normalised: Sequence[str], similarity: float = 1.0) -> Iterator[tuple[int, int]]:
-    """Pairs of row numbers whose normalised texts are equal, or share so much of their character 5-grams: Jaccard's
-    similarity of at least `similarity`, 1 for equal ones alone.
-
-    MinHash (Broder 1997) in bands finds candidates, which are then compared exactly. Two texts that are 0.8 alike are candidates with a
-    probability of 0.998.
-    """
+def equal_texts(normalised: Sequence[str]) -> Iterator[tuple[int, int]]:
+    """Pairs of row numbers whose normalised texts are equal, each with the first of its kind."""
     first: dict[str, int] = {}
     for number, text in enumerate(normalised):
         if first.setdefault(text, number) != number:
             yield first[text], number
+
+
+def near_duplicate_texts(
+    normalised: Sequence[str], similarity: float, settled: Callable[[int, int], bool] = lambda one, other: False
+) -> Iterator[tuple[int, int]]:
+    """Pairs of row numbers whose normalised texts differ, and share so much of their character 5-grams: Jaccard's similarity of at
+    least `similarity`; of equal texts the first stands for all.
+
+    MinHash (Broder 1997) in bands finds candidates, which are then compared exactly. Two texts that are 0.8 alike are candidates with a
+    probability of 0.998. settled: pairs of which nothing is to be known; it may change while the pairs are taken.
+    """
+    first = {text: number for number, text in reversed(list(enumerate(normalised)))}
     if similarity >= 1 or len(first) < 2:
         return
-    texts, numbers = list(first), np.fromiter(first.values(), dtype=np.intp)
-    signatures = np.concatenate([minhash(texts[at : at + TEXTS_AT_ONCE]) for at in range(0, len(texts), TEXTS_AT_ONCE)])
-    grams: dict[int, NDArray[np.uint64]] = {}
-
-    def grams_of(one: int) -> NDArray[np.uint64]:
-        if one not in grams:
-            grams[one] = np.unique(hashed_grams(texts[one : one + 1])[0])
-        return grams[one]
-
-    seen: set[tuple[int, int]] = set()
+    numbers = np.sort(np.fromiter(first.values(), dtype=np.intp))
+    texts = [normalised[number] for number in numbers]
+    signatures = np.concatenate([minhash(texts[first:last]) for first, last in _batches(texts)])
+    decided: set[tuple[int, int]] = set()
     for band in range(BANDS):
         own = signatures[:, band * ROWS_A_BAND : (band + 1) * ROWS_A_BAND]
         keys = (own.astype(np.uint64) * BAND_FACTORS).sum(axis=1, dtype=np.uint64)
         order = np.argsort(keys, kind="stable")
         for bucket in np.split(order, np.flatnonzero(np.diff(keys[order])) + 1):
-            for one, others in _candidates(bucket, SMALL_BUCKET, NEAREST):
-                likely = (signatures[others] == signatures[one]).mean(axis=1) >= similarity - SLACK
-                for other in others[likely]:
-                    pair = (int(min(one, other)), int(max(one, other)))
-                    if pair not in seen:
-                        seen.add(pair)
-                        if jaccard(grams_of(pair[0]), grams_of(pair[1])) >= similarity:
-                            yield int(numbers[pair[0]]), int(numbers[pair[1]])
+            if len(bucket) > 1:
+                for one, other in _likely_pairs(bucket, signatures, similarity):
+                    pair = (int(numbers[one]), int(numbers[other]))
+                    if settled(*pair) or pair in decided:
+                        continue
+                    decided.add(pair)
+                    if jaccard(*(np.unique(hashed_grams([normalised[number]])[0]) for number in pair)) >= similarity:
+                        yield pair
+
+
+def _likely_pairs(
+    bucket: NDArray[np.intp], signatures: NDArray[np.uint32], similarity: float
+) -> Iterator[tuple[int, int]]:
+    """The pairs of a bucket whose signatures say that they may be alike enough, the smaller number first."""
+    for one, others in _candidates(np.sort(bucket), SMALL_BUCKET, NEAREST):
+        likely = (signatures[others] == signatures[one]).mean(axis=1) >= similarity - SLACK
+        yield from ((int(one), int(other)) for other in others[likely])
+
+
+def _batches(texts: Sequence[str]) -> Iterator[tuple[int, int]]:
+    """First and last of consecutive texts that have so many characters together."""
+    begins, held = 0, 0
+    for number, text in enumerate(texts):
+        held += len(text)
+        if held >= CHARACTERS_AT_ONCE or number == len(texts) - 1:
+            yield begins, number + 1
+            begins, held = number + 1, 0
 
 
 def minhash(texts: Sequence[str]) -> NDArray[np.uint32]:
@@ -147,27 +185,9 @@ def _candidates(bucket: NDArray[np.intp], whole: int, window: int) -> Iterator[t
         yield bucket[place], bucket[place + 1 : place + 1 + reach]
 
 
-def clusters(
-    size: int,
-    pairs: Iterable[tuple[int, int]],
-    labels: Sequence[str | None] | None = None,
-    equal: Iterable[tuple[int, int]] = (),
-) -> list[list[int]]:
-    """The sets of row numbers that the pairs connect, single rows among them, each in rising order.
-
-    labels: where given, no pair joins two sets that hold different labels, also not by way of rows that have none; equal: pairs
-    that are joined beforehand, whatever their labels.
-    """
+def clusters(size: int, pairs: Iterable[tuple[int, int]]) -> list[list[int]]:
+    """The sets of row numbers that the pairs connect, single rows among them, each in rising order."""
     sets = Clusters(size)
-    for one, other in equal:
-        sets.join(one, other)
-    held = dict(enumerate(labels)) if labels is not None else {}
     for one, other in pairs:
-        mine, its = (held.get(sets.find(number)) for number in (one, other))
-        if mine is None or its is None or mine == its:
-            sets.join(one, other)
-            held[sets.find(one)] = mine if its is None else its
-    members: dict[int, list[int]] = defaultdict(list)
-    for number in range(size):
-        members[sets.find(number)].append(number)
-    return list(members.values())
+        sets.join(one, other)
+    return sets.members()

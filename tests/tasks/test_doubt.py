@@ -12,6 +12,7 @@ import pytest
 from sklearn.datasets import load_digits
 from sklearn.metrics import average_precision_score, f1_score
 
+from tasks import parallel
 from tasks.evaluate.data_page import write_data_page
 from tasks.generation import GenerationWriter, Row, identify, read, read_manifest, read_rejected
 from tasks.learners.features import Inputs
@@ -50,11 +51,14 @@ def test_right_labels_are_left_in_peace() -> None:
     assert doubt(inputs, given, fold, np.ones(900), 10).flagged.mean() < 0.02
 
 
-def test_the_same_rows_give_the_same_doubt_whatever_else_runs() -> None:
-    """Twice the same numbers, bit by bit."""
+def test_the_same_rows_give_the_same_doubt_on_any_number_of_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With one core and with eight, bit by bit."""
     inputs, given, _, fold = planted(0.1, rows=300)
-    first, again = (doubt(inputs, given, fold, np.ones(300), 10) for _ in range(2))
-    assert first.p_wrong.tobytes() == again.p_wrong.tobytes()
+    found = []
+    for cores in (1, 8):
+        monkeypatch.setattr(parallel, "usable_cores", lambda cores=cores: cores)
+        found.append(doubt(inputs, given, fold, np.ones(300), 10).p_wrong.tobytes())
+    assert found[0] == found[1]
 
 
 def test_a_noise_model_explains_labels_by_hand() -> None:
@@ -81,7 +85,7 @@ def test_the_decision_makes_the_expected_f1_largest() -> None:
 
 
 def test_the_promise_covers_what_is_found() -> None:
-    """Twenty seeds, budgets of 60 and 150 rows: at least nine in ten intervals hold the true share."""
+    """Twenty seeds, budgets of 30 and 90 rows: at least nine in ten intervals hold the true share."""
     kept = []
     for seed in range(20):
         inputs, given, wrong, fold = planted(0.05 + 0.01 * seed, seed, rows=500)
@@ -190,6 +194,17 @@ def test_few_labels_are_not_judged_and_it_is_said(tmp_path: Path) -> None:
         writer.close(rows_in=8)
     validate(ValidateParams(test_share=0), TEXTS, collected=tmp_path / "generations/scrape", output=tmp_path / "out")
     assert "fewer than 5 labelled rows a class" in read_manifest(tmp_path / "out")["notes"]["doubt"]["cannot_judge"]
+
+
+@pytest.mark.parametrize("params", [{"doubtful_labels": "ignore"}, {"test_share": 0.2, "min_test_rows": 2}])
+def test_the_page_is_there_whether_labels_are_judged_or_not(tmp_path: Path, params: dict[str, object]) -> None:
+    """Ignored, it says that nobody can say; with a carved test split it has its numbers."""
+    checked(tmp_path, **params)
+    page = write_data_page(tmp_path).read_text(encoding="utf-8")
+    assert ("Nobody can say how many labels are wrong" in page) is ("doubtful_labels" in params)
+    assert (
+        (tmp_path / "reports/doubtful_labels.csv").read_text(encoding="utf-8").startswith("id,origin,given,suggested")
+    )
 
 
 def test_the_lists_and_the_page_show_the_doubtful_rows_first(tmp_path: Path) -> None:

@@ -8,9 +8,9 @@ import pandas as pd
 import pytest
 
 from tasks.errors import InputError
-from tasks.gated_rows import gated_rows
+from tasks.gated_rows import gated_rows, remembered
 from tasks.gates import (
-    beside_generations,
+    asked_with_others,
     build_data_docs,
     check,
     explain,
@@ -18,9 +18,10 @@ from tasks.gates import (
     read_checks,
     wanted_columns,
     write_checks,
+    write_comparisons,
 )
 from tasks.generation import GenerationWriter, Row
-from tasks.own_expectations import own_functions
+from tasks.own_expectations import Own, own_expectations
 
 ROWS = pd.DataFrame(
     {"id": ["a", "b", "c"], "split": ["train", "train", "pool"], "x": [1.0, 2.0, 9.0], "made_from_held_out_row": False}
@@ -174,8 +175,10 @@ def test_checks_that_compare_stay_out_of_the_generation(tmp_path: Path) -> None:
     rows = ROWS.assign(rows_change=3.0)
     text = "augment:\n- expect_column_max_to_be_between: {column: rows_change, max_value: 2, severity: warning}\n"
     gates = load_gates(write(tmp_path, text + "- expect_table_row_count_to_be_between: {min_value: 1}\n"))
-    assert wanted_columns("augment", gates) == {"id", "made_from_held_out_row", "rows_change"}
-    write_checks(check("augment", rows, gates, tmp_path / "gx"), tmp_path, beside_generations(tmp_path, "augment"))
+    assert wanted_columns("augment", gates) == ({"id", "made_from_held_out_row", "rows_change"}, False)
+    checks = check("augment", rows, gates, tmp_path / "gx")
+    write_checks(checks, tmp_path)
+    write_comparisons(checks, tmp_path, "augment")
     assert "rows_change" not in (tmp_path / "gate.json").read_text(encoding="utf-8")
     found = read_checks(tmp_path, "augment", tmp_path)
     assert [one["passed"] for one in found if one["arguments"].get("column") == "rows_change"] == [False]
@@ -203,7 +206,7 @@ def test_a_users_own_function_is_an_expectation(tmp_path: Path) -> None:
         "- expect_column_values_to_be_odd: {column: x, mostly: 0.6}",
     ]
     gates = load_gates(write(tmp_path, "\n".join(lines)))
-    *_, odd, above, mostly = check("augment", ROWS, gates, tmp_path, own_functions(tmp_path))
+    *_, odd, above, mostly = check("augment", ROWS, gates, tmp_path, own_expectations(tmp_path))
     assert (odd.passed, odd.rows) == (False, ["b"])
     assert (above.rows, above.severity) == (["a", "b"], "warning")
     assert mostly.passed
@@ -216,7 +219,7 @@ def test_a_users_expectation_that_raises_stops_and_says_what(tmp_path: Path) -> 
     """Never a silent pass: the error's own words are what was observed."""
     (tmp_path / "expectations.py").write_text(OWN, encoding="utf-8")
     gates = load_gates(write(tmp_path, "augment: [expect_column_values_to_break: {column: x}]"))
-    broken = check("augment", ROWS, gates, tmp_path, own_functions(tmp_path))[-1]
+    broken = check("augment", ROWS, gates, tmp_path, own_expectations(tmp_path))[-1]
     assert broken.stops
     assert broken.observed == "could not be judged: RuntimeError: as written"
 
@@ -233,16 +236,74 @@ def test_a_file_of_expectations_that_cannot_be_used_is_explained(tmp_path: Path,
     """The file, the line and the error."""
     (tmp_path / "expectations.py").write_text(text, encoding="utf-8")
     with pytest.raises(InputError, match=said):
-        own_functions(tmp_path)
+        own_expectations(tmp_path)
 
 
 def test_a_gate_reads_the_columns_that_it_names_unless_one_is_about_all(tmp_path: Path) -> None:
     """Named columns with what they are made from; every column where an expectation is about the table."""
     folder = generation(tmp_path / "g", rows_of("a", "b"))
-    few = gated_rows("scrape", folder, wanted={"weight"})
+    few = gated_rows("scrape", folder, wanted={"weight"}, everything=False)
     assert {"id", "weight"} <= set(few.columns) and not {"text", "origin", "licence"} & set(few.columns)
     assert {"text", "origin", "licence"} <= set(gated_rows("scrape", folder).columns)
-    gates = load_gates(
-        write(tmp_path, "scrape: [expect_table_columns_to_match_set: {column_set: [id], exact_match: false}]")
+    for about_all in (
+        "expect_table_columns_to_match_set: {column_set: [id], exact_match: false}",
+        "expect_column_values_to_not_be_null: {column: label, row_condition: 'split==\"train\"', condition_parser: pandas}",
+    ):
+        assert wanted_columns("scrape", load_gates(write(tmp_path, f"scrape: [{about_all}]")))[1]
+
+
+def test_a_condition_on_rows_and_a_column_that_is_derived_go_together(tmp_path: Path) -> None:
+    """An expectation about the table beside one on a derived column, and one with a condition: all are judged."""
+    folder = generation(tmp_path / "g", rows_of("a b", "c"))
+    lines = [
+        "scrape:",
+        "- expect_table_column_count_to_be_between: {min_value: 3}",
+        "- expect_column_max_to_be_between: {column: rows_change, max_value: 1}",
+        "- expect_column_values_to_be_between: {column: words, max_value: 2, row_condition: 'split==\"train\"', condition_parser: pandas}",
+    ]
+    gates = load_gates(write(tmp_path, "\n".join(lines)))
+    wanted, everything = wanted_columns("scrape", gates)
+    checks = check("scrape", gated_rows("scrape", folder, wanted=wanted, everything=everything), gates, tmp_path)
+    assert [one.passed for one in checks] == [True] * 4
+
+
+def test_what_passed_is_remembered_for_the_next(tmp_path: Path) -> None:
+    """Labels alone where only labels are compared; what was measured too where drift is; nothing where nothing compares."""
+    folder = generation(tmp_path / "g", rows_of("a b", "c"))
+    assert remembered(folder, None, {"id"}) is None
+    labels, drift = remembered(folder, None, {"label_flipped"}), remembered(folder, None, {"drift_p_value"})
+    assert labels is not None and "id" in labels and "label" in labels
+    assert drift is not None and drift["words"].tolist() == [2, 1]
+    memory = tmp_path / "memory.parquet"
+    drift.to_parquet(memory)
+    later = generation(tmp_path / "later", rows_of("a b", "c", "d", "e"))
+    assert set(gated_rows("scrape", later, last=memory, wanted={"rows_change"})["rows_change"]) == {2.0}
+
+
+@pytest.mark.parametrize("gives", ["None", "values[:1] > 0", "['yes'] * len(values)", "True"])
+def test_an_expectation_that_does_not_answer_for_each_value_never_passes(tmp_path: Path, gives: str) -> None:
+    """Nothing, too few answers, words, and one answer for all."""
+    own = f"def expect_column_values_to_answer(values):\n    return {gives}\n"
+    (tmp_path / "expectations.py").write_text(own, encoding="utf-8")
+    gates = load_gates(write(tmp_path, "augment: [expect_column_values_to_answer: {column: x}]"))
+    found = check("augment", ROWS, gates, tmp_path, own_expectations(tmp_path))[-1]
+    assert found.stops and "could not be judged: TypeError" in found.observed
+
+
+def test_a_gate_is_asked_again_when_the_users_file_has_changed(tmp_path: Path) -> None:
+    """The generation's gate.json holds the file's hash where one of its expectations was asked; classes count too."""
+    file = tmp_path / "expectations.py"
+    file.write_text(OWN, encoding="utf-8")
+    for text, again in (
+        ("- expect_column_values_to_be_odd: {column: x, mostly: 0.1}", True),
+        ("- expect_table_row_count_to_equal: {value: 3}", False),
+    ):
+        gates = load_gates(write(tmp_path, f"augment:\n{text}"))
+        file.write_text(OWN, encoding="utf-8")
+        write_checks(check("augment", ROWS, gates, tmp_path / "gx", own_expectations(tmp_path)), tmp_path)
+        assert not asked_with_others(tmp_path, tmp_path)
+        file.write_text(OWN + "\n# changed\n", encoding="utf-8")
+        assert asked_with_others(tmp_path, tmp_path) is again
+    assert Own(text="class ExpectColumnValuesToBeNice(ColumnMapExpectation): ...").holds(
+        "expect_column_values_to_be_nice"
     )
-    assert wanted_columns("scrape", gates) is None

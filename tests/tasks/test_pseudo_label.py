@@ -138,6 +138,7 @@ def taught(truth: np.ndarray) -> Taught:
         truth=truth,
         weights=np.ones(many),
         human=np.ones(many, dtype=bool),
+        repaired=np.zeros(many, dtype=bool),
         trust=np.ones((3, many)),
         labelled_spread=np.zeros(many),
         pool_spread=np.zeros((3, pool)),

@@ -111,3 +111,9 @@ def test_a_picture_a_quarter_as_large_is_odd_and_equal_sizes_are_not() -> None:
 def test_entropy_of_noise_is_near_its_bound() -> None:
     """Grey levels of the mean of three uniform channels have less than the 8 bits of a uniform one, and more than 6."""
     assert 6 < signals.of_picture(NOISE)["entropy"] < 8 == math.log2(256)
+
+
+def test_a_long_token_costs_no_more_than_its_length() -> None:
+    """A megabyte without a blank is searched for mail addresses in a moment; one at its end is found."""
+    assert not signals.personal_data("a" * 1_000_000)
+    assert signals.personal_data("a" * 100_000 + " me@example.org")

@@ -15,7 +15,7 @@ from tasks.errors import InputError
 from tasks.generation import GenerationWriter, Row, identify, read, read_manifest, read_rejected
 from tasks.params import Facts, ValidateParams
 from tasks.validate import validate
-from tasks.validate.duplicates import clusters, near_duplicate_images, near_duplicate_texts
+from tasks.validate.duplicates import Clusters, clusters, equal_texts, near_duplicate_images, near_duplicate_texts
 from tasks.validate.splits import assign_folds, carve_test
 
 RNG = np.random.default_rng(11)
@@ -240,7 +240,8 @@ def test_texts_that_share_four_fifths_of_their_grams_are_near_duplicates() -> No
 
 def test_short_texts_and_similarity_one_ask_for_equality() -> None:
     """`yes` and `yet` are two texts; at similarity 1 one changed letter in forty is enough to differ."""
-    assert list(near_duplicate_texts(["yes", "yet", "yes"], 0.8)) == [(0, 2)]
+    assert list(near_duplicate_texts(["yes", "yet", "yes"], 0.8)) == []
+    assert list(equal_texts(["yes", "yet", "yes"])) == [(0, 2)]
     long = "the quick brown fox jumps over the lazy dog"
     assert list(near_duplicate_texts([long, long[:-1] + "t"], 1.0)) == []
     assert list(near_duplicate_texts([long, long[:-1] + "t"], 0.8)) == [(0, 1)]
@@ -264,3 +265,15 @@ def test_texts_that_differ_in_case_alone_are_copies_whatever_their_labels(tmp_pa
     """There a label is wrong: the training row leaves, as it would betray the test row's text."""
     output = checked(tmp_path, [text("Is this seen?", "x", "test"), text("is this seen", "y"), *BASE])
     assert reasons(output) == {"near_duplicate_of_test": 1}
+
+
+def test_sets_of_different_labels_are_kept_apart_also_by_way_of_rows_without() -> None:
+    """0 and 1 are equal texts, of which only 1 has a label, y: neither may join x; 3 has none and may join either, once."""
+    sets = Clusters(5, [None, "y", "x", None, "x"])
+    sets.join(0, 1)
+    assert sets.settled(0, 2)
+    assert not sets.settled(0, 3)
+    sets.join(0, 3)
+    assert sets.settled(3, 4)
+    assert not sets.settled(2, 4)
+    assert sets.members() == [[0, 1, 3], [2], [4]]
