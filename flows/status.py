@@ -11,7 +11,7 @@ from rich.table import Table
 from flows.history import runs
 from flows.ledger import open_ledger
 from tasks.params import load
-from tasks.stages import headline, stages, summary
+from tasks.stages import gate_changed, headline, stages, summary
 
 
 def show_status(workspace: Path) -> None:
@@ -31,6 +31,8 @@ def show_status(workspace: Path) -> None:
     for name, stage in stages().items():
         found = summary(stage, workspace) if (workspace / stage.output).exists() else {}
         numbers = [f"{found[key]:,}" if key in found else "" for key in ("in", "kept", "rejected")]
+        if name not in states and gate_changed(stage, workspace):
+            states[name] = "expectations changed"
         state = states.get(name, "up to date")
         style = {"up to date": "green", "missing": "dim"}.get(state, "yellow")
         table.add_row(name, f"[{style}]{state}[/]", *numbers, str(found.get("note", "")))

@@ -138,9 +138,17 @@ def _measured(
     else:
         holds = any(row.payload is not None for row in stream(folder))
         pictures = payloads([folder if holds or collected is None else collected], set(frame["id"]))
-        found = {one: signals.of_picture(images.decode(bytes(payload), max_megapixels)) for one, payload in pictures}  # type: ignore[arg-type]
+        found = {one: _of_picture(bytes(payload), max_megapixels) for one, payload in pictures}  # type: ignore[arg-type]
     values = pd.DataFrame([found[one] for one in frame["id"]], index=frame.index, columns=list(measured))
     return pd.concat([frame.drop(columns=[name for name in measured if name in frame]), values], axis=1)
+
+
+def _of_picture(encoded: bytes, max_megapixels: float) -> dict[str, float]:
+    """Nothing of a file that is no picture: scrape passes it on, and validate says why it cannot be used."""
+    try:
+        return signals.of_picture(images.decode(encoded, max_megapixels))
+    except images.Undecodable:
+        return {}
 
 
 def class_shares(frame: pd.DataFrame) -> Any:

@@ -13,7 +13,7 @@ import re
 import shutil
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,7 @@ ALWAYS: dict[str, Expectations] = {
 }
 OF_ROWS = {"expect_table_row_count_to_be_between", "expect_table_row_count_to_equal"}
 GATE = "gate.json"
+UNJUDGED = "could not be judged"
 _one_at_a_time = threading.Lock()
 
 
@@ -136,10 +137,17 @@ def check(
         for name, function in own.functions.items():
             _register(name, function)
         results = _run(stage, [_expectation(kind, *one) for one in wanted], rows, documents)
-    return [
+    checks = [
         _as_check(name, arguments, result, own.digest if own.holds(name) else None)
         for (name, arguments), result in zip(wanted, results, strict=True)
     ]
+    return [_of_nothing(one) if rows.empty else one for one in checks]
+
+
+def _of_nothing(one: Check) -> Check:
+    """Where a stage made no row there is no value that could be unexpected; how many rows there are is still asked."""
+    about_values = "column" in one.arguments or "column_list" in one.arguments
+    return replace(one, passed=True, observed="there are no rows") if about_values else one
 
 
 def load_own(workspace: Path) -> Own:
@@ -302,12 +310,12 @@ def build_data_docs(documents: Path) -> Path:
 def _as_check(name: str, arguments: Mapping[str, Any], result: Any, source: str | None) -> Check:
     found = result.result or {}
     if raised := _raised(result.exception_info or {}):
-        observed = f"could not be judged: {raised}"
+        observed = f"{UNJUDGED}: {raised}"
     elif found.get("observed_value") is not None:
         observed = str(_plain(found["observed_value"]))
     elif "partial_missing_list" in found or "missing_list" in found:
         missing = found.get("partial_missing_list") or found.get("missing_list") or []
-        observed = f"missing: {', '.join(sorted(str(one) for one in missing))}"
+        observed = f"missing: {', '.join(sorted(str(one) for one in missing)) or 'none'}"
     else:
         observed = f"{found.get('unexpected_count', 0)} of {found.get('element_count', 0)} rows unexpected"
         if some := found.get("partial_unexpected_list"):
@@ -363,7 +371,9 @@ def explain(stage: str, checks: Sequence[Check], quarantine: Path, page: Path | 
     lines = [f"The gate of stage '{stage}' said no."]
     for one in checks:
         if one.stops:
-            lines.append(f"  {one.expectation}: observed {one.observed}; expected {one.limit}.")
+            known = not one.observed.startswith(UNJUDGED)
+            said = f"observed {one.observed}; expected {one.limit}" if known else f"{one.observed} ({one.limit})"
+            lines.append(f"  {one.expectation}: {said}.")
             if one.rows:
                 lines.append(f"    rows: {', '.join(one.rows)} (`seedling why ID` tells more)")
     lines.append(f"  The rows are in {quarantine}; nothing was recorded.")

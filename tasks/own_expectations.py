@@ -79,7 +79,7 @@ def _imported(path: Path) -> ModuleType:
     sys.modules[MODULE] = module
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         lines = [one.lineno for one in traceback.extract_tb(error.__traceback__) if one.filename == str(path)]
         line = getattr(error, "lineno", None) or (lines[-1] if lines else "?")
         raise InputError(

@@ -20,6 +20,7 @@ from tasks.signals import PICTURE, TEXT
 
 WORST = 24  # rows of each kind on the page
 BINS = 30
+SMALLEST_SPAN = 1e-3  # of a number: below, a histogram would show nothing but rounding
 SIDE = 160  # pixels of a picture on the page
 MEANING = {
     "dark": "hardly any light",
@@ -166,7 +167,7 @@ def _histograms(kept: pd.DataFrame) -> list[dict[str, Any]]:
         if name in kept and pd.api.types.is_numeric_dtype(kept[name]) and kept[name].notna().any():
             values = kept[name].dropna().to_numpy(dtype=np.float64)
             low, high = np.quantile(values, [0.01, 0.99])
-            if high > low:
+            if high - low > SMALLEST_SPAN:
                 counts, edges = np.histogram(np.clip(values, low, high), bins=BINS, range=(low, high))
                 plots.append({"name": name, "bars": _bars(counts), "low": _short(edges[0]), "high": _short(edges[-1])})
     return plots

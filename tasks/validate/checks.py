@@ -51,7 +51,7 @@ def look(row: Row, params: ValidateParams, facts: Facts) -> Looked:
 
 
 def _look_at_text(row: Row, text: str, params: ValidateParams) -> Looked:
-    if not text:
+    if not any(one.isprintable() and not one.isspace() for one in text):  # blanks and invisible characters alone
         return Looked(row, "empty")
     if len(text) < params.min_characters:
         return Looked(row, "too_short")

@@ -137,7 +137,7 @@ def _check(inputs: Inputs, given: Ints, folds: NDArray[Any]) -> None:
     if len(folds) < 2:
         raise CannotJudge("no two folds hold labelled rows")
     if len(np.unique(given)) < 2:
-        raise CannotJudge("there is one class only")
+        raise CannotJudge("fewer than two classes have rows that can be held out")
     if not np.isfinite(values).all():
         raise CannotJudge("some features are no numbers")
     if not sparse.issparse(inputs.features) and not np.ptp(inputs.features, axis=0).any():

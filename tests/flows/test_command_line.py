@@ -103,6 +103,33 @@ def test_a_gate_that_says_no_gives_exit_code_1(workspace: Path) -> None:
     assert "The gate of stage 'scrape' said no" in done.stderr
 
 
+@pytest.mark.slow
+def test_a_users_own_expectation_fails_is_shown_and_is_mended(workspace: Path) -> None:
+    """Exit code 1, the function's name and the rows in the terminal, its sentence in Data Docs; a change of the file alone is
+    seen, by `status` too; then the stage passes and the page is there.
+    """
+    own = 'def expect_column_values_to_be_large(width, least):\n    """are large enough"""\n    return width >= least\n'
+    (workspace / "expectations.py").write_text(own, encoding="utf-8")
+    gates = workspace / "gates.yaml"
+    line = "  - expect_column_values_to_be_large: {column: width, least: 1000}\n"
+    gates.write_text(gates.read_text(encoding="utf-8").replace("validate:\n", "validate:\n" + line), encoding="utf-8")
+    assert seedling("stage", "scrape", "-w", workspace).returncode == 0
+    failed = seedling("stage", "validate", "-w", workspace)
+    assert failed.returncode == 1
+    assert "expect_column_values_to_be_large: observed 53 of 53 rows unexpected" in failed.stderr
+    pages = workspace.glob(".seedling/gx/uncommitted/data_docs/local_site/validations/validate/**/*.html")
+    assert any("are large enough" in page.read_text(encoding="utf-8") for page in pages)
+    (workspace / "expectations.py").write_text(own.replace("width >= least", "width > 0"), encoding="utf-8")
+    passed = seedling("stage", "validate", "-w", workspace)
+    assert passed.returncode == 0, passed.stderr
+    assert (workspace / "reports/data.html").is_file() and "Data page:" in passed.stdout
+    (workspace / "expectations.py").write_text(own, encoding="utf-8")
+    shown = seedling("status", "-w", workspace).stdout
+    assert "expectations changed" in next(line for line in shown.splitlines() if line.startswith("validate"))
+    assert seedling("stage", "validate", "-w", workspace).returncode == 1
+    assert seedling("stage", "validate", "-w", workspace).returncode == 1
+
+
 def test_a_second_run_says_so_and_leaves(workspace: Path) -> None:
     """While another process holds the workspace."""
     (workspace / ".seedling").mkdir(exist_ok=True)

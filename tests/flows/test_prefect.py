@@ -86,6 +86,22 @@ def test_the_ui_shows_the_run_with_its_stages_and_artifacts(server: dict[str, st
         browser.close()
 
 
+def test_a_gates_no_is_in_prefects_record(server: dict[str, str], workspace: Path) -> None:
+    """The flow and the task have failed, the command leaves with 1, and the gate's table says which check was not met."""
+    line = "  - expect_column_values_to_be_between: {column: width, min_value: 1000}\n"
+    gates = workspace / "gates.yaml"
+    gates.write_text(gates.read_text(encoding="utf-8").replace("validate:\n", "validate:\n" + line), encoding="utf-8")
+    done = subprocess.run(["seedling", "run", "-w", workspace], env=server, capture_output=True, timeout=600)
+    assert done.returncode == 1
+    api = server["PREFECT_API_URL"]
+    tables = [
+        one["data"] for one in httpx.post(f"{api}/artifacts/filter", json={}).json() if one["key"] == "validate-gate"
+    ]
+    assert any('"passed": "NO"' in table and "1000" in table for table in tables)
+    states = {one["name"]: one["state"]["type"] for one in httpx.post(f"{api}/task_runs/filter", json={}).json()}
+    assert states["validate"] == "FAILED"
+
+
 def test_the_folds_of_a_long_round_are_tasks_on_the_flows_task_runner(
     server: dict[str, str], workspace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

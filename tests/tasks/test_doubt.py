@@ -109,7 +109,7 @@ def test_who_looks_at_all_rows_finds_all() -> None:
     ("change", "said"),
     [
         ({"fold": np.zeros(300, dtype=np.int64)}, "no two folds"),
-        ({"given": np.zeros(300, dtype=np.int64)}, "one class only"),
+        ({"given": np.zeros(300, dtype=np.int64)}, "fewer than two classes"),
         ({"features": np.full((300, 4), np.nan, np.float32)}, "no numbers"),
         ({"features": np.ones((300, 4), np.float32)}, "same features"),
         ({"features": np.random.default_rng(0).normal(size=(300, 4)).astype(np.float32)}, "no more of a row"),

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
+from tasks import images
 from tasks.errors import InputError
 from tasks.gated_rows import gated_rows, remembered
 from tasks.gates import (
@@ -307,3 +309,34 @@ def test_a_gate_is_asked_again_when_the_users_file_has_changed(tmp_path: Path) -
     assert Own(text="class ExpectColumnValuesToBeNice(ColumnMapExpectation): ...").holds(
         "expect_column_values_to_be_nice"
     )
+
+
+def test_a_file_that_is_no_picture_is_measured_as_nothing(tmp_path: Path) -> None:
+    """Scrape passes it on with a reason to come; a gate on brightness judges the others."""
+    folder = tmp_path / "g"
+    with GenerationWriter(folder, stage="scrape", modality="image") as writer:
+        for number, payload in enumerate((images.encode(np.full((9, 9, 3), 80, np.uint8)), b"no picture")):
+            writer.keep(Row(f"{number:032x}", payload=payload))
+        writer.close(rows_in=2)
+    found = gated_rows("scrape", folder, wanted={"brightness"})["brightness"]
+    assert found.iloc[0] == 80 and found.isna().tolist() == [False, True]
+
+
+def test_a_stage_that_made_no_row_meets_what_is_said_of_values(tmp_path: Path) -> None:
+    """Great Expectations has no largest value of nothing; how many rows there are is still asked."""
+    gates = load_gates(
+        write(
+            tmp_path,
+            "augment:\n- expect_column_max_to_be_between: {column: x, max_value: 1}\n- expect_table_row_count_to_be_between: {min_value: 1}",
+        )
+    )
+    *_, largest, rows = check("augment", ROWS.iloc[:0], gates, tmp_path)
+    assert (largest.passed, largest.observed) == (True, "there are no rows")
+    assert rows.stops
+
+
+def test_a_users_file_that_ends_the_program_is_explained(tmp_path: Path) -> None:
+    """sys.exit in expectations.py is an error like any other."""
+    (tmp_path / "expectations.py").write_text("import sys\nsys.exit(3)", encoding="utf-8")
+    with pytest.raises(InputError, match="line 2: SystemExit: 3"):
+        own_expectations(tmp_path)
