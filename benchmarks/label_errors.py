@@ -24,6 +24,7 @@ import pandas as pd
 from cleanlab.filter import find_label_issues
 from cleanlab.rank import get_label_quality_scores
 from few_labels import parser_of
+from label_noise import SETS
 from record import Found, mean_with_interval, write
 from sklearn.metrics import average_precision_score, f1_score
 from sklearn.model_selection import StratifiedKFold
@@ -37,13 +38,6 @@ from tasks.statistics import fit_temperature, softmax
 from tasks.validate import doubt as method
 from tasks.validate.doubt import Doubt, doubt
 
-SETS = (
-    "trashnet/noise_sym20",
-    "trashnet/noise_conf20",
-    "sms_spam/noise_sym20",
-    "sms_spam/noise_conf20",
-    "banking77_oos/noise_upstream",
-)
 RANKINGS = ("self_confidence", "normalized_margin", "confidence_weighted_entropy")
 MINUTES, A_MINUTE = (5, 10, 30, 60), 20
 NO_CLASS = -1  # what a row truly is where that is none of the classes
