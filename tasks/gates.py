@@ -47,6 +47,7 @@ ALWAYS: dict[str, Expectations] = {
 }
 OF_ROWS = {"expect_table_row_count_to_be_between", "expect_table_row_count_to_equal"}
 GATE = "gate.json"
+MAY_MAKE_NOTHING = {"augment", "synthesize", "pseudo_label"}
 UNJUDGED = "could not be judged"
 _one_at_a_time = threading.Lock()
 
@@ -125,8 +126,8 @@ def check(
 ) -> list[Check]:
     """Runs the stage's gate over its rows; results also go to Great Expectations' own stores below `documents`.
 
-    own: the workspace's own expectations; columns: those that a gate may name besides the rows', for the message. Raises InputError for an expectation that neither they nor Great Expectations have, or
-    arguments that it does not take.
+    own: the workspace's own expectations; columns: those that a gate may name besides the rows', for the message. Raises
+    InputError for an expectation that neither they nor Great Expectations have, or arguments that it does not take.
     """
     kind = stage.partition("@")[0]
     always = [(name, {**arguments, "severity": "critical"}) for name, arguments in ALWAYS[kind]]
@@ -141,7 +142,7 @@ def check(
         _as_check(name, arguments, result, own.digest if own.holds(name) else None)
         for (name, arguments), result in zip(wanted, results, strict=True)
     ]
-    return [_of_nothing(one) if rows.empty else one for one in checks]
+    return [_of_nothing(one) if rows.empty and kind in MAY_MAKE_NOTHING else one for one in checks]
 
 
 def _of_nothing(one: Check) -> Check:

@@ -28,7 +28,7 @@ def neighbour_graph(features: NDArray[np.float32], neighbours: int) -> Any:
 
 
 def spread(graph: Any, seeds: NDArray[np.float32], *, strength: float) -> NDArray[np.float32]:
-    """(n, n_classes): what reaches each row. Linear in the seeds. In single precision, which takes a third of the time.
+    """(n, n_classes): what reaches each row. Linear in the seeds; in single precision.
 
     seeds: (n, n_classes), what is known of each row, times how much it counts; strength: 0 (seeds as they are) to 1.
     """

@@ -52,7 +52,7 @@ class SupportVectorMachine(KeptRows):
     def fit(self, inputs: Inputs, targets: Floats, weights: Floats) -> None:
         """targets: (n_rows, n_classes), rows sum to 1; weights: (n_rows,)."""
         rows, labels, row_weights = hard_rows(targets, weights)
-        by_class = np.argsort(labels, kind="stable")  # as libsvm walks through them: two fifths of the time less
+        by_class = np.argsort(labels, kind="stable")  # as libsvm walks through them
         rows, labels, row_weights = rows[by_class], labels[by_class], row_weights[by_class]
         present = np.unique(labels)
         self.arrays = {"classes": present}
@@ -126,7 +126,7 @@ def make_machine(gamma: float, rows: int) -> Any:
 def kernel_of(rows: Any, vectors: Any, gamma: float) -> Floats:
     """(n_rows, n_vectors): Gaussian, or linear where gamma is 0.
 
-    In single precision, which is several times as fast: dense features are centred, so that gamma times their squared length is
+    In single precision: dense features are centred, so that gamma times their squared length is
     about 1, and the error some millionths.
     """
     if gamma == 0:

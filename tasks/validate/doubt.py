@@ -2,8 +2,8 @@
 
 Two learners that err in different ways, logistic regression and nearest neighbours, say out of fold what a row is. Their
 common opinion and the given labels are explained by a matrix of how often a row of one class carries another's label
-(a class-conditional noise model, fitted by expectation maximisation, after Dawid and Skene 1979). The learners then learn once more with what was found out, each row counting as far as
-it is believed.
+(a class-conditional noise model, fitted by expectation maximisation, after Dawid and Skene 1979). The learners then learn
+twice more with what was found out, each row counting as far as it is believed.
 """
 
 from __future__ import annotations
@@ -28,10 +28,8 @@ PRIOR_OF_CLASSES = 0.3  # of one neighbour's say, so that no class is impossible
 TEMPERATURES = np.exp(np.linspace(np.log(0.1), np.log(8), 17))
 STEPS_TO_CHOOSE, STEPS = 20, 50  # of expectation maximisation
 ROWS_TO_CHOOSE = 5_000  # on which a temperature is chosen
-USUAL_ROWS, USUAL_SHARE = (
-    20.0,
-    0.05,
-)  # the prior: in so many rows of a class beforehand, that share of the labels is wrong
+USUAL_ROWS = 20.0  # the prior: so many rows of each class beforehand,
+USUAL_SHARE = 0.05  # and of their labels this share is wrong
 UNSURE = 8.0  # labelled rows a class with which a temperature e times as sharp as the plain one must gain a nat a row
 LEAST = 0.3  # probability of being wrong below which no label is called doubtful
 
@@ -43,7 +41,8 @@ class Doubt:
     p_wrong: (n_rows,), the probability that its label is wrong, NaN where nobody can judge; suggested: (n_rows,), the likeliest
     other class; flagged: (n_rows,), whether the label is called doubtful; believed: (n_rows,), how likely it is what it
     most likely is; would_show: (n_rows, n_classes), the p_wrong that it would have under each other label, NaN under what it most
-    likely is; confused: (n_rows,), the same under the label of the class with which it is most easily confused.
+    likely is; confused: (n_rows,), the same under the label of the class with which it is most easily confused; counts: the
+    estimates of how many labels are wrong, to whose median p_wrong sums.
     """
 
     p_wrong: Floats
@@ -208,8 +207,10 @@ class Nearest:
 
 @dataclass(frozen=True, slots=True)
 class Explained:
-    """An opinion and the given labels, explained by wrong labels: the opinion's temperature, and the plain one that takes all labels for right; posterior (n_rows, n_classes): what each
-    row is; carries (n_classes, n_classes): of a class's rows, how many carry which label.
+    """An opinion and the given labels, explained by wrong labels.
+
+    temperature: the opinion's, and plain: the one that takes all labels for right; posterior: (n_rows, n_classes), what each
+    row is; carries: (n_classes, n_classes), of a class's rows, how many carry which label.
     """
 
     logits: Floats
@@ -268,9 +269,7 @@ def _posterior(probabilities: Floats, given: Ints, steps: int) -> tuple[Floats, 
     classes = probabilities.shape[1]
     labels = sparse.csr_matrix((np.ones(len(given)), (np.arange(len(given)), given)), shape=probabilities.shape)
     own = np.eye(classes, dtype=bool)
-    carries = np.where(
-        own, 1 - USUAL_SHARE, USUAL_SHARE / max(1, classes - 1)
-    )  # of a class's rows, how many carry which label
+    carries = np.where(own, 1 - USUAL_SHARE, USUAL_SHARE / max(1, classes - 1))
     for _ in range(steps):
         joint = probabilities * carries[:, given].T
         posterior = joint / np.maximum(joint.sum(axis=1, keepdims=True), SMALLEST)
@@ -292,9 +291,9 @@ def _share_of_first(p_wrong: Floats, rows: int, total: float) -> float:
 
 
 def how_many(found: Explained, given: Ints, known: NDArray[np.bool_]) -> tuple[float, ...]:
-    """How many labels are wrong, by three estimates of which the median is taken: what the noise model expects and what the confident joint counts
-    under its temperature and under the plain one. The first misses wrong labels that name a class like the right one, the others
-    count rows that are merely hard, each where the rest does not.
+    """How many labels are wrong, by three estimates: what the noise model expects, and what the confident joint counts under
+    its temperature and under the plain one. The first misses wrong labels that name a class like the right one, the others
+    count rows that are merely hard; so their median is taken.
     """
     logits, labels = found.logits[known], given[known]
     counts = (float(confidently_wrong(softmax(logits / one), labels)) for one in (found.temperature, found.plain))

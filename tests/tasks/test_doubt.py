@@ -19,7 +19,9 @@ from tasks.learners.features import Inputs
 from tasks.params import Facts, ValidateParams
 from tasks.statistics import softmax
 from tasks.validate import validate
+from tasks.validate.checks import Looked
 from tasks.validate.doubt import CannotJudge, Doubt, Explained, doubt, doubtful
+from tasks.validate.judging import repair
 
 DIGITS = load_digits()
 TEXTS = Facts(modality="text")
@@ -184,6 +186,15 @@ def test_down_weight_lets_a_label_count_as_far_as_it_is_believed(tmp_path: Path)
     changed = kept.loc[sorted(PLANTED)]
     assert changed["weight"].to_numpy() == pytest.approx(np.maximum(1 - changed["p_wrong"].to_numpy(), 0.01), abs=1e-6)
     assert (kept.drop(index=sorted(PLANTED))["weight"] == 1).all()
+
+
+def test_a_class_that_is_left_to_people_is_not_repaired() -> None:
+    """Of two doubtful rows the one whose class most of the doubt falls on stays as it is."""
+    judged = [Looked(Row(name, "train", label=name), None) for name in ("a", "b")]
+    every = np.ones(2, dtype=bool)
+    found = Doubt(np.full(2, 0.9), np.array([1, 0]), every, np.ones(2), np.ones((2, 2)), np.ones(2), (2.0,))
+    assert repair(judged, found, "drop", {"a"}) == 1
+    assert [one.reason for one in judged] == [None, "doubtful_label"]
 
 
 def test_few_labels_are_not_judged_and_it_is_said(tmp_path: Path) -> None:

@@ -333,6 +333,8 @@ def test_a_stage_that_made_no_row_meets_what_is_said_of_values(tmp_path: Path) -
     *_, largest, rows = check("augment", ROWS.iloc[:0], gates, tmp_path)
     assert (largest.passed, largest.observed) == (True, "there are no rows")
     assert rows.stops
+    gates = load_gates(write(tmp_path, "train: [expect_column_max_to_be_between: {column: x, max_value: 1}]"))
+    assert check("train", ROWS.iloc[:0], gates, tmp_path)[-1].stops  # a stage that must make rows has not met it
 
 
 def test_a_users_file_that_ends_the_program_is_explained(tmp_path: Path) -> None:
