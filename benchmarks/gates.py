@@ -21,8 +21,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from record import Found, write
 
-from tasks.gated_rows import gated_rows
-from tasks.gates import check, load_gates, wanted_columns
+from tasks.gates.asking import check, load_gates, wanted_columns
+from tasks.gates.columns import gated_rows
 from tasks.generation import schema, write_json
 
 A_PART = 100_000
@@ -66,8 +66,7 @@ def one_size(many: int) -> tuple[float, float, int]:
         (Path(place) / "gates.yaml").write_text(template.read_text(encoding="utf-8"), encoding="utf-8")
         began = time.perf_counter()
         gates = load_gates(Path(place))
-        wanted, everything = wanted_columns("validate", gates)
-        rows = gated_rows("validate", folder, wanted=wanted, everything=everything)
+        rows = gated_rows("validate", folder, wanted=wanted_columns("validate", gates))
         checks = check("validate", rows, gates, Path(place) / "documents")
         seconds = time.perf_counter() - began
     return seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, sum(one.passed for one in checks)

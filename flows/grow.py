@@ -135,7 +135,7 @@ def _watching(terminal: Callable[[str], Any]) -> Callable[[str], Any]:
 
 def conclude(workspace: Path, outcomes: list[Outcome]) -> None:
     """After the line: Data Docs, report, headline; a run that changed anything becomes a DVC experiment."""
-    from tasks.gates import build_data_docs
+    from tasks.gates.asking import build_data_docs
 
     report, documents = workspace / "reports" / "report.html", workspace / ".seedling"
     changed = any(one.how != "unchanged" for one in outcomes)

@@ -76,14 +76,18 @@ def of_text(text: str) -> dict[str, Any]:
     letters = sum(one.isalpha() for one in text)
     blanks = sum(one.isspace() for one in text)
     return {
-        "characters": len(text),
-        "words": len(text.split()),
+        **lengths(text),
         "non_letters": (len(text) - letters - blanks) / max(1, len(text) - blanks),
         "mojibake": badness(text) / max(1, len(text)),
         "language": language(text) if letters >= ENOUGH_LETTERS else None,
         "markup": _TAG.search(text) is not None,
         "personal_data": personal_data(text),
     }
+
+
+def lengths(text: str) -> dict[str, int]:
+    """Of a text, in characters and in words."""
+    return {"characters": len(text), "words": len(text.split())}
 
 
 def language(text: str) -> str | None:

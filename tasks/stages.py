@@ -225,25 +225,25 @@ def _check_rows(stage: Stage, folder: Path, workspace: Path) -> None:
 
 def _pass_gate(stage: Stage, folder: Path, workspace: Path, max_megapixels: float) -> Callable[[], None]:
     """Asks the gate; gives what is to be written down once the generation stands. Raises GateFailed where it says no."""
-    from tasks.gated_rows import gated_rows, offered, remembered
-    from tasks.gates import check, explain, load_gates, load_own, wanted_columns, write_checks, write_comparisons
+    from tasks.gates.asking import check, explain, load_gates, load_own, wanted_columns, write_checks, write_comparisons
+    from tasks.gates.columns import gated_rows, offered, remember
 
     gates, memory = load_gates(workspace), workspace / ".seedling" / "gates" / f"{stage.name}.parquet"
     if _skipped(stage, folder):
         write_checks([], folder)  # the loop has stopped: there is nothing to judge
         return lambda: write_comparisons([], workspace, stage.name)
-    wanted, everything = wanted_columns(stage.name, gates)
+    wanted = wanted_columns(stage.name, gates)
+    validated = None if stage.kind in {"scrape", "validate"} else workspace / VALIDATED
     rows = gated_rows(
         stage.name,
         folder,
-        validated=None if stage.kind in {"scrape", "validate"} else workspace / VALIDATED,
+        validated=validated,
         collected=workspace / COLLECTED,
         last=memory if memory.is_file() else workspace / stage.output,
         wanted=wanted,
-        everything=everything,
         max_megapixels=max_megapixels,
     )
-    own, columns = load_own(workspace), offered(stage.name, folder)
+    own, columns = load_own(workspace), offered(stage.name, folder, validated)
     checks = check(stage.name, rows, gates, workspace / ".seedling", own, columns)
     write_checks(checks, folder)
     if any(one.stops for one in checks):
@@ -257,18 +257,22 @@ def _pass_gate(stage: Stage, folder: Path, workspace: Path, max_megapixels: floa
         message = explain(stage.name, checks, quarantine.relative_to(workspace), page)
         raise GateFailed(message, [asdict(one) for one in checks])
 
+    to_remember = folder.with_name(f"{folder.name}.memory")  # beside it until the generation stands
+    to_remember.unlink(missing_ok=True)
+    remember(rows, wanted, to_remember)
+
     def write_down() -> None:
         write_comparisons(checks, workspace, stage.name)
-        kept = remembered(workspace / stage.output, workspace / COLLECTED, wanted)
-        if kept is not None:
-            kept.to_parquet(memory)
+        if to_remember.is_file():
+            memory.parent.mkdir(parents=True, exist_ok=True)
+            to_remember.replace(memory)
 
     return write_down
 
 
 def _shown_in_data_docs(workspace: Path) -> Path | None:
     """The page of the Data Docs; None where it cannot be built, which must not hide the gate's no."""
-    from tasks.gates import build_data_docs
+    from tasks.gates.asking import build_data_docs
 
     try:
         return build_data_docs(workspace / ".seedling").relative_to(workspace)
@@ -279,7 +283,7 @@ def _shown_in_data_docs(workspace: Path) -> Path | None:
 
 def gate_changed(stage: Stage, workspace: Path) -> bool:
     """Whether the stage's gate would now be asked with other expectations of the user's own than when it was asked."""
-    from tasks.gates import asked_with_others
+    from tasks.gates.asking import asked_with_others
 
     return asked_with_others(workspace, workspace / stage.output)
 
@@ -335,7 +339,7 @@ def _maker_of(folder: str) -> str:
 
 def summary(stage: Stage, workspace: Path) -> dict[str, Any]:
     """What the stage's output says of itself: rows in, kept and rejected, reasons, checks, and a phrase on the rest."""
-    from tasks.gates import read_checks
+    from tasks.gates.asking import read_checks
 
     folder = workspace / stage.output
     checks = read_checks(workspace, stage.name, folder)

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from tasks.evaluate.pages import environment, shown
-from tasks.gates import read_checks
+from tasks.gates.asking import read_checks
 from tasks.generation import payloads, read, read_manifest, read_rejected
 from tasks.signals import PICTURE, TEXT
 

@@ -14,7 +14,7 @@ import pandas as pd
 
 from tasks.evaluate.looks import count_looks
 from tasks.evaluate.pages import environment, shown
-from tasks.gates import read_checks
+from tasks.gates.asking import read_checks
 from tasks.generation import payloads, read, read_manifest, stage_of
 from tasks.statistics import confusion
 

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 
 from tasks import images
 from tasks.errors import InputError
-from tasks.gated_rows import gated_rows, remembered
-from tasks.gates import (
+from tasks.gates.asking import (
     asked_with_others,
     build_data_docs,
     check,
@@ -22,12 +22,19 @@ from tasks.gates import (
     write_checks,
     write_comparisons,
 )
+from tasks.gates.columns import gated_rows, offered, remember
+from tasks.gates.on_disk import GatedRows
+from tasks.gates.own import Own, own_expectations
 from tasks.generation import GenerationWriter, Row
-from tasks.own_expectations import Own, own_expectations
 
 ROWS = pd.DataFrame(
     {"id": ["a", "b", "c"], "split": ["train", "train", "pool"], "x": [1.0, 2.0, 9.0], "made_from_held_out_row": False}
 )
+
+
+def frame_of(rows: GatedRows) -> pd.DataFrame:
+    """All that a gate sees."""
+    return rows.read(rows.columns)
 
 
 def write(folder: Path, text: str) -> Path:
@@ -44,7 +51,7 @@ def test_expectations_run_by_great_expectations_own_names(tmp_path: Path) -> Non
             "- expect_column_values_to_be_between: {column: x, max_value: 5, severity: warning}\n",
         )
     )
-    *_, mean, values = check("augment", ROWS, gates, tmp_path / "gx")
+    *_, mean, values = check("augment", GatedRows.of(ROWS), gates, tmp_path / "gx")
     assert (mean.passed, mean.observed, mean.severity) == (True, "4.0", "critical")
     assert (values.passed, values.rows, values.stops) == (False, ["c"], False)
     assert "1 of 3 rows unexpected, such as 9.0" in values.observed
@@ -53,7 +60,7 @@ def test_expectations_run_by_great_expectations_own_names(tmp_path: Path) -> Non
 def test_the_default_gates_hold_without_a_gates_file_saying_so(tmp_path: Path) -> None:
     """Ids that repeat, and a child of a held-out row, stop the line even with an empty gates.yaml."""
     bad = ROWS.assign(id=["a", "a", "c"], made_from_held_out_row=[False, True, False])
-    unique, parents = check("augment", bad, load_gates(write(tmp_path, "{}")), tmp_path / "gx")
+    unique, parents = check("augment", GatedRows.of(bad), load_gates(write(tmp_path, "{}")), tmp_path / "gx")
     assert unique.stops
     assert parents.stops
 
@@ -83,14 +90,17 @@ def test_a_near_duplicate_of_a_test_row_in_training_stops_validate(tmp_path: Pat
 def test_a_gates_file_that_cannot_be_used_is_explained(tmp_path: Path, text: str, said: str) -> None:
     """Unknown expectations, columns, arguments and stages, each by name and with the nearest."""
     with pytest.raises(InputError, match=said):
-        check("augment", ROWS, load_gates(write(tmp_path, text)), tmp_path / "gx")
+        check("augment", GatedRows.of(ROWS), load_gates(write(tmp_path, text)), tmp_path / "gx")
 
 
 def test_the_message_of_a_failed_gate_says_what_to_do(tmp_path: Path) -> None:
     """Stage, expectation, observed value, limit, rows, quarantine, remedy."""
     gates = load_gates(write(tmp_path, "augment: [expect_column_values_to_be_between: {column: x, max_value: 5}]"))
     said = explain(
-        "augment", check("augment", ROWS, gates, tmp_path / "gx"), Path("quarantine/augment-1"), Path("docs/index.html")
+        "augment",
+        check("augment", GatedRows.of(ROWS), gates, tmp_path / "gx"),
+        Path("quarantine/augment-1"),
+        Path("docs/index.html"),
     )
     for part in (
         "stage 'augment'",
@@ -107,7 +117,7 @@ def test_the_message_of_a_failed_gate_says_what_to_do(tmp_path: Path) -> None:
 
 def test_data_docs_show_the_checks(tmp_path: Path) -> None:
     """Great Expectations' own pages, built from the stored results."""
-    check("augment", ROWS, {}, tmp_path)
+    check("augment", GatedRows.of(ROWS), {}, tmp_path)
     page = build_data_docs(tmp_path)
     assert "augment" in page.read_text(encoding="utf-8")
     assert list(page.parent.glob("validations/augment/**/*.html"))
@@ -135,14 +145,37 @@ def test_what_a_gate_names_is_measured_on_any_stage(tmp_path: Path) -> None:
     folder = generation(
         tmp_path / "g", [*rows_of("two words", "<b>now</b>", "x@y.org"), *rows_of("z", label="y", start=3)]
     )
-    frame = gated_rows("scrape", folder, wanted={"text", "words", "markup", "personal_data", "class_share"}).set_index(
-        "text"
-    )
+    wanted = {"text", "words", "markup", "personal_data", "class_share"}
+    frame = frame_of(gated_rows("scrape", folder, wanted=wanted)).set_index("text")
     assert frame["words"].to_dict() == {"two words": 2, "<b>now</b>": 1, "x@y.org": 1, "z": 1}
     assert frame["markup"].tolist() == [False, True, False, False]
     assert frame["personal_data"].tolist() == [False, False, True, False]
     assert frame["class_share"].tolist() == [0.75, 0.75, 0.75, 0.25]
-    assert "class_share" not in gated_rows("scrape", folder)
+    assert "class_share" not in gated_rows("scrape", folder).columns
+
+
+def test_what_validate_measured_of_a_row_is_known_in_every_later_stage(tmp_path: Path) -> None:
+    """Test rows as evaluate has them, children of augment: by id, nothing of an id that validate has not."""
+    with GenerationWriter(
+        tmp_path / "validate", stage="validate", modality="text", extra=[pa.field("nearest_labelled", pa.float32())]
+    ) as writer:
+        for name, near in (("a", 0.25), ("b", 0.5)):
+            writer.keep(Row(name * 32, "test", group=name, payload=name, extra={"nearest_labelled": near}))
+        writer.close(rows_in=2)
+    predicted = {
+        "id": ["b" * 32, "c" * 32],
+        "label": ["x", "y"],
+        "predicted": ["x", "x"],
+        "probabilities": [[1, 0]] * 2,
+    }
+    (tmp_path / "reports").mkdir()
+    pd.DataFrame(predicted).to_parquet(tmp_path / "reports/predictions.parquet")
+    children = generation(tmp_path / "augment", [Row("a" * 32, "train", parents=["b" * 32], payload="a")])
+    for stage, folder, near in (("evaluate", tmp_path / "reports", [0.5, None]), ("augment", children, [0.25])):
+        rows = gated_rows(stage, folder, validated=tmp_path / "validate", wanted={"nearest_labelled", "id"})
+        found = frame_of(rows)["nearest_labelled"]
+        assert [None if np.isnan(one) else one for one in found] == near
+        assert "nearest_labelled" in offered(stage, folder, tmp_path / "validate")
 
 
 def test_a_generation_is_compared_with_the_one_before(tmp_path: Path) -> None:
@@ -152,11 +185,11 @@ def test_a_generation_is_compared_with_the_one_before(tmp_path: Path) -> None:
         tmp_path / "now", [*rows_of("a", label="x"), *rows_of("b", "c", label="y", start=1), *rows_of("d", start=3)]
     )
     wanted = {"rows_change", "label_flipped", "class_share_change", "drift_p_value"}
-    frame = gated_rows("scrape", now, last=last, wanted=wanted)
+    frame = frame_of(gated_rows("scrape", now, last=last, wanted=wanted))
     assert set(frame["rows_change"]) == {2.0}
     assert frame["label_flipped"].tolist() == [False, True, False, False]
     assert set(frame["class_share_change"]) == {0.5}
-    first = gated_rows("scrape", now, last=tmp_path / "nothing", wanted=wanted)
+    first = frame_of(gated_rows("scrape", now, last=tmp_path / "nothing", wanted=wanted))
     assert (
         (first["rows_change"] == 1).all() and (first["drift_p_value"] == 1).all() and not first["label_flipped"].any()
     )
@@ -168,8 +201,8 @@ def test_drift_is_found_where_texts_grow_and_not_where_they_stay(tmp_path: Path)
     same = generation(tmp_path / "same", rows_of(*["term " * (1 + n % 7) for n in range(60)], start=100))
     longer = generation(tmp_path / "longer", rows_of(*["word " * (20 + n % 7) for n in range(60)], start=200))
     wanted = {"drift_p_value"}
-    assert gated_rows("scrape", same, last=last, wanted=wanted)["drift_p_value"].max() > 0.5
-    assert gated_rows("scrape", longer, last=last, wanted=wanted)["drift_p_value"].max() < 1e-9
+    assert frame_of(gated_rows("scrape", same, last=last, wanted=wanted))["drift_p_value"].max() > 0.5
+    assert frame_of(gated_rows("scrape", longer, last=last, wanted=wanted))["drift_p_value"].max() < 1e-9
 
 
 def test_checks_that_compare_stay_out_of_the_generation(tmp_path: Path) -> None:
@@ -177,8 +210,8 @@ def test_checks_that_compare_stay_out_of_the_generation(tmp_path: Path) -> None:
     rows = ROWS.assign(rows_change=3.0)
     text = "augment:\n- expect_column_max_to_be_between: {column: rows_change, max_value: 2, severity: warning}\n"
     gates = load_gates(write(tmp_path, text + "- expect_table_row_count_to_be_between: {min_value: 1}\n"))
-    assert wanted_columns("augment", gates) == ({"id", "made_from_held_out_row", "rows_change"}, False)
-    checks = check("augment", rows, gates, tmp_path / "gx")
+    assert wanted_columns("augment", gates) == {"id", "made_from_held_out_row", "rows_change"}
+    checks = check("augment", GatedRows.of(rows), gates, tmp_path / "gx")
     write_checks(checks, tmp_path)
     write_comparisons(checks, tmp_path, "augment")
     assert "rows_change" not in (tmp_path / "gate.json").read_text(encoding="utf-8")
@@ -208,7 +241,7 @@ def test_a_users_own_function_is_an_expectation(tmp_path: Path) -> None:
         "- expect_column_values_to_be_odd: {column: x, mostly: 0.6}",
     ]
     gates = load_gates(write(tmp_path, "\n".join(lines)))
-    *_, odd, above, mostly = check("augment", ROWS, gates, tmp_path, own_expectations(tmp_path))
+    *_, odd, above, mostly = check("augment", GatedRows.of(ROWS), gates, tmp_path, own_expectations(tmp_path))
     assert (odd.passed, odd.rows) == (False, ["b"])
     assert (above.rows, above.severity) == (["a", "b"], "warning")
     assert mostly.passed
@@ -221,7 +254,7 @@ def test_a_users_expectation_that_raises_stops_and_says_what(tmp_path: Path) -> 
     """Never a silent pass: the error's own words are what was observed."""
     (tmp_path / "expectations.py").write_text(OWN, encoding="utf-8")
     gates = load_gates(write(tmp_path, "augment: [expect_column_values_to_break: {column: x}]"))
-    broken = check("augment", ROWS, gates, tmp_path, own_expectations(tmp_path))[-1]
+    broken = check("augment", GatedRows.of(ROWS), gates, tmp_path, own_expectations(tmp_path))[-1]
     assert broken.stops
     assert broken.observed == "could not be judged: RuntimeError: as written"
 
@@ -241,19 +274,6 @@ def test_a_file_of_expectations_that_cannot_be_used_is_explained(tmp_path: Path,
         own_expectations(tmp_path)
 
 
-def test_a_gate_reads_the_columns_that_it_names_unless_one_is_about_all(tmp_path: Path) -> None:
-    """Named columns with what they are made from; every column where an expectation is about the table."""
-    folder = generation(tmp_path / "g", rows_of("a", "b"))
-    few = gated_rows("scrape", folder, wanted={"weight"}, everything=False)
-    assert {"id", "weight"} <= set(few.columns) and not {"text", "origin", "licence"} & set(few.columns)
-    assert {"text", "origin", "licence"} <= set(gated_rows("scrape", folder).columns)
-    for about_all in (
-        "expect_table_columns_to_match_set: {column_set: [id], exact_match: false}",
-        "expect_column_values_to_not_be_null: {column: label, row_condition: 'split==\"train\"', condition_parser: pandas}",
-    ):
-        assert wanted_columns("scrape", load_gates(write(tmp_path, f"scrape: [{about_all}]")))[1]
-
-
 def test_a_condition_on_rows_and_a_column_that_is_derived_go_together(tmp_path: Path) -> None:
     """An expectation about the table beside one on a derived column, and one with a condition: all are judged."""
     folder = generation(tmp_path / "g", rows_of("a b", "c"))
@@ -264,22 +284,24 @@ def test_a_condition_on_rows_and_a_column_that_is_derived_go_together(tmp_path: 
         "- expect_column_values_to_be_between: {column: words, max_value: 2, row_condition: 'split==\"train\"', condition_parser: pandas}",
     ]
     gates = load_gates(write(tmp_path, "\n".join(lines)))
-    wanted, everything = wanted_columns("scrape", gates)
-    checks = check("scrape", gated_rows("scrape", folder, wanted=wanted, everything=everything), gates, tmp_path)
+    checks = check("scrape", gated_rows("scrape", folder, wanted=wanted_columns("scrape", gates)), gates, tmp_path)
     assert [one.passed for one in checks] == [True] * 4
 
 
 def test_what_passed_is_remembered_for_the_next(tmp_path: Path) -> None:
     """Labels alone where only labels are compared; what was measured too where drift is; nothing where nothing compares."""
-    folder = generation(tmp_path / "g", rows_of("a b", "c"))
-    assert remembered(folder, None, {"id"}) is None
-    labels, drift = remembered(folder, None, {"label_flipped"}), remembered(folder, None, {"drift_p_value"})
-    assert labels is not None and "id" in labels and "label" in labels
-    assert drift is not None and drift["words"].tolist() == [2, 1]
-    memory = tmp_path / "memory.parquet"
-    drift.to_parquet(memory)
+    folder, memory = generation(tmp_path / "g", rows_of("a b", "c")), tmp_path / "memory.parquet"
+    for wanted, kept in (
+        ({"id"}, None),
+        ({"label_flipped"}, {"id", "label"}),
+        ({"drift_p_value"}, {"words", "mojibake"}),
+    ):
+        remember(gated_rows("scrape", folder, wanted=wanted), wanted, memory)
+        assert memory.is_file() is (kept is not None)
+        assert kept is None or kept <= set(pd.read_parquet(memory).columns)
+    assert pd.read_parquet(memory)["words"].tolist() == [2, 1]
     later = generation(tmp_path / "later", rows_of("a b", "c", "d", "e"))
-    assert set(gated_rows("scrape", later, last=memory, wanted={"rows_change"})["rows_change"]) == {2.0}
+    assert set(frame_of(gated_rows("scrape", later, last=memory, wanted={"rows_change"}))["rows_change"]) == {2.0}
 
 
 @pytest.mark.parametrize("gives", ["None", "values[:1] > 0", "['yes'] * len(values)", "True"])
@@ -288,7 +310,7 @@ def test_an_expectation_that_does_not_answer_for_each_value_never_passes(tmp_pat
     own = f"def expect_column_values_to_answer(values):\n    return {gives}\n"
     (tmp_path / "expectations.py").write_text(own, encoding="utf-8")
     gates = load_gates(write(tmp_path, "augment: [expect_column_values_to_answer: {column: x}]"))
-    found = check("augment", ROWS, gates, tmp_path, own_expectations(tmp_path))[-1]
+    found = check("augment", GatedRows.of(ROWS), gates, tmp_path, own_expectations(tmp_path))[-1]
     assert found.stops and "could not be judged: TypeError" in found.observed
 
 
@@ -302,7 +324,7 @@ def test_a_gate_is_asked_again_when_the_users_file_has_changed(tmp_path: Path) -
     ):
         gates = load_gates(write(tmp_path, f"augment:\n{text}"))
         file.write_text(OWN, encoding="utf-8")
-        write_checks(check("augment", ROWS, gates, tmp_path / "gx", own_expectations(tmp_path)), tmp_path)
+        write_checks(check("augment", GatedRows.of(ROWS), gates, tmp_path / "gx", own_expectations(tmp_path)), tmp_path)
         assert not asked_with_others(tmp_path, tmp_path)
         file.write_text(OWN + "\n# changed\n", encoding="utf-8")
         assert asked_with_others(tmp_path, tmp_path) is again
@@ -318,7 +340,7 @@ def test_a_file_that_is_no_picture_is_measured_as_nothing(tmp_path: Path) -> Non
         for number, payload in enumerate((images.encode(np.full((9, 9, 3), 80, np.uint8)), b"no picture")):
             writer.keep(Row(f"{number:032x}", payload=payload))
         writer.close(rows_in=2)
-    found = gated_rows("scrape", folder, wanted={"brightness"})["brightness"]
+    found = frame_of(gated_rows("scrape", folder, wanted={"brightness"}))["brightness"]
     assert found.iloc[0] == 80 and found.isna().tolist() == [False, True]
 
 
@@ -330,11 +352,13 @@ def test_a_stage_that_made_no_row_meets_what_is_said_of_values(tmp_path: Path) -
             "augment:\n- expect_column_max_to_be_between: {column: x, max_value: 1}\n- expect_table_row_count_to_be_between: {min_value: 1}",
         )
     )
-    *_, largest, rows = check("augment", ROWS.iloc[:0], gates, tmp_path)
+    *_, largest, rows = check("augment", GatedRows.of(ROWS.iloc[:0]), gates, tmp_path)
     assert (largest.passed, largest.observed) == (True, "there are no rows")
     assert rows.stops
     gates = load_gates(write(tmp_path, "train: [expect_column_max_to_be_between: {column: x, max_value: 1}]"))
-    assert check("train", ROWS.iloc[:0], gates, tmp_path)[-1].stops  # a stage that must make rows has not met it
+    assert check("train", GatedRows.of(ROWS.iloc[:0]), gates, tmp_path)[
+        -1
+    ].stops  # a stage that must make rows has not met it
 
 
 def test_a_users_file_that_ends_the_program_is_explained(tmp_path: Path) -> None:

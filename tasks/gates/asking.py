@@ -1,4 +1,4 @@
-"""The quality gates: Great Expectations over a stage's rows. The only importer of great_expectations.
+"""Asking a stage's gate: expectations in, checks out.
 
 gates.yaml lists, a stage, expectations by Great Expectations' own names with their own arguments and a severity.
 The gates in ALWAYS stand before them and cannot be switched off.
@@ -21,10 +21,11 @@ import numpy as np
 import pandas as pd
 
 from tasks.errors import InputError
-from tasks.gated_rows import RELATIVE
+from tasks.gates.columns import RELATIVE
+from tasks.gates.on_disk import GatedRows
+from tasks.gates.own import FILE as OWN_FILE
+from tasks.gates.own import Own, arguments_of, digest_of, own_expectations
 from tasks.generation import write_json
-from tasks.own_expectations import FILE as OWN_FILE
-from tasks.own_expectations import Own, arguments_of, digest_of, own_expectations
 from tasks.params import read_yaml
 
 Expectations = Sequence[tuple[str, dict[str, Any]]]
@@ -45,7 +46,6 @@ ALWAYS: dict[str, Expectations] = {
     "train": UNIQUE,
     "evaluate": UNIQUE,
 }
-OF_ROWS = {"expect_table_row_count_to_be_between", "expect_table_row_count_to_equal"}
 GATE = "gate.json"
 MAY_MAKE_NOTHING = {"augment", "synthesize", "pseudo_label"}
 UNJUDGED = "could not be judged"
@@ -100,25 +100,19 @@ def load_gates(workspace: Path) -> dict[str, Expectations]:
     return gates
 
 
-def wanted_columns(stage: str, gates: Mapping[str, Expectations]) -> tuple[set[str], bool]:
-    """The columns that the stage's gate names, and whether all others are wanted too: where an expectation is about the table or has
-    a condition on rows.
-    """
-    kind, found, everything = stage.partition("@")[0], set[str](), False
-    for name, arguments in [*ALWAYS[kind], *gates.get(kind, [])]:
-        several = arguments.get("column_list") or []
-        named = {
-            str(one) for one in [arguments.get(key) for key in ("column", "column_A", "column_B")] if one is not None
-        }
-        named |= {str(one) for one in several}
-        everything |= (not named and name not in OF_ROWS) or "row_condition" in arguments
-        found |= named
-    return found, everything
+def wanted_columns(stage: str, gates: Mapping[str, Expectations]) -> set[str]:
+    """What the stage's gate names: columns, and the words of its conditions on rows."""
+    kind, found = stage.partition("@")[0], set[str]()
+    for _, arguments in [*ALWAYS[kind], *gates.get(kind, [])]:
+        named = [arguments.get(key) for key in ("column", "column_A", "column_B")]
+        found |= {str(one) for one in [*named, *(arguments.get("column_list") or [])] if one is not None}
+        found |= {*re.findall(r"\w+", str(arguments.get("row_condition") or ""))}
+    return found
 
 
 def check(
     stage: str,
-    rows: pd.DataFrame,
+    rows: GatedRows,
     gates: Mapping[str, Expectations],
     documents: Path,
     own: Own | None = None,
@@ -142,7 +136,7 @@ def check(
         _as_check(name, arguments, result, own.digest if own.holds(name) else None)
         for (name, arguments), result in zip(wanted, results, strict=True)
     ]
-    return [_of_nothing(one) if rows.empty and kind in MAY_MAKE_NOTHING else one for one in checks]
+    return [_of_nothing(one) if not len(rows) and kind in MAY_MAKE_NOTHING else one for one in checks]
 
 
 def _of_nothing(one: Check) -> Check:
@@ -164,11 +158,11 @@ def asked_with_others(workspace: Path, folder: Path) -> bool:
     return any(one.get("source") not in {None, now} for one in checks)
 
 
-def _check_columns(kind: str, wanted: Expectations, rows: pd.DataFrame, columns: Sequence[str]) -> None:
+def _check_columns(kind: str, wanted: Expectations, rows: GatedRows, columns: Sequence[str]) -> None:
     offered = list(dict.fromkeys([*rows.columns, *columns]))
     for name, arguments in wanted:
-        for column in [arguments.get("column"), *arguments.get("column_list", [])]:
-            if column is not None and column not in rows and name != "expect_column_to_exist":
+        for column in [*map(arguments.get, ("column", "column_A", "column_B")), *(arguments.get("column_list") or [])]:
+            if column is not None and column not in rows.columns and name != "expect_column_to_exist":
                 near = difflib.get_close_matches(str(column), offered, n=1)
                 hint = f" (did you mean '{near[0]}'?)" if near else ""
                 raise InputError(
@@ -254,8 +248,10 @@ def _short(error: Exception) -> str:
     return "; ".join(f"'{where}': {what}" for where, what in said.items())
 
 
-def _run(stage: str, expectations: list[Any], rows: pd.DataFrame, documents: Path) -> list[Any]:
+def _run(stage: str, expectations: list[Any], rows: GatedRows, documents: Path) -> list[Any]:
     import great_expectations as gx
+
+    from tasks.gates.engine import over
 
     context = _context(documents)
     shutil.rmtree(
@@ -265,19 +261,19 @@ def _run(stage: str, expectations: list[Any], rows: pd.DataFrame, documents: Pat
     batch = source.add_dataframe_asset(stage).add_batch_definition_whole_dataframe("rows")
     suite = context.suites.add_or_update(gx.ExpectationSuite(name=stage, expectations=expectations))
     definition = gx.ValidationDefinition(name=stage, data=batch, suite=suite)
-    found = context.validation_definitions.add_or_update(definition).run(
-        batch_parameters={"dataframe": rows},
-        result_format={
-            "result_format": "SUMMARY",
-            "unexpected_index_column_names": ["id"],
-            "partial_unexpected_count": 5,
-        },
-    )
+    wanted = {
+        "result_format": "SUMMARY",
+        "unexpected_index_column_names": ["id"],
+        "partial_unexpected_count": 5,
+        "return_unexpected_index_query": False,
+    }
+    definition = context.validation_definitions.add_or_update(definition)
+    with over(rows) as parameters:
+        found = definition.run(batch_parameters=dict(parameters), result_format=wanted)
     # Great Expectations gives results back sorted; each carries the arguments that it was asked with.
     left, ordered = list(found.results), []
     for one in suite.expectations:
-        wanted = one.configuration
-        match = next(result for result in left if _same(result.expectation_config, wanted))
+        match = next(result for result in left if _same(result.expectation_config, one.configuration))
         left.remove(match)
         ordered.append(match)
     return ordered
