@@ -26,7 +26,7 @@ from cleanlab.rank import get_label_quality_scores
 from few_labels import parser_of
 from label_noise import SETS
 from record import Found, mean_with_interval, write
-from sklearn.metrics import average_precision_score, f1_score
+from sklearn.metrics import average_precision_score, f1_score, precision_recall_curve
 from sklearn.model_selection import StratifiedKFold
 
 from tasks.learners.features import Inputs
@@ -110,11 +110,18 @@ def scores(name: str, wrong: np.ndarray, score: np.ndarray, flagged: np.ndarray)
     return {f"{name}|{metric}": float(value) for metric, value in found.items()}
 
 
+def best_f1(wrong: np.ndarray, score: np.ndarray) -> float:
+    """What a decision on this ranking could reach at most."""
+    precision, recall, _ = precision_recall_curve(wrong, score)
+    return float((2 * precision * recall / np.maximum(precision + recall, 1e-12)).max())
+
+
 def one_draw(rows: Rows, seed: int) -> tuple[dict[str, float], Doubt]:
     """All systems on one dealing of the folds."""
     fold = dealt(rows.given, seed)
     found_by_us = doubt(Inputs(rows.features), rows.given, fold, np.ones(len(fold)), rows.classes)
     found = scores("Seedling", rows.wrong, found_by_us.p_wrong, found_by_us.flagged)
+    found["Seedling|F1 at the best cut, chosen with the answer key"] = best_f1(rows.wrong, found_by_us.p_wrong)
     peers, plain = [], []
     for given, said in first_sight(rows, fold).items():
         issues = find_label_issues(rows.given, said)

@@ -31,6 +31,7 @@ ROWS_TO_CHOOSE = 5_000  # on which a temperature is chosen
 USUAL_ROWS = 20.0  # the prior: so many rows of each class beforehand,
 USUAL_SHARE = 0.05  # and of their labels this share is wrong
 UNSURE = 8.0  # labelled rows a class with which a temperature e times as sharp as the plain one must gain a nat a row
+HARDEST = 2 / 3  # of the wrong labels, at most, are of the kind that is hardest to see
 LEAST = 0.3  # probability of being wrong below which no label is called doubtful
 
 
@@ -63,8 +64,8 @@ class Doubt:
 
         The value is the expected one. A wrong label that names the class with which the row is most easily confused is
         harder to see than one that names any class, and nobody knows beforehand how many are of which kind. So the interval
-        reaches from what the same rows would catch if half of them were of the first kind to what they would catch if all were of
-        the second; it holds what is expected under each estimate of how many there are, and two standard errors.
+        reaches from what the same rows would catch if two thirds of them were of the first kind to what they would catch if all were
+        of the second; it holds what is expected under each estimate of how many there are, and two standard errors.
         """
         judged = np.sort(np.nan_to_num(self.p_wrong, nan=0.0))[::-1]
         total = float(judged.sum())
@@ -79,7 +80,10 @@ class Doubt:
         weights, shown = self.believed[known], self.would_show[known]
         hardest = float((weights * (self.confused[known] >= limit)).sum() / weights.sum())
         any_label = float((weights * np.nanmean(shown >= limit, axis=1, where=~np.isnan(shown))).sum() / weights.sum())
-        low, high = min(expected, (expected + hardest) / 2, *under_each), max(expected, any_label, *under_each)
+        low, high = (
+            min(expected, expected + HARDEST * (hardest - expected), *under_each),
+            max(expected, any_label, *under_each),
+        )
         below, above = (2 * float(np.sqrt(max(one * (1 - one), 0.25 / total) / total)) for one in (low, high))
         return Estimate(expected, max(0.0, low - below), min(1.0, high + above))
 
