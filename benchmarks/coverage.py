@@ -1,0 +1,120 @@
+"""Do the intervals cover? Simulated test splits of which the truth is known: how often each 95 % interval holds it.
+
+    python benchmarks/coverage.py [--draws 1000]
+
+Four classes of 50, 30, 15 and 5 % of the rows lie about four points in space; the model says their right probabilities, or sharper
+ones. The truth is the metric on two million rows. A draw is a test split; where it is grouped, one to three rows are the same. The
+paired difference is between that model and one that sees blurred rows, on the same split.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+from record import Found, write
+
+from tasks.evaluate.metrics import with_intervals
+from tasks.params import EvaluateParams
+from tasks.statistics import log_loss_of_rows, paired_difference, softmax, wilson
+
+SHARES = np.array([0.5, 0.3, 0.15, 0.05])
+CENTRES = np.array([[1.8, 0, 0], [0, 1.8, 0], [0, 0, 1.8], [1.2, 1.2, 1.2]])
+PARAMS = EvaluateParams(bootstrap_draws=1000)
+BLUR = 0.5
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Rows of a split, how sharp the model is (1: calibrated), and whether rows come in groups."""
+
+    rows: int
+    temperature: float
+    grouped: bool
+
+    def __str__(self) -> str:
+        kind = "calibrated" if self.temperature == 1 else "too sure"
+        return f"{self.rows} rows{', grouped' if self.grouped else ''}, {kind}"
+
+
+SETTINGS = [
+    Setting(100, 1.0, False),
+    Setting(300, 1.0, False),
+    Setting(300, 0.6, False),
+    Setting(1000, 0.6, False),
+    Setting(300, 0.6, True),
+    Setting(1000, 0.6, True),
+]
+
+
+def split(rows: int, temperature: float, grouped: bool, rng: np.random.Generator) -> tuple[np.ndarray, ...]:
+    """Probabilities, those of the model that sees blurred rows, the truth, and groups."""
+    truth = rng.choice(len(SHARES), size=rows, p=SHARES)
+    seen = CENTRES[truth] + rng.normal(size=(rows, 3))
+
+    def said(points: np.ndarray) -> np.ndarray:
+        return softmax((np.log(SHARES) - ((points[:, None] - CENTRES) ** 2).sum(axis=2) / 2) / temperature)
+
+    both = [said(seen), said(seen + BLUR * rng.normal(size=seen.shape))]
+    groups = np.arange(rows)
+    if grouped:
+        groups = np.repeat(groups, rng.integers(1, 4, size=rows))[:rows]
+        truth, both = truth[groups], [one[groups] for one in both]
+    return *both, truth, groups.astype(str)
+
+
+def differences(probabilities: np.ndarray, blurred: np.ndarray, truth: np.ndarray) -> dict[str, tuple[np.ndarray, ...]]:
+    """A row's score under either model, by metric."""
+    both = (blurred, probabilities)
+    return {
+        "accuracy, paired difference": tuple((one.argmax(axis=1) == truth).astype(float) for one in both),
+        "log_loss, paired difference": tuple(log_loss_of_rows(one, truth) for one in both),
+    }
+
+
+def truths(temperature: float) -> dict[str, float]:
+    """Each metric on two million rows."""
+    rng = np.random.default_rng(0)
+    probabilities, blurred, truth, groups = split(2_000_000, temperature, False, rng)
+    few = EvaluateParams(bootstrap_draws=200)
+    found = {name: one["value"] for name, one in with_intervals(probabilities, truth, groups, few, 0).items() if one}
+    return found | {
+        name: float((new - old).mean()) for name, (old, new) in differences(probabilities, blurred, truth).items()
+    }
+
+
+def covered(setting: Setting, seed: int, known: dict[str, float]) -> dict[str, bool]:
+    """Of one split: whether each interval holds the truth."""
+    rng = np.random.default_rng([1, seed])
+    probabilities, blurred, truth, groups = split(setting.rows, setting.temperature, setting.grouped, rng)
+    found = with_intervals(probabilities, truth, groups, PARAMS, seed)
+    result = {name: one["low"] <= known[name] <= one["high"] for name, one in found.items() if one}
+    for name, (old, new) in differences(probabilities, blurred, truth).items():
+        one = paired_difference(old, new, groups, larger_is_better=True, draws=1000, rng=np.random.default_rng(seed))
+        result[name] = one.low <= known[name] <= one.high
+    return result
+
+
+def main() -> None:
+    """Runs the draws and writes results/coverage.csv."""
+    parser = argparse.ArgumentParser(description=str(__doc__))
+    parser.add_argument("--draws", type=int, default=1000)
+    draws: int = parser.parse_args().draws
+    command, found = f"python benchmarks/coverage.py --draws {draws}", list[Found]()
+    known = {temperature: truths(temperature) for temperature in {one.temperature for one in SETTINGS}}
+    with ProcessPoolExecutor(mp_context=multiprocessing.get_context("spawn")) as processes:
+        for setting in SETTINGS:
+            of_all = [known[setting.temperature]] * draws
+            kept = list(processes.map(covered, [setting] * draws, range(draws), of_all, chunksize=25))
+            for name in kept[0]:
+                one = wilson(sum(draw[name] for draw in kept), draws)
+                words = name.replace("_", " ")
+                found.append(Found(str(setting), "Seedling", words, one.value, one.low, one.high, "share", draws, command))
+    write("coverage", found)
+
+
+if __name__ == "__main__":
+    main()
