@@ -112,7 +112,9 @@ def main() -> None:
             for name in kept[0]:
                 one = wilson(sum(draw[name] for draw in kept), draws)
                 words = name.replace("_", " ")
-                found.append(Found(str(setting), "Seedling", words, one.value, one.low, one.high, "share", draws, command))
+                found.append(
+                    Found(str(setting), "Seedling", words, one.value, one.low, one.high, "share", draws, command)
+                )
     write("coverage", found)
 
 

@@ -211,17 +211,20 @@ class PseudoLabelParams(Section):
 
 
 class EvaluateParams(Section):
-    """How the intervals are drawn, and how many calibration bins there are."""
+    """How the intervals are drawn, by what the rows are cut, and how many of them are judged again with changes."""
 
     bootstrap_draws: Annotated[int, Field(ge=200)] = 2000
     confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
     calibration_bins: Annotated[int, Field(ge=2)] = 10
+    ordered_classes: tuple[str, ...] = ()  # from the lowest to the highest, where the classes have an order
+    slices: tuple[str, ...] | None = None  # columns; None: the usual ones
+    robustness_rows: Annotated[int, Field(ge=0)] | None = None  # None: by effort
 
 
 class Facts(Section):
     """What every stage knows of the workspace."""
 
-    line: Literal[5] = 5  # part of every stage's key, so that no cache of another version's results is taken for ours
+    line: Literal[6] = 6  # part of every stage's key, so that no cache of another version's results is taken for ours
     modality: Literal["image", "text"]
     effort: Effort = "normal"
     seed: Annotated[int, Field(ge=0)] = 0

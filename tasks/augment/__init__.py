@@ -134,7 +134,7 @@ def _pictures(params: AugmentParams, facts: Facts) -> Maker:
 
 
 def _texts(params: AugmentParams) -> Maker:
-    from tasks.augment.words import change_words
+    from tasks.words import change_words
 
     def make(payload: str, seed: int) -> tuple[str, str, bytes]:
         rng = generator(seed)

@@ -5,11 +5,10 @@ python -m tasks.evaluate
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,34 +19,20 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tasks.errors import InputError
+from tasks.evaluate.intervals import effective_rows
 from tasks.evaluate.looks import log_look
-from tasks.evaluate.metrics import calibration_bins, per_class, with_intervals
-from tasks.generation import digest, payloads, read, read_manifest, write_json
-from tasks.learners.model import load_model, single_threaded
+from tasks.evaluate.metrics import accuracy, per_class, with_intervals
+from tasks.evaluate.next_steps import Curve, errors_by_class, extrapolated, next_steps
+from tasks.evaluate.plots import write_losses, write_plots
+from tasks.evaluate.robustness import ROWS, robustness
+from tasks.evaluate.scope import operating_points, out_of_scope
+from tasks.evaluate.scored import Scored
+from tasks.evaluate.slices import USUAL, slices
+from tasks.generation import columns_of, digest, payloads, read, read_manifest, write_json
+from tasks.learners.model import TrainedModel, load_model, single_threaded
 from tasks.params import EvaluateParams, Facts
 from tasks.progress import Progress, silent
-from tasks.statistics import Floats, wilson
-
-
-@dataclass(frozen=True)
-class Scored:
-    """Rows with their probabilities: what metrics and plots are made of."""
-
-    frame: pd.DataFrame  # id, origin, label, group
-    probabilities: Floats
-    classes: list[str]
-
-    @property
-    def truth(self) -> np.ndarray:
-        """(n_rows,) class numbers."""
-        number = {label: place for place, label in enumerate(self.classes)}
-        return np.array([number[label] for label in self.frame["label"]], dtype=np.int64)
-
-    @property
-    def groups(self) -> np.ndarray:
-        """(n_rows,) near-duplicate groups."""
-        groups: np.ndarray = self.frame["group"].to_numpy(dtype=str)
-        return groups
+from tasks.statistics import Ints, wilson
 
 
 def evaluate(
@@ -69,26 +54,138 @@ def evaluate(
     verdicts = read_verdicts(models)
     accepted = verdicts[-1]["accepted_round"]
     classes = read_manifest(validated)["classes"]
-    model = models / str(accepted)
-    cross_validated = out_of_fold(model, validated, classes)
-    test = _predict_test(model, collected, validated, classes, progress)
+    ranks = _ranks(classes, params)
+    cross_validated = out_of_fold(models / str(accepted), validated, classes)
+    known = _model_json(models / str(accepted))["abstain"]
+    with single_threaded():
+        model = load_model(models / str(accepted))
+        test = _predict(model, collected, validated, classes, "test", progress)
+        outside = _predict(model, collected, validated, classes, "out_of_scope", progress)
+        changed = _robustness(model, test, collected, params, facts, progress)
     if test is not None:
-        log_look(looks, test_digest(test.frame), digest(model))
+        log_look(looks, test_digest(test.frame), digest(models / str(accepted)))
     shown = test if test is not None else cross_validated
+    learnt = json.loads((models / "0" / "candidates.json").read_text(encoding="utf-8"))
+    rounds = _rounds(verdicts, models, validated, classes, params)
+    parts = slices(_measured(shown.frame, validated, params), shown.right, shown.groups, params)
+    curve = _curve(shown, learnt["learning_curve"], facts.seed)
+    confident = (cross_validated.confidence, cross_validated.right)
     metrics = {
         "accepted_round": accepted,
-        "cross_validation": _metrics(cross_validated, params, facts) if len(cross_validated.frame) else None,
-        "test": None if test is None else _metrics(test, params, facts),
-        "per_class": per_class(shown.probabilities.argmax(axis=1), shown.truth, classes),
-        "rounds": _rounds(verdicts, models, validated, classes, params, facts),
-        "abstain": abstained(shown, _model_json(model)["abstain"]),
+        "cross_validation": _metrics(cross_validated, params, facts, ranks) if len(cross_validated.frame) else None,
+        "folds": _folds(cross_validated),
+        "test": None if test is None else _metrics(test, params, facts, ranks),
+        "per_class": per_class(shown.said, shown.truth, classes),
+        "slices": parts,
+        "rounds": rounds,
+        "bought": learnt["bought"],
+        "abstain": abstained(shown, known),
+        "operating_points": operating_points(confident, (shown.confidence, shown.right, shown.groups), params),
+        "out_of_scope": out_of_scope(
+            shown.confidence, np.zeros(0) if outside is None else outside.confidence, known["below"], params, facts.seed
+        ),
+        "robustness": changed,
+        "learning_curve": learnt["learning_curve"]
+        and {
+            "labels": learnt["learning_curve"]["labels"],
+            "points": learnt["learning_curve"]["points"],
+            "expected": extrapolated(curve, float(shown.right.mean())),
+        },
+        "next": _next(curve, shown, validated, learnt["bought"], rounds, parts),
         "rows": _rows_by_stage(generations),
         "test_digest": None if test is None else test_digest(test.frame),
     }
     write_json(output / "metrics.json", metrics)
     _write_predictions(output / "predictions.parquet", shown, accepted)
-    _write_plots(output / "plots", shown, metrics, params)
-    _write_losses(output / "plots" / "losses.csv", models / "0")
+    write_plots(output / "plots", shown, metrics, params)
+    write_losses(output / "plots" / "losses.csv", models / "0")
+
+
+def _ranks(classes: Sequence[str], params: EvaluateParams) -> Ints | None:
+    """Each class's place in the order of params.yaml; None where there is none. Raises InputError where the order names other classes."""
+    order = list(params.ordered_classes)
+    if not order:
+        return None
+    if sorted(order) != sorted(classes):
+        raise InputError(
+            f"params.yaml: evaluate.ordered_classes names {', '.join(order)}; the classes are {', '.join(classes)}. Name each of them once."
+        )
+    return np.array([order.index(name) for name in classes], dtype=np.int64)
+
+
+def _measured(frame: pd.DataFrame, validated: Path, params: EvaluateParams) -> pd.DataFrame:
+    """The rows' columns to cut by, in their order, as validate has them. Raises InputError for a column that it has not."""
+    there = columns_of(validated)
+    for name in params.slices or ():
+        if name not in there:
+            raise InputError(
+                f"params.yaml: evaluate.slices: there is no column '{name}'; there are {', '.join(there)}."
+            )
+    wanted = [name for name in (USUAL if params.slices is None else params.slices) if name in there]
+    rows = read(validated, ["id", *wanted], ids=frame["id"].tolist()).drop_duplicates("id").set_index("id")
+    return rows.reindex(frame["id"]).reset_index(drop=True)
+
+
+def _robustness(
+    model: TrainedModel,
+    test: Scored | None,
+    collected: Path,
+    params: EvaluateParams,
+    facts: Facts,
+    progress: Progress,
+) -> dict[str, Any] | None:
+    """On so many test rows, those with the first ids, which are hashes."""
+    many = ROWS[facts.effort] if params.robustness_rows is None else params.robustness_rows
+    if test is None or many == 0:
+        return None
+    chosen = np.sort(np.argsort(test.frame["id"].to_numpy(dtype=str), kind="stable")[:many])
+    content = dict(payloads([collected], test.frame["id"].iloc[chosen]))
+    rows = [content[one] for one in test.frame["id"].iloc[chosen]]
+    return robustness(model, rows, test.truth[chosen], test.groups[chosen], params, seed=facts.seed, progress=progress)
+
+
+def _curve(shown: Scored, learnt: Mapping[str, Any] | None, seed: int) -> Curve | None:
+    if not len(shown.frame):
+        return None
+    return Curve.of(
+        learnt, float(1 - shown.right.mean()), effective_rows(shown.right.astype(float), shown.groups), seed
+    )
+
+
+def _next(
+    curve: Curve | None,
+    shown: Scored,
+    validated: Path,
+    steps: Sequence[Mapping[str, Any]],
+    rounds: Sequence[Mapping[str, Any]],
+    parts: Sequence[Mapping[str, Any]],
+) -> list[dict[str, Any]]:
+    manifest = read_manifest(validated)
+    rows, labels = Counter[str](), Counter[str]()
+    for one in manifest["counts"]:
+        rows[one["split"]] += one["rows"]
+        if one["split"] == "train" and one["label"] is not None:
+            labels[one["label"]] += one["rows"]
+    return next_steps(
+        curve,
+        rows=rows,
+        doubt=manifest["notes"].get("doubt") or {},
+        errors=errors_by_class(shown.right, shown.truth, shown.classes),
+        labels=labels,
+        bought=steps,
+        rounds=rounds,
+        slices=parts,
+    )
+
+
+def _folds(scored: Scored) -> list[dict[str, Any]]:
+    """Accuracy of each fold: how far a single split can be from another."""
+    held = scored.frame["fold"].to_numpy(dtype=float)
+    found = []
+    for fold in np.unique(held[~np.isnan(held)]):
+        right = scored.right[held == fold]
+        found.append({"fold": int(fold), "rows": len(right), "accuracy": round(float(right.mean()), 6)})
+    return found
 
 
 def read_verdicts(models: Path) -> list[dict[str, Any]]:
@@ -114,15 +211,14 @@ def out_of_fold(model: Path, validated: Path, classes: Sequence[str]) -> Scored:
     return Scored(used.assign(origin=used["id"].map(origin)), probabilities, list(classes))
 
 
-def _predict_test(
-    model: Path, collected: Path, validated: Path, classes: list[str], progress: Progress
+def _predict(
+    model: TrainedModel, collected: Path, validated: Path, classes: list[str], split: str, progress: Progress
 ) -> Scored | None:
     columns = ["id", "split", "label", "origin", "group"]
-    rows = read(validated, columns, splits=["test"]).set_index("id")
+    rows = read(validated, columns, splits=[split]).set_index("id")
     if rows.empty:
         return None
-    with single_threaded():
-        probabilities = load_model(model).predict_rows(rows.index.tolist(), partial(payloads, [collected]), progress)
+    probabilities = model.predict_rows(rows.index.tolist(), partial(payloads, [collected]), progress)
     return Scored(rows.reset_index(), probabilities, classes)
 
 
@@ -132,9 +228,10 @@ def test_digest(frame: pd.DataFrame) -> str:
     return hashlib.blake2b("\n".join(lines).encode(), digest_size=8).hexdigest()
 
 
-def _metrics(scored: Scored, params: EvaluateParams, facts: Facts) -> dict[str, Any]:
-    found = with_intervals(scored.probabilities, scored.truth, scored.groups, params, facts.seed)
-    return {**found, "rows": len(scored.frame)}
+def _metrics(scored: Scored, params: EvaluateParams, facts: Facts, ranks: Ints | None) -> dict[str, Any]:
+    found = with_intervals(scored.probabilities, scored.truth, scored.groups, params, facts.seed, ranks)
+    effective = effective_rows(scored.right.astype(float), scored.groups)
+    return {**found, "rows": len(scored.frame), "effective_rows": round(effective, 3)}
 
 
 def _rounds(
@@ -143,7 +240,6 @@ def _rounds(
     validated: Path,
     classes: Sequence[str],
     params: EvaluateParams,
-    facts: Facts,
 ) -> list[dict[str, Any]]:
     """Each trained round: the verdict, and its cross-validated accuracy on the same rows."""
     rounds = []
@@ -151,10 +247,10 @@ def _rounds(
         if verdict["decision"] == "skipped":
             continue
         scored = out_of_fold(models / str(verdict["round"]), validated, classes)
-        found = with_intervals(scored.probabilities, scored.truth, scored.groups, params, facts.seed)
+        found = accuracy(scored.said, scored.truth, scored.groups, params).rounded() if len(scored.frame) else None
         kept = {name: verdict[name] for name in ("round", "decision", "reason", "worth_in_labels")}
         harmed = [classes[one["label"]] for one in verdict["classes"] if one["harmed"]]
-        rounds.append({**kept, "harmed": harmed, "accuracy": found["accuracy"], "difference": verdict["accuracy"]})
+        rounds.append({**kept, "harmed": harmed, "accuracy": found, "difference": verdict["accuracy"]})
     return rounds
 
 
@@ -165,8 +261,7 @@ def _model_json(model: Path) -> dict[str, Any]:
 
 def abstained(scored: Scored, abstain: Mapping[str, Any]) -> dict[str, Any]:
     """What the limit that train chose does on these rows: the share that is answered, and how many of those are right."""
-    sure = scored.probabilities.max(axis=1) >= abstain["below"] if len(scored.frame) else np.zeros(0, dtype=bool)
-    right = scored.probabilities.argmax(axis=1) == scored.truth if len(scored.frame) else sure
+    sure, right = scored.confidence >= abstain["below"], scored.right
     return {
         "below": abstain["below"],
         "wanted": abstain["wanted"],
@@ -196,36 +291,3 @@ def _write_predictions(path: Path, scored: Scored, accepted: int) -> None:
         "group": pa.array(scored.frame["group"], pa.string()),
     }
     pq.write_table(pa.table(table), path, compression="zstd")
-
-
-def _write_plots(folder: Path, scored: Scored, metrics: Mapping[str, Any], params: EvaluateParams) -> None:
-    classes = scored.classes
-    said = [classes[place] for place in scored.probabilities.argmax(axis=1)]
-    pairs = [{"label": label, "predicted": one} for label, one in zip(scored.frame["label"], said, strict=True)]
-    _write_csv(folder / "confusion.csv", pairs, ["label", "predicted"])
-    bins = calibration_bins(scored.probabilities, scored.truth, params.calibration_bins)
-    _write_csv(folder / "calibration.csv", bins, ["confidence", "accuracy", "rows"])
-    rounds = [
-        {"round": one["round"], "accuracy": one["accuracy"]["value"]} for one in metrics["rounds"] if one["accuracy"]
-    ]
-    _write_csv(folder / "rounds.csv", rounds, ["round", "accuracy"])
-    recalls = [
-        {"class": one["class"], "recall": one["recall"]["value"]}
-        for one in metrics["per_class"]
-        if one["recall"] is not None
-    ]
-    _write_csv(folder / "recall.csv", recalls, ["class", "recall"])
-
-
-def _write_losses(path: Path, model: Path) -> None:
-    """The losses of round 0's models as they learnt, which later rounds take over; the head line alone where there is none."""
-    made = model / "losses.csv"
-    path.write_text(made.read_text(encoding="utf-8") if made.is_file() else "model,step,loss\n", encoding="utf-8")
-
-
-def _write_csv(path: Path, rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, columns, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)

@@ -1,4 +1,4 @@
-"""Metrics of probabilities against the truth, each with a bootstrap interval over near-duplicate groups."""
+"""Metrics of probabilities against the truth, each with its interval over near-duplicate groups."""
 
 from __future__ import annotations
 
@@ -8,49 +8,65 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tasks.evaluate import intervals
 from tasks.params import EvaluateParams
 from tasks.randomness import generator
-from tasks.statistics import (
-    Estimate,
-    Floats,
-    Ints,
-    calibration_error,
-    confusion,
-    interval,
-    log_loss_of_rows,
-    macro_f1,
-    wilson,
-)
+from tasks.statistics import Estimate, Floats, Ints, confusion, log_loss_of_rows, wilson
+
+ENOUGH_CLASSES = 6  # for "among the three likeliest" to say something
+TOP = 3
 
 
 def with_intervals(
-    probabilities: Floats, truth: Ints, groups: NDArray[np.str_], params: EvaluateParams, seed: int
+    probabilities: Floats,
+    truth: Ints,
+    groups: NDArray[np.str_],
+    params: EvaluateParams,
+    seed: int,
+    ranks: Ints | None = None,
 ) -> dict[str, dict[str, float] | None]:
-    """accuracy, macro_f1, log_loss and calibration_error, each {"value", "low", "high"}; None where there is no row.
+    """accuracy, balanced_accuracy, macro_f1, log_loss, brier, calibration_error, from six classes on top_3_accuracy, and with `ranks`
+    steps_off; each {"value", "low", "high"}, None where there is no row.
 
-    probabilities: (n_rows, n_classes), rows sum to 1; truth: (n_rows,) class numbers; groups: (n_rows,), drawn whole.
+    probabilities: (n_rows, n_classes), rows sum to 1; truth: (n_rows,) class numbers; groups: (n_rows,), which count whole. brier: the
+    squared distance of a row's probabilities from what it is (Brier 1950), 0 to 2; ranks: (n_classes,), each class's place where they
+    have an order; steps_off: how many places away the prediction is.
     """
     classes, said = probabilities.shape[1], probabilities.argmax(axis=1)
-    losses, right = log_loss_of_rows(probabilities, truth), said == truth
-    metrics = {
-        "accuracy": lambda rows: float(right[rows].mean()),
-        "macro_f1": lambda rows: macro_f1(said[rows], truth[rows], classes),
-        "log_loss": lambda rows: float(losses[rows].mean()),
-        "calibration_error": lambda rows: calibration_error(probabilities[rows], truth[rows], params.calibration_bins),
-    }
+    names = ["accuracy", "balanced_accuracy", "macro_f1", "log_loss", "brier", "calibration_error"]
+    names += (["top_3_accuracy"] if classes >= ENOUGH_CLASSES else []) + (["steps_off"] if ranks is not None else [])
     if len(truth) == 0:
-        return dict.fromkeys(metrics)
-    found: dict[str, Estimate] = {
-        name: interval(
-            metric,
-            groups,
-            draws=params.bootstrap_draws,
-            confidence=params.confidence,
-            rng=generator(seed, "evaluate", name),
-        )
-        for name, metric in metrics.items()
+        return dict.fromkeys(names)
+
+    def drawn(name: str) -> dict[str, Any]:
+        return {
+            "draws": params.bootstrap_draws,
+            "confidence": params.confidence,
+            "rng": generator(seed, "evaluate", name),
+        }
+
+    of_rows = {
+        "log_loss": log_loss_of_rows(probabilities, truth),
+        "brier": ((probabilities - np.eye(classes)[truth]) ** 2).sum(axis=1),
     }
-    return {name: estimate.rounded() for name, estimate in found.items()}
+    if ranks is not None:
+        of_rows["steps_off"] = np.abs(ranks[said] - ranks[truth]).astype(np.float64)
+    among = np.argpartition(-probabilities, TOP - 1, axis=1)[:, :TOP] if classes >= ENOUGH_CLASSES else said[:, None]
+    found: dict[str, Estimate] = {
+        "accuracy": accuracy(said, truth, groups, params),
+        "top_3_accuracy": intervals.share((among == truth[:, None]).any(axis=1), groups, params.confidence),
+        "calibration_error": intervals.calibration_error(
+            probabilities, truth, groups, bins=params.calibration_bins, **drawn("calibration_error")
+        ),
+        **intervals.of_confusion(said, truth, groups, **drawn("confusion")),
+        **{name: intervals.mean(values, groups, **drawn(name)) for name, values in of_rows.items()},
+    }
+    return {name: found[name].rounded() for name in names}
+
+
+def accuracy(said: Ints, truth: Ints, groups: NDArray[np.str_], params: EvaluateParams) -> Estimate:
+    """The share of rows that are right."""
+    return intervals.share(said == truth, groups, params.confidence)
 
 
 def per_class(said: Ints, truth: Ints, classes: Sequence[str]) -> list[dict[str, Any]]:

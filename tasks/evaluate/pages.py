@@ -20,6 +20,7 @@ def environment(*templates: str) -> jinja2.Environment:
     made.filters["percent"] = lambda share: f"{100 * share:.1f}\u00a0%"
     made.filters["whole_percent"] = lambda share: f"{100 * share:.0f}\u00a0%"
     made.filters["thousands"] = lambda number: f"{number:,}".replace(",", "\u202f")
+    made.filters["points"] = lambda share: f"{100 * share:+.1f}"
     made.filters["words"] = lambda name: str(name).replace("_", " ")
     return made
 

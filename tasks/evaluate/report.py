@@ -12,13 +12,24 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from tasks.evaluate.intervals import wilson_of
 from tasks.evaluate.looks import count_looks
 from tasks.evaluate.pages import environment, shown
 from tasks.gates.asking import read_checks
 from tasks.generation import payloads, read, read_manifest, stage_of
-from tasks.statistics import confusion
+from tasks.statistics import Estimate, confusion
 
 SAMPLES = 12
+MEASURES = (
+    ("accuracy", "share of rows that are right"),
+    ("balanced_accuracy", "the mean over classes of the share that is found: rare classes count as much"),
+    ("macro_f1", "the mean over classes of F1: found and not mistaken"),
+    ("top_3_accuracy", "share of rows whose class is among the three likeliest"),
+    ("steps_off", "how many places of the classes' order the answer is away"),
+    ("log_loss", "how surprised the model is by the truth; 0 is never"),
+    ("brier", "squared distance of the probabilities from the truth, 0 to 2"),
+    ("calibration_error", "how far confidence is from accuracy, without what chance adds"),
+)
 WORDS = {
     "scrape": "brought in from data/ and from sites",
     "validate": "checked, split and folded",
@@ -33,6 +44,7 @@ def write_report(workspace: Path) -> Path:
     metrics = json.loads((workspace / "reports" / "metrics.json").read_text(encoding="utf-8"))
     generations = workspace / "generations"
     runs = _runs(workspace)
+    looks = count_looks(workspace / ".seedling" / "looks.jsonl", metrics["test_digest"] or "")
     page = (
         environment("report.html.jinja")
         .get_template("report.html.jinja")
@@ -40,7 +52,13 @@ def write_report(workspace: Path) -> Path:
             name=workspace.resolve().name,
             metrics=metrics,
             headline=_headline(metrics),
-            looks=count_looks(workspace / ".seedling" / "looks.jsonl", metrics["test_digest"] or ""),
+            looks=looks,
+            corrected=_corrected(metrics, looks),
+            measures=MEASURES,
+            shown_where=[where for where in ("test", "cross_validation") if metrics[where]],
+            weakest=_weakest(metrics["per_class"]),
+            curve=_curve(metrics["learning_curve"]),
+            abstaining=_abstaining(workspace / "reports" / "plots" / "abstain.csv"),
             stages=_stages(generations, runs),
             samples=_samples(generations),
             rounds=_rounds(workspace / "models", metrics),
@@ -65,6 +83,59 @@ def _headline(metrics: Mapping[str, Any]) -> dict[str, Any]:
     where = "test" if metrics["test"] else "cross_validation"
     found = metrics[where] or {"rows": 0, "accuracy": {"value": None}}
     return {"where": where, "rows": found["rows"], **found["accuracy"]}
+
+
+def _corrected(metrics: Mapping[str, Any], looks: int) -> Estimate | None:
+    """The accuracy's interval after so many models were judged by one test split: each at its share of the 5 % (Bonferroni)."""
+    if looks < 2 or not metrics["test"]:
+        return None
+    found = metrics["test"]
+    return wilson_of(found["accuracy"]["value"], found["effective_rows"], 1 - 0.05 / looks)
+
+
+def _weakest(classes: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The classes of which least is found, three at most, where anything is missed."""
+    missed = [one for one in classes if one["recall"] and one["recall"]["value"] < 1]
+    return sorted(missed, key=lambda one: (one["recall"]["value"], one["class"]))[:3]
+
+
+def _curve(found: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """The learning curve on a 460 × 200 drawing; None where there is none."""
+    if not found:
+        return None
+    points = [{**one, "expected": kind == "expected"} for kind in ("points", "expected") for one in found[kind]]
+    many = np.log([one["labels"] for one in points])
+    bottom = min(one["accuracy"]["low"] for one in points)
+    reach = max(1.0 - bottom, 1e-6)
+    drawn = []
+    for one, place in zip(points, many, strict=True):
+        accuracy = one["accuracy"]
+        down = {
+            end: round(200 * (1 - accuracy[key]) / reach, 1)
+            for end, key in (("y", "value"), ("low", "low"), ("high", "high"))
+        }
+        across = 20 + 420 * (place - many.min()) / max(float(np.ptp(many)), 1e-6)
+        words = f"{one['labels']:,.0f} labels: {100 * accuracy['value']:.1f} %"
+        drawn.append(
+            {
+                "x": round(float(across), 1),
+                **down,
+                "labels": round(one["labels"]),
+                "expected": one["expected"],
+                "words": words,
+            }
+        )
+    return {"points": drawn, "top": 1.0, "bottom": bottom}
+
+
+def _abstaining(path: Path) -> dict[str, Any] | None:
+    """Coverage against errors on a 200 × 200 drawing; None where no row is judged, or none is wrong."""
+    frame = pd.read_csv(path)
+    top = float(frame["error"].max()) if len(frame) else 0.0
+    if top == 0:
+        return None
+    pairs = zip(200 * frame["coverage"], 200 - 200 * frame["error"] / top, strict=True)
+    return {"points": " ".join(f"{x:.1f},{y:.1f}" for x, y in pairs), "top": top}
 
 
 def _stages(generations: Path, runs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

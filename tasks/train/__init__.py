@@ -31,9 +31,11 @@ from tasks.parallel import this_process
 from tasks.params import Facts, TrainParams
 from tasks.progress import Progress, silent
 from tasks.train import files
+from tasks.train.bought import bought
 from tasks.train.choice import Judged, abstention, calibrated, candidate_table
 from tasks.train.comparison import Loop, verdict_of
 from tasks.train.cross_validation import Candidate, Workbench
+from tasks.train.learning_curve import learning_curve
 from tasks.train.rows import training_rows
 from tasks.train.trial import choose_and_fit, try_candidates
 from tasks.train.trust import TRUSTED
@@ -96,13 +98,21 @@ def train(
         loop = Loop(round_number, rounds, sources.teacher, previous)
         verdict, said = verdict_of(loop, said, predictions, judged, bench, params, facts)
         trust = _trust_of(choice.members, bench)
+        curve = learning_curve(bench, judged) if round_number == 0 else None
     save_features(maker, output)
     files.write_predictions(output, bench.rows, frame, predictions, trust)
     files.write_candidates(output, said)
     files.write_losses(output, bench.said)
     files.write_seconds(workspace, f"train@{round_number}", bench.said)
     table = candidate_table(trained, choice, judged, params.bootstrap_draws, facts.seed)
-    write_json(output / "candidates.json", {"tried": table, "left_out": trial.left_out_as_json()})
+    firsts = {one: probabilities[0].astype(np.float64) for one, probabilities in said.items()}
+    learnt = {
+        "tried": table,
+        "left_out": trial.left_out_as_json(),
+        "bought": bought(firsts, judged, params.bootstrap_draws, facts.seed),
+        "learning_curve": curve,
+    }
+    write_json(output / "candidates.json", learnt)
     write_json(output / "verdict.json", verdict.as_json())
     nothing = classes.index(NOTHING) if NOTHING in classes else None
     abstain = abstention(

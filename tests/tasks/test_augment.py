@@ -15,12 +15,12 @@ import pytest
 from tasks import images
 from tasks.augment import augment
 from tasks.augment.pictures import DEFAULT_POLICY, PolicyTransform
-from tasks.augment.words import change_words
 from tasks.errors import InputError
 from tasks.generation import GenerationWriter, Row, identify, payloads, read, read_rejected
 from tasks.params import AugmentParams, Facts, ScrapeParams, ValidateParams
 from tasks.scrape import scrape
 from tasks.validate import validate
+from tasks.words import change_words
 
 IMAGES, TEXTS = Facts(modality="image", effort="quick"), Facts(modality="text")
 

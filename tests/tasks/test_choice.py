@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,10 +19,11 @@ from tasks.parallel import spread_by
 from tasks.params import EncoderParams, Facts, TrainParams
 from tasks.statistics import softmax
 from tasks.train import cross_validation
+from tasks.train.bought import bought
 from tasks.train.candidates import first_candidates, further_candidates, later_candidates, within_budget
 from tasks.train.choice import Judged, abstention, choose, greedy
 from tasks.train.cross_validation import Candidate, Predictions, Workbench, cross_validate, out_of_fold_anew
-from tasks.train.learning_curve import worth_in_labels
+from tasks.train.learning_curve import FLATTEST, learning_curve, worth_in_labels
 from tasks.train.rows import NO_FOLD, TrainingRows, drawn_pool
 from tasks.train.trust import TRUSTED
 from tasks.train.verdict import judge, scores_of_rows, unjudged
@@ -397,3 +399,53 @@ def test_the_only_other_row_of_a_class_is_trusted_as_others_are() -> None:
     trust = bench_of(rare, inputs).trust(0, "trusted")
     others = (fold != 0) & (np.arange(42) != 11)
     assert trust[11] == pytest.approx(trust[others].mean())
+
+
+def test_what_a_step_bought_is_paired_over_the_learners_that_have_both() -> None:
+    """Augmenting mends two rows of ten for one learner and one for the other: +15 points; a learner without it counts nowhere."""
+    truth = np.zeros(10, dtype=np.int64)
+
+    def right(many: int) -> np.ndarray:
+        return np.eye(2)[(np.arange(10) >= many).astype(int)]
+
+    said = {
+        Candidate("svm", ("collected",), "plain"): right(6),
+        Candidate("svm", ("collected", "augment"), "plain"): right(8),
+        Candidate("logistic_regression", ("collected",), "plain"): right(7),
+        Candidate("logistic_regression", ("collected", "augment"), "plain"): right(8),
+        Candidate("logistic_regression", ("collected",), "trusted"): right(6),
+        Candidate("network", ("collected",), "plain"): right(1),
+    }
+    steps = {one["step"]: one for one in bought(said, judged(truth), 500, 0)}
+    assert steps["augment"]["difference"]["value"] == pytest.approx(0.15)
+    assert steps["augment"]["learners"] == ["svm", "logistic_regression"]
+    assert (steps["trusted"]["kind"], steps["trusted"]["difference"]["value"]) == ("loss", pytest.approx(-0.1))
+    assert set(steps) == {"augment", "trusted"}
+    assert bought({one: chances[:0] for one, chances in said.items()}, judged(truth[:0]), 500, 0) == []
+
+
+def test_the_learning_curve_counts_the_labels_of_one_fold_after_the_other() -> None:
+    """Forty labels in five folds: 8, 16, 24 and 32 teach; rows that anyone can tell apart leave nothing to fall, so the flattest exponent is
+    believed; two folds draw no curve.
+    """
+    rows, inputs, truth = labelled(40)
+    found = learning_curve(bench_of(rows, inputs), judged(truth), draws=50)
+    assert found is not None
+    assert [one["labels"] for one in found["points"]] == [8, 16, 24, 32]
+    assert [one["accuracy"]["value"] for one in found["points"]] == [1.0] * 4
+    assert set(found["exponents"]) == {FLATTEST} and found["labels"] == 40
+    halves = replace(rows, fold=rows.fold % 2)
+    assert learning_curve(bench_of(halves, inputs), judged(truth)) is None
+
+
+def test_a_curve_falls_where_labels_help() -> None:
+    """Rows about corners that overlap, in forty dimensions: with few labels more is wrong, and the exponent says so."""
+    source = np.random.default_rng(0)
+    rows, _, truth = labelled(400)
+    features = source.normal(size=(400, 40)).astype(np.float32)
+    features[:, 0] += 3 * truth
+    found = learning_curve(bench_of(rows, Inputs(features)), judged(truth), draws=50)
+    assert found is not None
+    values = [one["accuracy"]["value"] for one in found["points"]]
+    assert values[0] < values[-1]
+    assert found["exponents"][50] > 2 * FLATTEST

@@ -9,16 +9,21 @@ import pytest
 
 from tasks.evaluate.looks import count_looks, log_look
 from tasks.evaluate.metrics import calibration_bins, per_class, with_intervals
-from tasks.params import EvaluateParams
+from tasks.evaluate.robustness import PICTURES, robustness
+from tasks.learners.heads import Head
+from tasks.learners.model import TrainedModel
+from tasks.learners.saving import make_features
+from tasks.params import EvaluateParams, Facts
+from tasks.progress import silent
 
 PARAMS = EvaluateParams(bootstrap_draws=300)
 
 
 def test_metrics_of_rows_that_are_all_right() -> None:
-    """Accuracy and F1 are 1 with no width; log-loss is -log 0.9; the calibration error is 0.1."""
+    """Accuracy is 1, and twenty rows do not prove more than Wilson's .839; log-loss is -log 0.9; the calibration error is 0.1."""
     chances, truth = np.tile([0.9, 0.1], (20, 1)), np.zeros(20, dtype=np.int64)
     found = with_intervals(chances, truth, np.arange(20).astype(str), PARAMS, 0)
-    assert found["accuracy"] == {"value": 1.0, "low": 1.0, "high": 1.0}
+    assert found["accuracy"] == {"value": 1.0, "low": pytest.approx(0.8389, abs=1e-4), "high": 1.0}
     assert found["log_loss"]["value"] == pytest.approx(0.105361, abs=1e-6)
     assert found["calibration_error"]["value"] == pytest.approx(0.1)
 
@@ -48,3 +53,32 @@ def test_looks_are_counted_a_model_and_a_test_split(tmp_path: Path) -> None:
         log_look(log, test, model)
     assert (count_looks(log, "t1"), count_looks(log, "t2"), count_looks(log, "t3")) == (2, 1, 0)
     assert len(log.read_text().splitlines()) == 4
+
+
+def test_the_same_texts_typed_in_haste_are_judged_again() -> None:
+    """A model of two words loses what typing errors take from them; rows are the same, so is the result."""
+    words = ["rain", "sunny"] * 20
+    texts = [f"{word} today number {place}" for place, word in enumerate(words)]
+    truth = np.array([0, 1] * 20)
+    maker = make_features(None, None, Facts(modality="text"), None)
+    head = Head("logistic_regression", 0, 2)
+    head.fit(maker.fit_transform(texts), np.eye(2)[truth], np.ones(40))
+    model = TrainedModel(["a", "b"], maker, [[head]], [1.0], 1.0, [1.0], 0.0)
+    groups = np.arange(40).astype(str)
+    first, again = (robustness(model, texts, truth, groups, PARAMS, seed=0, progress=silent) for _ in range(2))
+    assert first is not None
+    assert first == again
+    by_change = {one["change"]: one for one in first["changes"]}
+    assert first["accuracy"] == by_change["without capitals"]["accuracy"] == 1.0
+    assert by_change["the first half alone"]["difference"]["value"] == 0.0
+    assert robustness(model, [], truth[:0], groups[:0], PARAMS, seed=0, progress=silent) is None
+
+
+@pytest.mark.parametrize("change", PICTURES)
+def test_a_worse_picture_has_its_size(change: str) -> None:
+    """Each change keeps height, width and type, of a picture of one pixel too."""
+    source = np.random.default_rng(0)
+    for shape in ((1, 1, 3), (9, 40, 3)):
+        pixels = source.integers(0, 256, size=shape).astype(np.uint8)
+        changed = PICTURES[change](pixels, np.random.default_rng(0))
+        assert (changed.shape, changed.dtype) == (shape, np.uint8)

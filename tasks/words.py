@@ -1,4 +1,4 @@
-"""Children of texts by word-level operations (Wei & Zou 2019, "EDA"; typos by neighbouring keys)."""
+"""Texts changed by word-level operations (Wei & Zou 2019, "EDA"; typos by neighbouring keys)."""
 
 from __future__ import annotations
 

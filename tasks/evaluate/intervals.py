@@ -1,0 +1,187 @@
+"""Intervals that cover as often as they say, each by the method that suits its metric; near-duplicate groups count whole.
+
+How often they cover is measured: benchmarks/coverage.py.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import norm
+
+from tasks.statistics import DRAWN_AT_ONCE, Estimate, Floats, Ints
+
+PRIOR = 0.25  # rows that are right, and wrong either way, in each class beforehand
+
+
+def effective_rows(values: Floats, groups: NDArray[np.str_]) -> float:
+    """How many independent rows these are worth (Kish 1965): as many as would give their mean the variance that it has over groups.
+
+    Where all values are alike nothing tells how alike groups are: then each group counts as one that is all of a kind.
+    """
+    sizes, sums = _by_group(np.ones(len(values)), groups), _by_group(values, groups)
+    rows, mean = len(values), float(values.mean())
+    variance = float(((sums - mean * sizes) ** 2).sum()) / rows**2
+    least = rows**2 / float((sizes**2).sum())
+    return min(float(mean * (1 - mean) / variance), 4 * least) if variance > 0 else least
+
+
+def share(hits: NDArray[np.bool_], groups: NDArray[np.str_], confidence: float) -> Estimate:
+    """A share with Wilson's score interval (1927) of the effective rows."""
+    values = hits.astype(np.float64)
+    return wilson_of(float(values.mean()), effective_rows(values, groups), confidence)
+
+
+def wilson_of(value: float, rows: float, confidence: float) -> Estimate:
+    """Wilson's score interval of a share; rows: effective ones, no whole number."""
+    z = float(norm.ppf(0.5 + confidence / 2))
+    centre = (value + z**2 / (2 * rows)) / (1 + z**2 / rows)
+    half = z / (1 + z**2 / rows) * float(np.sqrt(value * (1 - value) / rows + z**2 / (4 * rows**2)))
+    return Estimate(value, max(0.0, min(value, centre - half)), min(1.0, max(value, centre + half)))
+
+
+def mean(
+    values: Floats, groups: NDArray[np.str_], *, draws: int, confidence: float, rng: np.random.Generator
+) -> Estimate:
+    """The mean of values that are not below 0, which may be skewed, with the bootstrap-t interval over groups (Efron and Tibshirani
+    1993, chapter 12): each draw is brought to its own standard error.
+    """
+    sizes, sums = _by_group(np.ones(len(values)), groups), _by_group(values, groups)
+    many, found = len(sums), float(values.mean())
+
+    def error_of(size: Floats, square: Floats, cross: Floats, large: Floats, at: Floats) -> Floats:
+        return np.sqrt(np.maximum(square - 2 * at * cross + at**2 * large, 0.0)) / size
+
+    columns = (sizes, sums, sums**2, sums * sizes, sizes**2)
+    size, total, square, cross, large = (np.array([one.sum()]) for one in columns)
+    error = float(error_of(size, square, cross, large, np.array([found]))[0])
+    if error == 0:
+        return Estimate(found, found, found)
+    away = []
+    for first in range(0, draws, at_once := max(1, DRAWN_AT_ONCE // many)):
+        drawn = rng.integers(many, size=(min(at_once, draws - first), many))
+        size, total, square, cross, large = (one[drawn].sum(axis=1) for one in columns)
+        of_draw = total / size
+        errors = error_of(size, square, cross, large, of_draw)
+        away.append((of_draw - found)[errors > 0] / errors[errors > 0])
+    tail = (1 - confidence) / 2
+    low, high = np.quantile(np.concatenate(away), [tail, 1 - tail])
+    return Estimate(found, min(found, max(0.0, found - float(high) * error)), max(found, found - float(low) * error))
+
+
+def of_confusion(
+    said: Ints, truth: Ints, groups: NDArray[np.str_], *, draws: int, confidence: float, rng: np.random.Generator
+) -> dict[str, Estimate]:
+    """balanced_accuracy, the mean recall of the classes that the truth holds, and macro_f1, over those that either holds.
+
+    The intervals are those of draws from the posterior of the confusion table (Goutte and Gaussier 2005, here of all classes together):
+    rare classes, of which a bootstrap may draw none, keep their width. Groups count as their effective rows.
+    """
+    sizes = _by_group(np.ones(len(truth)), groups)
+    worth = float(sizes.sum() / (sizes**2).sum())  # of a row
+    classes, places = np.unique(np.concatenate([truth, said]), return_inverse=True)
+    truth, said, many = places[: len(truth)], places[len(truth) :], len(classes)
+    cells, counts = np.unique(truth * many + said, return_counts=True)
+    rows, columns = cells // many, cells % many
+    wrong = rows != columns
+    mistakes = counts[wrong].astype(np.float64)
+    hits = np.bincount(rows[~wrong], weights=counts[~wrong], minlength=many).astype(np.float64)
+    were = np.bincount(rows, weights=counts, minlength=many).astype(np.float64)
+
+    def both(right: Floats, missed: Floats, mistaken: Floats) -> tuple[Floats, Floats]:
+        recall = right / np.maximum(right + missed, 1e-300)
+        balanced = recall[..., were > 0].mean(axis=-1)
+        return balanced, (2 * right / np.maximum(2 * right + missed + mistaken, 1e-300)).mean(axis=-1)
+
+    into_row, into_column = (np.eye(many)[one[wrong]] for one in (rows, columns))
+    exact = both(hits, mistakes @ into_row, mistakes @ into_column)
+    found: tuple[list[Floats], list[Floats]] = ([], [])
+    for first in range(0, draws, at_once := max(1, DRAWN_AT_ONCE // (len(cells) + many))):
+        size = min(at_once, draws - first)
+        errors = rng.gamma(mistakes * worth, size=(size, len(mistakes)))
+        right, missed, mistaken = (
+            rng.gamma(one, size=(size, many))
+            for one in (hits * worth + PRIOR, np.full(many, PRIOR), np.full(many, PRIOR))
+        )
+        for kept, drawn in zip(
+            found, both(right, missed + errors @ into_row, mistaken + errors @ into_column), strict=True
+        ):
+            kept.append(drawn)
+    tail, result = (1 - confidence) / 2, {}
+    for name, value, parts in zip(("balanced_accuracy", "macro_f1"), exact, found, strict=True):
+        low, high = np.quantile(np.concatenate(parts), [tail, 1 - tail])
+        result[name] = Estimate(float(value), min(float(value), float(low)), max(float(value), float(high)))
+    return result
+
+
+def calibration_error(
+    probabilities: Floats,
+    truth: Ints,
+    groups: NDArray[np.str_],
+    *,
+    bins: int,
+    draws: int,
+    confidence: float,
+    rng: np.random.Generator,
+) -> Estimate:
+    """Expected calibration error, |confidence - accuracy| over equal-width bins of confidence weighted by rows, without what chance adds.
+
+    Gaps of few rows are never 0, so the plain sum is too large, and a bootstrap of it larger. Here the gaps are scaled down until
+    their sum, with the noise that they have over groups, is as large as the one seen in half of the draws (the value) or in a tail
+    of them (the interval's ends): a test inverted.
+    """
+    surest = probabilities.max(axis=1)
+    gap = surest - (probabilities.argmax(axis=1) == truth)
+    place = np.minimum((surest * bins).astype(int), bins - 1)
+    sizes = _by_group(np.ones(len(truth)), groups)
+    sums = np.stack([_by_group(np.where(place == one, gap, 0.0), groups) for one in range(bins)], axis=1)
+    gaps = sums.sum(axis=0) / len(truth)
+    errors = np.sqrt(((sums - gaps * sizes[:, None]) ** 2).sum(axis=0)) / len(truth)
+    seen, noise = float(np.abs(gaps).sum()), rng.normal(size=(draws, bins)) * errors
+
+    def at(chance: float) -> float:
+        """The scale of the gaps under which the sum is as small as the one seen with this probability."""
+
+        def smaller(scale: float) -> float:
+            return float((np.abs(gaps * scale + noise).sum(axis=1) <= seen + 1e-12).mean())
+
+        low, high = 0.0, 3.0
+        if smaller(low) <= chance:
+            return 0.0
+        for _ in range(40):
+            middle = (low + high) / 2
+            low, high = (middle, high) if smaller(middle) > chance else (low, middle)
+        return low
+
+    if not errors.any():
+        return Estimate(seen, seen, seen)
+    tail = (1 - confidence) / 2
+    low, value, high = (seen * at(chance) for chance in (1 - tail, 0.5, tail))
+    return Estimate(value, low, high)
+
+
+def area(inside: Floats, outside: Floats, *, draws: int, confidence: float, rng: np.random.Generator) -> Estimate:
+    """AUROC: how often a score of the first kind is above one of the second, ties half (Mann and Whitney 1947), with its interval by
+    a bootstrap of both kinds on the log odds.
+    """
+
+    def found(first: Floats, second: Floats) -> float:
+        below = np.searchsorted(np.sort(second), first, side="left")
+        upto = np.searchsorted(np.sort(second), first, side="right")
+        return float((below + upto).mean() / 2 / len(second))
+
+    value = found(inside, outside)
+    drawn = [
+        found(
+            inside[rng.integers(len(inside), size=len(inside))], outside[rng.integers(len(outside), size=len(outside))]
+        )
+        for _ in range(draws)
+    ]
+    smallest = 0.5 / (len(inside) * len(outside)) ** 0.5  # all pairs right do not prove that none is ever wrong
+    low, high = np.quantile(drawn, [(1 - confidence) / 2, (1 + confidence) / 2])
+    return Estimate(value, min(float(low), max(0.0, value - smallest)), max(float(high), min(1.0, value + smallest)))
+
+
+def _by_group(values: Floats, groups: NDArray[np.str_]) -> Floats:
+    _, where = np.unique(groups, return_inverse=True)
+    return np.asarray(np.bincount(where, weights=values), dtype=np.float64)

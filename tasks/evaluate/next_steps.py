@@ -1,0 +1,174 @@
+"""What to do next: the gain that each way to spend half an hour may be expected to bring, from how fast errors fall with labels.
+
+Errors are taken to fall as labels^-b (Hestness et al. 2017); b, with its spread, is measured in train, the errors here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tasks.randomness import generator
+from tasks.statistics import Estimate, Floats
+
+MINUTES, A_MINUTE = 30, 20  # a person's half hour, in rows
+DRAWS = 2_000
+CONFIDENCE = 0.8  # of a gain: a curve of a few points is rough
+TIMES = (2, 4)
+FEW = 3  # classes and slices that are named
+WORTH_SAYING = 0.0005  # of accuracy
+
+
+@dataclass(frozen=True)
+class Curve:
+    """How fast errors fall: draws of the exponent and of the share of errors, (DRAWS,) each, and how many labels there are."""
+
+    exponents: Floats
+    errors: Floats
+    labels: int
+
+    @classmethod
+    def of(cls, found: Mapping[str, Any] | None, error: float, rows: float, seed: int) -> Curve | None:
+        """found: what train measured; error, rows: the share of errors now and the effective rows that it was measured on."""
+        if found is None or rows <= 0:
+            return None
+        rng = generator(seed, "evaluate", "next steps")
+        exponents = rng.choice(np.array(found["exponents"]), size=DRAWS)
+        wrong = error * rows
+        return cls(exponents, rng.beta(wrong + 0.5, rows - wrong + 0.5, size=DRAWS), int(found["labels"]))
+
+    def gain(self, times: float, share: float = 1.0) -> Estimate:
+        """Of accuracy, with so many times as many labels; share: of the errors that fall."""
+        gains = self.errors * share * (1 - times**-self.exponents)
+        tail = (1 - CONFIDENCE) / 2
+        low, value, high = np.quantile(gains, [tail, 0.5, 1 - tail])
+        return Estimate(float(value), float(low), float(high))
+
+
+def extrapolated(curve: Curve | None, accuracy: float) -> list[dict[str, Any]]:
+    """The accuracy that twice and four times as many labels may be expected to bring."""
+    found: list[dict[str, Any]] = []
+    if curve is None:
+        return found
+    for times in TIMES:
+        gain = curve.gain(times)
+        reached = Estimate(*(min(1.0, accuracy + one) for one in (gain.value, gain.low, gain.high)))
+        found.append({"times": times, "labels": times * curve.labels, "accuracy": reached.rounded()})
+    return found
+
+
+def next_steps(
+    curve: Curve | None,
+    *,
+    rows: Mapping[str, int],
+    doubt: Mapping[str, Any],
+    errors: Mapping[str, int],
+    labels: Mapping[str, int],
+    bought: Sequence[Mapping[str, Any]],
+    rounds: Sequence[Mapping[str, Any]],
+    slices: Sequence[Mapping[str, Any]],
+) -> list[dict[str, Any]]:
+    """Advice, the largest expected gain first: what, how, minutes, and the gain of accuracy with its 80 % interval (None where nothing
+    tells).
+
+    rows: kept ones by split; doubt: what validate says of the labels; errors, labels: by class, wrong test rows and training labels; bought:
+    train's steps; rounds: with `difference`; slices: with `worse`.
+    """
+    found = [
+        *_label_more(curve, rows),
+        *_check_labels(curve, doubt),
+        *_collect(curve, errors, labels),
+        *_leave_out(bought, rounds),
+        *_look_at(slices),
+    ]
+    told = [one for one in found if one["gain"] is None or one["gain"]["value"] >= WORTH_SAYING]
+    return sorted(told, key=lambda one: -(one["gain"] or {"value": 0.0})["value"])
+
+
+def _advice(what: str, text: str, how: str, rows: int | None, gain: Estimate | None) -> dict[str, Any]:
+    minutes = None if rows is None else max(1, round(rows / A_MINUTE))
+    return {
+        "what": what,
+        "text": text,
+        "how": how,
+        "minutes": minutes,
+        "gain": None if gain is None else gain.rounded(),
+    }
+
+
+def _label_more(curve: Curve | None, rows: Mapping[str, int]) -> list[dict[str, Any]]:
+    if curve is None:
+        return []
+    many = min(MINUTES * A_MINUTE, rows.get("pool", 0) or MINUTES * A_MINUTE, curve.labels)
+    times = (curve.labels + many) / curve.labels
+    if rows.get("pool", 0):
+        how = "generations/pseudo_label/1/queue.csv lists the pool's rows that teach most, best first."
+        return [_advice("label", f"Label {many:,} rows of the pool", how, many, curve.gain(times))]
+    how = "No row is left unlabelled: add files to data/, by class."
+    return [_advice("collect", f"Collect and label {many:,} further rows", how, many, curve.gain(times))]
+
+
+def _check_labels(curve: Curve | None, doubt: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Wrong labels cost as if a share of all were missing: a share `noise` of them leaves (1 - noise)^2 of what they teach (after Angluin
+    and Laird 1988, for many classes).
+    """
+    wrong, judged = doubt.get("expected", 0.0), doubt.get("judged", 0)
+    if curve is None or wrong < 1 or not judged:
+        return []
+    flagged = int(doubt["flagged"])
+    many = min(MINUTES * A_MINUTE, max(flagged, 1))
+    mended = min(wrong, flagged)
+    times = ((1 - (wrong - mended) / judged) / (1 - wrong / judged)) ** 2
+    how = "reports/data.html shows them, the most doubtful first; reports/doubtful_labels.csv lists them."
+    return [_advice("check_labels", f"Look at the {many:,} most doubtful labels", how, many, curve.gain(times))]
+
+
+def _collect(curve: Curve | None, errors: Mapping[str, int], labels: Mapping[str, int]) -> list[dict[str, Any]]:
+    total, found = sum(errors.values()), []
+    for name in sorted(errors, key=lambda one: (-errors[one], one))[:FEW]:
+        many = min(labels.get(name, 0), MINUTES * A_MINUTE)
+        if curve is None or not errors[name] or not many or len(errors) < 3:
+            continue
+        times = (labels[name] + many) / labels[name]
+        how = f"{errors[name]} of the {total} errors are rows of this class."
+        text = f"Label {many:,} more rows of “{name}”"
+        found.append(_advice("collect_class", text, how, many, curve.gain(times, errors[name] / total)))
+    return found
+
+
+def _leave_out(bought: Sequence[Mapping[str, Any]], rounds: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Steps that surely cost accuracy."""
+    found = []
+    for one in bought:
+        if one["kind"] == "recipe" and one["difference"]["high"] < 0:
+            loss = Estimate(*(-one["difference"][end] for end in ("value", "high", "low")))
+            how = f"Set {one['step']}.copies: 0 in params.yaml; the vote leaves it out where it can already."
+            found.append(_advice("leave_out", f"Leave out {one['step']}", how, None, loss))
+    if any(one["decision"] == "rejected" for one in rounds):
+        how = "Set pseudo_label.rounds lower in params.yaml: a round was rolled back, its time is spent for nothing."
+        found.append(_advice("stop", "Stop pseudo-labelling earlier", how, None, None))
+    return found
+
+
+def _look_at(slices: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    worse = [one for one in slices if one["worse"]]
+    return [
+        _advice(
+            "slice",
+            f"Look at rows with {one['column']} {one['value']}",
+            f"The model is surely worse there: {100 * one['accuracy']['value']:.0f} % of {one['rows']} rows right.",
+            None,
+            None,
+        )
+        for one in sorted(worse, key=lambda one: one["accuracy"]["value"])[:FEW]
+    ]
+
+
+def errors_by_class(right: NDArray[np.bool_], truth: NDArray[np.int64], classes: Sequence[str]) -> dict[str, int]:
+    """How many rows of each class are wrong."""
+    counts = np.bincount(truth[~right], minlength=len(classes))
+    return {name: int(count) for name, count in zip(classes, counts, strict=True)}

@@ -1,0 +1,54 @@
+"""The plots' data: CSV files that DVC's templates, the report and other tools draw."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tasks.evaluate.metrics import calibration_bins
+from tasks.evaluate.scope import abstain_curve
+from tasks.evaluate.scored import Scored
+from tasks.params import EvaluateParams
+
+
+def write_plots(folder: Path, scored: Scored, metrics: Mapping[str, Any], params: EvaluateParams) -> None:
+    """Confusion, calibration, rounds, recall, what abstaining buys, and the learning curve; a head line alone where there is nothing."""
+    classes = scored.classes
+    said = [classes[place] for place in scored.said]
+    pairs = [{"label": label, "predicted": one} for label, one in zip(scored.frame["label"], said, strict=True)]
+    _write_csv(folder / "confusion.csv", pairs, ["label", "predicted"])
+    bins = calibration_bins(scored.probabilities, scored.truth, params.calibration_bins)
+    _write_csv(folder / "calibration.csv", bins, ["confidence", "accuracy", "rows"])
+    rounds = [
+        {"round": one["round"], "accuracy": one["accuracy"]["value"]} for one in metrics["rounds"] if one["accuracy"]
+    ]
+    _write_csv(folder / "rounds.csv", rounds, ["round", "accuracy"])
+    recalls = [
+        {"class": one["class"], "recall": one["recall"]["value"]}
+        for one in metrics["per_class"]
+        if one["recall"] is not None
+    ]
+    _write_csv(folder / "recall.csv", recalls, ["class", "recall"])
+    curve = abstain_curve(scored.confidence, scored.right)
+    _write_csv(folder / "abstain.csv", curve, ["coverage", "error", "confidence"])
+    found = metrics["learning_curve"] or {"points": [], "expected": []}
+    points = [{"labels": one["labels"], **one["accuracy"], "of": "measured"} for one in found["points"]]
+    points += [{"labels": one["labels"], **one["accuracy"], "of": "expected"} for one in found["expected"]]
+    points = [{"accuracy": one.pop("value"), **one} for one in points]
+    _write_csv(folder / "learning_curve.csv", points, ["labels", "accuracy", "low", "high", "of"])
+
+
+def write_losses(path: Path, model: Path) -> None:
+    """The losses of round 0's models as they learnt, which later rounds take over; the head line alone where there is none."""
+    made = model / "losses.csv"
+    path.write_text(made.read_text(encoding="utf-8") if made.is_file() else "model,step,loss\n", encoding="utf-8")
+
+
+def _write_csv(path: Path, rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, columns, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)

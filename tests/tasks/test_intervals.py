@@ -1,0 +1,200 @@
+"""Intervals, slices, scope and advice: against hand calculations, scipy, scikit-learn, and simulated rows of which the truth is known."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.stats import binomtest
+from sklearn.metrics import balanced_accuracy_score, brier_score_loss, f1_score, roc_auc_score, top_k_accuracy_score
+
+from tasks.evaluate import intervals
+from tasks.evaluate.metrics import with_intervals
+from tasks.evaluate.next_steps import Curve, errors_by_class, extrapolated, next_steps
+from tasks.evaluate.scope import abstain_curve, limit_for, operating_points, out_of_scope
+from tasks.evaluate.slices import holm, slices
+from tasks.params import EvaluateParams
+from tasks.statistics import softmax
+
+PARAMS = EvaluateParams(bootstrap_draws=500)
+ALONE = np.arange(40).astype(str)
+
+
+def rng() -> np.random.Generator:
+    """The same draws each time."""
+    return np.random.default_rng(0)
+
+
+def test_a_share_of_single_rows_has_wilsons_interval() -> None:
+    """37 of 40, as scipy has it."""
+    hits = np.arange(40) < 37
+    found = intervals.share(hits, ALONE, 0.95)
+    expected = binomtest(37, 40).proportion_ci(method="wilson")
+    assert (found.value, found.low, found.high) == pytest.approx((37 / 40, expected.low, expected.high))
+
+
+def test_rows_of_a_group_that_are_alike_count_once() -> None:
+    """Twenty pairs of the same answer are worth twenty rows; all right, they are worth as many."""
+    pairs = np.repeat(np.arange(20), 2).astype(str)
+    assert intervals.effective_rows(np.repeat(np.arange(20) < 15, 2).astype(float), pairs) == pytest.approx(20)
+    assert intervals.effective_rows(np.ones(40), pairs) == pytest.approx(20)
+    assert intervals.effective_rows((np.arange(40) < 30).astype(float), ALONE) == pytest.approx(40)
+
+
+def test_an_interval_of_rows_that_are_all_right_has_a_width() -> None:
+    """Forty right answers do not prove that none is ever wrong."""
+    truth = np.tile([0, 1], 20)
+    found = intervals.of_confusion(truth, truth, ALONE, draws=500, confidence=0.95, rng=rng())
+    for one in (*found.values(), intervals.share(truth == truth, ALONE, 0.95)):
+        assert one.value == one.high == 1.0
+        assert 0.85 < one.low < 0.99
+
+
+def test_balanced_accuracy_and_macro_f1_are_those_of_scikit_learn() -> None:
+    """Five classes, of which one is never said and one never true."""
+    truth = np.array([0, 0, 0, 1, 1, 2, 2, 2, 2, 3])
+    said = np.array([0, 1, 0, 1, 1, 2, 0, 2, 4, 2])
+    found = intervals.of_confusion(said, truth, np.arange(10).astype(str), draws=200, confidence=0.95, rng=rng())
+    with pytest.warns(UserWarning, match="y_pred contains classes not in y_true"):
+        balanced = balanced_accuracy_score(truth, said)
+    assert found["balanced_accuracy"].value == pytest.approx(balanced)
+    assert found["macro_f1"].value == pytest.approx(f1_score(truth, said, average="macro"))
+    assert all(one.low < one.value < one.high for one in found.values())
+
+
+def test_the_interval_of_a_mean_is_students_where_values_are_normal() -> None:
+    """Two hundred normal values far from 0: within a tenth of the classical half width."""
+    values = np.random.default_rng(3).normal(10, 1, size=200)
+    found = intervals.mean(values, np.arange(200).astype(str), draws=4000, confidence=0.95, rng=rng())
+    half = 1.972 * values.std(ddof=1) / 200**0.5
+    assert found.value == pytest.approx(values.mean())
+    assert (found.high - found.value) == pytest.approx(half, rel=0.1)
+    assert (found.value - found.low) == pytest.approx(half, rel=0.1)
+    assert intervals.mean(np.full(9, 2.0), np.arange(9).astype(str), draws=200, confidence=0.95, rng=rng()).high == 2.0
+
+
+def test_the_calibration_error_of_a_calibrated_model_may_be_zero() -> None:
+    """Labels drawn from the very probabilities: the interval begins at 0, where the plain sum is .04; a model that is too sure by
+    a tenth is said to be so.
+    """
+    source = np.random.default_rng(5)
+    chances = softmax(source.normal(size=(600, 3)) * 2)
+    truth = np.array([source.choice(3, p=one) for one in chances])
+    groups = np.arange(600).astype(str)
+    settings = {"bins": 10, "draws": 2000, "confidence": 0.95}
+    calibrated = intervals.calibration_error(chances, truth, groups, **settings, rng=rng())
+    assert calibrated.low == 0.0
+    assert calibrated.value < 0.03
+    right = source.random(600) < 0.8
+    sure = np.where(right[:, None], [0.9, 0.05, 0.05], [0.9, 0.05, 0.05])
+    found = intervals.calibration_error(sure, np.where(right, 0, 1), groups, **settings, rng=rng())
+    assert found.low < 0.1 < found.high
+    assert found.low > 0.05
+
+
+def test_all_measures_are_those_of_scikit_learn() -> None:
+    """Eight classes: Brier's score, the three likeliest; steps in the order that is given, by hand."""
+    source = np.random.default_rng(2)
+    chances = softmax(source.normal(size=(60, 8)))
+    truth, groups = source.integers(8, size=60), np.arange(60).astype(str)
+    ranks = np.arange(8)[::-1]
+    found = with_intervals(chances, truth, groups, PARAMS, 0, ranks)
+    values = {name: one["value"] for name, one in found.items() if one}
+    assert values["brier"] == pytest.approx(
+        brier_score_loss(truth, chances, labels=range(8), scale_by_half=False), abs=1e-6
+    )
+    assert values["top_3_accuracy"] == pytest.approx(top_k_accuracy_score(truth, chances, k=3), abs=1e-6)
+    assert values["steps_off"] == pytest.approx(np.abs(chances.argmax(axis=1) - truth).mean(), abs=1e-6)
+    assert "steps_off" not in with_intervals(chances, truth, groups, PARAMS, 0)
+    assert set(with_intervals(chances[:0], truth[:0], groups[:0], PARAMS, 0).values()) == {None}
+
+
+def test_auroc_is_scikit_learns_and_perfect_separation_keeps_a_width() -> None:
+    """With ties; and where every inner row is surer than every outer one."""
+    inside, outside = np.array([0.9, 0.8, 0.8, 0.4]), np.array([0.8, 0.3, 0.2])
+    found = intervals.area(inside, outside, draws=300, confidence=0.95, rng=rng())
+    assert found.value == pytest.approx(roc_auc_score([1] * 4 + [0] * 3, np.concatenate([inside, outside])))
+    apart = intervals.area(np.ones(10), np.zeros(10), draws=100, confidence=0.95, rng=rng())
+    assert (apart.value, apart.high) == (1.0, 1.0)
+    assert apart.low < 1.0
+
+
+def test_a_part_of_the_rows_that_is_worse_is_named() -> None:
+    """Half of the long texts are wrong, none of the others; a column of one value is not cut."""
+    words = np.repeat([5, 50], 60)
+    right = np.array([True] * 60 + [True, False] * 30)
+    rows = pd.DataFrame({"words": words, "language": "en", "origin": "x"})
+    found = slices(rows, right, np.arange(120).astype(str), PARAMS)
+    assert [(one["column"], one["value"], one["rows"], one["worse"]) for one in found] == [
+        ("words", "5", 60, False),
+        ("words", "50", 60, True),
+    ]
+    thirds = slices(pd.DataFrame({"brightness": np.arange(120.0)}), right, np.arange(120).astype(str), PARAMS)
+    assert [one["rows"] for one in thirds] == [40, 40, 40]
+    assert [one["worse"] for one in thirds] == [False, False, True]
+
+
+def test_holm_by_hand() -> None:
+    """Of four: .01 <= .05/4, .014 <= .05/3, .03 > .05/2, so the third and the last stand."""
+    assert holm([0.03, 0.01, 0.2, 0.014], 0.05) == [False, True, False, True]
+
+
+def test_limits_and_coverage_by_hand() -> None:
+    """Five rows, the two least sure wrong: a limit of 0 errors answers three; one in four wrong answers four; equally sure rows go together."""
+    sure, right = np.array([0.9, 0.8, 0.7, 0.6, 0.5]), np.array([True, True, True, False, False])
+    assert limit_for(sure, right, 0.0) == 0.7
+    assert limit_for(sure, right, 0.25) == 0.6
+    assert limit_for(sure, right, 0.4) == 0.0
+    assert limit_for(sure, ~right, 0.1) is None
+    assert limit_for(np.array([0.9, 0.9]), np.array([True, False]), 0.1) is None
+    assert [one["error"] for one in abstain_curve(sure, right)] == [0, 0, 0, 0.25, 0.4]
+    points = operating_points((sure, right), (sure, right, np.arange(5).astype(str)), PARAMS)
+    assert [one["answered"]["value"] for one in points] == [0.6] * 4
+
+
+def test_rows_of_no_class_are_counted_where_they_would_be_answered() -> None:
+    """Two of four are surer than the limit; nothing is said without them."""
+    found = out_of_scope(np.array([0.9, 0.95]), np.array([0.2, 0.4, 0.6, 0.97]), 0.5, PARAMS, 0)
+    assert found is not None
+    assert (found["rows"], found["answered"]["value"], found["auroc"]["value"]) == (4, 0.5, 0.75)
+    assert out_of_scope(np.array([0.9]), np.zeros(0), 0.5, PARAMS, 0) is None
+
+
+FLAT = {"labels": 100, "points": [], "exponents": [0.5] * 101}
+
+
+def test_twice_the_labels_bring_what_the_power_law_says() -> None:
+    """Errors of a tenth that fall as labels^-1/2: twice as many labels leave .1 / sqrt 2."""
+    curve = Curve.of(FLAT, 0.1, 100_000, 0)
+    assert curve is not None
+    twice, four = extrapolated(curve, 0.9)
+    assert twice["accuracy"]["value"] == pytest.approx(1 - 0.1 / 2**0.5, abs=5e-4)
+    assert (four["labels"], four["accuracy"]["value"]) == (400, pytest.approx(0.95, abs=5e-4))
+    assert extrapolated(Curve.of(None, 0.1, 100, 0), 0.9) == []
+
+
+def test_advice_is_ranked_by_what_it_may_bring() -> None:
+    """Half of the errors are one class's: to double its ten labels brings as much as to double half of all; a step that surely costs is left out."""
+    steps = next_steps(
+        Curve.of(FLAT, 0.2, 1000, 0),
+        rows={"pool": 500, "train": 100},
+        doubt={"expected": 20.0, "flagged": 20, "judged": 100},
+        errors={"a": 10, "b": 6, "c": 4},
+        labels={"a": 10, "b": 45, "c": 45},
+        bought=[{"kind": "recipe", "step": "augment", "difference": {"value": -0.03, "low": -0.05, "high": -0.01}}],
+        rounds=[{"decision": "rejected"}],
+        slices=[{"worse": True, "column": "words", "value": "over 9", "rows": 30, "accuracy": {"value": 0.5}}],
+    )
+    gains = {one["what"]: one["gain"]["value"] for one in reversed(steps) if one["gain"]}  # of the classes the best
+    assert gains["label"] == pytest.approx(0.2 * (1 - 2**-0.5), abs=5e-3)
+    assert gains["check_labels"] == pytest.approx(0.2 * (1 - (1 / 0.64) ** -0.5), abs=5e-3)  # a fifth wrong: (1 - .2)^2
+    assert gains["collect_class"] == pytest.approx(0.1 * (1 - 2**-0.5), abs=5e-3)
+    assert gains["leave_out"] == pytest.approx(0.03)
+    told = [one["gain"]["value"] for one in steps if one["gain"]]
+    assert told == sorted(told, reverse=True)
+    assert [one["what"] for one in steps[-2:]] == ["stop", "slice"]
+
+
+def test_errors_are_counted_a_class() -> None:
+    """Two a's are wrong, no b."""
+    assert errors_by_class(np.array([False, True, False]), np.array([0, 1, 0]), ["a", "b"]) == {"a": 2, "b": 0}
