@@ -1,4 +1,4 @@
-"""The command line: `seedling run | init | status | stage | compare | why | serve`.
+"""The command line: `seedling run | init | status | stage | compare | why | predict | api | serve`.
 
 Heavy imports happen inside the commands, so that `seedling --help` answers at once.
 """
@@ -36,6 +36,14 @@ class Effort(StrEnum):
     quick = "quick"
     normal = "normal"
     thorough = "thorough"
+
+
+class AnswerFormat(StrEnum):
+    """Of a file of answers."""
+
+    csv = "csv"
+    jsonl = "jsonl"
+    parquet = "parquet"
 
 
 Workspace = Annotated[Path, typer.Option("--workspace", "-w", help="The workspace.", show_default="this folder")]
@@ -196,6 +204,65 @@ def why(
         from flows.why import show_story
 
         show_story(workspace.resolve(), row)
+
+
+@app.command()
+def predict(
+    paths: Annotated[
+        list[str],
+        typer.Argument(help="Pictures, texts, folders, tables (CSV, TSV, JSONL, Parquet); - is standard input."),
+    ],
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="A .csv, .jsonl or .parquet file.", show_default="the terminal"),
+    ] = None,
+    form: Annotated[
+        AnswerFormat | None,
+        typer.Option("--format", help="Of the answers.", show_default="by the file's name, else csv"),
+    ] = None,
+    column: Annotated[
+        str | None, typer.Option(help="A table's column of texts or pictures.", show_default="text or image")
+    ] = None,
+    probabilities: Annotated[bool, typer.Option("--probabilities", help="Every class's probability too.")] = False,
+    number: Annotated[int | None, typer.Option("--round", help="Whose model.", show_default="the accepted one")] = None,
+    workspace: Workspace = Path(),
+    debug: Debug = False,
+) -> None:
+    """What the model says of new pictures or texts, how sure it is, and where it had better abstain."""
+    with explained(debug):
+        from flows.predict import Format
+        from flows.predict import predict as work
+
+        form_of = None if form is None else Format(form.value)
+        work(
+            workspace.resolve(),
+            paths,
+            output=output,
+            form=form_of,
+            column=column,
+            probabilities=probabilities,
+            number=number,
+        )
+
+
+@app.command()
+def api(
+    host: Annotated[str, typer.Option(help="Where it listens; 0.0.0.0 is everywhere.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535)] = 8000,
+    megabytes: Annotated[float, typer.Option(min=0.001, help="A request may have.")] = 8.0,
+    rate: Annotated[float, typer.Option(min=0.1, help="Requests a second of one client.")] = 50.0,
+    number: Annotated[int | None, typer.Option("--round", help="Whose model.", show_default="the accepted one")] = None,
+    workspace: Workspace = Path(),
+    debug: Debug = False,
+) -> None:
+    """Serves the model over HTTP: POST /predict, GET /health, /metrics, /openapi.json; until stopped."""
+    with explained(debug):
+        from flows.api import Limits, serve_api
+        from tasks.predicting import Predictor
+
+        predictor = Predictor.of(workspace.resolve(), number)
+        print(f"Round {predictor.round} answers at http://{host}:{port}/predict; /docs describes it. Ctrl-C ends it.")
+        serve_api(predictor, host, port, Limits(megabytes=megabytes, a_second=rate))
 
 
 @app.command()

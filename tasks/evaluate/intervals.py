@@ -11,7 +11,7 @@ from scipy.stats import norm
 
 from tasks.statistics import DRAWN_AT_ONCE, Estimate, Floats, Ints
 
-PRIOR = 0.25  # rows that are right, and wrong either way, in each class beforehand
+PRIOR = 0.5  # rows that are right, and wrong either way, in each class beforehand
 
 
 def effective_rows(values: Floats, groups: NDArray[np.str_]) -> float:

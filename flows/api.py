@@ -1,0 +1,227 @@
+"""`seedling api`: the accepted model behind a small HTTP server, with limits on size, number and rate."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import time
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import anyio
+from anyio import to_thread
+from fastapi import FastAPI, HTTPException, Response
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Histogram, generate_latest
+from pydantic import BaseModel, Field
+
+from tasks.learners.model import single_threaded
+from tasks.parallel import usable_cores
+from tasks.predicting import Answer, Predictor, Question
+
+Scope = dict[str, Any]
+Receive = Callable[[], Awaitable[dict[str, Any]]]
+Send = Callable[[dict[str, Any]], Awaitable[None]]
+MOST_CLIENTS = 10_000  # whose rate is remembered
+
+
+@dataclass(frozen=True)
+class Limits:
+    """megabytes: of a request's body; a_second: requests of one client, twice as many at once; waiting: requests that may wait for a free core."""
+
+    megabytes: float = 8.0
+    a_second: float = 50.0
+    waiting: int = 64
+
+
+class Texts(BaseModel):
+    """Texts to be asked about."""
+
+    texts: list[Annotated[str, Field(max_length=20_000)]] = Field(min_length=1, max_length=64)
+
+
+class Pictures(BaseModel):
+    """Encoded pictures (PNG, JPEG, WebP, BMP, GIF), each as base64."""
+
+    pictures: list[str] = Field(min_length=1, max_length=16)
+
+
+class Said(BaseModel):
+    """What the model says of one; `abstains`: it is less sure than the limit chosen in training; `error`: why it says nothing."""
+
+    predicted: str | None
+    confidence: float | None
+    abstains: bool | None
+    probabilities: dict[str, float] | None
+    error: str | None
+
+
+class Answers(BaseModel):
+    """One a row, in their order, and the round of the model."""
+
+    answers: list[Said]
+    round: int
+
+
+class Health(BaseModel):
+    """What is served."""
+
+    status: str
+    modality: str
+    round: int
+    classes: list[str]
+
+
+class Bounded:
+    """ASGI: no body over the limit is read to its end, no client asks faster than it may."""
+
+    def __init__(self, app: Any, limits: Limits, refused: Counter) -> None:
+        self.app, self.limits, self.refused = app, limits, refused
+        self.buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()  # what is left, and when it was so
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answers 413 or 429 itself, or passes the request on."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        most = int(self.limits.megabytes * 1e6)
+        if not self._may(str((scope.get("client") or ("",))[0])):
+            await self._refuse(send, 429, "Too many requests: wait a second.", [(b"retry-after", b"1")])
+            return
+        said = dict(scope["headers"]).get(b"content-length", b"0")
+        if not said.isdigit() or int(said) > most:
+            await self._refuse(send, 413, f"The body may have {most:,} bytes.")
+            return
+        got, over = 0, False
+
+        async def bounded() -> dict[str, Any]:
+            nonlocal got, over
+            message = await receive()
+            got += len(message.get("body", b""))
+            if got > most:
+                over = True
+                return {"type": "http.disconnect"}
+            return message
+
+        async def unless_over(message: dict[str, Any]) -> None:
+            if not over:
+                await send(message)
+
+        try:
+            await self.app(scope, bounded, unless_over)
+        finally:
+            if over:
+                await self._refuse(send, 413, f"The body may have {most:,} bytes.")
+
+    def _may(self, client: str) -> bool:
+        """A token bucket a client."""
+        now, burst = time.monotonic(), 2 * self.limits.a_second
+        left, then = self.buckets.pop(client, (burst, now))
+        left = min(burst, left + (now - then) * self.limits.a_second)
+        self.buckets[client] = (left - 1 if left >= 1 else left, now)
+        if len(self.buckets) > MOST_CLIENTS:
+            self.buckets.popitem(last=False)
+        return left >= 1
+
+    async def _refuse(self, send: Send, code: int, why: str, headers: list[tuple[bytes, bytes]] | None = None) -> None:
+        self.refused.labels(str(code)).inc()
+        body = json.dumps({"detail": why}).encode()
+        kind = [(b"content-type", b"application/json"), (b"connection", b"close"), *(headers or [])]
+        await send({"type": "http.response.start", "status": code, "headers": kind})
+        await send({"type": "http.response.body", "body": body})
+
+
+def make_app(predictor: Predictor, limits: Limits | None = None) -> Any:
+    """The server as an ASGI application: POST /predict, GET /health, GET /metrics, and its OpenAPI description."""
+    bounds = limits or Limits()
+    registry = CollectorRegistry()
+    seconds = Histogram(
+        "seedling_predict_seconds",
+        "Of a request",
+        registry=registry,
+        buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1, 5),
+    )
+    rows = Counter("seedling_rows", "Rows that were asked about", ["outcome"], registry=registry)
+    refused = Counter("seedling_refused", "Requests that were refused", ["status"], registry=registry)
+    cores, waiting = anyio.CapacityLimiter(usable_cores()), 0
+
+    def ask(questions: list[Question]) -> list[Answer]:
+        return list(predictor.answers(questions))
+
+    async def answered(payloads: list[bytes | str]) -> Answers:
+        nonlocal waiting
+        if waiting >= bounds.waiting:
+            refused.labels("503").inc()
+            raise HTTPException(503, "Too many requests are waiting: try again.", headers={"Retry-After": "1"})
+        waiting += 1
+        try:
+            with seconds.time():
+                questions = [Question("", one) for one in payloads]
+                found = await to_thread.run_sync(ask, questions, limiter=cores)
+        finally:
+            waiting -= 1
+        for one in found:
+            rows.labels("error" if one.error else "abstained" if one.abstains else "answered").inc()
+        return Answers(answers=[_said(one, predictor.model.classes) for one in found], round=predictor.round)
+
+    app = FastAPI(title="Seedling", description="The accepted model of a workspace.", version="1")
+    errors: dict[int | str, dict[str, Any]] = {
+        400: {"description": "The body is no JSON"},
+        413: {"description": "The body is too large"},
+        429: {"description": "Too many requests of this client"},
+        503: {"description": "Too many requests are waiting"},
+    }
+
+    if predictor.modality == "text":
+
+        @app.post("/predict", responses=errors)
+        async def predict_texts(body: Texts) -> Answers:
+            """What the model says of each text."""
+            return await answered(list(body.texts))
+    else:
+
+        @app.post("/predict", responses=errors)
+        async def predict_pictures(body: Pictures) -> Answers:
+            """What the model says of each picture."""
+            return await answered([_decoded(one) for one in body.pictures])
+
+    @app.get("/health", responses={429: errors[429]})
+    async def health() -> Health:
+        """Whether it answers, and which model does."""
+        return Health(status="ok", modality=predictor.modality, round=predictor.round, classes=predictor.model.classes)
+
+    @app.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}, 429: errors[429]})
+    async def metrics() -> Response:
+        """Counts and durations, as Prometheus reads them."""
+        return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
+
+    return Bounded(app, bounds, refused)
+
+
+def _decoded(picture: str) -> bytes:
+    """What is no base64 is no picture either: it is answered as such."""
+    try:
+        return base64.b64decode(picture, validate=True)
+    except (binascii.Error, ValueError):
+        return b"no base64"
+
+
+def _said(one: Answer, classes: list[str]) -> Said:
+    chances = None if one.probabilities is None else dict(zip(classes, one.probabilities, strict=True))
+    return Said(
+        predicted=one.predicted,
+        confidence=one.confidence,
+        abstains=one.abstains,
+        probabilities=chances,
+        error=one.error,
+    )
+
+
+def serve_api(predictor: Predictor, host: str, port: int, limits: Limits) -> None:
+    """Serves until stopped."""
+    import uvicorn
+
+    with single_threaded():  # a request a core
+        uvicorn.run(make_app(predictor, limits), host=host, port=port, log_level="warning", server_header=False)

@@ -1,0 +1,241 @@
+"""`seedling predict`: files, folders, tables or lines in; a table of answers out."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, Protocol, TextIO
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from rich.console import Console
+
+from tasks import images
+from tasks.errors import InputError
+from tasks.generation import Modality
+from tasks.params import TableSource
+from tasks.predicting import ROWS_AT_ONCE, Answer, Predictor, Question
+from tasks.progress import counted, terminal
+from tasks.scrape.items import Item
+from tasks.scrape.table import SUFFIXES as TABLES
+from tasks.scrape.table import read_table
+
+STANDARD_INPUT = "-"
+MAX_BYTES = 64 * 2**20  # of a file
+NO_COLUMN = "\0"  # a table's labels and splits are none of the model's business
+
+
+class Format(StrEnum):
+    """Of the answers."""
+
+    csv = "csv"
+    jsonl = "jsonl"
+    parquet = "parquet"
+
+
+def predict(
+    workspace: Path,
+    paths: Sequence[str],
+    *,
+    output: Path | None,
+    form: Format | None,
+    column: str | None,
+    probabilities: bool,
+    number: int | None,
+) -> None:
+    """Asks the accepted model, or the one of round `number`, about all that `paths` name; writes to `output` or to standard output, and what was
+    done to standard error. Raises InputError where nothing could be asked.
+    """
+    chosen = form or _format_of(output)
+    if chosen is Format.parquet and output is None:
+        raise InputError("Parquet cannot be written to the terminal: name a file with --output.")
+    predictor = Predictor.of(workspace, number)
+    listed = list(_sources(paths, predictor.modality, column))
+    console, began = Console(stderr=True), time.perf_counter()
+    errors, done, abstained = Counter[str](), 0, 0
+    with terminal("predict") as progress, _writer(chosen, output, predictor.model.classes, probabilities) as write:
+        rows = (row for source in listed for row in source)
+        total = (
+            sum(len(one) for one in listed if isinstance(one, Files))
+            if all(isinstance(one, Files) for one in listed)
+            else None
+        )
+        for answer in counted(predictor.answers(rows), progress, "rows", total):
+            write(answer)
+            done += 1
+            abstained += bool(answer.abstains)
+            if answer.error:
+                errors[answer.error] += 1
+        if done == errors.total():
+            raise InputError(_nothing(paths, errors))
+    rate = done / max(time.perf_counter() - began, 1e-9)
+    said = f"{done:,} rows, {rate:,.0f} rows/s; {abstained:,} abstained (round {predictor.round})"
+    if errors:
+        said += f"; {errors.total():,} could not be read: " + ", ".join(
+            f"{one} {count:,}" for one, count in sorted(errors.items())
+        )
+    console.print(said + ".", highlight=False, soft_wrap=True, style="yellow" if errors else None)
+
+
+def _nothing(paths: Sequence[str], errors: Counter[str]) -> str:
+    why = ", ".join(sorted(errors)) or "there is none"
+    return f"No row of {', '.join(paths)} could be read ({why}): name pictures, texts, folders, or tables."
+
+
+def _format_of(output: Path | None) -> Format:
+    if output is None:
+        return Format.csv
+    suffix = output.suffix.removeprefix(".").lower()
+    if suffix not in set(Format):
+        raise InputError(f"{output}: name it .csv, .jsonl or .parquet, or say --format.")
+    return Format(suffix)
+
+
+class Files:
+    """Files that hold a row each; each is read when its turn comes."""
+
+    def __init__(self, paths: Sequence[Path], modality: Modality) -> None:
+        self.paths, self.modality = paths, modality
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __iter__(self) -> Iterator[Question]:
+        for path in self.paths:
+            yield _read(path, self.modality)
+
+
+def _sources(paths: Sequence[str], modality: Modality, column: str | None) -> Iterator[Iterable[Question]]:
+    """Raises InputError for a path that is not there."""
+    for one in paths:
+        path = Path(one)
+        if one == STANDARD_INPUT:
+            yield _lines(sys.stdin, modality)
+        elif path.is_dir():
+            suffixes = images.SUFFIXES if modality == "image" else {".txt"}
+            yield Files(
+                [file for file in sorted(path.rglob("*")) if file.suffix.lower() in suffixes and file.is_file()],
+                modality,
+            )
+        elif not path.is_file():
+            raise InputError(f"{one} does not exist: name files, folders, tables, or - for standard input.")
+        elif path.suffix.lower() in TABLES:
+            yield _table(path, modality, column)
+        else:
+            yield Files([path], modality)
+
+
+def _lines(file: TextIO, modality: Modality) -> Iterator[Question]:
+    """Standard input: a text a line, or the path of a picture a line."""
+    for number, line in enumerate(file, start=1):
+        content = line.rstrip("\r\n")
+        if modality == "text":
+            yield Question(f"line {number}", content)
+        elif content.strip():
+            yield _read(Path(content), modality)
+
+
+def _table(path: Path, modality: Modality, column: str | None) -> Iterator[Question]:
+    named = {} if column is None else {"text" if modality == "text" else "image": column}
+    unread = {"label": NO_COLUMN, "split": NO_COLUMN}  # not as if a person had named them: they need not be there
+    source = TableSource.model_construct({"kind", "path", *named}, kind="table", path=path.name, **named, **unread)
+    try:
+        for item in read_table(source, path.parent, modality, MAX_BYTES):
+            yield _loaded(item)
+    except InputError as error:  # whose remedy is that of a source
+        raise InputError(
+            str(error).replace("Name the columns in params.yaml, scrape.sources.", "Name it with --column.")
+        ) from error
+
+
+def _loaded(item: Item) -> Question:
+    try:
+        return Question(item.origin, None if item.reason else item.load(), item.reason)
+    except (OSError, ValueError):
+        return Question(item.origin, None, "unreadable")
+
+
+def _read(path: Path, modality: Modality) -> Question:
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            return Question(str(path), None, "too_many_bytes")
+        return Question(str(path), path.read_bytes() if modality == "image" else path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return Question(str(path), None, "unreadable")
+
+
+class Write(Protocol):
+    """Takes one answer."""
+
+    def __call__(self, answer: Answer) -> None:
+        """Writes it, now or with others."""
+
+
+@contextmanager
+def _writer(form: Format, output: Path | None, classes: Sequence[str], probabilities: bool) -> Iterator[Write]:
+    """Answers go to a file beside `output`, which takes its place when all are there."""
+    names = [f"p_{name}" for name in classes] if probabilities else []
+    nobody: list[float | None] = [None] * len(names)
+
+    def plain(answer: Answer) -> dict[str, Any]:
+        found = {name: getattr(answer, name) for name in ("source", "predicted", "confidence", "abstains", "error")}
+        if names:
+            found |= dict(zip(names, answer.probabilities or nobody, strict=True))
+        return found
+
+    if output is None:
+        yield _to_text(form, sys.stdout, plain, names)
+        sys.stdout.flush()
+        return
+    partial = output.with_name(f".{output.name}.partial")
+    output.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        if form is Format.parquet:
+            with _to_parquet(partial, plain, names) as write:
+                yield write
+        else:
+            with partial.open("w", encoding="utf-8", newline="") as file:
+                yield _to_text(form, file, plain, names)
+        partial.replace(output)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _to_text(form: Format, file: TextIO, plain: Any, names: Sequence[str]) -> Write:
+    if form is Format.jsonl:
+        return lambda answer: print(json.dumps(plain(answer), ensure_ascii=False), file=file)
+    columns = ["source", "predicted", "confidence", "abstains", "error", *names]
+    writer, begun = csv.DictWriter(file, columns, lineterminator="\n"), False
+
+    def write(answer: Answer) -> None:
+        nonlocal begun
+        if not begun:  # not before there is an answer: bad input may come first
+            writer.writeheader()
+        begun = True
+        writer.writerow(plain(answer))
+
+    return write
+
+
+@contextmanager
+def _to_parquet(path: Path, plain: Any, names: Sequence[str]) -> Iterator[Write]:
+    kinds = {"source": pa.string(), "predicted": pa.string(), "confidence": pa.float32(), "abstains": pa.bool_()}
+    schema = pa.schema([*kinds.items(), ("error", pa.string()), *((name, pa.float32()) for name in names)])
+    held: list[dict[str, Any]] = []
+    with pq.ParquetWriter(path, schema, compression="zstd") as writer:
+
+        def write(answer: Answer) -> None:
+            held.append(plain(answer))
+            if len(held) >= 4 * ROWS_AT_ONCE:
+                writer.write_table(pa.Table.from_pylist(held, schema=schema))
+                held.clear()
+
+        yield write
+        writer.write_table(pa.Table.from_pylist(held, schema=schema))

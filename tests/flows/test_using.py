@@ -1,0 +1,261 @@
+"""Using the model: `seedling predict` and `seedling api`, with a real model that was saved as train saves it, over real HTTP."""
+
+from __future__ import annotations
+
+import base64
+import json
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pandas as pd
+import pytest
+import uvicorn
+
+from flows.api import Limits, make_app
+from flows.predict import Format, predict
+from tasks import images
+from tasks.errors import InputError, MissingGeneration
+from tasks.generation import Modality
+from tasks.learners.heads import Head
+from tasks.learners.saving import make_features, save_features, save_learner
+from tasks.params import Facts
+from tasks.predicting import Predictor, Question
+
+SEEDLING = [sys.executable, "-m", "flows.command_line"]
+
+
+def grown(folder: Path, modality: Modality, below: float = 0.0) -> Path:
+    """A workspace of one round: a model that tells rain from sun, or dark pictures from bright ones."""
+    model = folder / "models" / "0"
+    texts = [f"{word} over the hills, day {number}" for number in range(12) for word in ("rain", "sun")]
+    pictures = [picture(40 + 150 * (number % 2) + number) for number in range(24)]
+    maker = make_features(None, None, Facts(modality=modality), None)
+    head = Head("logistic_regression", 0, 2)
+    rows = texts if modality == "text" else pictures
+    head.fit(maker.fit_transform(rows), np.eye(2)[np.arange(24) % 2], np.ones(24))
+    save_learner(head, model / "half-0" / "lr")
+    save_features(maker, model)
+    member = {"learner": "logistic_regression", "file": "lr", "halves": 1, "temperature": 1.0, "votes": 1.0}
+    known = {"classes": ["rain", "sun"], "modality": modality, "members": [member], "temperature": 1.0}
+    (model / "model.json").write_text(json.dumps({**known, "abstain": {"below": below}}), encoding="utf-8")
+    (model / "verdict.json").write_text(json.dumps({"accepted_round": 0}), encoding="utf-8")
+    return folder
+
+
+def picture(level: int) -> bytes:
+    """Grey with a gradient, so that there is something to see."""
+    pixels = np.clip(level + np.arange(400).reshape(20, 20) // 20, 0, 255).astype(np.uint8)
+    return images.encode(np.repeat(pixels[..., None], 3, axis=2))
+
+
+def asked(workspace: Path, *paths: object, output: Path, column: str | None = None) -> pd.DataFrame:
+    """The table of answers."""
+    form = Format(output.suffix[1:])
+    predict(
+        workspace, [str(one) for one in paths], output=output, form=None, column=column, probabilities=True, number=None
+    )
+    read = {
+        Format.csv: pd.read_csv,
+        Format.jsonl: lambda path: pd.read_json(path, lines=True),
+        Format.parquet: pd.read_parquet,
+    }
+    return read[form](output)
+
+
+@pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet"])
+def test_files_folders_and_tables_are_answered_in_one_table(tmp_path: Path, suffix: str) -> None:
+    """A text file, a folder of two and a table of two with a gap: the same five answers in each format, the gap with its reason."""
+    workspace, data = grown(tmp_path / "w", "text"), tmp_path / "data"
+    (data / "folder").mkdir(parents=True)
+    (data / "one.txt").write_text("sun", encoding="utf-8")
+    (data / "folder/a.txt").write_text("rain rain", encoding="utf-8")
+    (data / "folder/b.txt").write_text("\n", encoding="utf-8")
+    pd.DataFrame({"said": ["the sun", None, "rain"], "text": "sun"}).to_csv(data / "t.csv", index=False)
+    found = asked(
+        workspace, data / "one.txt", data / "folder", data / "t.csv", output=tmp_path / f"a.{suffix}", column="said"
+    )
+    assert [one if isinstance(one, str) else None for one in found["predicted"]] == [
+        "sun",
+        "rain",
+        None,
+        "sun",
+        None,
+        "rain",
+    ]
+    assert found["error"].notna().tolist() == [False, False, True, False, True, False]
+    assert found["source"].iloc[0].endswith("one.txt")
+    whole = found.dropna(subset=["predicted"])
+    assert (whole[["p_rain", "p_sun"]].sum(axis=1) - 1).abs().max() < 1e-5
+    assert (whole[["p_rain", "p_sun"]].max(axis=1) - whole["confidence"]).abs().max() < 1e-5
+    assert not list(tmp_path.glob(".*partial"))
+
+
+def test_a_picture_that_is_none_does_not_hold_up_the_others(tmp_path: Path) -> None:
+    """Three pictures, and a file that only says that it is one: answered in their order."""
+    workspace, data = grown(tmp_path / "w", "image"), tmp_path / "data"
+    data.mkdir()
+    for name, content in (("a", picture(60)), ("b", b"no picture"), ("c", picture(200)), ("d", picture(50))):
+        (data / f"{name}.png").write_bytes(content)
+    found = asked(workspace, data, output=tmp_path / "a.csv")
+    assert found["predicted"].fillna("").tolist() == ["rain", "", "sun", "rain"]
+    assert found["error"].fillna("").tolist() == ["", "undecodable", "", ""]
+
+
+def test_answers_do_not_hang_on_what_is_asked_beside_them(tmp_path: Path) -> None:
+    """One at a time, or all at once."""
+    predictor = Predictor.of(grown(tmp_path, "text", below=0.9))
+    rows = [Question(str(number), text) for number, text in enumerate(["sun", "rain", "", "hills", "day 3 of rain"])]
+    assert list(predictor.answers(rows)) == list(predictor.answers(rows, at_once=1))
+    abstains = {one.source: one.abstains for one in predictor.answers(rows)}
+    assert abstains["2"] is None
+    assert {one.abstains for one in predictor.answers(rows)} == {True, False, None}
+    for one in predictor.answers(rows):
+        assert one.abstains is None or one.abstains == (one.confidence is not None and one.confidence < 0.9)
+
+
+@pytest.mark.parametrize(
+    ("paths", "said"),
+    [
+        (["nowhere"], "nowhere does not exist"),
+        (["empty"], "No row of empty could be read"),
+        (["t.csv"], "no column 'text'.*--column"),
+        (["bad.txt"], "unreadable"),
+    ],
+)
+def test_nothing_to_ask_is_explained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, paths: list[str], said: str
+) -> None:
+    """The path and the remedy; no half-written answer stays."""
+    workspace = grown(tmp_path / "w", "text")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "t.csv").write_text("a,b\n1,2\n", encoding="utf-8")
+    (tmp_path / "bad.txt").write_bytes(b"\xff\xfe\x00\xd8")
+    with pytest.raises(InputError, match=said):
+        asked(workspace, *paths, output=tmp_path / "answers.csv")
+    assert not (tmp_path / "answers.csv").exists()
+
+
+def test_a_model_that_is_not_there_is_explained(tmp_path: Path) -> None:
+    """No round at all, and a round that was not trained."""
+    with pytest.raises(MissingGeneration, match="train@0"):
+        Predictor.of(tmp_path)
+    grown(tmp_path, "text")
+    with pytest.raises(InputError, match="No model was trained in round 3: there are 0"):
+        Predictor.of(tmp_path, 3)
+
+
+def test_lines_come_in_by_standard_input(tmp_path: Path) -> None:
+    """Two lines in, two answers on standard output, the count on standard error."""
+    grown(tmp_path, "text")
+    done = subprocess.run(
+        [*SEEDLING, "predict", "-", "-w", str(tmp_path)],
+        input="rain\nsun\n",
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert [line.split(",")[:2] for line in done.stdout.splitlines()] == [
+        ["source", "predicted"],
+        ["line 1", "rain"],
+        ["line 2", "sun"],
+    ]
+    assert "2 rows" in done.stderr
+
+
+Serve = Callable[..., str]
+
+
+@pytest.fixture
+def serve() -> Iterator[Serve]:
+    """Starts the server on loopback; gives its address."""
+    servers: list[tuple[uvicorn.Server, threading.Thread]] = []
+
+    def start(predictor: Predictor, limits: Limits) -> str:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        server = uvicorn.Server(uvicorn.Config(make_app(predictor, limits), port=port, log_level="error"))
+        thread = threading.Thread(target=server.run)
+        thread.start()
+        servers.append((server, thread))
+        deadline = time.monotonic() + 20
+        while not server.started:
+            assert time.monotonic() < deadline, "the server did not start"
+            time.sleep(0.02)
+        return f"http://127.0.0.1:{port}"
+
+    yield start
+    for server, thread in servers:
+        server.should_exit = True
+        thread.join()
+
+
+FAST = Limits(megabytes=0.1, a_second=10_000)
+
+
+def test_the_server_says_what_the_model_says(tmp_path: Path, serve: Serve) -> None:
+    """Texts in, answers out as `predict` has them; health; counts for Prometheus."""
+    predictor = Predictor.of(grown(tmp_path, "text"))
+    with httpx.Client(base_url=serve(predictor, FAST)) as client:
+        said = client.post("/predict", json={"texts": ["rain", " ", "sun"]}).raise_for_status().json()
+        expected = list(predictor.answers([Question("", one) for one in ("rain", " ", "sun")]))
+        assert [one["predicted"] for one in said["answers"]] == ["rain", None, "sun"]
+        assert said["answers"][0]["probabilities"] == dict(
+            zip(["rain", "sun"], expected[0].probabilities or [], strict=True)
+        )
+        assert said["answers"][1]["error"] == "empty"
+        assert client.get("/health").json()["classes"] == ["rain", "sun"]
+        assert 'seedling_rows_total{outcome="answered"} 2.0' in client.get("/metrics").text
+
+
+def test_pictures_are_asked_as_base64_and_bombs_are_refused(tmp_path: Path, serve: Serve) -> None:
+    """A picture, no base64, and a header that promises 900 megapixels in a few bytes."""
+    bomb = images.encode(np.zeros((8, 8, 3), np.uint8))
+    bomb = bomb[:16] + (30_000).to_bytes(4, "big") * 2 + bomb[24:]
+    rows = [base64.b64encode(one).decode() for one in (picture(200), bomb)]
+    with httpx.Client(base_url=serve(Predictor.of(grown(tmp_path, "image")), FAST)) as client:
+        said = (
+            client.post("/predict", json={"pictures": [rows[0], "%%%", rows[1]]}).raise_for_status().json()["answers"]
+        )
+    assert [one["predicted"] for one in said] == ["sun", None, None]
+    assert said[1]["error"] == "undecodable"
+    assert said[2]["error"] in {"undecodable", "too_many_pixels"}
+
+
+def test_bad_requests_are_refused(tmp_path: Path, serve: Serve) -> None:
+    """Wrong types, too many texts, no JSON: 422; a body that is too large, said or not: 413, and the server lives on."""
+    with httpx.Client(base_url=serve(Predictor.of(grown(tmp_path, "text")), FAST)) as client:
+        for body in ({"texts": "rain"}, {"texts": []}, {"texts": ["a"] * 65}, {"text": ["a"]}, {"texts": [3]}):
+            assert client.post("/predict", json=body).status_code == 422
+        assert client.post("/predict", content=b"{").status_code == 422
+        assert client.post("/predict", content=b"x" * 200_000).status_code == 413
+        assert client.post("/predict", content=(b"x" * 1000 for _ in range(200))).status_code == 413
+        assert client.get("/health").status_code == 200
+
+
+def test_a_client_that_asks_too_fast_is_told_to_wait(tmp_path: Path, serve: Serve) -> None:
+    """Two requests a second, four at once: of twenty most are refused, with the seconds to wait."""
+    with httpx.Client(base_url=serve(Predictor.of(grown(tmp_path, "text")), Limits(a_second=2))) as client:
+        found = [client.get("/health") for _ in range(20)]
+    codes = [one.status_code for one in found]
+    assert codes[:4] == [200] * 4
+    assert codes.count(429) >= 10
+    assert {one.headers["retry-after"] for one in found if one.status_code == 429} == {"1"}
+
+
+@pytest.mark.slow
+def test_schemathesis_finds_nothing(tmp_path: Path, serve: Serve) -> None:
+    """Requests made from the OpenAPI description, and broken ones: no server error, no answer that the description does not know."""
+    address = serve(Predictor.of(grown(tmp_path, "text")), Limits(a_second=10_000))
+    command = [str(Path(sys.executable).parent / "schemathesis"), "run", f"{address}/openapi.json"]
+    command += ["--max-examples", "60", "--seed", "1", "--phases", "examples,coverage,fuzzing"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stdout[-3000:]
