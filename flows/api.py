@@ -17,8 +17,6 @@ from fastapi import FastAPI, HTTPException, Response
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Histogram, generate_latest
 from pydantic import BaseModel, Field
 
-from tasks.learners.model import single_threaded
-from tasks.parallel import usable_cores
 from tasks.predicting import Answer, Predictor, Question
 
 Scope = dict[str, Any]
@@ -29,7 +27,7 @@ MOST_CLIENTS = 10_000  # whose rate is remembered
 
 @dataclass(frozen=True)
 class Limits:
-    """megabytes: of a request's body; a_second: requests of one client, twice as many at once; waiting: requests that may wait for a free core."""
+    """megabytes: of a request's body; a_second: requests of one client, twice as many at once; waiting: requests that may wait for the model."""
 
     megabytes: float = 8.0
     a_second: float = 50.0
@@ -145,7 +143,7 @@ def make_app(predictor: Predictor, limits: Limits | None = None) -> Any:
     )
     rows = Counter("seedling_rows", "Rows that were asked about", ["outcome"], registry=registry)
     refused = Counter("seedling_refused", "Requests that were refused", ["status"], registry=registry)
-    cores, waiting = anyio.CapacityLimiter(usable_cores()), 0
+    one_at_a_time, waiting = anyio.CapacityLimiter(1), 0  # tokenizers and learners are not for several threads
 
     def ask(questions: list[Question]) -> list[Answer]:
         return list(predictor.answers(questions))
@@ -159,7 +157,7 @@ def make_app(predictor: Predictor, limits: Limits | None = None) -> Any:
         try:
             with seconds.time():
                 questions = [Question("", one) for one in payloads]
-                found = await to_thread.run_sync(ask, questions, limiter=cores)
+                found = await to_thread.run_sync(ask, questions, limiter=one_at_a_time)
         finally:
             waiting -= 1
         for one in found:
@@ -223,5 +221,5 @@ def serve_api(predictor: Predictor, host: str, port: int, limits: Limits) -> Non
     """Serves until stopped."""
     import uvicorn
 
-    with single_threaded():  # a request a core
-        uvicorn.run(make_app(predictor, limits), host=host, port=port, log_level="warning", server_header=False)
+    predictor.warm_up()
+    uvicorn.run(make_app(predictor, limits), host=host, port=port, log_level="warning", server_header=False)

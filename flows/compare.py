@@ -4,44 +4,75 @@ from __future__ import annotations
 
 import io
 import json
-from dataclasses import dataclass
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import numpy as np
 import pandas as pd
 from rich.console import Console
 from rich.table import Table
+from ruamel.yaml import YAML
 
 from flows.ledger import open_ledger
 from tasks.errors import InputError
+from tasks.evaluate.pages import environment
+from tasks.generation import read, read_rejected
 from tasks.params import load
 from tasks.randomness import generator
 from tasks.statistics import SMALLEST, Difference, paired_difference
 
-METRICS = ("accuracy", "macro_f1", "log_loss", "calibration_error")
+METRICS = (
+    "accuracy",
+    "balanced_accuracy",
+    "macro_f1",
+    "top_3_accuracy",
+    "steps_off",
+    "log_loss",
+    "brier",
+    "calibration_error",
+)
+SMALLER_IS_BETTER = {"log_loss", "brier"}
 DRAWS = 2000
+EXAMPLES = 5
+FILES = ["reports/metrics.json", "reports/predictions.parquet", "params.yaml"]
 
 
 @dataclass(frozen=True)
 class Side:
-    """One of the two: its metrics and predictions."""
+    """One of the two: its metrics, predictions and params; rows: what validate kept and rejected, by id, None where that is gone."""
 
     name: str
     metrics: dict[str, Any]
     predictions: pd.DataFrame
+    params: dict[str, Any] = field(default_factory=dict)
+    rows: pd.DataFrame | None = None
+
+
+@dataclass(frozen=True)
+class Change:
+    """Rows of which the same happened between the two, with the origins of a few."""
+
+    what: str
+    count: int
+    examples: list[str]
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Old and new; the paired differences by metric, and the rows whose prediction turned right or wrong."""
+    """Old and new; the paired differences by metric; params that differ; what became of the rows; and the origins of the rows whose
+    prediction turned right or wrong.
+    """
 
     old: Side
     new: Side
     where: str
     same_rows: int
     differences: dict[str, Difference]
+    params: list[tuple[str, Any, Any]]
+    changes: list[Change] | None
     mended: list[str]
     broken: list[str]
 
@@ -60,9 +91,15 @@ def show_comparison(workspace: Path, old: str, new: str) -> None:
     load(workspace)
     found = compare_sides(_side(workspace, old), _side(workspace, new))
     console = Console()
-    console.print(_rows_table(found), _metrics_table(found))
+    console.print(_metrics_table(found))
     for line in sentences(found):
         console.print(line, highlight=False, soft_wrap=True)
+    console.print()
+    console.print(_rows_table(found))
+    for change in found.changes or []:
+        console.print(_told(change), highlight=False, soft_wrap=True, markup=False)
+    if found.params:
+        console.print(_params_table(found))
     path = workspace / "reports" / f"compare-{_plain(old)}-{_plain(new)}.html"
     path.write_text(as_html(found), encoding="utf-8")
     console.print(f"Also as {path}", highlight=False, soft_wrap=True)
@@ -70,14 +107,25 @@ def show_comparison(workspace: Path, old: str, new: str) -> None:
 
 def _side(workspace: Path, revision: str) -> Side:
     """Raises InputError where there is no such revision, or it holds no finished run."""
-    files = open_ledger(workspace).files_at(
-        None if revision == "workspace" else revision, ["reports/metrics.json", "reports/predictions.parquet"]
-    )
+    ledger, place = open_ledger(workspace), None if revision == "workspace" else revision
+    files = ledger.files_at(place, FILES)
     missing = [name for name, content in files.items() if content is None]
     if missing:
         raise InputError(f"'{revision}' has no {missing[0]}: its run did not finish, or `dvc pull` is needed.")
-    metrics = json.loads(files["reports/metrics.json"] or b"")
-    return Side(revision, metrics, pd.read_parquet(io.BytesIO(files["reports/predictions.parquet"] or b"")))
+    content = {name: one or b"" for name, one in files.items()}
+    predictions = pd.read_parquet(io.BytesIO(content["reports/predictions.parquet"]))
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = ledger.folder_at(place, "generations/validate", Path(scratch))
+        rows = None if folder is None else _rows_of(folder)
+    params = YAML(typ="safe").load(content["params.yaml"])
+    return Side(revision, json.loads(content["reports/metrics.json"]), predictions, params, rows)
+
+
+def _rows_of(folder: Path) -> pd.DataFrame:
+    """What validate kept and rejected, by id: label, split, origin, reason."""
+    columns = ["id", "label", "split", "origin"]
+    both = [read(folder, columns).assign(reason=None), read_rejected(folder, [*columns, "reason"])]
+    return pd.concat([one.astype(object) for one in both]).drop_duplicates("id").set_index("id")
 
 
 def compare_sides(old: Side, new: Side) -> Comparison:
@@ -85,31 +133,102 @@ def compare_sides(old: Side, new: Side) -> Comparison:
     if {one["class"] for one in old.metrics["per_class"]} != {one["class"] for one in new.metrics["per_class"]}:
         raise InputError(f"'{old.name}' and '{new.name}' have other classes: their metrics cannot be compared.")
     both = old.predictions.merge(new.predictions, on="id", suffixes=("_old", "_new"))
-    both = both[both["label_old"] == both["label_new"]]
+    both = both[both["label_old"] == both["label_new"]].reset_index(drop=True)
     if both.empty:
         raise InputError(f"'{old.name}' and '{new.name}' judged no row in common: their test splits differ.")
     classes = [one["class"] for one in new.metrics["per_class"]]
     truth = np.array([classes.index(label) for label in both["label_new"]])
     chances = [np.stack(both[f"probabilities_{side}"].to_numpy()).astype(np.float64) for side in ("old", "new")]
     right = [one.argmax(axis=1) == truth for one in chances]
-    losses = [-np.log(np.maximum(one[np.arange(len(truth)), truth], SMALLEST)) for one in chances]
+    scores = {
+        "accuracy": [one.astype(float) for one in right],
+        "log_loss": [-np.log(np.maximum(one[np.arange(len(truth)), truth], SMALLEST)) for one in chances],
+        "brier": [((one - np.eye(len(classes))[truth]) ** 2).sum(axis=1) for one in chances],
+    }
     groups = both["group_new"].to_numpy(dtype=str)
     differences = {
-        "accuracy": paired_difference(
-            right[0].astype(float),
-            right[1].astype(float),
+        name: paired_difference(
+            pair[0],
+            pair[1],
             groups,
-            larger_is_better=True,
+            larger_is_better=name not in SMALLER_IS_BETTER,
             draws=DRAWS,
-            rng=generator(0, "compare"),
-        ),
-        "log_loss": paired_difference(
-            losses[0], losses[1], groups, larger_is_better=False, draws=DRAWS, rng=generator(0, "compare")
-        ),
+            rng=generator(0, "compare"),  # the same draws for each
+        )
+        for name, pair in scores.items()
     }
     where = "test" if old.metrics["test"] and new.metrics["test"] else "cross_validation"
-    mended, broken = both["id"][~right[0] & right[1]].tolist(), both["id"][right[0] & ~right[1]].tolist()
-    return Comparison(old, new, where, len(both), differences, mended, broken)
+    origins = both["origin_new"].fillna(both["id"])
+    return Comparison(
+        old=old,
+        new=new,
+        where=where,
+        same_rows=len(both),
+        differences=differences,
+        params=changed_params(old.params, new.params),
+        changes=None if old.rows is None or new.rows is None else changed_rows(old.rows, new.rows),
+        mended=origins[~right[0] & right[1]].tolist(),
+        broken=origins[right[0] & ~right[1]].tolist(),
+    )
+
+
+def changed_params(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
+    """(name with dots, old value, new value) of each that differs; None where it is not named."""
+    before, after = dict(_flat(old)), dict(_flat(new))
+    return [
+        (name, before.get(name), after.get(name)) for name in {**before, **after} if before.get(name) != after.get(name)
+    ]
+
+
+def _flat(params: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in params.items():
+        if isinstance(value, Mapping) and value:
+            yield from _flat(value, f"{above}{name}.")
+        else:
+            yield f"{above}{name}", value
+
+
+def changed_rows(old: pd.DataFrame, new: pd.DataFrame) -> list[Change]:
+    """What became of the rows that validate had, by what happened and why, the most frequent first.
+
+    old, new: by id, with label, split, origin, and the reason of those that were rejected.
+    """
+    both = old.join(new, how="outer", lsuffix="_old", rsuffix="_new", validate="1:1")
+    there = [both[f"origin_{side}"].notna() | both[f"split_{side}"].notna() for side in ("old", "new")]
+    kept = [there[place] & both[f"reason_{side}"].isna() for place, side in enumerate(("old", "new"))]
+    happened = pd.Series([""] * len(both), index=both.index, dtype=object)
+    labels = [both[f"label_{side}"].fillna("none").astype(str) for side in ("old", "new")]
+    splits = [both[f"split_{side}"].astype(str) for side in ("old", "new")]
+    stayed = kept[0] & kept[1]
+    for rows, words in (
+        (stayed & (splits[0] != splits[1]), "moved from " + splits[0] + " to " + splits[1]),
+        (stayed & (labels[0] != labels[1]), "relabelled from " + labels[0] + " to " + labels[1]),
+        (kept[1] & ~there[0], "added, " + splits[1]),
+        (kept[0] & ~there[1], "removed, " + splits[0]),
+        (kept[1] & there[0] & ~kept[0], "kept again, was " + both["reason_old"].astype(str)),
+        (there[1] & ~kept[1] & (kept[0] | ~there[0]), "rejected: " + both["reason_new"].astype(str)),
+    ):
+        happened[rows] = words[rows]
+    origins = both["origin_new"].fillna(both["origin_old"]).astype(str)
+    found = [
+        Change(str(what), len(rows), sorted(origins[rows.index])[:EXAMPLES])
+        for what, rows in happened[happened != ""].groupby(happened)
+    ]
+    return sorted(found, key=lambda one: (-one.count, one.what))
+
+
+def _told(change: Change) -> str:
+    more = " …" if change.count > len(change.examples) else ""
+    return f"  {change.count:,} rows {change.what.replace('_', ' ')} ({', '.join(change.examples)}{more})"
+
+
+def _params_table(found: Comparison) -> Table:
+    table = Table(box=None, title="Params", title_justify="left", padding=(0, 2, 0, 0))
+    for name in ("name", found.old.name, found.new.name):
+        table.add_column(name, header_style="dim")
+    for name, *values in found.params:
+        table.add_row(name, *("–" if one is None else str(one) for one in values))
+    return table
 
 
 def _rows_table(found: Comparison) -> Table:
@@ -144,9 +263,11 @@ def metric_rows(found: Comparison) -> list[tuple[str, str, str, str]]:
         one = found.differences.get(metric)
         return f"{one.value:+.3f} [{one.low:+.3f}, {one.high:+.3f}]" if one else ""
 
+    both = (found.old.metrics[found.where], found.new.metrics[found.where])
     return [
         (metric.replace("_", " "), shown(found.old, metric), shown(found.new, metric), paired(metric))
         for metric in METRICS
+        if all(one.get(metric) for one in both)
     ]
 
 
@@ -167,30 +288,7 @@ def _plain(name: str) -> str:
     return "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in name)
 
 
-PAGE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{{ found.old.name }} and {{ found.new.name }}</title>
-<style>
-:root { color-scheme: light dark; }
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 56rem; margin: 2.5rem auto; padding: 0 1.25rem; }
-table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; margin: .5rem 0 2rem; }
-th, td { text-align: left; padding: .4rem .6rem; border-bottom: 1px solid #8884; } th { font-weight: 500; opacity: .7; }
-.changed { color: #1f7a4d; font-weight: 600; } h1 { font-size: 1.5rem; } .scroll { overflow-x: auto; }
-</style></head><body>
-<h1>{{ found.old.name }} → {{ found.new.name }}</h1>
-{% for line in lines %}<p>{{ line }}</p>{% endfor %}
-<h2>Metrics <small>({{ found.where|replace("_", "-") }})</small></h2>
-<div class="scroll"><table><tr><th>Metric</th><th>{{ found.old.name }}</th><th>{{ found.new.name }}</th><th>Difference, paired</th></tr>
-{% for metric in metrics %}<tr>{% for cell in metric %}<td>{{ cell }}</td>{% endfor %}</tr>{% endfor %}</table></div>
-<h2>Rows kept</h2>
-<div class="scroll"><table><tr><th>Stage</th><th>{{ found.old.name }}</th><th>{{ found.new.name }}</th></tr>
-{% for stage, before, after in found.rows %}<tr{% if before != after %} class="changed"{% endif %}><td>{{ stage }}</td>
-<td>{{ "–" if before is none else before }}</td><td>{{ "–" if after is none else after }}</td></tr>{% endfor %}</table></div>
-</body></html>
-"""
-
-
 def as_html(found: Comparison) -> str:
     """The comparison as one self-contained page."""
-    page = jinja2.Environment(autoescape=True).from_string(PAGE)
-    return page.render(found=found, lines=sentences(found), metrics=metric_rows(found))
+    page = environment("compare.html.jinja").get_template("compare.html.jinja")
+    return page.render(found=found, lines=sentences(found), metrics=metric_rows(found), told=_told)

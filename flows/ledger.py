@@ -198,6 +198,28 @@ class Ledger:
             except FileNotFoundError:
                 return dict.fromkeys(paths)
 
+    def folder_at(self, revision: str | None, path: str, into: Path) -> Path | None:
+        """The folder at a git revision or DVC experiment, fetched into `into`; None where it is not there, or no longer in the cache. None as
+        revision: the workspace's own, as it lies.
+
+        Raises InputError where there is no such revision.
+        """
+        if revision is None:
+            return self.workspace / path if (self.workspace / path).is_dir() else None
+        with self._operation():
+            try:
+                files = DVCFileSystem(str(self.workspace), rev=revision)
+                if not files.isdir(path):
+                    return None
+                files.get(path, str(into / Path(path).name), recursive=True)
+            except (RevError, CloneError) as error:
+                raise InputError(
+                    f"'{revision}' is no run, experiment or git revision: `dvc exp list` and `git log` show what there is."
+                ) from error
+            except FileNotFoundError:
+                return None
+        return into / Path(path).name
+
     def sort_lock(self) -> None:
         """Brings dvc.lock's entries into the line's order: which of two parallel stages ended first says nothing."""
         path = self.workspace / "dvc.lock"

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
+import numpy as np
+
 from tasks import images, texts
 from tasks.errors import InputError, MissingGeneration
 from tasks.generation import Modality
@@ -67,6 +69,11 @@ class Predictor:
         known = json.loads((folder / "model.json").read_text(encoding="utf-8"))
         features = json.loads((folder / "features.json").read_text(encoding="utf-8"))
         return cls(load_model(folder), known["modality"], number, float(features.get("max_megapixels", 64.0)))
+
+    def warm_up(self) -> None:
+        """Loads what is loaded when the first row comes: an encoder's weights, libraries."""
+        grey = np.full((32, 32, 3), 128, np.uint8)
+        next(self.answers([Question("", "warm" if self.modality == "text" else images.encode(grey))]))
 
     def answers(self, questions: Iterable[Question], at_once: int = ROWS_AT_ONCE) -> Iterator[Answer]:
         """One answer a question, in their order, so many in memory at a time. A picture that cannot be decoded, or an empty text, is answered

@@ -1,0 +1,101 @@
+"""Two runs side by side: params, rows and predictions, by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from flows.compare import Side, as_html, changed_params, changed_rows, compare_sides, metric_rows, sentences
+from tasks.errors import InputError
+
+
+def rows(**of: tuple[str | None, str, str | None]) -> pd.DataFrame:
+    """By id: label, split, reason; the origin is the id."""
+    found = [
+        {"id": name, "label": label, "split": split, "reason": reason, "origin": name}
+        for name, (label, split, reason) in of.items()
+    ]
+    return pd.DataFrame(found).set_index("id")
+
+
+def test_what_became_of_each_row_is_told_with_its_reason() -> None:
+    """One of each: added, removed, relabelled, moved, rejected, kept again; and one that stayed."""
+    old = rows(
+        stays=("a", "train", None),
+        goes=("a", "pool", None),
+        turns=("a", "train", None),
+        moves=("a", "train", None),
+        falls=("a", "train", None),
+        returns=("a", "train", "too_small"),
+    )
+    new = rows(
+        stays=("a", "train", None),
+        turns=("b", "train", None),
+        moves=("a", "test", None),
+        falls=("a", "train", "doubtful_label"),
+        returns=("a", "train", None),
+        comes=(None, "pool", None),
+        broken=(None, "pool", "undecodable"),
+    )
+    found = {one.what: one.examples for one in changed_rows(old, new)}
+    assert found == {
+        "added, pool": ["comes"],
+        "removed, pool": ["goes"],
+        "relabelled from a to b": ["turns"],
+        "moved from train to test": ["moves"],
+        "rejected: doubtful_label": ["falls"],
+        "kept again, was too_small": ["returns"],
+        "rejected: undecodable": ["broken"],
+    }
+    assert changed_rows(old, old) == []
+
+
+def test_params_that_differ_are_named_with_dots() -> None:
+    """A changed value, a new section, one that is gone; what is equal is not told."""
+    old = {"seed": 0, "train": {"loss": "plain", "steps": 10}, "gone": True}
+    new = {"seed": 0, "train": {"loss": "trusted", "steps": 10}, "augment": {"copies": 2}}
+    assert changed_params(old, new) == [
+        ("train.loss", "plain", "trusted"),
+        ("gone", True, None),
+        ("augment.copies", None, 2),
+    ]
+
+
+def side(name: str, right: list[bool], classes: tuple[str, ...] = ("a", "b"), loss: float = 0.5) -> Side:
+    """Rows of class a, right or not."""
+    chances = [[0.9, 0.1] if one else [0.2, 0.8] for one in right]
+    ids = [f"r{place}" for place in range(len(right))]
+    frame = pd.DataFrame({"id": ids, "origin": ids, "label": "a", "group": ids, "probabilities": chances})
+    found = {"value": float(np.mean(right)), "low": 0.0, "high": 1.0}
+    metrics = {"accuracy": found, "log_loss": {**found, "value": loss}, "top_3_accuracy": None}
+    return Side(
+        name,
+        {"test": metrics, "per_class": [{"class": one} for one in classes], "rows": {"scrape": {"kept": len(right)}}},
+        frame,
+        {"seed": 0 if name == "old" else 1},
+        rows(r0=("a", "train", None)) if name == "old" else None,
+    )
+
+
+def test_paired_differences_and_turned_rows_by_hand() -> None:
+    """Of ten rows three turn right and one wrong: +.2; Brier's score falls by 2 of 10 times (1.28 - .02)."""
+    found = compare_sides(side("old", [True] * 4 + [False] * 6), side("new", [False] + [True] * 6 + [False] * 3))
+    assert found.differences["accuracy"].value == pytest.approx(0.2)
+    assert found.differences["brier"].value == pytest.approx(-0.2 * (1.28 - 0.02))
+    assert (found.mended, found.broken) == (["r4", "r5", "r6"], ["r0"])
+    assert [one[0] for one in metric_rows(found)] == ["accuracy", "log loss"]
+    assert "3 of 10 rows turned right, 1 turned wrong (r0" in sentences(found)[1]
+    page = as_html(found)
+    for part in ("old → new", "no longer in the cache", "r5", "seed"):
+        assert part in page
+
+
+def test_runs_that_cannot_be_compared_are_explained() -> None:
+    """Other classes; no row in common."""
+    with pytest.raises(InputError, match="other classes"):
+        compare_sides(side("old", [True]), side("new", [True], classes=("a", "c")))
+    other = side("new", [True])
+    other.predictions["id"] = ["elsewhere"]
+    with pytest.raises(InputError, match="no row in common"):
+        compare_sides(side("old", [True]), other)
