@@ -1,4 +1,4 @@
-"""The command line: `seedling run | init | status | stage | compare | why | predict | api | serve`.
+"""The command line: `seedling run | init | status | stage | compare | why | predict | export | api | serve`.
 
 Heavy imports happen inside the commands, so that `seedling --help` answers at once.
 """
@@ -44,6 +44,14 @@ class AnswerFormat(StrEnum):
     csv = "csv"
     jsonl = "jsonl"
     parquet = "parquet"
+
+
+class DatasetForm(StrEnum):
+    """Of an exported dataset."""
+
+    folders = "folders"
+    table = "table"
+    huggingface = "huggingface"
 
 
 Workspace = Annotated[Path, typer.Option("--workspace", "-w", help="The workspace.", show_default="this folder")]
@@ -242,6 +250,39 @@ def predict(
             column=column,
             probabilities=probabilities,
             number=number,
+        )
+
+
+@app.command()
+def export(
+    folder: Annotated[Path, typer.Argument(help="Where to, a new folder.")],
+    form: Annotated[
+        DatasetForm | None,
+        typer.Option("--as", help="Of the dataset.", show_default="folders of pictures, a table of texts"),
+    ] = None,
+    splits: Annotated[
+        list[str] | None, typer.Option("--split", help="May be said again.", show_default="train, validation, test")
+    ] = None,
+    made: Annotated[
+        list[str] | None,
+        typer.Option("--with", help="Rows of augment, synthesize or pseudo_label too; may be said again."),
+    ] = None,
+    licence: Annotated[str, typer.Option(help="Of the whole, for its card.")] = "unknown",
+    workspace: Workspace = Path(),
+    debug: Debug = False,
+) -> None:
+    """The dataset as folders of pictures, as tables, or as the Hugging Face Hub has them, with its card."""
+    with explained(debug):
+        from flows.export import Form
+        from flows.export import export as work
+
+        work(
+            workspace.resolve(),
+            folder,
+            form=None if form is None else Form(form.value),
+            splits=splits or ["train", "validation", "test"],
+            made=made or [],
+            licence=licence,
         )
 
 

@@ -86,6 +86,7 @@ def test_stage_rooms_never_import_one_another(room: str) -> None:
                 "tasks/generation.py",
                 "tasks/gates/on_disk.py",
                 "flows/predict.py",
+                "flows/export.py",
                 "tasks/scrape/packing.py",
                 "tasks/scrape/table.py",
                 "tasks/train/files.py",

@@ -1,0 +1,149 @@
+"""Exported datasets: what other tools read of them is what the generations hold."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from datasets import load_dataset
+
+from flows.export import Form, export, plain_names, suffix_of
+from tasks import images
+from tasks.errors import InputError
+from tasks.generation import GenerationWriter, Row, identify
+
+PARAMS = "modality: {}\nscrape:\n  sources:\n    - {{kind: folder, path: .}}\n"
+
+
+def content(modality: str, number: int) -> bytes | str:
+    """A picture of one grey, or a text."""
+    return f"text {number}" if modality == "text" else images.encode(np.full((6, 6, 3), 10 * number, np.uint8))
+
+
+def workspace(folder: Path, modality: str) -> Path:
+    """Three labelled rows, two of a class with a hostile name, a test row, two pool rows of which one was labelled in round 1."""
+    (folder / "models/0").mkdir(parents=True)
+    (folder / "models/0/verdict.json").write_text(json.dumps({"accepted_round": 1}), encoding="utf-8")
+    (folder / "params.yaml").write_text(PARAMS.format(modality), encoding="utf-8")
+    rows = []
+    for number, (split, label) in enumerate(
+        [("train", "../evil"), ("train", "../evil"), ("train", "b"), ("test", "b"), ("pool", None), ("pool", None)]
+    ):
+        one = Row(
+            identify(str(number).encode()), split, label=label, label_source=label and "human", origin=f"f{number}"
+        )
+        rows.append(one)
+    for stage, kept in (("scrape", rows), ("validate", rows), ("pseudo_label/1", rows[4:5])):
+        pictures = stage == "scrape"
+        with GenerationWriter(
+            folder / "generations" / stage, stage=stage, modality=modality, pictures=pictures
+        ) as writer:  # type: ignore[arg-type]
+            for row in kept:
+                number = rows.index(row)
+                payload = content(modality, number) if pictures or modality == "text" else None
+                label = {"label": "b", "label_source": "model"} if stage == "pseudo_label/1" else {}
+                known = {name: getattr(row, name) for name in ("id", "split", "label", "label_source", "origin")}
+                licence = "CC BY 4.0" if number == 0 else None
+                writer.keep(Row(**{**known, **label}, payload=payload, licence=licence))
+            writer.close(rows_in=len(kept), classes=["../evil", "b"])
+    return folder
+
+
+def exported(place: Path, modality: str, form: Form | None, made: tuple[str, ...] = ()) -> Path:
+    """The folder that was written."""
+    export(
+        workspace(place / "w", modality),
+        place / "out",
+        form=form,
+        splits=["train", "test", "pool"],
+        made=made,
+        licence="mit",
+    )
+    assert not list(place.glob(".*partial"))
+    return place / "out"
+
+
+def test_folders_hold_every_picture_once_below_its_split_and_class(tmp_path: Path) -> None:
+    """Six pictures with their bytes; a class's name is no path; metadata.csv names each file."""
+    found = exported(tmp_path, "image", None)
+    files = sorted(found.rglob("*.png"))
+    assert len(files) == 6
+    assert sorted({one.parent.relative_to(found).as_posix() for one in files}) == [
+        "pool/_unlabelled",
+        "test/b",
+        "train/b",
+        "train/evil",
+    ]
+    assert {one.read_bytes() for one in files} == {content("image", number) for number in range(6)}
+    with (found / "metadata.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert {one["file_name"] for one in rows} == {one.relative_to(found).as_posix() for one in files}
+    assert sorted(one["label"] for one in rows) == ["", "", "../evil", "../evil", "b", "b"]
+
+
+@pytest.mark.parametrize("modality", ["image", "text"])
+def test_the_hubs_own_library_reads_what_was_written_for_it(tmp_path: Path, modality: str) -> None:
+    """Splits, rows, class names, contents; a pool row that the accepted model learnt from has its label."""
+    found = exported(tmp_path, modality, Form.huggingface, made=("pseudo_label",))
+    loaded = load_dataset(str(found), cache_dir=str(tmp_path / "cache"))
+    assert {name: len(rows) for name, rows in loaded.items()} == {"train": 3, "test": 1, "pool": 2}
+    assert loaded["train"].features["label"].names == ["../evil", "b"]
+    assert loaded["train"]["label"][:] == [0, 0, 1]
+    assert sorted(one or 0 for one in loaded["pool"]["label"][:]) == [0, 1]
+    assert [one for one in loaded["pool"]["label_source"][:] if one] == ["model"]
+    if modality == "text":
+        assert loaded["train"]["text"][:] == ["text 0", "text 1", "text 2"]
+    else:
+        assert [np.asarray(one)[0, 0] for one in loaded["train"]["image"][:]] == [0, 10, 20]
+
+
+def test_a_table_a_split_holds_texts_and_labels(tmp_path: Path) -> None:
+    """Texts as they are; the card counts rows and licences."""
+    found = exported(tmp_path, "text", None)
+    with (found / "train.csv").open(encoding="utf-8", newline="") as file:
+        assert [(one["text"], one["label"]) for one in csv.DictReader(file)] == [
+            ("text 0", "../evil"),
+            ("text 1", "../evil"),
+            ("text 2", "b"),
+        ]
+    card = (found / "README.md").read_text(encoding="utf-8")
+    for part in (
+        "license: mit",
+        "text-classification",
+        "6 texts of 2 classes",
+        "| train | 3 | 3 | 0 | 0 | 0 |",
+        "CC BY 4.0: 1 rows",
+    ):
+        assert part in card
+
+
+def test_what_cannot_be_exported_is_explained(tmp_path: Path) -> None:
+    """A folder with something in it; texts as folders; a split that is none; a split without rows."""
+    place = workspace(tmp_path / "w", "text")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full/file").touch()
+    for folder, form, splits, said in (
+        ("full", None, ["train"], "is not empty"),
+        ("new", Form.folders, ["train"], "not exported as folders"),
+        ("new", None, ["training"], "'training' is none of train"),
+        ("new", None, ["validation"], "There is no row of validation"),
+    ):
+        with pytest.raises(InputError, match=said):
+            export(place, tmp_path / folder, form=form, splits=splits, made=[], licence="mit")
+    assert not (tmp_path / "new").exists()
+
+
+def test_names_of_folders_are_plain_and_no_two_alike() -> None:
+    """What leads elsewhere, what differs in case alone, what is nothing but signs."""
+    assert plain_names(["../a", "A", "a b", "a/b", "…", "名"]) == {
+        "../a": "a",
+        "A": "A_2",
+        "a b": "a_b",
+        "a/b": "a_b_2",
+        "…": "class",
+        "名": "名",
+    }
+    assert [suffix_of(one) for one in (b"\xff\xd8\xff0", b"GIF89a", b"\x89PNG", b"?")] == ["jpg", "gif", "png", "png"]
