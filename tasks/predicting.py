@@ -114,6 +114,6 @@ class Predictor:
         if isinstance(said, str):
             return Answer(one.source, None, None, None, None, said)
         best = max(range(len(said)), key=said.__getitem__)
-        sure = round(said[best], 6)
+        abstains = said[best] < self.model.abstain_below
         rounded = [round(chance, 6) for chance in said]
-        return Answer(one.source, self.model.classes[best], sure, sure < self.model.abstain_below, rounded)
+        return Answer(one.source, self.model.classes[best], rounded[best], abstains, rounded)

@@ -239,7 +239,8 @@ def _pass_gate(stage: Stage, folder: Path, workspace: Path, max_megapixels: floa
         folder,
         validated=validated,
         collected=workspace / COLLECTED,
-        last=memory if memory.is_file() else workspace / stage.output,
+        last=workspace / stage.output,
+        memory=memory,
         wanted=wanted,
         max_megapixels=max_megapixels,
     )
@@ -263,8 +264,9 @@ def _pass_gate(stage: Stage, folder: Path, workspace: Path, max_megapixels: floa
 
     def write_down() -> None:
         write_comparisons(checks, workspace, stage.name)
+        memory.parent.mkdir(parents=True, exist_ok=True)
+        memory.unlink(missing_ok=True)  # of a generation that no longer stands
         if to_remember.is_file():
-            memory.parent.mkdir(parents=True, exist_ok=True)
             to_remember.replace(memory)
 
     return write_down

@@ -68,7 +68,8 @@ def evaluate(
     learnt = json.loads((models / "0" / "candidates.json").read_text(encoding="utf-8"))
     rounds = _rounds(verdicts, models, validated, classes, params)
     parts = slices(_measured(shown.frame, validated, params), shown.right, shown.groups, params)
-    curve = _curve(shown, learnt["learning_curve"], facts.seed)
+    doubt = read_manifest(validated)["notes"].get("doubt") or {}
+    curve = _curve(shown, learnt["learning_curve"], doubt, facts.seed)
     confident = (cross_validated.confidence, cross_validated.right)
     metrics = {
         "accepted_round": accepted,
@@ -91,7 +92,7 @@ def evaluate(
             "points": learnt["learning_curve"]["points"],
             "expected": extrapolated(curve, float(shown.right.mean())),
         },
-        "next": _next(curve, shown, validated, learnt["bought"], rounds, parts),
+        "next": _next(curve, shown, validated, doubt, learnt["bought"], rounds, parts),
         "rows": _rows_by_stage(generations),
         "test_digest": None if test is None else test_digest(test.frame),
     }
@@ -144,18 +145,19 @@ def _robustness(
     return robustness(model, rows, test.truth[chosen], test.groups[chosen], params, seed=facts.seed, progress=progress)
 
 
-def _curve(shown: Scored, learnt: Mapping[str, Any] | None, seed: int) -> Curve | None:
+def _curve(shown: Scored, learnt: Mapping[str, Any] | None, doubt: Mapping[str, Any], seed: int) -> Curve | None:
     if not len(shown.frame):
         return None
-    return Curve.of(
-        learnt, float(1 - shown.right.mean()), effective_rows(shown.right.astype(float), shown.groups), seed
-    )
+    noise = doubt.get("expected", 0.0) / max(1, doubt.get("judged", 0))
+    error, rows = float(1 - shown.right.mean()), effective_rows(shown.right.astype(float), shown.groups)
+    return Curve.of(learnt, error, rows, noise, seed)
 
 
 def _next(
     curve: Curve | None,
     shown: Scored,
     validated: Path,
+    doubt: Mapping[str, Any],
     steps: Sequence[Mapping[str, Any]],
     rounds: Sequence[Mapping[str, Any]],
     parts: Sequence[Mapping[str, Any]],
@@ -169,7 +171,7 @@ def _next(
     return next_steps(
         curve,
         rows=rows,
-        doubt=manifest["notes"].get("doubt") or {},
+        doubt=doubt,
         errors=errors_by_class(shown.right, shown.truth, shown.classes),
         labels=labels,
         bought=steps,

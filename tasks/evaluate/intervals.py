@@ -11,7 +11,8 @@ from scipy.stats import norm
 
 from tasks.statistics import DRAWN_AT_ONCE, Estimate, Floats, Ints
 
-PRIOR = 0.5  # rows that are right, and wrong either way, in each class beforehand
+PRIOR = 1.0  # rows of each class beforehand, as right as all are
+LEAST_ERROR = 0.3  # of a draw, as a share of the standard error of all rows
 
 
 def effective_rows(values: Floats, groups: NDArray[np.str_]) -> float:
@@ -23,7 +24,7 @@ def effective_rows(values: Floats, groups: NDArray[np.str_]) -> float:
     rows, mean = len(values), float(values.mean())
     variance = float(((sums - mean * sizes) ** 2).sum()) / rows**2
     least = rows**2 / float((sizes**2).sum())
-    return min(float(mean * (1 - mean) / variance), 4 * least) if variance > 0 else least
+    return min(float(mean * (1 - mean) / variance), float(rows)) if variance > 0 else least
 
 
 def share(hits: NDArray[np.bool_], groups: NDArray[np.str_], confidence: float) -> Estimate:
@@ -41,32 +42,45 @@ def wilson_of(value: float, rows: float, confidence: float) -> Estimate:
 
 
 def mean(
-    values: Floats, groups: NDArray[np.str_], *, draws: int, confidence: float, rng: np.random.Generator
+    values: Floats,
+    groups: NDArray[np.str_],
+    *,
+    wrong: float,
+    most: float,
+    draws: int,
+    confidence: float,
+    rng: np.random.Generator,
 ) -> Estimate:
-    """The mean of values that are not below 0, which may be skewed, with the bootstrap-t interval over groups (Efron and Tibshirani
-    1993, chapter 12): each draw is brought to its own standard error.
+    """The mean of values between 0 and `most`, which may be skewed, with the bootstrap-t interval over groups (Efron and Tibshirani 1993,
+    chapter 12): each draw is brought to its own standard error.
+
+    wrong: the value of one row more, which is put among them for the interval: what a wrong row would have. Rows that are all right do not
+    prove that none is ever wrong (as two successes and two failures are added to a share, Agresti and Coull 1998).
     """
     sizes, sums = _by_group(np.ones(len(values)), groups), _by_group(values, groups)
-    many, found = len(sums), float(values.mean())
+    value = float(values.mean())
+    sizes, sums = np.append(sizes, 1.0), np.append(sums, wrong)
+    many, centre = len(sums), float(sums.sum() / sizes.sum())
 
     def error_of(size: Floats, square: Floats, cross: Floats, large: Floats, at: Floats) -> Floats:
         return np.sqrt(np.maximum(square - 2 * at * cross + at**2 * large, 0.0)) / size
 
     columns = (sizes, sums, sums**2, sums * sizes, sizes**2)
     size, total, square, cross, large = (np.array([one.sum()]) for one in columns)
-    error = float(error_of(size, square, cross, large, np.array([found]))[0])
+    error = float(error_of(size, square, cross, large, np.array([centre]))[0])
     if error == 0:
-        return Estimate(found, found, found)
+        return Estimate(value, value, value)
     away = []
     for first in range(0, draws, at_once := max(1, DRAWN_AT_ONCE // many)):
         drawn = rng.integers(many, size=(min(at_once, draws - first), many))
         size, total, square, cross, large = (one[drawn].sum(axis=1) for one in columns)
         of_draw = total / size
         errors = error_of(size, square, cross, large, of_draw)
-        away.append((of_draw - found)[errors > 0] / errors[errors > 0])
+        away.append((of_draw - centre) / np.maximum(errors, LEAST_ERROR * error))
     tail = (1 - confidence) / 2
     low, high = np.quantile(np.concatenate(away), [tail, 1 - tail])
-    return Estimate(found, min(found, max(0.0, found - float(high) * error)), max(found, found - float(low) * error))
+    ends = centre - float(high) * error, centre - float(low) * error
+    return Estimate(value, min(value, max(0.0, ends[0])), max(value, min(most, ends[1])))
 
 
 def of_confusion(
@@ -74,8 +88,9 @@ def of_confusion(
 ) -> dict[str, Estimate]:
     """balanced_accuracy, the mean recall of the classes that the truth holds, and macro_f1, over those that either holds.
 
-    The intervals are those of draws from the posterior of the confusion table (Goutte and Gaussier 2005, here of all classes together):
-    rare classes, of which a bootstrap may draw none, keep their width. Groups count as their effective rows.
+    How far they would vary is what they do over draws from the posterior of the confusion table (Goutte and Gaussier 2005, here of all
+    classes together, each with a row beforehand that is as right as all are): rare classes, of which a bootstrap may draw none, keep their
+    share of it. The interval is Wilson's of as many rows as have that variance, at most those that there are.
     """
     sizes = _by_group(np.ones(len(truth)), groups)
     worth = float(sizes.sum() / (sizes**2).sum())  # of a row
@@ -87,30 +102,30 @@ def of_confusion(
     mistakes = counts[wrong].astype(np.float64)
     hits = np.bincount(rows[~wrong], weights=counts[~wrong], minlength=many).astype(np.float64)
     were = np.bincount(rows, weights=counts, minlength=many).astype(np.float64)
+    right = (hits.sum() + 1) / (len(truth) + 2)
 
-    def both(right: Floats, missed: Floats, mistaken: Floats) -> tuple[Floats, Floats]:
-        recall = right / np.maximum(right + missed, 1e-300)
+    def both(found: Floats, missed: Floats, mistaken: Floats) -> tuple[Floats, Floats]:
+        recall = found / np.maximum(found + missed, 1e-300)
         balanced = recall[..., were > 0].mean(axis=-1)
-        return balanced, (2 * right / np.maximum(2 * right + missed + mistaken, 1e-300)).mean(axis=-1)
+        return balanced, (2 * found / np.maximum(2 * found + missed + mistaken, 1e-300)).mean(axis=-1)
 
     into_row, into_column = (np.eye(many)[one[wrong]] for one in (rows, columns))
     exact = both(hits, mistakes @ into_row, mistakes @ into_column)
-    found: tuple[list[Floats], list[Floats]] = ([], [])
+    kept: tuple[list[Floats], list[Floats]] = ([], [])
     for first in range(0, draws, at_once := max(1, DRAWN_AT_ONCE // (len(cells) + many))):
         size = min(at_once, draws - first)
         errors = rng.gamma(mistakes * worth, size=(size, len(mistakes)))
-        right, missed, mistaken = (
-            rng.gamma(one, size=(size, many))
-            for one in (hits * worth + PRIOR, np.full(many, PRIOR), np.full(many, PRIOR))
-        )
-        for kept, drawn in zip(
-            found, both(right, missed + errors @ into_row, mistaken + errors @ into_column), strict=True
+        found = rng.gamma(hits * worth + PRIOR * right, size=(size, many))
+        missed, mistaken = (rng.gamma(PRIOR * (1 - right), size=(size, many)) for _ in range(2))
+        for one, drawn in zip(
+            kept, both(found, missed + errors @ into_row, mistaken + errors @ into_column), strict=True
         ):
-            kept.append(drawn)
-    tail, result = (1 - confidence) / 2, {}
-    for name, value, parts in zip(("balanced_accuracy", "macro_f1"), exact, found, strict=True):
-        low, high = np.quantile(np.concatenate(parts), [tail, 1 - tail])
-        result[name] = Estimate(float(value), min(float(value), float(low)), max(float(value), float(high)))
+            one.append(drawn)
+    result, most = {}, len(truth) * worth
+    for name, value, parts in zip(("balanced_accuracy", "macro_f1"), exact, kept, strict=True):
+        inner = float(np.clip(value, 0.5 / most, 1 - 0.5 / most))
+        variance = max(float(np.concatenate(parts).var()), 1e-12)
+        result[name] = wilson_of(float(value), min(inner * (1 - inner) / variance, most), confidence)
     return result
 
 
@@ -136,7 +151,10 @@ def calibration_error(
     sizes = _by_group(np.ones(len(truth)), groups)
     sums = np.stack([_by_group(np.where(place == one, gap, 0.0), groups) for one in range(bins)], axis=1)
     gaps = sums.sum(axis=0) / len(truth)
-    errors = np.sqrt(((sums - gaps * sizes[:, None]) ** 2).sum(axis=0)) / len(truth)
+    seen_noise = ((sums - gaps * sizes[:, None]) ** 2).sum(axis=0)
+    # Where few rows are wrong the sample shows less noise than such confidence has.
+    expected = np.bincount(place, weights=surest * (1 - surest), minlength=bins) * float((sizes**2).sum() / sizes.sum())
+    errors = np.sqrt(np.maximum(seen_noise, expected)) / len(truth)
     seen, noise = float(np.abs(gaps).sum()), rng.normal(size=(draws, bins)) * errors
 
     def at(chance: float) -> float:

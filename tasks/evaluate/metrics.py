@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from tasks.evaluate import intervals
 from tasks.params import EvaluateParams
 from tasks.randomness import generator
-from tasks.statistics import Estimate, Floats, Ints, confusion, log_loss_of_rows, wilson
+from tasks.statistics import SMALLEST, Estimate, Floats, Ints, confusion, log_loss_of_rows, wilson
 
 ENOUGH_CLASSES = 6  # for "among the three likeliest" to say something
 TOP = 3
@@ -45,12 +45,17 @@ def with_intervals(
             "rng": generator(seed, "evaluate", name),
         }
 
-    of_rows = {
-        "log_loss": log_loss_of_rows(probabilities, truth),
-        "brier": ((probabilities - np.eye(classes)[truth]) ** 2).sum(axis=1),
+    of_rows: dict[str, tuple[Floats, float, float]] = {  # of each row, of one that is wrong, and the most that there is
+        "log_loss": (
+            log_loss_of_rows(probabilities, truth),
+            _if_wrong(probabilities, log_loss_of_rows),
+            -np.log(SMALLEST),
+        ),
+        "brier": (brier_of_rows(probabilities, truth), _if_wrong(probabilities, brier_of_rows), 2.0),
     }
     if ranks is not None:
-        of_rows["steps_off"] = np.abs(ranks[said] - ranks[truth]).astype(np.float64)
+        steps = np.abs(ranks[said] - ranks[truth]).astype(np.float64)
+        of_rows["steps_off"] = (steps, (classes + 1) / 3, classes - 1.0)
     among = np.argpartition(-probabilities, TOP - 1, axis=1)[:, :TOP] if classes >= ENOUGH_CLASSES else said[:, None]
     found: dict[str, Estimate] = {
         "accuracy": accuracy(said, truth, groups, params),
@@ -59,9 +64,29 @@ def with_intervals(
             probabilities, truth, groups, bins=params.calibration_bins, **drawn("calibration_error")
         ),
         **intervals.of_confusion(said, truth, groups, **drawn("confusion")),
-        **{name: intervals.mean(values, groups, **drawn(name)) for name, values in of_rows.items()},
+        **{
+            name: intervals.mean(values, groups, wrong=wrong, most=most, **drawn(name))
+            for name, (values, wrong, most) in of_rows.items()
+        },
     }
     return {name: found[name].rounded() for name in names}
+
+
+def brier_of_rows(probabilities: Floats, truth: Ints) -> Floats:
+    """(n_rows,): the squared distance of the probabilities from what the row is."""
+    return np.asarray(((probabilities - np.eye(probabilities.shape[1])[truth]) ** 2).sum(axis=1))
+
+
+def _if_wrong(probabilities: Floats, score: Callable[[Floats, Ints], Floats]) -> float:
+    """The mean score that these rows would have where the likeliest class is not the right one, as likely as the model thinks that it is not."""
+    rows, classes = probabilities.shape
+    others = probabilities.copy()
+    others[np.arange(rows), probabilities.argmax(axis=1)] = 0.0
+    total = float(others.sum())
+    scores = np.stack([score(probabilities, np.full(rows, one)) for one in range(classes)], axis=1)
+    if total == 0:
+        return float(scores.max(axis=1).mean())
+    return float((others * scores).sum() / total)
 
 
 def accuracy(said: Ints, truth: Ints, groups: NDArray[np.str_], params: EvaluateParams) -> Estimate:
@@ -69,7 +94,7 @@ def accuracy(said: Ints, truth: Ints, groups: NDArray[np.str_], params: Evaluate
     return intervals.share(said == truth, groups, params.confidence)
 
 
-def per_class(said: Ints, truth: Ints, classes: Sequence[str]) -> list[dict[str, Any]]:
+def per_class(said: Ints, truth: Ints, classes: Sequence[str], confidence: float = 0.95) -> list[dict[str, Any]]:
     """Rows, precision and recall of each class, each share with Wilson's interval; None where there is nothing to divide."""
     table = confusion(said, truth, len(classes))
     found = []
@@ -79,8 +104,8 @@ def per_class(said: Ints, truth: Ints, classes: Sequence[str]) -> list[dict[str,
             {
                 "class": name,
                 "rows": were,
-                "recall": wilson(hits, were).rounded() if were else None,
-                "precision": wilson(hits, called).rounded() if called else None,
+                "recall": wilson(hits, were, confidence).rounded() if were else None,
+                "precision": wilson(hits, called, confidence).rounded() if called else None,
             }
         )
     return found

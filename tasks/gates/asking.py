@@ -245,7 +245,7 @@ def _short(error: Exception) -> str:
     if not hasattr(error, "errors"):
         return str(error)
     said = {".".join(str(step) for step in one["loc"]): one["msg"] for one in reversed(error.errors())}
-    return "; ".join(f"'{where}': {what}" for where, what in said.items())
+    return "; ".join(what if where == "__root__" else f"'{where}': {what}" for where, what in said.items())
 
 
 def _run(stage: str, expectations: list[Any], rows: GatedRows, documents: Path) -> list[Any]:

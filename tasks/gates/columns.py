@@ -20,6 +20,7 @@ LISTS = ("parents", "label_probs", "lineage_labels", "lineage_weights", "health"
 OF_LABELS = ("class_share", "rows_a_parent")
 RELATIVE = ("rows_change", "class_share_change", "label_flipped", "drift_p_value")
 """Columns that compare with the generation that stands, the last one that passed: they say nothing where there is none."""
+OF_SAME_IDS = {"train", "evaluate", "pseudo_label"}  # stages whose rows are validate's
 MEASURED = (*signals.PICTURE, *signals.TEXT, "nearest_labelled")
 
 NEAR_HELD_OUT = """
@@ -45,13 +46,15 @@ class Made:
     """A generation, and where lies what its further columns are made from.
 
     validated: None for scrape and validate, which come before it; collected: where payloads lie that the generation does not
-    hold; last: what was remembered of the generation that this one would follow (`remember`), or that generation.
+    hold; last: the generation that this one would follow; memory: what was remembered of one that passed (`remember`), for where
+    it no longer stands.
     """
 
     folder: Path
     validated: Path | None = None
     collected: Path | None = None
     last: Path | None = None
+    memory: Path | None = None
     max_megapixels: float = 64.0
 
     @cached_property
@@ -62,13 +65,17 @@ class Made:
 
     @cached_property
     def before(self) -> GatedRows | None:
-        """What stood before; None where there is neither memory nor generation."""
-        if self.last is not None and self.last.is_file():
-            stored = Stored.file(self.last)
-            return GatedRows(stored, tuple(stored.schema.names), pd.DataFrame(index=pd.RangeIndex(sum(stored.counts))))
-        if self.last is None or not (self.last / MANIFEST).is_file():
-            return None
-        return Made(self.last).rows
+        """What stood before: the generation itself, but for pictures that it has no measures of and memory has; None where there is neither."""
+        standing = Made(self.last).rows if self.last is not None and (self.last / MANIFEST).is_file() else None
+        if self.memory is None or not self.memory.is_file():
+            return standing
+        stored = Stored.file(self.memory)
+        known = GatedRows(stored, tuple(stored.schema.names), pd.DataFrame(index=pd.RangeIndex(sum(stored.counts))))
+        if standing is None:
+            return known
+        measured = [{*MEASURED} & {*one.columns} for one in (known, standing)]
+        blind = "text" not in standing.columns and len(measured[0]) > len(measured[1])
+        return known if blind and len(known) == len(standing) else standing
 
     def leaks(self) -> Any:
         """validate: whether the group of near-duplicates has a held-out row in another split; the first one's split counts. Else:
@@ -136,6 +143,7 @@ def gated_rows(
     validated: Path | None = None,
     collected: Path | None = None,
     last: Path | None = None,
+    memory: Path | None = None,
     wanted: Collection[str] = (),
     max_megapixels: float = 64.0,
 ) -> GatedRows:
@@ -144,7 +152,7 @@ def gated_rows(
     if kind in {"train", "evaluate"}:
         rows = GatedRows.of(_predictions(kind, folder))
         return rows if validated is None else _with_validated(rows, validated, wanted)
-    made = Made(folder, validated, collected, last, max_megapixels)
+    made = Made(folder, validated, collected, last, memory, max_megapixels)
     drift = "drift_p_value" in wanted
     rows = with_measures(made, {*MEASURED} if drift else {*wanted})
     columns: dict[str, Any] = {}
@@ -155,7 +163,7 @@ def gated_rows(
             columns[name] = make()
     frame = pd.concat([rows.made, pd.DataFrame(columns, index=rows.made.index)], axis=1)
     rows = replace(rows, shown=tuple(name for name in rows.shown if name not in LISTS), made=frame)
-    return rows if validated is None else _with_validated(rows, validated, wanted)
+    return _with_validated(rows, validated, wanted) if validated is not None and kind in OF_SAME_IDS else rows
 
 
 def _with_validated(rows: GatedRows, validated: Path, wanted: Collection[str]) -> GatedRows:
@@ -245,7 +253,8 @@ def _of_pictures(
 
 def offered(stage: str, folder: Path, validated: Path | None) -> list[str]:
     """The columns that the stage's gate may name beyond those that were read."""
-    known = [] if validated is None else [name for name in columns_of(validated) if name not in LISTS]
+    same = stage.partition("@")[0] in OF_SAME_IDS
+    known = [name for name in columns_of(validated) if name not in LISTS] if validated is not None and same else []
     if not (folder / MANIFEST).is_file() or stage.partition("@")[0] in {"train", "evaluate"}:
         return known
     there = columns_of(folder)

@@ -94,7 +94,10 @@ class OnDisk(PandasExecutionEngine):  # type: ignore[misc]
 
     def _answer(self, one: Any, ask: Callable[..., Any], known: Metrics) -> Any:
         name, rows, columns = one.metric_name, self.rows, self._columns(one)
-        of_all_rows = not one.metric_domain_kwargs.get("row_condition")
+        condition_on_rows = one.metric_domain_kwargs.get("row_condition")
+        of_all_rows = not condition_on_rows
+        if _of_many_rows(condition_on_rows) and name not in OF_SCHEMA:
+            return ask(lambda: rows.read(columns), known)
         if name == OF_ROWS and of_all_rows:
             return len(rows)
         if name in OF_SCHEMA:
@@ -160,6 +163,13 @@ class OnDisk(PandasExecutionEngine):  # type: ignore[misc]
             said, *domain = ask(lambda part=part: part, {**known, **sliced})
             found.append(said)
         return _ranged(found[0] if len(found) == 1 else pd.concat(found), len(self.rows)), *domain
+
+
+def _of_many_rows(condition: Any) -> bool:
+    """Whether a condition on rows, in pandas' words, may call what looks at more than one of them."""
+    words = condition.get("pass_through_filter") if isinstance(condition, dict) else condition
+    words = getattr(words, "pass_through_filter", words)
+    return isinstance(words, str) and re.search(r"[(\[@]", words) is not None
 
 
 def _ranged(values: pd.Series, rows: int) -> pd.Series:

@@ -5,6 +5,7 @@ The only importer of duckdb. It answers what is asked of all values of a column 
 
 from __future__ import annotations
 
+import re
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -19,6 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from tasks.errors import IncompleteGeneration
 from tasks.generation import read_manifest
 
 MEMORY = "1GB"  # that DuckDB may take; beyond it goes to a folder of its own, which is removed
@@ -61,12 +63,24 @@ def database(**stored: Stored) -> Iterator[Any]:
             files = [str(file) for file in one.files]
             starts = np.cumsum([0, *one.counts[:-1]])
             base.register(f"{name}_starts", pa.table({"filename": files, "start": starts}))
-            base.read_parquet(files, filename=True, file_row_number=True).create_view(f"{name}_parts")
+            base.read_parquet(list(map(_literal, files)), filename=True, file_row_number=True).create_view(
+                f"{name}_parts"
+            )
             base.execute(
                 f"CREATE VIEW {name} AS SELECT *, start + file_row_number AS place "
                 f"FROM {name}_parts JOIN {name}_starts USING (filename)"
             )
+            ((seen,),) = base.execute(f"SELECT count(*) FROM {name}").fetchall()
+            if seen != sum(one.counts):
+                raise IncompleteGeneration(
+                    f"{one.files[0].parent} should hold {sum(one.counts):,} rows, {seen:,} are there: run the stage again."
+                )
         yield base
+
+
+def _literal(path: str) -> str:
+    """A path as it is where a pattern is read."""
+    return re.sub(r"([*?\[])", r"[\1]", path)
 
 
 def marked(base: Any, query: str, rows: int) -> NDArray[np.bool_]:

@@ -216,7 +216,9 @@ def abstention(
     everyone = last == len(order) - 1
     answered = wilson(last + 1, len(order))
     return {
-        "below": 0.0 if everyone else round(float(confidence[order[last]]), 6),
+        "below": 0.0
+        if everyone
+        else float(np.floor(confidence[order[last]] * 1e6) / 1e6),  # so that this row is answered
         "wanted": wanted,
         "answered": answered.rounded(),
         "right": wilson(int(hits[last]), last + 1).rounded(),

@@ -9,8 +9,7 @@ from numpy.typing import NDArray
 
 from tasks.learners.saving import make_learner
 from tasks.parallel import in_threads
-from tasks.randomness import generator
-from tasks.statistics import Estimate, Floats, interval, resamples, wilson
+from tasks.statistics import Estimate, Floats, interval, wilson
 from tasks.train.choice import Judged
 from tasks.train.cross_validation import Workbench
 
@@ -39,31 +38,20 @@ def right_with(bench: Workbench, judged: Judged, folds_taught: int) -> NDArray[n
     return right[judged.place]
 
 
-def learning_curve(bench: Workbench, judged: Judged, draws: int = 500) -> dict[str, Any] | None:
-    """Accuracy with ever more of the folds' labels, by logistic regression, and how fast its errors fall: as labels^-b (Hestness et al.
-    2017), b fitted by least squares on the logarithms. None where there are too few folds, or validation rows alone.
+def learning_curve(bench: Workbench, judged: Judged) -> dict[str, Any] | None:
+    """Accuracy with ever more of the folds' labels, by logistic regression. None where there are too few folds, or validation rows alone.
 
-    {"labels": how many there are, "points": [{"labels", "accuracy"}], "exponents": 101 quantiles of b over bootstrap draws of the
-    rows}; a curve that does not fall has the flattest exponent that is believed.
+    {"labels": how many there are, "rows": how many are judged, "points": [{"labels", "accuracy"}]}.
     """
     folds = len(bench.rows.folds)
     if folds < 3 or len(judged.place) == 0:
         return None
-    labels, groups = len(bench.rows.labelled), judged.groups[: len(judged.place)]
-    right = np.stack([right_with(bench, judged, taught) for taught in range(1, folds)]).astype(np.float64)
-    many = labels * np.arange(1, folds) / folds
-
-    def exponent(rows: NDArray[np.intp]) -> float:
-        errors = np.log(np.maximum(1 - right[:, rows].mean(axis=1), 0.5 / len(rows)))
-        return float(np.clip(-np.polyfit(np.log(many), errors, 1)[0], FLATTEST, STEEPEST))
-
-    drawn = [exponent(rows) for rows in resamples(groups, draws, generator(bench.setting.seed, "learning curve"))]
-    points = [
-        {"labels": round(float(one), 1), "accuracy": wilson(int(row.sum()), len(row)).rounded()}
-        for one, row in zip(many, right, strict=True)
-    ]
-    exponents = np.quantile(drawn, np.linspace(0, 1, 101))
-    return {"labels": labels, "points": points, "exponents": [round(float(one), 6) for one in exponents]}
+    labels, points = len(bench.rows.labelled), []
+    for taught in range(1, folds):
+        right = right_with(bench, judged, taught)
+        accuracy = wilson(int(right.sum()), len(right)).rounded()
+        points.append({"labels": round(labels * taught / folds, 1), "accuracy": accuracy})
+    return {"labels": labels, "rows": len(judged.place), "points": points}
 
 
 def worth_in_labels(

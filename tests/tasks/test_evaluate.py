@@ -20,12 +20,15 @@ PARAMS = EvaluateParams(bootstrap_draws=300)
 
 
 def test_metrics_of_rows_that_are_all_right() -> None:
-    """Accuracy is 1, and twenty rows do not prove more than Wilson's .839; log-loss is -log 0.9; the calibration error is 0.1."""
+    """Accuracy is 1, and twenty rows do not prove more than Wilson's .839; log-loss is -log 0.9; the calibration error is
+    about 0.1, and twenty rows of that confidence could be so by chance.
+    """
     chances, truth = np.tile([0.9, 0.1], (20, 1)), np.zeros(20, dtype=np.int64)
     found = with_intervals(chances, truth, np.arange(20).astype(str), PARAMS, 0)
     assert found["accuracy"] == {"value": 1.0, "low": pytest.approx(0.8389, abs=1e-4), "high": 1.0}
     assert found["log_loss"]["value"] == pytest.approx(0.105361, abs=1e-6)
-    assert found["calibration_error"]["value"] == pytest.approx(0.1)
+    assert found["calibration_error"]["value"] == pytest.approx(0.1, abs=0.01)
+    assert found["calibration_error"]["low"] < 0.03
 
 
 def test_per_class_shares_by_hand() -> None:

@@ -155,7 +155,7 @@ def test_what_a_gate_names_is_measured_on_any_stage(tmp_path: Path) -> None:
 
 
 def test_what_validate_measured_of_a_row_is_known_in_every_later_stage(tmp_path: Path) -> None:
-    """Test rows as evaluate has them, children of augment: by id, nothing of an id that validate has not."""
+    """Test rows as evaluate has them, pool rows that were labelled: by id, nothing of an id that validate has not; children have other ids."""
     with GenerationWriter(
         tmp_path / "validate", stage="validate", modality="text", extra=[pa.field("nearest_labelled", pa.float32())]
     ) as writer:
@@ -170,12 +170,25 @@ def test_what_validate_measured_of_a_row_is_known_in_every_later_stage(tmp_path:
     }
     (tmp_path / "reports").mkdir()
     pd.DataFrame(predicted).to_parquet(tmp_path / "reports/predictions.parquet")
-    children = generation(tmp_path / "augment", [Row("a" * 32, "train", parents=["b" * 32], payload="a")])
-    for stage, folder, near in (("evaluate", tmp_path / "reports", [0.5, None]), ("augment", children, [0.25])):
+    labelled = generation(tmp_path / "pseudo_label", [Row("a" * 32, "pool", payload="a")])
+    for stage, folder, near in (("evaluate", tmp_path / "reports", [0.5, None]), ("pseudo_label@1", labelled, [0.25])):
         rows = gated_rows(stage, folder, validated=tmp_path / "validate", wanted={"nearest_labelled", "id"})
         found = frame_of(rows)["nearest_labelled"]
         assert [None if np.isnan(one) else one for one in found] == near
         assert "nearest_labelled" in offered(stage, folder, tmp_path / "validate")
+    assert "nearest_labelled" not in offered("augment", labelled, tmp_path / "validate")
+
+
+def test_what_stands_is_compared_with_not_what_was_remembered_before(tmp_path: Path) -> None:
+    """Memory of labels alone, older than the generation that stands: drift is found against that generation."""
+    standing = generation(tmp_path / "standing", rows_of(*["word " * (1 + n % 7) for n in range(60)]))
+    now = generation(tmp_path / "now", rows_of(*["word " * (20 + n % 7) for n in range(60)], start=200))
+    memory, wanted = tmp_path / "memory.parquet", {"rows_change"}
+    old = generation(tmp_path / "old", rows_of("a", "b"))
+    remember(gated_rows("scrape", old, wanted=wanted), wanted, memory)
+    found = frame_of(gated_rows("scrape", now, last=standing, memory=memory, wanted={"drift_p_value", "rows_change"}))
+    assert found["drift_p_value"].max() < 1e-6
+    assert set(found["rows_change"]) == {1.0}
 
 
 def test_a_generation_is_compared_with_the_one_before(tmp_path: Path) -> None:
@@ -301,7 +314,7 @@ def test_what_passed_is_remembered_for_the_next(tmp_path: Path) -> None:
         assert kept is None or kept <= set(pd.read_parquet(memory).columns)
     assert pd.read_parquet(memory)["words"].tolist() == [2, 1]
     later = generation(tmp_path / "later", rows_of("a b", "c", "d", "e"))
-    assert set(frame_of(gated_rows("scrape", later, last=memory, wanted={"rows_change"}))["rows_change"]) == {2.0}
+    assert set(frame_of(gated_rows("scrape", later, memory=memory, wanted={"rows_change"}))["rows_change"]) == {2.0}
 
 
 @pytest.mark.parametrize("gives", ["None", "values[:1] > 0", "['yes'] * len(values)", "True"])

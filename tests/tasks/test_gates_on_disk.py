@@ -18,6 +18,7 @@ import pytest
 from great_expectations.data_context.types.base import ProgressBarsConfig
 from great_expectations.expectations.registry import get_expectation_impl
 
+from tasks.errors import IncompleteGeneration
 from tasks.gates.engine import over
 from tasks.gates.on_disk import GatedRows, Stored
 
@@ -139,7 +140,13 @@ EXPECTATIONS: list[tuple[str, dict[str, Any]]] = [
     ("expect_multicolumn_sum_to_equal", {"column_list": ["whole", "made"], "sum_total": 10}),
     *(
         (name, {**arguments, "row_condition": condition, "condition_parser": "pandas"})
-        for condition in ("whole > 30", 'label == "a"', "made < 50 and flag")
+        for condition in (
+            "whole > 30",
+            'label == "a"',
+            "made < 50 and flag",
+            "whole.rank() > 30",
+            "share > share.mean()",
+        )
         for name, arguments in (
             ("expect_column_values_to_be_unique", {"column": "key"}),
             ("expect_column_values_to_be_between", {"column": "share", "max_value": 0.2}),
@@ -206,6 +213,18 @@ def test_the_hundred_expectations_are_worth_comparing(both: tuple[pd.DataFrame, 
     said = asked(both[1], EXPECTATIONS)
     assert len(said) > 100 and {one[2] for one in said} == {True, False}
     assert [one for one in said if one[4]] == []
+
+
+def test_a_folder_whose_name_is_a_pattern_is_read_as_it_is_called(tmp_path: Path) -> None:
+    """`w[1]` beside `w1`: the rows of the one that was named, and an error where there are not as many as there should be."""
+    for name, ids in (("w[1]", ["a", "a", "b"]), ("w1", ["a", "b", "c"])):
+        (tmp_path / name).mkdir()
+        pq.write_table(pa.table({"id": ids}), tmp_path / name / "rows.parquet")
+    path = tmp_path / "w[1]" / "rows.parquet"
+    nothing = pd.DataFrame(index=pd.RangeIndex(3))
+    assert GatedRows(Stored((path,), (3,)), ("id",), nothing).repeated(["id"]).tolist() == [True, True, False]
+    with pytest.raises(IncompleteGeneration, match="should hold 4 rows, 3 are there"):
+        GatedRows(Stored((path,), (4,)), ("id",), nothing).repeated(["id"])
 
 
 def test_columns_are_read_with_the_types_of_the_whole(both: tuple[pd.DataFrame, GatedRows]) -> None:

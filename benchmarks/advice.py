@@ -1,0 +1,198 @@
+"""Is the advice worth following? Each piece of it is followed in simulation, and the first is set against the others.
+
+    python benchmarks/advice.py --data FOLDER --backbone FOLDER [--draws 20]
+
+FOLDER holds the sets of benchmarks/few_labels.py. A start is some labelled training rows, a part of them with wrong labels, the rest of
+the training rows as a pool. Seedling's own curve, doubt and advice are asked; what they see of the model's errors is one half of the test rows.
+Following a piece: the least sure pool rows get their labels, or the most doubtful labels are mended, or so many pool rows of a class get
+theirs. Then the same learner (logistic regression) is trained anew and judged on the other half. A random piece is the mean of all.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from few_labels import parser_of
+from record import Found, mean_with_interval, write
+from sklearn.model_selection import StratifiedKFold
+
+from tasks.evaluate.next_steps import Curve, errors_by_class, next_steps
+from tasks.learners.features import Inputs
+from tasks.learners.heads import Head
+from tasks.learners.model import single_threaded
+from tasks.learners.saving import make_features
+from tasks.learners.training import Setting
+from tasks.params import EncoderParams, Facts
+from tasks.statistics import softmax
+from tasks.train.choice import Judged
+from tasks.train.cross_validation import Workbench
+from tasks.train.learning_curve import learning_curve
+from tasks.train.rows import TrainingRows
+from tasks.validate.doubt import doubt
+
+SETS = ("trashnet", "banking77_oos")
+A_CLASS, WRONG = (
+    {"trashnet": (10, 40), "banking77_oos": (5, 15)},
+    (0.0, 0.2),
+)  # labels a class, share of wrong ones: drawn between
+
+
+def load(data: Path, name: str, backbone: str) -> tuple[np.ndarray, pd.DataFrame, list[str]]:
+    """Features, rows with label and split, classes."""
+    frame = pd.read_parquet(data / name / "data.parquet")
+    known = set(frame.loc[frame["split"] == "test", "label"]) & set(frame.loc[frame["split"] == "train", "label"])
+    frame = frame[frame["split"].isin(["train", "test"]) & frame["label"].isin(known)].reset_index(drop=True)
+    modality: Any = "text" if "text" in frame else "image"
+    encoder = EncoderParams(model="all-MiniLM-L6-v2" if modality == "text" else backbone)
+    with tempfile.TemporaryDirectory() as folder:
+        maker = make_features(encoder, None, Facts(modality=modality), Path(folder))
+        features = maker.fit_transform(frame[modality].tolist()).features
+    return features, frame, sorted(known)
+
+
+def taught(features: np.ndarray, rows: np.ndarray, given: np.ndarray, classes: int) -> Head:
+    """Logistic regression on these rows."""
+    head = Head("logistic_regression", 0, classes)
+    head.fit(Inputs(features[rows]), np.eye(classes)[given], np.ones(len(rows)))
+    return head
+
+
+def bench_of(
+    features: np.ndarray, rows: np.ndarray, given: np.ndarray, fold: np.ndarray, classes: int
+) -> tuple[Workbench, Judged]:
+    """The labelled rows as train has them."""
+    many = len(rows)
+    names = rows.astype(str)
+    held = TrainingRows(
+        ids=names,
+        ingredient=np.array(["collected"] * many),
+        fold=fold,
+        targets=np.eye(classes)[given],
+        weights=np.ones(many),
+        parents=np.stack([np.arange(many), np.full(many, -1)], axis=1),
+        group=names,
+        half=np.zeros(many, dtype=np.int64),
+        lineage_labels=np.full((many, 6), -1),
+        lineage_weights=np.zeros((many, 6)),
+    )
+    inputs = Inputs(features[rows])
+    judged = Judged(given, np.arange(many), names, np.ones(many))
+    return Workbench(held, inputs, inputs.take(np.arange(0)), Setting(classes, 0, 1)), judged
+
+
+def one_start(
+    features: np.ndarray, frame: pd.DataFrame, classes: list[str], name: str, seed: int
+) -> list[dict[str, Any]]:
+    """Each piece of advice with the gain that it promised and the one that it brought."""
+    rng = np.random.default_rng(seed)
+    truth = frame["label"].map(classes.index).to_numpy()
+    train, test = (rng.permutation(np.flatnonzero(frame["split"] == one)) for one in ("train", "test"))
+    seen, unseen = test[::2], test[1::2]
+    many = int(rng.integers(*A_CLASS[name]))
+    rows = np.concatenate([train[truth[train] == one][:many] for one in range(len(classes))])
+    pool = np.setdiff1d(train, rows)
+    given = truth[rows].copy()
+    wrong = rng.random(len(rows)) < rng.uniform(*WRONG)
+    given[wrong] = (given[wrong] + rng.integers(1, len(classes), size=int(wrong.sum()))) % len(classes)
+    fold = np.zeros(len(rows), dtype=np.int64)
+    for number, (_, mine) in enumerate(StratifiedKFold(5, shuffle=True, random_state=seed).split(rows, given)):
+        fold[mine] = number
+    head = taught(features, rows, given, len(classes))
+    right = head.logits(Inputs(features[seen])).argmax(axis=1) == truth[seen]
+    found = doubt(Inputs(features[rows]), given, fold, np.ones(len(rows)), len(classes))
+    learnt = learning_curve(*bench_of(features, rows, given, fold, len(classes)))
+    curve = Curve.of(learnt, float(1 - right.mean()), len(seen), found.expected / len(rows), seed)
+    advice = next_steps(
+        curve,
+        rows={"pool": len(pool)},
+        doubt={"expected": found.expected, "flagged": int(found.flagged.sum()), "judged": len(rows)},
+        errors=errors_by_class(right, truth[seen], classes),
+        labels={one: int((given == place).sum()) for place, one in enumerate(classes)},
+        bought=[],
+        rounds=[],
+        slices=[],
+    )
+    before = float((head.logits(Inputs(features[unseen])).argmax(axis=1) == truth[unseen]).mean())
+    unsure = softmax(head.logits(Inputs(features[pool]))).max(axis=1)
+    brought = []
+    for one in advice:
+        more, labels = followed(one, rows, given, truth, pool[np.argsort(unsure, kind="stable")], found, classes)
+        after = (
+            taught(features, more, labels, len(classes)).logits(Inputs(features[unseen])).argmax(axis=1)
+            == truth[unseen]
+        )
+        gained = float(after.mean()) - before
+        brought.append({"what": one["what"], "expected": (one["gain"] or {}).get("value"), "gained": gained})
+    return brought
+
+
+def followed(
+    advice: Mapping[str, Any],
+    rows: np.ndarray,
+    given: np.ndarray,
+    truth: np.ndarray,
+    pool: np.ndarray,
+    found: Any,
+    classes: list[str],
+) -> tuple[np.ndarray, np.ndarray]:
+    """The labelled rows and their labels when the advice was followed; pool: the least sure first."""
+    if advice["what"] == "check_labels":
+        labels = given.copy()
+        looked_at = np.argsort(-found.p_wrong, kind="stable")[: int(found.flagged.sum())]
+        labels[looked_at] = truth[rows[looked_at]]
+        return rows, labels
+    many = int(advice["text"].split()[1].replace(",", ""))
+    if advice["what"] == "collect_class":
+        name = advice["text"].partition("“")[2].partition("”")[0]
+        pool = pool[truth[pool] == classes.index(name)]
+    more = np.concatenate([rows, pool[:many]])
+    return more, np.concatenate([given, truth[pool[:many]]])
+
+
+def main() -> None:
+    """Runs the starts and writes results/advice.csv."""
+    parser = parser_of(str(__doc__), SETS, draws=20)
+    asked = parser.parse_args()
+    command = f"python benchmarks/advice.py --data DATA --backbone BACKBONE --draws {asked.draws}"
+    found: list[Found] = []
+    for name in asked.sets:
+        features, frame, classes = load(asked.data, name, asked.backbone)
+        with single_threaded():
+            starts = [one_start(features, frame, classes, name, seed) for seed in range(asked.draws)]
+        starts = [one for one in starts if one]
+        first, mean = (
+            np.array([pick(one) for one in starts])
+            for pick in (lambda one: one[0]["gained"], lambda one: np.mean([piece["gained"] for piece in one]))
+        )
+        for system, values in (
+            ("the first piece", first),
+            ("a random piece", mean),
+            ("first over random", first - mean),
+        ):
+            found.append(
+                Found(
+                    f"{name}, {len(starts)} starts",
+                    system,
+                    "gain of accuracy",
+                    *mean_with_interval(values.tolist()),
+                    "share",
+                    len(starts),
+                    command,
+                )
+            )
+        for what in sorted({piece["what"] for one in starts for piece in one}):
+            pieces = [piece for one in starts for piece in one if piece["what"] == what]
+            for metric, words in (("expected", "gain that is expected"), ("gained", "gain")):
+                values = [piece[metric] for piece in pieces if piece[metric] is not None]
+                if values:
+                    found.append(Found(name, what, words, *mean_with_interval(values), "share", len(values), command))
+    write("advice", found)
+
+
+if __name__ == "__main__":
+    main()
