@@ -34,6 +34,7 @@ from tasks.train.cross_validation import Workbench
 from tasks.train.learning_curve import learning_curve
 from tasks.train.rows import TrainingRows
 from tasks.validate.doubt import doubt
+from tasks.validate.judging import budget
 
 SETS = ("trashnet", "banking77_oos")
 A_CLASS, WRONG = (
@@ -110,12 +111,13 @@ def one_start(
     advice = next_steps(
         curve,
         rows={"pool": len(pool)},
-        doubt={"expected": found.expected, "flagged": int(found.flagged.sum()), "judged": len(rows)},
+        doubt={"expected": found.expected, "judged": len(rows), "items_a_minute": 20, "budget": budget(found, 20)},
         errors=errors_by_class(right, truth[seen], classes),
         labels={one: int((given == place).sum()) for place, one in enumerate(classes)},
         bought=[],
         rounds=[],
         slices=[],
+        queue=True,
     )
     before = float((head.logits(Inputs(features[unseen])).argmax(axis=1) == truth[unseen]).mean())
     unsure = softmax(head.logits(Inputs(features[pool]))).max(axis=1)
@@ -143,7 +145,7 @@ def followed(
     """The labelled rows and their labels when the advice was followed; pool: the least sure first."""
     if advice["what"] == "check_labels":
         labels = given.copy()
-        looked_at = np.argsort(-found.p_wrong, kind="stable")[: int(found.flagged.sum())]
+        looked_at = np.argsort(-found.p_wrong, kind="stable")[: int(advice["text"].split()[3].replace(",", ""))]
         labels[looked_at] = truth[rows[looked_at]]
         return rows, labels
     many = int(advice["text"].split()[1].replace(",", ""))

@@ -3,7 +3,7 @@
     python benchmarks/coverage.py [--draws 1000]
 
 Four classes of 50, 30, 15 and 5 % of the rows lie about four points in space; the model says their right probabilities, or sharper
-ones. The truth is the metric on two million rows. A draw is a test split; where it is grouped, one to three rows are the same. The
+ones. Or there are 3, 10 or 50 classes, and the model is surely right, as it says. The truth is the metric on two million rows. A draw is a test split; where it is grouped, one to three rows are the same. The
 paired difference is between that model and one that sees blurred rows, on the same split.
 """
 
@@ -29,38 +29,60 @@ BLUR = 0.5
 
 @dataclass(frozen=True)
 class Setting:
-    """Rows of a split, how sharp the model is (1: calibrated), and whether rows come in groups."""
+    """Rows of a split, how sharp the model is (1: calibrated), whether rows come in groups; classes: 0 are the four about their points, else so
+    many whose probabilities the model knows, right nearly always where `sharp` is large.
+    """
 
     rows: int
-    temperature: float
-    grouped: bool
+    temperature: float = 1.0
+    grouped: bool = False
+    classes: int = 0
+    sharp: float = 0.0
 
     def __str__(self) -> str:
+        if self.classes:
+            return f"{self.rows} rows, {self.classes} classes, {'surely right' if self.sharp > 5 else 'often right'}"
         kind = "calibrated" if self.temperature == 1 else "too sure"
         return f"{self.rows} rows{', grouped' if self.grouped else ''}, {kind}"
 
+    @property
+    def population(self) -> Setting:
+        """What it is drawn from, two million rows of it."""
+        return Setting(2_000_000 // max(1, self.classes // 4), self.temperature, False, self.classes, self.sharp)
+
 
 SETTINGS = [
-    Setting(100, 1.0, False),
-    Setting(300, 1.0, False),
-    Setting(300, 0.6, False),
-    Setting(1000, 0.6, False),
-    Setting(300, 0.6, True),
-    Setting(1000, 0.6, True),
+    Setting(100),
+    Setting(300),
+    Setting(300, 0.6),
+    Setting(1000, 0.6),
+    Setting(300, 0.6, grouped=True),
+    Setting(1000, 0.6, grouped=True),
+    Setting(30, classes=3, sharp=15),
+    Setting(100, classes=3, sharp=15),
+    Setting(100, classes=10, sharp=10),
+    Setting(200, classes=50, sharp=10),
+    Setting(200, classes=50, sharp=5),
 ]
 
 
-def split(rows: int, temperature: float, grouped: bool, rng: np.random.Generator) -> tuple[np.ndarray, ...]:
+def split(setting: Setting, rng: np.random.Generator) -> tuple[np.ndarray, ...]:
     """Probabilities, those of the model that sees blurred rows, the truth, and groups."""
+    rows = setting.rows
+    if setting.classes:
+        logits = setting.sharp * rng.normal(size=(rows, setting.classes))
+        both = [softmax(logits), softmax(logits + setting.sharp / 4 * rng.normal(size=logits.shape))]
+        truth = np.minimum((both[0].cumsum(axis=1) < rng.random((rows, 1))).sum(axis=1), setting.classes - 1)
+        return *both, truth, np.arange(rows).astype(str)
     truth = rng.choice(len(SHARES), size=rows, p=SHARES)
     seen = CENTRES[truth] + rng.normal(size=(rows, 3))
 
     def said(points: np.ndarray) -> np.ndarray:
-        return softmax((np.log(SHARES) - ((points[:, None] - CENTRES) ** 2).sum(axis=2) / 2) / temperature)
+        return softmax((np.log(SHARES) - ((points[:, None] - CENTRES) ** 2).sum(axis=2) / 2) / setting.temperature)
 
     both = [said(seen), said(seen + BLUR * rng.normal(size=seen.shape))]
     groups = np.arange(rows)
-    if grouped:
+    if setting.grouped:
         groups = np.repeat(groups, rng.integers(1, 4, size=rows))[:rows]
         truth, both = truth[groups], [one[groups] for one in both]
     return *both, truth, groups.astype(str)
@@ -75,10 +97,9 @@ def differences(probabilities: np.ndarray, blurred: np.ndarray, truth: np.ndarra
     }
 
 
-def truths(temperature: float) -> dict[str, float]:
-    """Each metric on two million rows."""
-    rng = np.random.default_rng(0)
-    probabilities, blurred, truth, groups = split(2_000_000, temperature, False, rng)
+def truths(population: Setting) -> dict[str, float]:
+    """Each metric on very many rows."""
+    probabilities, blurred, truth, groups = split(population, np.random.default_rng(0))
     few = EvaluateParams(bootstrap_draws=200)
     found = {name: one["value"] for name, one in with_intervals(probabilities, truth, groups, few, 0).items() if one}
     return found | {
@@ -88,8 +109,7 @@ def truths(temperature: float) -> dict[str, float]:
 
 def covered(setting: Setting, seed: int, known: dict[str, float]) -> dict[str, bool]:
     """Of one split: whether each interval holds the truth."""
-    rng = np.random.default_rng([1, seed])
-    probabilities, blurred, truth, groups = split(setting.rows, setting.temperature, setting.grouped, rng)
+    probabilities, blurred, truth, groups = split(setting, np.random.default_rng([1, seed]))
     found = with_intervals(probabilities, truth, groups, PARAMS, seed)
     result = {name: one["low"] <= known[name] <= one["high"] for name, one in found.items() if one}
     for name, (old, new) in differences(probabilities, blurred, truth).items():
@@ -104,10 +124,10 @@ def main() -> None:
     parser.add_argument("--draws", type=int, default=1000)
     draws: int = parser.parse_args().draws
     command, found = f"python benchmarks/coverage.py --draws {draws}", list[Found]()
-    known = {temperature: truths(temperature) for temperature in {one.temperature for one in SETTINGS}}
+    known = {one: truths(one) for one in dict.fromkeys(setting.population for setting in SETTINGS)}
     with ProcessPoolExecutor(mp_context=multiprocessing.get_context("spawn")) as processes:
         for setting in SETTINGS:
-            of_all = [known[setting.temperature]] * draws
+            of_all = [known[setting.population]] * draws
             kept = list(processes.map(covered, [setting] * draws, range(draws), of_all, chunksize=25))
             for name in kept[0]:
                 one = wilson(sum(draw[name] for draw in kept), draws)

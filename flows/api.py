@@ -13,10 +13,12 @@ from typing import Annotated, Any
 
 import anyio
 from anyio import to_thread
-from fastapi import FastAPI, HTTPException, Response
+from fastapi import FastAPI, HTTPException, Request, Response
+from fastapi.exceptions import RequestValidationError
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Histogram, generate_latest
 from pydantic import BaseModel, Field
 
+from tasks import images
 from tasks.predicting import Answer, Predictor, Question
 
 Scope = dict[str, Any]
@@ -27,11 +29,14 @@ MOST_CLIENTS = 10_000  # whose rate is remembered
 
 @dataclass(frozen=True)
 class Limits:
-    """megabytes: of a request's body; a_second: requests of one client, twice as many at once; waiting: requests that may wait for the model."""
+    """megabytes: of a request's body; a_second: requests of one client, twice as many at once; waiting: requests that are asked or wait;
+    megapixels: of a picture, and twice as many of a request.
+    """
 
     megabytes: float = 8.0
     a_second: float = 50.0
     waiting: int = 64
+    megapixels: float = 16.0
 
 
 class Texts(BaseModel):
@@ -148,7 +153,7 @@ def make_app(predictor: Predictor, limits: Limits | None = None) -> Any:
     def ask(questions: list[Question]) -> list[Answer]:
         return list(predictor.answers(questions))
 
-    async def answered(payloads: list[bytes | str]) -> Answers:
+    async def answered(payloads: list[bytes | str | None]) -> Answers:
         nonlocal waiting
         if waiting >= bounds.waiting:
             refused.labels("503").inc()
@@ -156,7 +161,7 @@ def make_app(predictor: Predictor, limits: Limits | None = None) -> Any:
         waiting += 1
         try:
             with seconds.time():
-                questions = [Question("", one) for one in payloads]
+                questions = [Question("", one, "too_many_pixels" if one is None else None) for one in payloads]
                 found = await to_thread.run_sync(ask, questions, limiter=one_at_a_time)
         finally:
             waiting -= 1
@@ -172,6 +177,12 @@ def make_app(predictor: Predictor, limits: Limits | None = None) -> Any:
         503: {"description": "Too many requests are waiting"},
     }
 
+    @app.exception_handler(RequestValidationError)
+    async def explained(request: Request, error: RequestValidationError) -> Response:
+        """What was wrong and where, without the input, which may be large or no text at all."""
+        told = [{"loc": one["loc"], "msg": one["msg"], "type": one["type"]} for one in error.errors()]
+        return Response(json.dumps({"detail": told}), 422, media_type="application/json")
+
     if predictor.modality == "text":
 
         @app.post("/predict", responses=errors)
@@ -183,7 +194,13 @@ def make_app(predictor: Predictor, limits: Limits | None = None) -> Any:
         @app.post("/predict", responses=errors)
         async def predict_pictures(body: Pictures) -> Answers:
             """What the model says of each picture."""
-            return await answered([_decoded(one) for one in body.pictures])
+            pictures = [_decoded(one) for one in body.pictures]
+            sizes = [images.megapixels(one) for one in pictures]
+            if sum(sizes) > 2 * bounds.megapixels:
+                refused.labels("413").inc()
+                raise HTTPException(413, f"The pictures may have {2 * bounds.megapixels:g} megapixels together.")
+            too_large = [size > bounds.megapixels for size in sizes]
+            return await answered([None if large else one for one, large in zip(pictures, too_large, strict=True)])
 
     @app.get("/health", responses={429: errors[429]})
     async def health() -> Health:

@@ -89,6 +89,9 @@ def explained(debug: bool) -> Iterator[None]:
             raise
         console.print(str(error), style="red", markup=False, highlight=False, soft_wrap=True)
         raise typer.Exit(error.exit_code) from error
+    except BrokenPipeError as error:  # who read the output has enough
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115  (Python flushes it at the end)
+        raise typer.Exit(0) from error
     except KeyboardInterrupt as error:
         console.print("Stopped. Finished stages are kept: `seedling run` goes on from there.", style="yellow")
         raise typer.Exit(130) from error

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
+import os
+import re
 import sys
 import time
 from collections import Counter
@@ -67,8 +70,13 @@ def predict(
             if all(isinstance(one, Files) for one in listed)
             else None
         )
-        for answer in counted(predictor.answers(rows), progress, "rows", total):
+        at_once = (
+            1 if STANDARD_INPUT in paths and output is None else ROWS_AT_ONCE
+        )  # who waits for a line wants its answer
+        for answer in counted(predictor.answers(rows, at_once), progress, "rows", total):
             write(answer)
+            if at_once == 1:
+                sys.stdout.flush()
             done += 1
             abstained += bool(answer.abstains)
             if answer.error:
@@ -134,6 +142,8 @@ def _sources(paths: Sequence[str], modality: Modality, column: str | None) -> It
 
 def _lines(file: TextIO, modality: Modality) -> Iterator[Question]:
     """Standard input: a text a line, or the path of a picture a line."""
+    if isinstance(file, io.TextIOWrapper):
+        file.reconfigure(encoding="utf-8", errors="replace")
     for number, line in enumerate(file, start=1):
         content = line.rstrip("\r\n")
         if modality == "text":
@@ -150,9 +160,8 @@ def _table(path: Path, modality: Modality, column: str | None) -> Iterator[Quest
         for item in read_table(source, path.parent, modality, MAX_BYTES):
             yield _loaded(item)
     except InputError as error:  # whose remedy is that of a source
-        raise InputError(
-            str(error).replace("Name the columns in params.yaml, scrape.sources.", "Name it with --column.")
-        ) from error
+        said = str(error).replace("Name the columns in params.yaml, scrape.sources.", "Name it with --column.")
+        raise InputError(re.sub(r": convert it, or set its encoding.*", ": convert it to UTF-8.", said)) from error
 
 
 def _loaded(item: Item) -> Question:
@@ -165,10 +174,17 @@ def _loaded(item: Item) -> Question:
 def _read(path: Path, modality: Modality) -> Question:
     try:
         if path.stat().st_size > MAX_BYTES:
-            return Question(str(path), None, "too_many_bytes")
-        return Question(str(path), path.read_bytes() if modality == "image" else path.read_text(encoding="utf-8"))
+            return Question(_named(path), None, "too_many_bytes")
+        return Question(
+            _named(path), path.read_bytes() if modality == "image" else path.read_text(encoding="utf-8-sig")
+        )
     except (OSError, ValueError):
-        return Question(str(path), None, "unreadable")
+        return Question(_named(path), None, "unreadable")
+
+
+def _named(path: Path) -> str:
+    """The path as text: what is no UTF-8 in it becomes a sign that stands for it."""
+    return os.fsencode(path).decode("utf-8", errors="replace")
 
 
 class Write(Protocol):

@@ -59,6 +59,17 @@ def _to_rgb(picture: Image.Image) -> Pixels:
     return np.array(picture.convert("RGB"))
 
 
+def megapixels(encoded: bytes) -> float:
+    """Of a picture by its header alone; 0 where there is none."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            picture = Image.open(io.BytesIO(encoded), formats=FORMATS)
+        return picture.width * picture.height / 1e6
+    except Exception:  # noqa: BLE001  (decoding says what is wrong with it)
+        return 0.0
+
+
 def rotated_by_exif(encoded: bytes) -> bool:
     """Whether the file says that its pixels are to be turned; `decode` does, other tools may not."""
     try:

@@ -17,6 +17,9 @@ Effort = Literal["quick", "normal", "thorough"]
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
+NOTHING = "nothing"  # a class of this name holds what is none of the others
+
+
 class Section(BaseModel):
     """A section of params.yaml: frozen, no unknown keys."""
 

@@ -30,9 +30,11 @@ from tasks.evaluate.scored import Scored
 from tasks.evaluate.slices import USUAL, slices
 from tasks.generation import columns_of, digest, payloads, read, read_manifest, write_json
 from tasks.learners.model import TrainedModel, load_model, single_threaded
-from tasks.params import EvaluateParams, Facts
+from tasks.params import NOTHING, EvaluateParams, Facts
 from tasks.progress import Progress, silent
 from tasks.statistics import Ints, wilson
+
+NOT_TO_CUT_BY = ("id", "parents", "label_probs", "health")  # no two rows alike, or lists
 
 
 def evaluate(
@@ -73,17 +75,23 @@ def evaluate(
     confident = (cross_validated.confidence, cross_validated.right)
     metrics = {
         "accepted_round": accepted,
+        "confidence": params.confidence,
         "cross_validation": _metrics(cross_validated, params, facts, ranks) if len(cross_validated.frame) else None,
         "folds": _folds(cross_validated),
         "test": None if test is None else _metrics(test, params, facts, ranks),
-        "per_class": per_class(shown.said, shown.truth, classes),
+        "per_class": per_class(shown.said, shown.truth, classes, params.confidence),
         "slices": parts,
         "rounds": rounds,
         "bought": learnt["bought"],
-        "abstain": abstained(shown, known),
+        "abstain": abstained(shown, known, params.confidence),
         "operating_points": operating_points(confident, (shown.confidence, shown.right, shown.groups), params),
         "out_of_scope": out_of_scope(
-            shown.confidence, np.zeros(0) if outside is None else outside.confidence, known["below"], params, facts.seed
+            shown.probabilities,
+            np.zeros((0, len(classes))) if outside is None else outside.probabilities,
+            known["below"],
+            params,
+            facts.seed,
+            classes.index(NOTHING) if NOTHING in classes else None,
         ),
         "robustness": changed,
         "learning_curve": learnt["learning_curve"]
@@ -116,7 +124,7 @@ def _ranks(classes: Sequence[str], params: EvaluateParams) -> Ints | None:
 
 def _measured(frame: pd.DataFrame, validated: Path, params: EvaluateParams) -> pd.DataFrame:
     """The rows' columns to cut by, in their order, as validate has them. Raises InputError for a column that it has not."""
-    there = columns_of(validated)
+    there = [name for name in columns_of(validated) if name not in NOT_TO_CUT_BY]
     for name in params.slices or ():
         if name not in there:
             raise InputError(
@@ -139,10 +147,24 @@ def _robustness(
     many = ROWS[facts.effort] if params.robustness_rows is None else params.robustness_rows
     if test is None or many == 0:
         return None
-    chosen = np.sort(np.argsort(test.frame["id"].to_numpy(dtype=str), kind="stable")[:many])
-    content = dict(payloads([collected], test.frame["id"].iloc[chosen]))
-    rows = [content[one] for one in test.frame["id"].iloc[chosen]]
-    return robustness(model, rows, test.truth[chosen], test.groups[chosen], params, seed=facts.seed, progress=progress)
+    ids = sorted(test.frame["id"])[:many]
+    return robustness(
+        model,
+        partial(payloads, [collected], ids),
+        _of(ids, test, test.truth.tolist()),
+        _of(ids, test, test.groups.tolist()),
+        params,
+        modality=facts.modality,
+        max_megapixels=facts.max_megapixels,
+        seed=facts.seed,
+        progress=progress,
+    )
+
+
+def _of(ids: Sequence[str], scored: Scored, values: Sequence[Any]) -> dict[str, Any]:
+    """The values of these rows, by id."""
+    known = dict(zip(scored.frame["id"], values, strict=True))
+    return {one: known[one] for one in ids}
 
 
 def _curve(shown: Scored, learnt: Mapping[str, Any] | None, doubt: Mapping[str, Any], seed: int) -> Curve | None:
@@ -177,6 +199,7 @@ def _next(
         bought=steps,
         rounds=rounds,
         slices=parts,
+        queue=(validated.parent / "pseudo_label" / "1" / "queue.csv").is_file(),
     )
 
 
@@ -261,15 +284,15 @@ def _model_json(model: Path) -> dict[str, Any]:
     return found
 
 
-def abstained(scored: Scored, abstain: Mapping[str, Any]) -> dict[str, Any]:
+def abstained(scored: Scored, abstain: Mapping[str, Any], confidence: float = 0.95) -> dict[str, Any]:
     """What the limit that train chose does on these rows: the share that is answered, and how many of those are right."""
     sure, right = scored.confidence >= abstain["below"], scored.right
     return {
         "below": abstain["below"],
         "wanted": abstain["wanted"],
         "out_of_scope": abstain["out_of_scope"],
-        "answered": wilson(int(sure.sum()), len(sure)).rounded() if len(sure) else None,
-        "right": wilson(int(right[sure].sum()), int(sure.sum())).rounded() if sure.any() else None,
+        "answered": wilson(int(sure.sum()), len(sure), confidence).rounded() if len(sure) else None,
+        "right": wilson(int(right[sure].sum()), int(sure.sum()), confidence).rounded() if sure.any() else None,
     }
 
 

@@ -16,12 +16,13 @@ from numpy.typing import NDArray
 from tasks.randomness import generator
 from tasks.statistics import Estimate, Floats
 
-MINUTES, A_MINUTE = 30, 20  # a person's half hour, in rows
+MINUTES, A_MINUTE = 30, 20  # a person's half hour, in rows where validate says nothing else
 DRAWS = 2_000
 FLATTEST, STEEPEST = 0.05, 1.0  # exponents that are believed
 CONFIDENCE = 0.8  # of a gain: a curve of a few points is rough
 TIMES = (2, 4)
 FEW = 3  # classes and slices that are named
+KEY_OF = {"augment": "augment.children", "synthesize": "synthesize.mixup"}  # that switches a step off
 WORTH_SAYING = 0.0005  # of accuracy
 
 
@@ -81,17 +82,19 @@ def next_steps(
     bought: Sequence[Mapping[str, Any]],
     rounds: Sequence[Mapping[str, Any]],
     slices: Sequence[Mapping[str, Any]],
+    queue: bool,
 ) -> list[dict[str, Any]]:
     """Advice, the largest expected gain first: what, how, minutes, and the gain of accuracy with its 80 % interval (None where nothing
     tells).
 
     rows: kept ones by split; doubt: what validate says of the labels; errors, labels: by class, wrong test rows and training labels; bought:
-    train's steps; rounds: with `difference`; slices: with `worse`.
+    train's steps; rounds: with `decision`; slices: with `worse`; queue: whether the pool's rows were put into an order to label them in.
     """
+    a_minute = max(1, round(doubt.get("items_a_minute", A_MINUTE)))
     found = [
-        *_label_more(curve, rows),
+        *_label_more(curve, rows, a_minute, queue),
         *_check_labels(curve, doubt),
-        *_collect(errors, labels),
+        *_collect(errors, labels, a_minute),
         *_leave_out(bought, rounds),
         *_look_at(slices),
     ]
@@ -99,8 +102,8 @@ def next_steps(
     return sorted(told, key=lambda one: -(one["gain"] or {"value": 0.0})["value"])
 
 
-def _advice(what: str, text: str, how: str, rows: int | None, gain: Estimate | None) -> dict[str, Any]:
-    minutes = None if rows is None else max(1, round(rows / A_MINUTE))
+def _advice(what: str, text: str, how: str, takes: float | None, gain: Estimate | None) -> dict[str, Any]:
+    minutes = None if takes is None else max(1, round(takes))
     return {
         "what": what,
         "text": text,
@@ -110,16 +113,19 @@ def _advice(what: str, text: str, how: str, rows: int | None, gain: Estimate | N
     }
 
 
-def _label_more(curve: Curve | None, rows: Mapping[str, int]) -> list[dict[str, Any]]:
+def _label_more(curve: Curve | None, rows: Mapping[str, int], a_minute: int, queue: bool) -> list[dict[str, Any]]:
     if curve is None:
         return []
-    many = min(MINUTES * A_MINUTE, rows.get("pool", 0) or MINUTES * A_MINUTE, curve.labels)
+    many = min(MINUTES * a_minute, rows.get("pool", 0) or MINUTES * a_minute, curve.labels)
     times = (curve.labels + many) / curve.labels
     if rows.get("pool", 0):
-        how = "generations/pseudo_label/1/queue.csv lists the pool's rows that teach most, best first."
-        return [_advice("label", f"Label {many:,} rows of the pool", how, many, curve.gain(times))]
+        how = "Move them into data/, by class."
+        if queue:
+            how = "generations/pseudo_label/1/queue.csv lists the pool's rows that teach most, best first."
+        return [_advice("label", f"Label {many:,} rows of the pool", how, many / a_minute, curve.gain(times))]
     how = "No row is left unlabelled: add files to data/, by class."
-    return [_advice("collect", f"Collect and label {many:,} further rows", how, many, curve.gain(times))]
+    text = f"Collect and label {many:,} further rows"
+    return [_advice("collect", text, how, many / a_minute, curve.gain(times))]
 
 
 def _check_labels(curve: Curve | None, doubt: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -129,15 +135,18 @@ def _check_labels(curve: Curve | None, doubt: Mapping[str, Any]) -> list[dict[st
     wrong, judged = doubt.get("expected", 0.0), doubt.get("judged", 0)
     if curve is None or wrong < 1 or not judged:
         return []
-    flagged = int(doubt["flagged"])
-    many = min(MINUTES * A_MINUTE, max(flagged, 1))
-    mended = min(wrong, flagged)
+    able = [one for one in doubt["budget"] if one["minutes"] <= MINUTES]
+    if not able:
+        return []
+    spent = able[-1]
+    mended = wrong * spent["share"]["value"]
     times = ((1 - (wrong - mended) / judged) / (1 - wrong / judged)) ** 2
     how = "reports/data.html shows them, the most doubtful first; reports/doubtful_labels.csv lists them."
-    return [_advice("check_labels", f"Look at the {many:,} most doubtful labels", how, many, curve.gain(times))]
+    text = f"Look at the {spent['rows']:,} most doubtful labels"
+    return [_advice("check_labels", text, how, spent["rows"] / doubt["items_a_minute"], curve.gain(times))]
 
 
-def _collect(errors: Mapping[str, int], labels: Mapping[str, int]) -> list[dict[str, Any]]:
+def _collect(errors: Mapping[str, int], labels: Mapping[str, int], a_minute: int) -> list[dict[str, Any]]:
     """The class of which most is missed, if it stands out. Without a number: rows of one class alone take from the others, too."""
     total, usual = sum(errors.values()), sum(labels.values())
     if len(errors) < 3 or not total:
@@ -145,18 +154,18 @@ def _collect(errors: Mapping[str, int], labels: Mapping[str, int]) -> list[dict[
     name = min(errors, key=lambda one: (-errors[one], one))
     if errors[name] < 2 or errors[name] * usual <= 2 * total * labels.get(name, 0):
         return []
-    many = min(labels.get(name, 0) or A_MINUTE, MINUTES * A_MINUTE)
+    many = min(labels.get(name, 0) or a_minute, MINUTES * a_minute)
     how = f"{errors[name]} of the {total} errors are rows of this class, more than twice its share of the labels."
-    return [_advice("collect_class", f"Label {many:,} more rows of “{name}”", how, many, None)]
+    return [_advice("collect_class", f"Label {many:,} more rows of “{name}”", how, many / a_minute, None)]
 
 
 def _leave_out(bought: Sequence[Mapping[str, Any]], rounds: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Steps that surely cost accuracy."""
     found = []
     for one in bought:
-        if one["kind"] == "recipe" and one["difference"]["high"] < 0:
+        if one["step"] in KEY_OF and one["difference"]["high"] < 0:
             loss = Estimate(*(-one["difference"][end] for end in ("value", "high", "low")))
-            how = f"Set {one['step']}.copies: 0 in params.yaml; the vote leaves it out where it can already."
+            how = f"Set {KEY_OF[one['step']]}: 0 in params.yaml; the vote leaves it out where it can already."
             found.append(_advice("leave_out", f"Leave out {one['step']}", how, None, loss))
     if any(one["decision"] == "rejected" for one in rounds):
         how = "Set pseudo_label.rounds lower in params.yaml: a round was rolled back, its time is spent for nothing."

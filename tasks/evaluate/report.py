@@ -86,11 +86,11 @@ def _headline(metrics: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _corrected(metrics: Mapping[str, Any], looks: int) -> Estimate | None:
-    """The accuracy's interval after so many models were judged by one test split: each at its share of the 5 % (Bonferroni)."""
+    """The accuracy's interval after so many models were judged by one test split: each at its share of the errors that are allowed (Bonferroni)."""
     if looks < 2 or not metrics["test"]:
         return None
     found = metrics["test"]
-    return wilson_of(found["accuracy"]["value"], found["effective_rows"], 1 - 0.05 / looks)
+    return wilson_of(found["accuracy"]["value"], found["effective_rows"], 1 - (1 - metrics["confidence"]) / looks)
 
 
 def _weakest(classes: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:

@@ -2,28 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import cv2
 import numpy as np
 
 from tasks import images
+from tasks.generation import Modality
 from tasks.images import Pixels
 from tasks.learners.model import TrainedModel
 from tasks.params import EvaluateParams
 from tasks.progress import Progress
 from tasks.randomness import generator
-from tasks.statistics import Ints, paired_difference
+from tasks.statistics import paired_difference
 from tasks.words import change_words
 
 ROWS = {"quick": 100, "normal": 200, "thorough": 1_000}
 NOISE = 25.0  # standard deviation in levels
 BLUR = 0.02  # standard deviation as a share of the longer side
 JPEG = 20  # quality
+LONGEST = 512  # pixels, to which pictures are brought before they are changed: changes are the same for all, and cost no more for large ones
+AT_ONCE = 32
 TYPING = 0.1  # share of the words with a typing error
 
 Change = Callable[[Any, np.random.Generator], Any]
+Rows = Callable[
+    [], Iterable[tuple[str, bytes | str]]
+]  # (id, encoded picture or text) of each, always in the same order
 
 
 def _noisy(pixels: Pixels, rng: np.random.Generator) -> Pixels:
@@ -61,53 +67,55 @@ TEXTS: Mapping[str, Change] = {
 
 def robustness(
     model: TrainedModel,
-    payloads: Sequence[bytes | str],
-    truth: Ints,
-    groups: np.ndarray,
+    rows: Rows,
+    truth: Mapping[str, int],
+    groups: Mapping[str, str],
     params: EvaluateParams,
     *,
+    modality: Modality,
+    max_megapixels: float = 64.0,
     seed: int,
     progress: Progress,
 ) -> dict[str, Any] | None:
-    """Accuracy on the rows as they are, and after each change with the paired difference; None without rows.
+    """Accuracy on the rows as they are, pictures at most `LONGEST` pixels, and after each change with the paired difference; None
+    without rows. A few lie in memory at a time.
 
-    payloads: encoded pictures or texts; truth: (n_rows,) class numbers; groups: (n_rows,).
+    truth: a row's class number by its id; groups: its group.
     """
-    if not payloads:
+    if not truth:
         return None
-    changes = TEXTS if isinstance(payloads[0], str) else PICTURES
-    done, whole = 0, len(payloads) * (len(changes) + 1)
+    changes = TEXTS if modality == "text" else PICTURES
+    order: list[str] = []
+    whole = len(truth) * (len(changes) + 1)
 
-    def right(change: Change | None, name: str) -> np.ndarray:
-        nonlocal done
-        changed = []
-        for place, payload in enumerate(payloads):
-            rng = generator(seed, "robustness", name, str(place))
-            changed.append(payload if change is None else _changed(payload, change, rng))
-        found: np.ndarray = model.predict(changed).argmax(axis=1) == truth
-        done += len(payloads)
-        progress("changed rows", done, whole)
-        return found.astype(float)
+    def changed(change: Change | None, name: str, before: int) -> Iterator[bytes | str]:
+        order.clear()
+        for one, payload in rows():
+            order.append(one)
+            progress("changed rows", before + len(order), whole)
+            rng = generator(seed, "robustness", name, one)
+            if isinstance(payload, str):
+                yield payload if change is None else change(payload, rng)
+            else:
+                pixels = images.shrunk(images.decode(payload, max_megapixels), LONGEST)
+                yield images.encode(pixels if change is None else change(pixels, rng))
 
-    as_they_are = right(None, "")
+    def right(change: Change | None, name: str, before: int) -> np.ndarray:
+        said = model.predict(changed(change, name, before), at_once=AT_ONCE).argmax(axis=1)
+        return np.array(said == [truth[one] for one in order], dtype=np.float64)
+
+    as_they_are = right(None, "", 0)
     found = []
-    for name, change in changes.items():
-        after = right(change, name)
+    for place, (name, change) in enumerate(changes.items(), start=1):
+        after = right(change, name, place * len(truth))
         difference = paired_difference(
             as_they_are,
             after,
-            groups,
+            np.array([groups[one] for one in order]),
             larger_is_better=True,
             draws=params.bootstrap_draws,
             confidence=params.confidence,
             rng=generator(seed, "robustness"),
         )
         found.append({"change": name, "accuracy": round(float(after.mean()), 6), "difference": difference.rounded()})
-    return {"rows": len(payloads), "accuracy": round(float(as_they_are.mean()), 6), "changes": found}
-
-
-def _changed(payload: bytes | str, change: Change, rng: np.random.Generator) -> bytes | str:
-    if isinstance(payload, str):
-        text: str = change(payload, rng)
-        return text
-    return images.encode(change(images.decode(payload), rng))
+    return {"rows": len(truth), "accuracy": round(float(as_they_are.mean()), 6), "changes": found}

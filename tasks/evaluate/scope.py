@@ -73,13 +73,15 @@ def operating_points(
 
 
 def out_of_scope(
-    inside: Floats, outside: Floats, below: float, params: EvaluateParams, seed: int
+    inside: Floats, outside: Floats, below: float, params: EvaluateParams, seed: int, nothing: int | None = None
 ) -> dict[str, Any] | None:
     """How well confidence tells rows of the classes from others: AUROC, and the share of the others that is answered all the same. None
-    without rows of both kinds. inside, outside: (n_rows,) confidences; below: the limit under which the model abstains.
+    without rows of both kinds. inside, outside: (n_rows, n_classes) probabilities; below: the limit under which the model abstains; nothing: the
+    number of the class for what is none of the others, which is no answer here.
     """
     if not (len(inside) and len(outside)):
         return None
+    inside, outside = (_of_the_classes(one, nothing) for one in (inside, outside))
     auroc = area(
         inside,
         outside,
@@ -92,3 +94,11 @@ def out_of_scope(
         "auroc": auroc.rounded(),
         "answered": wilson(int((outside >= below).sum()), len(outside), params.confidence).rounded(),
     }
+
+
+def _of_the_classes(probabilities: Floats, nothing: int | None) -> Floats:
+    """(n_rows,): how sure the model is of one of the classes; of a row that it takes for nothing, how sure it would be of another."""
+    others = probabilities if nothing is None else np.delete(probabilities, nothing, axis=1)
+    taken = np.zeros(len(probabilities), dtype=bool) if nothing is None else probabilities.argmax(axis=1) == nothing
+    surest: Floats = others.max(axis=1)
+    return np.where(taken, np.minimum(surest, 0.5 / probabilities.shape[1]), surest).astype(np.float64)

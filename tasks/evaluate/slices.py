@@ -10,7 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.stats import fisher_exact
 
-from tasks.evaluate.intervals import share
+from tasks.evaluate.intervals import effective_rows, share
 from tasks.params import EvaluateParams
 
 USUAL = ("brightness", "contrast", "blur", "width", "aspect", "words", "language", "markup", "licence", "attribution")
@@ -33,11 +33,19 @@ def slices(
             continue
         parts = [one for one in _parts(rows[column]) if one[1].sum() >= LEAST]
         for value, mine in parts if len(parts) > 1 else ():
-            table = [[int((right & part).sum()), int((~right & part).sum())] for part in (mine, ~mine)]
+            table = [_counts(right[part], groups[part]) for part in (mine, ~mine)]
             chances.append(float(fisher_exact(table, alternative="less").pvalue))
             accuracy = share(right[mine], groups[mine], params.confidence).rounded()
             found.append({"column": column, "value": value, "rows": int(mine.sum()), "accuracy": accuracy})
     return [{**one, "worse": worse} for one, worse in zip(found, holm(chances, SURE), strict=True)]
+
+
+def _counts(right: NDArray[np.bool_], groups: NDArray[np.str_]) -> list[int]:
+    """Right and wrong rows, near-duplicates as the rows that they are worth."""
+    if not len(right):
+        return [0, 0]
+    rows, shares = effective_rows(right.astype(float), groups), float(right.mean())
+    return [round(rows * shares), round(rows * (1 - shares))]
 
 
 def _parts(values: pd.Series) -> Iterator[tuple[str, NDArray[np.bool_]]]:

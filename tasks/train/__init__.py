@@ -28,7 +28,7 @@ from tasks.learners.model import single_threaded
 from tasks.learners.saving import load_features, make_features, save_features
 from tasks.learners.training import Setting
 from tasks.parallel import this_process
-from tasks.params import Facts, TrainParams
+from tasks.params import NOTHING, Facts, TrainParams
 from tasks.progress import Progress, silent
 from tasks.train import files
 from tasks.train.bought import bought
@@ -43,7 +43,6 @@ from tasks.train.verdict import Verdict
 
 STEPS = {"quick": 150, "normal": 240, "thorough": 1500}  # of what learns by gradients
 POOL_ROWS = {"quick": 10_000, "normal": 30_000, "thorough": 100_000}
-NOTHING = "nothing"  # a class of this name holds what is none of the others
 
 
 @dataclass(frozen=True)

@@ -235,10 +235,38 @@ def test_bad_requests_are_refused(tmp_path: Path, serve: Serve) -> None:
     with httpx.Client(base_url=serve(Predictor.of(grown(tmp_path, "text")), FAST)) as client:
         for body in ({"texts": "rain"}, {"texts": []}, {"texts": ["a"] * 65}, {"text": ["a"]}, {"texts": [3]}):
             assert client.post("/predict", json=body).status_code == 422
-        assert client.post("/predict", content=b"{").status_code == 422
+        for broken in (b"{", b'{"texts": NaN}', b'{"texts": [1e999]}', b'{"texts": ["\\ud800"]}'):
+            assert (
+                client.post("/predict", content=broken, headers={"content-type": "application/json"}).status_code == 422
+            )
         assert client.post("/predict", content=b"x" * 200_000).status_code == 413
         assert client.post("/predict", content=(b"x" * 1000 for _ in range(200))).status_code == 413
         assert client.get("/health").status_code == 200
+
+
+def test_pictures_of_many_pixels_are_refused_before_they_are_decoded(tmp_path: Path, serve: Serve) -> None:
+    """One of 400 pixels where 300 are allowed, with another that is small: its error alone; three of 250: too many together."""
+    predictor = Predictor.of(grown(tmp_path, "image"))
+    small = images.encode(np.zeros((5, 50, 3), np.uint8))
+    rows = {name: base64.b64encode(one).decode() for name, one in (("large", picture(60)), ("small", small))}
+    with httpx.Client(base_url=serve(predictor, Limits(a_second=10_000, megapixels=0.0003))) as client:
+        found = client.post("/predict", json={"pictures": [rows["large"]]}).json()["answers"]
+        assert found[0]["error"] == "too_many_pixels"
+        assert client.post("/predict", json={"pictures": [rows["small"]] * 2}).json()["answers"][1]["error"] is None
+        assert client.post("/predict", json={"pictures": [rows["small"]] * 3}).status_code == 413
+
+
+def test_a_line_is_answered_while_the_next_is_waited_for(tmp_path: Path) -> None:
+    """The answer comes before standard input ends; bytes that are no text become signs."""
+    grown(tmp_path, "text")
+    command = [*SEEDLING, "predict", "-", "-w", str(tmp_path), "--format", "jsonl"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as asked:
+        assert asked.stdin is not None and asked.stdout is not None
+        asked.stdin.write(b"rain\xff rain\n")
+        asked.stdin.flush()
+        assert json.loads(asked.stdout.readline())["predicted"] == "rain"
+        asked.stdin.close()
+    assert asked.returncode == 0
 
 
 def test_a_client_that_asks_too_fast_is_told_to_wait(tmp_path: Path, serve: Serve) -> None:

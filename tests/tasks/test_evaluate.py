@@ -67,14 +67,17 @@ def test_the_same_texts_typed_in_haste_are_judged_again() -> None:
     head = Head("logistic_regression", 0, 2)
     head.fit(maker.fit_transform(texts), np.eye(2)[truth], np.ones(40))
     model = TrainedModel(["a", "b"], maker, [[head]], [1.0], 1.0, [1.0], 0.0)
-    groups = np.arange(40).astype(str)
-    first, again = (robustness(model, texts, truth, groups, PARAMS, seed=0, progress=silent) for _ in range(2))
+    rows = {str(place): text for place, text in enumerate(texts)}
+    known = {one: int(truth[int(one)]) for one in rows}
+    groups = {one: one for one in rows}
+    settings = {"modality": "text", "seed": 0, "progress": silent}
+    first, again = (robustness(model, rows.items, known, groups, PARAMS, **settings) for _ in range(2))
     assert first is not None
     assert first == again
     by_change = {one["change"]: one for one in first["changes"]}
     assert first["accuracy"] == by_change["without capitals"]["accuracy"] == 1.0
     assert by_change["the first half alone"]["difference"]["value"] == 0.0
-    assert robustness(model, [], truth[:0], groups[:0], PARAMS, seed=0, progress=silent) is None
+    assert robustness(model, rows.items, {}, {}, PARAMS, **settings) is None
 
 
 @pytest.mark.parametrize("change", PICTURES)

@@ -143,6 +143,16 @@ def test_a_part_of_the_rows_that_is_worse_is_named() -> None:
     assert [one["worse"] for one in thirds] == [False, False, True]
 
 
+def test_near_duplicates_that_are_wrong_make_no_slice_surely_worse() -> None:
+    """Twelve copies of one picture, all wrong, are one row."""
+    groups = np.array(["one"] * 12 + [str(place) for place in range(188)])
+    rows = pd.DataFrame({"language": ["xx"] * 12 + ["en"] * 188})
+    right = np.array([False] * 12 + [True] * 180 + [False] * 8)
+    assert [one["worse"] for one in slices(rows, right, groups, PARAMS)] == [False, False]
+    alone = np.arange(200).astype(str)
+    assert True in [one["worse"] for one in slices(rows, right, alone, PARAMS)]
+
+
 def test_holm_by_hand() -> None:
     """Of four: .01 <= .05/4, .014 <= .05/3, .03 > .05/2, so the third and the last stand."""
     assert holm([0.03, 0.01, 0.2, 0.014], 0.05) == [False, True, False, True]
@@ -162,11 +172,18 @@ def test_limits_and_coverage_by_hand() -> None:
 
 
 def test_rows_of_no_class_are_counted_where_they_would_be_answered() -> None:
-    """Two of four are surer than the limit; nothing is said without them."""
-    found = out_of_scope(np.array([0.9, 0.95]), np.array([0.2, 0.4, 0.6, 0.97]), 0.5, PARAMS, 0)
+    """Two of four are surer than the limit; nothing is said without them; taken for `nothing`, they are not answered."""
+
+    def of(*sure: float) -> np.ndarray:
+        return np.array([[one, (1 - one) / 2, (1 - one) / 2] for one in sure])
+
+    found = out_of_scope(of(0.9, 0.95), of(0.4, 0.41, 0.6, 0.97), 0.5, PARAMS, 0)
     assert found is not None
     assert (found["rows"], found["answered"]["value"], found["auroc"]["value"]) == (4, 0.5, 0.75)
-    assert out_of_scope(np.array([0.9]), np.zeros(0), 0.5, PARAMS, 0) is None
+    assert out_of_scope(of(0.9), np.zeros((0, 3)), 0.5, PARAMS, 0) is None
+    known = out_of_scope(of(0.9, 0.95), of(0.99, 0.98)[:, [1, 2, 0]], 0.5, PARAMS, 0, nothing=2)
+    assert known is not None
+    assert (known["answered"]["value"], known["auroc"]["value"]) == (0.0, 1.0)
 
 
 def falling(noise: float = 0.0) -> dict[str, object]:
@@ -197,12 +214,20 @@ def test_advice_is_ranked_by_what_it_may_bring() -> None:
     steps = next_steps(
         Curve.of(falling(), 0.2, 1000, 0, 0),
         rows={"pool": 500, "train": 100},
-        doubt={"expected": 20.0, "flagged": 20, "judged": 100},
+        doubt={
+            "expected": 20.0,
+            "judged": 100,
+            "items_a_minute": 10,
+            "budget": [
+                {"minutes": many, "rows": 10 * many, "share": {"value": share}} for many, share in ((2, 0.5), (5, 1.0))
+            ],
+        },
         errors={"a": 10, "b": 6, "c": 4},
         labels={"a": 10, "b": 45, "c": 45},
         bought=[{"kind": "recipe", "step": "augment", "difference": {"value": -0.03, "low": -0.05, "high": -0.01}}],
         rounds=[{"decision": "rejected"}],
         slices=[{"worse": True, "column": "words", "value": "over 9", "rows": 30, "accuracy": {"value": 0.5}}],
+        queue=True,
     )
     gains = {one["what"]: one["gain"]["value"] for one in reversed(steps) if one["gain"]}  # of the classes the best
     assert gains["label"] == pytest.approx(0.2 * (1 - 2**-0.5), abs=5e-3)
@@ -212,6 +237,9 @@ def test_advice_is_ranked_by_what_it_may_bring() -> None:
     assert told == sorted(told, reverse=True)
     assert [one["what"] for one in steps[-3:]] == ["collect_class", "stop", "slice"]
     assert "“a”" in steps[-3]["text"]
+    minutes = {one["what"]: one["minutes"] for one in steps}
+    assert (minutes["label"], minutes["check_labels"]) == (10, 5)  # at ten rows a minute
+    assert any("augment.children: 0" in one["how"] for one in steps)
 
 
 def test_errors_are_counted_a_class() -> None:
