@@ -71,7 +71,7 @@ def evaluate(
     rounds = _rounds(verdicts, models, validated, classes, params)
     parts = slices(_measured(shown.frame, validated, params), shown.right, shown.groups, params)
     doubt = read_manifest(validated)["notes"].get("doubt") or {}
-    curve = _curve(shown, learnt["learning_curve"], doubt, facts.seed)
+    curve = _curve(shown, learnt["learning_curve"], _noise(cross_validated.frame, validated), facts.seed)
     confident = (cross_validated.confidence, cross_validated.right)
     metrics = {
         "accepted_round": accepted,
@@ -167,10 +167,17 @@ def _of(ids: Sequence[str], scored: Scored, values: Sequence[Any]) -> dict[str, 
     return {one: known[one] for one in ids}
 
 
-def _curve(shown: Scored, learnt: Mapping[str, Any] | None, doubt: Mapping[str, Any], seed: int) -> Curve | None:
+def _noise(judged: pd.DataFrame, validated: Path) -> float:
+    """The share of wrong labels that is expected among the rows that train judged by, as validate says of each; 0 where it says nothing."""
+    if "p_wrong" not in columns_of(validated) or not len(judged):
+        return 0.0
+    wrong = read(validated, ["id", "p_wrong"], ids=judged["id"].tolist())["p_wrong"]
+    return float(wrong.fillna(0.0).astype(float).mean())
+
+
+def _curve(shown: Scored, learnt: Mapping[str, Any] | None, noise: float, seed: int) -> Curve | None:
     if not len(shown.frame):
         return None
-    noise = doubt.get("expected", 0.0) / max(1, doubt.get("judged", 0))
     error, rows = float(1 - shown.right.mean()), effective_rows(shown.right.astype(float), shown.groups)
     return Curve.of(learnt, error, rows, noise, seed)
 
