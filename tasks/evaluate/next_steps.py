@@ -23,6 +23,7 @@ CONFIDENCE = 0.8  # of a gain: a curve of a few points is rough
 TIMES = (2, 4)
 FEW = 3  # classes and slices that are named
 KEY_OF = {"augment": "augment.children", "synthesize": "synthesize.mixup"}  # that switches a step off
+NEARLY_ALL = 0.95  # of the wrong labels: to look for the rest is not worth the minutes
 WORTH_SAYING = 0.0005  # of accuracy
 
 
@@ -138,7 +139,8 @@ def _check_labels(curve: Curve | None, doubt: Mapping[str, Any]) -> list[dict[st
     able = [one for one in doubt["budget"] if one["minutes"] <= MINUTES]
     if not able:
         return []
-    spent = able[-1]
+    nearly_all = [one for one in able if one["share"]["value"] >= NEARLY_ALL]
+    spent = nearly_all[0] if nearly_all else able[-1]
     mended = wrong * spent["share"]["value"]
     times = ((1 - (wrong - mended) / judged) / (1 - wrong / judged)) ** 2
     how = "reports/data.html shows them, the most doubtful first; reports/doubtful_labels.csv lists them."
