@@ -118,6 +118,7 @@ def one_start(
         rounds=[],
         slices=[],
         queue=True,
+        used=set(),
     )
     before = float((head.logits(Inputs(features[unseen])).argmax(axis=1) == truth[unseen]).mean())
     unsure = softmax(head.logits(Inputs(features[pool]))).max(axis=1)

@@ -23,7 +23,7 @@ from rich.console import Console
 from tasks import images
 from tasks.errors import InputError
 from tasks.generation import Modality
-from tasks.params import TableSource
+from tasks.params import TableSource, load
 from tasks.predicting import ROWS_AT_ONCE, Answer, Predictor, Question
 from tasks.progress import counted, terminal
 from tasks.scrape.items import Item
@@ -59,6 +59,9 @@ def predict(
     chosen = form or _format_of(output)
     if chosen is Format.parquet and output is None:
         raise InputError("Parquet cannot be written to the terminal: name a file with --output.")
+    _check_output(output, paths)
+    if not (workspace / "models").exists():
+        load(workspace)  # which says it where this is no workspace
     predictor = Predictor.of(workspace, number)
     listed = list(_sources(paths, predictor.modality, column))
     console, began = Console(stderr=True), time.perf_counter()
@@ -90,6 +93,22 @@ def predict(
             f"{one} {count:,}" for one, count in sorted(errors.items())
         )
     console.print(said + ".", highlight=False, soft_wrap=True, style="yellow" if errors else None)
+
+
+def _check_output(output: Path | None, paths: Sequence[str]) -> None:
+    """Before any work. Raises InputError for a place that cannot be written, or that is asked about."""
+    if output is None:
+        return
+    if (output.exists() and not output.is_file()) or output.is_symlink():
+        raise InputError(f"{output} is no plain file: name another --output, or leave it out for the terminal.")
+    if any(one != STANDARD_INPUT and Path(one).exists() and output.exists() and output.samefile(one) for one in paths):
+        raise InputError(f"{output} is one of the inputs, which would be lost: name another --output.")
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{output.parent} cannot be made ({error.strerror}): name another --output.") from error
+    if not os.access(output.parent, os.W_OK):
+        raise InputError(f"{output.parent} cannot be written: name another --output.")
 
 
 def _nothing(paths: Sequence[str], errors: Counter[str]) -> str:
@@ -158,17 +177,17 @@ def _table(path: Path, modality: Modality, column: str | None) -> Iterator[Quest
     source = TableSource.model_construct({"kind", "path", *named}, kind="table", path=path.name, **named, **unread)
     try:
         for item in read_table(source, path.parent, modality, MAX_BYTES):
-            yield _loaded(item)
+            yield _loaded(item, str(path.parent / item.origin))
     except InputError as error:  # whose remedy is that of a source
         said = str(error).replace("Name the columns in params.yaml, scrape.sources.", "Name it with --column.")
         raise InputError(re.sub(r": convert it, or set its encoding.*", ": convert it to UTF-8.", said)) from error
 
 
-def _loaded(item: Item) -> Question:
+def _loaded(item: Item, source: str) -> Question:
     try:
-        return Question(item.origin, None if item.reason else item.load(), item.reason)
+        return Question(source, None if item.reason else item.load(), item.reason)
     except (OSError, ValueError):
-        return Question(item.origin, None, "unreadable")
+        return Question(source, None, "unreadable")
 
 
 def _read(path: Path, modality: Modality) -> Question:
@@ -211,7 +230,6 @@ def _writer(form: Format, output: Path | None, classes: Sequence[str], probabili
         sys.stdout.flush()
         return
     partial = output.with_name(f".{output.name}.partial")
-    output.parent.mkdir(parents=True, exist_ok=True)
     try:
         if form is Format.parquet:
             with _to_parquet(partial, plain, names) as write:

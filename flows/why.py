@@ -27,7 +27,8 @@ def show_story(workspace: Path, asked: str) -> None:
     everything = pd.concat(chapters.values(), ignore_index=True)
     fits = everything["id"].str.startswith(asked)
     if not fits.any():
-        fits = everything["origin"].fillna("").str.contains(asked, regex=False)
+        origins = everything["origin"].fillna("")
+        fits = origins == asked if (origins == asked).any() else origins.str.contains(asked, regex=False)
     found = everything.loc[fits, "id"].unique().tolist()
     if not found:
         raise InputError(f"No row's id begins with '{asked}', and no row's origin contains it.")

@@ -58,7 +58,8 @@ def evaluate(
     classes = read_manifest(validated)["classes"]
     ranks = _ranks(classes, params)
     cross_validated = out_of_fold(models / str(accepted), validated, classes)
-    known = _model_json(models / str(accepted))["abstain"]
+    chosen = _model_json(models / str(accepted))
+    known = chosen["abstain"]
     with single_threaded():
         model = load_model(models / str(accepted))
         test = _predict(model, collected, validated, classes, "test", progress)
@@ -100,7 +101,7 @@ def evaluate(
             "points": learnt["learning_curve"]["points"],
             "expected": extrapolated(curve, float(shown.right.mean())),
         },
-        "next": _next(curve, shown, validated, doubt, learnt["bought"], rounds, parts),
+        "next": _next(curve, shown, validated, doubt, learnt["bought"], rounds, parts, _learnt_from(chosen)),
         "rows": _rows_by_stage(generations),
         "test_digest": None if test is None else test_digest(test.frame),
     }
@@ -130,7 +131,7 @@ def _measured(frame: pd.DataFrame, validated: Path, params: EvaluateParams) -> p
             raise InputError(
                 f"params.yaml: evaluate.slices: there is no column '{name}'; there are {', '.join(there)}."
             )
-    wanted = [name for name in (USUAL if params.slices is None else params.slices) if name in there]
+    wanted = [name for name in dict.fromkeys(USUAL if params.slices is None else params.slices) if name in there]
     rows = read(validated, ["id", *wanted], ids=frame["id"].tolist()).drop_duplicates("id").set_index("id")
     return rows.reindex(frame["id"]).reset_index(drop=True)
 
@@ -190,6 +191,7 @@ def _next(
     steps: Sequence[Mapping[str, Any]],
     rounds: Sequence[Mapping[str, Any]],
     parts: Sequence[Mapping[str, Any]],
+    used: set[str],
 ) -> list[dict[str, Any]]:
     manifest = read_manifest(validated)
     rows, labels = Counter[str](), Counter[str]()
@@ -206,8 +208,13 @@ def _next(
         bought=steps,
         rounds=rounds,
         slices=parts,
+        used=used,
         queue=(validated.parent / "pseudo_label" / "1" / "queue.csv").is_file(),
     )
+
+
+def _learnt_from(model: Mapping[str, Any]) -> set[str]:
+    return {step for member in model["members"] for step in member["recipe"]}
 
 
 def _folds(scored: Scored) -> list[dict[str, Any]]:

@@ -1,6 +1,6 @@
-"""Intervals that cover as often as they say, each by the method that suits its metric; near-duplicate groups count whole.
+"""Intervals, each by the method that suits its metric; near-duplicate groups count whole.
 
-How often they cover is measured: benchmarks/coverage.py.
+How often they cover is measured, and where they do not: benchmarks/coverage.py.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ share is taken off before b is fitted. Whether the advice is worth following is 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -84,19 +84,21 @@ def next_steps(
     rounds: Sequence[Mapping[str, Any]],
     slices: Sequence[Mapping[str, Any]],
     queue: bool,
+    used: Collection[str],
 ) -> list[dict[str, Any]]:
     """Advice, the largest expected gain first: what, how, minutes, and the gain of accuracy with its 80 % interval (None where nothing
     tells).
 
     rows: kept ones by split; doubt: what validate says of the labels; errors, labels: by class, wrong test rows and training labels; bought:
-    train's steps; rounds: with `decision`; slices: with `worse`; queue: whether the pool's rows were put into an order to label them in.
+    train's steps; rounds: with `decision`; slices: with `worse`; queue: whether the pool's rows were put into an order to label them in; used: what
+    the chosen model learnt from.
     """
     a_minute = max(1, round(doubt.get("items_a_minute", A_MINUTE)))
     found = [
         *_label_more(curve, rows, a_minute, queue),
         *_check_labels(curve, doubt),
         *_collect(errors, labels, a_minute),
-        *_leave_out(bought, rounds),
+        *_leave_out(bought, rounds, used),
         *_look_at(slices),
     ]
     told = [one for one in found if one["gain"] is None or one["gain"]["value"] >= WORTH_SAYING]
@@ -161,11 +163,13 @@ def _collect(errors: Mapping[str, int], labels: Mapping[str, int], a_minute: int
     return [_advice("collect_class", f"Label {many:,} more rows of “{name}”", how, many / a_minute, None)]
 
 
-def _leave_out(bought: Sequence[Mapping[str, Any]], rounds: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Steps that surely cost accuracy."""
+def _leave_out(
+    bought: Sequence[Mapping[str, Any]], rounds: Sequence[Mapping[str, Any]], used: Collection[str]
+) -> list[dict[str, Any]]:
+    """Steps that surely cost accuracy, where the chosen model learnt from them all the same."""
     found = []
     for one in bought:
-        if one["step"] in KEY_OF and one["difference"]["high"] < 0:
+        if one["step"] in KEY_OF and one["step"] in used and one["difference"]["high"] < 0:
             loss = Estimate(*(-one["difference"][end] for end in ("value", "high", "low")))
             how = f"Set {KEY_OF[one['step']]}: 0 in params.yaml; the vote leaves it out where it can already."
             found.append(_advice("leave_out", f"Leave out {one['step']}", how, None, loss))

@@ -28,7 +28,7 @@ def slices(
     rows: columns to cut by, numbers into thirds; right: (n_rows,); groups: (n_rows,).
     """
     found, chances = [], []
-    for column in params.slices if params.slices is not None else USUAL:
+    for column in dict.fromkeys(USUAL if params.slices is None else params.slices):
         if column not in rows:
             continue
         parts = [one for one in _parts(rows[column]) if one[1].sum() >= LEAST]

@@ -143,10 +143,31 @@ def test_nothing_to_ask_is_explained(
     assert not (tmp_path / "answers.csv").exists()
 
 
+def test_nothing_of_the_users_is_overwritten(tmp_path: Path) -> None:
+    """The input itself, a link, and a folder are refused before any work."""
+    workspace, table = grown(tmp_path / "w", "text"), tmp_path / "rows.csv"
+    table.write_text("text\nrain\n", encoding="utf-8")
+    (tmp_path / "link.csv").symlink_to(tmp_path / "elsewhere.csv")
+    (tmp_path / "folder.csv").mkdir()
+    for output, said in (
+        (table, "one of the inputs"),
+        (tmp_path / "link.csv", "no plain file"),
+        (tmp_path / "folder.csv", "no plain file"),
+    ):
+        with pytest.raises(InputError, match=said):
+            asked(workspace, table, output=output)
+    assert table.read_text(encoding="utf-8") == "text\nrain\n"
+    with pytest.raises(InputError, match="cannot be made"):
+        asked(workspace, table, output=table / "x.csv")
+    assert asked(workspace, table, output=tmp_path / "new/a.csv")["source"].tolist() == [f"{table}#1"]
+
+
 def test_a_model_that_is_not_there_is_explained(tmp_path: Path) -> None:
     """No round at all, and a round that was not trained."""
     with pytest.raises(MissingGeneration, match="train@0"):
         Predictor.of(tmp_path)
+    with pytest.raises(InputError, match="workspace"):
+        asked(tmp_path / "nowhere", "x.txt", output=tmp_path / "a.csv")
     grown(tmp_path, "text")
     with pytest.raises(InputError, match="No model was trained in round 3: there are 0"):
         Predictor.of(tmp_path, 3)
@@ -272,7 +293,8 @@ def test_a_line_is_answered_while_the_next_is_waited_for(tmp_path: Path) -> None
 def test_a_client_that_asks_too_fast_is_told_to_wait(tmp_path: Path, serve: Serve) -> None:
     """Two requests a second, four at once: of twenty most are refused, with the seconds to wait."""
     with httpx.Client(base_url=serve(Predictor.of(grown(tmp_path, "text")), Limits(a_second=2))) as client:
-        found = [client.get("/health") for _ in range(20)]
+        found = [client.post("/predict", json={"texts": ["rain"]}) for _ in range(20)]
+        assert client.get("/health").status_code == 200
     codes = [one.status_code for one in found]
     assert codes[:4] == [200] * 4
     assert codes.count(429) >= 10

@@ -228,6 +228,7 @@ def test_advice_is_ranked_by_what_it_may_bring() -> None:
         rounds=[{"decision": "rejected"}],
         slices=[{"worse": True, "column": "words", "value": "over 9", "rows": 30, "accuracy": {"value": 0.5}}],
         queue=True,
+        used={"augment"},
     )
     gains = {one["what"]: one["gain"]["value"] for one in reversed(steps) if one["gain"]}  # of the classes the best
     assert gains["label"] == pytest.approx(0.2 * (1 - 2**-0.5), abs=5e-3)
