@@ -15,7 +15,7 @@ from tasks.errors import InputError, MissingGeneration
 from tasks.generation import Modality
 from tasks.learners.model import TrainedModel, load_model
 
-ROWS_AT_ONCE = 256
+ROWS_AT_ONCE = 512
 Payload = bytes | str
 
 
