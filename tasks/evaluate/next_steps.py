@@ -93,11 +93,12 @@ def next_steps(
     train's steps; rounds: with `decision`; slices: with `worse`; queue: whether the pool's rows were put into an order to label them in; used: what
     the chosen model learnt from.
     """
-    a_minute = max(1, round(doubt.get("items_a_minute", A_MINUTE)))
+    a_minute = float(doubt.get("items_a_minute", A_MINUTE))
+    at_most = max(1, round(MINUTES * a_minute))
     found = [
-        *_label_more(curve, rows, a_minute, queue),
+        *_label_more(curve, rows, at_most, a_minute, queue),
         *_check_labels(curve, doubt),
-        *_collect(errors, labels, a_minute),
+        *_collect(errors, labels, at_most, a_minute),
         *_leave_out(bought, rounds, used),
         *_look_at(slices),
     ]
@@ -116,17 +117,19 @@ def _advice(what: str, text: str, how: str, takes: float | None, gain: Estimate 
     }
 
 
-def _label_more(curve: Curve | None, rows: Mapping[str, int], a_minute: int, queue: bool) -> list[dict[str, Any]]:
+def _label_more(
+    curve: Curve | None, rows: Mapping[str, int], at_most: int, a_minute: float, queue: bool
+) -> list[dict[str, Any]]:
     if curve is None:
         return []
-    many = min(MINUTES * a_minute, rows.get("pool", 0) or MINUTES * a_minute, curve.labels)
+    many = min(at_most, rows.get("pool", 0) or at_most, curve.labels)
     times = (curve.labels + many) / curve.labels
     if rows.get("pool", 0):
-        how = "Move them into data/, by class."
+        how = "Give them their labels in data/."
         if queue:
             how = "generations/pseudo_label/1/queue.csv lists the pool's rows that teach most, best first."
         return [_advice("label", f"Label {many:,} rows of the pool", how, many / a_minute, curve.gain(times))]
-    how = "No row is left unlabelled: add files to data/, by class."
+    how = "No row is left unlabelled: add rows to data/."
     text = f"Collect and label {many:,} further rows"
     return [_advice("collect", text, how, many / a_minute, curve.gain(times))]
 
@@ -150,7 +153,9 @@ def _check_labels(curve: Curve | None, doubt: Mapping[str, Any]) -> list[dict[st
     return [_advice("check_labels", text, how, spent["rows"] / doubt["items_a_minute"], curve.gain(times))]
 
 
-def _collect(errors: Mapping[str, int], labels: Mapping[str, int], a_minute: int) -> list[dict[str, Any]]:
+def _collect(
+    errors: Mapping[str, int], labels: Mapping[str, int], at_most: int, a_minute: float
+) -> list[dict[str, Any]]:
     """The class of which most is missed, if it stands out. Without a number: rows of one class alone take from the others, too."""
     total, usual = sum(errors.values()), sum(labels.values())
     if len(errors) < 3 or not total:
@@ -158,7 +163,7 @@ def _collect(errors: Mapping[str, int], labels: Mapping[str, int], a_minute: int
     name = min(errors, key=lambda one: (-errors[one], one))
     if errors[name] < 2 or errors[name] * usual <= 2 * total * labels.get(name, 0):
         return []
-    many = min(labels.get(name, 0) or a_minute, MINUTES * a_minute)
+    many = min(labels.get(name, 0) or at_most, at_most)
     how = f"{errors[name]} of the {total} errors are rows of this class, more than twice its share of the labels."
     return [_advice("collect_class", f"Label {many:,} more rows of “{name}”", how, many / a_minute, None)]
 
