@@ -203,12 +203,12 @@ def make_app(predictor: Predictor, limits: Limits | None = None) -> Any:
             too_large = [size > bounds.megapixels for size in sizes]
             return await answered([None if large else one for one, large in zip(pictures, too_large, strict=True)])
 
-    @app.get("/health", responses={429: errors[429]})
+    @app.get("/health")
     async def health() -> Health:
         """Whether it answers, and which model does."""
         return Health(status="ok", modality=predictor.modality, round=predictor.round, classes=predictor.model.classes)
 
-    @app.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}, 429: errors[429]})
+    @app.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
     async def metrics() -> Response:
         """Counts and durations, as Prometheus reads them."""
         return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)

@@ -121,6 +121,9 @@ def export(
         shutil.rmtree(partial, ignore_errors=True)
     counts = ", ".join(f"{count:,} {name}" for name, count in Counter(dataset.rows["split"]).items())
     Console().print(f"{folder}: {len(dataset.rows):,} rows ({counts}), {chosen}.", highlight=False, soft_wrap=True)
+    for stage in made:
+        if not (dataset.rows["stage"] == stage).any():
+            Console().print(f"No row of {stage} is among them: the accepted model learnt from none, or none was made.")
 
 
 def _as_folders(dataset: Dataset, folder: Path, progress: Progress) -> None:
