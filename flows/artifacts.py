@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextvars
+import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -17,6 +19,7 @@ from prefect.artifacts import (
 )
 
 from flows.ledger import Outcome
+from tasks.params import Params
 from tasks.progress import Progress
 
 LONG = 2.0  # seconds; below, a progress bar would only flicker
@@ -61,6 +64,47 @@ def facts(outcome: Outcome) -> Iterator[tuple[str, Any]]:
 def said(outcome: Outcome) -> str:
     """The same in one line, for the run's log."""
     return ", ".join(f"{what} {value}" for what, value in facts(outcome) if what != "seconds")
+
+
+def publish_description(workspace: Path, params: Params) -> None:
+    """What this run is of: the workspace, where its rows come from, and how much is tried."""
+    sources = ", ".join(
+        getattr(one, "start", None) or getattr(one, "path", "") or one.kind for one in params.scrape.sources
+    )
+    known = {
+        "workspace": str(workspace),
+        "rows come from": f"{sources}{f', as of {params.scrape.as_of}' if params.scrape.as_of else ''}",
+        "kind": params.modality,
+        "effort": f"{params.effort}, up to {params.rounds} rounds of pseudo-labels, seed {params.seed}",
+        "encoder": params.train.encoder.model if params.train.encoder else "none",
+    }
+    table = "\n".join(f"| {name} | {value} |" for name, value in known.items())
+    create_markdown_artifact(key="run", markdown=f"| this run | |\n|---|---|\n{table}\n", description=workspace.name)
+
+
+def publish_metrics(models: Path) -> None:
+    """The rounds so far: learners, cross-validated log-loss and accuracy of the best candidate, and the verdict; a version more with each round."""
+    rounds = []
+    for path in sorted(models.glob("[0-9]*/candidates.json")):
+        tried = json.loads(path.read_text(encoding="utf-8"))["tried"]
+        verdict = json.loads(path.with_name("verdict.json").read_text(encoding="utf-8"))
+        judged = [one for one in tried if one["log_loss"] is not None]
+        best = min(judged, key=lambda one: float(one["log_loss"])) if judged else None
+        rounds.append(
+            {
+                "round": verdict["round"],
+                "best candidate": " + ".join([best["learner"], *best["recipe"]]) if best else "not judged",
+                "accuracy": _with_interval(best["accuracy"]) if best else "",
+                "log-loss": f"{best['log_loss']:.3f}" if best else "",
+                "verdict": f"{verdict['decision']}: {verdict['reason']}",
+            }
+        )
+    if rounds:
+        create_table_artifact(key="metrics", table=rounds, description="Cross-validated, a line a round")
+
+
+def _with_interval(found: Mapping[str, float]) -> str:
+    return f"{found['value']:.3f} [{found['low']:.3f}, {found['high']:.3f}]"
 
 
 def publish_headline(headline: str, pages: Mapping[str, str]) -> None:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import csv
-import io
 import json
 import re
 import shutil
 import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -19,28 +17,12 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 from rich.console import Console
-from ruamel.yaml import YAML
 
 from tasks.errors import InputError
-from tasks.evaluate import read_verdicts
-from tasks.generation import MANIFEST, payloads, read, read_manifest
+from tasks.evaluate.cards import Dataset, dataset_card
 from tasks.params import load
 from tasks.progress import Progress, counted, terminal
 
-COLUMNS = [
-    "id",
-    "split",
-    "label",
-    "label_source",
-    "weight",
-    "confidence",
-    "parents",
-    "origin",
-    "licence",
-    "attribution",
-]
-SPLITS = ("train", "validation", "test", "pool", "out_of_scope")
-MADE = ("augment", "synthesize", "pseudo_label")
 ROWS_A_FILE = 2_000
 UNLABELLED = "_unlabelled"  # no class's folder begins so
 SUFFIX_OF = {b"\x89PNG": "png", b"\xff\xd8\xff": "jpg", b"RIFF": "webp", b"BM": "bmp", b"GIF8": "gif"}
@@ -52,48 +34,6 @@ class Form(StrEnum):
     folders = "folders"
     table = "table"
     huggingface = "huggingface"
-
-
-@dataclass(frozen=True)
-class Dataset:
-    """Rows with where their pictures or texts lie."""
-
-    rows: pd.DataFrame
-    sources: tuple[Path, ...]
-    modality: str
-    classes: list[str]
-
-    @classmethod
-    def of(cls, workspace: Path, splits: Sequence[str], made: Sequence[str]) -> Dataset:
-        """The rows of these splits, as validate has them, and what the stages of `made` added. Raises InputError for a name that is none."""
-        for given, known in ((splits, SPLITS), (made, MADE)):
-            for one in given:
-                if one not in known:
-                    raise InputError(f"'{one}' is none of {', '.join(known)}.")
-        root = workspace / "generations"
-        manifest = read_manifest(root / "validate")
-        frames = [read(root / "validate", COLUMNS, splits=list(splits)).assign(stage="validate")]
-        sources = [root / "scrape"]
-        labelled = {*frames[0].loc[frames[0]["label"].notna(), "id"]}
-        for stage in made:
-            folder = root / stage
-            if stage == "pseudo_label":  # what the accepted model learnt from
-                folder /= str(read_verdicts(workspace / "models")[-1]["accepted_round"])
-            if (folder / MANIFEST).is_file():
-                found = read(folder, COLUMNS).assign(stage=stage)
-                frames.append(found[~found["id"].isin(labelled)])
-                sources += [] if stage == "pseudo_label" else [folder]
-        rows = pd.concat([one.astype(object) for one in frames], ignore_index=True)
-        rows = rows.drop_duplicates("id", keep="last").reset_index(
-            drop=True
-        )  # a pool row that was labelled counts with its label
-        if rows.empty:
-            raise InputError(f"There is no row of {', '.join(splits)}: `seedling status` shows what there is.")
-        return cls(rows, tuple(sources), manifest["modality"], manifest["classes"])
-
-    def content(self, rows: pd.DataFrame) -> Iterator[tuple[str, bytes | str]]:
-        """(id, encoded picture or text) of these rows, in any order."""
-        yield from payloads(self.sources, rows["id"])
 
 
 def export(
@@ -113,7 +53,9 @@ def export(
     try:
         with terminal("export") as progress:
             WRITERS[chosen](dataset, partial, progress)
-        (partial / "README.md").write_text(card(dataset, workspace.name, licence, chosen), encoding="utf-8")
+        (partial / "README.md").write_text(
+            dataset_card(dataset, workspace.name, licence, as_parquet=chosen is Form.huggingface), encoding="utf-8"
+        )
         if folder.exists():
             folder.rmdir()
         partial.replace(folder)
@@ -236,63 +178,3 @@ def plain_names(classes: Sequence[str]) -> dict[str, str]:
 def suffix_of(encoded: bytes) -> str:
     """By content."""
     return next((suffix for start, suffix in SUFFIX_OF.items() if encoded.startswith(start)), "png")
-
-
-def card(dataset: Dataset, name: str, licence: str, form: Form) -> str:
-    """README.md: the dataset card of the Hub, with what is known of the rows."""
-    rows = dataset.rows
-    task = "image-classification" if dataset.modality == "image" else "text-classification"
-    header: dict[str, Any] = {
-        "license": licence,
-        "task_categories": [task],
-        "pretty_name": name,
-        "tags": ["seedling"],
-    }
-    if form is Form.huggingface:
-        splits = list(dict.fromkeys(rows["split"]))
-        files = [{"split": one, "path": f"data/{one}-*.parquet"} for one in splits]
-        header["configs"] = [{"config_name": "default", "data_files": files}]
-    lines = ["---", *_yaml(header), "---", "", f"# {name}", ""]
-    lines += [
-        f"{len(rows):,} {'pictures' if dataset.modality == 'image' else 'texts'} of {len(dataset.classes)} classes, grown with Seedling.",
-        "",
-    ]
-    lines += [
-        "| split | rows | labelled by people | by rules or models | made from others | unlabelled |",
-        "|---|---|---|---|---|---|",
-    ]
-    for split, mine in rows.groupby("split", sort=False):
-        made = mine["stage"].isin(["augment", "synthesize"])
-        human = (mine["label_source"] == "human") & ~made
-        none = mine["label"].isna() & ~made
-        counts = [len(mine), human.sum(), (~human & ~none & ~made).sum(), made.sum(), none.sum()]
-        lines.append(f"| {split} | " + " | ".join(f"{int(one):,}" for one in counts) + " |")
-    lines += [
-        "",
-        "| class | " + " | ".join(dict.fromkeys(rows["split"])) + " |",
-        "|---|" + "---|" * rows["split"].nunique(),
-    ]
-    for one in dataset.classes:
-        counts = [
-            int(((rows["label"] == one) & (rows["split"] == split)).sum()) for split in dict.fromkeys(rows["split"])
-        ]
-        lines.append(f"| {one.replace('|', '/')} | " + " | ".join(f"{count:,}" for count in counts) + " |")
-    known = Counter(rows["licence"].fillna("not stated"))
-    lines += [
-        "",
-        "## Licences",
-        "",
-        *(f"- {what}: {count:,} rows" for what, count in sorted(known.items(), key=lambda pair: (-pair[1], pair[0]))),
-    ]
-    lines += [
-        "",
-        "Where a page stated a licence or an author, `licence` and `attribution` of each row say so; `origin` says where it comes from.",
-        "",
-    ]
-    return "\n".join(lines)
-
-
-def _yaml(header: dict[str, Any]) -> list[str]:
-    out = io.StringIO()
-    YAML().dump(header, out)
-    return out.getvalue().rstrip().splitlines()

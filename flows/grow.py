@@ -16,14 +16,23 @@ from typing import Any
 from prefect import flow, get_run_logger, runtime, task
 from prefect.cache_policies import NO_CACHE
 
-from flows.artifacts import progress_artifact, publish, publish_gate, publish_headline, said
+from flows.artifacts import (
+    progress_artifact,
+    publish,
+    publish_description,
+    publish_gate,
+    publish_headline,
+    publish_metrics,
+    said,
+)
 from flows.history import record_run
 from flows.ledger import Outcome, open_ledger
 from tasks.busy import workspace_lock
 from tasks.errors import GateFailed, SeedlingError, SourceUnreachable
 from tasks.parallel import spread_by, usable_cores
 from tasks.params import load
-from tasks.stages import ROUNDS, headline, write_page
+from tasks.stages import ROUNDS, write_page
+from tasks.summaries import headline
 
 
 def stage_task(kind: str, **options: Any) -> Any:
@@ -38,6 +47,8 @@ def stage_task(kind: str, **options: Any) -> Any:
                 publish_gate(stage, error.checks)
             raise
         publish(outcome)
+        if kind == "train" and outcome.how != "unchanged":
+            publish_metrics(Path(workspace) / "models")
         get_run_logger().info("%s: %s in %.1f s. %s", stage, outcome.how, outcome.seconds, said(outcome))
         return outcome
 
@@ -89,6 +100,7 @@ def grow(workspace: str = ".", as_of: str | None = None) -> list[Outcome]:
     place = str(Path(workspace).resolve())
     with workspace_lock(Path(place)):
         prepare(place, as_of)
+        publish_description(Path(place), load(Path(place)))
         outcomes = [scrape(place, "scrape"), validate(place, "validate")]
         if outcomes[-1].how != "unchanged" or not (Path(place) / "reports" / "data.html").exists():
             write_page("validate", Path(place))

@@ -30,7 +30,8 @@ from dvc.utils.serialize import dump_yaml, load_yaml
 
 from tasks.errors import InputError, SeedlingError, WorkspaceBusy
 from tasks.progress import Progress, silent
-from tasks.stages import Stage, check_inputs, find, gate_changed, run_stage, stages, summary
+from tasks.stages import Stage, check_inputs, find, gate_changed, run_stage, stages
+from tasks.summaries import summary
 
 How = Literal["unchanged", "restored", "done"]
 Watch = Callable[[str], AbstractContextManager[Progress]]  # stage name → where its progress goes

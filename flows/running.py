@@ -18,7 +18,8 @@ from flows.board import Board
 from tasks.busy import workspace_lock
 from tasks.errors import SeedlingError
 from tasks.params import load, set_value
-from tasks.stages import find, headline, write_page
+from tasks.stages import find, write_page
+from tasks.summaries import headline
 
 HEAVY = (
     "great_expectations",

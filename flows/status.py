@@ -11,7 +11,8 @@ from rich.table import Table
 from flows.history import runs
 from flows.ledger import open_ledger
 from tasks.params import load
-from tasks.stages import gate_changed, headline, stages, summary
+from tasks.stages import gate_changed, stages
+from tasks.summaries import headline, summary
 
 
 def show_status(workspace: Path) -> None:

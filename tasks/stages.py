@@ -10,7 +10,7 @@ import errno
 import json
 import shutil
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -200,6 +200,14 @@ def run_stage(stage: Stage, workspace: Path, progress: Progress = silent) -> Non
         shutil.rmtree(partial, ignore_errors=True)
 
 
+def work_ungated(stage: Stage, workspace: Path, progress: Progress = silent) -> None:
+    """The stage's work alone, into its folder, which must not be there: what is tried for comparison is nobody's next generation."""
+    check_inputs(stage, workspace)
+    output = workspace / stage.output
+    output.mkdir(parents=True)
+    stage.work(load(workspace), workspace, output, progress)
+
+
 def check_inputs(stage: Stage, workspace: Path) -> None:
     """Raises MissingGeneration, which names the stage to run first, where one of the stage's folders is not there."""
     for folder in stage.inputs:
@@ -339,53 +347,17 @@ def _maker_of(folder: str) -> str:
     return made.get(folder, "train@0")
 
 
-def summary(stage: Stage, workspace: Path) -> dict[str, Any]:
-    """What the stage's output says of itself: rows in, kept and rejected, reasons, checks, and a phrase on the rest."""
-    from tasks.gates.asking import read_checks
-
-    folder = workspace / stage.output
-    checks = read_checks(workspace, stage.name, folder)
-    manifest = _json(folder / "manifest.json", {})
-    if stage.kind == "train":
-        verdict = _json(folder / "verdict.json", {})
-        return {"checks": checks, "note": f"{verdict['decision']}: {verdict['reason']}" if verdict else ""}
-    if stage.kind == "evaluate":
-        metrics = _json(folder / "metrics.json", {})
-        return {"checks": checks, "note": headline(metrics) if metrics else ""}
-    notes = manifest.get("notes", {})
-    note = "skipped: the loop has stopped" if notes.get("skipped") else doubted(notes.get("doubt") or {})
-    return {**manifest.get("rows", {}), "reasons": manifest.get("reasons", {}), "checks": checks, "note": note}
-
-
-def doubted(doubt: Mapping[str, Any]) -> str:
-    """What validate says of the labels, in a phrase."""
-    if not doubt:
-        return ""
-    if "cannot_judge" in doubt:
-        return f"labels not judged: {doubt['cannot_judge']}"
-    repaired = f", {doubt['repaired']} repaired ({doubt['policy']})" if doubt["repaired"] else ""
-    return f"{doubt['expected']:.0f} of {doubt['judged']} labels probably wrong, {doubt['flagged']} doubtful{repaired}"
-
-
-def headline(metrics: Mapping[str, Any]) -> str:
-    """The result in a phrase, with its interval."""
-    where = "test" if metrics.get("test") else "cross_validation"
-    if not metrics[where]:
-        return "accuracy unknown: no labelled row can be held out (label two of a class, or give a test split)"
-    found = metrics[where]["accuracy"]
-    split = "test split" if where == "test" else "cross-validation alone (no test split)"
-    return f"accuracy {found['value']:.3f} [{found['low']:.3f}, {found['high']:.3f}] on {split}"
-
-
 def write_page(kind: str, workspace: Path) -> Path | None:
-    """The page that shows what the stage found, made anew: of validate the data page, of evaluate the report; else None."""
+    """The page that shows what the stage found, made anew: of validate the data page, of evaluate the report, with its cards; else None."""
     if kind == "validate":
         from tasks.evaluate.data_page import write_data_page
 
         return write_data_page(workspace)
     if kind == "evaluate":
+        from tasks.evaluate.cards import write_cards
         from tasks.evaluate.report import write_report
 
+        write_cards(workspace)
         return write_report(workspace)
     return None
 

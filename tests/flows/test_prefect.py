@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -71,7 +72,11 @@ def test_the_ui_shows_the_run_with_its_stages_and_artifacts(server: dict[str, st
     tasks = {one["name"] for one in httpx.post(f"{api}/task_runs/filter", json={}).json()}
     assert tasks >= {"scrape", "validate", "augment", "synthesize", "train@0", "pseudo_label@1", "train@1", "evaluate"}
     artifacts = {one["key"] for one in httpx.post(f"{api}/artifacts/filter", json={}).json()}
-    assert artifacts >= {"scrape-rows", "scrape-gate", "train-0-rows", "evaluate-gate", "result"}
+    assert artifacts >= {"run", "metrics", "scrape-rows", "scrape-gate", "train-0-rows", "evaluate-gate", "result"}
+    told = [one for one in httpx.post(f"{api}/artifacts/filter", json={}).json() if one["key"] == "metrics"]
+    lines = sorted(len(json.loads(one["data"])) for one in told)
+    trained = len(list((workspace / "models").glob("*/candidates.json")))
+    assert (lines[0], lines[-1]) == (1, trained)
     browser_path = shutil.which("chromium")
     assert browser_path, "Chromium is needed: apt-get install chromium"
     with sync_playwright() as playwright:

@@ -1,0 +1,245 @@
+"""Cards beside the report, as the Hugging Face Hub has them: what the dataset is, and what the model is."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from ruamel.yaml import YAML
+
+from tasks.errors import InputError, MissingGeneration
+from tasks.evaluate import read_verdicts
+from tasks.generation import MANIFEST, payloads, read, read_manifest
+
+COLUMNS = [
+    "id",
+    "split",
+    "label",
+    "label_source",
+    "weight",
+    "confidence",
+    "parents",
+    "origin",
+    "licence",
+    "attribution",
+]
+SPLITS = ("train", "validation", "test", "pool", "out_of_scope")
+MADE = ("augment", "synthesize", "pseudo_label")
+REPORTED = ("accuracy", "balanced_accuracy", "macro_f1", "top_3_accuracy", "log_loss", "calibration_error")
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Rows with where their pictures or texts lie."""
+
+    rows: pd.DataFrame
+    sources: tuple[Path, ...]
+    modality: str
+    classes: list[str]
+
+    @classmethod
+    def of(cls, workspace: Path, splits: Sequence[str], made: Sequence[str]) -> Dataset:
+        """The rows of these splits, as validate has them, and what the stages of `made` added. Raises InputError for a name that is none."""
+        for given, known in ((splits, SPLITS), (made, MADE)):
+            for one in given:
+                if one not in known:
+                    raise InputError(f"'{one}' is none of {', '.join(known)}.")
+        root = workspace / "generations"
+        manifest = read_manifest(root / "validate")
+        frames = [read(root / "validate", COLUMNS, splits=list(splits)).assign(stage="validate")]
+        sources = [root / "scrape"]
+        labelled = {*frames[0].loc[frames[0]["label"].notna(), "id"]}
+        for stage in made:
+            folder = root / stage
+            if stage == "pseudo_label":  # what the accepted model learnt from
+                folder /= str(read_verdicts(workspace / "models")[-1]["accepted_round"])
+            if (folder / MANIFEST).is_file():
+                found = read(folder, COLUMNS).assign(stage=stage)
+                frames.append(found[~found["id"].isin(labelled)])
+                sources += [] if stage == "pseudo_label" else [folder]
+        rows = pd.concat([one.astype(object) for one in frames], ignore_index=True)
+        rows = rows.drop_duplicates("id", keep="last").reset_index(
+            drop=True
+        )  # a pool row that was labelled counts with its label
+        if rows.empty:
+            raise InputError(f"There is no row of {', '.join(splits)}: `seedling status` shows what there is.")
+        return cls(rows, tuple(sources), manifest["modality"], manifest["classes"])
+
+    def content(self, rows: pd.DataFrame) -> Iterator[tuple[str, bytes | str]]:
+        """(id, encoded picture or text) of these rows, in any order."""
+        yield from payloads(self.sources, rows["id"])
+
+
+def write_cards(workspace: Path) -> None:
+    """Writes model_card.md and dataset_card.md to reports/, which speak of the accepted model and of the rows that people or sites gave."""
+    reports, name = workspace / "reports", workspace.resolve().name
+    (reports / "model_card.md").write_text(model_card(workspace, name), encoding="utf-8")
+    dataset = Dataset.of(workspace, SPLITS, ())
+    (reports / "dataset_card.md").write_text(dataset_card(dataset, name, "unknown"), encoding="utf-8")
+
+
+def dataset_card(dataset: Dataset, name: str, licence: str, *, as_parquet: bool = False) -> str:
+    """README.md: the dataset card of the Hub, with what is known of the rows."""
+    rows = dataset.rows
+    task = "image-classification" if dataset.modality == "image" else "text-classification"
+    header: dict[str, Any] = {
+        "license": licence,
+        "task_categories": [task],
+        "pretty_name": name,
+        "tags": ["seedling"],
+    }
+    if as_parquet:
+        splits = list(dict.fromkeys(rows["split"]))
+        files = [{"split": one, "path": f"data/{one}-*.parquet"} for one in splits]
+        header["configs"] = [{"config_name": "default", "data_files": files}]
+    lines = ["---", *_yaml(header), "---", "", f"# {name}", ""]
+    lines += [
+        f"{len(rows):,} {'pictures' if dataset.modality == 'image' else 'texts'} of {len(dataset.classes)} classes, grown with Seedling.",
+        "",
+    ]
+    lines += [
+        "| split | rows | labelled by people | by rules or models | made from others | unlabelled |",
+        "|---|---|---|---|---|---|",
+    ]
+    for split, mine in rows.groupby("split", sort=False):
+        made = mine["stage"].isin(["augment", "synthesize"])
+        human = (mine["label_source"] == "human") & ~made
+        none = mine["label"].isna() & ~made
+        counts = [len(mine), human.sum(), (~human & ~none & ~made).sum(), made.sum(), none.sum()]
+        lines.append(f"| {split} | " + " | ".join(f"{int(one):,}" for one in counts) + " |")
+    lines += [
+        "",
+        "| class | " + " | ".join(dict.fromkeys(rows["split"])) + " |",
+        "|---|" + "---|" * rows["split"].nunique(),
+    ]
+    for one in dataset.classes:
+        counts = [
+            int(((rows["label"] == one) & (rows["split"] == split)).sum()) for split in dict.fromkeys(rows["split"])
+        ]
+        lines.append(f"| {one.replace('|', '/')} | " + " | ".join(f"{count:,}" for count in counts) + " |")
+    known = Counter(rows["licence"].fillna("not stated"))
+    lines += [
+        "",
+        "## Licences",
+        "",
+        *(f"- {what}: {count:,} rows" for what, count in sorted(known.items(), key=lambda pair: (-pair[1], pair[0]))),
+    ]
+    lines += [
+        "",
+        "Where a page stated a licence or an author, `licence` and `attribution` of each row say so; `origin` says where it comes from.",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def model_card(workspace: Path, name: str, licence: str = "unknown", use: str = "") -> str:
+    """README.md of the accepted model, as the Hub has them: how good, where it may be used and where not, what it learnt from.
+
+    use: a section on how to ask it, as Markdown. Raises MissingGeneration where nothing was evaluated.
+    """
+    reports = workspace / "reports"
+    if not (reports / "metrics.json").is_file():
+        raise MissingGeneration("reports/metrics.json", "evaluate")
+    metrics = json.loads((reports / "metrics.json").read_text(encoding="utf-8"))
+    model = json.loads(
+        (workspace / "models" / str(metrics["accepted_round"]) / "model.json").read_text(encoding="utf-8")
+    )
+    where = "test" if metrics["test"] else "cross_validation"
+    task = "image-classification" if model["modality"] == "image" else "text-classification"
+    found = metrics[where] or {}
+    results = [
+        {"type": one, "value": found[one]["value"], "name": one.replace("_", " ")} for one in REPORTED if found.get(one)
+    ]
+    header: dict[str, Any] = {"license": licence, "pipeline_tag": task, "tags": ["seedling"]}
+    if results:
+        measured = {
+            "task": {"type": task},
+            "dataset": {"name": name, "type": name, "split": where.replace("_", "-")},
+            "metrics": results,
+        }
+        header["model-index"] = [{"name": name, "results": [measured]}]
+    lines = ["---", *_yaml(header), "---", "", f"# {name}", ""]
+    kind = "pictures" if model["modality"] == "image" else "texts"
+    lines += [
+        f"Puts {kind} into one of {len(model['classes'])} classes: {', '.join(model['classes'])}.",
+        "",
+        *_how_good(metrics, where),
+    ]
+    lines += ["## Where it may be used, and where not", "", *_where(metrics), ""]
+    learners = ", ".join(
+        f"{one['learner'].replace('_', ' ')} ({' + '.join(one['recipe'])})" for one in model["members"]
+    )
+    rows = metrics["rows"].get("validate", {})
+    lines += [
+        "## What it learnt from",
+        "",
+        f"{rows.get('kept', 0):,} rows passed validation, {rows.get('rejected', 0):,} were rejected. ",
+    ]
+    lines[-1] += (
+        f"The model is a vote of {learners}, of round {metrics['accepted_round']}; `dataset_card.md` says what the rows are."
+    )
+    lines += ["", use] if use else [""]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _how_good(metrics: Mapping[str, Any], where: str) -> list[str]:
+    found = metrics[where]
+    if not found:
+        return ["**How good it is, nobody can say yet:** no row was held out.", ""]
+    rows = f"{found['rows']:,} " + (
+        "test rows that took no part in training"
+        if where == "test"
+        else "labelled rows, by cross-validation, which also chose the model and so flatters"
+    )
+    lines = [
+        f"On {rows}, with {metrics['confidence']:.0%} intervals:",
+        "",
+        "| measure | value | interval |",
+        "|---|---|---|",
+    ]
+    lines += [
+        f"| {one.replace('_', ' ')} | {found[one]['value']:.3f} | {found[one]['low']:.3f} to {found[one]['high']:.3f} |"
+        for one in REPORTED
+        if found.get(one)
+    ]
+    return [*lines, ""]
+
+
+def _where(metrics: Mapping[str, Any]) -> list[str]:
+    """A bullet for each thing that is known, and for each that is not."""
+    abstain, outside, lines = metrics["abstain"], metrics["out_of_scope"], []
+    if abstain["right"] and abstain["below"] > 0:
+        lines.append(
+            f"- Abstaining under a confidence of {abstain['below']:.3f}, it answers {abstain['answered']['value']:.1%} of the rows, and {abstain['right']['value']:.1%} of those rightly."
+        )
+    if outside:
+        lines.append(
+            f"- Of {outside['rows']:,} rows of no class it would answer {outside['answered']['value']:.1%} all the same."
+        )
+    else:
+        lines.append("- What it does with rows of no class was not tried.")
+    lines += [f"- The class {one['class']} was never tested." for one in metrics["per_class"] if one["rows"] == 0]
+    lines += [
+        f"- Surely worse where {one['column'].replace('_', ' ')} is {one['value']}: {one['accuracy']['value']:.1%} right."
+        for one in metrics["slices"]
+        if one["worse"]
+    ]
+    changes = (metrics["robustness"] or {}).get("changes", [])
+    lines += [
+        f"- {one['change'].capitalize()}: {100 * one['difference']['value']:+.1f} points of accuracy."
+        for one in changes
+        if one["difference"]["high"] < 0
+    ]
+    return lines
+
+
+def _yaml(header: dict[str, Any]) -> list[str]:
+    out = io.StringIO()
+    YAML().dump(header, out)
+    return out.getvalue().rstrip().splitlines()

@@ -1,0 +1,53 @@
+"""What a stage's output says of itself, in numbers and in a phrase."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tasks.stages import Stage
+
+
+def summary(stage: Stage, workspace: Path) -> dict[str, Any]:
+    """What the stage's output says of itself: rows in, kept and rejected, reasons, checks, and a phrase on the rest."""
+    from tasks.gates.asking import read_checks
+
+    folder = workspace / stage.output
+    checks = read_checks(workspace, stage.name, folder)
+    manifest = _json(folder / "manifest.json", {})
+    if stage.kind == "train":
+        verdict = _json(folder / "verdict.json", {})
+        return {"checks": checks, "note": f"{verdict['decision']}: {verdict['reason']}" if verdict else ""}
+    if stage.kind == "evaluate":
+        metrics = _json(folder / "metrics.json", {})
+        return {"checks": checks, "note": headline(metrics) if metrics else ""}
+    notes = manifest.get("notes", {})
+    note = "skipped: the loop has stopped" if notes.get("skipped") else doubted(notes.get("doubt") or {})
+    return {**manifest.get("rows", {}), "reasons": manifest.get("reasons", {}), "checks": checks, "note": note}
+
+
+def doubted(doubt: Mapping[str, Any]) -> str:
+    """What validate says of the labels, in a phrase."""
+    if not doubt:
+        return ""
+    if "cannot_judge" in doubt:
+        return f"labels not judged: {doubt['cannot_judge']}"
+    repaired = f", {doubt['repaired']} repaired ({doubt['policy']})" if doubt["repaired"] else ""
+    return f"{doubt['expected']:.0f} of {doubt['judged']} labels probably wrong, {doubt['flagged']} doubtful{repaired}"
+
+
+def headline(metrics: Mapping[str, Any]) -> str:
+    """The result in a phrase, with its interval."""
+    where = "test" if metrics.get("test") else "cross_validation"
+    if not metrics[where]:
+        return "accuracy unknown: no labelled row can be held out (label two of a class, or give a test split)"
+    found = metrics[where]["accuracy"]
+    split = "test split" if where == "test" else "cross-validation alone (no test split)"
+    return f"accuracy {found['value']:.3f} [{found['low']:.3f}, {found['high']:.3f}] on {split}"
+
+
+def _json(path: Path, default: Any) -> Any:
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else default
