@@ -88,6 +88,14 @@ def encode(pixels: Pixels) -> bytes:
     return bytes(buffer.tobytes())
 
 
+def compressed(pixels: Pixels, quality: int = 80) -> bytes:
+    """JPEG."""
+    done, buffer = cv2.imencode(".jpg", pixels[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
+    if not done:
+        raise Undecodable("unencodable")
+    return bytes(buffer.tobytes())
+
+
 def content(pixels: Pixels) -> bytes:
     """What the row's id is the hash of: shape and pixels, so a PNG and a BMP of one picture are one content."""
     return f"{pixels.shape[0]}x{pixels.shape[1]}".encode() + pixels.tobytes()
@@ -103,6 +111,13 @@ def thumbnail(pixels: Pixels, side: int = 16) -> NDArray[np.float32]:
     """(side, side, 3) by area averaging, 0 to 255."""
     small: NDArray[np.float32] = cv2.resize(pixels, (side, side), interpolation=cv2.INTER_AREA).astype(np.float32)
     return small
+
+
+def resized(pixels: Pixels, width: int, height: int) -> Pixels:
+    """(height, width, 3), the whole picture, its shape not kept; area averaging down, cubic up."""
+    down = max(pixels.shape[:2]) >= height
+    changed: Pixels = cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA if down else cv2.INTER_CUBIC)
+    return changed
 
 
 def shrunk(pixels: Pixels, longest: int) -> Pixels:

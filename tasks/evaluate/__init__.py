@@ -28,6 +28,7 @@ from tasks.evaluate.robustness import ROWS, robustness
 from tasks.evaluate.scope import operating_points, out_of_scope
 from tasks.evaluate.scored import Scored
 from tasks.evaluate.slices import USUAL, slices
+from tasks.evaluate.smallest_step import smallest_step
 from tasks.generation import columns_of, digest, payloads, read, read_manifest, write_json
 from tasks.learners.model import TrainedModel, load_model, single_threaded
 from tasks.params import NOTHING, EvaluateParams, Facts
@@ -149,10 +150,11 @@ def _robustness(
     if test is None or many == 0:
         return None
     ids = sorted(test.frame["id"])[:many]
-    return robustness(
+    rows, truth = partial(payloads, [collected], ids), _of(ids, test, test.truth.tolist())
+    found = robustness(
         model,
-        partial(payloads, [collected], ids),
-        _of(ids, test, test.truth.tolist()),
+        rows,
+        truth,
         _of(ids, test, test.groups.tolist()),
         params,
         modality=facts.modality,
@@ -160,6 +162,16 @@ def _robustness(
         seed=facts.seed,
         progress=progress,
     )
+    step = smallest_step(
+        model,
+        rows(),
+        truth,
+        modality=facts.modality,
+        effort=facts.effort,
+        max_megapixels=facts.max_megapixels,
+        progress=progress,
+    )
+    return found and {**found, "smallest_step": step}
 
 
 def _of(ids: Sequence[str], scored: Scored, values: Sequence[Any]) -> dict[str, Any]:

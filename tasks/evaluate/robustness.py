@@ -41,8 +41,7 @@ def _blurred(pixels: Pixels, rng: np.random.Generator) -> Pixels:
 
 
 def _compressed(pixels: Pixels, rng: np.random.Generator) -> Pixels:
-    _, encoded = cv2.imencode(".jpg", pixels[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, JPEG])
-    return np.asarray(cv2.imdecode(encoded, cv2.IMREAD_COLOR), dtype=np.uint8)[..., ::-1]
+    return images.decode(images.compressed(pixels, JPEG))
 
 
 def _small(pixels: Pixels, rng: np.random.Generator) -> Pixels:

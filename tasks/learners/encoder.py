@@ -204,11 +204,7 @@ class Preparation:
         """(n, 3, height, width), float32."""
         import torch
 
-        smaller = [max(one.shape[:2]) >= self.height for one in pixels]
-        resized = [
-            cv2.resize(one, (self.width, self.height), interpolation=cv2.INTER_AREA if less else cv2.INTER_CUBIC)
-            for one, less in zip(pixels, smaller, strict=True)
-        ]
+        resized = [images.resized(one, self.width, self.height) for one in pixels]
         values = (np.stack(resized).astype(np.float32) / 255 - np.array(self.mean, np.float32)) / np.array(
             self.deviation, np.float32
         )

@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from tasks import images
-from tasks.images import Pixels
 from tasks.progress import Progress, counted, silent
 
 WORD = r"(?u)\b\w+\b"
@@ -134,24 +133,21 @@ class PictureFeatures(FeatureMaker):
 
     def _pictures(self, payloads: Iterable[bytes | str]) -> NDArray[np.uint8]:
         side = self.side or 32
-        resized = [resize(images.decode(one, self.max_megapixels), side) for one in payloads]  # type: ignore[arg-type]
+        resized = [images.resized(images.decode(one, self.max_megapixels), side, side) for one in payloads]  # type: ignore[arg-type]
         return np.stack(resized) if resized else np.zeros((0, side, side, 3), np.uint8)
 
     def _for_network(self, pictures: NDArray[np.uint8]) -> NDArray[np.uint8]:
         side = self.network_side
-        return np.stack([resize(one, side) for one in pictures]) if len(pictures) else pictures[:, :side, :side]
+        return (
+            np.stack([images.resized(one, side, side) for one in pictures])
+            if len(pictures)
+            else pictures[:, :side, :side]
+        )
 
     def _scaled(self, raw: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
         blocks = self.blocks or []
         kept = [(block - mean) / scale for block, (mean, scale) in zip(raw, blocks, strict=True) if np.isfinite(scale)]
         return np.concatenate(kept, axis=1).astype(np.float32)
-
-
-def resize(pixels: Pixels, side: int) -> Pixels:
-    """(side, side, 3), the whole picture; area averaging down, cubic up."""
-    smaller = max(pixels.shape[:2]) >= side
-    resized: Pixels = cv2.resize(pixels, (side, side), interpolation=cv2.INTER_AREA if smaller else cv2.INTER_CUBIC)
-    return resized
 
 
 def raw_blocks(pictures: NDArray[np.uint8]) -> list[NDArray[np.float32]]:

@@ -115,14 +115,14 @@ def save_features(maker: FeatureMaker, folder: Path) -> None:
     Of an encoder its name and key are written, not its weights; the words' topics go to features.safetensors.
     """
     if isinstance(maker, TextFeatures):
-        write_json(folder / "features.json", _terms(maker))
+        write_json(folder / "features.json", terms_of(maker))
     elif isinstance(maker, EncodedFeatures):
         from safetensors.numpy import save_file
 
         arrays = {"centre": maker.centre, "topics": maker.topics}
         save_file({name: one for name, one in arrays.items() if one is not None}, folder / ARRAYS)
         known = {"encoder": maker.params.model_dump(), "key": maker.key, "max_megapixels": maker.max_megapixels}
-        write_json(folder / "features.json", known | ({"words": _terms(maker.words)} if maker.words else {}))
+        write_json(folder / "features.json", known | ({"words": terms_of(maker.words)} if maker.words else {}))
     elif isinstance(maker, PictureFeatures):
         blocks = [
             {"mean": mean.tolist(), "scale": scale if np.isfinite(scale) else None}
@@ -132,7 +132,8 @@ def save_features(maker: FeatureMaker, folder: Path) -> None:
         write_json(folder / "features.json", {**sizes, "blocks": blocks})
 
 
-def _terms(maker: TextFeatures) -> dict[str, Any]:
+def terms_of(maker: TextFeatures) -> dict[str, Any]:
+    """By half, its terms and their inverse document frequencies."""
     return {
         name: {
             "terms": [str(term) for term in half.get_feature_names_out()],

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +14,12 @@ import pytest
 from datasets import load_dataset
 
 from flows.export import Form, export, plain_names, suffix_of
+from flows.export_model import export_model
 from tasks import images
-from tasks.errors import InputError
+from tasks.errors import InputError, MissingGeneration
 from tasks.generation import GenerationWriter, Row, identify
 
+SEEDLING = [sys.executable, "-m", "flows.command_line"]
 PARAMS = "modality: {}\nscrape:\n  sources:\n    - {{kind: folder, path: .}}\n"
 
 
@@ -147,3 +152,46 @@ def test_names_of_folders_are_plain_and_no_two_alike() -> None:
         "名": "名",
     }
     assert [suffix_of(one) for one in (b"\xff\xd8\xff0", b"GIF89a", b"\x89PNG", b"?")] == ["jpg", "gif", "png", "png"]
+
+
+@pytest.mark.slow
+def test_an_exported_model_answers_without_seedling_as_predict_does(workspace: Path, tmp_path: Path) -> None:
+    """A real line is run, its model written as ONNX, and predict.py asked in a process that cannot see our packages."""
+    subprocess.run([*SEEDLING, "run", "-w", workspace], check=True, capture_output=True)
+    out, pictures = tmp_path / "model", sorted((workspace / "data/test").rglob("*.png"))
+    subprocess.run([*SEEDLING, "export", out, "--model", "-w", workspace], check=True, capture_output=True)
+    alone = subprocess.run(
+        [sys.executable, "-P", out / "predict.py", *pictures],
+        cwd=out,
+        env={**os.environ, "PYTHONPATH": str(out)},
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    own = subprocess.run(
+        [*SEEDLING, "predict", *pictures, "-w", workspace], capture_output=True, text=True, check=True
+    ).stdout
+    mine, its = ([*csv.DictReader(said.splitlines())] for said in (own, alone))
+    assert [one["predicted"] for one in its] == [one["predicted"] for one in mine]
+    assert [float(one["confidence"]) for one in its] == pytest.approx(
+        [float(one["confidence"]) for one in mine], abs=1e-4
+    )
+    card = (out / "README.md").read_text(encoding="utf-8")
+    assert "pipeline_tag: image-classification" in card
+    assert (workspace / "reports/model_card.md").is_file()
+    assert (workspace / "reports/dataset_card.md").is_file()
+
+
+def test_an_exported_model_wants_an_empty_folder_and_a_model(tmp_path: Path) -> None:
+    """A folder with something in it, a workspace without a model, and options of datasets: each a clear error."""
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full/kept.txt").write_text("kept", encoding="utf-8")
+    with pytest.raises(InputError, match="not empty"):
+        export_model(tmp_path, tmp_path / "full", number=None, licence="unknown")
+    with pytest.raises(MissingGeneration, match="train@0"):
+        export_model(tmp_path, tmp_path / "new", number=None, licence="unknown")
+    said = subprocess.run(
+        [*SEEDLING, "export", "x", "--model", "--as", "table"], capture_output=True, text=True, check=False
+    )
+    assert said.returncode == 2
+    assert "leave them out beside --model" in said.stderr
