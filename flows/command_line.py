@@ -1,4 +1,4 @@
-"""The command line: `seedling run | init | status | stage | compare | why | predict | export | api | serve`.
+"""The command line: `seedling run | init | status | stage | compare | ablate | why | predict | export | api | serve`.
 
 Heavy imports happen inside the commands, so that `seedling --help` answers at once.
 """
@@ -205,6 +205,19 @@ def compare(
 
 
 @app.command()
+def ablate(
+    minutes: Annotated[float, typer.Option(min=0, help="At most; what was run is kept for the next time.")] = 30.0,
+    workspace: Workspace = Path(),
+    debug: Debug = False,
+) -> None:
+    """What each step bought: the line run without it, step by step, judged on the same cross-validated rows."""
+    with explained(debug):
+        from flows.ablate import ablate as work
+
+        work(workspace.resolve(), minutes)
+
+
+@app.command()
 def why(
     row: Annotated[str, typer.Argument(metavar="ID", help="A row's id, or its first digits, or a part of its origin.")],
     workspace: Workspace = Path(),
@@ -271,11 +284,24 @@ def export(
         typer.Option("--with", help="Rows of augment, synthesize or pseudo_label too; may be said again."),
     ] = None,
     licence: Annotated[str, typer.Option(help="Of the whole, for its card.")] = "unknown",
+    model: Annotated[
+        bool, typer.Option("--model", help="The model instead, as ONNX with its preprocessing; needs seedling[onnx].")
+    ] = False,
+    number: Annotated[int | None, typer.Option("--round", help="Whose model.", show_default="the accepted one")] = None,
     workspace: Workspace = Path(),
     debug: Debug = False,
 ) -> None:
-    """The dataset as folders of pictures, as tables, or as the Hugging Face Hub has them, with its card."""
+    """The dataset as folders of pictures, as tables, or as the Hugging Face Hub has them; or the model as ONNX; with a card."""
     with explained(debug):
+        if model:
+            if form or splits or made:
+                raise InputError("--as, --split and --with are of datasets: leave them out beside --model.")
+            from flows.export_model import export_model
+
+            export_model(workspace.resolve(), folder, number=number, licence=licence)
+            return
+        if number is not None:
+            raise InputError("--round is of models: add --model, or leave it out.")
         from flows.export import Form
         from flows.export import export as work
 

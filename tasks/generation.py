@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -343,6 +343,19 @@ def _rows(file: pq.ParquetFile) -> Iterator[Row]:
             image, text = values.pop("image", None), values.pop("text", None)
             extra = {name: values.pop(name) for name in list(values) if name not in known}
             yield Row(**values, payload=image["bytes"] if image else text, extra=extra)
+
+
+def rewritten(folder: Path, into: Path, change: Callable[[Row], Row]) -> None:
+    """The generation with every kept row changed, none added or dropped; its own columns and notes stay, rejected rows are left behind."""
+    manifest = read_manifest(folder)
+    there = pq.read_schema(folder / manifest["parts"][0]["file"])
+    own = [there.field(name) for name in there.names if name not in {*Row.__slots__, "image", "text"}]
+    with GenerationWriter(
+        into, stage=manifest["stage"], modality=manifest["modality"], pictures="image" in there.names, extra=own
+    ) as writer:
+        for row in stream(folder):
+            writer.keep(change(row))
+        writer.close(rows_in=sum(writer.kept.values()), classes=manifest["classes"], **manifest["notes"])
 
 
 def payloads(folders: Iterable[Path], wanted: Iterable[str]) -> Iterator[tuple[str, bytes | str]]:

@@ -9,7 +9,7 @@ import jinja2
 
 from tasks import images
 
-SHARED = ("style.css", "marks.jinja")
+SHARED = ("style.css", "marks.jinja", "report.js")
 LONGEST = 160  # characters of a text that are shown
 
 
@@ -35,5 +35,9 @@ def shown(payload: bytes | str, side: int = 96) -> dict[str, str]:
         return {"text": str(error)}
     longest = max(pixels.shape[:2])
     pixels = images.shrunk(pixels, side)
-    kind = "tiny" if longest < 64 else "photograph"
-    return {"image": "data:image/png;base64," + base64.b64encode(images.encode(pixels)).decode(), "kind": kind}
+    if longest < 64:
+        return {"image": "data:image/png;base64," + base64.b64encode(images.encode(pixels)).decode(), "kind": "tiny"}
+    return {
+        "image": "data:image/jpeg;base64," + base64.b64encode(images.compressed(pixels)).decode(),
+        "kind": "photograph",
+    }

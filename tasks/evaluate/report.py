@@ -12,11 +12,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from tasks.evaluate import charts
 from tasks.evaluate.intervals import wilson_of
+from tasks.evaluate.lineage import examples, stories
 from tasks.evaluate.looks import count_looks
 from tasks.evaluate.pages import environment, shown
 from tasks.gates.asking import read_checks
-from tasks.generation import payloads, read, read_manifest, stage_of
+from tasks.generation import digest, payloads, read, read_manifest, stage_of
 from tasks.statistics import Estimate, confusion
 
 SAMPLES = 12
@@ -42,8 +44,8 @@ WORDS = {
 def write_report(workspace: Path) -> Path:
     """Writes the page from generations/, models/, reports/ and the runs' history; gives its path."""
     metrics = json.loads((workspace / "reports" / "metrics.json").read_text(encoding="utf-8"))
-    generations = workspace / "generations"
-    runs = _runs(workspace)
+    generations, plots = workspace / "generations", workspace / "reports" / "plots"
+    runs, classes = _runs(workspace), read_manifest(generations / "validate")["classes"]
     looks = count_looks(workspace / ".seedling" / "looks.jsonl", metrics["test_digest"] or "")
     page = (
         environment("report.html.jinja")
@@ -57,26 +59,36 @@ def write_report(workspace: Path) -> Path:
             measures=MEASURES,
             shown_where=[where for where in ("test", "cross_validation") if metrics[where]],
             weakest=_weakest(metrics["per_class"]),
-            curve=_curve(metrics["learning_curve"]),
-            abstaining=_abstaining(workspace / "reports" / "plots" / "abstain.csv"),
+            curve=charts.learning_curve(metrics["learning_curve"]),
+            abstaining=charts.abstaining(pd.read_csv(plots / "abstain.csv")),
             stages=_stages(generations, runs),
             samples=_samples(generations),
             rounds=_rounds(workspace / "models", metrics),
             audits=_audits(generations),
             candidates=_candidates(workspace / "models" / "0", workspace / ".seedling" / "seconds" / "train@0.json"),
             left_out=_left_out(workspace / "models" / "0"),
-            losses=_losses(workspace / "reports" / "plots" / "losses.csv"),
-            confusion=_confusion(
-                workspace / "reports" / "predictions.parquet", read_manifest(generations / "validate")["classes"]
-            ),
-            calibration=_calibration(workspace / "reports" / "plots" / "calibration.csv"),
+            losses=charts.losses(pd.read_csv(plots / "losses.csv")),
+            confusion=_confusion(workspace / "reports" / "predictions.parquet", classes),
+            calibration=charts.calibration(pd.read_csv(plots / "calibration.csv").to_dict("records")),
             gates=_gates(workspace),
             change=_change(runs),
+            ablation=_ablation(workspace, metrics["accepted_round"]),
+            stories=stories(workspace),
+            examples=examples(workspace, classes),
         )
     )
     path = workspace / "reports" / "report.html"
     path.write_text(page, encoding="utf-8")
     return path
+
+
+def _ablation(workspace: Path, accepted: int) -> dict[str, Any] | None:
+    """What `seedling ablate` found, where it speaks of the accepted model."""
+    path = workspace / "reports" / "ablation.json"
+    if not path.is_file():
+        return None
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return found if found["bars"] and found["model"] == digest(workspace / "models" / str(accepted)) else None
 
 
 def _headline(metrics: Mapping[str, Any]) -> dict[str, Any]:
@@ -97,45 +109,6 @@ def _weakest(classes: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     """The classes of which least is found, three at most, where anything is missed."""
     missed = [one for one in classes if one["recall"] and one["recall"]["value"] < 1]
     return sorted(missed, key=lambda one: (one["recall"]["value"], one["class"]))[:3]
-
-
-def _curve(found: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """The learning curve on a 460 × 200 drawing; None where there is none."""
-    if not found:
-        return None
-    points = [{**one, "expected": kind == "expected"} for kind in ("points", "expected") for one in found[kind]]
-    many = np.log([one["labels"] for one in points])
-    bottom = min(one["accuracy"]["low"] for one in points)
-    reach = max(1.0 - bottom, 1e-6)
-    drawn = []
-    for one, place in zip(points, many, strict=True):
-        accuracy = one["accuracy"]
-        down = {
-            end: round(200 * (1 - accuracy[key]) / reach, 1)
-            for end, key in (("y", "value"), ("low", "low"), ("high", "high"))
-        }
-        across = 20 + 420 * (place - many.min()) / max(float(np.ptp(many)), 1e-6)
-        words = f"{one['labels']:,.0f} labels: {100 * accuracy['value']:.1f} %"
-        drawn.append(
-            {
-                "x": round(float(across), 1),
-                **down,
-                "labels": round(one["labels"]),
-                "expected": one["expected"],
-                "words": words,
-            }
-        )
-    return {"points": drawn, "top": 1.0, "bottom": bottom}
-
-
-def _abstaining(path: Path) -> dict[str, Any] | None:
-    """Coverage against errors on a 200 × 200 drawing; None where no row is judged, or none is wrong."""
-    frame = pd.read_csv(path)
-    top = float(frame["error"].max()) if len(frame) else 0.0
-    if top == 0:
-        return None
-    pairs = zip(200 * frame["coverage"], 200 - 200 * frame["error"] / top, strict=True)
-    return {"points": " ".join(f"{x:.1f},{y:.1f}" for x, y in pairs), "top": top}
 
 
 def _stages(generations: Path, runs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -237,24 +210,6 @@ def _left_out(model: Path) -> list[dict[str, Any]]:
     return found
 
 
-def _losses(path: Path) -> dict[str, Any] | None:
-    """The losses as lines of a 460 × 200 drawing, on a logarithmic scale; None where nothing follows a gradient."""
-    frame = pd.read_csv(path)
-    frame = frame[frame["loss"] > 0]
-    if frame.empty:
-        return None
-    low, high = np.log10(frame["loss"].min()), np.log10(frame["loss"].max())
-    last = int(frame["step"].max())
-    reach = max(high - low, 1e-6)
-    lines = []
-    for name, one in frame.groupby("model"):
-        across = 460 * one["step"] / last
-        down = 200 * (high - np.log10(one["loss"])) / reach
-        points = " ".join(f"{x:.1f},{y:.1f}" for x, y in zip(across, down, strict=True))
-        lines.append({"name": name, "points": points})
-    return {"lines": lines, "last": last, "low": 10**low, "high": 10**high}
-
-
 def _confusion(predictions: Path, classes: Sequence[str]) -> dict[str, Any]:
     """The table as shares of each true class; left out where there are more classes than a page can show."""
     frame = pd.read_parquet(predictions, columns=["label", "predicted"])
@@ -263,7 +218,12 @@ def _confusion(predictions: Path, classes: Sequence[str]) -> dict[str, Any]:
     said = np.array([number[one] for one in frame["predicted"]], dtype=np.int64)
     counts = confusion(said, truth, len(classes))
     pairs = [
-        {"truth": classes[row], "said": classes[column], "rows": int(counts[row, column])}
+        {
+            "truth": classes[row],
+            "said": classes[column],
+            "rows": int(counts[row, column]),
+            "cell": f"{row}-{column}",
+        }
         for row, column in np.argwhere(counts * (1 - np.eye(len(classes), dtype=int)))
     ]
     return {
@@ -272,11 +232,6 @@ def _confusion(predictions: Path, classes: Sequence[str]) -> dict[str, Any]:
         "totals": counts.sum(axis=1).tolist(),
         "worst": sorted(pairs, key=lambda one: (-one["rows"], one["truth"], one["said"]))[:8],
     }
-
-
-def _calibration(path: Path) -> list[dict[str, float]]:
-    found: list[dict[str, float]] = pd.read_csv(path).to_dict("records")
-    return found
 
 
 def _gates(workspace: Path) -> list[dict[str, Any]]:

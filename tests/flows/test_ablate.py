@@ -1,0 +1,108 @@
+"""`seedling ablate`: what is run anew, what the differences are, and that a variant is the line as a user would run it without the step."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from flows.ablate import Bar, Step, Variant, _changed, compared
+from tasks.generation import read
+from tasks.params import Params, load, set_value
+
+SEEDLING = [sys.executable, "-m", "flows.command_line"]
+AUGMENT = Step("augment", "augment", ((("augment", "children"), "0"),))
+REPAIR = Step("repair", "validate", ((("validate", "doubtful_labels"), '"report"'),))
+PARAMS = Params.model_validate({"modality": "text", "scrape": {"sources": [{"kind": "folder"}]}})
+
+
+def said(right: list[float]) -> pd.DataFrame:
+    """Rows a, b, c … of their own groups; the log-loss is 1 - right."""
+    ids = [chr(ord("a") + place) for place in range(len(right))]
+    return pd.DataFrame({"id": ids, "label": "x", "group": ids, "right": right, "log_loss": [1 - one for one in right]})
+
+
+def test_only_what_a_step_reaches_is_run_anew() -> None:
+    """Without augmentation nothing before train changes; another repair changes all but scrape; rounds beyond the variant's are left."""
+    names = [stage.name for stage in _changed(Variant("", (AUGMENT,), 1))]
+    assert names == ["augment", "train@0", "pseudo_label@1", "train@1"]
+    assert [stage.name for stage in _changed(Variant("", (REPAIR,), 0))] == [
+        "validate",
+        "augment",
+        "synthesize",
+        "train@0",
+    ]
+    assert _changed(Variant("", (), 3)) == []
+
+
+def test_a_bar_is_the_paired_difference_on_the_rows_that_both_judged() -> None:
+    """Of three common rows one turns right: +1/3; a row that one side lacks does not count; a variant that was not run has no bar."""
+    old, new, other = Variant("old", (AUGMENT,), 0), Variant("new", (), 0), Variant("other", (REPAIR,), 0)
+    bars = [Bar("augment", "added", old, new), Bar("repair", "left out", other, new)]
+    found = compared(bars, {old: said([1, 0, 0]), new: said([1, 1, 0, 1])}, PARAMS, ["other"])
+    (bar,) = found["bars"]
+    assert (bar["rows"], bar["before"], bar["after"]) == (3, 0.333333, 0.666667)
+    assert bar["accuracy"]["value"] == pytest.approx(1 / 3, abs=1e-6)
+    assert bar["log_loss"]["value"] == pytest.approx(-1 / 3, abs=1e-6)
+    assert (bar["accuracy"]["low"], bar["accuracy"]["high"]) == (0.0, 1.0)
+    assert (found["start"], found["accuracy_at_start"]["value"]) == ("old", 0.333333)
+    assert found["not_tried"] == ["other"]
+
+
+def test_a_line_that_was_not_run_is_said(tmp_path: Path) -> None:
+    """With the command that mends it."""
+    (tmp_path / "params.yaml").write_text("modality: text\nscrape: {sources: [{kind: folder}]}\n", encoding="utf-8")
+    done = subprocess.run([*SEEDLING, "ablate", "-w", tmp_path], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "`seedling run` first" in done.stderr
+
+
+@pytest.mark.slow
+def test_a_variant_is_the_line_as_one_would_run_it(example: Callable[[str], Path]) -> None:
+    """Labels alone, as ablate has them, and a run whose params switch each step off by hand: the same rows, the same number right. The
+    second call runs nothing, the test split is not looked at, and without time nothing is tried.
+    """
+    place = example("intents")
+    set_value(place, ["effort"], "quick")
+    alone = place.with_name("alone")
+    shutil.copytree(place, alone)
+    sources = [one.model_dump() for one in load(alone).scrape.sources]
+    for one in sources:
+        one.pop("tag", None)
+        one.pop("tags", None)
+    for keys, value in {("scrape", "sources"): sources, ("augment", "children"): 0, ("synthesize", "mixup"): 0}.items():
+        set_value(alone, list(keys), value)
+    set_value(alone, ["synthesize", "templates"], [])
+    for one in (place, alone):
+        subprocess.run([*SEEDLING, "run", "-w", one], check=True, capture_output=True)
+    looks = (place / ".seedling/looks.jsonl").read_text(encoding="utf-8")
+
+    none = subprocess.run(
+        [*SEEDLING, "ablate", "--minutes", "0", "-w", place], check=True, capture_output=True, text=True
+    )
+    assert "Not tried for want of time: labels alone" in none.stdout
+    subprocess.run([*SEEDLING, "ablate", "-w", place], check=True, capture_output=True)
+    found = json.loads((place / "reports/ablation.json").read_text(encoding="utf-8"))
+    steps = {(one["kind"], one["step"]) for one in found["bars"]}
+    assert steps >= {("added", "weak labels"), ("added", "augment"), ("added", "synthesize"), ("added", "round 1")}
+    assert steps >= {("left out", "weak labels"), ("left out", "augment"), ("left out", "augment: typo")}
+    trained = read(alone / "generations/validate", ["id", "split", "label"])
+    assert trained.loc[trained["split"] == "train", "label"].notna().all()
+    first = json.loads((alone / "reports/metrics.json").read_text(encoding="utf-8"))["rounds"][0]
+    assert found["accuracy_at_start"]["value"] == first["accuracy"]["value"]
+    added = [one for one in found["bars"] if one["kind"] == "added"]
+    assert [one["after"] for one in added[:-1]] == [one["before"] for one in added[1:]], (
+        "each bar begins where the last ended"
+    )
+    assert (place / ".seedling/looks.jsonl").read_text(encoding="utf-8") == looks
+    assert "The line without it" in (place / "reports/report.html").read_text(encoding="utf-8")
+    kept = sorted(path.stat().st_mtime_ns for path in (place / ".seedling/ablation").glob("*.parquet"))
+    subprocess.run([*SEEDLING, "ablate", "--minutes", "0", "-w", place], check=True, capture_output=True)
+    assert json.loads((place / "reports/ablation.json").read_text(encoding="utf-8")) == found
+    assert sorted(path.stat().st_mtime_ns for path in (place / ".seedling/ablation").glob("*.parquet")) == kept
