@@ -91,7 +91,7 @@ def _told(one: dict[str, Any]) -> str:
     if isinstance(one["recipe"], str):
         parts.append(f"recipe {one['recipe']}")
     if isinstance(one["group"], str) and one["group"] != one["id"]:
-        parts.append(f"near-duplicate group {one['group']}")
+        parts.append(f"group {one['group']}")
     if isinstance(one.get("p_wrong"), float) and not pd.isna(one["p_wrong"]):
         parts.append(f"label wrong with probability {one['p_wrong']:.3f}, '{one['suggested']}' suggested")
     if isinstance(one.get("given"), str):

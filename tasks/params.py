@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
@@ -26,16 +27,31 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+def _compiles(pattern: str) -> str:
+    try:
+        re.compile(pattern)
+    except re.error as error:
+        raise ValueError(f"is no regular expression: {error}") from error
+    return pattern
+
+
 class FolderSource(Section):
-    """The user's folder: `labelled/<class>/*`, `unlabelled/*`, optional `test/<class>/*` and `validation/<class>/*`."""
+    """The user's folder: `labelled/<class>/*`, `unlabelled/*`, optional `test/<class>/*` and `validation/<class>/*`.
+
+    group: a regular expression over a file's path; files in which it finds the same (its first bracket, where it has one) belong together.
+    """
 
     kind: Literal["folder"]
     path: str = "."
     may_be_empty: bool = False
+    group: Annotated[str, AfterValidator(_compiles)] | None = None
 
 
 class TableSource(Section):
-    """A CSV, TSV, JSONL or Parquet file with a text or image column, or a folder of Parquet files."""
+    """A CSV, TSV, JSONL or Parquet file with a text or image column, or a folder of Parquet files.
+
+    group: a column; rows with the same word in it belong together.
+    """
 
     kind: Literal["table"]
     path: str
@@ -44,13 +60,14 @@ class TableSource(Section):
     label: str = "label"
     split: str = "split"
     id: str = "id"
+    group: str | None = None
     encoding: str = "utf-8"
 
 
 class CrawlSource(Section):
     """A site: pages are followed, each item on them gives a picture or a text, and perhaps a weak label.
 
-    saved_site: a folder with the site's files, which is then served on loopback and crawled in the site's stead.
+    group_by_page: whether the items of one page belong together. saved_site: a folder with the site's files, which is then served on loopback and crawled in the site's stead.
     requests_per_second is a ceiling; a 429 or 503 with Retry-After lowers the pace further.
     """
 
@@ -63,6 +80,7 @@ class CrawlSource(Section):
     tag: str | None = None
     tags: dict[str, str] = {}
     rule: str = "tag"
+    group_by_page: bool = False
     licence: str | None = None
     attribution: str | None = None
     weight: Annotated[float, Field(gt=0, le=1)] = 0.5

@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 
 from tasks.errors import InputError
 from tasks.evaluate.intervals import effective_rows
+from tasks.evaluate.label_errors import label_errors
 from tasks.evaluate.looks import log_look
 from tasks.evaluate.metrics import accuracy, per_class, with_intervals
 from tasks.evaluate.next_steps import Curve, errors_by_class, extrapolated, next_steps
@@ -66,8 +67,6 @@ def evaluate(
         test = _predict(model, collected, validated, classes, "test", progress)
         outside = _predict(model, collected, validated, classes, "out_of_scope", progress)
         changed = _robustness(model, test, collected, params, facts, progress)
-    if test is not None:
-        log_look(looks, test_digest(test.frame), digest(models / str(accepted)))
     shown = test if test is not None else cross_validated
     learnt = json.loads((models / "0" / "candidates.json").read_text(encoding="utf-8"))
     rounds = _rounds(verdicts, models, validated, classes, params)
@@ -80,7 +79,9 @@ def evaluate(
         "confidence": params.confidence,
         "cross_validation": _metrics(cross_validated, params, facts, ranks) if len(cross_validated.frame) else None,
         "folds": _folds(cross_validated),
+        "repeated": learnt["repeated"],
         "test": None if test is None else _metrics(test, params, facts, ranks),
+        "test_labels": None if test is None else _test_labels(test, params),
         "per_class": per_class(shown.said, shown.truth, classes, params.confidence),
         "slices": parts,
         "rounds": rounds,
@@ -106,6 +107,9 @@ def evaluate(
         "rows": _rows_by_stage(generations),
         "test_digest": None if test is None else test_digest(test.frame),
     }
+    if test is not None:
+        taken = [name for name, one in metrics["test"].items() if isinstance(one, dict)]
+        log_look(looks, test_digest(test.frame), digest(models / str(accepted)), taken)
     write_json(output / "metrics.json", metrics)
     _write_predictions(output / "predictions.parquet", shown, accepted)
     write_plots(output / "plots", shown, metrics, params)
@@ -283,6 +287,11 @@ def _metrics(scored: Scored, params: EvaluateParams, facts: Facts, ranks: Ints |
     found = with_intervals(scored.probabilities, scored.truth, scored.groups, params, facts.seed, ranks)
     effective = effective_rows(scored.right.astype(float), scored.groups)
     return {**found, "rows": len(scored.frame), "effective_rows": round(effective, 3)}
+
+
+def _test_labels(test: Scored, params: EvaluateParams) -> dict[str, Any] | None:
+    effective = effective_rows(test.right.astype(float), test.groups)
+    return label_errors(test.probabilities, test.truth, effective, params.confidence)
 
 
 def _rounds(

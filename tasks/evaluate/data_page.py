@@ -94,6 +94,8 @@ def doubtful_labels(kept: pd.DataFrame, rejected: pd.DataFrame) -> pd.DataFrame:
 
 def duplicates(kept: pd.DataFrame, rejected: pd.DataFrame) -> pd.DataFrame:
     """Rows that share their content or nearly so: id, origin, kind, group, split, label, kept."""
+    if "near_group" in kept:  # a group of the sources' own is no copy
+        kept, rejected = (one.assign(group=one["near_group"]) for one in (kept, rejected))
     known = kept.assign(reason=None)
     copies = rejected[rejected["reason"].isin(COPIES)]
     grouped = pd.concat([kept, rejected.reindex(columns=kept.columns)], ignore_index=True)

@@ -23,7 +23,7 @@ RECORD = ("id", "origin", "split", "fold", "label", "label_source", "parents", "
 def stories(workspace: Path) -> dict[str, Any]:
     """{"rows": id → what is known of it, "left_out": how many rows are not among them}; those that were judged come first, then by stage.
 
-    Of a row: o origin, s split, f fold, l label, b by whom, g near-duplicate group, p parents, c the stage that brought it, r why it was
+    Of a row: o origin, s split, f fold, l label, b by whom, g group, p parents, c the stage that brought it, r why it was
     rejected and where, w the probability that its label is wrong, u the suggested one, v the label as it was given, k round → pseudo-label,
     a the answer, y the answer's confidence.
     """

@@ -20,7 +20,7 @@
     line(list, (row.p ? "made by " + row.c : "collected") + (row.o ? " from " + row.o : ""));
     if (row.p) linked(list, "parents: ", row.p);
     if (row.r) line(list, make("b", "rejected: " + row.r.replaceAll("_", " ")));
-    line(list, "split " + (row.s || "none") + (row.f === undefined ? "" : ", fold " + row.f) + (row.g ? ", near-duplicate of group " + row.g.slice(0, 12) : ""));
+    line(list, "split " + (row.s || "none") + (row.f === undefined ? "" : ", fold " + row.f) + (row.g ? ", group " + row.g.slice(0, 12) : ""));
     line(list, row.l === undefined ? "no label" : `label ${row.l}, by ${row.b}` + (row.v === undefined ? "" : ` (given as ${row.v})`));
     if (row.w !== undefined) line(list, `its label is wrong with a probability of ${percent(row.w)}` + (row.u && row.u !== row.l ? `; suggested: ${row.u}` : ""));
     for (const [round, label] of Object.entries(row.k || {})) line(list, `round ${round} labelled it ${label}`);

@@ -15,7 +15,7 @@ import pandas as pd
 from tasks.evaluate import charts
 from tasks.evaluate.intervals import wilson_of
 from tasks.evaluate.lineage import examples, stories
-from tasks.evaluate.looks import count_looks
+from tasks.evaluate.looks import looks_at
 from tasks.evaluate.pages import environment, shown
 from tasks.gates.asking import read_checks
 from tasks.generation import digest, payloads, read, read_manifest, stage_of
@@ -46,7 +46,7 @@ def write_report(workspace: Path) -> Path:
     metrics = json.loads((workspace / "reports" / "metrics.json").read_text(encoding="utf-8"))
     generations, plots = workspace / "generations", workspace / "reports" / "plots"
     runs, classes = _runs(workspace), read_manifest(generations / "validate")["classes"]
-    looks = count_looks(workspace / ".seedling" / "looks.jsonl", metrics["test_digest"] or "")
+    looks = looks_at(workspace / ".seedling" / "looks.jsonl", metrics["test_digest"] or "")
     page = (
         environment("report.html.jinja")
         .get_template("report.html.jinja")
@@ -55,7 +55,7 @@ def write_report(workspace: Path) -> Path:
             metrics=metrics,
             headline=_headline(metrics),
             looks=looks,
-            corrected=_corrected(metrics, looks),
+            corrected=_corrected(metrics, len(looks)),
             measures=MEASURES,
             shown_where=[where for where in ("test", "cross_validation") if metrics[where]],
             weakest=_weakest(metrics["per_class"]),

@@ -84,6 +84,7 @@ def _row(item: Item, facts: Facts) -> tuple[Row, str | None]:
         origin=item.origin,
         licence=item.licence,
         attribution=item.attribution,
+        group=item.group,
         payload=payload,
     )
     return row, reason

@@ -95,5 +95,6 @@ def _item(line: dict[str, Any], source: CrawlSource, spool: Path) -> Item:
         weight=source.weight if label else 1.0,
         licence=line.get("licence"),
         attribution=line.get("attribution"),
+        group=f"page {line['page']}" if source.group_by_page and "page" in line else None,
         reason=line.get("reason"),
     )

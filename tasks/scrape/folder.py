@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -40,11 +41,17 @@ def read_folder(
     if not root.is_dir():
         raise InputError(f"{root} is no folder: put pictures in {data}/labelled/<class>/ and {data}/unlabelled/.")
     found = False
+    together = re.compile(source.group) if source.group else None
     for item in _items(root, data.resolve(), modality, max_bytes, elsewhere):
         found = True
-        yield item
+        yield replace(item, group=_group(together, item.origin)) if together else item
     if not found and not source.may_be_empty:
         raise InputError(f"{root} holds no files: put pictures in {root}/labelled/<class>/ and {root}/unlabelled/.")
+
+
+def _group(together: re.Pattern[str], origin: str) -> str | None:
+    found = together.search(origin)
+    return None if found is None else f"name {found[1] if together.groups else found[0]}"
 
 
 def _items(root: Path, data: Path, modality: Modality, max_bytes: int, elsewhere: frozenset[Path]) -> Iterator[Item]:

@@ -27,6 +27,7 @@ class Item:
     weight: float = 1.0
     licence: str | None = None
     attribution: str | None = None
+    group: str | None = None  # what the source says belongs together: a page, an original
     reason: str | None = None
 
 

@@ -107,6 +107,7 @@ def _json_lines(path: Path, lines: Iterator[str], source: TableSource, wanted: s
 
 def _check_columns(path: Path, columns: list[str], source: TableSource, wanted: str) -> None:
     named = {wanted: True, **{getattr(source, one): one in source.model_fields_set for one in ("label", "split", "id")}}
+    named |= {source.group: True} if source.group else {}
     for column, required in named.items():
         if required and column not in columns:
             near = difflib.get_close_matches(column, columns, n=1, cutoff=0.5)
@@ -142,6 +143,7 @@ def _item(
     elif reason is None:
         content, reason = (content, None) if _word(content) else ("", "empty")
     loaded: Any = content
+    together = _word(values.get(source.group)) if source.group else None
     labelled = label is not None and split in {"train", "validation", "test"}
     return Item(
         origin=f"{path.relative_to(data.resolve()).as_posix()}#{_word(values.get(source.id)) or number}",
@@ -149,6 +151,7 @@ def _item(
         split=split if split in SPLITS else "pool",
         label=label if labelled else None,
         label_source="human" if labelled else None,
+        group=f"{source.group} {together}" if together else None,
         reason=reason,
     )
 

@@ -36,6 +36,7 @@ from tasks.train.choice import Judged, abstention, calibrated, candidate_table
 from tasks.train.comparison import Loop, verdict_of
 from tasks.train.cross_validation import Candidate, Workbench
 from tasks.train.learning_curve import learning_curve
+from tasks.train.repeated import repeated
 from tasks.train.rows import training_rows
 from tasks.train.trial import choose_and_fit, try_candidates
 from tasks.train.trust import TRUSTED
@@ -98,6 +99,7 @@ def train(
         verdict, said = verdict_of(loop, said, predictions, judged, bench, params, facts)
         trust = _trust_of(choice.members, bench)
         curve = learning_curve(bench, judged) if round_number == 0 else None
+        again = repeated(bench, judged, facts) if round_number == 0 else None
     save_features(maker, output)
     files.write_predictions(output, bench.rows, frame, predictions, trust)
     files.write_candidates(output, said)
@@ -110,6 +112,7 @@ def train(
         "left_out": trial.left_out_as_json(),
         "bought": bought(firsts, judged, params.bootstrap_draws, facts.seed),
         "learning_curve": curve,
+        "repeated": again,
     }
     write_json(output / "candidates.json", learnt)
     write_json(output / "verdict.json", verdict.as_json())

@@ -6,7 +6,7 @@ python -m tasks.validate
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
@@ -55,6 +55,7 @@ FOUND = [
     pa.field("doubtful", pa.bool_()),
     pa.field("given", pa.string()),
 ]
+GROUPED = [pa.field("near_group", pa.string())]  # where sources say what belongs together
 ORDER = {"test": 0, "validation": 1, "train": 2, "pool": 3, "out_of_scope": 4}  # which copy of a row stays
 
 
@@ -75,6 +76,7 @@ def validate(
     rows_in = read_manifest(collected)["rows"]["kept"]
     looked = _look_at_all(collected, params, facts, progress)
     spellings = merge_spellings(looked) if params.merge_case else {}
+    grouped = any(one.row.group is not None for one in looked)
     reject_copies(looked)
     group_near_duplicates(looked, params, facts)
     reject_leaks(looked)
@@ -84,7 +86,7 @@ def validate(
     usual = judge_health(looked)
     maker = features or make_features(None, None, facts, None)
     doubt = judge(looked, classes, maker, collected, params, facts, progress)
-    extra = MEASURED[facts.modality] + FOUND
+    extra = MEASURED[facts.modality] + FOUND + (GROUPED if grouped else [])
     with GenerationWriter(output, stage="validate", modality=facts.modality, pictures=False, extra=extra) as writer:
         for one in looked:
             row = replace(one.row, extra=_found(one, extra))
@@ -114,7 +116,7 @@ def judge_health(looked: list[Looked]) -> dict[str, int]:
 
 def _found(one: Looked, extra: Sequence[pa.Field]) -> dict[str, Any]:
     """The stage's own columns of a row; null where nothing was measured."""
-    known = {**one.signals, **one.doubt, "health": one.codes, "given": one.given}
+    known = {**one.signals, **one.doubt, "health": one.codes, "given": one.given, "near_group": one.near}
     return {field.name: known.get(field.name) for field in extra}
 
 
@@ -164,7 +166,9 @@ def reject_copies(looked: list[Looked]) -> None:
 
 
 def group_near_duplicates(looked: list[Looked], params: ValidateParams, facts: Facts) -> None:
-    """Gives each usable row its group: the smallest id among its near-duplicates, its own where it has none."""
+    """Gives each usable row its group: the smallest id among its near-duplicates, and what its source says belongs with it; its own where there is
+    none.
+    """
     rows = usable(looked)
     if facts.modality == "text":
         texts = [str(one.near_key) for one in rows]
@@ -181,19 +185,34 @@ def group_near_duplicates(looked: list[Looked], params: ValidateParams, facts: F
             hashes, thumbnails, bits=params.near_duplicate_bits, difference=params.near_duplicate_difference
         ):
             sets.join(*pair)
+    for group, one in _named_sets(rows, sets):
+        one.near = group
+    first_of: dict[str, int] = {}
+    for number, one in enumerate(rows):
+        if one.row.group is not None:
+            sets.join(first_of.setdefault(one.row.group, number), number)
+    for group, one in _named_sets(rows, sets):
+        one.row = replace(one.row, group=group)
+
+
+def _named_sets(rows: list[Looked], sets: Clusters) -> Iterator[tuple[str, Looked]]:
     for members in sets.members():
         group = min(rows[number].row.id for number in members)
-        for number in members:
-            rows[number].row = replace(rows[number].row, group=group)
+        yield from ((group, rows[number]) for number in members)
 
 
 def reject_leaks(looked: list[Looked]) -> None:
-    """Near-duplicates of a test row go from everywhere else, those of a validation row from what is left."""
+    """Near-duplicates of a test row, and what belongs to its group, go from everywhere else, those of a validation row from what is left."""
     for split in ("test", "validation"):
-        held_out = {one.row.group for one in usable(looked) if one.row.split == split}
+        held_out = [one for one in usable(looked) if one.row.split == split]
+        near, groups = {one.near for one in held_out}, {one.row.group for one in held_out}
         for one in usable(looked):
-            if one.row.group in held_out and ORDER[one.row.split] > ORDER[split]:
+            if ORDER[one.row.split] <= ORDER[split]:
+                continue
+            if one.near in near:
                 one.reason = f"near_duplicate_of_{split}"
+            elif one.row.group in groups:
+                one.reason = f"same_group_as_{split}"
 
 
 def reject_small_classes(looked: list[Looked], min_class_rows: int) -> list[str]:

@@ -30,6 +30,7 @@ class Looked:
     codes: list[str] = field(default_factory=list)
     doubt: Mapping[str, Any] = field(default_factory=dict)
     given: str | None = None
+    near: str | None = None  # the smallest id among its near-duplicates, where its group may be larger
 
 
 def look(row: Row, params: ValidateParams, facts: Facts) -> Looked:

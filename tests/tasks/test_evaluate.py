@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tasks.evaluate.looks import count_looks, log_look
+from tasks.evaluate.looks import log_look, looks_at
 from tasks.evaluate.metrics import calibration_bins, per_class, with_intervals
 from tasks.evaluate.robustness import PICTURES, robustness
 from tasks.learners.heads import Head
@@ -51,10 +51,13 @@ def test_calibration_bins_hold_all_rows() -> None:
 def test_looks_are_counted_a_model_and_a_test_split(tmp_path: Path) -> None:
     """The same model twice is one look; another test split starts a new count."""
     log = tmp_path / "deep" / "looks.jsonl"
-    assert count_looks(log, "t1") == 0
+    assert looks_at(log, "t1") == []
     for test, model in (("t1", "m1"), ("t1", "m1"), ("t1", "m2"), ("t2", "m3")):
-        log_look(log, test, model)
-    assert (count_looks(log, "t1"), count_looks(log, "t2"), count_looks(log, "t3")) == (2, 1, 0)
+        log_look(log, test, model, ["log_loss", "accuracy"])
+    assert [len(looks_at(log, one)) for one in ("t1", "t2", "t3")] == [2, 1, 0]
+    (one,) = looks_at(log, "t2")
+    assert (one["metrics"], one["model"], one["test"]) == (["accuracy", "log_loss"], "m3", "t2")
+    assert one["who"]
     assert len(log.read_text().splitlines()) == 4
 
 

@@ -108,6 +108,20 @@ def test_a_missing_column_is_named_with_the_nearest(tmp_path: Path) -> None:
         run(data, TEXTS, {"kind": "table", "path": "t.csv"})
 
 
+def test_sources_say_what_belongs_together(tmp_path: Path, make_pictures: Callable[..., Path]) -> None:
+    """A table's column, a missing one is named; a pattern over paths, by its bracket; a pattern that is none is said."""
+    data = table(tmp_path, "t.csv", b"text,label,page\none,a,7\ntwo,b,7\nthree,a,\n")
+    rows = read(run(data, TEXTS, {"kind": "table", "path": "t.csv", "group": "page"})).set_index("text")["group"]
+    assert (rows["one"], rows["two"], rows["three"]) == ("page 7", "page 7", None)
+    with pytest.raises(InputError, match="no column 'pages': did you mean 'page'"):
+        run(data, TEXTS, {"kind": "table", "path": "t.csv", "group": "pages"})
+    pictures = make_pictures(labelled=2, pool=0, test=0)
+    named = read(run(pictures, IMAGES, {"kind": "folder", "group": r"/(\d)\.png$"})).set_index("origin")["group"]
+    assert named["labelled/disc/1.png"] == named["labelled/bar/1.png"] == "name 1"
+    with pytest.raises(ValueError, match="no regular expression"):
+        ScrapeParams.model_validate({"sources": [{"kind": "folder", "group": "("}]})
+
+
 def test_latin_1_is_named_with_its_remedy_and_read_when_told(tmp_path: Path) -> None:
     """The byte and the setting that mends it."""
     data = table(tmp_path, "t.csv", "text,label\ncafé,a\n".encode("latin-1"))
@@ -202,10 +216,11 @@ def crawled(tmp_path: Path, *sources: dict[str, object]) -> Path:
 
 
 def test_a_crawl_follows_pages_and_takes_tags_for_weak_labels(tmp_path: Path) -> None:
-    """Three pictures by address; two tags become labels of source weak:tag; a 404 is a rejected row."""
+    """Three pictures by address; two tags become labels of source weak:tag; a 404 is a rejected row; items know their page."""
     with gallery(robots="User-agent: *\nDisallow: /private/\n") as (start, asked):
-        output = crawled(tmp_path, source(start, licence="CC0"))
+        output = crawled(tmp_path, source(start, licence="CC0", group_by_page=True))
     rows, rejected = read(output), read_rejected(output)
+    assert rows["group"].tolist() == [f"page {start}", f"page {start}", f"page {start}2"]
     assert [origin.rsplit("/", 1)[1] for origin in rows["origin"]] == ["a.png", "b.png", "c.png"]
     assert list(zip(rows["label"], rows["label_source"], rows["split"], strict=True)) == [
         ("cat", "weak:tag", "train"),

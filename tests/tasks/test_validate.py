@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -78,6 +79,52 @@ def test_near_duplicates_in_training_share_a_fold(tmp_path: Path) -> None:
         of_word = kept[kept["text"].str.startswith(word)]
         assert len(of_word) == 3
         assert of_word["fold"].nunique() == of_word["group"].nunique() == 1
+
+
+def of(group: str, row: Row) -> Row:
+    """The row as a source gives it that knows what belongs together."""
+    return replace(row, group=group)
+
+
+def test_what_a_source_says_belongs_together_leaks_nowhere(tmp_path: Path) -> None:
+    """Of a page that has a test row the training and the pool row go, with a reason of their own; a copy of the test row keeps its reason."""
+    page = [of("page 1", one) for one in (text("asked of the model", "x", "test"), text("taught", "x"), text("pool"))]
+    output = checked(tmp_path, [*page, text("Asked of the model!", "x"), *BASE])
+    assert reasons(output) == {"same_group_as_test": 2, "near_duplicate_of_test": 1}
+    assert read(output).set_index("text").loc["asked of the model", "split"] == "test"
+
+
+def test_what_a_source_says_belongs_together_shares_a_fold(tmp_path: Path) -> None:
+    """Six rows of a page are in one fold, also by way of a copy of one of them; near_group tells copies from neighbours."""
+    page = [of("page 1", text(f"number {n} on this page, and no other {'z' * n}".strip(), "x")) for n in range(6)]
+    rows = read(checked(tmp_path, [*page, text("Number 0 on this page, and no other!", "x"), *BASE])).set_index("text")
+    mine = rows[rows.index.str.contains("this page")]
+    assert len(mine) == 7
+    assert mine["fold"].nunique() == mine["group"].nunique() == 1
+    assert mine["near_group"].nunique() < 7
+    first = mine["near_group"]["number 0 on this page, and no other"]
+    assert first == mine["near_group"]["Number 0 on this page, and no other!"]
+    others = rows[~rows.index.str.contains("this page")]
+    assert (others["group"] == others["id"]).all()
+
+
+def test_a_carved_test_split_takes_pages_whole(tmp_path: Path) -> None:
+    """Two rows a page, a hundred pages: no page stands in both splits, and nothing has to be rejected."""
+    words = [
+        f"{one} {other}" for one in ("red", "old", "big", "far", "dry") for other in ("hut", "cat", "sky", "oak", "fig")
+    ]
+    rows = [
+        of(f"page {label} {number}", text(f"{word} {label * 3} {part}", label))
+        for label in ("x", "y")
+        for number, word in enumerate(words)
+        for part in ("upper", "lower side of it")
+    ]
+    output = checked(tmp_path, rows, min_test_rows=5, test_share=0.2, near_duplicate_similarity=1)
+    kept = read(output)
+    assert reasons(output) == {}
+    assert (kept["split"] == "test").sum() >= 10
+    assert (kept.groupby("group")["split"].nunique() == 1).all()
+    assert (kept.groupby("group").size() == 2).all()
 
 
 def test_spellings_that_differ_in_case_become_the_commonest(tmp_path: Path) -> None:

@@ -1,0 +1,106 @@
+"""Cross-validation dealt again, and the test labels' own errors: by hand, by simulation, against what is known."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from tasks.evaluate.label_errors import label_errors
+from tasks.learners.features import Inputs
+from tasks.learners.training import Setting
+from tasks.params import Facts
+from tasks.train.choice import Judged
+from tasks.train.cross_validation import Workbench
+from tasks.train.repeated import corrected, repeated
+from tasks.train.rows import TrainingRows
+
+FACTS = Facts(modality="text", effort="normal")
+
+
+def bench(rows: int, apart: float, folds: int = 5) -> tuple[Workbench, Judged]:
+    """Two clouds so far apart, dealt in turn, no pool."""
+    rng = np.random.default_rng(1)
+    truth = np.arange(rows) % 2
+    features = (rng.normal(size=(rows, 4)) + apart * truth[:, None] * np.array([1, 0, 0, 0])).astype(np.float32)
+    ids = np.array([f"{one:04d}" for one in range(rows)])
+    nothing = np.zeros((rows, folds + 1), dtype=np.int64)
+    known = TrainingRows(
+        ids=ids,
+        ingredient=np.full(rows, "collected"),
+        fold=np.arange(rows) // 2 % folds,
+        targets=np.eye(2)[truth],
+        weights=np.ones(rows),
+        parents=np.stack([np.arange(rows), np.full(rows, -1)], axis=1),
+        group=ids,
+        half=np.zeros(rows, dtype=np.int64),
+        lineage_labels=nothing - 1,
+        lineage_weights=nothing.astype(np.float64),
+    )
+    judged = Judged(truth, np.arange(rows), ids, np.ones(rows))
+    return Workbench(known, Inputs(features), Inputs(features[:0]), Setting(2)), judged
+
+
+def test_the_corrected_interval_by_hand() -> None:
+    """Mean .65, variance .016667 × (1/4 + 1/1), Student's 3.18245 for three degrees of freedom: .65 ± .45936, cut at 1."""
+    found = corrected(np.array([0.5, 0.7, 0.6, 0.8]), 2, (0.0, 1.0))
+    assert (found.value, found.low, found.high) == (pytest.approx(0.65), pytest.approx(0.19064, abs=1e-4), 1.0)
+
+
+def test_rows_dealt_again_tell_how_lucky_a_split_can_be() -> None:
+    """Five dealings of sixty rows of which a sixth cannot be told: the splits differ, and their mean is near what the clouds allow (.84)."""
+    found = repeated(*bench(60, 2.0), FACTS)
+    assert found is not None
+    assert (found["repeats"], found["folds"], found["rows"]) == (5, 5, 60)
+    least, _, middle, _, best = found["splits"]["accuracy"]
+    assert least < middle < best
+    assert found["learners"][0]["accuracy"]["value"] == pytest.approx(0.84, abs=0.08)
+    assert found["difference"]["low"] <= 0 <= found["difference"]["high"]
+    assert 0.2 <= found["agree"] <= 1
+
+
+def test_the_same_rows_are_dealt_the_same_way_each_time() -> None:
+    """To the digit; and rows that are told apart for certain leave no luck."""
+    assert repeated(*bench(40, 2.0), FACTS) == repeated(*bench(40, 2.0), FACTS)
+    sure = repeated(*bench(40, 40.0), FACTS)
+    assert sure is not None
+    assert sure["splits"]["accuracy"] == [1.0] * 5
+
+
+def test_too_few_rows_are_not_dealt_again() -> None:
+    """One fold; and twenty copies of one row, which must stay together."""
+    assert repeated(*bench(20, 2.0, folds=1), FACTS) is None
+    made, judged = bench(20, 2.0)
+    copies = replace(made, rows=replace(made.rows, group=np.full(20, "one")))
+    assert repeated(copies, judged, FACTS) is None
+
+
+def drawn(rate: float, rows: int = 2_000) -> tuple[np.ndarray, np.ndarray, float]:
+    """Probabilities of three classes, labels drawn from them of which a share is then changed, and the accuracy before the change."""
+    rng = np.random.default_rng(5)
+    shares = rng.dirichlet([0.15] * 3, rows)
+    truth = np.array([rng.choice(3, p=one) for one in shares])
+    accuracy = float((shares.argmax(axis=1) == truth).mean())
+    changed = rng.random(rows) < rate
+    labels = np.where(changed, (truth + rng.integers(1, 3, rows)) % 3, truth)
+    return shares, labels, accuracy
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.1, 0.25])
+def test_the_share_of_wrong_labels_is_found_where_probabilities_are_right(rate: float) -> None:
+    """Simulated labels: the rate and the accuracy against the truth lie in their intervals, and the intervals are no wider than .15."""
+    shares, labels, accuracy = drawn(rate)
+    found = label_errors(shares, labels, len(labels))
+    assert found is not None
+    assert found["rate"]["low"] - 0.02 <= rate <= found["rate"]["high"]
+    assert found["accuracy"]["low"] - 0.01 <= accuracy <= found["accuracy"]["high"] + 0.01
+    assert found["rate"]["high"] - found["rate"]["low"] < 0.15
+
+
+def test_few_rows_say_nothing_of_their_labels() -> None:
+    """Twenty rows; and with fewer effective rows the interval is wider."""
+    shares, labels, _ = drawn(0.1)
+    assert label_errors(shares[:20], labels[:20], 20) is None
+    wide, narrow = (label_errors(shares[:400], labels[:400], many)["rate"] for many in (100, 400))  # type: ignore[index]
+    assert wide["high"] - wide["low"] > narrow["high"] - narrow["low"]
