@@ -12,6 +12,7 @@ from scipy.stats import norm
 from tasks.statistics import DRAWN_AT_ONCE, Estimate, Floats, Ints
 
 PRIOR = 1.0  # rows of each class beforehand, as right as all are
+BIAS_DRAWS = 200
 LEAST_ERROR = 0.3  # of a draw, as a share of the standard error of all rows
 
 
@@ -122,11 +123,34 @@ def of_confusion(
         ):
             one.append(drawn)
     result, most = {}, len(truth) * worth
-    for name, value, parts in zip(("balanced_accuracy", "macro_f1"), exact, kept, strict=True):
-        inner = float(np.clip(value, 0.5 / most, 1 - 0.5 / most))
+    lost = (0.0, _f1_lost_to_few_rows(hits + PRIOR * right, mistakes, into_row, into_column, round(most), rng))
+    for name, value, parts, less in zip(("balanced_accuracy", "macro_f1"), exact, kept, lost, strict=True):
+        centre = float(np.clip(value + less, 0.5 / most, 1 - 0.5 / most))
         variance = max(float(np.concatenate(parts).var()), 1e-12)
-        result[name] = wilson_of(float(value), min(inner * (1 - inner) / variance, most), confidence)
+        around = wilson_of(centre, min(centre * (1 - centre) / variance, most), confidence)
+        result[name] = Estimate(float(value), min(float(value), around.low), max(float(value), around.high))
     return result
+
+
+def _f1_lost_to_few_rows(
+    hits: Floats, mistakes: Floats, into_row: Floats, into_column: Floats, many: int, rng: np.random.Generator
+) -> float:
+    """By how much macro-F1 of so many rows falls short, in the mean, of what it is of ever more rows: it is no mean over rows, and with a few of
+    them a class it is too small. From tables drawn around the one that was seen.
+
+    hits: (n_classes,); mistakes: (n_cells,), with their truth and what was said as rows of (n_cells, n_classes).
+    """
+
+    def macro_f1(found: Floats, wrong: Floats) -> float:
+        among = 2 * found + wrong @ into_row + wrong @ into_column
+        there = among > 0
+        of_table = np.where(there, 2 * found / np.maximum(among, 1e-300), 0.0).sum(axis=-1) / there.sum(axis=-1)
+        return float(of_table.mean())
+
+    cells = np.concatenate([hits, mistakes])
+    tables = rng.multinomial(many, cells / cells.sum(), size=BIAS_DRAWS).astype(np.float64)
+    drawn = macro_f1(tables[:, : len(hits)], tables[:, len(hits) :])
+    return max(0.0, macro_f1(hits[None], mistakes[None]) - drawn)
 
 
 def calibration_error(
