@@ -31,13 +31,14 @@ MOST_CLIENTS = 10_000  # whose rate is remembered
 @dataclass(frozen=True)
 class Limits:
     """megabytes: of a request's body; a_second: requests of one client, twice as many at once; waiting: requests that are asked or wait;
-    megapixels: of a picture, and twice as many of a request.
+    megapixels: of a picture, and twice as many of a request; seconds: that a request waits for its turn.
     """
 
     megabytes: float = 8.0
     a_second: float = 50.0
     waiting: int = 64
     megapixels: float = 16.0
+    seconds: float = 10.0
 
 
 class Texts(BaseModel):
@@ -163,14 +164,21 @@ def make_app(predictor: Predictor, limits: Limits | None = None) -> Any:
         try:
             with seconds.time():
                 questions = [Question("", one, "too_many_pixels" if one is None else None) for one in payloads]
-                found = await to_thread.run_sync(ask, questions, limiter=one_at_a_time)
+                with anyio.fail_after(bounds.seconds):  # ends the waiting; what has begun is done in its own time
+                    found = await to_thread.run_sync(ask, questions, limiter=one_at_a_time)
+        except TimeoutError as error:
+            refused.labels("503").inc()
+            raise HTTPException(503, "The queue is too long: try again.", headers={"Retry-After": "5"}) from error
         finally:
             waiting -= 1
         for one in found:
             rows.labels("error" if one.error else "abstained" if one.abstains else "answered").inc()
         return Answers(answers=[_said(one, predictor.model.classes) for one in found], round=predictor.round)
 
-    app = FastAPI(title="Seedling", description="The accepted model of a workspace.", version="1")
+    # No /docs: its page would fetch scripts from elsewhere. /openapi.json says it all, to any tool.
+    app = FastAPI(
+        title="Seedling", description="The accepted model of a workspace.", version="1", docs_url=None, redoc_url=None
+    )
     errors: dict[int | str, dict[str, Any]] = {
         400: {"description": "The body is no JSON"},
         413: {"description": "The body is too large"},

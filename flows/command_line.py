@@ -331,7 +331,9 @@ def api(
         from tasks.predicting import Predictor
 
         predictor = Predictor.of(workspace.resolve(), number)
-        print(f"Round {predictor.round} answers at http://{host}:{port}/predict; /docs describes it. Ctrl-C ends it.")
+        print(
+            f"Round {predictor.round} answers at http://{host}:{port}/predict; /openapi.json describes it. Ctrl-C ends it."
+        )
         serve_api(predictor, host, port, Limits(megabytes=megabytes, a_second=rate))
 
 

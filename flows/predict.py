@@ -88,6 +88,9 @@ def predict(
             raise InputError(_nothing(paths, errors))
     rate = done / max(time.perf_counter() - began, 1e-9)
     said = f"{done:,} rows, {rate:,.0f} rows/s; {abstained:,} abstained (round {predictor.round})"
+    if skipped := [name for source in listed if isinstance(source, Files) for name in source.skipped]:
+        kind = "pictures" if predictor.modality == "image" else ".txt files"
+        said += f"; {len(skipped):,} files that are no {kind} were left out, {skipped[0]} the first"
     if errors:
         said += f"; {errors.total():,} could not be read: " + ", ".join(
             f"{one} {count:,}" for one, count in sorted(errors.items())
@@ -126,10 +129,10 @@ def _format_of(output: Path | None) -> Format:
 
 
 class Files:
-    """Files that hold a row each; each is read when its turn comes."""
+    """Files that hold a row each; each is read when its turn comes. skipped: names of others that lie beside them."""
 
-    def __init__(self, paths: Sequence[Path], modality: Modality) -> None:
-        self.paths, self.modality = paths, modality
+    def __init__(self, paths: Sequence[Path], modality: Modality, skipped: Sequence[str] = ()) -> None:
+        self.paths, self.modality, self.skipped = paths, modality, skipped
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -147,10 +150,9 @@ def _sources(paths: Sequence[str], modality: Modality, column: str | None) -> It
             yield _lines(sys.stdin, modality)
         elif path.is_dir():
             suffixes = images.SUFFIXES if modality == "image" else {".txt"}
-            yield Files(
-                [file for file in sorted(path.rglob("*")) if file.suffix.lower() in suffixes and file.is_file()],
-                modality,
-            )
+            every = [file for file in sorted(path.rglob("*")) if file.is_file()]
+            mine = [file for file in every if file.suffix.lower() in suffixes]
+            yield Files(mine, modality, [_named(file) for file in every if file.suffix.lower() not in suffixes])
         elif not path.is_file():
             raise InputError(f"{one} does not exist: name files, folders, tables, or - for standard input.")
         elif path.suffix.lower() in TABLES:

@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
@@ -106,6 +107,17 @@ def test_a_picture_that_is_none_does_not_hold_up_the_others(tmp_path: Path) -> N
     found = asked(workspace, data, output=tmp_path / "a.csv")
     assert found["predicted"].fillna("").tolist() == ["rain", "", "sun", "rain"]
     assert found["error"].fillna("").tolist() == ["", "undecodable", "", ""]
+
+
+def test_what_is_left_out_of_a_folder_is_said(tmp_path: Path) -> None:
+    """Two texts, a picture and a table in a folder: two rows, and the two others are counted and named."""
+    workspace, data = grown(tmp_path / "w", "text"), tmp_path / "data"
+    data.mkdir()
+    for name in ("a.txt", "b.txt", "c.png", "d.csv"):
+        (data / name).write_text("sun", encoding="utf-8")
+    done = subprocess.run([*SEEDLING, "predict", data, "-w", workspace], capture_output=True, text=True, check=True)
+    assert len(done.stdout.splitlines()) == 3
+    assert f"2 files that are no .txt files were left out, {data / 'c.png'} the first" in done.stderr
 
 
 def test_answers_do_not_hang_on_what_is_asked_beside_them(tmp_path: Path) -> None:
@@ -299,6 +311,18 @@ def test_a_client_that_asks_too_fast_is_told_to_wait(tmp_path: Path, serve: Serv
     assert codes[:4] == [200] * 4
     assert codes.count(429) >= 10
     assert {one.headers["retry-after"] for one in found if one.status_code == 429} == {"1"}
+
+
+def test_a_request_that_waits_too_long_is_told_so(tmp_path: Path, serve: Serve) -> None:
+    """Twenty requests at once of a server that lets nobody wait: some are answered, the others are told when to come again; none hangs."""
+    body = {"texts": ["rain over the hills " * 200] * 64}
+    limits = Limits(a_second=10_000, seconds=0.001)
+    with httpx.Client(base_url=serve(Predictor.of(grown(tmp_path, "text")), limits), timeout=60) as client:
+        with ThreadPoolExecutor(20) as threads:
+            found = list(threads.map(lambda _: client.post("/predict", json=body), range(20)))
+        assert {one.status_code for one in found} == {200, 503}
+        assert {one.headers["retry-after"] for one in found if one.status_code == 503} == {"5"}
+        assert client.get("/docs").status_code == 404, "its page would fetch scripts from elsewhere"
 
 
 @pytest.mark.slow
