@@ -96,6 +96,7 @@ def evaluate(
             facts.seed,
             classes.index(NOTHING) if NOTHING in classes else None,
         ),
+        "unknown_classes": learnt["unknown_classes"],
         "robustness": changed,
         "learning_curve": learnt["learning_curve"]
         and {

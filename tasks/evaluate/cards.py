@@ -224,6 +224,10 @@ def _where(metrics: Mapping[str, Any]) -> list[str]:
         )
     else:
         lines.append("- What it does with rows of no class was not tried.")
+        if away := metrics["unknown_classes"]:
+            lines[-1] += (
+                f" A quick model that never saw a class tells its rows from the others with an AUROC of {away['auroc']['value']:.2f} in the mean."
+            )
     lines += [f"- The class {one['class']} was never tested." for one in metrics["per_class"] if one["rows"] == 0]
     lines += [
         f"- Surely worse where {one['column'].replace('_', ' ')} is {one['value']}: {one['accuracy']['value']:.1%} right."

@@ -22,6 +22,7 @@ ROWS = {"quick": 100, "normal": 200, "thorough": 1_000}
 NOISE = 25.0  # standard deviation in levels
 BLUR = 0.02  # standard deviation as a share of the longer side
 JPEG = 20  # quality
+GLARE = 1 / 6  # standard deviation as a share of the longer side
 LONGEST = 512  # pixels, to which pictures are brought before they are changed: changes are the same for all, and cost no more for large ones
 AT_ONCE = 32
 TYPING = 0.1  # share of the words with a typing error
@@ -49,9 +50,20 @@ def _small(pixels: Pixels, rng: np.random.Generator) -> Pixels:
     return np.asarray(cv2.resize(half, pixels.shape[1::-1], interpolation=cv2.INTER_LINEAR), dtype=np.uint8)
 
 
+def _glaring(pixels: Pixels, rng: np.random.Generator) -> Pixels:
+    """A bright spot, round, of a sixth of the longer side, anywhere in the picture."""
+    height, width = pixels.shape[:2]
+    down, across = np.mgrid[:height, :width]
+    row, column = rng.uniform(0, height), rng.uniform(0, width)
+    distance = ((down - row) ** 2 + (across - column) ** 2) / (GLARE * max(height, width)) ** 2
+    brighter = pixels + 255 * np.exp(-distance / 2)[..., None]
+    return np.asarray(np.clip(brighter, 0, 255), dtype=np.uint8)
+
+
 PICTURES: Mapping[str, Change] = {
     "blurred": _blurred,
     "noisy": _noisy,
+    "a spot of glare": _glaring,
     "half as bright": lambda pixels, rng: (pixels // 2).astype(np.uint8),
     "JPEG of low quality": _compressed,
     "half the size": _small,

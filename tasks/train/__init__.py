@@ -40,6 +40,7 @@ from tasks.train.repeated import repeated
 from tasks.train.rows import training_rows
 from tasks.train.trial import choose_and_fit, try_candidates
 from tasks.train.trust import TRUSTED
+from tasks.train.unknown import unknown_classes
 from tasks.train.verdict import Verdict
 
 STEPS = {"quick": 150, "normal": 240, "thorough": 1500}  # of what learns by gradients
@@ -100,6 +101,7 @@ def train(
         trust = _trust_of(choice.members, bench)
         curve = learning_curve(bench, judged) if round_number == 0 else None
         again = repeated(bench, judged, facts) if round_number == 0 else None
+        unknown = unknown_classes(bench, judged, classes, facts) if round_number == 0 else None
     save_features(maker, output)
     files.write_predictions(output, bench.rows, frame, predictions, trust)
     files.write_candidates(output, said)
@@ -113,6 +115,7 @@ def train(
         "bought": bought(firsts, judged, params.bootstrap_draws, facts.seed),
         "learning_curve": curve,
         "repeated": again,
+        "unknown_classes": unknown,
     }
     write_json(output / "candidates.json", learnt)
     write_json(output / "verdict.json", verdict.as_json())

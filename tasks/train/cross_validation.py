@@ -148,6 +148,12 @@ class Workbench:
         learns_from_pool = candidate.loss == CONSISTENCY or (self.pseudo_labelled and not candidate.carried)
         return 2 if learns_from_pool and len(self.rows.pool) else 1
 
+    def said_by(self, learner: str, taught: NDArray[np.intp], asked: NDArray[np.intp]) -> Floats:
+        """(n_asked, n_classes): logits of such a learner, taught some of the labelled rows and nothing else. taught, asked: numbers of labelled rows."""
+        made, rows = make_learner(learner, self.setting), self.rows.labelled[taught]
+        made.fit(self.inputs.take(rows), self.rows.targets[rows], self.rows.weights[rows])
+        return made.logits(self.inputs.take(self.rows.labelled[asked]))
+
     def fit(self, candidate: Candidate, lineage: int | None, place: int, half: int) -> Learner:
         """One model of one lineage."""
         began = perf_counter()

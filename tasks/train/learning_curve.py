@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.learners.saving import make_learner
 from tasks.parallel import in_threads
 from tasks.statistics import Estimate, Floats, interval, wilson
 from tasks.train.choice import Judged
@@ -22,17 +21,13 @@ CONFIDENCE = 0.8  # of the interval: with few rows a curve of two points is roug
 def right_with(bench: Workbench, judged: Judged, folds_taught: int) -> NDArray[np.bool_]:
     """(n_labelled_judged,): whether each is right by a model that was taught so many of the other folds' labels."""
     rows, folds = bench.rows, bench.rows.folds
-    labelled = rows.labelled
-    fold, targets = rows.fold[labelled], rows.targets[labelled]
-    right = np.zeros(len(labelled), dtype=bool)
+    fold, labels = rows.fold[rows.labelled], rows.targets[rows.labelled].argmax(axis=1)
+    right = np.zeros(len(labels), dtype=bool)
 
     def judge(place: int) -> None:
         following = [folds[(place + step) % len(folds)] for step in range(1, folds_taught + 1)]
         taught, asked = np.flatnonzero(np.isin(fold, following)), np.flatnonzero(fold == folds[place])
-        learner = make_learner(LEARNER, bench.setting)
-        learner.fit(bench.inputs.take(labelled[taught]), targets[taught], rows.weights[labelled[taught]])
-        said = learner.logits(bench.inputs.take(labelled[asked])).argmax(axis=1)
-        right[asked] = said == targets[asked].argmax(axis=1)
+        right[asked] = bench.said_by(LEARNER, taught, asked).argmax(axis=1) == labels[asked]
 
     in_threads(judge, range(len(folds)))
     return right[judged.place]

@@ -15,6 +15,7 @@ from tasks.train.choice import Judged
 from tasks.train.cross_validation import Workbench
 from tasks.train.repeated import corrected, repeated
 from tasks.train.rows import TrainingRows
+from tasks.train.unknown import unknown_classes
 
 FACTS = Facts(modality="text", effort="normal")
 
@@ -66,6 +67,28 @@ def test_the_same_rows_are_dealt_the_same_way_each_time() -> None:
     sure = repeated(*bench(40, 40.0), FACTS)
     assert sure is not None
     assert sure["splits"]["accuracy"] == [1.0] * 5
+
+
+def test_a_class_that_was_left_out_is_told_where_it_lies_apart() -> None:
+    """Four clouds, three of them at the corners of a triangle and one amid them: models of the others are least sure of what lies between classes, and sure of
+    what lies in their own; two classes are too few to leave one out.
+    """
+    made, judged = bench(120, 0.0)
+    rng = np.random.default_rng(4)
+    truth = np.arange(120) % 4
+    corners = np.array([[6, 0, 0, 0], [0, 6, 0, 0], [0, 0, 6, 0], [2, 2, 2, 0]])
+    features = (corners[truth] + rng.normal(scale=0.5, size=(120, 4))).astype(np.float32)
+    known = replace(made.rows, targets=np.eye(4)[truth], fold=np.arange(120) // 4 % 5)
+    four = replace(made, rows=known, inputs=Inputs(features), setting=Setting(4))
+    found = unknown_classes(four, replace(judged, truth=truth), ["north", "south", "east", "amid"], FACTS)
+    assert found is not None
+    assert found["classes"] == 4
+    assert found["auroc"]["low"] <= found["auroc"]["value"] <= found["auroc"]["high"]
+    assert found["hardest"]["class"] != "amid"
+    alone = unknown_classes(
+        four, replace(judged, truth=truth, place=np.flatnonzero(truth < 2)), ["a", "b", "c", "d"], FACTS
+    )
+    assert alone is None
 
 
 def test_too_few_rows_are_not_dealt_again() -> None:
