@@ -11,6 +11,7 @@ import json
 import shutil
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,18 +22,22 @@ from rich.console import Console
 from rich.table import Table
 
 from flows.history import runs
+from flows.ledger import open_ledger
 from tasks.augment import children_of_each
 from tasks.busy import workspace_lock
 from tasks.errors import InputError, SeedlingError
 from tasks.evaluate import out_of_fold, read_verdicts
+from tasks.evaluate.intervals import share
 from tasks.generation import Row, digest, read_manifest, rewritten, write_json
+from tasks.learners.encoder import encoder_key
 from tasks.params import Params, load, set_value
 from tasks.progress import Progress, terminal
 from tasks.randomness import generator
 from tasks.stages import VALIDATED, Stage, stages, work_ungated, write_page
-from tasks.statistics import log_loss_of_rows, paired_difference, wilson
+from tasks.statistics import log_loss_of_rows, paired_difference
 
 PLACE = Path(".seedling", "ablation")
+RUNNING = "running"
 RESULT = Path("reports", "ablation.json")
 REPAIRS = ("drop", "relabel", "down-weight")
 
@@ -73,29 +78,43 @@ class Bar:
 
 def ablate(workspace: Path, minutes: float) -> None:
     """Runs what is not known yet, the cumulative variants first, as far as the minutes go; prints the bars, writes reports/ablation.json
-    and the report. Raises InputError where nothing was evaluated yet, or nothing is labelled by people.
+    and the report. Raises InputError where the line is not up to date, or no labelled row can be held out.
     """
     params = load(workspace)
     if not (workspace / "reports" / "metrics.json").is_file():
         raise InputError(f"{workspace} holds no report yet: `seedling run` first.")
+    if stale := open_ledger(workspace).states():
+        raise InputError(
+            f"{', '.join(sorted(stale))} changed since the last run: `seedling run` first, so that like is compared with like."
+        )
     console, began = Console(), time.monotonic()
     with workspace_lock(workspace):
         bars = planned(workspace, params)
         if not bars:
             raise InputError("There is no step to leave out: this line neither changes labels nor adds rows.")
+        shutil.rmtree(workspace / PLACE / RUNNING, ignore_errors=True)  # of a call that was killed
         said: dict[Variant, pd.DataFrame] = {}
         not_tried: list[str] = []
+        failed: dict[str, str] = {}
+        if _said(workspace, _accepted(workspace, 0)).empty:
+            raise InputError(
+                "No labelled row can be held out, so nothing can be compared: label a second row of some classes."
+            )
         wanted = list(dict.fromkeys(variant for bar in bars for variant in (bar.old, bar.new)))
         with terminal("ablate") as progress:
             for place, variant in enumerate(wanted):
                 progress(variant.name, place, len(wanted))
                 left = 60 * minutes - (time.monotonic() - began)
-                found = _asked(workspace, params, variant, left, progress)
+                try:
+                    found = _asked(workspace, params, variant, left, progress)
+                except SeedlingError as error:  # such as a template whose class only weak labels have
+                    failed[variant.name] = str(error)
+                    continue
                 if found is None:
                     not_tried.append(variant.name)
                 else:
                     said[variant] = found
-        result = compared(bars, said, params, not_tried)
+        result = {**compared(bars, said, params, not_tried), "failed": failed}
         accepted = str(read_verdicts(workspace / "models")[-1]["accepted_round"])
         write_json(workspace / RESULT, {**result, "model": digest(workspace / "models" / accepted)})
         write_page("evaluate", workspace)
@@ -189,10 +208,11 @@ def _asked(
         return _said(workspace, _accepted(workspace, variant.rounds))
     kept = workspace / PLACE / f"{_key(workspace, params, variant)}.parquet"
     if kept.is_file():
-        return pd.read_parquet(kept)
+        with suppress(ValueError, OSError):  # a file cut short counts for nothing (pyarrow's errors are both)
+            return pd.read_parquet(kept)
     if predicted_seconds(workspace, variant) > seconds:
         return None
-    place = workspace / PLACE / "running"
+    place = workspace / PLACE / RUNNING
     shutil.rmtree(place, ignore_errors=True)
     try:
         _prepare(workspace, place, params, variant)
@@ -204,7 +224,9 @@ def _asked(
         found = _said(place, _accepted(place, variant.rounds))
     finally:
         shutil.rmtree(place, ignore_errors=True)
-    found.to_parquet(kept)
+    beside = kept.with_suffix(".new")
+    found.to_parquet(beside)
+    beside.replace(kept)
     return found
 
 
@@ -275,8 +297,10 @@ def _said(workspace: Path, model: Path) -> pd.DataFrame:
 
 
 def _key(workspace: Path, params: Params, variant: Variant) -> str:
-    """What the variant's answer depends on: the collected rows, params, and what is left out."""
+    """What the variant's answer depends on: the collected rows, the encoder, params, and what is left out."""
     parts = [params.model_dump_json(exclude={"evaluate"}), repr((variant.changes, variant.rounds))]
+    if params.train.encoder is not None:
+        parts.append(encoder_key(params.train.encoder, params.modality, workspace))
     parts.append(digest(workspace / "generations" / "scrape"))
     return hashlib.blake2b("\n".join(parts).encode(), digest_size=12).hexdigest()
 
@@ -299,7 +323,7 @@ def compared(
             continue
         both = said[bar.old].merge(said[bar.new], on=["id", "label"], suffixes=("_old", "_new")).sort_values("id")
         if both.empty:
-            raise SeedlingError("The runs have no judged row in common: they cannot be compared.")
+            continue
         differences = {}
         for metric, larger in (("right", True), ("log_loss", False)):
             differences[metric] = paired_difference(
@@ -323,8 +347,11 @@ def compared(
             }
         )
     start = next((bar.old for bar in bars if bar.kind == "added"), None)
-    right = said[start]["right"] if start is not None and start in said else pd.Series(dtype=float)
-    base = wilson(int(right.sum()), len(right), params.evaluate.confidence).rounded() if len(right) else None
+    first = said.get(start) if start is not None else None
+    base = None
+    if first is not None and len(first):
+        groups = first["group"].to_numpy(dtype=str)
+        base = share(first["right"].to_numpy() > 0, groups, params.evaluate.confidence).rounded()
     return {
         "start": None if start is None else start.name,
         "accuracy_at_start": base,
@@ -354,6 +381,8 @@ def _show(console: Console, result: Mapping[str, Any], workspace: Path) -> None:
             f"{one['log_loss']['value']:+.3f}",
         )
     console.print(table)
+    for name, why in result["failed"].items():
+        console.print(f"Could not be run: {name}: {why}", style="yellow", markup=False, soft_wrap=True)
     console.print(
         "Points: accuracy with the step less without it, on cross-validated rows; the test split was not looked at.",
         style="dim",

@@ -82,10 +82,12 @@ def publish_description(workspace: Path, params: Params) -> None:
     create_markdown_artifact(key="run", markdown=f"| this run | |\n|---|---|\n{table}\n", description=workspace.name)
 
 
-def publish_metrics(models: Path) -> None:
-    """The rounds so far: learners, cross-validated log-loss and accuracy of the best candidate, and the verdict; a version more with each round."""
+def publish_metrics(models: Path, number: int) -> None:
+    """The rounds up to this one: learners, cross-validated log-loss and accuracy of the best candidate, and the verdict; a version more with each round."""
     rounds = []
-    for path in sorted(models.glob("[0-9]*/candidates.json")):
+    for path in [models / str(one) / "candidates.json" for one in range(number + 1)]:
+        if not path.is_file():  # skipped: the loop had stopped
+            continue
         tried = json.loads(path.read_text(encoding="utf-8"))["tried"]
         verdict = json.loads(path.with_name("verdict.json").read_text(encoding="utf-8"))
         judged = [one for one in tried if one["log_loss"] is not None]

@@ -20,7 +20,7 @@ from rich.console import Console
 from tasks import images, texts
 from tasks.errors import InputError, SeedlingError
 from tasks.evaluate.cards import model_card
-from tasks.generation import payloads, read, write_json
+from tasks.generation import MANIFEST, payloads, read, write_json
 from tasks.learners.encoded_features import EncodedFeatures
 from tasks.learners.model import single_threaded
 from tasks.learners.portable import Portable
@@ -30,6 +30,7 @@ from tasks.progress import Progress, terminal
 
 NEEDED = ("onnx", "onnxscript", "onnxruntime")
 CHECKED = 64  # rows that the file is asked about before it is handed out
+MOST_BYTES = 1.9e9  # of an ONNX file
 FAR = 1e-4  # between two probabilities
 MOST_FAR = 0.02  # share of the checked rows: a support vector machine's vote can hang on the last digit
 USE = """## How to ask it
@@ -80,7 +81,9 @@ def _write(predictor: Predictor, workspace: Path, folder: Path, licence: str, pr
     packages = "onnxruntime numpy pillow opencv-python-headless" if image else "onnxruntime numpy scikit-learn"
     packages += " tokenizers" if "input_ids" in portable.inputs else ""
     use = USE.format(what="PICTURE..." if image else "< lines.txt", packages=packages)
-    (folder / "README.md").write_text(model_card(workspace, workspace.name, licence, use), encoding="utf-8")
+    (folder / "README.md").write_text(
+        model_card(workspace, workspace.name, licence, use, predictor.round), encoding="utf-8"
+    )
     return farthest
 
 
@@ -90,10 +93,18 @@ def _example(portable: Portable) -> tuple[Any, ...]:
 
 
 def write_onnx(portable: Portable, example: Sequence[Any], path: Path) -> None:
-    """The graph of this module, with any number of rows and tokens; the same model gives the same bytes."""
+    """The graph of this module, with any number of rows and tokens; the same model gives the same bytes. Raises InputError for one that is too large
+    for a file.
+    """
     import onnx
     import torch
 
+    bytes_of = sum(one.numel() * one.element_size() for one in (*portable.parameters(), *portable.buffers()))
+    if bytes_of > MOST_BYTES:
+        raise InputError(
+            f"The model has {bytes_of / 1e9:.1f} GB of numbers, and one ONNX file holds {MOST_BYTES / 1e9:g}: name a smaller train.encoder, "
+            "or leave `svm` and `nearest_neighbours` out of train.candidates, and train again."
+        )
     free = torch.export.Dim.DYNAMIC
     axes: dict[str, dict[int, Any]] = {name: {0: free} for name in portable.inputs}
     axes |= {name: {0: free, 1: free} for name in ("input_ids", "attention_mask") if name in axes}
@@ -199,8 +210,8 @@ def _checked(predictor: Predictor, portable: Portable, workspace: Path, path: Pa
     """
     import onnxruntime
 
-    collected = workspace / "generations" / "scrape"
-    ids = sorted(read(collected, ["id"])["id"])[:CHECKED] if collected.is_dir() else []
+    collected, validated = (workspace / "generations" / one for one in ("scrape", "validate"))
+    ids = sorted(read(validated, ["id"])["id"])[:CHECKED] if (validated / MANIFEST).is_file() else []
     rows = [payload for _, payload in payloads([collected], ids)] if ids else []
     if not rows:
         return None

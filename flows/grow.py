@@ -48,7 +48,7 @@ def stage_task(kind: str, **options: Any) -> Any:
             raise
         publish(outcome)
         if kind == "train" and outcome.how != "unchanged":
-            publish_metrics(Path(workspace) / "models")
+            publish_metrics(Path(workspace) / "models", int(stage.partition("@")[2]))
         get_run_logger().info("%s: %s in %.1f s. %s", stage, outcome.how, outcome.seconds, said(outcome))
         return outcome
 

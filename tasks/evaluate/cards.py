@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import io
 import json
 from collections import Counter
@@ -122,13 +123,16 @@ def dataset_card(dataset: Dataset, name: str, licence: str, *, as_parquet: bool 
         counts = [
             int(((rows["label"] == one) & (rows["split"] == split)).sum()) for split in dict.fromkeys(rows["split"])
         ]
-        lines.append(f"| {one.replace('|', '/')} | " + " | ".join(f"{count:,}" for count in counts) + " |")
+        lines.append(f"| {plain(one)} | " + " | ".join(f"{count:,}" for count in counts) + " |")
     known = Counter(rows["licence"].fillna("not stated"))
     lines += [
         "",
         "## Licences",
         "",
-        *(f"- {what}: {count:,} rows" for what, count in sorted(known.items(), key=lambda pair: (-pair[1], pair[0]))),
+        *(
+            f"- {plain(what)}: {count:,} rows"
+            for what, count in sorted(known.items(), key=lambda pair: (-pair[1], pair[0]))
+        ),
     ]
     lines += [
         "",
@@ -138,54 +142,66 @@ def dataset_card(dataset: Dataset, name: str, licence: str, *, as_parquet: bool 
     return "\n".join(lines)
 
 
-def model_card(workspace: Path, name: str, licence: str = "unknown", use: str = "") -> str:
+def model_card(workspace: Path, name: str, licence: str = "unknown", use: str = "", number: int | None = None) -> str:
     """README.md of the accepted model, as the Hub has them: how good, where it may be used and where not, what it learnt from.
 
-    use: a section on how to ask it, as Markdown. Raises MissingGeneration where nothing was evaluated.
+    use: a section on how to ask it, as Markdown; number: a round, of which no more is known than its cross-validation where it is not the accepted
+    one. Raises MissingGeneration where nothing was evaluated.
     """
     reports = workspace / "reports"
     if not (reports / "metrics.json").is_file():
         raise MissingGeneration("reports/metrics.json", "evaluate")
     metrics = json.loads((reports / "metrics.json").read_text(encoding="utf-8"))
-    model = json.loads(
-        (workspace / "models" / str(metrics["accepted_round"]) / "model.json").read_text(encoding="utf-8")
-    )
+    accepted = metrics["accepted_round"]
+    shown = accepted if number is None else number
+    model = json.loads((workspace / "models" / str(shown) / "model.json").read_text(encoding="utf-8"))
     where = "test" if metrics["test"] else "cross_validation"
     task = "image-classification" if model["modality"] == "image" else "text-classification"
-    found = metrics[where] or {}
-    results = [
-        {"type": one, "value": found[one]["value"], "name": one.replace("_", " ")} for one in REPORTED if found.get(one)
-    ]
     header: dict[str, Any] = {"license": licence, "pipeline_tag": task, "tags": ["seedling"]}
-    if results:
+    results = [
+        {"type": one, "value": metrics[where][one]["value"], "name": one.replace("_", " ")}
+        for one in REPORTED
+        if metrics[where] and metrics[where].get(one)
+    ]
+    if results and shown == accepted:
         measured = {
             "task": {"type": task},
             "dataset": {"name": name, "type": name, "split": where.replace("_", "-")},
             "metrics": results,
         }
         header["model-index"] = [{"name": name, "results": [measured]}]
-    lines = ["---", *_yaml(header), "---", "", f"# {name}", ""]
-    kind = "pictures" if model["modality"] == "image" else "texts"
-    lines += [
-        f"Puts {kind} into one of {len(model['classes'])} classes: {', '.join(model['classes'])}.",
-        "",
-        *_how_good(metrics, where),
-    ]
-    lines += ["## Where it may be used, and where not", "", *_where(metrics), ""]
+    kind, classes = "pictures" if model["modality"] == "image" else "texts", [plain(one) for one in model["classes"]]
+    lines = ["---", *_yaml(header), "---", "", f"# {plain(name)}", ""]
+    lines += [f"Puts {kind} into one of {len(classes)} classes: {', '.join(classes)}.", ""]
+    if shown == accepted:
+        lines += _how_good(metrics, where)
+        lines += ["## Where it may be used, and where not", "", *_where(metrics), ""]
+    else:
+        lines += [_of_another_round(metrics, shown), ""]
     learners = ", ".join(
         f"{one['learner'].replace('_', ' ')} ({' + '.join(one['recipe'])})" for one in model["members"]
     )
-    rows = metrics["rows"].get("validate", {})
-    lines += [
-        "## What it learnt from",
-        "",
-        f"{rows.get('kept', 0):,} rows passed validation, {rows.get('rejected', 0):,} were rejected. ",
-    ]
-    lines[-1] += (
-        f"The model is a vote of {learners}, of round {metrics['accepted_round']}; `dataset_card.md` says what the rows are."
-    )
+    rows = Counter[str]()
+    for one in read_manifest(workspace / "generations" / "validate")["counts"]:
+        rows[one["split"]] += one["rows"]
+    lines += ["## What it learnt from", "", f"{rows['train']:,} labelled rows and {rows['pool']:,} of the pool. "]
+    lines[-1] += f"The model is a vote of {learners}, of round {shown}."
     lines += ["", use] if use else [""]
     return "\n".join(lines).rstrip() + "\n"
+
+
+def plain(name: str) -> str:
+    """A name as Markdown shows it: no table, no tag, no line ends with it."""
+    return " ".join(html.escape(name, quote=False).replace("|", "&#124;").split())
+
+
+def _of_another_round(metrics: Mapping[str, Any], number: int) -> str:
+    found = next((one["accuracy"] for one in metrics["rounds"] if one["round"] == number and one["accuracy"]), None)
+    said = f"**This is round {number}; the accepted one is round {metrics['accepted_round']}.** "
+    if found is None:
+        return said + "How good it is was not judged."
+    interval = f"{found['value']:.3f}, between {found['low']:.3f} and {found['high']:.3f}"
+    return said + f"Cross-validated it is right in {interval} of the rows; no test row was shown to it."
 
 
 def _how_good(metrics: Mapping[str, Any], where: str) -> list[str]:
@@ -228,9 +244,11 @@ def _where(metrics: Mapping[str, Any]) -> list[str]:
             lines[-1] += (
                 f" A quick model that never saw a class tells its rows from the others with an AUROC of {away['auroc']['value']:.2f} in the mean."
             )
-    lines += [f"- The class {one['class']} was never tested." for one in metrics["per_class"] if one["rows"] == 0]
     lines += [
-        f"- Surely worse where {one['column'].replace('_', ' ')} is {one['value']}: {one['accuracy']['value']:.1%} right."
+        f"- The class {plain(one['class'])} was never tested." for one in metrics["per_class"] if one["rows"] == 0
+    ]
+    lines += [
+        f"- Surely worse where {one['column'].replace('_', ' ')} is {plain(str(one['value']))}: {one['accuracy']['value']:.1%} right."
         for one in metrics["slices"]
         if one["worse"]
     ]

@@ -9,11 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import norm
 
-from tasks.statistics import DRAWN_AT_ONCE, Estimate, Floats, Ints
+from tasks.statistics import DRAWN_AT_ONCE, Estimate, Floats, Ints, bootstrap_t, by_group
 
 PRIOR = 1.0  # rows of each class beforehand, as right as all are
 BIAS_DRAWS = 200
-LEAST_ERROR = 0.3  # of a draw, as a share of the standard error of all rows
 
 
 def effective_rows(values: Floats, groups: NDArray[np.str_]) -> float:
@@ -21,7 +20,7 @@ def effective_rows(values: Floats, groups: NDArray[np.str_]) -> float:
 
     Where all values are alike nothing tells how alike groups are: then each group counts as one that is all of a kind.
     """
-    sizes, sums = _by_group(np.ones(len(values)), groups), _by_group(values, groups)
+    sizes, sums = by_group(np.ones(len(values)), groups), by_group(values, groups)
     rows, mean = len(values), float(values.mean())
     variance = float(((sums - mean * sizes) ** 2).sum()) / rows**2
     least = rows**2 / float((sizes**2).sum())
@@ -52,35 +51,14 @@ def mean(
     confidence: float,
     rng: np.random.Generator,
 ) -> Estimate:
-    """The mean of values between 0 and `most`, which may be skewed, with the bootstrap-t interval over groups (Efron and Tibshirani 1993,
-    chapter 12): each draw is brought to its own standard error.
+    """The mean of values between 0 and `most`, which may be skewed, with the bootstrap-t interval over groups.
 
     wrong: the value of one row more, which is put among them for the interval: what a wrong row would have. Rows that are all right do not
     prove that none is ever wrong (as two successes and two failures are added to a share, Agresti and Coull 1998).
     """
-    sizes, sums = _by_group(np.ones(len(values)), groups), _by_group(values, groups)
+    sizes, sums = by_group(np.ones(len(values)), groups), by_group(values, groups)
     value = float(values.mean())
-    sizes, sums = np.append(sizes, 1.0), np.append(sums, wrong)
-    many, centre = len(sums), float(sums.sum() / sizes.sum())
-
-    def error_of(size: Floats, square: Floats, cross: Floats, large: Floats, at: Floats) -> Floats:
-        return np.sqrt(np.maximum(square - 2 * at * cross + at**2 * large, 0.0)) / size
-
-    columns = (sizes, sums, sums**2, sums * sizes, sizes**2)
-    size, total, square, cross, large = (np.array([one.sum()]) for one in columns)
-    error = float(error_of(size, square, cross, large, np.array([centre]))[0])
-    if error == 0:
-        return Estimate(value, value, value)
-    away = []
-    for first in range(0, draws, at_once := max(1, DRAWN_AT_ONCE // many)):
-        drawn = rng.integers(many, size=(min(at_once, draws - first), many))
-        size, total, square, cross, large = (one[drawn].sum(axis=1) for one in columns)
-        of_draw = total / size
-        errors = error_of(size, square, cross, large, of_draw)
-        away.append((of_draw - centre) / np.maximum(errors, LEAST_ERROR * error))
-    tail = (1 - confidence) / 2
-    low, high = np.quantile(np.concatenate(away), [tail, 1 - tail])
-    ends = centre - float(high) * error, centre - float(low) * error
+    ends = bootstrap_t(np.append(sizes, 1.0), np.append(sums, wrong), draws=draws, confidence=confidence, rng=rng)
     return Estimate(value, min(value, max(0.0, ends[0])), max(value, min(most, ends[1])))
 
 
@@ -93,7 +71,7 @@ def of_confusion(
     classes together, each with a row beforehand that is as right as all are): rare classes, of which a bootstrap may draw none, keep their
     share of it. The interval is Wilson's of as many rows as have that variance, at most those that there are.
     """
-    sizes = _by_group(np.ones(len(truth)), groups)
+    sizes = by_group(np.ones(len(truth)), groups)
     worth = float(sizes.sum() / (sizes**2).sum())  # of a row
     classes, places = np.unique(np.concatenate([truth, said]), return_inverse=True)
     truth, said, many = places[: len(truth)], places[len(truth) :], len(classes)
@@ -172,8 +150,8 @@ def calibration_error(
     surest = probabilities.max(axis=1)
     gap = surest - (probabilities.argmax(axis=1) == truth)
     place = np.minimum((surest * bins).astype(int), bins - 1)
-    sizes = _by_group(np.ones(len(truth)), groups)
-    sums = np.stack([_by_group(np.where(place == one, gap, 0.0), groups) for one in range(bins)], axis=1)
+    sizes = by_group(np.ones(len(truth)), groups)
+    sums = np.stack([by_group(np.where(place == one, gap, 0.0), groups) for one in range(bins)], axis=1)
     gaps = sums.sum(axis=0) / len(truth)
     seen_noise = ((sums - gaps * sizes[:, None]) ** 2).sum(axis=0)
     # Where few rows are wrong the sample shows less noise than such confidence has.
@@ -222,8 +200,3 @@ def area(inside: Floats, outside: Floats, *, draws: int, confidence: float, rng:
     smallest = 0.5 / (len(inside) * len(outside)) ** 0.5  # all pairs right do not prove that none is ever wrong
     low, high = np.quantile(drawn, [(1 - confidence) / 2, (1 + confidence) / 2])
     return Estimate(value, min(float(low), max(0.0, value - smallest)), max(float(high), min(1.0, value + smallest)))
-
-
-def _by_group(values: Floats, groups: NDArray[np.str_]) -> Floats:
-    _, where = np.unique(groups, return_inverse=True)
-    return np.asarray(np.bincount(where, weights=values), dtype=np.float64)

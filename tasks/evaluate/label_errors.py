@@ -18,6 +18,7 @@ RATES = np.linspace(0.0, 0.5, 51)
 TEMPERATURES = np.exp(np.linspace(-1.2, 0.4, 17))
 BELIEVED_WRONG = 1 / 20  # beforehand, of all labels, as validate believes
 SPREAD = 0.4  # of the temperature's logarithm, beforehand
+DRAWS = 4_000
 FEWEST = 30  # rows that say anything
 
 
@@ -35,7 +36,7 @@ def label_errors(
         return None
     logits, said = np.log(np.maximum(probabilities, SMALLEST)), probabilities.argmax(axis=1)
     agrees = said == truth
-    weight, accuracy = np.zeros((len(TEMPERATURES), len(RATES))), np.zeros((len(TEMPERATURES), len(RATES)))
+    weight, accuracy, spread = (np.zeros((len(TEMPERATURES), len(RATES))) for _ in range(3))
     for row, temperature in enumerate(TEMPERATURES):
         shares = softmax(logits / temperature)
         own, best = shares[np.arange(rows), truth], shares.max(axis=1)
@@ -44,15 +45,24 @@ def label_errors(
             likely = (1 - rate) * own + other * (1 - own)
             # That what the model says is the true class, given the label: where they agree, and where they do not.
             true = np.where(agrees, (1 - rate) * best, other * best) / np.maximum(likely, SMALLEST)
-            accuracy[row, column] = true.mean()
+            accuracy[row, column], spread[row, column] = (
+                true.mean(),
+                np.sqrt((true * (1 - true)).sum() / rows / effective),
+            )
             weight[row, column] = np.log(np.maximum(likely, SMALLEST)).sum() * effective / rows
         weight[row] += (1 / BELIEVED_WRONG - 2) * np.log1p(-RATES) - (np.log(temperature) / SPREAD) ** 2 / 2
     weight = np.exp(weight - weight.max())
     weight /= weight.sum()
     tails = ((1 - confidence) / 2, (1 + confidence) / 2)
+    # Which of the rows are the wrong ones nobody knows either: of each pair, as many rows right as chance makes of them.
+    rng = np.random.default_rng(0)
+    drawn = rng.choice(weight.size, size=DRAWS, p=weight.ravel())
+    some = np.clip(accuracy.ravel()[drawn] + spread.ravel()[drawn] * rng.normal(size=DRAWS), 0.0, 1.0)
+    value = float((accuracy * weight).sum())
+    low, high = (float(one) for one in np.quantile(some, tails))
     return {
         "rate": _weighed(np.broadcast_to(RATES, weight.shape), weight, tails).rounded(),
-        "accuracy": _weighed(accuracy, weight, tails).rounded(),
+        "accuracy": Estimate(value, min(low, value), max(high, value)).rounded(),
     }
 
 

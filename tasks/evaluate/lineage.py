@@ -25,7 +25,7 @@ def stories(workspace: Path) -> dict[str, Any]:
 
     Of a row: o origin, s split, f fold, l label, b by whom, g group, p parents, c the stage that brought it, r why it was
     rejected and where, w the probability that its label is wrong, u the suggested one, v the label as it was given, k round → pseudo-label,
-    a the answer, y the answer's confidence.
+    a the answer, y the answer's confidence, x copies of it: origin and why each was rejected.
     """
     root, found = workspace / "generations", dict[str, dict[str, Any]]()
     predictions = pd.read_parquet(workspace / "reports" / "predictions.parquet")
@@ -36,7 +36,9 @@ def stories(workspace: Path) -> dict[str, Any]:
         for one in _told(folder, judged) if (folder / MANIFEST).is_file() else ():
             if len(found) >= MOST_ROWS:
                 break
-            found.setdefault(one.pop("id"), one)
+            row = one.pop("id")
+            if found.setdefault(row, one) is not one and "o" in one:  # a copy, rejected as one
+                found[row].setdefault("x", []).append([one["o"], one.get("r", "")])
     for folder in sorted((root / "pseudo_label").glob("[0-9]*")):
         labels = read(folder, ["id", "label", "weight"])
         for row, label in zip(labels["id"], labels["label"], strict=True):

@@ -20,6 +20,7 @@
     line(list, (row.p ? "made by " + row.c : "collected") + (row.o ? " from " + row.o : ""));
     if (row.p) linked(list, "parents: ", row.p);
     if (row.r) line(list, make("b", "rejected: " + row.r.replaceAll("_", " ")));
+    for (const [origin, why] of row.x || []) line(list, "a copy: " + origin + (why ? ", rejected: " + why.replaceAll("_", " ") : ""));
     line(list, "split " + (row.s || "none") + (row.f === undefined ? "" : ", fold " + row.f) + (row.g ? ", group " + row.g.slice(0, 12) : ""));
     line(list, row.l === undefined ? "no label" : `label ${row.l}, by ${row.b}` + (row.v === undefined ? "" : ` (given as ${row.v})`));
     if (row.w !== undefined) line(list, `its label is wrong with a probability of ${percent(row.w)}` + (row.u && row.u !== row.l ? `; suggested: ${row.u}` : ""));
@@ -30,7 +31,7 @@
   asked.oninput = () => {
     const words = asked.value.trim().toLowerCase();
     if (!words) return story.replaceChildren();
-    const fits = ids.filter(id => id.startsWith(words) || (rows[id].o || "").toLowerCase().includes(words));
+    const fits = ids.filter(id => id.startsWith(words) || [rows[id].o || "", ...(rows[id].x || []).map(one => one[0])].some(origin => origin.toLowerCase().includes(words)));
     if (fits.length === 1 || rows[words]) return tell(rows[words] ? words : fits[0]);
     const list = make("ul");
     for (const id of fits.slice(0, 10)) line(list, link(id), " ", [rows[id].o, rows[id].l].filter(Boolean).join(", "));

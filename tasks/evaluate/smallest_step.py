@@ -144,6 +144,8 @@ def _towards_a_rival(pixels: FromPixels, pictures: torch.Tensor, own: torch.Tens
     """DeepFool's next step of each picture, to the nearest of the linearised borders; nothing for one that is across already."""
     shown = pictures.clamp(0, 255).detach().requires_grad_()
     logits = torch.log(pixels(shown).clamp(min=SMALLEST))
+    if not logits.requires_grad:  # trees alone: they have steps, and no slope
+        return torch.zeros_like(pictures)
     of_own = logits.gather(1, own[:, None])[:, 0]
     others = logits.detach().scatter(1, own[:, None], -torch.inf)
     rivals = others.topk(min(RIVALS, logits.shape[1] - 1), dim=1).indices

@@ -6,6 +6,7 @@ What is left outside is what no such graph has: decoding, resizing, splitting te
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -36,8 +37,7 @@ from tasks.learners.network import Network
 from tasks.statistics import SMALLEST
 
 COLOUR_SIDE = 64  # of the picture that colours are counted on, beside an encoder
-LARGEST = 400_000_000  # numbers in one matrix, 1.6 gigabytes: an ONNX file holds two
-STEEPNESS = 8.0  # of what stands for a vote where gradients are wanted
+STEEPNESS = 2.0  # of what stands for a vote where gradients are wanted
 TAKES = {"network": "small", "fine_tuned": "ready"}  # what a learner is asked with; the others: features
 FIXED = 12  # bits after the point of the colour conversion's numbers
 GAMMA_BITS = 3
@@ -161,7 +161,8 @@ class Embedding(nn.Module):
 
     def __init__(self, encoder: Any, smooth: bool) -> None:
         super().__init__()
-        self.encoder, self.model, self.smooth = encoder, encoder.model.float().cpu(), smooth
+        self.encoder, self.smooth = encoder, smooth
+        self.model = copy.deepcopy(encoder.model).float().cpu()  # the caller's stays as it is, and where it is
 
     def forward(self, ready: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """(n, d)."""
@@ -266,7 +267,6 @@ class Machine(nn.Module):
         pairs = [(one, other) for one in range(many) for other in range(one + 1, many)]
         decisions, vectors = _by_pair(known["coefficients"], known["counts"], pairs), machine.kept
         if self.gamma == 0:  # linear: the vectors are summed up beforehand
-            _check_size(len(pairs) * vectors.shape[1])
             decisions, vectors = np.asarray(sparse.csr_matrix(vectors).T @ decisions), None
         sides = np.zeros((len(pairs), many), np.float32)
         sides[np.arange(len(pairs)), [one for one, _ in pairs]] = 1
@@ -318,7 +318,6 @@ class Neighbours(nn.Module):
     def __init__(self, learner: NearestNeighbours) -> None:
         super().__init__()
         kept, labels = learner.kept, learner.arrays["labels"]
-        _check_size(kept.shape[0] * kept.shape[1])
         rows = kept.toarray() if sparse.issparse(kept) else kept
         self.many = min(NEIGHBOURS, len(rows))
         self.register_buffer("rows", torch.from_numpy(np.asarray(rows, np.float32).T.copy()))
@@ -478,7 +477,6 @@ class Portable(nn.Module):
     `inputs` names the tensors that it is called with, in their order: `pictures` (n, side, side, 3) and `small` (n, its side, its side, 3), 0 to 255; or `pixel_values` (n, 3, height, width) and
     `small` (n, 64, 64, 3); or `input_ids` and `attention_mask` (n, tokens) and `words` (n, n_terms); or `words` alone.
     smooth: whatever is a step is given a slope, so that gradients lead somewhere; the probabilities are then near, not the same.
-    Raises InputError where a matrix would be larger than a file may hold.
     """
 
     def __init__(self, model: TrainedModel, smooth: bool = False) -> None:
@@ -595,15 +593,6 @@ def _as_module(learner: Any, model: TrainedModel, smooth: bool) -> nn.Module:
         if len(estimator.classes_) == 1:
             return Constant(estimator.classes_, classes)
         if learner.name == "logistic_regression":
-            _check_size(estimator.coef_.size)
             return Linear(estimator.coef_, estimator.intercept_, estimator.classes_, classes)
         return Trees(estimator, classes)
     raise InputError(f"{learner.name} has no graph.")
-
-
-def _check_size(numbers: int) -> None:
-    if numbers > LARGEST:
-        raise InputError(
-            f"A learner of this model would be a matrix of {numbers / 1e6:,.0f} million numbers, more than one ONNX file holds: "
-            "name an encoder in train.encoder, or leave `svm` and `nearest_neighbours` out of train.candidates, and train again."
-        )

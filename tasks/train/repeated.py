@@ -13,7 +13,7 @@ from scipy import stats
 from tasks.parallel import in_threads
 from tasks.params import Facts
 from tasks.randomness import derived_seed
-from tasks.statistics import Estimate, Floats
+from tasks.statistics import Estimate, Floats, wilson
 from tasks.train.candidates import predicted_seconds
 from tasks.train.choice import Judged
 from tasks.train.cross_validation import Candidate, Workbench
@@ -33,7 +33,7 @@ def repeated(bench: Workbench, judged: Judged, facts: Facts) -> dict[str, Any] |
     too few to be dealt again.
 
     {"repeats", "folds", "rows"; "splits": by the better learner, the least, the quartiles' and the most accurate fold; "learners": each with
-    its "accuracy"; "difference": of the second less the first, and "agree": the share of dealings in which the same is ahead}. Intervals
+    its "accuracy"; "difference": of the second less the first, and "agree": the share of dealings in which the same one is ahead as in the mean}. Intervals
     take into account that training sets overlap (Nadeau and Bengio 2003).
     """
     rows = bench.rows
@@ -67,7 +67,7 @@ def repeated(bench: Workbench, judged: Judged, facts: Facts) -> dict[str, Any] |
         return None
     better = int(right.mean(axis=(1, 2)).argmax())
     by_repeat = right[1].mean(axis=1) - right[0].mean(axis=1)
-    ahead = max(float((by_repeat > 0).mean()), float((by_repeat < 0).mean()), float((by_repeat == 0).mean()))
+    agree = float((np.sign(by_repeat) == np.sign(by_repeat.mean())).mean())
     quantiles = np.quantile(right[better], [0, 0.25, 0.5, 0.75, 1])
     return {
         "repeats": repeats,
@@ -75,11 +75,14 @@ def repeated(bench: Workbench, judged: Judged, facts: Facts) -> dict[str, Any] |
         "rows": len(judged.place),
         "splits": {"learner": LEARNERS[better], "accuracy": [round(float(one), 6) for one in quantiles]},
         "learners": [
-            {"learner": name, "accuracy": corrected(right[place].ravel(), folds, (0.0, 1.0)).rounded()}
+            {
+                "learner": name,
+                "accuracy": _no_surer(corrected(right[place].ravel(), folds, (0.0, 1.0)), len(judged.place)),
+            }
             for place, name in enumerate(LEARNERS)
         ],
         "difference": corrected((right[1] - right[0]).ravel(), folds, (-1.0, 1.0)).rounded(),
-        "agree": round(ahead, 6),
+        "agree": round(agree, 6),
     }
 
 
@@ -100,6 +103,12 @@ def _dealt(labels: NDArray[np.intp], groups: NDArray[np.str_], folds: int, seed:
         for fold, (_, held) in enumerate(dealer.split(np.zeros((len(labels), 1)), labels, groups)):
             result[held] = fold
     return result
+
+
+def _no_surer(found: Estimate, rows: int) -> dict[str, float]:
+    """The interval, no narrower than Wilson's of so many rows: splits that are all alike prove no more than their rows do."""
+    own = wilson(round(found.value * rows), rows)
+    return Estimate(found.value, min(found.low, own.low), max(found.high, own.high)).rounded()
 
 
 def corrected(found: Floats, folds: int, within: tuple[float, float], confidence: float = 0.95) -> Estimate:

@@ -169,7 +169,10 @@ def group_near_duplicates(looked: list[Looked], params: ValidateParams, facts: F
     """Gives each usable row its group: the smallest id among its near-duplicates, and what its source says belongs with it; its own where there is
     none.
     """
-    rows = usable(looked)
+    rows, named = usable(looked), defaultdict(set)
+    for one in looked:  # of a copy that goes the group stays with the row that is kept
+        if one.row.group is not None:
+            named[one.row.id].add(one.row.group)
     if facts.modality == "text":
         texts = [str(one.near_key) for one in rows]
         sets = Clusters(len(rows), [one.row.label for one in rows])  # a word may be what tells classes apart
@@ -189,8 +192,8 @@ def group_near_duplicates(looked: list[Looked], params: ValidateParams, facts: F
         one.near = group
     first_of: dict[str, int] = {}
     for number, one in enumerate(rows):
-        if one.row.group is not None:
-            sets.join(first_of.setdefault(one.row.group, number), number)
+        for together in sorted(named[one.row.id]):
+            sets.join(first_of.setdefault(together, number), number)
     for group, one in _named_sets(rows, sets):
         one.row = replace(one.row, group=group)
 

@@ -50,7 +50,7 @@ def test_a_bar_is_the_paired_difference_on_the_rows_that_both_judged() -> None:
     assert (bar["rows"], bar["before"], bar["after"]) == (3, 0.333333, 0.666667)
     assert bar["accuracy"]["value"] == pytest.approx(1 / 3, abs=1e-6)
     assert bar["log_loss"]["value"] == pytest.approx(-1 / 3, abs=1e-6)
-    assert (bar["accuracy"]["low"], bar["accuracy"]["high"]) == (0.0, 1.0)
+    assert bar["accuracy"]["low"] < 0 < bar["accuracy"]["high"], "three rows prove nothing"
     assert (found["start"], found["accuracy_at_start"]["value"]) == ("old", 0.333333)
     assert found["not_tried"] == ["other"]
 
@@ -102,7 +102,20 @@ def test_a_variant_is_the_line_as_one_would_run_it(example: Callable[[str], Path
     )
     assert (place / ".seedling/looks.jsonl").read_text(encoding="utf-8") == looks
     assert "The line without it" in (place / "reports/report.html").read_text(encoding="utf-8")
+    cut = next((place / ".seedling/ablation").glob("*.parquet"))
+    whole = cut.read_bytes()
+    cut.write_bytes(whole[: len(whole) // 2])
+    again = subprocess.run(
+        [*SEEDLING, "ablate", "--minutes", "0", "-w", place], check=True, capture_output=True, text=True
+    )
+    assert "Not tried for want of time" in again.stdout, "a file cut short counts for nothing"
+    cut.write_bytes(whole)
     kept = sorted(path.stat().st_mtime_ns for path in (place / ".seedling/ablation").glob("*.parquet"))
     subprocess.run([*SEEDLING, "ablate", "--minutes", "0", "-w", place], check=True, capture_output=True)
     assert json.loads((place / "reports/ablation.json").read_text(encoding="utf-8")) == found
     assert sorted(path.stat().st_mtime_ns for path in (place / ".seedling/ablation").glob("*.parquet")) == kept
+    assert not (place / ".seedling/ablation/running").exists()
+    set_value(place, ["synthesize", "template_rows"], 3)
+    stale = subprocess.run([*SEEDLING, "ablate", "-w", place], check=False, capture_output=True, text=True)
+    assert stale.returncode == 2
+    assert "synthesize changed since the last run" in stale.stderr

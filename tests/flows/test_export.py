@@ -20,6 +20,14 @@ from tasks.errors import InputError, MissingGeneration
 from tasks.generation import GenerationWriter, Row, identify
 
 SEEDLING = [sys.executable, "-m", "flows.command_line"]
+FORBIDDING = """
+import sys
+class Wall:
+    def find_spec(self, name, path=None, target=None):
+        if name.split('.')[0] in ('tasks', 'flows'):
+            raise ImportError(name + ' is not to be seen')
+sys.meta_path.insert(0, Wall())
+"""
 PARAMS = "modality: {}\nscrape:\n  sources:\n    - {{kind: folder, path: .}}\n"
 
 
@@ -160,10 +168,19 @@ def test_an_exported_model_answers_without_seedling_as_predict_does(workspace: P
     subprocess.run([*SEEDLING, "run", "-w", workspace], check=True, capture_output=True)
     out, pictures = tmp_path / "model", sorted((workspace / "data/test").rglob("*.png"))
     subprocess.run([*SEEDLING, "export", out, "--model", "-w", workspace], check=True, capture_output=True)
+    (tmp_path / "sitecustomize.py").write_text(FORBIDDING, encoding="utf-8")
+    forbidden = subprocess.run(
+        [sys.executable, "-c", "import tasks"],
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        check=False,
+        capture_output=True,
+    )
+    assert b"is not to be seen" in forbidden.stderr
+    (tmp_path / "junk.png").write_bytes(b"no picture")
     alone = subprocess.run(
-        [sys.executable, "-P", out / "predict.py", *pictures],
+        [sys.executable, out / "predict.py", *pictures, tmp_path / "junk.png"],
         cwd=out,
-        env={**os.environ, "PYTHONPATH": str(out)},
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
         capture_output=True,
         text=True,
         check=True,
@@ -171,6 +188,9 @@ def test_an_exported_model_answers_without_seedling_as_predict_does(workspace: P
     own = subprocess.run(
         [*SEEDLING, "predict", *pictures, "-w", workspace], capture_output=True, text=True, check=True
     ).stdout
+    *_, junk = csv.DictReader(alone.splitlines())
+    assert (junk["predicted"], junk["error"]) == ("", "undecodable")
+    alone = "\n".join(alone.splitlines()[:-1])
     mine, its = ([*csv.DictReader(said.splitlines())] for said in (own, alone))
     assert [one["predicted"] for one in its] == [one["predicted"] for one in mine]
     assert [float(one["confidence"]) for one in its] == pytest.approx(

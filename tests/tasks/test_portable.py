@@ -12,6 +12,7 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 
+from flows import export_model
 from flows.export_model import write_onnx
 from tasks import images
 from tasks.errors import InputError
@@ -147,12 +148,13 @@ def test_the_file_is_the_same_each_time_and_names_no_path(tmp_path: Path) -> Non
     onnx.checker.check_model(onnx.load(tmp_path / "one"), full_check=True)
 
 
-def test_a_matrix_too_large_for_a_file_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_too_large_for_a_file_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """With the remedy."""
     model = trained(TextFeatures(), TEXTS, np.arange(len(TEXTS)) % 3, ["svm"])
-    monkeypatch.setattr(portable_module, "LARGEST", 10)
+    monkeypatch.setattr(export_model, "MOST_BYTES", 10)
+    graph = Portable(model).eval()
     with pytest.raises(InputError, match=r"train\.encoder"):
-        Portable(model)
+        write_onnx(graph, graph.prepared(TEXTS[:2]), tmp_path / "model.onnx")
 
 
 def digits() -> tuple[TrainedModel, np.ndarray]:
@@ -162,6 +164,26 @@ def digits() -> tuple[TrainedModel, np.ndarray]:
     maker = PictureFeatures()
     rows = [images.encode(one) for one in pictures[:300]]
     return trained(maker, rows, known.target[:300], ["logistic_regression"], 10), pictures[300:350]
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_every_learner_has_a_smallest_step_or_none(name: str) -> None:
+    """Trees have no slope: no step is found, and nothing breaks; of all others some picture is turned."""
+    model = trained(PictureFeatures(), PICTURES, LABELS, [name])
+    rows = [(str(place), one) for place, one in enumerate(PICTURES[:30])]
+    truth = {str(place): int(LABELS[place]) for place in range(30)}
+    found = smallest_step(model, rows, truth, modality="image", effort="quick", max_megapixels=64.0, progress=silent)
+    assert found is not None
+    assert (found["turned"] > 0) == (name not in {"random_forest", "boosted_trees"})
+
+
+def test_the_model_answers_as_before_when_its_graph_was_made(of_pictures: Path, tmp_path: Path) -> None:
+    """Also an encoder in bfloat16, whose copy in the graph is not."""
+    maker = EncodedFeatures(EncoderParams(model=str(of_pictures), precision="bfloat16"), "image", tmp_path)
+    model = trained(maker, PICTURES, LABELS, ["logistic_regression"])
+    before = model.predict(PICTURES[:5])
+    Portable(model)
+    assert (model.predict(PICTURES[:5]) == before).all()
 
 
 def test_deepfool_finds_a_smaller_step_than_chance() -> None:

@@ -108,6 +108,17 @@ def test_what_a_source_says_belongs_together_shares_a_fold(tmp_path: Path) -> No
     assert (others["group"] == others["id"]).all()
 
 
+def test_a_copy_that_goes_leaves_its_group_to_the_row_that_stays(tmp_path: Path) -> None:
+    """A test row's copy stands on a page: the page's other row leaks. A text of two pages binds both to one fold."""
+    rows = [text("asked", "x", "test"), of("page 1", text("asked", "x")), of("page 1", text("beside it", "x"))]
+    rows += [of("page 2", text("on both", "y")), of("page 3", text("on both", "y"))]
+    rows += [of("page 2", text("second page alone", "y")), of("page 3", text("third page alone", "y"))]
+    output = checked(tmp_path, [*rows, *BASE])
+    assert reasons(output) == {"exact_duplicate": 2, "same_group_as_test": 1}
+    folds = read(output).set_index("text")["fold"]
+    assert folds["on both"] == folds["second page alone"] == folds["third page alone"]
+
+
 def test_a_carved_test_split_takes_pages_whole(tmp_path: Path) -> None:
     """Two rows a page, a hundred pages: no page stands in both splits, and nothing has to be rejected."""
     words = [
