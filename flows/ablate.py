@@ -362,13 +362,13 @@ def compared(
 
 def _show(console: Console, result: Mapping[str, Any], workspace: Path) -> None:
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for name in ("step", "how", "accuracy", "points", "log-loss"):
+    for name in ("step", "how", "without", "with", "points", "log-loss", "rows"):
         table.add_column(
             name, header_style="dim", overflow="fold", justify="left" if name in {"step", "how"} else "right"
         )
     if result["accuracy_at_start"]:
-        table.add_row(result["start"], "", f"{result['accuracy_at_start']['value']:.3f}", "", "")
-    how = {"added": "added", "left out": "the rest without it", "tried": "on top of all"}
+        table.add_row(result["start"], "", "", f"{result['accuracy_at_start']['value']:.3f}")
+    how = {"added": "added", "left out": "taken from the whole", "tried": "on top of the whole"}
     for one in result["bars"]:
         points = one["accuracy"]
         style = "green" if points["low"] > 0 else "red" if points["high"] < 0 else ""
@@ -376,15 +376,18 @@ def _show(console: Console, result: Mapping[str, Any], workspace: Path) -> None:
         table.add_row(
             one["step"],
             how[one["kind"]],
-            f"{one['before'] if one['kind'] == 'left out' else one['after']:.3f}",
+            f"{one['before']:.3f}",
+            f"{one['after']:.3f}",
             f"[{style}]{said}[/]" if style else said,
             f"{one['log_loss']['value']:+.3f}",
+            f"{one['rows']:,}",
         )
     console.print(table)
     for name, why in result["failed"].items():
         console.print(f"Could not be run: {name}: {why}", style="yellow", markup=False, soft_wrap=True)
     console.print(
-        "Points: accuracy with the step less without it, on cross-validated rows; the test split was not looked at.",
+        "Accuracy without the step and with it, on the cross-validated rows that both judged (a repair takes some away); points is with less without, and\n"
+        "less log-loss is better. Each variant chose its own model on these rows. The test split was not looked at.",
         style="dim",
     )
     if result["not_tried"]:

@@ -93,7 +93,7 @@ def explained(debug: bool) -> Iterator[None]:
         sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115  (Python flushes it at the end)
         raise typer.Exit(0) from error
     except KeyboardInterrupt as error:
-        console.print("Stopped. Finished stages are kept: `seedling run` goes on from there.", style="yellow")
+        console.print("Stopped. What was finished is kept: the same command goes on from there.", style="yellow")
         raise typer.Exit(130) from error
 
 
@@ -285,7 +285,7 @@ def export(
     ] = None,
     licence: Annotated[str, typer.Option(help="Of the whole, for its card.")] = "unknown",
     model: Annotated[
-        bool, typer.Option("--model", help="The model instead, as ONNX with its preprocessing; needs seedling[onnx].")
+        bool, typer.Option("--model", help="The model instead, as ONNX with its preprocessing; needs seedling\\[onnx].")
     ] = False,
     number: Annotated[int | None, typer.Option("--round", help="Whose model.", show_default="the accepted one")] = None,
     workspace: Workspace = Path(),

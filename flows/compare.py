@@ -111,7 +111,9 @@ def _side(workspace: Path, revision: str) -> Side:
     files = ledger.files_at(place, FILES)
     missing = [name for name, content in files.items() if content is None]
     if missing:
-        raise InputError(f"'{revision}' has no {missing[0]}: its run did not finish, or `dvc pull` is needed.")
+        raise InputError(
+            f"'{revision}' has no {missing[0]}: no run of this name finished there, or `dvc pull` is needed; `dvc exp list` and .seedling/runs name those that did."
+        )
     content = {name: one or b"" for name, one in files.items()}
     predictions = pd.read_parquet(io.BytesIO(content["reports/predictions.parquet"]))
     with tempfile.TemporaryDirectory() as scratch:
@@ -132,6 +134,11 @@ def compare_sides(old: Side, new: Side) -> Comparison:
     """Pairs the rows that both judged, by id. Raises InputError where the classes differ or no row is shared."""
     if {one["class"] for one in old.metrics["per_class"]} != {one["class"] for one in new.metrics["per_class"]}:
         raise InputError(f"'{old.name}' and '{new.name}' have other classes: their metrics cannot be compared.")
+    if bool(old.metrics["test"]) != bool(new.metrics["test"]):
+        without = old.name if new.metrics["test"] else new.name
+        raise InputError(
+            f"'{without}' has no test split and the other one has: one was judged by cross-validation, the other on test rows, which cannot be compared."
+        )
     both = old.predictions.merge(new.predictions, on="id", suffixes=("_old", "_new"))
     both = both[both["label_old"] == both["label_new"]].reset_index(drop=True)
     if both.empty:

@@ -29,7 +29,8 @@ def show_story(workspace: Path, asked: str) -> None:
     if not fits.any():
         origins = everything["origin"].fillna("")
         fits = origins == asked if (origins == asked).any() else origins.str.contains(asked, regex=False)
-    found = everything.loc[fits, "id"].unique().tolist()
+    own = fits & (everything["parents"].map(len) == 0)  # rows that were made share their parent's origin
+    found = everything.loc[own if own.any() else fits, "id"].unique().tolist()
     if not found:
         raise InputError(f"No row's id begins with '{asked}', and no row's origin contains it.")
     if len(found) > 1:

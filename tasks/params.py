@@ -29,16 +29,18 @@ class Section(BaseModel):
 
 def _compiles(pattern: str) -> str:
     try:
-        re.compile(pattern)
+        brackets = re.compile(pattern).groups
     except re.error as error:
         raise ValueError(f"is no regular expression: {error}") from error
+    if not brackets:
+        raise ValueError("needs brackets around what files that belong together share, as in '([^/]+)_crop'")
     return pattern
 
 
 class FolderSource(Section):
     """The user's folder: `labelled/<class>/*`, `unlabelled/*`, optional `test/<class>/*` and `validation/<class>/*`.
 
-    group: a regular expression over a file's path; files in which it finds the same (its first bracket, where it has one) belong together.
+    group: a regular expression over a file's path; files in which its first bracket holds the same belong together.
     """
 
     kind: Literal["folder"]

@@ -232,7 +232,7 @@ def _where(metrics: Mapping[str, Any]) -> list[str]:
     abstain, outside, lines = metrics["abstain"], metrics["out_of_scope"], []
     if abstain["right"] and abstain["below"] > 0:
         lines.append(
-            f"- Abstaining under a confidence of {abstain['below']:.3f}, it answers {abstain['answered']['value']:.1%} of the rows, and {abstain['right']['value']:.1%} of those rightly."
+            f"- Abstaining under a confidence of {abstain['below']:.3f}, it answers {abstain['answered']['value']:.1%} of the rows, and {abstain['right']['value']:.1%} of those rightly (between {abstain['right']['low']:.1%} and {abstain['right']['high']:.1%})."
         )
     if outside:
         lines.append(

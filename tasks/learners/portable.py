@@ -96,13 +96,20 @@ def _descaled(whole: torch.Tensor, bits: int) -> torch.Tensor:
 
 
 class Colours(nn.Module):
-    """Square-rooted histograms of LAB (n, 48)."""
+    """Square-rooted histograms of LAB (n, 48); smooth: a level counts for both bins that it lies between."""
+
+    def __init__(self, smooth: bool = False) -> None:
+        super().__init__()
+        self.smooth = smooth
 
     def forward(self, lab: torch.Tensor) -> torch.Tensor:
         """lab: (n, height, width, 3), 0 to 255."""
-        places = torch.floor(lab * (COLOUR_BINS / 256)).flatten(1, 2)
-        shares = torch.stack([(places == one).float().mean(dim=1) for one in range(COLOUR_BINS)], dim=-1)
-        return torch.sqrt(shares.flatten(1))
+        places = (lab * (COLOUR_BINS / 256)).flatten(1, 2)
+        if self.smooth:
+            shares = [torch.relu(1 - (places - 0.5 - one).abs()).mean(dim=1) for one in range(COLOUR_BINS)]
+            return torch.sqrt(torch.stack(shares, dim=-1).flatten(1) + 1e-4)
+        shares = [(torch.floor(places) == one).float().mean(dim=1) for one in range(COLOUR_BINS)]
+        return torch.sqrt(torch.stack(shares, dim=-1).flatten(1))
 
 
 class OfPictures(nn.Module):
@@ -110,7 +117,7 @@ class OfPictures(nn.Module):
 
     def __init__(self, maker: PictureFeatures, smooth: bool) -> None:
         super().__init__()
-        self.smooth, self.lab, self.colours = smooth, Lab(smooth), Colours()
+        self.smooth, self.lab, self.colours = smooth, Lab(smooth), Colours(smooth)
         self.kept = [bool(np.isfinite(scale)) for _, scale in maker.blocks or []]
         for place, (mean, scale) in enumerate(maker.blocks or []):
             self.register_buffer(f"mean_{place}", torch.from_numpy(mean))
@@ -182,7 +189,7 @@ class OfEncoder(nn.Module):
         if maker.centre is None:
             raise InputError("The features were not fitted.")
         self.embedding = Embedding(maker.encoder, smooth)
-        self.smooth, self.lab, self.colours = smooth, Lab(smooth), Colours()
+        self.smooth, self.lab, self.colours = smooth, Lab(smooth), Colours(smooth)
         self.register_buffer("centre", torch.from_numpy(maker.centre))
         self.register_buffer("topics", None if maker.topics is None else torch.from_numpy(maker.topics))
 

@@ -51,7 +51,7 @@ def read_folder(
 
 def _group(together: re.Pattern[str], origin: str) -> str | None:
     found = together.search(origin)
-    return None if found is None else f"name {found[1] if together.groups else found[0]}"
+    return None if found is None else f"name {found[1]}"
 
 
 def _items(root: Path, data: Path, modality: Modality, max_bytes: int, elsewhere: frozenset[Path]) -> Iterator[Item]:

@@ -253,7 +253,8 @@ def carve_test_rows(looked: list[Looked], params: ValidateParams, seed: int) -> 
         return 0
     labelled = [one for one in usable(looked) if one.row.split == "train" and one.row.label_source == "human"]
     labels, groups = [str(one.row.label) for one in labelled], [str(one.row.group) for one in labelled]
-    chosen = carve_test(labels, groups, params.test_share, seed, max(2, params.min_class_rows))
+    by_source = {str(one.row.group) for one in labelled if one.near != one.row.group}
+    chosen = carve_test(labels, groups, params.test_share, seed, max(2, params.min_class_rows), by_source)
     carved = [one for one in labelled if one.row.group in chosen]
     if len(carved) < params.min_test_rows:
         return 0
@@ -268,5 +269,9 @@ def deal_folds(looked: list[Looked], folds: int, seed: int) -> None:
     labelled = [one for one in usable(looked) if one.row.split == "train"]
     labels, groups = [str(one.row.label) for one in labelled], [str(one.row.group) for one in labelled]
     fold_of = assign_folds(labels, groups, folds, seed)
-    for one in labelled:
-        one.row = replace(one.row, fold=fold_of.get(str(one.row.group)))
+    of_class: dict[str, set[str]] = defaultdict(set)
+    for label, group in zip(labels, groups, strict=True):
+        of_class[label].add(group)
+    for one in labelled:  # a group may hold several classes, and be all that there is of one of them
+        alone = len(of_class[str(one.row.label)]) == 1
+        one.row = replace(one.row, fold=None if alone else fold_of.get(str(one.row.group)))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from tasks.randomness import derived_seed
 
@@ -48,10 +48,18 @@ def assign_folds(labels: Sequence[str], groups: Sequence[str], folds: int, seed:
     return fold_of
 
 
-def carve_test(labels: Sequence[str], groups: Sequence[str], share: float, seed: int, stay: int = 2) -> set[str]:
+def carve_test(
+    labels: Sequence[str],
+    groups: Sequence[str],
+    share: float,
+    seed: int,
+    stay: int = 2,
+    by_source: Collection[str] = (),
+) -> set[str]:
     """The groups of a stratified test split: the given share of each class's rows, rounded down.
 
-    At least `stay` groups of each class stay; groups that hold several classes all do. Of a LARGE class's groups each
+    At least `stay` groups of each class stay; near-duplicates that hold several classes all do. by_source: groups that a source made, which may
+    well hold several classes; they are dealt first, each where all of its classes have room. Of a LARGE class's groups each
     goes with a chance of `share`, drawn from its name, so it stays in the test split when rows come later.
     """
     sizes: Mapping[str, int] = Counter(groups)
@@ -60,7 +68,8 @@ def carve_test(labels: Sequence[str], groups: Sequence[str], share: float, seed:
         for group, many in Counter(group for _, group in set(zip(labels, groups, strict=True))).items()
         if many > 1
     }
-    chosen: set[str] = set()
+    chosen = _of_sources(labels, groups, share, seed, stay, by_source)
+    mixed |= {*by_source}
     for of_class in shuffled_groups(labels, groups, seed, "test").values():
         if len(of_class) >= LARGE:
             chosen |= {one for one in of_class if one not in mixed and derived_seed(seed, "test", one) < share * 2**63}
@@ -70,4 +79,27 @@ def carve_test(labels: Sequence[str], groups: Sequence[str], share: float, seed:
             if sizes[group] <= room:
                 chosen.add(group)
                 room -= sizes[group]
+    return chosen
+
+
+def _of_sources(
+    labels: Sequence[str], groups: Sequence[str], share: float, seed: int, stay: int, by_source: Collection[str]
+) -> set[str]:
+    """Of the groups that sources made those whose rows fit into the share of every class that they hold, in an order by their names."""
+    held: dict[str, Counter[str]] = {group: Counter() for group in by_source}
+    left: dict[str, set[str]] = {}
+    rows = Counter(labels)
+    for label, group in zip(labels, groups, strict=True):
+        left.setdefault(label, set()).add(group)
+        if group in held:
+            held[group][label] += 1
+    room = {label: many * share for label, many in rows.items()}
+    chosen: set[str] = set()
+    for group in sorted(held, key=lambda one: (derived_seed(seed, "test", one), one)):
+        counts = held[group]
+        if all(many <= room[label] and len(left[label]) > stay for label, many in counts.items()):
+            chosen.add(group)
+            for label, many in counts.items():
+                room[label] -= many
+                left[label].discard(group)
     return chosen

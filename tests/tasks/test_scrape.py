@@ -120,6 +120,8 @@ def test_sources_say_what_belongs_together(tmp_path: Path, make_pictures: Callab
     assert named["labelled/disc/1.png"] == named["labelled/bar/1.png"] == "name 1"
     with pytest.raises(ValueError, match="no regular expression"):
         ScrapeParams.model_validate({"sources": [{"kind": "folder", "group": "("}]})
+    with pytest.raises(ValueError, match="needs brackets"):
+        ScrapeParams.model_validate({"sources": [{"kind": "folder", "group": "crop"}]})
 
 
 def test_latin_1_is_named_with_its_remedy_and_read_when_told(tmp_path: Path) -> None:

@@ -108,6 +108,26 @@ def test_what_a_source_says_belongs_together_shares_a_fold(tmp_path: Path) -> No
     assert (others["group"] == others["id"]).all()
 
 
+def test_pages_of_several_classes_are_carved_whole_and_a_class_of_one_row_is_in_no_fold(tmp_path: Path) -> None:
+    """Forty pages of an x and a y row each: a quarter goes, half of it x; a class whose only row stands on a page is in no fold, though the page is."""
+    things = ["hut", "cat", "sky", "oak", "fig", "bee", "sea", "ant", "elk", "owl"]
+    pages = [f"{one} {other}" for one in ("red", "old", "big", "far") for other in things]
+    rows = [of(page, text(f"{page} {label * 4}", label)) for page in pages for label in ("x", "y")]
+    output = checked(
+        tmp_path,
+        [*rows, of(pages[0], text("once only", "z"))],
+        test_share=0.25,
+        min_test_rows=5,
+        near_duplicate_similarity=1,
+    )
+    kept = read(output)
+    test = kept[kept["split"] == "test"]
+    assert test["label"].value_counts().to_dict() == {"x": 10, "y": 10}
+    assert (kept.groupby("group")["split"].nunique() == 1).all()
+    alone = kept.set_index("text").loc["once only"]
+    assert (alone["split"], np.isnan(alone["fold"])) == ("train", True)
+
+
 def test_a_copy_that_goes_leaves_its_group_to_the_row_that_stays(tmp_path: Path) -> None:
     """A test row's copy stands on a page: the page's other row leaks. A text of two pages binds both to one fold."""
     rows = [text("asked", "x", "test"), of("page 1", text("asked", "x")), of("page 1", text("beside it", "x"))]
