@@ -22,7 +22,8 @@ from tasks.learners.encoded_features import EncodedFeatures
 from tasks.learners.features import FeatureMaker, PictureFeatures, TextFeatures
 from tasks.learners.losses import Adjusted
 from tasks.learners.model import TrainedModel
-from tasks.learners.portable import Lab, Portable
+from tasks.learners.portable import Portable
+from tasks.learners.portable_features import Lab
 from tasks.learners.saving import make_learner
 from tasks.learners.training import Setting
 from tasks.params import EncoderParams
