@@ -6,6 +6,8 @@ A view of `generations/scrape` and `generations/validate`, made again whenever v
 from __future__ import annotations
 
 import csv
+import difflib
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -40,6 +42,7 @@ MEANING = {
     "personal_data": "a pattern of a mail address, telephone, bank account or card number",
     "other_language": "not in the collection's main language",
 }
+ALIKE, FEWER, SHORTEST_NAME = 0.85, 5, 4  # of the names of two classes that may be meant to be one
 COPIES = ("exact_duplicate", "conflicting_labels", "near_duplicate_of_test", "near_duplicate_of_validation")
 
 
@@ -158,8 +161,24 @@ def _classes(manifest: Mapping[str, Any]) -> list[dict[str, Any]]:
     for one in manifest["counts"]:
         if one["label"] in found and one["split"] in splits:
             found[one["label"]][one["split"]] += one["rows"]
-    most = max((sum(of_split.values()) for of_split in found.values()), default=1)
-    return [{"class": label, **of_split, "most": most} for label, of_split in found.items()]
+    whole = {label: sum(of_split.values()) for label, of_split in found.items()}
+    most = max(whole.values(), default=1)
+    return [
+        {"class": label, **of_split, "most": most, "like": misspelt(label, whole)} for label, of_split in found.items()
+    ]
+
+
+def misspelt(label: str, rows: Mapping[str, int]) -> str | None:
+    """The class that this one's name may be a typing error for: spelt nearly alike, but for more than digits, and with many times the rows. rows: of
+    each class.
+    """
+    letters = re.sub(r"[\d\W_]", "", label)
+    for other in sorted(rows, key=lambda one: (-rows[one], one)):
+        larger = rows[other] >= FEWER * max(1, rows[label])
+        differs = letters != re.sub(r"[\d\W_]", "", other) and min(len(label), len(other)) >= SHORTEST_NAME
+        if larger and differs and difflib.SequenceMatcher(None, label, other).ratio() >= ALIKE:
+            return other
+    return None
 
 
 def _histograms(kept: pd.DataFrame) -> list[dict[str, Any]]:

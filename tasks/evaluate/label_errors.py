@@ -1,7 +1,7 @@
 """How many of the test split's own labels are wrong, as far as the model can tell, and what the score would be without them.
 
 A label is taken to be the true class, or with the probability e any other: labels that take a class for the one most like it cannot be told
-from the model's own mistakes, and are hardly seen (benchmarks/test_labels.py). Of e and of the temperature that takes back what wrong
+from the model's own mistakes, and are hardly seen (benchmarks/labels_of_test.py). Of e and of the temperature that takes back what wrong
 labels did to the model's confidence, every pair is weighed by how likely it makes the labels (as in Rebbapragada and Brodley 2007, with both
 unknown), and no score is replaced by what is found.
 """

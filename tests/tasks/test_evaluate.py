@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tasks.evaluate.data_page import misspelt
 from tasks.evaluate.looks import log_look, looks_at
 from tasks.evaluate.metrics import calibration_bins, per_class, with_intervals
 from tasks.evaluate.robustness import PICTURES, robustness
@@ -46,6 +47,23 @@ def test_calibration_bins_hold_all_rows() -> None:
     bins = calibration_bins(chances, np.array([0, 0, 1, 0]), 10)
     assert [one["rows"] for one in bins] == [1, 3]
     assert bins[1]["accuracy"] == round(2 / 3, 6)
+
+
+def test_a_class_that_may_be_a_typing_error_is_pointed_out() -> None:
+    """One row of `shiping` beside 37 of `shipping`; not `class 1` beside `class 2`, not two large classes, not short names."""
+    rows = {
+        "shiping": 1,
+        "shipping": 37,
+        "class 1": 1,
+        "class 2": 90,
+        "sea": 1,
+        "seal": 40,
+        "walking": 30,
+        "talking": 37,
+    }
+    found = {label: misspelt(label, rows) for label in rows}
+    assert {label for label, other in found.items() if other} == {"shiping"}
+    assert found["shiping"] == "shipping"
 
 
 def test_looks_are_counted_a_model_and_a_test_split(tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 """How many of a test split's labels are wrong? The report's estimate, and cleanlab's of the same probabilities, against labels that were changed here.
 
-    python benchmarks/test_labels.py --data FOLDER --backbone FOLDER [--draws 20]
+    python benchmarks/labels_of_test.py --data FOLDER --backbone FOLDER [--draws 20]
 
 FOLDER holds the sets of benchmarks/few_labels.py. A draw is 600 training and 400 test rows; the same share of both has its labels changed, to any other
 class (even) or to the one that the model most often takes the class for (confusable). The model is logistic regression, its temperature fitted by
@@ -72,9 +72,9 @@ def draw(
 
 
 def main() -> None:
-    """Writes results/test_labels.csv."""
+    """Writes results/labels_of_test.csv."""
     given = parser_of(str(__doc__), SETS, draws=20).parse_args()
-    command = f"python benchmarks/test_labels.py --data FOLDER --backbone FOLDER --draws {given.draws}"
+    command = f"python benchmarks/labels_of_test.py --data FOLDER --backbone FOLDER --draws {given.draws}"
     found = []
     for name in given.sets:
         features, frame, known = load(given.data, name, given.backbone)
@@ -96,7 +96,7 @@ def main() -> None:
                     {metric: round(float(np.mean([one[metric] for one in draws])), 3) for metric in draws[0]},
                     flush=True,
                 )
-    write("test_labels", found)
+    write("labels_of_test", found)
 
 
 if __name__ == "__main__":
