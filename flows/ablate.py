@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -36,9 +37,7 @@ from tasks.randomness import generator
 from tasks.stages import VALIDATED, Stage, stages, work_ungated, write_page
 from tasks.statistics import log_loss_of_rows, paired_difference
 
-PLACE = Path(".seedling", "ablation")
-RUNNING = "running"
-RESULT = Path("reports", "ablation.json")
+PLACE, RUNNING, RESULT = Path(".seedling", "ablation"), "running", Path("reports", "ablation.json")
 REPAIRS = ("drop", "relabel", "down-weight")
 
 
@@ -104,6 +103,8 @@ def ablate(workspace: Path, minutes: float) -> None:
         with terminal("ablate") as progress:
             for place, variant in enumerate(wanted):
                 progress(variant.name, place, len(wanted))
+                if not sys.stderr.isatty():  # where no bar is drawn
+                    print(f"{place + 1} of {len(wanted)}: {variant.name}", file=sys.stderr, flush=True)
                 left = 60 * minutes - (time.monotonic() - began)
                 try:
                     found = _asked(workspace, params, variant, left, progress)

@@ -83,12 +83,14 @@ def write_report(workspace: Path) -> Path:
 
 
 def _ablation(workspace: Path, accepted: int) -> dict[str, Any] | None:
-    """What `seedling ablate` found, where it speaks of the accepted model."""
+    """What `seedling ablate` found; of an earlier model than the accepted one no more than that it did."""
     path = workspace / "reports" / "ablation.json"
     if not path.is_file():
         return None
     found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return found if found["bars"] and found["model"] == digest(workspace / "models" / str(accepted)) else None
+    if found["model"] != digest(workspace / "models" / str(accepted)):
+        return {"earlier": True}
+    return found if found["bars"] else None
 
 
 def _headline(metrics: Mapping[str, Any]) -> dict[str, Any]:

@@ -15,6 +15,7 @@ import pytest
 from flows.ablate import Bar, Step, Variant, _changed, compared
 from tasks.generation import read
 from tasks.params import Params, load, set_value
+from tasks.stages import write_page
 
 SEEDLING = [sys.executable, "-m", "flows.command_line"]
 AUGMENT = Step("augment", "augment", ((("augment", "children"), "0"),))
@@ -115,6 +116,11 @@ def test_a_variant_is_the_line_as_one_would_run_it(example: Callable[[str], Path
     assert json.loads((place / "reports/ablation.json").read_text(encoding="utf-8")) == found
     assert sorted(path.stat().st_mtime_ns for path in (place / ".seedling/ablation").glob("*.parquet")) == kept
     assert not (place / ".seedling/ablation/running").exists()
+    (place / "reports/ablation.json").write_text(json.dumps({**found, "model": "another"}), encoding="utf-8")
+    write_page("evaluate", place)
+    page = (place / "reports/report.html").read_text(encoding="utf-8")
+    assert "of an earlier model" in page
+    assert "The line without it" not in page
     set_value(place, ["synthesize", "template_rows"], 3)
     stale = subprocess.run([*SEEDLING, "ablate", "-w", place], check=False, capture_output=True, text=True)
     assert stale.returncode == 2
