@@ -16,7 +16,8 @@ MOST_ROWS = 6_000  # on the page; `seedling why` knows them all
 MOST_EXAMPLES = 240
 OF_A_CELL = 8
 SIDE = 72  # pixels of an example
-FROM_VALIDATE = ("p_wrong", "suggested", "given")
+FROM_VALIDATE = ("p_wrong", "suggested", "given", "text")
+LONGEST = 120  # characters of a text
 RECORD = ("id", "origin", "split", "fold", "label", "label_source", "parents", "group")
 
 
@@ -25,7 +26,7 @@ def stories(workspace: Path) -> dict[str, Any]:
 
     Of a row: o origin, s split, f fold, l label, b by whom, g group, p parents, c the stage that brought it, r why it was
     rejected and where, w the probability that its label is wrong, u the suggested one, v the label as it was given, k round → pseudo-label,
-    a the answer, y the answer's confidence, x copies of it: origin and why each was rejected.
+    a the answer, y the answer's confidence, t its text, cut, x copies of it: origin and why each was rejected.
     """
     root, found = workspace / "generations", dict[str, dict[str, Any]]()
     predictions = pd.read_parquet(workspace / "reports" / "predictions.parquet")
@@ -63,6 +64,8 @@ def _told(folder: Path, first: set[str]) -> Iterator[dict[str, Any]]:
         for row in frame.to_dict("records"):
             one: dict[str, Any] = {"id": row["id"], "c": folder.name}
             one |= {letter: row[name] for name, letter in letters.items() if isinstance(row.get(name), str)}
+            if isinstance(row.get("text"), str):
+                one["t"] = row["text"] if len(row["text"]) <= LONGEST else row["text"][: LONGEST - 1] + "…"
             if isinstance(row.get("fold"), int | float) and row["fold"] == row["fold"]:
                 one["f"] = int(row["fold"])
             if isinstance(row.get("p_wrong"), float) and row["p_wrong"] == row["p_wrong"]:

@@ -17,6 +17,7 @@
   function tell(id) {
     const row = rows[id], list = make("ul");
     story.replaceChildren(make("h3", "Row " + id), list);
+    if (row.t) line(list, "“" + row.t + "”");
     line(list, (row.p ? "made by " + row.c : "collected") + (row.o ? " from " + row.o : ""));
     if (row.p) linked(list, "parents: ", row.p);
     if (row.r) line(list, make("b", "rejected: " + row.r.replaceAll("_", " ")));
@@ -31,10 +32,10 @@
   asked.oninput = () => {
     const words = asked.value.trim().toLowerCase();
     if (!words) return story.replaceChildren();
-    const fits = ids.filter(id => id.startsWith(words) || [rows[id].o || "", ...(rows[id].x || []).map(one => one[0])].some(origin => origin.toLowerCase().includes(words)));
+    const fits = ids.filter(id => id.startsWith(words) || [rows[id].o || "", rows[id].t || "", ...(rows[id].x || []).map(one => one[0])].some(origin => origin.toLowerCase().includes(words)));
     if (fits.length === 1 || rows[words]) return tell(rows[words] ? words : fits[0]);
     const list = make("ul");
-    for (const id of fits.slice(0, 10)) line(list, link(id), " ", [rows[id].o, rows[id].l].filter(Boolean).join(", "));
+    for (const id of fits.slice(0, 10)) line(list, link(id), " ", [rows[id].o, rows[id].l, rows[id].t].filter(Boolean).join(", "));
     const none = left_out ? "None of the rows on this page: seedling why knows the others." : "No such row.";
     story.replaceChildren(make("p", fits.length ? `${fits.length.toLocaleString()} rows fit` : none, "soft small"), list);
   };
