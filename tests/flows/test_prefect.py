@@ -61,7 +61,7 @@ def server(tmp_path: Path) -> Iterator[dict[str, str]]:
         process.wait(timeout=30)
 
 
-def test_the_ui_shows_the_run_with_its_stages_and_artifacts(server: dict[str, str], workspace: Path) -> None:
+def test_the_ui_shows_the_run_and_the_report_answers_clicks(server: dict[str, str], workspace: Path) -> None:
     """By the API, and in Chromium on the run's own page."""
     from playwright.sync_api import expect, sync_playwright
 
@@ -88,6 +88,16 @@ def test_the_ui_shows_the_run_with_its_stages_and_artifacts(server: dict[str, st
         page.locator("#artifacts").click()
         expect(page.get_by_text("scrape-rows").first).to_be_visible(timeout=60_000)
         page.screenshot(path=workspace / "ui.png")
+        problems: list[str] = []
+        page.on("pageerror", lambda error: problems.append(str(error)))
+        page.goto((workspace / "reports" / "report.html").as_uri())
+        page.locator("table.matrix button.cell").first.click()
+        expect(page.locator("#examples-of figure").first).to_be_visible()
+        page.locator("#examples-of button.row").first.click()
+        expect(page.locator("#story")).to_contain_text("the model says")
+        page.locator("#asked").fill("labelled/disc/0.png")
+        expect(page.locator("#story")).to_contain_text("rows fit")  # itself and its children
+        assert problems == []
         browser.close()
 
 

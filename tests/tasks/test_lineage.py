@@ -1,0 +1,100 @@
+"""What the report tells of any row: stories and examples of rows that are written here, by hand."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+import pyarrow as pa
+import pytest
+
+from tasks.evaluate import lineage
+from tasks.evaluate.lineage import examples, stories
+from tasks.generation import GenerationWriter, Row, identify
+
+
+def row(text: str, split: str, label: str | None, **more: object) -> Row:
+    """Labelled by a person where it has a label."""
+    source = "human" if label else None
+    return Row(
+        identify(text.encode()), split, label=label, label_source=source, origin=f"t.csv#{text}", payload=text, **more
+    )  # type: ignore[arg-type]
+
+
+TAUGHT, TESTED, SURE, POOL = (
+    row("taught", "train", "a", fold=2),
+    row("tested", "test", "a"),
+    row("sure", "test", "b"),
+    row("pool", "pool", None),
+)
+CHILD = replace(row("child", "train", "a"), parents=[TAUGHT.id])
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Path:
+    """Four rows, a rejected copy, a child; the pool row labelled in round 1; two predictions, one wrong."""
+    root = tmp_path / "generations"
+    for stage, kept in (
+        ("scrape", [TAUGHT, TESTED, SURE, POOL]),
+        ("validate", [TAUGHT, TESTED, SURE, POOL]),
+        ("augment", [CHILD]),
+        ("pseudo_label/1", [replace(POOL, label="b")]),
+    ):
+        extra = [pa.field("p_wrong", pa.float32())] if stage == "validate" else []
+        with GenerationWriter(root / stage, stage=stage.replace("/", "@"), modality="text", extra=extra) as writer:
+            for one in kept:
+                known = {"p_wrong": 0.25 if one is TAUGHT else None} if extra else {}
+                writer.keep(replace(one, extra=known))
+            if stage == "validate":
+                writer.reject(
+                    replace(TESTED, split="train", origin="t.csv#copy", extra={"p_wrong": None}), "exact_duplicate"
+                )
+            writer.close(rows_in=len(kept) + (stage == "validate"), classes=["a", "b"])
+    told = {
+        "id": [TESTED.id, SURE.id],
+        "label": ["a", "b"],
+        "predicted": ["b", "b"],
+        "probabilities": [[0.3, 0.7], [0.1, 0.9]],
+    }
+    (tmp_path / "reports").mkdir()
+    pd.DataFrame(told).to_parquet(tmp_path / "reports" / "predictions.parquet")
+    return tmp_path
+
+
+def test_a_row_tells_where_it_came_from_and_what_became_of_it(workspace: Path) -> None:
+    """Origin, split, fold, label, doubt, parents, pseudo-label, answer, and the copy that was rejected."""
+    found = stories(workspace)
+    assert found["left_out"] == 0
+    rows = found["rows"]
+    assert rows[TAUGHT.id] == {
+        "c": "validate",
+        "o": "t.csv#taught",
+        "s": "train",
+        "f": 2,
+        "l": "a",
+        "b": "human",
+        "t": "taught",
+        "w": 0.25,
+    }
+    assert (rows[TESTED.id]["a"], rows[TESTED.id]["y"]) == ("b", 0.7)
+    assert rows[TESTED.id]["x"] == [["t.csv#copy", "exact_duplicate (validate)"]]
+    assert rows[POOL.id]["k"] == {"1": "b"}
+    assert (rows[CHILD.id]["p"], rows[CHILD.id]["c"]) == ([TAUGHT.id], "augment")
+
+
+def test_rows_that_were_judged_come_first_where_there_is_no_room(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two of six: those with an answer; the page counts the others."""
+    monkeypatch.setattr(lineage, "MOST_ROWS", 2)
+    found = stories(workspace)
+    assert set(found["rows"]) == {TESTED.id, SURE.id}
+    assert found["left_out"] == 4
+
+
+def test_examples_lie_under_their_cell(workspace: Path) -> None:
+    """The a that was taken for b, and the b that was not."""
+    found = examples(workspace, ["a", "b"])
+    assert {cell: [one["id"] for one in rows] for cell, rows in found.items()} == {"0-1": [TESTED.id], "1-1": [SURE.id]}
+    assert (found["0-1"][0]["text"], found["0-1"][0]["sure"]) == ("tested", 0.7)
