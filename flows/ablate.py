@@ -38,7 +38,6 @@ from tasks.stages import VALIDATED, Stage, stages, work_ungated, write_page
 from tasks.statistics import log_loss_of_rows, paired_difference
 
 PLACE, RUNNING, RESULT = Path(".seedling", "ablation"), "running", Path("reports", "ablation.json")
-FEW_GROUPS = 10  # with fewer no bootstrap over groups knows how far they differ
 REPAIRS = ("drop", "relabel", "down-weight")
 
 
@@ -342,7 +341,6 @@ def compared(
                 "step": bar.step,
                 "kind": bar.kind,
                 "rows": len(both),
-                "groups": int(both["group_old"].nunique()),
                 "before": round(float(both["right_old"].mean()), 6),
                 "after": round(float(both["right_new"].mean()), 6),
                 "accuracy": differences["right"],
@@ -386,8 +384,6 @@ def _show(console: Console, result: Mapping[str, Any], workspace: Path) -> None:
             f"{one['rows']:,}",
         )
     console.print(table)
-    if few := [one["groups"] for one in result["bars"] if one["groups"] < FEW_GROUPS]:
-        console.print(f"The rows are in {min(few)} groups only: the intervals are too narrow.", style="yellow")
     for name, why in result["failed"].items():
         console.print(f"Could not be run: {name}: {why}", style="yellow", markup=False, soft_wrap=True)
     console.print(

@@ -125,6 +125,31 @@ def by_group(values: Floats, groups: NDArray[np.str_]) -> Floats:
     return np.asarray(np.bincount(where, weights=values), dtype=np.float64)
 
 
+def few_groups(sizes: Floats, confidence: float = 0.95) -> float:
+    """By how much the error of a mean over groups of rows must be stretched: with few of them, or one that holds most rows, the groups do not
+    tell how far they vary. Student's quantile over the normal one, and the variance's lost degree of freedom; of as many groups as these are
+    worth (Kish 1965; Carter, Schnepel and Steigerwald 2017 count clusters so). 1 where each row is its own. sizes: (n_groups,).
+    """
+    from scipy.stats import norm, t
+
+    if sizes.max() <= 1:
+        return 1.0
+    worth = float(sizes.sum() ** 2 / (sizes**2).sum())
+    tail = 0.5 + confidence / 2
+    student = float(t.ppf(tail, max(1.0, worth - 1)) / norm.ppf(tail))
+    return student * float(np.sqrt(worth / max(worth - 1, 0.5)))
+
+
+def around_mean(sizes: Floats, sums: Floats, confidence: float) -> tuple[float, float]:
+    """The interval of sum(sums) / sum(sizes) by the variance over groups and Student's quantile; sizes, sums: (n_groups,)."""
+    from scipy.stats import norm
+
+    centre = float(sums.sum() / sizes.sum())
+    error = float(np.sqrt(((sums - centre * sizes) ** 2).sum()) / sizes.sum())
+    reach = few_groups(sizes, confidence) * float(norm.ppf(0.5 + confidence / 2)) * error
+    return centre - reach, centre + reach
+
+
 def bootstrap_t(
     sizes: Floats, sums: Floats, *, draws: int, confidence: float, rng: np.random.Generator
 ) -> tuple[float, float]:
@@ -165,7 +190,8 @@ def paired_difference(
     margin: float = 0.0,
 ) -> Difference:
     """Paired bootstrap of the mean of new − old. The interval is the bootstrap-t's, with two rows more of twice the deviation, one to either side:
-    rows that hardly differ do not prove that none ever will. With several seeds it is the plain bootstrap's, which draws them too.
+    rows that hardly differ do not prove that none ever will. Where rows are grouped it is at least the one of `around_mean`, and
+    probability_worse allows for few groups too. With several seeds it is the plain bootstrap's, which draws them too.
 
     old, new: (n_rows,) scores of the same rows, or (n_seeds, n_rows) where they were trained with several seeds, which are
     drawn with replacement as the rows are. probability_worse: share of draws strictly on the bad side of zero, by more than `margin`.
@@ -185,17 +211,23 @@ def paired_difference(
         means = gap[0, np.argsort(groups, kind="stable")][rng.integers(rows, size=(draws, rows))].mean(axis=1)
     else:
         means = np.array([mean_of_draw(drawn) for drawn in resamples(groups, draws, rng)])
+    value, sizes = float(gap.mean()), by_group(np.ones(rows), groups)
+    stretched = few_groups(sizes, confidence)
+    if stretched > 1:  # a draw without a difference stays one
+        means = np.where(means == 0, 0.0, value + (means - value) * stretched)
     if seeds == 1:
-        value, far = float(gap.mean()), 2 * float(np.sqrt((gap**2).mean()))
-        sizes, sums = by_group(np.ones(rows), groups), by_group(gap[0], groups)
+        far, sums = 2 * float(np.sqrt((gap**2).mean())), by_group(gap[0], groups)
         ends = bootstrap_t(
             np.append(sizes, [1.0, 1.0]), np.append(sums, [far, -far]), draws=draws, confidence=confidence, rng=rng
         )
         low, high = min(value, ends[0]), max(value, ends[1])
+        if stretched > 1:
+            wide, most = around_mean(sizes, sums, confidence), float(np.abs(gap).max())
+            low, high = max(-most, min(low, wide[0])), min(most, max(high, wide[1]))
     else:
         low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
     worse = (means < -margin) if larger_is_better else (means > margin)
-    return Difference(float(gap.mean()), float(low), float(high), float(worse.mean()))
+    return Difference(value, float(low), float(high), float(worse.mean()))
 
 
 def fit_temperature(logits: Floats, truth: Ints) -> float:

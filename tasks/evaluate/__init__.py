@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tasks.errors import InputError
-from tasks.evaluate.intervals import effective_rows
+from tasks.evaluate.intervals import effective_rows, rows_for_interval
 from tasks.evaluate.label_errors import label_errors
 from tasks.evaluate.looks import log_look
 from tasks.evaluate.metrics import accuracy, per_class, with_intervals
@@ -286,12 +286,12 @@ def test_digest(frame: pd.DataFrame) -> str:
 
 def _metrics(scored: Scored, params: EvaluateParams, facts: Facts, ranks: Ints | None) -> dict[str, Any]:
     found = with_intervals(scored.probabilities, scored.truth, scored.groups, params, facts.seed, ranks)
-    effective = effective_rows(scored.right.astype(float), scored.groups)
+    effective = rows_for_interval(scored.right.astype(float), scored.groups, params.confidence)
     return {**found, "rows": len(scored.frame), "effective_rows": round(effective, 3)}
 
 
 def _test_labels(test: Scored, params: EvaluateParams) -> dict[str, Any] | None:
-    effective = effective_rows(test.right.astype(float), test.groups)
+    effective = rows_for_interval(test.right.astype(float), test.groups, params.confidence)
     return label_errors(test.probabilities, test.truth, effective, params.confidence)
 
 

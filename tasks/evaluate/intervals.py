@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import norm
 
-from tasks.statistics import DRAWN_AT_ONCE, Estimate, Floats, Ints, bootstrap_t, by_group
+from tasks.statistics import DRAWN_AT_ONCE, Estimate, Floats, Ints, around_mean, bootstrap_t, by_group, few_groups
 
 PRIOR = 1.0  # rows of each class beforehand, as right as all are
 BIAS_DRAWS = 200
@@ -27,10 +27,15 @@ def effective_rows(values: Floats, groups: NDArray[np.str_]) -> float:
     return min(float(mean * (1 - mean) / variance), float(rows)) if variance > 0 else least
 
 
+def rows_for_interval(values: Floats, groups: NDArray[np.str_], confidence: float = 0.95) -> float:
+    """The effective rows, fewer where groups are few: as many as make Wilson's interval allow for that."""
+    return effective_rows(values, groups) / few_groups(by_group(np.ones(len(values)), groups), confidence) ** 2
+
+
 def share(hits: NDArray[np.bool_], groups: NDArray[np.str_], confidence: float) -> Estimate:
-    """A share with Wilson's score interval (1927) of the effective rows."""
+    """A share with Wilson's score interval (1927) of the effective rows, fewer where groups are few."""
     values = hits.astype(np.float64)
-    return wilson_of(float(values.mean()), effective_rows(values, groups), confidence)
+    return wilson_of(float(values.mean()), rows_for_interval(values, groups, confidence), confidence)
 
 
 def wilson_of(value: float, rows: float, confidence: float) -> Estimate:
@@ -59,6 +64,9 @@ def mean(
     sizes, sums = by_group(np.ones(len(values)), groups), by_group(values, groups)
     value = float(values.mean())
     ends = bootstrap_t(np.append(sizes, 1.0), np.append(sums, wrong), draws=draws, confidence=confidence, rng=rng)
+    if few_groups(sizes) > 1:
+        wide = around_mean(sizes, sums, confidence)
+        ends = min(ends[0], wide[0]), max(ends[1], wide[1])
     return Estimate(value, min(value, max(0.0, ends[0])), max(value, min(most, ends[1])))
 
 

@@ -10,7 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.stats import fisher_exact
 
-from tasks.evaluate.intervals import effective_rows, share
+from tasks.evaluate.intervals import rows_for_interval, share
 from tasks.params import EvaluateParams
 
 USUAL = ("brightness", "contrast", "blur", "width", "aspect", "words", "language", "markup", "licence", "attribution")
@@ -44,7 +44,7 @@ def _counts(right: NDArray[np.bool_], groups: NDArray[np.str_]) -> list[int]:
     """Right and wrong rows, near-duplicates as the rows that they are worth."""
     if not len(right):
         return [0, 0]
-    rows, shares = effective_rows(right.astype(float), groups), float(right.mean())
+    rows, shares = rows_for_interval(right.astype(float), groups), float(right.mean())
     return [round(rows * shares), round(rows * (1 - shares))]
 
 

@@ -6,7 +6,7 @@ python -m tasks.validate
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
@@ -166,8 +166,10 @@ def reject_copies(looked: list[Looked]) -> None:
 
 
 def group_near_duplicates(looked: list[Looked], params: ValidateParams, facts: Facts) -> None:
-    """Gives each usable row its group: the smallest id among its near-duplicates, and what its source says belongs with it; its own where there is
-    none.
+    """Gives each usable row its group: the smallest id among what its source says belongs together, or among its near-duplicates.
+
+    Near-duplicates of one source group join it. Those that stand in several (a banner on every page) are a group of their own:
+    were they to join them, a few would chain a whole site into one group, which no split can cut.
     """
     rows, named = usable(looked), defaultdict(set)
     for one in looked:  # of a copy that goes the group stays with the row that is kept
@@ -188,33 +190,35 @@ def group_near_duplicates(looked: list[Looked], params: ValidateParams, facts: F
             hashes, thumbnails, bits=params.near_duplicate_bits, difference=params.near_duplicate_difference
         ):
             sets.join(*pair)
-    for group, one in _named_sets(rows, sets):
-        one.near = group
+    joined = Clusters(len(rows))
     first_of: dict[str, int] = {}
-    for number, one in enumerate(rows):
-        for together in sorted(named[one.row.id]):
-            sets.join(first_of.setdefault(together, number), number)
-    for group, one in _named_sets(rows, sets):
-        one.row = replace(one.row, group=group)
-
-
-def _named_sets(rows: list[Looked], sets: Clusters) -> Iterator[tuple[str, Looked]]:
     for members in sets.members():
+        near = min(rows[number].row.id for number in members)
+        sources = {name for number in members for name in named[rows[number].row.id]}
+        for number in members:
+            one = rows[number]
+            one.near, one.sources, one.shared = near, frozenset(named[one.row.id]), len(sources) > 1
+            joined.join(members[0], number)
+        for source in sources if len(sources) == 1 else ():
+            joined.join(first_of.setdefault(source, members[0]), members[0])
+    for members in joined.members():
         group = min(rows[number].row.id for number in members)
-        yield from ((group, rows[number]) for number in members)
+        for number in members:
+            rows[number].row = replace(rows[number].row, group=group)
 
 
 def reject_leaks(looked: list[Looked]) -> None:
-    """Near-duplicates of a test row, and what belongs to its group, go from everywhere else, those of a validation row from what is left."""
+    """Near-duplicates of a test row, and what its source says belongs to it, go from everywhere else, those of a validation row from what is left."""
     for split in ("test", "validation"):
         held_out = [one for one in usable(looked) if one.row.split == split]
-        near, groups = {one.near for one in held_out}, {one.row.group for one in held_out}
+        near = {one.near for one in held_out}
+        sources = {name for one in held_out if not one.shared for name in one.sources}
         for one in usable(looked):
             if ORDER[one.row.split] <= ORDER[split]:
                 continue
             if one.near in near:
                 one.reason = f"near_duplicate_of_{split}"
-            elif one.row.group in groups:
+            elif one.sources & sources:
                 one.reason = f"same_group_as_{split}"
 
 

@@ -31,6 +31,8 @@ class Looked:
     doubt: Mapping[str, Any] = field(default_factory=dict)
     given: str | None = None
     near: str | None = None  # the smallest id among its near-duplicates, where its group may be larger
+    sources: frozenset[str] = frozenset()  # the source groups that it was found in
+    shared: bool = False  # its near-duplicates were found in several
 
 
 def look(row: Row, params: ValidateParams, facts: Facts) -> Looked:

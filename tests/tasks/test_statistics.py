@@ -8,9 +8,11 @@ from scipy import stats
 from sklearn.metrics import confusion_matrix, f1_score, log_loss
 
 from tasks.statistics import (
+    around_mean,
     bootstrap_t,
     calibration_error,
     confusion,
+    few_groups,
     fit_temperature,
     interval,
     log_loss_of_rows,
@@ -109,6 +111,36 @@ def test_the_bootstrap_t_is_students_interval_where_values_are_normal() -> None:
     low, high = bootstrap_t(np.ones(40), skewed, draws=4000, confidence=0.95, rng=np.random.default_rng(0))
     assert high - skewed.mean() > 1.1 * (skewed.mean() - low)
     assert bootstrap_t(np.ones(5), np.full(5, 2.0), draws=200, confidence=0.95, rng=np.random.default_rng(0)) == (2, 2)
+
+
+def test_few_groups_are_students_of_their_means() -> None:
+    """Five groups of twelve rows: the interval is the one of Student's t over five means; six times one row and one of 94 is worth 1.13 groups."""
+    values = np.random.default_rng(4).normal(size=60) + np.repeat([0.5, -1.0, 0.2, 2.0, 0.1], 12)
+    sums = values.reshape(5, 12).sum(axis=1)
+    means = sums / 12
+    expected = stats.t.interval(0.95, 4, loc=means.mean(), scale=stats.sem(means))
+    assert around_mean(np.full(5, 12.0), sums, 0.95) == pytest.approx(expected)
+    assert few_groups(np.full(5, 12.0)) == pytest.approx(2.776445 / 1.959964 * np.sqrt(5 / 4), abs=1e-5)
+    assert few_groups(np.array([94.0, *np.ones(6)])) == pytest.approx(
+        12.7062 / 1.959964 * np.sqrt(1.13100 / 0.5), rel=1e-4
+    )
+    assert few_groups(np.ones(4)) == 1.0
+
+
+def test_a_difference_over_few_groups_covers_the_truth() -> None:
+    """Six groups of unequal size that differ among themselves: 500 intervals hold the true difference in 90 % or more, and none leaves [-1, 1]."""
+    groups, hits = np.repeat(["a", "b", "c", "d", "e", "f"], [60, 30, 20, 15, 12, 10]), 0
+    _, where = np.unique(groups, return_inverse=True)
+    for seed in range(500):
+        rng = np.random.default_rng(seed)
+        gain = rng.choice([0.0, 0.2], size=6)[where]  # 0.1 in the mean
+        drawn = rng.random(len(groups))
+        found = paired_difference(
+            (drawn < 0.6) * 1.0, (drawn < 0.6 + gain) * 1.0, groups, larger_is_better=True, draws=200, rng=rng
+        )
+        hits += found.low <= 0.1 <= found.high
+        assert -1 <= found.low <= found.high <= 1
+    assert hits >= 450
 
 
 def test_seeds_are_drawn_as_rows_are() -> None:

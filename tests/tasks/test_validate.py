@@ -81,6 +81,13 @@ def test_near_duplicates_in_training_share_a_fold(tmp_path: Path) -> None:
         assert of_word["fold"].nunique() == of_word["group"].nunique() == 1
 
 
+OWN = [
+    f"{one} {other}"
+    for one in ("red", "old", "big", "far", "dry", "wet", "raw", "icy")
+    for other in ("inn", "den", "pub", "spa", "zoo")
+]
+
+
 def of(group: str, row: Row) -> Row:
     """The row as a source gives it that knows what belongs together."""
     return replace(row, group=group)
@@ -129,14 +136,31 @@ def test_pages_of_several_classes_are_carved_whole_and_a_class_of_one_row_is_in_
 
 
 def test_a_copy_that_goes_leaves_its_group_to_the_row_that_stays(tmp_path: Path) -> None:
-    """A test row's copy stands on a page: the page's other row leaks. A text of two pages binds both to one fold."""
+    """A test row's copy stands on a page: the page's other row leaks. A text of two pages binds neither to the other."""
     rows = [text("asked", "x", "test"), of("page 1", text("asked", "x")), of("page 1", text("beside it", "x"))]
     rows += [of("page 2", text("on both", "y")), of("page 3", text("on both", "y"))]
     rows += [of("page 2", text("second page alone", "y")), of("page 3", text("third page alone", "y"))]
     output = checked(tmp_path, [*rows, *BASE])
     assert reasons(output) == {"exact_duplicate": 2, "same_group_as_test": 1}
-    folds = read(output).set_index("text")["fold"]
-    assert folds["on both"] == folds["second page alone"] == folds["third page alone"]
+    groups = read(output).set_index("text")["group"]
+    assert len({groups[one] for one in ("on both", "second page alone", "third page alone")}) == 3
+
+
+def test_near_duplicates_do_not_chain_pages(tmp_path: Path) -> None:
+    """Each two of 40 pages say nearly the same once, and four things of their own: 40 groups of four rows, the pairs apart, and a test split."""
+    rows = []
+    for page in range(40):
+        said = f"{OWN[page // 2]} hotel" if page % 2 else f"{OWN[page // 2].title()} Hotel!"
+        rows.append(of(f"page {page}", text(said, "a")))
+        rows += [
+            of(f"page {page}", text(f"{OWN[page]} {word}", "ab"[page % 2])) for word in ("hut", "cat", "sky", "oak")
+        ]
+    kept = read(checked(tmp_path, rows))
+    shared = kept["text"].str.lower().str.contains("hotel")
+    assert sorted(kept[~shared].groupby("group").size()) == [4] * 40
+    assert not {*kept[shared]["group"]} & {*kept[~shared]["group"]}
+    assert set(kept[shared].groupby("group").size()) <= {1, 2}  # alone where the other's page is in the test split
+    assert (kept["split"] == "test").sum() >= 20
 
 
 def test_a_carved_test_split_takes_pages_whole(tmp_path: Path) -> None:
