@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
@@ -37,6 +37,17 @@ def _compiles(pattern: str) -> str:
     return pattern
 
 
+def _is_pattern(pattern: str) -> str:
+    try:
+        re.compile(pattern)
+    except re.error as error:
+        raise ValueError(f"is no regular expression: {error}") from error
+    return pattern
+
+
+Role = Literal["training", "background"]  # background: every row is of the class `nothing`
+
+
 class FolderSource(Section):
     """The user's folder: `labelled/<class>/*`, `unlabelled/*`, optional `test/<class>/*` and `validation/<class>/*`.
 
@@ -47,6 +58,7 @@ class FolderSource(Section):
     path: str = "."
     may_be_empty: bool = False
     group: Annotated[str, AfterValidator(_compiles)] | None = None
+    role: Role = "training"
 
 
 class TableSource(Section):
@@ -64,18 +76,69 @@ class TableSource(Section):
     id: str = "id"
     group: str | None = None
     encoding: str = "utf-8"
+    role: Role = "training"
 
 
-class CrawlSource(Section):
-    """A site: pages are followed, each item on them gives a picture or a text, and perhaps a weak label.
+class LabelRule(Section):
+    """A labelling function (Ratner et al. 2017): reads a field of an item and says its label, or nothing.
 
-    group_by_page: whether the items of one page belong together. saved_site: a folder with the site's files, which is then served on loopback and crawled in the site's stead.
-    requests_per_second is a ceiling; a 429 or 503 with Retry-After lowers the pace further.
+    field: `origin`, `text`, a column of a table, or a field of a web source (`page`, `alt`, `title`, `around`, its own `fields`). One of words
+    (label → words, any of which stands in the field), pattern (a regular expression whose first bracket, or whole match, is the label),
+    bands (label → from, up to but not with), and function (in data/labelling.py, or of a package). map: what was found → label; what it does not
+    name is no label. Without any of them the field itself is.
+    """
+
+    rule: Annotated[str, Field(pattern=r"^[\w-]+$")]
+    field: str = "text"
+    words: dict[str, list[str]] | None = None
+    pattern: Annotated[str, AfterValidator(_is_pattern)] | None = None
+    bands: dict[str, tuple[float, float]] | None = None
+    function: str | None = None
+    map: dict[str, str] | None = None
+
+    @model_validator(mode="after")
+    def _one_way(self) -> LabelRule:
+        given = [name for name in ("words", "pattern", "bands", "function") if getattr(self, name) is not None]
+        if len(given) > 1:
+            raise ValueError(f"rule '{self.rule}' has {' and '.join(given)}: one of them decides, so make it two rules")
+        return self
+
+
+class WebSource(Section):
+    """What all sources on the web share.
+
+    name: under which it is remembered in .seedling/web/; its kind and address without one. requests_per_second is a ceiling below which the pace is
+    found; fixed_pace: it is kept instead. revisit: what is asked for again when `as_of` changes, pages alone or items too (only what changed is sent).
+    allow_private_hosts: those of loopback and of the own network that may be asked, or true for all. rules: beside those of `scrape.rules`.
+    """
+
+    name: Annotated[str, Field(pattern=r"^[\w.-]+$")] | None = None
+    fields: dict[str, str] = {}
+    rules: list[LabelRule] = []
+    role: Role = "training"
+    licence: str | None = None
+    attribution: str | None = None
+    weight: Annotated[float, Field(gt=0, le=1)] = 0.5
+    requests_per_second: Annotated[float, Field(gt=0)] = 20.0
+    fixed_pace: bool = False
+    revisit: Literal["pages", "all"] = "pages"
+    max_items: Annotated[int, Field(ge=1)] = 100_000
+    max_pages: Annotated[int, Field(ge=1)] = 100_000
+    max_megabytes: Annotated[float, Field(gt=0)] = 20.0
+    allow_private_hosts: bool | list[str] = False
+
+
+class CrawlSource(WebSource):
+    """A site: pages are followed, each item on them gives a picture or a text, and fields that label rules read.
+
+    item, image, text, fields, tag: CSS selectors, or XPath where they begin with / ./ or (. tag with tags: a label rule in short, named `rule`.
+    group_by_page: whether the items of one page belong together. browser: pages are rendered by Chromium, which waits for wait_for and clicks on
+    each of `click` until it is gone. saved_site: a folder with the site's files, which is then served on loopback and crawled in the site's stead.
     """
 
     kind: Literal["crawl"]
-    start: str
-    follow: str = "a[rel=next]"
+    start: str | list[str]
+    follow: str | list[str] = "a[rel=next]"
     item: str
     image: str | None = None
     text: str | None = None
@@ -83,25 +146,87 @@ class CrawlSource(Section):
     tags: dict[str, str] = {}
     rule: str = "tag"
     group_by_page: bool = False
-    licence: str | None = None
-    attribution: str | None = None
-    weight: Annotated[float, Field(gt=0, le=1)] = 0.5
-    requests_per_second: Annotated[float, Field(gt=0)] = 20.0
-    max_items: Annotated[int, Field(ge=1)] = 100_000
-    max_megabytes: Annotated[float, Field(gt=0)] = 20.0
+    max_depth: Annotated[int, Field(ge=1)] = 10_000
+    browser: bool = False
+    browser_path: str | None = None
+    wait_for: str | None = None
+    click: list[str] = []
+    max_clicks: Annotated[int, Field(ge=1)] = 100
     saved_site: str | None = None
     saved_site_limit: Annotated[float, Field(gt=0)] = 60.0
-    allow_private_hosts: bool = False
 
 
-Source = Annotated[FolderSource | TableSource | CrawlSource, Field(discriminator="kind")]
+class SequenceSource(WebSource):
+    """Enumerated addresses, `https://host/reports/{1..250000}` ({0001..9999} keeps the zeros); an absent one is counted and is no error.
+
+    item, image, text, fields: as in a crawl; item: the whole page without one. format: of the answers; in `json` the selectors are JMESPath.
+    """
+
+    kind: Literal["sequence"]
+    url: Annotated[str, Field(pattern=r"^[^{}]*\{\d+\.\.\d+\}[^{}]*$")]
+    item: str | None = None
+    image: str | None = None
+    text: str | None = None
+    format: Literal["html", "json"] = "html"
+
+
+class ApiSource(WebSource):
+    """JSON over GET or POST, page by page. items, id, text, image, fields, next: JMESPath.
+
+    next: the next page's address, or a cursor that goes into `cursor` (query.after, body.page, variables.after) until there is none, or until
+    `more` is false. graphql: a query, sent by POST with variables. ${NAME} in headers is taken from the environment, and written nowhere.
+    """
+
+    kind: Literal["api"]
+    url: str
+    method: Literal["GET", "POST"] = "GET"
+    query: dict[str, str | int | float] = {}
+    body: dict[str, Any] | None = None
+    graphql: str | None = None
+    variables: dict[str, Any] = {}
+    headers: dict[str, str] = {}
+    items: str
+    id: str | None = None
+    image: str | None = None
+    text: str | None = None
+    next: str | None = None
+    cursor: str | None = None
+    more: str | None = None
+
+
+class HuggingFaceSource(Section):
+    """A dataset of the Hugging Face Hub, or a folder in data/ that `datasets` reads. Needs `pip install 'seedling[hub]'`.
+
+    splits: the dataset's split → ours; without them `train`, `validation` and `test` are taken as they are named. label: a column of words, or of
+    numbers whose names the dataset knows; rows without one are pool.
+    """
+
+    kind: Literal["huggingface"]
+    dataset: str
+    config: str | None = None
+    revision: str | None = None
+    splits: dict[str, str] = {}
+    text: str = "text"
+    image: str = "image"
+    label: str = "label"
+    licence: str | None = None
+    attribution: str | None = None
+    role: Role = "training"
+
+
+Source = Annotated[
+    FolderSource | TableSource | CrawlSource | SequenceSource | ApiSource | HuggingFaceSource,
+    Field(discriminator="kind"),
+]
 
 
 class ScrapeParams(Section):
-    """What to bring in; every path is relative to data/. A new `as_of` (any word, a date by custom) makes the stage go to the web again."""
+    """What to bring in; every path is relative to data/. rules: of every source; combine: how several that speak of one item agree. A new `as_of` (any word, a date by custom) makes the stage go to the web again."""
 
     as_of: Annotated[str | None, BeforeValidator(lambda given: None if given is None else str(given))] = None
     sources: Annotated[list[Source], Field(min_length=1)]
+    rules: list[LabelRule] = []
+    combine: Literal["majority", "dawid_skene"] = "majority"
     max_megabytes: Annotated[float, Field(gt=0)] = 50.0
 
 

@@ -45,7 +45,8 @@ def scrape(params: Params, workspace: Path, output: Path, progress: Progress) ->
     """tasks/scrape on this workspace."""
     from tasks.scrape import scrape as work
 
-    work(params.scrape, params.facts, data=workspace / "data", output=output, progress=progress)
+    remembered = workspace / ".seedling" / "web"
+    work(params.scrape, params.facts, data=workspace / "data", output=output, remembered=remembered, progress=progress)
 
 
 def validate(params: Params, workspace: Path, output: Path, progress: Progress) -> None:

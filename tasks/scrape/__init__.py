@@ -5,41 +5,92 @@ python -m tasks.scrape
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
 
 from tasks import images, texts
 from tasks.errors import InputError
 from tasks.generation import GenerationWriter, Row, identify
-from tasks.params import CrawlSource, Facts, FolderSource, ScrapeParams
+from tasks.params import (
+    NOTHING,
+    CrawlSource,
+    Facts,
+    FolderSource,
+    HuggingFaceSource,
+    LabelRule,
+    ScrapeParams,
+    Source,
+    TableSource,
+)
 from tasks.progress import Progress, counted, silent
-from tasks.scrape.crawl import crawl
 from tasks.scrape.folder import read_folder
+from tasks.scrape.hub import read_hub
 from tasks.scrape.items import Item
+from tasks.scrape.labelling import FILE, Audit, DawidSkene, Majority, Rules, Votes
 from tasks.scrape.table import read_table
+from tasks.scrape.web import collected, items_of, name_of
 
+VOTES = pa.field("votes", pa.list_(pa.string()))  # where several rules speak
 AT_ONCE = 256  # items in memory
 
 
-def scrape(params: ScrapeParams, facts: Facts, *, data: Path, output: Path, progress: Progress = silent) -> None:
-    """Writes `generations/scrape`: every item of every source, kept as it came or rejected with a reason.
+def scrape(
+    params: ScrapeParams,
+    facts: Facts,
+    *,
+    data: Path,
+    output: Path,
+    remembered: Path | None = None,
+    progress: Progress = silent,
+) -> None:
+    """Writes `generations/scrape`: every item of every source, kept as it came or rejected with a reason, with the label that its source or its
+    label rules give it.
 
-    Raises InputError for a source that is not there, cannot be read or holds nothing.
+    remembered: the folder in which sources on the web are remembered between runs; None: they are not.
+    Raises InputError for a source that is not there, cannot be read or holds nothing; SourceUnreachable for a site that gave nothing for now.
     """
     if not data.is_dir():
         raise InputError(
             f"{data} does not exist: `dvc pull` brings it where it is stored, `seedling init` makes it anew."
         )
-    found = 0
-    with GenerationWriter(output, stage="scrape", modality=facts.modality) as writer:
-        items = counted(_items(params, facts, data, progress), progress, "read")
+    with ExitStack() as stack:
+        sources = [_opened(one, params, facts, data, remembered, progress, stack) for one in params.sources]
+        combine = _combine(params, sources, facts)
+        shown = len({name for one in sources for name in one.rules.names()}) > 1
+        _write(params, facts, sources, combine, output, [VOTES] if shown else [], progress)
+
+
+def _write(
+    params: ScrapeParams,
+    facts: Facts,
+    sources: Sequence[Opened],
+    combine: Majority | DawidSkene,
+    output: Path,
+    extra: list[pa.Field],
+    progress: Progress,
+) -> None:
+    found, votes_of = 0, dict[str, tuple[str, Votes]]()
+    human: dict[str, str] = {}
+    with GenerationWriter(output, stage="scrape", modality=facts.modality, extra=extra) as writer:
+        items = counted(_labelled(sources, combine, facts), progress, "read")
         seen: dict[tuple[str, str | None], set[str | None]] = {}
-        for row, reason in _rows(items, facts):
+        for row, votes, reason in _rows(items, facts):
             found += 1
+            if extra:
+                row = replace(row, extra={"votes": [f"{rule}={label}" for rule, label in votes] or None})
+            if row.label_source == "human" and row.label:
+                human[row.id] = row.label
+            if votes:
+                votes_of[f"{row.id} {row.origin}"] = (row.id, votes)
             labels = seen.setdefault((row.id, row.origin), set())
             if reason or row.label in labels:
                 writer.reject(row, reason or "exact_duplicate")
@@ -47,23 +98,103 @@ def scrape(params: ScrapeParams, facts: Facts, *, data: Path, output: Path, prog
             # The same thing under the same address with another tag: validate is to see both, and to tell them apart.
             writer.keep(replace(row, origin=f"{row.origin}#{row.label}") if labels else row)
             labels.add(row.label)
-        writer.close(rows_in=found, sources=[source.kind for source in params.sources], as_of=params.as_of)
+        audit = Audit(found)
+        for identity, votes in votes_of.values():
+            audit.hear(votes, human.get(identity))
+        notes: dict[str, Any] = {"rules": audit.table()} if votes_of else {}
+        if no_items := {one.name: one.counts for one in sources if one.counts}:
+            notes["no_items"] = no_items
+        kinds = [source.kind for source in params.sources]
+        writer.close(rows_in=found, sources=kinds, as_of=params.as_of, **notes)
 
 
-def _items(params: ScrapeParams, facts: Facts, data: Path, progress: Progress) -> Iterator[Item]:
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A source whose items can be read, more than once; counts: what gave no item and is no error."""
+
+    name: str
+    items: Callable[[], Iterator[Item]]
+    rules: Rules
+    background: bool = False
+    counts: Mapping[str, int] = field(default_factory=dict)
+
+
+def _opened(
+    source: Source,
+    params: ScrapeParams,
+    facts: Facts,
+    data: Path,
+    remembered: Path | None,
+    progress: Progress,
+    stack: ExitStack,
+) -> Opened:
     limit = int(params.max_megabytes * 2**20)
-    others = [source.saved_site if isinstance(source, CrawlSource) else source.path for source in params.sources]
-    elsewhere = frozenset((data / other).resolve() for other in others if other)
-    for source in params.sources:
-        if isinstance(source, FolderSource):
-            yield from read_folder(source, data, facts.modality, limit, elsewhere)
-        elif isinstance(source, CrawlSource):
-            yield from crawl(source, data, progress)
-        else:
-            yield from read_table(source, data, facts.modality, limit)
+    background = source.role == "background"
+    rules = Rules([*rules_of(source), *params.rules], data)
+    if isinstance(source, FolderSource):
+        others = [
+            one.saved_site if isinstance(one, CrawlSource) else getattr(one, "path", None) for one in params.sources
+        ]
+        elsewhere = frozenset((data / other).resolve() for other in [*others, FILE] if other)
+        return Opened(
+            source.path, partial(read_folder, source, data, facts.modality, limit, elsewhere), rules, background
+        )
+    if isinstance(source, TableSource):
+        read = partial(read_table, source, data, facts.modality, limit, fields=bool(rules))
+        return Opened(source.path, read, rules, background)
+    if isinstance(source, HuggingFaceSource):
+        return Opened(source.dataset, partial(read_hub, source, data, facts.modality, limit), rules, background)
+    from_web = stack.enter_context(
+        collected(source, data, remembered, params.as_of, facts.modality == "image", progress)
+    )
+    return Opened(name_of(source), partial(items_of, source, from_web), rules, background, from_web.counts)
 
 
-def _rows(items: Iterable[Item], facts: Facts) -> Iterator[tuple[Row, str | None]]:
+def rules_of(source: Source) -> list[LabelRule]:
+    """A source's own label rules, its `tag` among them."""
+    rules = list(getattr(source, "rules", []))
+    if isinstance(source, CrawlSource) and source.tag:
+        rules.insert(0, LabelRule(rule=source.rule, field="tag", map=source.tags or None))
+    return rules
+
+
+def _combine(params: ScrapeParams, sources: Sequence[Opened], facts: Facts) -> Majority | DawidSkene:
+    if params.combine == "majority":
+        return Majority()
+    cast = Counter(
+        one.rules.votes(_fields(item, one.rules, facts)) for one in sources if one.rules for item in one.items()
+    )
+    del cast[()]
+    return DawidSkene(cast)
+
+
+def _labelled(sources: Sequence[Opened], combine: Majority | DawidSkene, facts: Facts) -> Iterator[tuple[Item, Votes]]:
+    """Each item with its rules' votes; what people did not label has what the votes come to."""
+    for source in sources:
+        for item in source.items():
+            votes = (
+                source.rules.votes(_fields(item, source.rules, facts)) if source.rules and item.reason is None else ()
+            )
+            if source.background and item.split in {"train", "pool"}:
+                item = replace(item, split="train", label=NOTHING, label_source="weak:background")
+            elif item.label is None and item.split == "pool" and (agreed := combine(votes)) is not None:
+                by = "+".join(agreed.rules)
+                item = replace(
+                    item, split="train", label=agreed.label, label_source=f"weak:{by}", confidence=agreed.confidence
+                )
+            weight = item.weight * item.confidence if item.split == "train" else 1.0
+            yield replace(item, weight=weight), votes
+
+
+def _fields(item: Item, rules: Rules, facts: Facts) -> Mapping[str, str]:
+    fields = {**item.fields, "origin": item.origin}
+    if facts.modality == "text" and rules.needs_text():
+        with suppress(OSError, UnicodeDecodeError):  # said as the row's reason, where it is read
+            fields["text"] = str(item.load())
+    return fields
+
+
+def _rows(items: Iterable[tuple[Item, Votes]], facts: Facts) -> Iterator[tuple[Row, Votes, str | None]]:
     """The rows in the items' order, decoded by as many threads as the machine has cores."""
     remaining = iter(items)
     with ThreadPoolExecutor() as threads:
@@ -71,7 +202,8 @@ def _rows(items: Iterable[Item], facts: Facts) -> Iterator[tuple[Row, str | None
             yield from threads.map(partial(_row, facts=facts), block)
 
 
-def _row(item: Item, facts: Facts) -> tuple[Row, str | None]:
+def _row(given: tuple[Item, Votes], facts: Facts) -> tuple[Row, Votes, str | None]:
+    item, votes = given
     payload, content, reason = b"" if facts.modality == "image" else "", b"", item.reason
     if reason is None:
         payload, content, reason = _content(item, facts)
@@ -81,13 +213,14 @@ def _row(item: Item, facts: Facts) -> tuple[Row, str | None]:
         label=item.label,
         label_source=item.label_source,
         weight=item.weight,
+        confidence=item.confidence,
         origin=item.origin,
         licence=item.licence,
         attribution=item.attribution,
         group=item.group,
         payload=payload,
     )
-    return row, reason
+    return row, votes, reason
 
 
 def _content(item: Item, facts: Facts) -> tuple[bytes | str, bytes, str | None]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from tasks.errors import InputError
@@ -25,9 +25,11 @@ class Item:
     label: str | None = None
     label_source: str | None = None
     weight: float = 1.0
+    confidence: float = 1.0  # of the label
     licence: str | None = None
     attribution: str | None = None
     group: str | None = None  # what the source says belongs together: a page, an original
+    fields: Mapping[str, str] = field(default_factory=dict)  # that label rules read
     reason: str | None = None
 
 

@@ -1,239 +1,578 @@
-"""The crawl itself, on Scrapy, in a process of its own (Twisted's reactor starts only once in a process).
+"""The collecting itself, on Scrapy, in a process of its own (Twisted's reactor starts only once in a process).
 
-    python -m tasks.scrape.spider SPOOL     with the source as JSON on standard input
+    python -m tasks.scrape.spider     with the source and where it is remembered as JSON on standard input
 
-Writes SPOOL/items.jsonl, a line an item, with the pictures' bytes in SPOOL/<digest>, and says on standard output
-how far it is. The only importer of Scrapy.
+Writes answers and items to the source's memory, and says on standard output how far it is.
 """
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
-import ipaddress
 import json
+import os
 import re
-import socket
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator
-from email.utils import parsedate_to_datetime
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator, Mapping
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import urlencode, urlsplit
 
+import jmespath
 import scrapy
+from pydantic import TypeAdapter
 from scrapy.crawler import CrawlerProcess
-from scrapy.exceptions import IgnoreRequest
-from scrapy.http import Request, Response
+from scrapy.exceptions import (
+    CannotResolveHostError,
+    DownloadCancelledError,
+    DownloadConnectionRefusedError,
+    DownloadTimeoutError,
+    IgnoreRequest,
+    ResponseDataLossError,
+)
+from scrapy.http import Request, Response, TextResponse
 
-from tasks.params import CrawlSource
+from tasks.params import ApiSource, CrawlSource, SequenceSource, Source
+from tasks.scrape.content import fault_of
+from tasks.scrape.memory import Memory
+from tasks.scrape.politeness import Pace, PublicHosts, Refused, Revisit, Shelf, key_of
 
-LONGEST_WAIT = 120.0  # seconds; a site that asks for more is left alone this time
-TRIES = 12
-
-
-class Refused(IgnoreRequest):
-    """A request that is not made, or not made again; the message is the reason code."""
-
-
-class Politeness:
-    """Downloader middleware: waits as long as Retry-After says, slows down for good after it, shuns private hosts."""
-
-    def __init__(self, crawler: Any) -> None:
-        self._crawler = crawler
-        self._source: CrawlSource = crawler.settings["SEEDLING_SOURCE"]
-        self._proxy: str | None = crawler.settings["SEEDLING_PROXY"]
-        self._not_before: dict[str, float] = {}
-        self._public: dict[str, bool] = {}
-
-    @classmethod
-    def from_crawler(cls, crawler: Any) -> Politeness:
-        """Scrapy's own way of making a middleware."""
-        return cls(crawler)
-
-    async def process_request(self, request: Request) -> None:
-        """Holds the request until its host may be asked again."""
-        host = urlsplit(request.url).hostname or ""
-        if self._proxy:
-            request.meta["proxy"] = self._proxy
-        elif not self._source.allow_private_hosts and not await self._is_public(host):
-            raise Refused("private_address")
-        while (wait := self._not_before.get(host, 0.0) - time.monotonic()) > 0:
-            await asyncio.sleep(wait)
-
-    async def process_response(self, request: Request, response: Response) -> Response | Request:
-        """A 429 or 503 is asked again after the time that the site names."""
-        if response.status not in {429, 503}:
-            return response
-        self._crawler.stats.inc_value("seedling/slow_down")
-        tries, wait = request.meta.get("tries", 0) + 1, retry_after(response)
-        if tries > TRIES or wait > LONGEST_WAIT:
-            raise Refused("rate_limited")
-        host = urlsplit(request.url).hostname or ""
-        self._not_before[host] = max(self._not_before.get(host, 0.0), time.monotonic() + wait)
-        slot = self._crawler.engine.downloader.slots.get(request.meta.get("download_slot"))
-        if slot is not None:
-            slot.delay = min(slot.delay * 1.1, 5.0)
-            slot.lastseen = time.monotonic() + wait  # holds those that are past this middleware already
-        return request.replace(dont_filter=True, meta={**request.meta, "tries": tries})
-
-    async def _is_public(self, host: str) -> bool:
-        if host not in self._public:
-            try:
-                found = await asyncio.get_running_loop().getaddrinfo(host, None, type=socket.SOCK_STREAM)
-            except OSError as error:
-                raise Refused("no_such_host") from error
-            self._public[host] = all(ipaddress.ip_address(one[4][0]).is_global for one in found)
-        return self._public[host]
+SAID_EVERY = 0.5  # seconds
+AROUND = 2_000  # characters of the words around an item
+MOST_CHARACTERS = 1_000_000  # of a text
+ABSENT = (404, 410)
+CALM_MILLISECONDS = (300, 5_000)  # without a change, and at most
+CLICK_MILLISECONDS = 3_000
+NUMBERS = re.compile(r"\{(\d+)\.\.(\d+)\}")
+LICENCE = ("a[rel~=license]::attr(href)", "link[rel~=license]::attr(href)")
+ATTRIBUTION = ("[rel~=author]::text", "meta[name=author]::attr(content)")
+WebSource = CrawlSource | SequenceSource | ApiSource
 
 
-def retry_after(response: Response) -> float:
-    """The seconds that the site asks us to wait; 1 where it does not say."""
-    value = (response.headers.get("Retry-After") or b"").decode("latin-1").strip()
-    if re.fullmatch(r"\d+", value):
-        return float(value)
-    try:
-        return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
-    except ValueError:
-        return 1.0
-
-
-class ItemSpider(scrapy.Spider):
-    """Follows a source's pages and writes down the items on them."""
+class SourceSpider(scrapy.Spider):
+    """What every kind of source does: asks, takes items down, and says how far it is."""
 
     name = "seedling"
 
-    def __init__(self, source: CrawlSource, spool: Path) -> None:
+    def __init__(self, source: Any, memory: Memory, visit: int, proxy: str | None, pictures: bool) -> None:
         super().__init__()
-        self._source, self._spool = source, spool
-        self._lines = (spool / "items.jsonl").open("w", encoding="utf-8")
-        self._found = self._finished = self._pages = 0
+        self.source, self.memory, self.visit, self.proxy, self.pictures = source, memory, visit, proxy, pictures
+        self.counts: Counter[str] = Counter()
+        self.failed = self.found = self.finished = self.pages = 0
+        self._said = 0.0
+
+    def write(self, line: Mapping[str, Any], page: str, place: str, body: str | None = None) -> None:
+        """Takes an item down, or the reason why it is none."""
+        self.memory.keep_item(line, self.visit, page=page, place=place, body=body)
+        self.finished += 1
+        self.say()
+
+    def item(self, known: dict[str, Any], place: str, text: str | None, picture: str | None) -> Iterator[Request]:
+        """An item whose text is there, or whose picture is to be fetched. known: its origin, page, fields, licence and attribution."""
+        page = known["page"]
+        if not self.pictures:
+            fault = "empty" if not text else "too_many_characters" if len(text) > MOST_CHARACTERS else None
+            self.write({**known, **({"reason": fault} if fault else {"text": text})}, page, place)
+        elif not picture:
+            self.write({**known, "reason": "no_picture"}, page, place)
+        elif not picture.startswith(("http://", "https://")):
+            self.write({**known, "reason": "not_http"}, page, place)
+        else:
+            yield Request(
+                picture,
+                callback=self.content,
+                errback=self.no_content,
+                cb_kwargs={"known": known, "place": place},
+                meta={"content": True},
+                dont_filter=True,
+            )
+
+    def content(self, response: Response, known: dict[str, Any], place: str) -> None:
+        """A picture's bytes came: judged by what they begin with, whatever they are called."""
+        line = {**known, "origin": response.url}
+        fault = fault_of(response.body)
+        if fault:
+            self.write({**line, "reason": fault}, known["page"], place)
+        else:
+            self.write(line, known["page"], place, body=key_of(response.request))
+
+    def no_content(self, failure: Any) -> None:
+        """A picture could not be had."""
+        given = failure.request.cb_kwargs
+        line = {**given["known"], "origin": failure.request.url, "reason": reason_of(failure)}
+        self.write(line, given["known"]["page"], given["place"])
+
+    def no_page(self, failure: Any) -> None:
+        """A page could not be had: what it leads to is missing, and the rest goes on."""
+        url, reason = failure.request.url, f"page_{reason_of(failure)}"
+        self.failed += 1
+        self.write({"origin": url, "page": url, "reason": reason}, url, "page")
+
+    def page_came(self, url: str) -> None:
+        """A page is here, whatever failed before."""
+        self.pages += 1
+        self.memory.forget(url, "page")
+
+    def room(self) -> bool:
+        """Whether another item is wanted."""
+        self.found += 1
+        if self.found > self.source.max_items:
+            self.counts["beyond_max_items"] += 1
+        return bool(self.found <= self.source.max_items)
+
+    def another_page(self, so_far: int) -> bool:
+        """Whether another page may be asked for."""
+        if so_far >= self.source.max_pages:
+            self.counts["beyond_max_pages"] += 1
+        return bool(so_far < self.source.max_pages)
+
+    def say(self, last: bool = False) -> None:
+        """How far it is, on standard output."""
+        now = time.monotonic()
+        if not last and now - self._said < SAID_EVERY:
+            return
+        self._said = now
+        told = {"done": self.finished, "total": self.total(), **self.crawler.seedling_pace.told()}
+        print(json.dumps(told), flush=True)
+
+    def total(self) -> int | None:
+        """How many there will be, where that is known."""
+        return None
+
+    def closed(self, reason: str) -> None:
+        """Scrapy's last call: the visit is finished where nothing failed that may come next time."""
+        self.say(last=True)
+        if absent := self.memory.absent(self.visit):
+            self.counts["absent"] = absent
+        if reason == "finished" and not self.failed:
+            self.memory.finish(self.visit, self.counts)
+        print(json.dumps({"closed": reason, "counts": self.counts, "failed": self.failed}), flush=True)
+
+
+class PageSpider(SourceSpider):
+    """Reads items off HTML: of a crawl, or of enumerated pages."""
+
+    def items_on(self, response: TextResponse) -> Iterator[Request]:
+        """The items of a page."""
+        nodes = picked(response, self.source.item) if self.source.item else [response]
+        for number, node in enumerate(nodes):
+            if not self.room():
+                return
+            yield from self._one(response, node, number)
+
+    def _one(self, response: TextResponse, node: Any, number: int) -> Iterator[Request]:
+        attributes = getattr(node, "attrib", {})
+        text = words(node, self.source.text or "::text")
+        place = str(attributes.get("id") or (number if self.pictures else fingerprint_of(text)))
+        fields = {
+            "alt": first(node, "img::attr(alt)"),
+            "title": attributes.get("title") or first(node, "img::attr(title)"),
+            "around": words(node, "::text")[:AROUND] if self.pictures else None,
+            **{name: words(node, selector) for name, selector in self.source.fields.items()},
+        }
+        if tag := getattr(self.source, "tag", None):
+            fields["tag"] = first(node, tag)
+        known = {
+            "origin": response.url if self.source.item is None else f"{response.url}#{place}",
+            "page": response.url,
+            "fields": {name: value for name, value in sorted(fields.items()) if value},
+            "licence": self._stated("licence", node, response, LICENCE),
+            "attribution": self._stated("attribution", node, response, ATTRIBUTION),
+        }
+        address = None if self.source.text else first(node, self.source.image or "img::attr(src)")
+        yield from self.item(known, place, text, response.urljoin(address) if address else None)
+
+    def _stated(self, name: str, node: Any, response: TextResponse, usual: tuple[str, ...]) -> str | None:
+        """As params give it (the words themselves, or a selector), or as the item or its page states it."""
+        given: str | None = getattr(self.source, name)
+        if given and ("::" in given or is_xpath(given)):
+            return first(node, given) or first(response, given)
+        return given or next(
+            (found for where in (node, response) for one in usual if (found := first(where, one))), None
+        )
+
+
+class CrawlSpider(PageSpider):
+    """Follows a site's pages from the start."""
+
+    asked = 0
 
     async def start(self) -> AsyncIterator[Request]:
-        """The first page."""
-        yield Request(self._source.start, callback=self.parse, errback=self._page_failed)
+        """The first pages."""
+        for address in [self.source.start] if isinstance(self.source.start, str) else self.source.start:
+            self.asked += 1
+            yield self._request(address)
+
+    def _request(self, address: str, depth: int = 0) -> Request:
+        meta: dict[str, Any] = {"steps": depth}
+        if self.source.browser:
+            meta |= in_browser(self.source)
+        return Request(address, callback=self.parse, errback=self.no_page, meta=meta)
 
     def parse(self, response: Response, **_: Any) -> Iterator[Request]:
         """A page: its items, and the pages that it leads to."""
-        self._pages += 1
-        if not isinstance(response, scrapy.http.TextResponse):
-            self._write({"origin": response.url, "reason": "not_a_page"})
+        if not isinstance(response, TextResponse):
+            self.write({"origin": response.url, "page": response.url, "reason": "not_a_page"}, response.url, "page")
             return
-        for number, item in enumerate(response.css(self._source.item)):
-            if self._found >= self._source.max_items:
-                return
-            self._found += 1
-            yield from self._item(response, item, number)
-        self._say()
-        if self._source.follow:
-            for link in response.css(self._source.follow):
-                if "href" in link.attrib and self._same_host(response.urljoin(link.attrib["href"])):
-                    yield response.follow(link, callback=self.parse, errback=self._page_failed)
+        self.page_came(response.url)
+        before = self.found + self.counts.total()
+        yield from self.items_on(response)
+        onward = list(self._onward(response))
+        if self.found + self.counts.total() == before and not onward:
+            self.counts["page_without_items"] += 1
+        yield from onward
+        self.say()
 
-    def _item(self, response: Response, item: Any, number: int) -> Iterator[Request]:
-        known = {"page": response.url, "label": self._label(item)}
-        known |= {name: self._static_or_css(item, name) for name in ("licence", "attribution")}
-        if self._source.text is not None:
-            text = " ".join("".join(item.css(self._source.text).getall()).split())
-            self._write({**known, "origin": f"{response.url}#{item.attrib.get('id') or number}", "text": text})
+    def _onward(self, response: TextResponse) -> Iterator[Request]:
+        depth = response.meta.get("steps", 0) + 1
+        follow = [self.source.follow] if isinstance(self.source.follow, str) else self.source.follow
+        if self.found >= self.source.max_items:
             return
-        address = item.css(self._source.image or "img::attr(src)").get()
-        if not address:
-            self._write({**known, "origin": f"{response.url}#{number}", "reason": "no_picture"})
+        hosts = {urlsplit(response.url).hostname, *(urlsplit(one).hostname for one in self._starts())}
+        for selector in follow:
+            for link in picked(response, selector) if selector else ():
+                address = link if isinstance(link, str) else getattr(link, "attrib", {}).get("href") or link.get()
+                url = response.urljoin(address or "")
+                if not url.startswith(("http://", "https://")) or urlsplit(url).hostname not in hosts:
+                    continue
+                if depth > self.source.max_depth:
+                    self.counts["beyond_max_depth"] += 1
+                elif self.another_page(self.asked):
+                    self.asked += 1
+                    yield self._request(url.partition("#")[0], depth)
+
+    def _starts(self) -> list[str]:
+        return [self.source.start] if isinstance(self.source.start, str) else self.source.start
+
+
+class SequenceSpider(PageSpider):
+    """Asks for every address of a sequence; what is done already is passed over."""
+
+    async def start(self) -> AsyncIterator[Request]:
+        """The addresses, one by one, so that a million of them take no memory."""
+        first_one, last, width = self._range()
+        done = self.memory.done(self.visit, again=self.source.revisit == "all")
+        passed = next(done, None)
+        for number in range(first_one, last + 1):
+            if number == passed:
+                passed = next(done, None)
+                self.finished += 1
+                continue
+            address = NUMBERS.sub(str(number).zfill(width), self.source.url, count=1)
+            yield Request(
+                address,
+                callback=self.parse,
+                errback=self.no_page,
+                cb_kwargs={"number": number},
+                meta={"handle_httpstatus_list": list(ABSENT)},
+                dont_filter=True,
+            )
+
+    def _range(self) -> tuple[int, int, int]:
+        found = NUMBERS.search(self.source.url)
+        assert found is not None  # noqa: S101  (params see to it)
+        return int(found[1]), int(found[2]), len(found[1]) if found[1].startswith("0") else 0
+
+    def total(self) -> int | None:
+        """The whole range."""
+        first_one, last, _ = self._range()
+        return last - first_one + 1
+
+    def parse(self, response: Response, number: int, **_: Any) -> Iterator[Request]:
+        """One address's answer."""
+        if response.status in ABSENT:
+            self.finished += 1
+            self.say()
+        else:
+            self.page_came(response.url)
+            if self.source.format == "json":
+                yield from self._json(response)
+            elif isinstance(response, TextResponse):
+                yield from self.items_on(response)
+            elif self.pictures:
+                self.content(response, {"page": response.url, "fields": {}}, "0")
+            else:
+                self.write({"origin": response.url, "page": response.url, "reason": "not_a_page"}, response.url, "0")
+        self.memory.mark_done(number, self.visit, absent=response.status in ABSENT)
+
+    def _json(self, response: Response) -> Iterator[Request]:
+        values = parsed(response)
+        if values is None:
+            self.write({"origin": response.url, "page": response.url, "reason": "not_json"}, response.url, "0")
             return
-        url = response.urljoin(address)
-        if not url.startswith(("http://", "https://")):
-            self._write({**known, "origin": f"{response.url}#{number}", "reason": "not_http"})
-            return
-        yield Request(
-            url, callback=self._picture, errback=self._picture_failed, cb_kwargs={"known": known}, dont_filter=True
+        nodes = jmespath.search(self.source.item, values) if self.source.item else values
+        for node in nodes if isinstance(nodes, list) else [nodes]:
+            if node is not None and self.room():
+                place = fingerprint_of(json.dumps(node, sort_keys=True))
+                origin = response.url if self.source.item is None else f"{response.url}#{place}"
+                yield from self.item(*json_item(self.source, node, origin, response, place))
+
+
+class ApiSpider(SourceSpider):
+    """Asks an interface for its items, page by page."""
+
+    async def start(self) -> AsyncIterator[Request]:
+        """The first page."""
+        yield self._request({}, 0)
+
+    def _request(self, cursor: dict[str, Any], page: int, address: str | None = None) -> Request:
+        source = self.source
+        query = {**source.query, **cursor.get("query", {})}
+        url = address or source.url
+        if query and address is None:
+            url += ("&" if "?" in url else "?") + urlencode(query)
+        body = source.body
+        if source.graphql is not None:
+            body = {"query": source.graphql, "variables": {**source.variables, **cursor.get("variables", {})}}
+        elif body is not None:
+            body = {**body, **cursor.get("body", {})}
+        headers = {name: os.path.expandvars(value) for name, value in source.headers.items()}
+        return Request(
+            url,
+            method="POST" if body is not None or source.method == "POST" else "GET",
+            headers={"Accept": "application/json", **({"Content-Type": "application/json"} if body else {}), **headers},
+            body=json.dumps(body) if body is not None else None,
+            callback=self.parse,
+            errback=self.no_page,
+            cb_kwargs={"page": page},
         )
 
-    def _static_or_css(self, item: Any, name: str) -> str | None:
-        """A value that params give: the word itself, or a CSS selector ending in ::text or ::attr()."""
-        value: str | None = getattr(self._source, name)
-        if value and "::" in value:
-            found = item.css(value).get()
-            return found.strip() if found else None
+    def parse(self, response: Response, page: int, **_: Any) -> Iterator[Request]:
+        """A page of items, and the next one."""
+        values = parsed(response)
+        if values is None:
+            self.write({"origin": response.url, "page": response.url, "reason": "page_not_json"}, response.url, "page")
+            return
+        self.page_came(response.url)
+        if isinstance(values, dict) and values.get("errors") and self.source.graphql:
+            self.counts["graphql_errors"] += 1
+        nodes = jmespath.search(self.source.items, values) or []
+        for node in nodes if isinstance(nodes, list) else [nodes]:
+            if not self.room():
+                return
+            own = jmespath.search(self.source.id, node) if self.source.id else None
+            place = str(own) if own is not None else fingerprint_of(json.dumps(node, sort_keys=True))
+            yield from self.item(*json_item(self.source, node, f"{self.source.url}#{place}", response, place))
+        yield from self._next(values, response, page)
+        self.say()
+
+    def _next(self, values: Any, response: Response, page: int) -> Iterator[Request]:
+        source = self.source
+        onward = jmespath.search(source.next, values) if source.next else None
+        if onward in (None, "", False) or (source.more and not jmespath.search(source.more, values)):
+            return
+        if not self.another_page(page + 1):
+            return
+        if source.cursor is None:
+            url = response.urljoin(str(onward))
+            if urlsplit(url).netloc == urlsplit(source.url).netloc:
+                yield self._request({}, page + 1, url)
+            else:
+                self.counts["next_page_elsewhere"] += 1
+            return
+        place, _, name = source.cursor.partition(".")
+        yield self._request({place: {name: onward}}, page + 1)
+
+
+def json_item(
+    source: Any, node: Any, origin: str, response: Response, place: str
+) -> tuple[dict[str, Any], str, str | None, str | None]:
+    """What `SourceSpider.item` wants to know of a JSON value."""
+    fields = {name: scalar(jmespath.search(path, node)) for name, path in source.fields.items()}
+    known = {
+        "origin": origin,
+        "page": response.url,
+        "fields": {name: value for name, value in sorted(fields.items()) if value is not None},
+        "licence": _stated(source.licence, node),
+        "attribution": _stated(source.attribution, node),
+    }
+    text = scalar(jmespath.search(source.text, node)) if source.text else node if isinstance(node, str) else None
+    picture = scalar(jmespath.search(source.image, node)) if source.image else None
+    return known, place, " ".join(text.split()) if text else None, response.urljoin(picture) if picture else None
+
+
+def _stated(given: str | None, node: Any) -> str | None:
+    """A value of params: words, or a JMESPath behind an @, such as @.license.name."""
+    return scalar(jmespath.search(given, node)) if given and given.startswith("@") else given
+
+
+def scalar(value: Any) -> str | None:
+    """A JSON value as a field holds it: words and numbers as they are written, lists joined."""
+    if value is None or isinstance(value, str):
         return value
+    if isinstance(value, list):
+        return ", ".join(part for one in value if (part := scalar(one)) is not None)
+    return json.dumps(value)
 
-    def _label(self, item: Any) -> str | None:
-        tag = item.css(self._source.tag).get() if self._source.tag else None
-        tag = " ".join(tag.split()) if tag else None
-        return self._source.tags.get(tag) if tag and self._source.tags else tag
 
-    def _picture(self, response: Response, known: dict[str, Any]) -> None:
-        name = hashlib.blake2b(response.body, digest_size=16).hexdigest()  # never a name that the site chose
-        (self._spool / name).write_bytes(response.body)
-        self._write({**known, "origin": response.url, "file": name})
+def parsed(response: Response) -> Any:
+    """The answer's JSON; None where it is none."""
+    try:
+        return json.loads(response.body)
+    except (ValueError, RecursionError):
+        return None
 
-    def _picture_failed(self, failure: Any) -> None:
-        self._write({**failure.request.cb_kwargs["known"], "origin": failure.request.url, "reason": reason_of(failure)})
 
-    def _page_failed(self, failure: Any) -> None:
-        self._write({"origin": failure.request.url, "reason": f"page_{reason_of(failure)}"})
+def fingerprint_of(content: str) -> str:
+    """What stands for an item without an id of its own: its place would be another item's tomorrow."""
+    return hashlib.blake2b(content.encode(), digest_size=6).hexdigest()
 
-    def _same_host(self, url: str) -> bool:
-        return urlsplit(url).hostname == urlsplit(self._source.start).hostname
 
-    def _write(self, line: dict[str, Any]) -> None:
-        self._lines.write(json.dumps(line, sort_keys=True) + "\n")
-        self._finished += 1
-        if self._finished % 20 == 0:
-            self._say()
+def is_xpath(selector: str) -> bool:
+    """Whether a selector is XPath and not CSS."""
+    return selector.startswith(("/", "./", "("))
 
-    def _say(self) -> None:
-        print(json.dumps({"done": self._finished, "found": self._found, "pages": self._pages}), flush=True)
 
-    def closed(self, reason: str) -> None:
-        """Scrapy's last call."""
-        self._lines.close()
-        stats = self.crawler.stats.get_stats()
-        counts = {"requests": stats.get("downloader/request_count", 0), "slow_down": stats.get("seedling/slow_down", 0)}
-        (self._spool / "finished.json").write_text(json.dumps({"pages": self._pages, "reason": reason, **counts}))
+def picked(node: Any, selector: str) -> Any:
+    """The nodes that a CSS or XPath selector finds."""
+    return node.xpath(selector) if is_xpath(selector) else node.css(selector)
+
+
+def first(node: Any, selector: str) -> str | None:
+    """The first word or words that a selector finds, blanks folded."""
+    found = picked(node, selector).get()
+    return " ".join(found.split()) or None if found else None
+
+
+def words(node: Any, selector: str) -> str:
+    """All that a selector finds, one text, blanks folded; of a whole page without its scripts and styles."""
+    if selector == "::text":
+        return " ".join(" ".join(node.xpath(".//text()[not(parent::script or parent::style)]").getall()).split())
+    return " ".join("".join(picked(node, selector).getall()).split())
+
+
+def in_browser(source: CrawlSource) -> dict[str, Any]:
+    """What makes Chromium fetch and work a page."""
+    from scrapy_playwright.page import PageMethod
+
+    return {"playwright": True, "playwright_page_methods": [PageMethod(worked, source=source)]}
+
+
+CALM = """([calm, most]) => new Promise(done => {
+    let timer = setTimeout(done, calm);
+    new MutationObserver(() => { clearTimeout(timer); timer = setTimeout(done, calm); })
+        .observe(document, {childList: true, subtree: true, characterData: true});
+    setTimeout(done, most);
+})"""
+
+
+async def worked(page: Any, source: CrawlSource) -> None:
+    """Waits for what the source waits for, and clicks on what it clicks on until that is gone, each time until the page is calm."""
+    from playwright.async_api import TimeoutError as TookTooLong
+
+    if source.wait_for:
+        await page.wait_for_selector(source.wait_for)
+    await page.evaluate(CALM, CALM_MILLISECONDS)
+    for selector in source.click:
+        for _ in range(source.max_clicks):
+            button = page.locator(selector).first
+            if not await page.locator(selector).count() or not await button.is_visible():
+                break
+            try:
+                await button.click(timeout=CLICK_MILLISECONDS)
+            except TookTooLong:  # it went while we reached for it
+                break
+            await page.wait_for_load_state("networkidle")
+            await page.evaluate(CALM, CALM_MILLISECONDS)
 
 
 def reason_of(failure: Any) -> str:
-    """A failure's reason code: `http_404`, `robots_txt`, `private_address`, `download_timeout` and so on."""
+    """A failure's reason code: `http_404`, `robots_txt`, `private_address`, `timeout`, `truncated` and so on."""
     error = failure.value
     if isinstance(error, Refused):
         return str(error)
     if (status := getattr(getattr(error, "response", None), "status", None)) is not None:
         return f"http_{status}"
+    said = f"{error} {error.__cause__ or ''}".lower()
+    for kind, code in (
+        (CannotResolveHostError, "no_such_host"),
+        (DownloadTimeoutError, "timeout"),
+        (TimeoutError, "timeout"),
+        (DownloadConnectionRefusedError, "connection_refused"),
+        (ResponseDataLossError, "truncated"),
+        (DownloadCancelledError, "too_many_bytes"),
+    ):
+        if isinstance(error, kind):
+            return code
     if isinstance(error, IgnoreRequest):
-        return "robots_txt"
+        if "robots" in said:
+            return "robots_txt"
+        return "redirect_loop" if "redirect" in said else "too_many_bytes"
+    if any(word in said for word in ("ssl", "tls", "certificate")):
+        return "tls_failure"
+    if "playwright" in type(error).__module__:
+        return "timeout" if "timeout" in said else "browser_error"
     return re.sub(r"(?<!^)(?=[A-Z])", "_", type(error).__name__).lower().removesuffix("_error")
 
 
-def settings(source: CrawlSource, proxy: str | None) -> dict[str, Any]:
+def settings(source: WebSource, visit: int) -> dict[str, Any]:
     """Scrapy's settings for one source."""
-    return {
-        "SEEDLING_SOURCE": source,
-        "SEEDLING_PROXY": proxy,
+    most = int(source.max_megabytes * 2**20)
+    chosen: dict[str, Any] = {
+        "SEEDLING_VISIT": visit,
+        "SEEDLING_REVISIT": source.revisit,
         "ROBOTSTXT_OBEY": True,
         "USER_AGENT": "seedling/0.1 (dataset crawler; obeys robots.txt)",
-        "DOWNLOAD_DELAY": 1 / source.requests_per_second,
-        "RANDOMIZE_DOWNLOAD_DELAY": False,
-        "CONCURRENT_REQUESTS_PER_DOMAIN": 8,
-        "DOWNLOAD_MAXSIZE": int(source.max_megabytes * 2**20),
+        "DOWNLOAD_DELAY": 0,  # the pace is Pace's business
+        "CONCURRENT_REQUESTS": 64,
+        "CONCURRENT_REQUESTS_PER_DOMAIN": 64,
+        "DOWNLOAD_MAXSIZE": most,
+        "DOWNLOAD_WARNSIZE": 0,
         "DOWNLOAD_TIMEOUT": 30,
+        "DOWNLOAD_HANDLERS": dict.fromkeys(("file", "ftp", "s3", "data")),
         "REDIRECT_MAX_TIMES": 5,
-        "RETRY_HTTP_CODES": [500, 502, 504, 522, 524, 408],  # 429 and 503 are Politeness' business
-        "DOWNLOADER_MIDDLEWARES": {Politeness: 560},  # between redirects and the retries of broken connections
+        "RETRY_HTTP_CODES": [500, 502, 504, 522, 524, 408],  # 429 and 503 are asked again by Pace
+        "DOWNLOADER_MIDDLEWARES": {
+            PublicHosts: 50,
+            "scrapy.downloadermiddlewares.httpcache.HttpCacheMiddleware": 585,  # outside compression: bytes are kept as they are
+            Pace: 950,
+        },
+        "HTTPCACHE_ENABLED": True,
+        "HTTPCACHE_STORAGE": Shelf,
+        "HTTPCACHE_POLICY": Revisit,
         "LOG_LEVEL": "ERROR",
         "TELNETCONSOLE_ENABLED": False,
         "COOKIES_ENABLED": False,
+        "URLLENGTH_LIMIT": 4_000,
     }
+    if isinstance(source, CrawlSource) and source.browser:
+        handler = "scrapy_playwright.handler.ScrapyPlaywrightDownloadHandler"
+        launch: dict[str, Any] = {"args": ["--no-sandbox"] if os.geteuid() == 0 else []}
+        if source.browser_path:
+            launch["executable_path"] = source.browser_path
+        chosen["DOWNLOAD_HANDLERS"] |= {"http": handler, "https": handler}
+        chosen |= {"PLAYWRIGHT_LAUNCH_OPTIONS": launch, "PLAYWRIGHT_MAX_PAGES_PER_CONTEXT": 4, "CONCURRENT_REQUESTS": 8}
+    return chosen
+
+
+KINDS = {"crawl": CrawlSpider, "sequence": SequenceSpider, "api": ApiSpider}
 
 
 def main() -> None:
-    """Crawls the source on standard input into the folder that the first argument names."""
+    """Collects the source on standard input."""
     given = json.load(sys.stdin)
-    source, spool = CrawlSource.model_validate(given["source"]), Path(sys.argv[1])
-    process = CrawlerProcess(settings(source, given["proxy"]), install_root_handler=True)
-    process.crawl(ItemSpider, source=source, spool=spool)
-    process.start()
+    source: Any = TypeAdapter(Source).validate_python(given["source"])
+    with Memory(Path(given["memory"])) as memory:
+        chosen = settings(source, given["visit"])
+        process = CrawlerProcess(chosen, install_root_handler=True)
+        crawler = process.create_crawler(KINDS[source.kind])
+        if source.kind == "crawl" and source.browser:
+
+            async def shunned(request: Any) -> bool:
+                """What a page in the browser asks for is judged as our own requests are."""
+                return await crawler.seedling_hosts.refusal(request.url) is not None
+
+            crawler.settings.set("PLAYWRIGHT_ABORT_REQUEST", shunned)
+        process.crawl(
+            crawler,
+            source=source,
+            memory=memory,
+            visit=given["visit"],
+            proxy=given["proxy"],
+            pictures=given["pictures"],
+        )
+        process.start()
 
 
 if __name__ == "__main__":

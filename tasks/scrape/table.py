@@ -6,6 +6,7 @@ import csv
 import difflib
 import json
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +32,10 @@ BROKEN = "\0broken"  # the key under which a line that cannot be read carries it
 csv.field_size_limit(10 * 2**20)
 
 
-def read_table(source: TableSource, data: Path, modality: Modality, max_bytes: int) -> Iterator[Item]:
-    """The table's items in its order; of a folder, its Parquet files in their names' order are one table.
+def read_table(
+    source: TableSource, data: Path, modality: Modality, max_bytes: int, *, fields: bool = False
+) -> Iterator[Item]:
+    """The table's items in its order; of a folder, its Parquet files in their names' order are one table. fields: whether label rules read columns.
 
     Raises InputError: no such file, another format, a column that is not there, another encoding, no rows.
     """
@@ -48,7 +51,8 @@ def read_table(source: TableSource, data: Path, modality: Modality, max_bytes: i
     number = 0
     try:
         for number, values in enumerate(_records(path, source, wanted), start=1):
-            yield _item(values, number, wanted, source, path, data, modality, max_bytes)
+            item = _item(values, number, wanted, source, path, data, modality, max_bytes)
+            yield replace(item, fields=_fields(values, wanted)) if fields else item
     except UnicodeDecodeError as error:
         raise InputError(
             f"{path} is not {source.encoding} (byte 0x{error.object[error.start]:02x} near row {number + 1}): convert it, "
@@ -154,6 +158,10 @@ def _item(
         group=f"{source.group} {together}" if together else None,
         reason=reason,
     )
+
+
+def _fields(values: Mapping[str, Any], wanted: str) -> dict[str, str]:
+    return {name: word for name, value in values.items() if name != wanted and (word := _word(value)) is not None}
 
 
 def _reason(split: str, label: str | None) -> str | None:

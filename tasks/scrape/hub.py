@@ -1,0 +1,99 @@
+"""A dataset of the Hugging Face Hub, or one of its kind in a folder: the only importer of `datasets`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from tasks.errors import InputError
+from tasks.generation import Modality
+from tasks.params import HuggingFaceSource
+from tasks.scrape.items import SPLITS, Item, inside, tidy_label
+
+NAMED = {
+    "train": "train",
+    "validation": "validation",
+    "valid": "validation",
+    "dev": "validation",
+    "test": "test",
+    "unsupervised": "pool",
+}
+
+
+def read_hub(source: HuggingFaceSource, data: Path, modality: Modality, max_bytes: int) -> Iterator[Item]:
+    """The dataset's rows, split by split in their order. Raises InputError where `datasets` is missing or cannot load it, or a column is not there."""
+    wanted = source.text if modality == "text" else source.image
+    for name, split in _splits(source, data):
+        ours = source.splits.get(name) or NAMED.get(name)
+        if ours is None or (source.splits and name not in source.splits):
+            continue
+        if ours not in SPLITS:
+            raise InputError(f"params.yaml: splits: '{ours}' is none of {', '.join(SPLITS)}.")
+        if wanted not in split.column_names:
+            raise InputError(
+                f"Dataset {source.dataset} has no column '{wanted}': it has {', '.join(split.column_names)}."
+            )
+        names = getattr(split.features.get(source.label), "names", None)
+        for number, row in enumerate(_undecoded(split, wanted, modality)):
+            yield _item(row, f"{source.dataset}/{name}#{number}", ours, wanted, names, source, max_bytes)
+
+
+def _splits(source: HuggingFaceSource, data: Path) -> Iterator[tuple[str, Any]]:
+    os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
+    try:
+        import datasets
+    except ImportError as error:
+        raise InputError("A source of kind huggingface needs `datasets`: pip install 'seedling[hub]'.") from error
+    local = inside(data, source.dataset)
+    place = str(local) if local.exists() else source.dataset
+    try:
+        loaded = datasets.load_dataset(place, source.config, revision=source.revision)
+    except Exception as error:
+        raise InputError(
+            f"The dataset {source.dataset} could not be loaded ({type(error).__name__}: {str(error).splitlines()[0][:200]}): "
+            "name a folder in data/ or a dataset of the Hub, its `config` where it has several, and look whether the Hub answers."
+        ) from error
+    yield from loaded.items()
+
+
+def _undecoded(split: Any, wanted: str, modality: Modality) -> Any:
+    """Pictures stay bytes: decoding them is our own business, within limits."""
+    if modality == "text":
+        return split
+    import datasets
+
+    return split.cast_column(wanted, datasets.Image(decode=False))
+
+
+def _item(
+    row: Any, origin: str, split: str, wanted: str, names: list[str] | None, source: HuggingFaceSource, max_bytes: int
+) -> Item:
+    content, given = row[wanted], row.get(source.label)
+    if isinstance(given, int) and names is not None:
+        given = names[given] if 0 <= given < len(names) else None  # -1 stands for no label
+    label = tidy_label(str(given)) if given is not None else None
+    reason = None
+    if isinstance(content, dict):
+        content = content.get("bytes") or (Path(content["path"]).read_bytes() if content.get("path") else None)
+    if content is None or content == "":
+        content, reason = b"" if isinstance(row[wanted], dict) else "", "empty"
+    elif isinstance(content, bytes) and len(content) > max_bytes:
+        reason = "too_many_bytes"
+    ours = split if label or split in {"pool", "out_of_scope"} else "pool"
+    labelled = label if ours in {"train", "validation", "test"} else None
+    fields = {
+        name: str(value) for name, value in row.items() if name != wanted and isinstance(value, (str, int, float))
+    }
+    return Item(
+        origin=origin,
+        load=lambda: content,
+        split=ours,
+        label=labelled,
+        label_source="human" if labelled else None,
+        licence=source.licence,
+        attribution=source.attribution,
+        fields=fields,
+        reason=reason,
+    )

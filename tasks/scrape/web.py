@@ -1,0 +1,216 @@
+"""A source on the web: has the spider collect what is new, and hands on all that is remembered, in an order of its own."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import IO, Any
+from urllib.parse import urlsplit
+
+from tasks.errors import InputError, SourceUnreachable
+from tasks.params import ApiSource, CrawlSource, SequenceSource
+from tasks.progress import Progress
+from tasks.scrape.items import Item, inside
+from tasks.scrape.memory import Memory
+from tasks.scrape.saved_site import served
+
+Web = CrawlSource | SequenceSource | ApiSource
+# A page that fails so may answer next time.
+PASSING = re.compile(
+    r"page_(http_5..|http_429|rate_limited|timeout|connection_refused|no_such_host|truncated|.*lost.*|.*failed.*)"
+)
+HOW = (
+    "name",
+    "requests_per_second",
+    "fixed_pace",
+    "weight",
+    "rules",
+    "role",
+    "tags",
+    "rule",
+    "group_by_page",
+    "saved_site_limit",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Collected:
+    """A source's file, the visit that its items are read up to, and what gave no item and is no error."""
+
+    memory: Path
+    visit: int
+    counts: dict[str, int]
+
+
+def name_of(source: Web) -> str:
+    """Under which the source is remembered."""
+    if source.name:
+        return source.name
+    address = _address(source)
+    digest = hashlib.blake2b(address.encode(), digest_size=4).hexdigest()
+    return f"{source.kind}-{urlsplit(address).hostname or 'nowhere'}-{digest}"
+
+
+def _address(source: Web) -> str:
+    if isinstance(source, CrawlSource):
+        return source.start if isinstance(source.start, str) else source.start[0]
+    return source.url
+
+
+@contextmanager
+def collected(
+    source: Web, data: Path, remembered: Path | None, as_of: str | None, pictures: bool, progress: Progress
+) -> Iterator[Collected]:
+    """Collects what this visit has not got yet; a finished visit asks nothing.
+
+    remembered: the folder of the sources' files; None, and where the site lies in data/: forgotten afterwards.
+    Raises InputError for addresses that are none, and where nothing was found; SourceUnreachable where the site gave nothing for now.
+    """
+    _check(source)
+    with ExitStack() as stack:
+        if isinstance(source, CrawlSource) and source.saved_site:
+            proxy = stack.enter_context(served(inside(data, source.saved_site), source.saved_site_limit))
+            remembered = None
+        else:
+            proxy = None
+        folder = remembered or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="seedling-web-")))
+        path = folder / f"{name_of(source)}.sqlite"
+        with Memory(path) as memory:
+            _check_order(as_of, memory.finished(), name_of(source))
+            visit, finished = memory.visit(as_of, _definition(source, pictures))
+            counts = memory.counts(visit)
+        if not finished:
+            counts = _run_spider(source, path, visit, proxy, pictures, progress)
+        with Memory(path) as memory:
+            _check_found(source, memory, visit)
+        yield Collected(path, visit, counts)
+
+
+def _check(source: Web) -> None:
+    starts = [source.start] if isinstance(source, CrawlSource) and isinstance(source.start, str) else None
+    for address in starts or (source.start if isinstance(source, CrawlSource) else [source.url]):
+        if not address.startswith(("http://", "https://")):
+            raise InputError(f"params.yaml: scrape.sources: '{address}' is no http:// or https:// address.")
+        if isinstance(source, CrawlSource) and source.saved_site and not address.startswith("http://"):
+            raise InputError(
+                f"params.yaml: a saved site is served without TLS: write start as http://, not '{address}'."
+            )
+
+
+def _check_order(as_of: str | None, finished: list[str], name: str) -> None:
+    """An old revision's rows lie in DVC's cache: the web of today is not what it was then."""
+    days = [day for one in finished if (day := _day(one))]
+    if as_of and as_of not in finished and (asked := _day(as_of)) and days and asked < max(days):
+        raise InputError(
+            f"scrape.as_of is {as_of}, but source '{name}' was collected on {max(days)} already and not on that day: bring the generation of "
+            "then back with `dvc checkout` or `dvc pull`, or name a later day."
+        )
+
+
+def _day(name: str) -> date | None:
+    try:
+        return date.fromisoformat(name[:10])
+    except ValueError:
+        return None
+
+
+def _definition(source: Web, pictures: bool) -> str:
+    """What the source asks for, not how fast or under which labels."""
+    asked = {name: value for name, value in source.model_dump().items() if name not in HOW}
+    told = json.dumps([asked, pictures], sort_keys=True)
+    return hashlib.blake2b(told.encode(), digest_size=8).hexdigest()
+
+
+def _check_found(source: Web, memory: Memory, visit: int) -> None:
+    if memory.how_many(visit)[0]:
+        return
+    reasons = Counter(str(line["reason"]) for line, _ in memory.items(visit))
+    told = ", ".join(f"{reason} ({many})" for reason, many in sorted(reasons.items())) or _nothing_there(source)
+    if any(PASSING.match(reason) for reason in reasons):
+        raise SourceUnreachable(f"{_address(source)} gave nothing for now: {told}. Run it again later.")
+    raise InputError(f"Collecting {_address(source)} brought nothing: {told}. Mend the source in params.yaml.")
+
+
+def _nothing_there(source: Web) -> str:
+    if isinstance(source, ApiSource):
+        return f"nothing at items: {source.items}"
+    return f"no '{source.item}' on the pages" if source.item else "no page is there"
+
+
+def _run_spider(
+    source: Web, memory: Path, visit: int, proxy: str | None, pictures: bool, progress: Progress
+) -> dict[str, int]:
+    given = {"source": source.model_dump(), "memory": str(memory), "visit": visit, "proxy": proxy, "pictures": pictures}
+    command = [sys.executable, "-m", "tasks.scrape.spider"]
+    closed: dict[str, Any] | None = None
+    with tempfile.TemporaryFile("w+", encoding="utf-8") as errors:
+        spider = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True)  # noqa: S603
+        try:
+            assert spider.stdin is not None  # noqa: S101  (asked for two lines above)
+            assert spider.stdout is not None  # noqa: S101
+            spider.stdin.write(json.dumps(given))
+            spider.stdin.close()
+            for line in spider.stdout:
+                if line.startswith("{"):
+                    said: dict[str, Any] = json.loads(line)
+                    if "closed" in said:
+                        closed = said
+                    else:
+                        progress(told(name_of(source), said), said["done"], said["total"])
+            spider.wait()
+        finally:
+            if spider.poll() is None:
+                spider.kill()
+                spider.wait()
+        if closed is None:
+            raise SourceUnreachable(
+                f"Collecting {_address(source)} broke off: {_last(errors)}. Run it again: what is there is kept."
+            )
+    counts: dict[str, int] = closed["counts"]
+    return counts
+
+
+def _last(errors: IO[str]) -> str:
+    errors.seek(0)
+    said = errors.read()
+    if "Executable doesn't exist" in said or "No module named 'scrapy_playwright'" in said:
+        return "there is no browser: pip install 'seedling[browser]', and name Chromium's path as `browser_path`"
+    return said[-500:].strip()
+
+
+def told(name: str, said: dict[str, Any]) -> str:
+    """The live line: which source, its pace, the bracket of its limit, and how often it was refused."""
+    if not said.get("rate"):
+        return name
+    pace = f"{name} {said['rate']:.3g}/s"
+    if said.get("high"):
+        pace += f" (limit {said['low']:.3g} to {said['high']:.3g})"
+    return pace + (f", {said['refusals']} refused" if said["refusals"] else "")
+
+
+def items_of(source: Web, from_web: Collected) -> Iterator[Item]:
+    """All items of the source, by address, whatever order they came in."""
+    grouped = isinstance(source, CrawlSource) and source.group_by_page
+    with Memory(from_web.memory) as memory:
+        for line, body in memory.items(from_web.visit):
+            content: bytes | str = body if body is not None else str(line.get("text", ""))
+            yield Item(
+                origin=line["origin"],
+                load=lambda content=content: content,  # type: ignore[misc]
+                weight=source.weight,
+                licence=line.get("licence"),
+                attribution=line.get("attribution"),
+                group=f"page {line['page']}" if grouped and "reason" not in line else None,
+                fields={**line.get("fields", {}), "page": line["page"]},
+                reason=line.get("reason"),
+            )
