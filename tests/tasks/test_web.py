@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -104,7 +105,7 @@ def test_a_later_visit_brings_only_what_is_new(tmp_path: Path) -> None:
         told.asked.clear()
         run(tmp_path, IMAGES, {**source, "revisit": "all"}, as_of="2026-01-15")
         assert sorted(told.paths()) == ["/", "/2", "/a.png", "/b.png", "/d.png"]
-        with pytest.raises(InputError, match="2026-01-10.*dvc checkout"):
+        with pytest.raises(InputError, match=r"2026-01-10.*dvc checkout"):
             run(tmp_path, IMAGES, source, as_of="2026-01-10")
 
 
@@ -139,7 +140,7 @@ def test_a_sequence_counts_what_is_absent(tmp_path: Path) -> None:
         assert len(rows) == 9
 
 
-def test_an_interface_is_asked_page_by_page(tmp_path: Path) -> None:
+def test_an_interface_is_asked_page_by_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """JSON by GET with a cursor in the query, a score cut into bands, and the same by GraphQL; a secret header is sent and written nowhere."""
     pages = {"": (["0.5", "5.0"], "x"), "x": (["9.8", "none"], None)}
 
@@ -160,7 +161,7 @@ def test_an_interface_is_asked_page_by_page(tmp_path: Path) -> None:
 
     bands = {"low": [0, 4], "medium": [4, 7], "high": [7, 9], "critical": [9, 10.1]}
     rules = [{"rule": "cvss", "field": "score", "bands": bands}]
-    os.environ["SEEDLING_TEST_TOKEN"] = "s3cret"
+    monkeypatch.setenv("SEEDLING_TEST_TOKEN", "s3cret")
     with site() as told:
         told.routes |= {"/flaws": found, "/graph": graph}
         by_get = {
@@ -315,7 +316,7 @@ def test_a_crawl_delay_is_kept(tmp_path: Path) -> None:
         told.routes["/robots.txt"] = Reply("User-agent: *\nCrawl-delay: 0.5", kind="text/plain")
         run(tmp_path, IMAGES, {**CRAWL, "start": told.address + "/"})
         times = [when for when, _, path, _, _ in told.asked if path != "/robots.txt"]
-    assert min(after - before for before, after in zip(times[1:], times[2:], strict=False)) > 0.45
+    assert min(after - before for before, after in pairwise(times[1:])) > 0.45
 
 
 def test_a_kill_loses_nothing_and_repeats_nothing(tmp_path: Path) -> None:

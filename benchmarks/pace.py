@@ -1,0 +1,287 @@
+"""Collecting from a site of a known limit: what each crawler gets, and how often it is refused.
+
+    python benchmarks/pace.py [--seconds 60] [--limits 5 50 500] [--systems seedling scrapy autothrottle fixed_delay crawlee] [--shapes ...]
+
+The server, a process of its own on loopback, answers 404 to robots.txt and else 200 or 429 with Retry-After in whole seconds. Shapes of its limit:
+`bucket` (tokens for a second are saved up), `small_bucket` (for a quarter of a second), `fixed` and `sliding` windows of a second, `slow` (never
+refuses, but answers no faster than the limit), `halves` and `doubles` (a bucket whose limit changes in the middle), `free` (no limit; pages/s).
+Of the limit: pages that were let through, over those that it allows, in all the seconds and in their later half; refused: of all requests. Scrapy as
+it comes, with AutoThrottle, and with DOWNLOAD_DELAY at the true limit; Crawlee's HttpCrawler as it comes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import deque
+from pathlib import Path
+
+from record import Found, write
+
+BODY = b"<html><body><p>a page of a site that has a limit, with a few words on it</p></body></html>"
+AT_TEN = (9.0, 13.0)  # seconds in which the pace after ten seconds is counted
+SETTLED = 10.0
+
+
+class Limit:
+    """A token bucket, a window, or none."""
+
+    def __init__(self, shape: str, rate: float, seconds: float) -> None:
+        self.shape, self.rate, self.change_at = shape, rate, seconds / 2
+        self.room = max(1.0, rate * (0.25 if shape == "small_bucket" else 1.0))
+        self.tokens, self.last, self.began, self.seen = self.room, None, None, deque()
+        self.free_at = 0.0
+
+    def ask(self, now: float) -> float:
+        """0 where the request is let through, else the seconds until one is."""
+        if self.began is None:
+            self.began = self.last = now
+        if self.shape in {"halves", "doubles"} and now - self.began > self.change_at:
+            self.rate *= 0.5 if self.shape == "halves" else 2
+            self.room, self.shape = max(1.0, self.rate), "bucket"
+        if self.shape in {"fixed", "sliding"}:
+            if self.shape == "fixed" and self.seen and int(now) != int(self.seen[-1]):
+                self.seen.clear()
+            while self.seen and self.shape == "sliding" and self.seen[0] <= now - 1:
+                self.seen.popleft()
+            if len(self.seen) < self.rate:
+                self.seen.append(now)
+                return 0.0
+            return (int(now) + 1 if self.shape == "fixed" else self.seen[0] + 1) - now
+        self.tokens = min(self.room, self.tokens + (now - self.last) * self.rate)
+        self.last = now
+        if self.tokens >= 1:
+            self.tokens -= 1
+            return 0.0
+        return (1 - self.tokens) / self.rate
+
+    def delay(self, now: float) -> float:
+        """Seconds until a server that only slows down answers."""
+        self.free_at = max(self.free_at, now) + 1 / self.rate
+        return self.free_at - now
+
+
+class Server(asyncio.Protocol):
+    """As little HTTP as keeps connections alive, so that the server is not what is measured."""
+
+    limit: Limit
+    log: list[tuple[float, bool]]
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """A client."""
+        self.transport, self.buffer = transport, b""
+
+    def data_received(self, data: bytes) -> None:
+        """Requests without a body, one behind the other."""
+        self.buffer += data
+        while b"\r\n\r\n" in self.buffer:
+            head, _, self.buffer = self.buffer.partition(b"\r\n\r\n")
+            self.answer(head)
+
+    def answer(self, head: bytes) -> None:
+        """To one request."""
+        if b"/robots.txt" in head[:40]:
+            self.send(b"404 Not Found", b"", b"")
+            return
+        now = time.monotonic()
+        if self.limit.shape == "slow":
+            asyncio.get_running_loop().call_later(self.limit.delay(now), self.send, b"200 OK", BODY, b"")
+            self.log.append((now, True))
+            return
+        wait = 0.0 if self.limit.shape == "free" else self.limit.ask(now)
+        self.log.append((now, wait == 0))
+        if wait == 0:
+            self.send(b"200 OK", BODY, b"")
+        else:
+            self.send(b"429 Too Many Requests", b"slow down", b"Retry-After: %d\r\n" % max(1, math.ceil(wait)))
+
+    def send(self, status: bytes, body: bytes, more: bytes) -> None:
+        """An answer."""
+        kind = b"Content-Type: text/html; charset=utf-8\r\n"
+        self.transport.write(b"HTTP/1.1 %s\r\n%s%sContent-Length: %d\r\n\r\n%s" % (status, kind, more, len(body), body))
+
+
+def serve(shape: str, rate: float, seconds: float, log: str) -> None:
+    """Says its port, answers until it is told to stop, and writes down what it let through."""
+
+    async def work() -> None:
+        Server.limit, Server.log = Limit(shape, rate, seconds), []
+        server = await asyncio.get_running_loop().create_server(Server, "127.0.0.1", 0)
+        print(server.sockets[0].getsockname()[1], flush=True)
+        stop = asyncio.Event()
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
+        await stop.wait()
+        Path(log).write_text(json.dumps(Server.log), encoding="utf-8")
+
+    asyncio.run(work())
+
+
+def seedling(address: str, folder: Path) -> list[str]:
+    """Ours, with a ceiling that no limit here reaches."""
+    source = {"kind": "sequence", "url": address + "/{1..9000000}", "text": "p::text", "requests_per_second": 5000}
+    given = {"source": {**source, "allow_private_hosts": True}, "memory": str(folder / "web.sqlite"), "visit": 1}
+    (folder / "given.json").write_text(json.dumps({**given, "proxy": None, "pictures": False}), encoding="utf-8")
+    return [sys.executable, "-m", "tasks.scrape.spider"]
+
+
+def by_scrapy(address: str, chosen: str) -> None:
+    """Scrapy, with the settings of that name."""
+    import scrapy
+    from scrapy.crawler import CrawlerProcess
+
+    class Pages(scrapy.Spider):
+        name = "pages"
+
+        async def start(self):  # type: ignore[no-untyped-def]
+            for number in range(1, 9_000_001):
+                yield scrapy.Request(f"{address}/{number}", dont_filter=True)
+
+        def parse(self, response):  # type: ignore[no-untyped-def]
+            " ".join(response.css("p::text").getall())
+
+    settings = {"LOG_LEVEL": "CRITICAL", "TELNETCONSOLE_ENABLED": False, "ROBOTSTXT_OBEY": True, **json.loads(chosen)}
+    process = CrawlerProcess(settings)
+    process.crawl(Pages)
+    process.start()
+
+
+def by_crawlee(address: str) -> None:
+    """Crawlee's HttpCrawler; requests are added as they are needed."""
+    from crawlee import ConcurrencySettings
+    from crawlee.crawlers import HttpCrawler, HttpCrawlingContext
+
+    async def work() -> None:
+        crawler = HttpCrawler(configure_logging=False, concurrency_settings=ConcurrencySettings())
+        added = 2000
+
+        @crawler.router.default_handler
+        async def page(context: HttpCrawlingContext) -> None:
+            nonlocal added
+            await context.http_response.read()
+            added += 1
+            await context.add_requests([f"{address}/{added}"])
+
+        await crawler.run([f"{address}/{number}" for number in range(2000)])
+
+    asyncio.run(work())
+
+
+def run(system: str, shape: str, rate: float, seconds: float) -> list[tuple[float, bool]]:
+    """The server's log of so many seconds, from the first request on."""
+    with tempfile.TemporaryDirectory() as folder:
+        log = Path(folder) / "log.json"
+        server = subprocess.Popen(
+            [sys.executable, __file__, "--serve", shape, str(rate), str(seconds), str(log)],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert server.stdout is not None
+        address = f"http://127.0.0.1:{int(server.stdout.readline())}"
+        settings = {"autothrottle": {"AUTOTHROTTLE_ENABLED": True}}
+        settings["fixed_delay"] = {"DOWNLOAD_DELAY": 1 / rate, "RANDOMIZE_DOWNLOAD_DELAY": False}
+        if system == "seedling":
+            command, given = seedling(address, Path(folder)), Path(folder) / "given.json"
+        else:
+            name = "--crawlee" if system == "crawlee" else "--scrapy"
+            command = [
+                sys.executable,
+                __file__,
+                name,
+                address,
+                *([] if system == "crawlee" else [json.dumps(settings.get(system, {}))]),
+            ]
+            given = Path(os.devnull)
+        with given.open() as said:
+            client = subprocess.Popen(
+                command,
+                stdin=said,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                cwd=folder,
+                env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+            )
+        time.sleep(seconds + 8)  # imports take some
+        client.kill()
+        client.wait()
+        server.terminate()
+        server.wait()
+        found = [(when, bool(let)) for when, let in json.loads(log.read_text(encoding="utf-8"))]
+    return [(when - found[0][0], let) for when, let in found if when - found[0][0] <= seconds] if found else []
+
+
+def measured(log: list[tuple[float, bool]], shape: str, rate: float, seconds: float) -> dict[str, float]:
+    """What the table says of one run."""
+
+    def allowed(first: float, last: float) -> float:
+        if shape in {"halves", "doubles"}:
+            late = max(0.0, last - max(first, seconds / 2))
+            return rate * ((last - first) - late) + rate * (0.5 if shape == "halves" else 2) * late
+        return rate * (last - first)
+
+    def share(first: float, last: float) -> float:
+        return sum(let and first <= when < last for when, let in log) / allowed(first, last)
+
+    if shape == "free":
+        return {"pages/s": len(log) / seconds}
+    row = longest = 0
+    for _, let in log:
+        row = 0 if let else row + 1
+        longest = max(longest, row)
+    return {
+        "of the limit": share(0, seconds),
+        "later half": share(seconds / 2 + (SETTLED if shape in {"halves", "doubles"} else 0), seconds),
+        "after 10 s": share(*AT_TEN),
+        "refused": sum(not let for _, let in log) / max(1, len(log)),
+        "refused in a row": float(longest),
+    }
+
+
+def main() -> None:
+    """Runs all, one at a time."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=float, default=60)
+    parser.add_argument("--limits", type=float, nargs="+", default=[5, 50, 500])
+    parser.add_argument(
+        "--systems", nargs="+", default=["seedling", "scrapy", "autothrottle", "fixed_delay", "crawlee"]
+    )
+    parser.add_argument("--shapes", nargs="+", default=["bucket"])
+    parser.add_argument(
+        "--own-shapes", nargs="*", default=["small_bucket", "fixed", "sliding", "slow", "halves", "doubles"]
+    )
+    parser.add_argument("--own-limits", type=float, nargs="+", default=[50])
+    parser.add_argument("--name", default="pace")
+    args = parser.parse_args()
+    command = "PYTHONPATH=. python " + " ".join(["benchmarks/pace.py", *sys.argv[1:]])
+    runs = [(shape, limit, system) for shape in args.shapes for limit in args.limits for system in args.systems]
+    runs += [(shape, limit, "seedling") for shape in args.own_shapes for limit in args.own_limits]
+    if args.own_shapes:
+        runs += [("free", 1.0, system) for system in ("seedling", "scrapy") for _ in range(3)]
+    found: list[Found] = []
+    for shape, limit, system in runs:
+        seconds = 15.0 if shape == "free" else args.seconds
+        told = measured(run(system, shape, limit, seconds), shape, limit, seconds)
+        setting = "no limit" if shape == "free" else f"{shape.replace('_', ' ')}, {limit:g}/s"
+        for metric, value in told.items():
+            unit = {"refused in a row": "requests", "pages/s": "1/s"}.get(metric, "share")
+            found.append(Found(setting, system, metric, value, value, value, unit, 1, command))
+        print(setting, system, told, flush=True)
+    write(args.name, found)
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--serve"]:
+        serve(sys.argv[2], float(sys.argv[3]), float(sys.argv[4]), sys.argv[5])
+    elif sys.argv[1:2] == ["--scrapy"]:
+        by_scrapy(sys.argv[2], sys.argv[3])
+    elif sys.argv[1:2] == ["--crawlee"]:
+        by_crawlee(sys.argv[2])
+    else:
+        main()
