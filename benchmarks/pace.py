@@ -135,6 +135,7 @@ def seedling(address: str, folder: Path) -> list[str]:
 def by_scrapy(address: str, chosen: str) -> None:
     """Scrapy, with the settings of that name."""
     import scrapy
+    import scrapy.signals
     from scrapy.crawler import CrawlerProcess
 
     class Pages(scrapy.Spider):
@@ -142,6 +143,8 @@ def by_scrapy(address: str, chosen: str) -> None:
 
         async def start(self):  # type: ignore[no-untyped-def]
             for number in range(1, 9_000_001):
+                if number % 200 == 0:
+                    await self.crawler.signals.wait_for(scrapy.signals.scheduler_empty)
                 yield scrapy.Request(f"{address}/{number}", dont_filter=True)
 
         def parse(self, response):  # type: ignore[no-untyped-def]
@@ -183,8 +186,7 @@ def run(system: str, shape: str, rate: float, seconds: float) -> list[tuple[floa
             stdout=subprocess.PIPE,
             text=True,
         )
-        assert server.stdout is not None
-        address = f"http://127.0.0.1:{int(server.stdout.readline())}"
+        address = f"http://127.0.0.1:{int((server.stdout or sys.stdin).readline())}"
         settings = {"autothrottle": {"AUTOTHROTTLE_ENABLED": True}}
         settings["fixed_delay"] = {"DOWNLOAD_DELAY": 1 / rate, "RANDOMIZE_DOWNLOAD_DELAY": False}
         if system == "seedling":

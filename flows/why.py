@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from rich.console import Console
 from tasks.errors import InputError
 from tasks.generation import MANIFEST, read, read_rejected, stage_of
 from tasks.params import load
+from tasks.scrape.memory import Memory
 
 ENOUGH = 10  # rows shown where a question fits several
 
@@ -64,6 +66,7 @@ def _generations(workspace: Path) -> Iterator[tuple[str, pd.DataFrame]]:
 def story(workspace: Path, row: str, chapters: dict[str, pd.DataFrame]) -> Iterator[str]:
     """The lines of a row's story."""
     yield f"row {row}"
+    yield from _fetched(workspace, row, chapters)
     for stage, frame in chapters.items():
         for one in frame[frame["id"] == row].to_dict("records"):
             yield f"  {stage}: {_told(one)}"
@@ -87,6 +90,8 @@ def _told(one: dict[str, Any]) -> str:
         parts.append(
             f"label '{one['label']}' by {one['label_source']}, weight {one['weight']:g}, confidence {one['confidence']:.3f}"
         )
+    if isinstance(one.get("votes"), Sequence | np.ndarray) and len(one["votes"]):
+        parts.append(f"votes {', '.join(one['votes'])}")
     if len(one["parents"]):
         parts.append(f"parents {', '.join(one['parents'])}")
     if isinstance(one["recipe"], str):
@@ -101,6 +106,18 @@ def _told(one: dict[str, Any]) -> str:
         parts.append(f"health {', '.join(one['health'])}")
     parts += [f"{name} {one[name]}" for name in ("licence", "attribution") if isinstance(one[name], str)]
     return "; ".join(parts)
+
+
+def _fetched(workspace: Path, row: str, chapters: dict[str, pd.DataFrame]) -> Iterator[str]:
+    """When it was last asked for on the web."""
+    frame = chapters.get("scrape")
+    origins = [] if frame is None else frame.loc[frame["id"] == row, "origin"].dropna().tolist()
+    for path in sorted((workspace / ".seedling" / "web").glob("*.sqlite")):
+        with Memory(path) as memory:
+            for origin in origins:
+                asked = memory.fetched(origin) or memory.fetched(origin.partition("#")[0])
+                if asked is not None:
+                    yield f"  fetched {datetime.fromtimestamp(asked, UTC).isoformat(timespec='seconds')} ({path.stem})"
 
 
 def _gates_of(workspace: Path, row: str) -> Iterator[str]:

@@ -140,6 +140,41 @@ def calibration(bins: Sequence[Mapping[str, float]]) -> Markup | None:
     return drawn(f"Accuracy against confidence: {told}.", spec, 250, 220)
 
 
+def pace(points: Sequence[Mapping[str, Any]]) -> Markup | None:
+    """Requests a second against time, a line a host, and the bracket of its limit as a band; None where too little was asked to show anything."""
+    if len(points) < 3:
+        return None
+    frame = _thinned(pd.DataFrame(points))
+    last = {one["host"]: one for one in points}
+    said = "; ".join(
+        f"{host}: {one['rate']:.3g} requests a second in the end, {one['refusals']} of {one['answers'] + one['refusals']} refused"
+        for host, one in last.items()
+    )
+    top = 1.25 * float(frame["rate"].max())  # a bracket that is not closed yet is of no interest
+    band = frame[frame["high"].notna() & (frame["high"] <= top)]
+    x = _axis("seconds", "seconds", tickCount=6)
+    spec = {
+        "layer": [
+            {
+                "data": {"values": band[["host", "seconds", "low", "high"]].to_dict("records")},
+                "mark": {"type": "area", "color": LEAF, "opacity": 0.18},
+                "encoding": {
+                    "x": x,
+                    "y": _axis("low", "requests a second"),
+                    "y2": {"field": "high"},
+                    "detail": {"field": "host"},
+                },
+            },
+            {
+                "data": {"values": frame[["host", "seconds", "rate"]].to_dict("records")},
+                "mark": {"type": "line", "color": LEAF, "strokeWidth": 1.75},
+                "encoding": {"x": x, "y": _axis("rate", "requests a second", tickCount=5), "detail": {"field": "host"}},
+            },
+        ]
+    }
+    return drawn(f"The pace of requests: {said}.", spec, 520, 180)
+
+
 def _axis(field: str, title: str, **axis: Any) -> dict[str, Any]:
     return {"field": field, "type": "quantitative", "title": title, "axis": axis}
 

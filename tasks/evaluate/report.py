@@ -63,6 +63,9 @@ def write_report(workspace: Path) -> Path:
             abstaining=charts.abstaining(pd.read_csv(plots / "abstain.csv")),
             stages=_stages(generations, runs),
             samples=_samples(generations),
+            rules=read_manifest(generations / "scrape")["notes"].get("rules", []),
+            no_items=read_manifest(generations / "scrape")["notes"].get("no_items", {}),
+            paces=_paces(workspace / ".seedling" / "web"),
             rounds=_rounds(workspace / "models", metrics),
             audits=_audits(generations),
             candidates=_candidates(workspace / "models" / "0", workspace / ".seedling" / "seconds" / "train@0.json"),
@@ -80,6 +83,18 @@ def write_report(workspace: Path) -> Path:
     path = workspace / "reports" / "report.html"
     path.write_text(page, encoding="utf-8")
     return path
+
+
+def _paces(remembered: Path) -> list[dict[str, Any]]:
+    """How fast each source on the web was asked in its last visit, where it took long enough to be shown."""
+    found = []
+    for path in sorted(remembered.glob("*.pace.json")):
+        told = json.loads(path.read_text(encoding="utf-8"))
+        chart = charts.pace(told["points"])
+        if chart is not None:
+            last = {one["host"]: one for one in told["points"]}
+            found.append({**told, "chart": chart, "hosts": list(last.values())})
+    return found
 
 
 def _ablation(workspace: Path, accepted: int) -> dict[str, Any] | None:

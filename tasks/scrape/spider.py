@@ -21,6 +21,7 @@ from urllib.parse import urlencode, urlsplit
 
 import jmespath
 import scrapy
+import scrapy.signals
 from pydantic import TypeAdapter
 from scrapy.crawler import CrawlerProcess
 from scrapy.exceptions import (
@@ -44,6 +45,7 @@ MOST_CHARACTERS = 1_000_000  # of a text
 ABSENT = (404, 410)
 CALM_MILLISECONDS = (300, 5_000)  # without a change, and at most
 CLICK_MILLISECONDS = 3_000
+AT_ONCE = 200  # addresses that wait in the scheduler
 NUMBERS = re.compile(r"\{(\d+)\.\.(\d+)\}")
 LICENCE = ("a[rel~=license]::attr(href)", "link[rel~=license]::attr(href)")
 ATTRIBUTION = ("[rel~=author]::text", "meta[name=author]::attr(content)")
@@ -253,12 +255,15 @@ class SequenceSpider(PageSpider):
         """The addresses, one by one, so that a million of them take no memory."""
         first_one, last, width = self._range()
         done = self.memory.done(self.visit, again=self.source.revisit == "all")
-        passed = next(done, None)
+        passed, waiting = next(done, None), 0
         for number in range(first_one, last + 1):
             if number == passed:
                 passed = next(done, None)
                 self.finished += 1
                 continue
+            waiting += 1
+            if waiting % AT_ONCE == 0:  # else Scrapy takes them all in before it asks for the first
+                await self.crawler.signals.wait_for(scrapy.signals.scheduler_empty)
             address = NUMBERS.sub(str(number).zfill(width), self.source.url, count=1)
             yield Request(
                 address,

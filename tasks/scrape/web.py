@@ -77,6 +77,7 @@ def collected(
     Raises InputError for addresses that are none, and where nothing was found; SourceUnreachable where the site gave nothing for now.
     """
     _check(source)
+    remembered_in = remembered
     with ExitStack() as stack:
         if isinstance(source, CrawlSource) and source.saved_site:
             proxy = stack.enter_context(served(inside(data, source.saved_site), source.saved_site_limit))
@@ -92,6 +93,8 @@ def collected(
         if not finished:
             counts = _run_spider(source, path, visit, proxy, pictures, progress)
         with Memory(path) as memory:
+            if not finished and remembered_in is not None:
+                _write_pace(remembered_in / f"{name_of(source)}.pace.json", source, memory)
             _check_found(source, memory, visit)
         yield Collected(path, visit, counts)
 
@@ -178,6 +181,13 @@ def _run_spider(
             )
     counts: dict[str, int] = closed["counts"]
     return counts
+
+
+def _write_pace(path: Path, source: Web, memory: Memory) -> None:
+    """For the report: how fast each host was asked, beside the memory and not in any generation's bytes."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    told = {"source": name_of(source), "ceiling": source.requests_per_second, "points": memory.pace()}
+    path.write_text(json.dumps(told), encoding="utf-8")
 
 
 def _last(errors: IO[str]) -> str:
