@@ -6,7 +6,8 @@ The server, a process of its own on loopback, answers 404 to robots.txt and else
 `bucket` (tokens for a second are saved up), `small_bucket` (for a quarter of a second), `fixed` and `sliding` windows of a second, `slow` (never
 refuses, but answers no faster than the limit), `halves` and `doubles` (a bucket whose limit changes in the middle), `free` (no limit; pages/s).
 Of the limit: pages that were let through, over those that it allows, in all the seconds and in their later half; refused: of all requests. Scrapy as
-it comes, with AutoThrottle, and with DOWNLOAD_DELAY at the true limit; Crawlee's HttpCrawler as it comes.
+it comes, with AutoThrottle, and with DOWNLOAD_DELAY at the true limit; Crawlee's HttpCrawler as it comes
+(its packages differ from ours: install it elsewhere with pip's --target, and name that folder in the environment as CRAWLEE).
 """
 
 from __future__ import annotations
@@ -208,7 +209,15 @@ def run(system: str, shape: str, rate: float, seconds: float) -> list[tuple[floa
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
                 cwd=folder,
-                env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+                env={
+                    **os.environ,
+                    "PYTHONPATH": os.pathsep.join(
+                        [
+                            *([os.environ["CRAWLEE"]] if system == "crawlee" and "CRAWLEE" in os.environ else []),
+                            *sys.path,
+                        ]
+                    ),
+                },
             )
         time.sleep(seconds + 8)  # imports take some
         client.kill()
@@ -250,7 +259,7 @@ def main() -> None:
     """Runs all, one at a time."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=60)
-    parser.add_argument("--limits", type=float, nargs="+", default=[5, 50, 500])
+    parser.add_argument("--limits", type=float, nargs="*", default=[5, 50, 500])
     parser.add_argument(
         "--systems", nargs="+", default=["seedling", "scrapy", "autothrottle", "fixed_delay", "crawlee"]
     )
@@ -258,7 +267,7 @@ def main() -> None:
     parser.add_argument(
         "--own-shapes", nargs="*", default=["small_bucket", "fixed", "sliding", "slow", "halves", "doubles"]
     )
-    parser.add_argument("--own-limits", type=float, nargs="+", default=[50])
+    parser.add_argument("--own-limits", type=float, nargs="*", default=[50])
     parser.add_argument("--name", default="pace")
     args = parser.parse_args()
     command = "PYTHONPATH=. python " + " ".join(["benchmarks/pace.py", *sys.argv[1:]])

@@ -24,6 +24,7 @@ LONGEST_BACKOFF = 60.0  # seconds; where a host that refuses does not say how lo
 SLOWEST = 0.05  # requests a second
 SLUGGISH, SLACK_SECONDS = 3.0, 0.05  # times the quickest answers' latency, and seconds, that tell a queue
 THINNED = 4096
+RECENT = 8  # answers
 QUEUE = 64  # answers whose latency is remembered
 
 
@@ -126,7 +127,7 @@ class RateFinder:
             return
         if self._episode is None:  # remembered: it begins now
             self._episode = self._resumed = self._raised = now
-        if self._sluggish(now):
+        if self._sluggish():
             self._give_way(now)
         if sent > self._resumed and self.low is not None:
             self._passed += 1
@@ -186,7 +187,7 @@ class RateFinder:
         began = self._step if self._step is not None else now
         if self._step_answers < STEP_ANSWERS or now - began < STEP_SECONDS:
             return
-        if self._sluggish(now):
+        if self._sluggish():
             self._give_way(now)
         elif self._step_answers >= 0.6 * self.rate * (
             now - began
@@ -194,15 +195,14 @@ class RateFinder:
             self.rate = min(2 * self.rate, self.ceiling)
         self._step, self._step_answers = now, 0
 
-    def _sluggish(self, now: float) -> bool:
-        """Whether the last answers took far longer than the quickest one: requests queue."""
-        recent = [latency for when, latency in self._latencies if now - when < 1.0][-8:]
-        return len(recent) >= 4 and sorted(recent)[len(recent) // 2] > SLUGGISH * self._quickest + SLACK_SECONDS
+    def _sluggish(self) -> bool:
+        """Whether even the quickest of the last answers took far longer than the quickest of all: requests queue. (A pause of our own delays some.)"""
+        recent = [latency for _, latency in self._latencies][-RECENT:]
+        return len(recent) == RECENT and min(recent) > SLUGGISH * self._quickest + SLACK_SECONDS
 
     def _give_way(self, now: float) -> None:
         """Takes the rate at which answers came for the limit, and lets the queue run empty."""
-        first, last = self._latencies[0][0], now
-        came = (len(self._latencies) - 1) / max(last - first, 1e-3)
+        came = (RECENT - 1) / max(now - self._latencies[-RECENT][0], 1e-3)  # requests queued all the while
         self.high = came * 1.02
         self.low = came * 0.9
         self.phase, self._episode, self._resumed, self._since = "search", now, now, 0
@@ -224,7 +224,7 @@ class RateFinder:
             return
         width = self.high / self.low
         bold = self._bold(now)
-        share = 0.5 if bold and width > 1.3 else 0.35 if bold or width > 1.3 else 0.1
+        share = 0.5 if bold and width > 1.3 else 0.35 if bold else 0.2 if width > 1.3 else 0.1
         wanted = self.low * width**share
         if width <= NARROW:
             self.phase = "hold"

@@ -47,8 +47,10 @@ CALM_MILLISECONDS = (300, 5_000)  # without a change, and at most
 CLICK_MILLISECONDS = 3_000
 AT_ONCE = 200  # addresses that wait in the scheduler
 NUMBERS = re.compile(r"\{(\d+)\.\.(\d+)\}")
-LICENCE = ("a[rel~=license]::attr(href)", "link[rel~=license]::attr(href)")
-ATTRIBUTION = ("[rel~=author]::text", "meta[name=author]::attr(content)")
+STATED = {
+    "licence": ("a[rel~=license]::attr(href)", "link[rel~=license]::attr(href)"),
+    "attribution": ("[rel~=author]::text", "meta[name=author]::attr(content)"),
+}
 WebSource = CrawlSource | SequenceSource | ApiSource
 
 
@@ -158,19 +160,21 @@ class PageSpider(SourceSpider):
     def items_on(self, response: TextResponse) -> Iterator[Request]:
         """The items of a page."""
         nodes = picked(response, self.source.item) if self.source.item else [response]
+        of_page = {name: self._stated(name, response, usual) for name, usual in STATED.items()}
         for number, node in enumerate(nodes):
             if not self.room():
                 return
-            yield from self._one(response, node, number)
+            yield from self._one(response, node, number, of_page)
 
-    def _one(self, response: TextResponse, node: Any, number: int) -> Iterator[Request]:
+    def _one(
+        self, response: TextResponse, node: Any, number: int, of_page: Mapping[str, str | None]
+    ) -> Iterator[Request]:
         attributes = getattr(node, "attrib", {})
         text = words(node, self.source.text or "::text")
         place = str(attributes.get("id") or (number if self.pictures else fingerprint_of(text)))
         fields = {
-            "alt": first(node, "img::attr(alt)"),
-            "title": attributes.get("title") or first(node, "img::attr(title)"),
-            "around": words(node, "::text")[:AROUND] if self.pictures else None,
+            "title": attributes.get("title"),
+            **(self._beside_a_picture(node) if self.pictures else {}),
             **{name: words(node, selector) for name, selector in self.source.fields.items()},
         }
         if tag := getattr(self.source, "tag", None):
@@ -179,20 +183,21 @@ class PageSpider(SourceSpider):
             "origin": response.url if self.source.item is None else f"{response.url}#{place}",
             "page": response.url,
             "fields": {name: value for name, value in sorted(fields.items()) if value},
-            "licence": self._stated("licence", node, response, LICENCE),
-            "attribution": self._stated("attribution", node, response, ATTRIBUTION),
+            **{name: self._stated(name, node, usual) or of_page[name] for name, usual in STATED.items()},
         }
         address = None if self.source.text else first(node, self.source.image or "img::attr(src)")
         yield from self.item(known, place, text, response.urljoin(address) if address else None)
 
-    def _stated(self, name: str, node: Any, response: TextResponse, usual: tuple[str, ...]) -> str | None:
+    def _beside_a_picture(self, node: Any) -> dict[str, str | None]:
+        found = {name: first(node, f"img::attr({name})") for name in ("alt", "title")}
+        return {**{name: value for name, value in found.items() if value}, "around": words(node, "::text")[:AROUND]}
+
+    def _stated(self, name: str, where: Any, usual: tuple[str, ...]) -> str | None:
         """As params give it (the words themselves, or a selector), or as the item or its page states it."""
         given: str | None = getattr(self.source, name)
-        if given and ("::" in given or is_xpath(given)):
-            return first(node, given) or first(response, given)
-        return given or next(
-            (found for where in (node, response) for one in usual if (found := first(where, one))), None
-        )
+        if given and not ("::" in given or is_xpath(given)):
+            return given
+        return next((found for one in ((given,) if given else usual) if (found := first(where, one))), None)
 
 
 class CrawlSpider(PageSpider):
@@ -521,6 +526,7 @@ def settings(source: WebSource, visit: int) -> dict[str, Any]:
         "USER_AGENT": "seedling/0.1 (dataset crawler; obeys robots.txt)",
         "DOWNLOAD_DELAY": 0,  # the pace is Pace's business
         "CONCURRENT_REQUESTS": 64,
+        "CONCURRENT_ITEMS": 1,  # what a page gives is written down as it comes: a hundred tasks a page would take most of the time
         "CONCURRENT_REQUESTS_PER_DOMAIN": 64,
         "DOWNLOAD_MAXSIZE": most,
         "DOWNLOAD_WARNSIZE": 0,
