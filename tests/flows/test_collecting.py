@@ -1,0 +1,129 @@
+"""A workspace with a source of each kind, through the command line, against a real server and a real browser."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tasks"))
+from loopback import Reply, Site, site
+
+from tasks.generation import read, read_manifest
+from tasks.params import load, set_value
+
+SEEDLING = [sys.executable, "-m", "flows.command_line"]
+WEATHER = {
+    "rain": ("it pours on", "wet boots in", "umbrellas over"),
+    "sun": ("bright light on", "dry sand in", "blue skies over"),
+}
+
+
+def said(kind: str, number: int) -> str:
+    """A sentence of a class, no two alike."""
+    return f"{WEATHER[kind][number % 3]} the {('hills', 'docks', 'fields', 'roofs', 'lanes')[number % 5]}, day {kind} {number}"
+
+
+def written(told: Site, data: Path) -> list[dict[str, object]]:
+    """What each source holds, eight texts a class from each, and the sources."""
+    classes = tuple(WEATHER)
+    lines = [(kind, said(kind, number)) for number in range(100) for kind in classes]
+    rows = {
+        name: lines[20 * place : 20 * (place + 1)]
+        for place, name in enumerate(("folder", "table", "hub", "crawl", "sequence", "api", "browser"))
+    }
+    for number, (kind, text) in enumerate(rows["folder"]):
+        path = data / "notes" / "labelled" / kind / f"{number}.txt"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    pd.DataFrame(rows["table"], columns=["label", "text"]).to_csv(data / "table.csv", index=False)
+    (data / "hub").mkdir()
+    pd.DataFrame(rows["hub"], columns=["label", "text"]).to_parquet(data / "hub" / "train.parquet")
+    told.routes["/"] = "".join(f"<p><q>{text}</q><b>{kind}</b></p>" for kind, text in rows["crawl"])
+
+    def page(path: str, _: bytes) -> Reply:
+        number = int(path.rsplit("/", 1)[1])
+        if number > len(rows["sequence"]):
+            return Reply("", 404)
+        kind, text = rows["sequence"][number - 1]
+        return Reply(f"<p>{text}</p><i>{80 if kind == 'rain' else 10}</i>")
+
+    told.routes["/day/*"] = page
+    nodes = [{"id": number, "note": text, "kind": kind} for number, (kind, text) in enumerate(rows["api"])]
+    told.routes["/api"] = lambda path, _: Reply(
+        json.dumps({"notes": nodes[:10], "next": "/api?page=2"} if "page" not in path else {"notes": nodes[10:]}),
+        kind="application/json",
+    )
+    told.routes["/live"] = (
+        "<div id=l></div><script>setTimeout(() => { for (const [k, t] of "
+        + json.dumps(rows["browser"])
+        + ") { const p = document.createElement('p'); p.innerHTML = `<q>${t}</q><b>${k}</b>`; l.append(p); } }, 200)</script>"
+    )
+    web = {"allow_private_hosts": ["127.0.0.1"], "requests_per_second": 200}
+    bands = {"sun": [0, 50], "rain": [50, 101]}
+    return [
+        {"kind": "folder", "path": "notes"},
+        {"kind": "table", "path": "table.csv"},
+        {"kind": "huggingface", "dataset": "hub"},
+        {"kind": "crawl", "start": told.address + "/", "item": "p", "text": "q::text", "tag": "b::text", **web},
+        {"kind": "sequence", "url": told.address + "/day/{1..25}", "text": "p::text", "fields": {"wet": "i::text"},
+         "rules": [{"rule": "wetness", "field": "wet", "bands": bands}], **web},
+        {"kind": "api", "url": told.address + "/api", "items": "notes", "id": "id", "text": "note", "next": "next", "fields": {"kind": "kind"},
+         "rules": [{"rule": "kind", "field": "kind"}], **web},
+        {"kind": "crawl", "name": "live", "start": told.address + "/live", "item": "#l p", "text": "q::text", "tag": "b::text", "browser": True,
+         "browser_path": "/usr/bin/chromium", "wait_for": "#l p", **web},
+    ]  # fmt: skip
+
+
+@pytest.mark.slow
+def test_a_source_of_each_kind_becomes_a_model(example: Callable[[str], Path]) -> None:
+    """Seven sources, 140 rows, all labelled; `why` tells the story of one; a second day asks for pages alone and brings what is new."""
+    place = example("intents")
+    with site() as told:
+        told.etags = True
+        sources = written(told, place / "data")
+        for keys, value in {
+            ("effort",): "quick",
+            ("scrape", "sources"): sources,
+            ("scrape", "as_of"): "2026-01-01",
+        }.items():
+            set_value(place, list(keys), value)
+        set_value(place, ["synthesize", "templates"], [])
+        assert load(place).scrape.as_of == "2026-01-01"
+        ran = subprocess.run([*SEEDLING, "run", "-w", place], capture_output=True, text=True, check=False)
+        assert ran.returncode == 0, ran.stdout + ran.stderr
+        rows, notes = read(place / "generations/scrape"), read_manifest(place / "generations/scrape")["notes"]
+        assert len(rows) == 140
+        assert rows["label"].value_counts().to_dict() == {"rain": 70, "sun": 70}
+        assert (rows["label"] == [("rain" if "rain" in text else "sun") for text in rows["text"]]).all()
+        assert rows["label_source"].value_counts().to_dict() == {
+            "human": 60,
+            "weak:tag": 40,
+            "weak:wetness": 20,
+            "weak:kind": 20,
+        }
+        assert {one for counts in notes["no_items"].values() for one in counts.items()} == {("absent", 5)}
+        page = (place / "reports/report.html").read_text(encoding="utf-8")
+        assert "What was collected" in page
+        assert "5 absent" in page
+
+        origin = rows.loc[rows["label_source"] == "weak:kind", "origin"].iloc[0]
+        why = subprocess.run([*SEEDLING, "why", origin, "-w", place], capture_output=True, text=True, check=True)
+        assert "fetched 20" in why.stdout
+        assert "votes kind=" in why.stdout
+
+        told.asked.clear()
+        told.routes["/day/21"] = f"<p>{said('sun', 777)}</p><i>3</i>"
+        subprocess.run([*SEEDLING, "stage", "scrape", "-w", place], check=True, capture_output=True)
+        assert told.paths() == [], "the same day asks nothing"
+        set_value(place, ["scrape", "as_of"], "2026-01-02")
+        subprocess.run([*SEEDLING, "stage", "scrape", "-w", place], check=True, capture_output=True)
+        assert len(read(place / "generations/scrape")) == 141
+        assert {path for path in told.paths() if path.startswith("/day")} == {
+            f"/day/{number}" for number in range(21, 26)
+        }
