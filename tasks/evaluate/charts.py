@@ -141,38 +141,44 @@ def calibration(bins: Sequence[Mapping[str, float]]) -> Markup | None:
 
 
 def pace(points: Sequence[Mapping[str, Any]]) -> Markup | None:
-    """Requests a second against time, a line a host, and the bracket of its limit as a band; None where too little was asked to show anything."""
-    if len(points) < 3:
+    """Answers a second, a line a host, the pace that was aimed at, dashed, and the bracket of the host's limit as a band; None where too little was
+    asked to show anything.
+    """
+    if len(points) < 4:
         return None
-    frame = _thinned(pd.DataFrame(points))
+    frame = pd.DataFrame(points)
     last = {one["host"]: one for one in points}
     said = "; ".join(
-        f"{host}: {one['rate']:.3g} requests a second in the end, {one['refusals']} of {one['answers'] + one['refusals']} refused"
+        f"{host}: {one['answers'] / one['seconds']:.3g} answers a second, {one['refusals']} of {one['answers'] + one['refusals']} requests refused"
         for host, one in last.items()
     )
-    top = 1.25 * float(frame["rate"].max())  # a bracket that is not closed yet is of no interest
+    steps = frame.groupby("host")[["answers", "seconds"]].diff(2)  # a second or so
+    came = frame.assign(came=steps["answers"] / steps["seconds"]).dropna(subset=["came"])
+    top = 1.25 * float(
+        max(frame["rate"].max(), came["came"].max())
+    )  # a bracket that is not closed yet is of no interest
     band = frame[frame["high"].notna() & (frame["high"] <= top)]
-    x = _axis("seconds", "seconds", tickCount=6)
+    x, host = _axis("seconds", "seconds", tickCount=6), {"field": "host"}
     spec = {
         "layer": [
             {
-                "data": {"values": band[["host", "seconds", "low", "high"]].to_dict("records")},
+                "data": {"values": _thinned(band)[["host", "seconds", "low", "high"]].to_dict("records")},
                 "mark": {"type": "area", "color": LEAF, "opacity": 0.18},
-                "encoding": {
-                    "x": x,
-                    "y": _axis("low", "requests a second"),
-                    "y2": {"field": "high"},
-                    "detail": {"field": "host"},
-                },
+                "encoding": {"x": x, "y": _axis("low", "answers a second"), "y2": {"field": "high"}, "detail": host},
             },
             {
-                "data": {"values": frame[["host", "seconds", "rate"]].to_dict("records")},
+                "data": {"values": _thinned(frame)[["host", "seconds", "rate"]].to_dict("records")},
+                "mark": {"type": "line", "color": SOFT, "strokeDash": [4, 4], "strokeWidth": 1},
+                "encoding": {"x": x, "y": _axis("rate", "answers a second"), "detail": host},
+            },
+            {
+                "data": {"values": _thinned(came)[["host", "seconds", "came"]].to_dict("records")},
                 "mark": {"type": "line", "color": LEAF, "strokeWidth": 1.75},
-                "encoding": {"x": x, "y": _axis("rate", "requests a second", tickCount=5), "detail": {"field": "host"}},
+                "encoding": {"x": x, "y": _axis("came", "answers a second", tickCount=5), "detail": host},
             },
         ]
     }
-    return drawn(f"The pace of requests: {said}.", spec, 520, 180)
+    return drawn(f"How fast answers came: {said}.", spec, 520, 180)
 
 
 def _axis(field: str, title: str, **axis: Any) -> dict[str, Any]:

@@ -56,6 +56,7 @@ class RateFinder:
     _step: float | None = None
     _step_answers: int = 0
     _quickest: float = math.inf
+    _usual: float = 0.0  # latency, a moving mean
     _latencies: deque[tuple[float, float]] = field(default_factory=lambda: deque(maxlen=QUEUE))
     _raised: float = 0.0
     _fixed: bool = False
@@ -94,7 +95,8 @@ class RateFinder:
         """As many as the rate needs, and a few more: a host's queue is not filled, and a refusal meets few others on the way."""
         if math.isinf(self._quickest):
             return 2
-        return 2 + math.ceil(1.5 * self.rate * (self._quickest + 0.004))
+        usual = min(self._usual, SLUGGISH * self._quickest + SLACK_SECONDS)
+        return 2 + math.ceil(1.5 * self.rate * usual)
 
     def sent(self, now: float) -> None:
         """A request leaves."""
@@ -114,6 +116,7 @@ class RateFinder:
         self.turned_away = 0
         latency = now - sent
         self._quickest = min(self._quickest, latency)
+        self._usual += (latency - self._usual) * (0.1 if self._usual else 1.0)
         self._latencies.append((now, latency))
         if self._episode is None or sent > self._episode:
             self._since += 1
@@ -196,7 +199,7 @@ class RateFinder:
         self._step, self._step_answers = now, 0
 
     def _sluggish(self) -> bool:
-        """Whether even the quickest of the last answers took far longer than the quickest of all: requests queue. (A pause of our own delays some.)"""
+        """Whether even the quickest of the last answers took far longer than the quickest of all: requests queue; a pause of our own delays some."""
         recent = [latency for _, latency in self._latencies][-RECENT:]
         return len(recent) == RECENT and min(recent) > SLUGGISH * self._quickest + SLACK_SECONDS
 
