@@ -190,7 +190,7 @@ class ApiSource(WebSource):
     image: str | None = None
     text: str | None = None
     next: str | None = None
-    cursor: str | None = None
+    cursor: Annotated[str, Field(pattern=r"^(query|body|variables)\.\w+$")] | None = None
     more: str | None = None
 
 

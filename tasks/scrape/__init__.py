@@ -22,12 +22,14 @@ from tasks.errors import InputError
 from tasks.generation import GenerationWriter, Row, identify
 from tasks.params import (
     NOTHING,
+    ApiSource,
     CrawlSource,
     Facts,
     FolderSource,
     HuggingFaceSource,
     LabelRule,
     ScrapeParams,
+    SequenceSource,
     Source,
     TableSource,
 )
@@ -62,11 +64,18 @@ def scrape(
         raise InputError(
             f"{data} does not exist: `dvc pull` brings it where it is stored, `seedling init` makes it anew."
         )
+    _check_names(params.sources)
     with ExitStack() as stack:
         sources = [_opened(one, params, facts, data, remembered, progress, stack) for one in params.sources]
         combine = _combine(params, sources, facts)
         shown = len({name for one in sources for name in one.rules.names()}) > 1
         _write(params, facts, sources, combine, output, [VOTES] if shown else [], progress)
+
+
+def _check_names(sources: Sequence[Source]) -> None:
+    names = Counter(name_of(one) for one in sources if isinstance(one, CrawlSource | SequenceSource | ApiSource))
+    if twice := [name for name, many in names.items() if many > 1]:
+        raise InputError(f"params.yaml: two sources would be remembered as '{twice[0]}': give each its own `name`.")
 
 
 def _write(

@@ -118,6 +118,16 @@ class SourceSpider(scrapy.Spider):
         self.pages += 1
         self.memory.forget(url, "page")
 
+    def not_understood(self, failure: Any, response: Response) -> None:
+        """Reading a page broke off."""
+        self.failed += 1
+        line = {
+            "origin": response.url,
+            "page": response.url,
+            "reason": f"page_not_understood_{type(failure.value).__name__.lower()}",
+        }
+        self.write(line, response.url, "page")
+
     def room(self) -> bool:
         """Whether another item is wanted."""
         self.found += 1
@@ -560,6 +570,11 @@ def settings(source: WebSource, visit: int) -> dict[str, Any]:
 KINDS = {"crawl": CrawlSpider, "sequence": SequenceSpider, "api": ApiSpider}
 
 
+def not_understood(failure: Any, response: Response, spider: SourceSpider) -> None:
+    """Scrapy's signal for a page that broke its reader."""
+    spider.not_understood(failure, response)
+
+
 def main() -> None:
     """Collects the source on standard input."""
     given = json.load(sys.stdin)
@@ -575,6 +590,7 @@ def main() -> None:
                 return await crawler.seedling_hosts.refusal(request.url) is not None
 
             crawler.settings.set("PLAYWRIGHT_ABORT_REQUEST", shunned)
+        crawler.signals.connect(not_understood, signal=scrapy.signals.spider_error)
         process.crawl(
             crawler,
             source=source,

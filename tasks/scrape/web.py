@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import subprocess
 import sys
@@ -16,6 +17,13 @@ from datetime import date
 from pathlib import Path
 from typing import IO, Any
 from urllib.parse import urlsplit
+
+import jmespath
+from cssselect import SelectorError
+from cssselect.xpath import ExpressionError
+from jmespath.exceptions import JMESPathError
+from lxml import etree
+from parsel.csstranslator import HTMLTranslator
 
 from tasks.errors import InputError, SourceUnreachable
 from tasks.params import ApiSource, CrawlSource, SequenceSource
@@ -77,6 +85,7 @@ def collected(
     Raises InputError for addresses that are none, and where nothing was found; SourceUnreachable where the site gave nothing for now.
     """
     _check(source)
+    check_selectors(source, pictures)
     remembered_in = remembered
     with ExitStack() as stack:
         if isinstance(source, CrawlSource) and source.saved_site:
@@ -108,6 +117,49 @@ def _check(source: Web) -> None:
             raise InputError(
                 f"params.yaml: a saved site is served without TLS: write start as http://, not '{address}'."
             )
+
+
+def check_selectors(source: Web, pictures: bool) -> None:
+    """Raises InputError for a selector that cannot be read, a source that has nothing for this modality, and a header's variable that is not set."""
+    json_paths = isinstance(source, ApiSource) or (isinstance(source, SequenceSource) and source.format == "json")
+    names = ("follow", "item", "image", "text", "tag", "items", "id", "next", "more", "licence", "attribution")
+    for name, given in [*((one, getattr(source, one, None)) for one in names), *source.fields.items()]:
+        for selector in given if isinstance(given, list) else [given]:
+            stated = (
+                name in {"licence", "attribution"}
+                and not (selector or "").startswith(("@", "/", "./", "("))
+                and "::" not in (selector or "")
+            )
+            if selector and not stated and (fault := _fault(selector, json_paths)):
+                raise InputError(f"params.yaml: scrape.sources: {name}: '{selector}' cannot be read: {fault}.")
+    wanted = "image" if pictures else "text"
+    if isinstance(source, ApiSource):
+        if getattr(source, wanted) is None:
+            raise InputError(
+                f"params.yaml: scrape.sources: the source at {source.url} needs `{wanted}`, where an item has it."
+            )
+        for name, value in source.headers.items():
+            if missing := [one for one in re.findall(r"\$\{?(\w+)\}?", value) if one not in os.environ]:
+                raise InputError(
+                    f"The header {name} of {source.url} needs the environment variable {missing[0]}, which is not set."
+                )
+    if pictures and isinstance(source, CrawlSource) and source.text:
+        raise InputError(
+            "params.yaml: scrape.sources: `text` is given, but modality is image: name `image`, the picture's address, instead."
+        )
+
+
+def _fault(selector: str, json_path: bool) -> str | None:
+    try:
+        if json_path:
+            jmespath.compile(selector)
+        elif selector.startswith(("/", "./", "(")):
+            etree.XPath(selector)
+        else:
+            HTMLTranslator().css_to_xpath(selector)
+    except (JMESPathError, etree.XPathError, SelectorError, ExpressionError) as error:
+        return str(error).splitlines()[0]
+    return None
 
 
 def _check_order(as_of: str | None, finished: list[str], name: str) -> None:

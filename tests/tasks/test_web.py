@@ -423,3 +423,41 @@ def test_human_labels_judge_the_rules(tmp_path: Path) -> None:
     assert (told["votes"], told["judged"]) == (3, 3)
     assert told["precision"]["value"] == pytest.approx(2 / 3, abs=1e-6)
     assert read(output)["label_source"].unique().tolist() == ["human"]
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        ({"kind": "crawl", "start": "http://a.example/", "item": "p["}, "item: 'p\\[' cannot be read"),
+        (
+            {"kind": "crawl", "start": "http://a.example/", "item": "//p[", "text": "::text"},
+            "item: '//p\\[' cannot be read",
+        ),
+        ({"kind": "crawl", "start": "a.example", "item": "p"}, "'a.example' is no http:// or https:// address"),
+        ({"kind": "api", "url": "http://a.example/", "items": "[*", "text": "x"}, "items: '\\[\\*' cannot be read"),
+        ({"kind": "api", "url": "http://a.example/", "items": "x"}, "needs `text`"),
+        (
+            {
+                "kind": "api",
+                "url": "http://a.example/",
+                "items": "x",
+                "text": "t",
+                "headers": {"A": "${NOT_SET_AT_ALL}"},
+            },
+            "NOT_SET_AT_ALL, which is not set",
+        ),
+    ],
+)
+def test_a_source_that_cannot_work_is_said_before_anything_is_asked(
+    tmp_path: Path, source: dict[str, Any], said: str
+) -> None:
+    """The key, what is wrong, and where."""
+    with pytest.raises(InputError, match=said):
+        run(tmp_path, TEXTS, source)
+
+
+def test_two_sources_need_two_names(tmp_path: Path) -> None:
+    """Else one would read what the other is remembered by."""
+    source = {"kind": "crawl", "start": "http://a.example/", "item": "p", "name": "same"}
+    with pytest.raises(InputError, match=r"two sources .* 'same'"):
+        run(tmp_path, TEXTS, source, {**source, "start": "http://b.example/"})
