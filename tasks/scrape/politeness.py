@@ -24,6 +24,7 @@ from tasks.scrape.pace import RateFinder
 
 LONGEST_WAIT = 120.0  # seconds; a site that asks for more is left alone this time
 GIVE_UP = 12  # refusals in a row
+TRIES = {429: 6, 503: 4}  # of one address
 NOTED_EVERY = 0.5  # seconds, for the pace's plot
 KEPT = {200, 203, 204, 404, 410}  # statuses of answers that need not be asked for again in a visit
 
@@ -125,7 +126,7 @@ class Pace:
     async def process_response(self, request: Request, response: Response) -> Response | Request:
         """A 429 or 503 is asked again, after the time that the site names."""
         now, host = time.monotonic(), self.host(_host(request))
-        sent = request.meta.get("sent", now)
+        sent = request.meta.pop("sent", now)
         if response.status not in {429, 503}:
             host.finder.answered(sent, now)
             host.changed()
@@ -138,12 +139,15 @@ class Pace:
         if (wait or 0.0) > LONGEST_WAIT or host.finder.turned_away >= GIVE_UP:
             host.given_up = "rate_limited"
             raise Refused(host.given_up)
+        tries = request.meta.get("tries", 0) + 1
+        if tries >= TRIES[response.status]:  # others are let through: it is this address
+            raise Refused("rate_limited" if response.status == 429 else "http_503")
         self._note(now)
-        return request.replace(dont_filter=True)
+        return request.replace(dont_filter=True, meta={**request.meta, "tries": tries})
 
     def process_exception(self, request: Request, exception: Exception) -> None:
         """No answer at all: the place is free again."""
-        if "sent" in request.meta and not isinstance(exception, Refused):
+        if request.meta.pop("sent", None) is not None:
             host = self.host(_host(request))
             host.finder.lost()
             host.changed()

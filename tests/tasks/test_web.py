@@ -300,6 +300,22 @@ def test_a_site_that_always_refuses_is_left_alone(tmp_path: Path) -> None:
         assert len(told.asked) <= 30
 
 
+def test_one_address_that_is_always_refused_does_not_hold_up_the_rest(tmp_path: Path) -> None:
+    """A picture that is always 503 is given up after four tries, one that is always 429 after six; the others come."""
+    with site() as told:
+        names = [f"{number}.png" for number in range(30)]
+        told.routes["/"] = "".join(f'<figure><img src="{name}"></figure>' for name in ("busy.png", "down.png", *names))
+        told.routes |= {f"/{name}": picture(7 * number) for number, name in enumerate(names)}
+        told.routes["/busy.png"] = Reply("", 429, headers={"Retry-After": "0"})
+        told.routes["/down.png"] = Reply("", 503, headers={"Retry-After": "0"})
+        output = run(tmp_path, IMAGES, {**CRAWL, "start": told.address + "/"})
+        asked = Counter(told.paths())
+    assert len(read(output)) == 30
+    assert sorted(read_rejected(output)["reason"]) == ["http_503", "rate_limited"]
+    assert asked["/down.png"] == 4
+    assert asked["/busy.png"] == 6
+
+
 def test_robots_that_forbid_all_are_obeyed(tmp_path: Path) -> None:
     """Nothing but robots.txt is asked, and the error says why nothing came."""
     with site() as told:
