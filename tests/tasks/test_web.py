@@ -291,6 +291,7 @@ def test_pages_that_fail_are_counted_and_the_rest_goes_on(tmp_path: Path) -> Non
     assert counts["beyond_max_pages"] >= 1
 
 
+@pytest.mark.slow
 def test_a_site_that_always_refuses_is_left_alone(tmp_path: Path) -> None:
     """After twelve refusals in a row nothing more is asked."""
     with site() as told:
@@ -300,6 +301,7 @@ def test_a_site_that_always_refuses_is_left_alone(tmp_path: Path) -> None:
         assert len(told.asked) <= 30
 
 
+@pytest.mark.slow
 def test_one_address_that_is_always_refused_does_not_hold_up_the_rest(tmp_path: Path) -> None:
     """A picture that is always 503 is given up after four tries, one that is always 429 after six; the others come."""
     with site() as told:
@@ -335,6 +337,7 @@ def test_a_crawl_delay_is_kept(tmp_path: Path) -> None:
     assert min(after - before for before, after in pairwise(times[1:])) > 0.45
 
 
+@pytest.mark.slow
 def test_a_kill_loses_nothing_and_repeats_nothing(tmp_path: Path) -> None:
     """Killed by SIGKILL in the middle of a sequence; the next run asks for the rest alone, but for what was on its way."""
     with site() as told:
