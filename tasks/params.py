@@ -45,6 +45,13 @@ def _is_pattern(pattern: str) -> str:
     return pattern
 
 
+def _rises(address: str) -> str:
+    first, last = (int(one) for one in address.partition("{")[2].partition("}")[0].split(".."))
+    if first > last:
+        raise ValueError(f"its range goes from {first} down to {last}: write the smaller number first")
+    return address
+
+
 Role = Literal["training", "background"]  # background: every row is of the class `nothing`
 
 
@@ -163,7 +170,7 @@ class SequenceSource(WebSource):
     """
 
     kind: Literal["sequence"]
-    url: Annotated[str, Field(pattern=r"^[^{}]*\{\d+\.\.\d+\}[^{}]*$")]
+    url: Annotated[str, Field(pattern=r"^[^{}]*\{\d+\.\.\d+\}[^{}]*$"), AfterValidator(_rises)]
     item: str | None = None
     image: str | None = None
     text: str | None = None
@@ -469,6 +476,7 @@ def _explain(path: Path, error: ValidationError) -> str:
 def known_keys() -> list[str]:
     """Every key that params.yaml may hold, in any section."""
     sections: list[type[Section]] = [Params, FolderSource, TableSource, CrawlSource, ScrapeParams, ValidateParams]
+    sections += [SequenceSource, ApiSource, HuggingFaceSource, LabelRule]
     sections += [
         AugmentParams,
         Template,

@@ -144,6 +144,8 @@ def around_mean(sizes: Floats, sums: Floats, confidence: float) -> tuple[float, 
     """The interval of sum(sums) / sum(sizes) by the variance over groups and Student's quantile; sizes, sums: (n_groups,)."""
     from scipy.stats import norm
 
+    if len(sums) < 2:  # nothing tells how far another group would be
+        return -np.inf, np.inf
     centre = float(sums.sum() / sizes.sum())
     error = float(np.sqrt(((sums - centre * sizes) ** 2).sum()) / sizes.sum())
     reach = few_groups(sizes, confidence) * float(norm.ppf(0.5 + confidence / 2)) * error
@@ -227,7 +229,8 @@ def paired_difference(
     else:
         low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
     worse = (means < -margin) if larger_is_better else (means > margin)
-    return Difference(value, float(low), float(high), float(worse.mean()))
+    probability = float(worse.mean()) if len(sizes) > 1 else 0.5
+    return Difference(value, float(low), float(high), probability)
 
 
 def fit_temperature(logits: Floats, truth: Ints) -> float:

@@ -83,7 +83,7 @@ def _asked(rule: LabelRule, own: Mapping[str, Function]) -> Function:
         return partial(_by_function, rule, own[rule.function])
     if rule.words is not None:
         of_label = {
-            label: re.compile(r"\b(?:" + "|".join(re.escape(word) for word in some) + r")\b", re.IGNORECASE)
+            label: re.compile(r"(?<!\w)(?:" + "|".join(re.escape(word) for word in some) + r")(?!\w)", re.IGNORECASE)
             for label, some in rule.words.items()
             if some
         }
@@ -164,6 +164,9 @@ class DawidSkene:
 
     def __init__(self, counts: Mapping[Votes, int]) -> None:
         """counts: how many items have these votes."""
+        self._posterior: dict[Votes, Floats] = {}
+        if not counts:
+            return
         self._rules = sorted({rule for votes in counts for rule, _ in votes})
         self._labels = sorted({label for votes in counts for _, label in votes})
         place = {label: number for number, label in enumerate(self._labels)}

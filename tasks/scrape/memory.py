@@ -76,6 +76,9 @@ class Memory:
             self._base.execute("DELETE FROM items WHERE visit = ?", (found[0],))
             self._base.execute("DELETE FROM done")
             return found[0], False
+        last = self._base.execute("SELECT definition FROM visits ORDER BY number DESC LIMIT 1").fetchone()
+        if last and last[0] != definition:  # what was found then was read another way
+            self._base.execute("DELETE FROM done")
         made = self._base.execute("INSERT INTO visits (as_of, definition) VALUES (?, ?)", (name, definition))
         return int(made.lastrowid or 0), False
 
@@ -90,9 +93,9 @@ class Memory:
         counts: dict[str, int] = json.loads(found[0])
         return counts
 
-    def finished(self) -> list[str]:
-        """The names of the finished visits, the earliest first."""
-        rows = self._base.execute("SELECT as_of FROM visits WHERE finished ORDER BY number")
+    def visits(self) -> list[str]:
+        """The names of the visits, the earliest first."""
+        rows = self._base.execute("SELECT as_of FROM visits ORDER BY number")
         return [name for (name,) in rows]
 
     def answer(self, key: str) -> Answer | None:
@@ -129,15 +132,16 @@ class Memory:
 
     def items(self, until: int) -> Iterator[tuple[dict[str, Any], bytes | None]]:
         """Each item by origin, as the last visit up to this one that saw it says, with its content where that is an answer's body.
-        What failed in an earlier visit is left out.
+        What failed is told of this visit alone, and only where no visit brought it.
         """
         with closing(self._base.cursor()) as cursor:
             cursor.execute(
                 "SELECT items.line, answers.body FROM items "
-                "JOIN (SELECT origin, MAX(visit) AS last FROM items WHERE visit <= ? GROUP BY origin) AS seen "
-                "ON items.origin = seen.origin AND items.visit = seen.last "
+                "JOIN (SELECT origin, MAX(CASE WHEN json_extract(line, '$.reason') IS NULL THEN visit END) AS good FROM items "
+                "WHERE visit <= ? GROUP BY origin) AS seen ON items.origin = seen.origin "
                 "LEFT JOIN answers ON items.body = answers.key "
-                "WHERE items.visit = ? OR json_extract(items.line, '$.reason') IS NULL ORDER BY items.origin, items.line",
+                "WHERE CASE WHEN json_extract(items.line, '$.reason') IS NULL THEN items.visit = seen.good "
+                "ELSE seen.good IS NULL AND items.visit = ? END ORDER BY items.origin, items.line",
                 (until, until),
             )
             for line, body in cursor:

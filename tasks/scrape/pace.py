@@ -55,9 +55,11 @@ class RateFinder:
     _times: list[float] = field(default_factory=list)  # of those, thinned
     _step: float | None = None
     _step_answers: int = 0
-    _quickest: float = math.inf
+    _quickest: dict[str, float] = field(
+        default_factory=dict
+    )  # latency by kind of request: a page may take less than a picture
     _usual: float = 0.0  # latency, a moving mean
-    _latencies: deque[tuple[float, float]] = field(default_factory=lambda: deque(maxlen=QUEUE))
+    _latencies: deque[tuple[float, bool]] = field(default_factory=lambda: deque(maxlen=QUEUE))
     _raised: float = 0.0
     _fixed: bool = False
     _passed: int = 0  # answers at this rate
@@ -93,9 +95,9 @@ class RateFinder:
 
     def most_in_flight(self) -> int:
         """As many as the rate needs, and a few more: a host's queue is not filled, and a refusal meets few others on the way."""
-        if math.isinf(self._quickest):
+        if not self._quickest:
             return 2
-        usual = min(self._usual, SLUGGISH * self._quickest + SLACK_SECONDS)
+        usual = min(self._usual, SLUGGISH * max(self._quickest.values()) + SLACK_SECONDS)
         return 2 + math.ceil(1.5 * self.rate * usual)
 
     def sent(self, now: float) -> None:
@@ -109,15 +111,15 @@ class RateFinder:
         """A request got no answer: its place is free."""
         self._in_flight = max(0, self._in_flight - 1)
 
-    def answered(self, sent: float, now: float) -> None:
-        """The host answered a request."""
+    def answered(self, sent: float, now: float, kind: str = "") -> None:
+        """The host answered a request of this kind."""
         self.lost()
         self.answers += 1
         self.turned_away = 0
         latency = now - sent
-        self._quickest = min(self._quickest, latency)
+        self._quickest[kind] = min(self._quickest.get(kind, math.inf), latency)
         self._usual += (latency - self._usual) * (0.1 if self._usual else 1.0)
-        self._latencies.append((now, latency))
+        self._latencies.append((now, latency > SLUGGISH * self._quickest[kind] + SLACK_SECONDS))
         if self._episode is None or sent > self._episode:
             self._since += 1
             self._times.append(now)
@@ -200,8 +202,8 @@ class RateFinder:
 
     def _sluggish(self) -> bool:
         """Whether even the quickest of the last answers took far longer than the quickest of all: requests queue; a pause of our own delays some."""
-        recent = [latency for _, latency in self._latencies][-RECENT:]
-        return len(recent) == RECENT and min(recent) > SLUGGISH * self._quickest + SLACK_SECONDS
+        recent = [late for _, late in self._latencies][-RECENT:]
+        return len(recent) == RECENT and all(recent)
 
     def _give_way(self, now: float) -> None:
         """Takes the rate at which answers came for the limit, and lets the queue run empty."""
@@ -211,7 +213,7 @@ class RateFinder:
         self.phase, self._episode, self._resumed, self._since = "search", now, now, 0
         self._raised = now
         self._latencies.clear()
-        self._not_before = max(self._not_before, now + SLUGGISH * self._quickest)
+        self._not_before = max(self._not_before, now + SLUGGISH * max(self._quickest.values()))
         self._choose(now)
 
     def _bold(self, now: float) -> bool:

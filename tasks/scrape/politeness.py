@@ -96,6 +96,8 @@ class Pace:
         delay = robotparser.crawl_delay(self._crawler.settings["USER_AGENT"])
         if delay:
             host = _host(request)
+            if delay > LONGEST_WAIT:
+                self.host(host).given_up = "crawl_delay_too_long"
             self._delays[host] = float(delay)
             if host in self.hosts:
                 self.hosts[host].finder.lower_ceiling(1 / float(delay))
@@ -125,10 +127,12 @@ class Pace:
 
     async def process_response(self, request: Request, response: Response) -> Response | Request:
         """A 429 or 503 is asked again, after the time that the site names."""
+        if "cached" in response.flags:  # nobody was asked
+            return response
         now, host = time.monotonic(), self.host(_host(request))
         sent = request.meta.pop("sent", now)
         if response.status not in {429, 503}:
-            host.finder.answered(sent, now)
+            host.finder.answered(sent, now, "content" if request.meta.get("content") else "page")
             host.changed()
             self._note(now)
             return response
@@ -203,7 +207,7 @@ class PublicHosts:
         allowed = crawler.spider.source.allow_private_hosts
         self._all_allowed = allowed is True or bool(crawler.spider.proxy)
         self._allowed = frozenset(allowed if isinstance(allowed, list) else ())
-        self._public: dict[str, bool] = {}
+        self._addresses: dict[str, str] = {}  # host → where it is; nothing for one that is private
 
     @classmethod
     def from_crawler(cls, crawler: Any) -> PublicHosts:
@@ -213,7 +217,10 @@ class PublicHosts:
         return made
 
     async def process_request(self, request: Request) -> None:
-        """Raises Refused for what is not asked."""
+        """Raises Refused for what is not asked; headers that hold a secret go to the place that they are for, and to no other."""
+        if (secret := request.meta.get("secret")) and origin_of(request.url) != secret["origin"]:
+            for name in secret["headers"]:
+                request.headers.pop(name, None)
         if (reason := await self.refusal(request.url)) is not None:
             raise Refused(reason)
 
@@ -222,19 +229,55 @@ class PublicHosts:
         parts = urlsplit(url)
         if parts.scheme not in {"http", "https"}:
             return "not_http"
-        if self._all_allowed:
+        return await self.fault_of_host(parts.hostname or "")
+
+    async def fault_of_host(self, host: str) -> str | None:
+        """The reason why a host is not asked, or None."""
+        if self._all_allowed or host in self._allowed:
             return None
-        host = parts.hostname or ""
-        if host in self._allowed:
-            return None
-        if host not in self._public:
-            try:
-                found = await asyncio.get_running_loop().getaddrinfo(host, None, type=socket.SOCK_STREAM)
-            except (OSError, UnicodeError):
+        if host not in self._addresses:
+            found = await _resolved(host)
+            if not found:
                 return "no_such_host"
-            self._public[host] = all(ipaddress.ip_address(one[4][0]).is_global for one in found)
-            dnscache[host] = next((one[4][0] for one in found if one[0] == socket.AF_INET), found[0][4][0])
-        return None if self._public[host] else "private_address"
+            self._addresses[host] = found[0] if all(is_public(one) for one in found) else ""
+            dnscache[host] = self._addresses[host]
+        return None if self._addresses[host] else "private_address"
+
+    async def address_of(self, host: str) -> str | None:
+        """The IP address to connect to for a host that may be asked: the one that was judged. None for another."""
+        if await self.fault_of_host(host) is not None:
+            return None
+        return self._addresses.get(host) or next(iter(await _resolved(host)), None)
+
+
+async def _resolved(host: str) -> list[str]:
+    """The host's IP addresses, those of version 4 first; none where nobody knows it."""
+    try:
+        found = await asyncio.get_running_loop().getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError):
+        return []
+    return [str(one[4][0]) for one in sorted(found, key=lambda one: one[0] != socket.AF_INET)]
+
+
+def origin_of(url: str) -> str:
+    """Scheme, host and port of an address."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc}"
+
+
+def is_public(address: str) -> bool:
+    """Whether an IP address is one of the public internet; one that carries an IPv4 address (mapped, NAT64, 6to4) is judged by that too."""
+    found = ipaddress.ip_address(address.partition("%")[0])
+    if found.is_multicast or found.is_reserved or not found.is_global:
+        return False
+    if isinstance(found, ipaddress.IPv6Address):
+        if found.is_site_local or found in ipaddress.ip_network("::/96"):
+            return False
+        inner = found.ipv4_mapped or found.sixtofour
+        if found in ipaddress.ip_network("64:ff9b::/96"):
+            inner = ipaddress.IPv4Address(int(found) & 0xFFFFFFFF)
+        return inner is None or is_public(str(inner))
+    return True
 
 
 class Shelf:

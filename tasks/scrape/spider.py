@@ -22,6 +22,7 @@ from urllib.parse import urlencode, urlsplit
 import jmespath
 import scrapy
 import scrapy.signals
+from jmespath.exceptions import JMESPathError
 from pydantic import TypeAdapter
 from scrapy.crawler import CrawlerProcess
 from scrapy.exceptions import (
@@ -35,9 +36,10 @@ from scrapy.exceptions import (
 from scrapy.http import Request, Response, TextResponse
 
 from tasks.params import ApiSource, CrawlSource, SequenceSource, Source
-from tasks.scrape.content import fault_of
+from tasks.scrape.content import PASSING, fault_of
+from tasks.scrape.gateway import listener, serve
 from tasks.scrape.memory import Memory
-from tasks.scrape.politeness import Pace, PublicHosts, Refused, Revisit, Shelf, key_of
+from tasks.scrape.politeness import Pace, PublicHosts, Refused, Revisit, Shelf, key_of, origin_of
 
 SAID_EVERY = 0.5  # seconds
 AROUND = 2_000  # characters of the words around an item
@@ -105,18 +107,32 @@ class SourceSpider(scrapy.Spider):
         """A picture could not be had."""
         given = failure.request.cb_kwargs
         line = {**given["known"], "origin": failure.request.url, "reason": reason_of(failure)}
+        self.failed += bool(PASSING.match(line["reason"]))
         self.write(line, given["known"]["page"], given["place"])
 
     def no_page(self, failure: Any) -> None:
         """A page could not be had: what it leads to is missing, and the rest goes on."""
         url, reason = failure.request.url, f"page_{reason_of(failure)}"
-        self.failed += 1
+        self.failed += bool(PASSING.match(reason))
         self.write({"origin": url, "page": url, "reason": reason}, url, "page")
 
     def page_came(self, url: str) -> None:
         """A page is here, whatever failed before."""
         self.pages += 1
         self.memory.forget(url, "page")
+
+    def json_item(self, node: Any, origin: str, response: Response, place: str) -> Iterator[Request]:
+        """An item that is a JSON value."""
+        try:
+            yield from self.item(*json_item(self.source, node, origin, response, place))
+        except (ValueError, TypeError, JMESPathError) as error:
+            self.not_an_item(response, place, error)
+
+    def not_an_item(self, response: Response, place: str, error: Exception) -> None:
+        """Something in an item breaks the rules of addresses or values; the others go on."""
+        line = {"origin": f"{response.url}#{place}", "page": response.url, "reason": "not_understood"}
+        self.logger.warning("%s: %s", line["origin"], error)
+        self.write(line, response.url, place)
 
     def not_understood(self, failure: Any, response: Response) -> None:
         """Reading a page broke off."""
@@ -171,17 +187,24 @@ class PageSpider(SourceSpider):
         """The items of a page."""
         nodes = picked(response, self.source.item) if self.source.item else [response]
         of_page = {name: self._stated(name, response, usual) for name, usual in STATED.items()}
+        used: set[str] = set()
         for number, node in enumerate(nodes):
             if not self.room():
                 return
-            yield from self._one(response, node, number, of_page)
+            try:
+                yield from self._one(response, node, number, of_page, used)
+            except (ValueError, TypeError) as error:  # an address or a value that is none
+                self.not_an_item(response, str(number), error)
 
     def _one(
-        self, response: TextResponse, node: Any, number: int, of_page: Mapping[str, str | None]
+        self, response: TextResponse, node: Any, number: int, of_page: Mapping[str, str | None], used: set[str]
     ) -> Iterator[Request]:
         attributes = getattr(node, "attrib", {})
         text = words(node, self.source.text or "::text")
         place = str(attributes.get("id") or (number if self.pictures else fingerprint_of(text)))
+        while place in used:  # two of one id
+            place += "+"
+        used.add(place)
         fields = {
             "title": attributes.get("title"),
             **(self._beside_a_picture(node) if self.pictures else {}),
@@ -213,12 +236,14 @@ class PageSpider(SourceSpider):
 class CrawlSpider(PageSpider):
     """Follows a site's pages from the start."""
 
-    asked = 0
+    def __init__(self, *given: Any, **named: Any) -> None:
+        super().__init__(*given, **named)
+        self.known: set[str] = set()
 
     async def start(self) -> AsyncIterator[Request]:
         """The first pages."""
         for address in [self.source.start] if isinstance(self.source.start, str) else self.source.start:
-            self.asked += 1
+            self.known.add(address)
             yield self._request(address)
 
     def _request(self, address: str, depth: int = 0) -> Request:
@@ -246,18 +271,25 @@ class CrawlSpider(PageSpider):
         follow = [self.source.follow] if isinstance(self.source.follow, str) else self.source.follow
         if self.found >= self.source.max_items:
             return
-        hosts = {urlsplit(response.url).hostname, *(urlsplit(one).hostname for one in self._starts())}
+        hosts = {urlsplit(one).hostname for one in self._starts()}
         for selector in follow:
             for link in picked(response, selector) if selector else ():
                 address = link if isinstance(link, str) else getattr(link, "attrib", {}).get("href") or link.get()
-                url = response.urljoin(address or "")
-                if not url.startswith(("http://", "https://")) or urlsplit(url).hostname not in hosts:
+                try:
+                    url = response.urljoin(address or "").partition("#")[0]
+                except ValueError:
+                    continue
+                if (
+                    url in self.known
+                    or not url.startswith(("http://", "https://"))
+                    or urlsplit(url).hostname not in hosts
+                ):
                     continue
                 if depth > self.source.max_depth:
                     self.counts["beyond_max_depth"] += 1
-                elif self.another_page(self.asked):
-                    self.asked += 1
-                    yield self._request(url.partition("#")[0], depth)
+                elif self.another_page(len(self.known)):
+                    self.known.add(url)
+                    yield self._request(url, depth)
 
     def _starts(self) -> list[str]:
         return [self.source.start] if isinstance(self.source.start, str) else self.source.start
@@ -265,6 +297,33 @@ class CrawlSpider(PageSpider):
 
 class SequenceSpider(PageSpider):
     """Asks for every address of a sequence; what is done already is passed over."""
+
+    def __init__(self, *given: Any, **named: Any) -> None:
+        super().__init__(*given, **named)
+        self.pending: Counter[int] = Counter()
+
+    def _counted(self, requests: Iterator[Request], number: int) -> Iterator[Request]:
+        """The requests for a page's pictures, each waited for before the number is done."""
+        for request in requests:
+            self.pending[number] += 1
+            request.meta["number"] = number
+            yield request
+
+    def content(self, response: Response, known: dict[str, Any], place: str) -> None:
+        """A picture of a number."""
+        super().content(response, known, place)
+        self._picture_came(response.meta)
+
+    def no_content(self, failure: Any) -> None:
+        """None; one that may come next time leaves the number open."""
+        super().no_content(failure)
+        if not PASSING.match(reason_of(failure)):
+            self._picture_came(failure.request.meta)
+
+    def _picture_came(self, meta: Mapping[str, Any]) -> None:
+        if "number" in meta:
+            self.pending[meta["number"]] -= 1
+            self._settle(meta["number"])
 
     async def start(self) -> AsyncIterator[Request]:
         """The addresses, one by one, so that a million of them take no memory."""
@@ -276,6 +335,9 @@ class SequenceSpider(PageSpider):
                 passed = next(done, None)
                 self.finished += 1
                 continue
+            if self.found >= self.source.max_items or waiting >= self.source.max_pages:
+                self.counts["beyond_max_items_or_pages"] = last - number + 1
+                return
             waiting += 1
             if waiting % AT_ONCE == 0:  # else Scrapy takes them all in before it asks for the first
                 await self.crawler.signals.wait_for(scrapy.signals.scheduler_empty)
@@ -301,20 +363,28 @@ class SequenceSpider(PageSpider):
 
     def parse(self, response: Response, number: int, **_: Any) -> Iterator[Request]:
         """One address's answer."""
+        self.pending[number] += 1
         if response.status in ABSENT:
             self.finished += 1
             self.say()
         else:
             self.page_came(response.url)
             if self.source.format == "json":
-                yield from self._json(response)
+                yield from self._counted(self._json(response), number)
             elif isinstance(response, TextResponse):
-                yield from self.items_on(response)
+                yield from self._counted(self.items_on(response), number)
             elif self.pictures:
                 self.content(response, {"page": response.url, "fields": {}}, "0")
             else:
                 self.write({"origin": response.url, "page": response.url, "reason": "not_a_page"}, response.url, "0")
-        self.memory.mark_done(number, self.visit, absent=response.status in ABSENT)
+        self.pending[number] -= 1
+        self._settle(number, absent=response.status in ABSENT)
+
+    def _settle(self, number: int, *, absent: bool = False) -> None:
+        """A number is done when its page and all its pictures are here."""
+        if self.pending[number] == 0:
+            del self.pending[number]
+            self.memory.mark_done(number, self.visit, absent=absent)
 
     def _json(self, response: Response) -> Iterator[Request]:
         values = parsed(response)
@@ -326,7 +396,7 @@ class SequenceSpider(PageSpider):
             if node is not None and self.room():
                 place = fingerprint_of(json.dumps(node, sort_keys=True))
                 origin = response.url if self.source.item is None else f"{response.url}#{place}"
-                yield from self.item(*json_item(self.source, node, origin, response, place))
+                yield from self.json_item(node, origin, response, place)
 
 
 class ApiSpider(SourceSpider):
@@ -356,6 +426,7 @@ class ApiSpider(SourceSpider):
             callback=self.parse,
             errback=self.no_page,
             cb_kwargs={"page": page},
+            meta={"secret": {"origin": origin_of(source.url), "headers": list(source.headers)}},
         )
 
     def parse(self, response: Response, page: int, **_: Any) -> Iterator[Request]:
@@ -373,20 +444,25 @@ class ApiSpider(SourceSpider):
                 return
             own = jmespath.search(self.source.id, node) if self.source.id else None
             place = str(own) if own is not None else fingerprint_of(json.dumps(node, sort_keys=True))
-            yield from self.item(*json_item(self.source, node, f"{self.source.url}#{place}", response, place))
+            yield from self.json_item(node, f"{self.source.url}#{place}", response, place)
         yield from self._next(values, response, page)
         self.say()
 
     def _next(self, values: Any, response: Response, page: int) -> Iterator[Request]:
         source = self.source
         onward = jmespath.search(source.next, values) if source.next else None
-        if onward in (None, "", False) or (source.more and not jmespath.search(source.more, values)):
+        if (
+            onward is None
+            or onward is False
+            or onward == ""
+            or (source.more and not jmespath.search(source.more, values))
+        ):
             return
         if not self.another_page(page + 1):
             return
         if source.cursor is None:
             url = response.urljoin(str(onward))
-            if urlsplit(url).netloc == urlsplit(source.url).netloc:
+            if origin_of(url) == origin_of(source.url):
                 yield self._request({}, page + 1, url)
             else:
                 self.counts["next_page_elsewhere"] += 1
@@ -575,21 +651,42 @@ def not_understood(failure: Any, response: Response, spider: SourceSpider) -> No
     spider.not_understood(failure, response)
 
 
+class Gate:
+    """What a browser's pages may ask for: judged by scheme before a request leaves, and by host in the gateway that all of them go through."""
+
+    def __init__(self, chosen: dict[str, Any]) -> None:
+        """Changes the settings, which Scrapy copies when the crawler is made."""
+        self._port, address = listener()
+        launch = chosen["PLAYWRIGHT_LAUNCH_OPTIONS"]
+        chosen["PLAYWRIGHT_LAUNCH_OPTIONS"] = {**launch, "proxy": {"server": address, "bypass": "<-loopback>"}}
+        chosen["PLAYWRIGHT_ABORT_REQUEST"] = not_asked
+
+    def watch(self, crawler: Any) -> None:
+        """Opens the gateway when the crawler begins."""
+
+        async def open_gateway(**_: Any) -> None:
+            self._server = await serve(self._port, crawler.seedling_hosts.address_of)
+
+        self._open = open_gateway  # signals hold what they call weakly
+        crawler.signals.connect(open_gateway, signal=scrapy.signals.spider_opened)
+
+
+def not_asked(request: Any) -> bool:
+    """What is no page of the web, such as a file, is not asked for by a page in the browser."""
+    return not request.url.startswith(("http://", "https://", "data:", "blob:", "about:"))
+
+
 def main() -> None:
     """Collects the source on standard input."""
     given = json.load(sys.stdin)
     source: Any = TypeAdapter(Source).validate_python(given["source"])
     with Memory(Path(given["memory"])) as memory:
         chosen = settings(source, given["visit"])
-        process = CrawlerProcess(chosen, install_root_handler=True)
+        gate = Gate(chosen) if source.kind == "crawl" and source.browser else None
+        process = CrawlerProcess(chosen)
         crawler = process.create_crawler(KINDS[source.kind])
-        if source.kind == "crawl" and source.browser:
-
-            async def shunned(request: Any) -> bool:
-                """What a page in the browser asks for is judged as our own requests are."""
-                return await crawler.seedling_hosts.refusal(request.url) is not None
-
-            crawler.settings.set("PLAYWRIGHT_ABORT_REQUEST", shunned)
+        if gate is not None:
+            gate.watch(crawler)
         crawler.signals.connect(not_understood, signal=scrapy.signals.spider_error)
         process.crawl(
             crawler,

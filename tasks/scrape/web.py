@@ -28,15 +28,12 @@ from parsel.csstranslator import HTMLTranslator
 from tasks.errors import InputError, SourceUnreachable
 from tasks.params import ApiSource, CrawlSource, SequenceSource
 from tasks.progress import Progress
+from tasks.scrape.content import PASSING
 from tasks.scrape.items import Item, inside
 from tasks.scrape.memory import Memory
 from tasks.scrape.saved_site import served
 
 Web = CrawlSource | SequenceSource | ApiSource
-# A page that fails so may answer next time.
-PASSING = re.compile(
-    r"page_(http_5..|http_429|rate_limited|timeout|connection_refused|no_such_host|truncated|.*lost.*|.*failed.*)"
-)
 HOW = (
     "name",
     "requests_per_second",
@@ -96,7 +93,7 @@ def collected(
         folder = remembered or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="seedling-web-")))
         path = folder / f"{name_of(source)}.sqlite"
         with Memory(path) as memory:
-            _check_order(as_of, memory.finished(), name_of(source))
+            _check_order(as_of, memory.visits(), name_of(source))
             visit, finished = memory.visit(as_of, _definition(source, pictures))
             counts = memory.counts(visit)
         if not finished:
@@ -162,10 +159,15 @@ def _fault(selector: str, json_path: bool) -> str | None:
     return None
 
 
-def _check_order(as_of: str | None, finished: list[str], name: str) -> None:
+def _check_order(as_of: str | None, visits: list[str], name: str) -> None:
     """An old revision's rows lie in DVC's cache: the web of today is not what it was then."""
-    days = [day for one in finished if (day := _day(one))]
-    if as_of and as_of not in finished and (asked := _day(as_of)) and days and asked < max(days):
+    days = [day for one in visits if (day := _day(one))]
+    if (as_of or "") in visits[:-1]:
+        raise InputError(
+            f"scrape.as_of is {as_of}, but source '{name}' was visited again since: bring the generation of then back with `dvc checkout` or "
+            "`dvc pull`, or name a new word."
+        )
+    if as_of and as_of not in visits and (asked := _day(as_of)) and days and asked < max(days):
         raise InputError(
             f"scrape.as_of is {as_of}, but source '{name}' was collected on {max(days)} already and not on that day: bring the generation of "
             "then back with `dvc checkout` or `dvc pull`, or name a later day."

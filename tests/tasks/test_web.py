@@ -22,7 +22,7 @@ from tasks.errors import InputError, SourceUnreachable
 from tasks.generation import read, read_manifest, read_rejected
 from tasks.params import Facts, ScrapeParams
 from tasks.scrape import scrape
-from tasks.scrape.memory import Memory
+from tasks.scrape.politeness import is_public
 
 IMAGES, TEXTS = Facts(modality="image"), Facts(modality="text")
 QUICK = {"allow_private_hosts": True, "requests_per_second": 200}
@@ -362,8 +362,6 @@ def test_a_kill_loses_nothing_and_repeats_nothing(tmp_path: Path) -> None:
     assert len(read(output)) == 400
     assert set(asked) == {f"/r/{number}" for number in range(1, 401)}
     assert sum(many > 1 for many in asked.values()) <= 66, "no more than were on their way are asked twice"
-    with Memory(next((tmp_path / "web").glob("*.sqlite"))) as memory:
-        assert memory.finished() == [""]
 
 
 def test_a_background_source_is_the_class_nothing(tmp_path: Path) -> None:
@@ -408,6 +406,104 @@ def test_a_dynamic_page_is_worked_in_a_browser(tmp_path: Path) -> None:
         rows = read(run(tmp_path, TEXTS, source))
     assert rows["text"].tolist() == [f"note {number}" for number in range(9)]
     assert rows["origin"].tolist() == [f"{told.address}/#n{number}" for number in range(9)]
+
+
+@pytest.mark.slow
+def test_the_browser_reaches_no_private_host_by_a_redirect(tmp_path: Path) -> None:
+    """A script's request and a navigation are sent on from an allowed name to one that is not: nobody there is asked."""
+    with site() as told:
+        port = told.address.rsplit(":", 1)[1]
+        inside = f"http://127.0.0.1:{port}/secret"
+        told.routes["/"] = (
+            "<p id=a>open</p><script>fetch('/r').then(r => r.text()).then(t => { document.body.innerHTML = '<p id=a>' + t + '</p>' })</script>"
+        )
+        told.routes["/r"] = Reply("", 302, headers={"Location": inside})
+        told.routes["/secret"] = Reply("<p>the secret</p>", headers={"Access-Control-Allow-Origin": "*"})
+        source = {"kind": "crawl", "item": "p", "text": "::text", "browser": True, "browser_path": "/usr/bin/chromium"}
+        source |= {"allow_private_hosts": ["localhost"], "wait_for": "p"}
+        rows = read(run(tmp_path, TEXTS, {**source, "start": f"http://localhost:{port}/"}))
+        assert rows["text"].tolist() == ["open"]
+        assert "/secret" not in told.paths()
+        with pytest.raises(InputError):
+            run(tmp_path, TEXTS, {**source, "start": f"http://localhost:{port}/r", "wait_for": None})
+        assert "/secret" not in told.paths()
+
+
+def test_a_secret_goes_to_its_own_host_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A redirect to another host takes no header of the user's along."""
+    monkeypatch.setenv("SEEDLING_TEST_TOKEN", "s3cret")
+    with site() as told, site() as other:
+        other.routes["/b"] = Reply(json.dumps({"rows": ["one text", "another text"]}), kind="application/json")
+        told.routes["/a"] = Reply("", 302, headers={"Location": other.address + "/b"})
+        source = {
+            "kind": "api",
+            "url": told.address + "/a",
+            "items": "rows",
+            "text": "@",
+            "headers": {"X-Key": "${SEEDLING_TEST_TOKEN}"},
+            **QUICK,
+        }
+        assert len(read(run(tmp_path, TEXTS, source))) == 2
+        assert [headers.get("X-Key") for _, _, path, headers, _ in told.asked if path == "/a"] == ["s3cret"]
+        assert [headers.get("X-Key") for _, _, path, headers, _ in other.asked if path == "/b"] == [None]
+
+
+def test_pictures_that_fail_for_now_come_with_the_next_call(tmp_path: Path) -> None:
+    """A sequence's picture answers 500, and later does not: the same visit asks for it again, and an item that breaks the rules costs itself alone."""
+    with site() as told:
+        told.routes["/p/*"] = lambda path, _: Reply(
+            f'<img src="/pic/{path[3:]}.png"><img class="x" src="http://[x/b.png">'
+        )
+        told.routes |= {f"/pic/{number}.png": picture(20 * number) for number in (1, 3)}
+        told.routes["/pic/2.png"] = Reply("", 500)
+        source = {"kind": "sequence", "url": told.address + "/p/{1..3}", "item": "img", "image": "./@src", **QUICK}
+        first = run(tmp_path, IMAGES, source)
+        assert len(read(first)) == 2
+        assert Counter(read_rejected(first)["reason"]) == {"http_500": 1, "not_understood": 3}
+        told.routes["/pic/2.png"] = picture(99)
+        told.asked.clear()
+        assert len(read(run(tmp_path, IMAGES, source))) == 3
+        assert [path for path in told.paths() if "pic" in path] == ["/pic/2.png"]
+
+
+def test_what_an_earlier_visit_brought_outlives_a_failure(tmp_path: Path) -> None:
+    """A page that answers 500 in the second visit: its item of the first stays. An as_of before the last one is refused."""
+    with site() as told:
+        told.routes["/r/*"] = lambda path, _: Reply(f"<p>report {path}</p>")
+        source = {"kind": "sequence", "url": told.address + "/r/{1..3}", "text": "p::text", "revisit": "all", **QUICK}
+        assert len(read(run(tmp_path, TEXTS, source, as_of="first"))) == 3
+        told.routes["/r/2"] = Reply("", 500)
+        assert len(read(run(tmp_path, TEXTS, source, as_of="second"))) == 3
+        with pytest.raises(InputError, match="visited again since"):
+            run(tmp_path, TEXTS, source, as_of="first")
+
+
+@pytest.mark.parametrize(
+    ("address", "public"),
+    [
+        ("93.184.216.34", True),
+        ("2606:2800:220:1::1", True),
+        ("127.0.0.1", False),
+        ("10.1.2.3", False),
+        ("169.254.169.254", False),
+        ("::1", False),
+    ]
+    + [
+        (one, False)
+        for one in (
+            "::ffff:127.0.0.1",
+            "64:ff9b::a9fe:a9fe",
+            "2002:7f00:1::1",
+            "::127.0.0.1",
+            "fec0::1",
+            "224.0.0.1",
+            "100.64.0.1",
+        )
+    ],
+)
+def test_which_addresses_are_public(address: str, public: bool) -> None:
+    """Also those that carry an IPv4 address within (RFC 4291, 6052, 3056)."""
+    assert is_public(address) is public
 
 
 def test_selectors_are_xpath_too_and_depth_has_a_limit(tmp_path: Path) -> None:
