@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tasks.evaluate.charts import pace
 from tasks.evaluate.data_page import misspelt
 from tasks.evaluate.looks import log_look, looks_at
 from tasks.evaluate.metrics import calibration_bins, per_class, with_intervals
@@ -109,3 +110,23 @@ def test_a_worse_picture_has_its_size(change: str) -> None:
         pixels = source.integers(0, 256, size=shape).astype(np.uint8)
         changed = PICTURES[change](pixels, np.random.default_rng(0))
         assert (changed.shape, changed.dtype) == (shape, np.uint8)
+
+
+def test_the_pace_is_drawn_with_what_came() -> None:
+    """Ten answers a second for five seconds, one refusal: so says the drawing to who cannot see it; three points are no drawing."""
+    points = [
+        {
+            "host": "a.example",
+            "seconds": float(second),
+            "rate": 11.0,
+            "low": 9.0,
+            "high": 12.0,
+            "answers": 10 * second,
+            "refusals": 1,
+        }
+        for second in range(1, 6)
+    ]
+    drawing = pace(points)
+    assert drawing is not None
+    assert "a.example: 10 answers a second, 1 of 51 requests refused" in drawing
+    assert pace(points[:3]) is None
