@@ -75,7 +75,10 @@ def test_stage_rooms_never_import_one_another(room: str) -> None:
     [
         ("great_expectations", {"tasks/gates/asking.py", "tasks/gates/engine.py"}),
         ("duckdb", {"tasks/gates/on_disk.py"}),
-        ("scrapy", {"tasks/scrape/politeness.py", "tasks/scrape/spider.py"}),
+        (
+            "scrapy",
+            {f"tasks/scrape/{one}.py" for one in ("asking", "browser", "interface", "pages", "politeness", "spider")},
+        ),
         ("datasets", {"tasks/scrape/hub.py"}),
         ("dvc", {"flows/ledger.py"}),
         ("albumentations", {"tasks/augment/pictures.py"}),
