@@ -45,6 +45,9 @@ HOW = (
     "rule",
     "group_by_page",
     "saved_site_limit",
+    "browser_path",
+    "allow_private_hosts",
+    "max_clicks",
 )
 
 
@@ -140,6 +143,10 @@ def check_selectors(source: Web, pictures: bool) -> None:
                 raise InputError(
                     f"The header {name} of {source.url} needs the environment variable {missing[0]}, which is not set."
                 )
+    if isinstance(source, CrawlSource) and source.saved_site and source.browser:
+        raise InputError(
+            "params.yaml: scrape.sources: a saved site is served to the crawler alone: leave `browser` or `saved_site` out."
+        )
     if pictures and isinstance(source, CrawlSource) and source.text:
         raise InputError(
             "params.yaml: scrape.sources: `text` is given, but modality is image: name `image`, the picture's address, instead."
