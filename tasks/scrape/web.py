@@ -47,7 +47,6 @@ HOW = (
     "saved_site_limit",
     "browser_path",
     "allow_private_hosts",
-    "max_clicks",
 )
 
 
