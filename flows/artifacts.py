@@ -21,6 +21,7 @@ from prefect.artifacts import (
 from flows.ledger import Outcome
 from tasks.params import Params
 from tasks.progress import Progress
+from tasks.sources import described
 
 LONG = 2.0  # seconds; below, a progress bar would only flicker
 
@@ -68,9 +69,7 @@ def said(outcome: Outcome) -> str:
 
 def publish_description(workspace: Path, params: Params) -> None:
     """What this run is of: the workspace, where its rows come from, and how much is tried."""
-    sources = ", ".join(
-        getattr(one, "start", None) or getattr(one, "path", "") or one.kind for one in params.scrape.sources
-    )
+    sources = ", ".join(described(one) for one in params.scrape.sources)
     known = {
         "workspace": str(workspace),
         "rows come from": f"{sources}{f', as of {params.scrape.as_of}' if params.scrape.as_of else ''}",

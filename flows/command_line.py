@@ -127,6 +127,10 @@ def init(
     texts: Annotated[
         Path | None, typer.Option(help="A CSV, TSV, JSONL or Parquet file with a text column, or a folder.")
     ] = None,
+    collect: Annotated[
+        Literal["images", "texts"] | None,
+        typer.Option(help="No data yet: its sources are described in params.yaml, as docs/collecting.md shows."),
+    ] = None,
     encoder: Annotated[
         str | None,
         typer.Option(
@@ -144,15 +148,17 @@ def init(
     ] = None,
     debug: Debug = False,
 ) -> None:
-    """Makes a workspace, an ordinary git and DVC repository, of a folder or a table."""
+    """Makes a workspace, an ordinary git and DVC repository, of a folder, a table, or of what is to be collected."""
     with explained(debug):
         from flows.workspace import make_workspace
         from tasks.progress import terminal
 
         source = images or texts
-        if source is None or (images is not None and texts is not None):
-            raise InputError("Name the data: either --images PATH or --texts PATH.")
-        modality: Literal["image", "text"] = "image" if images is not None else "text"
+        if sum(one is not None for one in (images, texts, collect)) != 1:
+            raise InputError(
+                "Name the data: either --images PATH or --texts PATH; or, where all is to be collected, --collect images or texts."
+            )
+        modality: Literal["image", "text"] = "image" if images is not None or collect == "images" else "text"
         with terminal("init") as progress:
             made = make_workspace(folder, source, modality, encoder=encoder, pack=pack, progress=progress)
         packed = sorted((made / "data" / "packed").glob("*.parquet")) if pack is not False else []
@@ -160,7 +166,8 @@ def init(
             print(
                 f"The files of {source} lie packed in {len(packed)} Parquet files (--loose would keep them as they are)."
             )
-        print(f"{made} is ready. Next: cd {made} && seedling run")
+        then = ", describe a source in params.yaml (docs/collecting.md), and" if collect else " &&"
+        print(f"{made} is ready. Next: cd {made}{then} seedling run")
 
 
 @app.command()

@@ -23,12 +23,13 @@ from rich.console import Console
 from tasks import images
 from tasks.errors import InputError
 from tasks.generation import Modality
-from tasks.params import TableSource, load
+from tasks.params import load
 from tasks.predicting import ROWS_AT_ONCE, Answer, Predictor, Question
 from tasks.progress import counted, terminal
 from tasks.scrape.items import Item
 from tasks.scrape.table import SUFFIXES as TABLES
 from tasks.scrape.table import read_table
+from tasks.sources import TableSource
 
 STANDARD_INPUT = "-"
 MAX_BYTES = 64 * 2**20  # of a file

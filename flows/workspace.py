@@ -13,20 +13,22 @@ from typing import Literal
 
 from flows.ledger import create_repository
 from tasks.errors import InputError, SeedlingError
-from tasks.params import FolderSource, TableSource, load
+from tasks.params import load
 from tasks.progress import Progress, silent
 from tasks.scrape.folder import read_folder
 from tasks.scrape.packing import PACKED, pack_folder
 from tasks.scrape.table import SUFFIXES, read_table
+from tasks.sources import FolderSource, TableSource
 
 FOLDER = "{kind: folder, path: .}"
+MAY_BE_EMPTY = FOLDER.replace("}", ", may_be_empty: true}")
 MANY = 10_000  # files: DVC looks at each of them whenever it is asked anything
 IDENTITY = ("-c", "user.name=seedling", "-c", "user.email=seedling@localhost")
 
 
 def make_workspace(
     folder: Path,
-    source: Path,
+    source: Path | None,
     modality: Literal["image", "text"],
     *,
     encoder: str | None = None,
@@ -35,6 +37,7 @@ def make_workspace(
 ) -> Path:
     """Copies the source to `folder`/data and puts params, gates and the line beside it; gives the workspace.
 
+    source: None where all rows are to be collected: data/ then has empty folders for what the user may add.
     encoder: what params.yaml names in train.encoder, a folder or a model of the Hub, looked at before anything is copied;
     None: all-MiniLM-L6-v2 for texts where its package is installed, "none": none.
     pack: whether a folder's files become Parquet files in data/packed; None: from MANY files on.
@@ -44,21 +47,24 @@ def make_workspace(
     """
     folder = folder.resolve()
     _check(folder, source)
-    listed = _sources(source, modality)
+    listed = [MAY_BE_EMPTY] if source is None else _sources(source, modality)
     named = _encoder(encoder, modality)
     beside = folder.with_name(f".{folder.name}.new")  # renamed at the end: a failure leaves nothing behind
     try:
         shutil.rmtree(beside, ignore_errors=True)
         beside.mkdir(parents=True)
-        many = 0 if listed != [FOLDER] else sum(len(names) for _, _, names in os.walk(source))
-        if many and (pack or (pack is None and many >= MANY)):
+        many = 0 if source is None or listed != [FOLDER] else sum(len(names) for _, _, names in os.walk(source))
+        if source is None:
+            _invite(beside / "data")
+        elif many and (pack or (pack is None and many >= MANY)):
             pack_folder(source, beside / "data", modality, many, progress)
-            listed = [f"{{kind: table, path: {PACKED}}}", FOLDER.replace("}", ", may_be_empty: true}")]
+            listed = [f"{{kind: table, path: {PACKED}}}", MAY_BE_EMPTY]
         else:
             _copy(source, beside / "data", many, progress)
         _write_files(beside, modality, listed, named)
         progress("track with DVC", 0, None)
-        _try_sources(beside, source)
+        if source is not None:
+            _try_sources(beside, source)
         _track(beside)
         if folder.exists():
             folder.rmdir()
@@ -96,13 +102,22 @@ def _try_sources(workspace: Path, source: Path) -> None:
             ) from error
 
 
-def _check(folder: Path, source: Path) -> None:
+def _invite(data: Path) -> None:
+    """Folders for the user's own labels; git and DVC keep no empty one, and scrape passes over hidden files."""
+    for name in ("labelled", "unlabelled"):
+        (data / name).mkdir(parents=True)
+        (data / name / ".keep").touch()
+
+
+def _check(folder: Path, source: Path | None) -> None:
     if shutil.which("git") is None:
         raise InputError("git is not installed: a workspace is a git repository. Install git, then run again.")
     if (folder / "params.yaml").exists():
         raise InputError(f"{folder} is a workspace already: `seedling run --workspace {folder}` runs it.")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"{folder} is not empty: name a new folder.")
+    if source is None:
+        return
     if not source.exists():
         raise InputError(f"{source} does not exist: name a folder or a {', '.join(SUFFIXES)} file.")
     if source.is_dir() and folder.resolve().is_relative_to(source.resolve()):

@@ -3,228 +3,23 @@
 from __future__ import annotations
 
 import difflib
-import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from tasks.errors import InputError
+from tasks.section import Section
+from tasks.sources import LabelRule, Source
 
 Effort = Literal["quick", "normal", "thorough"]
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
 NOTHING = "nothing"  # a class of this name holds what is none of the others
-
-
-class Section(BaseModel):
-    """A section of params.yaml: frozen, no unknown keys."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-def _compiles(pattern: str) -> str:
-    try:
-        brackets = re.compile(pattern).groups
-    except re.error as error:
-        raise ValueError(f"is no regular expression: {error}") from error
-    if not brackets:
-        raise ValueError("needs brackets around what files that belong together share, as in '([^/]+)_crop'")
-    return pattern
-
-
-def _is_pattern(pattern: str) -> str:
-    try:
-        re.compile(pattern)
-    except re.error as error:
-        raise ValueError(f"is no regular expression: {error}") from error
-    return pattern
-
-
-def _rises(address: str) -> str:
-    first, last = (int(one) for one in address.partition("{")[2].partition("}")[0].split(".."))
-    if first > last:
-        raise ValueError(f"its range goes from {first} down to {last}: write the smaller number first")
-    return address
-
-
-Role = Literal["training", "background"]  # background: every row is of the class `nothing`
-
-
-class FolderSource(Section):
-    """The user's folder: `labelled/<class>/*`, `unlabelled/*`, optional `test/<class>/*` and `validation/<class>/*`.
-
-    group: a regular expression over a file's path; files in which its first bracket holds the same belong together.
-    """
-
-    kind: Literal["folder"]
-    path: str = "."
-    may_be_empty: bool = False
-    group: Annotated[str, AfterValidator(_compiles)] | None = None
-    role: Role = "training"
-
-
-class TableSource(Section):
-    """A CSV, TSV, JSONL or Parquet file with a text or image column, or a folder of Parquet files.
-
-    group: a column; rows with the same word in it belong together.
-    """
-
-    kind: Literal["table"]
-    path: str
-    text: str = "text"
-    image: str = "image"
-    label: str = "label"
-    split: str = "split"
-    id: str = "id"
-    group: str | None = None
-    encoding: str = "utf-8"
-    role: Role = "training"
-
-
-class LabelRule(Section):
-    """A labelling function (Ratner et al. 2017): reads a field of an item and says its label, or nothing.
-
-    field: `origin`, `text`, a column of a table, or a field of a web source (`page`, `alt`, `title`, `around`, its own `fields`). One of words
-    (label → words, any of which stands in the field), pattern (a regular expression whose first bracket, or whole match, is the label),
-    bands (label → from, up to but not with), and function (in data/labelling.py, or of a package). map: what was found → label; what it does not
-    name is no label. Without any of them the field itself is.
-    """
-
-    rule: Annotated[str, Field(pattern=r"^[\w-]+$")]
-    field: str = "text"
-    words: dict[str, list[str]] | None = None
-    pattern: Annotated[str, AfterValidator(_is_pattern)] | None = None
-    bands: dict[str, tuple[float, float]] | None = None
-    function: str | None = None
-    map: dict[str, str] | None = None
-
-    @model_validator(mode="after")
-    def _one_way(self) -> LabelRule:
-        given = [name for name in ("words", "pattern", "bands", "function") if getattr(self, name) is not None]
-        if len(given) > 1:
-            raise ValueError(f"rule '{self.rule}' has {' and '.join(given)}: one of them decides, so make it two rules")
-        return self
-
-
-class WebSource(Section):
-    """What all sources on the web share.
-
-    name: under which it is remembered in .seedling/web/; its kind and address without one. requests_per_second is a ceiling below which the pace is
-    found; fixed_pace: it is kept instead. revisit: what is asked for again when `as_of` changes, pages alone or items too (only what changed is sent).
-    allow_private_hosts: those of loopback and of the own network that may be asked, or true for all. rules: beside those of `scrape.rules`.
-    """
-
-    name: Annotated[str, Field(pattern=r"^[\w.-]+$")] | None = None
-    fields: dict[str, str] = {}
-    rules: list[LabelRule] = []
-    role: Role = "training"
-    licence: str | None = None
-    attribution: str | None = None
-    weight: Annotated[float, Field(gt=0, le=1)] = 0.5
-    requests_per_second: Annotated[float, Field(gt=0)] = 20.0
-    fixed_pace: bool = False
-    revisit: Literal["pages", "all"] = "pages"
-    max_items: Annotated[int, Field(ge=1)] = 100_000
-    max_pages: Annotated[int, Field(ge=1)] = 100_000
-    max_megabytes: Annotated[float, Field(gt=0)] = 20.0
-    allow_private_hosts: bool | list[str] = False
-
-
-class CrawlSource(WebSource):
-    """A site: pages are followed, each item on them gives a picture or a text, and fields that label rules read.
-
-    item, image, text, fields, tag: CSS selectors, or XPath where they begin with / ./ or (. tag with tags: a label rule in short, named `rule`.
-    group_by_page: whether the items of one page belong together. browser: pages are rendered by Chromium, which waits for wait_for and clicks on
-    each of `click` until it is gone. saved_site: a folder with the site's files, which is then served on loopback and crawled in the site's stead.
-    """
-
-    kind: Literal["crawl"]
-    start: str | list[str]
-    follow: str | list[str] = "a[rel=next]"
-    item: str
-    image: str | None = None
-    text: str | None = None
-    tag: str | None = None
-    tags: dict[str, str] = {}
-    rule: str = "tag"
-    group_by_page: bool = False
-    max_depth: Annotated[int, Field(ge=1)] = 10_000
-    browser: bool = False
-    browser_path: str | None = None
-    wait_for: str | None = None
-    click: list[str] = []
-    max_clicks: Annotated[int, Field(ge=1)] = 100
-    saved_site: str | None = None
-    saved_site_limit: Annotated[float, Field(gt=0)] = 60.0
-
-
-class SequenceSource(WebSource):
-    """Enumerated addresses, `https://host/reports/{1..250000}` ({0001..9999} keeps the zeros); an absent one is counted and is no error.
-
-    item, image, text, fields: as in a crawl; item: the whole page without one. format: of the answers; in `json` the selectors are JMESPath.
-    """
-
-    kind: Literal["sequence"]
-    url: Annotated[str, Field(pattern=r"^[^{}]*\{\d+\.\.\d+\}[^{}]*$"), AfterValidator(_rises)]
-    item: str | None = None
-    image: str | None = None
-    text: str | None = None
-    format: Literal["html", "json"] = "html"
-
-
-class ApiSource(WebSource):
-    """JSON over GET or POST, page by page. items, id, text, image, fields, next: JMESPath.
-
-    next: the next page's address, or a cursor that goes into `cursor` (query.after, body.page, variables.after) until there is none, or until
-    `more` is false. graphql: a query, sent by POST with variables. ${NAME} in headers is taken from the environment, and written nowhere.
-    """
-
-    kind: Literal["api"]
-    url: str
-    method: Literal["GET", "POST"] = "GET"
-    query: dict[str, str | int | float] = {}
-    body: dict[str, Any] | None = None
-    graphql: str | None = None
-    variables: dict[str, Any] = {}
-    headers: dict[str, str] = {}
-    items: str
-    id: str | None = None
-    image: str | None = None
-    text: str | None = None
-    next: str | None = None
-    cursor: Annotated[str, Field(pattern=r"^(query|body|variables)\.\w+$")] | None = None
-    more: str | None = None
-
-
-class HuggingFaceSource(Section):
-    """A dataset of the Hugging Face Hub, or a folder in data/ that `datasets` reads. Needs `pip install 'seedling[hub]'`.
-
-    splits: the dataset's split → ours; without them `train`, `validation` and `test` are taken as they are named. label: a column of words, or of
-    numbers whose names the dataset knows; rows without one are pool.
-    """
-
-    kind: Literal["huggingface"]
-    dataset: str
-    config: str | None = None
-    revision: str | None = None
-    splits: dict[str, str] = {}
-    text: str = "text"
-    image: str = "image"
-    label: str = "label"
-    licence: str | None = None
-    attribution: str | None = None
-    role: Role = "training"
-
-
-Source = Annotated[
-    FolderSource | TableSource | CrawlSource | SequenceSource | ApiSource | HuggingFaceSource,
-    Field(discriminator="kind"),
-]
 
 
 class ScrapeParams(Section):
@@ -430,7 +225,12 @@ def read_yaml(path: Path) -> Any:
     try:
         return YAML(typ="safe").load(path.read_text(encoding="utf-8"))
     except (YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is not readable YAML: {error}") from error
+        quoted = (
+            " Put what holds a colon, such as 'http://host:80/' or '.tag::text', in quotes."
+            if "unexpected ':'" in str(error)
+            else ""
+        )
+        raise InputError(f"{path} is not readable YAML: {error}.{quoted}") from error
 
 
 def set_value(workspace: Path, keys: Sequence[str], value: Any) -> None:
@@ -475,15 +275,9 @@ def _explain(path: Path, error: ValidationError) -> str:
 
 def known_keys() -> list[str]:
     """Every key that params.yaml may hold, in any section."""
-    sections: list[type[Section]] = [Params, FolderSource, TableSource, CrawlSource, ScrapeParams, ValidateParams]
-    sections += [SequenceSource, ApiSource, HuggingFaceSource, LabelRule]
-    sections += [
-        AugmentParams,
-        Template,
-        SynthesizeParams,
-        EncoderParams,
-        TrainParams,
-        PseudoLabelParams,
-        EvaluateParams,
+    sections = [
+        *(Params, ScrapeParams, ValidateParams, AugmentParams, Template, SynthesizeParams),
+        *(EncoderParams, TrainParams, PseudoLabelParams, EvaluateParams),
+        *(LabelRule, *get_args(get_args(Source)[0])),
     ]
     return sorted({field.alias or name for section in sections for name, field in section.model_fields.items()})

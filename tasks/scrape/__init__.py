@@ -20,19 +20,7 @@ import pyarrow as pa
 from tasks import images, texts
 from tasks.errors import InputError
 from tasks.generation import GenerationWriter, Row, identify
-from tasks.params import (
-    NOTHING,
-    ApiSource,
-    CrawlSource,
-    Facts,
-    FolderSource,
-    HuggingFaceSource,
-    LabelRule,
-    ScrapeParams,
-    SequenceSource,
-    Source,
-    TableSource,
-)
+from tasks.params import NOTHING, Facts, ScrapeParams
 from tasks.progress import Progress, counted, silent
 from tasks.scrape.folder import read_folder
 from tasks.scrape.hub import read_hub
@@ -40,6 +28,16 @@ from tasks.scrape.items import Item
 from tasks.scrape.labelling import FILE, Audit, DawidSkene, Majority, Rules, Votes
 from tasks.scrape.table import read_table
 from tasks.scrape.web import collected, items_of, name_of
+from tasks.sources import (
+    ApiSource,
+    CrawlSource,
+    FolderSource,
+    HuggingFaceSource,
+    LabelRule,
+    SequenceSource,
+    Source,
+    TableSource,
+)
 
 VOTES = pa.field("votes", pa.list_(pa.string()))  # where several rules speak
 AT_ONCE = 256  # items in memory

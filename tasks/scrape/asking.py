@@ -26,7 +26,7 @@ from scrapy.http import Request, Response
 from tasks.scrape.content import PASSING, fault_of
 from tasks.scrape.memory import Memory
 from tasks.scrape.politeness import Refused, key_of
-from tasks.scrape.selecting import scalar
+from tasks.scrape.selecting import is_json_path, scalar
 
 SAID_EVERY = 0.5  # seconds
 MOST_CHARACTERS = 1_000_000  # of a text
@@ -147,11 +147,11 @@ class SourceSpider(scrapy.Spider):  # type: ignore[misc]
         return None
 
     def closed(self, reason: str) -> None:
-        """Scrapy's last call: the visit is finished where nothing failed that may come next time."""
+        """Scrapy's last call: the visit is finished where it brought something, and nothing failed that may come next time."""
         self.say(last=True)
         if absent := self.memory.absent(self.visit):
             self.counts["absent"] = absent
-        if reason == "finished" and not self.failed:
+        if reason == "finished" and not self.failed and self.memory.how_many(self.visit)[0]:
             self.memory.finish(self.visit, self.counts)
         print(json.dumps({"closed": reason, "counts": self.counts, "failed": self.failed}), flush=True)
 
@@ -175,7 +175,7 @@ def json_item(
 
 def _stated(given: str | None, node: Any) -> str | None:
     """A value of params: words, or a JMESPath behind an @, such as @.license.name."""
-    return scalar(jmespath.search(given, node)) if given and given.startswith("@") else given
+    return scalar(jmespath.search(given, node)) if given and is_json_path(given) else given
 
 
 def reason_of(failure: Any) -> str:

@@ -7,8 +7,8 @@ from typing import Any
 import scrapy
 import scrapy.signals
 
-from tasks.params import CrawlSource
 from tasks.scrape.gateway import listener, serve
+from tasks.sources import CrawlSource
 
 CALM_MILLISECONDS = (300, 5_000)  # without a change, and at most
 CLICK_MILLISECONDS = 3_000

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from tasks.errors import InputError
 from tasks.generation import Modality
-from tasks.params import FolderSource
 from tasks.scrape.items import Item, inside, tidy_label
+from tasks.sources import FolderSource
 
 ROOTS = {
     "labelled": "train",

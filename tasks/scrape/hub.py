@@ -9,8 +9,8 @@ from typing import Any
 
 from tasks.errors import InputError
 from tasks.generation import Modality
-from tasks.params import HuggingFaceSource
 from tasks.scrape.items import SPLITS, Item, inside, tidy_label
+from tasks.sources import HuggingFaceSource
 
 NAMED = {
     "train": "train",

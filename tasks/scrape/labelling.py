@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 
 from tasks.errors import InputError
-from tasks.params import LabelRule
 from tasks.scrape.items import tidy_label
+from tasks.sources import LabelRule
 from tasks.statistics import Floats, wilson
 
 FILE = "labelling.py"  # in data/, so that a change of it is a change of the stage's input
@@ -144,9 +144,6 @@ class Agreed:
 
 class Majority:
     """The label that most rules name; where two are named as often, none."""
-
-    def __init__(self, counts: Mapping[Votes, int] | None = None) -> None:
-        """Needs no counts."""
 
     def __call__(self, votes: Votes) -> Agreed | None:
         """What the votes come to."""

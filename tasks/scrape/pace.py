@@ -160,8 +160,7 @@ class RateFinder:
         if on_the_way or self.turned_away > 1:  # nothing new about the rate
             self._resumed = self._not_before
             if not on_the_way:
-                self._episode, self._since = now, 0
-                self._times.clear()
+                self._count_from(now)
             return
         if self._fixed:
             pass
@@ -174,11 +173,15 @@ class RateFinder:
                 max((self._since - 1) / (now - self._episode), self._lately(now)) if enough else self.rate / 2,
                 self.rate / 1.005,
             )
-        self._episode, self._resumed, self._since, self._passed = now, self._not_before, 0, 0
-        self._raised = now
-        self._times.clear()
+        self._count_from(now)
+        self._resumed, self._passed, self._raised = self._not_before, 0, now
         self.phase = "search"
         self._choose(now)
+
+    def _count_from(self, now: float) -> None:
+        """Answers to what was sent before tell nothing more of the limit."""
+        self._episode, self._since = now, 0
+        self._times.clear()
 
     def _lately(self, now: float) -> float:
         """The rate of the later half of the answers, beside what may have been saved up in the last wait: in the earlier one the host may have had
@@ -210,8 +213,8 @@ class RateFinder:
         came = (RECENT - 1) / max(now - self._latencies[-RECENT][0], 1e-3)  # requests queued all the while
         self.high = came * 1.02
         self.low = came * 0.9
-        self.phase, self._episode, self._resumed, self._since = "search", now, now, 0
-        self._raised = now
+        self._count_from(now)
+        self.phase, self._resumed, self._raised = "search", now, now
         self._latencies.clear()
         self._not_before = max(self._not_before, now + SLUGGISH * max(self._quickest.values()))
         self._choose(now)

@@ -11,9 +11,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tasks.generation import IMAGE_TYPE, Modality
-from tasks.params import FolderSource
 from tasks.progress import Progress, counted, silent
 from tasks.scrape.folder import read_folder
+from tasks.sources import FolderSource
 
 PACKED = "packed"
 ROWS_AT_ONCE = 2_000

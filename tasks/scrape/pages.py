@@ -17,7 +17,7 @@ from scrapy.http import Request, Response, TextResponse
 from tasks.scrape.asking import SourceSpider, reason_of
 from tasks.scrape.browser import in_browser
 from tasks.scrape.content import PASSING
-from tasks.scrape.selecting import fingerprint_of, first, is_xpath, parsed, picked, words
+from tasks.scrape.selecting import fingerprint_of, first, is_selector, parsed, picked, words
 
 AROUND = 2_000  # characters of the words around an item
 ABSENT = (404, 410)
@@ -77,7 +77,7 @@ class PageSpider(SourceSpider):
     def _stated(self, name: str, where: Any, usual: tuple[str, ...]) -> str | None:
         """As params give it (the words themselves, or a selector), or as the item or its page states it."""
         given: str | None = getattr(self.source, name)
-        if given and not ("::" in given or is_xpath(given)):
+        if given and not is_selector(given):
             return given
         return next((found for one in ((given,) if given else usual) if (found := first(where, one))), None)
 
@@ -91,7 +91,7 @@ class CrawlSpider(PageSpider):
 
     async def start(self) -> AsyncIterator[Request]:
         """The first pages."""
-        for address in [self.source.start] if isinstance(self.source.start, str) else self.source.start:
+        for address in self.source.start:
             self.known.add(address)
             yield self._request(address)
 
@@ -117,11 +117,10 @@ class CrawlSpider(PageSpider):
 
     def _onward(self, response: TextResponse) -> Iterator[Request]:
         depth = response.meta.get("steps", 0) + 1
-        follow = [self.source.follow] if isinstance(self.source.follow, str) else self.source.follow
         if self.found >= self.source.max_items:
             return
-        hosts = {urlsplit(one).hostname for one in self._starts()}
-        for selector in follow:
+        hosts = {urlsplit(one).hostname for one in self.source.start}
+        for selector in self.source.follow:
             for link in picked(response, selector) if selector else ():
                 address = link if isinstance(link, str) else getattr(link, "attrib", {}).get("href") or link.get()
                 try:
@@ -139,9 +138,6 @@ class CrawlSpider(PageSpider):
                 elif self.another_page(len(self.known)):
                     self.known.add(url)
                     yield self._request(url, depth)
-
-    def _starts(self) -> list[str]:
-        return [self.source.start] if isinstance(self.source.start, str) else self.source.start
 
 
 class SequenceSpider(PageSpider):
@@ -223,7 +219,10 @@ class SequenceSpider(PageSpider):
             elif isinstance(response, TextResponse):
                 yield from self._counted(self.items_on(response), number)
             elif self.pictures:
-                self.content(response, {"page": response.url, "fields": {}}, "0")
+                stated = {
+                    name: given for name in STATED if (given := getattr(self.source, name)) and not is_selector(given)
+                }
+                self.content(response, {"page": response.url, "fields": {}, **stated}, "0")
             else:
                 self.write({"origin": response.url, "page": response.url, "reason": "not_a_page"}, response.url, "0")
         self.pending[number] -= 1

@@ -169,7 +169,7 @@ class Pace:
         self._noted = 0.0
         self._note(time.monotonic())
         for name, host in self.hosts.items():
-            if not self._fixed and host.finder.low is not None and host.finder.answers:
+            if not self._fixed and host.finder.answers:
                 self._memory.keep_host(name, host.finder.rate, host.finder.low, host.finder.high)
 
     def told(self) -> dict[str, Any]:

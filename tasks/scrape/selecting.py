@@ -34,6 +34,16 @@ def is_xpath(selector: str) -> bool:
     return selector.startswith(("/", "./", "("))
 
 
+def is_selector(given: str) -> bool:
+    """Whether a licence or an author is to be found on the page, and not given in words: "(c) Ada" is no XPath."""
+    return "::" in given or given.startswith(("/", "./", "(/", "(./"))
+
+
+def is_json_path(given: str) -> bool:
+    """The same in JSON, where a path from the item begins with "@.": "@ada" is a name."""
+    return given.startswith("@.")
+
+
 def picked(node: Any, selector: str) -> Any:
     """The nodes that a CSS or XPath selector finds."""
     return node.xpath(selector) if is_xpath(selector) else node.css(selector)

@@ -19,13 +19,13 @@ from pydantic import TypeAdapter
 from scrapy.crawler import CrawlerProcess
 from scrapy.http import Response
 
-from tasks.params import ApiSource, CrawlSource, SequenceSource, Source
 from tasks.scrape.asking import SourceSpider
 from tasks.scrape.browser import Gate
 from tasks.scrape.interface import ApiSpider
 from tasks.scrape.memory import Memory
 from tasks.scrape.pages import CrawlSpider, SequenceSpider
 from tasks.scrape.politeness import Pace, PublicHosts, Revisit, Shelf
+from tasks.sources import ApiSource, CrawlSource, SequenceSource, Source
 
 WebSource = CrawlSource | SequenceSource | ApiSource
 

@@ -15,8 +15,8 @@ import pyarrow.parquet as pq
 
 from tasks.errors import InputError
 from tasks.generation import Modality
-from tasks.params import TableSource
 from tasks.scrape.items import SPLITS, Item, inside, tidy_label
+from tasks.sources import TableSource
 
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
 ALIASES = {

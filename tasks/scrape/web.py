@@ -26,12 +26,13 @@ from lxml import etree
 from parsel.csstranslator import HTMLTranslator
 
 from tasks.errors import InputError, SourceUnreachable
-from tasks.params import ApiSource, CrawlSource, SequenceSource
 from tasks.progress import Progress
 from tasks.scrape.content import PASSING
 from tasks.scrape.items import Item, inside
 from tasks.scrape.memory import Memory
 from tasks.scrape.saved_site import served
+from tasks.scrape.selecting import is_json_path, is_selector, is_xpath
+from tasks.sources import ApiSource, CrawlSource, SequenceSource
 
 Web = CrawlSource | SequenceSource | ApiSource
 HOW = (
@@ -46,8 +47,16 @@ HOW = (
     "group_by_page",
     "saved_site_limit",
     "browser_path",
-    "allow_private_hosts",
 )
+
+REMEDIES = {
+    "private_address": "Its host is not on the public internet: name it in the source's `allow_private_hosts` if it is yours.",
+    "robots_txt": "The site's robots.txt asks crawlers to stay away: ask its owner for the data.",
+    "no_such_host": "Nobody knows this host: mend the address, or look whether this machine is online.",
+    "tls_failure": "The host speaks no TLS that can be trusted: try http://, or mend the address.",
+    "http_401": "The site wants a login: an interface with a key in `headers` may be what you need.",
+    "http_403": "The site refuses: it may want a login, or no crawler.",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +79,7 @@ def name_of(source: Web) -> str:
 
 def _address(source: Web) -> str:
     if isinstance(source, CrawlSource):
-        return source.start if isinstance(source.start, str) else source.start[0]
+        return source.start[0]
     return source.url
 
 
@@ -85,14 +94,13 @@ def collected(
     """
     _check(source)
     check_selectors(source, pictures)
-    remembered_in = remembered
     with ExitStack() as stack:
         if isinstance(source, CrawlSource) and source.saved_site:
             proxy = stack.enter_context(served(inside(data, source.saved_site), source.saved_site_limit))
-            remembered = None
         else:
             proxy = None
-        folder = remembered or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="seedling-web-")))
+        kept = None if proxy else remembered
+        folder = kept or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="seedling-web-")))
         path = folder / f"{name_of(source)}.sqlite"
         with Memory(path) as memory:
             _check_order(as_of, memory.visits(), name_of(source))
@@ -101,15 +109,14 @@ def collected(
         if not finished:
             counts = _run_spider(source, path, visit, proxy, pictures, progress)
         with Memory(path) as memory:
-            if not finished and remembered_in is not None:
-                _write_pace(remembered_in / f"{name_of(source)}.pace.json", source, memory)
+            if not finished and remembered is not None:
+                _write_pace(remembered / f"{name_of(source)}.pace.json", source, memory)
             _check_found(source, memory, visit)
         yield Collected(path, visit, counts)
 
 
 def _check(source: Web) -> None:
-    starts = [source.start] if isinstance(source, CrawlSource) and isinstance(source.start, str) else None
-    for address in starts or (source.start if isinstance(source, CrawlSource) else [source.url]):
+    for address in source.start if isinstance(source, CrawlSource) else [source.url]:
         if not address.startswith(("http://", "https://")):
             raise InputError(f"params.yaml: scrape.sources: '{address}' is no http:// or https:// address.")
         if isinstance(source, CrawlSource) and source.saved_site and not address.startswith("http://"):
@@ -121,15 +128,13 @@ def _check(source: Web) -> None:
 def check_selectors(source: Web, pictures: bool) -> None:
     """Raises InputError for a selector that cannot be read, a source that has nothing for this modality, and a header's variable that is not set."""
     json_paths = isinstance(source, ApiSource) or (isinstance(source, SequenceSource) and source.format == "json")
+    found = is_json_path if json_paths else is_selector
     names = ("follow", "item", "image", "text", "tag", "items", "id", "next", "more", "licence", "attribution")
     for name, given in [*((one, getattr(source, one, None)) for one in names), *source.fields.items()]:
         for selector in given if isinstance(given, list) else [given]:
-            stated = (
-                name in {"licence", "attribution"}
-                and not (selector or "").startswith(("@", "/", "./", "("))
-                and "::" not in (selector or "")
-            )
-            if selector and not stated and (fault := _fault(selector, json_paths)):
+            if not selector or (name in {"licence", "attribution"} and not found(selector)):
+                continue
+            if fault := _fault(selector, json_paths):
                 raise InputError(f"params.yaml: scrape.sources: {name}: '{selector}' cannot be read: {fault}.")
     wanted = "image" if pictures else "text"
     if isinstance(source, ApiSource):
@@ -156,7 +161,7 @@ def _fault(selector: str, json_path: bool) -> str | None:
     try:
         if json_path:
             jmespath.compile(selector)
-        elif selector.startswith(("/", "./", "(")):
+        elif is_xpath(selector):
             etree.XPath(selector)
         else:
             HTMLTranslator().css_to_xpath(selector)
@@ -201,7 +206,11 @@ def _check_found(source: Web, memory: Memory, visit: int) -> None:
     told = ", ".join(f"{reason} ({many})" for reason, many in sorted(reasons.items())) or _nothing_there(source)
     if any(PASSING.match(reason) for reason in reasons):
         raise SourceUnreachable(f"{_address(source)} gave nothing for now: {told}. Run it again later.")
-    raise InputError(f"Collecting {_address(source)} brought nothing: {told}. Mend the source in params.yaml.")
+    remedy = next(
+        (said for reason, said in REMEDIES.items() if any(reason in one for one in reasons)),
+        "Mend the source in params.yaml.",
+    )
+    raise InputError(f"Collecting {_address(source)} brought nothing: {told}. {remedy}")
 
 
 def _nothing_there(source: Web) -> str:

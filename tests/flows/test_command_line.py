@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from filelock import FileLock
+from loopback import site
 
 from flows.command_line import app
 
@@ -40,6 +41,32 @@ def test_init_makes_a_git_and_dvc_repository(tmp_path: Path, make_pictures: Call
     again = seedling("init", tmp_path / "w", "--images", make_pictures(tmp_path / "more"))
     assert again.returncode == 2
     assert "is a workspace already" in again.stderr
+
+
+def test_a_workspace_that_collects_all_its_rows(tmp_path: Path) -> None:
+    """Made without data: a source alone fills it, and labels that are put in later join it."""
+    done = seedling("init", tmp_path / "w", "--collect", "texts")
+    assert done.returncode == 0, done.stderr
+    assert "docs/collecting.md" in done.stdout
+    with site() as told:
+        told.routes["/"] = "".join(f"<li>{colour} thing {n}</li>" for n in range(20) for colour in ("red", "blue"))
+        params = tmp_path / "w/params.yaml"
+        source = (
+            f"    - {{kind: crawl, start: '{told.address}/', item: li, text: '::text', allow_private_hosts: true,\n"
+            "       rules: [{rule: colour, words: {red: [red], blue: [blue]}}]}"
+        )
+        text = params.read_text(encoding="utf-8")
+        listed = next(line for line in text.splitlines() if "may_be_empty: true" in line)
+        params.write_text(text.replace(listed, f"{listed}\n{source}"), encoding="utf-8")
+        done = seedling("stage", "scrape", "--workspace", tmp_path / "w")
+        assert done.returncode == 0, done.stderr
+        assert "40 in, 40 kept" in done.stdout
+        own = tmp_path / "w/data/labelled/red"
+        own.mkdir()
+        (own / "mine.txt").write_text("a crimson thing", encoding="utf-8")
+        done = seedling("stage", "scrape", "--workspace", tmp_path / "w")
+    assert done.returncode == 0, done.stderr
+    assert "41 in, 41 kept" in done.stdout
 
 
 def test_a_packed_workspace_takes_loose_files_that_come_later(

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from tasks.errors import InputError
-from tasks.params import LabelRule
 from tasks.scrape.labelling import Agreed, Audit, DawidSkene, Majority, Rules
+from tasks.sources import LabelRule
 
 
 def votes(fields: dict[str, str], *rules: dict[str, object], data: Path = Path("nowhere")) -> dict[str, str]:
@@ -65,6 +65,22 @@ def test_functions_of_a_user_are_found_and_their_faults_told(tmp_path: Path) -> 
         votes({"origin": "here"}, {"rule": "s", "function": "faulty"}, data=tmp_path)
     with pytest.raises(InputError, match="two label rules are named 's'"):
         votes({}, rule, rule, data=tmp_path)
+
+
+def test_a_package_may_bring_labelling_functions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An installed package that registers `shouting` under seedling.labelling is found by that name, with no file in the workspace."""
+    (tmp_path / "loudness.py").write_text(
+        "def shouting(fields):\n    return 'loud' if fields['text'].isupper() else None\n"
+    )
+    told = tmp_path / "loudness-1.0.dist-info"
+    told.mkdir()
+    (told / "METADATA").write_text("Metadata-Version: 2.1\nName: loudness\nVersion: 1.0\n")
+    (told / "entry_points.txt").write_text("[seedling.labelling]\nshouting = loudness:shouting\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "data").mkdir()
+    rule = {"rule": "s", "function": "shouting"}
+    assert votes({"text": "HEY"}, rule, data=tmp_path / "data") == {"s": "loud"}
+    assert votes({"text": "hey"}, rule, data=tmp_path / "data") == {}
 
 
 def test_the_majority_decides_and_a_tie_does_not() -> None:

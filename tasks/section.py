@@ -1,0 +1,9 @@
+"""What every section of params.yaml is."""
+
+from pydantic import BaseModel, ConfigDict
+
+
+class Section(BaseModel):
+    """A section of params.yaml: frozen, no unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")

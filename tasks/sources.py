@@ -1,0 +1,240 @@
+"""Where rows may come from: the sections of params.yaml under `scrape.sources`, one model a kind."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+
+from tasks.section import Section
+
+
+def _compiles(pattern: str) -> str:
+    try:
+        brackets = re.compile(pattern).groups
+    except re.error as error:
+        raise ValueError(f"is no regular expression: {error}") from error
+    if not brackets:
+        raise ValueError("needs brackets around what files that belong together share, as in '([^/]+)_crop'")
+    return pattern
+
+
+def _is_pattern(pattern: str) -> str:
+    try:
+        re.compile(pattern)
+    except re.error as error:
+        raise ValueError(f"is no regular expression: {error}") from error
+    return pattern
+
+
+def _rises(address: str) -> str:
+    first, last = (int(one) for one in address.partition("{")[2].partition("}")[0].split(".."))
+    if first > last:
+        raise ValueError(f"its range goes from {first} down to {last}: write the smaller number first")
+    return address
+
+
+def _many(given: Any) -> Any:
+    """One word stands for a list of one."""
+    return [given] if isinstance(given, str) else given
+
+
+Role = Literal["training", "background"]  # background: every row is of the class `nothing`
+Words = Annotated[list[str], BeforeValidator(_many)]
+
+
+class FolderSource(Section):
+    """The user's folder: `labelled/<class>/*`, `unlabelled/*`, optional `test/<class>/*` and `validation/<class>/*`.
+
+    group: a regular expression over a file's path; files in which its first bracket holds the same belong together.
+    """
+
+    kind: Literal["folder"]
+    path: str = "."
+    may_be_empty: bool = False
+    group: Annotated[str, AfterValidator(_compiles)] | None = None
+    role: Role = "training"
+
+
+class TableSource(Section):
+    """A CSV, TSV, JSONL or Parquet file with a text or image column, or a folder of Parquet files.
+
+    group: a column; rows with the same word in it belong together.
+    """
+
+    kind: Literal["table"]
+    path: str
+    text: str = "text"
+    image: str = "image"
+    label: str = "label"
+    split: str = "split"
+    id: str = "id"
+    group: str | None = None
+    encoding: str = "utf-8"
+    role: Role = "training"
+
+
+class LabelRule(Section):
+    """A labelling function (Ratner et al. 2017): reads a field of an item and says its label, or nothing.
+
+    field: `origin`, `text`, a column of a table, or a field of a web source (`page`, `alt`, `title`, `around`, its own `fields`). One of words
+    (label → words, any of which stands in the field), pattern (a regular expression whose first bracket, or whole match, is the label),
+    bands (label → from, up to but not with), and function (in data/labelling.py, or of a package). map: what was found → label; what it does not
+    name is no label. Without any of them the field itself is.
+    """
+
+    rule: Annotated[str, Field(pattern=r"^[\w-]+$")]
+    field: str = "text"
+    words: dict[str, list[str]] | None = None
+    pattern: Annotated[str, AfterValidator(_is_pattern)] | None = None
+    bands: dict[str, tuple[float, float]] | None = None
+    function: str | None = None
+    map: dict[str, str] | None = None
+
+    @model_validator(mode="after")
+    def _one_way(self) -> LabelRule:
+        given = [name for name in ("words", "pattern", "bands", "function") if getattr(self, name) is not None]
+        if len(given) > 1:
+            raise ValueError(f"rule '{self.rule}' has {' and '.join(given)}: one of them decides, so make it two rules")
+        return self
+
+
+class WebSource(Section):
+    """What all sources on the web share.
+
+    name: under which it is remembered in .seedling/web/; its kind and address without one. requests_per_second is a ceiling below which the pace is
+    found; fixed_pace: it is kept instead. revisit: what is asked for again when `as_of` changes, pages alone or items too (only what changed is sent).
+    allow_private_hosts: those of loopback and of the own network that may be asked, or true for all. rules: beside those of `scrape.rules`.
+    """
+
+    name: Annotated[str, Field(pattern=r"^[\w.-]+$")] | None = None
+    fields: dict[str, str] = {}
+    rules: list[LabelRule] = []
+    role: Role = "training"
+    licence: str | None = None
+    attribution: str | None = None
+    weight: Annotated[float, Field(gt=0, le=1)] = 0.5
+    requests_per_second: Annotated[float, Field(gt=0)] = 20.0
+    fixed_pace: bool = False
+    revisit: Literal["pages", "all"] = "pages"
+    max_items: Annotated[int, Field(ge=1)] = 100_000
+    max_pages: Annotated[int, Field(ge=1)] = 100_000
+    max_megabytes: Annotated[float, Field(gt=0)] = 20.0
+    allow_private_hosts: bool | list[str] = False
+
+
+class CrawlSource(WebSource):
+    """A site: pages are followed, each item on them gives a picture or a text, and fields that label rules read.
+
+    item, image, text, fields, tag: CSS selectors, or XPath where they begin with / ./ or (. tag with tags: a label rule in short, named `rule`.
+    group_by_page: whether the items of one page belong together. browser: pages are rendered by Chromium, which waits for wait_for and clicks on
+    each of `click` until it is gone. saved_site: a folder with the site's files, which is then served on loopback and crawled in the site's stead.
+    """
+
+    kind: Literal["crawl"]
+    start: Annotated[Words, Field(min_length=1)]
+    follow: Words = ["a[rel=next]"]
+    item: str
+    image: str | None = None
+    text: str | None = None
+    tag: str | None = None
+    tags: dict[str, str] = {}
+    rule: str = "tag"
+    group_by_page: bool = False
+    max_depth: Annotated[int, Field(ge=1)] = 10_000
+    browser: bool = False
+    browser_path: str | None = None
+    wait_for: str | None = None
+    click: list[str] = []
+    max_clicks: Annotated[int, Field(ge=1)] = 100
+    saved_site: str | None = None
+    saved_site_limit: Annotated[float, Field(gt=0)] = 60.0
+
+
+class SequenceSource(WebSource):
+    """Enumerated addresses, `https://host/reports/{1..250000}` ({0001..9999} keeps the zeros); an absent one is counted and is no error.
+
+    item, image, text, fields: as in a crawl; item: the whole page without one. format: of the answers; in `json` the selectors are JMESPath.
+    """
+
+    kind: Literal["sequence"]
+    url: Annotated[str, Field(pattern=r"^[^{}]*\{\d+\.\.\d+\}[^{}]*$"), AfterValidator(_rises)]
+    item: str | None = None
+    image: str | None = None
+    text: str | None = None
+    format: Literal["html", "json"] = "html"
+
+
+class ApiSource(WebSource):
+    """JSON over GET or POST, page by page. items, id, text, image, fields, next: JMESPath.
+
+    next: the next page's address, or a cursor that goes into `cursor` (query.after, body.page, variables.after) until there is none, or until
+    `more` is false. graphql: a query, sent by POST with variables. ${NAME} in headers is taken from the environment, and written nowhere.
+    """
+
+    kind: Literal["api"]
+    url: str
+    method: Literal["GET", "POST"] = "GET"
+    query: dict[str, str | int | float] = {}
+    body: dict[str, Any] | None = None
+    graphql: str | None = None
+    variables: dict[str, Any] = {}
+    headers: dict[str, str] = {}
+    items: str
+    id: str | None = None
+    image: str | None = None
+    text: str | None = None
+    next: str | None = None
+    cursor: Annotated[str, Field(pattern=r"^(query|body|variables)\.\w+$")] | None = None
+    more: str | None = None
+
+    @model_validator(mode="after")
+    def _cursor_has_a_place(self) -> ApiSource:
+        place = (self.cursor or "").partition(".")[0]
+        if place == "body" and self.body is None:
+            raise ValueError(f"cursor is {self.cursor}, but there is no `body`: write `body: {{}}`, or take query")
+        if place == "variables" and self.graphql is None:
+            raise ValueError(f"cursor is {self.cursor}, but there is no `graphql` query whose variables they are")
+        if self.cursor and self.next is None:
+            raise ValueError(f"cursor is {self.cursor}, but `next` does not say where an answer has it")
+        return self
+
+
+class HuggingFaceSource(Section):
+    """A dataset of the Hugging Face Hub, or a folder in data/ that `datasets` reads. Needs `pip install 'seedling[hub]'`.
+
+    splits: the dataset's split → ours; without them `train`, `validation` and `test` are taken as they are named. label: a column of words, or of
+    numbers whose names the dataset knows; rows without one are pool.
+    """
+
+    kind: Literal["huggingface"]
+    dataset: str
+    config: str | None = None
+    revision: str | None = None
+    splits: dict[str, str] = {}
+    text: str = "text"
+    image: str = "image"
+    label: str = "label"
+    licence: str | None = None
+    attribution: str | None = None
+    role: Role = "training"
+
+
+Source = Annotated[
+    FolderSource | TableSource | CrawlSource | SequenceSource | ApiSource | HuggingFaceSource,
+    Field(discriminator="kind"),
+]
+
+
+def described(source: Source) -> str:
+    """A source in a few words: where it lies."""
+    match source:
+        case FolderSource() | TableSource():
+            return "data" if source.path == "." else f"data/{source.path}"
+        case CrawlSource():
+            return ", ".join(source.start)
+        case HuggingFaceSource():
+            return source.dataset
+        case _:
+            return source.url

@@ -1,0 +1,34 @@
+"""What the tests of sources on the web share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from loopback import Site, picture
+
+from tasks.params import Facts, ScrapeParams
+from tasks.scrape import scrape
+
+IMAGES, TEXTS = Facts(modality="image"), Facts(modality="text")
+QUICK = {"allow_private_hosts": True, "requests_per_second": 200}
+
+
+def run(place: Path, facts: Facts, *sources: dict[str, Any], as_of: str | None = None, **more: Any) -> Path:
+    (place / "data").mkdir(exist_ok=True)
+    params = ScrapeParams.model_validate({"sources": list(sources), "as_of": as_of, **more})
+    scrape(params, facts, data=place / "data", output=place / "out", remembered=place / "web")
+    return place / "out"
+
+
+def gallery(told: Site) -> None:
+    """Two pages, three pictures with words beside them."""
+    told.routes |= {
+        "/": '<figure id="a"><img src="a.png" alt="a black cat"><b>cat</b></figure><figure><img src="b.png" alt="my dog"></figure>'
+        '<a rel="next" href="/2">next</a><a rel="license" href="https://licences.example/by">by</a><i rel="author">Ada</i>',
+        "/2": '<figure><img src="c.png" alt="nobody" title="a dog"><b>dog</b></figure>',
+        **{f"/{name}.png": picture(level) for name, level in (("a", 10), ("b", 60), ("c", 110))},
+    }
+
+
+CRAWL = {"kind": "crawl", "item": "figure", **QUICK}
