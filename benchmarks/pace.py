@@ -18,6 +18,7 @@ import json
 import math
 import os
 import signal
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -268,23 +269,40 @@ def main() -> None:
         "--own-shapes", nargs="*", default=["small_bucket", "fixed", "sliding", "slow", "halves", "doubles"]
     )
     parser.add_argument("--own-limits", type=float, nargs="*", default=[50])
+    parser.add_argument("--free", type=int, default=5, help="pairs of runs without a limit")
     parser.add_argument("--name", default="pace")
     args = parser.parse_args()
     command = "PYTHONPATH=. python " + " ".join(["benchmarks/pace.py", *sys.argv[1:]])
     runs = [(shape, limit, system) for shape in args.shapes for limit in args.limits for system in args.systems]
     runs += [(shape, limit, "seedling") for shape in args.own_shapes for limit in args.own_limits]
-    if args.own_shapes:
-        runs += [("free", 1.0, system) for system in ("seedling", "scrapy") for _ in range(3)]
     found: list[Found] = []
     for shape, limit, system in runs:
-        seconds = 15.0 if shape == "free" else args.seconds
-        told = measured(run(system, shape, limit, seconds), shape, limit, seconds)
-        setting = "no limit" if shape == "free" else f"{shape.replace('_', ' ')}, {limit:g}/s"
+        told = measured(run(system, shape, limit, args.seconds), shape, limit, args.seconds)
+        setting = f"{shape.replace('_', ' ')}, {limit:g}/s"
         for metric, value in told.items():
-            unit = {"refused in a row": "requests", "pages/s": "1/s"}.get(metric, "share")
+            unit = {"refused in a row": "requests"}.get(metric, "share")
             found.append(Found(setting, system, metric, value, value, value, unit, 1, command))
         print(setting, system, told, flush=True)
+    found += without_limit(args.free, command)
     write(args.name, found)
+
+
+def without_limit(pairs: int, command: str) -> list[Found]:
+    """Pages a second where nothing is refused, in turn so that a busy minute of the machine meets both; the ratio is of neighbours."""
+    rates: dict[str, list[float]] = {"seedling": [], "scrapy": []}
+    for _ in range(pairs):
+        for system, of_system in rates.items():
+            of_system.append(measured(run(system, "free", 1.0, 15.0), "free", 1.0, 15.0)["pages/s"])
+            print("no limit", system, of_system[-1], flush=True)
+    if not pairs:
+        return []
+    ratios = [mine / theirs for mine, theirs in zip(*rates.values(), strict=True)]
+    told = [("seedling", "pages/s", rates["seedling"], "1/s"), ("scrapy", "pages/s", rates["scrapy"], "1/s")]
+    told.append(("seedling / scrapy", "ratio", ratios, "ratio"))
+    return [
+        Found("no limit", system, metric, statistics.median(some), min(some), max(some), unit, pairs, command)
+        for system, metric, some, unit in told
+    ]
 
 
 if __name__ == "__main__":

@@ -112,6 +112,7 @@ Loss = Literal[
     "symmetric",
     "second_head",
     "consistency",
+    "mixin",
 ]
 
 

@@ -40,7 +40,8 @@ def _many(given: Any) -> Any:
     return [given] if isinstance(given, str) else given
 
 
-Role = Literal["training", "background"]  # background: every row is of the class `nothing`
+# background: every row is of the class `nothing`; mixin: another labelled dataset, whose own classes are learnt beside ours.
+Role = Literal["training", "background", "mixin"]
 Words = Annotated[list[str], BeforeValidator(_many)]
 
 

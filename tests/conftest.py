@@ -10,26 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from shapes import SHAPES, draw
 
 os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
 
 PROJECT = Path(__file__).parents[1]
-SHAPES = ("disc", "bar", "cross")
-
-
-def draw(shape: str, rng: np.random.Generator, side: int = 24) -> np.ndarray:
-    """A grey picture of a shape at a random place, with noise: easy to tell apart, no two alike."""
-    pixels = rng.integers(0, 60, (side, side)).astype(np.uint8)
-    row, column = (int(one) for one in rng.integers(8, side - 8, 2))
-    rows, columns = np.mgrid[:side, :side]
-    ink = {
-        "disc": (rows - row) ** 2 + (columns - column) ** 2 <= 25,
-        "bar": (abs(columns - column) <= 1) & (abs(rows - row) <= 8),
-        "cross": ((abs(rows - row) <= 1) | (abs(columns - column) <= 1))
-        & (abs(rows - row) + abs(columns - column) <= 7),
-    }[shape]
-    pixels[ink] = rng.integers(180, 255)
-    return pixels
 
 
 @pytest.fixture

@@ -24,6 +24,7 @@ from tasks.learners.encoded_features import EncodedFeatures, unit
 from tasks.learners.encoder import COLOURS, Encoder, Features
 from tasks.learners.features import Contents, Inputs
 from tasks.learners.heads import ABSENT, hard_rows, make_estimator
+from tasks.learners.losses import MIXIN, MIXIN_SHARE
 from tasks.learners.training import Loop, Setting
 from tasks.statistics import Floats
 
@@ -56,6 +57,8 @@ class FineTuned:
         model = adapted(encoder, self.setting.seed).to(device)
         tuned = replace(encoder, model=model, device=device)
         rows = Ready(tuned, contents, _maker(self.setting).max_megapixels)
+        mixin = self.setting.mixin if self.setting.loss == MIXIN else None
+        others = None if mixin is None else Ready(tuned, _contents(mixin.inputs), rows.max_megapixels)
         labels = targets.argmax(axis=1)
         held_out = np.zeros(len(labels), dtype=bool)
         if len(labels) >= ENOUGH_TO_HOLD_OUT:
@@ -71,6 +74,14 @@ class FineTuned:
                 with in_half(device):
                     made = rows.embed(part)
                 yield contrastive_loss(made.float(), torch.from_numpy(labels[part]).to(device)) * len(part) / len(batch)
+            if mixin is None or others is None:
+                return
+            batch = drawn_batch(mixin.labels, mixin.weights, draw)  # its classes draw together too, apart from ours
+            for part in np.array_split(batch, min(loop.parts, max(1, len(batch) // 4))):
+                with in_half(device):
+                    made = others.embed(part)
+                loss = contrastive_loss(made.float(), torch.from_numpy(mixin.labels[part]).to(device))
+                yield MIXIN_SHARE * loss * len(part) / len(batch)
 
         def enough(step: int) -> bool:
             if not held_out.any() or step % STEPS_BETWEEN_CHECKS:

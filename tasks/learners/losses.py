@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from tasks.learners.features import Inputs
 
 CONSISTENCY = "consistency"  # plain, and unlabelled rows beside it
+MIXIN = "mixin"  # plain, and another dataset's rows beside it, under a head of their own
+MIXIN_SHARE = 0.5  # what those count, beside our own rows
 NETWORK_LOSSES = ("focal", "symmetric", "second_head")
 FOCUS = 2.0  # gamma of the focal loss
 REVERSE = 0.5  # share of reverse cross-entropy in the symmetric one

@@ -20,8 +20,9 @@ from tasks.errors import InputError
 from tasks.learners.device import device_of, in_half, one_thread
 from tasks.learners.features import Inputs
 from tasks.learners.heads import DROPOUT_DRAWS, deviation_of_likeliest
-from tasks.learners.losses import losses_of_rows
-from tasks.learners.training import Loop, Setting, batch_of_step
+from tasks.learners.losses import MIXIN, MIXIN_SHARE, losses_of_rows
+from tasks.learners.training import Loop, Mixin, Setting, batch_of_step
+from tasks.randomness import derived_seed
 from tasks.statistics import Floats
 
 WIDTHS = (16, 32, 64)
@@ -56,15 +57,18 @@ class Residual(nn.Module):
 
 
 class ResidualNetwork(nn.Module):
-    """(n, 3, side, side) in [-1, 1] → (n, classes) logits; a second head for rows that were mixed in."""
+    """(n, 3, side, side) in [-1, 1] → (n, classes) logits; a second head for rows that are mixtures, and one for another dataset's classes,
+    which is there while the network learns.
+    """
 
-    def __init__(self, classes: int) -> None:
+    def __init__(self, classes: int, mixin_classes: int = 0) -> None:
         super().__init__()
         stem = [nn.Conv2d(3, WIDTHS[0], 3, padding=1, bias=False), nn.BatchNorm2d(WIDTHS[0]), nn.ReLU()]
         blocks = [Residual(before, width) for before, width in pairwise(WIDTHS)]
         self.body = nn.Sequential(*stem, *blocks)
         self.head = nn.Linear(WIDTHS[-1], classes)
         self.second_head = nn.Linear(WIDTHS[-1], classes)
+        self.mixin_head = nn.Linear(WIDTHS[-1], mixin_classes) if mixin_classes else None
 
     def pooled(self, pictures: torch.Tensor) -> torch.Tensor:
         """(n, width): what the heads see."""
@@ -97,6 +101,7 @@ class Network:
         if self.setting.loss == "second_head" and self.setting.mixed_in is not None:
             aside = torch.from_numpy(self.setting.mixed_in)
         unlabelled = None if self.setting.unlabelled is None else as_tensor(self.setting.unlabelled.pictures)
+        mixin = self.setting.mixin if self.setting.loss == MIXIN else None
         limits = Limits(self.classes, device)
         loop = Loop(self.net, self.setting, PEAK_LEARNING_RATE, limits.state)
         net = self.net
@@ -114,9 +119,12 @@ class Network:
                 yield (losses * row_weights[part]).sum() / len(batch)
             if unlabelled is not None:
                 yield from self._consistency(net, unlabelled, limits, step, draw, device, loop.parts)
+            if mixin is not None:
+                yield from self._of_mixin(net, mixin, step, device, loop.parts)
 
         averaged = loop.run(loss_of, self.setting.steps)
         net.load_state_dict(averaged, strict=False)
+        net.mixin_head = None
         net.to("cpu")
 
     def spread(self, inputs: Inputs, seed: int) -> Floats:
@@ -144,6 +152,23 @@ class Network:
         """The weights that were saved."""
         self.net = ResidualNetwork(self.classes)
         self.net.load_state_dict(tensors)
+
+    def _of_mixin(
+        self, net: ResidualNetwork, mixin: Mixin, step: int, device: torch.device, parts: int
+    ) -> Iterator[torch.Tensor]:
+        """Cross-entropy of another dataset's rows under a head of their own: the body learns from them, our classes do not."""
+        assert net.mixin_head is not None  # noqa: S101  (new_network makes it where there is a mixin)
+        batch = batch_of_step(len(mixin.labels), BATCH, derived_seed(self.setting.seed, "mixin"), step)
+        rows = mixin.inputs.pictures
+        for part in batch.chunk(parts):
+            with in_half(device):
+                logits = net.mixin_head(net.pooled(as_tensor(rows[part.numpy()]).to(device)))  # type: ignore[index]
+            wanted = torch.from_numpy(mixin.labels[part.numpy()]).to(device)
+            weights = torch.from_numpy((mixin.weights / mixin.weights.mean())[part.numpy()].astype(np.float32)).to(
+                device
+            )
+            losses = nn.functional.cross_entropy(logits.float(), wanted, reduction="none")
+            yield MIXIN_SHARE * (losses * weights).sum() / len(batch)
 
     def _consistency(
         self,
@@ -202,7 +227,8 @@ class Limits:
 
 def new_network(classes: int, setting: Setting) -> ResidualNetwork:
     """Drawn from the model's own seed, the body as it was pretrained where it was."""
-    net = ResidualNetwork(classes)
+    mixin = setting.mixin if setting.loss == MIXIN else None
+    net = ResidualNetwork(classes, mixin.classes if mixin is not None else 0)
     initialise(net, torch.Generator().manual_seed(setting.seed % 2**63))
     if setting.body is not None:
         net.body.load_state_dict(setting.body)

@@ -32,12 +32,25 @@ def nobody_watches(step: int, loss: float) -> None:
 
 
 @dataclass(frozen=True)
+class Mixin:
+    """Another dataset's rows, whose classes are learnt beside ours by a head of their own (multi-task learning, Caruana 1997).
+
+    labels: (n_rows,), numbers of its classes; weights: (n_rows,); classes: how many it has.
+    """
+
+    inputs: Inputs
+    labels: NDArray[np.int64]
+    weights: NDArray[np.float64]
+    classes: int
+
+
+@dataclass(frozen=True)
 class Setting:
     """What a learner is told besides its rows.
 
     loss: see tasks/learners/losses.py; device: a number, so that lineages are spread over several GPUs; checkpoint: where
     to go on after a kill; mixed_in: (n_rows,), rows that a second head learns; unlabelled: pool rows for consistency
-    training; maker: the features' maker, whose encoder may be tuned; body: weights that were pretrained without labels.
+    training; mixin: another dataset's; maker: the features' maker, whose encoder may be tuned; body: weights that were pretrained without labels.
     """
 
     classes: int
@@ -49,6 +62,7 @@ class Setting:
     watch: Callable[[int, float], None] = nobody_watches
     mixed_in: NDArray[np.bool_] | None = None
     unlabelled: Inputs | None = None
+    mixin: Mixin | None = None
     maker: FeatureMaker | None = None
     body: dict[str, torch.Tensor] | None = None
 

@@ -34,6 +34,7 @@ from tasks.sources import (
     FolderSource,
     HuggingFaceSource,
     LabelRule,
+    Role,
     SequenceSource,
     Source,
     TableSource,
@@ -122,7 +123,7 @@ class Opened:
     name: str
     items: Callable[[], Iterator[Item]]
     rules: Rules
-    background: bool = False
+    role: Role = "training"
     counts: Mapping[str, int] = field(default_factory=dict)
 
 
@@ -136,7 +137,6 @@ def _opened(
     stack: ExitStack,
 ) -> Opened:
     limit = int(params.max_megabytes * 2**20)
-    background = source.role == "background"
     rules = Rules([*rules_of(source), *params.rules], data)
     if isinstance(source, FolderSource):
         others = [
@@ -144,17 +144,17 @@ def _opened(
         ]
         elsewhere = frozenset((data / other).resolve() for other in [*others, FILE] if other)
         return Opened(
-            source.path, partial(read_folder, source, data, facts.modality, limit, elsewhere), rules, background
+            source.path, partial(read_folder, source, data, facts.modality, limit, elsewhere), rules, source.role
         )
     if isinstance(source, TableSource):
         read = partial(read_table, source, data, facts.modality, limit, fields=bool(rules))
-        return Opened(source.path, read, rules, background)
+        return Opened(source.path, read, rules, source.role)
     if isinstance(source, HuggingFaceSource):
-        return Opened(source.dataset, partial(read_hub, source, data, facts.modality, limit), rules, background)
+        return Opened(source.dataset, partial(read_hub, source, data, facts.modality, limit), rules, source.role)
     from_web = stack.enter_context(
         collected(source, data, remembered, params.as_of, facts.modality == "image", progress)
     )
-    return Opened(name_of(source), partial(items_of, source, from_web), rules, background, from_web.counts)
+    return Opened(name_of(source), partial(items_of, source, from_web), rules, source.role, from_web.counts)
 
 
 def rules_of(source: Source) -> list[LabelRule]:
@@ -182,14 +182,18 @@ def _labelled(sources: Sequence[Opened], combine: Majority | DawidSkene, facts: 
             votes = (
                 source.rules.votes(_fields(item, source.rules, facts)) if source.rules and item.reason is None else ()
             )
-            if source.background and item.split in {"train", "pool"}:
+            if source.role == "background" and item.split in {"train", "pool"}:
                 item = replace(item, split="train", label=NOTHING, label_source="weak:background")
             elif item.label is None and item.split == "pool" and (agreed := combine(votes)) is not None:
                 by = "+".join(agreed.rules)
                 item = replace(
                     item, split="train", label=agreed.label, label_source=f"weak:{by}", confidence=agreed.confidence
                 )
-            weight = item.weight * item.confidence if item.split == "train" else 1.0
+            if source.role == "mixin":  # never held out: another dataset's rows say nothing of ours
+                item = replace(
+                    item, split="mixin", reason=item.reason or (None if item.label else "mixin_without_label")
+                )
+            weight = item.weight * item.confidence if item.split in {"train", "mixin"} else 1.0
             yield replace(item, weight=weight), votes
 
 

@@ -26,7 +26,7 @@ from tasks.learners.features import FeatureMaker
 from tasks.learners.losses import balanced
 from tasks.learners.model import single_threaded
 from tasks.learners.saving import load_features, make_features, save_features
-from tasks.learners.training import Setting
+from tasks.learners.training import Mixin, Setting
 from tasks.parallel import this_process
 from tasks.params import NOTHING, Facts, TrainParams
 from tasks.progress import Progress, silent
@@ -37,7 +37,7 @@ from tasks.train.comparison import Loop, verdict_of
 from tasks.train.cross_validation import Candidate, Workbench
 from tasks.train.learning_curve import learning_curve
 from tasks.train.repeated import repeated
-from tasks.train.rows import training_rows
+from tasks.train.rows import mixed_in_rows, training_rows
 from tasks.train.trial import choose_and_fit, try_candidates
 from tasks.train.trust import TRUSTED
 from tasks.train.unknown import unknown_classes
@@ -192,6 +192,7 @@ def _workbench(
     inputs = maker.of_rows(
         rows.ids.tolist(), partial(payloads, folders), fit=sources.teacher is None, progress=progress
     )
+    mixed = mixed_in_rows(sources.validated, params.pool_rows or POOL_ROWS[facts.effort], facts.seed)
     columns = ["id", "split", "fold", "label", "label_source", "group"]
     known = read(sources.validated, columns, splits=["train", "validation", "out_of_scope"]).set_index("id")
     held_out = known[known["split"] == "validation"].index.tolist()
@@ -213,11 +214,26 @@ def _workbench(
         rows=rows,
         inputs=inputs,
         validation=validation,
-        setting=Setting(len(classes), facts.seed, params.steps or STEPS[facts.effort], maker=maker),
+        setting=Setting(
+            len(classes),
+            facts.seed,
+            params.steps or STEPS[facts.effort],
+            mixin=_mixin(mixed, maker, sources) if round_number == 0 else None,
+            maker=maker,
+        ),
         pseudo_labelled=round_number > 0,
         scratch=workspace / ".seedling" / "unfinished" / f"train@{round_number}-{key}",
     )
     return bench, frame, maker
+
+
+def _mixin(rows: pd.DataFrame, maker: FeatureMaker, sources: Sources) -> Mixin | None:
+    """Another dataset's rows as the learners take them; None where there are none, or too few classes to tell apart."""
+    labels, names = pd.factorize(rows["label"], sort=True)
+    if len(names) < 2:
+        return None
+    inputs = maker.of_rows(rows.index.tolist(), partial(payloads, [sources.collected]), fit=False)
+    return Mixin(inputs, labels.astype(np.int64), rows["weight"].to_numpy(dtype=np.float64), len(names))
 
 
 def _judged(frame: pd.DataFrame, classes: list[str], params: TrainParams) -> Judged:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from tasks.errors import InputError
-from tasks.learners.losses import CONSISTENCY, NETWORK_LOSSES
+from tasks.learners.losses import CONSISTENCY, MIXIN, NETWORK_LOSSES
 from tasks.params import Facts, TrainParams
 from tasks.train.cross_validation import Candidate, Workbench
 from tasks.train.rows import INGREDIENTS, TrainingRows
@@ -26,8 +26,10 @@ ENOUGH_TO_DOUBT = 60  # labelled rows: with fewer, a row that stands apart is mo
 ENOUGH_A_CLASS = 5  # of them: a model of one or two rows a class doubts nearly every row
 
 
-def first_candidates(params: TrainParams, facts: Facts, rows: TrainingRows) -> list[Candidate]:
-    """Round 0: each head on collected rows alone, with children, and with all; what learns by gradients on all."""
+def first_candidates(params: TrainParams, facts: Facts, rows: TrainingRows, *, mixin: bool = False) -> list[Candidate]:
+    """Round 0: each head on collected rows alone, with children, and with all; what learns by gradients on all, and where there is
+    another dataset (mixin) with and without it.
+    """
     encoded, thorough = params.encoder is not None, facts.effort == "thorough"
     default = [*DENSE_HEADS]  # in the order in which the budget is spent
     if encoded and facts.effort != "quick":
@@ -56,8 +58,10 @@ def first_candidates(params: TrainParams, facts: Facts, rows: TrainingRows) -> l
     for learner in learners:
         if learner == "network":
             found += [Candidate(learner, recipes[-1], CONSISTENCY)] if of_pool else []
-            found.append(Candidate(learner, recipes[-1]))  # the pool is no help everywhere
+            found += [Candidate(learner, recipes[-1], MIXIN)] if mixin else []
+            found.append(Candidate(learner, recipes[-1]))  # the pool is no help everywhere, nor is another dataset
         else:
+            found += [Candidate(learner, recipes[0], MIXIN)] if mixin and learner == "fine_tuned" else []
             found += [Candidate(learner, recipe) for recipe in (recipes[:1] if learner == "fine_tuned" else recipes)]
     return found
 
@@ -66,7 +70,7 @@ def further_candidates(
     params: TrainParams, facts: Facts, rows: TrainingRows, best: Sequence[Candidate]
 ) -> list[Candidate]:
     """The best recipe of each learner under other losses, where the labels give cause to try them."""
-    losses: list[str] = [one for one in params.losses or [] if one != "plain"]
+    losses: list[str] = [one for one in params.losses or [] if one not in {"plain", MIXIN}]
     if params.losses is None:
         counts = rows.targets[rows.labelled].sum(axis=0)
         if len(rows.labelled) >= max(ENOUGH_TO_DOUBT, ENOUGH_A_CLASS * len(counts)):
@@ -147,10 +151,10 @@ def predicted_seconds(candidate: Candidate, bench: Workbench) -> float:
     }
     if candidate.learner == "network":
         side = 0 if bench.inputs.pictures is None else bench.inputs.pictures.shape[1]
-        a_step = 0.011 * (side / 16) ** 2 * (2.5 if candidate.loss == CONSISTENCY else 1)
+        a_step = 0.011 * (side / 16) ** 2 * {CONSISTENCY: 2.5, MIXIN: 2.0}.get(candidate.loss, 1.0)
         return float(models * bench.setting.steps * a_step)
     if candidate.learner == "fine_tuned":
         from tasks.learners.fine_tuned import predicted_seconds_of_model
 
-        return models * predicted_seconds_of_model(bench.setting, fitted, asked)
+        return models * predicted_seconds_of_model(bench.setting, fitted, asked) * (2 if candidate.loss == MIXIN else 1)
     return float(models * each[candidate.learner])

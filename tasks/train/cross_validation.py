@@ -43,7 +43,7 @@ class Candidate:
 
     loss: plain; trusted, strictly_trusted (rows whose label is doubtful count less); balanced (each class counts alike);
     logit_adjusted (Menon et al. 2021); of networks also consistency (the pool is learnt from without labels), focal (Lin et al. 2017),
-    symmetric (Wang et al. 2019) and second_head.
+    symmetric (Wang et al. 2019) and second_head; of what learns by gradients mixin (another dataset's classes are learnt beside ours).
     """
 
     learner: str

@@ -136,6 +136,13 @@ def training_rows(
     )
 
 
+def mixed_in_rows(validated: Path, at_most: int, seed: int) -> pd.DataFrame:
+    """Another dataset's rows by id, with its own labels and their weights; at most so many, drawn by their names."""
+    found = read(validated, ["id", "label", "weight"], splits=["mixin"]).set_index("id")
+    drawn = heapq.nsmallest(at_most, found.index, key=lambda one: (derived_seed(seed, "mixin", one), one))
+    return found.loc[drawn]
+
+
 def drawn_pool(validated: Path, at_most: int, seed: int) -> list[str] | None:
     """So many of the pool's ids, drawn by their names, as more rows would cost hours and gigabytes and teach little; None: all."""
     if sum(one["rows"] for one in read_manifest(validated)["counts"] if one["split"] == "pool") <= at_most:

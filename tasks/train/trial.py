@@ -69,7 +69,11 @@ def try_candidates(
 ) -> Trial:
     """Everything that the round tries within its budget; in later rounds beside what is taken over from the teacher."""
     budget = params.budget_seconds or BUDGET[facts.effort]
-    wanted = first_candidates(params, facts, bench.rows) if teacher is None else later_candidates(teacher)
+    wanted = (
+        first_candidates(params, facts, bench.rows, mixin=bench.setting.mixin is not None)
+        if teacher is None
+        else later_candidates(teacher)
+    )
     carried = {one: files.read_carried(teacher, one) for one in wanted if teacher is not None and one.carried}
     wanted = [one for one in wanted if one not in carried]
     fitting, seconds, too_long = within_budget(wanted, bench, budget)

@@ -56,7 +56,7 @@ FOUND = [
     pa.field("given", pa.string()),
 ]
 GROUPED = [pa.field("near_group", pa.string())]  # where sources say what belongs together
-ORDER = {"test": 0, "validation": 1, "train": 2, "pool": 3, "out_of_scope": 4}  # which copy of a row stays
+ORDER = {"test": 0, "validation": 1, "train": 2, "pool": 3, "out_of_scope": 4, "mixin": 5}  # which copy of a row stays
 
 
 def validate(
@@ -107,7 +107,7 @@ def validate(
 
 def judge_health(looked: list[Looked]) -> dict[str, int]:
     """Gives each usable row its health's codes; what is too common to be a defect, with the number of such rows."""
-    rows = usable(looked)
+    rows = [one for one in usable(looked) if one.row.split != "mixin"]  # what is odd among ours may be usual there
     codes, usual = health(pd.DataFrame([one.signals for one in rows]))
     for one, found in zip(rows, codes, strict=True):
         one.codes = found
@@ -138,7 +138,8 @@ def usable(looked: list[Looked]) -> list[Looked]:
 
 
 def merge_spellings(looked: list[Looked]) -> dict[str, str]:
-    """Labels that differ in case alone become their commonest spelling; gives the spellings that were changed."""
+    """Labels that differ in case alone become their commonest spelling; gives the spellings that were changed. Another dataset's labels are its own."""
+    looked = [one for one in looked if one.row.split != "mixin"]
     counts = Counter(one.row.label for one in looked if one.row.label)
     commonest: dict[str, str] = {}
     for label in sorted(counts, key=lambda label: (-counts[label], label)):
@@ -155,10 +156,11 @@ def reject_copies(looked: list[Looked]) -> None:
     for one in usable(looked):
         copies[one.row.id].append(one)
     for same in copies.values():
-        by_hand = [one for one in same if one.row.label_source == "human"]
-        voters = by_hand or [one for one in same if one.row.label]
+        ours = [one for one in same if one.row.split != "mixin"] or same
+        by_hand = [one for one in ours if one.row.label_source == "human"]
+        voters = by_hand or [one for one in ours if one.row.label]
         if len({one.row.label for one in voters}) > 1:
-            for one in same:
+            for one in ours:
                 one.reason = "conflicting_labels" if one.row.label else None
         left = sorted(usable(same), key=lambda one: (ORDER[one.row.split], one.row.label_source != "human"))
         for one in left[1:]:
@@ -241,7 +243,7 @@ def reject_small_classes(looked: list[Looked], min_class_rows: int) -> list[str]
         )
     known = set(classes)
     for one in usable(looked):
-        if one.row.label and one.row.label not in known:
+        if one.row.label and one.row.label not in known and one.row.split != "mixin":
             one.reason = "class_too_small" if one.row.label in groups else "class_not_in_training"
     return classes
 
