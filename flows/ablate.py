@@ -34,7 +34,7 @@ from tasks.learners.encoder import encoder_key
 from tasks.params import Params, load, set_value
 from tasks.progress import Progress, terminal
 from tasks.randomness import generator
-from tasks.stages import VALIDATED, Stage, stages, work_ungated, write_page
+from tasks.stages import AUGMENTED, VALIDATED, Stage, stages, work_ungated, write_page
 from tasks.statistics import log_loss_of_rows, paired_difference
 
 PLACE, RUNNING, RESULT = Path(".seedling", "ablation"), "running", Path("reports", "ablation.json")
@@ -165,7 +165,7 @@ def planned(workspace: Path, params: Params) -> list[Bar]:
         bars.append(Bar("all rounds", "left out", Variant("all but pseudo-labels", (), 0), whole))
     bars += [
         Bar(one.name, "left out", Variant(f"without {one.name}", (one,), rounds), whole)
-        for one in _operations(steps, params)
+        for one in _operations(workspace, steps)
     ]
     if params.validate_.doubtful_labels == "report" and read_manifest(workspace / VALIDATED)["notes"].get(
         "doubt", {}
@@ -176,27 +176,19 @@ def planned(workspace: Path, params: Params) -> list[Bar]:
     return bars
 
 
-def _operations(steps: Sequence[Step], params: Params) -> list[Step]:
-    """Each operation of the augmentation, where there are several."""
+def _operations(workspace: Path, steps: Sequence[Step]) -> list[Step]:
+    """Each operation of the augmentation, as it was carried out, where there are several."""
     if not any(one.name == "augment" for one in steps):
         return []
-    from tasks.augment.pictures import DEFAULT_POLICY  # and with it albumentations
-
-    operations: list[tuple[str, Any]]
-    if params.modality == "text":
-        key, operations = ("augment", "word_operations"), [(one, one) for one in params.augment.word_operations]
-    else:
-        policy = params.augment.policy or DEFAULT_POLICY
-        key, operations = ("augment", "policy"), [(next(iter(one)), dict(one)) for one in policy]
-    rest = [
-        (name, [other for place, (_, other) in enumerate(operations) if place != mine])
-        for mine, (name, _) in enumerate(operations)
-    ]
-    return (
-        [Step(f"augment: {name}", "augment", ((key, json.dumps(kept)),)) for name, kept in rest]
-        if len(rest) > 1
-        else []
-    )
+    policy = read_manifest(workspace / AUGMENTED)["notes"].get("policy", [])
+    found = []
+    for mine, entry in enumerate(policy):
+        rest = [other for place, other in enumerate(policy) if place != mine]
+        (name,) = entry
+        alike = sum(name in other for other in policy[:mine])
+        shown = f"{name} {alike + 1}" if alike else name
+        found.append(Step(f"augment: {shown}", "augment", ((("augment", "policy"), json.dumps(rest)),)))
+    return found if len(found) > 1 else []
 
 
 def _asked(

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BeforeValidator, Field, ValidationError
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
@@ -51,34 +51,82 @@ class ValidateParams(Section):
 
 
 class AugmentParams(Section):
-    """Label-preserving children of training rows; `children` a row, by effort where null."""
+    """Label-preserving children of training rows; `children` a row, by effort where null.
+
+    policy: operations by name, with a strength or with arguments; `auto`: those that help this data. balance: 0 to 1, how far rare classes get more
+    children. thesaurus: a file in data/; protect: words that text operations leave alone; label_guard: children that models of the other folds
+    take for another class than their parent are rejected.
+    """
 
     children: Annotated[int, Field(ge=0)] | None = None
-    policy: list[dict[str, dict[str, Any]]] | None = None
-    word_operations: Annotated[list[Literal["swap", "delete", "typo"]], Field(min_length=1)] = [
-        "swap",
-        "delete",
-        "typo",
-    ]
-    words_changed: Share = 0.15
+    policy: Literal["auto"] | list[str | dict[str, float | dict[str, Any]]] | None = None
+    balance: Share = 0.0
+    thesaurus: str | None = None
+    protect: list[str] = []
+    label_guard: bool = False
     weight: Annotated[float, Field(gt=0, le=1)] = 0.5
 
 
-class Template(Section):
-    """One template: `text` with {slots}, the label of what it makes, and the slots' values."""
+def _as_words(given: Any) -> Any:
+    """YAML takes a bare number for one; in a sentence it is a word."""
+    if isinstance(given, list):
+        return [one if isinstance(one, str) else _number_as_word(one) for one in given]
+    if isinstance(given, dict) and "file" not in given:
+        return {name if isinstance(name, str) else _number_as_word(name): value for name, value in given.items()}
+    return given
 
-    label: str
+
+def _number_as_word(given: Any) -> str:
+    if isinstance(given, bool) or given is None:
+        raise ValueError(f"YAML takes {given} for no word: put it in quotes")
+    return str(given)
+
+
+class SlotFile(Section):
+    """Values of a slot from a file in data/: its lines, or a column of a table."""
+
+    file: str
+    column: str | None = None
+
+
+SlotValues = Annotated[list[str] | SlotFile | dict[str, float], BeforeValidator(_as_words)]
+
+
+class Template(Section):
+    """One template: `text` with {slots} and [optional parts], the label of what it makes, and the slots' values.
+
+    label: null where the text names it, {label}: it then makes rows of every class. slots: a list, values with weights, or a file. never: combinations
+    that are not said, slot → value, values or a range of numbers.
+    """
+
+    label: str | None = None
     text: str
-    slots: dict[str, Annotated[list[str], Field(min_length=1)]] = {}
+    slots: dict[str, SlotValues] = {}
+    never: list[
+        dict[str, Annotated[list[str], BeforeValidator(lambda one: _as_words(one if isinstance(one, list) else [one]))]]
+    ] = []
+
+    @model_validator(mode="after")
+    def _says_its_label(self) -> Template:
+        if self.label is None and "{label}" not in self.text:
+            raise ValueError(f"'{self.text}' has no label: give it one, or let the text name it as {{label}}")
+        return self
 
 
 class SynthesizeParams(Section):
-    """New rows: mixup for images (per training row), templates for texts (at most so many a class)."""
+    """New rows: mixtures for images (per training row), templates for texts (at most so many a class).
+
+    partners: of a mixture, any row of the fold, or rows of the same or of another class. label_names: how a class is said in {label}.
+    """
 
     mixup: Annotated[float, Field(ge=0)] | None = None
     mixup_alpha: Annotated[float, Field(gt=0)] = 0.4
+    cutmix: Annotated[float, Field(ge=0)] = 0.0
+    cutmix_alpha: Annotated[float, Field(gt=0)] = 1.0
+    partners: Literal["any", "same_class", "other_class"] = "any"
     templates: list[Template] = []
-    template_rows: Annotated[int, Field(ge=0)] = 40
+    template_rows: Annotated[int, Field(ge=0)] | dict[str, Annotated[int, Field(ge=0)]] = 40
+    label_names: dict[str, str] = {}
     weight: Annotated[float, Field(gt=0, le=1)] = 0.5
 
 
@@ -277,7 +325,7 @@ def _explain(path: Path, error: ValidationError) -> str:
 def known_keys() -> list[str]:
     """Every key that params.yaml may hold, in any section."""
     sections = [
-        *(Params, ScrapeParams, ValidateParams, AugmentParams, Template, SynthesizeParams),
+        *(Params, ScrapeParams, ValidateParams, AugmentParams, Template, SlotFile, SynthesizeParams),
         *(EncoderParams, TrainParams, PseudoLabelParams, EvaluateParams),
         *(LabelRule, *get_args(get_args(Source)[0])),
     ]

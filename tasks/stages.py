@@ -67,15 +67,25 @@ def validate(params: Params, workspace: Path, output: Path, progress: Progress) 
 def augment(params: Params, workspace: Path, output: Path, progress: Progress) -> None:
     """tasks/augment on this workspace."""
     from tasks.augment import augment as work
+    from tasks.learners.saving import make_features
 
-    work(params.augment, params.facts, **_rows(workspace), output=output, progress=progress)
+    work(
+        params.augment,
+        params.facts,
+        **_rows(workspace),
+        output=output,
+        data=workspace / "data",
+        features=make_features(params.train.encoder, None, params.facts, workspace),
+        progress=progress,
+    )
 
 
 def synthesize(params: Params, workspace: Path, output: Path, progress: Progress) -> None:
     """tasks/synthesize on this workspace."""
     from tasks.synthesize import synthesize as work
 
-    work(params.synthesize, params.facts, **_rows(workspace), output=output, progress=progress)
+    data = workspace / "data"
+    work(params.synthesize, params.facts, **_rows(workspace), output=output, data=data, progress=progress)
 
 
 def train(round_number: int) -> Work:
@@ -157,8 +167,8 @@ def stages(rounds: int = ROUNDS) -> dict[str, Stage]:
     line = [
         Stage("scrape", scrape, ("data",), COLLECTED),
         Stage("validate", validate, (COLLECTED,), VALIDATED),
-        Stage("augment", augment, rows, AUGMENTED),
-        Stage("synthesize", synthesize, rows, SYNTHESIZED),
+        Stage("augment", augment, ("data", *rows), AUGMENTED),
+        Stage("synthesize", synthesize, ("data", *rows), SYNTHESIZED),
         Stage("train@0", train(0), (*rows, *made), "models/0"),
     ]
     for one in range(1, rounds + 1):

@@ -5,7 +5,8 @@ python -m tasks.augment
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
@@ -13,16 +14,20 @@ from typing import Any
 
 import pandas as pd
 
-from tasks import images, texts
-from tasks.generation import GenerationWriter, Row, identify, payloads, read, read_manifest, recipe_json
+from tasks import texts
+from tasks.augment import sentences
+from tasks.augment.makers import CannotChange, Maker, Resources, maker_of, steps_of
+from tasks.generation import GenerationWriter, Row, identify, payloads, read, read_manifest
+from tasks.learners.features import FeatureMaker
+from tasks.learners.saving import make_features
 from tasks.params import AugmentParams, Facts
 from tasks.progress import Progress, silent
-from tasks.randomness import derived_seed, generator
+from tasks.randomness import derived_seed
 
 BY_EFFORT = {"quick": 1, "normal": 2, "thorough": 5}
 ENOUGH = 20_000  # children in all where params leave their number open: more labelled rows need fewer of them
-
-Maker = Callable[[Any, int], tuple[Any, str, bytes]]  # (parent's payload, seed) → (child's payload, recipe, content)
+MOST_BALANCED = 10  # times as many children of a rare class's row as of the commonest one's
+AT_ONCE = 64  # parents in memory
 
 
 def augment(
@@ -32,31 +37,55 @@ def augment(
     collected: Path,
     validated: Path,
     output: Path,
+    data: Path | None = None,
+    features: FeatureMaker | None = None,
     progress: Progress = silent,
 ) -> None:
-    """Writes `generations/augment`; children take split, fold, group, label and weight from their parent."""
+    """Writes `generations/augment`; children take split, fold, group, label and weight from their parent.
+
+    data: where a thesaurus and the user's own functions lie; features: not fitted yet, for `policy: auto` and the label guard; None: as without an encoder.
+    """
+    classes = read_manifest(validated)["classes"]
     rows = read(validated)
     parents = rows[(rows["split"] == "train") & rows["label"].notna()].set_index("id")
     held_out = rows[rows["split"].isin(["test", "validation"])]
-    children = children_of_each(len(parents), params, facts)
+    resources = Resources.of(data, _context(params, facts, parents, data))
+    own_features = features or make_features(None, None, facts, None)
+    notes: dict[str, Any] = {}
+    policy, children = params.policy, children_of_each(len(parents), params, facts)
+    if policy == "auto":
+        found, why = _screened(parents, classes, collected, own_features, params, facts, resources, progress)
+        policy, notes["screening"] = (
+            found.policy if found else None,
+            found.as_json() if found else {"cannot_screen": why},
+        )
+        if found and params.children is None:
+            children = min(found.children, ENOUGH // max(1, len(parents))) if found.children else 0
+        if found and not found.policy:
+            policy, children = None, 0
+    assert policy != "auto"  # noqa: S101  (it was looked for above)
+    steps = steps_of(policy, facts, resources.own)
+    make = maker_of(steps, facts, resources)
+    many = balanced(Counter(parents["label"]), children, params.balance)
+    total = sum(many[label] for label in parents["label"])
+    guard = _guard(parents, classes, collected, own_features, params, facts, progress) if total else None
     held_out_texts = {texts.normalised(text) for text in held_out["text"]} if facts.modality == "text" else set()
-    make = _pictures(params, facts) if facts.modality == "image" else _texts(params)
     seen: set[str] = set()
     with GenerationWriter(output, stage="augment", modality=facts.modality) as writer:
-        source = payloads([collected], parents.index) if children else iter(())
-        for row, unchanged in _families(source, parents, children, make, params, facts):
-            if reason := _reason(row, unchanged, seen, held_out_texts):
+        source = payloads([collected], parents.index) if total else iter(())
+        for row, reason in _families(source, parents, many, make, guard, params, facts):
+            if reason := reason or _reason(row, seen, held_out_texts):
                 writer.reject(row, reason)
             else:
                 writer.keep(row)
             seen.add(row.id)
             done = sum(writer.kept.values()) + sum(writer.reasons.values())
-            progress("make children", done, len(parents) * children)
-        writer.close(
-            rows_in=len(parents) * children,
-            classes=read_manifest(validated)["classes"],
-            children_a_row=children,
-        )
+            progress("make children", done, total)
+        if params.balance:
+            notes["class_shares"] = _shares(parents["label"], writer)
+        if total:
+            notes["policy"] = [{name: dict(arguments)} for name, arguments in steps]
+        writer.close(rows_in=total, classes=classes, children_a_row=children, **notes)
 
 
 def children_of_each(parents: int, params: AugmentParams, facts: Facts) -> int:
@@ -66,31 +95,114 @@ def children_of_each(parents: int, params: AugmentParams, facts: Facts) -> int:
     return min(BY_EFFORT[facts.effort], ENOUGH // max(1, parents))
 
 
+def balanced(rows: Mapping[str, int], children: int, balance: float) -> dict[str, int]:
+    """Children a row by class: of the commonest class `children`; of a rarer one more, so that with balance 1 all classes hold about as many rows as
+    the commonest with its children does, and with 0 every row has the same number. At most MOST_BALANCED times as many.
+    """
+    most = max(rows.values(), default=0)
+    wanted = {label: (1 + children) * (most / many) ** balance - 1 for label, many in rows.items()}
+    limit = MOST_BALANCED * max(1, children)
+    return {label: min(round(one), limit) for label, one in wanted.items()}
+
+
+def _shares(parents: pd.Series, writer: GenerationWriter) -> dict[str, dict[str, float]]:
+    """Each class's share of the training rows, before and after."""
+    before = Counter(parents)
+    after = before + Counter(dict.fromkeys(before, 0))
+    for (_, label, _), rows in writer.kept.items():
+        after[label] += rows
+    return {
+        when: {label: round(rows / counts.total(), 6) for label, rows in sorted(counts.items())}
+        for when, counts in (("before", before), ("after", after))
+    }
+
+
+def _context(params: AugmentParams, facts: Facts, parents: pd.DataFrame, data: Path | None) -> sentences.Context:
+    if facts.modality != "text":
+        return sentences.Context()
+    near: Mapping[str, Any] = {}
+    if params.thesaurus is not None and data is not None:
+        from tasks.augment.thesaurus import read_thesaurus
+
+        near = read_thesaurus(data / params.thesaurus)
+    words = {word for text in parents["text"] for word in str(text).lower().split() if word.isalpha()}
+    return sentences.Context(near, sorted(words), frozenset(word.lower() for word in params.protect))
+
+
+def _screened(
+    parents: pd.DataFrame,
+    classes: list[str],
+    collected: Path,
+    features: FeatureMaker,
+    params: AugmentParams,
+    facts: Facts,
+    resources: Resources,
+    progress: Progress,
+) -> tuple[Any, str]:
+    from tasks.augment.screening import ROWS, CannotScreen, screen
+    from tasks.augment.teaching import read_parents
+    from tasks.learners.model import single_threaded
+
+    drawn = read_parents(parents, classes, collected, features, ROWS[facts.effort], facts.seed, progress)
+    try:
+        with single_threaded():
+            return screen(drawn, params.weight, facts, resources, progress), ""
+    except CannotScreen as error:
+        return None, str(error)
+
+
+def _guard(
+    parents: pd.DataFrame,
+    classes: list[str],
+    collected: Path,
+    features: FeatureMaker,
+    params: AugmentParams,
+    facts: Facts,
+    progress: Progress,
+) -> Any:
+    if not params.label_guard or parents["fold"].nunique() < 2:
+        return None
+    from tasks.augment.teaching import Guard, read_parents
+    from tasks.learners.model import single_threaded
+
+    with single_threaded():
+        return Guard(read_parents(parents, classes, collected, features, len(parents), facts.seed, progress))
+
+
 def _families(
     source: Iterator[tuple[str, Any]],
     parents: pd.DataFrame,
-    children: int,
+    many: Mapping[str, int],
     make: Maker,
+    guard: Any,
     params: AugmentParams,
     facts: Facts,
-) -> Iterator[tuple[Row, bool]]:
-    """Every parent's children (and whether one is its parent unchanged), made by as many threads as the machine has cores, in the parents' order."""
+) -> Iterator[tuple[Row, str | None]]:
+    """Every parent's children (and why one cannot stay), made by as many threads as the machine has cores, in the parents' order."""
 
-    def family(parent: tuple[str, Any]) -> list[tuple[Row, bool]]:
+    def family(parent: tuple[str, Any]) -> list[tuple[Row, str | None]]:
         name, payload = parent
         known = parents.loc[name]
-        return [_child(name, payload, known, number, make, params, facts) for number in range(children)]
+        return [_child(name, payload, known, number, make, params, facts) for number in range(many[known["label"]])]
 
     with ThreadPoolExecutor() as threads:
-        while block := list(islice(source, 64)):
-            for one in threads.map(family, block):
-                yield from one
+        while block := list(islice(source, AT_ONCE)):
+            made = [one for each in threads.map(family, block) for one in each]
+            asked = [(row.parents[0], row.payload) for row, reason in made if reason is None] if guard else []
+            changed = iter(guard.changed(asked) if asked else ())
+            for row, reason in made:
+                yield row, reason or ("label_changed" if guard and next(changed) else None)
 
 
 def _child(
     parent: str, payload: Any, known: pd.Series, number: int, make: Maker, params: AugmentParams, facts: Facts
-) -> tuple[Row, bool]:
-    made, recipe, content = make(payload, derived_seed(facts.seed, "augment", parent, number))
+) -> tuple[Row, str | None]:
+    seed, reason = derived_seed(facts.seed, "augment", parent, number), None
+    try:
+        made, recipe, content = make(payload, seed)
+        reason = "unchanged" if identify(content) == parent else None
+    except CannotChange:
+        made, recipe, content, reason = payload, None, f"{parent} {number}".encode(), "cannot_be_changed"
     row = Row(
         id=identify(content, [parent], recipe),
         split="train",
@@ -106,40 +218,12 @@ def _child(
         group=known["group"],
         payload=made,
     )
-    return row, identify(content) == parent
+    return row, reason
 
 
-def _reason(row: Row, unchanged: bool, seen: set[str], held_out_texts: set[str]) -> str | None:
-    if unchanged:
-        return "unchanged"
+def _reason(row: Row, seen: set[str], held_out_texts: set[str]) -> str | None:
     if row.id in seen:
         return "exact_duplicate"
     if isinstance(row.payload, str) and texts.normalised(row.payload) in held_out_texts:
         return "near_duplicate_of_test"
     return None
-
-
-def _pictures(params: AugmentParams, facts: Facts) -> Maker:
-    from tasks.augment.pictures import DEFAULT_POLICY, PolicyTransform
-
-    policy = DEFAULT_POLICY if params.policy is None else params.policy
-    transform = PolicyTransform(policy)
-
-    def make(payload: bytes, seed: int) -> tuple[bytes, str, bytes]:
-        pixels = transform(images.decode(payload, facts.max_megapixels), seed)
-        recipe = recipe_json("albumentations", policy=[dict(one) for one in policy], seed=seed)
-        return images.encode(pixels), recipe, images.content(pixels)
-
-    return make
-
-
-def _texts(params: AugmentParams) -> Maker:
-    from tasks.words import change_words
-
-    def make(payload: str, seed: int) -> tuple[str, str, bytes]:
-        rng = generator(seed)
-        operation = params.word_operations[int(rng.integers(len(params.word_operations)))]
-        text = change_words(payload, operation, params.words_changed, rng)
-        return text, recipe_json(operation, share=params.words_changed, seed=seed), texts.content(text)
-
-    return make

@@ -2,67 +2,107 @@
 
 from __future__ import annotations
 
+import difflib
 import threading
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 import albumentations as A
 import cv2
+import numpy as np
 
+from tasks.augment.catalogue import OPERATIONS
+from tasks.augment.makers import CannotChange
+from tasks.augment.transforms import OURS
 from tasks.errors import InputError
 from tasks.images import Pixels
+from tasks.randomness import derived_seed
 
 Policy = Sequence[Mapping[str, Mapping[str, Any]]]
-
-# Changes that keep the label of nearly anything. No flips: a mirrored digit or letter is another one.
-# Borders are reflected, so that no black frame tells a child from its parent.
-DEFAULT_POLICY: Policy = (
-    {
-        "Affine": {
-            "rotate": [-10, 10],
-            "translate_percent": [-0.08, 0.08],
-            "scale": [0.9, 1.1],
-            "shear": [-5, 5],
-            "border_mode": cv2.BORDER_REFLECT_101,
-            "p": 1.0,
-        }
-    },
-    {"RandomBrightnessContrast": {"brightness_limit": 0.2, "contrast_limit": 0.2, "p": 0.5}},
-    {"GaussNoise": {"std_range": [0.01, 0.05], "p": 0.3}},
-)
+Own = Callable[[Pixels, np.random.Generator], Pixels]
+Step = Callable[[Pixels, int], Pixels]
 
 
 class PolicyTransform:
-    """A policy that can be applied from several threads; each builds its own albumentations pipeline."""
+    """A policy that can be applied from several threads; each builds its own transforms.
 
-    def __init__(self, policy: Policy) -> None:
-        self._policy = policy
+    They are called one by one, each with a seed of its own: `Compose` gives all the same one, so that what happens to a picture half of the time
+    would happen always together, and its checks take as long as a small picture's changes.
+    """
+
+    def __init__(self, policy: Policy, own: Mapping[str, Own] = MappingProxyType({})) -> None:
+        """own: the user's functions, (pixels, generator) → pixels, which a policy names as {"own": {"name": …}}."""
+        self._policy, self._own = policy, own
         self._of_thread = threading.local()
-        build(policy)  # a policy that cannot be built is said at once
+        self._build()  # a policy that cannot be built is said at once
+
+    def _build(self) -> list[Step]:
+        return [
+            partial(_by_own, self._own[arguments["name"]])
+            if name == "own"
+            else partial(_by_transform, build(name, arguments))
+            for one in self._policy
+            for name, arguments in one.items()
+        ]
 
     def __call__(self, pixels: Pixels, seed: int) -> Pixels:
         """The child of this picture that this seed gives, (height, width, 3)."""
-        if not hasattr(self._of_thread, "pipeline"):
-            self._of_thread.pipeline = build(self._policy)
-        pipeline = self._of_thread.pipeline
-        pipeline.set_random_seed(seed % 2**32)
-        child: Pixels = pipeline(image=pixels)["image"]
+        if not hasattr(self._of_thread, "steps"):
+            self._of_thread.steps = self._build()
+        child = pixels
+        for number, step in enumerate(self._of_thread.steps):
+            child = step(child, derived_seed(seed, number))
         return child
 
 
-def build(policy: Policy) -> A.Compose:
-    """The albumentations pipeline. Raises InputError for a transform or an argument that albumentations has not."""
-    transforms = []
-    for one in policy:
-        for name, arguments in one.items():
-            transform = getattr(A, name, None)
-            if transform is None:
-                raise InputError(f"params.yaml: augment.policy: albumentations has no '{name}'.")
-            try:
-                transforms.append(transform(**{key: _tuple(value) for key, value in arguments.items()}))
-            except (TypeError, ValueError) as error:
-                raise InputError(f"params.yaml: augment.policy: {name}: {error}") from error
-    return A.Compose(transforms)
+def _by_transform(transform: A.BasicTransform, pixels: Pixels, seed: int) -> Pixels:
+    transform.set_random_seed(seed % 2**32)
+    try:
+        changed: Pixels = transform(image=pixels)["image"]
+    except (cv2.error, ValueError, ZeroDivisionError) as error:
+        raise CannotChange(f"{type(transform).__name__}: {error}") from error
+    if changed.ndim != 3 or changed.shape[2] != 3 or changed.dtype != np.uint8:
+        raise CannotChange(f"{type(transform).__name__} gives {changed.dtype} of shape {changed.shape}")
+    return changed
+
+
+def _by_own(own: Own, pixels: Pixels, seed: int) -> Pixels:
+    try:
+        changed = own(pixels.copy(), np.random.default_rng(seed))
+    except Exception as error:
+        raise InputError(
+            f"data/augmenting.py: '{own.__name__}' stopped at a picture: {type(error).__name__}: {error}"
+        ) from error
+    if not (
+        isinstance(changed, np.ndarray) and changed.dtype == np.uint8 and changed.ndim == 3 and changed.shape[2] == 3
+    ):
+        raise InputError(f"data/augmenting.py: '{own.__name__}' must give 8-bit RGB, (height, width, 3).")
+    return changed
+
+
+def build(name: str, arguments: Mapping[str, Any]) -> A.BasicTransform:
+    """The transform. Raises InputError for one that neither albumentations nor Seedling has, and for arguments that it does not take."""
+    made = OURS.get(name) or getattr(A, name, None)
+    if not (isinstance(made, type) and issubclass(made, A.ImageOnlyTransform | A.DualTransform)):
+        near = difflib.get_close_matches(name, [*OPERATIONS, *OURS, *(one for one in dir(A) if one[0].isupper())], 1)
+        meant = f" Did you mean {near[0]}?" if near else ""
+        raise InputError(
+            f"params.yaml: augment.policy: there is no transform '{name}'.{meant} docs/augmenting.md shows what there is."
+        )
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", UserWarning)  # albumentations drops what it does not know with a warning
+            transform = made(**{key: _tuple(value) for key, value in arguments.items()})
+    except (TypeError, ValueError, UserWarning) as error:
+        raise InputError(f"params.yaml: augment.policy: {name}: {error}") from error
+    if transform.targets_as_params and {*transform.targets_as_params} - {"image"}:
+        raise InputError(
+            f"params.yaml: augment.policy: {name} needs {', '.join(transform.targets_as_params)}, and rows have pictures alone."
+        )
+    return transform
 
 
 def _tuple(value: Any) -> Any:

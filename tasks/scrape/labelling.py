@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
-import importlib.util
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -15,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from tasks.errors import InputError
+from tasks.own_functions import own_functions
 from tasks.scrape.items import tidy_label
 from tasks.sources import LabelRule
 from tasks.statistics import Floats, wilson
@@ -35,7 +34,7 @@ class Rules:
         names = Counter(rule.rule for rule in rules)
         if twice := [name for name, many in names.items() if many > 1]:
             raise InputError(f"params.yaml: two label rules are named '{twice[0]}': give each its own name.")
-        own = functions(data) if any(rule.function for rule in rules) else {}
+        own = own_functions(data / FILE, ENTRY_POINTS) if any(rule.function for rule in rules) else {}
         self._rules = [(rule, _asked(rule, own)) for rule in rules]
 
     def __bool__(self) -> bool:
@@ -53,24 +52,6 @@ class Rules:
         """What each rule that does not abstain says."""
         said = ((rule.rule, tidy_label(ask(fields))) for rule, ask in self._rules)
         return tuple((name, label) for name, label in said if label)
-
-
-def functions(data: Path) -> dict[str, Function]:
-    """The user's labelling functions: the public ones of data/labelling.py, and those that packages register as `seedling.labelling`."""
-    found: dict[str, Function] = {one.name: one.load() for one in importlib.metadata.entry_points(group=ENTRY_POINTS)}
-    path = data / FILE
-    if path.is_file():
-        wanted = importlib.util.spec_from_file_location("seedling_labelling", path)
-        assert wanted is not None  # noqa: S101  (the file is there)
-        assert wanted.loader is not None  # noqa: S101
-        module = importlib.util.module_from_spec(wanted)
-        try:
-            wanted.loader.exec_module(module)
-        except Exception as error:
-            raise InputError(f"{path} cannot be imported: {type(error).__name__}: {error}.") from error
-        own = {name: one for name, one in vars(module).items() if callable(one) and not name.startswith("_")}
-        found |= {name: one for name, one in own.items() if getattr(one, "__module__", "") == "seedling_labelling"}
-    return found
 
 
 def _asked(rule: LabelRule, own: Mapping[str, Function]) -> Function:

@@ -1,4 +1,4 @@
-"""synthesize: new training rows. Mixup with soft labels for images, templates with slots for texts.
+"""synthesize: new training rows. Mixtures with soft labels for images, templates with slots for texts.
 
 python -m tasks.synthesize
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -16,8 +17,8 @@ from tasks.generation import GenerationWriter, Row, identify, payloads, read, re
 from tasks.params import Facts, SynthesizeParams, Template
 from tasks.progress import Progress, counted, silent
 from tasks.randomness import generator
-from tasks.synthesize.mixup import draw_pairs, mix, mixed_label
-from tasks.synthesize.templates import sample
+from tasks.synthesize.mixing import LEAST_CUT, Pair, cut_in, draw_pairs, mix, mixed_label
+from tasks.synthesize.templates import possible, sample
 
 BY_EFFORT = {"quick": 0.5, "normal": 1.0, "thorough": 2.0}
 ENOUGH = 4000  # mixtures in all where params leave their number open
@@ -30,17 +31,21 @@ def synthesize(
     collected: Path,
     validated: Path,
     output: Path,
+    data: Path | None = None,
     progress: Progress = silent,
 ) -> None:
-    """Writes `generations/synthesize`. Raises InputError for templates that cannot be filled or name no class."""
+    """Writes `generations/synthesize`. data: where files of slot values lie. Raises InputError for templates that cannot be filled or name no class."""
     rows, classes = read(validated), read_manifest(validated)["classes"]
+    notes: dict[str, Any] = {}
     if facts.modality == "image" and params.templates:
         raise InputError("params.yaml: synthesize.templates make texts, but this is an image workspace: remove them.")
     with GenerationWriter(output, stage="synthesize", modality=facts.modality) as writer:
         if facts.modality == "image":
             made = _mixtures(rows, classes, params, facts, collected, progress)
         else:
-            made = _sentences(rows, classes, params, facts, progress)
+            of_class = _by_class(params, classes)
+            notes = _said_of_templates(of_class, params, data)
+            made = _sentences(rows, of_class, params, facts, data, progress)
         rows_in = 0
         seen: set[str] = set()
         for row, reason in made:
@@ -50,7 +55,7 @@ def synthesize(
             else:
                 writer.keep(row)
             seen.add(row.id)
-        writer.close(rows_in=rows_in, classes=classes)
+        writer.close(rows_in=rows_in, classes=classes, **notes)
 
 
 def _mixtures(
@@ -65,26 +70,33 @@ def _mixtures(
     a_row = params.mixup
     if a_row is None:
         a_row = min(BY_EFFORT[facts.effort], ENOUGH / max(1, len(parents)))
-    pairs = draw_pairs(
-        list(parents.index), parents["fold"].fillna(-1).astype(int).tolist(), a_row, params.mixup_alpha, facts.seed
-    )
-    wanted = {one for pair in pairs for one in (pair.first, pair.second)}
-    pictures = dict(payloads([collected], wanted)) if pairs else {}
-    for pair in counted(pairs, progress, "mix pictures", len(pairs)):
+    ids, folds, labels = list(parents.index), parents["fold"].fillna(-1).astype(int).tolist(), parents["label"].tolist()
+    drawn: list[tuple[str, Pair]] = []
+    for way, many, alpha in (("mixup", a_row, params.mixup_alpha), ("cutmix", params.cutmix, params.cutmix_alpha)):
+        pairs = draw_pairs(ids, folds, many, alpha, facts.seed, way=way, labels=labels, partners=params.partners)
+        drawn += [(way, pair) for pair in pairs]
+    wanted = {one for _, pair in drawn for one in (pair.first, pair.second)}
+    pictures = dict(payloads([collected], wanted)) if drawn else {}
+    for way, pair in counted(drawn, progress, "mix pictures", len(drawn)):
         first, second = parents.loc[pair.first], parents.loc[pair.second]
         decoded = [images.decode(bytes(pictures[one]), facts.max_megapixels) for one in (pair.first, pair.second)]  # type: ignore[arg-type]
-        pixels = mix(decoded[0], decoded[1], pair.share)
-        recipe = recipe_json("mixup", share=pair.share)
+        share = pair.share
+        if way == "mixup":
+            pixels = mix(decoded[0], decoded[1], share)
+        else:
+            rng = generator(facts.seed, "cutmix place", pair.first, pair.second, pair.share)
+            pixels, share = cut_in(decoded[0], decoded[1], min(share, 1 - LEAST_CUT), rng)
+        recipe = recipe_json(way, share=round(share, 6), **({} if way == "mixup" else {"seed": facts.seed}))
         yield (
             Row(
                 id=identify(images.content(pixels), [pair.first, pair.second], recipe),
                 split="train",
                 fold=None if pd.isna(first["fold"]) else int(first["fold"]),
                 label=first["label"],
-                label_probs=mixed_label(first["label"], second["label"], pair.share, classes),
-                label_source="mixup",
+                label_probs=mixed_label(first["label"], second["label"], share, classes),
+                label_source=way,
                 weight=params.weight * min(float(first["weight"]), float(second["weight"])),
-                confidence=pair.share,
+                confidence=share,
                 parents=[pair.first, pair.second],
                 recipe=recipe,
                 group=first["group"],
@@ -94,20 +106,49 @@ def _mixtures(
         )
 
 
-def _sentences(
-    rows: pd.DataFrame, classes: Sequence[str], params: SynthesizeParams, facts: Facts, progress: Progress
-) -> Iterator[tuple[Row, str | None]]:
+def _by_class(params: SynthesizeParams, classes: Sequence[str]) -> dict[str, list[Template]]:
+    """Each class's templates; those without a label are every class's. Raises InputError for a class that is none."""
     of_class: dict[str, list[Template]] = {}
+    names = [template.label for template in params.templates if template.label is not None]
+    names += params.template_rows if isinstance(params.template_rows, dict) else []
+    if unknown := [name for name in [*names, *params.label_names] if name not in classes]:
+        raise InputError(
+            f"params.yaml: synthesize: '{unknown[0]}' is no class: it must be one of {', '.join(classes)}."
+        )
     for template in params.templates:
-        if template.label not in classes:
-            raise InputError(
-                f"params.yaml: synthesize.templates: '{template.label}' is no class: it must be one of {', '.join(classes)}."
-            )
-        of_class.setdefault(template.label, []).append(template)
+        for label in [template.label] if template.label is not None else classes:
+            of_class.setdefault(label, []).append(template)
+    return of_class
+
+
+def _spoken(params: SynthesizeParams, label: str) -> str:
+    return params.label_names.get(label, label.replace("_", " "))
+
+
+def _said_of_templates(
+    of_class: dict[str, list[Template]], params: SynthesizeParams, data: Path | None
+) -> dict[str, Any]:
+    told = [
+        {"class": label, "text": one.text, "possible": possible(one, data, _spoken(params, label))}
+        for label, templates in sorted(of_class.items())
+        for one in templates
+    ]
+    return {"templates": told} if told else {}
+
+
+def _sentences(
+    rows: pd.DataFrame,
+    of_class: dict[str, list[Template]],
+    params: SynthesizeParams,
+    facts: Facts,
+    data: Path | None,
+    progress: Progress,
+) -> Iterator[tuple[Row, str | None]]:
     known = {texts.normalised(text) for text in rows["text"]}  # a copy of a collected row would leak through the folds
     for label in counted(sorted(of_class), progress, "fill templates", len(of_class)):
         rng = generator(facts.seed, "templates", label)
-        for template, filled in sample(of_class[label], params.template_rows, rng):
+        many = params.template_rows if isinstance(params.template_rows, int) else params.template_rows.get(label, 0)
+        for template, filled in sample(of_class[label], many, rng, data, _spoken(params, label)):
             text, recipe = texts.clean(filled), recipe_json("template", text=template.text)
             row = Row(
                 id=identify(texts.content(text), recipe=recipe),

@@ -13,14 +13,14 @@ import numpy as np
 import pytest
 
 from tasks import images
-from tasks.augment import augment
-from tasks.augment.pictures import DEFAULT_POLICY, PolicyTransform
+from tasks.augment import augment, balanced
+from tasks.augment.makers import DEFAULT_PICTURES
+from tasks.augment.pictures import PolicyTransform
 from tasks.errors import InputError
-from tasks.generation import GenerationWriter, Row, identify, payloads, read, read_rejected
+from tasks.generation import GenerationWriter, Row, identify, payloads, read, read_manifest, read_rejected
 from tasks.params import AugmentParams, Facts, ScrapeParams, ValidateParams
 from tasks.scrape import scrape
 from tasks.validate import validate
-from tasks.words import change_words
 
 IMAGES, TEXTS = Facts(modality="image", effort="quick"), Facts(modality="text")
 
@@ -76,30 +76,12 @@ def test_one_core_and_two_give_the_same_bytes(rows: dict[str, Path], tmp_path: P
     assert found[0] == found[1]
 
 
-def test_an_unknown_transform_is_named(rows: dict[str, Path], tmp_path: Path) -> None:
-    """Bad policies are said before any work."""
-    with pytest.raises(InputError, match="albumentations has no 'Rotato'"):
-        augment(AugmentParams(policy=[{"Rotato": {}}]), IMAGES, **rows, output=tmp_path / "out")
-
-
 def test_the_default_policy_shows_no_black_border() -> None:
     """Of a white picture every child stays bright in its corners."""
-    transform = PolicyTransform(DEFAULT_POLICY[:1])
+    transform = PolicyTransform(DEFAULT_PICTURES[:1])
     for seed in range(20):
         child = transform(np.full((32, 32, 3), 250, np.uint8), seed)
         assert child.min() > 240
-
-
-def test_word_operations_do_what_they_are_called() -> None:
-    """Swap keeps the words, delete drops one of seven, typo changes one letter for its neighbour on the keyboard."""
-    text = "please book a quiet table for two"
-    rng = np.random.default_rng(0)
-    assert sorted(change_words(text, "swap", 0.1, rng).split()) == sorted(text.split())
-    assert len(change_words(text, "delete", 0.1, rng).split()) == 6
-    typed = change_words(text, "typo", 0.1, rng)
-    (changed,) = [(a, b) for a, b in zip(text, typed, strict=True) if a != b]
-    rows_of_keys = ("qwertyuiop", "asdfghjkl", "zxcvbnm")
-    assert any(abs(row.find(changed[0]) - row.find(changed[1])) == 1 for row in rows_of_keys if changed[0] in row)
 
 
 def test_children_that_are_their_parents_or_a_test_text_are_rejected(tmp_path: Path) -> None:
@@ -111,6 +93,153 @@ def test_children_that_are_their_parents_or_a_test_text_are_rejected(tmp_path: P
             fold = 0 if split == "train" else None
             writer.keep(Row(row_id, split, fold, label, label_source="human", group=row_id, payload=text))
         writer.close(rows_in=4, classes=["x", "y"])
-    params = AugmentParams(children=1, word_operations=["swap"])
+    params = AugmentParams(children=1, policy=[{"swap": 1.0}])
     augment(params, TEXTS, collected=tmp_path / "v", validated=tmp_path / "v", output=tmp_path / "out")
     assert sorted(read_rejected(tmp_path / "out")["reason"]) == ["near_duplicate_of_test", "unchanged", "unchanged"]
+
+
+def texts(place: Path, rows: list[tuple[str, str, int]]) -> Path:
+    """A validated generation of training rows: text, label, fold."""
+    with GenerationWriter(place, stage="validate", modality="text") as writer:
+        for text, label, fold in rows:
+            row_id = identify(text.encode())
+            writer.keep(Row(row_id, "train", fold, label, label_source="human", group=row_id, payload=text))
+        writer.close(rows_in=len(rows), classes=sorted({label for _, label, _ in rows}))
+    return place
+
+
+def test_rare_classes_get_more_children() -> None:
+    """Twelve rows and three: with balance 1 and one child a row, both classes come to 24; halfway (1 + 1) x 4^0.5 - 1 = 3; at most ten times as many."""
+    assert balanced({"often": 12, "rare": 3}, 1, 1.0) == {"often": 1, "rare": 7}
+    assert balanced({"often": 12, "rare": 3}, 1, 0.5) == {"often": 1, "rare": 3}
+    assert balanced({"often": 12, "rare": 3}, 1, 0.0) == {"often": 1, "rare": 1}
+    assert balanced({"often": 900, "rare": 1}, 1, 1.0) == {"often": 1, "rare": 10}
+
+
+def test_class_shares_are_told_before_and_after(tmp_path: Path) -> None:
+    """A quarter before, and with balance a half after, as the children bring both classes to the same number."""
+    rows = [
+        (f"the {word} was quick and bright today", "x", place % 2)
+        for place, word in enumerate(["red", "blue", "green", "grey", "pink", "teal"])
+    ]
+    rows += [(f"many slow {word} stay here for long", "y", place % 2) for place, word in enumerate(["cows", "goats"])]
+    texts(tmp_path / "v", rows)
+    params = AugmentParams(children=1, balance=1.0, policy=["typo"])
+    augment(params, TEXTS, collected=tmp_path / "v", validated=tmp_path / "v", output=tmp_path / "out")
+    shares = read_manifest(tmp_path / "out")["notes"]["class_shares"]
+    assert shares["before"] == {"x": 0.75, "y": 0.25}
+    assert shares["after"]["y"] == pytest.approx(0.5, abs=0.1)
+
+
+OWN = """
+import numpy as np
+
+def shouted(text, rng):
+    return text.upper()
+
+def darker(pixels, rng):
+    return (pixels * rng.uniform(0.3, 0.5)).astype(np.uint8)
+
+def broken(text, rng):
+    return 3
+"""
+
+
+def test_a_users_own_function_makes_children(tmp_path: Path, rows: dict[str, Path]) -> None:
+    """Of texts and of pictures, named in the policy like any other; what it gives is checked."""
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/augmenting.py").write_text(OWN, encoding="utf-8")
+    here = texts(tmp_path / "v", [("one fine day", "x", 0), ("a bad night", "y", 1)])
+    told = {"collected": here, "validated": here, "data": tmp_path / "data"}
+    augment(AugmentParams(children=1, policy=["shouted"]), TEXTS, **told, output=tmp_path / "out")
+    assert sorted(read(tmp_path / "out")["text"]) == ["A BAD NIGHT", "ONE FINE DAY"]
+    with pytest.raises(InputError, match="'broken' gave int, not a text"):
+        augment(AugmentParams(children=1, policy=["broken"]), TEXTS, **told, output=tmp_path / "no")
+    augment(
+        AugmentParams(children=1, policy=["darker"]),
+        IMAGES,
+        **rows,
+        data=tmp_path / "data",
+        output=tmp_path / "pictures",
+    )
+    for child, payload in payloads([tmp_path / "pictures"], read(tmp_path / "pictures")["id"]):
+        (parent,) = read(tmp_path / "pictures", ids=[child])["parents"].iloc[0]
+        ((_, before),) = payloads([rows["collected"]], [parent])
+        assert images.decode(payload).mean() < 0.55 * images.decode(before).mean()
+
+
+def test_the_guard_rejects_children_that_other_models_take_for_another_class(tmp_path: Path) -> None:
+    """One word tells the classes apart, and the user's function takes it for the other class's in every second text."""
+    rng = np.random.default_rng(0)
+    filler = ["it", "was", "on", "the", "way", "to", "a", "town", "with", "some", "of", "them", "by", "now"]
+    rows = []
+    for number in range(60):
+        label = "xy"[number % 2]
+        words = [*rng.choice(filler, 6), {"x": "apple", "y": "stone"}[label]]
+        rows.append((" ".join(rng.permutation(words)) + f" n{number}", label, number // 2 % 3))
+    (tmp_path / "data").mkdir()
+    swap = (
+        "def flipped(text, rng):\n    return text.replace('apple', 'stone') if 'apple' in text else text + ' indeed'\n"
+    )
+    (tmp_path / "data/augmenting.py").write_text(swap, encoding="utf-8")
+    here = texts(tmp_path / "v", rows)
+    params = AugmentParams(children=1, policy=["flipped"], label_guard=True)
+    augment(params, TEXTS, collected=here, validated=here, data=tmp_path / "data", output=tmp_path / "out")
+    assert set(read(tmp_path / "out")["label"]) == {"y"}
+    rejected = read_rejected(tmp_path / "out")
+    assert set(rejected["reason"]) == {"label_changed"}
+    assert len(rejected) >= 25
+
+
+@pytest.mark.slow
+def test_auto_keeps_what_helps_and_never_what_turns_a_class_into_another(tmp_path: Path) -> None:
+    """Arrows to the left and to the right: what mirrors them is not kept, by the outcome; what is kept is confirmed on other folds."""
+    rng = np.random.default_rng(2)
+    with GenerationWriter(tmp_path / "v", stage="validate", modality="image") as writer:
+        for number in range(60):
+            picture = rng.integers(0, 60, (24, 24, 3)).astype(np.uint8)
+            row, column, length = rng.integers(6, 18), rng.integers(4, 7), rng.integers(9, 14)
+            picture[row, column : column + length] = 220
+            for step in range(4):
+                picture[[row - step, row + step], column + step] = 220
+            label = "left" if number % 2 else "right"
+            encoded = images.encode(picture if label == "left" else picture[:, ::-1].copy())
+            row_id = identify(encoded)
+            writer.keep(
+                Row(row_id, "train", number // 2 % 5, label, label_source="human", group=row_id, payload=encoded)
+            )
+        writer.close(rows_in=60, classes=["left", "right"])
+    augment(
+        AugmentParams(policy="auto"),
+        IMAGES,
+        collected=tmp_path / "v",
+        validated=tmp_path / "v",
+        output=tmp_path / "out",
+    )
+    found = read_manifest(tmp_path / "out")["notes"]["screening"]
+    tried = {one["name"]: one for one in found["tried"]}
+    assert len(tried) > 30
+    assert tried["flip_left_right"]["label_changes"] > 0.6
+    assert tried["brightness_contrast"]["label_changes"] < 0.2
+    assert not tried["flip_left_right"]["kept"]
+    mirrored = ("flip_left_right", "quarter_turns", "HorizontalFlip")
+    assert not any(name in json.dumps(found["policy"]) for name in mirrored)
+    if found["policy"]:
+        assert found["confirmed"]["log_loss"]["value"] < 0
+
+
+def test_with_few_rows_auto_says_so_and_does_the_usual(tmp_path: Path) -> None:
+    """Four rows tell nothing of what helps."""
+    here = texts(
+        tmp_path / "v",
+        [
+            ("one fine day in may", "x", 0),
+            ("a bad night in june", "y", 1),
+            ("what a day this is", "x", 1),
+            ("the night is so long", "y", 0),
+        ],
+    )
+    augment(AugmentParams(policy="auto", children=1), TEXTS, collected=here, validated=here, output=tmp_path / "out")
+    notes = read_manifest(tmp_path / "out")["notes"]
+    assert "fewer than twenty" in notes["screening"]["cannot_screen"]
+    assert [next(iter(one)) for one in notes["policy"]] == ["swap", "delete", "typo"]

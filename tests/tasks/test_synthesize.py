@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from tasks.errors import InputError
-from tasks.generation import GenerationWriter, Row, identify, read, read_rejected
+from tasks.generation import GenerationWriter, Row, identify, read, read_manifest, read_rejected
 from tasks.params import Facts, SynthesizeParams, Template
 from tasks.synthesize import synthesize
-from tasks.synthesize.mixup import draw_pairs, mix, mixed_label
-from tasks.synthesize.templates import fill, possible, sample
+from tasks.synthesize.mixing import cut_in, draw_pairs, mix, mixed_label
+from tasks.synthesize.templates import begins_with_vowel, compile_template, possible, sample
 
 TEXTS = Facts(modality="text")
 
@@ -39,17 +41,107 @@ def test_pairs_stay_within_a_fold_and_do_not_depend_on_order() -> None:
 GREETING = Template(label="greet", text="{hail}, {who}!", slots={"hail": ["Hi", "Hello"], "who": ["Ann", "Bo", "Cy"]})
 
 
+def said(template: Template, most: int = 10_000, seed: int = 1, **more: Any) -> set[str]:
+    made = [text for _, text in sample([template], most, np.random.default_rng(seed), **more)]
+    assert len(made) == len(set(made))
+    return set(made)
+
+
 def test_the_number_of_sentences_is_the_product_of_the_slots() -> None:
-    """Two by three is six, and filling 0 to 5 gives each once."""
+    """Two by three is six, and all of them are said."""
     assert possible(GREETING) == 6
-    assert {fill(GREETING, n) for n in range(6)} == {f"{a}, {b}!" for a in ("Hi", "Hello") for b in ("Ann", "Bo", "Cy")}
+    assert said(GREETING) == {f"{a}, {b}!" for a in ("Hi", "Hello") for b in ("Ann", "Bo", "Cy")}
 
 
 def test_sampling_never_repeats() -> None:
-    """Asked for more than there is, each is given once; asked for four, four different ones."""
-    for wanted, expected in ((100, 6), (4, 4)):
-        made = [text for _, text in sample([GREETING], wanted, np.random.default_rng(1))]
-        assert len(made) == len(set(made)) == expected
+    """Asked for more than there is, each is given once; asked for four, four different ones; asked for two thousand of a million, as many."""
+    assert len(said(GREETING, 100)) == 6
+    assert len(said(GREETING, 4)) == 4
+    assert len(said(Template(label="x", text="{a:1-1000} and {b:1-1000}"), 2_000)) == 2_000
+
+
+def test_optional_parts_ranges_and_brackets() -> None:
+    """By hand: with the number (three) and without; brackets doubled are brackets; blanks that are left over go."""
+    template = Template(label="x", text="Find {{it}} [within {n:1-2:0.5} km] [[now]]")
+    assert possible(template) == 4
+    assert said(template) == {"Find {it} [now]", *(f"Find {{it}} within {n} km [now]" for n in ("1.0", "1.5", "2.0"))}
+    nested = Template(label="x", text="go[ on[ and {n:1-2}]]")
+    assert said(nested) == {"go", "go on", "go on and 1", "go on and 2"}
+
+
+def test_a_becomes_an_before_a_vowels_sound() -> None:
+    """English by hand: by sound, not by letter; numbers as they are said; capitals too."""
+    values = ["apple", "pear", "hour", "university", "8", "80", "18", "11", "1", "umbrella", "one-off", "honest man"]
+    template = Template(label="x", text="A {what}, or a {what}", slots={"what": values})
+    an = {"apple", "hour", "8", "80", "18", "11", "umbrella", "honest man"}
+    assert said(template) == {f"A{'n' * (one in an)} {one}, or a{'n' * (one in an)} {one}" for one in values}
+    assert not begins_with_vowel("180")
+    assert begins_with_vowel("11,000")
+
+
+def test_what_must_never_be_said_is_not_counted_and_not_said() -> None:
+    """Of 2 x 10 sentences those of inches above 3 (seven), and 5 of either unit (of inches counted already), go: 12 stay."""
+    template = Template(
+        label="x",
+        text="{n:1-10} {unit}",
+        slots={"unit": ["inch", "mile"]},
+        never=[{"unit": "inch", "n": "4-10"}, {"n": ["5"]}],
+    )
+    assert possible(template) == 12
+    wanted = {f"{n} inch" for n in (1, 2, 3)} | {f"{n} mile" for n in range(1, 11) if n != 5}
+    assert said(template) == wanted
+    huge = Template(label="x", text="{n:1-999} {m:1-999}", never=[{"n": "500-999"}])
+    assert possible(huge) == 499 * 999
+    assert all(int(one.split()[0]) < 500 for one in said(huge, 3_000))
+
+
+@pytest.mark.parametrize("width", [1, 500])
+def test_weights_decide_how_often_a_value_is_said(width: int) -> None:
+    """Three to one, among few sentences and among many, where a tenth of what there is is drawn."""
+    template = Template(label="x", text=f"{{what}} {{n:1-{1000 * width}}}", slots={"what": {"pizza": 3, "soup": 1}})
+    made = said(template, 200)
+    assert sum(one.startswith("pizza") for one in made) / 200 == pytest.approx(0.75, abs=0.08)
+
+
+def test_values_come_from_files(tmp_path: Path) -> None:
+    """Lines of a text file, and a column of a table, each value once; bare numbers in YAML are words."""
+    (tmp_path / "cities.txt").write_text("Rome\n\nParis\n", encoding="utf-8")
+    (tmp_path / "menu.csv").write_text("dish,price\nsoup,3\nsoup,4\npie,5\n", encoding="utf-8")
+    slots = {"city": {"file": "cities.txt"}, "dish": {"file": "menu.csv", "column": "dish"}, "n": [1, 2]}
+    template = Template.model_validate({"label": "x", "text": "{dish} for {n} in {city}", "slots": slots})
+    assert said(template, data=tmp_path) == {
+        f"{d} for {n} in {c}" for d in ("soup", "pie") for n in (1, 2) for c in ("Rome", "Paris")
+    }
+
+
+def test_the_order_of_draws_does_not_depend_on_the_machine() -> None:
+    """The same seed gives the same sentences in the same order."""
+    template = Template(label="x", text="{a:1-2000} {b:1-2000}")
+    first, second = ([text for _, text in sample([template], 500, np.random.default_rng(3))] for _ in range(2))
+    assert first == second
+    assert len(compile_template(template)) == 1
+
+
+def test_a_cut_mixture_by_hand() -> None:
+    """A quarter of the area at most comes from the second, from the same place; the label is the area's share."""
+    first, second = np.full((20, 40, 3), 10, np.uint8), np.full((10, 20, 3), 200, np.uint8)
+    made, share = cut_in(first, second, 0.75, np.random.default_rng(0))
+    assert share == 0.75
+    assert (made == 200).all(axis=2).mean() == pytest.approx(0.25)
+    assert ((made == 10) | (made == 200)).all()
+    rows, columns = np.nonzero((made == 200).all(axis=2))
+    assert (np.ptp(rows) + 1, np.ptp(columns) + 1) == (10, 20)
+
+
+def test_partners_may_be_of_the_same_class_or_of_another() -> None:
+    """Within folds as ever; a class of one row in its fold has no partner of its own."""
+    ids, folds = [f"r{n}" for n in range(40)], [n % 2 for n in range(40)]
+    labels = ["a" if n < 39 else "b" for n in range(40)]
+    of = dict(zip(ids, labels, strict=True))
+    same = draw_pairs(ids, folds, 1, 1.0, 0, labels=labels, partners="same_class")
+    other = draw_pairs(ids, folds, 1, 1.0, 0, labels=labels, partners="other_class")
+    assert {(of[pair.first], of[pair.second]) for pair in same} == {("a", "a")}
+    assert {(of[pair.first], of[pair.second]) for pair in other} == {("a", "b"), ("b", "a")}
 
 
 def validated(folder: Path) -> Path:
@@ -74,18 +166,48 @@ def test_template_rows_are_labelled_and_copies_of_collected_rows_are_rejected(tm
     assert read_rejected(tmp_path / "out")["text"].tolist() == ["Hi, Ann!"]
 
 
+def test_templates_of_label_names_speak_for_every_class(tmp_path: Path) -> None:
+    """Each class by its name, or as params say it; so many a class."""
+    folder = validated(tmp_path / "v")
+    template = Template(text="this is about {label}[, {how}]", slots={"how": ["surely", "maybe"]})
+    params = SynthesizeParams(
+        templates=[template], template_rows={"greet": 3, "leave": 1}, label_names={"greet": "saying hello"}
+    )
+    synthesize(params, TEXTS, collected=folder, validated=folder, output=tmp_path / "out")
+    rows = read(tmp_path / "out")
+    assert Counter(rows["label"]) == {"greet": 3, "leave": 1}
+    assert all(
+        ("saying hello" in text) == (label == "greet") for text, label in zip(rows["text"], rows["label"], strict=True)
+    )
+    told = read_manifest(tmp_path / "out")["notes"]["templates"]
+    assert [(one["class"], one["possible"]) for one in told] == [("greet", 3), ("leave", 3)]
+
+
+def broken(text: str, **more: Any) -> Template:
+    return Template.model_validate({"label": "greet", "text": text, **more})
+
+
 @pytest.mark.parametrize(
-    ("template", "said"),
+    ("template", "explained"),
     [
-        (Template(label="greet", text="{hail} you"), "no values for {hail}"),
-        (Template(label="greet", text="{hail you"), "expected '}'"),
-        (Template(label="nobody", text="you"), "'nobody' is no class: it must be one of greet, leave"),
+        (broken("{hail} you"), "no values for {hail}: add them under slots"),
+        (broken("{hail you"), "a { stands alone"),
+        (broken("you}"), "a } stands alone"),
+        (broken("[you"), r"a \[ is not closed"),
+        (broken("you]"), "a ] closes nothing"),
+        (broken("{n:10-1}"), "the range 10-1 is empty"),
+        (broken("{n:one-two}"), "'one-two' is no range"),
+        (broken("{n:1-99999999}"), "more than 1,000,000"),
+        (broken("{x}", slots={"x": []}), "no value that may be drawn"),
+        (broken("{x}", slots={"x": {"file": "none.txt"}}), "none.txt does not exist"),
+        (broken("{x}", slots={"x": ["1"]}, never=[{"y": "1"}]), "`never` names the slot 'y'"),
+        (broken("{x}", slots={"x": ["1"]}, never=[{"x": "2"}]), "has no value '2'"),
+        (broken("you", label="nobody"), "'nobody' is no class: it must be one of greet, leave"),
     ],
 )
-def test_templates_that_cannot_be_used_are_explained(tmp_path: Path, template: Template, said: str) -> None:
+def test_templates_that_cannot_be_used_are_explained(tmp_path: Path, template: Template, explained: str) -> None:
     """The template, what is wrong with it, and what may stand there."""
     folder = validated(tmp_path / "v")
-    with pytest.raises(InputError, match=said):
-        synthesize(
-            SynthesizeParams(templates=[template]), TEXTS, collected=folder, validated=folder, output=tmp_path / "o"
-        )
+    params = SynthesizeParams(templates=[template])
+    with pytest.raises(InputError, match=explained):
+        synthesize(params, TEXTS, collected=folder, validated=folder, data=tmp_path, output=tmp_path / "o")

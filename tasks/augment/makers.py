@@ -1,0 +1,141 @@
+"""What makes a child of a row: the policy of params.yaml, brought to names and arguments, and carried out."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tasks import images, texts
+from tasks.augment import catalogue, sentences
+from tasks.errors import InputError
+from tasks.generation import recipe_json
+from tasks.own_functions import own_functions
+from tasks.params import Facts
+from tasks.randomness import derived_seed
+
+Step = tuple[str, Mapping[str, Any]]  # a transform, a text operation or a user's function, and its arguments
+Made = tuple[Any, str, bytes]  # payload, recipe, and what the id is the hash of
+Maker = Callable[[Any, int], Made]  # (the parent's payload, a seed)
+FILE, ENTRY_POINTS = "augmenting.py", "seedling.augmenting"
+OWN = "own"  # a user's function: {"own": {"name": …}}
+
+DEFAULT_PICTURES: tuple[Mapping[str, Any], ...] = (
+    # Changes that keep the label of nearly anything. No flips: a mirrored digit or letter is another one.
+    {
+        "Affine": {
+            "rotate": [-10, 10],
+            "translate_percent": [-0.08, 0.08],
+            "scale": [0.9, 1.1],
+            "shear": [-5, 5],
+            "border_mode": catalogue.REFLECTED,
+            "p": 1.0,
+        }
+    },
+    {"RandomBrightnessContrast": {"brightness_limit": 0.2, "contrast_limit": 0.2, "p": 0.5}},
+    {"GaussNoise": {"std_range": [0.01, 0.05], "p": 0.3}},
+)
+
+
+class CannotChange(ValueError):
+    """An operation that this row does not bear: a picture of one pixel cannot be made smaller."""
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What steps may need beside the row. own: the user's functions; context: of text operations."""
+
+    own: Mapping[str, Callable[..., Any]]
+    context: sentences.Context
+
+    @classmethod
+    def of(cls, data: Path | None, context: sentences.Context | None = None) -> Resources:
+        """Those of a workspace's data/. Raises InputError where its augmenting.py cannot be imported."""
+        own = own_functions(data / FILE, ENTRY_POINTS) if data is not None else {}
+        return cls(own, context or sentences.Context())
+
+
+def steps_of(policy: Sequence[Any] | None, facts: Facts, own: Mapping[str, Any]) -> list[Step]:
+    """The policy with every name looked up and every strength made arguments. Raises InputError for a name that is none."""
+    if policy is None:
+        policy = DEFAULT_PICTURES if facts.modality == "image" else sentences.DEFAULT_POLICY
+    found: list[Step] = []
+    for entry in policy:
+        for name, given in ({entry: None} if isinstance(entry, str) else entry).items():
+            found += _steps(name, given, facts, own)
+    return found
+
+
+def _steps(name: str, given: Any, facts: Facts, own: Mapping[str, Any]) -> list[Step]:
+    pictures = facts.modality == "image"
+    if name in own:
+        return [(OWN, {"name": name})]
+    if name == OWN:  # as a recipe has it
+        return [(OWN, given)]
+    if not pictures:
+        if name not in sentences.OPERATIONS:
+            raise InputError(_unknown(name, [*sentences.OPERATIONS, *own]))
+        share = sentences.MEDIUM if given is None else given["share"] if isinstance(given, Mapping) else given
+        return [(name, {"share": _between(name, share)})]
+    if name not in catalogue.OPERATIONS:
+        return [(name, given or {})]  # albumentations' own; building it says whether there is such a one
+    told = {"strength": given} if isinstance(given, int | float) else given or {}
+    if more := {*told} - {"strength", "p"}:
+        raise InputError(f"params.yaml: augment.policy: {name} takes strength and p, not {', '.join(sorted(more))}.")
+    entry = catalogue.OPERATIONS[name].entry(_between(name, told.get("strength", catalogue.MEDIUM)))
+    return [(one, {**arguments, "p": float(told.get("p", 1.0))}) for one, arguments in entry.items()]
+
+
+def _between(name: str, given: Any) -> float:
+    if not isinstance(given, int | float) or not 0 <= given <= 1:
+        raise InputError(f"params.yaml: augment.policy: {name}: a number from 0 to 1 is needed, not {given!r}.")
+    return float(given)
+
+
+def _unknown(name: str, known: Sequence[str]) -> str:
+    near = difflib.get_close_matches(name, known, 1)
+    return (
+        f"params.yaml: augment.policy: there is no operation '{name}'.{f' Did you mean {near[0]}?' if near else ''} "
+        f"There is {', '.join(known)}."
+    )
+
+
+def maker_of(steps: Sequence[Step], facts: Facts, resources: Resources) -> Maker:
+    """Pictures go through all steps in turn, each with its own chance; a text through one of them, drawn. Raises InputError for steps that cannot be built."""
+    if missing := [
+        arguments["name"] for name, arguments in steps if name == OWN and arguments["name"] not in resources.own
+    ]:
+        raise InputError(f"There is no function '{missing[0]}' in data/{FILE} or among installed packages.")
+    if facts.modality == "text":
+        return partial(_of_text, list(steps), resources)
+    from tasks.augment.pictures import PolicyTransform
+
+    policy = [{name: dict(arguments)} for name, arguments in steps]
+    return partial(_of_picture, PolicyTransform(policy, resources.own), policy, facts.max_megapixels)
+
+
+def _of_picture(transform: Any, policy: list[Any], max_megapixels: float, payload: bytes, seed: int) -> Made:
+    pixels = transform(images.decode(payload, max_megapixels), seed)
+    recipe = recipe_json("transforms", policy=policy, seed=seed)
+    return images.encode(pixels), recipe, images.content(pixels)
+
+
+def _of_text(steps: list[Step], resources: Resources, payload: str, seed: int) -> Made:
+    name, arguments = steps[derived_seed(seed, "operation") % len(steps)]
+    if name == OWN:
+        own = arguments["name"]
+        try:
+            changed = resources.own[own](payload, np.random.default_rng(seed))
+        except Exception as error:
+            raise InputError(f"data/{FILE}: '{own}' stopped at a text: {type(error).__name__}: {error}") from error
+        if not isinstance(changed, str):
+            raise InputError(f"data/{FILE}: '{own}' gave {type(changed).__name__}, not a text.")
+        text = texts.clean(changed)
+    else:
+        text = sentences.change(payload, name, arguments["share"], seed, resources.context)
+    return text, recipe_json(name, **arguments, seed=seed), texts.content(text)

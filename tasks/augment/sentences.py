@@ -1,0 +1,218 @@
+"""Operations on texts by name: words that are replaced, added, moved, dropped, mistyped, misread, cased or masked.
+
+Names, numbers and negations are left alone, and so are the words that params protect: they are what a label most often hangs on. All whitespace stays
+as it was. Each operation changes about `share` of the words that may change, at least one of them, and gives the text itself where nothing may.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from tasks.words import NEIGHBOURS
+
+PIECES = re.compile(r"\s+|\S+")
+CORE = re.compile(r"^(\W*)(.*?)(\W*)$", re.DOTALL)
+SENTENCE_END = (".", "!", "?", "…", ":", '."', '!"', '?"')
+# English, and the commonest ones of German, French, Spanish, Italian, Portuguese and Dutch.
+NEGATIONS = frozenset(
+    [
+        "no",
+        "not",
+        "never",
+        "none",
+        "nothing",
+        "nobody",
+        "nowhere",
+        "neither",
+        "nor",
+        "cannot",
+        "without",
+        "hardly",
+        "scarcely",
+        "barely",
+        "nicht",
+        "kein",
+        "keine",
+        "keinen",
+        "nie",
+        "niemals",
+        "ohne",
+        "ne",
+        "pas",
+        "jamais",
+        "sans",
+        "sin",
+        "nunca",
+        "ni",
+        "non",
+        "mai",
+        "senza",
+        "não",
+        "nunca",
+        "sem",
+        "niet",
+        "geen",
+        "nooit",
+        "zonder",
+    ]
+)
+LOOKALIKES = {  # what optical character recognition takes for another (Kukich 1992 has such tables)
+    "l": "1I", "I": "l1", "i": "lj", "O": "0", "o": "0c", "0": "O", "S": "5", "s": "5", "B": "8", "Z": "2", "z": "2", "g": "9q", "q": "g9",
+    "e": "c", "c": "e", "a": "o", "u": "v", "v": "u", "n": "h", "h": "b", "b": "h", "t": "f", "f": "t", "m": "n",
+}  # fmt: skip
+MASK = "[MASK]"
+MASKED, RANDOM = 0.8, 0.1  # of the chosen words; the rest stay (Devlin et al. 2019)
+
+Near = Mapping[str, Sequence[str]]  # a word in lower case → words that may stand for it
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What operations draw from. near: synonyms; vocabulary: words of the training texts; protected: words, in lower case, that stay."""
+
+    near: Near = field(default_factory=dict)
+    vocabulary: Sequence[str] = ()
+    protected: Collection[str] = frozenset()
+
+
+@dataclass(slots=True)
+class Cut:
+    """A text cut into words and the blanks between them; able: places in `pieces` of the words that may change."""
+
+    pieces: list[str]
+    words: list[int]
+    able: list[int]
+
+
+def cut(text: str, protected: Collection[str] = frozenset()) -> Cut:
+    """The text's words, and which of them may change: no number, no negation, no name (a capital letter within a sentence, or a second one)."""
+    pieces = PIECES.findall(text)
+    words, able, begins = [], [], True
+    for place, piece in enumerate(pieces):
+        if piece.isspace():
+            continue
+        words.append(place)
+        lower = piece.lower().strip(".,;:!?\"'()[]…")
+        capital = piece[0].isupper() or (not piece[0].isalnum() and piece.lstrip("\"'([")[:1].isupper())
+        named = (
+            (capital and not begins) or any(one.isupper() for one in piece[1:])
+            if piece != piece.upper() or len(lower) > 1
+            else False
+        )
+        if lower.isalpha() and not named and lower not in NEGATIONS and "n't" not in lower and lower not in protected:
+            able.append(place)
+        begins = piece.endswith(SENTENCE_END)
+    return Cut(pieces, words, able)
+
+
+Operation = Callable[[Cut, float, random.Random, Context], None]
+
+
+def change(text: str, operation: str, share: float, seed: int, context: Context) -> str:
+    """The text after one operation, see OPERATIONS. share: of the words that may change."""
+    found = cut(text, context.protected)
+    if found.able:
+        OPERATIONS[operation](found, share, random.Random(seed), context)  # noqa: S311  (no secret hangs on it)
+    return "".join(found.pieces)
+
+
+def _some(places: Sequence[int], share: float, draw: random.Random) -> list[int]:
+    return draw.sample(places, min(len(places), max(1, round(share * len(places))))) if places else []
+
+
+def _as_cased(word: str, like: str) -> str:
+    if like.isupper() and len(like) > 1:
+        return word.upper()
+    return word[:1].upper() + word[1:] if like[:1].isupper() else word
+
+
+def _core(piece: str) -> tuple[str, str, str]:
+    found = CORE.match(piece)
+    return (found[1], found[2], found[3]) if found else ("", piece, "")
+
+
+def synonym(found: Cut, share: float, draw: random.Random, context: Context) -> None:
+    """Words become others that mean nearly the same (Zhang et al. 2015)."""
+    known = [place for place in found.able if _core(found.pieces[place])[1].lower() in context.near]
+    for place in _some(known, share, draw):
+        before, word, after = _core(found.pieces[place])
+        found.pieces[place] = before + _as_cased(draw.choice(context.near[word.lower()]), word) + after
+
+
+def insert(found: Cut, share: float, draw: random.Random, context: Context) -> None:
+    """Synonyms of words of the text are put in somewhere; without synonyms, words of the training texts."""
+    known = [place for place in found.able if _core(found.pieces[place])[1].lower() in context.near]
+    more = [draw.choice(context.near[_core(found.pieces[place])[1].lower()]) for place in _some(known, share, draw)]
+    if not known and context.vocabulary:
+        more = [draw.choice(context.vocabulary) for _ in _some(found.able, share, draw)]
+    for word in more:
+        place = found.words[draw.randrange(len(found.words))]
+        found.pieces[place] = f"{word} {found.pieces[place]}"
+
+
+def swap(found: Cut, share: float, draw: random.Random, context: Context) -> None:
+    """A word and the next one that may change take each other's places (Wei and Zou 2019)."""
+    for first in _some(range(len(found.able) - 1), share / 2, draw):
+        here, there = found.able[first], found.able[first + 1]
+        found.pieces[here], found.pieces[there] = found.pieces[there], found.pieces[here]
+
+
+def delete(found: Cut, share: float, draw: random.Random, context: Context) -> None:
+    """Words go, but never the last two."""
+    for place in _some(found.able, share, draw)[: max(0, len(found.words) - 2)]:
+        found.pieces[place] = ""
+        if place + 1 < len(found.pieces):
+            found.pieces[place + 1] = ""
+        elif place:
+            found.pieces[place - 1] = ""
+
+
+def typo(found: Cut, share: float, draw: random.Random, context: Context) -> None:
+    """A letter of a word becomes its neighbour on the keyboard (QWERTY)."""
+    _one_letter(found, share, draw, NEIGHBOURS)
+
+
+def misread(found: Cut, share: float, draw: random.Random, context: Context) -> None:
+    """A letter of a word is taken for one that looks like it."""
+    _one_letter(found, share, draw, LOOKALIKES)
+
+
+def _one_letter(found: Cut, share: float, draw: random.Random, table: Mapping[str, str]) -> None:
+    for place in _some(found.able, share, draw):
+        piece = found.pieces[place]
+        spots = [spot for spot, letter in enumerate(piece) if letter in table or letter.lower() in table]
+        if spots:
+            spot = draw.choice(spots)
+            old = piece[spot]
+            new = draw.choice(table[old] if old in table else table[old.lower()])
+            new = new.upper() if old.isupper() and old not in table else new
+            found.pieces[place] = piece[:spot] + new + piece[spot + 1 :]
+
+
+def case(found: Cut, share: float, draw: random.Random, context: Context) -> None:
+    """The whole text in lower case, in capitals, or words with a capital."""
+    way = draw.choice((str.lower, str.upper, str.capitalize))
+    for place in found.able:
+        found.pieces[place] = way(found.pieces[place])
+
+
+def mask(found: Cut, share: float, draw: random.Random, context: Context) -> None:
+    """Of the chosen words 80 % become [MASK], 10 % another word of the training texts, 10 % stay (Devlin et al. 2019)."""
+    for place in _some(found.able, share, draw):
+        chance = draw.random()
+        before, _, after = _core(found.pieces[place])
+        if chance < MASKED:
+            found.pieces[place] = before + MASK + after
+        elif chance < MASKED + RANDOM and context.vocabulary:
+            found.pieces[place] = before + draw.choice(context.vocabulary) + after
+
+
+OPERATIONS: dict[str, Operation] = {
+    one.__name__: one for one in (synonym, insert, swap, delete, typo, misread, case, mask)
+}
+MEDIUM = 0.15  # the share of words of an operation that is named without one
+WEAK_AND_STRONG = (0.05, 0.3)  # tried beside it
+DEFAULT_POLICY = ("swap", "delete", "typo")

@@ -1,0 +1,242 @@
+"""Operations on pictures, against independent formulas; and that they compose, serialise and keep masks and boxes."""
+
+from __future__ import annotations
+
+import math
+
+import albumentations as A
+import numpy as np
+import pytest
+from scipy import ndimage, stats
+
+from tasks.augment.catalogue import OPERATIONS, SETS
+from tasks.augment.colour import MORPHOLOGIES, ORDERS, change_luminosity, reorder_channels, rotate_colours
+from tasks.augment.light import TILE, Spot, lit
+from tasks.augment.makers import CannotChange, Resources, maker_of, steps_of
+from tasks.augment.noise import NORMAL_FROM, photon_noise
+from tasks.augment.pictures import PolicyTransform
+from tasks.augment.transforms import OURS, ChannelOrder, ColourRotation, Glare, LuminosityMorphology, PhotonNoise
+from tasks.errors import InputError
+from tasks.images import encode
+from tasks.params import Facts
+
+IMAGES = Facts(modality="image")
+
+
+def scene(height: int = 40, width: int = 56) -> np.ndarray:
+    """A smooth coloured picture within the middle of the cube, so that little saturates."""
+    rows, columns = np.mgrid[:height, :width]
+    channels = [120 + 40 * np.sin(rows / 7), 120 + 40 * np.cos(columns / 9), 110 + 30 * np.sin((rows + columns) / 11)]
+    return np.stack(channels, axis=-1).astype(np.uint8)
+
+
+def lab(pixels: np.ndarray) -> np.ndarray:
+    """CIE LAB of sRGB under D65, by its definition, in floating point."""
+    value = pixels / 255
+    linear = np.where(value <= 0.04045, value / 12.92, ((value + 0.055) / 1.055) ** 2.4)
+    to_xyz = np.array([[0.412453, 0.357580, 0.180423], [0.212671, 0.715160, 0.072169], [0.019334, 0.119193, 0.950227]])
+    xyz = linear @ to_xyz.T / to_xyz.sum(axis=1)
+    root = np.where(xyz > 0.008856, np.cbrt(xyz), 7.787 * xyz + 16 / 116)
+    x, y, z = root[..., 0], root[..., 1], root[..., 2]
+    return np.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], axis=-1)
+
+
+def test_there_are_six_orders_of_channels_and_each_is_numpys() -> None:
+    """All permutations, once each."""
+    picture = scene()
+    assert len({*ORDERS}) == 6
+    for order in ORDERS:
+        assert (reorder_channels(picture, order) == picture[..., list(order)]).all()
+
+
+@pytest.mark.parametrize("degrees", [0, 30, 90, -120, 180])
+def test_a_rotation_of_colours_turns_a_and_b_and_leaves_luminosity(degrees: float) -> None:
+    """In LAB by its definition: L stays, and (a, b) is turned, within what 8 bits and the cube's faces allow."""
+    picture = scene()
+    before, after = lab(picture), lab(rotate_colours(picture, degrees))
+    turn = math.radians(degrees)
+    wanted_a = before[..., 1] * math.cos(turn) - before[..., 2] * math.sin(turn)
+    wanted_b = before[..., 1] * math.sin(turn) + before[..., 2] * math.cos(turn)
+    assert np.abs(after[..., 0] - before[..., 0]).mean() < 0.5
+    assert np.abs(after[..., 1] - wanted_a).mean() < 1.0
+    assert np.abs(after[..., 2] - wanted_b).mean() < 1.0
+
+
+@pytest.mark.parametrize("operation", MORPHOLOGIES)
+def test_morphology_is_of_the_luminosity_alone(operation: str) -> None:
+    """Scipy's grey morphology of L by its definition, with the same ellipse; a and b stay."""
+    rng = np.random.default_rng(3)
+    picture = np.clip(scene() + rng.integers(-30, 30, (40, 56, 1)), 0, 255).astype(np.uint8)
+    element = np.array(
+        [[0, 0, 1, 0, 0], [1, 1, 1, 1, 1], [1, 1, 1, 1, 1], [1, 1, 1, 1, 1], [0, 0, 1, 0, 0]], dtype=bool
+    )
+    luminosity = np.rint(lab(picture)[..., 0] * 255 / 100)
+    of_scipy = {
+        "erosion": ndimage.grey_erosion,
+        "dilation": ndimage.grey_dilation,
+        "opening": ndimage.grey_opening,
+        "closing": ndimage.grey_closing,
+        "gradient": ndimage.morphological_gradient,
+        "top_hat": ndimage.white_tophat,
+        "black_hat": ndimage.black_tophat,
+    }[operation]
+    wanted = of_scipy(luminosity, footprint=element) * 100 / 255
+    after = lab(change_luminosity(picture, operation, 5))  # type: ignore[arg-type]
+    inner = (slice(5, -5), slice(5, -5))  # the borders are each library's own
+    assert np.abs(after[..., 0] - wanted)[inner].mean() < 1.0
+    if operation in {"erosion", "dilation", "opening", "closing"}:  # of a dark picture colours cannot be seen
+        assert np.abs(after - lab(picture))[..., 1:][inner].mean() < 1.5
+
+
+def test_a_smooth_spot_adds_a_gaussian_to_every_channel() -> None:
+    """The formula written out: exp(-d' S^-1 d / 2) times the strength, nothing beyond three standard deviations, and saturation."""
+    picture = np.full((60, 80, 3), (90, 120, 200), np.uint8)
+    spot = Spot(x=30.0, y=25.0, long=10.0, short=4.0, degrees=30.0, strength=0.5)
+    made, mask = lit(picture, [spot])
+    turn = math.radians(30.0)
+    axes = np.array([[math.cos(turn), -math.sin(turn)], [math.sin(turn), math.cos(turn)]])
+    covariance = axes @ np.diag([10.0**2, 4.0**2]) @ axes.T
+    rows, columns = np.mgrid[:60, :80]
+    away = np.stack([columns - 30.0, rows - 25.0], axis=-1)
+    distance = np.einsum("...i,ij,...j", away, np.linalg.inv(covariance), away)
+    wanted = np.where(distance <= 9, 0.5 * np.exp(-distance / 2), 0)
+    assert np.abs(mask - wanted).max() < 1e-5
+    light = np.rint(255 * wanted)[..., None]
+    assert np.abs(made.astype(int) - np.minimum(picture + light, 255)).max() <= 1
+    assert (made[mask == 0] == picture[mask == 0]).all()
+
+
+def test_a_shadow_takes_and_the_order_of_input_is_left_alone() -> None:
+    """A negative strength darkens; the picture that was given stays as it was."""
+    picture = scene()
+    before = picture.copy()
+    made, mask = lit(picture, [Spot(20, 20, 8, 8, 0, -0.4)])
+    assert (picture == before).all()
+    assert mask.min() == pytest.approx(-0.4)
+    assert made[20, 20].astype(int).tolist() == (picture[20, 20].astype(int) - 102).clip(0).tolist()
+
+
+def test_the_grain_is_poisson_noise_without_its_mean() -> None:
+    """Over a wide spot the mask varies around the smooth one by the grain, with the skew that a Poisson number of rate 8 has."""
+    blank = np.zeros((300, 300, 3), np.uint8)
+    wide = {"x": 150.0, "y": 150.0, "long": 1e4, "short": 1e4, "degrees": 0.0, "strength": 0.5}
+    grains = lit(blank, [Spot(**wide, grain=0.2, window=(TILE - 50, 7))])[1] / lit(blank, [Spot(**wide)])[1] - 1
+    assert grains.mean() == pytest.approx(0, abs=0.01)
+    assert grains.std() == pytest.approx(0.2, rel=0.03)
+    assert stats.skew(grains.ravel()) == pytest.approx(1 / math.sqrt(8), abs=0.1)
+
+
+@pytest.mark.parametrize("value", [5, 60, 150])
+def test_photon_noise_has_a_poisson_numbers_mean_and_deviation(value: int) -> None:
+    """Of 255 photons at white a grey of v has v of them: mean v, standard deviation the root of v; dark greys by exact draws."""
+    picture = np.full((200, 200, 3), value, np.uint8)
+    noisy = photon_noise(picture, 255.0, np.random.default_rng(1)).astype(float)
+    assert noisy.mean() == pytest.approx(value, abs=0.1)
+    assert noisy.std() == pytest.approx(math.sqrt(value), rel=0.02)
+    if value < NORMAL_FROM:  # a Poisson number is zero with probability exp(-5)
+        assert (noisy == 0).mean() == pytest.approx(math.exp(-value), rel=0.1)
+
+
+@pytest.mark.parametrize("name", [*OPERATIONS])
+def test_an_operation_keeps_form_repeats_itself_and_changes_with_the_seed(name: str) -> None:
+    """8-bit RGB of the same size at every strength, the same for the same seed; at strength 0.8 it changes a photograph-like picture."""
+    rng = np.random.default_rng(5)
+    picture = np.clip(
+        np.repeat(np.repeat(rng.integers(0, 255, (12, 12, 3)), 8, 0), 8, 1) + rng.normal(0, 5, (96, 96, 3)), 0, 255
+    ).astype(np.uint8)
+    for strength in (0.0, 0.4, 0.8, 1.0):
+        transform = PolicyTransform([OPERATIONS[name].entry(strength)])
+        made = transform(picture, 11)
+        assert (made.shape, made.dtype) == (picture.shape, picture.dtype)
+        assert (made == transform(picture, 11)).all()
+    made = [PolicyTransform([OPERATIONS[name].entry(0.8)])(picture, seed) for seed in range(6)]
+    assert any((one != picture).any() for one in made)
+
+
+@pytest.mark.parametrize("name", ["rotate", "shift", "scale", "crop", "shear", "perspective", "elastic"])
+def test_geometry_shows_no_black_border(name: str) -> None:
+    """Of a bright picture nothing dark comes in at the edges."""
+    for seed in range(10):
+        assert PolicyTransform([OPERATIONS[name].entry(1.0)])(np.full((48, 48, 3), 230, np.uint8), seed).min() > 200
+
+
+def test_steps_draw_apart_from_one_another() -> None:
+    """Two steps that happen half of the time happen together in a quarter of the children, not in half of them."""
+    picture = scene(16, 16)
+    policy = [{"InvertImg": {"p": 0.5}}, {"HorizontalFlip": {"p": 0.5}}]
+    counts = {"both": 0, "one": 0, "none": 0}
+    for seed in range(400):
+        made = PolicyTransform(policy)(picture, seed)
+        inverted = int(made.astype(int).sum() != picture.astype(int).sum())
+        upright = 255 - made if inverted else made
+        flipped = int((upright != picture).any())
+        counts[["none", "one", "both"][inverted + flipped]] += 1
+    assert 70 <= counts["both"] <= 130
+    assert 160 <= counts["one"] <= 240
+
+
+def test_our_transforms_compose_serialise_and_leave_boxes_and_masks() -> None:
+    """Within albumentations' Compose, to a dictionary and back, with a mask and a box beside the picture."""
+    ours = [
+        A.NoOp(p=1),
+        ChannelOrder(p=1),
+        ColourRotation((20, 40), p=1),
+        LuminosityMorphology(["erosion"], (3, 5), p=1),
+        Glare(mask=True, p=1),
+        PhotonNoise(p=1),
+    ]
+    whole = A.Compose(ours, bbox_params=A.BboxParams("pascal_voc", label_fields=["labels"]), seed=3)
+    mask = np.arange(40 * 56, dtype=np.int32).reshape(40, 56)
+    done = whole(image=scene(), mask=mask, bboxes=[[3, 4, 20, 30]], labels=[1])
+    assert (done["mask"] == mask).all()
+    assert np.asarray(done["bboxes"]) == pytest.approx(np.array([[3, 4, 20, 30]]), abs=1e-4)
+    assert done["glare_mask"].shape == (40, 56)
+    again = A.from_dict(A.to_dict(whole))
+    again.set_random_seed(9)
+    whole.set_random_seed(9)
+    assert (
+        again(image=scene(), bboxes=[], labels=[])["image"] == whole(image=scene(), bboxes=[], labels=[])["image"]
+    ).all()
+    assert {*OURS} >= {type(one).__name__ for one in ours[1:]}
+
+
+@pytest.mark.parametrize(
+    ("policy", "said"),
+    [
+        (["glar"], "no transform 'glar'. Did you mean glare?"),
+        ([{"glare": 1.5}], "glare: a number from 0 to 1 is needed, not 1.5"),
+        ([{"glare": {"power": 1}}], "glare takes strength and p, not power"),
+        ([{"HorizontalFlip": {"chance": 1}}], "HorizontalFlip: .*chance"),
+        ([{"ChannelOrder": {"orders": [[0, 1, 1]]}}], "each holds 0, 1 and 2 once"),
+        ([{"Glare": {"size": [0.5, 0.1]}}], "size: two rising numbers"),
+        ([{"Compose": {"transforms": []}}], "no transform 'Compose'"),
+        ([{"OverlayElements": {}}], "OverlayElements needs"),
+    ],
+)
+def test_a_policy_that_cannot_be_is_explained(policy: list[object], said: str) -> None:
+    """The name, what is wrong, and what there is."""
+    with pytest.raises(InputError, match=said):
+        maker_of(steps_of(policy, IMAGES, {}), IMAGES, Resources.of(None))
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 3), (1, 9, 3), (3, 200, 3)])
+def test_odd_pictures_are_changed_or_said_to_be_unable(shape: tuple[int, int, int]) -> None:
+    """One pixel, one row: every operation gives a picture of 8-bit RGB or says that it cannot."""
+    picture = np.random.default_rng(0).integers(0, 255, shape).astype(np.uint8)
+    unable = set()
+    for name in OPERATIONS:
+        try:
+            made = PolicyTransform([OPERATIONS[name].entry(1.0)])(picture, 1)
+            assert made.ndim == 3
+        except CannotChange:
+            unable.add(name)
+    assert len(unable) <= 3
+
+
+def test_the_sets_are_policies() -> None:
+    """Each can be built, and its child can be made again from the recipe."""
+    for policy in SETS.values():
+        make = maker_of(steps_of(policy, IMAGES, {}), IMAGES, Resources.of(None))
+        first, recipe, _ = make(encode(scene()), 4)
+        assert first == make(encode(scene()), 4)[0]
+        assert '"transforms"' in recipe
