@@ -277,6 +277,24 @@ def predict(
 
 
 @app.command()
+def show(
+    stage: Annotated[Literal["augment", "synthesize"], typer.Argument(help="Whose rows: augment or synthesize.")],
+    families: Annotated[int, typer.Option(min=1, max=500, help="Parents that are shown.")] = 24,
+    children: Annotated[int, typer.Option(min=1, max=100, help="Of each.")] = 6,
+    workspace: Workspace = Path(),
+    debug: Debug = False,
+) -> None:
+    """A contact sheet: parents beside what was made of them, with each one's recipe."""
+    with explained(debug):
+        from tasks.evaluate.contact_sheet import write_contact_sheet
+        from tasks.params import load
+
+        load(workspace)
+        path = write_contact_sheet(workspace.resolve(), stage, families, children)
+        print(f"The contact sheet: {path.as_uri()}")
+
+
+@app.command()
 def export(
     folder: Annotated[Path, typer.Argument(help="Where to, a new folder.")],
     form: Annotated[

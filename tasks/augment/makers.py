@@ -120,8 +120,8 @@ def maker_of(steps: Sequence[Step], facts: Facts, resources: Resources) -> Maker
 
 
 def _of_picture(transform: Any, policy: list[Any], max_megapixels: float, payload: bytes, seed: int) -> Made:
-    pixels = transform(images.decode(payload, max_megapixels), seed)
-    recipe = recipe_json("transforms", policy=policy, seed=seed)
+    pixels, applied = transform.apply(images.decode(payload, max_megapixels), seed)
+    recipe = recipe_json("transforms", policy=policy, seed=seed, applied=applied)
     return images.encode(pixels), recipe, images.content(pixels)
 
 

@@ -23,7 +23,7 @@ from tasks.randomness import derived_seed
 
 Policy = Sequence[Mapping[str, Mapping[str, Any]]]
 Own = Callable[[Pixels, np.random.Generator], Pixels]
-Step = Callable[[Pixels, int], Pixels]
+Step = tuple[str, Callable[[Pixels, int], tuple[Pixels, bool]]]
 
 
 class PolicyTransform:
@@ -41,24 +41,29 @@ class PolicyTransform:
 
     def _build(self) -> list[Step]:
         return [
-            partial(_by_own, self._own[arguments["name"]])
+            (arguments["name"], partial(_by_own, self._own[arguments["name"]]))
             if name == "own"
-            else partial(_by_transform, build(name, arguments))
+            else (name, partial(_by_transform, build(name, arguments)))
             for one in self._policy
             for name, arguments in one.items()
         ]
 
     def __call__(self, pixels: Pixels, seed: int) -> Pixels:
         """The child of this picture that this seed gives, (height, width, 3)."""
+        return self.apply(pixels, seed)[0]
+
+    def apply(self, pixels: Pixels, seed: int) -> tuple[Pixels, list[str]]:
+        """The child, and the names of the steps that were carried out: each has its own chance."""
         if not hasattr(self._of_thread, "steps"):
             self._of_thread.steps = self._build()
-        child = pixels
-        for number, step in enumerate(self._of_thread.steps):
-            child = step(child, derived_seed(seed, number))
-        return child
+        child, applied = pixels, []
+        for number, (name, step) in enumerate(self._of_thread.steps):
+            child, done = step(child, derived_seed(seed, number))
+            applied += [name] if done else []
+        return child, applied
 
 
-def _by_transform(transform: A.BasicTransform, pixels: Pixels, seed: int) -> Pixels:
+def _by_transform(transform: A.BasicTransform, pixels: Pixels, seed: int) -> tuple[Pixels, bool]:
     transform.set_random_seed(seed % 2**32)
     try:
         changed: Pixels = transform(image=pixels)["image"]
@@ -66,10 +71,10 @@ def _by_transform(transform: A.BasicTransform, pixels: Pixels, seed: int) -> Pix
         raise CannotChange(f"{type(transform).__name__}: {error}") from error
     if changed.ndim != 3 or changed.shape[2] != 3 or changed.dtype != np.uint8:
         raise CannotChange(f"{type(transform).__name__} gives {changed.dtype} of shape {changed.shape}")
-    return changed
+    return changed, bool(transform.params)  # which it has where it was its turn
 
 
-def _by_own(own: Own, pixels: Pixels, seed: int) -> Pixels:
+def _by_own(own: Own, pixels: Pixels, seed: int) -> tuple[Pixels, bool]:
     try:
         changed = own(pixels.copy(), np.random.default_rng(seed))
     except Exception as error:
@@ -80,7 +85,7 @@ def _by_own(own: Own, pixels: Pixels, seed: int) -> Pixels:
         isinstance(changed, np.ndarray) and changed.dtype == np.uint8 and changed.ndim == 3 and changed.shape[2] == 3
     ):
         raise InputError(f"data/augmenting.py: '{own.__name__}' must give 8-bit RGB, (height, width, 3).")
-    return changed
+    return changed, True
 
 
 def build(name: str, arguments: Mapping[str, Any]) -> A.BasicTransform:

@@ -9,7 +9,7 @@ import jinja2
 
 from tasks import images
 
-SHARED = ("style.css", "marks.jinja", "report.js")
+SHARED = ("style.css", "marks.jinja", "families.jinja", "screening.jinja", "report.js")
 LONGEST = 160  # characters of a text that are shown
 
 

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from tasks.evaluate import charts
+from tasks.evaluate.contact_sheet import STAGES, sheet
 from tasks.evaluate.intervals import wilson_of
 from tasks.evaluate.lineage import examples, stories
 from tasks.evaluate.looks import looks_at
@@ -63,6 +64,9 @@ def write_report(workspace: Path) -> Path:
             abstaining=charts.abstaining(pd.read_csv(plots / "abstain.csv")),
             stages=_stages(generations, runs),
             samples=_samples(generations),
+            sheets={stage: sheet(generations, stage) for stage in STAGES},
+            screening=_notes(generations / "augment").get("screening"),
+            class_shares=_notes(generations / "augment").get("class_shares"),
             rules=read_manifest(generations / "scrape")["notes"].get("rules", []),
             no_items=read_manifest(generations / "scrape")["notes"].get("no_items", {}),
             paces=_paces(workspace / ".seedling" / "web"),
@@ -163,10 +167,15 @@ def _by_split(counts: Sequence[Mapping[str, Any]]) -> dict[str, int]:
     return total
 
 
+def _notes(folder: Path) -> dict[str, Any]:
+    notes: dict[str, Any] = read_manifest(folder)["notes"] if (folder / "manifest.json").is_file() else {}
+    return notes
+
+
 def _samples(generations: Path) -> list[dict[str, Any]]:
     """Some rows of each stage that holds any: a few of each label, by the ids' order, so the same each time."""
     samples = []
-    for name in ("scrape", "augment", "synthesize", "pseudo_label/1"):
+    for name in ("scrape", "pseudo_label/1"):
         folder = generations / name
         if not (folder / "manifest.json").is_file():
             continue

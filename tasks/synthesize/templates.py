@@ -3,7 +3,7 @@
 {slot}          one of the slot's values, the same wherever the slot stands; {n:1-1000} and {n:0.5-3:0.5} are numbers, with a step
 […]             a part that may be left out; they may stand in one another
 a {slot}        becomes "an" where the value begins with a vowel's sound
-{{ }} [[ ]]     the brackets themselves
+{{ }} [[ ]]     the brackets themselves; ]] ends two parts where two are open
 A template is compiled to variants, one for every choice of optional parts; a variant's sentences are numbered in the mixed radix of its slots, less what
 `never` forbids. So their number is known before any is made.
 """
@@ -168,7 +168,10 @@ def _parsed(template: Template) -> list[Piece]:
     end = 0
     for token in TOKENS.finditer(template.text):
         end, text = token.end(), token[0]
-        if text in {"{{", "}}", "[[", "]]"}:
+        if text == "]]" and len(stack) > 2:  # two parts end here
+            stack[-2].append(Optional(stack.pop()))
+            stack[-2].append(Optional(stack.pop()))
+        elif text in {"{{", "}}", "[[", "]]"}:
             stack[-1].append(text[0])
         elif text == "[":
             stack.append([])
