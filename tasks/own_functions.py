@@ -10,6 +10,11 @@ from typing import Any
 
 from tasks.errors import InputError
 
+AUGMENTING = (
+    "augmenting.py",
+    "seedling.augmenting",
+)  # file in data/ and entry points: operations on rows, and finders of objects
+
 
 def own_functions(path: Path, entry_points: str) -> dict[str, Callable[..., Any]]:
     """By name: what packages register under `entry_points`, and the public functions that the file itself defines, which come first.

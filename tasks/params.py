@@ -114,9 +114,11 @@ class Template(Section):
 
 
 class SynthesizeParams(Section):
-    """New rows: mixtures for images (per training row), templates for texts (at most so many a class).
+    """New rows: mixtures and pasted objects for images (per training row), templates for texts (at most so many a class).
 
-    partners: of a mixture, any row of the fold, or rows of the same or of another class. label_names: how a class is said in {label}.
+    partners: of a mixture, any row of the fold, or rows of the same or of another class. cut_by: what finds an object, grabcut or a function of
+    data/augmenting.py. negatives: backgrounds without their object, per training row, as rows of the class `nothing`. label_names: how a class is
+    said in {label}.
     """
 
     mixup: Annotated[float, Field(ge=0)] | None = None
@@ -124,6 +126,10 @@ class SynthesizeParams(Section):
     cutmix: Annotated[float, Field(ge=0)] = 0.0
     cutmix_alpha: Annotated[float, Field(gt=0)] = 1.0
     partners: Literal["any", "same_class", "other_class"] = "any"
+    cut_and_paste: Annotated[float, Field(ge=0)] = 0.0
+    cut_by: str = "grabcut"
+    blend: Literal["feather", "poisson"] = "feather"
+    negatives: Annotated[float, Field(ge=0, le=1)] = 0.0
     templates: list[Template] = []
     template_rows: Annotated[int, Field(ge=0)] | dict[str, Annotated[int, Field(ge=0)]] = 40
     label_names: dict[str, str] = {}

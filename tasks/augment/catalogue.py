@@ -64,7 +64,7 @@ OPERATIONS: dict[str, Operation] = {
     "jpeg": Operation("sharpness", lambda s: _always("ImageCompression", quality_range=[round(100 - 65 * s), 100])),
     "gaussian_noise": Operation("noise", lambda s: _always("GaussNoise", std_range=[0.01, 0.01 + 0.12 * s])),
     "photon_noise": Operation("noise", lambda s: _always("PhotonNoise", photons=[400 * 0.05**s, 1000.0])),
-    "iso_noise": Operation("noise", lambda s: _always("ISONoise", color_shift=[0.01, 0.01 + 0.08 * s], intensity=[0.1, 0.1 + 0.6 * s])),
+    "iso_noise": Operation("noise", lambda s: _always("ISONoise", color_shift=[0.01, 0.01 + 0.08 * s], intensity=[0.05, 0.05 + 0.4 * s])),
     "salt_and_pepper": Operation("noise", lambda s: _always("SaltAndPepper", amount=[0.005, 0.005 + 0.06 * s])),
     "brightness_contrast": Operation("light", lambda s: _always("RandomBrightnessContrast", brightness_limit=0.5 * s, contrast_limit=0.5 * s)),
     "gamma": Operation("light", lambda s: _always("RandomGamma", gamma_limit=[100 - 60 * s, 100 + 120 * s])),

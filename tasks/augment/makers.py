@@ -15,14 +15,14 @@ from tasks import images, texts
 from tasks.augment import catalogue, sentences
 from tasks.errors import InputError
 from tasks.generation import recipe_json
-from tasks.own_functions import own_functions
+from tasks.own_functions import AUGMENTING, own_functions
 from tasks.params import Facts
 from tasks.randomness import derived_seed
 
 Step = tuple[str, Mapping[str, Any]]  # a transform, a text operation or a user's function, and its arguments
 Made = tuple[Any, str, bytes]  # payload, recipe, and what the id is the hash of
 Maker = Callable[[Any, int], Made]  # (the parent's payload, a seed)
-FILE, ENTRY_POINTS = "augmenting.py", "seedling.augmenting"
+FILE, ENTRY_POINTS = AUGMENTING
 OWN = "own"  # a user's function: {"own": {"name": …}}
 
 DEFAULT_PICTURES: tuple[Mapping[str, Any], ...] = (

@@ -28,7 +28,7 @@ from tasks.statistics import Difference, Floats, Ints, log_loss_of_rows, paired_
 ROWS = {"quick": 150, "normal": 400, "thorough": 2_000}  # that judge, and are changed
 KEPT_SHARE, AT_LEAST = 3, 6  # a third of the operations goes on, but not fewer than these
 TOGETHER = 0.5  # the chance of each operation where several are kept
-MOST_TOGETHER = (1, 3, 6, 12)
+MOST_TOGETHER = (3, 8)
 RATIOS = (1, 2, 5)  # children a row
 STEPS = {
     "quick": 0,
@@ -109,7 +109,9 @@ def screen(parents: Parents, weight: float, facts: Facts, resources: Resources, 
     helps = sorted((one for one in best if one.log_loss.probability_worse < PROBABLY_HELPS), key=_at_worst)
     sets = sorted({min(many, len(helps)) for many in MOST_TOGETHER} - {0, 1})
     wanted = [(f"the best {many}", _together([one.policy[0] for one in helps[:many]], facts), 1) for many in sets]
-    wanted += [(one.name, one.policy, 1) for one in helps[:1]] + [(name, policy, 1) for name, policy in _sets(facts)]
+    if not wanted:
+        wanted = [(one.name, one.policy, 1) for one in helps]
+    wanted += [(name, policy, 1) for name, policy in _sets(facts)]
     learners = _learners(parents, facts)
     finals = _Trial(parents, judged, weight, facts, resources, progress, learners)
     third = finals.run(wanted)

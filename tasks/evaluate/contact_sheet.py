@@ -125,6 +125,8 @@ def in_words(recipe: str | None) -> str:
         return ", ".join(_spaced(one) for one in told["applied"]) or "nothing"
     if operation in {"mixup", "cutmix"}:
         return str(operation)
+    if operation in {"cut_and_paste", "background"}:
+        return f"{operation}, {told['blend']}".replace("_", " ") if "blend" in told else str(operation)
     if operation == "template":
         return "template"
     if operation == "own":

@@ -6,6 +6,7 @@ python -m tasks.synthesize
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from tasks.params import Facts, SynthesizeParams, Template
 from tasks.progress import Progress, counted, silent
 from tasks.randomness import generator
 from tasks.synthesize.mixing import LEAST_CUT, Pair, cut_in, draw_pairs, mix, mixed_label
+from tasks.synthesize.pasting import cut_rows
 from tasks.synthesize.templates import possible, sample
 
 BY_EFFORT = {"quick": 0.5, "normal": 1.0, "thorough": 2.0}
@@ -40,8 +42,13 @@ def synthesize(
     if facts.modality == "image" and params.templates:
         raise InputError("params.yaml: synthesize.templates make texts, but this is an image workspace: remove them.")
     with GenerationWriter(output, stage="synthesize", modality=facts.modality) as writer:
+        made: Iterator[tuple[Row, str | None]]
         if facts.modality == "image":
-            made = _mixtures(rows, classes, params, facts, collected, progress)
+            parents = rows[(rows["split"] == "train") & rows["label"].notna()].set_index("id")
+            made = chain(
+                _mixtures(parents, classes, params, facts, collected, progress),
+                cut_rows(parents, classes, params, facts, collected, data, progress),
+            )
         else:
             of_class = _by_class(params, classes)
             notes = _said_of_templates(of_class, params, data)
@@ -59,14 +66,13 @@ def synthesize(
 
 
 def _mixtures(
-    rows: pd.DataFrame,
+    parents: pd.DataFrame,
     classes: Sequence[str],
     params: SynthesizeParams,
     facts: Facts,
     collected: Path,
     progress: Progress,
 ) -> Iterator[tuple[Row, str | None]]:
-    parents = rows[(rows["split"] == "train") & rows["label"].notna()].set_index("id")
     a_row = params.mixup
     if a_row is None:
         a_row = min(BY_EFFORT[facts.effort], ENOUGH / max(1, len(parents)))

@@ -1,0 +1,78 @@
+"""Draws docs/pictures/operations.jpg: every operation on one photograph, weak and strong, and what synthesize makes of two.
+
+python examples/operations/draw.py
+
+The photographs are scikit-learn's samples: a flower by dany13 and a temple in China by Mathias Rosenthal, both CC BY 2.0.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+from sklearn.datasets import load_sample_image
+
+from tasks.augment.catalogue import OPERATIONS, Entry
+from tasks.augment.pictures import PolicyTransform
+from tasks.images import Pixels
+from tasks.synthesize.cutting import Placement, object_mask, pasted, without_object
+from tasks.synthesize.mixing import cut_in, mix
+
+TILE, CAPTION, GAP, ACROSS = (150, 112), 22, 12, 4
+SEED = 5
+INK, SOFT, PAPER = (28, 42, 36), (91, 107, 99), (255, 255, 255)
+
+
+def tiles() -> list[tuple[str, list[Pixels]]]:
+    """Each caption with its pictures: of an operation weak and strong, where it has a strength."""
+    flower, china = (
+        cv2.resize(load_sample_image(f"{name}.jpg"), TILE, interpolation=cv2.INTER_AREA) for name in ("flower", "china")
+    )
+    found = [("the photograph", [flower])]
+    for name, operation in OPERATIONS.items():
+        strengths = (0.3, 0.9) if operation.graded else (0.5,)
+        found.append((name, [changed(flower, operation.entry(one)) for one in strengths]))
+    mask = object_mask(flower, (20, 5, 130, 105))
+    cut, _ = cut_in(flower, china, 0.7, np.random.default_rng(1))
+    where = Placement(0.8, 10, 0.5, 0.55)
+    return [
+        *found,
+        ("mixup (synthesize)", [mix(flower, china, 0.6)]),
+        ("cutmix (synthesize)", [cut]),
+        (
+            "cut_and_paste (synthesize)",
+            [pasted(flower, mask, china, where, "feather"), pasted(flower, mask, china, where, "poisson")],
+        ),
+        ("negatives (synthesize)", [without_object(flower, mask)]),
+    ]
+
+
+def changed(picture: Pixels, entry: Entry) -> Pixels:
+    """By the first seed from SEED on that changes anything: a quarter turn may be none."""
+    transform = PolicyTransform([entry])
+    made = (transform(picture, seed) for seed in range(SEED, SEED + 50))
+    return next(one for one in made if one.shape == picture.shape and (one != picture).any())
+
+
+def main() -> None:
+    """Writes the picture."""
+    shown = tiles()
+    wide = 2 * TILE[0] + 4
+    rows = -(-len(shown) // ACROSS)
+    page = Image.new("RGB", (ACROSS * (wide + GAP) + GAP, rows * (TILE[1] + CAPTION + GAP) + GAP), PAPER)
+    draw, font = ImageDraw.Draw(page), ImageFont.load_default(15)
+    for number, (name, pictures) in enumerate(shown):
+        left, top = GAP + number % ACROSS * (wide + GAP), GAP + number // ACROSS * (TILE[1] + CAPTION + GAP)
+        for place, one in enumerate(pictures):
+            page.paste(Image.fromarray(one), (left + place * (TILE[0] + 4), top))
+        draw.text((left, top + TILE[1] + 3), name, INK if number else SOFT, font)
+    path = Path(__file__).parents[2] / "docs" / "pictures" / "operations.jpg"
+    path.parent.mkdir(exist_ok=True)
+    page.save(path, quality=82, optimize=True)
+    print(path, f"{path.stat().st_size / 1e3:.0f} kB")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,52 @@
+"""`seedling show`: the contact sheet holds parents, children, recipes and what was rejected; a browser shows it."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tasks.evaluate.contact_sheet import in_words, sheet
+from tasks.params import set_value
+
+
+def seedling(workspace: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "flows.command_line", *arguments, "--workspace", str(workspace)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_recipes_are_said_in_words() -> None:
+    """As a caption has them: what was carried out, not what might have been."""
+    assert (
+        in_words('{"operation":"transforms","policy":[],"seed":1,"applied":["Affine","SoftShadow"]}')
+        == "affine, soft shadow"
+    )
+    assert in_words('{"operation":"transforms","policy":[],"seed":1,"applied":[]}') == "nothing"
+    assert in_words('{"operation":"typo","share":0.15,"seed":4}') == "typo, 15% of the words"
+    assert in_words('{"operation":"own","name":"rainy","seed":4}') == "rainy"
+    assert in_words('{"operation":"cut_and_paste","blend":"poisson"}') == "cut and paste, poisson"
+
+
+@pytest.mark.slow
+def test_the_sheet_shows_families_of_every_class(workspace: Path) -> None:
+    """Three parents, one of each class, each with its own two children; before anything is made the remedy is said."""
+    done = seedling(workspace, "show", "augment")
+    assert done.returncode == 2
+    assert "`seedling run` does" in " ".join(done.stderr.split())
+    set_value(workspace, ["augment", "children"], 2)
+    for stage in ("scrape", "validate", "augment", "synthesize"):
+        assert seedling(workspace, "stage", stage).returncode == 0
+    found = sheet(workspace / "generations", "augment", families=3, children=5)
+    assert sorted(one["parents"][0]["label"] for one in found["families"]) == ["bar", "cross", "disc"]
+    assert all(
+        len(one["children"]) == 2 and one["children"][0]["image"].startswith("data:") for one in found["families"]
+    )
+    done = seedling(workspace, "show", "synthesize", "--families", "4")
+    assert done.returncode == 0, done.stderr
+    page = (workspace / "reports/contact_sheet_synthesize.html").read_text(encoding="utf-8")
+    assert page.count('<section class="family') == 4
+    assert re.search(r"\d+% (bar|cross|disc)", page)
+    assert "mixup" in page
