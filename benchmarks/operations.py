@@ -1,0 +1,315 @@
+"""How fast operations are: one core, OpenCV on one thread, medians; ratios are of one run.
+
+PYTHONPATH=. python benchmarks/operations.py
+Our transforms beside albumentations' nearest ones and beside the bare OpenCV calls that they need; a policy of six operations beside the same six in
+albumentations' Compose; the stage's loop (decode, six operations, encode) beside decoding and encoding alone; texts beside nlpaug, where it is installed;
+templates; and the whole augment stage on 100,000 children, with its peak memory.
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import albumentations as A
+import cv2
+import numpy as np
+from record import Found, write
+
+from tasks import images
+from tasks.augment import augment
+from tasks.augment.catalogue import OPERATIONS
+from tasks.augment.colour import change_luminosity, reorder_channels, rotate_colours
+from tasks.augment.light import Spot, lit
+from tasks.augment.makers import Resources, maker_of, steps_of
+from tasks.augment.noise import photon_noise
+from tasks.augment.pictures import PolicyTransform, build
+from tasks.augment.sentences import OPERATIONS as WORD_OPERATIONS
+from tasks.augment.sentences import Context, change
+from tasks.generation import GenerationWriter, Row, identify
+from tasks.params import AugmentParams, Facts, Template
+from tasks.synthesize.templates import sample
+
+SIX = [
+    {"flip_left_right": {"p": 0.5}},
+    {"rotate": 0.3},
+    {"brightness_contrast": 0.3},
+    {"blur": 0.3},
+    {"gamma": 0.3},
+    {"gaussian_noise": 0.2},
+]
+SIDES = (32, 96, 224, 512)
+
+
+def milliseconds(*ways: Callable[[], object], rounds: int) -> list[list[float]]:
+    """Each way's times, in turn, so that a busy moment of the machine meets all."""
+    for one in ways:
+        one()
+    found: list[list[float]] = [[] for _ in ways]
+    for _ in range(rounds):
+        for place, one in enumerate(ways):
+            began = time.perf_counter()
+            one()
+            found[place].append(1e3 * (time.perf_counter() - began))
+    return found
+
+
+def photograph(side: int, seed: int = 0) -> np.ndarray:
+    """Smooth shapes with a little noise, as a photograph has them."""
+    rng = np.random.default_rng(seed)
+    coarse = cv2.resize(rng.integers(0, 255, (8, 8, 3)).astype(np.uint8), (side, side), interpolation=cv2.INTER_CUBIC)
+    return np.clip(coarse + rng.normal(0, 3, coarse.shape), 0, 255).astype(np.uint8)
+
+
+class Table:
+    """What was found, line by line."""
+
+    def __init__(self, command: str) -> None:
+        self.found: list[Found] = []
+        self._command = command
+
+    def add(self, setting: str, system: str, metric: str, values: list[float], unit: str) -> None:
+        """A median with the middle half."""
+        low, high = (float(one) for one in np.quantile(values, [0.25, 0.75]))
+        self.found.append(
+            Found(setting, system, metric, statistics.median(values), low, high, unit, len(values), self._command)
+        )
+
+    def pair(self, setting: str, ours: list[float], theirs: list[float], peer: str) -> None:
+        """Both times, and their ratio, neighbour by neighbour."""
+        self.add(setting, "seedling", "time", ours, "ms")
+        self.add(setting, peer, "time", theirs, "ms")
+        self.add(setting, f"seedling / {peer}", "ratio", [a / b for a, b in zip(ours, theirs, strict=True)], "ratio")
+
+
+def of_transforms(table: Table, rounds: int) -> None:
+    """Single operations."""
+    for side in (224, 512):
+        _transforms_of(table, side, rounds)
+
+
+def _transforms_of(table: Table, side: int, rounds: int) -> None:
+    """At one size."""
+    rng = np.random.default_rng(0)
+    picture = photograph(side)
+    spot = Spot(side / 2, side / 2, 0.15 * side, 0.1 * side, 30, 0.7, 0.2, (5, 9))
+    flare, shot = A.RandomSunFlare(p=1), A.ShotNoise(p=1)
+    ellipse = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (5, 5))
+
+    def there_and_back(between: Callable[[np.ndarray], np.ndarray], picture: np.ndarray = picture) -> np.ndarray:
+        return cv2.cvtColor(between(cv2.cvtColor(picture, cv2.COLOR_RGB2LAB)), cv2.COLOR_LAB2RGB)
+
+    def opened(lab: np.ndarray, ellipse: np.ndarray = ellipse) -> np.ndarray:
+        cv2.insertChannel(cv2.morphologyEx(cv2.extractChannel(lab, 0), cv2.MORPH_OPEN, ellipse), lab, 0)
+        return lab
+
+    turn = np.array([[1, 0, 0, 0], [0, 0.8, -0.6, 100], [0, 0.6, 0.8, -50]])
+    mixed = np.empty_like(picture)
+    for name, peer, ours, theirs in (
+        ("glare", "RandomSunFlare", lambda: lit(picture, [spot]), lambda: flare(image=picture)),
+        ("photon noise", "ShotNoise", lambda: photon_noise(picture, 200.0, rng), lambda: shot(image=picture)),
+        ("colour rotation", "bare OpenCV", lambda: rotate_colours(picture, 37), lambda: there_and_back(lambda lab: cv2.transform(lab, turn))),
+        ("opening of the luminosity", "bare OpenCV", lambda: change_luminosity(picture, "opening", 5), lambda: there_and_back(opened)),
+        ("channel order", "bare OpenCV", lambda: reorder_channels(picture, (2, 0, 1)), lambda: cv2.mixChannels([picture], [mixed], [2, 0, 0, 1, 1, 2])),
+    ):  # fmt: skip
+        table.pair(f"{name}, {side} pixels", *milliseconds(ours, theirs, rounds=rounds), peer)
+
+
+def of_policies(table: Table, rounds: int) -> None:
+    """Six operations, and with them the codec."""
+    for side in SIDES:
+        _policy_of(table, side, rounds)
+
+
+def _policy_of(table: Table, side: int, rounds: int) -> None:
+    """At one size."""
+    facts = Facts(modality="image")
+    steps = steps_of(SIX, facts, {})
+    policy = [{name: dict(arguments)} for name, arguments in steps]
+    make = maker_of(steps, facts, Resources.of(None))
+    picture = photograph(side)
+    encoded = images.encode(picture)
+    ours, whole = PolicyTransform(policy), A.Compose([build(name, arguments) for name, arguments in steps])
+    seed = iter(range(10**9))
+
+    def by_compose(whole: Any = whole, picture: np.ndarray = picture) -> Any:
+        whole.set_random_seed(next(seed))
+        return whole(image=picture)
+
+    def by_codec(encoded: bytes = encoded) -> bytes:
+        return images.encode(images.decode(encoded))
+
+    many = max(20, rounds * 200 // side)
+    table.pair(
+        f"six operations, {side} pixels",
+        *milliseconds(lambda: ours(picture, next(seed)), by_compose, rounds=many),
+        "albumentations' Compose",
+    )
+    loop, codec = milliseconds(lambda: make(encoded, next(seed)), by_codec, rounds=many)
+    table.add(
+        f"decode, six operations, encode, {side} pixels",
+        "seedling",
+        "rate",
+        [1e3 / one for one in loop],
+        "pictures/s",
+    )
+    table.add(
+        f"decode, six operations, encode, {side} pixels",
+        "seedling / the codec alone",
+        "rate",
+        [b / a for a, b in zip(loop, codec, strict=True)],
+        "ratio",
+    )
+
+
+def of_texts(table: Table) -> None:
+    """Sentences a second."""
+    words = [
+        "please",
+        "could",
+        "you",
+        "tell",
+        "me",
+        "where",
+        "my",
+        "new",
+        "card",
+        "is",
+        "and",
+        "how",
+        "long",
+        "it",
+        "takes",
+        "until",
+        "it",
+        "comes",
+        "to",
+        "the",
+        "house",
+        "by",
+        "post",
+    ]
+    rng = np.random.default_rng(0)
+    texts = [" ".join(rng.choice(words, int(rng.integers(6, 18)))) for _ in range(2_000)]
+    context = Context({word: ["other", "another"] for word in words if len(word) > 3}, words)
+    for name in WORD_OPERATIONS:
+        found = []
+        for _ in range(5):
+            began = time.perf_counter()
+            for number, text in enumerate(texts):
+                change(text, name, 0.15, number, context)
+            found.append(len(texts) / (time.perf_counter() - began))
+        table.add(f"texts: {name}", "seedling", "rate", found, "sentences/s")
+        if (peer := _by_nlpaug(name)) is not None:
+            rates = []
+            for _ in range(3):
+                began = time.perf_counter()
+                for text in texts[:200]:
+                    peer.augment(text)
+                rates.append(200 / (time.perf_counter() - began))
+            table.add(f"texts: {name}", "nlpaug", "rate", rates, "sentences/s")
+    template = Template.model_validate(
+        {
+            "label": "x",
+            "text": "Find me a {cuisine} restaurant[ within {number:1-1000} {unit}] of {place}",
+            "slots": {
+                "cuisine": ["italian", "thai", "indian"],
+                "unit": ["miles", "km"],
+                "place": [f"city {n}" for n in range(500)],
+            },
+        }
+    )
+    rates = []
+    for seed in range(5):
+        began = time.perf_counter()
+        many = sum(1 for _ in sample([template], 200_000, np.random.default_rng(seed)))
+        rates.append(many / (time.perf_counter() - began))
+    table.add("templates: 200,000 of 3,001,500 sentences", "seedling", "rate", rates, "sentences/s")
+
+
+def _by_nlpaug(name: str) -> Any:
+    try:
+        import nlpaug.augmenter.char as char
+        import nlpaug.augmenter.word as word
+    except ImportError:
+        return None
+    ways = {
+        "swap": lambda: word.RandomWordAug(action="swap"),
+        "delete": lambda: word.RandomWordAug(action="delete"),
+        "typo": char.KeyboardAug,
+        "misread": char.OcrAug,
+    }
+    return ways[name]() if name in ways else None
+
+
+def of_stage(table: Table, children: int) -> None:
+    """The whole stage in a process of its own: rate and peak memory with a tenth of the children and with all."""
+    for many in (children // 10, children):
+        command = [sys.executable, __file__, "--stage", str(many)]
+        seconds, peak = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-2:]
+        table.add(
+            f"the stage, {many:,} children of 96 pixels", "seedling", "rate", [many / float(seconds)], "pictures/s"
+        )
+        table.add(f"the stage, {many:,} children of 96 pixels", "seedling", "peak memory", [float(peak)], "MiB")
+
+
+def stage(children: int) -> None:
+    """Prints the seconds and the peak memory in MiB."""
+    facts = Facts(modality="image")
+    with tempfile.TemporaryDirectory() as place:
+        here = Path(place) / "validate"
+        with GenerationWriter(here, stage="validate", modality="image") as writer:
+            for number in range(1_000):
+                encoded = images.encode(photograph(96, number))
+                row_id = identify(encoded)
+                writer.keep(
+                    Row(
+                        row_id,
+                        "train",
+                        number % 5,
+                        "ab"[number % 2],
+                        label_source="human",
+                        group=row_id,
+                        payload=encoded,
+                    )
+                )
+            writer.close(rows_in=1_000, classes=["a", "b"])
+        began = time.perf_counter()
+        params = AugmentParams(children=children // 1_000, policy=SIX)
+        augment(params, facts, collected=here, validated=here, output=Path(place) / "out")
+        seconds = time.perf_counter() - began
+    print(seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+
+
+def main() -> None:
+    """Runs all."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=60)
+    parser.add_argument("--children", type=int, default=100_000, help="of the whole stage; 0: leave it out")
+    parser.add_argument("--stage", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--name", default="operations")
+    args = parser.parse_args()
+    cv2.setNumThreads(1)
+    if args.stage:
+        stage(args.stage)
+        return
+    table = Table("PYTHONPATH=. python " + " ".join(["benchmarks/operations.py", *sys.argv[1:]]))
+    assert {next(iter(one)) for one in SIX} <= {*OPERATIONS}  # noqa: S101
+    of_transforms(table, args.rounds)
+    of_policies(table, args.rounds)
+    of_texts(table)
+    if args.children:
+        of_stage(table, args.children)
+    write(args.name, table.found)
+
+
+if __name__ == "__main__":
+    main()
