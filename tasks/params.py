@@ -55,7 +55,8 @@ class AugmentParams(Section):
 
     policy: operations by name, with a strength or with arguments; `auto`: those that help this data. balance: 0 to 1, how far rare classes get more
     children. thesaurus: a file in data/; protect: words that text operations leave alone; label_guard: children that models of the other folds
-    take for another class than their parent are rejected.
+    take for another class than their parent are rejected. adversarial: the share of rows that get a child which misleads such a model,
+    changed by adversarial_levels of 255.
     """
 
     children: Annotated[int, Field(ge=0)] | None = None
@@ -64,6 +65,9 @@ class AugmentParams(Section):
     thesaurus: str | None = None
     protect: list[str] = []
     label_guard: bool = False
+    adversarial: Share = 0.0
+    adversarial_way: Literal["fgsm", "deepfool"] = "fgsm"
+    adversarial_levels: Annotated[float, Field(gt=0, le=255)] = 4.0
     weight: Annotated[float, Field(gt=0, le=1)] = 0.5
 
 

@@ -14,20 +14,23 @@ from typing import Any
 
 import pandas as pd
 
-from tasks import texts
+from tasks import images, texts
 from tasks.augment import sentences
-from tasks.augment.makers import CannotChange, Maker, Resources, maker_of, steps_of
-from tasks.generation import GenerationWriter, Row, identify, payloads, read, read_manifest
+from tasks.augment.makers import CannotChange, Made, Maker, Resources, maker_of, steps_of
+from tasks.errors import InputError
+from tasks.generation import GenerationWriter, Row, identify, payloads, read, read_manifest, recipe_json
+from tasks.learners.encoded_features import EncodedFeatures
 from tasks.learners.features import FeatureMaker
 from tasks.learners.saving import make_features
 from tasks.params import AugmentParams, Facts
-from tasks.progress import Progress, silent
-from tasks.randomness import derived_seed
+from tasks.progress import Progress, counted, silent
+from tasks.randomness import derived_seed, generator
 
 BY_EFFORT = {"quick": 1, "normal": 2, "thorough": 5}
 ENOUGH = 20_000  # children in all where params leave their number open: more labelled rows need fewer of them
 MOST_BALANCED = 10  # times as many children of a rare class's row as of the commonest one's
 AT_ONCE = 64  # parents in memory
+MOST_NEAR, LEAST_NEAR = 5, 0.5  # words for one, and their cosine, that an encoder's vocabulary gives
 
 
 def augment(
@@ -49,8 +52,8 @@ def augment(
     rows = read(validated)
     parents = rows[(rows["split"] == "train") & rows["label"].notna()].set_index("id")
     held_out = rows[rows["split"].isin(["test", "validation"])]
-    resources = Resources.of(data, _context(params, facts, parents, data))
     own_features = features or make_features(None, None, facts, None)
+    resources = Resources.of(data, _context(params, facts, parents, data, own_features))
     notes: dict[str, Any] = {}
     policy, children = params.policy, children_of_each(len(parents), params, facts)
     if policy == "auto":
@@ -81,11 +84,18 @@ def augment(
             seen.add(row.id)
             done = sum(writer.kept.values()) + sum(writer.reasons.values())
             progress("make children", done, total)
+        misled = 0
+        for row in _misleading(parents, classes, collected, own_features, params, facts, progress):
+            misled += 1
+            if identify(images.content(images.decode(row.payload))) == row.parents[0]:  # type: ignore[arg-type]
+                writer.reject(row, "unchanged")
+            else:
+                writer.keep(row)
         if params.balance:
             notes["class_shares"] = _shares(parents["label"], writer)
         if total:
             notes["policy"] = [{name: dict(arguments)} for name, arguments in steps]
-        writer.close(rows_in=total, classes=classes, children_a_row=children, **notes)
+        writer.close(rows_in=total + misled, classes=classes, children_a_row=children, **notes)
 
 
 def children_of_each(parents: int, params: AugmentParams, facts: Facts) -> int:
@@ -117,16 +127,26 @@ def _shares(parents: pd.Series, writer: GenerationWriter) -> dict[str, dict[str,
     }
 
 
-def _context(params: AugmentParams, facts: Facts, parents: pd.DataFrame, data: Path | None) -> sentences.Context:
+def _context(
+    params: AugmentParams, facts: Facts, parents: pd.DataFrame, data: Path | None, features: FeatureMaker
+) -> sentences.Context:
+    """What operations on texts draw from: the user's thesaurus, else the words that lie near in the encoder's vocabulary."""
     if facts.modality != "text":
         return sentences.Context()
     near: Mapping[str, Any] = {}
+    words = sorted({word for text in parents["text"] for word in str(text).lower().split() if word.isalpha()})
+    named = (
+        {one if isinstance(one, str) else next(iter(one)) for one in params.policy or ()}
+        if params.policy != "auto"
+        else {"synonym"}
+    )
     if params.thesaurus is not None and data is not None:
         from tasks.augment.thesaurus import read_thesaurus
 
         near = read_thesaurus(data / params.thesaurus)
-    words = {word for text in parents["text"] for word in str(text).lower().split() if word.isalpha()}
-    return sentences.Context(near, sorted(words), frozenset(word.lower() for word in params.protect))
+    elif isinstance(features, EncodedFeatures) and named & {"synonym", "insert"}:
+        near = features.encoder.near_words(words, MOST_NEAR, LEAST_NEAR)
+    return sentences.Context(near, words, frozenset(word.lower() for word in params.protect))
 
 
 def _screened(
@@ -169,6 +189,40 @@ def _guard(
         return Guard(read_parents(parents, classes, collected, features, len(parents), facts.seed, progress))
 
 
+def _misleading(
+    parents: pd.DataFrame,
+    classes: list[str],
+    collected: Path,
+    features: FeatureMaker,
+    params: AugmentParams,
+    facts: Facts,
+    progress: Progress,
+) -> Iterator[Row]:
+    """Adversarial children of as many rows as params ask for."""
+    if not params.adversarial:
+        return
+    if facts.modality != "image":
+        raise InputError("params.yaml: augment.adversarial changes pictures, but this is a text workspace: remove it.")
+    if parents["fold"].nunique() < 2:
+        return
+    from tasks.augment.adversarial import misleading
+    from tasks.augment.teaching import read_parents
+    from tasks.learners.model import single_threaded
+
+    drawn = read_parents(parents, classes, collected, features, len(parents), facts.seed, progress)
+    chosen = [
+        row
+        for row, one in enumerate(drawn.ids)
+        if generator(facts.seed, "adversarial", one).random() < params.adversarial
+    ]
+    with single_threaded():
+        found = misleading(drawn, chosen, params.adversarial_way, params.adversarial_levels, facts.max_megapixels)
+        for row, pixels, told in counted(found, progress, "mislead models", len(chosen)):
+            name, recipe = drawn.ids[row], recipe_json(params.adversarial_way, **told)
+            made = Made(images.encode(pixels), recipe, images.content(pixels))
+            yield _row(name, parents.loc[name], made, params)
+
+
 def _families(
     source: Iterator[tuple[str, Any]],
     parents: pd.DataFrame,
@@ -197,28 +251,31 @@ def _families(
 def _child(
     parent: str, payload: Any, known: pd.Series, number: int, make: Maker, params: AugmentParams, facts: Facts
 ) -> tuple[Row, str | None]:
-    seed, reason = derived_seed(facts.seed, "augment", parent, number), None
     try:
-        made, recipe, content = make(payload, seed)
-        reason = "unchanged" if identify(content) == parent else None
+        made = make(payload, derived_seed(facts.seed, "augment", parent, number))
+        reason = "unchanged" if identify(made.content) == parent else None
     except CannotChange:
-        made, recipe, content, reason = payload, None, f"{parent} {number}".encode(), "cannot_be_changed"
-    row = Row(
-        id=identify(content, [parent], recipe),
+        made, reason = Made(payload, None, f"{parent} {number}".encode()), "cannot_be_changed"
+    return _row(parent, known, made, params), reason
+
+
+def _row(parent: str, known: pd.Series, made: Made, params: AugmentParams) -> Row:
+    """A child as the record has it: all but its content is its parent's."""
+    return Row(
+        id=identify(made.content, [parent], made.recipe),
         split="train",
         fold=None if pd.isna(known["fold"]) else int(known["fold"]),
         label=known["label"],
         label_source=known["label_source"],
         weight=float(known["weight"]) * params.weight,
         parents=[parent],
-        recipe=recipe,
+        recipe=made.recipe,
         origin=known["origin"],
         licence=known["licence"],
         attribution=known["attribution"],
         group=known["group"],
-        payload=made,
+        payload=made.payload,
     )
-    return row, reason
 
 
 def _reason(row: Row, seen: set[str], held_out_texts: set[str]) -> str | None:

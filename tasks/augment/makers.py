@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -20,8 +20,6 @@ from tasks.params import Facts
 from tasks.randomness import derived_seed
 
 Step = tuple[str, Mapping[str, Any]]  # a transform, a text operation or a user's function, and its arguments
-Made = tuple[Any, str, bytes]  # payload, recipe, and what the id is the hash of
-Maker = Callable[[Any, int], Made]  # (the parent's payload, a seed)
 FILE, ENTRY_POINTS = AUGMENTING
 OWN = "own"  # a user's function: {"own": {"name": …}}
 
@@ -42,8 +40,19 @@ DEFAULT_PICTURES: tuple[Mapping[str, Any], ...] = (
 )
 
 
+class Made(NamedTuple):
+    """A child's payload, its recipe, and what its id is the hash of."""
+
+    payload: Any
+    recipe: str | None
+    content: bytes
+
+
 class CannotChange(ValueError):
     """An operation that this row does not bear: a picture of one pixel cannot be made smaller."""
+
+
+Maker = Callable[[Any, int], Made]  # (the parent's payload, a seed)
 
 
 @dataclass(frozen=True)
@@ -122,7 +131,7 @@ def maker_of(steps: Sequence[Step], facts: Facts, resources: Resources) -> Maker
 def _of_picture(transform: Any, policy: list[Any], max_megapixels: float, payload: bytes, seed: int) -> Made:
     pixels, applied = transform.apply(images.decode(payload, max_megapixels), seed)
     recipe = recipe_json("transforms", policy=policy, seed=seed, applied=applied)
-    return images.encode(pixels), recipe, images.content(pixels)
+    return Made(images.encode(pixels), recipe, images.content(pixels))
 
 
 def _of_text(steps: list[Step], resources: Resources, payload: str, seed: int) -> Made:
@@ -138,4 +147,4 @@ def _of_text(steps: list[Step], resources: Resources, payload: str, seed: int) -
         text = texts.clean(changed)
     else:
         text = sentences.change(payload, name, arguments["share"], seed, resources.context)
-    return text, recipe_json(name, **arguments, seed=seed), texts.content(text)
+    return Made(text, recipe_json(name, **arguments, seed=seed), texts.content(text))

@@ -127,6 +127,8 @@ def in_words(recipe: str | None) -> str:
         return str(operation)
     if operation in {"cut_and_paste", "background"}:
         return f"{operation}, {told['blend']}".replace("_", " ") if "blend" in told else str(operation)
+    if operation in {"fgsm", "deepfool"}:
+        return f"{operation}, {told['levels']:g} levels"
     if operation == "template":
         return "template"
     if operation == "own":

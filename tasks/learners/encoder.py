@@ -35,6 +35,7 @@ from tasks.params import EncoderParams
 Features = NDArray[np.float32]  # (n, d)
 
 MINILM = "all-MiniLM-L6-v2"
+SHORTEST_WORD = 4  # letters: shorter ones mostly hold a sentence together
 VERSION = "1"  # of this module's way of making features: part of the cache's key
 COLOURS = 48  # the last columns of a picture's features
 PICTURES_AT_ONCE = 16
@@ -93,6 +94,35 @@ class Encoder:
     def embedded(self, ready: dict[str, Any]) -> Any:
         """(n, d) for what `batch` gave, with gradients where they are wanted."""
         return self._pooled(self.model(**ready), ready.get("attention_mask"))
+
+    def near_words(self, words: Iterable[str], most: int, least: float) -> dict[str, list[str]]:
+        """Of those words that the tokenizer keeps whole: other whole words whose input vectors lie near, the nearest first.
+
+        most: so many of each at most; least: their cosine similarity, once the mean of all vectors is taken off. Words of one or more than one token
+        that are shorter than four letters are left out. Empty for an encoder without words.
+        """
+        if self.modality == "image":
+            return {}
+        known = self.prepare.get_vocab()
+        whole = sorted(word for word in known if word.isalpha() and word.islower() and len(word) >= SHORTEST_WORD)
+        vectors = (
+            self.model.get_input_embeddings().weight.detach().cpu().float().numpy()[[known[word] for word in whole]]
+        )
+        vectors -= vectors.mean(axis=0)
+        vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-9)
+        place = {word: row for row, word in enumerate(whole)}
+        asked = sorted({word for word in words if word in place})
+        found: dict[str, list[str]] = {}
+        for first in range(0, len(asked), 256):
+            some = asked[first : first + 256]
+            rows = [place[word] for word in some]
+            close = vectors[rows] @ vectors.T
+            close[np.arange(len(rows)), rows] = -1
+            best = np.argsort(-close, axis=1, kind="stable")[:, :most]
+            for row, word in enumerate(some):
+                near = [whole[one] for one in best[row] if close[row, one] >= least]
+                found |= {word: near} if near else {}
+        return found
 
     def _pictures(self, block: Sequence[Any], max_megapixels: float, threads: ThreadPoolExecutor) -> Features:
         def one(batch: Sequence[bytes]) -> Features:

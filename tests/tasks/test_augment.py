@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from sklearn.linear_model import LogisticRegression
 
 from tasks import images
 from tasks.augment import augment, balanced
@@ -18,6 +19,7 @@ from tasks.augment.makers import DEFAULT_PICTURES
 from tasks.augment.pictures import PolicyTransform
 from tasks.errors import InputError
 from tasks.generation import GenerationWriter, Row, identify, payloads, read, read_manifest, read_rejected
+from tasks.learners.features import PictureFeatures
 from tasks.params import AugmentParams, Facts, ScrapeParams, ValidateParams
 from tasks.scrape import scrape
 from tasks.validate import validate
@@ -243,3 +245,38 @@ def test_with_few_rows_auto_says_so_and_does_the_usual(tmp_path: Path) -> None:
     notes = read_manifest(tmp_path / "out")["notes"]
     assert "fewer than twenty" in notes["screening"]["cannot_screen"]
     assert [next(iter(one)) for one in notes["policy"]] == ["swap", "delete", "typo"]
+
+
+@pytest.mark.parametrize("way", ["fgsm", "deepfool"])
+def test_misleading_children_mislead_a_model_that_never_saw_them(
+    tmp_path: Path, make_pictures: Callable[..., Path], way: str
+) -> None:
+    """By hand: the change is within its limit, and a model of the other folds, trained anew, is less sure of the label for nearly every child."""
+    data = make_pictures(labelled=12, pool=0, test=0)
+    sources = ScrapeParams.model_validate({"sources": [{"kind": "folder"}]})
+    scrape(sources, IMAGES, data=data, output=tmp_path / "s")
+    validate(ValidateParams(test_share=0), IMAGES, collected=tmp_path / "s", output=tmp_path / "v")
+    params = AugmentParams.model_validate(
+        {"children": 0, "adversarial": 1.0, "adversarial_way": way, "adversarial_levels": 6}
+    )
+    augment(params, IMAGES, collected=tmp_path / "s", validated=tmp_path / "v", output=tmp_path / "out")
+    children, rows = read(tmp_path / "out"), read(tmp_path / "v").set_index("id")
+    assert len(children) > 25
+    before, after = dict(payloads([tmp_path / "s"], rows.index)), dict(payloads([tmp_path / "out"], children["id"]))
+    classes = sorted(set(rows["label"]))
+    less_sure = []
+    for fold, mine in children.groupby("fold"):
+        taught = rows[rows["fold"] != fold]
+        maker = PictureFeatures()
+        inputs = maker.fit_transform([before[one] for one in rows.index])
+        model = LogisticRegression(max_iter=500).fit(
+            inputs.features[(rows["fold"] != fold).to_numpy()], taught["label"]
+        )
+        for child in mine.itertuples():
+            parent = child.parents[0]
+            change = images.decode(after[child.id]).astype(float) - images.decode(before[parent])
+            assert np.sqrt((change**2).mean()) <= 6.5
+            said = model.predict_proba(maker.transform([before[parent], after[child.id]]).features)
+            own = classes.index(child.label)
+            less_sure.append(said[1, own] < said[0, own])
+    assert np.mean(less_sure) > 0.8

@@ -213,3 +213,20 @@ def test_minilm_is_the_published_one_and_agrees_with_sentence_transformers() -> 
     assert weights_sha256(folder) == "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
     (found,) = load_encoder(EncoderParams(model=MINILM), "text", folder).encode(TEXTS)
     np.testing.assert_allclose(found, SentenceTransformer(str(folder)).encode(TEXTS), atol=1e-3)
+
+
+def test_near_words_are_those_with_near_vectors(of_texts: Path) -> None:
+    """Against a full sort by hand, of a vocabulary whose vectors are set; words in pieces and short ones have none."""
+    encoder = EncodedFeatures(EncoderParams(model=str(of_texts)), "text", of_texts).encoder
+    known = encoder.prepare.get_vocab()
+    words = sorted(word for word in known if word.isalpha() and word.islower() and len(word) >= 4)
+    assert len(words) >= 3
+    vectors = encoder.model.get_input_embeddings().weight.detach().numpy()[[known[word] for word in words]]
+    vectors = vectors - vectors.mean(axis=0)
+    cosine = (vectors @ vectors.T) / np.outer(*[np.linalg.norm(vectors, axis=1)] * 2)
+    found = encoder.near_words([*words, "zzzz", "the"], most=2, least=-1.0)
+    assert set(found) == set(words)
+    for row, word in enumerate(words):
+        order = [words[one] for one in np.argsort(-cosine[row]) if one != row]
+        assert found[word] == order[:2]
+    assert encoder.near_words(words, most=2, least=1.1) == {}

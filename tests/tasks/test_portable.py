@@ -16,7 +16,7 @@ from flows import export_model
 from flows.export_model import write_onnx
 from tasks import images
 from tasks.errors import InputError
-from tasks.evaluate.smallest_step import FromPixels, deepfool, fewest_words, smallest_step
+from tasks.evaluate.smallest_step import deepfool, fewest_words, smallest_step
 from tasks.learners import portable as portable_module
 from tasks.learners.encoded_features import EncodedFeatures
 from tasks.learners.features import FeatureMaker, PictureFeatures, TextFeatures
@@ -25,6 +25,7 @@ from tasks.learners.model import TrainedModel
 from tasks.learners.portable import Portable
 from tasks.learners.portable_features import Lab
 from tasks.learners.saving import make_learner
+from tasks.learners.slopes import FromPixels
 from tasks.learners.training import Setting
 from tasks.params import EncoderParams
 from tasks.progress import silent
