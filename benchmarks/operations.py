@@ -133,11 +133,11 @@ def _policy_of(table: Table, side: int, rounds: int) -> None:
     """At one size."""
     facts = Facts(modality="image")
     steps = steps_of(SIX, facts, {})
-    policy = [{name: dict(arguments)} for name, arguments in steps]
+    policy = [{one.name: dict(one.arguments)} for one in steps]
     make = maker_of(steps, facts, Resources.of(None))
     picture = photograph(side)
     encoded = images.encode(picture)
-    ours, whole = PolicyTransform(policy), A.Compose([build(name, arguments) for name, arguments in steps])
+    ours, whole = PolicyTransform(policy), A.Compose([build(one.name, one.arguments) for one in steps])
     seed = iter(range(10**9))
 
     def by_compose(whole: Any = whole, picture: np.ndarray = picture) -> Any:

@@ -80,12 +80,16 @@ def rotated_by_exif(encoded: bytes) -> bool:
 
 def encode(pixels: Pixels) -> bytes:
     """PNG, lossless, at the level that costs least time (docs/benchmarks.md). Grey pictures are stored with one channel."""
-    grey = bool((pixels[..., 0] == pixels[..., 1]).all() and (pixels[..., 0] == pixels[..., 2]).all())
-    source = pixels[..., 0] if grey else pixels[..., ::-1]
+    source = pixels[..., 0] if is_grey(pixels) else pixels[..., ::-1]
     done, buffer = cv2.imencode(".png", source, [cv2.IMWRITE_PNG_COMPRESSION, 1])
     if not done:
         raise Undecodable("unencodable")
     return bytes(buffer.tobytes())
+
+
+def is_grey(pixels: Pixels) -> bool:
+    """Whether all channels are the same."""
+    return bool((pixels[..., 0] == pixels[..., 1]).all() and (pixels[..., 0] == pixels[..., 2]).all())
 
 
 def compressed(pixels: Pixels, quality: int = 80) -> bytes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Sequence
+from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -22,10 +23,23 @@ Share = Annotated[float, Field(ge=0, le=1)]
 NOTHING = "nothing"  # a class of this name holds what is none of the others
 
 
+def _as_a_word(given: Any) -> Any:
+    if isinstance(given, date):
+        raise ValueError(  # noqa: TRY004  (which pydantic would not tell of)
+            f"YAML takes {given} for a date, which DVC's lock file cannot hold: write it in quotes, '{given}'"
+        )
+    return None if given is None else str(given)
+
+
+def _as_list(given: Any) -> Any:
+    """One operation stands for a list of one."""
+    return [given] if (isinstance(given, str) and given != "auto") or isinstance(given, dict) else given
+
+
 class ScrapeParams(Section):
     """What to bring in; every path is relative to data/. rules: of every source; combine: how several that speak of one item agree. A new `as_of` (any word, a date by custom) makes the stage go to the web again."""
 
-    as_of: Annotated[str | None, BeforeValidator(lambda given: None if given is None else str(given))] = None
+    as_of: Annotated[str | None, BeforeValidator(_as_a_word)] = None
     sources: Annotated[list[Source], Field(min_length=1)]
     rules: list[LabelRule] = []
     combine: Literal["majority", "dawid_skene"] = "majority"
@@ -60,7 +74,7 @@ class AugmentParams(Section):
     """
 
     children: Annotated[int, Field(ge=0)] | None = None
-    policy: Literal["auto"] | list[str | dict[str, float | dict[str, Any]]] | None = None
+    policy: Annotated[Literal["auto"] | list[str | dict[str, Any]] | None, BeforeValidator(_as_list)] = None
     balance: Share = 0.0
     thesaurus: str | None = None
     protect: list[str] = []

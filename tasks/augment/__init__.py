@@ -48,10 +48,13 @@ def augment(
 
     data: where a thesaurus and the user's own functions lie; features: not fitted yet, for `policy: auto` and the label guard; None: as without an encoder.
     """
+    if facts.modality == "image" and (params.thesaurus or params.protect):
+        raise InputError(
+            "params.yaml: augment.thesaurus and augment.protect are of texts, but this is an image workspace: remove them."
+        )
     classes = read_manifest(validated)["classes"]
     rows = read(validated)
     parents = rows[(rows["split"] == "train") & rows["label"].notna()].set_index("id")
-    held_out = rows[rows["split"].isin(["test", "validation"])]
     own_features = features or make_features(None, None, facts, None)
     resources = Resources.of(data, _context(params, facts, parents, data, own_features))
     notes: dict[str, Any] = {}
@@ -63,39 +66,67 @@ def augment(
             found.as_json() if found else {"cannot_screen": why},
         )
         if found and params.children is None:
-            children = min(found.children, ENOUGH // max(1, len(parents))) if found.children else 0
-        if found and not found.policy:
-            policy, children = None, 0
+            children = min(found.children, ENOUGH // max(1, len(parents)))
     assert policy != "auto"  # noqa: S101  (it was looked for above)
     steps = steps_of(policy, facts, resources.own)
-    make = maker_of(steps, facts, resources)
-    many = balanced(Counter(parents["label"]), children, params.balance)
+    many = balanced(Counter(parents["label"]), children if steps else 0, params.balance if steps else 0.0)
     total = sum(many[label] for label in parents["label"])
+    make = maker_of(steps, facts, resources)
     guard = _guard(parents, classes, collected, own_features, params, facts, progress) if total else None
-    held_out_texts = {texts.normalised(text) for text in held_out["text"]} if facts.modality == "text" else set()
-    seen: set[str] = set()
+    known = Known(rows, facts)
     with GenerationWriter(output, stage="augment", modality=facts.modality) as writer:
         source = payloads([collected], parents.index) if total else iter(())
-        for row, reason in _families(source, parents, many, make, guard, params, facts):
-            if reason := reason or _reason(row, seen, held_out_texts):
-                writer.reject(row, reason)
-            else:
-                writer.keep(row)
-            seen.add(row.id)
-            done = sum(writer.kept.values()) + sum(writer.reasons.values())
+        done = 0
+        for row, made, reason in _families(source, parents, many, make, guard, params, facts):
+            done += 1
+            _write(writer, row, reason or known.reason(row, made))
             progress("make children", done, total)
-        misled = 0
-        for row in _misleading(parents, classes, collected, own_features, params, facts, progress):
-            misled += 1
-            if identify(images.content(images.decode(row.payload))) == row.parents[0]:  # type: ignore[arg-type]
-                writer.reject(row, "unchanged")
-            else:
-                writer.keep(row)
+        for row, made in _misleading(parents, classes, collected, own_features, params, facts, progress):
+            total += 1
+            _write(writer, row, known.reason(row, made))
         if params.balance:
             notes["class_shares"] = _shares(parents["label"], writer)
-        if total:
-            notes["policy"] = [{name: dict(arguments)} for name, arguments in steps]
-        writer.close(rows_in=total + misled, classes=classes, children_a_row=children, **notes)
+        if done:
+            notes["policy"] = [{one.name: dict(one.arguments)} for one in steps]
+        writer.close(rows_in=total, classes=classes, children_a_row=children, **notes)
+
+
+def _write(writer: GenerationWriter, row: Row, reason: str | None) -> None:
+    if reason:
+        writer.reject(row, reason)
+    else:
+        writer.keep(row)
+
+
+class Known:
+    """What a child may not be: a copy of a row that is there, or of another child. It would be learnt from where its twin judges, or count twice.
+
+    Pictures are the same where their pixels are, texts where only case, punctuation and blanks differ.
+    """
+
+    def __init__(self, rows: pd.DataFrame, facts: Facts) -> None:
+        self._of_text = facts.modality == "text"
+        held_out = rows["split"].isin(["test", "validation"])
+        keys = [texts.normalised(one) for one in rows["text"]] if self._of_text else rows["id"].tolist()
+        self._rows: dict[str, str] = dict(zip(keys, rows["id"], strict=True))
+        self._held_out = {key for key, out in zip(keys, held_out, strict=True) if out}
+        self._children: set[tuple[str, str | None]] = set()
+
+    def reason(self, row: Row, made: Made) -> str | None:
+        """Why the child cannot stay; None where it can, and is known from now on."""
+        if identify(made.content) == row.parents[0]:
+            return "unchanged"
+        if self._of_text and not row.payload:
+            return "empty"
+        key = texts.normalised(str(row.payload)) if self._of_text else identify(made.content)
+        if key in self._held_out:
+            return "near_duplicate_of_test"
+        if key in self._rows and self._rows[key] != row.parents[0]:
+            return "copy_of_another_row"
+        if (key, row.label) in self._children:
+            return "exact_duplicate"
+        self._children.add((key, row.label))
+        return None
 
 
 def children_of_each(parents: int, params: AugmentParams, facts: Facts) -> int:
@@ -146,7 +177,7 @@ def _context(
         near = read_thesaurus(data / params.thesaurus)
     elif isinstance(features, EncodedFeatures) and named & {"synonym", "insert"}:
         near = features.encoder.near_words(words, MOST_NEAR, LEAST_NEAR)
-    return sentences.Context(near, words, frozenset(word.lower() for word in params.protect))
+    return sentences.Context(near, words, frozenset(word.lower() for one in params.protect for word in one.split()))
 
 
 def _screened(
@@ -197,7 +228,7 @@ def _misleading(
     params: AugmentParams,
     facts: Facts,
     progress: Progress,
-) -> Iterator[Row]:
+) -> Iterator[tuple[Row, Made]]:
     """Adversarial children of as many rows as params ask for."""
     if not params.adversarial:
         return
@@ -220,7 +251,7 @@ def _misleading(
         for row, pixels, told in counted(found, progress, "mislead models", len(chosen)):
             name, recipe = drawn.ids[row], recipe_json(params.adversarial_way, **told)
             made = Made(images.encode(pixels), recipe, images.content(pixels))
-            yield _row(name, parents.loc[name], made, params)
+            yield _row(name, parents.loc[name], made, params), made
 
 
 def _families(
@@ -231,32 +262,31 @@ def _families(
     guard: Any,
     params: AugmentParams,
     facts: Facts,
-) -> Iterator[tuple[Row, str | None]]:
-    """Every parent's children (and why one cannot stay), made by as many threads as the machine has cores, in the parents' order."""
+) -> Iterator[tuple[Row, Made, str | None]]:
+    """Every parent's children (and why one cannot be), made by as many threads as the machine has cores, in the parents' order."""
 
-    def family(parent: tuple[str, Any]) -> list[tuple[Row, str | None]]:
+    def family(parent: tuple[str, Any]) -> list[tuple[Row, Made, str | None]]:
         name, payload = parent
         known = parents.loc[name]
         return [_child(name, payload, known, number, make, params, facts) for number in range(many[known["label"]])]
 
     with ThreadPoolExecutor() as threads:
         while block := list(islice(source, AT_ONCE)):
-            made = [one for each in threads.map(family, block) for one in each]
-            asked = [(row.parents[0], row.payload) for row, reason in made if reason is None] if guard else []
+            children = [one for each in threads.map(family, block) for one in each]
+            asked = [(row.parents[0], row.payload) for row, _, reason in children if reason is None] if guard else []
             changed = iter(guard.changed(asked) if asked else ())
-            for row, reason in made:
-                yield row, reason or ("label_changed" if guard and next(changed) else None)
+            for row, made, reason in children:
+                yield row, made, reason or ("label_changed" if guard and next(changed) else None)
 
 
 def _child(
     parent: str, payload: Any, known: pd.Series, number: int, make: Maker, params: AugmentParams, facts: Facts
-) -> tuple[Row, str | None]:
+) -> tuple[Row, Made, str | None]:
     try:
-        made = make(payload, derived_seed(facts.seed, "augment", parent, number))
-        reason = "unchanged" if identify(made.content) == parent else None
+        made, reason = make(payload, derived_seed(facts.seed, "augment", parent, number)), None
     except CannotChange:
         made, reason = Made(payload, None, f"{parent} {number}".encode()), "cannot_be_changed"
-    return _row(parent, known, made, params), reason
+    return _row(parent, known, made, params), made, reason
 
 
 def _row(parent: str, known: pd.Series, made: Made, params: AugmentParams) -> Row:
@@ -276,11 +306,3 @@ def _row(parent: str, known: pd.Series, made: Made, params: AugmentParams) -> Ro
         group=known["group"],
         payload=made.payload,
     )
-
-
-def _reason(row: Row, seen: set[str], held_out_texts: set[str]) -> str | None:
-    if row.id in seen:
-        return "exact_duplicate"
-    if isinstance(row.payload, str) and texts.normalised(row.payload) in held_out_texts:
-        return "near_duplicate_of_test"
-    return None

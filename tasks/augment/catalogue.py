@@ -87,6 +87,8 @@ OPERATIONS: dict[str, Operation] = {
 MEDIUM = 0.4  # the strength of an operation that is named without one
 WEAK_AND_STRONG = (0.2, 0.8)  # tried beside it
 
+REPLACING = {"gradient", "top_hat", "black_hat"}  # leave little of a picture; two of them nothing
+
 SETS: dict[str, list[dict[str, dict[str, float]]]] = {
     "photographs": [
         {"flip_left_right": {"p": 0.5}},

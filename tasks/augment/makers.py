@@ -19,7 +19,6 @@ from tasks.own_functions import AUGMENTING, own_functions
 from tasks.params import Facts
 from tasks.randomness import derived_seed
 
-Step = tuple[str, Mapping[str, Any]]  # a transform, a text operation or a user's function, and its arguments
 FILE, ENTRY_POINTS = AUGMENTING
 OWN = "own"  # a user's function: {"own": {"name": …}}
 
@@ -38,6 +37,14 @@ DEFAULT_PICTURES: tuple[Mapping[str, Any], ...] = (
     {"RandomBrightnessContrast": {"brightness_limit": 0.2, "contrast_limit": 0.2, "p": 0.5}},
     {"GaussNoise": {"std_range": [0.01, 0.05], "p": 0.3}},
 )
+
+
+class Step(NamedTuple):
+    """A transform, a text operation or a user's function (`own`), its arguments, and what it is called in params.yaml."""
+
+    name: str
+    arguments: Mapping[str, Any]
+    shown: str
 
 
 class Made(NamedTuple):
@@ -81,27 +88,49 @@ def steps_of(policy: Sequence[Any] | None, facts: Facts, own: Mapping[str, Any])
 
 
 def _steps(name: str, given: Any, facts: Facts, own: Mapping[str, Any]) -> list[Step]:
-    pictures = facts.modality == "image"
+    known = catalogue.OPERATIONS if facts.modality == "image" else sentences.OPERATIONS
+    if name in own and name in known:
+        raise InputError(f"data/{FILE}: there is an operation '{name}' already: give your function another name.")
+    if name == OWN and isinstance(given, Mapping) and "name" in given:  # as a recipe has it
+        return [Step(OWN, given, str(given["name"]))]
     if name in own:
-        return [(OWN, {"name": name})]
-    if name == OWN:  # as a recipe has it
-        return [(OWN, given)]
-    if not pictures:
-        if name not in sentences.OPERATIONS:
-            raise InputError(_unknown(name, [*sentences.OPERATIONS, *own]))
-        share = sentences.MEDIUM if given is None else given["share"] if isinstance(given, Mapping) else given
-        return [(name, {"share": _between(name, share)})]
-    if name not in catalogue.OPERATIONS:
-        return [(name, given or {})]  # albumentations' own; building it says whether there is such a one
-    told = {"strength": given} if isinstance(given, int | float) else given or {}
-    if more := {*told} - {"strength", "p"}:
-        raise InputError(f"params.yaml: augment.policy: {name} takes strength and p, not {', '.join(sorted(more))}.")
-    entry = catalogue.OPERATIONS[name].entry(_between(name, told.get("strength", catalogue.MEDIUM)))
-    return [(one, {**arguments, "p": float(told.get("p", 1.0))}) for one, arguments in entry.items()]
+        allowed = {"p"} if facts.modality == "image" else set()
+        return [Step(OWN, {"name": name, **_told(name, given, allowed)}, name)]
+    if facts.modality == "text":
+        if name not in known:
+            raise InputError(_unknown(name, [*known, *own]))
+        told = _told(name, given, {"share"}, "share")
+        return [Step(name, {"share": told.get("share", sentences.MEDIUM)}, name)]
+    if name not in known:
+        if not (given is None or isinstance(given, Mapping)):
+            raise InputError(
+                f"params.yaml: augment.policy: {name}: albumentations' transforms take arguments, as in {{{name}: {{p: 0.5}}}}, not {given!r}."
+            )
+        return [Step(name, given or {}, name)]  # building it says whether there is such a one
+    graded = catalogue.OPERATIONS[name].graded
+    told = _told(name, given, {"strength", "p"} if graded else {"p"}, "strength" if graded else None)
+    entry = catalogue.OPERATIONS[name].entry(told.get("strength", catalogue.MEDIUM))
+    return [Step(one, {**arguments, "p": told.get("p", 1.0)}, name) for one, arguments in entry.items()]
+
+
+def _told(name: str, given: Any, allowed: set[str], alone: str | None = None) -> dict[str, float]:
+    """What params say of an operation, numbers from 0 to 1. alone: what a number without a name is."""
+    if given is None:
+        return {}
+    if isinstance(given, int | float) and alone is not None:
+        given = {alone: given}
+    if not isinstance(given, Mapping) or {*given} - allowed:
+        takes = " and ".join(sorted(allowed, reverse=True)) or "nothing"
+        more = ", ".join(sorted({*given} - allowed)) if isinstance(given, Mapping) else repr(given)
+        hint = (
+            f": {{{name}: {{p: {given}}}}} is its chance" if "p" in allowed and isinstance(given, int | float) else ""
+        )
+        raise InputError(f"params.yaml: augment.policy: {name} takes {takes}, not {more}{hint}.")
+    return {one: _between(name, value) for one, value in given.items()}
 
 
 def _between(name: str, given: Any) -> float:
-    if not isinstance(given, int | float) or not 0 <= given <= 1:
+    if isinstance(given, bool) or not isinstance(given, int | float) or not 0 <= given <= 1:
         raise InputError(f"params.yaml: augment.policy: {name}: a number from 0 to 1 is needed, not {given!r}.")
     return float(given)
 
@@ -116,16 +145,15 @@ def _unknown(name: str, known: Sequence[str]) -> str:
 
 def maker_of(steps: Sequence[Step], facts: Facts, resources: Resources) -> Maker:
     """Pictures go through all steps in turn, each with its own chance; a text through one of them, drawn. Raises InputError for steps that cannot be built."""
-    if missing := [
-        arguments["name"] for name, arguments in steps if name == OWN and arguments["name"] not in resources.own
-    ]:
+    if missing := [one.shown for one in steps if one.name == OWN and one.arguments["name"] not in resources.own]:
         raise InputError(f"There is no function '{missing[0]}' in data/{FILE} or among installed packages.")
     if facts.modality == "text":
         return partial(_of_text, list(steps), resources)
     from tasks.augment.pictures import PolicyTransform
 
-    policy = [{name: dict(arguments)} for name, arguments in steps]
-    return partial(_of_picture, PolicyTransform(policy, resources.own), policy, facts.max_megapixels)
+    policy = [{one.name: dict(one.arguments)} for one in steps]
+    transform = PolicyTransform(policy, resources.own, [one.shown for one in steps])
+    return partial(_of_picture, transform, policy, facts.max_megapixels)
 
 
 def _of_picture(transform: Any, policy: list[Any], max_megapixels: float, payload: bytes, seed: int) -> Made:
@@ -135,7 +163,16 @@ def _of_picture(transform: Any, policy: list[Any], max_megapixels: float, payloa
 
 
 def _of_text(steps: list[Step], resources: Resources, payload: str, seed: int) -> Made:
-    name, arguments = steps[derived_seed(seed, "operation") % len(steps)]
+    first = derived_seed(seed, "operation") % len(steps)
+    for step in [*steps[first:], *steps[:first]]:  # where one can do nothing (no word has a synonym) the next one may
+        made = _by_step(step, resources, payload, seed)
+        if made.payload != payload:
+            break
+    return made
+
+
+def _by_step(step: Step, resources: Resources, payload: str, seed: int) -> Made:
+    name, arguments, _ = step
     if name == OWN:
         own = arguments["name"]
         try:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from tasks.augment import catalogue, sentences
 from tasks.augment.makers import CannotChange, Maker, Resources, maker_of, steps_of
 from tasks.augment.teaching import QUICK_LEARNER, Children, Parents, probabilities_of, taught_and_asked
+from tasks.errors import InputError
 from tasks.learners.training import Setting
 from tasks.parallel import in_threads
 from tasks.params import Facts
@@ -97,8 +98,9 @@ def screen(parents: Parents, weight: float, facts: Facts, resources: Resources, 
     judged = np.flatnonzero(parents.fold >= 0)
     if len(np.unique(parents.fold[judged])) < 2 or len(judged) < 20:
         raise CannotScreen("fewer than twenty labelled rows lie in at least two folds")
+    parents.features.transform(parents.payloads[:1])  # an encoder is loaded once, and not by several threads
     trial = _Trial(parents, judged, weight, facts, resources, progress)
-    graded, names = _names(facts, resources)
+    graded, names = _names(facts, resources, parents)
     first = trial.run([(name, [name], 1) for name in names])
     better = sorted(first, key=_at_worst)[: max(AT_LEAST, len(names) // KEPT_SHARE)]
     strengths = (catalogue if facts.modality == "image" else sentences).WEAK_AND_STRONG
@@ -155,18 +157,27 @@ def _named(one: Tried) -> list[str]:
     return [name for entry in one.policy for name in ([entry] if isinstance(entry, str) else entry)]
 
 
-def _names(facts: Facts, resources: Resources) -> tuple[set[str], list[str]]:
-    """The operations that have a strength, and all."""
+def _names(facts: Facts, resources: Resources, parents: Parents) -> tuple[set[str], list[str]]:
+    """The operations that have a strength, and all; of the user's functions those that make a child: others may find objects, or help."""
+    own = [one for one in resources.own if _makes_children(one, facts, resources, parents.payloads[0])]
     if facts.modality == "image":
         graded = {name for name, one in catalogue.OPERATIONS.items() if one.graded}
-        return graded, [*catalogue.OPERATIONS, *resources.own]
+        return graded, [*catalogue.OPERATIONS, *own]
     known = [one for one in sentences.OPERATIONS if one not in {"synonym"} or resources.context.near]
-    return {*known} - {"case"}, [*known, *resources.own]
+    return {*known} - {"case"}, [*known, *own]
+
+
+def _makes_children(name: str, facts: Facts, resources: Resources, payload: Any) -> bool:
+    try:
+        maker_of(steps_of([name], facts, resources.own), facts, resources)(payload, 0)
+    except (InputError, CannotChange):
+        return False
+    return True
 
 
 def _sets(facts: Facts) -> list[tuple[str, list[Any]]]:
     """Sets of operations that suit many data: each alone may do too little to be seen."""
-    usual = [{name: dict(arguments)} for name, arguments in steps_of(None, facts, {})]
+    usual = [{one.name: dict(one.arguments)} for one in steps_of(None, facts, {})]
     if facts.modality == "text":
         return [("usual", usual)]
     return [("usual", usual), *((name, [*some]) for name, some in catalogue.SETS.items())]
@@ -182,9 +193,13 @@ def _together(policies: Sequence[Any], facts: Facts) -> list[Any]:
     if facts.modality == "text":
         return list(policies)
     order = list(catalogue.OPERATIONS)
-    found = []
+    found: list[Any] = []
+    replaced = False
     for one in policies:
         ((name, given),) = one.items() if isinstance(one, dict) else [(one, None)]
+        if name in catalogue.REPLACING and replaced:  # what is left of a picture twice is nothing
+            continue
+        replaced |= name in catalogue.REPLACING
         if name in catalogue.OPERATIONS:
             found.append({name: {**({} if given is None else {"strength": given}), "p": TOGETHER}})
         else:

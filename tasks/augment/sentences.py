@@ -88,9 +88,11 @@ class Cut:
 
 
 def cut(text: str, protected: Collection[str] = frozenset()) -> Cut:
-    """The text's words, and which of them may change: no number, no negation, no name (a capital letter within a sentence, or a second one)."""
+    """The text's words, and which of them may change: no number, no negation, no name (a capital letter within a
+    sentence, or a second one; in a text of capitals none).
+    """
     pieces = PIECES.findall(text)
-    words, able, begins = [], [], True
+    words, able, begins, shouted = [], [], True, text.isupper()
     for place, piece in enumerate(pieces):
         if piece.isspace():
             continue
@@ -102,7 +104,13 @@ def cut(text: str, protected: Collection[str] = frozenset()) -> Cut:
             if piece != piece.upper() or len(lower) > 1
             else False
         )
-        if lower.isalpha() and not named and lower not in NEGATIONS and "n't" not in lower and lower not in protected:
+        if (
+            lower.isalpha()
+            and (shouted or not named)
+            and lower not in NEGATIONS
+            and "n't" not in lower
+            and lower not in protected
+        ):
             able.append(place)
         begins = piece.endswith(SENTENCE_END)
     return Cut(pieces, words, able)

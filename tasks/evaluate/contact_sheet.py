@@ -6,6 +6,7 @@ A view of the generations, made again whenever it is asked for.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -122,7 +123,7 @@ def in_words(recipe: str | None) -> str:
     told = json.loads(recipe)
     operation = told.pop("operation")
     if operation == "transforms":
-        return ", ".join(_spaced(one) for one in told["applied"]) or "nothing"
+        return ", ".join(_spaced(one) for one in told["applied"]) or "no step's turn"
     if operation in {"mixup", "cutmix"}:
         return str(operation)
     if operation in {"cut_and_paste", "background"}:
@@ -133,9 +134,11 @@ def in_words(recipe: str | None) -> str:
         return "template"
     if operation == "own":
         return str(told["name"])
-    return f"{operation}, {told['share']:.0%} of the words" if "share" in told else str(operation)
+    return (
+        f"{operation}, {told['share']:.0%} of the words" if "share" in told and operation != "case" else str(operation)
+    )
 
 
 def _spaced(name: str) -> str:
     """RandomBrightnessContrast → random brightness contrast."""
-    return "".join(f" {one.lower()}" if one.isupper() and place else one.lower() for place, one in enumerate(name))
+    return re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", " ", name).lower().replace("_", " ")

@@ -37,7 +37,7 @@ WORDS = {
     "scrape": "brought in from data/ and from sites",
     "validate": "checked, split and folded",
     "augment": "children of training rows, label kept",
-    "synthesize": "new rows: mixtures or filled templates",
+    "synthesize": "new rows: mixtures, pasted objects, filled templates",
     "pseudo_label": "pool rows labelled by the model",
 }
 

@@ -20,6 +20,7 @@ import pyarrow as pa
 from tasks import images, texts
 from tasks.errors import InputError
 from tasks.generation import GenerationWriter, Row, identify
+from tasks.own_functions import AUGMENTING
 from tasks.params import NOTHING, Facts, ScrapeParams
 from tasks.progress import Progress, counted, silent
 from tasks.scrape.folder import read_folder
@@ -106,6 +107,10 @@ def _write(
             # The same thing under the same address with another tag: validate is to see both, and to tell them apart.
             writer.keep(replace(row, origin=f"{row.origin}#{row.label}") if labels else row)
             labels.add(row.label)
+        if not found:
+            raise InputError(
+                "Nothing was found: describe a source under scrape.sources in params.yaml (docs/collecting.md), or put rows into data/labelled/<class>/."
+            )
         audit = Audit(found)
         for identity, votes in votes_of.values():
             audit.hear(votes, human.get(identity))
@@ -142,7 +147,7 @@ def _opened(
         others = [
             one.saved_site if isinstance(one, CrawlSource) else getattr(one, "path", None) for one in params.sources
         ]
-        elsewhere = frozenset((data / other).resolve() for other in [*others, FILE] if other)
+        elsewhere = frozenset((data / other).resolve() for other in [*others, FILE, AUGMENTING[0]] if other)
         return Opened(
             source.path, partial(read_folder, source, data, facts.modality, limit, elsewhere), rules, source.role
         )

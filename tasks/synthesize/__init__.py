@@ -41,6 +41,11 @@ def synthesize(
     notes: dict[str, Any] = {}
     if facts.modality == "image" and params.templates:
         raise InputError("params.yaml: synthesize.templates make texts, but this is an image workspace: remove them.")
+    of_pictures = [name for name in ("mixup", "cutmix", "cut_and_paste", "negatives") if getattr(params, name)]
+    if facts.modality == "text" and of_pictures:
+        raise InputError(
+            f"params.yaml: synthesize.{of_pictures[0]} makes pictures, but this is a text workspace: remove it."
+        )
     with GenerationWriter(output, stage="synthesize", modality=facts.modality) as writer:
         made: Iterator[tuple[Row, str | None]]
         if facts.modality == "image":
@@ -91,8 +96,8 @@ def _mixtures(
             pixels = mix(decoded[0], decoded[1], share)
         else:
             rng = generator(facts.seed, "cutmix place", pair.first, pair.second, pair.share)
-            pixels, share = cut_in(decoded[0], decoded[1], min(share, 1 - LEAST_CUT), rng)
-        recipe = recipe_json(way, share=round(share, 6), **({} if way == "mixup" else {"seed": facts.seed}))
+            pixels, share, place = cut_in(decoded[0], decoded[1], min(share, 1 - LEAST_CUT), rng)
+        recipe = recipe_json(way, share=round(share, 6), **({} if way == "mixup" else {"place": place}))
         yield (
             Row(
                 id=identify(images.content(pixels), [pair.first, pair.second], recipe),
@@ -151,6 +156,7 @@ def _sentences(
     progress: Progress,
 ) -> Iterator[tuple[Row, str | None]]:
     known = {texts.normalised(text) for text in rows["text"]}  # a copy of a collected row would leak through the folds
+    said: dict[str, str] = {}
     for label in counted(sorted(of_class), progress, "fill templates", len(of_class)):
         rng = generator(facts.seed, "templates", label)
         many = params.template_rows if isinstance(params.template_rows, int) else params.template_rows.get(label, 0)
@@ -166,4 +172,13 @@ def _sentences(
                 group=identify(template.text.encode()),
                 payload=text,
             )
-            yield row, "exact_duplicate" if texts.normalised(text) in known else None
+            yield row, _fault(texts.normalised(text), known, said, label)
+            said.setdefault(texts.normalised(text), label)
+
+
+def _fault(text: str, known: set[str], said: dict[str, str], label: str) -> str | None:
+    if not text:
+        return "empty"
+    if text in known or said.get(text) == label:
+        return "exact_duplicate"
+    return "said_of_another_class" if text in said else None

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -64,7 +65,7 @@ def object_mask(pixels: Pixels, found: Any = None) -> Mask:
     if found is not None and np.ndim(found) == 2:
         mask = np.asarray(found).astype(bool)
         if mask.shape != (height, width):
-            raise NoObject(f"the mask is {mask.shape}, the picture {(height, width)}")
+            raise TypeError(f"a mask of {mask.shape}, where the picture is {(height, width)}")
     else:
         mask = _grabbed(pixels, found)
     share = float(mask.mean())
@@ -120,8 +121,9 @@ def pasted(pixels: Pixels, mask: Mask, background: Pixels, where: Placement, ble
     if blend == "poisson" and (solid := _inner(alpha)) is not None:
         rows, columns = np.nonzero(solid)
         centre = (int(columns.min() + columns.max() + 1) // 2, int(rows.min() + rows.max() + 1) // 2)
-        cloned: Pixels = cv2.seamlessClone(moved, background, solid, centre, cv2.NORMAL_CLONE)
-        return cloned
+        with suppress(cv2.error):  # an outline that is a few pixels wide: it fades instead
+            cloned: Pixels = cv2.seamlessClone(moved, background, solid, centre, cv2.NORMAL_CLONE)
+            return cloned
     fade = max(0.6, 0.01 * math.sqrt(float(alpha.sum())))
     alpha = cv2.GaussianBlur(cv2.erode(alpha, np.ones((3, 3))), (0, 0), fade)[..., None]
     put: Pixels = np.rint(alpha * moved + (1 - alpha) * background).astype(np.uint8)

@@ -66,8 +66,8 @@ def mix(first: Pixels, second: Pixels, share: float) -> Pixels:
     return np.rint(mixed).astype(np.uint8)
 
 
-def cut_in(first: Pixels, second: Pixels, share: float, rng: np.random.Generator) -> tuple[Pixels, float]:
-    """The first with a rectangle of the second in it, and the share of the area that is still the first one's.
+def cut_in(first: Pixels, second: Pixels, share: float, rng: np.random.Generator) -> tuple[Pixels, float, list[int]]:
+    """The first with a rectangle of the second in it, the share of the area that is still the first one's, and where: top, left, height, width.
 
     The rectangle has the picture's shape and (1 − share) of its area, and lies anywhere within it; it comes from the same place of the second, which is
     brought to the first one's size.
@@ -78,7 +78,7 @@ def cut_in(first: Pixels, second: Pixels, share: float, rng: np.random.Generator
     top, left = int(rng.integers(height - high + 1)), int(rng.integers(width - wide + 1))
     cut = first.copy()
     cut[top : top + high, left : left + wide] = _like(second, first)[top : top + high, left : left + wide]
-    return cut, 1 - high * wide / (height * width)
+    return cut, 1 - high * wide / (height * width), [top, left, high, wide]
 
 
 def _like(picture: Pixels, other: Pixels) -> Pixels:

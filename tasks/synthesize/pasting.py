@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from tasks import images
 from tasks.errors import InputError
@@ -47,39 +48,58 @@ def cut_rows(
     bare = [one for one in objects.index if _many(params.negatives, facts.seed, "negative", one)]
     if not wanted and not bare:
         return
-    read = payloads([collected], parents.index)
-    pictures = {one: images.decode(payload, facts.max_megapixels) for one, payload in read}  # type: ignore[arg-type]
-    masks = _masks(objects, pictures, finder, progress)
-    behind = _backgrounds(parents, pictures, masks)
+    names = sorted({one for one, _ in wanted} | {*bare} | {*parents.index[parents["label"] == NOTHING]})
+    shown = _Pictures(dict(payloads([collected], names)), facts.max_megapixels)
+    _find_objects(shown, objects.loc[objects.index.isin(names)], finder, progress)
+    behind = _backgrounds(parents, shown)
     for one, number in counted(wanted, progress, "cut and paste", len(wanted)):
         known = parents.loc[one]
         rng = generator(facts.seed, "cut and paste", one, number)
         others = [other for other in behind.get(_fold(known), ()) if other != one]
-        mask, where = masks[one], draw_placement(rng)
+        mask, where = shown.mask(one), draw_placement(rng)
         if mask is None or not others:
-            yield (
-                _row(
-                    one, None, known, pictures[one], recipe_json("cut_and_paste", number=number), params, known["label"]
-                ),
-                ("no_object_found" if mask is None else "no_background"),
-            )
+            recipe = recipe_json("cut_and_paste", number=number)
+            why = "no_object_found" if mask is None else "no_background"
+            yield _row(one, None, known, shown.pixels(one), recipe, params, known["label"]), why
             continue
         other = others[int(rng.integers(len(others)))]
-        pixels = pasted(pictures[one], mask, _bare(pictures[other], masks.get(other)), where, params.blend)
-        recipe = recipe_json(
-            "cut_and_paste",
-            cut_by=params.cut_by,
-            blend=params.blend,
-            **{name: round(getattr(where, name), 6) for name in ("scale", "degrees", "x", "y")},
-        )
+        pixels = pasted(shown.pixels(one), mask, shown.bare(other), where, params.blend)
+        placed = {name: round(getattr(where, name), 6) for name in ("scale", "degrees", "x", "y")}
+        recipe = recipe_json("cut_and_paste", cut_by=params.cut_by, blend=params.blend, **placed)
         yield _row(one, other, known, pixels, recipe, params, known["label"]), None
     for one in bare:
-        known, mask = parents.loc[one], masks[one]
-        pixels = _bare(pictures[one], mask)
-        yield (
-            _row(one, None, known, pixels, recipe_json("background", cut_by=params.cut_by), params, NOTHING),
-            ("no_object_found" if mask is None else None),
-        )
+        reason = "no_object_found" if shown.mask(one) is None else None
+        recipe = recipe_json("background", cut_by=params.cut_by)
+        yield _row(one, None, parents.loc[one], shown.bare(one), recipe, params, NOTHING), reason
+
+
+class _Pictures:
+    """Encoded pictures and packed masks, opened one at a time: a thousand photographs do not fit into memory as pixels."""
+
+    def __init__(self, encoded: dict[str, Any], max_megapixels: float) -> None:
+        self._encoded, self._max_megapixels = encoded, max_megapixels
+        self._masks: dict[str, tuple[NDArray[np.uint8], tuple[int, int]]] = {}
+
+    def pixels(self, one: str) -> images.Pixels:
+        """The picture."""
+        return images.decode(self._encoded[one], self._max_megapixels)
+
+    def keep(self, one: str, mask: Mask | None) -> None:
+        """Where its object is."""
+        if mask is not None:
+            self._masks[one] = np.packbits(mask), (mask.shape[0], mask.shape[1])
+
+    def mask(self, one: str) -> Mask | None:
+        """Where its object is, None where there is none."""
+        if one not in self._masks:
+            return None
+        packed, (height, width) = self._masks[one]
+        return np.unpackbits(packed, count=height * width).reshape(height, width).astype(bool)
+
+    def bare(self, one: str) -> images.Pixels:
+        """The picture without its object."""
+        mask = self.mask(one)
+        return self.pixels(one) if mask is None else without_object(self.pixels(one), mask)
 
 
 def _finder(params: SynthesizeParams, data: Path | None) -> Finder | None:
@@ -97,15 +117,14 @@ def _many(a_row: float, seed: int, way: str, row: str) -> int:
     return int(a_row) + int(generator(seed, way, row).random() < a_row % 1)
 
 
-def _masks(
-    objects: pd.DataFrame, pictures: dict[str, images.Pixels], finder: Finder | None, progress: Progress
-) -> dict[str, Mask | None]:
-    """Each row's object, None where there is none to be found."""
+def _find_objects(shown: _Pictures, objects: pd.DataFrame, finder: Finder | None, progress: Progress) -> None:
+    """Each row's object, by as many threads as the machine has cores."""
 
     def of(one: str) -> Mask | None:
         told = {"id": one, "origin": objects.at[one, "origin"], "label": objects.at[one, "label"]}
+        pixels = shown.pixels(one)
         try:
-            found = None if finder is None else finder(pictures[one].copy(), told)
+            found = None if finder is None else finder(pixels.copy(), told)
         except Exception as error:
             raise InputError(
                 f"data/{AUGMENTING[0]}: the finder stopped at {told['origin']}: {type(error).__name__}: {error}"
@@ -113,7 +132,7 @@ def _masks(
         if finder is not None and found is None:
             return None
         try:
-            return object_mask(pictures[one], found)
+            return object_mask(pixels, found)
         except NoObject:
             return None
         except (TypeError, ValueError) as error:
@@ -123,25 +142,24 @@ def _masks(
 
     names = list(objects.index)
     with ThreadPoolExecutor() as threads:
-        found = list(counted(threads.map(of, names), progress, "find objects", len(names)))
-    return dict(zip(names, found, strict=True))
+        for one, mask in zip(names, counted(threads.map(of, names), progress, "find objects", len(names)), strict=True):
+            shown.keep(one, mask)
 
 
-def _backgrounds(parents: pd.DataFrame, pictures: Any, masks: dict[str, Mask | None]) -> dict[int, list[str]]:
-    """Fold → rows before whose background something may stand: those of the class `nothing`, where there are none those whose object was found."""
-    of_fold: dict[int, list[str]] = {}
-    empty = parents.index[parents["label"] == NOTHING]
-    for one in empty if len(empty) else [one for one, mask in masks.items() if mask is not None]:
-        of_fold.setdefault(_fold(parents.loc[one]), []).append(one)
-    return of_fold
+def _backgrounds(parents: pd.DataFrame, shown: _Pictures) -> dict[int, list[str]]:
+    """Fold → rows before whose background something may stand: those of the class `nothing`; where the fold has none, those whose object was found."""
+    empty, found = dict[int, list[str]](), dict[int, list[str]]()
+    for one in parents.index:
+        known = parents.loc[one]
+        if known["label"] == NOTHING:
+            empty.setdefault(_fold(known), []).append(one)
+        elif shown.mask(one) is not None:
+            found.setdefault(_fold(known), []).append(one)
+    return found | empty
 
 
 def _fold(known: pd.Series) -> int:
     return -1 if pd.isna(known["fold"]) else int(known["fold"])
-
-
-def _bare(pixels: images.Pixels, mask: Mask | None) -> images.Pixels:
-    return pixels if mask is None else without_object(pixels, mask)
 
 
 def _row(

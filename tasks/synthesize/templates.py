@@ -2,7 +2,7 @@
 
 {slot}          one of the slot's values, the same wherever the slot stands; {n:1-1000} and {n:0.5-3:0.5} are numbers, with a step
 […]             a part that may be left out; they may stand in one another
-a {slot}        becomes "an" where the value begins with a vowel's sound
+a(n) {slot}     "a", or "an" where the value begins with a vowel's sound
 {{ }} [[ ]]     the brackets themselves; ]] ends two parts where two are open
 A template is compiled to variants, one for every choice of optional parts; a variant's sentences are numbered in the mixed radix of its slots, less what
 `never` forbids. So their number is known before any is made.
@@ -26,25 +26,16 @@ from tasks.params import SlotFile, Template
 
 TOKENS = re.compile(r"\{\{|\}\}|\[\[|\]\]|\{([^{}]*)\}|[\[\]{}]|[^\[\]{}]+")
 RANGE = re.compile(r"^(-?[\d.]+)-(-?[\d.]+)(?::([\d.]+))?$")
-ARTICLE = re.compile(r"(?:^|(?<=[\s\"'(]))([Aa])n?\s+$")
+ARTICLE = re.compile(r"(?:^|(?<=[\s\"'(]))([Aa])\(n\)\s+$")
 SILENT_H = ("hour", "honest", "honour", "honor", "heir")
-LIKE_YOU = (
-    "uni",
-    "use",
-    "usu",
-    "usa",
-    "eu",
-    "one",
-    "once",
-    "ubi",
-    "uti",
-    "ufo",
-    "ute",
-    "uk",
-)  # begin with a vowel, and do not sound so
+LIKE_YOU = re.compile(
+    r"uni(?!n|m)|us[aeu]|eu|one\b|once\b|ubi|uti|ufo|ute|uk\b|ur[aoi]"
+)  # begin with a vowel's letter, and not with its sound
+SPELT = "aefhilmnorsx"  # letters whose names begin with a vowel's sound
 EIGHTS = re.compile(r"^(8|11$|18$|11\D|18\D|1[18]\d{3}(\D|$))")
 MOST_VARIANTS = 4096
 MOST_VALUES = 1_000_000
+MOST_RULES = 16  # all sets of them are counted
 FEW = 200_000  # sentences: up to here all are weighed against one another; beyond, they are drawn and repeats are drawn again
 TRIES = 50
 
@@ -132,8 +123,13 @@ def compile_template(template: Template, data: Path | None = None, label: str | 
 
     Raises InputError for brackets that do not close, a slot without values, a range that is none, and more than MOST_VARIANTS choices.
     """
+    if label is not None and "label" in template.slots:
+        raise _wrong(template, "the slot {label} is the class's own name: give yours another one")
     values = {"label": (label,)} if label is not None else {}
     pieces = _parsed(template)
+    if len(template.never) > MOST_RULES:
+        raise _wrong(template, f"`never` has {len(template.never)} rules: more than {MOST_RULES} cannot be counted")
+    _check_slots(template, pieces)
     choices = _choices(pieces)
     if len(choices) > MOST_VARIANTS:
         raise _wrong(template, f"its optional parts allow {len(choices):,} choices: more than {MOST_VARIANTS:,}")
@@ -161,6 +157,33 @@ class Optional:
 
 
 Piece = str | Place | Optional
+
+
+def _check_slots(template: Template, pieces: Sequence[Piece]) -> None:
+    """One range a slot, rules of slots that there are, and a label that is always said."""
+    places = list(_places(pieces))
+    ranges: dict[str, str] = {}
+    for place in places:
+        if place.given is not None and ranges.setdefault(place.name, place.given) != place.given:
+            raise _wrong(
+                template,
+                f"{{{place.name}}} has two ranges, {ranges[place.name]} and {place.given}: give them two names",
+            )
+    for rule in template.never:
+        if not rule:
+            raise _wrong(template, "`never` has an empty rule, which would forbid everything")
+        if unknown := [name for name in rule if name not in {place.name for place in places}]:
+            raise _wrong(template, f"`never` names the slot '{unknown[0]}', which is not in it")
+    if template.label is None and not any(isinstance(one, Place) and one.name == "label" for one in pieces):
+        raise _wrong(template, "without a label of its own it must say {label}, and outside of any [part]")
+
+
+def _places(pieces: Sequence[Piece]) -> Iterator[Place]:
+    for one in pieces:
+        if isinstance(one, Optional):
+            yield from _places(one.pieces)
+        elif isinstance(one, Place):
+            yield one
 
 
 def _parsed(template: Template) -> list[Piece]:
@@ -241,8 +264,6 @@ def _variant(template: Template, choice: Sequence[Piece], slots: dict[str, Slot]
 def _boxes(template: Template, slots: Sequence[Slot]) -> Iterator[dict[int, NDArray[np.bool_]]]:
     names = [slot.name for slot in slots]
     for rule in template.never:
-        if unknown := [name for name in rule if f"{{{name}" not in template.text]:
-            raise _wrong(template, f"`never` names the slot '{unknown[0]}', which is not in it")
         if not all(name in names for name in rule):  # the part with this slot is left out
             continue
         yield {names.index(name): _named(template, slots[names.index(name)], given) for name, given in rule.items()}
@@ -254,8 +275,10 @@ def _named(template: Template, slot: Slot, given: str | list[str]) -> NDArray[np
     mask = np.zeros(len(slot.values), dtype=bool)
     for one in map(str, wanted):
         here = np.array([value == one for value in slot.values])
-        if not here.any() and (limits := RANGE.match(one)):
-            low, high = float(limits[1]), float(limits[2])
+        limits = RANGE.match(one)
+        ends = [_number(end) for end in (limits[1], limits[2])] if limits else []
+        if not here.any() and ends and None not in ends:
+            low, high = (float(end) for end in ends if end is not None)
             here = np.array([_number(value) is not None and low <= float(value) <= high for value in slot.values])
         if not here.any():
             raise _wrong(template, f"`never`: the slot '{slot.name}' has no value '{one}'")
@@ -327,12 +350,16 @@ def _wrong(template: Template, why: str) -> InputError:
 
 def begins_with_vowel(value: str) -> bool:
     """Whether English says "an" before it: by its first letters, and for numbers by how 8, 11 and 18 are said."""
-    word = value.lstrip("\"'(").lower()
+    bare = value.lstrip("\"'(")
+    word = bare.lower()
     if word[:1].isdigit():
         return bool(EIGHTS.match(word))
+    first = re.split(r"\W", bare, maxsplit=1)[0]
+    if 1 < len(first) <= 3 and first.isupper():  # said letter by letter
+        return word[0] in SPELT
     if word.startswith(SILENT_H):
         return True
-    return word[:1] in set("aeiou") and not word.startswith(LIKE_YOU)
+    return word[:1] in set("aeiou") and not LIKE_YOU.match(word)
 
 
 def possible(template: Template, data: Path | None = None, label: str | None = None) -> int:
@@ -347,60 +374,55 @@ def sample(
     data: Path | None = None,
     label: str | None = None,
 ) -> Iterator[tuple[Template, str]]:
-    """At most `most` different sentences, each template's share by how many it can say and by its values' weights; in an order of their own.
+    """At most `most` sentences: of each template alike, and of each choice of its optional parts, as far as they go; its values by their weights.
 
-    Where there are few, the heaviest keys of a weighted draw without replacement (Efraimidis and Spirakis 2006); where there are many, draws, of which
+    Of each none twice. Where there are few, the heaviest keys of a weighted draw without replacement (Efraimidis and Spirakis 2006); where there are many, draws, of which
     repeats are drawn again.
     """
-    variants = [(template, variant) for template in templates for variant in compile_template(template, data, label)]
-    counts = [variant.count() for _, variant in variants]
-    total = sum(counts)
-    if not total or not most:
-        return
-    if total <= FEW:
-        yield from _of_few(variants, counts, min(most, total), rng)
-    else:
-        yield from _of_many(variants, counts, min(most, total), rng)
+    compiled = [(template, compile_template(template, data, label)) for template in templates]
+    counts = [[variant.count() for variant in variants] for _, variants in compiled]
+    for (template, variants), each, share in zip(
+        compiled, counts, shared_out([sum(one) for one in counts], most), strict=True
+    ):
+        for variant, count, many in zip(variants, each, shared_out(each, share), strict=True):
+            if many:
+                made = _of_few(variant, many, rng) if count <= FEW else _of_many(variant, many, rng)
+                yield from ((template, text) for text in made)
 
 
-def _of_few(
-    variants: Sequence[tuple[Template, Variant]], counts: Sequence[int], most: int, rng: np.random.Generator
-) -> Iterator[tuple[Template, str]]:
-    keys, where = [], []
-    for number, ((_, variant), count) in enumerate(zip(variants, counts, strict=True)):
-        every = [one.ravel() for one in np.indices(variant.sizes)] if variant.slots else []
-        fine = variant.allowed(every)
-        weights = variant.weights(every)[fine]
-        keys.append(rng.exponential(size=len(weights)) / (weights / weights.sum() * count))
-        where.append(np.stack([np.full(len(weights), number), np.flatnonzero(fine)], axis=1))
-    order = np.argsort(np.concatenate(keys), kind="stable")[:most]
-    found: dict[str, Template] = {}
-    for number, cell in np.concatenate(where)[order]:
-        template, variant = variants[number]
-        chosen = [np.array([one]) for one in np.unravel_index(cell, variant.sizes)] if variant.slots else []
-        found.setdefault(variant.said(chosen)[0], template)
-    yield from ((template, text) for text, template in found.items())
+def shared_out(rooms: Sequence[int], most: int) -> list[int]:
+    """Alike to each, as far as its room goes; what one cannot take goes to the others."""
+    given, left = [0] * len(rooms), min(most, sum(rooms))
+    for turn, place in enumerate(sorted(range(len(rooms)), key=lambda one: rooms[one])):
+        given[place] = min(rooms[place], left // (len(rooms) - turn))
+        left -= given[place]
+    for place in sorted(range(len(rooms)), key=lambda one: -rooms[one]):  # what division left over
+        more = min(rooms[place] - given[place], left)
+        given[place], left = given[place] + more, left - more
+    return given
 
 
-def _of_many(
-    variants: Sequence[tuple[Template, Variant]], counts: Sequence[int], most: int, rng: np.random.Generator
-) -> Iterator[tuple[Template, str]]:
-    shares = np.array([count / sum(counts) for count in counts])
+def _of_few(variant: Variant, most: int, rng: np.random.Generator) -> list[str]:
+    every = [one.ravel() for one in np.indices(variant.sizes)] if variant.slots else []
+    fine = np.flatnonzero(variant.allowed(every))
+    keys = rng.exponential(size=len(fine)) / variant.weights(every)[fine]
+    chosen = fine[np.argsort(keys, kind="stable")[:most]]
+    return variant.said([one[chosen] for one in every]) if variant.slots else variant.said([])
+
+
+def _of_many(variant: Variant, most: int, rng: np.random.Generator) -> Iterator[str]:
     seen: set[str] = set()
     for _ in range(TRIES):
-        for (template, variant), many in zip(variants, rng.multinomial(most - len(seen), shares), strict=True):
-            if not many:
-                continue
-            chosen = [
-                rng.integers(len(slot.values), size=many)
-                if np.ptp(slot.weights) == 0
-                else rng.choice(len(slot.values), size=many, p=slot.weights)
-                for slot in variant.slots
-            ]
-            fine = variant.allowed(chosen)
-            for text in variant.said([one[fine] for one in chosen]) if fine.any() else ():
-                if text not in seen:
-                    seen.add(text)
-                    yield template, text
+        chosen = [
+            rng.integers(len(slot.values), size=most - len(seen))
+            if np.ptp(slot.weights) == 0
+            else rng.choice(len(slot.values), size=most - len(seen), p=slot.weights)
+            for slot in variant.slots
+        ]
+        fine = variant.allowed(chosen)
+        for text in variant.said([one[fine] for one in chosen]) if fine.any() else ():
+            if text not in seen:
+                seen.add(text)
+                yield text
         if len(seen) >= most:
             return

@@ -173,25 +173,12 @@ def group_near_duplicates(looked: list[Looked], params: ValidateParams, facts: F
     Near-duplicates of one source group join it. Those that stand in several (a banner on every page) are a group of their own:
     were they to join them, a few would chain a whole site into one group, which no split can cut.
     """
-    rows, named = usable(looked), defaultdict(set)
+    _reject_mixed_in_copies(usable(looked), params, facts)
+    rows, named = [one for one in usable(looked) if one.row.split != "mixin"], defaultdict(set)
     for one in looked:  # of a copy that goes the group stays with the row that is kept
         if one.row.group is not None:
             named[one.row.id].add(one.row.group)
-    if facts.modality == "text":
-        texts = [str(one.near_key) for one in rows]
-        sets = Clusters(len(rows), [one.row.label for one in rows])  # a word may be what tells classes apart
-        for pair in equal_texts(texts):
-            sets.join(*pair)
-        for pair in near_duplicate_texts(texts, params.near_duplicate_similarity, sets.settled):
-            sets.join(*pair)
-    else:
-        sets = Clusters(len(rows))
-        hashes = np.array([one.near_key for one in rows], dtype=np.uint64)
-        thumbnails = np.array([one.thumbnail for one in rows], dtype=np.uint8).reshape(len(rows), THUMBNAIL_SIDE**2 * 3)
-        for pair in near_duplicate_images(
-            hashes, thumbnails, bits=params.near_duplicate_bits, difference=params.near_duplicate_difference
-        ):
-            sets.join(*pair)
+    sets = near_clusters(rows, params, facts)
     joined = Clusters(len(rows))
     first_of: dict[str, int] = {}
     for members in sets.members():
@@ -207,6 +194,41 @@ def group_near_duplicates(looked: list[Looked], params: ValidateParams, facts: F
         group = min(rows[number].row.id for number in members)
         for number in members:
             rows[number].row = replace(rows[number].row, group=group)
+
+
+def near_clusters(rows: list[Looked], params: ValidateParams, facts: Facts) -> Clusters:
+    """Which rows are near-duplicates of one another."""
+    if facts.modality == "text":
+        texts = [str(one.near_key) for one in rows]
+        sets = Clusters(len(rows), [one.row.label for one in rows])  # a word may be what tells classes apart
+        for pair in equal_texts(texts):
+            sets.join(*pair)
+        for pair in near_duplicate_texts(texts, params.near_duplicate_similarity, sets.settled):
+            sets.join(*pair)
+    else:
+        sets = Clusters(len(rows))
+        hashes = np.array([one.near_key for one in rows], dtype=np.uint64)
+        thumbnails = np.array([one.thumbnail for one in rows], dtype=np.uint8).reshape(len(rows), THUMBNAIL_SIDE**2 * 3)
+        for pair in near_duplicate_images(
+            hashes, thumbnails, bits=params.near_duplicate_bits, difference=params.near_duplicate_difference
+        ):
+            sets.join(*pair)
+    return sets
+
+
+def _reject_mixed_in_copies(rows: list[Looked], params: ValidateParams, facts: Facts) -> None:
+    """Another dataset's rows that come near a labelled row of ours go: every fold's model would learn from them. The others are groups of their own,
+    so that they chain none of ours together.
+    """
+    mixed = [one for one in rows if one.row.split == "mixin"]
+    for members in near_clusters(rows, params, facts).members() if mixed else ():
+        ours = {rows[number].row.split for number in members} - {"mixin", "pool", "out_of_scope"}
+        for number in members if ours else ():
+            if rows[number].row.split == "mixin":
+                rows[number].reason = f"near_duplicate_of_{min(ours, key=ORDER.__getitem__)}"
+    for one in mixed:
+        one.near, one.sources, one.shared = one.row.id, frozenset(), False
+        one.row = replace(one.row, group=one.row.id)
 
 
 def reject_leaks(looked: list[Looked]) -> None:

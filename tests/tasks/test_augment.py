@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -280,3 +281,56 @@ def test_misleading_children_mislead_a_model_that_never_saw_them(
             own = classes.index(child.label)
             less_sure.append(said[1, own] < said[0, own])
     assert np.mean(less_sure) > 0.8
+
+
+def test_a_child_that_is_there_already_counts_once(tmp_path: Path) -> None:
+    """Whatever its seed: of ten flips of a picture one stays; what is another row's picture, in whichever fold, does not."""
+    rng = np.random.default_rng(0)
+    pictures = [rng.integers(0, 255, (12, 12, 3)).astype(np.uint8) for _ in range(3)]
+    with GenerationWriter(tmp_path / "v", stage="validate", modality="image") as writer:
+        for number, (picture, split) in enumerate(
+            [
+                (pictures[0], "train"),
+                (pictures[1], "train"),
+                (pictures[1][:, ::-1], "train"),
+                (pictures[2], "train"),
+                (pictures[2][:, ::-1], "test"),
+            ]
+        ):
+            encoded = images.encode(np.ascontiguousarray(picture))
+            row_id = identify(images.content(images.decode(encoded)))
+            fold = number % 2 if split == "train" else None
+            writer.keep(Row(row_id, split, fold, "ab"[number % 2], label_source="human", group=row_id, payload=encoded))
+        writer.close(rows_in=5, classes=["a", "b"])
+    params = AugmentParams(children=10, policy=["flip_left_right"])
+    augment(params, IMAGES, collected=tmp_path / "v", validated=tmp_path / "v", output=tmp_path / "out")
+    assert len(read(tmp_path / "out")) == 1
+    reasons = Counter(read_rejected(tmp_path / "out")["reason"])
+    assert reasons == {"exact_duplicate": 9, "copy_of_another_row": 20, "near_duplicate_of_test": 10}
+
+
+def test_no_operation_makes_no_child(tmp_path: Path) -> None:
+    """An empty policy is no error, whatever the balance."""
+    here = texts(tmp_path / "v", [("one fine day", "x", 0), ("a bad night", "y", 1), ("a good night", "y", 0)])
+    augment(
+        AugmentParams(children=3, policy=[], balance=1), TEXTS, collected=here, validated=here, output=tmp_path / "out"
+    )
+    assert len(read(tmp_path / "out")) == 0
+
+
+def test_a_functions_chance_is_kept_and_its_name_is_its_own(tmp_path: Path, rows: dict[str, Path]) -> None:
+    """With p 0 it changes nothing; other keys, and the name of an operation, are refused."""
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/augmenting.py").write_text(
+        OWN + "\ndef rotate(pixels, rng):\n    return pixels\n", encoding="utf-8"
+    )
+    told = {**rows, "data": tmp_path / "data"}
+    augment(AugmentParams(children=1, policy=[{"darker": {"p": 0.0}}]), IMAGES, **told, output=tmp_path / "out")
+    assert set(read_rejected(tmp_path / "out")["reason"]) == {"unchanged"}
+    for policy, said in (
+        ({"darker": 0.3}, "darker takes p, not 0.3"),
+        ({"darker": {"foo": 1}}, "takes p, not foo"),
+        ("rotate", "there is an operation 'rotate' already"),
+    ):
+        with pytest.raises(InputError, match=said):
+            augment(AugmentParams(children=1, policy=[policy]), IMAGES, **told, output=tmp_path / "no")

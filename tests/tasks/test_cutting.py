@@ -15,7 +15,7 @@ from tasks.errors import InputError
 from tasks.generation import GenerationWriter, Row, identify, payloads, read, read_rejected
 from tasks.params import Facts, SynthesizeParams
 from tasks.synthesize import synthesize
-from tasks.synthesize.cutting import NoObject, Placement, object_mask, pasted, without_object
+from tasks.synthesize.cutting import NoObject, Placement, draw_placement, object_mask, pasted, without_object
 
 IMAGES = Facts(modality="image")
 
@@ -72,6 +72,17 @@ def test_pictures_without_an_object_say_so(picture: np.ndarray) -> None:
     """Nothing there, one that fills the picture, one of a few pixels, one pixel, a strip."""
     with pytest.raises(NoObject):
         object_mask(picture)
+
+
+def test_a_thin_object_can_be_put_down_either_way() -> None:
+    """Three pixels wide and tilted: Poisson blending takes none of it, and it fades instead."""
+    picture, mask = np.full((64, 64, 3), 120, np.uint8), np.zeros((64, 64), bool)
+    picture[7:57, 30:33], mask[7:57, 30:33] = 250, True
+    for seed in range(40):
+        assert (
+            pasted(picture, mask, picture, draw_placement(np.random.default_rng(seed)), "poisson").shape
+            == picture.shape
+        )
 
 
 @pytest.mark.parametrize("blend", ["feather", "poisson"])
@@ -163,6 +174,9 @@ def boxes(pixels, row):
 def wrong(pixels, row):
     return "the middle"
 
+def turned(pixels, row):
+    return [[1, 0], [0, 1]]
+
 def broken(pixels, row):
     raise RuntimeError("no weights")
 """
@@ -180,6 +194,7 @@ def test_a_users_finder_is_asked(tmp_path: Path) -> None:
     }
     for name, said in (
         ("wrong", "the finder must give a mask"),
+        ("turned", "the finder must give a mask"),
         ("broken", "RuntimeError: no weights"),
         ("gone", "no function 'gone'"),
     ):

@@ -28,7 +28,7 @@ IMAGES = Facts(modality="image")
 
 
 def test_its_rows_have_a_split_of_their_own(make_pictures: Callable[..., Path], tmp_path: Path) -> None:
-    """In no fold, under its own labels, which are no classes; copies of a test row go, and so do its rows without a label."""
+    """In no fold, under its own labels, which are no classes; what is or comes near one of our labelled rows goes, and so do its rows without a label."""
     data = tmp_path / "data"
     make_pictures(data / "mine", labelled=4, pool=2, test=2)
     rng = np.random.default_rng(1)
@@ -37,6 +37,8 @@ def test_its_rows_have_a_split_of_their_own(make_pictures: Callable[..., Path], 
         for number in range(3):
             Image.fromarray(draw(shape, rng)).save(data / "other/labelled" / label / f"{number}.png")
     shutil.copy(data / "mine/test/bar/0.png", data / "other/labelled/rod/copy.png")
+    near = np.asarray(Image.open(data / "mine/labelled/disc/0.png")).astype(int) + rng.integers(-2, 3, (24, 24))
+    Image.fromarray(near.clip(0, 255).astype(np.uint8)).save(data / "other/labelled/Disc/near.png")
     (data / "other/unlabelled").mkdir()
     Image.fromarray(draw("disc", rng)).save(data / "other/unlabelled/one.png")
     sources = [{"kind": "folder", "path": "mine"}, {"kind": "folder", "path": "other", "role": "mixin"}]
@@ -48,7 +50,10 @@ def test_its_rows_have_a_split_of_their_own(make_pictures: Callable[..., Path], 
     assert Counter(mixed["label"]) == {"Disc": 3, "rod": 3}
     assert mixed["fold"].isna().all()
     assert read_manifest(tmp_path / "validate")["classes"] == sorted(SHAPES)
-    assert Counter(read_rejected(tmp_path / "validate")["reason"]) == {"exact_duplicate": 1}
+    assert Counter(read_rejected(tmp_path / "validate")["reason"]) == {
+        "exact_duplicate": 1,
+        "near_duplicate_of_train": 1,
+    }
 
 
 def pictures(many: int, seed: int) -> tuple[Inputs, np.ndarray]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 
 import albumentations as A
 import numpy as np
@@ -210,12 +211,16 @@ def test_our_transforms_compose_serialise_and_leave_boxes_and_masks() -> None:
         ([{"ChannelOrder": {"orders": [[0, 1, 1]]}}], "each holds 0, 1 and 2 once"),
         ([{"Glare": {"size": [0.5, 0.1]}}], "size: two rising numbers"),
         ([{"Compose": {"transforms": []}}], "no transform 'Compose'"),
+        ([{"flip_left_right": 0.1}], "takes p, not 0.1: {flip_left_right: {p: 0.1}} is its chance"),
+        ([{"HorizontalFlip": 0.5}], "transforms take arguments"),
+        ([{"rotate": {"p": "abc"}}], "rotate: a number from 0 to 1 is needed, not 'abc'"),
+        (["BBoxSafeRandomCrop"], "BBoxSafeRandomCrop needs more than a picture"),
         ([{"OverlayElements": {}}], "OverlayElements needs"),
     ],
 )
 def test_a_policy_that_cannot_be_is_explained(policy: list[object], said: str) -> None:
     """The name, what is wrong, and what there is."""
-    with pytest.raises(InputError, match=said):
+    with pytest.raises(InputError, match=re.escape(said).replace("\\.\\*", ".*")):
         maker_of(steps_of(policy, IMAGES, {}), IMAGES, Resources.of(None))
 
 
@@ -240,3 +245,14 @@ def test_the_sets_are_policies() -> None:
         first, recipe, _ = make(encode(scene()), 4)
         assert first == make(encode(scene()), 4)[0]
         assert '"transforms"' in recipe
+
+
+def test_a_grey_pictures_children_are_grey() -> None:
+    """Noise is drawn for each channel, and would colour them; a coloured picture's children keep their colours."""
+    grey = np.repeat(scene()[..., :1], 3, axis=2)
+    for name in ("gaussian_noise", "iso_noise", "photon_noise", "salt_and_pepper"):
+        made = PolicyTransform([OPERATIONS[name].entry(0.8)])(grey, 3)
+        assert (made != grey).any()
+        assert (made[..., 0] == made[..., 1]).all()
+        assert (made[..., 1] == made[..., 2]).all()
+    assert np.ptp(PolicyTransform([OPERATIONS["gaussian_noise"].entry(0.8)])(scene(), 3).astype(int), axis=2).max() > 5

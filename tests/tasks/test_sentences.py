@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from tasks.augment.makers import Resources, maker_of, steps_of
+from tasks.augment.makers import Resources, Step, maker_of, steps_of
 from tasks.augment.sentences import LOOKALIKES, MASK, OPERATIONS, Context, change, cut
 from tasks.augment.thesaurus import read_thesaurus
 from tasks.errors import InputError
@@ -107,4 +107,4 @@ def test_an_unknown_operation_is_explained() -> None:
     with pytest.raises(InputError, match=r"no operation .synonim.\. Did you mean synonym"):
         steps_of(["synonim"], Facts(modality="text"), {})
     with pytest.raises(InputError, match="no function 'gone'"):
-        maker_of([("own", {"name": "gone"})], Facts(modality="text"), Resources.of(None))
+        maker_of([Step("own", {"name": "gone"}, "gone")], Facts(modality="text"), Resources.of(None))

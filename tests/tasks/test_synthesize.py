@@ -14,7 +14,7 @@ from tasks.generation import GenerationWriter, Row, identify, read, read_manifes
 from tasks.params import Facts, SynthesizeParams, Template
 from tasks.synthesize import synthesize
 from tasks.synthesize.mixing import cut_in, draw_pairs, mix, mixed_label
-from tasks.synthesize.templates import begins_with_vowel, compile_template, possible, sample
+from tasks.synthesize.templates import begins_with_vowel, compile_template, possible, sample, shared_out
 
 TEXTS = Facts(modality="text")
 
@@ -69,12 +69,21 @@ def test_optional_parts_ranges_and_brackets() -> None:
     assert said(nested) == {"go", "go on", "go on and 1", "go on and 2"}
 
 
-def test_a_becomes_an_before_a_vowels_sound() -> None:
-    """English by hand: by sound, not by letter; numbers as they are said; capitals too."""
+def test_a_n_is_an_before_a_vowels_sound() -> None:
+    """English by hand: by sound, not by letter; numbers and abbreviations as they are said; a plain "a" stays."""
     values = ["apple", "pear", "hour", "university", "8", "80", "18", "11", "1", "umbrella", "one-off", "honest man"]
-    template = Template(label="x", text="A {what}, or a {what}", slots={"what": values})
+    template = Template(label="x", text="A(n) {what}, or a(n) {what}; a {what}", slots={"what": values})
     an = {"apple", "hour", "8", "80", "18", "11", "umbrella", "honest man"}
-    assert said(template) == {f"A{'n' * (one in an)} {one}, or a{'n' * (one in an)} {one}" for one in values}
+    assert said(template) == {f"A{'n' * (one in an)} {one}, or a{'n' * (one in an)} {one}; a {one}" for one in values}
+    for word, expected in {
+        "uninhabited": True,
+        "onerous": True,
+        "union": False,
+        "MRI": True,
+        "USB": False,
+        "user": False,
+    }.items():
+        assert begins_with_vowel(word) == expected
     assert not begins_with_vowel("180")
     assert begins_with_vowel("11,000")
 
@@ -125,12 +134,12 @@ def test_the_order_of_draws_does_not_depend_on_the_machine() -> None:
 def test_a_cut_mixture_by_hand() -> None:
     """A quarter of the area at most comes from the second, from the same place; the label is the area's share."""
     first, second = np.full((20, 40, 3), 10, np.uint8), np.full((10, 20, 3), 200, np.uint8)
-    made, share = cut_in(first, second, 0.75, np.random.default_rng(0))
+    made, share, place = cut_in(first, second, 0.75, np.random.default_rng(0))
     assert share == 0.75
     assert (made == 200).all(axis=2).mean() == pytest.approx(0.25)
     assert ((made == 10) | (made == 200)).all()
     rows, columns = np.nonzero((made == 200).all(axis=2))
-    assert (np.ptp(rows) + 1, np.ptp(columns) + 1) == (10, 20)
+    assert place == [rows.min(), columns.min(), 10, 20]
 
 
 def test_partners_may_be_of_the_same_class_or_of_another() -> None:
@@ -183,6 +192,35 @@ def test_templates_of_label_names_speak_for_every_class(tmp_path: Path) -> None:
     assert [(one["class"], one["possible"]) for one in told] == [("greet", 3), ("leave", 3)]
 
 
+def test_templates_and_their_parts_share_alike(tmp_path: Path) -> None:
+    """Nine rows: one of the template that can say but one thing, and of the other as many with the number as without, four and four."""
+    one = Template(label="greet", text="only this")
+    two = Template(label="greet", text="go {n:1-4}[ and {m:1-900}]")
+    made = [text for _, text in sample([one, two], 9, np.random.default_rng(0))]
+    assert made.count("only this") == 1
+    assert sum("and" in text for text in made) == 4
+    assert sum("and" not in text for text in made) == 5
+    assert shared_out([1, 3604], 9) == [1, 8]
+    assert shared_out([5, 5, 5], 7) in ([2, 2, 3], [3, 2, 2], [2, 3, 2])
+    assert shared_out([2, 2], 9) == [2, 2]
+
+
+def test_a_sentence_has_one_class(tmp_path: Path) -> None:
+    """Said of both classes it is kept for the first alone; an empty one for none."""
+    folder = validated(tmp_path / "v")
+    templates = [
+        Template(label="greet", text="good {x:1-1}"),
+        Template(label="leave", text="good 1"),
+        Template(label="leave", text="[ ]"),
+    ]
+    synthesize(
+        SynthesizeParams(templates=templates), TEXTS, collected=folder, validated=folder, output=tmp_path / "out"
+    )
+    assert read(tmp_path / "out")["label"].tolist() == ["greet"]
+    assert "said_of_another_class" in set(read_rejected(tmp_path / "out")["reason"])
+    assert "" not in set(read(tmp_path / "out")["text"])
+
+
 def broken(text: str, **more: Any) -> Template:
     return Template.model_validate({"label": "greet", "text": text, **more})
 
@@ -202,6 +240,12 @@ def broken(text: str, **more: Any) -> Template:
         (broken("{x}", slots={"x": {"file": "none.txt"}}), "none.txt does not exist"),
         (broken("{x}", slots={"x": ["1"]}, never=[{"y": "1"}]), "`never` names the slot 'y'"),
         (broken("{x}", slots={"x": ["1"]}, never=[{"x": "2"}]), "has no value '2'"),
+        (broken("{n:1-50} km", never=[{"num": "31-50"}]), "`never` names the slot 'num'"),
+        (broken("{n:1-50} km", never=[{"n": "1.2.3-4"}]), "has no value '1.2.3-4'"),
+        (broken("{n:1-50} km", never=[{}]), "an empty rule"),
+        (broken("{n:1-5} to {n:10-20}"), "has two ranges, 1-5 and 10-20"),
+        (broken("this is[ about {label}]", label=None), "must say {label}, and outside"),
+        (broken("{label} {x}", label=None, slots={"x": ["1"], "label": ["y"]}), "the class's own name"),
         (broken("you", label="nobody"), "'nobody' is no class: it must be one of greet, leave"),
     ],
 )
