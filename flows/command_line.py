@@ -286,12 +286,15 @@ def show(
 ) -> None:
     """A contact sheet: parents beside what was made of them, with each one's recipe."""
     with explained(debug):
+        from flows.ledger import open_ledger
         from tasks.evaluate.contact_sheet import write_contact_sheet
         from tasks.params import load
 
         load(workspace)
         path = write_contact_sheet(workspace.resolve(), stage, families, children)
         print(f"The contact sheet: {path.as_uri()}")
+        if stage in open_ledger(workspace.resolve()).states():
+            print(f"Its inputs have changed since: `seedling stage {stage}` makes the rows anew.")
 
 
 @app.command()

@@ -46,6 +46,9 @@ def test_the_sheet_shows_families_of_every_class(workspace: Path) -> None:
     )
     done = seedling(workspace, "show", "synthesize", "--families", "4")
     assert done.returncode == 0, done.stderr
+    assert "have changed" not in done.stdout
+    set_value(workspace, ["augment", "children"], 3)
+    assert "`seedling stage augment` makes the rows anew" in seedling(workspace, "show", "augment").stdout
     page = (workspace / "reports/contact_sheet_synthesize.html").read_text(encoding="utf-8")
     assert page.count('<section class="family') == 4
     assert re.search(r"\d+% (bar|cross|disc)", page)
