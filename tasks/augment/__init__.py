@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from tasks.errors import InputError
 from tasks.generation import GenerationWriter, Row, identify, payloads, read, read_manifest, recipe_json
 from tasks.learners.encoded_features import EncodedFeatures
 from tasks.learners.features import FeatureMaker
+from tasks.learners.model import single_threaded
 from tasks.learners.saving import make_features
 from tasks.params import AugmentParams, Facts
 from tasks.progress import Progress, counted, silent
@@ -57,10 +59,11 @@ def augment(
     parents = rows[(rows["split"] == "train") & rows["label"].notna()].set_index("id")
     own_features = features or make_features(None, None, facts, None)
     resources = Resources.of(data, _context(params, facts, parents, data, own_features))
+    judges = Judges(parents, classes, collected, own_features, params, facts, progress)
     notes: dict[str, Any] = {}
     policy, children = params.policy, children_of_each(len(parents), params, facts)
     if policy == "auto":
-        found, why = _screened(parents, classes, collected, own_features, params, facts, resources, progress)
+        found, why = judges.screened(resources)
         policy, notes["screening"] = (
             found.policy if found else None,
             found.as_json() if found else {"cannot_screen": why},
@@ -72,7 +75,7 @@ def augment(
     many = balanced(Counter(parents["label"]), children if steps else 0, params.balance if steps else 0.0)
     total = sum(many[label] for label in parents["label"])
     make = maker_of(steps, facts, resources)
-    guard = _guard(parents, classes, collected, own_features, params, facts, progress) if total else None
+    guard = judges.guard() if total else None
     known = Known(rows, facts)
     with GenerationWriter(output, stage="augment", modality=facts.modality) as writer:
         source = payloads([collected], parents.index) if total else iter(())
@@ -81,7 +84,7 @@ def augment(
             done += 1
             _write(writer, row, reason or known.reason(row, made))
             progress("make children", done, total)
-        for row, made in _misleading(parents, classes, collected, own_features, params, facts, progress):
+        for row, made in judges.misleading():
             total += 1
             _write(writer, row, known.reason(row, made))
         if params.balance:
@@ -180,78 +183,69 @@ def _context(
     return sentences.Context(near, words, frozenset(word.lower() for one in params.protect for word in one.split()))
 
 
-def _screened(
-    parents: pd.DataFrame,
-    classes: list[str],
-    collected: Path,
-    features: FeatureMaker,
-    params: AugmentParams,
-    facts: Facts,
-    resources: Resources,
-    progress: Progress,
-) -> tuple[Any, str]:
-    from tasks.augment.screening import ROWS, CannotScreen, screen
-    from tasks.augment.teaching import read_parents
-    from tasks.learners.model import single_threaded
+@dataclass(frozen=True)
+class Judges:
+    """What asks models of the other folds: the screening, the label guard, and what misleads them."""
 
-    drawn = read_parents(parents, classes, collected, features, ROWS[facts.effort], facts.seed, progress)
-    try:
+    parents: pd.DataFrame
+    classes: list[str]
+    collected: Path
+    features: FeatureMaker
+    params: AugmentParams
+    facts: Facts
+    progress: Progress
+
+    @property
+    def _folds(self) -> int:
+        return int(self.parents["fold"].nunique())
+
+    def _drawn(self, at_most: int) -> Any:
+        from tasks.augment.teaching import read_parents
+
+        return read_parents(
+            self.parents, self.classes, self.collected, self.features, at_most, self.facts.seed, self.progress
+        )
+
+    def screened(self, resources: Resources) -> tuple[Any, str]:
+        """Which operations help; None, and why, where that cannot be told."""
+        from tasks.augment.screening import ROWS, CannotScreen, screen
+
+        try:
+            with single_threaded():
+                drawn = self._drawn(ROWS[self.facts.effort])
+                return screen(drawn, self.params.weight, self.facts, resources, self.progress), ""
+        except CannotScreen as error:
+            return None, str(error)
+
+    def guard(self) -> Any:
+        """Who says which children changed their label; None where params want nobody, or nobody could."""
+        if not self.params.label_guard or self._folds < 2:
+            return None
+        from tasks.augment.teaching import Guard
+
         with single_threaded():
-            return screen(drawn, params.weight, facts, resources, progress), ""
-    except CannotScreen as error:
-        return None, str(error)
+            return Guard(self._drawn(len(self.parents)))
 
+    def misleading(self) -> Iterator[tuple[Row, Made]]:
+        """Adversarial children of as many rows as params ask for."""
+        params, facts = self.params, self.facts
+        if params.adversarial and facts.modality != "image":
+            raise InputError(
+                "params.yaml: augment.adversarial changes pictures, but this is a text workspace: remove it."
+            )
+        if not params.adversarial or self._folds < 2:
+            return
+        from tasks.augment.adversarial import misleading
 
-def _guard(
-    parents: pd.DataFrame,
-    classes: list[str],
-    collected: Path,
-    features: FeatureMaker,
-    params: AugmentParams,
-    facts: Facts,
-    progress: Progress,
-) -> Any:
-    if not params.label_guard or parents["fold"].nunique() < 2:
-        return None
-    from tasks.augment.teaching import Guard, read_parents
-    from tasks.learners.model import single_threaded
-
-    with single_threaded():
-        return Guard(read_parents(parents, classes, collected, features, len(parents), facts.seed, progress))
-
-
-def _misleading(
-    parents: pd.DataFrame,
-    classes: list[str],
-    collected: Path,
-    features: FeatureMaker,
-    params: AugmentParams,
-    facts: Facts,
-    progress: Progress,
-) -> Iterator[tuple[Row, Made]]:
-    """Adversarial children of as many rows as params ask for."""
-    if not params.adversarial:
-        return
-    if facts.modality != "image":
-        raise InputError("params.yaml: augment.adversarial changes pictures, but this is a text workspace: remove it.")
-    if parents["fold"].nunique() < 2:
-        return
-    from tasks.augment.adversarial import misleading
-    from tasks.augment.teaching import read_parents
-    from tasks.learners.model import single_threaded
-
-    drawn = read_parents(parents, classes, collected, features, len(parents), facts.seed, progress)
-    chosen = [
-        row
-        for row, one in enumerate(drawn.ids)
-        if generator(facts.seed, "adversarial", one).random() < params.adversarial
-    ]
-    with single_threaded():
-        found = misleading(drawn, chosen, params.adversarial_way, params.adversarial_levels, facts.max_megapixels)
-        for row, pixels, told in counted(found, progress, "mislead models", len(chosen)):
-            name, recipe = drawn.ids[row], recipe_json(params.adversarial_way, **told)
-            made = Made(images.encode(pixels), recipe, images.content(pixels))
-            yield _row(name, parents.loc[name], made, params), made
+        drawn = self._drawn(len(self.parents))
+        chances = [generator(facts.seed, "adversarial", one).random() for one in drawn.ids]
+        chosen = [row for row, chance in enumerate(chances) if chance < params.adversarial]
+        with single_threaded():
+            found = misleading(drawn, chosen, params.adversarial_way, params.adversarial_levels, facts.max_megapixels)
+            for row, pixels, told in counted(found, self.progress, "mislead models", len(chosen)):
+                name, recipe = drawn.ids[row], recipe_json(params.adversarial_way, **told)
+                made = Made(images.encode(pixels), recipe, images.content(pixels))
+                yield _row(name, self.parents.loc[name], made, params), made
 
 
 def _families(
