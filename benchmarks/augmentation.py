@@ -22,7 +22,8 @@ from record import Found, write
 from sklearn.datasets import load_digits
 
 from tasks import images
-from tasks.augment.makers import CannotChange, Resources, maker_of, steps_of
+from tasks.augment.catalogue import CannotChange
+from tasks.augment.makers import Resources, maker_of, steps_of
 from tasks.augment.screening import screen
 from tasks.augment.sentences import Context
 from tasks.augment.teaching import Parents

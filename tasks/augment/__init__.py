@@ -17,7 +17,8 @@ import pandas as pd
 
 from tasks import images, texts
 from tasks.augment import sentences
-from tasks.augment.makers import CannotChange, Made, Maker, Resources, maker_of, steps_of
+from tasks.augment.catalogue import CannotChange
+from tasks.augment.makers import Made, Maker, Resources, maker_of, steps_of
 from tasks.errors import InputError
 from tasks.generation import GenerationWriter, Row, identify, payloads, read, read_manifest, recipe_json
 from tasks.learners.encoded_features import EncodedFeatures

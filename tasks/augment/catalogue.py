@@ -16,6 +16,10 @@ REFLECTED = cv2.BORDER_REFLECT_101
 Entry = Mapping[str, Mapping[str, Any]]  # one transform's name and arguments
 
 
+class CannotChange(ValueError):
+    """An operation that this row does not bear: a picture of one pixel cannot be made smaller."""
+
+
 @dataclass(frozen=True, slots=True)
 class Operation:
     """kind: for the docs; graded: whether the strength changes anything; entry: strength → transform and arguments, applied always."""

@@ -55,10 +55,6 @@ class Made(NamedTuple):
     content: bytes
 
 
-class CannotChange(ValueError):
-    """An operation that this row does not bear: a picture of one pixel cannot be made smaller."""
-
-
 Maker = Callable[[Any, int], Made]  # (the parent's payload, a seed)
 
 

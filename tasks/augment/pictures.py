@@ -15,8 +15,7 @@ import cv2
 import numpy as np
 
 from tasks import images
-from tasks.augment.catalogue import OPERATIONS
-from tasks.augment.makers import CannotChange
+from tasks.augment.catalogue import OPERATIONS, CannotChange
 from tasks.augment.transforms import OURS
 from tasks.errors import InputError
 from tasks.images import Pixels

@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasks.augment import catalogue, sentences
-from tasks.augment.makers import CannotChange, Maker, Resources, maker_of, steps_of
+from tasks.augment.catalogue import CannotChange
+from tasks.augment.makers import Maker, Resources, maker_of, steps_of
 from tasks.augment.teaching import QUICK_LEARNER, Children, Parents, probabilities_of, taught_and_asked
 from tasks.errors import InputError
 from tasks.learners.training import Setting

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from scipy import ndimage, stats
 
-from tasks.augment.catalogue import OPERATIONS, SETS
+from tasks.augment.catalogue import OPERATIONS, SETS, CannotChange
 from tasks.augment.colour import MORPHOLOGIES, ORDERS, change_luminosity, reorder_channels, rotate_colours
 from tasks.augment.light import TILE, Spot, lit
-from tasks.augment.makers import CannotChange, Resources, maker_of, steps_of
+from tasks.augment.makers import Resources, maker_of, steps_of
 from tasks.augment.noise import NORMAL_FROM, photon_noise
 from tasks.augment.pictures import PolicyTransform
 from tasks.augment.transforms import OURS, ChannelOrder, ColourRotation, Glare, LuminosityMorphology, PhotonNoise
