@@ -6,7 +6,7 @@ python -m tasks.augment
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
@@ -32,7 +32,7 @@ from tasks.randomness import derived_seed, generator
 BY_EFFORT = {"quick": 1, "normal": 2, "thorough": 5}
 ENOUGH = 20_000  # children in all where params leave their number open: more labelled rows need fewer of them
 MOST_BALANCED = 10  # times as many children of a rare class's row as of the commonest one's
-AT_ONCE = 64  # parents in memory
+AT_ONCE = 256  # children in memory
 MOST_NEAR, LEAST_NEAR = 5, 0.5  # words for one, and their cosine, that an encoder's vocabulary gives
 
 
@@ -81,13 +81,13 @@ def augment(
     with GenerationWriter(output, stage="augment", modality=facts.modality) as writer:
         source = payloads([collected], parents.index) if total else iter(())
         done = 0
-        for row, made, reason in _families(source, parents, many, make, guard, params, facts):
+        for row, same, reason in _families(source, parents, many, make, guard, params, facts):
             done += 1
-            _write(writer, row, reason or known.reason(row, made))
+            _write(writer, row, reason or known.reason(row, same))
             progress("make children", done, total)
-        for row, made in judges.misleading():
+        for row, same in judges.misleading():
             total += 1
-            _write(writer, row, known.reason(row, made))
+            _write(writer, row, known.reason(row, same))
         if params.balance:
             notes["class_shares"] = _shares(parents["label"], writer)
         if done:
@@ -116,13 +116,13 @@ class Known:
         self._held_out = {key for key, out in zip(keys, held_out, strict=True) if out}
         self._children: set[tuple[str, str | None]] = set()
 
-    def reason(self, row: Row, made: Made) -> str | None:
-        """Why the child cannot stay; None where it can, and is known from now on."""
-        if identify(made.content) == row.parents[0]:
+    def reason(self, row: Row, same: str) -> str | None:
+        """Why the child cannot stay; None where it can, and is known from now on. same: the hash of its content alone."""
+        if same == row.parents[0]:
             return "unchanged"
         if self._of_text and not row.payload:
             return "empty"
-        key = texts.normalised(str(row.payload)) if self._of_text else identify(made.content)
+        key = texts.normalised(str(row.payload)) if self._of_text else same
         if key in self._held_out:
             return "near_duplicate_of_test"
         if key in self._rows and self._rows[key] != row.parents[0]:
@@ -227,8 +227,8 @@ class Judges:
         with single_threaded():
             return Guard(self._drawn(len(self.parents)))
 
-    def misleading(self) -> Iterator[tuple[Row, Made]]:
-        """Adversarial children of as many rows as params ask for."""
+    def misleading(self) -> Iterator[tuple[Row, str]]:
+        """Adversarial children of as many rows as params ask for, with the hash of their content alone."""
         params, facts = self.params, self.facts
         if params.adversarial and facts.modality != "image":
             raise InputError(
@@ -246,7 +246,7 @@ class Judges:
             for row, pixels, told in counted(found, self.progress, "mislead models", len(chosen)):
                 name, recipe = drawn.ids[row], recipe_json(params.adversarial_way, **told)
                 made = Made(images.encode(pixels), recipe, images.content(pixels))
-                yield _row(name, self.parents.loc[name], made, params), made
+                yield _row(name, self.parents.loc[name].to_dict(), made, params), identify(made.content)
 
 
 def _families(
@@ -257,34 +257,40 @@ def _families(
     guard: Any,
     params: AugmentParams,
     facts: Facts,
-) -> Iterator[tuple[Row, Made, str | None]]:
-    """Every parent's children (and why one cannot be), made by as many threads as the machine has cores, in the parents' order."""
+) -> Iterator[tuple[Row, str, str | None]]:
+    """Every parent's children, the hash of their content alone, and why one cannot be; made by as many threads as the machine has cores, in the parents' order."""
 
-    def family(parent: tuple[str, Any]) -> list[tuple[Row, Made, str | None]]:
+    def family(parent: tuple[str, Any]) -> list[tuple[Row, str, str | None]]:
         name, payload = parent
-        known = parents.loc[name]
+        known = parents.loc[name].to_dict()
         return [_child(name, payload, known, number, make, params, facts) for number in range(many[known["label"]])]
 
     with ThreadPoolExecutor() as threads:
-        while block := list(islice(source, AT_ONCE)):
+        while block := list(islice(source, max(1, AT_ONCE // max(1, *many.values())))):
             children = [one for each in threads.map(family, block) for one in each]
             asked = [(row.parents[0], row.payload) for row, _, reason in children if reason is None] if guard else []
             changed = iter(guard.changed(asked) if asked else ())
-            for row, made, reason in children:
-                yield row, made, reason or ("label_changed" if guard and next(changed) else None)
+            for row, same, reason in children:
+                yield row, same, reason or ("label_changed" if guard and next(changed) else None)
 
 
 def _child(
-    parent: str, payload: Any, known: pd.Series, number: int, make: Maker, params: AugmentParams, facts: Facts
-) -> tuple[Row, Made, str | None]:
+    parent: str,
+    payload: Any,
+    known: Mapping[Hashable, Any],
+    number: int,
+    make: Maker,
+    params: AugmentParams,
+    facts: Facts,
+) -> tuple[Row, str, str | None]:
     try:
         made, reason = make(payload, derived_seed(facts.seed, "augment", parent, number)), None
     except CannotChange:
         made, reason = Made(payload, None, f"{parent} {number}".encode()), "cannot_be_changed"
-    return _row(parent, known, made, params), made, reason
+    return _row(parent, known, made, params), identify(made.content), reason
 
 
-def _row(parent: str, known: pd.Series, made: Made, params: AugmentParams) -> Row:
+def _row(parent: str, known: Mapping[Hashable, Any], made: Made, params: AugmentParams) -> Row:
     """A child as the record has it: all but its content is its parent's."""
     return Row(
         id=identify(made.content, [parent], made.recipe),

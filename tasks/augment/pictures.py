@@ -19,8 +19,8 @@ from tasks.augment.catalogue import OPERATIONS, CannotChange
 from tasks.augment.transforms import OURS
 from tasks.errors import InputError
 from tasks.images import Pixels
-from tasks.randomness import derived_seed
 
+APART = 0x9E3779B97F4A7C15  # the golden ratio's bits (Steele et al. 2014): seeds of a picture's steps lie far from one another, and are mixed where they are used
 Policy = Sequence[Mapping[str, Mapping[str, Any]]]
 Own = Callable[[Pixels, np.random.Generator], Pixels]
 Step = Callable[[Pixels, int], tuple[Pixels, bool]]
@@ -64,7 +64,7 @@ class PolicyTransform:
             self._of_thread.steps = self._build()
         child, applied = pixels, []
         for number, (name, step) in enumerate(zip(self._names, self._of_thread.steps, strict=True)):
-            child, done = step(child, derived_seed(seed, number))
+            child, done = step(child, (seed + (number + 1) * APART) % 2**32)
             applied += [name] if done else []
         if applied and images.is_grey(pixels) and not images.is_grey(child):
             child = cv2.cvtColor(cv2.cvtColor(child, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
@@ -72,7 +72,7 @@ class PolicyTransform:
 
 
 def _by_transform(transform: A.BasicTransform, pixels: Pixels, seed: int) -> tuple[Pixels, bool]:
-    transform.set_random_seed(seed % 2**32)
+    transform.set_random_seed(seed)
     try:
         changed: Pixels = transform(image=pixels)["image"]
     except Exception as error:  # albumentations has a kind of its own for many a reason
