@@ -43,6 +43,7 @@ def test_init_makes_a_git_and_dvc_repository(tmp_path: Path, make_pictures: Call
     assert "is a workspace already" in again.stderr
 
 
+@pytest.mark.slow
 def test_a_workspace_that_collects_all_its_rows(tmp_path: Path) -> None:
     """Made without data: a source alone fills it, and labels that are put in later join it."""
     done = seedling("init", tmp_path / "w", "--collect", "texts")
@@ -69,6 +70,7 @@ def test_a_workspace_that_collects_all_its_rows(tmp_path: Path) -> None:
     assert "41 in, 41 kept" in done.stdout
 
 
+@pytest.mark.slow
 def test_a_packed_workspace_takes_loose_files_that_come_later(
     tmp_path: Path, make_pictures: Callable[..., Path]
 ) -> None:

@@ -59,6 +59,7 @@ def test_what_strangers_send_is_refused_under_a_reason(tmp_path: Path, facts: Fa
     assert Counter(rejected["reason"]) == expected
 
 
+@pytest.mark.slow
 def test_pages_that_fail_are_counted_and_the_rest_goes_on(tmp_path: Path) -> None:
     """A broken page, one that no longer ends, one of invalid UTF-8, a 200 that says sorry, and one line of two million characters."""
     with site() as told:
@@ -125,6 +126,7 @@ def test_robots_that_forbid_all_are_obeyed(tmp_path: Path) -> None:
         assert told.paths() == []
 
 
+@pytest.mark.slow
 def test_a_crawl_delay_is_kept(tmp_path: Path) -> None:
     """Half a second between requests, though the ceiling would allow 200 a second."""
     with site() as told:

@@ -266,6 +266,7 @@ def test_a_dynamic_page_is_worked_in_a_browser(tmp_path: Path) -> None:
     assert rows["origin"].tolist() == [f"{told.address}/#n{number}" for number in range(9)]
 
 
+@pytest.mark.slow
 def test_pictures_that_fail_for_now_come_with_the_next_call(tmp_path: Path) -> None:
     """A sequence's picture answers 500, and later does not: the same visit asks for it again, and an item that breaks the rules costs itself alone."""
     with site() as told:
@@ -284,6 +285,7 @@ def test_pictures_that_fail_for_now_come_with_the_next_call(tmp_path: Path) -> N
         assert [path for path in told.paths() if "pic" in path] == ["/pic/2.png"]
 
 
+@pytest.mark.slow
 def test_what_an_earlier_visit_brought_outlives_a_failure(tmp_path: Path) -> None:
     """A page that answers 500 in the second visit: its item of the first stays. An as_of before the last one is refused."""
     with site() as told:
@@ -330,6 +332,7 @@ def test_human_labels_judge_the_rules(tmp_path: Path) -> None:
     assert read(output)["label_source"].unique().tolist() == ["human"]
 
 
+@pytest.mark.slow
 def test_words_are_no_selectors(tmp_path: Path) -> None:
     """A licence or an author given in words is taken as it is, also of a sequence of bare pictures; and one that is found on the page."""
     with site() as told:
@@ -346,6 +349,7 @@ def test_words_are_no_selectors(tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.slow
 def test_the_pace_of_a_host_that_never_refused_is_remembered(tmp_path: Path) -> None:
     """The next visit begins where this one stopped, and need not feel its way again."""
     with site() as told:
