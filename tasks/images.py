@@ -79,7 +79,7 @@ def rotated_by_exif(encoded: bytes) -> bool:
 
 
 def encode(pixels: Pixels) -> bytes:
-    """PNG, lossless, at the level that costs least time (docs/benchmarks.md). Grey pictures are stored with one channel."""
+    """PNG, lossless, at level 1: quick, and Parquet compresses on top. Grey pictures are stored with one channel."""
     source = pixels[..., 0] if is_grey(pixels) else pixels[..., ::-1]
     done, buffer = cv2.imencode(".png", source, [cv2.IMWRITE_PNG_COMPRESSION, 1])
     if not done:
