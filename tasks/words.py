@@ -1,4 +1,4 @@
-"""Texts changed by word-level operations (Wei & Zou 2019, "EDA"; typos by neighbouring keys)."""
+"""Typing errors: a letter becomes its neighbour on the keyboard."""
 
 from __future__ import annotations
 
@@ -14,36 +14,15 @@ NEIGHBOURS = {
 }
 
 
-def change_words(text: str, operation: str, share: float, rng: np.random.Generator) -> str:
-    """The text after one operation on about `share` of its words, at least one of them.
-
-    operation: `swap` (two neighbouring words), `delete` (never the last word left) or `typo` (a neighbouring key).
-    """
+def mistyped(text: str, share: float, rng: np.random.Generator) -> str:
+    """The text with typing errors in about `share` of its words, at least one; blanks are folded."""
     words = text.split()
-    changes = max(1, round(share * len(words)))
-    for _ in range(changes):
-        words = {"swap": swap, "delete": delete, "typo": typo}[operation](words, rng)
+    for _ in range(max(1, round(share * len(words)))):
+        words = _one_error(words, rng)
     return " ".join(words)
 
 
-def swap(words: Sequence[str], rng: np.random.Generator) -> list[str]:
-    """Two neighbouring words change places."""
-    changed = list(words)
-    if len(changed) > 1:
-        place = int(rng.integers(len(changed) - 1))
-        changed[place], changed[place + 1] = changed[place + 1], changed[place]
-    return changed
-
-
-def delete(words: Sequence[str], rng: np.random.Generator) -> list[str]:
-    """One word goes; of two words or fewer none does."""
-    if len(words) < 3:
-        return list(words)
-    gone = int(rng.integers(len(words)))
-    return [word for place, word in enumerate(words) if place != gone]
-
-
-def typo(words: Sequence[str], rng: np.random.Generator) -> list[str]:
+def _one_error(words: Sequence[str], rng: np.random.Generator) -> list[str]:
     """One letter becomes its neighbour on the keyboard; words with digits are left alone."""
     able = [
         place for place, word in enumerate(words) if word.isalpha() and any(one.lower() in NEIGHBOURS for one in word)

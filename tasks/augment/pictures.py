@@ -124,21 +124,26 @@ def build(name: str, arguments: Mapping[str, Any]) -> A.BasicTransform:
         raise InputError(
             f"params.yaml: augment.policy: {name} needs {', '.join(transform.targets_as_params)}, and rows have pictures alone."
         )
+    if lacking := _lacking(transform):
+        raise InputError(f"params.yaml: augment.policy: {name} needs more than a picture: {lacking}")
+    return transform
+
+
+def _lacking(transform: A.BasicTransform) -> str | None:
+    """What a transform misses that is given a picture and nothing else."""
     try:
         transform(image=np.zeros((64, 64, 3), np.uint8))
     except (KeyError, NotImplementedError, AttributeError) as error:
-        raise InputError(
-            f"params.yaml: augment.policy: {name} needs more than a picture: {type(error).__name__}: {error}"
-        ) from error
-    except Exception:  # noqa: BLE001  (another picture may do)
-        return transform
-    return transform
+        return f"{type(error).__name__}: {error}"
+    except Exception:  # noqa: BLE001  (a crop that is larger than this picture: another one may do)
+        return None
+    return None
 
 
 def _usable(made: Any) -> bool:
     """Whether it is a transform that can be made, and not what transforms are derived from."""
     kinds = (A.ImageOnlyTransform, A.DualTransform)
-    return isinstance(made, type) and issubclass(made, kinds) and made not in {*kinds, A.NoOp} | {A.BasicTransform}
+    return isinstance(made, type) and issubclass(made, kinds) and made not in {*kinds, A.NoOp}
 
 
 def _tuple(value: Any) -> Any:

@@ -8,7 +8,7 @@ once more on other folds, and kept where it helps there too, so the answer may b
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -119,7 +119,8 @@ def screen(parents: Parents, weight: float, facts: Facts, resources: Resources, 
     finals = _Trial(parents, judged, weight, facts, resources, progress, learners)
     third = finals.run(wanted)
     presets = {name for name, _ in _sets(facts)}
-    searched, preset = ([one for one in third if (one.name in presets) == wanted] for wanted in (False, True))
+    searched = [one for one in third if one.name not in presets]
+    preset = [one for one in third if one.name in presets]
     rivals = [min(some, key=_mean) for some in (searched, preset) if some]
     fourth = finals.run(
         [(f"{one.name}, {many} children", one.policy, many) for one in rivals for many in RATIOS if many > 1]
@@ -136,7 +137,7 @@ def screen(parents: Parents, weight: float, facts: Facts, resources: Resources, 
     confirmed = min(helped or fifth, key=_mean)
     winner = rivals[fifth.index(confirmed)]
     chosen = confirmed if helped else None
-    part = {name for one in (chosen.policy if chosen else []) for name in ([one] if isinstance(one, str) else one)}
+    part = {*_named(chosen)} if chosen else set()
     rows = [
         one.as_json(kept=one.children == 1 and one in best and bool(part & {*_named(one)})) for one in [*first, *second]
     ]
@@ -164,7 +165,7 @@ def _names(facts: Facts, resources: Resources, parents: Parents) -> tuple[set[st
     if facts.modality == "image":
         graded = {name for name, one in catalogue.OPERATIONS.items() if one.graded}
         return graded, [*catalogue.OPERATIONS, *own]
-    known = [one for one in sentences.OPERATIONS if one not in {"synonym"} or resources.context.near]
+    known = [one for one in sentences.OPERATIONS if one != "synonym" or resources.context.near]
     return {*known} - {"case"}, [*known, *own]
 
 
@@ -247,9 +248,8 @@ class _Trial:
             right += np.stack([said.argmax(axis=1) == self._truth for said in (before, after)]) / len(self._without)
             loss += np.stack([log_loss_of_rows(said, self._truth) for said in (before, after)]) / len(self._without)
         rng = np.random.default_rng(derived_seed(self.facts.seed, "screening", name))
-        compare: Callable[..., Difference] = paired_difference
-        accuracy = compare(*right, self._groups, larger_is_better=True, draws=DRAWS, rng=rng)
-        log_loss = compare(*loss, self._groups, larger_is_better=False, draws=DRAWS, rng=rng)
+        accuracy = paired_difference(right[0], right[1], self._groups, larger_is_better=True, draws=DRAWS, rng=rng)
+        log_loss = paired_difference(loss[0], loss[1], self._groups, larger_is_better=False, draws=DRAWS, rng=rng)
         self._done += 1
         self._progress("try operations", self._done, self._total)
         return Tried(name, policy, many, accuracy, log_loss, self._label_changes(children))

@@ -16,7 +16,7 @@ from tasks.params import EvaluateParams
 from tasks.progress import Progress
 from tasks.randomness import generator
 from tasks.statistics import paired_difference
-from tasks.words import change_words
+from tasks.words import mistyped
 
 ROWS = {"quick": 100, "normal": 200, "thorough": 1_000}
 NOISE = 25.0  # standard deviation in levels
@@ -69,8 +69,8 @@ PICTURES: Mapping[str, Change] = {
     "half the size": _small,
 }
 TEXTS: Mapping[str, Change] = {
-    "a typing error in ten words": lambda text, rng: change_words(text, "typo", TYPING, rng),
-    "a typing error in three words": lambda text, rng: change_words(text, "typo", 1 / 3, rng),
+    "a typing error in ten words": lambda text, rng: mistyped(text, TYPING, rng),
+    "a typing error in three words": lambda text, rng: mistyped(text, 1 / 3, rng),
     "without capitals": lambda text, rng: text.lower(),
     "the first half alone": lambda text, rng: " ".join(text.split()[: max(1, len(text.split()) // 2)]),
 }
