@@ -3,7 +3,8 @@
 PYTHONPATH=. python benchmarks/operations.py
 Our transforms beside albumentations' nearest ones and beside the bare OpenCV calls that they need; a policy of six operations beside the same six in
 albumentations' Compose; the stage's loop (decode, six operations, encode) beside decoding and encoding alone; texts beside nlpaug, where it is installed;
-templates; and the whole augment stage on 100,000 children, with its peak memory.
+templates; and the whole augment stage on 100,000 children, with its peak memory. The codec alone decodes the parent and encodes the same children, which
+noise makes larger than their parents.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +33,7 @@ from tasks.augment.colour import change_luminosity, reorder_channels, rotate_col
 from tasks.augment.light import Spot, lit
 from tasks.augment.makers import Resources, maker_of, steps_of
 from tasks.augment.noise import photon_noise
-from tasks.augment.pictures import PolicyTransform, build
+from tasks.augment.pictures import PolicyTransform
 from tasks.augment.sentences import OPERATIONS as WORD_OPERATIONS
 from tasks.augment.sentences import Context, change
 from tasks.generation import GenerationWriter, Row, identify
@@ -129,6 +131,12 @@ def of_policies(table: Table, rounds: int) -> None:
         _policy_of(table, side, rounds)
 
 
+def of_albumentations(name: str, arguments: Mapping[str, Any]) -> Any:
+    """The nearest transform that albumentations itself has."""
+    given = {key: tuple(one) if isinstance(one, list) else one for key, one in arguments.items()}
+    return getattr(A, {"GaussianNoise": "GaussNoise"}.get(name, name))(**given)
+
+
 def _policy_of(table: Table, side: int, rounds: int) -> None:
     """At one size."""
     facts = Facts(modality="image")
@@ -137,15 +145,18 @@ def _policy_of(table: Table, side: int, rounds: int) -> None:
     make = maker_of(steps, facts, Resources.of(None))
     picture = photograph(side)
     encoded = images.encode(picture)
-    ours, whole = PolicyTransform(policy), A.Compose([build(one.name, one.arguments) for one in steps])
+    ours, whole = PolicyTransform(policy), A.Compose([of_albumentations(one.name, one.arguments) for one in steps])
     seed = iter(range(10**9))
 
     def by_compose(whole: Any = whole, picture: np.ndarray = picture) -> Any:
         whole.set_random_seed(next(seed))
         return whole(image=picture)
 
+    children = cycle([ours(picture, number) for number in range(50)])
+
     def by_codec(encoded: bytes = encoded) -> bytes:
-        return images.encode(images.decode(encoded))
+        images.decode(encoded)
+        return images.encode(next(children))
 
     many = max(20, rounds * 200 // side)
     table.pair(
@@ -251,18 +262,19 @@ def _by_nlpaug(name: str) -> Any:
 
 
 def of_stage(table: Table, children: int) -> None:
-    """The whole stage in a process of its own: rate and peak memory with a tenth of the children and with all."""
-    for many in (children // 10, children):
+    """The whole stage in a process of its own: rate and peak memory with a tenth of the children and with all, and on one core alone."""
+    for many, cores in ((children // 10, 2), (children, 2), (children // 10, 1)):
         command = [sys.executable, __file__, "--stage", str(many)]
+        if cores == 1:
+            command = ["taskset", "-c", "0", *command]
         seconds, peak = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-2:]
-        table.add(
-            f"the stage, {many:,} children of 96 pixels", "seedling", "rate", [many / float(seconds)], "pictures/s"
-        )
-        table.add(f"the stage, {many:,} children of 96 pixels", "seedling", "peak memory", [float(peak)], "MiB")
+        setting = f"the stage, {many:,} children of 96 pixels, {cores} core{'s' if cores > 1 else ''}"
+        table.add(setting, "seedling", "rate", [many / float(seconds)], "pictures/s")
+        table.add(setting, "seedling", "peak memory", [float(peak)], "MiB")
 
 
 def stage(children: int) -> None:
-    """Prints the seconds and the peak memory in MiB."""
+    """Prints the seconds and the peak memory of this process, in MiB."""
     facts = Facts(modality="image")
     with tempfile.TemporaryDirectory() as place:
         here = Path(place) / "validate"
@@ -270,17 +282,10 @@ def stage(children: int) -> None:
             for number in range(1_000):
                 encoded = images.encode(photograph(96, number))
                 row_id = identify(encoded)
-                writer.keep(
-                    Row(
-                        row_id,
-                        "train",
-                        number % 5,
-                        "ab"[number % 2],
-                        label_source="human",
-                        group=row_id,
-                        payload=encoded,
-                    )
+                row = Row(
+                    row_id, "train", number % 5, "ab"[number % 2], label_source="human", group=row_id, payload=encoded
                 )
+                writer.keep(row)
             writer.close(rows_in=1_000, classes=["a", "b"])
         began = time.perf_counter()
         params = AugmentParams(children=children // 1_000, policy=SIX)

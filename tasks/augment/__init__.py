@@ -6,10 +6,9 @@ python -m tasks.augment
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Hashable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +17,14 @@ import pandas as pd
 from tasks import images, texts
 from tasks.augment import sentences
 from tasks.augment.catalogue import CannotChange
-from tasks.augment.makers import Made, Maker, Resources, maker_of, steps_of
+from tasks.augment.makers import Made, Maker, Resources, Step, maker_of, steps_of
 from tasks.errors import InputError
 from tasks.generation import GenerationWriter, Row, identify, payloads, read, read_manifest, recipe_json
 from tasks.learners.encoded_features import EncodedFeatures
 from tasks.learners.features import FeatureMaker
 from tasks.learners.model import single_threaded
 from tasks.learners.saving import make_features
+from tasks.parallel import batched, in_processes
 from tasks.params import AugmentParams, Facts
 from tasks.progress import Progress, counted, silent
 from tasks.randomness import derived_seed, generator
@@ -32,7 +32,8 @@ from tasks.randomness import derived_seed, generator
 BY_EFFORT = {"quick": 1, "normal": 2, "thorough": 5}
 ENOUGH = 20_000  # children in all where params leave their number open: more labelled rows need fewer of them
 MOST_BALANCED = 10  # times as many children of a rare class's row as of the commonest one's
-AT_ONCE = 256  # children in memory
+AT_ONCE = 64  # children that one process makes before it hands them over
+Parent = tuple[str, Any, Mapping[Hashable, Any]]  # id, payload, columns
 MOST_NEAR, LEAST_NEAR = 5, 0.5  # words for one, and their cosine, that an encoder's vocabulary gives
 
 
@@ -75,13 +76,17 @@ def augment(
     steps = steps_of(policy, facts, resources.own)
     many = balanced(Counter(parents["label"]), children if steps else 0, params.balance if steps else 0.0)
     total = sum(many[label] for label in parents["label"])
-    make = maker_of(steps, facts, resources)
+    maker_of(steps, facts, resources)  # a policy that cannot be built is said at once
     guard = judges.guard() if total else None
     known = Known(rows, facts)
     with GenerationWriter(output, stage="augment", modality=facts.modality) as writer:
-        source = payloads([collected], parents.index) if total else iter(())
+        source = (
+            (name, payload, parents.loc[name].to_dict())
+            for name, payload in (payloads([collected], parents.index) if total else ())
+        )
+        families = Families(steps, many, params, facts, resources)
         done = 0
-        for row, same, reason in _families(source, parents, many, make, guard, params, facts):
+        for row, same, reason in _made(families, source, guard):
             done += 1
             _write(writer, row, reason or known.reason(row, same))
             progress("make children", done, total)
@@ -249,45 +254,49 @@ class Judges:
                 yield _row(name, self.parents.loc[name].to_dict(), made, params), identify(made.content)
 
 
-def _families(
-    source: Iterator[tuple[str, Any]],
-    parents: pd.DataFrame,
-    many: Mapping[str, int],
-    make: Maker,
-    guard: Any,
-    params: AugmentParams,
-    facts: Facts,
-) -> Iterator[tuple[Row, str, str | None]]:
-    """Every parent's children, the hash of their content alone, and why one cannot be; made by as many threads as the machine has cores, in the parents' order."""
+@dataclass(frozen=True)
+class Families:
+    """Makes all children of some parents. It may be sent to another process."""
 
-    def family(parent: tuple[str, Any]) -> list[tuple[Row, str, str | None]]:
-        name, payload = parent
-        known = parents.loc[name].to_dict()
-        return [_child(name, payload, known, number, make, params, facts) for number in range(many[known["label"]])]
+    steps: Sequence[Step]
+    many: Mapping[str, int]
+    params: AugmentParams
+    facts: Facts
+    resources: Resources
 
-    with ThreadPoolExecutor() as threads:
-        while block := list(islice(source, max(1, AT_ONCE // max(1, *many.values())))):
-            children = [one for each in threads.map(family, block) for one in each]
-            asked = [(row.parents[0], row.payload) for row, _, reason in children if reason is None] if guard else []
-            changed = iter(guard.changed(asked) if asked else ())
-            for row, same, reason in children:
-                yield row, same, reason or ("label_changed" if guard and next(changed) else None)
+    @cached_property
+    def _make(self) -> Maker:
+        return maker_of(self.steps, self.facts, self.resources)
+
+    def __reduce__(self) -> Any:  # transforms are built where they are used
+        return Families, (self.steps, self.many, self.params, self.facts, self.resources)
+
+    def __call__(self, parents: Sequence[Parent]) -> list[tuple[Row, str, str | None]]:
+        """Every child, in its parents' order, the hash of its content alone, and why it cannot be. parents: id, payload, columns."""
+        return [
+            self._child(name, payload, known, number)
+            for name, payload, known in parents
+            for number in range(self.many[known["label"]])
+        ]
+
+    def _child(
+        self, parent: str, payload: Any, known: Mapping[Hashable, Any], number: int
+    ) -> tuple[Row, str, str | None]:
+        try:
+            made, reason = self._make(payload, derived_seed(self.facts.seed, "augment", parent, number)), None
+        except CannotChange:
+            made, reason = Made(payload, None, f"{parent} {number}".encode()), "cannot_be_changed"
+        return _row(parent, known, made, self.params), identify(made.content), reason
 
 
-def _child(
-    parent: str,
-    payload: Any,
-    known: Mapping[Hashable, Any],
-    number: int,
-    make: Maker,
-    params: AugmentParams,
-    facts: Facts,
-) -> tuple[Row, str, str | None]:
-    try:
-        made, reason = make(payload, derived_seed(facts.seed, "augment", parent, number)), None
-    except CannotChange:
-        made, reason = Made(payload, None, f"{parent} {number}".encode()), "cannot_be_changed"
-    return _row(parent, known, made, params), identify(made.content), reason
+def _made(families: Families, parents: Iterator[Parent], guard: Any) -> Iterator[tuple[Row, str, str | None]]:
+    """Every child, in its parents' order, on as many cores as it is worth, and whether the guard wants it."""
+    pieces = batched(parents, max(1, AT_ONCE // max(1, *families.many.values())))
+    for children in in_processes(families, pieces):
+        asked = [(row.parents[0], row.payload) for row, _, reason in children if reason is None] if guard else []
+        changed = iter(guard.changed(asked) if asked else ())
+        for row, same, reason in children:
+            yield row, same, reason or ("label_changed" if guard and next(changed) else None)
 
 
 def _row(parent: str, known: Mapping[Hashable, Any], made: Made, params: AugmentParams) -> Row:

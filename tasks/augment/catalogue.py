@@ -66,7 +66,7 @@ OPERATIONS: dict[str, Operation] = {
     "sharpen": Operation("sharpness", lambda s: _always("Sharpen", alpha=[0.1, 0.1 + 0.6 * s], lightness=[1.0, 1.0])),
     "downscale": Operation("sharpness", lambda s: _always("Downscale", scale_range=[max(0.2, 0.9 - 0.7 * s), 0.95])),
     "jpeg": Operation("sharpness", lambda s: _always("ImageCompression", quality_range=[round(100 - 65 * s), 100])),
-    "gaussian_noise": Operation("noise", lambda s: _always("GaussNoise", std_range=[0.01, 0.01 + 0.12 * s])),
+    "gaussian_noise": Operation("noise", lambda s: _always("GaussianNoise", std_range=[0.01, 0.01 + 0.12 * s])),
     "photon_noise": Operation("noise", lambda s: _always("PhotonNoise", photons=[400 * 0.05**s, 1000.0])),
     "iso_noise": Operation("noise", lambda s: _always("ISONoise", color_shift=[0.01, 0.01 + 0.08 * s], intensity=[0.05, 0.05 + 0.4 * s])),
     "salt_and_pepper": Operation("noise", lambda s: _always("SaltAndPepper", amount=[0.005, 0.005 + 0.06 * s])),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -20,6 +21,10 @@ from tasks.params import Facts
 from tasks.randomness import derived_seed
 
 FILE, ENTRY_POINTS = AUGMENTING
+SEED, APPLIED = (
+    "<seed>",
+    "<applied>",
+)  # in a recipe that is written once: a policy's JSON takes as long as a small picture's changes
 OWN = "own"  # a user's function: {"own": {"name": …}}
 
 DEFAULT_PICTURES: tuple[Mapping[str, Any], ...] = (
@@ -35,7 +40,7 @@ DEFAULT_PICTURES: tuple[Mapping[str, Any], ...] = (
         }
     },
     {"RandomBrightnessContrast": {"brightness_limit": 0.2, "contrast_limit": 0.2, "p": 0.5}},
-    {"GaussNoise": {"std_range": [0.01, 0.05], "p": 0.3}},
+    {"GaussianNoise": {"std_range": [0.01, 0.05], "p": 0.3}},
 )
 
 
@@ -60,16 +65,20 @@ Maker = Callable[[Any, int], Made]  # (the parent's payload, a seed)
 
 @dataclass(frozen=True)
 class Resources:
-    """What steps may need beside the row. own: the user's functions; context: of text operations."""
+    """What steps may need beside the row. own: the user's functions; context: of text operations; data: where the functions were found."""
 
     own: Mapping[str, Callable[..., Any]]
     context: sentences.Context
+    data: Path | None = None
 
     @classmethod
     def of(cls, data: Path | None, context: sentences.Context | None = None) -> Resources:
         """Those of a workspace's data/. Raises InputError where its augmenting.py cannot be imported."""
         own = own_functions(data / FILE, ENTRY_POINTS) if data is not None else {}
-        return cls(own, context or sentences.Context())
+        return cls(own, context or sentences.Context(), data)
+
+    def __reduce__(self) -> Any:  # in another process the user's functions are imported anew
+        return Resources.of, (self.data, self.context)
 
 
 def steps_of(policy: Sequence[Any] | None, facts: Facts, own: Mapping[str, Any]) -> list[Step]:
@@ -149,12 +158,15 @@ def maker_of(steps: Sequence[Step], facts: Facts, resources: Resources) -> Maker
 
     policy = [{one.name: dict(one.arguments)} for one in steps]
     transform = PolicyTransform(policy, resources.own, [one.shown for one in steps])
-    return partial(_of_picture, transform, policy, facts.max_megapixels)
+    recipe = recipe_json("transforms", policy=policy, seed=SEED, applied=[APPLIED])
+    return partial(_of_picture, transform, recipe, facts.max_megapixels)
 
 
-def _of_picture(transform: Any, policy: list[Any], max_megapixels: float, payload: bytes, seed: int) -> Made:
+def _of_picture(transform: Any, recipe: str, max_megapixels: float, payload: bytes, seed: int) -> Made:
     pixels, applied = transform.apply(images.decode(payload, max_megapixels), seed)
-    recipe = recipe_json("transforms", policy=policy, seed=seed, applied=applied)
+    recipe = recipe.replace(f'"{SEED}"', str(seed)).replace(
+        f'["{APPLIED}"]', json.dumps(applied, separators=(",", ":"))
+    )
     return Made(images.encode(pixels), recipe, images.content(pixels))
 
 

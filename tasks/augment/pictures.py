@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import random
 import threading
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -20,18 +21,35 @@ from tasks.augment.transforms import OURS
 from tasks.errors import InputError
 from tasks.images import Pixels
 
-APART = 0x9E3779B97F4A7C15  # the golden ratio's bits (Steele et al. 2014): seeds of a picture's steps lie far from one another, and are mixed where they are used
 Policy = Sequence[Mapping[str, Mapping[str, Any]]]
 Own = Callable[[Pixels, np.random.Generator], Pixels]
-Step = Callable[[Pixels, int], tuple[Pixels, bool]]
+Step = Callable[[Pixels], tuple[Pixels, bool]]
+
+
+class Stream:
+    """The generators that all steps of a policy draw from, one after the other: Python's and numpy's, both of a child's seed.
+
+    `Compose` gives every transform generators of the same seed, so that what happens to a picture half of the time would happen always together;
+    and to make generators takes longer than to change a small picture.
+    """
+
+    def __init__(self) -> None:
+        self.py_random = random.Random()  # noqa: S311  (not for secrets)
+        self._bits = np.random.PCG64()
+        self.numbers = np.random.Generator(self._bits)
+        self._state = self._bits.state
+
+    def begin(self, seed: int) -> None:
+        """From here on what is drawn is this seed's."""
+        self.py_random.seed(seed)
+        self._state["state"] = {"state": self.py_random.getrandbits(128), "inc": 1}
+        self._state["has_uint32"] = self._state["uinteger"] = 0
+        self._bits.state = self._state
 
 
 class PolicyTransform:
     """A policy that can be applied from several threads; each builds its own transforms. A grey picture's children are grey: coloured noise would tell
     them from their parents.
-
-    They are called one by one, each with a seed of its own: `Compose` gives all the same one, so that what happens to a picture half of the time
-    would happen always together, and its checks take as long as a small picture's changes.
     """
 
     def __init__(
@@ -45,14 +63,16 @@ class PolicyTransform:
         self._of_thread = threading.local()
         self._build()  # a policy that cannot be built is said at once
 
-    def _build(self) -> list[Step]:
-        return [
-            partial(_by_own, self._own[arguments["name"]], float(arguments.get("p", 1.0)))
-            if name == "own"
-            else partial(_by_transform, build(name, arguments))
-            for one in self._policy
-            for name, arguments in one.items()
-        ]
+    def _build(self) -> tuple[Stream, list[Step]]:
+        stream, steps = Stream(), list[Step]()
+        for name, arguments in (entry for one in self._policy for entry in one.items()):
+            if name == "own":
+                steps.append(partial(_by_own, self._own[arguments["name"]], float(arguments.get("p", 1.0)), stream))
+            else:
+                transform = build(name, arguments)
+                transform.set_random_state(stream.numbers, stream.py_random)
+                steps.append(partial(_by_transform, transform))
+        return stream, steps
 
     def __call__(self, pixels: Pixels, seed: int) -> Pixels:
         """The child of this picture that this seed gives, (height, width, 3)."""
@@ -60,19 +80,20 @@ class PolicyTransform:
 
     def apply(self, pixels: Pixels, seed: int) -> tuple[Pixels, list[str]]:
         """The child, and the names of the steps that were carried out: each has its own chance."""
-        if not hasattr(self._of_thread, "steps"):
-            self._of_thread.steps = self._build()
+        if not hasattr(self._of_thread, "built"):
+            self._of_thread.built = self._build()
+        stream, steps = self._of_thread.built
+        stream.begin(seed)
         child, applied = pixels, []
-        for number, (name, step) in enumerate(zip(self._names, self._of_thread.steps, strict=True)):
-            child, done = step(child, (seed + (number + 1) * APART) % 2**32)
+        for name, step in zip(self._names, steps, strict=True):
+            child, done = step(child)
             applied += [name] if done else []
         if applied and images.is_grey(pixels) and not images.is_grey(child):
             child = cv2.cvtColor(cv2.cvtColor(child, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
         return child, applied
 
 
-def _by_transform(transform: A.BasicTransform, pixels: Pixels, seed: int) -> tuple[Pixels, bool]:
-    transform.set_random_seed(seed)
+def _by_transform(transform: A.BasicTransform, pixels: Pixels) -> tuple[Pixels, bool]:
     try:
         changed: Pixels = transform(image=pixels)["image"]
     except Exception as error:  # albumentations has a kind of its own for many a reason
@@ -82,8 +103,8 @@ def _by_transform(transform: A.BasicTransform, pixels: Pixels, seed: int) -> tup
     return changed, bool(transform.params)  # which it has where it was its turn
 
 
-def _by_own(own: Own, p: float, pixels: Pixels, seed: int) -> tuple[Pixels, bool]:
-    rng = np.random.default_rng(seed)
+def _by_own(own: Own, p: float, stream: Stream, pixels: Pixels) -> tuple[Pixels, bool]:
+    rng = stream.numbers
     if p < 1 and rng.random() >= p:
         return pixels, False
     try:

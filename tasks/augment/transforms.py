@@ -1,6 +1,6 @@
-"""What albumentations lacks, as its transforms: they compose and serialise with the others, and leave boxes, masks and keypoints where they are.
+"""What albumentations lacks or is slow at, as its transforms: they compose and serialise with the others, and keep boxes, masks and keypoints right.
 
-Each wraps a pure function of this folder, and draws from albumentations' own generators.
+Each wraps a pure function of this folder, or of OpenCV, and draws from albumentations' own generators.
 """
 
 from __future__ import annotations
@@ -10,14 +10,91 @@ from collections.abc import Sequence
 from typing import Any
 
 import albumentations as A
+import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from tasks.augment.colour import MORPHOLOGIES, ORDERS, Morphology, change_luminosity, reorder_channels, rotate_colours
 from tasks.augment.light import TILE, Spot, lit
-from tasks.augment.noise import photon_noise
+from tasks.augment.noise import gaussian_noise, photon_noise
 from tasks.images import Pixels
 
 Range = tuple[float, float]
+
+
+class Affine(A.Affine):  # type: ignore[misc]
+    """albumentations' own to the bit; a small picture waited longer for its six matrices of three by three than for its warping."""
+
+    def get_params_dependent_on_data(self, params: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
+        """The same draws in the same order, and their product written out."""
+        if self.fit_output:
+            found: dict[str, Any] = super().get_params_dependent_on_data(params, data)
+            return found
+        height, width = shape = params["shape"][:2]
+        translate, shear = self._get_translate_params(shape), self._get_shear_params()
+        scale = self._get_scale(self.scale, self.keep_ratio, self.balanced_scale, self.py_random)
+        rotate = self.py_random.uniform(*self.rotate)
+        linear = _linear(rotate, shear, scale)
+        return {
+            "rotate": rotate,
+            "scale": scale,
+            "matrix": _about(linear, translate, (width - 1) / 2, (height - 1) / 2),
+            "bbox_matrix": _about(linear, translate, width / 2, height / 2),
+            "output_shape": shape,
+        }
+
+    def apply(self, img: Pixels, matrix: NDArray[np.float64], output_shape: tuple[int, int], **params: Any) -> Pixels:
+        """One call of OpenCV for a plain picture."""
+        if img.ndim != 3 or img.shape[2] != 3 or self.border_mode == cv2.BORDER_CONSTANT:
+            other: Pixels = super().apply(img, matrix, output_shape, **params)
+            return other
+        size = (round(output_shape[1]), round(output_shape[0]))
+        warped: Pixels = cv2.warpAffine(img, matrix[:2], size, flags=self.interpolation, borderMode=self.border_mode)
+        return warped
+
+
+def _linear(rotate: float, shear: dict[str, float], scale: dict[str, float]) -> tuple[float, float, float, float]:
+    """Scaled, then turned, then sheared: the four numbers of that matrix, row by row."""
+    turn = math.radians(rotate % 360)
+    cosine, sine = math.cos(turn), math.sin(turn)
+    along_x, along_y = math.tan(math.radians(shear["x"])), math.tan(math.radians(shear["y"]))
+    return (
+        (cosine - along_x * sine) * scale["x"],
+        (sine + along_x * cosine) * scale["y"],
+        (along_y * cosine - sine) * scale["x"],
+        (along_y * sine + cosine) * scale["y"],
+    )
+
+
+def _about(
+    linear: tuple[float, float, float, float], translate: dict[str, int], x: float, y: float
+) -> NDArray[np.float64]:
+    """(3, 3): the linear part about the point (x, y), and then the translation."""
+    a, b, c, d = linear
+    return np.array(
+        [
+            [a, b, x + translate["x"] - a * x - b * y],
+            [c, d, y + translate["y"] - c * x - d * y],
+            [0.0, 0.0, 1.0],
+        ]
+    )
+
+
+class GaussianNoise(A.ImageOnlyTransform):  # type: ignore[misc]
+    """A normal number added to every value, its standard deviation within `std_range` as a share of full white; rounded and saturated."""
+
+    def __init__(self, std_range: Range = (0.01, 0.05), p: float = 0.5) -> None:
+        super().__init__(p=p)
+        self.std_range = _range("std_range", std_range, 0, 1)
+
+    def get_params_dependent_on_data(self, params: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
+        """The standard deviation, and a byte for each value."""
+        drawn = np.frombuffer(self.random_generator.bytes(math.prod(params["shape"])), np.uint8)
+        return {"std": self.py_random.uniform(*self.std_range), "drawn": drawn}
+
+    def apply(self, img: Pixels, std: float, drawn: NDArray[np.uint8], **_: Any) -> Pixels:
+        """See `gaussian_noise`."""
+        return gaussian_noise(img, std, drawn)
 
 
 class ChannelOrder(A.ImageOnlyTransform):  # type: ignore[misc]
@@ -157,8 +234,18 @@ class PhotonNoise(A.ImageOnlyTransform):  # type: ignore[misc]
         return photon_noise(img, count, np.random.default_rng(seed))
 
 
-OURS: dict[str, type[A.ImageOnlyTransform]] = {
-    one.__name__: one for one in (ChannelOrder, ColourRotation, LuminosityMorphology, Glare, SoftShadow, PhotonNoise)
+OURS: dict[str, type[A.BasicTransform]] = {
+    one.__name__: one
+    for one in (
+        Affine,
+        ChannelOrder,
+        ColourRotation,
+        LuminosityMorphology,
+        Glare,
+        SoftShadow,
+        GaussianNoise,
+        PhotonNoise,
+    )
 }
 
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable
@@ -62,21 +60,52 @@ def test_a_child_can_be_made_again_from_its_parent_and_recipe(rows: dict[str, Pa
     assert (again == images.decode(made)).all()
 
 
-@pytest.mark.slow
-def test_one_core_and_two_give_the_same_bytes(rows: dict[str, Path], tmp_path: Path) -> None:
-    """In processes of their own, with the number of worker threads forced to 1 and to 4."""
+def test_no_other_process_and_several_give_the_same_bytes(
+    rows: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In this process alone, and by 1, 2 and 4 others, which are asked after the first children; a user's function among the steps."""
+    from tasks import parallel
+
+    own = tmp_path / "data/augmenting.py"
+    own.parent.mkdir()
+    own.write_text("def darker(pixels, rng):\n    return pixels // rng.integers(2, 4).astype('uint8')\n")
+    monkeypatch.setattr("tasks.augment.AT_ONCE", 8)
     found = []
-    for workers in (1, 4):
-        code = (
-            "import concurrent.futures as f, functools, os; from pathlib import Path\n"
-            f"os.cpu_count = lambda: {workers - 4 if workers > 4 else workers}; os.process_cpu_count = os.cpu_count\n"
-            "from tasks.augment import augment; from tasks.params import *\n"
-            f"augment(AugmentParams(children=3), Facts(modality='image'), collected=Path({str(rows['collected'])!r}),"
-            f" validated=Path({str(rows['validated'])!r}), output=Path({str(tmp_path / str(workers))!r}))"
-        )
-        subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ})
-        found.append({path.name: path.read_bytes() for path in (tmp_path / str(workers)).iterdir()})
-    assert found[0] == found[1]
+    for others in (0, 1, 2, 4):
+        if others:
+            monkeypatch.setattr(parallel, "ALONE", 0.0)
+            monkeypatch.setattr(parallel, "usable_cores", lambda many=others: many)
+        out = tmp_path / str(others)
+        params = AugmentParams(children=3, policy=["rotate", "gaussian_noise", "darker"])
+        augment(params, IMAGES, **rows, data=own.parent, output=out)
+        found.append({path.name: path.read_bytes() for path in out.iterdir()})
+    assert found[0] == found[1] == found[2] == found[3]
+
+
+@pytest.mark.slow
+def test_a_dask_cluster_of_two_processes_gives_the_same_bytes(
+    rows: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A real scheduler and two workers on loopback, which make all children; without one the error says what is set."""
+    from distributed import Client, LocalCluster
+
+    from tasks.errors import SeedlingError
+
+    params = AugmentParams(children=3)
+    monkeypatch.setattr("tasks.augment.AT_ONCE", 8)
+    augment(params, IMAGES, **rows, output=tmp_path / "alone")
+    with LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None) as cluster:
+        monkeypatch.setenv("SEEDLING_DASK", cluster.scheduler_address)
+        augment(params, IMAGES, **rows, output=tmp_path / "dask")
+        with Client(cluster) as client:
+            busy = client.run(lambda: "tasks.augment" in sys.modules)
+        assert [*busy.values()] == [True, True]
+    alone, by_dask = (
+        {path.name: path.read_bytes() for path in (tmp_path / name).iterdir()} for name in ("alone", "dask")
+    )
+    assert alone == by_dask
+    with pytest.raises(SeedlingError, match="no Dask scheduler at"):
+        augment(params, IMAGES, **rows, output=tmp_path / "none")
 
 
 def test_the_default_policy_shows_no_black_border() -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 import re
+from typing import Any
 
 import albumentations as A
+import cv2
 import numpy as np
 import pytest
 from scipy import ndimage, stats
@@ -14,7 +16,7 @@ from tasks.augment.catalogue import OPERATIONS, SETS, CannotChange
 from tasks.augment.colour import MORPHOLOGIES, ORDERS, change_luminosity, reorder_channels, rotate_colours
 from tasks.augment.light import TILE, Spot, lit
 from tasks.augment.makers import Resources, maker_of, steps_of
-from tasks.augment.noise import NORMAL_FROM, photon_noise
+from tasks.augment.noise import NORMAL_FROM, gaussian_noise, photon_noise
 from tasks.augment.pictures import PolicyTransform
 from tasks.augment.transforms import OURS, ChannelOrder, ColourRotation, Glare, LuminosityMorphology, PhotonNoise
 from tasks.errors import InputError
@@ -136,6 +138,48 @@ def test_photon_noise_has_a_poisson_numbers_mean_and_deviation(value: int) -> No
     assert noisy.std() == pytest.approx(math.sqrt(value), rel=0.02)
     if value < NORMAL_FROM:  # a Poisson number is zero with probability exp(-5)
         assert (noisy == 0).mean() == pytest.approx(math.exp(-value), rel=0.1)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"rotate": (-40, 40)},
+        {"scale": (0.5, 1.5), "keep_ratio": True, "translate_percent": (-0.2, 0.2)},
+        {"scale": (0.7, 1.3), "shear": {"x": (-20, 20), "y": (-10, 10)}, "rotate": (-180, 180), "p": 0.5},
+        {"scale": 1.0, "rotate": 0.0, "translate_percent": 0.0, "shear": 0.0},
+        {"rotate": (-40, 40), "fit_output": True},
+        {"rotate": (-40, 40), "border_mode": cv2.BORDER_CONSTANT, "fill": 7},
+    ],
+)
+def test_an_affine_change_is_albumentations_own_to_the_bit(arguments: dict[str, Any]) -> None:
+    """With the same seeds: the picture, a mask, a box and a keypoint beside it."""
+    arguments = {"border_mode": cv2.BORDER_REFLECT_101, "p": 1.0, **arguments}
+    beside = {
+        "bbox_params": A.BboxParams("pascal_voc", label_fields=["labels"]),
+        "keypoint_params": A.KeypointParams("xy", remove_invisible=False),
+    }
+    ours, theirs = (A.Compose([one(**arguments)], seed=5, **beside) for one in (OURS["Affine"], A.Affine))
+    mask = np.arange(40 * 56, dtype=np.int32).reshape(40, 56) // 100
+    for _ in range(8):
+        given = {"image": scene(), "mask": mask, "bboxes": [[3, 4, 20, 30]], "labels": [1], "keypoints": [(9.0, 11.0)]}
+        one, other = ours(**given), theirs(**given)
+        for name in ("image", "mask"):
+            assert (one[name] == other[name]).all()
+        for name in ("bboxes", "keypoints"):
+            assert np.asarray(one[name]) == pytest.approx(np.asarray(other[name]), abs=1e-4)
+
+
+@pytest.mark.parametrize("std", [0.01, 0.04, 0.13])
+def test_gaussian_noise_is_normal(std: float) -> None:
+    """On middle grey: mean 0, the deviation asked for, and the normal's own distribution to within what 256 quantiles and 8 bits allow."""
+    rng = np.random.default_rng(2)
+    picture = np.full((300, 300, 3), 128, np.uint8)
+    noise = gaussian_noise(picture, std, rng.integers(0, 256, picture.size, dtype=np.uint8)).astype(float) - 128
+    assert noise.mean() == pytest.approx(0, abs=0.15)
+    assert noise.std() == pytest.approx(math.hypot(255 * std, math.sqrt(1 / 12)), rel=0.02)
+    below = np.array([(noise <= edge).mean() for edge in range(-40, 41)])
+    assert np.abs(below - stats.norm.cdf(np.arange(-40, 41) + 0.5, scale=255 * std)).max() < 0.01
+    assert abs(np.corrcoef(noise[:, 1:].ravel(), noise[:, :-1].ravel())[0, 1]) < 0.01
 
 
 @pytest.mark.parametrize("name", [*OPERATIONS])

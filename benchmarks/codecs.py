@@ -1,0 +1,137 @@
+"""How children of pictures may be stored: time to encode and decode, and size, of PNG by its levels, strategies and filters, and of other codecs.
+
+PYTHONPATH=. python benchmarks/codecs.py --data ../shared/data
+Children of real photographs brought to several sizes and of handwritten digits, by the set of operations for each, and pages of text; one core, means
+over the pictures, medians over the repeats. Sizes are after Parquet's zstd. JPEG is there for comparison: it loses, and each further generation loses more.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+from PIL import Image
+from record import Found, write
+from sklearn.datasets import load_digits
+
+from tasks import images
+from tasks.augment.catalogue import SETS
+from tasks.augment.makers import steps_of
+from tasks.augment.pictures import PolicyTransform
+from tasks.params import Facts
+
+Codec = tuple[Callable[[Any], bytes], Callable[[bytes], Any]]
+
+
+def png(*flags: int) -> Codec:
+    """By OpenCV, grey pictures with one channel, and back by the line's own decoder."""
+
+    def there(pixels: Any) -> bytes:
+        source = pixels[..., 0] if images.is_grey(pixels) else pixels[..., ::-1]
+        return cv2.imencode(".png", source, [*flags])[1].tobytes()
+
+    return there, images.decode
+
+
+def by_pillow(name: str, **options: Any) -> Codec:
+    """By Pillow both ways."""
+
+    def there(pixels: Any) -> bytes:
+        into = io.BytesIO()
+        Image.fromarray(pixels[..., 0] if name == "JPEG" and images.is_grey(pixels) else pixels).save(
+            into, name, **options
+        )
+        return into.getvalue()
+
+    return there, lambda encoded: np.asarray(Image.open(io.BytesIO(encoded)).convert("RGB"))
+
+
+RLE = (cv2.IMWRITE_PNG_COMPRESSION, 1, cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_RLE)
+CODECS: dict[str, Codec] = {
+    **{f"PNG, level {level}": png(cv2.IMWRITE_PNG_COMPRESSION, level) for level in (0, 1, 3, 6)},
+    "PNG, level 1, Huffman only": png(
+        cv2.IMWRITE_PNG_COMPRESSION, 1, cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_HUFFMAN_ONLY
+    ),
+    "PNG, level 1, runs": png(*RLE),
+    "PNG, level 1, runs, filter sub": png(*RLE, cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_SUB),
+    "PNG, level 1, runs, filter up (ours)": (images.encode, images.decode),
+    "PNG, level 1, runs, filter Paeth": png(*RLE, cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_PAETH),
+    "QOI": by_pillow("QOI"),
+    "WebP, lossless, effort 0": by_pillow("WEBP", lossless=True, method=0, quality=0),
+    "JPEG, quality 95 (loses)": by_pillow("JPEG", quality=95),
+}
+
+
+def page(seed: int, side: int = 512) -> Any:
+    """Lines of words, black on white."""
+    rng = np.random.default_rng(seed)
+    sheet = np.full((side, side, 3), 255, np.uint8)
+    for line in range(20, side, 24):
+        words = " ".join("".join(chr(97 + int(one)) for one in rng.integers(0, 26, 6)) for _ in range(6))
+        cv2.putText(sheet, words, (8, line), cv2.FONT_HERSHEY_SIMPLEX, 0.5, (20, 20, 20), 1, cv2.LINE_AA)
+    return sheet
+
+
+def settings(data: Path | None) -> dict[str, list[Any]]:
+    """Name → pictures."""
+    found = {
+        "digits, 8 pixels": [
+            cv2.merge([np.rint(one.reshape(8, 8) * 255 / 16).astype(np.uint8)] * 3) for one in load_digits().data[:200]
+        ],
+        "pages of text, 512 pixels": [page(seed) for seed in range(20)],
+    }
+    if data is not None:
+        photographs = [images.decode(one) for one in pd.read_parquet(data / "trashnet/data.parquet")["image"][::25]]
+        for side in (32, 96, 224, 384):
+            found[f"photographs, {side} pixels"] = [
+                cv2.resize(one, (side, side), interpolation=cv2.INTER_AREA) for one in photographs
+            ]
+    facts = Facts(modality="image")
+    for name, policy in (("digits", SETS["glyphs"]), ("photographs", SETS["photographs"])):
+        change = PolicyTransform([{one.name: dict(one.arguments)} for one in steps_of(policy, facts, {})])
+        for setting, pictures in found.items():
+            if setting.startswith(name):
+                found[setting] = [change(one, seed) for seed, one in enumerate(pictures)]
+    return found
+
+
+def main() -> None:
+    """Runs all."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path)
+    parser.add_argument("--repeats", type=int, default=5)
+    args = parser.parse_args()
+    cv2.setNumThreads(1)
+    command = "PYTHONPATH=. python " + " ".join(["benchmarks/codecs.py", *sys.argv[1:]])
+    table: list[Found] = []
+    for setting, pictures in settings(args.data).items():
+        for name, (there, back) in CODECS.items():
+            times: tuple[list[float], list[float]] = ([], [])
+            for _ in range(args.repeats):
+                began = time.perf_counter()
+                encoded = [there(one) for one in pictures]
+                between = time.perf_counter()
+                decoded = [back(one) for one in encoded]
+                times[0].append(1e3 * (between - began) / len(pictures))
+                times[1].append(1e3 * (time.perf_counter() - between) / len(pictures))
+            if "loses" not in name:
+                assert all((one == other).all() for one, other in zip(decoded, pictures, strict=True))  # noqa: S101
+            for metric, some in zip(("encode", "decode"), times, strict=True):
+                low, middle, high = (float(one) for one in np.quantile(some, [0.25, 0.5, 0.75]))
+                table.append(Found(setting, name, metric, middle, low, high, "ms", args.repeats, command))
+            size = pa.compress(b"".join(encoded), "zstd").size / len(pictures)
+            table.append(Found(setting, name, "size", size, size, size, "bytes", len(pictures), command))
+    write("codecs", table)
+
+
+if __name__ == "__main__":
+    main()
