@@ -29,7 +29,7 @@ def texts(system: str, rows: list[str]) -> float:
     """Rows a second on one core."""
     import torch
 
-    from tasks.learners.encoder import MINILM, minilm_folder
+    from tasks.learners.pretrained import MINILM, minilm_folder
 
     if system == "plain":
         from sentence_transformers import SentenceTransformer

@@ -54,7 +54,7 @@ def peer_features(frame: pd.DataFrame, backbone: str) -> np.ndarray:
     if "text" in frame:
         from sentence_transformers import SentenceTransformer
 
-        from tasks.learners.encoder import minilm_folder
+        from tasks.learners.pretrained import minilm_folder
 
         return np.asarray(SentenceTransformer(str(minilm_folder())).encode(frame["text"].tolist()))
     import torch
@@ -115,7 +115,7 @@ def setfit(frame: pd.DataFrame, tested: np.ndarray, seed: int) -> dict[str, floa
         return {}
     import torch
 
-    from tasks.learners.encoder import minilm_folder
+    from tasks.learners.pretrained import minilm_folder
 
     known = frame[frame["split"] == "train"]
     if len(known) * (len(known) - 1) // 2 > SETFIT_PAIRS:

@@ -159,12 +159,12 @@ def _copy(source: Path, data: Path, many: int, progress: Progress) -> None:
 
 def _encoder(wanted: str | None, modality: Literal["image", "text"]) -> str:
     """The value of train.encoder in params.yaml; a folder is written whole and pinned by its weights' hash."""
-    from tasks.learners.encoder import MINILM, find_encoder, minilm_folder, weights_sha256
+    from tasks.learners.pretrained import MINILM, find_pretrained, minilm_folder, weights_sha256
     from tasks.params import EncoderParams
 
     if wanted == "none" or (wanted is None and (modality == "image" or minilm_folder() is None)):
         return "null"
-    folder = find_encoder(EncoderParams(model=wanted or MINILM), Path.cwd(), modality)
+    folder = find_pretrained(EncoderParams(model=wanted or MINILM), Path.cwd(), modality)
     local = wanted is not None and (Path.cwd() / wanted).expanduser().is_dir()
     model = str(folder.resolve()) if local else wanted or MINILM
     return f"{{model: {json.dumps(model)}, sha256: {weights_sha256(folder)}}}"

@@ -64,11 +64,28 @@ class ValidateParams(Section):
     items_a_minute: Annotated[float, Field(gt=0)] = 20.0
 
 
+class EncoderParams(Section):
+    """A pretrained encoder: a folder, a model of the Hub at a revision, or all-MiniLM-L6-v2 from its package.
+
+    sha256: what the weights' file must hash to; precision: bfloat16 is faster where the device has it, and less exact.
+    """
+
+    model: str
+    revision: str | None = None
+    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = None
+    precision: Literal["float32", "bfloat16"] = "float32"
+
+
+def _as_model(given: Any) -> Any:
+    """A name alone is a model's."""
+    return {"model": given} if isinstance(given, str) else given
+
+
 class AugmentParams(Section):
     """Label-preserving children of training rows; `children` a row, by effort where null.
 
     policy: operations by name, with a strength or with arguments; `auto`: those that help this data. balance: 0 to 1, how far rare classes get more
-    children. thesaurus: a file in data/; protect: words that text operations leave alone; label_guard: children that models of the other folds
+    children. thesaurus: a file in data/; masked_lm: a model that fills the masks of `mask`; protect: words that text operations leave alone; label_guard: children that models of the other folds
     take for another class than their parent are rejected. adversarial: the share of rows that get a child which misleads such a model,
     changed by adversarial_levels of 255.
     """
@@ -77,6 +94,7 @@ class AugmentParams(Section):
     policy: Annotated[Literal["auto"] | list[str | dict[str, Any]] | None, BeforeValidator(_as_list)] = None
     balance: Share = 0.0
     thesaurus: str | None = None
+    masked_lm: Annotated[EncoderParams | None, BeforeValidator(_as_model)] = None
     protect: list[str] = []
     label_guard: bool = False
     adversarial: Share = 0.0
@@ -157,18 +175,6 @@ class SynthesizeParams(Section):
 def _named(given: Any) -> Any:
     """A name alone is an encoder with nothing more said of it."""
     return {"model": given} if isinstance(given, str) else given
-
-
-class EncoderParams(Section):
-    """A pretrained encoder: a folder, a model of the Hub at a revision, or all-MiniLM-L6-v2 from its package.
-
-    sha256: what the weights' file must hash to; precision: bfloat16 is faster where the device has it, and less exact.
-    """
-
-    model: str
-    revision: str | None = None
-    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = None
-    precision: Literal["float32", "bfloat16"] = "float32"
 
 
 Candidate = Literal[

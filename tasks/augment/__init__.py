@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from tasks.augment.catalogue import CannotChange
 from tasks.augment.makers import Made, Maker, Resources, Step, maker_of, steps_of
 from tasks.errors import InputError
 from tasks.generation import GenerationWriter, Row, identify, payloads, read, read_manifest, recipe_json
+from tasks.learners.device import keep_freed_memory
 from tasks.learners.encoded_features import EncodedFeatures
 from tasks.learners.features import FeatureMaker
 from tasks.learners.model import single_threaded
@@ -52,15 +53,17 @@ def augment(
 
     data: where a thesaurus and the user's own functions lie; features: not fitted yet, for `policy: auto` and the label guard; None: as without an encoder.
     """
-    if facts.modality == "image" and (params.thesaurus or params.protect):
+    if facts.modality == "image" and (params.thesaurus or params.protect or params.masked_lm):
         raise InputError(
-            "params.yaml: augment.thesaurus and augment.protect are of texts, but this is an image workspace: remove them."
+            "params.yaml: augment.thesaurus, augment.masked_lm and augment.protect are of texts, but this is an image workspace: remove them."
         )
     classes = read_manifest(validated)["classes"]
     rows = read(validated)
     parents = rows[(rows["split"] == "train") & rows["label"].notna()].set_index("id")
     own_features = features or make_features(None, None, facts, None)
-    resources = Resources.of(data, _context(params, facts, parents, data, own_features))
+    filler = _filler(params, data)
+    context = replace(_context(params, facts, parents, data, own_features), fill=filler.fill if filler else None)
+    resources = Resources.of(data, context, filler.key if filler else None)
     judges = Judges(parents, classes, collected, own_features, params, facts, progress)
     notes: dict[str, Any] = {}
     policy, children = params.policy, children_of_each(len(parents), params, facts)
@@ -167,6 +170,15 @@ def _shares(parents: pd.Series, writer: GenerationWriter) -> dict[str, dict[str,
     }
 
 
+def _filler(params: AugmentParams, data: Path | None) -> Any:
+    """What puts words where masks are; None where params name no model, or no operation that asks for it."""
+    if params.masked_lm is None:
+        return None
+    from tasks.learners.masked_words import MaskedWords
+
+    return MaskedWords(params.masked_lm, data.parent if data else Path.cwd())
+
+
 def _context(
     params: AugmentParams, facts: Facts, parents: pd.DataFrame, data: Path | None, features: FeatureMaker
 ) -> sentences.Context:
@@ -266,6 +278,7 @@ class Families:
 
     @cached_property
     def _make(self) -> Maker:
+        keep_freed_memory()
         return maker_of(self.steps, self.facts, self.resources)
 
     def __reduce__(self) -> Any:  # transforms are built where they are used
@@ -290,9 +303,10 @@ class Families:
 
 
 def _made(families: Families, parents: Iterator[Parent], guard: Any) -> Iterator[tuple[Row, str, str | None]]:
-    """Every child, in its parents' order, on as many cores as it is worth, and whether the guard wants it."""
+    """Every child, in its parents' order, on as many cores as it is worth, and whether the guard wants it. Texts are quick, or wait for a model."""
     pieces = batched(parents, max(1, AT_ONCE // max(1, *families.many.values())))
-    for children in in_processes(families, pieces):
+    of_pictures = families.facts.modality == "image"
+    for children in in_processes(families, pieces) if of_pictures else map(families, pieces):
         asked = [(row.parents[0], row.payload) for row, _, reason in children if reason is None] if guard else []
         changed = iter(guard.changed(asked) if asked else ())
         for row, same, reason in children:

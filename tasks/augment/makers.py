@@ -65,20 +65,23 @@ Maker = Callable[[Any, int], Made]  # (the parent's payload, a seed)
 
 @dataclass(frozen=True)
 class Resources:
-    """What steps may need beside the row. own: the user's functions; context: of text operations; data: where the functions were found."""
+    """What steps may need beside the row. own: the user's functions; context: of text operations; data: where the functions were found;
+    filled_by: the key of the masked language model.
+    """
 
     own: Mapping[str, Callable[..., Any]]
     context: sentences.Context
     data: Path | None = None
+    filled_by: str | None = None
 
     @classmethod
-    def of(cls, data: Path | None, context: sentences.Context | None = None) -> Resources:
+    def of(cls, data: Path | None, context: sentences.Context | None = None, filled_by: str | None = None) -> Resources:
         """Those of a workspace's data/. Raises InputError where its augmenting.py cannot be imported."""
         own = own_functions(data / FILE, ENTRY_POINTS) if data is not None else {}
-        return cls(own, context or sentences.Context(), data)
+        return cls(own, context or sentences.Context(), data, filled_by)
 
     def __reduce__(self) -> Any:  # in another process the user's functions are imported anew
-        return Resources.of, (self.data, self.context)
+        return Resources.of, (self.data, self.context, self.filled_by)
 
 
 def steps_of(policy: Sequence[Any] | None, facts: Facts, own: Mapping[str, Any]) -> list[Step]:
@@ -192,4 +195,5 @@ def _by_step(step: Step, resources: Resources, payload: str, seed: int) -> Made:
         text = texts.clean(changed)
     else:
         text = sentences.change(payload, name, arguments["share"], seed, resources.context)
-    return Made(text, recipe_json(name, **arguments, seed=seed), texts.content(text))
+    filled = {"filled_by": resources.filled_by} if name == "mask" and resources.filled_by else {}
+    return Made(text, recipe_json(name, **arguments, **filled, seed=seed), texts.content(text))

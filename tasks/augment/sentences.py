@@ -74,20 +74,24 @@ Near = Mapping[str, Sequence[str]]  # a word in lower case → words that may st
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """What operations draw from. near: synonyms; vocabulary: words of the training texts; protected: words, in lower case, that stay."""
+    """What operations draw from. near: synonyms; vocabulary: words of the training texts; protected: words, in lower case, that stay; fill: puts words
+    where masks are, (text, mask, the words under them, seed) → text.
+    """
 
     near: Near = field(default_factory=dict)
     vocabulary: Sequence[str] = ()
     protected: Collection[str] = frozenset()
+    fill: Callable[[str, str, Sequence[str], int], str] | None = None
 
 
 @dataclass(slots=True)
 class Cut:
-    """A text cut into words and the blanks between them; able: places in `pieces` of the words that may change."""
+    """A text cut into words and the blanks between them; able: places in `pieces` of the words that may change; hidden: words under masks, by place."""
 
     pieces: list[str]
     words: list[int]
     able: list[int]
+    hidden: dict[int, str] = field(default_factory=dict)
 
 
 class Seen(NamedTuple):
@@ -139,7 +143,10 @@ def change(text: str, operation: str, share: float, seed: int, context: Context)
     found = cut(text, context.protected)
     if found.able:
         OPERATIONS[operation](found, share, random.Random(seed), context)  # noqa: S311  (no secret hangs on it)
-    return "".join(found.pieces)
+    changed = "".join(found.pieces)
+    if context.fill is not None and found.hidden:
+        return context.fill(changed, MASK, [found.hidden[place] for place in sorted(found.hidden)], seed)
+    return changed
 
 
 def _one(some: Sequence[T], draw: random.Random) -> T:
@@ -234,12 +241,14 @@ def case(found: Cut, share: float, draw: random.Random, context: Context) -> Non
 
 
 def mask(found: Cut, share: float, draw: random.Random, context: Context) -> None:
-    """Of the chosen words 80 % become [MASK], 10 % another word of the training texts, 10 % stay (Devlin et al. 2019)."""
+    """Of the chosen words 80 % become [MASK], 10 % another word of the training texts, 10 % stay (Devlin et al. 2019). A masked language model, where
+    there is one, then says what may stand there.
+    """
     for place in _some(found.able, share, draw):
         chance = draw.random()
-        before, _, after = _core(found.pieces[place])
+        before, word, after = _core(found.pieces[place])
         if chance < MASKED:
-            found.pieces[place] = before + MASK + after
+            found.pieces[place], found.hidden[place] = before + MASK + after, word
         elif chance < MASKED + RANDOM and context.vocabulary:
             found.pieces[place] = before + _one(context.vocabulary, draw) + after
 

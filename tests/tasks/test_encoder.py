@@ -13,17 +13,9 @@ from transformers import BertModel, MobileNetV2Model, PreTrainedTokenizerFast
 from tasks.errors import InputError
 from tasks.images import encode
 from tasks.learners.encoded_features import EncodedFeatures
-from tasks.learners.encoder import (
-    COLOURS,
-    MINILM,
-    Preparation,
-    find_encoder,
-    fuse_batch_norms,
-    load_encoder,
-    minilm_folder,
-    weights_sha256,
-)
+from tasks.learners.encoder import COLOURS, Preparation, fuse_batch_norms, load_encoder
 from tasks.learners.feature_cache import FeatureCache, encode_rows
+from tasks.learners.pretrained import MINILM, find_pretrained, minilm_folder, weights_sha256
 from tasks.learners.saving import load_features, save_features
 from tasks.params import EncoderParams
 
@@ -183,7 +175,7 @@ def test_another_encoder_than_the_models_own_is_refused(of_texts: Path, tmp_path
 
 def test_bad_encoders_are_explained(of_texts: Path, of_pictures: Path, tmp_path: Path) -> None:
     """Another modality, no weights, no config, no folder, other weights than the pinned ones."""
-    with pytest.raises(InputError, match="is an encoder of pictures, but the workspace's modality is text"):
+    with pytest.raises(InputError, match="is a model of pictures, but the workspace's modality is text"):
         load(of_pictures, "text")
     (tmp_path / "config.json").write_text("{}", encoding="utf-8")
     with pytest.raises(InputError, match="no weights"):
@@ -192,7 +184,7 @@ def test_bad_encoders_are_explained(of_texts: Path, of_pictures: Path, tmp_path:
     with pytest.raises(InputError, match="no config"):
         load(tmp_path, "image")
     with pytest.raises(InputError, match="does not exist"):
-        find_encoder(EncoderParams(model="./nowhere"), tmp_path, "text")
+        find_pretrained(EncoderParams(model="./nowhere"), tmp_path, "text")
     with pytest.raises(InputError, match="sha256"):
         load(of_texts, "text", sha256="0" * 64)
 
@@ -201,7 +193,7 @@ def test_without_a_network_the_hub_is_explained(tmp_path: Path, monkeypatch: pyt
     """A hub that does not answer names the remedies."""
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(InputError, match="cannot be had from the Hub"):
-        find_encoder(EncoderParams(model="somebody/something"), tmp_path, "text")
+        find_pretrained(EncoderParams(model="somebody/something"), tmp_path, "text")
 
 
 @pytest.mark.skipif(minilm_folder() is None, reason="the package of all-MiniLM-L6-v2 is not installed")

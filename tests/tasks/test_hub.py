@@ -17,9 +17,9 @@ import pytest
 COMMIT = "1" * 40
 FETCH = """
 from pathlib import Path
-from tasks.learners.encoder import find_encoder
+from tasks.learners.pretrained import find_pretrained
 from tasks.params import EncoderParams
-print(find_encoder(EncoderParams(model="some/encoder", revision="v1"), Path(), "image"))
+print(find_pretrained(EncoderParams(model="some/encoder", revision="v1"), Path(), "image"))
 """
 
 
