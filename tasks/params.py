@@ -85,7 +85,7 @@ class AugmentParams(Section):
     """Label-preserving children of training rows; `children` a row, by effort where null.
 
     policy: operations by name, with a strength or with arguments; `auto`: those that help this data. balance: 0 to 1, how far rare classes get more
-    children. thesaurus: a file in data/; masked_lm: a model that fills the masks of `mask`; protect: words that text operations leave alone; label_guard: children that models of the other folds
+    children; hard: likewise rows that models of the other folds find hard. thesaurus: a file in data/; masked_lm: a model that fills the masks of `mask`; protect: words that text operations leave alone; label_guard: children that models of the other folds
     take for another class than their parent are rejected. adversarial: the share of rows that get a child which misleads such a model,
     changed by adversarial_levels of 255.
     """
@@ -93,6 +93,7 @@ class AugmentParams(Section):
     children: Annotated[int, Field(ge=0)] | None = None
     policy: Annotated[Literal["auto"] | list[str | dict[str, Any]] | None, BeforeValidator(_as_list)] = None
     balance: Share = 0.0
+    hard: Share = 0.0
     thesaurus: str | None = None
     masked_lm: Annotated[EncoderParams | None, BeforeValidator(_as_model)] = None
     protect: list[str] = []

@@ -77,8 +77,11 @@ def augment(
             children = min(found.children, ENOUGH // max(1, len(parents)))
     assert policy != "auto"  # noqa: S101  (it was looked for above)
     steps = steps_of(policy, facts, resources.own)
-    many = balanced(Counter(parents["label"]), children if steps else 0, params.balance if steps else 0.0)
-    total = sum(many[label] for label in parents["label"])
+    of_class = balanced(Counter(parents["label"]), children if steps else 0, params.balance if steps else 0.0)
+    many = favouring_hard(
+        parents["label"].map(of_class), judges.hardness() if any(of_class.values()) else {}, params.hard
+    )
+    total = sum(many.values())
     maker_of(steps, facts, resources)  # a policy that cannot be built is said at once
     guard = judges.guard() if total else None
     known = Known(rows, facts)
@@ -158,6 +161,14 @@ def balanced(rows: Mapping[str, int], children: int, balance: float) -> dict[str
     return {label: min(round(one), limit) for label, one in wanted.items()}
 
 
+def favouring_hard(many: pd.Series, hardness: Mapping[str, float], hard: float) -> dict[str, int]:
+    """Children by row: with `hard` 0 as many as given; with 1 none of its class's easiest row, and twice as many of its hardest. many: by id."""
+    return {
+        name: round(children * (1 + hard * (2 * hardness[name] - 1))) if hardness and hard else int(children)
+        for name, children in many.items()
+    }
+
+
 def _shares(parents: pd.Series, writer: GenerationWriter) -> dict[str, dict[str, float]]:
     """Each class's share of the training rows, before and after."""
     before = Counter(parents)
@@ -235,6 +246,15 @@ class Judges:
         except CannotScreen as error:
             return None, str(error)
 
+    def hardness(self) -> Mapping[str, float]:
+        """How hard rows are to models of the other folds; empty where nobody asks, or nobody could say."""
+        if not self.params.hard or self._folds < 2:
+            return {}
+        from tasks.augment.teaching import hardness
+
+        with single_threaded():
+            return hardness(self._drawn(len(self.parents)))
+
     def guard(self) -> Any:
         """Who says which children changed their label; None where params want nobody, or nobody could."""
         if not self.params.label_guard or self._folds < 2:
@@ -289,7 +309,7 @@ class Families:
         return [
             self._child(name, payload, known, number)
             for name, payload, known in parents
-            for number in range(self.many[known["label"]])
+            for number in range(self.many[name])
         ]
 
     def _child(

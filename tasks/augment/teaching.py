@@ -138,6 +138,27 @@ def probabilities_of(model: Learner, inputs: Inputs) -> Floats:
     return softmax(model.logits(inputs))
 
 
+def hardness(parents: Parents) -> dict[str, float]:
+    """How hard each row is to models of the other folds: the rank of its label's probability within its class, 0 the easiest, 1 the hardest.
+
+    Rows whose label is probably wrong are at most in the middle, since more copies of an error teach the error: those that another class claims, by at
+    least the probability that its own rows have on average (confident learning, Northcutt et al. 2021). Rows of no fold are in the middle.
+    """
+    judged = np.flatnonzero(parents.fold >= 0)
+    said, _ = taught_and_asked(parents, judged, None, Setting(parents.classes))
+    label, found = parents.labels[judged], dict.fromkeys(parents.ids, 0.5)
+    own = said[np.arange(len(judged)), label]
+    usual = np.array([own[label == one].mean() if (label == one).any() else 2.0 for one in range(parents.classes)])
+    claims = np.where(said >= usual, said, 0.0)
+    doubted = (claims.max(axis=1) > 0) & (claims.argmax(axis=1) != label)
+    for one in np.unique(label):
+        mine = np.flatnonzero(label == one)
+        ranks = np.argsort(np.argsort(-own[mine], kind="stable"), kind="stable") / max(1, len(mine) - 1)
+        for row, rank in zip(mine, ranks, strict=True):
+            found[parents.ids[judged[row]]] = min(0.5, float(rank)) if doubted[row] or len(mine) == 1 else float(rank)
+    return found
+
+
 class Guard:
     """Says of which children the models of the other folds no longer take for their parent's class, though they did take the parent for it."""
 

@@ -9,11 +9,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from sklearn.linear_model import LogisticRegression
 
 from tasks import images
-from tasks.augment import augment, balanced
+from tasks.augment import augment, balanced, favouring_hard
 from tasks.augment.makers import DEFAULT_PICTURES
 from tasks.augment.pictures import PolicyTransform
 from tasks.errors import InputError
@@ -106,6 +107,39 @@ def test_a_dask_cluster_of_two_processes_gives_the_same_bytes(
     assert alone == by_dask
     with pytest.raises(SeedlingError, match="no Dask scheduler at"):
         augment(params, IMAGES, **rows, output=tmp_path / "none")
+
+
+def test_hard_rows_get_more_children_and_probably_wrong_ones_do_not(tmp_path: Path) -> None:
+    """Reds and blues, of each class one that is nearly violet, and a blue that is called red: the violets get most, the blue no more than usual."""
+    rng = np.random.default_rng(0)
+    colours = {"red": (220, 30, 30), "blue": (30, 30, 220), "violet red": (140, 30, 120), "violet blue": (120, 30, 140)}
+    made = [("red", "red")] * 12 + [("blue", "blue")] * 12
+    made += [("violet red", "red"), ("violet blue", "blue"), ("blue", "red")]
+    names: dict[str, str] = {}
+    with GenerationWriter(tmp_path / "v", stage="validate", modality="image") as writer:
+        for number, (colour, label) in enumerate(made):
+            picture = np.clip(np.array(colours[colour]) + rng.normal(0, 6, (24, 24, 3)), 0, 255).astype(np.uint8)
+            row_id = identify(images.content(picture))
+            names[row_id] = f"{colour} called {label}"
+            payload = images.encode(picture)
+            writer.keep(Row(row_id, "train", number % 3, label, label_source="human", group=row_id, payload=payload))
+        writer.close(rows_in=len(made), classes=["blue", "red"])
+    params = AugmentParams(children=4, hard=1.0, policy=["gaussian_noise"])
+    augment(params, IMAGES, collected=tmp_path / "v", validated=tmp_path / "v", output=tmp_path / "out")
+    children = Counter(names[one[0]] for one in read(tmp_path / "out")["parents"])
+    assert children["violet red called red"] >= 7
+    assert children["violet blue called blue"] == 8
+    assert children["blue called red"] <= 4
+    easy = [children["red called red"] / 12, children["blue called blue"] / 12]
+    assert max(easy) < 4.5
+    assert 0.85 * 4 * len(made) <= sum(children.values()) <= 1.1 * 4 * len(made)
+
+
+@pytest.mark.parametrize(("hard", "wanted"), [(0.0, [4, 4, 4]), (0.5, [2, 4, 6]), (1.0, [0, 4, 8])])
+def test_how_many_children_hard_rows_get(hard: float, wanted: list[int]) -> None:
+    """The easiest row loses what the hardest one gains."""
+    many = favouring_hard(pd.Series({"a": 4, "b": 4, "c": 4}), {"a": 0.0, "b": 0.5, "c": 1.0}, hard)
+    assert [many[name] for name in "abc"] == wanted
 
 
 def test_the_default_policy_shows_no_black_border() -> None:
