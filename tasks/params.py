@@ -77,7 +77,7 @@ class EncoderParams(Section):
 
 
 def _as_model(given: Any) -> Any:
-    """A name alone is a model's."""
+    """A name alone is a model with nothing more said of it."""
     return {"model": given} if isinstance(given, str) else given
 
 
@@ -154,8 +154,8 @@ class SynthesizeParams(Section):
     """New rows: mixtures and pasted objects for images (per training row), templates for texts (at most so many a class).
 
     partners: of a mixture, any row of the fold, or rows of the same or of another class. cut_by: what finds an object, grabcut or a function of
-    data/augmenting.py. negatives: backgrounds without their object, per training row, as rows of the class `nothing`. label_names: how a class is
-    said in {label}.
+    data/augmenting.py. negatives: backgrounds without their object, per training row, as rows of the class `nothing`. generate: pictures of a
+    generator, per training row, generate_side pixels wide; it learns for generate_steps, by effort where null. label_names: how a class is said in {label}.
     """
 
     mixup: Annotated[float, Field(ge=0)] | None = None
@@ -167,15 +167,13 @@ class SynthesizeParams(Section):
     cut_by: str = "grabcut"
     blend: Literal["feather", "poisson"] = "feather"
     negatives: Annotated[float, Field(ge=0, le=1)] = 0.0
+    generate: Annotated[float, Field(ge=0)] = 0.0
+    generate_side: Annotated[int, Field(ge=8, le=128, multiple_of=8)] = 32
+    generate_steps: Annotated[int, Field(gt=0)] | None = None
     templates: list[Template] = []
     template_rows: Annotated[int, Field(ge=0)] | dict[str, Annotated[int, Field(ge=0)]] = 40
     label_names: dict[str, str] = {}
     weight: Annotated[float, Field(gt=0, le=1)] = 0.5
-
-
-def _named(given: Any) -> Any:
-    """A name alone is an encoder with nothing more said of it."""
-    return {"model": given} if isinstance(given, str) else given
 
 
 Candidate = Literal[
@@ -198,7 +196,7 @@ Loss = Literal[
 class TrainParams(Section):
     """Which learners are compared, and when a round is worse than the one before."""
 
-    encoder: Annotated[EncoderParams | None, BeforeValidator(_named)] = None
+    encoder: Annotated[EncoderParams | None, BeforeValidator(_as_model)] = None
     candidates: list[Candidate] | None = None
     losses: list[Loss] | None = None
     choose_by: Literal["log_loss", "balanced_log_loss"] = "log_loss"

@@ -1,4 +1,4 @@
-"""synthesize: new training rows. Mixtures with soft labels for images, templates with slots for texts.
+"""synthesize: new training rows. Mixtures with soft labels, pasted objects and generated pictures; templates with slots for texts.
 
 python -m tasks.synthesize
 """
@@ -18,6 +18,7 @@ from tasks.generation import GenerationWriter, Row, identify, payloads, read, re
 from tasks.params import Facts, SynthesizeParams, Template
 from tasks.progress import Progress, counted, silent
 from tasks.randomness import generator
+from tasks.synthesize.generating import generated
 from tasks.synthesize.mixing import LEAST_CUT, Pair, cut_in, draw_pairs, mix, mixed_label
 from tasks.synthesize.pasting import cut_rows
 from tasks.synthesize.templates import possible, sample
@@ -41,7 +42,9 @@ def synthesize(
     notes: dict[str, Any] = {}
     if facts.modality == "image" and params.templates:
         raise InputError("params.yaml: synthesize.templates make texts, but this is an image workspace: remove them.")
-    of_pictures = [name for name in ("mixup", "cutmix", "cut_and_paste", "negatives") if getattr(params, name)]
+    of_pictures = [
+        name for name in ("mixup", "cutmix", "cut_and_paste", "negatives", "generate") if getattr(params, name)
+    ]
     if facts.modality == "text" and of_pictures:
         raise InputError(
             f"params.yaml: synthesize.{of_pictures[0]} makes pictures, but this is a text workspace: remove it."
@@ -53,6 +56,7 @@ def synthesize(
             made = chain(
                 _mixtures(parents, classes, params, facts, collected, progress),
                 cut_rows(parents, classes, params, facts, collected, data, progress),
+                generated(rows.set_index("id"), classes, params, facts, collected, progress),
             )
         else:
             of_class = _by_class(params, classes)

@@ -1,0 +1,148 @@
+"""What generated pictures are worth: test accuracy without them and with them, and how many are copies, or are taken for another class.
+
+PYTHONPATH=. python benchmarks/generating.py --data ../shared/data
+The labelled rows are drawn by the seed, the other training rows are the pool, and the synthesize stage makes as many pictures as there are labelled rows. The
+learners are those of a run without an encoder. "told by the rest" is the share of generated pictures for which a model of all the training rows' true labels
+says the class that was asked for; beside it the same of real test pictures.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from augmentation import STEPS, WEIGHT, rows_of
+from record import Found, write
+from scipy.stats import t
+
+from tasks import images
+from tasks.generation import GenerationWriter, Row, identify, payloads, read, read_manifest
+from tasks.learners.model import single_threaded
+from tasks.learners.saving import make_features, make_learner
+from tasks.learners.training import Setting
+from tasks.params import Facts, SynthesizeParams
+from tasks.synthesize import synthesize
+
+
+def generation(folder: Path, rows: list[tuple[bytes, str | None, int | None]], classes: list[str]) -> None:
+    """What validate would have written: labelled rows in folds, and the pool."""
+    with GenerationWriter(folder, stage="validate", modality="image") as writer:
+        seen = set()
+        for payload, label, fold in rows:
+            row_id = identify(images.content(images.decode(payload)))
+            if row_id not in seen:
+                source = None if label is None else "human"
+                split = "pool" if label is None else "train"
+                writer.keep(Row(row_id, split, fold, label, label_source=source, group=row_id, payload=payload))
+            seen.add(row_id)
+        writer.close(rows_in=len(seen), classes=classes)
+
+
+def one_seed(
+    name: str, many: int, side: int, effort: Any, seed: int, data: Path | None, at_most: int
+) -> dict[str, float]:
+    """Every number of one draw."""
+    _, pictures, labels, test = rows_of(name, data)
+    classes = sorted(set(labels))
+    rng = np.random.default_rng(seed)
+    train = np.flatnonzero(~test)
+    drawn = np.concatenate([rng.permutation(train[labels[train] == one])[:many] for one in classes])
+    place = {int(row): number for number, row in enumerate(drawn)}
+    rows = [
+        (pictures[row], str(labels[row]) if row in place else None, place[row] % 5 if row in place else None)
+        for row in map(int, train)
+    ]
+    facts = Facts(modality="image", seed=seed, effort=effort)
+    with tempfile.TemporaryDirectory() as folder:
+        here = Path(folder)
+        generation(here / "validate", rows, classes)
+        began = time.perf_counter()
+        params = SynthesizeParams(mixup=0, generate=1.0, generate_side=side)
+        synthesize(params, facts, collected=here / "validate", validated=here / "validate", output=here / "made")
+        found: dict[str, float] = {"seconds": time.perf_counter() - began}
+        manifest, kept = read_manifest(here / "made"), read(here / "made", ["id", "label"])
+        found["copies"] = manifest["reasons"].get("copy_of_a_parent", 0) / max(1, manifest["rows"]["in"])
+        content = dict(payloads([here / "made"], kept["id"]))
+        made = [content[one] for one in kept["id"]]
+    number = {one: place for place, one in enumerate(classes)}
+    own = [pictures[row] for row in drawn]
+    targets = np.array([number[str(labels[row])] for row in drawn])
+    of_made = np.array([number[one] for one in kept["label"]], dtype=np.int64)
+    held = np.flatnonzero(test)[:: max(1, int(test.sum()) // at_most)]
+    maker = make_features(None, None, facts, None)
+    maker.fit_transform(own)
+    asked, truth = (
+        maker.transform([pictures[row] for row in held]),
+        np.array([number[str(one)] for one in labels[held]]),
+    )
+
+    def taught(learner: str, payloads_of: list[Any], labels_of: Any, weights: Any) -> Any:
+        model = make_learner(learner, Setting(len(classes), seed, STEPS))
+        model.fit(maker.transform(payloads_of), np.eye(len(classes))[labels_of], weights)
+        return model
+
+    with single_threaded():
+        everything = taught(
+            "logistic_regression",
+            [pictures[row] for row in train],
+            np.array([number[str(one)] for one in labels[train]]),
+            np.ones(len(train)),
+        )
+        found["real told"] = float((everything.logits(asked).argmax(axis=1) == truth).mean())
+        if made:
+            found["told"] = float((everything.logits(maker.transform(made)).argmax(axis=1) == of_made).mean())
+        for learner in ("logistic_regression", "network"):
+            for way, more, of_more in (("without", [], of_made[:0]), ("with", made, of_made)):
+                weights = np.concatenate([np.ones(len(own)), np.full(len(more), WEIGHT)])
+                model = taught(learner, own + more, np.concatenate([targets, of_more]), weights)
+                found[f"{learner} {way}"] = float((model.logits(asked).argmax(axis=1) == truth).mean())
+    print(name, many, seed, {key: round(value, 3) for key, value in found.items()}, flush=True)
+    return found
+
+
+def main() -> None:
+    """Runs all settings over the seeds."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path)
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument(
+        "--settings", nargs="+", default=["digits:20:8", "trashnet:50:32"], help="name:labels a class:side"
+    )
+    parser.add_argument("--effort", default="normal")
+    parser.add_argument("--test-rows", type=int, default=500)
+    args = parser.parse_args()
+    command = "PYTHONPATH=. python " + " ".join(["benchmarks/generating.py", *sys.argv[1:]])
+    table: list[Found] = []
+    for setting in args.settings:
+        name, many, side = setting.split(":")
+        every = [
+            one_seed(name, int(many), int(side), args.effort, seed, args.data, args.test_rows)
+            for seed in range(args.seeds)
+        ]
+        where = f"{name}, {many} a class, {side} pixels"
+
+        def add(system: str, metric: str, values: list[float], unit: str = "share", where: str = where) -> None:
+            mean, reach = float(np.mean(values)), 0.0
+            if len(values) > 1:
+                reach = float(t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / len(values) ** 0.5)
+            table.append(Found(where, system, metric, mean, mean - reach, mean + reach, unit, len(values), command))
+
+        for learner in ("logistic_regression", "network"):
+            before, after = ([one[f"{learner} {way}"] for one in every] for way in ("without", "with"))
+            add(learner, "accuracy without", before)
+            add(learner, "accuracy with", after)
+            add(learner, "gain", [b - a for a, b in zip(before, after, strict=True)])
+        add("generator", "told by the rest", [one.get("told", 0.0) for one in every])
+        add("real test pictures", "told by the rest", [one["real told"] for one in every])
+        add("generator", "copies of a parent", [one["copies"] for one in every])
+        add("generator", "time", [one["seconds"] for one in every], "s")
+        write("generating", table)
+
+
+if __name__ == "__main__":
+    main()
