@@ -39,6 +39,11 @@ from tasks.statistics import log_loss_of_rows, paired_difference
 
 PLACE, RUNNING, RESULT = Path(".seedling", "ablation"), "running", Path("reports", "ablation.json")
 REPAIRS = ("drop", "relabel", "down-weight")
+NO_CHILDREN = ((("augment", "children"), "0"), (("augment", "adversarial"), "0"))
+NOTHING_NEW = (
+    *((("synthesize", one), "0") for one in ("mixup", "cutmix", "cut_and_paste", "negatives", "generate")),
+    (("synthesize", "templates"), "[]"),
+)
 
 
 @dataclass(frozen=True)
@@ -134,13 +139,13 @@ def steps_of(workspace: Path, params: Params) -> list[Step]:
     if params.validate_.doubtful_labels in REPAIRS:
         found.append(Step("repair", "validate", ((("validate", "doubtful_labels"), '"report"'),)))
     labelled = sum(one["rows"] for one in manifest["counts"] if one["split"] == "train" and one["label"] is not None)
-    if children_of_each(labelled, params.augment, params.facts):
-        found.append(Step("augment", "augment", ((("augment", "children"), "0"),)))
+    if children_of_each(labelled, params.augment, params.facts) or params.augment.adversarial:
+        found.append(Step("augment", "augment", NO_CHILDREN))
     made = workspace / "generations" / "synthesize"
     if read_manifest(made)["rows"]["kept"]:
-        found.append(
-            Step("synthesize", "synthesize", ((("synthesize", "mixup"), "0"), (("synthesize", "templates"), "[]")))
-        )
+        found.append(Step("synthesize", "synthesize", NOTHING_NEW))
+    if params.train.mixin and any(one["split"] == "mixin" for one in manifest["counts"]):
+        found.append(Step("mix-in", "train", ((("train", "mixin"), "false"),)))
     return found
 
 

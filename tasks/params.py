@@ -199,6 +199,7 @@ class TrainParams(Section):
     encoder: Annotated[EncoderParams | None, BeforeValidator(_as_model)] = None
     candidates: list[Candidate] | None = None
     losses: list[Loss] | None = None
+    mixin: bool = True
     choose_by: Literal["log_loss", "balanced_log_loss"] = "log_loss"
     budget_seconds: Annotated[float, Field(gt=0)] | None = None
     pool_rows: Annotated[int, Field(ge=0)] | None = None

@@ -218,7 +218,7 @@ def _workbench(
             len(classes),
             facts.seed,
             params.steps or STEPS[facts.effort],
-            mixin=_mixin(mixed, maker, sources) if round_number == 0 else None,
+            mixin=_mixin(mixed, maker, sources) if round_number == 0 and params.mixin else None,
             maker=maker,
         ),
         pseudo_labelled=round_number > 0,

@@ -12,10 +12,14 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from flows.ablate import Bar, Step, Variant, _changed, compared
-from tasks.generation import read
-from tasks.params import Params, load, set_value
+from flows.ablate import NO_CHILDREN, NOTHING_NEW, Bar, Step, Variant, _changed, compared, steps_of
+from tasks.augment import augment
+from tasks.generation import read, read_manifest, write_json
+from tasks.params import AugmentParams, Facts, Params, SynthesizeParams, ValidateParams, load, set_value
+from tasks.scrape import scrape
 from tasks.stages import write_page
+from tasks.synthesize import synthesize
+from tasks.validate import validate
 
 SEEDLING = [sys.executable, "-m", "flows.command_line"]
 AUGMENT = Step("augment", "augment", ((("augment", "children"), "0"),))
@@ -40,6 +44,44 @@ def test_only_what_a_step_reaches_is_run_anew() -> None:
         "train@0",
     ]
     assert _changed(Variant("", (), 3)) == []
+
+
+def test_without_augment_and_synthesize_no_row_is_made(make_pictures: Callable[..., Path], tmp_path: Path) -> None:
+    """Params that ask for rows in every way that there is, changed as the steps say: both stages set out to make none."""
+    facts = Facts(modality="image", effort="quick")
+    data = make_pictures(labelled=4, pool=2, test=1)
+    collected, validated = tmp_path / "scrape", tmp_path / "validate"
+    scrape(PARAMS.scrape, facts, data=data, output=collected)
+    validate(ValidateParams(), facts, collected=collected, output=validated)
+    sections = {
+        "augment": {"children": 2, "adversarial": 0.5, "hard": 0.5, "balance": 1.0},
+        "synthesize": {"mixup": 1, "cutmix": 1, "cut_and_paste": 1, "negatives": 0.5, "generate": 1},
+    }
+    for (section, key), value in (*NO_CHILDREN, *NOTHING_NEW):
+        sections[section][key] = json.loads(value)
+    told = {"collected": collected, "validated": validated}
+    augment(AugmentParams.model_validate(sections["augment"]), facts, **told, output=tmp_path / "augment")
+    synthesize(SynthesizeParams.model_validate(sections["synthesize"]), facts, **told, output=tmp_path / "synthesize")
+    assert [read_manifest(tmp_path / one)["rows"]["in"] for one in sections] == [0, 0]
+
+
+def test_a_mix_in_is_a_step_of_its_own(tmp_path: Path) -> None:
+    """Where the line has another dataset's rows and learns from them; leaving it out runs train anew, and nothing before."""
+    workspace = tmp_path / "w"
+    manifest = {"counts": [{"split": "train", "label": "a", "label_source": "human", "rows": 0}]}
+    for stage, more in (
+        ("validate", [{"split": "mixin", "label": "x", "label_source": "human", "rows": 9}]),
+        ("synthesize", []),
+    ):
+        rows = {"in": 0, "kept": 0, "rejected": 0}
+        write_json(
+            workspace / "generations" / stage / "manifest.json", {"counts": manifest["counts"] + more, "rows": rows}
+        )
+    step = steps_of(workspace, PARAMS)[-1]
+    assert (step.name, step.params) == ("mix-in", ((("train", "mixin"), "false"),))
+    assert [stage.name for stage in _changed(Variant("", (step,), 0))] == ["train@0"]
+    off = PARAMS.model_copy(update={"train": PARAMS.train.model_copy(update={"mixin": False})})
+    assert [one.name for one in steps_of(workspace, off)] == [one.name for one in steps_of(workspace, PARAMS)][:-1]
 
 
 def test_a_bar_is_the_paired_difference_on_the_rows_that_both_judged() -> None:
