@@ -97,6 +97,7 @@ def evaluate(
             classes.index(NOTHING) if NOTHING in classes else None,
         ),
         "unknown_classes": learnt["unknown_classes"],
+        "unseen_sources": learnt["unseen_sources"],
         "robustness": changed,
         "learning_curve": learnt["learning_curve"]
         and {

@@ -244,6 +244,11 @@ def _where(metrics: Mapping[str, Any]) -> list[str]:
             lines[-1] += (
                 f" A quick model that never saw a class tells its rows from the others with an AUROC of {away['auroc']['value']:.2f} in the mean."
             )
+    if away := metrics["unseen_sources"]:
+        lines.append(
+            f"- From a source that it never saw a quick model is right of {away['accuracy']['value']:.1%}, "
+            f"{100 * away['difference']['value']:+.1f} points from where it saw it."
+        )
     lines += [
         f"- The class {plain(one['class'])} was never tested." for one in metrics["per_class"] if one["rows"] == 0
     ]

@@ -41,6 +41,7 @@ from tasks.train.rows import mixed_in_rows, training_rows
 from tasks.train.trial import choose_and_fit, try_candidates
 from tasks.train.trust import TRUSTED
 from tasks.train.unknown import unknown_classes
+from tasks.train.unseen_sources import unseen_sources
 from tasks.train.verdict import Verdict
 
 STEPS = {"quick": 150, "normal": 240, "thorough": 1500}  # of what learns by gradients
@@ -102,6 +103,8 @@ def train(
         curve = learning_curve(bench, judged) if round_number == 0 else None
         again = repeated(bench, judged, facts) if round_number == 0 else None
         unknown = unknown_classes(bench, judged, classes, facts) if round_number == 0 else None
+        origins = frame.loc[frame["split"] == "train", "origin"].tolist()
+        unseen = unseen_sources(bench, judged, origins, facts) if round_number == 0 else None
     save_features(maker, output)
     files.write_predictions(output, bench.rows, frame, predictions, trust)
     files.write_candidates(output, said)
@@ -116,6 +119,7 @@ def train(
         "learning_curve": curve,
         "repeated": again,
         "unknown_classes": unknown,
+        "unseen_sources": unseen,
     }
     write_json(output / "candidates.json", learnt)
     write_json(output / "verdict.json", verdict.as_json())
@@ -193,7 +197,7 @@ def _workbench(
         rows.ids.tolist(), partial(payloads, folders), fit=sources.teacher is None, progress=progress
     )
     mixed = mixed_in_rows(sources.validated, params.pool_rows or POOL_ROWS[facts.effort], facts.seed)
-    columns = ["id", "split", "fold", "label", "label_source", "group"]
+    columns = ["id", "split", "fold", "label", "label_source", "group", "origin"]
     known = read(sources.validated, columns, splits=["train", "validation", "out_of_scope"]).set_index("id")
     held_out = known[known["split"] == "validation"].index.tolist()
     outside = known[known["split"] == "out_of_scope"].index.tolist()

@@ -16,6 +16,7 @@ from tasks.train.cross_validation import Workbench
 from tasks.train.repeated import corrected, repeated
 from tasks.train.rows import TrainingRows
 from tasks.train.unknown import unknown_classes
+from tasks.train.unseen_sources import source_of, unseen_sources
 
 FACTS = Facts(modality="text", effort="normal")
 
@@ -90,6 +91,45 @@ def test_a_class_that_was_left_out_is_told_where_it_lies_apart() -> None:
         four, replace(judged, truth=truth, place=np.flatnonzero(truth < 2)), ["a", "b", "c", "d"], FACTS
     )
     assert alone is None
+
+
+def test_a_source_that_was_left_out_is_harder_where_it_looks_otherwise() -> None:
+    """Two sites whose rows are told by the same direction, and a third whose rows are told by it the other way round: unseen it is nearly always wrong; the
+    others stay; who has one source alone is not asked.
+    """
+    made, judged = bench(150, 0.0)
+    rng = np.random.default_rng(6)
+    truth, site = np.arange(150) % 2, np.arange(150) // 2 % 3
+    turned = np.where(site == 2, -1, 1)
+    features = rng.normal(scale=0.3, size=(150, 4)).astype(np.float32)
+    features[:, 0] += (2 * truth - 1) * turned * 2
+    features[:, 1] += 3 * (site == 2)
+    features[:, 2] += 3 * (site == 2) * (2 * truth - 1)  # by which the third can be told, once it was seen
+    rows = replace(made.rows, targets=np.eye(2)[truth], fold=np.arange(150) // 6 % 5)
+    three = replace(made, rows=rows, inputs=Inputs(features))
+    origins = [f"https://{'abc'[one]}.example/{row}.png" for row, one in enumerate(site)]
+    found = unseen_sources(three, replace(judged, truth=truth), origins, FACTS)
+    assert found is not None
+    assert (found["sources"], found["rows"]) == (3, 150)
+    assert found["hardest"]["source"] == "c.example"
+    assert found["hardest"]["accuracy"] < 0.1
+    assert found["accuracy"]["value"] == pytest.approx(2 / 3, abs=0.05)
+    assert found["difference"]["value"] == pytest.approx(-1 / 3, abs=0.05)
+    assert unseen_sources(three, judged, ["labelled/a.png"] * 150, FACTS) is None
+
+
+@pytest.mark.parametrize(
+    ("origin", "source"),
+    [
+        ("https://a.example:8000/x/1.png", "a.example"),
+        ("rows.csv#7", "rows.csv"),
+        ("labelled/rose/1.png", "labelled"),
+        (None, ""),
+    ],
+)
+def test_where_a_row_is_from(origin: str | None, source: str) -> None:
+    """The site, the table, the first folder."""
+    assert source_of(origin) == source
 
 
 def test_too_few_rows_are_not_dealt_again() -> None:

@@ -1,0 +1,99 @@
+"""Rows of a source that no model learnt from: each site, file or folder in turn is left out of training, and a quick learner is asked about its rows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+from urllib.parse import urlsplit
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tasks.parallel import in_threads
+from tasks.params import Facts
+from tasks.randomness import derived_seed
+from tasks.statistics import Estimate, Ints, around_mean, by_group, paired_difference, wilson
+from tasks.train.candidates import predicted_seconds
+from tasks.train.choice import Judged
+from tasks.train.cross_validation import Candidate, Workbench
+
+LEARNER = "logistic_regression"
+MOST_SOURCES = 20
+SECONDS = {
+    "quick": 5.0,
+    "normal": 20.0,
+    "thorough": 300.0,
+}  # of one core, predicted: fewer sources where it would take longer
+FEWEST = 5  # judged rows of a source that say anything
+DRAWS = 2_000
+
+
+def source_of(origin: str | None) -> str:
+    """The site of an address, the file of a table's row, the first folder of a file."""
+    if origin and "://" in origin:
+        return urlsplit(origin).hostname or ""
+    return (origin or "").partition("#")[0].partition("/")[0]
+
+
+def unseen_sources(
+    bench: Workbench, judged: Judged, origins: Sequence[str | None], facts: Facts
+) -> dict[str, Any] | None:
+    """How a quick learner does on a source that it did not learn from, beside the same rows where only their fold was left out. None for fewer
+    than two sources whose classes others have too.
+
+    origins: of the labelled rows. {"sources", "rows", "accuracy": on rows of unseen sources, "difference": from seen ones, whose training rows are
+    more, "hardest"}. Intervals are over sources.
+    """
+    rows, folds = bench.rows, bench.rows.folds
+    labels, fold = rows.targets[rows.labelled].argmax(axis=1), rows.fold[rows.labelled]
+    source = np.array([source_of(one) for one in origins])
+    judges = np.zeros(len(labels), dtype=bool)
+    judges[judged.place] = True
+    able = [one for one in np.unique(source) if _asked(str(one), source, labels, judges).size >= FEWEST]
+    models = predicted_seconds(Candidate(LEARNER, ("collected",)), bench) / (len(folds) + 1)
+    many = min(MOST_SOURCES, int(SECONDS[facts.effort] / max(models, 1e-9)) - len(folds), len(able))
+    tried = sorted(sorted(able, key=lambda one: derived_seed(facts.seed, "unseen", one))[: max(many, 0)])
+    if len(folds) < 2 or len(tried) < 2:
+        return None
+
+    def away(name: str) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
+        asked, taught = _asked(name, source, labels, judges), np.flatnonzero(source != name)
+        return asked, bench.said_by(LEARNER, taught, asked).argmax(axis=1) == labels[asked]
+
+    def at_home(held: int) -> NDArray[np.bool_]:
+        asked = np.flatnonzero(fold == held)
+        right = np.zeros(len(labels), dtype=bool)
+        right[asked] = bench.said_by(LEARNER, np.flatnonzero(fold != held), asked).argmax(axis=1) == labels[asked]
+        return right
+
+    found = in_threads(away, tried)
+    home = np.any(in_threads(at_home, folds), axis=0)
+    place = np.concatenate([asked for asked, _ in found])
+    right = np.concatenate([one for _, one in found])
+    difference = paired_difference(
+        home[place].astype(np.float64),
+        right.astype(np.float64),
+        source[place],
+        larger_is_better=True,
+        draws=DRAWS,
+        rng=np.random.default_rng(derived_seed(facts.seed, "unseen sources")),
+    )
+    hits = right.astype(np.float64)
+    low, high = around_mean(by_group(np.ones(len(hits)), source[place]), by_group(hits, source[place]), 0.95)
+    of_rows = wilson(int(hits.sum()), len(hits))  # sources that are all alike prove no more than their rows do
+    shares = sorted((float(one.mean()), name, len(one)) for name, (_, one) in zip(tried, found, strict=True))
+    return {
+        "sources": len(tried),
+        "rows": len(place),
+        "accuracy": Estimate(
+            of_rows.value, max(0.0, min(low, of_rows.low)), min(1.0, max(high, of_rows.high))
+        ).rounded(),
+        "difference": difference.rounded(),
+        "hardest": {"source": shares[0][1], "accuracy": round(shares[0][0], 6), "rows": shares[0][2]},
+    }
+
+
+def _asked(name: str, source: NDArray[np.str_], labels: Ints, judges: NDArray[np.bool_]) -> NDArray[np.intp]:
+    """The source's judged rows whose class another source has."""
+    elsewhere = np.unique(labels[source != name])
+    return np.flatnonzero((source == name) & judges & np.isin(labels, elsewhere))
