@@ -20,7 +20,7 @@ from tasks.randomness import derived_seed
 
 STAGES = ("augment", "synthesize")
 SIDE = 128  # pixels of a picture
-MOST_PARENTS = 6  # shown: a generated picture was learnt from all rows of its class and fold
+MOST_PARENTS = 4  # shown: a generated picture was learnt from all rows of its class and fold
 
 
 def write_contact_sheet(workspace: Path, stage: str, families: int, children: int) -> Path:
