@@ -16,7 +16,6 @@ from tasks.generation import MANIFEST, read, read_rejected, stage_of
 from tasks.params import load
 from tasks.scrape.memory import Memory
 
-MOST_PARENTS = 6  # named: a generated picture has a whole class of its fold
 ENOUGH = 10  # rows shown where a question fits several
 
 
@@ -94,8 +93,7 @@ def _told(one: dict[str, Any]) -> str:
     if isinstance(one.get("votes"), Sequence | np.ndarray) and len(one["votes"]):
         parts.append(f"votes {', '.join(one['votes'])}")
     if len(one["parents"]):
-        more = len(one["parents"]) - MOST_PARENTS
-        parts.append(f"parents {', '.join(one['parents'][:MOST_PARENTS])}" + (f" and {more} more" if more > 0 else ""))
+        parts.append(f"parents {', '.join(one['parents'])}")
     if isinstance(one["recipe"], str):
         parts.append(f"recipe {one['recipe']}")
     if isinstance(one["group"], str) and one["group"] != one["id"]:

@@ -86,7 +86,7 @@ QUICK_PNG = [
 
 
 def encode(pixels: Pixels) -> bytes:
-    """PNG, lossless, by the quickest way that is no larger than zlib's usual one. Grey pictures are stored with one channel."""
+    """PNG, lossless, by the quickest way that compresses. Grey pictures are stored with one channel."""
     source = pixels[..., 0] if is_grey(pixels) else pixels[..., ::-1]
     done, buffer = cv2.imencode(".png", source, QUICK_PNG)
     if not done:

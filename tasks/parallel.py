@@ -1,27 +1,20 @@
-"""How independent work is spread: threads or processes here, Prefect's task runner where a flow says so, processes of a launcher, or a Dask cluster.
+"""How independent work is spread: threads here, Prefect's task runner where a flow says so, or several processes of a launcher.
 
 Results never depend on it.
 """
 
 from __future__ import annotations
 
-import itertools
 import os
-import time
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 from tasks.errors import SeedlingError
 
-P = TypeVar("P")
-R = TypeVar("R")
-DASK = "SEEDLING_DASK"  # the environment's variable that holds a Dask scheduler's address
-ALONE = 2.0  # seconds that work is done in this process before others are asked: they need as long to start
 Spread = Callable[[Callable[[Any], Any], Sequence[Any], str], list[Any]]  # (work, places, name) → results in order
 
 
@@ -89,58 +82,6 @@ def in_threads(work: Callable[[Any], Any], places: Sequence[Any], name: str = ""
     """work(place) of each, in their order; what is computed releases Python's lock, so threads do."""
     with ThreadPoolExecutor(max(2, usable_cores())) as threads:
         return list(threads.map(work, places))
-
-
-def batched(some: Iterable[P], many: int) -> Iterator[list[P]]:
-    """Lists of so many, the last one shorter."""
-    rest = iter(some)
-    while one := list(itertools.islice(rest, many)):
-        yield one
-
-
-def in_processes(work: Callable[[P], R], pieces: Iterable[P]) -> Iterator[R]:
-    """work(piece) of each, in their order, a few pieces ahead; for what holds Python's lock. Both must bear pickling.
-
-    Little work is done here, more by as many processes as there are cores, or, where SEEDLING_DASK names a scheduler, by that cluster's.
-    Raises SeedlingError where the cluster cannot be reached.
-    """
-    rest, began = iter(pieces), time.monotonic()
-    address = os.environ.get(DASK)
-    if not address:
-        for piece in rest:
-            yield work(piece)
-            if usable_cores() > 1 and time.monotonic() - began > ALONE:
-                break
-    yield from _by_dask(work, rest, address) if address else _by_joblib(work, rest)
-
-
-def _by_joblib(work: Callable[[P], R], pieces: Iterator[P]) -> Iterator[R]:
-    from joblib import Parallel, delayed
-
-    first = next(pieces, None)
-    if first is None:
-        return
-    ahead = Parallel(n_jobs=usable_cores(), return_as="generator", pre_dispatch="2*n_jobs", batch_size=1)
-    yield from ahead(delayed(work)(piece) for piece in itertools.chain([first], pieces))
-
-
-def _by_dask(work: Callable[[P], R], pieces: Iterator[P], address: str) -> Iterator[R]:
-    try:
-        from distributed import Client
-    except ImportError:
-        raise SeedlingError(f"{DASK} is set, but Dask is not installed: pip install seedling[dask]") from None
-    try:
-        client = Client(address, timeout=10, set_as_default=False)
-    except (OSError, ValueError) as error:
-        raise SeedlingError(f"{DASK}: there is no Dask scheduler at {address}: {error}") from error
-    with client:
-        ahead: deque[Any] = deque()
-        for piece in pieces:
-            ahead.append(client.submit(work, piece, pure=False))
-            if len(ahead) > 2 * len(client.nthreads()):
-                yield ahead.popleft().result()
-        while ahead:
-            yield ahead.popleft().result()
 
 
 _spread: ContextVar[Spread] = ContextVar("spread", default=in_threads)

@@ -1,4 +1,4 @@
-"""Typing errors: a letter becomes its neighbour on the keyboard."""
+"""Words: how one is mistyped, a letter for its neighbour on the keyboard, and how one is cased as another."""
 
 from __future__ import annotations
 
@@ -37,3 +37,10 @@ def _one_error(words: Sequence[str], rng: np.random.Generator) -> list[str]:
         new = near[int(rng.integers(len(near)))]
         changed[place] = word[:spot] + (new.upper() if word[spot].isupper() else new) + word[spot + 1 :]
     return changed
+
+
+def as_cased(word: str, like: str) -> str:
+    """In capitals, or with one, where the other word is."""
+    if like.isupper() and len(like) > 1:
+        return word.upper()
+    return word[:1].upper() + word[1:] if like[:1].isupper() else word

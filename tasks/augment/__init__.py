@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +24,8 @@ from tasks.learners.encoded_features import EncodedFeatures
 from tasks.learners.features import FeatureMaker
 from tasks.learners.model import single_threaded
 from tasks.learners.saving import make_features
-from tasks.parallel import batched, in_processes
 from tasks.params import AugmentParams, Facts
+from tasks.processes import batched, in_processes
 from tasks.progress import Progress, counted, silent
 from tasks.randomness import derived_seed, generator
 
@@ -34,7 +33,7 @@ BY_EFFORT = {"quick": 1, "normal": 2, "thorough": 5}
 ENOUGH = 20_000  # children in all where params leave their number open: more labelled rows need fewer of them
 MOST_BALANCED = 10  # times as many children of a rare class's row as of the commonest one's
 AT_ONCE = 64  # children that one process makes before it hands them over
-Parent = tuple[str, Any, Mapping[Hashable, Any]]  # id, payload, columns
+Parent = tuple[str, Any, Mapping[Hashable, Any], int]  # id, payload, columns, and how many children
 MOST_NEAR, LEAST_NEAR = 5, 0.5  # words for one, and their cosine, that an encoder's vocabulary gives
 
 
@@ -78,27 +77,27 @@ def augment(
     assert policy != "auto"  # noqa: S101  (it was looked for above)
     steps = steps_of(policy, facts, resources.own)
     of_class = balanced(Counter(parents["label"]), children if steps else 0, params.balance if steps else 0.0)
-    many = favouring_hard(
-        parents["label"].map(of_class), judges.hardness() if any(of_class.values()) else {}, params.hard
-    )
+    hard = judges.hardness() if any(of_class.values()) else {}
+    many = favouring_hard(parents["label"].map(of_class), hard, params.hard, facts.seed)
     total = sum(many.values())
-    maker_of(steps, facts, resources)  # a policy that cannot be built is said at once
+    families = Families(steps, params, facts, resources)
     guard = judges.guard() if total else None
     known = Known(rows, facts)
     with GenerationWriter(output, stage="augment", modality=facts.modality) as writer:
         source = (
-            (name, payload, parents.loc[name].to_dict())
+            (name, payload, parents.loc[name].to_dict(), many[name])
             for name, payload in (payloads([collected], parents.index) if total else ())
         )
-        families = Families(steps, many, params, facts, resources)
         done = 0
-        for row, same, reason in _made(families, source, guard):
+        for row, same, reason in _made(families, source, guard, max(many.values(), default=0)):
             done += 1
             _write(writer, row, reason or known.reason(row, same))
             progress("make children", done, total)
         for row, same in judges.misleading():
             total += 1
             _write(writer, row, known.reason(row, same))
+        if params.hard and not hard:
+            notes["hard"] = "nobody could say which rows are hard"
         if params.balance:
             notes["class_shares"] = _shares(parents["label"], writer)
         if done:
@@ -161,12 +160,15 @@ def balanced(rows: Mapping[str, int], children: int, balance: float) -> dict[str
     return {label: min(round(one), limit) for label, one in wanted.items()}
 
 
-def favouring_hard(many: pd.Series, hardness: Mapping[str, float], hard: float) -> dict[str, int]:
-    """Children by row: with `hard` 0 as many as given; with 1 none of its class's easiest row, and twice as many of its hardest. many: by id."""
-    return {
-        name: round(children * (1 + hard * (2 * hardness[name] - 1))) if hardness and hard else int(children)
-        for name, children in many.items()
-    }
+def favouring_hard(many: pd.Series, hardness: Mapping[str, float], hard: float, seed: int) -> dict[str, int]:
+    """Children by row: with `hard` 0 as many as given; with 1 none of its class's easiest row, and twice as many of its hardest. many: by id.
+
+    What is left of a whole number is a chance, drawn by the row's name.
+    """
+    if not hardness or not hard:
+        return {name: int(children) for name, children in many.items()}
+    wanted = {name: children * (1 + hard * (2 * hardness[name] - 1)) for name, children in many.items()}
+    return {name: int(one) + int(generator(seed, "hard", name).random() < one % 1) for name, one in wanted.items()}
 
 
 def _shares(parents: pd.Series, writer: GenerationWriter) -> dict[str, dict[str, float]]:
@@ -182,9 +184,14 @@ def _shares(parents: pd.Series, writer: GenerationWriter) -> dict[str, dict[str,
 
 
 def _filler(params: AugmentParams, data: Path | None) -> Any:
-    """What puts words where masks are; None where params name no model, or no operation that asks for it."""
+    """What puts words where masks are; None where params name no model. Raises InputError where no operation would ask for it."""
     if params.masked_lm is None:
         return None
+    named = {one if isinstance(one, str) else next(iter(one)) for one in params.policy or ()}
+    if params.policy != "auto" and "mask" not in named:
+        raise InputError(
+            "params.yaml: augment.masked_lm fills the masks of `mask`: name it in augment.policy, as in [mask]."
+        )
     from tasks.learners.masked_words import MaskedWords
 
     return MaskedWords(params.masked_lm, data.parent if data else Path.cwd())
@@ -288,43 +295,47 @@ class Judges:
 
 @dataclass(frozen=True)
 class Families:
-    """Makes all children of some parents. It may be sent to another process."""
+    """Makes all children of some parents. It may be sent to another process. Raises InputError for a policy that cannot be built."""
 
     steps: Sequence[Step]
-    many: Mapping[str, int]
     params: AugmentParams
     facts: Facts
     resources: Resources
 
-    @cached_property
-    def _make(self) -> Maker:
+    def __post_init__(self) -> None:
         keep_freed_memory()
-        return maker_of(self.steps, self.facts, self.resources)
+        object.__setattr__(self, "_make", maker_of(self.steps, self.facts, self.resources))
 
     def __reduce__(self) -> Any:  # transforms are built where they are used
-        return Families, (self.steps, self.many, self.params, self.facts, self.resources)
+        return Families, (self.steps, self.params, self.facts, self.resources)
 
     def __call__(self, parents: Sequence[Parent]) -> list[tuple[Row, str, str | None]]:
-        """Every child, in its parents' order, the hash of its content alone, and why it cannot be. parents: id, payload, columns."""
+        """Every child, in its parents' order, the hash of its content alone, and why it cannot be. parents: see Parent."""
         return [
             self._child(name, payload, known, number)
-            for name, payload, known in parents
-            for number in range(self.many[name])
+            for name, payload, known, many in parents
+            for number in range(many)
         ]
 
     def _child(
         self, parent: str, payload: Any, known: Mapping[Hashable, Any], number: int
     ) -> tuple[Row, str, str | None]:
         try:
-            made, reason = self._make(payload, derived_seed(self.facts.seed, "augment", parent, number)), None
+            make: Maker = self._make  # type: ignore[attr-defined]  # set once, in __post_init__
+            made, reason = make(payload, derived_seed(self.facts.seed, "augment", parent, number)), None
         except CannotChange:
             made, reason = Made(payload, None, f"{parent} {number}".encode()), "cannot_be_changed"
         return _row(parent, known, made, self.params), identify(made.content), reason
 
 
-def _made(families: Families, parents: Iterator[Parent], guard: Any) -> Iterator[tuple[Row, str, str | None]]:
-    """Every child, in its parents' order, on as many cores as it is worth, and whether the guard wants it. Texts are quick, or wait for a model."""
-    pieces = batched(parents, max(1, AT_ONCE // max(1, *families.many.values())))
+def _made(
+    families: Families, parents: Iterator[Parent], guard: Any, most: int
+) -> Iterator[tuple[Row, str, str | None]]:
+    """Every child, in its parents' order, on as many cores as it is worth, and whether the guard wants it. Texts are quick, or wait for a model.
+
+    most: children of one parent.
+    """
+    pieces = batched(parents, max(1, AT_ONCE // max(1, most)))
     of_pictures = families.facts.modality == "image"
     for children in in_processes(families, pieces) if of_pictures else map(families, pieces):
         asked = [(row.parents[0], row.payload) for row, _, reason in children if reason is None] if guard else []

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtri
 
-from tasks.images import Pixels
+from tasks.images import Pixels, is_grey
 
 NORMAL_FROM = (
     16.0  # photons: from here on a Poisson number is taken for a normal one, whose skew it would have is below 1/4
@@ -24,7 +24,10 @@ def gaussian_noise(pixels: Pixels, std: float, drawn: NDArray[np.uint8]) -> Pixe
     A byte stands for one of 256 equally likely quantiles, scaled to the normal's variance, so that nothing lies farther out than 2.9 standard
     deviations: a table is two to three times as quick as exact draws.
     """
-    noise = cv2.LUT(drawn.reshape(pixels.shape), np.rint(255 * std * _BYTES).astype(np.int16))
+    drawn = drawn.reshape(pixels.shape)
+    if is_grey(pixels):  # what a grey picture's channels have in common would be less of it
+        drawn = cv2.merge([drawn[..., 0]] * 3)
+    noise = cv2.LUT(drawn, np.rint(255 * std * _BYTES).astype(np.int16))
     noisy: Pixels = cv2.add(pixels, noise, dtype=cv2.CV_8U)
     return noisy
 

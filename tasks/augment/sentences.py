@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import NamedTuple, TypeVar
 
-from tasks.words import NEIGHBOURS
+from tasks.words import NEIGHBOURS, as_cased
 
 T = TypeVar("T")
 PIECES = re.compile(r"\s+|\S+")
@@ -75,13 +75,13 @@ Near = Mapping[str, Sequence[str]]  # a word in lower case → words that may st
 @dataclass(frozen=True, slots=True)
 class Context:
     """What operations draw from. near: synonyms; vocabulary: words of the training texts; protected: words, in lower case, that stay; fill: puts words
-    where masks are, (text, mask, the words under them, seed) → text.
+    where masks are, (text, mask, the words under them, seed, which words never) → text.
     """
 
     near: Near = field(default_factory=dict)
     vocabulary: Sequence[str] = ()
     protected: Collection[str] = frozenset()
-    fill: Callable[[str, str, Sequence[str], int], str] | None = None
+    fill: Callable[[str, str, Sequence[str], int, Callable[[str], bool]], str] | None = None
 
 
 @dataclass(slots=True)
@@ -145,7 +145,8 @@ def change(text: str, operation: str, share: float, seed: int, context: Context)
         OPERATIONS[operation](found, share, random.Random(seed), context)  # noqa: S311  (no secret hangs on it)
     changed = "".join(found.pieces)
     if context.fill is not None and found.hidden:
-        return context.fill(changed, MASK, [found.hidden[place] for place in sorted(found.hidden)], seed)
+        hidden = [found.hidden[place] for place in sorted(found.hidden)]
+        return context.fill(changed, MASK, hidden, seed, lambda word: word in NEGATIONS or word in context.protected)
     return changed
 
 
@@ -164,12 +165,6 @@ def _some(places: Sequence[int], share: float, draw: random.Random) -> list[int]
     return found
 
 
-def _as_cased(word: str, like: str) -> str:
-    if like.isupper() and len(like) > 1:
-        return word.upper()
-    return word[:1].upper() + word[1:] if like[:1].isupper() else word
-
-
 def _core(piece: str) -> tuple[str, str, str]:
     found = CORE.match(piece)
     return (found[1], found[2], found[3]) if found else ("", piece, "")
@@ -180,7 +175,7 @@ def synonym(found: Cut, share: float, draw: random.Random, context: Context) -> 
     known = [place for place in found.able if _core(found.pieces[place])[1].lower() in context.near]
     for place in _some(known, share, draw):
         before, word, after = _core(found.pieces[place])
-        found.pieces[place] = before + _as_cased(_one(context.near[word.lower()], draw), word) + after
+        found.pieces[place] = before + as_cased(_one(context.near[word.lower()], draw), word) + after
 
 
 def insert(found: Cut, share: float, draw: random.Random, context: Context) -> None:

@@ -89,6 +89,7 @@ class GaussianNoise(A.ImageOnlyTransform):  # type: ignore[misc]
 
     def get_params_dependent_on_data(self, params: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
         """The standard deviation, and a byte for each value."""
+        _eight_bits(data["image"])
         drawn = np.frombuffer(self.random_generator.bytes(math.prod(params["shape"])), np.uint8)
         return {"std": self.py_random.uniform(*self.std_range), "drawn": drawn}
 
@@ -231,6 +232,7 @@ class PhotonNoise(A.ImageOnlyTransform):  # type: ignore[misc]
 
     def apply(self, img: Pixels, count: float, seed: int, **_: Any) -> Pixels:
         """See `photon_noise`."""
+        _eight_bits(img)
         return photon_noise(img, count, np.random.default_rng(seed))
 
 
@@ -247,6 +249,11 @@ OURS: dict[str, type[A.BasicTransform]] = {
         PhotonNoise,
     )
 }
+
+
+def _eight_bits(img: Pixels) -> None:
+    if img.dtype != np.uint8 or img.ndim != 3 or img.shape[2] != 3:
+        raise ValueError(f"8-bit pictures of (height, width, 3) are needed, not {img.dtype} of {img.shape}")
 
 
 def _range(name: str, given: Sequence[float], low: float, high: float) -> Range:

@@ -20,7 +20,6 @@ from tasks.randomness import derived_seed
 
 STAGES = ("augment", "synthesize")
 SIDE = 128  # pixels of a picture
-MOST_PARENTS = 4  # shown: a generated picture was learnt from all rows of its class and fold
 
 
 def write_contact_sheet(workspace: Path, stage: str, families: int, children: int) -> Path:
@@ -59,7 +58,7 @@ def sheet(generations: Path, stage: str, families: int = 6, children: int = 5) -
     first["turn"] = first.groupby("label").cumcount()
     chosen = first.sort_values(["turn", "label", "order"])["family"].head(families).tolist()
     told = frame[frame["family"].isin(chosen)].groupby("family", sort=False).head(children)
-    parents = {one for names in told["parents"] if names is not None for one in names[:MOST_PARENTS]}
+    parents = {one for names in told["parents"] if names is not None for one in names}
     content: dict[str, Any] = dict(payloads([generations / "scrape"], parents)) if parents else {}
     content |= _payloads(generations / stage, set(told["id"]))
     labels = (
@@ -89,7 +88,7 @@ def _payloads(folder: Path, wanted: set[str]) -> dict[str, Any]:
 def _family(
     name: str, rows: pd.DataFrame, content: Mapping[str, Any], labels: Mapping[str, str], classes: list[str]
 ) -> Iterator[tuple[str, Any]]:
-    parents = [] if rows["parents"].iloc[0] is None else list(rows["parents"].iloc[0])[:MOST_PARENTS]
+    parents = [] if rows["parents"].iloc[0] is None else list(rows["parents"].iloc[0])
     yield "template", None if parents else name
     yield "parents", [{"label": labels.get(one, ""), **shown(content[one], SIDE)} for one in parents if one in content]
     yield (

@@ -6,20 +6,22 @@ Any `AutoModelForMaskedLM`: a local folder or a model of the Hugging Face Hub, p
 from __future__ import annotations
 
 import random
-import re
-import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from tasks.errors import InputError
 from tasks.learners.device import device_of, one_thread
 from tasks.learners.pretrained import find_pretrained, key_of
 from tasks.params import EncoderParams
+from tasks.words import as_cased
 
 ASKED_IN = "augment.masked_lm"
 VERSION = "1"  # of how words are chosen: part of the key
 LIKELIEST = 10  # words that may be drawn, each with its probability among them
+LOOKED_AT = 50  # likeliest words, of which some may not be put in
 
 
 class MaskedWords:
@@ -27,8 +29,6 @@ class MaskedWords:
 
     def __init__(self, params: EncoderParams, workspace: Path) -> None:
         """Raises InputError: no such folder, no weights, other weights than `sha256` says, no network, no masked language model."""
-        import torch
-
         folder = find_pretrained(params, workspace, "text", ASKED_IN)
         self.key = key_of(folder, params, VERSION, ASKED_IN)
         try:
@@ -42,44 +42,44 @@ class MaskedWords:
         self._device = device_of()
         self._model.to(device=self._device, dtype=getattr(torch, params.precision))
         self._words = _whole_words(self._tokenizer)
-        self._one_at_a_time = threading.Lock()
+        self._numbers = torch.tensor(sorted(self._words))
+        self._longest = min(int(self._tokenizer.model_max_length), int(self._model.config.max_position_embeddings), 512)
 
-    def fill(self, text: str, mask: str, hidden: Sequence[str], seed: int) -> str:
-        """The text with every `mask` replaced by a word drawn from the likeliest, never the hidden one; hidden words that the model cannot
-        reach come back.
+    def fill(
+        self, text: str, mask: str, hidden: Sequence[str], seed: int, never: Callable[[str], bool] = lambda word: False
+    ) -> str:
+        """The text with every `mask` replaced by a word drawn from the likeliest, cased as the hidden one and never the same; hidden words that the
+        model cannot reach come back.
 
-        hidden: the words under the masks, in their order.
+        hidden: the words under the masks, in their order; never: words, in lower case, that may not be put in.
         """
-        import torch
-
-        parts = re.split(re.escape(mask), text)
+        parts = text.split(mask)
         if len(parts) != len(hidden) + 1:  # the text itself says [MASK]
             return text
-        asked = self._tokenizer(
-            self._tokenizer.mask_token.join(parts), truncation=True, return_tensors="pt", max_length=self._longest
-        )
-        with self._one_at_a_time, torch.inference_mode():
-            one_thread(self._device)
-            logits = self._model(**{name: one.to(self._device) for name, one in asked.items()}).logits[0]
-        places = (asked["input_ids"][0] == self._tokenizer.mask_token_id).nonzero().ravel().tolist()
         draw, filled = random.Random(seed), []  # noqa: S311  (no secret hangs on it)
-        numbers = torch.tensor(sorted(self._words))
+        found = self._at_masks(self._tokenizer.mask_token.join(parts), len(hidden))
         for turn, word in enumerate(hidden):
-            chance = draw.random()
-            if turn >= len(places):
-                filled.append(word)
-                continue
-            of_words = logits[places[turn]].cpu().float()[numbers]
-            best = torch.topk(of_words, min(LIKELIEST + 1, len(numbers)))
-            names = [self._words[int(numbers[one])] for one in best.indices]
-            weights = torch.softmax(best.values, 0).tolist()
-            choice = [(name, weight) for name, weight in zip(names, weights, strict=True) if name != word.lower()]
-            filled.append(_drawn(choice[:LIKELIEST], chance) or word)
+            chance, choice = draw.random(), list[tuple[str, float]]()
+            for name, weight in found[turn] if turn < len(found) else ():
+                if name.casefold() != word.casefold() and not never(name.lower()):
+                    choice.append((name, weight))
+            filled.append(as_cased(_drawn(choice[:LIKELIEST], chance), word) or word)
         return "".join(before + word for before, word in zip(parts, [*filled, ""], strict=True))
 
-    @property
-    def _longest(self) -> int:
-        return min(int(self._tokenizer.model_max_length), int(self._model.config.max_position_embeddings), 512)
+    def _at_masks(self, text: str, masks: int) -> list[list[tuple[str, float]]]:
+        """For each mask that the model reads: the likeliest words, each with its weight. Nothing where the text holds other masks than these."""
+        asked = self._tokenizer(text, truncation=True, return_tensors="pt", max_length=self._longest)
+        places = (asked["input_ids"][0] == self._tokenizer.mask_token_id).nonzero().ravel().tolist()
+        if not places or text.count(self._tokenizer.mask_token) != masks:
+            return []
+        one_thread(self._device)
+        with torch.inference_mode():
+            said = self._model(**{name: one.to(self._device) for name, one in asked.items()}).logits[0, places]
+        best = torch.topk(said.cpu().float()[:, self._numbers], min(LOOKED_AT, len(self._numbers)), dim=1)
+        return [
+            [(self._words[int(self._numbers[one])], weight) for one, weight in zip(row, weights, strict=True)]
+            for row, weights in zip(best.indices.tolist(), torch.softmax(best.values, 1).tolist(), strict=True)
+        ]
 
 
 def _drawn(choice: Sequence[tuple[str, float]], chance: float) -> str:
@@ -114,9 +114,13 @@ def _whole_words(tokenizer: Any) -> dict[int, str]:
     """Token number → word, of the tokens that are a word by themselves: of word pieces those that begin one, of others those after a blank."""
     known = tokenizer.get_vocab()
     marks = [mark for mark in ("Ġ", "▁") if sum(one.startswith(mark) for one in known) > len(known) // 10]
-    words = {number: one.removeprefix(marks[0]) for one, number in known.items() if one.startswith(marks[0])} if marks else {
-        number: one for one, number in known.items()
-    }  # fmt: skip
-    return {
-        number: word for number, word in words.items() if word.isalpha() and number not in tokenizer.all_special_ids
-    }
+    begin = [number for one, number in known.items() if not marks or one.startswith(marks[0])]
+    words = {number: _said(tokenizer, number) for number in begin}
+    special = {*tokenizer.all_special_ids}
+    return {number: word for number, word in words.items() if word.isalpha() and number not in special}
+
+
+def _said(tokenizer: Any, number: int) -> str:
+    """The token in letters: bytes of a byte-level vocabulary are letters only once they are read."""
+    pieces = tokenizer.convert_ids_to_tokens([number])
+    return "" if pieces[0].startswith("##") else str(tokenizer.convert_tokens_to_string(pieces)).strip()

@@ -22,7 +22,6 @@ from tasks.learners.network import as_tensor
 from tasks.learners.training import Loop, Setting, batch_of_step
 
 WIDTHS = (32, 64, 96)
-SMALLEST_SIDE = 8
 BATCH = 64
 PEAK_LEARNING_RATE = 2e-3
 HIDDEN_SHARE = 0.1  # of the rows whose class is not told
@@ -110,7 +109,7 @@ class PictureFlow:
     """The generator: taught by pictures with classes, or without, gives pictures of a class."""
 
     def __init__(self, classes: int, side: int, setting: Setting) -> None:
-        """side: of what is learnt and made, pixels, a multiple of four, at least SMALLEST_SIDE."""
+        """side: of what is learnt and made, pixels, a multiple of eight."""
         self.classes, self.side, self.setting = classes, side, setting
         self.net = FlowNet(classes, side)
         _initialise(self.net, torch.Generator().manual_seed(setting.seed % 2**63))
@@ -126,16 +125,16 @@ class PictureFlow:
         device = device_of(self.setting.device)
         one_thread(device)
         net = self.net.to(device)
-        shown, told = as_tensor(pictures), torch.from_numpy(np.where(labels < 0, self.classes, labels))
+        told = torch.from_numpy(np.where(labels < 0, self.classes, labels))
         loop = Loop(net, replace(self.setting, watch=watch), PEAK_LEARNING_RATE, {})
 
         def loss_of(step: int, draw: torch.Generator) -> Iterator[torch.Tensor]:
-            batch = batch_of_step(len(shown), BATCH, self.setting.seed, step)
+            batch = batch_of_step(len(told), BATCH, self.setting.seed, step)
             noise = torch.randn((len(batch), 3, self.side, self.side), generator=draw)
             times = torch.sigmoid(torch.randn(len(batch), generator=draw))  # the middle is the hardest part of the way
             hidden = torch.rand(len(batch), generator=draw) < HIDDEN_SHARE
             asked = torch.where(hidden, torch.tensor(self.classes), told[batch])
-            there = shown[batch]
+            there = as_tensor(pictures[batch.numpy()])
             between = torch.lerp(noise, there, times[:, None, None, None])
             for part in torch.arange(len(batch)).chunk(loop.parts):
                 with in_half(device):

@@ -6,9 +6,9 @@ what the pool's pictures look like, whose labels nobody knows. What comes out al
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -24,8 +24,18 @@ from tasks.randomness import derived_seed, generator
 
 STEPS = {"quick": 150, "normal": 800, "thorough": 5_000}  # of training, of a fold's generator, and before of the pool's
 ENOUGH_IN_POOL = 200  # pictures: from here on the pool is learnt from
-MOST_FROM_POOL = 20_000
+MOST_FROM_POOL = 5_000
 COPY = 6.0  # mean difference of thumbnails, 0 to 255, from which on a picture is another one
+
+
+@dataclass(frozen=True)
+class Taught:
+    """What a fold's generator made of one class. family: the rows it learnt the class from."""
+
+    fold: int
+    label: str
+    family: list[str]
+    pictures: list[images.Pixels]
 
 
 def generated(
@@ -38,40 +48,85 @@ def generated(
 ) -> Iterator[tuple[Row, str | None]]:
     """Pictures of every class and fold, each with the reason where it cannot stay. rows: all of validate's, indexed by id.
 
-    So many a labelled row as params say. Raises Diverged where a generator's training breaks down.
+    So many a labelled row as params say. Its parents are the two rows of its class and fold that it is most like; the recipe's `learnt_from` is the hash of
+    all that its generator learnt the class from. Raises Diverged where a generator's training breaks down.
     """
     parents = rows[(rows["split"] == "train") & rows["label"].notna() & rows["fold"].notna()]
     if not params.generate or not len(parents):
         return
     from tasks.learners.model import single_threaded
 
-    pool = rows.index[rows["split"] == "pool"]
-    if len(pool) > MOST_FROM_POOL:
-        pool = pd.Index(sorted(pool, key=lambda one: derived_seed(facts.seed, "generate", one))[:MOST_FROM_POOL])
-    small = _small([*parents.index, *pool], params.generate_side, collected, facts, progress)
+    pool = sorted(rows.index[rows["split"] == "pool"], key=lambda one: derived_seed(facts.seed, "generate", one))
+    pool = pool[:MOST_FROM_POOL]
+    held_out = rows.index[rows["split"].isin(["test", "validation"])]
+    small = _small([*parents.index, *pool, *held_out], params.generate_side, collected, facts, progress)
+    steps = params.generate_steps or STEPS[facts.effort]
     with single_threaded():
-        made = _by_fold(parents, pool, small, classes, params, facts, progress)
+        made = _by_fold(parents, pool, small, classes, params, facts, steps, progress)
     grey = all(images.is_grey(small[one]) for one in parents.index)
-    for (fold, label), (family, pictures, steps) in made:
-        mine = parents.loc[family]
-        known = np.stack([images.thumbnail(small[one]) for one in family])
-        for number, pixels in enumerate(pictures):
+    known = Copies({one: small[one] for one in [*parents.index, *pool]}, {one: small[one] for one in held_out})
+    told = {"steps": steps, "side": params.generate_side, "pool": len(pool) if len(pool) >= ENOUGH_IN_POOL else 0}
+    for one in made:
+        learnt_from, weight = identify(b"", one.family), params.weight * float(parents.loc[one.family, "weight"].mean())
+        for number, pixels in enumerate(one.pictures):
             child = _as_grey(pixels) if grey else pixels
-            recipe = recipe_json("generated", steps=steps, side=params.generate_side, number=number)
+            recipe = recipe_json("generated", learnt_from=learnt_from, number=number, seed=facts.seed, **told)
+            near = known.nearest(child, one.family)
             row = Row(
-                id=identify(images.content(child), family, recipe),
+                id=identify(images.content(child), near, recipe),
                 split="train",
-                fold=fold,
-                label=label,
+                fold=one.fold,
+                label=one.label,
                 label_source="generated",
-                weight=params.weight * float(mine["weight"].mean()),
-                parents=family,
+                weight=weight,
+                parents=near,
                 recipe=recipe,
-                group=identify(f"{fold} {label}".encode(), family),
+                group=learnt_from,
                 payload=images.encode(child),
             )
-            nearest = float(np.abs(known - images.thumbnail(child)).mean(axis=(1, 2, 3)).min())
-            yield row, "copy_of_a_parent" if nearest < COPY else None
+            yield row, known.reason(child, one.family)
+
+
+class Copies:
+    """Which picture is almost another one: by the mean difference of their thumbnails."""
+
+    def __init__(self, taught: Mapping[str, images.Pixels], held_out: Mapping[str, images.Pixels]) -> None:
+        """taught: what a generator may have learnt, or other folds' rows; held_out: what judges."""
+        self._place = {name: number for number, name in enumerate(taught)}
+        self._taught = _thumbnails(taught.values())
+        self._held_out = _thumbnails(held_out.values())
+        self._kept: list[NDArray[np.float32]] = []
+
+    def nearest(self, pixels: images.Pixels, family: Sequence[str]) -> list[str]:
+        """The two of the family that it is most like, at most."""
+        away = _away(self._taught[[self._place[one] for one in family]], images.thumbnail(pixels))
+        return [family[one] for one in np.argsort(away, kind="stable")[:2]]
+
+    def reason(self, pixels: images.Pixels, family: Sequence[str]) -> str | None:
+        """Why the picture is none of its own; None where it is, and is known from now on."""
+        mine = images.thumbnail(pixels)
+        if (_away(self._held_out, mine) < COPY).any():
+            return "near_duplicate_of_test"
+        copied = np.flatnonzero(_away(self._taught, mine) < COPY)
+        if len(copied):
+            of_family = np.isin(copied, [self._place[one] for one in family])
+            return "copy_of_a_parent" if of_family.all() else "copy_of_another_row"
+        if self._kept and (_away(np.stack(self._kept), mine) < COPY).any():
+            return "copy_of_another_row"
+        self._kept.append(mine)
+        return None
+
+
+def _thumbnails(pictures: Iterable[images.Pixels]) -> NDArray[np.float32]:
+    """(n, 16, 16, 3)."""
+    found = [images.thumbnail(one) for one in pictures]
+    return np.stack(found) if found else np.zeros((0, 16, 16, 3), np.float32)
+
+
+def _away(many: NDArray[np.float32], one: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(n,): mean differences, 0 to 255."""
+    result: NDArray[np.float32] = np.abs(many - one).mean(axis=(1, 2, 3))
+    return result
 
 
 def _small(
@@ -91,34 +146,36 @@ def _small(
 def _by_fold(
     parents: pd.DataFrame,
     pool: Sequence[str],
-    small: dict[str, NDArray[np.uint8]],
+    small: Mapping[str, images.Pixels],
     classes: Sequence[str],
     params: SynthesizeParams,
     facts: Facts,
+    steps: int,
     progress: Progress,
-) -> list[tuple[tuple[int, str], tuple[list[str], list[images.Pixels], int]]]:
-    """(fold, label) → the rows that were learnt from, the pictures, and how many steps the fold's generator learnt."""
+) -> list[Taught]:
+    """Every fold's generator taught, and what it made."""
     from tasks.learners.picture_flow import PictureFlow
     from tasks.learners.training import Setting
 
-    steps, side = params.generate_steps or STEPS[facts.effort], params.generate_side
     folds = sorted({int(one) for one in parents["fold"]})
-    total = steps * (len(folds) + (len(pool) >= ENOUGH_IN_POOL))
-    done = dict.fromkeys(["pool", *folds], 0)
+    of_pool = len(pool) >= ENOUGH_IN_POOL
+    done = dict.fromkeys([-1, *folds], 0)
 
-    def watched(name: Any) -> Any:
+    def watched(fold: int) -> Callable[[int, float], None]:
         def watch(step: int, loss: float) -> None:
-            done[name] = step
-            progress("teach generators", sum(done.values()), total)
+            done[fold] = step
+            progress("teach generators", sum(done.values()), steps * (len(folds) + of_pool))
 
         return watch
 
-    first = PictureFlow(len(classes), side, Setting(len(classes), derived_seed(facts.seed, "generate"), steps))
-    if len(pool) >= ENOUGH_IN_POOL:
+    first = PictureFlow(
+        len(classes), params.generate_side, Setting(len(classes), derived_seed(facts.seed, "generate"), steps)
+    )
+    if of_pool:
         shown = np.stack([small[one] for one in pool])
-        first.fit(shown, np.full(len(shown), -1, dtype=np.int64), watched("pool"))
+        first.fit(shown, np.full(len(shown), -1, dtype=np.int64), watched(-1))
 
-    def of_fold(fold: int) -> list[tuple[tuple[int, str], tuple[list[str], list[images.Pixels], int]]]:
+    def of_fold(fold: int) -> list[Taught]:
         mine = parents[parents["fold"] == fold]
         flow = first.copy(Setting(len(classes), derived_seed(facts.seed, "generate", fold), steps, device=fold))
         labels = pd.Index(classes).get_indexer(mine["label"]).astype(np.int64)
@@ -128,7 +185,7 @@ def _by_fold(
             family = sorted(some.index)
             many = sum(_many(params.generate, facts.seed, one) for one in family)
             seeds = [derived_seed(facts.seed, "generate", fold, label, number) for number in range(many)]
-            found.append(((fold, str(label)), (family, list(flow.sample(classes.index(str(label)), seeds)), steps)))
+            found.append(Taught(fold, str(label), family, list(flow.sample(classes.index(str(label)), seeds))))
         return found
 
     return [one for some in in_threads(of_fold, folds) for one in some]

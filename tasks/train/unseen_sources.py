@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from tasks.parallel import in_threads
 from tasks.params import Facts
 from tasks.randomness import derived_seed
-from tasks.statistics import Estimate, Ints, around_mean, by_group, paired_difference, wilson
+from tasks.statistics import Estimate, around_mean, by_group, paired_difference, wilson
 from tasks.train.candidates import predicted_seconds
 from tasks.train.choice import Judged
 from tasks.train.cross_validation import Candidate, Workbench
@@ -29,10 +29,14 @@ DRAWS = 2_000
 
 
 def source_of(origin: str | None) -> str:
-    """The site of an address, the file of a table's row, the first folder of a file."""
-    if origin and "://" in origin:
-        return urlsplit(origin).hostname or ""
-    return (origin or "").partition("#")[0].partition("/")[0]
+    """The site of an address, the table of a row, the first folder of a file."""
+    place, row, _ = (origin or "").partition("#")
+    if "://" in place:
+        try:
+            return urlsplit(place).hostname or ""
+        except ValueError:  # an address that no site can have
+            return ""
+    return place if row else place.partition("/")[0]
 
 
 def unseen_sources(
@@ -41,15 +45,22 @@ def unseen_sources(
     """How a quick learner does on a source that it did not learn from, beside the same rows where only their fold was left out. None for fewer
     than two sources whose classes others have too.
 
-    origins: of the labelled rows. {"sources", "rows", "accuracy": on rows of unseen sources, "difference": from seen ones, whose training rows are
-    more, "hardest"}. Intervals are over sources.
+    origins: of the labelled rows. {"sources", "rows", "accuracy": on rows of unseen sources, "difference": from seen ones (training rows are
+    not as many: the source's are gone, another fold's are there), "hardest": the worst of so many}. Intervals are over sources, that of the
+    hardest is Wilson's.
     """
     rows, folds = bench.rows, bench.rows.folds
     labels, fold = rows.targets[rows.labelled].argmax(axis=1), rows.fold[rows.labelled]
-    source = np.array([source_of(one) for one in origins])
+    source, group = np.array([source_of(one) for one in origins]), rows.group[rows.labelled]
     judges = np.zeros(len(labels), dtype=bool)
     judges[judged.place] = True
-    able = [one for one in np.unique(source) if _asked(str(one), source, labels, judges).size >= FEWEST]
+
+    def split(name: str) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+        """The rows that may teach (no copy of the source's among them), and its judged rows whose class those have."""
+        taught = np.flatnonzero((source != name) & ~np.isin(group, group[source == name]))
+        return taught, np.flatnonzero((source == name) & judges & np.isin(labels, labels[taught]))
+
+    able = [one for one in map(str, np.unique(source)) if len(split(one)[1]) >= FEWEST]
     models = predicted_seconds(Candidate(LEARNER, ("collected",)), bench) / (len(folds) + 1)
     many = min(MOST_SOURCES, int(SECONDS[facts.effort] / max(models, 1e-9)) - len(folds), len(able))
     tried = sorted(sorted(able, key=lambda one: derived_seed(facts.seed, "unseen", one))[: max(many, 0)])
@@ -57,7 +68,7 @@ def unseen_sources(
         return None
 
     def away(name: str) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
-        asked, taught = _asked(name, source, labels, judges), np.flatnonzero(source != name)
+        taught, asked = split(name)
         return asked, bench.said_by(LEARNER, taught, asked).argmax(axis=1) == labels[asked]
 
     def at_home(held: int) -> NDArray[np.bool_]:
@@ -82,6 +93,7 @@ def unseen_sources(
     low, high = around_mean(by_group(np.ones(len(hits)), source[place]), by_group(hits, source[place]), 0.95)
     of_rows = wilson(int(hits.sum()), len(hits))  # sources that are all alike prove no more than their rows do
     shares = sorted((float(one.mean()), name, len(one)) for name, (_, one) in zip(tried, found, strict=True))
+    least, worst, many = shares[0]
     return {
         "sources": len(tried),
         "rows": len(place),
@@ -89,11 +101,5 @@ def unseen_sources(
             of_rows.value, max(0.0, min(low, of_rows.low)), min(1.0, max(high, of_rows.high))
         ).rounded(),
         "difference": difference.rounded(),
-        "hardest": {"source": shares[0][1], "accuracy": round(shares[0][0], 6), "rows": shares[0][2]},
+        "hardest": {"source": worst, "accuracy": wilson(round(least * many), many).rounded(), "rows": many},
     }
-
-
-def _asked(name: str, source: NDArray[np.str_], labels: Ints, judges: NDArray[np.bool_]) -> NDArray[np.intp]:
-    """The source's judged rows whose class another source has."""
-    elsewhere = np.unique(labels[source != name])
-    return np.flatnonzero((source == name) & judges & np.isin(labels, elsewhere))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable
@@ -10,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import psutil
 import pytest
 from sklearn.linear_model import LogisticRegression
 
@@ -61,26 +64,73 @@ def test_a_child_can_be_made_again_from_its_parent_and_recipe(rows: dict[str, Pa
     assert (again == images.decode(made)).all()
 
 
+@pytest.mark.slow
 def test_no_other_process_and_several_give_the_same_bytes(
     rows: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In this process alone, and by 1, 2 and 4 others, which are asked after the first children; a user's function among the steps."""
-    from tasks import parallel
+    """In this process alone, and by 2 and 4 others after the first children; a user's function says where it was, and is imported once a process."""
+    from tasks import processes
 
-    own = tmp_path / "data/augmenting.py"
-    own.parent.mkdir()
-    own.write_text("def darker(pixels, rng):\n    return pixels // rng.integers(2, 4).astype('uint8')\n")
-    monkeypatch.setattr("tasks.augment.AT_ONCE", 8)
+    data, said = tmp_path / "data", tmp_path / "said"
+    data.mkdir()
+    said.mkdir()
+    (data / "augmenting.py").write_text(
+        "import os, pathlib, uuid\n"
+        f"said = pathlib.Path({str(said)!r})\n"
+        "(said / f'imported-{os.getpid()}-{uuid.uuid4()}').touch()\n"
+        "def darker(pixels, rng):\n"
+        "    (said / f'used-{os.getpid()}').touch()\n"
+        "    return pixels // rng.integers(2, 4).astype('uint8')\n"
+    )
+    monkeypatch.setattr("tasks.augment.AT_ONCE", 3)
     found = []
-    for others in (0, 1, 2, 4):
-        if others:
-            monkeypatch.setattr(parallel, "ALONE", 0.0)
-            monkeypatch.setattr(parallel, "usable_cores", lambda many=others: many)
+    for others in (1, 2, 4):
+        monkeypatch.setattr(processes, "ALONE", 0.0)
+        monkeypatch.setattr(processes, "usable_cores", lambda many=others: many)
         out = tmp_path / str(others)
         params = AugmentParams(children=3, policy=["rotate", "gaussian_noise", "darker"])
-        augment(params, IMAGES, **rows, data=own.parent, output=out)
+        augment(params, IMAGES, **rows, data=data, output=out)
         found.append({path.name: path.read_bytes() for path in out.iterdir()})
-    assert found[0] == found[1] == found[2] == found[3]
+        used = {path.name.split("-")[1] for path in said.glob("used-*")} - {str(os.getpid())}
+        imported = Counter(path.name.split("-")[1] for path in said.glob("imported-*"))
+        assert len(used) == 0 if others == 1 else 1 <= len(used) <= others
+        assert all(imported[one] == 1 for one in used)
+        for path in said.iterdir():
+            path.unlink()
+    assert found[0] == found[1] == found[2]
+
+
+@pytest.mark.slow
+def test_other_processes_are_a_few_pieces_ahead_and_end_with_this_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who takes slowly is not overrun; a generator that is closed leaves nobody behind; a process whose leader is killed ends by itself."""
+    from tasks import processes
+
+    monkeypatch.setattr(processes, "ALONE", 0.0)
+    monkeypatch.setattr(processes, "usable_cores", lambda: 2)
+    taken = []
+    found = processes.in_processes(str, (taken.append(one) or one for one in range(100)))
+    assert [next(found) for _ in range(5)] == ["0", "1", "2", "3", "4"]
+    assert len(taken) <= 5 + 2 * 2
+    found.close()
+    assert not [
+        one
+        for one in psutil.Process().children(recursive=True)
+        if "loky" in " ".join(one.cmdline()) and "popen" in " ".join(one.cmdline())
+    ]
+    code = (
+        "import time; from tasks import processes\n"
+        "processes.ALONE, processes.usable_cores = 0.0, lambda: 2\n"
+        "found = processes.in_processes(time.sleep, iter([0, 0, 0, 600, 600]))\n"
+        "print(next(found), next(found), flush=True); next(found); next(found)"
+    )
+    leader = psutil.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, cwd=Path(__file__).parents[2])
+    assert leader.stdout.readline()
+    started = leader.children(recursive=True)
+    assert started
+    leader.kill()
+    leader.wait()
+    _, left = psutil.wait_procs(started, timeout=20)
+    assert not left
 
 
 @pytest.mark.slow
@@ -138,8 +188,16 @@ def test_hard_rows_get_more_children_and_probably_wrong_ones_do_not(tmp_path: Pa
 @pytest.mark.parametrize(("hard", "wanted"), [(0.0, [4, 4, 4]), (0.5, [2, 4, 6]), (1.0, [0, 4, 8])])
 def test_how_many_children_hard_rows_get(hard: float, wanted: list[int]) -> None:
     """The easiest row loses what the hardest one gains."""
-    many = favouring_hard(pd.Series({"a": 4, "b": 4, "c": 4}), {"a": 0.0, "b": 0.5, "c": 1.0}, hard)
+    many = favouring_hard(pd.Series({"a": 4, "b": 4, "c": 4}), {"a": 0.0, "b": 0.5, "c": 1.0}, hard, 0)
     assert [many[name] for name in "abc"] == wanted
+
+
+def test_a_part_of_a_child_is_a_chance() -> None:
+    """Of one child a row and a little `hard`: two fifths more of the hardest and two fifths fewer of the easiest, as many in all."""
+    hard = {f"{level}-{row}": float(level) for level in (0, 1) for row in range(2_000)}
+    many = favouring_hard(pd.Series(dict.fromkeys(hard, 1)), hard, 0.4, 0)
+    means = [np.mean([many[name] for name in hard if hard[name] == level]) for level in (0, 1)]
+    assert means == pytest.approx([0.6, 1.4], abs=0.05)
 
 
 def test_the_default_policy_shows_no_black_border() -> None:

@@ -6,15 +6,17 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from tasks import images
 from tasks.errors import InputError
-from tasks.generation import GenerationWriter, Row, identify, payloads, read, read_manifest
+from tasks.generation import GenerationWriter, Row, identify, payloads, read, read_manifest, read_rejected
 from tasks.learners.picture_flow import PictureFlow
 from tasks.learners.training import Setting, nobody_watches
 from tasks.params import Facts, SynthesizeParams
 from tasks.synthesize import synthesize
+from tasks.synthesize.generating import Copies
 
 COLOURS = {"blue": (40, 60, 200), "red": (210, 70, 50)}
 IMAGES = Facts(modality="image", effort="quick")
@@ -44,45 +46,68 @@ def test_a_sample_is_of_the_class_that_was_asked_for_and_of_its_seed_alone() -> 
         assert len({one.tobytes() for one in made}) == 20
 
 
-@pytest.mark.slow
-def test_generated_pictures_stay_in_the_fold_that_they_were_made_from(tmp_path: Path) -> None:
-    """Through the stage, twice the same bytes: two a row, their parents all rows of their class and fold, none near a copy, and the pool taught all of them."""
-    rng = np.random.default_rng(1)
-    with GenerationWriter(tmp_path / "v", stage="validate", modality="image") as writer:
-        rows = 0
-        for label, colour in COLOURS.items():
-            for number, one in enumerate(pictures(colour, 8, rng, side=20)):
-                row_id = identify(images.content(one))
-                payload = images.encode(one)
-                row = Row(row_id, "train", number % 2, label, label_source="human", group=row_id, payload=payload)
-                writer.keep(row)
-                rows += 1
-        for one in pictures((120, 120, 120), 210, rng):
+def write(place: Path, seed_of_fold: dict[int, int], pool: int) -> dict[str, Path]:
+    """Reds and blues in two folds, each fold's drawn by a seed of its own, and a grey pool."""
+    with GenerationWriter(place, stage="validate", modality="image") as writer:
+        for fold, seed in seed_of_fold.items():
+            rng = np.random.default_rng(seed)
+            for label, colour in COLOURS.items():
+                for one in pictures(colour, 4, rng, side=20):
+                    row_id, payload = identify(images.content(one)), images.encode(one)
+                    writer.keep(Row(row_id, "train", fold, label, label_source="human", group=row_id, payload=payload))
+        for one in pictures((120, 120, 120), pool, np.random.default_rng(9)):
             row_id = identify(images.content(one))
             writer.keep(Row(row_id, "pool", group=row_id, payload=images.encode(one)))
-            rows += 1
-        writer.close(rows_in=rows, classes=sorted(COLOURS))
+        writer.close(rows_in=16 + pool, classes=sorted(COLOURS))
+    return {"collected": place, "validated": place}
+
+
+@pytest.mark.slow
+def test_generated_pictures_stay_in_the_fold_that_they_were_made_from(tmp_path: Path) -> None:
+    """Two a row, the same bytes each time; their parents are of their class and fold; another fold's rows change nothing about them, the pool does."""
     params = SynthesizeParams(mixup=0, generate=2.0, generate_side=8, generate_steps=60)
-    told = {"collected": tmp_path / "v", "validated": tmp_path / "v"}
-    found = []
-    said: list[str] = []
-    for name in ("one", "two"):
-        out = tmp_path / name
-        synthesize(params, IMAGES, **told, output=out, progress=lambda what, done, total: said.append(what))
-        found.append({path.name: path.read_bytes() for path in out.iterdir()})
-    assert found[0] == found[1]
-    assert "teach generators" in said
-    manifest, kept = read_manifest(tmp_path / "one"), read(tmp_path / "one")
-    assert manifest["rows"]["in"] == 32
-    parents = read(tmp_path / "v").set_index("id")
+    seeds = {
+        "one": ({0: 1, 1: 2}, 210),
+        "again": ({0: 1, 1: 2}, 210),
+        "other": ({0: 1, 1: 3}, 210),
+        "alone": ({0: 1, 1: 2}, 0),
+    }
+    made = {}
+    for name, (folds, pool) in seeds.items():
+        told = write(tmp_path / name, folds, pool)
+        synthesize(params, IMAGES, **told, output=tmp_path / f"{name} made")
+        out = tmp_path / f"{name} made"
+        kept = pd.concat([read(out), read_rejected(out)], ignore_index=True)
+        assert read_manifest(out)["rows"]["in"] == len(kept) == 32
+        made[name] = {fold: set(kept.loc[kept["fold"] == fold, "id"]) for fold in (0, 1)}
+    assert made["one"] == made["again"]
+    assert made["one"][0] == made["other"][0]
+    assert made["one"][1].isdisjoint(made["other"][1])
+    assert made["one"][0].isdisjoint(made["alone"][0])
+    parents, kept = read(tmp_path / "one").set_index("id"), read(tmp_path / "one made")
     for row in kept.itertuples():
         mine = parents.loc[list(row.parents)]
-        wanted = parents[(parents["label"] == row.label) & (parents["fold"] == row.fold)]
-        assert set(mine.index) == set(wanted.index)
+        assert (len(mine), set(mine["label"]), set(mine["fold"])) == (2, {row.label}, {row.fold})
         assert (row.label_source, row.split, row.weight) == ("generated", "train", 0.5)
-        assert json.loads(row.recipe)["steps"] == 60
-    made = dict(payloads([tmp_path / "one"], kept["id"]))
-    assert {images.decode(one).shape for one in made.values()} == {(8, 8, 3)}
+        recipe = json.loads(row.recipe)
+        assert (recipe["steps"], recipe["pool"], recipe["learnt_from"]) == (60, 210, row.group)
+    content = dict(payloads([tmp_path / "one made"], kept["id"]))
+    assert {images.decode(one).shape for one in content.values()} <= {(8, 8, 3)}
+
+
+def test_a_picture_that_is_there_already_is_none() -> None:
+    """Of its family, of another class, of the test split, or of an earlier picture; and whom it is most like."""
+    rng = np.random.default_rng(3)
+    own, near, other, test, new = (rng.integers(0, 256, (16, 16, 3)).astype(np.uint8) for _ in range(5))
+    known = Copies({"own": own, "near": near, "other": other}, {"test": test})
+    family = ["near", "own"]
+    assert known.reason(np.clip(own.astype(int) + 2, 0, 255).astype(np.uint8), family) == "copy_of_a_parent"
+    assert known.reason(other, family) == "copy_of_another_row"
+    assert known.reason(test, family) == "near_duplicate_of_test"
+    assert known.reason(new, family) is None
+    assert known.reason(new, family) == "copy_of_another_row"
+    between = (0.7 * own + 0.3 * other).astype(np.uint8)
+    assert known.nearest(between, family) == ["own", "near"]
 
 
 @pytest.mark.slow

@@ -9,12 +9,15 @@ from pathlib import Path
 import pytest
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
+from tokenizers.decoders import ByteLevel as ByteLevelDecoder
+from tokenizers.pre_tokenizers import ByteLevel
 from transformers import BertConfig, BertForMaskedLM, PreTrainedTokenizerFast
 
 from tasks.augment import augment
+from tasks.augment.sentences import Context, change
 from tasks.errors import InputError
 from tasks.generation import GenerationWriter, Row, identify, read
-from tasks.learners.masked_words import MaskedWords
+from tasks.learners.masked_words import MaskedWords, _whole_words
 from tasks.params import AugmentParams, EncoderParams, Facts
 
 WORDS = ["[PAD]", "[UNK]", "[MASK]", "red", "green", "apple", "bus", "runs", "falls", "the", "a", "##s", "42"]
@@ -58,6 +61,40 @@ def test_words_are_drawn_as_the_model_says(model: Path) -> None:
     assert said["the bus falls"] / 400 == pytest.approx(0.75, abs=0.07)
     assert {words.fill("the [MASK] falls", "[MASK]", ["bus"], seed) for seed in range(20)} == {"the apple falls"}
     assert words.fill("[MASK] runs", "[MASK]", ["red"], 3) == words.fill("[MASK] runs", "[MASK]", ["red"], 3)
+
+
+def test_a_word_is_cased_as_the_hidden_one_and_never_one_that_may_not_be_put_in(model: Path) -> None:
+    """At a sentence's beginning a capital, in a shout capitals; what `never` names is not drawn, nor the hidden word in another case."""
+    words = MaskedWords(EncoderParams(model=str(model)), model)
+    assert {words.fill("[MASK] runs", "[MASK]", ["Bus"], seed) for seed in range(20)} == {"Apple runs"}
+    assert {words.fill("[MASK] runs", "[MASK]", ["APPLE"], seed) for seed in range(20)} == {"BUS runs"}
+    barred = {words.fill("[MASK] runs", "[MASK]", ["green"], seed, {"bus"}.__contains__) for seed in range(20)}
+    assert barred == {"apple runs"}
+    context = Context(fill=words.fill, protected=frozenset({"apple"}))
+    filled = {change("green falls", "mask", 1.0, seed, context) for seed in range(60)}
+    assert not any("apple" in one for one in filled)
+    assert any("bus" in one for one in filled)
+
+
+def test_words_of_a_vocabulary_of_bytes_are_read() -> None:
+    """A token of bytes is the word that it spells; what stands within words is none."""
+    wanted = ["voilà", "groß", "что"]
+    tokens = [*WORDS[:3], *(ByteLevel(add_prefix_space=True).pre_tokenize_str(one)[0][0] for one in wanted), "ly"]
+    numbers = {token: number for number, token in enumerate(tokens)}
+    whole = Tokenizer(models.WordLevel(numbers, unk_token=WORDS[1]))
+    whole.pre_tokenizer, whole.decoder = ByteLevel(add_prefix_space=True), ByteLevelDecoder()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=whole, pad_token=WORDS[0], mask_token=WORDS[2])
+    assert _whole_words(tokenizer) == dict(zip((3, 4, 5), wanted, strict=True))
+
+
+def test_a_model_without_an_operation_that_asks_it_is_refused(model: Path, tmp_path: Path) -> None:
+    """The usual policy masks nothing: the error says what to add."""
+    with GenerationWriter(tmp_path / "v", stage="validate", modality="text") as writer:
+        writer.close(rows_in=0, classes=["x"])
+    params = AugmentParams.model_validate({"masked_lm": str(model)})
+    told = {"collected": tmp_path / "v", "validated": tmp_path / "v", "output": tmp_path / "out"}
+    with pytest.raises(InputError, match=r"name it in augment\.policy, as in \[mask\]"):
+        augment(params, Facts(modality="text"), **told)
 
 
 def test_what_the_model_cannot_reach_comes_back(model: Path) -> None:

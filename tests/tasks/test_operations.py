@@ -173,13 +173,24 @@ def test_an_affine_change_is_albumentations_own_to_the_bit(arguments: dict[str, 
 def test_gaussian_noise_is_normal(std: float) -> None:
     """On middle grey: mean 0, the deviation asked for, and the normal's own distribution to within what 256 quantiles and 8 bits allow."""
     rng = np.random.default_rng(2)
-    picture = np.full((300, 300, 3), 128, np.uint8)
-    noise = gaussian_noise(picture, std, rng.integers(0, 256, picture.size, dtype=np.uint8)).astype(float) - 128
+    picture = np.full((300, 300, 3), (128, 128, 127), np.uint8)
+    noise = gaussian_noise(picture, std, rng.integers(0, 256, picture.size, dtype=np.uint8)).astype(float) - picture
     assert noise.mean() == pytest.approx(0, abs=0.15)
     assert noise.std() == pytest.approx(math.hypot(255 * std, math.sqrt(1 / 12)), rel=0.02)
     below = np.array([(noise <= edge).mean() for edge in range(-40, 41)])
     assert np.abs(below - stats.norm.cdf(np.arange(-40, 41) + 0.5, scale=255 * std)).max() < 0.01
     assert abs(np.corrcoef(noise[:, 1:].ravel(), noise[:, :-1].ravel())[0, 1]) < 0.01
+
+
+def test_a_grey_pictures_noise_is_as_strong_as_a_coloured_ones() -> None:
+    """The same number for all three channels of a grey picture; noise on anything but 8-bit colours is refused."""
+    grey = np.full((200, 200, 3), 128, np.uint8)
+    made = OURS["GaussianNoise"](std_range=(0.05, 0.05), p=1)(image=grey)["image"].astype(float) - 128
+    assert made.std() == pytest.approx(0.05 * 255, rel=0.03)
+    assert np.ptp(made, axis=2).max() == 0
+    for name in ("GaussianNoise", "PhotonNoise"):
+        with pytest.raises(ValueError, match="8-bit pictures"):
+            OURS[name](p=1)(image=np.zeros((8, 8, 3), np.float32))
 
 
 @pytest.mark.parametrize("name", [*OPERATIONS])
