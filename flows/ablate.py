@@ -31,6 +31,7 @@ from tasks.evaluate import out_of_fold, read_verdicts
 from tasks.evaluate.intervals import share
 from tasks.generation import Row, digest, read_manifest, rewritten, write_json
 from tasks.learners.encoder import encoder_key
+from tasks.learners.losses import MIXIN
 from tasks.params import Params, load, set_value
 from tasks.progress import Progress, terminal
 from tasks.randomness import generator
@@ -144,7 +145,8 @@ def steps_of(workspace: Path, params: Params) -> list[Step]:
     made = workspace / "generations" / "synthesize"
     if read_manifest(made)["rows"]["kept"]:
         found.append(Step("synthesize", "synthesize", NOTHING_NEW))
-    if params.train.mixin and any(one["split"] == "mixin" for one in manifest["counts"]):
+    tried = json.loads((workspace / "models" / "0" / "candidates.json").read_text(encoding="utf-8"))["tried"]
+    if any(one["loss"] == MIXIN for one in tried):
         found.append(Step("mix-in", "train", ((("train", "mixin"), "false"),)))
     return found
 

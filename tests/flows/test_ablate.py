@@ -66,22 +66,23 @@ def test_without_augment_and_synthesize_no_row_is_made(make_pictures: Callable[.
 
 
 def test_a_mix_in_is_a_step_of_its_own(tmp_path: Path) -> None:
-    """Where the line has another dataset's rows and learns from them; leaving it out runs train anew, and nothing before."""
-    workspace = tmp_path / "w"
-    manifest = {"counts": [{"split": "train", "label": "a", "label_source": "human", "rows": 0}]}
-    for stage, more in (
-        ("validate", [{"split": "mixin", "label": "x", "label_source": "human", "rows": 9}]),
-        ("synthesize", []),
-    ):
-        rows = {"in": 0, "kept": 0, "rejected": 0}
-        write_json(
-            workspace / "generations" / stage / "manifest.json", {"counts": manifest["counts"] + more, "rows": rows}
-        )
-    step = steps_of(workspace, PARAMS)[-1]
-    assert (step.name, step.params) == ("mix-in", ((("train", "mixin"), "false"),))
-    assert [stage.name for stage in _changed(Variant("", (step,), 0))] == ["train@0"]
-    off = PARAMS.model_copy(update={"train": PARAMS.train.model_copy(update={"mixin": False})})
-    assert [one.name for one in steps_of(workspace, off)] == [one.name for one in steps_of(workspace, PARAMS)][:-1]
+    """Where train tried to learn from another dataset; leaving it out runs train anew, and nothing before."""
+    manifest = {
+        "counts": [{"split": "train", "label": "a", "label_source": "human", "rows": 0}],
+        "rows": {"in": 0, "kept": 0, "rejected": 0},
+    }
+    for stage in ("validate", "synthesize"):
+        write_json(tmp_path / "generations" / stage / "manifest.json", manifest)
+    names = []
+    for losses in (["plain", "mixin"], ["plain"]):
+        tried = [{"learner": "network", "loss": loss} for loss in losses]
+        write_json(tmp_path / "models/0/candidates.json", {"tried": tried})
+        steps = steps_of(tmp_path, PARAMS)
+        names.append([one.name for one in steps])
+        if losses[-1] == "mixin":
+            assert steps[-1].params == ((("train", "mixin"), "false"),)
+            assert [stage.name for stage in _changed(Variant("", (steps[-1],), 0))] == ["train@0"]
+    assert names == [["augment", "mix-in"], ["augment"]]
 
 
 def test_a_bar_is_the_paired_difference_on_the_rows_that_both_judged() -> None:

@@ -100,5 +100,11 @@ def test_cross_validation_says_whether_it_helps(workspace: Path) -> None:
     losses = {one["loss"] for one in tried if one["learner"] == "network"}
     assert {"plain", "mixin"} <= losses
     assert len(read(workspace / "generations/validate", splits=["mixin"])) == 36
+    set_value(workspace, ["train", "mixin"], value=False)
+    subprocess.run(
+        [sys.executable, "-m", "tasks.train", "--round", "0"], cwd=workspace, check=True, capture_output=True
+    )
+    without = json.loads((workspace / "models/0/candidates.json").read_text(encoding="utf-8"))["tried"]
+    assert {one["loss"] for one in without if one["learner"] == "network"} == losses - {"mixin"}
     mixed = set(read(workspace / "generations/validate", splits=["mixin"])["id"])
     assert not mixed & set(pd.read_parquet(workspace / "reports/predictions.parquet")["id"])
