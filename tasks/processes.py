@@ -28,13 +28,6 @@ SAME = ("seedling", "albumentations", "opencv-python-headless", "numpy")  # pack
 _work: Callable[[Any], Any] | None = None  # what this process was started for
 
 
-def batched(some: Iterable[P], many: int) -> Iterator[list[P]]:
-    """Lists of so many, the last one shorter."""
-    rest = iter(some)
-    while one := list(itertools.islice(rest, many)):
-        yield one
-
-
 def in_processes(work: Callable[[P], R], pieces: Iterable[P]) -> Iterator[R]:
     """work(piece) of each, in their order. Both must bear pickling; work is sent once a process.
 
@@ -100,7 +93,7 @@ def _do(piece: Any) -> Any:
 @contextmanager
 def _cluster(work: Callable[[P], R], address: str) -> Iterator[tuple[Callable[[P], Any], int]]:
     try:
-        from distributed import Client
+        from distributed import Client, KilledWorker
     except ImportError:
         raise SeedlingError(f"{DASK} is set, but Dask is not installed: pip install seedling[dask]") from None
     try:
@@ -120,7 +113,10 @@ def _cluster(work: Callable[[P], R], address: str) -> Iterator[tuple[Callable[[P
                     f"{DASK}: the worker {worker} has {_told(found)}, and here is {_told(_versions())}: other versions may give other bytes."
                 )
         sent = client.scatter(work, broadcast=True, hash=False)
-        yield lambda piece: client.submit(_apply, sent, piece, pure=False), sum(client.nthreads().values())
+        try:
+            yield lambda piece: client.submit(_apply, sent, piece, pure=False), sum(client.nthreads().values())
+        except KilledWorker as error:
+            raise SeedlingError(f"{DASK}: workers were ended, most likely for want of memory: {error}") from error
 
 
 def _apply(work: Callable[[P], R], piece: P) -> R:

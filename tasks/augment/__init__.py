@@ -6,7 +6,7 @@ python -m tasks.augment
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -25,15 +25,15 @@ from tasks.learners.features import FeatureMaker
 from tasks.learners.model import single_threaded
 from tasks.learners.saving import make_features
 from tasks.params import AugmentParams, Facts
-from tasks.processes import batched, in_processes
+from tasks.processes import in_processes
 from tasks.progress import Progress, counted, silent
 from tasks.randomness import derived_seed, generator
 
 BY_EFFORT = {"quick": 1, "normal": 2, "thorough": 5}
 ENOUGH = 20_000  # children in all where params leave their number open: more labelled rows need fewer of them
 MOST_BALANCED = 10  # times as many children of a rare class's row as of the commonest one's
-AT_ONCE = 64  # children that one process makes before it hands them over
-Parent = tuple[str, Any, Mapping[Hashable, Any], int]  # id, payload, columns, and how many children
+AT_ONCE, MEGAPIXELS_AT_ONCE = 64, 8.0  # children, and what they hold, that one process makes before it hands them over
+Parent = tuple[str, Any, Mapping[Hashable, Any], range]  # id, payload, columns, and its children's numbers
 MOST_NEAR, LEAST_NEAR = 5, 0.5  # words for one, and their cosine, that an encoder's vocabulary gives
 
 
@@ -85,11 +85,11 @@ def augment(
     known = Known(rows, facts)
     with GenerationWriter(output, stage="augment", modality=facts.modality) as writer:
         source = (
-            (name, payload, parents.loc[name].to_dict(), many[name])
+            (name, payload, parents.loc[name].to_dict(), range(many[name]))
             for name, payload in (payloads([collected], parents.index) if total else ())
         )
         done = 0
-        for row, same, reason in _made(families, source, guard, max(many.values(), default=0)):
+        for row, same, reason in _made(families, source, guard):
             done += 1
             _write(writer, row, reason or known.reason(row, same))
             progress("make children", done, total)
@@ -312,9 +312,7 @@ class Families:
     def __call__(self, parents: Sequence[Parent]) -> list[tuple[Row, str, str | None]]:
         """Every child, in its parents' order, the hash of its content alone, and why it cannot be. parents: see Parent."""
         return [
-            self._child(name, payload, known, number)
-            for name, payload, known, many in parents
-            for number in range(many)
+            self._child(name, payload, known, number) for name, payload, known, numbers in parents for number in numbers
         ]
 
     def _child(
@@ -328,20 +326,33 @@ class Families:
         return _row(parent, known, made, self.params), identify(made.content), reason
 
 
-def _made(
-    families: Families, parents: Iterator[Parent], guard: Any, most: int
-) -> Iterator[tuple[Row, str, str | None]]:
-    """Every child, in its parents' order, on as many cores as it is worth, and whether the guard wants it. Texts are quick, or wait for a model.
-
-    most: children of one parent.
-    """
-    pieces = batched(parents, max(1, AT_ONCE // max(1, most)))
+def _made(families: Families, parents: Iterator[Parent], guard: Any) -> Iterator[tuple[Row, str, str | None]]:
+    """Every child, in its parents' order, on as many cores as it is worth, and whether the guard wants it. Texts are quick, or wait for a model."""
+    pieces = _pieces(parents)
     of_pictures = families.facts.modality == "image"
     for children in in_processes(families, pieces) if of_pictures else map(families, pieces):
         asked = [(row.parents[0], row.payload) for row, _, reason in children if reason is None] if guard else []
         changed = iter(guard.changed(asked) if asked else ())
         for row, same, reason in children:
             yield row, same, reason or ("label_changed" if guard and next(changed) else None)
+
+
+def _pieces(parents: Iterable[Parent]) -> Iterator[list[Parent]]:
+    """Parents in pieces of so many children, or megapixels, at most; the first are small, so that it is soon known how long they take."""
+    piece, children, held, most = list[Parent](), 0, 0.0, 1
+    for name, payload, known, numbers in parents:
+        size = images.megapixels(payload) if isinstance(payload, bytes) else 0.0
+        for number in numbers:
+            if piece and (children >= most or held + size > MEGAPIXELS_AT_ONCE):
+                yield piece
+                piece, children, held, most = [], 0, 0.0, min(2 * most, AT_ONCE)
+            if piece and piece[-1][0] == name:
+                piece[-1] = (name, payload, known, range(piece[-1][3].start, number + 1))
+            else:
+                piece.append((name, payload, known, range(number, number + 1)))
+            children, held = children + 1, held + size
+    if piece:
+        yield piece
 
 
 def _row(parent: str, known: Mapping[Hashable, Any], made: Made, params: AugmentParams) -> Row:

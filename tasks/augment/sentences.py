@@ -67,6 +67,7 @@ LOOKALIKES = {  # what optical character recognition takes for another (Kukich 1
     "e": "c", "c": "e", "a": "o", "u": "v", "v": "u", "n": "h", "h": "b", "b": "h", "t": "f", "f": "t", "m": "n",
 }  # fmt: skip
 MASK = "[MASK]"
+HOLE = "\ue000"  # where a model will put a word: nothing that a text says itself
 MASKED, RANDOM = 0.8, 0.1  # of the chosen words; the rest stay (Devlin et al. 2019)
 
 Near = Mapping[str, Sequence[str]]  # a word in lower case → words that may stand for it
@@ -146,7 +147,7 @@ def change(text: str, operation: str, share: float, seed: int, context: Context)
     changed = "".join(found.pieces)
     if context.fill is not None and found.hidden:
         hidden = [found.hidden[place] for place in sorted(found.hidden)]
-        return context.fill(changed, MASK, hidden, seed, lambda word: word in NEGATIONS or word in context.protected)
+        return context.fill(changed, HOLE, hidden, seed, lambda word: word in NEGATIONS or word in context.protected)
     return changed
 
 
@@ -243,7 +244,8 @@ def mask(found: Cut, share: float, draw: random.Random, context: Context) -> Non
         chance = draw.random()
         before, word, after = _core(found.pieces[place])
         if chance < MASKED:
-            found.pieces[place], found.hidden[place] = before + MASK + after, word
+            found.pieces[place] = before + (MASK if context.fill is None else HOLE) + after
+            found.hidden[place] = word
         elif chance < MASKED + RANDOM and context.vocabulary:
             found.pieces[place] = before + _one(context.vocabulary, draw) + after
 

@@ -21,6 +21,7 @@ from tasks.words import as_cased
 ASKED_IN = "augment.masked_lm"
 VERSION = "1"  # of how words are chosen: part of the key
 LIKELIEST = 10  # words that may be drawn, each with its probability among them
+SPARED = 2  # positions at the beginning, which models of RoBERTa's kind do not give to tokens
 LOOKED_AT = 50  # likeliest words, of which some may not be put in
 
 
@@ -43,7 +44,9 @@ class MaskedWords:
         self._model.to(device=self._device, dtype=getattr(torch, params.precision))
         self._words = _whole_words(self._tokenizer)
         self._numbers = torch.tensor(sorted(self._words))
-        self._longest = min(int(self._tokenizer.model_max_length), int(self._model.config.max_position_embeddings), 512)
+        self._longest = min(
+            int(self._tokenizer.model_max_length), int(self._model.config.max_position_embeddings) - SPARED, 512
+        )
 
     def fill(
         self, text: str, mask: str, hidden: Sequence[str], seed: int, never: Callable[[str], bool] = lambda word: False

@@ -16,6 +16,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from tasks import images
+from tasks.errors import InputError
 from tasks.generation import Row, identify, payloads, recipe_json
 from tasks.parallel import in_threads
 from tasks.params import Facts, SynthesizeParams
@@ -49,11 +50,16 @@ def generated(
     """Pictures of every class and fold, each with the reason where it cannot stay. rows: all of validate's, indexed by id.
 
     So many a labelled row as params say. Its parents are the two rows of its class and fold that it is most like; the recipe's `learnt_from` is the hash of
-    all that its generator learnt the class from. Raises Diverged where a generator's training breaks down.
+    all that its generator learnt the class from. Raises InputError where no row lies in a fold, Diverged where a generator's training breaks down.
     """
     parents = rows[(rows["split"] == "train") & rows["label"].notna() & rows["fold"].notna()]
-    if not params.generate or not len(parents):
+    if not params.generate:
         return
+    if not len(parents):
+        raise InputError(
+            "params.yaml: synthesize.generate: no labelled row lies in a fold, so there is nothing to learn from: label a second row of some "
+            "classes, or set it to 0."
+        )
     from tasks.learners.model import single_threaded
 
     pool = sorted(rows.index[rows["split"] == "pool"], key=lambda one: derived_seed(facts.seed, "generate", one))

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +19,7 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 
 from tasks import images
-from tasks.augment import augment, balanced, favouring_hard
+from tasks.augment import _pieces, augment, balanced, favouring_hard
 from tasks.augment.makers import DEFAULT_PICTURES
 from tasks.augment.pictures import PolicyTransform
 from tasks.errors import InputError
@@ -98,6 +100,37 @@ def test_no_other_process_and_several_give_the_same_bytes(
         for path in said.iterdir():
             path.unlink()
     assert found[0] == found[1] == found[2]
+
+
+def test_pieces_begin_small_and_hold_no_more_than_so_many_megapixels() -> None:
+    """One child, two, four and so on to sixty-four; of pictures of three megapixels two at a time, though they have one parent."""
+    small, large = images.encode(np.zeros((4, 4, 3), np.uint8)), images.encode(np.zeros((2_000, 1_500, 3), np.uint8))
+    pieces = [*_pieces((str(one), small, {}, range(5)) for one in range(60))]
+    assert [sum(len(numbers) for *_, numbers in piece) for piece in pieces[:8]] == [1, 2, 4, 8, 16, 32, 64, 64]
+    assert [(name, number) for piece in pieces for name, _, _, numbers in piece for number in numbers] == [
+        (str(one), number) for one in range(60) for number in range(5)
+    ]
+    pieces = [*_pieces(iter([("a", large, {}, range(7))]))]
+    assert [[*numbers] for piece in pieces for *_, numbers in piece] == [[0], [1, 2], [3, 4], [5, 6]]
+
+
+@pytest.mark.slow
+def test_a_process_that_is_ended_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As for want of memory: the error says so, and what to do."""
+    from tasks import processes
+    from tasks.errors import SeedlingError
+
+    monkeypatch.setattr(processes, "ALONE", 0.0)
+    monkeypatch.setattr(processes, "usable_cores", lambda: 2)
+    leader = os.getpid()
+    with pytest.raises(SeedlingError, match="ended, most likely for want of memory"):
+        list(processes.in_processes(partial(_end_elsewhere, leader), iter(range(6))))
+
+
+def _end_elsewhere(leader: int, piece: int) -> int:
+    if os.getpid() != leader:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return piece
 
 
 @pytest.mark.slow
