@@ -228,9 +228,12 @@ def main() -> None:
         def of_seed(seed: int) -> list[dict[str, Any]]:
             return one_seed(name, int(many), seed, learners, args.data, args.encoder, args.test_rows)  # noqa: B023
 
+        if args.encoder:
+            from transformers import AutoModel  # noqa: F401  (two threads at once cannot import it)
         with single_threaded():
             every = [one for found in in_threads(of_seed, range(args.seeds)) for one in found]
-        table += summed(setting, every, args.seeds, command)
+        shown = f"{name}, {many} a class" + (", encoder" if args.encoder else "")
+        table += summed(shown, every, args.seeds, command)
         write(args.name, table)
 
 
@@ -250,7 +253,7 @@ def summed(setting: str, every: list[dict[str, Any]], seeds: int, command: str) 
                 mean = float(values.mean())
                 found.append(
                     Found(
-                        f"{setting.replace(':', ', ')} a class, {learner}",
+                        f"{setting}, {learner}",
                         way,
                         metric,
                         mean,
@@ -264,7 +267,7 @@ def summed(setting: str, every: list[dict[str, Any]], seeds: int, command: str) 
     seconds = [one["seconds"] for one in every if "seconds" in one]
     found.append(
         Found(
-            f"{setting.replace(':', ', ')} a class",
+            setting,
             "auto",
             "screening",
             float(np.median(seconds)),

@@ -15,8 +15,10 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from itertools import cycle
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,7 @@ from typing import Any
 import albumentations as A
 import cv2
 import numpy as np
+import psutil
 from record import Found, write
 
 from tasks import images
@@ -267,14 +270,16 @@ def of_stage(table: Table, children: int) -> None:
         command = [sys.executable, __file__, "--stage", str(many)]
         if cores == 1:
             command = ["taskset", "-c", "0", *command]
-        seconds, peak = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-2:]
+        seconds, peak, other = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-3:]
         setting = f"the stage, {many:,} children of 96 pixels, {cores} core{'s' if cores > 1 else ''}"
         table.add(setting, "seedling", "rate", [many / float(seconds)], "pictures/s")
-        table.add(setting, "seedling", "peak memory", [float(peak)], "MiB")
+        table.add(setting, "seedling", "peak memory, first process", [float(peak)], "MiB")
+        if cores > 1:
+            table.add(setting, "seedling", "peak memory, another process", [float(other)], "MiB")
 
 
 def stage(children: int) -> None:
-    """Prints the seconds and the peak memory of this process, in MiB."""
+    """Prints the seconds and the peak memory of this process and of the largest other one, in MiB."""
     facts = Facts(modality="image")
     with tempfile.TemporaryDirectory() as place:
         here = Path(place) / "validate"
@@ -289,9 +294,23 @@ def stage(children: int) -> None:
             writer.close(rows_in=1_000, classes=["a", "b"])
         began = time.perf_counter()
         params = AugmentParams(children=children // 1_000, policy=SIX)
+        others: list[int] = [0]
+        ended = threading.Event()
+        watcher = threading.Thread(target=_watch_others, args=(others, ended))
+        watcher.start()
         augment(params, facts, collected=here, validated=here, output=Path(place) / "out")
         seconds = time.perf_counter() - began
-    print(seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+        ended.set()
+        watcher.join()
+    print(seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, max(others) / 2**20)
+
+
+def _watch_others(found: list[int], ended: threading.Event) -> None:
+    """The largest other process's memory, five times a second."""
+    while not ended.wait(0.2):
+        for one in psutil.Process().children(recursive=True):
+            with suppress(psutil.Error):
+                found.append(one.memory_info().rss)
 
 
 def main() -> None:

@@ -50,7 +50,8 @@ def show_tables() -> None:
             lines.append(
                 f"| {row['setting']} | {row['system']} | {row['metric']} | {value} | {shown} | {row['unit']} | {row['n']} |"
             )
-        table = "\n".join([f"`{rows[0]['command']}`", "", *lines])
+        commands = dict.fromkeys(f"`{row['command']}`" for row in rows)
+        table = "\n".join([*"\n\n".join(commands).splitlines(), "", *lines])
         marks = re.compile(rf"(<!-- table: {path.stem} -->\n).*?(<!-- end -->)", re.DOTALL)
         text = marks.sub(lambda found, table=table: found[1] + table + "\n" + found[2], text)
     page.write_text(text, encoding="utf-8")

@@ -37,12 +37,13 @@ from tasks.progress import Progress, terminal
 from tasks.randomness import generator
 from tasks.stages import AUGMENTED, VALIDATED, Stage, stages, work_ungated, write_page
 from tasks.statistics import log_loss_of_rows, paired_difference
+from tasks.synthesize import OF_PICTURES
 
 PLACE, RUNNING, RESULT = Path(".seedling", "ablation"), "running", Path("reports", "ablation.json")
 REPAIRS = ("drop", "relabel", "down-weight")
 NO_CHILDREN = ((("augment", "children"), "0"), (("augment", "adversarial"), "0"))
 NOTHING_NEW = (
-    *((("synthesize", one), "0") for one in ("mixup", "cutmix", "cut_and_paste", "negatives", "generate")),
+    *((("synthesize", one), "0") for one in OF_PICTURES),
     (("synthesize", "templates"), "[]"),
 )
 

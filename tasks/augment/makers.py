@@ -21,10 +21,8 @@ from tasks.params import Facts
 from tasks.randomness import derived_seed
 
 FILE, ENTRY_POINTS = AUGMENTING
-SEED, APPLIED = (
-    "<seed>",
-    "<applied>",
-)  # in a recipe that is written once: a policy's JSON takes as long as a small picture's changes
+# They stand in a recipe that is written once: to write a policy's JSON takes as long as a small picture's changes.
+SEED, APPLIED = "<seed>", "<applied>"
 OWN = "own"  # a user's function: {"own": {"name": …}}
 
 DEFAULT_PICTURES: tuple[Mapping[str, Any], ...] = (

@@ -24,6 +24,7 @@ from tasks.synthesize.pasting import cut_rows
 from tasks.synthesize.templates import possible, sample
 
 BY_EFFORT = {"quick": 0.5, "normal": 1.0, "thorough": 2.0}
+OF_PICTURES = ("mixup", "cutmix", "cut_and_paste", "negatives", "generate")  # params that say how many
 ENOUGH = 4000  # mixtures in all where params leave their number open
 
 
@@ -42,9 +43,7 @@ def synthesize(
     notes: dict[str, Any] = {}
     if facts.modality == "image" and params.templates:
         raise InputError("params.yaml: synthesize.templates make texts, but this is an image workspace: remove them.")
-    of_pictures = [
-        name for name in ("mixup", "cutmix", "cut_and_paste", "negatives", "generate") if getattr(params, name)
-    ]
+    of_pictures = [name for name in OF_PICTURES if getattr(params, name)]
     if facts.modality == "text" and of_pictures:
         raise InputError(
             f"params.yaml: synthesize.{of_pictures[0]} makes pictures, but this is a text workspace: remove it."

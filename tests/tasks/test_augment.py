@@ -19,7 +19,8 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 
 from tasks import images
-from tasks.augment import _pieces, augment, balanced, favouring_hard
+from tasks.augment import augment, balanced, favouring_hard
+from tasks.augment.families import pieces_of
 from tasks.augment.makers import DEFAULT_PICTURES
 from tasks.augment.pictures import PolicyTransform
 from tasks.errors import InputError
@@ -84,7 +85,7 @@ def test_no_other_process_and_several_give_the_same_bytes(
         "    (said / f'used-{os.getpid()}').touch()\n"
         "    return pixels // rng.integers(2, 4).astype('uint8')\n"
     )
-    monkeypatch.setattr("tasks.augment.AT_ONCE", 3)
+    monkeypatch.setattr("tasks.augment.families.AT_ONCE", 3)
     found = []
     for others in (1, 2, 4):
         monkeypatch.setattr(processes, "ALONE", 0.0)
@@ -105,12 +106,12 @@ def test_no_other_process_and_several_give_the_same_bytes(
 def test_pieces_begin_small_and_hold_no_more_than_so_many_megapixels() -> None:
     """One child, two, four and so on to sixty-four; of pictures of three megapixels two at a time, though they have one parent."""
     small, large = images.encode(np.zeros((4, 4, 3), np.uint8)), images.encode(np.zeros((2_000, 1_500, 3), np.uint8))
-    pieces = [*_pieces((str(one), small, {}, range(5)) for one in range(60))]
+    pieces = [*pieces_of((str(one), small, {}, range(5)) for one in range(60))]
     assert [sum(len(numbers) for *_, numbers in piece) for piece in pieces[:8]] == [1, 2, 4, 8, 16, 32, 64, 64]
     assert [(name, number) for piece in pieces for name, _, _, numbers in piece for number in numbers] == [
         (str(one), number) for one in range(60) for number in range(5)
     ]
-    pieces = [*_pieces(iter([("a", large, {}, range(7))]))]
+    pieces = [*pieces_of(iter([("a", large, {}, range(7))]))]
     assert [[*numbers] for piece in pieces for *_, numbers in piece] == [[0], [1, 2], [3, 4], [5, 6]]
 
 
@@ -176,7 +177,7 @@ def test_a_dask_cluster_of_two_processes_gives_the_same_bytes(
     from tasks.errors import SeedlingError
 
     params = AugmentParams(children=3)
-    monkeypatch.setattr("tasks.augment.AT_ONCE", 8)
+    monkeypatch.setattr("tasks.augment.families.AT_ONCE", 8)
     augment(params, IMAGES, **rows, output=tmp_path / "alone")
     with LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None) as cluster:
         monkeypatch.setenv("SEEDLING_DASK", cluster.scheduler_address)

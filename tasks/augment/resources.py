@@ -1,0 +1,64 @@
+"""What steps draw from beside the row: the user's functions, synonyms, the training texts' words, and a model that fills masks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from tasks.augment import sentences
+from tasks.augment.makers import Resources
+from tasks.augment.thesaurus import read_thesaurus
+from tasks.errors import InputError
+from tasks.learners.encoded_features import EncodedFeatures
+from tasks.learners.features import FeatureMaker
+from tasks.params import AugmentParams, Facts
+
+MOST_NEAR, LEAST_NEAR = 5, 0.5  # words for one, and their cosine, that an encoder's vocabulary gives
+
+
+def resources_of(
+    params: AugmentParams, facts: Facts, parents: pd.DataFrame, data: Path | None, features: FeatureMaker
+) -> Resources:
+    """All that params ask for. parents: labelled training rows. Raises InputError where some of it cannot be had, or nothing would use it."""
+    filler = _filler(params, data)
+    context = _context(params, facts, parents, data, features, filler.fill if filler else None)
+    return Resources.of(data, context, filler.key if filler else None)
+
+
+def _filler(params: AugmentParams, data: Path | None) -> Any:
+    """What puts words where masks are; None where params name no model. Raises InputError where no operation would ask for it."""
+    if params.masked_lm is None:
+        return None
+    named = {one if isinstance(one, str) else next(iter(one)) for one in params.policy or ()}
+    if params.policy != "auto" and "mask" not in named:
+        raise InputError(
+            "params.yaml: augment.masked_lm fills the masks of `mask`: name it in augment.policy, as in [mask]."
+        )
+    from tasks.learners.masked_words import MaskedWords
+
+    return MaskedWords(params.masked_lm, data.parent if data else Path.cwd())
+
+
+def _context(
+    params: AugmentParams, facts: Facts, parents: pd.DataFrame, data: Path | None, features: FeatureMaker, fill: Any
+) -> sentences.Context:
+    """What operations on texts draw from: the user's thesaurus, else the words that lie near in the encoder's vocabulary."""
+    if facts.modality != "text":
+        return sentences.Context()
+    near: Mapping[str, Any] = {}
+    words = sorted({word for text in parents["text"] for word in str(text).lower().split() if word.isalpha()})
+    named = (
+        {one if isinstance(one, str) else next(iter(one)) for one in params.policy or ()}
+        if params.policy != "auto"
+        else {"synonym"}
+    )
+    if params.thesaurus is not None and data is not None:
+        near = read_thesaurus(data / params.thesaurus)
+    elif isinstance(features, EncodedFeatures) and named & {"synonym", "insert"}:
+        near = features.encoder.near_words(words, MOST_NEAR, LEAST_NEAR)
+    return sentences.Context(
+        near, words, frozenset(word.lower() for one in params.protect for word in one.split()), fill
+    )
