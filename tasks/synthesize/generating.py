@@ -26,6 +26,7 @@ from tasks.randomness import derived_seed, generator
 STEPS = {"quick": 150, "normal": 800, "thorough": 5_000}  # of training, of a fold's generator, and before of the pool's
 ENOUGH_IN_POOL = 200  # pictures: from here on the pool is learnt from
 MOST_FROM_POOL = 5_000
+MARGIN = 1.25  # how much rougher than any row a picture may be
 COPY = 6.0  # mean difference of thumbnails, 0 to 255, from which on a picture is another one
 
 
@@ -94,7 +95,7 @@ def generated(
 
 
 class Copies:
-    """Which picture is almost another one: by the mean difference of their thumbnails."""
+    """Which picture is almost another one, or like none: by the mean difference of their thumbnails."""
 
     def __init__(self, taught: Mapping[str, images.Pixels], held_out: Mapping[str, images.Pixels]) -> None:
         """taught: what a generator may have learnt, or other folds' rows; held_out: what judges."""
@@ -102,6 +103,7 @@ class Copies:
         self._taught = _thumbnails(taught.values())
         self._held_out = _thumbnails(held_out.values())
         self._kept: list[NDArray[np.float32]] = []
+        self._roughest = max((roughness(one) for one in taught.values()), default=0.0)
 
     def nearest(self, pixels: images.Pixels, family: Sequence[str]) -> list[str]:
         """The two of the family that it is most like, at most."""
@@ -113,6 +115,8 @@ class Copies:
         mine = images.thumbnail(pixels)
         if (_away(self._held_out, mine) < COPY).any():
             return "near_duplicate_of_test"
+        if roughness(pixels) > MARGIN * max(self._roughest, 1.0):
+            return "unlike_any_row"
         copied = np.flatnonzero(_away(self._taught, mine) < COPY)
         if len(copied):
             of_family = np.isin(copied, [self._place[one] for one in family])
@@ -121,6 +125,12 @@ class Copies:
             return "copy_of_another_row"
         self._kept.append(mine)
         return None
+
+
+def roughness(pixels: images.Pixels) -> float:
+    """The mean difference of neighbours, 0 to 255: what a generator that learnt too little leaves of its noise."""
+    values = pixels.astype(np.float32)
+    return float(np.abs(np.diff(values, axis=0)).mean() + np.abs(np.diff(values, axis=1)).mean()) / 2
 
 
 def _thumbnails(pictures: Iterable[images.Pixels]) -> NDArray[np.float32]:

@@ -16,7 +16,7 @@ from tasks.learners.picture_flow import PictureFlow
 from tasks.learners.training import Setting, nobody_watches
 from tasks.params import Facts, SynthesizeParams
 from tasks.synthesize import synthesize
-from tasks.synthesize.generating import Copies
+from tasks.synthesize.generating import Copies, roughness
 
 COLOURS = {"blue": (40, 60, 200), "red": (210, 70, 50)}
 IMAGES = Facts(modality="image", effort="quick")
@@ -98,7 +98,7 @@ def test_generated_pictures_stay_in_the_fold_that_they_were_made_from(tmp_path: 
 def test_a_picture_that_is_there_already_is_none() -> None:
     """Of its family, of another class, of the test split, or of an earlier picture; and whom it is most like."""
     rng = np.random.default_rng(3)
-    own, near, other, test, new = (rng.integers(0, 256, (16, 16, 3)).astype(np.uint8) for _ in range(5))
+    own, near, other, test, new = (rng.integers(90, 170, (16, 16, 3)).astype(np.uint8) for _ in range(5))
     known = Copies({"own": own, "near": near, "other": other}, {"test": test})
     family = ["near", "own"]
     assert known.reason(np.clip(own.astype(int) + 2, 0, 255).astype(np.uint8), family) == "copy_of_a_parent"
@@ -106,6 +106,8 @@ def test_a_picture_that_is_there_already_is_none() -> None:
     assert known.reason(test, family) == "near_duplicate_of_test"
     assert known.reason(new, family) is None
     assert known.reason(new, family) == "copy_of_another_row"
+    assert known.reason(255 * rng.integers(0, 2, (16, 16, 3)).astype(np.uint8), family) == "unlike_any_row"
+    assert roughness(np.tile(np.array([[[0], [100]], [[100], [0]]], np.uint8), (4, 4, 3))) == 100
     between = (0.7 * own + 0.3 * other).astype(np.uint8)
     assert known.nearest(between, family) == ["own", "near"]
 
