@@ -1,137 +1,101 @@
-"""Work that holds Python's lock, by other processes: this machine's (loky's, which need no guarded main module), or a Dask cluster's.
+"""What a launcher starts in every process (tasks/launch.py): the stage's work, shared with the others.
 
-Results never depend on it. As many pieces are under way, or wait to be taken, as twice the workers, so that memory stays flat.
+Encoding and folds are shared out; the process that leads makes the choice and writes. The bytes are those of one process, on
+machines of one kind.
 """
 
 from __future__ import annotations
 
-import importlib.metadata
-import itertools
+import json
 import os
-import threading
+import select
+import sys
+import tempfile
 import time
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from typing import Any, TypeVar
+from datetime import timedelta
+from pathlib import Path
+from threading import Thread
+from typing import Any
 
 from tasks.errors import SeedlingError
-from tasks.parallel import usable_cores
+from tasks.launch import LAUNCH
+from tasks.parallel import Process, join
+from tasks.params import load
+from tasks.progress import silent
+from tasks.stages import explained, find
 
-P = TypeVar("P")
-R = TypeVar("R")
-DASK = "SEEDLING_DASK"  # the environment's variable that holds a Dask scheduler's address
-ALONE = 2.0  # seconds that work is done in this process before others are asked: they need as long to start
-PATIENCE = 30  # seconds for a cluster's first worker
-SAME = ("seedling", "albumentations", "opencv-python-headless", "numpy")  # packages whose versions decide about bytes
-
-_work: Callable[[Any], Any] | None = None  # what this process was started for
+SECONDS_TO_TELL = 10
+PATIENCE = timedelta(days=7)  # of one process with another, which may have a slower fold
 
 
-def in_processes(work: Callable[[P], R], pieces: Iterable[P]) -> Iterator[R]:
-    """work(piece) of each, in their order. Both must bear pickling; work is sent once a process.
+def main(stage: str, output: Path) -> None:
+    """What the launcher runs in every process, in the workspace's folder.
 
-    Little work is done here, more by as many processes as there are cores, or, where SEEDLING_DASK names a scheduler, by that cluster's.
-    Raises SeedlingError where the cluster cannot be had, or a process ends before its time; and what work raises.
+    Standard output is the leading process's alone, a JSON object a line: {"progress": [what, done, total]},
+    {"error": why} or {"done": true}.
     """
-    rest, began = iter(pieces), time.monotonic()
-    address = os.environ.get(DASK)
-    if not address:
-        for piece in rest:
-            yield work(piece)
-            if usable_cores() > 1 and time.monotonic() - began > ALONE:
-                break
-    first = next(rest, None)
-    if first is None:
-        return
-    with _cluster(work, address) if address else _own(work) as (submit, workers):
-        ahead: deque[Any] = deque()
-        for piece in itertools.chain([first], rest):
-            ahead.append(submit(piece))
-            if len(ahead) >= 2 * workers:
-                yield ahead.popleft().result()
-        while ahead:
-            yield ahead.popleft().result()
+    import torch
+    from accelerate import PartialState
+    from accelerate.utils import gather_object
 
+    os.environ.pop(LAUNCH, None)  # here the work is done, not launched once more
+    state, workspace = PartialState(cpu=not torch.cuda.is_available(), timeout=PATIENCE), Path.cwd()
 
-@contextmanager
-def _own(work: Callable[[P], R]) -> Iterator[tuple[Callable[[P], Any], int]]:
-    from joblib.externals.loky import ProcessPoolExecutor
-    from joblib.externals.loky.process_executor import TerminatedWorkerError
+    def gather(mine: Any) -> list[Any]:
+        return list(gather_object([mine])) if state.num_processes > 1 else [mine]
 
-    workers = usable_cores()
-    pool = ProcessPoolExecutor(workers, initializer=_begin, initargs=(work, os.getpid()))
-    try:
-        yield lambda piece: pool.submit(_do, piece), workers
-    except TerminatedWorkerError as error:
-        raise SeedlingError(
-            "A process that worked beside this one was ended, most likely for want of memory: close other programs, or let fewer cores "
-            "work (taskset -c 0 seedling run)."
-        ) from error
-    finally:
-        pool.shutdown(wait=True, kill_workers=True)
-
-
-def _begin(work: Callable[[Any], Any], leader: int) -> None:
-    """In a process that was started: what it is there for, and that it ends with the one that started it."""
-    global _work
-    _work = work
-
-    def watch() -> None:
-        while os.getppid() == leader:
-            time.sleep(1)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
-
-
-def _do(piece: Any) -> Any:
-    assert _work is not None  # noqa: S101  (_begin has run)
-    return _work(piece)
-
-
-@contextmanager
-def _cluster(work: Callable[[P], R], address: str) -> Iterator[tuple[Callable[[P], Any], int]]:
-    try:
-        from distributed import Client, KilledWorker
-    except ImportError:
-        raise SeedlingError(f"{DASK} is set, but Dask is not installed: pip install seedling[dask]") from None
-    try:
-        client = Client(address, timeout=10, set_as_default=False)
-    except (OSError, ValueError, TypeError) as error:
-        raise SeedlingError(f"{DASK}: there is no Dask scheduler at {address}: {error}") from error
-    with client:
+    join(
+        Process(
+            number=state.process_index,
+            count=state.num_processes,
+            local=state.local_process_index,
+            locals=int(os.environ.get("LOCAL_WORLD_SIZE", "1")),
+            gather=gather,
+        )
+    )
+    leads = state.is_main_process
+    if leads:
+        Thread(target=_leave_with_the_reader, daemon=True).start()
+    with tempfile.TemporaryDirectory() as nowhere:
         try:
-            client.wait_for_workers(1, timeout=PATIENCE)
-        except (TimeoutError, OSError) as error:
-            raise SeedlingError(
-                f"{DASK}: the scheduler at {address} has no worker: start some (dask worker {address})."
-            ) from error
-        for worker, found in client.run(_versions).items():
-            if found != _versions():
-                raise SeedlingError(
-                    f"{DASK}: the worker {worker} has {_told(found)}, and here is {_told(_versions())}: other versions may give other bytes."
-                )
-        sent = client.scatter(work, broadcast=True, hash=False)
-        try:
-            yield lambda piece: client.submit(_apply, sent, piece, pure=False), sum(client.nthreads().values())
-        except KilledWorker as error:
-            raise SeedlingError(f"{DASK}: workers were ended, most likely for want of memory: {error}") from error
+            find(stage).work(
+                load(workspace), workspace, output if leads else Path(nowhere), telling if leads else silent
+            )
+        except (SeedlingError, OSError) as error:
+            why = explained(error, stage) if isinstance(error, OSError) else error
+            if not isinstance(why, SeedlingError):
+                raise
+            if not leads:  # the launcher stops the others when one fails, and the first may have to say the same
+                time.sleep(SECONDS_TO_TELL)
+                print(why, file=sys.stderr)
+                sys.exit(why.exit_code)
+            tell("error", str(why))
+            return
+    if leads:
+        tell("done", True)
+    state.destroy_process_group()
 
 
-def _apply(work: Callable[[P], R], piece: P) -> R:
-    return work(piece)
+def _leave_with_the_reader() -> None:
+    """Ends this process, and by the launcher all others, when nobody reads its standard output any more: the run that
+    started it was killed, and another may soon work on the same files.
+    """
+    watched = select.poll()
+    watched.register(sys.stdout.fileno(), 0)
+    while not any(event & (select.POLLERR | select.POLLHUP) for _, event in watched.poll()):
+        time.sleep(1)
+    os._exit(1)
 
 
-def _versions() -> dict[str, str]:
-    found = {}
-    for name in SAME:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            found[name] = "none"
-    return found
+def telling(what: str, done: int, total: int | None) -> None:
+    """Progress, for the process that started the launcher."""
+    tell("progress", [what, done, total])
 
 
-def _told(versions: dict[str, str]) -> str:
-    return ", ".join(f"{name} {version}" for name, version in versions.items())
+def tell(name: str, value: Any) -> None:
+    """A line on standard output."""
+    print(json.dumps({name: value}), flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], Path(sys.argv[2]))

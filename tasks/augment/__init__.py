@@ -18,9 +18,9 @@ from tasks.augment.makers import steps_of
 from tasks.errors import InputError
 from tasks.generation import GenerationWriter, Row, payloads, read, read_manifest
 from tasks.params import AugmentParams, Facts
-from tasks.processes import in_processes
 from tasks.progress import Progress, silent
 from tasks.randomness import generator
+from tasks.workers import in_processes
 
 if TYPE_CHECKING:
     from tasks.learners.features import FeatureMaker

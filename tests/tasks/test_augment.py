@@ -72,7 +72,7 @@ def test_no_other_process_and_several_give_the_same_bytes(
     rows: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In this process alone, and by 2 and 4 others after the first children; a user's function says where it was, and is imported once a process."""
-    from tasks import processes
+    from tasks import workers
 
     data, said = tmp_path / "data", tmp_path / "said"
     data.mkdir()
@@ -88,8 +88,8 @@ def test_no_other_process_and_several_give_the_same_bytes(
     monkeypatch.setattr("tasks.augment.families.AT_ONCE", 3)
     found = []
     for others in (1, 2, 4):
-        monkeypatch.setattr(processes, "ALONE", 0.0)
-        monkeypatch.setattr(processes, "usable_cores", lambda many=others: many)
+        monkeypatch.setattr(workers, "ALONE", 0.0)
+        monkeypatch.setattr(workers, "usable_cores", lambda many=others: many)
         out = tmp_path / str(others)
         params = AugmentParams(children=3, policy=["rotate", "gaussian_noise", "darker"])
         augment(params, IMAGES, **rows, data=data, output=out)
@@ -118,14 +118,14 @@ def test_pieces_begin_small_and_hold_no_more_than_so_many_megapixels() -> None:
 @pytest.mark.slow
 def test_a_process_that_is_ended_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     """As for want of memory: the error says so, and what to do."""
-    from tasks import processes
+    from tasks import workers
     from tasks.errors import SeedlingError
 
-    monkeypatch.setattr(processes, "ALONE", 0.0)
-    monkeypatch.setattr(processes, "usable_cores", lambda: 2)
+    monkeypatch.setattr(workers, "ALONE", 0.0)
+    monkeypatch.setattr(workers, "usable_cores", lambda: 2)
     leader = os.getpid()
     with pytest.raises(SeedlingError, match="ended, most likely for want of memory"):
-        list(processes.in_processes(partial(_end_elsewhere, leader), iter(range(6))))
+        list(workers.in_processes(partial(_end_elsewhere, leader), iter(range(6))))
 
 
 def _end_elsewhere(leader: int, piece: int) -> int:
@@ -137,12 +137,12 @@ def _end_elsewhere(leader: int, piece: int) -> int:
 @pytest.mark.slow
 def test_other_processes_are_a_few_pieces_ahead_and_end_with_this_one(monkeypatch: pytest.MonkeyPatch) -> None:
     """Who takes slowly is not overrun; a generator that is closed leaves nobody behind; a process whose leader is killed ends by itself."""
-    from tasks import processes
+    from tasks import workers
 
-    monkeypatch.setattr(processes, "ALONE", 0.0)
-    monkeypatch.setattr(processes, "usable_cores", lambda: 2)
+    monkeypatch.setattr(workers, "ALONE", 0.0)
+    monkeypatch.setattr(workers, "usable_cores", lambda: 2)
     taken = []
-    found = processes.in_processes(str, (taken.append(one) or one for one in range(100)))
+    found = workers.in_processes(str, (taken.append(one) or one for one in range(100)))
     assert [next(found) for _ in range(5)] == ["0", "1", "2", "3", "4"]
     assert len(taken) <= 5 + 2 * 2
     found.close()
@@ -152,9 +152,9 @@ def test_other_processes_are_a_few_pieces_ahead_and_end_with_this_one(monkeypatc
         if "loky" in " ".join(one.cmdline()) and "popen" in " ".join(one.cmdline())
     ]
     code = (
-        "import time; from tasks import processes\n"
-        "processes.ALONE, processes.usable_cores = 0.0, lambda: 2\n"
-        "found = processes.in_processes(time.sleep, iter([0, 0, 0, 600, 600]))\n"
+        "import time; from tasks import workers\n"
+        "workers.ALONE, workers.usable_cores = 0.0, lambda: 2\n"
+        "found = workers.in_processes(time.sleep, iter([0, 0, 0, 600, 600]))\n"
         "print(next(found), next(found), flush=True); next(found); next(found)"
     )
     leader = psutil.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, cwd=Path(__file__).parents[2])

@@ -1,0 +1,137 @@
+"""Work that holds Python's lock, by other processes: this machine's (loky's, which need no guarded main module), or a Dask cluster's.
+
+Results never depend on it. As many pieces are under way, or wait to be taken, as twice the workers, so that memory stays flat.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import itertools
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+from tasks.errors import SeedlingError
+from tasks.parallel import usable_cores
+
+P = TypeVar("P")
+R = TypeVar("R")
+DASK = "SEEDLING_DASK"  # the environment's variable that holds a Dask scheduler's address
+ALONE = 2.0  # seconds that work is done in this process before others are asked: they need as long to start
+PATIENCE = 30  # seconds for a cluster's first worker
+SAME = ("seedling", "albumentations", "opencv-python-headless", "numpy")  # packages whose versions decide about bytes
+
+_work: Callable[[Any], Any] | None = None  # what this process was started for
+
+
+def in_processes(work: Callable[[P], R], pieces: Iterable[P]) -> Iterator[R]:
+    """work(piece) of each, in their order. Both must bear pickling; work is sent once a process.
+
+    Little work is done here, more by as many processes as there are cores, or, where SEEDLING_DASK names a scheduler, by that cluster's.
+    Raises SeedlingError where the cluster cannot be had, or a process ends before its time; and what work raises.
+    """
+    rest, began = iter(pieces), time.monotonic()
+    address = os.environ.get(DASK)
+    if not address:
+        for piece in rest:
+            yield work(piece)
+            if usable_cores() > 1 and time.monotonic() - began > ALONE:
+                break
+    first = next(rest, None)
+    if first is None:
+        return
+    with _cluster(work, address) if address else _own(work) as (submit, workers):
+        ahead: deque[Any] = deque()
+        for piece in itertools.chain([first], rest):
+            ahead.append(submit(piece))
+            if len(ahead) >= 2 * workers:
+                yield ahead.popleft().result()
+        while ahead:
+            yield ahead.popleft().result()
+
+
+@contextmanager
+def _own(work: Callable[[P], R]) -> Iterator[tuple[Callable[[P], Any], int]]:
+    from joblib.externals.loky import ProcessPoolExecutor
+    from joblib.externals.loky.process_executor import TerminatedWorkerError
+
+    workers = usable_cores()
+    pool = ProcessPoolExecutor(workers, initializer=_begin, initargs=(work, os.getpid()))
+    try:
+        yield lambda piece: pool.submit(_do, piece), workers
+    except TerminatedWorkerError as error:
+        raise SeedlingError(
+            "A process that worked beside this one was ended, most likely for want of memory: close other programs, or let fewer cores "
+            "work (taskset -c 0 seedling run)."
+        ) from error
+    finally:
+        pool.shutdown(wait=True, kill_workers=True)
+
+
+def _begin(work: Callable[[Any], Any], leader: int) -> None:
+    """In a process that was started: what it is there for, and that it ends with the one that started it."""
+    global _work
+    _work = work
+
+    def watch() -> None:
+        while os.getppid() == leader:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _do(piece: Any) -> Any:
+    assert _work is not None  # noqa: S101  (_begin has run)
+    return _work(piece)
+
+
+@contextmanager
+def _cluster(work: Callable[[P], R], address: str) -> Iterator[tuple[Callable[[P], Any], int]]:
+    try:
+        from distributed import Client, KilledWorker
+    except ImportError:
+        raise SeedlingError(f"{DASK} is set, but Dask is not installed: pip install seedling[dask]") from None
+    try:
+        client = Client(address, timeout=10, set_as_default=False)
+    except (OSError, ValueError, TypeError) as error:
+        raise SeedlingError(f"{DASK}: there is no Dask scheduler at {address}: {error}") from error
+    with client:
+        try:
+            client.wait_for_workers(1, timeout=PATIENCE)
+        except (TimeoutError, OSError) as error:
+            raise SeedlingError(
+                f"{DASK}: the scheduler at {address} has no worker: start some (dask worker {address})."
+            ) from error
+        for worker, found in client.run(_versions).items():
+            if found != _versions():
+                raise SeedlingError(
+                    f"{DASK}: the worker {worker} has {_told(found)}, and here is {_told(_versions())}: other versions may give other bytes."
+                )
+        sent = client.scatter(work, broadcast=True, hash=False)
+        try:
+            yield lambda piece: client.submit(_apply, sent, piece, pure=False), sum(client.nthreads().values())
+        except KilledWorker as error:
+            raise SeedlingError(f"{DASK}: workers were ended, most likely for want of memory: {error}") from error
+
+
+def _apply(work: Callable[[P], R], piece: P) -> R:
+    return work(piece)
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for name in SAME:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = "none"
+    return found
+
+
+def _told(versions: dict[str, str]) -> str:
+    return ", ".join(f"{name} {version}" for name, version in versions.items())
