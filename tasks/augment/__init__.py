@@ -14,7 +14,7 @@ import pandas as pd
 
 from tasks import texts
 from tasks.augment.families import Families, Parent, pieces_of
-from tasks.augment.makers import steps_of
+from tasks.augment.makers import Resources, steps_of
 from tasks.errors import InputError
 from tasks.generation import GenerationWriter, Row, payloads, read, read_manifest
 from tasks.params import AugmentParams, Facts
@@ -23,6 +23,7 @@ from tasks.randomness import generator
 from tasks.workers import in_processes
 
 if TYPE_CHECKING:
+    from tasks.augment.judges import Judges
     from tasks.learners.features import FeatureMaker
 
 BY_EFFORT = {"quick": 1, "normal": 2, "thorough": 5}
@@ -60,17 +61,7 @@ def augment(
     own_features = features or make_features(None, None, facts, None)
     resources = resources_of(params, facts, parents, data, own_features)
     judges = Judges(parents, classes, collected, own_features, params, facts, progress)
-    notes: dict[str, Any] = {}
-    policy: Any = params.policy
-    children = children_of_each(len(parents), params, facts)
-    if policy == "auto":
-        found, why = judges.screened(resources)
-        policy, notes["screening"] = (
-            found.policy if found else None,
-            found.as_json() if found else {"cannot_screen": why},
-        )
-        if found and params.children is None:
-            children = min(found.children, ENOUGH // max(1, len(parents)))
+    policy, children, notes = _chosen(judges, resources)
     steps = steps_of(policy, facts, resources.own)
     of_class = balanced(Counter(parents["label"]), children if steps else 0, params.balance if steps else 0.0)
     hard = judges.hardness() if any(of_class.values()) else {}
@@ -99,6 +90,20 @@ def augment(
         if done:
             notes["policy"] = [{one.name: dict(one.arguments)} for one in steps]
         writer.close(rows_in=total, classes=classes, children_a_row=children, **notes)
+
+
+def _chosen(judges: Judges, resources: Resources) -> tuple[Any, int, dict[str, Any]]:
+    """The policy, how many children a row gets, and what the manifest says of the choice: as params have them, or as they help where those say `auto`."""
+    params, parents = judges.params, len(judges.parents)
+    children = children_of_each(parents, params, judges.facts)
+    if params.policy != "auto":
+        return params.policy, children, {}
+    found, why = judges.screened(resources)
+    if found is None:
+        return None, children, {"screening": {"cannot_screen": why}}
+    if params.children is None:
+        children = min(found.children, ENOUGH // max(1, parents))
+    return found.policy, children, {"screening": found.as_json()}
 
 
 def _write(writer: GenerationWriter, row: Row, reason: str | None) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +28,16 @@ def resources_of(
     return Resources.of(data, context, filler.key if filler else None)
 
 
+def _named(policy: Sequence[str | dict[str, Any]] | None) -> set[str]:
+    """The operations of a list in params.yaml; none where it leaves them open."""
+    return {one if isinstance(one, str) else next(iter(one)) for one in policy or ()}
+
+
 def _filler(params: AugmentParams, data: Path | None) -> Any:
     """What puts words where masks are; None where params name no model. Raises InputError where no operation would ask for it."""
     if params.masked_lm is None:
         return None
-    named = {one if isinstance(one, str) else next(iter(one)) for one in params.policy or ()}
-    if params.policy != "auto" and "mask" not in named:
+    if params.policy != "auto" and "mask" not in _named(params.policy):
         raise InputError(
             "params.yaml: augment.masked_lm fills the masks of `mask`: name it in augment.policy, as in [mask]."
         )
@@ -50,11 +54,7 @@ def _context(
         return sentences.Context()
     near: Mapping[str, Any] = {}
     words = sorted({word for text in parents["text"] for word in str(text).lower().split() if word.isalpha()})
-    named = (
-        {one if isinstance(one, str) else next(iter(one)) for one in params.policy or ()}
-        if params.policy != "auto"
-        else {"synonym"}
-    )
+    named = {"synonym"} if params.policy == "auto" else _named(params.policy)
     if params.thesaurus is not None and data is not None:
         near = read_thesaurus(data / params.thesaurus)
     elif isinstance(features, EncodedFeatures) and named & {"synonym", "insert"}:

@@ -71,7 +71,11 @@ def generated(
     with single_threaded():
         made = _by_fold(parents, pool, small, classes, params, facts, steps, progress)
     grey = all(images.is_grey(small[one]) for one in parents.index)
-    known = Copies({one: small[one] for one in [*parents.index, *pool]}, {one: small[one] for one in held_out})
+    known = Copies(
+        {one: small[one] for one in [*parents.index, *pool]},
+        {one: small[one] for one in held_out},
+        sum(len(one.pictures) for one in made),
+    )
     told = {"steps": steps, "side": params.generate_side, "pool": len(pool) if len(pool) >= ENOUGH_IN_POOL else 0}
     for one in made:
         learnt_from, weight = identify(b"", one.family), params.weight * float(parents.loc[one.family, "weight"].mean())
@@ -97,12 +101,13 @@ def generated(
 class Copies:
     """Which picture is almost another one, or like none: by the mean difference of their thumbnails."""
 
-    def __init__(self, taught: Mapping[str, images.Pixels], held_out: Mapping[str, images.Pixels]) -> None:
-        """taught: what a generator may have learnt, or other folds' rows; held_out: what judges."""
+    def __init__(self, taught: Mapping[str, images.Pixels], held_out: Mapping[str, images.Pixels], most: int) -> None:
+        """taught: what a generator may have learnt, or other folds' rows; held_out: what judges; most: pictures that will be asked about."""
         self._place = {name: number for number, name in enumerate(taught)}
         self._taught = _thumbnails(taught.values())
         self._held_out = _thumbnails(held_out.values())
-        self._kept: list[NDArray[np.float32]] = []
+        self._kept = np.zeros((most, *self._taught.shape[1:]), np.float32)
+        self._many = 0  # of them
         self._roughest = max((roughness(one) for one in taught.values()), default=0.0)
 
     def nearest(self, pixels: images.Pixels, family: Sequence[str]) -> list[str]:
@@ -121,9 +126,10 @@ class Copies:
         if len(copied):
             of_family = np.isin(copied, [self._place[one] for one in family])
             return "copy_of_a_parent" if of_family.all() else "copy_of_another_row"
-        if self._kept and (_away(np.stack(self._kept), mine) < COPY).any():
+        if (_away(self._kept[: self._many], mine) < COPY).any():
             return "copy_of_another_row"
-        self._kept.append(mine)
+        self._kept[self._many] = mine
+        self._many += 1
         return None
 
 

@@ -81,25 +81,26 @@ def unseen_sources(
     home = np.any(in_threads(at_home, folds), axis=0)
     place = np.concatenate([asked for asked, _ in found])
     right = np.concatenate([one for _, one in found])
-    difference = paired_difference(
-        home[place].astype(np.float64),
-        right.astype(np.float64),
-        source[place],
-        larger_is_better=True,
-        draws=DRAWS,
-        rng=np.random.default_rng(derived_seed(facts.seed, "unseen sources")),
-    )
-    hits = right.astype(np.float64)
-    low, high = around_mean(by_group(np.ones(len(hits)), source[place]), by_group(hits, source[place]), 0.95)
+    return _compared(home[place], right, source[place], facts)
+
+
+def _compared(
+    home: NDArray[np.bool_], away: NDArray[np.bool_], source: NDArray[np.str_], facts: Facts
+) -> dict[str, Any]:
+    """What of the same rows was right where their source was seen and where it was not. All: (n_rows,)."""
+    before, hits = home.astype(np.float64), away.astype(np.float64)
+    rng = np.random.default_rng(derived_seed(facts.seed, "unseen sources"))
+    difference = paired_difference(before, hits, source, larger_is_better=True, draws=DRAWS, rng=rng)
+    low, high = around_mean(by_group(np.ones(len(hits)), source), by_group(hits, source), 0.95)
     of_rows = wilson(int(hits.sum()), len(hits))  # sources that are all alike prove no more than their rows do
-    shares = sorted((float(one.mean()), name, len(one)) for name, (_, one) in zip(tried, found, strict=True))
-    least, worst, many = shares[0]
+    accuracy = Estimate(of_rows.value, max(0.0, min(low, of_rows.low)), min(1.0, max(high, of_rows.high)))
+    names = sorted({*source.tolist()})
+    worst = min(names, key=lambda one: (float(hits[source == one].mean()), one))
+    right, many = int(hits[source == worst].sum()), int((source == worst).sum())
     return {
-        "sources": len(tried),
-        "rows": len(place),
-        "accuracy": Estimate(
-            of_rows.value, max(0.0, min(low, of_rows.low)), min(1.0, max(high, of_rows.high))
-        ).rounded(),
+        "sources": len(names),
+        "rows": len(hits),
+        "accuracy": accuracy.rounded(),
         "difference": difference.rounded(),
-        "hardest": {"source": worst, "accuracy": wilson(round(least * many), many).rounded(), "rows": many},
+        "hardest": {"source": worst, "accuracy": wilson(right, many).rounded(), "rows": many},
     }

@@ -99,7 +99,7 @@ def test_a_picture_that_is_there_already_is_none() -> None:
     """Of its family, of another class, of the test split, or of an earlier picture; and whom it is most like."""
     rng = np.random.default_rng(3)
     own, near, other, test, new = (rng.integers(90, 170, (16, 16, 3)).astype(np.uint8) for _ in range(5))
-    known = Copies({"own": own, "near": near, "other": other}, {"test": test})
+    known = Copies({"own": own, "near": near, "other": other}, {"test": test}, 9)
     family = ["near", "own"]
     assert known.reason(np.clip(own.astype(int) + 2, 0, 255).astype(np.uint8), family) == "copy_of_a_parent"
     assert known.reason(other, family) == "copy_of_another_row"
