@@ -5,7 +5,8 @@
 FOLDER holds the sets of benchmarks/few_labels.py. The model is logistic regression on the encoder's features of 500 training rows, saved as
 train saves it. Bare: that model, loaded, on rows that are in memory. Seedling: the whole of `predict` but the start, from files (pictures) or a
 table (texts) to a CSV file. The server is a process of its own; requests of one short text leave at fixed times, whether or not earlier
-ones have been answered, so that waiting counts (open loop).
+ones have been answered, so that waiting counts (open loop). It answers by the encoder's features, and by the words and letters alone that
+a workspace has unless it names an encoder.
 """
 
 from __future__ import annotations
@@ -34,16 +35,16 @@ from tasks.predicting import Predictor
 
 SETS = ("trashnet", "sms_spam")
 TAUGHT = 500
-RATES = (10, 25, 50)  # requests a second
+RATES = {True: (10, 25, 50), False: (50, 100, 200)}  # requests a second, with an encoder and without
 
 
-def grown(folder: Path, frame: pd.DataFrame, modality: Any, backbone: str) -> Path:
-    """A workspace of one round."""
+def grown(folder: Path, frame: pd.DataFrame, modality: Any, backbone: str | None) -> Path:
+    """A workspace of one round; without an encoder where backbone is None."""
     model, train = folder / "models" / "0", frame[frame["split"] == "train"].sample(TAUGHT, random_state=0)
     classes = sorted(train["label"].unique())
     truth = train["label"].map(classes.index).to_numpy()
-    encoder = EncoderParams(model="all-MiniLM-L6-v2" if modality == "text" else backbone)
-    maker = make_features(encoder, None, Facts(modality=modality), folder)
+    encoder = EncoderParams(model="all-MiniLM-L6-v2" if modality == "text" else str(backbone))
+    maker = make_features(encoder if backbone else None, None, Facts(modality=modality), folder)
     head = Head("logistic_regression", 0, len(classes))
     head.fit(maker.fit_transform(train[modality].tolist()), np.eye(len(classes))[truth], np.ones(TAUGHT))
     save_learner(head, model / "half-0" / "lr")
@@ -101,7 +102,7 @@ async def held(address: str, bodies: list[dict[str, Any]], a_second: float, seco
         return np.array(await asyncio.gather(*(one(due, bodies[n % len(bodies)]) for n, due in enumerate(dues))))
 
 
-def latencies(workspace: Path, rows: pd.DataFrame, seconds: float) -> dict[float, np.ndarray]:
+def latencies(workspace: Path, rows: pd.DataFrame, rates: tuple[int, ...], seconds: float) -> dict[float, np.ndarray]:
     """Milliseconds of each request, by the load."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -129,7 +130,7 @@ def latencies(workspace: Path, rows: pd.DataFrame, seconds: float) -> dict[float
                 time.sleep(0.1)
         bodies = [{"texts": [text]} for text in rows["text"]]
         asyncio.run(held(address, bodies, 10, 3))
-        return {rate: asyncio.run(held(address, bodies, rate, seconds)) for rate in RATES}
+        return {rate: asyncio.run(held(address, bodies, rate, seconds)) for rate in rates}
     finally:
         server.terminate()
         server.wait()
@@ -167,11 +168,15 @@ def main() -> None:
                     f"{name}, predict", "Seedling", "rate over the bare model's", *ratio, "ratio", given.draws, command
                 )
             )
-            if modality == "text":
-                for rate, took in latencies(workspace, others, given.seconds).items():
+        if modality != "text":
+            continue
+        for encoded, rates_held in RATES.items():
+            with tempfile.TemporaryDirectory() as place:
+                workspace = grown(Path(place), frame, modality, given.backbone if encoded else None)
+                for rate, took in latencies(workspace, others, rates_held, given.seconds).items():
+                    setting = f"{name}, one text, {'encoder' if encoded else 'no encoder'}, {rate} requests/s"
                     for metric, share in (("median", 0.5), ("99th percentile", 0.99)):
                         value = float(np.quantile(took, share))
-                        setting = f"{name}, one text, {rate} requests/s"
                         found.append(
                             Found(setting, "Seedling", f"latency, {metric}", value, value, value, "ms", 1, command)
                         )

@@ -8,7 +8,8 @@ import json
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import chain, islice
 from typing import Annotated, Any
 
 import anyio
@@ -26,6 +27,7 @@ Receive = Callable[[], Awaitable[dict[str, Any]]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 FREE = {"/health", "/metrics"}  # of the limit of requests: who watches must see it under load
 MOST_CLIENTS = 10_000  # whose rate is remembered
+MOST_TEXTS, MOST_PICTURES = 64, 16  # of a request, and of those that are asked together
 
 
 @dataclass(frozen=True)
@@ -44,13 +46,13 @@ class Limits:
 class Texts(BaseModel):
     """Texts to be asked about."""
 
-    texts: list[Annotated[str, Field(max_length=20_000)]] = Field(min_length=1, max_length=64)
+    texts: list[Annotated[str, Field(max_length=20_000)]] = Field(min_length=1, max_length=MOST_TEXTS)
 
 
 class Pictures(BaseModel):
     """Encoded pictures (PNG, JPEG, WebP, BMP, GIF), each as base64."""
 
-    pictures: list[str] = Field(min_length=1, max_length=16)
+    pictures: list[str] = Field(min_length=1, max_length=MOST_PICTURES)
 
 
 class Said(BaseModel):
@@ -77,6 +79,15 @@ class Health(BaseModel):
     modality: str
     round: int
     classes: list[str]
+
+
+@dataclass(eq=False)
+class Asked:
+    """A request's questions, the share of a call that they fill, and their answers once there are any."""
+
+    questions: list[Question]
+    share: float
+    answers: list[Answer] = field(default_factory=list)
 
 
 class Bounded:
@@ -138,6 +149,58 @@ class Bounded:
         await send({"type": "http.response.body", "body": body})
 
 
+class Together:
+    """Asks the model, one call at a time: what comes in while it is at work is asked together in the next call, which takes little longer
+    than one request alone would. No answer depends on the rows beside it.
+    """
+
+    def __init__(self, predictor: Predictor) -> None:
+        self.predictor = predictor
+        self._turn = anyio.Lock()  # tokenizers and learners are not for several threads
+        self._waiting: list[Asked] = []
+
+    @property
+    def requests(self) -> int:
+        """Those that are asked or wait."""
+        return len(self._waiting)
+
+    async def answers(self, questions: list[Question], share: float) -> list[Answer]:
+        """One a question, in their order. Whoever has the turn asks for others that wait too; where that fails each asks for itself.
+
+        share: of what one call may hold; a request over 1 is asked alone.
+        """
+        mine = Asked(questions, share)
+        self._waiting.append(mine)
+        try:
+            async with self._turn:
+                if not mine.answers:
+                    await to_thread.run_sync(self._ask, self._batch(mine))
+        finally:
+            self._waiting.remove(mine)
+        return mine.answers
+
+    def _batch(self, mine: Asked) -> list[Asked]:
+        """It and, in the order in which they came, as many others as there is room for."""
+        batch, room = [mine], 1 + 1e-9 - mine.share
+        for one in self._waiting:
+            if one is not mine and not one.answers:
+                room -= one.share
+                if room < 0:
+                    break
+                batch.append(one)
+        return batch
+
+    def _ask(self, batch: list[Asked]) -> None:
+        said = self.predictor.answers(chain.from_iterable(one.questions for one in batch))
+        try:
+            for one in batch:
+                one.answers = list(islice(said, len(one.questions)))
+        except Exception:
+            if len(batch) == 1:
+                raise
+            self._ask(batch[:1])
+
+
 def make_app(predictor: Predictor, limits: Limits | None = None) -> Any:
     """The server as an ASGI application: POST /predict, GET /health, GET /metrics, and its OpenAPI description."""
     bounds = limits or Limits()
@@ -150,27 +213,23 @@ def make_app(predictor: Predictor, limits: Limits | None = None) -> Any:
     )
     rows = Counter("seedling_rows", "Rows that were asked about", ["outcome"], registry=registry)
     refused = Counter("seedling_refused", "Requests that were refused", ["status"], registry=registry)
-    one_at_a_time, waiting = anyio.CapacityLimiter(1), 0  # tokenizers and learners are not for several threads
+    together = Together(predictor)
 
-    def ask(questions: list[Question]) -> list[Answer]:
-        return list(predictor.answers(questions))
-
-    async def answered(payloads: list[bytes | str | None]) -> Answers:
-        nonlocal waiting
-        if waiting >= bounds.waiting:
+    async def answered(payloads: list[bytes | str | None], share: float) -> Answers:
+        if together.requests >= bounds.waiting:
             refused.labels("503").inc()
             raise HTTPException(503, "Too many requests are waiting: try again.", headers={"Retry-After": "1"})
-        waiting += 1
         try:
-            with seconds.time():
-                questions = [Question("", one, "too_many_pixels" if one is None else None) for one in payloads]
-                with anyio.fail_after(bounds.seconds):  # ends the waiting; what has begun is done in its own time
-                    found = await to_thread.run_sync(ask, questions, limiter=one_at_a_time)
+            with (
+                seconds.time(),
+                anyio.fail_after(bounds.seconds),
+            ):  # ends the waiting; what has begun is done in its own time
+                found = await together.answers(
+                    [Question("", one, "too_many_pixels" if one is None else None) for one in payloads], share
+                )
         except TimeoutError as error:
             refused.labels("503").inc()
             raise HTTPException(503, "The queue is too long: try again.", headers={"Retry-After": "5"}) from error
-        finally:
-            waiting -= 1
         for one in found:
             rows.labels("error" if one.error else "abstained" if one.abstains else "answered").inc()
         return Answers(answers=[_said(one, predictor.model.classes) for one in found], round=predictor.round)
@@ -197,7 +256,7 @@ def make_app(predictor: Predictor, limits: Limits | None = None) -> Any:
         @app.post("/predict", responses=errors)
         async def predict_texts(body: Texts) -> Answers:
             """What the model says of each text."""
-            return await answered(list(body.texts))
+            return await answered(list(body.texts), len(body.texts) / MOST_TEXTS)
     else:
 
         @app.post("/predict", responses=errors)
@@ -209,7 +268,10 @@ def make_app(predictor: Predictor, limits: Limits | None = None) -> Any:
                 refused.labels("413").inc()
                 raise HTTPException(413, f"The pictures may have {2 * bounds.megapixels:g} megapixels together.")
             too_large = [size > bounds.megapixels for size in sizes]
-            return await answered([None if large else one for one, large in zip(pictures, too_large, strict=True)])
+            share = max(len(pictures) / MOST_PICTURES, sum(sizes) / (2 * bounds.megapixels))
+            return await answered(
+                [None if large else one for one, large in zip(pictures, too_large, strict=True)], share
+            )
 
     @app.get("/health")
     async def health() -> Health:

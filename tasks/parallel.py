@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from tasks.errors import SeedlingError
@@ -76,6 +77,17 @@ def usable_cores() -> int:
     """The cores that this process may use; processes on one machine share them."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, cores // _process.locals)
+
+
+def kept_threads(many: int) -> ThreadPoolExecutor:
+    """So many threads that stay: what a thread has prepared, torch's kernels above all, is there for the next rows."""
+    return _threads(many, os.getpid())
+
+
+@cache
+def _threads(many: int, process: int) -> ThreadPoolExecutor:
+    """process: whose they are; a forked one has none of its parent's threads."""
+    return ThreadPoolExecutor(many)
 
 
 def in_threads(work: Callable[[Any], Any], places: Sequence[Any], name: str = "") -> list[Any]:

@@ -26,7 +26,7 @@ from tasks.generation import Modality
 from tasks.learners.device import device_of, keep_freed_memory, one_thread
 from tasks.learners.features import raw_blocks
 from tasks.learners.pretrained import find_pretrained, key_of, settings_of
-from tasks.parallel import usable_cores
+from tasks.parallel import kept_threads, usable_cores
 from tasks.params import EncoderParams
 
 Features = NDArray[np.float32]  # (n, d)
@@ -59,12 +59,12 @@ class Encoder:
         """
         keep_freed_memory()
         remaining, at_once = iter(payloads), (256 if self.modality == "image" else TEXTS_AT_ONCE)
-        with ThreadPoolExecutor(1 if self.device.type == "cuda" else usable_cores()) as threads:
-            while block := list(islice(remaining, at_once)):
-                if self.modality == "image":
-                    yield self._pictures(block, max_megapixels, threads)
-                else:
-                    yield self._texts([str(one) for one in block], threads)
+        threads = kept_threads(1 if self.device.type == "cuda" else usable_cores())
+        while block := list(islice(remaining, at_once)):
+            if self.modality == "image":
+                yield self._pictures(block, max_megapixels, threads)
+            else:
+                yield self._texts([str(one) for one in block], threads)
 
     def prepared(self, payloads: Sequence[Any]) -> list[Any]:
         """Rows as `batch` takes them: pictures as they are, texts as token numbers."""

@@ -9,17 +9,18 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import anyio
 import httpx
 import numpy as np
 import pandas as pd
 import pytest
 import uvicorn
 
-from flows.api import Limits, make_app
+from flows.api import Limits, Together, make_app
 from flows.predict import Format, predict
 from tasks import images
 from tasks.errors import InputError, MissingGeneration
@@ -27,7 +28,7 @@ from tasks.generation import Modality
 from tasks.learners.heads import Head
 from tasks.learners.saving import make_features, save_features, save_learner
 from tasks.params import Facts
-from tasks.predicting import Predictor, Question
+from tasks.predicting import Answer, Predictor, Question
 
 SEEDLING = [sys.executable, "-m", "flows.command_line"]
 
@@ -323,6 +324,53 @@ def test_a_request_that_waits_too_long_is_told_so(tmp_path: Path, serve: Serve) 
         assert {one.status_code for one in found} == {200, 503}
         assert {one.headers["retry-after"] for one in found if one.status_code == 503} == {"5"}
         assert client.get("/docs").status_code == 404, "its page would fetch scripts from elsewhere"
+
+
+class Noted(Predictor):
+    """The predictor, whose calls take a while and are written down; it fails where a row says so."""
+
+    def answers(self, questions: Iterable[Question], at_once: int = 512) -> Iterator[Answer]:
+        """As the predictor's."""
+        asked = list(questions)
+        calls.append([str(one.payload) for one in asked])
+        time.sleep(0.05)
+        if any(one.payload == "fail" for one in asked):
+            raise ValueError("fail")
+        yield from super().answers(asked, at_once)
+
+
+calls: list[list[str]] = []
+
+
+def test_requests_that_wait_are_asked_together_and_fail_alone(tmp_path: Path) -> None:
+    """Ten at once go in one call, and each has its own answers. With one that fails all others have theirs; what fills more than a call is asked for by itself."""
+    known = Predictor.of(grown(tmp_path, "text"))
+    together = Together(Noted(known.model, known.modality, known.round, known.max_megapixels))
+    got: dict[str, list[str | None]] = {}
+
+    async def ask(texts: str, share: float) -> None:
+        try:
+            found = await together.answers([Question("", one) for one in texts.split()], share)
+        except ValueError:
+            return
+        got[texts] = [one.predicted for one in found]
+
+    async def all_of(requests: list[str], share: float) -> None:
+        calls.clear()
+        got.clear()
+        async with anyio.create_task_group() as group:
+            for one in requests:
+                group.start_soon(ask, one, share)
+        assert together.requests == 0
+
+    wanted = [f"rain sun rain{number}" for number in range(5)] + [f"sun rain sun{number}" for number in range(5)]
+    anyio.run(all_of, wanted, 0.1)
+    assert [len(one) for one in calls] == [30]
+    assert got == {one: [word.rstrip("01234") for word in one.split()] for one in wanted}
+    anyio.run(all_of, ["rain", "sun", "fail", "sun sun"], 0.1)
+    assert got == {"rain": ["rain"], "sun": ["sun"], "sun sun": ["sun", "sun"]}
+    anyio.run(all_of, ["rain", "sun", "rain rain"], 0.6)
+    assert calls == [["rain"], ["sun"], ["rain", "rain"]]
 
 
 @pytest.mark.slow
