@@ -18,11 +18,12 @@ from ruamel.yaml import YAML
 
 from flows.ledger import open_ledger
 from tasks.errors import InputError
+from tasks.evaluate.metrics import brier_of_rows
 from tasks.evaluate.pages import environment
 from tasks.generation import read, read_rejected
 from tasks.params import load
 from tasks.randomness import generator
-from tasks.statistics import SMALLEST, Difference, paired_difference
+from tasks.statistics import Difference, difference_if_wrong, log_loss_of_rows, paired_difference
 
 METRICS = (
     "accuracy",
@@ -148,9 +149,11 @@ def compare_sides(old: Side, new: Side) -> Comparison:
     chances = [np.stack(both[f"probabilities_{side}"].to_numpy()).astype(np.float64) for side in ("old", "new")]
     right = [one.argmax(axis=1) == truth for one in chances]
     scores = {
-        "accuracy": [one.astype(float) for one in right],
-        "log_loss": [-np.log(np.maximum(one[np.arange(len(truth)), truth], SMALLEST)) for one in chances],
-        "brier": [((one - np.eye(len(classes))[truth]) ** 2).sum(axis=1) for one in chances],
+        "accuracy": ([one.astype(float) for one in right], 0.0),
+        **{
+            name: ([score(one, truth) for one in chances], difference_if_wrong(chances[0], chances[1], score))
+            for name, score in (("log_loss", log_loss_of_rows), ("brier", brier_of_rows))
+        },
     }
     groups = both["group_new"].to_numpy(dtype=str)
     differences = {
@@ -161,8 +164,9 @@ def compare_sides(old: Side, new: Side) -> Comparison:
             larger_is_better=name not in SMALLER_IS_BETTER,
             draws=DRAWS,
             rng=generator(0, "compare"),  # the same draws for each
+            wrong=wrong,
         )
-        for name, pair in scores.items()
+        for name, (pair, wrong) in scores.items()
     }
     where = "test" if old.metrics["test"] and new.metrics["test"] else "cross_validation"
     origins = both["origin_new"].fillna(both["id"])

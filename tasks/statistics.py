@@ -12,6 +12,7 @@ from scipy.optimize import minimize_scalar
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 SMALLEST = 1e-12  # keeps logarithms finite
+FAR = 2.0  # deviations, of what is added to either side of a paired difference
 LEAST_ERROR = 0.3  # of a draw, as a share of the standard error of all rows
 DRAWN_AT_ONCE = 1_000_000  # numbers of a bootstrap that are in memory together
 
@@ -54,6 +55,25 @@ def log_loss_of_rows(probabilities: Floats, truth: Ints) -> Floats:
     """(n_rows,): minus the log of the true class's probability."""
     result: Floats = -np.log(np.maximum(probabilities[np.arange(len(truth)), truth], SMALLEST))
     return result
+
+
+def chances_if_wrong(probabilities: Floats) -> Floats:
+    """(n_rows, n_classes), 1 in all: how likely each row is to be wrong, and then of which class, as the model thinks."""
+    others = probabilities.copy()
+    others[np.arange(len(others)), probabilities.argmax(axis=1)] = 0.0
+    total = float(others.sum())
+    return others / total if total > 0 else np.full(others.shape, 1 / others.size)
+
+
+def difference_if_wrong(old: Floats, new: Floats, score: Callable[[Floats, Ints], Floats]) -> float:
+    """Root mean square of new − old of the scores that rows would have where the likeliest class is not the right one, as likely as both models
+    together think that it is not: the `wrong` of `paired_difference`.
+
+    old, new: (n_rows, n_classes) probabilities; score: (n_rows,) of probabilities and the truth.
+    """
+    rows, classes = old.shape
+    gaps = [score(new, truth) - score(old, truth) for truth in (np.full(rows, one) for one in range(classes))]
+    return float(np.sqrt((chances_if_wrong((old + new) / 2) * np.stack(gaps, axis=1) ** 2).sum()))
 
 
 def macro_f1(predicted: Ints, truth: Ints, classes: int) -> float:
@@ -190,13 +210,15 @@ def paired_difference(
     rng: np.random.Generator,
     confidence: float = 0.95,
     margin: float = 0.0,
+    wrong: float = 0.0,
 ) -> Difference:
-    """Paired bootstrap of the mean of new − old. The interval is the bootstrap-t's, with two rows more of twice the deviation, one to either side:
-    rows that hardly differ do not prove that none ever will. Where rows are grouped it is at least the one of `around_mean`, and
+    """Paired bootstrap of the mean of new − old. The interval is the bootstrap-t's, with two groups more of twice the deviation, or
+    of `wrong` where that is more, one to either side: rows that hardly differ do not prove that none ever will. Where rows are grouped it is at least the one of `around_mean`, and
     probability_worse allows for few groups too. With several seeds it is the plain bootstrap's, which draws them too.
 
     old, new: (n_rows,) scores of the same rows, or (n_seeds, n_rows) where they were trained with several seeds, which are
     drawn with replacement as the rows are. probability_worse: share of draws strictly on the bad side of zero, by more than `margin`.
+    wrong: by how much a row that is wrong would differ, for scores that such a row decides: see `difference_if_wrong`.
     """
     gap = np.atleast_2d(new - old)
     seeds = len(gap)
@@ -218,9 +240,14 @@ def paired_difference(
     if stretched > 1:  # a draw without a difference stays one
         means = np.where(means == 0, 0.0, value + (means - value) * stretched)
     if seeds == 1:
-        far, sums = 2 * float(np.sqrt((gap**2).mean())), by_group(gap[0], groups)
+        far, sums = max(FAR * float(np.sqrt((gap**2).mean())), wrong), by_group(gap[0], groups)
+        size = float((sizes**2).sum() / sizes.sum())  # of the group that a row is in
         ends = bootstrap_t(
-            np.append(sizes, [1.0, 1.0]), np.append(sums, [far, -far]), draws=draws, confidence=confidence, rng=rng
+            np.append(sizes, [size, size]),
+            np.append(sums, [size * far, -size * far]),
+            draws=draws,
+            confidence=confidence,
+            rng=rng,
         )
         low, high = min(value, ends[0]), max(value, ends[1])
         if stretched > 1:

@@ -5,14 +5,17 @@ How often they cover is measured, and where they do not: benchmarks/coverage.py.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import csr_matrix
 from scipy.stats import norm
 
 from tasks.statistics import DRAWN_AT_ONCE, Estimate, Floats, Ints, around_mean, bootstrap_t, by_group, few_groups
 
-PRIOR = 1.0  # rows of each class beforehand, as right as all are
-BIAS_DRAWS = 200
+PRIOR, MOST_PRIOR = 0.75, 20.0  # rows of each class beforehand, as right as all are, and of all classes
+SEARCHED = 20  # halvings of what an end may be
 
 
 def effective_rows(values: Floats, groups: NDArray[np.str_]) -> float:
@@ -75,68 +78,58 @@ def of_confusion(
 ) -> dict[str, Estimate]:
     """balanced_accuracy, the mean recall of the classes that the truth holds, and macro_f1, over those that either holds.
 
-    How far they would vary is what they do over draws from the posterior of the confusion table (Goutte and Gaussier 2005, here of all
-    classes together, each with a row beforehand that is as right as all are): rare classes, of which a bootstrap may draw none, keep their
-    share of it. The interval is Wilson's of as many rows as have that variance, at most those that there are.
+    How far they would vary is what they do over tables drawn around the one that was seen (a parametric bootstrap, Efron and Tibshirani 1993,
+    chapter 6; each group falls into one cell, whole), in which each class has three quarters of a row beforehand that are as right as all are: a rare class
+    that was right three times out of three may yet be wrong. The interval is Wilson's of as many rows as have that variance, at most those
+    that there are. macro_f1's is around what ever more rows would give: it is no mean over rows, and with a few of them a class it is too small.
     """
     sizes = by_group(np.ones(len(truth)), groups)
-    worth = float(sizes.sum() / (sizes**2).sum())  # of a row
+    most = float(sizes.sum() ** 2 / (sizes**2).sum())  # rows that they are worth
     classes, places = np.unique(np.concatenate([truth, said]), return_inverse=True)
     truth, said, many = places[: len(truth)], places[len(truth) :], len(classes)
     cells, counts = np.unique(truth * many + said, return_counts=True)
     rows, columns = cells // many, cells % many
     wrong = rows != columns
-    mistakes = counts[wrong].astype(np.float64)
     hits = np.bincount(rows[~wrong], weights=counts[~wrong], minlength=many).astype(np.float64)
-    were = np.bincount(rows, weights=counts, minlength=many).astype(np.float64)
     right = (hits.sum() + 1) / (len(truth) + 2)
+    before = min(PRIOR, MOST_PRIOR / many)
+    every = np.arange(many)
+    # Hits, the mistakes that were seen, and those that were not: what a class may lose goes to its neighbour in the list.
+    at_row = np.concatenate([every, rows[wrong], every])
+    at_column = np.concatenate([every, columns[wrong], np.roll(every, 1)])
+    seen = np.concatenate([hits, counts[wrong].astype(np.float64), np.zeros(many)])
+    smooth = seen + np.concatenate(
+        [np.full(many, before * right), np.zeros(int(wrong.sum())), np.full(many, before * (1 - right))]
+    )
+    shape = (len(seen), many)
+    into_row, into_column = (
+        csr_matrix((np.ones(len(seen)), (np.arange(len(seen)), one)), shape) for one in (at_row, at_column)
+    )
 
-    def both(found: Floats, missed: Floats, mistaken: Floats) -> tuple[Floats, Floats]:
-        recall = found / np.maximum(found + missed, 1e-300)
-        balanced = recall[..., were > 0].mean(axis=-1)
-        return balanced, (2 * found / np.maximum(2 * found + missed + mistaken, 1e-300)).mean(axis=-1)
+    def both(tables: Floats) -> tuple[Floats, Floats]:
+        """(n_tables,) of either; tables: (n_tables, n_cells)."""
+        found, were, called = tables[:, :many], tables @ into_row, tables @ into_column
+        of_class = np.divide(found, were, out=np.zeros_like(found), where=were > 0)
+        f1 = np.divide(2 * found, were + called, out=np.zeros_like(found), where=were + called > 0)
+        return of_class.sum(axis=1) / (were > 0).sum(axis=1), f1.sum(axis=1) / (were + called > 0).sum(axis=1)
 
-    into_row, into_column = (np.eye(many)[one[wrong]] for one in (rows, columns))
-    exact = both(hits, mistakes @ into_row, mistakes @ into_column)
     kept: tuple[list[Floats], list[Floats]] = ([], [])
-    for first in range(0, draws, at_once := max(1, DRAWN_AT_ONCE // (len(cells) + many))):
-        size = min(at_once, draws - first)
-        errors = rng.gamma(mistakes * worth, size=(size, len(mistakes)))
-        found = rng.gamma(hits * worth + PRIOR * right, size=(size, many))
-        missed, mistaken = (rng.gamma(PRIOR * (1 - right), size=(size, many)) for _ in range(2))
-        for one, drawn in zip(
-            kept, both(found, missed + errors @ into_row, mistaken + errors @ into_column), strict=True
-        ):
+    for first in range(0, draws, at_once := max(1, DRAWN_AT_ONCE // len(seen))):
+        tables = np.zeros((min(at_once, draws - first), len(seen)))
+        for size, so_many in zip(*np.unique(sizes, return_counts=True), strict=True):
+            tables += size * rng.multinomial(so_many, smooth / smooth.sum(), size=len(tables))
+        for one, drawn in zip(kept, both(tables), strict=True):
             one.append(drawn)
-    result, most = {}, len(truth) * worth
-    lost = (0.0, _f1_lost_to_few_rows(hits + PRIOR * right, mistakes, into_row, into_column, round(most), rng))
-    for name, value, parts, less in zip(("balanced_accuracy", "macro_f1"), exact, kept, lost, strict=True):
-        centre = float(np.clip(value + less, 0.5 / most, 1 - 0.5 / most))
-        variance = max(float(np.concatenate(parts).var()), 1e-12)
-        around = wilson_of(centre, min(centre * (1 - centre) / variance, most), confidence)
-        result[name] = Estimate(float(value), min(float(value), around.low), max(float(value), around.high))
+    result = {}
+    for name, value, around, parts in zip(
+        ("balanced_accuracy", "macro_f1"), both(seen[None]), both(smooth[None]), kept, strict=True
+    ):
+        varied, centre = np.concatenate(parts), float(around[0])
+        lost = max(0.0, centre - float(varied.mean())) if name == "macro_f1" else 0.0
+        worth = min(centre * (1 - centre) / max(float(varied.var()), 1e-12), most)
+        ends = wilson_of(float(np.clip(float(value[0]) + lost, 0.5 / most, 1 - 0.5 / most)), worth, confidence)
+        result[name] = Estimate(float(value[0]), min(float(value[0]), ends.low), max(float(value[0]), ends.high))
     return result
-
-
-def _f1_lost_to_few_rows(
-    hits: Floats, mistakes: Floats, into_row: Floats, into_column: Floats, many: int, rng: np.random.Generator
-) -> float:
-    """By how much macro-F1 of so many rows falls short, in the mean, of what it is of ever more rows: it is no mean over rows, and with a few of
-    them a class it is too small. From tables drawn around the one that was seen.
-
-    hits: (n_classes,); mistakes: (n_cells,), with their truth and what was said as rows of (n_cells, n_classes).
-    """
-
-    def macro_f1(found: Floats, wrong: Floats) -> float:
-        among = 2 * found + wrong @ into_row + wrong @ into_column
-        there = among > 0
-        of_table = np.where(there, 2 * found / np.maximum(among, 1e-300), 0.0).sum(axis=-1) / there.sum(axis=-1)
-        return float(of_table.mean())
-
-    cells = np.concatenate([hits, mistakes])
-    tables = rng.multinomial(many, cells / cells.sum(), size=BIAS_DRAWS).astype(np.float64)
-    drawn = macro_f1(tables[:, : len(hits)], tables[:, len(hits) :])
-    return max(0.0, macro_f1(hits[None], mistakes[None]) - drawn)
 
 
 def calibration_error(
@@ -151,41 +144,59 @@ def calibration_error(
 ) -> Estimate:
     """Expected calibration error, |confidence - accuracy| over equal-width bins of confidence weighted by rows, without what chance adds.
 
-    Gaps of few rows are never 0, so the plain sum is too large, and a bootstrap of it larger. Here the gaps are scaled down until
-    their sum, with the noise that they have over groups, is as large as the one seen in half of the draws (the value) or in a tail
-    of them (the interval's ends): a test inverted.
+    Gaps of few rows are never 0, so the plain sum is too large, and a bootstrap of it larger. Here the gaps are scaled, rows are drawn that are as
+    often right as that says (groups count once), and the value is the error under which half of the draws have no larger sum than the one seen.
+    The interval holds the errors that a test does not refuse. Of none, only a large sum speaks against it, so there all of the test's share lies
+    on that side; it moves to both, as the draws leave those without an error behind (after Feldman and Cousins 1998).
     """
     surest = probabilities.max(axis=1)
-    gap = surest - (probabilities.argmax(axis=1) == truth)
-    place = np.minimum((surest * bins).astype(int), bins - 1)
-    sizes = by_group(np.ones(len(truth)), groups)
-    sums = np.stack([by_group(np.where(place == one, gap, 0.0), groups) for one in range(bins)], axis=1)
-    gaps = sums.sum(axis=0) / len(truth)
-    seen_noise = ((sums - gaps * sizes[:, None]) ** 2).sum(axis=0)
-    # Where few rows are wrong the sample shows less noise than such confidence has.
-    expected = np.bincount(place, weights=surest * (1 - surest), minlength=bins) * float((sizes**2).sum() / sizes.sum())
-    errors = np.sqrt(np.maximum(seen_noise, expected)) / len(truth)
-    seen, noise = float(np.abs(gaps).sum()), rng.normal(size=(draws, bins)) * errors
+    right = (probabilities.argmax(axis=1) == truth).astype(np.float64)
+    held, place = np.unique(np.minimum((surest * bins).astype(int), bins - 1), return_inverse=True)
+    rows = np.bincount(place).astype(np.float64)
+    said, gaps = (np.bincount(place, weights=one) / rows for one in (surest, surest - right))
+    in_group = np.stack([by_group((place == one).astype(np.float64), groups) for one in range(len(held))])
+    worth = np.maximum(1, np.round(rows**2 / (in_group**2).sum(axis=1))).astype(np.int64)
+    weights, seed, tail = rows / len(truth), int(rng.integers(2**31)), (1 - confidence) / 2
 
-    def at(chance: float) -> float:
-        """The scale of the gaps under which the sum is as small as the one seen with this probability."""
+    def accuracy(scale: float) -> Floats:
+        return np.clip(said - scale * gaps, 0.0, 1.0)
 
-        def smaller(scale: float) -> float:
-            return float((np.abs(gaps * scale + noise).sum(axis=1) <= seen + 1e-12).mean())
+    def error(scale: float) -> float:
+        return float((weights * np.abs(said - accuracy(scale))).sum())
 
-        low, high = 0.0, 3.0
-        if smaller(low) <= chance:
+    def drawn(scale: float) -> Floats:
+        """(draws,): the plain sums; the same chance at each scale, so that ends can be searched for."""
+        hits = np.random.default_rng(seed).binomial(worth, accuracy(scale), size=(draws, len(worth)))
+        return np.asarray((weights * np.abs(said - hits / worth)).sum(axis=1))
+
+    seen, usual = error(1.0), float(np.median(drawn(0.0)))
+
+    def below(sums: Floats) -> float:
+        """The test's share on the side of small sums: none where there is no error, half where the draws are beyond those without."""
+        return tail * (1 - 2 * min(0.5, float((sums <= usual).mean())))
+
+    def too_small(scale: float) -> bool:
+        sums = drawn(scale)
+        return float((sums >= seen - 1e-12).mean()) <= 2 * tail - below(sums)
+
+    def not_too_large(scale: float) -> bool:
+        sums = drawn(scale)
+        return float((sums <= seen + 1e-12).mean()) > below(sums)
+
+    def under_half(scale: float) -> bool:
+        return float((drawn(scale) <= seen + 1e-12).mean()) > 0.5
+
+    def last(holds: Callable[[float], bool]) -> float:
+        """The error of the largest scale up to which this holds."""
+        if not holds(0.0):
             return 0.0
-        for _ in range(40):
+        low, high = 0.0, max(4.0, 1 / max(seen, 0.01))
+        for _ in range(SEARCHED):
             middle = (low + high) / 2
-            low, high = (middle, high) if smaller(middle) > chance else (low, middle)
-        return low
+            low, high = (middle, high) if holds(middle) else (low, middle)
+        return error(high)
 
-    if not errors.any():
-        return Estimate(seen, seen, seen)
-    tail = (1 - confidence) / 2
-    low, value, high = (seen * at(chance) for chance in (1 - tail, 0.5, tail))
-    return Estimate(value, low, high)
+    return Estimate(last(under_half), last(too_small), last(not_too_large))
 
 
 def area(inside: Floats, outside: Floats, *, draws: int, confidence: float, rng: np.random.Generator) -> Estimate:

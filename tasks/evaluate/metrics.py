@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from tasks.evaluate import intervals
 from tasks.params import EvaluateParams
 from tasks.randomness import generator
-from tasks.statistics import SMALLEST, Estimate, Floats, Ints, confusion, log_loss_of_rows, wilson
+from tasks.statistics import SMALLEST, Estimate, Floats, Ints, chances_if_wrong, confusion, log_loss_of_rows, wilson
 
 ENOUGH_CLASSES = 6  # for "among the three likeliest" to say something
 TOP = 3
@@ -80,13 +80,8 @@ def brier_of_rows(probabilities: Floats, truth: Ints) -> Floats:
 def _if_wrong(probabilities: Floats, score: Callable[[Floats, Ints], Floats]) -> float:
     """The mean score that these rows would have where the likeliest class is not the right one, as likely as the model thinks that it is not."""
     rows, classes = probabilities.shape
-    others = probabilities.copy()
-    others[np.arange(rows), probabilities.argmax(axis=1)] = 0.0
-    total = float(others.sum())
     scores = np.stack([score(probabilities, np.full(rows, one)) for one in range(classes)], axis=1)
-    if total == 0:
-        return float(scores.max(axis=1).mean())
-    return float((others * scores).sum() / total)
+    return float((chances_if_wrong(probabilities) * scores).sum())
 
 
 def accuracy(said: Ints, truth: Ints, groups: NDArray[np.str_], params: EvaluateParams) -> Estimate:

@@ -11,7 +11,9 @@ from tasks.statistics import (
     around_mean,
     bootstrap_t,
     calibration_error,
+    chances_if_wrong,
     confusion,
+    difference_if_wrong,
     few_groups,
     fit_temperature,
     interval,
@@ -141,6 +143,25 @@ def test_a_difference_over_few_groups_covers_the_truth() -> None:
         hits += found.low <= 0.1 <= found.high
         assert -1 <= found.low <= found.high <= 1
     assert hits >= 450
+
+
+def test_what_a_wrong_row_would_differ_by_hand() -> None:
+    """Two rows surely of the first class: wrong with .1 and .2 under the old model, .3 and .2 under the new one, so that the second class would cost
+    ln(.1 / .3) less on the first, as often as (.1 + .3) / 2 of .4, and nothing on the other. Rows that hardly differ then leave a wide interval.
+    """
+    old, new = np.array([[0.9, 0.1], [0.8, 0.2]]), np.array([[0.7, 0.3], [0.8, 0.2]])
+    assert chances_if_wrong(old) == pytest.approx(np.array([[0, 1 / 3], [0, 2 / 3]]))
+    assert chances_if_wrong(np.eye(2)) == pytest.approx(np.full((2, 2), 0.25)), "none is ever wrong: all are as likely"
+    found = difference_if_wrong(old, new, log_loss_of_rows)
+    assert found == pytest.approx(np.log(3) * np.sqrt(0.5))
+    gaps, groups = np.linspace(-0.01, 0.01, 50), np.arange(50).astype(str)
+    wide, narrow = (
+        paired_difference(
+            np.zeros(50), gaps, groups, larger_is_better=True, draws=500, rng=np.random.default_rng(0), wrong=wrong
+        )
+        for wrong in (found, 0.0)
+    )
+    assert narrow.high < 0.005 < wide.high < found
 
 
 def test_seeds_are_drawn_as_rows_are() -> None:
