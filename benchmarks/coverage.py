@@ -113,7 +113,7 @@ def covered(setting: Setting, seed: int, known: dict[str, float]) -> dict[str, b
     found = with_intervals(probabilities, truth, groups, PARAMS, seed)
     result = {name: one["low"] <= known[name] <= one["high"] for name, one in found.items() if one}
     for name, (old, new) in differences(probabilities, blurred, truth).items():
-        wrong = difference_if_wrong(blurred, probabilities, log_loss_of_rows) if name.startswith("log_loss") else 0.0
+        wrong = difference_if_wrong(blurred, probabilities, log_loss_of_rows) if name.startswith("log_loss") else 1.0
         one = paired_difference(
             old, new, groups, larger_is_better=True, draws=1000, rng=np.random.default_rng(seed), wrong=wrong
         )

@@ -28,7 +28,6 @@ from tasks.augment import children_of_each
 from tasks.busy import workspace_lock
 from tasks.errors import InputError, SeedlingError
 from tasks.evaluate import out_of_fold, read_verdicts
-from tasks.evaluate.intervals import share
 from tasks.generation import Row, digest, read_manifest, rewritten, write_json
 from tasks.learners.encoder import encoder_key
 from tasks.learners.losses import MIXIN
@@ -36,7 +35,7 @@ from tasks.params import Params, load, set_value
 from tasks.progress import Progress, terminal
 from tasks.randomness import generator
 from tasks.stages import AUGMENTED, VALIDATED, Stage, stages, work_ungated, write_page
-from tasks.statistics import log_loss_of_rows, paired_difference
+from tasks.statistics import log_loss_of_rows, paired_difference, share
 from tasks.synthesize import OF_PICTURES
 
 PLACE, RUNNING, RESULT = Path(".seedling", "ablation"), "running", Path("reports", "ablation.json")
@@ -335,6 +334,7 @@ def compared(
                 draws=params.evaluate.bootstrap_draws,
                 confidence=params.evaluate.confidence,
                 rng=generator(params.seed, "ablate"),  # the same draws for each
+                wrong=1.0 if metric == "right" else 0.0,
             ).rounded()
         found.append(
             {

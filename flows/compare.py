@@ -149,7 +149,7 @@ def compare_sides(old: Side, new: Side) -> Comparison:
     chances = [np.stack(both[f"probabilities_{side}"].to_numpy()).astype(np.float64) for side in ("old", "new")]
     right = [one.argmax(axis=1) == truth for one in chances]
     scores = {
-        "accuracy": ([one.astype(float) for one in right], 0.0),
+        "accuracy": ([one.astype(float) for one in right], 1.0),
         **{
             name: ([score(one, truth) for one in chances], difference_if_wrong(chances[0], chances[1], score))
             for name, score in (("log_loss", log_loss_of_rows), ("brier", brier_of_rows))

@@ -129,14 +129,8 @@ def interval(
 
 
 def wilson(hits: int, rows: int, confidence: float = 0.95) -> Estimate:
-    """A share with Wilson's score interval (1927), for tables of shares where a bootstrap would be dear."""
-    from scipy.stats import norm
-
-    z = float(norm.ppf(0.5 + confidence / 2))
-    share = hits / rows
-    centre = (share + z**2 / (2 * rows)) / (1 + z**2 / rows)
-    half = z / (1 + z**2 / rows) * float(np.sqrt(share * (1 - share) / rows + z**2 / (4 * rows**2)))
-    return Estimate(share, max(0.0, centre - half), min(1.0, centre + half))
+    """A share of rows that are each their own, with Wilson's score interval (1927)."""
+    return wilson_of(hits / rows, rows, confidence)
 
 
 def by_group(values: Floats, groups: NDArray[np.str_]) -> Floats:
@@ -158,6 +152,39 @@ def few_groups(sizes: Floats, confidence: float = 0.95) -> float:
     tail = 0.5 + confidence / 2
     student = float(t.ppf(tail, max(1.0, worth - 1)) / norm.ppf(tail))
     return student * float(np.sqrt(worth / max(worth - 1, 0.5)))
+
+
+def effective_rows(values: Floats, groups: NDArray[np.str_]) -> float:
+    """How many independent rows these are worth (Kish 1965): as many as would give their mean the variance that it has over groups.
+
+    Where all values are alike nothing tells how alike groups are: then each group counts as one that is all of a kind.
+    """
+    sizes, sums = by_group(np.ones(len(values)), groups), by_group(values, groups)
+    rows, mean = len(values), float(values.mean())
+    variance = float(((sums - mean * sizes) ** 2).sum()) / rows**2
+    least = rows**2 / float((sizes**2).sum())
+    return min(float(mean * (1 - mean) / variance), float(rows)) if variance > 0 else least
+
+
+def rows_for_interval(values: Floats, groups: NDArray[np.str_], confidence: float = 0.95) -> float:
+    """The effective rows, fewer where groups are few: as many as make Wilson's interval allow for that."""
+    return effective_rows(values, groups) / few_groups(by_group(np.ones(len(values)), groups), confidence) ** 2
+
+
+def share(hits: NDArray[np.bool_], groups: NDArray[np.str_], confidence: float) -> Estimate:
+    """A share with Wilson's score interval (1927) of the effective rows, fewer where groups are few."""
+    values = hits.astype(np.float64)
+    return wilson_of(float(values.mean()), rows_for_interval(values, groups, confidence), confidence)
+
+
+def wilson_of(value: float, rows: float, confidence: float) -> Estimate:
+    """Wilson's score interval of a share; rows: effective ones, no whole number."""
+    from scipy.stats import norm
+
+    z = float(norm.ppf(0.5 + confidence / 2))
+    centre = (value + z**2 / (2 * rows)) / (1 + z**2 / rows)
+    half = z / (1 + z**2 / rows) * float(np.sqrt(value * (1 - value) / rows + z**2 / (4 * rows**2)))
+    return Estimate(value, max(0.0, min(value, centre - half)), min(1.0, max(value, centre + half)))
 
 
 def around_mean(sizes: Floats, sums: Floats, confidence: float) -> tuple[float, float]:
@@ -218,7 +245,7 @@ def paired_difference(
 
     old, new: (n_rows,) scores of the same rows, or (n_seeds, n_rows) where they were trained with several seeds, which are
     drawn with replacement as the rows are. probability_worse: share of draws strictly on the bad side of zero, by more than `margin`.
-    wrong: by how much a row that is wrong would differ, for scores that such a row decides: see `difference_if_wrong`.
+    wrong: by how much a row that turns wrong differs, which few rows may not show: 1 where scores are right or wrong; `difference_if_wrong`.
     """
     gap = np.atleast_2d(new - old)
     seeds = len(gap)

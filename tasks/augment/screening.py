@@ -248,7 +248,9 @@ class _Trial:
             right += np.stack([said.argmax(axis=1) == self._truth for said in (before, after)]) / len(self._without)
             loss += np.stack([log_loss_of_rows(said, self._truth) for said in (before, after)]) / len(self._without)
         rng = np.random.default_rng(derived_seed(self.facts.seed, "screening", name))
-        accuracy = paired_difference(right[0], right[1], self._groups, larger_is_better=True, draws=DRAWS, rng=rng)
+        accuracy = paired_difference(
+            right[0], right[1], self._groups, larger_is_better=True, draws=DRAWS, rng=rng, wrong=1.0
+        )
         log_loss = paired_difference(loss[0], loss[1], self._groups, larger_is_better=False, draws=DRAWS, rng=rng)
         self._done += 1
         self._progress("try operations", self._done, self._total)

@@ -19,7 +19,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tasks.errors import InputError
-from tasks.evaluate.intervals import effective_rows, rows_for_interval
 from tasks.evaluate.label_errors import label_errors
 from tasks.evaluate.looks import log_look
 from tasks.evaluate.metrics import accuracy, per_class, with_intervals
@@ -34,7 +33,7 @@ from tasks.generation import columns_of, digest, payloads, read, read_manifest, 
 from tasks.learners.model import TrainedModel, load_model, single_threaded
 from tasks.params import NOTHING, EvaluateParams, Facts
 from tasks.progress import Progress, silent
-from tasks.statistics import Ints, wilson
+from tasks.statistics import Ints, effective_rows, rows_for_interval, wilson
 
 NOT_TO_CUT_BY = ("id", "parents", "label_probs", "health")  # no two rows alike, or lists
 

@@ -10,43 +10,21 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
-from scipy.stats import norm
 
-from tasks.statistics import DRAWN_AT_ONCE, Estimate, Floats, Ints, around_mean, bootstrap_t, by_group, few_groups
+from tasks.statistics import (
+    DRAWN_AT_ONCE,
+    Estimate,
+    Floats,
+    Ints,
+    around_mean,
+    bootstrap_t,
+    by_group,
+    few_groups,
+    wilson_of,
+)
 
 PRIOR, MOST_PRIOR = 0.75, 20.0  # rows of each class beforehand, as right as all are, and of all classes
 SEARCHED = 20  # halvings of what an end may be
-
-
-def effective_rows(values: Floats, groups: NDArray[np.str_]) -> float:
-    """How many independent rows these are worth (Kish 1965): as many as would give their mean the variance that it has over groups.
-
-    Where all values are alike nothing tells how alike groups are: then each group counts as one that is all of a kind.
-    """
-    sizes, sums = by_group(np.ones(len(values)), groups), by_group(values, groups)
-    rows, mean = len(values), float(values.mean())
-    variance = float(((sums - mean * sizes) ** 2).sum()) / rows**2
-    least = rows**2 / float((sizes**2).sum())
-    return min(float(mean * (1 - mean) / variance), float(rows)) if variance > 0 else least
-
-
-def rows_for_interval(values: Floats, groups: NDArray[np.str_], confidence: float = 0.95) -> float:
-    """The effective rows, fewer where groups are few: as many as make Wilson's interval allow for that."""
-    return effective_rows(values, groups) / few_groups(by_group(np.ones(len(values)), groups), confidence) ** 2
-
-
-def share(hits: NDArray[np.bool_], groups: NDArray[np.str_], confidence: float) -> Estimate:
-    """A share with Wilson's score interval (1927) of the effective rows, fewer where groups are few."""
-    values = hits.astype(np.float64)
-    return wilson_of(float(values.mean()), rows_for_interval(values, groups, confidence), confidence)
-
-
-def wilson_of(value: float, rows: float, confidence: float) -> Estimate:
-    """Wilson's score interval of a share; rows: effective ones, no whole number."""
-    z = float(norm.ppf(0.5 + confidence / 2))
-    centre = (value + z**2 / (2 * rows)) / (1 + z**2 / rows)
-    half = z / (1 + z**2 / rows) * float(np.sqrt(value * (1 - value) / rows + z**2 / (4 * rows**2)))
-    return Estimate(value, max(0.0, min(value, centre - half)), min(1.0, max(value, centre + half)))
 
 
 def mean(

@@ -11,7 +11,17 @@ from numpy.typing import NDArray
 from tasks.evaluate import intervals
 from tasks.params import EvaluateParams
 from tasks.randomness import generator
-from tasks.statistics import SMALLEST, Estimate, Floats, Ints, chances_if_wrong, confusion, log_loss_of_rows, wilson
+from tasks.statistics import (
+    SMALLEST,
+    Estimate,
+    Floats,
+    Ints,
+    chances_if_wrong,
+    confusion,
+    log_loss_of_rows,
+    share,
+    wilson,
+)
 
 ENOUGH_CLASSES = 6  # for "among the three likeliest" to say something
 TOP = 3
@@ -59,7 +69,7 @@ def with_intervals(
     among = np.argpartition(-probabilities, TOP - 1, axis=1)[:, :TOP] if classes >= ENOUGH_CLASSES else said[:, None]
     found: dict[str, Estimate] = {
         "accuracy": accuracy(said, truth, groups, params),
-        "top_3_accuracy": intervals.share((among == truth[:, None]).any(axis=1), groups, params.confidence),
+        "top_3_accuracy": share((among == truth[:, None]).any(axis=1), groups, params.confidence),
         "calibration_error": intervals.calibration_error(
             probabilities, truth, groups, bins=params.calibration_bins, **drawn("calibration_error")
         ),
@@ -86,7 +96,7 @@ def _if_wrong(probabilities: Floats, score: Callable[[Floats, Ints], Floats]) ->
 
 def accuracy(said: Ints, truth: Ints, groups: NDArray[np.str_], params: EvaluateParams) -> Estimate:
     """The share of rows that are right."""
-    return intervals.share(said == truth, groups, params.confidence)
+    return share(said == truth, groups, params.confidence)
 
 
 def per_class(said: Ints, truth: Ints, classes: Sequence[str], confidence: float = 0.95) -> list[dict[str, Any]]:

@@ -14,13 +14,12 @@ import pandas as pd
 
 from tasks.evaluate import charts
 from tasks.evaluate.contact_sheet import STAGES, sheet
-from tasks.evaluate.intervals import wilson_of
 from tasks.evaluate.lineage import examples, stories
 from tasks.evaluate.looks import looks_at
 from tasks.evaluate.pages import environment, shown
 from tasks.gates.asking import read_checks
 from tasks.generation import digest, payloads, read, read_manifest, stage_of
-from tasks.statistics import Estimate, confusion
+from tasks.statistics import Estimate, confusion, wilson_of
 
 SAMPLES = 12
 MEASURES = (
@@ -32,6 +31,36 @@ MEASURES = (
     ("log_loss", "how surprised the model is by the truth; 0 is never"),
     ("brier", "squared distance of the probabilities from the truth, 0 to 2"),
     ("calibration_error", "how far confidence is from accuracy, without what chance adds"),
+)
+STEP_WORDS = {  # ingredients and losses of training, as the table of what each bought has them
+    "augment": "changed copies of training rows",
+    "synthesize": "mixtures, pasted objects, filled templates",
+    "consistency": "the network says the same of a pool picture however it is changed",
+    "mixin": "another dataset's rows under a head of their own",
+    "trusted": "labels that other folds doubt count less",
+    "strictly_trusted": "labels that other folds doubt hardly count",
+    "balanced": "rare classes weigh as much as common ones",
+    "logit_adjusted": "rare classes are told from common ones by a margin",
+}
+GLOSSARY = (
+    ("row", "one picture or text with what is known of it"),
+    ("pool", "rows without a label, which the model may label itself (pseudo-labels) and learn from in later rounds"),
+    ("test split", "labelled rows that no stage but the last has read; the number on top is of these"),
+    ("cross-validation", "each labelled row is judged by a model that was trained without it"),
+    ("95 % interval", "made again from other rows of the same kind, 95 of 100 such intervals would hold the truth"),
+    ("weak label", "given by a rule on where a row stands, such as a tag of its page, not by a person"),
+    ("mixup", "a mixture of two rows, with both labels in the same shares"),
+    (
+        "round",
+        "training once; later rounds learn from the pool's pseudo-labels too, and are rolled back where that made them worse",
+    ),
+    (
+        "log-loss",
+        "how surprised the model is by the truth: 0 where it was sure and right; being sure and wrong costs most",
+    ),
+    ("DeepFool", "a search for the smallest change of a picture that turns the answer"),
+    ("gate", "checks of a stage's rows that must be met before the next stage may use them"),
+    ("svm, boosted trees, logistic regression, network", "learners; the model in use is a vote of some of them"),
 )
 WORDS = {
     "scrape": "brought in from data/ and from sites",
@@ -48,12 +77,18 @@ def write_report(workspace: Path) -> Path:
     generations, plots = workspace / "generations", workspace / "reports" / "plots"
     runs, classes = _runs(workspace), read_manifest(generations / "validate")["classes"]
     looks = looks_at(workspace / ".seedling" / "looks.jsonl", metrics["test_digest"] or "")
+    sheets = {stage: sheet(generations, stage) for stage in STAGES}
+    screening = _notes(generations / "augment").get("screening")
     page = (
         environment("report.html.jinja")
         .get_template("report.html.jinja")
         .render(
             name=workspace.resolve().name,
+            subject=_subject(workspace, metrics["accepted_round"]),
             metrics=metrics,
+            limits=_limits(metrics["operating_points"]),
+            step_words=STEP_WORDS,
+            glossary=GLOSSARY,
             headline=_headline(metrics),
             looks=looks,
             corrected=_corrected(metrics, len(looks)),
@@ -64,8 +99,9 @@ def write_report(workspace: Path) -> Path:
             abstaining=charts.abstaining(pd.read_csv(plots / "abstain.csv")),
             stages=_stages(generations, runs),
             samples=_samples(generations),
-            sheets={stage: sheet(generations, stage) for stage in STAGES},
-            screening=_notes(generations / "augment").get("screening"),
+            sheets=sheets,
+            made=bool(screening) or any(one["families"] for one in sheets.values()),
+            screening=screening,
             class_shares=_notes(generations / "augment").get("class_shares"),
             rules=read_manifest(generations / "scrape")["notes"].get("rules", []),
             no_items=read_manifest(generations / "scrape")["notes"].get("no_items", {}),
@@ -110,6 +146,49 @@ def _ablation(workspace: Path, accepted: int) -> dict[str, Any] | None:
     if found["model"] != digest(workspace / "models" / str(accepted)):
         return {"earlier": True}
     return found if found["bars"] else None
+
+
+def _subject(workspace: Path, accepted: int) -> dict[str, Any]:
+    """What the model in use tells apart, and from which rows it learnt that. unchecked: labels that no person gave."""
+    manifest = read_manifest(workspace / "generations" / "validate")
+    model = json.loads((workspace / "models" / str(accepted) / "model.json").read_text(encoding="utf-8"))
+    rows = json.loads((workspace / "models" / str(accepted) / "manifest.json").read_text(encoding="utf-8"))["rows"]
+    sources: dict[str, int] = {}
+    for one in manifest["counts"]:
+        if one["split"] == "train":
+            source = one["label_source"] or "human"
+            sources[source] = sources.get(source, 0) + one["rows"]
+    said = {
+        source: "by people" if source == "human" else f"by rules ({source.partition(':')[2] or source})"
+        for source in sources
+    }
+    return {
+        "modality": manifest["modality"],
+        "classes": manifest["classes"],
+        "labelled": sum(sources.values()),
+        "unchecked": sum(many for source, many in sources.items() if source != "human"),
+        "sources": [
+            (said[source], many) for source, many in sorted(sources.items(), key=lambda one: one[0] != "human")
+        ],
+        "pseudo_labelled": rows["pseudo_labelled"],
+        "learners": _vote(model),
+    }
+
+
+def _vote(model: Mapping[str, Any]) -> str:
+    names = [member["learner"].replace("_", " ") for member in model["members"]]
+    return names[0] if len(names) == 1 else f"a vote of {', '.join(names[:-1])} and {names[-1]}"
+
+
+def _limits(points: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The operating points, those of one limit together. allowed: the errors that it was chosen for, the fewest first."""
+    found: list[dict[str, Any]] = []
+    for one in points:
+        if found and found[-1]["below"] == one["below"]:
+            found[-1]["allowed"].append(one["wanted"])
+        else:
+            found.append({**one, "allowed": [one["wanted"]]})
+    return found
 
 
 def _headline(metrics: Mapping[str, Any]) -> dict[str, Any]:
@@ -192,7 +271,11 @@ def _samples(generations: Path) -> list[dict[str, Any]]:
             {
                 "stage": name.replace("/", "@"),
                 "rows": [
-                    {"label": row.label or "unlabelled", "source": row.label_source or "", **shown(content[row.id])}
+                    {
+                        "label": row.label or "unlabelled",
+                        "weak": str(row.label_source or "").startswith("weak"),
+                        **shown(content[row.id]),
+                    }
                     for row in chosen.itertuples()
                 ],
             }
@@ -217,8 +300,10 @@ def _audits(generations: Path) -> list[dict[str, Any]]:
         audit = read_manifest(folder)["notes"].get("audit")
         if audit:
             known = [{"class": name, **one} for name, one in audit["classes"].items() if one["precision"]]
-            worst = sorted(known, key=lambda one: (one["precision"]["value"], one["class"]))[:8]
-            found.append({**audit, "round": int(folder.name), "worst": worst})
+            wrong = [one for one in known if one["precision"]["value"] < 1]
+            worst = sorted(wrong, key=lambda one: (one["precision"]["value"], one["class"]))[:8]
+            unjudged = sorted({*audit["classes"]} - {one["class"] for one in known})
+            found.append({**audit, "round": int(folder.name), "worst": worst, "unjudged": unjudged})
     return found
 
 

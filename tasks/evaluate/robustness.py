@@ -127,6 +127,7 @@ def robustness(
             draws=params.bootstrap_draws,
             confidence=params.confidence,
             rng=generator(seed, "robustness"),
+            wrong=1.0,
         )
         found.append({"change": name, "accuracy": round(float(after.mean()), 6), "difference": difference.rounded()})
     return {"rows": len(truth), "accuracy": round(float(as_they_are.mean()), 6), "changes": found}

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.evaluate.intervals import area, share
+from tasks.evaluate.intervals import area
 from tasks.params import EvaluateParams
 from tasks.randomness import generator
-from tasks.statistics import Floats, wilson
+from tasks.statistics import Floats, share, wilson
 
 WANTED = (0.01, 0.02, 0.05, 0.1)  # shares of errors among what is answered
 POINTS = 60  # of the curve

@@ -10,8 +10,8 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.stats import fisher_exact
 
-from tasks.evaluate.intervals import rows_for_interval, share
 from tasks.params import EvaluateParams
+from tasks.statistics import rows_for_interval, share
 
 USUAL = ("brightness", "contrast", "blur", "width", "aspect", "words", "language", "markup", "licence", "attribution")
 LEAST = 10  # rows of a slice

@@ -110,7 +110,7 @@ def train(
     files.write_candidates(output, said)
     files.write_losses(output, bench.said)
     files.write_seconds(workspace, f"train@{round_number}", bench.said)
-    table = candidate_table(trained, choice, judged, params.bootstrap_draws, facts.seed)
+    table = candidate_table(trained, choice, judged)
     firsts = {one: probabilities[0].astype(np.float64) for one, probabilities in said.items()}
     learnt = {
         "tried": table,

@@ -14,13 +14,12 @@ from tasks.learners.model import soft_vote
 from tasks.params import Facts
 from tasks.randomness import generator
 from tasks.statistics import (
-    Estimate,
     Floats,
     Ints,
     fit_temperature,
-    interval,
     log_loss_of_rows,
     paired_difference,
+    share,
     softmax,
     wilson,
 )
@@ -226,15 +225,13 @@ def abstention(
     }
 
 
-def candidate_table(
-    trained: Mapping[Candidate, Predictions], choice: Choice, judged: Judged, draws: int, seed: int
-) -> list[dict[str, Any]]:
+def candidate_table(trained: Mapping[Candidate, Predictions], choice: Choice, judged: Judged) -> list[dict[str, Any]]:
     """One entry a candidate: learner, recipe, loss, accuracy with its interval, log-loss, its share of the chosen vote."""
     table = []
     votes = dict(zip(choice.members, choice.votes, strict=True))
     for candidate, predictions in trained.items():
         said = calibrated(predictions, judged)
-        entry = _entry(candidate.learner, candidate.recipe, said, judged, draws, seed)
+        entry = _entry(candidate.learner, candidate.recipe, said, judged)
         if len(judged.truth):  # what the choice looks at, where that is not the plain mean
             weighted = float((judged.weights * log_loss_of_rows(said, judged.truth)).mean())
             entry["choice_loss"] = round(weighted, 6)
@@ -243,24 +240,15 @@ def candidate_table(
     if len(choice.members) > 1:
         whole = judged.of(choice.combine(trained))
         recipe = tuple(dict.fromkeys(one for member in choice.members for one in member.recipe))
-        entry = _entry("ensemble", recipe, whole, judged, draws, seed)
+        entry = _entry("ensemble", recipe, whole, judged)
         table.append({**entry, "loss": "plain", "chosen": True, "vote": 1.0})
     return table
 
 
-def _entry(
-    learner: str, recipe: tuple[str, ...], probabilities: Floats, judged: Judged, draws: int, seed: int
-) -> dict[str, Any]:
+def _entry(learner: str, recipe: tuple[str, ...], probabilities: Floats, judged: Judged) -> dict[str, Any]:
     entry: dict[str, Any] = {"learner": learner, "recipe": list(recipe), "accuracy": None, "log_loss": None}
     if len(judged.truth) == 0:
         return entry
     right = probabilities.argmax(axis=1) == judged.truth
-    found: Estimate = interval(
-        lambda rows: float(right[rows].mean()),
-        judged.groups,
-        draws=draws,
-        confidence=0.95,
-        rng=generator(seed, "candidates"),  # the same draws for each, so that the table compares like with like
-    )
     loss = float(log_loss_of_rows(probabilities, judged.truth).mean())
-    return {**entry, "accuracy": found.rounded(), "log_loss": round(loss, 6)}
+    return {**entry, "accuracy": share(right, judged.groups, 0.95).rounded(), "log_loss": round(loss, 6)}

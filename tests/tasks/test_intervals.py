@@ -14,7 +14,7 @@ from tasks.evaluate.next_steps import Curve, errors_by_class, extrapolated, next
 from tasks.evaluate.scope import abstain_curve, limit_for, operating_points, out_of_scope
 from tasks.evaluate.slices import holm, slices
 from tasks.params import EvaluateParams
-from tasks.statistics import softmax
+from tasks.statistics import effective_rows, share, softmax
 
 PARAMS = EvaluateParams(bootstrap_draws=500)
 ALONE = np.arange(40).astype(str)
@@ -28,7 +28,7 @@ def rng() -> np.random.Generator:
 def test_a_share_of_single_rows_has_wilsons_interval() -> None:
     """37 of 40, as scipy has it."""
     hits = np.arange(40) < 37
-    found = intervals.share(hits, ALONE, 0.95)
+    found = share(hits, ALONE, 0.95)
     expected = binomtest(37, 40).proportion_ci(method="wilson")
     assert (found.value, found.low, found.high) == pytest.approx((37 / 40, expected.low, expected.high))
 
@@ -36,16 +36,16 @@ def test_a_share_of_single_rows_has_wilsons_interval() -> None:
 def test_rows_of_a_group_that_are_alike_count_once() -> None:
     """Twenty pairs of the same answer are worth twenty rows; all right, they are worth as many."""
     pairs = np.repeat(np.arange(20), 2).astype(str)
-    assert intervals.effective_rows(np.repeat(np.arange(20) < 15, 2).astype(float), pairs) == pytest.approx(20)
-    assert intervals.effective_rows(np.ones(40), pairs) == pytest.approx(20)
-    assert intervals.effective_rows((np.arange(40) < 30).astype(float), ALONE) == pytest.approx(40)
+    assert effective_rows(np.repeat(np.arange(20) < 15, 2).astype(float), pairs) == pytest.approx(20)
+    assert effective_rows(np.ones(40), pairs) == pytest.approx(20)
+    assert effective_rows((np.arange(40) < 30).astype(float), ALONE) == pytest.approx(40)
 
 
 def test_an_interval_of_rows_that_are_all_right_has_a_width() -> None:
     """Forty right answers do not prove that none is ever wrong."""
     truth = np.tile([0, 1], 20)
     found = intervals.of_confusion(truth, truth, ALONE, draws=500, confidence=0.95, rng=rng())
-    for one in (*found.values(), intervals.share(truth == truth, ALONE, 0.95)):
+    for one in (*found.values(), share(truth == truth, ALONE, 0.95)):
         assert one.value == one.high == 1.0
         assert 0.85 < one.low < 0.99
 
