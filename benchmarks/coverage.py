@@ -19,7 +19,7 @@ from record import Found, write
 
 from tasks.evaluate.metrics import with_intervals
 from tasks.params import EvaluateParams
-from tasks.statistics import difference_if_wrong, log_loss_of_rows, paired_difference, softmax, wilson
+from tasks.statistics import difference_if_wrong, log_loss_of_rows, log_losses, paired_difference, softmax, wilson
 
 SHARES = np.array([0.5, 0.3, 0.15, 0.05])
 CENTRES = np.array([[1.8, 0, 0], [0, 1.8, 0], [0, 0, 1.8], [1.2, 1.2, 1.2]])
@@ -113,7 +113,7 @@ def covered(setting: Setting, seed: int, known: dict[str, float]) -> dict[str, b
     found = with_intervals(probabilities, truth, groups, PARAMS, seed)
     result = {name: one["low"] <= known[name] <= one["high"] for name, one in found.items() if one}
     for name, (old, new) in differences(probabilities, blurred, truth).items():
-        wrong = difference_if_wrong(blurred, probabilities, log_loss_of_rows) if name.startswith("log_loss") else 1.0
+        wrong = difference_if_wrong(blurred, probabilities, log_losses) if name.startswith("log_loss") else 1.0
         one = paired_difference(
             old, new, groups, larger_is_better=True, draws=1000, rng=np.random.default_rng(seed), wrong=wrong
         )

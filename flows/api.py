@@ -27,7 +27,9 @@ Receive = Callable[[], Awaitable[dict[str, Any]]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 FREE = {"/health", "/metrics"}  # of the limit of requests: who watches must see it under load
 MOST_CLIENTS = 10_000  # whose rate is remembered
-MOST_TEXTS, MOST_PICTURES = 64, 16  # of a request, and of those that are asked together
+MOST_TEXTS, MOST_PICTURES = 64, 16  # of a request
+TEXTS_TOGETHER, LETTERS_TOGETHER, PICTURES_TOGETHER = 8, 4_000, 4  # of several requests, in one call of the model
+ALONE = 2.0  # calls that a request fills, where it may not share one
 
 
 @dataclass(frozen=True)
@@ -150,8 +152,9 @@ class Bounded:
 
 
 class Together:
-    """Asks the model, one call at a time: what comes in while it is at work is asked together in the next call, which takes little longer
-    than one request alone would. No answer depends on the rows beside it.
+    """Asks the model, one call at a time: small requests that come in while it is at work are asked together in the next call, on all cores.
+    Large ones are asked alone, so that nobody waits for another's many rows; and so is each of a call that failed. No answer depends on the rows
+    beside it.
     """
 
     def __init__(self, predictor: Predictor) -> None:
@@ -165,7 +168,7 @@ class Together:
         return len(self._waiting)
 
     async def answers(self, questions: list[Question], share: float) -> list[Answer]:
-        """One a question, in their order. Whoever has the turn asks for others that wait too; where that fails each asks for itself.
+        """One a question, in their order. Whoever has the turn asks for others that wait too.
 
         share: of what one call may hold; a request over 1 is asked alone.
         """
@@ -198,6 +201,8 @@ class Together:
         except Exception:
             if len(batch) == 1:
                 raise
+            for one in batch:
+                one.share = ALONE
             self._ask(batch[:1])
 
 
@@ -256,7 +261,8 @@ def make_app(predictor: Predictor, limits: Limits | None = None) -> Any:
         @app.post("/predict", responses=errors)
         async def predict_texts(body: Texts) -> Answers:
             """What the model says of each text."""
-            return await answered(list(body.texts), len(body.texts) / MOST_TEXTS)
+            letters = sum(len(one) for one in body.texts)
+            return await answered(list(body.texts), max(len(body.texts) / TEXTS_TOGETHER, letters / LETTERS_TOGETHER))
     else:
 
         @app.post("/predict", responses=errors)
@@ -268,7 +274,7 @@ def make_app(predictor: Predictor, limits: Limits | None = None) -> Any:
                 refused.labels("413").inc()
                 raise HTTPException(413, f"The pictures may have {2 * bounds.megapixels:g} megapixels together.")
             too_large = [size > bounds.megapixels for size in sizes]
-            share = max(len(pictures) / MOST_PICTURES, sum(sizes) / (2 * bounds.megapixels))
+            share = max(len(pictures) / PICTURES_TOGETHER, sum(sizes) / (2 * bounds.megapixels))
             return await answered(
                 [None if large else one for one, large in zip(pictures, too_large, strict=True)], share
             )

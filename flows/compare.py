@@ -18,12 +18,11 @@ from ruamel.yaml import YAML
 
 from flows.ledger import open_ledger
 from tasks.errors import InputError
-from tasks.evaluate.metrics import brier_of_rows
 from tasks.evaluate.pages import environment
 from tasks.generation import read, read_rejected
 from tasks.params import load
 from tasks.randomness import generator
-from tasks.statistics import Difference, difference_if_wrong, log_loss_of_rows, paired_difference
+from tasks.statistics import Difference, briers, difference_if_wrong, log_losses, of_truth, paired_difference
 
 METRICS = (
     "accuracy",
@@ -151,8 +150,11 @@ def compare_sides(old: Side, new: Side) -> Comparison:
     scores = {
         "accuracy": ([one.astype(float) for one in right], 1.0),
         **{
-            name: ([score(one, truth) for one in chances], difference_if_wrong(chances[0], chances[1], score))
-            for name, score in (("log_loss", log_loss_of_rows), ("brier", brier_of_rows))
+            name: (
+                [of_truth(scores(one), truth) for one in chances],
+                difference_if_wrong(chances[0], chances[1], scores),
+            )
+            for name, scores in (("log_loss", log_losses), ("brier", briers))
         },
     }
     groups = both["group_new"].to_numpy(dtype=str)

@@ -51,6 +51,21 @@ def softmax(logits: Floats) -> Floats:
     return result
 
 
+def log_losses(probabilities: Floats) -> Floats:
+    """(n_rows, n_classes): minus the log of each class's probability."""
+    return np.asarray(-np.log(np.maximum(probabilities, SMALLEST)))
+
+
+def briers(probabilities: Floats) -> Floats:
+    """(n_rows, n_classes): the squared distance of the probabilities from each class (Brier 1950), 0 to 2."""
+    return np.asarray((probabilities**2).sum(axis=1, keepdims=True) - 2 * probabilities + 1)
+
+
+def of_truth(scores: Floats, truth: Ints) -> Floats:
+    """(n_rows,): the true class's. scores: (n_rows, n_classes)."""
+    return np.asarray(scores[np.arange(len(truth)), truth])
+
+
 def log_loss_of_rows(probabilities: Floats, truth: Ints) -> Floats:
     """(n_rows,): minus the log of the true class's probability."""
     result: Floats = -np.log(np.maximum(probabilities[np.arange(len(truth)), truth], SMALLEST))
@@ -59,21 +74,23 @@ def log_loss_of_rows(probabilities: Floats, truth: Ints) -> Floats:
 
 def chances_if_wrong(probabilities: Floats) -> Floats:
     """(n_rows, n_classes), 1 in all: how likely each row is to be wrong, and then of which class, as the model thinks."""
+    likeliest = np.arange(len(probabilities)), probabilities.argmax(axis=1)
     others = probabilities.copy()
-    others[np.arange(len(others)), probabilities.argmax(axis=1)] = 0.0
-    total = float(others.sum())
-    return others / total if total > 0 else np.full(others.shape, 1 / others.size)
+    others[likeliest] = 0.0
+    if not others.any():  # all are sure: each is as likely to be wrong
+        others = np.ones_like(probabilities)
+        others[likeliest] = 0.0
+    return others / max(float(others.sum()), SMALLEST)
 
 
-def difference_if_wrong(old: Floats, new: Floats, score: Callable[[Floats, Ints], Floats]) -> float:
+def difference_if_wrong(old: Floats, new: Floats, scores: Callable[[Floats], Floats]) -> float:
     """Root mean square of new − old of the scores that rows would have where the likeliest class is not the right one, as likely as both models
     together think that it is not: the `wrong` of `paired_difference`.
 
-    old, new: (n_rows, n_classes) probabilities; score: (n_rows,) of probabilities and the truth.
+    old, new: (n_rows, n_classes) probabilities; scores: of them, (n_rows, n_classes), were each class the right one.
     """
-    rows, classes = old.shape
-    gaps = [score(new, truth) - score(old, truth) for truth in (np.full(rows, one) for one in range(classes))]
-    return float(np.sqrt((chances_if_wrong((old + new) / 2) * np.stack(gaps, axis=1) ** 2).sum()))
+    gaps = scores(new) - scores(old)
+    return float(np.sqrt((chances_if_wrong((old + new) / 2) * gaps**2).sum()))
 
 
 def macro_f1(predicted: Ints, truth: Ints, classes: int) -> float:
@@ -278,7 +295,7 @@ def paired_difference(
         )
         low, high = min(value, ends[0]), max(value, ends[1])
         if stretched > 1:
-            wide, most = around_mean(sizes, sums, confidence), float(np.abs(gap).max())
+            wide, most = around_mean(sizes, sums, confidence), max(float(np.abs(gap).max()), wrong)
             low, high = max(-most, min(low, wide[0])), min(most, max(high, wide[1]))
     else:
         low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])

@@ -5,7 +5,8 @@ How often they cover is measured, and where they do not: benchmarks/coverage.py.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,8 +24,10 @@ from tasks.statistics import (
     wilson_of,
 )
 
-PRIOR, MOST_PRIOR = 0.75, 20.0  # rows of each class beforehand, as right as all are, and of all classes
-SEARCHED = 20  # halvings of what an end may be
+PRIOR, MOST_PRIOR = 0.5, 1_000.0  # rows by which a class's recall is drawn to that of all, at least and at most
+FEW_ROWS = 4  # of a class
+MOST_SIZES = 8  # of groups, that are drawn apart
+PLACES, HALVINGS = 16, 6  # of an interval's end, where it is looked for
 
 
 def mean(
@@ -56,58 +59,110 @@ def of_confusion(
 ) -> dict[str, Estimate]:
     """balanced_accuracy, the mean recall of the classes that the truth holds, and macro_f1, over those that either holds.
 
-    How far they would vary is what they do over tables drawn around the one that was seen (a parametric bootstrap, Efron and Tibshirani 1993,
-    chapter 6; each group falls into one cell, whole), in which each class has three quarters of a row beforehand that are as right as all are: a rare class
-    that was right three times out of three may yet be wrong. The interval is Wilson's of as many rows as have that variance, at most those
-    that there are. macro_f1's is around what ever more rows would give: it is no mean over rows, and with a few of them a class it is too small.
+    The table that was seen is smoothed: a class's recall is drawn towards that of all by as many rows as the recalls' differences, beyond what chance
+    makes of so few, leave room for (the beta-binomial's moments, Kleinman 1973). Balanced accuracy then varies as a mean of shares does, macro_f1 as
+    it does over tables drawn around that one (a parametric bootstrap, Efron and Tibshirani 1993, chapter 6; each group falls into one cell, whole).
+    The interval is Wilson's of as many rows as have that variance, at most those that there are. macro_f1's is around what ever more rows would give:
+    it is no mean over rows, and with a few of them a class it is too small; with fewer than four even that is, and its interval holds balanced
+    accuracy's too.
     """
-    sizes = by_group(np.ones(len(truth)), groups)
-    most = float(sizes.sum() ** 2 / (sizes**2).sum())  # rows that they are worth
     classes, places = np.unique(np.concatenate([truth, said]), return_inverse=True)
     truth, said, many = places[: len(truth)], places[len(truth) :], len(classes)
-    cells, counts = np.unique(truth * many + said, return_counts=True)
-    rows, columns = cells // many, cells % many
-    wrong = rows != columns
-    hits = np.bincount(rows[~wrong], weights=counts[~wrong], minlength=many).astype(np.float64)
-    right = (hits.sum() + 1) / (len(truth) + 2)
-    before = min(PRIOR, MOST_PRIOR / many)
-    every = np.arange(many)
-    # Hits, the mistakes that were seen, and those that were not: what a class may lose goes to its neighbour in the list.
-    at_row = np.concatenate([every, rows[wrong], every])
-    at_column = np.concatenate([every, columns[wrong], np.roll(every, 1)])
-    seen = np.concatenate([hits, counts[wrong].astype(np.float64), np.zeros(many)])
-    smooth = seen + np.concatenate(
-        [np.full(many, before * right), np.zeros(int(wrong.sum())), np.full(many, before * (1 - right))]
-    )
-    shape = (len(seen), many)
-    into_row, into_column = (
-        csr_matrix((np.ones(len(seen)), (np.arange(len(seen)), one)), shape) for one in (at_row, at_column)
-    )
+    sizes = by_group(np.ones(len(truth)), groups)
+    most = float(sizes.sum() ** 2 / (sizes**2).sum())  # rows that they are worth
+    table = _Table.of(said, truth, many, most / len(truth))
+    f1 = float(table.macro_f1(table.seen[None])[0])
+    centre, drawn = float(table.macro_f1(table.smooth[None])[0]), _drawn_f1(table, sizes, draws, rng)
+    there, worths = table.were > 0, _worth_of_classes(truth, groups, many)
+    recall = table.seen[:many][there] / table.were[there]
+    smoothed = table.smooth[:many][there] / table.were[there]
+    of_recalls = float((smoothed * (1 - smoothed) / worths[there]).sum()) / len(recall) ** 2
 
-    def both(tables: Floats) -> tuple[Floats, Floats]:
-        """(n_tables,) of either; tables: (n_tables, n_cells)."""
-        found, were, called = tables[:, :many], tables @ into_row, tables @ into_column
-        of_class = np.divide(found, were, out=np.zeros_like(found), where=were > 0)
-        f1 = np.divide(2 * found, were + called, out=np.zeros_like(found), where=were + called > 0)
-        return of_class.sum(axis=1) / (were > 0).sum(axis=1), f1.sum(axis=1) / (were + called > 0).sum(axis=1)
+    def around(value: float, less: float, centre: float, variance: float) -> Estimate:
+        worth = min(max(centre * (1 - centre), 1e-12) / max(variance, 1e-12), most)
+        ends = wilson_of(float(np.clip(value + less, 0.5 / most, 1 - 0.5 / most)), worth, confidence)
+        return Estimate(value, min(value, ends.low), max(value, ends.high))
 
-    kept: tuple[list[Floats], list[Floats]] = ([], [])
-    for first in range(0, draws, at_once := max(1, DRAWN_AT_ONCE // len(seen))):
-        tables = np.zeros((min(at_once, draws - first), len(seen)))
-        for size, so_many in zip(*np.unique(sizes, return_counts=True), strict=True):
-            tables += size * rng.multinomial(so_many, smooth / smooth.sum(), size=len(tables))
-        for one, drawn in zip(kept, both(tables), strict=True):
-            one.append(drawn)
-    result = {}
-    for name, value, around, parts in zip(
-        ("balanced_accuracy", "macro_f1"), both(seen[None]), both(smooth[None]), kept, strict=True
-    ):
-        varied, centre = np.concatenate(parts), float(around[0])
-        lost = max(0.0, centre - float(varied.mean())) if name == "macro_f1" else 0.0
-        worth = min(centre * (1 - centre) / max(float(varied.var()), 1e-12), most)
-        ends = wilson_of(float(np.clip(float(value[0]) + lost, 0.5 / most, 1 - 0.5 / most)), worth, confidence)
-        result[name] = Estimate(float(value[0]), min(float(value[0]), ends.low), max(float(value[0]), ends.high))
-    return result
+    balanced = around(float(recall.mean()), 0.0, float(smoothed.mean()), of_recalls)
+    macro = around(f1, max(0.0, centre - float(drawn.mean())), centre, float(drawn.var()))
+    if most < FEW_ROWS * len(recall):
+        macro = Estimate(f1, min(macro.low, balanced.low), max(macro.high, balanced.high))
+    return {"balanced_accuracy": balanced, "macro_f1": macro}
+
+
+@dataclass(frozen=True)
+class _Table:
+    """A confusion table's cells: each class's hits, the mistakes that were seen, and one more a class for those that were not, which go to its
+    neighbour among the classes that are true.
+
+    seen, smooth: (n_cells,) rows, as they are and drawn towards all classes' recall; were: (n_classes,), rows of each class.
+    """
+
+    seen: Floats
+    smooth: Floats
+    were: Floats
+    into_row: csr_matrix
+    into_column: csr_matrix
+
+    @classmethod
+    def of(cls, said: Ints, truth: Ints, many: int, worth: float) -> _Table:
+        """worth: of a row, where they come in groups."""
+        cells, counts = np.unique(truth * many + said, return_counts=True)
+        rows, columns, wrong = cells // many, cells % many, cells // many != cells % many
+        hits = np.bincount(rows[~wrong], weights=counts[~wrong], minlength=many).astype(np.float64)
+        were = np.bincount(rows, weights=counts, minlength=many).astype(np.float64)
+        right = (hits.sum() + 1) / (len(truth) + 2)
+        kept = were / np.maximum(were + _rows_beforehand(hits, were, right, worth), 1e-300)
+        every, there = np.arange(many), np.flatnonzero(were)
+        beside = every.copy()
+        beside[there] = np.roll(there, 1)
+        mistakes, drawn = counts[wrong].astype(np.float64), (1 - kept) * were
+        at = [np.concatenate([every, rows[wrong], every]), np.concatenate([every, columns[wrong], beside])]
+        ones, cell = np.ones(len(at[0])), np.arange(len(at[0]))
+        return cls(
+            np.concatenate([hits, mistakes, np.zeros(many)]),
+            np.concatenate([kept * hits + drawn * right, kept[rows[wrong]] * mistakes, drawn * (1 - right)]),
+            were,
+            *(csr_matrix((ones, (cell, one)), (len(cell), many)) for one in at),
+        )
+
+    def macro_f1(self, tables: Floats) -> Floats:
+        """(n_tables,): over the classes that the truth or the prediction holds; tables: (n_tables, n_cells)."""
+        found, among = tables[:, : len(self.were)], tables @ self.into_row + tables @ self.into_column
+        f1 = np.divide(2 * found, among, out=np.zeros_like(found), where=among > 0)
+        return np.asarray(f1.sum(axis=1) / (among > 0).sum(axis=1))
+
+
+def _drawn_f1(table: _Table, sizes: Floats, draws: int, rng: np.random.Generator) -> Floats:
+    """(draws,): macro-F1 of tables around the smooth one, into which groups of these sizes fall."""
+    drawn, of_size = np.unique(sizes, return_counts=True)
+    if len(drawn) > MOST_SIZES:  # as many groups of one size, worth the same
+        of_size = np.array([max(1, round(float(sizes.sum() ** 2 / (sizes**2).sum())))])
+        drawn = sizes.sum() / of_size
+    parts, chances = [], table.smooth / table.smooth.sum()
+    for first in range(0, draws, at_once := max(1, DRAWN_AT_ONCE // len(chances))):
+        tables = np.zeros((min(at_once, draws - first), len(chances)))
+        for size, many in zip(drawn, of_size, strict=True):
+            tables += size * rng.multinomial(many, chances, size=len(tables))
+        parts.append(table.macro_f1(tables))
+    return np.concatenate(parts)
+
+
+def _worth_of_classes(truth: Ints, groups: NDArray[np.str_], many: int) -> Floats:
+    """(n_classes,): how many rows each class's are worth, those of one group being alike (Kish 1965); 0 where there is none."""
+    _, where = np.unique(groups, return_inverse=True)
+    in_both, alike = np.unique(where * many + truth, return_counts=True)
+    squares = np.bincount(in_both % many, weights=alike.astype(np.float64) ** 2, minlength=many)
+    return np.asarray(np.bincount(truth, minlength=many) ** 2 / np.maximum(squares, 1.0))
+
+
+def _rows_beforehand(hits: Floats, were: Floats, right: float, worth: float) -> float:
+    """By how many rows, as right as all are, each class's recall is drawn towards that of all. worth: of a row, where they come in groups."""
+    there = were > 0
+    by_chance = right * (1 - right) / (were[there] * worth)  # the variance of a class's recall, were all alike
+    between = float(((hits[there] / were[there] - right) ** 2 - by_chance).mean())
+    rows = np.clip(right * (1 - right) / between - 1, PRIOR, MOST_PRIOR) if between > 0 else MOST_PRIOR
+    return float(rows) / worth
 
 
 def calibration_error(
@@ -123,58 +178,91 @@ def calibration_error(
     """Expected calibration error, |confidence - accuracy| over equal-width bins of confidence weighted by rows, without what chance adds.
 
     Gaps of few rows are never 0, so the plain sum is too large, and a bootstrap of it larger. Here the gaps are scaled, rows are drawn that are as
-    often right as that says (groups count once), and the value is the error under which half of the draws have no larger sum than the one seen.
-    The interval holds the errors that a test does not refuse. Of none, only a large sum speaks against it, so there all of the test's share lies
-    on that side; it moves to both, as the draws leave those without an error behind (after Feldman and Cousins 1998).
+    often right as that says, and the value is the error under which half of the draws have no larger sum than the one seen. The interval holds the
+    errors that a test does not refuse, of the gaps that were seen, scaled, and of all bins surer, or less sure, than right by the same. Of no error
+    only a large sum speaks against it, so there all of the test's share lies on that side; it moves to both, as the draws leave those without an
+    error behind (after Feldman and Cousins 1998). Rows of a group may be all alike or each its own: what refuses less counts.
     """
     surest = probabilities.max(axis=1)
     right = (probabilities.argmax(axis=1) == truth).astype(np.float64)
-    held, place = np.unique(np.minimum((surest * bins).astype(int), bins - 1), return_inverse=True)
+    _, place = np.unique(np.minimum((surest * bins).astype(int), bins - 1), return_inverse=True)
     rows = np.bincount(place).astype(np.float64)
     said, gaps = (np.bincount(place, weights=one) / rows for one in (surest, surest - right))
-    in_group = np.stack([by_group((place == one).astype(np.float64), groups) for one in range(len(held))])
-    worth = np.maximum(1, np.round(rows**2 / (in_group**2).sum(axis=1))).astype(np.int64)
     weights, seed, tail = rows / len(truth), int(rng.integers(2**31)), (1 - confidence) / 2
+    seen = float((weights * np.abs(gaps)).sum())
+    designs = _groups_in_bins(place, groups)
 
-    def accuracy(scale: float) -> Floats:
-        return np.clip(said - scale * gaps, 0.0, 1.0)
+    def found(way: Floats, design: Sequence[tuple[float, Ints]]) -> tuple[float, float, float]:
+        """The largest error in this direction that the sum seen is too large for; that half of the draws stay under; that is not refused."""
 
-    def error(scale: float) -> float:
-        return float((weights * np.abs(said - accuracy(scale))).sum())
+        def accuracy(far: float) -> Floats:
+            return np.clip(said - far * way, 0.0, 1.0)
 
-    def drawn(scale: float) -> Floats:
-        """(draws,): the plain sums; the same chance at each scale, so that ends can be searched for."""
-        hits = np.random.default_rng(seed).binomial(worth, accuracy(scale), size=(draws, len(worth)))
-        return np.asarray((weights * np.abs(said - hits / worth)).sum(axis=1))
+        def error(far: float) -> float:
+            return float((weights * np.abs(said - accuracy(far))).sum())
 
-    seen, usual = error(1.0), float(np.median(drawn(0.0)))
+        def drawn(far: float) -> Floats:
+            """(draws,): the plain sums; the same chance wherever, so that ends can be searched for."""
+            source, hits = np.random.default_rng(seed), np.zeros((draws, len(rows)))
+            for size, many in design:
+                hits += size * source.binomial(many, accuracy(far), size=hits.shape)
+            return np.asarray((weights * np.abs(said - hits / rows)).sum(axis=1))
 
-    def below(sums: Floats) -> float:
-        """The test's share on the side of small sums: none where there is no error, half where the draws are beyond those without."""
-        return tail * (1 - 2 * min(0.5, float((sums <= usual).mean())))
+        usual = float(np.median(drawn(0.0)))
 
-    def too_small(scale: float) -> bool:
-        sums = drawn(scale)
-        return float((sums >= seen - 1e-12).mean()) <= 2 * tail - below(sums)
+        def shares(far: float) -> tuple[float, float, float]:
+            """Of the draws with no smaller sum, and with no larger one, and the test's share on that side."""
+            sums = drawn(far)
+            below = tail * (1 - 2 * min(0.5, float((sums <= usual).mean())))
+            return float((sums >= seen - 1e-12).mean()), float((sums <= seen + 1e-12).mean()), below
 
-    def not_too_large(scale: float) -> bool:
-        sums = drawn(scale)
-        return float((sums <= seen + 1e-12).mean()) > below(sums)
+        def last(holds: Callable[[float, float, float], bool]) -> float:
+            """The error furthest away for which this holds; 0 where it does nowhere."""
+            tried = np.flatnonzero([holds(*told) for told in at_places])
+            if not len(tried):
+                return 0.0
+            low, high = places[tried[-1]], places[min(tried[-1] + 1, len(places) - 1)]
+            for _ in range(HALVINGS):
+                middle = (low + high) / 2
+                low, high = (middle, high) if holds(*shares(middle)) else (low, middle)
+            return error((low + high) / 2)
 
-    def under_half(scale: float) -> bool:
-        return float((drawn(scale) <= seen + 1e-12).mean()) > 0.5
+        reach = 1 / max(float((weights * np.abs(way)).sum()), 1e-3)  # an error of 1, were nothing cut off
+        places = np.concatenate([[0.0], reach * np.geomspace(0.002, 1.0, PLACES)])
+        at_places = [shares(float(one)) for one in places]
+        return (
+            last(lambda large, small, below: large <= 2 * tail - below),
+            last(lambda large, small, below: small > 0.5),
+            last(lambda large, small, below: small > below),
+        )
 
-    def last(holds: Callable[[float], bool]) -> float:
-        """The error of the largest scale up to which this holds."""
-        if not holds(0.0):
-            return 0.0
-        low, high = 0.0, max(4.0, 1 / max(seen, 0.01))
-        for _ in range(SEARCHED):
-            middle = (low + high) / 2
-            low, high = (middle, high) if holds(middle) else (low, middle)
-        return error(high)
+    even = np.ones(len(rows))
+    _, value, _ = found(gaps, designs[0])
+    ends = [found(way, one) for way in (gaps, even, -even) for one in designs]
+    low, high = min(one[0] for one in ends), max(one[2] for one in ends)
+    return Estimate(value, min(low, value), max(high, value))
 
-    return Estimate(last(under_half), last(too_small), last(not_too_large))
+
+def _groups_in_bins(place: NDArray[np.intp], groups: NDArray[np.str_]) -> list[list[tuple[float, Ints]]]:
+    """Rows of a bin as they are drawn: those of a group alike, and each its own; sizes with (n_bins,) how many there are of each."""
+    alone = [(1.0, np.bincount(place).astype(np.int64))]
+    _, where = np.unique(groups, return_inverse=True)
+    _, sizes = np.unique(where * (place.max() + 1) + place, return_counts=True)
+    if sizes.max() == 1:
+        return [alone]
+    of, _ = np.unique(where * (place.max() + 1) + place, return_counts=True)
+    bins = of % (place.max() + 1)
+    drawn = np.unique(sizes)
+    if len(drawn) > MOST_SIZES:  # sizes by their powers of two
+        sizes = 2 ** np.floor(np.log2(sizes)).astype(np.int64)
+        drawn = np.unique(sizes)
+    alike = [
+        (float(one), np.bincount(bins[sizes == one], minlength=len(alone[0][1])).astype(np.int64)) for one in drawn
+    ]
+    held = np.sum([size * many for size, many in alike], axis=0)
+    if (held < alone[0][1]).any():  # what the powers of two left out
+        alike.append((1.0, np.asarray(alone[0][1] - held, dtype=np.int64)))
+    return [alike, alone]
 
 
 def area(inside: Floats, outside: Floats, *, draws: int, confidence: float, rng: np.random.Generator) -> Estimate:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -16,9 +16,11 @@ from tasks.statistics import (
     Estimate,
     Floats,
     Ints,
+    briers,
     chances_if_wrong,
     confusion,
-    log_loss_of_rows,
+    log_losses,
+    of_truth,
     share,
     wilson,
 )
@@ -56,12 +58,11 @@ def with_intervals(
         }
 
     of_rows: dict[str, tuple[Floats, float, float]] = {  # of each row, of one that is wrong, and the most that there is
-        "log_loss": (
-            log_loss_of_rows(probabilities, truth),
-            _if_wrong(probabilities, log_loss_of_rows),
-            -np.log(SMALLEST),
-        ),
-        "brier": (brier_of_rows(probabilities, truth), _if_wrong(probabilities, brier_of_rows), 2.0),
+        name: (of_truth(scores, truth), float((chances_if_wrong(probabilities) * scores).sum()), most)
+        for name, scores, most in (
+            ("log_loss", log_losses(probabilities), -np.log(SMALLEST)),
+            ("brier", briers(probabilities), 2.0),
+        )
     }
     if ranks is not None:
         steps = np.abs(ranks[said] - ranks[truth]).astype(np.float64)
@@ -80,18 +81,6 @@ def with_intervals(
         },
     }
     return {name: found[name].rounded() for name in names}
-
-
-def brier_of_rows(probabilities: Floats, truth: Ints) -> Floats:
-    """(n_rows,): the squared distance of the probabilities from what the row is."""
-    return np.asarray(((probabilities - np.eye(probabilities.shape[1])[truth]) ** 2).sum(axis=1))
-
-
-def _if_wrong(probabilities: Floats, score: Callable[[Floats, Ints], Floats]) -> float:
-    """The mean score that these rows would have where the likeliest class is not the right one, as likely as the model thinks that it is not."""
-    rows, classes = probabilities.shape
-    scores = np.stack([score(probabilities, np.full(rows, one)) for one in range(classes)], axis=1)
-    return float((chances_if_wrong(probabilities) * scores).sum())
 
 
 def accuracy(said: Ints, truth: Ints, groups: NDArray[np.str_], params: EvaluateParams) -> Estimate:

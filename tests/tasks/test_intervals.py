@@ -101,6 +101,33 @@ def test_the_calibration_error_of_a_calibrated_model_may_be_zero() -> None:
     assert found.low > 0.05
 
 
+def test_few_rows_or_groups_leave_the_calibration_error_open() -> None:
+    """Thirty rows, all right at a confidence of .999: an accuracy of 88.4 % leaves that a chance of one in forty (.025^(1/30)), so an error up to
+    .11 is not refused. Two groups of twenty, or 27 of 30 rows in one: nearly nothing is.
+    """
+    settings = {"bins": 10, "draws": 2000, "confidence": 0.95}
+    sure = np.tile([0.999, 0.001], (30, 1))
+    found = intervals.calibration_error(sure, np.zeros(30, np.int64), np.arange(30).astype(str), **settings, rng=rng())
+    assert (found.low, found.value) == (0.0, pytest.approx(0.001, abs=0.001))
+    assert found.high == pytest.approx(0.999 - 0.025 ** (1 / 30), abs=0.02)
+    chances = np.tile([0.8, 0.2], (40, 1))
+    truth = np.array([0] * 16 + [1] * 4 + [0] * 15 + [1] * 5)
+    two = intervals.calibration_error(chances, truth, np.repeat(["a", "b"], 20), **settings, rng=rng())
+    assert (two.low, two.high > 0.3) == (0.0, True)
+    groups = np.array(["a"] * 27 + ["b", "c", "d"])
+    large = intervals.calibration_error(chances[:30], np.array([0] * 27 + [1] * 3), groups, **settings, rng=rng())
+    assert (large.low, large.high > 0.3) == (0.0, True)
+
+
+def test_classes_that_are_only_said_do_not_widen_balanced_accuracy() -> None:
+    """Ninety of a hundred rows right, the others taken for ten classes that no row is of: the interval is Wilson's of the one class."""
+    truth, said = np.zeros(100, np.int64), np.r_[np.zeros(90), np.arange(1, 11)].astype(np.int64)
+    found = intervals.of_confusion(said, truth, np.arange(100).astype(str), draws=300, confidence=0.95, rng=rng())
+    expected = binomtest(90, 100).proportion_ci(method="wilson")
+    one = found["balanced_accuracy"]
+    assert (one.value, one.low, one.high) == pytest.approx((0.9, expected.low, expected.high), abs=0.01)
+
+
 @pytest.mark.slow
 def test_the_interval_of_a_calibrated_models_error_leaves_zero_out_as_often_as_it_says() -> None:
     """Of 400 splits of 120 rows, labels drawn from the probabilities, one in twenty; and where the model is too sure by a tenth, the interval holds

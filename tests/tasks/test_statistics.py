@@ -10,6 +10,7 @@ from sklearn.metrics import confusion_matrix, f1_score, log_loss
 from tasks.statistics import (
     around_mean,
     bootstrap_t,
+    briers,
     calibration_error,
     chances_if_wrong,
     confusion,
@@ -18,7 +19,9 @@ from tasks.statistics import (
     fit_temperature,
     interval,
     log_loss_of_rows,
+    log_losses,
     macro_f1,
+    of_truth,
     paired_difference,
     resamples,
     softmax,
@@ -151,8 +154,12 @@ def test_what_a_wrong_row_would_differ_by_hand() -> None:
     """
     old, new = np.array([[0.9, 0.1], [0.8, 0.2]]), np.array([[0.7, 0.3], [0.8, 0.2]])
     assert chances_if_wrong(old) == pytest.approx(np.array([[0, 1 / 3], [0, 2 / 3]]))
-    assert chances_if_wrong(np.eye(2)) == pytest.approx(np.full((2, 2), 0.25)), "none is ever wrong: all are as likely"
-    found = difference_if_wrong(old, new, log_loss_of_rows)
+    assert chances_if_wrong(np.eye(2)) == pytest.approx(np.array([[0, 0.5], [0.5, 0]])), "none is ever wrong"
+    both = np.array([[0.1, 0.2, 0.7], [0.5, 0.25, 0.25]])
+    by_class = np.stack([((both - np.eye(3)[one]) ** 2).sum(axis=1) for one in range(3)], axis=1)
+    assert briers(both) == pytest.approx(by_class)
+    assert of_truth(log_losses(both), np.array([2, 0])) == pytest.approx(-np.log([0.7, 0.5]))
+    found = difference_if_wrong(old, new, log_losses)
     assert found == pytest.approx(np.log(3) * np.sqrt(0.5))
     gaps, groups = np.linspace(-0.01, 0.01, 50), np.arange(50).astype(str)
     wide, narrow = (
