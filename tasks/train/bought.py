@@ -40,7 +40,7 @@ def bought(said: Mapping[Candidate, Floats], judged: Judged, draws: int, seed: i
             larger_is_better=True,
             draws=draws,
             rng=generator(seed, "bought"),  # the same draws for each
-            wrong=1.0,
+            wrong=1 / len(both),  # a row that turns for one learner
         )
         learners = list(dict.fromkeys(pair[1].learner for pair in both))
         found.append({"kind": kind, "step": step, "learners": learners, "difference": difference.rounded()})
