@@ -86,7 +86,7 @@ def write_report(workspace: Path) -> Path:
             name=workspace.resolve().name,
             subject=_subject(workspace, metrics["accepted_round"]),
             metrics=metrics,
-            limits=_limits(metrics["operating_points"]),
+            limits=limits_together(metrics["operating_points"]),
             step_words=STEP_WORDS,
             glossary=GLOSSARY,
             headline=_headline(metrics),
@@ -180,7 +180,7 @@ def _vote(model: Mapping[str, Any]) -> str:
     return names[0] if len(names) == 1 else f"a vote of {', '.join(names[:-1])} and {names[-1]}"
 
 
-def _limits(points: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def limits_together(points: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """The operating points, those of one limit together. allowed: the errors that it was chosen for, the fewest first."""
     found: list[dict[str, Any]] = []
     for one in points:

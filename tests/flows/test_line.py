@@ -70,7 +70,9 @@ def test_prefect_and_dvc_give_the_same_bytes(example: Callable[[str], Path], nam
     assert "+ " not in call(alone, "seedling", "run").stdout
     metrics = json.loads((flow / "reports/metrics.json").read_text())
     assert metrics["test"]["accuracy"]["value"] > {"digits": 0.9, "intents": 0.4}[name]  # chance: 0.1 and 0.125
-    assert (flow / "reports/report.html").stat().st_size < 5e6
+    page = flow / "reports/report.html"
+    assert page.stat().st_size < 5e6
+    assert "given by rules, not by people" in page.read_text(encoding="utf-8")
     scraped = json.loads((flow / "generations/scrape/manifest.json").read_text())
     assert any(one["label_source"] == "weak:tag" for one in scraped["counts"])
 

@@ -11,6 +11,7 @@ from tasks.evaluate.charts import pace
 from tasks.evaluate.data_page import misspelt
 from tasks.evaluate.looks import log_look, looks_at
 from tasks.evaluate.metrics import calibration_bins, per_class, with_intervals
+from tasks.evaluate.report import limits_together
 from tasks.evaluate.robustness import PICTURES, robustness
 from tasks.learners.heads import Head
 from tasks.learners.model import TrainedModel
@@ -78,6 +79,16 @@ def test_looks_are_counted_a_model_and_a_test_split(tmp_path: Path) -> None:
     assert (one["metrics"], one["model"], one["test"]) == (["accuracy", "log_loss"], "m3", "t2")
     assert one["who"]
     assert len(log.read_text().splitlines()) == 4
+
+
+def test_allowed_errors_of_one_limit_stand_together() -> None:
+    """1 and 2 % are kept by never abstaining, 5 % by nothing: two rows of the table, not three."""
+    points = [
+        {"wanted": 0.01, "below": 0.0, "errors": None},
+        {"wanted": 0.02, "below": 0.0, "errors": None},
+        {"wanted": 0.05, "below": None, "errors": None},
+    ]
+    assert [(one["below"], one["allowed"]) for one in limits_together(points)] == [(0.0, [0.01, 0.02]), (None, [0.05])]
 
 
 def test_the_same_texts_typed_in_haste_are_judged_again() -> None:
