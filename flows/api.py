@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+import math
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
@@ -90,6 +91,8 @@ class Asked:
     questions: list[Question]
     share: float
     answers: list[Answer] = field(default_factory=list)
+    begun: bool = False  # being asked, with others
+    done: anyio.Event = field(default_factory=anyio.Event)
 
 
 class Bounded:
@@ -167,20 +170,41 @@ class Together:
         """Those that are asked or wait."""
         return len(self._waiting)
 
-    async def answers(self, questions: list[Question], share: float) -> list[Answer]:
+    async def answers(self, questions: list[Question], share: float, seconds: float = math.inf) -> list[Answer]:
         """One a question, in their order. Whoever has the turn asks for others that wait too.
 
-        share: of what one call may hold; a request over 1 is asked alone.
+        share: of what one call may hold; a request over 1 is asked alone; seconds: that it waits to be asked. Raises TimeoutError after them.
         """
         mine = Asked(questions, share)
         self._waiting.append(mine)
         try:
-            async with self._turn:
-                if not mine.answers:
-                    await to_thread.run_sync(self._ask, self._batch(mine))
+            with anyio.move_on_after(seconds) as waited:
+                await self._turn.acquire()
+            if not waited.cancelled_caught:
+                try:
+                    await self._ask_unless_done(mine)
+                finally:
+                    self._turn.release()
+            elif mine.begun:
+                await mine.done.wait()
         finally:
             self._waiting.remove(mine)
+        if not mine.answers:
+            raise TimeoutError
         return mine.answers
+
+    async def _ask_unless_done(self, mine: Asked) -> None:
+        if mine.answers:
+            return
+        batch = self._batch(mine)
+        for one in batch:
+            one.begun = True
+        try:
+            await to_thread.run_sync(self._ask, batch)
+        finally:
+            for one in batch:
+                one.begun = False
+                one.done.set()
 
     def _batch(self, mine: Asked) -> list[Asked]:
         """It and, in the order in which they came, as many others as there is room for."""
@@ -225,13 +249,9 @@ def make_app(predictor: Predictor, limits: Limits | None = None) -> Any:
             refused.labels("503").inc()
             raise HTTPException(503, "Too many requests are waiting: try again.", headers={"Retry-After": "1"})
         try:
-            with (
-                seconds.time(),
-                anyio.fail_after(bounds.seconds),
-            ):  # ends the waiting; what has begun is done in its own time
-                found = await together.answers(
-                    [Question("", one, "too_many_pixels" if one is None else None) for one in payloads], share
-                )
+            with seconds.time():
+                questions = [Question("", one, "too_many_pixels" if one is None else None) for one in payloads]
+                found = await together.answers(questions, share, bounds.seconds)
         except TimeoutError as error:
             refused.labels("503").inc()
             raise HTTPException(503, "The queue is too long: try again.", headers={"Retry-After": "5"}) from error

@@ -77,10 +77,10 @@ def chances_if_wrong(probabilities: Floats) -> Floats:
     likeliest = np.arange(len(probabilities)), probabilities.argmax(axis=1)
     others = probabilities.copy()
     others[likeliest] = 0.0
-    if not others.any():  # all are sure: each is as likely to be wrong
+    if others.sum() < SMALLEST:  # all are sure: each is as likely to be wrong
         others = np.ones_like(probabilities)
         others[likeliest] = 0.0
-    return others / max(float(others.sum()), SMALLEST)
+    return np.asarray(others / (others.sum() or 1.0))  # 0 where there is one class alone
 
 
 def difference_if_wrong(old: Floats, new: Floats, scores: Callable[[Floats], Floats]) -> float:
@@ -293,10 +293,9 @@ def paired_difference(
             confidence=confidence,
             rng=rng,
         )
-        low, high = min(value, ends[0]), max(value, ends[1])
-        if stretched > 1:
-            wide, most = around_mean(sizes, sums, confidence), max(float(np.abs(gap).max()), wrong)
-            low, high = max(-most, min(low, wide[0])), min(most, max(high, wide[1]))
+        wide = around_mean(sizes, sums, confidence) if stretched > 1 else (value, value)
+        most = max(float(np.abs(gap).max()), wrong)
+        low, high = max(-most, min(value, ends[0], wide[0])), min(most, max(value, ends[1], wide[1]))
     else:
         low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
     worse = (means < -margin) if larger_is_better else (means > margin)

@@ -249,7 +249,7 @@ class _Trial:
             loss += np.stack([log_loss_of_rows(said, self._truth) for said in (before, after)]) / len(self._without)
         rng = np.random.default_rng(derived_seed(self.facts.seed, "screening", name))
         accuracy = paired_difference(
-            right[0], right[1], self._groups, larger_is_better=True, draws=DRAWS, rng=rng, wrong=1.0
+            right[0], right[1], self._groups, larger_is_better=True, draws=DRAWS, rng=rng, wrong=1 / len(self._without)
         )
         log_loss = paired_difference(loss[0], loss[1], self._groups, larger_is_better=False, draws=DRAWS, rng=rng)
         self._done += 1

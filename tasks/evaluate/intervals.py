@@ -80,8 +80,11 @@ def of_confusion(
 
     def around(value: float, less: float, centre: float, variance: float) -> Estimate:
         worth = min(max(centre * (1 - centre), 1e-12) / max(variance, 1e-12), most)
-        ends = wilson_of(float(np.clip(value + less, 0.5 / most, 1 - 0.5 / most)), worth, confidence)
-        return Estimate(value, min(value, ends.low), max(value, ends.high))
+        end, inside = min(value + less, 1.0), float(np.clip(value + less, 0.5 / most, 1 - 0.5 / most))
+        ends = [
+            wilson_of(one, worth, confidence) for one in (end, inside)
+        ]  # few groups that are all right may not all be
+        return Estimate(value, min(value, *(one.low for one in ends)), max(value, *(one.high for one in ends)))
 
     balanced = around(float(recall.mean()), 0.0, float(smoothed.mean()), of_recalls)
     macro = around(f1, max(0.0, centre - float(drawn.mean())), centre, float(drawn.var()))
@@ -192,7 +195,7 @@ def calibration_error(
     seen = float((weights * np.abs(gaps)).sum())
     designs = _groups_in_bins(place, groups)
 
-    def found(way: Floats, design: Sequence[tuple[float, Ints]]) -> tuple[float, float, float]:
+    def found(way: Floats, design: Sequence[tuple[Floats, Ints]]) -> tuple[float, float, float]:
         """The largest error in this direction that the sum seen is too large for; that half of the draws stay under; that is not refused."""
 
         def accuracy(far: float) -> Floats:
@@ -243,26 +246,21 @@ def calibration_error(
     return Estimate(value, min(low, value), max(high, value))
 
 
-def _groups_in_bins(place: NDArray[np.intp], groups: NDArray[np.str_]) -> list[list[tuple[float, Ints]]]:
-    """Rows of a bin as they are drawn: those of a group alike, and each its own; sizes with (n_bins,) how many there are of each."""
-    alone = [(1.0, np.bincount(place).astype(np.int64))]
+def _groups_in_bins(place: NDArray[np.intp], groups: NDArray[np.str_]) -> list[list[tuple[Floats, Ints]]]:
+    """Rows of a bin as they are drawn: those of a group alike, and each its own; (n_bins,) sizes, and how many there are of each."""
+    rows = np.bincount(place)
+    bins, alone = len(rows), [(np.ones(len(rows)), rows.astype(np.int64))]
     _, where = np.unique(groups, return_inverse=True)
-    _, sizes = np.unique(where * (place.max() + 1) + place, return_counts=True)
-    if sizes.max() == 1:
-        return [alone]
-    of, _ = np.unique(where * (place.max() + 1) + place, return_counts=True)
-    bins = of % (place.max() + 1)
+    in_both, sizes = np.unique(where * bins + place, return_counts=True)
+    of = in_both % bins
     drawn = np.unique(sizes)
-    if len(drawn) > MOST_SIZES:  # sizes by their powers of two
-        sizes = 2 ** np.floor(np.log2(sizes)).astype(np.int64)
-        drawn = np.unique(sizes)
-    alike = [
-        (float(one), np.bincount(bins[sizes == one], minlength=len(alone[0][1])).astype(np.int64)) for one in drawn
-    ]
-    held = np.sum([size * many for size, many in alike], axis=0)
-    if (held < alone[0][1]).any():  # what the powers of two left out
-        alike.append((1.0, np.asarray(alone[0][1] - held, dtype=np.int64)))
-    return [alike, alone]
+    if len(drawn) == 1 and drawn[0] == 1:
+        return [alone]
+    if len(drawn) > MOST_SIZES:  # as many groups of one size, worth the same
+        many = np.maximum(1, np.round(rows**2 / np.bincount(of, weights=sizes.astype(np.float64) ** 2)))
+        return [[(rows / many, many.astype(np.int64))], alone]
+    of_sizes = [(np.full(bins, float(one)), np.bincount(of[sizes == one], minlength=bins)) for one in drawn]
+    return [[(size, many.astype(np.int64)) for size, many in of_sizes], alone]
 
 
 def area(inside: Floats, outside: Floats, *, draws: int, confidence: float, rng: np.random.Generator) -> Estimate:

@@ -45,9 +45,12 @@ STEP_WORDS = {  # ingredients and losses of training, as the table of what each 
 GLOSSARY = (
     ("row", "one picture or text with what is known of it"),
     ("pool", "rows without a label, which the model may label itself (pseudo-labels) and learn from in later rounds"),
-    ("test split", "labelled rows that no stage but the last has read; the number on top is of these"),
+    (
+        "test split",
+        "labelled rows that no stage but the last has read; where there is one, the number on top is of these",
+    ),
     ("cross-validation", "each labelled row is judged by a model that was trained without it"),
-    ("95 % interval", "made again from other rows of the same kind, 95 of 100 such intervals would hold the truth"),
+    ("95 % interval", "of such intervals, each from other rows of the same kind, that share holds the truth"),
     ("weak label", "given by a rule on where a row stands, such as a tag of its page, not by a person"),
     ("mixup", "a mixture of two rows, with both labels in the same shares"),
     (
@@ -60,7 +63,10 @@ GLOSSARY = (
     ),
     ("DeepFool", "a search for the smallest change of a picture that turns the answer"),
     ("gate", "checks of a stage's rows that must be met before the next stage may use them"),
-    ("svm, boosted trees, logistic regression, network", "learners; the model in use is a vote of some of them"),
+    (
+        "svm, boosted trees, logistic regression, network",
+        "learners; the model in use is one of them, or a vote of several",
+    ),
 )
 WORDS = {
     "scrape": "brought in from data/ and from sites",
@@ -159,7 +165,11 @@ def _subject(workspace: Path, accepted: int) -> dict[str, Any]:
             source = one["label_source"] or "human"
             sources[source] = sources.get(source, 0) + one["rows"]
     said = {
-        source: "by people" if source == "human" else f"by rules ({source.partition(':')[2] or source})"
+        source: "by people"
+        if source == "human"
+        else f"by rules ({source[5:]})"
+        if source.startswith("weak:")
+        else f"by models ({source})"
         for source in sources
     }
     return {

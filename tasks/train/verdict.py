@@ -81,7 +81,14 @@ def judge(
     right = [scores_of_rows(each, lambda one: one.argmax(axis=1) == truth) for each in (old, new)]
     draws = params.bootstrap_draws
     accuracy = paired_difference(
-        right[0], right[1], groups, larger_is_better=True, draws=draws, rng=rng, margin=params.margin, wrong=1.0
+        right[0],
+        right[1],
+        groups,
+        larger_is_better=True,
+        draws=draws,
+        rng=rng,
+        margin=params.margin,
+        wrong=1 / len(old),
     )
     losses = [scores_of_rows(each, lambda one: log_loss_of_rows(one, truth)) for each in (old, new)]
     loss = paired_difference(losses[0], losses[1], groups, larger_is_better=False, draws=draws, rng=rng)

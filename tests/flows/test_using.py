@@ -333,13 +333,14 @@ class Noted(Predictor):
         """As the predictor's."""
         asked = list(questions)
         calls.append([str(one.payload) for one in asked])
-        time.sleep(0.05)
+        time.sleep(pause[-1])
         if any(one.payload == "fail" for one in asked):
             raise ValueError("fail")
         yield from super().answers(asked, at_once)
 
 
 calls: list[list[str]] = []
+pause = [0.05]  # seconds that a call takes
 
 
 def test_requests_that_wait_are_asked_together_and_fail_alone(tmp_path: Path) -> None:
@@ -371,6 +372,33 @@ def test_requests_that_wait_are_asked_together_and_fail_alone(tmp_path: Path) ->
     assert got == {"rain": ["rain"], "sun": ["sun"], "sun sun": ["sun", "sun"]}
     anyio.run(all_of, ["rain", "sun", "rain rain"], 0.6)
     assert calls == [["rain"], ["sun"], ["rain", "rain"]]
+
+
+def test_a_request_whose_call_has_begun_is_answered_though_its_time_is_over(tmp_path: Path) -> None:
+    """Calls of .5 s, a patience of .8: of three at once that fill half a call each, the second's call begins in time, with the third in it."""
+    known = Predictor.of(grown(tmp_path, "text"))
+    together = Together(Noted(known.model, known.modality, known.round, known.max_megapixels))
+    got: dict[str, str] = {}
+
+    async def ask(text: str, share: float, seconds: float) -> None:
+        try:
+            found = await together.answers([Question("", text)], share, seconds)
+            got[text] = str(found[0].predicted)
+        except TimeoutError:
+            got[text] = "too late"
+
+    async def all_of() -> None:
+        calls.clear()
+        pause.append(0.5)
+        async with anyio.create_task_group() as group:
+            for text, share in (("rain", 2.0), ("sun", 0.5), ("sun sun", 0.5), ("rain rain", 2.0)):
+                group.start_soon(ask, text, share, 0.8)
+        pause.pop()
+
+    anyio.run(all_of)
+    assert calls == [["rain"], ["sun", "sun sun"]]
+    assert got == {"rain": "rain", "sun": "sun", "sun sun": "sun", "rain rain": "too late"}
+    assert together.requests == 0
 
 
 @pytest.mark.slow

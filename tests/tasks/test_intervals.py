@@ -120,6 +120,27 @@ def test_few_rows_or_groups_leave_the_calibration_error_open() -> None:
     assert (large.low, large.high > 0.3) == (0.0, True)
 
 
+@pytest.mark.slow
+def test_groups_of_many_sizes_find_no_error_where_there_is_none() -> None:
+    """Forty groups of one to twenty-two rows that are alike, right as often as the model says: 0 is left out in one of ten draws at most."""
+    groups, found = np.repeat(np.arange(40), np.arange(40) % 22 + 1), 0
+    for seed in range(150):
+        source = np.random.default_rng(seed)
+        right = (source.random(40) < 0.8)[groups]
+        chances = np.tile([0.8, 0.2], (len(groups), 1))
+        one = intervals.calibration_error(
+            chances,
+            np.where(right, 0, 1),
+            groups.astype(str),
+            bins=10,
+            draws=300,
+            confidence=0.95,
+            rng=source,
+        )
+        found += one.low > 0
+    assert found <= 15
+
+
 def test_classes_that_are_only_said_do_not_widen_balanced_accuracy() -> None:
     """Ninety of a hundred rows right, the others taken for ten classes that no row is of: the interval is Wilson's of the one class."""
     truth, said = np.zeros(100, np.int64), np.r_[np.zeros(90), np.arange(1, 11)].astype(np.int64)

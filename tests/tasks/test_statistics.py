@@ -171,6 +171,21 @@ def test_what_a_wrong_row_would_differ_by_hand() -> None:
     assert narrow.high < 0.005 < wide.high < found
 
 
+def test_no_difference_is_larger_than_rows_can_differ() -> None:
+    """One row, right under both models: between a row lost and a row won, not beyond."""
+    for many in (1, 3):
+        found = paired_difference(
+            np.ones(many),
+            np.ones(many),
+            np.arange(many).astype(str),
+            larger_is_better=True,
+            draws=200,
+            rng=np.random.default_rng(0),
+            wrong=1.0,
+        )
+        assert -1 <= found.low < 0 < found.high <= 1
+
+
 def test_seeds_are_drawn_as_rows_are() -> None:
     """One seed won a fifth on every row, the other lost it: a draw of two seeds is worse with probability a quarter."""
     old, groups = np.full((1, 50), 0.5), np.arange(50).astype(str)
