@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
+from urllib.parse import urlsplit
 
 import pandas as pd
 import pyarrow as pa
@@ -73,6 +74,17 @@ class Row:
     group: str | None = None
     payload: bytes | str | None = None
     extra: Mapping[str, Any] = field(default_factory=dict)
+
+
+def source_of(origin: str | None) -> str:
+    """The site of an address, the table of a row, the first folder of a file."""
+    place, row, _ = (origin or "").partition("#")
+    if "://" in place:
+        try:
+            return urlsplit(place).hostname or ""
+        except ValueError:  # an address that no site can have
+            return ""
+    return place if row else place.partition("/")[0]
 
 
 def identify(content: bytes, parents: Sequence[str] = (), recipe: str | None = None) -> str:

@@ -22,14 +22,14 @@ from tasks.errors import InputError
 from tasks.evaluate.label_errors import label_errors
 from tasks.evaluate.looks import log_look
 from tasks.evaluate.metrics import accuracy, per_class, with_intervals
-from tasks.evaluate.next_steps import Curve, errors_by_class, extrapolated, next_steps
+from tasks.evaluate.next_steps import Curve, LabelsFrom, errors_by_class, extrapolated, next_steps
 from tasks.evaluate.plots import write_losses, write_plots
 from tasks.evaluate.robustness import ROWS, robustness
 from tasks.evaluate.scope import operating_points, out_of_scope
 from tasks.evaluate.scored import Scored
 from tasks.evaluate.slices import USUAL, slices
 from tasks.evaluate.smallest_step import smallest_step
-from tasks.generation import columns_of, digest, payloads, read, read_manifest, write_json
+from tasks.generation import columns_of, digest, payloads, read, read_manifest, source_of, write_json
 from tasks.learners.model import TrainedModel, load_model, single_threaded
 from tasks.params import NOTHING, EvaluateParams, Facts
 from tasks.progress import Progress, silent
@@ -226,8 +226,24 @@ def _next(
         rounds=rounds,
         slices=parts,
         used=used,
+        labels_from=_labels_from(validated),
         queue=(validated.parent / "pseudo_label" / "1" / "queue.csv").is_file(),
     )
+
+
+def _labels_from(validated: Path) -> list[LabelsFrom]:
+    """The judged training labels by site, folder or table, and by the rule that gave them."""
+    if "p_wrong" not in columns_of(validated):
+        return []
+    rows = read(validated, ["origin", "label_source", "p_wrong"], splits=["train"])
+    rows = rows[rows["p_wrong"].notna()]
+    sources = rows["label_source"].astype("string")
+    rules = sources.where(sources.str.startswith("weak:", na=False)).str.removeprefix("weak:")
+    found = []
+    for kind, names in (("source", rows["origin"].map(source_of)), ("rule", rules)):
+        for name, chances in rows["p_wrong"].astype(float).groupby(names, sort=True):
+            found.append(LabelsFrom(kind, str(name), len(chances), float(chances.sum())))
+    return found
 
 
 def _learnt_from(model: Mapping[str, Any]) -> set[str]:

@@ -12,7 +12,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import fisher_exact
 
+from tasks.evaluate.slices import holm
 from tasks.randomness import generator
 from tasks.statistics import Estimate, Floats
 
@@ -25,6 +27,18 @@ FEW = 3  # classes and slices that are named
 KEY_OF = {"augment": "augment.children", "synthesize": "synthesize.mixup"}  # that switches a step off
 NEARLY_ALL = 0.95  # of the wrong labels: to look for the rest is not worth the minutes
 WORTH_SAYING = 0.0005  # of accuracy
+FEWEST_LABELS = 10  # of a source or a rule, that say anything of it
+SURE = 0.05  # chance of blaming any where none is worse
+
+
+@dataclass(frozen=True)
+class LabelsFrom:
+    """Judged training labels of one site, folder or table (kind `source`), or of one rule (kind `rule`). wrong: how many are expected to be."""
+
+    kind: str
+    name: str
+    rows: int
+    wrong: float
 
 
 @dataclass(frozen=True)
@@ -85,19 +99,21 @@ def next_steps(
     slices: Sequence[Mapping[str, Any]],
     queue: bool,
     used: Collection[str],
+    labels_from: Sequence[LabelsFrom] = (),
 ) -> list[dict[str, Any]]:
     """Advice, the largest expected gain first: what, how, minutes, and the gain of accuracy with its 80 % interval (None where nothing
     tells).
 
     rows: kept ones by split; doubt: what validate says of the labels; errors, labels: by class, wrong test rows and training labels; bought:
     train's steps; rounds: with `decision`; slices: with `worse`; queue: whether the pool's rows were put into an order to label them in; used: what
-    the chosen model learnt from.
+    the chosen model learnt from; labels_from: the judged labels by source and by rule.
     """
     a_minute = float(doubt.get("items_a_minute", A_MINUTE))
     at_most = max(1, round(MINUTES * a_minute))
     found = [
         *_label_more(curve, rows, at_most, a_minute, queue),
         *_check_labels(curve, doubt),
+        *_fix_sources(curve, labels_from, a_minute),
         *_collect(errors, labels, at_most, a_minute),
         *_leave_out(bought, rounds, used),
         *_look_at(slices),
@@ -151,6 +167,40 @@ def _check_labels(curve: Curve | None, doubt: Mapping[str, Any]) -> list[dict[st
     how = "reports/data.html shows them, the most doubtful first; reports/doubtful_labels.csv lists them."
     text = f"Look at the {spent['rows']:,} most doubtful labels"
     return [_advice("check_labels", text, how, spent["rows"] / doubt["items_a_minute"], curve.gain(times))]
+
+
+def _fix_sources(curve: Curve | None, labels_from: Sequence[LabelsFrom], a_minute: float) -> list[dict[str, Any]]:
+    """Sources and rules whose labels are surely wrong more often than the others': by Fisher's exact test, one-sided, with Holm's correction."""
+    rows = sum(one.rows for one in labels_from if one.kind == "source")
+    wrong = sum(one.wrong for one in labels_from if one.kind == "source")
+    of_sources = {
+        (one.rows, one.wrong) for one in labels_from if one.kind == "source"
+    }  # a rule that speaks of just these is not named too
+    able = [
+        one
+        for one in labels_from
+        if FEWEST_LABELS <= one.rows < rows and (one.kind == "source" or (one.rows, one.wrong) not in of_sources)
+    ]
+    chances = [
+        fisher_exact(
+            [
+                [round(one.wrong), one.rows - round(one.wrong)],
+                [round(wrong - one.wrong), rows - one.rows - round(wrong - one.wrong)],
+            ],
+            alternative="greater",
+        ).pvalue
+        for one in able
+    ]
+    found = []
+    for one, sure in zip(able, holm(chances, SURE), strict=True):
+        if not sure:
+            continue
+        times = ((1 - (wrong - one.wrong) / rows) / max(1 - wrong / rows, 0.01)) ** 2
+        how = f"{one.wrong:.0f} of the {one.rows:,} labels that it gave are probably wrong, of the other {rows - one.rows:,} {wrong - one.wrong:.0f}: "
+        how += "mend where they come from, or those rows; reports/doubtful_labels.csv lists them."
+        text = f"Fix the {one.kind} {one.name or 'that is the top of data/'}"
+        found.append(_advice("fix_source", text, how, one.wrong / a_minute, curve.gain(times) if curve else None))
+    return sorted(found, key=lambda one: -(one["gain"] or {"value": 0.0})["value"])[:FEW]
 
 
 def _collect(

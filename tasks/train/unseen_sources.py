@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
-from urllib.parse import urlsplit
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tasks.generation import source_of
 from tasks.parallel import in_threads
 from tasks.params import Facts
 from tasks.randomness import derived_seed
@@ -26,17 +26,6 @@ SECONDS = {
 }  # of one core, predicted: fewer sources where it would take longer
 FEWEST = 5  # judged rows of a source that say anything
 DRAWS = 2_000
-
-
-def source_of(origin: str | None) -> str:
-    """The site of an address, the table of a row, the first folder of a file."""
-    place, row, _ = (origin or "").partition("#")
-    if "://" in place:
-        try:
-            return urlsplit(place).hostname or ""
-        except ValueError:  # an address that no site can have
-            return ""
-    return place if row else place.partition("/")[0]
 
 
 def unseen_sources(

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from tasks.evaluate.label_errors import label_errors
+from tasks.generation import source_of
 from tasks.learners.features import Inputs
 from tasks.learners.training import Setting
 from tasks.params import Facts
@@ -16,7 +17,7 @@ from tasks.train.cross_validation import Workbench
 from tasks.train.repeated import corrected, repeated
 from tasks.train.rows import TrainingRows
 from tasks.train.unknown import unknown_classes
-from tasks.train.unseen_sources import source_of, unseen_sources
+from tasks.train.unseen_sources import unseen_sources
 
 FACTS = Facts(modality="text", effort="normal")
 
