@@ -144,7 +144,10 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=1000)
     parser.add_argument("--seconds", type=float, default=20.0, help="of each load")
     given = parser.parse_args()
-    command = f"python benchmarks/serving.py --data DATA --backbone BACKBONE --rows {given.rows} --draws {given.draws}"
+    sets = "" if tuple(given.sets) == SETS else f" --sets {' '.join(given.sets)}"
+    command = (
+        f"python benchmarks/serving.py --data DATA --backbone BACKBONE{sets} --rows {given.rows} --draws {given.draws}"
+    )
     found = []
     for name in given.sets:
         frame = pd.read_parquet(given.data / name / "data.parquet")
