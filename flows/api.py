@@ -223,7 +223,7 @@ class Together:
         try:
             for one in batch:
                 one.answers = list(islice(said, len(one.questions)))
-        except Exception:
+        except Exception:  # whose rows did it is not known: that request fails when it is asked alone
             if len(batch) == 1:
                 raise
             for one in batch:
@@ -339,5 +339,5 @@ def serve_api(predictor: Predictor, host: str, port: int, limits: Limits) -> Non
     predictor.warm_up()
     app = make_app(predictor, limits)
     gc.collect()
-    gc.freeze()  # else a full collection goes through all that was loaded: a fifth of a second in which nobody is answered
+    gc.freeze()  # else a full collection goes through all that was loaded, and nobody is answered meanwhile
     uvicorn.run(app, host=host, port=port, log_level="warning", server_header=False, proxy_headers=False)

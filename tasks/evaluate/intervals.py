@@ -81,9 +81,8 @@ def of_confusion(
     def around(value: float, less: float, centre: float, variance: float) -> Estimate:
         worth = min(max(centre * (1 - centre), 1e-12) / max(variance, 1e-12), most)
         end, inside = min(value + less, 1.0), float(np.clip(value + less, 0.5 / most, 1 - 0.5 / most))
-        ends = [
-            wilson_of(one, worth, confidence) for one in (end, inside)
-        ]  # few groups that are all right may not all be
+        # Both: few groups that are all right may not all be, and yet the value must not be left alone at the end.
+        ends = [wilson_of(one, worth, confidence) for one in (end, inside)]
         return Estimate(value, min(value, *(one.low for one in ends)), max(value, *(one.high for one in ends)))
 
     balanced = around(float(recall.mean()), 0.0, float(smoothed.mean()), of_recalls)
@@ -240,8 +239,8 @@ def calibration_error(
         )
 
     even = np.ones(len(rows))
-    _, value, _ = found(gaps, designs[0])
     ends = [found(way, one) for way in (gaps, even, -even) for one in designs]
+    value = ends[0][1]  # of the gaps that were seen, groups alike
     low, high = min(one[0] for one in ends), max(one[2] for one in ends)
     return Estimate(value, min(low, value), max(high, value))
 
