@@ -231,35 +231,46 @@ class Together:
             self._ask(batch[:1])
 
 
+class Answering:
+    """Requests to the model: counted, timed, and refused where too many wait."""
+
+    def __init__(self, predictor: Predictor, limits: Limits) -> None:
+        self.limits, self._round, self._classes = limits, predictor.round, predictor.model.classes
+        self.registry = CollectorRegistry()
+        self._seconds = Histogram(
+            "seedling_predict_seconds",
+            "Of a request",
+            registry=self.registry,
+            buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1, 5),
+        )
+        self._rows = Counter("seedling_rows", "Rows that were asked about", ["outcome"], registry=self.registry)
+        self.refused = Counter("seedling_refused", "Requests that were refused", ["status"], registry=self.registry)
+        self._together = Together(predictor)
+
+    async def answered(self, payloads: list[bytes | str | None], share: float) -> Answers:
+        """What the model says of each; None: a picture of too many pixels. share: of a call. Raises HTTPException where there is no room or time."""
+        if self._together.requests >= self.limits.waiting:
+            raise self.refusal(503, "Too many requests are waiting: try again.", {"Retry-After": "1"})
+        questions = [Question("", one, "too_many_pixels" if one is None else None) for one in payloads]
+        try:
+            with self._seconds.time():
+                found = await self._together.answers(questions, share, self.limits.seconds)
+        except TimeoutError as error:
+            raise self.refusal(503, "The queue is too long: try again.", {"Retry-After": "5"}) from error
+        for one in found:
+            self._rows.labels("error" if one.error else "abstained" if one.abstains else "answered").inc()
+        return Answers(answers=[_said(one, self._classes) for one in found], round=self._round)
+
+    def refusal(self, code: int, why: str, headers: dict[str, str] | None = None) -> HTTPException:
+        """Counted."""
+        self.refused.labels(str(code)).inc()
+        return HTTPException(code, why, headers=headers)
+
+
 def make_app(predictor: Predictor, limits: Limits | None = None) -> Any:
     """The server as an ASGI application: POST /predict, GET /health, GET /metrics, and its OpenAPI description."""
     bounds = limits or Limits()
-    registry = CollectorRegistry()
-    seconds = Histogram(
-        "seedling_predict_seconds",
-        "Of a request",
-        registry=registry,
-        buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1, 5),
-    )
-    rows = Counter("seedling_rows", "Rows that were asked about", ["outcome"], registry=registry)
-    refused = Counter("seedling_refused", "Requests that were refused", ["status"], registry=registry)
-    together = Together(predictor)
-
-    async def answered(payloads: list[bytes | str | None], share: float) -> Answers:
-        if together.requests >= bounds.waiting:
-            refused.labels("503").inc()
-            raise HTTPException(503, "Too many requests are waiting: try again.", headers={"Retry-After": "1"})
-        try:
-            with seconds.time():
-                questions = [Question("", one, "too_many_pixels" if one is None else None) for one in payloads]
-                found = await together.answers(questions, share, bounds.seconds)
-        except TimeoutError as error:
-            refused.labels("503").inc()
-            raise HTTPException(503, "The queue is too long: try again.", headers={"Retry-After": "5"}) from error
-        for one in found:
-            rows.labels("error" if one.error else "abstained" if one.abstains else "answered").inc()
-        return Answers(answers=[_said(one, predictor.model.classes) for one in found], round=predictor.round)
-
+    answering = Answering(predictor, bounds)
     # No /docs: its page would fetch scripts from elsewhere. /openapi.json says it all, to any tool.
     app = FastAPI(
         title="Seedling", description="The accepted model of a workspace.", version="1", docs_url=None, redoc_url=None
@@ -283,7 +294,9 @@ def make_app(predictor: Predictor, limits: Limits | None = None) -> Any:
         async def predict_texts(body: Texts) -> Answers:
             """What the model says of each text."""
             letters = sum(len(one) for one in body.texts)
-            return await answered(list(body.texts), max(len(body.texts) / TEXTS_TOGETHER, letters / LETTERS_TOGETHER))
+            return await answering.answered(
+                list(body.texts), max(len(body.texts) / TEXTS_TOGETHER, letters / LETTERS_TOGETHER)
+            )
     else:
 
         @app.post("/predict", responses=errors)
@@ -292,11 +305,10 @@ def make_app(predictor: Predictor, limits: Limits | None = None) -> Any:
             pictures = [_decoded(one) for one in body.pictures]
             sizes = [images.megapixels(one) for one in pictures]
             if sum(sizes) > 2 * bounds.megapixels:
-                refused.labels("413").inc()
-                raise HTTPException(413, f"The pictures may have {2 * bounds.megapixels:g} megapixels together.")
+                raise answering.refusal(413, f"The pictures may have {2 * bounds.megapixels:g} megapixels together.")
             too_large = [size > bounds.megapixels for size in sizes]
             share = max(len(pictures) / PICTURES_TOGETHER, sum(sizes) / (2 * bounds.megapixels))
-            return await answered(
+            return await answering.answered(
                 [None if large else one for one, large in zip(pictures, too_large, strict=True)], share
             )
 
@@ -308,9 +320,9 @@ def make_app(predictor: Predictor, limits: Limits | None = None) -> Any:
     @app.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
     async def metrics() -> Response:
         """Counts and durations, as Prometheus reads them."""
-        return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
+        return Response(generate_latest(answering.registry), media_type=CONTENT_TYPE_LATEST)
 
-    return Bounded(app, bounds, refused)
+    return Bounded(app, bounds, answering.refused)
 
 
 def _decoded(picture: str) -> bytes:

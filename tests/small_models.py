@@ -1,0 +1,38 @@
+"""A model of one round that tells rain from sun, or dark pictures from bright ones, saved as train saves it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+
+from tasks import images
+from tasks.generation import Modality
+from tasks.learners.heads import Head
+from tasks.learners.saving import make_features, save_features, save_learner
+from tasks.params import Facts
+
+
+def grown(folder: Path, modality: Modality, below: float = 0.0) -> Path:
+    """A workspace of one round: a model that tells rain from sun, or dark pictures from bright ones."""
+    model = folder / "models" / "0"
+    texts = [f"{word} over the hills, day {number}" for number in range(12) for word in ("rain", "sun")]
+    pictures = [picture(40 + 150 * (number % 2) + number) for number in range(24)]
+    maker = make_features(None, None, Facts(modality=modality), None)
+    head = Head("logistic_regression", 0, 2)
+    rows = texts if modality == "text" else pictures
+    head.fit(maker.fit_transform(rows), np.eye(2)[np.arange(24) % 2], np.ones(24))
+    save_learner(head, model / "half-0" / "lr")
+    save_features(maker, model)
+    member = {"learner": "logistic_regression", "file": "lr", "halves": 1, "temperature": 1.0, "votes": 1.0}
+    known = {"classes": ["rain", "sun"], "modality": modality, "members": [member], "temperature": 1.0}
+    (model / "model.json").write_text(json.dumps({**known, "abstain": {"below": below}}), encoding="utf-8")
+    (model / "verdict.json").write_text(json.dumps({"accepted_round": 0}), encoding="utf-8")
+    return folder
+
+
+def picture(level: int) -> bytes:
+    """Grey with a gradient, so that there is something to see."""
+    pixels = np.clip(level + np.arange(400).reshape(20, 20) // 20, 0, 255).astype(np.uint8)
+    return images.encode(np.repeat(pixels[..., None], 3, axis=2))
