@@ -3,8 +3,9 @@
     python benchmarks/advice.py --data FOLDER --backbone FOLDER [--draws 20]
 
 FOLDER holds the sets of benchmarks/few_labels.py. A start is some labelled training rows, a part of them with wrong labels, the rest of
-the training rows as a pool. Seedling's own curve, doubt and advice are asked; what they see of the model's errors is one half of the test rows.
-Following a piece: the least sure pool rows get their labels, or the most doubtful labels are mended, or so many pool rows of a class get
+the training rows as a pool. The rows come from four sources, dealt at random; in every other start all wrong labels are one source's, in the
+others anybody's. Seedling's own curve, doubt and advice are asked; what they see of the model's errors is one half of the test rows.
+Following a piece: the least sure pool rows get their labels, or the most doubtful labels are mended, or a source's, or so many pool rows of a class get
 theirs. Then the same learner (logistic regression) is trained anew and judged on the other half. A random piece is the mean of all.
 """
 
@@ -21,14 +22,14 @@ from few_labels import parser_of
 from record import Found, mean_with_interval, write
 from sklearn.model_selection import StratifiedKFold
 
-from tasks.evaluate.next_steps import Curve, errors_by_class, next_steps
+from tasks.evaluate.next_steps import Curve, LabelsFrom, errors_by_class, next_steps
 from tasks.learners.features import Inputs
 from tasks.learners.heads import Head
 from tasks.learners.model import single_threaded
 from tasks.learners.saving import make_features
 from tasks.learners.training import Setting
 from tasks.params import EncoderParams, Facts
-from tasks.statistics import softmax
+from tasks.statistics import softmax, wilson
 from tasks.train.choice import Judged
 from tasks.train.cross_validation import Workbench
 from tasks.train.learning_curve import learning_curve
@@ -41,6 +42,7 @@ A_CLASS, WRONG = (
     {"trashnet": (10, 40), "banking77_oos": (5, 15)},
     (0.0, 0.2),
 )  # labels a class, share of wrong ones: drawn between
+SOURCES = 4
 
 
 def load(data: Path, name: str, backbone: str) -> tuple[np.ndarray, pd.DataFrame, list[str]]:
@@ -86,10 +88,26 @@ def bench_of(
     return Workbench(held, inputs, inputs.take(np.arange(0)), Setting(classes, 0, 1)), judged
 
 
+def mislabelled(
+    truth: np.ndarray, source: np.ndarray, only: int | None, classes: int, rng: np.random.Generator
+) -> np.ndarray:
+    """The labels as they are given: some of them wrong, all of these one source's where `only` is given."""
+    share, given = rng.uniform(*WRONG), truth.copy()
+    able = np.full(len(truth), True) if only is None else source == only
+    wrong = able & (rng.random(len(truth)) < share * len(truth) / able.sum())
+    given[wrong] = (given[wrong] + rng.integers(1, classes, size=int(wrong.sum()))) % classes
+    return given
+
+
+def named(advice: Mapping[str, Any]) -> int:
+    """The source that a piece of advice names."""
+    return int(advice["text"].rpartition(" ")[2])
+
+
 def one_start(
     features: np.ndarray, frame: pd.DataFrame, classes: list[str], name: str, seed: int
 ) -> list[dict[str, Any]]:
-    """Each piece of advice with the gain that it promised and the one that it brought."""
+    """Each piece of advice with the gain that it promised and the one that it brought; `right`: of a source, whether it is the one that is worse."""
     rng = np.random.default_rng(seed)
     truth = frame["label"].map(classes.index).to_numpy()
     train, test = (rng.permutation(np.flatnonzero(frame["split"] == one)) for one in ("train", "test"))
@@ -97,9 +115,8 @@ def one_start(
     many = int(rng.integers(*A_CLASS[name]))
     rows = np.concatenate([train[truth[train] == one][:many] for one in range(len(classes))])
     pool = np.setdiff1d(train, rows)
-    given = truth[rows].copy()
-    wrong = rng.random(len(rows)) < rng.uniform(*WRONG)
-    given[wrong] = (given[wrong] + rng.integers(1, len(classes), size=int(wrong.sum()))) % len(classes)
+    source, only = rng.integers(SOURCES, size=len(rows)), seed % SOURCES if seed % 2 else None
+    given = mislabelled(truth[rows], source, only, len(classes), rng)
     fold = np.zeros(len(rows), dtype=np.int64)
     for number, (_, mine) in enumerate(StratifiedKFold(5, shuffle=True, random_state=seed).split(rows, given)):
         fold[mine] = number
@@ -119,18 +136,24 @@ def one_start(
         slices=[],
         queue=True,
         used=set(),
+        labels_from=[
+            LabelsFrom("source", str(one), int((source == one).sum()), float(np.nansum(found.p_wrong[source == one])))
+            for one in range(SOURCES)
+        ],
     )
     before = float((head.logits(Inputs(features[unseen])).argmax(axis=1) == truth[unseen]).mean())
     unsure = softmax(head.logits(Inputs(features[pool]))).max(axis=1)
     brought = []
     for one in advice:
-        more, labels = followed(one, rows, given, truth, pool[np.argsort(unsure, kind="stable")], found, classes)
+        ordered = pool[np.argsort(unsure, kind="stable")]
+        more, labels = followed(one, rows, given, source, truth, ordered, found, classes)
         after = (
             taught(features, more, labels, len(classes)).logits(Inputs(features[unseen])).argmax(axis=1)
             == truth[unseen]
         )
         gained = float(after.mean()) - before
-        brought.append({"what": one["what"], "expected": (one["gain"] or {}).get("value"), "gained": gained})
+        told = {"what": one["what"], "expected": (one["gain"] or {}).get("value"), "gained": gained}
+        brought.append(told | ({"right": named(one) == only} if one["what"] == "fix_source" else {}))
     return brought
 
 
@@ -138,6 +161,7 @@ def followed(
     advice: Mapping[str, Any],
     rows: np.ndarray,
     given: np.ndarray,
+    source: np.ndarray,
     truth: np.ndarray,
     pool: np.ndarray,
     found: Any,
@@ -149,12 +173,62 @@ def followed(
         looked_at = np.argsort(-found.p_wrong, kind="stable")[: int(advice["text"].split()[3].replace(",", ""))]
         labels[looked_at] = truth[rows[looked_at]]
         return rows, labels
+    if advice["what"] == "fix_source":
+        return rows, np.where(source == named(advice), truth[rows], given)
     many = int(advice["text"].split()[1].replace(",", ""))
     if advice["what"] == "collect_class":
         name = advice["text"].partition("“")[2].partition("”")[0]
         pool = pool[truth[pool] == classes.index(name)]
     more = np.concatenate([rows, pool[:many]])
     return more, np.concatenate([given, truth[pool[:many]]])
+
+
+def told(name: str, starts: list[list[dict[str, Any]]], command: str) -> list[Found]:
+    """What following brought: the first piece, a random one, and each kind beside what it promised."""
+    asked = [one for one in starts if one]
+    first, mean = (
+        np.array([pick(one) for one in asked])
+        for pick in (lambda one: one[0]["gained"], lambda one: np.mean([piece["gained"] for piece in one]))
+    )
+    setting = f"{name}, {len(asked)} starts"
+    systems = {"the first piece": first, "a random piece": mean, "first over random": first - mean}
+    found = [
+        Found(setting, one, "gain of accuracy", *mean_with_interval(values.tolist()), "share", len(asked), command)
+        for one, values in systems.items()
+    ]
+    for what in sorted({piece["what"] for one in asked for piece in one}):
+        pieces = [piece for one in asked for piece in one if piece["what"] == what]
+        for metric, words in (("expected", "gain that is expected"), ("gained", "gain")):
+            values = [piece[metric] for piece in pieces if piece[metric] is not None]
+            if values:
+                found.append(Found(name, what, words, *mean_with_interval(values), "share", len(values), command))
+    return found
+
+
+def blamed(name: str, starts: list[list[dict[str, Any]]], command: str) -> list[Found]:
+    """How often a source is named, and the right one; in every other start one is worse."""
+    found = []
+    for one_is_worse, among in ((True, starts[1::2]), (False, starts[::2])):
+        setting = f"{name}, wrong labels of {'one source' if one_is_worse else 'all sources'}"
+        verdicts = [[piece["right"] for piece in one if piece["what"] == "fix_source"] for one in among]
+        counts = {"names that source": sum(True in one for one in verdicts)} if one_is_worse else {}
+        counts |= {"blames another": sum(False in one for one in verdicts)}
+        for words, many in counts.items():
+            one = wilson(many, len(among))
+            found.append(
+                Found(
+                    setting,
+                    "fix_source",
+                    words,
+                    one.value,
+                    one.low,
+                    one.high,
+                    "share",
+                    len(among),
+                    command,
+                )
+            )
+    return found
 
 
 def main() -> None:
@@ -167,33 +241,7 @@ def main() -> None:
         features, frame, classes = load(asked.data, name, asked.backbone)
         with single_threaded():
             starts = [one_start(features, frame, classes, name, seed) for seed in range(asked.draws)]
-        starts = [one for one in starts if one]
-        first, mean = (
-            np.array([pick(one) for one in starts])
-            for pick in (lambda one: one[0]["gained"], lambda one: np.mean([piece["gained"] for piece in one]))
-        )
-        for system, values in (
-            ("the first piece", first),
-            ("a random piece", mean),
-            ("first over random", first - mean),
-        ):
-            found.append(
-                Found(
-                    f"{name}, {len(starts)} starts",
-                    system,
-                    "gain of accuracy",
-                    *mean_with_interval(values.tolist()),
-                    "share",
-                    len(starts),
-                    command,
-                )
-            )
-        for what in sorted({piece["what"] for one in starts for piece in one}):
-            pieces = [piece for one in starts for piece in one if piece["what"] == what]
-            for metric, words in (("expected", "gain that is expected"), ("gained", "gain")):
-                values = [piece[metric] for piece in pieces if piece[metric] is not None]
-                if values:
-                    found.append(Found(name, what, words, *mean_with_interval(values), "share", len(values), command))
+        found += told(name, starts, command) + blamed(name, starts, command)
     write("advice", found)
 
 

@@ -63,6 +63,7 @@ SETTINGS = [
     Setting(100, classes=10, sharp=10),
     Setting(200, classes=50, sharp=10),
     Setting(200, classes=50, sharp=5),
+    Setting(60, classes=30, sharp=5),
 ]
 
 

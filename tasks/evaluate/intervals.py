@@ -5,7 +5,6 @@ How often they cover is measured, and where they do not: benchmarks/coverage.py.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,7 +26,6 @@ from tasks.statistics import (
 PRIOR, MOST_PRIOR = 0.5, 1_000.0  # rows by which a class's recall is drawn to that of all, at least and at most
 FEW_ROWS = 4  # of a class
 MOST_SIZES = 8  # of groups, that are drawn apart
-PLACES, HALVINGS = 16, 6  # of an interval's end, where it is looked for
 
 
 def mean(
@@ -165,101 +163,6 @@ def _rows_beforehand(hits: Floats, were: Floats, right: float, worth: float) -> 
     between = float(((hits[there] / were[there] - right) ** 2 - by_chance).mean())
     rows = np.clip(right * (1 - right) / between - 1, PRIOR, MOST_PRIOR) if between > 0 else MOST_PRIOR
     return float(rows) / worth
-
-
-def calibration_error(
-    probabilities: Floats,
-    truth: Ints,
-    groups: NDArray[np.str_],
-    *,
-    bins: int,
-    draws: int,
-    confidence: float,
-    rng: np.random.Generator,
-) -> Estimate:
-    """Expected calibration error, |confidence - accuracy| over equal-width bins of confidence weighted by rows, without what chance adds.
-
-    Gaps of few rows are never 0, so the plain sum is too large, and a bootstrap of it larger. Here the gaps are scaled, rows are drawn that are as
-    often right as that says, and the value is the error under which half of the draws have no larger sum than the one seen. The interval holds the
-    errors that a test does not refuse, of the gaps that were seen, scaled, and of all bins surer, or less sure, than right by the same. Of no error
-    only a large sum speaks against it, so there all of the test's share lies on that side; it moves to both, as the draws leave those without an
-    error behind (after Feldman and Cousins 1998). Rows of a group may be all alike or each its own: what refuses less counts.
-    """
-    surest = probabilities.max(axis=1)
-    right = (probabilities.argmax(axis=1) == truth).astype(np.float64)
-    _, place = np.unique(np.minimum((surest * bins).astype(int), bins - 1), return_inverse=True)
-    rows = np.bincount(place).astype(np.float64)
-    said, gaps = (np.bincount(place, weights=one) / rows for one in (surest, surest - right))
-    weights, seed, tail = rows / len(truth), int(rng.integers(2**31)), (1 - confidence) / 2
-    seen = float((weights * np.abs(gaps)).sum())
-    designs = _groups_in_bins(place, groups)
-
-    def found(way: Floats, design: Sequence[tuple[Floats, Ints]]) -> tuple[float, float, float]:
-        """The largest error in this direction that the sum seen is too large for; that half of the draws stay under; that is not refused."""
-
-        def accuracy(far: float) -> Floats:
-            return np.clip(said - far * way, 0.0, 1.0)
-
-        def error(far: float) -> float:
-            return float((weights * np.abs(said - accuracy(far))).sum())
-
-        def drawn(far: float) -> Floats:
-            """(draws,): the plain sums; the same chance wherever, so that ends can be searched for."""
-            source, hits = np.random.default_rng(seed), np.zeros((draws, len(rows)))
-            for size, many in design:
-                hits += size * source.binomial(many, accuracy(far), size=hits.shape)
-            return np.asarray((weights * np.abs(said - hits / rows)).sum(axis=1))
-
-        usual = float(np.median(drawn(0.0)))
-
-        def shares(far: float) -> tuple[float, float, float]:
-            """Of the draws with no smaller sum, and with no larger one, and the test's share on that side."""
-            sums = drawn(far)
-            below = tail * (1 - 2 * min(0.5, float((sums <= usual).mean())))
-            return float((sums >= seen - 1e-12).mean()), float((sums <= seen + 1e-12).mean()), below
-
-        def last(holds: Callable[[float, float, float], bool]) -> float:
-            """The error furthest away for which this holds; 0 where it does nowhere."""
-            tried = np.flatnonzero([holds(*told) for told in at_places])
-            if not len(tried):
-                return 0.0
-            low, high = places[tried[-1]], places[min(tried[-1] + 1, len(places) - 1)]
-            for _ in range(HALVINGS):
-                middle = (low + high) / 2
-                low, high = (middle, high) if holds(*shares(middle)) else (low, middle)
-            return error((low + high) / 2)
-
-        reach = 1 / max(float((weights * np.abs(way)).sum()), 1e-3)  # an error of 1, were nothing cut off
-        places = np.concatenate([[0.0], reach * np.geomspace(0.002, 1.0, PLACES)])
-        at_places = [shares(float(one)) for one in places]
-        return (
-            last(lambda large, small, below: large <= 2 * tail - below),
-            last(lambda large, small, below: small > 0.5),
-            last(lambda large, small, below: small > below),
-        )
-
-    even = np.ones(len(rows))
-    ends = [found(way, one) for way in (gaps, even, -even) for one in designs]
-    value = ends[0][1]  # of the gaps that were seen, groups alike
-    low, high = min(one[0] for one in ends), max(one[2] for one in ends)
-    return Estimate(value, min(low, value), max(high, value))
-
-
-def _groups_in_bins(place: NDArray[np.intp], groups: NDArray[np.str_]) -> list[list[tuple[Floats, Ints]]]:
-    """Rows of a bin as they are drawn: those of a group alike, and each its own; (n_bins,) sizes, and how many there are of each."""
-    rows = np.bincount(place)
-    bins, alone = len(rows), [(np.ones(len(rows)), rows.astype(np.int64))]
-    _, where = np.unique(groups, return_inverse=True)
-    in_both, sizes = np.unique(where * bins + place, return_counts=True)
-    of = in_both % bins
-    drawn = np.unique(sizes)
-    if len(drawn) == 1 and drawn[0] == 1:
-        return [alone]
-    if len(drawn) > MOST_SIZES:  # as many groups of one size, worth the same
-        many = np.maximum(1, np.round(rows**2 / np.bincount(of, weights=sizes.astype(np.float64) ** 2)))
-        return [[(rows / many, many.astype(np.int64))], alone]
-    of_sizes = [(np.full(bins, float(one)), np.bincount(of[sizes == one], minlength=bins)) for one in drawn]
-    return [[(size, many.astype(np.int64)) for size, many in of_sizes], alone]
 
 
 def area(inside: Floats, outside: Floats, *, draws: int, confidence: float, rng: np.random.Generator) -> Estimate:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasks.evaluate import intervals
+from tasks.evaluate.calibration import calibration_error
 from tasks.params import EvaluateParams
 from tasks.randomness import generator
 from tasks.statistics import (
@@ -71,7 +72,7 @@ def with_intervals(
     found: dict[str, Estimate] = {
         "accuracy": accuracy(said, truth, groups, params),
         "top_3_accuracy": share((among == truth[:, None]).any(axis=1), groups, params.confidence),
-        "calibration_error": intervals.calibration_error(
+        "calibration_error": calibration_error(
             probabilities, truth, groups, bins=params.calibration_bins, **drawn("calibration_error")
         ),
         **intervals.of_confusion(said, truth, groups, **drawn("confusion")),

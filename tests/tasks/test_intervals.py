@@ -1,4 +1,4 @@
-"""Intervals, slices, scope and advice: against hand calculations, scipy, scikit-learn, and simulated rows of which the truth is known."""
+"""Intervals, slices and scope: against hand calculations, scipy, scikit-learn, and simulated rows of which the truth is known."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from sklearn.metrics import balanced_accuracy_score, brier_score_loss, f1_score,
 
 from tasks.evaluate import intervals
 from tasks.evaluate.metrics import with_intervals
-from tasks.evaluate.next_steps import Curve, LabelsFrom, errors_by_class, extrapolated, next_steps
 from tasks.evaluate.scope import abstain_curve, limit_for, operating_points, out_of_scope
 from tasks.evaluate.slices import holm, slices
 from tasks.params import EvaluateParams
@@ -82,65 +81,6 @@ def test_rows_that_are_all_right_do_not_prove_that_none_is_wrong() -> None:
     assert intervals.mean(np.full(9, 0.1), np.arange(9).astype(str), wrong=3.0, most=0.3, **settings).high == 0.3
 
 
-def test_the_calibration_error_of_a_calibrated_model_may_be_zero() -> None:
-    """Labels drawn from the very probabilities: the interval begins at 0, where the plain sum is .04; a model that is too sure by
-    a tenth is said to be so.
-    """
-    source = np.random.default_rng(5)
-    chances = softmax(source.normal(size=(600, 3)) * 2)
-    truth = np.array([source.choice(3, p=one) for one in chances])
-    groups = np.arange(600).astype(str)
-    settings = {"bins": 10, "draws": 2000, "confidence": 0.95}
-    calibrated = intervals.calibration_error(chances, truth, groups, **settings, rng=rng())
-    assert calibrated.low == 0.0
-    assert calibrated.value < 0.03
-    right = source.random(600) < 0.8
-    sure = np.where(right[:, None], [0.9, 0.05, 0.05], [0.9, 0.05, 0.05])
-    found = intervals.calibration_error(sure, np.where(right, 0, 1), groups, **settings, rng=rng())
-    assert found.low < 0.1 < found.high
-    assert found.low > 0.05
-
-
-def test_few_rows_or_groups_leave_the_calibration_error_open() -> None:
-    """Thirty rows, all right at a confidence of .999: an accuracy of 88.4 % leaves that a chance of one in forty (.025^(1/30)), so an error up to
-    .11 is not refused. Of two groups of twenty, each partly right, .1 is not either; of 27 rows in one group and three others hardly
-    anything is.
-    """
-    settings = {"bins": 10, "draws": 2000, "confidence": 0.95}
-    sure = np.tile([0.999, 0.001], (30, 1))
-    found = intervals.calibration_error(sure, np.zeros(30, np.int64), np.arange(30).astype(str), **settings, rng=rng())
-    assert (found.low, found.value) == (0.0, pytest.approx(0.001, abs=0.001))
-    assert found.high == pytest.approx(0.999 - 0.025 ** (1 / 30), abs=0.02)
-    chances = np.tile([0.8, 0.2], (40, 1))
-    truth = np.array([0] * 16 + [1] * 4 + [0] * 15 + [1] * 5)
-    two = intervals.calibration_error(chances, truth, np.repeat(["a", "b"], 20), **settings, rng=rng())
-    assert (two.low, two.high > 0.1) == (0.0, True)
-    groups = np.array(["a"] * 27 + ["b", "c", "d"])
-    large = intervals.calibration_error(chances[:30], np.array([0] * 27 + [1] * 3), groups, **settings, rng=rng())
-    assert (large.low, large.high > 0.3) == (0.0, True)
-
-
-@pytest.mark.slow
-def test_groups_of_many_sizes_find_no_error_where_there_is_none() -> None:
-    """Forty groups of one to twenty-two rows that are alike, right as often as the model says: 0 is left out in one of ten draws at most."""
-    groups, found = np.repeat(np.arange(40), np.arange(40) % 22 + 1), 0
-    for seed in range(150):
-        source = np.random.default_rng(seed)
-        right = (source.random(40) < 0.8)[groups]
-        chances = np.tile([0.8, 0.2], (len(groups), 1))
-        one = intervals.calibration_error(
-            chances,
-            np.where(right, 0, 1),
-            groups.astype(str),
-            bins=10,
-            draws=300,
-            confidence=0.95,
-            rng=source,
-        )
-        found += one.low > 0
-    assert found <= 15
-
-
 def test_classes_that_are_only_said_do_not_widen_balanced_accuracy() -> None:
     """Ninety of a hundred rows right, the others taken for ten classes that no row is of: the interval is Wilson's of the one class."""
     truth, said = np.zeros(100, np.int64), np.r_[np.zeros(90), np.arange(1, 11)].astype(np.int64)
@@ -148,29 +88,6 @@ def test_classes_that_are_only_said_do_not_widen_balanced_accuracy() -> None:
     expected = binomtest(90, 100).proportion_ci(method="wilson")
     one = found["balanced_accuracy"]
     assert (one.value, one.low, one.high) == pytest.approx((0.9, expected.low, expected.high), abs=0.01)
-
-
-@pytest.mark.slow
-def test_the_interval_of_a_calibrated_models_error_leaves_zero_out_as_often_as_it_says() -> None:
-    """Of 400 splits of 120 rows, labels drawn from the probabilities, one in twenty; and where the model is too sure by a tenth, the interval holds
-    a tenth as often. With pairs that are alike, too.
-    """
-    source, kept = np.random.default_rng(8), {0.0: 0, 0.1: 0}
-    for _ in range(400):
-        surest = np.repeat(source.uniform(0.55, 0.95, size=60), 2)
-        drawn = np.repeat(source.random(60), 2)
-        for gap in kept:
-            found = intervals.calibration_error(
-                np.stack([surest, 1 - surest], axis=1),
-                np.where(drawn < surest - gap, 0, 1),
-                np.repeat(np.arange(60), 2).astype(str),
-                bins=5,
-                draws=400,
-                confidence=0.95,
-                rng=source,
-            )
-            kept[gap] += found.low <= gap <= found.high
-    assert all(0.92 <= hits / 400 <= 0.98 for hits in kept.values()), kept
 
 
 @pytest.mark.slow
@@ -269,96 +186,3 @@ def test_rows_of_no_class_are_counted_where_they_would_be_answered() -> None:
     known = out_of_scope(of(0.9, 0.95), of(0.99, 0.98)[:, [1, 2, 0]], 0.5, PARAMS, 0, nothing=2)
     assert known is not None
     assert (known["answered"]["value"], known["auroc"]["value"]) == (0.0, 1.0)
-
-
-def falling(noise: float = 0.0) -> dict[str, object]:
-    """Errors .4 / sqrt(labels / 25) on a million rows, with a share of wrong labels beside them."""
-    points = [
-        {"labels": many, "accuracy": {"value": 1 - noise - 0.4 / (many / 25) ** 0.5}} for many in (25, 50, 75, 100)
-    ]
-    return {"labels": 100, "rows": 1_000_000, "points": points}
-
-
-def test_twice_the_labels_bring_what_the_power_law_says() -> None:
-    """Errors of a tenth that fall as labels^-1/2: twice as many labels leave .1 / sqrt 2; so too where a tenth of the labels that judged
-    was wrong, once that is known.
-    """
-    for noise in (0.0, 0.1):
-        curve = Curve.of(falling(noise), 0.1, 100_000, noise, 0)
-        assert curve is not None
-        twice, four = extrapolated(curve, 0.9)
-        assert twice["accuracy"]["value"] == pytest.approx(1 - 0.1 / 2**0.5, abs=1e-3)
-        assert (four["labels"], four["accuracy"]["value"]) == (400, pytest.approx(0.95, abs=1e-3))
-    assert extrapolated(Curve.of(None, 0.1, 100, 0, 0), 0.9) == []
-
-
-def test_advice_is_ranked_by_what_it_may_bring() -> None:
-    """Labels, mended labels and a step that surely costs, by their gains; what has no number stands last: a class with half of the errors and a
-    tenth of the labels, rounds that were rolled back, a slice.
-    """
-    steps = next_steps(
-        Curve.of(falling(), 0.2, 1000, 0, 0),
-        rows={"pool": 500, "train": 100},
-        doubt={
-            "expected": 20.0,
-            "judged": 100,
-            "items_a_minute": 10,
-            "budget": [
-                {"minutes": many, "rows": 10 * many, "share": {"value": share}} for many, share in ((2, 0.5), (5, 1.0))
-            ],
-        },
-        errors={"a": 10, "b": 6, "c": 4},
-        labels={"a": 10, "b": 45, "c": 45},
-        bought=[{"kind": "recipe", "step": "augment", "difference": {"value": -0.03, "low": -0.05, "high": -0.01}}],
-        rounds=[{"decision": "rejected"}],
-        slices=[{"worse": True, "column": "words", "value": "over 9", "rows": 30, "accuracy": {"value": 0.5}}],
-        queue=True,
-        used={"augment"},
-    )
-    gains = {one["what"]: one["gain"]["value"] for one in reversed(steps) if one["gain"]}  # of the classes the best
-    assert gains["label"] == pytest.approx(0.2 * (1 - 2**-0.5), abs=5e-3)
-    assert gains["check_labels"] == pytest.approx(0.2 * (1 - (1 / 0.64) ** -0.5), abs=5e-3)  # a fifth wrong: (1 - .2)^2
-    assert gains["leave_out"] == pytest.approx(0.03)
-    told = [one["gain"]["value"] for one in steps if one["gain"]]
-    assert told == sorted(told, reverse=True)
-    assert [one["what"] for one in steps[-3:]] == ["collect_class", "stop", "slice"]
-    assert "“a”" in steps[-3]["text"]
-    minutes = {one["what"]: one["minutes"] for one in steps}
-    assert (minutes["label"], minutes["check_labels"]) == (10, 5)  # at ten rows a minute
-    assert any("augment.children: 0" in one["how"] for one in steps)
-
-
-def test_the_source_of_most_wrong_labels_is_to_be_fixed() -> None:
-    """Thirty of a site's hundred labels are expected to be wrong, five of the folder's three hundred: with those mended a share of 5/400 is left of 35/400.
-    A rule of nine labels, all wrong, says too little, one that gave just the site's labels is not named beside it; a site that gave all labels is none among others.
-    """
-    asked = {
-        "rows": {},
-        "doubt": {},
-        "errors": {},
-        "labels": {},
-        "bought": [],
-        "rounds": [],
-        "slices": [],
-        "queue": True,
-        "used": set(),
-    }
-    curve = Curve.of(falling(), 0.2, 1000, 0, 0)
-    labels = [
-        LabelsFrom("source", "bad.example", 100, 30.0),
-        LabelsFrom("source", "good", 300, 5.0),
-        LabelsFrom("rule", "tag", 9, 9.0),
-        LabelsFrom("rule", "alt", 100, 30.0),
-    ]
-    steps = [one for one in next_steps(curve, **asked, labels_from=labels) if one["what"] == "fix_source"]
-    assert [(one["text"], one["minutes"]) for one in steps] == [("Fix the source bad.example", 2)]
-    times = ((1 - 5 / 400) / (1 - 35 / 400)) ** 2
-    assert steps[0]["gain"]["value"] == pytest.approx(0.2 * (1 - times**-0.5), abs=2e-3)
-    assert "30 of the 100" in steps[0]["how"]
-    alone = next_steps(curve, **asked, labels_from=[LabelsFrom("source", "bad.example", 400, 90.0)])
-    assert "fix_source" not in [one["what"] for one in alone]
-
-
-def test_errors_are_counted_a_class() -> None:
-    """Two a's are wrong, no b."""
-    assert errors_by_class(np.array([False, True, False]), np.array([0, 1, 0]), ["a", "b"]) == {"a": 2, "b": 0}

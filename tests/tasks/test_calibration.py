@@ -1,0 +1,96 @@
+"""The calibration error and its interval, against hand calculations and draws of which the truth is known."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tasks.evaluate.calibration import calibration_error
+from tasks.statistics import softmax
+
+
+def rng() -> np.random.Generator:
+    """The same draws each time."""
+    return np.random.default_rng(0)
+
+
+def test_the_calibration_error_of_a_calibrated_model_may_be_zero() -> None:
+    """Labels drawn from the very probabilities: the interval begins at 0, where the plain sum is .04; a model that is too sure by
+    a tenth is said to be so.
+    """
+    source = np.random.default_rng(5)
+    chances = softmax(source.normal(size=(600, 3)) * 2)
+    truth = np.array([source.choice(3, p=one) for one in chances])
+    groups = np.arange(600).astype(str)
+    settings = {"bins": 10, "draws": 2000, "confidence": 0.95}
+    calibrated = calibration_error(chances, truth, groups, **settings, rng=rng())
+    assert calibrated.low == 0.0
+    assert calibrated.value < 0.03
+    right = source.random(600) < 0.8
+    sure = np.where(right[:, None], [0.9, 0.05, 0.05], [0.9, 0.05, 0.05])
+    found = calibration_error(sure, np.where(right, 0, 1), groups, **settings, rng=rng())
+    assert found.low < 0.1 < found.high
+    assert found.low > 0.05
+
+
+def test_few_rows_or_groups_leave_the_calibration_error_open() -> None:
+    """Thirty rows, all right at a confidence of .999: an accuracy of 88.4 % leaves that a chance of one in forty (.025^(1/30)), so an error up to
+    .11 is not refused. Of two groups of twenty, each partly right, .1 is not either; of 27 rows in one group and three others hardly
+    anything is.
+    """
+    settings = {"bins": 10, "draws": 2000, "confidence": 0.95}
+    sure = np.tile([0.999, 0.001], (30, 1))
+    found = calibration_error(sure, np.zeros(30, np.int64), np.arange(30).astype(str), **settings, rng=rng())
+    assert (found.low, found.value) == (0.0, pytest.approx(0.001, abs=0.001))
+    assert found.high == pytest.approx(0.999 - 0.025 ** (1 / 30), abs=0.02)
+    chances = np.tile([0.8, 0.2], (40, 1))
+    truth = np.array([0] * 16 + [1] * 4 + [0] * 15 + [1] * 5)
+    two = calibration_error(chances, truth, np.repeat(["a", "b"], 20), **settings, rng=rng())
+    assert (two.low, two.high > 0.1) == (0.0, True)
+    groups = np.array(["a"] * 27 + ["b", "c", "d"])
+    large = calibration_error(chances[:30], np.array([0] * 27 + [1] * 3), groups, **settings, rng=rng())
+    assert (large.low, large.high > 0.3) == (0.0, True)
+
+
+@pytest.mark.slow
+def test_groups_of_many_sizes_find_no_error_where_there_is_none() -> None:
+    """Forty groups of one to twenty-two rows that are alike, right as often as the model says: 0 is left out in one of ten draws at most."""
+    groups, found = np.repeat(np.arange(40), np.arange(40) % 22 + 1), 0
+    for seed in range(150):
+        source = np.random.default_rng(seed)
+        right = (source.random(40) < 0.8)[groups]
+        chances = np.tile([0.8, 0.2], (len(groups), 1))
+        one = calibration_error(
+            chances,
+            np.where(right, 0, 1),
+            groups.astype(str),
+            bins=10,
+            draws=300,
+            confidence=0.95,
+            rng=source,
+        )
+        found += one.low > 0
+    assert found <= 15
+
+
+@pytest.mark.slow
+def test_the_interval_of_a_calibrated_models_error_leaves_zero_out_as_often_as_it_says() -> None:
+    """Of 400 splits of 120 rows, labels drawn from the probabilities, one in twenty; and where the model is too sure by a tenth, the interval holds
+    a tenth as often. With pairs that are alike, too.
+    """
+    source, kept = np.random.default_rng(8), {0.0: 0, 0.1: 0}
+    for _ in range(400):
+        surest = np.repeat(source.uniform(0.55, 0.95, size=60), 2)
+        drawn = np.repeat(source.random(60), 2)
+        for gap in kept:
+            found = calibration_error(
+                np.stack([surest, 1 - surest], axis=1),
+                np.where(drawn < surest - gap, 0, 1),
+                np.repeat(np.arange(60), 2).astype(str),
+                bins=5,
+                draws=400,
+                confidence=0.95,
+                rng=source,
+            )
+            kept[gap] += found.low <= gap <= found.high
+    assert all(0.92 <= hits / 400 <= 0.98 for hits in kept.values()), kept

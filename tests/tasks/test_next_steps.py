@@ -1,0 +1,101 @@
+"""What to do next: gains from the curve of labels, and which advice is given."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tasks.evaluate.next_steps import Curve, LabelsFrom, errors_by_class, extrapolated, next_steps
+
+
+def falling(noise: float = 0.0) -> dict[str, object]:
+    """Errors .4 / sqrt(labels / 25) on a million rows, with a share of wrong labels beside them."""
+    points = [
+        {"labels": many, "accuracy": {"value": 1 - noise - 0.4 / (many / 25) ** 0.5}} for many in (25, 50, 75, 100)
+    ]
+    return {"labels": 100, "rows": 1_000_000, "points": points}
+
+
+def test_twice_the_labels_bring_what_the_power_law_says() -> None:
+    """Errors of a tenth that fall as labels^-1/2: twice as many labels leave .1 / sqrt 2; so too where a tenth of the labels that judged
+    was wrong, once that is known.
+    """
+    for noise in (0.0, 0.1):
+        curve = Curve.of(falling(noise), 0.1, 100_000, noise, 0)
+        assert curve is not None
+        twice, four = extrapolated(curve, 0.9)
+        assert twice["accuracy"]["value"] == pytest.approx(1 - 0.1 / 2**0.5, abs=1e-3)
+        assert (four["labels"], four["accuracy"]["value"]) == (400, pytest.approx(0.95, abs=1e-3))
+    assert extrapolated(Curve.of(None, 0.1, 100, 0, 0), 0.9) == []
+
+
+def test_advice_is_ranked_by_what_it_may_bring() -> None:
+    """Labels, mended labels and a step that surely costs, by their gains; what has no number stands last: a class with half of the errors and a
+    tenth of the labels, rounds that were rolled back, a slice.
+    """
+    steps = next_steps(
+        Curve.of(falling(), 0.2, 1000, 0, 0),
+        rows={"pool": 500, "train": 100},
+        doubt={
+            "expected": 20.0,
+            "judged": 100,
+            "items_a_minute": 10,
+            "budget": [
+                {"minutes": many, "rows": 10 * many, "share": {"value": share}} for many, share in ((2, 0.5), (5, 1.0))
+            ],
+        },
+        errors={"a": 10, "b": 6, "c": 4},
+        labels={"a": 10, "b": 45, "c": 45},
+        bought=[{"kind": "recipe", "step": "augment", "difference": {"value": -0.03, "low": -0.05, "high": -0.01}}],
+        rounds=[{"decision": "rejected"}],
+        slices=[{"worse": True, "column": "words", "value": "over 9", "rows": 30, "accuracy": {"value": 0.5}}],
+        queue=True,
+        used={"augment"},
+    )
+    gains = {one["what"]: one["gain"]["value"] for one in reversed(steps) if one["gain"]}  # of the classes the best
+    assert gains["label"] == pytest.approx(0.2 * (1 - 2**-0.5), abs=5e-3)
+    assert gains["check_labels"] == pytest.approx(0.2 * (1 - (1 / 0.64) ** -0.5), abs=5e-3)  # a fifth wrong: (1 - .2)^2
+    assert gains["leave_out"] == pytest.approx(0.03)
+    told = [one["gain"]["value"] for one in steps if one["gain"]]
+    assert told == sorted(told, reverse=True)
+    assert [one["what"] for one in steps[-3:]] == ["collect_class", "stop", "slice"]
+    assert "“a”" in steps[-3]["text"]
+    minutes = {one["what"]: one["minutes"] for one in steps}
+    assert (minutes["label"], minutes["check_labels"]) == (10, 5)  # at ten rows a minute
+    assert any("augment.children: 0" in one["how"] for one in steps)
+
+
+def test_the_source_of_most_wrong_labels_is_to_be_fixed() -> None:
+    """Thirty of a site's hundred labels are expected to be wrong, five of the folder's three hundred: with those mended a share of 5/400 is left of 35/400.
+    A rule of nine labels, all wrong, says too little, one that gave just the site's labels is not named beside it; a site that gave all labels is none among others.
+    """
+    asked = {
+        "rows": {},
+        "doubt": {},
+        "errors": {},
+        "labels": {},
+        "bought": [],
+        "rounds": [],
+        "slices": [],
+        "queue": True,
+        "used": set(),
+    }
+    curve = Curve.of(falling(), 0.2, 1000, 0, 0)
+    labels = [
+        LabelsFrom("source", "bad.example", 100, 30.0),
+        LabelsFrom("source", "good", 300, 5.0),
+        LabelsFrom("rule", "tag", 9, 9.0),
+        LabelsFrom("rule", "alt", 100, 30.0),
+    ]
+    steps = [one for one in next_steps(curve, **asked, labels_from=labels) if one["what"] == "fix_source"]
+    assert [(one["text"], one["minutes"]) for one in steps] == [("Fix the source bad.example", 2)]
+    times = ((1 - 5 / 400) / (1 - 35 / 400)) ** 2
+    assert steps[0]["gain"]["value"] == pytest.approx(0.2 * (1 - times**-0.5), abs=2e-3)
+    assert "30 of the 100" in steps[0]["how"]
+    alone = next_steps(curve, **asked, labels_from=[LabelsFrom("source", "bad.example", 400, 90.0)])
+    assert "fix_source" not in [one["what"] for one in alone]
+
+
+def test_errors_are_counted_a_class() -> None:
+    """Two a's are wrong, no b."""
+    assert errors_by_class(np.array([False, True, False]), np.array([0, 1, 0]), ["a", "b"]) == {"a": 2, "b": 0}
