@@ -3,7 +3,7 @@
     python benchmarks/coverage.py [--draws 1000]
 
 Four classes of 50, 30, 15 and 5 % of the rows lie about four points in space; the model says their right probabilities, or sharper
-ones. Or there are 3, 10 or 50 classes, and the model is surely right, as it says. The truth is the metric on two million rows. A draw is a test split; where it is grouped, one to three rows are the same. The
+ones. Or there are 3, 10, 30 or 50 classes, and the model is right nearly always, or often, as it says. The truth is the metric on two million rows. A draw is a test split; where it is grouped, one to three rows are the same. The
 paired difference is between that model and one that sees blurred rows, on the same split.
 """
 
