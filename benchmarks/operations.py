@@ -52,6 +52,8 @@ SIX = [
     {"gaussian_noise": 0.2},
 ]
 SIDES = (32, 96, 224, 512)
+SENTENCE = "please could you tell me where my new card is and how long it takes until it comes to the house by post"
+CHILDREN_OF_TEXT = 5
 
 
 def milliseconds(*ways: Callable[[], object], rounds: int) -> list[list[float]]:
@@ -185,51 +187,33 @@ def _policy_of(table: Table, side: int, rounds: int) -> None:
 
 
 def of_texts(table: Table) -> None:
-    """Sentences a second."""
-    words = [
-        "please",
-        "could",
-        "you",
-        "tell",
-        "me",
-        "where",
-        "my",
-        "new",
-        "card",
-        "is",
-        "and",
-        "how",
-        "long",
-        "it",
-        "takes",
-        "until",
-        "it",
-        "comes",
-        "to",
-        "the",
-        "house",
-        "by",
-        "post",
-    ]
+    """Children a second, five of each sentence, as the stage makes them."""
+    words = SENTENCE.split()
     rng = np.random.default_rng(0)
     texts = [" ".join(rng.choice(words, int(rng.integers(6, 18)))) for _ in range(2_000)]
     context = Context({word: ["other", "another"] for word in words if len(word) > 3}, words)
     for name in WORD_OPERATIONS:
-        found = []
-        for _ in range(5):
+        peer, ours, theirs = _by_nlpaug(name), [], []
+        for turn in range(7):
             began = time.perf_counter()
             for number, text in enumerate(texts):
-                change(text, name, 0.15, number, context)
-            found.append(len(texts) / (time.perf_counter() - began))
-        table.add(f"texts: {name}", "seedling", "rate", found, "sentences/s")
-        if (peer := _by_nlpaug(name)) is not None:
-            rates = []
-            for _ in range(3):
+                for child in range(CHILDREN_OF_TEXT):
+                    change(text, name, 0.15, (turn * len(texts) + number) * CHILDREN_OF_TEXT + child, context)
+            ours.append(CHILDREN_OF_TEXT * len(texts) / (time.perf_counter() - began))
+            if peer is not None:
                 began = time.perf_counter()
                 for text in texts[:200]:
-                    peer.augment(text)
-                rates.append(200 / (time.perf_counter() - began))
-            table.add(f"texts: {name}", "nlpaug", "rate", rates, "sentences/s")
+                    peer.augment(text, n=CHILDREN_OF_TEXT)
+                theirs.append(CHILDREN_OF_TEXT * 200 / (time.perf_counter() - began))
+        table.add(f"texts: {name}", "seedling", "rate", ours, "sentences/s")
+        if theirs:
+            table.add(f"texts: {name}", "nlpaug", "rate", theirs, "sentences/s")
+            ratios = [own / other for own, other in zip(ours, theirs, strict=True)]
+            table.add(f"texts: {name}", "seedling / nlpaug", "rate", ratios, "ratio")
+
+
+def of_templates(table: Table) -> None:
+    """Sentences a second."""
     template = Template.model_validate(
         {
             "label": "x",
@@ -330,6 +314,7 @@ def main() -> None:
     of_transforms(table, args.rounds)
     of_policies(table, args.rounds)
     of_texts(table)
+    of_templates(table)
     if args.children:
         of_stage(table, args.children)
     write(args.name, table.found)

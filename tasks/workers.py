@@ -22,6 +22,7 @@ P = TypeVar("P")
 R = TypeVar("R")
 DASK = "SEEDLING_DASK"  # the environment's variable that holds a Dask scheduler's address
 ALONE = 2.0  # seconds that work is done in this process before others are asked: they need as long to start
+TAKEN_AFTER = 5.0  # seconds, at most, that a piece is awaited to be taken by a pool that ends
 PATIENCE = 30  # seconds for a cluster's first worker
 SAME = ("seedling", "albumentations", "opencv-python-headless", "numpy")  # packages whose versions decide about bytes
 
@@ -61,14 +62,24 @@ def _own(work: Callable[[P], R]) -> Iterator[tuple[Callable[[P], Any], int]]:
 
     workers = usable_cores()
     pool = ProcessPoolExecutor(workers, initializer=_begin, initargs=(work, os.getpid()))
+    last: deque[Any] = deque(maxlen=1)
+
+    def submit(piece: P) -> Any:
+        last.append(pool.submit(_do, piece))
+        return last[0]
+
     try:
-        yield lambda piece: pool.submit(_do, piece), workers
+        yield submit, workers
     except TerminatedWorkerError as error:
         raise SeedlingError(
             "A process that worked beside this one was ended, most likely for want of memory: close other programs, or let fewer cores "
             "work (taskset -c 0 seedling run)."
         ) from error
     finally:
+        # A piece that the pool's thread has not taken to its queue yet, when it is shut down, makes that thread fail: it has room for all, so it soon has.
+        until = time.monotonic() + TAKEN_AFTER
+        while last and not (last[0].running() or last[0].done()) and time.monotonic() < until:
+            time.sleep(0.001)
         pool.shutdown(wait=True, kill_workers=True)
 
 

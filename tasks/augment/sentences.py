@@ -6,13 +6,13 @@ as it was. Each operation changes about `share` of the words that may change, at
 
 from __future__ import annotations
 
-import random
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import NamedTuple, TypeVar
 
+from tasks.randomness import Draws
 from tasks.words import NEIGHBOURS, as_cased
 
 T = TypeVar("T")
@@ -71,6 +71,7 @@ HOLE = "\ue000"  # where a model will put a word: nothing that a text says itsel
 MASKED, RANDOM = 0.8, 0.1  # of the chosen words; the rest stay (Devlin et al. 2019)
 
 Near = Mapping[str, Sequence[str]]  # a word in lower case → words that may stand for it
+Spots = tuple[tuple[int, str], ...]  # places of a word's letters, and what each may become
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +82,7 @@ class Context:
 
     near: Near = field(default_factory=dict)
     vocabulary: Sequence[str] = ()
-    protected: Collection[str] = frozenset()
+    protected: frozenset[str] = frozenset()
     fill: Callable[[str, str, Sequence[str], int, Callable[[str], bool]], str] | None = None
 
 
@@ -118,10 +119,16 @@ def _seen(piece: str) -> Seen | None:
     return Seen(lower, plain, capital and not single, inner and not single, piece.endswith(SENTENCE_END))
 
 
-def cut(text: str, protected: Collection[str] = frozenset()) -> Cut:
+def cut(text: str, protected: frozenset[str] = frozenset()) -> Cut:
     """The text's words, and which of them may change: no number, no negation, no name (a capital letter within a
     sentence, or a second one; in a text of capitals none).
     """
+    known = _cut(text, protected)
+    return Cut([*known.pieces], known.words, known.able)
+
+
+@lru_cache(64)  # the children of a row are made one after the other
+def _cut(text: str, protected: frozenset[str]) -> Cut:
     pieces = PIECES.findall(text)
     words, able, begins, shouted = [], [], True, text.isupper()
     for place, piece in enumerate(pieces):
@@ -136,14 +143,14 @@ def cut(text: str, protected: Collection[str] = frozenset()) -> Cut:
     return Cut(pieces, words, able)
 
 
-Operation = Callable[[Cut, float, random.Random, Context], None]
+Operation = Callable[[Cut, float, Draws, Context], None]
 
 
 def change(text: str, operation: str, share: float, seed: int, context: Context) -> str:
     """The text after one operation, see OPERATIONS. share: of the words that may change."""
     found = cut(text, context.protected)
     if found.able:
-        OPERATIONS[operation](found, share, random.Random(seed), context)  # noqa: S311  (no secret hangs on it)
+        OPERATIONS[operation](found, share, Draws(seed), context)
     changed = "".join(found.pieces)
     if context.fill is not None and found.hidden:
         hidden = [found.hidden[place] for place in sorted(found.hidden)]
@@ -151,27 +158,32 @@ def change(text: str, operation: str, share: float, seed: int, context: Context)
     return changed
 
 
-def _one(some: Sequence[T], draw: random.Random) -> T:
-    """Any of them; five times as quick as `choice`, whose fairness beyond 2^53 choices nobody needs."""
+def _one(some: Sequence[T], draw: Draws) -> T:
+    """Any of them."""
     return some[int(draw.random() * len(some))]
 
 
-def _some(places: Sequence[int], share: float, draw: random.Random) -> list[int]:
+def _some(places: Sequence[int], share: float, draw: Draws) -> list[int]:
     """So many of them, at least one, in the order in which they were drawn."""
+    many = min(len(places), max(1, round(share * len(places))))
+    if many == 1:
+        return [_one(places, draw)]
     rest, found = list(places), []
-    for _ in range(min(len(places), max(1, round(share * len(places))))):
+    for _ in range(many):
         place = int(draw.random() * len(rest))
         rest[place], rest[-1] = rest[-1], rest[place]
         found.append(rest.pop())
     return found
 
 
+@lru_cache(100_000)
 def _core(piece: str) -> tuple[str, str, str]:
+    """What stands before the word, the word, and what stands after it."""
     found = CORE.match(piece)
     return (found[1], found[2], found[3]) if found else ("", piece, "")
 
 
-def synonym(found: Cut, share: float, draw: random.Random, context: Context) -> None:
+def synonym(found: Cut, share: float, draw: Draws, context: Context) -> None:
     """Words become others that mean nearly the same (Zhang et al. 2015)."""
     known = [place for place in found.able if _core(found.pieces[place])[1].lower() in context.near]
     for place in _some(known, share, draw):
@@ -179,7 +191,7 @@ def synonym(found: Cut, share: float, draw: random.Random, context: Context) -> 
         found.pieces[place] = before + as_cased(_one(context.near[word.lower()], draw), word) + after
 
 
-def insert(found: Cut, share: float, draw: random.Random, context: Context) -> None:
+def insert(found: Cut, share: float, draw: Draws, context: Context) -> None:
     """Synonyms of words of the text are put in somewhere; without synonyms, words of the training texts."""
     known = [place for place in found.able if _core(found.pieces[place])[1].lower() in context.near]
     more = [_one(context.near[_core(found.pieces[place])[1].lower()], draw) for place in _some(known, share, draw)]
@@ -190,14 +202,14 @@ def insert(found: Cut, share: float, draw: random.Random, context: Context) -> N
         found.pieces[place] = f"{word} {found.pieces[place]}"
 
 
-def swap(found: Cut, share: float, draw: random.Random, context: Context) -> None:
+def swap(found: Cut, share: float, draw: Draws, context: Context) -> None:
     """A word and the next one that may change take each other's places (Wei and Zou 2019)."""
     for first in _some(range(len(found.able) - 1), share / 2, draw):
         here, there = found.able[first], found.able[first + 1]
         found.pieces[here], found.pieces[there] = found.pieces[there], found.pieces[here]
 
 
-def delete(found: Cut, share: float, draw: random.Random, context: Context) -> None:
+def delete(found: Cut, share: float, draw: Draws, context: Context) -> None:
     """Words go, but never the last two."""
     for place in _some(found.able, share, draw)[: max(0, len(found.words) - 2)]:
         found.pieces[place] = ""
@@ -207,36 +219,52 @@ def delete(found: Cut, share: float, draw: random.Random, context: Context) -> N
             found.pieces[place - 1] = ""
 
 
-def typo(found: Cut, share: float, draw: random.Random, context: Context) -> None:
+def typo(found: Cut, share: float, draw: Draws, context: Context) -> None:
     """A letter of a word becomes its neighbour on the keyboard (QWERTY)."""
-    _one_letter(found, share, draw, NEIGHBOURS)
+    _one_letter(found, share, draw, _beside)
 
 
-def misread(found: Cut, share: float, draw: random.Random, context: Context) -> None:
+def misread(found: Cut, share: float, draw: Draws, context: Context) -> None:
     """A letter of a word is taken for one that looks like it."""
-    _one_letter(found, share, draw, LOOKALIKES)
+    _one_letter(found, share, draw, _alike)
 
 
-def _one_letter(found: Cut, share: float, draw: random.Random, table: Mapping[str, str]) -> None:
+def _one_letter(found: Cut, share: float, draw: Draws, spots_of: Callable[[str], Spots]) -> None:
     for place in _some(found.able, share, draw):
         piece = found.pieces[place]
-        spots = [spot for spot, letter in enumerate(piece) if letter in table or letter.lower() in table]
-        if spots:
-            spot = _one(spots, draw)
-            old = piece[spot]
-            new = _one(table[old] if old in table else table[old.lower()], draw)
-            new = new.upper() if old.isupper() and old not in table else new
-            found.pieces[place] = piece[:spot] + new + piece[spot + 1 :]
+        if spots := spots_of(piece):
+            spot, others = _one(spots, draw)
+            found.pieces[place] = piece[:spot] + _one(others, draw) + piece[spot + 1 :]
 
 
-def case(found: Cut, share: float, draw: random.Random, context: Context) -> None:
+@lru_cache(100_000)
+def _beside(piece: str) -> Spots:
+    return _spots(piece, NEIGHBOURS)
+
+
+@lru_cache(100_000)
+def _alike(piece: str) -> Spots:
+    return _spots(piece, LOOKALIKES)
+
+
+def _spots(piece: str, table: Mapping[str, str]) -> Spots:
+    found = []
+    for spot, letter in enumerate(piece):
+        if letter in table:
+            found.append((spot, table[letter]))
+        elif letter.lower() in table:
+            found.append((spot, table[letter.lower()].upper()))
+    return tuple(found)
+
+
+def case(found: Cut, share: float, draw: Draws, context: Context) -> None:
     """The whole text in lower case, in capitals, or words with a capital."""
     way = _one((str.lower, str.upper, str.capitalize), draw)
     for place in found.able:
         found.pieces[place] = way(found.pieces[place])
 
 
-def mask(found: Cut, share: float, draw: random.Random, context: Context) -> None:
+def mask(found: Cut, share: float, draw: Draws, context: Context) -> None:
     """Of the chosen words 80 % become [MASK], 10 % another word of the training texts, 10 % stay (Devlin et al. 2019). A masked language model, where
     there is one, then says what may stand there.
     """
