@@ -91,8 +91,8 @@ def further_candidates(
     ]
 
 
-def later_candidates(teacher: Path) -> list[Candidate]:
-    """Each learner as it was best in the round before, and all that is taken over, so that no choice is lost."""
+def later_candidates(teacher: Path) -> tuple[list[Candidate], list[Candidate]]:
+    """What voted in the round before; and each other learner as it was best there, and all that is taken over, so that no choice is lost."""
     table = json.loads((teacher / "candidates.json").read_text(encoding="utf-8"))["tried"]
     tried = [
         (entry, Candidate(entry["learner"], tuple(entry["recipe"]), entry["loss"]))
@@ -104,7 +104,9 @@ def later_candidates(teacher: Path) -> list[Candidate]:
         rival = best.get(one.learner)
         if rival is None or _rank(entry) < _rank(rival[0]):
             best[one.learner] = (entry, one)
-    return [one for _, one in tried if one.carried or best[one.learner][1] == one]
+    voted = [one for entry, one in tried if entry["chosen"]]
+    others = [one for _, one in tried if one.carried or best[one.learner][1] == one]
+    return voted, [one for one in others if one not in voted]
 
 
 def _rank(entry: Mapping[str, Any]) -> tuple[bool, float]:

@@ -69,14 +69,17 @@ def try_candidates(
 ) -> Trial:
     """Everything that the round tries within its budget; in later rounds beside what is taken over from the teacher."""
     budget = params.budget_seconds or BUDGET[facts.effort]
-    wanted = (
-        first_candidates(params, facts, bench.rows, mixin=bench.setting.mixin is not None)
-        if teacher is None
-        else later_candidates(teacher)
-    )
+    voted: list[Candidate] = []
+    if teacher is None:
+        wanted = first_candidates(params, facts, bench.rows, mixin=bench.setting.mixin is not None)
+    else:
+        voted, others = later_candidates(teacher)
+        wanted = [*voted, *others]
     carried = {one: files.read_carried(teacher, one) for one in wanted if teacher is not None and one.carried}
     wanted = [one for one in wanted if one not in carried]
-    fitting, seconds, too_long = within_budget(wanted, bench, budget)
+    # What votes in the accepted model is tried whatever it takes: without it a round may be worse, and no comparison would show that.
+    always = max(1, sum(one in voted for one in wanted))
+    fitting, seconds, too_long = within_budget(wanted, bench, budget, at_least=always)
     trial = Trial(pretrained(bench, fitting, progress), carried, dict(too_long))
     trial.run(fitting, seconds, progress)
     if teacher is None and trial.trained and len(judged.truth):
