@@ -35,6 +35,10 @@ METRICS = (
     "calibration_error",
 )
 SMALLER_IS_BETTER = {"log_loss", "brier"}
+SURENESS = (
+    ("log_loss", "Its probabilities fit better (log-loss).", "Its probabilities fit worse (log-loss)."),
+    ("brier", "Its probabilities fit better (Brier).", "Its probabilities fit worse (Brier)."),
+)
 DRAWS = 2000
 EXAMPLES = 5
 FILES = ["reports/metrics.json", "reports/predictions.parquet", "params.yaml"]
@@ -71,7 +75,7 @@ class Comparison:
     where: str
     same_rows: int
     differences: dict[str, Difference]
-    params: list[tuple[str, Any, Any]]
+    params: list[tuple[str, str, str]]
     changes: list[Change] | None
     mended: list[str]
     broken: list[str]
@@ -108,11 +112,16 @@ def show_comparison(workspace: Path, old: str, new: str) -> None:
 def _side(workspace: Path, revision: str) -> Side:
     """Raises InputError where there is no such revision, or it holds no finished run."""
     ledger, place = open_ledger(workspace), None if revision == "workspace" else revision
+    if place is None and (stale := sorted(name for name, state in ledger.states().items() if state == "changed")):
+        raise InputError(
+            f"The workspace's numbers are of before {', '.join(stale)} changed: `seedling run` first, or name a finished run instead."
+        )
     files = ledger.files_at(place, FILES)
     missing = [name for name, content in files.items() if content is None]
     if missing:
         raise InputError(
-            f"'{revision}' has no {missing[0]}: no run of this name finished there, or `dvc pull` is needed; `dvc exp list` and .seedling/runs name those that did."
+            f"'{revision}' has no {missing[0]}: no run finished there (`seedling run`), or its files are elsewhere (`dvc pull`); `dvc exp list` and "
+            ".seedling/runs name the runs that did."
         )
     content = {name: one or b"" for name, one in files.items()}
     predictions = pd.read_parquet(io.BytesIO(content["reports/predictions.parquet"]))
@@ -133,7 +142,16 @@ def _rows_of(folder: Path) -> pd.DataFrame:
 def compare_sides(old: Side, new: Side) -> Comparison:
     """Pairs the rows that both judged, by id. Raises InputError where the classes differ or no row is shared."""
     if {one["class"] for one in old.metrics["per_class"]} != {one["class"] for one in new.metrics["per_class"]}:
-        raise InputError(f"'{old.name}' and '{new.name}' have other classes: their metrics cannot be compared.")
+        before, after = ({one["class"] for one in side.metrics["per_class"]} for side in (old, new))
+        alone = [
+            f"only '{name}' has {', '.join(sorted(some)[:3])}{' …' if len(some) > 3 else ''}"
+            for name, some in ((old.name, before - after), (new.name, after - before))
+            if some
+        ]
+        raise InputError(
+            f"'{old.name}' and '{new.name}' have other classes ({'; '.join(alone)}), so their metrics cannot be compared: compare runs of the same "
+            "classes, or look at the two reports side by side."
+        )
     if bool(old.metrics["test"]) != bool(new.metrics["test"]):
         without = old.name if new.metrics["test"] else new.name
         raise InputError(
@@ -185,12 +203,17 @@ def compare_sides(old: Side, new: Side) -> Comparison:
     )
 
 
-def changed_params(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
-    """(name with dots, old value, new value) of each that differs; None where it is not named."""
+def changed_params(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """(name with dots, old value, new value) of each that differs, as params.yaml says it, "not named" where it does not."""
     before, after = dict(_flat(old)), dict(_flat(new))
-    return [
-        (name, before.get(name), after.get(name)) for name in {**before, **after} if before.get(name) != after.get(name)
-    ]
+
+    def said(values: Mapping[str, Any], name: str) -> str:
+        if name not in values:
+            return "not named"
+        return "null" if values[name] is None else str(values[name])
+
+    pairs = [(name, said(before, name), said(after, name)) for name in {**before, **after}]
+    return [one for one in pairs if one[1] != one[2]]
 
 
 def _flat(params: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
@@ -212,14 +235,15 @@ def changed_rows(old: pd.DataFrame, new: pd.DataFrame) -> list[Change]:
     happened = pd.Series([""] * len(both), index=both.index, dtype=object)
     labels = [both[f"label_{side}"].fillna("none").astype(str) for side in ("old", "new")]
     splits = [both[f"split_{side}"].astype(str) for side in ("old", "new")]
+    reasons = [both[f"reason_{side}"].astype(str).str.replace("_", " ") for side in ("old", "new")]
     stayed = kept[0] & kept[1]
     for rows, words in (
         (stayed & (splits[0] != splits[1]), "moved from " + splits[0] + " to " + splits[1]),
         (stayed & (labels[0] != labels[1]), "relabelled from " + labels[0] + " to " + labels[1]),
         (kept[1] & ~there[0], "added, " + splits[1]),
         (kept[0] & ~there[1], "removed, " + splits[0]),
-        (kept[1] & there[0] & ~kept[0], "kept again, was " + both["reason_old"].astype(str)),
-        (there[1] & ~kept[1] & (kept[0] | ~there[0]), "rejected: " + both["reason_new"].astype(str)),
+        (kept[1] & there[0] & ~kept[0], "kept again, was " + reasons[0]),
+        (there[1] & ~kept[1] & (kept[0] | ~there[0]), "rejected: " + reasons[1]),
     ):
         happened[rows] = words[rows]
     origins = both["origin_new"].fillna(both["origin_old"]).astype(str)
@@ -232,7 +256,7 @@ def changed_rows(old: pd.DataFrame, new: pd.DataFrame) -> list[Change]:
 
 def _told(change: Change) -> str:
     more = " …" if change.count > len(change.examples) else ""
-    return f"  {change.count:,} rows {change.what.replace('_', ' ')} ({', '.join(change.examples)}{more})"
+    return f"  {change.count:,} {'row' if change.count == 1 else 'rows'} {change.what} ({', '.join(change.examples)}{more})"
 
 
 def _params_table(found: Comparison) -> Table:
@@ -240,7 +264,7 @@ def _params_table(found: Comparison) -> Table:
     for name in ("name", found.old.name, found.new.name):
         table.add_column(name, header_style="dim")
     for name, *values in found.params:
-        table.add_row(name, *("–" if one is None else str(one) for one in values))
+        table.add_row(name, *values)
     return table
 
 
@@ -259,7 +283,7 @@ def _metrics_table(found: Comparison) -> Table:
         box=None, title=f"Metrics ({found.where.replace('_', '-')})", title_justify="left", padding=(0, 2, 0, 0)
     )
     for name in ("metric", found.old.name, found.new.name, "difference, paired"):
-        table.add_column(name, header_style="dim")
+        table.add_column(name, header_style="dim", overflow="fold")
     for metric, *sides, difference in metric_rows(found):
         table.add_row(metric, *sides, difference)
     return table
@@ -288,11 +312,18 @@ def sentences(found: Comparison) -> list[str]:
     """What the numbers say."""
     accuracy = found.differences["accuracy"]
     if accuracy.low > 0:
-        verdict = "The new one is better: the interval of the paired difference is above zero."
+        verdict = "The new one is right more often: the interval of the paired difference is above zero."
     elif accuracy.high < 0:
-        verdict = "The new one is worse: the interval of the paired difference is below zero."
+        verdict = "The new one is right less often: the interval of the paired difference is below zero."
     else:
-        verdict = "No difference that these rows can show: the interval of the paired difference holds zero."
+        verdict = (
+            "No difference in accuracy that these rows can show: the interval of the paired difference holds zero."
+        )
+    for name, better, worse in SURENESS:
+        one = found.differences[name]
+        if one.high < 0 or one.low > 0:
+            verdict += f" {better if one.high < 0 else worse}"
+            break
     turned = f"{len(found.mended)} of {found.same_rows} rows turned right, {len(found.broken)} turned wrong"
     return [verdict, turned + (f" ({', '.join(found.broken[:5])} …)" if found.broken else "") + "."]
 

@@ -16,6 +16,7 @@ from ruamel.yaml import YAML
 
 from tasks.errors import InputError, MissingGeneration
 from tasks.evaluate import read_verdicts
+from tasks.evaluate.pages import vote
 from tasks.generation import MANIFEST, payloads, read, read_manifest
 
 COLUMNS = [
@@ -178,14 +179,17 @@ def model_card(workspace: Path, name: str, licence: str = "unknown", use: str = 
         lines += ["## Where it may be used, and where not", "", *_where(metrics), ""]
     else:
         lines += [_of_another_round(metrics, shown), ""]
-    learners = ", ".join(
-        f"{one['learner'].replace('_', ' ')} ({' + '.join(one['recipe'])})" for one in model["members"]
+    learnt = read_manifest(workspace / "models" / str(shown))["rows"]
+    labelled = sum(
+        one["rows"]
+        for one in read_manifest(workspace / "generations" / "validate")["counts"]
+        if one["split"] == "train"
     )
-    rows = Counter[str]()
-    for one in read_manifest(workspace / "generations" / "validate")["counts"]:
-        rows[one["split"]] += one["rows"]
-    lines += ["## What it learnt from", "", f"{rows['train']:,} labelled rows and {rows['pool']:,} of the pool. "]
-    lines[-1] += f"The model is a vote of {learners}, of round {shown}."
+    lines += ["## What it learnt from", "", f"{labelled:,} labelled rows"]
+    if learnt["pseudo_labelled"]:
+        lines[-1] += f", and {learnt['pseudo_labelled']:,} rows of the pool with labels of its own"
+    recipes = " + ".join(dict.fromkeys(part for one in model["members"] for part in one["recipe"]))
+    lines[-1] += f". The model is {vote(model)}, of round {shown}, taught with: {recipes}."
     lines += ["", use] if use else [""]
     return "\n".join(lines).rstrip() + "\n"
 

@@ -164,7 +164,7 @@ def _check_labels(curve: Curve | None, doubt: Mapping[str, Any]) -> list[dict[st
     spent = nearly_all[0] if nearly_all else able[-1]
     mended = wrong * spent["share"]["value"]
     times = ((1 - (wrong - mended) / judged) / (1 - wrong / judged)) ** 2
-    how = "reports/data.html shows them, the most doubtful first; reports/doubtful_labels.csv lists them."
+    how = "reports/data.html shows them, the most doubtful first; reports/doubtful_labels.csv lists them. If most of the first ten are right, stop: a weak model takes hard rows for wrongly labelled ones."
     text = f"Look at the {spent['rows']:,} most doubtful labels"
     return [_advice("check_labels", text, how, spent["rows"] / doubt["items_a_minute"], curve.gain(times))]
 
@@ -196,7 +196,8 @@ def _fix_sources(curve: Curve | None, labels_from: Sequence[LabelsFrom], a_minut
         if not sure:
             continue
         times = ((1 - (wrong - one.wrong) / rows) / max(1 - wrong / rows, 0.01)) ** 2
-        how = f"{one.wrong:.0f} of the {one.rows:,} labels that it gave are probably wrong, of the other {rows - one.rows:,} {wrong - one.wrong:.0f}: "
+        others = f"{wrong - one.wrong:.0f}" if round(wrong - one.wrong) else "none"
+        how = f"{one.wrong:.0f} of its {one.rows:,} labels are probably wrong, and {others} of the other {rows - one.rows:,}: "
         how += "mend where they come from, or those rows; reports/doubtful_labels.csv lists them."
         text = f"Fix the {one.kind} {one.name or 'that is the top of data/'}"
         found.append(_advice("fix_source", text, how, one.wrong / a_minute, curve.gain(times) if curve else None))

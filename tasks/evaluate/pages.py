@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import base64
+import re
+from collections import Counter
+from collections.abc import Mapping
 from importlib.resources import files
+from typing import Any
 
 import jinja2
+from markupsafe import Markup, escape
 
 from tasks import images
 
 SHARED = ("style.css", "marks.jinja", "families.jinja", "screening.jinja", "report.js")
 LONGEST = 160  # characters of a text that are shown
+PARTS = re.compile(r"[^_\-/. ]{1,12}[_\-/.]*|[_\-/. ]+")  # of a name, between which a line may end
 
 
 def environment(*templates: str) -> jinja2.Environment:
@@ -21,8 +27,23 @@ def environment(*templates: str) -> jinja2.Environment:
     made.filters["whole_percent"] = lambda share: f"{100 * share:.0f}\u00a0%"
     made.filters["thousands"] = lambda number: f"{number:,}".replace(",", "\u202f")
     made.filters["points"] = lambda share: f"{100 * share:+.1f}"
+    made.filters["name"] = breakable
     made.filters["words"] = lambda name: str(name).replace("_", " ")
     return made
+
+
+def breakable(name: object) -> Markup:
+    """A class's name, which may be long and without a blank, with places where a line may end."""
+    return Markup("<wbr>").join(escape(one) for one in PARTS.findall(str(name)))
+
+
+def vote(model: Mapping[str, Any]) -> str:
+    """Who answers, from model.json; a learner that votes under several recipes or losses is named once, with their number."""
+    counts = Counter(member["learner"].replace("_", " ") for member in model["members"])
+    names = [name if many == 1 else f"{many} × {name}" for name, many in counts.items()]
+    if len(model["members"]) == 1:
+        return names[0]
+    return "a vote of " + (names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}")
 
 
 def shown(payload: bytes | str, side: int = 96) -> dict[str, str]:

@@ -16,7 +16,7 @@ from tasks.evaluate import charts
 from tasks.evaluate.contact_sheet import STAGES, sheet
 from tasks.evaluate.lineage import examples, stories
 from tasks.evaluate.looks import looks_at
-from tasks.evaluate.pages import environment, shown
+from tasks.evaluate.pages import environment, shown, vote
 from tasks.gates.asking import read_checks
 from tasks.generation import digest, payloads, read, read_manifest, stage_of
 from tasks.statistics import Estimate, confusion, wilson_of
@@ -92,6 +92,8 @@ def write_report(workspace: Path) -> Path:
             name=workspace.resolve().name,
             subject=_subject(workspace, metrics["accepted_round"]),
             metrics=metrics,
+            mislabelled=_mislabelled(generations / "validate"),
+            unlearnt=read_manifest(generations / "validate")["reasons"].get("class_not_in_training", 0),
             limits=limits_together(metrics["operating_points"]),
             step_words=STEP_WORDS,
             glossary=GLOSSARY,
@@ -181,13 +183,14 @@ def _subject(workspace: Path, accepted: int) -> dict[str, Any]:
             (said[source], many) for source, many in sorted(sources.items(), key=lambda one: one[0] != "human")
         ],
         "pseudo_labelled": rows["pseudo_labelled"],
-        "learners": _vote(model),
+        "learners": vote(model),
     }
 
 
-def _vote(model: Mapping[str, Any]) -> str:
-    names = [member["learner"].replace("_", " ") for member in model["members"]]
-    return names[0] if len(names) == 1 else f"a vote of {', '.join(names[:-1])} and {names[-1]}"
+def _mislabelled(validated: Path) -> float:
+    """The share of labels that validate expects to be wrong; 0 where it could not judge, or repaired them."""
+    doubt = read_manifest(validated)["notes"].get("doubt") or {}
+    return doubt.get("expected", 0.0) / max(1, doubt.get("judged", 0)) if not doubt.get("repaired") else 0.0
 
 
 def limits_together(points: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

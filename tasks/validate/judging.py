@@ -28,7 +28,7 @@ from tasks.validate.health import Limit, beyond
 POOL_ROWS = 10_000  # of the pool, drawn by their names, are looked at
 MINUTES = (5, 10, 30, 60, 120, 240)  # of a person's time for which the report says what they buy
 LEAST_A_CLASS = 5  # labelled rows in the mean: with fewer, wrong labels and weak models cannot be told apart
-TOO_MANY = 0.75  # share of a class's rows: beyond, a person must look before anything is changed
+TOO_MANY = 0.5  # share of a class's rows: beyond, a person must look before anything is changed
 FAR = Limit("distance", above=True, sure=np.inf, logarithmic=True)
 
 

@@ -44,8 +44,8 @@ def test_what_became_of_each_row_is_told_with_its_reason() -> None:
         "removed, pool": ["goes"],
         "relabelled from a to b": ["turns"],
         "moved from train to test": ["moves"],
-        "rejected: doubtful_label": ["falls"],
-        "kept again, was too_small": ["returns"],
+        "rejected: doubtful label": ["falls"],
+        "kept again, was too small": ["returns"],
         "rejected: undecodable": ["broken"],
     }
     assert changed_rows(old, old) == []
@@ -57,8 +57,8 @@ def test_params_that_differ_are_named_with_dots() -> None:
     new = {"seed": 0, "train": {"loss": "trusted", "steps": 10}, "augment": {"copies": 2}}
     assert changed_params(old, new) == [
         ("train.loss", "plain", "trusted"),
-        ("gone", True, None),
-        ("augment.copies", None, 2),
+        ("gone", "True", "not named"),
+        ("augment.copies", "not named", "2"),
     ]
 
 
@@ -92,8 +92,8 @@ def test_paired_differences_and_turned_rows_by_hand() -> None:
 
 
 def test_runs_that_cannot_be_compared_are_explained() -> None:
-    """Other classes; no row in common."""
-    with pytest.raises(InputError, match="other classes"):
+    """Other classes, which are named; no row in common."""
+    with pytest.raises(InputError, match="has b; only"):
         compare_sides(side("old", [True]), side("new", [True], classes=("a", "c")))
     other = side("new", [True])
     other.predictions["id"] = ["elsewhere"]
