@@ -120,6 +120,13 @@ def run(
         run_line(workspace.resolve(), None if effort is None else effort.value, as_of)
 
 
+def _pair(said: str) -> tuple[str, str]:
+    name, equals, value = said.partition("=")
+    if not (name and equals and value):
+        raise InputError(f"--column {said}: say which column is what, as in --column text=message.")
+    return name, value
+
+
 @app.command()
 def init(
     folder: Annotated[Path, typer.Argument(help="The new workspace.")],
@@ -146,6 +153,19 @@ def init(
             show_default="packed from 10,000 files on",
         ),
     ] = None,
+    by_source: Annotated[
+        bool | None,
+        typer.Option(
+            "--by-source/--by-class",
+            help="The folder's top folders are sources, with class folders in each; or they are the classes.",
+            show_default="what their names say",
+        ),
+    ] = None,
+    column: Annotated[
+        list[str] | None,
+        typer.Option(help="Of a table: text=message or label=category, where its columns have names of their own."),
+    ] = None,
+    encoding: Annotated[str | None, typer.Option(help="Of a table.", show_default="utf-8")] = None,
     debug: Debug = False,
 ) -> None:
     """Makes a workspace, an ordinary git and DVC repository, of a folder, a table, or of what is to be collected."""
@@ -160,7 +180,17 @@ def init(
             )
         modality: Literal["image", "text"] = "image" if images is not None or collect == "images" else "text"
         with terminal("init") as progress:
-            made = make_workspace(folder, source, modality, encoder=encoder, pack=pack, progress=progress)
+            made = make_workspace(
+                folder,
+                source,
+                modality,
+                encoder=encoder,
+                pack=pack,
+                by_source=by_source,
+                columns=dict(_pair(one) for one in column or ()),
+                encoding=encoding,
+                progress=progress,
+            )
         packed = sorted((made / "data" / "packed").glob("*.parquet")) if pack is not False else []
         if packed and pack is None:
             print(

@@ -6,7 +6,6 @@ import csv
 import io
 import json
 import os
-import re
 import sys
 import time
 from collections import Counter
@@ -27,8 +26,8 @@ from tasks.params import load
 from tasks.predicting import ROWS_AT_ONCE, Answer, Predictor, Question
 from tasks.progress import counted, terminal
 from tasks.scrape.items import Item
+from tasks.scrape.table import NAME_COLUMNS, SET_ENCODING, read_table
 from tasks.scrape.table import SUFFIXES as TABLES
-from tasks.scrape.table import read_table
 from tasks.sources import TableSource
 
 STANDARD_INPUT = "-"
@@ -182,8 +181,8 @@ def _table(path: Path, modality: Modality, column: str | None) -> Iterator[Quest
         for item in read_table(source, path.parent, modality, MAX_BYTES):
             yield _loaded(item, str(path.parent / item.origin))
     except InputError as error:  # whose remedy is that of a source
-        said = str(error).replace("Name the columns in params.yaml, scrape.sources.", "Name it with --column.")
-        raise InputError(re.sub(r": convert it, or set its encoding.*", ": convert it to UTF-8.", said)) from error
+        said = str(error).replace(NAME_COLUMNS, "Name it with --column.")
+        raise InputError(said.replace(f"convert it, or {SET_ENCODING}", "convert it to UTF-8.")) from error
 
 
 def _loaded(item: Item, source: str) -> Question:

@@ -7,19 +7,23 @@ import os
 import shutil
 import subprocess
 import sys
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
+from types import MappingProxyType
 from typing import Literal
 
 from flows.ledger import create_repository
 from tasks.errors import InputError, SeedlingError
 from tasks.params import load
 from tasks.progress import Progress, silent
-from tasks.scrape.folder import read_folder
+from tasks.scrape.folder import ROOTS, read_folder
 from tasks.scrape.packing import PACKED, pack_folder
-from tasks.scrape.table import SUFFIXES, read_table
+from tasks.scrape.table import NAME_COLUMNS, SET_ENCODING, SUFFIXES, read_table
 from tasks.sources import FolderSource, TableSource
 
+COLUMNS = ("text", "image", "label", "split", "id", "group")
 FOLDER = "{kind: folder, path: .}"
 MAY_BE_EMPTY = FOLDER.replace("}", ", may_be_empty: true}")
 MANY = 10_000  # files: DVC looks at each of them whenever it is asked anything
@@ -33,6 +37,9 @@ def make_workspace(
     *,
     encoder: str | None = None,
     pack: bool | None = None,
+    by_source: bool | None = None,
+    columns: Mapping[str, str] = MappingProxyType({}),
+    encoding: str | None = None,
     progress: Progress = silent,
 ) -> Path:
     """Copies the source to `folder`/data and puts params, gates and the line beside it; gives the workspace.
@@ -41,13 +48,15 @@ def make_workspace(
     encoder: what params.yaml names in train.encoder, a folder or a model of the Hub, looked at before anything is copied;
     None: all-MiniLM-L6-v2 for texts where its package is installed, "none": none.
     pack: whether a folder's files become Parquet files in data/packed; None: from MANY files on.
+    by_source: whether the source's top folders are sources, with class folders in each, or classes; None: what their names say.
+    columns: of tables, text, image, label, split, id or group → the column's own name; encoding: of tables, utf-8 where it is None.
 
     Raises InputError where the folder holds a workspace or other files, the source does not exist or holds no such
     rows, or git is not there.
     """
     folder = folder.resolve()
     _check(folder, source)
-    listed = [MAY_BE_EMPTY] if source is None else _sources(source, modality)
+    listed = [MAY_BE_EMPTY] if source is None else _sources(source, modality, by_source, _options(columns, encoding))
     named = _encoder(encoder, modality)
     beside = folder.with_name(f".{folder.name}.new")  # renamed at the end: a failure leaves nothing behind
     try:
@@ -97,9 +106,9 @@ def _try_sources(workspace: Path, source: Path) -> None:
             elif isinstance(one, FolderSource):
                 next(read_folder(one, data, params.modality, sys.maxsize))
         except InputError as error:
-            raise InputError(
-                str(error).replace(str(data.resolve()), str(source.parent if source.is_file() else source))
-            ) from error
+            said = str(error).replace(str(data.resolve()), str(source.parent if source.is_file() else source))
+            said = said.replace(NAME_COLUMNS, "Name the columns: --column text=message --column label=category.")
+            raise InputError(said.replace(SET_ENCODING, "say --encoding latin-1, cp1252 or utf-16.")) from error
 
 
 def _invite(data: Path) -> None:
@@ -124,21 +133,49 @@ def _check(folder: Path, source: Path | None) -> None:
         raise InputError(f"{folder} lies within {source}: name a folder outside of it.")
 
 
-def _sources(source: Path, modality: str) -> list[str]:
+def _options(columns: Mapping[str, str], encoding: str | None) -> str:
+    """What is said of each table beside its path. Raises InputError for a name that is no column's of a source."""
+    if unknown := [name for name in columns if name not in COLUMNS]:
+        raise InputError(f"--column {unknown[0]}: it must be one of {', '.join(COLUMNS)}, as in --column text=message.")
+    said = {**columns} if encoding is None else {**columns, "encoding": encoding}
+    return "".join(f", {name}: {json.dumps(value)}" for name, value in said.items())
+
+
+def _sources(source: Path, modality: str, by_source: bool | None, options: str) -> list[str]:
     """The `scrape.sources` lines for params.yaml: the table itself, or the folder and the tables in it."""
     if source.is_file():
         if source.suffix.lower() not in SUFFIXES:
             raise InputError(f"{source} is none of {', '.join(SUFFIXES)}: save the table as one of these.")
-        return [f"{{kind: table, path: {source.name!r}}}"]
+        return [f"{{kind: table, path: {json.dumps(source.name)}{options}}}"]
     tables = sorted(path.name for path in source.iterdir() if path.suffix.lower() in SUFFIXES)
-    inner = [path for path in source.iterdir() if path.is_dir() and not path.name.startswith(".")]
-    found = [f"{{kind: table, path: {name!r}}}" for name in tables]
+    inner = sorted(path for path in source.iterdir() if path.is_dir() and not path.name.startswith("."))
+    found = [f"{{kind: table, path: {json.dumps(name)}{options}}}" for name in tables]
     if inner and not (modality == "image" and tables):  # a table names the pictures of the folders beside it
-        found.insert(0, FOLDER)
+        several = not tables and _hold_classes(inner, by_source)
+        found = [f"{{kind: folder, path: {json.dumps(one.name)}}}" for one in inner] if several else [FOLDER, *found]
     if not found:
-        wanted = "pictures in <class>/ folders" if modality == "image" else "a table, or .txt files in <class>/ folders"
+        wanted = "pictures in <class>/ folders" if modality == "image" else "a table nor .txt files in <class>/ folders"
         raise InputError(f"{source} holds neither {wanted}, nor labelled/ and unlabelled/ folders with such.")
     return found
+
+
+def _hold_classes(folders: Sequence[Path], by_source: bool | None) -> bool:
+    """Whether these are sources with folders of classes, or of splits, in each. Raises InputError where they may be, or may be classes."""
+    if by_source is not None or any(one.name.casefold() in ROOTS for one in folders):
+        return bool(by_source)
+    below = [
+        {one.name for one in folder.iterdir() if one.is_dir() and not one.name.startswith(".")} for folder in folders
+    ]
+    if any(names and all(name.casefold() in ROOTS for name in names) for names in below):
+        return True
+    counts = Counter(name for names in below for name in names)
+    shared = sorted(name for name, many in counts.items() if many > 1)
+    if shared and not any(one.is_file() for folder in folders for one in folder.iterdir()):
+        raise InputError(
+            f"{', '.join(one.name for one in folders[:4])}: are they sources, with the classes {', '.join(shared[:4])} in each, or are they the "
+            "classes themselves? Say --by-source or --by-class."
+        )
+    return False
 
 
 def _copy(source: Path, data: Path, many: int, progress: Progress) -> None:

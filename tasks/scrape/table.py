@@ -27,6 +27,10 @@ ALIASES = {
     "unlabeled": "pool",
     "": None,
 }
+NAME_COLUMNS = (
+    "Name the columns in params.yaml, scrape.sources."  # remedies, for which commands without a params.yaml have others
+)
+SET_ENCODING = "set its encoding for this source in params.yaml, such as `encoding: latin-1`, cp1252 or utf-16."
 BROKEN = "\0broken"  # the key under which a line that cannot be read carries its reason
 
 csv.field_size_limit(10 * 2**20)
@@ -56,7 +60,7 @@ def read_table(
     except UnicodeDecodeError as error:
         raise InputError(
             f"{path} is not {source.encoding} (byte 0x{error.object[error.start]:02x} near row {number + 1}): convert it, "
-            "or set its encoding for this source in params.yaml, such as `encoding: latin-1`, cp1252 or utf-16."
+            f"or {SET_ENCODING}"
         ) from error
     except (csv.Error, pa.ArrowInvalid) as error:
         raise InputError(
@@ -118,10 +122,9 @@ def _check_columns(path: Path, columns: list[str], source: TableSource, wanted: 
             hint = f"did you mean '{near[0]}'? " if near else ""
             if len(columns) == 1 and ";" in columns[0]:
                 hint = "it is separated by semicolons: save it with commas, or as .tsv with tabs. "
-            raise InputError(
-                f"{path} has no column '{column}': {hint}It has {', '.join(columns) or 'none'}. "
-                "Name the columns in params.yaml, scrape.sources."
-            )
+            if not columns:
+                raise InputError(f"{path} is empty: it needs a first line with the columns' names, and rows.")
+            raise InputError(f"{path} has no column '{column}': {hint}It has {', '.join(columns)}. {NAME_COLUMNS}")
 
 
 def _item(

@@ -11,8 +11,10 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 from loopback import site
+from PIL import Image
 
 from flows.command_line import app
+from tasks.params import load
 
 
 def seedling(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -41,6 +43,50 @@ def test_init_makes_a_git_and_dvc_repository(tmp_path: Path, make_pictures: Call
     again = seedling("init", tmp_path / "w", "--images", make_pictures(tmp_path / "more"))
     assert again.returncode == 2
     assert "is a workspace already" in again.stderr
+
+
+def test_init_writes_a_tables_own_columns_and_encoding_into_params(tmp_path: Path) -> None:
+    """Without them it says how; with them params.yaml has them, which a text that no utf-8 is needs."""
+    table = tmp_path / "letters.csv"
+    table.write_bytes("message,kind\ncafé au lait,drink\npain,food\n".encode("latin-1"))
+    command = ["init", tmp_path / "w", "--texts", table, "--encoder", "none"]
+    done = seedling(*command)
+    assert (done.returncode, "--encoding latin-1" in done.stderr) == (2, True)
+    done = seedling(*command, "--encoding", "latin-1")
+    assert (done.returncode, "--column text=message" in done.stderr) == (2, True)
+    done = seedling(*command, "--encoding", "latin-1", "--column", "text=message", "--column", "label=kind")
+    assert done.returncode == 0, done.stderr
+    (source,) = load(tmp_path / "w").scrape.sources
+    assert (source.text, source.label, source.encoding) == ("message", "kind", "latin-1")
+    wrong = seedling("init", tmp_path / "v", "--texts", table, "--column", "body=message")
+    assert (wrong.returncode, "must be one of text, image" in wrong.stderr) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("folders", "arguments", "expected"),
+    [
+        (["studio/house", "studio/tree", "web/house", "web/tree"], [], None),
+        (["studio/house", "studio/tree", "web/house", "web/tree"], ["--by-source"], ["studio", "web"]),
+        (["studio/house", "studio/tree", "web/house", "web/tree"], ["--by-class"], ["."]),
+        (["studio/labelled/house", "web/unlabelled"], [], ["studio", "web"]),
+        (["dog/poodle", "cat/siamese"], [], ["."]),
+        (["labelled/house", "unlabelled"], [], ["."]),
+    ],
+)
+def test_init_asks_whether_top_folders_are_sources_or_classes_where_they_may_be_either(
+    tmp_path: Path, folders: list[str], arguments: list[str], expected: list[str] | None
+) -> None:
+    """The same class folders in several: it asks; splits in one of them: sources; names of splits, or nothing alike: as they are."""
+    for place, name in enumerate(folders):
+        folder = tmp_path / "pictures" / name
+        folder.mkdir(parents=True)
+        Image.new("RGB", (8, 8), (place, 0, 0)).save(folder / "one.png")
+    done = seedling("init", tmp_path / "w", "--images", tmp_path / "pictures", *arguments)
+    if expected is None:
+        assert (done.returncode, "--by-source or --by-class" in done.stderr) == (2, True)
+        return
+    assert done.returncode == 0, done.stderr
+    assert [one.path for one in load(tmp_path / "w").scrape.sources] == expected
 
 
 @pytest.mark.slow

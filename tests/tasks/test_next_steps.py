@@ -91,7 +91,7 @@ def test_the_source_of_most_wrong_labels_is_to_be_fixed() -> None:
     assert [(one["text"], one["minutes"]) for one in steps] == [("Fix the source bad.example", 2)]
     times = ((1 - 5 / 400) / (1 - 35 / 400)) ** 2
     assert steps[0]["gain"]["value"] == pytest.approx(0.2 * (1 - times**-0.5), abs=2e-3)
-    assert "30 of the 100" in steps[0]["how"]
+    assert "30 of its 100" in steps[0]["how"]
     alone = next_steps(curve, **asked, labels_from=[LabelsFrom("source", "bad.example", 400, 90.0)])
     assert "fix_source" not in [one["what"] for one in alone]
 
