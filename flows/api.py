@@ -7,6 +7,7 @@ import binascii
 import gc
 import json
 import math
+import socket
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
@@ -22,6 +23,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, H
 from pydantic import BaseModel, Field
 
 from tasks import images
+from tasks.errors import InputError
 from tasks.predicting import Answer, Predictor, Question
 
 Scope = dict[str, Any]
@@ -278,6 +280,7 @@ def make_app(predictor: Predictor, limits: Limits | None = None) -> Any:
     errors: dict[int | str, dict[str, Any]] = {
         400: {"description": "The body is no JSON"},
         413: {"description": "The body is too large"},
+        415: {"description": "The body is not said to be JSON"},
         429: {"description": "Too many requests of this client"},
         503: {"description": "Too many requests are waiting"},
     }
@@ -285,6 +288,9 @@ def make_app(predictor: Predictor, limits: Limits | None = None) -> Any:
     @app.exception_handler(RequestValidationError)
     async def explained(request: Request, error: RequestValidationError) -> Response:
         """What was wrong and where, without the input, which may be large or no text at all."""
+        if "json" not in request.headers.get("content-type", "").lower():
+            said = {"detail": "Send the body as JSON, with the header Content-Type: application/json."}
+            return Response(json.dumps(said), 415, media_type="application/json")
         told = [{"loc": one["loc"], "msg": one["msg"], "type": one["type"]} for one in error.errors()]
         return Response(json.dumps({"detail": told}), 422, media_type="application/json")
 
@@ -344,7 +350,16 @@ def _said(one: Answer, classes: list[str]) -> Said:
     )
 
 
-def serve_api(predictor: Predictor, host: str, port: int, limits: Limits) -> None:
+def listening(host: str, port: int) -> socket.socket:
+    """A socket there, before anything is loaded. Raises InputError where none can be had."""
+    try:
+        return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+    except (OSError, OverflowError) as error:
+        why = (error.strerror if isinstance(error, OSError) else None) or str(error)
+        raise InputError(f"Nothing can listen at {host}:{port} ({why}): name another --port, or --host.") from error
+
+
+def serve_api(predictor: Predictor, place: socket.socket, limits: Limits) -> None:
     """Serves until stopped."""
     import uvicorn
 
@@ -352,4 +367,5 @@ def serve_api(predictor: Predictor, host: str, port: int, limits: Limits) -> Non
     app = make_app(predictor, limits)
     gc.collect()
     gc.freeze()  # else a full collection goes through all that was loaded, and nobody is answered meanwhile
-    uvicorn.run(app, host=host, port=port, log_level="warning", server_header=False, proxy_headers=False)
+    config = uvicorn.Config(app, log_level="warning", server_header=False, proxy_headers=False)
+    uvicorn.Server(config).run(sockets=[place])

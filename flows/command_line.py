@@ -385,14 +385,15 @@ def api(
 ) -> None:
     """Serves the model over HTTP: POST /predict, GET /health, /metrics, /openapi.json; until stopped."""
     with explained(debug):
-        from flows.api import Limits, serve_api
+        from flows.api import Limits, listening, serve_api
         from tasks.predicting import Predictor
 
+        place = listening(host, port)
         predictor = Predictor.of(workspace.resolve(), number)
         print(
             f"Round {predictor.round} answers at http://{host}:{port}/predict; /openapi.json describes it. Ctrl-C ends it."
         )
-        serve_api(predictor, host, port, Limits(megabytes=megabytes, a_second=rate))
+        serve_api(predictor, place, Limits(megabytes=megabytes, a_second=rate))
 
 
 @app.command()

@@ -85,7 +85,7 @@ def predict(
             if answer.error:
                 errors[answer.error] += 1
         if done == errors.total():
-            raise InputError(_nothing(paths, errors))
+            raise InputError(_nothing(paths, errors, predictor.modality))
     rate = done / max(time.perf_counter() - began, 1e-9)
     said = f"{done:,} rows, {rate:,.0f} rows/s; {abstained:,} abstained (round {predictor.round})"
     if skipped := [name for source in listed if isinstance(source, Files) for name in source.skipped]:
@@ -114,9 +114,11 @@ def _check_output(output: Path | None, paths: Sequence[str]) -> None:
         raise InputError(f"{output.parent} cannot be written: name another --output.")
 
 
-def _nothing(paths: Sequence[str], errors: Counter[str]) -> str:
+def _nothing(paths: Sequence[str], errors: Counter[str], modality: Modality) -> str:
     why = ", ".join(sorted(errors)) or "there is none"
-    return f"No row of {', '.join(paths)} could be read ({why}): name pictures, texts, folders, or tables."
+    kinds = "pictures, folders of them, or tables" if modality == "image" else ".txt files, folders of them, or tables"
+    reads = "pictures" if modality == "image" else "texts"
+    return f"No row of {', '.join(paths)} could be read ({why}): the model reads {reads}, so name {kinds}."
 
 
 def _format_of(output: Path | None) -> Format:

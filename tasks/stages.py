@@ -274,7 +274,7 @@ def _pass_gate(stage: Stage, folder: Path, workspace: Path, max_megapixels: floa
         quarantine.parent.mkdir(exist_ok=True)
         shutil.move(folder, quarantine)
         page = _shown_in_data_docs(workspace)
-        message = explain(stage.name, checks, quarantine.relative_to(workspace), page)
+        message = explain(stage.name, checks, quarantine.relative_to(workspace), page, _rejected(quarantine))
         raise GateFailed(message, [asdict(one) for one in checks])
 
     to_remember = folder.with_name(f"{folder.name}.memory")  # beside it until the generation stands
@@ -289,6 +289,12 @@ def _pass_gate(stage: Stage, folder: Path, workspace: Path, max_megapixels: floa
             to_remember.replace(memory)
 
     return write_down
+
+
+def _rejected(folder: Path) -> dict[str, int]:
+    """Rows that the stage did not keep, by reason; none of a model."""
+    found: dict[str, int] = _json(folder / "manifest.json", {}).get("reasons", {})
+    return found
 
 
 def _shown_in_data_docs(workspace: Path) -> Path | None:

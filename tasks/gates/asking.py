@@ -48,6 +48,7 @@ ALWAYS: dict[str, Expectations] = {
 }
 GATE = "gate.json"
 MAY_MAKE_NOTHING = {"augment", "synthesize", "pseudo_label"}
+MEANINGS = {"unknown_split": " (a split is train, pool, validation, test, out_of_scope, or empty)"}
 UNJUDGED = "could not be judged"
 _one_at_a_time = threading.Lock()
 
@@ -363,8 +364,13 @@ def beside_generations(workspace: Path, stage: str) -> Path:
     return workspace / ".seedling" / "gates" / f"{stage}.json"
 
 
-def explain(stage: str, checks: Sequence[Check], quarantine: Path, page: Path | None) -> str:
-    """What a failed gate says: expectation, observed value, limit, rows, where they are, and what to do. page: of the Data Docs, where they were built."""
+def explain(
+    stage: str, checks: Sequence[Check], quarantine: Path, page: Path | None, rejected: Mapping[str, int] | None = None
+) -> str:
+    """What a failed gate says: expectation, observed value, limit, rows, where they are, and what to do.
+
+    page: of the Data Docs, where they were built; rejected: by reason, the rows that the stage itself did not keep, of which the checks know nothing.
+    """
     lines = [f"The gate of stage '{stage}' said no."]
     for one in checks:
         if one.stops:
@@ -373,6 +379,12 @@ def explain(stage: str, checks: Sequence[Check], quarantine: Path, page: Path | 
             lines.append(f"  {one.expectation}: {said}.")
             if one.rows:
                 lines.append(f"    rows: {', '.join(one.rows)} (`seedling why ID` tells more)")
+    if rejected:
+        told = (
+            f"{many:,} as {reason}{MEANINGS.get(reason, '')}"
+            for reason, many in sorted(rejected.items(), key=lambda one: -one[1])
+        )
+        lines.append(f"  Rejected before the gate: {', '.join(told)}.")
     lines.append(f"  The rows are in {quarantine}; nothing was recorded.")
     if page is not None:
         lines.append(f"  Each check in full: {page}.")

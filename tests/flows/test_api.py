@@ -19,8 +19,9 @@ import pytest
 import uvicorn
 from small_models import grown, picture
 
-from flows.api import Limits, Together, make_app
+from flows.api import Limits, Together, listening, make_app
 from tasks import images
+from tasks.errors import InputError
 from tasks.predicting import Answer, Predictor, Question
 
 Serve = Callable[..., str]
@@ -52,6 +53,22 @@ def serve() -> Iterator[Serve]:
 
 
 FAST = Limits(megabytes=0.1, a_second=10_000)
+
+
+def test_a_port_in_use_is_said_before_anything_is_loaded() -> None:
+    """With the remedy; one that is free is had."""
+    with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(InputError, match="name another --port"):
+        listening("127.0.0.1", taken.getsockname()[1])
+    listening("127.0.0.1", 0).close()
+
+
+def test_a_body_that_is_not_said_to_be_json_is_told_so(tmp_path: Path, serve: Serve) -> None:
+    """415 with the header that is missing; with it the same body is answered."""
+    body = b'{"texts": ["a sentence of red things"]}'
+    with httpx.Client(base_url=serve(Predictor.of(grown(tmp_path, "text")), FAST)) as client:
+        refused = client.post("/predict", content=body, headers={"Content-Type": "application/x-www-form-urlencoded"})
+        assert (refused.status_code, "Content-Type: application/json" in refused.text) == (415, True)
+        assert client.post("/predict", content=body, headers={"Content-Type": "application/json"}).status_code == 200
 
 
 def test_the_server_says_what_the_model_says(tmp_path: Path, serve: Serve) -> None:

@@ -101,8 +101,11 @@ def test_the_message_of_a_failed_gate_says_what_to_do(tmp_path: Path) -> None:
         check("augment", GatedRows.of(ROWS), gates, tmp_path / "gx"),
         Path("quarantine/augment-1"),
         Path("docs/index.html"),
+        {"empty": 2, "unknown_split": 1_200},
     )
     for part in (
+        "1,200 as unknown_split (a split is train, pool,",
+        "2 as empty",
         "stage 'augment'",
         "expect_column_values_to_be_between",
         "1 of 3",
