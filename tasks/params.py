@@ -155,7 +155,8 @@ class SynthesizeParams(Section):
 
     partners: of a mixture, any row of the fold, or rows of the same or of another class. cut_by: what finds an object, grabcut or a function of
     data/augmenting.py. negatives: backgrounds without their object, per training row, as rows of the class `nothing`. generate: pictures of a
-    generator, per training row, generate_side pixels wide; it learns for generate_steps, by effort where null. label_names: how a class is said in {label}.
+    generator, per training row, generate_side pixels wide; it learns for generate_steps, by effort where null. translate: pictures as from another source, per training
+    row, from translate_into, any other where null. label_names: how a class is said in {label}.
     """
 
     mixup: Annotated[float, Field(ge=0)] | None = None
@@ -170,6 +171,8 @@ class SynthesizeParams(Section):
     generate: Annotated[float, Field(ge=0)] = 0.0
     generate_side: Annotated[int, Field(ge=8, le=128, multiple_of=8)] = 32
     generate_steps: Annotated[int, Field(gt=0)] | None = None
+    translate: Annotated[float, Field(ge=0)] = 0.0
+    translate_into: str | None = None
     templates: list[Template] = []
     template_rows: Annotated[int, Field(ge=0)] | dict[str, Annotated[int, Field(ge=0)]] = 40
     label_names: dict[str, str] = {}

@@ -23,6 +23,11 @@ def generator(seed: int, *names: object) -> np.random.Generator:
     return np.random.default_rng(derived_seed(seed, *names))
 
 
+def how_many(a_row: float, seed: int, *names: object) -> int:
+    """`a_row` in the mean over rows: its whole part, and one more with the chance of the rest."""
+    return int(a_row) + int(generator(seed, *names).random() < a_row % 1)
+
+
 class Draws:
     """Draws from a seed where a few are wanted: it begins in a fifteenth of the time of Python's own generator.
 

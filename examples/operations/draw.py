@@ -19,6 +19,7 @@ from tasks.augment.pictures import PolicyTransform
 from tasks.images import Pixels
 from tasks.synthesize.cutting import Placement, object_mask, pasted, without_object
 from tasks.synthesize.mixing import cut_in, mix
+from tasks.synthesize.translating import matched
 
 TILE, CAPTION, GAP, ACROSS = (150, 112), 22, 12, 4
 SEED = 5
@@ -35,7 +36,7 @@ def tiles() -> list[tuple[str, list[Pixels]]]:
         strengths = (0.3, 0.9) if operation.graded else (0.5,)
         found.append((name, [changed(flower, operation.entry(one)) for one in strengths]))
     mask = object_mask(flower, (20, 5, 130, 105))
-    cut, _ = cut_in(flower, china, 0.7, np.random.default_rng(1))
+    cut, *_ = cut_in(flower, china, 0.7, np.random.default_rng(1))
     where = Placement(0.8, 10, 0.5, 0.55)
     return [
         *found,
@@ -46,6 +47,7 @@ def tiles() -> list[tuple[str, list[Pixels]]]:
             [pasted(flower, mask, china, where, "feather"), pasted(flower, mask, china, where, "poisson")],
         ),
         ("negatives (synthesize)", [without_object(flower, mask)]),
+        ("translate (synthesize)", [matched(flower, china, share) for share in (0.5, 1.0)]),
     ]
 
 

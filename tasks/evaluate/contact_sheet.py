@@ -128,6 +128,8 @@ def in_words(recipe: str | None) -> str:
         return str(operation)
     if operation in {"cut_and_paste", "background"}:
         return f"{operation}, {told['blend']}".replace("_", " ") if "blend" in told else str(operation)
+    if operation == "translate":
+        return f"translate, {told['share']:.0%} of the way"
     if operation in {"fgsm", "deepfool"}:
         return f"{operation}, {told['levels']:g} levels"
     if operation in {"template", "generated"}:

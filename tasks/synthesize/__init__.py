@@ -1,4 +1,4 @@
-"""synthesize: new training rows. Mixtures with soft labels, pasted objects and generated pictures; templates with slots for texts.
+"""synthesize: new training rows. Mixtures with soft labels, pasted objects, generated and translated pictures; templates with slots for texts.
 
 python -m tasks.synthesize
 """
@@ -22,9 +22,10 @@ from tasks.synthesize.generating import generated
 from tasks.synthesize.mixing import LEAST_CUT, Pair, cut_in, draw_pairs, mix, mixed_label
 from tasks.synthesize.pasting import cut_rows
 from tasks.synthesize.templates import possible, sample
+from tasks.synthesize.translating import translated
 
 BY_EFFORT = {"quick": 0.5, "normal": 1.0, "thorough": 2.0}
-OF_PICTURES = ("mixup", "cutmix", "cut_and_paste", "negatives", "generate")  # params that say how many
+OF_PICTURES = ("mixup", "cutmix", "cut_and_paste", "negatives", "generate", "translate")  # params that say how many
 ENOUGH = 4000  # mixtures in all where params leave their number open
 
 
@@ -51,11 +52,13 @@ def synthesize(
     with GenerationWriter(output, stage="synthesize", modality=facts.modality) as writer:
         made: Iterator[tuple[Row, str | None]]
         if facts.modality == "image":
+            by_id = rows.set_index("id")
             parents = rows[(rows["split"] == "train") & rows["label"].notna()].set_index("id")
             made = chain(
                 _mixtures(parents, classes, params, facts, collected, progress),
                 cut_rows(parents, classes, params, facts, collected, data, progress),
-                generated(rows.set_index("id"), classes, params, facts, collected, progress),
+                generated(by_id, classes, params, facts, collected, progress),
+                translated(by_id, params, facts, collected, progress),
             )
         else:
             of_class = _by_class(params, classes)

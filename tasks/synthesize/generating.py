@@ -21,7 +21,7 @@ from tasks.generation import Row, identify, payloads, recipe_json
 from tasks.parallel import in_threads
 from tasks.params import Facts, SynthesizeParams
 from tasks.progress import Progress, counted
-from tasks.randomness import derived_seed, generator
+from tasks.randomness import derived_seed, how_many
 
 STEPS = {"quick": 150, "normal": 800, "thorough": 5_000}  # of training, of a fold's generator, and before of the pool's
 ENOUGH_IN_POOL = 200  # pictures: from here on the pool is learnt from
@@ -205,17 +205,12 @@ def _by_fold(
         found = []
         for label, some in mine.groupby("label", sort=True):
             family = sorted(some.index)
-            many = sum(_many(params.generate, facts.seed, one) for one in family)
+            many = sum(how_many(params.generate, facts.seed, "generate", one) for one in family)
             seeds = [derived_seed(facts.seed, "generate", fold, label, number) for number in range(many)]
             found.append(Taught(fold, str(label), family, list(flow.sample(classes.index(str(label)), seeds))))
         return found
 
     return [one for some in in_threads(of_fold, folds) for one in some]
-
-
-def _many(a_row: float, seed: int, row: str) -> int:
-    """Of one row, so that the mean is what params say."""
-    return int(a_row) + int(generator(seed, "generate", row).random() < a_row % 1)
 
 
 def _as_grey(pixels: images.Pixels) -> images.Pixels:

@@ -17,7 +17,7 @@ from tasks.generation import Row, identify, payloads, recipe_json
 from tasks.own_functions import AUGMENTING, own_functions
 from tasks.params import NOTHING, Facts, SynthesizeParams
 from tasks.progress import Progress, counted
-from tasks.randomness import generator
+from tasks.randomness import generator, how_many
 from tasks.synthesize.cutting import Finder, Mask, NoObject, draw_placement, object_mask, pasted, without_object
 
 
@@ -43,9 +43,9 @@ def cut_rows(
     wanted = [
         (one, number)
         for one in objects.index
-        for number in range(_many(params.cut_and_paste, facts.seed, "paste", one))
+        for number in range(how_many(params.cut_and_paste, facts.seed, "paste", one))
     ]
-    bare = [one for one in objects.index if _many(params.negatives, facts.seed, "negative", one)]
+    bare = [one for one in objects.index if how_many(params.negatives, facts.seed, "negative", one)]
     if not wanted and not bare:
         return
     names = sorted({one for one, _ in wanted} | {*bare} | {*parents.index[parents["label"] == NOTHING]})
@@ -111,10 +111,6 @@ def _finder(params: SynthesizeParams, data: Path | None) -> Finder | None:
             f"params.yaml: synthesize.cut_by: there is no function '{params.cut_by}' in data/{AUGMENTING[0]} or among installed packages (there is: grabcut{''.join(f', {one}' for one in sorted(own))})."
         )
     return own[params.cut_by]
-
-
-def _many(a_row: float, seed: int, way: str, row: str) -> int:
-    return int(a_row) + int(generator(seed, way, row).random() < a_row % 1)
 
 
 def _find_objects(shown: _Pictures, objects: pd.DataFrame, finder: Finder | None, progress: Progress) -> None:

@@ -55,7 +55,7 @@ def test_without_augment_and_synthesize_no_row_is_made(make_pictures: Callable[.
     validate(ValidateParams(), facts, collected=collected, output=validated)
     sections = {
         "augment": {"children": 2, "adversarial": 0.5, "hard": 0.5, "balance": 1.0},
-        "synthesize": {"mixup": 1, "cutmix": 1, "cut_and_paste": 1, "negatives": 0.5, "generate": 1},
+        "synthesize": {"mixup": 1, "cutmix": 1, "cut_and_paste": 1, "negatives": 0.5, "generate": 1, "translate": 1},
     }
     for (section, key), value in (*NO_CHILDREN, *NOTHING_NEW):
         sections[section][key] = json.loads(value)

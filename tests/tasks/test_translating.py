@@ -1,0 +1,119 @@
+"""synthesize.translate: pictures as from another source: whose look, in which fold, and how much of it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from albumentations.augmentations.mixing.domain_adaptation_functional import apply_histogram
+
+from tasks import images
+from tasks.errors import InputError
+from tasks.generation import GenerationWriter, Row, identify, read, read_rejected
+from tasks.params import Facts, SynthesizeParams
+from tasks.synthesize import synthesize
+from tasks.synthesize.translating import matched
+
+PICTURES = Facts(modality="image")
+
+
+def test_values_go_as_far_as_is_said_by_hand() -> None:
+    """A half of 10 and a half of 20 becomes a half of 100 and a half of 240; half of the way, 55 and 130; a picture matched to itself stays."""
+    content = np.tile(np.array([10, 20], np.uint8)[None, :, None], (2, 1, 3))
+    look = np.tile(np.array([240, 100, 100, 240], np.uint8)[None, :, None], (3, 1, 3))
+    assert matched(content, look, 1.0)[0, :, 0].tolist() == [100, 240]
+    assert matched(content, look, 0.5)[0, :, 0].tolist() == [55, 130]
+    assert (matched(content, content, 1.0) == content).all()
+    alone = np.full((1, 1, 3), 7, np.uint8)
+    assert (matched(alone, look[:1, :1], 1.0) == 240).all()
+
+
+def test_it_is_albumentations_histogram_matching_within_a_level_or_two() -> None:
+    """Which interpolates between the levels that are there, where ours takes one of them."""
+    rng = np.random.default_rng(0)
+    content = rng.integers(0, 160, (64, 64, 3)).astype(np.uint8)
+    look = rng.integers(60, 256, (64, 64, 3)).astype(np.uint8)  # of one size: it would be resized else
+    away = np.abs(matched(content, look, 1.0).astype(int) - apply_histogram(content, look, 1.0).astype(int))
+    assert away.mean() < 2
+
+
+def rows(place: Path, sources: dict[str, tuple[int, str]]) -> Path:
+    """Pictures of one brightness a source: so many of each, labelled in two folds, or of the pool."""
+    with GenerationWriter(place, stage="validate", modality="image") as writer:
+        for number, (source, (many, split)) in enumerate(sources.items()):
+            for one in range(many):
+                pixels = np.random.default_rng([number, one]).integers(80 * number, 80 * number + 60, (16, 16, 3))
+                payload = images.encode(pixels.astype(np.uint8))
+                name = identify(payload)
+                labelled = split == "train"
+                writer.keep(
+                    Row(
+                        name,
+                        split,
+                        one % 2 if labelled else None,
+                        "ab"[one // 2 % 2] if labelled else None,
+                        label_source="human" if labelled else None,
+                        group=name,
+                        origin=f"{source}/{one}.png",
+                        payload=payload,
+                    )
+                )
+        writer.close(rows_in=sum(many for many, _ in sources.values()), classes=["a", "b"])
+    return place
+
+
+def made(here: Path, output: Path, **params: object) -> Path:
+    wanted = SynthesizeParams.model_validate({"mixup": 0, "translate": 2, **params})
+    synthesize(wanted, PICTURES, collected=here, validated=here, output=output)
+    return output
+
+
+def test_labelled_rows_take_the_look_of_the_pool_and_keep_all_else(tmp_path: Path) -> None:
+    """Studio pictures are dark, the pool is bright: so are the children, in their parent's fold, class and group; the same bytes each time."""
+    here = rows(tmp_path / "v", {"studio": (8, "train"), "street": (3, "pool"), "shop": (2, "test")})
+    first = made(here, tmp_path / "out")
+    found, known = (
+        read(first, ["id", "fold", "label", "group", "parents", "label_source", "image"]),
+        read(here).set_index("id"),
+    )
+    assert len(found) == 16
+    for one in found.to_dict("records"):
+        content, look = (known.loc[parent] for parent in one["parents"])
+        assert (one["fold"], one["label"], one["group"]) == (content["fold"], content["label"], content["group"])
+        assert look["split"] == "pool", "what judges gives no look"
+        assert one["label_source"] == "translate"
+        assert images.decode(one["image"]["bytes"]).mean() > 70, "between the studio's 30 and the street's 110"
+    again = made(here, tmp_path / "again")
+    assert read(again, ["id"])["id"].tolist() == found["id"].tolist()
+
+
+def test_a_labelled_row_gives_its_look_within_its_fold_alone(tmp_path: Path) -> None:
+    """Both sources are labelled: parents share a fold, and sources differ; into the one, rows of the other alone are translated."""
+    here = rows(tmp_path / "v", {"studio": (8, "train"), "street": (8, "train")})
+    known = read(here).set_index("id")
+    for parents in read(made(here, tmp_path / "out"), ["parents"])["parents"]:
+        content, look = (known.loc[parent] for parent in parents)
+        assert content["fold"] == look["fold"]
+        assert content["origin"].split("/")[0] != look["origin"].split("/")[0]
+    into = read(made(here, tmp_path / "into", translate_into="street"), ["parents"])
+    assert Counter(known.loc[one[0], "origin"].split("/")[0] for one in into["parents"]) == {"studio": 16}
+
+
+def test_where_a_fold_has_no_row_of_another_source_it_is_counted(tmp_path: Path) -> None:
+    """One labelled row of the street lies in the first fold: studio rows of the second have no look to take."""
+    here = rows(tmp_path / "v", {"studio": (4, "train"), "street": (1, "train")})
+    output = made(here, tmp_path / "out", translate_into="street")
+    assert Counter(read_rejected(output)["reason"]) == {"no_other_source": 4}
+    assert len(read(output)) == 4
+
+
+def test_sources_that_are_not_there_are_explained(tmp_path: Path) -> None:
+    """A name that no row has, and rows that all come from one source."""
+    two = rows(tmp_path / "two", {"studio": (4, "train"), "street": (4, "pool")})
+    with pytest.raises(InputError, match="no source 'stret'; there is street, studio"):
+        made(two, tmp_path / "a", translate_into="stret")
+    one = rows(tmp_path / "one", {"studio": (4, "train")})
+    with pytest.raises(InputError, match=r"come from one source \(studio\)"):
+        made(one, tmp_path / "b")
