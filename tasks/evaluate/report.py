@@ -34,7 +34,7 @@ MEASURES = (
 )
 STEP_WORDS = {  # ingredients and losses of training, as the table of what each bought has them
     "augment": "changed copies of training rows",
-    "synthesize": "mixtures, pasted objects, filled templates",
+    "synthesize": "mixtures, pasted or translated pictures, filled templates",
     "consistency": "the network says the same of a pool picture however it is changed",
     "mixin": "another dataset's rows under a head of their own",
     "trusted": "labels that other folds doubt count less",
@@ -72,7 +72,7 @@ WORDS = {
     "scrape": "brought in from data/ and from sites",
     "validate": "checked, split and folded",
     "augment": "children of training rows, label kept",
-    "synthesize": "new rows: mixtures, pasted objects, filled templates",
+    "synthesize": "new rows: mixtures, pasted or translated pictures, filled templates",
     "pseudo_label": "pool rows labelled by the model",
 }
 
