@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
 import gc
 import json
 import math
@@ -288,7 +289,9 @@ def make_app(predictor: Predictor, limits: Limits | None = None) -> Any:
     @app.exception_handler(RequestValidationError)
     async def explained(request: Request, error: RequestValidationError) -> Response:
         """What was wrong and where, without the input, which may be large or no text at all."""
-        if "json" not in request.headers.get("content-type", "").lower():
+        kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if kind != "application/json" and not kind.endswith("+json"):
+            answering.refused.labels("415").inc()
             said = {"detail": "Send the body as JSON, with the header Content-Type: application/json."}
             return Response(json.dumps(said), 415, media_type="application/json")
         told = [{"loc": one["loc"], "msg": one["msg"], "type": one["type"]} for one in error.errors()]
@@ -350,13 +353,19 @@ def _said(one: Answer, classes: list[str]) -> Said:
     )
 
 
-def listening(host: str, port: int) -> socket.socket:
-    """A socket there, before anything is loaded. Raises InputError where none can be had."""
+def reserved(host: str, port: int) -> socket.socket:
+    """A socket bound there, before anything is loaded; nobody is let in yet. Raises InputError where none can be had."""
     try:
-        return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        place = socket.socket(family, kind, protocol)
+        place.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        place.bind(address)
     except (OSError, OverflowError) as error:
         why = (error.strerror if isinstance(error, OSError) else None) or str(error)
         raise InputError(f"Nothing can listen at {host}:{port} ({why}): name another --port, or --host.") from error
+    return place
 
 
 def serve_api(predictor: Predictor, place: socket.socket, limits: Limits) -> None:
@@ -368,4 +377,5 @@ def serve_api(predictor: Predictor, place: socket.socket, limits: Limits) -> Non
     gc.collect()
     gc.freeze()  # else a full collection goes through all that was loaded, and nobody is answered meanwhile
     config = uvicorn.Config(app, log_level="warning", server_header=False, proxy_headers=False)
-    uvicorn.Server(config).run(sockets=[place])
+    with contextlib.suppress(KeyboardInterrupt):  # which is how it is ended
+        uvicorn.Server(config).run(sockets=[place])

@@ -178,6 +178,10 @@ def init(
             raise InputError(
                 "Name the data: either --images PATH or --texts PATH; or, where all is to be collected, --collect images or texts."
             )
+        if collect is not None and (by_source is not None or column or encoding):
+            raise InputError(
+                "--by-source, --column and --encoding are of data that is there: leave them out beside --collect."
+            )
         modality: Literal["image", "text"] = "image" if images is not None or collect == "images" else "text"
         with terminal("init") as progress:
             made = make_workspace(
@@ -385,10 +389,10 @@ def api(
 ) -> None:
     """Serves the model over HTTP: POST /predict, GET /health, /metrics, /openapi.json; until stopped."""
     with explained(debug):
-        from flows.api import Limits, listening, serve_api
+        from flows.api import Limits, reserved, serve_api
         from tasks.predicting import Predictor
 
-        place = listening(host, port)
+        place = reserved(host, port)
         predictor = Predictor.of(workspace.resolve(), number)
         print(
             f"Round {predictor.round} answers at http://{host}:{port}/predict; /openapi.json describes it. Ctrl-C ends it."

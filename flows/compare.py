@@ -212,8 +212,8 @@ def changed_params(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[tuple
             return "not named"
         return "null" if values[name] is None else str(values[name])
 
-    pairs = [(name, said(before, name), said(after, name)) for name in {**before, **after}]
-    return [one for one in pairs if one[1] != one[2]]
+    names = [name for name in {**before, **after} if before.get(name) != after.get(name)]
+    return [(name, said(before, name), said(after, name)) for name in names]
 
 
 def _flat(params: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:

@@ -15,10 +15,12 @@ from types import MappingProxyType
 from typing import Literal
 
 from flows.ledger import create_repository
+from tasks import images
 from tasks.errors import InputError, SeedlingError
+from tasks.generation import Modality
 from tasks.params import load
 from tasks.progress import Progress, silent
-from tasks.scrape.folder import ROOTS, read_folder
+from tasks.scrape.folder import ROOTS, TEXT_SUFFIXES, read_folder
 from tasks.scrape.packing import PACKED, pack_folder
 from tasks.scrape.table import NAME_COLUMNS, SET_ENCODING, SUFFIXES, read_table
 from tasks.sources import FolderSource, TableSource
@@ -33,7 +35,7 @@ IDENTITY = ("-c", "user.name=seedling", "-c", "user.email=seedling@localhost")
 def make_workspace(
     folder: Path,
     source: Path | None,
-    modality: Literal["image", "text"],
+    modality: Modality,
     *,
     encoder: str | None = None,
     pack: bool | None = None,
@@ -52,20 +54,24 @@ def make_workspace(
     columns: of tables, text, image, label, split, id or group → the column's own name; encoding: of tables, utf-8 where it is None.
 
     Raises InputError where the folder holds a workspace or other files, the source does not exist or holds no such
-    rows, or git is not there.
+    rows, an option has nothing to speak of, top folders may be sources or classes, or git is not there.
     """
     folder = folder.resolve()
     _check(folder, source)
     listed = [MAY_BE_EMPTY] if source is None else _sources(source, modality, by_source, _options(columns, encoding))
+    if pack and listed != [FOLDER]:
+        raise InputError(
+            "--pack is of one folder of classes: leave it out, tables and several sources stay as they are."
+        )
     named = _encoder(encoder, modality)
     beside = folder.with_name(f".{folder.name}.new")  # renamed at the end: a failure leaves nothing behind
     try:
         shutil.rmtree(beside, ignore_errors=True)
         beside.mkdir(parents=True)
-        many = 0 if source is None or listed != [FOLDER] else sum(len(names) for _, _, names in os.walk(source))
+        many = 0 if source is None else sum(len(names) for _, _, names in os.walk(source))
         if source is None:
             _invite(beside / "data")
-        elif many and (pack or (pack is None and many >= MANY)):
+        elif listed == [FOLDER] and many and (pack or (pack is None and many >= MANY)):
             pack_folder(source, beside / "data", modality, many, progress)
             listed = [f"{{kind: table, path: {PACKED}}}", MAY_BE_EMPTY]
         else:
@@ -133,49 +139,75 @@ def _check(folder: Path, source: Path | None) -> None:
         raise InputError(f"{folder} lies within {source}: name a folder outside of it.")
 
 
+def _quoted(name: str) -> str:
+    """As YAML reads it, with any letter."""
+    return json.dumps(name, ensure_ascii=False)
+
+
 def _options(columns: Mapping[str, str], encoding: str | None) -> str:
     """What is said of each table beside its path. Raises InputError for a name that is no column's of a source."""
     if unknown := [name for name in columns if name not in COLUMNS]:
         raise InputError(f"--column {unknown[0]}: it must be one of {', '.join(COLUMNS)}, as in --column text=message.")
     said = {**columns} if encoding is None else {**columns, "encoding": encoding}
-    return "".join(f", {name}: {json.dumps(value)}" for name, value in said.items())
+    return "".join(f", {name}: {_quoted(value)}" for name, value in said.items())
 
 
-def _sources(source: Path, modality: str, by_source: bool | None, options: str) -> list[str]:
-    """The `scrape.sources` lines for params.yaml: the table itself, or the folder and the tables in it."""
+def _sources(source: Path, modality: Modality, by_source: bool | None, options: str) -> list[str]:
+    """The `scrape.sources` lines for params.yaml: the table itself, or the folder and the tables in it.
+
+    Raises InputError where nothing is there, an option has nothing to speak of, or top folders may be sources or classes.
+    """
     if source.is_file():
         if source.suffix.lower() not in SUFFIXES:
             raise InputError(f"{source} is none of {', '.join(SUFFIXES)}: save the table as one of these.")
-        return [f"{{kind: table, path: {json.dumps(source.name)}{options}}}"]
-    tables = sorted(path.name for path in source.iterdir() if path.suffix.lower() in SUFFIXES)
-    inner = sorted(path for path in source.iterdir() if path.is_dir() and not path.name.startswith("."))
-    found = [f"{{kind: table, path: {json.dumps(name)}{options}}}" for name in tables]
+        tables, inner = [source.name], []
+    else:
+        tables = sorted(path.name for path in source.iterdir() if path.suffix.lower() in SUFFIXES)
+        inner = sorted(path for path in source.iterdir() if path.is_dir() and not path.name.startswith("."))
+    if options and not tables:
+        raise InputError(f"--column and --encoding are of tables, and {source} holds none: leave them out.")
+    if by_source and (tables or not inner):
+        raise InputError(
+            f"--by-source is of folders alone, and {source} holds a table: leave it out, and name the sources in params.yaml."
+        )
+    found = [f"{{kind: table, path: {_quoted(name)}{options}}}" for name in tables]
     if inner and not (modality == "image" and tables):  # a table names the pictures of the folders beside it
-        several = not tables and _hold_classes(inner, by_source)
-        found = [f"{{kind: folder, path: {json.dumps(one.name)}}}" for one in inner] if several else [FOLDER, *found]
+        several = not tables and _hold_classes(inner, modality, by_source)
+        found = [f"{{kind: folder, path: {_quoted(one.name)}}}" for one in inner] if several else [FOLDER, *found]
     if not found:
         wanted = "pictures in <class>/ folders" if modality == "image" else "a table nor .txt files in <class>/ folders"
         raise InputError(f"{source} holds neither {wanted}, nor labelled/ and unlabelled/ folders with such.")
     return found
 
 
-def _hold_classes(folders: Sequence[Path], by_source: bool | None) -> bool:
+def _hold_classes(folders: Sequence[Path], modality: Modality, by_source: bool | None) -> bool:
     """Whether these are sources with folders of classes, or of splits, in each. Raises InputError where they may be, or may be classes."""
     if by_source is not None or any(one.name.casefold() in ROOTS for one in folders):
         return bool(by_source)
-    below = [
-        {one.name for one in folder.iterdir() if one.is_dir() and not one.name.startswith(".")} for folder in folders
-    ]
-    if any(names and all(name.casefold() in ROOTS for name in names) for names in below):
+    below = [_folders_in(folder) for folder in folders]
+    suffixes = images.SUFFIXES if modality == "image" else TEXT_SUFFIXES
+    if any(path.suffix.lower() in suffixes for folder in folders for path in folder.iterdir()):
+        return False  # rows lie in them, as in classes
+    if all(inner and all(_is_split(one) for one in inner) for inner in below):
         return True
-    counts = Counter(name for names in below for name in names)
+    counts = Counter(one.name for inner in below for one in inner)
     shared = sorted(name for name, many in counts.items() if many > 1)
-    if shared and not any(one.is_file() for folder in folders for one in folder.iterdir()):
+    if shared:
         raise InputError(
             f"{', '.join(one.name for one in folders[:4])}: are they sources, with the classes {', '.join(shared[:4])} in each, or are they the "
             "classes themselves? Say --by-source or --by-class."
         )
     return False
+
+
+def _folders_in(folder: Path) -> list[Path]:
+    return [one for one in folder.iterdir() if one.is_dir() and not one.name.startswith(".")]
+
+
+def _is_split(folder: Path) -> bool:
+    """Whether it is named like a split, and has classes in it where that split has any."""
+    split = ROOTS.get(folder.name.casefold())
+    return split is not None and (split in {"pool", "out_of_scope"} or bool(_folders_in(folder)))
 
 
 def _copy(source: Path, data: Path, many: int, progress: Progress) -> None:

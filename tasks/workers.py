@@ -76,7 +76,8 @@ def _own(work: Callable[[P], R]) -> Iterator[tuple[Callable[[P], Any], int]]:
             "work (taskset -c 0 seedling run)."
         ) from error
     finally:
-        # A piece that the pool's thread has not taken to its queue yet, when it is shut down, makes that thread fail: it has room for all, so it soon has.
+        # A piece that the pool's thread has not taken to its queue yet, when it is shut down, makes that thread fail. It has room for all, so it soon
+        # has taken them; microseconds are left between its word and its deed.
         until = time.monotonic() + TAKEN_AFTER
         while last and not (last[0].running() or last[0].done()) and time.monotonic() < until:
             time.sleep(0.001)

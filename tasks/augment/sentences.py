@@ -91,8 +91,8 @@ class Cut:
     """A text cut into words and the blanks between them; able: places in `pieces` of the words that may change; hidden: words under masks, by place."""
 
     pieces: list[str]
-    words: list[int]
-    able: list[int]
+    words: Sequence[int]
+    able: Sequence[int]
     hidden: dict[int, str] = field(default_factory=dict)
 
 
@@ -140,7 +140,7 @@ def _cut(text: str, protected: frozenset[str]) -> Cut:
         if plain and (shouted or not (inner or (capital and not begins))) and lower not in protected:
             able.append(place)
         begins = ends
-    return Cut(pieces, words, able)
+    return Cut(pieces, tuple(words), tuple(able))
 
 
 Operation = Callable[[Cut, float, Draws, Context], None]

@@ -18,7 +18,7 @@ from tasks.evaluate.lineage import examples, stories
 from tasks.evaluate.looks import looks_at
 from tasks.evaluate.pages import environment, shown, vote
 from tasks.gates.asking import read_checks
-from tasks.generation import digest, payloads, read, read_manifest, stage_of
+from tasks.generation import digest, payloads, read, read_manifest, read_rejected, stage_of
 from tasks.statistics import Estimate, confusion, wilson_of
 
 SAMPLES = 12
@@ -93,7 +93,7 @@ def write_report(workspace: Path) -> Path:
             subject=_subject(workspace, metrics["accepted_round"]),
             metrics=metrics,
             mislabelled=_mislabelled(generations / "validate"),
-            unlearnt=read_manifest(generations / "validate")["reasons"].get("class_not_in_training", 0),
+            unlearnt=_unlearnt(generations / "validate") if metrics["test"] else 0,
             limits=limits_together(metrics["operating_points"]),
             step_words=STEP_WORDS,
             glossary=GLOSSARY,
@@ -185,6 +185,14 @@ def _subject(workspace: Path, accepted: int) -> dict[str, Any]:
         "pseudo_labelled": rows["pseudo_labelled"],
         "learners": vote(model),
     }
+
+
+def _unlearnt(validated: Path) -> int:
+    """How many test rows were left out, as too few training rows, or none, are of their class."""
+    rejected = read_rejected(validated, ["split", "reason"])
+    return int(
+        ((rejected["split"] == "test") & rejected["reason"].isin(["class_not_in_training", "class_too_small"])).sum()
+    )
 
 
 def _mislabelled(validated: Path) -> float:

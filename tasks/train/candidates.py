@@ -92,7 +92,7 @@ def further_candidates(
 
 
 def later_candidates(teacher: Path) -> tuple[list[Candidate], list[Candidate]]:
-    """What voted in the round before; and each other learner as it was best there, and all that is taken over, so that no choice is lost."""
+    """What voted in the round before; and what else was best of each learner there, and all that is taken over, so that no choice is lost."""
     table = json.loads((teacher / "candidates.json").read_text(encoding="utf-8"))["tried"]
     tried = [
         (entry, Candidate(entry["learner"], tuple(entry["recipe"]), entry["loss"]))

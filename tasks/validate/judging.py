@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -94,7 +94,7 @@ def _judge_labels(training: list[Looked], inputs: Inputs, classes: list[str], pa
     for one, p_wrong, suggested, flagged in zip(judged, found.p_wrong, found.suggested, found.flagged, strict=True):
         if not np.isnan(p_wrong):
             one.doubt = {"p_wrong": float(p_wrong), "suggested": classes[suggested], "doubtful": bool(flagged)}
-    left = [label for label in classes if _share(found.flagged[given == number[label]]) > TOO_MANY]
+    left = left_to_people(found.flagged, given, classes)
     repaired = repair(judged, found, params.doubtful_labels, set(left))
     return {
         "judged": int((~np.isnan(found.p_wrong)).sum()),
@@ -110,8 +110,13 @@ def _judge_labels(training: list[Looked], inputs: Inputs, classes: list[str], pa
     }
 
 
-def _share(flags: NDArray[np.bool_]) -> float:
-    return float(flags.mean()) if len(flags) else 0.0
+def left_to_people(flagged: NDArray[np.bool_], given: Ints, classes: Sequence[str]) -> list[str]:
+    """The classes more than half of whose labels are called doubtful. flagged, given: (n_rows,), whether, and the number of the class."""
+    return [
+        name
+        for number, name in enumerate(classes)
+        if (given == number).any() and flagged[given == number].mean() > TOO_MANY
+    ]
 
 
 def _of_class(found: Doubt, mine: NDArray[np.bool_], label: str) -> dict[str, Any]:

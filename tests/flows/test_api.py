@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import signal
 import socket
 import subprocess
 import sys
@@ -19,9 +20,8 @@ import pytest
 import uvicorn
 from small_models import grown, picture
 
-from flows.api import Limits, Together, listening, make_app
+from flows.api import Limits, Together, make_app
 from tasks import images
-from tasks.errors import InputError
 from tasks.predicting import Answer, Predictor, Question
 
 Serve = Callable[..., str]
@@ -55,11 +55,37 @@ def serve() -> Iterator[Serve]:
 FAST = Limits(megabytes=0.1, a_second=10_000)
 
 
-def test_a_port_in_use_is_said_before_anything_is_loaded() -> None:
-    """With the remedy; one that is free is had."""
-    with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(InputError, match="name another --port"):
-        listening("127.0.0.1", taken.getsockname()[1])
-    listening("127.0.0.1", 0).close()
+def command(workspace: Path, port: int) -> subprocess.Popen[str]:
+    """`seedling api` in a process of its own."""
+    told = [sys.executable, "-m", "flows.command_line", "api", "-w", str(workspace), "--port", str(port)]
+    return subprocess.Popen(told, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def test_the_command_says_that_a_port_is_in_use_before_anything_is_loaded(tmp_path: Path) -> None:
+    """In a folder that holds no model the port is what it speaks of, with the remedy."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        _, said = command(tmp_path, taken.getsockname()[1]).communicate(timeout=60)
+    assert "in use" in said
+    assert "name another --port" in said
+
+
+def test_the_command_answers_until_it_is_interrupted(tmp_path: Path) -> None:
+    """And leaves with 0, without a word of what is kept."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    process = command(grown(tmp_path, "text"), port)
+    deadline = time.monotonic() + 60
+    while True:
+        try:
+            found = httpx.post(f"http://127.0.0.1:{port}/predict", json={"texts": ["a red thing"]}, timeout=20)
+            break
+        except httpx.TransportError:
+            assert time.monotonic() < deadline, "the server did not start"
+            time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert (found.status_code, process.returncode, said) == (200, 0, "")
 
 
 def test_a_body_that_is_not_said_to_be_json_is_told_so(tmp_path: Path, serve: Serve) -> None:
@@ -68,6 +94,10 @@ def test_a_body_that_is_not_said_to_be_json_is_told_so(tmp_path: Path, serve: Se
     with httpx.Client(base_url=serve(Predictor.of(grown(tmp_path, "text")), FAST)) as client:
         refused = client.post("/predict", content=body, headers={"Content-Type": "application/x-www-form-urlencoded"})
         assert (refused.status_code, "Content-Type: application/json" in refused.text) == (415, True)
+        assert (
+            client.post("/predict", content=body, headers={"Content-Type": "application/x-ndjson"}).status_code == 415
+        )
+        assert 'seedling_refused_total{status="415"} 2.0' in client.get("/metrics").text
         assert client.post("/predict", content=body, headers={"Content-Type": "application/json"}).status_code == 200
 
 

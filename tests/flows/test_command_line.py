@@ -70,6 +70,8 @@ def test_init_writes_a_tables_own_columns_and_encoding_into_params(tmp_path: Pat
         (["studio/house", "studio/tree", "web/house", "web/tree"], ["--by-class"], ["."]),
         (["studio/labelled/house", "web/unlabelled"], [], ["studio", "web"]),
         (["dog/poodle", "cat/siamese"], [], ["."]),
+        (["dog/train", "dog/test", "cat/train", "cat/test"], ["--by-class"], ["."]),
+        (["studio/labelled/house", "😀/test/house"], [], ["studio", "😀"]),
         (["labelled/house", "unlabelled"], [], ["."]),
     ],
 )
@@ -81,6 +83,7 @@ def test_init_asks_whether_top_folders_are_sources_or_classes_where_they_may_be_
         folder = tmp_path / "pictures" / name
         folder.mkdir(parents=True)
         Image.new("RGB", (8, 8), (place, 0, 0)).save(folder / "one.png")
+        (folder.parent / ".DS_Store").touch()
     done = seedling("init", tmp_path / "w", "--images", tmp_path / "pictures", *arguments)
     if expected is None:
         assert (done.returncode, "--by-source or --by-class" in done.stderr) == (2, True)

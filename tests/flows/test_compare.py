@@ -52,8 +52,8 @@ def test_what_became_of_each_row_is_told_with_its_reason() -> None:
 
 
 def test_params_that_differ_are_named_with_dots() -> None:
-    """A changed value, a new section, one that is gone; what is equal is not told."""
-    old = {"seed": 0, "train": {"loss": "plain", "steps": 10}, "gone": True}
+    """A changed value, a new section, one that is gone; what is equal is not told, be it written otherwise."""
+    old = {"seed": 0.0, "unsaid": None, "train": {"loss": "plain", "steps": 10}, "gone": True}
     new = {"seed": 0, "train": {"loss": "trusted", "steps": 10}, "augment": {"copies": 2}}
     assert changed_params(old, new) == [
         ("train.loss", "plain", "trusted"),
@@ -89,6 +89,15 @@ def test_paired_differences_and_turned_rows_by_hand() -> None:
     page = as_html(found)
     for part in ("old → new", "no longer in the cache", "r5", "seed"):
         assert part in page
+
+
+def test_probabilities_that_fit_better_are_said_where_accuracy_is_the_same() -> None:
+    """Two thousand rows, right in both; the new one is surer of each: the log-loss falls from .105 to .01, which one wrong row would not undo."""
+    old, new = side("old", [True] * 2_000), side("new", [True] * 2_000)
+    new.predictions["probabilities"] = [[0.99, 0.01]] * 2_000
+    said = sentences(compare_sides(old, new))[0]
+    assert said.startswith("No difference in accuracy")
+    assert said.endswith("Its probabilities fit better (log-loss).")
 
 
 def test_runs_that_cannot_be_compared_are_explained() -> None:

@@ -103,6 +103,9 @@ def test_two_runs_compare_and_a_row_tells_its_story(workspace: Path) -> None:
     call(workspace, "seedling", "run")
     (run,) = (workspace / ".seedling/runs").glob("*.json")
     set_value(workspace, ["augment", "children"], 0)
+    behind = call(workspace, "seedling", "compare", run.stem, check=False)
+    assert behind.returncode == 2
+    assert "The workspace's numbers are of before augment" in behind.stderr
     call(workspace, "seedling", "run")
     done = call(workspace, "seedling", "compare", run.stem)
     assert "difference, paired" in done.stdout

@@ -21,7 +21,7 @@ from tasks.statistics import softmax
 from tasks.validate import validate
 from tasks.validate.checks import Looked
 from tasks.validate.doubt import CannotJudge, Doubt, Explained, doubt, doubtful
-from tasks.validate.judging import repair
+from tasks.validate.judging import left_to_people, repair
 
 DIGITS = load_digits()
 TEXTS = Facts(modality="text")
@@ -186,6 +186,12 @@ def test_down_weight_lets_a_label_count_as_far_as_it_is_believed(tmp_path: Path)
     changed = kept.loc[sorted(PLANTED)]
     assert changed["weight"].to_numpy() == pytest.approx(np.maximum(1 - changed["p_wrong"].to_numpy(), 0.01), abs=1e-6)
     assert (kept.drop(index=sorted(PLANTED))["weight"] == 1).all()
+
+
+def test_a_class_is_left_to_people_where_more_than_half_of_it_is_doubtful() -> None:
+    """Two of four labels of a are, three of four of b, none of c, and d has no row: b alone."""
+    flagged = np.array([True, True, False, False, True, True, True, False, False])
+    assert left_to_people(flagged, np.array([0] * 4 + [1] * 4 + [2]), ["a", "b", "c", "d"]) == ["b"]
 
 
 def test_a_class_that_is_left_to_people_is_not_repaired() -> None:

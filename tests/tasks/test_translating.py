@@ -30,13 +30,21 @@ def test_values_go_as_far_as_is_said_by_hand() -> None:
     assert (matched(alone, look[:1, :1], 1.0) == 240).all()
 
 
-def test_it_is_albumentations_histogram_matching_within_a_level_or_two() -> None:
-    """Which interpolates between the levels that are there, where ours takes one of them."""
+def test_where_all_levels_are_held_alike_it_is_albumentations_histogram_matching() -> None:
+    """Which takes the end of a level's ranks, where ours takes their middle."""
     rng = np.random.default_rng(0)
     content = rng.integers(0, 160, (64, 64, 3)).astype(np.uint8)
     look = rng.integers(60, 256, (64, 64, 3)).astype(np.uint8)  # of one size: it would be resized else
     away = np.abs(matched(content, look, 1.0).astype(int) - apply_histogram(content, look, 1.0).astype(int))
     assert away.mean() < 2
+
+
+def test_a_flat_ground_does_not_jump_by_hand() -> None:
+    """A page of 5 % ink as one of 12 %: its ground's middle rank, .475, lies .035 of .5 between the other's ground, .44, and ink, .94: at level 18."""
+    content, look = (
+        np.where(np.arange(400) < many, 255, 0).astype(np.uint8).reshape(20, 20, 1).repeat(3, 2) for many in (20, 48)
+    )
+    assert np.unique(matched(content, look, 1.0)).tolist() == [18, 255]
 
 
 def rows(place: Path, sources: dict[str, tuple[int, str]]) -> Path:
@@ -102,11 +110,78 @@ def test_a_labelled_row_gives_its_look_within_its_fold_alone(tmp_path: Path) -> 
 
 
 def test_where_a_fold_has_no_row_of_another_source_it_is_counted(tmp_path: Path) -> None:
-    """One labelled row of the street lies in the first fold: studio rows of the second have no look to take."""
+    """The street's one labelled row is of the first fold and of class a: it gives its look to the studio's one row of both."""
     here = rows(tmp_path / "v", {"studio": (4, "train"), "street": (1, "train")})
     output = made(here, tmp_path / "out", translate_into="street")
-    assert Counter(read_rejected(output)["reason"]) == {"no_other_source": 4}
-    assert len(read(output)) == 4
+    assert Counter(read_rejected(output)["reason"]) == {"no_other_source": 6}
+    assert len(read(output)) == 2
+
+
+def test_a_pool_row_that_is_nearly_a_labelled_one_gives_its_look_within_that_ones_fold(tmp_path: Path) -> None:
+    """The street's only two pictures are near-duplicates of a studio row of either fold: children of a fold take the one of that fold."""
+    here, place = rows(tmp_path / "v", {"studio": (4, "train"), "street": (2, "pool")}), tmp_path / "near"
+    known = read(here, ["id", "split", "fold", "label", "label_source", "origin", "group", "image"])
+    labelled = known[known["split"] == "train"].drop_duplicates("fold").sort_values("fold")["group"].tolist()
+    with GenerationWriter(place, stage="validate", modality="image") as writer:
+        pool = iter(labelled)
+        for row in known.to_dict("records"):
+            group = row["group"] if row["split"] == "train" else next(pool)
+            fold = None if row["fold"] != row["fold"] or row["fold"] is None else int(row["fold"])
+            more = {name: row[name] for name in ("label", "label_source", "origin")}
+            writer.keep(Row(row["id"], row["split"], fold, **more, group=group, payload=row["image"]["bytes"]))
+        writer.close(rows_in=len(known), classes=["a", "b"])
+    near, fold_of = read(place).set_index("id"), dict(zip(labelled, (0, 1), strict=True))
+    found = read(made(place, tmp_path / "out"), ["fold", "parents"])
+    assert len(found)
+    assert all(fold_of[near.loc[one["parents"][1], "group"]] == one["fold"] for one in found.to_dict("records"))
+
+
+def test_folders_that_are_classes_are_no_sources(tmp_path: Path) -> None:
+    """Cats in cat/, dogs in dog/: a cat must not look as if it came from where the dogs are."""
+    with GenerationWriter(tmp_path / "v", stage="validate", modality="image") as writer:
+        for number in range(8):
+            payload = images.encode(np.random.default_rng(number).integers(0, 255, (8, 8, 3)).astype(np.uint8))
+            label = "cat" if number % 2 else "dog"
+            name = identify(payload)
+            writer.keep(
+                Row(
+                    name,
+                    "train",
+                    number // 2 % 2,
+                    label,
+                    label_source="human",
+                    group=name,
+                    origin=f"{label}/{number}",
+                    payload=payload,
+                )
+            )
+        writer.close(rows_in=8, classes=["cat", "dog"])
+    with pytest.raises(InputError, match="must hold rows of its class too"):
+        made(tmp_path / "v", tmp_path / "out")
+
+
+def test_a_child_that_is_its_parent_is_none(tmp_path: Path) -> None:
+    """Pictures of one flat grey as from a place of the same grey: nothing changes, and nothing is kept."""
+    with GenerationWriter(tmp_path / "v", stage="validate", modality="image") as writer:
+        for number in range(4):
+            grey = np.full((8, 8 + number, 3), 90, np.uint8)
+            name, split = identify(images.content(grey)), "train" if number < 2 else "pool"
+            label, fold = ("ab"[number], 0) if split == "train" else (None, None)
+            source = "human" if label else None
+            writer.keep(
+                Row(
+                    name,
+                    split,
+                    fold,
+                    label,
+                    label_source=source,
+                    group=name,
+                    origin=f"{split}/{number}",
+                    payload=images.encode(grey),
+                )
+            )
+        writer.close(rows_in=4, classes=["a", "b"])
+    assert Counter(read_rejected(made(tmp_path / "v", tmp_path / "out"))["reason"]) == {"copy_of_a_parent": 4}
 
 
 def test_sources_that_are_not_there_are_explained(tmp_path: Path) -> None:
@@ -114,6 +189,8 @@ def test_sources_that_are_not_there_are_explained(tmp_path: Path) -> None:
     two = rows(tmp_path / "two", {"studio": (4, "train"), "street": (4, "pool")})
     with pytest.raises(InputError, match="no source 'stret'; there is street, studio"):
         made(two, tmp_path / "a", translate_into="stret")
+    with pytest.raises(InputError, match="no labelled row has another source"):
+        made(two, tmp_path / "c", translate_into="studio")
     one = rows(tmp_path / "one", {"studio": (4, "train")})
     with pytest.raises(InputError, match=r"come from one source \(studio\)"):
         made(one, tmp_path / "b")
