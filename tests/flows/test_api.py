@@ -69,6 +69,7 @@ def test_the_command_says_that_a_port_is_in_use_before_anything_is_loaded(tmp_pa
     assert "name another --port" in said
 
 
+@pytest.mark.slow
 def test_the_command_answers_until_it_is_interrupted(tmp_path: Path) -> None:
     """And leaves with 0, without a word of what is kept."""
     with socket.socket() as free:

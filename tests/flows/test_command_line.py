@@ -12,8 +12,11 @@ import pytest
 from filelock import FileLock
 from loopback import site
 from PIL import Image
+from ruamel.yaml import YAML
 
 from flows.command_line import app
+from flows.workspace import _sources, make_workspace
+from tasks.errors import InputError
 from tasks.params import load
 
 
@@ -49,47 +52,57 @@ def test_init_writes_a_tables_own_columns_and_encoding_into_params(tmp_path: Pat
     """Without them it says how; with them params.yaml has them, which a text that no utf-8 is needs."""
     table = tmp_path / "letters.csv"
     table.write_bytes("message,kind\ncafé au lait,drink\npain,food\n".encode("latin-1"))
-    command = ["init", tmp_path / "w", "--texts", table, "--encoder", "none"]
-    done = seedling(*command)
-    assert (done.returncode, "--encoding latin-1" in done.stderr) == (2, True)
-    done = seedling(*command, "--encoding", "latin-1")
-    assert (done.returncode, "--column text=message" in done.stderr) == (2, True)
-    done = seedling(*command, "--encoding", "latin-1", "--column", "text=message", "--column", "label=kind")
+    for told, remedy in (
+        ({}, "say --encoding latin-1"),
+        ({"encoding": "latin-1"}, "--column text=message"),
+        ({"columns": {"body": "message"}}, "must be one of text, image"),
+    ):
+        with pytest.raises(InputError, match=remedy):
+            make_workspace(tmp_path / "w", table, "text", encoder="none", **told)
+    options = ["--encoding", "latin-1", "--column", "text=message", "--column", "label=kind"]
+    done = seedling("init", tmp_path / "w", "--texts", table, "--encoder", "none", *options)
     assert done.returncode == 0, done.stderr
     (source,) = load(tmp_path / "w").scrape.sources
     assert (source.text, source.label, source.encoding) == ("message", "kind", "latin-1")
-    wrong = seedling("init", tmp_path / "v", "--texts", table, "--column", "body=message")
-    assert (wrong.returncode, "must be one of text, image" in wrong.stderr) == (2, True)
 
 
 @pytest.mark.parametrize(
-    ("folders", "arguments", "expected"),
+    ("folders", "by_source", "expected"),
     [
-        (["studio/house", "studio/tree", "web/house", "web/tree"], [], None),
-        (["studio/house", "studio/tree", "web/house", "web/tree"], ["--by-source"], ["studio", "web"]),
-        (["studio/house", "studio/tree", "web/house", "web/tree"], ["--by-class"], ["."]),
-        (["studio/labelled/house", "web/unlabelled"], [], ["studio", "web"]),
-        (["dog/poodle", "cat/siamese"], [], ["."]),
-        (["dog/train", "dog/test", "cat/train", "cat/test"], ["--by-class"], ["."]),
-        (["studio/labelled/house", "😀/test/house"], [], ["studio", "😀"]),
-        (["labelled/house", "unlabelled"], [], ["."]),
+        (["studio/house", "studio/tree", "web/house", "web/tree"], True, ["studio", "web"]),
+        (["studio/house", "studio/tree", "web/house", "web/tree"], False, ["."]),
+        (["studio/labelled/house", "web/unlabelled"], None, ["studio", "web"]),
+        (["dog/poodle", "cat/siamese"], None, ["."]),
+        (["dog/train", "dog/test", "cat/train", "cat/test"], False, ["."]),
+        (["studio/labelled/house", "😀/test/house"], None, ["studio", "😀"]),
+        (["labelled/house", "unlabelled"], None, ["."]),
     ],
 )
-def test_init_asks_whether_top_folders_are_sources_or_classes_where_they_may_be_either(
-    tmp_path: Path, folders: list[str], arguments: list[str], expected: list[str] | None
+def test_top_folders_are_sources_or_classes_as_is_said_or_as_their_names_say(
+    tmp_path: Path, folders: list[str], by_source: bool | None, expected: list[str]
 ) -> None:
-    """The same class folders in several: it asks; splits in one of them: sources; names of splits, or nothing alike: as they are."""
-    for place, name in enumerate(folders):
-        folder = tmp_path / "pictures" / name
-        folder.mkdir(parents=True)
-        Image.new("RGB", (8, 8), (place, 0, 0)).save(folder / "one.png")
-        (folder.parent / ".DS_Store").touch()
-    done = seedling("init", tmp_path / "w", "--images", tmp_path / "pictures", *arguments)
-    if expected is None:
-        assert (done.returncode, "--by-source or --by-class" in done.stderr) == (2, True)
-        return
+    """Splits with classes in each of them: sources; names of splits, or nothing alike: as they are."""
+    pictures_in(tmp_path / "pictures", folders)
+    lines = _sources(tmp_path / "pictures", "image", by_source, "")
+    assert [YAML(typ="safe").load(one) for one in lines] == [{"kind": "folder", "path": one} for one in expected]
+
+
+def pictures_in(place: Path, folders: list[str]) -> None:
+    """A picture in each, and what a desktop leaves beside them."""
+    for shade, name in enumerate(folders):
+        (place / name).mkdir(parents=True)
+        Image.new("RGB", (8, 8), (shade, 0, 0)).save(place / name / "one.png")
+        (place / name).parent.joinpath(".DS_Store").touch()
+
+
+def test_init_asks_where_top_folders_may_be_sources_or_classes(tmp_path: Path) -> None:
+    """The same class folders in several: what it may mean, and the two options; with one of them there is a workspace."""
+    pictures_in(tmp_path / "pictures", ["studio/house", "studio/tree", "web/house", "web/tree"])
+    asked = seedling("init", tmp_path / "w", "--images", tmp_path / "pictures")
+    assert (asked.returncode, "--by-source or --by-class" in asked.stderr) == (2, True)
+    done = seedling("init", tmp_path / "w", "--images", tmp_path / "pictures", "--by-source")
     assert done.returncode == 0, done.stderr
-    assert [one.path for one in load(tmp_path / "w").scrape.sources] == expected
+    assert [one.path for one in load(tmp_path / "w").scrape.sources] == ["studio", "web"]
 
 
 @pytest.mark.slow
