@@ -95,6 +95,7 @@ def pictures_in(place: Path, folders: list[str]) -> None:
         (place / name).parent.joinpath(".DS_Store").touch()
 
 
+@pytest.mark.slow
 def test_init_asks_where_top_folders_may_be_sources_or_classes(tmp_path: Path) -> None:
     """The same class folders in several: what it may mean, and the two options; with one of them there is a workspace."""
     pictures_in(tmp_path / "pictures", ["studio/house", "studio/tree", "web/house", "web/tree"])
@@ -169,6 +170,7 @@ def test_wrong_usage_is_explained_with_exit_code_2(tmp_path: Path, arguments: li
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_a_stage_runs_alone_and_is_recorded(workspace: Path) -> None:
     """`seedling stage scrape`, then `seedling status` says so."""
     assert seedling("stage", "scrape", "-w", workspace).returncode == 0
@@ -186,6 +188,7 @@ def test_a_stage_without_its_input_says_which_to_run(workspace: Path) -> None:
     assert "seedling stage scrape" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_gate_that_says_no_gives_exit_code_1(workspace: Path) -> None:
     """And the message goes to standard error."""
     (workspace / "gates.yaml").write_text("scrape: [expect_table_row_count_to_be_between: {min_value: 1000}]\n")
