@@ -16,7 +16,7 @@ from tasks import images
 
 SHARED = ("style.css", "marks.jinja", "families.jinja", "screening.jinja", "report.js")
 LONGEST = 160  # characters of a text that are shown
-PARTS = re.compile(r"[^_\-/. ]{1,12}[_\-/.]*|[_\-/. ]+")  # of a name, between which a line may end
+PARTS = re.compile(r"[^_\-/ ]{1,12}[_\-/]*|[_\-/ ]+")  # of a name, between which a line may end
 
 
 def environment(*templates: str) -> jinja2.Environment:
