@@ -269,6 +269,17 @@ class Answering:
         self.refused.labels(str(code)).inc()
         return HTTPException(code, why, headers=headers)
 
+    async def not_understood(self, request: Request, error: Exception) -> Response:
+        """What is wrong with a body and where, without the body, which may be large or no text at all."""
+        kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if kind != "application/json" and not kind.endswith("+json"):
+            self.refused.labels("415").inc()
+            said = {"detail": "Send the body as JSON, with the header Content-Type: application/json."}
+            return Response(json.dumps(said), 415, media_type="application/json")
+        wrong = error.errors() if isinstance(error, RequestValidationError) else []
+        told = [{"loc": one["loc"], "msg": one["msg"], "type": one["type"]} for one in wrong]
+        return Response(json.dumps({"detail": told}), 422, media_type="application/json")
+
 
 def make_app(predictor: Predictor, limits: Limits | None = None) -> Any:
     """The server as an ASGI application: POST /predict, GET /health, GET /metrics, and its OpenAPI description."""
@@ -286,16 +297,7 @@ def make_app(predictor: Predictor, limits: Limits | None = None) -> Any:
         503: {"description": "Too many requests are waiting"},
     }
 
-    @app.exception_handler(RequestValidationError)
-    async def explained(request: Request, error: RequestValidationError) -> Response:
-        """What was wrong and where, without the input, which may be large or no text at all."""
-        kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-        if kind != "application/json" and not kind.endswith("+json"):
-            answering.refused.labels("415").inc()
-            said = {"detail": "Send the body as JSON, with the header Content-Type: application/json."}
-            return Response(json.dumps(said), 415, media_type="application/json")
-        told = [{"loc": one["loc"], "msg": one["msg"], "type": one["type"]} for one in error.errors()]
-        return Response(json.dumps({"detail": told}), 422, media_type="application/json")
+    app.add_exception_handler(RequestValidationError, answering.not_understood)
 
     if predictor.modality == "text":
 

@@ -139,10 +139,10 @@ def _rows_of(folder: Path) -> pd.DataFrame:
     return pd.concat([one.astype(object) for one in both]).drop_duplicates("id").set_index("id")
 
 
-def compare_sides(old: Side, new: Side) -> Comparison:
-    """Pairs the rows that both judged, by id. Raises InputError where the classes differ or no row is shared."""
-    if {one["class"] for one in old.metrics["per_class"]} != {one["class"] for one in new.metrics["per_class"]}:
-        before, after = ({one["class"] for one in side.metrics["per_class"]} for side in (old, new))
+def _check_alike(old: Side, new: Side) -> None:
+    """Raises InputError where the classes differ, or one was judged on test rows and the other by cross-validation."""
+    before, after = ({one["class"] for one in side.metrics["per_class"]} for side in (old, new))
+    if before != after:
         alone = [
             f"only '{name}' has {', '.join(sorted(some)[:3])}{' …' if len(some) > 3 else ''}"
             for name, some in ((old.name, before - after), (new.name, after - before))
@@ -157,6 +157,11 @@ def compare_sides(old: Side, new: Side) -> Comparison:
         raise InputError(
             f"'{without}' has no test split and the other one has: one was judged by cross-validation, the other on test rows, which cannot be compared."
         )
+
+
+def compare_sides(old: Side, new: Side) -> Comparison:
+    """Pairs the rows that both judged, by id. Raises InputError where the classes differ or no row is shared."""
+    _check_alike(old, new)
     both = old.predictions.merge(new.predictions, on="id", suffixes=("_old", "_new"))
     both = both[both["label_old"] == both["label_new"]].reset_index(drop=True)
     if both.empty:
