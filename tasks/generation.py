@@ -31,6 +31,7 @@ from tasks.errors import IncompleteGeneration, MissingGeneration
 Modality = Literal["image", "text"]
 FORMAT = 1
 MANIFEST = "manifest.json"
+SPLITS = ("train", "validation", "test", "pool", "out_of_scope")  # that a user may name; mixin is a source's role
 REJECTED = "rejected.parquet"
 ROWS_PER_PART = 200  # on average; a part has a quarter to four times as many
 BYTES_PER_PART = 64 * 2**20  # a part is also cut here, so that memory stays flat with large photographs

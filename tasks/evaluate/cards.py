@@ -17,7 +17,7 @@ from ruamel.yaml import YAML
 from tasks.errors import InputError, MissingGeneration
 from tasks.evaluate import read_verdicts
 from tasks.evaluate.pages import vote
-from tasks.generation import MANIFEST, payloads, read, read_manifest
+from tasks.generation import MANIFEST, SPLITS, payloads, read, read_manifest
 
 COLUMNS = [
     "id",
@@ -31,7 +31,6 @@ COLUMNS = [
     "licence",
     "attribution",
 ]
-SPLITS = ("train", "validation", "test", "pool", "out_of_scope")
 MADE = ("augment", "synthesize", "pseudo_label")
 REPORTED = ("accuracy", "balanced_accuracy", "macro_f1", "top_3_accuracy", "log_loss", "calibration_error")
 

@@ -25,7 +25,7 @@ from tasks.gates.columns import RELATIVE
 from tasks.gates.on_disk import GatedRows
 from tasks.gates.own import FILE as OWN_FILE
 from tasks.gates.own import Own, arguments_of, digest_of, own_expectations
-from tasks.generation import write_json
+from tasks.generation import SPLITS, write_json
 from tasks.params import read_yaml
 
 Expectations = Sequence[tuple[str, dict[str, Any]]]
@@ -48,7 +48,7 @@ ALWAYS: dict[str, Expectations] = {
 }
 GATE = "gate.json"
 MAY_MAKE_NOTHING = {"augment", "synthesize", "pseudo_label"}
-MEANINGS = {"unknown_split": " (a split is train, pool, validation, test, out_of_scope, or empty)"}
+MEANINGS = {"unknown_split": f" (a split is {', '.join(SPLITS)}, or empty)"}
 UNJUDGED = "could not be judged"
 _one_at_a_time = threading.Lock()
 

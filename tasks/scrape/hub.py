@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from tasks.errors import InputError
-from tasks.generation import Modality
-from tasks.scrape.items import SPLITS, Item, inside, tidy_label
+from tasks.generation import SPLITS, Modality
+from tasks.scrape.items import Item, inside, tidy_label
 from tasks.sources import HuggingFaceSource
 
 NAMED = {

@@ -9,8 +9,6 @@ from pathlib import Path
 
 from tasks.errors import InputError
 
-SPLITS = ("train", "validation", "test", "pool", "out_of_scope")
-
 
 @dataclass(frozen=True, slots=True)
 class Item:

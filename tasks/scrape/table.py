@@ -14,8 +14,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tasks.errors import InputError
-from tasks.generation import Modality
-from tasks.scrape.items import SPLITS, Item, inside, tidy_label
+from tasks.generation import SPLITS, Modality
+from tasks.scrape.items import Item, inside, tidy_label
 from tasks.sources import TableSource
 
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")

@@ -104,7 +104,7 @@ def test_the_message_of_a_failed_gate_says_what_to_do(tmp_path: Path) -> None:
         {"empty": 2, "unknown_split": 1_200},
     )
     for part in (
-        "1,200 as unknown_split (a split is train, pool,",
+        "1,200 as unknown_split (a split is train, validation, test, pool, out_of_scope, or empty)",
         "2 as empty",
         "stage 'augment'",
         "expect_column_values_to_be_between",
