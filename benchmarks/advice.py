@@ -6,7 +6,7 @@ FOLDER holds the sets of benchmarks/few_labels.py. A start is some labelled trai
 the training rows as a pool. The rows come from four sources, dealt at random; in every other start all wrong labels are one source's, in the
 others anybody's. Seedling's own curve, doubt and advice are asked; what they see of the model's errors is one half of the test rows.
 Following a piece: the least sure pool rows get their labels, or the most doubtful labels are mended, or a source's, or so many pool rows of a class get
-theirs. Then the same learner (logistic regression) is trained anew and judged on the other half. A random piece is the mean of all.
+theirs. Each row has a child, whose features are changed a little or beyond recognition, as an augmentation does; leaving it out is a piece, too. Then the same learner (logistic regression) is trained anew and judged on the other half. A random piece is the mean of all.
 """
 
 from __future__ import annotations
@@ -30,8 +30,9 @@ from tasks.learners.saving import make_features
 from tasks.learners.training import Setting
 from tasks.params import EncoderParams, Facts
 from tasks.statistics import softmax, wilson
+from tasks.train.bought import bought
 from tasks.train.choice import Judged
-from tasks.train.cross_validation import Workbench
+from tasks.train.cross_validation import Candidate, Workbench
 from tasks.train.learning_curve import learning_curve
 from tasks.train.rows import TrainingRows
 from tasks.validate.doubt import doubt
@@ -43,6 +44,10 @@ A_CLASS, WRONG = (
     (0.0, 0.2),
 )  # labels a class, share of wrong ones: drawn between
 SOURCES = 4
+STRENGTH = (
+    0.2,
+    5.0,
+)  # of the children's noise, in the features' standard deviations: drawn between, on a logarithmic scale
 
 
 def load(data: Path, name: str, backbone: str) -> tuple[np.ndarray, pd.DataFrame, list[str]]:
@@ -63,6 +68,33 @@ def taught(features: np.ndarray, rows: np.ndarray, given: np.ndarray, classes: i
     head = Head("logistic_regression", 0, classes)
     head.fit(Inputs(features[rows]), np.eye(classes)[given], np.ones(len(rows)))
     return head
+
+
+def with_children(
+    features: np.ndarray, changed: np.ndarray | None, rows: np.ndarray, given: np.ndarray, classes: int
+) -> Head:
+    """Logistic regression on these rows and, where they are given, a changed child of each at half its weight."""
+    if changed is None:
+        return taught(features, rows, given, classes)
+    head, many = Head("logistic_regression", 0, classes), len(rows)
+    both = np.concatenate([features[rows], changed[rows]])
+    head.fit(Inputs(both), np.eye(classes)[np.tile(given, 2)], np.repeat([1.0, 0.5], many))
+    return head
+
+
+def what_children_bought(
+    features: np.ndarray, changed: np.ndarray, rows: np.ndarray, given: np.ndarray, fold: np.ndarray, classes: int
+) -> list[dict[str, Any]]:
+    """As train says it: the same learner with the children and without them, on folds that it has not seen."""
+    said = {}
+    for recipe, children in ((("collected",), None), (("collected", "augment"), changed)):
+        chances = np.zeros((len(rows), classes))
+        for one in np.unique(fold):
+            head = with_children(features, children, rows[fold != one], given[fold != one], classes)
+            chances[fold == one] = softmax(head.logits(Inputs(features[rows[fold == one]])))
+        said[Candidate("logistic_regression", recipe)] = chances
+    judged = Judged(given, np.arange(len(rows)), rows.astype(str), np.ones(len(rows)))
+    return bought(said, judged, 1_000, 0)
 
 
 def bench_of(
@@ -120,7 +152,10 @@ def one_start(
     fold = np.zeros(len(rows), dtype=np.int64)
     for number, (_, mine) in enumerate(StratifiedKFold(5, shuffle=True, random_state=seed).split(rows, given)):
         fold[mine] = number
-    head = taught(features, rows, given, len(classes))
+    more_of_it = np.random.default_rng([seed, 1])  # children that are changed a little, or beyond recognition
+    strength = float(np.exp(more_of_it.uniform(*np.log(STRENGTH))))
+    changed = (features + strength * features.std(axis=0) * more_of_it.normal(size=features.shape)).astype(np.float32)
+    head = with_children(features, changed, rows, given, len(classes))
     right = head.logits(Inputs(features[seen])).argmax(axis=1) == truth[seen]
     found = doubt(Inputs(features[rows]), given, fold, np.ones(len(rows)), len(classes))
     learnt = learning_curve(*bench_of(features, rows, given, fold, len(classes)))
@@ -131,11 +166,11 @@ def one_start(
         doubt={"expected": found.expected, "judged": len(rows), "items_a_minute": 20, "budget": budget(found, 20)},
         errors=errors_by_class(right, truth[seen], classes),
         labels={one: int((given == place).sum()) for place, one in enumerate(classes)},
-        bought=[],
+        bought=what_children_bought(features, changed, rows, given, fold, len(classes)),
         rounds=[],
         slices=[],
         queue=True,
-        used=set(),
+        used={"augment"},
         labels_from=[
             LabelsFrom("source", str(one), int((source == one).sum()), float(np.nansum(found.p_wrong[source == one])))
             for one in range(SOURCES)
@@ -147,10 +182,9 @@ def one_start(
     for one in advice:
         ordered = pool[np.argsort(unsure, kind="stable")]
         more, labels = followed(one, rows, given, source, truth, ordered, found, classes)
-        after = (
-            taught(features, more, labels, len(classes)).logits(Inputs(features[unseen])).argmax(axis=1)
-            == truth[unseen]
-        )
+        children = None if one["what"] == "leave_out" else changed
+        model = with_children(features, children, more, labels, len(classes))
+        after = model.logits(Inputs(features[unseen])).argmax(axis=1) == truth[unseen]
         gained = float(after.mean()) - before
         told = {"what": one["what"], "expected": (one["gain"] or {}).get("value"), "gained": gained}
         brought.append(told | ({"right": named(one) == only} if one["what"] == "fix_source" else {}))
@@ -173,6 +207,8 @@ def followed(
         looked_at = np.argsort(-found.p_wrong, kind="stable")[: int(advice["text"].split()[3].replace(",", ""))]
         labels[looked_at] = truth[rows[looked_at]]
         return rows, labels
+    if advice["what"] == "leave_out":
+        return rows, given
     if advice["what"] == "fix_source":
         return rows, np.where(source == named(advice), truth[rows], given)
     many = int(advice["text"].split()[1].replace(",", ""))
