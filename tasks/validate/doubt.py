@@ -1,9 +1,8 @@
 """Which labels are doubtful: for each row the probability that its label is wrong, by models that did not learn from it.
 
 Two learners that err in different ways, logistic regression and nearest neighbours, say out of fold what a row is. Their
-common opinion and the given labels are explained by a matrix of how often a row of one class carries another's label
-(a class-conditional noise model, fitted by expectation maximisation, after Dawid and Skene 1979). The learners then learn
-twice more with what was found out, each row counting as far as it is believed.
+common opinion and the given labels are explained by wrong labels, and the learners learn twice more with what was found out, each row
+counting as far as it is believed. What they say at last is weighed by models of the mistakes that people make.
 """
 
 from __future__ import annotations
@@ -21,16 +20,11 @@ from tasks.learners.heads import Head
 from tasks.parallel import in_threads
 from tasks.statistics import SMALLEST, Estimate, Floats, Ints, fit_temperature, log_loss_of_rows, softmax
 from tasks.validate.distances import away_from, blocks, of_length_one
+from tasks.validate.explaining import Explained, Mistakes
 
 LOOKS = 3
 NEIGHBOURS = 20
 PRIOR_OF_CLASSES = 0.3  # of one neighbour's say, so that no class is impossible
-TEMPERATURES = np.exp(np.linspace(np.log(0.1), np.log(8), 17))
-STEPS_TO_CHOOSE, STEPS = 20, 50  # of expectation maximisation
-ROWS_TO_CHOOSE = 5_000  # on which a temperature is chosen
-USUAL_ROWS = 20.0  # the prior: so many rows of each class beforehand,
-USUAL_SHARE = 0.05  # and of their labels this share is wrong
-UNSURE = 8.0  # labelled rows a class with which a temperature e times as sharp as the plain one must gain a nat a row
 HARDEST = 2 / 3  # of the wrong labels, at most, are of the kind that is hardest to see
 LEAST = 0.3  # probability of being wrong below which no label is called doubtful
 
@@ -65,7 +59,7 @@ class Doubt:
         The value is the expected one. A wrong label that names the class with which the row is most easily confused is
         harder to see than one that names any class, and nobody knows beforehand how many are of which kind. So the interval
         reaches from what the same rows would catch if two thirds of them were of the first kind to what they would catch if all were
-        of the second; it holds what is expected under each estimate of how many there are, and two standard errors.
+        of the second; it holds what is expected if they are as few or as many as can be, and two standard errors.
         """
         judged = np.sort(np.nan_to_num(self.p_wrong, nan=0.0))[::-1]
         total = float(judged.sum())
@@ -116,22 +110,21 @@ def doubt(inputs: Inputs, given: Ints, fold: Ints, weights: Floats, classes: int
         together = np.mean([Explained.by(one, given, known).logarithms for one in said], axis=0)
         found = Explained.by(together, given, known)
         belief = weights * np.where(known, found.believed, 1.0)
-    unbelieved = np.where(known, 1 - found.believed, np.nan)
-    counts = how_many(found, given, known)
-    shift = shift_to(unbelieved[known], float(np.median(counts)))
-    p_wrong = expit(log_odds(unbelieved) + shift)
-    others = found.posterior.copy()
-    others[np.arange(len(given)), given] = -1.0
-    shown = expit(log_odds(found.would_show()) + shift)
-    runner_up = np.where(np.isnan(shown), -1.0, softmax(found.logits)).argmax(axis=1)
+    mistakes, place = Mistakes.behind(together, given, known), np.arange(len(given))
+    p_wrong = np.where(known, 1 - mistakes.posterior[place, given], np.nan)
+    others = mistakes.posterior.copy()
+    others[place, given] = -1.0
+    shown = mistakes.would_show
+    shown[place, mistakes.posterior.argmax(axis=1)] = np.nan
+    runner_up = np.where(np.isnan(shown), -np.inf, together).argmax(axis=1)
     return Doubt(
         p_wrong=p_wrong,
         suggested=others.argmax(axis=1),
         flagged=doubtful(p_wrong),
-        believed=found.posterior.max(axis=1),
+        believed=mistakes.posterior.max(axis=1),
         would_show=shown,
-        confused=shown[np.arange(len(given)), runner_up],
-        counts=counts,
+        confused=shown[place, runner_up],
+        counts=(mistakes.fewest, mistakes.most),
     )
 
 
@@ -209,113 +202,10 @@ class Nearest:
         return np.asarray(np.log(np.maximum(votes + PRIOR_OF_CLASSES * shares / shares.sum(), SMALLEST)))
 
 
-@dataclass(frozen=True, slots=True)
-class Explained:
-    """An opinion and the given labels, explained by wrong labels.
-
-    temperature: the opinion's, and plain: the one that takes all labels for right; posterior: (n_rows, n_classes), what each
-    row is; carries: (n_classes, n_classes), of a class's rows, how many carry which label.
-    """
-
-    logits: Floats
-    given: Ints
-    temperature: float
-    plain: float
-    posterior: Floats
-    carries: Floats
-
-    @classmethod
-    def by(cls, logits: Floats, given: Ints, known: NDArray[np.bool_]) -> Explained:
-        """The temperature is the one under which the given labels are likeliest, when some may be wrong. The plain one, which takes all
-        labels for right, is kept where few rows a class speak for another: there wrong labels and weak models look alike.
-
-        logits: (n_rows, n_classes); known: (n_rows,), the rows that have a say in it.
-        """
-        rows = np.flatnonzero(known)
-        rows = rows[:: -(-len(rows) // ROWS_TO_CHOOSE)]
-        plain = fit_temperature(logits[rows], given[rows])
-        price = (UNSURE * logits.shape[1] / len(rows)) ** 2
-
-        def gain(temperature: float) -> float:
-            _, _, likelihood = _posterior(softmax(logits[rows] / temperature), given[rows], STEPS_TO_CHOOSE)
-            return float(likelihood - price * np.log(temperature / plain) ** 2)
-
-        best = float(TEMPERATURES[int(np.argmax(in_threads(gain, TEMPERATURES.tolist())))])
-        posterior = np.zeros_like(logits)
-        posterior[known], carries, _ = _posterior(softmax(logits[known] / best), given[known], STEPS)
-        return cls(logits, given, best, plain, posterior, carries)
-
-    @property
-    def logarithms(self) -> Floats:
-        """(n_rows, n_classes): of the opinion's probabilities."""
-        return np.asarray(np.log(np.maximum(softmax(self.logits / self.temperature), 1e-9)))
-
-    @property
-    def believed(self) -> Floats:
-        """(n_rows,): the probability that the row is what its label says."""
-        return np.asarray(self.posterior[np.arange(len(self.given)), self.given])
-
-    def would_show(self) -> Floats:
-        """(n_rows, n_classes): the probability of being wrong that each row would have under each label, NaN under what it most likely is."""
-        opinion = softmax(self.logits / self.temperature)
-        right = opinion * np.diag(self.carries)
-        result = 1 - right / np.maximum(opinion @ self.carries, SMALLEST)
-        result[np.arange(len(result)), self.posterior.argmax(axis=1)] = np.nan
-        return np.asarray(result)
-
-
-def _posterior(probabilities: Floats, given: Ints, steps: int) -> tuple[Floats, Floats, float]:
-    """What each row is, from the opinion and its label; how often a class's rows carry which label; the labels' mean log-likelihood.
-
-    A class's share of wrong labels starts from the prior, and so do the classes that they name: evenly. probabilities:
-    (n_rows, n_classes), rows sum to 1; given: (n_rows,).
-    """
-    classes = probabilities.shape[1]
-    labels = sparse.csr_matrix((np.ones(len(given)), (np.arange(len(given)), given)), shape=probabilities.shape)
-    own = np.eye(classes, dtype=bool)
-    carries = np.where(own, 1 - USUAL_SHARE, USUAL_SHARE / max(1, classes - 1))
-    for _ in range(steps):
-        joint = probabilities * carries[:, given].T
-        posterior = joint / np.maximum(joint.sum(axis=1, keepdims=True), SMALLEST)
-        counts = np.asarray((labels.T @ posterior).T)
-        rows = counts.sum(axis=1)
-        wrong = (rows - np.diag(counts) + USUAL_ROWS * USUAL_SHARE) / (rows + USUAL_ROWS)
-        others = np.where(own, 0.0, counts + wrong[:, None] / max(1, classes - 1))
-        carries = others / np.maximum(others.sum(axis=1, keepdims=True), SMALLEST) * wrong[:, None]
-        carries[own] = 1 - wrong
-    joint = probabilities * carries[:, given].T
-    total = np.maximum(joint.sum(axis=1), SMALLEST)
-    return joint / total[:, None], carries, float(np.log(total).mean())
-
-
 def _share_of_first(p_wrong: Floats, rows: int, total: float) -> float:
     """Of probabilities that are brought to `total`, the share that the first rows have."""
     brought = expit(log_odds(p_wrong) + shift_to(p_wrong, total))
     return float(brought[:rows].sum() / brought.sum())
-
-
-def how_many(found: Explained, given: Ints, known: NDArray[np.bool_]) -> tuple[float, ...]:
-    """How many labels are wrong, by three estimates: what the noise model expects, and what the confident joint counts under
-    its temperature and under the plain one. The first misses wrong labels that name a class like the right one, the others
-    count rows that are merely hard; so their median is taken.
-    """
-    logits, labels = found.logits[known], given[known]
-    counts = (float(confidently_wrong(softmax(logits / one), labels)) for one in (found.temperature, found.plain))
-    return (float((1 - found.believed[known]).sum()), *counts)
-
-
-def confidently_wrong(probabilities: Floats, given: Ints) -> int:
-    """The rows off the diagonal of the confident joint (Northcutt et al. 2021): another class is likeliest, and likelier than it is in
-    the mean where it is the label. probabilities: (n_rows, n_classes); given: (n_rows,).
-    """
-    classes = probabilities.shape[1]
-    rows = np.bincount(given, minlength=classes)
-    own = np.bincount(given, weights=probabilities[np.arange(len(given)), given], minlength=classes)
-    limits = np.where(rows > 0, own / np.maximum(rows, 1), np.inf)
-    best = np.where(probabilities >= limits, probabilities, -1.0)
-    return int(
-        ((best.max(axis=1) >= 0) & (best.argmax(axis=1) != given) & (probabilities.argmax(axis=1) != given)).sum()
-    )
 
 
 def log_odds(chances: Floats) -> Floats:

@@ -20,7 +20,8 @@ from tasks.params import Facts, ValidateParams
 from tasks.statistics import softmax
 from tasks.validate import validate
 from tasks.validate.checks import Looked
-from tasks.validate.doubt import CannotJudge, Doubt, Explained, doubt, doubtful
+from tasks.validate.doubt import CannotJudge, Doubt, doubt, doubtful
+from tasks.validate.explaining import Explained
 from tasks.validate.judging import left_to_people, repair
 
 DIGITS = load_digits()
