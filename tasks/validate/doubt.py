@@ -1,6 +1,6 @@
 """Which labels are doubtful: for each row the probability that its label is wrong, by models that did not learn from it.
 
-Two learners that err in different ways, logistic regression and nearest neighbours, say out of fold what a row is. Their
+Learners that err in different ways say out of fold what a row is (tasks/validate/opinions.py). Their
 common opinion and the given labels are explained by wrong labels, and the learners learn twice more with what was found out, each row
 counting as far as it is believed. What they say at last is weighed by models of the mistakes that people make.
 """
@@ -16,15 +16,11 @@ from scipy import sparse
 from scipy.special import expit
 
 from tasks.learners.features import Inputs
-from tasks.learners.heads import Head
-from tasks.parallel import in_threads
 from tasks.statistics import SMALLEST, Estimate, Floats, Ints, fit_temperature, log_loss_of_rows, softmax
-from tasks.validate.distances import away_from, blocks, of_length_one
 from tasks.validate.explaining import Explained, Mistakes
+from tasks.validate.opinions import Learners
 
 LOOKS = 3
-NEIGHBOURS = 20
-PRIOR_OF_CLASSES = 0.3  # of one neighbour's say, so that no class is impossible
 HARDEST = 2 / 3  # of the wrong labels, at most, are of the kind that is hardest to see
 LEAST = 0.3  # probability of being wrong below which no label is called doubtful
 
@@ -36,8 +32,8 @@ class Doubt:
     p_wrong: (n_rows,), the probability that its label is wrong, NaN where nobody can judge; suggested: (n_rows,), the likeliest
     other class; flagged: (n_rows,), whether the label is called doubtful; believed: (n_rows,), how likely it is what it
     most likely is; would_show: (n_rows, n_classes), the p_wrong that it would have under each other label, NaN under what it most
-    likely is; confused: (n_rows,), the same under the label of the class with which it is most easily confused; counts: the
-    estimates of how many labels are wrong, to whose median p_wrong sums.
+    likely is; confused: (n_rows,), the same under the label of the class with which it is most easily confused; counts: how
+    many labels are wrong at least and at most, each with 95 %; p_wrong sums to what is expected.
     """
 
     p_wrong: Floats
@@ -46,7 +42,7 @@ class Doubt:
     believed: Floats
     would_show: Floats
     confused: Floats
-    counts: tuple[float, ...]
+    counts: tuple[float, float]
 
     @property
     def expected(self) -> float:
@@ -95,7 +91,7 @@ def doubt(inputs: Inputs, given: Ints, fold: Ints, weights: Floats, classes: int
     """
     folds = np.unique(fold)
     _check(inputs, given, folds)
-    near = Nearest.of(inputs.features, fold)
+    learners = Learners.of(inputs, fold)
     known = np.zeros(len(given), dtype=bool)  # whose class stands in another fold too
     for one in folds:
         mine = fold == one
@@ -104,7 +100,7 @@ def doubt(inputs: Inputs, given: Ints, fold: Ints, weights: Floats, classes: int
         raise CannotJudge("every class has all its rows in one fold")
     belief = weights.copy()
     for look in range(LOOKS):
-        said = [by_regression(inputs, given, fold, folds, belief, classes), near.say(given, belief, classes)]
+        said = list(learners.say(given, belief, classes).values())
         if look == 0:
             _check_worth(said, given, known, classes)
         together = np.mean([Explained.by(one, given, known).logarithms for one in said], axis=0)
@@ -149,57 +145,6 @@ def _check_worth(said: list[Floats], given: Ints, known: NDArray[np.bool_], clas
     ]
     if min(losses) >= guess:
         raise CannotJudge("the models say no more of a row than how common the classes are")
-
-
-def by_regression(inputs: Inputs, given: Ints, fold: Ints, folds: NDArray[Any], belief: Floats, classes: int) -> Floats:
-    """(n_rows, n_classes): logits of a logistic regression on the other folds."""
-    result = np.zeros((len(given), classes))
-    targets = np.eye(classes)
-
-    def of_fold(one: int) -> Floats:
-        taught = np.flatnonzero((fold != one) & (belief > SMALLEST))
-        head = Head("logistic_regression", 0, classes)
-        head.fit(inputs.take(taught), targets[given[taught]], belief[taught])
-        return head.logits(inputs.take(np.flatnonzero(fold == one)))
-
-    for one, logits in zip(folds, in_threads(of_fold, folds.tolist()), strict=True):
-        result[fold == one] = logits
-    return result
-
-
-@dataclass(frozen=True, slots=True)
-class Nearest:
-    """Each row's nearest rows of other folds: their numbers (n_rows, k), and how much each says (n_rows, k), 0 where there is none."""
-
-    rows: NDArray[np.intp]
-    says: Floats
-
-    @classmethod
-    def of(cls, features: Any, fold: Ints) -> Nearest:
-        """By the angle between features. fold: (n_rows,)."""
-        unit = of_length_one(features)
-        many = len(fold)
-        nearest = min(NEIGHBOURS, int((many - np.unique(fold, return_counts=True)[1]).min()))
-
-        def of_block(mine: slice) -> tuple[NDArray[np.intp], Any]:
-            away = away_from(unit[mine], unit)
-            away[fold[mine, None] == fold[None]] = np.inf
-            found = np.argpartition(away, nearest - 1, axis=1)[:, :nearest]
-            return found, np.take_along_axis(away, found, axis=1)
-
-        found = in_threads(of_block, blocks(many))
-        rows, distances = (np.concatenate(parts) for parts in zip(*found, strict=True))
-        distances = distances.astype(np.float64)
-        return cls(rows, np.exp(-distances / max(float(distances.mean()), SMALLEST)))
-
-    def say(self, given: Ints, belief: Floats, classes: int) -> Floats:
-        """(n_rows, n_classes): logarithms of the neighbours' votes; belief: (n_rows,), what each one's label counts."""
-        votes = np.zeros((len(given), classes))
-        counts = self.says * belief[self.rows]
-        for place in range(self.rows.shape[1]):
-            np.add.at(votes, (np.arange(len(given)), given[self.rows[:, place]]), counts[:, place])
-        shares = np.bincount(given, weights=belief, minlength=classes)
-        return np.asarray(np.log(np.maximum(votes + PRIOR_OF_CLASSES * shares / shares.sum(), SMALLEST)))
 
 
 def _share_of_first(p_wrong: Floats, rows: int, total: float) -> float:

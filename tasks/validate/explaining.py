@@ -39,6 +39,7 @@ USUAL_TEMPERATURE, SPREAD = (
 SHARPNESS = np.exp(USUAL_TEMPERATURE + np.linspace(-1.2, 0.8, 21))
 NEGLIGIBLE = 1e-3  # weight of a model
 TAIL = 0.05  # of how many are wrong, to either side
+MISFIT = 1.15  # times as many or as few, as no model of mistakes is the true one
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +122,7 @@ class Mistakes:
     """What each row is, weighed over models of the mistakes: how many labels are wrong, what the wrong ones name, and how sharp the opinion is.
 
     posterior: (n_rows, n_classes), what each row is; would_show: (n_rows, n_classes), the probability of being wrong that each row
-    would have under each label; fewest, most: labels that are wrong, each exceeded or fallen short of with `TAIL`.
+    would have under each label; fewest, most: labels that are wrong, each exceeded or fallen short of with `TAIL`, and `MISFIT` beyond.
     """
 
     posterior: Floats
@@ -140,7 +141,7 @@ class Mistakes:
         rows = _some(known)
         simple = _weights(logits[rows], given[rows], None, WAYS)
         first = _averaged(logits[known], given[known], simple, None, WAYS)
-        pairs = _Pairs.of(first, given[known])
+        pairs = Pairs.of(first, given[known])
         place = np.cumsum(known)[rows] - 1
         ways = (*WAYS, LEARNT)
         weights = _weights(logits[rows], given[rows], pairs.without(first, given[known], place), ways)
@@ -148,12 +149,9 @@ class Mistakes:
         own = pairs.without(first, given[known], np.arange(len(first)))
         posterior[known] = _averaged(logits[known], given[known], weights, own, ways)
         shown[known] = _would_show(logits[known], weights, pairs.share, ways)
-        scale = len(first) / len(rows)
-        order = np.argsort(weights.wrong, axis=None)
-        reached = np.cumsum(weights.weight.ravel()[order])
-        ends = np.minimum(np.searchsorted(reached, (TAIL, 1 - TAIL)), len(order) - 1)
-        fewest, most = (float(one) * scale for one in weights.wrong.ravel()[order][ends])
-        return cls(posterior, shown, fewest, most)
+        expected = float(len(first) - posterior[known][np.arange(len(first)), given[known]].sum())
+        fewest, most = (expected * one for one in weights.spread())
+        return cls(posterior, shown, fewest / MISFIT, min(most * MISFIT, float(len(first))))
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +160,14 @@ class _Weights:
 
     weight: Floats
     wrong: Floats
+
+    def spread(self) -> tuple[float, float]:
+        """How few and how many labels are wrong, each exceeded or fallen short of with `TAIL`, as shares of how many are in the mean."""
+        order = np.argsort(self.wrong, axis=None)
+        reached = np.cumsum(self.weight.ravel()[order])
+        ends = np.minimum(np.searchsorted(reached, (TAIL, 1 - TAIL)), len(order) - 1)
+        low, high = self.wrong.ravel()[order][ends] / max(float((self.weight * self.wrong).sum()), SMALLEST)
+        return min(float(low), 1.0), max(float(high), 1.0)
 
     def models(self) -> Iterator[tuple[float, list[tuple[float, float, int]]]]:
         """Of each temperature the models that count: weight, share of wrong labels, way."""
@@ -175,13 +181,13 @@ class _Weights:
 
 
 @dataclass(frozen=True, slots=True)
-class _Pairs:
+class Pairs:
     """(n_classes, n_classes): how many rows of a class carry the label of another, by what was believed first."""
 
     counts: Floats
 
     @classmethod
-    def of(cls, posterior: Floats, given: Ints) -> _Pairs:
+    def of(cls, posterior: Floats, given: Ints) -> Pairs:
         """posterior: (n_rows, n_classes); given: (n_rows,)."""
         labels = sparse.csr_matrix((np.ones(len(given)), (np.arange(len(given)), given)), shape=posterior.shape)
         counts = np.asarray((labels.T @ posterior).T)
@@ -227,7 +233,7 @@ def _mixed(way: tuple[float, ...], named: Sequence[Floats]) -> Floats:
 
 
 def _weights(logits: Floats, given: Ints, pairs: Floats | None, ways: Sequence[tuple[float, ...]]) -> _Weights:
-    """logits: (n_rows, n_classes); given: (n_rows,); pairs: (n_rows, n_classes), from _Pairs.without."""
+    """logits: (n_rows, n_classes); given: (n_rows,); pairs: (n_rows, n_classes), from Pairs.without."""
 
     def of_temperature(temperature: float) -> tuple[Floats, Floats]:
         own, named = _named(softmax(logits / temperature), given, pairs)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ from tasks.statistics import softmax
 from tasks.validate import validate
 from tasks.validate.checks import Looked
 from tasks.validate.doubt import CannotJudge, Doubt, doubt, doubtful
-from tasks.validate.explaining import Explained
+from tasks.validate.explaining import Explained, Pairs
 from tasks.validate.judging import left_to_people, repair
 
 DIGITS = load_digits()
@@ -81,6 +82,62 @@ def test_a_noise_model_explains_labels_by_hand() -> None:
     assert carried[0] < 2e-3
 
 
+def overlapping(share: float, seed: int) -> tuple[Inputs, np.ndarray, np.ndarray, np.ndarray]:
+    """Four round clouds that overlap, so that the best rule there is errs on a good quarter: inputs, given labels, whether wrong, folds."""
+    rng = np.random.default_rng(seed)
+    right = rng.integers(0, 4, 400)
+    features = (1.6 * np.eye(4)[right] + rng.normal(size=(400, 4))).astype(np.float32)
+    wrong = rng.random(400) < share
+    given = np.where(wrong, (right + rng.integers(1, 4, 400)) % 4, right)
+    return Inputs(features - features.mean(axis=0)), given, wrong, rng.integers(0, 5, 400)
+
+
+@cache
+def judged(share: float, seed: int) -> tuple[Doubt, np.ndarray]:
+    """What is found in overlapping clouds, and which labels are wrong."""
+    inputs, given, wrong, fold = overlapping(share, seed)
+    return doubt(inputs, given, fold, np.ones(400), 4), wrong
+
+
+def test_hard_rows_are_not_taken_for_wrong_labels() -> None:
+    """Where a quarter of 400 rows looks like another class, none of 400 labels wrong: less than 24 are expected; a fifth wrong: about 80."""
+    assert np.mean([judged(0.0, seed)[0].expected for seed in range(4)]) < 24
+    assert np.mean([judged(0.2, seed)[0].expected for seed in range(4)]) == pytest.approx(80, rel=0.2)
+
+
+def test_the_interval_of_how_many_are_wrong_holds_the_truth() -> None:
+    """Of eight draws, overlapping clouds and digits, with 5 and 20 % wrong, the 90 % interval misses one at most."""
+    held = []
+    for seed in range(2):
+        for share in (0.05, 0.2):
+            inputs, given, wrong, fold = planted(share, seed, rows=500)
+            digits = doubt(inputs, given, fold, np.ones(500), 10), wrong
+            held += [
+                found.counts[0] - 1 <= so.sum() <= found.counts[1] + 1 for found, so in (judged(share, seed), digits)
+            ]
+    assert sum(held) >= len(held) - 1
+
+
+def test_probabilities_of_being_wrong_are_true_in_the_mean() -> None:
+    """Of rows that are said to be wrong with up to 30 %, 30 to 70 %, and more, about as many are, to within 15 points."""
+    found = [judged(0.2, seed) for seed in range(6)]
+    chances = np.concatenate([one.p_wrong for one, _ in found])
+    wrong = np.concatenate([so for _, so in found])
+    for low, high in ((0.0, 0.3), (0.3, 0.7), (0.7, 1.0)):
+        mine = (chances >= low) & (chances < high)
+        assert wrong[mine].mean() == pytest.approx(chances[mine].mean(), abs=0.15)
+
+
+def test_a_row_does_not_speak_for_its_own_mistake() -> None:
+    """Three rows of class 0, surely: two labelled 1, one labelled 2. Without itself a row sees the two others: (1 + 1/2) / (2 + 1) name 1 beside
+    one of those, (0 + 1/2) / (2 + 1) name 2 beside the third, the half being one more, shared out over two classes.
+    """
+    posterior, given = np.array([[1.0, 0, 0]] * 3), np.array([1, 1, 2])
+    share = Pairs.of(posterior, given).without(posterior, given, np.arange(3))
+    assert share[:, 0] == pytest.approx([1.5 / 3, 1.5 / 3, 0.5 / 3])
+    assert Pairs.of(posterior, given).share[0] == pytest.approx([0.0, 2.5 / 4, 1.5 / 4])
+
+
 def test_the_decision_makes_the_expected_f1_largest() -> None:
     """Four probabilities by hand: the first two give 2 × 1.7 / (2 + 2.1) = 0.83, one 0.58, three 0.78."""
     assert doubtful(np.array([0.1, 0.9, 0.8, 0.3])).tolist() == [False, True, True, False]
@@ -103,7 +160,13 @@ def test_the_promise_covers_what_is_found() -> None:
 def test_who_looks_at_all_rows_finds_all() -> None:
     """And who looks at none finds none."""
     known = Doubt(
-        np.array([0.5, 0.1]), np.array([1, 0]), np.array([True, False]), np.ones(2), np.ones((2, 2)), np.ones(2), (0.6,)
+        np.array([0.5, 0.1]),
+        np.array([1, 0]),
+        np.array([True, False]),
+        np.ones(2),
+        np.ones((2, 2)),
+        np.ones(2),
+        (0.6, 0.6),
     )
     assert (known.share_found(2).low, known.share_found(0).value) == (1.0, 0.0)
 
