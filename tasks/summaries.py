@@ -26,6 +26,8 @@ def summary(stage: Stage, workspace: Path) -> dict[str, Any]:
         return {"checks": checks, "note": headline(metrics) if metrics else ""}
     notes = manifest.get("notes", {})
     note = "skipped: the loop has stopped" if notes.get("skipped") else doubted(notes.get("doubt") or {})
+    if empty := notes.get("empty_classes"):
+        note = f"no file in the folder of {', '.join(empty)}"
     return {**manifest.get("rows", {}), "reasons": manifest.get("reasons", {}), "checks": checks, "note": note}
 
 

@@ -42,6 +42,9 @@ MEANING = {
     "personal_data": "a pattern of a mail address, telephone, bank account or card number",
     "other_language": "not in the collection's main language",
 }
+NO_LABEL = frozenset(
+    {"nan", "none", "null", "na", "n/a", "<na>", "nil", "undefined", "unknown", "?", "-"}
+)  # as other tools write it
 ALIKE, FEWER, SHORTEST_NAME = 0.85, 5, 4  # of the names of two classes that may be meant to be one
 COPIES = ("exact_duplicate", "conflicting_labels", "near_duplicate_of_test", "near_duplicate_of_validation")
 
@@ -164,7 +167,8 @@ def _classes(manifest: Mapping[str, Any]) -> list[dict[str, Any]]:
     whole = {label: sum(of_split.values()) for label, of_split in found.items()}
     most = max(whole.values(), default=1)
     return [
-        {"class": label, **of_split, "most": most, "like": misspelt(label, whole)} for label, of_split in found.items()
+        {"class": label, **of_split, "most": most, "like": misspelt(label, whole), "none": label.casefold() in NO_LABEL}
+        for label, of_split in found.items()
     ]
 
 

@@ -313,7 +313,7 @@ def _as_check(name: str, arguments: Mapping[str, Any], result: Any, source: str 
         observed = str(_plain(found["observed_value"]))
     elif "partial_missing_list" in found or "missing_list" in found:
         missing = found.get("partial_missing_list") or found.get("missing_list") or []
-        observed = f"missing: {', '.join(sorted(str(one) for one in missing)) or 'none'}"
+        observed = f"in no row: {', '.join(sorted(str(one) for one in missing))}" if missing else "each in some row"
     else:
         observed = f"{found.get('unexpected_count', 0)} of {found.get('element_count', 0)} rows unexpected"
         if some := found.get("partial_unexpected_list"):

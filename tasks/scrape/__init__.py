@@ -23,9 +23,9 @@ from tasks.generation import GenerationWriter, Row, identify
 from tasks.own_functions import AUGMENTING
 from tasks.params import NOTHING, Facts, ScrapeParams
 from tasks.progress import Progress, counted, silent
-from tasks.scrape.folder import read_folder
+from tasks.scrape.folder import empty_classes, read_folder
 from tasks.scrape.hub import read_hub
-from tasks.scrape.items import Item
+from tasks.scrape.items import Item, inside
 from tasks.scrape.labelling import FILE, Audit, DawidSkene, Majority, Rules, Votes
 from tasks.scrape.table import read_table
 from tasks.scrape.web import collected, items_of, name_of
@@ -117,19 +117,22 @@ def _write(
         notes: dict[str, Any] = {"rules": audit.table()} if votes_of else {}
         if no_items := {one.name: one.counts for one in sources if one.counts}:
             notes["no_items"] = no_items
+        if empty := [label for one in sources for label in one.empty]:
+            notes["empty_classes"] = empty
         kinds = [source.kind for source in params.sources]
         writer.close(rows_in=found, sources=kinds, as_of=params.as_of, **notes)
 
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """A source whose items can be read, more than once; counts: what gave no item and is no error."""
+    """A source whose items can be read, more than once; counts: what gave no item and is no error; empty: classes whose folders hold no file."""
 
     name: str
     items: Callable[[], Iterator[Item]]
     rules: Rules
     role: Role = "training"
     counts: Mapping[str, int] = field(default_factory=dict)
+    empty: Sequence[str] = ()
 
 
 def _opened(
@@ -148,9 +151,9 @@ def _opened(
             one.saved_site if isinstance(one, CrawlSource) else getattr(one, "path", None) for one in params.sources
         ]
         elsewhere = frozenset((data / other).resolve() for other in [*others, FILE, AUGMENTING[0]] if other)
-        return Opened(
-            source.path, partial(read_folder, source, data, facts.modality, limit, elsewhere), rules, source.role
-        )
+        read = partial(read_folder, source, data, facts.modality, limit, elsewhere)
+        empty = empty_classes(source, data, elsewhere) if inside(data, source.path).is_dir() else ()
+        return Opened(source.path, read, rules, source.role, empty=empty)
     if isinstance(source, TableSource):
         read = partial(read_table, source, data, facts.modality, limit, fields=bool(rules))
         return Opened(source.path, read, rules, source.role)

@@ -49,27 +49,52 @@ def read_folder(
         raise InputError(f"{root} holds no files: put pictures in {root}/labelled/<class>/ and {root}/unlabelled/.")
 
 
+def empty_classes(source: FolderSource, data: Path, elsewhere: frozenset[Path] = frozenset()) -> list[str]:
+    """The classes that have a folder, but no file in any, in their order."""
+    filled: dict[str, bool] = {}
+    for top, split in _known(inside(data, source.path), elsewhere):
+        if split in {"train", "validation", "test"}:
+            for folder in sorted(top.iterdir()):
+                if folder.is_dir() and not folder.name.startswith(".") and folder.resolve() not in elsewhere:
+                    label = tidy_label(folder.name) or folder.name
+                    filled[label] = filled.get(label, False) or next(_files(folder, elsewhere), None) is not None
+    return [label for label, some in filled.items() if not some]
+
+
 def _group(together: re.Pattern[str], origin: str) -> str | None:
     found = together.search(origin)
     return None if found is None else f"name {found[1]}"
 
 
 def _items(root: Path, data: Path, modality: Modality, max_bytes: int, elsewhere: frozenset[Path]) -> Iterator[Item]:
-    folders = sorted(top for top in root.iterdir() if top.is_dir() and not top.name.startswith("."))
-    tops = [top for top in folders if top.resolve() not in elsewhere]
-    known = [(top, ROOTS[top.name.casefold()]) for top in tops if top.name.casefold() in ROOTS]
-    if not known:  # an ImageFolder as it stands: every folder is a class
-        known = [(root, "train")]
+    known = _known(root, elsewhere)
     for top, split in known:
         for path in _files(top, elsewhere):
             yield _item(path, top, split, data, modality, max_bytes)
     if known[0][0] != root:
-        strays = [path for top in tops if top.name.casefold() not in ROOTS for path in _files(top, elsewhere)]
+        strays = [
+            path
+            for top in _tops(root, elsewhere)
+            if top.name.casefold() not in ROOTS
+            for path in _files(top, elsewhere)
+        ]
         strays += [path for path in sorted(root.iterdir()) if path.is_file() and path.resolve() not in elsewhere]
         for path in strays:
             if not path.name.startswith("."):
                 item = _item(path, root, "pool", data, modality, max_bytes)
                 yield replace(item, reason="outside_known_folders")
+
+
+def _tops(root: Path, elsewhere: frozenset[Path]) -> list[Path]:
+    folders = sorted(top for top in root.iterdir() if top.is_dir() and not top.name.startswith("."))
+    return [top for top in folders if top.resolve() not in elsewhere]
+
+
+def _known(root: Path, elsewhere: frozenset[Path]) -> list[tuple[Path, str]]:
+    """The folders that stand for a split, each with it; the root itself where there is none."""
+    tops = _tops(root, elsewhere)
+    known = [(top, ROOTS[top.name.casefold()]) for top in tops if top.name.casefold() in ROOTS]
+    return known or [(root, "train")]  # an ImageFolder as it stands: every folder is a class
 
 
 def _files(top: Path, elsewhere: frozenset[Path]) -> Iterator[Path]:

@@ -18,7 +18,7 @@ import pytest
 from PIL import Image
 
 from tasks.errors import InputError
-from tasks.generation import read, read_rejected
+from tasks.generation import read, read_manifest, read_rejected
 from tasks.params import Facts, ScrapeParams
 from tasks.scrape import scrape
 from tasks.scrape.packing import pack_folder
@@ -64,6 +64,16 @@ def test_an_empty_folder_is_explained(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     with pytest.raises(InputError, match="labelled/<class>"):
         run(tmp_path / "data", IMAGES, {"kind": "folder"})
+
+
+def test_a_class_without_a_file_is_named(make_pictures: Callable[..., Path]) -> None:
+    """Not one that has files in another split alone, and no hidden folder."""
+    root = make_pictures(labelled=1, pool=0, test=1)
+    (root / "labelled" / "ring").mkdir()
+    (root / "labelled" / ".hidden").mkdir()
+    (root / "labelled" / "disc" / "0.png").unlink()
+    output = run(root, IMAGES, {"kind": "folder"})
+    assert read_manifest(output)["notes"]["empty_classes"] == ["ring"]
 
 
 def table(tmp_path: Path, name: str, content: bytes) -> Path:
