@@ -33,7 +33,7 @@ class Doubt:
     other class; flagged: (n_rows,), whether the label is called doubtful; believed: (n_rows,), how likely it is what it
     most likely is; would_show: (n_rows, n_classes), the p_wrong that it would have under each other label, NaN under what it most
     likely is; confused: (n_rows,), the same under the label of the class with which it is most easily confused; counts: how
-    many labels are wrong at least and at most, each with 95 %; p_wrong sums to what is expected.
+    many labels are wrong at least and at most, with 95 %; p_wrong sums to what is expected.
     """
 
     p_wrong: Floats

@@ -38,7 +38,7 @@ USUAL_TEMPERATURE, SPREAD = (
 )  # logarithm, of opinions that agree with right labels, and how far it varies between sets
 SHARPNESS = np.exp(USUAL_TEMPERATURE + np.linspace(-1.2, 0.8, 21))
 NEGLIGIBLE = 1e-3  # weight of a model
-TAIL = 0.05  # of how many are wrong, to either side
+TAIL = 0.025  # of how many are wrong, to either side
 MISFIT = 1.15  # times as many or as few, as no model of mistakes is the true one
 
 

@@ -106,7 +106,7 @@ def test_hard_rows_are_not_taken_for_wrong_labels() -> None:
 
 
 def test_the_interval_of_how_many_are_wrong_holds_the_truth() -> None:
-    """Of eight draws, overlapping clouds and digits, with 5 and 20 % wrong, the 90 % interval misses one at most."""
+    """Of eight draws, overlapping clouds and digits, with 5 and 20 % wrong, the 95 % interval misses one at most."""
     held = []
     for seed in range(2):
         for share in (0.05, 0.2):
