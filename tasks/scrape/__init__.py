@@ -87,7 +87,7 @@ def _write(
     extra: list[pa.Field],
     progress: Progress,
 ) -> None:
-    found, votes_of = 0, dict[str, tuple[str, Votes]]()
+    found, votes_of, labelled = 0, dict[str, tuple[str, Votes]](), set[str | None]()
     human: dict[str, str] = {}
     with GenerationWriter(output, stage="scrape", modality=facts.modality, extra=extra) as writer:
         items = counted(_labelled(sources, combine, facts), progress, "read")
@@ -107,6 +107,7 @@ def _write(
             # The same thing under the same address with another tag: validate is to see both, and to tell them apart.
             writer.keep(replace(row, origin=f"{row.origin}#{row.label}") if labels else row)
             labels.add(row.label)
+            labelled.add(row.label)
         if not found:
             raise InputError(
                 "Nothing was found: describe a source under scrape.sources in params.yaml (docs/collecting.md), or put rows into data/labelled/<class>/."
@@ -117,7 +118,7 @@ def _write(
         notes: dict[str, Any] = {"rules": audit.table()} if votes_of else {}
         if no_items := {one.name: one.counts for one in sources if one.counts}:
             notes["no_items"] = no_items
-        if empty := [label for one in sources for label in one.empty]:
+        if empty := sorted({label for one in sources for label in one.empty} - labelled):
             notes["empty_classes"] = empty
         kinds = [source.kind for source in params.sources]
         writer.close(rows_in=found, sources=kinds, as_of=params.as_of, **notes)
@@ -152,7 +153,8 @@ def _opened(
         ]
         elsewhere = frozenset((data / other).resolve() for other in [*others, FILE, AUGMENTING[0]] if other)
         read = partial(read_folder, source, data, facts.modality, limit, elsewhere)
-        empty = empty_classes(source, data, elsewhere) if inside(data, source.path).is_dir() else ()
+        classes = source.role == "training" and inside(data, source.path).is_dir()
+        empty = empty_classes(source, data, elsewhere) if classes else ()
         return Opened(source.path, read, rules, source.role, empty=empty)
     if isinstance(source, TableSource):
         read = partial(read_table, source, data, facts.modality, limit, fields=bool(rules))

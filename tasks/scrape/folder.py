@@ -50,15 +50,14 @@ def read_folder(
 
 
 def empty_classes(source: FolderSource, data: Path, elsewhere: frozenset[Path] = frozenset()) -> list[str]:
-    """The classes that have a folder, but no file in any, in their order."""
-    filled: dict[str, bool] = {}
+    """The classes that have a folder in which no file is found: not through a link either, which is not followed."""
+    empty = []
     for top, split in _known(inside(data, source.path), elsewhere):
-        if split in {"train", "validation", "test"}:
-            for folder in sorted(top.iterdir()):
-                if folder.is_dir() and not folder.name.startswith(".") and folder.resolve() not in elsewhere:
-                    label = tidy_label(folder.name) or folder.name
-                    filled[label] = filled.get(label, False) or next(_files(folder, elsewhere), None) is not None
-    return [label for label, some in filled.items() if not some]
+        for folder in sorted(top.iterdir()) if split in {"train", "validation", "test"} else ():
+            stands_for_one = folder.is_dir() and not folder.name.startswith(".") and folder.resolve() not in elsewhere
+            if stands_for_one and (folder.is_symlink() or next(_files(folder, elsewhere), None) is None):
+                empty.append(tidy_label(folder.name) or folder.name)
+    return empty
 
 
 def _group(together: re.Pattern[str], origin: str) -> str | None:

@@ -90,7 +90,7 @@ def doubt(inputs: Inputs, given: Ints, fold: Ints, weights: Floats, classes: int
     the classes' shares.
     """
     folds = np.unique(fold)
-    _check(inputs, given, folds)
+    _check(inputs, given, fold, folds, weights)
     learners = Learners.of(inputs, fold)
     known = np.zeros(len(given), dtype=bool)  # whose class stands in another fold too
     for one in folds:
@@ -106,11 +106,11 @@ def doubt(inputs: Inputs, given: Ints, fold: Ints, weights: Floats, classes: int
         together = np.mean([Explained.by(one, given, known).logarithms for one in said], axis=0)
         found = Explained.by(together, given, known)
         belief = weights * np.where(known, found.believed, 1.0)
-    mistakes, place = Mistakes.behind(together, given, known), np.arange(len(given))
+    mistakes, place = Mistakes.behind(found, known), np.arange(len(given))
     p_wrong = np.where(known, 1 - mistakes.posterior[place, given], np.nan)
     others = mistakes.posterior.copy()
     others[place, given] = -1.0
-    shown = mistakes.would_show
+    shown = mistakes.would_show.copy()
     shown[place, mistakes.posterior.argmax(axis=1)] = np.nan
     runner_up = np.where(np.isnan(shown), -np.inf, together).argmax(axis=1)
     return Doubt(
@@ -124,12 +124,14 @@ def doubt(inputs: Inputs, given: Ints, fold: Ints, weights: Floats, classes: int
     )
 
 
-def _check(inputs: Inputs, given: Ints, folds: NDArray[Any]) -> None:
+def _check(inputs: Inputs, given: Ints, fold: Ints, folds: NDArray[Any], weights: Floats) -> None:
     values = inputs.features.data if sparse.issparse(inputs.features) else inputs.features
     if len(folds) < 2:
         raise CannotJudge("no two folds hold labelled rows")
     if len(np.unique(given)) < 2:
         raise CannotJudge("fewer than two classes have rows that can be held out")
+    if any(weights[fold != one].max() <= SMALLEST for one in folds):
+        raise CannotJudge("all labels outside a fold count nothing")
     if not np.isfinite(values).all():
         raise CannotJudge("some features are no numbers")
     if not sparse.issparse(inputs.features) and not np.ptp(inputs.features, axis=0).any():

@@ -7,7 +7,7 @@ makes the labels, and gives no single one the last word (Bayesian model averagin
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,22 +24,47 @@ USUAL_ROWS = 20.0  # the prior: so many rows of each class beforehand,
 USUAL_SHARE = 0.05  # and of their labels this share is wrong
 UNSURE = 8.0  # labelled rows a class with which a temperature e times as sharp as the plain one must gain a nat a row
 
-EVEN, CONFUSABLE, BY_CLASS = range(
-    3
-)  # what a wrong label may name: any other class, one that the row looks like, its class' own
-WAYS = ((1.0, 0.0, 0.0), (0.5, 0.5, 0.0), (0.0, 1.0, 0.0))  # in these shares
-LEARNT = (0.0, 0.5, 0.5)  # and this, when it is known what the wrong labels of a class name
-PRICE = 1.0  # nats a class that its own mistakes must explain
-SHARES = np.linspace(0.0, np.sqrt(0.6), 25) ** 2  # of wrong labels
 BELIEVED_WRONG = 1 / 10  # of all labels, beforehand
-USUAL_TEMPERATURE, SPREAD = (
+SHARES = np.linspace(0.0, np.sqrt(0.6), 25) ** 2  # of wrong labels
+MOST_OF_A_CLASS = 0.95  # of its labels are wrong
+LOG_TEMPERATURE, DEVIATION = (
     np.log(1.1),
     0.2,
-)  # logarithm, of opinions that agree with right labels, and how far it varies between sets
-SHARPNESS = np.exp(USUAL_TEMPERATURE + np.linspace(-1.2, 0.8, 21))
-NEGLIGIBLE = 1e-3  # weight of a model
+)  # of opinions that agree with right labels: the mean, and how far it varies between sets
+SCALES = np.exp(LOG_TEMPERATURE + np.linspace(-1.2, 0.8, 21))  # temperatures
+PRICE = 1.0  # nats a class that what was learnt of single classes must gain
+KEPT = 0.999  # of the models' weight
 TAIL = 0.025  # of how many are wrong, to either side
+CLEARLY = 3.0  # nats by which some wrong labels must be likelier than none, or there may be none
 MISFIT = 1.15  # times as many or as few, as no model of mistakes is the true one
+ROWS_AT_ONCE = 20_000
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """How people err. Of the wrong labels some name any other class (`even`), some one that the row looks like (`confusable`), and some what others
+    of their class name (`pairs`); by_class: whether each class has a share of wrong labels of its own.
+    """
+
+    even: float = 0.0
+    confusable: float = 0.0
+    pairs: float = 0.0
+    by_class: bool = False
+
+    @property
+    def learnt(self) -> int:
+        """How many numbers a class it has."""
+        return (self.pairs > 0) + self.by_class
+
+
+SIMPLE = (
+    Way(even=1.0),
+    Way(even=0.5, confusable=0.5),
+    Way(confusable=1.0),
+    Way(even=1.0, by_class=True),
+    Way(confusable=1.0, by_class=True),
+)
+ALL = (*SIMPLE, Way(confusable=0.5, pairs=0.5), Way(confusable=0.5, pairs=0.5, by_class=True))
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +114,9 @@ class Explained:
 
 
 def _some(known: NDArray[np.bool_]) -> NDArray[np.intp]:
+    """As many rows as models are chosen by, drawn, so that their order does not matter."""
     rows = np.flatnonzero(known)
-    return rows[:: -(-len(rows) // ROWS_TO_CHOOSE)]
+    return np.sort(np.random.default_rng(0).permutation(rows)[:ROWS_TO_CHOOSE])
 
 
 def _posterior(probabilities: Floats, given: Ints, steps: int) -> tuple[Floats, Floats, float]:
@@ -119,7 +145,7 @@ def _posterior(probabilities: Floats, given: Ints, steps: int) -> tuple[Floats, 
 
 @dataclass(frozen=True, slots=True)
 class Mistakes:
-    """What each row is, weighed over models of the mistakes: how many labels are wrong, what the wrong ones name, and how sharp the opinion is.
+    """What each row is, weighed over models of the mistakes: how many labels are wrong, how people err, and how sharp the opinion is.
 
     posterior: (n_rows, n_classes), what each row is; would_show: (n_rows, n_classes), the probability of being wrong that each row
     would have under each label; fewest, most: labels that are wrong, each exceeded or fallen short of with `TAIL`, and `MISFIT` beyond.
@@ -131,27 +157,41 @@ class Mistakes:
     most: float
 
     @classmethod
-    def behind(cls, logits: Floats, given: Ints, known: NDArray[np.bool_]) -> Mistakes:
+    def behind(cls, opinion: Explained, known: NDArray[np.bool_]) -> Mistakes:
         """The models differ in their temperature, believed to be near the one that opinions on right labels have; in the share of
-        wrong labels, `BELIEVED_WRONG` in the mean; and in what a wrong label names. What the wrong labels of each class name is learnt from
-        what the simple models say of all other rows, so that no row speaks for its own mistake, and costs `PRICE` a class.
+        wrong labels, `BELIEVED_WRONG` in the mean; and in their `Way`. How the classes' shares compare is taken from `opinion`; what the wrong
+        labels of each class name is learnt from what the simple ways say of all other rows. Either costs `PRICE` a class.
 
-        logits: (n_rows, n_classes); given: (n_rows,); known: (n_rows,), the rows that have a say and are judged.
+        known: (n_rows,), the rows that have a say and are judged.
         """
-        rows = _some(known)
-        simple = _weights(logits[rows], given[rows], None, WAYS)
-        first = _averaged(logits[known], given[known], simple, None, WAYS)
-        pairs = Pairs.of(first, given[known])
-        place = np.cumsum(known)[rows] - 1
-        ways = (*WAYS, LEARNT)
-        weights = _weights(logits[rows], given[rows], pairs.without(first, given[known], place), ways)
-        posterior, shown = np.zeros_like(logits), np.zeros_like(logits)
-        own = pairs.without(first, given[known], np.arange(len(first)))
-        posterior[known] = _averaged(logits[known], given[known], weights, own, ways)
-        shown[known] = _would_show(logits[known], weights, pairs.share, ways)
-        expected = float(len(first) - posterior[known][np.arange(len(first)), given[known]].sum())
-        fewest, most = (expected * one for one in weights.spread())
-        return cls(posterior, shown, fewest / MISFIT, min(most * MISFIT, float(len(first))))
+        logits, given, some = opinion.logits[known], opinion.given[known], _some(np.ones(int(known.sum()), dtype=bool))
+        rates = _compared(opinion.posterior[known], opinion.carries)
+        simple = _Weights.of(logits[some], given[some], None, rates, SIMPLE)
+        first = _in_blocks(lambda mine: _averaged(logits[mine], given[mine], simple, None, rates), len(given))
+        pairs = Pairs.of(first, given)
+        weights = _Weights.of(logits[some], given[some], pairs.without(first, given, some), rates, ALL)
+
+        def judge(mine: NDArray[np.intp]) -> Floats:
+            return _averaged(logits[mine], given[mine], weights, pairs.without(first, given, mine), rates)
+
+        posterior, shown = np.zeros_like(opinion.logits), np.zeros_like(opinion.logits)
+        judged = _in_blocks(judge, len(given))
+        posterior[known] = judged
+        shown[known] = _in_blocks(lambda mine: _would_show(logits[mine], weights, pairs.share, rates), len(given))
+        expected = float(len(given) - judged[np.arange(len(given)), given].sum())
+        fewest, most = (expected * one for one in weights.ends())
+        return cls(posterior, shown, fewest / MISFIT, min(most * MISFIT, float(len(given))))
+
+
+def _compared(posterior: Floats, carries: Floats) -> Floats:
+    """(n_classes,): each class's share of wrong labels over that of all rows."""
+    wrong, rows = 1 - np.diag(carries), posterior.sum(axis=0)
+    return np.asarray(wrong / max(float((wrong * rows).sum() / max(float(rows.sum()), SMALLEST)), SMALLEST))
+
+
+def _in_blocks(work: Callable[[NDArray[np.intp]], Floats], rows: int) -> Floats:
+    parts = [np.arange(first, min(first + ROWS_AT_ONCE, rows)) for first in range(0, rows, ROWS_AT_ONCE)]
+    return np.concatenate([work(part) for part in parts])
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,24 +200,54 @@ class _Weights:
 
     weight: Floats
     wrong: Floats
+    ways: tuple[Way, ...]
+    may_be_none: bool
 
-    def spread(self) -> tuple[float, float]:
+    @classmethod
+    def of(cls, logits: Floats, given: Ints, pairs: Floats | None, rates: Floats, ways: tuple[Way, ...]) -> _Weights:
+        """logits: (n_rows, n_classes); given: (n_rows,); pairs: (n_rows, n_classes), from Pairs.without; rates: (n_classes,)."""
+
+        def of_temperature(temperature: float) -> tuple[Floats, Floats]:
+            own, named = _named(softmax(logits / temperature), given, pairs)
+            likely, wrong = np.zeros((len(SHARES), len(ways))), np.zeros((len(SHARES), len(ways)))
+            for place, way in enumerate(ways):
+                mixed = _mixed(way, named)
+                total = mixed.sum(axis=1)
+                for at, share in enumerate(SHARES):
+                    shares = _shares(way, float(share), rates)
+                    mistaken = mixed @ shares if way.by_class else share * total
+                    whole = np.maximum(own * (1 - shares[given]) + mistaken, SMALLEST)
+                    likely[at, place], wrong[at, place] = np.log(whole).sum(), (mistaken / whole).sum()
+                likely[:, place] -= PRICE * logits.shape[1] * way.learnt
+            return likely, wrong
+
+        found = in_threads(of_temperature, SCALES.tolist())
+        likely, wrong = (np.array(one) for one in zip(*found, strict=True))
+        likely -= (((np.log(SCALES) - LOG_TEMPERATURE) / DEVIATION) ** 2 / 2)[:, None, None]
+        may_be_none = bool(likely[:, 0].max() > likely.max() - CLEARLY)
+        # Beta(1, 1/BELIEVED_WRONG - 1), and the shares do not stand at equal distances.
+        likely += ((1 / BELIEVED_WRONG - 2) * np.log1p(-SHARES) + np.log(np.gradient(SHARES)))[None, :, None]
+        weight = np.exp(likely - likely.max()).ravel()
+        order = np.argsort(-weight, kind="stable")
+        reached = np.cumsum(weight[order]) / weight.sum()
+        weight[order[np.searchsorted(reached, KEPT) + 1 :]] = 0.0
+        return cls((weight / weight.sum()).reshape(likely.shape), wrong, ways, may_be_none)
+
+    def ends(self) -> tuple[float, float]:
         """How few and how many labels are wrong, each exceeded or fallen short of with `TAIL`, as shares of how many are in the mean."""
         order = np.argsort(self.wrong, axis=None)
         reached = np.cumsum(self.weight.ravel()[order])
         ends = np.minimum(np.searchsorted(reached, (TAIL, 1 - TAIL)), len(order) - 1)
         low, high = self.wrong.ravel()[order][ends] / max(float((self.weight * self.wrong).sum()), SMALLEST)
-        return min(float(low), 1.0), max(float(high), 1.0)
+        return 0.0 if self.may_be_none else min(float(low), 1.0), max(float(high), 1.0)
 
-    def models(self) -> Iterator[tuple[float, list[tuple[float, float, int]]]]:
+    def models(self) -> Iterator[tuple[float, list[tuple[float, float, Way]]]]:
         """Of each temperature the models that count: weight, share of wrong labels, way."""
-        for row, temperature in enumerate(SHARPNESS):
-            found = np.argwhere(self.weight[row] > NEGLIGIBLE).tolist()
+        for row, temperature in enumerate(SCALES):
+            found = np.argwhere(self.weight[row] > 0).tolist()
             if found:
-                yield (
-                    float(temperature),
-                    [(float(self.weight[row, share, way]), float(SHARES[share]), way) for share, way in found],
-                )
+                models = [(float(self.weight[row, at, way]), float(SHARES[at]), self.ways[way]) for at, way in found]
+                yield float(temperature), models
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,6 +283,16 @@ class Pairs:
         return np.asarray(np.maximum(found, 0.0))
 
 
+def _others(values: Floats) -> Floats:
+    """(n_rows, n_classes): the sum of each row's other values; at the largest one added up, not taken off, which would cancel."""
+    place, largest = np.arange(len(values)), values.argmax(axis=1)
+    rest = values.copy()
+    rest[place, largest] = 0.0
+    result = values.sum(axis=1, keepdims=True) - values
+    result[place, largest] = rest.sum(axis=1)
+    return np.asarray(np.maximum(result, 0.0))
+
+
 def _named(probabilities: Floats, given: Ints, pairs: Floats | None) -> tuple[Floats, list[Floats]]:
     """The chance that a row is what its label says, (n_rows,), and by what a wrong label names the chances of each class with that label,
     (n_rows, n_classes), 0 for the label itself. A confusable one names a class by its chance among the others (the opinion's).
@@ -220,65 +300,47 @@ def _named(probabilities: Floats, given: Ints, pairs: Floats | None) -> tuple[Fl
     place = np.arange(len(given))
     own = probabilities[place, given]
     even = probabilities / max(1, probabilities.shape[1] - 1)
-    confusable = own[:, None] * probabilities / np.maximum(1 - probabilities, SMALLEST)
+    confusable = probabilities * (own[:, None] / np.maximum(_others(probabilities), np.finfo(np.float64).tiny))
     named = [even, confusable, *([] if pairs is None else [probabilities * pairs])]
     for one in named:
         one[place, given] = 0.0
     return own, named
 
 
-def _mixed(way: tuple[float, ...], named: Sequence[Floats]) -> Floats:
-    parts = [part * one for part, one in zip(way, named, strict=False) if part]
-    return np.asarray(np.sum(parts, axis=0))
+def _mixed(way: Way, named: Sequence[Floats]) -> Floats:
+    parts = zip((way.even, way.confusable, way.pairs), named, strict=False)
+    return np.asarray(np.sum([part * one for part, one in parts if part], axis=0))
 
 
-def _weights(logits: Floats, given: Ints, pairs: Floats | None, ways: Sequence[tuple[float, ...]]) -> _Weights:
-    """logits: (n_rows, n_classes); given: (n_rows,); pairs: (n_rows, n_classes), from Pairs.without."""
-
-    def of_temperature(temperature: float) -> tuple[Floats, Floats]:
-        own, named = _named(softmax(logits / temperature), given, pairs)
-        sums = [one.sum(axis=1) for one in named]
-        likely, wrong = np.zeros((len(SHARES), len(ways))), np.zeros((len(SHARES), len(ways)))
-        for way, parts in enumerate(ways):
-            mistaken = SHARES * _mixed(parts, sums)[:, None]
-            whole = np.maximum(own[:, None] * (1 - SHARES) + mistaken, SMALLEST)
-            likely[:, way], wrong[:, way] = np.log(whole).sum(axis=0), (mistaken / whole).sum(axis=0)
-            likely[:, way] -= PRICE * logits.shape[1] * (way >= len(WAYS))
-        return likely, wrong
-
-    found = in_threads(of_temperature, SHARPNESS.tolist())
-    likely, wrong = (np.array(one) for one in zip(*found, strict=True))
-    likely -= (((np.log(SHARPNESS) - USUAL_TEMPERATURE) / SPREAD) ** 2 / 2)[:, None, None]
-    # Beta(1, 1/BELIEVED_WRONG - 1), and the shares do not stand at equal distances.
-    likely += ((1 / BELIEVED_WRONG - 2) * np.log1p(-SHARES) + np.log(np.gradient(SHARES)))[None, :, None]
-    weight = np.exp(likely - likely.max())
-    return _Weights(weight / weight.sum(), wrong)
+def _shares(way: Way, share: float, rates: Floats) -> Floats:
+    """(n_classes,): of each class's labels, how many are wrong."""
+    return np.minimum(share * rates, MOST_OF_A_CLASS) if way.by_class else np.full(len(rates), share)
 
 
-def _averaged(
-    logits: Floats, given: Ints, weights: _Weights, pairs: Floats | None, ways: Sequence[tuple[float, ...]]
-) -> Floats:
+def _averaged(logits: Floats, given: Ints, weights: _Weights, pairs: Floats | None, rates: Floats) -> Floats:
     """(n_rows, n_classes): what each row is, by all models that count."""
     result, place = np.zeros_like(logits), np.arange(len(given))
     for temperature, models in weights.models():
         own, named = _named(softmax(logits / temperature), given, pairs)
         for weight, share, way in models:
-            joint = share * _mixed(ways[way], named)
-            joint[place, given] = (1 - share) * own
+            shares = _shares(way, share, rates)
+            joint = _mixed(way, named) * shares
+            joint[place, given] = (1 - shares[given]) * own
             result += weight * joint / np.maximum(joint.sum(axis=1, keepdims=True), SMALLEST)
     return np.asarray(result / np.maximum(result.sum(axis=1, keepdims=True), SMALLEST))
 
 
-def _would_show(logits: Floats, weights: _Weights, pairs: Floats, ways: Sequence[tuple[float, ...]]) -> Floats:
+def _would_show(logits: Floats, weights: _Weights, pairs: Floats, rates: Floats) -> Floats:
     """(n_rows, n_classes): each row's probability of being wrong under each label, by all models that count."""
-    result, counted = np.zeros_like(logits), 0.0
+    result, even = np.zeros_like(logits), (1 - np.eye(logits.shape[1])) / max(1, logits.shape[1] - 1)
     for temperature, models in weights.models():
         opinion = softmax(logits / temperature)
-        odds = opinion / np.maximum(1 - opinion, SMALLEST)
-        confusable = opinion * (odds.sum(axis=1, keepdims=True) - odds)
-        named = [(1 - opinion) / max(1, opinion.shape[1] - 1), confusable, opinion @ pairs]
+        odds = opinion / np.maximum(_others(opinion), np.finfo(np.float64).tiny)
         for weight, share, way in models:
-            mistaken = share * _mixed(ways[way], named)
-            result += weight * mistaken / np.maximum((1 - share) * opinion + mistaken, SMALLEST)
-            counted += weight
-    return np.asarray(result / max(counted, SMALLEST))
+            shares = _shares(way, share, rates)
+            mistaken = way.confusable * opinion * _others(odds * shares)
+            for part, names in ((way.even, even), (way.pairs, pairs)):
+                if part:
+                    mistaken += part * ((opinion * shares) @ names)
+            result += weight * mistaken / np.maximum((1 - shares) * opinion + mistaken, SMALLEST)
+    return result

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from sklearn.datasets import load_digits
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.metrics import average_precision_score, f1_score
 
 from tasks import parallel
@@ -22,8 +23,9 @@ from tasks.statistics import softmax
 from tasks.validate import validate
 from tasks.validate.checks import Looked
 from tasks.validate.doubt import CannotJudge, Doubt, doubt, doubtful
-from tasks.validate.explaining import Explained, Pairs
+from tasks.validate.explaining import SIMPLE, Explained, Pairs, _Weights, _would_show
 from tasks.validate.judging import left_to_people, repair
+from tasks.validate.opinions import Discriminant
 
 DIGITS = load_digits()
 TEXTS = Facts(modality="text")
@@ -107,15 +109,16 @@ def test_hard_rows_are_not_taken_for_wrong_labels() -> None:
 
 def test_the_interval_of_how_many_are_wrong_holds_the_truth() -> None:
     """Of eight draws, overlapping clouds and digits, with 5 and 20 % wrong, the 95 % interval misses one at most."""
-    held = []
+    held, widths = [], []
     for seed in range(2):
         for share in (0.05, 0.2):
             inputs, given, wrong, fold = planted(share, seed, rows=500)
             digits = doubt(inputs, given, fold, np.ones(500), 10), wrong
-            held += [
-                found.counts[0] - 1 <= so.sum() <= found.counts[1] + 1 for found, so in (judged(share, seed), digits)
-            ]
+            for found, so in (judged(share, seed), digits):
+                held.append(found.counts[0] - 1 <= so.sum() <= found.counts[1] + 1)
+                widths.append((found.counts[1] - found.counts[0]) / len(so))
     assert sum(held) >= len(held) - 1
+    assert np.mean(widths) < 0.15
 
 
 def test_probabilities_of_being_wrong_are_true_in_the_mean() -> None:
@@ -126,6 +129,73 @@ def test_probabilities_of_being_wrong_are_true_in_the_mean() -> None:
     for low, high in ((0.0, 0.3), (0.3, 0.7), (0.7, 1.0)):
         mine = (chances >= low) & (chances < high)
         assert wrong[mine].mean() == pytest.approx(chances[mine].mean(), abs=0.15)
+
+
+def test_wrong_labels_of_one_class_alone_are_found() -> None:
+    """Of two clouds a third of the one's rows carry the other's label, and none the other way: most are found, and they are counted."""
+    rng = np.random.default_rng(0)
+    right = np.tile([0, 1], 3_000)  # in an order that a regular choice of rows would see one class of
+    features = (3 * np.eye(4)[right] + rng.normal(size=(6_000, 4))).astype(np.float32)
+    wrong = (right == 1) & (rng.random(6_000) < 1 / 3)
+    found = doubt(
+        Inputs(features - features.mean(axis=0)),
+        np.where(wrong, 0, right),
+        rng.integers(0, 5, 6_000),
+        np.ones(6_000),
+        2,
+    )
+    assert f1_score(wrong, found.flagged) > 0.9
+    assert found.expected == pytest.approx(wrong.sum(), rel=0.25)
+
+
+def test_with_two_classes_all_ways_to_err_are_one() -> None:
+    """There is one other class to name, whatever it is named by: the weights are alike, at temperatures where opinions are sure, too."""
+    rng = np.random.default_rng(0)
+    logits, given = rng.normal(0, 12, size=(200, 2)), rng.integers(0, 2, 200)
+    weights = _Weights.of(logits, given, None, np.ones(2), SIMPLE[:3]).weight.sum(axis=(0, 1))
+    assert weights == pytest.approx([1 / 3] * 3)
+
+
+def test_what_a_row_would_show_under_each_label_by_hand() -> None:
+    """The opinion .5, .3, .2, a tenth of labels wrong, confusably: label 1 stands on rows of class 0 with .5 × .3 / .5 and of class 2 with
+    .2 × .3 / .8, times .1; against .3 × .9.
+    """
+    opinion = np.array([[0.5, 0.3, 0.2]])
+    way = replace(SIMPLE[2])
+
+    class One:
+        def models(self) -> list[tuple[float, list[tuple[float, float, object]]]]:
+            return [(1.0, [(1.0, 0.1, way)])]
+
+    shown = _would_show(np.log(opinion), One(), np.zeros((3, 3)), np.ones(3))[0]  # type: ignore[arg-type]
+    mistaken = 0.1 * (0.5 * 0.3 / 0.5 + 0.2 * 0.3 / 0.8)
+    assert shown[1] == pytest.approx(mistaken / (0.27 + mistaken))
+
+
+def test_the_discriminant_is_the_one_of_each_fold_s_other_rows() -> None:
+    """Against scikit-learn's, taught on the other folds with the same shrinkage, differences of logits agree; its own fold's labels change nothing."""
+    rng = np.random.default_rng(0)
+    features, given, fold = rng.normal(size=(120, 5)), rng.integers(0, 3, 120), rng.integers(0, 3, 120)
+    discriminant = Discriminant.of(features, fold)
+    assert discriminant is not None
+    said = discriminant.say(given, np.ones(120), 3)
+    for one in range(3):
+        mine = fold == one
+        peer = LinearDiscriminantAnalysis(solver="lsqr", covariance_estimator=_Halfway()).fit(
+            features[~mine], given[~mine]
+        )
+        theirs = peer.decision_function(features[mine])
+        assert said[mine] - said[mine][:, :1] == pytest.approx(theirs - theirs[:, :1], abs=1e-8)
+    other = np.where(fold == 0, (given + 1) % 3, given)
+    assert discriminant.say(other, np.ones(120), 3)[fold == 0] == pytest.approx(said[fold == 0], abs=1e-8)
+
+
+class _Halfway:
+    """What scikit-learn takes for a class's covariance, before it sums those by the classes' shares: halfway to one alike in all directions."""
+
+    def fit(self, rows: np.ndarray) -> None:
+        covariance = np.cov(rows.T, bias=True)
+        self.covariance_ = 0.5 * covariance + 0.5 * np.trace(covariance) / len(covariance) * np.eye(len(covariance))
 
 
 def test_a_row_does_not_speak_for_its_own_mistake() -> None:

@@ -67,13 +67,18 @@ def test_an_empty_folder_is_explained(tmp_path: Path) -> None:
 
 
 def test_a_class_without_a_file_is_named(make_pictures: Callable[..., Path]) -> None:
-    """Not one that has files in another split alone, and no hidden folder."""
+    """Not one that has files in another split or another source alone, and no hidden folder; a link to a folder is not followed, and named."""
     root = make_pictures(labelled=1, pool=0, test=1)
     (root / "labelled" / "ring").mkdir()
     (root / "labelled" / ".hidden").mkdir()
     (root / "labelled" / "disc" / "0.png").unlink()
-    output = run(root, IMAGES, {"kind": "folder"})
-    assert read_manifest(output)["notes"]["empty_classes"] == ["ring"]
+    (root / "labelled" / "far").symlink_to(root / "labelled" / "bar")
+    (root / "more" / "labelled" / "owl").mkdir(parents=True)
+    (root / "labelled" / "owl").mkdir()
+    (root / "more" / "labelled" / "owl" / "1.png").write_bytes((root / "labelled/bar/0.png").read_bytes())
+    output = run(root, IMAGES, {"kind": "folder"}, {"kind": "folder", "path": "more"})
+    manifest = read_manifest(output)
+    assert manifest["notes"]["empty_classes"] == ["far", "ring"]
 
 
 def table(tmp_path: Path, name: str, content: bytes) -> Path:
