@@ -273,6 +273,8 @@ def _pass_gate(stage: Stage, folder: Path, workspace: Path, max_megapixels: floa
         shutil.rmtree(quarantine, ignore_errors=True)
         quarantine.parent.mkdir(exist_ok=True)
         shutil.move(folder, quarantine)
+        _said_no(workspace, stage).parent.mkdir(parents=True, exist_ok=True)
+        _said_no(workspace, stage).touch()
         page = _shown_in_data_docs(workspace)
         message = explain(stage.name, checks, quarantine.relative_to(workspace), page, _rejected(quarantine))
         raise GateFailed(message, [asdict(one) for one in checks])
@@ -287,8 +289,16 @@ def _pass_gate(stage: Stage, folder: Path, workspace: Path, max_megapixels: floa
         memory.unlink(missing_ok=True)  # of a generation that no longer stands
         if to_remember.is_file():
             to_remember.replace(memory)
+        if _said_no(workspace, stage).is_file():  # the Data Docs are not to say so any longer
+            _said_no(workspace, stage).unlink()
+            _shown_in_data_docs(workspace)
 
     return write_down
+
+
+def _said_no(workspace: Path, stage: Stage) -> Path:
+    """There while the last thing that the stage's gate said was no."""
+    return workspace / ".seedling" / "gates" / f"{stage.name}.no"
 
 
 def _rejected(folder: Path) -> dict[str, int]:

@@ -73,6 +73,7 @@ def write_data_page(workspace: Path) -> Path:
             copies=_copies(generations, copies),
             plots=_histograms(kept),
             classes=_classes(manifest),
+            empty=read_manifest(generations / "scrape")["notes"].get("empty_classes", []),
             checks=read_checks(workspace, "validate", generations / "validate"),
             meaning=MEANING,
         )

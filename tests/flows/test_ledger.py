@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -101,6 +102,21 @@ def test_a_failed_gate_records_nothing_and_keeps_the_rows_in_quarantine(workspac
     (quarantined,) = (workspace / "quarantine").iterdir()
     assert quarantined.name in str(caught.value)
     assert (quarantined / "part-00000.parquet").exists()
+
+
+def test_a_gate_that_is_mended_is_so_in_the_data_docs(workspace: Path) -> None:
+    """What the last thing that it said was, the newest page of the Data Docs says: no, and then yes."""
+    told = []
+    for least in (1000, 10):
+        (workspace / "gates.yaml").write_text(
+            f"scrape: [expect_table_row_count_to_be_between: {{min_value: {least}}}]\n"
+        )
+        with pytest.raises(GateFailed) if least > 53 else nullcontext():
+            Ledger(workspace).run("scrape")
+        pages = (workspace / ".seedling/gx/uncommitted/data_docs/local_site/validations").rglob("*.html")
+        newest = max(pages, key=lambda one: one.stat().st_mtime_ns).read_text(encoding="utf-8")
+        told.append(newest.count("Succeeded"))
+    assert told[1] > told[0]
 
 
 def test_inputs_that_change_while_a_stage_works_are_not_recorded(workspace: Path) -> None:
