@@ -42,9 +42,8 @@ MEANING = {
     "personal_data": "a pattern of a mail address, telephone, bank account or card number",
     "other_language": "not in the collection's main language",
 }
-NO_LABEL = frozenset(
-    {"nan", "none", "null", "na", "n/a", "<na>", "nil", "undefined", "unknown", "?", "-"}
-)  # as other tools write it
+# As other tools write that there is no label.
+NO_LABEL = frozenset({"nan", "none", "null", "na", "n/a", "<na>", "nil", "undefined", "unknown", "?", "-"})
 ALIKE, FEWER, SHORTEST_NAME = 0.85, 5, 4  # of the names of two classes that may be meant to be one
 COPIES = ("exact_duplicate", "conflicting_labels", "near_duplicate_of_test", "near_duplicate_of_validation")
 

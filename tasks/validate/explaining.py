@@ -27,10 +27,8 @@ UNSURE = 8.0  # labelled rows a class with which a temperature e times as sharp 
 BELIEVED_WRONG = 1 / 10  # of all labels, beforehand
 SHARES = np.linspace(0.0, np.sqrt(0.6), 25) ** 2  # of wrong labels
 MOST_OF_A_CLASS = 0.95  # of its labels are wrong
-LOG_TEMPERATURE, DEVIATION = (
-    np.log(1.1),
-    0.2,
-)  # of opinions that agree with right labels: the mean, and how far it varies between sets
+LOG_TEMPERATURE = np.log(1.1)  # of opinions that agree with right labels, in the mean of sets,
+DEVIATION = 0.2  # and how far it varies between them
 SCALES = np.exp(LOG_TEMPERATURE + np.linspace(-1.2, 0.8, 21))  # temperatures
 PRICE = 1.0  # nats a class that what was learnt of single classes must gain
 KEPT = 0.999  # of the models' weight
