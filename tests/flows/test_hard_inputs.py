@@ -59,6 +59,7 @@ def test_one_label_a_class_is_used_and_the_report_says_that_nobody_knows_how_wel
     assert "Labels nobody checked" not in page
 
 
+@pytest.mark.slow
 def test_one_class_of_a_single_row_is_learnt_beside_others(
     make_pictures: Callable[..., Path], line: Callable[..., Path]
 ) -> None:
@@ -82,6 +83,7 @@ def test_without_a_pool_the_supervised_model_stands(
     assert verdict(workspace, 3)["decision"] == "skipped"
 
 
+@pytest.mark.slow
 def test_a_pool_of_something_else_does_no_harm(make_pictures: Callable[..., Path], line: Callable[..., Path]) -> None:
     """Forty pictures of noise beside eighteen labelled shapes: the accepted model is right as often as round 0's."""
     pictures = make_pictures(labelled=6, pool=0, test=12)
@@ -97,6 +99,7 @@ def test_a_pool_of_something_else_does_no_harm(make_pictures: Callable[..., Path
     assert rounds["rounds"][accepted]["accuracy"]["value"] >= start - 0.06
 
 
+@pytest.mark.slow
 def test_rows_of_a_large_pool_that_no_model_saw_are_kept_aside_without_a_label(
     make_pictures: Callable[..., Path], line: Callable[..., Path]
 ) -> None:

@@ -103,8 +103,8 @@ def judged(share: float, seed: int) -> tuple[Doubt, np.ndarray]:
 
 def test_hard_rows_are_not_taken_for_wrong_labels() -> None:
     """Where a quarter of 400 rows looks like another class, none of 400 labels wrong: less than 24 are expected; a fifth wrong: about 80."""
-    assert np.mean([judged(0.0, seed)[0].expected for seed in range(4)]) < 24
-    assert np.mean([judged(0.2, seed)[0].expected for seed in range(4)]) == pytest.approx(80, rel=0.2)
+    assert np.mean([judged(0.0, seed)[0].expected for seed in range(3)]) < 24
+    assert np.mean([judged(0.2, seed)[0].expected for seed in range(3)]) == pytest.approx(80, rel=0.2)
 
 
 def test_the_interval_of_how_many_are_wrong_holds_the_truth() -> None:
@@ -123,7 +123,7 @@ def test_the_interval_of_how_many_are_wrong_holds_the_truth() -> None:
 
 def test_probabilities_of_being_wrong_are_true_in_the_mean() -> None:
     """Of rows that are said to be wrong with up to 30 %, 30 to 70 %, and more, about as many are, to within 15 points."""
-    found = [judged(0.2, seed) for seed in range(6)]
+    found = [judged(0.2, seed) for seed in range(4)]
     chances = np.concatenate([one.p_wrong for one, _ in found])
     wrong = np.concatenate([so for _, so in found])
     for low, high in ((0.0, 0.3), (0.3, 0.7), (0.7, 1.0)):
@@ -214,6 +214,7 @@ def test_the_decision_makes_the_expected_f1_largest() -> None:
     assert not doubtful(np.array([0.2, 0.1, np.nan])).any()
 
 
+@pytest.mark.slow
 def test_the_promise_covers_what_is_found() -> None:
     """Twenty seeds, budgets of 30 and 90 rows: at least nine in ten intervals hold the true share."""
     kept = []
