@@ -388,5 +388,9 @@ def explain(
     lines.append(f"  The rows are in {quarantine}; nothing was recorded.")
     if page is not None:
         lines.append(f"  Each check in full: {page}.")
-    lines.append("  Mend the data, or change the limit in gates.yaml, and run again.")
+    stopped = [one for one in checks if one.stops]
+    if any(one.observed.startswith(UNJUDGED) for one in stopped):
+        lines.append("  What could not be judged is mended where it is written: gates.yaml, or expectations.py.")
+    if any(not one.observed.startswith(UNJUDGED) for one in stopped):
+        lines.append("  Mend the data, or change the limit in gates.yaml, and run again.")
     return "\n".join(lines)

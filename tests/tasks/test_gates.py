@@ -273,6 +273,9 @@ def test_a_users_expectation_that_raises_stops_and_says_what(tmp_path: Path) -> 
     broken = check("augment", GatedRows.of(ROWS), gates, tmp_path, own_expectations(tmp_path))[-1]
     assert broken.stops
     assert broken.observed == "could not be judged: RuntimeError: as written"
+    said = explain("augment", [broken], Path("quarantine"), None)
+    assert "expectations.py" in said
+    assert "Mend the data" not in said
 
 
 @pytest.mark.parametrize(
