@@ -173,16 +173,25 @@ def _classes(manifest: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def misspelt(label: str, rows: Mapping[str, int]) -> str | None:
-    """The class that this one's name may be a typing error for: spelt nearly alike, but for more than digits, and with many times the rows. rows: of
-    each class.
+    """The class that this one's name may be a typing error for: spelt nearly alike, but for more than digits, and with many times the rows; or the
+    same number written otherwise. rows: of each class.
     """
     letters = re.sub(r"[\d\W_]", "", label)
     for other in sorted(rows, key=lambda one: (-rows[one], one)):
+        if label != other and _same_number(label, other):
+            return other
         larger = rows[other] >= FEWER * max(1, rows[label])
         differs = letters != re.sub(r"[\d\W_]", "", other) and min(len(label), len(other)) >= SHORTEST_NAME
         if larger and differs and difflib.SequenceMatcher(None, label, other).ratio() >= ALIKE:
             return other
     return None
+
+
+def _same_number(label: str, other: str) -> bool:
+    try:
+        return float(label) == float(other)
+    except ValueError:
+        return False
 
 
 def _histograms(kept: pd.DataFrame) -> list[dict[str, Any]]:

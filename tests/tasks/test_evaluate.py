@@ -52,7 +52,7 @@ def test_calibration_bins_hold_all_rows() -> None:
 
 
 def test_a_class_that_may_be_a_typing_error_is_pointed_out() -> None:
-    """One row of `shiping` beside 37 of `shipping`; not `class 1` beside `class 2`, not two large classes, not short names."""
+    """One row of `shiping` beside 37 of `shipping`; not `class 1` beside `class 2`, not two large classes, not short names; `1.0` beside `1`."""
     rows = {
         "shiping": 1,
         "shipping": 37,
@@ -62,9 +62,12 @@ def test_a_class_that_may_be_a_typing_error_is_pointed_out() -> None:
         "seal": 40,
         "walking": 30,
         "talking": 37,
+        "1": 20,
+        "1.0": 20,
     }
     found = {label: misspelt(label, rows) for label in rows}
-    assert {label for label, other in found.items() if other} == {"shiping"}
+    assert {label for label, other in found.items() if other} == {"shiping", "1", "1.0"}
+    assert found["1.0"] == "1"
     assert found["shiping"] == "shipping"
 
 
