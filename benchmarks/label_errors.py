@@ -193,7 +193,7 @@ def few(rows: Rows, many: int, share: float, seed: int) -> dict[str, float]:
     return {
         "Seedling|labels that are wrong": float(wrong.mean()),
         "Seedling|expected to be wrong": found.expected / many,
-        "Seedling|interval holds the truth": float(found.counts[0] - 0.5 <= wrong.sum() <= found.counts[1] + 0.5),
+        "Seedling|interval holds the truth": float(found.between[0] - 0.5 <= wrong.sum() <= found.between[1] + 0.5),
         "Seedling|called doubtful": float(found.flagged.mean()),
         "cleanlab on the mean, default|called doubtful": float(
             find_label_issues(given, first_sight(judged, fold)["vote"]).mean()

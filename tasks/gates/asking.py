@@ -371,14 +371,14 @@ def explain(
 
     page: of the Data Docs, where they were built; rejected: by reason, the rows that the stage itself did not keep, of which the checks know nothing.
     """
-    lines = [f"The gate of stage '{stage}' said no."]
-    for one in checks:
-        if one.stops:
-            known = not one.observed.startswith(UNJUDGED)
-            said = f"observed {one.observed}; expected {one.limit}" if known else f"{one.observed} ({one.limit})"
-            lines.append(f"  {one.expectation}: {said}.")
-            if one.rows:
-                lines.append(f"    rows: {', '.join(one.rows)} (`seedling why ID` tells more)")
+    lines, judged = [f"The gate of stage '{stage}' said no."], set[bool]()
+    for one in (one for one in checks if one.stops):
+        known = not one.observed.startswith(UNJUDGED)
+        judged.add(known)
+        said = f"observed {one.observed}; expected {one.limit}" if known else f"{one.observed} ({one.limit})"
+        lines.append(f"  {one.expectation}: {said}.")
+        if one.rows:
+            lines.append(f"    rows: {', '.join(one.rows)} (`seedling why ID` tells more)")
     if rejected:
         told = (
             f"{many:,} as {reason}{MEANINGS.get(reason, '')}"
@@ -388,9 +388,8 @@ def explain(
     lines.append(f"  The rows are in {quarantine}; nothing was recorded.")
     if page is not None:
         lines.append(f"  Each check in full: {page}.")
-    stopped = [one for one in checks if one.stops]
-    if any(one.observed.startswith(UNJUDGED) for one in stopped):
+    if False in judged:
         lines.append("  What could not be judged is mended where it is written: gates.yaml, or expectations.py.")
-    if any(not one.observed.startswith(UNJUDGED) for one in stopped):
+    if True in judged:
         lines.append("  Mend the data, or change the limit in gates.yaml, and run again.")
     return "\n".join(lines)

@@ -17,7 +17,7 @@ from scipy.special import expit
 
 from tasks.learners.features import Inputs
 from tasks.statistics import SMALLEST, Estimate, Floats, Ints, fit_temperature, log_loss_of_rows, softmax
-from tasks.validate.explaining import Explained, Mistakes
+from tasks.validate.explaining import Explained, Mistakes, sharpened
 from tasks.validate.opinions import Learners
 
 LOOKS = 3
@@ -32,7 +32,7 @@ class Doubt:
     p_wrong: (n_rows,), the probability that its label is wrong, NaN where nobody can judge; suggested: (n_rows,), the likeliest
     other class; flagged: (n_rows,), whether the label is called doubtful; believed: (n_rows,), how likely it is what it
     most likely is; would_show: (n_rows, n_classes), the p_wrong that it would have under each other label, NaN under what it most
-    likely is; confused: (n_rows,), the same under the label of the class with which it is most easily confused; counts: how
+    likely is; confused: (n_rows,), the same under the label of the class with which it is most easily confused; between: how
     many labels are wrong at least and at most, with 95 %; p_wrong sums to what is expected.
     """
 
@@ -42,7 +42,7 @@ class Doubt:
     believed: Floats
     would_show: Floats
     confused: Floats
-    counts: tuple[float, float]
+    between: tuple[float, float]
 
     @property
     def expected(self) -> float:
@@ -65,7 +65,7 @@ class Doubt:
             return Estimate(1.0, 1.0, 1.0)
         limit = judged[rows - 1]
         expected = float(judged[:rows].sum()) / total
-        under_each = [_share_of_first(judged, rows, count) for count in self.counts if count > 0]
+        under_each = [_share_of_first(judged, rows, count) for count in self.between if count > 0]
         known = ~np.isnan(self.p_wrong)
         weights, shown = self.believed[known], self.would_show[known]
         hardest = float((weights * (self.confused[known] >= limit)).sum() / weights.sum())
@@ -103,7 +103,7 @@ def doubt(inputs: Inputs, given: Ints, fold: Ints, weights: Floats, classes: int
         said = list(learners.say(given, belief, classes).values())
         if look == 0:
             _check_worth(said, given, known, classes)
-        together = np.mean([Explained.by(one, given, known).logarithms for one in said], axis=0)
+        together = np.mean([sharpened(one, given, known) for one in said], axis=0)
         found = Explained.by(together, given, known)
         belief = weights * np.where(known, found.believed, 1.0)
     mistakes, place = Mistakes.behind(found, known), np.arange(len(given))
@@ -120,7 +120,7 @@ def doubt(inputs: Inputs, given: Ints, fold: Ints, weights: Floats, classes: int
         believed=mistakes.posterior.max(axis=1),
         would_show=shown,
         confused=shown[place, runner_up],
-        counts=(mistakes.fewest, mistakes.most),
+        between=(mistakes.fewest, mistakes.most),
     )
 
 

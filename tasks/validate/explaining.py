@@ -69,46 +69,49 @@ ALL = (*SIMPLE, Way(confusable=0.5, pairs=0.5), Way(confusable=0.5, pairs=0.5, b
 class Explained:
     """An opinion and the given labels, explained by wrong labels.
 
-    temperature: the opinion's, and plain: the one that takes all labels for right; posterior: (n_rows, n_classes), what each
-    row is; carries: (n_classes, n_classes), of a class's rows, how many carry which label.
+    temperature: the opinion's; posterior: (n_rows, n_classes), what each row is; carries: (n_classes, n_classes), of a class's rows, how many carry
+    which label.
     """
 
     logits: Floats
     given: Ints
     temperature: float
-    plain: float
     posterior: Floats
     carries: Floats
 
     @classmethod
     def by(cls, logits: Floats, given: Ints, known: NDArray[np.bool_]) -> Explained:
-        """The temperature is the one under which the given labels are likeliest, when some may be wrong. The plain one, which takes all
-        labels for right, is kept where few rows a class speak for another: there wrong labels and weak models look alike.
-
-        logits: (n_rows, n_classes); known: (n_rows,), the rows that have a say in it.
-        """
-        rows = _some(known)
-        plain = fit_temperature(logits[rows], given[rows])
-        price = (UNSURE * logits.shape[1] / len(rows)) ** 2
-
-        def gain(temperature: float) -> float:
-            _, _, likelihood = _posterior(softmax(logits[rows] / temperature), given[rows], STEPS_TO_CHOOSE)
-            return float(likelihood - price * np.log(temperature / plain) ** 2)
-
-        best = float(TEMPERATURES[int(np.argmax(in_threads(gain, TEMPERATURES.tolist())))])
-        posterior = np.zeros_like(logits)
-        posterior[known], carries, _ = _posterior(softmax(logits[known] / best), given[known], STEPS)
-        return cls(logits, given, best, plain, posterior, carries)
-
-    @property
-    def logarithms(self) -> Floats:
-        """(n_rows, n_classes): of the opinion's probabilities."""
-        return np.asarray(np.log(np.maximum(softmax(self.logits / self.temperature), 1e-9)))
+        """logits: (n_rows, n_classes); given: (n_rows,); known: (n_rows,), the rows that have a say in it."""
+        temperature, posterior = fitting_temperature(logits, given, known), np.zeros_like(logits)
+        posterior[known], carries, _ = _posterior(softmax(logits[known] / temperature), given[known], STEPS)
+        return cls(logits, given, temperature, posterior, carries)
 
     @property
     def believed(self) -> Floats:
         """(n_rows,): the probability that the row is what its label says."""
         return np.asarray(self.posterior[np.arange(len(self.given)), self.given])
+
+
+def fitting_temperature(logits: Floats, given: Ints, known: NDArray[np.bool_]) -> float:
+    """The temperature under which the given labels are likeliest, when some may be wrong. The plain one, which takes all labels for right,
+    is kept where few rows a class speak for another: there wrong labels and weak models look alike.
+
+    logits: (n_rows, n_classes); given: (n_rows,); known: (n_rows,), the rows that have a say in it.
+    """
+    rows = _some(known)
+    plain = fit_temperature(logits[rows], given[rows])
+    price = (UNSURE * logits.shape[1] / len(rows)) ** 2
+
+    def gain(temperature: float) -> float:
+        _, _, likelihood = _posterior(softmax(logits[rows] / temperature), given[rows], STEPS_TO_CHOOSE)
+        return float(likelihood - price * np.log(temperature / plain) ** 2)
+
+    return float(TEMPERATURES[int(np.argmax(in_threads(gain, TEMPERATURES.tolist())))])
+
+
+def sharpened(logits: Floats, given: Ints, known: NDArray[np.bool_]) -> Floats:
+    """(n_rows, n_classes): the logarithms of an opinion's probabilities, at the temperature that fits the labels."""
+    return np.asarray(np.log(np.maximum(softmax(logits / fitting_temperature(logits, given, known)), 1e-9)))
 
 
 def _some(known: NDArray[np.bool_]) -> NDArray[np.intp]:
@@ -164,10 +167,10 @@ class Mistakes:
         """
         logits, given, some = opinion.logits[known], opinion.given[known], _some(np.ones(int(known.sum()), dtype=bool))
         rates = _compared(opinion.posterior[known], opinion.carries)
-        simple = _Weights.of(logits[some], given[some], None, rates, SIMPLE)
+        simple = Weights.of(logits[some], given[some], None, rates, SIMPLE)
         first = _in_blocks(lambda mine: _averaged(logits[mine], given[mine], simple, None, rates), len(given))
         pairs = Pairs.of(first, given)
-        weights = _Weights.of(logits[some], given[some], pairs.without(first, given, some), rates, ALL)
+        weights = Weights.of(logits[some], given[some], pairs.without(first, given, some), rates, ALL)
 
         def judge(mine: NDArray[np.intp]) -> Floats:
             return _averaged(logits[mine], given[mine], weights, pairs.without(first, given, mine), rates)
@@ -175,7 +178,7 @@ class Mistakes:
         posterior, shown = np.zeros_like(opinion.logits), np.zeros_like(opinion.logits)
         judged = _in_blocks(judge, len(given))
         posterior[known] = judged
-        shown[known] = _in_blocks(lambda mine: _would_show(logits[mine], weights, pairs.share, rates), len(given))
+        shown[known] = _in_blocks(lambda mine: would_show(logits[mine], weights, pairs.share, rates), len(given))
         expected = float(len(given) - judged[np.arange(len(given)), given].sum())
         fewest, most = (expected * one for one in weights.ends())
         return cls(posterior, shown, fewest / MISFIT, min(most * MISFIT, float(len(given))))
@@ -193,7 +196,7 @@ def _in_blocks(work: Callable[[NDArray[np.intp]], Floats], rows: int) -> Floats:
 
 
 @dataclass(frozen=True, slots=True)
-class _Weights:
+class Weights:
     """(n_temperatures, n_shares, n_ways): what each model counts, and how many of the rows' labels are wrong by it."""
 
     weight: Floats
@@ -202,7 +205,7 @@ class _Weights:
     may_be_none: bool
 
     @classmethod
-    def of(cls, logits: Floats, given: Ints, pairs: Floats | None, rates: Floats, ways: tuple[Way, ...]) -> _Weights:
+    def of(cls, logits: Floats, given: Ints, pairs: Floats | None, rates: Floats, ways: tuple[Way, ...]) -> Weights:
         """logits: (n_rows, n_classes); given: (n_rows,); pairs: (n_rows, n_classes), from Pairs.without; rates: (n_classes,)."""
 
         def of_temperature(temperature: float) -> tuple[Floats, Floats]:
@@ -315,7 +318,7 @@ def _shares(way: Way, share: float, rates: Floats) -> Floats:
     return np.minimum(share * rates, MOST_OF_A_CLASS) if way.by_class else np.full(len(rates), share)
 
 
-def _averaged(logits: Floats, given: Ints, weights: _Weights, pairs: Floats | None, rates: Floats) -> Floats:
+def _averaged(logits: Floats, given: Ints, weights: Weights, pairs: Floats | None, rates: Floats) -> Floats:
     """(n_rows, n_classes): what each row is, by all models that count."""
     result, place = np.zeros_like(logits), np.arange(len(given))
     for temperature, models in weights.models():
@@ -328,7 +331,7 @@ def _averaged(logits: Floats, given: Ints, weights: _Weights, pairs: Floats | No
     return np.asarray(result / np.maximum(result.sum(axis=1, keepdims=True), SMALLEST))
 
 
-def _would_show(logits: Floats, weights: _Weights, pairs: Floats, rates: Floats) -> Floats:
+def would_show(logits: Floats, weights: Weights, pairs: Floats, rates: Floats) -> Floats:
     """(n_rows, n_classes): each row's probability of being wrong under each label, by all models that count."""
     result, even = np.zeros_like(logits), (1 - np.eye(logits.shape[1])) / max(1, logits.shape[1] - 1)
     for temperature, models in weights.models():

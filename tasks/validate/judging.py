@@ -99,7 +99,7 @@ def _judge_labels(training: list[Looked], inputs: Inputs, classes: list[str], pa
     return {
         "judged": int((~np.isnan(found.p_wrong)).sum()),
         "expected": round(found.expected, 3),
-        "between": [round(one, 3) for one in found.counts],
+        "between": [round(one, 3) for one in found.between],
         "flagged": int(found.flagged.sum()),
         "policy": params.doubtful_labels,
         "repaired": repaired,

@@ -23,9 +23,9 @@ from tasks.statistics import softmax
 from tasks.validate import validate
 from tasks.validate.checks import Looked
 from tasks.validate.doubt import CannotJudge, Doubt, doubt, doubtful
-from tasks.validate.explaining import SIMPLE, Explained, Pairs, _Weights, _would_show
+from tasks.validate.explaining import ALL, SCALES, SHARES, SIMPLE, Explained, Mistakes, Pairs, Weights, would_show
 from tasks.validate.judging import left_to_people, repair
-from tasks.validate.opinions import Discriminant
+from tasks.validate.opinions import Discriminant, Learners
 
 DIGITS = load_digits()
 TEXTS = Facts(modality="text")
@@ -115,8 +115,8 @@ def test_the_interval_of_how_many_are_wrong_holds_the_truth() -> None:
             inputs, given, wrong, fold = planted(share, seed, rows=500)
             digits = doubt(inputs, given, fold, np.ones(500), 10), wrong
             for found, so in (judged(share, seed), digits):
-                held.append(found.counts[0] - 1 <= so.sum() <= found.counts[1] + 1)
-                widths.append((found.counts[1] - found.counts[0]) / len(so))
+                held.append(found.between[0] - 1 <= so.sum() <= found.between[1] + 1)
+                widths.append((found.between[1] - found.between[0]) / len(so))
     assert sum(held) >= len(held) - 1
     assert np.mean(widths) < 0.15
 
@@ -152,24 +152,35 @@ def test_with_two_classes_all_ways_to_err_are_one() -> None:
     """There is one other class to name, whatever it is named by: the weights are alike, at temperatures where opinions are sure, too."""
     rng = np.random.default_rng(0)
     logits, given = rng.normal(0, 12, size=(200, 2)), rng.integers(0, 2, 200)
-    weights = _Weights.of(logits, given, None, np.ones(2), SIMPLE[:3]).weight.sum(axis=(0, 1))
+    weights = Weights.of(logits, given, None, np.ones(2), SIMPLE[:3]).weight.sum(axis=(0, 1))
     assert weights == pytest.approx([1 / 3] * 3)
 
 
 def test_what_a_row_would_show_under_each_label_by_hand() -> None:
-    """The opinion .5, .3, .2, a tenth of labels wrong, confusably: label 1 stands on rows of class 0 with .5 × .3 / .5 and of class 2 with
-    .2 × .3 / .8, times .1; against .3 × .9.
+    """The opinion .5, .3, .2, by one model: a share s of labels wrong, confusably. Label 1 stands on rows of class 0 with .5 × .3 / .5 and of
+    class 2 with .2 × .3 / .8, times s; against .3 × (1 - s).
     """
-    opinion = np.array([[0.5, 0.3, 0.2]])
-    way = replace(SIMPLE[2])
+    opinion, weight = np.array([[0.5, 0.3, 0.2]]), np.zeros((len(SCALES), len(SHARES), 1))
+    weight[3, 10] = 1.0
+    shown = would_show(
+        SCALES[3] * np.log(opinion), Weights(weight, weight, (SIMPLE[2],), False), np.zeros((3, 3)), np.ones(3)
+    )[0]
+    mistaken = SHARES[10] * (0.5 * 0.3 / 0.5 + 0.2 * 0.3 / 0.8)
+    assert shown[1] == pytest.approx(mistaken / (0.3 * (1 - SHARES[10]) + mistaken))
 
-    class One:
-        def models(self) -> list[tuple[float, list[tuple[float, float, object]]]]:
-            return [(1.0, [(1.0, 0.1, way)])]
 
-    shown = _would_show(np.log(opinion), One(), np.zeros((3, 3)), np.ones(3))[0]  # type: ignore[arg-type]
-    mistaken = 0.1 * (0.5 * 0.3 / 0.5 + 0.2 * 0.3 / 0.8)
-    assert shown[1] == pytest.approx(mistaken / (0.27 + mistaken))
+def test_what_the_wrong_labels_of_a_class_name_is_learnt_where_they_agree() -> None:
+    """Of digits a fifth has the next digit's label, or any other's: that each class has its own few is believed of the first alone."""
+    inputs, _, wrong, fold = planted(0.2)
+    right, rng = DIGITS.target[:900].astype(np.int64), np.random.default_rng(2)
+    known, pairs = np.ones(900, dtype=bool), [way.pairs > 0 for way in ALL]
+    for step, agree in ((np.ones(900, dtype=np.int64), True), (rng.integers(1, 10, 900), False)):
+        given = np.where(wrong, (right + step) % 10, right)
+        opinion = Explained.by(Learners.of(inputs, fold).say(given, np.ones(900), 10)["neighbours"], given, known)
+        first = Mistakes.behind(opinion, known).posterior
+        learnt = Pairs.of(first, given).without(first, given, np.arange(900))
+        weight = Weights.of(opinion.logits, given, learnt, np.ones(10), ALL).weight.sum(axis=(0, 1))
+        assert (weight[pairs].sum() > 0.5) == agree
 
 
 def test_the_discriminant_is_the_one_of_each_fold_s_other_rows() -> None:
