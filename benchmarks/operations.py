@@ -3,8 +3,8 @@
 PYTHONPATH=. python benchmarks/operations.py
 Our transforms beside albumentations' nearest ones and beside the bare OpenCV calls that they need; a policy of six operations beside the same six in
 albumentations' Compose; the stage's loop (decode, six operations, encode) beside decoding and encoding alone; texts beside nlpaug, where it is installed;
-templates; and the whole augment stage on 100,000 children, with its peak memory. The codec alone decodes the parent and encodes the same children, which
-noise makes larger than their parents.
+templates; and the whole augment stage on 100,000 children, with its peak memory. The codec alone decodes the parent anew for each of the same children,
+which noise makes larger than it, and encodes them.
 """
 
 from __future__ import annotations
@@ -52,8 +52,10 @@ SIX = [
     {"gaussian_noise": 0.2},
 ]
 SIDES = (32, 96, 224, 512)
+FAMILIES = (1, 2, 5)  # children of a picture, which is decoded once: the numbers that an effort chooses
 SENTENCE = "please could you tell me where my new card is and how long it takes until it comes to the house by post"
 CHILDREN_OF_TEXT = 5
+IMAGES = Facts(modality="image")
 
 
 def milliseconds(*ways: Callable[[], object], rounds: int) -> list[list[float]]:
@@ -144,46 +146,46 @@ def of_albumentations(name: str, arguments: Mapping[str, Any]) -> Any:
 
 def _policy_of(table: Table, side: int, rounds: int) -> None:
     """At one size."""
-    facts = Facts(modality="image")
-    steps = steps_of(SIX, facts, {})
-    policy = [{one.name: dict(one.arguments)} for one in steps]
-    make = maker_of(steps, facts, Resources.of(None))
-    picture = photograph(side)
-    encoded = images.encode(picture)
-    ours, whole = PolicyTransform(policy), A.Compose([of_albumentations(one.name, one.arguments) for one in steps])
+    steps = steps_of(SIX, IMAGES, {})
+    picture, many = photograph(side), max(20, rounds * 200 // side)
+    ours = PolicyTransform([{one.name: dict(one.arguments)} for one in steps])
+    whole = A.Compose([of_albumentations(one.name, one.arguments) for one in steps])
     seed = iter(range(10**9))
 
-    def by_compose(whole: Any = whole, picture: np.ndarray = picture) -> Any:
+    def by_compose() -> Any:
         whole.set_random_seed(next(seed))
         return whole(image=picture)
 
-    children = cycle([ours(picture, number) for number in range(50)])
-
-    def by_codec(encoded: bytes = encoded) -> bytes:
-        images.decode(encoded)
-        return images.encode(next(children))
-
-    many = max(20, rounds * 200 // side)
     table.pair(
         f"six operations, {side} pixels",
         *milliseconds(lambda: ours(picture, next(seed)), by_compose, rounds=many),
         "albumentations' Compose",
     )
-    loop, codec = milliseconds(lambda: make(encoded, next(seed)), by_codec, rounds=many)
-    table.add(
-        f"decode, six operations, encode, {side} pixels",
-        "seedling",
-        "rate",
-        [1e3 / one for one in loop],
-        "pictures/s",
-    )
-    table.add(
-        f"decode, six operations, encode, {side} pixels",
-        "seedling / the codec alone",
-        "rate",
-        [b / a for a, b in zip(loop, codec, strict=True)],
-        "ratio",
-    )
+    children = [ours(picture, number) for number in range(50)]
+    for family in FAMILIES:
+        _family_of(table, picture, children, family, many)
+
+
+def _family_of(table: Table, picture: np.ndarray, children: list[np.ndarray], family: int, rounds: int) -> None:
+    """So many children of a picture, with the codec; children: what the codec alone encodes."""
+    maker = maker_of(steps_of(SIX, IMAGES, {}), IMAGES, Resources.of(None))
+    encoded, turn, seed = images.encode(picture), cycle(children), iter(range(10**9))
+
+    def whole() -> None:
+        parent = maker.read(encoded)
+        for _ in range(family):
+            maker.make(parent, next(seed))
+
+    def codec() -> None:
+        for _ in range(family):
+            images.decode(encoded)
+            images.encode(next(turn))
+
+    ours, alone = milliseconds(whole, codec, rounds=rounds)
+    setting = f"decode, six operations, encode, {len(picture)} pixels, {family} of a picture"
+    table.add(setting, "seedling", "rate", [1e3 * family / one for one in ours], "pictures/s")
+    ratios = [other / one for one, other in zip(ours, alone, strict=True)]
+    table.add(setting, "seedling / the codec alone", "rate", ratios, "ratio")
 
 
 def of_texts(table: Table) -> None:
@@ -264,7 +266,6 @@ def of_stage(table: Table, children: int) -> None:
 
 def stage(children: int) -> None:
     """Prints the seconds and the peak memory of this process and of the largest other one, in MiB."""
-    facts = Facts(modality="image")
     with tempfile.TemporaryDirectory() as place:
         here = Path(place) / "validate"
         with GenerationWriter(here, stage="validate", modality="image") as writer:
@@ -282,7 +283,7 @@ def stage(children: int) -> None:
         ended = threading.Event()
         watcher = threading.Thread(target=_watch_others, args=(others, ended))
         watcher.start()
-        augment(params, facts, collected=here, validated=here, output=Path(place) / "out")
+        augment(params, IMAGES, collected=here, validated=here, output=Path(place) / "out")
         seconds = time.perf_counter() - began
         ended.set()
         watcher.join()

@@ -90,10 +90,17 @@ def source_of(origin: str | None) -> str:
 
 def identify(content: bytes, parents: Sequence[str] = (), recipe: str | None = None) -> str:
     """A row's id, 32 hexadecimal digits: of its content (decoded pixels or NFC text) and of what made it."""
+    return identities(content, parents, recipe)[1]
+
+
+def identities(content: bytes, parents: Sequence[str] = (), recipe: str | None = None) -> tuple[str, str]:
+    """The hash of a row's content alone, which copies share whatever made them, and its id; see `identify`."""
     digest = hashlib.blake2b(content, digest_size=16)
+    alone = digest.copy()
+    alone.update(b"\x1f")
     for part in (*parents, recipe or ""):
         digest.update(b"\x1f" + part.encode())
-    return digest.hexdigest()
+    return alone.hexdigest(), digest.hexdigest()
 
 
 def recipe_json(operation: str, **parameters: Any) -> str:

@@ -95,7 +95,10 @@ def encode(pixels: Pixels) -> bytes:
 
 
 def is_grey(pixels: Pixels) -> bool:
-    """Whether all channels are the same; of a coloured picture a few pixels tell."""
+    """Whether all channels are the same; of a coloured picture one pixel, or a few, tell."""
+    red, green, blue = pixels[pixels.shape[0] // 2, pixels.shape[1] // 2].tolist()
+    if not red == green == blue:
+        return False
     for some in (pixels[::16, ::16], pixels):
         if (some[..., 0] != some[..., 1]).any() or (some[..., 0] != some[..., 2]).any():
             return False

@@ -43,6 +43,15 @@ class Draws:
     def random(self) -> float:
         """The next one, from 0 to below 1."""
         if not self._left:
-            self._left = list(AT_ONCE.unpack(blake2b(SEED_AND_COUNTER.pack(self._seed, self._counter)).digest()))
-            self._counter += 1
+            self._draw()
         return (self._left.pop() >> 11) * TO_UNIT
+
+    def below(self, many: int) -> int:
+        """The next one as a whole number, from 0 to below `many`."""
+        if not self._left:
+            self._draw()
+        return int((self._left.pop() >> 11) * TO_UNIT * many)
+
+    def _draw(self) -> None:
+        self._left = list(AT_ONCE.unpack(blake2b(SEED_AND_COUNTER.pack(self._seed, self._counter)).digest()))
+        self._counter += 1

@@ -11,7 +11,7 @@ import pandas as pd
 from tasks import images
 from tasks.augment.catalogue import CannotChange
 from tasks.augment.makers import Made, Maker, Resources, Step, maker_of
-from tasks.generation import Row, identify
+from tasks.generation import Row, identities
 from tasks.learners.device import keep_freed_memory
 from tasks.params import AugmentParams, Facts
 from tasks.randomness import derived_seed
@@ -31,26 +31,26 @@ class Families:
 
     def __post_init__(self) -> None:
         keep_freed_memory()
-        object.__setattr__(self, "_make", maker_of(self.steps, self.facts, self.resources))
+        object.__setattr__(self, "_maker", maker_of(self.steps, self.facts, self.resources))
 
     def __reduce__(self) -> Any:  # transforms are built where they are used
         return Families, (self.steps, self.params, self.facts, self.resources)
 
     def __call__(self, parents: Sequence[Parent]) -> list[tuple[Row, str, str | None]]:
         """Every child, in its parents' order, the hash of its content alone, and why it cannot be. parents: see Parent."""
-        return [
-            self._child(name, payload, known, number) for name, payload, known, numbers in parents for number in numbers
-        ]
+        return [child for parent in parents for child in self._family(*parent)]
 
-    def _child(
-        self, parent: str, payload: Any, known: Mapping[Hashable, Any], number: int
-    ) -> tuple[Row, str, str | None]:
-        try:
-            make: Maker = self._make  # type: ignore[attr-defined]  # set once, in __post_init__
-            made, reason = make(payload, derived_seed(self.facts.seed, "augment", parent, number)), None
-        except CannotChange:
-            made, reason = Made(payload, None, f"{parent} {number}".encode()), "cannot_be_changed"
-        return row_of(parent, known, made, self.params), identify(made.content), reason
+    def _family(
+        self, parent: str, payload: Any, known: Mapping[Hashable, Any], numbers: range
+    ) -> Iterator[tuple[Row, str, str | None]]:
+        maker: Maker = self._maker  # type: ignore[attr-defined]  # set once, in __post_init__
+        read = maker.read(payload)
+        for number in numbers:
+            try:
+                made, reason = maker.make(read, derived_seed(self.facts.seed, "augment", parent, number)), None
+            except CannotChange:
+                made, reason = Made(payload, None, f"{parent} {number}".encode()), "cannot_be_changed"
+            yield (*row_of(parent, known, made, self.params), reason)
 
 
 def pieces_of(parents: Iterable[Parent]) -> Iterator[list[Parent]]:
@@ -71,10 +71,11 @@ def pieces_of(parents: Iterable[Parent]) -> Iterator[list[Parent]]:
         yield piece
 
 
-def row_of(parent: str, known: Mapping[Hashable, Any], made: Made, params: AugmentParams) -> Row:
-    """A child as the record has it: all but its content is its parent's."""
-    return Row(
-        id=identify(made.content, [parent], made.recipe),
+def row_of(parent: str, known: Mapping[Hashable, Any], made: Made, params: AugmentParams) -> tuple[Row, str]:
+    """A child as the record has it: all but its content is its parent's; and the hash of its content alone."""
+    alone, whole = identities(made.content, [parent], made.recipe)
+    row = Row(
+        id=whole,
         split="train",
         fold=None if pd.isna(known["fold"]) else int(known["fold"]),
         label=known["label"],
@@ -88,3 +89,4 @@ def row_of(parent: str, known: Mapping[Hashable, Any], made: Made, params: Augme
         group=known["group"],
         payload=made.payload,
     )
+    return row, alone

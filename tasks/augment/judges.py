@@ -15,7 +15,7 @@ from tasks.augment.makers import Made, Resources
 from tasks.augment.screening import ROWS, CannotScreen, Screening, screen
 from tasks.augment.teaching import Guard, Parents, hardness, read_parents
 from tasks.errors import InputError
-from tasks.generation import Row, identify, recipe_json
+from tasks.generation import Row, recipe_json
 from tasks.learners.features import FeatureMaker
 from tasks.learners.model import single_threaded
 from tasks.params import AugmentParams, Facts
@@ -84,4 +84,4 @@ class Judges:
             for row, pixels, told in counted(found, self.progress, "mislead models", len(chosen)):
                 name, recipe = drawn.ids[row], recipe_json(params.adversarial_way, **told)
                 made = Made(images.encode(pixels), recipe, images.content(pixels))
-                yield row_of(name, self.parents.loc[name].to_dict(), made, params), identify(made.content)
+                yield row_of(name, self.parents.loc[name].to_dict(), made, params)

@@ -16,6 +16,7 @@ from tasks import images, texts
 from tasks.augment import catalogue, sentences
 from tasks.errors import InputError
 from tasks.generation import recipe_json
+from tasks.images import Pixels
 from tasks.own_functions import AUGMENTING, own_functions
 from tasks.params import Facts
 from tasks.randomness import derived_seed
@@ -23,6 +24,7 @@ from tasks.randomness import derived_seed
 FILE, ENTRY_POINTS = AUGMENTING
 # They stand in a recipe that is written once: to write a policy's JSON takes as long as a small picture's changes.
 SEED, APPLIED = "<seed>", "<applied>"
+SHORT = (",", ":")  # JSON without blanks
 OWN = "own"  # a user's function: {"own": {"name": …}}
 
 DEFAULT_PICTURES: tuple[Mapping[str, Any], ...] = (
@@ -58,7 +60,15 @@ class Made(NamedTuple):
     content: bytes
 
 
-Maker = Callable[[Any, int], Made]  # (the parent's payload, a seed)
+class Maker(NamedTuple):
+    """read: of a parent's payload, once for all of its children; make: of what was read and a seed."""
+
+    read: Callable[[Any], Any]
+    make: Callable[[Any, int], Made]
+
+    def __call__(self, payload: Any, seed: int) -> Made:
+        """One child."""
+        return self.make(self.read(payload), seed)
 
 
 @dataclass(frozen=True)
@@ -154,21 +164,27 @@ def maker_of(steps: Sequence[Step], facts: Facts, resources: Resources) -> Maker
     if missing := [one.shown for one in steps if one.name == OWN and one.arguments["name"] not in resources.own]:
         raise InputError(f"There is no function '{missing[0]}' in data/{FILE} or among installed packages.")
     if facts.modality == "text":
-        return partial(_of_text, list(steps), resources)
+        return Maker(str, partial(_of_text, list(steps), resources))
     from tasks.augment.pictures import PolicyTransform
 
     policy = [{one.name: dict(one.arguments)} for one in steps]
     transform = PolicyTransform(policy, resources.own, [one.shown for one in steps])
     recipe = recipe_json("transforms", policy=policy, seed=SEED, applied=[APPLIED])
-    return partial(_of_picture, transform, recipe, facts.max_megapixels)
+    read = partial(images.decode, max_megapixels=facts.max_megapixels)
+    return Maker(read, partial(_of_picture, transform, _around(recipe)))
 
 
-def _of_picture(transform: Any, recipe: str, max_megapixels: float, payload: bytes, seed: int) -> Made:
-    pixels, applied = transform.apply(images.decode(payload, max_megapixels), seed)
-    recipe = recipe.replace(f'"{SEED}"', str(seed)).replace(
-        f'["{APPLIED}"]', json.dumps(applied, separators=(",", ":"))
-    )
-    return Made(images.encode(pixels), recipe, images.content(pixels))
+def _around(recipe: str) -> tuple[str, ...]:
+    """A recipe's text before, between and after what differs from child to child, which stand in their keys' order."""
+    before, rest = recipe.split(f'["{APPLIED}"]')
+    return before, *rest.split(f'"{SEED}"')
+
+
+def _of_picture(transform: Any, recipe: tuple[str, ...], parent: Pixels, seed: int) -> Made:
+    pixels, applied = transform.apply(parent.copy(), seed)  # a transform may change what it is given
+    before, between, after = recipe
+    told = f"{before}{json.dumps(applied, separators=SHORT)}{between}{seed}{after}"
+    return Made(images.encode(pixels), told, images.content(pixels))
 
 
 def _of_text(steps: list[Step], resources: Resources, payload: str, seed: int) -> Made:

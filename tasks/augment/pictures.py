@@ -71,7 +71,7 @@ class PolicyTransform:
             else:
                 transform = build(name, arguments)
                 transform.set_random_state(stream.numbers, stream.py_random)
-                steps.append(partial(_by_transform, transform))
+                steps.append(partial(_by_parts if _is_plain(transform) else _by_transform, transform))
         return stream, steps
 
     def __call__(self, pixels: Pixels, seed: int) -> Pixels:
@@ -93,14 +93,39 @@ class PolicyTransform:
         return child, applied
 
 
+def _is_plain(transform: A.BasicTransform) -> bool:
+    """Whether a picture alone goes through it by the parts that every transform has, in their usual order."""
+    kind = type(transform)
+    usual = (kind.__call__, kind.apply_with_params) == (A.BasicTransform.__call__, A.BasicTransform.apply_with_params)
+    return usual and transform.targets.get("image") == transform.apply and not transform.targets_as_params
+
+
+def _by_parts(transform: A.BasicTransform, pixels: Pixels) -> tuple[Pixels, bool]:
+    """The same to the bit; a small picture waits longer for what stands around these calls, for masks and boxes, than for some of them."""
+    try:
+        if not transform.should_apply():
+            return pixels, False
+        given = {"image": pixels}
+        params = transform.update_transform_params(transform.get_params(), given)
+        params.update(transform.get_params_dependent_on_data(params, given))
+        changed = np.ascontiguousarray(transform.apply(pixels, **params))
+    except Exception as error:  # albumentations has a kind of its own for many a reason
+        raise CannotChange(f"{type(transform).__name__}: {error}") from error
+    return _checked(transform, changed), True
+
+
 def _by_transform(transform: A.BasicTransform, pixels: Pixels) -> tuple[Pixels, bool]:
     try:
         changed: Pixels = transform(image=pixels)["image"]
-    except Exception as error:  # albumentations has a kind of its own for many a reason
+    except Exception as error:
         raise CannotChange(f"{type(transform).__name__}: {error}") from error
+    return _checked(transform, changed), bool(transform.params)  # which it has where it was its turn
+
+
+def _checked(transform: A.BasicTransform, changed: Pixels) -> Pixels:
     if changed.ndim != 3 or changed.shape[2] != 3 or changed.dtype != np.uint8 or changed.size == 0:
         raise CannotChange(f"{type(transform).__name__} gives {changed.dtype} of shape {changed.shape}")
-    return changed, bool(transform.params)  # which it has where it was its turn
+    return changed
 
 
 def _by_own(own: Own, p: float, stream: Stream, pixels: Pixels) -> tuple[Pixels, bool]:

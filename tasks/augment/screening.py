@@ -259,9 +259,12 @@ class _Trial:
     def _children(self, maker: Maker, many: int) -> Children:
         payloads, of = [], []
         for row, (parent, payload) in enumerate(zip(self.parents.ids, self.parents.payloads, strict=True)):
+            read = maker.read(payload)
             for number in range(many):
                 try:
-                    child, _, _ = maker(payload, derived_seed(self.facts.seed, "screening", self._draw, parent, number))
+                    child, _, _ = maker.make(
+                        read, derived_seed(self.facts.seed, "screening", self._draw, parent, number)
+                    )
                 except CannotChange:
                     continue
                 payloads.append(child)

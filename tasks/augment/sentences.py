@@ -107,10 +107,7 @@ class Seen(NamedTuple):
 
 
 @lru_cache(100_000)  # a language's words come again and again
-def _seen(piece: str) -> Seen | None:
-    """None: blanks."""
-    if piece.isspace():
-        return None
+def _seen(piece: str) -> Seen:
     lower = piece.lower().strip(".,;:!?\"'()[]…")
     plain = lower.isalpha() and lower not in NEGATIONS and "n't" not in lower
     single = piece == piece.upper() and len(lower) <= 1  # "I", "A": no name
@@ -129,18 +126,25 @@ def cut(text: str, protected: frozenset[str] = frozenset()) -> Cut:
 
 @lru_cache(64)  # the children of a row are made one after the other
 def _cut(text: str, protected: frozenset[str]) -> Cut:
-    pieces = PIECES.findall(text)
-    words, able, begins, shouted = [], [], True, text.isupper()
-    for place, piece in enumerate(pieces):
-        seen = _seen(piece)
-        if seen is None:
-            continue
-        words.append(place)
-        lower, plain, capital, inner, ends = seen
+    pieces, first = _pieces(text)
+    words = range(first, len(pieces), 2)
+    able, begins, shouted = [], True, text.isupper()
+    for place in words:
+        lower, plain, capital, inner, begins_next = _seen(pieces[place])
         if plain and (shouted or not (inner or (capital and not begins))) and lower not in protected:
             able.append(place)
-        begins = ends
-    return Cut(pieces, tuple(words), tuple(able))
+        begins = begins_next
+    return Cut(pieces, words, able)
+
+
+def _pieces(text: str) -> tuple[list[str], int]:
+    """Words and the blanks between them, in turn, and the first word's place."""
+    words = text.split()
+    if " ".join(words) != text:
+        return PIECES.findall(text), int(text[:1].isspace())
+    pieces = [" "] * max(0, 2 * len(words) - 1)
+    pieces[::2] = words
+    return pieces, 0
 
 
 Operation = Callable[[Cut, float, Draws, Context], None]
@@ -160,19 +164,21 @@ def change(text: str, operation: str, share: float, seed: int, context: Context)
 
 def _one(some: Sequence[T], draw: Draws) -> T:
     """Any of them."""
-    return some[int(draw.random() * len(some))]
+    return some[draw.below(len(some))]
 
 
 def _some(places: Sequence[int], share: float, draw: Draws) -> list[int]:
     """So many of them, at least one, in the order in which they were drawn."""
-    many = min(len(places), max(1, round(share * len(places))))
-    if many == 1:
-        return [_one(places, draw)]
+    left = len(places)
+    many = round(share * left)
+    if many < 2:
+        return [places[draw.below(left)]] if left else []
     rest, found = list(places), []
     for _ in range(many):
-        place = int(draw.random() * len(rest))
-        rest[place], rest[-1] = rest[-1], rest[place]
-        found.append(rest.pop())
+        place = draw.below(left)
+        found.append(rest[place])
+        left -= 1
+        rest[place] = rest[left]
     return found
 
 
@@ -198,7 +204,7 @@ def insert(found: Cut, share: float, draw: Draws, context: Context) -> None:
     if not known and context.vocabulary:
         more = [_one(context.vocabulary, draw) for _ in _some(found.able, share, draw)]
     for word in more:
-        place = found.words[int(draw.random() * len(found.words))]
+        place = _one(found.words, draw)
         found.pieces[place] = f"{word} {found.pieces[place]}"
 
 
@@ -211,12 +217,13 @@ def swap(found: Cut, share: float, draw: Draws, context: Context) -> None:
 
 def delete(found: Cut, share: float, draw: Draws, context: Context) -> None:
     """Words go, but never the last two."""
+    pieces, last = found.pieces, len(found.pieces) - 1
     for place in _some(found.able, share, draw)[: max(0, len(found.words) - 2)]:
-        found.pieces[place] = ""
-        if place + 1 < len(found.pieces):
-            found.pieces[place + 1] = ""
+        pieces[place] = ""
+        if place < last:
+            pieces[place + 1] = ""
         elif place:
-            found.pieces[place - 1] = ""
+            pieces[place - 1] = ""
 
 
 def typo(found: Cut, share: float, draw: Draws, context: Context) -> None:
@@ -233,8 +240,8 @@ def _one_letter(found: Cut, share: float, draw: Draws, spots_of: Callable[[str],
     for place in _some(found.able, share, draw):
         piece = found.pieces[place]
         if spots := spots_of(piece):
-            spot, others = _one(spots, draw)
-            found.pieces[place] = piece[:spot] + _one(others, draw) + piece[spot + 1 :]
+            spot, others = spots[draw.below(len(spots))]
+            found.pieces[place] = f"{piece[:spot]}{others[draw.below(len(others))]}{piece[spot + 1 :]}"
 
 
 @lru_cache(100_000)

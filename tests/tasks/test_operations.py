@@ -17,7 +17,7 @@ from tasks.augment.colour import MORPHOLOGIES, ORDERS, change_luminosity, reorde
 from tasks.augment.light import TILE, Spot, lit
 from tasks.augment.makers import Resources, maker_of, steps_of
 from tasks.augment.noise import NORMAL_FROM, gaussian_noise, photon_noise
-from tasks.augment.pictures import PolicyTransform
+from tasks.augment.pictures import PolicyTransform, build
 from tasks.augment.transforms import OURS, ChannelOrder, ColourRotation, Glare, LuminosityMorphology, PhotonNoise
 from tasks.errors import InputError
 from tasks.images import encode
@@ -300,6 +300,33 @@ def test_the_sets_are_policies() -> None:
         first, recipe, _ = make(encode(scene()), 4)
         assert first == make(encode(scene()), 4)[0]
         assert '"transforms"' in recipe
+
+
+@pytest.mark.parametrize("name", [*OPERATIONS, "RandomShadow", "GridDropout", "RandomCropFromBorders", "ToSepia"])
+def test_a_step_is_albumentations_own_call_to_the_bit(name: str) -> None:
+    """Of every operation, and of some transforms that no operation has: the same picture as the transform gives by itself, where it takes its turn."""
+    steps = steps_of([{name: {"p": 0.6}}], IMAGES, {})
+    policy = PolicyTransform([{one.name: dict(one.arguments)} for one in steps])
+    stream, _ = policy._build()
+    (transform,) = (build(one.name, one.arguments) for one in steps)
+    transform.set_random_state(stream.numbers, stream.py_random)
+    turns = set()
+    for seed in range(12):
+        child, applied = policy.apply(scene(), seed)
+        stream.begin(seed)
+        assert (child == transform(image=scene())["image"]).all()
+        assert bool(applied) == bool(transform.params)
+        turns.add(bool(applied))
+    assert turns == {True, False}
+
+
+def test_children_of_a_picture_that_is_read_once_are_those_of_one_read_anew() -> None:
+    """Whatever operation came before: none leaves a trace on its parent."""
+    for name in OPERATIONS:
+        maker = maker_of(steps_of([name], IMAGES, {}), IMAGES, Resources.of(None))
+        parent = maker.read(encode(scene()))
+        assert [maker.make(parent, seed) for seed in range(3)] == [maker(encode(scene()), seed) for seed in range(3)]
+        assert (parent == scene()).all()
 
 
 def test_a_grey_pictures_children_are_grey() -> None:

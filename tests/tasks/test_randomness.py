@@ -12,7 +12,9 @@ from tasks.randomness import Draws
 
 
 def test_draws_are_the_hash_of_seed_and_counter() -> None:
-    """The first is the last eight bytes of BLAKE2b over sixteen, of which the upper 53 bits count; the ninth is the next counter's first."""
+    """The first is the last eight bytes of BLAKE2b over sixteen, of which the upper 53 bits count; the ninth is the next counter's
+    first. One below five says in which fifth it lies.
+    """
     draws = Draws(7)
     found = [draws.random() for _ in range(9)]
     for place, counter in ((0, 0), (8, 1)):
@@ -20,6 +22,8 @@ def test_draws_are_the_hash_of_seed_and_counter() -> None:
         assert found[place] == pytest.approx(int.from_bytes(digest[56:], "little") / 2**64, abs=2**-53)
     again = Draws(7)
     assert [again.random() for _ in range(9)] == found
+    whole = Draws(7)
+    assert [whole.below(5) for _ in range(9)] == [int(5 * one) for one in found]
 
 
 def test_draws_are_even_within_a_seed_and_over_neighbouring_seeds() -> None:
