@@ -8,6 +8,8 @@ from __future__ import annotations
 import importlib.metadata
 import itertools
 import os
+import pickle
+import sys
 import threading
 import time
 from collections import deque
@@ -61,7 +63,7 @@ def _own(work: Callable[[P], R]) -> Iterator[tuple[Callable[[P], Any], int]]:
     from joblib.externals.loky.process_executor import TerminatedWorkerError
 
     workers = usable_cores()
-    pool = ProcessPoolExecutor(workers, initializer=_begin, initargs=(work, os.getpid()))
+    pool = ProcessPoolExecutor(workers, initializer=_begin, initargs=(pickle.dumps(work), os.getpid()))
     last: deque[Any] = deque(maxlen=1)
 
     def submit(piece: P) -> Any:
@@ -84,10 +86,14 @@ def _own(work: Callable[[P], R]) -> Iterator[tuple[Callable[[P], Any], int]]:
         pool.shutdown(wait=True, kill_workers=True)
 
 
-def _begin(work: Callable[[Any], Any], leader: int) -> None:
+def _begin(work: bytes, leader: int) -> None:
     """In a process that was started: what it is there for, and that it ends with the one that started it."""
     global _work
-    _work = work
+    with _as_if_without(
+        "torch"
+    ):  # which it takes in for what pictures do not need: a second, and two hundred megabytes
+        importlib.import_module("albumentations")
+    _work = pickle.loads(work)  # noqa: S301  (what _own made)
 
     def watch() -> None:
         while os.getppid() == leader:
@@ -95,6 +101,16 @@ def _begin(work: Callable[[Any], Any], leader: int) -> None:
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
+
+
+@contextmanager
+def _as_if_without(package: str) -> Iterator[None]:
+    """Whoever tries to import it finds that it is not installed."""
+    sys.modules[package] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        del sys.modules[package]
 
 
 def _do(piece: Any) -> Any:

@@ -168,6 +168,24 @@ def test_other_processes_are_a_few_pieces_ahead_and_end_with_this_one(monkeypatc
 
 
 @pytest.mark.slow
+def test_a_process_that_makes_children_takes_torch_in_only_where_a_function_wants_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """albumentations, which would do so, is there without it."""
+    from tasks import workers
+
+    monkeypatch.setattr(workers, "ALONE", 0.0)
+    monkeypatch.setattr(workers, "usable_cores", lambda: 2)
+    asked = "('torch' in __import__('sys').modules, __import__('albumentations').Affine, __import__('os').getpid())"
+    wanted = "(__import__('torch').arange(3).sum().item(), __import__('os').getpid())"
+    here, *before, _ = workers.in_processes(eval, [asked, asked, asked, wanted])
+    *_, (three, other) = workers.in_processes(eval, [wanted] * 4)
+    assert {process for *_, process in before}.isdisjoint({here[2], os.getpid()})
+    assert {there for there, *_ in before} == {False}
+    assert (three, other != os.getpid()) == (3, True)
+
+
+@pytest.mark.slow
 def test_a_dask_cluster_of_two_processes_gives_the_same_bytes(
     rows: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
