@@ -26,6 +26,7 @@ import time
 from collections import deque
 from pathlib import Path
 
+import psutil
 from record import Found, write
 
 BODY = b"<html><body><p>a page of a site that has a limit, with a few words on it</p></body></html>"
@@ -126,9 +127,15 @@ def serve(shape: str, rate: float, seconds: float, log: str) -> None:
     asyncio.run(work())
 
 
-def seedling(address: str, folder: Path) -> list[str]:
+def seedling(address: str, folder: Path, addresses: int = 9_000_000) -> list[str]:
     """Ours, with a ceiling that no limit here reaches."""
-    source = {"kind": "sequence", "url": address + "/{1..9000000}", "text": "p::text", "requests_per_second": 5000}
+    source = {
+        "kind": "sequence",
+        "url": f"{address}/{{1..{addresses}}}",
+        "text": "p::text",
+        "requests_per_second": 5000,
+    }
+    source |= {"max_items": addresses, "max_pages": addresses}
     given = {"source": {**source, "allow_private_hosts": True}, "memory": str(folder / "web.sqlite"), "visit": 1}
     (folder / "given.json").write_text(json.dumps({**given, "proxy": None, "pictures": False}), encoding="utf-8")
     return [sys.executable, "-m", "tasks.scrape.spider"]
@@ -179,16 +186,18 @@ def by_crawlee(address: str) -> None:
     asyncio.run(work())
 
 
+def started(shape: str, rate: float, seconds: float, log: Path) -> tuple[subprocess.Popen[str], str]:
+    """A server, and its address."""
+    command = [sys.executable, __file__, "--serve", shape, str(rate), str(seconds), str(log)]
+    server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    return server, f"http://127.0.0.1:{int((server.stdout or sys.stdin).readline())}"
+
+
 def run(system: str, shape: str, rate: float, seconds: float) -> list[tuple[float, bool]]:
     """The server's log of so many seconds, from the first request on."""
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder) / "log.json"
-        server = subprocess.Popen(
-            [sys.executable, __file__, "--serve", shape, str(rate), str(seconds), str(log)],
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        address = f"http://127.0.0.1:{int((server.stdout or sys.stdin).readline())}"
+        server, address = started(shape, rate, seconds, log)
         settings = {"autothrottle": {"AUTOTHROTTLE_ENABLED": True}}
         settings["fixed_delay"] = {"DOWNLOAD_DELAY": 1 / rate, "RANDOMIZE_DOWNLOAD_DELAY": False}
         if system == "seedling":
@@ -210,15 +219,7 @@ def run(system: str, shape: str, rate: float, seconds: float) -> list[tuple[floa
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
                 cwd=folder,
-                env={
-                    **os.environ,
-                    "PYTHONPATH": os.pathsep.join(
-                        [
-                            *([os.environ["CRAWLEE"]] if system == "crawlee" and "CRAWLEE" in os.environ else []),
-                            *sys.path,
-                        ]
-                    ),
-                },
+                env=_paths(*([os.environ["CRAWLEE"]] if system == "crawlee" and "CRAWLEE" in os.environ else [])),
             )
         time.sleep(seconds + 8)  # imports take some
         client.kill()
@@ -242,7 +243,7 @@ def measured(log: list[tuple[float, bool]], shape: str, rate: float, seconds: fl
         return sum(let and first <= when < last for when, let in log) / allowed(first, last)
 
     if shape == "free":
-        later = sum(when >= SETTLED for when, _ in log) / (seconds - SETTLED)
+        later = sum(when >= SETTLED for when, _ in log) / max(1.0, seconds - SETTLED)
         return {"pages/s": len(log) / seconds, "pages/s after 10 s": later}
     row = longest = 0
     for _, let in log:
@@ -271,6 +272,8 @@ def main() -> None:
     )
     parser.add_argument("--own-limits", type=float, nargs="*", default=[50])
     parser.add_argument("--free", type=int, default=5, help="pairs of runs without a limit")
+    parser.add_argument("--addresses", type=int, default=0, help="of a sequence, to see the crawler's memory")
+    parser.add_argument("--asked", type=int, default=0, help="so many of them; 0: all")
     parser.add_argument("--name", default="pace")
     args = parser.parse_args()
     command = "PYTHONPATH=. python " + " ".join(["benchmarks/pace.py", *sys.argv[1:]])
@@ -284,6 +287,7 @@ def main() -> None:
             unit = {"refused in a row": "requests"}.get(metric, "share")
             found.append(Found(setting, system, metric, value, value, value, unit, 1, command))
         print(setting, system, told, flush=True)
+    found += memory_of(args.addresses, args.asked or args.addresses, command) if args.addresses else []
     found += without_limit(args.free, args.seconds, command)
     write(args.name, found)
 
@@ -305,6 +309,40 @@ def without_limit(pairs: int, seconds: float, command: str) -> list[Found]:
         Found("no limit", system, metric, statistics.median(some), min(some), max(some), unit, pairs, command)
         for system, metric, some, unit in lines
     ]
+
+
+def memory_of(addresses: int, asked: int, command: str) -> list[Found]:
+    """What the crawler's process holds after a hundredth, a tenth, half and all of so many that are asked of a sequence."""
+    marks, held, done = [asked // 100, asked // 10, asked // 2, asked], list[float](), 0
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        server, address = started("free", 1.0, 1.0, folder / "log.json")
+        crawl, began = seedling(address, folder, addresses), time.monotonic()
+        with (folder / "given.json").open() as said:
+            client = subprocess.Popen(crawl, stdin=said, stdout=subprocess.PIPE, text=True, cwd=folder, env=_paths())
+        for line in client.stdout or ():
+            done = json.loads(line).get("done", done)
+            while len(held) < len(marks) and done >= marks[len(held)]:
+                held.append(psutil.Process(client.pid).memory_info().rss / 2**20)
+                print(f"{done:,} of {addresses:,}: {held[-1]:.0f} MiB", flush=True)
+            if len(held) == len(marks):
+                break
+        seconds = time.monotonic() - began
+        client.kill()
+        client.wait()
+        server.terminate()
+        server.wait()
+    told = [(f"memory after {mark:,}", value, "MiB") for mark, value in zip(marks, held, strict=True)]
+    setting = f"a sequence of {addresses:,} addresses"
+    return [
+        Found(setting, "seedling", metric, value, value, value, unit, 1, command)
+        for metric, value, unit in [*told, (f"time of {asked:,}", seconds, "s")]
+    ]
+
+
+def _paths(*more: str) -> dict[str, str]:
+    """The environment in which this process's packages are found."""
+    return {**os.environ, "PYTHONPATH": os.pathsep.join([*more, *sys.path])}
 
 
 if __name__ == "__main__":
