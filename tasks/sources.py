@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from typing import Annotated, Any, Literal
 
@@ -98,6 +99,15 @@ class LabelRule(Section):
         given = [name for name in ("words", "pattern", "bands", "function") if getattr(self, name) is not None]
         if len(given) > 1:
             raise ValueError(f"rule '{self.rule}' has {' and '.join(given)}: one of them decides, so make it two rules")
+        ends = sorted((low, high, label) for label, (low, high) in (self.bands or {}).items())
+        for low, high, label in ends:
+            if low >= high:
+                raise ValueError(
+                    f"rule '{self.rule}': the band of '{label}' is empty: it goes from {low:g} up to {high:g}"
+                )
+        for (_, high, one), (low, _, other) in itertools.pairwise(ends):
+            if low < high:
+                raise ValueError(f"rule '{self.rule}': the bands of '{one}' and '{other}' both hold {low:g}")
         return self
 
 

@@ -61,7 +61,7 @@ class SourceSpider(scrapy.Spider):  # type: ignore[misc]
         elif not picture.startswith(("http://", "https://")):
             self.write({**known, "reason": "not_http"}, page, place)
         else:
-            yield Request(
+            request = Request(
                 picture,
                 callback=self.content,
                 errback=self.no_content,
@@ -69,20 +69,27 @@ class SourceSpider(scrapy.Spider):  # type: ignore[misc]
                 meta={"content": True},
                 dont_filter=True,
             )
+            request.cb_kwargs["address"] = request.url  # as it is asked for, before any redirect
+            yield request
 
-    def content(self, response: Response, known: dict[str, Any], place: str) -> None:
-        """A picture's bytes came: judged by what they begin with, whatever they are called."""
-        line = {**known, "origin": response.url}
+    def content(self, response: Response, known: dict[str, Any], place: str, address: str | None = None) -> None:
+        """A picture's bytes came: judged by what they begin with, whatever they are called. address: under which it was asked for."""
+        line = {**known, "origin": address or response.url}
         fault = fault_of(response.body)
         if fault:
             self.write({**line, "reason": fault}, known["page"], place)
-        else:
-            self.write(line, known["page"], place, body=key_of(response.request))
+            return
+        key = key_of(response.request)
+        if line["origin"] != response.url:  # a redirect led here, elsewhere perhaps the next time
+            asked, found = key_of(Request(line["origin"])), key
+            self.memory.keep_answer_as(asked, line["origin"], found)
+            key = asked
+        self.write(line, known["page"], place, body=key)
 
     def no_content(self, failure: Any) -> None:
         """A picture could not be had."""
         given = failure.request.cb_kwargs
-        line = {**given["known"], "origin": failure.request.url, "reason": reason_of(failure)}
+        line = {**given["known"], "origin": given["address"], "reason": reason_of(failure)}
         self.failed += bool(PASSING.match(line["reason"]))
         self.write(line, given["known"]["page"], given["place"])
 
@@ -203,5 +210,7 @@ def reason_of(failure: Any) -> str:
     if any(word in said for word in ("ssl", "tls", "certificate")):
         return "tls_failure"
     if "playwright" in type(error).__module__:
-        return "timeout" if "timeout" in said else "browser_error"
+        if "executable doesn't exist" in said or "failed to launch" in said:
+            return "no_browser"
+        return "never_shown" if "wait_for_selector" in said else "timeout" if "timeout" in said else "browser_error"
     return re.sub(r"(?<!^)(?=[A-Z])", "_", type(error).__name__).lower().removesuffix("_error")

@@ -12,7 +12,7 @@ import jmespath
 from scrapy.http import Request, Response
 
 from tasks.scrape.asking import SourceSpider
-from tasks.scrape.politeness import origin_of
+from tasks.scrape.politeness import key_of, origin_of
 from tasks.scrape.selecting import fingerprint_of, parsed
 
 
@@ -52,10 +52,19 @@ class ApiSpider(SourceSpider):
         if values is None:
             self.write({"origin": response.url, "page": response.url, "reason": "page_not_json"}, response.url, "page")
             return
-        self.page_came(response.url)
+        nodes = jmespath.search(self.source.items, values) or []
         if isinstance(values, dict) and values.get("errors") and self.source.graphql:
             self.counts["graphql_errors"] += 1
-        nodes = jmespath.search(self.source.items, values) or []
+            if not nodes:  # the chain ends here, and perhaps not the next time
+                self.failed += 1
+                self.memory.forget_answer(key_of(response.request))
+                self.write(
+                    {"origin": response.url, "page": response.url, "reason": "page_graphql_errors"},
+                    response.url,
+                    "page",
+                )
+                return
+        self.page_came(response.url)
         for node in nodes if isinstance(nodes, list) else [nodes]:
             if not self.room():
                 return

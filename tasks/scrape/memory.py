@@ -28,6 +28,7 @@ CREATE TABLE IF NOT EXISTS hosts (host TEXT PRIMARY KEY, rate REAL, low REAL, hi
 CREATE TABLE IF NOT EXISTS pace (
     visit INTEGER, host TEXT, seconds REAL, rate REAL, low REAL, high REAL, answers INTEGER, refusals INTEGER);
 """
+FAULTY = 2  # in the column `absent`
 PACKED = ("text/", "application/json", "application/xhtml", "application/xml")  # kinds that zlib makes smaller
 
 
@@ -119,6 +120,17 @@ class Memory:
             (key, url, status, json.dumps(headers), stored, visit, time.time()),
         )
 
+    def keep_answer_as(self, key: str, url: str, found: str) -> None:
+        """The answer of one key is also another's, and of another address: a redirect led from that one to it."""
+        self._base.execute(
+            "INSERT OR REPLACE INTO answers SELECT ?, ?, status, headers, body, visit, fetched FROM answers WHERE key = ?",
+            (key, url, found),
+        )
+
+    def forget_answer(self, key: str) -> None:
+        """It told nothing that lasts."""
+        self._base.execute("DELETE FROM answers WHERE key = ?", (key,))
+
     def keep_item(self, line: Mapping[str, Any], visit: int, *, page: str, place: str, body: str | None = None) -> None:
         """Stores what a page says of an item; body: the key of the answer that is its content."""
         told = json.dumps(line, sort_keys=True, ensure_ascii=False)
@@ -155,9 +167,13 @@ class Memory:
         row = self._base.execute(f"SELECT COUNT(*), COALESCE(SUM(first = ?), 0) FROM ({seen})", (visit,)).fetchone()  # noqa: S608
         return row[0], row[1]
 
-    def mark_done(self, number: int, visit: int, *, absent: bool) -> None:
-        """A number of a sequence needs no further request in this visit; absent: the site has nothing there."""
-        self._base.execute("INSERT OR REPLACE INTO done VALUES (?, ?, ?)", (number, visit, absent))
+    def mark_done(self, number: int, visit: int, *, absent: bool, faulty: bool = False) -> None:
+        """A number of a sequence needs no further request in this visit; absent: the site has nothing there; faulty: what it has is no item. Both are
+        asked for again in the next one.
+        """
+        self._base.execute(
+            "INSERT OR REPLACE INTO done VALUES (?, ?, ?)", (number, visit, FAULTY if faulty else absent)
+        )
 
     def done(self, visit: int, *, again: bool) -> Iterator[int]:
         """The numbers that need not be asked for, rising: those of this visit, and what earlier ones found, unless all is asked for again."""
@@ -167,7 +183,9 @@ class Memory:
 
     def absent(self, visit: int) -> int:
         """How many numbers the site had nothing for."""
-        return int(self._base.execute("SELECT COUNT(*) FROM done WHERE visit = ? AND absent", (visit,)).fetchone()[0])
+        return int(
+            self._base.execute("SELECT COUNT(*) FROM done WHERE visit = ? AND absent = 1", (visit,)).fetchone()[0]
+        )
 
     def fetched(self, url: str) -> float | None:
         """When the address was last asked for, in seconds since 1970."""

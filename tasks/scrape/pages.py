@@ -146,6 +146,14 @@ class SequenceSpider(PageSpider):
     def __init__(self, *given: Any, **named: Any) -> None:
         super().__init__(*given, **named)
         self.pending: Counter[int] = Counter()
+        self.number_of: dict[str, int] = {}  # by a page's address, while something of it is on the way
+        self.faulty: set[int] = set()
+
+    def write(self, line: Mapping[str, Any], page: str, place: str, body: str | None = None) -> None:
+        """A number whose page holds what is no item is asked for again in the next visit."""
+        if "reason" in line and page in self.number_of:
+            self.faulty.add(self.number_of[page])
+        super().write(line, page, place, body)
 
     def _counted(self, requests: Iterator[Request], number: int) -> Iterator[Request]:
         """The requests for a page's pictures, each waited for before the number is done."""
@@ -154,21 +162,21 @@ class SequenceSpider(PageSpider):
             request.meta["number"] = number
             yield request
 
-    def content(self, response: Response, known: dict[str, Any], place: str) -> None:
+    def content(self, response: Response, known: dict[str, Any], place: str, address: str | None = None) -> None:
         """A picture of a number."""
-        super().content(response, known, place)
-        self._picture_came(response.meta)
+        super().content(response, known, place, address)
+        self._picture_came(response.meta, known["page"])
 
     def no_content(self, failure: Any) -> None:
         """None; one that may come next time leaves the number open."""
         super().no_content(failure)
         if not PASSING.match(reason_of(failure)):
-            self._picture_came(failure.request.meta)
+            self._picture_came(failure.request.meta, failure.request.cb_kwargs["known"]["page"])
 
-    def _picture_came(self, meta: Mapping[str, Any]) -> None:
+    def _picture_came(self, meta: Mapping[str, Any], page: str) -> None:
         if "number" in meta:
             self.pending[meta["number"]] -= 1
-            self._settle(meta["number"])
+            self._settle(meta["number"], page)
 
     async def start(self) -> AsyncIterator[Request]:
         """The addresses, one by one, so that a million of them take no memory."""
@@ -209,6 +217,7 @@ class SequenceSpider(PageSpider):
     def parse(self, response: Response, number: int, **_: Any) -> Iterator[Request]:
         """One address's answer."""
         self.pending[number] += 1
+        self.number_of[response.url] = number
         if response.status in ABSENT:
             self.finished += 1
             self.say()
@@ -226,13 +235,15 @@ class SequenceSpider(PageSpider):
             else:
                 self.write({"origin": response.url, "page": response.url, "reason": "not_a_page"}, response.url, "0")
         self.pending[number] -= 1
-        self._settle(number, absent=response.status in ABSENT)
+        self._settle(number, response.url, absent=response.status in ABSENT)
 
-    def _settle(self, number: int, *, absent: bool = False) -> None:
+    def _settle(self, number: int, page: str, *, absent: bool = False) -> None:
         """A number is done when its page and all its pictures are here."""
         if self.pending[number] == 0:
             del self.pending[number]
-            self.memory.mark_done(number, self.visit, absent=absent)
+            self.number_of.pop(page, None)
+            self.memory.mark_done(number, self.visit, absent=absent, faulty=number in self.faulty)
+            self.faulty.discard(number)
 
     def _json(self, response: Response) -> Iterator[Request]:
         values = parsed(response)

@@ -19,6 +19,7 @@ from scrapy.resolver import dnscache
 from scrapy.responsetypes import responsetypes
 from scrapy.utils.request import fingerprint
 
+from tasks.scrape.content import fault_of
 from tasks.scrape.memory import Memory
 from tasks.scrape.pace import RateFinder
 
@@ -338,7 +339,10 @@ class Revisit:
         """Whether the stored answer stands; where it does not, the request is made conditional."""
         if f"visit {self._visit}" in cachedresponse.flags:
             return True
-        if request.meta.get("content") and not self._items_too and cachedresponse.status == 200:
+        if request.meta.get("playwright"):  # what its scripts ask for may have changed where the page itself has not
+            return False
+        whole = cachedresponse.status == 200 and fault_of(cachedresponse.body) is None
+        if request.meta.get("content") and not self._items_too and whole:
             return True
         for asked, told in (("If-Modified-Since", "Last-Modified"), ("If-None-Match", "ETag")):
             if told in cachedresponse.headers:

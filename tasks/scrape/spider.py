@@ -10,6 +10,8 @@ from __future__ import annotations
 import json
 import os
 import sys
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -79,8 +81,20 @@ def not_understood(failure: Any, response: Response, spider: SourceSpider) -> No
     spider.not_understood(failure, response)
 
 
+def end_with(leader: int) -> None:
+    """Ends this process when the one that started it has ended, however it did: nobody would know that a site is still asked."""
+
+    def watch() -> None:
+        while os.getppid() == leader:
+            time.sleep(0.5)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
 def main() -> None:
     """Collects the source on standard input."""
+    end_with(os.getppid())
     given = json.load(sys.stdin)
     source: Any = TypeAdapter(Source).validate_python(given["source"])
     with Memory(Path(given["memory"])) as memory:

@@ -54,6 +54,7 @@ REMEDIES = {
     "robots_txt": "The site's robots.txt asks crawlers to stay away: ask its owner for the data.",
     "no_such_host": "Nobody knows this host: mend the address, or look whether this machine is online.",
     "tls_failure": "The host speaks no TLS that can be trusted: try http://, or mend the address.",
+    "no_browser": "There is no such browser: name Chromium's path as the source's `browser_path`, or `playwright install chromium`.",
     "http_401": "The site wants a login: an interface with a key in `headers` may be what you need.",
     "http_403": "The site refuses: it may want a login, or no crawler.",
 }
@@ -205,10 +206,15 @@ def _check_found(source: Web, memory: Memory, visit: int) -> None:
     reasons = Counter(str(line["reason"]) for line, _ in memory.items(visit))
     told = ", ".join(f"{reason} ({many})" for reason, many in sorted(reasons.items())) or _nothing_there(source)
     if any(PASSING.match(reason) for reason in reasons):
-        raise SourceUnreachable(f"{_address(source)} gave nothing for now: {told}. Run it again later.")
+        hint = (
+            " (or mend `wait_for`, which names nothing that came)"
+            if any("never_shown" in one for one in reasons)
+            else ""
+        )
+        raise SourceUnreachable(f"{_address(source)} gave nothing for now: {told}. Run it again later{hint}.")
     remedy = next(
         (said for reason, said in REMEDIES.items() if any(reason in one for one in reasons)),
-        "Mend the source in params.yaml.",
+        "Mend the source in params.yaml; or, where the site answered badly for a while, run it again under a new `scrape.as_of`.",
     )
     raise InputError(f"Collecting {_address(source)} brought nothing: {told}. {remedy}")
 
