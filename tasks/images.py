@@ -18,6 +18,8 @@ from PIL import Image, ImageOps
 Pixels = NDArray[np.uint8]  # (height, width, 3), RGB
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF")
 ORIENTATION = 0x0112  # EXIF's tag; 1 is as the pixels lie
+BLANK = 2.0  # of the contrast: below it a picture is taken for blank
+CLEAR = 32  # levels between two of a few pixels, from which on nobody need ask
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif"})
 
 
@@ -122,6 +124,12 @@ def contrast(pixels: Pixels) -> float:
     """The largest channel's range between its 1st and 99th percentile, 0 to 255: near 0 is a blank picture."""
     low, high = np.percentile(pixels.reshape(-1, 3), [1, 99], axis=0)
     return float((high - low).max())
+
+
+def is_blank(pixels: Pixels) -> bool:
+    """Whether nothing is on it, as `contrast` has it; of a picture on which there is something a few pixels tell."""
+    some = pixels[::8, ::8]
+    return int(some.max()) - int(some.min()) < CLEAR and contrast(pixels) < BLANK
 
 
 def thumbnail(pixels: Pixels, side: int = 16) -> NDArray[np.float32]:

@@ -8,6 +8,9 @@ import unicodedata
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
 _SPACE = re.compile(r"\s+")
 _OTHER = re.compile(r"[^\w\s]|_")
+_DIGIT = re.compile(r"\d")
+_UNIT = re.compile("[$£¥€%‰°]")
+_OTHER_THAN_NUMBERS = re.compile(r"(?!(?<=\d)[.,](?=\d))(?!(?<!\w)[-+−](?=[.\d]))(?![$£¥€%‰°])(?:[^\w\s]|_)")
 
 
 def clean(text: str) -> str:
@@ -22,7 +25,10 @@ def content(text: str) -> bytes:
 
 
 def normalised(text: str) -> str:
-    """What near-duplicates share: NFKC, case, punctuation and blanks folded away."""
+    """What near-duplicates share: NFKC, case, blanks, and punctuation that is no number's, folded away."""
     folded = unicodedata.normalize("NFKC", text).casefold()
-    words = _SPACE.sub(" ", _OTHER.sub(" ", folded)).strip()
+    other = _OTHER
+    if _DIGIT.search(folded):  # -5 is not 5, nor 1.5 15, nor $7 €7
+        folded, other = _UNIT.sub(r" \g<0> ", folded), _OTHER_THAN_NUMBERS
+    words = _SPACE.sub(" ", other.sub(" ", folded)).strip()
     return words or _SPACE.sub(" ", folded).strip()  # a text of punctuation alone is not a duplicate of every other one

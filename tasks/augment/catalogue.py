@@ -19,6 +19,14 @@ Entry = Mapping[str, Mapping[str, Any]]  # one transform's name and arguments
 class CannotChange(ValueError):
     """An operation that this row does not bear: a picture of one pixel cannot be made smaller."""
 
+    reason = "cannot_be_changed"
+
+
+class MadeBlank(CannotChange):
+    """Operations that leave nothing of this row."""
+
+    reason = "blank"
+
 
 @dataclass(frozen=True, slots=True)
 class Operation:

@@ -48,8 +48,8 @@ class Families:
         for number in numbers:
             try:
                 made, reason = maker.make(read, derived_seed(self.facts.seed, "augment", parent, number)), None
-            except CannotChange:
-                made, reason = Made(payload, None, f"{parent} {number}".encode()), "cannot_be_changed"
+            except CannotChange as error:
+                made, reason = Made(payload, None, f"{parent} {number}".encode()), error.reason
             yield (*row_of(parent, known, made, self.params), reason)
 
 

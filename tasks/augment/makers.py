@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -24,6 +25,7 @@ from tasks.randomness import derived_seed
 FILE, ENTRY_POINTS = AUGMENTING
 # They stand in a recipe that is written once: to write a policy's JSON takes as long as a small picture's changes.
 SEED, APPLIED = "<seed>", "<applied>"
+SURROGATE = re.compile("[\ud800-\udfff]")
 SHORT = (",", ":")  # JSON without blanks
 OWN = "own"  # a user's function: {"own": {"name": …}}
 
@@ -116,6 +118,10 @@ def _steps(name: str, given: Any, facts: Facts, own: Mapping[str, Any]) -> list[
         if name not in known:
             raise InputError(_unknown(name, [*known, *own]))
         told = _told(name, given, {"share"}, "share")
+        if told.get("share") == 0:
+            raise InputError(
+                f"params.yaml: augment.policy: {name}: a share of 0 changes nothing: leave the operation out."
+            )
         return [Step(name, {"share": told.get("share", sentences.MEDIUM)}, name)]
     if name not in known:
         if not (given is None or isinstance(given, Mapping)):
@@ -182,6 +188,8 @@ def _around(recipe: str) -> tuple[str, ...]:
 
 def _of_picture(transform: Any, recipe: tuple[str, ...], parent: Pixels, seed: int) -> Made:
     pixels, applied = transform.apply(parent.copy(), seed)  # a transform may change what it is given
+    if images.is_blank(pixels) and not images.is_blank(parent):
+        raise catalogue.MadeBlank
     before, between, after = recipe
     told = f"{before}{json.dumps(applied, separators=SHORT)}{between}{seed}{after}"
     return Made(images.encode(pixels), told, images.content(pixels))
@@ -206,6 +214,10 @@ def _by_step(step: Step, resources: Resources, payload: str, seed: int) -> Made:
             raise InputError(f"data/{FILE}: '{own}' stopped at a text: {type(error).__name__}: {error}") from error
         if not isinstance(changed, str):
             raise InputError(f"data/{FILE}: '{own}' gave {type(changed).__name__}, not a text.")
+        if SURROGATE.search(changed):
+            raise InputError(
+                f"data/{FILE}: '{own}' gave a text with half of a character (a surrogate), which no file can hold."
+            )
         text = texts.clean(changed)
     else:
         text = sentences.change(payload, name, arguments["share"], seed, resources.context)

@@ -69,7 +69,7 @@ class PolicyTransform:
             if name == "own":
                 steps.append(partial(_by_own, self._own[arguments["name"]], float(arguments.get("p", 1.0)), stream))
             else:
-                transform = build(name, arguments)
+                transform = build(name, arguments, list(self._own))
                 transform.set_random_state(stream.numbers, stream.py_random)
                 steps.append(partial(_by_parts if _is_plain(transform) else _by_transform, transform))
         return stream, steps
@@ -149,12 +149,14 @@ def _by_own(own: Own, p: float, stream: Stream, pixels: Pixels) -> tuple[Pixels,
     return changed, True
 
 
-def build(name: str, arguments: Mapping[str, Any]) -> A.BasicTransform:
-    """The transform. Raises InputError for one that neither albumentations nor Seedling has, and for arguments that it does not take."""
+def build(name: str, arguments: Mapping[str, Any], own: Sequence[str] = ()) -> A.BasicTransform:
+    """The transform. Raises InputError for one that neither albumentations nor Seedling has, and for arguments that it does not take. own: names of the
+    user's functions, one of which may be meant.
+    """
     made: Any = OURS.get(name) or getattr(A, name, None)
     if not _usable(made):
         near = difflib.get_close_matches(
-            name, [*OPERATIONS, *OURS, *(one for one in dir(A) if _usable(getattr(A, one)))], 1
+            name, [*own, *OPERATIONS, *OURS, *(one for one in dir(A) if _usable(getattr(A, one)))], 1
         )
         meant = f" Did you mean {near[0]}?" if near else ""
         raise InputError(
@@ -171,14 +173,16 @@ def build(name: str, arguments: Mapping[str, Any]) -> A.BasicTransform:
             f"params.yaml: augment.policy: {name} needs {', '.join(transform.targets_as_params)}, and rows have pictures alone."
         )
     if lacking := _lacking(transform):
-        raise InputError(f"params.yaml: augment.policy: {name} needs more than a picture: {lacking}")
+        raise InputError(f"params.yaml: augment.policy: {name} does not make a picture of a picture: {lacking}.")
     return transform
 
 
 def _lacking(transform: A.BasicTransform) -> str | None:
-    """What a transform misses that is given a picture and nothing else."""
+    """What a transform misses that is given a picture and nothing else; or what it makes of one, where that is none."""
     try:
-        transform(image=np.zeros((64, 64, 3), np.uint8))
+        changed = transform(image=np.zeros((64, 64, 3), np.uint8), force_apply=True)["image"]
+        if changed.dtype != np.uint8 or changed.ndim != 3 or changed.shape[2] != 3:
+            return f"it gives {changed.dtype} of shape {changed.shape}, and rows hold 8-bit RGB"
     except (KeyError, NotImplementedError, AttributeError) as error:
         return f"{type(error).__name__}: {error}"
     except Exception:  # noqa: BLE001  (a crop that is larger than this picture: another one may do)

@@ -53,12 +53,15 @@ def _context(
     if facts.modality != "text":
         return sentences.Context()
     near: Mapping[str, Any] = {}
-    words = sorted({word for text in parents["text"] for word in str(text).lower().split() if word.isalpha()})
+    protected = frozenset(word.lower() for one in params.protect for word in one.split())
+    words = sorted(
+        {word for text in parents["text"] for word in str(text).lower().split() if word.isalpha()}
+        - sentences.NEGATIONS  # one that is put in turns a text's meaning round
+        - protected
+    )
     named = {"synonym"} if params.policy == "auto" else _named(params.policy)
     if params.thesaurus is not None and data is not None:
         near = read_thesaurus(data / params.thesaurus)
     elif isinstance(features, EncodedFeatures) and named & {"synonym", "insert"}:
         near = features.encoder.near_words(words, MOST_NEAR, LEAST_NEAR)
-    return sentences.Context(
-        near, words, frozenset(word.lower() for one in params.protect for word in one.split()), fill
-    )
+    return sentences.Context(near, words, protected, fill)

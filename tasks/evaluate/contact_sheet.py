@@ -25,6 +25,11 @@ SIDE = 128  # pixels of a picture
 def write_contact_sheet(workspace: Path, stage: str, families: int, children: int) -> Path:
     """Writes reports/contact_sheet_<stage>.html; gives its path. Raises InputError where the stage made nothing."""
     found = sheet(workspace / "generations", stage, families, children)
+    if found["rejected"] and not found["families"]:
+        told = ", ".join(f"{reason} {many:,}" for reason, many in found["rejected"].items())
+        raise InputError(
+            f"The stage '{stage}' kept none of the rows that it made ({told}): generations/{stage}/rejected.parquet holds them."
+        )
     if not found["families"]:
         raise InputError(
             f"The stage '{stage}' has made no rows here: `seedling run` does, where params.yaml asks for some."

@@ -109,11 +109,11 @@ def _mixtures(
                 id=identify(images.content(pixels), [pair.first, pair.second], recipe),
                 split="train",
                 fold=None if pd.isna(first["fold"]) else int(first["fold"]),
-                label=first["label"],
+                label=(first if share >= 0.5 else second)["label"],
                 label_probs=mixed_label(first["label"], second["label"], share, classes),
                 label_source=way,
                 weight=params.weight * min(float(first["weight"]), float(second["weight"])),
-                confidence=share,
+                confidence=max(share, 1 - share),
                 parents=[pair.first, pair.second],
                 recipe=recipe,
                 group=first["group"],
@@ -150,6 +150,8 @@ def _said_of_templates(
         for label, templates in sorted(of_class.items())
         for one in templates
     ]
+    if silent := [one["text"] for one in told if one["possible"] == 0]:
+        raise InputError(f"params.yaml: synthesize.templates: '{silent[0]}': its `never` forbids every sentence.")
     return {"templates": told} if told else {}
 
 

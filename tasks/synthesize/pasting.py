@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -51,11 +51,11 @@ def cut_rows(
     names = sorted({one for one, _ in wanted} | {*bare} | {*parents.index[parents["label"] == NOTHING]})
     shown = _Pictures(dict(payloads([collected], names)), facts.max_megapixels)
     _find_objects(shown, objects.loc[objects.index.isin(names)], finder, progress)
-    behind = _backgrounds(parents, shown)
+    behind = _backgrounds(parents, shown, cleared=finder is not None)
     for one, number in counted(wanted, progress, "cut and paste", len(wanted)):
         known = parents.loc[one]
         rng = generator(facts.seed, "cut and paste", one, number)
-        others = [other for other in behind.get(_fold(known), ()) if other != one]
+        others = [other for other in behind(known) if other != one] or ([] if finder else [one])
         mask, where = shown.mask(one), draw_placement(rng)
         if mask is None or not others:
             recipe = recipe_json("cut_and_paste", number=number)
@@ -66,7 +66,7 @@ def cut_rows(
         pixels = pasted(shown.pixels(one), mask, shown.bare(other), where, params.blend)
         placed = {name: round(getattr(where, name), 6) for name in ("scale", "degrees", "x", "y")}
         recipe = recipe_json("cut_and_paste", cut_by=params.cut_by, blend=params.blend, **placed)
-        yield _row(one, other, known, pixels, recipe, params, known["label"]), None
+        yield _row(one, other if other != one else None, known, pixels, recipe, params, known["label"]), None
     for one in bare:
         reason = "no_object_found" if shown.mask(one) is None else None
         recipe = recipe_json("background", cut_by=params.cut_by)
@@ -142,16 +142,23 @@ def _find_objects(shown: _Pictures, objects: pd.DataFrame, finder: Finder | None
             shown.keep(one, mask)
 
 
-def _backgrounds(parents: pd.DataFrame, shown: _Pictures) -> dict[int, list[str]]:
-    """Fold → rows before whose background something may stand: those of the class `nothing`; where the fold has none, those whose object was found."""
-    empty, found = dict[int, list[str]](), dict[int, list[str]]()
+def _backgrounds(parents: pd.DataFrame, shown: _Pictures, *, cleared: bool) -> Callable[[pd.Series], Sequence[str]]:
+    """A row → the rows of its fold before whose background it may stand: those of the class `nothing`; where there is none, those whose object was found.
+    cleared: where masks or boxes say what is to go, nothing of it stays; what GrabCut takes for the object may leave much of it, so there the label is
+    kept true by backgrounds of the same class, and the object may move within its own picture.
+    """
+    empty, found = dict[Any, list[str]](), dict[Any, list[str]]()
+
+    def key(known: pd.Series) -> Any:
+        return _fold(known), None if cleared else known["label"]
+
     for one in parents.index:
         known = parents.loc[one]
         if known["label"] == NOTHING:
             empty.setdefault(_fold(known), []).append(one)
         elif shown.mask(one) is not None:
-            found.setdefault(_fold(known), []).append(one)
-    return found | empty
+            found.setdefault(key(known), []).append(one)
+    return lambda known: empty.get(_fold(known)) or found.get(key(known), [])
 
 
 def _fold(known: pd.Series) -> int:

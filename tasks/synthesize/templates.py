@@ -305,6 +305,8 @@ def _slot(template: Template, name: str, given: str | None, data: Path | None) -
         values = _of_file(template, values, data)
     told = dict.fromkeys(values, 1.0) if isinstance(values, list) else values
     weights = np.array(list(told.values()), dtype=np.float64)
+    if below := [value for value, weight in told.items() if weight < 0]:
+        raise _wrong(template, f"the slot '{name}': the weight of '{below[0]}' is below 0")
     if not told or not (weights >= 0).all() or weights.sum() <= 0:
         raise _wrong(template, f"the slot '{name}' has no value that may be drawn")
     kept = [(value, weight) for value, weight in zip(told, weights, strict=True) if weight > 0]
@@ -317,7 +319,9 @@ def _range(template: Template, given: str) -> tuple[str, ...]:
     if len(numbers) != 3 or any(one is None for one in numbers):
         raise _wrong(template, f"'{given}' is no range: write {{number:1-10}}, or {{number:0.5-3:0.5}} with a step")
     low, high, step = (one for one in numbers if one is not None)
-    if high < low or step <= 0:
+    if step <= 0:
+        raise _wrong(template, f"the range {given} has a step of {step}: it must be above 0")
+    if high < low:
         raise _wrong(template, f"the range {given} is empty: the smaller number comes first")
     many = int((high - low) / step) + 1
     if many > MOST_VALUES:

@@ -12,15 +12,16 @@ import numpy as np
 import pytest
 from scipy import ndimage, stats
 
-from tasks.augment.catalogue import OPERATIONS, SETS, CannotChange
+from tasks.augment.catalogue import OPERATIONS, SETS, CannotChange, MadeBlank
 from tasks.augment.colour import MORPHOLOGIES, ORDERS, change_luminosity, reorder_channels, rotate_colours
 from tasks.augment.light import TILE, Spot, lit
 from tasks.augment.makers import Resources, maker_of, steps_of
 from tasks.augment.noise import NORMAL_FROM, gaussian_noise, photon_noise
 from tasks.augment.pictures import PolicyTransform, build
+from tasks.augment.sentences import Context
 from tasks.augment.transforms import OURS, ChannelOrder, ColourRotation, Glare, LuminosityMorphology, PhotonNoise
 from tasks.errors import InputError
-from tasks.images import encode
+from tasks.images import encode, is_blank
 from tasks.params import Facts
 
 IMAGES = Facts(modality="image")
@@ -269,14 +270,30 @@ def test_our_transforms_compose_serialise_and_leave_boxes_and_masks() -> None:
         ([{"flip_left_right": 0.1}], "takes p, not 0.1: {flip_left_right: {p: 0.1}} is its chance"),
         ([{"HorizontalFlip": 0.5}], "transforms take arguments"),
         ([{"rotate": {"p": "abc"}}], "rotate: a number from 0 to 1 is needed, not 'abc'"),
-        (["BBoxSafeRandomCrop"], "BBoxSafeRandomCrop needs more than a picture"),
+        (["BBoxSafeRandomCrop"], "BBoxSafeRandomCrop does not make a picture of a picture: KeyError"),
+        (["Normalize"], "it gives float32 of shape (64, 64, 3), and rows hold 8-bit RGB"),
+        (["rainyy"], "no transform 'rainyy'. Did you mean rainy?"),
         ([{"OverlayElements": {}}], "OverlayElements needs"),
     ],
 )
 def test_a_policy_that_cannot_be_is_explained(policy: list[object], said: str) -> None:
     """The name, what is wrong, and what there is."""
     with pytest.raises(InputError, match=re.escape(said).replace("\\.\\*", ".*")):
-        maker_of(steps_of(policy, IMAGES, {}), IMAGES, Resources.of(None))
+        maker_of(steps_of(policy, IMAGES, {}), IMAGES, Resources({"rainy": lambda pixels, _: pixels}, Context()))
+
+
+def test_a_child_on_which_nothing_is_left_is_none() -> None:
+    """All black: it says so. A parent that is blank itself, as a user may allow it, has children; two levels' difference is something."""
+    dark = {"RandomBrightnessContrast": {"brightness_limit": [-1, -1], "contrast_limit": [0, 0], "p": 1.0}}
+    maker = maker_of(steps_of([dark], IMAGES, {}), IMAGES, Resources.of(None))
+    with pytest.raises(MadeBlank):
+        maker(encode(scene()), 0)
+    assert maker(encode(np.full((40, 40, 3), 9, np.uint8)), 0).recipe
+    halves = np.full((40, 40, 3), 9, np.uint8)
+    halves[:20] += 1
+    assert is_blank(halves)
+    halves[:20] += 1
+    assert not is_blank(halves)
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 3), (1, 9, 3), (3, 200, 3)])

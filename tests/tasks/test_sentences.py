@@ -9,10 +9,12 @@ import pandas as pd
 import pytest
 
 from tasks.augment.makers import Resources, Step, maker_of, steps_of
+from tasks.augment.resources import resources_of
 from tasks.augment.sentences import LOOKALIKES, MASK, OPERATIONS, Context, change, cut
 from tasks.augment.thesaurus import read_thesaurus
 from tasks.errors import InputError
-from tasks.params import Facts
+from tasks.learners.saving import make_features
+from tasks.params import AugmentParams, Facts
 from tasks.words import NEIGHBOURS
 
 TEXT = "Please book a quiet table for two.  We will NOT pay 30 euros to Anna in Rome!"
@@ -100,6 +102,25 @@ def test_a_thesaurus_is_read_from_a_table(tmp_path: Path) -> None:
             (tmp_path / name).write_text(text, encoding="utf-8")
         with pytest.raises(InputError, match=said):
             read_thesaurus(tmp_path / name)
+
+
+def test_words_that_are_put_in_are_no_negation_and_none_that_is_protected() -> None:
+    """Random words of the training texts, by `mask` and `insert`: what they may be is what is left of these texts."""
+    parents = pd.DataFrame({"text": ["you will not pay", "never book the direct debit", "no table"]})
+    params = AugmentParams(policy=["mask", "insert"], protect=["direct debit"])
+    features = make_features(None, None, Facts(modality="text"), None)
+    context = resources_of(params, Facts(modality="text"), parents, None, features).context
+    assert context.vocabulary == ["book", "pay", "table", "the", "will", "you"]
+
+
+def test_what_no_text_can_be_made_of_is_explained() -> None:
+    """A share of none, and a function that gives half of a character."""
+    facts = Facts(modality="text")
+    with pytest.raises(InputError, match="swap: a share of 0 changes nothing"):
+        steps_of([{"swap": 0}], facts, {})
+    resources = Resources({"halved": lambda text, _: text + "\ud800"}, CONTEXT)
+    with pytest.raises(InputError, match="'halved' gave a text with half of a character"):
+        maker_of(steps_of(["halved"], facts, resources.own), facts, resources)("good day", 1)
 
 
 def test_an_unknown_operation_is_explained() -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tasks import images
 from tasks.errors import InputError
 from tasks.generation import GenerationWriter, Row, identify, read, read_manifest, read_rejected
 from tasks.params import Facts, SynthesizeParams, Template
@@ -142,6 +143,35 @@ def test_a_cut_mixture_by_hand() -> None:
     assert place == [rows.min(), columns.min(), 10, 20]
 
 
+def test_the_label_of_a_mixture_is_the_likelier_one(tmp_path: Path) -> None:
+    """Cut at about a half of pictures of seven pixels, some have more of the second than of the first."""
+    facts, rng, names = Facts(modality="image"), np.random.default_rng(0), ["a", "b"]
+    with GenerationWriter(tmp_path / "v", stage="validate", modality="image") as writer:
+        for number in range(20):
+            payload = images.encode(rng.integers(0, 255, (7, 7, 3)).astype(np.uint8))
+            row_id = identify(payload)
+            label = names[number % 2]
+            writer.keep(Row(row_id, "train", 0, label, label_source="human", group=row_id, payload=payload))
+        writer.close(rows_in=20, classes=names)
+    params = SynthesizeParams(mixup=0, cutmix=3, cutmix_alpha=500, partners="other_class")
+    synthesize(params, facts, collected=tmp_path / "v", validated=tmp_path / "v", output=tmp_path / "out")
+    made, labels = read(tmp_path / "out"), read(tmp_path / "v").set_index("id")["label"]
+    assert [names[int(np.argmax(one))] for one in made["label_probs"]] == made["label"].tolist()
+    assert made["confidence"].to_numpy() == pytest.approx([max(one) for one in made["label_probs"]])
+    assert any(labels[parents[0]] != label for parents, label in zip(made["parents"], made["label"], strict=True))
+
+
+def test_sentences_that_differ_in_a_number_are_two(tmp_path: Path) -> None:
+    """A sign, a decimal point, a currency: each says another thing; a full stop or a blank before % does not."""
+    folder = validated(tmp_path / "v")
+    slots = {"c": ["+5", "-5", "1.5", "15", "1,5", "$7", "€7", "8%", "8 %", "9.", "9"]}
+    templates = [Template(label="greet", text="change of {c}", slots=slots)]
+    params = SynthesizeParams(templates=templates)
+    synthesize(params, TEXTS, collected=folder, validated=folder, output=tmp_path / "out")
+    assert len(read(tmp_path / "out")) == 9
+    assert read_rejected(tmp_path / "out")["reason"].tolist() == ["exact_duplicate"] * 2
+
+
 def test_partners_may_be_of_the_same_class_or_of_another() -> None:
     """Within folds as ever; a class of one row in its fold has no partner of its own."""
     ids, folds = [f"r{n}" for n in range(40)], [n % 2 for n in range(40)]
@@ -236,7 +266,10 @@ def broken(text: str, **more: Any) -> Template:
         (broken("{n:10-1}"), "the range 10-1 is empty"),
         (broken("{n:one-two}"), "'one-two' is no range"),
         (broken("{n:1-99999999}"), "more than 1,000,000"),
+        (broken("{n:1-3:0}"), "has a step of 0: it must be above 0"),
         (broken("{x}", slots={"x": []}), "no value that may be drawn"),
+        (broken("{x}", slots={"x": {"a": -1, "b": 2}}), "the weight of 'a' is below 0"),
+        (broken("{x}", slots={"x": ["1"]}, never=[{"x": "1"}]), "`never` forbids every sentence"),
         (broken("{x}", slots={"x": {"file": "none.txt"}}), "none.txt does not exist"),
         (broken("{x}", slots={"x": ["1"]}, never=[{"y": "1"}]), "`never` names the slot 'y'"),
         (broken("{x}", slots={"x": ["1"]}, never=[{"x": "2"}]), "has no value '2'"),
