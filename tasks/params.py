@@ -256,7 +256,7 @@ class EvaluateParams(Section):
 class Facts(Section):
     """What every stage knows of the workspace."""
 
-    line: Literal[13] = 13  # part of every stage's key, so that no cache of another version's results is taken for ours
+    line: Literal[14] = 14  # part of every stage's key, so that no cache of another version's results is taken for ours
     modality: Literal["image", "text"]
     effort: Effort = "normal"
     seed: Annotated[int, Field(ge=0)] = 0
