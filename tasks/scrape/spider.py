@@ -94,8 +94,8 @@ def end_with(leader: int) -> None:
 
 def main() -> None:
     """Collects the source on standard input."""
-    end_with(os.getppid())
     given = json.load(sys.stdin)
+    end_with(given.get("leader", os.getppid()))
     source: Any = TypeAdapter(Source).validate_python(given["source"])
     with Memory(Path(given["memory"])) as memory:
         chosen = settings(source, given["visit"])

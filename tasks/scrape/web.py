@@ -229,6 +229,7 @@ def _run_spider(
     source: Web, memory: Path, visit: int, proxy: str | None, pictures: bool, progress: Progress
 ) -> dict[str, int]:
     given = {"source": source.model_dump(), "memory": str(memory), "visit": visit, "proxy": proxy, "pictures": pictures}
+    given["leader"] = os.getpid()
     command = [sys.executable, "-m", "tasks.scrape.spider"]
     closed: dict[str, Any] | None = None
     with tempfile.TemporaryFile("w+", encoding="utf-8") as errors:

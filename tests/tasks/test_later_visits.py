@@ -14,6 +14,7 @@ from loopback import Reply, picture, site
 from pydantic import ValidationError
 from visiting import CRAWL, IMAGES, QUICK, TEXTS, run
 
+from tasks.errors import InputError, SourceUnreachable
 from tasks.generation import read, read_rejected
 from tasks.scrape.memory import Memory
 from tasks.sources import LabelRule
@@ -84,7 +85,7 @@ def test_an_interface_that_answers_with_errors_alone_has_failed_for_now(tmp_path
 
 @pytest.mark.slow
 def test_a_page_of_a_browser_is_asked_for_whole_though_it_did_not_change(tmp_path: Path) -> None:
-    """Its shell has an ETag and stays; what its script asks for grows."""
+    """Its shell has an ETag and stays; what its script asks for grows. Without that browser, or what is waited for, the remedy is said."""
     page = """<div id="list"></div><script>fetch("/notes").then(told => told.json()).then(all => all.forEach(one => {
     const p = document.createElement("p"); p.id = one; p.textContent = "note " + one; list.append(p); }))</script>"""
     with site() as told:
@@ -96,6 +97,14 @@ def test_a_page_of_a_browser_is_asked_for_whole_though_it_did_not_change(tmp_pat
         assert len(read(run(tmp_path, TEXTS, source, as_of="1"))) == 2
         told.routes["/notes"] = Reply('["a", "b", "c"]', kind="application/json")
         assert len(read(run(tmp_path, TEXTS, source, as_of="2"))) == 3
+        for more, error, said in (
+            ({"browser_path": "/usr/bin/no-browser"}, InputError, "no_browser.*name Chromium's path"),
+            ({"wait_for": "#nothing"}, SourceUnreachable, "never_shown.*mend `wait_for`"),
+        ):
+            place = tmp_path / error.__name__
+            place.mkdir()
+            with pytest.raises(error, match=said):
+                run(place, TEXTS, source | more)
 
 
 @pytest.mark.slow
