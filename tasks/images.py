@@ -19,7 +19,7 @@ Pixels = NDArray[np.uint8]  # (height, width, 3), RGB
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF")
 ORIENTATION = 0x0112  # EXIF's tag; 1 is as the pixels lie
 BLANK = 2.0  # of the contrast: below it a picture is taken for blank
-CLEAR = 32  # levels between two of a few pixels, from which on nobody need ask
+CLEAR = 32  # levels of a channel between two of a few pixels, from which on nobody need ask
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif"})
 
 
@@ -128,8 +128,8 @@ def contrast(pixels: Pixels) -> float:
 
 def is_blank(pixels: Pixels) -> bool:
     """Whether nothing is on it, as `contrast` has it; of a picture on which there is something a few pixels tell."""
-    some = pixels[::8, ::8]
-    return int(some.max()) - int(some.min()) < CLEAR and contrast(pixels) < BLANK
+    some = pixels[::8, ::8].reshape(-1, 3)
+    return int((some.max(axis=0) - some.min(axis=0)).max()) < CLEAR and contrast(pixels) < BLANK
 
 
 def thumbnail(pixels: Pixels, side: int = 16) -> NDArray[np.float32]:

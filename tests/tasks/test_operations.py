@@ -283,12 +283,15 @@ def test_a_policy_that_cannot_be_is_explained(policy: list[object], said: str) -
 
 
 def test_a_child_on_which_nothing_is_left_is_none() -> None:
-    """All black: it says so. A parent that is blank itself, as a user may allow it, has children; two levels' difference is something."""
+    """All black: it says so. A parent that is blank itself, as a user may allow it, has children; one colour is blank, two levels' difference
+    is something.
+    """
     dark = {"RandomBrightnessContrast": {"brightness_limit": [-1, -1], "contrast_limit": [0, 0], "p": 1.0}}
     maker = maker_of(steps_of([dark], IMAGES, {}), IMAGES, Resources.of(None))
     with pytest.raises(MadeBlank):
         maker(encode(scene()), 0)
     assert maker(encode(np.full((40, 40, 3), 9, np.uint8)), 0).recipe
+    assert is_blank(np.full((40, 40, 3), (250, 10, 90), np.uint8))
     halves = np.full((40, 40, 3), 9, np.uint8)
     halves[:20] += 1
     assert is_blank(halves)
