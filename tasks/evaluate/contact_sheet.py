@@ -20,6 +20,7 @@ from tasks.randomness import derived_seed
 
 STAGES = ("augment", "synthesize")
 SIDE = 128  # pixels of a picture
+LEAST_TOLD = 0.005  # of a mixture's shares: less is 0 %
 
 
 def write_contact_sheet(workspace: Path, stage: str, families: int, children: int) -> Path:
@@ -95,7 +96,10 @@ def _family(
 ) -> Iterator[tuple[str, Any]]:
     parents = [] if rows["parents"].iloc[0] is None else list(rows["parents"].iloc[0])
     yield "template", None if parents else name
-    yield "parents", [{"label": labels.get(one, ""), **shown(content[one], SIDE)} for one in parents if one in content]
+    yield (
+        "parents",
+        [{"label": labels.get(one) or "no label", **shown(content[one], SIDE)} for one in parents if one in content],
+    )
     yield (
         "children",
         [
@@ -116,7 +120,8 @@ def _shares(probabilities: Any, classes: list[str]) -> str:
     if probabilities is None or not hasattr(probabilities, "__len__"):
         return ""
     found = sorted(
-        ((float(one), name) for one, name in zip(probabilities, classes, strict=True) if one > 0), reverse=True
+        ((float(one), name) for one, name in zip(probabilities, classes, strict=True) if one >= LEAST_TOLD),
+        reverse=True,
     )
     return " + ".join(f"{share:.0%} {name}" for share, name in found)
 
@@ -136,7 +141,7 @@ def in_words(recipe: str | None) -> str:
     if operation == "translate":
         return f"translate, {told['share']:.0%} of the way"
     if operation in {"fgsm", "deepfool"}:
-        return f"{operation}, {told['levels']:g} levels"
+        return f"{operation}, {'at most ' if operation == 'deepfool' else ''}{told['levels']:g} levels"
     if operation in {"template", "generated"}:
         return str(operation)
     if operation == "own":

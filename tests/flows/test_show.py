@@ -28,6 +28,8 @@ def test_recipes_are_said_in_words() -> None:
     assert in_words('{"operation":"typo","share":0.15,"seed":4}') == "typo, 15% of the words"
     assert in_words('{"operation":"own","name":"rainy","seed":4}') == "rainy"
     assert in_words('{"operation":"translate","share":0.75}') == "translate, 75% of the way"
+    assert in_words('{"operation":"fgsm","levels":6}') == "fgsm, 6 levels"
+    assert in_words('{"operation":"deepfool","levels":6}') == "deepfool, at most 6 levels"
     assert in_words('{"operation":"cut_and_paste","blend":"poisson"}') == "cut and paste, poisson"
 
 

@@ -36,6 +36,7 @@ def test_a_page_without_its_text_is_asked_again_in_the_next_visit(tmp_path: Path
     assert (len(read(output)), len(read_rejected(output))) == (3, 0)
 
 
+@pytest.mark.slow
 def test_pictures_behind_a_changing_redirect_come_once_and_keep_the_page_s_address(tmp_path: Path) -> None:
     """Each visit's redirect would lead elsewhere; the picture that is there is not asked for again, and one that is no picture is."""
     turns = iter(range(100))
@@ -61,6 +62,7 @@ def test_pictures_behind_a_changing_redirect_come_once_and_keep_the_page_s_addre
         assert memory.fetched(told.address + "/signed/a.png") is not None
 
 
+@pytest.mark.slow
 def test_an_interface_that_answers_with_errors_alone_has_failed_for_now(tmp_path: Path) -> None:
     """Its second page says that the rate is limited: a row says so, and the same visit asks for that page again."""
     limited = [True]
