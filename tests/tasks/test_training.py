@@ -112,6 +112,7 @@ def test_a_loss_that_is_no_number_ends_the_training_with_its_step() -> None:
         Loop(net, Setting(1), 0.1, {}).run(lambda step, draw: iter([net.weight.sum() * torch.nan]), 3)
 
 
+@pytest.mark.slow
 def test_pool_pictures_without_labels_make_the_network_better() -> None:
     """Five labels a digit: pretrained and with consistency it is right at least five points oftener than without."""
     order = np.random.default_rng(0).permutation(len(PICTURES))
