@@ -89,15 +89,18 @@ def _own(work: Callable[[P], R]) -> Iterator[tuple[Callable[[P], Any], int]]:
 def _begin(work: bytes, leader: int) -> None:
     """In a process that was started: what it is there for, and that it ends with the one that started it."""
     global _work
-    with _as_if_without(
-        "torch"
-    ):  # which it takes in for what pictures do not need: a second, and two hundred megabytes
+    end_with(leader)
+    with _as_if_without("torch"):  # albumentations takes it in where it can, and pictures do not need it
         importlib.import_module("albumentations")
     _work = pickle.loads(work)  # noqa: S301  (what _own made)
 
+
+def end_with(leader: int) -> None:
+    """Ends this process when the one that started it, of this number, has ended, however it did: nobody would know that it still works."""
+
     def watch() -> None:
         while os.getppid() == leader:
-            time.sleep(1)
+            time.sleep(0.5)
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()

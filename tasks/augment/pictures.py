@@ -172,13 +172,13 @@ def build(name: str, arguments: Mapping[str, Any], own: Sequence[str] = ()) -> A
         raise InputError(
             f"params.yaml: augment.policy: {name} needs {', '.join(transform.targets_as_params)}, and rows have pictures alone."
         )
-    if lacking := _lacking(transform):
-        raise InputError(f"params.yaml: augment.policy: {name} does not make a picture of a picture: {lacking}.")
+    if why := _why_no_picture(transform):
+        raise InputError(f"params.yaml: augment.policy: {name} does not make a picture of a picture: {why}.")
     return transform
 
 
-def _lacking(transform: A.BasicTransform) -> str | None:
-    """What a transform misses that is given a picture and nothing else; or what it makes of one, where that is none."""
+def _why_no_picture(transform: A.BasicTransform) -> str | None:
+    """What a transform misses that is given a picture and nothing else, or what else it makes of one; None for one that makes a picture."""
     try:
         changed = transform(image=np.zeros((64, 64, 3), np.uint8), force_apply=True)["image"]
         if changed.dtype != np.uint8 or changed.ndim != 3 or changed.shape[2] != 3:

@@ -97,7 +97,11 @@ class SourceSpider(scrapy.Spider):  # type: ignore[misc]
         """A page could not be had: what it leads to is missing, and the rest goes on."""
         url, reason = failure.request.url, f"page_{reason_of(failure)}"
         self.failed += bool(PASSING.match(reason))
-        self.write({"origin": url, "page": url, "reason": reason}, url, "page")
+        self.no_item(url, reason)
+
+    def no_item(self, url: str, reason: str, place: str = "page") -> None:
+        """A page holds nothing that could be an item."""
+        self.write({"origin": url, "page": url, "reason": reason}, url, place)
 
     def page_came(self, url: str) -> None:
         """A page is here, whatever failed before."""
@@ -120,12 +124,7 @@ class SourceSpider(scrapy.Spider):  # type: ignore[misc]
     def not_understood(self, failure: Any, response: Response) -> None:
         """Reading a page broke off."""
         self.failed += 1
-        line = {
-            "origin": response.url,
-            "page": response.url,
-            "reason": f"page_not_understood_{type(failure.value).__name__.lower()}",
-        }
-        self.write(line, response.url, "page")
+        self.no_item(response.url, f"page_not_understood_{type(failure.value).__name__.lower()}")
 
     def room(self) -> bool:
         """Whether another item is wanted."""

@@ -50,7 +50,7 @@ class ApiSpider(SourceSpider):
         """A page of items, and the next one."""
         values = parsed(response)
         if values is None:
-            self.write({"origin": response.url, "page": response.url, "reason": "page_not_json"}, response.url, "page")
+            self.no_item(response.url, "page_not_json")
             return
         nodes = jmespath.search(self.source.items, values) or []
         if isinstance(values, dict) and values.get("errors") and self.source.graphql:
@@ -58,11 +58,7 @@ class ApiSpider(SourceSpider):
             if not nodes:  # the chain ends here, and perhaps not the next time
                 self.failed += 1
                 self.memory.forget_answer(key_of(response.request))
-                self.write(
-                    {"origin": response.url, "page": response.url, "reason": "page_graphql_errors"},
-                    response.url,
-                    "page",
-                )
+                self.no_item(response.url, "page_graphql_errors")
                 return
         self.page_came(response.url)
         for node in nodes if isinstance(nodes, list) else [nodes]:

@@ -104,7 +104,7 @@ class CrawlSpider(PageSpider):
     def parse(self, response: Response, **_: Any) -> Iterator[Request]:
         """A page: its items, and the pages that it leads to."""
         if not isinstance(response, TextResponse):
-            self.write({"origin": response.url, "page": response.url, "reason": "not_a_page"}, response.url, "page")
+            self.no_item(response.url, "not_a_page")
             return
         self.page_came(response.url)
         before = self.found + self.counts.total()
@@ -233,7 +233,7 @@ class SequenceSpider(PageSpider):
                 }
                 self.content(response, {"page": response.url, "fields": {}, **stated}, "0")
             else:
-                self.write({"origin": response.url, "page": response.url, "reason": "not_a_page"}, response.url, "0")
+                self.no_item(response.url, "not_a_page", "0")
         self.pending[number] -= 1
         self._settle(number, response.url, absent=response.status in ABSENT)
 
@@ -248,7 +248,7 @@ class SequenceSpider(PageSpider):
     def _json(self, response: Response) -> Iterator[Request]:
         values = parsed(response)
         if values is None:
-            self.write({"origin": response.url, "page": response.url, "reason": "not_json"}, response.url, "0")
+            self.no_item(response.url, "not_json", "0")
             return
         nodes = jmespath.search(self.source.item, values) if self.source.item else values
         for node in nodes if isinstance(nodes, list) else [nodes]:

@@ -10,8 +10,6 @@ from __future__ import annotations
 import json
 import os
 import sys
-import threading
-import time
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +26,7 @@ from tasks.scrape.memory import Memory
 from tasks.scrape.pages import CrawlSpider, SequenceSpider
 from tasks.scrape.politeness import Pace, PublicHosts, Revisit, Shelf
 from tasks.sources import ApiSource, CrawlSource, SequenceSource, Source
+from tasks.workers import end_with
 
 WebSource = CrawlSource | SequenceSource | ApiSource
 
@@ -79,17 +78,6 @@ KINDS = {"crawl": CrawlSpider, "sequence": SequenceSpider, "api": ApiSpider}
 def not_understood(failure: Any, response: Response, spider: SourceSpider) -> None:
     """Scrapy's signal for a page that broke its reader."""
     spider.not_understood(failure, response)
-
-
-def end_with(leader: int) -> None:
-    """Ends this process when the one that started it has ended, however it did: nobody would know that a site is still asked."""
-
-    def watch() -> None:
-        while os.getppid() == leader:
-            time.sleep(0.5)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
 
 
 def main() -> None:
