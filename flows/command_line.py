@@ -101,6 +101,9 @@ def explained(debug: bool) -> Iterator[None]:
 def run(
     effort: Annotated[Effort | None, typer.Option(help="How much to try; written into params.yaml.")] = None,
     as_of: Annotated[str | None, typer.Option(help="A new word makes the scrape stage go to its sites again.")] = None,
+    visit: Annotated[
+        bool, typer.Option("--visit", help="Visit the sources on the web for new rows, as a scheduled run does.")
+    ] = False,
     launch: Annotated[
         str | None,
         typer.Option(
@@ -117,7 +120,7 @@ def run(
         if launch is not None:
             os.environ[LAUNCH] = launch
 
-        run_line(workspace.resolve(), None if effort is None else effort.value, as_of)
+        run_line(workspace.resolve(), None if effort is None else effort.value, as_of, visit=visit)
 
 
 def _pair(said: str) -> tuple[str, str]:

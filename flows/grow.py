@@ -6,14 +6,16 @@ seedling run        # this flow on the current workspace
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from datetime import UTC, datetime
+from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from threading import BoundedSemaphore
 from typing import Any
 
-from prefect import flow, get_run_logger, runtime, task
+from prefect import flow, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
 from flows.artifacts import (
@@ -26,22 +28,24 @@ from flows.artifacts import (
     said,
 )
 from flows.history import record_run
-from flows.ledger import Outcome, open_ledger
+from flows.ledger import Ledger, Outcome, open_ledger
+from flows.visiting import has_open_visit, visit_sources
 from tasks.busy import workspace_lock
 from tasks.errors import GateFailed, SeedlingError, SourceUnreachable
 from tasks.parallel import spread_by, usable_cores
-from tasks.params import load
-from tasks.stages import ROUNDS, write_page
-from tasks.summaries import headline
+from tasks.params import load, set_value
+from tasks.scrape.web import visited_sources
+from tasks.stages import ROUNDS, gate_changed, stages, write_page
+from tasks.summaries import headline, summary
 
 
 def stage_task(kind: str, **options: Any) -> Any:
     """A Prefect task that brings one stage up to date, named as the stage."""
 
-    def bring(workspace: str, stage: str, force: bool = False) -> Outcome:
+    def bring(workspace: str, stage: str, visit: bool = False) -> Outcome:
         try:
             with spread_by(over_task_runner):
-                outcome = open_ledger(Path(workspace)).run(stage, force=force)
+                outcome = _brought(Path(workspace), stage, visit=visit)
         except GateFailed as error:
             with suppress(Exception):  # an artifact that Prefect refuses must not hide the gate's no
                 publish_gate(stage, error.checks)
@@ -54,6 +58,13 @@ def stage_task(kind: str, **options: Any) -> Any:
 
     bring.__doc__ = f"Brings the stage {kind} up to date."
     return task(name=kind, task_run_name="{stage}", cache_policy=NO_CACHE, persist_result=False, **options)(bring)
+
+
+def _brought(workspace: Path, stage: str, *, visit: bool) -> Outcome:
+    """The stage's outcome; with `visit`, the sources on the web are asked first."""
+    ledger = open_ledger(workspace)
+    outcome = visit_sources(ledger) if visit else None
+    return outcome or ledger.run(stage)
 
 
 def over_task_runner(work: Callable[[int], Any], places: Sequence[int], name: str) -> list[Any]:
@@ -94,43 +105,85 @@ pseudo_label = stage_task("pseudo_label")
 evaluate = stage_task("evaluate")
 
 
+@dataclass(frozen=True)
+class RunResult:
+    """outcomes: of each stage, none where nothing had changed; changed_during_run: what the next run will take."""
+
+    name: str
+    outcomes: list[Outcome]
+    changed_during_run: list[str]
+
+
 @flow(name="grow", flow_run_name=lambda: f"{datetime.now().astimezone():%Y%m%d-%H%M%S}-grow", persist_result=False)
-def grow(workspace: str = ".", as_of: str | None = None) -> list[Outcome]:
-    """Grows the dataset and the model of one workspace, and keeps a round only where it is not worse."""
-    place = str(Path(workspace).resolve())
-    with workspace_lock(Path(place)):
-        prepare(place, as_of)
-        publish_description(Path(place), load(Path(place)))
-        outcomes = [scrape(place, "scrape"), validate(place, "validate")]
-        if outcomes[-1].how != "unchanged" or not (Path(place) / "reports" / "data.html").exists():
-            write_page("validate", Path(place))
-        made = [augment.submit(place, "augment"), synthesize.submit(place, "synthesize")]
-        outcomes += [one.result() for one in made]
-        outcomes.append(train(place, "train@0"))
-        for number in range(1, ROUNDS + 1):  # after the verdict that stops the loop, rounds only say so
-            outcomes.append(pseudo_label(place, f"pseudo_label@{number}"))
-            outcomes.append(train(place, f"train@{number}"))
-        outcomes.append(evaluate(place, "evaluate"))
-        conclude(Path(place), outcomes)
-        return outcomes
+def grow(workspace: str = ".", as_of: str | None = None, visit: bool = False) -> RunResult:
+    """Grows the dataset and the model of one workspace, and keeps a round only where it is not worse.
+
+    as_of: written into params.yaml first. visit: asks the sources on the web for new rows.
+    """
+    return run_pipeline(Path(workspace).resolve(), as_of=as_of, visit=visit)
 
 
 @flow(name="grow on schedule", persist_result=False)
-def scheduled(workspace: str) -> None:
-    """What a deployment runs: as grow, and the sites are visited again on each new day."""
-    grow(workspace, as_of=datetime.now(UTC).date().isoformat())
+def scheduled(workspace: str) -> RunResult:
+    """What a deployment runs: as grow, and the sources on the web are visited again."""
+    return run_pipeline(Path(workspace).resolve(), as_of=None, visit=True)
 
 
-def prepare(workspace: str, as_of: str | None) -> None:
-    """Before the line: what the schedule says goes into params.yaml, what the user changed in data/ into data.dvc."""
-    from tasks.params import set_value
+def run_pipeline(workspace: Path, *, as_of: str | None, visit: bool) -> RunResult:
+    """The stages in their order, on a snapshot of the workspace's inputs; nothing but the check where nothing changed."""
+    place = str(workspace)
+    with workspace_lock(workspace):
+        ledger = prepare(workspace, as_of)
+        with ledger.snapshotted() as snapshot:
+            params = load(snapshot.folder)
+            publish_description(workspace, params)
+            visits = (visit or has_open_visit(workspace)) and bool(visited_sources(params.scrape.sources))
+            if not visits and (unchanged := nothing_changed(ledger, workspace)):
+                return RunResult(run_name(), unchanged, [])
+            outcomes = [scrape(place, "scrape", visit=visits), validate(place, "validate")]
+            if outcomes[-1].how != "unchanged" or not (workspace / "reports" / "data.html").exists():
+                write_page("validate", workspace)
+            made = [augment.submit(place, "augment"), synthesize.submit(place, "synthesize")]
+            outcomes += [future.result() for future in made]
+            outcomes.append(train(place, "train@0"))
+            for number in range(1, ROUNDS + 1):  # after the verdict that stops the loop, rounds only say so
+                outcomes.append(pseudo_label(place, f"pseudo_label@{number}"))
+                outcomes.append(train(place, f"train@{number}"))
+            outcomes.append(evaluate(place, "evaluate"))
+            return conclude(workspace, outcomes)
 
+
+def prepare(workspace: Path, as_of: str | None) -> Ledger:
+    """Before the pipeline: the name of a visit goes into params.yaml, and progress goes to Prefect's UI, too."""
     if as_of is not None:
-        set_value(Path(workspace), ["scrape", "as_of"], as_of)
-    load(Path(workspace))
-    ledger = open_ledger(Path(workspace))
+        set_value(workspace, ["scrape", "as_of"], as_of)
+    load(workspace)
+    ledger = open_ledger(workspace)
     ledger.watch = _watching(getattr(ledger.watch, "terminal", ledger.watch))
-    ledger.track_data()
+    return ledger
+
+
+def nothing_changed(ledger: Ledger, workspace: Path) -> list[Outcome]:
+    """The outcome "unchanged" of every stage, where all of them and their pages are up to date; else none."""
+    assert ledger.snapshot is not None  # noqa: S101  (a run takes one)
+    began = time.perf_counter()
+    pages = [workspace / "reports" / name for name in ("report.html", "data.html")]
+    if not all(page.is_file() for page in pages) or ledger.states():
+        return []
+    table = stages().values()
+    if any(gate_changed(stage, workspace, ledger.snapshot.folder) for stage in table):
+        return []
+    seconds = time.perf_counter() - began
+    outcomes = [Outcome(stage.name, "unchanged", seconds / len(table), summary(stage, workspace)) for stage in table]
+    for outcome in outcomes:
+        ledger.finished(outcome)
+    get_run_logger().info("Nothing has changed since the last run.")
+    return outcomes
+
+
+def run_name() -> str:
+    """The name of this run's record and experiment."""
+    return f"{datetime.now().astimezone():%Y%m%d-%H%M%S}-grow"
 
 
 def _watching(terminal: Callable[[str], Any]) -> Callable[[str], Any]:
@@ -145,23 +198,27 @@ def _watching(terminal: Callable[[str], Any]) -> Callable[[str], Any]:
     return watch
 
 
-def conclude(workspace: Path, outcomes: list[Outcome]) -> None:
-    """After the line: Data Docs, report, headline; a run that changed anything becomes a DVC experiment."""
+def conclude(workspace: Path, outcomes: list[Outcome]) -> RunResult:
+    """After the pipeline: Data Docs, report, headline; a run that changed anything becomes a DVC experiment."""
     from tasks.gates.asking import build_data_docs
 
     report, documents = workspace / "reports" / "report.html", workspace / ".seedling"
-    changed = any(one.how != "unchanged" for one in outcomes)
-    name = runtime.flow_run.name or "run"
+    changed = any(outcome.how != "unchanged" for outcome in outcomes)
+    name, ledger = run_name(), open_ledger(workspace)
+    changed_during_run = ledger.changed_during_run() if changed else []
     data_docs = documents / "gx" / "uncommitted" / "data_docs" / "local_site" / "index.html"
     if changed:
         record_run(workspace, name, outcomes)
-        open_ledger(workspace).sort_lock()
-        if any(one.how == "done" for one in outcomes):
+        ledger.sort_lock()
+        if any(outcome.how == "done" for outcome in outcomes):
             data_docs = build_data_docs(documents)
     if changed or not report.exists():
         write_page("evaluate", workspace)
     if changed:
-        open_ledger(workspace).save_experiment(name)
+        ledger.save_experiment(name)
     metrics = json.loads((workspace / "reports" / "metrics.json").read_text(encoding="utf-8"))
     pages = {"report": report, "data": workspace / "reports" / "data.html", "Great Expectations Data Docs": data_docs}
     publish_headline(headline(metrics), {name: page.as_uri() for name, page in pages.items()})
+    if changed_during_run:
+        get_run_logger().info("Changed during the run, for the next one: %s", ", ".join(changed_during_run))
+    return RunResult(name, outcomes, changed_during_run)

@@ -20,6 +20,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from dvc.api import DVCFileSystem
+from dvc.dependency.base import Dependency
+from dvc.dependency.param import ParamsDependency, read_param_file
 from dvc.exceptions import CheckoutError, ConfirmRemoveError, DvcException
 from dvc.lock import LockError
 from dvc.repo import Repo, lock_repo
@@ -28,11 +30,14 @@ from dvc.scm import CloneError, RevError
 from dvc.stage.cache import RunCacheNotFoundError
 from dvc.utils.serialize import dump_yaml, load_yaml
 
+from flows.experiments import save_experiment
+from flows.snapshot import OPTIONAL_FILES, REQUIRED_FILES, Snapshot, copy_inputs, directories_below
 from tasks.errors import InputError, SeedlingError, WorkspaceBusy
 from tasks.progress import Progress, silent
 from tasks.stages import Stage, check_inputs, find, gate_changed, run_stage, stages
 from tasks.summaries import summary
 
+SNAPSHOT_FILES = (*REQUIRED_FILES, *OPTIONAL_FILES)
 How = Literal["unchanged", "restored", "done"]
 Watch = Callable[[str], AbstractContextManager[Progress]]  # stage name → where its progress goes
 
@@ -55,6 +60,58 @@ class Ticket:
     inputs: list[Any]
 
 
+@dataclass
+class Record:
+    """wanted: whether what a stage made is to be recorded."""
+
+    wanted: bool = True
+
+
+class PinnedData(Dependency):  # type: ignore[misc]  # DVC comes without types
+    """data/ as the run's snapshot has it, whatever lies in the workspace by now."""
+
+    def __init__(self, dependency: Dependency, pointer: Any) -> None:
+        """pointer: data.dvc's output, as it was when the run began."""
+        super().__init__(dependency.stage, dependency.fs_path)
+        self.meta, self.hash_info, self._pointer = dependency.meta, dependency.hash_info, pointer
+
+    @property
+    def exists(self) -> bool:
+        """The snapshot can always be brought back from DVC's cache."""
+        return True
+
+    def get_hash(self) -> Any:
+        """The snapshot's digest."""
+        return self._pointer.hash_info
+
+    def save(self) -> None:
+        """Takes the snapshot's digest for what the stage read."""
+        self.meta, self.hash_info = self._pointer.meta, self._pointer.hash_info
+
+
+class PinnedParams(ParamsDependency):  # type: ignore[misc]  # DVC comes without types
+    """A file of params as the run's snapshot has it, whatever stands in the workspace by now."""
+
+    def __init__(self, dependency: ParamsDependency, copy: Path) -> None:
+        """copy: the snapshot's copy of the file."""
+        super().__init__(dependency.stage, dependency.fs_path, dependency.params)
+        self.hash_info, self._copy = dependency.hash_info, copy
+
+    def read_params(self, flatten: bool = True, **_: Any) -> dict[str, Any]:
+        """The values of the dependency's keys in the snapshot's copy."""
+        values: dict[str, Any] = read_param_file(self.repo.fs, str(self._copy), list(self.params) or None, flatten)
+        return values
+
+    @property
+    def exists(self) -> bool:
+        """The snapshot was taken of it."""
+        return True
+
+    def isfile(self) -> bool:
+        """It is one in the snapshot."""
+        return True
+
+
 class Ledger:
     """One workspace's dvc.yaml and dvc.lock."""
 
@@ -65,6 +122,43 @@ class Ledger:
         self._lock = threading.Lock()
         self.watch: Watch = lambda _: nullcontext(silent)
         self.finished: Callable[[Outcome], None] = lambda _: None
+        self.snapshot: Snapshot | None = None
+        self._pointer: Any = None
+
+    @contextmanager
+    def snapshotted(self) -> Iterator[Snapshot]:
+        """Until the block ends, stages work on the workspace's inputs as they are now, and are recorded with these."""
+        directories = directories_below(self.workspace / "data")
+        self.track_data()
+        with self._operation() as repo:
+            (self._pointer,) = self._load(repo, "data.dvc").outs
+            self.snapshot = copy_inputs(self.workspace, self._pointer.hash_info.value, directories)
+        try:
+            yield self.snapshot
+        finally:
+            self.snapshot.drop_data()
+            self.snapshot = self._pointer = None
+
+    def changed_during_run(self) -> list[str]:
+        """What differs from the snapshot by now, a phrase each: "params.yaml", "data/ (2 files added, 1 changed)"."""
+        if self.snapshot is None:
+            return []
+        changed = self.snapshot.changed_files()
+        with self._operation(locked=False) as repo:
+            status = repo.data_status(["data"], granular=True)
+        counts = {
+            kind: len([path for path in status["uncommitted"].get(name, []) if not str(path).endswith("/")])
+            for kind, name in (
+                ("added", "added"),
+                ("renamed", "renamed"),
+                ("changed", "modified"),
+                ("removed", "deleted"),
+            )
+        }
+        phrases = [f"{count} {kind}" for kind, count in counts.items() if count]
+        if phrases:
+            changed = [f"data/ ({', '.join(phrases)})", *changed]
+        return ["data/" if name == "data.dvc" else name for name in changed]
 
     def track_data(self) -> bool:
         """`dvc add data` where data/ differs from data.dvc; where it is missing, brings it back from the cache.
@@ -88,23 +182,52 @@ class Ledger:
                 return True
         raise InputError(f"{data} does not exist: put labelled/<class>/ and unlabelled/ there, or use `seedling init`.")
 
-    def run(self, name: str, *, force: bool = False) -> Outcome:
-        """Brings the stage up to date. Raises GateFailed, InputError and the other errors of the stage."""
+    def run(self, name: str, *, force: bool = False, visit: bool = False) -> Outcome:
+        """Brings the stage up to date. Raises GateFailed, InputError and the other errors of the stage.
+
+        visit: the stage works even if nothing changed here, since its sources on the web may have; where it makes the same
+        files again, nothing is recorded and the outcome is "unchanged".
+        """
+        if self.snapshot is None:
+            with self.snapshotted():
+                return self.run(name, force=force, visit=visit)
         stage, began = find(name), time.perf_counter()
         check_inputs(stage, self.workspace)
         with self.watch(name) as progress:
             with self._operation() as repo:
                 loaded = self._load(repo, name)
-                how: How = "done" if force else self._without_work(repo, loaded)
-                if how != "done" and gate_changed(stage, self.workspace):
+                how: How = "done" if force or visit else self._without_work(repo, loaded)
+                if how != "done" and gate_changed(stage, self.workspace, self.snapshot.folder):
                     how, loaded = "done", self._load(repo, name)
                 ticket = self._reserve(repo, stage, loaded) if how == "done" else None
-            if ticket is not None:
-                with self._recorded(stage, ticket):
-                    run_stage(stage, self.workspace, progress)
+                skip_unchanged = visit and not loaded.changed_outs()
+            if ticket is not None and not self._work(stage, ticket, progress, skip_unchanged=skip_unchanged):
+                how = "unchanged"
         outcome = Outcome(name, how, time.perf_counter() - began, summary(stage, self.workspace))
-        self.finished(outcome)
+        if not (visit and how == "unchanged"):  # whoever asked for the visit brings the stage up to date next
+            self.finished(outcome)
         return outcome
+
+    def _work(self, stage: Stage, ticket: Ticket, progress: Progress, *, skip_unchanged: bool) -> bool:
+        """Runs the stage on the snapshot and records it; gives whether its output changed."""
+        assert self.snapshot is not None  # noqa: S101  (run takes one)
+        if "data" in stage.inputs:
+            with self._operation():
+                self._link_data(self.snapshot)
+        try:
+            with self._recorded(stage, ticket) as record:
+                record.wanted = run_stage(
+                    stage, self.workspace, progress, inputs=self.snapshot.folder, skip_unchanged=skip_unchanged
+                )
+        except InputError as error:
+            error.args = (self.snapshot.as_seen_by_user(str(error)), *error.args[1:])
+            raise
+        return record.wanted
+
+    def _link_data(self, snapshot: Snapshot) -> None:
+        tree = self._pointer.get_obj()
+        cached = self._pointer.cache.oid_to_path
+        snapshot.link_data(("/".join(key), Path(cached(digest.value))) for key, _, digest in tree or ())
 
     def _without_work(self, repo: Repo, loaded: Any) -> How:
         if not loaded.changed():
@@ -136,19 +259,24 @@ class Ledger:
         return Ticket(busy, self._inputs_of(loaded))
 
     @contextmanager
-    def _recorded(self, stage: Stage, ticket: Ticket) -> Iterator[None]:
+    def _recorded(self, stage: Stage, ticket: Ticket) -> Iterator[Record]:
         """Records what the block made, unless it failed or its inputs changed meanwhile; gives the folders free."""
+        record = Record()
         try:
-            yield
+            yield record
         except BaseException:
             with self._operation():
                 ticket.busy.__exit__(None, None, None)
             raise
         with self._operation() as repo:
             ticket.busy.__exit__(None, None, None)
+            if not record.wanted:
+                return
             loaded = self._load(repo, stage.name)
             if self._inputs_of(loaded) != ticket.inputs:  # else the new inputs stood beside the old ones' output
-                raise SeedlingError(f"The inputs of stage '{stage.name}' changed while it worked: run it again.")
+                raise SeedlingError(
+                    f"Folders that stage '{stage.name}' read changed while it worked, and not by this run: run again."
+                )
             self._record(loaded)
 
     @staticmethod
@@ -157,17 +285,34 @@ class Ledger:
         loaded.save_deps()
         return [(dep.def_path, dep.hash_info) for dep in loaded.deps]
 
-    @staticmethod
-    def _load(repo: Repo, name: str) -> Any:
+    def _load(self, repo: Repo, name: str) -> Any:
         repo._reset()
         (stage,) = repo.stage.collect(name)
+        return stage if self.snapshot is None or name == "data.dvc" else self._pinned(stage)
+
+    def _pinned(self, stage: Any) -> Any:
+        """The stage with the dependencies that a person may change meanwhile read from the snapshot."""
+        assert self.snapshot is not None  # noqa: S101  (_load looked)
+        if "dvc.yaml" in self.snapshot.changed_files():
+            raise SeedlingError(
+                f"{self.workspace / 'dvc.yaml'} changed during the run, so its stages can no longer be recorded: run again."
+            )
+        for position, dependency in enumerate(stage.deps):
+            if dependency.def_path == "data":
+                stage.deps[position] = PinnedData(dependency, self._pointer)
+            elif dependency.def_path in {"params.yaml", "gates.yaml"}:
+                stage.deps[position] = PinnedParams(dependency, self.snapshot.folder / dependency.def_path)
         return stage
 
     def save_experiment(self, name: str) -> str | None:
-        """`dvc exp save`: the workspace as an experiment, so that runs can be compared without a commit on a branch."""
-        with self._operation(locked=False) as repo:  # DVC opens the repository once more for this, and locks it itself
-            saved: str | None = repo.experiments.save(name=name, force=True)
-            return saved
+        """Saves the run as a DVC experiment, so that runs can be compared without a commit on a branch.
+
+        It holds the snapshot that the stages worked on, never what lies in the workspace by now.
+        """
+        assert self.snapshot is not None  # noqa: S101  (a run ends within its snapshot)
+        files = {name: self.snapshot.folder / name for name in SNAPSHOT_FILES}
+        files["dvc.lock"] = self.workspace / "dvc.lock"
+        return save_experiment(self.workspace, name, {name: file for name, file in files.items() if file.is_file()})
 
     def states(self) -> dict[str, str]:
         """Stage → `changed` or `missing`, for those that `dvc status` has something to say about."""

@@ -33,7 +33,7 @@ HEAVY = (
 )
 
 
-def run_line(workspace: Path, effort: str | None, as_of: str | None) -> None:
+def run_line(workspace: Path, effort: str | None, as_of: str | None, *, visit: bool = False) -> None:
     """Runs the flow on the workspace, shows its stages, and ends with the headline and where the report lies."""
     load(workspace)
     with workspace_lock(workspace):
@@ -53,7 +53,7 @@ def run_line(workspace: Path, effort: str | None, as_of: str | None) -> None:
                 importlib.import_module(name)
     began = time.monotonic()
     with board.live(), nobody_waits_for_heartbeats():
-        state = grow(str(workspace), as_of=as_of, return_state=True)
+        state = grow(str(workspace), as_of=as_of, visit=visit, return_state=True)
     if state.is_failed() or state.is_crashed():
         _raise_of(state)
     metrics = json.loads((workspace / "reports" / "metrics.json").read_text(encoding="utf-8"))
@@ -63,6 +63,12 @@ def run_line(workspace: Path, effort: str | None, as_of: str | None) -> None:
         highlight=False,
         soft_wrap=True,
     )
+    if changed := state.result().changed_during_run:
+        console.print(
+            f"Changed during the run: {', '.join(changed)}. `seedling run` takes it in.",
+            highlight=False,
+            soft_wrap=True,
+        )
 
 
 @contextmanager
@@ -132,8 +138,6 @@ def run_one(workspace: Path, name: str, *, force: bool) -> None:
     board, ledger = Board(console), open_ledger(workspace)
     ledger.watch, ledger.finished = board.watch, board.finish
     with workspace_lock(workspace), board.live():
-        if name == "scrape":
-            ledger.track_data()
         ledger.run(name, force=force)
     if page := write_page(name, workspace):
         what = "Report" if name == "evaluate" else "Data page"

@@ -3,7 +3,7 @@
     SEEDLING_LAUNCH="accelerate launch --num_processes 4" seedling run     # GPUs
     SEEDLING_LAUNCH="torchrun --nproc_per_node 2" seedling run             # processors
 
-`-m tasks.processes STAGE FOLDER` is put behind the launcher's words, and it is called in the workspace's folder, which all
+`-m tasks.processes STAGE FOLDER INPUTS` is put behind the launcher's words, and it is called in the workspace's folder, which all
 machines must see; with `srun … accelerate launch …` one command reaches many of them.
 """
 
@@ -24,11 +24,13 @@ from tasks.progress import Progress
 LAUNCH = "SEEDLING_LAUNCH"
 
 
-def launched(launch: str, stage: str, workspace: Path, output: Path, progress: Progress) -> None:
+def launched(
+    launch: str, stage: str, workspace: Path, output: Path, progress: Progress, *, inputs: Path | None = None
+) -> None:
     """Runs the stage's work by the launcher, and hears how far it is. Raises InputError where there is no such command,
     SeedlingError with what the leading process said, or where to look, when it failed.
     """
-    command = [*_program(launch), "-m", "tasks.processes", stage, str(output)]
+    command = [*_program(launch), "-m", "tasks.processes", stage, str(output), str(inputs or workspace)]
     said: dict[str, Any] = {}
     environment = {"OMP_NUM_THREADS": "1"} | os.environ  # as a model has anyway, and launchers speak of it at length
     with subprocess.Popen(  # noqa: S603  (the user's own words)

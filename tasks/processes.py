@@ -28,8 +28,8 @@ SECONDS_TO_TELL = 10
 PATIENCE = timedelta(days=7)  # of one process with another, which may have a slower fold
 
 
-def main(stage: str, output: Path) -> None:
-    """What the launcher runs in every process, in the workspace's folder.
+def main(stage: str, output: Path, inputs: Path) -> None:
+    """What the launcher runs in every process, in the workspace's folder. inputs: the folder of params.yaml and data/.
 
     Standard output is the leading process's alone, a JSON object a line: {"progress": [what, done, total]},
     {"error": why} or {"done": true}.
@@ -59,7 +59,11 @@ def main(stage: str, output: Path) -> None:
     with tempfile.TemporaryDirectory() as nowhere:
         try:
             find(stage).work(
-                load(workspace), workspace, output if leads else Path(nowhere), telling if leads else silent
+                load(inputs),
+                workspace,
+                inputs / "data",
+                output if leads else Path(nowhere),
+                telling if leads else silent,
             )
         except (SeedlingError, OSError) as error:
             why = explained(error, stage) if isinstance(error, OSError) else error
@@ -98,4 +102,4 @@ def tell(name: str, value: Any) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], Path(sys.argv[2]))
+    main(sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import errno
+import filecmp
 import json
 import shutil
 import sys
@@ -20,7 +21,7 @@ from tasks.errors import GateFailed, InputError, MissingGeneration, SeedlingErro
 from tasks.params import Params, load
 from tasks.progress import Progress, silent, terminal
 
-Work = Callable[[Params, Path, Path, Progress], None]  # params, workspace, output, progress
+Work = Callable[[Params, Path, Path, Path, Progress], None]  # params, workspace, data, output, progress
 
 COLLECTED, VALIDATED = "generations/scrape", "generations/validate"
 AUGMENTED, SYNTHESIZED = "generations/augment", "generations/synthesize"
@@ -41,15 +42,15 @@ class Stage:
         return self.name.partition("@")[0]
 
 
-def scrape(params: Params, workspace: Path, output: Path, progress: Progress) -> None:
+def scrape(params: Params, workspace: Path, data: Path, output: Path, progress: Progress) -> None:
     """tasks/scrape on this workspace."""
     from tasks.scrape import scrape as work
 
     remembered = workspace / ".seedling" / "web"
-    work(params.scrape, params.facts, data=workspace / "data", output=output, remembered=remembered, progress=progress)
+    work(params.scrape, params.facts, data=data, output=output, remembered=remembered, progress=progress)
 
 
-def validate(params: Params, workspace: Path, output: Path, progress: Progress) -> None:
+def validate(params: Params, workspace: Path, data: Path, output: Path, progress: Progress) -> None:
     """tasks/validate on this workspace."""
     from tasks.learners.saving import make_features
     from tasks.validate import validate as work
@@ -64,7 +65,7 @@ def validate(params: Params, workspace: Path, output: Path, progress: Progress) 
     )
 
 
-def augment(params: Params, workspace: Path, output: Path, progress: Progress) -> None:
+def augment(params: Params, workspace: Path, data: Path, output: Path, progress: Progress) -> None:
     """tasks/augment on this workspace."""
     from tasks.augment import augment as work
     from tasks.learners.saving import make_features
@@ -74,24 +75,23 @@ def augment(params: Params, workspace: Path, output: Path, progress: Progress) -
         params.facts,
         **_rows(workspace),
         output=output,
-        data=workspace / "data",
+        data=data,
         features=make_features(params.train.encoder, None, params.facts, workspace),
         progress=progress,
     )
 
 
-def synthesize(params: Params, workspace: Path, output: Path, progress: Progress) -> None:
+def synthesize(params: Params, workspace: Path, data: Path, output: Path, progress: Progress) -> None:
     """tasks/synthesize on this workspace."""
     from tasks.synthesize import synthesize as work
 
-    data = workspace / "data"
     work(params.synthesize, params.facts, **_rows(workspace), output=output, data=data, progress=progress)
 
 
 def train(round_number: int) -> Work:
     """tasks/train on this workspace, for one round."""
 
-    def run(params: Params, workspace: Path, output: Path, progress: Progress) -> None:
+    def run(params: Params, workspace: Path, data: Path, output: Path, progress: Progress) -> None:
         from tasks.train import Sources
         from tasks.train import train as work
 
@@ -110,6 +110,7 @@ def train(round_number: int) -> Work:
             rounds=params.rounds,
             sources=sources,
             workspace=workspace,
+            inputs=data.parent,
             output=output,
             progress=progress,
         )
@@ -120,7 +121,7 @@ def train(round_number: int) -> Work:
 def pseudo_label(round_number: int) -> Work:
     """tasks/pseudo_label on this workspace, for one round."""
 
-    def run(params: Params, workspace: Path, output: Path, progress: Progress) -> None:
+    def run(params: Params, workspace: Path, data: Path, output: Path, progress: Progress) -> None:
         from tasks.pseudo_label import pseudo_label as work
 
         work(
@@ -137,7 +138,7 @@ def pseudo_label(round_number: int) -> Work:
     return run
 
 
-def evaluate(params: Params, workspace: Path, output: Path, progress: Progress) -> None:
+def evaluate(params: Params, workspace: Path, data: Path, output: Path, progress: Progress) -> None:
     """tasks/evaluate on this workspace."""
     from tasks.evaluate import evaluate as work
 
@@ -158,6 +159,7 @@ def _rows(workspace: Path) -> dict[str, Path]:
 
 
 OLD = ".old"
+GATE_FILE = "gate.json"
 ROUNDS = 3  # as many as dvc.yaml lists; params and effort may ask for fewer
 
 
@@ -187,28 +189,53 @@ def find(name: str) -> Stage:
     return line[name]
 
 
-def run_stage(stage: Stage, workspace: Path, progress: Progress = silent) -> None:
+def run_stage(
+    stage: Stage,
+    workspace: Path,
+    progress: Progress = silent,
+    *,
+    inputs: Path | None = None,
+    skip_unchanged: bool = False,
+) -> bool:
     """Runs the stage's function, checks rows in = kept + rejected, runs the gate, and only then replaces its output.
 
     All is written beside the workspace's folders first, so a kill at any moment leaves the last whole generation.
-    Raises GateFailed where a critical expectation said no: the rows are then in quarantine/.
+    inputs: the folder that holds params.yaml, gates.yaml and data/, the workspace if None; a run passes its snapshot.
+    skip_unchanged: leave the output as it is where the stage's function made the same bytes again.
+
+    Returns whether the output was replaced.
+    Raises GateFailed where a critical expectation failed: the rows are then in quarantine/.
     """
-    params = load(workspace)
+    inputs = inputs or workspace
+    params = load(inputs)
     check_inputs(stage, workspace)
     partial = workspace / ".seedling" / "partial" / stage.name
     try:
         _tidy_after_a_kill(partial, workspace / stage.output)
         partial.mkdir(parents=True)
-        stage.work(params, workspace, partial, progress)
+        stage.work(params, workspace, inputs / "data", partial, progress)
+        if skip_unchanged and _same_files(partial, workspace / stage.output):
+            return False
         progress("gate", 0, None)
         _check_rows(stage, partial, workspace)
-        write_down = _pass_gate(stage, partial, workspace, params.max_megapixels)
+        write_down = _pass_gate(stage, partial, workspace, inputs, params.max_megapixels)
         _publish(partial, workspace / stage.output, whole=stage.kind != "evaluate")
         write_down()
     except OSError as error:
         raise explained(error, stage.output) from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+    return True
+
+
+def _same_files(partial: Path, output: Path) -> bool:
+    """Whether the stage's function wrote the same files as stand in its output, whose gate.json was added afterwards."""
+    names, output_names = (
+        {path.name for path in folder.iterdir()} if folder.is_dir() else set() for folder in (partial, output)
+    )
+    if names != output_names - {GATE_FILE}:
+        return False
+    return all(filecmp.cmp(partial / name, output / name, shallow=False) for name in sorted(names))
 
 
 def work_ungated(stage: Stage, workspace: Path, progress: Progress = silent) -> None:
@@ -216,7 +243,7 @@ def work_ungated(stage: Stage, workspace: Path, progress: Progress = silent) -> 
     check_inputs(stage, workspace)
     output = workspace / stage.output
     output.mkdir(parents=True)
-    stage.work(load(workspace), workspace, output, progress)
+    stage.work(load(workspace), workspace, workspace / "data", output, progress)
 
 
 def check_inputs(stage: Stage, workspace: Path) -> None:
@@ -242,12 +269,12 @@ def _check_rows(stage: Stage, folder: Path, workspace: Path) -> None:
     check_counts({**manifest, "rows": {**manifest["rows"], "in": given}})
 
 
-def _pass_gate(stage: Stage, folder: Path, workspace: Path, max_megapixels: float) -> Callable[[], None]:
+def _pass_gate(stage: Stage, folder: Path, workspace: Path, inputs: Path, max_megapixels: float) -> Callable[[], None]:
     """Asks the gate; gives what is to be written down once the generation stands. Raises GateFailed where it says no."""
     from tasks.gates.asking import check, explain, load_gates, load_own, wanted_columns, write_checks, write_comparisons
     from tasks.gates.columns import gated_rows, offered, remember
 
-    gates, memory = load_gates(workspace), workspace / ".seedling" / "gates" / f"{stage.name}.parquet"
+    gates, memory = load_gates(inputs), workspace / ".seedling" / "gates" / f"{stage.name}.parquet"
     if _skipped(stage, folder):
         write_checks([], folder)  # the loop has stopped: there is nothing to judge
         return lambda: write_comparisons([], workspace, stage.name)
@@ -263,7 +290,7 @@ def _pass_gate(stage: Stage, folder: Path, workspace: Path, max_megapixels: floa
         wanted=wanted,
         max_megapixels=max_megapixels,
     )
-    own, columns = load_own(workspace), offered(stage.name, folder, validated)
+    own, columns = load_own(inputs), offered(stage.name, folder, validated)
     checks = check(stage.name, rows, gates, workspace / ".seedling", own, columns)
     write_checks(checks, folder)
     if any(one.stops for one in checks):
@@ -318,11 +345,11 @@ def _shown_in_data_docs(workspace: Path) -> Path | None:
         return None
 
 
-def gate_changed(stage: Stage, workspace: Path) -> bool:
+def gate_changed(stage: Stage, workspace: Path, inputs: Path | None = None) -> bool:
     """Whether the stage's gate would now be asked with other expectations of the user's own than when it was asked."""
     from tasks.gates.asking import asked_with_others
 
-    return asked_with_others(workspace, workspace / stage.output)
+    return asked_with_others(inputs or workspace, workspace / stage.output)
 
 
 def _skipped(stage: Stage, folder: Path) -> bool:

@@ -121,7 +121,7 @@ def _write(
         if empty := sorted({label for one in sources for label in one.empty} - labelled):
             notes["empty_classes"] = empty
         kinds = [source.kind for source in params.sources]
-        writer.close(rows_in=found, sources=kinds, as_of=params.as_of, **notes)
+        writer.close(rows_in=found, sources=kinds, **notes)
 
 
 @dataclass(frozen=True, slots=True)

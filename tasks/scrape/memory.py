@@ -83,6 +83,14 @@ class Memory:
         made = self._base.execute("INSERT INTO visits (as_of, definition) VALUES (?, ?)", (name, definition))
         return int(made.lastrowid or 0), False
 
+    def rename_visit(self, old: str, new: str) -> None:
+        """Gives the visit `old` the name `new`; an earlier visit of that name goes, and its items stay."""
+        with self._base:
+            self._base.execute("BEGIN")
+            if self._base.execute("SELECT 1 FROM visits WHERE as_of = ?", (old,)).fetchone():
+                self._base.execute("DELETE FROM visits WHERE as_of = ?", (new,))
+                self._base.execute("UPDATE visits SET as_of = ? WHERE as_of = ?", (new, old))
+
     def finish(self, visit: int, counts: Mapping[str, int]) -> None:
         """The visit is whole; counts: reason → pages or numbers that gave no item and are no error."""
         told = json.dumps(counts, sort_keys=True)

@@ -69,6 +69,7 @@ def train(
     sources: Sources,
     workspace: Path,
     output: Path,
+    inputs: Path | None = None,
     progress: Progress = silent,
 ) -> None:
     """Writes `models/<round>`: the chosen model, the table of candidates, out-of-fold and pool predictions, the verdict.
@@ -76,6 +77,7 @@ def train(
     Where the loop has stopped before, or no pseudo-label was kept, only a verdict that says so is written. After a kill
     the next run goes on where this one was: in `.seedling/unfinished/`, which is cleared at the end. Where the environment
     names a launcher its processes do the work; the one that leads does all of this, the others are done when the folds are.
+    inputs: the folder of params.yaml and data/ that these processes read; the workspace if None.
     """
     previous = _previous_verdict(sources)
     if previous and (skipped := _skip(previous, round_number, rounds, sources)):
@@ -83,7 +85,7 @@ def train(
         write_json(output / MANIFEST, {"stage": f"train@{round_number}", "skipped": skipped.reason})
         return
     if launcher := os.environ.get(LAUNCH):
-        launched(launcher, f"train@{round_number}", workspace, output, progress)
+        launched(launcher, f"train@{round_number}", workspace, output, progress, inputs=inputs)
         return
     progress("compute features", 0, None)
     classes = files.classes_of(sources.validated)

@@ -5,15 +5,16 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import pytest
 
 from flows.ledger import Ledger
-from tasks.errors import GateFailed, InputError, SeedlingError
+from tasks.errors import GateFailed, InputError
+from tasks.generation import read
 from tasks.params import set_value
-from tasks.progress import Progress
+from tasks.progress import Progress, silent
 from tasks.stages import stages
 
 
@@ -119,20 +120,33 @@ def test_a_gate_that_is_mended_is_so_in_the_data_docs(workspace: Path) -> None:
     assert told[1] > told[0]
 
 
-def test_inputs_that_change_while_a_stage_works_are_not_recorded(workspace: Path) -> None:
-    """A picture that is added during the work would be recorded as read: the error says to run again."""
-    from contextlib import contextmanager
-
-    ledger, lock = Ledger(workspace), workspace / "dvc.lock"
+def test_what_changes_while_a_stage_works_belongs_to_the_next_run(workspace: Path) -> None:
+    """An image that is removed and one that is added during the work: dvc.lock names what was read, and DVC sees the change."""
+    ledger = Ledger(workspace)
 
     @contextmanager
-    def meddle(_: str) -> Iterator[Progress]:
-        yield lambda what, *_: (workspace / "data/unlabelled/0.png").unlink(missing_ok=True) if what == "gate" else None
+    def edit(_: str) -> Iterator[Progress]:
+        (workspace / "data/unlabelled/0.png").rename(workspace / "data/unlabelled/new.png")
+        set_value(workspace, ["scrape", "max_megabytes"], 7.0)
+        yield silent
 
-    ledger.watch = meddle
-    with pytest.raises(SeedlingError, match="inputs of stage 'scrape' changed while it worked"):
-        ledger.run("scrape")
-    assert not lock.exists()
+    ledger.watch = edit
+    with ledger.snapshotted():
+        assert ledger.run("scrape").how == "done"
+        assert ledger.changed_during_run() == ["data/ (1 renamed)", "params.yaml"]
+    assert origins_of(workspace, "unlabelled/0.png", "unlabelled/new.png") == ["unlabelled/0.png"]
+    assert "max_megabytes" not in (workspace / "dvc.lock").read_text()
+    assert "modified" in dvc(workspace, "status")
+    ledger.watch = lambda _: nullcontext(silent)
+    assert ledger.run("scrape").how == "done"
+    assert origins_of(workspace, "unlabelled/0.png", "unlabelled/new.png") == ["unlabelled/new.png"]
+
+
+def origins_of(workspace: Path, *origins: str) -> list[str]:
+    """Which of the origins scrape's generation has."""
+    folder = workspace / "generations/scrape"
+    rows = set(read(folder, ["origin"])["origin"]) if folder.is_dir() else set()
+    return [origin for origin in origins if origin in rows]
 
 
 def test_missing_data_comes_back_from_the_cache(workspace: Path) -> None:

@@ -1,0 +1,121 @@
+"""The inputs of a run as they were when it began: params.yaml, gates.yaml, expectations.py, dvc.yaml and the digest of data/.
+
+A run reads its snapshot and never the workspace's own files, so what a person adds or edits meanwhile belongs to the next
+run. The files of data/ are linked from DVC's cache into the snapshot only when a stage has to read them.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from tasks.errors import InputError
+
+FOLDER = Path(".seedling", "snapshot")
+REQUIRED_FILES = ("params.yaml", "gates.yaml", "dvc.yaml", "data.dvc")
+OPTIONAL_FILES = ("expectations.py",)
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """What a run works on.
+
+    data_digest: DVC's hash of data/; directories: every folder below data/, since DVC tracks no empty ones.
+    """
+
+    workspace: Path
+    data_digest: str
+    directories: tuple[str, ...]
+
+    @property
+    def folder(self) -> Path:
+        """The folder that holds the copied files and, once a stage needs it, data/."""
+        return self.workspace / FOLDER
+
+    def changed_files(self) -> list[str]:
+        """The names of the copied files that no longer equal the workspace's own."""
+        return [
+            name
+            for name in (*REQUIRED_FILES, *OPTIONAL_FILES)
+            if _content(self.folder / name) != _content(self.workspace / name)
+        ]
+
+    def link_data(self, files: Iterable[tuple[str, Path]]) -> None:
+        """Fills the snapshot's data/ with links to the files of DVC's cache, or copies where the disk cannot link.
+
+        files: (path relative to data/, file in the cache). Raises InputError where the cache lacks one.
+        """
+        data, unfinished = self.folder / "data", self.folder / "data.unfinished"
+        if _content(self.folder / "data.digest") == self.data_digest.encode() and data.is_dir():
+            return
+        self.drop_data()
+        unfinished.mkdir(parents=True)
+        for directory in self.directories:
+            (unfinished / directory).mkdir(parents=True, exist_ok=True)
+        for name, cached in files:
+            _link(cached, unfinished / name)
+        unfinished.replace(data)
+        (self.folder / "data.digest").write_text(self.data_digest, encoding="ascii")
+
+    def drop_data(self) -> None:
+        """Removes the snapshot's data/."""
+        (self.folder / "data.digest").unlink(missing_ok=True)
+        for name in ("data", "data.unfinished"):
+            shutil.rmtree(self.folder / name, ignore_errors=True)
+
+    def as_seen_by_user(self, message: str) -> str:
+        """The message with paths of the snapshot replaced by the workspace's own."""
+        return message.replace(str(self.folder), str(self.workspace))
+
+
+def copy_inputs(workspace: Path, data_digest: str, directories: tuple[str, ...]) -> Snapshot:
+    """Copies the files of the workspace that a run reads, and gives the snapshot of them."""
+    snapshot = Snapshot(workspace, data_digest, directories)
+    snapshot.folder.mkdir(parents=True, exist_ok=True)
+    for name in REQUIRED_FILES:
+        (snapshot.folder / name).write_bytes((workspace / name).read_bytes())
+    for name in OPTIONAL_FILES:
+        content = _content(workspace / name)
+        if content is None:
+            (snapshot.folder / name).unlink(missing_ok=True)
+        else:
+            (snapshot.folder / name).write_bytes(content)
+    return snapshot
+
+
+def directories_below(data: Path) -> tuple[str, ...]:
+    """The folders below data/, links to folders among them, sorted.
+
+    Raises InputError for a file that is neither regular nor a link: DVC would wait forever for what a pipe holds.
+    """
+    directories = []
+    for folder, names, files in os.walk(data):
+        directories += [(Path(folder) / name).relative_to(data).as_posix() for name in names]
+        for name in files:
+            path = Path(folder, name)
+            mode = path.lstat().st_mode
+            if not (stat.S_ISREG(mode) or stat.S_ISLNK(mode)):
+                raise InputError(
+                    f"{path} is not a regular file but a pipe, a socket or a device, which cannot be data: remove it."
+                )
+    return tuple(sorted(directories))
+
+
+def _content(path: Path) -> bytes | None:
+    return path.read_bytes() if path.is_file() else None
+
+
+def _link(cached: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        target.hardlink_to(cached)
+    except FileNotFoundError as error:
+        raise InputError(
+            f"DVC's cache has no copy of data/ ({cached} is missing): `dvc pull` brings it, or `dvc add --force data`."
+        ) from error
+    except OSError:  # another disk, or one without hard links
+        shutil.copyfile(cached, target)
