@@ -29,14 +29,17 @@ from dvc.rwlock import rwlock
 from dvc.scm import CloneError, RevError
 from dvc.stage.cache import RunCacheNotFoundError
 from dvc.utils.serialize import dump_yaml, load_yaml
+from dvc_data.hashfile.hash import file_md5
 
 from flows.experiments import save_experiment
-from flows.snapshot import OPTIONAL_FILES, REQUIRED_FILES, Snapshot, copy_inputs, directories_below
+from flows.snapshot import OPTIONAL_FILES, REQUIRED_FILES, Snapshot, copy_inputs, list_data
 from tasks.errors import InputError, SeedlingError, WorkspaceBusy
 from tasks.progress import Progress, silent
 from tasks.stages import Stage, check_inputs, find, gate_changed, run_stage, stages
 from tasks.summaries import summary
 
+SETTLE_ATTEMPTS = 5
+SETTLE_SECONDS = 1.0
 SNAPSHOT_FILES = (*REQUIRED_FILES, *OPTIONAL_FILES)
 How = Literal["unchanged", "restored", "done"]
 Watch = Callable[[str], AbstractContextManager[Progress]]  # stage name → where its progress goes
@@ -128,7 +131,7 @@ class Ledger:
     @contextmanager
     def snapshotted(self) -> Iterator[Snapshot]:
         """Until the block ends, stages work on the workspace's inputs as they are now, and are recorded with these."""
-        directories = directories_below(self.workspace / "data")
+        directories = list_data(self.workspace / "data").directories
         self.track_data()
         with self._operation() as repo:
             (self._pointer,) = self._load(repo, "data.dvc").outs
@@ -170,8 +173,7 @@ class Ledger:
             if data.is_dir():
                 if pointer.exists() and not self._load(repo, "data.dvc").changed_outs():
                     return False
-                repo.add(["data"])
-                return True
+                return self._add_settled(repo)
             if pointer.exists():
                 try:
                     repo.checkout(["data.dvc"])
@@ -181,6 +183,37 @@ class Ledger:
                     ) from error
                 return True
         raise InputError(f"{data} does not exist: put labelled/<class>/ and unlabelled/ there, or use `seedling init`.")
+
+    def _add_settled(self, repo: Repo) -> bool:
+        """`dvc add data`, again while files of it change meanwhile; gives whether it was added.
+
+        DVC hashes a file and then stores it: one that grows in between would lie in the cache under the wrong hash. Where
+        data/ does not come to rest, it stays as it was last tracked, and what is new belongs to the next run.
+        """
+        data, pointer = self.workspace / "data", self.workspace / "data.dvc"
+        tracked_before = pointer.read_bytes() if pointer.exists() else None
+        for _ in range(SETTLE_ATTEMPTS):
+            before = list_data(data)
+            repo.add(["data"])
+            changed = list_data(data).changed_since(before)
+            if not changed:
+                return True
+            self._drop_torn_objects(repo, changed)
+            time.sleep(SETTLE_SECONDS)
+        if tracked_before is None:
+            raise InputError(f"{data / changed[0]} is still being written: wait until it is whole, then run again.")
+        pointer.write_bytes(tracked_before)
+        return False
+
+    def _drop_torn_objects(self, repo: Repo, changed: Sequence[str]) -> None:
+        """Removes from the cache what was stored of these files of data/ and does not have the content of its hash."""
+        (output,) = self._load(repo, "data.dvc").outs
+        digests = {"/".join(key): digest.value for key, _, digest in output.get_obj() or ()}
+        for name in changed:
+            if name in digests:
+                stored = Path(output.cache.oid_to_path(digests[name]))
+                if stored.is_file() and file_md5(str(stored), output.cache.fs) != digests[name]:
+                    stored.unlink()
 
     def run(self, name: str, *, force: bool = False, visit: bool = False) -> Outcome:
         """Brings the stage up to date. Raises GateFailed, InputError and the other errors of the stage.

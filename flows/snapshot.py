@@ -87,22 +87,40 @@ def copy_inputs(workspace: Path, data_digest: str, directories: tuple[str, ...])
     return snapshot
 
 
-def directories_below(data: Path) -> tuple[str, ...]:
-    """The folders below data/, links to folders among them, sorted.
+@dataclass(frozen=True)
+class Listing:
+    """What lies in data/: the folders, and of each file its size in bytes, its time of change in ns and its inode."""
+
+    directories: tuple[str, ...]
+    files: dict[str, tuple[int, int, int]]
+
+    def changed_since(self, earlier: Listing) -> list[str]:
+        """The files that are new, gone or changed since an earlier listing, sorted."""
+        names = self.files.keys() | earlier.files.keys()
+        return sorted(name for name in names if self.files.get(name) != earlier.files.get(name))
+
+
+def list_data(data: Path) -> Listing:
+    """Lists data/ without following links.
 
     Raises InputError for a file that is neither regular nor a link: DVC would wait forever for what a pipe holds.
     """
-    directories = []
-    for folder, names, files in os.walk(data):
-        directories += [(Path(folder) / name).relative_to(data).as_posix() for name in names]
-        for name in files:
-            path = Path(folder, name)
-            mode = path.lstat().st_mode
-            if not (stat.S_ISREG(mode) or stat.S_ISLNK(mode)):
+    directories, files = [], {}
+    for folder, names, file_names in os.walk(data):
+        inside = Path(folder).relative_to(data)
+        directories += [(inside / name).as_posix() for name in names]
+        for name in file_names:
+            try:
+                status = Path(folder, name).lstat()
+            except FileNotFoundError:  # removed since the folder was read
+                continue
+            if not (stat.S_ISREG(status.st_mode) or stat.S_ISLNK(status.st_mode)):
                 raise InputError(
-                    f"{path} is not a regular file but a pipe, a socket or a device, which cannot be data: remove it."
+                    f"{Path(folder, name)} is not a regular file but a pipe, a socket or a device, which cannot be data: "
+                    "remove it."
                 )
-    return tuple(sorted(directories))
+            files[(inside / name).as_posix()] = (status.st_size, status.st_mtime_ns, status.st_ino)
+    return Listing(tuple(sorted(directories)), files)
 
 
 def _content(path: Path) -> bytes | None:
