@@ -6,15 +6,16 @@ import gc
 import importlib
 import json
 import os
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
 
 from flows.board import Board
+from flows.temporary_server import temporary_server
 from tasks.busy import workspace_lock
 from tasks.errors import SeedlingError
 from tasks.params import load, set_value
@@ -42,7 +43,11 @@ def run_line(workspace: Path, effort: str | None, as_of: str | None, *, visit: b
         set_value(workspace, ["effort"], effort)
     console = Console()
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")  # the table speaks here, logs in the UI
-    with console.status("Starting Prefect …"), importing_in_bulk(), temporary_server():
+    with (
+        console.status("Starting Prefect …"),
+        importing_in_bulk(),
+        temporary_server(workspace, partial(_announce, console)) as temporary,
+    ):
         from flows.grow import grow
         from flows.ledger import open_ledger
 
@@ -52,7 +57,7 @@ def run_line(workspace: Path, effort: str | None, as_of: str | None, *, visit: b
             for name in HEAVY:
                 importlib.import_module(name)
     began = time.monotonic()
-    with board.live(), nobody_waits_for_heartbeats():
+    with board.live(), nobody_waits_for_heartbeats(temporary):
         state = grow(str(workspace), as_of=as_of, visit=visit, return_state=True)
     if state.is_failed() or state.is_crashed():
         _raise_of(state)
@@ -71,6 +76,10 @@ def run_line(workspace: Path, effort: str | None, as_of: str | None, *, visit: b
         )
 
 
+def _announce(console: Console, sentence: str) -> None:
+    console.print(sentence, style="yellow", markup=False, highlight=False, soft_wrap=True)
+
+
 @contextmanager
 def importing_in_bulk() -> Iterator[None]:
     """The garbage collector rests meanwhile, and never looks at the modules again: a quarter of the imports' time."""
@@ -82,36 +91,13 @@ def importing_in_bulk() -> Iterator[None]:
         gc.enable()
 
 
-def server_is_temporary() -> bool:
-    """Whether Prefect will start a server for this run alone."""
-    from prefect.client.base import ServerType, determine_server_type
-
-    return determine_server_type() == ServerType.EPHEMERAL
-
-
 @contextmanager
-def nobody_waits_for_heartbeats() -> Iterator[None]:
+def nobody_waits_for_heartbeats(temporary: bool) -> Iterator[None]:
     """A server that ends with the run has no use for the run's heartbeats, whose thread takes a second to stop."""
     from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 
-    with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}) if server_is_temporary() else nullcontext():
+    with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}) if temporary else nullcontext():
         yield
-
-
-@contextmanager
-def temporary_server() -> Iterator[None]:
-    """Prefect's temporary server, where the flow will use one, starts (seconds) while the block does other things."""
-    if not server_is_temporary():
-        yield
-        return
-    from prefect.server.api.server import SubprocessASGIServer
-
-    os.environ.setdefault("PREFECT_API_BLOCKS_REGISTER_ON_START", "false")  # a lasting server does so, in its own time
-    # The very server that the flow will use; Prefect takes it for ready once started, so it is waited for here.
-    server = threading.Thread(target=SubprocessASGIServer().start, daemon=True)
-    server.start()
-    yield
-    server.join()
 
 
 def _raise_of(state: object) -> None:

@@ -1,0 +1,305 @@
+"""A Prefect server of one's own: `seedling run` and `seedling schedule` start one where no PREFECT_API_URL is set.
+
+The server is a child process in a session of its own, so that Ctrl-C does not reach it. Its parent opens the listening
+socket and keeps it: when the server dies, clients wait in the socket's queue until the next one accepts them. The server
+inherits neither standard input nor output, writes to a log file, and ends when its parent has ended, also by kill -9.
+"""
+
+from __future__ import annotations
+
+import atexit
+import importlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import flows
+from tasks.errors import SeedlingError
+
+START_TIMEOUT_SECONDS = 180.0
+STOP_TIMEOUT_SECONDS = 6.0
+API_TIMEOUT_SECONDS = 4.0
+SUPERVISION_SECONDS = 30.0
+MAX_LOG_BYTES = 10_000_000
+LISTEN_BACKLOG = 2048
+LOOPBACK_HOSTS = ("127.0.0.1", "localhost", "::1")
+LOG_FILE = Path(".seedling") / "logs" / "prefect-server.log"
+
+# What Prefect sets for a server that one process uses for a while: no user interface, no scheduler.
+TEMPORARY = {"PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1", "PREFECT_API_BLOCKS_REGISTER_ON_START": "0"}
+
+
+class PrefectServer:
+    """A Prefect server in a child process, which is started again when it dies.
+
+    Args:
+        log_path: The file that takes what the server prints; an older one is kept beside it as `.1`.
+        announce: Takes one sentence when the server died and is started again, or is not.
+        port: 0 is any free port.
+        environment: Additional environment variables of the child.
+    """
+
+    def __init__(
+        self,
+        log_path: Path,
+        announce: Callable[[str], None],
+        *,
+        port: int = 0,
+        environment: dict[str, str] | None = None,
+    ) -> None:
+        self.log_path = log_path
+        self._announce = announce
+        self._environment = environment or {}
+        self._lock = threading.Lock()
+        self._stopping = threading.Event()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._listener = _listening_socket(port)
+        self.api_url = f"http://127.0.0.1:{self._listener.getsockname()[1]}/api"
+
+    def start(self, timeout_seconds: float = START_TIMEOUT_SECONDS) -> None:
+        """Starts the server and waits until it answers. Raises SeedlingError, and leaves no process, where it does not."""
+        _rotate(self.log_path)
+        try:
+            self._spawn()
+            self._wait_until_healthy(timeout_seconds)
+        except BaseException:
+            self.stop()
+            raise
+        threading.Thread(target=self._supervise, name="prefect-server-supervisor", daemon=True).start()
+
+    def stop(self, timeout_seconds: float = STOP_TIMEOUT_SECONDS) -> None:
+        """Ends the server, by SIGKILL if it does not end in time."""
+        self._stopping.set()
+        with self._lock:
+            process = self._process
+        if process is not None and process.poll() is None:
+            process.terminate()
+            try:
+                process.wait(timeout_seconds)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+        self._listener.close()
+
+    def _spawn(self) -> None:
+        package_root = str(Path(flows.__file__).parents[1])
+        import_path = os.pathsep.join(filter(None, [package_root, os.environ.get("PYTHONPATH")]))
+        environment = {
+            **{name: value for name, value in os.environ.items() if name != "PREFECT_API_URL"},
+            **self._environment,
+            "PREFECT__SERVER_FINAL": "1",
+            "PYTHONPATH": import_path,
+        }
+        descriptor = self._listener.fileno()
+        # -P: a folder named "flows" or "tasks" in the workspace must not hide the package.
+        command = [sys.executable, "-P", "-m", "flows.server_process", str(descriptor), str(os.getpid())]
+        with self._lock, self.log_path.open("ab") as log:
+            if self._stopping.is_set():
+                return
+            self._process = subprocess.Popen(  # noqa: S603  (our own module)
+                command,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                pass_fds=(descriptor,),
+                start_new_session=True,
+            )
+
+    def _wait_until_healthy(self, timeout_seconds: float) -> None:
+        deadline = time.monotonic() + timeout_seconds
+        while not answers(self.api_url):
+            if self._stopping.is_set():
+                return
+            code = None if self._process is None else self._process.poll()
+            if code is not None:
+                reason = last_line(self.log_path)
+                raise SeedlingError(
+                    f"The Prefect server did not start (exit code {code}){f': {reason}' if reason else ''}. "
+                    f"Its log is {self.log_path}."
+                )
+            if time.monotonic() > deadline:
+                raise SeedlingError(
+                    f"The Prefect server did not answer within {timeout_seconds:.0f} s: see {self.log_path}, "
+                    "or start one with `prefect server start` and set PREFECT_API_URL."
+                )
+            time.sleep(0.1)
+
+    def _supervise(self) -> None:
+        """Starts the server again each time it dies, unless the new one does not start either."""
+        while self._process is not None:
+            code = self._await_exit()
+            if self._stopping.is_set():
+                return
+            self._announce(
+                f"The Prefect server ended ({_exit_text(code)}) and is started again. Its log is {self.log_path}."
+            )
+            try:
+                self._spawn()
+                self._wait_until_healthy(START_TIMEOUT_SECONDS)
+            except (SeedlingError, OSError) as error:
+                self.stop()  # closes the socket too: clients fail at once instead of waiting in its queue
+                self._announce(f"Prefect is not available any more. {error}")
+                return
+
+    def _await_exit(self) -> int:
+        assert self._process is not None  # noqa: S101  (the caller looked)
+        while True:
+            try:
+                return self._process.wait(SUPERVISION_SECONDS)
+            except subprocess.TimeoutExpired:
+                if self.log_path.exists() and self.log_path.stat().st_size > MAX_LOG_BYTES:
+                    shutil.copyfile(self.log_path, self.log_path.with_name(f"{self.log_path.name}.1"))
+                    os.truncate(self.log_path, 0)
+
+
+@contextmanager
+def temporary_server(workspace: Path, announce: Callable[[str], None]) -> Iterator[bool]:
+    """Prefect for this process: the server that PREFECT_API_URL names, or one that starts while the block does other things.
+
+    Yields whether it is a temporary one. The server is ready when the block ends, and lives until this process ends. PREFECT_API_URL names it from the start.
+    Raises SeedlingError where no server can be reached or started.
+    """
+    check_prefect_home()
+    bypass_proxies_for_loopback()
+    given = given_api_url()
+    if given is not None:
+        check_api(given)
+        yield False
+        return
+    server = PrefectServer(workspace / LOG_FILE, announce, environment=TEMPORARY)
+    atexit.register(server.stop)  # by then, Prefect's own exit handlers have sent the last logs and events
+    failures: list[BaseException] = []
+
+    def start() -> None:
+        try:
+            server.start()
+        except BaseException as error:  # noqa: BLE001  (raised below, in the thread that waits)
+            failures.append(error)
+
+    starter = threading.Thread(target=start, daemon=True)
+    starter.start()
+    use_api(server.api_url)
+    yield True
+    while starter.is_alive():
+        starter.join(0.5)  # a join without a limit would keep Ctrl-C waiting
+    if failures:
+        raise failures[0]
+
+
+def given_api_url() -> str | None:
+    """The API that the environment or Prefect's profile names, if any."""
+    from prefect.settings import get_current_settings
+
+    url = get_current_settings().api.url
+    return None if url is None else str(url)
+
+
+def use_api(url: str) -> None:
+    """Makes Prefect use this API in this process, and in those that it starts."""
+    os.environ["PREFECT_API_URL"] = url
+    if "prefect" in sys.modules:
+        importlib.import_module("prefect.context").refresh_global_settings_context()
+
+
+def check_prefect_home() -> None:
+    """Raises SeedlingError where Prefect's folder cannot be written, which Prefect itself notices late and with a traceback."""
+    home = Path(os.environ.get("PREFECT_HOME") or Path("~") / ".prefect").expanduser()
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=home):
+            pass
+    except OSError as error:
+        raise SeedlingError(
+            f"Prefect's folder {home} cannot be written ({error.strerror}): make it writable, or set PREFECT_HOME to a folder that is."
+        ) from error
+
+
+def check_api(url: str) -> None:
+    """Raises SeedlingError where no Prefect API answers at the address within seconds."""
+    from prefect.client.orchestration import SyncPrefectClient
+    from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, get_current_settings, temporary_settings
+
+    settings = get_current_settings().api
+    key = settings.key.get_secret_value() if settings.key else None
+    login = settings.auth_string.get_secret_value() if settings.auth_string else None
+    failure: Any
+    with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}):
+        try:
+            with SyncPrefectClient(
+                url, api_key=key, auth_string=login, httpx_settings={"timeout": API_TIMEOUT_SECONDS}
+            ) as client:
+                failure = client.api_healthcheck()
+        except Exception as error:  # noqa: BLE001  (whatever is wrong with the address is told to the user)
+            failure = error
+    if failure is not None:
+        raise SeedlingError(
+            f"No Prefect server answers at {url} ({str(failure) or type(failure).__name__}): start it with `prefect server start`, "
+            "correct PREFECT_API_URL, or unset it to let Seedling start a server of its own."
+        )
+
+
+def bypass_proxies_for_loopback() -> None:
+    """Adds this machine to NO_PROXY, so that requests to a local server do not go to HTTP_PROXY."""
+    for name in ("NO_PROXY", "no_proxy"):
+        listed = [host for host in os.environ.get(name, "").split(",") if host]
+        os.environ[name] = ",".join([*listed, *(host for host in LOOPBACK_HOSTS if host not in listed)])
+
+
+def answers(api_url: str) -> bool:
+    """Whether a healthy Prefect API is at this loopback address."""
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with direct.open(f"{api_url}/health", timeout=2) as response:
+            return bool(response.status == 200)
+    except OSError:
+        return False
+
+
+def last_line(log_path: Path) -> str:
+    """The last line of a log file that holds more than blanks; empty where there is none."""
+    try:
+        lines = log_path.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return ""
+    return next((line.strip() for line in reversed(lines) if line.strip()), "")
+
+
+def _listening_socket(port: int) -> socket.socket:
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind(("127.0.0.1", port))
+        listener.listen(LISTEN_BACKLOG)
+    except OSError as error:
+        listener.close()
+        raise SeedlingError(
+            f"Port {port} of 127.0.0.1 cannot be used for the Prefect server: {error.strerror}."
+        ) from error
+    return listener
+
+
+def _rotate(log_path: Path) -> None:
+    try:
+        log_path.parent.mkdir(parents=True, exist_ok=True)
+        if log_path.exists():
+            log_path.replace(log_path.with_name(f"{log_path.name}.1"))
+    except OSError as error:
+        raise SeedlingError(
+            f"The log {log_path} cannot be written ({error.strerror}): change its owner or mode."
+        ) from error
+
+
+def _exit_text(code: int) -> str:
+    return f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
