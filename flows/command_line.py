@@ -93,8 +93,10 @@ def explained(debug: bool) -> Iterator[None]:
         sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115  (Python flushes it at the end)
         raise typer.Exit(0) from error
     except KeyboardInterrupt as error:
-        console.print("Stopped. What was finished is kept: the same command goes on from there.", style="yellow")
-        raise typer.Exit(130) from error
+        from flows.stopping import announce_stopped, exit_code_of
+
+        announce_stopped()
+        raise typer.Exit(exit_code_of(error)) from error
 
 
 @app.command()
@@ -114,7 +116,9 @@ def run(
     debug: Debug = False,
 ) -> None:
     """Brings the whole line up to date: dataset, model and report."""
-    with explained(debug):
+    from flows.stopping import stops_in_time
+
+    with explained(debug), stops_in_time():
         from flows.running import run_line
 
         if launch is not None:
@@ -226,7 +230,9 @@ def stage(
     debug: Debug = False,
 ) -> None:
     """Brings one stage up to date, and records it."""
-    with explained(debug):
+    from flows.stopping import stops_in_time
+
+    with explained(debug), stops_in_time():
         from flows.running import run_one
 
         run_one(workspace.resolve(), name, force=force)

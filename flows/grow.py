@@ -29,6 +29,7 @@ from flows.artifacts import (
 )
 from flows.history import record_run
 from flows.ledger import Ledger, Outcome, open_ledger
+from flows.stopping import remember_flow_run
 from flows.visiting import has_open_visit, visit_sources
 from tasks.busy import workspace_lock
 from tasks.errors import GateFailed, SeedlingError, SourceUnreachable
@@ -114,7 +115,12 @@ class RunResult:
     changed_during_run: list[str]
 
 
-@flow(name="grow", flow_run_name=lambda: f"{datetime.now().astimezone():%Y%m%d-%H%M%S}-grow", persist_result=False)
+@flow(
+    name="grow",
+    flow_run_name=lambda: f"{datetime.now().astimezone():%Y%m%d-%H%M%S}-grow",
+    persist_result=False,
+    on_running=[remember_flow_run],
+)
 def grow(workspace: str = ".", as_of: str | None = None, visit: bool = False) -> RunResult:
     """Grows the dataset and the model of one workspace, and keeps a round only where it is not worse.
 

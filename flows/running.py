@@ -6,6 +6,7 @@ import gc
 import importlib
 import json
 import os
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -34,6 +35,17 @@ HEAVY = (
 )
 
 
+class RunConsole(Console):
+    """A console whose reader may leave: the run goes on without it."""
+
+    def on_broken_pipe(self) -> None:
+        """Sends standard output nowhere from now on, where rich would end the process."""
+        self.quiet = True
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
+
+
 def run_line(workspace: Path, effort: str | None, as_of: str | None, *, visit: bool = False) -> None:
     """Runs the flow on the workspace, shows its stages, and ends with the headline and where the report lies."""
     load(workspace)
@@ -41,7 +53,7 @@ def run_line(workspace: Path, effort: str | None, as_of: str | None, *, visit: b
         pass  # said before Prefect's server starts, which takes seconds
     if effort is not None:
         set_value(workspace, ["effort"], effort)
-    console = Console()
+    console = RunConsole()
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")  # the table speaks here, logs in the UI
     with (
         console.status("Starting Prefect …"),
@@ -120,7 +132,7 @@ def run_one(workspace: Path, name: str, *, force: bool) -> None:
 
     find(name)
     load(workspace)
-    console = Console()
+    console = RunConsole()
     board, ledger = Board(console), open_ledger(workspace)
     ledger.watch, ledger.finished = board.watch, board.finish
     with workspace_lock(workspace), board.live():
