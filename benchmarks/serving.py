@@ -1,4 +1,4 @@
-"""Using a model: `seedling predict` beside the bare model, and the latency of `seedling api` under a held load.
+"""Using a model: `seedling predict` beside the bare model, and the latency of `seedling serve` under a held load.
 
     python benchmarks/serving.py --data FOLDER --backbone FOLDER [--rows 1000] [--draws 3] [--seconds 20]
 
@@ -112,7 +112,7 @@ def latencies(workspace: Path, rows: pd.DataFrame, rates: tuple[int, ...], secon
         sys.executable,
         "-m",
         "flows.command_line",
-        "api",
+        "serve",
         "-w",
         str(workspace),
         "--port",

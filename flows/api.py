@@ -1,4 +1,4 @@
-"""`seedling api`: the accepted model behind a small HTTP server, with limits on size, number and rate."""
+"""`seedling serve`: the accepted model behind a small HTTP server, with limits on size, number and rate."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The command line: `seedling run | init | status | stage | compare | ablate | why | predict | export | api | serve`.
+"""The command line: `seedling run | init | status | stage | compare | ablate | why | predict | export | serve | schedule`.
 
 Heavy imports happen inside the commands, so that `seedling --help` answers at once.
 """
@@ -387,7 +387,8 @@ def export(
 
 
 @app.command()
-def api(
+def serve(
+    cron: Annotated[str | None, typer.Option(hidden=True)] = None,
     host: Annotated[str, typer.Option(help="Where it listens; 0.0.0.0 is everywhere.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535)] = 8000,
     megabytes: Annotated[float, typer.Option(min=0.001, help="A request may have.")] = 8.0,
@@ -398,6 +399,10 @@ def api(
 ) -> None:
     """Serves the model over HTTP: POST /predict, GET /health, /metrics, /openapi.json; until stopped."""
     with explained(debug):
+        if cron is not None:
+            raise InputError(
+                "`seedling serve` serves the model over HTTP. Scheduled runs are: seedling schedule --cron '...'"
+            )
         from flows.api import Limits, reserved, serve_api
         from tasks.predicting import Predictor
 
@@ -409,18 +414,24 @@ def api(
         serve_api(predictor, place, Limits(megabytes=megabytes, a_second=rate))
 
 
+app.command("api", hidden=True, help="Same as `serve`, its earlier name was `api`.")(serve)
+
+
 @app.command()
-def serve(
+def schedule(
     cron: Annotated[str, typer.Option(help='When to run, as in crontab: "0 6 * * *" is every day at six.')],
+    timezone: Annotated[str, typer.Option(help="IANA name of the time zone that --cron is in.")] = "UTC",
     name: Annotated[str | None, typer.Option(help="The deployment's name.", show_default="the workspace's")] = None,
     workspace: Workspace = Path(),
     debug: Debug = False,
 ) -> None:
-    """Serves this workspace as a Prefect deployment on a schedule, until stopped."""
-    with explained(debug):
-        from flows.serving import serve_workspace
+    """Runs this workspace by a schedule, as a Prefect deployment, until stopped."""
+    from flows.stopping import SCHEDULE_GRACE_SECONDS, stops_in_time
 
-        serve_workspace(workspace.resolve(), cron, name)
+    with explained(debug), stops_in_time(SCHEDULE_GRACE_SECONDS):
+        from flows.scheduling import schedule_workspace
+
+        schedule_workspace(workspace.resolve(), cron, timezone, name)
 
 
 def main() -> None:

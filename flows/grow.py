@@ -14,9 +14,11 @@ from datetime import datetime
 from pathlib import Path
 from threading import BoundedSemaphore
 from typing import Any
+from uuid import UUID
 
-from prefect import flow, get_run_logger, task
+from prefect import flow, get_run_logger, runtime, task
 from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State
 
 from flows.artifacts import (
     progress_artifact,
@@ -29,10 +31,11 @@ from flows.artifacts import (
 )
 from flows.history import record_run
 from flows.ledger import Ledger, Outcome, open_ledger
-from flows.stopping import remember_flow_run
+from flows.scheduling import skip_missed_runs, skipped_state
+from flows.stopping import ends_with_parent, remember_flow_run, stops_in_time
 from flows.visiting import has_open_visit, visit_sources
 from tasks.busy import workspace_lock
-from tasks.errors import GateFailed, SeedlingError, SourceUnreachable
+from tasks.errors import GateFailed, SeedlingError, SourceUnreachable, WorkspaceBusy
 from tasks.parallel import spread_by, usable_cores
 from tasks.params import load, set_value
 from tasks.scrape.web import visited_sources
@@ -129,10 +132,20 @@ def grow(workspace: str = ".", as_of: str | None = None, visit: bool = False) ->
     return run_pipeline(Path(workspace).resolve(), as_of=as_of, visit=visit)
 
 
-@flow(name="grow on schedule", persist_result=False)
-def scheduled(workspace: str) -> RunResult:
-    """What a deployment runs: as grow, and the sources on the web are visited again."""
-    return run_pipeline(Path(workspace).resolve(), as_of=None, visit=True)
+@flow(name="grow on schedule", persist_result=False, on_running=[remember_flow_run])
+def scheduled(workspace: str) -> RunResult | State[Any]:
+    """What a deployment runs: as grow, and the sources on the web are visited again.
+
+    Ends as Cancelled, named "Skipped", where another run holds the workspace.
+    """
+    ends_with_parent()
+    with stops_in_time(keep_handlers=True):
+        if runtime.deployment.id is not None:
+            skip_missed_runs(UUID(str(runtime.deployment.id)), keep_latest=False)
+        try:
+            return run_pipeline(Path(workspace).resolve(), as_of=None, visit=True)
+        except WorkspaceBusy as error:
+            return skipped_state(f"Skipped: {error}")
 
 
 def run_pipeline(workspace: Path, *, as_of: str | None, visit: bool) -> RunResult:

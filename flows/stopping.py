@@ -19,6 +19,7 @@ from typing import Any, NoReturn
 from uuid import UUID
 
 GRACE_SECONDS = 3.0
+SCHEDULE_GRACE_SECONDS = 15.0  # a schedule first ends its run, which has a grace period of its own
 PREFECT_SECONDS = 1.0  # for telling Prefect's server; a process that is stopped does not wait longer for it
 PARENT_POLL_SECONDS = 0.5
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)

@@ -1,4 +1,4 @@
-"""`seedling api`: the server over real HTTP, with a real model that was saved as train saves it."""
+"""`seedling serve`: the server over real HTTP, with a real model that was saved as train saves it."""
 
 from __future__ import annotations
 
@@ -56,8 +56,8 @@ FAST = Limits(megabytes=0.1, a_second=10_000)
 
 
 def command(workspace: Path, port: int) -> subprocess.Popen[str]:
-    """`seedling api` in a process of its own."""
-    told = [sys.executable, "-m", "flows.command_line", "api", "-w", str(workspace), "--port", str(port)]
+    """`seedling serve` in a process of its own."""
+    told = [sys.executable, "-m", "flows.command_line", "serve", "-w", str(workspace), "--port", str(port)]
     return subprocess.Popen(told, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
