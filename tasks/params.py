@@ -13,6 +13,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from tasks.errors import InputError
+from tasks.monitoring_params import NotifyParams, ReportsParams
 from tasks.section import Section
 from tasks.sources import LabelRule, Source
 
@@ -273,6 +274,8 @@ class Params(Facts):
     train: TrainParams = TrainParams()
     pseudo_label: PseudoLabelParams = PseudoLabelParams()
     evaluate: EvaluateParams = EvaluateParams()
+    notify: NotifyParams | None = None
+    reports: ReportsParams = ReportsParams()
 
     @property
     def facts(self) -> Facts:
@@ -359,7 +362,7 @@ def known_keys() -> list[str]:
     """Every key that params.yaml may hold, in any section."""
     sections = [
         *(Params, ScrapeParams, ValidateParams, AugmentParams, Template, SlotFile, SynthesizeParams),
-        *(EncoderParams, TrainParams, PseudoLabelParams, EvaluateParams),
+        *(EncoderParams, TrainParams, PseudoLabelParams, EvaluateParams, NotifyParams, ReportsParams),
         *(LabelRule, *get_args(get_args(Source)[0])),
     ]
     return sorted({field.alias or name for section in sections for name, field in section.model_fields.items()})

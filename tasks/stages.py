@@ -273,6 +273,7 @@ def _pass_gate(stage: Stage, folder: Path, workspace: Path, inputs: Path, max_me
     """Asks the gate; gives what is to be written down once the generation stands. Raises GateFailed where it says no."""
     from tasks.gates.asking import check, explain, load_gates, load_own, wanted_columns, write_checks, write_comparisons
     from tasks.gates.columns import gated_rows, offered, remember
+    from tasks.gates.history import record_gate
 
     gates, memory = load_gates(inputs), workspace / ".seedling" / "gates" / f"{stage.name}.parquet"
     if _skipped(stage, folder):
@@ -293,6 +294,8 @@ def _pass_gate(stage: Stage, folder: Path, workspace: Path, inputs: Path, max_me
     own, columns = load_own(inputs), offered(stage.name, folder, validated)
     checks = check(stage.name, rows, gates, workspace / ".seedling", own, columns)
     write_checks(checks, folder)
+    record_gate(workspace, stage.name, [asdict(one) for one in checks], own.meanings)
+    page = _gates_page(workspace)
     if any(one.stops for one in checks):
         from tasks.generation import digest
 
@@ -300,9 +303,6 @@ def _pass_gate(stage: Stage, folder: Path, workspace: Path, inputs: Path, max_me
         shutil.rmtree(quarantine, ignore_errors=True)
         quarantine.parent.mkdir(exist_ok=True)
         shutil.move(folder, quarantine)
-        _said_no(workspace, stage).parent.mkdir(parents=True, exist_ok=True)
-        _said_no(workspace, stage).touch()
-        page = _shown_in_data_docs(workspace)
         message = explain(stage.name, checks, quarantine.relative_to(workspace), page, _rejected(quarantine))
         raise GateFailed(message, [asdict(one) for one in checks])
 
@@ -316,16 +316,8 @@ def _pass_gate(stage: Stage, folder: Path, workspace: Path, inputs: Path, max_me
         memory.unlink(missing_ok=True)  # of a generation that no longer stands
         if to_remember.is_file():
             to_remember.replace(memory)
-        if _said_no(workspace, stage).is_file():  # the Data Docs are not to say so any longer
-            _said_no(workspace, stage).unlink()
-            _shown_in_data_docs(workspace)
 
     return write_down
-
-
-def _said_no(workspace: Path, stage: Stage) -> Path:
-    """There while the last thing that the stage's gate said was no."""
-    return workspace / ".seedling" / "gates" / f"{stage.name}.no"
 
 
 def _rejected(folder: Path) -> dict[str, int]:
@@ -334,14 +326,14 @@ def _rejected(folder: Path) -> dict[str, int]:
     return found
 
 
-def _shown_in_data_docs(workspace: Path) -> Path | None:
-    """The page of the Data Docs; None where it cannot be built, which must not hide the gate's no."""
-    from tasks.gates.asking import build_data_docs
+def _gates_page(workspace: Path) -> Path | None:
+    """The page of all gates, written anew; None where it cannot be written, which must not hide a failed gate."""
+    from tasks.evaluate.gates_page import write_gates_page
 
     try:
-        return build_data_docs(workspace / ".seedling").relative_to(workspace)
-    except Exception as error:  # noqa: BLE001  (Great Expectations' pages read what others wrote)
-        print(f"The Data Docs could not be built: {error}", file=sys.stderr)
+        return write_gates_page(workspace).relative_to(workspace)
+    except Exception as error:  # noqa: BLE001  (the page is of older results too, and those may be damaged)
+        print(f"The page of the gates could not be written: {error}", file=sys.stderr)
         return None
 
 

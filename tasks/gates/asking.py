@@ -197,8 +197,6 @@ def _register(name: str, function: Callable[..., Any]) -> None:
     from great_expectations.execution_engine import PandasExecutionEngine
     from great_expectations.expectations.expectation import ColumnMapExpectation
     from great_expectations.expectations.metrics import ColumnMapMetricProvider, column_condition_partial
-    from great_expectations.render import LegacyRendererType, RenderedStringTemplateContent
-    from great_expectations.render.renderer.renderer import renderer
 
     takes, metric = arguments_of(function), f"column_values.own.{name}"
 
@@ -214,16 +212,6 @@ def _register(name: str, function: Callable[..., Any]) -> None:
             raise TypeError(f"{name} gave answers that are neither true nor false")
         return pd.Series(answers.astype(bool), index=column.index)
 
-    def sentence(cls: type, configuration: Any = None, **_: Any) -> list[Any]:
-        """What Data Docs say of it: the first line of the function's docstring, and what it was given."""
-        said = (function.__doc__ or "").strip().partition("\n")[0].rstrip(".") or name.removeprefix(
-            "expect_column_values_"
-        )
-        given = {one: value for one, value in configuration.kwargs.items() if one in (*takes, "mostly")}
-        text = f"values {said}" + "".join(f", {one} ${one}" for one in given)
-        template = {"template": text, "params": {"column": configuration.kwargs.get("column"), **given}}
-        return [RenderedStringTemplateContent(content_block_type="string_template", string_template=template)]
-
     own_metric: dict[str, Any] = {"condition_metric_name": metric, "condition_value_keys": takes}
     own_metric["_pandas"] = column_condition_partial(engine=PandasExecutionEngine)(judge)
     type(ColumnMapMetricProvider)(f"Metric_{name}", (ColumnMapMetricProvider,), own_metric)
@@ -235,7 +223,6 @@ def _register(name: str, function: Callable[..., Any]) -> None:
         "map_metric": metric,
         "success_keys": ("mostly", *takes),
         "args_keys": ("column", *takes),
-        "_prescriptive_renderer": classmethod(renderer(renderer_type=LegacyRendererType.PRESCRIPTIVE)(sentence)),
     }
     title = "".join(part.title() for part in name.split("_"))
     type(ColumnMapExpectation)(title, (ColumnMapExpectation,), own)
@@ -257,7 +244,7 @@ def _run(stage: str, expectations: list[Any], rows: GatedRows, documents: Path) 
     context = _context(documents)
     shutil.rmtree(
         documents / "gx" / "uncommitted" / "validations" / stage, ignore_errors=True
-    )  # Data Docs show the last run
+    )  # else each run would leave its results there
     source = context.data_sources.add_or_update_pandas(f"seedling {stage}")
     batch = source.add_dataframe_asset(stage).add_batch_definition_whole_dataframe("rows")
     suite = context.suites.add_or_update(gx.ExpectationSuite(name=stage, expectations=expectations))
@@ -296,13 +283,6 @@ def _context(documents: Path) -> Any:
     context = gx.get_context(mode="file", project_root_dir=str(documents))
     context.variables.progress_bars = ProgressBarsConfig(globally=False)
     return context
-
-
-def build_data_docs(documents: Path) -> Path:
-    """Builds Great Expectations' Data Docs of the last results; gives the page to open."""
-    with _one_at_a_time:
-        _context(documents).build_data_docs()
-    return documents / "gx" / "uncommitted" / "data_docs" / "local_site" / "index.html"
 
 
 def _as_check(name: str, arguments: Mapping[str, Any], result: Any, source: str | None) -> Check:
@@ -369,7 +349,7 @@ def explain(
 ) -> str:
     """What a failed gate says: expectation, observed value, limit, rows, where they are, and what to do.
 
-    page: of the Data Docs, where they were built; rejected: by reason, the rows that the stage itself did not keep, of which the checks know nothing.
+    page: of all gates, where it was written; rejected: by reason, the rows that the stage itself did not keep, of which the checks know nothing.
     """
     lines, judged = [f"The gate of stage '{stage}' said no."], set[bool]()
     for one in (one for one in checks if one.stops):
@@ -387,7 +367,7 @@ def explain(
         lines.append(f"  Rejected before the gate: {', '.join(told)}.")
     lines.append(f"  The rows are in {quarantine}; nothing was recorded.")
     if page is not None:
-        lines.append(f"  Each check in full: {page}.")
+        lines.append(f"  Every gate and its history: {page}.")
     if False in judged:
         lines.append("  What could not be judged is mended where it is written: gates.yaml, or expectations.py.")
     if True in judged:

@@ -37,6 +37,15 @@ class Own:
         """Whether an expectation of this name is written there, as a function or, in capitals, as a class."""
         return _plain(expectation) in _plain(self.text)
 
+    @property
+    def meanings(self) -> dict[str, str]:
+        """The first line of each function's docstring, by its name; functions without one are left out."""
+        first_lines = {
+            name: (function.__doc__ or "").strip().partition("\n")[0].rstrip(".")
+            for name, function in self.functions.items()
+        }
+        return {name: line for name, line in first_lines.items() if line}
+
 
 def own_expectations(workspace: Path) -> Own:
     """The workspace's expectations.py, imported: its classes are registered by that.
