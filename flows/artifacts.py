@@ -1,4 +1,7 @@
-"""What Prefect's UI shows of a run: a table a stage, progress of long stages, the headline, a link to the report."""
+"""What Prefect's UI shows of a run: a table per stage, progress of long stages, the result with its trend, links to the pages.
+
+Each key begins with the workspace's name, so that the versions of one key are the runs of one workspace.
+"""
 
 from __future__ import annotations
 
@@ -19,24 +22,28 @@ from prefect.artifacts import (
 )
 
 from flows.ledger import Outcome
+from flows.result_markdown import result_markdown
+from flows.run_names import artifact_key
+from tasks.evaluate.trend import run_points
 from tasks.params import Params
 from tasks.progress import Progress
 from tasks.sources import described
 
+RUNS_IN_TABLE = 30
 LONG = 2.0  # seconds; below, a progress bar would only flicker
 
 
-def publish(outcome: Outcome) -> None:
+def publish(workspace: Path, outcome: Outcome) -> None:
     """The stage's table: rows and reasons, seconds, and each check of its gate."""
-    key = _key(outcome.stage)
+    key = artifact_key(workspace, outcome.stage)
     rows = [{"what": what, "value": str(value)} for what, value in facts(outcome)]
     create_table_artifact(key=f"{key}-rows", table=rows, description=f"**{outcome.stage}**: {outcome.how}")
     if checks := outcome.summary.get("checks"):
-        publish_gate(outcome.stage, checks)
+        publish_gate(workspace, outcome.stage, checks)
 
 
-def publish_gate(stage: str, checks: Sequence[Mapping[str, Any]]) -> None:
-    """Each check of the stage's gate, also of one that said no."""
+def publish_gate(workspace: Path, stage: str, checks: Sequence[Mapping[str, Any]]) -> None:
+    """Each check of the stage's gate, also of one that failed."""
     table = [
         {
             "passed": "yes" if one["passed"] else "NO",
@@ -48,7 +55,8 @@ def publish_gate(stage: str, checks: Sequence[Mapping[str, Any]]) -> None:
         for one in checks
     ]
     failed = sum(not one["passed"] for one in checks)
-    create_table_artifact(key=f"{_key(stage)}-gate", table=table, description=f"{len(checks)} checks, {failed} not met")
+    key = artifact_key(workspace, stage, "gate")
+    create_table_artifact(key=key, table=table, description=f"{len(checks)} checks, {failed} not met")
 
 
 def facts(outcome: Outcome) -> Iterator[tuple[str, Any]]:
@@ -78,12 +86,13 @@ def publish_description(workspace: Path, params: Params) -> None:
         "encoder": params.train.encoder.model if params.train.encoder else "none",
     }
     table = "\n".join(f"| {name} | {value} |" for name, value in known.items())
-    create_markdown_artifact(key="run", markdown=f"| this run | |\n|---|---|\n{table}\n", description=workspace.name)
+    markdown = f"| this run | |\n|---|---|\n{table}\n"
+    create_markdown_artifact(key=artifact_key(workspace, "run"), markdown=markdown, description=workspace.name)
 
 
-def publish_metrics(models: Path, number: int) -> None:
+def publish_rounds(workspace: Path, number: int) -> None:
     """The rounds up to this one: learners, cross-validated log-loss and accuracy of the best candidate, and the verdict; a version more with each round."""
-    rounds = []
+    models, rounds = workspace / "models", []
     for path in [models / str(one) / "candidates.json" for one in range(number + 1)]:
         if not path.is_file():  # skipped: the loop had stopped
             continue
@@ -101,21 +110,42 @@ def publish_metrics(models: Path, number: int) -> None:
             }
         )
     if rounds:
-        create_table_artifact(key="metrics", table=rounds, description="Cross-validated, a line a round")
+        key = artifact_key(workspace, "rounds")
+        create_table_artifact(key=key, table=rounds, description="Cross-validated, one line per round")
 
 
 def _with_interval(found: Mapping[str, float]) -> str:
     return f"{found['value']:.3f} [{found['low']:.3f}, {found['high']:.3f}]"
 
 
-def publish_headline(headline: str, pages: Mapping[str, str]) -> None:
-    """The result with its interval, and where the pages lie. pages: name → address."""
-    markdown = "\n".join([f"# {headline}\n", *(f"- [{name}]({address})" for name, address in pages.items()), ""])
-    create_markdown_artifact(key="result", markdown=markdown, description="The accepted model")
+def publish_metrics(workspace: Path) -> None:
+    """The metrics run by run, the newest first: the same number over time, in one table."""
+    table = [
+        {
+            "run": point.day,
+            "what changed": point.what_changed,
+            "accuracy": _with_interval(point.accuracy) if point.accuracy else "unknown",
+            "log-loss": _with_interval(point.log_loss) if point.log_loss else "",
+            "evaluated on": f"{point.evaluation_rows} {point.evaluated_on.replace('_', '-')} rows",
+            "rows": "" if point.rows is None else f"{point.rows:,}",
+            "likely label errors": "" if point.label_issues is None else str(point.label_issues),
+            "seconds": f"{point.total_seconds:.0f}",
+        }
+        for point in reversed(run_points(workspace)[-RUNS_IN_TABLE:])
+    ]
+    if table:
+        key = artifact_key(workspace, "metrics")
+        create_table_artifact(key=key, table=table, description="One line per run, the newest first")
+
+
+def publish_result(workspace: Path, headline: str, links: Mapping[str, str], outcomes: Sequence[Outcome]) -> None:
+    """The result with its interval, links to the pages, the trend, and what each stage did. links: page → address."""
+    markdown = result_markdown(workspace, headline, links, outcomes)
+    create_markdown_artifact(key=artifact_key(workspace, "result"), markdown=markdown, description="The accepted model")
 
 
 @contextmanager
-def progress_artifact(stage: str, also: Progress) -> Iterator[Progress]:
+def progress_artifact(workspace: Path, stage: str, also: Progress) -> Iterator[Progress]:
     """Progress that goes on to `also`, and to Prefect's UI once the stage has taken longer than LONG."""
     began = said = time.monotonic()
     artifact: UUID | None = None
@@ -127,20 +157,17 @@ def progress_artifact(stage: str, also: Progress) -> Iterator[Progress]:
         now = time.monotonic()
         if total and now - began > LONG and now - said > LONG / 2:
             said = now
-            artifact = own.copy().run(_tell, artifact, stage, what, min(100.0, 100 * done / total))
+            artifact = own.copy().run(_tell, artifact, workspace, stage, what, min(100.0, 100 * done / total))
 
     yield show
 
 
-def _tell(artifact: UUID | None, stage: str, what: str, percent: float) -> UUID:
+def _tell(artifact: UUID | None, workspace: Path, stage: str, what: str, percent: float) -> UUID:
     said = f"{stage}: {what}"
     if artifact is None:
-        made: Any = create_progress_artifact(progress=percent, key=f"{_key(stage)}-progress", description=said)
+        made: Any = create_progress_artifact(
+            progress=percent, key=artifact_key(workspace, stage, "progress"), description=said
+        )
         return UUID(str(made))
     update_progress_artifact(artifact_id=artifact, progress=percent, description=said)
     return artifact
-
-
-def _key(stage: str) -> str:
-    """An artifact's key: lower case, digits and dashes alone."""
-    return stage.replace("@", "-").replace("_", "-")

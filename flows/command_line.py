@@ -417,6 +417,33 @@ def serve(
 app.command("api", hidden=True, help="Same as `serve`, its earlier name was `api`.")(serve)
 
 
+@app.command(name="serve-reports")
+def serve_reports(
+    workspaces: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--workspace", "-w", help="The workspace; may be given several times.", show_default="this folder"
+        ),
+    ] = None,
+    host: Annotated[
+        str, typer.Option(help="Address to listen at; 0.0.0.0 is every address of the machine.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen at; 0 is any free one.")] = 4300,
+    base_url: Annotated[
+        str | None,
+        typer.Option(
+            help="Address that links begin with, where a proxy stands before the server.", show_default="host and port"
+        ),
+    ] = None,
+    debug: Debug = False,
+) -> None:
+    """Serves the pages of workspaces over HTTP, for the links in Prefect's UI, until stopped."""
+    with explained(debug):
+        from flows.report_server import serve_reports as work
+
+        work(workspaces or [Path()], host, port, base_url)
+
+
 @app.command()
 def schedule(
     cron: Annotated[str, typer.Option(help='When to run, as in crontab: "0 6 * * *" is every day at six.')],

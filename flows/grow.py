@@ -5,12 +5,10 @@ seedling run        # this flow on the current workspace
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from threading import BoundedSemaphore
 from typing import Any
@@ -25,12 +23,12 @@ from flows.artifacts import (
     publish,
     publish_description,
     publish_gate,
-    publish_headline,
-    publish_metrics,
+    publish_rounds,
     said,
 )
-from flows.history import record_run
+from flows.failures import errors_as_failed_states
 from flows.ledger import Ledger, Outcome, open_ledger
+from flows.monitoring import MonitoredRun, begin, monitored, name_at_start, record_and_draw, run_ended
 from flows.scheduling import skip_missed_runs, skipped_state
 from flows.stopping import ends_with_parent, remember_flow_run, stops_in_time
 from flows.visiting import has_open_visit, visit_sources
@@ -40,7 +38,7 @@ from tasks.parallel import spread_by, usable_cores
 from tasks.params import load, set_value
 from tasks.scrape.web import visited_sources
 from tasks.stages import ROUNDS, gate_changed, stages, write_page
-from tasks.summaries import headline, summary
+from tasks.summaries import summary
 
 
 def stage_task(kind: str, **options: Any) -> Any:
@@ -52,16 +50,18 @@ def stage_task(kind: str, **options: Any) -> Any:
                 outcome = _brought(Path(workspace), stage, visit=visit)
         except GateFailed as error:
             with suppress(Exception):  # an artifact that Prefect refuses must not hide the gate's no
-                publish_gate(stage, error.checks)
+                publish_gate(Path(workspace), stage, error.checks)
             raise
-        publish(outcome)
+        publish(Path(workspace), outcome)
         if kind == "train" and outcome.how != "unchanged":
-            publish_metrics(Path(workspace) / "models", int(stage.partition("@")[2]))
+            publish_rounds(Path(workspace), int(stage.partition("@")[2]))
         get_run_logger().info("%s: %s in %.1f s. %s", stage, outcome.how, outcome.seconds, said(outcome))
         return outcome
 
     bring.__doc__ = f"Brings the stage {kind} up to date."
-    return task(name=kind, task_run_name="{stage}", cache_policy=NO_CACHE, persist_result=False, **options)(bring)
+    return task(name=kind, task_run_name="{stage}", cache_policy=NO_CACHE, persist_result=False, **options)(
+        errors_as_failed_states(bring)
+    )
 
 
 def _brought(workspace: Path, stage: str, *, visit: bool) -> Outcome:
@@ -118,12 +118,8 @@ class RunResult:
     changed_during_run: list[str]
 
 
-@flow(
-    name="grow",
-    flow_run_name=lambda: f"{datetime.now().astimezone():%Y%m%d-%H%M%S}-grow",
-    persist_result=False,
-    on_running=[remember_flow_run],
-)
+@flow(name="grow", flow_run_name=name_at_start, persist_result=False, on_running=[remember_flow_run])
+@monitored
 def grow(workspace: str = ".", as_of: str | None = None, visit: bool = False) -> RunResult:
     """Grows the dataset and the model of one workspace, and keeps a round only where it is not worse.
 
@@ -132,7 +128,10 @@ def grow(workspace: str = ".", as_of: str | None = None, visit: bool = False) ->
     return run_pipeline(Path(workspace).resolve(), as_of=as_of, visit=visit)
 
 
-@flow(name="grow on schedule", persist_result=False, on_running=[remember_flow_run])
+@flow(
+    name="grow on schedule", flow_run_name=name_at_start, persist_result=False, on_running=[remember_flow_run]
+)
+@monitored
 def scheduled(workspace: str) -> RunResult | State[Any]:
     """What a deployment runs: as grow, and the sources on the web are visited again.
 
@@ -154,11 +153,12 @@ def run_pipeline(workspace: Path, *, as_of: str | None, visit: bool) -> RunResul
     with workspace_lock(workspace):
         ledger = prepare(workspace, as_of)
         with ledger.snapshotted() as snapshot:
-            params = load(snapshot.folder)
+            params, run = load(snapshot.folder), begin(workspace, snapshot.folder)
             publish_description(workspace, params)
             visits = (visit or has_open_visit(workspace)) and bool(visited_sources(params.scrape.sources))
             if not visits and (unchanged := nothing_changed(ledger, workspace)):
-                return RunResult(run_name(), unchanged, [])
+                run_ended(run, unchanged)
+                return RunResult(run.record_name, unchanged, [])
             outcomes = [scrape(place, "scrape", visit=visits), validate(place, "validate")]
             if outcomes[-1].how != "unchanged" or not (workspace / "reports" / "data.html").exists():
                 write_page("validate", workspace)
@@ -169,7 +169,7 @@ def run_pipeline(workspace: Path, *, as_of: str | None, visit: bool) -> RunResul
                 outcomes.append(pseudo_label(place, f"pseudo_label@{number}"))
                 outcomes.append(train(place, f"train@{number}"))
             outcomes.append(evaluate(place, "evaluate"))
-            return conclude(workspace, outcomes)
+            return conclude(run, outcomes)
 
 
 def prepare(workspace: Path, as_of: str | None) -> Ledger:
@@ -178,7 +178,7 @@ def prepare(workspace: Path, as_of: str | None) -> Ledger:
         set_value(workspace, ["scrape", "as_of"], as_of)
     load(workspace)
     ledger = open_ledger(workspace)
-    ledger.watch = _watching(getattr(ledger.watch, "terminal", ledger.watch))
+    ledger.watch = _watching(workspace, getattr(ledger.watch, "terminal", ledger.watch))
     return ledger
 
 
@@ -200,44 +200,31 @@ def nothing_changed(ledger: Ledger, workspace: Path) -> list[Outcome]:
     return outcomes
 
 
-def run_name() -> str:
-    """The name of this run's record and experiment."""
-    return f"{datetime.now().astimezone():%Y%m%d-%H%M%S}-grow"
-
-
-def _watching(terminal: Callable[[str], Any]) -> Callable[[str], Any]:
+def _watching(workspace: Path, terminal: Callable[[str], Any]) -> Callable[[str], Any]:
     from contextlib import contextmanager
 
     @contextmanager
     def watch(stage: str) -> Any:
-        with terminal(stage) as inner, progress_artifact(stage, inner) as progress:
+        with terminal(stage) as inner, progress_artifact(workspace, stage, inner) as progress:
             yield progress
 
     watch.terminal = terminal  # type: ignore[attr-defined]  # a second run in this process wraps this one, not watch
     return watch
 
 
-def conclude(workspace: Path, outcomes: list[Outcome]) -> RunResult:
-    """After the pipeline: Data Docs, report, headline; a run that changed anything becomes a DVC experiment."""
-    from tasks.gates.asking import build_data_docs
-
-    report, documents = workspace / "reports" / "report.html", workspace / ".seedling"
+def conclude(run: MonitoredRun, outcomes: list[Outcome]) -> RunResult:
+    """After the pipeline: the record, the pages, the result; a run that changed anything becomes a DVC experiment."""
+    workspace, ledger = run.workspace, open_ledger(run.workspace)
     changed = any(outcome.how != "unchanged" for outcome in outcomes)
-    name, ledger = run_name(), open_ledger(workspace)
     changed_during_run = ledger.changed_during_run() if changed else []
-    data_docs = documents / "gx" / "uncommitted" / "data_docs" / "local_site" / "index.html"
     if changed:
-        record_run(workspace, name, outcomes)
+        record_and_draw(run, outcomes)
         ledger.sort_lock()
-        if any(outcome.how == "done" for outcome in outcomes):
-            data_docs = build_data_docs(documents)
-    if changed or not report.exists():
+    if changed or not (workspace / "reports" / "report.html").exists():
         write_page("evaluate", workspace)
     if changed:
-        ledger.save_experiment(name)
-    metrics = json.loads((workspace / "reports" / "metrics.json").read_text(encoding="utf-8"))
-    pages = {"report": report, "data": workspace / "reports" / "data.html", "Great Expectations Data Docs": data_docs}
-    publish_headline(headline(metrics), {name: page.as_uri() for name, page in pages.items()})
+        ledger.save_experiment(run.record_name)
+    run_ended(run, outcomes)
     if changed_during_run:
         get_run_logger().info("Changed during the run, for the next one: %s", ", ".join(changed_during_run))
-    return RunResult(name, outcomes, changed_during_run)
+    return RunResult(run.record_name, outcomes, changed_during_run)

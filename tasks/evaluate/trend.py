@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +100,6 @@ def new_test_rows(points: Sequence[RunPoint]) -> set[str]:
     """Names of the runs that were evaluated on other rows than the run before: their numbers cannot be compared with it."""
     return {
         after.name
-        for before, after in zip(points, points[1:], strict=False)
+        for before, after in pairwise(points)
         if (before.evaluated_on, before.test_digest) != (after.evaluated_on, after.test_digest)
     }

@@ -152,12 +152,13 @@ def _interval_spec(
 
 def _bars(values: list[dict[str, Any]], points: Sequence[RunPoint], field: str, title: str) -> dict[str, Any]:
     axis = {"tickCount": 5, "format": ",d", "tickMinStep": 1}
+    scale = {"domain": [0, max(1, *(1.05 * value[field] for value in values), 1)], "nice": False}
     return {
         "data": {"values": values},
         "mark": {"type": "bar", "color": LEAF, "opacity": 0.75, "width": _bar_width(points)},
         "encoding": {
             "x": _run_axis(points),
-            "y": {"field": field, "type": "quantitative", "title": title, "axis": axis},
+            "y": {"field": field, "type": "quantitative", "title": title, "axis": axis, "scale": scale},
         },
     }
 

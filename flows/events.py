@@ -1,0 +1,127 @@
+"""The Prefect events of a run, such as seedling.gate.failed, with the workspace as their resource.
+
+An automation can be triggered by each (deploy/automations.yaml); `notify` in params.yaml sends them without one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from flows.failures import sentence_of
+from flows.ledger import Outcome
+from flows.run_names import slug
+from tasks.errors import GateFailed
+from tasks.gates.columns import RELATIVE
+from tasks.monitoring_params import EventKind
+
+EVENT_NAMES: dict[EventKind, str] = {
+    "gate_failed": "seedling.gate.failed",
+    "round_rejected": "seedling.round.rejected",
+    "drift": "seedling.drift",
+    "needs_review": "seedling.needs-review",
+    "nothing_new": "seedling.nothing-new",
+    "run_failed": "seedling.run.failed",
+}
+TITLES: dict[EventKind, str] = {
+    "gate_failed": "A gate failed",
+    "round_rejected": "A round was rejected",
+    "drift": "The data drifts",
+    "needs_review": "Labels need a review",
+    "nothing_new": "Nothing new",
+    "run_failed": "The run failed",
+}
+
+
+@dataclass(frozen=True)
+class RunEvent:
+    """Something that happened in a run: its kind, one sentence, and details by name."""
+
+    kind: EventKind
+    sentence: str
+    details: dict[str, Any] = field(default_factory=dict)
+
+
+def events_of_error(error: BaseException) -> list[RunEvent]:
+    """The events of a run that an error stopped."""
+    if isinstance(error, GateFailed):
+        failed = [check for check in error.checks if not check["passed"]]
+        drifting = [check for check in failed if _compares(check)]
+        events = [RunEvent("gate_failed", sentence_of(error), {"failed": [_brief(check) for check in failed]})]
+        return events + ([_drift("the gate that failed", drifting)] if drifting else [])
+    return [RunEvent("run_failed", sentence_of(error))]
+
+
+def events_of_outcomes(
+    outcomes: Sequence[Outcome], issues: Mapping[str, Any] | None, issues_before: int
+) -> list[RunEvent]:
+    """The events of a run that ended; issues: as flows.history.label_issues gives them, issues_before: flagged by the last run."""
+    worked = [outcome for outcome in outcomes if outcome.how != "unchanged"]
+    if not worked:
+        return [
+            RunEvent("nothing_new", "No stage had anything to do: data, params and gates are those of the last run.")
+        ]
+    return [*_rejected(worked), *_drifts(worked), *_reviews(worked, issues, issues_before)]
+
+
+def _rejected(worked: Sequence[Outcome]) -> Iterator[RunEvent]:
+    for outcome in worked:
+        note = str(outcome.summary.get("note", ""))
+        if outcome.stage.startswith("train@") and note.startswith("rejected"):
+            number = outcome.stage.partition("@")[2]
+            yield RunEvent("round_rejected", f"Round {number} was {note}.", {"round": int(number)})
+
+
+def _drifts(worked: Sequence[Outcome]) -> Iterator[RunEvent]:
+    for outcome in worked:
+        drifting = [check for check in outcome.summary.get("checks", ()) if not check["passed"] and _compares(check)]
+        if drifting:
+            yield _drift(f"stage {outcome.stage}", drifting)
+
+
+def _drift(where: str, checks: Sequence[Mapping[str, Any]]) -> RunEvent:
+    shown = "; ".join(
+        f"{check['expectation']} ({check['arguments']['column']}): {check['observed']}" for check in checks
+    )
+    return RunEvent(
+        "drift",
+        f"The rows of {where} differ from those before: {shown}.",
+        {"failed": [_brief(check) for check in checks]},
+    )
+
+
+def _reviews(worked: Sequence[Outcome], issues: Mapping[str, Any] | None, issues_before: int) -> Iterator[RunEvent]:
+    remade = any(outcome.stage == "validate" for outcome in worked)
+    if remade and issues and issues["flagged"] > issues_before:
+        yield RunEvent(
+            "needs_review",
+            f"{issues['flagged']} of {issues['judged']} labels are likely wrong ({issues_before} in the run before): "
+            "reports/doubtful_labels.csv lists them.",
+            dict(issues),
+        )
+
+
+def _compares(check: Mapping[str, Any]) -> bool:
+    return check["arguments"].get("column") in RELATIVE
+
+
+def _brief(check: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: check[name] for name in ("expectation", "arguments", "severity", "observed")}
+
+
+def emit(workspace: Path, event: RunEvent, context: Mapping[str, Any]) -> None:
+    """Emits the event to Prefect, with the workspace as its resource. context: what every event of the run carries."""
+    from prefect.events import emit_event
+
+    name = workspace.resolve().name
+    related = []
+    if flow_run_id := context.get("flow_run_id"):
+        related = [{"prefect.resource.id": f"prefect.flow-run.{flow_run_id}", "prefect.resource.role": "flow-run"}]
+    emit_event(
+        event=EVENT_NAMES[event.kind],
+        resource={"prefect.resource.id": f"seedling.workspace.{slug(name)}", "prefect.resource.name": name},
+        related=related,
+        payload={"sentence": event.sentence, **context, **event.details},
+    )

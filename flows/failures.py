@@ -1,0 +1,61 @@
+"""A stage or run that a user's error stops ends in a Failed state with one sentence, without tracebacks in Prefect's log."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any, ParamSpec, TypeVar, cast
+
+from prefect.states import Failed
+
+from tasks.errors import GateFailed, SeedlingError, SourceUnreachable
+
+P = ParamSpec("P")
+R = TypeVar("R")
+MAX_SHOWN_EXPECTATIONS = 3
+
+
+def errors_as_failed_states(work: Callable[P, R]) -> Callable[P, R]:
+    """Wraps the function of a flow or task: errors that a user can fix are returned as Failed states.
+
+    Prefect logs the traceback of each error that a function raises, once per level; a returned state is one line. Whoever
+    asks for the result still gets the error itself. SourceUnreachable is raised as ever, for it is worth another try.
+    """
+
+    @functools.wraps(work)
+    def run(*arguments: P.args, **named: P.kwargs) -> Any:
+        try:
+            return work(*arguments, **named)
+        except SourceUnreachable:
+            raise
+        except SeedlingError as error:
+            return Failed(message=sentence_of(error), data=error)
+
+    return cast(Callable[P, R], run)  # Prefect takes the state for the run's, and gives or raises what is in it
+
+
+def sentence_of(error: BaseException) -> str:
+    """What an error says, in one line; of a failed gate the stage and the expectations that failed."""
+    if not isinstance(error, GateFailed):
+        return str(error).partition("\n")[0] or type(error).__name__
+    heading, _, details = str(error).partition("\n")
+    failed = [check for check in error.checks if not check["passed"] and check["severity"] == "critical"]
+    if not failed:
+        return heading
+    parts = [
+        f"{check['expectation']}{_column(check)} observed {check['observed']}, expected {_limit(check)}"
+        for check in failed[:MAX_SHOWN_EXPECTATIONS]
+    ]
+    more = f"; and {len(failed) - len(parts)} more" if len(failed) > len(parts) else ""
+    place = next((line.strip() for line in details.splitlines() if "quarantine/" in line), "")
+    return f"{heading.rstrip('.')}: {'; '.join(parts)}{more}. {place}".rstrip()
+
+
+def _column(check: Mapping[str, Any]) -> str:
+    column = check["arguments"].get("column")
+    return f" ({column})" if column else ""
+
+
+def _limit(check: Mapping[str, Any]) -> str:
+    limits = [f"{name}={value!r}" for name, value in check["arguments"].items() if name != "column"]
+    return ", ".join(limits) or "that it holds"

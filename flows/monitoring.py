@@ -1,0 +1,195 @@
+"""What a run tells the outside: its name and tags, artifacts, events, notifications, and its pages' copies.
+
+Called by flows/grow.py at the start, at the end, and where an error stops the run. Nothing here fails a run: what cannot be
+told is a warning in the run's log.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any, ParamSpec, TypeVar
+
+from prefect import get_run_logger, runtime
+from prefect.exceptions import MissingContextError
+
+from flows import run_names
+from flows.artifacts import publish_metrics, publish_result
+from flows.events import RunEvent, emit, events_of_error, events_of_outcomes
+from flows.failures import errors_as_failed_states
+from flows.history import RunInputs, label_issues, last_record, read_inputs, record_run
+from flows.ledger import Outcome
+from flows.notifications import notify
+from flows.report_links import page_links
+from flows.report_store import upload_pages
+from tasks.errors import SeedlingError, WorkspaceBusy
+from tasks.gates.history import gate_history, record_gate
+from tasks.params import Params, load
+from tasks.summaries import headline
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+@dataclass(frozen=True)
+class MonitoredRun:
+    """A run as it began: when, on which inputs, and the record of the run before it."""
+
+    workspace: Path
+    inputs: RunInputs
+    before: dict[str, Any] | None
+    started: datetime = field(default_factory=lambda: datetime.now().astimezone())
+
+    @property
+    def record_name(self) -> str:
+        """The name of the run's record and of its DVC experiment."""
+        return run_names.experiment_name(self.started)
+
+
+def name_at_start() -> str:
+    """The flow run's name until its inputs are known; for `flow_run_name`."""
+    workspace = Path(str(runtime.flow_run.parameters.get("workspace", ".")))
+    return run_names.flow_run_name(workspace, datetime.now().astimezone())
+
+
+def run_started(workspace: Path, inputs_folder: Path | None = None) -> MonitoredRun:
+    """Names and tags the run by what has changed since the last one. inputs_folder: where the run's inputs lie, if not in the workspace."""
+    run = MonitoredRun(workspace.resolve(), read_inputs(inputs_folder or workspace), last_record(workspace))
+    with _never_failing("name the run"):
+        _name(run, run_names.what_changed(run.inputs, run.before))
+    return run
+
+
+def record_and_draw(run: MonitoredRun, outcomes: Sequence[Outcome]) -> None:
+    """Writes the run's record, and the pages of all runs and of all gates."""
+    from tasks.evaluate.gates_page import write_gates_page
+    from tasks.evaluate.history_page import write_history_page
+
+    changed = run_names.what_changed(run.inputs, run.before, outcomes)
+    outcome = run_names.outcome_of(outcomes)
+    record_run(run.workspace, run.record_name, outcomes, what_changed=changed, outcome=outcome, inputs=run.inputs)
+    with _never_failing("write the pages of runs and gates"):
+        _record_restored_gates(run.workspace, outcomes)
+        write_gates_page(run.workspace)
+        write_history_page(run.workspace)
+
+
+def run_ended(run: MonitoredRun, outcomes: Sequence[Outcome]) -> None:
+    """Names and tags the run by its result, publishes it, copies its pages, and tells of its events."""
+    params = load(run.workspace)
+    changed = run_names.what_changed(run.inputs, run.before, outcomes)
+    outcome = run_names.outcome_of(outcomes)
+    with _never_failing("name the run"):
+        _name(run, changed, outcome)
+    if params.reports.store and outcome != "nothing new":
+        with _never_failing(f"copy the pages to {params.reports.store}"):
+            upload_pages(run.workspace, params.reports.store)
+    with _never_failing("publish the result"):
+        links = page_links(run.workspace, params.reports)
+        publish_result(run.workspace, _result(run.workspace), links, outcomes)
+        if outcome != "nothing new":
+            publish_metrics(run.workspace)
+    issues_before = ((run.before or {}).get("label_issues") or {}).get("flagged", 0)
+    _tell(run, params, events_of_outcomes(outcomes, label_issues(run.workspace), issues_before))
+
+
+def run_stopped(run: MonitoredRun | None, workspace: Path, error: BaseException) -> None:
+    """Tags the run by its failure and tells of it; an overlap with another run is not one."""
+    from tasks.errors import GateFailed
+
+    if isinstance(error, WorkspaceBusy):
+        return
+    run = run or MonitoredRun(workspace.resolve(), read_inputs(workspace), last_record(workspace))
+    try:
+        params = load(run.workspace)
+    except SeedlingError:
+        params = None
+    outcome: run_names.RunOutcome = "gate failed" if isinstance(error, GateFailed) else "failed"
+    with _never_failing("name the run"):
+        _name(run, run_names.what_changed(run.inputs, run.before), outcome)
+    _tell(run, params, events_of_error(error))
+
+
+def monitored(work: Callable[P, R]) -> Callable[P, R]:
+    """Wraps a flow's function, whose first argument is the workspace: errors are told of, and end as one sentence."""
+
+    @functools.wraps(work)
+    def run(*arguments: P.args, **named: P.kwargs) -> R:
+        _current.clear()
+        try:
+            return work(*arguments, **named)
+        except Exception as error:
+            workspace = Path(str(named.get("workspace", arguments[0] if arguments else ".")))
+            with _never_failing("tell of the failure"):
+                run_stopped(_current.get("run"), workspace, error)
+            raise
+
+    return errors_as_failed_states(run)
+
+
+_current: dict[str, MonitoredRun] = {}
+
+
+def begin(workspace: Path, inputs_folder: Path | None = None) -> MonitoredRun:
+    """run_started, noted for `monitored`: at most one run works in a process at a time."""
+    _current["run"] = run_started(workspace, inputs_folder)
+    return _current["run"]
+
+
+def _name(run: MonitoredRun, changed: str, outcome: run_names.RunOutcome | None = None) -> None:
+    name = run_names.flow_run_name(run.workspace, run.started, changed)
+    effort = str(run.inputs.params.get("effort", "normal"))
+    run_names.rename_run(name, run_names.tags(run.workspace, effort, outcome))
+
+
+def _tell(run: MonitoredRun, params: Params | None, events: Sequence[RunEvent]) -> None:
+    context = {
+        "run": runtime.flow_run.name or run.record_name,
+        "flow_run_id": runtime.flow_run.id,
+        "links": page_links(run.workspace, params.reports) if params else {},
+        "result": _result(run.workspace),
+    }
+    for event in events:
+        with _never_failing(f"emit the event {event.kind}"):
+            emit(run.workspace, event, context)
+    with _never_failing("send the notifications"):
+        for problem in notify(run.workspace, params.notify if params else None, events, context):
+            _logger().warning(problem)
+
+
+def _result(workspace: Path) -> str:
+    metrics = workspace / "reports" / "metrics.json"
+    return headline(json.loads(metrics.read_text(encoding="utf-8"))) if metrics.is_file() else ""
+
+
+def _record_restored_gates(workspace: Path, outcomes: Sequence[Outcome]) -> None:
+    """A generation that came back from DVC's run cache carries the gate that it passed: after a failed gate that is news."""
+    last = {record.stage: record for record in gate_history(workspace)}
+    for outcome in outcomes:
+        checks = outcome.summary.get("checks")
+        known = last.get(outcome.stage)
+        if checks and (known is None or not known.passed):
+            record_gate(workspace, outcome.stage, checks)
+
+
+@contextmanager
+def _never_failing(what: str) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # noqa: BLE001  (whatever a server, a store or a library did, the run's result stands)
+        sentence = str(error).partition("\n")[0] if isinstance(error, SeedlingError) else type(error).__name__
+        _logger().warning("Seedling could not %s: %s", what, sentence)
+        _logger().debug("Details", exc_info=True)
+
+
+def _logger() -> logging.Logger | logging.LoggerAdapter[Any]:
+    try:
+        return get_run_logger()
+    except MissingContextError:
+        return logging.getLogger("seedling")

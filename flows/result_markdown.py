@@ -1,0 +1,125 @@
+"""The text of the result artifact: headline, links, trend, gates, rows by stage, likely label errors, seconds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from flows.ledger import Outcome
+from tasks.evaluate.trend import RunPoint, new_test_rows, run_points
+from tasks.evaluate.trend_charts import accuracy_image
+
+RUNS_IN_TREND = 10
+RUNS_IN_CHART = 30
+SHOWN_LABEL_ERRORS = 10
+
+
+def result_markdown(workspace: Path, headline: str, links: Mapping[str, str], outcomes: Sequence[Outcome]) -> str:
+    """The whole artifact. links: page → http(s) address, empty where nothing serves the pages."""
+    points = run_points(workspace)
+    parts = [
+        f"# {headline}",
+        _links(workspace, links),
+        *_trend(points),
+        *_rows(outcomes),
+        *_label_errors(workspace),
+        *_gates(outcomes),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _links(workspace: Path, links: Mapping[str, str]) -> str:
+    if links:
+        return " · ".join(f"[{title}]({address})" for title, address in links.items())
+    command = f"seedling serve-reports --workspace {workspace}"
+    return (
+        f"The pages are in `{workspace / 'reports'}` and nothing serves them: `{command}` does, and the next run then "
+        "links to them here. `reports.base_url` in params.yaml names another address."
+    )
+
+
+def _trend(points: Sequence[RunPoint]) -> Iterator[str]:
+    if not points:
+        return
+    yield "## Runs"
+    if len(points) > 1 and (image := accuracy_image(points[-RUNS_IN_CHART:])):
+        yield f"![Accuracy with its interval, run by run]({image})"
+    newest, other_rows = points[-RUNS_IN_TREND:][::-1], new_test_rows(points)
+    yield _table(
+        ["run", "what changed", "accuracy", "log-loss", "rows", "label errors", "seconds"],
+        [
+            [
+                point.day,
+                point.what_changed,
+                _interval(point.accuracy) + (" (other evaluation rows)" if point.name in other_rows else ""),
+                f"{point.log_loss['value']:.3f}" if point.log_loss else "",
+                "" if point.rows is None else f"{point.rows:,}",
+                "" if point.label_issues is None else str(point.label_issues),
+                f"{point.total_seconds:.0f}",
+            ]
+            for point in newest
+        ],
+        right_from=4,
+    )
+
+
+def _gates(outcomes: Sequence[Outcome]) -> Iterator[str]:
+    lines = [
+        [
+            outcome.stage,
+            "yes" if check["passed"] else f"**NO** ({check['severity']})",
+            f"{check['expectation']}{_column(check['arguments'])}",
+            str(check["observed"]),
+        ]
+        for outcome in outcomes
+        for check in outcome.summary.get("checks") or ()
+    ]
+    if lines:
+        failed = sum(not line[1].startswith("yes") for line in lines)
+        yield f"## Gates: {len(lines)} expectations, {failed} not met"
+        yield _table(["stage", "passed", "expectation", "observed"], sorted(lines, key=lambda line: line[1] == "yes"))
+
+
+def _rows(outcomes: Sequence[Outcome]) -> Iterator[str]:
+    yield "## Stages"
+    lines = []
+    for outcome in outcomes:
+        counts = [
+            f"{outcome.summary[name]:,}" if name in outcome.summary else "" for name in ("in", "kept", "rejected")
+        ]
+        reasons = ", ".join(f"{rows:,} {reason}" for reason, rows in outcome.summary.get("reasons", {}).items())
+        note = "; ".join(part for part in (reasons, str(outcome.summary.get("note", ""))) if part)
+        lines.append([outcome.stage, outcome.how, *counts, f"{outcome.seconds:.1f}", note])
+    yield _table(["stage", "result", "rows in", "kept", "rejected", "seconds", "note"], lines, right_from=2, right_to=6)
+
+
+def _label_errors(workspace: Path) -> Iterator[str]:
+    path = workspace / "reports" / "doubtful_labels.csv"
+    try:
+        frame = pd.read_csv(path, dtype=str, keep_default_na=False).head(SHOWN_LABEL_ERRORS)
+    except (OSError, ValueError):
+        return
+    if not frame.empty:
+        yield "## Likely label errors"
+        columns = ["origin", "given", "suggested", "p_wrong"]
+        yield _table(["row", "label", "suggested", "probability of an error"], frame[columns].to_numpy().tolist())
+
+
+def _interval(estimate: Mapping[str, float] | None) -> str:
+    return f"{estimate['value']:.3f} [{estimate['low']:.3f}, {estimate['high']:.3f}]" if estimate else ""
+
+
+def _column(arguments: Mapping[str, object]) -> str:
+    return f" ({arguments['column']})" if arguments.get("column") else ""
+
+
+def _table(head: Sequence[str], lines: Sequence[Sequence[str]], right_from: int = 99, right_to: int = 99) -> str:
+    """A Markdown table; columns from right_from up to right_to are set to the right."""
+    rule = ["--:" if right_from <= place < right_to else "---" for place in range(len(head))]
+    return "\n".join("| " + " | ".join(_cell(cell) for cell in line) + " |" for line in [head, rule, *lines])
+
+
+def _cell(text: str) -> str:
+    return str(text).replace("|", "\\|").replace("\n", " ").replace("<", "&lt;")

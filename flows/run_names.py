@@ -1,0 +1,119 @@
+"""How a run is called in Prefect: `flowers 2026-11-28 18:03 data +12`, its tags, and the keys of its artifacts."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Literal
+from uuid import UUID
+
+from flows.history import RunInputs
+from flows.ledger import Outcome
+
+RunOutcome = Literal["accepted", "rejected", "gate failed", "nothing new", "failed"]
+OUTCOMES: tuple[RunOutcome, ...] = ("accepted", "rejected", "gate failed", "nothing new", "failed")
+MAX_NAMED_PARAMS = 2
+
+
+def slug(name: str) -> str:
+    """A workspace's name in lower case, digits and dashes, as Prefect wants an artifact's key."""
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "workspace"
+
+
+def artifact_key(workspace: Path, *parts: str) -> str:
+    """The key of an artifact of this workspace, such as `flowers-scrape-gate`."""
+    return "-".join(slug(part) for part in (workspace.resolve().name, *parts))
+
+
+def flow_run_name(workspace: Path, started: datetime, what_changed: str = "") -> str:
+    """`<workspace> <date time> <what changed>`, the last part once it is known."""
+    return f"{workspace.resolve().name} {started:%Y-%m-%d %H:%M} {what_changed}".rstrip()
+
+
+def experiment_name(started: datetime) -> str:
+    """The name of the run's record and DVC experiment, which git must accept as a branch: 20261128-180342-grow."""
+    return f"{started:%Y%m%d-%H%M%S}-grow"
+
+
+def what_changed(
+    inputs: RunInputs, last_record: Mapping[str, Any] | None, outcomes: Sequence[Outcome] | None = None
+) -> str:
+    """What differs from the run before, in a few words; empty where it is not known before the stages have run.
+
+    outcomes: of the stages, once they have run: what no input explains is then named by the first stage that worked.
+    """
+    if last_record is None:
+        return "first run"
+    parts = list(_changed_inputs(inputs, last_record.get("inputs")))
+    if outcomes is not None and not parts:
+        worked = [outcome for outcome in outcomes if outcome.how != "unchanged"]
+        if not worked:
+            return "nothing new"
+        rows = _new_rows(worked, last_record)
+        parts.append(f"rows {rows:+d}" if rows else f"{worked[0].stage} redone")
+    return ", ".join(parts)
+
+
+def _changed_inputs(now: RunInputs, before: Mapping[str, Any] | None) -> Iterator[str]:
+    if not before:
+        return
+    if now.data_digest != before.get("data_digest"):
+        files = (now.data_files or 0) - (before.get("data_files") or 0)
+        yield f"data {files:+d}" if files else "data changed"
+    params = [
+        name for name in _changed_keys(before.get("params") or {}, now.params) if name not in {"notify", "reports"}
+    ]
+    if params:
+        yield f"params {', '.join(params)}" if len(params) <= MAX_NAMED_PARAMS else f"{len(params)} params"
+    if now.gates != before.get("gates"):
+        yield "gates"
+
+
+def _changed_keys(before: Mapping[str, Any], after: Mapping[str, Any], above: str = "") -> list[str]:
+    """Dotted names of the values that differ; `notify` and `reports` are named as a whole, for they change no row."""
+    names: list[str] = []
+    for key in {**before, **after}:
+        old, new = before.get(key), after.get(key)
+        if old == new:
+            continue
+        if isinstance(old, dict) and isinstance(new, dict) and f"{above}{key}" not in {"notify", "reports"}:
+            names += _changed_keys(old, new, f"{above}{key}.")
+        else:
+            names.append(f"{above}{key}")
+    return names
+
+
+def _new_rows(worked: Sequence[Outcome], last_record: Mapping[str, Any]) -> int:
+    """Rows that scrape kept more than in the run before; 0 where it did not work."""
+    before = (((last_record.get("metrics") or {}).get("rows") or {}).get("scrape") or {}).get("kept")
+    kept = [outcome.summary.get("kept") for outcome in worked if outcome.stage == "scrape"]
+    return int(kept[0]) - int(before) if kept and kept[0] is not None and before is not None else 0
+
+
+def outcome_of(outcomes: Sequence[Outcome]) -> RunOutcome:
+    """`rejected` where the last round that was compared is rejected, `nothing new` where no stage worked."""
+    if all(outcome.how == "unchanged" for outcome in outcomes):
+        return "nothing new"
+    notes = [str(one.summary.get("note", "")) for one in outcomes if one.stage.startswith("train@")]
+    compared = [note for note in notes if note and not note.startswith("skipped")]
+    return "rejected" if compared and compared[-1].startswith("rejected") else "accepted"
+
+
+def tags(workspace: Path, effort: str, outcome: RunOutcome | None = None) -> list[str]:
+    """The run's tags: workspace, effort, and the outcome once it is known."""
+    return [workspace.resolve().name, effort, *([outcome] if outcome else [])]
+
+
+def rename_run(name: str, run_tags: Sequence[str]) -> None:
+    """Gives the current flow run, and the deployment's run around it, this name and these tags beside those of the user."""
+    from prefect import runtime
+    from prefect.client.orchestration import get_client
+
+    ids = [UUID(str(found)) for found in (runtime.flow_run.id, runtime.flow_run.parent_flow_run_id) if found]
+    with get_client(sync_client=True) as client:
+        for flow_run_id in ids:
+            present = client.read_flow_run(flow_run_id).tags
+            kept = [tag for tag in present if tag not in {*OUTCOMES, *run_tags}]
+            client.update_flow_run(flow_run_id, name=name, tags=[*kept, *run_tags])
