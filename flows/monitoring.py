@@ -90,6 +90,9 @@ def run_ended(run: MonitoredRun, outcomes: Sequence[Outcome]) -> None:
     if params.reports.store and outcome != "nothing new":
         with _never_failing(f"copy the pages to {params.reports.store}"):
             upload_pages(run.workspace, params.reports.store)
+    if outcome == "nothing new":
+        with _never_failing("write the page of the gates"):
+            _redraw_gates_that_pass_again(run.workspace, outcomes)
     with _never_failing("publish the result"):
         links = page_links(run.workspace, params.reports)
         publish_result(run.workspace, _result(run.workspace), links, outcomes)
@@ -168,14 +171,26 @@ def _result(workspace: Path) -> str:
     return headline(json.loads(metrics.read_text(encoding="utf-8"))) if metrics.is_file() else ""
 
 
-def _record_restored_gates(workspace: Path, outcomes: Sequence[Outcome]) -> None:
-    """A generation that came back from DVC's run cache carries the gate that it passed: after a failed gate that is news."""
-    last = {record.stage: record for record in gate_history(workspace)}
+def _record_restored_gates(workspace: Path, outcomes: Sequence[Outcome]) -> bool:
+    """A generation that stands, or came back from DVC's run cache, passed its gate: after a failed one that is news.
+
+    Returns whether there was any.
+    """
+    last, news = {record.stage: record for record in gate_history(workspace)}, False
     for outcome in outcomes:
-        checks = outcome.summary.get("checks")
-        known = last.get(outcome.stage)
+        checks, known = outcome.summary.get("checks"), last.get(outcome.stage)
         if checks and (known is None or not known.passed):
             record_gate(workspace, outcome.stage, checks)
+            news = True
+    return news
+
+
+def _redraw_gates_that_pass_again(workspace: Path, outcomes: Sequence[Outcome]) -> None:
+    """After bad data is taken back nothing is left to do, and yet the page of the gates has to say so."""
+    from tasks.evaluate.gates_page import write_gates_page
+
+    if _record_restored_gates(workspace, outcomes):
+        write_gates_page(workspace)
 
 
 @contextmanager

@@ -199,7 +199,7 @@ def test_a_gate_that_says_no_gives_exit_code_1(workspace: Path) -> None:
 
 @pytest.mark.slow
 def test_a_users_own_expectation_fails_is_shown_and_is_mended(workspace: Path) -> None:
-    """Exit code 1, the function's name and the rows in the terminal, its sentence in Data Docs; a change of the file alone is
+    """Exit code 1, the function's name and the rows in the terminal, its sentence on the page of the gates; a change of the file alone is
     seen, by `status` too; then the stage passes and the page is there.
     """
     own = 'def expect_column_values_to_be_large(width, least):\n    """are large enough"""\n    return width >= least\n'
@@ -211,8 +211,8 @@ def test_a_users_own_expectation_fails_is_shown_and_is_mended(workspace: Path) -
     failed = seedling("stage", "validate", "-w", workspace)
     assert failed.returncode == 1
     assert "expect_column_values_to_be_large: observed 53 of 53 rows unexpected" in failed.stderr
-    pages = workspace.glob(".seedling/gx/uncommitted/data_docs/local_site/validations/validate/**/*.html")
-    assert any("are large enough" in page.read_text(encoding="utf-8") for page in pages)
+    page = (workspace / "reports" / "gates.html").read_text(encoding="utf-8")
+    assert "are large enough" in page and "53 of 53 rows unexpected" in page
     (workspace / "expectations.py").write_text(own.replace("width >= least", "width > 0"), encoding="utf-8")
     passed = seedling("stage", "validate", "-w", workspace)
     assert passed.returncode == 0, passed.stderr

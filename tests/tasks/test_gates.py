@@ -13,7 +13,6 @@ from tasks import images
 from tasks.errors import InputError
 from tasks.gates.asking import (
     asked_with_others,
-    build_data_docs,
     check,
     explain,
     load_gates,
@@ -116,14 +115,6 @@ def test_the_message_of_a_failed_gate_says_what_to_do(tmp_path: Path) -> None:
         "docs/index.html",
     ):
         assert part in said
-
-
-def test_data_docs_show_the_checks(tmp_path: Path) -> None:
-    """Great Expectations' own pages, built from the stored results."""
-    check("augment", GatedRows.of(ROWS), {}, tmp_path)
-    page = build_data_docs(tmp_path)
-    assert "augment" in page.read_text(encoding="utf-8")
-    assert list(page.parent.glob("validations/augment/**/*.html"))
 
 
 def generation(folder: Path, rows: list[Row]) -> Path:
@@ -261,9 +252,7 @@ def test_a_users_own_function_is_an_expectation(tmp_path: Path) -> None:
     assert (odd.passed, odd.rows) == (False, ["b"])
     assert (above.rows, above.severity) == (["a", "b"], "warning")
     assert mostly.passed
-    build_data_docs(tmp_path)
-    (page,) = tmp_path.glob("gx/uncommitted/data_docs/local_site/validations/augment/**/*.html")
-    assert "are odd" in page.read_text(encoding="utf-8")
+    assert own_expectations(tmp_path).meanings["expect_column_values_to_be_odd"] == "are odd"
 
 
 def test_a_users_expectation_that_raises_stops_and_says_what(tmp_path: Path) -> None:
