@@ -2,6 +2,10 @@
 
 import os
 
+from flows.git_identity import drop_hook_variables
+
+drop_hook_variables()
+
 # Set before the libraries are imported, for the users' peace: no usage statistics.
 for _name, _value in {
     "DVC_NO_ANALYTICS": "1",

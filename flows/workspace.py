@@ -14,6 +14,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Literal
 
+from flows.git_identity import identity_environment
 from flows.ledger import create_repository
 from tasks import images
 from tasks.errors import InputError, SeedlingError
@@ -29,7 +30,6 @@ COLUMNS = ("text", "image", "label", "split", "id", "group")
 FOLDER = "{kind: folder, path: .}"
 MAY_BE_EMPTY = FOLDER.replace("}", ", may_be_empty: true}")
 MANY = 10_000  # files: DVC looks at each of them whenever it is asked anything
-IDENTITY = ("-c", "user.name=seedling", "-c", "user.email=seedling@localhost")
 
 
 def make_workspace(
@@ -257,12 +257,11 @@ def _track(folder: Path) -> None:
     _git(folder, "init", "--quiet")
     create_repository(folder)
     _git(folder, "add", "--all")
-    known = subprocess.run(["git", "config", "user.email"], cwd=folder, capture_output=True, check=False)  # noqa: S607
-    identity = () if known.returncode == 0 else IDENTITY
-    _git(folder, *identity, "commit", "--quiet", "--message", "A Seedling workspace")
+    _git(folder, "commit", "--quiet", "--message", "A Seedling workspace", more=identity_environment(folder))
 
 
-def _git(folder: Path, *arguments: str) -> None:
-    done = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, check=False)  # noqa: S603, S607
+def _git(folder: Path, *arguments: str, more: Mapping[str, str] = MappingProxyType({})) -> None:
+    environment = {**os.environ, **more}
+    done = subprocess.run(["git", *arguments], cwd=folder, env=environment, capture_output=True, text=True, check=False)  # noqa: S603, S607
     if done.returncode != 0:
         raise InputError(f"git {arguments[0]} failed in {folder}: {done.stderr.strip()}")
