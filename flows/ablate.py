@@ -34,6 +34,7 @@ from tasks.learners.losses import MIXIN
 from tasks.params import Params, load, set_value
 from tasks.progress import Progress, terminal
 from tasks.randomness import generator
+from tasks.reading import read_json
 from tasks.stages import AUGMENTED, VALIDATED, Stage, stages, work_ungated, write_page
 from tasks.statistics import log_loss_of_rows, paired_difference, share
 from tasks.synthesize import OF_PICTURES
@@ -145,7 +146,7 @@ def steps_of(workspace: Path, params: Params) -> list[Step]:
     made = workspace / "generations" / "synthesize"
     if read_manifest(made)["rows"]["kept"]:
         found.append(Step("synthesize", "synthesize", NOTHING_NEW))
-    tried = json.loads((workspace / "models" / "0" / "candidates.json").read_text(encoding="utf-8"))["tried"]
+    tried = read_json(workspace / "models" / "0" / "candidates.json")["tried"]
     if any(one["loss"] == MIXIN for one in tried):
         found.append(Step("mix-in", "train", ((("train", "mixin"), "false"),)))
     return found
@@ -279,7 +280,7 @@ def _without_weak_label(row: Row) -> Row:
 
 def _accepted(workspace: Path, rounds: int) -> Path:
     """The model that the loop holds after so many rounds."""
-    verdict = json.loads((workspace / "models" / str(rounds) / "verdict.json").read_text(encoding="utf-8"))
+    verdict = read_json(workspace / "models" / str(rounds) / "verdict.json")
     return workspace / "models" / str(verdict["accepted_round"])
 
 

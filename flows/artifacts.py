@@ -6,7 +6,6 @@ Each key begins with the workspace's name, so that the versions of one key are t
 from __future__ import annotations
 
 import contextvars
-import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -27,6 +26,7 @@ from flows.run_names import artifact_key
 from tasks.evaluate.trend import run_points
 from tasks.params import Params
 from tasks.progress import Progress
+from tasks.reading import read_json
 from tasks.sources import described
 
 RUNS_IN_TABLE = 30
@@ -96,8 +96,8 @@ def publish_rounds(workspace: Path, number: int) -> None:
     for path in [models / str(one) / "candidates.json" for one in range(number + 1)]:
         if not path.is_file():  # skipped: the loop had stopped
             continue
-        tried = json.loads(path.read_text(encoding="utf-8"))["tried"]
-        verdict = json.loads(path.with_name("verdict.json").read_text(encoding="utf-8"))
+        tried = read_json(path)["tried"]
+        verdict = read_json(path.with_name("verdict.json"))
         judged = [one for one in tried if one["log_loss"] is not None]
         best = min(judged, key=lambda one: float(one["log_loss"])) if judged else None
         rounds.append(

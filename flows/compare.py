@@ -14,7 +14,6 @@ import numpy as np
 import pandas as pd
 from rich.console import Console
 from rich.table import Table
-from ruamel.yaml import YAML
 
 from flows.ledger import open_ledger
 from tasks.errors import InputError
@@ -22,7 +21,9 @@ from tasks.evaluate.pages import environment
 from tasks.generation import read, read_rejected
 from tasks.params import load
 from tasks.randomness import generator
+from tasks.reading import reading
 from tasks.statistics import Difference, briers, difference_if_wrong, log_losses, of_truth, paired_difference
+from tasks.yaml_files import parse_yaml
 
 METRICS = (
     "accuracy",
@@ -124,12 +125,17 @@ def _side(workspace: Path, revision: str) -> Side:
             ".seedling/runs name the runs that did."
         )
     content = {name: one or b"" for name, one in files.items()}
-    predictions = pd.read_parquet(io.BytesIO(content["reports/predictions.parquet"]))
+    with reading(Path("reports/predictions.parquet")):
+        predictions = pd.read_parquet(io.BytesIO(content["reports/predictions.parquet"]))
+    with reading(Path("reports/metrics.json")):
+        metrics = json.loads(content["reports/metrics.json"])
     with tempfile.TemporaryDirectory() as scratch:
         folder = ledger.folder_at(place, "generations/validate", Path(scratch))
         rows = None if folder is None else _rows_of(folder)
-    params = YAML(typ="safe").load(content["params.yaml"])
-    return Side(revision, json.loads(content["reports/metrics.json"]), predictions, params, rows)
+    params = parse_yaml(
+        content["params.yaml"].decode(encoding="utf-8", errors="replace"), f"params.yaml of '{revision}'"
+    )
+    return Side(revision, metrics, predictions, params, rows)
 
 
 def _rows_of(folder: Path) -> pd.DataFrame:

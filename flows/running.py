@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import importlib
-import json
 import os
 import sys
 import time
@@ -20,6 +19,7 @@ from flows.temporary_server import temporary_server
 from tasks.busy import workspace_lock
 from tasks.errors import SeedlingError
 from tasks.params import load, set_value
+from tasks.reading import read_json
 from tasks.stages import find, write_page
 from tasks.summaries import headline
 
@@ -73,7 +73,7 @@ def run_line(workspace: Path, effort: str | None, as_of: str | None, *, visit: b
         state = grow(str(workspace), as_of=as_of, visit=visit, return_state=True)
     if state.is_failed() or state.is_crashed():
         _raise_of(state)
-    metrics = json.loads((workspace / "reports" / "metrics.json").read_text(encoding="utf-8"))
+    metrics = read_json(workspace / "reports" / "metrics.json")
     console.print(f"\n[bold green]{headline(metrics)}[/]", highlight=False)
     console.print(
         f"{time.monotonic() - began:.0f} s. Report: {workspace / 'reports' / 'report.html'}",

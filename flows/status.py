@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from rich.console import Console
@@ -11,6 +10,7 @@ from rich.table import Table
 from flows.history import runs
 from flows.ledger import open_ledger
 from tasks.params import load
+from tasks.reading import read_json
 from tasks.stages import gate_changed, stages
 from tasks.summaries import headline, summary
 
@@ -40,7 +40,7 @@ def show_status(workspace: Path) -> None:
     console.print(table)
     metrics = workspace / "reports" / "metrics.json"
     if metrics.is_file():
-        console.print(f"\n{headline(json.loads(metrics.read_text(encoding='utf-8')))}", highlight=False)
+        console.print(f"\n{headline(read_json(metrics))}", highlight=False)
     if past := runs(workspace):
         many = "1 run" if len(past) == 1 else f"{len(past)} runs"
         console.print(f"{many}, the last one {past[-1].name}, ended {past[-1].record['ended']}", highlight=False)

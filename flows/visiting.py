@@ -6,7 +6,6 @@ nothing changes no file that DVC or git knows.
 
 from __future__ import annotations
 
-import json
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
@@ -15,6 +14,7 @@ from flows.ledger import Ledger, Outcome
 from tasks.errors import GateFailed
 from tasks.generation import write_json
 from tasks.params import load, set_value
+from tasks.reading import read_json
 from tasks.scrape.web import rename_visit, visited_sources
 
 OPEN_VISIT = Path(".seedling", "visit.json")
@@ -60,7 +60,7 @@ def _visit_name(workspace: Path) -> str:
     path = workspace / OPEN_VISIT
     if path.is_file():
         try:
-            visit = json.loads(path.read_text(encoding="utf-8"))
+            visit = read_json(path)
             if visit["state"] == "unfinished":
                 return str(visit["as_of"])
         except (ValueError, KeyError, TypeError):  # cut by a kill: a new visit asks again for what the old one brought

@@ -14,6 +14,7 @@ from rich.console import Console
 from tasks.errors import InputError
 from tasks.generation import MANIFEST, read, read_rejected, stage_of
 from tasks.params import load
+from tasks.reading import read_json
 from tasks.scrape.memory import Memory
 
 ENOUGH = 10  # rows shown where a question fits several
@@ -121,10 +122,9 @@ def _fetched(workspace: Path, row: str, chapters: dict[str, pd.DataFrame]) -> It
 
 
 def _gates_of(workspace: Path, row: str) -> Iterator[str]:
-    import json
 
     for path in sorted(workspace.glob("**/gate.json")):
-        for check in json.loads(path.read_text(encoding="utf-8")):
+        for check in read_json(path):
             if row in check["rows"]:
                 yield f"  gate of {path.parent.relative_to(workspace)}: not met: {check['expectation']} ({check['observed']})"
 

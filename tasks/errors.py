@@ -5,7 +5,9 @@ SeedlingError              exit code 2; the message carries the remedy
 │   └── SourceUnreachable  a site did not answer this time; worth another try
 ├── MissingGeneration      a stage's input has not been made yet
 ├── IncompleteGeneration   a folder that is not whole, or whose row counts do not add up
+├── DamagedFile            a file that was cut, or is not what its name says
 ├── WorkspaceBusy          another run is at work in the same workspace
+├── UnexpectedError        exit code 70; nothing that we foresaw, its traceback is in a log file
 └── GateFailed             exit code 1; a critical expectation said no
 """
 
@@ -40,6 +42,26 @@ class MissingGeneration(SeedlingError):
 
 class IncompleteGeneration(SeedlingError):
     """A folder that is not whole, or whose row counts do not add up."""
+
+
+class DamagedFile(SeedlingError):
+    """A file that was cut, or is not what its name says."""
+
+    def __init__(self, path: object, why: BaseException | str, remedy: str) -> None:
+        lines = str(why).strip().splitlines() or [""]
+        what = f"{type(why).__name__}: {lines[0]}" if isinstance(why, BaseException) else lines[0]
+        super().__init__(f"{path} is damaged ({what.rstrip('.: ')}): {remedy}.")
+        self.path, self._arguments = path, (path, what, remedy)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled with its arguments, as it comes from another process."""
+        return type(self), self._arguments
+
+
+class UnexpectedError(SeedlingError):
+    """Nothing that was foreseen: most likely an error in Seedling. Its traceback is in a log file that the message names."""
+
+    exit_code = 70  # EX_SOFTWARE of sysexits.h; never 1, which means that a gate failed
 
 
 class WorkspaceBusy(SeedlingError):

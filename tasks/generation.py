@@ -27,6 +27,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from tasks.errors import IncompleteGeneration, MissingGeneration
+from tasks.reading import read_json
 
 Modality = Literal["image", "text"]
 FORMAT = 1
@@ -276,7 +277,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     path = folder / MANIFEST
     if not path.is_file():
         raise MissingGeneration(folder.name if folder.parent.name == "generations" else folder, stage_of(folder))
-    manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    manifest: dict[str, Any] = read_json(path)
     return manifest
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import reprlib
 from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
@@ -10,12 +11,15 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
 from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
 
 from tasks.errors import InputError
 from tasks.monitoring_params import NotifyParams, ReportsParams
 from tasks.section import Section
 from tasks.sources import LabelRule, Source
+from tasks.yaml_files import read_yaml_file
+
+_shown = reprlib.Repr()  # of a value in an error: enough to find it in the file
+_shown.maxstring = _shown.maxother = 200
 
 Effort = Literal["quick", "normal", "thorough"]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -307,15 +311,7 @@ def read_yaml(path: Path) -> Any:
         raise InputError(
             f"{path} does not exist: is this a Seedling workspace? `seedling init DIR --images PATH` makes one."
         )
-    try:
-        return YAML(typ="safe").load(path.read_text(encoding="utf-8"))
-    except (YAMLError, UnicodeDecodeError) as error:
-        quoted = (
-            " Put what holds a colon, such as 'http://host:80/' or '.tag::text', in quotes."
-            if "unexpected ':'" in str(error)
-            else ""
-        )
-        raise InputError(f"{path} is not readable YAML: {error}.{quoted}") from error
+    return read_yaml_file(path)
 
 
 def set_value(workspace: Path, keys: Sequence[str], value: Any) -> None:
@@ -353,7 +349,7 @@ def _explain(path: Path, error: ValidationError) -> str:
                 f"it was written for line {one['input']!r} of Seedling, this is line {own}: write `line: {own}`, take dvc.yaml from a new workspace, and every stage is made anew"
             )
         else:
-            shown = "" if isinstance(one["input"], dict) else f" (it is {one['input']!r})"
+            shown = "" if isinstance(one["input"], dict) else f" (it is {_shown.repr(one['input'])})"
             lines.append(f"'{where}': {one['msg'][0].lower()}{one['msg'][1:]}{shown}")
     return f"{path}: " + "; ".join(lines) + ". docs/params.md lists every key."
 

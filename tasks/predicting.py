@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -14,6 +13,7 @@ from tasks import images, texts
 from tasks.errors import InputError, MissingGeneration
 from tasks.generation import Modality
 from tasks.learners.model import TrainedModel, load_model
+from tasks.reading import read_json
 
 ROWS_AT_ONCE = 512
 Payload = bytes | str
@@ -61,13 +61,13 @@ class Predictor:
         if not rounds:
             raise MissingGeneration("models", "train@0")
         if number is None:
-            verdict = json.loads((workspace / "models" / str(rounds[-1]) / "verdict.json").read_text(encoding="utf-8"))
+            verdict = read_json(workspace / "models" / str(rounds[-1]) / "verdict.json")
             number = int(verdict["accepted_round"])
         if number not in rounds:
             raise InputError(f"No model was trained in round {number}: there are {', '.join(map(str, rounds))}.")
         folder = workspace / "models" / str(number)
-        known = json.loads((folder / "model.json").read_text(encoding="utf-8"))
-        features = json.loads((folder / "features.json").read_text(encoding="utf-8"))
+        known = read_json(folder / "model.json")
+        features = read_json(folder / "features.json")
         return cls(load_model(folder), known["modality"], number, float(features.get("max_megapixels", 64.0)))
 
     def warm_up(self) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import errno
 import filecmp
-import json
 import shutil
 import sys
 from collections.abc import Callable
@@ -20,6 +19,7 @@ from tasks.busy import workspace_lock
 from tasks.errors import GateFailed, InputError, MissingGeneration, SeedlingError
 from tasks.params import Params, load
 from tasks.progress import Progress, silent, terminal
+from tasks.reading import read_json
 
 Work = Callable[[Params, Path, Path, Path, Progress], None]  # params, workspace, data, output, progress
 
@@ -409,7 +409,7 @@ def write_page(kind: str, workspace: Path) -> Path | None:
 
 
 def _json(path: Path, default: Any) -> Any:
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else default
+    return read_json(path) if path.is_file() else default
 
 
 def main(kind: str) -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from tasks.reading import read_json
 
 if TYPE_CHECKING:
     from tasks.stages import Stage
@@ -52,4 +53,4 @@ def headline(metrics: Mapping[str, Any]) -> str:
 
 
 def _json(path: Path, default: Any) -> Any:
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else default
+    return read_json(path) if path.is_file() else default

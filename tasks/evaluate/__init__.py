@@ -6,7 +6,6 @@ python -m tasks.evaluate
 from __future__ import annotations
 
 import hashlib
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -33,6 +32,7 @@ from tasks.generation import columns_of, digest, payloads, read, read_manifest, 
 from tasks.learners.model import TrainedModel, load_model, single_threaded
 from tasks.params import NOTHING, EvaluateParams, Facts
 from tasks.progress import Progress, silent
+from tasks.reading import read_json
 from tasks.statistics import Ints, effective_rows, rows_for_interval, wilson
 
 NOT_TO_CUT_BY = ("id", "parents", "label_probs", "health")  # no two rows alike, or lists
@@ -67,7 +67,7 @@ def evaluate(
         outside = _predict(model, collected, validated, classes, "out_of_scope", progress)
         changed = _robustness(model, test, collected, params, facts, progress)
     shown = test if test is not None else cross_validated
-    learnt = json.loads((models / "0" / "candidates.json").read_text(encoding="utf-8"))
+    learnt = read_json(models / "0" / "candidates.json")
     rounds = _rounds(verdicts, models, validated, classes, params)
     parts = slices(_measured(shown.frame, validated, params), shown.right, shown.groups, params)
     doubt = read_manifest(validated)["notes"].get("doubt") or {}
@@ -267,7 +267,7 @@ def read_verdicts(models: Path) -> list[dict[str, Any]]:
     )
     if not found:
         raise InputError(f"{models} holds no trained round: run `seedling stage train@0`, or `seedling run`.")
-    return [json.loads(path.read_text(encoding="utf-8")) for _, path in found]
+    return [read_json(path) for _, path in found]
 
 
 def out_of_fold(model: Path, validated: Path, classes: Sequence[str]) -> Scored:
@@ -332,7 +332,7 @@ def _rounds(
 
 
 def _model_json(model: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((model / "model.json").read_text(encoding="utf-8"))
+    found: dict[str, Any] = read_json(model / "model.json")
     return found
 
 
@@ -351,7 +351,7 @@ def abstained(scored: Scored, abstain: Mapping[str, Any], confidence: float = 0.
 def _rows_by_stage(generations: Path) -> dict[str, Any]:
     found = {}
     for path in sorted(generations.glob("**/manifest.json")):
-        manifest = json.loads(path.read_text(encoding="utf-8"))
+        manifest = read_json(path)
         found[manifest["stage"]] = {**manifest["rows"], "reasons": manifest["reasons"]}
     return found
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import html
 import io
-import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from tasks.errors import InputError, MissingGeneration
 from tasks.evaluate import read_verdicts
 from tasks.evaluate.pages import vote
 from tasks.generation import MANIFEST, SPLITS, payloads, read, read_manifest
+from tasks.reading import read_json
 
 COLUMNS = [
     "id",
@@ -151,10 +151,10 @@ def model_card(workspace: Path, name: str, licence: str = "unknown", use: str = 
     reports = workspace / "reports"
     if not (reports / "metrics.json").is_file():
         raise MissingGeneration("reports/metrics.json", "evaluate")
-    metrics = json.loads((reports / "metrics.json").read_text(encoding="utf-8"))
+    metrics = read_json(reports / "metrics.json")
     accepted = metrics["accepted_round"]
     shown = accepted if number is None else number
-    model = json.loads((workspace / "models" / str(shown) / "model.json").read_text(encoding="utf-8"))
+    model = read_json(workspace / "models" / str(shown) / "model.json")
     where = "test" if metrics["test"] else "cross_validation"
     task = "image-classification" if model["modality"] == "image" else "text-classification"
     header: dict[str, Any] = {"license": licence, "pipeline_tag": task, "tags": ["seedling"]}

@@ -4,7 +4,6 @@ again after every run, so it may also say what changed since the run before, and
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from tasks.evaluate.looks import looks_at
 from tasks.evaluate.pages import environment, shown, vote
 from tasks.gates.asking import read_checks
 from tasks.generation import digest, payloads, read, read_manifest, read_rejected, stage_of
+from tasks.reading import read_json
 from tasks.statistics import Estimate, confusion, wilson_of
 
 SAMPLES = 12
@@ -79,7 +79,7 @@ WORDS = {
 
 def write_report(workspace: Path) -> Path:
     """Writes the page from generations/, models/, reports/ and the runs' history; gives its path."""
-    metrics = json.loads((workspace / "reports" / "metrics.json").read_text(encoding="utf-8"))
+    metrics = read_json(workspace / "reports" / "metrics.json")
     generations, plots = workspace / "generations", workspace / "reports" / "plots"
     runs, classes = _runs(workspace), read_manifest(generations / "validate")["classes"]
     looks = looks_at(workspace / ".seedling" / "looks.jsonl", metrics["test_digest"] or "")
@@ -137,7 +137,7 @@ def _paces(remembered: Path) -> list[dict[str, Any]]:
     """How fast each source on the web was asked in its last visit, where it took long enough to be shown."""
     found = []
     for path in sorted(remembered.glob("*.pace.json")):
-        told = json.loads(path.read_text(encoding="utf-8"))
+        told = read_json(path)
         chart = charts.pace(told["points"])
         if chart is not None:
             last = {one["host"]: one for one in told["points"]}
@@ -150,7 +150,7 @@ def _ablation(workspace: Path, accepted: int) -> dict[str, Any] | None:
     path = workspace / "reports" / "ablation.json"
     if not path.is_file():
         return None
-    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    found: dict[str, Any] = read_json(path)
     if found["model"] != digest(workspace / "models" / str(accepted)):
         return {"earlier": True}
     return found if found["bars"] else None
@@ -159,8 +159,8 @@ def _ablation(workspace: Path, accepted: int) -> dict[str, Any] | None:
 def _subject(workspace: Path, accepted: int) -> dict[str, Any]:
     """What the model in use tells apart, and from which rows it learnt that. unchecked: labels that no person gave."""
     manifest = read_manifest(workspace / "generations" / "validate")
-    model = json.loads((workspace / "models" / str(accepted) / "model.json").read_text(encoding="utf-8"))
-    rows = json.loads((workspace / "models" / str(accepted) / "manifest.json").read_text(encoding="utf-8"))["rows"]
+    model = read_json(workspace / "models" / str(accepted) / "model.json")
+    rows = read_json(workspace / "models" / str(accepted) / "manifest.json")["rows"]
     sources: dict[str, int] = {}
     for one in manifest["counts"]:
         if one["split"] == "train":
@@ -307,8 +307,8 @@ def _samples(generations: Path) -> list[dict[str, Any]]:
 def _rounds(models: Path, metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
     found = []
     for one in metrics["rounds"]:
-        manifest = json.loads((models / str(one["round"]) / "manifest.json").read_text(encoding="utf-8"))
-        model = json.loads((models / str(one["round"]) / "model.json").read_text(encoding="utf-8"))
+        manifest = read_json(models / str(one["round"]) / "manifest.json")
+        model = read_json(models / str(one["round"]) / "model.json")
         learners = ", ".join(member["learner"].replace("_", " ") for member in model["members"])
         found.append({**one, "learners": learners, "pseudo_labelled": manifest["rows"]["pseudo_labelled"]})
     return found
@@ -330,15 +330,15 @@ def _audits(generations: Path) -> list[dict[str, Any]]:
 
 def _candidates(model: Path, seconds: Path) -> list[dict[str, Any]]:
     """The table of candidates, the best first, with the seconds that each took where this machine trained them."""
-    table = json.loads((model / "candidates.json").read_text(encoding="utf-8"))["tried"]
-    took = json.loads(seconds.read_text(encoding="utf-8")) if seconds.is_file() else {}
+    table = read_json(model / "candidates.json")["tried"]
+    took = read_json(seconds) if seconds.is_file() else {}
     for one in table:
         one["seconds"] = took.get("-".join([one["learner"], *one["recipe"], one["loss"]]))
     return sorted(table, key=lambda one: (one["log_loss"] is None, one["log_loss"], not one["chosen"]))
 
 
 def _left_out(model: Path) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = json.loads((model / "candidates.json").read_text(encoding="utf-8"))["left_out"]
+    found: list[dict[str, Any]] = read_json(model / "candidates.json")["left_out"]
     return found
 
 
@@ -382,7 +382,7 @@ def _gates(workspace: Path) -> list[dict[str, Any]]:
 
 
 def _runs(workspace: Path) -> list[dict[str, Any]]:
-    found = [json.loads(path.read_text(encoding="utf-8")) for path in (workspace / ".seedling" / "runs").glob("*.json")]
+    found = [read_json(path) for path in (workspace / ".seedling" / "runs").glob("*.json")]
     return sorted(found, key=lambda one: (one["ended"], one["name"]))
 
 

@@ -7,7 +7,6 @@ The gates in ALWAYS stand before them and cannot be switched off.
 from __future__ import annotations
 
 import difflib
-import json
 import logging
 import re
 import shutil
@@ -27,6 +26,7 @@ from tasks.gates.own import FILE as OWN_FILE
 from tasks.gates.own import Own, arguments_of, digest_of, own_expectations
 from tasks.generation import SPLITS, write_json
 from tasks.params import read_yaml
+from tasks.reading import read_json
 
 Expectations = Sequence[tuple[str, dict[str, Any]]]
 
@@ -155,7 +155,7 @@ def load_own(workspace: Path) -> Own:
 def asked_with_others(workspace: Path, folder: Path) -> bool:
     """Whether the gate of the generation in `folder` was asked with other expectations of the user's own than there are now."""
     path, now = folder / GATE, digest_of(workspace)
-    checks = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
+    checks = read_json(path) if path.is_file() else []
     return any(one.get("source") not in {None, now} for one in checks)
 
 
@@ -336,7 +336,7 @@ def write_comparisons(checks: Sequence[Check], workspace: Path, stage: str) -> N
 def read_checks(workspace: Path, stage: str, folder: Path) -> list[dict[str, Any]]:
     """What `write_checks` wrote of the stage, whose output is `folder`; none where it has not run."""
     files = [folder / GATE, beside_generations(workspace, stage)]
-    return [one for file in files if file.is_file() for one in json.loads(file.read_text(encoding="utf-8"))]
+    return [one for file in files if file.is_file() for one in read_json(file)]
 
 
 def beside_generations(workspace: Path, stage: str) -> Path:

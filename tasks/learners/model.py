@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from tasks.learners.features import FeatureMaker, Inputs, Read
 from tasks.learners.saving import Learner, load_features, load_learner
 from tasks.learners.training import Setting
 from tasks.progress import Progress, silent
+from tasks.reading import read_json
 from tasks.statistics import SMALLEST, Floats, softmax
 
 
@@ -64,7 +64,7 @@ def load_model(folder: Path) -> TrainedModel:
     path = folder / "model.json"
     if not path.is_file():
         raise MissingGeneration(folder, f"train@{folder.name}")
-    known = json.loads(path.read_text(encoding="utf-8"))
+    known = read_json(path)
     classes = known["classes"]
     maker = load_features(folder, known["modality"])
     setting = Setting(len(classes), maker=maker)

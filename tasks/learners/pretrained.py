@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-import json
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 from tasks.errors import InputError
 from tasks.generation import Modality
 from tasks.params import EncoderParams
+from tasks.reading import read_json
 
 MINILM = "all-MiniLM-L6-v2"
 WANTED_FILES = ("*.json", "*.safetensors", "*.txt", "*.model")
@@ -105,5 +105,5 @@ def _check_files(folder: Path, modality: Modality, asked_in: str) -> None:
 
 def settings_of(path: Path) -> dict[str, Any]:
     """A JSON file's; empty where there is none."""
-    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    found: dict[str, Any] = read_json(path) if path.is_file() else {}
     return found

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import re
 import zipfile
 from pathlib import Path
@@ -20,6 +19,7 @@ from tasks.learners.kept_rows import KeptRows, NearestNeighbours, SupportVectorM
 from tasks.learners.losses import Adjusted
 from tasks.learners.training import Setting
 from tasks.params import EncoderParams, Facts
+from tasks.reading import read_json
 from tasks.statistics import Floats
 
 SCHEMA = "schema.json"
@@ -96,7 +96,7 @@ def load_learner(name: str, path: Path, setting: Setting) -> Learner:
         made.load_tensors(load_tensors(file))
     adjusted = path.with_suffix(".shares.json")
     if adjusted.is_file():
-        return Adjusted(learner, np.array(json.loads(adjusted.read_text(encoding="utf-8"))))
+        return Adjusted(learner, np.array(read_json(adjusted)))
     return learner
 
 
@@ -145,7 +145,7 @@ def terms_of(maker: TextFeatures) -> dict[str, Any]:
 
 def load_features(folder: Path, modality: Modality) -> FeatureMaker:
     """The features that `save_features` wrote to `models/<round>`; an encoder's relative path counts from the workspace."""
-    known = json.loads((folder / "features.json").read_text(encoding="utf-8"))
+    known = read_json(folder / "features.json")
     if "encoder" in known:
         from safetensors.numpy import load_file
 

@@ -8,7 +8,6 @@ tasks/train/cross_validation.py), and scaled by a temperature that is fitted on 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
@@ -30,6 +29,7 @@ from tasks.pseudo_label.filters import FILTERS, Seen, Tried, bake_off, doubted_c
 from tasks.pseudo_label.queue import write_queue
 from tasks.pseudo_label.teaching import Refined, Taught, read_taught, refine
 from tasks.randomness import generator
+from tasks.reading import read_json
 from tasks.statistics import Floats, wilson
 
 COLUMNS = [
@@ -69,7 +69,7 @@ def pseudo_label(
     `train.pool_rows` are rejected as `beyond_pool_rows`: no model was asked about them. queue.csv: the rows that a person's label would teach most.
     """
     stage, classes = f"pseudo_label@{round_number}", read_manifest(validated)["classes"]
-    stopped = json.loads((teacher / "verdict.json").read_text(encoding="utf-8"))["stop"] or round_number > rounds
+    stopped = read_json(teacher / "verdict.json")["stop"] or round_number > rounds
     with GenerationWriter(output, stage=stage, modality=facts.modality, pictures=False, extra=COLUMNS) as writer:
         if stopped:
             writer.close(rows_in=0, classes=classes, skipped=True)

@@ -6,7 +6,6 @@ python -m tasks.train --round 0
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import shutil
 from collections import Counter
@@ -30,6 +29,7 @@ from tasks.learners.training import Mixin, Setting
 from tasks.parallel import this_process
 from tasks.params import NOTHING, Facts, TrainParams
 from tasks.progress import Progress, silent
+from tasks.reading import read_json
 from tasks.train import files
 from tasks.train.bought import bought
 from tasks.train.choice import Judged, abstention, calibrated, candidate_table
@@ -148,7 +148,7 @@ def _trust_of(members: tuple[Candidate, ...], bench: Workbench) -> NDArray[np.fl
 def _previous_verdict(sources: Sources) -> dict[str, Any] | None:
     if sources.teacher is None:
         return None
-    found: dict[str, Any] = json.loads((sources.teacher / "verdict.json").read_text(encoding="utf-8"))
+    found: dict[str, Any] = read_json(sources.teacher / "verdict.json")
     return found
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import numpy as np
 from tasks.errors import InputError
 from tasks.learners.losses import CONSISTENCY, MIXIN, NETWORK_LOSSES
 from tasks.params import Facts, TrainParams
+from tasks.reading import read_json
 from tasks.train.cross_validation import Candidate, Workbench
 from tasks.train.rows import INGREDIENTS, TrainingRows
 from tasks.train.trust import TRUSTED
@@ -93,7 +93,7 @@ def further_candidates(
 
 def later_candidates(teacher: Path) -> tuple[list[Candidate], list[Candidate]]:
     """What voted in the round before; and what else was best of each learner there, and all that is taken over, so that no choice is lost."""
-    table = json.loads((teacher / "candidates.json").read_text(encoding="utf-8"))["tried"]
+    table = read_json(teacher / "candidates.json")["tried"]
     tried = [
         (entry, Candidate(entry["learner"], tuple(entry["recipe"]), entry["loss"]))
         for entry in table
