@@ -26,7 +26,7 @@ from flows.history import runs
 from flows.ledger import open_ledger
 from tasks.augment import children_of_each
 from tasks.busy import workspace_lock
-from tasks.errors import InputError, SeedlingError
+from tasks.errors import DamagedFile, InputError, SeedlingError
 from tasks.evaluate import out_of_fold, read_verdicts
 from tasks.generation import Row, digest, read_manifest, rewritten, write_json
 from tasks.learners.encoder import encoder_key
@@ -34,7 +34,7 @@ from tasks.learners.losses import MIXIN
 from tasks.params import Params, load, set_value
 from tasks.progress import Progress, terminal
 from tasks.randomness import generator
-from tasks.reading import read_json
+from tasks.reading import read_frame, read_json
 from tasks.stages import AUGMENTED, VALIDATED, Stage, stages, work_ungated, write_page
 from tasks.statistics import log_loss_of_rows, paired_difference, share
 from tasks.synthesize import OF_PICTURES
@@ -209,8 +209,8 @@ def _asked(
         return _said(workspace, _accepted(workspace, variant.rounds))
     kept = workspace / PLACE / f"{_key(workspace, params, variant)}.parquet"
     if kept.is_file():
-        with suppress(ValueError, OSError):  # a file cut short counts for nothing (pyarrow's errors are both)
-            return pd.read_parquet(kept)
+        with suppress(DamagedFile, OSError):  # a file cut short counts for nothing
+            return read_frame(kept)
     if predicted_seconds(workspace, variant) > seconds:
         return None
     place = workspace / PLACE / RUNNING

@@ -14,8 +14,8 @@ from flows.ledger import Outcome
 from tasks.errors import SeedlingError
 from tasks.generation import write_json
 from tasks.params import read_yaml
-
-RUNS = Path(".seedling", "runs")
+from tasks.run_records import FOLDER as RUNS
+from tasks.run_records import read_run_records
 
 
 @dataclass(frozen=True)
@@ -99,14 +99,12 @@ def _labeled_rows(workspace: Path) -> int | None:
 
 def runs(workspace: Path) -> list[Run]:
     """All runs, the oldest first."""
-    found = [json.loads(path.read_text(encoding="utf-8")) for path in (workspace / RUNS).glob("*.json")]
-    return [Run(one["name"], one) for one in sorted(found, key=lambda one: (one["ended"], one["name"]))]
+    return [Run(record["name"], record) for record in read_run_records(workspace)]
 
 
 def last_record(workspace: Path) -> dict[str, Any] | None:
     """The record of the newest run that can be read; None where there is none."""
-    records = [record for path in (workspace / RUNS).glob("*.json") if (record := _json(path)) and "ended" in record]
-    return max(records, key=lambda record: (record["ended"], record.get("name", "")), default=None)
+    return (read_run_records(workspace) or [None])[-1]
 
 
 def _json(path: Path) -> dict[str, Any] | None:

@@ -14,7 +14,7 @@ from rich.console import Console
 from tasks.errors import InputError
 from tasks.generation import MANIFEST, read, read_rejected, stage_of
 from tasks.params import load
-from tasks.reading import read_json
+from tasks.reading import read_frame, read_json
 from tasks.scrape.memory import Memory
 
 ENOUGH = 10  # rows shown where a question fits several
@@ -135,7 +135,7 @@ def _predicted(workspace: Path, row: str, chapters: dict[str, pd.DataFrame]) -> 
         path = model / "out_of_fold.parquet"
         if not path.is_file():
             continue
-        frame = pd.read_parquet(path)
+        frame = read_frame(path)
         for one in frame[frame["id"] == row].to_dict("records"):
             learned = (
                 "held out from all models"
@@ -151,7 +151,7 @@ def _predicted(workspace: Path, row: str, chapters: dict[str, pd.DataFrame]) -> 
             yield f"  models/{model.name}: learned from its pseudo-label"
     path = workspace / "reports" / "predictions.parquet"
     if path.is_file():
-        frame = pd.read_parquet(path)
+        frame = read_frame(path)
         for one in frame[frame["id"] == row].to_dict("records"):
             yield f"  evaluate: label '{one['label']}', predicted '{one['predicted']}' by models/{one['round']}"
 

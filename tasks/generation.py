@@ -26,8 +26,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from tasks.errors import IncompleteGeneration, MissingGeneration
-from tasks.reading import read_json
+from tasks.errors import DamagedFile, IncompleteGeneration, MissingGeneration
+from tasks.reading import read_json, reading, remedy
 
 Modality = Literal["image", "text"]
 FORMAT = 1
@@ -262,14 +262,25 @@ def check_counts(manifest: Mapping[str, Any], files: Mapping[str, int] | None = 
 
 def rows_on_disk(folder: Path) -> dict[str, int]:
     """The rows that the Parquet footers count: {"kept", "rejected"}."""
-    kept = sum(pq.read_metadata(part).num_rows for part in sorted(folder.glob("part-*.parquet")))
-    return {"kept": kept, "rejected": pq.read_metadata(folder / REJECTED).num_rows}
+    kept = sum(_rows_in(part) for part in sorted(folder.glob("part-*.parquet")))
+    return {"kept": kept, "rejected": _rows_in(folder / REJECTED)}
+
+
+def _rows_in(file: Path) -> int:
+    with reading(file):
+        return int(pq.read_metadata(file).num_rows)
 
 
 def write_json(path: Path, value: Any) -> None:
     """Canonical JSON: sorted keys, two spaces, a last newline; the same value gives the same bytes."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
+    beside = path.with_name(f".{path.name}.new")  # renamed into place: a kill or a full disk leaves no half of a file
+    try:
+        beside.write_text(json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
+        beside.replace(path)
+    except OSError:
+        beside.unlink(missing_ok=True)
+        raise
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
@@ -278,6 +289,8 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         raise MissingGeneration(folder.name if folder.parent.name == "generations" else folder, stage_of(folder))
     manifest: dict[str, Any] = read_json(path)
+    if not isinstance(manifest, dict) or "rows" not in manifest:
+        raise DamagedFile(path, "it is no manifest", remedy(path))
     return manifest
 
 
@@ -316,8 +329,9 @@ def read(
 
 def columns_of(folder: Path) -> list[str]:
     """The kept rows' columns but the pictures."""
-    first = read_manifest(folder)["parts"][0]["file"]
-    return [name for name in pq.read_schema(folder / first).names if name != "image"]
+    first = folder / read_manifest(folder)["parts"][0]["file"]
+    with reading(first):
+        return [name for name in pq.read_schema(first).names if name != "image"]
 
 
 def read_rejected(folder: Path, columns: Sequence[str] | None = None) -> pd.DataFrame:
@@ -329,11 +343,13 @@ def read_rejected(folder: Path, columns: Sequence[str] | None = None) -> pd.Data
 def _read(
     folder: Path, files: Sequence[str], columns: Sequence[str] | None, wanted: Mapping[str, pa.Array]
 ) -> pd.DataFrame:
-    names = pq.read_schema(folder / files[0]).names
+    with reading(folder / files[0]):
+        names = pq.read_schema(folder / files[0]).names
     shown = [name for name in names if name != "image"] if columns is None else list(columns)
     tables = []
     for file in files:
-        table = pq.read_table(folder / file, columns=[*shown, *(name for name in wanted if name not in shown)])
+        with reading(folder / file):
+            table = pq.read_table(folder / file, columns=[*shown, *(name for name in wanted if name not in shown)])
         for name, some in wanted.items():
             table = table.filter(pc.is_in(table[name], some.cast(pa.string())))
         tables.append(table.select(shown))
@@ -347,14 +363,16 @@ def _read(
 def ids_of(folder: Path, split: str) -> Iterator[str]:
     """The ids of the split's kept rows, in their order, a part in memory at a time."""
     for part in read_manifest(folder)["parts"]:
-        table = pq.read_table(folder / part["file"], columns=["id", "split"])
+        with reading(folder / part["file"]):
+            table = pq.read_table(folder / part["file"], columns=["id", "split"])
         yield from table.filter(pc.equal(table["split"], split))["id"].to_pylist()
 
 
 def stream(folder: Path) -> Iterator[Row]:
     """The kept rows in their order, a row group in memory at a time."""
     for part in read_manifest(folder)["parts"]:
-        yield from _rows(pq.ParquetFile(folder / part["file"]))
+        with reading(folder / part["file"]):
+            yield from _rows(pq.ParquetFile(folder / part["file"]))
 
 
 def _rows(file: pq.ParquetFile) -> Iterator[Row]:
@@ -390,14 +408,15 @@ def payloads(folders: Iterable[Path], wanted: Iterable[str]) -> Iterator[tuple[s
         for part in read_manifest(folder)["parts"]:
             if not missing:
                 return
-            file = pq.ParquetFile(folder / part["file"])
-            if column not in file.schema_arrow.names:
-                continue
-            for batch in file.iter_batches(batch_size=256, columns=["id", column]):
-                for values in batch.to_pylist():
-                    if values["id"] in missing:
-                        missing.discard(values["id"])
-                        yield values["id"], values[column]["bytes"] if column == "image" else values[column]
+            with reading(folder / part["file"]):
+                file = pq.ParquetFile(folder / part["file"])
+                if column not in file.schema_arrow.names:
+                    continue
+                for batch in file.iter_batches(batch_size=256, columns=["id", column]):
+                    for values in batch.to_pylist():
+                        if values["id"] in missing:
+                            missing.discard(values["id"])
+                            yield values["id"], values[column]["bytes"] if column == "image" else values[column]
     if missing:
         shown = ", ".join(sorted(missing)[:3])
         raise IncompleteGeneration(

@@ -13,7 +13,7 @@ from tasks import images, texts
 from tasks.errors import InputError, MissingGeneration
 from tasks.generation import Modality
 from tasks.learners.model import TrainedModel, load_model
-from tasks.reading import read_json
+from tasks.reading import read_json, reading
 
 ROWS_AT_ONCE = 512
 Payload = bytes | str
@@ -61,14 +61,17 @@ class Predictor:
         if not rounds:
             raise MissingGeneration("models", "train@0")
         if number is None:
-            verdict = read_json(workspace / "models" / str(rounds[-1]) / "verdict.json")
-            number = int(verdict["accepted_round"])
+            path = workspace / "models" / str(rounds[-1]) / "verdict.json"
+            with reading(path):
+                number = int(read_json(path)["accepted_round"])
         if number not in rounds:
             raise InputError(f"No model was trained in round {number}: there are {', '.join(map(str, rounds))}.")
         folder = workspace / "models" / str(number)
         known = read_json(folder / "model.json")
-        features = read_json(folder / "features.json")
-        return cls(load_model(folder), known["modality"], number, float(features.get("max_megapixels", 64.0)))
+        model = load_model(folder)
+        with reading(folder / "features.json"):
+            max_megapixels = float(read_json(folder / "features.json").get("max_megapixels", 64.0))
+        return cls(model, known["modality"], number, max_megapixels)
 
     def warm_up(self) -> None:
         """Loads what is loaded when the first row comes: an encoder's weights, libraries."""

@@ -6,10 +6,12 @@ Every reader of a workspace's files goes through here, so that an error names th
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+import pandas as pd
 
 from tasks.errors import DamagedFile, SeedlingError
 
@@ -42,3 +44,9 @@ def remedy(path: Path) -> str:
     if ".seedling" in path.parts:
         return "delete this file and run again"
     return "restore it from a backup, or delete it"
+
+
+def read_frame(path: Path, columns: Sequence[str] | None = None) -> pd.DataFrame:
+    """The Parquet file's rows. Raises DamagedFile where it is cut or no Parquet, and FileNotFoundError."""
+    with reading(path):
+        return pd.read_parquet(path, columns=columns)

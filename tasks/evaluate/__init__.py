@@ -32,7 +32,7 @@ from tasks.generation import columns_of, digest, payloads, read, read_manifest, 
 from tasks.learners.model import TrainedModel, load_model, single_threaded
 from tasks.params import NOTHING, EvaluateParams, Facts
 from tasks.progress import Progress, silent
-from tasks.reading import read_json
+from tasks.reading import read_frame, read_json
 from tasks.statistics import Ints, effective_rows, rows_for_interval, wilson
 
 NOT_TO_CUT_BY = ("id", "parents", "label_probs", "health")  # no two rows alike, or lists
@@ -272,7 +272,7 @@ def read_verdicts(models: Path) -> list[dict[str, Any]]:
 
 def out_of_fold(model: Path, validated: Path, classes: Sequence[str]) -> Scored:
     """The rows that people labelled, with the predictions of models that never saw them."""
-    frame = pd.read_parquet(model / "out_of_fold.parquet")
+    frame = read_frame(model / "out_of_fold.parquet")
     frame = frame[frame["fold"].notna() | (frame["split"] != "train")]  # rows that every model saw say nothing
     frame = frame[frame["label_source"] != "repaired"]  # and rows that were relabelled agree with the models
     human = frame[frame["label_source"] == "human"]

@@ -11,6 +11,7 @@ import pandas as pd
 
 from tasks.evaluate.pages import shown
 from tasks.generation import MANIFEST, columns_of, payloads, read, read_manifest, read_rejected
+from tasks.reading import read_frame
 
 MOST_ROWS = 6_000  # on the page; `seedling why` knows them all
 MOST_EXAMPLES = 240
@@ -29,7 +30,7 @@ def stories(workspace: Path) -> dict[str, Any]:
     a the answer, y the answer's confidence, t its text, cut, x copies of it: origin and why each was rejected.
     """
     root, found = workspace / "generations", dict[str, dict[str, Any]]()
-    predictions = pd.read_parquet(workspace / "reports" / "predictions.parquet")
+    predictions = read_frame(workspace / "reports" / "predictions.parquet")
     judged = set(predictions["id"])
     folders = [root / one for one in ("validate", "augment", "synthesize")]
     every = sum(read_manifest(one)["rows"]["in"] for one in folders if (one / MANIFEST).is_file())
@@ -83,7 +84,7 @@ def examples(workspace: Path, classes: Sequence[str]) -> dict[str, list[dict[str
     """By cell, `truth-said` in class numbers, some rows of the confusion table, the surest first, as they are shown; mistakes before what is
     right, as many of each cell as there is room for.
     """
-    frame = pd.read_parquet(workspace / "reports" / "predictions.parquet")
+    frame = read_frame(workspace / "reports" / "predictions.parquet")
     number = {name: place for place, name in enumerate(classes)}
     frame = frame.assign(confidence=[float(np.max(one)) for one in frame["probabilities"]])
     frame = frame.sort_values(["confidence", "id"], ascending=[False, True])

@@ -18,7 +18,8 @@ from tasks.evaluate.looks import looks_at
 from tasks.evaluate.pages import environment, shown, vote
 from tasks.gates.asking import read_checks
 from tasks.generation import digest, payloads, read, read_manifest, read_rejected, stage_of
-from tasks.reading import read_json
+from tasks.reading import read_frame, read_json
+from tasks.run_records import read_run_records
 from tasks.statistics import Estimate, confusion, wilson_of
 
 SAMPLES = 12
@@ -81,7 +82,7 @@ def write_report(workspace: Path) -> Path:
     """Writes the page from generations/, models/, reports/ and the runs' history; gives its path."""
     metrics = read_json(workspace / "reports" / "metrics.json")
     generations, plots = workspace / "generations", workspace / "reports" / "plots"
-    runs, classes = _runs(workspace), read_manifest(generations / "validate")["classes"]
+    runs, classes = read_run_records(workspace), read_manifest(generations / "validate")["classes"]
     looks = looks_at(workspace / ".seedling" / "looks.jsonl", metrics["test_digest"] or "")
     sheets = {stage: sheet(generations, stage) for stage in STAGES}
     screening = _notes(generations / "augment").get("screening")
@@ -344,7 +345,7 @@ def _left_out(model: Path) -> list[dict[str, Any]]:
 
 def _confusion(predictions: Path, classes: Sequence[str]) -> dict[str, Any]:
     """The table as shares of each true class; left out where there are more classes than a page can show."""
-    frame = pd.read_parquet(predictions, columns=["label", "predicted"])
+    frame = read_frame(predictions, columns=["label", "predicted"])
     number = {label: place for place, label in enumerate(classes)}
     truth = np.array([number[one] for one in frame["label"]], dtype=np.int64)
     said = np.array([number[one] for one in frame["predicted"]], dtype=np.int64)
@@ -379,11 +380,6 @@ def _gates(workspace: Path) -> list[dict[str, Any]]:
             missed = [one for one in checks if not one["passed"]]
             found.append({"stage": name, "checks": len(checks), "missed": missed})
     return found
-
-
-def _runs(workspace: Path) -> list[dict[str, Any]]:
-    found = [read_json(path) for path in (workspace / ".seedling" / "runs").glob("*.json")]
-    return sorted(found, key=lambda one: (one["ended"], one["name"]))
 
 
 def _change(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:

@@ -15,6 +15,7 @@ from pandas.api.types import is_numeric_dtype
 from tasks import images, signals
 from tasks.gates.on_disk import GatedRows, Stored, database, marked
 from tasks.generation import MANIFEST, columns_of, payloads, stream
+from tasks.reading import read_frame
 
 LISTS = ("parents", "label_probs", "lineage_labels", "lineage_weights", "health")
 OF_LABELS = ("class_share", "rows_a_parent")
@@ -205,7 +206,7 @@ def remember(rows: GatedRows, wanted: Collection[str], path: Path) -> None:
 
 
 def _predictions(kind: str, folder: Path) -> pd.DataFrame:
-    frame = pd.read_parquet(folder / ("out_of_fold.parquet" if kind == "train" else "predictions.parquet"))
+    frame = read_frame(folder / ("out_of_fold.parquet" if kind == "train" else "predictions.parquet"))
     chances = np.stack(frame["probabilities"].to_numpy()) if len(frame) else np.zeros((0, 1))
     best = chances.max(axis=1) if len(frame) else []
     frame = frame.drop(columns="probabilities").assign(confidence=best)

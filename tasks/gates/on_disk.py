@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from tasks.errors import IncompleteGeneration
 from tasks.generation import read_manifest
+from tasks.reading import reading
 
 MEMORY = "1GB"  # that DuckDB may take; beyond it goes to a folder of its own, which is removed
 
@@ -42,12 +43,14 @@ class Stored:
     @classmethod
     def file(cls, path: Path) -> Stored:
         """One file."""
-        return cls((path,), (pq.read_metadata(path).num_rows,))
+        with reading(path):
+            return cls((path,), (pq.read_metadata(path).num_rows,))
 
     @property
     def schema(self) -> pa.Schema:
         """Of all files."""
-        return pq.read_schema(self.files[0])
+        with reading(self.files[0]):
+            return pq.read_schema(self.files[0])
 
 
 @contextmanager

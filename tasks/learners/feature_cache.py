@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from tasks.errors import DamagedFile
+from tasks.faults import explain
 from tasks.learners.encoder import Encoder, Features
 from tasks.learners.features import Read
+from tasks.notices import state_once
 from tasks.parallel import this_process
 from tasks.progress import Progress, silent
 
@@ -30,8 +33,25 @@ class FeatureCache:
     def __post_init__(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         self._path = self.folder / f"{self.key}.sqlite"
+        with self._made_anew_if_damaged():
+            self._create()
+
+    def _create(self) -> None:
         with closing(self._open()) as database, database:
             database.execute("CREATE TABLE IF NOT EXISTS features (id TEXT PRIMARY KEY, value BLOB) WITHOUT ROWID")
+
+    @contextmanager
+    def _made_anew_if_damaged(self) -> Iterator[None]:
+        """Where the file turns out to be damaged, a new one takes its place: all that it holds can be computed again."""
+        try:
+            yield
+        except sqlite3.DatabaseError as error:
+            if not isinstance(explain(error, self._path), DamagedFile):
+                raise
+            state_once(f"The feature cache {self._path} is damaged ({error}): it is made anew, nothing else is lost.")
+            for suffix in ("", "-wal", "-shm", "-journal"):
+                self._path.with_name(self._path.name + suffix).unlink(missing_ok=True)
+            self._create()
 
     def _open(self) -> sqlite3.Connection:
         return sqlite3.connect(self._path, timeout=60)
@@ -39,7 +59,7 @@ class FeatureCache:
     def get(self, ids: Sequence[str]) -> dict[str, Features]:
         """What is known of these ids."""
         found: dict[str, Features] = {}
-        with closing(self._open()) as database:
+        with self._made_anew_if_damaged(), closing(self._open()) as database:
             for first in range(0, len(ids), 500):
                 some = ids[first : first + 500]
                 marks = ",".join("?" * len(some))
@@ -54,7 +74,7 @@ class FeatureCache:
         if not this_process().leads:
             return
         rows = [(one, row.astype(self.dtype).tobytes()) for one, row in zip(ids, features, strict=True)]
-        with closing(self._open()) as database, database:
+        with self._made_anew_if_damaged(), closing(self._open()) as database, database:
             database.executemany("INSERT OR REPLACE INTO features VALUES (?, ?)", rows)
 
 

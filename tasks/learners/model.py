@@ -15,7 +15,7 @@ from tasks.learners.features import FeatureMaker, Inputs, Read
 from tasks.learners.saving import Learner, load_features, load_learner
 from tasks.learners.training import Setting
 from tasks.progress import Progress, silent
-from tasks.reading import read_json
+from tasks.reading import read_json, reading
 from tasks.statistics import SMALLEST, Floats, softmax
 
 
@@ -60,28 +60,30 @@ class TrainedModel:
 
 
 def load_model(folder: Path) -> TrainedModel:
-    """The model in `models/<round>`. Raises MissingGeneration where the round trained none."""
+    """The model in `models/<round>`. Raises MissingGeneration where the round trained none, DamagedFile where one of its files was cut."""
     path = folder / "model.json"
     if not path.is_file():
         raise MissingGeneration(folder, f"train@{folder.name}")
     known = read_json(path)
-    classes = known["classes"]
-    maker = load_features(folder, known["modality"])
+    with reading(path):
+        classes, modality = list(known["classes"]), known["modality"]
+        members = [
+            (one["learner"], one["file"], one["halves"], one["temperature"], one["votes"]) for one in known["members"]
+        ]
+        temperature, abstain_below = known["temperature"], known["abstain"]["below"]
+    maker = load_features(folder, modality)
     setting = Setting(len(classes), maker=maker)
     return TrainedModel(
         classes=classes,
         features=maker,
         members=[
-            [
-                load_learner(one["learner"], folder / f"half-{half}" / one["file"], setting)
-                for half in range(one["halves"])
-            ]
-            for one in known["members"]
+            [load_learner(learner, folder / f"half-{half}" / file, setting) for half in range(halves)]
+            for learner, file, halves, _, _ in members
         ],
-        temperatures=[one["temperature"] for one in known["members"]],
-        temperature=known["temperature"],
-        votes=[one["votes"] for one in known["members"]],
-        abstain_below=known["abstain"]["below"],
+        temperatures=[one for _, _, _, one, _ in members],
+        temperature=temperature,
+        votes=[one for _, _, _, _, one in members],
+        abstain_below=abstain_below,
     )
 
 

@@ -19,7 +19,7 @@ from tasks.learners.kept_rows import KeptRows, NearestNeighbours, SupportVectorM
 from tasks.learners.losses import Adjusted
 from tasks.learners.training import Setting
 from tasks.params import EncoderParams, Facts
-from tasks.reading import read_json
+from tasks.reading import read_json, reading
 from tasks.statistics import Floats
 
 SCHEMA = "schema.json"
@@ -78,11 +78,22 @@ def save_learner(learner: Learner, path: Path) -> None:
 
 
 def load_learner(name: str, path: Path, setting: Setting) -> Learner:
-    """The learner that `save_learner` wrote. Raises IncompleteGeneration where the file is not there."""
+    """The learner that `save_learner` wrote. Raises IncompleteGeneration where the file is not there, DamagedFile where it was cut."""
     file = path.with_suffix(".skops" if name in HEADS else ".safetensors")
     if not file.is_file():
         raise IncompleteGeneration(f"{file} is missing: run `seedling run` again, or `dvc checkout`.")
     learner = make_learner(name, setting)
+    with reading(file):
+        _fill(learner, file)
+    adjusted = path.with_suffix(".shares.json")
+    if adjusted.is_file():
+        with reading(adjusted):
+            return Adjusted(learner, np.array(read_json(adjusted), np.float64))
+    return learner
+
+
+def _fill(learner: Learner, file: Path) -> None:
+    """Puts what the file holds into an untrained learner."""
     if isinstance(learner, Head):
         learner.estimator = _load_skops(file)
     elif isinstance(learner, KeptRows):
@@ -94,10 +105,6 @@ def load_learner(name: str, path: Path, setting: Setting) -> Learner:
 
         made: Any = learner
         made.load_tensors(load_tensors(file))
-    adjusted = path.with_suffix(".shares.json")
-    if adjusted.is_file():
-        return Adjusted(learner, np.array(read_json(adjusted)))
-    return learner
 
 
 def make_features(
@@ -145,28 +152,28 @@ def terms_of(maker: TextFeatures) -> dict[str, Any]:
 
 def load_features(folder: Path, modality: Modality) -> FeatureMaker:
     """The features that `save_features` wrote to `models/<round>`; an encoder's relative path counts from the workspace."""
-    known = read_json(folder / "features.json")
+    path = folder / "features.json"
+    known = read_json(path)
     if "encoder" in known:
         from safetensors.numpy import load_file
 
-        params = EncoderParams.model_validate(known["encoder"])
-        words = _text_features(known["words"]) if "words" in known else None
-        workspace = folder.resolve().parents[1]
+        with reading(path):
+            params = EncoderParams.model_validate(known["encoder"])
+            words = _text_features(known["words"]) if "words" in known else None
+            max_megapixels, key = known["max_megapixels"], known["key"]
+        with reading(folder / ARRAYS):
+            arrays = load_file(folder / ARRAYS)
         return EncodedFeatures(
-            params,
-            modality,
-            workspace,
-            known["max_megapixels"],
-            words=words,
-            key=known["key"],
-            **load_file(folder / ARRAYS),
+            params, modality, folder.resolve().parents[1], max_megapixels, words=words, key=key, **arrays
         )
-    if modality == "text":
-        return _text_features(known)
-    blocks = [
-        (np.array(one["mean"], np.float32), np.inf if one["scale"] is None else one["scale"]) for one in known["blocks"]
-    ]
-    return PictureFeatures(known["side"], known["max_megapixels"], known["network_side"], blocks)
+    with reading(path):
+        if modality == "text":
+            return _text_features(known)
+        blocks = [
+            (np.array(one["mean"], np.float32), np.inf if one["scale"] is None else one["scale"])
+            for one in known["blocks"]
+        ]
+        return PictureFeatures(known["side"], known["max_megapixels"], known["network_side"], blocks)
 
 
 def _text_features(known: dict[str, Any]) -> TextFeatures:

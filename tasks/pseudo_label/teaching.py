@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
@@ -18,6 +17,7 @@ from tasks.learners.graph import brought_to, neighbour_graph, spread
 from tasks.parallel import in_threads
 from tasks.params import PseudoLabelParams
 from tasks.randomness import generator
+from tasks.reading import read_frame, reading
 from tasks.statistics import SMALLEST, Floats, Ints, fit_temperature, log_loss_of_rows, softmax
 
 NO_FOLD = -1  # of a labelled row that every model has seen
@@ -55,10 +55,11 @@ class Taught:
 
 def read_taught(teacher: Path, validated: Path, classes: list[str]) -> Taught:
     """The teacher's predictions, in arrays."""
-    labelled = pd.read_parquet(teacher / "out_of_fold.parquet")
+    labelled = read_frame(teacher / "out_of_fold.parquet")
     labelled = labelled[labelled["split"] == "train"]
     weight = read(validated, ["id", "weight"], splits=["train"]).drop_duplicates("id").set_index("id")["weight"]
-    pool = pq.read_table(teacher / "pool_predictions.parquet")
+    with reading(teacher / "pool_predictions.parquet"):
+        pool = pq.read_table(teacher / "pool_predictions.parquet")
     fold = labelled["fold"].astype("float64").fillna(NO_FOLD).to_numpy(dtype=np.int64)
     folds = sorted(set(fold.tolist()) - {NO_FOLD})
     shape = (len(pool), len(folds) + 1, len(classes))

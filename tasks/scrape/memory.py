@@ -15,6 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+from tasks.errors import DamagedFile
+from tasks.faults import explain
+
 TABLES = """
 CREATE TABLE IF NOT EXISTS visits (
     number INTEGER PRIMARY KEY, as_of TEXT UNIQUE, definition TEXT, finished INTEGER NOT NULL DEFAULT 0, counts TEXT NOT NULL DEFAULT '{}');
@@ -28,6 +31,10 @@ CREATE TABLE IF NOT EXISTS hosts (host TEXT PRIMARY KEY, rate REAL, low REAL, hi
 CREATE TABLE IF NOT EXISTS pace (
     visit INTEGER, host TEXT, seconds REAL, rate REAL, low REAL, high REAL, answers INTEGER, refusals INTEGER);
 """
+REMEDY = (
+    "restore it from a backup, or save what can be read (`sqlite3 {path} .recover | sqlite3 new.sqlite`, then put new.sqlite in "
+    "its place), or delete it: its source is then collected anew, and what the site no longer has is lost"
+)
 FAULTY = 2  # in the column `absent`
 PACKED = ("text/", "application/json", "application/xhtml", "application/xml")  # kinds that zlib makes smaller
 
@@ -44,21 +51,36 @@ class Answer:
     fetched: float
 
 
+def _explained(error: sqlite3.DatabaseError, path: Path) -> Exception:
+    """Of a damaged file what to do about it, which nobody may do unasked: it holds what a site may no longer have."""
+    found = explain(error, path)
+    if isinstance(found, DamagedFile):
+        return DamagedFile(path, error, REMEDY.format(path=path))
+    return found or error
+
+
 class Memory:
     """One source's file. Every call is a transaction of its own, so a kill loses what was on its way and nothing else."""
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
+        self.path = path
         self._base = sqlite3.connect(path, isolation_level=None, timeout=30)
-        self._base.execute("PRAGMA journal_mode=WAL")
-        self._base.execute("PRAGMA synchronous=NORMAL")
-        self._base.executescript(TABLES)
+        try:
+            self._base.execute("PRAGMA journal_mode=WAL")
+            self._base.execute("PRAGMA synchronous=NORMAL")
+            self._base.executescript(TABLES)
+        except sqlite3.DatabaseError as error:
+            self._base.close()
+            raise _explained(error, path) from error
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         self._base.close()
+        if isinstance(error, sqlite3.DatabaseError):
+            raise _explained(error, self.path) from error
 
     def visit(self, as_of: str | None, definition: str) -> tuple[int, bool]:
         """The number of the visit of this name, and whether it is finished. definition: what the source asks for; one that changed is read

@@ -6,6 +6,8 @@ import hashlib
 import json
 import os
 import re
+import signal
+import sqlite3
 import subprocess
 import sys
 import tempfile
@@ -25,7 +27,9 @@ from jmespath.exceptions import JMESPathError
 from lxml import etree
 from parsel.csstranslator import HTMLTranslator
 
-from tasks.errors import InputError, SourceUnreachable
+from tasks.errors import InputError, SeedlingError, SourceUnreachable
+from tasks.faults import explain
+from tasks.memory_limit import described_limit
 from tasks.progress import Progress
 from tasks.scrape.content import PASSING
 from tasks.scrape.items import Item, inside
@@ -273,9 +277,7 @@ def _run_spider(
                 spider.kill()
                 spider.wait()
         if closed is None:
-            raise SourceUnreachable(
-                f"Collecting {_address(source)} broke off: {_last(errors)}. Run it again: what is there is kept."
-            )
+            raise _broke_off(source, spider.returncode, _last(errors), memory)
     counts: dict[str, int] = closed["counts"]
     return counts
 
@@ -285,6 +287,18 @@ def _write_pace(path: Path, source: Web, memory: Memory) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     told = {"source": name_of(source), "ceiling": source.requests_per_second, "points": memory.pace()}
     path.write_text(json.dumps(told), encoding="utf-8")
+
+
+def _broke_off(source: Web, returncode: int, last: str, memory: Path) -> SeedlingError:
+    """Why the process that collects ended before its time. Only what another try may mend is SourceUnreachable."""
+    if returncode == -signal.SIGKILL:
+        return SeedlingError(
+            f"The process that collects {_address(source)} was killed, most likely out of memory ({described_limit()}): "
+            "close other programs or raise the limit, and run again; what is there is kept."
+        )
+    if known := explain(sqlite3.DatabaseError(last), memory):
+        return known
+    return SourceUnreachable(f"Collecting {_address(source)} broke off: {last}. Run it again: what is there is kept.")
 
 
 def _last(errors: IO[str]) -> str:

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from tasks.params import Facts, TrainParams
 from tasks.randomness import generator
+from tasks.reading import read_frame
 from tasks.statistics import Estimate
 from tasks.train import files
 from tasks.train.candidates import predicted_seconds
@@ -66,7 +66,7 @@ def verdict_of(
     said = said | with_more_seeds(
         min(both, key=lambda one: predicted_seconds(one, bench)), said, judged, bench, params, facts
     )
-    taught = np.stack(pd.read_parquet(loop.teacher / files.POOL)["probabilities"].to_numpy())
+    taught = np.stack(read_frame(loop.teacher / files.POOL)["probabilities"].to_numpy())
     old_labels, new_labels = taught[:, -classes:].argmax(axis=1), predictions.pool[-1].argmax(axis=1)
     changed = old_labels != new_labels
     if len(judged.truth) == 0:

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from tasks.generation import digest, read_manifest, write_json
+from tasks.reading import read_frame, reading
 from tasks.statistics import Floats
 from tasks.train.cross_validation import Candidate, Predictions, Tally
 from tasks.train.rows import INGREDIENTS, TrainingRows
@@ -78,7 +79,7 @@ def write_candidates(output: Path, said: Mapping[Candidate, NDArray[np.float32]]
 
 def read_candidates(folder: Path, classes: int) -> dict[Candidate, Floats]:
     """What `write_candidates` wrote: (n_seeds, n_judged, n_classes) a candidate."""
-    frame = pd.read_parquet(folder / CANDIDATES)
+    frame = read_frame(folder / CANDIDATES)
     return {
         Candidate(one.learner, tuple(one.recipe), one.loss): np.asarray(
             one.probabilities.astype(np.float64).reshape(one.seeds, -1, classes)
@@ -99,7 +100,9 @@ def read_carried(teacher: Path, candidate: Candidate) -> Predictions:
     """What `write_carried` wrote in the round before."""
     from safetensors.numpy import load_file
 
-    return Predictions(**load_file(teacher / f"{candidate.name}.predictions.safetensors"))
+    path = teacher / f"{candidate.name}.predictions.safetensors"
+    with reading(path):
+        return Predictions(**load_file(path))
 
 
 def copy_carried(teacher: Path, output: Path, candidate: Candidate) -> None:
