@@ -8,6 +8,7 @@ from __future__ import annotations
 import atexit
 import os
 import sys
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
@@ -17,7 +18,7 @@ from typing import Annotated, Literal
 import typer
 
 import flows  # noqa: F401  (sets what must be set before the libraries are imported)
-from tasks.errors import InputError, SeedlingError
+from tasks.errors import InputError
 from tasks.launch import LAUNCH
 
 app = typer.Typer(
@@ -78,17 +79,16 @@ def options(
 
 @contextmanager
 def explained(debug: bool) -> Iterator[None]:
-    """Errors that a user can mend are said without a traceback, and become exit codes: 1 a gate said no, 2 bad input."""
+    """Ends the command with a sentence for whatever goes wrong, and an exit code: 1 a gate failed, 2 what a person can
+    change, 70 an error that nobody foresaw, whose traceback is in a log file. debug: the traceback is shown, too.
+    """
     from rich.console import Console
 
     console = Console(stderr=True)
     try:
         yield
-    except SeedlingError as error:
-        if debug:
-            raise
-        console.print(str(error), style="red", markup=False, highlight=False, soft_wrap=True)
-        raise typer.Exit(error.exit_code) from error
+    except typer.Exit:
+        raise
     except BrokenPipeError as error:  # who read the output has enough
         sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115  (Python flushes it at the end)
         raise typer.Exit(0) from error
@@ -97,6 +97,23 @@ def explained(debug: bool) -> Iterator[None]:
 
         announce_stopped()
         raise typer.Exit(exit_code_of(error)) from error
+    except Exception as error:
+        from tasks.faults import as_seedling_error
+
+        known = as_seedling_error(error, " ".join(["seedling", *sys.argv[1:]]), _workspace_named())
+        if debug:
+            traceback.print_exception(error)
+        console.print(str(known), style="red", markup=False, highlight=False, soft_wrap=True)
+        raise typer.Exit(known.exit_code) from error
+
+
+def _workspace_named() -> Path:
+    """The workspace that the command was called with, for its log file."""
+    import click
+
+    context = click.get_current_context(silent=True)
+    named = context.params.get("workspace") if context is not None else None
+    return Path(named or Path()).absolute()
 
 
 @app.command()
@@ -463,7 +480,7 @@ def schedule(
 
 def main() -> None:
     """The console script. Ends the process as soon as what was registered for its end is done."""
-    code: object = 1  # as Python has it where an error goes through
+    code: object = 70  # of an error that goes through, in our own code for the command line; 1 means that a gate failed
 
     def leave() -> None:
         sys.stdout.flush()

@@ -13,14 +13,11 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
+from flows.git_identity import HOOK_VARIABLES, identity_environment, identity_notice
 from tasks.errors import SeedlingError
+from tasks.notices import state_once
 
 COMMIT_MESSAGE = "dvc: commit experiment {name}"
-FALLBACK_IDENTITY = {
-    f"GIT_{role}_{field}": value
-    for role in ("AUTHOR", "COMMITTER")
-    for field, value in (("NAME", "seedling"), ("EMAIL", "seedling@localhost"))
-}
 
 
 def save_experiment(workspace: Path, name: str, files: Mapping[str, Path]) -> str | None:
@@ -42,7 +39,10 @@ def save_experiment(workspace: Path, name: str, files: Mapping[str, Path]) -> st
             _git(workspace, "update-index", "--add", "--cacheinfo", entry, environment=index)
         tree = _git(workspace, "write-tree", environment=index)
     message = COMMIT_MESSAGE.format(name=name)
-    commit = _git(workspace, "commit-tree", tree, "-p", head, "-m", message, environment=_identity(workspace))
+    identity = identity_environment(workspace)
+    if notice := identity_notice(identity):
+        state_once(notice)
+    commit = _git(workspace, "commit-tree", tree, "-p", head, "-m", message, environment=identity)
     _git(workspace, "update-ref", f"refs/exps/{head[:2]}/{head[2:]}/{reference_name(name)}", commit)
     return commit
 
@@ -52,19 +52,9 @@ def reference_name(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip(".-") or "run"
 
 
-def _identity(workspace: Path) -> dict[str, str]:
-    """Who commits where git does not know the user, as in containers and for service users."""
-    known = _git(workspace, "config", "user.email", check=False) and _git(workspace, "config", "user.name", check=False)
-    return {} if known else {name: os.environ.get(name, value) for name, value in FALLBACK_IDENTITY.items()}
-
-
 def _git(workspace: Path, *arguments: str, environment: Mapping[str, str] | None = None, check: bool = True) -> str:
     # A git hook that calls Seedling has set these for its own repository and index.
-    surroundings = {
-        name: value
-        for name, value in os.environ.items()
-        if name not in {"GIT_DIR", "GIT_INDEX_FILE", "GIT_WORK_TREE", "GIT_PREFIX"}
-    }
+    surroundings = {name: value for name, value in os.environ.items() if name not in HOOK_VARIABLES}
     completed = subprocess.run(  # noqa: S603
         ["git", *arguments],  # noqa: S607
         cwd=workspace,

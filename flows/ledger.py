@@ -31,9 +31,12 @@ from dvc.stage.cache import RunCacheNotFoundError
 from dvc.utils.serialize import dump_yaml, load_yaml
 from dvc_data.hashfile.hash import file_md5
 
+from flows.cache_repair import recommit_whole_outputs
 from flows.experiments import save_experiment
 from flows.snapshot import OPTIONAL_FILES, REQUIRED_FILES, Snapshot, copy_inputs, list_data
+from flows.tracked_files import check_tracked_files, drop_stale_locks, explain_dvc
 from tasks.errors import InputError, SeedlingError, WorkspaceBusy
+from tasks.faults import explain
 from tasks.progress import Progress, silent
 from tasks.stages import Stage, check_inputs, find, gate_changed, run_stage, stages
 from tasks.summaries import summary
@@ -131,6 +134,7 @@ class Ledger:
     @contextmanager
     def snapshotted(self) -> Iterator[Snapshot]:
         """Until the block ends, stages work on the workspace's inputs as they are now, and are recorded with these."""
+        drop_stale_locks(Path(self._repo.tmp_dir))
         directories = list_data(self.workspace / "data").directories
         self.track_data()
         with self._operation() as repo:
@@ -263,7 +267,7 @@ class Ledger:
         snapshot.link_data(("/".join(key), Path(cached(digest.value))) for key, _, digest in tree or ())
 
     def _without_work(self, repo: Repo, loaded: Any) -> How:
-        if not loaded.changed():
+        if not loaded.changed() or recommit_whole_outputs(loaded):
             return "unchanged"
         # Before anything saved the stage's dependencies: one whose dependencies are saved takes stale outputs for its own.
         try:
@@ -429,6 +433,9 @@ class Ledger:
                 raise InputError(
                     f"{said}: put it back, a section even empty (`validate: {{}}`, `validate: []`), a key as null (`encoder: null`)."
                 ) from error
+            known = explain(error) or explain_dvc(said, self.workspace)
+            if known is not None:
+                raise known from error
             raise SeedlingError(f"DVC: {said}. `dvc status` and `dvc doctor` tell more.") from error
 
 
@@ -438,9 +445,7 @@ def _open(workspace: Path) -> Repo:
             f"{workspace} is no Seedling workspace (it has no .dvc): make one with `seedling init DIR --images PATH`, "
             "or name another with --workspace."
         )
-    for name in ("dvc.yaml", "gates.yaml"):
-        if not (workspace / name).is_file():
-            raise InputError(f"{workspace / name} is missing: `git checkout -- {name}` brings it back.")
+    check_tracked_files(workspace)
     try:
         return Repo(str(workspace), _wait_for_lock=True)
     except DvcException as error:

@@ -17,7 +17,6 @@ from rich.console import Console
 from flows.board import Board
 from flows.temporary_server import temporary_server
 from tasks.busy import workspace_lock
-from tasks.errors import SeedlingError
 from tasks.params import load, set_value
 from tasks.reading import read_json
 from tasks.stages import find, write_page
@@ -113,17 +112,8 @@ def nobody_waits_for_heartbeats(temporary: bool) -> Iterator[None]:
 
 
 def _raise_of(state: object) -> None:
-    """Raises what stopped the flow, so that the command line can say it and leave with its exit code."""
-    try:
-        state.result(raise_on_failure=True)  # type: ignore[attr-defined]
-    except SeedlingError:
-        raise
-    except KeyboardInterrupt:
-        raise
-    except Exception as error:
-        raise SeedlingError(
-            f"The run broke off: {type(error).__name__}: {str(error).rstrip('.')}. `seedling run --debug` shows where."
-        ) from error
+    """Raises what stopped the flow, so that the command line can explain it and leave with its exit code."""
+    state.result(raise_on_failure=True)  # type: ignore[attr-defined]
 
 
 def run_one(workspace: Path, name: str, *, force: bool) -> None:

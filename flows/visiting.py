@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from flows.ledger import Ledger, Outcome
-from tasks.errors import GateFailed
+from tasks.errors import DamagedFile, GateFailed
 from tasks.generation import write_json
 from tasks.params import load, set_value
 from tasks.reading import read_json
@@ -63,7 +63,7 @@ def _visit_name(workspace: Path) -> str:
             visit = read_json(path)
             if visit["state"] == "unfinished":
                 return str(visit["as_of"])
-        except (ValueError, KeyError, TypeError):  # cut by a kill: a new visit asks again for what the old one brought
+        except (DamagedFile, KeyError, TypeError):  # cut by a kill: a new visit asks again for what the old one brought
             pass
     return datetime.now(UTC).isoformat(timespec="seconds")
 

@@ -26,15 +26,15 @@ LOG = Path("logs", "errors.log")  # below .seedling
 MAX_LOG_BYTES = 2**20
 
 
-def explain(error: BaseException, writing: object = None) -> SeedlingError | None:
+def explain(error: BaseException, writing: object = None, database: Path | None = None) -> SeedlingError | None:
     """The error, or the one that caused it, as one that names the place and the remedy; None where neither is known.
 
-    writing: what was being written, for errors that do not say it themselves.
+    writing: what was being written, for errors that do not say it themselves; database: the SQLite file that was in use.
     """
     for one in _causes(error):
         if isinstance(one, SeedlingError):
             return one
-        found = _of_system(one, writing) or _of_database(one, writing) or _of_memory(one)
+        found = _of_system(one, writing) or _of_database(one, database) or _of_memory(one)
         if found is not None:
             return found
     return None
@@ -105,13 +105,13 @@ def remedy_of_missing(path: Path) -> str:
     return "put it back, and run again"
 
 
-def _of_database(error: BaseException, writing: object) -> SeedlingError | None:
+def _of_database(error: BaseException, path: Path | None) -> SeedlingError | None:
     if not any(one in str(error).lower() for one in DAMAGED_DATABASE_WORDS):
         return None
     if not (isinstance(error, sqlite3.DatabaseError) or "DatabaseError" in type(error).__name__):
         return None
-    if writing is not None:
-        return DamagedFile(writing, error, remedy(Path(str(writing))))
+    if path is not None:
+        return DamagedFile(path, error, remedy(path))
     return SeedlingError(f"A database is damaged ({error}): `--debug` shows which; delete it, and run again.")
 
 

@@ -17,12 +17,12 @@ from pathlib import Path
 from threading import Thread
 from typing import Any
 
-from tasks.errors import SeedlingError
+from tasks.faults import explain
 from tasks.launch import LAUNCH
 from tasks.parallel import Process, join
 from tasks.params import load
 from tasks.progress import silent
-from tasks.stages import explained, find
+from tasks.stages import find
 
 SECONDS_TO_TELL = 10
 PATIENCE = timedelta(days=7)  # of one process with another, which may have a slower fold
@@ -65,9 +65,9 @@ def main(stage: str, output: Path, inputs: Path) -> None:
                 output if leads else Path(nowhere),
                 telling if leads else silent,
             )
-        except (SeedlingError, OSError) as error:
-            why = explained(error, stage) if isinstance(error, OSError) else error
-            if not isinstance(why, SeedlingError):
+        except Exception as error:
+            why = explain(error, stage)
+            if why is None:
                 raise
             if not leads:  # the launcher stops the others when one fails, and the first may have to say the same
                 time.sleep(SECONDS_TO_TELL)

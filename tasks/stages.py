@@ -6,7 +6,6 @@ python -m tasks.augment        # one stage in the current workspace; what dvc.ya
 from __future__ import annotations
 
 import argparse
-import errno
 import filecmp
 import shutil
 import sys
@@ -15,6 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from tasks import faults
 from tasks.busy import workspace_lock
 from tasks.errors import GateFailed, InputError, MissingGeneration, SeedlingError
 from tasks.params import Params, load
@@ -221,8 +221,13 @@ def run_stage(
         write_down = _pass_gate(stage, partial, workspace, inputs, params.max_megapixels)
         _publish(partial, workspace / stage.output, whole=stage.kind != "evaluate")
         write_down()
-    except OSError as error:
-        raise explained(error, stage.output) from error
+    except SeedlingError:
+        raise
+    except Exception as error:
+        known = faults.explain(error, stage.output)
+        if known is None:
+            raise
+        raise known from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return True
@@ -378,16 +383,6 @@ def _tidy_after_a_kill(partial: Path, output: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def explained(error: OSError, output: str) -> Exception:
-    """What a person can mend as such an error, anything else as it is. output: the folder that was being written."""
-    where = error.filename or output
-    if error.errno in {errno.ENOSPC, errno.EDQUOT}:
-        return SeedlingError(f"The disk is full at {where}: free space and run again; finished stages are kept.")
-    if error.errno in {errno.EACCES, errno.EPERM, errno.EROFS}:
-        return SeedlingError(f"There is no permission to write {where}: change its owner or mode, and run again.")
-    return error
-
-
 def _maker_of(folder: str) -> str:
     made = {stage.output: stage.name for stage in stages().values()}
     return made.get(folder, "train@0")
@@ -413,7 +408,7 @@ def _json(path: Path, default: Any) -> Any:
 
 
 def main(kind: str) -> None:
-    """Runs one stage in the current folder; exit code 0 done, 1 a gate said no, 2 bad input."""
+    """Runs one stage in the current folder; exit code 0 done, 1 a gate failed, 2 bad input, 70 an unknown error."""
     parser = argparse.ArgumentParser(
         prog=f"python -m tasks.{kind}", description=f"Runs the stage '{kind}' in this workspace."
     )
@@ -427,6 +422,7 @@ def main(kind: str) -> None:
         with workspace_lock(Path.cwd()), terminal(stage.name) as progress:
             run_stage(stage, Path.cwd(), progress)
             write_page(stage.kind, Path.cwd())
-    except SeedlingError as error:
-        print(error, file=sys.stderr)
-        sys.exit(error.exit_code)
+    except Exception as error:  # noqa: BLE001  (an exit code of 1 would mean that a gate failed)
+        known = faults.as_seedling_error(error, f"python -m tasks.{kind}", Path.cwd())
+        print(known, file=sys.stderr)
+        sys.exit(known.exit_code)

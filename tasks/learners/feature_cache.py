@@ -46,7 +46,7 @@ class FeatureCache:
         try:
             yield
         except sqlite3.DatabaseError as error:
-            if not isinstance(explain(error, self._path), DamagedFile):
+            if not isinstance(explain(error, database=self._path), DamagedFile):
                 raise
             state_once(f"The feature cache {self._path} is damaged ({error}): it is made anew, nothing else is lost.")
             for suffix in ("", "-wal", "-shm", "-journal"):

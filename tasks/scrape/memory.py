@@ -53,7 +53,7 @@ class Answer:
 
 def _explained(error: sqlite3.DatabaseError, path: Path) -> Exception:
     """Of a damaged file what to do about it, which nobody may do unasked: it holds what a site may no longer have."""
-    found = explain(error, path)
+    found = explain(error, writing=path, database=path)
     if isinstance(found, DamagedFile):
         return DamagedFile(path, error, REMEDY.format(path=path))
     return found or error

@@ -296,7 +296,7 @@ def _broke_off(source: Web, returncode: int, last: str, memory: Path) -> Seedlin
             f"The process that collects {_address(source)} was killed, most likely out of memory ({described_limit()}): "
             "close other programs or raise the limit, and run again; what is there is kept."
         )
-    if known := explain(sqlite3.DatabaseError(last), memory):
+    if known := explain(sqlite3.DatabaseError(last), writing=memory, database=memory):
         return known
     return SourceUnreachable(f"Collecting {_address(source)} broke off: {last}. Run it again: what is there is kept.")
 
