@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from types import MappingProxyType
 from typing import Literal
 
 from flows.git_identity import identity_environment
+from flows.git_environment import own_repository_only
 from flows.ledger import create_repository
 from tasks import images
 from tasks.errors import InputError, SeedlingError
@@ -76,11 +78,12 @@ def make_workspace(
             listed = [f"{{kind: table, path: {PACKED}}}", MAY_BE_EMPTY]
         else:
             _copy(source, beside / "data", many, progress)
-        _write_files(beside, modality, listed, named)
+        _write_files(beside, folder.name, modality, listed, named)
         progress("track with DVC", 0, None)
         if source is not None:
             _try_sources(beside, source)
-        _track(beside)
+        with own_repository_only():
+            _track(beside)
         if folder.exists():
             folder.rmdir()
         beside.replace(folder)
@@ -239,17 +242,24 @@ def _encoder(wanted: str | None, modality: Literal["image", "text"]) -> str:
     return f"{{model: {json.dumps(model)}, sha256: {weights_sha256(folder)}}}"
 
 
-def _write_files(folder: Path, modality: str, listed: list[str], encoder: str) -> None:
+def _write_files(folder: Path, name: str, modality: str, listed: list[str], encoder: str) -> None:
     templates = files("flows") / "workspace_files"
-    for name in ("dvc.yaml", "gates.yaml", ".gitignore"):
-        template = templates.joinpath(f"{name.lstrip('.')}.template").read_text(encoding="utf-8")
-        (folder / name).write_text(template, encoding="utf-8")
+    for file in ("dvc.yaml", "gates.yaml", ".gitignore", "prefect.yaml", "README.md"):
+        template = templates.joinpath(f"{file.lstrip('.')}.template").read_text(encoding="utf-8")
+        title = _quoted(deployment_name(name)) if file == "prefect.yaml" else name
+        text = template.replace("NAME", title) if file in {"prefect.yaml", "README.md"} else template
+        (folder / file).write_text(text, encoding="utf-8")
     params = templates.joinpath("params.yaml.template").read_text(encoding="utf-8")
     lines = "\n".join(f"    - {line}" for line in listed)
     (folder / "params.yaml").write_text(
         params.replace("MODALITY", modality).replace("    - SOURCES", lines).replace("ENCODER", encoder),
         encoding="utf-8",
     )
+
+
+def deployment_name(workspace_name: str) -> str:
+    """The workspace's name without the characters that Prefect forbids in names, and without templating braces."""
+    return re.sub(r"[/%&<>{}$]", "-", workspace_name)
 
 
 def _track(folder: Path) -> None:
