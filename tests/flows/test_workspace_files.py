@@ -84,7 +84,8 @@ def test_the_repositorys_deployment_is_the_template_of_every_workspace() -> None
     own = (PROJECT / "prefect.yaml").read_text(encoding="utf-8")
     assert own == template.replace("NAME", '"digits"')
     (deployment,) = yaml.safe_load(own)["deployments"]
-    assert deployment["concurrency_limit"] == {"limit": 1, "collision_strategy": "CANCEL_NEW"}
+    limit = deployment["concurrency_limit"]
+    assert (limit["limit"], limit["collision_strategy"]) == (1, "CANCEL_NEW")
 
 
 def test_the_workspaces_readme_names_each_file_and_only_commands_that_exist() -> None:
