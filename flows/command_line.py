@@ -18,7 +18,6 @@ from typing import Annotated, Literal
 import typer
 
 import flows  # noqa: F401  (sets what must be set before the libraries are imported)
-from flows.git_environment import own_repository_only
 from tasks.errors import InputError
 from tasks.launch import LAUNCH
 
@@ -490,8 +489,7 @@ def main() -> None:
 
     atexit.register(leave)  # first in, last out: without it, two seconds go into taking torch's modules down one by one
     try:
-        with own_repository_only():
-            app(sys.argv[1:], prog_name="seedling")
+        app(sys.argv[1:], prog_name="seedling")
     except SystemExit as end:
         code = end.code
         raise

@@ -128,9 +128,7 @@ def grow(workspace: str = ".", as_of: str | None = None, visit: bool = False) ->
     return run_pipeline(Path(workspace).resolve(), as_of=as_of, visit=visit)
 
 
-@flow(
-    name="grow on schedule", flow_run_name=name_at_start, persist_result=False, on_running=[remember_flow_run]
-)
+@flow(name="grow on schedule", flow_run_name=name_at_start, persist_result=False, on_running=[remember_flow_run])
 @monitored
 def scheduled(workspace: str) -> RunResult | State[Any]:
     """What a deployment runs: as grow, and the sources on the web are visited again.

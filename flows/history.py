@@ -104,7 +104,8 @@ def runs(workspace: Path) -> list[Run]:
 
 def last_record(workspace: Path) -> dict[str, Any] | None:
     """The record of the newest run that can be read; None where there is none."""
-    return (read_run_records(workspace) or [None])[-1]
+    records = read_run_records(workspace)
+    return records[-1] if records else None
 
 
 def _json(path: Path) -> dict[str, Any] | None:

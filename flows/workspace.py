@@ -16,7 +16,6 @@ from types import MappingProxyType
 from typing import Literal
 
 from flows.git_identity import identity_environment
-from flows.git_environment import own_repository_only
 from flows.ledger import create_repository
 from tasks import images
 from tasks.errors import InputError, SeedlingError
@@ -82,8 +81,7 @@ def make_workspace(
         progress("track with DVC", 0, None)
         if source is not None:
             _try_sources(beside, source)
-        with own_repository_only():
-            _track(beside)
+        _track(beside)
         if folder.exists():
             folder.rmdir()
         beside.replace(folder)

@@ -35,7 +35,9 @@ def write_text(data: Path, number: int) -> Path:
     path = data / "labelled" / label / f"{number}.txt"
     path.parent.mkdir(parents=True, exist_ok=True)
     words = WORDS[:3] if label == "wet" else WORDS[3:]
-    path.write_text(f"{words[number % 3]} over field {number}, {words[(number + 1) % 3]} at {number * 7}", encoding="utf-8")
+    path.write_text(
+        f"{words[number % 3]} over field {number}, {words[(number + 1) % 3]} at {number * 7}", encoding="utf-8"
+    )
     return path
 
 
@@ -89,7 +91,10 @@ def edit(workspace: Path, kind: str, number: int) -> None:
     elif kind == "gates":
         text = f"scrape: [expect_table_row_count_to_be_between: {{min_value: {number % 5}}}]\n"
         (workspace / "gates.yaml").write_text(
-            text + "".join(f"{name}: []\n" for name in ("validate", "augment", "synthesize", "pseudo_label", "train", "evaluate"))
+            text
+            + "".join(
+                f"{name}: []\n" for name in ("validate", "augment", "synthesize", "pseudo_label", "train", "evaluate")
+            )
         )
 
 
