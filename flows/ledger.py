@@ -38,6 +38,7 @@ from flows.tracked_files import check_tracked_files, drop_stale_locks, explain_d
 from tasks.errors import InputError, SeedlingError, WorkspaceBusy
 from tasks.faults import explain
 from tasks.progress import Progress, silent
+from tasks.scrape.visits import same_rows
 from tasks.stages import Stage, check_inputs, find, gate_changed, run_stage, stages
 from tasks.summaries import summary
 
@@ -223,7 +224,7 @@ class Ledger:
         """Brings the stage up to date. Raises GateFailed, InputError and the other errors of the stage.
 
         visit: the stage works even if nothing changed here, since its sources on the web may have; where it makes the same
-        files again, nothing is recorded and the outcome is "unchanged".
+        rows again, nothing is recorded and the outcome is "unchanged".
         """
         if self.snapshot is None:
             with self.snapshotted():
@@ -236,17 +237,22 @@ class Ledger:
                 how: How = "done" if force or visit else self._without_work(repo, loaded)
                 if how != "done" and gate_changed(stage, self.workspace, self.snapshot.folder):
                     how, loaded = "done", self._load(repo, name)
+                compare = visit and not loaded.changed_outs()
                 ticket = self._reserve(repo, stage, loaded) if how == "done" else None
-                skip_unchanged = visit and not loaded.changed_outs()
-            if ticket is not None and not self._work(stage, ticket, progress, skip_unchanged=skip_unchanged):
+            if ticket is not None and not self._work(stage, ticket, progress, same_rows if compare else None):
                 how = "unchanged"
         outcome = Outcome(name, how, time.perf_counter() - began, summary(stage, self.workspace))
         if not (visit and how == "unchanged"):  # whoever asked for the visit brings the stage up to date next
             self.finished(outcome)
         return outcome
 
-    def _work(self, stage: Stage, ticket: Ticket, progress: Progress, *, skip_unchanged: bool) -> bool:
-        """Runs the stage on the snapshot and records it; gives whether its output changed."""
+    def _work(
+        self, stage: Stage, ticket: Ticket, progress: Progress, compare: Callable[[Path, Path], bool] | None
+    ) -> bool:
+        """Runs the stage on the snapshot and records it; gives whether its output changed.
+
+        compare: whether the new output has the rows of the old one, which then stays.
+        """
         assert self.snapshot is not None  # noqa: S101  (run takes one)
         if "data" in stage.inputs:
             with self._operation():
@@ -254,7 +260,7 @@ class Ledger:
         try:
             with self._recorded(stage, ticket) as record:
                 record.wanted = run_stage(
-                    stage, self.workspace, progress, inputs=self.snapshot.folder, skip_unchanged=skip_unchanged
+                    stage, self.workspace, progress, inputs=self.snapshot.folder, same_rows=compare
                 )
         except InputError as error:
             error.args = (self.snapshot.as_seen_by_user(str(error)), *error.args[1:])

@@ -15,7 +15,7 @@ from tasks.errors import DamagedFile, GateFailed
 from tasks.generation import write_json
 from tasks.params import load, set_value
 from tasks.reading import read_json
-from tasks.scrape.web import rename_visit, visited_sources
+from tasks.scrape.visits import rename_visit, visited_sources
 
 OPEN_VISIT = Path(".seedling", "visit.json")
 State = Literal["unfinished", "refused"]

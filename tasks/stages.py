@@ -6,7 +6,6 @@ python -m tasks.augment        # one stage in the current workspace; what dvc.ya
 from __future__ import annotations
 
 import argparse
-import filecmp
 import shutil
 import sys
 from collections.abc import Callable
@@ -159,7 +158,6 @@ def _rows(workspace: Path) -> dict[str, Path]:
 
 
 OLD = ".old"
-GATE_FILE = "gate.json"
 ROUNDS = 3  # as many as dvc.yaml lists; params and effort may ask for fewer
 
 
@@ -195,13 +193,13 @@ def run_stage(
     progress: Progress = silent,
     *,
     inputs: Path | None = None,
-    skip_unchanged: bool = False,
+    same_rows: Callable[[Path, Path], bool] | None = None,
 ) -> bool:
     """Runs the stage's function, checks rows in = kept + rejected, runs the gate, and only then replaces its output.
 
     All is written beside the workspace's folders first, so a kill at any moment leaves the last whole generation.
     inputs: the folder that holds params.yaml, gates.yaml and data/, the workspace if None; a run passes its snapshot.
-    skip_unchanged: leave the output as it is where the stage's function made the same bytes again.
+    same_rows: called with the new folder and the output; where it says yes, the output stays as it is.
 
     Returns whether the output was replaced.
     Raises GateFailed where a critical expectation failed: the rows are then in quarantine/.
@@ -214,7 +212,7 @@ def run_stage(
         _tidy_after_a_kill(partial, workspace / stage.output)
         partial.mkdir(parents=True)
         stage.work(params, workspace, inputs / "data", partial, progress)
-        if skip_unchanged and _same_files(partial, workspace / stage.output):
+        if same_rows is not None and same_rows(partial, workspace / stage.output):
             return False
         progress("gate", 0, None)
         _check_rows(stage, partial, workspace)
@@ -231,16 +229,6 @@ def run_stage(
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return True
-
-
-def _same_files(partial: Path, output: Path) -> bool:
-    """Whether the stage's function wrote the same files as stand in its output, whose gate.json was added afterwards."""
-    names, output_names = (
-        {path.name for path in folder.iterdir()} if folder.is_dir() else set() for folder in (partial, output)
-    )
-    if names != output_names - {GATE_FILE}:
-        return False
-    return all(filecmp.cmp(partial / name, output / name, shallow=False) for name in sorted(names))
 
 
 def work_ungated(stage: Stage, workspace: Path, progress: Progress = silent) -> None:

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import date
@@ -36,7 +36,7 @@ from tasks.scrape.items import Item, inside
 from tasks.scrape.memory import Memory
 from tasks.scrape.saved_site import served
 from tasks.scrape.selecting import is_json_path, is_selector, is_xpath
-from tasks.sources import ApiSource, CrawlSource, SequenceSource, Source
+from tasks.sources import ApiSource, CrawlSource, SequenceSource
 
 Web = CrawlSource | SequenceSource | ApiSource
 HOW = (
@@ -118,27 +118,6 @@ def collected(
                 _write_pace(remembered / f"{name_of(source)}.pace.json", source, memory)
             _check_found(source, memory, visit)
         yield Collected(path, visit, counts)
-
-
-def visited_sources(sources: Sequence[Source]) -> list[Web]:
-    """The sources whose rows may change without a change in the workspace; a saved site is part of data/."""
-    return [
-        source
-        for source in sources
-        if isinstance(source, SequenceSource | ApiSource) or (isinstance(source, CrawlSource) and not source.saved_site)
-    ]
-
-
-def rename_visit(sources: Sequence[Source], folder: Path, old: str, new: str | None) -> None:
-    """Gives the last visit of each source, of the name `old`, the name `new`, in place of an earlier visit of that name.
-
-    folder: of the sources' files. For a visit that brought nothing: it and the one before it stand for the same rows.
-    """
-    for source in visited_sources(sources):
-        path = folder / f"{name_of(source)}.sqlite"
-        if path.is_file():
-            with Memory(path) as memory:
-                memory.rename_visit(old, new or "")
 
 
 def _check(source: Web) -> None:
