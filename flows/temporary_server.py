@@ -36,6 +36,8 @@ LISTEN_BACKLOG = 2048
 LOOPBACK_HOSTS = ("127.0.0.1", "localhost", "::1")
 LOG_FILE = Path(".seedling") / "logs" / "prefect-server.log"
 
+NOT_INHERITED = ("PREFECT_API_URL", "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL")  # a run silences its own console only
+
 # What Prefect sets for a server that one process uses for a while: no user interface, no scheduler.
 TEMPORARY = {"PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1", "PREFECT_API_BLOCKS_REGISTER_ON_START": "0"}
 
@@ -96,7 +98,7 @@ class PrefectServer:
         package_root = str(Path(flows.__file__).parents[1])
         import_path = os.pathsep.join(filter(None, [package_root, os.environ.get("PYTHONPATH")]))
         environment = {
-            **{name: value for name, value in os.environ.items() if name != "PREFECT_API_URL"},
+            **{name: value for name, value in os.environ.items() if name not in NOT_INHERITED},
             **self._environment,
             "PREFECT__SERVER_FINAL": "1",
             "PYTHONPATH": import_path,

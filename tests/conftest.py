@@ -75,3 +75,36 @@ def example(tmp_path: Path) -> Callable[[str], Path]:
         return place
 
     return make
+
+
+@pytest.fixture(scope="session")
+def finished_workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny workspace whose pipeline has been run: a run of it has nothing to do. Copy it before you change it."""
+    import subprocess
+    import sys
+
+    from prefect_runs import own_environment
+
+    from flows.workspace import make_workspace
+    from tasks.params import set_value
+
+    folder = tmp_path_factory.mktemp("finished")
+    generator = np.random.default_rng(7)
+    for shape in SHAPES:
+        for part, count in (("labelled", 6), ("test", 5), ("unlabelled", 2)):
+            (folder / "images" / part / shape).mkdir(parents=True)
+            for number in range(count):
+                path = folder / "images" / part / shape / f"{number}.png"
+                Image.fromarray(draw(shape, generator)).save(path)
+    made = make_workspace(folder / "workspace", folder / "images", "image")
+    set_value(made, ["effort"], "quick")
+    set_value(made, ["pseudo_label", "rounds"], 0)
+    command = [str(Path(sys.executable).parent / "seedling"), "run", "-w", str(made)]
+    subprocess.run(command, env=own_environment(folder), check=True, capture_output=True, timeout=900)
+    return made
+
+
+@pytest.fixture
+def finished_copy(finished_workspace: Path, tmp_path: Path) -> Path:
+    """A copy of the finished workspace."""
+    return Path(shutil.copytree(finished_workspace, tmp_path / "copy", symlinks=True))
