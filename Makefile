@@ -4,7 +4,7 @@ BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help setup run repro ui test test-slow check docs bench clean
+.PHONY: help setup run repro ui test test-slow newest check docs bench clean
 .DEFAULT_GOAL := help
 
 help:  ## what there is
@@ -35,6 +35,15 @@ test: .venv/.ready  ## the fast tests, under 3 minutes on 2 cores
 
 test-slow: .venv/.ready  ## whole lines, a real Prefect server, a real browser
 	$(BIN)/pytest -m slow
+
+newest:  ## weekly: the newest versions that pyproject.toml allows, in a throw-away environment, pass the server, schedule and deploy tests
+	rm -rf build/newest
+	$(PYTHON) -m venv build/newest
+	grep '^torch==' constraints.txt > build/newest/torch.txt
+	build/newest/bin/python -m pip install --quiet --constraint build/newest/torch.txt --editable ".[dev]"
+	build/newest/bin/python -m pip list | grep -iE '^(prefect|fastapi|starlette|sqlalchemy|uvicorn|dvc|great)'
+	PATH="$(CURDIR)/build/newest/bin:$$PATH" build/newest/bin/pytest tests/flows/test_temporary_server.py tests/flows/test_scheduling.py tests/flows/test_prefect.py
+	rm -rf build/newest
 
 check: .venv/.ready  ## ruff and strict types
 	$(BIN)/ruff format --check .

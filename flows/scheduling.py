@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 LOG_FILE = Path(".seedling") / "logs" / "prefect-schedule-server.log"
 MAX_RUNS_PER_REQUEST = 200  # the server's limit
+START_GRACE_SECONDS = 120  # for which a run that was accepted and does not start holds the slot
 # Kept in files, the record of who holds the deployment's only slot outlives the server; in memory, as is Prefect's default,
 # a server that is killed during a run would leave the slot taken for good.
 LEASES = {"PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem"}
@@ -151,7 +152,9 @@ def _deployment(workspace: Path, title: str, schedule: Schedule) -> RunnerDeploy
         schedule=schedule,
         paused=False,  # also where an earlier schedule of this name was paused in the UI
         parameters={"workspace": str(workspace)},
-        concurrency_limit=ConcurrencyLimitConfig(limit=1, collision_strategy=ConcurrencyLimitStrategy.CANCEL_NEW),
+        concurrency_limit=ConcurrencyLimitConfig(
+            limit=1, collision_strategy=ConcurrencyLimitStrategy.CANCEL_NEW, grace_period_seconds=START_GRACE_SECONDS
+        ),
         entrypoint_type=EntrypointType.MODULE_PATH,
     )
     return cast("RunnerDeployment", deployment)

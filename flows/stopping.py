@@ -133,19 +133,29 @@ def _raise_stopped(signal_number: int, frame: FrameType | None) -> NoReturn:
 
 
 def _watch(readable: int, grace_seconds: float, arrived: threading.Event) -> None:
-    while True:
-        received = os.read(readable, 1)
-        if not received:
-            os.close(readable)
-            return
-        if received[0] in SIGNALS:
-            break
+    signal_number = _next_signal(readable, None)
+    if signal_number is None:
+        os.close(readable)
+        return
     arrived.set()
     deadline = time.monotonic() + grace_seconds
-    while (seconds_left := deadline - time.monotonic()) > 0:
-        if select.select([readable], [], [], seconds_left)[0] and os.read(readable, 1)[0] in SIGNALS:
-            break
-    stop_now(received[0])
+    second = _next_signal(readable, deadline)
+    if second is None:  # no second signal, or the block has ended: the process has the rest of its time
+        time.sleep(max(0.0, deadline - time.monotonic()))
+    stop_now(signal_number)
+
+
+def _next_signal(readable: int, deadline: float | None) -> int | None:
+    """The number of the next signal of SIGNALS; None at the deadline, or once the other end of the pipe is closed."""
+    while True:
+        seconds_left = None if deadline is None else max(0.0, deadline - time.monotonic())
+        if not select.select([readable], [], [], seconds_left)[0]:
+            return None
+        received = os.read(readable, 1)
+        if not received:
+            return None
+        if received[0] in SIGNALS:
+            return received[0]
 
 
 def _tell_prefect(signal_number: int) -> None:

@@ -1,0 +1,251 @@
+"""`seedling schedule` and Prefect's worker: runs that start by the clock, never overlap, catch up once and can be cancelled."""
+
+from __future__ import annotations
+
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from prefect_runs import (
+    assert_no_process_is_left,
+    flow_runs,
+    free_port,
+    kill_all,
+    own_environment,
+    processes,
+    wait_for,
+)
+
+from tasks.busy import workspace_lock
+from tasks.params import set_value
+
+pytestmark = pytest.mark.slow
+SECONDS = 900
+FINAL = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
+
+
+@pytest.fixture
+def environment(tmp_path: Path) -> Iterator[dict[str, str]]:
+    """Of the test's commands; what is left of them after a failed test is killed."""
+    environment = own_environment(tmp_path)
+    yield environment
+    kill_all(environment)
+
+
+@pytest.fixture
+def api(environment: dict[str, str], tmp_path: Path) -> str:
+    """`prefect server start`, and PREFECT_API_URL in the environment."""
+    port = str(free_port())
+    command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", port]
+    start(command, environment, tmp_path / "server.txt")
+    url = f"http://127.0.0.1:{port}/api"
+    wait_for(lambda: httpx.get(f"{url}/health").status_code == 200, SECONDS)
+    environment["PREFECT_API_URL"] = url
+    return url
+
+
+def start(command: list[Any], environment: dict[str, str], output: Path, folder: Path | None = None) -> Any:
+    """A command whose output goes into a file."""
+    with output.open("ab") as log:
+        return subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True, cwd=folder)
+
+
+def start_schedule(workspace: Path, environment: dict[str, str], output: Path) -> Any:
+    """`seedling schedule`, every minute; returns once it is ready."""
+    command = ["seedling", "schedule", "--cron", "* * * * *", "--timezone", "Europe/Paris", "-w", workspace]
+    process = start(command, environment, output)
+    wait_for(lambda: "Scheduled 'copy'" in output.read_text(), SECONDS, output.read_text)
+    return process
+
+
+def states(api_url: str) -> Counter[tuple[str, str]]:
+    """How many flow runs are in each final state."""
+    return Counter(
+        (run["state"]["type"], run["state"]["name"]) for run in flow_runs(api_url) if run["state"]["type"] in FINAL
+    )
+
+
+def completed(api_url: str) -> list[dict[str, Any]]:
+    """The runs that completed."""
+    return [run for run in flow_runs(api_url) if run["state"]["type"] == "COMPLETED"]
+
+
+def test_runs_start_by_the_clock_never_overlap_and_catch_up_once(
+    finished_copy: Path, environment: dict[str, str], tmp_path: Path
+) -> None:
+    """Two runs start by themselves; while another holds the workspace, a run is skipped; after downtime, one run starts."""
+    output = tmp_path / "schedule.txt"
+    api_url = f"http://127.0.0.1:{environment['PREFECT_SERVER_API_PORT']}/api"
+    process = start_schedule(finished_copy, environment, output)
+    wait_for(lambda: len(completed(api_url)) >= 2, SECONDS, output.read_text)
+    assert all(run["auto_scheduled"] for run in completed(api_url))
+    started = [datetime.fromisoformat(run["start_time"]) for run in completed(api_url)]
+    assert started[1] - started[0] > timedelta(seconds=20)
+
+    with workspace_lock(finished_copy):  # as a `seedling run` by hand holds it
+        before = states(api_url)
+        wait_for(lambda: states(api_url) - before, SECONDS, output.read_text)
+    (skipped,) = (run for run in flow_runs(api_url) if run["state"]["name"] == "Skipped")
+    assert skipped["state"]["type"] == "CANCELLED"
+    assert "Another run" in skipped["state"]["message"]
+    assert not {"FAILED", "CRASHED"} & {kind for kind, _ in states(api_url)}
+
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert_no_process_is_left(environment)
+
+    missed = _let_time_pass(environment, minutes=70)
+    assert missed > 30
+    resumed = datetime.now(UTC)
+    process = start_schedule(finished_copy, environment, output)
+    wait_for(lambda: any(_started_after(run, resumed) for run in completed(api_url)), SECONDS, output.read_text)
+    late = [run for run in flow_runs(api_url) if _was_due_before(run, resumed - timedelta(minutes=5))]
+    caught_up = [run for run in late if run["start_time"] and _started_after(run, resumed)]
+    assert len(caught_up) == 1
+    assert states(api_url)["CANCELLED", "Skipped"] >= missed - 1
+    assert not {"FAILED", "CRASHED"} & {kind for kind, _ in states(api_url)}
+
+    process.send_signal(signal.SIGINT)
+    assert process.wait(60) == 130
+    assert_no_process_is_left(environment)
+
+
+def _started_after(run: dict[str, Any], moment: datetime) -> bool:
+    return bool(run["start_time"]) and datetime.fromisoformat(run["start_time"]) > moment
+
+
+def _was_due_before(run: dict[str, Any], moment: datetime) -> bool:
+    return datetime.fromisoformat(run["expected_start_time"]) < moment
+
+
+def _let_time_pass(environment: dict[str, str], minutes: int) -> int:
+    """Moves the scheduled runs in the stopped server's database into the past; returns how many are now due."""
+    with sqlite3.connect(Path(environment["PREFECT_HOME"]) / "prefect.db") as database:
+        for column in ("expected_start_time", "next_scheduled_start_time"):
+            database.execute(
+                f"UPDATE flow_run SET {column} = strftime('%Y-%m-%d %H:%M:%f000', {column}, ?) WHERE state_type = 'SCHEDULED'",
+                (f"-{minutes} minutes",),
+            )
+        now = datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S")
+        query = "SELECT count(*) FROM flow_run WHERE state_type = 'SCHEDULED' AND expected_start_time < ?"
+        return int(database.execute(query, (now,)).fetchone()[0])
+
+
+def test_a_run_that_is_due_while_another_is_at_work_is_cancelled(
+    finished_copy: Path, environment: dict[str, str], api: str, tmp_path: Path
+) -> None:
+    """A run of several minutes on a given server: none of the runs due meanwhile fails, and SIGTERM ends the schedule and it."""
+    _make_long(finished_copy)
+    output = tmp_path / "schedule.txt"
+    process = start_schedule(finished_copy, environment, output)
+    wait_for(lambda: states(api)["CANCELLED", "Cancelled"], SECONDS, output.read_text)
+    assert set(states(api)) == {("CANCELLED", "Cancelled")}
+    running = [run for run in flow_runs(api) if run["state"]["type"] == "RUNNING"]
+    assert len(running) == 1
+    server = [one.pid for one in processes(environment) if "server" in one.cmdline()]
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(60) == 143, output.read_text()
+    wait_for(lambda: [one.pid for one in processes(environment) if one.pid not in server] == [], 60)
+    assert httpx.get(f"{api}/flow_runs/{running[0]['id']}").json()["state"]["type"] in {"CANCELLED", "CRASHED"}
+
+
+def test_a_worker_runs_a_deployment_and_a_cancelled_run_leaves_no_process(
+    finished_copy: Path, environment: dict[str, str], api: str, tmp_path: Path
+) -> None:
+    """`prefect deploy --all` and a process worker: a run completes; another one is cancelled through the API and really stops."""
+    project = tmp_path / "project"
+    project.mkdir()
+    (project / "prefect.yaml").write_text(
+        "name: seedling\n"
+        "deployments:\n"
+        "  - name: nightly\n"
+        "    entrypoint: flows.grow.scheduled\n"
+        f"    parameters: {{workspace: '{finished_copy}'}}\n"
+        "    concurrency_limit: {limit: 1, collision_strategy: CANCEL_NEW}\n"
+        "    work_pool: {name: machines}\n"
+    )
+    for command in (["work-pool", "create", "machines", "--type", "process"], ["--no-prompt", "deploy", "--all"]):
+        done = subprocess.run(
+            ["prefect", *command], cwd=project, env=environment, capture_output=True, text=True, timeout=SECONDS
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+    (deployment,) = httpx.post(f"{api}/deployments/filter", json={}).json()
+    output = tmp_path / "worker.txt"
+    worker = start(
+        ["prefect", "worker", "start", "--pool", "machines", "--type", "process"], environment, output, project
+    )
+
+    first = _ask_for_run(api, deployment["id"])
+    wait_for(lambda: _state(api, first) in FINAL, SECONDS, output.read_text)
+    assert _state(api, first) == "COMPLETED", output.read_text()
+
+    _make_long(finished_copy)
+    second = _ask_for_run(api, deployment["id"])
+    wait_for(lambda: "validate: done" in output.read_text(), SECONDS, output.read_text)
+    time.sleep(5)
+    httpx.post(f"{api}/flow_runs/{second}/set_state", json={"state": {"type": "CANCELLING", "name": "Cancelling"}})
+    wait_for(lambda: _state(api, second) in FINAL, SECONDS, output.read_text)
+    assert _state(api, second) == "CANCELLED", output.read_text()
+    at_work = lambda: [one for one in processes(environment) if "prefect.engine" in " ".join(one.cmdline())]  # noqa: E731
+    wait_for(lambda: not at_work(), 60, output.read_text)
+
+    third = _ask_for_run(api, deployment["id"])
+    wait_for(at_work, SECONDS, output.read_text)
+    time.sleep(5)
+    worker.send_signal(signal.SIGKILL)
+    wait_for(lambda: not at_work(), 60, output.read_text)
+    assert _state(api, third) in {"CRASHED", "PENDING"}
+
+
+def _make_long(workspace: Path) -> None:
+    """A training of an hour."""
+    for keys, value in (
+        (["seed"], 3),
+        (["train", "candidates"], ["network"]),
+        (["train", "steps"], 1_000_000),
+        (["train", "budget_seconds"], 10_000.0),
+    ):
+        set_value(workspace, keys, value)
+
+
+def _ask_for_run(api: str, deployment_id: str) -> str:
+    response = httpx.post(f"{api}/deployments/{deployment_id}/create_flow_run", json={"state": {"type": "SCHEDULED"}})
+    return str(response.json()["id"])
+
+
+def _state(api: str, flow_run_id: str) -> str:
+    return str(httpx.get(f"{api}/flow_runs/{flow_run_id}").json()["state"]["type"])
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [("--cron", "at noon", "is not a cron expression"), ("--timezone", "Atlantis", "Unknown time zone 'Atlantis'")],
+)
+def test_a_schedule_that_is_not_valid_is_one_sentence(
+    finished_copy: Path, environment: dict[str, str], option: str, value: str, message: str
+) -> None:
+    """Exit code 2, and no server is started."""
+    options = {"--cron": "0 6 * * *", option: value}
+    words = [word for pair in options.items() for word in pair]
+    command = ["seedling", "schedule", *words, "-w", finished_copy]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=SECONDS)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert_no_process_is_left(environment)
+
+
+def test_the_former_option_of_serve_names_the_command_to_use() -> None:
+    """`seedling serve --cron` ends with 2."""
+    done = subprocess.run(["seedling", "serve", "--cron", "0 6 * * *"], capture_output=True, text=True, timeout=SECONDS)
+    assert done.returncode == 2
+    assert "seedling schedule --cron" in done.stderr
