@@ -68,6 +68,11 @@ def stop(process: subprocess.Popen[bytes], number: signal.Signals, environment: 
     assert_no_process_is_left(environment)
 
 
+def _holds(workspace: Path, process_id: int) -> bool:
+    """Whether the process has got so far as to take the workspace, before it starts Prefect."""
+    return (workspace / ".seedling" / "run.pid").read_text() == str(process_id)
+
+
 def _stages_are_finished(output: Path, count: int) -> bool:
     return output.read_text().count(" s  ") >= count
 
@@ -83,6 +88,7 @@ def test_a_run_that_is_stopped_at_random_moments_leaves_no_process(
     set_value(finished_copy, ["effort"], "normal")
     for finished_stages in (0, int(moments.integers(1, 5))):
         process = start(finished_copy, environment, output)
+        wait_for(partial(_holds, finished_copy, process.pid), SECONDS, output.read_text)
         if finished_stages:
             finished = partial(_stages_are_finished, output, finished_stages)
             wait_for(finished, SECONDS, output.read_text)
@@ -177,10 +183,10 @@ def test_a_run_goes_on_when_its_reader_leaves(finished_copy: Path, environment: 
 
 
 def test_a_time_out_ends_the_run(finished_copy: Path, environment: dict[str, str], tmp_path: Path) -> None:
-    """`timeout 12 seedling run` leaves no process."""
+    """`timeout 30 seedling run` leaves no process."""
     set_value(finished_copy, ["seed"], 7)
     set_value(finished_copy, ["effort"], "thorough")
-    command = ["timeout", "12", "seedling", "run", "-w", finished_copy]
+    command = ["timeout", "30", "seedling", "run", "-w", finished_copy]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=SECONDS)
     assert done.returncode == 124
     assert "Stopped." in done.stderr
@@ -191,7 +197,7 @@ def test_an_ignored_hangup_stays_ignored(finished_copy: Path, environment: dict[
     """Under nohup, SIGHUP does not end the run."""
     output = tmp_path / "output.txt"
     process = start(finished_copy, environment, output, "nohup", "seedling", "run")
-    time.sleep(4)
+    wait_for(lambda: _holds(finished_copy, process.pid), SECONDS, output.read_text)
     psutil.Process(process.pid).send_signal(signal.SIGHUP)
     assert process.wait(SECONDS) == 0, output.read_text()
     assert_no_process_is_left(environment)
