@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import functools
+import logging
 from collections.abc import Callable, Mapping
 from typing import Any, ParamSpec, TypeVar, cast
 
+from prefect import State
 from prefect.states import Failed
 
 from tasks.errors import GateFailed, SeedlingError, SourceUnreachable
@@ -32,6 +34,30 @@ def errors_as_failed_states(work: Callable[P, R]) -> Callable[P, R]:
             return Failed(message=sentence_of(error), data=error)
 
     return cast(Callable[P, R], run)  # Prefect takes the state for the run's, and gives or raises what is in it
+
+
+class StageTask:
+    """A Prefect task whose call raises the error that `errors_as_failed_states` has put into a Failed state."""
+
+    def __init__(self, task: Any) -> None:
+        self.task = task
+
+    def __call__(self, *arguments: Any, **named: Any) -> Any:
+        """Runs the task here. Raises the stage's errors."""
+        returned = self.task(*arguments, **named)
+        return returned.result(raise_on_failure=True) if isinstance(returned, State) else returned
+
+    def submit(self, *arguments: Any, **named: Any) -> Any:
+        """Runs the task on the flow's task runner; the future's result raises the stage's errors."""
+        return self.task.submit(*arguments, **named)
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Prefect says of a returned state that it failed, with all that is in it, and then once more that the run finished in it."""
+    return not record.getMessage().startswith("Task run failed with state: Failed(")
+
+
+logging.getLogger("prefect.task_runs").addFilter(_is_news)
 
 
 def sentence_of(error: BaseException) -> str:

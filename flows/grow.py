@@ -26,7 +26,7 @@ from flows.artifacts import (
     publish_rounds,
     said,
 )
-from flows.failures import errors_as_failed_states
+from flows.failures import StageTask, errors_as_failed_states
 from flows.ledger import Ledger, Outcome, open_ledger
 from flows.monitoring import MonitoredRun, begin, monitored, name_at_start, record_and_draw, run_ended
 from flows.scheduling import skip_missed_runs, skipped_state
@@ -59,9 +59,8 @@ def stage_task(kind: str, **options: Any) -> Any:
         return outcome
 
     bring.__doc__ = f"Brings the stage {kind} up to date."
-    return task(name=kind, task_run_name="{stage}", cache_policy=NO_CACHE, persist_result=False, **options)(
-        errors_as_failed_states(bring)
-    )
+    options = {"task_run_name": "{stage}", "cache_policy": NO_CACHE, "persist_result": False, **options}
+    return StageTask(task(name=kind, **options)(errors_as_failed_states(bring)))
 
 
 def _brought(workspace: Path, stage: str, *, visit: bool) -> Outcome:

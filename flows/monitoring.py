@@ -99,7 +99,7 @@ def run_ended(run: MonitoredRun, outcomes: Sequence[Outcome]) -> None:
         if outcome != "nothing new":
             publish_metrics(run.workspace)
     issues_before = ((run.before or {}).get("label_issues") or {}).get("flagged", 0)
-    _tell(run, params, events_of_outcomes(outcomes, label_issues(run.workspace), issues_before))
+    _tell(run, changed, params, events_of_outcomes(outcomes, label_issues(run.workspace), issues_before))
 
 
 def run_stopped(run: MonitoredRun | None, workspace: Path, error: BaseException) -> None:
@@ -114,9 +114,10 @@ def run_stopped(run: MonitoredRun | None, workspace: Path, error: BaseException)
     except SeedlingError:
         params = None
     outcome: run_names.RunOutcome = "gate failed" if isinstance(error, GateFailed) else "failed"
+    changed = run_names.what_changed(run.inputs, run.before)
     with _never_failing("name the run"):
-        _name(run, run_names.what_changed(run.inputs, run.before), outcome)
-    _tell(run, params, events_of_error(error))
+        _name(run, changed, outcome)
+    _tell(run, changed, params, events_of_error(error))
 
 
 def monitored(work: Callable[P, R]) -> Callable[P, R]:
@@ -151,9 +152,9 @@ def _name(run: MonitoredRun, changed: str, outcome: run_names.RunOutcome | None 
     run_names.rename_run(name, run_names.tags(run.workspace, effort, outcome))
 
 
-def _tell(run: MonitoredRun, params: Params | None, events: Sequence[RunEvent]) -> None:
+def _tell(run: MonitoredRun, changed: str, params: Params | None, events: Sequence[RunEvent]) -> None:
     context = {
-        "run": runtime.flow_run.name or run.record_name,
+        "run": run_names.flow_run_name(run.workspace, run.started, changed),
         "flow_run_id": runtime.flow_run.id,
         "links": page_links(run.workspace, params.reports) if params else {},
         "result": _result(run.workspace),

@@ -29,7 +29,7 @@ DEFAULT_TEMPLATE = """\
 {{ title }}: {{ workspace }}
 {{ sentence }}
 {%- if result %}
-{{ result }}{% endif %}
+Model in use: {{ result }}{% endif %}
 Run: {{ run }}
 {%- for name, address in links.items() %}
 {{ name }}: {{ address }}{% endfor %}
@@ -110,6 +110,8 @@ def _to_webhook(params: NotifyParams, event: RunEvent, message: str, context: Ma
         except (httpx.HTTPError, OSError) as error:
             problem = f"{type(error).__name__} at {variable}"
             continue
+        except (httpx.InvalidURL, ValueError) as error:
+            raise DeliveryError(f"{variable} does not hold an http or https address") from error
         if status < 300:
             return
         problem = f"{variable} answered {status}"
@@ -122,7 +124,7 @@ def _post(address: str, body: Mapping[str, Any], params: NotifyParams) -> int:
     """The answer's status. The host is resolved once and that address is asked, so that it cannot change in between."""
     parts = urlsplit(address)
     if parts.scheme not in {"http", "https"} or not parts.hostname:
-        raise DeliveryError("the webhook's address is not an http or https one")
+        raise ValueError("not an http or https address")
     port = parts.port or (443 if parts.scheme == "https" else 80)
     resolved = [str(found[4][0]) for found in socket.getaddrinfo(parts.hostname, port, type=socket.SOCK_STREAM)]
     if not params.allow_private and not all(is_public(found) for found in resolved):

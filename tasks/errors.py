@@ -8,7 +8,7 @@ SeedlingError              exit code 2; the message carries the remedy
 ├── DamagedFile            a file that was cut, or is not what its name says
 ├── WorkspaceBusy          another run is at work in the same workspace
 ├── UnexpectedError        exit code 70; nothing that we foresaw, its traceback is in a log file
-└── GateFailed             exit code 1; a critical expectation said no
+└── GateFailed             exit code 1; a critical expectation failed
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class WorkspaceBusy(SeedlingError):
 
 
 class GateFailed(SeedlingError):
-    """A critical expectation said no; the rows are in quarantine and nothing was recorded. checks: all of the gate, as in gate.json."""
+    """A critical expectation failed; the rows are in quarantine and nothing was recorded. checks: all of the gate, as in gate.json."""
 
     exit_code = 1
 

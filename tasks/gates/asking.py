@@ -351,7 +351,7 @@ def explain(
 
     page: of all gates, where it was written; rejected: by reason, the rows that the stage itself did not keep, of which the checks know nothing.
     """
-    lines, judged = [f"The gate of stage '{stage}' said no."], set[bool]()
+    lines, judged = [f"The gate of stage '{stage}' failed."], set[bool]()
     for one in (one for one in checks if one.stops):
         known = not one.observed.startswith(UNJUDGED)
         judged.add(known)

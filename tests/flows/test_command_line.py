@@ -194,7 +194,7 @@ def test_a_gate_that_says_no_gives_exit_code_1(workspace: Path) -> None:
     (workspace / "gates.yaml").write_text("scrape: [expect_table_row_count_to_be_between: {min_value: 1000}]\n")
     done = seedling("stage", "scrape", "-w", workspace)
     assert done.returncode == 1
-    assert "The gate of stage 'scrape' said no" in done.stderr
+    assert "The gate of stage 'scrape' failed" in done.stderr
 
 
 @pytest.mark.slow

@@ -1,0 +1,336 @@
+"""Names of runs, messages to a webhook, the page server and the page store, each against the real thing on loopback."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from flows.events import RunEvent, events_of_error, events_of_outcomes
+from flows.failures import sentence_of
+from flows.history import RunInputs
+from flows.ledger import Outcome
+from flows.notifications import notify
+from flows.report_links import page_links, running_server_url
+from flows.report_server import ReportServer
+from flows.report_store import upload_pages
+from flows.run_names import artifact_key, experiment_name, flow_run_name, outcome_of, what_changed
+from tasks.errors import GateFailed, InputError
+from tasks.monitoring_params import NotifyParams, ReportsParams
+from tasks.params import load, set_value
+
+VARIABLE = "SEEDLING_TEST_WEBHOOK"
+GATE_EVENT = RunEvent("gate_failed", "The gate of stage 'validate' failed: width.", {"failed": []})
+CONTEXT = {
+    "run": "flowers 2026-11-28 18:03",
+    "links": {"Report": "http://reports.test/report.html"},
+    "result": "accuracy 0.9",
+}
+
+
+@contextmanager
+def webhook(statuses: Sequence[int] = (204,), delay_seconds: float = 0.0) -> Iterator[tuple[str, list[dict[str, Any]]]]:
+    """A web server that answers with these statuses, the last one from then on; gives its address and what it received."""
+    received: list[dict[str, Any]] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            received.append(body)
+            time.sleep(delay_seconds)
+            self.send_response(statuses[min(len(received), len(statuses)) - 1])
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            return
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}/services/T0/secret", received
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def params(**extra: Any) -> NotifyParams:
+    """The section `notify` with a webhook."""
+    return NotifyParams.model_validate({"webhook": f"${{{VARIABLE}}}", **extra})
+
+
+def test_a_run_is_named_by_workspace_time_and_what_changed() -> None:
+    """Files more, files changed, params by name, gates; the first run and a run with nothing new say so."""
+    before = {"inputs": {"data_digest": "a", "data_files": 10, "params": {"train": {"steps": 5}}, "gates": "g"}}
+    now = RunInputs("b", 22, {"train": {"steps": 5}}, "g")
+    started = datetime(2026, 11, 28, 18, 3, tzinfo=UTC)
+    assert flow_run_name(Path("/w/flowers"), started, what_changed(now, before)) == "flowers 2026-11-28 18:03 data +12"
+    assert experiment_name(started) == "20261128-180300-grow"
+    assert what_changed(now, None) == "first run"
+    assert (
+        what_changed(RunInputs("b", 10, {"train": {"steps": 9}}, "h"), before)
+        == "data changed, params train.steps, gates"
+    )
+    same = RunInputs("a", 10, {"train": {"steps": 5}}, "g")
+    assert what_changed(same, before) == ""
+    assert what_changed(same, before, [Outcome("scrape", "unchanged", 0.1)]) == "nothing new"
+    assert what_changed(same, before, [Outcome("train@0", "done", 0.1)]) == "train@0 redone"
+    notified = RunInputs("a", 10, {"train": {"steps": 5}, "notify": {"webhook": "x"}}, "g")
+    assert what_changed(notified, before) == ""
+
+
+def test_artifact_keys_are_what_prefect_takes() -> None:
+    """Lower case, digits and dashes, whatever the workspace is called."""
+    assert artifact_key(Path("/w/My Flowers_2"), "pseudo_label@1", "gate") == "my-flowers-2-pseudo-label-1-gate"
+    assert artifact_key(Path("/w/花"), "result") == "workspace-result"
+
+
+def test_a_run_is_rejected_where_its_last_compared_round_is() -> None:
+    """Skipped rounds after it do not count."""
+    outcomes = [
+        Outcome("train@0", "done", 1.0, {"note": "accepted: the start"}),
+        Outcome("train@1", "done", 1.0, {"note": "rejected: accuracy -9 points"}),
+        Outcome("train@2", "done", 1.0, {"note": "skipped: the loop stopped"}),
+    ]
+    assert outcome_of(outcomes) == "rejected"
+    assert [event.kind for event in events_of_outcomes(outcomes, None, 0)] == ["round_rejected"]
+    assert outcome_of(outcomes[:1]) == "accepted"
+
+
+def test_drift_reviews_and_failed_gates_are_events() -> None:
+    """A comparison with the rows before that is not met, more likely label errors than before, and a gate that failed."""
+    drifting = {
+        "expectation": "expect_column_min_to_be_between",
+        "arguments": {"column": "drift_p_value", "min_value": 0.01},
+        "severity": "warning",
+        "passed": False,
+        "observed": "0.0001",
+        "rows": [],
+    }
+    worked = [Outcome("validate", "done", 1.0, {"checks": [drifting]})]
+    kinds = [event.kind for event in events_of_outcomes(worked, {"flagged": 3, "expected": 2.0, "judged": 9}, 1)]
+    assert kinds == ["drift", "needs_review"]
+    error = GateFailed("The gate of stage 'scrape' failed.\n  more", [{**drifting, "severity": "critical"}])
+    assert [event.kind for event in events_of_error(error)] == ["gate_failed", "drift"]
+    assert "\n" not in sentence_of(error) and "drift_p_value" in sentence_of(error)
+    assert [event.kind for event in events_of_error(InputError("no data"))] == ["run_failed"]
+
+
+def test_a_webhook_receives_the_message(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The default message names the workspace, the sentence, the run and the pages; only the events asked for are sent."""
+    with webhook() as (address, received):
+        monkeypatch.setenv(VARIABLE, address)
+        events = [GATE_EVENT, RunEvent("nothing_new", "No stage had anything to do.")]
+        assert notify(tmp_path / "flowers", params(allow_private=True), events, CONTEXT) == []
+    (body,) = received
+    assert body["event"] == "seedling.gate.failed" and body["workspace"] == "flowers"
+    for part in ("A gate failed: flowers", GATE_EVENT.sentence, CONTEXT["run"], "http://reports.test/report.html"):
+        assert part in body["text"]
+
+
+def test_a_template_of_ones_own_is_rendered(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """In a sandbox; a template with an error is told of and nothing is sent."""
+    with webhook() as (address, received):
+        monkeypatch.setenv(VARIABLE, address)
+        template = "{{ workspace|upper }} {{ kind }}: {{ details.failed|length }}"
+        assert notify(tmp_path / "flowers", params(allow_private=True, template=template), [GATE_EVENT], CONTEXT) == []
+        (problem,) = notify(tmp_path, params(allow_private=True, template="{{ broken"), [GATE_EVENT], CONTEXT)
+        (unsafe,) = notify(
+            tmp_path, params(allow_private=True, template="{{ ''.__class__.__mro__ }}"), [GATE_EVENT], CONTEXT
+        )
+    assert [body["text"] for body in received] == ["FLOWERS gate_failed: 0"]
+    assert "notify.template" in problem and "notify.template" in unsafe
+
+
+def test_a_delivery_is_tried_again_after_a_server_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """503, then 200: it arrived. 404: no second try, and the problem is told without the secret address."""
+    with webhook([503, 200]) as (address, received):
+        monkeypatch.setenv(VARIABLE, address)
+        assert notify(tmp_path, params(allow_private=True), [GATE_EVENT], CONTEXT) == []
+    assert len(received) == 2
+    with webhook([404]) as (address, received):
+        monkeypatch.setenv(VARIABLE, address)
+        (problem,) = notify(tmp_path, params(allow_private=True), [GATE_EVENT], CONTEXT)
+    assert len(received) == 1 and "404" in problem and "secret" not in problem
+
+
+def test_an_unreachable_webhook_ends_in_a_sentence(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Nobody listens, nobody answers in time, an address that is none, no variable: each is told, none raises, none hangs."""
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        address = f"http://127.0.0.1:{closed.getsockname()[1]}/secret"
+    with webhook(delay_seconds=5) as (slow, _):
+        for value, expected in (
+            (address, "ConnectError"),
+            (slow, "Timeout"),
+            ("ftp://secret", "http"),
+            ("http://[", "http"),
+            ("", VARIABLE),
+        ):
+            monkeypatch.setenv(VARIABLE, value)
+            began = time.monotonic()
+            (problem,) = notify(tmp_path, params(allow_private=True, timeout_seconds=0.2), [GATE_EVENT], CONTEXT)
+            assert expected in problem and "secret" not in problem, (value, problem)
+            assert time.monotonic() - began < 60
+
+
+def test_private_addresses_need_permission(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Without `allow_private` nothing reaches loopback, whatever the host is called."""
+    with webhook() as (address, received):
+        for host in ("127.0.0.1", "localhost"):
+            monkeypatch.setenv(VARIABLE, address.replace("127.0.0.1", host))
+            (problem,) = notify(tmp_path, params(), [GATE_EVENT], CONTEXT)
+            assert "allow_private" in problem
+    assert received == []
+
+
+def test_params_refuse_a_webhook_that_is_written_out(workspace: Path) -> None:
+    """The address is a secret and params.yaml is versioned; other environment variables than Seedling's are not read either."""
+    set_value(workspace, ["notify"], {"webhook": "https://hooks.example.org/T0/secret"})
+    with pytest.raises(InputError, match="environment variable"):
+        load(workspace)
+    set_value(workspace, ["notify"], {"webhook": "${AWS_SECRET_ACCESS_KEY}"})
+    with pytest.raises(InputError, match="notify"):
+        load(workspace)
+    set_value(workspace, ["notify"], {"webhook": "${SEEDLING_WEBHOOK_URL}"})
+    assert load(workspace).notify is not None
+
+
+@pytest.fixture
+def pages(tmp_path: Path) -> Path:
+    """A workspace with a report, a secret beside it, and links that lead out of reports/."""
+    place = tmp_path / "My Flowers"
+    (place / "reports" / "plots").mkdir(parents=True)
+    (place / "params.yaml").write_text("modality: image\n", encoding="utf-8")
+    (place / "secret.txt").write_text("secret", encoding="utf-8")
+    (place / "reports" / "report.html").write_text("<h1>the report</h1>", encoding="utf-8")
+    (place / "reports" / ".hidden").write_text("secret", encoding="utf-8")
+    (place / "reports" / "plots" / "recall.csv").write_text("class,recall\n", encoding="utf-8")
+    (place / "reports" / "link.txt").symlink_to(place / "secret.txt")
+    (place / "reports" / "out").symlink_to(place)
+    os.mkfifo(place / "reports" / "pipe")
+    return place
+
+
+@pytest.fixture
+def served(pages: Path) -> Iterator[str]:
+    """The page server on a free port."""
+    server = ReportServer([pages], "127.0.0.1", 0)
+    server.start()
+    yield server.url
+    server.stop()
+
+
+def test_the_page_server_serves_pages(served: str, pages: Path) -> None:
+    """The index leads to the workspace, that to its pages; files below reports/ are there, with a type."""
+    with httpx.Client(base_url=served) as client:
+        assert 'href="my-flowers/report.html"' in client.get("/").text
+        assert 'href="report.html"' in client.get("/my-flowers/").text
+        page = client.get("/my-flowers/report.html")
+        assert page.text == "<h1>the report</h1>" and page.headers["content-type"].startswith("text/html")
+        assert "default-src 'none'" in page.headers["content-security-policy"]
+        assert client.get("/my-flowers/plots/recall.csv").status_code == 200
+        assert client.head("/my-flowers/report.html").headers["content-length"] == "19"
+        assert client.post("/my-flowers/report.html").status_code == 405
+    assert page_links(pages, ReportsParams()) == {"Report": f"{served}/my-flowers/report.html"}
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/my-flowers/../secret.txt",
+        "/my-flowers/../../etc/passwd",
+        "/my-flowers/%2e%2e/secret.txt",
+        "/my-flowers/..%2fsecret.txt",
+        "/my-flowers/plots/../../secret.txt",
+        "/my-flowers//etc/passwd",
+        "/my-flowers/%2fetc%2fpasswd",
+        "/my-flowers/..%5csecret.txt",
+        "/my-flowers/report.html%00",
+        "/my-flowers/link.txt",
+        "/my-flowers/out/secret.txt",
+        "/my-flowers/out/params.yaml",
+        "/my-flowers/.hidden",
+        "/my-flowers/plots",
+        "/my-flowers/plots/",
+        "/my-flowers/pipe",
+        "/my-flowers/params.yaml",
+        "/../secret.txt",
+        "/other/report.html",
+    ],
+)
+def test_the_page_server_serves_nothing_else(served: str, path: str) -> None:
+    """No way out of reports/, no link, no hidden file, no listing of a folder; the path goes over the wire as it is."""
+    host, port = served.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=20) as connection:
+        connection.sendall(f"GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode())
+        answer = b""
+        while chunk := connection.recv(65536):
+            answer += chunk
+    assert answer.split(b" ")[1] in {b"404", b"400"}, answer
+    assert b"secret" not in answer and b"root:" not in answer and b"modality" not in answer
+
+
+def test_links_end_with_the_server(pages: Path) -> None:
+    """Another server on the port is not taken for it, and where none is known there is no link."""
+    server = ReportServer([pages], "127.0.0.1", 0)
+    server.start()
+    assert running_server_url(pages) == f"{server.url}/my-flowers"
+    note = pages / ".seedling" / "report-server.json"
+    content = note.read_text(encoding="utf-8")
+    server.stop()
+    assert not note.exists() and page_links(pages, ReportsParams()) == {}
+    note.write_text(content, encoding="utf-8")  # as a kill leaves it
+    assert running_server_url(pages) is None
+    with pytest.raises(InputError, match="not a Seedling workspace"):
+        ReportServer([pages / "reports"], "127.0.0.1", 0)
+
+
+def test_a_taken_port_is_said(served: str, pages: Path) -> None:
+    """With the remedy."""
+    with pytest.raises(InputError, match="choose another --port"):
+        ReportServer([pages], "127.0.0.1", int(served.rsplit(":", 1)[1]))
+
+
+def test_the_base_url_of_params_is_what_links_begin_with(pages: Path) -> None:
+    """It is laid out as serve-reports and the store are; what is not an http address is refused."""
+    reports = ReportsParams(base_url="https://reports.example.org/seedling/")
+    assert page_links(pages, reports) == {"Report": "https://reports.example.org/seedling/my-flowers/report.html"}
+    with pytest.raises(ValueError, match="not an http or https address"):
+        ReportsParams(base_url="file:///tmp")
+
+
+def test_pages_are_copied_to_s3(pages: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A browser gets them from the bucket as pages; a store that does not answer raises within its time-out."""
+    import boto3
+    from moto.server import ThreadedMotoServer
+
+    for name, value in (
+        ("AWS_ACCESS_KEY_ID", "test"),
+        ("AWS_SECRET_ACCESS_KEY", "test"),
+        ("AWS_DEFAULT_REGION", "us-east-1"),
+    ):
+        monkeypatch.setenv(name, value)
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    try:
+        endpoint = "http://{}:{}".format(*server.get_host_and_port())
+        monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
+        boto3.client("s3", endpoint_url=endpoint).create_bucket(Bucket="pages")
+        assert upload_pages(pages, "s3://pages/seedling") == ["s3://pages/seedling/my-flowers/report.html"]
+        answer = httpx.get(f"{endpoint}/pages/seedling/my-flowers/report.html")
+        assert answer.text == "<h1>the report</h1>" and answer.headers["content-type"].startswith("text/html")
+    finally:
+        server.stop()
+    with pytest.raises(InputError, match=r"reports\.store"):
+        upload_pages(pages, "nosuch://pages/seedling")

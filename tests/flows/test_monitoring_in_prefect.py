@@ -1,0 +1,331 @@
+"""What a person who watches Prefect's UI gets: names, tags, numbers over time, links that open, events, one sentence per failure.
+
+One real server and one workspace for all of them: a first run, a run with more data, a run that a gate stops.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from PIL import Image
+from shapes import SHAPES, draw
+
+from tasks.params import set_value
+
+pytestmark = pytest.mark.slow
+PROJECT = Path(__file__).parents[2]
+BIN = Path(sys.executable).parent
+CHROMIUM_OPTIONS = ["--no-sandbox", "--disable-quic", "--no-first-run", "--disable-background-networking"]
+PATIENCE_SECONDS = 240
+RUN_TIMEOUT_SECONDS = 900
+
+
+@dataclass
+class Watched:
+    """A workspace that was run three times on a server, and what a webhook received meanwhile."""
+
+    workspace: Path
+    api: str
+    ui_port: int
+    env: dict[str, str]
+    received: list[dict[str, Any]]
+    failed_output: str
+
+    def runs(self) -> list[dict[str, Any]]:
+        """The flow runs, the oldest first."""
+        runs: list[dict[str, Any]] = httpx.post(f"{self.api}/flow_runs/filter", json={"sort": "START_TIME_ASC"}).json()
+        return runs
+
+    def artifacts(self, run: dict[str, Any]) -> dict[str, dict[str, Any]]:
+        """The run's artifacts by key."""
+        wanted = {"artifacts": {"flow_run_id": {"any_": [run["id"]]}}}
+        return {found["key"]: found for found in httpx.post(f"{self.api}/artifacts/filter", json=wanted).json()}
+
+
+def wait_for(check: Callable[[], Any]) -> Any:
+    """What `check` gives as soon as it gives anything."""
+    give_up = time.monotonic() + PATIENCE_SECONDS
+    while time.monotonic() < give_up:
+        try:
+            if result := check():
+                return result
+        except (OSError, httpx.HTTPError):
+            pass
+        time.sleep(0.5)
+    raise AssertionError(f"not within {PATIENCE_SECONDS} s")
+
+
+def free_port() -> int:
+    """A port that nobody listens at."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextmanager
+def process(command: list[str], env: dict[str, str], log: Path) -> Iterator[None]:
+    """The command in a session of its own, ended with the block."""
+    with log.open("w") as file:
+        started = subprocess.Popen(command, env=env, stdout=file, stderr=file, start_new_session=True)
+    try:
+        yield
+    finally:
+        os.killpg(started.pid, signal.SIGTERM)
+        try:
+            started.wait(timeout=30)
+        except subprocess.TimeoutExpired:
+            os.killpg(started.pid, signal.SIGKILL)
+            started.wait(timeout=30)
+
+
+@contextmanager
+def webhook() -> Iterator[tuple[str, list[dict[str, Any]]]]:
+    """A web server on loopback; gives its address and the JSON that it received."""
+    received: list[dict[str, Any]] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            received.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            self.send_response(204)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            return
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}/", received
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def write_images(folder: Path, names: str, count: int, rng: np.random.Generator) -> None:
+    """Images of each shape below folder/<shape>/."""
+    for shape in SHAPES:
+        for number in range(count):
+            path = folder / shape / f"{names}{number}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(draw(shape, rng)).save(path)
+
+
+def make_watched_workspace(folder: Path) -> Path:
+    """A small workspace called flowers, whose webhook is told of failed gates."""
+    from flows.workspace import make_workspace
+
+    rng = np.random.default_rng(7)
+    write_images(folder / "images" / "labelled", "a", 6, rng)
+    write_images(folder / "images" / "test", "a", 5, rng)
+    write_images(folder / "images" / "unlabelled", "a", 3, rng)
+    workspace = make_workspace(folder / "flowers", folder / "images", "image")
+    set_value(workspace, ["effort"], "quick")
+    set_value(workspace, ["pseudo_label", "rounds"], 0)
+    set_value(workspace, ["train", "candidates"], ["logistic_regression"])
+    notify = {"webhook": "${SEEDLING_TEST_WEBHOOK}", "allow_private": True, "events": ["gate_failed"]}
+    set_value(workspace, ["notify"], notify)
+    return workspace
+
+
+def create_automation(folder: Path, env: dict[str, str], address: str) -> None:
+    """deploy/automations.yaml with a notification block that posts to the address."""
+    code = (
+        "from prefect.blocks.notifications import CustomWebhookNotificationBlock as Block\n"
+        f"block = Block(name='ops', url={address + 'automation'!r}, json_data={{'text': '{{{{body}}}}', 'subject': '{{{{subject}}}}'}})\n"
+        "print(block.save('ops', overwrite=True))"
+    )
+    saved = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
+    text = (PROJECT / "deploy" / "automations.yaml").read_text(encoding="utf-8")
+    file = folder / "automations.yaml"
+    file.write_text(text.replace("BLOCK_ID", saved.stdout.strip().splitlines()[-1]), encoding="utf-8")
+    subprocess.run(
+        ["prefect", "automation", "create", "--from-file", file], env=env, check=True, capture_output=True, timeout=300
+    )
+
+
+@pytest.fixture(scope="module")
+def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
+    """Three runs on a real server while `seedling serve-reports` listens at every address: first, more data, a failed gate."""
+    folder, port, pages_port = tmp_path_factory.mktemp("watched"), free_port(), free_port()
+    workspace, api = make_watched_workspace(folder), f"http://127.0.0.1:{port}/api"
+    server_env = {**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}", "PREFECT_HOME": str(folder / "home")}
+    server_env |= {"PREFECT_UI_API_URL": "/api", "PREFECT_SERVER_EPHEMERAL_ENABLED": "false"}
+    serve = ["seedling", "serve-reports", "-w", str(workspace), "--host", "0.0.0.0", "--port", str(pages_port)]  # noqa: S104
+    server = [sys.executable, "-m", "prefect", "server", "start", "--host", "0.0.0.0", "--port", str(port)]  # noqa: S104
+    with webhook() as (address, received), process(server, server_env, folder / "server.log"):
+        env = {**server_env, "PREFECT_API_URL": api, "SEEDLING_TEST_WEBHOOK": f"{address}direct"}
+        wait_for(lambda: httpx.get(f"{api}/health").status_code == 200)
+        with process(serve, env, folder / "pages.log"):
+            wait_for((workspace / ".seedling" / "report-server.json").is_file)
+            create_automation(folder, env, address)
+            run = ["seedling", "run", "-w", str(workspace)]
+            subprocess.run(run, env=env, check=True, capture_output=True, timeout=RUN_TIMEOUT_SECONDS)
+            write_images(workspace / "data" / "labelled", "b", 2, np.random.default_rng(8))
+            subprocess.run(run, env=env, check=True, capture_output=True, timeout=RUN_TIMEOUT_SECONDS)
+            gates = (workspace / "gates.yaml").read_text(encoding="utf-8")
+            strict = "validate:\n  - expect_column_values_to_be_between: {column: width, min_value: 1000}\n"
+            (workspace / "gates.yaml").write_text(gates.replace("validate:\n", strict), encoding="utf-8")
+            failed = subprocess.run(run, env=env, capture_output=True, text=True, timeout=RUN_TIMEOUT_SECONDS)
+            assert failed.returncode == 1, failed.stderr
+            yield Watched(workspace, api, port, env, received, failed.stderr)
+
+
+@contextmanager
+def chromium(*, only_loopback: bool = False) -> Iterator[Any]:
+    """A page in Debian's Chromium; only_loopback: every other request is cut, and fails the test."""
+    from playwright.sync_api import sync_playwright
+
+    path = shutil.which("chromium")
+    assert path, "Chromium is needed: apt-get install chromium"
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=CHROMIUM_OPTIONS)
+        page = browser.new_page(viewport={"width": 1280, "height": 1000})
+        outside: list[str] = []
+        if only_loopback:
+
+            def decide(route: Any) -> None:
+                url = route.request.url
+                if url.startswith(("file:", "data:", "http://127.0.0.1")):
+                    route.continue_()
+                else:
+                    outside.append(url)
+                    route.abort()
+
+            page.route("**/*", decide)
+        yield page
+        browser.close()
+        assert outside == []
+
+
+def test_runs_are_named_and_tagged_by_what_they_did(watched: Watched) -> None:
+    """Workspace, date and time, what changed; workspace, effort and outcome as tags."""
+    first, second, failed = watched.runs()
+    assert [run["name"][len("flowers 2026-11-28 18:03 ") :] for run in (first, second, failed)] == [
+        "first run",
+        "data +6",
+        "gates",
+    ]
+    assert all(run["name"].startswith("flowers 20") for run in (first, second, failed))
+    assert [sorted(run["tags"]) for run in (first, second, failed)] == [
+        ["accepted", "flowers", "quick"],
+        ["accepted", "flowers", "quick"],
+        ["flowers", "gate failed", "quick"],
+    ]
+
+
+def test_artifacts_carry_the_workspaces_name_and_numbers_over_time(watched: Watched) -> None:
+    """The metrics table has a line per run; the result has the trend, a chart, stages and gates."""
+    _, second, failed = watched.runs()
+    artifacts = watched.artifacts(second)
+    assert all(key.startswith("flowers-") for key in artifacts)
+    assert artifacts.keys() >= {"flowers-result", "flowers-metrics", "flowers-scrape-gate", "flowers-train-0-rows"}
+    lines = json.loads(artifacts["flowers-metrics"]["data"])
+    assert [line["what changed"] for line in lines] == ["data +6", "first run"]
+    assert all(0 <= float(line["accuracy"].split()[0]) <= 1 for line in lines)
+    result = artifacts["flowers-result"]["data"]
+    for part in ("data:image/svg+xml;base64,", "data +6", "## Stages", "## Gates", "| scrape |"):
+        assert part in result
+    assert "file://" not in result
+    gate = json.loads(watched.artifacts(failed)["flowers-validate-gate"]["data"])
+    assert any(line["passed"] == "NO" for line in gate)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", socket.gethostname()])
+def test_links_in_the_ui_open_by_a_click(watched: Watched, host: str) -> None:
+    """In Chromium, on the artifact's page, by the loopback address and by the machine's own name; the chart is drawn."""
+    from playwright.sync_api import expect
+
+    artifact = watched.artifacts(watched.runs()[1])["flowers-result"]
+    with chromium() as page:
+        page.goto(f"http://{host}:{watched.ui_port}/artifacts/artifact/{artifact['id']}")
+        link = page.get_by_role("link", name="Report", exact=True)
+        expect(link).to_be_visible(timeout=60_000)
+        chart = page.get_by_role("img", name="Accuracy with its interval, run by run")
+        expect(chart).to_be_visible(timeout=60_000)
+        assert chart.evaluate("image => image.complete && image.naturalWidth > 0")
+        for title in ("Report", "History", "Gates"):
+            page.goto(f"http://{host}:{watched.ui_port}/artifacts/artifact/{artifact['id']}")
+            pages_before = set(page.context.pages)
+            page.get_by_role("link", name=title, exact=True).click(timeout=60_000)
+            page.wait_for_timeout(1000)
+            opened = next(iter(set(page.context.pages) - pages_before), page)
+            expect(opened.get_by_text(f"Seedling {title.lower()}").first).to_be_visible(timeout=60_000)
+            assert opened.url.endswith(f"/flowers/{title.lower()}.html") and opened.url.startswith("http://")
+
+
+def test_a_failed_gate_is_one_sentence(watched: Watched) -> None:
+    """The run and the stage are Failed with the gate's sentence, one error is logged without a traceback, the command says all."""
+    failed = watched.runs()[2]
+    sentence = failed["state"]["message"]
+    assert failed["state"]["type"] == "FAILED"
+    assert sentence.startswith("The gate of stage 'validate' failed: expect_column_values_to_be_between (width)")
+    assert "\n" not in sentence and "quarantine/validate-" in sentence and len(sentence) < 500
+    wanted = {"flow_runs": {"id": {"any_": [failed["id"]]}}}
+    states = {task["name"]: task["state"] for task in httpx.post(f"{watched.api}/task_runs/filter", json=wanted).json()}
+    assert states["validate"]["type"] == "FAILED" and states["validate"]["message"] == sentence
+
+    def messages() -> list[dict[str, Any]]:
+        logs: list[dict[str, Any]] = httpx.post(
+            f"{watched.api}/logs/filter", json={"logs": {"flow_run_id": {"any_": [failed["id"]]}}}
+        ).json()
+        return logs if any(log["level"] >= 40 for log in logs) else []
+
+    logs = wait_for(messages)
+    assert len([log for log in logs if log["level"] >= 40]) == 1
+    assert all("Traceback" not in log["message"] and "\n" not in log["message"] for log in logs)
+    assert "The gate of stage 'validate' failed." in watched.failed_output
+    assert "Mend the data, or change the limit" in watched.failed_output
+
+
+def test_events_reach_prefect_the_webhook_and_an_automation(watched: Watched) -> None:
+    """A failed gate is an event of the workspace; the webhook of params.yaml and the example automation both tell of it."""
+
+    def event() -> Any:
+        wanted = {"filter": {"event": {"prefix": ["seedling."]}}}
+        found = httpx.post(f"{watched.api}/events/filter", json=wanted).json()["events"]
+        return [one for one in found if one["event"] == "seedling.gate.failed"]
+
+    (failed,) = wait_for(event)
+    assert failed["resource"]["prefect.resource.id"] == "seedling.workspace.flowers"
+    assert "validate" in failed["payload"]["sentence"]
+    (direct,) = [body for body in watched.received if body.get("event")]
+    assert direct["event"] == "seedling.gate.failed" and direct["workspace"] == "flowers"
+    assert direct["run"].endswith(" gates") and direct["links"]["Gates"].endswith("/flowers/gates.html")
+    automated = wait_for(lambda: [body for body in watched.received if body.get("subject")])
+    assert any("seedling.gate.failed: flowers" in body["subject"] and "validate" in body["text"] for body in automated)
+
+
+def test_pages_are_complete_without_a_network(watched: Watched) -> None:
+    """Gates, history, report and data page: nothing but loopback is asked for, and the gates' page shows what failed."""
+    from playwright.sync_api import expect
+
+    with chromium(only_loopback=True) as page:
+        problems: list[str] = []
+        page.on("pageerror", lambda error: problems.append(str(error)))
+        for name in ("report", "data", "history", "gates"):
+            page.goto((watched.workspace / "reports" / f"{name}.html").as_uri())
+            expect(page.get_by_role("heading", level=1)).to_have_text("flowers")
+        expect(page.get_by_text("Failing now")).to_be_visible()
+        expect(page.locator("#validate + .scroll")).to_contain_text("min_value=1000")
+        page.goto((watched.workspace / "reports" / "history.html").as_uri())
+        assert page.locator("svg.chart").count() == 5
+        page.set_viewport_size({"width": 390, "height": 844})
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390
+        assert problems == []
