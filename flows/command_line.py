@@ -466,6 +466,10 @@ def schedule(
     cron: Annotated[str, typer.Option(help='When to run, as in crontab: "0 6 * * *" is every day at six.')],
     timezone: Annotated[str, typer.Option(help="IANA name of the time zone that --cron is in.")] = "UTC",
     name: Annotated[str | None, typer.Option(help="The deployment's name.", show_default="the workspace's")] = None,
+    reports_host: Annotated[str, typer.Option(help="Address at which the pages are served.")] = "127.0.0.1",
+    reports_port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Their port; a free one where it is taken.")
+    ] = 4300,
     workspace: Workspace = Path(),
     debug: Debug = False,
 ) -> None:
@@ -475,7 +479,9 @@ def schedule(
     with explained(debug), stops_in_time(SCHEDULE_GRACE_SECONDS):
         from flows.scheduling import schedule_workspace
 
-        schedule_workspace(workspace.resolve(), cron, timezone, name)
+        schedule_workspace(
+            workspace.resolve(), cron, timezone, name, reports_host=reports_host, reports_port=reports_port
+        )
 
 
 def main() -> None:

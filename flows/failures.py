@@ -15,6 +15,7 @@ from tasks.errors import GateFailed, SeedlingError, SourceUnreachable
 P = ParamSpec("P")
 R = TypeVar("R")
 MAX_SHOWN_EXPECTATIONS = 3
+MAX_SHOWN_ROWS = 3
 
 
 def errors_as_failed_states(work: Callable[P, R]) -> Callable[P, R]:
@@ -73,8 +74,11 @@ def sentence_of(error: BaseException) -> str:
         for check in failed[:MAX_SHOWN_EXPECTATIONS]
     ]
     more = f"; and {len(failed) - len(parts)} more" if len(failed) > len(parts) else ""
-    place = next((line.strip() for line in details.splitlines() if "quarantine/" in line), "")
-    return f"{heading.rstrip('.')}: {'; '.join(parts)}{more}. {place}".rstrip()
+    lines = [line.strip() for line in details.splitlines()]
+    rows = [f"{row[:12]}…" for check in failed for row in check.get("rows", ())][:MAX_SHOWN_ROWS]
+    shown_rows = f" Rows: {', '.join(rows)}." if rows else ""
+    place = next((line for line in lines if "quarantine/" in line), "")
+    return f"{heading.rstrip('.')}: {'; '.join(parts)}{more}.{shown_rows} {place} {lines[-1]}".rstrip()
 
 
 def _column(check: Mapping[str, Any]) -> str:

@@ -6,7 +6,7 @@ import json
 import os
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from urllib.parse import quote
 
@@ -16,6 +16,7 @@ from tasks.monitoring_params import ReportsParams
 PAGES = {"Report": "report.html", "Data": "data.html", "History": "history.html", "Gates": "gates.html"}
 SERVER_FILE = Path(".seedling", "report-server.json")
 PROBE_SECONDS = 2.0
+MAX_PROBE_BYTES = 100_000
 
 
 def page_links(workspace: Path, params: ReportsParams) -> dict[str, str]:
@@ -39,26 +40,36 @@ def running_server_url(workspace: Path) -> str | None:
     """The workspace's address at `seedling serve-reports` or `seedling schedule`, where one answers for it now."""
     try:
         record = json.loads((workspace / SERVER_FILE).read_text(encoding="utf-8"))
-        probe, url = str(record["probe"]), str(record["url"])
+        probes, url, instance = record["probes"], str(record["url"]), str(record["instance"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
+    return url if any(_instance_at(str(probe)) == instance for probe in probes) else None
+
+
+def _instance_at(probe: str) -> str | None:
+    """Which page server answers at the address; None where none does."""
     if not probe.startswith("http://"):
         return None
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # a proxy knows nothing of this machine
     try:
         with opener.open(probe, timeout=PROBE_SECONDS) as answer:
-            served = json.loads(answer.read(100_000))
+            served = json.loads(answer.read(MAX_PROBE_BYTES))
     except (OSError, ValueError, urllib.error.URLError):
         return None
-    return url if isinstance(served, Mapping) and record.get("instance") == served.get("instance") else None
+    return str(served.get("instance")) if isinstance(served, Mapping) else None
 
 
-def write_server_file(workspace: Path, *, url: str, probe: str, instance: str) -> None:
-    """Notes where the workspace's pages are served, for runs that end while they are. instance: which server it is."""
+def write_server_file(workspace: Path, *, url: str, probes: Sequence[str], instance: str) -> None:
+    """Notes where the workspace's pages are served, for runs that end while they are.
+
+    probes: addresses at which the server says which one it is, the instance; a run in another container needs the second.
+    """
     path = workspace / SERVER_FILE
     path.parent.mkdir(parents=True, exist_ok=True)
     replacement = path.with_name(f"{path.name}.{os.getpid()}")
-    replacement.write_text(json.dumps({"url": url, "probe": probe, "instance": instance}) + "\n", encoding="utf-8")
+    replacement.write_text(
+        json.dumps({"url": url, "probes": list(probes), "instance": instance}) + "\n", encoding="utf-8"
+    )
     replacement.replace(path)
 
 

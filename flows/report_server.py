@@ -21,10 +21,11 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from flows.report_links import PAGES, remove_server_file, write_server_file
+from flows.report_links import PAGES, remove_server_file, running_server_url, write_server_file
 from flows.run_names import slug
 from tasks.errors import InputError, SeedlingError
 from tasks.evaluate.pages import environment
+from tasks.monitoring_params import ReportsParams
 
 DEFAULT_PORT = 4300
 START_TIMEOUT_SECONDS = 30.0
@@ -161,7 +162,8 @@ class ReportServer:
         self._socket = _bound(host, port)
         actual_port = self._socket.getsockname()[1]
         self.url = (base_url or f"http://{_reachable(host)}:{actual_port}").rstrip("/")
-        self._probe = f"http://{'127.0.0.1' if host in EVERY_ADDRESS else _bracketed(host)}:{actual_port}/health"
+        hosts = ["127.0.0.1", _reachable(host)] if host in EVERY_ADDRESS else [_bracketed(host)]
+        self._probes = [f"http://{name}:{actual_port}/health" for name in hosts]
         application = report_application(self._named, self._instance)
         config = uvicorn.Config(application, log_level="warning", access_log=False, server_header=False, lifespan="off")
         self._server = uvicorn.Server(config)
@@ -178,7 +180,7 @@ class ReportServer:
                 raise SeedlingError(f"The page server did not start at {self.url}: try another --port.")
             time.sleep(0.02)
         for name, workspace in self._named.items():
-            write_server_file(workspace, url=f"{self.url}/{name}", probe=self._probe, instance=self._instance)
+            write_server_file(workspace, url=f"{self.url}/{name}", probes=self._probes, instance=self._instance)
 
     def wait(self) -> None:
         """Until it is stopped."""
@@ -207,6 +209,25 @@ def serve_reports_in_background(
     server.start()
     atexit.register(server.stop)
     return server.url
+
+
+def serve_reports_beside(workspace: Path, params: ReportsParams, host: str, port: int) -> str | None:
+    """Serves the workspace's pages from this process where nothing else does; gives the address of its pages.
+
+    None where `reports.base_url` says that another server has them. A port that is taken, as by another workspace's
+    schedule, is replaced by a free one.
+    """
+    if params.base_url:
+        return None
+    if running := running_server_url(workspace):
+        return running
+    try:
+        base_url = serve_reports_in_background([workspace], host, port)
+    except InputError:
+        if port == 0:
+            raise
+        base_url = serve_reports_in_background([workspace], host, 0)
+    return f"{base_url}/{slug(workspace.resolve().name)}"
 
 
 def serve_reports(workspaces: Sequence[Path], host: str, port: int, base_url: str | None) -> None:

@@ -17,6 +17,7 @@ from uuid import UUID
 
 from rich.console import Console
 
+from flows.report_server import DEFAULT_PORT, serve_reports_beside
 from flows.temporary_server import (
     PrefectServer,
     answers,
@@ -43,9 +44,20 @@ START_GRACE_SECONDS = 120  # for which a run that was accepted and does not star
 LEASES = {"PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem"}
 
 
-def schedule_workspace(workspace: Path, cron: str, timezone: str, name: str | None) -> None:
-    """Runs the workspace by the schedule until stopped. Raises InputError for a cron expression or time zone that is not valid."""
-    load(workspace)
+def schedule_workspace(
+    workspace: Path,
+    cron: str,
+    timezone: str,
+    name: str | None,
+    *,
+    reports_host: str = "127.0.0.1",
+    reports_port: int = DEFAULT_PORT,
+) -> None:
+    """Runs the workspace by the schedule until stopped, and serves its pages at reports_host and reports_port.
+
+    Raises InputError for a cron expression or time zone that is not valid.
+    """
+    params = load(workspace)
     check_prefect_home()
     schedule = _schedule(cron, timezone)
     console = Console()
@@ -65,6 +77,8 @@ def schedule_workspace(workspace: Path, cron: str, timezone: str, name: str | No
             highlight=False,
             soft_wrap=True,
         )
+        if pages := serve_reports_beside(workspace, params.reports, reports_host, reports_port):
+            console.print(f"Pages: {pages}/", highlight=False, soft_wrap=True)
         asyncio.run(runner.start())
         if runner.stopping:  # Prefect's runner takes SIGTERM itself, ends its runs and returns
             raise Stopped(signal.SIGTERM)

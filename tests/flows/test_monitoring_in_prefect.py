@@ -276,7 +276,7 @@ def test_a_failed_gate_is_one_sentence(watched: Watched) -> None:
     sentence = failed["state"]["message"]
     assert failed["state"]["type"] == "FAILED"
     assert sentence.startswith("The gate of stage 'validate' failed: expect_column_values_to_be_between (width)")
-    assert "\n" not in sentence and "quarantine/validate-" in sentence and len(sentence) < 500
+    assert "\n" not in sentence and "quarantine/validate-" in sentence and len(sentence) < 700
     wanted = {"flow_runs": {"id": {"any_": [failed["id"]]}}}
     states = {task["name"]: task["state"] for task in httpx.post(f"{watched.api}/task_runs/filter", json=wanted).json()}
     assert states["validate"]["type"] == "FAILED" and states["validate"]["message"] == sentence
