@@ -23,7 +23,7 @@ from flows.history import RunInputs
 from flows.ledger import Outcome
 from flows.notifications import notify
 from flows.report_links import page_links, running_server_url
-from flows.report_server import ReportServer
+from flows.report_server import ReportServer, serve_reports_beside
 from flows.report_store import upload_pages
 from flows.run_names import artifact_key, experiment_name, flow_run_name, outcome_of, what_changed
 from tasks.errors import GateFailed, InputError
@@ -300,6 +300,20 @@ def test_a_taken_port_is_said(served: str, pages: Path) -> None:
     """With the remedy."""
     with pytest.raises(InputError, match="choose another --port"):
         ReportServer([pages], "127.0.0.1", int(served.rsplit(":", 1)[1]))
+
+
+def test_a_schedule_serves_its_pages_also_where_its_port_is_taken(served: str, pages: Path, tmp_path: Path) -> None:
+    """A workspace that is served already keeps its address; another one on the same port gets a free one; base_url wins."""
+    port = int(served.rsplit(":", 1)[1])
+    assert serve_reports_beside(pages, ReportsParams(), "127.0.0.1", port) == f"{served}/my-flowers"
+    other = tmp_path / "birds"
+    (other / "reports").mkdir(parents=True)
+    (other / "params.yaml").write_text("modality: image\n", encoding="utf-8")
+    (other / "reports" / "report.html").write_text("<h1>birds</h1>", encoding="utf-8")
+    url = serve_reports_beside(other, ReportsParams(), "127.0.0.1", port)
+    assert url is not None and f":{port}/" not in url
+    assert httpx.get(f"{url}/report.html").text == "<h1>birds</h1>"
+    assert serve_reports_beside(other, ReportsParams(base_url="https://reports.example.org"), "127.0.0.1", 0) is None
 
 
 def test_the_base_url_of_params_is_what_links_begin_with(pages: Path) -> None:
