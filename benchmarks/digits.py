@@ -102,7 +102,7 @@ def seedling(seed: int, many: int, effort: str, *, supervised: bool = False) -> 
             set_value(workspace, ["pseudo_label", "rounds"], 0)
         for stage in stages().values():
             run_stage(stage, workspace)
-        metrics = json.loads((workspace / "reports/metrics.json").read_text())
+        metrics = json.loads((workspace / "reports/evaluation.json").read_text())
         rows = read(workspace / "generations/validate")
         test = rows[rows["split"] == "test"].set_index("id")["label"]
         found = {"accepted": metrics["test"]["accuracy"]["value"], "rejected_rounds": 0.0}

@@ -170,7 +170,7 @@ def line_on(
         began = time.perf_counter()
         run_stage(stage, folder)
         found[f"seconds {name}"] = time.perf_counter() - began
-    metrics = json.loads((folder / "reports/metrics.json").read_text())
+    metrics = json.loads((folder / "reports/evaluation.json").read_text())
     rows = read(folder / "generations/validate")
     test = rows[rows["split"] == "test"].set_index("id")
     for one in metrics["rounds"]:

@@ -35,6 +35,7 @@ from tasks.params import Params, load, set_value
 from tasks.progress import Progress, terminal
 from tasks.randomness import generator
 from tasks.reading import read_frame, read_json
+from tasks.results import read_evaluation
 from tasks.stages import AUGMENTED, VALIDATED, Stage, stages, work_ungated, write_page
 from tasks.statistics import log_loss_of_rows, paired_difference, share
 from tasks.synthesize import OF_PICTURES
@@ -87,7 +88,7 @@ def ablate(workspace: Path, minutes: float) -> None:
     and the report. Raises InputError where the line is not up to date, or no labelled row can be held out.
     """
     params = load(workspace)
-    if not (workspace / "reports" / "metrics.json").is_file():
+    if read_evaluation(workspace / "reports") is None:
         raise InputError(f"{workspace} holds no report yet: `seedling run` first.")
     if stale := open_ledger(workspace).states():
         raise InputError(

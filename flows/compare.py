@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -22,6 +21,7 @@ from tasks.generation import read, read_rejected
 from tasks.params import load
 from tasks.randomness import generator
 from tasks.reading import reading
+from tasks.results import parse_evaluation
 from tasks.statistics import Difference, briers, difference_if_wrong, log_losses, of_truth, paired_difference
 from tasks.yaml_files import parse_yaml
 
@@ -42,7 +42,8 @@ SURENESS = (
 )
 DRAWS = 2000
 EXAMPLES = 5
-FILES = ["reports/metrics.json", "reports/predictions.parquet", "params.yaml"]
+RESULTS = ["reports/evaluation.json", "reports/metrics.json"]
+NEEDED = ["reports/predictions.parquet", "params.yaml"]
 
 
 @dataclass(frozen=True)
@@ -117,9 +118,11 @@ def _side(workspace: Path, revision: str) -> Side:
         raise InputError(
             f"The workspace's numbers are of before {', '.join(stale)} changed: `seedling run` first, or name a finished run instead."
         )
-    files = ledger.files_at(place, FILES)
-    missing = [name for name, content in files.items() if content is None]
-    if missing:
+    files = ledger.files_at(place, [*RESULTS, *NEEDED])
+    with reading(Path(RESULTS[0])):
+        results = parse_evaluation(*(files[name] for name in RESULTS))
+    missing = [name for name in NEEDED if files[name] is None] + (RESULTS[:1] if results is None else [])
+    if missing or results is None:
         raise InputError(
             f"'{revision}' has no {missing[0]}: no run finished there (`seedling run`), or its files are elsewhere (`dvc pull`); `dvc exp list` and "
             ".seedling/runs name the runs that did."
@@ -127,15 +130,13 @@ def _side(workspace: Path, revision: str) -> Side:
     content = {name: one or b"" for name, one in files.items()}
     with reading(Path("reports/predictions.parquet")):
         predictions = pd.read_parquet(io.BytesIO(content["reports/predictions.parquet"]))
-    with reading(Path("reports/metrics.json")):
-        metrics = json.loads(content["reports/metrics.json"])
     with tempfile.TemporaryDirectory() as scratch:
         folder = ledger.folder_at(place, "generations/validate", Path(scratch))
         rows = None if folder is None else _rows_of(folder)
     params = parse_yaml(
         content["params.yaml"].decode(encoding="utf-8", errors="replace"), f"params.yaml of '{revision}'"
     )
-    return Side(revision, metrics, predictions, params, rows)
+    return Side(revision, results, predictions, params, rows)
 
 
 def _rows_of(folder: Path) -> pd.DataFrame:

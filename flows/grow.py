@@ -31,6 +31,7 @@ from flows.ledger import Ledger, Outcome, open_ledger
 from flows.monitoring import MonitoredRun, begin, monitored, name_at_start, record_and_draw, run_ended
 from flows.scheduling import skip_missed_runs, skipped_state
 from flows.stopping import ends_with_parent, remember_flow_run, stops_in_time
+from flows.upgrading import upgrade_workspace
 from flows.visiting import has_open_visit, visit_sources
 from tasks.busy import workspace_lock
 from tasks.errors import GateFailed, SeedlingError, SourceUnreachable, WorkspaceBusy
@@ -174,6 +175,8 @@ def prepare(workspace: Path, as_of: str | None) -> Ledger:
     if as_of is not None:
         set_value(workspace, ["scrape", "as_of"], as_of)
     load(workspace)
+    for change in upgrade_workspace(workspace):
+        get_run_logger().info(change)
     ledger = open_ledger(workspace)
     ledger.watch = _watching(workspace, getattr(ledger.watch, "terminal", ledger.watch))
     return ledger

@@ -14,6 +14,7 @@ from flows.ledger import Outcome
 from tasks.errors import SeedlingError
 from tasks.generation import write_json
 from tasks.params import read_yaml
+from tasks.results import read_evaluation
 from tasks.run_records import FOLDER as RUNS
 from tasks.run_records import read_run_records
 
@@ -68,7 +69,7 @@ def record_run(
     inputs: RunInputs | None = None,
 ) -> None:
     """Writes the run's file: when it ended, what it worked on, each stage with how and how long, the metrics."""
-    metrics = _json(workspace / "reports" / "metrics.json")
+    metrics = read_evaluation(workspace / "reports")
     record = {
         "name": name,
         "ended": datetime.now().astimezone().isoformat(timespec="seconds"),

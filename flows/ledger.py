@@ -41,6 +41,7 @@ from tasks.progress import Progress, silent
 from tasks.scrape.visits import same_rows
 from tasks.stages import Stage, check_inputs, find, gate_changed, run_stage, stages
 from tasks.summaries import summary
+from tasks.test_evaluations import LOG as TEST_EVALUATIONS
 
 SETTLE_ATTEMPTS = 5
 SETTLE_SECONDS = 1.0
@@ -354,7 +355,8 @@ class Ledger:
         """
         assert self.snapshot is not None  # noqa: S101  (a run ends within its snapshot)
         files = {name: self.snapshot.folder / name for name in SNAPSHOT_FILES}
-        files["dvc.lock"] = self.workspace / "dvc.lock"
+        for path in ("dvc.lock", TEST_EVALUATIONS):
+            files[path] = self.workspace / path
         return save_experiment(self.workspace, name, {name: file for name, file in files.items() if file.is_file()})
 
     def states(self) -> dict[str, str]:

@@ -7,7 +7,6 @@ told is a warning in the run's log.
 from __future__ import annotations
 
 import functools
-import json
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -31,6 +30,7 @@ from flows.report_store import upload_pages
 from tasks.errors import SeedlingError, WorkspaceBusy
 from tasks.gates.history import gate_history, record_gate
 from tasks.params import Params, load
+from tasks.results import read_evaluation
 from tasks.summaries import headline
 
 P = ParamSpec("P")
@@ -168,8 +168,8 @@ def _tell(run: MonitoredRun, changed: str, params: Params | None, events: Sequen
 
 
 def _result(workspace: Path) -> str:
-    metrics = workspace / "reports" / "metrics.json"
-    return headline(json.loads(metrics.read_text(encoding="utf-8"))) if metrics.is_file() else ""
+    evaluation = read_evaluation(workspace / "reports")
+    return "" if evaluation is None else headline(evaluation)
 
 
 def _record_restored_gates(workspace: Path, outcomes: Sequence[Outcome]) -> bool:

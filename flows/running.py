@@ -18,7 +18,7 @@ from flows.board import Board
 from flows.temporary_server import temporary_server
 from tasks.busy import workspace_lock
 from tasks.params import load, set_value
-from tasks.reading import read_json
+from tasks.results import read_evaluation
 from tasks.stages import find, write_page
 from tasks.summaries import headline
 
@@ -48,11 +48,11 @@ class RunConsole(Console):
 def run_line(workspace: Path, effort: str | None, as_of: str | None, *, visit: bool = False) -> None:
     """Runs the flow on the workspace, shows its stages, and ends with the headline and where the report lies."""
     load(workspace)
-    with workspace_lock(workspace):
-        pass  # said before Prefect's server starts, which takes seconds
+    console = RunConsole()
+    with workspace_lock(workspace):  # said before Prefect's server starts, which takes seconds
+        _upgrade(workspace, console)
     if effort is not None:
         set_value(workspace, ["effort"], effort)
-    console = RunConsole()
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")  # the table speaks here, logs in the UI
     with (
         console.status("Starting Prefect …"),
@@ -72,7 +72,7 @@ def run_line(workspace: Path, effort: str | None, as_of: str | None, *, visit: b
         state = grow(str(workspace), as_of=as_of, visit=visit, return_state=True)
     if state.is_failed() or state.is_crashed():
         _raise_of(state)
-    metrics = read_json(workspace / "reports" / "metrics.json")
+    metrics = read_evaluation(workspace / "reports") or {}
     console.print(f"\n[bold green]{headline(metrics)}[/]", highlight=False)
     console.print(
         f"{time.monotonic() - began:.0f} s. Report: {workspace / 'reports' / 'report.html'}",
@@ -85,6 +85,14 @@ def run_line(workspace: Path, effort: str | None, as_of: str | None, *, visit: b
             highlight=False,
             soft_wrap=True,
         )
+
+
+def _upgrade(workspace: Path, console: Console) -> None:
+    """Upgrades what an earlier version wrote, and prints what was changed."""
+    from flows.upgrading import upgrade_workspace
+
+    for change in upgrade_workspace(workspace):
+        console.print(change, highlight=False, soft_wrap=True)
 
 
 def _announce(console: Console, sentence: str) -> None:

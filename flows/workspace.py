@@ -26,6 +26,7 @@ from tasks.scrape.folder import ROOTS, TEXT_SUFFIXES, read_folder
 from tasks.scrape.packing import PACKED, pack_folder
 from tasks.scrape.table import NAME_COLUMNS, SET_ENCODING, SUFFIXES, read_table
 from tasks.sources import FolderSource, TableSource
+from tasks.test_evaluations import LOG
 
 COLUMNS = ("text", "image", "label", "split", "id", "group")
 FOLDER = "{kind: folder, path: .}"
@@ -242,11 +243,12 @@ def _encoder(wanted: str | None, modality: Literal["image", "text"]) -> str:
 
 def _write_files(folder: Path, name: str, modality: str, listed: list[str], encoder: str) -> None:
     templates = files("flows") / "workspace_files"
-    for file in ("dvc.yaml", "gates.yaml", ".gitignore", "prefect.yaml", "README.md"):
+    for file in ("dvc.yaml", "gates.yaml", ".gitignore", ".gitattributes", "prefect.yaml", "README.md"):
         template = templates.joinpath(f"{file.lstrip('.')}.template").read_text(encoding="utf-8")
         title = _quoted(deployment_name(name)) if file == "prefect.yaml" else name
         text = template.replace("NAME", title) if file in {"prefect.yaml", "README.md"} else template
         (folder / file).write_text(text, encoding="utf-8")
+    (folder / LOG).touch()
     params = templates.joinpath("params.yaml.template").read_text(encoding="utf-8")
     lines = "\n".join(f"    - {line}" for line in listed)
     (folder / "params.yaml").write_text(

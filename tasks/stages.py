@@ -147,7 +147,7 @@ def evaluate(params: Params, workspace: Path, data: Path, output: Path, progress
         **_rows(workspace),
         generations=workspace / "generations",
         models=workspace / "models",
-        looks=workspace / ".seedling" / "looks.jsonl",
+        workspace=workspace,
         output=output,
         progress=progress,
     )

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tasks.reading import read_json
+from tasks.results import read_evaluation
 
 if TYPE_CHECKING:
     from tasks.stages import Stage
@@ -23,7 +24,7 @@ def summary(stage: Stage, workspace: Path) -> dict[str, Any]:
         verdict = _json(folder / "verdict.json", {})
         return {"checks": checks, "note": f"{verdict['decision']}: {verdict['reason']}" if verdict else ""}
     if stage.kind == "evaluate":
-        metrics = _json(folder / "metrics.json", {})
+        metrics = read_evaluation(folder)
         return {"checks": checks, "note": headline(metrics) if metrics else ""}
     notes = manifest.get("notes", {})
     note = "skipped: the loop has stopped" if notes.get("skipped") else doubted(notes.get("doubt") or {})
@@ -45,7 +46,7 @@ def doubted(doubt: Mapping[str, Any]) -> str:
 def headline(metrics: Mapping[str, Any]) -> str:
     """The result in a phrase, with its interval."""
     where = "test" if metrics.get("test") else "cross_validation"
-    if not metrics[where]:
+    if not metrics.get(where):
         return "accuracy unknown: no labelled row can be held out (label two of a class, or give a test split)"
     found = metrics[where]["accuracy"]
     split = "test split" if where == "test" else "cross-validation alone (no test split)"

@@ -19,7 +19,6 @@ import pyarrow.parquet as pq
 
 from tasks.errors import InputError
 from tasks.evaluate.label_errors import label_errors
-from tasks.evaluate.looks import log_look
 from tasks.evaluate.metrics import accuracy, per_class, with_intervals
 from tasks.evaluate.next_steps import Curve, LabelsFrom, errors_by_class, extrapolated, next_steps
 from tasks.evaluate.plots import write_losses, write_plots
@@ -33,7 +32,9 @@ from tasks.learners.model import TrainedModel, load_model, single_threaded
 from tasks.params import NOTHING, EvaluateParams, Facts
 from tasks.progress import Progress, silent
 from tasks.reading import read_frame, read_json
+from tasks.results import EVALUATION, METRICS, headline_metrics, read_evaluation
 from tasks.statistics import Ints, effective_rows, rows_for_interval, wilson
+from tasks.test_evaluations import log_test_evaluation
 
 NOT_TO_CUT_BY = ("id", "parents", "label_probs", "health")  # no two rows alike, or lists
 
@@ -46,11 +47,11 @@ def evaluate(
     validated: Path,
     generations: Path,
     models: Path,
-    looks: Path,
+    workspace: Path,
     output: Path,
     progress: Progress = silent,
 ) -> None:
-    """Writes metrics.json, predictions.parquet and plots/ of the accepted model; every look at the test split is logged.
+    """Writes evaluation.json, metrics.json, predictions.parquet and plots/ of the accepted model; each test-set evaluation is logged.
 
     Without a test split the numbers are the cross-validation's alone, and say so: "test" is null.
     """
@@ -110,8 +111,16 @@ def evaluate(
     }
     if test is not None:
         taken = [name for name, one in metrics["test"].items() if isinstance(one, dict)]
-        log_look(looks, test_digest(test.frame), digest(models / str(accepted)), taken)
-    write_json(output / "metrics.json", metrics)
+        earlier = read_evaluation(workspace / "reports")
+        log_test_evaluation(
+            workspace,
+            test_digest(test.frame),
+            digest(models / str(accepted)),
+            taken,
+            has_earlier_results=bool(earlier and earlier["test"]),
+        )
+    write_json(output / EVALUATION, metrics)
+    write_json(output / METRICS, headline_metrics(metrics))
     _write_predictions(output / "predictions.parquet", shown, accepted)
     write_plots(output / "plots", shown, metrics, params)
     write_losses(output / "plots" / "losses.csv", models / "0")

@@ -18,6 +18,7 @@ from tasks.evaluate import read_verdicts
 from tasks.evaluate.pages import vote
 from tasks.generation import MANIFEST, SPLITS, payloads, read, read_manifest
 from tasks.reading import read_json
+from tasks.results import EVALUATION, read_evaluation
 
 COLUMNS = [
     "id",
@@ -149,9 +150,9 @@ def model_card(workspace: Path, name: str, licence: str = "unknown", use: str = 
     one. Raises MissingGeneration where nothing was evaluated.
     """
     reports = workspace / "reports"
-    if not (reports / "metrics.json").is_file():
-        raise MissingGeneration("reports/metrics.json", "evaluate")
-    metrics = read_json(reports / "metrics.json")
+    metrics = read_evaluation(reports)
+    if metrics is None:
+        raise MissingGeneration(f"reports/{EVALUATION}", "evaluate")
     accepted = metrics["accepted_round"]
     shown = accepted if number is None else number
     model = read_json(workspace / "models" / str(shown) / "model.json")

@@ -11,16 +11,18 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from tasks.errors import MissingGeneration
 from tasks.evaluate import charts
 from tasks.evaluate.contact_sheet import STAGES, sheet
 from tasks.evaluate.lineage import examples, stories
-from tasks.evaluate.looks import looks_at
 from tasks.evaluate.pages import environment, shown, vote
 from tasks.gates.asking import read_checks
 from tasks.generation import digest, payloads, read, read_manifest, read_rejected, stage_of
 from tasks.reading import read_frame, read_json
+from tasks.results import EVALUATION, read_evaluation
 from tasks.run_records import read_run_records
 from tasks.statistics import Estimate, confusion, wilson_of
+from tasks.test_evaluations import read_test_evaluations
 
 SAMPLES = 12
 MEASURES = (
@@ -80,10 +82,14 @@ WORDS = {
 
 def write_report(workspace: Path) -> Path:
     """Writes the page from generations/, models/, reports/ and the runs' history; gives its path."""
-    metrics = read_json(workspace / "reports" / "metrics.json")
+    metrics = read_evaluation(workspace / "reports")
+    if metrics is None:
+        raise MissingGeneration(f"reports/{EVALUATION}", "evaluate")
     generations, plots = workspace / "generations", workspace / "reports" / "plots"
     runs, classes = read_run_records(workspace), read_manifest(generations / "validate")["classes"]
-    looks = looks_at(workspace / ".seedling" / "looks.jsonl", metrics["test_digest"] or "")
+    evaluations = read_test_evaluations(
+        workspace, metrics["test_digest"] or "", has_results=metrics["test"] is not None
+    )
     sheets = {stage: sheet(generations, stage) for stage in STAGES}
     screening = _notes(generations / "augment").get("screening")
     page = (
@@ -99,8 +105,8 @@ def write_report(workspace: Path) -> Path:
             step_words=STEP_WORDS,
             glossary=GLOSSARY,
             headline=_headline(metrics),
-            looks=looks,
-            corrected=_corrected(metrics, len(looks)),
+            evaluations=evaluations,
+            corrected=_corrected(metrics, len(evaluations.models)),
             measures=MEASURES,
             shown_where=[where for where in ("test", "cross_validation") if metrics[where]],
             weakest=_weakest(metrics["per_class"]),

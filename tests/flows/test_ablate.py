@@ -125,7 +125,7 @@ def test_a_variant_is_the_line_as_one_would_run_it(example: Callable[[str], Path
     set_value(alone, ["synthesize", "templates"], [])
     for one in (place, alone):
         subprocess.run([*SEEDLING, "run", "-w", one], check=True, capture_output=True)
-    looks = (place / ".seedling/looks.jsonl").read_text(encoding="utf-8")
+    looks = (place / "test_evaluations.jsonl").read_text(encoding="utf-8")
 
     none = subprocess.run(
         [*SEEDLING, "ablate", "--minutes", "0", "-w", place], check=True, capture_output=True, text=True
@@ -138,13 +138,13 @@ def test_a_variant_is_the_line_as_one_would_run_it(example: Callable[[str], Path
     assert steps >= {("left out", "weak labels"), ("left out", "augment"), ("left out", "augment: typo")}
     trained = read(alone / "generations/validate", ["id", "split", "label"])
     assert trained.loc[trained["split"] == "train", "label"].notna().all()
-    first = json.loads((alone / "reports/metrics.json").read_text(encoding="utf-8"))["rounds"][0]
+    first = json.loads((alone / "reports/evaluation.json").read_text(encoding="utf-8"))["rounds"][0]
     assert found["accuracy_at_start"]["value"] == first["accuracy"]["value"]
     added = [one for one in found["bars"] if one["kind"] == "added"]
     assert [one["after"] for one in added[:-1]] == [one["before"] for one in added[1:]], (
         "each bar begins where the last ended"
     )
-    assert (place / ".seedling/looks.jsonl").read_text(encoding="utf-8") == looks
+    assert (place / "test_evaluations.jsonl").read_text(encoding="utf-8") == looks
     assert "The line without it" in (place / "reports/report.html").read_text(encoding="utf-8")
     cut = next((place / ".seedling/ablation").glob("*.parquet"))
     whole = cut.read_bytes()

@@ -50,7 +50,7 @@ def test_one_label_a_class_is_used_and_the_report_says_that_nobody_knows_how_wel
     assert json.loads((workspace / "models/0/manifest.json").read_text())["rows"]["never_held_out"] == 3
     assert verdict(workspace, 1)["rows"] == 0
     assert "no labelled row can be held out" in verdict(workspace, 1)["reason"]
-    metrics = json.loads((workspace / "reports/metrics.json").read_text())
+    metrics = json.loads((workspace / "reports/evaluation.json").read_text())
     assert (metrics["cross_validation"], metrics["test"]) == (None, None)
     page = " ".join((workspace / "reports/report.html").read_text().split())
     assert "nobody can say yet" in page
@@ -93,7 +93,7 @@ def test_a_pool_of_something_else_does_no_harm(make_pictures: Callable[..., Path
         noise = rng.integers(0, 255, (24, 24)).astype(np.uint8)
         Image.fromarray(noise).save(pictures / "unlabelled" / f"{number}.png")
     workspace = line(pictures)
-    rounds = json.loads((workspace / "reports/metrics.json").read_text())
+    rounds = json.loads((workspace / "reports/evaluation.json").read_text())
     accepted = verdict(workspace, 3)["accepted_round"]
     start = rounds["rounds"][0]["accuracy"]["value"]
     assert rounds["rounds"][accepted]["accuracy"]["value"] >= start - 0.06

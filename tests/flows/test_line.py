@@ -20,7 +20,15 @@ from tasks.params import set_value
 
 pytestmark = pytest.mark.slow
 BIN = Path(sys.executable).parent
-MADE = ("generations", "models", "reports/metrics.json", "reports/predictions.parquet", "reports/plots", "dvc.lock")
+MADE = (
+    "generations",
+    "models",
+    "reports/evaluation.json",
+    "reports/metrics.json",
+    "reports/predictions.parquet",
+    "reports/plots",
+    "dvc.lock",
+)
 
 
 def call(workspace: Path, *arguments: object, check: bool = True) -> subprocess.CompletedProcess[str]:
@@ -68,7 +76,7 @@ def test_prefect_and_dvc_give_the_same_bytes(example: Callable[[str], Path], nam
         assert "up to date" in call(place, "dvc", "status").stdout
     assert "Data and pipelines are up to date" in call(flow, "dvc", "repro").stdout
     assert "+ " not in call(alone, "seedling", "run").stdout
-    metrics = json.loads((flow / "reports/metrics.json").read_text())
+    metrics = json.loads((flow / "reports/evaluation.json").read_text())
     assert metrics["test"]["accuracy"]["value"] > {"digits": 0.9, "intents": 0.4}[name]  # chance: 0.1 and 0.125
     page = flow / "reports/report.html"
     assert page.stat().st_size < 5e6
@@ -130,7 +138,7 @@ def test_a_workspace_without_pool_and_test_says_so(tmp_path: Path, make_pictures
     set_value(made, ["effort"], "quick")
     done = call(made, "seedling", "run")
     assert "no test split" in done.stdout
-    metrics = json.loads((made / "reports/metrics.json").read_text())
+    metrics = json.loads((made / "reports/evaluation.json").read_text())
     assert metrics["test"] is None
     assert metrics["accepted_round"] == 0
     assert "There is no test split" in (made / "reports/report.html").read_text()

@@ -1,15 +1,17 @@
-"""evaluate: metrics, the count of looks, and what is said without a test split."""
+"""evaluate: metrics, the count of test-set evaluations, and what is said without a test split."""
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from tasks.errors import InputError
 from tasks.evaluate.charts import pace
 from tasks.evaluate.data_page import misspelt
-from tasks.evaluate.looks import log_look, looks_at
 from tasks.evaluate.metrics import calibration_bins, per_class, with_intervals
 from tasks.evaluate.report import limits_together
 from tasks.evaluate.robustness import PICTURES, robustness
@@ -18,6 +20,7 @@ from tasks.learners.model import TrainedModel
 from tasks.learners.saving import make_features
 from tasks.params import EvaluateParams, Facts
 from tasks.progress import silent
+from tasks.test_evaluations import FORMER_LOG, LOG, bring_log_up_to_date, log_test_evaluation, read_test_evaluations
 
 PARAMS = EvaluateParams(bootstrap_draws=300)
 
@@ -71,17 +74,65 @@ def test_a_class_that_may_be_a_typing_error_is_pointed_out() -> None:
     assert found["shiping"] == "shipping"
 
 
-def test_looks_are_counted_a_model_and_a_test_split(tmp_path: Path) -> None:
-    """The same model twice is one look; another test split starts a new count."""
-    log = tmp_path / "deep" / "looks.jsonl"
-    assert looks_at(log, "t1") == []
+def test_evaluations_are_counted_by_model_and_test_split(tmp_path: Path) -> None:
+    """The same model twice is one evaluation; another test split starts a new count."""
     for test, model in (("t1", "m1"), ("t1", "m1"), ("t1", "m2"), ("t2", "m3")):
-        log_look(log, test, model, ["log_loss", "accuracy"])
-    assert [len(looks_at(log, one)) for one in ("t1", "t2", "t3")] == [2, 1, 0]
-    (one,) = looks_at(log, "t2")
-    assert (one["metrics"], one["model"], one["test"]) == (["accuracy", "log_loss"], "m3", "t2")
-    assert one["who"]
-    assert len(log.read_text().splitlines()) == 4
+        log_test_evaluation(tmp_path, test, model, ["log_loss", "accuracy"])
+    logs = [read_test_evaluations(tmp_path, name, has_results=False) for name in ("t1", "t2", "t3")]
+    assert [len(log.models) for log in logs] == [2, 1, 0]
+    assert [log.incomplete_since for log in logs] == [None, None, None]
+    (entry,) = logs[1].models
+    assert (entry["metrics"], entry["model"], entry["test"]) == (["accuracy", "log_loss"], "m3", "t2")
+    assert entry["who"]
+    recorded = [json.loads(line) for line in (tmp_path / LOG).read_text().splitlines()]
+    assert {(entry["test"], entry["model"]) for entry in recorded} == {("t1", "m1"), ("t1", "m2"), ("t2", "m3")}
+
+
+def test_a_lost_log_is_not_counted_as_zero(tmp_path: Path) -> None:
+    """Results without a log are said to be of an unknown number; a log that begins anew says so from then on."""
+    assert read_test_evaluations(tmp_path, "t1", has_results=True).incomplete_since == ""
+    log_test_evaluation(tmp_path, "t1", "m2", ["accuracy"], has_earlier_results=True)
+    log = read_test_evaluations(tmp_path, "t1", has_results=True)
+    assert len(log.models) == 1
+    assert log.incomplete_since == log.models[0]["time"]
+
+
+def test_an_older_copy_of_the_log_loses_no_line(tmp_path: Path) -> None:
+    """Neither a checkout of an older commit nor the loss of .seedling takes an evaluation back."""
+    log_test_evaluation(tmp_path, "t1", "m1", ["accuracy"])
+    older = (tmp_path / LOG).read_bytes()
+    log_test_evaluation(tmp_path, "t1", "m2", ["accuracy"])
+    (tmp_path / LOG).write_bytes(older)
+    assert len(read_test_evaluations(tmp_path, "t1", has_results=True).models) == 2
+    assert bring_log_up_to_date(tmp_path)
+    shutil.rmtree(tmp_path / ".seedling")
+    assert len(read_test_evaluations(tmp_path, "t1", has_results=True).models) == 2
+    assert not bring_log_up_to_date(tmp_path)
+
+
+def test_the_log_of_an_earlier_version_is_taken_over(tmp_path: Path) -> None:
+    """Lines of .seedling/looks.jsonl stand in the tracked log after the upgrade."""
+    former = tmp_path / FORMER_LOG
+    former.parent.mkdir()
+    former.write_text(
+        '{"metrics": ["accuracy"], "model": "m1", "test": "t1", "time": "2026-01-01T00:00:00+00:00", "who": "a"}\n'
+    )
+    assert bring_log_up_to_date(tmp_path)
+    assert (tmp_path / LOG).read_text() == former.read_text()
+
+
+def test_a_damaged_line_of_the_log_is_not_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Standard error names the file and the line; a conflict marker of git is an error with the remedy."""
+    log_test_evaluation(tmp_path, "t1", "m1", ["accuracy"])
+    shutil.rmtree(tmp_path / ".seedling")
+    log = tmp_path / LOG
+    whole = log.read_text()
+    log.write_text(whole + '{"metrics": ["acc')
+    assert len(read_test_evaluations(tmp_path, "t1", has_results=True).models) == 1
+    assert "test_evaluations.jsonl: line 2 is damaged" in capsys.readouterr().err
+    log.write_text(f"<<<<<<< HEAD\n{whole}=======\n>>>>>>> other\n")
+    with pytest.raises(InputError, match=r"line 1 is a conflict marker of git: run `seedling resolve`"):
+        read_test_evaluations(tmp_path, "t1", has_results=True)
 
 
 def test_allowed_errors_of_one_limit_stand_together() -> None:
