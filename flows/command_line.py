@@ -229,12 +229,20 @@ def init(
 
 
 @app.command()
-def status(workspace: Workspace = Path(), debug: Debug = False) -> None:
-    """What each stage holds, whether it is up to date, and the last result."""
+def status(
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object, for a monitor.")] = False,
+    workspace: Workspace = Path(),
+    debug: Debug = False,
+) -> None:
+    """Shows what each stage holds, what is running, and the last result; works during a run.
+
+    Exit code: 0 up to date, 1 the last gate failed, 2 error, 3 work to do, 4 a run is at work.
+    """
     with explained(debug):
         from flows.status import show_status
 
-        show_status(workspace.resolve())
+        code = show_status(workspace.resolve(), as_json=as_json)
+    raise typer.Exit(code)
 
 
 @app.command()

@@ -7,9 +7,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
 from filelock import FileLock, Timeout
 
 from tasks.errors import SeedlingError, WorkspaceBusy
+
+RUN_LOCK = Path(".seedling", "run.lock")
+RUN_PID = Path(".seedling", "run.pid")  # written while the lock is held, and left behind
 
 
 @contextmanager
@@ -18,7 +22,7 @@ def workspace_lock(workspace: Path) -> Iterator[None]:
 
     Raises WorkspaceBusy where another process holds it.
     """
-    path = workspace / ".seedling" / "run.lock"
+    path = workspace / RUN_LOCK
     try:
         path.parent.mkdir(exist_ok=True)
         with FileLock(path, timeout=0):
@@ -33,3 +37,18 @@ def workspace_lock(workspace: Path) -> Iterator[None]:
         ) from error
     except PermissionError as error:
         raise SeedlingError(f"There is no permission to write {error.filename}: change its owner or mode.") from error
+
+
+def running_process(workspace: Path) -> int | None:
+    """The process that holds the workspace, None where nobody does; does not disturb a run that is about to start."""
+    try:
+        process = int((workspace / RUN_PID).read_text(encoding="ascii"))
+    except (OSError, ValueError):
+        return None
+    if not psutil.pid_exists(process):
+        return None
+    try:
+        with FileLock(workspace / RUN_LOCK, timeout=0):  # another process may have got the number of an ended one
+            return None
+    except (Timeout, OSError):
+        return process

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import difflib
+import re
 import reprlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
+from urllib.parse import urlsplit
 
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
 from ruamel.yaml import YAML
@@ -268,8 +270,36 @@ class Facts(Section):
     max_megapixels: Annotated[float, Field(gt=0)] = 64.0
 
 
+SECRET_SETTINGS = {  # of DVC's remotes
+    *("access_key_id", "secret_access_key", "session_token", "password", "custom_auth_header", "token"),
+    *("connection_string", "account_key", "sas_token", "client_secret", "passphrase"),
+}
+SECRET_IN_QUERY = re.compile(
+    r"(^|&)(sig|signature|token|access_token|key|secret|password|x-amz-[a-z-]+)=", re.IGNORECASE
+)
+
+
+def find_secrets(settings: Mapping[str, Any]) -> list[str]:
+    """The settings of a DVC remote that hold a secret: a password, a key, or an address with one of them in it."""
+    secrets = [name for name in settings if name.lower() in SECRET_SETTINGS]
+    for name in ("url", "endpointurl"):
+        address = urlsplit(str(settings.get(name, "")))
+        if address.password is not None or SECRET_IN_QUERY.search(address.query):
+            secrets.append(name)
+    return secrets
+
+
+def _as_remote(value: Any) -> Any:
+    """An address alone is a remote with nothing more set."""
+    return {"url": value} if isinstance(value, str) else value
+
+
 class Params(Facts):
-    """The whole of params.yaml."""
+    """The whole of params.yaml. remote: where DVC pushes to, an address, the name of a DVC remote, or its settings; push: after each run, for at most push_minutes."""
+
+    remote: Annotated[dict[str, str | int | bool] | None, BeforeValidator(_as_remote)] = None
+    push: bool = False
+    push_minutes: Annotated[float, Field(gt=0)] = 30.0
 
     scrape: ScrapeParams
     validate_: ValidateParams = Field(default=ValidateParams(), alias="validate")
@@ -300,9 +330,26 @@ def load(workspace: Path) -> Params:
     if not isinstance(values, dict):
         raise InputError(f"{path} holds no sections: start from `seedling init` or copy an example's params.yaml.")
     try:
-        return Params.model_validate(values)
+        params = Params.model_validate(values)
     except ValidationError as error:
         raise InputError(_explain(path, error)) from error
+    _check_remote(path, params.remote)
+    return params
+
+
+def _check_remote(path: Path, remote: Mapping[str, Any] | None) -> None:
+    """Apart from the model, whose errors would show the value."""
+    if remote is None:
+        return
+    if not remote.get("url"):
+        raise InputError(
+            f"{path}: 'remote' has no url: write `remote: s3://bucket/path`, or `remote: {{url: s3://bucket/path, …}}`."
+        )
+    if secrets := find_secrets(remote):
+        raise InputError(
+            f"{path}, which git tracks, holds a secret in 'remote.{secrets[0]}': remove it there, and give it in the environment "
+            "(such as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY), or with `dvc remote modify --local seedling KEY VALUE`."
+        )
 
 
 def read_yaml(path: Path) -> Any:
