@@ -29,6 +29,7 @@ from flows.artifacts import (
 from flows.failures import StageTask, errors_as_failed_states
 from flows.ledger import Ledger, Outcome, open_ledger
 from flows.monitoring import MonitoredRun, begin, monitored, name_at_start, record_and_draw, run_ended
+from flows.pushing import is_push_due, prepare_remote, push_workspace
 from flows.scheduling import skip_missed_runs, skipped_state
 from flows.stopping import ends_with_parent, remember_flow_run, stops_in_time
 from flows.upgrading import upgrade_workspace
@@ -109,6 +110,15 @@ pseudo_label = stage_task("pseudo_label")
 evaluate = stage_task("evaluate")
 
 
+@task(name="push", cache_policy=NO_CACHE, persist_result=False)
+def push(workspace: str) -> str | None:
+    """Pushes data, outputs, run cache and experiments; a remote that cannot be reached is a warning, and the next run tries again."""
+    failure = push_workspace(Path(workspace))
+    if failure is not None:
+        get_run_logger().warning(failure)
+    return failure
+
+
 @dataclass(frozen=True)
 class RunResult:
     """outcomes: of each stage, none where nothing had changed; changed_during_run: what the next run will take."""
@@ -125,7 +135,7 @@ def grow(workspace: str = ".", as_of: str | None = None, visit: bool = False) ->
 
     as_of: written into params.yaml first. visit: asks the sources on the web for new rows.
     """
-    return run_pipeline(Path(workspace).resolve(), as_of=as_of, visit=visit)
+    return pushed(Path(workspace), run_pipeline(Path(workspace).resolve(), as_of=as_of, visit=visit))
 
 
 @flow(name="grow on schedule", flow_run_name=name_at_start, persist_result=False, on_running=[remember_flow_run])
@@ -140,9 +150,18 @@ def scheduled(workspace: str) -> RunResult | State[Any]:
         if runtime.deployment.id is not None:
             skip_missed_runs(UUID(str(runtime.deployment.id)), keep_latest=False)
         try:
-            return run_pipeline(Path(workspace).resolve(), as_of=None, visit=True)
+            return pushed(Path(workspace), run_pipeline(Path(workspace).resolve(), as_of=None, visit=True))
         except WorkspaceBusy as error:
             return skipped_state(f"Skipped: {error}")
+
+
+def pushed(workspace: Path, result: RunResult) -> RunResult:
+    """Pushes where `push: true` asks for it and something was not pushed yet, also by an earlier run; gives the run's result."""
+    place = workspace.resolve()
+    with suppress(WorkspaceBusy), workspace_lock(place):  # a run that began meanwhile pushes at its own end
+        if is_push_due(place):
+            push(str(place))
+    return result
 
 
 def run_pipeline(workspace: Path, *, as_of: str | None, visit: bool) -> RunResult:
@@ -177,6 +196,7 @@ def prepare(workspace: Path, as_of: str | None) -> Ledger:
     load(workspace)
     for change in upgrade_workspace(workspace):
         get_run_logger().info(change)
+    prepare_remote(workspace, load(workspace))
     ledger = open_ledger(workspace)
     ledger.watch = _watching(workspace, getattr(ledger.watch, "terminal", ledger.watch))
     return ledger

@@ -64,6 +64,12 @@ def prepare_remote(workspace: Path, params: Params) -> str | None:
     return str(remote["name"])
 
 
+def is_push_due(workspace: Path) -> bool:
+    """Whether `push` is true and something was not pushed yet; asks no remote."""
+    remote = prepare_remote(workspace, load(workspace))
+    return remote is not None and not _is_pushed(workspace, remote)
+
+
 def push_workspace(workspace: Path) -> str | None:
     """Pushes what the last push did not; gives a sentence on what could not be pushed, None where all is on the remote.
 
@@ -73,9 +79,9 @@ def push_workspace(workspace: Path) -> str | None:
     remote = prepare_remote(workspace, params)
     if remote is None:
         return None
-    fingerprint, state = _fingerprint(workspace, remote), read_push_state(workspace)
-    if state and state["complete"] and state["fingerprint"] == fingerprint:
+    if _is_pushed(workspace, remote):
         return None
+    fingerprint = _fingerprint(workspace, remote)
     deadline = time.monotonic() + 60 * params.push_minutes
     error: str | None = None
     for attempt in range(ATTEMPTS):
@@ -109,6 +115,11 @@ def experiment_refs(workspace: Path) -> dict[str, str]:
     listed = _git(workspace, "for-each-ref", "--format=%(refname) %(objectname)", "refs/exps/").splitlines()
     refs = dict(line.rsplit(" ", 1) for line in listed)
     return {ref: commit for ref, commit in refs.items() if EXPERIMENT_REF.fullmatch(ref)}
+
+
+def _is_pushed(workspace: Path, remote: str) -> bool:
+    state = read_push_state(workspace)
+    return bool(state and state["complete"] and state["fingerprint"] == _fingerprint(workspace, remote))
 
 
 def _fingerprint(workspace: Path, remote: str) -> str:

@@ -15,6 +15,7 @@ from pathlib import Path
 from rich.console import Console
 
 from flows.board import Board
+from flows.pushing import read_push_state
 from flows.temporary_server import temporary_server
 from tasks.busy import workspace_lock
 from tasks.params import load, set_value
@@ -79,6 +80,9 @@ def run_line(workspace: Path, effort: str | None, as_of: str | None, *, visit: b
         highlight=False,
         soft_wrap=True,
     )
+    if load(workspace).push and (push := read_push_state(workspace)):
+        style = None if push["complete"] else "yellow"
+        console.print(push["message"], style=style, markup=False, highlight=False, soft_wrap=True)
     if changed := state.result().changed_during_run:
         console.print(
             f"Changed during the run: {', '.join(changed)}. `seedling run` takes it in.",
