@@ -246,6 +246,55 @@ def status(
 
 
 @app.command()
+def clean(
+    keep: Annotated[int, typer.Option(min=0, help="How many of the last runs are kept, with their experiments.")] = 20,
+    days: Annotated[
+        float, typer.Option(min=0, help="Quarantined rows, feature caches and Prefect flow runs older than this go.")
+    ] = 30.0,
+    megabytes: Annotated[float, typer.Option(min=0, help="The feature caches may have.")] = 1000.0,
+    all_commits: Annotated[
+        bool, typer.Option("--all-commits", help="Keep what any commit needs, not only the tips of branches, and tags.")
+    ] = False,
+    apply: Annotated[bool, typer.Option("--apply", help="Remove it; without this, only show what would go.")] = False,
+    workspace: Workspace = Path(),
+    debug: Debug = False,
+) -> None:
+    """Removes old runs and what no kept run needs; shows what it would free unless --apply is given."""
+    with explained(debug):
+        from flows.cleaning import Keep, show_plan
+        from flows.cleaning import clean as work
+
+        limits = Keep(
+            runs=keep,
+            quarantine_days=days,
+            feature_days=days,
+            feature_megabytes=megabytes,
+            flow_run_days=days,
+            all_commits=all_commits,
+        )
+        show_plan(work(workspace.resolve(), limits, apply=apply), applied=apply)
+
+
+@app.command()
+def resolve(
+    data: Annotated[
+        Literal["ours", "theirs"] | None,
+        typer.Option(help="Take one side's data as a whole.", show_default="the files of both sides"),
+    ] = None,
+    workspace: Workspace = Path(),
+    debug: Debug = False,
+) -> None:
+    """Resolves git's conflicts in dvc.lock, data.dvc and test_evaluations.jsonl after a merge."""
+    with explained(debug):
+        from flows.resolving import resolve as work
+
+        changes = work(workspace.resolve(), data)
+        for change in changes:
+            print(change)
+        print("Next: git commit && seedling run" if changes else "There is no conflict to resolve.")
+
+
+@app.command()
 def stage(
     name: Annotated[
         str, typer.Argument(help="scrape, validate, augment, synthesize, train@R, pseudo_label@R or evaluate.")

@@ -17,7 +17,12 @@ from typing import Any
 import psutil
 from dvc.exceptions import DvcException
 from dvc.repo import Repo, lock_repo
-from dvc.utils.serialize import load_yaml
+from dvc.utils.serialize import load_yaml, parse_yaml
+from dvc_data.hashfile import load as load_object
+from dvc_data.hashfile.hash_info import HashInfo
+from dvc_data.hashfile.meta import Meta
+from dvc_data.hashfile.tree import MergeError as TreeMergeError
+from dvc_data.hashfile.tree import merge as merge_trees
 
 from tasks.errors import InputError, SeedlingError, WorkspaceBusy
 
@@ -135,6 +140,74 @@ def unused_cache(workspace: Path, revisions: Iterable[str], *, all_commits: bool
         objects = [Path(store.oid_to_path(name)) for name in store.all() if name not in used]
         entries = [path for path in _run_entries(repo) if not _entry_outputs(path) <= used]
     return CacheUse(objects, _size(objects), entries, _size(entries))
+
+
+def merge_data(workspace: Path, pointer: Path, *, base: str | None, ours: str, theirs: str, prefer: str | None) -> str:
+    """Merges the files of two versions of data/, writes the pointer data.dvc and brings data/ to it; gives a phrase on what it holds.
+
+    base, ours, theirs: the contents of data.dvc in the common ancestor and on both sides; prefer: takes one side as a whole.
+
+    Raises InputError where data/ holds changes that data.dvc does not know, where both sides changed the same file, or where a side is neither in
+    the cache nor on a remote.
+    """
+    pointer.write_text(ours, encoding="utf-8")
+    with _opened(workspace) as repo, lock_repo(repo):
+        (stage,) = repo.stage.collect("data.dvc")
+        data = stage.outs[0]
+        if data.exists and data.status():
+            raise InputError(
+                f"{workspace / 'data'} holds changes that were not committed before the merge: `git merge --abort`, `dvc add data`, "
+                "commit data.dvc, and merge again."
+            )
+        ancestor, own, other = (None if base is None else _digest(base)), _digest(ours), _digest(theirs)
+        _fetch(repo, [digest for digest in (ancestor, own, other) if digest is not None])
+        merged: Any
+        if prefer is not None:
+            merged = load_object(data.cache, own if prefer == "ours" else other)
+        else:
+            try:
+                merged = merge_trees(data.cache, ancestor, own, other, allowed=["add", "remove", "change"])  # type: ignore[no-untyped-call]
+            except TreeMergeError as error:
+                raise InputError(
+                    f"Both sides changed the same files of data/ ({error}): `seedling resolve --data ours` or `--data theirs` takes one "
+                    "side's data as a whole."
+                ) from error
+        data.cache.add(merged.path, merged.fs, merged.oid)
+        _fetch(repo, [digest for _, _, digest in merged])
+        size = sum(Path(data.cache.oid_to_path(digest.value)).stat().st_size for _, _, digest in merged)
+        data.hash_info, data.files, data.meta = merged.hash_info, None, Meta(size=size, nfiles=len(merged), isdir=True)
+        stage.dump()
+    with _opened(workspace) as repo:
+        repo.checkout(["data.dvc"], force=True)
+    whose = "the files of both sides" if prefer is None else f"the files of one side ({prefer})"
+    return f"{whose}, {len(merged):,} in all; data/ holds them."
+
+
+def _digest(pointer: str) -> HashInfo:
+    try:
+        output = parse_yaml(pointer, "data.dvc")["outs"][0]
+        return HashInfo("md5", str(output["md5"]))
+    except (DvcException, KeyError, IndexError, TypeError) as error:
+        raise InputError("One side's data.dvc cannot be read: take the other with `git checkout`.") from error
+
+
+def _fetch(repo: Repo, digests: list[HashInfo]) -> None:
+    missing = [digest for digest in digests if not repo.cache.local.exists(digest.value)]
+    if not missing:
+        return
+    try:
+        repo.cloud.pull(missing)
+    except DvcException as error:
+        raise _not_available(len(missing)) from error
+    if left := [digest for digest in missing if not repo.cache.local.exists(digest.value)]:
+        raise _not_available(len(left))
+
+
+def _not_available(count: int) -> InputError:
+    return InputError(
+        f"{count} objects of data/ are neither in DVC's cache nor on its remote: `dvc push` on the machine that has them, then "
+        "`seedling resolve` again."
+    )
 
 
 def remove_cache_files(workspace: Path, paths: Iterable[Path]) -> None:

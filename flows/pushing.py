@@ -22,6 +22,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from flows.git import git
 from tasks.errors import InputError, SeedlingError
 from tasks.generation import write_json
 from tasks.params import Params, find_secrets, load
@@ -112,7 +113,7 @@ def read_push_state(workspace: Path) -> dict[str, Any] | None:
 
 def experiment_refs(workspace: Path) -> dict[str, str]:
     """The refs of DVC's experiments → their commits."""
-    listed = _git(workspace, "for-each-ref", "--format=%(refname) %(objectname)", "refs/exps/").splitlines()
+    listed = git(workspace, "for-each-ref", "--format=%(refname) %(objectname)", "refs/exps/").splitlines()
     refs = dict(line.rsplit(" ", 1) for line in listed)
     return {ref: commit for ref, commit in refs.items() if EXPERIMENT_REF.fullmatch(ref)}
 
@@ -186,7 +187,7 @@ def _refuse_secrets_in_config(path: Path) -> None:
 
 def _git_remote(workspace: Path) -> str | None:
     """`origin`, or the only git remote; None where there is none, or several of other names."""
-    names = _git(workspace, "remote").split()
+    names = git(workspace, "remote").split()
     return "origin" if "origin" in names else names[0] if len(names) == 1 else None
 
 
@@ -195,17 +196,9 @@ def _push_experiments(workspace: Path) -> None:
     remote, refs = _git_remote(workspace), sorted(experiment_refs(workspace))
     if remote is not None and refs:
         try:
-            _git(workspace, "push", "--quiet", "--no-verify", remote, *(f"+{ref}:{ref}" for ref in refs))
+            git(workspace, "push", "--quiet", "--no-verify", remote, *(f"+{ref}:{ref}" for ref in refs))
         except SeedlingError as error:
             raise SeedlingError(f"the experiments could not be pushed to the git remote '{remote}': {error}") from error
-
-
-def _git(workspace: Path, *arguments: str) -> str:
-    done = subprocess.run(["git", *arguments], cwd=workspace, capture_output=True, text=True, check=False)  # noqa: S603, S607
-    if done.returncode != 0:
-        lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
-        raise SeedlingError(f"git {arguments[0]}: {lines[-1]}")
-    return done.stdout
 
 
 def _end_with_parent(parent: int) -> None:

@@ -39,6 +39,7 @@ class FeatureCache:
     def _create(self) -> None:
         with closing(self._open()) as database, database:
             database.execute("CREATE TABLE IF NOT EXISTS features (id TEXT PRIMARY KEY, value BLOB) WITHOUT ROWID")
+        self._path.touch()  # `seedling clean` goes by the last use
 
     @contextmanager
     def _made_anew_if_damaged(self) -> Iterator[None]:

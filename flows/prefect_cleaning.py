@@ -1,0 +1,62 @@
+"""Old Prefect flow runs of a workspace, which `seedling clean` removes from a lasting Prefect server."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.filters import (
+    ArtifactFilter,
+    ArtifactFilterFlowRunId,
+    FlowFilter,
+    FlowFilterName,
+    FlowRunFilter,
+    FlowRunFilterEndTime,
+)
+from prefect.client.schemas.objects import FlowRun
+
+from flows.running import server_is_temporary
+
+FLOWS = ["grow", "grow on schedule"]
+PAGE = 200  # what Prefect's server gives at most
+
+
+def old_flow_runs(workspace: Path, days: float) -> list[FlowRun]:
+    """The workspace's flow runs that ended so many days ago; none where no lasting server is set or it does not answer."""
+    if server_is_temporary():
+        return []
+    with get_client(sync_client=True) as client:
+        if client.api_healthcheck() is not None:
+            return []
+        before = datetime.now(UTC) - timedelta(days=days)
+        return [run for run in _ended(client, before) if _workspace_of(run) == workspace]
+
+
+def remove_flow_runs(flow_runs: list[FlowRun]) -> None:
+    """Removes the flow runs with their artifacts."""
+    with get_client(sync_client=True) as client:
+        for run in flow_runs:
+            wanted = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[run.id]))
+            for artifact in client.read_artifacts(artifact_filter=wanted):
+                client.delete_artifact(artifact.id)
+            client.delete_flow_run(run.id)
+
+
+def _ended(client: SyncPrefectClient, before: Any) -> Iterator[FlowRun]:
+    offset = 0
+    while page := client.read_flow_runs(
+        flow_filter=FlowFilter(name=FlowFilterName(any_=FLOWS)),
+        flow_run_filter=FlowRunFilter(end_time=FlowRunFilterEndTime(before_=before)),
+        limit=PAGE,
+        offset=offset,
+    ):
+        yield from page
+        offset += len(page)
+
+
+def _workspace_of(run: FlowRun) -> Path | None:
+    place = run.parameters.get("workspace")
+    return Path(str(place)).resolve() if place is not None else None
