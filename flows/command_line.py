@@ -18,6 +18,7 @@ from typing import Annotated, Literal
 import typer
 
 import flows  # noqa: F401  (sets what must be set before the libraries are imported)
+from flows.watching_run import announced_if_killed
 from tasks.errors import InputError
 from tasks.launch import LAUNCH
 
@@ -135,7 +136,7 @@ def run(
     """Brings the whole line up to date: dataset, model and report."""
     from flows.stopping import stops_in_time
 
-    with explained(debug), stops_in_time():
+    with explained(debug), announced_if_killed(workspace.absolute()), stops_in_time():
         from flows.running import run_line
 
         if launch is not None:
@@ -306,7 +307,7 @@ def stage(
     """Brings one stage up to date, and records it."""
     from flows.stopping import stops_in_time
 
-    with explained(debug), stops_in_time():
+    with explained(debug), announced_if_killed(workspace.absolute()), stops_in_time():
         from flows.running import run_one
 
         run_one(workspace.resolve(), name, force=force)

@@ -18,6 +18,8 @@ from flows.board import Board
 from flows.pushing import read_push_state
 from flows.temporary_server import temporary_server
 from tasks.busy import workspace_lock
+from tasks.memory_limit import expected_rows, memory_warning
+from tasks.notices import state_once
 from tasks.params import load, set_value
 from tasks.results import read_evaluation
 from tasks.stages import find, write_page
@@ -48,7 +50,9 @@ class RunConsole(Console):
 
 def run_line(workspace: Path, effort: str | None, as_of: str | None, *, visit: bool = False) -> None:
     """Runs the flow on the workspace, shows its stages, and ends with the headline and where the report lies."""
-    load(workspace)
+    params = load(workspace)
+    if warning := memory_warning(expected_rows(workspace), params.modality):
+        state_once(warning)
     console = RunConsole()
     with workspace_lock(workspace):  # said before Prefect's server starts, which takes seconds
         _upgrade(workspace, console)

@@ -83,6 +83,10 @@ def _of_system(error: BaseException, writing: object) -> SeedlingError | None:
         )
     if not isinstance(error, OSError):
         return None
+    if "no usable temporary directory" in words:
+        return SeedlingError(
+            f"There is no folder for temporary files that can be written ({error.strerror}): set TMPDIR to one, and run again."
+        )
     if number == errno.ENOENT and where:
         return SeedlingError(
             f"{where} does not exist, or was removed meanwhile: {remedy_of_missing(Path(str(where)))}."

@@ -13,12 +13,14 @@ import json
 import os
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 from tasks.errors import InputError, SeedlingError
+from tasks.memory_limit import described_limit
 from tasks.progress import Progress
 
 LAUNCH = "SEEDLING_LAUNCH"
@@ -54,6 +56,11 @@ def launched(
             running.terminate()  # the others may wait for the one that failed
     if "error" in said:
         raise SeedlingError(said["error"])
+    if "done" not in said and running.returncode in {-signal.SIGKILL, 128 + signal.SIGKILL}:
+        raise SeedlingError(
+            f"'{launch}' was killed, most likely out of memory ({described_limit()}): start fewer processes, close other programs, "
+            "or take fewer rows (docs/requirements.md)."
+        )
     if "done" not in said:
         raise SeedlingError(
             f"'{launch}' ended with exit code {running.returncode} before the stage was done: what it said stands above."

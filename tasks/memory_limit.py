@@ -5,10 +5,14 @@ The limit is the smallest of the machine's memory and the limits of this process
 
 from __future__ import annotations
 
+import contextlib
+import os
 from pathlib import Path
 from typing import Literal
 
 import psutil
+
+from tasks.errors import SeedlingError
 
 GIB = 2**30
 CGROUPS = Path("/sys/fs/cgroup")
@@ -74,10 +78,27 @@ BYTES_A_ROW = {"image": 90_000, "text": 30_000}
 def memory_warning(rows: int, modality: Literal["image", "text"], limit: int | None = None) -> str | None:
     """A sentence where the run is likely to need more memory than it may have, else None."""
     limit = memory_limit_bytes() if limit is None else limit
-    wanted = estimated_bytes(rows, modality)
-    if wanted <= limit:
+    needed = estimated_bytes(rows, modality)
+    if needed <= limit:
         return None
     return (
-        f"A run on {rows:,} rows needs about {wanted / GIB:.1f} GiB of memory, and {limit / GIB:.1f} GiB may be used "
-        f"({described_limit()}): it may be killed; raise the limit, or take fewer rows (docs/requirements.md)."
+        f"A run on {rows:,} rows needs about {needed / GIB:.1f} GiB of memory, and it may use {limit / GIB:.1f} GiB: it may be killed. "
+        "Raise the limit, or take fewer rows (docs/requirements.md)."
     )
+
+
+def expected_rows(workspace: Path) -> int:
+    """How many rows a run is likely to have: those that were collected last, or the files and packed rows in data/, whichever are more."""
+    import pyarrow.parquet as pq
+
+    from tasks.reading import read_json, reading
+
+    counts = [0]
+    with contextlib.suppress(SeedlingError, OSError, KeyError, TypeError):
+        counts.append(int(read_json(workspace / "generations" / "scrape" / "manifest.json")["rows"]["in"]))
+    data = workspace / "data"
+    files = sum(len(names) for _, _, names in os.walk(data))
+    for part in (data / "packed").glob("*.parquet"):
+        with contextlib.suppress(SeedlingError, OSError), reading(part):
+            files += pq.read_metadata(part).num_rows
+    return max(*counts, files)

@@ -9,11 +9,12 @@ import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 from tasks.errors import DamagedFile, SeedlingError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 STAGE_OUTPUTS = ("generations", "models", "reports")
 
@@ -48,5 +49,7 @@ def remedy(path: Path) -> str:
 
 def read_frame(path: Path, columns: Sequence[str] | None = None) -> pd.DataFrame:
     """The Parquet file's rows. Raises DamagedFile where it is cut or no Parquet, and FileNotFoundError."""
+    import pandas as pd
+
     with reading(path):
         return pd.read_parquet(path, columns=columns)

@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from tasks.errors import SeedlingError
+from tasks.memory_limit import described_limit
 from tasks.parallel import usable_cores
 
 P = TypeVar("P")
@@ -74,8 +75,8 @@ def _own(work: Callable[[P], R]) -> Iterator[tuple[Callable[[P], Any], int]]:
         yield submit, workers
     except TerminatedWorkerError as error:
         raise SeedlingError(
-            "A process that worked beside this one was ended, most likely for want of memory: close other programs, or let fewer cores "
-            "work (taskset -c 0 seedling run)."
+            f"A process that worked beside this one was killed, most likely out of memory ({described_limit()}): close other programs, or "
+            "let fewer cores work (taskset -c 0 seedling run)."
         ) from error
     finally:
         # A piece that the pool's thread has not taken to its queue yet, when it is shut down, makes that thread fail. It has room for all, so it soon

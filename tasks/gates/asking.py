@@ -24,6 +24,7 @@ from tasks.gates.columns import RELATIVE
 from tasks.gates.on_disk import GatedRows
 from tasks.gates.own import FILE as OWN_FILE
 from tasks.gates.own import Own, arguments_of, digest_of, own_expectations
+from tasks.gates.store import remove_damaged_store
 from tasks.generation import SPLITS, write_json
 from tasks.params import read_yaml
 from tasks.reading import read_json
@@ -132,7 +133,13 @@ def check(
     with _one_at_a_time:  # the import too: two threads in the package's circular imports would meet half-made modules
         for name, function in own.functions.items():
             _register(name, function)
-        results = _run(stage, [_expectation(kind, *one) for one in wanted], rows, documents)
+        expectations = [_expectation(kind, *one) for one in wanted]
+        try:
+            results = _run(stage, expectations, rows, documents)
+        except Exception:
+            if not remove_damaged_store(documents / "gx"):
+                raise
+            results = _run(stage, [_expectation(kind, *one) for one in wanted], rows, documents)
     checks = [
         _as_check(name, arguments, result, own.digest if own.holds(name) else None)
         for (name, arguments), result in zip(wanted, results, strict=True)

@@ -124,7 +124,7 @@ def test_a_process_that_is_ended_is_said(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(workers, "ALONE", 0.0)
     monkeypatch.setattr(workers, "usable_cores", lambda: 2)
     leader = os.getpid()
-    with pytest.raises(SeedlingError, match="ended, most likely for want of memory"):
+    with pytest.raises(SeedlingError, match="killed, most likely out of memory"):
         list(workers.in_processes(partial(_end_elsewhere, leader), iter(range(6))))
 
 
