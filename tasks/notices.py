@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import sys
 
@@ -13,8 +14,11 @@ class _StandardError(logging.Handler):
     """Writes to whatever standard error is just now: a live table redirects it while it is drawn."""
 
     def emit(self, record: logging.LogRecord) -> None:
+        # What is redirected into memory, as around each call of DVC, nobody would read.
+        stream = sys.__stderr__ if isinstance(sys.stderr, io.StringIO) else sys.stderr
         try:
-            sys.stderr.write(f"{self.format(record)}\n")
+            if stream is not None:
+                stream.write(f"{self.format(record)}\n")
         except (OSError, ValueError):  # a closed standard error must not stop the work
             return
 
