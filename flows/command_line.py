@@ -542,8 +542,21 @@ def schedule(
         )
 
 
+def _open_closed_streams() -> None:
+    """Opens the standard streams that the caller closed (`>&-`) on nothing: else the next file that is opened would take
+    their place, and receive what is printed.
+    """
+    for descriptor, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest free descriptor, this one
+            setattr(sys, name, os.fdopen(descriptor, "r" if descriptor == 0 else "w", encoding="utf-8", closefd=False))
+
+
 def main() -> None:
     """The console script. Ends the process as soon as what was registered for its end is done."""
+    _open_closed_streams()
     code: object = 70  # of an error that goes through, in our own code for the command line; 1 means that a gate failed
 
     def leave() -> None:
