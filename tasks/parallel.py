@@ -6,6 +6,7 @@ Results never depend on it.
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -73,8 +74,28 @@ def join(process: Process) -> None:
     _process = process
 
 
+_thread = threading.local()
+
+
+@contextmanager
+def inside_piece() -> Iterator[None]:
+    """Within the block this thread of a cluster's worker computes one piece: on one core, and without asking the cluster."""
+    _thread.inside_piece = True
+    try:
+        yield
+    finally:
+        _thread.inside_piece = False
+
+
+def is_inside_piece() -> bool:
+    """Whether this thread computes a piece for another process."""
+    return getattr(_thread, "inside_piece", False)
+
+
 def usable_cores() -> int:
-    """The cores that this process may use; processes on one machine share them."""
+    """The cores that this process may use; processes on one machine share them, and so do a worker's pieces."""
+    if is_inside_piece():
+        return 1
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, cores // _process.locals)
 

@@ -1,11 +1,12 @@
-"""Work that holds Python's lock, by other processes: this machine's (loky's, which need no guarded main module), or a Dask cluster's.
+"""Pieces of a stage's work, by whoever does them: this process, other processes of this machine (loky's, which need no guarded main module),
+or a Dask cluster (tasks/cluster.py).
 
 Results never depend on it. As many pieces are under way, or wait to be taken, as twice the workers, so that memory stays flat.
 """
 
 from __future__ import annotations
 
-import importlib.metadata
+import importlib
 import itertools
 import os
 import pickle
@@ -17,19 +18,30 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
+from tasks.cluster import on_cluster, over_cluster
 from tasks.errors import SeedlingError
 from tasks.memory_limit import described_limit
 from tasks.parallel import usable_cores
 
 P = TypeVar("P")
 R = TypeVar("R")
-DASK = "SEEDLING_DASK"  # the environment's variable that holds a Dask scheduler's address
 ALONE = 2.0  # seconds that work is done in this process before others are asked: they need as long to start
 TAKEN_AFTER = 5.0  # seconds, at most, that a piece is awaited to be taken by a pool that ends
-PATIENCE = 30  # seconds for a cluster's first worker
-SAME = ("seedling", "albumentations", "opencv-python-headless", "numpy")  # packages whose versions decide about bytes
 
 _work: Callable[[Any], Any] | None = None  # what this process was started for
+
+
+def in_pieces(
+    work: Callable[[P], R],
+    pieces: Iterable[P],
+    here: Callable[[Callable[[P], R], Iterable[P]], Iterable[R]] = map,
+) -> Iterator[R]:
+    """work(piece) of each, in their order: by the Dask cluster where SEEDLING_DASK names one, else as `here` does it.
+
+    For a cluster both must be picklable; `work` is sent to each worker once, so what is large and shared belongs there. Raises what
+    `over_cluster` raises.
+    """
+    return over_cluster(work, pieces) if on_cluster() else iter(here(work, pieces))
 
 
 def in_processes(work: Callable[[P], R], pieces: Iterable[P]) -> Iterator[R]:
@@ -38,17 +50,18 @@ def in_processes(work: Callable[[P], R], pieces: Iterable[P]) -> Iterator[R]:
     Little work is done here, more by as many processes as there are cores, or, where SEEDLING_DASK names a scheduler, by that cluster's.
     Raises SeedlingError where the cluster cannot be had, or a process ends before its time; and what work raises.
     """
+    if on_cluster():
+        yield from over_cluster(work, pieces)
+        return
     rest, began = iter(pieces), time.monotonic()
-    address = os.environ.get(DASK)
-    if not address:
-        for piece in rest:
-            yield work(piece)
-            if usable_cores() > 1 and time.monotonic() - began > ALONE:
-                break
+    for piece in rest:
+        yield work(piece)
+        if usable_cores() > 1 and time.monotonic() - began > ALONE:
+            break
     first = next(rest, None)
     if first is None:
         return
-    with _cluster(work, address) if address else _own(work) as (submit, workers):
+    with _own(work) as (submit, workers):
         ahead: deque[Any] = deque()
         for piece in itertools.chain([first], rest):
             ahead.append(submit(piece))
@@ -120,50 +133,3 @@ def _as_if_without(package: str) -> Iterator[None]:
 def _do(piece: Any) -> Any:
     assert _work is not None  # noqa: S101  (_begin has run)
     return _work(piece)
-
-
-@contextmanager
-def _cluster(work: Callable[[P], R], address: str) -> Iterator[tuple[Callable[[P], Any], int]]:
-    try:
-        from distributed import Client, KilledWorker
-    except ImportError:
-        raise SeedlingError(f"{DASK} is set, but Dask is not installed: pip install seedling[dask]") from None
-    try:
-        client = Client(address, timeout=10, set_as_default=False)
-    except (OSError, ValueError, TypeError) as error:
-        raise SeedlingError(f"{DASK}: there is no Dask scheduler at {address}: {error}") from error
-    with client:
-        try:
-            client.wait_for_workers(1, timeout=PATIENCE)
-        except (TimeoutError, OSError) as error:
-            raise SeedlingError(
-                f"{DASK}: the scheduler at {address} has no worker: start some (dask worker {address})."
-            ) from error
-        for worker, found in client.run(_versions).items():
-            if found != _versions():
-                raise SeedlingError(
-                    f"{DASK}: the worker {worker} has {_told(found)}, and here is {_told(_versions())}: other versions may give other bytes."
-                )
-        sent = client.scatter(work, broadcast=True, hash=False)
-        try:
-            yield lambda piece: client.submit(_apply, sent, piece, pure=False), sum(client.nthreads().values())
-        except KilledWorker as error:
-            raise SeedlingError(f"{DASK}: workers were ended, most likely for want of memory: {error}") from error
-
-
-def _apply(work: Callable[[P], R], piece: P) -> R:
-    return work(piece)
-
-
-def _versions() -> dict[str, str]:
-    found = {}
-    for name in SAME:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            found[name] = "none"
-    return found
-
-
-def _told(versions: dict[str, str]) -> str:
-    return ", ".join(f"{name} {version}" for name, version in versions.items())

@@ -13,7 +13,7 @@ from scipy import sparse
 
 from tasks.errors import InputError
 from tasks.generation import Modality
-from tasks.learners.encoder import COLOURS, Encoder, Features, encoder_key, load_encoder
+from tasks.learners.encoder import COLOURS, EncodePiece, Encoder, Features, encoder_key, load_encoder
 from tasks.learners.feature_cache import FeatureCache, encode_rows
 from tasks.learners.features import Contents, FeatureMaker, Inputs, Read, TextFeatures
 from tasks.parallel import this_process
@@ -45,6 +45,10 @@ class EncodedFeatures(FeatureMaker):
         self.centre, self.words, self.topics, self.key = centre, words, topics, key
         self._loaded: Encoder | None = None
         self._identified = False
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the loaded encoder: another process loads its own."""
+        return {**vars(self), "_loaded": None}
 
     @property
     def encoder(self) -> Encoder:
@@ -85,7 +89,8 @@ class EncodedFeatures(FeatureMaker):
             return self._nothing()
         folder = self.workspace / ".seedling" / "features"
         cache = FeatureCache(folder, self.identify())
-        raw = encode_rows(lambda: self.encoder, ids, read, cache, self.max_megapixels, progress)
+        remote = EncodePiece(self.params, self.modality, self.workspace, self.identify(), self.max_megapixels)
+        raw = encode_rows(lambda: self.encoder, ids, read, cache, self.max_megapixels, progress, remote)
         words = self._words_of_rows(ids, read, folder, fit=fit) if self.modality == "text" else None
         return self._combined(raw, words, Contents(np.asarray(ids, dtype=str), read), fit=fit)
 

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import groupby, islice, pairwise
 from pathlib import Path
 from typing import Any
@@ -58,7 +59,7 @@ class Encoder:
         payloads: encoded pictures or texts, all of the encoder's modality.
         """
         keep_freed_memory()
-        remaining, at_once = iter(payloads), (256 if self.modality == "image" else TEXTS_AT_ONCE)
+        remaining, at_once = iter(payloads), rows_at_once(self.modality)
         threads = kept_threads(1 if self.device.type == "cuda" else usable_cores())
         while block := list(islice(remaining, at_once)):
             if self.modality == "image":
@@ -198,6 +199,47 @@ class Encoder:
         else:
             pooled = (tokens * shown[..., None]).sum(dim=1) / shown.sum(dim=1, keepdim=True)
         return torch.nn.functional.normalize(pooled.float(), dim=1)
+
+
+def rows_at_once(modality: Modality) -> int:
+    """Rows that are encoded together."""
+    return 256 if modality == "image" else TEXTS_AT_ONCE
+
+
+@dataclass(frozen=True)
+class EncodePiece:
+    """Encodes consecutive rows in whichever process it is called, with that process's own copy of the encoder.
+
+    workspace: must have the same path there where the encoder is a folder in it; key: of the encoder here, which must be the same there.
+    """
+
+    params: EncoderParams
+    modality: Modality
+    workspace: Path
+    key: str
+    max_megapixels: float
+
+    @property
+    def piece_size(self) -> tuple[int, int]:
+        """How many rows are a piece, and of what their number must be a multiple: batches are then those of one process."""
+        rows = rows_at_once(self.modality)
+        return rows, PICTURES_AT_ONCE if self.modality == "image" else rows
+
+    def __call__(self, payloads: Sequence[bytes | str]) -> Features:
+        """(n, d). Raises InputError where the encoder is not there, or another one."""
+        encoder = _own_encoder(self.params.model_dump_json(), self.modality, self.workspace.resolve(), self.key)
+        return np.concatenate(list(encoder.encode(payloads, self.max_megapixels)))
+
+
+@lru_cache(maxsize=1)
+def _own_encoder(params: str, modality: Modality, workspace: Path, key: str) -> Encoder:
+    wanted = EncoderParams.model_validate_json(params)
+    found = encoder_key(wanted, modality, workspace)
+    if found != key:
+        raise InputError(
+            f"The encoder '{wanted.model}' of this worker is not the one of the run: give both the same files, or the same path."
+        )
+    return load_encoder(wanted, modality, workspace, found)
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,11 @@ from typing import Any
 
 import numpy as np
 
+from tasks.cluster import on_cluster, over_cluster
 from tasks.errors import DamagedFile
 from tasks.faults import explain
-from tasks.learners.encoder import Encoder, Features
-from tasks.learners.features import Read
+from tasks.learners.encoder import EncodePiece, Encoder, Features
+from tasks.learners.features import Read, pieces_of
 from tasks.notices import state_once
 from tasks.parallel import this_process
 from tasks.progress import Progress, silent
@@ -86,10 +87,12 @@ def encode_rows(
     cache: FeatureCache,
     max_megapixels: float,
     progress: Progress = silent,
+    remote: EncodePiece | None = None,
 ) -> Features:
     """(n, d), in the ids' order; only rows that the cache lacks are read and encoded, by several processes each its share.
 
-    load: gives the encoder, which takes seconds, and is called only where rows are missing; read: called with their ids.
+    load: gives the encoder, which takes seconds, and is called only where rows are missing; read: called with their ids; remote: what a
+    cluster's workers do instead.
     """
     process = this_process()
     known = cache.get(ids)
@@ -107,7 +110,11 @@ def encode_rows(
                 yield payload
 
         made: dict[str, Features] = {}
-        for block in load().encode(each(), max_megapixels):
+        if remote is not None and on_cluster():
+            blocks = over_cluster(remote, pieces_of(each(), *remote.piece_size))
+        else:
+            blocks = load().encode(each(), max_megapixels)
+        for block in blocks:
             those = waiting[len(made) : len(made) + len(block)]
             cache.put(those, block)
             made.update(zip(those, block, strict=True))

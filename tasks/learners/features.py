@@ -19,6 +19,7 @@ from scipy import sparse
 
 from tasks import images
 from tasks.progress import Progress, counted, silent
+from tasks.workers import in_pieces
 
 WORD = r"(?u)\b\w+\b"
 CELL = 8
@@ -31,6 +32,7 @@ GREY_BELOW = 2.0  # mean chroma deviation, in levels of LAB's 0 to 255, under wh
 
 Read = Callable[[Sequence[str]], Iterable[tuple[str, bytes | str]]]  # ids → (id, payload) pairs, in any order
 ROWS_AT_ONCE = 2_048
+ROWS_A_PIECE, MEGABYTES_A_PIECE = 256, 8  # that one process decodes and measures before it hands over what it found
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,39 +117,79 @@ class PictureFeatures(FeatureMaker):
         usual = np.median([min(shape[:2]) for shape in sample])
         self.side = self.side or (32 if usual <= 48 else 64)
         self.network_side = 16 if usual <= 16 else 32
-        pictures = self._pictures(chain(first, remaining))
-        raw = raw_blocks(pictures)
+        pictures, raw = self._measured(chain(first, remaining))
         self.blocks = []
         for block in raw:
             mean = block.mean(axis=0)
-            scale = float(np.sqrt(((block - mean) ** 2).sum(axis=1).mean()))
+            parts = range(0, len(block), ROWS_AT_ONCE)
+            squared = [((block[start : start + ROWS_AT_ONCE] - mean) ** 2).sum(axis=1) for start in parts]
+            scale = float(np.sqrt(np.concatenate(squared).mean()))
             self.blocks.append((mean.astype(np.float32), scale if scale > 1e-6 else np.inf))
         if float(np.abs(raw[0].reshape(-1, THUMBNAIL**2, 3)[..., 1:] - 128).mean()) < GREY_BELOW:
             self.blocks[2] = (self.blocks[2][0], np.inf)  # a grey collection has no colour to speak of
-        return Inputs(self._scaled(raw), self._for_network(pictures))
+        return Inputs(self._scaled(raw), pictures)
 
     def transform(self, payloads: Iterable[bytes | str]) -> Inputs:
         """The features of further pictures."""
-        pictures = self._pictures(payloads)
-        return Inputs(self._scaled(raw_blocks(pictures)), self._for_network(pictures))
+        pictures, raw = self._measured(payloads)
+        return Inputs(self._scaled(raw), pictures)
 
-    def _pictures(self, payloads: Iterable[bytes | str]) -> NDArray[np.uint8]:
-        side = self.side or 32
-        resized = [images.resized(images.decode(one, self.max_megapixels), side, side) for one in payloads]  # type: ignore[arg-type]
-        return np.stack(resized) if resized else np.zeros((0, side, side, 3), np.uint8)
+    def _measured(self, payloads: Iterable[bytes | str]) -> tuple[NDArray[np.uint8], list[NDArray[np.float32]]]:
+        """The pictures as the network takes them, and the raw blocks of their features."""
+        measure = Measure(self.side or 32, self.network_side, self.max_megapixels)
+        parts = list(in_pieces(measure, pieces_of(payloads)))
+        pictures = [small for small, _ in parts] or [
+            np.zeros((0, measure.network_side, measure.network_side, 3), np.uint8)
+        ]
+        raw = [raw for _, raw in parts] or [raw_blocks(np.zeros((0, measure.side, measure.side, 3), np.uint8))]
+        parts.clear()
+        return np.concatenate(pictures), [np.concatenate(block) for block in zip(*raw, strict=True)]
 
-    def _for_network(self, pictures: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        side = self.network_side
-        return (
-            np.stack([images.resized(one, side, side) for one in pictures])
-            if len(pictures)
-            else pictures[:, :side, :side]
-        )
+    def _scaled(self, raw: list[NDArray[np.float32]]) -> NDArray[np.float32]:
+        """The features; `raw` is emptied, so that each block is in memory once."""
+        kept = [one for one in zip(raw, self.blocks or [], strict=True) if np.isfinite(one[1][1])]
+        raw.clear()
+        features = np.empty((len(kept[0][0]), sum(block.shape[1] for block, _ in kept)), np.float32)
+        column = 0
+        while kept:
+            block, (mean, scale) = kept.pop(0)
+            columns = slice(column, column + block.shape[1])
+            for first in range(0, len(block), ROWS_AT_ONCE):
+                rows = slice(first, first + ROWS_AT_ONCE)
+                features[rows, columns] = (block[rows] - mean) / scale
+            column = columns.stop
+        return features
 
-    def _scaled(self, raw: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
-        blocks = self.blocks or []
-        kept = [(block - mean) / scale for block, (mean, scale) in zip(raw, blocks, strict=True) if np.isfinite(scale)]
-        return np.concatenate(kept, axis=1).astype(np.float32)
+
+@dataclass(frozen=True)
+class Measure:
+    """Encoded pictures → what features are made of; a piece of work that any process may do.
+
+    side: of the pictures that are measured, network_side: of those that the network sees.
+    """
+
+    side: int
+    network_side: int
+    max_megapixels: float
+
+    def __call__(self, payloads: Sequence[bytes]) -> tuple[NDArray[np.uint8], list[NDArray[np.float32]]]:
+        """(n, network_side, network_side, 3), and `raw_blocks`."""
+        resized = [images.resized(images.decode(one, self.max_megapixels), self.side, self.side) for one in payloads]
+        small = [images.resized(one, self.network_side, self.network_side) for one in resized]
+        return np.stack(small), raw_blocks(np.stack(resized))
+
+
+def pieces_of(payloads: Iterable[Any], rows: int = ROWS_A_PIECE, multiple: int = 1) -> Iterator[list[Any]]:
+    """Consecutive rows, so many together at most, or as many as have `MEGABYTES_A_PIECE` (a multiple of `multiple`)."""
+    piece, held = list[Any](), 0
+    for payload in payloads:
+        piece.append(payload)
+        held += len(payload)
+        if len(piece) == rows or (held > MEGABYTES_A_PIECE * 2**20 and len(piece) % multiple == 0):
+            yield piece
+            piece, held = [], 0
+    if piece:
+        yield piece
 
 
 def raw_blocks(pictures: NDArray[np.uint8]) -> list[NDArray[np.float32]]:

@@ -11,20 +11,50 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from tasks.statistics import SMALLEST, Floats
+from tasks.workers import in_pieces
 
 STEPS = 60
+ROWS_A_PIECE = 2_048  # a multiple of 256, the rows whose distances scikit-learn computes together
 
 
 def neighbour_graph(features: NDArray[np.float32], neighbours: int) -> Any:
     """The symmetric, degree-normalised affinity matrix (n, n), sparse, of a Gaussian kernel on the k nearest."""
-    from sklearn.neighbors import kneighbors_graph
-
-    graph = kneighbors_graph(features, min(neighbours, len(features) - 1), mode="distance")
+    many = min(neighbours, len(features) - 1)
+    starts = range(0, len(features), ROWS_A_PIECE)
+    parts = list(in_pieces(NearestRows(features, many), starts))
+    distances, places = (np.concatenate(both).ravel() for both in zip(*parts, strict=True))
+    rows_end = np.arange(0, len(places) + 1, many)
+    graph = sparse.csr_matrix((distances, places, rows_end), shape=(len(features), len(features)))
     width = float(np.median(graph.data)) or 1.0
     graph.data = np.exp(-((graph.data / width) ** 2))
     graph = graph.maximum(graph.T)
     scale = sparse.diags(1 / np.sqrt(np.maximum(np.asarray(graph.sum(axis=1)).ravel(), SMALLEST)))
     return sparse.csr_matrix(scale @ graph @ scale)
+
+
+class NearestRows:
+    """Finds the nearest other rows of some rows; a piece of work that any process may do. features: (n, d)."""
+
+    def __init__(self, features: NDArray[np.float32], neighbours: int) -> None:
+        self.features, self.neighbours = features, neighbours
+        self._index: Any = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the index, which another process builds of the features."""
+        return {**vars(self), "_index": None}
+
+    def __call__(self, first: int) -> tuple[Floats, NDArray[np.intp]]:
+        """Of `ROWS_A_PIECE` rows from `first` on: distances and row numbers, (n, neighbours), the row itself left out as kneighbors_graph does."""
+        from sklearn.neighbors import NearestNeighbors
+
+        if self._index is None:
+            self._index = NearestNeighbors(n_neighbors=self.neighbours).fit(self.features)
+        asked = self.features[first : first + ROWS_A_PIECE]
+        distances, places = self._index.kneighbors(asked, self.neighbours + 1)
+        others = places != np.arange(first, first + len(asked))[:, None]
+        others[others.all(axis=1), 0] = False  # so many copies of the row are nearer that it does not stand among them
+        shape = (len(asked), self.neighbours)
+        return distances[others].reshape(shape), places[others].reshape(shape)
 
 
 def spread(graph: Any, seeds: NDArray[np.float32], *, strength: float) -> NDArray[np.float32]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from tasks.params import PseudoLabelParams
 from tasks.randomness import generator
 from tasks.reading import read_frame, reading
 from tasks.statistics import SMALLEST, Floats, Ints, fit_temperature, log_loss_of_rows, softmax
+from tasks.workers import in_pieces
 
 NO_FOLD = -1  # of a labelled row that every model has seen
 TEACHER_WEIGHTS = (0.1, 0.01, 0.001, 1e-5)  # what the teacher's opinion may count beside a label; the first is usual
@@ -153,9 +155,8 @@ def refine(taught: Taught, features: Any, params: PseudoLabelParams, seed: int =
     """
     graph = None if features is None else neighbour_graph(features, params.neighbours)
     many = len(taught.truth)
-    lineages: list[Lineage] = in_threads(
-        lambda place: Lineage.of(taught, place, graph, params.propagation), range(len(taught.folds) + 1)
-    )
+    of_lineage = partial(Lineage.of, taught, graph=graph, strength=params.propagation)
+    lineages: list[Lineage] = list(in_pieces(of_lineage, range(len(taught.folds) + 1), here=in_threads))
     testable = (taught.fold != NO_FOLD) & ~taught.repaired
     trusted = testable & taught.human if (testable & taught.human).any() else testable
     truth = taught.truth[trusted]

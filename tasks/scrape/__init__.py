@@ -5,7 +5,7 @@ python -m tasks.scrape
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
@@ -40,9 +40,11 @@ from tasks.sources import (
     Source,
     TableSource,
 )
+from tasks.workers import in_pieces
 
 VOTES = pa.field("votes", pa.list_(pa.string()))  # where several rules speak
 AT_ONCE = 256  # items in memory
+MEGABYTES_A_PIECE = 8  # of items that are sent to one worker together
 
 
 def scrape(
@@ -216,20 +218,96 @@ def _fields(item: Item, rules: Rules, facts: Facts) -> Mapping[str, str]:
 
 
 def _rows(items: Iterable[tuple[Item, Votes]], facts: Facts) -> Iterator[tuple[Row, Votes, str | None]]:
-    """The rows in the items' order, decoded by as many threads as the machine has cores."""
-    remaining = iter(items)
+    """The rows in the items' order, decoded by as many threads as the machine has cores, or by a cluster."""
+    waiting: deque[tuple[Item, Votes, Loaded]] = deque()
+
+    def loaded() -> Iterator[Loaded]:
+        remaining = iter(items)
+        with ThreadPoolExecutor() as threads:
+            while block := list(islice(remaining, AT_ONCE)):
+                for (item, votes), found in zip(block, threads.map(_load, block), strict=True):
+                    waiting.append((item, votes, found))
+                    yield found
+
     with ThreadPoolExecutor() as threads:
-        while block := list(islice(remaining, AT_ONCE)):
-            yield from threads.map(partial(_row, facts=facts), block)
+        in_threads = partial(_by_threads, threads)
+        for contents in in_pieces(Decode(facts), _pieces(loaded()), here=in_threads):
+            for content in contents:
+                item, votes, (payload, _) = waiting.popleft()
+                yield _row(item, content, payload, facts), votes, content.reason
 
 
-def _row(given: tuple[Item, Votes], facts: Facts) -> tuple[Row, Votes, str | None]:
-    item, votes = given
-    payload, content, reason = b"" if facts.modality == "image" else "", b"", item.reason
-    if reason is None:
-        payload, content, reason = _content(item, facts)
-    row = Row(
-        id=identify(content or item.origin.encode()),
+def _by_threads(threads: ThreadPoolExecutor, decode: Decode, pieces: Iterable[list[Loaded]]) -> Iterator[list[Content]]:
+    for piece in pieces:
+        yield list(threads.map(decode.one, piece))
+
+
+Loaded = tuple[bytes | str, str | None]  # what an item holds, and the reason where it cannot be read
+
+
+def _load(given: tuple[Item, Votes]) -> Loaded:
+    item, _ = given
+    if item.reason is not None:
+        return b"", item.reason
+    try:
+        return item.load(), None
+    except UnicodeDecodeError:
+        return b"", "not_utf8"
+    except OSError:
+        return b"", "unreadable_file"
+
+
+def _pieces(loaded: Iterable[Loaded]) -> Iterator[list[Loaded]]:
+    piece, held = list[Loaded](), 0
+    for one in loaded:
+        piece.append(one)
+        held += len(one[0])
+        if len(piece) == AT_ONCE or held > MEGABYTES_A_PIECE * 2**20:
+            yield piece
+            piece, held = [], 0
+    if piece:
+        yield piece
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """What decoding gave: the id, None of what cannot be read; a text tidied, None of a picture; the reason why it cannot stay."""
+
+    id: str | None
+    text: str | None = None
+    reason: str | None = None
+
+
+@dataclass(frozen=True)
+class Decode:
+    """Decodes and identifies what items hold; a piece of work that any process may do."""
+
+    facts: Facts
+
+    def __call__(self, loaded: Sequence[Loaded]) -> list[Content]:
+        """The content of each."""
+        return [self.one(one) for one in loaded]
+
+    def one(self, loaded: Loaded) -> Content:
+        """Bytes that give no picture are kept as they are: whether they may stay is validate's business."""
+        payload, reason = loaded
+        if reason is not None:
+            return Content(None, reason=reason)
+        if isinstance(payload, str):
+            return Content(_identity(texts.content(payload)), text=texts.clean(payload))
+        try:
+            return Content(_identity(images.content(images.decode(payload, self.facts.max_megapixels))))
+        except images.Undecodable:
+            return Content(_identity(payload))
+
+
+def _identity(content: bytes) -> str | None:
+    return identify(content) if content else None
+
+
+def _row(item: Item, content: Content, payload: bytes | str, facts: Facts) -> Row:
+    return Row(
+        id=content.id or identify(item.origin.encode()),
         split=item.split,
         label=item.label,
         label_source=item.label_source,
@@ -239,26 +317,9 @@ def _row(given: tuple[Item, Votes], facts: Facts) -> tuple[Row, Votes, str | Non
         licence=item.licence,
         attribution=item.attribution,
         group=item.group,
-        payload=payload,
+        payload=(b"" if facts.modality == "image" else "")
+        if content.reason
+        else payload
+        if content.text is None
+        else content.text,
     )
-    return row, votes, reason
-
-
-def _content(item: Item, facts: Facts) -> tuple[bytes | str, bytes, str | None]:
-    """Payload, what the id is the hash of, and the reason where the item cannot even be read.
-
-    Bytes that give no picture are kept as they are: whether they may stay is validate's business.
-    """
-    empty: bytes | str = b"" if facts.modality == "image" else ""
-    try:
-        loaded = item.load()
-    except UnicodeDecodeError:
-        return empty, b"", "not_utf8"
-    except OSError:
-        return empty, b"", "unreadable_file"
-    if isinstance(loaded, str):
-        return texts.clean(loaded), texts.content(loaded), None
-    try:
-        return loaded, images.content(images.decode(loaded, facts.max_megapixels)), None
-    except images.Undecodable:
-        return loaded, loaded, None

@@ -6,6 +6,7 @@ python -m tasks.synthesize
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -23,10 +24,13 @@ from tasks.synthesize.mixing import LEAST_CUT, Pair, cut_in, draw_pairs, mix, mi
 from tasks.synthesize.pasting import cut_rows
 from tasks.synthesize.templates import possible, sample
 from tasks.synthesize.translating import translated
+from tasks.workers import in_pieces
 
 BY_EFFORT = {"quick": 0.5, "normal": 1.0, "thorough": 2.0}
 OF_PICTURES = ("mixup", "cutmix", "cut_and_paste", "negatives", "generate", "translate")  # params that say how many
 ENOUGH = 4000  # mixtures in all where params leave their number open
+OF_PARENT = ("fold", "label", "weight", "group")  # columns that a mixture takes from the rows it is made of
+MIXTURES_A_PIECE, MEGABYTES_A_PIECE = 128, 8
 
 
 def synthesize(
@@ -94,32 +98,65 @@ def _mixtures(
         drawn += [(way, pair) for pair in pairs]
     wanted = {one for _, pair in drawn for one in (pair.first, pair.second)}
     pictures = dict(payloads([collected], wanted)) if drawn else {}
-    for way, pair in counted(drawn, progress, "mix pictures", len(drawn)):
-        first, second = parents.loc[pair.first], parents.loc[pair.second]
-        decoded = [images.decode(bytes(pictures[one]), facts.max_megapixels) for one in (pair.first, pair.second)]  # type: ignore[arg-type]
+    known = {one: {name: parents.at[one, name] for name in OF_PARENT} for one in wanted}
+    mixed = ((way, pair, *((pictures[one], known[one]) for one in (pair.first, pair.second))) for way, pair in drawn)
+    rows = chain.from_iterable(in_pieces(Mixtures(params.weight, tuple(classes), facts), _in_pieces(mixed)))
+    for row in counted(rows, progress, "mix pictures", len(drawn)):
+        yield row, None
+
+
+Picture = tuple[bytes, dict[str, Any]]  # encoded, and the columns `OF_PARENT`
+
+
+def _in_pieces(
+    mixed: Iterator[tuple[str, Pair, Picture, Picture]],
+) -> Iterator[list[tuple[str, Pair, Picture, Picture]]]:
+    piece, held = list[tuple[str, Pair, Picture, Picture]](), 0
+    for one in mixed:
+        piece.append(one)
+        held += len(one[2][0]) + len(one[3][0])
+        if len(piece) == MIXTURES_A_PIECE or held > MEGABYTES_A_PIECE * 2**20:
+            yield piece
+            piece, held = [], 0
+    if piece:
+        yield piece
+
+
+@dataclass(frozen=True)
+class Mixtures:
+    """Mixes pictures two by two; a piece of work that any process may do. weight: of each new row."""
+
+    weight: float
+    classes: tuple[str, ...]
+    facts: Facts
+
+    def __call__(self, mixed: Sequence[tuple[str, Pair, Picture, Picture]]) -> list[Row]:
+        """A row for each. mixed: how, which rows, and the two pictures."""
+        return [self._mixture(*one) for one in mixed]
+
+    def _mixture(self, way: str, pair: Pair, one: Picture, other: Picture) -> Row:
+        (_, first), (_, second) = one, other
+        decoded = [images.decode(bytes(encoded), self.facts.max_megapixels) for encoded, _ in (one, other)]
         share = pair.share
         if way == "mixup":
             pixels = mix(decoded[0], decoded[1], share)
         else:
-            rng = generator(facts.seed, "cutmix place", pair.first, pair.second, pair.share)
+            rng = generator(self.facts.seed, "cutmix place", pair.first, pair.second, pair.share)
             pixels, share, place = cut_in(decoded[0], decoded[1], min(share, 1 - LEAST_CUT), rng)
         recipe = recipe_json(way, share=round(share, 6), **({} if way == "mixup" else {"place": place}))
-        yield (
-            Row(
-                id=identify(images.content(pixels), [pair.first, pair.second], recipe),
-                split="train",
-                fold=None if pd.isna(first["fold"]) else int(first["fold"]),
-                label=(first if share >= 0.5 else second)["label"],
-                label_probs=mixed_label(first["label"], second["label"], share, classes),
-                label_source=way,
-                weight=params.weight * min(float(first["weight"]), float(second["weight"])),
-                confidence=max(share, 1 - share),
-                parents=[pair.first, pair.second],
-                recipe=recipe,
-                group=first["group"],
-                payload=images.encode(pixels),
-            ),
-            None,
+        return Row(
+            id=identify(images.content(pixels), [pair.first, pair.second], recipe),
+            split="train",
+            fold=None if pd.isna(first["fold"]) else int(first["fold"]),
+            label=(first if share >= 0.5 else second)["label"],
+            label_probs=mixed_label(first["label"], second["label"], share, self.classes),
+            label_source=way,
+            weight=self.weight * min(float(first["weight"]), float(second["weight"])),
+            confidence=max(share, 1 - share),
+            parents=[pair.first, pair.second],
+            recipe=recipe,
+            group=first["group"],
+            payload=images.encode(pixels),
         )
 
 

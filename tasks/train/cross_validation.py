@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tasks.cluster import on_cluster, over_cluster
 from tasks.errors import Diverged
 from tasks.learners.features import Inputs
 from tasks.learners.losses import CONSISTENCY, Adjusted, balanced, class_shares
@@ -31,6 +32,7 @@ from tasks.randomness import derived_seed
 from tasks.statistics import Floats
 from tasks.train.rows import TrainingRows
 from tasks.train.trust import TRUSTED, trust_in_labels
+from tasks.workers import in_pieces
 
 GRADIENT_LEARNERS = ("network", "fine_tuned")
 WORTH_SPREADING = 20.0  # seconds: less is done before another process has been told
@@ -86,6 +88,10 @@ class Tally:
         self._progress: Progress = silent
         self.seconds: dict[Candidate, float] = {}
         self.losses: dict[str, list[tuple[int, float]]] = {}
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """In another process nothing is counted yet, and nobody watches."""
+        return Tally, ()
 
     def expect(self, more: int, progress: Progress) -> None:
         """From here on, so many more."""
@@ -212,14 +218,13 @@ def cross_validate(
     failed: dict[Candidate, str] = {}
 
     def of_fold(place: int) -> list[dict[str, Any]]:
-        return [_of_fold(bench, one, folds[place], place) for one in candidates]
+        return [_of_fold(bench, one, place) for one in candidates]
 
     process, how = this_process(), spread(seconds, WORTH_SPREADING)
     places = range(len(folds))
-    if how is in_threads:  # in pieces of a candidate each, so that the last fold leaves no core idle
-        pieces = in_threads(
-            lambda piece: _of_fold(bench, piece[0], folds[piece[1]], piece[1]), [*product(candidates, places)]
-        )
+    if on_cluster() or how is in_threads:  # in pieces of a candidate each, so that the last fold leaves no core idle
+        tasks = [*product(candidates, places)]
+        pieces = _by_cluster(bench, tasks) if on_cluster() else in_threads(lambda one: _of_fold(bench, *one), tasks)
         by_fold = [pieces[place :: len(folds)] for place in places]
     else:
         by_fold = how(of_fold, places, "fold")
@@ -253,27 +258,40 @@ def out_of_fold_anew(bench: Workbench, candidate: Candidate, numbers: Sequence[i
     numbers: of the seeds, from 1 on. Raises Diverged where a training fails.
     """
     seeds = [derived_seed(bench.setting.seed, "verdict", number) for number in numbers]
-    benches = [
-        replace(bench, rows=bench.rows.halved_anew(seed), setting=bench.setting.of_model(seed=seed), scratch=None)
-        for seed in seeds
-    ]
     folds, labelled = bench.rows.folds, bench.rows.labelled
-
-    def of_fold(piece: tuple[Workbench, int]) -> tuple[Floats, Floats]:
-        other, place = piece
-        models = [other.fit(candidate, folds[place], place, half) for half in range(other.halves(candidate))]
-        held_out = labelled[other.rows.fold[labelled] == folds[place]]
-        return mean_logits(models, other.inputs.take(held_out)), mean_logits(models, other.validation)
-
-    pieces = iter(in_threads(of_fold, [*product(benches, range(len(folds)))]))
+    work = AnewWork(replace(bench, scratch=None), candidate)
+    pieces = iter(list(in_pieces(work, [*product(seeds, range(len(folds)))], here=in_threads)))
     found = []
-    for other in benches:
+    for seed in seeds:
+        other = work.under(seed)
         made = no_predictions(other, pool=0)
         for lineage, (mine, validation) in zip(folds, pieces, strict=False):
             made.labelled[other.rows.fold[labelled] == lineage] = mine
             made.validation += validation / len(folds)
         found.append(made)
     return found
+
+
+@dataclass(frozen=True)
+class AnewWork:
+    """Trains a candidate without one fold under another seed; a piece of work that any process may do."""
+
+    bench: Workbench
+    candidate: Candidate
+
+    def under(self, seed: int) -> Workbench:
+        """The bench with this seed, and the pool cut into other halves."""
+        setting = self.bench.setting.of_model(seed=seed)
+        return replace(self.bench, rows=self.bench.rows.halved_anew(seed), setting=setting)
+
+    def __call__(self, task: tuple[int, int]) -> tuple[Floats, Floats]:
+        """The logits of the fold's rows and of the validation rows. task: the seed, and the fold's place."""
+        seed, place = task
+        bench = self.under(seed)
+        lineage, labelled = bench.rows.folds[place], bench.rows.labelled
+        models = [bench.fit(self.candidate, lineage, place, half) for half in range(bench.halves(self.candidate))]
+        held_out = labelled[bench.rows.fold[labelled] == lineage]
+        return mean_logits(models, bench.inputs.take(held_out)), mean_logits(models, bench.validation)
 
 
 def no_predictions(bench: Workbench, pool: int) -> Predictions:
@@ -289,46 +307,86 @@ def no_predictions(bench: Workbench, pool: int) -> Predictions:
     )
 
 
-def _of_fold(bench: Workbench, candidate: Candidate, lineage: int, place: int) -> dict[str, Any]:
-    kept = None if bench.scratch is None else bench.scratch / f"{candidate.name}-{place}.npz"
-    found = None if kept is None else _unfinished(kept)
-    if found is not None:  # a run before this one was killed later than here
-        bench.said.take_over(candidate, found, bench.halves(candidate))
-        return found | {"seconds": np.array(0.0)}
+def _of_fold(bench: Workbench, candidate: Candidate, place: int) -> dict[str, Any]:
+    found = _unfinished(bench, candidate, place)
+    if found is not None:
+        return found
+    made = _computed(bench, candidate, place)
+    _keep(bench, candidate, place, made)
+    return made
+
+
+def _computed(bench: Workbench, candidate: Candidate, place: int) -> dict[str, Any]:
+    """What a fold's models say of the rows that they did not learn from, or {"failed": why}."""
     began = perf_counter()
-    rows = bench.rows
+    rows, lineage = bench.rows, bench.rows.folds[place]
     try:
         models = [bench.fit(candidate, lineage, place, half) for half in range(bench.halves(candidate))]
     except Diverged as error:
         return {"failed": str(error)}
-    held_out = rows.labelled[rows.fold[rows.labelled] == lineage]
+    held_out = bench.inputs.take(rows.labelled[rows.fold[rows.labelled] == lineage])
     made: dict[str, Any] = {
-        "labelled": mean_logits(models, bench.inputs.take(held_out)),
-        "labelled_spread": np.mean([spread_of(one, bench.inputs.take(held_out), place) for one in models], axis=0),
+        "labelled": mean_logits(models, held_out),
+        "labelled_spread": np.mean([spread_of(one, held_out, place) for one in models], axis=0),
         "pool_spread": pool_spread(bench, models).astype(np.float32),
         "validation": mean_logits(models, bench.validation),
         "pool": pool_logits(bench, models).astype(np.float32),
     }
     if not all(np.isfinite(one).all() for one in made.values()):
         return {"failed": "its predictions are no numbers"}
-    seconds = perf_counter() - began
-    made |= {"seconds": np.array(seconds)} | bench.said.of_fold(candidate, place)
-    if kept is not None and seconds > WORTH_KEEPING:
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        beside = kept.with_suffix(".part.npz")
-        np.savez(beside, **made)
-        beside.replace(kept)
-    return made
+    return made | {"seconds": np.array(perf_counter() - began)} | bench.said.of_fold(candidate, place)
 
 
-def _unfinished(kept: Path) -> dict[str, Any] | None:
-    if not kept.is_file():
+@dataclass(frozen=True)
+class FoldWork:
+    """Trains a candidate without one fold; a piece of work that any process may do."""
+
+    bench: Workbench
+
+    def __call__(self, task: tuple[Candidate, int]) -> dict[str, Any]:
+        """See `_computed`. task: the candidate, and the fold's place."""
+        return _computed(replace(self.bench, said=Tally()), *task)
+
+
+def _by_cluster(bench: Workbench, tasks: Sequence[tuple[Candidate, int]]) -> list[dict[str, Any]]:
+    """`_of_fold` of each task, in their order; what takes longest is begun first, so that no worker is left with it at the end."""
+    results = {task: found for task in tasks if (found := _unfinished(bench, *task)) is not None}
+    left = sorted((one for one in tasks if one not in results), key=lambda one: one[0].learner not in GRADIENT_LEARNERS)
+    for (candidate, place), made in zip(left, over_cluster(FoldWork(replace(bench, scratch=None)), left), strict=True):
+        _keep(bench, candidate, place, made)
+        if "failed" not in made:
+            bench.said.take_over(candidate, made, bench.halves(candidate), float(made["seconds"]))
+        results[candidate, place] = made
+    return [results[task] for task in tasks]
+
+
+def _file_of(bench: Workbench, candidate: Candidate, place: int) -> Path | None:
+    return None if bench.scratch is None else bench.scratch / f"{candidate.name}-{place}.npz"
+
+
+def _keep(bench: Workbench, candidate: Candidate, place: int, made: dict[str, Any]) -> None:
+    """Writes down what took long, for the run after one that was killed."""
+    kept = _file_of(bench, candidate, place)
+    if kept is None or "failed" in made or float(made["seconds"]) <= WORTH_KEEPING:
+        return
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    beside = kept.with_suffix(".part.npz")
+    np.savez(beside, **made)
+    beside.replace(kept)
+
+
+def _unfinished(bench: Workbench, candidate: Candidate, place: int) -> dict[str, Any] | None:
+    """What a run that was killed later than here had computed."""
+    kept = _file_of(bench, candidate, place)
+    if kept is None or not kept.is_file():
         return None
     try:
         with np.load(kept, allow_pickle=False) as parts:
-            return dict(parts)
+            found = dict(parts)
     except (OSError, ValueError, zipfile.BadZipFile):
         return None
+    bench.said.take_over(candidate, found, bench.halves(candidate))
+    return found | {"seconds": np.array(0.0)}
 
 
 def mean_logits(models: Sequence[Learner], inputs: Inputs) -> Floats:
