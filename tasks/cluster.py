@@ -12,6 +12,7 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import sys
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import CancelledError
@@ -32,6 +33,7 @@ WORKER_TIMEOUT_SECONDS = 30  # for the first worker, and for another one after t
 PIECES_PER_THREAD = 2  # unfinished at once: one that is computed and one that waits beside it
 RESULTS_PER_THREAD = 8  # at most, finished ones that wait for an earlier piece among them
 MAX_ATTEMPTS = 4  # for a piece whose worker dies; Dask gives up after as many
+SECONDS_BETWEEN_ATTEMPTS = 2.0  # in which a nanny has begun to restart a dead worker
 CHECKED_PACKAGES = (  # their versions decide about bytes
     "seedling",
     "albumentations",
@@ -117,7 +119,11 @@ class _Queue(Generic[P, R]):
                 return True
             if len(unfinished) == 0 or self._flying[0][1].done() or len(self._flying) >= RESULTS_PER_THREAD * threads:
                 return False
-            wait(unfinished, return_when="FIRST_COMPLETED")
+            try:
+                with self._client.as_current():
+                    wait(unfinished, return_when="FIRST_COMPLETED")
+            except CancelledError:  # whoever takes the results submits those pieces again
+                return False
 
     def add(self, piece: P) -> None:
         """Submits the piece."""
@@ -131,16 +137,12 @@ class _Queue(Generic[P, R]):
             _, future, attempts = self._flying[0]
             try:
                 result = future.result()
-            except KilledWorker as error:
-                raise SeedlingError(
-                    f"{ADDRESS_VARIABLE}: workers died again and again, most likely for want of memory: give them more, or fewer threads "
-                    f"each ({error})"
-                ) from error
-            except CancelledError as error:
-                # The work object was in the memory of workers that died: with the last copy, all that waits for it is cancelled.
-                if attempts >= MAX_ATTEMPTS:
+            except (KilledWorker, CancelledError) as error:
+                # With the last worker that holds the work object, whatever waits for that object is cancelled.
+                if attempts >= MAX_ATTEMPTS or isinstance(error, KilledWorker):
                     raise SeedlingError(
-                        f"{ADDRESS_VARIABLE}: {self._address} lost a piece {attempts} times: {error}"
+                        f"{ADDRESS_VARIABLE}: workers of {self._address} died again and again, most likely for want of memory: give them "
+                        f"more, or fewer threads each ({error})."
                     ) from error
                 self._submit_again()
                 continue
@@ -159,8 +161,18 @@ class _Queue(Generic[P, R]):
         return self._client.submit(_apply, self._sent, piece, pure=False)
 
     def _scattered(self) -> Any:
-        _wait_for_worker(self._client, self._address)
-        return self._client.scatter(_Sent(self._work, _versions()), broadcast=True, hash=False)
+        for attempt in range(1, MAX_ATTEMPTS + 1):
+            _wait_for_worker(self._client, self._address)
+            try:
+                return self._client.scatter(_Sent(self._work, _versions()), broadcast=True, hash=False)
+            except (
+                OSError,
+                TimeoutError,
+            ):  # a worker died while it was sent the object, and the scheduler has yet to notice
+                if attempt == MAX_ATTEMPTS:
+                    raise
+                time.sleep(SECONDS_BETWEEN_ATTEMPTS)
+        raise AssertionError
 
 
 @contextmanager
@@ -177,8 +189,13 @@ def _client(address: str) -> Iterator[Any]:
         raise SeedlingError(f"{ADDRESS_VARIABLE}: there is no Dask scheduler at {address}: {error}") from error
     with client:
         _wait_for_worker(client, address)
-        for worker, versions in client.run(_versions, on_error="ignore").items():
-            _check_versions(versions, _versions(), worker)
+        for worker, versions in client.run(_versions, on_error="return").items():
+            if isinstance(versions, ImportError):
+                raise SeedlingError(
+                    f"{ADDRESS_VARIABLE}: the worker {worker} cannot import Seedling ({versions}): install it there, in the same version."
+                )
+            if not isinstance(versions, Exception):  # another one means that the worker has just died
+                _check_versions(versions, _versions(), worker)
         yield client
 
 

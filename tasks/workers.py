@@ -34,7 +34,7 @@ _work: Callable[[Any], Any] | None = None  # what this process was started for
 def in_pieces(
     work: Callable[[P], R],
     pieces: Iterable[P],
-    here: Callable[[Callable[[P], R], Iterable[P]], Iterable[R]] = map,
+    here: Callable[[Callable[[P], R], Any], Iterable[R]] = map,
 ) -> Iterator[R]:
     """work(piece) of each, in their order: by the Dask cluster where SEEDLING_DASK names one, else as `here` does it.
 

@@ -5,11 +5,11 @@ python -m tasks.synthesize
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 
@@ -97,9 +97,11 @@ def _mixtures(
         pairs = draw_pairs(ids, folds, many, alpha, facts.seed, way=way, labels=labels, partners=params.partners)
         drawn += [(way, pair) for pair in pairs]
     wanted = {one for _, pair in drawn for one in (pair.first, pair.second)}
-    pictures = dict(payloads([collected], wanted)) if drawn else {}
-    known = {one: {name: parents.at[one, name] for name in OF_PARENT} for one in wanted}
-    mixed = ((way, pair, *((pictures[one], known[one]) for one in (pair.first, pair.second))) for way, pair in drawn)
+    pictures: dict[str, Any] = dict(payloads([collected], wanted)) if drawn else {}
+    known: dict[str, Picture] = {
+        one: (picture, {name: parents.at[one, name] for name in OF_PARENT}) for one, picture in pictures.items()
+    }
+    mixed = (Mixed(way, pair, known[pair.first], known[pair.second]) for way, pair in drawn)
     rows = chain.from_iterable(in_pieces(Mixtures(params.weight, tuple(classes), facts), _in_pieces(mixed)))
     for row in counted(rows, progress, "mix pictures", len(drawn)):
         yield row, None
@@ -108,13 +110,20 @@ def _mixtures(
 Picture = tuple[bytes, dict[str, Any]]  # encoded, and the columns `OF_PARENT`
 
 
-def _in_pieces(
-    mixed: Iterator[tuple[str, Pair, Picture, Picture]],
-) -> Iterator[list[tuple[str, Pair, Picture, Picture]]]:
-    piece, held = list[tuple[str, Pair, Picture, Picture]](), 0
+class Mixed(NamedTuple):
+    """A mixture to be made: how, of which rows, and their pictures."""
+
+    way: str
+    pair: Pair
+    first: Picture
+    second: Picture
+
+
+def _in_pieces(mixed: Iterable[Mixed]) -> Iterator[list[Mixed]]:
+    piece, held = list[Mixed](), 0
     for one in mixed:
         piece.append(one)
-        held += len(one[2][0]) + len(one[3][0])
+        held += len(one.first[0]) + len(one.second[0])
         if len(piece) == MIXTURES_A_PIECE or held > MEGABYTES_A_PIECE * 2**20:
             yield piece
             piece, held = [], 0
@@ -130,13 +139,13 @@ class Mixtures:
     classes: tuple[str, ...]
     facts: Facts
 
-    def __call__(self, mixed: Sequence[tuple[str, Pair, Picture, Picture]]) -> list[Row]:
-        """A row for each. mixed: how, which rows, and the two pictures."""
+    def __call__(self, mixed: Sequence[Mixed]) -> list[Row]:
+        """A row for each."""
         return [self._mixture(*one) for one in mixed]
 
     def _mixture(self, way: str, pair: Pair, one: Picture, other: Picture) -> Row:
         (_, first), (_, second) = one, other
-        decoded = [images.decode(bytes(encoded), self.facts.max_megapixels) for encoded, _ in (one, other)]
+        decoded = [images.decode(encoded, self.facts.max_megapixels) for encoded, _ in (one, other)]
         share = pair.share
         if way == "mixup":
             pixels = mix(decoded[0], decoded[1], share)
