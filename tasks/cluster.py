@@ -164,7 +164,8 @@ class _Queue(Generic[P, R]):
         for attempt in range(1, MAX_ATTEMPTS + 1):
             _wait_for_worker(self._client, self._address)
             try:
-                return self._client.scatter(_Sent(self._work, _versions()), broadcast=True, hash=False)
+                # To one worker, from which the others fetch it with their first piece: Dask's own broadcast may wait for ever.
+                return self._client.scatter(_Sent(self._work, _versions()), hash=False)
             except (
                 OSError,
                 TimeoutError,

@@ -16,6 +16,7 @@ from typing import Any
 from tasks import faults
 from tasks.busy import workspace_lock
 from tasks.errors import GateFailed, InputError, MissingGeneration, SeedlingError
+from tasks.learners.device import release_freed_memory
 from tasks.params import Params, load
 from tasks.progress import Progress, silent, terminal
 from tasks.reading import read_json
@@ -228,6 +229,7 @@ def run_stage(
         raise known from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+        release_freed_memory()  # the next stage may run in this process
     return True
 
 

@@ -46,3 +46,9 @@ def keep_freed_memory() -> None:
         library = ctypes.CDLL(None)
         for option, value in ((-3, 2**31 - 1), (-1, 2**31 - 1), (-2, 256 * 2**20), (-8, 1)):
             library.mallopt(option, value)  # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD, M_TOP_PAD, M_ARENA_MAX
+
+
+def release_freed_memory() -> None:
+    """Hands freed memory back to the system (glibc), which `keep_freed_memory` and small objects in between have held."""
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)

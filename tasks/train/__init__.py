@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from tasks.generation import MANIFEST, digest, payloads, read, read_manifest, write_json
 from tasks.launch import LAUNCH, launched
+from tasks.learners.device import release_freed_memory
 from tasks.learners.features import FeatureMaker
 from tasks.learners.losses import balanced
 from tasks.learners.model import single_threaded
@@ -91,6 +92,7 @@ def train(
     classes = files.classes_of(sources.validated)
     bench, frame, maker = _workbench(params, facts, classes, round_number, sources, workspace, progress)
     judged = _judged(frame, classes, params)
+    release_freed_memory()  # of pictures and their parts, before the folds' copies
     with single_threaded():
         trial = try_candidates(bench, params, facts, judged, sources.teacher, progress)
         if not this_process().leads:

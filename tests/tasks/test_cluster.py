@@ -103,7 +103,7 @@ def assert_same_bytes(
             monkeypatch.setenv("SEEDLING_DASK", where)
             output = workspace / stage.output if where else workspace / "here" / name
             output.mkdir(parents=True)
-            stage.work(load(workspace), workspace, output, silent)
+            stage.work(load(workspace), workspace, workspace / "data", output, silent)
             outputs.append(bytes_of(output))
         here, there = outputs
         assert here.keys() == there.keys()
