@@ -100,7 +100,7 @@ class Network:
         aside = torch.zeros(len(wanted), dtype=torch.bool)
         if self.setting.loss == "second_head" and self.setting.mixed_in is not None:
             aside = torch.from_numpy(self.setting.mixed_in)
-        unlabelled = None if self.setting.unlabelled is None else as_tensor(self.setting.unlabelled.pictures)
+        unlabelled = None if self.setting.unlabelled is None else self.setting.unlabelled.pictures
         mixin = self.setting.mixin if self.setting.loss == MIXIN else None
         limits = Limits(self.classes, device)
         loop = Loop(self.net, self.setting, PEAK_LEARNING_RATE, limits.state)
@@ -173,7 +173,7 @@ class Network:
     def _consistency(
         self,
         net: ResidualNetwork,
-        pool: torch.Tensor,
+        pool: NDArray[np.uint8],
         limits: Limits,
         step: int,
         draw: torch.Generator,
@@ -182,8 +182,9 @@ class Network:
     ) -> Iterator[torch.Tensor]:
         batch = batch_of_step(len(pool), UNLABELLED_BATCH, self.setting.seed + 1, step)
         for part in batch.chunk(parts):
-            weak = changed(pool[part], draw, strength=0.3).to(device)
-            strong = changed(pool[part], draw, strength=1.0).to(device)
+            pictures = as_tensor(pool[part.numpy()])  # a batch alone: the whole pool as numbers would take gigabytes
+            weak = changed(pictures, draw, strength=0.3).to(device)
+            strong = changed(pictures, draw, strength=1.0).to(device)
             with in_half(device):
                 net.eval()
                 with torch.no_grad():
@@ -249,11 +250,10 @@ def pretrain(pictures: NDArray[np.uint8], setting: Setting) -> dict[str, torch.T
     whole = nn.ModuleDict({"net": net, "project": project})
     initialise(whole, draw)
     whole.to(device)
-    shown = as_tensor(pictures)
     loop = Loop(whole, setting, PEAK_LEARNING_RATE, {})
 
     def loss_of(step: int, draw: torch.Generator) -> Iterator[torch.Tensor]:
-        batch = shown[batch_of_step(len(shown), PRETRAINING_BATCH, setting.seed, step)]
+        batch = as_tensor(pictures[batch_of_step(len(pictures), PRETRAINING_BATCH, setting.seed, step).numpy()])
         views = [changed(batch, draw, strength=0.7).to(device) for _ in range(2)]
         with in_half(device):
             first, second = (project(net.pooled(one)).float() for one in views)
@@ -312,7 +312,7 @@ def as_tensor(pictures: NDArray[np.uint8] | None) -> torch.Tensor:
     """(n, 3, side, side), -1 to 1, of (n, side, side, 3), 0 to 255."""
     if pictures is None:
         raise InputError("The network needs pictures: leave `network` out of train.candidates for texts.")
-    return torch.from_numpy(pictures).permute(0, 3, 1, 2).contiguous().float() / 127.5 - 1
+    return torch.from_numpy(pictures).permute(0, 3, 1, 2).contiguous().float().div_(127.5).sub_(1)
 
 
 def initialise(net: nn.Module, draw: torch.Generator) -> None:

@@ -124,10 +124,10 @@ def test_every_stage_of_pictures_has_the_same_bytes(
     """Decoding, features, children, mixtures, folds of heads and of the network, pseudo-labels and a second round; both workers took part."""
     from flows.workspace import make_workspace
 
-    workspace = make_workspace(tmp_path / "workspace", make_pictures(labelled=14, pool=260, test=0), "image")
+    workspace = make_workspace(tmp_path / "workspace", make_pictures(labelled=10, pool=180, test=0), "image")
     set_value(workspace, ["effort"], "quick")
-    set_value(workspace, ["train", "candidates"], ["logistic_regression", "svm", "network"])
-    set_value(workspace, ["train", "steps"], 20)
+    set_value(workspace, ["train", "candidates"], ["logistic_regression", "network"])
+    set_value(workspace, ["train", "steps"], 10)
     set_value(workspace, ["pseudo_label", "rounds"], 1)
     set_value(workspace, ["synthesize", "cutmix"], 0.5)
     set_value(workspace, ["synthesize", "cut_and_paste"], 0.5)
