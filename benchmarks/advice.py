@@ -32,9 +32,10 @@ from tasks.params import EncoderParams, Facts
 from tasks.statistics import softmax, wilson
 from tasks.train.bought import bought
 from tasks.train.choice import Judged
-from tasks.train.cross_validation import Candidate, Workbench
+from tasks.train.cross_validation import Workbench
 from tasks.train.learning_curve import learning_curve
 from tasks.train.rows import TrainingRows
+from tasks.train.tally import Candidate
 from tasks.validate.doubt import doubt
 from tasks.validate.judging import budget
 

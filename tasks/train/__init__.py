@@ -35,10 +35,11 @@ from tasks.train import files
 from tasks.train.bought import bought
 from tasks.train.choice import Judged, abstention, calibrated, candidate_table
 from tasks.train.comparison import Loop, verdict_of
-from tasks.train.cross_validation import Candidate, Workbench
+from tasks.train.cross_validation import Workbench
 from tasks.train.learning_curve import learning_curve
 from tasks.train.repeated import repeated
 from tasks.train.rows import mixed_in_rows, training_rows
+from tasks.train.tally import Candidate
 from tasks.train.trial import choose_and_fit, try_candidates
 from tasks.train.trust import TRUSTED
 from tasks.train.unknown import unknown_classes

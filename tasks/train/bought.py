@@ -10,7 +10,7 @@ import numpy as np
 from tasks.randomness import generator
 from tasks.statistics import Floats, paired_difference
 from tasks.train.choice import Judged
-from tasks.train.cross_validation import Candidate
+from tasks.train.tally import Candidate
 
 PLAIN = "plain"
 

@@ -12,8 +12,9 @@ from tasks.errors import InputError
 from tasks.learners.losses import CONSISTENCY, MIXIN, NETWORK_LOSSES
 from tasks.params import Facts, TrainParams
 from tasks.reading import read_json
-from tasks.train.cross_validation import Candidate, Workbench
+from tasks.train.cross_validation import Workbench
 from tasks.train.rows import INGREDIENTS, TrainingRows
+from tasks.train.tally import Candidate
 from tasks.train.trust import TRUSTED
 
 BUDGET = {"quick": 60.0, "normal": 200.0, "thorough": 7200.0}  # seconds of one core, a round

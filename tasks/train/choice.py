@@ -23,7 +23,8 @@ from tasks.statistics import (
     softmax,
     wilson,
 )
-from tasks.train.cross_validation import Candidate, Predictions
+from tasks.train.cross_validation import Predictions
+from tasks.train.tally import Candidate
 
 PICKS = 12  # of the ensemble's greedy selection, with replacement
 SURELY = 0.8  # bootstrap probability with which the selection must beat the plain vote of all

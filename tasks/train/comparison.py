@@ -17,8 +17,9 @@ from tasks.statistics import Estimate
 from tasks.train import files
 from tasks.train.candidates import predicted_seconds
 from tasks.train.choice import Judged, calibrated
-from tasks.train.cross_validation import Candidate, Predictions, Workbench, out_of_fold_anew
+from tasks.train.cross_validation import Predictions, Workbench, out_of_fold_anew
 from tasks.train.learning_curve import right_with, worth_in_labels
+from tasks.train.tally import Candidate
 from tasks.train.verdict import Verdict, judge, scores_of_rows, unjudged
 
 SEEDS = {"quick": 1, "normal": 3, "thorough": 5}

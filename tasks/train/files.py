@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 from tasks.generation import digest, read_manifest, write_json
 from tasks.reading import read_frame, reading
 from tasks.statistics import Floats
-from tasks.train.cross_validation import Candidate, Predictions, Tally
+from tasks.train.cross_validation import Predictions
 from tasks.train.rows import INGREDIENTS, TrainingRows
+from tasks.train.tally import Candidate, Tally
 
 OUT_OF_FOLD, POOL, CANDIDATES = "out_of_fold.parquet", "pool_predictions.parquet", "candidates.parquet"
 LOSSES = "losses.csv"

@@ -16,7 +16,8 @@ from tasks.randomness import derived_seed
 from tasks.statistics import Estimate, Floats, wilson
 from tasks.train.candidates import predicted_seconds
 from tasks.train.choice import Judged
-from tasks.train.cross_validation import Candidate, Workbench
+from tasks.train.cross_validation import Workbench
+from tasks.train.tally import Candidate
 
 LEARNERS = ("logistic_regression", "svm")
 REPEATS = {"quick": 2, "normal": 5, "thorough": 10}

@@ -24,15 +24,8 @@ from tasks.train.candidates import (
     within_budget,
 )
 from tasks.train.choice import Choice, Judged, best_of_learners, choose
-from tasks.train.cross_validation import (
-    Candidate,
-    Predictions,
-    Workbench,
-    cross_validate,
-    fit_final,
-    pool_logits,
-    pool_spread,
-)
+from tasks.train.cross_validation import Predictions, Workbench, cross_validate, fit_final, pool_logits, pool_spread
+from tasks.train.tally import Candidate
 
 
 @dataclass

@@ -14,7 +14,8 @@ from tasks.randomness import derived_seed
 from tasks.statistics import Estimate, softmax
 from tasks.train.candidates import predicted_seconds
 from tasks.train.choice import Judged
-from tasks.train.cross_validation import Candidate, Workbench
+from tasks.train.cross_validation import Workbench
+from tasks.train.tally import Candidate
 
 LEARNER = "logistic_regression"
 MOST_CLASSES = 20

@@ -15,7 +15,8 @@ from tasks.randomness import derived_seed
 from tasks.statistics import Estimate, around_mean, by_group, paired_difference, wilson
 from tasks.train.candidates import predicted_seconds
 from tasks.train.choice import Judged
-from tasks.train.cross_validation import Candidate, Workbench
+from tasks.train.cross_validation import Workbench
+from tasks.train.tally import Candidate
 
 LEARNER = "logistic_regression"
 MOST_SOURCES = 20

@@ -14,7 +14,7 @@ from tasks.errors import InputError
 from tasks.params import EncoderParams, Facts, TrainParams
 from tasks.progress import silent
 from tasks.train.candidates import first_candidates, further_candidates, later_candidates, within_budget
-from tasks.train.cross_validation import Candidate
+from tasks.train.tally import Candidate
 from tasks.train.trial import try_candidates
 
 TEXTS, PICTURES = Facts(modality="text"), Facts(modality="image")

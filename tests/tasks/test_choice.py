@@ -13,8 +13,8 @@ from tasks.params import TrainParams
 from tasks.statistics import softmax
 from tasks.train.bought import bought
 from tasks.train.choice import abstention, choose, greedy
-from tasks.train.cross_validation import Candidate
 from tasks.train.learning_curve import learning_curve, worth_in_labels
+from tasks.train.tally import Candidate
 from tasks.train.verdict import judge, scores_of_rows, unjudged
 
 

@@ -16,8 +16,9 @@ from tasks.learners.saving import Learner
 from tasks.learners.training import Setting
 from tasks.parallel import spread_by
 from tasks.train import cross_validation
-from tasks.train.cross_validation import Candidate, Workbench, cross_validate, out_of_fold_anew
+from tasks.train.cross_validation import Workbench, cross_validate, out_of_fold_anew
 from tasks.train.rows import NO_FOLD, TrainingRows, drawn_pool
+from tasks.train.tally import Candidate
 from tasks.train.trust import TRUSTED
 
 

@@ -11,8 +11,9 @@ import pytest
 from tasks.params import TrainParams
 from tasks.statistics import fit_temperature
 from tasks.train.choice import Judged, choose
-from tasks.train.cross_validation import Candidate, Predictions
+from tasks.train.cross_validation import Predictions
 from tasks.train.rows import NO_FOLD, TrainingRows, pool_halves
+from tasks.train.tally import Candidate
 from tasks.train.verdict import Verdict, judge
 
 PARAMS = TrainParams(bootstrap_draws=1000)
