@@ -167,6 +167,7 @@ def prefect_environment(folder: Path, port: int, database: str | None = None) ->
         "PREFECT_API_URL": api,
         "PREFECT_UI_API_URL": api,
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
     }
     if database is not None:
         environment["PREFECT_SERVER_DATABASE_CONNECTION_URL"] = database
