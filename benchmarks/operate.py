@@ -204,7 +204,8 @@ def wait_for_run(site: Site, known: set[str]) -> dict[str, Any]:
 
     def working() -> dict[str, Any] | None:
         runs = [run for run in runs_of(site.server, site.deployment["id"]) if run["id"] not in known]
-        return next((run for run in runs if run["state"]["type"] in TERMINAL_STATES | {"RUNNING"}), None)
+        begun = {"RUNNING", *TERMINAL_STATES} - {"CANCELLED"}  # canceled: due while another one was at work
+        return next((run for run in runs if run["state"]["type"] in begun), None)
 
     return dict(wait_for(working, MAX_RUN_SECONDS, "a scheduled run") or {})
 
@@ -359,8 +360,7 @@ def main() -> None:
         stack.callback(worker.stop)
         worker.start()
         site = Site(server, worker, store, workspace, database, 60)
-        deploy(workspace, server, INTERVAL_SECONDS)
-        site.pause(True)
+        deploy(workspace, server, INTERVAL_SECONDS, paused=True)
         numbers = measure(site, given.runs, random.Random(given.seed), command)  # noqa: S311  (a plan, no secret)
         worker.stop()
         server.stop()

@@ -70,11 +70,11 @@ def make_letters_workspace(folder: Path, count: int, env: Mapping[str, str], rem
     return folder
 
 
-def deploy(workspace: Path, server: Service, interval_seconds: float | None = None) -> None:
+def deploy(workspace: Path, server: Service, interval_seconds: float | None = None, *, paused: bool = False) -> None:
     """`prefect deploy --all` of the workspace's own prefect.yaml, every so many seconds where they are given."""
     if interval_seconds is not None:
         path = workspace / "prefect.yaml"
         config = yaml.safe_load(path.read_text(encoding="utf-8"))
-        config["deployments"][0]["schedules"] = [{"interval": interval_seconds}]
+        config["deployments"][0] |= {"schedules": [{"interval": interval_seconds}], "paused": paused}
         path.write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
     call([sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"], workspace, server.env)
