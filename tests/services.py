@@ -58,6 +58,7 @@ class Service:
     env: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
     cwd: Path | None = None
     stop_signal: signal.Signals = signal.SIGTERM
+    user: str | None = None
     process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
@@ -71,6 +72,8 @@ class Service:
                 stdout=output,
                 stderr=output,
                 start_new_session=True,
+                user=self.user,
+                group=self.user,
             )
 
         def started() -> Any:
@@ -127,18 +130,19 @@ def postgres() -> Iterator[str]:
     initdb, program = _postgres_programs()
     folder = Path(tempfile.mkdtemp(prefix="seedling-postgres-"))
     port, user = free_port(), "prefect"
-    become = ["runuser", "-u", "postgres", "--"] if os.geteuid() == 0 else []
-    if become:
-        shutil.chown(folder, "postgres", "postgres")
+    account = "postgres" if os.geteuid() == 0 else None
+    if account:
+        shutil.chown(folder, account, account)
     try:
         subprocess.run(
-            [*become, str(initdb), "-D", str(folder / "data"), "-U", user, "-A", "trust", "-E", "UTF8", "--no-sync"],
+            [str(initdb), "-D", str(folder / "data"), "-U", user, "-A", "trust", "-E", "UTF8", "--no-sync"],
             check=True,
             capture_output=True,
             cwd=folder,
+            user=account,
+            group=account,
         )
         command = [
-            *become,
             str(program),
             "-D",
             str(folder / "data"),
@@ -150,7 +154,7 @@ def postgres() -> Iterator[str]:
             with socket.create_connection(("127.0.0.1", port), timeout=2):
                 return True
 
-        with running(Service(command, log, accepts, cwd=folder, stop_signal=signal.SIGINT)):
+        with running(Service(command, log, accepts, cwd=folder, stop_signal=signal.SIGINT, user=account)):
             yield f"postgresql+asyncpg://{user}@127.0.0.1:{port}/postgres"
         log.unlink()
     finally:
