@@ -239,3 +239,16 @@ def test_prefects_server_accepts_the_work_pool_template() -> None:
     del undeclared["variables"]["properties"]["image"]
     with pytest.raises(ValueError, match="image"):
         ServerWorkPoolCreate(**{**body, "base_job_template": undeclared})
+
+
+def test_prefect_accepts_the_automations_for_stuck_runs() -> None:
+    """Both end a run as crashed, and not before it has had five minutes."""
+    from prefect.events.schemas.automations import AutomationCore, EventTrigger
+
+    text = (DEPLOY / "stuck-runs.yaml").read_text(encoding="utf-8")
+    automations = [AutomationCore.model_validate(automation) for automation in yaml.safe_load(text)["automations"]]
+    assert len(automations) == 2
+    for automation in automations:
+        assert isinstance(automation.trigger, EventTrigger)
+        assert automation.trigger.within.total_seconds() == 300
+        assert [action.type for action in automation.actions] == ["change-flow-run-state"]
