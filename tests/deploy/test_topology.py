@@ -76,7 +76,7 @@ def test_two_workspaces_run_by_the_clock_and_survive_kills(tmp_path: Path) -> No
             call([*prefect, "work-pool", "create", "default", "--type", "process"], tmp_path, server.env)
             automations = tmp_path / "stuck-runs.yaml"
             text = (PROJECT / "deploy/stuck-runs.yaml").read_text(encoding="utf-8")
-            automations.write_text(text.replace("within: 300", "within: 60"), encoding="utf-8")
+            automations.write_text(text.replace("within: 300", "within: 120"), encoding="utf-8")
             call([*prefect, "automation", "create", "--from-file", automations], tmp_path, server.env)
             workspaces = {
                 name: make_letters_workspace(tmp_path / name, 60, server.env, f"s3://seedling/{name}") for name in NAMES
