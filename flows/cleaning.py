@@ -19,11 +19,12 @@ from rich.table import Table
 from flows.dvc_storage import CacheUse, remove_cache_files, unused_cache
 from flows.experiments import reference_name
 from flows.git import git
-from flows.history import RUNS, runs
+from flows.history import runs
 from flows.prefect_cleaning import old_flow_runs, remove_flow_runs
 from flows.pushing import experiment_refs
 from tasks.busy import workspace_lock
 from tasks.params import load
+from tasks.run_records import FOLDER as RUN_RECORDS
 
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import FlowRun
@@ -112,7 +113,7 @@ def _plan(workspace: Path, keep: Keep) -> Plan:
     }
     revisions = [commit for ref, commit in refs.items() if ref not in gone]
     plan = Plan(workspace, sorted(kept), gone)
-    plan.run_records = [workspace / RUNS / f"{run.name}.json" for run in past if run.name not in kept]
+    plan.run_records = [workspace / RUN_RECORDS / f"{run.name}.json" for run in past if run.name not in kept]
     plan.cache = unused_cache(workspace, [*revisions, *_other_revisions(workspace, refs)], all_commits=keep.all_commits)
     plan.quarantine = _older_than(workspace / "quarantine", keep.quarantine_days)
     plan.features = list(_old_features(workspace / FEATURES, keep))

@@ -1,29 +1,31 @@
-"""Runs git in a workspace, for pushing, cleaning and resolving."""
+"""Runs git in a workspace, for experiments, pushing, cleaning and resolving."""
 
 from __future__ import annotations
 
 import os
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 
 from tasks.errors import SeedlingError
 
-OF_ANOTHER_REPOSITORY = {
-    "GIT_DIR",
-    "GIT_INDEX_FILE",
-    "GIT_WORK_TREE",
-    "GIT_PREFIX",
-}  # set where a git hook calls Seedling
 
+def git(workspace: Path, *arguments: str, environment: Mapping[str, str] | None = None, check: bool = True) -> str:
+    """What git prints, without the last line break; "" where it fails and `check` is false.
 
-def git(workspace: Path, *arguments: str, check: bool = True) -> str:
-    """What git prints, without the last line break; "" where it fails and `check` is false. Raises SeedlingError with git's last line."""
-    environment = {name: value for name, value in os.environ.items() if name not in OF_ANOTHER_REPOSITORY}
-    command = ["git", *arguments]
-    done = subprocess.run(command, cwd=workspace, env=environment, capture_output=True, text=True, check=False)  # noqa: S603
-    if done.returncode == 0:
-        return done.stdout.rstrip("\n")
+    environment: variables besides the process's own. Raises SeedlingError with git's last line.
+    """
+    completed = subprocess.run(  # noqa: S603
+        ["git", *arguments],  # noqa: S607
+        cwd=workspace,
+        env={**os.environ, **(environment or {})},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if completed.returncode == 0:
+        return completed.stdout.rstrip("\n")
     if not check:
         return ""
-    lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
+    lines = completed.stderr.strip().splitlines() or [f"exit code {completed.returncode}"]
     raise SeedlingError(f"`git {arguments[0]}` failed in {workspace}: {lines[-1].rstrip('.')}.")

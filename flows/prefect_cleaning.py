@@ -18,7 +18,7 @@ from prefect.client.schemas.filters import (
 )
 from prefect.client.schemas.objects import FlowRun
 
-from flows.running import server_is_temporary
+from flows.temporary_server import given_api_url
 
 FLOWS = ["grow", "grow on schedule"]
 PAGE = 200  # what Prefect's server gives at most
@@ -26,7 +26,7 @@ PAGE = 200  # what Prefect's server gives at most
 
 def old_flow_runs(workspace: Path, days: float) -> list[FlowRun]:
     """The workspace's flow runs that ended so many days ago; none where no lasting server is set or it does not answer."""
-    if server_is_temporary():
+    if given_api_url() is None:
         return []
     with get_client(sync_client=True) as client:
         if client.api_healthcheck() is not None:

@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 
 from tasks.errors import DamagedFile, InputError, SeedlingError, UnexpectedError
-from tasks.evaluate.looks import log_look, looks_at
 from tasks.faults import as_seedling_error
 from tasks.gates.store import remove_damaged_store
 from tasks.generation import GenerationWriter, Row, ids_of, read, read_manifest, stream
@@ -23,6 +22,7 @@ from tasks.memory_limit import estimated_bytes, memory_limit_bytes, memory_warni
 from tasks.params import load
 from tasks.run_records import read_run_records
 from tasks.scrape.memory import Memory
+from tasks.test_evaluations import log_test_evaluation, read_test_evaluations
 from tasks.yaml_files import parse_yaml
 
 CONFLICT = "<<<<<<< HEAD\nseed: 1\n=======\nseed: 2\n>>>>>>> theirs\n"
@@ -74,12 +74,15 @@ def test_half_a_line_in_the_log_of_test_set_evaluations_costs_that_line_alone(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The others are counted, the next one is not glued to it, and standard error names file and line."""
-    log = tmp_path / "looks.jsonl"
-    log_look(log, "split", "model-1", ["accuracy"])
-    with log.open("a") as file:
-        file.write('{"time": "2026-')
-    log_look(log, "split", "model-2", ["accuracy"])
-    assert [line["model"] for line in looks_at(log, "split")] == ["model-1", "model-2"]
+    log_test_evaluation(tmp_path, "split", "model-1", ["accuracy"])
+    log = tmp_path / "test_evaluations.jsonl"
+    for copy in (log, tmp_path / ".seedling/test_evaluations.jsonl"):
+        with copy.open("a") as file:
+            file.write('{"time": "2026-')
+    log_test_evaluation(tmp_path, "split", "model-2", ["accuracy"])
+    evaluations = read_test_evaluations(tmp_path, "split", has_results=True)
+    assert [line["model"] for line in evaluations.models] == ["model-1", "model-2"]
+    assert evaluations.incomplete_since is None
     assert f"{log}: line 2 is damaged" in capsys.readouterr().err
 
 
