@@ -42,6 +42,8 @@ from tasks.scrape.visits import visited_sources
 from tasks.stages import ROUNDS, gate_changed, stages, write_page
 from tasks.summaries import summary
 
+OPEN_RUN = Path(".seedling", "open_run")  # there while a run works, and after one that was stopped
+
 
 def stage_task(kind: str, **options: Any) -> Any:
     """A Prefect task that brings one stage up to date, named as the stage."""
@@ -173,9 +175,11 @@ def run_pipeline(workspace: Path, *, as_of: str | None, visit: bool) -> RunResul
             params, run = load(snapshot.folder), begin(workspace, snapshot.folder)
             publish_description(workspace, params)
             visits = (visit or has_open_visit(workspace)) and bool(visited_sources(params.scrape.sources))
-            if not visits and (unchanged := nothing_changed(ledger, workspace)):
+            was_stopped = (workspace / OPEN_RUN).is_file()
+            if not visits and not was_stopped and (unchanged := nothing_changed(ledger, workspace)):
                 run_ended(run, unchanged)
                 return RunResult(run.record_name, unchanged, [])
+            (workspace / OPEN_RUN).touch()
             outcomes = [scrape(place, "scrape", visit=visits), validate(place, "validate")]
             if outcomes[-1].how != "unchanged" or not (workspace / "reports" / "data.html").exists():
                 write_page("validate", workspace)
@@ -186,7 +190,7 @@ def run_pipeline(workspace: Path, *, as_of: str | None, visit: bool) -> RunResul
                 outcomes.append(pseudo_label(place, f"pseudo_label@{number}"))
                 outcomes.append(train(place, f"train@{number}"))
             outcomes.append(evaluate(place, "evaluate"))
-            return conclude(run, outcomes)
+            return conclude(run, outcomes, was_stopped=was_stopped)
 
 
 def prepare(workspace: Path, as_of: str | None) -> Ledger:
@@ -232,10 +236,13 @@ def _watching(workspace: Path, terminal: Callable[[str], Any]) -> Callable[[str]
     return watch
 
 
-def conclude(run: MonitoredRun, outcomes: list[Outcome]) -> RunResult:
-    """After the pipeline: the record, the pages, the result; a run that changed anything becomes a DVC experiment."""
+def conclude(run: MonitoredRun, outcomes: list[Outcome], *, was_stopped: bool) -> RunResult:
+    """After the pipeline: the record, the pages, the result; a run that changed anything becomes a DVC experiment.
+
+    was_stopped: whether the run before this one ended within its stages, so that what they made has no experiment yet.
+    """
     workspace, ledger = run.workspace, open_ledger(run.workspace)
-    changed = any(outcome.how != "unchanged" for outcome in outcomes)
+    changed = was_stopped or any(outcome.how != "unchanged" for outcome in outcomes)
     changed_during_run = ledger.changed_during_run() if changed else []
     if changed:
         record_and_draw(run, outcomes)
@@ -244,6 +251,7 @@ def conclude(run: MonitoredRun, outcomes: list[Outcome]) -> RunResult:
         write_page("evaluate", workspace)
     if changed:
         ledger.save_experiment(run.record_name)
+    (workspace / OPEN_RUN).unlink(missing_ok=True)
     run_ended(run, outcomes)
     if changed_during_run:
         get_run_logger().info("Changed during the run, for the next one: %s", ", ".join(changed_during_run))
