@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import sqlite3
 import subprocess
@@ -135,6 +136,12 @@ def _let_time_pass(environment: dict[str, str], minutes: int) -> int:
                 f"UPDATE flow_run SET {column} = strftime('%Y-%m-%d %H:%M:%f000', {column}, ?) WHERE state_type = 'SCHEDULED'",
                 (f"-{minutes} minutes",),
             )
+        scheduled = "SELECT id, state_details FROM flow_run_state WHERE type = 'SCHEDULED'"
+        for state_id, text in database.execute(scheduled).fetchall():  # a run waits for the time that its state names
+            details = json.loads(text)
+            due = datetime.fromisoformat(details["scheduled_time"]) - timedelta(minutes=minutes)
+            changed = json.dumps({**details, "scheduled_time": due.isoformat()})
+            database.execute("UPDATE flow_run_state SET state_details = ? WHERE id = ?", (changed, state_id))
         now = datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S")
         query = "SELECT count(*) FROM flow_run WHERE state_type = 'SCHEDULED' AND expected_start_time < ?"
         return int(database.execute(query, (now,)).fetchone()[0])
