@@ -22,6 +22,8 @@ from flows.watching_run import announced_if_killed
 from tasks.errors import InputError
 from tasks.launch import LAUNCH
 
+KEYBOARD_INTERRUPT = 130  # exit code
+
 app = typer.Typer(
     name="seedling",
     help="Grows a trustworthy image or text classifier out of too little, or badly labelled, data.",
@@ -569,6 +571,10 @@ def main() -> None:
         app(sys.argv[1:], prog_name="seedling")
     except SystemExit as end:
         code = end.code
+        if code == KEYBOARD_INTERRUPT:  # Typer's, for a Ctrl-C before the command began to work
+            from flows.stopping import announce_stopped
+
+            announce_stopped()
         raise
 
 
