@@ -15,7 +15,7 @@ from tasks.monitoring_params import ReportsParams
 
 PAGES = {"Report": "report.html", "Data": "data.html", "History": "history.html", "Gates": "gates.html"}
 SERVER_FILE = Path(".seedling", "report-server.json")
-PROBE_SECONDS = 2.0
+PROBE_SECONDS = 5.0
 MAX_PROBE_BYTES = 100_000
 
 
