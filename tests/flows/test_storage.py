@@ -150,7 +150,11 @@ def test_the_experiments_table_has_a_dozen_metrics(pushed: Path) -> None:
     metrics = table[0]["data"]["metrics"]["reports/metrics.json"]["data"]
     assert 6 <= len(metrics) <= 12
     assert {"accuracy", "log_loss", "test_rows"} <= set(metrics)
-    header = dvc(pushed, "exp", "show", "--csv", "--only-changed", "--drop", "data|generations.*|models.*").splitlines()[0].split(",")
+    header = (
+        dvc(pushed, "exp", "show", "--csv", "--only-changed", "--drop", "data|generations.*|models.*")
+        .splitlines()[0]
+        .split(",")
+    )
     assert len(header) < 20, header
 
 

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tasks.evaluate.looks import log_look, looks_at
 
 from tasks.errors import DamagedFile, InputError, SeedlingError, UnexpectedError
 from tasks.faults import as_seedling_error
