@@ -1,4 +1,4 @@
-"""A real Prefect server and a real browser: the run, its stages and artifacts are there to see; a schedule is served."""
+"""A real Prefect server and a real browser: the run, its stages and artifacts are there to see."""
 
 from __future__ import annotations
 
@@ -120,30 +120,3 @@ def test_the_folds_of_a_long_round_are_tasks_on_the_flows_task_runner(
     made = digest(workspace / "models/0")
     subprocess.run([sys.executable, "-m", "tasks.train", "--round", "0"], cwd=workspace, check=True, timeout=600)
     assert digest(workspace / "models/0") == made
-
-
-def test_a_schedule_is_served_and_runs(server: dict[str, str], workspace: Path) -> None:
-    """`seedling serve` makes a deployment with the cron schedule; a run that it is asked for completes."""
-    command = ["seedling", "serve", "--cron", "0 6 * * *", "--name", "shapes", "-w", str(workspace)]
-    said = workspace.parent / "served.log"
-    with said.open("w") as log:
-        process = subprocess.Popen(command, env=server, stdout=log, stderr=log, start_new_session=True)
-    api = server["PREFECT_API_URL"]
-    try:
-        (deployment,) = wait_for(lambda: httpx.post(f"{api}/deployments/filter", json={}).json())
-        assert deployment["name"] == "shapes"
-        assert deployment["schedules"][0]["schedule"]["cron"] == "0 6 * * *"
-        asked = httpx.post(
-            f"{api}/deployments/{deployment['id']}/create_flow_run", json={"state": {"type": "SCHEDULED"}}
-        )
-        made = asked.json()["id"]
-
-        def ended() -> str | None:
-            state = httpx.get(f"{api}/flow_runs/{made}").json()["state"]["type"]
-            return state if state in {"COMPLETED", "FAILED", "CRASHED"} else None
-
-        assert wait_for(ended, 300) == "COMPLETED", said.read_text()
-        assert (workspace / "reports/metrics.json").exists()
-    finally:
-        os.killpg(process.pid, signal.SIGINT)
-        process.wait(timeout=90)
