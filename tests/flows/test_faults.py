@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -15,7 +16,8 @@ from pathlib import Path
 import pytest
 
 from flows.ledger import Ledger
-from tasks.errors import InputError
+from tasks.errors import DamagedFile, InputError
+from tasks.predicting import Predictor
 
 COMMAND = [sys.executable, "-m", "flows.command_line"]
 WAIT_SECONDS = 120
@@ -128,14 +130,15 @@ def test_a_model_that_was_cut_is_named_by_predict(workspace: Path) -> None:
     for stage in ("scrape", "validate", "augment", "synthesize", "train@0"):
         Ledger(workspace).run(stage)
     model = workspace / "models/0"
-    files = [*model.glob("half-*/*"), model / "model.json", model / "features.json", model / "verdict.json"]
-    for path in files:
+    members = tuple(member["file"] for member in json.loads((model / "model.json").read_text())["members"])
+    learners = [path for path in model.glob("half-*/*") if path.name.startswith(members)]
+    assert learners
+    for path in [*learners, model / "model.json", model / "features.json", model / "verdict.json"]:
         whole = path.read_bytes()
         path.write_bytes(whole[: len(whole) // 2])
-        from tasks.errors import DamagedFile
-        from tasks.predicting import Predictor
-
-        with pytest.raises(DamagedFile, match=rf"{path.name} is damaged .*delete this file and run `seedling run`"):
+        with pytest.raises(
+            DamagedFile, match=rf"{re.escape(path.name)} is damaged .*delete this file and run `seedling run`"
+        ):
             Predictor.of(workspace)
         path.write_bytes(whole)
     (model / "model.json").write_text('{"classes": [')
