@@ -1,6 +1,6 @@
 """Stages on a Dask cluster of 1, 2 and 4 workers: how much sooner they are done, and what memory a worker needs.
 
-    python benchmarks/scale_out.py [--rows 20000] [--workers 1 2 4] [--effort normal] [--encoder FOLDER]
+    python benchmarks/scale_out.py [--rows 20000] [--workers 1 2 4] [--effort normal] [--stages STAGE ...] [--encoder FOLDER]
 
 A workspace of small colored pictures, of which 300 are labeled. Each stage is run in this process first, then on clusters of that many worker
 processes of one thread each, on this machine; what the cluster writes must have the same bytes. Speed-up: seconds with one worker over
@@ -43,7 +43,9 @@ def write_pictures(folder: Path, rows: int) -> None:
         color, noise = rng.uniform(60, 190, 3), rng.normal(scale=30, size=(SIDE, SIDE, 3))
         place = folder / (f"labelled/direction {label}" if number < LABELED else "unlabelled")
         place.mkdir(parents=True, exist_ok=True)
-        cv2.imwrite(str(place / f"{number:06d}.png"), np.clip(color + 60 * wave[..., None] + noise, 0, 255))
+        cv2.imwrite(
+            str(place / f"{number:06d}.png"), np.clip(color + 60 * wave[..., None] + noise, 0, 255).astype(np.uint8)
+        )
 
 
 @contextmanager
@@ -123,17 +125,19 @@ def differing(one: Path, other: Path) -> list[str]:
     ]
 
 
-def measured(workspace: Path, folder: Path, counts: Sequence[int]) -> dict[tuple[str, int], tuple[float, float]]:
+def measured(
+    workspace: Path, folder: Path, counts: Sequence[int], stages: Sequence[str]
+) -> dict[tuple[str, int], tuple[float, float]]:
     """By stage and number of workers, 0 for this process alone: seconds, and megabytes of the largest worker."""
     from tasks.stages import find
 
     found = {}
-    for name in STAGES:
+    for name in stages:
         found[name, 0] = (seconds_of(name, workspace, workspace / find(name).output), 0.0)
     for workers in counts:
         with cluster(folder, workers) as (address, parent):
             os.environ["SEEDLING_DASK"] = address
-            for name in STAGES:
+            for name in stages:
                 with Peak(parent) as peak:
                     seconds = seconds_of(name, workspace, folder / "output")
                 if wrong := differing(folder / "output", workspace / find(name).output):
@@ -150,9 +154,13 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=20_000)
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2, 4])
     parser.add_argument("--effort", default="normal", choices=["quick", "normal", "thorough"])
+    parser.add_argument(
+        "--stages", nargs="+", default=list(STAGES), help="the first so many, as each needs those before it"
+    )
     parser.add_argument("--encoder", help="folder of a pretrained encoder of pictures; without one there is none")
     given = parser.parse_args()
     command = f"python benchmarks/scale_out.py --rows {given.rows} --workers {' '.join(map(str, given.workers))} --effort {given.effort}"
+    command += "" if given.stages == list(STAGES) else f" --stages {' '.join(given.stages)}"
     command += " --encoder FOLDER" if given.encoder else ""
     from tasks.params import set_value
 
@@ -166,18 +174,22 @@ def main() -> None:
         set_value(
             workspace, ["train", "encoder"], {"model": str(Path(given.encoder).resolve())} if given.encoder else None
         )
-        found = measured(workspace, Path(name), given.workers)
-    write("scale_out", rows_of(found, given.rows, given.workers, command))
+        found = measured(workspace, Path(name), given.workers, given.stages)
+    write("scale_out", rows_of(found, given.rows, given.workers, given.stages, command))
 
 
 def rows_of(
-    found: dict[tuple[str, int], tuple[float, float]], rows: int, counts: Sequence[int], command: str
+    found: dict[tuple[str, int], tuple[float, float]],
+    rows: int,
+    counts: Sequence[int],
+    stages: Sequence[str],
+    command: str,
 ) -> list[Found]:
     """As they are written down: speed-ups and memory by stage, and of all stages together."""
     lines = []
-    for stage in [*STAGES, "all stages"]:
+    for stage in [*stages, "all stages"]:
         setting = f"{rows:,} pictures, {stage}"
-        names = STAGES if stage == "all stages" else (stage,)
+        names = stages if stage == "all stages" else (stage,)
         seconds = {many: sum(found[name, many][0] for name in names) for many in (0, *counts)}
         lines.append(Found(setting, "no cluster", "time", seconds[0], seconds[0], seconds[0], "s", 1, command))
         for many in counts:

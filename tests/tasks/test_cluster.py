@@ -13,18 +13,23 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psutil
 import pytest
+from benches import bench_of, labelled
 
 from tasks import cluster
 from tasks.errors import InputError, MissingGeneration, SeedlingError
 from tasks.params import load, set_value
 from tasks.progress import silent
 from tasks.stages import find
+from tasks.train.cross_validation import cross_validate
+from tasks.train.tally import Candidate
 from tasks.workers import in_pieces
 
 pytestmark = pytest.mark.slow
@@ -121,13 +126,12 @@ def modules_of_workers(address: str) -> list[set[str]]:
 def test_every_stage_of_pictures_has_the_same_bytes(
     dask: str, make_pictures: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Decoding, features, children, mixtures, folds of heads and of the network, pseudo-labels and a second round; both workers took part."""
+    """Decoding, features, children, mixtures, folds, pseudo-labels and a second round; the workers did them."""
     from flows.workspace import make_workspace
 
-    workspace = make_workspace(tmp_path / "workspace", make_pictures(labelled=10, pool=180, test=0), "image")
+    workspace = make_workspace(tmp_path / "workspace", make_pictures(labelled=8, pool=40, test=0), "image")
     set_value(workspace, ["effort"], "quick")
-    set_value(workspace, ["train", "candidates"], ["logistic_regression", "network"])
-    set_value(workspace, ["train", "steps"], 10)
+    set_value(workspace, ["train", "candidates"], ["logistic_regression"])
     set_value(workspace, ["pseudo_label", "rounds"], 1)
     set_value(workspace, ["synthesize", "cutmix"], 0.5)
     set_value(workspace, ["synthesize", "cut_and_paste"], 0.5)
@@ -135,7 +139,25 @@ def test_every_stage_of_pictures_has_the_same_bytes(
     wanted = {"tasks.scrape", "tasks.synthesize", "tasks.augment.families", "tasks.learners.features"}
     wanted |= {"tasks.train.cross_validation", "tasks.learners.graph", "tasks.pseudo_label.teaching"}
     assert wanted <= set.union(*modules_of_workers(dask))
-    assert all("tasks.train.cross_validation" in imported for imported in modules_of_workers(dask))
+
+
+def test_folds_of_the_network_have_the_same_predictions_and_losses(dask: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The network learns in the workers, and its losses come back with what it predicts."""
+    rows, inputs, _ = labelled(30)
+    pictures = np.random.default_rng(0).integers(0, 255, (30, 16, 16, 3)).astype(np.uint8)
+    network = Candidate("network", ("collected",))
+    found = []
+    for address in ("", dask):
+        monkeypatch.setenv("SEEDLING_DASK", address)
+        bench = bench_of(rows, replace(inputs, pictures=pictures))
+        trained, failed = cross_validate(bench, [network])
+        assert failed == {}
+        found.append((trained[network], bench.said.losses))
+    (here, losses_here), (there, losses_there) = found
+    assert (here.labelled == there.labelled).all()
+    assert (here.labelled_spread == there.labelled_spread).all()
+    assert losses_here == losses_there
+    assert len(losses_here) == 5
 
 
 def test_an_encoder_and_its_tuning_have_the_same_bytes(
