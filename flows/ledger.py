@@ -33,6 +33,7 @@ from dvc_data.hashfile.hash import file_md5
 
 from flows.cache_repair import recommit_whole_outputs
 from flows.experiments import save_experiment
+from flows.snapshot import FOLDER as SNAPSHOT_FOLDER
 from flows.snapshot import OPTIONAL_FILES, REQUIRED_FILES, Snapshot, copy_inputs, list_data
 from flows.tracked_files import check_tracked_files, drop_stale_locks, explain_dvc
 from tasks.errors import InputError, SeedlingError, WorkspaceBusy
@@ -177,18 +178,31 @@ class Ledger:
         data, pointer = self.workspace / "data", self.workspace / "data.dvc"
         with self._operation() as repo:
             if data.is_dir():
-                if pointer.exists() and not self._load(repo, "data.dvc").changed_outs():
+                loaded = self._load(repo, "data.dvc") if pointer.exists() else None
+                if loaded is not None and not loaded.changed_outs():
                     return False
-                return self._add_settled(repo)
+                if loaded is None or not self._pointer_was_pulled(loaded):
+                    return self._add_settled(repo)
             if pointer.exists():
                 try:
-                    repo.checkout(["data.dvc"])
+                    repo.checkout(["data.dvc"], force=True)
                 except CheckoutError as error:
-                    raise InputError(
-                        f"{data} is missing and DVC's cache has no copy: `dvc pull`, or put it back."
-                    ) from error
+                    state = "is older than data.dvc" if data.is_dir() else "is missing"
+                    raise InputError(f"{data} {state} and DVC's cache has no copy: `dvc pull`.") from error
                 return True
         raise InputError(f"{data} does not exist: put labelled/<class>/ and unlabelled/ there, or use `seedling init`.")
+
+    def _pointer_was_pulled(self, loaded: Any) -> bool:
+        """Whether data.dvc changed since the last run, as by `git pull`, while data/ is still what that run read.
+
+        To add data/ would then undo what was pulled.
+        """
+        last = self.workspace / SNAPSHOT_FOLDER / "data.dvc"
+        if not last.is_file() or last.read_bytes() == (self.workspace / "data.dvc").read_bytes():
+            return False
+        (entry,) = load_yaml(str(last))["outs"]
+        (output,) = loaded.outs
+        return bool(output.get_hash().value == entry["md5"])
 
     def _add_settled(self, repo: Repo) -> bool:
         """`dvc add data`, again while files of it change meanwhile; gives whether it was added.

@@ -241,3 +241,18 @@ def test_a_class_folder_without_files_stays_one_in_the_snapshot(texts: Path) -> 
     Ledger(texts).run("scrape")
     manifest = json.loads((texts / "generations/scrape/manifest.json").read_text(encoding="utf-8"))
     assert manifest["notes"]["empty_classes"] == ["snow"]
+
+
+def test_data_that_git_pull_names_is_checked_out_and_not_undone(texts: Path, tmp_path: Path) -> None:
+    """data.dvc changed by a pull, data/ still as the last run read it: the run works on what was pulled."""
+    Ledger(texts).run("scrape")
+    write_text(texts / "data", 300)
+    Ledger(texts).track_data()
+    pulled = (texts / "data.dvc").read_bytes()
+    (texts / "data/labelled/wet/300.txt").unlink()
+    Ledger(texts).run("scrape")
+    (texts / "data.dvc").write_bytes(pulled)
+    Ledger(texts).run("scrape")
+    assert (texts / "data/labelled/wet/300.txt").is_file()
+    assert lock_counts(texts) == (25, 25)
+    assert (texts / "data.dvc").read_bytes() == pulled
