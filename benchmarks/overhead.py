@@ -28,7 +28,7 @@ from record import Found, mean_with_interval, write
 BIN = Path(sys.executable).parent
 OWN_WORK = """
 import sys, time; from pathlib import Path
-import great_expectations, pandas, torch, albumentations, sklearn.svm, sklearn.ensemble, skops.io  # noqa
+import great_expectations, pandas, torch, albumentations, sklearn.svm, sklearn.ensemble  # noqa
 from tasks.params import load; from tasks.stages import stages, _publish
 from tasks.progress import silent
 workspace, total = Path(sys.argv[1]), 0.0

@@ -31,7 +31,6 @@ HEAVY = (
     "sklearn.ensemble",
     "sklearn.linear_model",
     "sklearn.svm",
-    "skops.io",
     "albumentations",
     "prefect.task_engine",
 )

@@ -12,7 +12,7 @@ import numpy as np
 from tasks import images, texts
 from tasks.errors import InputError, MissingGeneration
 from tasks.generation import Modality
-from tasks.learners.model import TrainedModel, load_model
+from tasks.learners.model import TrainedModel, load_model, read_record
 from tasks.reading import read_json, reading
 
 ROWS_AT_ONCE = 512
@@ -67,11 +67,9 @@ class Predictor:
         if number not in rounds:
             raise InputError(f"No model was trained in round {number}: there are {', '.join(map(str, rounds))}.")
         folder = workspace / "models" / str(number)
-        known = read_json(folder / "model.json")
         model = load_model(folder)
-        with reading(folder / "features.json"):
-            max_megapixels = float(read_json(folder / "features.json").get("max_megapixels", 64.0))
-        return cls(model, known["modality"], number, max_megapixels)
+        max_megapixels = float(getattr(model.features, "max_megapixels", 64.0))
+        return cls(model, read_record(folder).modality, number, max_megapixels)
 
     def warm_up(self) -> None:
         """Loads what is loaded when the first row comes: an encoder's weights, libraries."""

@@ -317,7 +317,11 @@ def _load(folder: Path, modality: Modality, precision: str, key: str) -> Encoder
     logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     device = device_of()
-    model = AutoModel.from_pretrained(folder, local_files_only=True).eval().requires_grad_(requires_grad=False)
+    model = (
+        AutoModel.from_pretrained(folder, local_files_only=True, trust_remote_code=False, use_safetensors=True)
+        .eval()
+        .requires_grad_(requires_grad=False)
+    )
     place = str(folder)
     if modality == "image":
         prepare: Any = Preparation.of(settings_of(folder / "preprocessor_config.json"))
@@ -325,7 +329,7 @@ def _load(folder: Path, modality: Modality, precision: str, key: str) -> Encoder
         model = model.to(memory_format=torch.channels_last)
         longest = 0
     else:
-        prepare = AutoTokenizer.from_pretrained(place, local_files_only=True)
+        prepare = AutoTokenizer.from_pretrained(place, local_files_only=True, trust_remote_code=False)
         said = settings_of(folder / "sentence_bert_config.json").get("max_seq_length")
         longest = int(said or min(int(prepare.model_max_length), 512))
     cls = bool(settings_of(folder / "1_Pooling" / "config.json").get("pooling_mode_cls_token"))

@@ -25,6 +25,7 @@ from tasks.learners.encoder import COLOURS, Encoder, Features
 from tasks.learners.features import Contents, Inputs
 from tasks.learners.heads import ABSENT, hard_rows, make_estimator
 from tasks.learners.losses import MIXIN, MIXIN_SHARE
+from tasks.learners.model_arrays import check_arrays, check_classes
 from tasks.learners.training import Loop, Setting
 from tasks.statistics import Floats
 
@@ -36,6 +37,7 @@ ENOUGH_TO_HOLD_OUT = 100  # rows: with fewer, all of them teach and the steps ar
 STEPS_BETWEEN_CHECKS, PATIENCE = 20, 2
 SHARE_OF_STEPS, MOST_STEPS = 5, 200  # a step is dear: a fifth of the network's
 FLOPS_A_SECOND = {"cpu": 4e10, "mps": 5e11, "cuda": 5e12}  # that small batches reach
+ARRAYS_OF_HEAD = {"centre": ("f", 1), "classes": ("i", 1), "coefficients": ("f", 2), "intercept": ("f", 1)}
 TOKENS = 16  # of a usual short text, for the prediction of seconds
 
 
@@ -153,9 +155,17 @@ class FineTuned:
         encoder = frozen_encoder(self.setting)
         model = adapted(encoder, 0)
         adapters = {name.removeprefix("adapter."): one for name, one in tensors.items() if name.startswith("adapter.")}
+        expected = {name for name, _ in model.named_parameters() if "lora_" in name}
+        if adapters.keys() != expected:
+            raise ValueError("the adapters are not those of the encoder's layers")
         model.load_state_dict(adapters, strict=False)
         self._tuned = replace(encoder, model=model.to(encoder.device).eval())
-        self._head = {name.removeprefix("head."): one for name, one in tensors.items() if name.startswith("head.")}
+        head = {name.removeprefix("head."): one for name, one in tensors.items() if name.startswith("head.")}
+        check_arrays({name: one.numpy() for name, one in head.items()}, ARRAYS_OF_HEAD)
+        check_classes(head["classes"].numpy(), self.classes)
+        if not len(head["classes"]) == len(head["coefficients"]) == len(head["intercept"]):
+            raise ValueError("coefficients and intercepts do not fit the classes")
+        self._head = head
 
 
 class Ready:

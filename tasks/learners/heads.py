@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from copy import copy
 from typing import Any
 
 import numpy as np
@@ -11,10 +10,25 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from tasks.learners.features import Inputs
+from tasks.learners.model_arrays import check_arrays, check_classes
+from tasks.learners.trees import (
+    boosting_arrays,
+    boosting_probabilities,
+    check_trees,
+    forest_arrays,
+    forest_probabilities,
+    leaf_shares,
+)
 from tasks.statistics import SMALLEST, Floats, softmax
 
 ABSENT = np.log(SMALLEST)  # the logit of a class that a learner never saw
 HEADS = ("logistic_regression", "random_forest", "boosted_trees")
+NODES = dict.fromkeys(("classes", "tree_start", "feature", "left", "right"), ("i", 1)) | {"threshold": ("f", 1)}
+ARRAYS_OF_HEADS = {  # the arrays of each learner: name → kind of number and dimensions
+    "logistic_regression": {"classes": ("i", 1), "weights": ("f", 2), "intercepts": ("f", 1)},
+    "random_forest": NODES | {"share_node": ("i", 1), "share_class": ("i", 1), "share": ("f", 1)},
+    "boosted_trees": NODES | {"value": ("f", 1), "baseline": ("f", 1)},
+}
 DROPOUT_DRAWS = 10
 LEFT_OUT = 0.1  # share of the features
 ROWS_AT_ONCE = 2_048  # whose kernel values are in memory together
@@ -30,39 +44,66 @@ def hard_rows(targets: Floats, weights: Floats) -> tuple[NDArray[np.intp], NDArr
 
 
 class Head:
-    """A scikit-learn estimator on the features. Saved by skops, which runs no code when it loads."""
+    """A scikit-learn estimator's parameters on the features, kept as plain arrays of numbers.
 
-    def __init__(self, name: str, seed: int, classes: int, estimator: Any = None) -> None:
-        self.name, self.seed, self.classes, self.estimator = name, seed, classes, estimator
+    `arrays` holds `classes`, and of a linear learner `weights` (n_features, n_classes or 1) and `intercepts`, of trees what
+    tasks/learners/trees.py makes of them. A learner that saw one class has nothing but `classes`.
+    """
+
+    def __init__(self, name: str, seed: int, classes: int, arrays: dict[str, NDArray[Any]] | None = None) -> None:
+        self.name, self.seed, self.classes = name, seed, classes
+        self.arrays = {} if arrays is None else arrays
+        self._shares: Floats | None = None
 
     def fit(self, inputs: Inputs, targets: Floats, weights: Floats) -> None:
         """targets: (n_rows, n_classes), rows sum to 1; weights: (n_rows,)."""
         rows, labels, row_weights = hard_rows(targets, weights)
-        self.estimator = make_estimator(self.name, self.seed, len(rows))
-        if len(np.unique(labels)) == 1:  # near-duplicates that hold two classes can leave a fold with one
-            from sklearn.dummy import DummyClassifier
-
-            self.estimator = DummyClassifier()
+        self._shares = None
+        present = np.unique(labels)
+        if len(present) == 1:  # near-duplicates that hold two classes can leave a fold with one
+            self.arrays = {"classes": present.astype(np.int64)}
+            return
+        estimator = make_estimator(self.name, self.seed, len(rows))
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", category=UserWarning, module="sklearn")
             warnings.filterwarnings("ignore", message=".*lbfgs failed to converge.*")
-            self.estimator.fit(self._shown(inputs)[rows], labels, sample_weight=row_weights)
+            estimator.fit(self._shown(inputs)[rows], labels, sample_weight=row_weights)
+        self.arrays = arrays_of(self.name, estimator)
+
+    def restore(self, arrays: dict[str, NDArray[Any]]) -> None:
+        """Takes over arrays from a file. Raises ValueError where they are not those of such a learner."""
+        kinds = {"classes": ("i", 1)} if len(arrays.get("classes", ())) == 1 else ARRAYS_OF_HEADS[self.name]
+        check_arrays(arrays, kinds)
+        check_classes(arrays["classes"], self.classes)
+        if "weights" in arrays:
+            outputs = 1 if len(arrays["classes"]) == 2 else len(arrays["classes"])
+            if arrays["weights"].shape[1] != outputs or len(arrays["intercepts"]) != outputs:
+                raise ValueError("weights and intercepts do not fit the classes")
+        if "tree_start" in arrays:
+            check_trees(arrays)
+        if "baseline" in arrays and len(arrays["baseline"]) != max(
+            1, len(arrays["classes"]) * (len(arrays["classes"]) > 2)
+        ):
+            raise ValueError("baseline does not fit the classes")
+        self.arrays, self._shares = arrays, None
 
     def logits(self, inputs: Inputs) -> Floats:
         """(n_rows, n_classes); a class that was not in training gets the smallest there is."""
-        found = self._scores(inputs)
         result = np.full((len(inputs), self.classes), ABSENT)
-        result[:, self.estimator.classes_] = found
+        result[:, self.arrays["classes"]] = self._scores(inputs)
         return result
 
     def _scores(self, inputs: Inputs) -> Floats:
-        if len(self.estimator.classes_) == 1:
+        if len(self.arrays["classes"]) == 1:
             return np.zeros((len(inputs), 1))
-        if self.name in {"random_forest", "boosted_trees"}:
-            result: Floats = np.log(np.maximum(self.estimator.predict_proba(self._shown(inputs)), 1e-3))
-            return result
-        scores = np.asarray(self.estimator.decision_function(inputs.features), dtype=np.float64)
-        return np.stack([-scores / 2, scores / 2], axis=1) if scores.ndim == 1 else scores
+        if self.name == "random_forest":
+            if self._shares is None:
+                self._shares = leaf_shares(self.arrays)
+            return _logarithms(forest_probabilities(self.arrays, inputs.features, self._shares))
+        if self.name == "boosted_trees":
+            return _logarithms(boosting_probabilities(self.arrays, inputs.features))
+        scores = np.asarray(inputs.features @ self.arrays["weights"] + self.arrays["intercepts"], dtype=np.float64)
+        return np.concatenate([-scores / 2, scores / 2], axis=1) if scores.shape[1] == 1 else scores
 
     def spread(self, inputs: Inputs, seed: int) -> Floats:
         """(n_rows,): the deviation of the likeliest class's probability when a tenth of the features is left out at random,
@@ -81,17 +122,35 @@ class Head:
         return np.concatenate(found)
 
     def _weighing(self, factors: NDArray[np.float32]) -> Head:
-        """The linear learner that this is where each feature counts so much: the factor goes to the coefficients, not the rows."""
-        estimator = copy(self.estimator)
-        if hasattr(estimator, "coef_"):
-            estimator.coef_ = estimator.coef_ * factors
-        return Head(self.name, self.seed, self.classes, estimator)
+        """The linear learner that this is where each feature counts so much: the factor goes to the weights, not the rows."""
+        arrays = dict(self.arrays)
+        if "weights" in arrays:
+            arrays["weights"] = arrays["weights"] * factors[:, None]
+        return Head(self.name, self.seed, self.classes, arrays)
 
     def _shown(self, inputs: Inputs) -> Any:
         """Boosted trees want dense features; the others take them as they are."""
         if self.name == "boosted_trees" and sparse.issparse(inputs.features):
             return inputs.features.toarray()
         return inputs.features
+
+
+def _logarithms(probabilities: Floats) -> Floats:
+    result: Floats = np.log(np.maximum(probabilities, 1e-3))
+    return result
+
+
+def arrays_of(name: str, estimator: Any) -> dict[str, NDArray[Any]]:
+    """A fitted estimator's parameters as arrays."""
+    if name == "random_forest":
+        return forest_arrays(estimator)
+    if name == "boosted_trees":
+        return boosting_arrays(estimator)
+    return {
+        "classes": np.asarray(estimator.classes_, dtype=np.int64),
+        "weights": np.ascontiguousarray(estimator.coef_.T),
+        "intercepts": np.ascontiguousarray(estimator.intercept_),
+    }
 
 
 def deviation_of_likeliest(shares: Floats) -> Floats:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from abc import ABC, abstractmethod
 from typing import Any
 
 import numpy as np
@@ -10,18 +11,49 @@ from scipy import sparse
 
 from tasks.learners.features import Inputs
 from tasks.learners.heads import ABSENT, ROWS_AT_ONCE, hard_rows
+from tasks.learners.model_arrays import check_arrays, check_classes
 from tasks.statistics import SMALLEST, Floats
 
 NEIGHBOURS = 15
+ARRAYS_OF_KEPT_ROWS = {  # the arrays of each learner: name → kind of number and dimensions
+    "svm": {
+        "classes": ("i", 1),
+        "coefficients": ("f", 2),
+        "intercepts": ("f", 1),
+        "counts": ("i", 1),
+        "gamma": ("f", 1),
+    },
+    "nearest_neighbours": {"labels": ("f", 2), "width": ("f", 1)},
+}
+DENSE_ROWS = {"rows": ("f", 2)}
+SPARSE_ROWS = {"data": ("f", 1), "indices": ("i", 1), "indptr": ("i", 1), "shape": ("i", 1)}
 KERNEL_ROWS = 6_000  # whose kernel, 288 megabytes, is made before training
 
 
-class KeptRows:
+class KeptRows(ABC):
     """What both have in common: the classes, and arrays by name, with the kept rows, dense or sparse, among them."""
+
+    name: str
 
     def __init__(self, classes: int) -> None:
         self.classes = classes
         self.arrays: dict[str, Any] = {}
+
+    def restore(self, arrays: dict[str, Any]) -> None:
+        """Takes over arrays from a file. Raises ValueError where they are not those of such a learner."""
+        own = {"classes": ("i", 1)} if len(arrays.get("classes", ())) == 1 else ARRAYS_OF_KEPT_ROWS[self.name]
+        rows = {} if len(own) == 1 else DENSE_ROWS if "rows" in arrays else SPARSE_ROWS
+        check_arrays(arrays, own | rows)
+        self.arrays = arrays
+        if rows is SPARSE_ROWS:
+            if len(arrays["shape"]) != 2 or (arrays["shape"] < 0).any():
+                raise ValueError("the kept rows have no shape")
+            self.kept.check_format(full_check=True)  # compiled code follows these indices unchecked
+        self._check()
+
+    @abstractmethod
+    def _check(self) -> None:
+        """Raises ValueError where the arrays do not fit one another."""
 
     def keep(self, rows: Any) -> None:
         """Puts the rows among the arrays."""
@@ -65,6 +97,22 @@ class SupportVectorMachine(KeptRows):
             given = kernel_of(shown, shown, gamma) if machine.kernel == "precomputed" else shown
             machine.fit(given, labels, sample_weight=row_weights)
         self.take(machine, shown, gamma)
+
+    def _check(self) -> None:
+        check_classes(self.arrays["classes"], self.classes)
+        many = len(self.arrays["classes"])
+        if many == 1:
+            return
+        coefficients, counts, vectors = self.arrays["coefficients"], self.arrays["counts"], self.kept.shape[0]
+        if (
+            coefficients.shape != (many - 1, vectors)
+            or len(self.arrays["intercepts"]) != many * (many - 1) // 2
+            or len(counts) != many
+            or (counts < 0).any()
+            or int(counts.sum()) != vectors
+            or len(self.arrays["gamma"]) != 1
+        ):
+            raise ValueError("coefficients, intercepts and support vectors do not fit the classes")
 
     def take(self, machine: Any, shown: Any, gamma: float) -> None:
         """Takes over an SVC that was fitted on the rows `shown`. gamma: of the Gaussian kernel, 0 for the linear one."""
@@ -168,6 +216,10 @@ class NearestNeighbours(KeptRows):
     """
 
     name = "nearest_neighbours"
+
+    def _check(self) -> None:
+        if self.arrays["labels"].shape != (self.kept.shape[0], self.classes) or len(self.arrays["width"]) != 1:
+            raise ValueError("labels and kept rows do not fit the classes")
 
     def fit(self, inputs: Inputs, targets: Floats, weights: Floats) -> None:
         """targets: (n_rows, n_classes), rows sum to 1; weights: (n_rows,)."""

@@ -101,8 +101,10 @@ def _load(folder: Path) -> tuple[Any, Any]:
 
     logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    model, found = AutoModelForMaskedLM.from_pretrained(folder, local_files_only=True, output_loading_info=True)
-    tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
+    model, found = AutoModelForMaskedLM.from_pretrained(
+        folder, local_files_only=True, trust_remote_code=False, use_safetensors=True, output_loading_info=True
+    )
+    tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
     if found["missing_keys"]:  # transformers would make a head of random numbers
         raise InputError(
             f"{folder} has no masked language model's head ({min(found['missing_keys'])} is missing): "

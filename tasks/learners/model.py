@@ -7,16 +7,22 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
+from pydantic import BaseModel, Field, ValidationError
 
 from tasks.errors import MissingGeneration
+from tasks.generation import Modality
 from tasks.learners.features import FeatureMaker, Inputs, Read
 from tasks.learners.saving import Learner, load_features, load_learner
 from tasks.learners.training import Setting
+from tasks.params import Candidate
 from tasks.progress import Progress, silent
-from tasks.reading import read_json, reading
+from tasks.reading import reading
 from tasks.statistics import SMALLEST, Floats, softmax
+
+MAX_HALVES = 64
 
 
 def soft_vote(
@@ -59,31 +65,67 @@ class TrainedModel:
         return np.concatenate(parts)
 
 
-def load_model(folder: Path) -> TrainedModel:
-    """The model in `models/<round>`. Raises MissingGeneration where the round trained none, DamagedFile where one of its files was cut."""
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class MemberRecord(BaseModel):
+    """A member of the model, as model.json names it. file: a plain name, so that no path leads out of the model's folder."""
+
+    learner: Candidate
+    file: Annotated[str, Field(pattern=r"^[\w+-]+$", max_length=200)]
+    halves: Annotated[int, Field(ge=1, le=MAX_HALVES)]
+    temperature: Positive
+    votes: Positive
+
+
+class AbstainRecord(BaseModel):
+    """When the model abstains, as model.json says."""
+
+    below: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class ModelRecord(BaseModel):
+    """What loading a model needs of its model.json."""
+
+    classes: Annotated[list[str], Field(min_length=1)]
+    modality: Modality
+    members: Annotated[list[MemberRecord], Field(min_length=1)]
+    temperature: Positive
+    abstain: AbstainRecord
+
+
+def read_record(folder: Path) -> ModelRecord:
+    """model.json of `models/<round>`, checked. Raises MissingGeneration where there is none, DamagedFile where it is not one."""
     path = folder / "model.json"
     if not path.is_file():
         raise MissingGeneration(folder, f"train@{folder.name}")
-    known = read_json(path)
     with reading(path):
-        classes, modality = list(known["classes"]), known["modality"]
-        members = [
-            (one["learner"], one["file"], one["halves"], one["temperature"], one["votes"]) for one in known["members"]
-        ]
-        temperature, abstain_below = known["temperature"], known["abstain"]["below"]
-    maker = load_features(folder, modality)
-    setting = Setting(len(classes), maker=maker)
+        try:
+            return ModelRecord.model_validate_json(path.read_bytes())
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise ValueError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+
+
+def load_model(folder: Path) -> TrainedModel:
+    """The model in `models/<round>`. Runs no code of its files.
+
+    Raises MissingGeneration where the round trained none, DamagedFile where a file is not that of a model.
+    """
+    record = read_record(folder)
+    maker = load_features(folder, record.modality)
+    setting = Setting(len(record.classes), maker=maker)
     return TrainedModel(
-        classes=classes,
+        classes=record.classes,
         features=maker,
         members=[
-            [load_learner(learner, folder / f"half-{half}" / file, setting) for half in range(halves)]
-            for learner, file, halves, _, _ in members
+            [load_learner(one.learner, folder / f"half-{half}" / one.file, setting) for half in range(one.halves)]
+            for one in record.members
         ],
-        temperatures=[one for _, _, _, one, _ in members],
-        temperature=temperature,
-        votes=[one for _, _, _, _, one in members],
-        abstain_below=abstain_below,
+        temperatures=[one.temperature for one in record.members],
+        temperature=record.temperature,
+        votes=[one.votes for one in record.members],
+        abstain_below=record.abstain.below,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from tasks.learners.kept_rows import NEIGHBOURS, NearestNeighbours, SupportVecto
 from tasks.learners.losses import Adjusted
 from tasks.learners.network import Network
 from tasks.learners.portable_features import Embedding, unit_rows
+from tasks.learners.trees import LEAF, depth_of, leaf_shares
 from tasks.statistics import SMALLEST
 
 STEEPNESS = 2.0  # of what stands for a vote where gradients are wanted
@@ -167,21 +169,35 @@ class Trees(nn.Module):
     tree: torch.Tensor
     start: torch.Tensor
 
-    def __init__(self, estimator: Any, classes: int) -> None:
+    def __init__(self, arrays: Mapping[str, Any], classes: int) -> None:
         super().__init__()
-        boosted = hasattr(estimator, "_predictors")
-        trees = _boosted_trees(estimator) if boosted else [_forest_tree(one.tree_) for one in estimator.estimators_]
-        most, self.depth = max(len(one["feature"]) for one in trees), max(one["depth"] for one in trees)
-        for name in ("feature", "threshold", "left", "right"):
-            rows = [np.pad(one[name], (0, most - len(one[name]))) for one in trees]
-            self.register_buffer(name, torch.from_numpy(np.stack(rows)))
-        values = [np.pad(one["value"], ((0, most - len(one["value"])), (0, 0))) for one in trees]
-        self.register_buffer("value", torch.from_numpy(np.stack(values).astype(np.float32)))
-        self.register_buffer("tree", torch.arange(len(trees))[None])
-        start = estimator._baseline_prediction.reshape(1, -1) if boosted else np.zeros((1, 1))
+        self.boosted = "baseline" in arrays
+        starts, leaf = arrays["tree_start"], arrays["feature"] == LEAF
+        present = arrays["baseline" if self.boosted else "classes"]
+        values = np.zeros((len(leaf), len(present)))
+        if self.boosted:
+            output = np.repeat(np.arange(len(starts) - 1) % len(present), np.diff(starts))
+            values[np.arange(len(leaf)), output] = arrays["value"]
+        else:
+            values = leaf_shares(arrays)
+            values[leaf] /= values[leaf].sum(axis=1, keepdims=True)
+        first = np.repeat(starts[:-1], np.diff(starts))
+        nodes = {
+            "feature": np.maximum(arrays["feature"], 0).astype(np.int64),
+            "threshold": _not_above(arrays["threshold"]),
+            "left": arrays["left"].astype(np.int64) - first,
+            "right": arrays["right"].astype(np.int64) - first,
+            "value": values.astype(np.float32),
+        }
+        most, self.depth = int(np.diff(starts).max()), depth_of(arrays)
+        for name, each in nodes.items():
+            trees = [each[one:end] for one, end in pairwise(starts)]
+            padded = [np.pad(one, [(0, most - len(one)), *[(0, 0)] * (one.ndim - 1)]) for one in trees]
+            self.register_buffer(name, torch.from_numpy(np.stack(padded)))
+        self.register_buffer("tree", torch.arange(len(starts) - 1)[None])
+        start = arrays["baseline"].reshape(1, -1) if self.boosted else np.zeros((1, 1))
         self.register_buffer("start", torch.from_numpy(start.astype(np.float32)))
-        self.boosted = boosted
-        self.classes = Classes(estimator.classes_, classes)
+        self.classes = Classes(arrays["classes"], classes)
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         """(n, d) → (n, n_classes)."""
@@ -206,40 +222,6 @@ def _not_above(thresholds: Any) -> Any:
     """float32, rounded down: a float32 is at most the one where it is at most the other."""
     rounded = thresholds.astype(np.float32)
     return np.where(rounded > thresholds, np.nextafter(rounded, np.float32(-np.inf)), rounded).astype(np.float32)
-
-
-def _forest_tree(tree: Any) -> dict[str, Any]:
-    leaf, itself = tree.children_left < 0, np.arange(tree.node_count)
-    shares = tree.value[:, 0, :] / tree.value[:, 0, :].sum(axis=1, keepdims=True)
-    return {
-        "feature": np.where(leaf, 0, tree.feature).astype(np.int64),
-        "threshold": _not_above(tree.threshold),
-        "left": np.where(leaf, itself, tree.children_left).astype(np.int64),
-        "right": np.where(leaf, itself, tree.children_right).astype(np.int64),
-        "value": shares,
-        "depth": tree.max_depth,
-    }
-
-
-def _boosted_trees(estimator: Any) -> list[dict[str, Any]]:
-    found = []
-    for step in estimator._predictors:
-        for place, one in enumerate(step):
-            nodes = one.nodes
-            leaf, itself = nodes["is_leaf"].astype(bool), np.arange(len(nodes))
-            value = np.zeros((len(nodes), len(step)))
-            value[:, place] = np.where(leaf, nodes["value"], 0.0)
-            found.append(
-                {
-                    "feature": np.where(leaf, 0, nodes["feature_idx"]).astype(np.int64),
-                    "threshold": _not_above(nodes["num_threshold"]),
-                    "left": np.where(leaf, itself, nodes["left"]).astype(np.int64),
-                    "right": np.where(leaf, itself, nodes["right"]).astype(np.int64),
-                    "value": value,
-                    "depth": int(nodes["depth"].max()),
-                }
-            )
-    return found
 
 
 class Pixels(nn.Module):
@@ -308,10 +290,10 @@ def as_module(learner: Any, classes: int, smooth: bool) -> nn.Module:
         present = learner.arrays["classes"]
         return Constant(present, classes) if len(present) == 1 else Machine(learner, smooth)
     if isinstance(learner, Head):
-        estimator = learner.estimator
-        if len(estimator.classes_) == 1:
-            return Constant(estimator.classes_, classes)
+        arrays = learner.arrays
+        if len(arrays["classes"]) == 1:
+            return Constant(arrays["classes"], classes)
         if learner.name == "logistic_regression":
-            return Linear(estimator.coef_, estimator.intercept_, estimator.classes_, classes)
-        return Trees(estimator, classes)
+            return Linear(arrays["weights"].T, arrays["intercepts"], arrays["classes"], classes)
+        return Trees(arrays, classes)
     raise InputError(f"{learner.name} has no graph.")

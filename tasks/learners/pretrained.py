@@ -93,6 +93,10 @@ def _check_files(folder: Path, modality: Modality, asked_in: str) -> None:
         raise InputError(
             f"{folder} holds no weights (*.safetensors): fetch them, or save the model with `save_pretrained`."
         )
+    if (folder / "adapter_config.json").is_file():  # transformers would load another model, which this file names
+        raise InputError(
+            f"{folder} holds an adapter (adapter_config.json): merge it into its model and save that, or name another in {asked_in}."
+        )
     pictures = (folder / "preprocessor_config.json").is_file()
     words = any((folder / name).is_file() for name in ("tokenizer.json", "vocab.txt", "tokenizer_config.json"))
     if not (pictures if modality == "image" else words):

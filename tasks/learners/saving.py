@@ -1,10 +1,7 @@
-"""Models as files: networks as safetensors, scikit-learn's as skops. Neither runs code when it is loaded."""
+"""Models as files: arrays of numbers as safetensors, and JSON. Nothing in them is an object, so that loading runs no code."""
 
 from __future__ import annotations
 
-import io
-import re
-import zipfile
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -14,18 +11,18 @@ from tasks.errors import IncompleteGeneration
 from tasks.generation import Modality, write_json
 from tasks.learners.encoded_features import EncodedFeatures
 from tasks.learners.features import FeatureMaker, Inputs, PictureFeatures, TextFeatures, make_vectorizers
-from tasks.learners.heads import HEADS, Head
+from tasks.learners.heads import Head
 from tasks.learners.kept_rows import KeptRows, NearestNeighbours, SupportVectorMachine
 from tasks.learners.losses import Adjusted
+from tasks.learners.model_arrays import write_arrays
 from tasks.learners.training import Setting
 from tasks.params import EncoderParams, Facts
 from tasks.reading import read_json, reading
 from tasks.statistics import Floats
 
-SCHEMA = "schema.json"
 ARRAYS = "features.safetensors"
-ADDRESS = re.compile(r'(?<="__id__": )\d+|(?<="file": ")\d+(?=\.)')
-MOMENT = (1980, 1, 1, 0, 0, 0)  # zip's first; the files' own times would make other bytes each run
+MAX_SIDE = 128  # pixels, as train.image_side in params.yaml
+OLD_SUFFIX = ".skops"  # of archives of objects, which versions before this one wrote
 
 
 class Learner(Protocol):
@@ -59,47 +56,54 @@ def make_learner(name: str, setting: Setting) -> Learner:
 
 
 def save_learner(learner: Learner, path: Path) -> None:
-    """Writes `path` with .skops or .safetensors behind it, and with .shares.json where its logits are adjusted."""
+    """Writes `path` with .safetensors behind it, and with .shares.json where its logits are adjusted."""
     path.parent.mkdir(parents=True, exist_ok=True)
     if isinstance(learner, Adjusted):
         write_json(path.with_suffix(".shares.json"), learner.log_shares.tolist())
         learner = learner.learner
-    if isinstance(learner, Head):
-        _dump_skops(learner.estimator, path.with_suffix(".skops"))
-    elif isinstance(learner, KeptRows):
-        from safetensors.numpy import save_file
-
-        save_file(dict(sorted(learner.arrays.items())), path.with_suffix(".safetensors"))
+    file = path.with_suffix(".safetensors")
+    if isinstance(learner, Head | KeptRows):
+        write_arrays(learner.arrays, file)
     else:
         from safetensors.torch import save_file as save_tensors
 
         made: Any = learner
-        save_tensors(made.tensors(), path.with_suffix(".safetensors"))
+        save_tensors(made.tensors(), file)
 
 
 def load_learner(name: str, path: Path, setting: Setting) -> Learner:
-    """The learner that `save_learner` wrote. Raises IncompleteGeneration where the file is not there, DamagedFile where it was cut."""
-    file = path.with_suffix(".skops" if name in HEADS else ".safetensors")
+    """The learner that `save_learner` wrote. Runs no code of its file.
+
+    Raises IncompleteGeneration where the file is missing, DamagedFile where it is not such a learner's.
+    """
+    file = path.with_suffix(".safetensors")
     if not file.is_file():
+        old = path.with_suffix(OLD_SUFFIX)
+        if old.is_file():
+            raise IncompleteGeneration(
+                f"{old} was written by an earlier version of Seedling, as an archive of objects that could run code: "
+                "it is not loaded. `seedling run` trains the model again."
+            )
         raise IncompleteGeneration(f"{file} is missing: run `seedling run` again, or `dvc checkout`.")
     learner = make_learner(name, setting)
     with reading(file):
         _fill(learner, file)
     adjusted = path.with_suffix(".shares.json")
-    if adjusted.is_file():
-        with reading(adjusted):
-            return Adjusted(learner, np.array(read_json(adjusted), np.float64))
-    return learner
+    if not adjusted.is_file():
+        return learner
+    with reading(adjusted):
+        log_shares = np.array(read_json(adjusted), dtype=np.float64)
+        if log_shares.shape != (learner.classes,):
+            raise ValueError("it does not hold a share for each class")
+        return Adjusted(learner, log_shares)
 
 
 def _fill(learner: Learner, file: Path) -> None:
-    """Puts what the file holds into an untrained learner."""
-    if isinstance(learner, Head):
-        learner.estimator = _load_skops(file)
-    elif isinstance(learner, KeptRows):
+    """Puts what the file holds into an untrained learner, checked."""
+    if isinstance(learner, Head | KeptRows):
         from safetensors.numpy import load_file
 
-        learner.arrays = load_file(file)
+        learner.restore(load_file(file))
     else:
         from safetensors.torch import load_file as load_tensors
 
@@ -169,6 +173,9 @@ def load_features(folder: Path, modality: Modality) -> FeatureMaker:
     with reading(path):
         if modality == "text":
             return _text_features(known)
+        for name in ("side", "network_side"):
+            if type(known[name]) is not int or not 1 <= known[name] <= MAX_SIDE:
+                raise ValueError(f"{name} is {known[name]!r}, not a number from 1 to {MAX_SIDE}")
         blocks = [
             (np.array(one["mean"], np.float32), np.inf if one["scale"] is None else one["scale"])
             for one in known["blocks"]
@@ -184,41 +191,3 @@ def _vectorizer(name: str, terms: list[str], idf: list[float]) -> Any:
     vectorizer = make_vectorizers(terms)[name]
     vectorizer.idf_ = np.array(idf, np.float32)
     return vectorizer
-
-
-def _dump_skops(estimator: Any, path: Path) -> None:
-    """Skops' archive, but the same model gives the same bytes.
-
-    skops names its members after memory addresses and stamps them with the time; here they are numbered in the order
-    in which the schema names them, and carry no time.
-    """
-    from skops.io import dumps
-
-    with zipfile.ZipFile(io.BytesIO(dumps(estimator))) as written, zipfile.ZipFile(path, "w") as stable:
-        plan = written.read(SCHEMA).decode()
-        number_of: dict[str, str] = {}
-        for address in ADDRESS.findall(plan):
-            number_of.setdefault(address, str(len(number_of)))
-        plan = ADDRESS.sub(lambda found: number_of[found[0]], plan)
-        members = {SCHEMA: plan.encode()}
-        for name in written.namelist():
-            if name != SCHEMA:
-                stem, dot, suffix = name.partition(".")
-                members[number_of[stem] + dot + suffix] = written.read(name)
-        for name in sorted(members):
-            entry = zipfile.ZipInfo(name, MOMENT)
-            entry.compress_type = zipfile.ZIP_DEFLATED
-            stable.writestr(entry, members[name])
-
-
-def _load_skops(path: Path) -> Any:
-    from skops.io import get_untrusted_types, load
-
-    needless = [
-        kind for kind in get_untrusted_types(file=path) if not kind.startswith(("sklearn.", "numpy.", "scipy."))
-    ]
-    if needless:
-        raise IncompleteGeneration(
-            f"{path} names types that no model of Seedling has ({', '.join(needless)}): it is not loaded."
-        )
-    return load(path, trusted=get_untrusted_types(file=path))

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import pickle
-import zipfile
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -14,11 +13,10 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.semi_supervised import LabelSpreading
 from sklearn.svm import SVC
 
-from tasks.errors import IncompleteGeneration
 from tasks.images import encode
 from tasks.learners.features import Inputs, PictureFeatures, TextFeatures, dense, hog
 from tasks.learners.graph import brought_to, neighbour_graph, spread
-from tasks.learners.heads import hard_rows
+from tasks.learners.heads import Head, hard_rows, make_estimator
 from tasks.learners.kept_rows import SupportVectorMachine
 from tasks.learners.model import soft_vote
 from tasks.learners.saving import load_features, load_learner, make_learner, save_features, save_learner
@@ -150,23 +148,32 @@ def test_a_saved_learner_comes_back_equal_and_its_bytes_do_not_change(name: str,
     assert (loaded.logits(INPUTS) == learner.logits(INPUTS)).all()
 
 
-def test_a_file_that_names_foreign_types_is_not_loaded(tmp_path: Path) -> None:
-    """Neither a pickle in disguise nor a skops file of something else runs anything."""
-    learner = make_learner("random_forest", SETTING)
-    learner.fit(INPUTS, TARGETS, np.ones(80))
-    save_learner(learner, tmp_path / "random_forest")
-    path = tmp_path / "random_forest.skops"
-    with zipfile.ZipFile(path) as good:
-        members = {name: good.read(name) for name in good.namelist()}
-    members["schema.json"] = members["schema.json"].replace(b'"sklearn.ensemble._forest"', b'"evil.module"')
-    with zipfile.ZipFile(path, "w") as bad:
-        for name, content in members.items():
-            bad.writestr(name, content)
-    with pytest.raises(IncompleteGeneration, match="evil"):
-        load_learner("random_forest", tmp_path / "random_forest", SETTING)
-    path.write_bytes(pickle.dumps({"no": "zip"}))
-    with pytest.raises(zipfile.BadZipFile):
-        load_learner("random_forest", tmp_path / "random_forest", SETTING)
+@pytest.mark.parametrize("as_sparse", [False, True])
+@pytest.mark.parametrize("classes", [2, 3, 12])
+@pytest.mark.parametrize("name", ["logistic_regression", "random_forest", "boosted_trees"])
+def test_arrays_predict_what_scikit_learns_estimator_predicts_to_the_bit(
+    name: str, classes: int, as_sparse: bool
+) -> None:
+    """The estimator is fitted on the same rows; its own predictions are the expected ones."""
+    rng = np.random.default_rng(classes)
+    rows = rng.normal(size=(120, 9)).astype(np.float32) * (rng.random((120, 9)) < 0.5)
+    shown = sparse.csr_matrix(rows) if as_sparse else rows
+    targets = rng.dirichlet(np.full(classes, 0.3), 120)
+    learner = Head(name, 3, classes)
+    learner.fit(Inputs(shown), targets, np.ones(120))
+    taught, labels, weights = hard_rows(targets, np.ones(120))
+    estimator = make_estimator(name, 3, len(taught))
+    dense = rows if name == "boosted_trees" else shown
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        estimator.fit(dense[taught], labels, sample_weight=weights)
+    if name == "logistic_regression":
+        expected = estimator.decision_function(dense).astype(np.float64)
+        ours = learner.logits(Inputs(shown))
+        assert ((ours[:, 1] if classes == 2 else ours) == (expected / 2 if classes == 2 else expected)).all()
+    else:
+        expected = np.log(np.maximum(estimator.predict_proba(dense), 1e-3))
+        assert (learner.logits(Inputs(shown)) == expected).all()
 
 
 def test_hog_of_a_ramp_by_hand() -> None:
