@@ -3,7 +3,9 @@
 import os
 
 from flows.git_identity import drop_hook_variables
+from tasks.safe_path import leave_out_working_folder
 
+leave_out_working_folder()
 drop_hook_variables()
 
 # Set before the libraries are imported, for the users' peace: no usage statistics.

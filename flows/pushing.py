@@ -133,7 +133,7 @@ def _fingerprint(workspace: Path, remote: str) -> str:
 
 def _attempt(workspace: Path, remote: str, deadline: float) -> str | None:
     """One push in a process of its own; gives what went wrong."""
-    command = [sys.executable, "-m", "flows.pushing", str(workspace), remote]
+    command = [sys.executable, "-P", "-m", "flows.pushing", str(workspace), remote]
     environment = {**os.environ, **ENVIRONMENT}
     environment.setdefault("GIT_SSH_COMMAND", SSH_COMMAND)
     package_parent = str(Path(__file__).parents[1])

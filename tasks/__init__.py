@@ -2,6 +2,10 @@
 
 import os
 
+from tasks.safe_path import leave_out_working_folder
+
+leave_out_working_folder()
+
 # Set before the libraries are imported, for the users' peace: no usage statistics, no update checks.
 for _name, _value in {
     "DO_NOT_TRACK": "1",

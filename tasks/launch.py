@@ -22,6 +22,7 @@ from typing import Any
 from tasks.errors import InputError, SeedlingError
 from tasks.memory_limit import described_limit
 from tasks.progress import Progress
+from tasks.safe_path import SAFE_PATH
 
 LAUNCH = "SEEDLING_LAUNCH"
 
@@ -34,7 +35,9 @@ def launched(
     """
     command = [*_program(launch), "-m", "tasks.processes", stage, str(output), str(inputs or workspace)]
     said: dict[str, Any] = {}
-    environment = {"OMP_NUM_THREADS": "1"} | os.environ  # as a model has anyway, and launchers speak of it at length
+    environment = (
+        {"OMP_NUM_THREADS": "1"} | os.environ | SAFE_PATH
+    )  # as a model has anyway, and launchers speak of it at length
     with subprocess.Popen(  # noqa: S603  (the user's own words)
         command, cwd=workspace, env=environment, stdout=subprocess.PIPE, text=True
     ) as running:

@@ -1,0 +1,106 @@
+"""Files of a workspace that are named like a dependency are not imported, by no process that a command starts."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+PROJECT = Path(__file__).parents[2]
+NAMES = [
+    "scrapy",
+    "uvicorn",
+    "tasks",
+    "flows",
+    "joblib",
+    "numpy",
+    "torch",
+    "twisted",
+    "cv2",
+    "PIL",
+    "pandas",
+    "prefect",
+    "accelerate",
+    "yaml",
+    "typer",
+    "skops",
+    "pickle",
+]
+SITE = """
+line: 15
+modality: text
+scrape:
+  sources:
+    - {kind: crawl, start: "http://site.example/index.html", saved_site: site, item: p, text: "::text"}
+"""
+
+
+@pytest.fixture
+def shadowed(tmp_path: Path) -> Path:
+    """A workspace with a saved site, and a file for each name that writes `ran` when it is imported."""
+    work = tmp_path / "work"
+    (work / "data" / "site").mkdir(parents=True)
+    (work / "data" / "site" / "index.html").write_text("<p>rain</p><p>sun</p>")
+    (work / "params.yaml").write_text(SITE)
+    (work / "gates.yaml").write_text("{}")
+    for name in NAMES:
+        (work / f"{name}.py").write_text(
+            f"import os\nopen({str(tmp_path / 'ran')!r}, 'a').write('{name} ')\nos._exit(9)\n"
+        )
+    return work
+
+
+def _run(words: list[str], work: Path) -> subprocess.CompletedProcess[str]:
+    without = {name: value for name, value in os.environ.items() if name not in {"PYTHONSAFEPATH", "PYTHONPATH"}}
+    path = {"PYTHONPATH": str(PROJECT)}  # our packages, wherever the tests found them
+    return subprocess.run(words, cwd=work, env=without | path, capture_output=True, text=True, check=False, timeout=600)
+
+
+def test_a_stage_and_its_spider_import_nothing_of_the_workspace(shadowed: Path, tmp_path: Path) -> None:
+    """As dvc.yaml starts the stage; the spider is a process of its own."""
+    command = yaml.safe_load((PROJECT / "dvc.yaml").read_text())["stages"]["scrape"]["cmd"].split()
+    done = _run([sys.executable, *command[1:]], shadowed)
+    assert not (tmp_path / "ran").exists(), (tmp_path / "ran").read_text()
+    assert done.returncode == 0, done.stderr
+    assert (shadowed / "generations" / "scrape" / "manifest.json").is_file()
+
+
+def test_the_command_line_and_its_children_import_nothing_of_the_workspace(shadowed: Path, tmp_path: Path) -> None:
+    """The console script in the workspace's folder; a child that it starts plainly; a pool of processes."""
+    script = (
+        "import sys\n"
+        "from flows.command_line import app\n"
+        "import subprocess\n"
+        "subprocess.run([sys.executable, '-c', 'import scrapy, uvicorn, joblib'], check=True)\n"
+        "from tasks import workers\n"
+        "workers.ALONE = 0.0\n"
+        "workers.usable_cores = lambda: 2\n"
+        "print(list(workers.in_processes(abs, [-1, -2, -3])))\n"
+    )
+    beside = tmp_path / "bin" / "seedling"
+    beside.parent.mkdir()
+    beside.write_text(script)
+    done = _run([sys.executable, str(beside)], shadowed)
+    assert not (tmp_path / "ran").exists(), (tmp_path / "ran").read_text()
+    assert done.stdout.splitlines()[-1] == "[1, 2, 3]", done.stderr
+
+
+def test_python_m_of_our_packages_leaves_the_working_folder_out(tmp_path: Path) -> None:
+    """Where the module itself is found elsewhere; in a checkout of the repository the folder stays."""
+    (tmp_path / "typer.py").write_text("import os\nos._exit(9)\n")
+    done = _run([sys.executable, "-m", "flows.command_line", "--help"], tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert _run([sys.executable, "-m", "flows.command_line", "--help"], PROJECT).returncode == 0
+
+
+def test_each_command_of_dvc_yaml_is_started_with_a_safe_path() -> None:
+    """The repository's own and that of a new workspace."""
+    for path in (PROJECT / "dvc.yaml", PROJECT / "flows" / "workspace_files" / "dvc.yaml.template"):
+        stages = yaml.safe_load(path.read_text(encoding="utf-8"))["stages"]
+        commands = [stage.get("do", stage)["cmd"] for stage in stages.values()]
+        assert len(commands) == 7
+        assert all(command.startswith("python -P -m tasks.") for command in commands), commands
