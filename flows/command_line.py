@@ -21,6 +21,7 @@ import flows  # noqa: F401  (sets what must be set before the libraries are impo
 from flows.watching_run import announced_if_killed
 from tasks.errors import InputError
 from tasks.launch import LAUNCH
+from tasks.plugins import NO_PLUGINS
 
 KEYBOARD_INTERRUPT = 130  # exit code
 
@@ -60,6 +61,23 @@ class DatasetForm(StrEnum):
 
 Workspace = Annotated[Path, typer.Option("--workspace", "-w", help="The workspace.", show_default="this folder")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks of errors.")]
+
+
+def _switch_off_plugins(value: bool) -> bool:
+    """Sets the environment variable that child processes keep to, too."""
+    if value:
+        os.environ[NO_PLUGINS] = "1"
+    return value
+
+
+NoPlugins = Annotated[
+    bool,
+    typer.Option(
+        "--no-plugins",
+        callback=_switch_off_plugins,
+        help="Load no Python file that params.yaml or gates.yaml names; needing one is an error.",
+    ),
+]
 
 
 def version(wanted: bool) -> None:
@@ -132,6 +150,7 @@ def run(
             envvar=LAUNCH, help="Train over several processes that this starts: 'accelerate launch --num_processes 4'."
         ),
     ] = None,
+    no_plugins: NoPlugins = False,
     workspace: Workspace = Path(),
     debug: Debug = False,
 ) -> None:
@@ -193,11 +212,15 @@ def init(
         typer.Option(help="Of a table: text=message or label=category, where its columns have names of their own."),
     ] = None,
     encoding: Annotated[str | None, typer.Option(help="Of a table.", show_default="utf-8")] = None,
+    with_code: Annotated[
+        bool,
+        typer.Option("--with-code", help="Copy scripts and programs of the folder, too; they are left out otherwise."),
+    ] = False,
     debug: Debug = False,
 ) -> None:
     """Makes a workspace, an ordinary git and DVC repository, of a folder, a table, or of what is to be collected."""
     with explained(debug):
-        from flows.workspace import make_workspace
+        from flows.workspace import make_workspace, told_left_out
         from tasks.progress import terminal
 
         source = images or texts
@@ -209,6 +232,7 @@ def init(
             raise InputError(
                 "--by-source, --column and --encoding are of data that is there: leave them out beside --collect."
             )
+        left_out: list[tuple[str, str]] = []
         modality: Literal["image", "text"] = "image" if images is not None or collect == "images" else "text"
         with terminal("init") as progress:
             made = make_workspace(
@@ -220,8 +244,12 @@ def init(
                 by_source=by_source,
                 columns=dict(_pair(one) for one in column or ()),
                 encoding=encoding,
+                with_code=with_code,
+                left_out=left_out,
                 progress=progress,
             )
+        for sentence in told_left_out(left_out):
+            print(sentence)
         packed = sorted((made / "data" / "packed").glob("*.parquet")) if pack is not False else []
         if packed and pack is None:
             print(
@@ -303,6 +331,7 @@ def stage(
         str, typer.Argument(help="scrape, validate, augment, synthesize, train@R, pseudo_label@R or evaluate.")
     ],
     force: Annotated[bool, typer.Option("--force", help="Run it even if nothing changed.")] = False,
+    no_plugins: NoPlugins = False,
     workspace: Workspace = Path(),
     debug: Debug = False,
 ) -> None:
@@ -334,6 +363,7 @@ def compare(
 @app.command()
 def ablate(
     minutes: Annotated[float, typer.Option(min=0, help="At most; what was run is kept for the next time.")] = 30.0,
+    no_plugins: NoPlugins = False,
     workspace: Workspace = Path(),
     debug: Debug = False,
 ) -> None:

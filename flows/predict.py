@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 from rich.console import Console
 
 from tasks import images
+from tasks.data_files import NotRead, files_below, read_bytes
 from tasks.errors import InputError
 from tasks.generation import Modality
 from tasks.params import load
@@ -131,17 +132,27 @@ def _format_of(output: Path | None) -> Format:
 
 
 class Files:
-    """Files that hold a row each; each is read when its turn comes. skipped: names of others that lie beside them."""
+    """Files that hold a row each; each is read when its turn comes. skipped: names of others that lie beside them;
+    faults: files and links that are not read, each with its reason.
+    """
 
-    def __init__(self, paths: Sequence[Path], modality: Modality, skipped: Sequence[str] = ()) -> None:
-        self.paths, self.modality, self.skipped = paths, modality, skipped
+    def __init__(
+        self,
+        paths: Sequence[Path],
+        modality: Modality,
+        skipped: Sequence[str] = (),
+        faults: Sequence[tuple[Path, str]] = (),
+    ) -> None:
+        self.paths, self.modality, self.skipped, self.faults = paths, modality, skipped, faults
 
     def __len__(self) -> int:
-        return len(self.paths)
+        return len(self.paths) + len(self.faults)
 
     def __iter__(self) -> Iterator[Question]:
         for path in self.paths:
             yield _read(path, self.modality)
+        for path, fault in self.faults:
+            yield Question(_named(path), None, fault)
 
 
 def _sources(paths: Sequence[str], modality: Modality, column: str | None) -> Iterator[Iterable[Question]]:
@@ -152,9 +163,15 @@ def _sources(paths: Sequence[str], modality: Modality, column: str | None) -> It
             yield _lines(sys.stdin, modality)
         elif path.is_dir():
             suffixes = images.SUFFIXES if modality == "image" else {".txt"}
-            every = [file for file in sorted(path.rglob("*")) if file.is_file()]
-            mine = [file for file in every if file.suffix.lower() in suffixes]
-            yield Files(mine, modality, [_named(file) for file in every if file.suffix.lower() not in suffixes])
+            every = list(files_below(path, path.resolve()))
+            mine = [file for file, fault in every if fault is None and file.suffix.lower() in suffixes]
+            faults = [(file, fault) for file, fault in every if fault is not None]
+            yield Files(
+                mine,
+                modality,
+                [_named(file) for file, fault in every if fault is None and file.suffix.lower() not in suffixes],
+                faults,
+            )
         elif not path.is_file():
             raise InputError(f"{one} does not exist: name files, folders, tables, or - for standard input.")
         elif path.suffix.lower() in TABLES:
@@ -176,6 +193,7 @@ def _lines(file: TextIO, modality: Modality) -> Iterator[Question]:
 
 
 def _table(path: Path, modality: Modality, column: str | None) -> Iterator[Question]:
+    path = path.resolve()
     named = {} if column is None else {"text" if modality == "text" else "image": column}
     unread = {"label": NO_COLUMN, "split": NO_COLUMN}  # not as if a person had named them: they need not be there
     source = TableSource.model_construct({"kind", "path", *named}, kind="table", path=path.name, **named, **unread)
@@ -196,11 +214,10 @@ def _loaded(item: Item, source: str) -> Question:
 
 def _read(path: Path, modality: Modality) -> Question:
     try:
-        if path.stat().st_size > MAX_BYTES:
-            return Question(_named(path), None, "too_many_bytes")
-        return Question(
-            _named(path), path.read_bytes() if modality == "image" else path.read_text(encoding="utf-8-sig")
-        )
+        content = read_bytes(path, max_bytes=MAX_BYTES)
+        return Question(_named(path), content if modality == "image" else content.decode("utf-8-sig"))
+    except NotRead as error:
+        return Question(_named(path), None, str(error))
     except (OSError, ValueError):
         return Question(_named(path), None, "unreadable")
 

@@ -18,9 +18,11 @@ from typing import Literal
 from flows.git_identity import identity_environment
 from flows.ledger import create_repository
 from tasks import images
+from tasks.data_files import fault_of, files_below, folders_below
 from tasks.errors import InputError, SeedlingError
 from tasks.generation import Modality
 from tasks.params import load
+from tasks.plugins import CODE, is_code
 from tasks.progress import Progress, silent
 from tasks.scrape.folder import ROOTS, TEXT_SUFFIXES, read_folder
 from tasks.scrape.packing import PACKED, pack_folder
@@ -44,6 +46,8 @@ def make_workspace(
     by_source: bool | None = None,
     columns: Mapping[str, str] = MappingProxyType({}),
     encoding: str | None = None,
+    with_code: bool = False,
+    left_out: list[tuple[str, str]] | None = None,
     progress: Progress = silent,
 ) -> Path:
     """Copies the source to `folder`/data and puts params, gates and the line beside it; gives the workspace.
@@ -53,6 +57,7 @@ def make_workspace(
     None: all-MiniLM-L6-v2 for texts where its package is installed, "none": none.
     pack: whether a folder's files become Parquet files in data/packed; None: from MANY files on.
     by_source: whether the source's top folders are sources, with class folders in each, or classes; None: what their names say.
+    with_code: whether scripts and programs in the source are copied, too; left_out: takes each file that was not copied, with its reason.
     columns: of tables, text, image, label, split, id or group → the column's own name; encoding: of tables, utf-8 where it is None.
 
     Raises InputError where the folder holds a workspace or other files, the source does not exist or holds no such
@@ -66,6 +71,7 @@ def make_workspace(
             "--pack is of one folder of classes: leave it out, tables and several sources stay as they are."
         )
     named = _encoder(encoder, modality)
+    out: list[tuple[str, str]] = [] if left_out is None else left_out
     beside = folder.with_name(f".{folder.name}.new")  # renamed at the end: a failure leaves nothing behind
     try:
         shutil.rmtree(beside, ignore_errors=True)
@@ -74,10 +80,10 @@ def make_workspace(
         if source is None:
             _invite(beside / "data")
         elif listed == [FOLDER] and many and (pack or (pack is None and many >= MANY)):
-            pack_folder(source, beside / "data", modality, many, progress)
+            out += pack_folder(source, beside / "data", modality, many, progress, with_code=with_code)
             listed = [f"{{kind: table, path: {PACKED}}}", MAY_BE_EMPTY]
         else:
-            _copy(source, beside / "data", many, progress)
+            out += _copy(source, beside / "data", many, progress, with_code=with_code)
         _write_files(beside, folder.name, modality, listed, named)
         progress("track with DVC", 0, None)
         if source is not None:
@@ -107,7 +113,7 @@ def _try_sources(workspace: Path, source: Path) -> None:
         try:
             if isinstance(one, TableSource):
                 first = next(read_table(one, data, params.modality, sys.maxsize))
-                if first.reason in {"no_such_file", "path_outside_data"}:
+                if first.reason in {"no_such_file", "path_outside_data", "link_outside_data"}:
                     raise InputError(
                         f"{data / one.path}: its first picture is not there: name the folder that holds both."
                     )
@@ -212,20 +218,38 @@ def _is_split(folder: Path) -> bool:
     return split is not None and (split in {"pool", "out_of_scope"} or bool(_folders_in(folder)))
 
 
-def _copy(source: Path, data: Path, many: int, progress: Progress) -> None:
-    copied = 0
-
-    def copy(one: str, to: str) -> object:
-        nonlocal copied
-        copied += 1
-        progress("copy", copied, many or None)
-        return shutil.copy2(one, to)
-
-    if source.is_dir():
-        shutil.copytree(source, data, ignore_dangling_symlinks=True, copy_function=copy)
-    else:
-        data.mkdir()
+def _copy(source: Path, data: Path, many: int, progress: Progress, *, with_code: bool) -> list[tuple[str, str]]:
+    """Copies the files that may be read, links as what they lead to; gives those that are left out, each with its reason."""
+    data.mkdir()
+    if not source.is_dir():
+        if (fault := fault_of(source, source.resolve().parent)) is not None:
+            raise InputError(f"{source} is not read ({fault}): name a {', '.join(SUFFIXES)} file.")
         shutil.copy2(source, data / source.name)
+        return []
+    root, left_out = source.resolve(), []
+    for folder in folders_below(source, root):
+        (data / folder.relative_to(source)).mkdir(parents=True, exist_ok=True)
+    for copied, (path, fault) in enumerate(files_below(source, root), start=1):
+        reason = fault or (None if with_code or not is_code(path) else CODE)
+        if reason is not None:
+            left_out.append((path.relative_to(source).as_posix(), reason))
+            continue
+        to = data / path.relative_to(source)
+        to.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(path, to)
+        progress("copy", copied, many or None)
+    return left_out
+
+
+def told_left_out(left_out: Sequence[tuple[str, str]]) -> list[str]:
+    """What `seedling init` prints of the files that it did not copy: a sentence for each reason, with the first names."""
+    sentences = []
+    for reason, count in sorted(Counter(reason for _, reason in left_out).items()):
+        names = [name for name, why in left_out if why == reason][:5]
+        shown = ", ".join(ascii(name)[1:-1] for name in names) + (" …" if count > len(names) else "")
+        hint = " Read them, and say --with-code to copy them." if reason == CODE else ""
+        sentences.append(f"Left out, {reason}: {count:,} ({shown}).{hint}")
+    return sentences
 
 
 def _encoder(wanted: str | None, modality: Literal["image", "text"]) -> str:

@@ -94,7 +94,7 @@ class AugmentParams(Section):
     policy: operations by name, with a strength or with arguments; `auto`: those that help this data. balance: 0 to 1, how far rare classes get more
     children; hard: likewise rows that models of the other folds find hard. thesaurus: a file in data/; masked_lm: a model that fills the masks of `mask`; protect: words that text operations leave alone; label_guard: children that models of the other folds
     take for another class than their parent are rejected. adversarial: the share of rows that get a child which misleads such a model,
-    changed by adversarial_levels of 255.
+    changed by adversarial_levels of 255. plugin: a Python file in data/ whose functions the policy may name; nothing is loaded where null.
     """
 
     children: Annotated[int, Field(ge=0)] | None = None
@@ -106,6 +106,7 @@ class AugmentParams(Section):
     protect: list[str] = []
     label_guard: bool = False
     adversarial: Share = 0.0
+    plugin: str | None = None
     adversarial_way: Literal["fgsm", "deepfool"] = "fgsm"
     adversarial_levels: Annotated[float, Field(gt=0, le=255)] = 4.0
     weight: Annotated[float, Field(gt=0, le=1)] = 0.5
@@ -161,7 +162,7 @@ class SynthesizeParams(Section):
     """New rows: mixtures and pasted objects for images (per training row), templates for texts (at most so many a class).
 
     partners: of a mixture, any row of the fold, or rows of the same or of another class. cut_by: what finds an object, grabcut or a function of
-    data/augmenting.py. negatives: backgrounds without their object, per training row, as rows of the class `nothing`. generate: pictures of a
+    the plugin, a Python file in data/. negatives: backgrounds without their object, per training row, as rows of the class `nothing`. generate: pictures of a
     generator, per training row, generate_side pixels wide; it learns for generate_steps, by effort where null. translate: pictures as from another source, per training
     row, from translate_into, any other where null. label_names: how a class is said in {label}.
     """
@@ -173,6 +174,7 @@ class SynthesizeParams(Section):
     partners: Literal["any", "same_class", "other_class"] = "any"
     cut_and_paste: Annotated[float, Field(ge=0)] = 0.0
     cut_by: str = "grabcut"
+    plugin: str | None = None
     blend: Literal["feather", "poisson"] = "feather"
     negatives: Annotated[float, Field(ge=0, le=1)] = 0.0
     generate: Annotated[float, Field(ge=0)] = 0.0
@@ -263,7 +265,7 @@ class EvaluateParams(Section):
 class Facts(Section):
     """What every stage knows of the workspace."""
 
-    line: Literal[14] = 14  # part of every stage's key, so that no cache of another version's results is taken for ours
+    line: Literal[15] = 15  # part of every stage's key, so that no cache of another version's results is taken for ours
     modality: Literal["image", "text"]
     effort: Effort = "normal"
     seed: Annotated[int, Field(ge=0)] = 0

@@ -286,7 +286,7 @@ def _pass_gate(stage: Stage, folder: Path, workspace: Path, inputs: Path, max_me
         wanted=wanted,
         max_megapixels=max_megapixels,
     )
-    own, columns = load_own(inputs), offered(stage.name, folder, validated)
+    own, columns = load_own(inputs, gates), offered(stage.name, folder, validated)
     checks = check(stage.name, rows, gates, workspace / ".seedling", own, columns)
     write_checks(checks, folder)
     record_gate(workspace, stage.name, [asdict(one) for one in checks], own.meanings)

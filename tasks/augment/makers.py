@@ -18,8 +18,8 @@ from tasks.augment import catalogue, sentences
 from tasks.errors import InputError
 from tasks.generation import recipe_json
 from tasks.images import Pixels
-from tasks.own_functions import AUGMENTING, own_functions
 from tasks.params import Facts
+from tasks.plugins import AUGMENTING, plugin_functions
 from tasks.randomness import derived_seed
 
 FILE, ENTRY_POINTS = AUGMENTING
@@ -76,22 +76,29 @@ class Maker(NamedTuple):
 @dataclass(frozen=True)
 class Resources:
     """What steps may need beside the row. own: the user's functions; context: of text operations; data: where the functions were found;
-    filled_by: the key of the masked language model.
+    filled_by: the key of the masked language model; plugin: their file in data/.
     """
 
     own: Mapping[str, Callable[..., Any]]
     context: sentences.Context
     data: Path | None = None
     filled_by: str | None = None
+    plugin: str | None = None
 
     @classmethod
-    def of(cls, data: Path | None, context: sentences.Context | None = None, filled_by: str | None = None) -> Resources:
-        """Those of a workspace's data/. Raises InputError where its augmenting.py cannot be imported."""
-        own = own_functions(data / FILE, ENTRY_POINTS) if data is not None else {}
-        return cls(own, context or sentences.Context(), data, filled_by)
+    def of(
+        cls,
+        data: Path | None,
+        context: sentences.Context | None = None,
+        filled_by: str | None = None,
+        plugin: str | None = None,
+    ) -> Resources:
+        """Those of a workspace's data/. plugin: the file in it that params.yaml names. Raises InputError where that cannot be imported."""
+        own = plugin_functions(data, plugin, ENTRY_POINTS, "augment.plugin")
+        return cls(own, context or sentences.Context(), data, filled_by, plugin)
 
     def __reduce__(self) -> Any:  # in another process the user's functions are imported anew
-        return Resources.of, (self.data, self.context, self.filled_by)
+        return Resources.of, (self.data, self.context, self.filled_by, self.plugin)
 
 
 def steps_of(policy: Sequence[Any] | None, facts: Facts, own: Mapping[str, Any]) -> list[Step]:
@@ -161,14 +168,16 @@ def _unknown(name: str, known: Sequence[str]) -> str:
     near = difflib.get_close_matches(name, known, 1)
     return (
         f"params.yaml: augment.policy: there is no operation '{name}'.{f' Did you mean {near[0]}?' if near else ''} "
-        f"There is {', '.join(known)}."
+        f"There is {', '.join(known)}. For functions of your own name their file in data/, as in `plugin: {FILE}`, beside the policy."
     )
 
 
 def maker_of(steps: Sequence[Step], facts: Facts, resources: Resources) -> Maker:
     """Pictures go through all steps in turn, each with its own chance; a text through one of them, drawn. Raises InputError for steps that cannot be built."""
     if missing := [one.shown for one in steps if one.name == OWN and one.arguments["name"] not in resources.own]:
-        raise InputError(f"There is no function '{missing[0]}' in data/{FILE} or among installed packages.")
+        raise InputError(
+            f"There is no function '{missing[0]}' in the file that augment.plugin names, or among installed packages."
+        )
     if facts.modality == "text":
         return Maker(str, partial(_of_text, list(steps), resources))
     from tasks.augment.pictures import PolicyTransform

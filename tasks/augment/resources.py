@@ -11,6 +11,7 @@ import pandas as pd
 from tasks.augment import sentences
 from tasks.augment.makers import Resources
 from tasks.augment.thesaurus import read_thesaurus
+from tasks.data_files import inside
 from tasks.errors import InputError
 from tasks.learners.encoded_features import EncodedFeatures
 from tasks.learners.features import FeatureMaker
@@ -25,7 +26,7 @@ def resources_of(
     """All that params ask for. parents: labelled training rows. Raises InputError where some of it cannot be had, or nothing would use it."""
     filler = _filler(params, data)
     context = _context(params, facts, parents, data, features, filler.fill if filler else None)
-    return Resources.of(data, context, filler.key if filler else None)
+    return Resources.of(data, context, filler.key if filler else None, params.plugin)
 
 
 def _named(policy: Sequence[str | dict[str, Any]] | None) -> set[str]:
@@ -61,7 +62,7 @@ def _context(
     )
     named = {"synonym"} if params.policy == "auto" else _named(params.policy)
     if params.thesaurus is not None and data is not None:
-        near = read_thesaurus(data / params.thesaurus)
+        near = read_thesaurus(inside(data, params.thesaurus))
     elif isinstance(features, EncodedFeatures) and named & {"synonym", "insert"}:
         near = features.encoder.near_words(words, MOST_NEAR, LEAST_NEAR)
     return sentences.Context(near, words, protected, fill)

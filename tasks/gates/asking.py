@@ -153,10 +153,10 @@ def _of_nothing(one: Check) -> Check:
     return replace(one, passed=True, observed="there are no rows") if about_values else one
 
 
-def load_own(workspace: Path) -> Own:
-    """The workspace's own expectations. One stage at a time imports them, and Great Expectations with them."""
+def load_own(workspace: Path, gates: Mapping[str, Expectations]) -> Own:
+    """The workspace's own expectations, where the gates name one. One stage at a time imports them, and Great Expectations with them."""
     with _one_at_a_time:
-        return own_expectations(workspace)
+        return own_expectations(workspace, [name for listed in gates.values() for name, _ in listed])
 
 
 def asked_with_others(workspace: Path, folder: Path) -> bool:

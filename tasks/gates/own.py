@@ -8,17 +8,14 @@ gates.yaml; it says of each value whether it is as expected.
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import inspect
-import sys
-import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from tasks.errors import InputError
+from tasks.plugins import load_module
 
 FILE = "expectations.py"
 MODULE = "seedling_own_expectations"
@@ -47,15 +44,19 @@ class Own:
         return {name: line for name, line in first_lines.items() if line}
 
 
-def own_expectations(workspace: Path) -> Own:
+def own_expectations(workspace: Path, names: Iterable[str] | None = None) -> Own:
     """The workspace's expectations.py, imported: its classes are registered by that.
 
+    names: the expectations that gates.yaml names; the file is left alone where it holds none of them. None: it is imported.
     Raises InputError where the file cannot be imported, with its line.
     """
     path = workspace / FILE
     if not path.is_file():
         return Own()
-    module = _imported(path)
+    text = path.read_text(encoding="utf-8", errors="replace")
+    if names is not None and not any(Own(text=text).holds(name) for name in names):
+        return Own()
+    module = load_module(path, MODULE, "gates.yaml")
     found: dict[str, Callable[..., Any]] = {
         name: made
         for name, made in vars(module).items()
@@ -78,23 +79,6 @@ def digest_of(workspace: Path) -> str:
 
 def _plain(name: str) -> str:
     return name.replace("_", "").casefold()
-
-
-def _imported(path: Path) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(MODULE, path)
-    if spec is None or spec.loader is None:
-        raise InputError(f"{path} is no Python file.")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[MODULE] = module
-    try:
-        spec.loader.exec_module(module)
-    except (Exception, SystemExit) as error:
-        lines = [one.lineno for one in traceback.extract_tb(error.__traceback__) if one.filename == str(path)]
-        line = getattr(error, "lineno", None) or (lines[-1] if lines else "?")
-        raise InputError(
-            f"{path}, line {line}: {type(error).__name__}: {error}. Mend the file and run again."
-        ) from error
-    return module
 
 
 def arguments_of(function: Callable[..., Any]) -> tuple[str, ...]:

@@ -18,14 +18,15 @@ from typing import Any
 import pyarrow as pa
 
 from tasks import images, texts
+from tasks.data_files import NotRead, inside
 from tasks.errors import InputError
 from tasks.generation import GenerationWriter, Row, identify
-from tasks.own_functions import AUGMENTING
 from tasks.params import NOTHING, Facts, ScrapeParams
+from tasks.plugins import AUGMENTING
 from tasks.progress import Progress, counted, silent
 from tasks.scrape.folder import empty_classes, read_folder
 from tasks.scrape.hub import read_hub
-from tasks.scrape.items import Item, inside
+from tasks.scrape.items import Item
 from tasks.scrape.labelling import FILE, Audit, DawidSkene, Majority, Rules, Votes
 from tasks.scrape.table import read_table
 from tasks.scrape.web import collected, items_of, name_of
@@ -253,6 +254,8 @@ def _load(given: tuple[Item, Votes]) -> Loaded:
         return item.load(), None
     except UnicodeDecodeError:
         return b"", "not_utf8"
+    except NotRead as error:
+        return b"", str(error)
     except OSError:
         return b"", "unreadable_file"
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+from tasks.data_files import OUTSIDE, fault_of, files_below, inside, leads_out, read_bytes, read_text
 from tasks.errors import InputError
 from tasks.generation import Modality
-from tasks.scrape.items import Item, inside, tidy_label
+from tasks.scrape.items import Item, tidy_label
 from tasks.sources import FolderSource
 
 ROOTS = {
@@ -50,12 +50,14 @@ def read_folder(
 
 
 def empty_classes(source: FolderSource, data: Path, elsewhere: frozenset[Path] = frozenset()) -> list[str]:
-    """The classes that have a folder in which no file is found: not through a link either, which is not followed."""
-    empty = []
+    """The classes that have a folder in which no file is found."""
+    empty, root = [], data.resolve()
     for top, split in _known(inside(data, source.path), elsewhere):
+        if leads_out(top, root):
+            continue
         for folder in sorted(top.iterdir()) if split in {"train", "validation", "test"} else ():
             stands_for_one = folder.is_dir() and not folder.name.startswith(".") and folder.resolve() not in elsewhere
-            if stands_for_one and (folder.is_symlink() or next(_files(folder, elsewhere), None) is None):
+            if stands_for_one and next(_files(folder, root, elsewhere), None) is None:
                 empty.append(tidy_label(folder.name) or folder.name)
     return empty
 
@@ -68,20 +70,21 @@ def _group(together: re.Pattern[str], origin: str) -> str | None:
 def _items(root: Path, data: Path, modality: Modality, max_bytes: int, elsewhere: frozenset[Path]) -> Iterator[Item]:
     known = _known(root, elsewhere)
     for top, split in known:
-        for path in _files(top, elsewhere):
-            yield _item(path, top, split, data, modality, max_bytes)
+        for path, fault in _files(top, data, elsewhere):
+            yield _item(path, top, split, data, modality, max_bytes, fault)
     if known[0][0] != root:
         strays = [
-            path
+            found
             for top in _tops(root, elsewhere)
             if top.name.casefold() not in ROOTS
-            for path in _files(top, elsewhere)
+            for found in _files(top, data, elsewhere)
         ]
-        strays += [path for path in sorted(root.iterdir()) if path.is_file() and path.resolve() not in elsewhere]
-        for path in strays:
+        beside = (path for path in sorted(root.iterdir()) if not path.is_dir() and path.resolve() not in elsewhere)
+        strays += [(path, fault_of(path, data)) for path in beside]
+        for path, fault in strays:
             if not path.name.startswith("."):
-                item = _item(path, root, "pool", data, modality, max_bytes)
-                yield replace(item, reason="outside_known_folders")
+                item = _item(path, root, "pool", data, modality, max_bytes, fault)
+                yield replace(item, reason=fault or "outside_known_folders")
 
 
 def _tops(root: Path, elsewhere: frozenset[Path]) -> list[Path]:
@@ -96,33 +99,35 @@ def _known(root: Path, elsewhere: frozenset[Path]) -> list[tuple[Path, str]]:
     return known or [(root, "train")]  # an ImageFolder as it stands: every folder is a class
 
 
-def _files(top: Path, elsewhere: frozenset[Path]) -> Iterator[Path]:
-    for folder, subfolders, names in os.walk(top):
-        inner = sorted(name for name in subfolders if not name.startswith("."))
-        subfolders[:] = [name for name in inner if Path(folder, name).resolve() not in elsewhere]
-        for name in sorted(names):
-            path = Path(folder, name)
-            hidden = name.startswith(".") or name in {"Thumbs.db", "desktop.ini"}
-            if not hidden and not (folder == str(top) and path.resolve() in elsewhere):
-                yield path
+def _files(top: Path, data: Path, elsewhere: frozenset[Path]) -> Iterator[tuple[Path, str | None]]:
+    """The files below `top` that are not hidden, each with the reason for which it is not read, if any."""
+
+    def enter(folder: Path) -> bool:
+        return not folder.name.startswith(".") and folder.resolve() not in elsewhere
+
+    if leads_out(top, data):
+        yield top, OUTSIDE
+        return
+    for path, fault in files_below(top, data, enter):
+        hidden = path.name.startswith(".") or path.name in {"Thumbs.db", "desktop.ini"}
+        if not hidden and not (path.parent == top and path.resolve() in elsewhere):
+            yield path, fault
 
 
-def _item(path: Path, top: Path, split: str, data: Path, modality: Modality, max_bytes: int) -> Item:
+def _item(path: Path, top: Path, split: str, data: Path, modality: Modality, max_bytes: int, fault: str | None) -> Item:
     inner = path.relative_to(top).parts
     label = tidy_label(inner[0]) if len(inner) > 1 and split not in {"pool", "out_of_scope"} else None
     return Item(
         origin=path.relative_to(data).as_posix(),
-        load=lambda: path.read_bytes() if modality == "image" else path.read_text(encoding="utf-8"),
+        load=lambda: read_bytes(path, data) if modality == "image" else read_text(path, data),
         split=split,
         label=label,
         label_source="human" if label else None,
-        reason=_reason(path, split, label, modality, max_bytes),
+        reason=fault or _reason(path, split, label, modality, max_bytes),
     )
 
 
 def _reason(path: Path, split: str, label: str | None, modality: Modality, max_bytes: int) -> str | None:
-    if path.is_symlink() and not path.exists():
-        return "broken_link"
     if modality == "text" and path.suffix.lower() not in TEXT_SUFFIXES:
         return "not_a_text"
     if path.stat().st_size > max_bytes:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from tasks.data_files import OUTSIDE, fault_of, inside, read_bytes
 from tasks.errors import InputError
 from tasks.generation import SPLITS, Modality
-from tasks.scrape.items import Item, inside, tidy_label
+from tasks.scrape.items import Item, tidy_label
 from tasks.sources import HuggingFaceSource
 
 NAMED = {
@@ -37,7 +38,7 @@ def read_hub(source: HuggingFaceSource, data: Path, modality: Modality, max_byte
             )
         names = getattr(split.features.get(source.label), "names", None)
         for number, row in enumerate(_undecoded(split, wanted, modality)):
-            yield _item(row, f"{source.dataset}/{name}#{number}", ours, wanted, names, source, max_bytes)
+            yield _item(row, f"{source.dataset}/{name}#{number}", ours, wanted, names, source, data, max_bytes)
 
 
 def _splits(source: HuggingFaceSource, data: Path) -> Iterator[tuple[str, Any]]:
@@ -67,8 +68,29 @@ def _undecoded(split: Any, wanted: str, modality: Modality) -> Any:
     return split.cast_column(wanted, datasets.Image(decode=False))
 
 
+def _picture(cell: Mapping[str, Any], data: Path) -> tuple[bytes | None, str | None]:
+    """The bytes of a cell of `datasets`, and the reason where its path is not read: a path counts inside data/ and the Hub's own caches."""
+    if cell.get("bytes") or not cell.get("path"):
+        return cell.get("bytes"), None
+    import datasets
+    from huggingface_hub import constants
+
+    path = Path(str(cell["path"])).absolute()
+    for root in (data, Path(datasets.config.HF_DATASETS_CACHE), Path(constants.HF_HUB_CACHE)):
+        if (fault := fault_of(path, root.resolve())) != OUTSIDE:
+            return (read_bytes(path, root.resolve()), None) if fault is None else (None, fault)
+    return None, OUTSIDE
+
+
 def _item(
-    row: Any, origin: str, split: str, wanted: str, names: list[str] | None, source: HuggingFaceSource, max_bytes: int
+    row: Any,
+    origin: str,
+    split: str,
+    wanted: str,
+    names: list[str] | None,
+    source: HuggingFaceSource,
+    data: Path,
+    max_bytes: int,
 ) -> Item:
     content, given = row[wanted], row.get(source.label)
     if isinstance(given, int) and names is not None:
@@ -76,8 +98,10 @@ def _item(
     label = tidy_label(str(given)) if given is not None else None
     reason = None
     if isinstance(content, dict):
-        content = content.get("bytes") or (Path(content["path"]).read_bytes() if content.get("path") else None)
-    if content is None or content == "":
+        content, reason = _picture(content, data)
+    if reason is not None:
+        content = b""
+    elif content is None or content == "":
         content, reason = b"" if isinstance(row[wanted], dict) else "", "empty"
     elif isinstance(content, bytes) and len(content) > max_bytes:
         reason = "too_many_bytes"

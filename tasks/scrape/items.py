@@ -5,9 +5,6 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
-
-from tasks.errors import InputError
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,13 +31,3 @@ class Item:
 def tidy_label(label: str | None) -> str | None:
     """NFC, blanks folded; None where nothing is left."""
     return " ".join(unicodedata.normalize("NFC", label).split()) or None if label else None
-
-
-def inside(data: Path, relative: str) -> Path:
-    """The path below data/. Raises InputError for one that leads out of it, as DVC would then version nothing."""
-    path = (data / relative).resolve()
-    if not path.is_relative_to(data.resolve()):
-        raise InputError(
-            f"params.yaml: '{relative}' leads out of {data}: copy it into data/ and name it relative to data/."
-        )
-    return path

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from tasks.errors import InputError
-from tasks.own_functions import own_functions
+from tasks.plugins import plugin_functions
 from tasks.scrape.items import tidy_label
 from tasks.sources import LabelRule
 from tasks.statistics import Floats, wilson
@@ -34,7 +34,7 @@ class Rules:
         names = Counter(rule.rule for rule in rules)
         if twice := [name for name, many in names.items() if many > 1]:
             raise InputError(f"params.yaml: two label rules are named '{twice[0]}': give each its own name.")
-        own = own_functions(data / FILE, ENTRY_POINTS) if any(rule.function for rule in rules) else {}
+        own = plugin_functions(data, _file_of(rules), ENTRY_POINTS, "a label rule's function")
         self._rules = [(rule, _asked(rule, own)) for rule in rules]
 
     def __bool__(self) -> bool:
@@ -52,6 +52,11 @@ class Rules:
         """What each rule that does not abstain says."""
         said = ((rule.rule, tidy_label(ask(fields))) for rule, ask in self._rules)
         return tuple((name, label) for name, label in said if label)
+
+
+def _file_of(rules: Sequence[LabelRule]) -> str | None:
+    """The file in data/ that is loaded where a rule names a function."""
+    return FILE if any(rule.function for rule in rules) else None
 
 
 def _asked(rule: LabelRule, own: Mapping[str, Function]) -> Function:

@@ -10,7 +10,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from tasks.data_files import NOT_REGULAR, fault_of
 from tasks.generation import IMAGE_TYPE, Modality
+from tasks.plugins import CODE, is_code
 from tasks.progress import Progress, counted, silent
 from tasks.scrape.folder import read_folder
 from tasks.sources import FolderSource
@@ -20,8 +22,10 @@ ROWS_AT_ONCE = 2_000
 BYTES_AT_ONCE = 32 * 2**20
 
 
-def pack_folder(source: Path, data: Path, modality: Modality, total: int, progress: Progress = silent) -> int:
-    """Writes the source's files as `data/packed/part-*.parquet` (text or image, label, split, id); gives how many.
+def pack_folder(
+    source: Path, data: Path, modality: Modality, total: int, progress: Progress = silent, *, with_code: bool = True
+) -> list[tuple[str, str]]:
+    """Writes the source's files as `data/packed/part-*.parquet` (text or image, label, split, id); gives what it leaves out, with reasons.
 
     A file's bytes go in as they are, its path becomes the id, so that a row's origin still names it. Files that cannot
     be rows (outside of class folders, not UTF-8) are copied beside, where the scrape stage rejects them with its reason.
@@ -32,10 +36,11 @@ def pack_folder(source: Path, data: Path, modality: Modality, total: int, progre
     schema = pa.schema([wanted, *texts])
     (data / PACKED).mkdir(parents=True)
     rows: list[dict[str, Any]] = []
-    size = packed = parts = 0
+    left_out: list[tuple[str, str]] = []
+    size = parts = 0
 
     def flush() -> None:
-        nonlocal rows, size, packed, parts
+        nonlocal rows, size, parts
         if rows:
             pq.write_table(
                 pa.Table.from_pylist(rows, schema=schema),
@@ -43,16 +48,22 @@ def pack_folder(source: Path, data: Path, modality: Modality, total: int, progre
                 compression="zstd",
                 row_group_size=256,
             )
-            packed, parts, rows, size = packed + len(rows), parts + 1, [], 0
+            parts, rows, size = parts + 1, [], 0
 
     items = read_folder(FolderSource(kind="folder"), source, modality, sys.maxsize)
     for item in counted(items, progress, "pack", total):
+        path = source / item.origin
+        code = CODE if not with_code and is_code(path) else None
+        fault = None if path.is_dir() else fault_of(path, source.resolve()) or code
+        if path.is_dir() or fault is not None:
+            left_out.append((item.origin, fault or item.reason or NOT_REGULAR))
+            continue
         try:
             content = item.load() if item.reason is None else None
         except UnicodeDecodeError:
             content = None
         if content is None:
-            _copy(source / item.origin, data / item.origin)
+            _copy(path, data / item.origin)
             continue
         cell: Any = {"bytes": content, "path": None} if isinstance(content, bytes) else content
         rows.append({wanted.name: cell, "label": item.label, "split": item.split, "id": item.origin})
@@ -60,10 +71,9 @@ def pack_folder(source: Path, data: Path, modality: Modality, total: int, progre
         if len(rows) >= ROWS_AT_ONCE or size >= BYTES_AT_ONCE:
             flush()
     flush()
-    return packed
+    return left_out
 
 
 def _copy(path: Path, to: Path) -> None:
-    if path.exists():  # else a link to nowhere
-        to.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy2(path, to)
+    to.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copy2(path, to)

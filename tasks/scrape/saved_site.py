@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import mimetypes
+import os
 import threading
 import time
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+from tasks.data_files import read_bytes
 from tasks.errors import InputError
 
 
@@ -40,11 +42,15 @@ class TokenBucket:
 
 
 @contextmanager
-def served(folder: Path, requests_per_second: float) -> Iterator[str]:
-    """Serves the folder while the block runs; gives the proxy's address, `http://127.0.0.1:PORT`."""
+def served(folder: Path, requests_per_second: float, data: Path | None = None) -> Iterator[str]:
+    """Serves the folder while the block runs; gives the proxy's address, `http://127.0.0.1:PORT`.
+
+    data: the folder that links may not lead out of; None: `folder`.
+    """
     if not (folder / "index.html").is_file():
         raise InputError(f"{folder} is no saved site: it has no index.html. Mend `saved_site` in params.yaml.")
     bucket, root = TokenBucket(requests_per_second), folder.resolve()
+    data = root if data is None else data.resolve()
 
     class Answer(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -55,12 +61,16 @@ def served(folder: Path, requests_per_second: float) -> Iterator[str]:
             if wait > 0:
                 self._send(429, b"slow down\n", "text/plain", {"Retry-After": str(max(1, math.ceil(wait)))})
                 return
-            path = (root / unquote(urlsplit(self.path).path).lstrip("/")).resolve()
-            path = path / "index.html" if path.is_dir() else path
-            if not path.is_relative_to(root) or not path.is_file():
+            asked = Path(os.path.normpath(root / unquote(urlsplit(self.path).path).lstrip("/")))
+            path = asked / "index.html" if asked.is_dir() else asked
+            try:
+                content = read_bytes(path, data) if path.is_relative_to(root) else None
+            except (OSError, ValueError):
+                content = None
+            if content is None:
                 self._send(404, b"not found\n", "text/plain", {})
                 return
-            self._send(200, path.read_bytes(), mimetypes.guess_type(path.name)[0] or "application/octet-stream", {})
+            self._send(200, content, mimetypes.guess_type(path.name)[0] or "application/octet-stream", {})
 
         def _send(self, status: int, body: bytes, kind: str, headers: dict[str, str]) -> None:
             self.send_response(status)

@@ -5,17 +5,20 @@ from __future__ import annotations
 import csv
 import difflib
 import json
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from tasks.data_files import NOT_REGULAR, OUTSIDE, fault_of, files_below, inside, read_bytes
 from tasks.errors import InputError
 from tasks.generation import SPLITS, Modality
-from tasks.scrape.items import Item, inside, tidy_label
+from tasks.scrape.items import Item, tidy_label
 from tasks.sources import TableSource
 
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
@@ -49,6 +52,8 @@ def read_table(
             f"{path} does not exist: name a {', '.join(SUFFIXES)} file, or a folder of .parquet files, "
             "in params.yaml, scrape.sources."
         )
+    if not path.is_dir() and (fault := fault_of(path, data.resolve())):
+        raise InputError(f"{path} is not read ({fault}): copy the table itself into data/.")
     if path.is_file() and path.suffix.lower() not in SUFFIXES:
         raise InputError(f"{path} is none of {', '.join(SUFFIXES)}: save the table as one of these.")
     wanted = source.text if modality == "text" else source.image
@@ -72,7 +77,7 @@ def read_table(
 
 def _records(path: Path, source: TableSource, wanted: str) -> Iterator[Mapping[str, Any]]:
     if path.is_dir() or path.suffix.lower() == ".parquet":
-        for part in sorted(path.rglob("*.parquet")) if path.is_dir() else [path]:
+        for part in _parts(path):
             file = pq.ParquetFile(part)
             _check_columns(part, file.schema_arrow.names, source, wanted)
             for batch in file.iter_batches(batch_size=256):
@@ -93,6 +98,17 @@ def _records(path: Path, source: TableSource, wanted: str) -> Iterator[Mapping[s
                 if BROKEN in values
                 else values
             )
+
+
+def _parts(path: Path) -> list[Path]:
+    """The Parquet files of a folder, or the file itself. Raises InputError for one that is not read."""
+    if not path.is_dir():
+        return [path]
+    found = [(part, fault) for part, fault in files_below(path, path) if part.suffix == ".parquet"]
+    for part, fault in found:
+        if fault:
+            raise InputError(f"{part} is not read ({fault}): copy the file itself into the folder.")
+    return sorted(part for part, _ in found)
 
 
 def _json_lines(path: Path, lines: Iterator[str], source: TableSource, wanted: str) -> Iterator[Mapping[str, Any]]:
@@ -186,11 +202,13 @@ def _picture(value: Any, folder: Path, data: Path, max_bytes: int) -> tuple[Any,
     if not value:
         return b"", "empty"
     try:
-        path = (folder / str(value)).resolve()
-        if not path.is_relative_to(data.resolve()):
+        root = data.resolve()
+        path = Path(os.path.normpath(folder / str(value)))
+        if not path.is_relative_to(root):
             return b"", "path_outside_data"
-        if not path.is_file():
-            return b"", "no_such_file"
+        if (fault := fault_of(path, root)) is not None:
+            return b"", fault if fault in {OUTSIDE, NOT_REGULAR} and not path.is_dir() else "no_such_file"
+        size = path.stat().st_size
     except (OSError, ValueError):  # a name too long for any file system, or with a NUL
         return b"", "no_such_file"
-    return path.read_bytes, None if path.stat().st_size <= max_bytes else "too_many_bytes"
+    return partial(read_bytes, path, root), None if size <= max_bytes else "too_many_bytes"

@@ -27,12 +27,13 @@ from jmespath.exceptions import JMESPathError
 from lxml import etree
 from parsel.csstranslator import HTMLTranslator
 
+from tasks.data_files import inside
 from tasks.errors import InputError, SeedlingError, SourceUnreachable
 from tasks.faults import explain
 from tasks.memory_limit import described_limit
 from tasks.progress import Progress
 from tasks.scrape.content import PASSING
-from tasks.scrape.items import Item, inside
+from tasks.scrape.items import Item
 from tasks.scrape.memory import Memory
 from tasks.scrape.saved_site import served
 from tasks.scrape.selecting import is_json_path, is_selector, is_xpath
@@ -101,7 +102,7 @@ def collected(
     check_selectors(source, pictures)
     with ExitStack() as stack:
         if isinstance(source, CrawlSource) and source.saved_site:
-            proxy = stack.enter_context(served(inside(data, source.saved_site), source.saved_site_limit))
+            proxy = stack.enter_context(served(inside(data, source.saved_site), source.saved_site_limit, data))
         else:
             proxy = None
         kept = None if proxy else remembered
@@ -234,7 +235,7 @@ def _run_spider(
 ) -> dict[str, int]:
     given = {"source": source.model_dump(), "memory": str(memory), "visit": visit, "proxy": proxy, "pictures": pictures}
     given["leader"] = os.getpid()
-    command = [sys.executable, "-m", "tasks.scrape.spider"]
+    command = [sys.executable, "-P", "-m", "tasks.scrape.spider"]
     closed: dict[str, Any] | None = None
     with tempfile.TemporaryFile("w+", encoding="utf-8") as errors:
         spider = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True)  # noqa: S603

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from tasks import images
 from tasks.errors import InputError
 from tasks.generation import Row, identify, payloads, recipe_json
-from tasks.own_functions import AUGMENTING, own_functions
 from tasks.params import NOTHING, Facts, SynthesizeParams
+from tasks.plugins import AUGMENTING, plugin_functions
 from tasks.progress import Progress, counted
 from tasks.randomness import generator, how_many
 from tasks.synthesize.cutting import Finder, Mask, NoObject, draw_placement, object_mask, pasted, without_object
@@ -105,8 +105,13 @@ class _Pictures:
 def _finder(params: SynthesizeParams, data: Path | None) -> Finder | None:
     if params.cut_by == "grabcut":
         return None
-    own = own_functions(data / AUGMENTING[0], AUGMENTING[1]) if data is not None else {}
+    own = plugin_functions(data, params.plugin, AUGMENTING[1], "synthesize.plugin")
     if params.cut_by not in own:
+        if params.plugin is None:
+            raise InputError(
+                f"params.yaml: synthesize.cut_by: '{params.cut_by}' is not a method of ours, and no file of functions is named: "
+                f"write grabcut, or name the file in data/ that has it, such as `plugin: {AUGMENTING[0]}`, in the same section."
+            )
         raise InputError(
             f"params.yaml: synthesize.cut_by: there is no function '{params.cut_by}' in data/{AUGMENTING[0]} or among installed packages (there is: grabcut{''.join(f', {one}' for one in sorted(own))})."
         )

@@ -21,6 +21,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from tasks.data_files import inside
 from tasks.errors import InputError
 from tasks.params import SlotFile, Template
 
@@ -330,7 +331,7 @@ def _range(template: Template, given: str) -> tuple[str, ...]:
 
 
 def _of_file(template: Template, given: SlotFile, data: Path | None) -> list[str]:
-    path = (data or Path()) / given.file
+    path = inside(data or Path(), given.file)
     if not path.is_file():
         raise _wrong(template, f"the file {path} does not exist: put it into data/")
     if given.column is None:

@@ -91,7 +91,7 @@ def test_no_other_process_and_several_give_the_same_bytes(
         monkeypatch.setattr(workers, "ALONE", 0.0)
         monkeypatch.setattr(workers, "usable_cores", lambda many=others: many)
         out = tmp_path / str(others)
-        params = AugmentParams(children=3, policy=["rotate", "gaussian_noise", "darker"])
+        params = AugmentParams(children=3, policy=["rotate", "gaussian_noise", "darker"], plugin="augmenting.py")
         augment(params, IMAGES, **rows, data=data, output=out)
         found.append({path.name: path.read_bytes() for path in out.iterdir()})
         used = {path.name.split("-")[1] for path in said.glob("used-*")} - {str(os.getpid())}
@@ -327,12 +327,16 @@ def test_a_users_own_function_makes_children(tmp_path: Path, rows: dict[str, Pat
     (tmp_path / "data/augmenting.py").write_text(OWN, encoding="utf-8")
     here = texts(tmp_path / "v", [("one fine day", "x", 0), ("a bad night", "y", 1)])
     told = {"collected": here, "validated": here, "data": tmp_path / "data"}
-    augment(AugmentParams(children=1, policy=["shouted"]), TEXTS, **told, output=tmp_path / "out")
+    augment(
+        AugmentParams(children=1, policy=["shouted"], plugin="augmenting.py"), TEXTS, **told, output=tmp_path / "out"
+    )
     assert sorted(read(tmp_path / "out")["text"]) == ["A BAD NIGHT", "ONE FINE DAY"]
     with pytest.raises(InputError, match="'broken' gave int, not a text"):
-        augment(AugmentParams(children=1, policy=["broken"]), TEXTS, **told, output=tmp_path / "no")
+        augment(
+            AugmentParams(children=1, policy=["broken"], plugin="augmenting.py"), TEXTS, **told, output=tmp_path / "no"
+        )
     augment(
-        AugmentParams(children=1, policy=["darker"]),
+        AugmentParams(children=1, policy=["darker"], plugin="augmenting.py"),
         IMAGES,
         **rows,
         data=tmp_path / "data",
@@ -359,7 +363,7 @@ def test_the_guard_rejects_children_that_other_models_take_for_another_class(tmp
     )
     (tmp_path / "data/augmenting.py").write_text(swap, encoding="utf-8")
     here = texts(tmp_path / "v", rows)
-    params = AugmentParams(children=1, policy=["flipped"], label_guard=True)
+    params = AugmentParams(children=1, policy=["flipped"], plugin="augmenting.py", label_guard=True)
     augment(params, TEXTS, collected=here, validated=here, data=tmp_path / "data", output=tmp_path / "out")
     assert set(read(tmp_path / "out")["label"]) == {"y"}
     rejected = read_rejected(tmp_path / "out")
@@ -498,7 +502,12 @@ def test_a_functions_chance_is_kept_and_its_name_is_its_own(tmp_path: Path, rows
         OWN + "\ndef rotate(pixels, rng):\n    return pixels\n", encoding="utf-8"
     )
     told = {**rows, "data": tmp_path / "data"}
-    augment(AugmentParams(children=1, policy=[{"darker": {"p": 0.0}}]), IMAGES, **told, output=tmp_path / "out")
+    augment(
+        AugmentParams(children=1, policy=[{"darker": {"p": 0.0}}], plugin="augmenting.py"),
+        IMAGES,
+        **told,
+        output=tmp_path / "out",
+    )
     assert set(read_rejected(tmp_path / "out")["reason"]) == {"unchanged"}
     for policy, said in (
         ({"darker": 0.3}, "darker takes p, not 0.3"),
@@ -506,4 +515,9 @@ def test_a_functions_chance_is_kept_and_its_name_is_its_own(tmp_path: Path, rows
         ("rotate", "there is an operation 'rotate' already"),
     ):
         with pytest.raises(InputError, match=said):
-            augment(AugmentParams(children=1, policy=[policy]), IMAGES, **told, output=tmp_path / "no")
+            augment(
+                AugmentParams(children=1, policy=[policy], plugin="augmenting.py"),
+                IMAGES,
+                **told,
+                output=tmp_path / "no",
+            )

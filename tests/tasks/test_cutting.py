@@ -190,7 +190,12 @@ def test_a_users_finder_is_asked(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     (tmp_path / "data/augmenting.py").write_text(FINDERS, encoding="utf-8")
     told = {"collected": here, "validated": here, "data": tmp_path / "data"}
-    synthesize(SynthesizeParams(mixup=0, cut_and_paste=1, cut_by="boxes"), IMAGES, **told, output=tmp_path / "out")
+    synthesize(
+        SynthesizeParams(mixup=0, cut_and_paste=1, cut_by="boxes", plugin="augmenting.py"),
+        IMAGES,
+        **told,
+        output=tmp_path / "out",
+    )
     assert "red/0" not in {
         read(here).set_index("id").loc[one[0], "origin"] for one in read(tmp_path / "out")["parents"]
     }
@@ -204,4 +209,9 @@ def test_a_users_finder_is_asked(tmp_path: Path) -> None:
         ("gone", "no function 'gone'"),
     ):
         with pytest.raises(InputError, match=said):
-            synthesize(SynthesizeParams(cut_and_paste=1, cut_by=name), IMAGES, **told, output=tmp_path / name)
+            synthesize(
+                SynthesizeParams(cut_and_paste=1, cut_by=name, plugin="augmenting.py"),
+                IMAGES,
+                **told,
+                output=tmp_path / name,
+            )
