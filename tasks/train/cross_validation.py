@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from tasks.cluster import on_cluster, over_cluster
 from tasks.errors import Diverged
+from tasks.learners.device import release_freed_memory
 from tasks.learners.features import Inputs
 from tasks.learners.losses import CONSISTENCY, Adjusted, balanced, class_shares
 from tasks.learners.saving import Learner, make_learner
@@ -257,6 +258,7 @@ def _computed(bench: Workbench, candidate: Candidate, place: int) -> dict[str, A
         "validation": mean_logits(models, bench.validation),
         "pool": pool_logits(bench, models).astype(np.float32),
     }
+    release_freed_memory()  # each thread's heap would keep the largest copy of the rows that it ever held
     if not all(np.isfinite(one).all() for one in made.values()):
         return {"failed": "its predictions are no numbers"}
     return made | {"seconds": np.array(perf_counter() - began)} | bench.said.of_fold(candidate, place)
