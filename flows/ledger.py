@@ -138,11 +138,11 @@ class Ledger:
     def snapshotted(self) -> Iterator[Snapshot]:
         """Until the block ends, stages work on the workspace's inputs as they are now, and are recorded with these."""
         drop_stale_locks(Path(self._repo.tmp_dir))
-        directories = list_data(self.workspace / "data").directories
+        listing = list_data(self.workspace / "data")
         self.track_data()
         with self._operation() as repo:
             (self._pointer,) = self._load(repo, "data.dvc").outs
-            self.snapshot = copy_inputs(self.workspace, self._pointer.hash_info.value, directories)
+            self.snapshot = copy_inputs(self.workspace, self._pointer.hash_info.value, listing)
         try:
             yield self.snapshot
         finally:

@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from tasks.data_files import NOT_REGULAR, OUTSIDE, fault_of
 from tasks.errors import InputError
 
 FOLDER = Path(".seedling", "snapshot")
@@ -24,12 +25,14 @@ OPTIONAL_FILES = ("expectations.py",)
 class Snapshot:
     """What a run works on.
 
-    data_digest: DVC's hash of data/; directories: every folder below data/, since DVC tracks no empty ones.
+    data_digest: DVC's hash of data/; directories, links: every folder below data/ and every link to one with its target,
+    since DVC tracks neither empty folders nor what lies behind such links.
     """
 
     workspace: Path
     data_digest: str
     directories: tuple[str, ...]
+    links: tuple[tuple[str, str], ...]
 
     @property
     def folder(self) -> Path:
@@ -58,6 +61,8 @@ class Snapshot:
             (unfinished / directory).mkdir(parents=True, exist_ok=True)
         for name, cached in files:
             _link(cached, unfinished / name)
+        for name, target in self.links:
+            (unfinished / name).symlink_to(target)
         unfinished.replace(data)
         (self.folder / "data.digest").write_text(self.data_digest, encoding="ascii")
 
@@ -72,9 +77,9 @@ class Snapshot:
         return message.replace(str(self.folder), str(self.workspace))
 
 
-def copy_inputs(workspace: Path, data_digest: str, directories: tuple[str, ...]) -> Snapshot:
-    """Copies the files of the workspace that a run reads, and gives the snapshot of them."""
-    snapshot = Snapshot(workspace, data_digest, directories)
+def copy_inputs(workspace: Path, data_digest: str, listing: Listing) -> Snapshot:
+    """Copies the files of the workspace that a run reads, and gives the snapshot of them. listing: of data/."""
+    snapshot = Snapshot(workspace, data_digest, listing.directories, listing.links)
     snapshot.folder.mkdir(parents=True, exist_ok=True)
     for name in REQUIRED_FILES:
         (snapshot.folder / name).write_bytes((workspace / name).read_bytes())
@@ -89,9 +94,12 @@ def copy_inputs(workspace: Path, data_digest: str, directories: tuple[str, ...])
 
 @dataclass(frozen=True)
 class Listing:
-    """What lies in data/: the folders, and of each file its size in bytes, its time of change in ns and its inode."""
+    """What lies in data/: the folders, links to folders with their targets, and of each file its size in bytes, its time of
+    change in ns and its inode.
+    """
 
     directories: tuple[str, ...]
+    links: tuple[tuple[str, str], ...]
     files: dict[str, tuple[int, int, int]]
 
     def changed_since(self, earlier: Listing) -> list[str]:
@@ -101,26 +109,50 @@ class Listing:
 
 
 def list_data(data: Path) -> Listing:
-    """Lists data/ without following links.
+    """Lists data/ without following links to folders.
 
-    Raises InputError for a file that is neither regular nor a link: DVC would wait forever for what a pipe holds.
+    Raises InputError for a file that DVC could not track as it is: it would wait forever for what a pipe holds, keep a copy of
+    what a link outside data/ leads to, and stop at a link that leads nowhere.
     """
-    directories, files = [], {}
+    directories, links, files, root = [], [], {}, data.resolve()
     for folder, names, file_names in os.walk(data):
         inside = Path(folder).relative_to(data)
-        directories += [(inside / name).as_posix() for name in names]
+        for name in names:
+            path = Path(folder, name)
+            if path.is_symlink():
+                links.append(((inside / name).as_posix(), _link_target(path, root)))
+            else:
+                directories.append((inside / name).as_posix())
         for name in file_names:
             try:
                 status = Path(folder, name).lstat()
             except FileNotFoundError:  # removed since the folder was read
                 continue
-            if not (stat.S_ISREG(status.st_mode) or stat.S_ISLNK(status.st_mode)):
-                raise InputError(
-                    f"{Path(folder, name)} is not a regular file but a pipe, a socket or a device, which cannot be data: "
-                    "remove it."
-                )
+            if not stat.S_ISREG(status.st_mode):
+                _check_link(Path(folder, name), root)
             files[(inside / name).as_posix()] = (status.st_size, status.st_mtime_ns, status.st_ino)
-    return Listing(tuple(sorted(directories)), files)
+    return Listing(tuple(sorted(directories)), tuple(sorted(links)), files)
+
+
+def _link_target(link: Path, root: Path) -> str:
+    """The link's target, relative to its own folder where it lies in data/, so that it means the same in the snapshot."""
+    target = link.resolve()
+    return os.path.relpath(target, link.parent.resolve()) if target.is_relative_to(root) else str(target)
+
+
+def _check_link(path: Path, root: Path) -> None:
+    fault = fault_of(path, root)
+    if fault == NOT_REGULAR:
+        raise InputError(
+            f"{path} is not a regular file but a pipe, a socket or a device, which cannot be data: remove it."
+        )
+    if fault == OUTSIDE:
+        raise InputError(
+            f"{path} is a link to a file outside data/ ({path.resolve()}), of which DVC would keep a copy: copy the file "
+            "into data/ yourself, or remove the link."
+        )
+    if fault is not None:
+        raise InputError(f"{path} is a link that leads nowhere: correct it, or remove it.")
 
 
 def _content(path: Path) -> bytes | None:

@@ -93,6 +93,7 @@ def test_stage_rooms_never_import_one_another(room: str) -> None:
                 "flows/export.py",
                 "tasks/scrape/packing.py",
                 "tasks/scrape/table.py",
+                "tasks/memory_limit.py",
                 "tasks/train/files.py",
                 "tasks/pseudo_label/teaching.py",
                 "tasks/evaluate/__init__.py",

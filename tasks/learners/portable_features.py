@@ -37,7 +37,7 @@ class Lab(nn.Module):
         steps = np.arange(256 * 3 // 2 << GAMMA_BITS, dtype=np.float32) / np.float32(
             255 << GAMMA_BITS
         )  # as OpenCV has it
-        root = np.where(steps < 216 / 24389, steps * 841 / 108 + 16 / 116, np.cbrt(steps))
+        root = np.where(steps < 216 / 24389, steps * 841 / 108 + 16 / 116, _cube_root(steps))
         xyz = np.array(XYZ_OF_RGB) / np.array(WHITE)[:, None]
         self.register_buffer("light", torch.from_numpy(np.rint((255 << GAMMA_BITS) * light).astype(np.int64)))
         self.register_buffer("root", torch.from_numpy(np.rint((1 << FIXED + GAMMA_BITS) * root).astype(np.int64)))
@@ -64,6 +64,13 @@ class Lab(nn.Module):
             -1
         )
         return torch.stack([2.55 * (116 * y - 16), 500 * (x - y) + 128, 200 * (y - z) + 128], dim=-1)
+
+
+def _cube_root(steps: np.ndarray) -> np.ndarray:
+    """(n,) float32, cut to float32 as OpenCV cuts its own; NumPy's root of float32 differs between processors in the last bit."""
+    exact = np.cbrt(steps.astype(np.float64))
+    nearest = exact.astype(np.float32)
+    return np.where(nearest > exact, np.nextafter(nearest, np.float32(0)), nearest)
 
 
 def _descaled(whole: torch.Tensor, bits: int) -> torch.Tensor:

@@ -235,6 +235,28 @@ def test_a_pipe_in_data_is_named_and_not_waited_for(texts: Path) -> None:
         pass
 
 
+def test_a_link_out_of_data_is_named_and_its_file_is_not_stored(texts: Path, tmp_path: Path) -> None:
+    """DVC alone would keep a copy of the file that the link leads to."""
+    secret = tmp_path / "secret.txt"
+    secret.write_text("a key of this machine")
+    (texts / "data/labelled/wet/key.txt").symlink_to(secret)
+    with pytest.raises(InputError, match=r"key\.txt is a link to a file outside data/"), Ledger(texts).snapshotted():
+        pass
+    stored = [path for path in (texts / ".dvc/cache").rglob("*") if path.is_file()]
+    assert stored
+    assert not any(path.read_bytes() == secret.read_bytes() for path in stored)
+
+
+def test_a_link_to_a_class_folder_gives_the_same_rows_in_a_run_and_alone(texts: Path) -> None:
+    """The snapshot has the link, which DVC does not track."""
+    (texts / "data/labelled/drizzle").symlink_to("wet")
+    Ledger(texts).run("scrape")
+    in_run = rows_of(texts, "scrape")
+    run_stage(find("scrape"), texts)
+    assert rows_of(texts, "scrape") == in_run
+    assert len(in_run["kept"]) == 36
+
+
 def test_a_class_folder_without_files_stays_one_in_the_snapshot(texts: Path) -> None:
     """DVC tracks no empty folder, and scrape names the class all the same."""
     (texts / "data/labelled/snow").mkdir()
