@@ -283,8 +283,8 @@ def seconds_without_news(site: Site, repeats: int = 3) -> list[float]:
 
 
 def clean(site: Site) -> None:
-    """`seedling clean` of all but the last run."""
-    call([BIN / "seedling", "clean", "--apply", "--keep", "1"], site.workspace, site.server.env)
+    """`seedling clean` of all but the last run, and of every flow run that has ended."""
+    call([BIN / "seedling", "clean", "--apply", "--keep", "1", "--days", "0"], site.workspace, site.server.env)
 
 
 def measure(site: Site, runs: int, draw: random.Random, command: str) -> list[Found]:
