@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, ParamSpec, TypeVar, cast
 
 from prefect import State
+from prefect.exceptions import CancelledRun
 from prefect.states import Failed
 
 from tasks.errors import GateFailed, SeedlingError, SourceUnreachable
@@ -58,7 +59,16 @@ def _is_news(record: logging.LogRecord) -> bool:
     return not record.getMessage().startswith("Task run failed with state: Failed(")
 
 
+def _has_not_been_said(record: logging.LogRecord) -> bool:
+    """As it exits, a deployed run's process logs the error of its Failed or Skipped state twice again, with the traceback."""
+    error = record.exc_info[1] if isinstance(record.exc_info, tuple) else None
+    is_expected = isinstance(error, SeedlingError | CancelledRun)
+    return not (is_expected and "exited with unexpected exception" in record.getMessage())
+
+
 logging.getLogger("prefect.task_runs").addFilter(_is_news)
+for _name in ("prefect.flow_runs", "prefect.engine"):
+    logging.getLogger(_name).addFilter(_has_not_been_said)
 
 
 def sentence_of(error: BaseException) -> str:

@@ -116,6 +116,7 @@ def test_the_first_night_happens_as_the_page_says(environment: dict[str, str], t
         assert "weahter" in failed["state"]["message"]
         assert "Traceback" not in failed["state"]["message"]
         wait_for(lambda: "weahter" in messages.read_text(), STEP_TIMEOUT_SECONDS, "the message")
+        assert "Traceback" not in log.read_text(errors="replace")
 
         subprocess.run(["bash", "-e", "-c", correction], env=environment, check=True)
         after = failed["expected_start_time"]
