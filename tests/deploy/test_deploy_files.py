@@ -239,21 +239,3 @@ def test_prefects_server_accepts_the_work_pool_template() -> None:
     del undeclared["variables"]["properties"]["image"]
     with pytest.raises(ValueError, match="image"):
         ServerWorkPoolCreate(**{**body, "base_job_template": undeclared})
-
-
-def test_prefect_accepts_the_automations_for_stuck_runs() -> None:
-    """One ends a run that has not started for five minutes, the other one that has missed three of Prefect's heartbeats."""
-    from prefect.events.schemas.automations import AutomationCore, EventTrigger
-    from prefect.settings import get_current_settings
-
-    text = (DEPLOY / "stuck-runs.yaml").read_text(encoding="utf-8")
-    automations = [AutomationCore.model_validate(automation) for automation in yaml.safe_load(text)["automations"]]
-    assert len(automations) == 2
-    for automation in automations:
-        assert isinstance(automation.trigger, EventTrigger)
-        assert [action.type for action in automation.actions] == ["change-flow-run-state"]
-    never_started, no_heartbeat = (automation.trigger.within.total_seconds() for automation in automations)
-    heartbeat_seconds = get_current_settings().flows.heartbeat_frequency
-    assert never_started == 300
-    assert heartbeat_seconds
-    assert no_heartbeat >= 3 * heartbeat_seconds

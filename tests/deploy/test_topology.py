@@ -30,7 +30,6 @@ from text_workspaces import TABLE, append_letters, call, deploy, make_letters_wo
 from tasks.generation import digest
 
 pytestmark = pytest.mark.slow
-PROJECT = Path(__file__).parents[2]
 NAMES = ("letters", "reviews")
 INTERVAL_SECONDS = 30
 RUNS_EACH = 3
@@ -74,16 +73,10 @@ def test_two_workspaces_run_by_the_clock_and_survive_kills(tmp_path: Path) -> No
     """Three scheduled runs each on PostgreSQL and S3, with a run and the worker killed in between: nothing is lost or left behind."""
     with postgres() as database, s3_store(tmp_path, "seedling") as (_, keys):
         server = prefect_server(tmp_path, database)
-        server.env = {**server.env, **keys, "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30"}
+        server.env = {**server.env, **keys}
         with running(server):
             prefect = [sys.executable, "-m", "prefect", "--no-prompt"]
             call([*prefect, "work-pool", "create", "default", "--type", "process"], tmp_path, server.env)
-            automations = tmp_path / "stuck-runs.yaml"
-            text = (PROJECT / "deploy/stuck-runs.yaml").read_text(encoding="utf-8")
-            automations.write_text(
-                text.replace("within: 300", "within: 120").replace("within: 600", "within: 150"), encoding="utf-8"
-            )
-            call([*prefect, "automation", "create", "--from-file", automations], tmp_path, server.env)
             workspaces = {
                 name: make_letters_workspace(tmp_path / name, 60, server.env, f"s3://seedling/{name}") for name in NAMES
             }
@@ -128,14 +121,11 @@ def _run_with_kills(server: Service, folder: Path, workspaces: dict[str, Path]) 
 
 
 def _check_prefect(server: Service, killed_run: str, interrupted: set[str]) -> None:
-    """All runs but those that were killed, or were with the killed worker, have completed or were skipped; none hangs."""
+    """All runs but those that were killed, or were with the killed worker, have completed or were skipped."""
     runs = runs_of(server)
     others = [run for run in runs if run["id"] not in {killed_run, *interrupted}]
     ends = {(run["name"], run["state"]["name"], run["state"]["message"]) for run in others}
     assert {end for end in ends if end[1] not in {"Completed", "Cancelled", "Skipped"}} == set()
-    ended = TERMINAL_STATES - {"FAILED"}
-    for run_id in interrupted:
-        wait_for(lambda run_id=run_id: state_of(server, run_id) in ended, MAX_WAIT_SECONDS, f"the end of {run_id}")
     assert state_of(server, killed_run) == "CRASHED"
 
 
