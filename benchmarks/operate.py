@@ -75,7 +75,7 @@ class Observation:
     disturbance: str
     state: str
     seconds: float
-    added_rows: int
+    nothing_new: bool
     status_is_true: bool
     orphans: int
     workspace_bytes: int
@@ -233,7 +233,6 @@ def orphans_after(site: Site) -> int:
 
 def observe_run(site: Site, disturbance: str, stage: str, draw: random.Random) -> None:
     """Lets the schedule start one run, disturbs it, and notes what became of it."""
-    rows_before = site.rows
     if disturbance == "rows before" or disturbance in SIGNALS or (disturbance != "none" and draw.random() < 0.7):
         site.add_rows(draw.randint(1, 4))
     known = {run["id"] for run in runs_of(site.server, site.deployment["id"])}
@@ -252,7 +251,7 @@ def observe_run(site: Site, disturbance: str, stage: str, draw: random.Random) -
             disturbance,
             state,
             float(run["total_run_time"]),
-            rows_at_start - rows_before,
+            "nothing new" in run["tags"],
             status_is_true(site, run_completed=state == "COMPLETED", data_changed=site.rows != rows_at_start),
             orphans,
             size_of(site.workspace),
@@ -320,7 +319,7 @@ def measure(site: Site, runs: int, draw: random.Random, command: str) -> list[Fo
     for attribute, metric in growths:
         sizes = [getattr(one, attribute) for one in seen]
         add("storage", metric, [float(after - before) / 1e6 for before, after in pairwise(sizes)], "MB")
-    quiet = [one.seconds for one in seen if one.disturbance == "none" and one.added_rows == 0]
+    quiet = [one.seconds for one in seen if one.nothing_new]
     if quiet:
         add("Prefect", "scheduled run with nothing new, warm server", quiet, "s")
     add("Seedling", "seedling run with nothing new, warm server", seconds_without_news(site), "s")
