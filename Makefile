@@ -34,7 +34,7 @@ test: .venv/.ready  ## the fast tests, under 3 minutes on 2 cores
 	$(BIN)/pytest -n 2 -m "not slow"
 
 test-slow: .venv/.ready  ## whole lines, a real Prefect server, a real browser
-	$(BIN)/pytest -m slow
+	$(BIN)/pytest -n 2 --dist loadfile -m slow
 
 newest:  ## weekly: the newest versions that pyproject.toml allows, in a throw-away environment, pass the server, schedule and deploy tests
 	rm -rf build/newest
