@@ -4,7 +4,7 @@ BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help setup run repro ui test test-slow newest check docs bench clean
+.PHONY: help setup run repro ui test test-slow soak newest check docs bench clean
 .DEFAULT_GOAL := help
 
 help:  ## what there is
@@ -31,10 +31,13 @@ ui: .venv/.ready  ## Prefect's UI on http://127.0.0.1:4200, with past runs
 	$(BIN)/prefect server start
 
 test: .venv/.ready  ## the fast tests, under 3 minutes on 2 cores
-	$(BIN)/pytest -n 2 -m "not slow"
+	$(BIN)/pytest -n 2 -m "not slow and not soak"
 
 test-slow: .venv/.ready  ## whole lines, a real Prefect server, a real browser
-	$(BIN)/pytest -n 2 --dist loadfile -m slow
+	$(BIN)/pytest -n 2 --dist loadfile -m "slow and not soak"
+
+soak: .venv/.ready  ## tests of many minutes, before a release: the deployed topology, the page on nightly runs, stopping at random moments
+	$(BIN)/pytest -m soak
 
 newest:  ## weekly: the newest versions that pyproject.toml allows, in a throw-away environment, pass the server, schedule and deploy tests
 	rm -rf build/newest

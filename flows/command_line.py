@@ -6,6 +6,7 @@ Heavy imports happen inside the commands, so that `seedling --help` answers at o
 from __future__ import annotations
 
 import atexit
+import codecs
 import os
 import sys
 import traceback
@@ -588,6 +589,9 @@ def _open_closed_streams() -> None:
 
 def main() -> None:
     """The console script. Ends the process as soon as what was registered for its end is done."""
+    if codecs.lookup(sys.getfilesystemencoding()).name != "utf-8":  # DVC and JSON files need paths in UTF-8
+        os.environ["PYTHONUTF8"] = "1"
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606  (this very command once more)
     _open_closed_streams()
     code: object = 70  # of an error that goes through, in our own code for the command line; 1 means that a gate failed
 

@@ -110,6 +110,11 @@ def remedy_of_missing(path: Path) -> str:
 
 
 def _of_database(error: BaseException, path: Path | None) -> SeedlingError | None:
+    if isinstance(error, sqlite3.OperationalError) and "disk i/o error" in str(error).lower():
+        return SeedlingError(
+            f"The disk is full or cannot be written{_at(path)} (SQLite: {error}): free space, and run again; finished "
+            "stages are kept."
+        )
     if not any(one in str(error).lower() for one in DAMAGED_DATABASE_WORDS):
         return None
     if not (isinstance(error, sqlite3.DatabaseError) or "DatabaseError" in type(error).__name__):
