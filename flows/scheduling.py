@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 from uuid import UUID
+from zoneinfo import available_timezones
 
 from rich.console import Console
 
@@ -177,11 +178,11 @@ def _deployment(workspace: Path, title: str, schedule: Schedule) -> RunnerDeploy
 def _schedule(cron: str, timezone: str) -> Schedule:
     from prefect.schedules import Cron
 
+    if timezone not in available_timezones():
+        raise InputError(f"Unknown time zone '{timezone}': use an IANA name such as 'Europe/Paris'.")
     try:
         return Cron(cron, timezone=timezone)
     except ValueError as error:
-        if "timezone" in str(error):
-            raise InputError(f"Unknown time zone '{timezone}': use an IANA name such as 'Europe/Paris'.") from error
         raise InputError(
             f"'{cron}' is not a cron expression: write five fields as in crontab, such as \"0 6 * * *\" for every day at six."
         ) from error

@@ -99,7 +99,7 @@ def edit(workspace: Path, kind: str, number: int) -> None:
 
 
 @pytest.mark.slow
-@settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+@settings(max_examples=6, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
 @given(
     edits=st.lists(
         st.tuples(st.sampled_from(STAGES), st.booleans(), st.sampled_from(EDITS), st.integers(0, 40)), max_size=6
