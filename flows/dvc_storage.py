@@ -9,7 +9,7 @@ import io
 import json
 import logging
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from contextlib import chdir, contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -247,7 +247,12 @@ def _opened(workspace: Path) -> Iterator[Repo]:
     from dvc.lock import LockError
 
     try:
-        with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()), Repo(str(workspace)) as repo:
+        with (
+            chdir(workspace),  # DVC resolves names such as data.dvc against the working directory
+            redirect_stdout(io.StringIO()),
+            redirect_stderr(io.StringIO()),
+            Repo(str(workspace)) as repo,
+        ):
             yield repo
     except LockError as error:
         raise WorkspaceBusy(f"Another dvc command is at work in {workspace}: wait for it, then run again.") from error

@@ -18,7 +18,7 @@ import psutil
 import pytest
 from services import BIN, Service, free_port, runs_of, wait_for
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.soak
 PROJECT = Path(__file__).parents[2]
 PAGE = PROJECT / "docs/operating.md"
 STEP_TIMEOUT_SECONDS = 600  # of what the page promises for the next minutes

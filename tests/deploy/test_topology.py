@@ -29,7 +29,7 @@ from text_workspaces import TABLE, append_letters, call, deploy, make_letters_wo
 
 from tasks.generation import digest
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.soak
 NAMES = ("letters", "reviews")
 INTERVAL_SECONDS = 30
 RUNS_EACH = 3
