@@ -36,7 +36,7 @@ test: .venv/.ready  ## the fast tests, under 3 minutes on 2 cores
 test-slow: .venv/.ready  ## whole lines, a real Prefect server, a real browser
 	$(BIN)/pytest -n 2 --dist loadfile -m "slow and not soak"
 
-soak: .venv/.ready  ## tests of many minutes, before a release: the deployed topology, the page on nightly runs, stopping at random moments
+soak: .venv/.ready  ## tests of many minutes, before a release: deployed topology, the page on nightly runs, a Dask cluster, stopping with child processes
 	$(BIN)/pytest -m soak
 
 newest:  ## weekly: the newest versions that pyproject.toml allows, in a throw-away environment, pass the server, schedule and deploy tests

@@ -101,6 +101,7 @@ def test_a_run_that_is_stopped_at_random_moments_leaves_no_process(
     assert_no_process_is_left(environment)
 
 
+@pytest.mark.soak
 def test_ctrl_c_during_a_long_training_ends_the_run(
     finished_copy: Path, environment: dict[str, str], tmp_path: Path
 ) -> None:
@@ -119,6 +120,7 @@ def test_ctrl_c_during_a_long_training_ends_the_run(
     assert [state for state, _ in flow_run_states(environment)] in (["CANCELLED"], ["CRASHED"])
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL], ids=lambda number: number.name)
 def test_processes_of_a_pool_end_with_the_run(
     finished_copy: Path, environment: dict[str, str], tmp_path: Path, number: signal.Signals
@@ -136,6 +138,7 @@ def test_processes_of_a_pool_end_with_the_run(
     stop(process, number, environment, output)
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize("number", list(EXIT_CODES), ids=lambda number: number.name)
 def test_a_spider_ends_with_the_run(
     finished_copy: Path, environment: dict[str, str], tmp_path: Path, number: signal.Signals
@@ -170,6 +173,7 @@ def test_a_pipe_closes_when_the_run_is_killed(finished_copy: Path, environment: 
     assert_no_process_is_left(environment)
 
 
+@pytest.mark.soak
 def test_a_run_goes_on_when_its_reader_leaves(finished_copy: Path, environment: dict[str, str]) -> None:
     """`seedling run | head -1` has all stages done, without an error."""
     set_value(finished_copy, ["seed"], 6)
@@ -182,6 +186,7 @@ def test_a_run_goes_on_when_its_reader_leaves(finished_copy: Path, environment: 
     assert_no_process_is_left(environment)
 
 
+@pytest.mark.soak
 def test_a_time_out_ends_the_run(finished_copy: Path, environment: dict[str, str], tmp_path: Path) -> None:
     """`timeout 30 seedling run` leaves no process."""
     set_value(finished_copy, ["seed"], 7)
@@ -193,6 +198,7 @@ def test_a_time_out_ends_the_run(finished_copy: Path, environment: dict[str, str
     assert_no_process_is_left(environment)
 
 
+@pytest.mark.soak
 def test_an_ignored_hangup_stays_ignored(finished_copy: Path, environment: dict[str, str], tmp_path: Path) -> None:
     """Under nohup, SIGHUP does not end the run."""
     output = tmp_path / "output.txt"

@@ -32,7 +32,7 @@ from tasks.train.cross_validation import cross_validate
 from tasks.train.tally import Candidate
 from tasks.workers import in_pieces
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.soak
 PROJECT = Path(__file__).parents[2]
 START_SECONDS = 120
 STAGES = ("scrape", "validate", "augment", "synthesize", "train@0", "pseudo_label@1", "train@1")
