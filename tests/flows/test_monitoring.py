@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import os
 import socket
-import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator
 from datetime import UTC, datetime
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from webhooks import webhook
 
 from flows.events import RunEvent, events_of_error, events_of_outcomes
 from flows.failures import sentence_of
@@ -37,31 +34,6 @@ CONTEXT = {
     "links": {"Report": "http://reports.test/report.html"},
     "result": "accuracy 0.9",
 }
-
-
-@contextmanager
-def webhook(statuses: Sequence[int] = (204,), delay_seconds: float = 0.0) -> Iterator[tuple[str, list[dict[str, Any]]]]:
-    """A web server that answers with these statuses, the last one from then on; gives its address and what it received."""
-    received: list[dict[str, Any]] = []
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            received.append(body)
-            time.sleep(delay_seconds)
-            self.send_response(statuses[min(len(received), len(statuses)) - 1])
-            self.end_headers()
-
-        def log_message(self, *_: object) -> None:
-            return
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}/services/T0/secret", received
-    finally:
-        server.shutdown()
-        server.server_close()
 
 
 def params(**extra: Any) -> NotifyParams:
