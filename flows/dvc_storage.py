@@ -159,14 +159,16 @@ def merge_data(workspace: Path, pointer: Path, *, base: str | None, ours: str, t
                 f"{workspace / 'data'} holds changes that were not committed before the merge: `git merge --abort`, `dvc add data`, "
                 "commit data.dvc, and merge again."
             )
-        ancestor, own, other = (None if base is None else _digest(base)), _digest(ours), _digest(theirs)
-        _fetch(repo, [digest for digest in (ancestor, own, other) if digest is not None])
+        ancestor, our_digest, their_digest = (None if base is None else _digest(base)), _digest(ours), _digest(theirs)
+        _fetch(repo, [digest for digest in (ancestor, our_digest, their_digest) if digest is not None])
         merged: Any
         if prefer is not None:
-            merged = load_object(data.cache, own if prefer == "ours" else other)
+            merged = load_object(data.cache, our_digest if prefer == "ours" else their_digest)
         else:
             try:
-                merged = merge_trees(data.cache, ancestor, own, other, allowed=["add", "remove", "change"])  # type: ignore[no-untyped-call]
+                merged = merge_trees(
+                    data.cache, ancestor, our_digest, their_digest, allowed=["add", "remove", "change"]
+                )  # type: ignore[no-untyped-call]
             except TreeMergeError as error:
                 raise InputError(
                     f"Both sides changed the same files of data/ ({error}): `seedling resolve --data ours` or `--data theirs` takes one "

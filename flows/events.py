@@ -82,12 +82,12 @@ def _drifts(worked: Sequence[Outcome]) -> Iterator[RunEvent]:
 
 
 def _drift(where: str, checks: Sequence[Mapping[str, Any]]) -> RunEvent:
-    shown = "; ".join(
+    drifted_columns = "; ".join(
         f"{check['expectation']} ({check['arguments']['column']}): {check['observed']}" for check in checks
     )
     return RunEvent(
         "drift",
-        f"The rows of {where} differ from those before: {shown}.",
+        f"The rows of {where} differ from those before: {drifted_columns}.",
         {"failed": [_brief(check) for check in checks]},
     )
 

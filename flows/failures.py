@@ -19,17 +19,17 @@ MAX_SHOWN_EXPECTATIONS = 3
 MAX_SHOWN_ROWS = 3
 
 
-def errors_as_failed_states(work: Callable[P, R]) -> Callable[P, R]:
+def errors_as_failed_states(function: Callable[P, R]) -> Callable[P, R]:
     """Wraps the function of a flow or task: errors that a user can fix are returned as Failed states.
 
     Prefect logs the traceback of each error that a function raises, once per level; a returned state is one line. Whoever
     asks for the result still gets the error itself. SourceUnreachable is raised as ever, for it is worth another try.
     """
 
-    @functools.wraps(work)
+    @functools.wraps(function)
     def run(*arguments: P.args, **named: P.kwargs) -> Any:
         try:
-            return work(*arguments, **named)
+            return function(*arguments, **named)
         except SourceUnreachable:
             raise
         except SeedlingError as error:
@@ -87,8 +87,8 @@ def sentence_of(error: BaseException) -> str:
     lines = [line.strip() for line in details.splitlines()]
     rows = [f"{row[:12]}…" for check in failed for row in check.get("rows", ())][:MAX_SHOWN_ROWS]
     shown_rows = f" Rows: {', '.join(rows)}." if rows else ""
-    place = next((line for line in lines if "quarantine/" in line), "")
-    return f"{heading.rstrip('.')}: {'; '.join(parts)}{more}.{shown_rows} {place} {lines[-1]}".rstrip()
+    quarantine_line = next((line for line in lines if "quarantine/" in line), "")
+    return f"{heading.rstrip('.')}: {'; '.join(parts)}{more}.{shown_rows} {quarantine_line} {lines[-1]}".rstrip()
 
 
 def _column(check: Mapping[str, Any]) -> str:

@@ -77,9 +77,9 @@ def _configured(workspace: Path) -> dict[str, str]:
         errors="replace",
         check=False,
     )
-    found: dict[str, str] = {}
+    identity: dict[str, str] = {}
     for entry in listed.stdout.split("\0"):
         key, _, value = entry.partition("\n")
         if value.strip():
-            found[key.lower()] = value.strip()
-    return found
+            identity[key.lower()] = value.strip()
+    return identity

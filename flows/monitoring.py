@@ -120,14 +120,14 @@ def run_stopped(run: MonitoredRun | None, workspace: Path, error: BaseException)
     _tell(run, changed, params, events_of_error(error))
 
 
-def monitored(work: Callable[P, R]) -> Callable[P, R]:
+def monitored(function: Callable[P, R]) -> Callable[P, R]:
     """Wraps a flow's function, whose first argument is the workspace: errors are told of, and end as one sentence."""
 
-    @functools.wraps(work)
+    @functools.wraps(function)
     def run(*arguments: P.args, **named: P.kwargs) -> R:
         _current.clear()
         try:
-            return work(*arguments, **named)
+            return function(*arguments, **named)
         except Exception as error:
             workspace = Path(str(named.get("workspace", arguments[0] if arguments else ".")))
             with _never_failing("tell of the failure"):
@@ -179,8 +179,8 @@ def _record_restored_gates(workspace: Path, outcomes: Sequence[Outcome]) -> bool
     """
     last, news = {record.stage: record for record in gate_history(workspace)}, False
     for outcome in outcomes:
-        checks, known = outcome.summary.get("checks"), last.get(outcome.stage)
-        if checks and (known is None or not known.passed):
+        checks, last_record_of_stage = outcome.summary.get("checks"), last.get(outcome.stage)
+        if checks and (last_record_of_stage is None or not last_record_of_stage.passed):
             record_gate(workspace, outcome.stage, checks)
             news = True
     return news

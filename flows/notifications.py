@@ -126,8 +126,8 @@ def _post(address: str, body: Mapping[str, Any], params: NotifyParams) -> int:
     if parts.scheme not in {"http", "https"} or not parts.hostname:
         raise ValueError("not an http or https address")
     port = parts.port or (443 if parts.scheme == "https" else 80)
-    resolved = [str(found[4][0]) for found in socket.getaddrinfo(parts.hostname, port, type=socket.SOCK_STREAM)]
-    if not params.allow_private and not all(is_public(found) for found in resolved):
+    resolved = [str(entry[4][0]) for entry in socket.getaddrinfo(parts.hostname, port, type=socket.SOCK_STREAM)]
+    if not params.allow_private and not all(is_public(ip_address) for ip_address in resolved):
         raise DeliveryError("the webhook is on a private address, which `notify.allow_private: true` would allow")
     pinned = f"[{resolved[0]}]" if ":" in resolved[0] else resolved[0]
     target = urlunsplit((parts.scheme, f"{pinned}:{port}", parts.path or "/", parts.query, ""))

@@ -39,8 +39,8 @@ def remove_flow_runs(flow_runs: list[FlowRun]) -> None:
     """Removes the flow runs with their artifacts."""
     with get_client(sync_client=True) as client:
         for run in flow_runs:
-            wanted = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[run.id]))
-            for artifact in client.read_artifacts(artifact_filter=wanted):
+            artifacts_of_run = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[run.id]))
+            for artifact in client.read_artifacts(artifact_filter=artifacts_of_run):
                 client.delete_artifact(artifact.id)
             client.delete_flow_run(run.id)
 
@@ -58,5 +58,5 @@ def _ended(client: SyncPrefectClient, before: Any) -> Iterator[FlowRun]:
 
 
 def _workspace_of(run: FlowRun) -> Path | None:
-    place = run.parameters.get("workspace")
-    return Path(str(place)).resolve() if place is not None else None
+    workspace = run.parameters.get("workspace")
+    return Path(str(workspace)).resolve() if workspace is not None else None

@@ -177,10 +177,10 @@ def _refuse_secrets_in_config(path: Path) -> None:
     except configparser.Error:
         return  # DVC says what is wrong with it
     for section in config.sections():
-        found = find_secrets(dict(config[section]))
-        if found and "remote" in section:
+        secret_names = find_secrets(dict(config[section]))
+        if secret_names and "remote" in section:
             raise InputError(
-                f"{path}, which git tracks, holds a secret in `{found[0]}` of [{section}]: remove it there, and set it with "
+                f"{path}, which git tracks, holds a secret in `{secret_names[0]}` of [{section}]: remove it there, and set it with "
                 "`dvc remote modify --local NAME KEY VALUE`, or in the environment."
             )
 

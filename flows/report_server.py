@@ -71,14 +71,14 @@ def report_application(named: Mapping[str, Path], instance: str) -> Starlette:
     """The web application: `/`, `/<workspace>/`, `/<workspace>/<file of reports/>` and `/health`, by GET and HEAD alone."""
     template = environment().from_string(INDEX)
 
-    def index(shown: Mapping[str, Path], prefix: str) -> Response:
+    def index(listed_workspaces: Mapping[str, Path], prefix: str) -> Response:
         listed = [
             (
                 workspace.name,
                 prefix.format(name=name),
                 [(title, file) for title, file in PAGES.items() if (workspace / "reports" / file).is_file()],
             )
-            for name, workspace in shown.items()
+            for name, workspace in listed_workspaces.items()
         ]
         return HTMLResponse(template.render(workspaces=listed), headers=SECURITY_HEADERS)
 

@@ -117,7 +117,7 @@ def _column(arguments: Mapping[str, object]) -> str:
 
 def _table(head: Sequence[str], lines: Sequence[Sequence[str]], right_from: int = 99, right_to: int = 99) -> str:
     """A Markdown table; columns from right_from up to right_to are set to the right."""
-    rule = ["--:" if right_from <= place < right_to else "---" for place in range(len(head))]
+    rule = ["--:" if right_from <= column < right_to else "---" for column in range(len(head))]
     return "\n".join("| " + " | ".join(_cell(cell) for cell in line) + " |" for line in [head, rule, *lines])
 
 

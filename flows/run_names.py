@@ -96,7 +96,7 @@ def outcome_of(outcomes: Sequence[Outcome]) -> RunOutcome:
     """`rejected` where the last round that was compared is rejected, `nothing new` where no stage worked."""
     if all(outcome.how == "unchanged" for outcome in outcomes):
         return "nothing new"
-    notes = [str(one.summary.get("note", "")) for one in outcomes if one.stage.startswith("train@")]
+    notes = [str(outcome.summary.get("note", "")) for outcome in outcomes if outcome.stage.startswith("train@")]
     compared = [note for note in notes if note and not note.startswith("skipped")]
     return "rejected" if compared and compared[-1].startswith("rejected") else "accepted"
 
@@ -111,7 +111,7 @@ def rename_run(name: str, run_tags: Sequence[str]) -> None:
     from prefect import runtime
     from prefect.client.orchestration import get_client
 
-    ids = [UUID(str(found)) for found in (runtime.flow_run.id, runtime.flow_run.parent_flow_run_id) if found]
+    ids = [UUID(str(run_id)) for run_id in (runtime.flow_run.id, runtime.flow_run.parent_flow_run_id) if run_id]
     with get_client(sync_client=True) as client:
         for flow_run_id in ids:
             present = client.read_flow_run(flow_run_id).tags

@@ -197,10 +197,10 @@ def _api(workspace: Path, console: Console) -> Iterator[tuple[str, bool]]:
     from prefect.settings import get_current_settings
 
     bypass_proxies_for_loopback()
-    given = given_api_url()
-    if given is not None:
-        check_api(given)
-        yield given, False
+    api_url = given_api_url()
+    if api_url is not None:
+        check_api(api_url)
+        yield api_url, False
         return
     port = get_current_settings().server.api.port
     local = f"http://127.0.0.1:{port}/api"

@@ -175,9 +175,9 @@ def temporary_server(workspace: Path, announce: Callable[[str], None]) -> Iterat
     """
     check_prefect_home()
     bypass_proxies_for_loopback()
-    given = given_api_url()
-    if given is not None:
-        check_api(given)
+    api_url = given_api_url()
+    if api_url is not None:
+        check_api(api_url)
         yield False
         return
     server = PrefectServer(workspace / LOG_FILE, announce, environment=TEMPORARY)

@@ -64,7 +64,8 @@ def _check_shape(path: Path, value: Any, remedy: str) -> None:
 def explain_dvc(message: str, workspace: Path) -> InputError | None:
     """What DVC says of a tracked file that it cannot read, with the remedy; None where it speaks of something else."""
     if not any(
-        one in message for one in ("validation failed", "is corrupted", "is not valid utf-8", "Unable to read param")
+        phrase in message
+        for phrase in ("validation failed", "is corrupted", "is not valid utf-8", "Unable to read param")
     ):
         return None
     for name, remedy in REMEDIES.items():
@@ -84,9 +85,10 @@ def drop_stale_locks(dvc_tmp: Path) -> None:
         written = path.stat().st_mtime
         busy = json.loads(path.read_text(encoding="utf-8"))
         kept = {
-            "write": {name: one for name, one in busy.get("write", {}).items() if _alive(one, written)},
+            "write": {name: entry for name, entry in busy.get("write", {}).items() if _alive(entry, written)},
             "read": {
-                name: [one for one in some if _alive(one, written)] for name, some in busy.get("read", {}).items()
+                name: [entry for entry in entries if _alive(entry, written)]
+                for name, entries in busy.get("read", {}).items()
             },
         }
     except FileNotFoundError:
@@ -95,7 +97,7 @@ def drop_stale_locks(dvc_tmp: Path) -> None:
         state_once(f"{path} was damaged, and is begun anew: it only lists which DVC commands are at work.")
         path.unlink(missing_ok=True)
         return
-    kept["read"] = {name: some for name, some in kept["read"].items() if some}
+    kept["read"] = {name: entries for name, entries in kept["read"].items() if entries}
     if kept != {"write": busy.get("write", {}), "read": busy.get("read", {})}:
         beside = path.with_name("rwlock.new")
         beside.write_text(json.dumps(kept), encoding="utf-8")

@@ -31,12 +31,12 @@ def explain(error: BaseException, writing: object = None, database: Path | None 
 
     writing: what was being written, for errors that do not say it themselves; database: the SQLite file that was in use.
     """
-    for one in _causes(error):
-        if isinstance(one, SeedlingError):
-            return one
-        found = _of_system(one, writing) or _of_database(one, database) or _of_memory(one)
-        if found is not None:
-            return found
+    for cause in _causes(error):
+        if isinstance(cause, SeedlingError):
+            return cause
+        explained = _of_system(cause, writing) or _of_database(cause, database) or _of_memory(cause)
+        if explained is not None:
+            return explained
     return None
 
 

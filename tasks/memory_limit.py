@@ -34,34 +34,34 @@ def described_limit() -> str:
 
 
 def _cgroup_limits(cgroups: Path, membership: Path) -> list[int]:
-    found: list[int] = []
+    limits: list[int] = []
     try:
         lines = membership.read_text(encoding="utf-8").splitlines()
     except OSError:  # no Linux
-        return found
+        return limits
     for line in lines:
         number, controllers, path = (*line.split(":", 2), "", "")[:3]
         if number == "0" and not controllers:  # v2, mounted at the top or beside v1's controllers
             for root in (cgroups, cgroups / "unified"):
-                found += _limits_up(root, path, "memory.max")
+                limits += _limits_up(root, path, "memory.max")
         elif "memory" in controllers.split(","):
-            found += _limits_up(cgroups / "memory", path, "memory.limit_in_bytes")
-    return found
+            limits += _limits_up(cgroups / "memory", path, "memory.limit_in_bytes")
+    return limits
 
 
 def _limits_up(root: Path, path: str, file: str) -> list[int]:
     """The limits of the group and its parents. Inside a container the group's own path may not be there: its root is then the mount's."""
-    found = []
+    limits = []
     folder = root / path.lstrip("/")
     while True:
         try:
             text = (folder / file).read_text(encoding="ascii").strip()
             if text.isdigit() and int(text) < UNLIMITED:
-                found.append(int(text))
+                limits.append(int(text))
         except (OSError, ValueError):
             pass
         if folder == root or root not in folder.parents:
-            return found
+            return limits
         folder = folder.parent
 
 

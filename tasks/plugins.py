@@ -75,19 +75,19 @@ def plugin_functions(
         return {}
     path = inside(data, file)
     _check_allowed(path, named_in)
-    found: dict[str, Callable[..., Any]] = {
-        one.name: one.load() for one in importlib.metadata.entry_points(group=entry_points)
+    functions: dict[str, Callable[..., Any]] = {
+        entry.name: entry.load() for entry in importlib.metadata.entry_points(group=entry_points)
     }
     if not path.is_file():
-        if found:
-            return found
+        if functions:
+            return functions
         raise InputError(
             f"{path} does not exist: params.yaml names it in {named_in}. Put it there, or set the key to null."
         )
     name = f"seedling_{path.stem}"
     module = load_module(path, name, named_in)
-    public = {one: made for one, made in vars(module).items() if callable(made) and not one.startswith("_")}
-    return found | {one: made for one, made in public.items() if getattr(made, "__module__", "") == name}
+    public = {key: value for key, value in vars(module).items() if callable(value) and not key.startswith("_")}
+    return functions | {key: value for key, value in public.items() if getattr(value, "__module__", "") == name}
 
 
 def load_module(path: Path, name: str, named_in: str) -> ModuleType:
@@ -102,7 +102,7 @@ def load_module(path: Path, name: str, named_in: str) -> ModuleType:
     try:
         spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:
-        lines = [one.lineno for one in traceback.extract_tb(error.__traceback__) if one.filename == str(path)]
+        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
         line = getattr(error, "lineno", None) or (lines[-1] if lines else "?")
         raise InputError(
             f"{path}, line {line}: {type(error).__name__}: {error}. Fix the file and run again."

@@ -45,8 +45,10 @@ def headline_metrics(evaluation: Mapping[str, Any]) -> dict[str, float]:
 
     `test_rows` is 0 where the numbers are of cross-validation.
     """
-    shown = evaluation["test"] or evaluation["cross_validation"] or {}
-    columns: dict[str, float] = {name: shown[name]["value"] for name in HEADLINE_METRICS if shown.get(name) is not None}
+    metrics = evaluation["test"] or evaluation["cross_validation"] or {}
+    columns: dict[str, float] = {
+        name: metrics[name]["value"] for name in HEADLINE_METRICS if metrics.get(name) is not None
+    }
     if evaluation["cross_validation"]:
         columns["cross_validated_accuracy"] = evaluation["cross_validation"]["accuracy"]["value"]
     answered, correct = evaluation["abstain"]["answered"], evaluation["abstain"]["right"]

@@ -22,8 +22,8 @@ def leave_out_working_folder() -> None:
     os.environ.update(SAFE_PATH)
     if sys.flags.safe_path or not sys.path or not _started_as_module():
         return
-    first, own = Path(sys.path[0] or ".").resolve(), Path(__file__).resolve().parents[1]
-    if first == Path.cwd().resolve() != own:
+    first, packages_root = Path(sys.path[0] or ".").resolve(), Path(__file__).resolve().parents[1]
+    if first == Path.cwd().resolve() != packages_root:
         del sys.path[0]
 
 

@@ -72,15 +72,15 @@ def check_no_conflict(text: str, path: Path | str) -> None:
     raise InputError(f"{path} has an unsolved merge conflict at line {line}: {how}.")
 
 
-def _values(node: Node, known: dict[int, int]) -> int:
+def _values(node: Node, counts: dict[int, int]) -> int:
     """How many values the node holds once its aliases are written out. Each node is visited once, however often it is named."""
-    if id(node) in known:
-        return known[id(node)]
-    known[id(node)] = MAX_VALUES + 1  # found again below itself: it never ends
+    if id(node) in counts:
+        return counts[id(node)]
+    counts[id(node)] = MAX_VALUES + 1  # found again below itself: it never ends
     count = 1
     if isinstance(node, MappingNode):
-        count += sum(_values(key, known) + _values(value, known) for key, value in node.value)
+        count += sum(_values(key, counts) + _values(value, counts) for key, value in node.value)
     elif isinstance(node, SequenceNode):
-        count += sum(_values(one, known) for one in node.value)
-    known[id(node)] = count
+        count += sum(_values(item, counts) for item in node.value)
+    counts[id(node)] = count
     return count

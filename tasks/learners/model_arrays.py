@@ -24,13 +24,13 @@ def write_arrays(arrays: Mapping[str, NDArray[Any]], path: Path) -> None:
 
 def check_arrays(arrays: Mapping[str, NDArray[Any]], kinds: Kinds, optional: Kinds | None = None) -> None:
     """Raises ValueError where an array is missing, unknown, of another kind or of other dimensions."""
-    known = {**kinds, **(optional or {})}
+    allowed = {**kinds, **(optional or {})}
     if missing := sorted(kinds.keys() - arrays.keys()):
         raise ValueError(f"the array '{missing[0]}' is missing")
-    if unknown := sorted(arrays.keys() - known.keys()):
+    if unknown := sorted(arrays.keys() - allowed.keys()):
         raise ValueError(f"the array '{unknown[0]}' is unknown")
     for name, array in arrays.items():
-        kind, dimensions = known[name]
+        kind, dimensions = allowed[name]
         if array.dtype.kind != kind or array.ndim != dimensions:
             raise ValueError(f"the array '{name}' is {array.dtype} with {array.ndim} dimensions")
         if kind == "f" and not np.isfinite(array).all():

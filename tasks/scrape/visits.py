@@ -47,8 +47,8 @@ def same_rows(visited: Path, output: Path) -> bool:
     if not all(filecmp.cmp(visited / name, output / name, shallow=False) for name in names):
         return False
     reasons, reasons_before = (_reasons(folder) for folder in (visited, output))
-    unreachable = {origin_and_reason for origin_and_reason in reasons if PASSING.match(origin_and_reason[1])}
-    lasting_before = {one for one in reasons_before if not PASSING.match(one[1])}
+    unreachable = {(origin, reason) for origin, reason in reasons if PASSING.match(reason)}
+    lasting_before = {(origin, reason) for origin, reason in reasons_before if not PASSING.match(reason)}
     if reasons - unreachable != lasting_before:
         return False
     if unreachable:
