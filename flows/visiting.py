@@ -37,7 +37,9 @@ def visit_sources(ledger: Ledger) -> Outcome | None:
     if not visited_sources(load(snapshot.folder).scrape.sources):
         (workspace / OPEN_VISIT).unlink(missing_ok=True)
         return None
-    name, params_before = _visit_name(workspace), (snapshot.folder / "params.yaml").read_bytes()
+    stopped_name = _stopped_visit(workspace)
+    name = stopped_name or datetime.now(UTC).isoformat(timespec="seconds")
+    params_before = (snapshot.folder / "params.yaml").read_bytes()
     as_of_before = load(snapshot.folder).scrape.as_of
     _keep_open(workspace, name, "unfinished")
     set_value(snapshot.folder, ["scrape", "as_of"], name)
@@ -46,7 +48,8 @@ def visit_sources(ledger: Ledger) -> Outcome | None:
     except GateFailed:
         _keep_open(workspace, name, "refused")
         raise
-    if outcome.how == "unchanged":
+    # A visit that was stopped may have been recorded under its name already, which therefore has to stay.
+    if outcome.how == "unchanged" and stopped_name is None:
         (snapshot.folder / "params.yaml").write_bytes(params_before)
         rename_visit(load(snapshot.folder).scrape.sources, workspace / ".seedling" / "web", name, as_of_before)
     else:
@@ -55,17 +58,16 @@ def visit_sources(ledger: Ledger) -> Outcome | None:
     return None if outcome.how == "unchanged" else outcome
 
 
-def _visit_name(workspace: Path) -> str:
-    """The name of the visit that was stopped, else the time of day, in UTC."""
+def _stopped_visit(workspace: Path) -> str | None:
+    """The name of a visit that was stopped before its end, if any."""
     path = workspace / OPEN_VISIT
-    if path.is_file():
-        try:
-            visit = read_json(path)
-            if visit["state"] == "unfinished":
-                return str(visit["as_of"])
-        except (DamagedFile, KeyError, TypeError):  # cut by a kill: a new visit asks again for what the old one brought
-            pass
-    return datetime.now(UTC).isoformat(timespec="seconds")
+    if not path.is_file():
+        return None
+    try:
+        visit = read_json(path)
+        return str(visit["as_of"]) if visit["state"] == "unfinished" else None
+    except (DamagedFile, KeyError, TypeError):  # cut by a kill: a new visit asks again for what the old one brought
+        return None
 
 
 def _keep_open(workspace: Path, name: str, state: State) -> None:

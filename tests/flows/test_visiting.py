@@ -13,10 +13,10 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tasks"))
 from loopback import Reply, Site, site
 
 from flows.ledger import Ledger
-from flows.visiting import has_open_visit, visit_sources
+from flows.visiting import OPEN_VISIT, has_open_visit, visit_sources
 from flows.workspace import make_workspace
 from tasks.errors import GateFailed
-from tasks.generation import read
+from tasks.generation import read, write_json
 from tasks.params import load, set_value
 
 WORDS = {"rain": ("it pours on", "wet boots in"), "sun": ("bright light on", "dry sand in")}
@@ -119,4 +119,19 @@ def test_rows_that_a_gate_refuses_are_asked_for_again(workspace: Path, web: Site
     (workspace / "gates.yaml").write_text(gate.replace("23", "70"), encoding="utf-8")
     assert visit(workspace) == "done"
     assert len(read(workspace / "generations/scrape")) == 60
+    assert not has_open_visit(workspace)
+
+
+def test_rows_of_a_visit_that_was_killed_after_it_was_recorded_stay(workspace: Path, web: Site) -> None:
+    """Killed before its name was written into params.yaml: the next run writes the name and keeps the rows."""
+    params_before = (workspace / "params.yaml").read_bytes()
+    web.routes["/"] = page(range(11))
+    assert visit(workspace) == "done"
+    name = load(workspace).scrape.as_of
+    (workspace / "params.yaml").write_bytes(params_before)
+    write_json(workspace / OPEN_VISIT, {"as_of": name, "state": "unfinished"})
+    assert visit(workspace) == "unchanged"
+    assert len(read(workspace / "generations/scrape")) == 22
+    assert load(workspace).scrape.as_of == name
+    assert "up to date" in dvc_status(workspace)
     assert not has_open_visit(workspace)
