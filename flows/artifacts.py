@@ -23,10 +23,10 @@ from prefect.artifacts import (
 from flows.ledger import Outcome
 from flows.result_markdown import result_markdown
 from flows.run_names import artifact_key
-from tasks.evaluate.trend import run_points
 from tasks.params import Params
 from tasks.progress import Progress
 from tasks.reading import read_json
+from tasks.run_trend import run_points
 from tasks.sources import described
 
 RUNS_IN_TABLE = 30

@@ -38,7 +38,7 @@ from tasks.busy import workspace_lock
 from tasks.errors import GateFailed, SeedlingError, SourceUnreachable, WorkspaceBusy
 from tasks.parallel import spread_by, usable_cores
 from tasks.params import load, set_value
-from tasks.scrape.visits import visited_sources
+from tasks.sources import visited_sources
 from tasks.stages import ROUNDS, gate_changed, stages, write_page
 from tasks.summaries import summary
 

@@ -39,7 +39,6 @@ from flows.tracked_files import check_tracked_files, drop_stale_locks, explain_d
 from tasks.errors import InputError, SeedlingError, WorkspaceBusy
 from tasks.faults import explain
 from tasks.progress import Progress, silent
-from tasks.scrape.visits import same_rows
 from tasks.stages import Stage, check_inputs, find, gate_changed, run_stage, stages
 from tasks.summaries import summary
 from tasks.test_evaluations import LOG as TEST_EVALUATIONS
@@ -254,7 +253,7 @@ class Ledger:
                     how, loaded = "done", self._load(repo, name)
                 compare = visit and not loaded.changed_outs()
                 ticket = self._reserve(repo, stage, loaded) if how == "done" else None
-            if ticket is not None and not self._work(stage, ticket, progress, same_rows if compare else None):
+            if ticket is not None and not self._work(stage, ticket, progress, _same_rows if compare else None):
                 how = "unchanged"
         outcome = Outcome(name, how, time.perf_counter() - began, summary(stage, self.workspace))
         if not (visit and how == "unchanged"):  # whoever asked for the visit brings the stage up to date next
@@ -459,6 +458,12 @@ class Ledger:
             if known is not None:
                 raise known from error
             raise SeedlingError(f"DVC: {said}. `dvc status` and `dvc doctor` tell more.") from error
+
+
+def _same_rows(visited: Path, output: Path) -> bool:
+    from tasks.scrape.visits import same_rows  # loads the crawler, which a run without a visit does not need
+
+    return same_rows(visited, output)
 
 
 def _open(workspace: Path) -> Repo:

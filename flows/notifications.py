@@ -20,7 +20,7 @@ from jinja2.sandbox import SandboxedEnvironment
 from flows.events import EVENT_NAMES, TITLES, RunEvent
 from tasks.errors import InputError
 from tasks.monitoring_params import NotifyParams
-from tasks.scrape.politeness import is_public
+from tasks.public_addresses import is_public
 
 TRIES = 3
 PAUSE_SECONDS = 1.0

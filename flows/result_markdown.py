@@ -8,8 +8,8 @@ from pathlib import Path
 import pandas as pd
 
 from flows.ledger import Outcome
-from tasks.evaluate.trend import RunPoint, new_test_rows, run_points
 from tasks.evaluate.trend_charts import accuracy_image
+from tasks.run_trend import RunPoint, new_test_rows, run_points
 
 RUNS_IN_TREND = 10
 RUNS_IN_CHART = 30

@@ -15,7 +15,7 @@ from tasks.errors import DamagedFile, GateFailed
 from tasks.generation import write_json
 from tasks.params import load, set_value
 from tasks.reading import read_json
-from tasks.scrape.visits import rename_visit, visited_sources
+from tasks.sources import visited_sources
 
 OPEN_VISIT = Path(".seedling", "visit.json")
 State = Literal["unfinished", "refused"]
@@ -50,6 +50,8 @@ def visit_sources(ledger: Ledger) -> Outcome | None:
         raise
     # A visit that was stopped may have been recorded under its name already, which therefore has to stay.
     if outcome.how == "unchanged" and stopped_name is None:
+        from tasks.scrape.visits import rename_visit
+
         (snapshot.folder / "params.yaml").write_bytes(params_before)
         rename_visit(load(snapshot.folder).scrape.sources, workspace / ".seedling" / "web", name, as_of_before)
     else:

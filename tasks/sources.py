@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
@@ -249,3 +250,12 @@ def described(source: Source) -> str:
             return source.dataset
         case _:
             return source.url
+
+
+def visited_sources(sources: Sequence[Source]) -> list[CrawlSource | SequenceSource | ApiSource]:
+    """The sources whose rows may change without a change in the workspace; a saved site is part of data/."""
+    return [
+        source
+        for source in sources
+        if isinstance(source, SequenceSource | ApiSource) or (isinstance(source, CrawlSource) and not source.saved_site)
+    ]

@@ -124,3 +124,11 @@ def test_the_command_line_starts_without_heavy_imports() -> None:
     code = "import sys, flows.command_line; print([m for m in ('torch','prefect','dvc','pandas','great_expectations') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_the_flow_starts_without_the_learners_and_the_crawler() -> None:
+    """A run with nothing new loads no package that only a stage's work needs."""
+    heavy = ("torch", "scrapy", "twisted", "sklearn", "great_expectations", "albumentations", "transformers")
+    code = f"import sys, flows.grow; print([m for m in {heavy} if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

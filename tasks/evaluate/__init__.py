@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -22,19 +22,19 @@ from tasks.evaluate.label_errors import label_errors
 from tasks.evaluate.metrics import accuracy, per_class, with_intervals
 from tasks.evaluate.next_steps import Curve, LabelsFrom, errors_by_class, extrapolated, next_steps
 from tasks.evaluate.plots import write_losses, write_plots
-from tasks.evaluate.robustness import ROWS, robustness
 from tasks.evaluate.scope import operating_points, out_of_scope
 from tasks.evaluate.scored import Scored
 from tasks.evaluate.slices import USUAL, slices
-from tasks.evaluate.smallest_step import smallest_step
 from tasks.generation import columns_of, digest, payloads, read, read_manifest, source_of, write_json
-from tasks.learners.model import TrainedModel, load_model, single_threaded
 from tasks.params import NOTHING, EvaluateParams, Facts
 from tasks.progress import Progress, silent
 from tasks.reading import read_frame, read_json
 from tasks.results import EVALUATION, METRICS, headline_metrics, read_evaluation
 from tasks.statistics import Ints, effective_rows, rows_for_interval, wilson
 from tasks.test_evaluations import log_test_evaluation
+
+if TYPE_CHECKING:
+    from tasks.learners.model import TrainedModel
 
 NOT_TO_CUT_BY = ("id", "parents", "label_probs", "health")  # no two rows alike, or lists
 
@@ -55,6 +55,8 @@ def evaluate(
 
     Without a test split the numbers are the cross-validation's alone, and say so: "test" is null.
     """
+    from tasks.learners.model import load_model, single_threaded  # and torch, which readers of the pages do not need
+
     verdicts = read_verdicts(models)
     accepted = verdicts[-1]["accepted_round"]
     classes = read_manifest(validated)["classes"]
@@ -160,6 +162,9 @@ def _robustness(
     progress: Progress,
 ) -> dict[str, Any] | None:
     """On so many test rows, those with the first ids, which are hashes."""
+    from tasks.evaluate.robustness import ROWS, robustness
+    from tasks.evaluate.smallest_step import smallest_step
+
     many = ROWS[facts.effort] if params.robustness_rows is None else params.robustness_rows
     if test is None or many == 0:
         return None

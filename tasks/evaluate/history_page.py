@@ -7,8 +7,8 @@ from pathlib import Path
 
 from tasks.evaluate import trend_charts
 from tasks.evaluate.pages import environment
-from tasks.evaluate.trend import new_test_rows, run_points
 from tasks.gates.history import gate_history
+from tasks.run_trend import new_test_rows, run_points
 
 PAGE = Path("reports", "history.html")
 SHOWN_RUNS = 200

@@ -10,7 +10,7 @@ from typing import Any
 from markupsafe import Markup
 
 from tasks.evaluate.charts import CONFIG, LEAF, LINE, SOFT, drawn
-from tasks.evaluate.trend import STAGE_KINDS, RunPoint
+from tasks.run_trend import STAGE_KINDS, RunPoint
 
 MAX_RUNS_IN_CHART = 60
 MAX_AXIS_LABELS = 4

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import math
 import socket
 import time
@@ -19,6 +18,7 @@ from scrapy.resolver import dnscache
 from scrapy.responsetypes import responsetypes
 from scrapy.utils.request import fingerprint
 
+from tasks.public_addresses import is_public
 from tasks.scrape.content import fault_of
 from tasks.scrape.memory import Memory
 from tasks.scrape.pace import RateFinder
@@ -264,21 +264,6 @@ def origin_of(url: str) -> str:
     """Scheme, host and port of an address."""
     parts = urlsplit(url)
     return f"{parts.scheme}://{parts.netloc}"
-
-
-def is_public(address: str) -> bool:
-    """Whether an IP address is one of the public internet; one that carries an IPv4 address (mapped, NAT64, 6to4) is judged by that too."""
-    found = ipaddress.ip_address(address.partition("%")[0])
-    if found.is_multicast or found.is_reserved or not found.is_global:
-        return False
-    if isinstance(found, ipaddress.IPv6Address):
-        if found.is_site_local or found in ipaddress.ip_network("::/96"):
-            return False
-        inner = found.ipv4_mapped or found.sixtofour
-        if found in ipaddress.ip_network("64:ff9b::/96"):
-            inner = ipaddress.IPv4Address(int(found) & 0xFFFFFFFF)
-        return inner is None or is_public(str(inner))
-    return True
 
 
 class Shelf:

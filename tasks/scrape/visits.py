@@ -1,4 +1,4 @@
-"""Visits to the sources on the web: which sources have any, and whether a visit brought rows."""
+"""Visits to the sources on the web: their names, and whether a visit brought rows."""
 
 from __future__ import annotations
 
@@ -11,17 +11,8 @@ from tasks.generation import read_rejected
 from tasks.notices import state_once
 from tasks.scrape.content import PASSING
 from tasks.scrape.memory import Memory
-from tasks.scrape.web import Web, name_of
-from tasks.sources import ApiSource, CrawlSource, SequenceSource, Source
-
-
-def visited_sources(sources: Sequence[Source]) -> list[Web]:
-    """The sources whose rows may change without a change in the workspace; a saved site is part of data/."""
-    return [
-        source
-        for source in sources
-        if isinstance(source, SequenceSource | ApiSource) or (isinstance(source, CrawlSource) and not source.saved_site)
-    ]
+from tasks.scrape.web import name_of
+from tasks.sources import Source, visited_sources
 
 
 def rename_visit(sources: Sequence[Source], folder: Path, old: str, new: str | None) -> None:

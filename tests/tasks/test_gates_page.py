@@ -11,10 +11,10 @@ import pytest
 
 from tasks.evaluate.gates_page import stage_histories, write_gates_page
 from tasks.evaluate.history_page import write_history_page
-from tasks.evaluate.trend import new_test_rows, run_points
 from tasks.evaluate.trend_charts import accuracy_image
 from tasks.gates import history
 from tasks.gates.history import GateRecord, gate_history, record_gate
+from tasks.run_trend import new_test_rows, run_points
 
 
 def check(passed: bool, observed: str, **arguments: Any) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from visiting import CRAWL, IMAGES, QUICK, TEXTS, gallery, run
 from tasks.errors import InputError, SourceUnreachable
 from tasks.generation import read, read_manifest, read_rejected
 from tasks.params import Facts, ScrapeParams
-from tasks.scrape.politeness import is_public
+from tasks.public_addresses import is_public
 
 
 @pytest.mark.parametrize("facts", [IMAGES])

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-RUNS = Path(".seedling", "runs")
+from tasks.run_records import read_run_records
+
 STAGE_KINDS = ("scrape", "validate", "augment", "synthesize", "train", "pseudo_label", "evaluate")
 
 
@@ -50,12 +51,10 @@ class RunPoint:
 def run_points(workspace: Path) -> list[RunPoint]:
     """The finished runs of the workspace, the oldest first; a record that cannot be read is left out."""
     points = []
-    for path in (workspace / RUNS).glob("*.json"):
-        try:
-            points.append(point_of(json.loads(path.read_text(encoding="utf-8"))))
-        except (ValueError, KeyError, TypeError, AttributeError):
-            continue
-    return sorted(points, key=lambda point: (point.ended, point.name))
+    for record in read_run_records(workspace):
+        with suppress(ValueError, KeyError, TypeError, AttributeError):
+            points.append(point_of(record))
+    return points
 
 
 def point_of(record: Mapping[str, Any]) -> RunPoint:
