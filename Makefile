@@ -30,7 +30,7 @@ repro: .venv/.ready | data  ## the same by DVC alone
 ui: .venv/.ready  ## Prefect's UI on http://127.0.0.1:4200, with past runs
 	$(BIN)/prefect server start
 
-test: .venv/.ready  ## the fast tests, under 3 minutes on 2 cores
+test: .venv/.ready  ## the fast tests, about 6 minutes on 2 cores
 	$(BIN)/pytest -n 2 -m "not slow and not soak"
 
 test-slow: .venv/.ready  ## whole lines, a real Prefect server, a real browser
