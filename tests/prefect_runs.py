@@ -8,7 +8,7 @@ import sqlite3
 import sys
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,6 +17,7 @@ import httpx
 import psutil
 
 Found = TypeVar("Found")
+BUSY_RETRIES = 30  # a second apart
 MARK = "SEEDLING_TEST_MARK"  # environment variable by which all descendants of a command are found, orphans too
 
 
@@ -91,11 +92,18 @@ def flow_run_states(environment: dict[str, str]) -> list[tuple[str, str]]:
         return list(connection.execute("SELECT state_type, state_name FROM flow_run ORDER BY created"))
 
 
+def post(api_url: str, route: str, body: Mapping[str, Any]) -> Any:
+    """The answer of a Prefect API to a POST, which is repeated while the server's database is locked, as Prefect's client does."""
+    for _ in range(BUSY_RETRIES):
+        response = httpx.post(f"{api_url}/{route}", json=dict(body), timeout=60)
+        if response.status_code != httpx.codes.SERVICE_UNAVAILABLE:
+            break
+        time.sleep(1)
+    response.raise_for_status()
+    return response.json() if response.content else None
+
+
 def flow_runs(api_url: str, **filters: Any) -> list[dict[str, Any]]:
     """The flow runs that the API has, the oldest first."""
-    response = httpx.post(
-        f"{api_url}/flow_runs/filter", json={"sort": "EXPECTED_START_TIME_ASC", **filters}, timeout=30
-    )
-    response.raise_for_status()
-    runs: list[dict[str, Any]] = response.json()
+    runs: list[dict[str, Any]] = post(api_url, "flow_runs/filter", {"sort": "EXPECTED_START_TIME_ASC", **filters})
     return runs

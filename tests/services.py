@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import httpx
+import prefect_runs
 import psutil
 
 Value = TypeVar("Value")
@@ -227,9 +228,7 @@ def s3_store(folder: Path, *buckets: str) -> Iterator[tuple[Service, dict[str, s
 
 def post(server: Service, route: str, body: Mapping[str, Any]) -> Any:
     """The answer of the server's API to a POST."""
-    answer = httpx.post(f"{server.env['PREFECT_API_URL']}/{route}", json=dict(body), timeout=60)
-    answer.raise_for_status()
-    return answer.json() if answer.content else None
+    return prefect_runs.post(server.env["PREFECT_API_URL"], route, body)
 
 
 def deployment_of(server: Service, name: str) -> dict[str, Any]:

@@ -23,6 +23,7 @@ import httpx
 import numpy as np
 import pytest
 from PIL import Image
+from prefect_runs import post
 from shapes import SHAPES, draw
 from webhooks import webhook
 
@@ -49,13 +50,13 @@ class Watched:
 
     def runs(self) -> list[dict[str, Any]]:
         """The flow runs, the oldest first."""
-        runs: list[dict[str, Any]] = httpx.post(f"{self.api}/flow_runs/filter", json={"sort": "START_TIME_ASC"}).json()
+        runs: list[dict[str, Any]] = post(self.api, "flow_runs/filter", {"sort": "START_TIME_ASC"})
         return runs
 
     def artifacts(self, run: dict[str, Any]) -> dict[str, dict[str, Any]]:
         """The run's artifacts by key."""
         wanted = {"artifacts": {"flow_run_id": {"any_": [run["id"]]}}}
-        return {found["key"]: found for found in httpx.post(f"{self.api}/artifacts/filter", json=wanted).json()}
+        return {found["key"]: found for found in post(self.api, "artifacts/filter", wanted)}
 
 
 def wait_for(check: Callable[[], Any]) -> Any:
@@ -254,13 +255,13 @@ def test_a_failed_gate_is_one_sentence(watched: Watched) -> None:
     assert sentence.startswith("The gate of stage 'validate' failed: expect_column_values_to_be_between (width)")
     assert "\n" not in sentence and "quarantine/validate-" in sentence and len(sentence) < 700
     wanted = {"flow_runs": {"id": {"any_": [failed["id"]]}}}
-    states = {task["name"]: task["state"] for task in httpx.post(f"{watched.api}/task_runs/filter", json=wanted).json()}
+    states = {task["name"]: task["state"] for task in post(watched.api, "task_runs/filter", wanted)}
     assert states["validate"]["type"] == "FAILED" and states["validate"]["message"] == sentence
 
     def messages() -> list[dict[str, Any]]:
-        logs: list[dict[str, Any]] = httpx.post(
-            f"{watched.api}/logs/filter", json={"logs": {"flow_run_id": {"any_": [failed["id"]]}}}
-        ).json()
+        logs: list[dict[str, Any]] = post(
+            watched.api, "logs/filter", {"logs": {"flow_run_id": {"any_": [failed["id"]]}}}
+        )
         return logs if any(log["level"] >= 40 for log in logs) else []
 
     logs = wait_for(messages)
@@ -275,7 +276,7 @@ def test_events_reach_prefect_the_webhook_and_an_automation(watched: Watched) ->
 
     def event() -> Any:
         wanted = {"filter": {"event": {"prefix": ["seedling."]}}}
-        found = httpx.post(f"{watched.api}/events/filter", json=wanted).json()["events"]
+        found = post(watched.api, "events/filter", wanted)["events"]
         return [one for one in found if one["event"] == "seedling.gate.failed"]
 
     (failed,) = wait_for(event)

@@ -17,6 +17,7 @@ from typing import Any
 
 import httpx
 import pytest
+from prefect_runs import post
 
 pytestmark = pytest.mark.slow
 BIN = Path(sys.executable).parent
@@ -67,14 +68,14 @@ def test_the_ui_shows_the_run_and_the_report_answers_clicks(server: dict[str, st
 
     subprocess.run(["seedling", "run", "-w", workspace], env=server, check=True, capture_output=True, timeout=600)
     api = server["PREFECT_API_URL"]
-    (run,) = httpx.post(f"{api}/flow_runs/filter", json={}).json()
+    (run,) = post(api, "flow_runs/filter", {})
     assert run["state"]["type"] == "COMPLETED"
-    tasks = {one["name"] for one in httpx.post(f"{api}/task_runs/filter", json={}).json()}
+    tasks = {one["name"] for one in post(api, "task_runs/filter", {})}
     assert tasks >= {"scrape", "validate", "augment", "synthesize", "train@0", "pseudo_label@1", "train@1", "evaluate"}
-    artifacts = {one["key"] for one in httpx.post(f"{api}/artifacts/filter", json={}).json()}
+    artifacts = {one["key"] for one in post(api, "artifacts/filter", {})}
     keys = {"run", "rounds", "metrics", "scrape-rows", "scrape-gate", "train-0-rows", "evaluate-gate", "result"}
     assert artifacts >= {f"workspace-{key}" for key in keys}
-    told = [one for one in httpx.post(f"{api}/artifacts/filter", json={}).json() if one["key"] == "workspace-rounds"]
+    told = [one for one in post(api, "artifacts/filter", {}) if one["key"] == "workspace-rounds"]
     lines = sorted(len(json.loads(one["data"])) for one in told)
     trained = len(list((workspace / "models").glob("*/candidates.json")))
     assert (lines[0], lines[-1]) == (1, trained)
@@ -115,7 +116,7 @@ def test_the_folds_of_a_long_round_are_tasks_on_the_flows_task_runner(
     set_value(workspace, ["pseudo_label", "rounds"], 0)
     set_value(workspace, ["train", "budget_seconds"], 1000.0)
     subprocess.run(["seedling", "run", "-w", workspace], env=server, check=True, capture_output=True, timeout=600)
-    names = [one["name"] for one in httpx.post(f"{server['PREFECT_API_URL']}/task_runs/filter", json={}).json()]
+    names = [one["name"] for one in post(server["PREFECT_API_URL"], "task_runs/filter", {})]
     assert sorted(one for one in names if one.startswith("fold")) == [f"fold {number}" for number in range(5)]
     made = digest(workspace / "models/0")
     subprocess.run([sys.executable, "-m", "tasks.train", "--round", "0"], cwd=workspace, check=True, timeout=600)

@@ -22,6 +22,7 @@ from prefect_runs import (
     free_port,
     kill_all,
     own_environment,
+    post,
     processes,
     wait_for,
 )
@@ -185,7 +186,7 @@ def test_a_worker_runs_a_deployment_and_a_cancelled_run_leaves_no_process(
             ["prefect", *command], cwd=project, env=environment, capture_output=True, text=True, timeout=SECONDS
         )
         assert done.returncode == 0, done.stdout + done.stderr
-    (deployment,) = httpx.post(f"{api}/deployments/filter", json={}).json()
+    (deployment,) = post(api, "deployments/filter", {})
     output = tmp_path / "worker.txt"
     worker = start(
         ["prefect", "worker", "start", "--pool", "machines", "--type", "process"], environment, output, project
@@ -199,7 +200,7 @@ def test_a_worker_runs_a_deployment_and_a_cancelled_run_leaves_no_process(
     second = _ask_for_run(api, deployment["id"])
     wait_for(lambda: "validate: done" in output.read_text(), SECONDS, output.read_text)
     time.sleep(5)
-    httpx.post(f"{api}/flow_runs/{second}/set_state", json={"state": {"type": "CANCELLING", "name": "Cancelling"}})
+    post(api, f"flow_runs/{second}/set_state", {"state": {"type": "CANCELLING", "name": "Cancelling"}})
     wait_for(lambda: _state(api, second) in FINAL, SECONDS, output.read_text)
     assert _state(api, second) == "CANCELLED", output.read_text()
     at_work = lambda: [one for one in processes(environment) if "prefect.engine" in " ".join(one.cmdline())]  # noqa: E731
@@ -225,8 +226,7 @@ def _make_long(workspace: Path) -> None:
 
 
 def _ask_for_run(api: str, deployment_id: str) -> str:
-    response = httpx.post(f"{api}/deployments/{deployment_id}/create_flow_run", json={"state": {"type": "SCHEDULED"}})
-    return str(response.json()["id"])
+    return str(post(api, f"deployments/{deployment_id}/create_flow_run", {"state": {"type": "SCHEDULED"}})["id"])
 
 
 def _state(api: str, flow_run_id: str) -> str:
