@@ -15,6 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
+from tasks.decoding_limits import TOO_SLOW, is_too_slow
+
 Pixels = NDArray[np.uint8]  # (height, width, 3), RGB
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF")
 ORIENTATION = 0x0112  # EXIF's tag; 1 is as the pixels lie
@@ -30,10 +32,12 @@ class Undecodable(ValueError):
 def decode(encoded: bytes, max_megapixels: float = 64.0) -> Pixels:
     """The picture as RGB, (height, width, 3); transparency on white, EXIF orientation applied, a GIF's first frame.
 
-    Raises Undecodable: `empty_file`, `undecodable` (not one of FORMATS, or broken), `too_many_pixels`.
+    Raises Undecodable: `empty_file`, `undecodable` (not one of FORMATS, or broken), `too_many_pixels`, `too_slow_to_decode`.
     """
     if not encoded:
         raise Undecodable("empty_file")
+    if is_too_slow(encoded, max_megapixels):
+        raise Undecodable(TOO_SLOW)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own limit stands below

@@ -1,0 +1,82 @@
+"""Refuses image files whose decoding takes long for their size, by reading their structure before any pixel is decoded.
+
+A progressive JPEG may go over all pixels once for every few bytes: 100 kB with 1,000 scans hold a decoder for minutes. What an
+image may cost is a number of the file alone, so that the same file is refused on every machine and under any load.
+"""
+
+from __future__ import annotations
+
+from itertools import islice
+
+from tasks.image_parts import (
+    JPEG_SIGNATURE,
+    PNG_SIGNATURE,
+    SOF_MARKERS,
+    SOS_MARKER,
+    Part,
+    is_webp,
+    jpeg_segments,
+    png_chunks,
+    webp_chunks,
+)
+
+TOO_SLOW = "too_slow_to_decode"
+MAX_SCANS = 100  # encoders write 10 to 20; libtiff refuses JPEG streams beyond 100, too
+MAX_SCANNED_PIXELS_PER_PIXEL_ALLOWED = 24  # a color image at the pixel limit takes 14 in libjpeg's own scan script
+ARITHMETIC_CODING_FACTOR = 4  # each pass costs about so much more than with Huffman codes
+MAX_PARTS = 100_000  # chunks or segments: decoders walk them in Python
+MAX_RLE_WORK = 16_000_000  # pixels and coded bytes of a run-length coded BMP, which is decoded in Python
+RLE_BYTE_WORK = 4
+
+
+def is_too_slow(encoded: bytes, max_megapixels: float) -> bool:
+    """Whether decoding these bytes costs more than the limits allow. max_megapixels: of a whole image."""
+    if encoded.startswith(JPEG_SIGNATURE):
+        return _is_slow_jpeg(encoded, max_megapixels)
+    if encoded.startswith(PNG_SIGNATURE):
+        return next(islice(png_chunks(encoded), MAX_PARTS, None), None) is not None
+    if is_webp(encoded):
+        return next(islice(webp_chunks(encoded), MAX_PARTS, None), None) is not None
+    return encoded.startswith(b"BM") and _is_slow_bmp(encoded)
+
+
+def _is_slow_jpeg(encoded: bytes, max_megapixels: float) -> bool:
+    max_scanned_pixels = MAX_SCANNED_PIXELS_PER_PIXEL_ALLOWED * max_megapixels * 1e6
+    samples: dict[int, float] = {}  # by component: how many samples one scan of it goes over
+    scans, scanned_pixels, factor = 0, 0.0, 1
+    for number, segment in enumerate(jpeg_segments(encoded)):
+        marker = segment.kind[0]
+        if number >= MAX_PARTS:
+            return True
+        if marker in SOF_MARKERS and not samples:
+            samples = _samples(encoded, segment, max_megapixels)
+            factor = ARITHMETIC_CODING_FACTOR if marker >= 0xC9 else 1
+        elif marker == SOS_MARKER:
+            scans += 1
+            components = encoded[segment.content + 1 : segment.content + 1 + 2 * encoded[segment.content] : 2]
+            scanned_pixels += factor * sum(samples.get(component, 0.0) for component in components)
+            if scans > MAX_SCANS or scanned_pixels > max_scanned_pixels:
+                return True
+    return False
+
+
+def _samples(encoded: bytes, frame: Part, max_megapixels: float) -> dict[int, float]:
+    content = encoded[frame.content : frame.end]
+    if len(content) < 6:
+        return {}
+    height, width = int.from_bytes(content[1:3], "big"), int.from_bytes(content[3:5], "big")
+    if height * width > max_megapixels * 1e6:  # refused for its pixels, not for its scans
+        return {}
+    components = [content[start : start + 3] for start in range(6, len(content) - 2, 3)]
+    sizes = {component[0]: (component[1] >> 4) * (component[1] & 15) for component in components}
+    largest = max(sizes.values(), default=1) or 1
+    return {identity: width * height * size / largest for identity, size in sizes.items()}
+
+
+def _is_slow_bmp(encoded: bytes) -> bool:
+    header = encoded[14:34]
+    if len(header) < 20 or int.from_bytes(header[:4], "little") < 40:
+        return False
+    width, height = (abs(int.from_bytes(header[start : start + 4], "little", signed=True)) for start in (4, 8))
+    run_length_coded = int.from_bytes(header[16:20], "little") in {1, 2}
+    return run_length_coded and width * height + RLE_BYTE_WORK * len(encoded) > MAX_RLE_WORK
