@@ -13,12 +13,14 @@ from tasks.image_parts import (
     PNG_SIGNATURE,
     SOF_MARKERS,
     SOS_MARKER,
+    TIFF_SIGNATURES,
     Part,
     is_webp,
     jpeg_segments,
     png_chunks,
     webp_chunks,
 )
+from tasks.tiff_parts import COMPRESSION_TAG, Directory, NotWalkable
 
 TOO_SLOW = "too_slow_to_decode"
 MAX_SCANS = 100  # encoders write 10 to 20; libtiff refuses JPEG streams beyond 100, too
@@ -27,6 +29,10 @@ ARITHMETIC_CODING_FACTOR = 4  # each pass costs about so much more than with Huf
 MAX_PARTS = 100_000  # chunks or segments: decoders walk them in Python
 MAX_RLE_WORK = 16_000_000  # pixels and coded bytes of a run-length coded BMP, which is decoded in Python
 RLE_BYTE_WORK = 4
+TIFF_COMPRESSIONS = frozenset(
+    {1, 2, 3, 4, 5, 7, 8, 32773, 32946}
+)  # none, CCITT, LZW, JPEG, deflate, PackBits: linear in their bytes
+JPEG_IN_TIFF = 7
 
 
 def is_too_slow(encoded: bytes, max_megapixels: float) -> bool:
@@ -37,6 +43,8 @@ def is_too_slow(encoded: bytes, max_megapixels: float) -> bool:
         return next(islice(png_chunks(encoded), MAX_PARTS, None), None) is not None
     if is_webp(encoded):
         return next(islice(webp_chunks(encoded), MAX_PARTS, None), None) is not None
+    if encoded.startswith(TIFF_SIGNATURES):
+        return _is_slow_tiff(encoded)
     return encoded.startswith(b"BM") and _is_slow_bmp(encoded)
 
 
@@ -80,3 +88,16 @@ def _is_slow_bmp(encoded: bytes) -> bool:
     width, height = (abs(int.from_bytes(header[start : start + 4], "little", signed=True)) for start in (4, 8))
     run_length_coded = int.from_bytes(header[16:20], "little") in {1, 2}
     return run_length_coded and width * height + RLE_BYTE_WORK * len(encoded) > MAX_RLE_WORK
+
+
+def _is_slow_tiff(encoded: bytes) -> bool:
+    """A JPEG within a TIFF is to have as many scans as it has strips or tiles, and a few: it is never progressive in practice."""
+    try:
+        directory = Directory.of(encoded)
+        compression = (*directory.numbers(COMPRESSION_TAG), 1)[0]
+        pieces = len(directory.pieces())
+    except NotWalkable:
+        return False  # which is undecodable
+    if compression == JPEG_IN_TIFF:
+        return encoded.count(b"\xff\xda") > pieces + MAX_SCANS
+    return compression not in TIFF_COMPRESSIONS

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 JPEG_SIGNATURE, PNG_SIGNATURE, GIF_SIGNATURES = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", (b"GIF87a", b"GIF89a")
+TIFF_SIGNATURES = (b"II\x2a\0", b"MM\0\x2a", b"II\x2b\0", b"MM\0\x2b")  # the latter two of BigTIFF
 SOF_MARKERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 SOS_MARKER, EOI_MARKER = 0xDA, 0xD9
 MARKERS_WITHOUT_LENGTH = frozenset({0x01, 0xD8, *range(0xD0, 0xD8)})
@@ -33,7 +34,7 @@ def is_webp(encoded: bytes) -> bool:
     return encoded[:4] == b"RIFF" and encoded[8:12] == b"WEBP"
 
 
-def jpeg_segments(encoded: bytes) -> Iterator[Part]:
+def jpeg_segments(encoded: bytes, *, up_to_first_scan: bool = False) -> Iterator[Part]:
     """The segments behind SOI up to EOI, each scan's entropy-coded data within its SOS segment; the kind is the marker's byte."""
     position = 2
     while found := NEXT_MARKER.search(encoded, position):
@@ -41,7 +42,7 @@ def jpeg_segments(encoded: bytes) -> Iterator[Part]:
         if marker in MARKERS_WITHOUT_LENGTH:
             position = found.end()
             continue
-        if marker == EOI_MARKER or content > len(encoded):
+        if marker == EOI_MARKER or content > len(encoded) or (up_to_first_scan and marker == SOS_MARKER):
             return
         end = found.end() + max(2, int.from_bytes(encoded[found.end() : content], "big"))
         if marker == SOS_MARKER:

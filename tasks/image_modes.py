@@ -1,0 +1,106 @@
+"""Brings every mode of a decoded image to 8-bit RGB, by one fixed scale for each mode.
+
+An image's own maximum is never the scale: two exposures of one scene would become the same image, and one hot pixel would turn
+the rest black. Of 16 bits the upper eight stay, as Pillow takes them of 16-bit RGB: 8-bit images that were widened, by
+shifting or by repeating their bits, come back as they were.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+Pixels = NDArray[np.uint8]  # (height, width, 3), RGB
+DEEP_GRAY_MODES = frozenset({"I;16", "I;16L", "I;16B", "I;16N"})
+MAX_16_BITS = 65_535
+FLOAT_TOLERANCE = 0.01  # beyond 0 to 1, as resampling leaves it
+OUT_OF_RANGE = "values_out_of_range"
+WHITE, BLACK = (255, 255, 255), (0, 0, 0)
+MIN_VISIBLE_LEVELS = 16  # by which something of a transparent image differs from white, for white to be its background
+
+
+class ValuesOutOfRange(ValueError):
+    """Values of 32 bits or floating-point values for which there is no fixed scale."""
+
+
+def to_rgb(image: Image.Image) -> Pixels:
+    """The loaded image as 8-bit RGB: 16-bit values by their upper eight bits, 32-bit integers as 16-bit ones, floating-point values
+    from 0 to 1, and transparency on a background that shows what is there.
+
+    Raises ValuesOutOfRange where 32-bit values are not within 0 to 65535, or floating-point values not within 0 to 1.
+    """
+    if image.mode in DEEP_GRAY_MODES | {"I", "F"}:
+        return _from_deep_gray(image)
+    if image.mode in {"RGBA", "LA", "PA", "La", "RGBa"} or "transparency" in image.info:
+        return on_background(_with_alpha(image))
+    if image.mode == "LAB":
+        return _from_lab(image)
+    return np.array(image.convert("RGB"))
+
+
+def on_background(rgba: Image.Image) -> Pixels:
+    """The image on white, or on black where nothing of it could be seen on white."""
+    on_white = _composed(rgba, WHITE)
+    if int(on_white.min(initial=255)) > 255 - MIN_VISIBLE_LEVELS and np.asarray(rgba)[..., 3].any():
+        return _composed(rgba, BLACK)
+    return on_white
+
+
+def _composed(rgba: Image.Image, background: tuple[int, int, int]) -> Pixels:
+    ground = Image.new("RGBA", rgba.size, (*background, 255))
+    return np.array(Image.alpha_composite(ground, rgba).convert("RGB"))
+
+
+def _with_alpha(image: Image.Image) -> Image.Image:
+    transparent = image.info.get("transparency")
+    if isinstance(transparent, tuple) and max(transparent) > 255:  # of 16 bits, while the pixels have eight by now
+        image.info["transparency"] = tuple(level >> 8 for level in transparent)
+    straight = {"La": "LA", "RGBa": "RGBA"}.get(image.mode)  # premultiplied colors are divided by their alpha
+    return (image if straight is None else image.convert(straight)).convert("RGBA")
+
+
+def _from_deep_gray(image: Image.Image) -> Pixels:
+    values = np.asarray(image)
+    if image.mode == "F":
+        gray = _from_float(values)
+    else:
+        if image.mode == "I" and values.size and (values.min() < 0 or values.max() > MAX_16_BITS):
+            raise ValuesOutOfRange(f"32-bit values from {values.min()} to {values.max()}")
+        bits = 12 if _is_12_bits(image) else 16
+        gray = (values.astype(np.uint32) >> (bits - 8)).clip(0, 255).astype(np.uint8)
+    if _white_is_zero(image):
+        gray = 255 - gray
+    rgb = np.repeat(gray[..., None], 3, axis=2)
+    transparent = image.info.get("transparency")
+    if isinstance(transparent, int):
+        alpha = np.where(values == transparent, 0, 255).astype(np.uint8)
+        return on_background(Image.fromarray(np.dstack([rgb, alpha])))
+    return np.ascontiguousarray(rgb)
+
+
+def _from_float(values: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """Values that are no numbers are black."""
+    numbers = np.nan_to_num(values.astype(np.float64), nan=0.0, posinf=np.inf, neginf=-np.inf)
+    low, high = (numbers.min(), numbers.max()) if numbers.size else (0.0, 0.0)
+    if low < -FLOAT_TOLERANCE or high > 1 + FLOAT_TOLERANCE:
+        raise ValuesOutOfRange(f"floating-point values from {low:g} to {high:g}")
+    scaled: NDArray[np.uint8] = (numbers.clip(0, 1) * 255).round().astype(np.uint8)
+    return scaled
+
+
+def _is_12_bits(image: Image.Image) -> bool:
+    return tuple(getattr(image, "tag_v2", {}).get(258, ())) == (12,)
+
+
+def _white_is_zero(image: Image.Image) -> bool:
+    """Whether a TIFF counts from white; Pillow turns such values over itself where they have 8 bits."""
+    return getattr(image, "tag_v2", {}).get(262) == 0
+
+
+def _from_lab(image: Image.Image) -> Pixels:
+    from PIL import ImageCms
+
+    profiles = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
+    converted = ImageCms.profileToProfile(image, *profiles, outputMode="RGB")
+    return np.array(converted if converted is not None else image.convert("RGB"))

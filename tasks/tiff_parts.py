@@ -1,0 +1,115 @@
+"""Walks the first directory of a TIFF without decoding a pixel: the tags that describe its pixels stay, all else is blanked."""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+
+COLOR_PROFILE_TAG = 34675
+COMPRESSION_TAG, PHOTOMETRIC_TAG = 259, 262
+STRIP_OFFSETS, STRIP_BYTES, TILE_OFFSETS, TILE_BYTES = 273, 279, 324, 325
+PIXEL_TAGS = frozenset(
+    {
+        256,
+        257,
+        258,
+        COMPRESSION_TAG,
+        PHOTOMETRIC_TAG,
+        266,
+        STRIP_OFFSETS,
+        274,
+        277,
+        278,
+        STRIP_BYTES,
+        284,
+        292,
+        293,
+        317,
+        320,
+    }
+    | {322, 323, TILE_OFFSETS, TILE_BYTES, 332, 334, 338, 339, 347, 529, 530, 531, 532}
+)
+BYTES_OF_TYPE = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8}
+NUMBER_OF_TYPE = {1: "B", 3: "H", 4: "I"}
+MAX_TAGS = 1_000
+MAX_TIFF_PIECES = 100_000  # strips or tiles: decoders list them in Python
+
+
+class NotWalkable(ValueError):
+    """The directory is damaged, or of a kind that is not walked (BigTIFF)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tag:
+    """One entry of the directory: its twelve bytes as they lie there, and where its values start and end in the file."""
+
+    number: int
+    kind: int
+    count: int
+    entry: bytes
+    start: int
+    end: int
+
+
+@dataclass(frozen=True)
+class Directory:
+    """The first directory of a TIFF file. order: of its bytes, as `struct` writes it; offset: where it lies."""
+
+    encoded: bytes
+    order: str
+    offset: int
+    tags: tuple[Tag, ...]
+
+    @classmethod
+    def of(cls, encoded: bytes) -> Directory:
+        """Raises NotWalkable."""
+        order = {b"II\x2a\0": "<", b"MM\0\x2a": ">"}.get(encoded[:4])
+        if order is None or len(encoded) < 8:
+            raise NotWalkable("no TIFF header")
+        (offset,) = struct.unpack_from(f"{order}I", encoded, 4)
+        if offset + 2 > len(encoded):
+            raise NotWalkable("the directory lies behind the end")
+        (count,) = struct.unpack_from(f"{order}H", encoded, offset)
+        if count > MAX_TAGS or offset + 2 + 12 * count > len(encoded):
+            raise NotWalkable("the directory is cut")
+        tags = []
+        for entry in range(offset + 2, offset + 2 + 12 * count, 12):
+            number, kind, values, pointer = struct.unpack_from(f"{order}HHII", encoded, entry)
+            size = BYTES_OF_TYPE.get(kind, 1) * values
+            start = entry + 8 if size <= 4 else pointer
+            tags.append(Tag(number, kind, values, encoded[entry : entry + 12], start, start + size))
+        return cls(encoded, order, offset, tuple(tags))
+
+    def numbers(self, number: int) -> tuple[int, ...]:
+        """The whole numbers of a tag; none where it is absent or cut. Raises NotWalkable for too many."""
+        for tag in self.tags:
+            if tag.number == number and tag.kind in NUMBER_OF_TYPE and tag.end <= len(self.encoded):
+                if tag.count > MAX_TIFF_PIECES:
+                    raise NotWalkable("too many values")
+                return struct.unpack_from(f"{self.order}{tag.count}{NUMBER_OF_TYPE[tag.kind]}", self.encoded, tag.start)
+        return ()
+
+    def pieces(self) -> list[tuple[int, int]]:
+        """Start and end of each strip or tile."""
+        found = []
+        for offsets, sizes in ((STRIP_OFFSETS, STRIP_BYTES), (TILE_OFFSETS, TILE_BYTES)):
+            starts = self.numbers(offsets)
+            lengths = self.numbers(sizes) or (len(self.encoded),) * len(starts)
+            found += [(start, start + length) for start, length in zip(starts, lengths, strict=False)]
+        return found
+
+
+def tiff_without_metadata(encoded: bytes, *, keep_color: bool) -> bytes:
+    """The first image of the file: its other tags and all bytes that belong to none that stays are zero. Raises NotWalkable."""
+    directory = Directory.of(encoded)
+    kept = PIXEL_TAGS | {COLOR_PROFILE_TAG} if keep_color else PIXEL_TAGS
+    tags = [tag for tag in directory.tags if tag.number in kept]
+    head = struct.pack(f"{directory.order}H", len(tags)) + b"".join(tag.entry for tag in tags) + bytes(4)
+    cleared = bytearray(len(encoded))
+    outside = [(tag.start, tag.end) for tag in tags if tag.end - tag.start > 4]
+    for start, end in [(0, 8), *outside, *directory.pieces()]:
+        piece = encoded[start:end]
+        cleared[start : start + len(piece)] = piece
+    place = directory.offset
+    cleared[place : place + len(head)] = head[: len(cleared) - place]
+    return bytes(cleared)
