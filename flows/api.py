@@ -57,7 +57,7 @@ class Texts(BaseModel):
 
 
 class Pictures(BaseModel):
-    """Encoded pictures (PNG, JPEG, WebP, BMP, GIF), each as base64."""
+    """Encoded pictures (PNG, JPEG, WebP, BMP, GIF, TIFF), each as base64."""
 
     pictures: list[str] = Field(min_length=1, max_length=MOST_PICTURES)
 

@@ -25,7 +25,10 @@ from tasks.progress import Progress, counted, terminal
 
 ROWS_A_FILE = 2_000
 UNLABELLED = "_unlabelled"  # no class's folder begins so
-SUFFIX_OF = {b"\x89PNG": "png", b"\xff\xd8\xff": "jpg", b"RIFF": "webp", b"BM": "bmp", b"GIF8": "gif"}
+SUFFIX_OF = {
+    **{b"\x89PNG": "png", b"\xff\xd8\xff": "jpg", b"RIFF": "webp", b"BM": "bmp", b"GIF8": "gif"},
+    **{b"II": "tif", b"MM": "tif"},
+}
 
 
 class Form(StrEnum):

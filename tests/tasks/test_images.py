@@ -57,11 +57,11 @@ def test_the_exif_orientation_is_applied() -> None:
     assert (pixels == np.rot90(PHOTO, -1)).all()
 
 
-def test_sixteen_bit_grey_is_scaled_not_clipped() -> None:
-    """The brightest value becomes white and half of it middle grey."""
+def test_sixteen_bit_gray_keeps_its_upper_eight_bits() -> None:
+    """65,535 becomes white, whatever the brightest value of the image is: 30,000 = 117 * 256 + 48."""
     deep = np.tile(np.array([0, 30000, 60000], np.uint16), (9, 3))
     pixels = images.decode(saved(Image.fromarray(deep), "PNG"))
-    assert pixels[0, :3, 0].tolist() == [0, 127, 255]
+    assert pixels[0, :3, 0].tolist() == [0, 117, 234]
 
 
 @pytest.mark.parametrize(
