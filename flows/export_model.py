@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import logging
 import shutil
@@ -17,7 +18,7 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from tasks import images, texts
+from tasks import images
 from tasks.errors import InputError, SeedlingError
 from tasks.evaluate.cards import model_card
 from tasks.generation import MANIFEST, payloads, read, write_json
@@ -30,6 +31,7 @@ from tasks.progress import Progress, terminal
 
 NEEDED = ("onnx", "onnxscript", "onnxruntime")
 CHECKED = 64  # rows that the file is asked about before it is handed out
+PREPROCESSING = "seedling_preprocessing"  # the package beside predict.py
 MOST_BYTES = 1.9e9  # of an ONNX file
 FAR = 1e-4  # between two probabilities
 MOST_FAR = 0.02  # share of the checked rows: a support vector machine's vote can hang on the last digit
@@ -189,8 +191,8 @@ def _write_preprocessing(portable: Portable, folder: Path) -> None:
     maker: Any = portable.maker
     script = files("flows").joinpath("workspace_files", "predict.py.template").read_text(encoding="utf-8")
     (folder / "predict.py").write_text(script, encoding="utf-8")
-    used: Any = texts if "words" in portable.inputs else images
-    shutil.copy(used.__file__, folder / Path(used.__file__).name)
+    used = "texts" if "words" in portable.inputs else "images"
+    _copy_modules(used, folder / PREPROCESSING)
     if "words" in portable.inputs:
         encoded = isinstance(maker, EncodedFeatures)
         write_json(folder / "words.json", terms_of(maker.words if encoded else maker))
@@ -201,6 +203,23 @@ def _write_preprocessing(portable: Portable, folder: Path) -> None:
                 "The encoder's tokenizer is written in Python alone, and has no file that others could read."
             )
         (folder / "tokenizer.json").write_text(backend.to_str(pretty=True), encoding="utf-8")
+
+
+def _copy_modules(name: str, folder: Path) -> None:
+    """Copies this module of tasks, and those of tasks that it imports, as a package that stands alone under a name of its own."""
+    folder.mkdir(exist_ok=True)
+    (folder / "__init__.py").touch()
+    waiting, copied = [name], set[str]()
+    while waiting:
+        module = waiting.pop()
+        if module in copied:
+            continue
+        copied.add(module)
+        source = files("tasks").joinpath(f"{module}.py").read_text(encoding="utf-8")
+        renamed = source.replace("from tasks.", f"from {folder.name}.")  # "tasks" is what many applications call a module
+        (folder / f"{module}.py").write_text(renamed, encoding="utf-8")
+        imported = [node.module for node in ast.walk(ast.parse(source)) if isinstance(node, ast.ImportFrom)]
+        waiting += [path.removeprefix("tasks.") for path in imported if path and path.startswith("tasks.")]
 
 
 def _checked(predictor: Predictor, portable: Portable, workspace: Path, path: Path) -> float | None:
