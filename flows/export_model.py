@@ -216,7 +216,9 @@ def _copy_modules(name: str, folder: Path) -> None:
             continue
         copied.add(module)
         source = files("tasks").joinpath(f"{module}.py").read_text(encoding="utf-8")
-        renamed = source.replace("from tasks.", f"from {folder.name}.")  # "tasks" is what many applications call a module
+        renamed = source.replace(
+            "from tasks.", f"from {folder.name}."
+        )  # "tasks" is what many applications call a module
         (folder / f"{module}.py").write_text(renamed, encoding="utf-8")
         imported = [node.module for node in ast.walk(ast.parse(source)) if isinstance(node, ast.ImportFrom)]
         waiting += [path.removeprefix("tasks.") for path in imported if path and path.startswith("tasks.")]

@@ -6,6 +6,7 @@ image may cost is a number of the file alone, so that the same file is refused o
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from itertools import islice
 
 from tasks.image_parts import (
@@ -24,7 +25,9 @@ from tasks.tiff_parts import COMPRESSION_TAG, Directory, NotWalkable
 
 TOO_SLOW = "too_slow_to_decode"
 MAX_SCANS = 100  # encoders write 10 to 20; libtiff refuses JPEG streams beyond 100, too
-MAX_SCANNED_PIXELS_PER_PIXEL_ALLOWED = 24  # a color image at the pixel limit takes 14 in libjpeg's own scan script
+MAX_SCANNED_PIXELS_PER_PIXEL_ALLOWED = (
+    28  # at the pixel limit a color image takes 14 in libjpeg's own scan script, CMYK 24
+)
 ARITHMETIC_CODING_FACTOR = 4  # each pass costs about so much more than with Huffman codes
 MAX_PARTS = 100_000  # chunks or segments: decoders walk them in Python
 MAX_RLE_WORK = 16_000_000  # pixels and coded bytes of a run-length coded BMP, which is decoded in Python
@@ -32,30 +35,33 @@ RLE_BYTE_WORK = 4
 TIFF_COMPRESSIONS = frozenset(
     {1, 2, 3, 4, 5, 7, 8, 32773, 32946}
 )  # none, CCITT, LZW, JPEG, deflate, PackBits: linear in their bytes
-JPEG_IN_TIFF = 7
+NO_COMPRESSION, JPEG_IN_TIFF = 1, 7
+COMPRESSED_TIFF_SHARE = 0.5  # libtiff's decoders are many and old: they work in a process of their own
 
 
-def is_too_slow(encoded: bytes, max_megapixels: float) -> bool:
-    """Whether decoding these bytes costs more than the limits allow. max_megapixels: of a whole image."""
+def share_of_limit(encoded: bytes, max_megapixels: float) -> float:
+    """How much of the work that an image may cost decoding these bytes takes; above 1 it is refused. max_megapixels: of a whole image."""
     if encoded.startswith(JPEG_SIGNATURE):
-        return _is_slow_jpeg(encoded, max_megapixels)
+        return _of_jpeg(encoded, max_megapixels)
     if encoded.startswith(PNG_SIGNATURE):
-        return next(islice(png_chunks(encoded), MAX_PARTS, None), None) is not None
+        return _of_parts(png_chunks(encoded))
     if is_webp(encoded):
-        return next(islice(webp_chunks(encoded), MAX_PARTS, None), None) is not None
+        return _of_parts(webp_chunks(encoded))
     if encoded.startswith(TIFF_SIGNATURES):
-        return _is_slow_tiff(encoded)
-    return encoded.startswith(b"BM") and _is_slow_bmp(encoded)
+        return _of_tiff(encoded)
+    return _of_bmp(encoded) if encoded.startswith(b"BM") else 0.0
 
 
-def _is_slow_jpeg(encoded: bytes, max_megapixels: float) -> bool:
+def _of_parts(parts: Iterable[Part]) -> float:
+    return sum(1 for _ in islice(parts, MAX_PARTS + 1)) / MAX_PARTS
+
+
+def _of_jpeg(encoded: bytes, max_megapixels: float) -> float:
     max_scanned_pixels = MAX_SCANNED_PIXELS_PER_PIXEL_ALLOWED * max_megapixels * 1e6
     samples: dict[int, float] = {}  # by component: how many samples one scan of it goes over
-    scans, scanned_pixels, factor = 0, 0.0, 1
+    scans, scanned_pixels, factor, share = 0, 0.0, 1, 0.0
     for number, segment in enumerate(jpeg_segments(encoded)):
         marker = segment.kind[0]
-        if number >= MAX_PARTS:
-            return True
         if marker in SOF_MARKERS and not samples:
             samples = _samples(encoded, segment, max_megapixels)
             factor = ARITHMETIC_CODING_FACTOR if marker >= 0xC9 else 1
@@ -63,9 +69,11 @@ def _is_slow_jpeg(encoded: bytes, max_megapixels: float) -> bool:
             scans += 1
             components = encoded[segment.content + 1 : segment.content + 1 + 2 * encoded[segment.content] : 2]
             scanned_pixels += factor * sum(samples.get(component, 0.0) for component in components)
-            if scans > MAX_SCANS or scanned_pixels > max_scanned_pixels:
-                return True
-    return False
+        # Few pixels are quick however often they are scanned, so scans alone call for no process.
+        share = max(scanned_pixels / max_scanned_pixels, 2.0 * (scans > MAX_SCANS), 2.0 * (number >= MAX_PARTS))
+        if share > 1:
+            break
+    return share
 
 
 def _samples(encoded: bytes, frame: Part, max_megapixels: float) -> dict[int, float]:
@@ -81,23 +89,24 @@ def _samples(encoded: bytes, frame: Part, max_megapixels: float) -> dict[int, fl
     return {identity: width * height * size / largest for identity, size in sizes.items()}
 
 
-def _is_slow_bmp(encoded: bytes) -> bool:
+def _of_bmp(encoded: bytes) -> float:
     header = encoded[14:34]
     if len(header) < 20 or int.from_bytes(header[:4], "little") < 40:
-        return False
+        return 0.0
     width, height = (abs(int.from_bytes(header[start : start + 4], "little", signed=True)) for start in (4, 8))
     run_length_coded = int.from_bytes(header[16:20], "little") in {1, 2}
-    return run_length_coded and width * height + RLE_BYTE_WORK * len(encoded) > MAX_RLE_WORK
+    return (width * height + RLE_BYTE_WORK * len(encoded)) / MAX_RLE_WORK if run_length_coded else 0.0
 
 
-def _is_slow_tiff(encoded: bytes) -> bool:
+def _of_tiff(encoded: bytes) -> float:
     """A JPEG within a TIFF is to have as many scans as it has strips or tiles, and a few: it is never progressive in practice."""
     try:
         directory = Directory.of(encoded)
-        compression = (*directory.numbers(COMPRESSION_TAG), 1)[0]
+        compression = (*directory.numbers(COMPRESSION_TAG), NO_COMPRESSION)[0]
         pieces = len(directory.pieces())
     except NotWalkable:
-        return False  # which is undecodable
-    if compression == JPEG_IN_TIFF:
-        return encoded.count(b"\xff\xda") > pieces + MAX_SCANS
-    return compression not in TIFF_COMPRESSIONS
+        return 0.0  # which is undecodable
+    too_slow = compression not in TIFF_COMPRESSIONS or (
+        compression == JPEG_IN_TIFF and encoded.count(b"\xff\xda") > pieces + MAX_SCANS
+    )
+    return 2.0 if too_slow else COMPRESSED_TIFF_SHARE * (compression != NO_COMPRESSION)

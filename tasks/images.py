@@ -1,90 +1,20 @@
-"""Pictures: decoding under limits, encoding, what makes two of them the same or nearly so.
-
-Decoding goes by content, never by a file's name. A header is read before any pixel, so that a decompression bomb
-is refused for the price of a few bytes.
-"""
+"""Images: encoding, resizing, and what makes two of them the same or nearly so. Decoding is tasks/decoding.py."""
 
 from __future__ import annotations
-
-import io
-import warnings
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
-from tasks.decoding_limits import TOO_SLOW, is_too_slow
-from tasks.image_metadata import UPRIGHT, read_metadata, without_metadata
-from tasks.image_modes import OUT_OF_RANGE, ValuesOutOfRange, to_rgb
+from tasks.decoding import SUFFIXES as SUFFIXES
+from tasks.decoding import Undecodable as Undecodable
+from tasks.decoding import decode as decode
+from tasks.decoding import megapixels as megapixels
+from tasks.image_metadata import UPRIGHT, read_metadata
 
 Pixels = NDArray[np.uint8]  # (height, width, 3), RGB
-FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
-TURNS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}  # by EXIF's orientation
 BLANK = 2.0  # of the contrast: below it a picture is taken for blank
 CLEAR = 32  # levels of a channel between two of a few pixels, from which on nobody need ask
-SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
-
-
-class Undecodable(ValueError):
-    """These bytes give no picture; the message is the reason code."""
-
-
-def decode(encoded: bytes, max_megapixels: float = 64.0) -> Pixels:
-    """The picture as RGB, (height, width, 3); EXIF orientation applied, the first frame or page. Deep values and transparency are brought to RGB by
-    tasks/image_modes.py. What is wrong with the file's metadata costs nothing.
-
-    Raises Undecodable: `empty_file`, `undecodable` (not one of FORMATS, or broken), `too_many_pixels`, `too_slow_to_decode`, `values_out_of_range`.
-    """
-    if not encoded:
-        raise Undecodable("empty_file")
-    if is_too_slow(encoded, max_megapixels):
-        raise Undecodable(TOO_SLOW)
-    try:
-        return _decode_upright(encoded, max_megapixels)
-    except Undecodable:
-        raise
-    except ValuesOutOfRange as error:
-        raise Undecodable(OUT_OF_RANGE) from error
-    except Image.DecompressionBombError as error:
-        raise Undecodable("too_many_pixels") from error
-    except Exception as error:
-        raise Undecodable("undecodable") from error
-
-
-def _decode_upright(encoded: bytes, max_megapixels: float) -> Pixels:
-    image = _open(encoded)
-    if image.width * image.height > max_megapixels * 1e6:
-        raise Undecodable("too_many_pixels")
-    image.load()
-    if image.format != "TIFF":  # which Pillow turns by itself
-        turn = TURNS.get(read_metadata(encoded).orientation)
-        image = image if turn is None else image.transpose(turn)
-    return to_rgb(image)
-
-
-def _open(encoded: bytes) -> Image.Image:
-    """The image with its header read. Raises whatever Pillow raises, and ValueError."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own limit stands in `decode`
-        return Image.open(io.BytesIO(without_metadata(encoded)), formats=FORMATS)
-
-
-def megapixels(encoded: bytes) -> float:
-    """Of a picture by its header alone; 0 where there is none."""
-    try:
-        image = _open(encoded)
-        return image.width * image.height / 1e6
-    except Exception:  # noqa: BLE001  (decoding says what is wrong with it)
-        return 0.0
 
 
 def rotated_by_exif(encoded: bytes) -> bool:

@@ -12,7 +12,9 @@ import pytest
 from PIL import Image
 
 from tasks import images
-from tasks.decoding_limits import MAX_SCANS, is_too_slow
+from tasks.decoding import decode_here
+from tasks.decoding_limits import MAX_SCANS, share_of_limit
+from tasks.decoding_process import answer_of_process
 from tasks.image_parts import jpeg_segments
 
 PHOTO = np.random.default_rng(5).integers(0, 255, (40, 60, 3)).astype(np.uint8)
@@ -59,8 +61,8 @@ def test_scans_behind_misleading_bytes_are_counted() -> None:
     encoded = progressive_jpeg(64, MAX_SCANS)
     comment = b"\xff\xfe" + struct.pack(">H", 2 + 6) + b"\xff\xd9\xff\xda\x00\x00"
     hidden = encoded[:2] + comment + b"\xff\xff\xff" + encoded[2:].replace(b"\xff\xda", b"\xff\xd0\xff\xff\xda")
-    assert is_too_slow(hidden, 64)
-    assert not is_too_slow(encoded[:2] + comment * (2 * MAX_SCANS) + progressive_jpeg(64, 0)[2:], 64)
+    assert share_of_limit(hidden, 64) > 1
+    assert share_of_limit(encoded[:2] + comment * (2 * MAX_SCANS) + progressive_jpeg(64, 0)[2:], 64) < 1
 
 
 @pytest.mark.parametrize("mode", ["L", "RGB", "CMYK"])
@@ -72,14 +74,13 @@ def test_ordinary_progressive_jpegs_up_to_the_pixel_limit_are_decoded(mode: str)
     assert images.decode(bytes(encoded)).shape == (40, 60, 3)
     frame = next(segment for segment in jpeg_segments(bytes(encoded)) if segment.kind == b"\xc2")
     encoded[frame.content + 1 : frame.content + 5] = struct.pack(">HH", 8000, 8000)
-    assert not is_too_slow(bytes(encoded), 64)
+    assert share_of_limit(bytes(encoded), 64) < 1
 
 
 def test_the_limit_follows_the_pixel_limit() -> None:
     """Who allows larger images allows their scans, too."""
     encoded = progressive_jpeg(7000, 40)
-    assert is_too_slow(encoded, 64)
-    assert not is_too_slow(encoded, 128)
+    assert share_of_limit(encoded, 64) > 1 > share_of_limit(encoded, 128)
 
 
 def test_a_large_run_length_coded_bmp_is_refused_and_a_small_one_is_decoded() -> None:
@@ -101,3 +102,35 @@ def test_a_png_of_millions_of_empty_chunks_is_refused_at_once() -> None:
     with pytest.raises(images.Undecodable, match=r"^too_slow_to_decode$"):
         images.decode(hostile)
     assert time.process_time() - began < MAX_CPU_SECONDS
+
+
+@pytest.mark.slow
+def test_what_takes_much_of_the_processors_time_is_ended() -> None:
+    """A large image within the limits takes more than the second that it may have here; the next one is decoded all the same."""
+    assert (
+        answer_of_process("tasks.decoding", progressive_jpeg(7000, 12), 64, max_cpu_seconds=0) == "too_slow_to_decode"
+    )
+    answer = answer_of_process("tasks.decoding", images.encode(PHOTO), 64)
+    assert not isinstance(answer, str)
+    assert (answer == PHOTO).all()
+
+
+@pytest.mark.parametrize("compression", ["tiff_lzw", "tiff_deflate", "packbits", "jpeg"])
+def test_compressed_tiffs_are_decoded_in_a_process_as_they_are_here(compression: str) -> None:
+    """The decoders of libtiff are kept apart; the pixels are the same, and so are the reasons."""
+    buffer = io.BytesIO()
+    Image.fromarray(PHOTO).save(buffer, "TIFF", compression=compression)
+    encoded = buffer.getvalue()
+    assert (images.decode(encoded) == decode_here(encoded, 64)).all()
+    with pytest.raises(images.Undecodable, match=r"^too_many_pixels$"):
+        images.decode(encoded, max_megapixels=0.001)
+
+
+def test_a_tiff_of_an_unusual_compression_or_of_many_scans_is_refused() -> None:
+    """Only what costs no more than its bytes and pixels say is decoded."""
+    buffer = io.BytesIO()
+    Image.fromarray(PHOTO).save(buffer, "TIFF", compression="lzma")
+    assert share_of_limit(buffer.getvalue(), 64) > 1
+    buffer = io.BytesIO()
+    Image.fromarray(PHOTO).save(buffer, "TIFF", compression="jpeg")
+    assert share_of_limit(buffer.getvalue() + b"\xff\xda" * 1000, 64) > 1 > share_of_limit(buffer.getvalue(), 64)
