@@ -38,6 +38,7 @@ from flows.snapshot import OPTIONAL_FILES, REQUIRED_FILES, Snapshot, copy_inputs
 from flows.tracked_files import check_tracked_files, drop_stale_locks, explain_dvc
 from tasks.errors import InputError, SeedlingError, WorkspaceBusy
 from tasks.faults import explain
+from tasks.params import load
 from tasks.progress import Progress, silent
 from tasks.stages import Stage, check_inputs, find, gate_changed, run_stage, stages
 from tasks.summaries import summary
@@ -136,6 +137,7 @@ class Ledger:
     @contextmanager
     def snapshotted(self) -> Iterator[Snapshot]:
         """Until the block ends, stages work on the workspace's inputs as they are now, and are recorded with these."""
+        load(self.workspace)  # what may not be read is not copied either, such as a secret in params.yaml
         drop_stale_locks(Path(self._repo.tmp_dir))
         listing = list_data(self.workspace / "data")
         self.track_data()

@@ -16,6 +16,7 @@ from ruamel.yaml import YAML
 
 from tasks.errors import InputError
 from tasks.monitoring_params import NotifyParams, ReportsParams
+from tasks.secret_literals import check_sources
 from tasks.section import Section
 from tasks.sources import LabelRule, Source
 from tasks.yaml_files import read_yaml_file
@@ -331,6 +332,8 @@ def load(workspace: Path) -> Params:
     values = read_yaml(path)
     if not isinstance(values, dict):
         raise InputError(f"{path} holds no sections: start from `seedling init` or copy an example's params.yaml.")
+    scrape = values.get("scrape")
+    check_sources(scrape.get("sources") if isinstance(scrape, dict) else None, path)
     try:
         params = Params.model_validate(values)
     except ValidationError as error:
@@ -398,7 +401,8 @@ def _explain(path: Path, error: ValidationError) -> str:
                 f"it was written for line {one['input']!r} of Seedling, this is line {own}: write `line: {own}`, take dvc.yaml from a new workspace, and every stage is made anew"
             )
         else:
-            shown = "" if isinstance(one["input"], dict) else f" (it is {_shown.repr(one['input'])})"
+            secret = one["loc"][:2] == ("notify", "webhook")
+            shown = "" if secret or isinstance(one["input"], dict) else f" (it is {_shown.repr(one['input'])})"
             lines.append(f"'{where}': {one['msg'][0].lower()}{one['msg'][1:]}{shown}")
     return f"{path}: " + "; ".join(lines) + ". docs/params.md lists every key."
 

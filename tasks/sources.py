@@ -31,7 +31,7 @@ def _is_pattern(pattern: str) -> str:
 
 
 def _rises(address: str) -> str:
-    first, last = (int(one) for one in address.partition("{")[2].partition("}")[0].split(".."))
+    first, last = (int(number) for number in re.findall(r"\{(\d+)\.\.(\d+)\}", address)[0])
     if first > last:
         raise ValueError(f"its range goes from {first} down to {last}: write the smaller number first")
     return address
@@ -118,6 +118,8 @@ class WebSource(Section):
     name: under which it is remembered in .seedling/web/; its kind and address without one. requests_per_second is a ceiling below which the pace is
     found; fixed_pace: it is kept instead. revisit: what is asked for again when `as_of` changes, pages alone or items too (only what changed is sent).
     allow_private_hosts: those of loopback and of the own network that may be asked, or true for all. rules: beside those of `scrape.rules`.
+    max_megabytes: of one answer; max_source_megabytes: of all that the source sends in a visit. ${SEEDLING_…} in an address, a query, a body or a
+    header is a variable of the environment, sent to the source's own host and written nowhere; allow_env: other variables that may be read so.
     """
 
     name: Annotated[str, Field(pattern=r"^[\w.-]+$")] | None = None
@@ -133,7 +135,9 @@ class WebSource(Section):
     max_items: Annotated[int, Field(ge=1)] = 100_000
     max_pages: Annotated[int, Field(ge=1)] = 100_000
     max_megabytes: Annotated[float, Field(gt=0)] = 20.0
+    max_source_megabytes: Annotated[float, Field(gt=0)] = 10_000.0
     allow_private_hosts: bool | list[str] = False
+    allow_env: list[Annotated[str, Field(pattern=r"^[A-Za-z_]\w*$")]] = []
 
 
 class CrawlSource(WebSource):
@@ -171,7 +175,7 @@ class SequenceSource(WebSource):
     """
 
     kind: Literal["sequence"]
-    url: Annotated[str, Field(pattern=r"^[^{}]*\{\d+\.\.\d+\}[^{}]*$"), AfterValidator(_rises)]
+    url: Annotated[str, Field(pattern=r"^([^{}]|\$\{\w+\})*\{\d+\.\.\d+\}([^{}]|\$\{\w+\})*$"), AfterValidator(_rises)]
     item: str | None = None
     image: str | None = None
     text: str | None = None
@@ -182,7 +186,7 @@ class ApiSource(WebSource):
     """JSON over GET or POST, page by page. items, id, text, image, fields, next: JMESPath.
 
     next: the next page's address, or a cursor that goes into `cursor` (query.after, body.page, variables.after) until there is none, or until
-    `more` is false. graphql: a query, sent by POST with variables. ${NAME} in headers is taken from the environment, and written nowhere.
+    `more` is false. graphql: a query, sent by POST with variables.
     """
 
     kind: Literal["api"]

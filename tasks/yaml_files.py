@@ -11,6 +11,7 @@ from ruamel.yaml.error import YAMLError
 from ruamel.yaml.nodes import MappingNode, Node, SequenceNode
 
 from tasks.errors import InputError
+from tasks.secret_literals import without_secrets
 
 MAX_BYTES = 64 * 2**20
 MAX_VALUES = 200_000  # of a file whose aliases are written out; the largest that we know has some thousands
@@ -55,7 +56,7 @@ def parse_yaml(text: str, path: Path | str) -> Any:
             if "unexpected ':'" in str(error)
             else ""
         )
-        raise InputError(f"{path} is not readable YAML: {error}.{quoted}") from error
+        raise InputError(f"{path} is not readable YAML: {without_secrets(str(error))}.{quoted}") from error
     except RecursionError as error:
         raise InputError(
             f"{path} is nested too deeply: no value of Seedling's has more than a dozen levels."

@@ -77,7 +77,10 @@ def test_stage_rooms_never_import_one_another(room: str) -> None:
         ("duckdb", {"tasks/gates/on_disk.py"}),
         (
             "scrapy",
-            {f"tasks/scrape/{one}.py" for one in ("asking", "browser", "interface", "pages", "politeness", "spider")},
+            {
+                f"tasks/scrape/{one}.py"
+                for one in ("asking", "browser", "downloading", "interface", "pages", "politeness", "spider")
+            },
         ),
         ("datasets", {"tasks/scrape/hub.py"}),
         ("dvc", {"flows/dvc_storage.py", "flows/ledger.py"}),

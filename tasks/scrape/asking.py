@@ -24,8 +24,10 @@ from scrapy.exceptions import (
 from scrapy.http import Request, Response
 
 from tasks.scrape.content import PASSING, fault_of
+from tasks.scrape.downloading import ReceivedBytes, Refused
 from tasks.scrape.memory import Memory
-from tasks.scrape.politeness import Refused, key_of
+from tasks.scrape.politeness import key_of
+from tasks.scrape.secret_values import SecretValues
 from tasks.scrape.selecting import is_json_path, scalar
 
 SAID_EVERY = 0.5  # seconds
@@ -40,12 +42,20 @@ class SourceSpider(scrapy.Spider):  # type: ignore[misc]
     def __init__(self, source: Any, memory: Memory, visit: int, proxy: str | None, pictures: bool) -> None:
         super().__init__()
         self.source, self.memory, self.visit, self.proxy, self.pictures = source, memory, visit, proxy, pictures
+        self.secrets = SecretValues.of(source)
+        self.received = ReceivedBytes(int(source.max_source_megabytes * 2**20), memory.stored_bytes(visit))
         self.counts: Counter[str] = Counter()
         self.failed = self.found = self.finished = self.pages = 0
         self._said = 0.0
 
     def write(self, line: Mapping[str, Any], page: str, place: str, body: str | None = None) -> None:
         """Takes an item down, or the reason why it is none."""
+        if self.secrets:
+            line, page, place = (
+                self.secrets.masked_values(dict(line)),
+                self.secrets.masked(page),
+                self.secrets.masked(place),
+            )
         self.memory.keep_item(line, self.visit, page=page, place=place, body=body)
         self.finished += 1
         self.say()
@@ -131,13 +141,19 @@ class SourceSpider(scrapy.Spider):  # type: ignore[misc]
         self.found += 1
         if self.found > self.source.max_items:
             self.counts["beyond_max_items"] += 1
-        return bool(self.found <= self.source.max_items)
+        return bool(self.found <= self.source.max_items) and self.room_for_bytes()
+
+    def room_for_bytes(self) -> bool:
+        """Whether the source has brought no more bytes than it may."""
+        if self.received.exhausted:
+            self.counts["beyond_max_source_megabytes"] += 1
+        return not self.received.exhausted
 
     def another_page(self, so_far: int) -> bool:
         """Whether another page may be asked for."""
         if so_far >= self.source.max_pages:
             self.counts["beyond_max_pages"] += 1
-        return bool(so_far < self.source.max_pages)
+        return bool(so_far < self.source.max_pages) and self.room_for_bytes()
 
     def say(self, last: bool = False) -> None:
         """How far it is, on standard output."""

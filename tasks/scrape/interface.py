@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 from urllib.parse import urlencode
@@ -12,7 +11,8 @@ import jmespath
 from scrapy.http import Request, Response
 
 from tasks.scrape.asking import SourceSpider
-from tasks.scrape.politeness import key_of, origin_of
+from tasks.scrape.politeness import key_of
+from tasks.scrape.secret_values import origin_of
 from tasks.scrape.selecting import fingerprint_of, parsed
 
 
@@ -34,11 +34,14 @@ class ApiSpider(SourceSpider):
             body = {"query": source.graphql, "variables": {**source.variables, **cursor.get("variables", {})}}
         elif body is not None:
             body = {**body, **cursor.get("body", {})}
-        headers = {name: os.path.expandvars(value) for name, value in source.headers.items()}
         return Request(
             url,
             method="POST" if body is not None or source.method == "POST" else "GET",
-            headers={"Accept": "application/json", **({"Content-Type": "application/json"} if body else {}), **headers},
+            headers={
+                "Accept": "application/json",
+                **({"Content-Type": "application/json"} if body else {}),
+                **source.headers,
+            },
             body=json.dumps(body) if body is not None else None,
             callback=self.parse,
             errback=self.no_page,

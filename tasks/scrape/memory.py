@@ -157,6 +157,11 @@ class Memory:
             (key, url, found),
         )
 
+    def stored_bytes(self, visit: int) -> int:
+        """The size of the answers that the visit brought, as they are stored."""
+        (count,) = self._base.execute("SELECT SUM(LENGTH(body)) FROM answers WHERE visit = ?", (visit,)).fetchone()
+        return int(count or 0)
+
     def forget_answer(self, key: str) -> None:
         """It told nothing that lasts."""
         self._base.execute("DELETE FROM answers WHERE key = ?", (key,))

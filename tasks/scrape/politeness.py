@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-import socket
 import time
 from collections import deque
 from email.utils import parsedate_to_datetime
@@ -12,26 +11,22 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import scrapy.signals
-from scrapy.exceptions import IgnoreRequest
 from scrapy.http import Headers, Request, Response
-from scrapy.resolver import dnscache
 from scrapy.responsetypes import responsetypes
 from scrapy.utils.request import fingerprint
 
-from tasks.public_addresses import is_public
+from tasks.scrape.addresses import JudgedHosts, judged_hosts
 from tasks.scrape.content import fault_of
+from tasks.scrape.downloading import Refused
 from tasks.scrape.memory import Memory
 from tasks.scrape.pace import RateFinder
+from tasks.scrape.secret_values import origin_of
 
 LONGEST_WAIT = 120.0  # seconds; a site that asks for more is left alone this time
 GIVE_UP = 12  # refusals in a row
 TRIES = {429: 6, 503: 4}  # of one address
 NOTED_EVERY = 0.5  # seconds, for the pace's plot
 KEPT = {200, 203, 204, 404, 410}  # statuses of answers that need not be asked for again in a visit
-
-
-class Refused(IgnoreRequest):  # type: ignore[misc]
-    """A request that is not made, or not made again; the message is the reason code."""
 
 
 class Host:
@@ -205,10 +200,7 @@ class PublicHosts:
     """
 
     def __init__(self, crawler: Any) -> None:
-        allowed = crawler.spider.source.allow_private_hosts
-        self._all_allowed = allowed is True or bool(crawler.spider.proxy)
-        self._allowed = frozenset(allowed if isinstance(allowed, list) else ())
-        self._addresses: dict[str, str] = {}  # host → where it is; nothing for one that is private
+        self.hosts: JudgedHosts = judged_hosts(crawler.settings["SEEDLING_PRIVATE_HOSTS"])
 
     @classmethod
     def from_crawler(cls, crawler: Any) -> PublicHosts:
@@ -230,40 +222,12 @@ class PublicHosts:
         parts = urlsplit(url)
         if parts.scheme not in {"http", "https"}:
             return "not_http"
-        return await self.fault_of_host(parts.hostname or "")
-
-    async def fault_of_host(self, host: str) -> str | None:
-        """The reason why a host is not asked, or None."""
-        if self._all_allowed or host in self._allowed:
-            return None
-        if host not in self._addresses:
-            found = await _resolved(host)
-            if not found:
-                return "no_such_host"
-            self._addresses[host] = found[0] if all(is_public(one) for one in found) else ""
-            dnscache[host] = self._addresses[host]
-        return None if self._addresses[host] else "private_address"
+        host = parts.hostname or ""
+        return None if self.hosts.allows(host) else (await self.hosts.judge(host)).reason
 
     async def address_of(self, host: str) -> str | None:
         """The IP address to connect to for a host that may be asked: the one that was judged. None for another."""
-        if await self.fault_of_host(host) is not None:
-            return None
-        return self._addresses.get(host) or next(iter(await _resolved(host)), None)
-
-
-async def _resolved(host: str) -> list[str]:
-    """The host's IP addresses, those of version 4 first; none where nobody knows it."""
-    try:
-        found = await asyncio.get_running_loop().getaddrinfo(host, None, type=socket.SOCK_STREAM)
-    except (OSError, UnicodeError):
-        return []
-    return [str(one[4][0]) for one in sorted(found, key=lambda one: one[0] != socket.AF_INET)]
-
-
-def origin_of(url: str) -> str:
-    """Scheme, host and port of an address."""
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc}"
+        return (await self.hosts.judge(host)).address
 
 
 class Shelf:

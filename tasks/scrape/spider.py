@@ -21,6 +21,7 @@ from scrapy.http import Response
 
 from tasks.scrape.asking import SourceSpider
 from tasks.scrape.browser import Gate
+from tasks.scrape.downloading import Downloads, JudgingResolver, MaskAnswers
 from tasks.scrape.interface import ApiSpider
 from tasks.scrape.memory import Memory
 from tasks.scrape.pages import CrawlSpider, SequenceSpider
@@ -31,11 +32,14 @@ from tasks.workers import end_with
 WebSource = CrawlSource | SequenceSource | ApiSource
 
 
-def settings(source: WebSource, visit: int) -> dict[str, Any]:
-    """Scrapy's settings for one source."""
+def settings(source: WebSource, visit: int, proxy: str | None = None) -> dict[str, Any]:
+    """Scrapy's settings for one source. proxy: of a saved site, which answers in every host's stead."""
+    allowed = source.allow_private_hosts
+    private_hosts = tuple(allowed) if isinstance(allowed, list) else allowed or proxy is not None
     most = int(source.max_megabytes * 2**20)
     chosen: dict[str, Any] = {
         "SEEDLING_VISIT": visit,
+        "SEEDLING_PRIVATE_HOSTS": private_hosts,
         "SEEDLING_REVISIT": source.revisit,
         "ROBOTSTXT_OBEY": True,
         "USER_AGENT": "seedling/0.1 (dataset crawler; obeys robots.txt)",
@@ -46,11 +50,13 @@ def settings(source: WebSource, visit: int) -> dict[str, Any]:
         "DOWNLOAD_MAXSIZE": most,
         "DOWNLOAD_WARNSIZE": 0,
         "DOWNLOAD_TIMEOUT": 30,
-        "DOWNLOAD_HANDLERS": dict.fromkeys(("file", "ftp", "s3", "data")),
+        "DOWNLOAD_HANDLERS": {**dict.fromkeys(("file", "ftp", "s3", "data")), "http": Downloads, "https": Downloads},
+        "TWISTED_DNS_RESOLVER": JudgingResolver,
         "REDIRECT_MAX_TIMES": 5,
         "RETRY_HTTP_CODES": [500, 502, 504, 522, 524, 408],  # 429 and 503 are asked again by Pace
         "DOWNLOADER_MIDDLEWARES": {
             PublicHosts: 50,
+            MaskAnswers: 587,
             "scrapy.downloadermiddlewares.httpcache.HttpCacheMiddleware": 585,  # outside compression: bytes are kept as they are
             Pace: 950,
         },
@@ -86,7 +92,7 @@ def main() -> None:
     end_with(given.get("leader", os.getppid()))
     source: Any = TypeAdapter(Source).validate_python(given["source"])
     with Memory(Path(given["memory"])) as memory:
-        chosen = settings(source, given["visit"])
+        chosen = settings(source, given["visit"], given["proxy"])
         gate = Gate(chosen) if source.kind == "crawl" and source.browser else None
         process = CrawlerProcess(chosen)
         crawler = process.create_crawler(KINDS[source.kind])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import re
 import signal
 import sqlite3
 import subprocess
@@ -36,6 +35,7 @@ from tasks.scrape.content import PASSING
 from tasks.scrape.items import Item
 from tasks.scrape.memory import Memory
 from tasks.scrape.saved_site import served
+from tasks.scrape.secret_values import SecretValues, check_secrets
 from tasks.scrape.selecting import is_json_path, is_selector, is_xpath
 from tasks.sources import ApiSource, CrawlSource, SequenceSource
 
@@ -52,7 +52,12 @@ HOW = (
     "group_by_page",
     "saved_site_limit",
     "browser_path",
+    "allow_env",
 )
+
+LATER = {
+    "max_source_megabytes"
+}  # parameters that are newer than some sources' files: at their defaults they change no visit
 
 REMEDIES = {
     "private_address": "Its host is not on the public internet: name it in the source's `allow_private_hosts` if it is yours.",
@@ -99,6 +104,7 @@ def collected(
     Raises InputError for addresses that are none, and where nothing was found; SourceUnreachable where the site gave nothing for now.
     """
     _check(source)
+    check_secrets(source)
     check_selectors(source, pictures)
     with ExitStack() as stack:
         if isinstance(source, CrawlSource) and source.saved_site:
@@ -132,7 +138,7 @@ def _check(source: Web) -> None:
 
 
 def check_selectors(source: Web, pictures: bool) -> None:
-    """Raises InputError for a selector that cannot be read, a source that has nothing for this modality, and a header's variable that is not set."""
+    """Raises InputError for a selector that cannot be read, and a source that has nothing for this modality."""
     json_paths = isinstance(source, ApiSource) or (isinstance(source, SequenceSource) and source.format == "json")
     found = is_json_path if json_paths else is_selector
     names = ("follow", "item", "image", "text", "tag", "items", "id", "next", "more", "licence", "attribution")
@@ -143,16 +149,10 @@ def check_selectors(source: Web, pictures: bool) -> None:
             if fault := _fault(selector, json_paths):
                 raise InputError(f"params.yaml: scrape.sources: {name}: '{selector}' cannot be read: {fault}.")
     wanted = "image" if pictures else "text"
-    if isinstance(source, ApiSource):
-        if getattr(source, wanted) is None:
-            raise InputError(
-                f"params.yaml: scrape.sources: the source at {source.url} needs `{wanted}`, where an item has it."
-            )
-        for name, value in source.headers.items():
-            if missing := [one for one in re.findall(r"\$\{?(\w+)\}?", value) if one not in os.environ]:
-                raise InputError(
-                    f"The header {name} of {source.url} needs the environment variable {missing[0]}, which is not set."
-                )
+    if isinstance(source, ApiSource) and getattr(source, wanted) is None:
+        raise InputError(
+            f"params.yaml: scrape.sources: the source at {source.url} needs `{wanted}`, where an item has it."
+        )
     if isinstance(source, CrawlSource) and source.saved_site and source.browser:
         raise InputError(
             "params.yaml: scrape.sources: a saved site is served to the crawler alone: leave `browser` or `saved_site` out."
@@ -201,6 +201,9 @@ def _day(name: str) -> date | None:
 def _definition(source: Web, pictures: bool) -> str:
     """What the source asks for, not how fast or under which labels."""
     asked = {name: value for name, value in source.model_dump().items() if name not in HOW}
+    for name in LATER & source.model_dump().keys():
+        if asked[name] == type(source).model_fields[name].default:
+            del asked[name]
     told = json.dumps([asked, pictures], sort_keys=True)
     return hashlib.blake2b(told.encode(), digest_size=8).hexdigest()
 
@@ -257,7 +260,7 @@ def _run_spider(
                 spider.kill()
                 spider.wait()
         if closed is None:
-            raise _broke_off(source, spider.returncode, _last(errors), memory)
+            raise _broke_off(source, spider.returncode, SecretValues.of(source).masked(_last(errors)), memory)
     counts: dict[str, int] = closed["counts"]
     return counts
 

@@ -222,9 +222,9 @@ def test_which_addresses_are_public(address: str, public: bool) -> None:
                 "url": "http://a.example/",
                 "items": "x",
                 "text": "t",
-                "headers": {"A": "${NOT_SET_AT_ALL}"},
+                "headers": {"A": "${SEEDLING_NOT_SET}"},
             },
-            "NOT_SET_AT_ALL, which is not set",
+            "SEEDLING_NOT_SET, which is not set",
         ),
         (
             {"kind": "crawl", "start": "http://a.example/", "item": "p", "licence": "(//b["},
