@@ -1,0 +1,143 @@
+"""No connection is made to an address that was not judged, however often a name is resolved and whatever else was resolved meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from loopback import picture, site
+from visiting import CRAWL
+
+from tasks.scrape.addresses import MAX_REMEMBERED_HOSTS, PRIVATE, JudgedHosts, proxy_hosts
+from tasks.scrape.downloading import JudgingResolver
+from tasks.sources import CrawlSource
+
+PUBLIC = "93.184.216.34"
+
+
+class Names:
+    """A name server that an attacker holds: each name is at the public address the first time, and at another one from then on."""
+
+    def __init__(self, then: str) -> None:
+        self.then, self.resolved = then, dict[str, int]()
+
+    def __call__(self, host: str, *_: Any, **__: Any) -> list[tuple[Any, ...]]:
+        self.resolved[host] = self.resolved.get(host, 0) + 1
+        address = PUBLIC if self.resolved[host] == 1 else self.then
+        family = socket.AF_INET6 if ":" in address else socket.AF_INET
+        return [(family, socket.SOCK_STREAM, 6, "", (address, 0))]
+
+
+class Receiver:
+    """What a connection is told of a name."""
+
+    def __init__(self) -> None:
+        self.addresses, self.done = list[str](), asyncio.Event()
+
+    def resolutionBegan(self, _: Any) -> None:  # noqa: D102, N802
+        pass
+
+    def addressResolved(self, address: Any) -> None:  # noqa: D102, N802
+        self.addresses.append(address.host)
+
+    def resolutionComplete(self) -> None:  # noqa: D102, N802
+        self.done.set()
+
+
+async def connect(hosts: JudgedHosts, name: str) -> list[str]:
+    """The addresses that Twisted would connect to."""
+    receiver = Receiver()
+    JudgingResolver(hosts, [], None).resolveHostName(receiver, name, 80)
+    await receiver.done.wait()
+    return receiver.addresses
+
+
+@pytest.mark.parametrize(
+    "then", ["127.0.0.1", "10.0.0.5", "169.254.169.254", "::1", "::ffff:127.0.0.1", "64:ff9b::7f00:1"]
+)
+def test_a_name_that_was_forgotten_is_judged_again(then: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The attack: more names than are remembered push the judged one out, and then it resolves to an address inside."""
+    names, hosts = Names(then), JudgedHosts(False)
+    monkeypatch.setattr(socket, "getaddrinfo", names)
+
+    async def attack() -> tuple[Any, list[str], list[str]]:
+        before = await connect(hosts, "evil.example")
+        hosts._judged.update(
+            (f"{number}.evil.example", hosts._judged["evil.example"]) for number in range(MAX_REMEMBERED_HOSTS)
+        )
+        await hosts.judge("last.evil.example")
+        return before, await connect(hosts, "evil.example"), [(await hosts.judge("evil.example")).reason or ""]
+
+    before, after, reasons = asyncio.run(attack())
+    assert before == [PUBLIC]
+    assert names.resolved["evil.example"] >= 2
+    assert after == []
+    assert reasons == [PRIVATE]
+
+
+def test_a_name_is_one_address_while_it_is_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In any case of its letters: the one that was judged."""
+    names, hosts = Names("127.0.0.1"), JudgedHosts(False)
+    monkeypatch.setattr(socket, "getaddrinfo", names)
+
+    async def ask() -> list[list[str]]:
+        return [await connect(hosts, name) for name in ("evil.example", "EVIL.example", "evil.example")]
+
+    assert asyncio.run(ask()) == [[PUBLIC]] * 3
+    assert names.resolved == {"evil.example": 1}
+
+
+def test_one_private_address_among_public_ones_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else the connection could take the other one."""
+    found = [(socket.AF_INET, 1, 6, "", (address, 0)) for address in (PUBLIC, "127.0.0.1")]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
+    assert asyncio.run(connect(JudgedHosts(False), "evil.example")) == []
+    assert asyncio.run(connect(JudgedHosts(["evil.example"]), "evil.example")) == [PUBLIC]
+
+
+def test_the_proxy_of_the_environment_may_be_private(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A company's proxy is on its own network; that a page asks for it is refused before, where its address is judged."""
+    monkeypatch.setenv("http_proxy", "http://proxy.corp:3128")
+    monkeypatch.setenv("https_proxy", "proxy.corp:3128")
+    monkeypatch.setenv("no_proxy", "localhost")
+    assert set(proxy_hosts()) == {"proxy.corp"}
+
+
+REBINDING = """
+import runpy, socket, tasks.scrape.addresses as addresses
+addresses.MAX_REMEMBERED_HOSTS = 0  # as after ten thousand other names
+resolve, asked = socket.getaddrinfo, []
+def answer(host, *rest, **named):
+    asked.append(host)
+    address = "127.0.0.1" if host == "evil.example" and asked.count(host) % 2 == 0 else "93.184.216.34"
+    return resolve(host if host[0].isdigit() else address, *rest, **named)
+socket.getaddrinfo = answer
+runpy.run_module("tasks.scrape.spider", run_name="__main__")
+"""
+
+
+def test_the_crawler_does_not_connect_to_what_it_did_not_judge(tmp_path: Path) -> None:
+    """A page shows a picture at a name that is public when it is judged and this machine when it is connected to: nothing is asked of it."""
+    with site() as told:
+        port = told.address.rpartition(":")[2]
+        told.routes |= {"/": f'<figure><img src="http://evil.example:{port}/x.png"></figure>', "/x.png": picture(9)}
+        source = {**CRAWL, "start": told.address + "/", "allow_private_hosts": ["127.0.0.1"]}
+        memory = tmp_path / "memory.sqlite"
+        given = {
+            "source": CrawlSource(**source).model_dump(),
+            "memory": str(memory),
+            "visit": 1,
+            "proxy": None,
+            "pictures": True,
+        }
+        done = subprocess.run(
+            [sys.executable, "-P", "-c", REBINDING], input=json.dumps(given), capture_output=True, text=True, timeout=60
+        )
+        assert told.paths() == ["/"], done.stderr
+    assert b"private_address" in b"".join(path.read_bytes() for path in tmp_path.iterdir()), done.stderr
