@@ -7,7 +7,7 @@ import re
 ARCHIVES = (b"PK\x03\x04", b"Rar!", b"7z\xbc\xaf", b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"%PDF")
 # What fails so may come next time.
 PASSING = re.compile(
-    r"(page_)?(http_5..|http_429|rate_limited|timeout|connection_refused|no_such_host|truncated|.*lost.*|.*failed.*|browser_error|never_shown|graphql_errors)"
+    r"(page_)?(robots_)?(http_5..|http_429|rate_limited|timeout|connection_refused|no_such_host|truncated|.*lost.*|.*failed.*|browser_error|never_shown|graphql_errors)"
 )
 LOOKED_AT = 512  # bytes
 

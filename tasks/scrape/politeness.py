@@ -90,7 +90,7 @@ class Pace:
     def robots_parsed(self, robotparser: Any, request: Request) -> None:
         """A Crawl-delay lowers the ceiling."""
         delay = robotparser.crawl_delay(self._crawler.settings["USER_AGENT"])
-        if delay:
+        if delay and not math.isnan(delay):
             host = _host(request)
             if delay > LONGEST_WAIT:
                 self.host(host).given_up = "crawl_delay_too_long"

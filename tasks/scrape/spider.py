@@ -26,6 +26,7 @@ from tasks.scrape.interface import ApiSpider
 from tasks.scrape.memory import Memory
 from tasks.scrape.pages import CrawlSpider, SequenceSpider
 from tasks.scrape.politeness import Pace, PublicHosts, Revisit, Shelf
+from tasks.scrape.robots import RobotsTxt
 from tasks.sources import ApiSource, CrawlSource, SequenceSource, Source
 from tasks.workers import end_with
 
@@ -56,6 +57,8 @@ def settings(source: WebSource, visit: int, proxy: str | None = None) -> dict[st
         "RETRY_HTTP_CODES": [500, 502, 504, 522, 524, 408],  # 429 and 503 are asked again by Pace
         "DOWNLOADER_MIDDLEWARES": {
             PublicHosts: 50,
+            "scrapy.downloadermiddlewares.robotstxt.RobotsTxtMiddleware": None,
+            RobotsTxt: 100,
             MaskAnswers: 587,
             "scrapy.downloadermiddlewares.httpcache.HttpCacheMiddleware": 585,  # outside compression: bytes are kept as they are
             Pace: 950,

@@ -28,6 +28,7 @@ class Names:
         self.then, self.resolved = then, dict[str, int]()
 
     def __call__(self, host: str, *_: Any, **__: Any) -> list[tuple[Any, ...]]:
+        """As socket.getaddrinfo answers."""
         self.resolved[host] = self.resolved.get(host, 0) + 1
         address = PUBLIC if self.resolved[host] == 1 else self.then
         family = socket.AF_INET6 if ":" in address else socket.AF_INET

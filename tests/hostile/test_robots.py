@@ -1,0 +1,89 @@
+"""robots.txt that cannot be read (RFC 9309, 2.3.1)."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+import pytest
+from loopback import Reply, site
+from visiting import IMAGES, QUICK, TEXTS, gallery, run
+
+from tasks.errors import InputError, SourceUnreachable
+from tasks.generation import read, read_rejected
+
+PAGE = {"kind": "crawl", "item": "p", "text": "::text", **QUICK}
+
+
+@pytest.mark.parametrize("status", [500, 503, 599, 429])
+def test_robots_that_a_server_fails_to_give_forbid_everything(status: int, tmp_path: Path) -> None:
+    """Nothing else is asked, even where the answer's words would allow it; once it is there the same visit goes on."""
+    with site() as told:
+        told.routes |= {"/": "<p>a text</p>"}
+        told.routes["/robots.txt"] = Reply("User-agent: *\nAllow: /", status, "text/plain", {"Retry-After": "0"})
+        source = {**PAGE, "start": told.address + "/"}
+        with pytest.raises(SourceUnreachable, match=r"page_(robots_http_5|rate_limited)") as refused:
+            run(tmp_path, TEXTS, source)
+        assert told.paths() == []
+        assert "Run it again later" in str(refused.value)
+        told.routes["/robots.txt"] = Reply("User-agent: *\nAllow: /", kind="text/plain")
+        assert len(read(run(tmp_path, TEXTS, source))) == 1
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 410, 451])
+def test_robots_that_are_not_there_allow_everything(status: int, tmp_path: Path) -> None:
+    """A status of 4xx means that there is none, whatever the words of its page."""
+    with site() as told:
+        told.routes |= {"/": "<p>a text</p>"}
+        told.routes["/robots.txt"] = Reply("User-agent: *\nDisallow: /", status, "text/plain")
+        assert len(read(run(tmp_path, TEXTS, {**PAGE, "start": told.address + "/"}))) == 1
+
+
+def test_robots_behind_a_redirect_count(tmp_path: Path) -> None:
+    """Followed, they forbid; redirects that lead nowhere mean that there are none."""
+    with site() as told:
+        told.routes |= {"/": "<p>a text</p>", "/r": Reply("User-agent: *\nDisallow: /", kind="text/plain")}
+        told.routes["/robots.txt"] = Reply("", 302, headers={"Location": "/r"})
+        (tmp_path / "a").mkdir()
+        (tmp_path / "b").mkdir()
+        with pytest.raises(InputError, match="page_robots_txt"):
+            run(tmp_path / "a", TEXTS, {**PAGE, "start": told.address + "/"})
+        told.routes["/robots.txt"] = Reply("", 302, headers={"Location": "/robots.txt"})
+        assert len(read(run(tmp_path / "b", TEXTS, {**PAGE, "start": told.address + "/"}))) == 1
+
+
+def test_robots_that_break_off_forbid_everything(tmp_path: Path) -> None:
+    """The connection ends in the middle of them."""
+    with site() as told:
+        told.routes |= {"/": "<p>a text</p>", "/robots.txt": Reply("User-agent: *\nAll", kind="text/plain", told=999)}
+        with pytest.raises(SourceUnreachable, match="page_robots_truncated"):
+            run(tmp_path, TEXTS, {**PAGE, "start": told.address + "/"})
+        assert told.paths() == []
+
+
+def test_another_host_whose_robots_fail_costs_its_pictures_alone(tmp_path: Path) -> None:
+    """The site's own pictures come; those of a host that fails, and of one that does not answer, have their reasons."""
+    with site() as told, site() as other, socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        gallery(told)
+        told.routes["/2"] = (
+            f'<figure><img src="{other.address}/c.png"></figure><figure><img src="http://127.0.0.1:{closed.getsockname()[1]}/d.png"></figure>'
+        )
+        other.routes["/robots.txt"] = Reply("", 500)
+        output = run(tmp_path, IMAGES, {"kind": "crawl", "item": "figure", "start": told.address + "/", **QUICK})
+        assert other.paths() == []
+    assert len(read(output)) == 2
+    assert sorted(read_rejected(output)["reason"]) == ["connection_refused", "robots_http_500"]
+
+
+def test_a_huge_robots_file_costs_no_time(tmp_path: Path) -> None:
+    """A million rules: the first half megabyte of them is read, and what it forbids is forbidden."""
+    with site() as told:
+        rules = "User-agent: *\nDisallow: /secret\n" + "Disallow: /a*b*c$\n" * 1_000_000
+        told.routes |= {
+            "/robots.txt": Reply(rules, kind="text/plain"),
+            "/": "<p>a text</p><a rel=next href=/secret>on</a>",
+        }
+        output = run(tmp_path, TEXTS, {**PAGE, "start": told.address + "/"})
+        assert told.paths() == ["/"]
+    assert len(read(output)) == 1
