@@ -15,12 +15,15 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Literal
 
+from flows.data_layout import check_split_names, lay_out
 from flows.git_identity import identity_environment
 from flows.ledger import create_repository
 from tasks import images
-from tasks.data_files import fault_of, files_below, folders_below
+from tasks.data_files import OUTSIDE, fault_of, files_below, folders_below
 from tasks.errors import InputError, SeedlingError
 from tasks.generation import Modality
+from tasks.ignored_files import HIDDEN, NOT_COPIED, UNREAD_NAMES, hidden_files, is_hidden, reason_of, write_ignored
+from tasks.notices import state_once
 from tasks.params import load
 from tasks.plugins import CODE, is_code
 from tasks.progress import Progress, silent
@@ -29,11 +32,20 @@ from tasks.scrape.packing import PACKED, pack_folder
 from tasks.scrape.table import NAME_COLUMNS, SET_ENCODING, SUFFIXES, read_table
 from tasks.sources import FolderSource, TableSource
 from tasks.test_evaluations import LOG
+from tasks.yaml_files import parse_yaml
 
 COLUMNS = ("text", "image", "label", "split", "id", "group")
 FOLDER = "{kind: folder, path: .}"
+BY_CLASS = FOLDER.replace("}", ", by_class: true}")
 MAY_BE_EMPTY = FOLDER.replace("}", ", may_be_empty: true}")
 MANY = 10_000  # files: DVC looks at each of them whenever it is asked anything
+
+
+HINTS = {
+    CODE: " Read them, and say --with-code to copy them.",
+    HIDDEN: " Names that begin with a dot are not read: rename the folder or the files if they are data.",
+    OUTSIDE: " Links that lead out of the folder are not followed: copy what they lead to into it.",
+}
 
 
 def make_workspace(
@@ -66,7 +78,7 @@ def make_workspace(
     folder = folder.resolve()
     _check(folder, source)
     listed = [MAY_BE_EMPTY] if source is None else _sources(source, modality, by_source, _options(columns, encoding))
-    if pack and listed != [FOLDER]:
+    if pack and listed not in ([FOLDER], [BY_CLASS]):
         raise InputError(
             "--pack is of one folder of classes: leave it out, tables and several sources stay as they are."
         )
@@ -79,11 +91,17 @@ def make_workspace(
         many = 0 if source is None else sum(len(names) for _, _, names in os.walk(source))
         if source is None:
             _invite(beside / "data")
-        elif listed == [FOLDER] and many and (pack or (pack is None and many >= MANY)):
-            out += pack_folder(source, beside / "data", modality, many, progress, with_code=with_code)
+        elif listed in ([FOLDER], [BY_CLASS]) and many and (pack or (pack is None and many >= MANY)):
+            by_class = listed == [BY_CLASS]
+            out += pack_folder(
+                source, beside / "data", modality, many, progress, with_code=with_code, by_class=by_class
+            )
             listed = [f"{{kind: table, path: {PACKED}}}", MAY_BE_EMPTY]
         else:
             out += _copy(source, beside / "data", many, progress, with_code=with_code)
+        if source is not None and source.is_dir():
+            out += hidden_files(source)
+        write_ignored(beside / NOT_COPIED, sorted(out))
         _write_files(beside, folder.name, modality, listed, named)
         progress("track with DVC", 0, None)
         if source is not None:
@@ -171,17 +189,23 @@ def _sources(source: Path, modality: Modality, by_source: bool | None, options: 
         tables, inner = [source.name], []
     else:
         tables = sorted(path.name for path in source.iterdir() if path.suffix.lower() in SUFFIXES)
-        inner = sorted(path for path in source.iterdir() if path.is_dir() and not path.name.startswith("."))
+        inner = sorted(path for path in source.iterdir() if path.is_dir() and not is_hidden(path.name))
     if options and not tables:
         raise InputError(f"--column and --encoding are of tables, and {source} holds none: leave them out.")
     if by_source and (tables or not inner):
         raise InputError(
             f"--by-source is of folders alone, and {source} holds a table: leave it out, and name the sources in params.yaml."
         )
-    found = [f"{{kind: table, path: {_quoted(name)}{options}}}" for name in tables]
-    if inner and not (modality == "image" and tables):  # a table names the pictures of the folders beside it
+    lines = {name: f"{{kind: table, path: {_quoted(name)}{options}}}" for name in tables}
+    parsed = [TableSource.model_validate(parse_yaml(line, source)) for line in lines.values()]
+    layout = lay_out(source, parsed, inner, modality, named_columns=bool(options))
+    for notice in layout.notices:
+        state_once(notice)
+    found = [lines[table.path] for table in layout.tables]
+    folder = BY_CLASS if by_source is False and any(path.name.casefold() in ROOTS for path in inner) else FOLDER
+    if inner and layout.folders:
         several = not tables and _hold_classes(inner, modality, by_source)
-        found = [f"{{kind: folder, path: {_quoted(one.name)}}}" for one in inner] if several else [FOLDER, *found]
+        found = [f"{{kind: folder, path: {_quoted(one.name)}}}" for one in inner] if several else [folder, *found]
     if not found:
         wanted = "pictures in <class>/ folders" if modality == "image" else "a table nor .txt files in <class>/ folders"
         raise InputError(f"{source} holds neither {wanted}, nor labelled/ and unlabelled/ folders with such.")
@@ -190,6 +214,8 @@ def _sources(source: Path, modality: Modality, by_source: bool | None, options: 
 
 def _hold_classes(folders: Sequence[Path], modality: Modality, by_source: bool | None) -> bool:
     """Whether these are sources with folders of classes, or of splits, in each. Raises InputError where they may be, or may be classes."""
+    if by_source is None:
+        check_split_names(folders)
     if by_source is not None or any(one.name.casefold() in ROOTS for one in folders):
         return bool(by_source)
     below = [_folders_in(folder) for folder in folders]
@@ -209,7 +235,7 @@ def _hold_classes(folders: Sequence[Path], modality: Modality, by_source: bool |
 
 
 def _folders_in(folder: Path) -> list[Path]:
-    return [one for one in folder.iterdir() if one.is_dir() and not one.name.startswith(".")]
+    return [one for one in folder.iterdir() if one.is_dir() and not is_hidden(one.name)]
 
 
 def _is_split(folder: Path) -> bool:
@@ -228,8 +254,12 @@ def _copy(source: Path, data: Path, many: int, progress: Progress, *, with_code:
         return []
     root, left_out = source.resolve(), []
     for folder in folders_below(source, root):
+        if any(is_hidden(part) for part in folder.relative_to(source).parts):
+            continue
         (data / folder.relative_to(source)).mkdir(parents=True, exist_ok=True)
     for copied, (path, fault) in enumerate(files_below(source, root), start=1):
+        if reason_of(path.relative_to(source)) in UNREAD_NAMES:
+            continue
         reason = fault or (None if with_code or not is_code(path) else CODE)
         if reason is not None:
             left_out.append((path.relative_to(source).as_posix(), reason))
@@ -247,8 +277,7 @@ def told_left_out(left_out: Sequence[tuple[str, str]]) -> list[str]:
     for reason, count in sorted(Counter(reason for _, reason in left_out).items()):
         names = [name for name, why in left_out if why == reason][:5]
         shown = ", ".join(ascii(name)[1:-1] for name in names) + (" …" if count > len(names) else "")
-        hint = " Read them, and say --with-code to copy them." if reason == CODE else ""
-        sentences.append(f"Left out, {reason}: {count:,} ({shown}).{hint}")
+        sentences.append(f"Left out, {reason}: {count:,} ({shown}).{HINTS.get(reason, '')}")
     return sentences
 
 

@@ -51,6 +51,11 @@ def fault_of(path: Path, root: Path) -> str | None:
     return None if stat.S_ISREG(resolved.stat().st_mode) else NOT_REGULAR
 
 
+def real_path(path: Path) -> Path:
+    """The path with links resolved as far as they lead anywhere; `Path.resolve` raises an error for a link to itself."""
+    return Path(os.path.realpath(path))
+
+
 def read_bytes(path: Path, root: Path | None = None, max_bytes: int | None = None) -> bytes:
     """The file's bytes; a pipe or a device is never waited for.
 

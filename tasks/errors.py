@@ -2,6 +2,7 @@
 
 SeedlingError              exit code 2; the message carries the remedy
 ├── InputError             data, params or arguments that cannot be used as they are
+│   ├── MissingColumn      a table lacks a column that it is read by
 │   └── SourceUnreachable  a site did not answer this time; worth another try
 ├── MissingGeneration      a stage's input has not been made yet
 ├── IncompleteGeneration   a folder that is not whole, or whose row counts do not add up
@@ -25,6 +26,10 @@ class SeedlingError(Exception):
 
 class InputError(SeedlingError):
     """Data, params or arguments that cannot be used as they are."""
+
+
+class MissingColumn(InputError):
+    """A table lacks a column that it is read by."""
 
 
 class SourceUnreachable(InputError):

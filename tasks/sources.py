@@ -51,11 +51,13 @@ class FolderSource(Section):
     """The user's folder: `labelled/<class>/*`, `unlabelled/*`, optional `test/<class>/*` and `validation/<class>/*`.
 
     group: a regular expression over a file's path; files in which its first bracket holds the same belong together.
+    by_class: whether every folder in it is a class, also one that is named like a split, such as test or pool.
     """
 
     kind: Literal["folder"]
     path: str = "."
     may_be_empty: bool = False
+    by_class: bool = False
     group: Annotated[str, AfterValidator(_compiles)] | None = None
     role: Role = "training"
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tasks.ignored_files import IGNORED, ignored_phrase
 from tasks.reading import read_json
 from tasks.results import read_evaluation
 
@@ -28,8 +29,12 @@ def summary(stage: Stage, workspace: Path) -> dict[str, Any]:
         return {"checks": checks, "note": headline(metrics) if metrics else ""}
     notes = manifest.get("notes", {})
     note = "skipped: the loop has stopped" if notes.get("skipped") else doubted(notes.get("doubt") or {})
+    phrases = [note] if note else []
     if empty := notes.get("empty_classes"):
-        note = f"no file in the folder of {', '.join(empty)}"
+        phrases.append(f"no file in the folder of {', '.join(empty)}")
+    if ignored := ignored_phrase(notes.get("files", {}).get("ignored", {})):
+        phrases.append(f"{ignored}: {stage.output}/{IGNORED}")
+    note = "; ".join(phrases)
     return {**manifest.get("rows", {}), "reasons": manifest.get("reasons", {}), "checks": checks, "note": note}
 
 

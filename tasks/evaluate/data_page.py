@@ -18,6 +18,7 @@ import pandas as pd
 from tasks.evaluate.pages import environment, shown
 from tasks.gates.asking import read_checks
 from tasks.generation import payloads, read, read_manifest, read_rejected
+from tasks.ignored_files import count_not_copied
 from tasks.signals import PICTURE, TEXT
 
 WORST = 24  # rows of each kind on the page
@@ -51,7 +52,7 @@ COPIES = ("exact_duplicate", "conflicting_labels", "near_duplicate_of_test", "ne
 def write_data_page(workspace: Path) -> Path:
     """Writes the page and `doubtful_labels.csv`, `duplicates.csv`, `health.csv` beside it; gives the page's path."""
     generations, reports = workspace / "generations", workspace / "reports"
-    manifest = read_manifest(generations / "validate")
+    manifest, collected = read_manifest(generations / "validate"), read_manifest(generations / "scrape")
     kept, rejected = read(generations / "validate"), read_rejected(generations / "validate")
     reports.mkdir(exist_ok=True)
     doubtful, copies, sick = doubtful_labels(kept, rejected), duplicates(kept, rejected), unhealthy(kept)
@@ -72,7 +73,9 @@ def write_data_page(workspace: Path) -> Path:
             copies=_copies(generations, copies),
             plots=_histograms(kept),
             classes=_classes(manifest),
-            empty=read_manifest(generations / "scrape")["notes"].get("empty_classes", []),
+            empty=collected["notes"].get("empty_classes", []),
+            files=collected["notes"].get("files", {}),
+            not_copied=count_not_copied(workspace),
             checks=read_checks(workspace, "validate", generations / "validate"),
             meaning=MEANING,
         )

@@ -18,6 +18,7 @@ from tasks.evaluate.lineage import examples, stories
 from tasks.evaluate.pages import environment, shown, vote
 from tasks.gates.asking import read_checks
 from tasks.generation import digest, payloads, read, read_manifest, read_rejected, stage_of
+from tasks.ignored_files import count_not_copied
 from tasks.reading import read_frame, read_json
 from tasks.results import EVALUATION, read_evaluation
 from tasks.run_records import read_run_records
@@ -113,6 +114,7 @@ def write_report(workspace: Path) -> Path:
             curve=charts.learning_curve(metrics["learning_curve"]),
             abstaining=charts.abstaining(pd.read_csv(plots / "abstain.csv")),
             stages=_stages(generations, runs),
+            not_copied=count_not_copied(workspace),
             samples=_samples(generations),
             sheets=sheets,
             made=bool(screening) or any(one["families"] for one in sheets.values()),

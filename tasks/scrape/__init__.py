@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cache, partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -18,14 +18,16 @@ from typing import Any
 import pyarrow as pa
 
 from tasks import images, texts
-from tasks.data_files import NotRead, inside
+from tasks.data_files import NotRead, inside, real_path
 from tasks.errors import InputError
 from tasks.generation import GenerationWriter, Row, identify
+from tasks.ignored_files import IGNORED, count_files, write_ignored
 from tasks.params import NOTHING, Facts, ScrapeParams
 from tasks.plugins import AUGMENTING
 from tasks.progress import Progress, counted, silent
-from tasks.scrape.folder import empty_classes, read_folder
+from tasks.scrape.folder import LabelsByFile, empty_classes, read_folder
 from tasks.scrape.hub import read_hub
+from tasks.scrape.image_tables import labels_by_file
 from tasks.scrape.items import Item
 from tasks.scrape.labelling import FILE, Audit, DawidSkene, Majority, Rules, Votes
 from tasks.scrape.table import read_table
@@ -68,11 +70,12 @@ def scrape(
             f"{data} does not exist: `dvc pull` brings it where it is stored, `seedling init` makes it anew."
         )
     _check_names(params.sources)
+    tables = cache(partial(labels_by_file, params.sources, data, facts.modality))
     with ExitStack() as stack:
-        sources = [_opened(one, params, facts, data, remembered, progress, stack) for one in params.sources]
+        sources = [_opened(one, params, facts, data, remembered, tables, progress, stack) for one in params.sources]
         combine = _combine(params, sources, facts)
         shown = len({name for one in sources for name in one.rules.names()}) > 1
-        _write(params, facts, sources, combine, output, [VOTES] if shown else [], progress)
+        _write(params, facts, sources, combine, data, output, [VOTES] if shown else [], progress)
 
 
 def _check_names(sources: Sequence[Source]) -> None:
@@ -86,14 +89,16 @@ def _write(
     facts: Facts,
     sources: Sequence[Opened],
     combine: Majority | DawidSkene,
+    data: Path,
     output: Path,
     extra: list[pa.Field],
     progress: Progress,
 ) -> None:
     found, votes_of, labelled = 0, dict[str, tuple[str, Votes]](), set[str | None]()
     human: dict[str, str] = {}
+    files_read: set[str] = set()
     with GenerationWriter(output, stage="scrape", modality=facts.modality, extra=extra) as writer:
-        items = counted(_labelled(sources, combine, facts), progress, "read")
+        items = counted(_noting_files(_labelled(sources, combine, facts), files_read), progress, "read")
         seen: dict[tuple[str, str | None], set[str | None]] = {}
         for row, votes, reason in _rows(items, facts):
             found += 1
@@ -123,8 +128,19 @@ def _write(
             notes["no_items"] = no_items
         if empty := sorted({label for one in sources for label in one.empty} - labelled):
             notes["empty_classes"] = empty
+        files = count_files(data, params.sources, frozenset(files_read))
+        write_ignored(output / IGNORED, files.ignored)
+        notes["files"] = {"in": files.total, "read": files.read, "ignored": files.reasons()}
         kinds = [source.kind for source in params.sources]
         writer.close(rows_in=found, sources=kinds, **notes)
+
+
+def _noting_files(items: Iterable[tuple[Item, Votes]], files_read: set[str]) -> Iterator[tuple[Item, Votes]]:
+    """The same items; their files are added to `files_read`."""
+    for item, votes in items:
+        if item.file is not None:
+            files_read.add(item.file)
+        yield item, votes
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +161,7 @@ def _opened(
     facts: Facts,
     data: Path,
     remembered: Path | None,
+    tables: Callable[[], LabelsByFile],
     progress: Progress,
     stack: ExitStack,
 ) -> Opened:
@@ -154,8 +171,12 @@ def _opened(
         others = [
             one.saved_site if isinstance(one, CrawlSource) else getattr(one, "path", None) for one in params.sources
         ]
-        elsewhere = frozenset((data / other).resolve() for other in [*others, FILE, AUGMENTING[0]] if other)
-        read = partial(read_folder, source, data, facts.modality, limit, elsewhere)
+        code = [name for name in (FILE, AUGMENTING[0]) if not (data / name).is_symlink()]
+        elsewhere = frozenset(real_path(data / other) for other in [*others, *code] if other)
+
+        def read() -> Iterator[Item]:
+            return read_folder(source, data, facts.modality, limit, elsewhere, tables())
+
         classes = source.role == "training" and inside(data, source.path).is_dir()
         empty = empty_classes(source, data, elsewhere) if classes else ()
         return Opened(source.path, read, rules, source.role, empty=empty)

@@ -26,6 +26,7 @@ class Item:
     group: str | None = None  # what the source says belongs together: a page, an original
     fields: Mapping[str, str] = field(default_factory=dict)  # that label rules read
     reason: str | None = None
+    file: str | None = None  # that it is read from, relative to data/; None where it lies in a table or on the web
 
 
 def tidy_label(label: str | None) -> str | None:

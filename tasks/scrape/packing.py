@@ -23,7 +23,14 @@ BYTES_AT_ONCE = 32 * 2**20
 
 
 def pack_folder(
-    source: Path, data: Path, modality: Modality, total: int, progress: Progress = silent, *, with_code: bool = True
+    source: Path,
+    data: Path,
+    modality: Modality,
+    total: int,
+    progress: Progress = silent,
+    *,
+    with_code: bool = True,
+    by_class: bool = False,
 ) -> list[tuple[str, str]]:
     """Writes the source's files as `data/packed/part-*.parquet` (text or image, label, split, id); gives what it leaves out, with reasons.
 
@@ -50,7 +57,7 @@ def pack_folder(
             )
             parts, rows, size = parts + 1, [], 0
 
-    items = read_folder(FolderSource(kind="folder"), source, modality, sys.maxsize)
+    items = read_folder(FolderSource(kind="folder", by_class=by_class), source, modality, sys.maxsize)
     for item in counted(items, progress, "pack", total):
         path = source / item.origin
         code = CODE if not with_code and is_code(path) else None

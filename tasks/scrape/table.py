@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tasks.data_files import NOT_REGULAR, OUTSIDE, fault_of, files_below, inside, read_bytes
-from tasks.errors import InputError
+from tasks.errors import InputError, MissingColumn
 from tasks.generation import SPLITS, Modality
 from tasks.scrape.items import Item, tidy_label
 from tasks.sources import TableSource
@@ -139,8 +139,8 @@ def _check_columns(path: Path, columns: list[str], source: TableSource, wanted: 
             if len(columns) == 1 and ";" in columns[0]:
                 hint = "it is separated by semicolons: save it with commas, or as .tsv with tabs. "
             if not columns:
-                raise InputError(f"{path} is empty: it needs a first line with the columns' names, and rows.")
-            raise InputError(f"{path} has no column '{column}': {hint}It has {', '.join(columns)}. {NAME_COLUMNS}")
+                raise MissingColumn(f"{path} is empty: it needs a first line with the columns' names, and rows.")
+            raise MissingColumn(f"{path} has no column '{column}': {hint}It has {', '.join(columns)}. {NAME_COLUMNS}")
 
 
 def _item(
@@ -176,6 +176,7 @@ def _item(
         label_source="human" if labelled else None,
         group=f"{source.group} {together}" if together else None,
         reason=reason,
+        file=Path(loaded.args[0]).relative_to(data.resolve()).as_posix() if isinstance(loaded, partial) else None,
     )
 
 

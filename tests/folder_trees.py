@@ -1,0 +1,59 @@
+"""Folders of images for the tests of what is read of a folder, and what became of each file."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tasks import images
+from tasks.generation import Modality, read, read_manifest, read_rejected
+from tasks.ignored_files import IGNORED
+from tasks.params import Facts, ScrapeParams
+from tasks.scrape import scrape
+
+
+def picture(seed: int) -> bytes:
+    """Twelve by twelve random pixels, as PNG."""
+    return images.encode(np.random.default_rng(seed).integers(0, 255, (12, 12, 3)).astype(np.uint8))
+
+
+def fill(folder: Path, count: int, first_seed: int = 0, suffix: str = ".png") -> None:
+    """Makes the folder, with so many different images, 000.png and so on."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for number in range(count):
+        (folder / f"{number:03d}{suffix}").write_bytes(picture(first_seed + number))
+
+
+def write_table(path: Path, head: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """A CSV file."""
+    with path.open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([head, *rows])
+
+
+@dataclass(frozen=True)
+class Scraped:
+    """What the scrape stage made of a data folder: (split, label) per file or row, reasons by origin, ignored files, and the counts."""
+
+    kept: dict[str, tuple[str, str | None]]
+    rejected: dict[str, str]
+    ignored: dict[str, str]
+    files: dict[str, Any]
+
+
+def scraped(data: Path, output: Path, sources: Sequence[dict[str, Any]], modality: Modality = "image") -> Scraped:
+    """Runs the scrape stage's function on data/."""
+    params = ScrapeParams.model_validate({"sources": list(sources)})
+    scrape(params, Facts(modality=modality, seed=0), data=data, output=output)
+    kept, rejected, ignored = read(output), read_rejected(output), output / IGNORED
+    listed = list(csv.DictReader(ignored.open(encoding="utf-8", newline=""))) if ignored.exists() else []
+    return Scraped(
+        {row.origin: (row.split, row.label) for row in kept.itertuples()},
+        {row.origin: row.reason for row in rejected.itertuples()},
+        {row["file"]: row["reason"] for row in listed},
+        read_manifest(output)["notes"]["files"],
+    )

@@ -1,0 +1,291 @@
+"""Every file of data/ is a row, belongs to a source, or is listed as ignored; tables beside folders make neither vanish."""
+
+from __future__ import annotations
+
+import csv
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+import pytest
+from folder_trees import fill, picture, scraped, write_table
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from flows.data_layout import check_split_names
+from flows.workspace import _sources, make_workspace
+from tasks.errors import InputError
+from tasks.generation import Modality
+from tasks.params import load
+
+FOLDER = {"kind": "folder", "path": "."}
+
+
+def sources_of(
+    source: Path, modality: Modality = "image", by_source: bool | None = None, options: str = ""
+) -> list[str]:
+    """The kinds and paths that `seedling init` would write into params.yaml."""
+    return [line.strip("{}") for line in _sources(source, modality, by_source, options)]
+
+
+@pytest.fixture
+def classes(tmp_path: Path) -> Path:
+    """Two class folders with five images each."""
+    fill(tmp_path / "source" / "disc", 5)
+    fill(tmp_path / "source" / "square", 5, 100)
+    return tmp_path / "source"
+
+
+def test_annotations_of_another_tool_leave_the_class_folders_as_they_are(
+    classes: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The table is stated, and counted as a rejected row."""
+    write_table(classes / "_annotations.csv", ("file", "width", "xmin"), [("000.png", 48, 3)])
+    assert sources_of(classes) == ["kind: folder, path: ."]
+    assert "Not read: _annotations.csv" in capsys.readouterr().err
+    found = scraped(classes, classes.parent / "out", [FOLDER])
+    assert len(found.kept) == 10
+    assert found.rejected == {"_annotations.csv": "outside_class_folder"}
+    assert found.files == {"in": 11, "read": 11, "ignored": {}}
+
+
+def test_a_table_whose_images_are_not_there_leaves_the_class_folders_as_they_are(classes: Path) -> None:
+    """As one that names files without their folder."""
+    write_table(classes / "boxes.csv", ("image", "label"), [("000.png", "disc"), ("001.png", "square")])
+    assert sources_of(classes) == ["kind: folder, path: ."]
+
+
+def test_a_table_without_labels_leaves_the_class_folders_as_they_are(classes: Path) -> None:
+    """As metadata.csv with captions."""
+    write_table(classes / "m.csv", ("image", "caption"), [(f"disc/{n:03d}.png", "x") for n in range(5)])
+    assert sources_of(classes) == ["kind: folder, path: ."]
+
+
+def test_a_table_of_labeled_images_is_read_beside_the_pool(tmp_path: Path) -> None:
+    """Each image is one row: the table's, or the pool's."""
+    source = tmp_path / "source"
+    fill(source / "imgs", 6)
+    fill(source / "unlabelled", 4, 100)
+    write_table(source / "labels.csv", ("image", "label"), [(f"imgs/{n:03d}.png", "ab"[n % 2]) for n in range(6)])
+    assert [line.split(",")[0] for line in sources_of(source)] == ["kind: folder", "kind: table"]
+    found = scraped(source, tmp_path / "out", [FOLDER, {"kind": "table", "path": "labels.csv"}])
+    assert sorted(found.kept.values(), key=str) == sorted(
+        [("pool", None)] * 4 + [("train", "a")] * 3 + [("train", "b")] * 3, key=str
+    )
+    assert found.rejected == {}
+    assert found.files == {"in": 11, "read": 11, "ignored": {}}
+
+
+def test_a_table_of_half_of_the_images_does_not_hide_the_other_half(classes: Path) -> None:
+    """The folders' names are the tables' labels, so the folders are read too, and no image twice."""
+    rows = [(f"{kind}/{n:03d}.png", kind) for kind in ("disc", "square") for n in range(3)]
+    write_table(classes / "checked.csv", ("image", "label"), rows)
+    assert [line.split(",")[0] for line in sources_of(classes)] == ["kind: folder", "kind: table"]
+    found = scraped(classes, classes.parent / "out", [FOLDER, {"kind": "table", "path": "checked.csv"}])
+    assert len(found.kept) == 10
+    assert sum(origin.startswith("checked.csv#") for origin in found.kept) == 6
+    assert found.files == {"in": 11, "read": 11, "ignored": {}}
+
+
+def test_a_table_that_contradicts_a_folder_brings_both_rows(classes: Path) -> None:
+    """So that validate rejects them as conflicting labels."""
+    write_table(classes / "checked.csv", ("image", "label"), [("disc/000.png", "square")])
+    found = scraped(classes, classes.parent / "out", [FOLDER, {"kind": "table", "path": "checked.csv"}])
+    assert found.kept["disc/000.png"] == ("train", "disc")
+    assert found.kept["checked.csv#1"] == ("train", "square")
+
+
+def test_folders_that_are_no_classes_are_not_taken_for_labels(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Images in a folder `images` that the table does not name are ignored, and both init and scrape say how many."""
+    source = tmp_path / "source"
+    fill(source / "images", 6)
+    write_table(source / "labels.csv", ("image", "label"), [(f"images/{n:03d}.png", "ab"[n % 2]) for n in range(4)])
+    assert [line.split(",")[0] for line in sources_of(source)] == ["kind: table"]
+    assert "2 files are in no table" in capsys.readouterr().err
+    found = scraped(source, tmp_path / "out", [{"kind": "table", "path": "labels.csv"}])
+    assert found.ignored == {"images/004.png": "no_source_reads_it", "images/005.png": "no_source_reads_it"}
+    assert found.files == {"in": 7, "read": 5, "ignored": {"no_source_reads_it": 2}}
+
+
+def test_columns_that_the_user_names_must_be_there(classes: Path) -> None:
+    """A table is then no by-product of another tool."""
+    write_table(classes / "t.csv", ("path", "kind"), [("disc/000.png", "disc")])
+    with pytest.raises(InputError, match="has no column 'file'"):
+        sources_of(classes, options=", image: file")
+
+
+def test_texts_are_read_beside_a_table_of_other_columns(tmp_path: Path) -> None:
+    """The table is stated; with nothing beside it, the missing column is an error."""
+    source = tmp_path / "source"
+    for kind in ("good", "bad"):
+        (source / kind).mkdir(parents=True)
+        (source / kind / "1.txt").write_text(f"a {kind} text")
+    write_table(source / "log.csv", ("when", "who"), [("today", "me")])
+    assert sources_of(source, "text") == ["kind: folder, path: ."]
+    shutil.rmtree(source / "good")
+    shutil.rmtree(source / "bad")
+    with pytest.raises(InputError, match="has no column 'text'"):
+        make_workspace(tmp_path / "work", source, "text")
+
+
+HIDDEN_FILES = {
+    ".net/1.txt": "hidden",
+    "good/.2.txt": "hidden",
+    "good/.DS_Store": "hidden",
+    "good/Thumbs.db": "system_file",
+    "__MACOSX/good/1.txt": "system_file",
+    ".git/config": "version_control",
+    ".dvcignore": "version_control",
+    "bad/.gitignore": "version_control",
+}
+
+
+@pytest.mark.parametrize("pack", [True, False])
+def test_names_that_begin_with_a_dot_are_counted_and_stated(tmp_path: Path, pack: bool) -> None:
+    """`init` copies none of them, lists each in not_copied.csv, and DVC takes the rest."""
+    source = tmp_path / "source"
+    for name in [*HIDDEN_FILES, "good/1.txt", "bad/1.txt"]:
+        (source / name).parent.mkdir(parents=True, exist_ok=True)
+        (source / name).write_text(f"text of {name}\n")
+    left_out: list[tuple[str, str]] = []
+    work = make_workspace(tmp_path / "work", source, "text", pack=pack, left_out=left_out)
+    assert dict(left_out) == HIDDEN_FILES
+    with (work / "not_copied.csv").open(newline="") as file:
+        assert {row["file"]: row["reason"] for row in csv.DictReader(file)} == HIDDEN_FILES
+    found = scraped(work / "data", tmp_path / "out", [one.model_dump() for one in load(work).scrape.sources], "text")
+    assert len(found.kept) == 2
+    assert found.files["ignored"] == {}
+
+
+def test_hidden_files_that_come_later_are_listed_by_scrape(tmp_path: Path) -> None:
+    """Placeholders of empty folders, too, and code that nothing names."""
+    data = tmp_path / "data"
+    fill(data / "labelled" / "a", 2)
+    fill(data / ".net", 1, 50)
+    (data / "labelled" / "a" / "._000.png").write_bytes(b"resource fork")
+    (data / "labelled" / "b").mkdir()
+    (data / "labelled" / "b" / ".keep").touch()
+    (data / "augmenting.py").write_text("")
+    found = scraped(data, tmp_path / "out", [FOLDER])
+    assert found.ignored == {
+        ".net/000.png": "hidden",
+        "augmenting.py": "code",
+        "labelled/a/._000.png": "hidden",
+        "labelled/b/.keep": "placeholder",
+    }
+    assert found.files == {"in": 6, "read": 2, "ignored": {"code": 1, "hidden": 2, "placeholder": 1}}
+
+
+@pytest.mark.parametrize(
+    "names", [("beach", "park", "pool"), ("valid", "invalid"), ("test", "train"), ("Train", "Bus", "Tram")]
+)
+def test_classes_named_like_a_split_are_asked_about(tmp_path: Path, names: tuple[str, ...]) -> None:
+    """`--by-class` makes each a class; without it nothing is guessed."""
+    source = tmp_path / "source"
+    for number, name in enumerate(names):
+        fill(source / name, 2, 100 * number)
+    with pytest.raises(InputError, match="Say --by-class"):
+        sources_of(source)
+    assert sources_of(source, by_source=False) == ["kind: folder, path: ., by_class: true"]
+    found = scraped(source, tmp_path / "out", [{**FOLDER, "by_class": True}])
+    assert sorted(found.kept.values()) == sorted([("train", name) for name in names] * 2)
+
+
+def test_folders_of_splits_are_not_asked_about(tmp_path: Path) -> None:
+    """Where one of them holds class folders, or a name says what it is."""
+    for number, name in enumerate(("train/cat", "train/dog", "test/cat", "pool", "labelled/x", "unlabelled")):
+        fill(tmp_path / name, 1, number)
+    for names in (("train", "test", "pool"), ("train", "pool"), ("labelled", "unlabelled"), ("unlabelled", "pool")):
+        check_split_names([tmp_path / name for name in names])
+
+
+NAMES = [
+    "cat",
+    "dog",
+    "labelled",
+    "train",
+    "test",
+    "unlabelled",
+    "pool",
+    "val",
+    ".net",
+    "__MACOSX",
+    "a b",
+    "ü",
+    "[x]",
+    "{y}",
+    ".git",
+]
+FILES = [
+    "1.png",
+    "2.PNG",
+    ".hidden.png",
+    "Thumbs.db",
+    "x",
+    "notes.txt",
+    "t.csv",
+    "labelling.py",
+    "run.sh",
+    "é.jpg",
+    ".keep",
+]
+KINDS = [
+    "image",
+    "image",
+    "image",
+    "junk",
+    "dead link",
+    "link inside",
+    "link outside",
+    "pipe",
+    "link up",
+    "link to itself",
+]
+PATHS = st.lists(st.sampled_from(NAMES), max_size=3)
+TREES = st.dictionaries(st.tuples(PATHS.map("/".join), st.sampled_from(FILES)), st.sampled_from(KINDS), max_size=14)
+
+
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(tree=TREES)
+def test_files_in_are_rows_kept_rejected_and_ignored(tree: dict[tuple[str, str], str]) -> None:
+    """Of any folder tree: each file and link that os.walk finds is in exactly one of the three lists, and none is hung at."""
+    top = Path(tempfile.mkdtemp())
+    try:
+        data = top / "data"
+        fill(data / "cat", 1, 999)
+        (top / "outside.png").write_bytes(picture(7))
+        for number, ((folder, name), kind) in enumerate(sorted(tree.items())):
+            path = data / folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if kind == "image":
+                path.write_bytes(picture(number))
+            elif kind == "junk":
+                path.write_bytes(f"junk {number}".encode())
+            elif kind == "dead link":
+                path.symlink_to("nowhere")
+            elif kind == "link inside":
+                path.symlink_to(data / "cat" / "000.png")
+            elif kind == "link outside":
+                path.symlink_to(top / "outside.png")
+            elif kind == "link to itself":
+                path.symlink_to(path.name)
+            elif kind == "link up":
+                path.symlink_to(data)
+            else:
+                os.mkfifo(path)
+        found = scraped(data, top / "out", [FOLDER])
+        lists = [set(found.kept), set(found.rejected), set(found.ignored)]
+        listed = set().union(*lists)
+        assert sum(map(len, lists)) == len(listed) == found.files["in"]
+        assert found.files["read"] == len(lists[0]) + len(lists[1])
+        walked = {
+            (Path(folder) / name).relative_to(data).as_posix()
+            for folder, folders, names in os.walk(data)
+            for name in [*names, *(one for one in folders if (Path(folder) / one).is_symlink())]
+        }
+        assert {name for name in walked if ".git" not in name.split("/")} == listed
+    finally:
+        shutil.rmtree(top)
