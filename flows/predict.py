@@ -20,12 +20,14 @@ import pyarrow.parquet as pq
 from rich.console import Console
 
 from tasks import images
-from tasks.data_files import NotRead, files_below, read_bytes
+from tasks.data_files import NotRead, decode_text, files_below, read_bytes, read_first_bytes
 from tasks.errors import InputError
 from tasks.generation import Modality
+from tasks.ignored_files import is_hidden
 from tasks.params import load
 from tasks.predicting import ROWS_AT_ONCE, Answer, Predictor, Question
 from tasks.progress import counted, terminal
+from tasks.scrape.folder import TEXT_SUFFIXES
 from tasks.scrape.items import Item
 from tasks.scrape.table import NAME_COLUMNS, SET_ENCODING, read_table
 from tasks.scrape.table import SUFFIXES as TABLES
@@ -33,6 +35,7 @@ from tasks.sources import TableSource
 
 STANDARD_INPUT = "-"
 MAX_BYTES = 64 * 2**20  # of a file
+HEADER_BYTES = 2**20  # that tell whether a file without a suffix of images is one
 NO_COLUMN = "\0"  # a table's labels and splits are none of the model's business
 
 
@@ -162,16 +165,7 @@ def _sources(paths: Sequence[str], modality: Modality, column: str | None) -> It
         if one == STANDARD_INPUT:
             yield _lines(sys.stdin, modality)
         elif path.is_dir():
-            suffixes = images.SUFFIXES if modality == "image" else {".txt"}
-            every = list(files_below(path, path.resolve()))
-            mine = [file for file, fault in every if fault is None and file.suffix.lower() in suffixes]
-            faults = [(file, fault) for file, fault in every if fault is not None]
-            yield Files(
-                mine,
-                modality,
-                [_named(file) for file, fault in every if fault is None and file.suffix.lower() not in suffixes],
-                faults,
-            )
+            yield _folder(path, modality)
         elif not path.is_file():
             raise InputError(f"{one} does not exist: name files, folders, tables, or - for standard input.")
         elif path.suffix.lower() in TABLES:
@@ -180,10 +174,36 @@ def _sources(paths: Sequence[str], modality: Modality, column: str | None) -> It
             yield Files([path], modality)
 
 
+def _folder(folder: Path, modality: Modality) -> Files:
+    """What training would read of the folder: images by their content, texts by their suffix; nothing hidden."""
+    root, paths, skipped, faults = folder.resolve(), list[Path](), list[str](), list[tuple[Path, str]]()
+    for path, fault in files_below(folder, root):
+        if any(is_hidden(part) for part in path.relative_to(folder).parts):
+            skipped.append(_named(path))
+        elif fault is not None:
+            faults.append((path, fault))
+        elif _holds_row(path, root, modality):
+            paths.append(path)
+        else:
+            skipped.append(_named(path))
+    return Files(paths, modality, skipped, faults)
+
+
+def _holds_row(path: Path, root: Path, modality: Modality) -> bool:
+    if modality == "text":
+        return path.suffix.lower() in TEXT_SUFFIXES
+    if path.suffix.lower() in images.SUFFIXES:
+        return True
+    try:
+        return images.megapixels(read_first_bytes(path, HEADER_BYTES, root)) > 0
+    except OSError:  # asked about, and answered with the reason
+        return True
+
+
 def _lines(file: TextIO, modality: Modality) -> Iterator[Question]:
     """Standard input: a text a line, or the path of a picture a line."""
-    if isinstance(file, io.TextIOWrapper):
-        file.reconfigure(encoding="utf-8", errors="replace")
+    if isinstance(file, io.TextIOWrapper):  # bytes of a path are kept as they are
+        file.reconfigure(encoding="utf-8-sig", errors="replace" if modality == "text" else "surrogateescape")
     for number, line in enumerate(file, start=1):
         content = line.rstrip("\r\n")
         if modality == "text":
@@ -215,7 +235,7 @@ def _loaded(item: Item, source: str) -> Question:
 def _read(path: Path, modality: Modality) -> Question:
     try:
         content = read_bytes(path, max_bytes=MAX_BYTES)
-        return Question(_named(path), content if modality == "image" else content.decode("utf-8-sig"))
+        return Question(_named(path), content if modality == "image" else decode_text(content))
     except NotRead as error:
         return Question(_named(path), None, str(error))
     except (OSError, ValueError):

@@ -7,17 +7,27 @@ opening a named pipe or a device could wait forever. In a DVC workspace data/ ma
 
 from __future__ import annotations
 
+import codecs
 import os
 import re
 import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from tasks.errors import InputError
 
 BROKEN_LINK, OUTSIDE, NOT_REGULAR = "broken_link", "link_outside_data", "not_a_regular_file"
 LOOP, READ_BEFORE = "link_loop", "link_to_a_folder_read_before"
 OF_DVC = re.compile(r"/files/md5/[0-9a-f]{2}/[0-9a-f]{30}$")  # a file in DVC's cache, wherever the cache lies
+
+
+BYTE_ORDER_MARKS = (  # UTF-32's first: in little-endian order it begins as UTF-16's does
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
 
 
 class NotRead(OSError):
@@ -61,12 +71,7 @@ def read_bytes(path: Path, root: Path | None = None, max_bytes: int | None = Non
 
     root: the folder, resolved, that it must lie in; None: wherever it lies, as for a path that the user wrote. Raises NotRead.
     """
-    if root is not None and (fault := fault_of(path, root)) is not None:
-        raise NotRead(fault)
-    opened = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    with os.fdopen(opened, "rb") as file:
-        if not stat.S_ISREG(os.fstat(opened).st_mode):
-            raise NotRead(NOT_REGULAR)
+    with _opened(path, root) as file:
         if max_bytes is None:
             return file.read()
         content = file.read(max_bytes + 1)
@@ -75,10 +80,32 @@ def read_bytes(path: Path, root: Path | None = None, max_bytes: int | None = Non
         return content
 
 
+def read_first_bytes(path: Path, byte_count: int, root: Path | None = None) -> bytes:
+    """The file's first bytes, at most so many; as `read_bytes` otherwise."""
+    with _opened(path, root) as file:
+        return file.read(byte_count)
+
+
+def _opened(path: Path, root: Path | None) -> BinaryIO:
+    if root is not None and (fault := fault_of(path, root)) is not None:
+        raise NotRead(fault)
+    opened = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    file = os.fdopen(opened, "rb")
+    if not stat.S_ISREG(os.fstat(opened).st_mode):
+        file.close()
+        raise NotRead(NOT_REGULAR)
+    return file
+
+
 def read_text(path: Path, root: Path | None = None) -> str:
-    """The file's text in UTF-8. Raises NotRead, UnicodeDecodeError."""
-    text = read_bytes(path, root).decode("utf-8-sig")
-    return text.replace("\r\n", "\n").replace("\r", "\n")
+    """The file's text, in UTF-8 or what its byte order mark says, with line ends as newlines. Raises NotRead, UnicodeDecodeError."""
+    return decode_text(read_bytes(path, root)).replace("\r\n", "\n").replace("\r", "\n")
+
+
+def decode_text(encoded: bytes) -> str:
+    """The text of bytes in UTF-8, or in UTF-16 or UTF-32 where they begin with its byte order mark. Raises UnicodeDecodeError."""
+    encoding = next((name for mark, name in BYTE_ORDER_MARKS if encoded.startswith(mark)), "utf-8-sig")
+    return encoded.decode(encoding)
 
 
 def files_below(

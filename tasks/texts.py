@@ -14,7 +14,8 @@ _OTHER_THAN_NUMBERS = re.compile(r"(?!(?<=\d)[.,](?=\d))(?!(?<!\w)[-+−](?=[.\d
 
 
 def clean(text: str) -> str:
-    """NFC, line ends as newlines, no control characters, no blanks at the ends: the text that a row holds."""
+    """NFC, line ends as newlines, no control characters, no byte order mark, no blanks at the ends: the text that a row holds."""
+    text = text.lstrip("\ufeff")  # a byte order mark, wherever the text came from
     unified = unicodedata.normalize("NFC", text.replace("\r\n", "\n").replace("\r", "\n"))
     return _CONTROL.sub("", unified).strip()
 
