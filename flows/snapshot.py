@@ -15,9 +15,11 @@ from pathlib import Path
 
 from tasks.data_files import NOT_REGULAR, OUTSIDE, fault_of
 from tasks.errors import InputError
+from tasks.ignored_files import LEFT_OUT_BY_DVC
 
 FOLDER = Path(".seedling", "snapshot")
 REQUIRED_FILES = ("params.yaml", "gates.yaml", "dvc.yaml", "data.dvc")
+DVC_IGNORE = ".dvcignore"
 OPTIONAL_FILES = ("expectations.py",)
 
 
@@ -111,11 +113,12 @@ class Listing:
 def list_data(data: Path) -> Listing:
     """Lists data/ without following links to folders.
 
-    Raises InputError for a file that DVC could not track as it is: it would wait forever for what a pipe holds, keep a copy of
+    Raises InputError for a .dvcignore, and for a file that DVC could not track as it is: it would wait forever for what a pipe holds, keep a copy of
     what a link outside data/ leads to, and stop at a link that leads nowhere.
     """
     directories, links, files, root = [], [], {}, data.resolve()
     for folder, names, file_names in os.walk(data):
+        names[:] = [name for name in names if name not in LEFT_OUT_BY_DVC]
         inside = Path(folder).relative_to(data)
         for name in names:
             path = Path(folder, name)
@@ -124,6 +127,10 @@ def list_data(data: Path) -> Listing:
             else:
                 directories.append((inside / name).as_posix())
         for name in file_names:
+            if name == DVC_IGNORE:
+                raise InputError(
+                    f"{Path(folder, name)} would hide files of data/ from DVC, so that a run would not see them: move it out of data/."
+                )
             try:
                 status = Path(folder, name).lstat()
             except FileNotFoundError:  # removed since the folder was read

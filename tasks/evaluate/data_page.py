@@ -46,6 +46,12 @@ MEANING = {
 # As other tools write that there is no label.
 NO_LABEL = frozenset({"nan", "none", "null", "na", "n/a", "<na>", "nil", "undefined", "unknown", "?", "-"})
 ALIKE, FEWER, SHORTEST_NAME = 0.85, 5, 4  # of the names of two classes that may be meant to be one
+LEAKS = {  # reason → kind
+    "near_duplicate_of_test": "near-duplicates of test rows",
+    "near_duplicate_of_validation": "near-duplicates of validation rows",
+    "same_group_as_test": "rows of the same group as test rows",
+    "same_group_as_validation": "rows of the same group as validation rows",
+}
 COPIES = ("exact_duplicate", "conflicting_labels", "near_duplicate_of_test", "near_duplicate_of_validation")
 
 
@@ -71,6 +77,7 @@ def write_data_page(workspace: Path) -> Path:
             health=_cards(generations, sick, manifest["notes"].get("health", {})),
             usual=manifest["notes"].get("usual_here", {}),
             copies=_copies(generations, copies),
+            leaks=leaks_by_kind(kept, rejected),
             plots=_histograms(kept),
             classes=_classes(manifest),
             empty=collected["notes"].get("empty_classes", []),
@@ -120,6 +127,16 @@ def duplicates(kept: pd.DataFrame, rejected: pd.DataFrame) -> pd.DataFrame:
     return told[["id", "origin", "kind", "group", "split", "label", "kept", "reason"]]
 
 
+def leaks_by_kind(kept: pd.DataFrame, rejected: pd.DataFrame) -> dict[str, int]:
+    """The rejected rows that would have brought a held-out row's content to another split, by kind, in words."""
+    held_out = kept[kept["split"].isin(["test", "validation"])].drop_duplicates("id").set_index("id")["split"]
+    exact = rejected[rejected["reason"] == "exact_duplicate"]
+    copied = exact["id"].map(held_out)
+    kinds = copied[copied.notna() & (copied != exact["split"])].map(lambda split: f"exact copies of {split} rows")
+    others = rejected["reason"].map(LEAKS).dropna()
+    return {str(kind): int(rows) for kind, rows in sorted(pd.concat([kinds, others]).value_counts().items())}
+
+
 def unhealthy(kept: pd.DataFrame) -> pd.DataFrame:
     """A line a row and code: id, origin, code, split, label, and the value that gave the code where there is one."""
     sick = kept[[len(codes) > 0 for codes in kept["health"]]]
@@ -148,13 +165,12 @@ def _cards(generations: Path, sick: pd.DataFrame, counts: Mapping[str, int]) -> 
 
 def _copies(generations: Path, copies: pd.DataFrame) -> dict[str, Any]:
     """How many there are of each kind, and the first groups with their rows."""
-    leaks = copies[copies["reason"].str.startswith("near_duplicate_of")]
+    leaks = copies[copies["reason"].str.startswith("near_duplicate_of")]  # shown first
     chosen = list(dict.fromkeys([*leaks["group"], *copies["group"]]))[: WORST // 3]
     groups = [_with_content(generations, copies[copies["group"] == group].head(4)) for group in chosen]
     return {
         "groups": int(copies["group"].nunique()),
         "rows": len(copies),
-        "leaks": len(leaks),
         "conflicts": int((copies["reason"] == "conflicting_labels").sum()),
         "shown": groups,
     }
