@@ -215,7 +215,11 @@ def _lines(file: TextIO, modality: Modality) -> Iterator[Question]:
 def _table(path: Path, modality: Modality, column: str | None) -> Iterator[Question]:
     path = path.resolve()
     named = {} if column is None else {"text" if modality == "text" else "image": column}
-    unread = {"label": NO_COLUMN, "split": NO_COLUMN}  # not as if a person had named them: they need not be there
+    unread = {
+        "label": NO_COLUMN,
+        "split": NO_COLUMN,
+        "default_split": "pool",
+    }  # not as if a person had named them: they need not be there
     source = TableSource.model_construct({"kind", "path", *named}, kind="table", path=path.name, **named, **unread)
     try:
         for item in read_table(source, path.parent, modality, MAX_BYTES):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import codecs
+import difflib
 import itertools
 import re
 from collections.abc import Sequence
@@ -10,6 +12,35 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from tasks.section import Section
+
+ENCODINGS = (
+    *(
+        "utf-8",
+        "utf-8-sig",
+        "utf-16",
+        "utf-16-le",
+        "utf-16-be",
+        "utf-32",
+        "latin-1",
+        "iso-8859-1",
+        "iso-8859-15",
+        "ascii",
+    ),
+    *(
+        "cp1250",
+        "cp1251",
+        "cp1252",
+        "cp1253",
+        "cp1254",
+        "cp437",
+        "cp850",
+        "mac-roman",
+        "shift_jis",
+        "euc-jp",
+        "gb18030",
+    ),
+    *("gbk", "big5", "euc-kr", "koi8-r"),
+)
 
 
 def _compiles(pattern: str) -> str:
@@ -28,6 +59,17 @@ def _is_pattern(pattern: str) -> str:
     except re.error as error:
         raise ValueError(f"is no regular expression: {error}") from error
     return pattern
+
+
+def _is_encoding(name: str) -> str:
+    try:
+        codecs.lookup(name)
+        "a".encode(name)  # some codecs are not for texts
+    except (LookupError, UnicodeError) as error:
+        near = difflib.get_close_matches(name.lower(), ENCODINGS, n=1)
+        hint = f"did you mean '{near[0]}'?" if near else "such as utf-8, latin-1, cp1252 or utf-16."
+        raise ValueError(f"'{name}' is not an encoding of texts that Python knows: {hint}") from error
+    return name
 
 
 def _rises(address: str) -> str:
@@ -65,7 +107,10 @@ class FolderSource(Section):
 class TableSource(Section):
     """A CSV, TSV, JSONL or Parquet file with a text or image column, or a folder of Parquet files.
 
-    group: a column; rows with the same word in it belong together.
+    group: a column; rows with the same word in it belong together. delimiter, quoting: how a CSV or TSV file is written; None:
+    found out. default_split: of rows whose split is blank; None: what the file's name says (test.csv), else train where they have a label, else pool.
+    no_label: values of the label column that stand for no label; [] for none; None: the usual words, such as nan and null. image_folder: where
+    the paths in the image column start; None: in the table's folder.
     """
 
     kind: Literal["table"]
@@ -76,7 +121,12 @@ class TableSource(Section):
     split: str = "split"
     id: str = "id"
     group: str | None = None
-    encoding: str = "utf-8"
+    encoding: Annotated[str, AfterValidator(_is_encoding)] = "utf-8"
+    delimiter: Annotated[str, Field(pattern=r'^[^"\r\n]$')] | None = None
+    quoting: Literal["double", "backslash", "none"] | None = None
+    default_split: Literal["train", "validation", "test", "pool", "out_of_scope"] | None = None
+    no_label: list[str] | None = None
+    image_folder: str | None = None
     role: Role = "training"
 
 

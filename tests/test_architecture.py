@@ -95,7 +95,7 @@ def test_stage_rooms_never_import_one_another(room: str) -> None:
                 "flows/predict.py",
                 "flows/export.py",
                 "tasks/scrape/packing.py",
-                "tasks/scrape/table.py",
+                "tasks/scrape/table_files.py",
                 "tasks/memory_limit.py",
                 "tasks/train/files.py",
                 "tasks/pseudo_label/teaching.py",

@@ -2,41 +2,39 @@
 
 from __future__ import annotations
 
-import csv
-import difflib
-import json
-import os
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
-from tasks.data_files import NOT_REGULAR, OUTSIDE, fault_of, files_below, inside, read_bytes
-from tasks.errors import InputError, MissingColumn
+from tasks.data_files import fault_of, inside, read_bytes
+from tasks.errors import InputError
 from tasks.generation import SPLITS, Modality
-from tasks.scrape.items import Item, tidy_label
+from tasks.scrape.columns import NAME_COLUMNS, SPLIT_NAMES, Columns, folded, resolve, split_by_name
+from tasks.scrape.image_paths import ImagePaths
+from tasks.scrape.items import Item, has_lone_surrogate, storable, visible
+from tasks.scrape.label_values import (
+    MINUS_ONE,
+    NO_LABEL_WORDS,
+    SURROGATE,
+    LabelCounts,
+    LabelValue,
+    label_value,
+    minus_one_is_no_label,
+)
+from tasks.scrape.table_files import SET_ENCODING, SUFFIXES, TableFile, TableRow, table_files
 from tasks.sources import TableSource
 
-SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
-ALIASES = {
-    "val": "validation",
-    "valid": "validation",
-    "dev": "validation",
-    "unlabelled": "pool",
-    "unlabeled": "pool",
-    "": None,
-}
-NAME_COLUMNS = (
-    "Name the columns in params.yaml, scrape.sources."  # remedies, for which commands without a params.yaml have others
-)
-SET_ENCODING = "set its encoding for this source in params.yaml, such as `encoding: latin-1`, cp1252 or utf-16."
-BROKEN = "\0broken"  # the key under which a line that cannot be read carries its reason
+__all__ = ["NAME_COLUMNS", "SET_ENCODING", "SUFFIXES", "Table", "read_table"]
 
-csv.field_size_limit(10 * 2**20)
+LABELED = frozenset({"train", "validation", "test"})
+MAX_MALFORMED_SHARE = 0.5  # more, and the table is not what it was taken for
+MIN_MALFORMED_ROWS = 5
+MALFORMED = frozenset(
+    {"too_few_fields", "too_many_fields", "unbalanced_quote", "stray_line_break", "not_json", "duplicate_key"}
+)
 
 
 def read_table(
@@ -44,8 +42,139 @@ def read_table(
 ) -> Iterator[Item]:
     """The table's items in its order; of a folder, its Parquet files in their names' order are one table. fields: whether label rules read columns.
 
-    Raises InputError: no such file, another format, a column that is not there, another encoding, no rows.
+    Raises InputError: no such file, another format, a column that is not there, another encoding, no rows, labels that may be
+    none, mostly malformed rows.
     """
+    yield from Table(source, data, modality).items(max_bytes, fields=fields)
+
+
+class Table:
+    """A table that is opened: `files` with their columns, by which `seedling init` says what is taken for what."""
+
+    def __init__(self, source: TableSource, data: Path, modality: Modality) -> None:
+        """Raises InputError where it cannot be opened or lacks a column."""
+        self.source, self._modality = source, modality
+        self._root = data.resolve()
+        self.path = _checked_path(source, data)
+        self.files = table_files(self.path, source, modality)
+        self.columns = [resolve(file.columns, source, modality, str(file.path)) for file in self.files]
+        beside = self.path if self.path.is_dir() else self.path.parent
+        folder = inside(data, source.image_folder) if source.image_folder else beside
+        self._image_paths = ImagePaths(folder, self._root)
+        self.changes: Counter[str] = Counter()  # what was made of label values, filled while the items are read
+        self.dropped_labels = 0  # of rows whose split has none
+
+    def items(self, max_bytes: int, *, fields: bool = False) -> Iterator[Item]:
+        """The items in the files' order, as `read_table` gives them."""
+        no_label = self._no_label()
+        malformed: list[str] = []
+        number = 0
+        for file, columns in zip(self.files, self.columns, strict=True):
+            for row in file.rows():
+                number += 1
+                if row.reason in MALFORMED:
+                    malformed.append(f"{row.place} ({row.reason})")
+                if row.reason is not None:
+                    yield self._malformed(row)
+                    continue
+                item = self._item(row, number, file, columns, no_label, max_bytes)
+                yield replace(item, fields=_fields(row.values, columns.content)) if fields else item
+        if number == 0:
+            raise InputError(f"{self.path} holds no rows.")
+        if len(malformed) >= MIN_MALFORMED_ROWS and len(malformed) > MAX_MALFORMED_SHARE * number:
+            raise InputError(
+                f"{self.path}: {len(malformed):,} of {number:,} rows do not fit its first line or are not whole, {malformed[0]} the first: "
+                "repair or export the table again, or set `delimiter` and `quoting` for this source in params.yaml."
+            )
+
+    def default_split(self, file: TableFile) -> str | None:
+        """The split of rows whose own is blank: what is set, or what the file's name says."""
+        if self.source.default_split is not None:
+            return self.source.default_split
+        return split_by_name(file.path.relative_to(self._root).as_posix())
+
+    def _no_label(self) -> frozenset[str] | None:
+        if self.source.no_label is not None:
+            return frozenset(self.source.no_label)
+        if not any(columns.label for columns in self.columns):
+            return None
+        minus_one = minus_one_is_no_label(self._label_counts(), str(self.path))
+        return frozenset({*NO_LABEL_WORDS, MINUS_ONE}) if minus_one else None
+
+    def _label_counts(self) -> LabelCounts:
+        counts: dict[str, Counter[str]] = defaultdict(Counter)
+        for file, columns in zip(self.files, self.columns, strict=True):
+            default = self.default_split(file)
+            for row in file.rows() if columns.label else ():
+                label = _label_of(row.values, file, columns, None).label
+                if row.reason is None and label is not None:
+                    counts[_split_of(row.values, columns, default) or "train"][label] += 1
+        return LabelCounts(counts)
+
+    def _item(
+        self,
+        row: TableRow,
+        number: int,
+        file: TableFile,
+        columns: Columns,
+        no_label: frozenset[str] | None,
+        max_bytes: int,
+    ) -> Item:
+        values = row.values
+        value = _label_of(values, file, columns, no_label)
+        split = _split_of(values, columns, self.default_split(file)) or (
+            "train" if value.label or value.reason else "pool"
+        )
+        if split == "train" and value.label is None and value.reason is None:
+            split = "pool"  # a row of the training data that nobody labeled
+        reason = _reason(split, value)
+        path: Path | None = None
+        content: Any = b"" if self._modality == "image" else ""
+        if reason is None:
+            content, reason = self._content(values.get(columns.content), max_bytes)
+        path = content.args[0] if isinstance(content, partial) else None
+        group = _word(values.get(columns.group)) if columns.group else None
+        identity = _word(values.get(columns.id)) if columns.id else None
+        if value.change:
+            self.changes[value.change] += 1
+        label = value.label if split in LABELED else None
+        self.dropped_labels += value.label is not None and split in SPLITS and label is None
+        item = Item(
+            origin=f"{self.path.relative_to(self._root).as_posix()}#{storable(identity or str(number))}",
+            load=content if callable(content) else lambda: content,
+            split=split if split in SPLITS else "pool",
+            label=label,
+            label_source="human" if label else None,
+            group=storable(f"{columns.group} {group}") if group else None,
+            reason=reason,
+            file=None if path is None else path.relative_to(self._root).as_posix(),
+        )
+        return _as_exported(item, values) if columns.exported else item
+
+    def _malformed(self, row: TableRow) -> Item:
+        return Item(
+            origin=f"{self.path.relative_to(self._root).as_posix()}#{row.place}",
+            load=lambda: b"" if self._modality == "image" else "",
+            reason=row.reason,
+        )
+
+    def _content(self, value: Any, max_bytes: int) -> tuple[Any, str | None]:
+        if self._modality == "text":
+            return _text(value)
+        if isinstance(value, dict):
+            value = value.get("bytes") or value.get("path")
+        if isinstance(value, bytes):
+            return value, None if len(value) <= max_bytes else "too_many_bytes"
+        name = _word(value)
+        if not name or not name.strip():
+            return b"", "empty"
+        path, reason = self._image_paths.find(name)
+        if reason is not None:
+            return b"", reason
+        return partial(read_bytes, path, self._root), None if path.stat().st_size <= max_bytes else "too_many_bytes"
+
+
+def _checked_path(source: TableSource, data: Path) -> Path:
     path = inside(data, source.path)
     if not path.exists():
         raise InputError(
@@ -56,160 +185,71 @@ def read_table(
         raise InputError(f"{path} is not read ({fault}): copy the table itself into data/.")
     if path.is_file() and path.suffix.lower() not in SUFFIXES:
         raise InputError(f"{path} is none of {', '.join(SUFFIXES)}: save the table as one of these.")
-    wanted = source.text if modality == "text" else source.image
-    number = 0
-    try:
-        for number, values in enumerate(_records(path, source, wanted), start=1):
-            item = _item(values, number, wanted, source, path, data, modality, max_bytes)
-            yield replace(item, fields=_fields(values, wanted)) if fields else item
-    except UnicodeDecodeError as error:
-        raise InputError(
-            f"{path} is not {source.encoding} (byte 0x{error.object[error.start]:02x} near row {number + 1}): convert it, "
-            f"or {SET_ENCODING}"
-        ) from error
-    except (csv.Error, pa.ArrowInvalid) as error:
-        raise InputError(
-            f"{path} cannot be read near row {number + 1}: {str(error).rstrip('.')}. Mend or re-export the file."
-        ) from error
-    if number == 0:
-        raise InputError(f"{path} holds no rows.")
+    return path
 
 
-def _records(path: Path, source: TableSource, wanted: str) -> Iterator[Mapping[str, Any]]:
-    if path.is_dir() or path.suffix.lower() == ".parquet":
-        for part in _parts(path):
-            file = pq.ParquetFile(part)
-            _check_columns(part, file.schema_arrow.names, source, wanted)
-            for batch in file.iter_batches(batch_size=256):
-                yield from batch.to_pylist()
-        return
-    encoding = "utf-8-sig" if source.encoding.lower().replace("_", "-") == "utf-8" else source.encoding
-    with path.open(encoding=encoding, newline="") as file:
-        if path.suffix.lower() == ".jsonl":
-            yield from _json_lines(path, file, source, wanted)
-            return
-        reader = csv.DictReader(
-            file, delimiter="\t" if path.suffix.lower() == ".tsv" else ",", restkey=BROKEN, strict=True
-        )
-        _check_columns(path, list(reader.fieldnames or []), source, wanted)
-        for values in reader:
-            yield (
-                {BROKEN: "too_many_fields", **{k: v for k, v in values.items() if k != BROKEN}}
-                if BROKEN in values
-                else values
-            )
+def _label_of(values: Mapping[str, Any], file: TableFile, columns: Columns, no_label: Any) -> LabelValue:
+    if columns.label is None:
+        return LabelValue()
+    return label_value(values.get(columns.label), file.class_names.get(columns.label, ()), no_label)
 
 
-def _parts(path: Path) -> list[Path]:
-    """The Parquet files of a folder, or the file itself. Raises InputError for one that is not read."""
-    if not path.is_dir():
-        return [path]
-    found = [(part, fault) for part, fault in files_below(path, path) if part.suffix == ".parquet"]
-    for part, fault in found:
-        if fault:
-            raise InputError(f"{part} is not read ({fault}): copy the file itself into the folder.")
-    return sorted(part for part, _ in found)
+def _split_of(values: Mapping[str, Any], columns: Columns, default: str | None) -> str | None:
+    word = folded(_word(values.get(columns.split)) or "") if columns.split else ""
+    return SPLIT_NAMES.get(word, word) or default
 
 
-def _json_lines(path: Path, lines: Iterator[str], source: TableSource, wanted: str) -> Iterator[Mapping[str, Any]]:
-    checked = False
-    for line in lines:
-        if not line.strip():
-            continue
-        try:
-            values = json.loads(line)
-        except ValueError:
-            values = None
-        if not isinstance(values, dict):
-            yield {BROKEN: "not_json"}
-            continue
-        if not checked:
-            _check_columns(path, list(values), source, wanted)
-            checked = True
-        yield values
-
-
-def _check_columns(path: Path, columns: list[str], source: TableSource, wanted: str) -> None:
-    named = {wanted: True, **{getattr(source, one): one in source.model_fields_set for one in ("label", "split", "id")}}
-    named |= {source.group: True} if source.group else {}
-    for column, required in named.items():
-        if required and column not in columns:
-            near = difflib.get_close_matches(column, columns, n=1, cutoff=0.5)
-            hint = f"did you mean '{near[0]}'? " if near else ""
-            if len(columns) == 1 and ";" in columns[0]:
-                hint = "it is separated by semicolons: save it with commas, or as .tsv with tabs. "
-            if not columns:
-                raise MissingColumn(f"{path} is empty: it needs a first line with the columns' names, and rows.")
-            raise MissingColumn(f"{path} has no column '{column}': {hint}It has {', '.join(columns)}. {NAME_COLUMNS}")
-
-
-def _item(
-    values: Mapping[str, Any],
-    number: int,
-    wanted: str,
-    source: TableSource,
-    path: Path,
-    data: Path,
-    modality: Modality,
-    max_bytes: int,
-) -> Item:
-    label = tidy_label(_word(values.get(source.label)))
-    given = (_word(values.get(source.split)) or "").strip().lower()
-    split = ALIASES.get(given, given) or ("train" if label else "pool")
-    reason = values.get(BROKEN) or _reason(split, label)
-    content = values.get(wanted)
-    if reason is None and modality == "image":
-        beside = path if path.is_dir() else path.parent
-        content, reason = _picture(content, beside, data, max_bytes)
-    elif reason is None and isinstance(content, (dict, list)):
-        content, reason = "", "not_a_text"
-    elif reason is None:
-        content, reason = (content, None) if _word(content) else ("", "empty")
-    loaded: Any = content
-    together = _word(values.get(source.group)) if source.group else None
-    labelled = label is not None and split in {"train", "validation", "test"}
-    return Item(
-        origin=f"{path.relative_to(data.resolve()).as_posix()}#{_word(values.get(source.id)) or number}",
-        load=loaded if callable(loaded) else lambda: loaded if isinstance(loaded, bytes) else str(loaded or ""),
-        split=split if split in SPLITS else "pool",
-        label=label if labelled else None,
-        label_source="human" if labelled else None,
-        group=f"{source.group} {together}" if together else None,
-        reason=reason,
-        file=Path(loaded.args[0]).relative_to(data.resolve()).as_posix() if isinstance(loaded, partial) else None,
-    )
-
-
-def _fields(values: Mapping[str, Any], wanted: str) -> dict[str, str]:
-    return {name: word for name, value in values.items() if name != wanted and (word := _word(value)) is not None}
-
-
-def _reason(split: str, label: str | None) -> str | None:
+def _reason(split: str, value: LabelValue) -> str | None:
     if split not in SPLITS:
         return "unknown_split"
-    return "no_label" if label is None and split in {"train", "validation", "test"} else None
+    if split not in LABELED:
+        return None
+    return value.reason or ("no_label" if value.label is None else None)
+
+
+def _text(value: Any) -> tuple[str, str | None]:
+    if isinstance(value, dict | list):
+        return "", "not_a_text"
+    if isinstance(value, bytes):
+        try:
+            value = value.decode("utf-8")
+        except UnicodeDecodeError:
+            return "", "not_utf8"
+    text = _word(value) or ""
+    if has_lone_surrogate(text):
+        return "", SURROGATE
+    return (text, None) if visible(text).strip() else ("", "empty")
+
+
+def _fields(values: Mapping[str, Any], content: str) -> dict[str, str]:
+    return {
+        storable(name): storable(word)
+        for name, value in values.items()
+        if name and name != content and (word := _word(value)) is not None
+    }
 
 
 def _word(value: Any) -> str | None:
     return None if value is None or value != value else str(value)
 
 
-def _picture(value: Any, folder: Path, data: Path, max_bytes: int) -> tuple[Any, str | None]:
-    """What loads the bytes, and the reason where there are none; a path counts only inside data/."""
-    if isinstance(value, dict):
-        value = value.get("bytes") or value.get("path")
-    if isinstance(value, bytes):
-        return value, None if len(value) <= max_bytes else "too_many_bytes"
-    if not value:
-        return b"", "empty"
+def _as_exported(item: Item, values: Mapping[str, Any]) -> Item:
+    """The item of a row that `seedling export` wrote, with what it says of its label, license and author."""
+    words = {folded(name): _word(value) or None for name, value in values.items()}
+    return replace(
+        item,
+        label_source=(words["label_source"] or "human") if item.label else None,
+        licence=words.get("licence") or words.get("license"),
+        attribution=words["attribution"],
+        weight=_share(words["weight"]) if item.label else 1.0,
+        confidence=_share(words["confidence"]) if item.label else 1.0,
+    )
+
+
+def _share(word: str | None) -> float:
+    """A number above 0 and up to 1; 1 where it is none."""
     try:
-        root = data.resolve()
-        path = Path(os.path.normpath(folder / str(value)))
-        if not path.is_relative_to(root):
-            return b"", "path_outside_data"
-        if (fault := fault_of(path, root)) is not None:
-            return b"", fault if fault in {OUTSIDE, NOT_REGULAR} and not path.is_dir() else "no_such_file"
-        size = path.stat().st_size
-    except (OSError, ValueError):  # a name too long for any file system, or with a NUL
-        return b"", "no_such_file"
-    return partial(read_bytes, path, root), None if size <= max_bytes else "too_many_bytes"
+        number = float(word or 1)
+    except ValueError:
+        return 1.0
+    return number if 0 < number <= 1 else 1.0

@@ -88,12 +88,12 @@ def table(tmp_path: Path, name: str, content: bytes) -> Path:
     return data
 
 
-CSV = b"id,text,label,split\nx1,Hello there,greet,\nx2,bye now,leave,test\nx3,what,,\nx4,odd,greet,somewhere\nx5,,greet,\nx6,lost,,train\n"
+CSV = b"id,text,label,split\nx1,Hello there,greet,\nx2,bye now,leave,test\nx3,what,,\nx4,odd,greet,somewhere\nx5,,greet,\nx6,unlabeled,,train\nx7,lost,,test\n"
 
 
 @pytest.mark.parametrize("name", ["t.csv", "t.tsv", "t.jsonl", "t.parquet"])
 def test_the_four_kinds_of_table_give_the_same_rows(tmp_path: Path, name: str) -> None:
-    """Blank label: pool; a given id is kept in the origin; odd rows are rejected with a reason."""
+    """Blank label: pool, in the training split too; a given id is kept in the origin; odd rows are rejected with a reason."""
     frame = pd.read_csv(io.BytesIO(CSV), dtype=str)
     data = table(tmp_path, name, b"")
     path = data / name
@@ -109,11 +109,12 @@ def test_the_four_kinds_of_table_give_the_same_rows(tmp_path: Path, name: str) -
         (f"{name}#x1", "Hello there", "train", "greet"),
         (f"{name}#x2", "bye now", "test", "leave"),
         (f"{name}#x3", "what", "pool", None),
+        (f"{name}#x6", "unlabeled", "pool", None),
     ]
     assert dict(zip(rejected["origin"], rejected["reason"], strict=True)) == {
         f"{name}#x4": "unknown_split",
         f"{name}#x5": "empty",
-        f"{name}#x6": "no_label",
+        f"{name}#x7": "no_label",
     }
 
 

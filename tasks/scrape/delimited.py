@@ -1,0 +1,237 @@
+"""Delimited text (CSV, TSV and their relatives): records with the numbers of their lines, and the reason where a line is not a record.
+
+A stray quotation mark makes a CSV parser take the lines up to the next mark for one field. A record of several lines that
+are records themselves is therefore taken apart: its first line is rejected, and reading goes on with the second.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, Literal
+
+Quoting = Literal["double", "backslash", "none"]
+Terminator = Literal["\n", "\r"]
+QUOTE = '"'
+MAX_FIELD_CHARACTERS = 10 * 2**20
+MAX_LINES_OF_BROKEN_RECORD = 100
+TOO_FEW, TOO_MANY = "too_few_fields", "too_many_fields"
+UNBALANCED, STRAY_BREAK = "unbalanced_quote", "stray_line_break"
+
+csv.field_size_limit(MAX_FIELD_CHARACTERS)
+
+
+@dataclass(frozen=True, slots=True)
+class Dialect:
+    """How a file is written. skip_blanks: blanks after a delimiter are not part of a field, so that a quote may follow them."""
+
+    delimiter: str
+    quoting: Quoting = "double"
+    skip_blanks: bool = False
+
+    def described(self) -> str:
+        """In a few words, as `seedling init` prints it."""
+        name = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars"}.get(
+            self.delimiter, repr(self.delimiter)
+        )
+        of_quotes = {"double": "", "backslash": ', \\" within quotes', "none": ", quotation marks are text"}
+        return f"separated by {name}{of_quotes[self.quoting]}"
+
+    @property
+    def whole_fields(self) -> re.Pattern[str]:
+        """What a record whose quotes are escaped by backslashes is: the csv module lets text follow a closing quotation mark there."""
+        return _whole_fields(self.delimiter, self.skip_blanks)
+
+    def options(self) -> dict[str, Any]:
+        """For the csv module."""
+        if self.quoting == "none":
+            return {"delimiter": self.delimiter, "quoting": csv.QUOTE_NONE, "strict": True}
+        escape = {"doublequote": False, "escapechar": "\\"} if self.quoting == "backslash" else {}
+        return {"delimiter": self.delimiter, "skipinitialspace": self.skip_blanks, "strict": True, **escape}
+
+
+@cache
+def _whole_fields(delimiter: str, skip_blanks: bool) -> re.Pattern[str]:
+    end = re.escape(delimiter)
+    quoted = rf'{" *" if skip_blanks else ""}"(?:[^"\\]|\\.)*+"(?={end}|\Z)'
+    plain = rf'(?:[^"{end}\\]|\\.)(?:[^{end}\\]|\\.)*+'
+    field = rf"(?>{quoted}|{plain}|)"  # taken or left as a whole, so that matching takes linear time
+    return re.compile(rf"{field}(?:{end}{field})*+", re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """The cells that begin in a line, or the reason why there are none; line counts from 1, as an editor does."""
+
+    line: int
+    cells: Sequence[str]
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What a record of the table looks like: how many cells it has, from `at_least` on where the last columns have no name,
+    and which cell holds one of the known labels.
+    """
+
+    width: int
+    at_least: int
+    label_index: int | None = None
+    labels: frozenset[str] = frozenset()
+
+    def fits(self, cells: Sequence[str]) -> bool:
+        """Whether the cells of a line, read without quotes, are a record."""
+        if not self.at_least <= len(cells) <= self.width:
+            return False
+        return self.label_index is None or bare(cells[self.label_index]) in self.labels
+
+
+def bare(cell: str) -> str:
+    """The cell without blanks and quotation marks around it."""
+    return cell.strip().strip(QUOTE).strip()
+
+
+def is_wrapped(cell: str) -> bool:
+    """Whether the cell stands within quotation marks, which may be its text or its quotes."""
+    return len(cell) > 1 and cell[0] == cell[-1] == QUOTE
+
+
+class Lines:
+    """The lines of a file with their numbers; lines that were taken can be given back."""
+
+    def __init__(self, lines: Iterator[str]) -> None:
+        self._lines, self._returned, self.number = lines, deque[str](), 0
+
+    def take(self) -> str | None:
+        """The next line with its terminator; None at the end."""
+        line = self._returned.popleft() if self._returned else next(self._lines, None)
+        self.number += line is not None
+        return line
+
+    def give_back(self, lines: Sequence[str]) -> None:
+        """The lines are taken again."""
+        self._returned.extendleft(reversed(lines))
+        self.number -= len(lines)
+
+
+def records(lines: Lines, dialect: Dialect, shape: Shape) -> Iterator[Record]:
+    """The records that follow; blank lines are passed over."""
+    while (line := lines.take()) is not None:
+        start, content = lines.number, line.rstrip("\r\n")
+        if not content.strip():
+            continue
+        if _needs_parser(content, dialect):
+            yield from _parsed(line, lines, dialect, shape)
+        elif "\r" in content or "\n" in content:
+            yield Record(start, (), STRAY_BREAK)
+        else:
+            yield _checked(start, content.split(dialect.delimiter), shape)
+
+
+def header(lines: Lines, dialect: Dialect) -> list[str]:
+    """The cells of the first line that is not blank, without quotes and blanks around them; [] where there is none."""
+    while (line := lines.take()) is not None:
+        if line.strip("\r\n\t "):
+            try:
+                cells, _ = _parse(line, lines, dialect)
+            except csv.Error:
+                cells = line.rstrip("\r\n").split(dialect.delimiter)
+            return [bare(cell) for cell in cells]
+    return []
+
+
+def _needs_parser(content: str, dialect: Dialect) -> bool:
+    if dialect.quoting == "none":
+        return False
+    return QUOTE in content or (dialect.quoting == "backslash" and "\\" in content)
+
+
+def _checked(line: int, cells: Sequence[str], shape: Shape) -> Record:
+    if len(cells) < shape.at_least:
+        return Record(line, cells, TOO_FEW)
+    if len(cells) > shape.width and any(cell.strip() for cell in cells[shape.width :]):
+        return Record(line, cells, TOO_MANY)
+    return Record(line, [*cells[: shape.width], *[""] * (shape.width - len(cells))])
+
+
+def _parse(line: str, lines: Lines, dialect: Dialect) -> tuple[list[str], list[str]]:
+    """The cells of one record, and the lines that it took after the first. Raises csv.Error, with the lines given back."""
+    more: list[str] = []
+
+    def fed() -> Iterator[str]:
+        yield line
+        while (following := lines.take()) is not None:
+            more.append(following)
+            yield following
+
+    try:
+        cells = next(csv.reader(fed(), **dialect.options()))
+        if dialect.quoting == "backslash" and not dialect.whole_fields.fullmatch("".join([line, *more]).rstrip("\r\n")):
+            raise csv.Error("text after a closing quotation mark")
+    except csv.Error:
+        lines.give_back(more)
+        raise
+    return cells, more
+
+
+def _parsed(line: str, lines: Lines, dialect: Dialect, shape: Shape) -> Iterator[Record]:
+    start = lines.number
+    try:
+        cells, more = _parse(line, lines, dialect)
+    except csv.Error as error:
+        yield from _broken(line, lines, dialect, shape, STRAY_BREAK if "new-line" in str(error) else UNBALANCED)
+        return
+    if more and _swallowed([line, *more], dialect, shape):
+        lines.give_back(more)
+        yield Record(start, (), UNBALANCED)
+        return
+    yield _checked(start, cells, shape)
+
+
+def _swallowed(taken: Sequence[str], dialect: Dialect, shape: Shape) -> bool:
+    """Whether a record of several lines is records that a stray quotation mark put together."""
+    if shape.at_least < 2 or not all(shape.fits(_split(line, dialect)) for line in taken):
+        return False
+    return shape.label_index is not None or dialect.delimiter == "\t" or len(taken) > 2
+
+
+def _split(line: str, dialect: Dialect) -> list[str]:
+    return line.rstrip("\r\n").split(dialect.delimiter)
+
+
+def _broken(line: str, lines: Lines, dialect: Dialect, shape: Shape, reason: str) -> Iterator[Record]:
+    """Rejects the line alone where it is a record by itself, else all lines up to the one that has the closing quotation mark:
+    none of them is taken for a record.
+    """
+    start = lines.number
+    yield Record(start, (), reason)
+    if line.count(QUOTE) % 2 == 0 or (shape.at_least > 1 and shape.fits(_split(line, dialect))):
+        return
+    rest: list[str] = []
+    while len(rest) < MAX_LINES_OF_BROKEN_RECORD and (following := lines.take()) is not None:
+        rest.append(following)
+        if following.count(QUOTE) % 2 == 1:
+            for number in range(start + 1, start + 1 + len(rest)):
+                yield Record(number, (), reason)
+            return
+    lines.give_back(rest)
+
+
+def defects(records_read: Iterator[Record], dialect: Dialect, content_index: int) -> int:
+    """How many records speak against the dialect: those that are rejected, and cells that keep the quotation marks around them."""
+    rejected = read = wrapped_content = wrapped = 0
+    for record in records_read:
+        read += 1
+        rejected += record.reason is not None
+        if record.reason is None:
+            quoted = [is_wrapped(cell.strip()) for cell in record.cells]
+            if dialect.quoting != "none":  # read with quotes, these stand after a blank
+                wrapped += any(quoted)
+                continue
+            wrapped_content += quoted.pop(content_index) if content_index < len(quoted) else 0
+            wrapped += any(quoted)
+    return rejected + wrapped + (wrapped_content if 2 * wrapped_content > read else 0)

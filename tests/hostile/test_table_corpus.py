@@ -1,0 +1,32 @@
+"""Each odd or broken table of the corpus gives the rows, reasons or the error that stand beside it: nothing is silently lost or changed."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from hostile.table_corpus import CORPUS, Case
+
+from tasks.errors import InputError
+from tasks.scrape.table import read_table
+from tasks.sources import TableSource
+
+
+def test_the_corpus_is_large_enough() -> None:
+    """Sixty cases at least, no two of one name."""
+    assert len({case.name for case in CORPUS}) == len(CORPUS) >= 60
+
+
+@pytest.mark.parametrize("case", CORPUS, ids=lambda case: case.name)
+def test_each_table_gives_its_rows_or_its_error(case: Case, tmp_path: Path) -> None:
+    """Text, label, split and reason of every row, in order."""
+    (tmp_path / case.name).write_bytes(case.content)
+    source = TableSource.model_validate({"kind": "table", "path": case.name, **case.settings})
+    if case.error is not None:
+        with pytest.raises(InputError, match=re.escape(case.error)):
+            list(read_table(source, tmp_path, "text", 2**20))
+        return
+    items = list(read_table(source, tmp_path, "text", 2**20))
+    found = [("" if item.reason else item.load(), item.label, item.split, item.reason) for item in items]
+    assert found == list(case.rows)
