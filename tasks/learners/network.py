@@ -29,6 +29,9 @@ WIDTHS = (16, 32, 64)
 BATCH = 64
 UNLABELLED_BATCH = 64
 PRETRAINING_BATCH = 128
+# On a processor the activations of more rows outgrow its cache, and each thread needs 200 MB more for 512.
+ROWS_PER_FORWARD_PASS = 64
+ROWS_PER_FORWARD_PASS_ON_GPU = 512
 PEAK_LEARNING_RATE = 4e-3
 LIMITS_KEPT = 0.9  # of the self-adaptive limits' moving averages: a few hundred steps are few
 RAMP = 0.3  # share of the steps over which the pool's part of the loss grows from nothing: first the labels speak
@@ -205,7 +208,8 @@ class Network:
         one_thread(device)
         net = self.net.to(device).eval()
         with torch.inference_mode():
-            parts = [net(as_tensor(part).to(device)).cpu() for part in blocks(inputs.pictures)]
+            size = ROWS_PER_FORWARD_PASS if device.type == "cpu" else ROWS_PER_FORWARD_PASS_ON_GPU
+            parts = [net(as_tensor(part).to(device)).cpu() for part in blocks(inputs.pictures, size)]
         self.net.to("cpu")
         return torch.cat(parts).numpy().astype(np.float64)
 
@@ -299,7 +303,7 @@ def changed(pictures: torch.Tensor, draw: torch.Generator, *, strength: float) -
     return moved.clamp(-1, 1)
 
 
-def blocks(pictures: NDArray[np.uint8] | None, size: int = 512) -> Iterator[NDArray[np.uint8] | None]:
+def blocks(pictures: NDArray[np.uint8] | None, size: int = ROWS_PER_FORWARD_PASS) -> Iterator[NDArray[np.uint8] | None]:
     """The pictures, so many at once."""
     if pictures is None:
         yield None
