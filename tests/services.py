@@ -258,8 +258,9 @@ def processes_with(variable: str, value: str) -> list[psutil.Process]:
 
 def flow_run_processes(env: Mapping[str, str]) -> list[psutil.Process]:
     """Processes that execute a flow run for the worker with this environment."""
-    return [
-        process
-        for process in processes_with("PREFECT_HOME", env["PREFECT_HOME"])
-        if "prefect.flow_engine" in " ".join(process.cmdline()) or "PREFECT__FLOW_RUN_ID" in process.environ()
-    ]
+    flow_runs = []
+    for process in processes_with("PREFECT_HOME", env["PREFECT_HOME"]):
+        with suppress(psutil.Error):  # it has ended meanwhile
+            if "prefect.flow_engine" in " ".join(process.cmdline()) or "PREFECT__FLOW_RUN_ID" in process.environ():
+                flow_runs.append(process)
+    return flow_runs
