@@ -9,9 +9,8 @@ import gc
 import json
 import math
 import socket
-import time
-from collections import OrderedDict
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from itertools import chain, islice
 from typing import Annotated, Any
@@ -23,15 +22,15 @@ from fastapi.exceptions import RequestValidationError
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Histogram, generate_latest
 from pydantic import BaseModel, Field
 
-from tasks import images
+from flows.http_clients import AllowedHosts
+from flows.http_connections import ConnectionLimits, LimitedConfig
+from flows.http_guard import GuardedApp, RequestLimits
+from flows.image_requests import ImageRequests, TooManyPixels
 from tasks.errors import InputError
 from tasks.predicting import Answer, Predictor, Question
 
-Scope = dict[str, Any]
-Receive = Callable[[], Awaitable[dict[str, Any]]]
-Send = Callable[[dict[str, Any]], Awaitable[None]]
-FREE = {"/health", "/metrics"}  # of the limit of requests: who watches must see it under load
-MOST_CLIENTS = 10_000  # whose rate is remembered
+TOKEN_VARIABLE = "SEEDLING_API_TOKEN"  # noqa: S105  (the name of an environment variable)
+BODIES_AT_ONCE = 8  # of the largest size
 MOST_TEXTS, MOST_PICTURES = 64, 16  # of a request
 TEXTS_TOGETHER, LETTERS_TOGETHER, PICTURES_TOGETHER = 8, 4_000, 4  # of several requests, in one call of the model
 ALONE = 2.0  # calls that a request fills, where it may not share one
@@ -40,7 +39,8 @@ ALONE = 2.0  # calls that a request fills, where it may not share one
 @dataclass(frozen=True)
 class Limits:
     """megabytes: of a request's body; a_second: requests of one client, twice as many at once; waiting: requests that are asked or wait;
-    megapixels: of a picture, and twice as many of a request; seconds: that a request waits for its turn.
+    megapixels: of a picture, and twice as many of a request; seconds: that a request waits for its turn; connections: of one client, twice as
+    many in all.
     """
 
     megabytes: float = 8.0
@@ -48,6 +48,16 @@ class Limits:
     waiting: int = 64
     megapixels: float = 16.0
     seconds: float = 10.0
+    connections: int = 128
+
+    def of_requests(self) -> RequestLimits:
+        """As the guard takes them."""
+        body_bytes = int(self.megabytes * 1e6)
+        return RequestLimits(body_bytes, BODIES_AT_ONCE * body_bytes, self.a_second, self.seconds)
+
+    def of_connections(self) -> ConnectionLimits:
+        """As the server takes them."""
+        return ConnectionLimits(per_client=self.connections, total=2 * self.connections)
 
 
 class Texts(BaseModel):
@@ -97,65 +107,6 @@ class Asked:
     answers: list[Answer] = field(default_factory=list)
     begun: bool = False  # being asked, with others
     done: anyio.Event = field(default_factory=anyio.Event)
-
-
-class Bounded:
-    """ASGI: no body over the limit is read to its end, no client asks faster than it may."""
-
-    def __init__(self, app: Any, limits: Limits, refused: Counter) -> None:
-        self.app, self.limits, self.refused = app, limits, refused
-        self.buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()  # what is left, and when it was so
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answers 413 or 429 itself, or passes the request on."""
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
-        most = int(self.limits.megabytes * 1e6)
-        if scope["path"] not in FREE and not self._may(str((scope.get("client") or ("",))[0])):
-            await self._refuse(send, 429, "Too many requests: wait a second.", [(b"retry-after", b"1")])
-            return
-        said = dict(scope["headers"]).get(b"content-length", b"0")
-        if not said.isdigit() or int(said) > most:
-            await self._refuse(send, 413, f"The body may have {most:,} bytes.")
-            return
-        got, over = 0, False
-
-        async def bounded() -> dict[str, Any]:
-            nonlocal got, over
-            message = await receive()
-            got += len(message.get("body", b""))
-            if got > most:
-                over = True
-                return {"type": "http.disconnect"}
-            return message
-
-        async def unless_over(message: dict[str, Any]) -> None:
-            if not over:
-                await send(message)
-
-        try:
-            await self.app(scope, bounded, unless_over)
-        finally:
-            if over:
-                await self._refuse(send, 413, f"The body may have {most:,} bytes.")
-
-    def _may(self, client: str) -> bool:
-        """A token bucket a client."""
-        now, burst = time.monotonic(), 2 * self.limits.a_second
-        left, then = self.buckets.pop(client, (burst, now))
-        left = min(burst, left + (now - then) * self.limits.a_second)
-        self.buckets[client] = (left - 1 if left >= 1 else left, now)
-        if len(self.buckets) > MOST_CLIENTS:
-            self.buckets.popitem(last=False)
-        return left >= 1
-
-    async def _refuse(self, send: Send, code: int, why: str, headers: list[tuple[bytes, bytes]] | None = None) -> None:
-        self.refused.labels(str(code)).inc()
-        body = json.dumps({"detail": why}).encode()
-        kind = [(b"content-type", b"application/json"), (b"connection", b"close"), *(headers or [])]
-        await send({"type": "http.response.start", "status": code, "headers": kind})
-        await send({"type": "http.response.body", "body": body})
 
 
 class Together:
@@ -249,20 +200,28 @@ class Answering:
         self._rows = Counter("seedling_rows", "Rows that were asked about", ["outcome"], registry=self.registry)
         self.refused = Counter("seedling_refused", "Requests that were refused", ["status"], registry=self.registry)
         self._together = Together(predictor)
+        self._in_flight = 0
 
-    async def answered(self, payloads: list[bytes | str | None], share: float) -> Answers:
-        """What the model says of each; None: a picture of too many pixels. share: of a call. Raises HTTPException where there is no room or time."""
-        if self._together.requests >= self.limits.waiting:
+    @contextmanager
+    def admitted(self) -> Iterator[None]:
+        """Counts a request while it is worked on, and its time. Raises HTTPException where too many are, or its turn does not come."""
+        if self._in_flight >= self.limits.waiting:
             raise self.refusal(503, "Too many requests are waiting: try again.", {"Retry-After": "1"})
-        questions = [Question("", one, "too_many_pixels" if one is None else None) for one in payloads]
+        self._in_flight += 1
         try:
             with self._seconds.time():
-                found = await self._together.answers(questions, share, self.limits.seconds)
+                yield
         except TimeoutError as error:
             raise self.refusal(503, "The queue is too long: try again.", {"Retry-After": "5"}) from error
-        for one in found:
+        finally:
+            self._in_flight -= 1
+
+    async def answered(self, questions: list[Question], share: float) -> Answers:
+        """What the model says of each. share: of a call. Raises TimeoutError."""
+        answers = await self._together.answers(questions, share, self.limits.seconds)
+        for one in answers:
             self._rows.labels("error" if one.error else "abstained" if one.abstains else "answered").inc()
-        return Answers(answers=[_said(one, self._classes) for one in found], round=self._round)
+        return Answers(answers=[_said(one, self._classes) for one in answers], round=self._round)
 
     def refusal(self, code: int, why: str, headers: dict[str, str] | None = None) -> HTTPException:
         """Counted."""
@@ -281,47 +240,70 @@ class Answering:
         return Response(json.dumps({"detail": told}), 422, media_type="application/json")
 
 
-def make_app(predictor: Predictor, limits: Limits | None = None) -> Any:
-    """The server as an ASGI application: POST /predict, GET /health, GET /metrics, and its OpenAPI description."""
+def make_app(
+    predictor: Predictor, limits: Limits | None = None, hosts: AllowedHosts | None = None, token: str | None = None
+) -> Any:
+    """The server as an ASGI application: POST /predict, GET /health, GET /metrics, and its OpenAPI description.
+
+    hosts: loopback names where None; token: what a request must send as a bearer token.
+    """
     bounds = limits or Limits()
     answering = Answering(predictor, bounds)
+    image_requests = ImageRequests(bounds.megapixels, bounds.seconds) if predictor.modality == "image" else None
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        if image_requests is not None:
+            await image_requests.warm_up()
+        try:
+            yield
+        finally:
+            if image_requests is not None:
+                image_requests.close()
+
     # No /docs: its page would fetch scripts from elsewhere. /openapi.json says it all, to any tool.
     app = FastAPI(
-        title="Seedling", description="The accepted model of a workspace.", version="1", docs_url=None, redoc_url=None
+        title="Seedling",
+        description="The accepted model of a workspace.",
+        version="1",
+        docs_url=None,
+        redoc_url=None,
+        lifespan=lifespan,
     )
     errors: dict[int | str, dict[str, Any]] = {
-        400: {"description": "The body is no JSON"},
+        400: {"description": "The body is not JSON, or the Host header names another server"},
+        401: {"description": "The bearer token is missing or wrong"},
+        408: {"description": "The body did not come in time"},
         413: {"description": "The body is too large"},
         415: {"description": "The body is not said to be JSON"},
         429: {"description": "Too many requests of this client"},
+        431: {"description": "The headers are too large"},
         503: {"description": "Too many requests are waiting"},
     }
 
     app.add_exception_handler(RequestValidationError, answering.not_understood)
 
-    if predictor.modality == "text":
+    if image_requests is None:
 
         @app.post("/predict", responses=errors)
         async def predict_texts(body: Texts) -> Answers:
             """What the model says of each text."""
             letters = sum(len(one) for one in body.texts)
-            return await answering.answered(
-                list(body.texts), max(len(body.texts) / TEXTS_TOGETHER, letters / LETTERS_TOGETHER)
-            )
+            share = max(len(body.texts) / TEXTS_TOGETHER, letters / LETTERS_TOGETHER)
+            with answering.admitted():
+                return await answering.answered([Question("", one) for one in body.texts], share)
     else:
 
         @app.post("/predict", responses=errors)
         async def predict_pictures(body: Pictures) -> Answers:
             """What the model says of each picture."""
-            pictures = [_decoded(one) for one in body.pictures]
-            sizes = [images.megapixels(one) for one in pictures]
-            if sum(sizes) > 2 * bounds.megapixels:
-                raise answering.refusal(413, f"The pictures may have {2 * bounds.megapixels:g} megapixels together.")
-            too_large = [size > bounds.megapixels for size in sizes]
-            share = max(len(pictures) / PICTURES_TOGETHER, sum(sizes) / (2 * bounds.megapixels))
-            return await answering.answered(
-                [None if large else one for one, large in zip(pictures, too_large, strict=True)], share
-            )
+            with answering.admitted():
+                try:
+                    async with image_requests.decoded([_decoded(one) for one in body.pictures]) as (rows, megapixels):
+                        share = max(len(rows) / PICTURES_TOGETHER, megapixels / (2 * bounds.megapixels))
+                        return await answering.answered(rows, share)
+                except TooManyPixels as error:
+                    raise answering.refusal(413, str(error)) from error
 
     @app.get("/health")
     async def health() -> Health:
@@ -333,7 +315,13 @@ def make_app(predictor: Predictor, limits: Limits | None = None) -> Any:
         """Counts and durations, as Prometheus reads them."""
         return Response(generate_latest(answering.registry), media_type=CONTENT_TYPE_LATEST)
 
-    return Bounded(app, bounds, answering.refused)
+    return GuardedApp(
+        app,
+        hosts or AllowedHosts("127.0.0.1"),
+        bounds.of_requests(),
+        on_refusal=lambda status: answering.refused.labels(str(status)).inc(),
+        token=token,
+    )
 
 
 def _decoded(picture: str) -> bytes:
@@ -370,14 +358,16 @@ def reserved(host: str, port: int) -> socket.socket:
     return place
 
 
-def serve_api(predictor: Predictor, place: socket.socket, limits: Limits) -> None:
+def serve_api(
+    predictor: Predictor, place: socket.socket, limits: Limits, hosts: AllowedHosts, token: str | None = None
+) -> None:
     """Serves until stopped."""
     import uvicorn
 
     predictor.warm_up()
-    app = make_app(predictor, limits)
+    app = make_app(predictor, limits, hosts, token)
     gc.collect()
     gc.freeze()  # else a full collection goes through all that was loaded, and nobody is answered meanwhile
-    config = uvicorn.Config(app, log_level="warning", server_header=False, proxy_headers=False)
+    config = LimitedConfig(app, limits.of_connections(), log_level="warning")
     with contextlib.suppress(KeyboardInterrupt):  # which is how it is ended
         uvicorn.Server(config).run(sockets=[place])

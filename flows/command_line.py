@@ -81,6 +81,14 @@ NoPlugins = Annotated[
 ]
 
 
+AllowHost = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Host name by which requests may address the server, beside loopback names and its own address; may be given several times."
+    ),
+]
+
+
 def version(wanted: bool) -> None:
     """Prints the version and leaves."""
     if wanted:
@@ -501,6 +509,17 @@ def serve(
     port: Annotated[int, typer.Option(min=1, max=65535)] = 8000,
     megabytes: Annotated[float, typer.Option(min=0.001, help="A request may have.")] = 8.0,
     rate: Annotated[float, typer.Option(min=0.1, help="Requests a second of one client.")] = 50.0,
+    connections: Annotated[
+        int, typer.Option(min=2, max=10_000, help="Open connections of one client; twice as many in all.")
+    ] = 128,
+    allow_host: AllowHost = None,
+    token_env: Annotated[
+        str | None,
+        typer.Option(
+            help="Environment variable with the token that requests must send: Authorization: Bearer TOKEN.",
+            show_default="SEEDLING_API_TOKEN, where it is set",
+        ),
+    ] = None,
     number: Annotated[int | None, typer.Option("--round", help="Whose model.", show_default="the accepted one")] = None,
     workspace: Workspace = Path(),
     debug: Debug = False,
@@ -511,15 +530,21 @@ def serve(
             raise InputError(
                 "`seedling serve` serves the model over HTTP. Scheduled runs are: seedling schedule --cron '...'"
             )
-        from flows.api import Limits, reserved, serve_api
+        from flows.api import TOKEN_VARIABLE, Limits, reserved, serve_api
+        from flows.http_clients import AllowedHosts, checked_hosts, is_loopback
+        from flows.http_guard import token_from
         from tasks.predicting import Predictor
 
+        hosts = AllowedHosts(host, checked_hosts(allow_host or ()))
+        token = token_from(dict(os.environ), token_env, TOKEN_VARIABLE)
         place = reserved(host, port)
         predictor = Predictor.of(workspace.resolve(), number)
         print(
             f"Round {predictor.round} answers at http://{host}:{port}/predict; /openapi.json describes it. Ctrl-C ends it."
         )
-        serve_api(predictor, place, Limits(megabytes=megabytes, a_second=rate))
+        if token is None and not is_loopback(host):
+            print(f"Everyone who reaches {host}:{port} may use the model: --token-env demands a token.")
+        serve_api(predictor, place, Limits(megabytes=megabytes, a_second=rate, connections=connections), hosts, token)
 
 
 app.command("api", hidden=True, help="Same as `serve`, its earlier name was `api`.")(serve)
@@ -543,13 +568,15 @@ def serve_reports(
             help="Address that links begin with, where a proxy stands before the server.", show_default="host and port"
         ),
     ] = None,
+    allow_host: AllowHost = None,
     debug: Debug = False,
 ) -> None:
     """Serves the pages of workspaces over HTTP, for the links in Prefect's UI, until stopped."""
     with explained(debug):
+        from flows.http_clients import checked_hosts
         from flows.report_server import serve_reports as work
 
-        work(workspaces or [Path()], host, port, base_url)
+        work(workspaces or [Path()], host, port, base_url, checked_hosts(allow_host or ()))
 
 
 @app.command()

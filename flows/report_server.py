@@ -15,12 +15,14 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
+from flows.http_clients import EVERY_ADDRESS, AllowedHosts
 from flows.report_links import PAGES, remove_server_file, running_server_url, write_server_file
 from flows.run_names import slug
 from tasks.errors import InputError, SeedlingError
@@ -30,7 +32,6 @@ from tasks.monitoring_params import ReportsParams
 DEFAULT_PORT = 4300
 START_TIMEOUT_SECONDS = 30.0
 CHUNK_BYTES = 1 << 18
-EVERY_ADDRESS = {"0.0.0.0", "::", ""}  # noqa: S104  (compared with, not bound)
 SECURITY_HEADERS = {
     "Content-Security-Policy": (
         "default-src 'none'; img-src 'self' data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "
@@ -155,8 +156,18 @@ def _not_found() -> Response:
 class ReportServer:
     """A page server on its own thread; `url` is what links begin with. Ends with `stop` or with the process."""
 
-    def __init__(self, workspaces: Sequence[Path], host: str, port: int, base_url: str | None = None) -> None:
+    def __init__(
+        self,
+        workspaces: Sequence[Path],
+        host: str,
+        port: int,
+        base_url: str | None = None,
+        allowed_hosts: Sequence[str] = (),
+    ) -> None:
         import uvicorn
+
+        from flows.http_connections import ConnectionLimits, LimitedConfig
+        from flows.http_guard import GuardedApp, RequestLimits
 
         self._named, self._instance = named_workspaces(workspaces), secrets.token_hex(8)
         self._socket = _bound(host, port)
@@ -164,8 +175,11 @@ class ReportServer:
         self.url = (base_url or f"http://{_reachable(host)}:{actual_port}").rstrip("/")
         hosts = ["127.0.0.1", _reachable(host)] if host in EVERY_ADDRESS else [_bracketed(host)]
         self._probes = [f"http://{name}:{actual_port}/health" for name in hosts]
-        application = report_application(self._named, self._instance)
-        config = uvicorn.Config(application, log_level="warning", access_log=False, server_header=False, lifespan="off")
+        names = [*allowed_hosts, *filter(None, [urlsplit(self.url).hostname])]
+        application = GuardedApp(
+            report_application(self._named, self._instance), AllowedHosts(host, names), RequestLimits()
+        )
+        config = LimitedConfig(application, ConnectionLimits(), log_level="warning", lifespan="off")
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(
             target=self._server.run, kwargs={"sockets": [self._socket]}, name="report server", daemon=True
@@ -230,11 +244,13 @@ def serve_reports_beside(workspace: Path, params: ReportsParams, host: str, port
     return f"{base_url}/{slug(workspace.resolve().name)}"
 
 
-def serve_reports(workspaces: Sequence[Path], host: str, port: int, base_url: str | None) -> None:
+def serve_reports(
+    workspaces: Sequence[Path], host: str, port: int, base_url: str | None, allowed_hosts: Sequence[str] = ()
+) -> None:
     """Serves until Ctrl-C or SIGTERM."""
     import signal
 
-    server = ReportServer(workspaces, host, port, base_url)
+    server = ReportServer(workspaces, host, port, base_url, allowed_hosts)
     server.start()
     print(f"Pages are served at {server.url}/ . Ctrl-C stops.", flush=True)
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)

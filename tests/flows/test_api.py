@@ -7,17 +7,17 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 
 import anyio
 import httpx
 import numpy as np
 import pytest
-import uvicorn
+from http_servers import serving
 from small_models import grown, picture
 
 from flows.api import Limits, Together, make_app
@@ -30,26 +30,13 @@ Serve = Callable[..., str]
 @pytest.fixture
 def serve() -> Iterator[Serve]:
     """Starts the server on loopback; gives its address."""
-    servers: list[tuple[uvicorn.Server, threading.Thread]] = []
+    with ExitStack() as stack:
 
-    def start(predictor: Predictor, limits: Limits) -> str:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        server = uvicorn.Server(uvicorn.Config(make_app(predictor, limits), port=port, log_level="error"))
-        thread = threading.Thread(target=server.run)
-        thread.start()
-        servers.append((server, thread))
-        deadline = time.monotonic() + 20
-        while not server.started:
-            assert time.monotonic() < deadline, "the server did not start"
-            time.sleep(0.02)
-        return f"http://127.0.0.1:{port}"
+        def start(predictor: Predictor, limits: Limits) -> str:
+            port = stack.enter_context(serving(make_app(predictor, limits), limits.of_connections()))
+            return f"http://127.0.0.1:{port}"
 
-    yield start
-    for server, thread in servers:
-        server.should_exit = True
-        thread.join()
+        yield start
 
 
 FAST = Limits(megabytes=0.1, a_second=10_000)

@@ -1,0 +1,377 @@
+"""Connections, headers and bodies that never end, or that are made to confuse, cost a server little and keep nobody else out."""
+
+from __future__ import annotations
+
+import json
+import logging
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+from http_servers import answer, is_open, send, serving
+from small_models import grown
+
+from flows.api import Limits, make_app
+from flows.http_clients import AllowedHosts, checked_hosts, client_of
+from flows.http_connections import ConnectionLimits, OncePerSpan
+from flows.http_guard import GuardedApp, RequestLimits, token_from
+from flows.report_server import ReportServer
+from tasks.errors import InputError
+from tasks.predicting import Predictor
+
+HALF = b"POST /predict HTTP/1.1\r\nHost: localhost\r\nX-a: b"
+HEALTH = b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+LIMITS = ConnectionLimits(per_client=8, total=16, header_seconds=1.0, write_seconds=1.0)
+
+
+async def echo(scope: dict[str, object], receive: object, send: object) -> None:
+    """Answers with the number of bytes of the body, or of as many as the path says."""
+    size, message = 0, {"more_body": True}
+    while message.get("more_body"):
+        message = await receive()  # type: ignore[operator]
+        size += len(message.get("body", b""))  # type: ignore[arg-type]
+    path = str(scope["path"]).strip("/")
+    body = b"x" * int(path) if path.isdigit() else str(size).encode()
+    headers = [(b"content-length", str(len(body)).encode())]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})  # type: ignore[operator]
+    await send({"type": "http.response.body", "body": body})  # type: ignore[operator]
+
+
+def guarded(token: str | None = None, **limits: float) -> GuardedApp:
+    """The echo behind the guard, with room for bodies of 1 MB, two at a time."""
+    usual = {"body_bytes": 1_000_000, "bodies_bytes": 2_000_000}
+    return GuardedApp(echo, AllowedHosts("127.0.0.1"), RequestLimits(**(usual | limits)), token=token)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def port() -> Iterator[int]:
+    """Of the echo."""
+    with serving(guarded(body_grace_seconds=1.0), LIMITS) as number:
+        yield number
+
+
+def post(size: int, host: str = "localhost", *headers: str) -> bytes:
+    """The head of a request with a body."""
+    lines = ["POST /predict HTTP/1.1", f"Host: {host}", f"Content-Length: {size}", *headers]
+    return "\r\n".join([*lines, "", ""]).encode()
+
+
+def status(response: bytes) -> int:
+    """Of an answer; 0 where there is none."""
+    return int(response.split(b" ", 2)[1]) if response else 0
+
+
+def test_half_requests_keep_no_complete_request_out(port: int, caplog: pytest.LogCaptureFixture) -> None:
+    """Of 60 half requests of one client 8 stay, for a second; complete requests are answered meanwhile; two kinds of lines are logged, once each."""
+    halves = [send(port, HALF) for _ in range(60)]
+    began = time.monotonic()
+    while time.monotonic() - began < 0.5:
+        assert status(answer(port, HEALTH)) == 200
+    assert sum(map(is_open, halves)) <= 8
+    time.sleep(1.0)
+    assert sum(map(is_open, halves)) == 0
+    assert len(caplog.records) <= 2
+    for half in halves:
+        half.close()
+
+
+def test_half_requests_that_drip_have_no_more_time(port: int) -> None:
+    """A byte every 100 ms does not move the limit of one second."""
+    with send(port, HALF) as half:
+        began = time.monotonic()
+        while is_open(half):
+            assert time.monotonic() - began < 5
+            time.sleep(0.1)
+            try:
+                half.setblocking(True)
+                half.send(b"c")
+            except OSError:
+                break
+    assert 0.8 < time.monotonic() - began < 5
+
+
+def test_a_client_at_its_limit_keeps_no_other_client_out(port: int) -> None:
+    """127/8 is one client, so both share here; half requests give way to the newest complete one wherever it comes from."""
+    halves = [send(port, HALF, source="127.0.0.9") for _ in range(40)]
+    assert status(answer(port, HEALTH, source="127.0.0.10")) == 200
+    for half in halves:
+        half.close()
+
+
+def test_bodies_that_stop_give_way_to_those_that_come(port: int) -> None:
+    """Six bodies stop before their last byte where there is room for two; a complete one is taken all the same; the others are told 408 or 503."""
+    held = [send(port, post(900_000) + b"x" * 200_000) for _ in range(6)]
+    assert answer(port, post(900_000, "localhost", "Connection: close") + b"x" * 900_000).endswith(b"900000")
+    for connection in held:
+        connection.settimeout(15)
+        assert status(connection.recv(4096)) in {408, 503}
+        connection.close()
+
+
+def test_a_body_that_drips_is_given_up(port: int) -> None:
+    """It has a second more than a body of 50 kB/s would take, whether bytes come or not."""
+    with send(port, post(900_000)) as connection:
+        began = time.monotonic()
+        connection.settimeout(0.1)
+        response = b""
+        while not response:
+            assert time.monotonic() - began < 10
+            try:
+                connection.send(b"x")
+                response = connection.recv(4096)
+            except TimeoutError:
+                pass
+    assert status(response) == 408
+    assert time.monotonic() - began < 5
+
+
+def test_chunks_of_a_byte_are_noticed(port: int) -> None:
+    """A body whose chunk headers are far larger than itself is cut off; one in usual chunks is read."""
+    head = b"POST / HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n"
+    assert answer(port, head + b"1\r\nx\r\n" * 20_000 + b"0\r\n\r\n") == b""
+    assert answer(port, head + (b"400\r\n" + b"x" * 1024 + b"\r\n") * 500 + b"0\r\n\r\n").endswith(b"512000")
+
+
+def test_an_answer_that_nobody_takes_is_given_up(port: int) -> None:
+    """A client that asks for 50 MB and reads nothing is cut off after the limit of one second."""
+    with socket.socket() as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection.connect(("127.0.0.1", port))
+        connection.sendall(b"GET /50000000 HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        time.sleep(2.5)
+        assert not is_open(connection)
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        post(3, "localhost", "Transfer-Encoding: chunked") + b"0\r\n\r\n" + HEALTH,
+        post(3, "localhost", "Transfer-Encoding: identity") + b"abc",
+        post(3, "localhost", "Content-Length: 4") + b"abcd",
+        b"POST / HTTP/1.0\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n" + HEALTH,
+        b"POST / HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked, chunked\r\n\r\n0\r\n\r\n",
+        b"POST / HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding : chunked\r\n\r\n0\r\n\r\n",
+        b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: +3\r\n\r\nabc",
+        b"GET / HTTP/1.1\r\nHost: localhost\r\n X: folded\r\nHost: other\r\n\r\n",
+    ],
+)
+def test_two_lengths_are_refused_and_nothing_is_read_behind_them(port: int, request_: bytes) -> None:
+    """One answer comes, an error, and the connection is closed."""
+    response = answer(port, request_)
+    assert status(response) in {400, 501}
+    assert response.count(b"HTTP/1.1 4") + response.count(b"HTTP/1.1 2") <= 1
+
+
+@pytest.mark.parametrize(
+    ("request_", "expected"),
+    [
+        (b"GET / HTTP/1.1\r\nHost: localhost\r\n" + b"A: b\r\n" * 200 + b"\r\n", {431}),
+        (b"GET / HTTP/1.1\r\nHost: localhost\r\nA: " + b"b" * 60_000 + b"\r\n\r\n", {400, 431}),
+        (b"GET / HTTP/1.1\r\nHost: localhost\r\nA: " + b"b" * 1_000_000, {400}),
+        (b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: " + b"9" * 4000 + b"\r\n\r\n", {400, 413}),
+        (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(100), {400}),
+        (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", {400}),
+    ],
+)
+def test_what_is_too_large_or_not_http_is_refused(port: int, request_: bytes, expected: set[int]) -> None:
+    """With an answer that says so; the server goes on."""
+    assert status(answer(port, request_)) in expected
+    assert status(answer(port, HEALTH)) == 200
+
+
+def test_a_number_that_python_refuses_to_read_stops_nothing(port: int) -> None:
+    """A Content-Length of 10,000 digits."""
+    request = b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: " + b"9" * 10_000 + b"\r\n\r\n"
+    assert status(answer(port, request)) in {0, 400, 413}
+    assert status(answer(port, HEALTH)) == 200
+
+
+HOSTS = {
+    "localhost": True,
+    "LOCALHOST:80": True,
+    "localhost.": True,
+    "127.0.0.1:8000": True,
+    "[::1]:8000": True,
+    "evil.example": False,
+    "localhost.evil.example": False,
+    "127.0.0.1.evil.example": False,
+    "evil.example@localhost": False,
+    "localhost@evil.example": False,
+    "localhost, evil.example": False,
+    "localhost:80:80": False,
+    "": False,
+    "[::1": False,
+    "2130706433": False,
+    "0.0.0.0": False,  # noqa: S104  (compared with, not bound)
+}
+
+
+@pytest.mark.parametrize("host", HOSTS)
+def test_only_names_of_the_server_are_answered(port: int, host: str) -> None:
+    """A name that a foreign site makes point here is refused, with the remedy."""
+    response = answer(port, f"GET /health HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode())
+    assert status(response) == (200 if HOSTS[host] else 400)
+
+
+def test_a_name_is_allowed_by_an_option() -> None:
+    """--allow-host takes names and addresses, and no URL; a server that listens at every address answers to the address that was called."""
+    hosts = AllowedHosts("0.0.0.0", checked_hosts(["models.example", "2001:DB8::1"]))  # noqa: S104  (not bound here)
+    for host, local, is_allowed in [
+        (b"Models.Example:443", "10.0.0.7", True),
+        (b"[2001:db8:0:0::1]", "10.0.0.7", True),
+        (b"10.0.0.7:8000", "10.0.0.7", True),
+        (b"10.0.0.8", "10.0.0.7", False),
+        (b"other.example", "10.0.0.7", False),
+        (socket.gethostname().encode(), "10.0.0.7", True),
+    ]:
+        assert (hosts.refusal([(b"host", host)], local) is None) is is_allowed, host
+    assert "--allow-host other.example" in str(hosts.refusal([(b"host", b"other.example")], "10.0.0.7"))
+    for bad in ("http://models.example", "models.example:80", "a b", ""):
+        with pytest.raises(InputError, match="--allow-host"):
+            checked_hosts([bad])
+
+
+def test_clients_are_told_apart_by_what_one_person_can_have() -> None:
+    """All of 127/8 and ::1 are one, and so is an IPv6 network of 64 bits; an IPv4 address in IPv6 is that address."""
+    assert {client_of(one) for one in ("127.0.0.1", "127.9.8.7", "::1", "::ffff:127.0.0.3")} == {"loopback"}
+    assert client_of("2001:db8:1:2::1") == client_of("2001:db8:1:2:ffff::9") != client_of("2001:db8:1:3::1")
+    assert client_of("fe80::1%eth0") == client_of("fe80::2%eth1")
+    assert client_of("::ffff:192.0.2.1") == client_of("192.0.2.1") != client_of("192.0.2.2")
+
+
+def test_many_sources_of_one_client_share_one_rate() -> None:
+    """Four requests from 127.0.0.1 to 127.0.0.4 use up what one of them may ask."""
+    with serving(guarded(requests_per_second=1.0)) as port:
+        request = b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+        codes = [status(answer(port, request, source=f"127.0.0.{number}")) for number in range(1, 5)]
+    assert codes[:2] == [200, 200]
+    assert codes[2:] == [429, 429]
+
+
+TOKEN = "correct-horse-battery-staple"  # noqa: S105
+
+
+def test_a_token_is_demanded_where_one_is_set() -> None:
+    """Everything but /health, which then tells nothing of the model."""
+    with serving(guarded(token=TOKEN)) as port, httpx.Client(base_url=f"http://127.0.0.1:{port}") as client:
+        assert client.get("/health").json() == {"status": "ok"}
+        for value in (None, "", TOKEN, f"Basic {TOKEN}", "Bearer", "Bearer x", f"Bearer {TOKEN}x", "Bearer \xfc"):
+            headers = {} if value is None else {"Authorization": value.encode("latin-1")}
+            response = client.get("/metrics", headers=headers)  # type: ignore[arg-type]
+            assert (response.status_code, response.headers["www-authenticate"]) == (401, "Bearer"), value
+        for scheme in ("Bearer", "bearer"):
+            assert client.get("/metrics", headers={"Authorization": f"{scheme} {TOKEN}"}).status_code == 200
+
+
+def test_a_token_comes_from_the_environment_alone() -> None:
+    """None where nothing is set; an unset variable that is named, and a token that can be guessed, are errors."""
+    assert token_from({}, None, "USUAL") is None
+    assert token_from({"USUAL": TOKEN}, None, "USUAL") == TOKEN
+    assert token_from({"OTHER": TOKEN}, "OTHER", "USUAL") == TOKEN
+    with pytest.raises(InputError, match="OTHER: the environment variable is not set"):
+        token_from({}, "OTHER", "USUAL")
+    for weak in ("", "short", "a b" * 20, "\n" * 20):
+        with pytest.raises(InputError, match="openssl rand"):
+            token_from({"USUAL": weak}, None, "USUAL")
+
+
+def test_messages_of_one_kind_are_logged_once_per_span() -> None:
+    """The next one after the span tells how many were left out."""
+    span = OncePerSpan(0.05)
+    record = lambda: logging.LogRecord("uvicorn.error", 30, "", 0, "Invalid %s.", ("request",), None)  # noqa: E731
+    assert [span.filter(record()) for _ in range(3)] == [True, False, False]
+    time.sleep(0.06)
+    last = record()
+    assert span.filter(last)
+    assert last.getMessage() == "Invalid request. (2 more of this kind since the last such line.)"
+
+
+def test_the_page_server_has_the_same_limits(tmp_path: Path) -> None:
+    """A foreign name is refused, a name of --allow-host and of the links is answered, and half requests keep nobody out."""
+    (tmp_path / "params.yaml").write_text("modality: text\n")
+    (tmp_path / "reports").mkdir()
+    (tmp_path / "reports" / "report.html").write_text("<p>rain</p>")
+    server = ReportServer([tmp_path], "127.0.0.1", 0, "https://pages.example/x", ["inner.example"])
+    server.start()
+    try:
+        port = server._socket.getsockname()[1]
+        halves = [send(port, HALF) for _ in range(200)]
+        for host, expected in [
+            ("evil.example", 400),
+            ("pages.example", 200),
+            ("inner.example", 200),
+            ("127.0.0.1", 200),
+        ]:
+            request = f"GET / HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode()
+            assert status(answer(port, request)) == expected, host
+        assert status(answer(port, b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n123456789")) == 413
+        for half in halves:
+            half.close()
+    finally:
+        server.stop()
+
+
+def test_the_api_answers_beside_half_requests_and_unfinished_bodies(tmp_path: Path) -> None:
+    """The whole API: 300 of each, while a text is asked about."""
+    limits = Limits(a_second=10_000)
+    with serving(make_app(Predictor.of(grown(tmp_path, "text")), limits), limits.of_connections()) as port:
+        halves = [send(port, HALF) for _ in range(300)]
+        bodies = [send(port, post(7_000_000, "localhost", "Content-Type: application/json") + b"{") for _ in range(100)]
+        response = httpx.post(f"http://127.0.0.1:{port}/predict", json={"texts": ["rain"]}, timeout=10)
+        assert response.json()["answers"][0]["predicted"] == "rain"
+        for connection in halves + bodies:
+            connection.close()
+
+
+@pytest.mark.slow
+def test_memory_returns_after_200_unfinished_bodies(tmp_path: Path) -> None:
+    """Each of 7.9 MB: at most 300 MB more while they are held, at most 100 MB after them."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "flows.command_line", "serve", "-w", str(grown(tmp_path, "text")), "--port"]
+    process = subprocess.Popen([*command, str(port)], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    url = f"http://127.0.0.1:{port}"
+    try:
+        deadline = time.monotonic() + 60
+        while True:
+            try:
+                httpx.post(f"{url}/predict", json={"texts": ["rain"]}, timeout=20)
+                break
+            except httpx.TransportError:
+                assert time.monotonic() < deadline, "the server did not start"
+                time.sleep(0.1)
+        rss_mb = lambda: psutil.Process(process.pid).memory_info().rss / 1e6  # noqa: E731
+        before = rss_mb()
+        body = b'{"texts":["' + b"a" * 7_900_000
+        held = []
+        for _ in range(200):
+            connection = socket.create_connection(("127.0.0.1", port), timeout=30)
+            connection.setblocking(False)
+            try:
+                connection.send(post(7_999_999, "localhost", "Content-Type: application/json") + body[:200_000])
+                connection.send(body[200_000:])
+            except OSError:
+                pass
+            held.append(connection)
+            time.sleep(0.02)
+        assert rss_mb() - before < 300
+        assert urllib.request.urlopen(f"{url}/health", timeout=10).status == 200
+        for connection in held:
+            connection.close()
+        deadline = time.monotonic() + 20
+        while rss_mb() - before > 100:
+            assert time.monotonic() < deadline, f"{rss_mb() - before:.0f} MB more"
+            time.sleep(0.5)
+        assert json.loads(urllib.request.urlopen(f"{url}/health", timeout=10).read())["status"] == "ok"
+    finally:
+        process.terminate()
+        _, logged = process.communicate(timeout=60)
+    assert len(logged) < 2000, logged[:2000]
