@@ -221,6 +221,14 @@ def init(
         typer.Option(help="Of a table: text=message or label=category, where its columns have names of their own."),
     ] = None,
     encoding: Annotated[str | None, typer.Option(help="Of a table.", show_default="utf-8")] = None,
+    delimiter: Annotated[
+        str | None,
+        typer.Option(help="The character between the cells of a table; tab for a tab.", show_default="found out"),
+    ] = None,
+    no_label: Annotated[
+        list[str] | None,
+        typer.Option(help="A value of the label column that stands for no label; empty: every value is a class."),
+    ] = None,
     with_code: Annotated[
         bool,
         typer.Option("--with-code", help="Copy scripts and programs of the folder, too; they are left out otherwise."),
@@ -237,11 +245,13 @@ def init(
             raise InputError(
                 "Name the data: either --images PATH or --texts PATH; or, where all is to be collected, --collect images or texts."
             )
-        if collect is not None and (by_source is not None or column or encoding):
+        of_data = (by_source, column, encoding, delimiter, no_label)
+        if collect is not None and any(option is not None for option in of_data):
             raise InputError(
-                "--by-source, --column and --encoding are of data that is there: leave them out beside --collect."
+                "--by-source, --column, --encoding, --delimiter and --no-label are of data that is there: leave them out beside --collect."
             )
         left_out: list[tuple[str, str]] = []
+        preview_lines: list[str] = []
         modality: Literal["image", "text"] = "image" if images is not None or collect == "images" else "text"
         with terminal("init") as progress:
             made = make_workspace(
@@ -253,11 +263,14 @@ def init(
                 by_source=by_source,
                 columns=dict(_pair(one) for one in column or ()),
                 encoding=encoding,
+                delimiter="\t" if delimiter in {"tab", "\\t"} else delimiter,
+                no_label=no_label or None,
                 with_code=with_code,
                 left_out=left_out,
+                preview_lines=preview_lines,
                 progress=progress,
             )
-        for sentence in told_left_out(left_out):
+        for sentence in [*told_left_out(left_out), *preview_lines]:
             print(sentence)
         packed = sorted((made / "data" / "packed").glob("*.parquet")) if pack is not False else []
         if packed and pack is None:

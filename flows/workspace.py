@@ -7,7 +7,6 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
@@ -16,25 +15,24 @@ from types import MappingProxyType
 from typing import Literal
 
 from flows.data_layout import check_split_names, lay_out
+from flows.data_preview import preview
 from flows.git_identity import identity_environment
 from flows.ledger import create_repository
+from flows.table_sources import TableOptions, TableSources, find_tables, for_command_line, source_line, table_paths
 from tasks import images
 from tasks.data_files import OUTSIDE, fault_of, files_below, folders_below
-from tasks.errors import InputError, SeedlingError
+from tasks.errors import InputError, MissingColumn, SeedlingError
 from tasks.generation import Modality
 from tasks.ignored_files import HIDDEN, NOT_COPIED, UNREAD_NAMES, hidden_files, is_hidden, reason_of, write_ignored
 from tasks.notices import state_once
-from tasks.params import load
 from tasks.plugins import CODE, is_code
 from tasks.progress import Progress, silent
-from tasks.scrape.folder import ROOTS, TEXT_SUFFIXES, read_folder
+from tasks.scrape.folder import ROOTS, TEXT_SUFFIXES
 from tasks.scrape.packing import PACKED, pack_folder
-from tasks.scrape.table import NAME_COLUMNS, SET_ENCODING, SUFFIXES, read_table
-from tasks.sources import FolderSource, TableSource
+from tasks.scrape.table import SUFFIXES
+from tasks.sources import TableSource
 from tasks.test_evaluations import LOG
-from tasks.yaml_files import parse_yaml
 
-COLUMNS = ("text", "image", "label", "split", "id", "group")
 FOLDER = "{kind: folder, path: .}"
 BY_CLASS = FOLDER.replace("}", ", by_class: true}")
 MAY_BE_EMPTY = FOLDER.replace("}", ", may_be_empty: true}")
@@ -58,8 +56,11 @@ def make_workspace(
     by_source: bool | None = None,
     columns: Mapping[str, str] = MappingProxyType({}),
     encoding: str | None = None,
+    delimiter: str | None = None,
+    no_label: Sequence[str] | None = None,
     with_code: bool = False,
     left_out: list[tuple[str, str]] | None = None,
+    preview_lines: list[str] | None = None,
     progress: Progress = silent,
 ) -> Path:
     """Copies the source to `folder`/data and puts params, gates and the line beside it; gives the workspace.
@@ -70,20 +71,23 @@ def make_workspace(
     pack: whether a folder's files become Parquet files in data/packed; None: from MANY files on.
     by_source: whether the source's top folders are sources, with class folders in each, or classes; None: what their names say.
     with_code: whether scripts and programs in the source are copied, too; left_out: takes each file that was not copied, with its reason.
-    columns: of tables, text, image, label, split, id or group → the column's own name; encoding: of tables, utf-8 where it is None.
+    columns: of tables, text, image, label, split, id or group → the column's own name; encoding: of tables, utf-8 where it is None; delimiter: of
+    tables, found out where it is None; no_label: words in a column of labels that stand for none. preview_lines: takes what is said of the data.
 
     Raises InputError where the folder holds a workspace or other files, the source does not exist or holds no such
     rows, an option has nothing to speak of, top folders may be sources or classes, or git is not there.
     """
     folder = folder.resolve()
     _check(folder, source)
-    listed = [MAY_BE_EMPTY] if source is None else _sources(source, modality, by_source, _options(columns, encoding))
+    options = TableOptions(columns, encoding, delimiter, no_label)
+    listed = [MAY_BE_EMPTY] if source is None else _sources(source, modality, by_source, options)
     if pack and listed not in ([FOLDER], [BY_CLASS]):
         raise InputError(
             "--pack is of one folder of classes: leave it out, tables and several sources stay as they are."
         )
     named = _encoder(encoder, modality)
     out: list[tuple[str, str]] = [] if left_out is None else left_out
+    lines: list[str] = [] if preview_lines is None else preview_lines
     beside = folder.with_name(f".{folder.name}.new")  # renamed at the end: a failure leaves nothing behind
     try:
         shutil.rmtree(beside, ignore_errors=True)
@@ -105,7 +109,7 @@ def make_workspace(
         _write_files(beside, folder.name, modality, listed, named)
         progress("track with DVC", 0, None)
         if source is not None:
-            _try_sources(beside, source)
+            lines.extend(_preview(beside, source))
         _track(beside)
         if folder.exists():
             folder.rmdir()
@@ -124,23 +128,12 @@ def _first_line(error: Exception) -> str:
     return str(error)
 
 
-def _try_sources(workspace: Path, source: Path) -> None:
-    """Reads the first item of each source. Raises InputError where a table has no such column, or nothing is there."""
-    params, data = load(workspace), workspace / "data"
-    for one in params.scrape.sources:
-        try:
-            if isinstance(one, TableSource):
-                first = next(read_table(one, data, params.modality, sys.maxsize))
-                if first.reason in {"no_such_file", "path_outside_data", "link_outside_data"}:
-                    raise InputError(
-                        f"{data / one.path}: its first picture is not there: name the folder that holds both."
-                    )
-            elif isinstance(one, FolderSource):
-                next(read_folder(one, data, params.modality, sys.maxsize))
-        except InputError as error:
-            said = str(error).replace(str(data.resolve()), str(source.parent if source.is_file() else source))
-            said = said.replace(NAME_COLUMNS, "Name the columns: --column text=message --column label=category.")
-            raise InputError(said.replace(SET_ENCODING, "say --encoding latin-1, cp1252 or utf-16.")) from error
+def _preview(workspace: Path, source: Path) -> list[str]:
+    """What is said of the data. Raises InputError where a source cannot be read as params.yaml has it."""
+    try:
+        return preview(workspace)
+    except InputError as error:
+        raise InputError(for_command_line(str(error), workspace / "data", source)) from error
 
 
 def _invite(data: Path) -> None:
@@ -170,38 +163,41 @@ def _quoted(name: str) -> str:
     return json.dumps(name, ensure_ascii=False)
 
 
-def _options(columns: Mapping[str, str], encoding: str | None) -> str:
-    """What is said of each table beside its path. Raises InputError for a name that is no column's of a source."""
-    if unknown := [name for name in columns if name not in COLUMNS]:
-        raise InputError(f"--column {unknown[0]}: it must be one of {', '.join(COLUMNS)}, as in --column text=message.")
-    said = {**columns} if encoding is None else {**columns, "encoding": encoding}
-    return "".join(f", {name}: {_quoted(value)}" for name, value in said.items())
-
-
-def _sources(source: Path, modality: Modality, by_source: bool | None, options: str) -> list[str]:
+def _sources(source: Path, modality: Modality, by_source: bool | None, options: TableOptions) -> list[str]:
     """The `scrape.sources` lines for params.yaml: the table itself, or the folder and the tables in it.
 
     Raises InputError where nothing is there, an option has nothing to speak of, or top folders may be sources or classes.
     """
+    root = source.parent if source.is_file() else source
     if source.is_file():
         if source.suffix.lower() not in SUFFIXES:
             raise InputError(f"{source} is none of {', '.join(SUFFIXES)}: save the table as one of these.")
         tables, inner = [source.name], []
     else:
-        tables = sorted(path.name for path in source.iterdir() if path.suffix.lower() in SUFFIXES)
+        tables = table_paths(source)
         inner = sorted(path for path in source.iterdir() if path.is_dir() and not is_hidden(path.name))
-    if options and not tables:
-        raise InputError(f"--column and --encoding are of tables, and {source} holds none: leave them out.")
+    if options.settings() and not tables:
+        raise InputError(
+            f"--column, --encoding, --delimiter and --no-label are of tables, and {source} holds none: leave them out."
+        )
     if by_source and (tables or not inner):
         raise InputError(
             f"--by-source is of folders alone, and {source} holds a table: leave it out, and name the sources in params.yaml."
         )
-    lines = {name: f"{{kind: table, path: {_quoted(name)}{options}}}" for name in tables}
-    parsed = [TableSource.model_validate(parse_yaml(line, source)) for line in lines.values()]
-    layout = lay_out(source, parsed, inner, modality, named_columns=bool(options))
-    for notice in layout.notices:
+    try:
+        found_tables = find_tables(root, tables, modality, options)
+    except MissingColumn as error:
+        if not inner or options.columns:
+            raise InputError(for_command_line(str(error), root, source)) from error
+        found_tables = TableSources([TableSource(kind="table", path=path) for path in tables])
+    except InputError as error:
+        raise InputError(for_command_line(str(error), root, source)) from error
+    if any("/" in path or path == "." for path in tables):  # nothing but tables lies in the folders
+        inner = []
+    layout = lay_out(source, found_tables.tables, inner, modality, named_columns=bool(options.columns))
+    for notice in [*found_tables.notices, *layout.notices]:
         state_once(notice)
-    found = [lines[table.path] for table in layout.tables]
+    found = [source_line(table) for table in layout.tables]
     folder = BY_CLASS if by_source is False and any(path.name.casefold() in ROOTS for path in inner) else FOLDER
     if inner and layout.folders:
         several = not tables and _hold_classes(inner, modality, by_source)

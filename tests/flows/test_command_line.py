@@ -15,6 +15,7 @@ from PIL import Image
 from ruamel.yaml import YAML
 
 from flows.command_line import app
+from flows.table_sources import TableOptions
 from flows.workspace import _sources, make_workspace
 from tasks.errors import InputError
 from tasks.params import load
@@ -83,7 +84,7 @@ def test_top_folders_are_sources_or_classes_as_is_said_or_as_their_names_say(
 ) -> None:
     """Splits with classes in each of them: sources; names of splits, or nothing alike: as they are."""
     pictures_in(tmp_path / "pictures", folders)
-    lines = _sources(tmp_path / "pictures", "image", by_source, "")
+    lines = _sources(tmp_path / "pictures", "image", by_source, TableOptions())
     assert [YAML(typ="safe").load(one) for one in lines] == [{"kind": "folder", "path": one} for one in expected]
 
 

@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from flows.data_layout import check_split_names
+from flows.table_sources import TableOptions
 from flows.workspace import _sources, make_workspace
 from tasks.errors import InputError
 from tasks.generation import Modality
@@ -23,10 +24,10 @@ FOLDER = {"kind": "folder", "path": "."}
 
 
 def sources_of(
-    source: Path, modality: Modality = "image", by_source: bool | None = None, options: str = ""
+    source: Path, modality: Modality = "image", by_source: bool | None = None, columns: dict[str, str] | None = None
 ) -> list[str]:
     """The kinds and paths that `seedling init` would write into params.yaml."""
-    return [line.strip("{}") for line in _sources(source, modality, by_source, options)]
+    return [line.strip("{}") for line in _sources(source, modality, by_source, TableOptions(columns or {}))]
 
 
 @pytest.fixture
@@ -114,7 +115,7 @@ def test_columns_that_the_user_names_must_be_there(classes: Path) -> None:
     """A table is then no by-product of another tool."""
     write_table(classes / "t.csv", ("path", "kind"), [("disc/000.png", "disc")])
     with pytest.raises(InputError, match="has no column 'file'"):
-        sources_of(classes, options=", image: file")
+        sources_of(classes, columns={"image": "file"})
 
 
 def test_texts_are_read_beside_a_table_of_other_columns(tmp_path: Path) -> None:
