@@ -31,13 +31,14 @@ from dvc.stage.cache import RunCacheNotFoundError
 from dvc.utils.serialize import dump_yaml, load_yaml
 from dvc_data.hashfile.hash import file_md5
 
-from flows.cache_repair import recommit_whole_outputs
+from flows.cache_repair import recommit_whole_outputs, renew_links
 from flows.experiments import save_experiment
 from flows.snapshot import FOLDER as SNAPSHOT_FOLDER
-from flows.snapshot import OPTIONAL_FILES, REQUIRED_FILES, Snapshot, copy_inputs, list_data
+from flows.snapshot import OPTIONAL_FILES, REQUIRED_FILES, Listing, Snapshot, copy_inputs, list_data
 from flows.tracked_files import check_tracked_files, drop_stale_locks, explain_dvc
 from tasks.errors import InputError, SeedlingError, WorkspaceBusy
 from tasks.faults import explain
+from tasks.notices import state_once
 from tasks.params import load
 from tasks.progress import Progress, silent
 from tasks.stages import Stage, check_inputs, find, gate_changed, run_stage, stages
@@ -139,16 +140,31 @@ class Ledger:
         """Until the block ends, stages work on the workspace's inputs as they are now, and are recorded with these."""
         load(self.workspace)  # what may not be read is not copied either, such as a secret in params.yaml
         drop_stale_locks(Path(self._repo.tmp_dir))
+        with self._operation() as repo:
+            renew_links(repo)
         listing = list_data(self.workspace / "data")
         self.track_data()
         with self._operation() as repo:
             (self._pointer,) = self._load(repo, "data.dvc").outs
+            self._state_ignored(repo, listing)
             self.snapshot = copy_inputs(self.workspace, self._pointer.hash_info.value, listing)
         try:
             yield self.snapshot
         finally:
             self.snapshot.drop_data()
             self.snapshot = self._pointer = None
+
+    def _state_ignored(self, repo: Repo, listing: Listing) -> None:
+        """States how many files of data/ a .dvcignore of the workspace hides, which then belong to no run."""
+        if (self._pointer.meta.nfiles or 0) >= len(listing.files):
+            return
+        data = self.workspace / "data"
+        hidden = [name for name in sorted(listing.files) if repo.dvcignore.is_ignored_file(str(data / name))]
+        if hidden:
+            state_once(
+                f"{len(hidden):,} files of data/ are hidden from DVC by {self.workspace / '.dvcignore'}, {hidden[0]} the first, and belong to "
+                "no run: take the pattern out, or move the files out of data/."
+            )
 
     def changed_during_run(self) -> list[str]:
         """What differs from the snapshot by now, a phrase each: "params.yaml", "data/ (2 files added, 1 changed)"."""
@@ -491,6 +507,15 @@ def create_repository(folder: Path) -> None:
                 repo.add(["data"])
     except DvcException as error:
         raise InputError(f"DVC cannot make a repository of {folder}: {error}") from error
+
+
+def renew_links_of(folder: Path) -> None:
+    """Renews the links of a workspace that was moved, see `renew_links`. Raises InputError where DVC cannot open it."""
+    try:
+        with Repo(str(folder)) as repo:
+            renew_links(repo)
+    except DvcException as error:
+        raise InputError(f"DVC cannot open {folder}: {error}") from error
 
 
 @contextmanager

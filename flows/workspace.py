@@ -17,7 +17,7 @@ from typing import Literal
 from flows.data_layout import check_split_names, lay_out
 from flows.data_preview import preview
 from flows.git_identity import identity_environment
-from flows.ledger import create_repository
+from flows.ledger import create_repository, renew_links_of
 from flows.table_sources import TableOptions, TableSources, find_tables, for_command_line, source_line, table_paths
 from tasks import images
 from tasks.data_files import OUTSIDE, fault_of, files_below, folders_below
@@ -114,6 +114,7 @@ def make_workspace(
         if folder.exists():
             folder.rmdir()
         beside.replace(folder)
+        renew_links_of(folder)
     except (OSError, shutil.Error, UnicodeEncodeError) as error:
         raise SeedlingError(f"{folder} could not be made: {_first_line(error)}. Mend that, then run again.") from error
     finally:
@@ -316,11 +317,18 @@ def _track(folder: Path) -> None:
     _git(folder, "init", "--quiet")
     create_repository(folder)
     _git(folder, "add", "--all")
-    _git(folder, "commit", "--quiet", "--message", "A Seedling workspace", more=identity_environment(folder))
+    commit = ("commit", "--quiet", "--message", "A Seedling workspace")
+    identity = identity_environment(folder)
+    try:
+        _git(folder, *commit, more=identity)
+    except InputError as error:  # a signing key that is not there, or a hook that wants another message
+        _git(folder, *commit, "--no-gpg-sign", "--no-verify", more=identity)
+        state_once(f"The first commit is unsigned and passed no hooks, since {str(error).removesuffix('.')}.")
 
 
 def _git(folder: Path, *arguments: str, more: Mapping[str, str] = MappingProxyType({})) -> None:
     environment = {**os.environ, **more}
-    done = subprocess.run(["git", *arguments], cwd=folder, env=environment, capture_output=True, text=True, check=False)  # noqa: S603, S607
+    line_ends = ("-c", "core.safecrlf=false")  # the files of a workspace end lines as they do everywhere
+    done = subprocess.run(["git", *line_ends, *arguments], cwd=folder, env=environment, capture_output=True, text=True, check=False)  # noqa: S603, S607
     if done.returncode != 0:
-        raise InputError(f"git {arguments[0]} failed in {folder}: {done.stderr.strip()}")
+        raise InputError(f"git {arguments[0]} failed in {folder}: {' '.join(done.stderr.split())}")

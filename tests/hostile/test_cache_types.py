@@ -1,0 +1,92 @@
+"""DVC's cache may link what it tracks, and lie elsewhere: a workspace is made, run, changed and moved all the same."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from flows.ledger import Ledger, renew_links_of
+from flows.workspace import make_workspace
+from tasks.errors import InputError
+from tasks.generation import read_manifest
+
+
+@pytest.fixture
+def texts(tmp_path: Path) -> Path:
+    """Two class folders of four texts each, and a table."""
+    for label in ("wet", "dry"):
+        (tmp_path / "texts" / label).mkdir(parents=True)
+        for number in range(4):
+            (tmp_path / "texts" / label / f"{number}.txt").write_text(f"{label} weather in region {number}")
+    (tmp_path / "texts" / "more.csv").write_text("text,label\nrain again,wet\nsun again,dry\n")
+    return tmp_path / "texts"
+
+
+def configure(folder: Path, monkeypatch: pytest.MonkeyPatch, cache_type: str, shared: bool) -> None:
+    """DVC's settings of the user."""
+    folder.mkdir()
+    lines = ["[cache]", f'    type = "{cache_type}"', *([f"    dir = {folder / 'shared'}"] if shared else [])]
+    (folder / "config").write_text("\n".join(lines) + "\n")
+    monkeypatch.setenv("DVC_GLOBAL_CONFIG_DIR", str(folder))
+
+
+def outcome(workspace: Path) -> tuple[str, dict[str, int]]:
+    """How scrape came about, and its rows."""
+    how = Ledger(workspace).run("scrape").how
+    return how, read_manifest(workspace / "generations" / "scrape")["rows"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.parametrize("cache_type", ["symlink", "hardlink", "reflink,copy", "copy", "reflink,hardlink,symlink,copy"])
+def test_a_workspace_works_with_every_type_of_cache(
+    texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cache_type: str, shared: bool
+) -> None:
+    """Ten rows, then eleven; nothing is computed again after the workspace was moved."""
+    configure(tmp_path / "dvc", monkeypatch, cache_type, shared)
+    work = make_workspace(tmp_path / "work", texts, "text", encoder="none")
+    assert (work / "data" / "wet" / "0.txt").is_symlink() == (cache_type == "symlink")
+    assert outcome(work) == ("done", {"in": 10, "kept": 10, "rejected": 0})
+    (work / "data" / "wet" / "new.txt").write_text("drizzle")
+    assert outcome(work) == ("done", {"in": 11, "kept": 11, "rejected": 0})
+    work.rename(tmp_path / "moved")
+    assert outcome(tmp_path / "moved") == ("unchanged", {"in": 11, "kept": 11, "rejected": 0})
+    (tmp_path / "moved" / "data" / "dry" / "0.txt").read_text()
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_links_into_the_cache_lead_somewhere_after_init_and_after_a_move(
+    texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shared: bool
+) -> None:
+    """DVC's links are absolute, and `init` makes the workspace in a folder of another name."""
+    configure(tmp_path / "dvc", monkeypatch, "symlink", shared)
+    work = make_workspace(tmp_path / "work", texts, "text", encoder="none")
+    assert (work / "data" / "wet" / "0.txt").is_symlink()
+    assert (work / "data" / "wet" / "0.txt").read_text() == "wet weather in region 0"
+    moved = work.rename(tmp_path / "moved")
+    renew_links_of(moved)
+    assert (moved / "data" / "wet" / "0.txt").read_text() == "wet weather in region 0"
+
+
+@pytest.mark.slow
+def test_a_dvcignore_in_data_is_refused(texts: Path, tmp_path: Path) -> None:
+    """It would hide rows from the run; `init` leaves it out."""
+    (texts / ".dvcignore").write_text("wet/\n")
+    work = make_workspace(tmp_path / "work", texts, "text", encoder="none")
+    assert outcome(work) == ("done", {"in": 10, "kept": 10, "rejected": 0})
+    (work / "data" / ".dvcignore").write_text("wet/\n")
+    with pytest.raises(InputError, match=r"data/\.dvcignore would hide files"):
+        outcome(work)
+
+
+@pytest.mark.slow
+def test_files_that_the_workspaces_own_dvcignore_hides_are_stated(
+    texts: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """With their number and the first of them."""
+    work = make_workspace(tmp_path / "work", texts, "text", encoder="none")
+    (work / ".dvcignore").write_text("data/wet/\n")
+    (work / "data" / "dry" / "5.txt").write_text("a breeze")
+    assert outcome(work)[1] == {"in": 7, "kept": 7, "rejected": 0}
+    assert "4 files of data/ are hidden from DVC" in caplog.text
