@@ -461,9 +461,10 @@ def show(
         from flows.ledger import open_ledger
         from tasks.evaluate.contact_sheet import write_contact_sheet
         from tasks.params import load
+        from tasks.personal_data import personal_data_shown
 
-        load(workspace)
-        path = write_contact_sheet(workspace.resolve(), stage, families, children)
+        with personal_data_shown(load(workspace).reports.show_personal_data):
+            path = write_contact_sheet(workspace.resolve(), stage, families, children)
         print(f"The contact sheet: {path.as_uri()}")
         if stage in open_ledger(workspace.resolve()).states():
             print(f"Its inputs have changed since: `seedling stage {stage}` makes the rows anew.")
@@ -484,6 +485,10 @@ def export(
         typer.Option("--with", help="Rows of augment, synthesize or pseudo_label too; may be said again."),
     ] = None,
     licence: Annotated[str, typer.Option(help="Of the whole, for its card.")] = "unknown",
+    keep_metadata: Annotated[
+        bool,
+        typer.Option("--keep-metadata", help="Image files as they came, with place, author and camera in them."),
+    ] = False,
     model: Annotated[
         bool, typer.Option("--model", help="The model instead, as ONNX with its preprocessing; needs seedling\\[onnx].")
     ] = False,
@@ -494,8 +499,10 @@ def export(
     """The dataset as folders of pictures, as tables, or as the Hugging Face Hub has them; or the model as ONNX; with a card."""
     with explained(debug):
         if model:
-            if form or splits or made:
-                raise InputError("--as, --split and --with are of datasets: leave them out beside --model.")
+            if form or splits or made or keep_metadata:
+                raise InputError(
+                    "--as, --split, --with and --keep-metadata are of datasets: leave them out beside --model."
+                )
             from flows.export_model import export_model
 
             export_model(workspace.resolve(), folder, number=number, licence=licence)
@@ -512,6 +519,7 @@ def export(
             splits=splits or ["train", "validation", "test"],
             made=made or [],
             licence=licence,
+            keep_metadata=keep_metadata,
         )
 
 

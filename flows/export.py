@@ -8,8 +8,9 @@ import re
 import shutil
 import unicodedata
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from rich.console import Console
 
 from tasks.errors import InputError
 from tasks.evaluate.cards import Dataset, dataset_card
+from tasks.image_export import image_for_others
 from tasks.params import load
 from tasks.progress import Progress, counted, terminal
 
@@ -31,6 +33,13 @@ SUFFIX_OF = {
 }
 
 
+Convert = Callable[[bytes], bytes]  # an image file as it is written
+
+
+def _as_it_came(encoded: bytes) -> bytes:
+    return encoded
+
+
 class Form(StrEnum):
     """Of a dataset."""
 
@@ -40,30 +49,40 @@ class Form(StrEnum):
 
 
 def export(
-    workspace: Path, folder: Path, *, form: Form | None, splits: Sequence[str], made: Sequence[str], licence: str
+    workspace: Path,
+    folder: Path,
+    *,
+    form: Form | None,
+    splits: Sequence[str],
+    made: Sequence[str],
+    licence: str,
+    keep_metadata: bool = False,
 ) -> None:
-    """Writes the dataset to `folder`, which is made. Raises InputError where something is in it, or where the form does not suit the rows."""
+    """Writes the dataset to `folder`, which is made. keep_metadata: whether image files are written as they came, with what they say of place,
+    author and camera; else without, and upright. Raises InputError where something is in it, or where the form does not suit the rows.
+    """
     params = load(workspace)
     if folder.exists() and any(folder.iterdir()):
         raise InputError(f"{folder} is not empty: name another folder, or empty it.")
     chosen = form or (Form.folders if params.modality == "image" else Form.table)
     dataset = Dataset.of(workspace, splits, made)
+    convert: Convert = _as_it_came if keep_metadata else partial(image_for_others, max_megapixels=params.max_megapixels)
     if chosen is Form.folders and dataset.modality == "text":
         raise InputError("Texts are not exported as folders: use --as table or --as huggingface.")
-    partial = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
+    beside = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(beside, ignore_errors=True)
+    beside.mkdir(parents=True)
     try:
         with terminal("export") as progress:
-            WRITERS[chosen](dataset, partial, progress)
-        (partial / "README.md").write_text(
+            WRITERS[chosen](dataset, beside, convert, progress)
+        (beside / "README.md").write_text(
             dataset_card(dataset, workspace.name, licence, as_parquet=chosen is Form.huggingface), encoding="utf-8"
         )
         if folder.exists():
             folder.rmdir()
-        partial.replace(folder)
+        beside.replace(folder)
     finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        shutil.rmtree(beside, ignore_errors=True)
     counts = ", ".join(f"{count:,} {name}" for name, count in Counter(dataset.rows["split"]).items())
     Console().print(f"{folder}: {len(dataset.rows):,} rows ({counts}), {chosen}.", highlight=False, soft_wrap=True)
     for stage in made:
@@ -71,13 +90,13 @@ def export(
             Console().print(f"No row of {stage} is among them: the accepted model learnt from none, or none was made.")
 
 
-def _as_folders(dataset: Dataset, folder: Path, progress: Progress) -> None:
+def _as_folders(dataset: Dataset, folder: Path, convert: Convert, progress: Progress) -> None:
     """split/class/id.png, as torchvision's ImageFolder and the Hub's imagefolder read them, and metadata.csv."""
     known = dataset.rows.set_index("id")
     names = plain_names(dataset.classes)
     places = {}
     for one, content in counted(dataset.content(dataset.rows), progress, "pictures", len(known)):
-        row, encoded = known.loc[one], bytes(content)  # type: ignore[arg-type]
+        row, encoded = known.loc[one], convert(bytes(content))  # type: ignore[arg-type]
         label = UNLABELLED if row["label"] is None else names[row["label"]]
         path = folder / row["split"] / label / f"{one}.{suffix_of(encoded)}"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -86,7 +105,7 @@ def _as_folders(dataset: Dataset, folder: Path, progress: Progress) -> None:
     _write_csv(folder / "metadata.csv", [{"file_name": places[row["id"]], **row} for row in _plain(dataset.rows)])
 
 
-def _as_table(dataset: Dataset, folder: Path, progress: Progress) -> None:
+def _as_table(dataset: Dataset, folder: Path, convert: Convert, progress: Progress) -> None:
     """A CSV a split; pictures lie beside it, in pictures/."""
     content = dict(counted(dataset.content(dataset.rows), progress, "rows", len(dataset.rows)))
     for split, rows in dataset.rows.groupby("split", sort=False):
@@ -94,16 +113,17 @@ def _as_table(dataset: Dataset, folder: Path, progress: Progress) -> None:
         for row in _plain(rows):
             payload = content[row["id"]]
             if isinstance(payload, bytes):
-                path = folder / "pictures" / f"{row['id']}.{suffix_of(payload)}"
+                encoded = convert(payload)
+                path = folder / "pictures" / f"{row['id']}.{suffix_of(encoded)}"
                 path.parent.mkdir(exist_ok=True)
-                path.write_bytes(payload)
+                path.write_bytes(encoded)
                 lines.append({"image": path.relative_to(folder).as_posix(), **row})
             else:
                 lines.append({"text": payload, **row})
         _write_csv(folder / f"{split}.csv", lines)
 
 
-def _as_huggingface(dataset: Dataset, folder: Path, progress: Progress) -> None:
+def _as_huggingface(dataset: Dataset, folder: Path, convert: Convert, progress: Progress) -> None:
     """data/<split>-00000.parquet with the Hub's features: `datasets.load_dataset(folder)` reads it."""
     image = dataset.modality == "image"
     kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())]) if image else pa.string()
@@ -134,6 +154,7 @@ def _as_huggingface(dataset: Dataset, folder: Path, progress: Progress) -> None:
             lines = []
             for row in _plain(mine):
                 payload = content[row["id"]]
+                payload = convert(payload) if isinstance(payload, bytes) else payload
                 held = (
                     {"bytes": payload, "path": f"{row['id']}.{suffix_of(payload)}"}
                     if isinstance(payload, bytes)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from tasks.image_parts import Part
 
-EXTENSION, IMAGE, TRAILER = 0x21, 0x2C, 0x3B
+EXTENSION, IMAGE, END = 0x21, 0x2C, b";"
 GRAPHIC_CONTROL, APPLICATION = 0xF9, 0xFF
 MAX_SUB_BLOCKS = 1_000_000  # of one block: full ones hold 255 bytes
 LOOPS = (b"NETSCAPE2.0", b"ANIMEXTS1.0")
@@ -33,10 +33,9 @@ def gif_without_metadata(encoded: bytes, *, first_frame_alone: bool) -> bytes:
         if first_frame_alone and block.kind[0] == IMAGE:
             break
     kept = [block for block in blocks if _is_kept(encoded, block)]
-    if len(kept) == len(blocks) or not blocks:
+    if not blocks or (len(kept) == len(blocks) and (first_frame_alone or encoded[blocks[-1].end :] == END)):
         return encoded
-    behind = b";" if first_frame_alone else encoded[blocks[-1].end :][:1]
-    return encoded[: blocks[0].start] + b"".join(encoded[block.start : block.end] for block in kept) + behind
+    return encoded[: blocks[0].start] + b"".join(encoded[block.start : block.end] for block in kept) + END
 
 
 def _is_kept(encoded: bytes, block: Part) -> bool:

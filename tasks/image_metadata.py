@@ -26,18 +26,18 @@ from tasks.image_parts import (
 )
 from tasks.tiff_parts import tiff_without_metadata
 
-ORIENTATION_TAG, GPS_TAG, ARTIST_TAG = 0x0112, 0x8825, 0x013B
+ORIENTATION_TAG, GPS_TAG = 0x0112, 0x8825
+GPS_PLACE_TAGS = frozenset({2, 4, 20, 22, 28})  # latitude and longitude, those of the destination, and the area's name
 UPRIGHT = 1
 MAX_EXIF_ENTRIES = 1_000
 MAX_TEXT_BYTES = 2**20  # of a compressed text chunk; a longer one holds no orientation that anybody wrote
 EXIF_HEADER, XMP_HEADER = b"Exif\0\0", b"http://ns.adobe.com/xap/1.0/\0"
-SIZE_OF_TYPE = {1: 1, 3: 2, 4: 4}
-FORMAT_OF_TYPE = {1: "B", 3: "H", 4: "I"}
+FORMAT_OF_TYPE = {1: "B", 3: "H", 4: "I", 13: "I"}  # of 13 are offsets of directories
 XMP_ORIENTATION = re.compile(rb'tiff:Orientation(?:="|>)([0-9])')
 XMP_LOCATION = re.compile(rb"exif:GPS(?:Latitude|Longitude)|Iptc4xmpCore:Location|photoshop:City")
 JPEG_KEPT = frozenset({0xE0, 0xEE})  # JFIF and Adobe: decoders take the color space from them
 JPEG_APPLICATION = frozenset(range(0xE0, 0xF0))
-JPEG_COMMENT = 0xFE
+JPEG_COMMENT, JPEG_END = 0xFE, b"\xff\xd9"
 PNG_KEPT = frozenset({b"IHDR", b"PLTE", b"IDAT", b"IEND", b"tRNS"})
 PNG_ANIMATION = frozenset({b"acTL", b"fcTL", b"fdAT"})
 PNG_COLOR = frozenset({b"gAMA", b"cHRM", b"sRGB", b"cICP", b"iCCP", b"sBIT", b"bKGD", b"pHYs"})
@@ -67,8 +67,9 @@ class Metadata:
     @property
     def has_location(self) -> bool:
         """Whether it seems to say where the image was taken: GPS in EXIF, a place in XMP or IPTC."""
+        gps = exif_tags(self.exif).get(GPS_TAG)
         return (
-            GPS_TAG in exif_tags(self.exif)
+            (gps is not None and not GPS_PLACE_TAGS.isdisjoint(exif_tags(self.exif, gps)))
             or XMP_LOCATION.search(self.xmp) is not None
             or IPTC_LOCATION.search(self.iptc) is not None
         )
@@ -88,12 +89,15 @@ def read_metadata(encoded: bytes) -> Metadata:
     return Metadata()
 
 
-def exif_tags(exif: bytes) -> Mapping[int, int | None]:
-    """The tags of the first directory of a TIFF block; the value of those that hold a single small number, else None."""
+def exif_tags(exif: bytes, offset: int | None = None) -> Mapping[int, int | None]:
+    """The tags of a directory of a TIFF block, of the first one where no offset is given; the value of those that hold a single whole
+    number, else None.
+    """
     order = {b"II": "<", b"MM": ">"}.get(exif[:2])
     if order is None or len(exif) < 8:
         return {}
-    (offset,) = struct.unpack_from(f"{order}I", exif, 4)
+    if offset is None:
+        (offset,) = struct.unpack_from(f"{order}I", exif, 4)
     if offset + 2 > len(exif):
         return {}
     (count,) = struct.unpack_from(f"{order}H", exif, offset)
@@ -111,7 +115,8 @@ def exif_tags(exif: bytes) -> Mapping[int, int | None]:
 def without_metadata(encoded: bytes, *, keep_color: bool = False) -> bytes:
     """The file without EXIF, XMP, IPTC, comments and times, its pixels as they were; the same bytes where it has none.
 
-    keep_color: whether color profiles and an animation's further frames stay, as in a file for others; a decoder needs neither here.
+    keep_color: whether color profiles and an animation's further frames stay, as in a file for others; a decoder needs neither here. What lies
+    behind the image's end, such as a phone's film or second image, goes with the metadata then.
     Of a TIFF the first image stays. Raises NotWalkable for a TIFF whose directory cannot be walked.
     """
     if encoded.startswith(JPEG_SIGNATURE):
@@ -147,7 +152,7 @@ def _of_jpeg(encoded: bytes) -> Metadata:
         if segment.kind == b"\xe1" and encoded.startswith(EXIF_HEADER, segment.content):
             exif += _bare(encoded[segment.content : segment.end])
         elif segment.kind == b"\xe1" and encoded.startswith(XMP_HEADER, segment.content):
-            xmp = encoded[segment.content + len(XMP_HEADER) : segment.end]
+            xmp += encoded[segment.content + len(XMP_HEADER) : segment.end]
         elif segment.kind == b"\xed":
             iptc += encoded[segment.content : segment.end]
     return Metadata(exif, xmp, iptc)
@@ -199,17 +204,16 @@ def _from_hex(text: bytes) -> bytes:
 
 
 def _jpeg_without(encoded: bytes, *, keep_color: bool) -> bytes:
-    pieces, position = [], 0
+    pieces, position, end = [], 0, 2
     for segment in jpeg_segments(encoded, up_to_first_scan=not keep_color):  # decoders pass over what stands behind
-        marker = segment.kind[0]
+        marker, end = segment.kind[0], segment.end
         icc = keep_color and marker == 0xE2 and encoded.startswith(b"ICC_PROFILE\0", segment.content)
-        if (
-            (marker in JPEG_APPLICATION - JPEG_KEPT and not icc)
-            or marker == JPEG_COMMENT
-            or _is_thumbnail(encoded, segment)
-        ):
+        application = marker in JPEG_APPLICATION - JPEG_KEPT and not icc
+        if application or marker == JPEG_COMMENT or _is_thumbnail(encoded, segment):
             pieces.append(encoded[position : segment.start])
             position = segment.end
+    if keep_color and encoded[end:] != JPEG_END:
+        return b"".join([*pieces, encoded[position:end], JPEG_END])
     return b"".join([*pieces, encoded[position:]]) if pieces else encoded
 
 
@@ -220,8 +224,9 @@ def _is_thumbnail(encoded: bytes, segment: Part) -> bool:
 
 def _webp_without(encoded: bytes, *, keep_color: bool) -> bytes:
     dropped = WEBP_METADATA if keep_color else WEBP_METADATA | {b"ICCP"}
-    chunks = list(webp_chunks(encoded))
-    if not any(chunk.kind in dropped for chunk in chunks):
+    end = 8 + int.from_bytes(encoded[4:8], "little")
+    chunks = [chunk for chunk in webp_chunks(encoded) if chunk.start < end]
+    if not any(chunk.kind in dropped for chunk in chunks) and (not keep_color or len(encoded) <= end + end % 2):
         return encoded
     flags = WEBP_EXIF_FLAG | WEBP_XMP_FLAG | (0 if keep_color else WEBP_ICC_FLAG)
     pieces = []

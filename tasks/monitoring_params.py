@@ -60,10 +60,12 @@ class NotifyParams(Section):
 
 
 class ReportsParams(Section):
-    """Where the pages of a run can be opened.
+    """Where the pages of a run can be opened, and what they show.
 
-    base_url: the address under which the pages are served; store: where they are copied after a run.
+    base_url: the address under which the pages are served; store: where they are copied after a run; show_personal_data: whether
+    texts on pages are shown with what looks like personal data in them.
     """
 
     base_url: Annotated[str | None, AfterValidator(_check_base_url)] = None
     store: Annotated[str | None, AfterValidator(_check_store)] = None
+    show_personal_data: bool = False

@@ -22,12 +22,12 @@ SURE = 0.99  # of a language: langid is often sure and wrong where a text is sho
 FIRST_CHARACTERS = 1_000  # of a text are enough to guess its language
 
 _TAG = re.compile(r"</?[a-z][a-z0-9]*(?:\s[^<>]*)?/?>|&(?:[a-z]{2,8}|#\d{2,6});", re.IGNORECASE)
-_MAIL = re.compile(
+MAIL = re.compile(
     r"(?<![\w.+-])[\w.+-]{1,64}@[\w-]{1,63}\.[\w.-]{0,190}[a-z]{2}", re.IGNORECASE
 )  # bounded: long tokens cost no more
-_PHONE = re.compile(r"(?<![\w.,])\+\d[\d ()./-]{7,17}\d(?!\w)|(?<![\w.,])0\d{2,4}[ /-]\d{5,9}(?!\w)")
-_IBAN = re.compile(r"\b[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){3,7}(?: ?[A-Z0-9]{1,3})?\b")
-_CARD = re.compile(r"(?<!\d)(?:\d[ -]?){12,18}\d(?!\d)")
+PHONE = re.compile(r"(?<![\w.,])\+\d[\d ()./-]{7,17}\d(?!\w)|(?<![\w.,])0\d{2,4}[ /-]\d{5,9}(?!\w)")
+IBAN = re.compile(r"\b[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){3,7}(?: ?[A-Z0-9]{1,3})?\b")
+CARD = re.compile(r"(?<!\d)(?:\d[ -]?){12,18}\d(?!\d)")
 
 
 def of_picture(pixels: Pixels) -> dict[str, float]:
@@ -105,20 +105,22 @@ def _identifier() -> Any:
 
 def personal_data(text: str) -> bool:
     """Whether a mail address, a telephone number, a bank account's or a card's number seems to be in it: a pattern, no proof."""
-    if _MAIL.search(text) or _PHONE.search(text):
+    if MAIL.search(text) or PHONE.search(text):
         return True
-    if any(_checked(one.group().replace(" ", "")) for one in _IBAN.finditer(text)):
+    if any(has_iban_check_digits(one.group()) for one in IBAN.finditer(text)):
         return True
-    return any(_luhn(re.sub(r"\D", "", one.group())) for one in _CARD.finditer(text))
+    return any(has_card_check_digit(one.group()) for one in CARD.finditer(text))
 
 
-def _checked(account: str) -> bool:
-    """An IBAN's check digits (ISO 13616): moved behind, letters as numbers from 10, the rest by 97 is 1."""
+def has_iban_check_digits(found: str) -> bool:
+    """Whether an IBAN's check digits are right (ISO 13616): moved behind, letters as numbers from 10, the rest by 97 is 1."""
+    account = found.replace(" ", "")
     return int("".join(str(int(one, 36)) for one in account[4:] + account[:4])) % 97 == 1
 
 
-def _luhn(digits: str) -> bool:
-    """A card number's check digit (ISO/IEC 7812): every second digit doubled, its digits summed, divisible by 10."""
+def has_card_check_digit(found: str) -> bool:
+    """Whether a card number's check digit is right (ISO/IEC 7812): every second digit doubled, its digits summed, divisible by 10."""
+    digits = re.sub(r"\D", "", found)
     turned = [int(one) for one in reversed(digits)]
     doubled = [sum(divmod(2 * one, 10)) for one in turned[1::2]]
     return len(set(digits)) > 1 and (sum(turned[::2]) + sum(doubled)) % 10 == 0

@@ -380,6 +380,13 @@ def _maker_of(folder: str) -> str:
 
 def write_page(kind: str, workspace: Path) -> Path | None:
     """The page that shows what the stage found, made anew: of validate the data page, of evaluate the report, with its cards; else None."""
+    from tasks.personal_data import personal_data_shown
+
+    with personal_data_shown(load(workspace).reports.show_personal_data):
+        return _write_page(kind, workspace)
+
+
+def _write_page(kind: str, workspace: Path) -> Path | None:
     if kind == "validate":
         from tasks.evaluate.data_page import write_data_page
 

@@ -34,6 +34,7 @@ MEANING = {
     "odd_size": "much smaller than the others",
     "odd_aspect": "much longer than wide, or wider than long",
     "rotated_by_exif": "stored turned; Seedling turns it back, other tools may not",
+    "location_metadata": "the file says where it was taken; exported files do not",
     "outlier": "far from all other rows",
     "very_short": "much shorter than the others",
     "very_long": "much longer than the others",

@@ -11,6 +11,7 @@ import pandas as pd
 
 from tasks.evaluate.pages import shown
 from tasks.generation import MANIFEST, columns_of, payloads, read, read_manifest, read_rejected
+from tasks.personal_data import as_shown
 from tasks.reading import read_frame
 
 MOST_ROWS = 6_000  # on the page; `seedling why` knows them all
@@ -66,7 +67,8 @@ def _told(folder: Path, first: set[str]) -> Iterator[dict[str, Any]]:
             one: dict[str, Any] = {"id": row["id"], "c": folder.name}
             one |= {letter: row[name] for name, letter in letters.items() if isinstance(row.get(name), str)}
             if isinstance(row.get("text"), str):
-                one["t"] = row["text"] if len(row["text"]) <= LONGEST else row["text"][: LONGEST - 1] + "…"
+                text = as_shown(row["text"])
+                one["t"] = text if len(text) <= LONGEST else text[: LONGEST - 1] + "…"
             if isinstance(row.get("fold"), int | float) and row["fold"] == row["fold"]:
                 one["f"] = int(row["fold"])
             if isinstance(row.get("p_wrong"), float) and row["p_wrong"] == row["p_wrong"]:

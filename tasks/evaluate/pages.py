@@ -13,6 +13,7 @@ import jinja2
 from markupsafe import Markup, escape
 
 from tasks import images
+from tasks.personal_data import as_shown
 
 SHARED = ("style.css", "marks.jinja", "families.jinja", "screening.jinja", "report.js")
 LONGEST = 160  # characters of a text that are shown
@@ -47,9 +48,10 @@ def vote(model: Mapping[str, Any]) -> str:
 
 
 def shown(payload: bytes | str, side: int = 96) -> dict[str, str]:
-    """A picture as a data address, no larger than `side` pixels; a text as it is, cut."""
+    """A picture as a data address, no larger than `side` pixels; a text, cut, with personal data masked unless it is to be shown."""
     if isinstance(payload, str):
-        return {"text": payload if len(payload) <= LONGEST else payload[: LONGEST - 3] + "…"}
+        text = as_shown(payload)
+        return {"text": text if len(text) <= LONGEST else text[: LONGEST - 3] + "…"}
     try:
         pixels = images.decode(payload)
     except images.Undecodable as error:

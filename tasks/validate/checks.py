@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from tasks import images, signals, texts
 from tasks.generation import Row
+from tasks.image_metadata import UPRIGHT, read_metadata
 from tasks.params import Facts, ValidateParams
 
 THUMBNAIL_SIDE = 16
@@ -49,8 +50,9 @@ def look(row: Row, params: ValidateParams, facts: Facts) -> Looked:
     if images.contrast(pixels) < params.blank_contrast:
         return Looked(light, "blank")
     small = images.thumbnail(pixels, THUMBNAIL_SIDE).round().astype(np.uint8).ravel()
-    turned = {"rotated_by_exif": images.rotated_by_exif(bytes(row.payload or b""))}  # type: ignore[arg-type]
-    return Looked(light, None, images.perceptual_hash(pixels), small, signals.of_picture(pixels) | turned)
+    metadata = read_metadata(bytes(row.payload or b""))  # type: ignore[arg-type]
+    said = {"rotated_by_exif": metadata.orientation != UPRIGHT, "location_metadata": metadata.has_location}
+    return Looked(light, None, images.perceptual_hash(pixels), small, signals.of_picture(pixels) | said)
 
 
 def _look_at_text(row: Row, text: str, params: ValidateParams) -> Looked:

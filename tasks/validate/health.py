@@ -47,8 +47,12 @@ LIMITS: Mapping[str, Limit] = {
     "few_letters": Limit("non_letters", above=True, sure=0.7, suspect=0.4),
     "mojibake": Limit("mojibake", above=True, sure=0.05, suspect=0.01),
 }
-MARKS = {"markup": "markup", "personal_data": "personal_data", "rotated_by_exif": "rotated_by_exif"}
+MARKS = {
+    **{"markup": "markup", "personal_data": "personal_data"},
+    **{"rotated_by_exif": "rotated_by_exif", "location_metadata": "location_metadata"},
+}
 """Codes that a signal says by itself: yes or no."""
+NEVER_USUAL = frozenset({"location_metadata"})  # where a photograph was taken is worth a word however many say it
 
 
 def health(signals: pd.DataFrame) -> tuple[list[list[str]], dict[str, int]]:
@@ -59,7 +63,7 @@ def health(signals: pd.DataFrame) -> tuple[list[list[str]], dict[str, int]]:
     found: dict[str, NDArray[np.bool_]] = {}
     usual: dict[str, int] = {}
     for code, values in _marked(signals).items():
-        if len(values) and values.mean() > USUAL:
+        if len(values) and values.mean() > USUAL and code not in NEVER_USUAL:
             usual[code] = int(values.sum())
         else:
             found[code] = values

@@ -1,0 +1,182 @@
+"""Place, author and camera of a photograph stay with whoever took it; personal data in texts is masked on pages."""
+
+from __future__ import annotations
+
+import io
+import json
+import struct
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image, ImageCms
+
+from flows.export import Form, export
+from tasks import images
+from tasks.evaluate.pages import shown
+from tasks.generation import GenerationWriter, Row, identify
+from tasks.image_export import image_for_others
+from tasks.image_metadata import read_metadata
+from tasks.params import Facts, ValidateParams
+from tasks.personal_data import masked, personal_data_shown
+from tasks.validate.checks import look
+from tasks.validate.health import health
+
+PHOTO = np.random.default_rng(5).integers(0, 255, (20, 30, 3)).astype(np.uint8)
+SECRETS = (b"Ada Author", b"SN-0451", b"Secret Street", b"hidden comment", b"\x30\x00\x00\x00\x01\x00\x00\x00")
+PROFILE = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+
+
+def exif(orientation: int, *, place: bool = True) -> Image.Exif:
+    """Author, camera, and 48 degrees north."""
+    block = Image.Exif()
+    block[0x0112], block[0x013B] = orientation, "Ada Author"
+    block.get_ifd(0x8769)[0xA431] = "SN-0451"
+    if place:
+        block.get_ifd(0x8825).update({1: "N", 2: (48.0, 8.0, 0.0), 3: "E", 4: (11.0, 34.0, 0.0)})
+    return block
+
+
+def photograph(kind: str, orientation: int = 1, *, place: bool = True) -> bytes:
+    """A file that says more than it should."""
+    options: dict[str, Any] = {"lossless": True} if kind == "WEBP" else {"quality": 95} if kind == "JPEG" else {}
+    xmp = b"<x photoshop:Credit='Secret Street'/>"
+    buffer = io.BytesIO()
+    Image.fromarray(PHOTO).save(
+        buffer,
+        kind,
+        exif=exif(orientation, place=place),
+        xmp=xmp,
+        icc_profile=PROFILE,
+        comment=b"hidden comment",
+        **options,
+    )
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF", "GIF"])
+def test_a_file_for_others_says_nothing_of_place_author_and_camera(kind: str) -> None:
+    """Upright or turned: the pixels are what Seedling sees, Pillow reads no EXIF, and no secret is left among the bytes."""
+    for orientation in (1, 6):
+        encoded = photograph(kind, orientation)
+        handed = image_for_others(encoded, 64)
+        assert any(secret in encoded for secret in SECRETS)
+        assert not any(secret in handed for secret in SECRETS)
+        image = Image.open(io.BytesIO(handed))
+        assert (np.asarray(image.convert("RGB")) == images.decode(encoded)).all()
+        assert not {0x0112, 0x013B, 0x8825, 0x8769} & set(image.getexif()) or image.getexif().get(0x0112) == 1
+        assert not image.getexif().get_ifd(0x8825)
+        assert "xmp" not in image.info
+        if orientation == 1 and kind != "GIF":
+            assert image.info["icc_profile"] == PROFILE
+
+
+def test_what_lies_behind_the_end_of_an_image_goes() -> None:
+    """A phone's film or second photograph, with a place of its own."""
+    for kind in ("JPEG", "PNG", "WEBP", "GIF"):
+        buffer = io.BytesIO()
+        Image.fromarray(PHOTO).save(buffer, kind)
+        assert image_for_others(buffer.getvalue() + photograph("JPEG"), 64) == buffer.getvalue()
+
+
+def test_a_file_without_metadata_is_handed_on_as_it_is() -> None:
+    """Byte for byte, also one that Seedling wrote."""
+    for kind in ("JPEG", "PNG", "WEBP", "GIF", "BMP"):
+        buffer = io.BytesIO()
+        Image.fromarray(PHOTO).save(buffer, kind)
+        assert image_for_others(buffer.getvalue(), 64) == buffer.getvalue()
+    assert image_for_others(images.encode(PHOTO), 64) == images.encode(PHOTO)
+
+
+def workspace(folder: Path) -> Path:
+    """Two training rows whose files hold a place, one of them stored turned."""
+    (folder / "models/0").mkdir(parents=True)
+    (folder / "models/0/verdict.json").write_text(json.dumps({"accepted_round": 0}), encoding="utf-8")
+    source = "modality: image\nscrape:\n  sources:\n    - {kind: folder, path: .}\n"
+    (folder / "params.yaml").write_text(source, encoding="utf-8")
+    files = {"a": photograph("JPEG", 1), "b": photograph("JPEG", 6)}
+    for stage in ("scrape", "validate"):
+        with GenerationWriter(
+            folder / "generations" / stage, stage=stage, modality="image", pictures=stage == "scrape"
+        ) as writer:
+            for label, encoded in files.items():
+                payload = encoded if stage == "scrape" else None
+                row = Row(
+                    identify(label.encode()), "train", label=label, label_source="human", payload=payload, origin=label
+                )
+                writer.keep(row)
+            writer.close(rows_in=2, classes=["a", "b"])
+    return folder
+
+
+@pytest.mark.parametrize("form", list(Form))
+def test_exported_files_hold_no_place_unless_asked_for(form: Form, tmp_path: Path) -> None:
+    """As folders, as a table and for the Hub; --keep-metadata writes them as they came."""
+    place = workspace(tmp_path / "ws")
+    for keep in (False, True):
+        folder = tmp_path / f"{form}{keep}"
+        export(place, folder, form=form, splits=["train"], made=[], licence="unknown", keep_metadata=keep)
+        if form is Form.huggingface:
+            from datasets import load_dataset
+
+            rows = load_dataset("parquet", data_files=str(folder / "data" / "*.parquet"))["train"].to_list()
+            files = [row["image"]["bytes"] for row in rows]
+        else:
+            files = [path.read_bytes() for path in folder.rglob("*.*") if path.suffix in {".png", ".jpg"}]
+        assert len(files) == 2
+        assert all((b"Ada Author" in encoded) is keep for encoded in files)
+        sizes = sorted(Image.open(io.BytesIO(encoded)).size for encoded in files)
+        assert sizes == ([(30, 20), (30, 20)] if keep else [(20, 30), (30, 20)])
+
+
+def test_a_place_gives_its_code_however_many_rows_have_one() -> None:
+    """In EXIF, in XMP and in IPTC; author and camera alone do not, nor does an empty block of GPS."""
+
+    def says_place(encoded: bytes) -> bool:
+        row = Row("1", "train", payload=encoded, origin="1")
+        signals = look(row, ValidateParams(), Facts(modality="image")).signals
+        return bool(signals["location_metadata"])
+
+    jpeg = photograph("JPEG", place=False)
+    xmp = b"http://ns.adobe.com/xap/1.0/\0<x exif:GPSLatitude='48,8N'/>"
+    iptc = b"Photoshop 3.0\x008BIM\x04\x04\0\0\0\0\0\x0b\x1c\x02\x5a\0\x06Munich\0"
+    empty = Image.Exif()
+    empty.get_ifd(0x8825)[0] = b"\2\2\0\0"
+    buffer = io.BytesIO()
+    Image.fromarray(PHOTO).save(buffer, "JPEG", exif=empty)
+    assert not says_place(jpeg)
+    assert not says_place(buffer.getvalue())
+    for kind in ("JPEG", "PNG", "WEBP"):
+        assert says_place(photograph(kind, 6))
+    assert read_metadata(exif(1).tobytes().removeprefix(b"Exif\0\0")).has_location  # as it stands in a TIFF
+    for marker, content in ((b"\xff\xe1", xmp), (b"\xff\xed", iptc)):
+        assert says_place(jpeg[:2] + marker + struct.pack(">H", len(content) + 2) + content + jpeg[2:])
+    import pandas as pd
+
+    codes, usual = health(pd.DataFrame({"location_metadata": [True, True, False]}))
+    assert codes == [["location_metadata"], ["location_metadata"], []]
+    assert usual == {}
+    assert read_metadata(b"") == read_metadata(images.encode(PHOTO))
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("write to anna.b@example.org now", "write to [e-mail] now"),
+        ("call +44 20 7946 0958 now", "call [phone] now"),
+        ("call (555) 010-4477 or 555-010-4477.", "call [phone] or [phone]."),
+        ("pay to GB82 WEST 1234 5698 7654 32", "pay to [account]"),
+        ("card 4111 1111 1111 1111!", "card [card]!"),
+        ("SSN 078-05-1120", "SSN [number]"),
+        ("from 192.168.10.25", "from [IP address]"),
+        ("order 12345, 3.5 kg, 2024-05-06, 1,000,000.00, version 1.2.3", None),
+        ("GB82 WEST 1234 5698 7654 33", None),
+    ],
+)
+def test_personal_data_is_masked_on_pages_unless_asked_for(text: str, expected: str | None) -> None:
+    """What is none stays as it is."""
+    assert masked(text) == (expected or text)
+    assert shown(text) == {"text": expected or text}
+    with personal_data_shown(True):
+        assert shown(text) == {"text": text}
