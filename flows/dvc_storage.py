@@ -17,14 +17,17 @@ from typing import Any
 import psutil
 from dvc.exceptions import DvcException
 from dvc.repo import Repo, lock_repo
-from dvc.utils.serialize import load_yaml, parse_yaml
+from dvc.utils.serialize import load_yaml
 from dvc_data.hashfile import load as load_object
 from dvc_data.hashfile.hash_info import HashInfo
 from dvc_data.hashfile.meta import Meta
 from dvc_data.hashfile.tree import MergeError as TreeMergeError
 from dvc_data.hashfile.tree import merge as merge_trees
 
+from flows.dvc_yaml import limit_yaml, parse_yaml
 from tasks.errors import InputError, SeedlingError, WorkspaceBusy
+
+limit_yaml()
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,7 @@ from dvc.utils.serialize import dump_yaml, load_yaml
 from dvc_data.hashfile.hash import file_md5
 
 from flows.cache_repair import recommit_whole_outputs, renew_links
+from flows.dvc_yaml import limit_yaml
 from flows.experiments import save_experiment
 from flows.snapshot import FOLDER as SNAPSHOT_FOLDER
 from flows.snapshot import OPTIONAL_FILES, REQUIRED_FILES, Listing, Snapshot, copy_inputs, list_data
@@ -44,6 +45,8 @@ from tasks.progress import Progress, silent
 from tasks.stages import Stage, check_inputs, find, gate_changed, run_stage, stages
 from tasks.summaries import summary
 from tasks.test_evaluations import LOG as TEST_EVALUATIONS
+
+limit_yaml()
 
 SETTLE_ATTEMPTS = 5
 SETTLE_SECONDS = 1.0

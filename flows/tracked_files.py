@@ -14,7 +14,7 @@ import psutil
 
 from tasks.errors import InputError
 from tasks.notices import state_once
-from tasks.yaml_files import MAX_BYTES, check_no_conflict, parse_yaml
+from tasks.yaml_files import ALIAS, MAX_BYTES, check_no_conflict, parse_yaml
 
 REMEDIES = {
     "dvc.yaml": "`git checkout -- dvc.yaml` brings it back",
@@ -24,7 +24,6 @@ REMEDIES = {
     "params.yaml": "`git checkout -- params.yaml` brings it back",
 }
 REQUIRED_KEY = {"dvc.yaml": "stages", "dvc.lock": "stages", "data.dvc": "outs"}
-ALIAS = re.compile(r"[&*][A-Za-z0-9_]")
 
 
 def check_tracked_files(workspace: Path) -> None:

@@ -371,6 +371,7 @@ def set_value(workspace: Path, keys: Sequence[str], value: Any) -> None:
     path, yaml = workspace / "params.yaml", YAML()
     yaml.preserve_quotes, yaml.width = True, 200
     yaml.indent(mapping=2, sequence=4, offset=2)
+    read_yaml(path)  # with its limits and its errors
     values = yaml.load(path.read_text(encoding="utf-8"))
     section = values
     for key in keys[:-1]:
