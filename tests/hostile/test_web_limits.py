@@ -1,0 +1,127 @@
+"""What a site may send: a head that never ends, and more bytes than the source may bring."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pytest
+from loopback import Reply, picture, site
+from visiting import CRAWL, IMAGES, QUICK, TEXTS, run
+
+from tasks.errors import InputError
+from tasks.generation import read, read_manifest, read_rejected
+
+MEGABYTES_SENT = 30
+
+
+@contextmanager
+def endless(begin: bytes, repeated: bytes) -> Iterator[tuple[str, list[int]]]:
+    """A server that has no robots.txt, and answers each other request with `begin` and then `repeated` for 30 megabytes. Gives its address, and how
+    many bytes each answer got rid of.
+    """
+    sent = list[int]()
+
+    def answer(connection: socket.socket) -> None:
+        with connection, suppress(OSError):
+            if b"robots.txt" in connection.recv(65_536).partition(b"\r\n")[0]:
+                connection.sendall(b"HTTP/1.1 404 None\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+                return
+            number = len(sent)
+            sent.append(0)
+            connection.sendall(begin)
+            block = repeated * (65_536 // len(repeated))
+            while sent[number] < MEGABYTES_SENT * 2**20:
+                connection.sendall(block)
+                sent[number] += len(block)
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            with suppress(OSError):
+                while True:
+                    threading.Thread(target=answer, args=(server.accept()[0],), daemon=True).start()
+
+        threading.Thread(target=serve, daemon=True).start()
+        yield f"http://127.0.0.1:{server.getsockname()[1]}", sent
+
+
+@pytest.mark.parametrize(
+    ("begin", "repeated"),
+    [
+        (b"HTTP/1.1 200 OK\r\n", b"X-A: " + b"a" * 1_000 + b"\r\n"),
+        (b"HTTP/1.1 200 OK\r\nX-A: a\r\n", b" " + b"a" * 1_000 + b"\r\n"),
+        (b"", b"HTTP/1.1 100 Continue\r\nX-A: a\r\n\r\n"),
+        (b"HTTP/1.1 200 OK\r\nX-A: ", b"a"),
+    ],
+    ids=["many headers", "one folded header", "endless 1xx answers", "one long line"],
+)
+def test_a_head_that_never_ends_is_given_up(begin: bytes, repeated: bytes, tmp_path: Path) -> None:
+    """At some hundred kilobytes, which lie in the sockets' buffers, and not when the site is tired of it; 160 MB were stored."""
+    with endless(begin, repeated) as (address, sent):
+        with pytest.raises(InputError, match=r"too_many_header_bytes|lost|failed"):
+            run(tmp_path, TEXTS, {"kind": "crawl", "start": address + "/", "item": "p", **QUICK})
+        assert sent
+        assert max(sent) < 10 * 2**20
+
+
+def test_an_ordinary_head_is_read(tmp_path: Path) -> None:
+    """Forty kilobytes of headers, which is much and happens."""
+    with site() as told:
+        told.routes["/"] = Reply("<p>a text</p>", headers={f"X-{number}": "a" * 1_000 for number in range(40)})
+        assert (
+            len(read(run(tmp_path, TEXTS, {"kind": "crawl", "start": told.address + "/", "item": "p", **QUICK}))) == 1
+        )
+
+
+def test_a_source_brings_no_more_than_it_may(tmp_path: Path) -> None:
+    """Twenty pictures of a hundred kilobytes under a limit of half a megabyte: some come, the rest are rejected and counted, and the visit is finished."""
+    with site() as told:
+        told.routes["/"] = "".join(f'<figure><img src="{number}.png"></figure>' for number in range(20))
+        told.routes |= {
+            f"/{number}.png": Reply(picture(number * 7) + bytes(100_000), kind="image/png", hold=0.02)
+            for number in range(20)
+        }
+        source = {
+            **CRAWL,
+            "start": told.address + "/",
+            "max_source_megabytes": 0.5,
+            "requests_per_second": 10,
+            "fixed_pace": True,
+        }
+        output = run(tmp_path, IMAGES, source)
+        asked = len(told.asked)
+        run(tmp_path, IMAGES, source)
+        assert len(told.asked) == asked, "the visit is finished"
+    kept, rejected = read(output), read_rejected(output)
+    assert 1 <= len(kept) <= 5
+    assert set(rejected["reason"]) == {"source_too_large"}
+    assert len(kept) + len(rejected) == 20
+
+
+def test_pages_end_at_the_limit_of_the_source(tmp_path: Path) -> None:
+    """A site that always has another page: it ends, and the manifest says why."""
+    with site() as told:
+        told.routes["/*"] = lambda path, _: Reply(
+            f"<p>text {path}</p><!--{'x' * 100_000}--><a rel=next href='{path}1'>on</a>"
+        )
+        source = {
+            "kind": "crawl",
+            "start": told.address + "/",
+            "item": "p",
+            "text": "::text",
+            "max_source_megabytes": 0.5,
+            **QUICK,
+        }
+        output = run(tmp_path, TEXTS, source)
+        assert 1 <= len(told.paths()) <= 6
+    notes = (
+        next(iter(read_manifest(output)["notes"]["no_items"].values()), {})
+        if "no_items" in read_manifest(output)["notes"]
+        else {}
+    )
+    reasons = set(read_rejected(output)["reason"])
+    assert "beyond_max_source_megabytes" in notes or "page_source_too_large" in reasons
