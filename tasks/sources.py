@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
+from tasks.patterns import fault_of_pattern
 from tasks.section import Section
 
 ENCODINGS = (
@@ -44,20 +45,15 @@ ENCODINGS = (
 
 
 def _compiles(pattern: str) -> str:
-    try:
-        brackets = re.compile(pattern).groups
-    except re.error as error:
-        raise ValueError(f"is no regular expression: {error}") from error
-    if not brackets:
+    _is_pattern(pattern)
+    if not re.compile(pattern).groups:
         raise ValueError("needs brackets around what files that belong together share, as in '([^/]+)_crop'")
     return pattern
 
 
 def _is_pattern(pattern: str) -> str:
-    try:
-        re.compile(pattern)
-    except re.error as error:
-        raise ValueError(f"is no regular expression: {error}") from error
+    if fault := fault_of_pattern(pattern):
+        raise ValueError(fault)
     return pattern
 
 

@@ -21,6 +21,7 @@ import pandas as pd
 
 from tasks.errors import InputError
 from tasks.gates.columns import RELATIVE
+from tasks.gates.conditions import check_condition, check_patterns
 from tasks.gates.on_disk import GatedRows
 from tasks.gates.own import FILE as OWN_FILE
 from tasks.gates.own import Own, arguments_of, digest_of, own_expectations
@@ -97,6 +98,9 @@ def load_gates(workspace: Path) -> dict[str, Expectations]:
             if not isinstance(entry, dict) or len(entry) != 1:
                 raise InputError(f"{path}: {stage}: write `- expect_…: {{column: …}}`, not {entry!r}.")
             ((name, arguments),) = entry.items()
+            if isinstance(arguments, dict):
+                check_condition(arguments.get("row_condition"), f"{path}: {stage}: {name}")
+                check_patterns(arguments, f"{path}: {stage}: {name}")
             found.append((str(name), dict(arguments or {})))
         gates[stage] = found
     return gates

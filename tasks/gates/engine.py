@@ -18,6 +18,7 @@ from great_expectations.execution_engine import PandasExecutionEngine
 from great_expectations.execution_engine.pandas_batch_data import PandasBatchData
 from great_expectations.expectations.registry import get_metric_provider
 
+from tasks.gates import limited_patterns  # registers its metrics in place of Great Expectations' own
 from tasks.gates.on_disk import GatedRows
 
 OF_ROWS = "table.row_count"
@@ -145,7 +146,7 @@ class OnDisk(PandasExecutionEngine):  # type: ignore[misc]
         domain, values = one.metric_domain_kwargs, one.metric_value_kwargs
         named = {domain.get(key) for key in ("column", "column_A", "column_B")} | {*(domain.get("column_list") or ())}
         provider, _ = get_metric_provider(one.metric_name, self)
-        ours = one.metric_name.startswith("column_values.own.")
+        ours = one.metric_name.startswith("column_values.own.") or provider.__module__ == limited_patterns.__name__
         if not any(named) or not (ours or provider.__module__.startswith("great_expectations.")):
             return self.rows.columns
         named |= {*((values.get("result_format") or {}).get("unexpected_index_column_names") or ())}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +11,7 @@ from tasks.data_files import OUTSIDE, fault_of, files_below, inside, leads_out, 
 from tasks.errors import InputError
 from tasks.generation import Modality
 from tasks.ignored_files import is_hidden
+from tasks.patterns import Pattern
 from tasks.scrape.items import Item, tidy_label
 from tasks.sources import FolderSource
 
@@ -51,7 +51,7 @@ def read_folder(
     if not root.is_dir():
         raise InputError(f"{root} is no folder: put pictures in {data}/labelled/<class>/ and {data}/unlabelled/.")
     found = False
-    together = re.compile(source.group) if source.group else None
+    together = Pattern(source.group) if source.group else None
     for item in _items(root, data.resolve(), modality, max_bytes, elsewhere, by_class=source.by_class):
         found = True
         labels = in_tables.get(item.file or "")
@@ -75,7 +75,7 @@ def empty_classes(source: FolderSource, data: Path, elsewhere: frozenset[Path] =
     return empty
 
 
-def _group(together: re.Pattern[str], origin: str) -> str | None:
+def _group(together: Pattern, origin: str) -> str | None:
     found = together.search(origin)
     return None if found is None else f"name {found[1]}"
 

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from tasks.errors import InputError
+from tasks.patterns import Pattern
 from tasks.plugins import plugin_functions
 from tasks.scrape.items import tidy_label
 from tasks.sources import LabelRule
@@ -76,7 +77,7 @@ def _asked(rule: LabelRule, own: Mapping[str, Function]) -> Function:
         return partial(_by_words, rule.field, of_label)
     if rule.bands is not None:
         return partial(_by_bands, rule.field, rule.bands)
-    return partial(_by_pattern, rule, re.compile(rule.pattern) if rule.pattern else None)
+    return partial(_by_pattern, rule, Pattern(rule.pattern) if rule.pattern else None)
 
 
 def _by_function(rule: LabelRule, function: Function, fields: Mapping[str, str]) -> str | None:
@@ -105,7 +106,7 @@ def _by_bands(field: str, bands: Mapping[str, tuple[float, float]], fields: Mapp
     return next((label for label, (low, high) in bands.items() if low <= value < high), None)
 
 
-def _by_pattern(rule: LabelRule, pattern: re.Pattern[str] | None, fields: Mapping[str, str]) -> str | None:
+def _by_pattern(rule: LabelRule, pattern: Pattern | None, fields: Mapping[str, str]) -> str | None:
     value = fields.get(rule.field)
     if value is None or pattern is None:
         return _mapped(rule, value)

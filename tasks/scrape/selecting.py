@@ -6,6 +6,10 @@ import hashlib
 import json
 from typing import Any
 
+from lxml import etree
+
+from tasks.patterns import Pattern
+
 
 def scalar(value: Any) -> str | None:
     """A JSON value as a field holds it: words and numbers as they are written, lists joined."""
@@ -60,3 +64,39 @@ def words(node: Any, selector: str) -> str:
     if selector == "::text":
         return " ".join(" ".join(node.xpath(".//text()[not(parent::script or parent::style)]").getall()).split())
     return " ".join("".join(picked(node, selector).getall()).split())
+
+
+# XPath's regular expressions (EXSLT) as parsel has them, with a limit of time: lxml asks Python's own engine.
+def _text(value: Any) -> str:
+    first_one = next(iter(value), "") if isinstance(value, list) else value
+    return "".join(first_one.itertext()) if isinstance(first_one, etree._Element) else str(first_one)
+
+
+def _pattern(pattern: Any, flags: Any) -> Pattern:
+    return Pattern(_text(pattern), ignore_case="i" in _text(flags))
+
+
+def _test(_: Any, text: Any, pattern: Any, flags: Any = "") -> bool:
+    return _pattern(pattern, flags).search(_text(text)) is not None
+
+
+def _match(_: Any, text: Any, pattern: Any, flags: Any = "") -> list[etree._Element]:
+    limited = _pattern(pattern, flags)
+    if "g" in _text(flags):
+        found = ["".join(one.groups(default="")) or one[0] for one in limited.find_all(_text(text))]
+    else:
+        one = limited.search(_text(text))
+        found = [] if one is None else [one[0], *one.groups(default="")]
+    root = etree.Element("matches")
+    for content in found:
+        etree.SubElement(root, "match").text = content
+    return list(root)
+
+
+def _replace(_: Any, text: Any, pattern: Any, flags: Any, replacement: Any) -> str:
+    return _pattern(pattern, flags).replace(_text(replacement), _text(text), count=0 if "g" in _text(flags) else 1)
+
+
+etree.FunctionNamespace("http://exslt.org/regular-expressions").update(
+    {"test": _test, "match": _match, "replace": _replace}
+)
