@@ -28,7 +28,8 @@ from tasks.progress import Progress, counted, silent
 from tasks.scrape.folder import LabelsByFile, empty_classes, read_folder
 from tasks.scrape.hub import read_hub
 from tasks.scrape.image_tables import labels_by_file
-from tasks.scrape.items import Item
+from tasks.scrape.items import Item, has_lone_surrogate, storable
+from tasks.scrape.label_values import SURROGATE
 from tasks.scrape.labelling import FILE, Audit, DawidSkene, Majority, Rules, Votes
 from tasks.scrape.table import read_table
 from tasks.scrape.web import collected, items_of, name_of
@@ -227,8 +228,20 @@ def _labelled(sources: Sequence[Opened], combine: Majority | DawidSkene, facts: 
                 item = replace(
                     item, split="mixin", reason=item.reason or (None if item.label else "mixin_without_label")
                 )
+            item = _storable(item)
             weight = item.weight * item.confidence if item.split in {"train", "mixin"} else 1.0
             yield replace(item, weight=weight), votes
+
+
+def _storable(item: Item) -> Item:
+    """The item as files can hold it: half a character, as of a text that was cut within an emoji, is written out in names; a label with one is none."""
+    texts_of = {name: getattr(item, name) for name in ("origin", "label_source", "licence", "attribution", "group")}
+    changes: dict[str, Any] = {
+        name: storable(value) for name, value in texts_of.items() if value is not None and has_lone_surrogate(value)
+    }
+    if item.label is not None and has_lone_surrogate(item.label):
+        changes |= {"label": None, "label_source": None, "reason": item.reason or SURROGATE}
+    return replace(item, **changes) if changes else item
 
 
 def _fields(item: Item, rules: Rules, facts: Facts) -> Mapping[str, str]:
@@ -318,6 +331,8 @@ class Decode:
         if reason is not None:
             return Content(None, reason=reason)
         if isinstance(payload, str):
+            if has_lone_surrogate(payload):
+                return Content(None, reason=SURROGATE)
             return Content(_identity(texts.content(payload)), text=texts.clean(payload))
         try:
             return Content(_identity(images.content(images.decode(payload, self.facts.max_megapixels))))
