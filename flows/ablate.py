@@ -19,8 +19,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from flows.history import runs
 from flows.ledger import open_ledger
@@ -39,6 +39,7 @@ from tasks.results import read_evaluation
 from tasks.stages import AUGMENTED, VALIDATED, Stage, stages, work_ungated, write_page
 from tasks.statistics import log_loss_of_rows, paired_difference, share
 from tasks.synthesize import OF_PICTURES
+from tasks.terminal_console import PrintableConsole
 
 PLACE, RUNNING, RESULT = Path(".seedling", "ablation"), "running", Path("reports", "ablation.json")
 REPAIRS = ("drop", "relabel", "down-weight")
@@ -94,7 +95,7 @@ def ablate(workspace: Path, minutes: float) -> None:
         raise InputError(
             f"{', '.join(sorted(stale))} changed since the last run: `seedling run` first, so that like is compared with like."
         )
-    console, began = Console(), time.monotonic()
+    console, began = PrintableConsole(), time.monotonic()
     with workspace_lock(workspace):
         bars = planned(workspace, params)
         if not bars:
@@ -363,7 +364,7 @@ def compared(
     }
 
 
-def _show(console: Console, result: Mapping[str, Any], workspace: Path) -> None:
+def _show(console: PrintableConsole, result: Mapping[str, Any], workspace: Path) -> None:
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for name in ("step", "how", "without", "with", "points", "log-loss", "rows"):
         table.add_column(
@@ -381,7 +382,7 @@ def _show(console: Console, result: Mapping[str, Any], workspace: Path) -> None:
             how[one["kind"]],
             f"{one['before']:.3f}",
             f"{one['after']:.3f}",
-            f"[{style}]{said}[/]" if style else said,
+            Text(said, style=style or ""),
             f"{one['log_loss']['value']:+.3f}",
             f"{one['rows']:,}",
         )

@@ -23,6 +23,7 @@ from prefect.artifacts import (
 from flows.ledger import Outcome
 from flows.result_markdown import result_markdown
 from flows.run_names import artifact_key
+from tasks.markdown_text import markdown_text
 from tasks.params import Params
 from tasks.progress import Progress
 from tasks.reading import read_json
@@ -85,7 +86,7 @@ def publish_description(workspace: Path, params: Params) -> None:
         "effort": f"{params.effort}, up to {params.rounds} rounds of pseudo-labels, seed {params.seed}",
         "encoder": params.train.encoder.model if params.train.encoder else "none",
     }
-    table = "\n".join(f"| {name} | {value} |" for name, value in known.items())
+    table = "\n".join(f"| {name} | {markdown_text(value)} |" for name, value in known.items())
     markdown = f"| this run | |\n|---|---|\n{table}\n"
     create_markdown_artifact(key=artifact_key(workspace, "run"), markdown=markdown, description=workspace.name)
 

@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.console import Console
 from rich.table import Table
 
 from flows.dvc_storage import CacheUse, remove_cache_files, unused_cache
@@ -25,6 +24,7 @@ from flows.pushing import experiment_refs
 from tasks.busy import workspace_lock
 from tasks.params import load
 from tasks.run_records import FOLDER as RUN_RECORDS
+from tasks.terminal_console import PrintableConsole
 
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import FlowRun
@@ -194,7 +194,7 @@ def _size(path: Path) -> int:
 
 def show_plan(plan: Plan, *, applied: bool) -> None:
     """Prints what goes, or went, by kind, and the sum."""
-    console, total = Console(), 0
+    console, total = PrintableConsole(), 0
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for name in ("", "number", "bytes"):
         table.add_column(name, justify="right" if name else "left", header_style="dim")

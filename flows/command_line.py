@@ -23,6 +23,7 @@ from flows.watching_run import announced_if_killed
 from tasks.errors import InputError
 from tasks.launch import LAUNCH
 from tasks.plugins import NO_PLUGINS
+from tasks.printable import printable
 
 KEYBOARD_INTERRUPT = 130  # exit code
 
@@ -112,9 +113,9 @@ def explained(debug: bool) -> Iterator[None]:
     """Ends the command with a sentence for whatever goes wrong, and an exit code: 1 a gate failed, 2 what a person can
     change, 70 an error that nobody foresaw, whose traceback is in a log file. debug: the traceback is shown, too.
     """
-    from rich.console import Console
+    from tasks.terminal_console import PrintableConsole
 
-    console = Console(stderr=True)
+    console = PrintableConsole(stderr=True)
     try:
         yield
     except typer.Exit:
@@ -271,14 +272,14 @@ def init(
                 progress=progress,
             )
         for sentence in [*told_left_out(left_out), *preview_lines]:
-            print(sentence)
+            print(printable(sentence))
         packed = sorted((made / "data" / "packed").glob("*.parquet")) if pack is not False else []
         if packed and pack is None:
             print(
                 f"The files of {source} lie packed in {len(packed)} Parquet files (--loose would keep them as they are)."
             )
         then = ", describe a source in params.yaml (docs/collecting.md), and" if collect else " &&"
-        print(f"{made} is ready. Next: cd {made}{then} seedling run")
+        print(printable(f"{made} is ready. Next: cd {made}{then} seedling run"))
 
 
 @app.command()
@@ -343,7 +344,7 @@ def resolve(
 
         changes = work(workspace.resolve(), data)
         for change in changes:
-            print(change)
+            print(printable(change))
         print("Next: git commit && seedling run" if changes else "There is no conflict to resolve.")
 
 

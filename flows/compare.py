@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from rich.console import Console
 from rich.table import Table
 
 from flows.ledger import open_ledger
@@ -23,6 +22,7 @@ from tasks.randomness import generator
 from tasks.reading import reading
 from tasks.results import parse_evaluation
 from tasks.statistics import Difference, briers, difference_if_wrong, log_losses, of_truth, paired_difference
+from tasks.terminal_console import PrintableConsole
 from tasks.yaml_files import parse_yaml
 
 METRICS = (
@@ -96,7 +96,7 @@ def show_comparison(workspace: Path, old: str, new: str) -> None:
     """Prints the comparison and writes reports/compare-A-B.html."""
     load(workspace)
     found = compare_sides(_side(workspace, old), _side(workspace, new))
-    console = Console()
+    console = PrintableConsole()
     console.print(_metrics_table(found))
     for line in sentences(found):
         console.print(line, highlight=False, soft_wrap=True)

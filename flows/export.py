@@ -17,13 +17,14 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
-from rich.console import Console
 
 from tasks.errors import InputError
 from tasks.evaluate.cards import Dataset, dataset_card
 from tasks.image_export import image_for_others
 from tasks.params import load
 from tasks.progress import Progress, counted, terminal
+from tasks.spreadsheet import is_formula
+from tasks.terminal_console import PrintableConsole
 
 ROWS_A_FILE = 2_000
 UNLABELLED = "_unlabelled"  # no class's folder begins so
@@ -84,10 +85,32 @@ def export(
     finally:
         shutil.rmtree(beside, ignore_errors=True)
     counts = ", ".join(f"{count:,} {name}" for name, count in Counter(dataset.rows["split"]).items())
-    Console().print(f"{folder}: {len(dataset.rows):,} rows ({counts}), {chosen}.", highlight=False, soft_wrap=True)
+    PrintableConsole().print(
+        f"{folder}: {len(dataset.rows):,} rows ({counts}), {chosen}.", highlight=False, soft_wrap=True
+    )
+    if chosen is not Form.huggingface and (formulas := sum(map(_has_formula, _csv_values(dataset)))):
+        PrintableConsole().print(
+            f"{formulas:,} rows have a cell that a spreadsheet would take for a formula: open the .csv files with a program, or export --as huggingface.",
+            style="yellow",
+            highlight=False,
+            soft_wrap=True,
+        )
     for stage in made:
         if not (dataset.rows["stage"] == stage).any():
-            Console().print(f"No row of {stage} is among them: the accepted model learnt from none, or none was made.")
+            PrintableConsole().print(
+                f"No row of {stage} is among them: the accepted model learnt from none, or none was made."
+            )
+
+
+def _csv_values(dataset: Dataset) -> Iterator[list[Any]]:
+    """The values of each row that stand in a CSV file."""
+    contents = dict(dataset.content(dataset.rows)) if dataset.modality == "text" else {}
+    for row in _plain(dataset.rows):
+        yield [*row.values(), contents.get(row["id"])]
+
+
+def _has_formula(values: Sequence[Any]) -> bool:
+    return any(map(is_formula, values))
 
 
 def _as_folders(dataset: Dataset, folder: Path, convert: Convert, progress: Progress) -> None:
@@ -102,7 +125,9 @@ def _as_folders(dataset: Dataset, folder: Path, convert: Convert, progress: Prog
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(encoded)
         places[one] = path.relative_to(folder).as_posix()
-    _write_csv(folder / "metadata.csv", [{"file_name": places[row["id"]], **row} for row in _plain(dataset.rows)])
+    _write_csv(
+        folder / "metadata.csv", [{"file_name": places[row["id"]], **row} for row in _plain(dataset.rows, "parents")]
+    )
 
 
 def _as_table(dataset: Dataset, folder: Path, convert: Convert, progress: Progress) -> None:
@@ -174,9 +199,14 @@ def _as_huggingface(dataset: Dataset, folder: Path, convert: Convert, progress: 
 WRITERS = {Form.folders: _as_folders, Form.table: _as_table, Form.huggingface: _as_huggingface}
 
 
-def _plain(rows: pd.DataFrame) -> Iterator[dict[str, Any]]:
-    for row in rows.drop(columns=["split", "parents"]).to_dict("records"):
-        yield {str(name): None if value is None or value != value else value for name, value in row.items()}
+def _plain(rows: pd.DataFrame, *without: str) -> Iterator[dict[str, Any]]:
+    for row in rows.drop(columns=list(without or ("split", "parents"))).to_dict("records"):
+        yield {str(name): None if value is None or value != value else _one_line(value) for name, value in row.items()}
+
+
+def _one_line(value: Any) -> Any:
+    """Python's csv module writes a carriage return without quotes, and readers take it for the end of a row."""
+    return value.replace("\r", " ") if isinstance(value, str) else value
 
 
 def _write_csv(path: Path, rows: Sequence[dict[str, Any]]) -> None:

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.console import Console
 
 from tasks import images
 from tasks.errors import InputError, SeedlingError
@@ -28,6 +27,7 @@ from tasks.learners.portable import Portable
 from tasks.learners.saving import terms_of
 from tasks.predicting import Predictor
 from tasks.progress import Progress, terminal
+from tasks.terminal_console import PrintableConsole
 
 NEEDED = ("onnx", "onnxscript", "onnxruntime")
 CHECKED = 64  # rows that the file is asked about before it is handed out
@@ -65,7 +65,7 @@ def export_model(workspace: Path, folder: Path, *, number: int | None, licence: 
         shutil.rmtree(beside, ignore_errors=True)
     megabytes = sum(one.stat().st_size for one in folder.iterdir()) / 1e6
     said = "" if farthest is None else f", probabilities at most {farthest:.0e} from the model's own"
-    Console().print(
+    PrintableConsole().print(
         f"{folder}: round {predictor.round} as ONNX, {megabytes:.1f} MB{said}.", highlight=False, soft_wrap=True
     )
 

@@ -12,6 +12,7 @@ from prefect.exceptions import CancelledRun
 from prefect.states import Failed
 
 from tasks.errors import GateFailed, SeedlingError, SourceUnreachable
+from tasks.printable import make_printable
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -67,6 +68,8 @@ def _has_not_been_said(record: logging.LogRecord) -> bool:
 
 
 logging.getLogger("prefect.task_runs").addFilter(_is_news)
+for _name in ("prefect.flow_runs", "prefect.task_runs"):
+    logging.getLogger(_name).addFilter(make_printable)
 for _name in ("prefect.flow_runs", "prefect.engine"):
     logging.getLogger(_name).addFilter(_has_not_been_said)
 

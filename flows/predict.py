@@ -17,7 +17,6 @@ from typing import Any, Protocol, TextIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from rich.console import Console
 
 from tasks import images
 from tasks.data_files import NotRead, decode_text, files_below, read_bytes, read_first_bytes
@@ -26,12 +25,15 @@ from tasks.generation import Modality
 from tasks.ignored_files import is_hidden
 from tasks.params import load
 from tasks.predicting import ROWS_AT_ONCE, Answer, Predictor, Question
+from tasks.printable import printable
 from tasks.progress import counted, terminal
 from tasks.scrape.folder import TEXT_SUFFIXES
 from tasks.scrape.items import Item
 from tasks.scrape.table import NAME_COLUMNS, SET_ENCODING, read_table
 from tasks.scrape.table import SUFFIXES as TABLES
 from tasks.sources import TableSource
+from tasks.spreadsheet import spreadsheet_cell
+from tasks.terminal_console import PrintableConsole
 
 STANDARD_INPUT = "-"
 MAX_BYTES = 64 * 2**20  # of a file
@@ -68,7 +70,7 @@ def predict(
         load(workspace)  # which says it where this is no workspace
     predictor = Predictor.of(workspace, number)
     listed = list(_sources(paths, predictor.modality, column))
-    console, began = Console(stderr=True), time.perf_counter()
+    console, began = PrintableConsole(stderr=True), time.perf_counter()
     errors, done, abstained = Counter[str](), 0, 0
     with terminal("predict") as progress, _writer(chosen, output, predictor.model.classes, probabilities) as write:
         rows = (row for source in listed for row in source)
@@ -292,13 +294,18 @@ def _to_text(form: Format, file: TextIO, plain: Any, names: Sequence[str]) -> Wr
         return lambda answer: print(json.dumps(plain(answer), ensure_ascii=False), file=file)
     columns = ["source", "predicted", "confidence", "abstains", "error", *names]
     writer, begun = csv.DictWriter(file, columns, lineterminator="\n"), False
+    in_terminal = file.isatty()
+
+    def shown(value: Any) -> Any:
+        cell = spreadsheet_cell(value)
+        return printable(cell) if in_terminal and isinstance(cell, str) else cell
 
     def write(answer: Answer) -> None:
         nonlocal begun
         if not begun:  # not before there is an answer: bad input may come first
             writer.writeheader()
         begun = True
-        writer.writerow(plain(answer))
+        writer.writerow({name: shown(value) for name, value in plain(answer).items()})
 
     return write
 

@@ -9,7 +9,9 @@ import pandas as pd
 
 from flows.ledger import Outcome
 from tasks.evaluate.trend_charts import accuracy_image
+from tasks.markdown_text import markdown_text
 from tasks.run_trend import RunPoint, new_test_rows, run_points
+from tasks.spreadsheet import original_cell
 
 RUNS_IN_TREND = 10
 RUNS_IN_CHART = 30
@@ -70,8 +72,8 @@ def _gates(outcomes: Sequence[Outcome]) -> Iterator[str]:
         [
             outcome.stage,
             "yes" if check["passed"] else f"**NO** ({check['severity']})",
-            f"{check['expectation']}{_column(check['arguments'])}",
-            str(check["observed"]),
+            markdown_text(f"{check['expectation']}{_column(check['arguments'])}"),
+            markdown_text(str(check["observed"])),
         ]
         for outcome in outcomes
         for check in outcome.summary.get("checks") or ()
@@ -91,7 +93,7 @@ def _rows(outcomes: Sequence[Outcome]) -> Iterator[str]:
         ]
         reasons = ", ".join(f"{rows:,} {reason}" for reason, rows in outcome.summary.get("reasons", {}).items())
         note = "; ".join(part for part in (reasons, str(outcome.summary.get("note", ""))) if part)
-        lines.append([outcome.stage, outcome.how, *counts, f"{outcome.seconds:.1f}", note])
+        lines.append([outcome.stage, outcome.how, *counts, f"{outcome.seconds:.1f}", markdown_text(note)])
     yield _table(["stage", "result", "rows in", "kept", "rejected", "seconds", "note"], lines, right_from=2, right_to=6)
 
 
@@ -104,7 +106,8 @@ def _label_errors(workspace: Path) -> Iterator[str]:
     if not frame.empty:
         yield "## Likely label errors"
         columns = ["origin", "given", "suggested", "p_wrong"]
-        yield _table(["row", "label", "suggested", "probability of an error"], frame[columns].to_numpy().tolist())
+        lines = [[markdown_text(original_cell(cell)) for cell in line] for line in frame[columns].to_numpy().tolist()]
+        yield _table(["row", "label", "suggested", "probability of an error"], lines)
 
 
 def _interval(estimate: Mapping[str, float] | None) -> str:

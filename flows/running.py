@@ -12,8 +12,6 @@ from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 
-from rich.console import Console
-
 from flows.board import Board
 from flows.pushing import read_push_state
 from flows.temporary_server import temporary_server
@@ -24,6 +22,7 @@ from tasks.params import load, set_value
 from tasks.results import read_evaluation
 from tasks.stages import find, write_page
 from tasks.summaries import headline
+from tasks.terminal_console import PrintableConsole
 
 HEAVY = (
     "great_expectations",
@@ -36,7 +35,7 @@ HEAVY = (
 )
 
 
-class RunConsole(Console):
+class RunConsole(PrintableConsole):
     """A console whose reader may leave: the run goes on without it."""
 
     def on_broken_pipe(self) -> None:
@@ -77,7 +76,7 @@ def run_line(workspace: Path, effort: str | None, as_of: str | None, *, visit: b
     if state.is_failed() or state.is_crashed():
         _raise_of(state)
     metrics = read_evaluation(workspace / "reports") or {}
-    console.print(f"\n[bold green]{headline(metrics)}[/]", highlight=False)
+    console.print(f"\n{headline(metrics)}", style="bold green", highlight=False)
     console.print(
         f"{time.monotonic() - began:.0f} s. Report: {workspace / 'reports' / 'report.html'}",
         highlight=False,
@@ -94,7 +93,7 @@ def run_line(workspace: Path, effort: str | None, as_of: str | None, *, visit: b
         )
 
 
-def _upgrade(workspace: Path, console: Console) -> None:
+def _upgrade(workspace: Path, console: PrintableConsole) -> None:
     """Upgrades what an earlier version wrote, and prints what was changed."""
     from flows.upgrading import upgrade_workspace
 
@@ -102,7 +101,7 @@ def _upgrade(workspace: Path, console: Console) -> None:
         console.print(change, highlight=False, soft_wrap=True)
 
 
-def _announce(console: Console, sentence: str) -> None:
+def _announce(console: PrintableConsole, sentence: str) -> None:
     console.print(sentence, style="yellow", markup=False, highlight=False, soft_wrap=True)
 
 

@@ -16,8 +16,6 @@ from typing import TYPE_CHECKING, Any, cast
 from uuid import UUID
 from zoneinfo import available_timezones
 
-from rich.console import Console
-
 from flows.report_server import DEFAULT_PORT, serve_reports_beside
 from flows.temporary_server import (
     PrefectServer,
@@ -30,6 +28,7 @@ from flows.temporary_server import (
 )
 from tasks.errors import InputError
 from tasks.params import load
+from tasks.terminal_console import PrintableConsole
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
@@ -61,7 +60,7 @@ def schedule_workspace(
     params = load(workspace)
     check_prefect_home()
     schedule = _schedule(cron, timezone)
-    console = Console()
+    console = PrintableConsole()
     with _api(workspace, console) as (api, started_here):
         from prefect.runner import Runner
 
@@ -189,7 +188,7 @@ def _schedule(cron: str, timezone: str) -> Schedule:
 
 
 @contextmanager
-def _api(workspace: Path, console: Console) -> Iterator[tuple[str, bool]]:
+def _api(workspace: Path, console: PrintableConsole) -> Iterator[tuple[str, bool]]:
     """The API that PREFECT_API_URL names, or of a server on this machine, started here where it is not running.
 
     Yields its address, and whether the server was started here.

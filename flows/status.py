@@ -11,8 +11,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from flows.dvc_storage import paths_at_work, read_states
 from flows.history import runs
@@ -23,6 +23,7 @@ from tasks.params import load
 from tasks.results import headline_metrics, read_evaluation
 from tasks.stages import gate_changed, stages
 from tasks.summaries import headline, summary
+from tasks.terminal_console import PrintableConsole
 
 EXIT_CODES = {"up to date": 0, "gate failed": 1, "work to do": 3, "running": 4}  # 2 is an error, as of every command
 STYLES = {"up to date": "green", "missing": "dim", "running": "cyan", "gate failed": "red"}
@@ -124,7 +125,7 @@ def _running(workspace: Path) -> dict[str, Any] | None:
 
 
 def _print_table(status: WorkspaceStatus) -> None:
-    console = Console()
+    console = PrintableConsole()
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for name, justify in (
         ("stage", "left"),
@@ -139,7 +140,7 @@ def _print_table(status: WorkspaceStatus) -> None:
         numbers = [
             "" if number is None else f"{number:,}" for number in (stage.rows_in, stage.rows_kept, stage.rows_rejected)
         ]
-        table.add_row(stage.name, f"[{STYLES.get(stage.state, 'yellow')}]{stage.state}[/]", *numbers, stage.note)
+        table.add_row(stage.name, Text(stage.state, style=STYLES.get(stage.state, "yellow")), *numbers, stage.note)
     console.print(table)
     if status.headline:
         console.print(f"\n{status.headline}", highlight=False)

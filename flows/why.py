@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -9,13 +10,13 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from rich.console import Console
 
 from tasks.errors import InputError
 from tasks.generation import MANIFEST, read, read_rejected, stage_of
 from tasks.params import load
 from tasks.reading import read_frame, read_json
 from tasks.scrape.memory import Memory
+from tasks.terminal_console import PrintableConsole
 
 ENOUGH = 10  # rows shown where a question fits several
 
@@ -23,19 +24,20 @@ ENOUGH = 10  # rows shown where a question fits several
 def show_story(workspace: Path, asked: str) -> None:
     """Prints the story of the row, or the list of those that the question fits."""
     load(workspace)
-    console = Console()
+    console = PrintableConsole()
     chapters = {stage: frame for stage, frame in _generations(workspace) if len(frame)}
     if not chapters:
         raise InputError(f"{workspace} holds no generation yet: `seedling run` makes them.")
     everything = pd.concat(chapters.values(), ignore_index=True)
     fits = everything["id"].str.startswith(asked)
     if not fits.any():
-        origins = everything["origin"].fillna("")
-        fits = origins == asked if (origins == asked).any() else origins.str.contains(asked, regex=False)
+        fits = _fits(everything["origin"], asked)
+    if not fits.any() and "text" in everything:
+        fits = _fits(everything["text"], asked)
     own = fits & (everything["parents"].map(len) == 0)  # rows that were made share their parent's origin
     found = everything.loc[own if own.any() else fits, "id"].unique().tolist()
     if not found:
-        raise InputError(f"No row's id begins with '{asked}', and no row's origin contains it.")
+        raise InputError(f"No row's id begins with '{asked}', and no row's origin or text contains it.")
     if len(found) > 1:
         console.print(f"{len(found)} rows fit; name one of them:")
         for one in found[:ENOUGH]:
@@ -45,6 +47,16 @@ def show_story(workspace: Path, asked: str) -> None:
         return
     for line in story(workspace, found[0], chapters):
         console.print(line, highlight=False, soft_wrap=True, markup=False)
+
+
+def _fits(column: pd.Series, asked: str) -> pd.Series:
+    """The rows where the column is the question, else those where it contains it, however accents are composed and blanks are repeated."""
+    names, name = column.fillna("").map(_composed), _composed(asked)
+    return names == name if (names == name).any() else names.str.contains(name, regex=False)
+
+
+def _composed(name: str) -> str:
+    return " ".join(unicodedata.normalize("NFC", name).split())
 
 
 def _generations(workspace: Path) -> Iterator[tuple[str, pd.DataFrame]]:

@@ -13,6 +13,7 @@ from tasks.data_files import files_below, inside, real_path
 from tasks.errors import InputError
 from tasks.plugins import is_code
 from tasks.sources import CrawlSource, HuggingFaceSource, Source, TableSource
+from tasks.spreadsheet import write_list
 
 IGNORED = "ignored.csv"  # in generations/scrape/
 NOT_COPIED = "not_copied.csv"  # in the workspace: the files of its source that `seedling init` left out
@@ -130,10 +131,7 @@ def write_ignored(path: Path, ignored: Sequence[tuple[str, str]]) -> None:
     """Writes the list as CSV with the columns file and reason; nothing where no file is ignored."""
     if not ignored:
         return
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(("file", "reason"))
-        writer.writerows((shown_name(name), reason) for name, reason in ignored)
+    write_list(path, ("file", "reason"), [(shown_name(name), reason) for name, reason in ignored])
 
 
 def shown_name(name: str) -> str:

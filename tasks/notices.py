@@ -6,6 +6,8 @@ import io
 import logging
 import sys
 
+from tasks.printable import printable
+
 _stated: set[str] = set()
 logger = logging.getLogger("seedling")
 
@@ -30,4 +32,4 @@ def state_once(sentence: str) -> None:
     _stated.add(sentence)
     if not any(isinstance(one, _StandardError) for one in logger.handlers):
         logger.addHandler(_StandardError())
-    logger.warning("%s", sentence)
+    logger.warning("%s", printable(sentence, keep="\n\t"))

@@ -18,6 +18,7 @@ from typing import Any
 
 from tasks.data_files import inside
 from tasks.errors import InputError
+from tasks.printable import printable
 
 NO_PLUGINS = "SEEDLING_NO_PLUGINS"  # an environment variable, so that child processes keep to it
 ANNOUNCED = "SEEDLING_PLUGINS_ANNOUNCED"  # files whose loading was printed, so that child processes do not repeat it
@@ -122,4 +123,4 @@ def _announce(path: Path, named_in: str) -> None:
     known = os.environ.get(ANNOUNCED, "").split(os.pathsep)
     if str(path) not in known:
         os.environ[ANNOUNCED] = os.pathsep.join([*filter(None, known), str(path)])
-        print(f"Plugin loaded: {path} ({named_in})", file=sys.stderr)
+        print(printable(f"Plugin loaded: {path} ({named_in})"), file=sys.stderr)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import unicodedata
 
 UNSEEN = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})  # controls, formats, lone surrogates, line and paragraph separators
@@ -22,3 +23,12 @@ def printable(text: str, keep: str = "") -> str:
 
 def _escaped(character: str) -> str:
     return character.encode("unicode_escape").decode("ascii")
+
+
+def make_printable(record: logging.LogRecord) -> bool:
+    """A filter of loggers whose messages name what strangers named; lets every record pass."""
+    message = record.getMessage()
+    shown = printable(message, keep="\n\t")
+    if shown != message:
+        record.msg, record.args = shown, None
+    return True

@@ -35,12 +35,13 @@ def terminal(stage: str) -> Iterator[Progress]:
     if not sys.stderr.isatty():
         yield silent
         return
-    from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as Bars
 
+    from tasks.terminal_console import PrintableConsole
+
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Bars(*columns, console=Console(stderr=True), transient=True) as bars:
+    with Bars(*columns, console=PrintableConsole(stderr=True), transient=True) as bars:
         task = bars.add_task(stage, total=None)
 
         def show(what: str, done: int, total: int | None) -> None:

@@ -18,6 +18,7 @@ from tasks.busy import workspace_lock
 from tasks.errors import GateFailed, InputError, MissingGeneration, SeedlingError
 from tasks.learners.device import release_freed_memory
 from tasks.params import Params, load
+from tasks.printable import printable
 from tasks.progress import Progress, silent, terminal
 from tasks.reading import read_json
 
@@ -328,7 +329,7 @@ def _gates_page(workspace: Path) -> Path | None:
     try:
         return write_gates_page(workspace).relative_to(workspace)
     except Exception as error:  # noqa: BLE001  (the page is of older results too, and those may be damaged)
-        print(f"The page of the gates could not be written: {error}", file=sys.stderr)
+        print(printable(f"The page of the gates could not be written: {error}", keep="\n"), file=sys.stderr)
         return None
 
 
@@ -421,5 +422,5 @@ def main(kind: str) -> None:
             write_page(stage.kind, Path.cwd())
     except Exception as error:  # noqa: BLE001  (an exit code of 1 would mean that a gate failed)
         known = faults.as_seedling_error(error, f"python -m tasks.{kind}", Path.cwd())
-        print(known, file=sys.stderr)
+        print(printable(str(known), keep="\n\t"), file=sys.stderr)
         sys.exit(known.exit_code)

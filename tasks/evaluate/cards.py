@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import io
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,6 +16,7 @@ from tasks.errors import InputError, MissingGeneration
 from tasks.evaluate import read_verdicts
 from tasks.evaluate.pages import vote
 from tasks.generation import MANIFEST, SPLITS, payloads, read, read_manifest
+from tasks.markdown_text import markdown_text
 from tasks.reading import read_json
 from tasks.results import EVALUATION, read_evaluation
 
@@ -100,7 +100,7 @@ def dataset_card(dataset: Dataset, name: str, licence: str, *, as_parquet: bool 
         splits = list(dict.fromkeys(rows["split"]))
         files = [{"split": one, "path": f"data/{one}-*.parquet"} for one in splits]
         header["configs"] = [{"config_name": "default", "data_files": files}]
-    lines = ["---", *_yaml(header), "---", "", f"# {name}", ""]
+    lines = ["---", *_yaml(header), "---", "", f"# {markdown_text(name)}", ""]
     lines += [
         f"{len(rows):,} {'pictures' if dataset.modality == 'image' else 'texts'} of {len(dataset.classes)} classes, grown with Seedling.",
         "",
@@ -124,14 +124,14 @@ def dataset_card(dataset: Dataset, name: str, licence: str, *, as_parquet: bool 
         counts = [
             int(((rows["label"] == one) & (rows["split"] == split)).sum()) for split in dict.fromkeys(rows["split"])
         ]
-        lines.append(f"| {plain(one)} | " + " | ".join(f"{count:,}" for count in counts) + " |")
+        lines.append(f"| {markdown_text(one)} | " + " | ".join(f"{count:,}" for count in counts) + " |")
     known = Counter(rows["licence"].fillna("not stated"))
     lines += [
         "",
         "## Licences",
         "",
         *(
-            f"- {plain(what)}: {count:,} rows"
+            f"- {markdown_text(what)}: {count:,} rows"
             for what, count in sorted(known.items(), key=lambda pair: (-pair[1], pair[0]))
         ),
     ]
@@ -171,8 +171,11 @@ def model_card(workspace: Path, name: str, licence: str = "unknown", use: str = 
             "metrics": results,
         }
         header["model-index"] = [{"name": name, "results": [measured]}]
-    kind, classes = "pictures" if model["modality"] == "image" else "texts", [plain(one) for one in model["classes"]]
-    lines = ["---", *_yaml(header), "---", "", f"# {plain(name)}", ""]
+    kind, classes = (
+        "pictures" if model["modality"] == "image" else "texts",
+        [markdown_text(one) for one in model["classes"]],
+    )
+    lines = ["---", *_yaml(header), "---", "", f"# {markdown_text(name)}", ""]
     lines += [f"Puts {kind} into one of {len(classes)} classes: {', '.join(classes)}.", ""]
     if shown == accepted:
         lines += _how_good(metrics, where)
@@ -192,11 +195,6 @@ def model_card(workspace: Path, name: str, licence: str = "unknown", use: str = 
     lines[-1] += f". The model is {vote(model)}, of round {shown}, taught with: {recipes}."
     lines += ["", use] if use else [""]
     return "\n".join(lines).rstrip() + "\n"
-
-
-def plain(name: str) -> str:
-    """A name as Markdown shows it: no table, no tag, no line ends with it."""
-    return " ".join(html.escape(name, quote=False).replace("|", "&#124;").split())
 
 
 def _of_another_round(metrics: Mapping[str, Any], number: int) -> str:
@@ -254,10 +252,12 @@ def _where(metrics: Mapping[str, Any]) -> list[str]:
             f"{100 * away['difference']['value']:+.1f} points from where it saw it."
         )
     lines += [
-        f"- The class {plain(one['class'])} was never tested." for one in metrics["per_class"] if one["rows"] == 0
+        f"- The class {markdown_text(one['class'])} was never tested."
+        for one in metrics["per_class"]
+        if one["rows"] == 0
     ]
     lines += [
-        f"- Surely worse where {one['column'].replace('_', ' ')} is {plain(str(one['value']))}: {one['accuracy']['value']:.1%} right."
+        f"- Surely worse where {one['column'].replace('_', ' ')} is {markdown_text(str(one['value']))}: {one['accuracy']['value']:.1%} right."
         for one in metrics["slices"]
         if one["worse"]
     ]

@@ -20,6 +20,7 @@ from tasks.gates.asking import read_checks
 from tasks.generation import payloads, read, read_manifest, read_rejected
 from tasks.ignored_files import count_not_copied
 from tasks.signals import PICTURE, TEXT
+from tasks.spreadsheet import spreadsheet_cell
 
 WORST = 24  # rows of each kind on the page
 BINS = 30
@@ -147,7 +148,8 @@ def unhealthy(kept: pd.DataFrame) -> pd.DataFrame:
 
 
 def _write_csv(path: Path, frame: pd.DataFrame) -> None:
-    frame.to_csv(path, index=False, encoding="utf-8", lineterminator="\n", quoting=csv.QUOTE_MINIMAL)
+    told = frame.map(spreadsheet_cell)
+    told.to_csv(path, index=False, encoding="utf-8", lineterminator="\n", quoting=csv.QUOTE_MINIMAL)
 
 
 def _with_content(generations: Path, rows: pd.DataFrame) -> list[dict[str, Any]]:

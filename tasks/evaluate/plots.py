@@ -11,6 +11,7 @@ from tasks.evaluate.metrics import calibration_bins
 from tasks.evaluate.scope import abstain_curve
 from tasks.evaluate.scored import Scored
 from tasks.params import EvaluateParams
+from tasks.spreadsheet import spreadsheet_cell
 
 
 def write_plots(folder: Path, scored: Scored, metrics: Mapping[str, Any], params: EvaluateParams) -> None:
@@ -51,4 +52,4 @@ def _write_csv(path: Path, rows: Sequence[Mapping[str, Any]], columns: Sequence[
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, columns, lineterminator="\n")
         writer.writeheader()
-        writer.writerows(rows)
+        writer.writerows({name: spreadsheet_cell(value) for name, value in row.items()} for row in rows)

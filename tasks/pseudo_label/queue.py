@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +9,10 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from tasks.pseudo_label.teaching import Refined
+from tasks.spreadsheet import write_list
 from tasks.statistics import Floats
+
+COLUMNS = ("rank", "id", "origin", "worth", "first", "first_probability", "second", "second_probability")
 
 
 def worth(probabilities: Floats, density: Floats) -> Floats:
@@ -46,11 +48,10 @@ def write_queue(path: Path, rows: pd.DataFrame, refined: Refined, classes: list[
     final = refined.probabilities[-1]
     scores = worth(final, refined.density) if len(final) else np.zeros(0)
     offset = 0 if refined.graph is None else refined.graph.shape[0] - len(final)
-    with path.open("w", encoding="utf-8", newline="") as file:
-        table = csv.writer(file, lineterminator="\n")
-        table.writerow(["rank", "id", "origin", "worth", "first", "first_probability", "second", "second_probability"])
-        for rank, row in enumerate(pick(scores, refined.graph, offset, many), start=1):
-            first, second = np.argsort(-final[row], kind="stable")[:2]
-            guesses = [classes[first], f"{final[row, first]:.4f}", classes[second], f"{final[row, second]:.4f}"]
-            known = rows.iloc[row]
-            table.writerow([rank, known["id"], known["origin"], f"{scores[row]:.4f}", *guesses])
+    lines = []
+    for rank, row in enumerate(pick(scores, refined.graph, offset, many), start=1):
+        first, second = np.argsort(-final[row], kind="stable")[:2]
+        guesses = [classes[first], f"{final[row, first]:.4f}", classes[second], f"{final[row, second]:.4f}"]
+        known = rows.iloc[row]
+        lines.append([rank, known["id"], known["origin"], f"{scores[row]:.4f}", *guesses])
+    write_list(path, COLUMNS, lines)

@@ -122,9 +122,8 @@ class Table:
     ) -> Item:
         values = row.values
         value = _label_of(values, file, columns, no_label)
-        split = _split_of(values, columns, self.default_split(file)) or (
-            "train" if value.label or value.reason else "pool"
-        )
+        default = self.default_split(file) or self._split_of_path(values.get(columns.content))
+        split = _split_of(values, columns, default) or ("train" if value.label or value.reason else "pool")
         if split == "train" and value.label is None and value.reason is None:
             split = "pool"  # a row of the training data that nobody labeled
         reason = _reason(split, value)
@@ -150,6 +149,13 @@ class Table:
             file=None if path is None else path.relative_to(self._root).as_posix(),
         )
         return _as_exported(item, values) if columns.exported else item
+
+    def _split_of_path(self, value: Any) -> str | None:
+        """The split that the first folder of an image's path stands for, as in exports and other layouts with a folder a split."""
+        if self._modality == "text" or not isinstance(value, str):
+            return None
+        first, slash, _ = value.strip().replace("\\", "/").removeprefix("./").partition("/")
+        return SPLIT_NAMES.get(folded(first)) if slash else None
 
     def _malformed(self, row: TableRow) -> Item:
         return Item(

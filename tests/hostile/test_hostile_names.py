@@ -1,0 +1,166 @@
+"""Names of strangers (classes, ids, files) act neither on a spreadsheet, nor on a terminal, nor in Markdown."""
+
+from __future__ import annotations
+
+import csv
+import io
+import logging
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from flows.predict import Format, _to_text
+from tasks.evaluate.data_page import _write_csv
+from tasks.ignored_files import write_ignored
+from tasks.markdown_text import markdown_text
+from tasks.predicting import Answer
+from tasks.printable import make_printable, printable
+from tasks.pseudo_label.queue import write_queue
+from tasks.pseudo_label.teaching import Refined
+from tasks.spreadsheet import original_cell, spreadsheet_cell
+from tasks.terminal_console import PrintableConsole
+
+FORMULAS = [
+    "=cmd|'/C calc'!A0",
+    "@SUM(1)",
+    "+1+1",
+    "-2+3",
+    '=HYPERLINK("http://evil","x")',
+    "\t=1+1",
+    "\r=1",
+    " =1+1",
+    "＝1+1",
+]
+
+
+def first_characters(content: str) -> set[str]:
+    """Of every cell of a CSV file."""
+    return {cell.strip()[:1] for line in csv.reader(io.StringIO(content, newline="")) for cell in line}
+
+
+@pytest.mark.parametrize("formula", FORMULAS)
+def test_a_cell_that_is_a_formula_becomes_a_text(formula: str) -> None:
+    """And can be taken back."""
+    shown = formula.replace("\r", r"\r")
+    assert spreadsheet_cell(formula) == "'" + shown
+    assert original_cell(spreadsheet_cell(formula.strip())) == formula.strip()
+
+
+@pytest.mark.parametrize("value", ["-5", "+3.2", "-1e-5", "good", "a=b", "", None, 7, "'tis", "-12,5"])
+def test_numbers_and_other_texts_stay(value: object) -> None:
+    """A negative number is no formula."""
+    assert spreadsheet_cell(value) == value
+    assert original_cell(str(value)) == str(value)
+
+
+def test_no_list_that_people_open_begins_a_cell_with_a_formula(tmp_path: Path) -> None:
+    """Label errors, duplicates and quality; the queue; ignored files; answers of predict."""
+    _write_csv(tmp_path / "quality.csv", pd.DataFrame({"origin": FORMULAS, "given": FORMULAS[::-1], "p": 0.5}))
+    rows = pd.DataFrame({"id": ["1", "2"], "origin": [FORMULAS[0], FORMULAS[1]]})
+    refined = Refined.__new__(Refined)
+    object.__setattr__(refined, "probabilities", np.array([[[0.5, 0.5], [0.4, 0.6]]]))
+    object.__setattr__(refined, "density", np.ones(2))
+    object.__setattr__(refined, "graph", None)
+    write_queue(tmp_path / "queue.csv", rows, refined, [FORMULAS[2], FORMULAS[3]], 2)
+    write_ignored(tmp_path / "ignored.csv", [(name.replace("/", ""), "hidden") for name in FORMULAS])
+    out = io.StringIO()
+    write = _to_text(Format.csv, out, lambda answer: {"source": answer.source, "predicted": answer.predicted}, [])
+    write(Answer(FORMULAS[0], FORMULAS[4], 0.5, False, None, None))
+    contents = [path.read_text(encoding="utf-8") for path in sorted(tmp_path.glob("*.csv"))]
+    assert len(contents) == 3
+    for content in [*contents, out.getvalue()]:
+        assert "calc" in content
+        assert not first_characters(content) & set("=+-@＝")
+
+
+ESCAPE = "\x1b]0;owned\x07\x1b[2J\x9b31m\u202egpj.exe\u2028\r"
+
+
+def test_nothing_acts_on_a_terminal() -> None:
+    """Escape sequences, C1 controls and marks of direction are written out; letters, emoji and line ends stay."""
+    shown = printable(ESCAPE)
+    assert shown.isprintable()
+    assert shown.startswith(r"\x1b]0;owned\x07\x1b[2J\x9b31m\u202egpj.exe\u2028\r")
+    assert printable("Käse 猫 👩\u200d🚀") == "Käse 猫 👩\u200d🚀"
+    assert printable("one\ntwo", keep="\n") == "one\ntwo"
+
+
+def test_the_console_writes_names_out_and_takes_no_markup() -> None:
+    """In a sentence and in a table; `[old]`, `:smile:` and styles of its own stay."""
+    from rich.table import Table
+
+    out = io.StringIO()
+    console = PrintableConsole(file=out, force_terminal=True, width=200, color_system="standard")
+    console.print(f"the class {ESCAPE} of [old] :smile: [red]x[/red]", style="green", highlight=False)
+    table = Table(box=None)
+    table.add_column("name")
+    table.add_row(f"[bold]{ESCAPE}")
+    console.print(table)
+    shown = out.getvalue()
+    assert "[old] :smile: [red]x[/red]" in shown
+    assert "[bold]" in shown
+    assert "\x1b]0" not in shown
+    assert "\x1b[2J" not in shown
+    assert "\x1b[32m" in shown, "its own style is gone"
+
+
+def test_messages_of_loggers_are_printable() -> None:
+    """As those of the run, in Prefect's log."""
+    record = logging.LogRecord("x", logging.INFO, "", 0, "the class %s\nand more", (ESCAPE,), None)
+    assert make_printable(record)
+    assert "\x1b" not in record.getMessage()
+    assert "\nand more" in record.getMessage()
+
+
+def test_an_error_of_the_command_line_is_printable(tmp_path: Path) -> None:
+    """A path with escape sequences, which does not exist; exit code 2 and one sentence."""
+    command = [
+        sys.executable,
+        "-m",
+        "flows.command_line",
+        "init",
+        str(tmp_path / "w"),
+        "--texts",
+        f"{tmp_path}/[old]\x1b[2Jx.csv",
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert r"[old]\x1b[2Jx.csv does not exist" in done.stderr
+    assert "\x1b" not in done.stderr + done.stdout
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "[x](javascript:alert(3))",
+        "![x](https://evil/track.png)",
+        "<img src=x onerror=alert(1)>",
+        "https://evil.example/a",
+        "www.evil.example",
+        "a | b",
+        "`code`",
+        "# heading",
+        "1. item",
+        "- item",
+        "*bold* _it_",
+        "two\n\n# lines",
+        "&lt;script&gt;",
+        "[ref]: https://evil",
+    ],
+)
+def test_markdown_shows_a_name_as_text(name: str) -> None:
+    """No character that Markdown acts on stands by itself; the reader sees the name."""
+    import html
+    import re
+
+    shown = markdown_text(name)
+    assert html.unescape(shown) == " ".join(name.split())
+    bare = re.sub(r"&#\d+;", "", shown)
+    assert not set(bare) & set("[]<>|`*!")
+    assert "://" not in bare
+    assert not bare.startswith(("#", "- ", "1."))
+    assert "www." not in bare
