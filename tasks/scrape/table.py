@@ -30,6 +30,7 @@ from tasks.sources import TableSource
 __all__ = ["NAME_COLUMNS", "SET_ENCODING", "SUFFIXES", "Table", "read_table"]
 
 LABELED = frozenset({"train", "validation", "test"})
+MADE_FROM_OTHERS = "made_from_other_rows"  # of an export: held-out rows could not be told from what was made of them
 MAX_MALFORMED_SHARE = 0.5  # more, and the table is not what it was taken for
 MIN_MALFORMED_ROWS = 5
 MALFORMED = frozenset(
@@ -242,13 +243,16 @@ def _word(value: Any) -> str | None:
 def _as_exported(item: Item, values: Mapping[str, Any]) -> Item:
     """The item of a row that `seedling export` wrote, with what it says of its label, license and author."""
     words = {folded(name): _word(value) or None for name, value in values.items()}
+    confidence = _share(words["confidence"]) if item.label else 1.0
+    weight = _share(words["weight"]) if item.label else 1.0
     return replace(
         item,
         label_source=(words["label_source"] or "human") if item.label else None,
         licence=words.get("licence") or words.get("license"),
         attribution=words["attribution"],
-        weight=_share(words["weight"]) if item.label else 1.0,
-        confidence=_share(words["confidence"]) if item.label else 1.0,
+        weight=weight / confidence if item.split == "train" else weight,  # the record's weight has the confidence in it
+        confidence=confidence,
+        reason=item.reason or (MADE_FROM_OTHERS if words["stage"] in {"augment", "synthesize"} else None),
     )
 
 

@@ -1,0 +1,124 @@
+"""A dataset that Seedling exported is read back as it was: contents, labels, splits, who gave the labels, licenses."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flows.export import Form, export
+from flows.table_sources import TableOptions
+from flows.workspace import _sources
+from tasks import images
+from tasks.generation import GenerationWriter, Modality, Row, identify, read
+from tasks.params import Facts, load
+from tasks.scrape import scrape
+from tasks.scrape.table import read_table
+from tasks.sources import TableSource
+
+CLASSES = ["../evil", "=1+1", "0", "Größe: xl", "[x](y)", "pool"]
+TEXTS = [
+    'he said "no, never"',
+    "two\nlines, and a comma",
+    "=SUM(A1)",
+    "tab\there",
+    "'quoted'",
+    "ends with a backslash \\",
+    "naïve 👩\u200d🚀",
+]
+COLUMNS = ["id", "split", "label", "label_source", "weight", "confidence", "licence", "attribution"]
+
+
+def rows(modality: Modality) -> list[Row]:
+    """Two rows of each class in training, one in each other labeled split, and two in the pool; one label is a rule's."""
+    import numpy as np
+
+    made: list[Row] = []
+    for number, (split, label) in enumerate(
+        [
+            *(("train", label) for label in CLASSES for _ in range(2)),
+            *((split, label) for split in ("validation", "test") for label in CLASSES),
+            ("pool", None),
+            ("pool", None),
+        ]
+    ):
+        payload: bytes | str = f"{TEXTS[number % len(TEXTS)]} {number}"
+        if modality == "image":
+            payload = images.encode(np.full((12, 12, 3), 7 * number, dtype=np.uint8))
+        content = images.content(images.decode(payload)) if isinstance(payload, bytes) else payload.encode()
+        by_rule = number == 1
+        made.append(
+            Row(
+                id=identify(content),
+                split=split,
+                label=label,
+                label_source=None if label is None else "weak:tag" if by_rule else "human",
+                weight=0.5 if by_rule else 1.0,
+                confidence=0.75 if by_rule else 1.0,
+                origin=f"rows.csv#{number}",
+                licence="CC BY 4.0" if number % 2 else None,
+                attribution="A. Uthor, and others" if number % 3 else None,
+                payload=payload,
+            )
+        )
+    return made
+
+
+def workspace(folder: Path, modality: Modality) -> Path:
+    """A workspace of which scrape and validate are done."""
+    folder.mkdir()
+    (folder / "params.yaml").write_text(f"line: 15\nmodality: {modality}\nscrape: {{sources: [{{kind: folder}}]}}\n")
+    for stage in ("scrape", "validate"):
+        pictures = stage == "scrape" or modality == "text"
+        with GenerationWriter(
+            folder / "generations" / stage, stage=stage, modality=modality, pictures=pictures
+        ) as writer:
+            for row in rows(modality):
+                writer.keep(row)
+            writer.close(rows_in=len(rows(modality)), classes=sorted(CLASSES))
+    return folder
+
+
+def as_records(generation: Path) -> list[dict[str, Any]]:
+    """The rows, by id."""
+    frame = read(generation, COLUMNS)
+    records: list[dict[str, Any]] = json.loads(frame.sort_values("id").to_json(orient="records"))
+    return records
+
+
+@pytest.mark.parametrize(
+    ("modality", "form", "inner"),
+    [
+        ("image", Form.folders, ""),
+        ("image", Form.table, ""),
+        ("image", Form.huggingface, ""),
+        ("image", Form.huggingface, "data"),
+        ("text", Form.table, ""),
+        ("text", Form.huggingface, ""),
+        ("text", Form.huggingface, "data"),
+    ],
+)
+def test_an_export_that_is_read_back_is_the_same(modality: Modality, form: Form, inner: str, tmp_path: Path) -> None:
+    """Class names that are no file names, texts that are formulas, rows without a label; the folder and its data/ alike."""
+    made = workspace(tmp_path / "work", modality)
+    splits = ["train", "validation", "test", "pool"]
+    export(made, tmp_path / "data", form=form, splits=splits, made=[], licence="mit")
+    data = tmp_path / "data" / inner
+    lines = "\n".join(f"    - {line}" for line in _sources(data, modality, None, TableOptions()))
+    params = data.parent / "params.yaml"
+    params.write_text(f"line: 15\nmodality: {modality}\nscrape:\n  sources:\n{lines}\n")
+    scrape(load(data.parent).scrape, Facts(modality=modality), data=data, output=tmp_path / "back" / "scrape")
+    assert as_records(tmp_path / "back" / "scrape") == as_records(made / "generations" / "scrape")
+
+
+def test_rows_that_were_made_from_others_are_rejected(tmp_path: Path) -> None:
+    """A table does not say which rows they were made from, so a fold's rows would be learned from under another name."""
+    header = "text,id,label,label_source,weight,confidence,origin,licence,attribution,stage"
+    (tmp_path / "train.csv").write_text(
+        f"{header}\na day,1,a,human,1.0,1.0,x,,,validate\na dya,2,a,human,1.0,1.0,x,,,augment\n"
+    )
+    source = TableSource(kind="table", path="train.csv")
+    found = [(item.label, item.reason) for item in read_table(source, tmp_path, "text", 2**20)]
+    assert found == [("a", None), ("a", "made_from_other_rows")]
