@@ -329,6 +329,7 @@ def _track(folder: Path) -> None:
 def _git(folder: Path, *arguments: str, more: Mapping[str, str] = MappingProxyType({})) -> None:
     environment = {**os.environ, **more}
     line_ends = ("-c", "core.safecrlf=false")  # the files of a workspace end lines as they do everywhere
-    done = subprocess.run(["git", *line_ends, *arguments], cwd=folder, env=environment, capture_output=True, text=True, check=False)  # noqa: S603, S607
+    command = ["git", *line_ends, *arguments]
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)  # noqa: S603
     if done.returncode != 0:
         raise InputError(f"git {arguments[0]} failed in {folder}: {' '.join(done.stderr.split())}")

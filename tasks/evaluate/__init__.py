@@ -242,6 +242,7 @@ def _next(
         used=used,
         labels_from=_labels_from(validated),
         queue=(validated.parent / "pseudo_label" / "1" / "queue.csv").is_file(),
+        unlabeled=read_manifest(validated.parent / "scrape")["reasons"].get("no_label", 0),
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,7 @@ class Dataset:
     sources: tuple[Path, ...]
     modality: str
     classes: list[str]
+    rejected: Mapping[str, Mapping[str, int]] = field(default_factory=dict)  # stage → reason → rows
 
     @classmethod
     def of(cls, workspace: Path, splits: Sequence[str], made: Sequence[str]) -> Dataset:
@@ -71,7 +72,9 @@ class Dataset:
         )  # a pool row that was labelled counts with its label
         if rows.empty:
             raise InputError(f"There is no row of {', '.join(splits)}: `seedling status` shows what there is.")
-        return cls(rows, tuple(sources), manifest["modality"], manifest["classes"])
+        manifests = {"scrape": read_manifest(root / "scrape"), "validate": manifest}
+        rejected = {stage: dict(sorted(of_stage["reasons"].items())) for stage, of_stage in manifests.items()}
+        return cls(rows, tuple(sources), manifest["modality"], manifest["classes"], rejected)
 
     def content(self, rows: pd.DataFrame) -> Iterator[tuple[str, bytes | str]]:
         """(id, encoded picture or text) of these rows, in any order."""
@@ -125,6 +128,11 @@ def dataset_card(dataset: Dataset, name: str, licence: str, *, as_parquet: bool 
             int(((rows["label"] == one) & (rows["split"] == split)).sum()) for split in dict.fromkeys(rows["split"])
         ]
         lines.append(f"| {markdown_text(one)} | " + " | ".join(f"{count:,}" for count in counts) + " |")
+    if any(dataset.rejected.values()):
+        lines += ["", "## Rows that were rejected", ""]
+        for stage, reasons in dataset.rejected.items():
+            listed = ", ".join(f"{count:,} {reason.replace('_', ' ')}" for reason, count in reasons.items())
+            lines.append(f"- by {stage}: {listed or 'none'}")
     known = Counter(rows["licence"].fillna("not stated"))
     lines += [
         "",

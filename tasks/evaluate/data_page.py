@@ -73,7 +73,10 @@ def write_data_page(workspace: Path) -> Path:
         .render(
             name=workspace.resolve().name,
             rows=manifest["rows"],
-            reasons=sorted(manifest["reasons"].items(), key=lambda one: -one[1]),
+            rows_in=collected["rows"]["in"],
+            rejected={
+                stage: rejections(of_stage) for stage, of_stage in (("scrape", collected), ("validate", manifest))
+            },
             doubt=manifest["notes"].get("doubt", {}),
             worst=_with_content(generations, doubtful[doubtful["doubtful"].eq(True).astype(bool)].head(WORST)),
             health=_cards(generations, sick, manifest["notes"].get("health", {})),
@@ -92,6 +95,11 @@ def write_data_page(workspace: Path) -> Path:
     path = reports / "data.html"
     path.write_text(page, encoding="utf-8")
     return path
+
+
+def rejections(manifest: Mapping[str, Any]) -> dict[str, int]:
+    """Reason → rejected rows of a stage, the most frequent first."""
+    return dict(sorted(manifest["reasons"].items(), key=lambda pair: (-pair[1], pair[0])))
 
 
 def doubtful_labels(kept: pd.DataFrame, rejected: pd.DataFrame) -> pd.DataFrame:

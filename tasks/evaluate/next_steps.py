@@ -100,18 +100,19 @@ def next_steps(
     queue: bool,
     used: Collection[str],
     labels_from: Sequence[LabelsFrom] = (),
+    unlabeled: int = 0,
 ) -> list[dict[str, Any]]:
     """Advice, the largest expected gain first: what, how, minutes, and the gain of accuracy with its 80 % interval (None where nothing
     tells).
 
     rows: kept ones by split; doubt: what validate says of the labels; errors, labels: by class, wrong test rows and training labels; bought:
     train's steps; rounds: with `decision`; slices: with `worse`; queue: whether the pool's rows were put into an order to label them in; used: what
-    the chosen model learnt from; labels_from: the judged labels by source and by rule.
+    the chosen model learnt from; labels_from: the judged labels by source and by rule; unlabeled: held-out rows that scrape rejected for want of a label.
     """
     a_minute = float(doubt.get("items_a_minute", A_MINUTE))
     at_most = max(1, round(MINUTES * a_minute))
     found = [
-        *_label_more(curve, rows, at_most, a_minute, queue),
+        *_label_more(curve, rows, at_most, a_minute, queue, unlabeled),
         *_check_labels(curve, doubt),
         *_fix_sources(curve, labels_from, a_minute),
         *_collect(errors, labels, at_most, a_minute),
@@ -134,7 +135,7 @@ def _advice(what: str, text: str, how: str, takes: float | None, gain: Estimate 
 
 
 def _label_more(
-    curve: Curve | None, rows: Mapping[str, int], at_most: int, a_minute: float, queue: bool
+    curve: Curve | None, rows: Mapping[str, int], at_most: int, a_minute: float, queue: bool, unlabeled: int
 ) -> list[dict[str, Any]]:
     if curve is None:
         return []
@@ -145,7 +146,12 @@ def _label_more(
         if queue:
             how = "generations/pseudo_label/1/queue.csv lists the pool's rows that teach most, best first."
         return [_advice("label", f"Label {many:,} rows of the pool", how, many / a_minute, curve.gain(times))]
-    how = "No row is left unlabelled: add rows to data/."
+    how = "No row is left in the pool: add rows to data/."
+    if unlabeled:
+        how = (
+            f"{unlabeled:,} rows of the validation or test split have no label and were rejected: give them their labels in data/, or put them into "
+            "the pool. Then add rows."
+        )
     text = f"Collect and label {many:,} further rows"
     return [_advice("collect", text, how, many / a_minute, curve.gain(times))]
 
