@@ -1,0 +1,123 @@
+"""Whatever the dialect, and whatever stands in the cells, a table that a program wrote is read as it was written, and no row is lost without a reason."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tasks.errors import InputError
+from tasks.scrape.table import read_table
+from tasks.sources import TableSource
+from tasks.texts import clean
+
+QUICK = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+# Letters with everything that a dialect is made of; a carriage return alone is not written in quotes by Python's csv module.
+CELLS = st.text(st.sampled_from("abcé 猫.,;\t|\"'\n\\=-"), min_size=1, max_size=30).filter(
+    lambda text: bool(text.strip())
+)
+LABELS = st.sampled_from(["good", "bad", "so, so", 'the "other"'])
+ROWS = st.lists(st.tuples(CELLS, LABELS), min_size=1, max_size=12)
+DIALECTS = st.fixed_dictionaries(
+    {
+        "delimiter": st.sampled_from(",;\t|"),
+        "lineterminator": st.sampled_from(["\n", "\r\n"]),
+        "quoting": st.sampled_from([csv.QUOTE_MINIMAL, csv.QUOTE_ALL, csv.QUOTE_NONNUMERIC]),
+    }
+)
+
+
+def written(rows: list[tuple[str, ...]], dialect: dict[str, Any]) -> bytes:
+    """The file that Python's csv module writes."""
+    out = io.StringIO(newline="")
+    csv.writer(out, **dialect).writerows(rows)
+    return out.getvalue().encode()
+
+
+def read_back(folder: Path, name: str, content: bytes) -> list[tuple[str, str | None, str | None]]:
+    """(text, label, reason) of each row."""
+    (folder / name).write_bytes(content)
+    items = read_table(TableSource(kind="table", path=name), folder, "text", 2**20)
+    return [("" if item.reason else str(item.load()), item.label, item.reason) for item in items]
+
+
+@QUICK
+@given(rows=ROWS, dialect=DIALECTS, name=st.sampled_from(["t.csv", "t.tsv"]), label_first=st.booleans())
+def test_what_a_csv_writer_wrote_is_read_as_it_was(
+    rows: list[tuple[str, str]], dialect: dict[str, Any], name: str, label_first: bool, tmp_path: Path
+) -> None:
+    """Four delimiters, two line ends, three ways of quoting, either order of the columns, cells with all of their characters."""
+    table = [("text", "label"), *rows]
+    content = written([row[::-1] if label_first else row for row in table], dialect)
+    found = read_back(tmp_path, name, content)
+    assert [(clean(text), label, reason) for text, label, reason in found] == [
+        (clean(text.replace("\r\n", "\n")), label, None) for text, label in rows
+    ]
+
+
+@QUICK
+@given(
+    rows=st.lists(
+        st.tuples(
+            st.text(st.sampled_from("ab é\"',"), min_size=1, max_size=20).filter(lambda text: any(map(str.isalpha, text))),
+            st.sampled_from(["good", "bad"]),
+        ),
+        min_size=1,
+        max_size=20,
+    )
+)
+def test_a_file_without_quoting_keeps_its_quotation_marks(rows: list[tuple[str, str]], tmp_path: Path) -> None:
+    """Tabs between cells and quotation marks anywhere in them: each line is a row, and none swallows another."""
+    content = "text\tlabel\n" + "".join(f"{text}\t{label}\n" for text, label in rows)
+    found = read_back(tmp_path, "t.tsv", content.encode())
+    assert [(label, reason) for _, label, reason in found] == [(label, None) for _, label in rows]
+    for (text, _, _), (expected, _) in zip(found, rows, strict=True):
+        assert text.strip() in {expected.strip(), expected.strip().strip('"').replace('""', '"').strip()}
+
+
+@QUICK
+@given(
+    rows=st.lists(
+        st.tuples(
+            st.text("abc, ", min_size=1, max_size=20).filter(lambda text: bool(text.strip(", "))),
+            st.sampled_from(["good", "bad"]),
+        ),
+        min_size=8,
+        max_size=20,
+    ),
+    broken=st.sampled_from(['"opened,good', "lost", "one,two,three,four", '"x" y,good', "half\rline,good"]),
+    place=st.integers(0, 7),
+)
+def test_one_broken_line_costs_no_other_row(
+    rows: list[tuple[str, str]], broken: str, place: int, tmp_path: Path
+) -> None:
+    """In a file that uses quotation marks: the broken line alone is rejected, with its number."""
+    lines = written(
+        [(f"row {number}, {text}", label) for number, (text, label) in enumerate(rows)], {"lineterminator": "\n"}
+    )
+    listed = lines.decode().splitlines()
+    content = "\n".join(["text,label", *listed[:place], broken, *listed[place:]]) + "\n"
+    (tmp_path / "t.csv").write_bytes(content.encode())
+    items = list(read_table(TableSource(kind="table", path="t.csv"), tmp_path, "text", 2**20))
+    assert Counter(item.label for item in items if item.reason is None) == Counter(label for _, label in rows)
+    assert [item.origin for item in items if item.reason] == [f"t.csv#line {place + 2}"]
+
+
+@QUICK
+@given(content=st.binary(max_size=400), name=st.sampled_from(["t.csv", "t.tsv", "t.jsonl", "t.parquet"]))
+def test_any_bytes_are_rows_reasons_or_one_sentence(content: bytes, name: str, tmp_path: Path) -> None:
+    """Never another error."""
+    for head in (b"", b"text,label\n", b'{"text": "a", "label": "b"}\n'):
+        (tmp_path / name).write_bytes(head + content)
+        try:
+            for item in read_table(TableSource(kind="table", path=name), tmp_path, "text", 2**20):
+                item.origin.encode()
+                if item.reason is None:
+                    str(item.load()).encode()
+        except InputError as error:
+            assert str(error).strip()
