@@ -39,6 +39,19 @@ MAY_BE_EMPTY = FOLDER.replace("}", ", may_be_empty: true}")
 MANY = 10_000  # files: DVC looks at each of them whenever it is asked anything
 
 
+OWN_FILES = (
+    *(
+        ".dvc/.gitignore",
+        ".dvc/config",
+        ".dvcignore",
+        ".gitattributes",
+        ".gitignore",
+        "README.md",
+        "data.dvc",
+        "dvc.yaml",
+    ),
+    *("gates.yaml", NOT_COPIED, "params.yaml", "prefect.yaml", LOG),
+)
 HINTS = {
     CODE: " Read them, and say --with-code to copy them.",
     HIDDEN: " Names that begin with a dot are not read: rename the folder or the files if they are data.",
@@ -316,7 +329,12 @@ def _track(folder: Path) -> None:
     """Git init, dvc init, dvc add data, and a first commit, under the user's name where git knows it."""
     _git(folder, "init", "--quiet")
     create_repository(folder)
+    ignore = folder / ".dvc" / ".gitignore"
+    if not ignore.exists():  # DVC leaves it out where the user's own gitignore names the same files
+        ignore.write_text("/config.local\n/tmp\n/cache\n", encoding="utf-8")
     _git(folder, "add", "--all")
+    own = [name for name in OWN_FILES if (folder / name).is_file()]
+    _git(folder, "add", "--force", "--", *own)  # whatever the user's own gitignore leaves out
     commit = ("commit", "--quiet", "--message", "A Seedling workspace")
     identity = identity_environment(folder)
     try:
@@ -328,8 +346,7 @@ def _track(folder: Path) -> None:
 
 def _git(folder: Path, *arguments: str, more: Mapping[str, str] = MappingProxyType({})) -> None:
     environment = {**os.environ, **more}
-    line_ends = ("-c", "core.safecrlf=false")  # the files of a workspace end lines as they do everywhere
-    command = ["git", *line_ends, *arguments]
+    command = ["git", "-c", "core.safecrlf=false", *arguments]  # a workspace's files end lines as they do everywhere
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)  # noqa: S603
     if done.returncode != 0:
         raise InputError(f"git {arguments[0]} failed in {folder}: {' '.join(done.stderr.split())}")

@@ -1,0 +1,85 @@
+"""A workspace's own files are committed whatever the user's git settings leave out, refuse or convert."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from flows.git_identity import HOOK_VARIABLES, drop_hook_variables
+from flows.workspace import make_workspace
+
+FILES = {
+    *(".dvc/.gitignore", ".dvc/config", ".dvcignore", ".gitattributes", ".gitignore", "README.md", "data.dvc"),
+    *("dvc.yaml", "gates.yaml", "not_copied.csv", "params.yaml", "prefect.yaml", "test_evaluations.jsonl"),
+}
+IDENTITY = "[user]\n\tname = A\n\temail = a@example.org\n"
+SETTINGS = {
+    "ignores yaml": ("*.yaml\n!dvc.yaml\n", ""),
+    "ignores data, locks and tables": ("data*\n*.lock\n*.csv\n", ""),
+    "ignores hidden names": (".*\n", ""),
+    "ignores everything": ("*\n", ""),
+    "signs without a key": (
+        "",
+        "[commit]\n\tgpgsign = true\n[gpg]\n\tformat = ssh\n[user]\n\tsigningkey = /nowhere.pub\n",
+    ),
+    "has a hook that refuses": ("", "[core]\n\thooksPath = HOOKS\n"),
+    "converts line ends": ("", "[core]\n\tautocrlf = true\n\tsafecrlf = true\n"),
+}
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    """Two texts, and a file that `init` leaves out."""
+    for name in ("a/1.txt", "b/2.txt", ".hidden"):
+        (tmp_path / "source" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "source" / name).write_text(f"text {name}")
+    return tmp_path / "source"
+
+
+def git(workspace: Path, *arguments: str) -> str:
+    """What git prints."""
+    return subprocess.run(["git", *arguments], cwd=workspace, check=True, capture_output=True, text=True).stdout
+
+
+@pytest.mark.parametrize("kind", SETTINGS)
+def test_own_files_are_committed(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    """At once, and later by a plain `git add --all`."""
+    ignore, settings = SETTINGS[kind]
+    hooks = tmp_path / "hooks"
+    hooks.mkdir()
+    (hooks / "commit-msg").write_text("#!/bin/sh\necho 'the message must name a ticket' >&2; exit 1\n")
+    (hooks / "commit-msg").chmod(0o755)
+    (tmp_path / "ignore").write_text(ignore)
+    excludes = f"[core]\n\texcludesFile = {tmp_path / 'ignore'}\n"
+    (tmp_path / "gitconfig").write_text(IDENTITY + excludes + settings.replace("HOOKS", str(hooks)))
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(tmp_path / "gitconfig"))
+    work = make_workspace(tmp_path / "work", source, "text", encoder="none")
+    assert set(git(work, "ls-files").split()) == FILES
+    assert git(work, "status", "--short", "--untracked-files=all") == ""
+    (work / "dvc.lock").write_text("schema: '2.0'\n")
+    (work / "params.yaml").write_text((work / "params.yaml").read_text() + "# changed\n")
+    assert git(work, "status", "--short").split() == ["M", "params.yaml", "??", "dvc.lock"]
+
+
+def test_a_hooks_variables_do_not_reach_another_repository(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a git hook: the index, with a file that is staged, and the folder of the user's repository stay as they were."""
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    git(mine, "init", "--quiet")
+    (mine / "notes.txt").write_text("draft")
+    git(mine, "add", "notes.txt")
+    before = (mine / ".git" / "index").read_bytes()
+    monkeypatch.setenv("GIT_DIR", str(mine / ".git"))
+    monkeypatch.setenv("GIT_WORK_TREE", str(mine))
+    monkeypatch.setenv("GIT_INDEX_FILE", str(mine / ".git" / "index"))
+    drop_hook_variables()
+    assert not set(HOOK_VARIABLES) & set(os.environ)
+    work = make_workspace(tmp_path / "work", source, "text", encoder="none")
+    assert (mine / ".git" / "index").read_bytes() == before
+    assert git(mine, "status", "--short") == "A  notes.txt\n"
+    assert set(git(work, "ls-files").split()) == FILES
