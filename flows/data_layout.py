@@ -19,7 +19,7 @@ from tasks.ignored_files import hidden_folder, is_hidden
 from tasks.scrape.folder import ROOTS, TEXT_SUFFIXES, read_folder
 from tasks.scrape.image_tables import holds_images
 from tasks.scrape.items import Item
-from tasks.scrape.table import read_table
+from tasks.scrape.table import Table, read_table
 from tasks.sources import FolderSource, TableSource
 
 NO_IMAGE_THERE = frozenset({"no_such_file", "path_outside_data", "link_outside_data"})
@@ -151,12 +151,11 @@ def _items_of_folders(source: Path) -> list[Item]:
         return []
 
 
-def _rows_of(table: TableSource, source: Path) -> list[Item]:
+def _rows_of(source: TableSource, folder: Path) -> list[Item]:
     """The table's rows; only the first of one that holds the images themselves."""
-    rows = read_table(table, source, "image", sys.maxsize)
-    if holds_images(table, source):
-        return [next(rows)]
-    return list(rows)
+    table = Table(source, folder, "image")
+    rows = table.items(sys.maxsize)
+    return [next(rows)] if holds_images(table) else list(rows)
 
 
 def _folders_are_classes(items: Sequence[Item], unnamed: Sequence[Item], labels: Mapping[str, set[str | None]]) -> bool:

@@ -228,3 +228,23 @@ def _class_names(schema: Any) -> dict[str, Sequence[str]]:
         return {name: list(map(str, of["names"])) for name, of in features.items() if of.get("_type") == "ClassLabel"}
     except (KeyError, ValueError, TypeError, AttributeError, RecursionError):
         return {}
+
+
+def embeds_all(path: Path, column: str) -> bool:
+    """Whether the file is Parquet and each row of the column holds bytes, by the statistics of its footer. Raises InputError."""
+    if path.suffix.lower() != ".parquet":
+        return False
+    with explained(path, "Parquet"):
+        file = pq.ParquetFile(path)
+        kind = file.schema_arrow.field(column).type
+        leaf = f"{column}.bytes" if pa.types.is_struct(kind) else column
+        if not pa.types.is_struct(kind) and not pa.types.is_binary(kind) and not pa.types.is_large_binary(kind):
+            return False
+        return all(_has_no_null(file.metadata.row_group(number), leaf) for number in range(file.num_row_groups))
+
+
+def _has_no_null(group: Any, leaf: str) -> bool:
+    """Whether the column of a row group, by its path in the file's schema, is known to have a value in each row."""
+    chunks = [group.column(place) for place in range(group.num_columns)]
+    statistics = next((chunk.statistics for chunk in chunks if chunk.path_in_schema == leaf), None)
+    return statistics is not None and statistics.has_null_count and statistics.null_count == 0

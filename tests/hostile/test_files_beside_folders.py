@@ -8,6 +8,8 @@ import shutil
 import tempfile
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from folder_trees import fill, picture, scraped, write_table
 from hypothesis import HealthCheck, given, settings
@@ -290,3 +292,19 @@ def test_files_in_are_rows_kept_rejected_and_ignored(tree: dict[tuple[str, str],
         assert {name for name in walked if ".git" not in name.split("/")} == listed
     finally:
         shutil.rmtree(top)
+
+
+@pytest.mark.parametrize("embedded", [True, False])
+def test_parquet_tables_of_images_and_of_paths_are_read_beside_the_pool(tmp_path: Path, embedded: bool) -> None:
+    """The images that paths name are the table's rows; those inside the table leave the folders alone."""
+    source = tmp_path / "source"
+    fill(source / "imgs", 4)
+    fill(source / "unlabelled", 2, 100)
+    paths = [f"imgs/{number:03d}.png" for number in range(4)]
+    cells = [{"bytes": picture(500 + n) if embedded else None, "path": path} for n, path in enumerate(paths)]
+    kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    pq.write_table(pa.table({"image": pa.array(cells, kind), "label": ["a", "b"] * 2}), source / "t.parquet")
+    found = scraped(source, tmp_path / "out", [FOLDER, {"kind": "table", "path": "t.parquet"}])
+    assert len(found.kept) == 6
+    assert set(found.rejected.values()) == ({"outside_known_folders"} if embedded else set())
+    assert found.files == {"in": 7, "read": 7, "ignored": {}}
