@@ -55,13 +55,18 @@ class ScrapeParams(Section):
 
 
 class ValidateParams(Section):
-    """What a usable row is, and how rows are split."""
+    """What a usable row is, and how rows are split.
+
+    fixed_camera: whether all images show nearly the same scene, so that none is a near-duplicate of another; auto: those that do are
+    found, and kept apart.
+    """
 
     min_side: Annotated[int, Field(ge=1)] = 8
     min_characters: Annotated[int, Field(ge=1)] = 2
     blank_contrast: Annotated[float, Field(ge=0)] = 2.0
     near_duplicate_bits: Annotated[int, Field(ge=0, le=3)] = 3
     near_duplicate_difference: Annotated[float, Field(ge=0, le=255)] = 6.0
+    fixed_camera: Literal["auto"] | bool = "auto"
     near_duplicate_similarity: Annotated[float, Field(gt=0.5, le=1)] = 0.8
     merge_case: bool = True
     min_class_rows: Annotated[int, Field(ge=1)] = 1

@@ -34,6 +34,10 @@ def summary(stage: Stage, workspace: Path) -> dict[str, Any]:
         phrases.append(f"no file in the folder of {', '.join(empty)}")
     if ignored := ignored_phrase(notes.get("files", {}).get("ignored", {})):
         phrases.append(f"{ignored}: {stage.output}/{IGNORED}")
+    if scene_rows := notes.get("fixed_camera"):
+        phrases.append(
+            f"{scene_rows:,} images of a fixed camera, not taken for near-duplicates (validate.fixed_camera)"
+        )
     note = "; ".join(phrases)
     return {**manifest.get("rows", {}), "reasons": manifest.get("reasons", {}), "checks": checks, "note": note}
 

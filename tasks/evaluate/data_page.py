@@ -81,6 +81,7 @@ def write_data_page(workspace: Path) -> Path:
             worst=_with_content(generations, doubtful[doubtful["doubtful"].eq(True).astype(bool)].head(WORST)),
             health=_cards(generations, sick, manifest["notes"].get("health", {})),
             usual=manifest["notes"].get("usual_here", {}),
+            fixed_camera=manifest["notes"].get("fixed_camera", 0),
             copies=_copies(generations, copies),
             leaks=leaks_by_kind(kept, rejected),
             plots=_histograms(kept),

@@ -26,6 +26,7 @@ from tasks.params import Facts, ValidateParams
 from tasks.progress import Progress, silent
 from tasks.validate.checks import THUMBNAIL_SIDE, Looked, look
 from tasks.validate.duplicates import Clusters, equal_texts, near_duplicate_images, near_duplicate_texts
+from tasks.validate.fixed_camera import scenes, without_scenes
 from tasks.validate.health import health
 from tasks.validate.judging import judge
 from tasks.validate.splits import assign_folds, carve_test
@@ -78,7 +79,7 @@ def validate(
     spellings = merge_spellings(looked) if params.merge_case else {}
     grouped = any(one.row.group is not None for one in looked)
     reject_copies(looked)
-    group_near_duplicates(looked, params, facts)
+    scene_rows = group_near_duplicates(looked, params, facts)
     reject_leaks(looked)
     classes = reject_small_classes(looked, params.min_class_rows)
     carved = carve_test_rows(looked, params, facts.seed)
@@ -102,6 +103,7 @@ def validate(
             health=dict(sorted(Counter(code for one in usable(looked) for code in one.codes).items())),
             usual_here=usual,
             doubt=doubt,
+            **({"fixed_camera": scene_rows} if scene_rows else {}),
         )
 
 
@@ -167,8 +169,9 @@ def reject_copies(looked: list[Looked]) -> None:
             one.reason = "exact_duplicate"
 
 
-def group_near_duplicates(looked: list[Looked], params: ValidateParams, facts: Facts) -> None:
-    """Gives each usable row its group: the smallest id among what its source says belongs together, or among its near-duplicates.
+def group_near_duplicates(looked: list[Looked], params: ValidateParams, facts: Facts) -> int:
+    """Gives each usable row its group: the smallest id among what its source says belongs together, or among its near-duplicates. Images of a
+    fixed camera are no near-duplicates of one another, unless params say so; gives how many there are.
 
     Near-duplicates of one source group join it. Those that stand in several (a banner on every page) are a group of their own:
     were they to join them, a few would chain a whole site into one group, which no split can cut.
@@ -179,6 +182,13 @@ def group_near_duplicates(looked: list[Looked], params: ValidateParams, facts: F
         if one.row.group is not None:
             named[one.row.id].add(one.row.group)
     sets = near_clusters(rows, params, facts)
+    of_scenes = (
+        scenes(rows, sets, params.near_duplicate_difference)
+        if facts.modality == "image" and params.fixed_camera == "auto"
+        else []
+    )
+    if of_scenes:
+        sets = without_scenes(len(rows), sets, of_scenes)
     joined = Clusters(len(rows))
     first_of: dict[str, int] = {}
     for members in sets.members():
@@ -194,6 +204,7 @@ def group_near_duplicates(looked: list[Looked], params: ValidateParams, facts: F
         group = min(rows[number].row.id for number in members)
         for number in members:
             rows[number].row = replace(rows[number].row, group=group)
+    return sum(len(members) for members in of_scenes)
 
 
 def near_clusters(rows: list[Looked], params: ValidateParams, facts: Facts) -> Clusters:
@@ -205,6 +216,8 @@ def near_clusters(rows: list[Looked], params: ValidateParams, facts: Facts) -> C
             sets.join(*pair)
         for pair in near_duplicate_texts(texts, params.near_duplicate_similarity, sets.settled):
             sets.join(*pair)
+    elif params.fixed_camera is True:
+        sets = Clusters(len(rows))
     else:
         sets = Clusters(len(rows))
         hashes = np.array([one.near_key for one in rows], dtype=np.uint64)
