@@ -1,0 +1,50 @@
+"""Images in ninety broken and unusual forms: each is a row or is rejected, for the reason that is its own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tasks.generation import Row, read, read_rejected
+from tasks.params import Facts, ScrapeParams, ValidateParams
+from tasks.scrape import scrape
+from tasks.validate import validate
+from tasks.validate.checks import look
+from tests.hostile.image_corpus import KEPT, forms, write_corpus
+
+FORMS = list(forms())
+FACTS = Facts(modality="image")
+
+
+@pytest.mark.parametrize(("encoded", "outcome"), [form[2:] for form in FORMS], ids=[form[0] for form in FORMS])
+def test_each_form_is_kept_or_rejected_for_its_reason(encoded: bytes, outcome: str) -> None:
+    """By what validate looks at in a row by itself."""
+    assert (look(Row("1", "train", origin="1", payload=encoded), ValidateParams(), FACTS).reason or KEPT) == outcome
+
+
+def test_there_are_sixty_broken_forms_and_each_has_its_own_bytes() -> None:
+    """So that none is hidden behind another as its copy."""
+    assert len(FORMS) >= 60
+    assert len({encoded for _, _, encoded, _ in FORMS}) == len({name for name, *_ in FORMS}) == len(FORMS)
+
+
+def test_a_folder_of_all_forms_is_read_and_every_file_is_accounted_for(tmp_path: Path) -> None:
+    """By scrape and validate: each file is one row, kept or rejected as listed; none is lost, and nothing stops."""
+    expected = write_corpus(tmp_path / "data")
+    params = ScrapeParams.model_validate({"sources": [{"kind": "folder", "path": "."}]})
+    scrape(params, FACTS, data=tmp_path / "data", output=tmp_path / "scrape")
+    validate(ValidateParams(), FACTS, collected=tmp_path / "scrape", output=tmp_path / "validate")
+    outcome = dict.fromkeys(read(tmp_path / "validate")["origin"], KEPT)
+    for stage in ("scrape", "validate"):
+        rejected = read_rejected(tmp_path / stage)
+        outcome |= dict(zip(rejected["origin"], rejected["reason"], strict=True))
+    copies = {
+        "labelled/a/png_clear.png",
+        "labelled/b/png_clear.png",
+        "labelled/a/png_white.png",
+        "labelled/b/png_white.png",
+    }
+    assert {name: outcome.get(name) for name in expected.keys() - copies} == {
+        name: reason for name, reason in expected.items() if name not in copies
+    }
