@@ -22,6 +22,7 @@ import flows  # noqa: F401  (sets what must be set before the libraries are impo
 from flows.watching_run import announced_if_killed
 from tasks.errors import InputError
 from tasks.launch import LAUNCH
+from tasks.output_encoding import replace_unwritable
 from tasks.plugins import NO_PLUGINS
 from tasks.printable import printable
 
@@ -642,6 +643,7 @@ def main() -> None:
         os.environ["PYTHONUTF8"] = "1"
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606  (this very command once more)
     _open_closed_streams()
+    replace_unwritable(sys.stdout, sys.stderr)
     code: object = 70  # of an error that goes through, in our own code for the command line; 1 means that a gate failed
 
     def leave() -> None:

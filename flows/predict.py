@@ -23,6 +23,7 @@ from tasks.data_files import NotRead, decode_text, files_below, read_bytes, read
 from tasks.errors import InputError
 from tasks.generation import Modality
 from tasks.ignored_files import is_hidden
+from tasks.output_encoding import write_utf8
 from tasks.params import load
 from tasks.predicting import ROWS_AT_ONCE, Answer, Predictor, Question
 from tasks.printable import printable
@@ -273,6 +274,7 @@ def _writer(form: Format, output: Path | None, classes: Sequence[str], probabili
         return found
 
     if output is None:
+        write_utf8(sys.stdout)
         yield _to_text(form, sys.stdout, plain, names)
         sys.stdout.flush()
         return

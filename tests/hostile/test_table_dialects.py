@@ -64,7 +64,9 @@ def test_what_a_csv_writer_wrote_is_read_as_it_was(
 @given(
     rows=st.lists(
         st.tuples(
-            st.text(st.sampled_from("ab é\"',"), min_size=1, max_size=20).filter(lambda text: any(map(str.isalpha, text))),
+            st.text(st.sampled_from("ab é\"',"), min_size=1, max_size=20).filter(
+                lambda text: any(map(str.isalpha, text))
+            ),
             st.sampled_from(["good", "bad"]),
         ),
         min_size=1,

@@ -1,0 +1,71 @@
+"""What is printed is printed as it is: brackets and colons in paths are no markup, and a narrow encoding stops no command."""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from flows.command_line import app
+from flows.running import RunConsole
+from tasks.output_encoding import replace_unwritable
+from tasks.terminal_console import PrintableConsole
+
+ODD_NAMES = ["[old]", "[/]", "[bold red]x[/bold red]", ":key:", "{x}", "{{y}}", "%s", "$HOME", "a b"]
+
+
+@pytest.mark.parametrize("name", ODD_NAMES)
+def test_a_path_is_printed_as_it_is(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """By the consoles of all commands."""
+    for console in (PrintableConsole(), RunConsole()):
+        console.print(f"Report: /data/{name}/report.html", highlight=False, soft_wrap=True)
+    assert capsys.readouterr().out == f"Report: /data/{name}/report.html\n" * 2
+
+
+@pytest.mark.parametrize("name", ODD_NAMES)
+def test_an_error_names_the_path_as_it_is(name: str, tmp_path: Path) -> None:
+    """A workspace that is none."""
+    from typer.testing import CliRunner
+
+    place = tmp_path / name.replace("/", "")
+    place.mkdir()
+    result = CliRunner().invoke(app, ["status", "--workspace", str(place)])
+    assert result.exit_code == 2
+    assert str(place) in result.output
+
+
+def test_no_console_of_rich_is_made_elsewhere() -> None:
+    """One that takes text for markup would lose brackets of a path."""
+    root = Path(__file__).parents[2]
+    makers = {
+        path.relative_to(root).as_posix()
+        for folder in ("flows", "tasks")
+        for path in (root / folder).rglob("*.py")
+        if re.search(r"(?<!\w)Console\(\w*=?\w*\)(?!:)", path.read_text(encoding="utf-8"))
+    }
+    assert makers == set()
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252", "latin-1"])
+def test_a_narrow_encoding_gets_replacements(encoding: str) -> None:
+    """Of characters that it lacks."""
+    stream = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
+    replace_unwritable(stream)
+    print("→ größer 日本", file=stream, flush=True)
+    assert b"gr" in stream.buffer.getvalue()  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
+def test_the_command_line_writes_to_a_narrow_encoding(encoding: str, tmp_path: Path) -> None:
+    """An error with a path that the encoding lacks is a sentence, with exit code 2."""
+    command = [sys.executable, "-m", "flows.command_line", "status", "--workspace", str(tmp_path / "日本 ü")]
+    environment = {**os.environ, "PYTHONIOENCODING": encoding, "PYTHONUTF8": "0"}
+    done = subprocess.run(command, env=environment, capture_output=True, check=False)
+    assert done.returncode == 2
+    assert b"Traceback" not in done.stderr
+    assert b"params.yaml" in done.stderr
