@@ -495,9 +495,21 @@ def _open(workspace: Path) -> Repo:
         )
     check_tracked_files(workspace)
     try:
-        return Repo(str(workspace), _wait_for_lock=True)
+        repo = Repo(str(workspace), _wait_for_lock=True)
     except DvcException as error:
         raise InputError(f"DVC cannot open {workspace}: {error}. Is its .git still there?") from error
+    _check_cache_path(repo)
+    return repo
+
+
+def _check_cache_path(repo: Repo) -> None:
+    """Raises InputError for a cache whose path has braces, which each command of DVC takes for a placeholder."""
+    path = str(repo.cache.local.path)
+    if "{" in path or "}" in path:
+        raise InputError(
+            f"DVC cannot use a cache whose path has braces, {path}: rename that folder, or set another one with "
+            "`dvc cache dir --global`."
+        )
 
 
 def create_repository(folder: Path) -> None:
@@ -507,6 +519,7 @@ def create_repository(folder: Path) -> None:
         with redirect_stdout(io.StringIO()):  # DVC's advice on its own commands
             Repo.init(str(folder)).close()
             with Repo(str(folder)) as repo, _inside(folder):
+                _check_cache_path(repo)
                 repo.add(["data"])
     except DvcException as error:
         raise InputError(f"DVC cannot make a repository of {folder}: {error}") from error

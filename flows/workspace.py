@@ -128,6 +128,8 @@ def make_workspace(
             folder.rmdir()
         beside.replace(folder)
         renew_links_of(folder)
+    except InputError as error:
+        raise InputError(str(error).replace(str(beside), str(folder))) from error
     except (OSError, shutil.Error, UnicodeEncodeError) as error:
         raise SeedlingError(f"{folder} could not be made: {_first_line(error)}. Mend that, then run again.") from error
     finally:

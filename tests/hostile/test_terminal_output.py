@@ -13,6 +13,8 @@ import pytest
 
 from flows.command_line import app
 from flows.running import RunConsole
+from flows.workspace import make_workspace
+from tasks.errors import InputError
 from tasks.output_encoding import replace_unwritable
 from tasks.terminal_console import PrintableConsole
 
@@ -69,3 +71,18 @@ def test_the_command_line_writes_to_a_narrow_encoding(encoding: str, tmp_path: P
     assert done.returncode == 2
     assert b"Traceback" not in done.stderr
     assert b"params.yaml" in done.stderr
+
+
+@pytest.mark.parametrize("name", ["[old] :key: %s", "$x `y` 'z'", "größer 日本"])
+def test_a_workspace_may_have_any_name_but_one_with_braces(name: str, tmp_path: Path) -> None:
+    """Every command of DVC would take a cache's path with braces for a format."""
+    for label in ("[x]", "{y} %s"):
+        (tmp_path / "source {y}" / label).mkdir(parents=True)
+        (tmp_path / "source {y}" / label / "1.txt").write_text(f"a text of {label}")
+    work = make_workspace(tmp_path / name, tmp_path / "source {y}", "text", encoder="none")
+    assert sorted(path.name for path in (work / "data").iterdir()) == ["[x]", "{y} %s"]
+    place = tmp_path / f"{name} {{x}}"
+    with pytest.raises(InputError, match="has braces") as raised:
+        make_workspace(place, tmp_path / "source {y}", "text", encoder="none")
+    assert f"{place}/.dvc/cache" in str(raised.value)
+    assert not place.exists()
