@@ -117,7 +117,7 @@ def list_data(data: Path) -> Listing:
     what a link outside data/ leads to, and stop at a link that leads nowhere.
     """
     directories, links, files, root = [], [], {}, data.resolve()
-    for folder, names, file_names in os.walk(data):
+    for folder, names, file_names in os.walk(data, onerror=_raise):
         names[:] = [name for name in names if name not in LEFT_OUT_BY_DVC]
         inside = Path(folder).relative_to(data)
         for name in names:
@@ -139,6 +139,12 @@ def list_data(data: Path) -> Listing:
                 _check_link(Path(folder, name), root)
             files[(inside / name).as_posix()] = (status.st_size, status.st_mtime_ns, status.st_ino)
     return Listing(tuple(sorted(directories)), tuple(sorted(links)), files)
+
+
+def _raise(error: OSError) -> None:
+    """A folder that cannot be read would otherwise be passed over, as if its rows had been removed."""
+    if not isinstance(error, FileNotFoundError):  # removed since its parent was read
+        raise error
 
 
 def _link_target(link: Path, root: Path) -> str:

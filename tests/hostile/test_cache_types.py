@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from flows.ledger import Ledger, renew_links_of
+from flows.snapshot import list_data
 from flows.workspace import make_workspace
 from tasks.errors import InputError
 from tasks.generation import read_manifest
@@ -90,3 +95,32 @@ def test_files_that_the_workspaces_own_dvcignore_hides_are_stated(
     (work / "data" / "dry" / "5.txt").write_text("a breeze")
     assert outcome(work)[1] == {"in": 7, "kept": 7, "rejected": 0}
     assert "4 files of data/ are hidden from DVC" in caplog.text
+
+
+@contextmanager
+def as_nobody() -> Iterator[None]:
+    """Root may read everything, so as root the block runs as another user."""
+    is_root = os.geteuid() == 0
+    if is_root:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        if is_root:
+            os.seteuid(0)
+
+
+def test_a_folder_that_cannot_be_read_is_an_error() -> None:
+    """Passed over, its class would be missing from the run without a word."""
+    with tempfile.TemporaryDirectory() as top:
+        data = Path(top, "data")
+        for label in ("a", "b"):
+            (data / label).mkdir(parents=True)
+            (data / label / "1.txt").write_text(label)
+        Path(top).chmod(0o755)  # for the other user
+        with as_nobody():
+            assert sorted(list_data(data).files) == ["a/1.txt", "b/1.txt"]
+        (data / "b").chmod(0)
+        with as_nobody(), pytest.raises(PermissionError, match=r"data/b"):
+            list_data(data)
+        (data / "b").chmod(0o700)
