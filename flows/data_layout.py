@@ -15,7 +15,7 @@ from tasks import images
 from tasks.data_files import files_below
 from tasks.errors import InputError, MissingColumn
 from tasks.generation import Modality
-from tasks.ignored_files import hidden_folder, is_hidden
+from tasks.ignored_files import hidden_folder, is_passed_over
 from tasks.scrape.folder import ROOTS, TEXT_SUFFIXES, read_folder
 from tasks.scrape.image_tables import holds_images
 from tasks.scrape.items import Item
@@ -76,7 +76,7 @@ def check_split_names(folders: Sequence[Path]) -> None:
 
 
 def _holds_files(folder: Path) -> bool:
-    return any(path.is_file() and not is_hidden(path.name) for path in folder.iterdir())
+    return any(path.is_file() and not is_passed_over(path.name) for path in folder.iterdir())
 
 
 def _beside_texts(

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from tasks.data_files import NOT_REGULAR, OUTSIDE, fault_of
 from tasks.errors import InputError
-from tasks.ignored_files import LEFT_OUT_BY_DVC
+from tasks.ignored_files import LEFT_OUT_BY_DVC, is_utf8
 
 FOLDER = Path(".seedling", "snapshot")
 REQUIRED_FILES = ("params.yaml", "gates.yaml", "dvc.yaml", "data.dvc")
@@ -126,6 +126,11 @@ def list_data(data: Path) -> Listing:
                 links.append(((inside / name).as_posix(), _link_target(path, root)))
             else:
                 directories.append((inside / name).as_posix())
+        for name in [*names, *file_names]:
+            if not is_utf8(name):
+                raise InputError(
+                    f"{str(Path(folder, name))!a}: the name is not UTF-8, so DVC cannot track it: rename it."
+                )
         for name in file_names:
             if name == DVC_IGNORE:
                 raise InputError(

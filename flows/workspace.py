@@ -23,7 +23,16 @@ from tasks import images
 from tasks.data_files import OUTSIDE, fault_of, files_below, folders_below
 from tasks.errors import InputError, MissingColumn, SeedlingError
 from tasks.generation import Modality
-from tasks.ignored_files import HIDDEN, NOT_COPIED, UNREAD_NAMES, hidden_files, is_hidden, reason_of, write_ignored
+from tasks.ignored_files import (
+    HIDDEN,
+    NAME_NOT_UTF8,
+    NOT_COPIED,
+    UNREAD_NAMES,
+    hidden_files,
+    is_passed_over,
+    reason_of,
+    write_ignored,
+)
 from tasks.notices import state_once
 from tasks.plugins import CODE, is_code
 from tasks.progress import Progress, silent
@@ -55,6 +64,7 @@ OWN_FILES = (
 HINTS = {
     CODE: " Read them, and say --with-code to copy them.",
     HIDDEN: " Names that begin with a dot are not read: rename the folder or the files if they are data.",
+    NAME_NOT_UTF8: " Their names are not UTF-8: rename them, for example with `convmv -f latin1 -t utf8`.",
     OUTSIDE: " Links that lead out of the folder are not followed: copy what they lead to into it.",
 }
 
@@ -191,7 +201,7 @@ def _sources(source: Path, modality: Modality, by_source: bool | None, options: 
         tables, inner = [source.name], []
     else:
         tables = table_paths(source)
-        inner = sorted(path for path in source.iterdir() if path.is_dir() and not is_hidden(path.name))
+        inner = sorted(path for path in source.iterdir() if path.is_dir() and not is_passed_over(path.name))
     if options.settings() and not tables:
         raise InputError(
             f"--column, --encoding, --delimiter and --no-label are of tables, and {source} holds none: leave them out."
@@ -247,7 +257,7 @@ def _hold_classes(folders: Sequence[Path], modality: Modality, by_source: bool |
 
 
 def _folders_in(folder: Path) -> list[Path]:
-    return [one for one in folder.iterdir() if one.is_dir() and not is_hidden(one.name)]
+    return [one for one in folder.iterdir() if one.is_dir() and not is_passed_over(one.name)]
 
 
 def _is_split(folder: Path) -> bool:
@@ -266,7 +276,7 @@ def _copy(source: Path, data: Path, many: int, progress: Progress, *, with_code:
         return []
     root, left_out = source.resolve(), []
     for folder in folders_below(source, root):
-        if any(is_hidden(part) for part in folder.relative_to(source).parts):
+        if any(is_passed_over(part) for part in folder.relative_to(source).parts):
             continue
         (data / folder.relative_to(source)).mkdir(parents=True, exist_ok=True)
     for copied, (path, fault) in enumerate(files_below(source, root), start=1):

@@ -18,7 +18,8 @@ from tasks.spreadsheet import write_list
 IGNORED = "ignored.csv"  # in generations/scrape/
 NOT_COPIED = "not_copied.csv"  # in the workspace: the files of its source that `seedling init` left out
 HIDDEN, SYSTEM_FILE, PLACEHOLDER, VERSION_CONTROL = "hidden", "system_file", "placeholder", "version_control"
-UNREAD_NAMES = frozenset({HIDDEN, SYSTEM_FILE, VERSION_CONTROL})  # reasons that a name alone gives
+NAME_NOT_UTF8 = "name_not_utf8"
+UNREAD_NAMES = frozenset({HIDDEN, SYSTEM_FILE, VERSION_CONTROL, NAME_NOT_UTF8})  # reasons that a name alone gives
 NO_SOURCE_READS_IT, READ_ELSEWHERE, CODE = "no_source_reads_it", "link_to_a_file_that_is_read", "code"
 LEFT_OUT_BY_DVC = frozenset({".git", ".hg", ".dvc"})  # of data/, so they are no files of it
 REPOSITORY_NAMES = frozenset(
@@ -47,9 +48,23 @@ def is_hidden(name: str) -> bool:
     return name.startswith(".") or name.casefold() in SYSTEM_FILES or name.casefold() in SYSTEM_FOLDERS
 
 
+def is_utf8(name: str) -> bool:
+    """Whether the name of a file or folder is UTF-8, as DVC and Parquet need it."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def is_passed_over(name: str) -> bool:
+    """Whether no source reads a file or looks into a folder of this name: it is hidden, or not UTF-8."""
+    return is_hidden(name) or not is_utf8(name)
+
+
 def hidden_folder(path: Path) -> bool:
     """Whether no source looks into the folder, by its name."""
-    return is_hidden(path.name)
+    return is_passed_over(path.name)
 
 
 def hidden_files(folder: Path) -> list[tuple[str, str]]:
@@ -87,6 +102,8 @@ def count_files(data: Path, sources: Sequence[Source], read: frozenset[str]) -> 
 
 def reason_of(relative: PurePath) -> str:
     """Why a file that no source gave is ignored. relative: to data/."""
+    if not is_utf8(str(relative)):
+        return NAME_NOT_UTF8
     if relative.name in PLACEHOLDERS:
         return PLACEHOLDER
     if any(part in REPOSITORY_NAMES for part in relative.parts):

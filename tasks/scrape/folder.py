@@ -10,7 +10,7 @@ from types import MappingProxyType
 from tasks.data_files import OUTSIDE, fault_of, files_below, inside, leads_out, read_bytes, read_text, real_path
 from tasks.errors import InputError
 from tasks.generation import Modality
-from tasks.ignored_files import is_hidden
+from tasks.ignored_files import is_passed_over
 from tasks.patterns import Pattern
 from tasks.scrape.items import Item, tidy_label
 from tasks.sources import FolderSource
@@ -69,7 +69,7 @@ def empty_classes(source: FolderSource, data: Path, elsewhere: frozenset[Path] =
         if leads_out(top, root):
             continue
         for folder in sorted(top.iterdir()) if split in {"train", "validation", "test"} else ():
-            stands_for_one = folder.is_dir() and not is_hidden(folder.name) and folder.resolve() not in elsewhere
+            stands_for_one = folder.is_dir() and not is_passed_over(folder.name) and folder.resolve() not in elsewhere
             if stands_for_one and next(_files(folder, root, elsewhere), None) is None:
                 empty.append(tidy_label(folder.name) or folder.name)
     return empty
@@ -97,13 +97,13 @@ def _items(
         beside = (path for path in sorted(root.iterdir()) if not path.is_dir() and real_path(path) not in elsewhere)
         strays += [(path, fault_of(path, data)) for path in beside]
         for path, fault in strays:
-            if not is_hidden(path.name):
+            if not is_passed_over(path.name):
                 item = _item(path, root, "pool", data, modality, max_bytes, fault)
                 yield replace(item, reason=fault or "outside_known_folders")
 
 
 def _tops(root: Path, elsewhere: frozenset[Path]) -> list[Path]:
-    folders = sorted(top for top in root.iterdir() if top.is_dir() and not is_hidden(top.name))
+    folders = sorted(top for top in root.iterdir() if top.is_dir() and not is_passed_over(top.name))
     return [top for top in folders if top.resolve() not in elsewhere]
 
 
@@ -120,13 +120,13 @@ def _files(top: Path, data: Path, elsewhere: frozenset[Path]) -> Iterator[tuple[
     """The files below `top` that are not hidden, each with the reason for which it is not read, if any."""
 
     def enter(folder: Path) -> bool:
-        return not is_hidden(folder.name) and folder.resolve() not in elsewhere
+        return not is_passed_over(folder.name) and folder.resolve() not in elsewhere
 
     if leads_out(top, data):
         yield top, OUTSIDE
         return
     for path, fault in files_below(top, data, enter):
-        if not is_hidden(path.name) and not (path.parent == top and real_path(path) in elsewhere):
+        if not is_passed_over(path.name) and not (path.parent == top and real_path(path) in elsewhere):
             yield path, fault
 
 

@@ -20,6 +20,7 @@ from flows.table_sources import TableOptions
 from flows.workspace import _sources, make_workspace
 from tasks.errors import InputError
 from tasks.generation import Modality
+from tasks.ignored_files import shown_name, write_ignored
 from tasks.params import load
 
 FOLDER = {"kind": "folder", "path": "."}
@@ -143,6 +144,7 @@ HIDDEN_FILES = {
     ".git/config": "version_control",
     ".dvcignore": "version_control",
     "bad/.gitignore": "version_control",
+    "bad/caf\udce9.txt": "name_not_utf8",
 }
 
 
@@ -152,12 +154,13 @@ def test_names_that_begin_with_a_dot_are_counted_and_stated(tmp_path: Path, pack
     source = tmp_path / "source"
     for name in [*HIDDEN_FILES, "good/1.txt", "bad/1.txt"]:
         (source / name).parent.mkdir(parents=True, exist_ok=True)
-        (source / name).write_text(f"text of {name}\n")
+        (source / name).write_text(f"text of {name!a}\n")
     left_out: list[tuple[str, str]] = []
     work = make_workspace(tmp_path / "work", source, "text", pack=pack, left_out=left_out)
     assert dict(left_out) == HIDDEN_FILES
     with (work / "not_copied.csv").open(newline="") as file:
-        assert {row["file"]: row["reason"] for row in csv.DictReader(file)} == HIDDEN_FILES
+        listed = {row["file"]: row["reason"] for row in csv.DictReader(file)}
+    assert listed == {name.replace("\udce9", "\ufffd"): reason for name, reason in HIDDEN_FILES.items()}
     found = scraped(work / "data", tmp_path / "out", [one.model_dump() for one in load(work).scrape.sources], "text")
     assert len(found.kept) == 2
     assert found.files["ignored"] == {}
@@ -233,6 +236,7 @@ FILES = [
     "labelling.py",
     "run.sh",
     "é.jpg",
+    "\udce9.png",
     ".keep",
 ]
 KINDS = [
@@ -285,7 +289,7 @@ def test_files_in_are_rows_kept_rejected_and_ignored(tree: dict[tuple[str, str],
         assert sum(map(len, lists)) == len(listed) == found.files["in"]
         assert found.files["read"] == len(lists[0]) + len(lists[1])
         walked = {
-            (Path(folder) / name).relative_to(data).as_posix()
+            shown_name((Path(folder) / name).relative_to(data).as_posix())
             for folder, folders, names in os.walk(data)
             for name in [*names, *(one for one in folders if (Path(folder) / one).is_symlink())]
         }
@@ -308,3 +312,11 @@ def test_parquet_tables_of_images_and_of_paths_are_read_beside_the_pool(tmp_path
     assert len(found.kept) == 6
     assert set(found.rejected.values()) == ({"outside_known_folders"} if embedded else set())
     assert found.files == {"in": 7, "read": 7, "ignored": {}}
+
+
+def test_the_list_of_ignored_files_is_safe_in_a_spreadsheet(tmp_path: Path) -> None:
+    """A name that a spreadsheet would execute begins with an apostrophe there; one that is not UTF-8 is shown with a replacement."""
+    write_ignored(tmp_path / "ignored.csv", [("=1+1.txt", "hidden"), ("a\udce9.txt", "hidden")])
+    assert (tmp_path / "ignored.csv").read_text(
+        encoding="utf-8"
+    ) == "file,reason\n'=1+1.txt,hidden\na\ufffd.txt,hidden\n"
