@@ -193,7 +193,8 @@ class CrawlSource(WebSource):
 
     item, image, text, fields, tag: CSS selectors, or XPath where they begin with / ./ or (. tag with tags: a label rule in short, named `rule`.
     group_by_page: whether the items of one page belong together. browser: pages are rendered by Chromium, which waits for wait_for and clicks on
-    each of `click` until it is gone. saved_site: a folder with the site's files, which is then served on loopback and crawled in the site's stead.
+    each of `click` until it is gone, in its sandbox unless browser_sandbox says otherwise; max_page_seconds, max_page_megabytes and
+    max_page_memory_megabytes: what one page may take there. saved_site: a folder with the site's files, which is then served on loopback and crawled in the site's stead.
     """
 
     kind: Literal["crawl"]
@@ -209,6 +210,10 @@ class CrawlSource(WebSource):
     max_depth: Annotated[int, Field(ge=1)] = 10_000
     browser: bool = False
     browser_path: str | None = None
+    browser_sandbox: bool = True
+    max_page_seconds: Annotated[float, Field(gt=0)] = 300.0
+    max_page_megabytes: Annotated[float, Field(gt=0)] = 100.0
+    max_page_memory_megabytes: Annotated[float, Field(gt=0)] = 2_000.0
     wait_for: str | None = None
     click: list[str] = []
     max_clicks: Annotated[int, Field(ge=1)] = 100

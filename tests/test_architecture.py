@@ -79,7 +79,17 @@ def test_stage_rooms_never_import_one_another(room: str) -> None:
             "scrapy",
             {
                 f"tasks/scrape/{one}.py"
-                for one in ("asking", "browser", "downloading", "interface", "pages", "politeness", "robots", "spider")
+                for one in (
+                    "asking",
+                    "browser",
+                    "browser_downloads",
+                    "downloading",
+                    "interface",
+                    "pages",
+                    "politeness",
+                    "robots",
+                    "spider",
+                )
             },
         ),
         ("datasets", {"tasks/scrape/hub.py"}),

@@ -24,7 +24,8 @@ from scrapy.exceptions import (
 from scrapy.http import Request, Response
 
 from tasks.scrape.content import PASSING, fault_of
-from tasks.scrape.downloading import ReceivedBytes, Refused
+from tasks.scrape.downloading import Refused
+from tasks.scrape.limits import ReceivedBytes
 from tasks.scrape.memory import Memory
 from tasks.scrape.politeness import key_of
 from tasks.scrape.secret_values import SecretValues
@@ -225,6 +226,8 @@ def reason_of(failure: Any) -> str:
     if any(word in said for word in ("ssl", "tls", "certificate")):
         return "tls_failure"
     if "playwright" in type(error).__module__:
+        if "no usable sandbox" in said:
+            return "no_sandbox"
         if "executable doesn't exist" in said or "failed to launch" in said:
             return "no_browser"
         return "never_shown" if "wait_for_selector" in said else "timeout" if "timeout" in said else "browser_error"

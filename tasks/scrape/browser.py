@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import scrapy
@@ -12,6 +13,7 @@ from tasks.sources import CrawlSource
 
 CALM_MILLISECONDS = (300, 5_000)  # without a change, and at most
 CLICK_MILLISECONDS = 3_000
+ANSWER_SECONDS = 15.0  # of a page whose scripts end
 
 
 def in_browser(source: CrawlSource) -> dict[str, Any]:
@@ -35,7 +37,7 @@ async def worked(page: Any, source: CrawlSource) -> None:
 
     if source.wait_for:
         await page.wait_for_selector(source.wait_for)
-    await page.evaluate(CALM, CALM_MILLISECONDS)
+    await _calm(page)
     for selector in source.click:
         for _ in range(source.max_clicks):
             button = page.locator(selector).first
@@ -46,7 +48,12 @@ async def worked(page: Any, source: CrawlSource) -> None:
             except TookTooLong:  # it went while we reached for it
                 break
             await page.wait_for_load_state("networkidle")
-            await page.evaluate(CALM, CALM_MILLISECONDS)
+            await _calm(page)
+
+
+async def _calm(page: Any) -> None:
+    """Waits until the page is calm. Raises TimeoutError where a script holds it."""
+    await asyncio.wait_for(page.evaluate(CALM, CALM_MILLISECONDS), ANSWER_SECONDS)
 
 
 class Gate:
@@ -63,7 +70,7 @@ class Gate:
         """Opens the gateway when the crawler begins."""
 
         async def open_gateway(**_: Any) -> None:
-            self._server = await serve(self._port, crawler.seedling_hosts.address_of)
+            self._server = await serve(self._port, crawler.seedling_hosts.address_of, crawler.spider.received.add)
 
         self._open = open_gateway  # signals hold what they call weakly
         crawler.signals.connect(open_gateway, signal=scrapy.signals.spider_opened)

@@ -18,36 +18,15 @@ from twisted.web._newclient import HEADER, STATUS
 from zope.interface import implementer
 
 from tasks.scrape.addresses import PRIVATE, JudgedHosts, judged_hosts, proxy_hosts
+from tasks.scrape.limits import SOURCE_TOO_LARGE, LimitExceeded, ReceivedBytes
 from tasks.scrape.secret_values import SecretValues
 
 MAX_HEADER_BYTES = 65_536  # of one answer, with its status line and the 1xx answers before it
-HEADERS_TOO_LARGE, SOURCE_TOO_LARGE = "too_many_header_bytes", "source_too_large"
+HEADERS_TOO_LARGE = "too_many_header_bytes"
 
 
 class Refused(IgnoreRequest):  # type: ignore[misc]
     """A request that is not made, or not made again; the message is the reason code."""
-
-
-class LimitExceeded(Exception):
-    """A connection brought more than it may; the message is the reason code."""
-
-
-class ReceivedBytes:
-    """What all connections of a source brought, counted as it comes, headers included. limit: in bytes."""
-
-    def __init__(self, limit: int, count: int) -> None:
-        self.limit, self.count = limit, count
-
-    def add(self, count: int) -> None:
-        """Raises LimitExceeded where the source has brought too much."""
-        self.count += count
-        if self.exhausted:
-            raise LimitExceeded(SOURCE_TOO_LARGE)
-
-    @property
-    def exhausted(self) -> bool:
-        """Whether nothing more is asked."""
-        return self.count > self.limit
 
 
 @implementer(IHostResolution)

@@ -11,9 +11,12 @@ import socket
 from collections.abc import Awaitable, Callable
 from urllib.parse import urlsplit
 
+from tasks.scrape.limits import LimitExceeded
+
 HEAD = 65_536  # bytes of a request's head at most
 FORBIDDEN = b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 AddressOf = Callable[[str], Awaitable[str | None]]
+Received = Callable[[int], None]
 
 
 def listener() -> tuple[socket.socket, str]:
@@ -22,13 +25,15 @@ def listener() -> tuple[socket.socket, str]:
     return made, f"http://127.0.0.1:{made.getsockname()[1]}"
 
 
-async def serve(on: socket.socket, address_of: AddressOf) -> asyncio.Server:
-    """Starts the proxy. address_of: the IP address of a host's name that may be connected to, or None."""
+async def serve(on: socket.socket, address_of: AddressOf, received: Received) -> asyncio.Server:
+    """Starts the proxy. address_of: the IP address of a host's name that may be connected to, or None; received: takes the number of bytes
+    that came, and raises LimitExceeded where these are too many.
+    """
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
-            await _one(reader, writer, address_of)
-        except (OSError, ValueError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
+            await _one(reader, writer, address_of, received)
+        except (OSError, LimitExceeded, ValueError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
             pass  # the browser is told by the closed connection
         finally:
             writer.close()
@@ -36,7 +41,9 @@ async def serve(on: socket.socket, address_of: AddressOf) -> asyncio.Server:
     return await asyncio.start_server(answer, sock=on, limit=HEAD)
 
 
-async def _one(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, address_of: AddressOf) -> None:
+async def _one(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, address_of: AddressOf, received: Received
+) -> None:
     """One request, or one tunnel; a connection serves no second one, whose host would go unjudged."""
     head = await reader.readuntil(b"\r\n\r\n")
     line, _, rest = head.partition(b"\r\n")
@@ -61,13 +68,14 @@ async def _one(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, addre
             outer.write(
                 b"\r\n".join([b"%s %s %s" % (method, path.encode(), version), *kept, b"Connection: close", b"", b""])
             )
-        await asyncio.gather(_copied(reader, outer), _copied(inner, writer))
+        await asyncio.gather(_copied(reader, outer, lambda _: None), _copied(inner, writer, received))
     finally:
         outer.close()
 
 
-async def _copied(source: asyncio.StreamReader, to: asyncio.StreamWriter) -> None:
+async def _copied(source: asyncio.StreamReader, to: asyncio.StreamWriter, received: Received) -> None:
     while data := await source.read(65_536):
+        received(len(data))
         to.write(data)
         await to.drain()
     if to.can_write_eof():

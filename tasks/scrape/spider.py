@@ -8,6 +8,7 @@ Writes answers and items to the source's memory, and says on standard output how
 from __future__ import annotations
 
 import json
+import math
 import os
 import sys
 from pathlib import Path
@@ -72,8 +73,9 @@ def settings(source: WebSource, visit: int, proxy: str | None = None) -> dict[st
         "URLLENGTH_LIMIT": 4_000,
     }
     if isinstance(source, CrawlSource) and source.browser:
-        handler = "scrapy_playwright.handler.ScrapyPlaywrightDownloadHandler"
-        launch: dict[str, Any] = {"args": ["--no-sandbox"] if os.geteuid() == 0 else []}
+        handler = "tasks.scrape.browser_downloads.BrowserDownloads"
+        heap = f"--js-flags=--max-old-space-size={math.ceil(source.max_page_memory_megabytes)}"
+        launch: dict[str, Any] = {"chromium_sandbox": source.browser_sandbox, "args": [heap]}
         if source.browser_path:
             launch["executable_path"] = source.browser_path
         chosen["DOWNLOAD_HANDLERS"] |= {"http": handler, "https": handler}

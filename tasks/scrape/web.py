@@ -52,18 +52,20 @@ HOW = (
     "group_by_page",
     "saved_site_limit",
     "browser_path",
+    "browser_sandbox",
     "allow_env",
 )
 
-LATER = {
-    "max_source_megabytes"
-}  # parameters that are newer than some sources' files: at their defaults they change no visit
+# Parameters that are newer than some sources' files: at their defaults they change no visit.
+LATER = {"max_source_megabytes", "max_page_seconds", "max_page_megabytes", "max_page_memory_megabytes"}
 
 REMEDIES = {
     "private_address": "Its host is not on the public internet: name it in the source's `allow_private_hosts` if it is yours.",
     "robots_txt": "The site's robots.txt asks crawlers to stay away: ask its owner for the data.",
     "no_such_host": "Nobody knows this host: mend the address, or look whether this machine is online.",
     "tls_failure": "The host speaks no TLS that can be trusted: try http://, or mend the address.",
+    "no_sandbox": "Chromium finds no sandbox on this machine: allow unprivileged user namespaces (docs/collecting.md), or, where the site is trusted, set `browser_sandbox: false`.",
+    "too_much_memory": "Its page takes more memory than `max_page_memory_megabytes`: raise it if the site is trusted.",
     "no_browser": "There is no such browser: name Chromium's path as the source's `browser_path`, or `playwright install chromium`.",
     "http_401": "The site wants a login: an interface with a key in `headers` may be what you need.",
     "http_403": "The site refuses: it may want a login, or no crawler.",
@@ -152,6 +154,11 @@ def check_selectors(source: Web, pictures: bool) -> None:
     if isinstance(source, ApiSource) and getattr(source, wanted) is None:
         raise InputError(
             f"params.yaml: scrape.sources: the source at {source.url} needs `{wanted}`, where an item has it."
+        )
+    if isinstance(source, CrawlSource) and source.browser and source.browser_sandbox and os.geteuid() == 0:
+        raise InputError(
+            f"Chromium has no sandbox for root, so no page of {source.start[0]} is opened: run Seedling as another user, or, where the site is "
+            "trusted or the machine is thrown away, set `browser_sandbox: false` for this source in params.yaml."
         )
     if isinstance(source, CrawlSource) and source.saved_site and source.browser:
         raise InputError(

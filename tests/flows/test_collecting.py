@@ -76,7 +76,7 @@ def written(told: Site, data: Path) -> list[dict[str, object]]:
         {"kind": "api", "url": told.address + "/api", "items": "notes", "id": "id", "text": "note", "next": "next", "fields": {"kind": "kind"},
          "rules": [{"rule": "kind", "field": "kind"}], **web},
         {"kind": "crawl", "name": "live", "start": told.address + "/live", "item": "#l p", "text": "q::text", "tag": "b::text", "browser": True,
-         "browser_path": "/usr/bin/chromium", "wait_for": "#l p", **web},
+         "browser_path": "/usr/bin/chromium", "browser_sandbox": False, "wait_for": "#l p", **web},
     ]  # fmt: skip
 
 

@@ -149,6 +149,7 @@ def test_the_browser_reaches_no_private_host_by_a_redirect(tmp_path: Path) -> No
         told.routes["/r"] = Reply("", 302, headers={"Location": inside})
         told.routes["/secret"] = Reply("<p>the secret</p>", headers={"Access-Control-Allow-Origin": "*"})
         source = {"kind": "crawl", "item": "p", "text": "::text", "browser": True, "browser_path": "/usr/bin/chromium"}
+        source |= {"browser_sandbox": False}
         source |= {"allow_private_hosts": ["localhost"], "wait_for": "p"}
         rows = read(run(tmp_path, TEXTS, {**source, "start": f"http://localhost:{port}/"}))
         assert rows["text"].tolist() == ["open"]

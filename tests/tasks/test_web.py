@@ -257,6 +257,7 @@ def test_a_dynamic_page_is_worked_in_a_browser(tmp_path: Path) -> None:
         source = {"kind": "crawl", "start": told.address + "/", "item": "#list p", "text": "::text", "browser": True}
         source |= {
             "browser_path": "/usr/bin/chromium",
+            "browser_sandbox": False,
             "wait_for": "#list p",
             "click": [".more"],
             "allow_private_hosts": ["127.0.0.1"],

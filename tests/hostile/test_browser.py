@@ -1,0 +1,154 @@
+"""Pages in the browser: in its sandbox, and within the time, the bytes and the memory that a page may take."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from loopback import Reply, Site, site
+from visiting import TEXTS, run
+
+from tasks.errors import InputError
+from tasks.generation import read, read_rejected
+from tasks.scrape.web import check_selectors
+from tasks.sources import CrawlSource
+
+CHROMIUM = "/usr/bin/chromium"
+PAGE: dict[str, Any] = {
+    "kind": "crawl", "item": "p", "text": "::text", "browser": True, "browser_path": CHROMIUM, "allow_private_hosts": ["127.0.0.1"],
+}  # fmt: skip
+UNTRUSTED = {**PAGE, "browser_sandbox": False}  # the tests' own pages; they may run as root
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="of root alone")
+def test_root_is_refused_without_a_setting(tmp_path: Path) -> None:
+    """Before anything is asked, with both ways out."""
+    with site() as told:
+        with pytest.raises(InputError, match=r"no sandbox for root.*another user.*browser_sandbox: false"):
+            run(tmp_path, TEXTS, {**PAGE, "start": told.address + "/"})
+        assert told.asked == []
+
+
+def test_another_user_is_not_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The setting is root's alone."""
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    check_selectors(CrawlSource(**PAGE, start=["http://a.example/"]), pictures=False)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.geteuid() != 0, reason="becomes another user")
+def test_chromium_runs_in_its_sandbox() -> None:
+    """As `nobody`: the spider's own settings, and none of the browser's processes is told to have no sandbox; each renderer has system calls filtered."""
+    nobody = pwd.getpwnam("nobody")
+    home = Path(tempfile.mkdtemp(prefix="seedling-nobody-"))
+    os.chown(home, nobody.pw_uid, nobody.pw_gid)
+    code = (
+        "import os, subprocess, sys, time, asyncio, encodings.idna\n"
+        "from playwright.sync_api import sync_playwright\n"
+        "from tasks.scrape.spider import settings\nfrom tasks.sources import CrawlSource\nimport psutil\n"
+        f"launch = settings(CrawlSource(**{PAGE!r}, start=['http://a.example/']), 1)['PLAYWRIGHT_LAUNCH_OPTIONS']\n"
+        f"os.setgroups([]); os.setgid({nobody.pw_gid}); os.setuid({nobody.pw_uid})\n"
+        f"os.environ['HOME'] = os.environ['TMPDIR'] = {str(home)!r}\n"
+        "with sync_playwright() as playwright:\n"
+        "    browser = playwright.chromium.launch(**launch)\n"
+        "    browser.new_page().goto('about:blank')\n"
+        "    lines = [p.cmdline() for p in psutil.Process().children(recursive=True)]\n"
+        "    assert any('--type=renderer' in line for line in lines)\n"
+        "    assert not any('--no-sandbox' in line for line in lines), lines\n"
+        "    renderer = next(p for p in psutil.Process().children(recursive=True) if '--type=renderer' in p.cmdline())\n"
+        "    print([l for l in open(f'/proc/{renderer.pid}/status') if l.startswith('Seccomp:')])\n"
+        "    browser.close()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    shutil.rmtree(home, ignore_errors=True)
+    if "usable sandbox" in done.stderr:
+        pytest.skip("this machine has no user namespaces")
+    assert done.returncode == 0, done.stderr
+    assert "Seccomp:\\t2" in done.stdout
+
+
+def visit(told: Site, place: Path, path: str, page: str, **limits: Any) -> tuple[list[str], list[str], float]:
+    """A good page that leads to the hostile one, and after it to another good one: the texts, the reasons and the seconds."""
+    told.routes |= {
+        "/": f'<p>first</p><a rel="next" href="{path}">on</a><a rel="next" href="/good">on</a>',
+        "/good": "<p>second</p>",
+    }
+    told.routes[path] = page
+    began = time.monotonic()
+    output = run(place, TEXTS, {**UNTRUSTED, "start": told.address + "/", **limits})
+    return sorted(read(output)["text"]), list(read_rejected(output)["reason"]), time.monotonic() - began
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "script",
+    [
+        "while (true) {}",
+        "setTimeout(() => { while (true) {} }, 200)",
+        "onload = () => setTimeout(() => { while (true) {} }, 0)",
+        "while (true) { alert(1) }",
+        "setInterval(() => { document.body.append('x') }, 1); onbeforeunload = () => { while (true) {} }; setTimeout(() => { while (true) {} }, 600)",
+        "for (let i = 0; i < 30; i++) open('/good'); while (true) {}",
+    ],
+)
+def test_an_endless_script_ends_with_its_page(script: str, tmp_path: Path) -> None:
+    """After the time that a page has; the other pages come, and no process is left."""
+    with site() as told:
+        texts, reasons, seconds = visit(
+            told, tmp_path, "/bad", f"<p>bad</p><script>{script}</script>", max_page_seconds=6
+        )
+    assert texts == ["first", "second"]
+    assert reasons == ["page_timeout"]
+    assert seconds < 120
+    assert not [process for process in psutil.Process().children(recursive=True) if "chrom" in process.name()]
+
+
+@pytest.mark.slow
+def test_a_page_loads_no_more_than_it_may(tmp_path: Path) -> None:
+    """A script that loads without end is stopped at the page's megabytes, long before its time is over."""
+    with site() as told:
+        told.routes["/block"] = Reply(bytes(2**20), kind="application/octet-stream")
+        script = "(async () => { for (let i = 0; ; i++) await (await fetch('/block?' + i)).arrayBuffer() })()"
+        page = f"<p>bad</p><script>{script}; setInterval(() => document.body.append('x'), 50)</script>"
+        texts, reasons, _ = visit(told, tmp_path, "/bad", page, max_page_megabytes=10, max_page_seconds=60)
+        blocks = sum(path.startswith("/block") for path in told.paths())
+    assert texts == ["first", "second"]
+    assert reasons == ["page_too_many_bytes"]
+    assert blocks < 60
+
+
+@pytest.mark.slow
+def test_a_page_takes_no_more_memory_than_it_may(tmp_path: Path) -> None:
+    """Arrays outside of the script's own heap, which its limit does not count."""
+    with site() as told:
+        script = "const kept = []; setInterval(() => { kept.push(new Uint8Array(2e7).fill(7)); document.body.append('x') }, 50)"
+        texts, reasons, _ = visit(
+            told,
+            tmp_path,
+            "/bad",
+            f"<p>bad</p><script>{script}</script>",
+            max_page_memory_megabytes=400,
+            max_page_seconds=60,
+        )
+    assert texts == ["first", "second"]
+    assert reasons == ["page_too_much_memory"]
+
+
+@pytest.fixture(autouse=True)
+def no_browser_is_left() -> Iterator[None]:
+    """Whatever happened."""
+    yield
+    left = [process for process in psutil.Process().children(recursive=True) if "chrom" in process.name()]
+    assert not left
+    assert threading.active_count() < 50
