@@ -122,7 +122,7 @@ class Limited:
         if not self._secrets.sent_to(request.url):
             return request
         headers = {
-            name: [self._secrets.in_header(value.decode("latin-1")) for value in values]
+            name: [self._secrets.in_header(value.decode("utf-8")) if b"${" in value else value for value in values]
             for name, values in request.headers.items()
         }
         body = self._secrets.in_json(request.body) if request.body else request.body
@@ -133,13 +133,13 @@ class Limited:
             return response
         request.meta.update(sent.meta)
         headers = Headers(
-            {
-                name: [self._secrets.masked(self._secrets.masked_address(value.decode("latin-1"))) for value in values]
-                for name, values in response.headers.items()
-            }
+            {name: [self._masked_header(value) for value in values] for name, values in response.headers.items()}
         )
         url = request.url if response.url == sent.url else self._secrets.masked_address(response.url)
         return response.replace(url=url, headers=headers, request=request)
+
+    def _masked_header(self, value: bytes) -> bytes:
+        return self._secrets.masked_address(self._secrets.masked_bytes(value).decode("latin-1")).encode("latin-1")
 
 
 class Downloads(Limited, HTTP11DownloadHandler):  # type: ignore[misc]

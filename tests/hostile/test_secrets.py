@@ -187,7 +187,9 @@ def test_a_secret_reaches_its_site_and_no_file(
         rows = [f"text {2 if second else 1}: the token is {REPEATED}, or {quoted}"]
         onward = None if second else f"/items?token={quoted}&page=2"
         return Reply(
-            json.dumps({"rows": rows, "next": onward}), kind="application/json", headers={"X-Echo": f"/a?t={quoted}"}
+            json.dumps({"rows": rows, "next": onward}),
+            kind="application/json",
+            headers={"X-Echo": f"/a?t={quoted}", "X-Plain": "caf\xe9"},
         )
 
     with site() as told:
