@@ -28,6 +28,8 @@ TURNS = {
     8: Image.Transpose.ROTATE_90,
 }  # by EXIF's orientation
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
+warnings.filterwarnings("ignore", module=r"PIL\.")  # damaged files are told by their reasons, not on standard error
+
 MIN_SHARE_FOR_PROCESS = 0.25  # of the limit of work, from which on an image is decoded in a process of its own
 
 
@@ -82,7 +84,7 @@ def _decode_upright(encoded: bytes, max_megapixels: float) -> Pixels:
 def _open(encoded: bytes) -> Image.Image:
     """The image with its header read. Raises whatever Pillow raises, and ValueError."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own limit stands in `decode`
+        warnings.simplefilter("ignore")  # of pixels, for which our own limit stands in `decode`, and of damaged tags
         return Image.open(io.BytesIO(without_metadata(encoded)), formats=FORMATS)
 
 

@@ -67,7 +67,8 @@ def _of_jpeg(encoded: bytes, max_megapixels: float) -> float:
             factor = ARITHMETIC_CODING_FACTOR if marker >= 0xC9 else 1
         elif marker == SOS_MARKER:
             scans += 1
-            components = encoded[segment.content + 1 : segment.content + 1 + 2 * encoded[segment.content] : 2]
+            header = encoded[segment.content : segment.end]
+            components = header[1 : 1 + 2 * header[0] : 2] if header else b""
             scanned_pixels += factor * sum(samples.get(component, 0.0) for component in components)
         # Few pixels are quick however often they are scanned, so scans alone call for no process.
         share = max(scanned_pixels / max_scanned_pixels, 2.0 * (scans > MAX_SCANS), 2.0 * (number >= MAX_PARTS))

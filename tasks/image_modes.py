@@ -81,7 +81,8 @@ def _from_deep_gray(image: Image.Image) -> Pixels:
 
 def _from_float(values: NDArray[np.float32]) -> NDArray[np.uint8]:
     """Values that are no numbers are black."""
-    numbers = np.nan_to_num(values.astype(np.float64), nan=0.0, posinf=np.inf, neginf=-np.inf)
+    with np.errstate(invalid="ignore"):  # signaling values that are no numbers
+        numbers = np.nan_to_num(values.astype(np.float64), nan=0.0, posinf=np.inf, neginf=-np.inf)
     low, high = (numbers.min(), numbers.max()) if numbers.size else (0.0, 0.0)
     if low < -FLOAT_TOLERANCE or high > 1 + FLOAT_TOLERANCE:
         raise ValuesOutOfRange(f"floating-point values from {low:g} to {high:g}")

@@ -1,6 +1,6 @@
 """Small images in broken and in unusual forms, each with what becomes of it: `kept`, or the reason for which it is rejected.
 
-python -m tests.hostile.image_corpus FOLDER      # writes FOLDER/labelled/{a,b}/<form>.<suffix> and FOLDER.json
+python tests/hostile/image_corpus.py FOLDER      # writes FOLDER/labelled/{a,b}/<form>.<suffix> and FOLDER.json
 """
 
 from __future__ import annotations

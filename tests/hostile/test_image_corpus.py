@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from hostile.image_corpus import KEPT, forms, write_corpus
 
 from tasks.generation import Row, read, read_rejected
 from tasks.params import Facts, ScrapeParams, ValidateParams
 from tasks.scrape import scrape
 from tasks.validate import validate
 from tasks.validate.checks import look
-from tests.hostile.image_corpus import KEPT, forms, write_corpus
 
 FORMS = list(forms())
 FACTS = Facts(modality="image")
