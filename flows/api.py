@@ -249,7 +249,11 @@ def make_app(
     """
     bounds = limits or Limits()
     answering = Answering(predictor, bounds)
-    image_requests = ImageRequests(bounds.megapixels, bounds.seconds) if predictor.modality == "image" else None
+    image_requests = (
+        ImageRequests(bounds.megapixels, bounds.seconds, predictor.background)
+        if predictor.modality == "image"
+        else None
+    )
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:

@@ -182,6 +182,7 @@ def _config(predictor: Predictor, portable: Portable) -> dict[str, Any]:
         "classes": predictor.model.classes,
         "abstain_below": predictor.model.abstain_below,
         "max_megapixels": predictor.max_megapixels,
+        "background": predictor.background,
         "round": predictor.round,
         "inputs": inputs,
     }

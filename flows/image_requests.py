@@ -8,6 +8,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 import anyio
 
 from flows.image_workers import TOO_SLOW, DecodingFailed, ImageWorkers
+from tasks.image_modes import Color
 from tasks.predicting import Question
 
 QUICK_MEGAPIXELS = 2.0  # of a request; 64 such requests hold 384 MB of pixels
@@ -28,9 +29,10 @@ class ImageRequests:
     by others.
     """
 
-    def __init__(self, max_megapixels: float, wait_seconds: float) -> None:
+    def __init__(self, max_megapixels: float, wait_seconds: float, background: Color | None = None) -> None:
         self._max_megapixels, self._wait_seconds = max_megapixels, wait_seconds
-        self._quick_workers, self._slow_workers = ImageWorkers(QUICK_WORKERS), ImageWorkers(LARGE_REQUESTS)
+        self._quick_workers = ImageWorkers(QUICK_WORKERS, background=background)
+        self._slow_workers = ImageWorkers(LARGE_REQUESTS, background=background)
         self._room = anyio.Semaphore(LARGE_REQUESTS)
 
     async def warm_up(self) -> None:

@@ -20,6 +20,7 @@ from anyio import to_thread
 from PIL import Image, WebPImagePlugin  # noqa: F401  (loaded before processes are forked)
 
 from tasks import images
+from tasks.image_modes import Color
 
 Image.preinit()
 
@@ -41,10 +42,14 @@ class DecodingFailed(ValueError):
 
 
 class ImageWorkers:
-    """A pool of processes that measure and decode images; as many at once as `count`. processor_seconds: of any image, however small."""
+    """A pool of processes that measure and decode images; as many at once as `count`. processor_seconds: of any image, however small;
+    background: of transparent images, None: what shows them.
+    """
 
-    def __init__(self, count: int, processor_seconds: float = PROCESSOR_SECONDS) -> None:
-        self._processor_seconds = processor_seconds
+    def __init__(
+        self, count: int, processor_seconds: float = PROCESSOR_SECONDS, background: Color | None = None
+    ) -> None:
+        self._processor_seconds, self._background = processor_seconds, background
         self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload(["flows.image_workers", "typer"])
         self._limiter = anyio.CapacityLimiter(count)
@@ -81,7 +86,7 @@ class ImageWorkers:
     def _ask_in_thread(self, task: bytes, encoded: bytes, max_megapixels: float, seconds: float) -> tuple[bytes, bytes]:
         with self._lock:
             worker = self._idle.pop() if self._idle else None
-        worker = worker or _Worker(self._context)
+        worker = worker or _Worker(self._context, self._background)
         try:
             kind, content = worker.ask(START.pack(task, max_megapixels, seconds), encoded, seconds * MAX_WAIT_FACTOR)
         except (EOFError, OSError, TimeoutError) as error:
@@ -96,9 +101,9 @@ class ImageWorkers:
 class _Worker:
     """One process and the connection to it."""
 
-    def __init__(self, context: multiprocessing.context.ForkServerContext) -> None:
+    def __init__(self, context: multiprocessing.context.ForkServerContext, background: Color | None) -> None:
         self._connection, other_end = context.Pipe()
-        self._process = context.Process(target=_work, args=(other_end,), name="image decoder", daemon=True)
+        self._process = context.Process(target=_work, args=(other_end, background), name="image decoder", daemon=True)
         self._process.start()
         other_end.close()
 
@@ -122,7 +127,7 @@ class _Worker:
         return TOO_SLOW if exit_code in {-signal.SIGPROF, -signal.SIGKILL} else UNDECODABLE
 
 
-def _work(connection: Connection) -> None:
+def _work(connection: Connection, background: Color | None) -> None:
     """In the process: answers until the other end is closed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGPROF, signal.SIG_DFL)
@@ -135,7 +140,7 @@ def _work(connection: Connection) -> None:
             try:
                 answer = SIZE + str(images.megapixels(encoded)).encode() if task == MEASURE else BITMAP
                 if task == DECODE:
-                    answer += _bitmap(images.decode(encoded, max_megapixels))
+                    answer += _bitmap(images.decode(encoded, max_megapixels, background))
             except images.Undecodable as error:
                 answer = REASON + str(error).encode("ascii", "replace")
             except MemoryError:

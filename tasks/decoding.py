@@ -15,7 +15,7 @@ from PIL import Image
 from tasks.decoding_limits import TOO_SLOW, share_of_limit
 from tasks.decoding_process import answer_of_process, serve_answers
 from tasks.image_metadata import read_metadata, without_metadata
-from tasks.image_modes import OUT_OF_RANGE, Pixels, ValuesOutOfRange, to_rgb
+from tasks.image_modes import OUT_OF_RANGE, Color, Pixels, ValuesOutOfRange, is_transparent, to_rgb
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
 TURNS = {
@@ -37,9 +37,9 @@ class Undecodable(ValueError):
     """These bytes give no picture; the message is the reason code."""
 
 
-def decode(encoded: bytes, max_megapixels: float = 64.0) -> Pixels:
+def decode(encoded: bytes, max_megapixels: float = 64.0, background: Color | None = None) -> Pixels:
     """The picture as RGB, (height, width, 3); EXIF orientation applied, the first frame or page. Deep values and transparency are brought to RGB by
-    tasks/image_modes.py. What is wrong with the file's metadata costs nothing.
+    tasks/image_modes.py. What is wrong with the file's metadata costs nothing. background: of transparent images; None: what shows them.
 
     Raises Undecodable: `empty_file`, `undecodable` (not one of FORMATS, or broken), `too_many_pixels`, `too_slow_to_decode`, `values_out_of_range`.
     """
@@ -49,17 +49,17 @@ def decode(encoded: bytes, max_megapixels: float = 64.0) -> Pixels:
     if share > 1:
         raise Undecodable(TOO_SLOW)
     if share < MIN_SHARE_FOR_PROCESS:
-        return decode_here(encoded, max_megapixels)
-    answer = answer_of_process(__name__, encoded, max_megapixels)
+        return decode_here(encoded, max_megapixels, background)
+    answer = answer_of_process(__name__, encoded, max_megapixels, background)
     if isinstance(answer, str):
         raise Undecodable(answer)
     return answer
 
 
-def decode_here(encoded: bytes, max_megapixels: float) -> Pixels:
+def decode_here(encoded: bytes, max_megapixels: float, background: Color | None = None) -> Pixels:
     """As `decode`, in this process, without the limits of work."""
     try:
-        return _decode_upright(encoded, max_megapixels)
+        return _decode_upright(encoded, max_megapixels, background)
     except Undecodable:
         raise
     except ValuesOutOfRange as error:
@@ -70,7 +70,7 @@ def decode_here(encoded: bytes, max_megapixels: float) -> Pixels:
         raise Undecodable("undecodable") from error
 
 
-def _decode_upright(encoded: bytes, max_megapixels: float) -> Pixels:
+def _decode_upright(encoded: bytes, max_megapixels: float, background: Color | None) -> Pixels:
     image = _open(encoded)
     if image.width * image.height > max_megapixels * 1e6:
         raise Undecodable("too_many_pixels")
@@ -78,7 +78,7 @@ def _decode_upright(encoded: bytes, max_megapixels: float) -> Pixels:
     if image.format != "TIFF":  # which Pillow turns by itself
         turn = TURNS.get(read_metadata(encoded).orientation)
         image = image if turn is None else image.transpose(turn)
-    return to_rgb(image)
+    return to_rgb(image, background)
 
 
 def _open(encoded: bytes) -> Image.Image:
@@ -86,6 +86,14 @@ def _open(encoded: bytes) -> Image.Image:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of pixels, for which our own limit stands in `decode`, and of damaged tags
         return Image.open(io.BytesIO(without_metadata(encoded)), formats=FORMATS)
+
+
+def may_be_transparent(encoded: bytes) -> bool:
+    """By the image's header; false where there is none."""
+    try:
+        return is_transparent(_open(encoded))
+    except Exception:  # noqa: BLE001  (decoding says what is wrong with it)
+        return False
 
 
 def megapixels(encoded: bytes) -> float:

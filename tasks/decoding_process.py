@@ -22,11 +22,11 @@ from typing import IO
 import numpy as np
 
 from tasks.decoding_limits import TOO_SLOW
-from tasks.image_modes import Pixels
+from tasks.image_modes import Color, Pixels
 
 MAX_CPU_SECONDS = 10  # of one image; the largest ones within the limits take about three
 MAX_ADDRESS_SPACE_BYTES = 8 * 2**30
-REQUEST, ANSWER = struct.Struct(">dIQ"), struct.Struct(">?II")
+REQUEST, ANSWER = struct.Struct(">dIQ?3B"), struct.Struct(">?II")
 CRASHED = "undecodable"
 
 
@@ -45,12 +45,15 @@ class Decoder:
             start_new_session=True,  # Ctrl-C is for whoever asked, who ends this one by closing its input
         )
 
-    def answer(self, encoded: bytes, max_megapixels: float, max_cpu_seconds: int) -> Pixels | str | None:
+    def answer(
+        self, encoded: bytes, max_megapixels: float, max_cpu_seconds: int, background: Color | None
+    ) -> Pixels | str | None:
         """The pixels, or the reason why there are none; None where the process ended meanwhile."""
         assert self._process.stdin is not None  # noqa: S101
         assert self._process.stdout is not None  # noqa: S101
         try:
-            self._process.stdin.write(REQUEST.pack(max_megapixels, max_cpu_seconds, len(encoded)))
+            color = (background is not None, *(background or (0, 0, 0)))
+            self._process.stdin.write(REQUEST.pack(max_megapixels, max_cpu_seconds, len(encoded), *color))
             self._process.stdin.write(encoded)
             self._process.stdin.flush()
             return _read_answer(self._process.stdout)
@@ -74,11 +77,15 @@ _owner = os.getpid()
 
 
 def answer_of_process(
-    module: str, encoded: bytes, max_megapixels: float, max_cpu_seconds: int = MAX_CPU_SECONDS
+    module: str,
+    encoded: bytes,
+    max_megapixels: float,
+    background: Color | None = None,
+    max_cpu_seconds: int = MAX_CPU_SECONDS,
 ) -> Pixels | str:
     """The pixels, or the reason why there are none, by a process that is kept for the next image."""
     decoder = _take(module)
-    answer = decoder.answer(encoded, max_megapixels, max_cpu_seconds)
+    answer = decoder.answer(encoded, max_megapixels, max_cpu_seconds, background)
     if answer is None:
         return TOO_SLOW if decoder.close() == -signal.SIGXCPU else CRASHED
     with _lock:
@@ -103,19 +110,21 @@ def _close_all() -> None:
         _idle.pop().close()
 
 
-def serve_answers(decode: Callable[[bytes, float], Pixels], refusal: type[Exception]) -> None:
+def serve_answers(decode: Callable[[bytes, float, Color | None], Pixels], refusal: type[Exception]) -> None:
     """Answers on standard output what standard input asks, until that ends. refusal: what `decode` raises, with the reason."""
     asked, told = sys.stdin.buffer, sys.stdout.buffer
     resource.setrlimit(resource.RLIMIT_AS, _lowered(resource.RLIMIT_AS, MAX_ADDRESS_SPACE_BYTES))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     while head := asked.read(REQUEST.size):
-        max_megapixels, max_cpu_seconds, length = REQUEST.unpack(head)
+        max_megapixels, max_cpu_seconds, length, has_background, *color = REQUEST.unpack(head)
         encoded = asked.read(length)
         used = resource.getrusage(resource.RUSAGE_SELF)
         limit = int(used.ru_utime + used.ru_stime) + 1 + max_cpu_seconds
         resource.setrlimit(resource.RLIMIT_CPU, _lowered(resource.RLIMIT_CPU, limit))
         try:
-            pixels = np.ascontiguousarray(decode(encoded, max_megapixels))
+            pixels = np.ascontiguousarray(
+                decode(encoded, max_megapixels, (color[0], color[1], color[2]) if has_background else None)
+            )
         except refusal as error:
             reason = str(error).encode()
             told.write(ANSWER.pack(False, len(reason), 0) + reason)

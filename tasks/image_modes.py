@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageColor
 
 Pixels = NDArray[np.uint8]  # (height, width, 3), RGB
+Color = tuple[int, int, int]  # red, green, blue
 DEEP_GRAY_MODES = frozenset({"I;16", "I;16L", "I;16B", "I;16N"})
 MAX_16_BITS = 65_535
 FLOAT_TOLERANCE = 0.01  # beyond 0 to 1, as resampling leaves it
@@ -24,30 +25,45 @@ class ValuesOutOfRange(ValueError):
     """Values of 32 bits or floating-point values for which there is no fixed scale."""
 
 
-def to_rgb(image: Image.Image) -> Pixels:
+def color_of(background: str) -> Color | None:
+    """The color of a name or of #rrggbb; None of `auto`."""
+    if background == "auto":
+        return None
+    red, green, blue = ImageColor.getrgb(background)[:3]
+    return red, green, blue
+
+
+def is_transparent(image: Image.Image) -> bool:
+    """Whether something of the image may be seen through."""
+    return image.mode in {"RGBA", "LA", "PA", "La", "RGBa"} or "transparency" in image.info
+
+
+def to_rgb(image: Image.Image, background: Color | None = None) -> Pixels:
     """The loaded image as 8-bit RGB: 16-bit values by their upper eight bits, 32-bit integers as 16-bit ones, floating-point values
-    from 0 to 1, and transparency on a background that shows what is there.
+    from 0 to 1, and transparency on `background`; None: on one that shows what is there.
 
     Raises ValuesOutOfRange where 32-bit values are not within 0 to 65535, or floating-point values not within 0 to 1.
     """
     if image.mode in DEEP_GRAY_MODES | {"I", "F"}:
-        return _from_deep_gray(image)
-    if image.mode in {"RGBA", "LA", "PA", "La", "RGBa"} or "transparency" in image.info:
-        return on_background(_with_alpha(image))
+        return _from_deep_gray(image, background)
+    if is_transparent(image):
+        return on_background(_with_alpha(image), background)
     if image.mode == "LAB":
         return _from_lab(image)
     return np.array(image.convert("RGB"))
 
 
-def on_background(rgba: Image.Image) -> Pixels:
-    """The image on white, or on black where nothing of it could be seen on white."""
+def on_background(rgba: Image.Image, background: Color | None = None) -> Pixels:
+    """The image on this color; None: on white, or on black where nothing of it could be seen on white."""
+    if background is not None:
+        return _composed(rgba, background)
     on_white = _composed(rgba, WHITE)
     if int(on_white.min(initial=255)) > 255 - MIN_VISIBLE_LEVELS and np.asarray(rgba)[..., 3].any():
         return _composed(rgba, BLACK)
     return on_white
 
 
-def _composed(rgba: Image.Image, background: tuple[int, int, int]) -> Pixels:
+def _composed(rgba: Image.Image, background: Color) -> Pixels:
     ground = Image.new("RGBA", rgba.size, (*background, 255))
     return np.array(Image.alpha_composite(ground, rgba).convert("RGB"))
 
@@ -60,7 +76,7 @@ def _with_alpha(image: Image.Image) -> Image.Image:
     return (image if straight is None else image.convert(straight)).convert("RGBA")
 
 
-def _from_deep_gray(image: Image.Image) -> Pixels:
+def _from_deep_gray(image: Image.Image, background: Color | None) -> Pixels:
     values = np.asarray(image)
     if image.mode == "F":
         gray = _from_float(values)
@@ -75,7 +91,7 @@ def _from_deep_gray(image: Image.Image) -> Pixels:
     transparent = image.info.get("transparency")
     if isinstance(transparent, int):
         alpha = np.where(values == transparent, 0, 255).astype(np.uint8)
-        return on_background(Image.fromarray(np.dstack([rgb, alpha])))
+        return on_background(Image.fromarray(np.dstack([rgb, alpha])), background)
     return np.ascontiguousarray(rgb)
 
 

@@ -9,8 +9,10 @@ from numpy.typing import NDArray
 from tasks.decoding import SUFFIXES as SUFFIXES
 from tasks.decoding import Undecodable as Undecodable
 from tasks.decoding import decode as decode
+from tasks.decoding import may_be_transparent
 from tasks.decoding import megapixels as megapixels
 from tasks.image_metadata import UPRIGHT, read_metadata
+from tasks.image_modes import Color
 
 Pixels = NDArray[np.uint8]  # (height, width, 3), RGB
 BLANK = 2.0  # of the contrast: below it a picture is taken for blank
@@ -36,6 +38,16 @@ def encode(pixels: Pixels) -> bytes:
     if not done:
         raise Undecodable("unencodable")
     return bytes(buffer.tobytes())
+
+
+def on_background(encoded: bytes, max_megapixels: float, background: Color | None) -> bytes:
+    """A file that may be transparent as one that is not, on this color; all others, and where the color is None, as they are."""
+    if background is None or not may_be_transparent(encoded):
+        return encoded
+    try:
+        return encode(decode(encoded, max_megapixels, background))
+    except Undecodable:  # which is said where it is decoded
+        return encoded
 
 
 def is_grey(pixels: Pixels) -> bool:

@@ -45,12 +45,15 @@ def _as_list(given: Any) -> Any:
 
 
 class ScrapeParams(Section):
-    """What to bring in; every path is relative to data/. rules: of every source; combine: how several that speak of one item agree. A new `as_of` (any word, a date by custom) makes the stage go to the web again."""
+    """What to bring in; every path is relative to data/. rules: of every source; combine: how several that speak of one item agree. transparent_background: on which
+    transparent images are put; auto: white, or black where nothing of the image could be seen on white. A new `as_of` (any word, a date by custom) makes the stage go to the web again.
+    """
 
     as_of: Annotated[str | None, BeforeValidator(_as_a_word)] = None
     sources: Annotated[list[Source], Field(min_length=1)]
     rules: list[LabelRule] = []
     combine: Literal["majority", "dawid_skene"] = "majority"
+    transparent_background: Annotated[str, Field(pattern="^(auto|white|black|gray|#[0-9a-fA-F]{6})$")] = "auto"
     max_megabytes: Annotated[float, Field(gt=0)] = 50.0
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
@@ -12,7 +12,9 @@ import numpy as np
 from tasks import images, texts
 from tasks.errors import InputError, MissingGeneration
 from tasks.generation import Modality
+from tasks.image_modes import Color, color_of
 from tasks.learners.model import TrainedModel, load_model, read_record
+from tasks.params import load
 from tasks.reading import read_json, reading
 
 ROWS_AT_ONCE = 512
@@ -50,6 +52,7 @@ class Predictor:
     modality: Modality
     round: int
     max_megapixels: float
+    background: Color | None = None  # of transparent images; None: what shows them
 
     @classmethod
     def of(cls, workspace: Path, number: int | None = None) -> Predictor:
@@ -69,7 +72,7 @@ class Predictor:
         folder = workspace / "models" / str(number)
         model = load_model(folder)
         max_megapixels = float(getattr(model.features, "max_megapixels", 64.0))
-        return cls(model, read_record(folder).modality, number, max_megapixels)
+        return cls(model, read_record(folder).modality, number, max_megapixels, _background(workspace))
 
     def warm_up(self) -> None:
         """Loads what is loaded when the first row comes: an encoder's weights, libraries."""
@@ -99,7 +102,7 @@ class Predictor:
         if isinstance(one.payload, str):
             text = texts.clean(one.payload)
             return Question(one.source, text) if text else Question(one.source, None, "empty")
-        return one
+        return replace(one, payload=images.on_background(one.payload, self.max_megapixels, self.background))
 
     def _said(self, payloads: Sequence[Payload]) -> list[Sequence[float] | str]:
         """Probabilities, or a reason, of each."""
@@ -118,3 +121,10 @@ class Predictor:
         abstains = said[best] < self.model.abstain_below
         rounded = [round(chance, 6) for chance in said]
         return Answer(one.source, self.model.classes[best], rounded[best], abstains, rounded)
+
+
+def _background(workspace: Path) -> Color | None:
+    """As the rows that the model learned from were put on it. A folder of models without params.yaml has no setting."""
+    if not (workspace / "params.yaml").is_file():
+        return None
+    return color_of(load(workspace).scrape.transparent_background)

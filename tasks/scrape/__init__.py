@@ -22,6 +22,7 @@ from tasks.data_files import NotRead, inside, real_path
 from tasks.errors import InputError
 from tasks.generation import GenerationWriter, Row, identify
 from tasks.ignored_files import IGNORED, count_files, write_ignored
+from tasks.image_modes import Color, color_of
 from tasks.params import NOTHING, Facts, ScrapeParams
 from tasks.plugins import AUGMENTING
 from tasks.progress import Progress, counted, silent
@@ -101,7 +102,7 @@ def _write(
     with GenerationWriter(output, stage="scrape", modality=facts.modality, extra=extra) as writer:
         items = counted(_noting_files(_labelled(sources, combine, facts), files_read), progress, "read")
         seen: dict[tuple[str, str | None], set[str | None]] = {}
-        for row, votes, reason in _rows(items, facts):
+        for row, votes, reason in _rows(items, facts, color_of(params.transparent_background)):
             found += 1
             if extra:
                 row = replace(row, extra={"votes": [f"{rule}={label}" for rule, label in votes] or None})
@@ -252,15 +253,18 @@ def _fields(item: Item, rules: Rules, facts: Facts) -> Mapping[str, str]:
     return fields
 
 
-def _rows(items: Iterable[tuple[Item, Votes]], facts: Facts) -> Iterator[tuple[Row, Votes, str | None]]:
-    """The rows in the items' order, decoded by as many threads as the machine has cores, or by a cluster."""
+def _rows(
+    items: Iterable[tuple[Item, Votes]], facts: Facts, background: Color | None
+) -> Iterator[tuple[Row, Votes, str | None]]:
+    """The rows in the items' order, decoded by as many threads as the machine has cores, or by a cluster. background: of transparent images."""
+    load = partial(_load, facts=facts, background=background)
     waiting: deque[tuple[Item, Votes, Loaded]] = deque()
 
     def loaded() -> Iterator[Loaded]:
         remaining = iter(items)
         with ThreadPoolExecutor() as threads:
             while block := list(islice(remaining, AT_ONCE)):
-                for (item, votes), found in zip(block, threads.map(_load, block), strict=True):
+                for (item, votes), found in zip(block, threads.map(load, block), strict=True):
                     waiting.append((item, votes, found))
                     yield found
 
@@ -280,18 +284,21 @@ def _by_threads(threads: ThreadPoolExecutor, decode: Decode, pieces: Iterable[li
 Loaded = tuple[bytes | str, str | None]  # what an item holds, and the reason where it cannot be read
 
 
-def _load(given: tuple[Item, Votes]) -> Loaded:
+def _load(given: tuple[Item, Votes], facts: Facts, background: Color | None) -> Loaded:
     item, _ = given
     if item.reason is not None:
         return b"", item.reason
     try:
-        return item.load(), None
+        payload = item.load()
     except UnicodeDecodeError:
         return b"", "not_utf8"
     except NotRead as error:
         return b"", str(error)
     except OSError:
         return b"", "unreadable_file"
+    if isinstance(payload, bytes):
+        payload = images.on_background(payload, facts.max_megapixels, background)
+    return payload, None
 
 
 def _pieces(loaded: Iterable[Loaded]) -> Iterator[list[Loaded]]:

@@ -5,14 +5,20 @@ from __future__ import annotations
 import io
 import struct
 import zlib
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image, ImageCms
+from pydantic import ValidationError
 
 from tasks import images
+from tasks.generation import payloads, read
 from tasks.image_metadata import read_metadata, without_metadata
+from tasks.image_modes import color_of
+from tasks.params import Facts, ScrapeParams
+from tasks.scrape import scrape
 
 PHOTO = np.random.default_rng(5).integers(0, 255, (20, 30, 3)).astype(np.uint8)
 TURNED = np.rot90(PHOTO, -1)  # orientation 6: a quarter turn, clockwise
@@ -208,3 +214,37 @@ def test_white_on_transparency_is_shown_on_black() -> None:
     assert black[12, 12].tolist() == [0] * 3
     assert black[0, 0].tolist() == [255] * 3
     assert images.is_blank(images.decode(saved("PNG", CLEAR)))
+
+
+@pytest.mark.parametrize(
+    ("background", "color"),
+    [("white", (255, 255, 255)), ("black", (0, 0, 0)), ("gray", (128, 128, 128)), ("#20a0ff", (0x20, 0xA0, 0xFF))],
+)
+def test_the_background_of_transparent_images_is_a_parameter(
+    background: str, color: tuple[int, int, int], tmp_path: Path
+) -> None:
+    """Scrape puts them on it, and leaves all others as they came."""
+    folder = tmp_path / "data" / "labelled" / "icon"
+    folder.mkdir(parents=True)
+    (folder / "icon.png").write_bytes(saved("PNG", BLACK_ICON))
+    (folder / "photo.jpg").write_bytes(JPEG)
+    params = {"sources": [{"kind": "folder", "path": "."}], "transparent_background": background}
+    facts = Facts(modality="image")
+    scrape(ScrapeParams.model_validate(params), facts, data=tmp_path / "data", output=tmp_path / "scrape")
+    rows = read(tmp_path / "scrape", ["id", "origin"])
+    found = dict(payloads([tmp_path / "scrape"], set(rows["id"])))
+    by_name = {Path(row.origin).name: bytes(found[row.id]) for row in rows.itertuples()}  # type: ignore[arg-type]
+    assert by_name["photo.jpg"] == JPEG
+    icon = images.decode(by_name["icon.png"])
+    assert tuple(icon[0, 0]) == color
+    assert tuple(icon[12, 12]) == (0, 0, 0)
+    assert (images.decode(saved("PNG", BLACK_ICON), 64, color_of(background)) == icon).all()
+    buffer = io.BytesIO()
+    Image.fromarray(BLACK_ICON).save(buffer, "TIFF", compression="tiff_lzw")
+    assert (images.decode(buffer.getvalue(), 64, color_of(background)) == icon).all()
+
+
+def test_an_unknown_background_is_refused() -> None:
+    """With the key and the value."""
+    with pytest.raises(ValidationError, match="transparent_background"):
+        ScrapeParams.model_validate({"sources": [{"kind": "folder", "path": "."}], "transparent_background": "glass"})

@@ -24,6 +24,7 @@ from flows.api import Limits, make_app
 from flows.image_requests import ImageRequests, TooManyPixels
 from flows.image_workers import DecodingFailed, ImageWorkers
 from tasks import images
+from tasks.image_metadata import ORIENTATION_TAG
 from tasks.predicting import Predictor
 
 T = TypeVar("T")
@@ -54,7 +55,7 @@ def with_workers(work: Callable[[ImageWorkers], Awaitable[T]], processor_seconds
 def test_a_worker_gives_the_same_pixels_as_the_decoder() -> None:
     """Of a PNG, a JPEG that is turned, a gray, a transparent and an animated image; and the same reason where there are none."""
     turned = Image.Exif()
-    turned[images.ORIENTATION] = 6
+    turned[ORIENTATION_TAG] = 6
     files = [
         noise(40),
         noise(40, "JPEG", exif=turned.tobytes()),
