@@ -4,7 +4,7 @@ BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help setup run repro ui test test-slow soak newest check docs bench clean
+.PHONY: help setup run repro ui test test-slow soak fuzz newest check docs bench clean
 .DEFAULT_GOAL := help
 
 help:  ## what there is
@@ -38,6 +38,15 @@ test-slow: .venv/.ready  ## whole lines, a real Prefect server, a real browser
 
 soak: .venv/.ready  ## tests of many minutes, before a release: deployed topology, the page on nightly runs, a Dask cluster, stopping with child processes
 	$(BIN)/pytest -m soak
+
+FUZZ_SECONDS ?= 600
+FUZZERS := $(wildcard tests/hostile/fuzz_*.py)
+
+fuzz: .venv/.ready  ## changed and broken inputs to what reads tables, params, logs, images and requests, for FUZZ_SECONDS (600) in all
+	@for file in $(FUZZERS); do \
+		echo "$$file"; \
+		FUZZ_SECONDS=$$(( $(FUZZ_SECONDS) / $(words $(FUZZERS)) )) PYTHONPATH=$(CURDIR):$(CURDIR)/tests $(BIN)/python $$file || exit 1; \
+	done
 
 newest:  ## weekly: the newest versions that pyproject.toml allows, in a throw-away environment, pass the server, schedule and deploy tests
 	rm -rf build/newest

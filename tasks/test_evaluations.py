@@ -82,8 +82,8 @@ def bring_log_up_to_date(workspace: Path) -> bool:
 
 
 def merge_lines(logs: Iterable[Iterable[str]]) -> list[str]:
-    """The lines of several logs, each once, by time."""
-    lines = dict.fromkeys(line for log in logs for line in log)
+    """The lines of several logs, each once, by time; a line that is damaged is in none."""
+    lines = dict.fromkeys(line for log in logs for line in log if _is_entry(line))
     return sorted(lines, key=lambda line: str(json.loads(line).get("time", "")))
 
 
@@ -114,9 +114,12 @@ def _lines_of(log: Path) -> list[str]:
 def _is_entry(line: str) -> bool:
     try:
         entry = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return False
-    return isinstance(entry, dict) and (entry.get("event") == LOG_LOST or {"test", "model", "time"} <= entry.keys())
+    if not isinstance(entry, dict):
+        return False
+    needed = ("time",) if entry.get("event") == LOG_LOST else ("test", "model", "time")
+    return all(isinstance(entry.get(name), str) for name in needed)
 
 
 def _write(workspace: Path, lines: Sequence[str]) -> None:
