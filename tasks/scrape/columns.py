@@ -8,6 +8,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from tasks.errors import InputError, MissingColumn
 from tasks.generation import Modality
@@ -58,6 +59,7 @@ class Columns:
         return {role: name for role, name in roles.items() if name is not None}
 
 
+@lru_cache(maxsize=1024)
 def folded(name: str) -> str:
     """A column's name as it is compared."""
     plain = visible(unicodedata.normalize("NFKC", str(name))).strip().strip("\"'").casefold()

@@ -129,7 +129,8 @@ def records(lines: Lines, dialect: Dialect, shape: Shape) -> Iterator[Record]:
         elif "\r" in content or "\n" in content:
             yield Record(start, (), STRAY_BREAK)
         else:
-            yield _checked(start, content.split(dialect.delimiter), shape)
+            cells = content.split(dialect.delimiter)
+            yield Record(start, cells) if len(cells) == shape.width else _checked(start, cells, shape)
 
 
 def header(lines: Lines, dialect: Dialect) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 JOINERS = frozenset("\u200c\u200d")
 BLANKS = frozenset("\u115f\u1160\u2800\u3164\uffa0")  # fillers: letters by their category, and nothing to be seen
@@ -52,6 +53,7 @@ def visible(text: str) -> str:
     return "".join(kept)
 
 
+@lru_cache(maxsize=1024)
 def tidy_label(label: str | None) -> str | None:
     """NFC, without invisible characters, full-width letters as the usual ones, blanks folded; None where nothing is left."""
     if not label:

@@ -57,6 +57,7 @@ class Table:
         self.source, self._modality = source, modality
         self._root = data.resolve()
         self.path = _checked_path(source, data)
+        self._name = storable(self.path.relative_to(self._root).as_posix())
         self.files = table_files(self.path, source, modality)
         self.columns = [resolve(file.columns, source, modality, str(file.path)) for file in self.files]
         beside = self.path if self.path.is_dir() else self.path.parent
@@ -71,6 +72,7 @@ class Table:
         malformed: list[str] = []
         number = 0
         for file, columns in zip(self.files, self.columns, strict=True):
+            default = self.default_split(file)
             for row in file.rows():
                 number += 1
                 if row.reason in MALFORMED:
@@ -78,7 +80,7 @@ class Table:
                 if row.reason is not None:
                     yield self._malformed(row)
                     continue
-                item = self._item(row, number, file, columns, no_label, max_bytes)
+                item = self._item(row, number, file, columns, default, no_label, max_bytes)
                 yield replace(item, fields=_fields(row.values, columns.content)) if fields else item
         if number == 0:
             raise InputError(f"{self.path} holds no rows.")
@@ -118,12 +120,13 @@ class Table:
         number: int,
         file: TableFile,
         columns: Columns,
+        default: str | None,
         no_label: frozenset[str] | None,
         max_bytes: int,
     ) -> Item:
         values = row.values
         value = _label_of(values, file, columns, no_label)
-        default = self.default_split(file) or self._split_of_path(values.get(columns.content))
+        default = default or self._split_of_path(values.get(columns.content))
         split = _split_of(values, columns, default) or ("train" if value.label or value.reason else "pool")
         if split == "train" and value.label is None and value.reason is None:
             split = "pool"  # a row of the training data that nobody labeled
@@ -140,7 +143,7 @@ class Table:
         label = value.label if split in LABELED else None
         self.dropped_labels += value.label is not None and split in SPLITS and label is None
         item = Item(
-            origin=f"{self.path.relative_to(self._root).as_posix()}#{storable(identity or str(number))}",
+            origin=f"{self._name}#{storable(identity or str(number))}",
             load=content if callable(content) else lambda: content,
             split=split if split in SPLITS else "pool",
             label=label,
@@ -160,7 +163,7 @@ class Table:
 
     def _malformed(self, row: TableRow) -> Item:
         return Item(
-            origin=f"{self.path.relative_to(self._root).as_posix()}#{row.place}",
+            origin=f"{self._name}#{row.place}",
             load=lambda: b"" if self._modality == "image" else "",
             reason=row.reason,
         )
