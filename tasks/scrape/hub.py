@@ -11,7 +11,8 @@ from tasks.data_files import OUTSIDE, fault_of, inside, read_bytes
 from tasks.errors import InputError
 from tasks.generation import SPLITS, Modality
 from tasks.hub_revisions import warn_if_unpinned
-from tasks.scrape.items import Item, tidy_label
+from tasks.scrape.items import Item
+from tasks.scrape.label_values import label_value
 from tasks.sources import HuggingFaceSource
 
 NAMED = {
@@ -97,20 +98,21 @@ def _item(
     data: Path,
     max_bytes: int,
 ) -> Item:
-    content, given = row[wanted], row.get(source.label)
-    if isinstance(given, int) and names is not None:
-        given = names[given] if 0 <= given < len(names) else None  # -1 stands for no label
-    label = tidy_label(str(given)) if given is not None else None
-    reason = None
+    content = row[wanted]
+    of_label = label_value(row.get(source.label), names or ())  # -1 stands for no label where the numbers have names
+    label, reason = of_label.label, None
+    nothing: bytes | str = b"" if isinstance(content, dict | bytes) else ""
     if isinstance(content, dict):
         content, reason = _picture(content, data)
+    if of_label.reason is not None and split in {"train", "validation", "test"}:
+        reason = reason or of_label.reason
     if reason is not None:
-        content = b""
+        content = nothing
     elif content is None or content == "":
-        content, reason = b"" if isinstance(row[wanted], dict) else "", "empty"
+        content, reason = nothing, "empty"
     elif isinstance(content, bytes) and len(content) > max_bytes:
         reason = "too_many_bytes"
-    ours = split if label or split in {"pool", "out_of_scope"} else "pool"
+    ours = split if label or of_label.reason or split in {"pool", "out_of_scope"} else "pool"
     labelled = label if ours in {"train", "validation", "test"} else None
     fields = {
         name: str(value) for name, value in row.items() if name != wanted and isinstance(value, (str, int, float))

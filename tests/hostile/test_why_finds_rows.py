@@ -1,0 +1,60 @@
+"""`seedling why` finds a row by its name however accents are composed, and by its text; brackets in a name are not markup."""
+
+from __future__ import annotations
+
+import unicodedata
+from pathlib import Path
+
+import pytest
+
+from flows.why import show_story
+from tasks.errors import InputError
+from tasks.generation import GenerationWriter, Row, identify
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Path:
+    """Three rows, one with a decomposed name, and two whose names a terminal would act on."""
+    (tmp_path / "params.yaml").write_text("line: 15\nmodality: text\nscrape: {sources: [{kind: folder}]}\n")
+    names = [
+        unicodedata.normalize("NFD", "labelled/café/été.txt"),
+        "labelled/[old]/1.txt",
+        "labelled/[old]/2\x1b[2J.txt",
+    ]
+    with GenerationWriter(tmp_path / "generations" / "scrape", stage="scrape", modality="text") as writer:
+        for name in names:
+            text = f"what lies in {name.split('/')[1]} {len(name)}"
+            writer.keep(
+                Row(
+                    id=identify(text.encode()),
+                    split="train",
+                    label="a",
+                    label_source="human",
+                    origin=name,
+                    payload=text,
+                )
+            )
+        writer.close(rows_in=3, classes=["a"])
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    "question", ["labelled/café/été.txt", unicodedata.normalize("NFD", "été"), "what lies in café"]
+)
+def test_a_row_is_found_by_its_name_and_its_text(
+    question: str, workspace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Composed and decomposed, whole and in part."""
+    show_story(workspace, question)
+    assert "scrape: from labelled/cafe\u0301/e\u0301te\u0301.txt" in capsys.readouterr().out
+
+
+def test_names_are_listed_as_they_are(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`[old]` stays, an escape sequence is written out."""
+    show_story(workspace, "[old]")
+    out = capsys.readouterr().out
+    assert "2 rows fit" in out
+    assert "labelled/[old]/1.txt" in out
+    assert r"labelled/[old]/2\x1b[2J.txt" in out
+    with pytest.raises(InputError, match="origin or text contains it"):
+        show_story(workspace, "nowhere")
