@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import PurePath
 
 from tasks.errors import InputError, MissingColumn
 from tasks.generation import Modality
@@ -41,6 +42,9 @@ SPLIT_NAMES: Mapping[str, str] = {
 # Beside the columns that a reader needs, what `seedling export` writes of each row; a table with all of them is such an export.
 EXPORTED = ("id", "label_source", "weight", "confidence", "origin", "attribution", "stage")
 
+PACKED_FILES = "packed/part-*.parquet"  # that `seedling init --pack` writes
+PACKED_COLUMNS = ("label", "split", "id")  # of them, beside the content
+
 
 @dataclass(frozen=True, slots=True)
 class Columns:
@@ -52,6 +56,7 @@ class Columns:
     id: str | None = None
     group: str | None = None
     exported: bool = False
+    class_names: bool = False  # whether the labels are names of classes, to be taken as they are
 
     def used(self) -> dict[str, str]:
         """Role → the column's name, of those that are there."""
@@ -111,7 +116,9 @@ def resolve(columns: Sequence[str], source: TableSource, modality: Modality, whe
         found["content" if role in {"text", "image"} else role] = fits[0] if fits else None
     readable = {folded(column) for column in columns}
     exported = readable.issuperset(EXPORTED)
-    return Columns(**found, exported=exported)  # type: ignore[arg-type]
+    is_packed = PurePath(where).match(PACKED_FILES) and tuple(columns[1:]) == PACKED_COLUMNS
+    class_names = exported or is_packed
+    return Columns(**found, exported=exported, class_names=class_names)  # type: ignore[arg-type]
 
 
 def _wanted(source: TableSource, modality: Modality) -> list[tuple[str, str, bool]]:

@@ -14,7 +14,7 @@ from tasks.errors import InputError
 from tasks.generation import SPLITS, Modality
 from tasks.scrape.columns import NAME_COLUMNS, SPLIT_NAMES, Columns, folded, resolve, split_by_name
 from tasks.scrape.image_paths import ImagePaths
-from tasks.scrape.items import Item, has_lone_surrogate, storable, visible
+from tasks.scrape.items import Item, has_lone_surrogate, storable, tidy_label, visible
 from tasks.scrape.label_values import (
     MINUS_ONE,
     NO_LABEL_WORDS,
@@ -99,7 +99,7 @@ class Table:
     def _no_label(self) -> frozenset[str] | None:
         if self.source.no_label is not None:
             return frozenset(self.source.no_label)
-        if not any(columns.label for columns in self.columns):
+        if not any(columns.label and not columns.class_names for columns in self.columns):
             return None
         minus_one = minus_one_is_no_label(self._label_counts(), str(self.path))
         return frozenset({*NO_LABEL_WORDS, MINUS_ONE}) if minus_one else None
@@ -201,6 +201,9 @@ def _checked_path(source: TableSource, data: Path) -> Path:
 def _label_of(values: Mapping[str, Any], file: TableFile, columns: Columns, no_label: Any) -> LabelValue:
     if columns.label is None:
         return LabelValue()
+    value = values.get(columns.label)
+    if columns.class_names and isinstance(value, str):
+        return LabelValue(tidy_label(value))
     return label_value(values.get(columns.label), file.class_names.get(columns.label, ()), no_label)
 
 

@@ -18,7 +18,7 @@ from tasks.scrape import scrape
 from tasks.scrape.table import read_table
 from tasks.sources import TableSource
 
-CLASSES = ["../evil", "=1+1", "0", "Größe: xl", "[x](y)", "pool"]
+CLASSES = ["../evil", "=1+1", "0", "1.0", "-1", "nan", "['a']", "Größe: xl", "[x](y)", "pool"]
 TEXTS = [
     'he said "no, never"',
     "two\nlines, and a comma",
@@ -46,7 +46,7 @@ def rows(modality: Modality) -> list[Row]:
     ):
         payload: bytes | str = f"{TEXTS[number % len(TEXTS)]} {number}"
         if modality == "image":
-            payload = images.encode(np.full((12, 12, 3), 7 * number, dtype=np.uint8))
+            payload = images.encode(np.full((12, 12, 3), 5 * number, dtype=np.uint8))
         content = images.content(images.decode(payload)) if isinstance(payload, bytes) else payload.encode()
         by_rule = number == 1
         made.append(

@@ -319,6 +319,12 @@ def test_a_packed_folder_gives_the_rows_that_the_loose_one_gives(make_pictures: 
     """Same ids, labels, splits and rejected files with their reasons; the origin still names the file."""
     pictures = make_pictures(labelled=2, pool=4, test=1)
     (pictures / "labelled" / "stray.png").write_bytes(b"x")
+    for plain, odd in (
+        ("disc", "1.0"),
+        ("bar", "nan"),
+        ("cross", "-1"),
+    ):  # names, although a table's labels might mean others
+        (pictures / "labelled" / plain).rename(pictures / "labelled" / odd)
     loose = run(pictures, IMAGES, {"kind": "folder"})
     data = pictures.parent / "elsewhere" / "data"
     assert pack_folder(pictures, data, "image", 14) == []
