@@ -34,6 +34,8 @@ MAX_WAIT_FACTOR = 20.0  # of the processor time, where other processes need the 
 WORKER_NICENESS = 5  # the model and the event loop go first
 START = struct.Struct("!cdd")  # task, most megapixels, processor seconds
 MEASURE, DECODE = b"m", b"d"
+READY = b"ready"
+START_SECONDS = 60.0  # of a process on a machine that has much else to do
 SIZE, BITMAP, REASON = b"s", b"b", b"r"
 
 
@@ -106,6 +108,13 @@ class _Worker:
         self._process = context.Process(target=_work, args=(other_end, background), name="image decoder", daemon=True)
         self._process.start()
         other_end.close()
+        try:
+            is_ready = self._connection.poll(START_SECONDS) and self._connection.recv_bytes() == READY
+        except EOFError:
+            is_ready = False
+        if not is_ready:
+            self.end()
+            raise TimeoutError("An image decoder did not start.")
 
     def ask(self, start: bytes, encoded: bytes, wait_seconds: float) -> tuple[bytes, bytes]:
         """Kind and content of the answer. Raises EOFError or OSError where the process has ended, TimeoutError."""
@@ -133,6 +142,7 @@ def _work(connection: Connection, background: Color | None) -> None:
     signal.signal(signal.SIGPROF, signal.SIG_DFL)
     os.nice(WORKER_NICENESS)
     with contextlib.suppress(EOFError, OSError):
+        connection.send_bytes(READY)
         while True:
             task, max_megapixels, seconds = START.unpack(connection.recv_bytes())
             encoded = connection.recv_bytes()
