@@ -4,7 +4,7 @@ BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help setup run repro ui test test-slow soak fuzz newest check docs bench clean
+.PHONY: help setup setup-hashed hashes sbom run repro ui test test-slow soak fuzz newest check docs bench clean
 .DEFAULT_GOAL := help
 
 help:  ## what there is
@@ -17,6 +17,35 @@ help:  ## what there is
 	@touch $@
 
 setup: .venv/.ready  ## the environment, in .venv
+
+setup-hashed: pyproject.toml constraints.txt constraints-hashes.txt  ## the same, each package checked against constraints-hashes.txt before it is installed
+	$(PYTHON) -m venv .venv
+	mkdir -p build
+	$(BIN)/python deploy/locked_requirements.py hatchling editables packaging pathspec pluggy tomlkit trove-classifiers > build/locked-backend.txt
+	$(BIN)/python -m pip install --quiet --require-hashes --no-deps --requirement build/locked-backend.txt
+	$(BIN)/python -m pip install --quiet --no-deps --constraint constraints.txt torch==2.13.0
+	$(BIN)/python -m pip install --quiet --dry-run --report build/report.json --no-build-isolation --constraint constraints.txt --editable ".[dev]"
+	$(BIN)/python deploy/locked_requirements.py build/report.json > build/locked.txt
+	$(BIN)/python -m pip install --quiet --require-hashes --no-deps --requirement build/locked.txt
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	@touch .venv/.ready
+
+hashes:  ## constraints-hashes.txt anew: the hashes of all files of each pinned package, from the index that pip is set up with
+	rm -rf build/hashes
+	$(PYTHON) -m venv build/hashes
+	build/hashes/bin/python -m pip install --quiet uv
+	echo "# Hashes of the packages of constraints.txt, but torch's, whose build depends on the machine. Written by \`make hashes\`." > build/hashes.txt
+	grep -v '^torch==' constraints.txt | UV_DEFAULT_INDEX="$${UV_DEFAULT_INDEX:-$$($(PYTHON) -m pip config get global.index-url 2>/dev/null || true)}" \
+		build/hashes/bin/uv pip compile --quiet --no-deps --generate-hashes --no-header --no-annotate --no-emit-index-url --python-version 3.11 - >> build/hashes.txt
+	mv build/hashes.txt constraints-hashes.txt
+	rm -rf build/hashes
+
+sbom: .venv/.ready  ## the packages in .venv with versions and licenses, as CycloneDX, in build/sbom.json
+	rm -rf build/sbom
+	$(PYTHON) -m venv build/sbom
+	build/sbom/bin/python -m pip install --quiet 'cyclonedx-bom>=7,<8'
+	build/sbom/bin/cyclonedx-py environment --output-reproducible --pyproject pyproject.toml --output-format JSON --output-file build/sbom.json $(BIN)/python
+	rm -rf build/sbom
 
 data: | .venv/.ready
 	$(BIN)/python examples/digits/prepare.py data
