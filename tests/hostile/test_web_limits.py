@@ -62,9 +62,12 @@ def endless(begin: bytes, repeated: bytes) -> Iterator[tuple[str, list[int]]]:
 def test_a_head_that_never_ends_is_given_up(begin: bytes, repeated: bytes, tmp_path: Path) -> None:
     """At some hundred kilobytes, which lie in the sockets' buffers, and not when the site is tired of it; 160 MB were stored."""
     with endless(begin, repeated) as (address, sent):
-        with pytest.raises(InputError, match=r"too_many_header_bytes|lost|failed"):
+        with pytest.raises(InputError) as refused:
             run(tmp_path, TEXTS, {"kind": "crawl", "start": address + "/", "item": "p", **QUICK})
         assert sent
+        assert ("too_many_header_bytes" in str(refused.value)) == (repeated != b"a"), (
+            refused.value
+        )  # Twisted's own limit is of a line
         assert max(sent) < 10 * 2**20
 
 
