@@ -31,6 +31,7 @@ PROCESSOR_SECONDS_PER_MEGAPIXEL = (
     0.25  # a quarter of it is what the slowest ordinary files take, of 16 megapixels in lossless WebP
 )
 MAX_WAIT_FACTOR = 20.0  # of the processor time, where other processes need the cores
+MIN_WAIT_SECONDS = 30.0
 WORKER_NICENESS = 5  # the model and the event loop go first
 START = struct.Struct("!cdd")  # task, most megapixels, processor seconds
 MEASURE, DECODE = b"m", b"d"
@@ -90,7 +91,8 @@ class ImageWorkers:
             worker = self._idle.pop() if self._idle else None
         worker = worker or _Worker(self._context, self._background)
         try:
-            kind, content = worker.ask(START.pack(task, max_megapixels, seconds), encoded, seconds * MAX_WAIT_FACTOR)
+            wait_seconds = max(MIN_WAIT_SECONDS, seconds * MAX_WAIT_FACTOR)
+            kind, content = worker.ask(START.pack(task, max_megapixels, seconds), encoded, wait_seconds)
         except (EOFError, OSError, TimeoutError) as error:
             raise DecodingFailed(worker.end()) from error
         with self._lock:

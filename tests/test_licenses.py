@@ -1,0 +1,24 @@
+"""docs/licenses.md names each installed package whose metadata speak of the GPL."""
+
+from __future__ import annotations
+
+import re
+from importlib.metadata import distributions
+from pathlib import Path
+
+PROJECT = Path(__file__).parents[1]
+GPL = re.compile(r"GPL|GNU", re.IGNORECASE)
+
+
+def test_each_package_under_the_gpl_is_named() -> None:
+    """By its license expression, its license field's first line, or its classifiers."""
+    text = (PROJECT / "docs" / "licenses.md").read_text(encoding="utf-8")
+    found = set()
+    for package in distributions():
+        metadata = package.metadata
+        licenses = [metadata.get("License-Expression") or "", (metadata.get("License") or "").partition("\n")[0]]
+        licenses += [one for one in metadata.get_all("Classifier") or [] if one.startswith("License ::")]
+        if any(GPL.search(one) for one in licenses):
+            found.add(metadata["Name"])
+    assert "pygit2" in found
+    assert {name for name in found if f"`{name}`" not in text} == set()
