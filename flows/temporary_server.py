@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import atexit
 import importlib
+import importlib.util
 import os
 import shutil
 import signal
@@ -23,9 +24,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import flows
 from tasks.errors import SeedlingError
+from tasks.notices import state_once
 
 START_TIMEOUT_SECONDS = 180.0
 STOP_TIMEOUT_SECONDS = 6.0
@@ -34,6 +37,8 @@ SUPERVISION_SECONDS = 30.0
 MAX_LOG_BYTES = 10_000_000
 LISTEN_BACKLOG = 2048
 LOOPBACK_HOSTS = ("127.0.0.1", "localhost", "::1")
+PROXY_VARIABLES = frozenset({"http_proxy", "https_proxy", "all_proxy"})
+HTTP_SCHEMES, SOCKS_SCHEMES = frozenset({"http", "https"}), frozenset({"socks5", "socks5h"})
 LOG_FILE = Path(".seedling") / "logs" / "prefect-server.log"
 
 NOT_INHERITED = ("PREFECT_API_URL", "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL")  # a run silences its own console only
@@ -253,10 +258,22 @@ def check_api(url: str) -> None:
 
 
 def bypass_proxies_for_loopback() -> None:
-    """Adds this machine to NO_PROXY, so that requests to a local server do not go to HTTP_PROXY."""
+    """Adds this machine to NO_PROXY, so that requests to a local server do not go to HTTP_PROXY.
+
+    Prefect's client opens a transport for every proxy of the environment, also for those that it does not use: one of a kind
+    that it cannot use, such as SOCKS, is taken out of this process's environment, and its variable is stated.
+    """
     for name in ("NO_PROXY", "no_proxy"):
         listed = [host for host in os.environ.get(name, "").split(",") if host]
         os.environ[name] = ",".join([*listed, *(host for host in LOOPBACK_HOSTS if host not in listed)])
+    for name in [name for name in os.environ if name.lower() in PROXY_VARIABLES]:
+        scheme = urlsplit(os.environ[name]).scheme.lower() if "://" in os.environ[name] else "http"
+        usable = scheme in HTTP_SCHEMES or (scheme in SOCKS_SCHEMES and importlib.util.find_spec("socksio") is not None)
+        if not usable:
+            del os.environ[name]
+            state_once(
+                f"{name} names a proxy of the kind {scheme}, which Prefect's client cannot use: this run does without it."
+            )
 
 
 def answers(api_url: str) -> bool:
