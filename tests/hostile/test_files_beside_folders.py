@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import re
 import shutil
 import tempfile
 from pathlib import Path
@@ -19,9 +20,11 @@ from flows.data_layout import check_split_names
 from flows.table_sources import TableOptions
 from flows.workspace import _sources, make_workspace
 from tasks.errors import InputError
+from tasks.evaluate.data_page import write_data_page
 from tasks.generation import Modality
 from tasks.ignored_files import shown_name, write_ignored
-from tasks.params import load
+from tasks.params import Facts, ValidateParams, load
+from tasks.validate import validate
 
 FOLDER = {"kind": "folder", "path": "."}
 
@@ -320,3 +323,22 @@ def test_the_list_of_ignored_files_is_safe_in_a_spreadsheet(tmp_path: Path) -> N
     assert (tmp_path / "ignored.csv").read_text(
         encoding="utf-8"
     ) == "file,reason\n'=1+1.txt,hidden\na\ufffd.txt,hidden\n"
+
+
+def test_the_data_page_counts_ignored_files_and_those_that_init_left_out(tmp_path: Path) -> None:
+    """Each with its reasons, and the list that names them."""
+    data = tmp_path / "data"
+    for number, label in enumerate(("a", "b")):
+        fill(data / label, 4, 10 * number)
+    (data / "a" / ".DS_Store").write_bytes(b"x")
+    scraped(data, tmp_path / "generations" / "scrape", [FOLDER])
+    validate(
+        ValidateParams(),
+        Facts(modality="image", seed=0),
+        collected=tmp_path / "generations" / "scrape",
+        output=tmp_path / "generations" / "validate",
+    )
+    write_ignored(tmp_path / "not_copied.csv", [("a/x", "broken_link"), ("a/y", "broken_link")])
+    page = " ".join(re.sub("<[^>]*>", "", write_data_page(tmp_path).read_text(encoding="utf-8")).split())
+    assert "Files ignored1 of 9 1 hidden; generations/scrape/ignored.csv lists them" in page
+    assert "Files left out by init2 2 broken link; not_copied.csv lists them" in page
