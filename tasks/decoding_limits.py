@@ -100,14 +100,18 @@ def _of_bmp(encoded: bytes) -> float:
 
 
 def _of_tiff(encoded: bytes) -> float:
-    """A JPEG within a TIFF is to have as many scans as it has strips or tiles, and a few: it is never progressive in practice."""
+    """More strips or tiles than the image has room for would be decoded one upon the other. A JPEG within a TIFF is to have as many scans as it
+    has strips or tiles, and a few: it is never progressive in practice.
+    """
     try:
         directory = Directory.of(encoded)
-        compression = (*directory.numbers(COMPRESSION_TAG), NO_COMPRESSION)[0]
-        pieces = len(directory.pieces())
+        compression = directory.number(COMPRESSION_TAG, NO_COMPRESSION)
+        pieces, most_pieces = len(directory.pieces()), directory.most_pieces()
     except NotWalkable:
         return 0.0  # which is undecodable
-    too_slow = compression not in TIFF_COMPRESSIONS or (
-        compression == JPEG_IN_TIFF and encoded.count(b"\xff\xda") > pieces + MAX_SCANS
+    too_slow = (
+        pieces > most_pieces
+        or compression not in TIFF_COMPRESSIONS
+        or (compression == JPEG_IN_TIFF and encoded.count(b"\xff\xda") > pieces + MAX_SCANS)
     )
     return 2.0 if too_slow else COMPRESSED_TIFF_SHARE * (compression != NO_COMPRESSION)

@@ -30,9 +30,12 @@ ORIENTATION_TAG, GPS_TAG = 0x0112, 0x8825
 GPS_PLACE_TAGS = frozenset({2, 4, 20, 22, 28})  # latitude and longitude, those of the destination, and the area's name
 UPRIGHT = 1
 MAX_EXIF_ENTRIES = 1_000
+TEXT_KEYWORDS = (b"Raw profile type ", b"XML:com.adobe.xmp\0")
+MAX_TEXTS = 20  # of a PNG that are unpacked
 MAX_TEXT_BYTES = 2**20  # of a compressed text chunk; a longer one holds no orientation that anybody wrote
 EXIF_HEADER, XMP_HEADER = b"Exif\0\0", b"http://ns.adobe.com/xap/1.0/\0"
 FORMAT_OF_TYPE = {1: "B", 3: "H", 4: "I", 13: "I"}  # of 13 are offsets of directories
+EXIF_HEADERS = re.compile(rb"(?:Exif\0\0)+")
 XMP_ORIENTATION = re.compile(rb'tiff:Orientation(?:="|>)([0-9])')
 XMP_LOCATION = re.compile(rb"exif:GPS(?:Latitude|Longitude)|Iptc4xmpCore:Location|photoshop:City")
 JPEG_KEPT = frozenset({0xE0, 0xEE})  # JFIF and Adobe: decoders take the color space from them
@@ -141,29 +144,29 @@ def _joined(encoded: bytes, head: bytes, parts: list[Part], kept: frozenset[byte
 
 def _bare(exif: bytes) -> bytes:
     """Without the header in front of the TIFF block, which some write twice."""
-    while exif.startswith(EXIF_HEADER):
-        exif = exif[len(EXIF_HEADER) :]
-    return exif
+    headers = EXIF_HEADERS.match(exif)
+    return exif[headers.end() :] if headers else exif
 
 
 def _of_jpeg(encoded: bytes) -> Metadata:
-    exif, xmp, iptc = b"", b"", b""
+    exif, xmp, iptc = list[bytes](), list[bytes](), list[bytes]()
     for segment in jpeg_segments(encoded, up_to_first_scan=True):
         if segment.kind == b"\xe1" and encoded.startswith(EXIF_HEADER, segment.content):
-            exif += _bare(encoded[segment.content : segment.end])
+            exif.append(_bare(encoded[segment.content : segment.end]))
         elif segment.kind == b"\xe1" and encoded.startswith(XMP_HEADER, segment.content):
-            xmp += encoded[segment.content + len(XMP_HEADER) : segment.end]
+            xmp.append(encoded[segment.content + len(XMP_HEADER) : segment.end])
         elif segment.kind == b"\xed":
-            iptc += encoded[segment.content : segment.end]
-    return Metadata(exif, xmp, iptc)
+            iptc.append(encoded[segment.content : segment.end])
+    return Metadata(b"".join(exif), b"".join(xmp), b"".join(iptc))
 
 
 def _of_png(encoded: bytes) -> Metadata:
-    exif, xmp, iptc = b"", b"", b""
+    exif, xmp, iptc, texts = b"", b"", b"", 0
     for chunk in png_chunks(encoded):
         if chunk.kind == b"eXIf":
             exif = _bare(encoded[chunk.content : chunk.end - 4])
-        elif chunk.kind in {b"tEXt", b"zTXt", b"iTXt"}:
+        elif chunk.kind in {b"tEXt", b"zTXt", b"iTXt"} and encoded.startswith(TEXT_KEYWORDS, chunk.content):
+            texts += 1
             for keyword, text in _text_of(encoded[chunk.content : chunk.end - 4], chunk.kind):
                 if keyword in {b"Raw profile type exif", b"Raw profile type APP1"}:
                     exif = exif or _bare(_from_hex(text))
@@ -171,6 +174,8 @@ def _of_png(encoded: bytes) -> Metadata:
                     iptc = _from_hex(text)
                 elif keyword == b"XML:com.adobe.xmp":
                     xmp = text
+            if texts == MAX_TEXTS:
+                break
     return Metadata(exif, xmp, iptc)
 
 

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 COLOR_PROFILE_TAG = 34675
 COMPRESSION_TAG, PHOTOMETRIC_TAG = 259, 262
+WIDTH, HEIGHT, SAMPLES, ROWS_PER_STRIP, PLANAR, SEPARATE_PLANES = 256, 257, 277, 278, 284, 2
+TILE_WIDTH, TILE_HEIGHT = 322, 323
 STRIP_OFFSETS, STRIP_BYTES, TILE_OFFSETS, TILE_BYTES = 273, 279, 324, 325
 PIXEL_TAGS = frozenset(
     {
@@ -89,6 +91,19 @@ class Directory:
                 return struct.unpack_from(f"{self.order}{tag.count}{NUMBER_OF_TYPE[tag.kind]}", self.encoded, tag.start)
         return ()
 
+    def number(self, number: int, default: int) -> int:
+        """The first whole number of a tag."""
+        return (*self.numbers(number), default)[0]
+
+    def most_pieces(self) -> int:
+        """How many strips or tiles an image of this size has."""
+        width, height = self.number(WIDTH, 0), self.number(HEIGHT, 0)
+        planes = self.number(SAMPLES, 1) if self.number(PLANAR, 1) == SEPARATE_PLANES else 1
+        if self.numbers(TILE_OFFSETS):
+            across, down = max(1, self.number(TILE_WIDTH, 1)), max(1, self.number(TILE_HEIGHT, 1))
+            return planes * -(-width // across) * -(-height // down)
+        return planes * -(-height // max(1, min(height, self.number(ROWS_PER_STRIP, height))))
+
     def pieces(self) -> list[tuple[int, int]]:
         """Start and end of each strip or tile."""
         found = []
@@ -107,9 +122,12 @@ def tiff_without_metadata(encoded: bytes, *, keep_color: bool) -> bytes:
     head = struct.pack(f"{directory.order}H", len(tags)) + b"".join(tag.entry for tag in tags) + bytes(4)
     cleared = bytearray(len(encoded))
     outside = [(tag.start, tag.end) for tag in tags if tag.end - tag.start > 4]
-    for start, end in [(0, 8), *outside, *directory.pieces()]:
-        piece = encoded[start:end]
-        cleared[start : start + len(piece)] = piece
+    copied = 0
+    for start, end in sorted([(0, 8), *outside, *directory.pieces()]):  # which may lie upon one another
+        first = max(start, copied)
+        piece = encoded[first:end]
+        cleared[first : first + len(piece)] = piece
+        copied = max(copied, end)
     place = directory.offset
     cleared[place : place + len(head)] = head[: len(cleared) - place]
     return bytes(cleared)

@@ -134,3 +134,44 @@ def test_a_tiff_of_an_unusual_compression_or_of_many_scans_is_refused() -> None:
     buffer = io.BytesIO()
     Image.fromarray(PHOTO).save(buffer, "TIFF", compression="jpeg")
     assert share_of_limit(buffer.getvalue() + b"\xff\xda" * 1000, 64) > 1 > share_of_limit(buffer.getvalue(), 64)
+
+
+def tiff_of_strips(strips: int, side: int = 2_000) -> bytes:
+    """A TIFF of one bit whose strips are each the whole image, all at one place."""
+    data = bytes(side * side // 8)
+    tags = [(256, 4, 1, side), (257, 4, 1, side), (258, 3, 1, 1), (259, 3, 1, 1), (262, 3, 1, 1)]
+    tags += [
+        (273, 4, strips, 8 + len(data)),
+        (277, 3, 1, 1),
+        (278, 4, 1, side),
+        (279, 4, strips, 8 + len(data) + 4 * strips),
+    ]
+    offsets, sizes = struct.pack("<I", 8) * strips, struct.pack("<I", len(data)) * strips
+    directory = struct.pack("<H", len(tags)) + b"".join(struct.pack("<HHII", *tag) for tag in tags) + bytes(4)
+    return b"II*\0" + struct.pack("<I", 8 + len(data) + 8 * strips) + data + offsets + sizes + directory
+
+
+def test_a_tiff_of_strips_upon_one_another_is_refused_at_once() -> None:
+    """As many strips as the image has room for are decoded."""
+    began = time.process_time()
+    with pytest.raises(images.Undecodable, match=r"^too_slow_to_decode$"):
+        images.decode(tiff_of_strips(90_000))
+    assert time.process_time() - began < MAX_CPU_SECONDS
+
+
+def test_reading_metadata_takes_no_longer_than_its_bytes() -> None:
+    """Many texts that unpack to a megabyte each, headers one behind the other, and EXIF in many pieces."""
+    png, jpeg = images.encode(PHOTO), progressive_jpeg(16, 0)
+    text = png_chunk(b"zTXt", b"Raw profile type exif\0\0" + zlib.compress(bytes(2**20)))
+    other = png_chunk(b"zTXt", b"Comment\0\0" + zlib.compress(bytes(2**20)))
+    headers = b"\xff\xe1" + struct.pack(">H", 2 + 60_000) + b"Exif\0\0" * 10_000
+    pieces = b"\xff\xe1" + struct.pack(">H", 2 + 106) + b"Exif\0\0" + bytes(100)
+    for hostile in (
+        png[:33] + 2_000 * text + png[33:],
+        png[:33] + 2_000 * other + png[33:],
+        jpeg[:2] + 100 * headers + jpeg[2:],
+        jpeg[:2] + 90_000 * pieces + jpeg[2:],
+    ):
+        began = time.process_time()
+        assert images.decode(hostile).shape[2] == 3
+        assert time.process_time() - began < MAX_CPU_SECONDS
