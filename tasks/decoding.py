@@ -8,6 +8,7 @@ longer than anything should.
 from __future__ import annotations
 
 import io
+import logging
 import warnings
 
 from PIL import Image
@@ -29,6 +30,7 @@ TURNS = {
 }  # by EXIF's orientation
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
 warnings.filterwarnings("ignore", module=r"PIL\.")  # damaged files are told by their reasons, not on standard error
+logging.getLogger("PIL").setLevel(logging.CRITICAL)
 
 MIN_SHARE_FOR_PROCESS = 0.25  # of the limit of work, from which on an image is decoded in a process of its own
 

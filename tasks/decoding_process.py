@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import atexit
 import os
-import resource
 import signal
 import struct
 import subprocess
@@ -28,6 +27,7 @@ MAX_CPU_SECONDS = 10  # of one image; the largest ones within the limits take ab
 MAX_ADDRESS_SPACE_BYTES = 8 * 2**30
 REQUEST, ANSWER = struct.Struct(">dIQ?3B"), struct.Struct(">?II")
 CRASHED = "undecodable"
+CPU_LIMIT_STATUS = -getattr(signal, "SIGXCPU", 0)
 
 
 class Decoder:
@@ -87,7 +87,7 @@ def answer_of_process(
     decoder = _take(module)
     answer = decoder.answer(encoded, max_megapixels, max_cpu_seconds, background)
     if answer is None:
-        return TOO_SLOW if decoder.close() == -signal.SIGXCPU else CRASHED
+        return TOO_SLOW if decoder.close() == CPU_LIMIT_STATUS else CRASHED
     with _lock:
         _idle.append(decoder)
     return answer
@@ -113,14 +113,10 @@ def _close_all() -> None:
 def serve_answers(decode: Callable[[bytes, float, Color | None], Pixels], refusal: type[Exception]) -> None:
     """Answers on standard output what standard input asks, until that ends. refusal: what `decode` raises, with the reason."""
     asked, told = sys.stdin.buffer, sys.stdout.buffer
-    resource.setrlimit(resource.RLIMIT_AS, _lowered(resource.RLIMIT_AS, MAX_ADDRESS_SPACE_BYTES))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     while head := asked.read(REQUEST.size):
         max_megapixels, max_cpu_seconds, length, has_background, *color = REQUEST.unpack(head)
         encoded = asked.read(length)
-        used = resource.getrusage(resource.RUSAGE_SELF)
-        limit = int(used.ru_utime + used.ru_stime) + 1 + max_cpu_seconds
-        resource.setrlimit(resource.RLIMIT_CPU, _lowered(resource.RLIMIT_CPU, limit))
+        _limit_this_process(max_cpu_seconds)
         try:
             pixels = np.ascontiguousarray(
                 decode(encoded, max_megapixels, (color[0], color[1], color[2]) if has_background else None)
@@ -134,10 +130,21 @@ def serve_answers(decode: Callable[[bytes, float, Color | None], Pixels], refusa
         told.flush()
 
 
-def _lowered(which: int, limit: int) -> tuple[int, int]:
-    """The soft limit, within the hard one that this process was given."""
-    hard = resource.getrlimit(which)[1]
-    return (limit if hard == resource.RLIM_INFINITY else min(limit, hard)), hard
+def _limit_this_process(max_cpu_seconds: int) -> None:
+    """From now on. An exported model's preprocessing may run on Windows, which knows no such limits."""
+    if sys.platform == "win32":
+        return
+    import resource
+
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    limits = {
+        resource.RLIMIT_CPU: int(used.ru_utime + used.ru_stime) + 1 + max_cpu_seconds,
+        resource.RLIMIT_AS: MAX_ADDRESS_SPACE_BYTES,
+        resource.RLIMIT_CORE: 0,
+    }
+    for which, limit in limits.items():
+        hard = resource.getrlimit(which)[1]
+        resource.setrlimit(which, (limit if hard == resource.RLIM_INFINITY else min(limit, hard), hard))
 
 
 def _read_answer(pipe: IO[bytes]) -> Pixels | str:
