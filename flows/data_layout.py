@@ -102,7 +102,8 @@ def _beside_texts(
 
 
 def _beside_images(source: Path, tables: Sequence[TableSource], *, named_columns: bool) -> Layout:
-    items = [item for item in _items_of_folders(source) if item.reason is None and item.file is not None]
+    files = [item for item in _items_of_folders(source) if item.file is not None]
+    items = [item for item in files if item.reason is None]
     image_items = [item for item in items if Path(item.file or "").suffix.lower() in images.SUFFIXES]
     class_count = len({item.label for item in image_items if item.label})
     has_roots = any(path.is_dir() and path.name.casefold() in ROOTS for path in source.iterdir())
@@ -133,14 +134,16 @@ def _beside_images(source: Path, tables: Sequence[TableSource], *, named_columns
     if not kept:
         return Layout([], True, notices)
     unnamed = [item for item in items if item.file not in labels]
-    if not unnamed:
-        return Layout(kept, False, notices)
-    if _folders_are_classes(items, unnamed, labels):
+    if unnamed and _folders_are_classes(items, unnamed, labels):
         return Layout(kept, True, notices)
-    notices.append(
-        f"{len(unnamed):,} files are in no table, {unnamed[0].file} the first, and are ignored, since the folders' names are not the "
-        "tables' labels: put them into unlabeled/ to use them without labels, or into the tables."
-    )
+    table_paths = {table.path for table in tables}
+    ignored = [item for item in files if item.file not in labels and item.file not in table_paths]
+    if ignored:
+        why = ", since the folders' names are not the tables' labels" if unnamed else ""
+        notices.append(
+            f"{len(ignored):,} files are in no table, {ignored[0].file} the first, and are ignored{why}: put them into unlabeled/ to use them "
+            "without labels, or into the tables."
+        )
     return Layout(kept, False, notices)
 
 

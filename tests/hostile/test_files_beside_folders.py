@@ -342,3 +342,28 @@ def test_the_data_page_counts_ignored_files_and_those_that_init_left_out(tmp_pat
     page = " ".join(re.sub("<[^>]*>", "", write_data_page(tmp_path).read_text(encoding="utf-8")).split())
     assert "Files ignored1 of 9 1 hidden; generations/scrape/ignored.csv lists them" in page
     assert "Files left out by init2 2 broken link; not_copied.csv lists them" in page
+
+
+def test_images_of_a_flat_test_folder_are_stated_where_a_table_names_the_others(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As in a competition's data: train.csv names the images in train/, and nothing those in test/."""
+    source = tmp_path / "source"
+    fill(source / "train", 4)
+    fill(source / "test", 3, 100)
+    write_table(source / "train.csv", ("image", "label"), [(f"train/{n:03d}.png", "ab"[n % 2]) for n in range(4)])
+    assert all(line.startswith("kind: table") for line in sources_of(source))
+    assert "3 files are in no table, test/000.png the first" in capsys.readouterr().err
+
+
+def test_a_table_may_label_images_beside_it_and_leave_the_pool(tmp_path: Path) -> None:
+    """The images that it names lie outside of every folder, and none of them is rejected for it."""
+    source = tmp_path / "source"
+    fill(source, 4)
+    fill(source / "unlabelled" / "more", 3, 100)
+    write_table(source / "t.csv", ("image", "label"), [(f"{n:03d}.png", "ab"[n % 2]) for n in range(4)])
+    assert [line.split(",")[0] for line in sources_of(source)] == ["kind: folder", "kind: table"]
+    found = scraped(source, tmp_path / "out", [FOLDER, {"kind": "table", "path": "t.csv"}])
+    assert sorted(label or "" for _, label in found.kept.values()) == ["", "", "", "a", "a", "b", "b"]
+    assert found.rejected == {}
+    assert found.files == {"in": 8, "read": 8, "ignored": {}}
