@@ -146,7 +146,7 @@ def test_an_answer_that_nobody_takes_is_given_up(port: int) -> None:
         connection.connect(("127.0.0.1", port))
         connection.sendall(b"GET /50000000 HTTP/1.1\r\nHost: localhost\r\n\r\n")
         began = time.monotonic()
-        with pytest.raises(OSError, match="reset|Broken pipe"):
+        with pytest.raises(OSError, match=r"reset|Broken pipe"):
             while time.monotonic() - began < 15:
                 connection.send(b"x")
                 time.sleep(0.1)
