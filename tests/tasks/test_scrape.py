@@ -135,7 +135,7 @@ def test_sources_say_what_belongs_together(tmp_path: Path, make_pictures: Callab
     pictures = make_pictures(labelled=2, pool=0, test=0)
     named = read(run(pictures, IMAGES, {"kind": "folder", "group": r"/(\d)\.png$"})).set_index("origin")["group"]
     assert named["labelled/disc/1.png"] == named["labelled/bar/1.png"] == "name 1"
-    with pytest.raises(ValueError, match="no regular expression"):
+    with pytest.raises(ValueError, match="is not a regular expression"):
         ScrapeParams.model_validate({"sources": [{"kind": "folder", "group": "("}]})
     with pytest.raises(ValueError, match="needs brackets"):
         ScrapeParams.model_validate({"sources": [{"kind": "folder", "group": "crop"}]})
