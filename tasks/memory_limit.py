@@ -71,8 +71,8 @@ def estimated_bytes(rows: int, modality: Literal["image", "text"]) -> int:
     return int(fixed + rows * each)
 
 
-BASE_BYTES = 0.9 * GIB
-BYTES_A_ROW = {"image": 90_000, "text": 30_000}
+BASE_BYTES = 1.0 * GIB
+BYTES_A_ROW = {"image": 40_000, "text": 30_000}
 
 
 def memory_warning(rows: int, modality: Literal["image", "text"], limit: int | None = None) -> str | None:
