@@ -30,7 +30,7 @@ MAX_DEPTH = 2  # of folders in which tables are looked for
 MAX_IMAGE_FOLDERS = 1_000
 ROWS_TRIED = 20
 REMEDIES = {  # of params.yaml → of the command line
-    NAME_COLUMNS: "Name the columns: --column text=message --column label=category.",
+    NAME_COLUMNS: "Name the columns: --column text=NAME --column label=NAME.",
     SET_ENCODING: "say --encoding latin-1, cp1252 or utf-16.",
     ASK_MINUS_ONE: "say --no-label=-1 where it stands for no label, or --no-label= where it is a class.",
     "or set `delimiter` and `quoting` for this source in params.yaml": "or say which character separates its cells: --delimiter ';'",

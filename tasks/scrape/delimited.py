@@ -195,9 +195,15 @@ def _parsed(line: str, lines: Lines, dialect: Dialect, shape: Shape) -> Iterator
 
 def _swallowed(taken: Sequence[str], dialect: Dialect, shape: Shape) -> bool:
     """Whether a record of several lines is records that a stray quotation mark put together."""
-    if shape.at_least < 2 or not all(shape.fits(_split(line, dialect)) for line in taken):
+    if shape.at_least < 2:
         return False
-    return shape.label_index is not None or dialect.delimiter == "\t" or len(taken) > 2
+    if (
+        dialect.delimiter == "\t"
+    ):  # no text has tabs in each of its lines, as many as the header: labels need not be known
+        return all(shape.at_least <= len(_split(line, dialect)) <= shape.width for line in taken)
+    return all(shape.fits(_split(line, dialect)) for line in taken) and (
+        shape.label_index is not None or len(taken) > 2
+    )
 
 
 def _split(line: str, dialect: Dialect) -> list[str]:

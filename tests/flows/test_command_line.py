@@ -52,19 +52,19 @@ def test_init_makes_a_git_and_dvc_repository(tmp_path: Path, make_pictures: Call
 def test_init_writes_a_tables_own_columns_and_encoding_into_params(tmp_path: Path) -> None:
     """Without them it says how; with them params.yaml has them, which a text that no utf-8 is needs."""
     table = tmp_path / "letters.csv"
-    table.write_bytes("message,kind\ncafé au lait,drink\npain,food\n".encode("latin-1"))
+    table.write_bytes("remark,kind\ncafé au lait,drink\npain,food\n".encode("latin-1"))
     for told, remedy in (
         ({}, "say --encoding latin-1"),
-        ({"encoding": "latin-1"}, "--column text=message"),
-        ({"columns": {"body": "message"}}, "must be one of text, image"),
+        ({"encoding": "latin-1"}, "--column text=NAME"),
+        ({"columns": {"body": "remark"}}, "must be one of text, image"),
     ):
         with pytest.raises(InputError, match=remedy):
             make_workspace(tmp_path / "w", table, "text", encoder="none", **told)
-    options = ["--encoding", "latin-1", "--column", "text=message", "--column", "label=kind"]
+    options = ["--encoding", "latin-1", "--column", "text=remark", "--column", "label=kind"]
     done = seedling("init", tmp_path / "w", "--texts", table, "--encoder", "none", *options)
     assert done.returncode == 0, done.stderr
     (source,) = load(tmp_path / "w").scrape.sources
-    assert (source.text, source.label, source.encoding) == ("message", "kind", "latin-1")
+    assert (source.text, source.label, source.encoding) == ("remark", "kind", "latin-1")
 
 
 @pytest.mark.parametrize(

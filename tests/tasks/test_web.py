@@ -302,6 +302,7 @@ def test_what_an_earlier_visit_brought_outlives_a_failure(tmp_path: Path) -> Non
 def test_selectors_are_xpath_too_and_depth_has_a_limit(tmp_path: Path) -> None:
     """XPath for items, fields and links; a chain of ten pages is followed three steps deep."""
     with site() as told:
+        told.routes["/robots.txt"] = lambda *_: Reply(status=404)
         told.routes["/*"] = lambda path, _: Reply(
             f"<ul><li>text of {path}</li></ul><a href='/{int(path[1:] or 0) + 1}'>on</a>" if path != "/10" else ""
         )
