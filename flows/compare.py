@@ -17,6 +17,7 @@ from flows.ledger import open_ledger
 from tasks.errors import InputError
 from tasks.evaluate.pages import environment
 from tasks.generation import read, read_rejected
+from tasks.own_folders import check_own_folders
 from tasks.params import load
 from tasks.randomness import generator
 from tasks.reading import reading
@@ -95,6 +96,7 @@ class Comparison:
 def show_comparison(workspace: Path, old: str, new: str) -> None:
     """Prints the comparison and writes reports/compare-A-B.html."""
     load(workspace)
+    check_own_folders(workspace)
     found = compare_sides(_side(workspace, old), _side(workspace, new))
     console = PrintableConsole()
     console.print(_metrics_table(found))

@@ -129,7 +129,8 @@ def _limit_waiting(repo: Repo, remote: str) -> None:
 def unused_cache(workspace: Path, revisions: Iterable[str], *, all_commits: bool = False) -> CacheUse:
     """What the workspace, the branches, the tags, the experiments in `revisions` and further revisions in it do not need."""
     with _opened(workspace) as repo, lock_repo(repo):
-        if Path(repo.cache.local.path).resolve().is_relative_to(workspace.resolve()):
+        folders = (Path(repo.cache.local.path), Path(repo.stage_cache.cache_dir))
+        if all(folder.resolve().is_relative_to(workspace.resolve()) for folder in folders):
             used_objects = repo.used_objs(
                 all_branches=True, all_tags=True, all_commits=all_commits, revs=list(revisions), force=True
             )

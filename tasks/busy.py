@@ -11,6 +11,7 @@ import psutil
 from filelock import FileLock, Timeout
 
 from tasks.errors import SeedlingError, WorkspaceBusy
+from tasks.own_folders import check_own_folders
 
 RUN_LOCK = Path(".seedling", "run.lock")
 RUN_PID = Path(".seedling", "run.pid")  # written while the lock is held, and left behind
@@ -20,8 +21,9 @@ RUN_PID = Path(".seedling", "run.pid")  # written while the lock is held, and le
 def workspace_lock(workspace: Path) -> Iterator[None]:
     """Holds the workspace while the block runs; the lock goes with its process, however that ends.
 
-    Raises WorkspaceBusy where another process holds it.
+    Raises WorkspaceBusy where another process holds it, InputError where a link leads its files out of the workspace.
     """
+    check_own_folders(workspace)
     path = workspace / RUN_LOCK
     try:
         path.parent.mkdir(exist_ok=True)

@@ -153,6 +153,8 @@ def _log(error: BaseException, command: str, workspace: Path | None) -> Path | N
         )
     for path in candidates:
         try:
+            if any(part.is_symlink() for part in (path, path.parent, path.parent.parent)):
+                continue  # it may lead to a file of the user's
             path.parent.mkdir(parents=True, exist_ok=True)
             if path.is_file() and path.stat().st_size > MAX_LOG_BYTES:
                 path.replace(path.with_suffix(".old.log"))

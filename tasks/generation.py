@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -26,6 +27,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from tasks.data_files import OF_DVC, real_path
 from tasks.errors import DamagedFile, IncompleteGeneration, MissingGeneration
 from tasks.reading import read_json, reading, remedy
 
@@ -34,6 +36,7 @@ FORMAT = 1
 MANIFEST = "manifest.json"
 SPLITS = ("train", "validation", "test", "pool", "out_of_scope")  # that a user may name; mixin is a source's role
 REJECTED = "rejected.parquet"
+PART_NAME = re.compile(r"part-\d{5,}\.parquet")
 ROWS_PER_PART = 200  # on average; a part has a quarter to four times as many
 BYTES_PER_PART = 64 * 2**20  # a part is also cut here, so that memory stays flat with large photographs
 
@@ -291,7 +294,18 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     manifest: dict[str, Any] = read_json(path)
     if not isinstance(manifest, dict) or "rows" not in manifest:
         raise DamagedFile(path, "it is no manifest", remedy(path))
+    for name in [*(str(part["file"]) for part in manifest.get("parts", [])), REJECTED]:
+        _check_part(path, name)
     return manifest
+
+
+def _check_part(manifest: Path, name: str) -> None:
+    """Raises DamagedFile for a part that is not a file of the generation, but of another folder, or a link to one that is not in DVC's cache."""
+    if name != REJECTED and PART_NAME.fullmatch(name) is None:
+        raise DamagedFile(manifest, f"it names {name!r}, which is not a part of a generation", remedy(manifest))
+    part = manifest.with_name(name)
+    if part.is_symlink() and OF_DVC.search(real_path(part).as_posix()) is None:
+        raise DamagedFile(part, f"it is a link to {real_path(part)}", remedy(part))
 
 
 def digest(folder: Path) -> str:

@@ -52,6 +52,7 @@ KNOWN_TOKENS = re.compile(
 )
 AUTHENTICATION = re.compile(r"^\s*(?:bearer|basic|token|apikey|digest|jwt)\s+\S{6,}", re.IGNORECASE)
 UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
+MAX_LINE_CHARACTERS = 500  # of a message: the search takes quadratic time in the length of a word
 MIN_RANDOM_CHARACTERS = 20
 MIN_HEX_CHARACTERS = 32
 MIN_BITS_PER_CHARACTER = 3.0
@@ -96,6 +97,7 @@ def without_secrets(text: str) -> str:
     """A piece of a file for a message: what follows a name that says that it is a secret is left out, and so are known tokens."""
     lines = []
     for line in text.splitlines():
+        line = line[:MAX_LINE_CHARACTERS]
         for found in re.finditer(r"([\w-]+)[\"']?\s*[:=]\s*[\"']?(?=\S)", line):
             name = _words(found[1])
             if STRONG_NAMES.search(name) or WEAK_NAMES.search(name):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -70,6 +71,7 @@ class Dataset:
         rows = rows.drop_duplicates("id", keep="last").reset_index(
             drop=True
         )  # a pool row that was labelled counts with its label
+        _check_names(rows)
         if rows.empty:
             raise InputError(f"There is no row of {', '.join(splits)}: `seedling status` shows what there is.")
         manifests = {"scrape": read_manifest(root / "scrape"), "validate": manifest}
@@ -79,6 +81,16 @@ class Dataset:
     def content(self, rows: pd.DataFrame) -> Iterator[tuple[str, bytes | str]]:
         """(id, encoded picture or text) of these rows, in any order."""
         yield from payloads(self.sources, rows["id"])
+
+
+def _check_names(rows: pd.DataFrame) -> None:
+    """Raises InputError for an id or a split that cannot be the name of a file: an export has files of these names."""
+    for column, pattern in (("id", r"(?!\.)[^/\\\0]{1,200}"), ("split", r"\w{1,30}")):
+        for name in rows[column].unique():
+            if re.fullmatch(pattern, str(name)) is None:
+                raise InputError(
+                    f"The {column} {str(name)[:200]!r} cannot be part of a file's name: the generations were not made by Seedling."
+                )
 
 
 def write_cards(workspace: Path) -> None:

@@ -16,6 +16,7 @@ import pandas as pd
 from tasks.errors import InputError
 from tasks.evaluate.pages import environment, shown
 from tasks.generation import MANIFEST, payloads, read, read_manifest, read_rejected
+from tasks.own_folders import check_own_folders
 from tasks.randomness import derived_seed
 
 STAGES = ("augment", "synthesize")
@@ -36,6 +37,7 @@ def write_contact_sheet(workspace: Path, stage: str, families: int, children: in
             f"The stage '{stage}' has made no rows here: `seedling run` does, where params.yaml asks for some."
         )
     page = environment("contact_sheet.html.jinja").get_template("contact_sheet.html.jinja")
+    check_own_folders(workspace)
     path = workspace / "reports" / f"contact_sheet_{stage}.html"
     path.parent.mkdir(exist_ok=True)
     path.write_text(page.render(name=workspace.resolve().name, stage=stage, sheet=found), encoding="utf-8")

@@ -62,8 +62,11 @@ def check_condition_parts(value: Any, where: str) -> None:
 def _check_words(condition: str, where: str) -> None:
     if len(condition) > MAX_CHARACTERS:
         raise InputError(f"{where}: row_condition has more than {MAX_CHARACTERS:,} characters: shorten it.")
-    plain = re.sub(r"`([^`\n]*)`", lambda found: "_" + re.sub(r"\W", "_", found[1]), condition)
+    # A pair of backticks around quotation marks would be a column here, and parts of two texts with code between them in pandas.
+    plain = re.sub(r"`([^`'\"\n]*)`", lambda found: "_" + re.sub(r"\W", "_", found[1]), condition)
     try:
+        if "`" in plain:
+            raise ValueError("a backtick without another, or around quotation marks")
         tree = ast.parse(plain.strip(), mode="eval")
         fault = next((fault for node in ast.walk(tree) if (fault := _fault(node))), None) or _outside(tree.body)
     except (SyntaxError, ValueError, RecursionError, MemoryError):

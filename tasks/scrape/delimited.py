@@ -194,16 +194,10 @@ def _parsed(line: str, lines: Lines, dialect: Dialect, shape: Shape) -> Iterator
 
 
 def _swallowed(taken: Sequence[str], dialect: Dialect, shape: Shape) -> bool:
-    """Whether a record of several lines is records that a stray quotation mark put together."""
-    if shape.at_least < 2:
+    """Whether a record of several lines is records that a stray quotation mark put together: each line has a known label."""
+    if shape.at_least < 2 or shape.label_index is None:  # without labels, the lines of a text may look like records
         return False
-    if (
-        dialect.delimiter == "\t"
-    ):  # no text has tabs in each of its lines, as many as the header: labels need not be known
-        return all(shape.at_least <= len(_split(line, dialect)) <= shape.width for line in taken)
-    return all(shape.fits(_split(line, dialect)) for line in taken) and (
-        shape.label_index is not None or len(taken) > 2
-    )
+    return all(shape.fits(_split(line, dialect)) for line in taken)
 
 
 def _split(line: str, dialect: Dialect) -> list[str]:

@@ -75,7 +75,7 @@ def settings(source: WebSource, visit: int, proxy: str | None = None) -> dict[st
     if isinstance(source, CrawlSource) and source.browser:
         handler = "tasks.scrape.browser_downloads.BrowserDownloads"
         heap = f"--js-flags=--max-old-space-size={math.ceil(source.max_page_memory_megabytes)}"
-        launch: dict[str, Any] = {"chromium_sandbox": source.browser_sandbox, "args": [heap]}
+        launch: dict[str, Any] = {"chromium_sandbox": source.browser_sandbox, "args": [heap, *NO_DIRECT_UDP]}
         if source.browser_path:
             launch["executable_path"] = source.browser_path
         chosen["DOWNLOAD_HANDLERS"] |= {"http": handler, "https": handler}
@@ -83,6 +83,11 @@ def settings(source: WebSource, visit: int, proxy: str | None = None) -> dict[st
     return chosen
 
 
+# WebRTC would reach hosts past the proxy that judges addresses. The first switch is that of headless Chromium.
+NO_DIRECT_UDP = (
+    "--force-webrtc-ip-handling-policy=disable_non_proxied_udp",
+    "--webrtc-ip-handling-policy=disable_non_proxied_udp",
+)
 KINDS = {"crawl": CrawlSpider, "sequence": SequenceSpider, "api": ApiSpider}
 
 

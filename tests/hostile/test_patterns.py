@@ -163,6 +163,8 @@ CODE = [
     "@pd.io.common.os.system('touch MARK') == 0",
     "id.to_csv('MARK') == id",
     "`id`.to_pickle('MARK') == id",
+    "id == '`' or @pd.io.common.os.system('touch MARK') or id == '`'",
+    "`a` == 1 and id == '`'",
     "id.str.__class__ == 1",
     "id.pipe(print) == 1",
     "id.apply('to_csv') == id",

@@ -60,12 +60,17 @@ def test_what_a_csv_writer_wrote_is_read_as_it_was(
     ]
 
 
+def closes_only(text: str) -> bool:
+    """Whether the text ends with a quotation mark and begins with none: after one that begins with one, both may be one quoted cell."""
+    return text.strip().endswith('"') and not text.strip().startswith('"')
+
+
 @QUICK
 @given(
     rows=st.lists(
         st.tuples(
             st.text(st.sampled_from("ab é\"',"), min_size=1, max_size=20).filter(
-                lambda text: any(map(str.isalpha, text))
+                lambda text: any(map(str.isalpha, text)) and not closes_only(text)
             ),
             st.sampled_from(["good", "bad"]),
         ),
