@@ -31,6 +31,8 @@ def scenes(rows: Sequence[Looked], near: Clusters, difference: float) -> list[li
     Hashes of one scene may fall into several sets, so those whose mean thumbnails are alike are looked at together. difference: the
     mean difference of thumbnails, 0 to 255, that near-duplicates may have.
     """
+    if not rows:  # each image was rejected before, for instance as blank
+        return []
     class_sizes = Counter(row.row.label for row in rows if row.row.label is not None)
     return [
         members

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from tasks import images
+from tasks.errors import SeedlingError
 from tasks.generation import GenerationWriter, Row, identify, read, read_manifest, read_rejected
 from tasks.params import Facts, ValidateParams
 from tasks.validate import validate
@@ -130,3 +131,10 @@ def test_a_class_of_one_scene_can_still_be_learned(tmp_path: Path) -> None:
     kept = read(tmp_path / "validate")
     assert Counter(kept["label"]) == {"empty": 20, "part": 80}
     assert kept[(kept["label"] == "empty") & (kept["split"] == "train")]["fold"].nunique() == 5
+
+
+def test_images_that_are_all_blank_end_with_a_sentence(tmp_path: Path) -> None:
+    """Where no image is left, there is no scene to look for: the error counts the classes that remain."""
+    white = [("train", "sound", np.full((32, 32, 3), 255 - number, np.uint8)) for number in range(4)]
+    with pytest.raises(SeedlingError, match="At least two classes"):
+        validated(tmp_path, white)
