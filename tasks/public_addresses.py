@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import ipaddress
 
+# Addresses that Python calls global and that lead to no public host: Azure's host service, protocol assignments, 6to4 relays, documentation.
+NOT_PUBLIC = tuple(
+    ipaddress.ip_network(network) for network in ("168.63.129.16/32", "192.0.0.0/24", "192.88.99.0/24", "3fff::/20")
+)
+
 
 def is_public(address: str) -> bool:
     """Whether an IP address is one of the public internet; one that carries an IPv4 address (mapped, NAT64, 6to4) is judged by that too."""
     ip = ipaddress.ip_address(address.partition("%")[0])
     if ip.is_multicast or ip.is_reserved or not ip.is_global:
+        return False
+    if any(ip in network for network in NOT_PUBLIC):
         return False
     if isinstance(ip, ipaddress.IPv6Address):
         if ip.is_site_local or ip in ipaddress.ip_network("::/96"):

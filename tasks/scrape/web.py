@@ -267,7 +267,7 @@ def _run_spider(
                 spider.kill()
                 spider.wait()
         if closed is None:
-            raise _broke_off(source, spider.returncode, SecretValues.of(source).masked(_last(errors)), memory)
+            raise _broke_off(source, spider.returncode, _last(SecretValues.of(source), errors), memory)
     counts: dict[str, int] = closed["counts"]
     return counts
 
@@ -291,9 +291,10 @@ def _broke_off(source: Web, returncode: int, last: str, memory: Path) -> Seedlin
     return SourceUnreachable(f"Collecting {_address(source)} broke off: {last}. Run it again: what is there is kept.")
 
 
-def _last(errors: IO[str]) -> str:
+def _last(secrets: SecretValues, errors: IO[str]) -> str:
+    """The end of what the spider wrote, masked before it is cut: a secret that is cut would not be known."""
     errors.seek(0)
-    said = errors.read()
+    said = secrets.masked(errors.read())
     if "Executable doesn't exist" in said or "No module named 'scrapy_playwright'" in said:
         return "there is no browser: pip install 'seedling[browser]', and name Chromium's path as `browser_path`"
     return said[-500:].strip()

@@ -198,6 +198,10 @@ def test_a_secret_goes_to_its_own_host_alone(tmp_path: Path, monkeypatch: pytest
             "fec0::1",
             "224.0.0.1",
             "100.64.0.1",
+            "168.63.129.16",
+            "192.0.0.8",
+            "192.88.99.1",
+            "3fff::1",
         )
     ],
 )
