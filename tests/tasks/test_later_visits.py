@@ -95,7 +95,12 @@ def test_a_page_of_a_browser_is_asked_for_whole_though_it_did_not_change(tmp_pat
         told.routes["/"] = page
         told.routes["/notes"] = Reply('["a", "b"]', kind="application/json")
         source = {"kind": "crawl", "start": told.address + "/", "item": "#list p", "text": "::text", "browser": True}
-        source |= {"browser_path": "/usr/bin/chromium", "wait_for": "#list p", "allow_private_hosts": ["127.0.0.1"]}
+        source |= {
+            "browser_sandbox": False,
+            "browser_path": "/usr/bin/chromium",
+            "wait_for": "#list p",
+            "allow_private_hosts": ["127.0.0.1"],
+        }
         assert len(read(run(tmp_path, TEXTS, source, as_of="1"))) == 2
         told.routes["/notes"] = Reply('["a", "b", "c"]', kind="application/json")
         assert len(read(run(tmp_path, TEXTS, source, as_of="2"))) == 3
