@@ -28,7 +28,7 @@ def set_traps(workspace: Path, mark: Path) -> None:
         for folder in (workspace, workspace / "data", workspace / "models", workspace / "models" / "0"):
             (folder / f"{name}.py").write_text(TRAP.format(mark=str(mark)))
     params = yaml.safe_load((workspace / "params.yaml").read_text())
-    params.setdefault("augment", {})["plugin"] = "data/augmenting.py"
+    params.setdefault("augment", {})["plugin"] = "augmenting.py"
     (workspace / "params.yaml").write_text(yaml.safe_dump(params))
     program = workspace.parent / "trap.sh"
     program.write_text(f"#!/bin/sh\necho git \"$0\" >> '{mark}'\ncat\n")
@@ -86,5 +86,6 @@ def test_the_harmless_commands_execute_nothing_of_a_workspace(finished_copy: Pat
             )
             assert done.returncode in {0, 2, 3}, (command, done.stderr)  # 2: it refuses a file that was changed
         assert not mark.exists(), (command, mark.read_text())
-    subprocess.run([script, "stage", "augment"], cwd=finished_copy, env=environment, capture_output=True, timeout=300)
-    assert mark.exists()
+    stage = [script, "stage", "augment", "--force"]
+    done = subprocess.run(stage, cwd=finished_copy, env=environment, capture_output=True, text=True, timeout=300)
+    assert mark.exists(), done.stdout + done.stderr
