@@ -18,7 +18,7 @@ from tasks.decoding_process import answer_of_process
 from tasks.image_parts import jpeg_segments
 
 PHOTO = np.random.default_rng(5).integers(0, 255, (40, 60, 3)).astype(np.uint8)
-MAX_CPU_SECONDS = 1.0
+MAX_CPU_SECONDS = 8.0  # far above what a busy machine needs, and below what the attacks take without a limit
 
 
 def progressive_jpeg(side: int, extra_scans: int, mode: str = "L") -> bytes:
