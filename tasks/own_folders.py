@@ -13,7 +13,7 @@ DVC_FOLDERS = (".dvc/tmp", ".dvc/cache/runs")
 
 
 def check_own_folders(workspace: Path) -> None:
-    """Raises InputError where a folder that Seedling writes to, or an entry of one, is a link out of the workspace.
+    """Raises InputError where a folder that Seedling writes to, or something in its first two levels, is a link out of the workspace.
 
     Links into DVC's cache are its way to store files, wherever that lies.
     """
@@ -29,11 +29,13 @@ def check_own_folders(workspace: Path) -> None:
 
 def _written(workspace: Path) -> Iterator[Path]:
     for name in OWN_FOLDERS:
-        folder = workspace / name
-        yield folder
-        if folder.is_dir() and not folder.is_symlink():
-            for entry in folder.iterdir():
-                yield entry
-                if name == ".seedling" and entry.is_dir() and not entry.is_symlink():
-                    yield from entry.iterdir()
+        yield workspace / name
+        for entry in _entries(workspace / name):
+            yield entry
+            yield from _entries(entry)
     yield from (workspace / name for name in DVC_FOLDERS)
+
+
+def _entries(folder: Path) -> Iterator[Path]:
+    if folder.is_dir() and not folder.is_symlink():
+        yield from folder.iterdir()

@@ -18,6 +18,7 @@ from tasks.evaluate import read_verdicts
 from tasks.evaluate.pages import vote
 from tasks.generation import MANIFEST, SPLITS, payloads, read, read_manifest
 from tasks.markdown_text import markdown_text
+from tasks.own_folders import check_own_folders
 from tasks.reading import read_json
 from tasks.results import EVALUATION, read_evaluation
 
@@ -54,6 +55,7 @@ class Dataset:
             for one in given:
                 if one not in known:
                     raise InputError(f"'{one}' is none of {', '.join(known)}.")
+        check_own_folders(workspace)  # a linked generation would copy rows of another workspace
         root = workspace / "generations"
         manifest = read_manifest(root / "validate")
         frames = [read(root / "validate", COLUMNS, splits=list(splits)).assign(stage="validate")]
@@ -89,7 +91,7 @@ def _check_names(rows: pd.DataFrame) -> None:
         for name in rows[column].unique():
             if re.fullmatch(pattern, str(name)) is None:
                 raise InputError(
-                    f"The {column} {str(name)[:200]!r} cannot be part of a file's name: the generations were not made by Seedling."
+                    f"The {column} {str(name)[:200]!r} cannot be part of a file's name, so Seedling did not write it: delete generations/ and run `seedling run`."
                 )
 
 

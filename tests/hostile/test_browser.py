@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pwd
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
@@ -152,3 +153,22 @@ def no_browser_is_left() -> Iterator[None]:
     left = [process for process in psutil.Process().children(recursive=True) if "chrom" in process.name()]
     assert not left
     assert threading.active_count() < 50
+
+
+@pytest.mark.slow
+def test_a_page_sends_no_datagram_to_a_private_host(tmp_path: Path) -> None:
+    """The attack: WebRTC asks a STUN server of the page's choice by UDP, which no HTTP proxy sees. 127.0.0.2 is not among the allowed hosts."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as listener, site() as told:
+        listener.bind(("127.0.0.2", 0))
+        listener.setblocking(False)
+        script = f"""
+            const peer = new RTCPeerConnection({{iceServers: [{{urls: 'stun:127.0.0.2:{listener.getsockname()[1]}'}}]}});
+            peer.createDataChannel('x');
+            peer.createOffer().then(offer => peer.setLocalDescription(offer));
+            setTimeout(() => {{ const p = document.createElement('p'); p.id = 'late'; p.textContent = 'late'; document.body.append(p); }}, 3000);
+        """
+        told.routes["/"] = f"<body><p>first</p><script>{script}</script></body>"
+        output = run(tmp_path, TEXTS, {**UNTRUSTED, "start": told.address + "/", "wait_for": "#late"})
+        assert sorted(read(output)["text"]) == ["first", "late"]
+        with pytest.raises(BlockingIOError):
+            listener.recv(2048)

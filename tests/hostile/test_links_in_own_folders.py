@@ -113,6 +113,21 @@ def test_an_export_has_no_name_that_leads_elsewhere(name: str, split: str, tmp_p
         Dataset.of(tmp_path, ["train"], ())
 
 
+@pytest.mark.parametrize("link", ["generations", "generations/scrape", "generations/pseudo_label/1"])
+def test_an_export_copies_no_rows_of_another_workspace(link: str, tmp_path: Path) -> None:
+    """The attack: a generation of a stranger's workspace is a link to one of the user's."""
+    private = tmp_path / "private"
+    for stage in ("scrape", "validate"):
+        generation(private / "generations" / stage, row("1", text="private"))
+        generation(tmp_path / "stranger" / "generations" / stage, row("1"))
+    path = tmp_path / "stranger" / link
+    shutil.rmtree(path, ignore_errors=True)
+    path.parent.mkdir(exist_ok=True)
+    path.symlink_to(private / "generations" / ("" if link == "generations" else "scrape"))
+    with pytest.raises(InputError, match="outside of the workspace"):
+        Dataset.of(tmp_path / "stranger", ["train"], ())
+
+
 def test_a_word_of_a_megabyte_in_a_message_takes_no_time(tmp_path: Path) -> None:
     """The parser's message repeats the name of an unknown alias: here a million letters."""
     with pytest.raises(InputError, match="not readable YAML") as caught:
