@@ -17,12 +17,12 @@ from tasks.errors import InputError, MissingColumn
 from tasks.generation import Modality
 from tasks.ignored_files import hidden_folder, is_passed_over
 from tasks.scrape.folder import ROOTS, TEXT_SUFFIXES, read_folder
+from tasks.scrape.image_paths import NO_IMAGE_THERE
 from tasks.scrape.image_tables import holds_images
 from tasks.scrape.items import Item
 from tasks.scrape.table import Table, read_table
 from tasks.sources import FolderSource, TableSource
 
-NO_IMAGE_THERE = frozenset({"no_such_file", "path_outside_data", "link_outside_data"})
 MIN_CLASSES = 2
 SPLITS_OR_CLASSES = frozenset(
     {"train", "pool", "test", "validation", "valid", "val"}

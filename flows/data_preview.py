@@ -14,6 +14,7 @@ from tasks.generation import Modality
 from tasks.params import load
 from tasks.printable import printable
 from tasks.scrape.folder import read_folder
+from tasks.scrape.image_paths import NO_IMAGE_THERE
 from tasks.scrape.image_tables import labels_by_file
 from tasks.scrape.items import Item
 from tasks.scrape.label_values import MAYBE_NO_LABEL
@@ -24,7 +25,6 @@ ROWS_SHOWN = 5
 CLASSES_SHOWN = 20
 NAMES_SHOWN = 5
 MAX_CELL_CHARACTERS = 60
-NO_IMAGE_THERE = frozenset({"no_such_file", "path_outside_data", "link_outside_data", "address_not_file"})
 
 
 @dataclass
@@ -35,6 +35,9 @@ class DataPreview:
     splits: Counter[str] = field(default_factory=Counter)
     classes: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))  # class → split → rows
     reasons: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))  # reason → origins
+    folders_below: dict[str, set[str]] = field(
+        default_factory=lambda: defaultdict(set)
+    )  # class → folders in its folder
 
     def count(self, items: Iterable[Item]) -> Iterator[Item]:
         """The same items, counted."""
@@ -45,6 +48,9 @@ class DataPreview:
                 self.splits[item.split] += 1
                 if item.label is not None:
                     self.classes[item.label][item.split] += 1
+                    parts = item.origin.split("/")
+                    if len(parts) > 2 and parts[-3] == item.label:
+                        self.folders_below[item.label].add(parts[-2])
             yield item
 
 
@@ -173,7 +179,15 @@ def _totals(found: DataPreview) -> Iterator[str]:
 
 
 def _doubts(found: DataPreview) -> Iterator[str]:
-    """What may not be meant: spellings of one class, and words that may stand for no label."""
+    """What may not be meant: one class alone, spellings of one class, and words that may stand for no label."""
+    if len(found.classes) == 1:
+        (label,) = found.classes
+        folders = sorted(found.folders_below[label])
+        shown = f"{', '.join(map(_cut, folders[:NAMES_SHOWN]))}{' …' if len(folders) > NAMES_SHOWN else ''}"
+        within = (
+            f" The folder '{_cut(label)}' holds {shown}: if these are the classes, give `seedling init` that folder."
+        )
+        yield "Training needs at least two classes." + (within if len(folders) > 1 else "")
     spellings = defaultdict(list)
     for label in sorted(found.classes):
         spellings[label.casefold()].append(label)

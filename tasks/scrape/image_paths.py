@@ -12,6 +12,9 @@ from urllib.parse import unquote, urlsplit
 from tasks.data_files import NOT_REGULAR, OUTSIDE, fault_of
 
 ADDRESS, PATH_OUTSIDE, NO_SUCH_FILE = "address_not_file", "path_outside_data", "no_such_file"
+NO_IMAGE_THERE = frozenset(
+    {ADDRESS, PATH_OUTSIDE, NO_SUCH_FILE, OUTSIDE}
+)  # reasons of rows whose image cannot be read here
 SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")
 DRIVE = re.compile(r"[A-Za-z]:[\\/]")
 MAX_PREFIX_SEARCHES = 1_000  # absolute paths that are tried before it is known where their folder begins

@@ -367,3 +367,13 @@ def test_a_table_may_label_images_beside_it_and_leave_the_pool(tmp_path: Path) -
     assert sorted(label or "" for _, label in found.kept.values()) == ["", "", "", "a", "a", "b", "b"]
     assert found.rejected == {}
     assert found.files == {"in": 8, "read": 8, "ignored": {}}
+
+
+def test_a_folder_around_the_classes_is_stated(tmp_path: Path) -> None:
+    """`raw/disc` and `raw/square` make one class, `raw`: init names the folders in it and the way out."""
+    for number, shape in enumerate(("disc", "square")):
+        (tmp_path / "images" / "raw" / shape).mkdir(parents=True)
+        (tmp_path / "images" / "raw" / shape / "1.png").write_bytes(picture(number))
+    lines: list[str] = []
+    make_workspace(tmp_path / "workspace", tmp_path / "images", "image", encoder="none", preview_lines=lines)
+    assert any("The folder 'raw' holds disc, square: if these are the classes" in line for line in lines), lines
