@@ -20,16 +20,15 @@ from anyio import to_thread
 from PIL import Image, WebPImagePlugin  # noqa: F401  (loaded before processes are forked)
 
 from tasks import images
+from tasks.decoding_limits import TOO_SLOW
 from tasks.image_modes import Color
 
 Image.preinit()
 
-TOO_SLOW = "too_slow_to_decode"
 UNDECODABLE = "undecodable"
 PROCESSOR_SECONDS = 0.25  # of any image
-PROCESSOR_SECONDS_PER_MEGAPIXEL = (
-    0.25  # a quarter of it is what the slowest ordinary files take, of 16 megapixels in lossless WebP
-)
+# A quarter of it is what the slowest ordinary files take, of 16 megapixels in lossless WebP.
+PROCESSOR_SECONDS_PER_MEGAPIXEL = 0.25
 MAX_WAIT_FACTOR = 20.0  # of the processor time, where other processes need the cores
 MIN_WAIT_SECONDS = 30.0
 WORKER_NICENESS = 5  # the model and the event loop go first
@@ -152,7 +151,7 @@ def _work(connection: Connection, background: Color | None) -> None:
             try:
                 answer = SIZE + str(images.megapixels(encoded)).encode() if task == MEASURE else BITMAP
                 if task == DECODE:
-                    answer += _bitmap(images.decode(encoded, max_megapixels, background))
+                    answer += _bitmap(images.decode(encoded, max_megapixels, background, ends_itself=True))
             except images.Undecodable as error:
                 answer = REASON + str(error).encode("ascii", "replace")
             except MemoryError:

@@ -39,9 +39,12 @@ class Undecodable(ValueError):
     """These bytes give no picture; the message is the reason code."""
 
 
-def decode(encoded: bytes, max_megapixels: float = 64.0, background: Color | None = None) -> Pixels:
+def decode(
+    encoded: bytes, max_megapixels: float = 64.0, background: Color | None = None, *, ends_itself: bool = False
+) -> Pixels:
     """The picture as RGB, (height, width, 3); EXIF orientation applied, the first frame or page. Deep values and transparency are brought to RGB by
     tasks/image_modes.py. What is wrong with the file's metadata costs nothing. background: of transparent images; None: what shows them.
+    ends_itself: whether this process ends where an image takes too long, so that costly ones need no process of their own.
 
     Raises Undecodable: `empty_file`, `undecodable` (not one of FORMATS, or broken), `too_many_pixels`, `too_slow_to_decode`, `values_out_of_range`.
     """
@@ -50,7 +53,7 @@ def decode(encoded: bytes, max_megapixels: float = 64.0, background: Color | Non
     share = share_of_limit(encoded, max_megapixels)
     if share > 1:
         raise Undecodable(TOO_SLOW)
-    if share < MIN_SHARE_FOR_PROCESS:
+    if ends_itself or share < MIN_SHARE_FOR_PROCESS:
         return decode_here(encoded, max_megapixels, background)
     answer = answer_of_process(__name__, encoded, max_megapixels, background)
     if isinstance(answer, str):

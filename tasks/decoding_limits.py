@@ -25,9 +25,8 @@ from tasks.tiff_parts import COMPRESSION_TAG, Directory, NotWalkable
 
 TOO_SLOW = "too_slow_to_decode"
 MAX_SCANS = 100  # encoders write 10 to 20; libtiff refuses JPEG streams beyond 100, too
-MAX_SCANNED_PIXELS_PER_PIXEL_ALLOWED = (
-    28  # at the pixel limit a color image takes 14 in libjpeg's own scan script, CMYK 24
-)
+# At the pixel limit a color image takes 14 in libjpeg's own scan script, CMYK 24.
+MAX_SCANNED_PIXELS_PER_PIXEL_ALLOWED = 28
 ARITHMETIC_CODING_FACTOR = 4  # each pass costs about so much more than with Huffman codes
 MAX_PARTS = 100_000  # chunks or segments: decoders walk them in Python
 MAX_RLE_WORK = 16_000_000  # pixels and coded bytes of a run-length coded BMP, which is decoded in Python
