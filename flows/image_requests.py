@@ -7,7 +7,8 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 import anyio
 
-from flows.image_workers import TOO_SLOW, DecodingFailed, ImageWorkers
+from flows.image_workers import DecodingFailed, ImageWorkers
+from tasks.decoding_limits import TOO_SLOW
 from tasks.image_modes import Color
 from tasks.predicting import Question
 
