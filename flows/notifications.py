@@ -15,9 +15,9 @@ from urllib.parse import urlsplit, urlunsplit
 
 import httpx
 from jinja2 import TemplateError
-from jinja2.sandbox import SandboxedEnvironment
 
 from flows.events import EVENT_NAMES, TITLES, RunEvent
+from flows.message_template import render
 from tasks.errors import InputError
 from tasks.monitoring_params import NotifyParams
 from tasks.public_addresses import is_public
@@ -78,8 +78,7 @@ def rendered(workspace: Path, params: NotifyParams, event: RunEvent, context: Ma
         **{"run": "", "links": {}, "result": "", **context},
     }
     try:
-        template = SandboxedEnvironment(autoescape=False).from_string(params.template or DEFAULT_TEMPLATE)
-        return template.render(values).strip()[:MAX_MESSAGE_CHARACTERS]
+        return render(params.template or DEFAULT_TEMPLATE, values).strip()[:MAX_MESSAGE_CHARACTERS]
     except (TemplateError, TypeError, ValueError, ArithmeticError, LookupError, AttributeError) as error:
         raise InputError(
             f"params.yaml: notify.template cannot be rendered: {error}. docs/monitoring.md shows its values."

@@ -1,0 +1,70 @@
+"""The language of `notify.template`: the part of Jinja whose rendering takes no longer than the template is long.
+
+Values, conditions, one level of loops over values, and filters that do not make a text grow. What Jinja offers beyond that (macros,
+nested loops, arithmetic on texts) can take all time and memory of a machine in one short line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from jinja2 import TemplateError, TemplateSyntaxError, nodes
+from jinja2.sandbox import SandboxedEnvironment
+
+MAX_TEMPLATE_CHARACTERS = 10_000
+MAX_SEPARATOR_CHARACTERS = 20
+NODES = (
+    *(nodes.Template, nodes.Output, nodes.TemplateData, nodes.Name, nodes.Getattr, nodes.Getitem, nodes.Const),
+    *(nodes.If, nodes.CondExpr, nodes.Compare, nodes.Operand, nodes.And, nodes.Or, nodes.Not, nodes.Test),
+    *(nodes.For, nodes.Tuple, nodes.Concat, nodes.Filter, nodes.Call, nodes.Keyword, nodes.Neg),
+)
+FILTERS = frozenset(
+    {"capitalize", "count", "d", "default", "first", "int", "last", "length", "lower", "round", "title"}
+    | {"tojson", "trim", "upper", "join"}
+)
+METHODS = frozenset({"items", "keys", "values"})
+
+
+def render(template: str, values: Mapping[str, Any]) -> str:
+    """The template with the values in it. Raises jinja2.TemplateError where it is not one, or uses what is left out."""
+    if len(template) > MAX_TEMPLATE_CHARACTERS:
+        raise TemplateError(f"it has {len(template):,} characters, and at most {MAX_TEMPLATE_CHARACTERS:,} are allowed")
+    environment = SandboxedEnvironment(autoescape=False)
+    try:
+        _check(environment.parse(template), within_loop=False)
+        return environment.from_string(template).render(values)
+    except RecursionError as error:
+        raise TemplateError("it is nested too deeply") from error
+
+
+def _check(node: nodes.Node, *, within_loop: bool) -> None:
+    for child in node.iter_child_nodes():
+        if not isinstance(child, NODES):
+            raise TemplateSyntaxError(f"{type(child).__name__} is not supported in it", child.lineno)
+        if isinstance(child, nodes.For):
+            if within_loop or child.recursive:
+                raise TemplateSyntaxError("a loop in a loop is not supported in it", child.lineno)
+        elif isinstance(child, nodes.Filter):
+            _check_filter(child)
+        elif isinstance(child, nodes.Call):
+            method = child.node
+            if not isinstance(method, nodes.Getattr) or method.attr not in METHODS or child.args or child.kwargs:
+                raise TemplateSyntaxError("only items(), keys() and values() may be called in it", child.lineno)
+        _check(child, within_loop=within_loop or isinstance(child, nodes.For))
+
+
+def _check_filter(node: nodes.Filter) -> None:
+    if node.name not in FILTERS:
+        raise TemplateSyntaxError(
+            f"the filter '{node.name}' is not supported in it; there are {', '.join(sorted(FILTERS))}", node.lineno
+        )
+    if node.name == "join":  # of a text with a text, again and again, it would square their lengths
+        separators = [*node.args, *(keyword.value for keyword in node.kwargs)]
+        for separator in separators:
+            if not isinstance(separator, nodes.Const) or len(str(separator.value)) > MAX_SEPARATOR_CHARACTERS:
+                raise TemplateSyntaxError(
+                    f"'join' takes a quoted text of up to {MAX_SEPARATOR_CHARACTERS} characters", node.lineno
+                )
+        if not isinstance(node.node, nodes.Name | nodes.Getattr | nodes.Getitem):
+            raise TemplateSyntaxError("'join' takes a value, not another expression", node.lineno)
