@@ -11,6 +11,7 @@ from pathlib import Path
 
 from tasks.errors import InputError
 from tasks.generation import Modality
+from tasks.ignored_files import PLACEHOLDER, count_files, shown_name
 from tasks.params import load
 from tasks.printable import printable
 from tasks.scrape.folder import read_folder
@@ -38,10 +39,13 @@ class DataPreview:
     folders_below: dict[str, set[str]] = field(
         default_factory=lambda: defaultdict(set)
     )  # class → folders in its folder
+    files_read: set[str] = field(default_factory=set)  # relative to data/
 
     def count(self, items: Iterable[Item]) -> Iterator[Item]:
         """The same items, counted."""
         for item in items:
+            if item.file is not None:
+                self.files_read.add(item.file)
             if item.reason is not None:
                 self.reasons[item.reason].append(item.origin)
             else:
@@ -70,7 +74,8 @@ def preview(workspace: Path) -> list[str]:
             items = read_folder(source, data, params.modality, sys.maxsize, others, tables)
             rows = _shown(found.count(items), params.modality)
             found.lines += [f"{_folder_name(source)}: a folder of files.", *_rows(rows)]
-    return [*found.lines, *_totals(found)]
+    ignored = count_files(data, sources, frozenset(found.files_read)).ignored
+    return [*found.lines, *_totals(found), *_ignored(ignored)]
 
 
 def _folder_name(source: FolderSource) -> str:
@@ -178,6 +183,18 @@ def _totals(found: DataPreview) -> Iterator[str]:
     yield from _doubts(found)
 
 
+def _ignored(ignored: Sequence[tuple[str, str]]) -> Iterator[str]:
+    """A line per reason for which files of data/ are not read; files that keep an empty folder in git are not worth one."""
+    names_by_reason = defaultdict(list)
+    for name, reason in ignored:
+        names_by_reason[reason].append(name)
+    for reason, names in sorted(names_by_reason.items()):
+        if reason != PLACEHOLDER:
+            shown = ", ".join(printable(shown_name(name)) for name in names[:NAMES_SHOWN])
+            more = " …" if len(names) > NAMES_SHOWN else ""
+            yield f"Ignored, {reason.replace('_', ' ')}: {len(names):,} ({shown}{more})."
+
+
 def _doubts(found: DataPreview) -> Iterator[str]:
     """What may not be meant: one class alone, spellings of one class, and words that may stand for no label."""
     if len(found.classes) == 1:
@@ -195,6 +212,10 @@ def _doubts(found: DataPreview) -> Iterator[str]:
         if len(labels) > 1:
             shown = " and ".join(f"'{_cut(label)}'" for label in labels)
             yield f"{shown} differ in case alone and are one class; validate.merge_case: false keeps them apart."
+    for digit, word in (("1", "true"), ("0", "false")):
+        words = [label for label in sorted(found.classes) if label.casefold() == word]
+        if words and digit in found.classes:
+            yield f"'{words[0]}' and '{digit}' are two classes; write one of them for both in the table if they mean the same."
     for label in sorted(found.classes):
         if label.casefold() in MAYBE_NO_LABEL:
             yield f"'{_cut(label)}' ({found.classes[label].total():,} rows) is a class; say --no-label '{_cut(label)}' if it stands for no label."

@@ -153,6 +153,24 @@ def test_the_preview_shows_rows_classes_splits_and_every_rejection(tmp_path: Pat
     assert sum(line.startswith("  text") for line in said) == 5
 
 
+def test_the_preview_lists_files_that_no_source_reads(tmp_path: Path) -> None:
+    """Documents beside a table are named with the reason; a file that keeps an empty folder in git is not."""
+    table(tmp_path / "data" / "rows.csv", "a,good", "b,bad", header="text,label")
+    made = workspace(tmp_path / "data")
+    (made / "data" / "more").mkdir()
+    for name in ("notes.docx", "more/x.pdf", "more/.gitkeep"):
+        (made / "data" / name).write_bytes(b"x")
+    ignored = [line for line in preview(made) if line.startswith("Ignored")]
+    assert ignored == ["Ignored, no source reads it: 2 (more/x.pdf, notes.docx)."]
+
+
+def test_the_preview_says_that_a_word_and_a_digit_are_two_classes(tmp_path: Path) -> None:
+    """`True` and `1` in one column may mean the same, which nobody but the user knows."""
+    table(tmp_path / "data" / "rows.csv", "a,True", "b,1", "c,0", header="text,label")
+    doubts = [line for line in preview(workspace(tmp_path / "data" / "rows.csv")) if "two classes;" in line]
+    assert doubts == ["'True' and '1' are two classes; write one of them for both in the table if they mean the same."]
+
+
 @pytest.mark.parametrize(
     "written",
     [
