@@ -35,7 +35,7 @@ from tasks.params import Params, load, set_value
 from tasks.progress import Progress, terminal
 from tasks.randomness import generator
 from tasks.reading import read_frame, read_json
-from tasks.results import read_evaluation
+from tasks.results import read_evaluation, read_verdict
 from tasks.stages import AUGMENTED, VALIDATED, Stage, stages, work_ungated, write_page
 from tasks.statistics import log_loss_of_rows, paired_difference, share
 from tasks.synthesize import OF_PICTURES
@@ -282,7 +282,7 @@ def _without_weak_label(row: Row) -> Row:
 
 def _accepted(workspace: Path, rounds: int) -> Path:
     """The model that the loop holds after so many rounds."""
-    verdict = read_json(workspace / "models" / str(rounds) / "verdict.json")
+    verdict = read_verdict(workspace / "models" / str(rounds) / "verdict.json")
     return workspace / "models" / str(verdict["accepted_round"])
 
 

@@ -27,6 +27,7 @@ from tasks.markdown_text import markdown_text
 from tasks.params import Params
 from tasks.progress import Progress
 from tasks.reading import read_json
+from tasks.results import read_verdict
 from tasks.run_trend import run_points
 from tasks.sources import described
 
@@ -98,7 +99,7 @@ def publish_rounds(workspace: Path, number: int) -> None:
         if not path.is_file():  # skipped: the loop had stopped
             continue
         tried = read_json(path)["tried"]
-        verdict = read_json(path.with_name("verdict.json"))
+        verdict = read_verdict(path.with_name("verdict.json"))
         judged = [one for one in tried if one["log_loss"] is not None]
         best = min(judged, key=lambda one: float(one["log_loss"])) if judged else None
         rounds.append(

@@ -14,6 +14,13 @@ from tasks.reading import reading
 
 EVALUATION = "evaluation.json"  # in reports/: every number, with its interval
 METRICS = "metrics.json"  # in reports/: at most a dozen numbers, a column each in `dvc exp show`
+VERDICT_KEYS = (
+    "round",
+    "decision",
+    "reason",
+    "stop",
+    "accepted_round",
+)  # what later stages and pages read of each verdict
 HEADLINE_METRICS = ("accuracy", "balanced_accuracy", "macro_f1", "log_loss", "brier", "calibration_error")
 
 
@@ -38,6 +45,17 @@ def parse_evaluation(evaluation: bytes | None, metrics: bytes | None) -> dict[st
             if "cross_validation" in results:
                 return results
     return None
+
+
+def read_verdict(path: Path) -> dict[str, Any]:
+    """A round's verdict. Raises DamagedFile where a key that each verdict has is missing, and FileNotFoundError."""
+    with reading(path):
+        verdict: dict[str, Any] = json.loads(path.read_bytes())
+        missing = [key for key in VERDICT_KEYS if key not in verdict]
+        if missing:
+            raise KeyError(", ".join(missing))
+        verdict["round"], verdict["accepted_round"] = int(verdict["round"]), int(verdict["accepted_round"])
+    return verdict
 
 
 def headline_metrics(evaluation: Mapping[str, Any]) -> dict[str, float]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from tasks.ignored_files import IGNORED, ignored_phrase
 from tasks.reading import read_json
-from tasks.results import read_evaluation
+from tasks.results import read_evaluation, read_verdict
 
 if TYPE_CHECKING:
     from tasks.stages import Stage
@@ -22,7 +22,8 @@ def summary(stage: Stage, workspace: Path) -> dict[str, Any]:
     checks = read_checks(workspace, stage.name, folder)
     manifest = _json(folder / "manifest.json", {})
     if stage.kind == "train":
-        verdict = _json(folder / "verdict.json", {})
+        path = folder / "verdict.json"
+        verdict = read_verdict(path) if path.is_file() else None
         return {"checks": checks, "note": f"{verdict['decision']}: {verdict['reason']}" if verdict else ""}
     if stage.kind == "evaluate":
         metrics = read_evaluation(folder)

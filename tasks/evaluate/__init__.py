@@ -29,7 +29,7 @@ from tasks.generation import columns_of, digest, payloads, read, read_manifest, 
 from tasks.params import NOTHING, EvaluateParams, Facts
 from tasks.progress import Progress, silent
 from tasks.reading import read_frame, read_json
-from tasks.results import EVALUATION, METRICS, headline_metrics, read_evaluation
+from tasks.results import EVALUATION, METRICS, headline_metrics, read_evaluation, read_verdict
 from tasks.statistics import Ints, effective_rows, rows_for_interval, wilson
 from tasks.test_evaluations import log_test_evaluation
 
@@ -282,7 +282,7 @@ def read_verdicts(models: Path) -> list[dict[str, Any]]:
     )
     if not found:
         raise InputError(f"{models} holds no trained round: run `seedling stage train@0`, or `seedling run`.")
-    return [read_json(path) for _, path in found]
+    return [read_verdict(path) for _, path in found]
 
 
 def out_of_fold(model: Path, validated: Path, classes: Sequence[str]) -> Scored:

@@ -29,7 +29,7 @@ from tasks.pseudo_label.filters import FILTERS, Seen, Tried, bake_off, doubted_c
 from tasks.pseudo_label.queue import write_queue
 from tasks.pseudo_label.teaching import Refined, Taught, read_taught, refine
 from tasks.randomness import generator
-from tasks.reading import read_json
+from tasks.results import read_verdict
 from tasks.statistics import Floats, wilson
 
 COLUMNS = [
@@ -69,7 +69,7 @@ def pseudo_label(
     `train.pool_rows` are rejected as `beyond_pool_rows`: no model was asked about them. queue.csv: the rows that a person's label would teach most.
     """
     stage, classes = f"pseudo_label@{round_number}", read_manifest(validated)["classes"]
-    stopped = read_json(teacher / "verdict.json")["stop"] or round_number > rounds
+    stopped = read_verdict(teacher / "verdict.json")["stop"] or round_number > rounds
     with GenerationWriter(output, stage=stage, modality=facts.modality, pictures=False, extra=COLUMNS) as writer:
         if stopped:
             writer.close(rows_in=0, classes=classes, skipped=True)

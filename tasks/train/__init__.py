@@ -30,7 +30,7 @@ from tasks.learners.training import Mixin, Setting
 from tasks.parallel import this_process
 from tasks.params import NOTHING, Facts, TrainParams
 from tasks.progress import Progress, silent
-from tasks.reading import read_json
+from tasks.results import read_verdict
 from tasks.train import files
 from tasks.train.bought import bought
 from tasks.train.choice import Judged, abstention, calibrated, candidate_table
@@ -151,8 +151,7 @@ def _trust_of(members: tuple[Candidate, ...], bench: Workbench) -> NDArray[np.fl
 def _previous_verdict(sources: Sources) -> dict[str, Any] | None:
     if sources.teacher is None:
         return None
-    found: dict[str, Any] = read_json(sources.teacher / "verdict.json")
-    return found
+    return read_verdict(sources.teacher / "verdict.json")
 
 
 def _skip(previous: Mapping[str, Any], round_number: int, rounds: int, sources: Sources) -> Verdict | None:

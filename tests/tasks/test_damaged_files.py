@@ -20,6 +20,7 @@ from tasks.generation import GenerationWriter, Row, ids_of, read, read_manifest,
 from tasks.learners.feature_cache import FeatureCache
 from tasks.memory_limit import estimated_bytes, memory_limit_bytes, memory_warning
 from tasks.params import load
+from tasks.results import read_verdict
 from tasks.run_records import read_run_records
 from tasks.scrape.memory import Memory
 from tasks.test_evaluations import log_test_evaluation, read_test_evaluations
@@ -239,3 +240,15 @@ def test_too_little_memory_is_told_before_the_start_with_the_numbers() -> None:
     assert "20,000 rows" in sentence
     assert "1.0 GiB" in sentence
     assert memory_warning(20_000, "image", limit=2 * estimated_bytes(20_000, "image")) is None
+
+
+@pytest.mark.parametrize(
+    "content", ["{}", '{"round": 0, "decision": "accepted", "reason": "", "stop": false}', "[", '{"round": "x"}']
+)
+def test_a_verdict_without_its_keys_is_a_damaged_file(content: str, tmp_path: Path) -> None:
+    """The error names the file and what to do, and is no KeyError."""
+    path = tmp_path / "models" / "0" / "verdict.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(content, encoding="utf-8")
+    with pytest.raises(DamagedFile, match=r"verdict\.json.*seedling run"):
+        read_verdict(path)
