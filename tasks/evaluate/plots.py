@@ -7,10 +7,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from tasks.evaluate.metrics import calibration_bins
 from tasks.evaluate.scope import abstain_curve
 from tasks.evaluate.scored import Scored
 from tasks.params import EvaluateParams
+from tasks.reading import reading
 from tasks.spreadsheet import spreadsheet_cell
 
 
@@ -42,9 +45,29 @@ def write_plots(folder: Path, scored: Scored, metrics: Mapping[str, Any], params
 
 
 def write_losses(path: Path, model: Path) -> None:
-    """The losses of round 0's models as they learnt, which later rounds take over; the head line alone where there is none."""
-    made = model / "losses.csv"
-    path.write_text(made.read_text(encoding="utf-8") if made.is_file() else "model,step,loss\n", encoding="utf-8")
+    """The training loss by step of the learner that takes the most steps, as the mean over its fits; the head line alone where none has steps.
+
+    DVC draws one line per revision: a file with a series per fit would become a zigzag through all of them.
+    """
+    losses = read_losses(model)
+    losses = losses.assign(learner=losses["model"].str.replace(r" (fold|final).*", "", regex=True))
+    by_learner = losses.groupby("learner")["step"].max()
+    longest = losses[losses["learner"] == by_learner.idxmax()] if len(by_learner) else losses
+    by_step = longest.groupby("step")["loss"].agg(["mean", "count"])
+    whole = by_step[by_step["count"] == by_step["count"].max()]  # fits may stop early
+    rows = [{"step": int(step), "loss": f"{loss:.5f}"} for step, loss in whole["mean"].items()]
+    _write_csv(path, rows, ["step", "loss"])
+
+
+def read_losses(model: Path) -> pd.DataFrame:
+    """The training losses of round 0's models, which later rounds take over: model, step, loss; no rows where none has steps."""
+    path = model / "losses.csv"
+    if not path.is_file():
+        return pd.DataFrame(
+            {"model": pd.Series(dtype=str), "step": pd.Series(dtype=int), "loss": pd.Series(dtype=float)}
+        )
+    with reading(path):
+        return pd.read_csv(path)
 
 
 def _write_csv(path: Path, rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> None:

@@ -16,6 +16,7 @@ from tasks.evaluate import charts
 from tasks.evaluate.contact_sheet import STAGES, sheet
 from tasks.evaluate.lineage import examples, stories
 from tasks.evaluate.pages import environment, shown, vote
+from tasks.evaluate.plots import read_losses
 from tasks.gates.asking import read_checks
 from tasks.generation import digest, payloads, read, read_manifest, read_rejected, stage_of
 from tasks.ignored_files import count_not_copied
@@ -127,7 +128,7 @@ def write_report(workspace: Path) -> Path:
             audits=_audits(generations),
             candidates=_candidates(workspace / "models" / "0", workspace / ".seedling" / "seconds" / "train@0.json"),
             left_out=_left_out(workspace / "models" / "0"),
-            losses=charts.losses(pd.read_csv(plots / "losses.csv")),
+            losses=charts.losses(read_losses(workspace / "models" / "0")),
             confusion=_confusion(workspace / "reports" / "predictions.parquet", classes),
             calibration=charts.calibration(pd.read_csv(plots / "calibration.csv").to_dict("records")),
             gates=_gates(workspace),

@@ -13,6 +13,7 @@ from tasks.errors import InputError
 from tasks.evaluate.charts import pace
 from tasks.evaluate.data_page import misspelt
 from tasks.evaluate.metrics import calibration_bins, per_class, with_intervals
+from tasks.evaluate.plots import write_losses
 from tasks.evaluate.report import limits_together
 from tasks.evaluate.robustness import PICTURES, robustness
 from tasks.learners.heads import Head
@@ -195,3 +196,22 @@ def test_the_pace_is_drawn_with_what_came() -> None:
     assert drawing is not None
     assert "a.example: 10 answers a second, 1 of 51 requests refused" in drawing
     assert pace(points[:3]) is None
+
+
+def test_the_loss_plot_of_dvc_is_one_line(tmp_path: Path) -> None:
+    """Of the learner with the most steps, the mean over its fits, while all of them learn: (4 + 2) / 2 and (1 + 2) / 2."""
+    lines = [
+        *("network plain final half 0,1,9", "network plain fold 1 half 0,1,9"),
+        *("network consistency final half 0,10,4", "network consistency final half 0,20,1"),
+        *("network consistency fold 1 half 0,10,2", "network consistency fold 1 half 0,20,2"),
+        "network consistency final half 0,30,5",
+    ]
+    (tmp_path / "losses.csv").write_text("\n".join(["model,step,loss", *lines]) + "\n", encoding="utf-8")
+    write_losses(tmp_path / "plot.csv", tmp_path)
+    assert (tmp_path / "plot.csv").read_text(encoding="utf-8") == "step,loss\n10,3.00000\n20,1.50000\n"
+
+
+def test_the_loss_plot_is_empty_where_nothing_learns_by_steps(tmp_path: Path) -> None:
+    """A head line alone, which DVC skips."""
+    write_losses(tmp_path / "plot.csv", tmp_path)
+    assert (tmp_path / "plot.csv").read_text(encoding="utf-8") == "step,loss\n"
