@@ -6,6 +6,7 @@ through what aliases stand for, which a few lines make endless.
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import dvc.utils.serialize
@@ -15,11 +16,28 @@ import dvc.utils.strictyaml
 from tasks.errors import InputError
 from tasks.yaml_files import check_depth, check_limits
 
+MAX_PARSED_TEXTS = 16
+
+_parsed: dict[str, Any] = {}
 _parse = dvc.utils.serialize._yaml.parse_yaml
 
 
 def parse_yaml(text: str, path: str, typ: str = "safe") -> Any:
-    """As DVC's own. Raises InputError, which names the file, for one that is too large or never ends."""
+    """As DVC's own. Raises InputError, which names the file, for one that is too large or never ends.
+
+    DVC reads params.yaml again for every stage and every way to ask for its state: a text that was parsed before is copied instead.
+    """
+    if typ != "safe":
+        return _parse_within_limits(text, path, typ)
+    if (value := _parsed.get(text)) is None:
+        value = _parse_within_limits(text, path, typ)
+        if len(_parsed) >= MAX_PARSED_TEXTS:
+            _parsed.clear()
+        _parsed[text] = value
+    return copy.deepcopy(value)
+
+
+def _parse_within_limits(text: str, path: str, typ: str) -> Any:
     try:
         check_limits(text, path)
     except InputError:

@@ -188,9 +188,9 @@ def _record_restored_gates(workspace: Path, outcomes: Sequence[Outcome]) -> bool
 
 def _redraw_gates_that_pass_again(workspace: Path, outcomes: Sequence[Outcome]) -> None:
     """After bad data is taken back nothing is left to do, and yet the page of the gates has to say so."""
-    from tasks.evaluate.gates_page import write_gates_page
-
     if _record_restored_gates(workspace, outcomes):
+        from tasks.evaluate.gates_page import write_gates_page
+
         write_gates_page(workspace)
 
 

@@ -26,7 +26,6 @@ from flows.http_clients import EVERY_ADDRESS, AllowedHosts
 from flows.report_links import PAGES, remove_server_file, running_server_url, write_server_file
 from flows.run_names import slug
 from tasks.errors import InputError, SeedlingError
-from tasks.evaluate.pages import environment
 from tasks.monitoring_params import ReportsParams
 
 DEFAULT_PORT = 4300
@@ -70,6 +69,10 @@ def named_workspaces(workspaces: Sequence[Path]) -> dict[str, Path]:
 
 def report_application(named: Mapping[str, Path], instance: str) -> Starlette:
     """The web application: `/`, `/<workspace>/`, `/<workspace>/<file of reports/>` and `/health`, by GET and HEAD alone."""
+    from tasks.evaluate.pages import (
+        environment,  # loads what the statistics need, which a run with nothing new does not wait for
+    )
+
     template = environment().from_string(INDEX)
 
     def index(listed_workspaces: Mapping[str, Path], prefix: str) -> Response:

@@ -8,7 +8,6 @@ from pathlib import Path
 import pandas as pd
 
 from flows.ledger import Outcome
-from tasks.evaluate.trend_charts import accuracy_image
 from tasks.markdown_text import markdown_text
 from tasks.run_trend import RunPoint, new_test_rows, run_points
 from tasks.spreadsheet import original_cell
@@ -19,12 +18,15 @@ SHOWN_LABEL_ERRORS = 10
 
 
 def result_markdown(workspace: Path, headline: str, links: Mapping[str, str], outcomes: Sequence[Outcome]) -> str:
-    """The whole artifact. links: page → http(s) address, empty where nothing serves the pages."""
-    points = run_points(workspace)
+    """The whole artifact. links: page → http(s) address, empty where nothing serves the pages.
+
+    A run with nothing new has no chart: it would show the same points as the run before it.
+    """
+    points, anything_new = run_points(workspace), any(outcome.how != "unchanged" for outcome in outcomes)
     parts = [
         f"# {headline}",
         _links(workspace, links),
-        *_trend(points),
+        *_trend(points, with_chart=anything_new),
         *_rows(outcomes),
         *_label_errors(workspace),
         *_gates(outcomes),
@@ -42,12 +44,15 @@ def _links(workspace: Path, links: Mapping[str, str]) -> str:
     )
 
 
-def _trend(points: Sequence[RunPoint]) -> Iterator[str]:
+def _trend(points: Sequence[RunPoint], *, with_chart: bool) -> Iterator[str]:
     if not points:
         return
     yield "## Runs"
-    if len(points) > 1 and (image := accuracy_image(points[-RUNS_IN_CHART:])):
-        yield f"![Accuracy with its interval, run by run]({image})"
+    if with_chart and len(points) > 1:
+        from tasks.evaluate.trend_charts import accuracy_image  # draws, which takes a second to load
+
+        if image := accuracy_image(points[-RUNS_IN_CHART:]):
+            yield f"![Accuracy with its interval, run by run]({image})"
     newest, other_rows = points[-RUNS_IN_TREND:][::-1], new_test_rows(points)
     yield _table(
         ["run", "what changed", "accuracy", "log-loss", "rows", "label errors", "seconds"],
