@@ -12,6 +12,7 @@ from tasks.generation import Modality
 from tasks.learners.heads import Head
 from tasks.learners.saving import make_features, save_features, save_learner
 from tasks.params import Facts
+from tasks.train.verdict import Verdict
 
 
 def grown(folder: Path, modality: Modality, below: float = 0.0) -> Path:
@@ -28,8 +29,14 @@ def grown(folder: Path, modality: Modality, below: float = 0.0) -> Path:
     member = {"learner": "logistic_regression", "file": "lr", "halves": 1, "temperature": 1.0, "votes": 1.0}
     known = {"classes": ["rain", "sun"], "modality": modality, "members": [member], "temperature": 1.0}
     (model / "model.json").write_text(json.dumps({**known, "abstain": {"below": below}}), encoding="utf-8")
-    (model / "verdict.json").write_text(json.dumps({"accepted_round": 0}), encoding="utf-8")
+    write_verdict(model, accepted_round=0)
     return folder
+
+
+def write_verdict(model: Path, *, accepted_round: int) -> None:
+    """The verdict of a round of no rows, after which the model of `accepted_round` counts."""
+    verdict = Verdict(int(model.name), "accepted", False, "the start", accepted_round, 0)
+    (model / "verdict.json").write_text(json.dumps(verdict.as_json()), encoding="utf-8")
 
 
 def picture(level: int) -> bytes:

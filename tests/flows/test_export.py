@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import os
 import subprocess
 import sys
@@ -12,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from datasets import load_dataset
+from small_models import write_verdict
 
 from flows.export import Form, export, plain_names, suffix_of
 from flows.export_model import export_model
@@ -39,7 +39,7 @@ def content(modality: str, number: int) -> bytes | str:
 def workspace(folder: Path, modality: str) -> Path:
     """Three labelled rows, two of a class with a hostile name, a test row, two pool rows of which one was labelled in round 1."""
     (folder / "models/0").mkdir(parents=True)
-    (folder / "models/0/verdict.json").write_text(json.dumps({"accepted_round": 1}), encoding="utf-8")
+    write_verdict(folder / "models/0", accepted_round=1)
     (folder / "params.yaml").write_text(PARAMS.format(modality), encoding="utf-8")
     rows = []
     for number, (split, label) in enumerate(

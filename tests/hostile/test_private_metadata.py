@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import struct
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image, ImageCms
+from small_models import write_verdict
 
 from flows.export import Form, export
 from tasks import images
@@ -92,7 +92,7 @@ def test_a_file_without_metadata_is_handed_on_as_it_is() -> None:
 def workspace(folder: Path) -> Path:
     """Two training rows whose files hold a place, one of them stored turned."""
     (folder / "models/0").mkdir(parents=True)
-    (folder / "models/0/verdict.json").write_text(json.dumps({"accepted_round": 0}), encoding="utf-8")
+    write_verdict(folder / "models/0", accepted_round=0)
     source = "modality: image\nscrape:\n  sources:\n    - {kind: folder, path: .}\n"
     (folder / "params.yaml").write_text(source, encoding="utf-8")
     files = {"a": photograph("JPEG", 1), "b": photograph("JPEG", 6)}
