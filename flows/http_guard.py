@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import anyio
+from h11 import LocalProtocolError
 
 from flows.http_clients import AllowedHosts, client_of
 from flows.http_connections import MAX_HEADER_BYTES
@@ -132,6 +133,7 @@ class GuardedApp:
             await self.app(scope, receive, send)
             return
         headers: Headers = scope["headers"]
+        send = _unless_answered(send)
         if refusal := self._refusal(scope, headers):
             await self._refuse(receive, send, *refusal)
             return
@@ -236,6 +238,27 @@ class GuardedApp:
             while (await receive()).get("more_body"):
                 pass
         await send({"type": "http.response.body", "body": b""})
+
+
+def _unless_answered(send: Send) -> Send:
+    """`send`, but nothing is sent where uvicorn has answered 400 itself, as what followed the request's head was not HTTP.
+
+    It starts the application all the same, and writes a traceback to the log for each answer that comes too late.
+    """
+    answered = False
+
+    async def send_unless_answered(message: Message) -> None:
+        nonlocal answered
+        if answered:
+            return
+        try:
+            await send(message)
+        except LocalProtocolError:
+            if message["type"] != "http.response.start":
+                raise
+            answered = True
+
+    return send_unless_answered
 
 
 def token_from(environment: dict[str, str], variable: str | None, default_variable: str) -> str | None:

@@ -69,6 +69,19 @@ def status(response: bytes) -> int:
     return int(response.split(b" ", 2)[1]) if response else 0
 
 
+@pytest.mark.parametrize("host", ["localhost", "elsewhere.test"])
+def test_a_body_that_is_not_http_leaves_no_traceback_in_the_log(
+    port: int, host: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The server answers 400 once, whether or not the application had refused the request by its head."""
+    head = f"POST /predict HTTP/1.1\r\nHost: {host}\r\nTransfer-Encoding: chunked\r\n\r\n"
+    for _ in range(20):
+        assert status(answer(port, head.encode() + b"zz\r\n")) == 400
+    time.sleep(0.2)  # for answers that would come after it
+    assert [record for record in caplog.records if record.exc_info or record.levelno >= logging.ERROR] == []
+    assert status(answer(port, HEALTH)) == 200
+
+
 def test_half_requests_keep_no_complete_request_out(port: int, caplog: pytest.LogCaptureFixture) -> None:
     """Of 60 half requests of one client 8 stay, for a second; complete requests are answered meanwhile; two kinds of lines are logged, once each."""
     halves = [send(port, HALF) for _ in range(60)]
