@@ -33,6 +33,9 @@ def gif_without_metadata(encoded: bytes, *, first_frame_alone: bool) -> bytes:
         if first_frame_alone and block.kind[0] == IMAGE:
             break
     kept = [block for block in blocks if _is_kept(encoded, block)]
+    behind = encoded[blocks[-1].end :][:1] if blocks else b""
+    if first_frame_alone and behind not in {b"", b"\x21", b"\x2c", END}:
+        return encoded  # damaged: a decoder may pass over what stops this walk, and find the frame
     if not blocks or (len(kept) == len(blocks) and (first_frame_alone or encoded[blocks[-1].end :] == END)):
         return encoded
     return encoded[: blocks[0].start] + b"".join(encoded[block.start : block.end] for block in kept) + END

@@ -180,3 +180,18 @@ def test_personal_data_is_masked_on_pages_unless_asked_for(text: str, expected: 
     assert shown(text) == {"text": expected or text}
     with personal_data_shown(True):
         assert shown(text) == {"text": text}
+
+
+@pytest.mark.parametrize("where", ["in the frame", "in front of the frame"])
+def test_a_damaged_gif_is_handed_on_with_its_pixels_and_without_its_comment(where: str) -> None:
+    """A stray zero byte ends a block for whoever walks the file, while Pillow passes over it: what is handed on must not lose the frame."""
+    buffer = io.BytesIO()
+    Image.fromarray(PHOTO).convert("P").save(buffer, "GIF", comment=b"by A. Author")
+    whole = buffer.getvalue()
+    frame = whole.index(b"\x2c\x00\x00\x00\x00", whole.index(b"Author"))
+    place = frame if where == "in front of the frame" else frame + 11  # behind the size of its codes
+    damaged = whole[:place] + b"\x00" + whole[place:]
+    pixels = images.decode(damaged, 64)
+    assert np.array_equal(pixels, images.decode(whole, 64))
+    handed = image_for_others(damaged, 64)
+    assert np.array_equal(images.decode(handed, 64), pixels) and b"Author" not in handed
