@@ -16,6 +16,7 @@ from tasks.generation import Modality
 from tasks.learners.encoder import COLOURS, EncodePiece, Encoder, Features, encoder_key, load_encoder
 from tasks.learners.feature_cache import FeatureCache, encode_rows
 from tasks.learners.features import Contents, FeatureMaker, Inputs, Read, TextFeatures
+from tasks.learners.latent_semantics import topic_directions
 from tasks.parallel import this_process
 from tasks.params import EncoderParams
 from tasks.progress import Progress, silent
@@ -147,11 +148,8 @@ class EncodedFeatures(FeatureMaker):
         if many < 1:
             self.topics = np.zeros((found.shape[1], 1), np.float32)
             return self._projected(found)
-        from sklearn.decomposition import TruncatedSVD
-
-        reducer = TruncatedSVD(many, algorithm="arpack", random_state=0).fit(found.astype(np.float64))
         # In C's order, as safetensors writes an array's memory as it lies.
-        self.topics = np.ascontiguousarray(reducer.components_.T.astype(np.float16).astype(np.float32))
+        self.topics = np.ascontiguousarray(topic_directions(found, many).astype(np.float16).astype(np.float32))
         return self._projected(found)
 
     def _on_topics(self, texts: Sequence[Any]) -> Features:
