@@ -125,14 +125,17 @@ def test_ctrl_c_during_a_long_training_ends_the_run(
 def test_processes_of_a_pool_end_with_the_run(
     finished_copy: Path, environment: dict[str, str], tmp_path: Path, number: signal.Signals
 ) -> None:
-    """Large images are decoded by a process pool: it is at work when the run is stopped."""
+    """Large images are augmented by a process pool: it is at work when the run is stopped."""
     generator = np.random.default_rng(0)
-    folder = finished_copy / "data" / "unlabelled"
-    for image in range(60):
-        pixels = generator.integers(0, 255, (1600, 1600, 3), dtype=np.uint8)
+    folder = next(iter(sorted((finished_copy / "data" / "labelled").iterdir())))
+    for image in range(40):
+        pixels = generator.integers(0, 255, (800, 800, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(folder / f"large-{image}.png", compress_level=1)
+    set_value(finished_copy, ["augment", "children"], 20)
     output = tmp_path / "output.txt"
-    process = start(finished_copy, environment, output, "seedling", "stage", "scrape")
+    for stage in ("scrape", "validate"):
+        assert start(finished_copy, environment, output, "seedling", "stage", stage).wait(SECONDS) == 0
+    process = start(finished_copy, environment, output, "seedling", "stage", "augment")
     pool = lambda: [one for one in processes(environment) if any("loky" in word for word in one.cmdline())]  # noqa: E731
     wait_for(pool, SECONDS, output.read_text)
     stop(process, number, environment, output)
