@@ -36,7 +36,7 @@ from flows.upgrading import upgrade_workspace
 from flows.visiting import has_open_visit, visit_sources
 from tasks.busy import workspace_lock
 from tasks.errors import GateFailed, SeedlingError, SourceUnreachable, WorkspaceBusy
-from tasks.parallel import spread_by, usable_cores
+from tasks.parallel import pieces_at_once, spread_by
 from tasks.params import load, set_value
 from tasks.sources import visited_sources
 from tasks.stages import ROUNDS, gate_changed, stages, write_page
@@ -80,7 +80,7 @@ def over_task_runner(work: Callable[[int], Any], places: Sequence[int], name: st
     The parts share what is in memory, so the runner must be one of threads, as Prefect's own is; no more of them work at
     once than there are cores, or GPUs.
     """
-    room = BoundedSemaphore(max(2, usable_cores()))
+    room = BoundedSemaphore(pieces_at_once())
 
     def part(place: int) -> Any:
         with room:

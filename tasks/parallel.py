@@ -16,6 +16,11 @@ from functools import cache
 from typing import Any
 
 from tasks.errors import SeedlingError
+from tasks.memory_limit import memory_limit_bytes
+
+SMALL_MEMORY_BYTES = (
+    2.5 * 2**30
+)  # below, two networks that learn at once beside a run's 1 GiB are too many (docs/requirements.md)
 
 Spread = Callable[[Callable[[Any], Any], Sequence[Any], str], list[Any]]  # (work, places, name) → results in order
 
@@ -92,12 +97,31 @@ def is_inside_piece() -> bool:
     return getattr(_thread, "inside_piece", False)
 
 
-def usable_cores() -> int:
-    """The cores that this process may use; processes on one machine share them, and so do a worker's pieces."""
-    if is_inside_piece():
+def usable_cores(memory_bytes: int | None = None) -> int:
+    """The cores that this process may use; processes on one machine share them, and so do a worker's pieces. One where memory is small.
+
+    memory_bytes: that it may have; None: what the machine and its container allow.
+    """
+    if is_inside_piece() or _is_small(memory_bytes):
         return 1
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, cores // _process.locals)
+
+
+def pieces_at_once(memory_bytes: int | None = None) -> int:
+    """How many pieces of independent work are under way: as many as there are cores, and two on a single one, as pieces also wait for
+    disks. One where memory is small, as each holds its own. memory_bytes: as for `usable_cores`.
+    """
+    return 1 if _is_small(memory_bytes) else max(2, usable_cores())
+
+
+def _is_small(memory_bytes: int | None) -> bool:
+    return (_limit_bytes() if memory_bytes is None else memory_bytes) < SMALL_MEMORY_BYTES
+
+
+@cache
+def _limit_bytes() -> int:
+    return memory_limit_bytes()
 
 
 def kept_threads(many: int) -> ThreadPoolExecutor:
@@ -113,7 +137,7 @@ def _threads(many: int, process: int) -> ThreadPoolExecutor:
 
 def in_threads(work: Callable[[Any], Any], places: Sequence[Any], name: str = "") -> list[Any]:
     """work(place) of each, in their order; what is computed releases Python's lock, so threads do."""
-    with ThreadPoolExecutor(max(2, usable_cores())) as threads:
+    with ThreadPoolExecutor(pieces_at_once()) as threads:
         return list(threads.map(work, places))
 
 
