@@ -73,6 +73,13 @@ def _holds(workspace: Path, process_id: int) -> bool:
     return (workspace / ".seedling" / "run.pid").read_text() == str(process_id)
 
 
+def _works_or_ended(process: subprocess.Popen[bytes], environment: dict[str, str], module: str) -> bool:
+    """Whether a child process of this module is at work, or the run ended without one, which `stop` then tells."""
+    return process.poll() is not None or any(
+        module in word for child in processes(environment) for word in child.cmdline()
+    )
+
+
 def _stages_are_finished(output: Path, count: int) -> bool:
     return output.read_text().count(" s  ") >= count
 
@@ -136,8 +143,7 @@ def test_processes_of_a_pool_end_with_the_run(
     for stage in ("scrape", "validate"):
         assert start(finished_copy, environment, output, "seedling", "stage", stage).wait(SECONDS) == 0
     process = start(finished_copy, environment, output, "seedling", "stage", "augment")
-    pool = lambda: [one for one in processes(environment) if any("loky" in word for word in one.cmdline())]  # noqa: E731
-    wait_for(pool, SECONDS, output.read_text)
+    wait_for(partial(_works_or_ended, process, environment, "loky"), SECONDS, output.read_text)
     stop(process, number, environment, output)
 
 
@@ -150,12 +156,12 @@ def test_a_spider_ends_with_the_run(
     with site() as slow_site:
         slow_site.routes["/robots.txt"] = Reply("", status=404)
         slow_site.routes["/*"] = Reply("<img src=a.png>", hold=30)
-        source = {"kind": "crawl", "urls": [f"{slow_site.address}/"], "item": "img", "image": "@src"}
+        source = {"kind": "crawl", "start": [f"{slow_site.address}/"], "item": "img", "image": "::attr(src)"}
+        source["allow_private_hosts"] = ["127.0.0.1"]
         set_value(finished_copy, ["scrape", "sources"], [{"kind": "folder", "path": "."}, source])
         output = tmp_path / "output.txt"
-        process = start(finished_copy, environment, output)
-        spider = lambda: [one for one in processes(environment) if "tasks.scrape.spider" in one.cmdline()]  # noqa: E731
-        wait_for(spider, SECONDS, output.read_text)
+        process = start(finished_copy, environment, output, "seedling", "run", "--visit")
+        wait_for(partial(_works_or_ended, process, environment, "tasks.scrape.spider"), SECONDS, output.read_text)
         time.sleep(2)
         stop(process, number, environment, output)
 
