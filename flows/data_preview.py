@@ -184,7 +184,7 @@ def _totals(found: DataPreview) -> Iterator[str]:
 
 
 def _ignored(ignored: Sequence[tuple[str, str]]) -> Iterator[str]:
-    """A line per reason for which files of data/ are not read; files that keep an empty folder in git are not worth one."""
+    """One line per reason why files in data/ are not read; placeholders that keep an empty folder in git are not listed."""
     names_by_reason = defaultdict(list)
     for name, reason in ignored:
         names_by_reason[reason].append(name)

@@ -25,7 +25,7 @@ _parse = dvc.utils.serialize._yaml.parse_yaml
 def parse_yaml(text: str, path: str, typ: str = "safe") -> Any:
     """As DVC's own. Raises InputError, which names the file, for one that is too large or never ends.
 
-    DVC reads params.yaml again for every stage and every way to ask for its state: a text that was parsed before is copied instead.
+    DVC reads params.yaml several times per stage, so parsed texts are cached; each call returns its own copy.
     """
     if typ != "safe":
         return _parse_within_limits(text, path, typ)

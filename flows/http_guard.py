@@ -241,9 +241,9 @@ class GuardedApp:
 
 
 def _unless_answered(send: Send) -> Send:
-    """`send`, but nothing is sent where uvicorn has answered 400 itself, as what followed the request's head was not HTTP.
+    """Wraps `send` to drop the answer if uvicorn has already answered 400, because the request's body was not valid HTTP.
 
-    It starts the application all the same, and writes a traceback to the log for each answer that comes too late.
+    Uvicorn calls the application in that case, too, and would log a traceback for every answer that comes too late.
     """
     answered = False
 

@@ -1,7 +1,7 @@
-"""The language of `notify.template`: the part of Jinja whose rendering takes no longer than the template is long.
+"""The subset of Jinja that `notify.template` may use: its rendering needs little time and memory, whatever the template.
 
-Values, conditions, one level of loops over values, and filters that do not make a text grow. What Jinja offers beyond that (macros,
-nested loops, arithmetic on texts) can take all time and memory of a machine in one short line.
+It has values, conditions, loops that are not nested, and filters that do not make a text longer. One short line of full Jinja
+(nested loops, macros, arithmetic) could use all time and memory of a machine.
 """
 
 from __future__ import annotations
@@ -23,11 +23,12 @@ FILTERS = frozenset(
     {"capitalize", "count", "d", "default", "first", "int", "last", "length", "lower", "round", "title"}
     | {"tojson", "trim", "upper", "join"}
 )
+FILTERS_WITH_ARGUMENTS = frozenset({"d", "default", "round"})  # others grow by theirs: tojson(indent=9999999999)
 METHODS = frozenset({"items", "keys", "values"})
 
 
 def render(template: str, values: Mapping[str, Any]) -> str:
-    """The template with the values in it. Raises jinja2.TemplateError where it is not one, or uses what is left out."""
+    """Renders the template. Raises jinja2.TemplateError for a syntax error and for anything outside the subset."""
     if len(template) > MAX_TEMPLATE_CHARACTERS:
         raise TemplateError(f"it has {len(template):,} characters, and at most {MAX_TEMPLATE_CHARACTERS:,} are allowed")
     environment = SandboxedEnvironment(autoescape=False)
@@ -41,24 +42,34 @@ def render(template: str, values: Mapping[str, Any]) -> str:
 def _check(node: nodes.Node, *, within_loop: bool) -> None:
     for child in node.iter_child_nodes():
         if not isinstance(child, NODES):
-            raise TemplateSyntaxError(f"{type(child).__name__} is not supported in it", child.lineno)
+            raise TemplateSyntaxError(f"{type(child).__name__} is not supported", child.lineno)
         if isinstance(child, nodes.For):
             if within_loop or child.recursive:
-                raise TemplateSyntaxError("a loop in a loop is not supported in it", child.lineno)
+                raise TemplateSyntaxError("nested and recursive loops are not supported", child.lineno)
         elif isinstance(child, nodes.Filter):
             _check_filter(child)
         elif isinstance(child, nodes.Call):
             method = child.node
-            if not isinstance(method, nodes.Getattr) or method.attr not in METHODS or child.args or child.kwargs:
-                raise TemplateSyntaxError("only items(), keys() and values() may be called in it", child.lineno)
+            if not isinstance(method, nodes.Getattr) or method.attr not in METHODS or _has_arguments(child):
+                raise TemplateSyntaxError(
+                    "only items(), keys() and values() may be called, without arguments", child.lineno
+                )
         _check(child, within_loop=within_loop or isinstance(child, nodes.For))
+
+
+def _has_arguments(node: nodes.Call | nodes.Filter) -> bool:
+    return bool(node.args or node.kwargs or node.dyn_args or node.dyn_kwargs)
 
 
 def _check_filter(node: nodes.Filter) -> None:
     if node.name not in FILTERS:
         raise TemplateSyntaxError(
-            f"the filter '{node.name}' is not supported in it; there are {', '.join(sorted(FILTERS))}", node.lineno
+            f"the filter '{node.name}' is not supported; use one of {', '.join(sorted(FILTERS))}", node.lineno
         )
+    if node.dyn_args or node.dyn_kwargs:
+        raise TemplateSyntaxError("* and ** are not supported in arguments", node.lineno)
+    if node.name not in {"join", *FILTERS_WITH_ARGUMENTS} and _has_arguments(node):
+        raise TemplateSyntaxError(f"arguments of the filter '{node.name}' are not supported", node.lineno)
     if node.name == "join":  # of a text with a text, again and again, it would square their lengths
         separators = [*node.args, *(keyword.value for keyword in node.kwargs)]
         for separator in separators:

@@ -69,9 +69,8 @@ def named_workspaces(workspaces: Sequence[Path]) -> dict[str, Path]:
 
 def report_application(named: Mapping[str, Path], instance: str) -> Starlette:
     """The web application: `/`, `/<workspace>/`, `/<workspace>/<file of reports/>` and `/health`, by GET and HEAD alone."""
-    from tasks.evaluate.pages import (
-        environment,  # loads what the statistics need, which a run with nothing new does not wait for
-    )
+    # Imported here, as it loads SciPy, which a run with nothing new must not wait for.
+    from tasks.evaluate.pages import environment
 
     template = environment().from_string(INDEX)
 

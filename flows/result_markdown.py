@@ -49,7 +49,8 @@ def _trend(points: Sequence[RunPoint], *, with_chart: bool) -> Iterator[str]:
         return
     yield "## Runs"
     if with_chart and len(points) > 1:
-        from tasks.evaluate.trend_charts import accuracy_image  # draws, which takes a second to load
+        # Imported here, as it loads SciPy, which a run with nothing new must not wait for.
+        from tasks.evaluate.trend_charts import accuracy_image
 
         if image := accuracy_image(points[-RUNS_IN_CHART:]):
             yield f"![Accuracy with its interval, run by run]({image})"

@@ -32,6 +32,7 @@ def image_for_others(encoded: bytes, max_megapixels: float) -> bytes:
 
 
 def _same_pixels(stripped: bytes, encoded: bytes, max_megapixels: float) -> bool:
+    """Whether both files decode to the same pixels; False if either cannot be decoded."""
     try:
         return np.array_equal(images.decode(stripped, max_megapixels), images.decode(encoded, max_megapixels))
     except images.Undecodable:

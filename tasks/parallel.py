@@ -18,9 +18,8 @@ from typing import Any
 from tasks.errors import SeedlingError
 from tasks.memory_limit import memory_limit_bytes
 
-SMALL_MEMORY_BYTES = (
-    2.5 * 2**30
-)  # below, two networks that learn at once beside a run's 1 GiB are too many (docs/requirements.md)
+# Below this limit there is no room for training two networks at the same time (docs/requirements.md).
+SMALL_MEMORY_BYTES = 2.5 * 2**30
 
 Spread = Callable[[Callable[[Any], Any], Sequence[Any], str], list[Any]]  # (work, places, name) → results in order
 
@@ -98,9 +97,10 @@ def is_inside_piece() -> bool:
 
 
 def usable_cores(memory_bytes: int | None = None) -> int:
-    """The cores that this process may use; processes on one machine share them, and so do a worker's pieces. One where memory is small.
+    """The number of cores that this process may use, or 1 if less than `SMALL_MEMORY_BYTES` of memory is available.
 
-    memory_bytes: that it may have; None: what the machine and its container allow.
+    Processes on one machine share its cores, and so do the pieces of a worker. memory_bytes: the memory limit; None: the limit of
+    the machine or its container.
     """
     if is_inside_piece() or _is_small(memory_bytes):
         return 1
@@ -109,8 +109,9 @@ def usable_cores(memory_bytes: int | None = None) -> int:
 
 
 def pieces_at_once(memory_bytes: int | None = None) -> int:
-    """How many pieces of independent work are under way: as many as there are cores, and two on a single one, as pieces also wait for
-    disks. One where memory is small, as each holds its own. memory_bytes: as for `usable_cores`.
+    """The number of independent pieces of work to run at the same time, or 1 if less than `SMALL_MEMORY_BYTES` of memory is available.
+
+    Otherwise one piece per core and at least two, since pieces also wait for disks. memory_bytes: as for `usable_cores`.
     """
     return 1 if _is_small(memory_bytes) else max(2, usable_cores())
 

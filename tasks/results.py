@@ -14,13 +14,7 @@ from tasks.reading import reading
 
 EVALUATION = "evaluation.json"  # in reports/: every number, with its interval
 METRICS = "metrics.json"  # in reports/: at most a dozen numbers, a column each in `dvc exp show`
-VERDICT_KEYS = (
-    "round",
-    "decision",
-    "reason",
-    "stop",
-    "accepted_round",
-)  # what later stages and pages read of each verdict
+VERDICT_KEYS = ("round", "decision", "reason", "stop", "accepted_round")  # required by later stages and pages
 HEADLINE_METRICS = ("accuracy", "balanced_accuracy", "macro_f1", "log_loss", "brier", "calibration_error")
 
 

@@ -45,22 +45,22 @@ def write_plots(folder: Path, scored: Scored, metrics: Mapping[str, Any], params
 
 
 def write_losses(path: Path, model: Path) -> None:
-    """The training loss by step of the learner that takes the most steps, as the mean over its fits; the head line alone where none has steps.
+    """Writes the mean training loss per step over the fits of the learner with the most steps; only the header if no learner has steps.
 
-    DVC draws one line per revision: a file with a series per fit would become a zigzag through all of them.
+    DVC draws one line per revision: a file with one series per fit would become a zigzag through all of them.
     """
     losses = read_losses(model)
     losses = losses.assign(learner=losses["model"].str.replace(r" (fold|final).*", "", regex=True))
-    by_learner = losses.groupby("learner")["step"].max()
-    longest = losses[losses["learner"] == by_learner.idxmax()] if len(by_learner) else losses
+    last_steps = losses.groupby("learner")["step"].max()
+    longest = losses[losses["learner"] == last_steps.idxmax()] if len(last_steps) else losses
     by_step = longest.groupby("step")["loss"].agg(["mean", "count"])
-    whole = by_step[by_step["count"] == by_step["count"].max()]  # fits may stop early
-    rows = [{"step": int(step), "loss": f"{loss:.5f}"} for step, loss in whole["mean"].items()]
+    complete = by_step[by_step["count"] == by_step["count"].max()]  # fits may stop early
+    rows = [{"step": int(step), "loss": f"{loss:.5f}"} for step, loss in complete["mean"].items()]
     _write_csv(path, rows, ["step", "loss"])
 
 
 def read_losses(model: Path) -> pd.DataFrame:
-    """The training losses of round 0's models, which later rounds take over: model, step, loss; no rows where none has steps."""
+    """The training losses in `losses.csv` of a round: model, step, loss. No rows if no model is trained in steps."""
     path = model / "losses.csv"
     if not path.is_file():
         return pd.DataFrame(

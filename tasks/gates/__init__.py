@@ -9,3 +9,8 @@ own        a user's expectations.py
 gates.yaml lists, a stage, expectations by Great Expectations' own names with their own arguments and a severity. The gates in `asking.ALWAYS`
 stand before them and cannot be switched off.
 """
+
+import logging
+
+# It warns that Seedling's metrics replace its own, which is what they are for, and about its own defaults.
+logging.getLogger("great_expectations").setLevel(logging.ERROR)

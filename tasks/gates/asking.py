@@ -7,7 +7,6 @@ The gates in ALWAYS stand before them and cannot be switched off.
 from __future__ import annotations
 
 import difflib
-import logging
 import re
 import shutil
 import threading
@@ -289,7 +288,6 @@ def _context(documents: Path) -> Any:
     import great_expectations as gx
     from great_expectations.data_context.types.base import ProgressBarsConfig
 
-    logging.getLogger("great_expectations").setLevel(logging.ERROR)
     documents.mkdir(parents=True, exist_ok=True)
     context = gx.get_context(mode="file", project_root_dir=str(documents))
     context.variables.progress_bars = ProgressBarsConfig(globally=False)

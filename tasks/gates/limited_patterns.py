@@ -7,7 +7,6 @@ could name an address inside.
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -24,8 +23,6 @@ from great_expectations.expectations.metrics.map_metric_provider import (
 from jsonschema import validators
 
 from tasks.patterns import Pattern
-
-logging.getLogger("great_expectations").setLevel(logging.ERROR)  # it warns that these metrics take the place of its own
 
 
 def matches(column: pd.Series, pattern: str) -> pd.Series:

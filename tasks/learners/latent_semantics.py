@@ -1,8 +1,11 @@
-"""Latent semantic analysis of terms (Deerwester et al. 1990), with the same result each time.
+"""Latent semantic analysis of terms (Deerwester et al. 1990), deterministic also for rows that repeat each other.
 
-With X = U S V', X (n_rows, n_terms) of TF-IDF weights, a row's topics are X V_k, V_k the right singular vectors of the k largest singular
-values. ARPACK finds them fast for many rows. Where X has fewer than k independent rows it goes on from a random vector that no seed
-fixes, so few rows are solved by the eigenvectors of the smaller Gram matrix: X X' = U S² U', V = X' U / S.
+X = U S V' is the singular value decomposition of the TF-IDF weights X (n_rows, n_terms). The topics of the rows are X V_k, where V_k holds the
+right singular vectors of the k largest singular values.
+
+ARPACK computes V_k quickly for many rows. If X has fewer than k linearly independent rows, it continues from a random vector that no
+seed controls (SciPy 1.17). Small matrices are therefore solved by the eigenvectors of the smaller Gram matrix, X X' = U S² U' and
+V = X' U / S, or X' X = V S² V'. Directions with a singular value of almost 0 are set to 0 in both cases.
 """
 
 from __future__ import annotations
@@ -13,19 +16,19 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-MAX_GRAM_ROWS = 1_000  # an eigenproblem of half a second
-SMALLEST_SHARE = 1e-4  # of the largest singular value: below, a direction is rounding
+MAX_GRAM_ROWS = 1_000
+MIN_SINGULAR_VALUE_SHARE = 1e-4  # of the largest one; smaller values are rounding errors
 
 
 def topic_directions(terms: sparse.csr_matrix, topics: int, max_gram_rows: int = MAX_GRAM_ROWS) -> NDArray[np.float64]:
-    """(n_terms, topics): V_k, in descending order of singular values; zeros for directions that the rows do not have.
+    """Returns V_k, (n_terms, topics), in descending order of singular values; zeros for directions beyond the rank of `terms`.
 
-    terms: (n_rows, n_terms), where topics < min(n_rows, n_terms); max_gram_rows: the most rows of the Gram matrix, beyond which ARPACK is used.
+    terms: (n_rows, n_terms), with topics < min(n_rows, n_terms); max_gram_rows: the size of the Gram matrix above which ARPACK is used.
     """
     weights = sparse.csr_matrix(terms, dtype=np.float64)
     by_gram = min(weights.shape) <= max_gram_rows
     values, directions = _by_gram_matrix(weights, topics) if by_gram else _by_arpack(weights, topics)
-    directions[:, values <= SMALLEST_SHARE * values.max(initial=0.0)] = 0.0
+    directions[:, values <= MIN_SINGULAR_VALUE_SHARE * values.max(initial=0.0)] = 0.0
     largest = np.take_along_axis(directions, np.abs(directions).argmax(axis=0)[None], axis=0)
     return directions * np.where(largest < 0, -1.0, 1.0)  # either sign is right
 
