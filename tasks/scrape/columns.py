@@ -140,10 +140,10 @@ def check_duplicates(columns: Sequence[str], where: str) -> None:
 
 def _missing(columns: Sequence[str], wanted: str, where: str) -> str:
     near = difflib.get_close_matches(wanted, columns, n=1, cutoff=0.5)
-    hint = f"did you mean '{near[0]}'? " if near else ""
+    hint = f": did you mean '{near[0]}'?" if near else "."
     shown = ", ".join(column if len(column) <= 40 else f"{column[:39]}…" for column in columns[:20])
     headless = "" if near else " If its first line is a row, add a line with the columns' names above it."
-    return f"{where} has no column '{wanted}': {hint}It has {shown}.{headless} {NAME_COLUMNS}"
+    return f"{where} has no column '{wanted}'{hint} It has {shown}.{headless} {NAME_COLUMNS}"
 
 
 def _synonyms(columns: Sequence[str], role: str) -> list[str]:
