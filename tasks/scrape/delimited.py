@@ -100,6 +100,11 @@ def is_wrapped(cell: str) -> bool:
     return len(cell) > 1 and cell[0] == cell[-1] == QUOTE
 
 
+def is_quoted(cell: str) -> bool:
+    """Whether a CSV writer can have quoted the cell: it is wrapped in quotation marks, and those within it are doubled."""
+    return is_wrapped(cell) and QUOTE not in cell[1:-1].replace(QUOTE * 2, "")
+
+
 class Lines:
     """The lines of a file with their numbers; lines that were taken can be given back."""
 
@@ -229,10 +234,10 @@ def defects(records_read: Iterator[Record], dialect: Dialect, content_index: int
         read += 1
         rejected += record.reason is not None
         if record.reason is None:
-            quoted = [is_wrapped(cell.strip()) for cell in record.cells]
             if dialect.quoting != "none":  # read with quotes, these stand after a blank
-                wrapped += any(quoted)
+                wrapped += any(is_wrapped(cell.strip()) for cell in record.cells)
                 continue
+            quoted = [is_quoted(cell.lstrip()) for cell in record.cells]  # no parser takes a blank after the quotes
             wrapped_content += quoted.pop(content_index) if content_index < len(quoted) else 0
             wrapped += any(quoted)
     return rejected + wrapped + (wrapped_content if 2 * wrapped_content > read else 0)
