@@ -22,22 +22,22 @@ from few_labels import parser_of
 from record import Found, mean_with_interval, write
 from sklearn.model_selection import StratifiedKFold
 
-from tasks.evaluate.next_steps import Curve, LabelsFrom, errors_by_class, next_steps
-from tasks.learners.features import Inputs
-from tasks.learners.heads import Head
-from tasks.learners.model import single_threaded
-from tasks.learners.saving import make_features
-from tasks.learners.training import Setting
-from tasks.params import EncoderParams, Facts
-from tasks.statistics import softmax, wilson
-from tasks.train.bought import bought
-from tasks.train.choice import Judged
-from tasks.train.cross_validation import Workbench
-from tasks.train.learning_curve import learning_curve
-from tasks.train.rows import TrainingRows
-from tasks.train.tally import Candidate
-from tasks.validate.doubt import doubt
-from tasks.validate.judging import budget
+from seedling.config.params import EncoderParams, Facts
+from seedling.features.classical import Inputs
+from seedling.label_quality.label_issues import doubt
+from seedling.models.heads import Head
+from seedling.models.model import single_threaded
+from seedling.models.saving import make_features
+from seedling.models.training import Setting
+from seedling.report.next_steps import Curve, LabelsFrom, errors_by_class, next_steps
+from seedling.stats.statistics import softmax, wilson
+from seedling.train.choice import Judged
+from seedling.train.cross_validation import Workbench
+from seedling.train.learning_curve import learning_curve
+from seedling.train.rows import TrainingRows
+from seedling.train.step_contributions import bought
+from seedling.train.tally import Candidate
+from seedling.validate.label_checks import budget
 
 SETS = ("trashnet", "banking77_oos")
 A_CLASS, WRONG = (

@@ -21,20 +21,20 @@ import pandas as pd
 from record import Found, write
 from sklearn.datasets import load_digits
 
-from tasks import images
-from tasks.augment.catalogue import CannotChange
-from tasks.augment.makers import Resources, maker_of, steps_of
-from tasks.augment.screening import screen
-from tasks.augment.sentences import Context
-from tasks.augment.teaching import Parents
-from tasks.augment.thesaurus import read_thesaurus
-from tasks.learners.features import FeatureMaker
-from tasks.learners.model import single_threaded
-from tasks.learners.saving import make_features, make_learner
-from tasks.learners.training import Setting
-from tasks.parallel import in_threads
-from tasks.params import EncoderParams, Facts
-from tasks.randomness import derived_seed
+from seedling.augment.catalogue import CannotChange
+from seedling.augment.makers import Resources, maker_of, steps_of
+from seedling.augment.screening import screen
+from seedling.augment.sentences import Context
+from seedling.augment.teaching import Parents
+from seedling.augment.thesaurus import read_thesaurus
+from seedling.config.params import EncoderParams, Facts
+from seedling.features.classical import FeatureMaker
+from seedling.media import images
+from seedling.models.model import single_threaded
+from seedling.models.saving import make_features, make_learner
+from seedling.models.training import Setting
+from seedling.parallel.executor import in_threads
+from seedling.stats.randomness import derived_seed
 
 WEIGHT, CHILDREN, STEPS = 0.5, 2, 240
 PICTURE_PEERS = ("usual recipe of albumentations", "TrivialAugment", "RandAugment")

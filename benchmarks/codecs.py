@@ -23,11 +23,11 @@ from PIL import Image
 from record import Found, write
 from sklearn.datasets import load_digits
 
-from tasks import images
-from tasks.augment.catalogue import SETS
-from tasks.augment.makers import steps_of
-from tasks.augment.pictures import PolicyTransform
-from tasks.params import Facts
+from seedling.augment.catalogue import SETS
+from seedling.augment.image_policy import PolicyTransform
+from seedling.augment.makers import steps_of
+from seedling.config.params import Facts
+from seedling.media import images
 
 Codec = tuple[Callable[[Any], bytes], Callable[[bytes], Any]]
 

@@ -17,9 +17,16 @@ from dataclasses import dataclass
 import numpy as np
 from record import Found, write
 
-from tasks.evaluate.metrics import with_intervals
-from tasks.params import EvaluateParams
-from tasks.statistics import difference_if_wrong, log_loss_of_rows, log_losses, paired_difference, softmax, wilson
+from seedling.config.params import EvaluateParams
+from seedling.evaluate.metrics import with_intervals
+from seedling.stats.statistics import (
+    difference_if_wrong,
+    log_loss_of_rows,
+    log_losses,
+    paired_difference,
+    softmax,
+    wilson,
+)
 
 SHARES = np.array([0.5, 0.3, 0.15, 0.05])
 CENTRES = np.array([[1.8, 0, 0], [0, 1.8, 0], [0, 0, 1.8], [1.2, 1.2, 1.2]])

@@ -77,12 +77,13 @@ def write_folder(data: Path, seed: int, many: int) -> None:
 
 def seedling(seed: int, many: int, effort: str, *, supervised: bool = False) -> dict[str, float]:
     """Test accuracy of the accepted model and of each round's; supervised: without network and pool."""
-    from tasks.generation import payloads, read
-    from tasks.learners.model import load_model
-    from tasks.params import set_value
-    from tasks.stages import run_stage, stages
+    from seedling.config.params import set_value
+    from seedling.dataset.generation import payloads, read
+    from seedling.models.model import load_model
+    from seedling.pipeline import stages
+    from seedling.runner import run_stage
 
-    template = Path(__file__).parents[1] / "flows/workspace_files"
+    template = Path(__file__).parents[1] / "seedling/init/workspace_files"
     with tempfile.TemporaryDirectory() as folder:
         workspace = Path(folder)
         write_folder(workspace / "data", seed, many)

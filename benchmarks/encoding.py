@@ -29,7 +29,7 @@ def texts(system: str, rows: list[str]) -> float:
     """Rows a second on one core."""
     import torch
 
-    from tasks.learners.pretrained import MINILM, minilm_folder
+    from seedling.features.pretrained import MINILM, minilm_folder
 
     if system == "plain":
         from sentence_transformers import SentenceTransformer
@@ -44,8 +44,8 @@ def texts(system: str, rows: list[str]) -> float:
 
 def ours(system: str, rows: list[Any], model: str, modality: Literal["image", "text"]) -> float:
     """Rows a second of Seedling's loop."""
-    from tasks.learners.encoder import load_encoder
-    from tasks.params import EncoderParams
+    from seedling.config.params import EncoderParams
+    from seedling.features.encoder import load_encoder
 
     precision: Literal["float32", "bfloat16"] = "bfloat16" if "bfloat16" in system else "float32"
     encoder = load_encoder(EncoderParams(model=model, precision=precision), modality, Path())

@@ -54,7 +54,7 @@ def peer_features(frame: pd.DataFrame, backbone: str) -> np.ndarray:
     if "text" in frame:
         from sentence_transformers import SentenceTransformer
 
-        from tasks.learners.pretrained import minilm_folder
+        from seedling.features.pretrained import minilm_folder
 
         return np.asarray(SentenceTransformer(str(minilm_folder())).encode(frame["text"].tolist()))
     import torch
@@ -115,7 +115,7 @@ def setfit(frame: pd.DataFrame, tested: np.ndarray, seed: int) -> dict[str, floa
         return {}
     import torch
 
-    from tasks.learners.pretrained import minilm_folder
+    from seedling.features.pretrained import minilm_folder
 
     known = frame[frame["split"] == "train"]
     if len(known) * (len(known) - 1) // 2 > SETFIT_PAIRS:
@@ -145,12 +145,13 @@ def line_on(
 
     train: further params of that section.
     """
-    from tasks.generation import payloads, read
-    from tasks.learners.model import load_model
-    from tasks.params import set_value
-    from tasks.stages import run_stage, stages
+    from seedling.config.params import set_value
+    from seedling.dataset.generation import payloads, read
+    from seedling.models.model import load_model
+    from seedling.pipeline import stages
+    from seedling.runner import run_stage
 
-    template = Path(__file__).parents[1] / "flows/workspace_files"
+    template = Path(__file__).parents[1] / "seedling/init/workspace_files"
     modality = "text" if "text" in frame else "image"
     (folder / "data").mkdir()
     frame.to_parquet(folder / "data/rows.parquet")

@@ -27,9 +27,9 @@ from great_expectations.data_context.types.base import ProgressBarsConfig
 from great_expectations.expectations.registry import get_expectation_impl
 from record import Found, write
 
-from tasks.gates.asking import ALWAYS, check, load_gates, wanted_columns
-from tasks.gates.columns import gated_rows
-from tasks.generation import schema, write_json
+from seedling.dataset.generation import schema, write_json
+from seedling.gates.checking import ALWAYS, check, load_gates, wanted_columns
+from seedling.gates.columns import gated_rows
 
 A_PART = 100_000
 
@@ -93,7 +93,7 @@ SYSTEMS = {"Seedling": on_disk, "Great Expectations over one frame": in_memory}
 
 def one_size(many: int, system: str) -> tuple[float, float, int]:
     """Seconds, gigabytes that the gate had at most, and checks that were met."""
-    template = Path(__file__).parents[1] / "flows/workspace_files/gates.yaml.template"
+    template = Path(__file__).parents[1] / "seedling/init/workspace_files/gates.yaml.template"
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place) / "generation"
         folder.mkdir()

@@ -20,13 +20,13 @@ from augmentation import STEPS, WEIGHT, rows_of
 from record import Found, write
 from scipy.stats import t
 
-from tasks import images
-from tasks.generation import GenerationWriter, Row, identify, payloads, read, read_manifest
-from tasks.learners.model import single_threaded
-from tasks.learners.saving import make_features, make_learner
-from tasks.learners.training import Setting
-from tasks.params import Facts, SynthesizeParams
-from tasks.synthesize import synthesize
+from seedling.config.params import Facts, SynthesizeParams
+from seedling.dataset.generation import GenerationWriter, Row, identify, payloads, read, read_manifest
+from seedling.media import images
+from seedling.models.model import single_threaded
+from seedling.models.saving import make_features, make_learner
+from seedling.models.training import Setting
+from seedling.synthesize import synthesize
 
 
 def generation(folder: Path, rows: list[tuple[bytes, str | None, int | None]], classes: list[str]) -> None:

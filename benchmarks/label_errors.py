@@ -30,14 +30,14 @@ from record import Found, mean_with_interval, write
 from sklearn.metrics import average_precision_score, f1_score, precision_recall_curve
 from sklearn.model_selection import StratifiedKFold
 
-from tasks.learners.features import Inputs
-from tasks.learners.model import single_threaded
-from tasks.learners.saving import make_features, make_learner
-from tasks.learners.training import Setting
-from tasks.params import EncoderParams, Facts
-from tasks.statistics import fit_temperature, softmax
-from tasks.validate.doubt import Doubt, doubt
-from tasks.validate.opinions import Learners
+from seedling.config.params import EncoderParams, Facts
+from seedling.features.classical import Inputs
+from seedling.label_quality.label_issues import Doubt, doubt
+from seedling.label_quality.out_of_fold import Learners
+from seedling.models.model import single_threaded
+from seedling.models.saving import make_features, make_learner
+from seedling.models.training import Setting
+from seedling.stats.statistics import fit_temperature, softmax
 
 RANKINGS = ("self_confidence", "normalized_margin", "confidence_weighted_entropy")
 MINUTES, A_MINUTE = (5, 10, 30, 60), 20

@@ -15,10 +15,10 @@ from few_labels import parser_of
 from record import Found, mean_with_interval, write
 from sklearn.model_selection import StratifiedKFold
 
-from tasks.evaluate.label_errors import label_errors
-from tasks.learners.features import Inputs
-from tasks.learners.model import single_threaded
-from tasks.statistics import confusion, fit_temperature, softmax
+from seedling.features.classical import Inputs
+from seedling.label_quality.test_label_errors import label_errors
+from seedling.models.model import single_threaded
+from seedling.stats.statistics import confusion, fit_temperature, softmax
 
 SETS = ("trashnet", "sms_spam", "banking77_oos")
 TRAIN, TEST = {"banking77_oos": 1_500}, 400

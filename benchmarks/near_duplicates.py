@@ -19,7 +19,7 @@ from multiprocessing import get_context
 import numpy as np
 from record import Found, write
 
-from tasks.validate.duplicates import clusters, near_duplicate_images, near_duplicate_texts
+from seedling.validate.duplicates import clusters, near_duplicate_images, near_duplicate_texts
 
 SIMILARITY = 0.8
 

@@ -263,7 +263,7 @@ def observe_run(site: Site, disturbance: str, stage: str, draw: random.Random) -
 
 def lost_rows(site: Site) -> int:
     """Texts that were added and are in no row of the validate generation, kept or rejected."""
-    from tasks.generation import payloads, read, read_rejected
+    from seedling.dataset.generation import payloads, read, read_rejected
 
     folder = site.workspace / "generations/scrape"
     ids = [*read(folder)["id"], *read_rejected(folder)["id"]]

@@ -29,19 +29,19 @@ import numpy as np
 import psutil
 from record import Found, write
 
-from tasks import images
-from tasks.augment import augment
-from tasks.augment.catalogue import OPERATIONS
-from tasks.augment.colour import change_luminosity, reorder_channels, rotate_colours
-from tasks.augment.light import Spot, lit
-from tasks.augment.makers import Resources, maker_of, steps_of
-from tasks.augment.noise import photon_noise
-from tasks.augment.pictures import PolicyTransform
-from tasks.augment.sentences import OPERATIONS as WORD_OPERATIONS
-from tasks.augment.sentences import Context, change
-from tasks.generation import GenerationWriter, Row, identify
-from tasks.params import AugmentParams, Facts, Template
-from tasks.synthesize.templates import sample
+from seedling.augment import augment
+from seedling.augment.catalogue import OPERATIONS
+from seedling.augment.color import change_luminosity, reorder_channels, rotate_colours
+from seedling.augment.image_policy import PolicyTransform
+from seedling.augment.light import Spot, lit
+from seedling.augment.makers import Resources, maker_of, steps_of
+from seedling.augment.noise import photon_noise
+from seedling.augment.sentences import OPERATIONS as WORD_OPERATIONS
+from seedling.augment.sentences import Context, change
+from seedling.config.params import AugmentParams, Facts, Template
+from seedling.dataset.generation import GenerationWriter, Row, identify
+from seedling.media import images
+from seedling.synthesize.templates import sample
 
 SIX = [
     {"flip_left_right": {"p": 0.5}},

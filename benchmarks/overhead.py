@@ -3,7 +3,7 @@
     python benchmarks/overhead.py [--repeats 3]
 
 Stages' own work is what each stage's function takes when it is called alone, one after the other, in one process that
-has imported everything (tasks.stages, without gate and ledger), on the same workspace.
+has imported everything (seedling.runner, without gate and ledger), on the same workspace.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ BIN = Path(sys.executable).parent
 OWN_WORK = """
 import sys, time; from pathlib import Path
 import great_expectations, pandas, torch, albumentations, sklearn.svm, sklearn.ensemble  # noqa
-from tasks.params import load; from tasks.stages import stages, _publish
-from tasks.progress import silent
+from seedling.config.params import load; from seedling.runner import stages, _publish
+from seedling.progress import silent
 workspace, total = Path(sys.argv[1]), 0.0
 params = load(workspace)
 for stage in stages().values():

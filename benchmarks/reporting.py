@@ -48,10 +48,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         pictures, workspace = Path(folder, "pictures"), Path(folder, "workspace")
         write_pictures(pictures, given.rows)
-        seedling = [sys.executable, "-m", "flows.command_line"]
+        seedling = [sys.executable, "-m", "seedling.cli.main"]
         subprocess.run([*seedling, "init", workspace, "--images", pictures], check=True)
         subprocess.run([*seedling, "run", "--effort", "quick", "-w", workspace], check=True)
-        from tasks.evaluate.report import write_report
+        from seedling.report.report import write_report
 
         seconds = []
         for _ in range(given.repeats):

@@ -31,7 +31,7 @@ def peak() -> float:
 
 def filters(rows: int) -> tuple[float, float]:
     """Every filter once over rows × 10 probabilities."""
-    from tasks.pseudo_label.filters import FILTERS, Seen
+    from seedling.pseudo_label.filters import FILTERS, Seen
 
     rng = np.random.default_rng(0)
     probabilities = rng.random((rows, 10), dtype=np.float32)
@@ -48,13 +48,14 @@ def filters(rows: int) -> tuple[float, float]:
 
 def line(pool: int) -> tuple[float, float]:
     """One round on a pool of so many rows: validate's output is written as it would be, then train@0, pseudo_label@1, train@1."""
-    from tasks.generation import GenerationWriter, Row, identify
-    from tasks.stages import find, run_stage
+    from seedling.dataset.generation import GenerationWriter, Row, identify
+    from seedling.pipeline import find
+    from seedling.runner import run_stage
 
     rng = np.random.default_rng(0)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        template = Path(__file__).parents[1] / "flows/workspace_files"
+        template = Path(__file__).parents[1] / "seedling/init/workspace_files"
         params = (template / "params.yaml.template").read_text().replace("MODALITY", "text").replace("ENCODER", "null")
         (folder / "params.yaml").write_text(params.replace("- SOURCES", "- {kind: folder}"))
         (folder / "gates.yaml").write_text((template / "gates.yaml.template").read_text())

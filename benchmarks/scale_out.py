@@ -102,9 +102,9 @@ class Peak:
 
 def seconds_of(name: str, workspace: Path, output: Path) -> float:
     """Of one stage, which writes to this folder and finds no features that were made before."""
-    from tasks.params import load
-    from tasks.progress import silent
-    from tasks.stages import find
+    from seedling.config.params import load
+    from seedling.pipeline import find
+    from seedling.progress import silent
 
     shutil.rmtree(workspace / ".seedling" / "features", ignore_errors=True)
     shutil.rmtree(output, ignore_errors=True)
@@ -129,7 +129,7 @@ def measured(
     workspace: Path, folder: Path, counts: Sequence[int], stages: Sequence[str]
 ) -> dict[tuple[str, int], tuple[float, float]]:
     """By stage and number of workers, 0 for this process alone: seconds, and megabytes of the largest worker."""
-    from tasks.stages import find
+    from seedling.pipeline import find
 
     found = {}
     for name in stages:
@@ -162,14 +162,12 @@ def main() -> None:
     command = f"python benchmarks/scale_out.py --rows {given.rows} --workers {' '.join(map(str, given.workers))} --effort {given.effort}"
     command += "" if given.stages == list(STAGES) else f" --stages {' '.join(given.stages)}"
     command += " --encoder FOLDER" if given.encoder else ""
-    from tasks.params import set_value
+    from seedling.config.params import set_value
 
     with tempfile.TemporaryDirectory() as name:
         pictures, workspace = Path(name, "pictures"), Path(name, "workspace")
         write_pictures(pictures, given.rows)
-        subprocess.run(
-            [sys.executable, "-m", "flows.command_line", "init", workspace, "--images", pictures], check=True
-        )
+        subprocess.run([sys.executable, "-m", "seedling.cli.main", "init", workspace, "--images", pictures], check=True)
         set_value(workspace, ["effort"], given.effort)
         set_value(
             workspace, ["train", "encoder"], {"model": str(Path(given.encoder).resolve())} if given.encoder else None

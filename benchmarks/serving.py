@@ -28,11 +28,11 @@ import pandas as pd
 from few_labels import parser_of
 from record import Found, mean_with_interval, write
 
-from flows.predict import predict
-from tasks.learners.heads import Head
-from tasks.learners.saving import make_features, save_features, save_learner
-from tasks.params import EncoderParams, Facts
-from tasks.predicting import Predictor
+from seedling.config.params import EncoderParams, Facts
+from seedling.models.heads import Head
+from seedling.models.predictor import Predictor
+from seedling.models.saving import make_features, save_features, save_learner
+from seedling.prediction import predict
 
 SETS = ("trashnet", "sms_spam")
 TAUGHT = 500
@@ -111,7 +111,7 @@ def latencies(workspace: Path, rows: pd.DataFrame, rates: tuple[int, ...], secon
     command = [
         sys.executable,
         "-m",
-        "flows.command_line",
+        "seedling.cli.main",
         "serve",
         "-w",
         str(workspace),

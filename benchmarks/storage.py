@@ -47,7 +47,7 @@ def scrape_alone(workspace: Path) -> float:
     """Peak memory in MB of the import, in a process of its own."""
     code = (
         "import resource, sys; from pathlib import Path\n"
-        "from tasks.params import load; from tasks.scrape import scrape\n"
+        "from seedling.config.params import load; from seedling.scrape import scrape\n"
         "w = Path(sys.argv[1]); p = load(w)\n"
         "scrape(p.scrape, p.facts, data=w / 'data', output=w / 'measured')\n"
         "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)"

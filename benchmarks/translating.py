@@ -22,17 +22,17 @@ from augmentation import STEPS, WEIGHT, rows_of
 from record import Found, write
 from scipy.stats import t
 
-from tasks import images
-from tasks.augment.makers import Resources, maker_of, steps_of
-from tasks.augment.sentences import Context
-from tasks.generation import GenerationWriter, Row, identify, payloads, read
-from tasks.images import Pixels
-from tasks.learners.model import single_threaded
-from tasks.learners.saving import make_features, make_learner
-from tasks.learners.training import Setting
-from tasks.params import EncoderParams, Facts, SynthesizeParams
-from tasks.randomness import derived_seed
-from tasks.synthesize import synthesize
+from seedling.augment.makers import Resources, maker_of, steps_of
+from seedling.augment.sentences import Context
+from seedling.config.params import EncoderParams, Facts, SynthesizeParams
+from seedling.dataset.generation import GenerationWriter, Row, identify, payloads, read
+from seedling.media import images
+from seedling.media.images import Pixels
+from seedling.models.model import single_threaded
+from seedling.models.saving import make_features, make_learner
+from seedling.models.training import Setting
+from seedling.stats.randomness import derived_seed
+from seedling.synthesize import synthesize
 
 CHILDREN, POOL, ASKED = 2, 200, 600
 

@@ -20,16 +20,16 @@ from prefect.artifacts import (
     update_progress_artifact,
 )
 
-from flows.ledger import Outcome
-from flows.result_markdown import result_markdown
-from flows.run_names import artifact_key
-from tasks.markdown_text import markdown_text
-from tasks.params import Params
-from tasks.progress import Progress
-from tasks.reading import read_json
-from tasks.results import read_verdict
-from tasks.run_trend import run_points
-from tasks.sources import described
+from seedling.config.params import Params
+from seedling.config.sources import described
+from seedling.files.reading import read_json
+from seedling.flows.result_markdown import result_markdown
+from seedling.flows.run_names import artifact_key
+from seedling.progress import Progress
+from seedling.records.results import read_verdict
+from seedling.records.run_trend import run_points
+from seedling.report.markdown_text import markdown_text
+from seedling.versioning.ledger import Outcome
 
 RUNS_IN_TABLE = 30
 LONG = 2.0  # seconds; below, a progress bar would only flicker

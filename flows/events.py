@@ -10,12 +10,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from flows.failures import sentence_of
-from flows.ledger import Outcome
-from flows.run_names import slug
-from tasks.errors import GateFailed
-from tasks.gates.columns import RELATIVE
-from tasks.monitoring_params import EventKind
+from seedling.config.monitoring_params import EventKind
+from seedling.errors import GateFailed
+from seedling.flows.failures import sentence_of
+from seedling.flows.run_names import slug
+from seedling.gates.columns import RELATIVE
+from seedling.versioning.ledger import Outcome
 
 EVENT_NAMES: dict[EventKind, str] = {
     "gate_failed": "seedling.gate.failed",
@@ -57,7 +57,7 @@ def events_of_error(error: BaseException) -> list[RunEvent]:
 def events_of_outcomes(
     outcomes: Sequence[Outcome], issues: Mapping[str, Any] | None, issues_before: int
 ) -> list[RunEvent]:
-    """The events of a run that ended; issues: as flows.history.label_issues gives them, issues_before: flagged by the last run."""
+    """The events of a run that ended; issues: as seedling.records.run_history.label_issues gives them, issues_before: flagged by the last run."""
     worked = [outcome for outcome in outcomes if outcome.how != "unchanged"]
     if not worked:
         return [

@@ -11,8 +11,8 @@ from prefect import State
 from prefect.exceptions import CancelledRun
 from prefect.states import Failed
 
-from tasks.errors import GateFailed, SeedlingError, SourceUnreachable
-from tasks.printable import make_printable
+from seedling.errors import GateFailed, SeedlingError, SourceUnreachable
+from seedling.terminal.printable import make_printable
 
 P = ParamSpec("P")
 R = TypeVar("R")

@@ -18,7 +18,10 @@ from prefect import flow, get_run_logger, runtime, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
 
-from flows.artifacts import (
+from seedling.config.params import load, set_value
+from seedling.config.sources import visited_sources
+from seedling.errors import GateFailed, SeedlingError, SourceUnreachable, WorkspaceBusy
+from seedling.flows.artifacts import (
     progress_artifact,
     publish,
     publish_description,
@@ -26,21 +29,19 @@ from flows.artifacts import (
     publish_rounds,
     said,
 )
-from flows.failures import StageTask, errors_as_failed_states
-from flows.ledger import Ledger, Outcome, open_ledger
-from flows.monitoring import MonitoredRun, begin, monitored, name_at_start, record_and_draw, run_ended
-from flows.pushing import is_push_due, prepare_remote, push_workspace
-from flows.scheduling import skip_missed_runs, skipped_state
-from flows.stopping import ends_with_parent, remember_flow_run, stops_in_time
-from flows.upgrading import upgrade_workspace
-from flows.visiting import has_open_visit, visit_sources
-from tasks.busy import workspace_lock
-from tasks.errors import GateFailed, SeedlingError, SourceUnreachable, WorkspaceBusy
-from tasks.parallel import pieces_at_once, spread_by
-from tasks.params import load, set_value
-from tasks.sources import visited_sources
-from tasks.stages import ROUNDS, gate_changed, stages, write_page
-from tasks.summaries import summary
+from seedling.flows.failures import StageTask, errors_as_failed_states
+from seedling.flows.monitoring import MonitoredRun, begin, monitored, name_at_start, record_and_draw, run_ended
+from seedling.flows.scheduling import skip_missed_runs, skipped_state
+from seedling.flows.stopping import ends_with_parent, remember_flow_run, stops_in_time
+from seedling.lock import workspace_lock
+from seedling.parallel.executor import pieces_at_once, spread_by
+from seedling.pipeline import ROUNDS, stages
+from seedling.records.summaries import summary
+from seedling.runner import gate_changed, write_page
+from seedling.upgrading import upgrade_workspace
+from seedling.versioning.ledger import Ledger, Outcome, open_ledger
+from seedling.versioning.pushing import is_push_due, prepare_remote, push_workspace
+from seedling.web_visits import has_open_visit, visit_sources
 
 OPEN_RUN = Path(".seedling", "open_run")  # there while a run works, and after one that was stopped
 

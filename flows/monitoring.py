@@ -18,20 +18,20 @@ from typing import Any, ParamSpec, TypeVar
 from prefect import get_run_logger, runtime
 from prefect.exceptions import MissingContextError
 
-from flows import run_names
-from flows.artifacts import publish_metrics, publish_result
-from flows.events import RunEvent, emit, events_of_error, events_of_outcomes
-from flows.failures import errors_as_failed_states
-from flows.history import RunInputs, label_issues, last_record, read_inputs, record_run
-from flows.ledger import Outcome
-from flows.notifications import notify
-from flows.report_links import page_links
-from flows.report_store import upload_pages
-from tasks.errors import SeedlingError, WorkspaceBusy
-from tasks.gates.history import gate_history, record_gate
-from tasks.params import Params, load
-from tasks.results import read_evaluation
-from tasks.summaries import headline
+from seedling.config.params import Params, load
+from seedling.errors import SeedlingError, WorkspaceBusy
+from seedling.flows import run_names
+from seedling.flows.artifacts import publish_metrics, publish_result
+from seedling.flows.events import RunEvent, emit, events_of_error, events_of_outcomes
+from seedling.flows.failures import errors_as_failed_states
+from seedling.flows.notifications import notify
+from seedling.gates.history import gate_history, record_gate
+from seedling.records.results import read_evaluation
+from seedling.records.run_history import RunInputs, label_issues, last_record, read_inputs, record_run
+from seedling.records.summaries import headline
+from seedling.serving.report_links import page_links
+from seedling.serving.report_store import upload_pages
+from seedling.versioning.ledger import Outcome
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -68,8 +68,8 @@ def run_started(workspace: Path, inputs_folder: Path | None = None) -> Monitored
 
 def record_and_draw(run: MonitoredRun, outcomes: Sequence[Outcome]) -> None:
     """Writes the run's record, and the pages of all runs and of all gates."""
-    from tasks.evaluate.gates_page import write_gates_page
-    from tasks.evaluate.history_page import write_history_page
+    from seedling.report.gates_page import write_gates_page
+    from seedling.report.history_page import write_history_page
 
     changed = run_names.what_changed(run.inputs, run.before, outcomes)
     outcome = run_names.outcome_of(outcomes)
@@ -104,7 +104,7 @@ def run_ended(run: MonitoredRun, outcomes: Sequence[Outcome]) -> None:
 
 def run_stopped(run: MonitoredRun | None, workspace: Path, error: BaseException) -> None:
     """Tags the run by its failure and tells of it; an overlap with another run is not one."""
-    from tasks.errors import GateFailed
+    from seedling.errors import GateFailed
 
     if isinstance(error, WorkspaceBusy):
         return
@@ -189,7 +189,7 @@ def _record_restored_gates(workspace: Path, outcomes: Sequence[Outcome]) -> bool
 def _redraw_gates_that_pass_again(workspace: Path, outcomes: Sequence[Outcome]) -> None:
     """After bad data is taken back nothing is left to do, and yet the page of the gates has to say so."""
     if _record_restored_gates(workspace, outcomes):
-        from tasks.evaluate.gates_page import write_gates_page
+        from seedling.report.gates_page import write_gates_page
 
         write_gates_page(workspace)
 

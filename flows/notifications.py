@@ -16,11 +16,11 @@ from urllib.parse import urlsplit, urlunsplit
 import httpx
 from jinja2 import TemplateError
 
-from flows.events import EVENT_NAMES, TITLES, RunEvent
-from flows.message_template import render
-from tasks.errors import InputError
-from tasks.monitoring_params import NotifyParams
-from tasks.public_addresses import is_public
+from seedling.config.monitoring_params import NotifyParams
+from seedling.config.public_addresses import is_public
+from seedling.errors import InputError
+from seedling.flows.events import EVENT_NAMES, TITLES, RunEvent
+from seedling.flows.message_template import render
 
 TRIES = 3
 PAUSE_SECONDS = 1.0

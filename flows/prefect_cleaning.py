@@ -18,7 +18,7 @@ from prefect.client.schemas.filters import (
 )
 from prefect.client.schemas.objects import FlowRun
 
-from flows.temporary_server import given_api_url
+from seedling.flows.temporary_server import given_api_url
 
 FLOWS = ["grow", "grow on schedule"]
 PAGE = 200  # what Prefect's server gives at most

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from flows.ledger import Outcome
-from tasks.markdown_text import markdown_text
-from tasks.run_trend import RunPoint, new_test_rows, run_points
-from tasks.spreadsheet import original_cell
+from seedling.dataset.spreadsheet import original_cell
+from seedling.records.run_trend import RunPoint, new_test_rows, run_points
+from seedling.report.markdown_text import markdown_text
+from seedling.versioning.ledger import Outcome
 
 RUNS_IN_TREND = 10
 RUNS_IN_CHART = 30
@@ -50,7 +50,7 @@ def _trend(points: Sequence[RunPoint], *, with_chart: bool) -> Iterator[str]:
     yield "## Runs"
     if with_chart and len(points) > 1:
         # Imported here, as it loads SciPy, which a run with nothing new must not wait for.
-        from tasks.evaluate.trend_charts import accuracy_image
+        from seedling.report.trend_charts import accuracy_image
 
         if image := accuracy_image(points[-RUNS_IN_CHART:]):
             yield f"![Accuracy with its interval, run by run]({image})"

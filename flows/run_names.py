@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any, Literal
 from uuid import UUID
 
-from flows.history import RunInputs
-from flows.ledger import Outcome
+from seedling.records.run_history import RunInputs
+from seedling.versioning.ledger import Outcome
 
 RunOutcome = Literal["accepted", "rejected", "gate failed", "nothing new", "failed"]
 OUTCOMES: tuple[RunOutcome, ...] = ("accepted", "rejected", "gate failed", "nothing new", "failed")

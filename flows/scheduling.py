@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any, cast
 from uuid import UUID
 from zoneinfo import available_timezones
 
-from flows.report_server import DEFAULT_PORT, serve_reports_beside
-from flows.temporary_server import (
+from seedling.config.params import load
+from seedling.errors import InputError
+from seedling.flows.temporary_server import (
     PrefectServer,
     answers,
     bypass_proxies_for_loopback,
@@ -26,9 +27,8 @@ from flows.temporary_server import (
     given_api_url,
     use_api,
 )
-from tasks.errors import InputError
-from tasks.params import load
-from tasks.terminal_console import PrintableConsole
+from seedling.serving.report_server import DEFAULT_PORT, serve_reports_beside
+from seedling.terminal.console import PrintableConsole
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
@@ -64,7 +64,7 @@ def schedule_workspace(
     with _api(workspace, console) as (api, started_here):
         from prefect.runner import Runner
 
-        from flows.stopping import Stopped
+        from seedling.flows.stopping import Stopped
 
         title = name or workspace.name
         runner = Runner(name=title, pause_on_shutdown=False)
@@ -159,7 +159,7 @@ def _deployment(workspace: Path, title: str, schedule: Schedule) -> RunnerDeploy
     from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
     from prefect.types.entrypoint import EntrypointType
 
-    from flows.grow import scheduled
+    from seedling.flows.grow import scheduled
 
     deployment = scheduled.to_deployment(
         name=title,

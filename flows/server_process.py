@@ -1,4 +1,4 @@
-"""The process of a Prefect server that `seedling run` or `seedling schedule` starts: `python -m flows.server_process`.
+"""The process of a Prefect server that `seedling run` or `seedling schedule` starts: `python -m seedling.flows.server_process`.
 
 It accepts connections on a listening socket that its parent opened, and ends when its parent has ended, however that happened.
 """

@@ -124,7 +124,7 @@ def kill_descendants() -> None:
 
     for child in psutil.Process().children(recursive=True):
         with suppress(psutil.Error):
-            if "flows.server_process" not in child.cmdline():
+            if "seedling.flows.server_process" not in child.cmdline():
                 child.kill()
 
 

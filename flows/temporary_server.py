@@ -26,9 +26,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import flows
-from tasks.errors import SeedlingError
-from tasks.notices import state_once
+import seedling
+from seedling.errors import SeedlingError
+from seedling.terminal.notices import state_once
 
 START_TIMEOUT_SECONDS = 180.0
 STOP_TIMEOUT_SECONDS = 6.0
@@ -100,7 +100,7 @@ class PrefectServer:
         self._listener.close()
 
     def _spawn(self) -> None:
-        package_root = str(Path(flows.__file__).parents[1])
+        package_root = str(Path(seedling.__file__).parents[1])
         import_path = os.pathsep.join(filter(None, [package_root, os.environ.get("PYTHONPATH")]))
         environment = {
             **{name: value for name, value in os.environ.items() if name not in NOT_INHERITED},
@@ -109,8 +109,8 @@ class PrefectServer:
             "PYTHONPATH": import_path,
         }
         descriptor = self._listener.fileno()
-        # -P: a folder named "flows" or "tasks" in the workspace must not hide the package.
-        command = [sys.executable, "-P", "-m", "flows.server_process", str(descriptor), str(os.getpid())]
+        # -P: a folder named "seedling" in the workspace must not hide the package.
+        command = [sys.executable, "-P", "-m", "seedling.flows.server_process", str(descriptor), str(os.getpid())]
         with self._lock, self.log_path.open("ab") as log:
             if self._stopping.is_set():
                 return

@@ -46,8 +46,8 @@ def make_pictures(tmp_path: Path) -> Callable[..., Path]:
 @pytest.fixture
 def workspace(tmp_path: Path, make_pictures: Callable[..., Path]) -> Path:
     """A real workspace of shapes, git and DVC and all, with the dial on quick."""
-    from flows.workspace import make_workspace
-    from tasks.params import set_value
+    from seedling.config.params import set_value
+    from seedling.init.create import make_workspace
 
     made = make_workspace(tmp_path / "workspace", make_pictures(), "image")
     set_value(made, ["effort"], "quick")
@@ -60,7 +60,7 @@ def example(tmp_path: Path) -> Callable[[str], Path]:
     import subprocess
     import sys
 
-    from flows.ledger import create_repository
+    from seedling.versioning.ledger import create_repository
 
     def make(name: str) -> Path:
         place = tmp_path / name
@@ -69,7 +69,7 @@ def example(tmp_path: Path) -> Callable[[str], Path]:
         for file in ("dvc.yaml", "gates.yaml"):
             shutil.copy(PROJECT / file, place / file)
         shutil.copy(root / "params.yaml", place / "params.yaml")
-        shutil.copy(PROJECT / "flows/workspace_files/gitignore.template", place / ".gitignore")
+        shutil.copy(PROJECT / "seedling/init/workspace_files/gitignore.template", place / ".gitignore")
         subprocess.run([sys.executable, PROJECT / "examples" / name / "prepare.py", place / "data"], check=True)
         subprocess.run(["git", "init", "-q"], cwd=place, check=True)
         create_repository(place)
@@ -89,8 +89,8 @@ def finished_workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     from prefect_runs import own_environment
 
-    from flows.workspace import make_workspace
-    from tasks.params import set_value
+    from seedling.config.params import set_value
+    from seedling.init.create import make_workspace
 
     folder = tmp_path_factory.mktemp("finished")
     generator = np.random.default_rng(7)

@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from tasks import images
-from tasks.generation import Modality, read, read_manifest, read_rejected
-from tasks.ignored_files import IGNORED
-from tasks.params import Facts, ScrapeParams
-from tasks.scrape import scrape
+from seedling.config.params import Facts, ScrapeParams
+from seedling.dataset.generation import Modality, read, read_manifest, read_rejected
+from seedling.files.ignored_files import IGNORED
+from seedling.media import images
+from seedling.scrape import scrape
 
 
 def picture(seed: int) -> bytes:

@@ -11,7 +11,7 @@ from typing import Any
 
 import uvicorn
 
-from flows.http_connections import ConnectionLimits, LimitedConfig
+from seedling.serving.http_connections import ConnectionLimits, LimitedConfig
 
 
 @contextmanager

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
-from tasks import images
-from tasks.generation import Modality
-from tasks.learners.heads import Head
-from tasks.learners.saving import make_features, save_features, save_learner
-from tasks.params import Facts
-from tasks.train.verdict import Verdict
+from seedling.config.params import Facts
+from seedling.dataset.generation import Modality
+from seedling.media import images
+from seedling.models.heads import Head
+from seedling.models.saving import make_features, save_features, save_learner
+from seedling.train.round_decision import Verdict
 
 
 def grown(folder: Path, modality: Modality, below: float = 0.0) -> Path:

@@ -11,7 +11,7 @@ import pytest
 
 PROJECT = Path(__file__).parents[1]
 ROOMS = ("scrape", "validate", "augment", "synthesize", "train", "pseudo_label", "evaluate")
-CODE = sorted([*(PROJECT / "tasks").rglob("*.py"), *(PROJECT / "flows").rglob("*.py")])
+CODE = sorted([path for folder in ("seedling", "tasks", "flows") for path in (PROJECT / folder).rglob("*.py")])
 DRAWERS = {
     "utils",
     "util",
@@ -53,7 +53,7 @@ def importers(package: str, below: str = "") -> set[str]:
 def test_there_is_code_to_look_at() -> None:
     """So that the rules below cannot pass over nothing."""
     assert len(CODE) > 40
-    assert "tasks.errors" in imports(PROJECT / "tasks/gates/asking.py")
+    assert "seedling.errors" in imports(PROJECT / "seedling/gates/checking.py")
 
 
 @pytest.mark.parametrize("package", ["prefect", "dvc", "flows"])
@@ -73,8 +73,11 @@ def test_stage_rooms_never_import_one_another(room: str) -> None:
 @pytest.mark.parametrize(
     ("package", "only"),
     [
-        ("great_expectations", {"tasks/gates/asking.py", "tasks/gates/engine.py", "tasks/gates/limited_patterns.py"}),
-        ("duckdb", {"tasks/gates/on_disk.py"}),
+        (
+            "great_expectations",
+            {"seedling/gates/checking.py", "seedling/gates/engine.py", "seedling/gates/limited_patterns.py"},
+        ),
+        ("duckdb", {"seedling/gates/on_disk.py"}),
         (
             "scrapy",
             {
@@ -92,24 +95,27 @@ def test_stage_rooms_never_import_one_another(room: str) -> None:
                 )
             },
         ),
-        ("datasets", {"tasks/scrape/hub.py"}),
-        ("dvc", {"flows/dvc_storage.py", "flows/dvc_yaml.py", "flows/ledger.py"}),
-        ("albumentations", {"tasks/augment/pictures.py", "tasks/augment/transforms.py"}),
-        ("transformers", {"tasks/learners/encoder.py", "tasks/learners/masked_words.py"}),
-        ("peft", {"tasks/learners/fine_tuned.py"}),
+        ("datasets", {"seedling/scrape/hub.py"}),
+        (
+            "dvc",
+            {"seedling/versioning/storage.py", "seedling/versioning/yaml_limits.py", "seedling/versioning/ledger.py"},
+        ),
+        ("albumentations", {"seedling/augment/image_policy.py", "seedling/augment/transforms.py"}),
+        ("transformers", {"seedling/features/encoder.py", "seedling/models/masked_words.py"}),
+        ("peft", {"seedling/models/fine_tuned.py"}),
         (
             "pyarrow.parquet",
             {
-                "tasks/generation.py",
-                "tasks/gates/on_disk.py",
-                "flows/predict.py",
-                "flows/export.py",
-                "tasks/scrape/packing.py",
-                "tasks/scrape/table_files.py",
-                "tasks/memory_limit.py",
-                "tasks/train/files.py",
-                "tasks/pseudo_label/teaching.py",
-                "tasks/evaluate/__init__.py",
+                "seedling/dataset/generation.py",
+                "seedling/gates/on_disk.py",
+                "seedling/prediction.py",
+                "seedling/export/dataset.py",
+                "seedling/scrape/packing.py",
+                "seedling/scrape/table_files.py",
+                "seedling/parallel/memory_limit.py",
+                "seedling/train/files.py",
+                "seedling/pseudo_label/teacher.py",
+                "seedling/evaluate/__init__.py",
             },
         ),
     ],
@@ -123,7 +129,7 @@ def test_the_ground_does_not_import_the_rooms() -> None:
     """generation, params, statistics, learners and the rest stand below; stages.py alone looks over them all."""
     for path in CODE:
         name = path.relative_to(PROJECT).as_posix()
-        if name.startswith("tasks/") and name.split("/")[1] not in ROOMS and name != "tasks/stages.py":
+        if name.startswith("tasks/") and name.split("/")[1] not in ROOMS and name != "seedling/runner.py":
             assert not any(one.startswith(tuple(f"tasks.{room}" for room in ROOMS)) for one in imports(path)), name
 
 
@@ -134,7 +140,7 @@ def test_no_module_is_a_drawer() -> None:
 
 def test_the_command_line_starts_without_heavy_imports() -> None:
     """`seedling --help` loads none of the packages that take seconds."""
-    code = "import sys, flows.command_line; print([m for m in ('torch','prefect','dvc','pandas','great_expectations') if m in sys.modules])"
+    code = "import sys, seedling.cli.main; print([m for m in ('torch','prefect','dvc','pandas','great_expectations') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 
@@ -142,6 +148,6 @@ def test_the_command_line_starts_without_heavy_imports() -> None:
 def test_the_flow_starts_without_the_learners_and_the_crawler() -> None:
     """A run with nothing new loads no package that only a stage's work needs."""
     heavy = ("torch", "scrapy", "twisted", "sklearn", "great_expectations", "albumentations", "transformers")
-    code = f"import sys, flows.grow; print([m for m in {heavy} if m in sys.modules])"
+    code = f"import sys, seedling.flows.grow; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

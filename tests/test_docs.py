@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from flows.command_line import app
-from tasks.generation import COLUMNS
-from tasks.params import known_keys, load
+from seedling.cli.main import app
+from seedling.config.params import known_keys, load
+from seedling.dataset.generation import COLUMNS
 
 PROJECT = Path(__file__).parents[1]
 README = (PROJECT / "README.md").read_text(encoding="utf-8")
@@ -34,7 +34,9 @@ def test_the_file_table_names_what_there_is() -> None:
     assert len(named) > 30
     assert [name for name in named if not (PROJECT / name).exists()] == []
     modules = {
-        name for name in tracked() if re.fullmatch(r"(flows|tasks)/.+\.py", name) and not name.endswith("__init__.py")
+        name
+        for name in tracked()
+        if re.fullmatch(r"(flows|tasks|seedling)/.+\.py", name) and not name.endswith("__init__.py")
     }
     assert {one for one in modules if not any(one == name or one.startswith(f"{name}/") for name in named)} == set()
 
@@ -95,7 +97,7 @@ def test_the_benchmarks_page_shows_the_committed_tables() -> None:
 @pytest.mark.parametrize("name", ["dvc.yaml", "gates.yaml"])
 def test_what_init_writes_is_what_the_project_runs_itself(name: str) -> None:
     """The embedded example's line and gates are those of every new workspace."""
-    template = (PROJECT / "flows/workspace_files" / f"{name}.template").read_text(encoding="utf-8")
+    template = (PROJECT / "seedling/init/workspace_files" / f"{name}.template").read_text(encoding="utf-8")
     assert (PROJECT / name).read_text(encoding="utf-8") == template
 
 
@@ -113,7 +115,7 @@ def test_every_extra_that_is_named_can_be_installed() -> None:
     pages = [
         *PROJECT.glob("*.md"),
         *PROJECT.glob("docs/*.md"),
-        *PROJECT.glob("tasks/**/*.py"),
+        *PROJECT.glob("seedling/**/*.py"),
         *PROJECT.glob("flows/**/*.py"),
     ]
     named = {extra for page in pages for extra in re.findall(r"seedling\[(\w+)\]", page.read_text())}

@@ -11,7 +11,7 @@ from pathlib import Path
 import yaml
 from services import BIN, Service
 
-from tasks.params import set_value
+from seedling.config.params import set_value
 
 WORDS = {"praise": ("good", "lovely", "superb", "fine"), "complaint": ("bad", "awful", "poor", "dreadful")}
 NOUNS = ("film", "meal", "room", "book", "song", "trip", "game", "show", "phone", "train")

@@ -7,8 +7,8 @@ from typing import Any
 
 from loopback import Site, picture
 
-from tasks.params import Facts, ScrapeParams
-from tasks.scrape import scrape
+from seedling.config.params import Facts, ScrapeParams
+from seedling.scrape import scrape
 
 IMAGES, TEXTS = Facts(modality="image"), Facts(modality="text")
 QUICK = {"allow_private_hosts": True, "requests_per_second": 200}

@@ -14,12 +14,12 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from sklearn.datasets import load_sample_image
 
-from tasks.augment.catalogue import OPERATIONS, Entry
-from tasks.augment.pictures import PolicyTransform
-from tasks.images import Pixels
-from tasks.synthesize.cutting import Placement, object_mask, pasted, without_object
-from tasks.synthesize.mixing import cut_in, mix
-from tasks.synthesize.translating import matched
+from seedling.augment.catalogue import OPERATIONS, Entry
+from seedling.augment.image_policy import PolicyTransform
+from seedling.media.images import Pixels
+from seedling.synthesize.cutting import Placement, object_mask, pasted, without_object
+from seedling.synthesize.mixing import cut_in, mix
+from seedling.synthesize.translating import matched
 
 TILE, CAPTION, GAP, ACROSS = (150, 112), 22, 12, 4
 SEED = 5

@@ -183,7 +183,7 @@ def test_each_started_command_exists_with_each_option(where: str, command: list[
     """Of `seedling` by its own table of commands; of `prefect` by its help."""
     options = {part for part in command if part.startswith("--")}
     if command[0] == "seedling":
-        from flows.command_line import app
+        from seedling.cli.main import app
 
         known = typer.main.get_command(app).commands[command[1]].params  # type: ignore[attr-defined]
         assert options <= {option for parameter in known for option in parameter.opts}, where

@@ -27,7 +27,7 @@ from services import (
 )
 from text_workspaces import TABLE, append_letters, call, deploy, make_letters_workspace
 
-from tasks.generation import digest
+from seedling.dataset.generation import digest
 
 pytestmark = pytest.mark.soak
 NAMES = ("letters", "reviews")

@@ -12,16 +12,16 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from flows.ablate import NO_CHILDREN, NOTHING_NEW, Bar, Step, Variant, _changed, compared, steps_of
-from tasks.augment import augment
-from tasks.generation import read, read_manifest, write_json
-from tasks.params import AugmentParams, Facts, Params, SynthesizeParams, ValidateParams, load, set_value
-from tasks.scrape import scrape
-from tasks.stages import write_page
-from tasks.synthesize import synthesize
-from tasks.validate import validate
+from seedling.ablation import NO_CHILDREN, NOTHING_NEW, Bar, Step, Variant, _changed, compared, steps_of
+from seedling.augment import augment
+from seedling.config.params import AugmentParams, Facts, Params, SynthesizeParams, ValidateParams, load, set_value
+from seedling.dataset.generation import read, read_manifest, write_json
+from seedling.runner import write_page
+from seedling.scrape import scrape
+from seedling.synthesize import synthesize
+from seedling.validate import validate
 
-SEEDLING = [sys.executable, "-m", "flows.command_line"]
+SEEDLING = [sys.executable, "-m", "seedling.cli.main"]
 AUGMENT = Step("augment", "augment", ((("augment", "children"), "0"),))
 REPAIR = Step("repair", "validate", ((("validate", "doubtful_labels"), '"report"'),))
 PARAMS = Params.model_validate({"modality": "text", "scrape": {"sources": [{"kind": "folder"}]}})

@@ -20,9 +20,9 @@ import pytest
 from http_servers import serving
 from small_models import grown, picture
 
-from flows.api import Limits, Together, make_app
-from tasks import images
-from tasks.predicting import Answer, Predictor, Question
+from seedling.media import images
+from seedling.models.predictor import Answer, Predictor, Question
+from seedling.serving.api import Limits, Together, make_app
 
 Serve = Callable[..., str]
 
@@ -44,7 +44,7 @@ FAST = Limits(megabytes=0.1, a_second=10_000)
 
 def command(workspace: Path, port: int) -> subprocess.Popen[str]:
     """`seedling serve` in a process of its own."""
-    told = [sys.executable, "-m", "flows.command_line", "serve", "-w", str(workspace), "--port", str(port)]
+    told = [sys.executable, "-m", "seedling.cli.main", "serve", "-w", str(workspace), "--port", str(port)]
     return subprocess.Popen(told, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 

@@ -14,10 +14,10 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[1] / "tasks"))
 from loopback import Reply, Site, site
 
-from tasks.generation import read, read_manifest
-from tasks.params import load, set_value
+from seedling.config.params import load, set_value
+from seedling.dataset.generation import read, read_manifest
 
-SEEDLING = [sys.executable, "-m", "flows.command_line"]
+SEEDLING = [sys.executable, "-m", "seedling.cli.main"]
 WEATHER = {
     "rain": ("it pours on", "wet boots in", "umbrellas over"),
     "sun": ("bright light on", "dry sand in", "blue skies over"),

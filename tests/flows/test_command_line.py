@@ -14,16 +14,16 @@ from loopback import site
 from PIL import Image
 from ruamel.yaml import YAML
 
-from flows.command_line import app
-from flows.table_sources import TableOptions
-from flows.workspace import _sources, make_workspace
-from tasks.errors import InputError
-from tasks.params import load
+from seedling.cli.main import app
+from seedling.config.params import load
+from seedling.errors import InputError
+from seedling.init.create import _sources, make_workspace
+from seedling.init.table_sources import TableOptions
 
 
 def seedling(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
     """The command in a process of its own."""
-    command = [sys.executable, "-m", "flows.command_line", *map(str, arguments)]
+    command = [sys.executable, "-m", "seedling.cli.main", *map(str, arguments)]
     return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False, timeout=280)
 
 

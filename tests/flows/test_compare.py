@@ -6,8 +6,16 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from flows.compare import Side, as_html, changed_params, changed_rows, compare_sides, metric_rows, sentences
-from tasks.errors import InputError
+from seedling.comparison import (
+    Side,
+    as_html,
+    changed_params,
+    changed_rows,
+    compare_sides,
+    metric_rows,
+    sentences,
+)
+from seedling.errors import InputError
 
 
 def rows(**of: tuple[str | None, str, str | None]) -> pd.DataFrame:

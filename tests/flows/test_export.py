@@ -13,13 +13,13 @@ import pytest
 from datasets import load_dataset
 from small_models import write_verdict
 
-from flows.export import Form, export, plain_names, suffix_of
-from flows.export_model import export_model
-from tasks import images
-from tasks.errors import InputError, MissingGeneration
-from tasks.generation import GenerationWriter, Row, identify
+from seedling.dataset.generation import GenerationWriter, Row, identify
+from seedling.errors import InputError, MissingGeneration
+from seedling.export.dataset import Form, export, plain_names, suffix_of
+from seedling.export.model import export_model
+from seedling.media import images
 
-SEEDLING = [sys.executable, "-m", "flows.command_line"]
+SEEDLING = [sys.executable, "-m", "seedling.cli.main"]
 FORBIDDING = """
 import sys
 class Wall:

@@ -15,11 +15,11 @@ from pathlib import Path
 
 import pytest
 
-from flows.ledger import Ledger
-from tasks.errors import DamagedFile, InputError
-from tasks.predicting import Predictor
+from seedling.errors import DamagedFile, InputError
+from seedling.models.predictor import Predictor
+from seedling.versioning.ledger import Ledger
 
-COMMAND = [sys.executable, "-m", "flows.command_line"]
+COMMAND = [sys.executable, "-m", "seedling.cli.main"]
 WAIT_SECONDS = 120
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.git_identity import FALLBACK_EMAIL, FALLBACK_NAME, identity_environment, identity_notice
+from seedling.versioning.git_identity import FALLBACK_EMAIL, FALLBACK_NAME, identity_environment, identity_notice
 
 
 @pytest.fixture
@@ -65,7 +65,7 @@ def test_a_workspace_is_made_by_a_user_whom_git_does_not_know_also_in_a_hook_of_
     monkeypatch.setenv("GIT_DIR", str(other / ".git"))
     monkeypatch.setenv("GIT_INDEX_FILE", str(other / ".git/index"))
     monkeypatch.setenv("GIT_WORK_TREE", str(other))
-    command = [sys.executable, "-m", "flows.command_line", "init", tmp_path / "w", "--images", make_pictures()]
+    command = [sys.executable, "-m", "seedling.cli.main", "init", tmp_path / "w", "--images", make_pictures()]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     for name in ("GIT_DIR", "GIT_INDEX_FILE", "GIT_WORK_TREE"):

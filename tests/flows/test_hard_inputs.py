@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from flows.workspace import make_workspace
-from tasks.evaluate.report import write_report
-from tasks.generation import read, read_manifest, read_rejected
-from tasks.params import set_value
-from tasks.stages import run_stage, stages
+from seedling.config.params import set_value
+from seedling.dataset.generation import read, read_manifest, read_rejected
+from seedling.init.create import make_workspace
+from seedling.pipeline import stages
+from seedling.report.report import write_report
+from seedling.runner import run_stage
 
 
 @pytest.fixture

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from flows.ledger import Ledger
-from tasks.errors import GateFailed, InputError
-from tasks.generation import read
-from tasks.params import set_value
-from tasks.progress import Progress, silent
-from tasks.stages import stages
+from seedling.config.params import set_value
+from seedling.dataset.generation import read
+from seedling.errors import GateFailed, InputError
+from seedling.pipeline import stages
+from seedling.progress import Progress, silent
+from seedling.versioning.ledger import Ledger
 
 
 def dvc(workspace: Path, *arguments: str) -> str:

@@ -16,7 +16,7 @@ import pandas as pd
 import pytest
 from ruamel.yaml import YAML
 
-from tasks.params import set_value
+from seedling.config.params import set_value
 
 pytestmark = pytest.mark.slow
 BIN = Path(sys.executable).parent
@@ -132,7 +132,7 @@ def test_two_runs_compare_and_a_row_tells_its_story(workspace: Path) -> None:
 
 def test_a_workspace_without_pool_and_test_says_so(tmp_path: Path, make_pictures: Callable[..., Path]) -> None:
     """Cross-validation alone, and no round after the first."""
-    from flows.workspace import make_workspace
+    from seedling.init.create import make_workspace
 
     made = make_workspace(tmp_path / "few", make_pictures(pool=0, test=0), "image")
     set_value(made, ["effort"], "quick")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from jinja2 import TemplateError
 
-from flows.message_template import render
-from flows.notifications import DEFAULT_TEMPLATE
+from seedling.flows.message_template import render
+from seedling.flows.notifications import DEFAULT_TEMPLATE
 
 VALUES = {
     "title": "A gate failed",

@@ -14,18 +14,18 @@ import httpx
 import pytest
 from webhooks import webhook
 
-from flows.events import RunEvent, events_of_error, events_of_outcomes
-from flows.failures import sentence_of
-from flows.history import RunInputs
-from flows.ledger import Outcome
-from flows.notifications import notify
-from flows.report_links import page_links, running_server_url
-from flows.report_server import ReportServer, serve_reports_beside
-from flows.report_store import upload_pages
-from flows.run_names import artifact_key, experiment_name, flow_run_name, outcome_of, what_changed
-from tasks.errors import GateFailed, InputError
-from tasks.monitoring_params import NotifyParams, ReportsParams
-from tasks.params import load, set_value
+from seedling.config.monitoring_params import NotifyParams, ReportsParams
+from seedling.config.params import load, set_value
+from seedling.errors import GateFailed, InputError
+from seedling.flows.events import RunEvent, events_of_error, events_of_outcomes
+from seedling.flows.failures import sentence_of
+from seedling.flows.notifications import notify
+from seedling.flows.run_names import artifact_key, experiment_name, flow_run_name, outcome_of, what_changed
+from seedling.records.run_history import RunInputs
+from seedling.serving.report_links import page_links, running_server_url
+from seedling.serving.report_server import ReportServer, serve_reports_beside
+from seedling.serving.report_store import upload_pages
+from seedling.versioning.ledger import Outcome
 
 VARIABLE = "SEEDLING_TEST_WEBHOOK"
 GATE_EVENT = RunEvent("gate_failed", "The gate of stage 'validate' failed: width.", {"failed": []})

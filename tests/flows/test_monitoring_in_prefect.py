@@ -27,7 +27,7 @@ from prefect_runs import post
 from shapes import SHAPES, draw
 from webhooks import webhook
 
-from tasks.params import set_value
+from seedling.config.params import set_value
 
 pytestmark = pytest.mark.slow
 PROJECT = Path(__file__).parents[2]
@@ -106,7 +106,7 @@ def write_images(folder: Path, names: str, count: int, rng: np.random.Generator)
 
 def make_watched_workspace(folder: Path) -> Path:
     """A small workspace called flowers, whose webhook is told of failed gates."""
-    from flows.workspace import make_workspace
+    from seedling.init.create import make_workspace
 
     rng = np.random.default_rng(7)
     write_images(folder / "images" / "labelled", "a", 6, rng)

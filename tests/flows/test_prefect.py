@@ -108,8 +108,8 @@ def test_the_folds_of_a_long_round_are_tasks_on_the_flows_task_runner(
     server: dict[str, str], workspace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A network of 100 steps is predicted to take long: its five folds are in Prefect's record, and the bytes are as without."""
-    from tasks.generation import digest
-    from tasks.params import set_value
+    from seedling.config.params import set_value
+    from seedling.dataset.generation import digest
 
     set_value(workspace, ["train", "candidates"], ["network"])
     set_value(workspace, ["train", "steps"], 100)
@@ -119,5 +119,5 @@ def test_the_folds_of_a_long_round_are_tasks_on_the_flows_task_runner(
     names = [one["name"] for one in post(server["PREFECT_API_URL"], "task_runs/filter", {})]
     assert sorted(one for one in names if one.startswith("fold")) == [f"fold {number}" for number in range(5)]
     made = digest(workspace / "models/0")
-    subprocess.run([sys.executable, "-m", "tasks.train", "--round", "0"], cwd=workspace, check=True, timeout=600)
+    subprocess.run([sys.executable, "-m", "seedling.runner", "train@0"], cwd=workspace, check=True, timeout=600)
     assert digest(workspace / "models/0") == made

@@ -27,8 +27,8 @@ from prefect_runs import (
     wait_for,
 )
 
-from tasks.busy import workspace_lock
-from tasks.params import set_value
+from seedling.config.params import set_value
+from seedling.lock import workspace_lock
 
 pytestmark = pytest.mark.slow
 SECONDS = 900
@@ -176,7 +176,7 @@ def test_a_worker_runs_a_deployment_and_a_cancelled_run_leaves_no_process(
         "name: seedling\n"
         "deployments:\n"
         "  - name: nightly\n"
-        "    entrypoint: flows.grow.scheduled\n"
+        "    entrypoint: seedling.flows.grow.scheduled\n"
         f"    parameters: {{workspace: '{finished_copy}'}}\n"
         "    concurrency_limit: {limit: 1, collision_strategy: CANCEL_NEW}\n"
         "    work_pool: {name: machines}\n"

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from tasks.evaluate.contact_sheet import in_words, sheet
-from tasks.params import set_value
+from seedling.config.params import set_value
+from seedling.report.contact_sheet import in_words, sheet
 
 
 def seedling(workspace: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "flows.command_line", *arguments, "--workspace", str(workspace)]
+    command = [sys.executable, "-m", "seedling.cli.main", *arguments, "--workspace", str(workspace)]
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 

@@ -17,13 +17,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
-from flows.ledger import Ledger
-from flows.workspace import make_workspace
-from tasks.errors import InputError
-from tasks.generation import read, read_rejected
-from tasks.params import set_value
-from tasks.progress import Progress, silent
-from tasks.stages import find, run_stage
+from seedling.config.params import set_value
+from seedling.dataset.generation import read, read_rejected
+from seedling.errors import InputError
+from seedling.init.create import make_workspace
+from seedling.pipeline import find
+from seedling.progress import Progress, silent
+from seedling.runner import run_stage
+from seedling.versioning.ledger import Ledger
 
 STAGES = ("scrape", "validate", "augment")
 WORDS = ("rain", "fog", "hail", "sun", "heat", "glow")
@@ -155,7 +156,7 @@ def test_after_any_edits_during_a_run_the_next_run_equals_a_fresh_one(
 @pytest.mark.slow
 def test_files_dropped_in_while_evaluate_works_are_taken_by_the_next_run(texts: Path) -> None:
     """A whole `seedling run`: dvc.lock counts the files that were read, the experiment too, and DVC sees the new ones."""
-    command = [sys.executable, "-m", "flows.command_line", "run", "-w", str(texts)]
+    command = [sys.executable, "-m", "seedling.cli.main", "run", "-w", str(texts)]
     stop = threading.Event()
 
     def drop_files() -> None:

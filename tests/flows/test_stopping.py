@@ -25,7 +25,7 @@ from prefect_runs import (
     wait_for,
 )
 
-from tasks.params import set_value
+from seedling.config.params import set_value
 
 pytestmark = pytest.mark.slow
 SECONDS = 900
@@ -161,7 +161,7 @@ def test_a_spider_ends_with_the_run(
         set_value(finished_copy, ["scrape", "sources"], [{"kind": "folder", "path": "."}, source])
         output = tmp_path / "output.txt"
         process = start(finished_copy, environment, output, "seedling", "run", "--visit")
-        wait_for(partial(_works_or_ended, process, environment, "tasks.scrape.spider"), SECONDS, output.read_text)
+        wait_for(partial(_works_or_ended, process, environment, "seedling.scrape.spider"), SECONDS, output.read_text)
         time.sleep(2)
         stop(process, number, environment, output)
 

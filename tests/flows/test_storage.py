@@ -21,15 +21,15 @@ from moto.server import ThreadedMotoServer
 from PIL import Image
 from shapes import SHAPES, draw
 
-from flows.git import git
-from flows.pushing import experiment_refs, push_workspace, read_push_state
-from flows.status import read_status
-from flows.workspace import make_workspace
-from tasks.errors import InputError
-from tasks.params import load, set_value
-from tasks.test_evaluations import LOG
+from seedling.config.params import load, set_value
+from seedling.errors import InputError
+from seedling.init.create import make_workspace
+from seedling.records.test_evaluations import LOG
+from seedling.status import read_status
+from seedling.versioning.git import git
+from seedling.versioning.pushing import experiment_refs, push_workspace, read_push_state
 
-SEEDLING = [sys.executable, "-m", "flows.command_line"]
+SEEDLING = [sys.executable, "-m", "seedling.cli.main"]
 IDENTITY = {f"GIT_{role}_{part}": "test@localhost" for role in ("AUTHOR", "COMMITTER") for part in ("NAME", "EMAIL")}
 S3_KEYS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAULT_REGION": "us-east-1"}
 RESULTS = ("data.dvc", "dvc.lock", "generations", "models", "reports/evaluation.json", "reports/metrics.json", LOG)
@@ -192,7 +192,10 @@ def test_a_remote_that_never_answers_does_not_hang_the_run(copy: Path) -> None:
         assert message is not None
         assert "the remote did not answer" in message
         assert time.monotonic() - began < 60
-    assert subprocess.run(["pgrep", "-f", f"flows.pushing {copy}"], stdout=subprocess.DEVNULL).returncode == 1
+    assert (
+        subprocess.run(["pgrep", "-f", f"seedling.versioning.pushing {copy}"], stdout=subprocess.DEVNULL).returncode
+        == 1
+    )
 
 
 @pytest.mark.slow
@@ -345,7 +348,7 @@ def test_push_without_a_remote_names_the_remedy(workspace: Path) -> None:
 
 def test_a_workspace_of_an_earlier_version_is_upgraded(workspace: Path) -> None:
     """dvc.yaml lists the new output, the log moves to where git tracks it; a second upgrade changes nothing."""
-    from flows.upgrading import FORMER_OUTPUTS, OUTPUTS, upgrade_workspace
+    from seedling.upgrading import FORMER_OUTPUTS, OUTPUTS, upgrade_workspace
 
     pipeline = workspace / "dvc.yaml"
     current = pipeline.read_text()

@@ -12,9 +12,9 @@ import psutil
 import pytest
 from prefect_runs import assert_no_process_is_left, flow_run_states, free_port, own_environment, processes, wait_for
 
-from flows.temporary_server import PrefectServer
-from tasks.errors import SeedlingError
-from tasks.params import set_value
+from seedling.config.params import set_value
+from seedling.errors import SeedlingError
+from seedling.flows.temporary_server import PrefectServer
 
 SECONDS = 900  # for a run of a tiny workspace on a machine that is busy with others
 
@@ -28,7 +28,7 @@ def run(workspace: Path, environment: dict[str, str]) -> subprocess.CompletedPro
 
 def server_of(environment: dict[str, str]) -> psutil.Process | None:
     """The Prefect server among the environment's processes."""
-    return next((one for one in processes(environment) if "flows.server_process" in one.cmdline()), None)
+    return next((one for one in processes(environment) if "seedling.flows.server_process" in one.cmdline()), None)
 
 
 @pytest.mark.slow
@@ -121,7 +121,7 @@ def test_servers_of_two_runs_can_make_a_new_database_together(tmp_path: Path, mo
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     code = (
-        "import sys; from pathlib import Path; from flows.temporary_server import PrefectServer;"
+        "import sys; from pathlib import Path; from seedling.flows.temporary_server import PrefectServer;"
         "server = PrefectServer(Path(sys.argv[1]), print); server.start(); server.stop()"
     )
     starts = [
@@ -137,7 +137,7 @@ def test_the_server_ends_when_its_parent_is_killed(tmp_path: Path) -> None:
     """Killed with 9 as soon as the server's process is there, which is before it answers, and once it answers."""
     environment = own_environment(tmp_path)
     code = (
-        "import sys, time; from pathlib import Path; from flows.temporary_server import PrefectServer;"
+        "import sys, time; from pathlib import Path; from seedling.flows.temporary_server import PrefectServer;"
         "server = PrefectServer(Path(sys.argv[1]), print); server.start(); print('ready', flush=True); time.sleep(600)"
     )
     for wait_until_ready in (False, True):

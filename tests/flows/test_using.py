@@ -11,11 +11,11 @@ import pandas as pd
 import pytest
 from small_models import grown, picture
 
-from flows.predict import Format, predict
-from tasks.errors import InputError, MissingGeneration
-from tasks.predicting import Predictor, Question
+from seedling.errors import InputError, MissingGeneration
+from seedling.models.predictor import Predictor, Question
+from seedling.prediction import Format, predict
 
-SEEDLING = [sys.executable, "-m", "flows.command_line"]
+SEEDLING = [sys.executable, "-m", "seedling.cli.main"]
 
 
 def asked(workspace: Path, *paths: object, output: Path, column: str | None = None) -> pd.DataFrame:

@@ -12,12 +12,12 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[1] / "tasks"))
 from loopback import Reply, Site, site
 
-from flows.ledger import Ledger
-from flows.visiting import OPEN_VISIT, has_open_visit, visit_sources
-from flows.workspace import make_workspace
-from tasks.errors import GateFailed
-from tasks.generation import read, write_json
-from tasks.params import load, set_value
+from seedling.config.params import load, set_value
+from seedling.dataset.generation import read, write_json
+from seedling.errors import GateFailed
+from seedling.init.create import make_workspace
+from seedling.versioning.ledger import Ledger
+from seedling.web_visits import OPEN_VISIT, has_open_visit, visit_sources
 
 WORDS = {"rain": ("it pours on", "wet boots in"), "sun": ("bright light on", "dry sand in")}
 

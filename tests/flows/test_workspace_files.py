@@ -45,7 +45,7 @@ def run(command: list[object], cwd: Path, env: dict[str, str] | None = None) -> 
 
 def init(source: Path, folder: Path, env: dict[str, str] | None = None) -> None:
     """`seedling init` in a process of its own."""
-    run([sys.executable, "-m", "flows.command_line", "init", folder, "--images", source], source.parent, env)
+    run([sys.executable, "-m", "seedling.cli.main", "init", folder, "--images", source], source.parent, env)
 
 
 @pytest.fixture
@@ -80,7 +80,7 @@ def test_init_within_a_git_hook_leaves_the_hooks_repository_alone(few_pictures: 
 
 def test_the_repositorys_deployment_is_the_template_of_every_workspace() -> None:
     """Both name the flow by its installed module and skip a run that is due while another one goes on."""
-    template = (PROJECT / "flows/workspace_files/prefect.yaml.template").read_text(encoding="utf-8")
+    template = (PROJECT / "seedling/init/workspace_files/prefect.yaml.template").read_text(encoding="utf-8")
     own = (PROJECT / "prefect.yaml").read_text(encoding="utf-8")
     assert own == template.replace("NAME", '"digits"')
     (deployment,) = yaml.safe_load(own)["deployments"]
@@ -90,9 +90,9 @@ def test_the_repositorys_deployment_is_the_template_of_every_workspace() -> None
 
 def test_the_workspaces_readme_names_each_file_and_only_commands_that_exist() -> None:
     """A command or a file that the page names is there."""
-    from flows.command_line import app
+    from seedling.cli.main import app
 
-    page = (PROJECT / "flows/workspace_files/README.md.template").read_text(encoding="utf-8")
+    page = (PROJECT / "seedling/init/workspace_files/README.md.template").read_text(encoding="utf-8")
     for name in WORKSPACE_FILES - {".dvc/config", ".dvcignore", ".gitignore", "README.md"}:
         assert f"`{name}`" in page
     commands = {command.name or command.callback.__name__ for command in app.registered_commands if command.callback}

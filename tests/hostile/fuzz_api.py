@@ -21,8 +21,8 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from small_models import grown, picture
 
-from flows.api import Limits, make_app
-from tasks.predicting import Predictor
+from seedling.models.predictor import Predictor
+from seedling.serving.api import Limits, make_app
 
 ROUND_EXAMPLES = 50
 SECONDS_PER_REQUEST = 10.0

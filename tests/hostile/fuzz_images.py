@@ -21,11 +21,11 @@ from pathlib import Path
 import numpy as np
 from hostile.image_corpus import forms
 
-from tasks import images
-from tasks.decoding import decode_here
-from tasks.decoding_limits import share_of_limit
-from tasks.image_export import image_for_others
-from tasks.image_metadata import read_metadata
+from seedling.media import images
+from seedling.media.decoding import decode_here
+from seedling.media.decoding_limits import share_of_limit
+from seedling.media.image_export import image_for_others
+from seedling.media.image_metadata import read_metadata
 
 MAX_CPU_SECONDS = 2.0  # of one input; this machine may be busy, so it is not the clock that counts
 MAX_MEGAPIXELS = 4.0

@@ -23,13 +23,13 @@ from types import FrameType
 
 from hostile.table_corpus import CORPUS
 
-from tasks.errors import SeedlingError
-from tasks.evaluate import read_verdicts
-from tasks.params import load
-from tasks.printable import printable
-from tasks.scrape.table import read_table
-from tasks.sources import TableSource
-from tasks.test_evaluations import LOG, merge_lines, read_test_evaluations
+from seedling.config.params import load
+from seedling.config.sources import TableSource
+from seedling.errors import SeedlingError
+from seedling.evaluate import read_verdicts
+from seedling.records.test_evaluations import LOG, merge_lines, read_test_evaluations
+from seedling.scrape.table import read_table
+from seedling.terminal.printable import printable
 
 MAX_SECONDS = 10
 MAX_BYTES = 200_000

@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from tasks import images
-from tasks.image_parts import jpeg_segments
+from seedling.media import images
+from seedling.media.image_parts import jpeg_segments
 
 KEPT = "kept"
 SIDE = 24

@@ -14,9 +14,9 @@ import pytest
 from loopback import picture, site
 from visiting import CRAWL
 
-from tasks.scrape.addresses import MAX_REMEMBERED_HOSTS, PRIVATE, JudgedHosts, proxy_hosts
-from tasks.scrape.downloading import JudgingResolver
-from tasks.sources import CrawlSource
+from seedling.config.sources import CrawlSource
+from seedling.scrape.addresses import MAX_REMEMBERED_HOSTS, PRIVATE, JudgedHosts, proxy_hosts
+from seedling.scrape.downloading import JudgingResolver
 
 PUBLIC = "93.184.216.34"
 
@@ -111,7 +111,7 @@ def test_the_proxy_of_the_environment_may_be_private(monkeypatch: pytest.MonkeyP
 
 
 REBINDING = """
-import runpy, socket, tasks.scrape.addresses as addresses
+import runpy, socket, seedling.scrape.addresses as addresses
 addresses.MAX_REMEMBERED_HOSTS = 0  # as after ten thousand other names
 resolve, asked = socket.getaddrinfo, []
 def answer(host, *rest, **named):
@@ -119,7 +119,7 @@ def answer(host, *rest, **named):
     address = "127.0.0.1" if host == "evil.example" and asked.count(host) % 2 == 0 else "93.184.216.34"
     return resolve(host if host[0].isdigit() else address, *rest, **named)
 socket.getaddrinfo = answer
-runpy.run_module("tasks.scrape.spider", run_name="__main__")
+runpy.run_module("seedling.scrape.spider", run_name="__main__")
 """
 
 

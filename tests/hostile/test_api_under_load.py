@@ -32,7 +32,7 @@ def test_the_fuzzed_bodies_are_run_for_a_moment() -> None:
 def test_64_clients_and_5000_requests_leave_memory_flat(tmp_path: Path, modality: Literal["text", "image"]) -> None:
     """Every answer is right; the second half of the requests adds less than 100 MB to the server and its workers."""
     port = free_port()
-    command = [sys.executable, "-m", "flows.command_line", "serve", "-w", str(grown(tmp_path, modality))]
+    command = [sys.executable, "-m", "seedling.cli.main", "serve", "-w", str(grown(tmp_path, modality))]
     command += ["--port", str(port), "--rate", "100000"]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     url = f"http://127.0.0.1:{port}/predict"

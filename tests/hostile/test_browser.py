@@ -20,10 +20,10 @@ import pytest
 from loopback import Reply, Site, site
 from visiting import TEXTS, run
 
-from tasks.errors import InputError
-from tasks.generation import read, read_rejected
-from tasks.scrape.web import check_selectors
-from tasks.sources import CrawlSource
+from seedling.config.sources import CrawlSource
+from seedling.dataset.generation import read, read_rejected
+from seedling.errors import InputError
+from seedling.scrape.web import check_selectors
 
 CHROMIUM = "/usr/bin/chromium"
 PAGE: dict[str, Any] = {
@@ -57,7 +57,7 @@ def test_chromium_runs_in_its_sandbox() -> None:
     code = (
         "import os, subprocess, sys, time, asyncio, encodings.idna\n"
         "from playwright.sync_api import sync_playwright\n"
-        "from tasks.scrape.spider import settings\nfrom tasks.sources import CrawlSource\nimport psutil\n"
+        "from seedling.scrape.spider import settings\nfrom seedling.config.sources import CrawlSource\nimport psutil\n"
         f"launch = settings(CrawlSource(**{PAGE!r}, start=['http://a.example/']), 1)['PLAYWRIGHT_LAUNCH_OPTIONS']\n"
         f"os.setgroups([]); os.setgid({nobody.pw_gid}); os.setuid({nobody.pw_uid})\n"
         f"os.environ['HOME'] = os.environ['TMPDIR'] = {str(home)!r}\n"

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from folder_trees import picture, scraped
 
-from flows.predict import Files, _lines, _sources
-from tasks import texts
-from tasks.data_files import decode_text, read_text
+from seedling.files.data_files import decode_text, read_text
+from seedling.media import texts
+from seedling.prediction import Files, _lines, _sources
 
 MARKS = {
     "utf-8": codecs.BOM_UTF8,

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from flows.ledger import Ledger, renew_links_of
-from flows.snapshot import list_data
-from flows.workspace import make_workspace
-from tasks.errors import InputError
-from tasks.generation import read_manifest
+from seedling.dataset.generation import read_manifest
+from seedling.errors import InputError
+from seedling.init.create import make_workspace
+from seedling.versioning.ledger import Ledger, renew_links_of
+from seedling.versioning.snapshot import list_data
 
 
 @pytest.fixture

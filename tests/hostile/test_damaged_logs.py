@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.test_evaluations import LOG, merge_lines, read_test_evaluations
+from seedling.records.test_evaluations import LOG, merge_lines, read_test_evaluations
 
 GOOD = json.dumps({"time": "2026-01-01T00:00:00+00:00", "test": "t", "model": "m", "metrics": []})
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tasks import images
+from seedling.media import images
 
 GRAY_16 = np.array([[0, 255, 256, 257], [4095, 32768, 65280, 65535]], np.uint16)
 UPPER_BITS = [[0, 0, 1, 1], [15, 128, 255, 255]]  # 4,095 = 15 * 256 + 255

@@ -16,15 +16,15 @@ from folder_trees import fill, picture, scraped, write_table
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from flows.data_layout import check_split_names
-from flows.table_sources import TableOptions
-from flows.workspace import _sources, make_workspace
-from tasks.errors import InputError
-from tasks.evaluate.data_page import write_data_page
-from tasks.generation import Modality
-from tasks.ignored_files import shown_name, write_ignored
-from tasks.params import Facts, ValidateParams, load
-from tasks.validate import validate
+from seedling.config.params import Facts, ValidateParams, load
+from seedling.dataset.generation import Modality
+from seedling.errors import InputError
+from seedling.files.ignored_files import shown_name, write_ignored
+from seedling.init.create import _sources, make_workspace
+from seedling.init.data_layout import check_split_names
+from seedling.init.table_sources import TableOptions
+from seedling.report.data_page import write_data_page
+from seedling.validate import validate
 
 FOLDER = {"kind": "folder", "path": "."}
 

@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tasks import images
-from tasks.errors import SeedlingError
-from tasks.generation import GenerationWriter, Row, identify, read, read_manifest, read_rejected
-from tasks.params import Facts, ValidateParams
-from tasks.validate import validate
+from seedling.config.params import Facts, ValidateParams
+from seedling.dataset.generation import GenerationWriter, Row, identify, read, read_manifest, read_rejected
+from seedling.errors import SeedlingError
+from seedling.media import images
+from seedling.validate import validate
 
 FACTS = Facts(modality="image")
 

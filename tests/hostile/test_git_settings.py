@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from flows.git_identity import HOOK_VARIABLES, drop_hook_variables
-from flows.workspace import make_workspace
+from seedling.init.create import make_workspace
+from seedling.versioning.git_identity import HOOK_VARIABLES, drop_hook_variables
 
 FILES = {
     *(".dvc/.gitignore", ".dvc/config", ".dvcignore", ".gitattributes", ".gitignore", "README.md", "data.dvc"),

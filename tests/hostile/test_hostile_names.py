@@ -13,16 +13,16 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from flows.predict import Format, _to_text
-from tasks.evaluate.data_page import _write_csv
-from tasks.ignored_files import write_ignored
-from tasks.markdown_text import markdown_text
-from tasks.predicting import Answer
-from tasks.printable import make_printable, printable
-from tasks.pseudo_label.queue import write_queue
-from tasks.pseudo_label.teaching import Refined
-from tasks.spreadsheet import original_cell, spreadsheet_cell
-from tasks.terminal_console import PrintableConsole
+from seedling.dataset.spreadsheet import original_cell, spreadsheet_cell
+from seedling.files.ignored_files import write_ignored
+from seedling.models.predictor import Answer
+from seedling.prediction import Format, _to_text
+from seedling.pseudo_label.queue import write_queue
+from seedling.pseudo_label.teacher import Refined
+from seedling.report.data_page import _write_csv
+from seedling.report.markdown_text import markdown_text
+from seedling.terminal.console import PrintableConsole
+from seedling.terminal.printable import make_printable, printable
 
 FORMULAS = [
     "=cmd|'/C calc'!A0",
@@ -121,7 +121,7 @@ def test_an_error_of_the_command_line_is_printable(tmp_path: Path) -> None:
     command = [
         sys.executable,
         "-m",
-        "flows.command_line",
+        "seedling.cli.main",
         "init",
         str(tmp_path / "w"),
         "--texts",

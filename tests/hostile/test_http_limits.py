@@ -18,13 +18,13 @@ import pytest
 from http_servers import answer, is_open, send, serving
 from small_models import grown
 
-from flows.api import Limits, make_app
-from flows.http_clients import AllowedHosts, checked_hosts, client_of
-from flows.http_connections import ConnectionLimits, OncePerSpan
-from flows.http_guard import GuardedApp, RequestLimits, token_from
-from flows.report_server import ReportServer
-from tasks.errors import InputError
-from tasks.predicting import Predictor
+from seedling.errors import InputError
+from seedling.models.predictor import Predictor
+from seedling.serving.api import Limits, make_app
+from seedling.serving.http_clients import AllowedHosts, checked_hosts, client_of
+from seedling.serving.http_connections import ConnectionLimits, OncePerSpan
+from seedling.serving.http_guard import GuardedApp, RequestLimits, token_from
+from seedling.serving.report_server import ReportServer
 
 MAX_WAIT_SECONDS = 30  # a busy machine is slow; without the limits the wait has no end
 HALF = b"POST /predict HTTP/1.1\r\nHost: localhost\r\nX-a: b"
@@ -353,7 +353,7 @@ def test_memory_returns_after_200_unfinished_bodies(tmp_path: Path) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [sys.executable, "-m", "flows.command_line", "serve", "-w", str(grown(tmp_path, "text")), "--port"]
+    command = [sys.executable, "-m", "seedling.cli.main", "serve", "-w", str(grown(tmp_path, "text")), "--port"]
     process = subprocess.Popen([*command, str(port)], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     url = f"http://127.0.0.1:{port}"
     try:

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 from hostile.image_corpus import KEPT, forms, write_corpus
 
-from tasks.generation import Row, read, read_rejected
-from tasks.params import Facts, ScrapeParams, ValidateParams
-from tasks.scrape import scrape
-from tasks.validate import validate
-from tasks.validate.checks import look
+from seedling.config.params import Facts, ScrapeParams, ValidateParams
+from seedling.dataset.generation import Row, read, read_rejected
+from seedling.scrape import scrape
+from seedling.validate import validate
+from seedling.validate.checks import look
 
 FORMS = list(forms())
 FACTS = Facts(modality="image")

@@ -13,12 +13,12 @@ import pytest
 from PIL import Image, ImageCms
 from pydantic import ValidationError
 
-from tasks import images
-from tasks.generation import payloads, read
-from tasks.image_metadata import read_metadata, without_metadata
-from tasks.image_modes import color_of
-from tasks.params import Facts, ScrapeParams
-from tasks.scrape import scrape
+from seedling.config.params import Facts, ScrapeParams
+from seedling.dataset.generation import payloads, read
+from seedling.media import images
+from seedling.media.image_metadata import read_metadata, without_metadata
+from seedling.media.image_modes import color_of
+from seedling.scrape import scrape
 
 PHOTO = np.random.default_rng(5).integers(0, 255, (20, 30, 3)).astype(np.uint8)
 TURNED = np.rot90(PHOTO, -1)  # orientation 6: a quarter turn, clockwise

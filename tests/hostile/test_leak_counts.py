@@ -9,10 +9,10 @@ import numpy as np
 from folder_trees import picture, scraped
 from PIL import Image
 
-from tasks.evaluate.data_page import leaks_by_kind
-from tasks.generation import read, read_rejected
-from tasks.params import Facts, ValidateParams
-from tasks.validate import validate
+from seedling.config.params import Facts, ValidateParams
+from seedling.dataset.generation import read, read_rejected
+from seedling.report.data_page import leaks_by_kind
+from seedling.validate import validate
 
 
 def nearly(seed: int) -> bytes:

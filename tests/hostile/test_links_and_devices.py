@@ -9,16 +9,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from flows.predict import Files, _sources
-from flows.workspace import make_workspace
-from tasks import images
-from tasks.data_files import fault_of, files_below, inside, read_bytes
-from tasks.errors import InputError
-from tasks.scrape.folder import empty_classes, read_folder
-from tasks.scrape.packing import pack_folder
-from tasks.scrape.saved_site import served
-from tasks.scrape.table import read_table
-from tasks.sources import FolderSource, TableSource
+from seedling.config.sources import FolderSource, TableSource
+from seedling.errors import InputError
+from seedling.files.data_files import fault_of, files_below, inside, read_bytes
+from seedling.init.create import make_workspace
+from seedling.media import images
+from seedling.prediction import Files, _sources
+from seedling.scrape.folder import empty_classes, read_folder
+from seedling.scrape.packing import pack_folder
+from seedling.scrape.saved_site import served
+from seedling.scrape.table import read_table
 
 SECRET = b"SECRET KEY MATERIAL"
 

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from flows.cleaning import Keep, clean
-from flows.workspace import make_workspace
-from tasks.busy import workspace_lock
-from tasks.errors import DamagedFile, InputError
-from tasks.evaluate.cards import Dataset
-from tasks.generation import GenerationWriter, Row, read, read_rejected
-from tasks.yaml_files import parse_yaml
+from seedling.cleaning import Keep, clean
+from seedling.dataset.generation import GenerationWriter, Row, read, read_rejected
+from seedling.errors import DamagedFile, InputError
+from seedling.files.yaml_files import parse_yaml
+from seedling.init.create import make_workspace
+from seedling.lock import workspace_lock
+from seedling.report.cards import Dataset
 
 
 @pytest.fixture

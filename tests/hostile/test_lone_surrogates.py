@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from tasks.generation import read, read_rejected
-from tasks.params import Facts, ScrapeParams
-from tasks.scrape import _labelled, _rows, scrape
-from tasks.scrape.items import Item
-from tasks.scrape.labelling import Majority, Rules
+from seedling.config.params import Facts, ScrapeParams
+from seedling.dataset.generation import read, read_rejected
+from seedling.scrape import _labelled, _rows, scrape
+from seedling.scrape.items import Item
+from seedling.scrape.label_rules import Majority, Rules
 
 
 def run(data: Path, *sources: dict[str, object]) -> Path:

@@ -18,10 +18,10 @@ from safetensors.numpy import load_file, save_file
 from scipy import sparse
 from small_models import grown
 
-from tasks.errors import DamagedFile, SeedlingError
-from tasks.learners.features import Inputs
-from tasks.learners.saving import load_learner, make_learner, save_learner
-from tasks.learners.training import Setting
+from seedling.errors import DamagedFile, SeedlingError
+from seedling.features.classical import Inputs
+from seedling.models.saving import load_learner, make_learner, save_learner
+from seedling.models.training import Setting
 
 WRITES = "import pathlib; pathlib.Path({mark!r}).write_text('ran')"
 SETTING = Setting(3, seed=1, steps=10)
@@ -188,7 +188,7 @@ def _archive_command(workspace: Path, tmp_path: Path, command: str) -> list[str]
         "export": ["export", str(tmp_path / "exported"), "--model"],
         "api": ["api", "--port", "8765"],
     }
-    return [sys.executable, "-P", "-m", "flows.command_line", *arguments[command], "-w", str(workspace)]
+    return [sys.executable, "-P", "-m", "seedling.cli.main", *arguments[command], "-w", str(workspace)]
 
 
 @pytest.mark.parametrize("command", ["predict", "export", "api"])
@@ -219,7 +219,7 @@ def test_a_command_refuses_a_strangers_model_with_exit_code_2(command: str, tmp_
 )
 def test_a_models_json_names_no_file_outside_its_folder(key: str, value: object, tmp_path: Path) -> None:
     """Nor an unknown learner, nor a number that would never end."""
-    from tasks.learners.model import load_model
+    from seedling.models.model import load_model
 
     folder = grown(tmp_path, "text") / "models" / "0"
     shutil.copytree(folder / "half-0", tmp_path / "elsewhere")

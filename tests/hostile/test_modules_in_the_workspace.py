@@ -73,10 +73,10 @@ def test_the_command_line_and_its_children_import_nothing_of_the_workspace(shado
     """The console script in the workspace's folder; a child that it starts plainly; a pool of processes."""
     script = (
         "import sys\n"
-        "from flows.command_line import app\n"
+        "from seedling.cli.main import app\n"
         "import subprocess\n"
         "subprocess.run([sys.executable, '-c', 'import scrapy, uvicorn, joblib'], check=True)\n"
-        "from tasks import workers\n"
+        "from seedling.parallel import pool as workers\n"
         "workers.ALONE = 0.0\n"
         "workers.usable_cores = lambda: 2\n"
         "print(list(workers.in_processes(abs, [-1, -2, -3])))\n"
@@ -92,15 +92,15 @@ def test_the_command_line_and_its_children_import_nothing_of_the_workspace(shado
 def test_python_m_of_our_packages_leaves_the_working_folder_out(tmp_path: Path) -> None:
     """Where the module itself is found elsewhere; in a checkout of the repository the folder stays."""
     (tmp_path / "typer.py").write_text("import os\nos._exit(9)\n")
-    done = _run([sys.executable, "-m", "flows.command_line", "--help"], tmp_path)
+    done = _run([sys.executable, "-m", "seedling.cli.main", "--help"], tmp_path)
     assert done.returncode == 0, done.stderr
-    assert _run([sys.executable, "-m", "flows.command_line", "--help"], PROJECT).returncode == 0
+    assert _run([sys.executable, "-m", "seedling.cli.main", "--help"], PROJECT).returncode == 0
 
 
 def test_each_command_of_dvc_yaml_is_started_with_a_safe_path() -> None:
     """The repository's own and that of a new workspace."""
-    for path in (PROJECT / "dvc.yaml", PROJECT / "flows" / "workspace_files" / "dvc.yaml.template"):
+    for path in (PROJECT / "dvc.yaml", PROJECT / "seedling" / "init" / "workspace_files" / "dvc.yaml.template"):
         stages = yaml.safe_load(path.read_text(encoding="utf-8"))["stages"]
         commands = [stage.get("do", stage)["cmd"] for stage in stages.values()]
         assert len(commands) == 7
-        assert all(command.startswith("python -P -m tasks.") for command in commands), commands
+        assert all(command.startswith("python -P -m seedling.runner ") for command in commands), commands

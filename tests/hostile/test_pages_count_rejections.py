@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tasks.evaluate.cards import Dataset, dataset_card
-from tasks.evaluate.data_page import write_data_page
-from tasks.evaluate.next_steps import Curve, _label_more
-from tasks.params import Facts, ScrapeParams, ValidateParams
-from tasks.scrape import scrape
-from tasks.validate import validate
+from seedling.config.params import Facts, ScrapeParams, ValidateParams
+from seedling.report.cards import Dataset, dataset_card
+from seedling.report.data_page import write_data_page
+from seedling.report.next_steps import Curve, _label_more
+from seedling.scrape import scrape
+from seedling.validate import validate
 
 
 @pytest.fixture

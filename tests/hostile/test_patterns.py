@@ -13,14 +13,14 @@ from loopback import site
 from pydantic import ValidationError
 from visiting import QUICK, TEXTS, run
 
-from tasks import patterns
-from tasks.errors import InputError
-from tasks.gates.asking import check, load_gates
-from tasks.gates.limited_patterns import limited_validator, matches
-from tasks.gates.on_disk import GatedRows
-from tasks.generation import read_rejected
-from tasks.patterns import Pattern, PatternTooSlow
-from tasks.sources import FolderSource, LabelRule
+from seedling.config import patterns
+from seedling.config.patterns import Pattern, PatternTooSlow
+from seedling.config.sources import FolderSource, LabelRule
+from seedling.dataset.generation import read_rejected
+from seedling.errors import InputError
+from seedling.gates.checking import check, load_gates
+from seedling.gates.limited_patterns import limited_validator, matches
+from seedling.gates.on_disk import GatedRows
 
 SLOW = r"^(a|a)*\1$"  # which no linear engine reads either
 LONG = "a" * 60 + "b"

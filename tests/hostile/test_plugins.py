@@ -7,14 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from flows.workspace import make_workspace, told_left_out
-from tasks import images
-from tasks.augment.makers import Resources
-from tasks.errors import InputError
-from tasks.gates.asking import load_gates, load_own
-from tasks.params import SynthesizeParams
-from tasks.plugins import ANNOUNCED, NO_PLUGINS, plugin_functions
-from tasks.synthesize.pasting import _finder
+from seedling.augment.makers import Resources
+from seedling.config.params import SynthesizeParams
+from seedling.errors import InputError
+from seedling.gates.checking import load_gates, load_own
+from seedling.init.create import make_workspace, told_left_out
+from seedling.media import images
+from seedling.plugins import ANNOUNCED, NO_PLUGINS, plugin_functions
+from seedling.synthesize.pasting import _finder
 
 MARKS = (
     "import pathlib\npathlib.Path({mark!r}).write_text('ran')\n\n\ndef darker(pixels, rng):\n    return pixels // 2\n"

@@ -12,16 +12,16 @@ import pytest
 from PIL import Image, ImageCms
 from small_models import write_verdict
 
-from flows.export import Form, export
-from tasks import images
-from tasks.evaluate.pages import shown
-from tasks.generation import GenerationWriter, Row, identify
-from tasks.image_export import image_for_others
-from tasks.image_metadata import read_metadata
-from tasks.params import Facts, ValidateParams
-from tasks.personal_data import masked, personal_data_shown
-from tasks.validate.checks import look
-from tasks.validate.health import health
+from seedling.config.params import Facts, ValidateParams
+from seedling.dataset.generation import GenerationWriter, Row, identify
+from seedling.export.dataset import Form, export
+from seedling.media import images
+from seedling.media.image_export import image_for_others
+from seedling.media.image_metadata import read_metadata
+from seedling.media.personal_data import masked, personal_data_shown
+from seedling.report.pages import shown
+from seedling.validate.checks import look
+from seedling.validate.quality_flags import health
 
 PHOTO = np.random.default_rng(5).integers(0, 255, (20, 30, 3)).astype(np.uint8)
 SECRETS = (b"Ada Author", b"SN-0451", b"Secret Street", b"hidden comment", b"\x30\x00\x00\x00\x01\x00\x00\x00")

@@ -10,7 +10,7 @@ import threading
 import httpx
 import pytest
 
-from flows.temporary_server import PROXY_VARIABLES, answers, bypass_proxies_for_loopback
+from seedling.flows.temporary_server import PROXY_VARIABLES, answers, bypass_proxies_for_loopback
 
 SOCKS = importlib.util.find_spec("socksio") is not None
 

@@ -9,8 +9,8 @@ import pytest
 from loopback import Reply, site
 from visiting import IMAGES, QUICK, TEXTS, gallery, run
 
-from tasks.errors import InputError, SourceUnreachable
-from tasks.generation import read, read_rejected
+from seedling.dataset.generation import read, read_rejected
+from seedling.errors import InputError, SourceUnreachable
 
 PAGE = {"kind": "crawl", "item": "p", "text": "::text", **QUICK}
 

@@ -8,15 +8,15 @@ from typing import Any
 
 import pytest
 
-from flows.export import Form, export
-from flows.table_sources import TableOptions
-from flows.workspace import _sources
-from tasks import images
-from tasks.generation import GenerationWriter, Modality, Row, identify, read
-from tasks.params import Facts, load
-from tasks.scrape import scrape
-from tasks.scrape.table import read_table
-from tasks.sources import TableSource
+from seedling.config.params import Facts, load
+from seedling.config.sources import TableSource
+from seedling.dataset.generation import GenerationWriter, Modality, Row, identify, read
+from seedling.export.dataset import Form, export
+from seedling.init.create import _sources
+from seedling.init.table_sources import TableOptions
+from seedling.media import images
+from seedling.scrape import scrape
+from seedling.scrape.table import read_table
 
 CLASSES = ["../evil", "=1+1", "0", "1.0", "-1", "nan", "['a']", "Größe: xl", "[x](y)", "pool"]
 TEXTS = [

@@ -10,15 +10,15 @@ import pytest
 from loopback import Reply, site
 from visiting import QUICK, TEXTS, run
 
-from flows.ledger import Ledger
-from flows.workspace import make_workspace
-from tasks import params
-from tasks.errors import InputError
-from tasks.generation import read
-from tasks.params import ScrapeParams
-from tasks.scrape.secret_values import SecretValues
-from tasks.secret_literals import find_secret, without_secrets
-from tasks.sources import ApiSource
+from seedling.config import params
+from seedling.config.params import ScrapeParams
+from seedling.config.secret_literals import find_secret, without_secrets
+from seedling.config.sources import ApiSource
+from seedling.dataset.generation import read
+from seedling.errors import InputError
+from seedling.init.create import make_workspace
+from seedling.scrape.secret_values import SecretValues
+from seedling.versioning.ledger import Ledger
 
 API: dict[str, Any] = {"kind": "api", "url": "https://api.example/items", "items": "rows", "text": "@"}
 CRAWL: dict[str, Any] = {"kind": "crawl", "start": "https://site.example/", "item": "p"}

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tasks import images
-from tasks.decoding import decode_here
-from tasks.decoding_limits import MAX_SCANS, share_of_limit
-from tasks.decoding_process import answer_of_process
-from tasks.image_parts import jpeg_segments
+from seedling.media import images
+from seedling.media.decoding import decode_here
+from seedling.media.decoding_limits import MAX_SCANS, share_of_limit
+from seedling.media.decoding_process import answer_of_process
+from seedling.media.image_parts import jpeg_segments
 
 PHOTO = np.random.default_rng(5).integers(0, 255, (40, 60, 3)).astype(np.uint8)
 MAX_CPU_SECONDS = 8.0  # far above what a busy machine needs, and below what the attacks take without a limit
@@ -108,9 +108,10 @@ def test_a_png_of_millions_of_empty_chunks_is_refused_at_once() -> None:
 def test_what_takes_much_of_the_processors_time_is_ended() -> None:
     """A large image within the limits takes more than the second that it may have here; the next one is decoded all the same."""
     assert (
-        answer_of_process("tasks.decoding", progressive_jpeg(7000, 12), 64, max_cpu_seconds=0) == "too_slow_to_decode"
+        answer_of_process("seedling.media.decoding", progressive_jpeg(7000, 12), 64, max_cpu_seconds=0)
+        == "too_slow_to_decode"
     )
-    answer = answer_of_process("tasks.decoding", images.encode(PHOTO), 64)
+    answer = answer_of_process("seedling.media.decoding", images.encode(PHOTO), 64)
     assert not isinstance(answer, str)
     assert (answer == PHOTO).all()
 

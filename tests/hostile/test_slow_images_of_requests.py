@@ -20,12 +20,12 @@ from http_servers import serving
 from PIL import Image
 from small_models import grown, picture
 
-from flows.api import Limits, make_app
-from flows.image_requests import ImageRequests, TooManyPixels
-from flows.image_workers import DecodingFailed, ImageWorkers
-from tasks import images
-from tasks.image_metadata import ORIENTATION_TAG
-from tasks.predicting import Predictor
+from seedling.media import images
+from seedling.media.image_metadata import ORIENTATION_TAG
+from seedling.models.predictor import Predictor
+from seedling.serving.api import Limits, make_app
+from seedling.serving.image_requests import ImageRequests, TooManyPixels
+from seedling.serving.image_workers import DecodingFailed, ImageWorkers
 
 T = TypeVar("T")
 RNG = np.random.default_rng(0)

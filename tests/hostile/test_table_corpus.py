@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from hostile.table_corpus import CORPUS, Case
 
-from tasks.errors import InputError
-from tasks.scrape.table import read_table
-from tasks.sources import TableSource
+from seedling.config.sources import TableSource
+from seedling.errors import InputError
+from seedling.scrape.table import read_table
 
 
 def test_the_corpus_is_large_enough() -> None:

@@ -11,10 +11,10 @@ from typing import Any
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from tasks.errors import InputError
-from tasks.scrape.table import read_table
-from tasks.sources import TableSource
-from tasks.texts import clean
+from seedling.config.sources import TableSource
+from seedling.errors import InputError
+from seedling.media.texts import clean
+from seedling.scrape.table import read_table
 
 QUICK = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 # Letters with everything that a dialect is made of; a carriage return alone is not written in quotes by Python's csv module.

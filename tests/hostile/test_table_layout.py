@@ -9,15 +9,15 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from flows.data_preview import preview
-from flows.table_sources import TableOptions
-from flows.workspace import _sources
-from tasks.errors import InputError
-from tasks.generation import Modality
-from tasks.params import load
-from tasks.scrape.items import Item
-from tasks.scrape.table import Table
-from tasks.sources import TableSource
+from seedling.config.params import load
+from seedling.config.sources import TableSource
+from seedling.dataset.generation import Modality
+from seedling.errors import InputError
+from seedling.init.create import _sources
+from seedling.init.data_preview import preview
+from seedling.init.table_sources import TableOptions
+from seedling.scrape.items import Item
+from seedling.scrape.table import Table
 
 
 def table(path: Path, *rows: str, header: str = "text,label") -> Path:

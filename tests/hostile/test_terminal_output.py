@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from flows.command_line import app
-from flows.running import RunConsole
-from flows.workspace import make_workspace
-from tasks.errors import InputError
-from tasks.output_encoding import replace_unwritable
-from tasks.terminal_console import PrintableConsole
+from seedling.cli.main import app
+from seedling.cli.running import RunConsole
+from seedling.errors import InputError
+from seedling.init.create import make_workspace
+from seedling.terminal.console import PrintableConsole
+from seedling.terminal.output_encoding import replace_unwritable
 
 ODD_NAMES = ["[old]", "[/]", "[bold red]x[/bold red]", ":key:", "{x}", "{{y}}", "%s", "$HOME", "a b"]
 
@@ -65,7 +65,7 @@ def test_a_narrow_encoding_gets_replacements(encoding: str) -> None:
 @pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
 def test_the_command_line_writes_to_a_narrow_encoding(encoding: str, tmp_path: Path) -> None:
     """An error with a path that the encoding lacks is a sentence, with exit code 2."""
-    command = [sys.executable, "-m", "flows.command_line", "status", "--workspace", str(tmp_path / "日本 ü")]
+    command = [sys.executable, "-m", "seedling.cli.main", "status", "--workspace", str(tmp_path / "日本 ü")]
     environment = {**os.environ, "PYTHONIOENCODING": encoding, "PYTHONUTF8": "0"}
     done = subprocess.run(command, env=environment, capture_output=True, check=False)
     assert done.returncode == 2

@@ -12,8 +12,8 @@ import pytest
 from loopback import Reply, picture, site
 from visiting import CRAWL, IMAGES, QUICK, TEXTS, run
 
-from tasks.errors import InputError
-from tasks.generation import read, read_manifest, read_rejected
+from seedling.dataset.generation import read, read_manifest, read_rejected
+from seedling.errors import InputError
 
 MEGABYTES_SENT = 30
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from flows.why import show_story
-from tasks.errors import InputError
-from tasks.generation import GenerationWriter, Row, identify
+from seedling.dataset.generation import GenerationWriter, Row, identify
+from seedling.errors import InputError
+from seedling.row_story import show_story
 
 
 @pytest.fixture

@@ -11,12 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from flows import dvc_storage, dvc_yaml
-from flows.ledger import Ledger
-from flows.workspace import make_workspace
-from tasks.errors import InputError, SeedlingError
-from tasks.params import load, set_value
-from tasks.yaml_files import MAX_BYTES, parse_yaml
+from seedling.config.params import load, set_value
+from seedling.errors import InputError, SeedlingError
+from seedling.files.yaml_files import MAX_BYTES, parse_yaml
+from seedling.init.create import make_workspace
+from seedling.versioning import storage as dvc_storage
+from seedling.versioning import yaml_limits as dvc_yaml
+from seedling.versioning.ledger import Ledger
 
 
 def bomb(mark: str = "a", layers: int = 12, key: str = "bomb") -> str:
@@ -100,7 +101,7 @@ def test_no_command_hangs_on_a_file_of_the_workspace(name: str, workspace: Path)
 
 
 def _status(workspace: Path) -> None:
-    from flows.status import read_status
+    from seedling.status import read_status
 
     read_status(workspace)
 
@@ -143,7 +144,7 @@ def test_the_command_says_so(workspace: Path) -> None:
     path.write_text("schema: '2.0'\nstages: {}\n" + bomb("-"))
     try:
         done = subprocess.run(
-            [sys.executable, "-m", "flows.command_line", "status", "--workspace", str(workspace)],
+            [sys.executable, "-m", "seedling.cli.main", "status", "--workspace", str(workspace)],
             capture_output=True,
             text=True,
             timeout=120,

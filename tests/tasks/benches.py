@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 
-from tasks.learners.features import Inputs
-from tasks.learners.training import Setting
-from tasks.train.choice import Judged
-from tasks.train.cross_validation import Predictions, Workbench
-from tasks.train.rows import TrainingRows
+from seedling.features.classical import Inputs
+from seedling.models.training import Setting
+from seedling.train.choice import Judged
+from seedling.train.cross_validation import Predictions, Workbench
+from seedling.train.rows import TrainingRows
 
 
 def labelled(many: int, classes: int = 2, wrong: tuple[int, ...] = ()) -> tuple[TrainingRows, Inputs, np.ndarray]:

@@ -18,17 +18,17 @@ import psutil
 import pytest
 from sklearn.linear_model import LogisticRegression
 
-from tasks import images
-from tasks.augment import augment, balanced, favouring_hard
-from tasks.augment.families import pieces_of
-from tasks.augment.makers import DEFAULT_PICTURES
-from tasks.augment.pictures import PolicyTransform
-from tasks.errors import InputError
-from tasks.generation import GenerationWriter, Row, identify, payloads, read, read_manifest, read_rejected
-from tasks.learners.features import PictureFeatures
-from tasks.params import AugmentParams, Facts, ScrapeParams, ValidateParams
-from tasks.scrape import scrape
-from tasks.validate import validate
+from seedling.augment import augment, balanced, favouring_hard
+from seedling.augment.families import pieces_of
+from seedling.augment.image_policy import PolicyTransform
+from seedling.augment.makers import DEFAULT_PICTURES
+from seedling.config.params import AugmentParams, Facts, ScrapeParams, ValidateParams
+from seedling.dataset.generation import GenerationWriter, Row, identify, payloads, read, read_manifest, read_rejected
+from seedling.errors import InputError
+from seedling.features.classical import PictureFeatures
+from seedling.media import images
+from seedling.scrape import scrape
+from seedling.validate import validate
 
 IMAGES, TEXTS = Facts(modality="image", effort="quick"), Facts(modality="text")
 
@@ -72,7 +72,7 @@ def test_no_other_process_and_several_give_the_same_bytes(
     rows: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In this process alone, and by 2 and 4 others after the first children; a user's function says where it was, and is imported once a process."""
-    from tasks import workers
+    from seedling.parallel import pool as workers
 
     data, said = tmp_path / "data", tmp_path / "said"
     data.mkdir()
@@ -85,7 +85,7 @@ def test_no_other_process_and_several_give_the_same_bytes(
         "    (said / f'used-{os.getpid()}').touch()\n"
         "    return pixels // rng.integers(2, 4).astype('uint8')\n"
     )
-    monkeypatch.setattr("tasks.augment.families.AT_ONCE", 3)
+    monkeypatch.setattr("seedling.augment.families.AT_ONCE", 3)
     found = []
     for others in (1, 2, 4):
         monkeypatch.setattr(workers, "ALONE", 0.0)
@@ -118,8 +118,8 @@ def test_pieces_begin_small_and_hold_no_more_than_so_many_megapixels() -> None:
 @pytest.mark.slow
 def test_a_process_that_is_ended_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     """As for want of memory: the error says so, and what to do."""
-    from tasks import workers
-    from tasks.errors import SeedlingError
+    from seedling.errors import SeedlingError
+    from seedling.parallel import pool as workers
 
     monkeypatch.setattr(workers, "ALONE", 0.0)
     monkeypatch.setattr(workers, "usable_cores", lambda: 2)
@@ -137,7 +137,7 @@ def _end_elsewhere(leader: int, piece: int) -> int:
 @pytest.mark.slow
 def test_other_processes_are_a_few_pieces_ahead_and_end_with_this_one(monkeypatch: pytest.MonkeyPatch) -> None:
     """Who takes slowly is not overrun; a generator that is closed leaves nobody behind; a process whose leader is killed ends by itself."""
-    from tasks import workers
+    from seedling.parallel import pool as workers
 
     monkeypatch.setattr(workers, "ALONE", 0.0)
     monkeypatch.setattr(workers, "usable_cores", lambda: 2)
@@ -172,7 +172,7 @@ def test_a_process_that_makes_children_takes_torch_in_only_where_a_function_want
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """albumentations, which would do so, is there without it."""
-    from tasks import workers
+    from seedling.parallel import pool as workers
 
     monkeypatch.setattr(workers, "ALONE", 0.0)
     monkeypatch.setattr(workers, "usable_cores", lambda: 2)
@@ -192,16 +192,16 @@ def test_a_dask_cluster_of_two_processes_gives_the_same_bytes(
     """A real scheduler and two workers on loopback, which make all children; without one the error says what is set."""
     from distributed import Client, LocalCluster
 
-    from tasks.errors import SeedlingError
+    from seedling.errors import SeedlingError
 
     params = AugmentParams(children=3)
-    monkeypatch.setattr("tasks.augment.families.AT_ONCE", 8)
+    monkeypatch.setattr("seedling.augment.families.AT_ONCE", 8)
     augment(params, IMAGES, **rows, output=tmp_path / "alone")
     with LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None) as cluster:
         monkeypatch.setenv("SEEDLING_DASK", cluster.scheduler_address)
         augment(params, IMAGES, **rows, output=tmp_path / "dask")
         with Client(cluster) as client:
-            busy = client.run(lambda: "tasks.augment" in sys.modules)
+            busy = client.run(lambda: "seedling.augment" in sys.modules)
         assert [*busy.values()] == [True, True]
     alone, by_dask = (
         {path.name: path.read_bytes() for path in (tmp_path / name).iterdir()} for name in ("alone", "dask")

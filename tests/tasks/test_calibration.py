@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tasks.evaluate.calibration import calibration_error
-from tasks.statistics import softmax
+from seedling.evaluate.calibration import calibration_error
+from seedling.stats.statistics import softmax
 
 
 def rng() -> np.random.Generator:

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from benches import bench_of, judged, labelled
 
-from tasks.errors import InputError
-from tasks.params import EncoderParams, Facts, TrainParams
-from tasks.progress import silent
-from tasks.train.candidates import first_candidates, further_candidates, later_candidates, within_budget
-from tasks.train.tally import Candidate
-from tasks.train.trial import try_candidates
+from seedling.config.params import EncoderParams, Facts, TrainParams
+from seedling.errors import InputError
+from seedling.progress import silent
+from seedling.train.candidates import first_candidates, further_candidates, later_candidates, within_budget
+from seedling.train.tally import Candidate
+from seedling.train.trial import try_candidates
 
 TEXTS, PICTURES = Facts(modality="text"), Facts(modality="image")
 

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 from benches import bench_of, judged, labelled, predictions
 
-from tasks.learners.features import Inputs
-from tasks.params import TrainParams
-from tasks.statistics import softmax
-from tasks.train.bought import bought
-from tasks.train.choice import abstention, choose, greedy
-from tasks.train.learning_curve import learning_curve, worth_in_labels
-from tasks.train.tally import Candidate
-from tasks.train.verdict import judge, scores_of_rows, unjudged
+from seedling.config.params import TrainParams
+from seedling.features.classical import Inputs
+from seedling.stats.statistics import softmax
+from seedling.train.choice import abstention, choose, greedy
+from seedling.train.learning_curve import learning_curve, worth_in_labels
+from seedling.train.round_decision import judge, scores_of_rows, unjudged
+from seedling.train.step_contributions import bought
+from seedling.train.tally import Candidate
 
 
 def test_the_greedy_selection_takes_learners_that_mend_each_other() -> None:

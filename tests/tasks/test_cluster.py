@@ -23,14 +23,14 @@ import psutil
 import pytest
 from benches import bench_of, labelled
 
-from tasks import cluster
-from tasks.errors import InputError, MissingGeneration, SeedlingError
-from tasks.params import load, set_value
-from tasks.progress import silent
-from tasks.stages import find
-from tasks.train.cross_validation import cross_validate
-from tasks.train.tally import Candidate
-from tasks.workers import in_pieces
+from seedling.config.params import load, set_value
+from seedling.errors import InputError, MissingGeneration, SeedlingError
+from seedling.parallel import cluster
+from seedling.parallel.pool import in_pieces
+from seedling.pipeline import find
+from seedling.progress import silent
+from seedling.train.cross_validation import cross_validate
+from seedling.train.tally import Candidate
 
 pytestmark = pytest.mark.soak
 PROJECT = Path(__file__).parents[2]
@@ -127,7 +127,7 @@ def test_every_stage_of_pictures_has_the_same_bytes(
     dask: str, make_pictures: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Decoding, features, children, mixtures, folds, pseudo-labels and a second round; the workers did them."""
-    from flows.workspace import make_workspace
+    from seedling.init.create import make_workspace
 
     workspace = make_workspace(tmp_path / "workspace", make_pictures(labelled=8, pool=40, test=0), "image")
     set_value(workspace, ["effort"], "quick")
@@ -136,8 +136,8 @@ def test_every_stage_of_pictures_has_the_same_bytes(
     set_value(workspace, ["synthesize", "cutmix"], 0.5)
     set_value(workspace, ["synthesize", "cut_and_paste"], 0.5)
     assert_same_bytes(workspace, dask, monkeypatch)
-    wanted = {"tasks.scrape", "tasks.synthesize", "tasks.augment.families", "tasks.learners.features"}
-    wanted |= {"tasks.train.cross_validation", "tasks.learners.graph", "tasks.pseudo_label.teaching"}
+    wanted = {"seedling.scrape", "seedling.synthesize", "seedling.augment.families", "seedling.features.classical"}
+    wanted |= {"seedling.train.cross_validation", "seedling.models.label_propagation", "seedling.pseudo_label.teacher"}
     assert wanted <= set.union(*modules_of_workers(dask))
 
 
@@ -164,8 +164,8 @@ def test_an_encoder_and_its_tuning_have_the_same_bytes(
     dask: str, of_texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Texts are encoded by the workers, which load the encoder themselves, and tuned by them."""
-    from flows.workspace import make_workspace
-    from tasks.learners.encoded_features import EncodedFeatures
+    from seedling.features.encoded_features import EncodedFeatures
+    from seedling.init.create import make_workspace
 
     texts = tmp_path / "texts"
     for number in range(60):
@@ -187,7 +187,7 @@ def test_an_encoder_and_its_tuning_have_the_same_bytes(
         features = EncodedFeatures(load(workspace).train.encoder, "text", tmp_path / where)
         found.append(features.of_rows([*rows], partial(rows_of, rows), fit=True).features.tobytes())
     assert found[0] == found[1]
-    assert any("tasks.learners.fine_tuned" in imported for imported in modules_of_workers(dask))
+    assert any("seedling.models.fine_tuned" in imported for imported in modules_of_workers(dask))
 
 
 def rows_of(rows: dict[str, str], ids: list[str]) -> list[tuple[str, str]]:

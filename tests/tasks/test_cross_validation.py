@@ -9,17 +9,17 @@ import numpy as np
 import pytest
 from benches import bench_of, labelled
 
-from tasks.errors import Diverged
-from tasks.generation import GenerationWriter, Row, identify
-from tasks.learners.features import Inputs
-from tasks.learners.saving import Learner
-from tasks.learners.training import Setting
-from tasks.parallel import spread_by
-from tasks.train import cross_validation
-from tasks.train.cross_validation import Workbench, cross_validate, out_of_fold_anew
-from tasks.train.rows import NO_FOLD, TrainingRows, drawn_pool
-from tasks.train.tally import Candidate
-from tasks.train.trust import TRUSTED
+from seedling.dataset.generation import GenerationWriter, Row, identify
+from seedling.errors import Diverged
+from seedling.features.classical import Inputs
+from seedling.label_quality.label_weights import TRUSTED
+from seedling.models.saving import Learner
+from seedling.models.training import Setting
+from seedling.parallel.executor import spread_by
+from seedling.train import cross_validation
+from seedling.train.cross_validation import Workbench, cross_validate, out_of_fold_anew
+from seedling.train.rows import NO_FOLD, TrainingRows, drawn_pool
+from seedling.train.tally import Candidate
 
 
 def test_a_wrong_label_is_trusted_less_by_models_that_did_not_see_it() -> None:

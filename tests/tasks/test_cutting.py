@@ -10,12 +10,12 @@ import cv2
 import numpy as np
 import pytest
 
-from tasks import images
-from tasks.errors import InputError
-from tasks.generation import GenerationWriter, Row, identify, payloads, read, read_rejected
-from tasks.params import Facts, SynthesizeParams
-from tasks.synthesize import synthesize
-from tasks.synthesize.cutting import NoObject, Placement, draw_placement, object_mask, pasted, without_object
+from seedling.config.params import Facts, SynthesizeParams
+from seedling.dataset.generation import GenerationWriter, Row, identify, payloads, read, read_rejected
+from seedling.errors import InputError
+from seedling.media import images
+from seedling.synthesize import synthesize
+from seedling.synthesize.cutting import NoObject, Placement, draw_placement, object_mask, pasted, without_object
 
 IMAGES = Facts(modality="image")
 

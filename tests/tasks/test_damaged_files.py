@@ -13,18 +13,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tasks.errors import DamagedFile, InputError, SeedlingError, UnexpectedError
-from tasks.faults import as_seedling_error
-from tasks.gates.store import remove_damaged_store
-from tasks.generation import GenerationWriter, Row, ids_of, read, read_manifest, stream
-from tasks.learners.feature_cache import FeatureCache
-from tasks.memory_limit import estimated_bytes, memory_limit_bytes, memory_warning
-from tasks.params import load
-from tasks.results import read_verdict
-from tasks.run_records import read_run_records
-from tasks.scrape.memory import Memory
-from tasks.test_evaluations import log_test_evaluation, read_test_evaluations
-from tasks.yaml_files import parse_yaml
+from seedling.config.params import load
+from seedling.dataset.generation import GenerationWriter, Row, ids_of, read, read_manifest, stream
+from seedling.errors import DamagedFile, InputError, SeedlingError, UnexpectedError
+from seedling.faults import as_seedling_error
+from seedling.features.feature_cache import FeatureCache
+from seedling.files.yaml_files import parse_yaml
+from seedling.gates.store import remove_damaged_store
+from seedling.parallel.memory_limit import estimated_bytes, memory_limit_bytes, memory_warning
+from seedling.records.results import read_verdict
+from seedling.records.run_records import read_run_records
+from seedling.records.test_evaluations import log_test_evaluation, read_test_evaluations
+from seedling.scrape.crawl_store import Memory
 
 CONFLICT = "<<<<<<< HEAD\nseed: 1\n=======\nseed: 2\n>>>>>>> theirs\n"
 BOMB = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n" + "".join(
@@ -166,7 +166,7 @@ def test_great_expectations_folder_is_removed_only_where_a_file_in_it_is_cut(tmp
 def test_a_disk_that_is_full_is_named_with_the_file(tmp_path: Path) -> None:
     """The system refuses to write more into a file: the sentence says so, not a library's message."""
     program = (
-        "import sys; from pathlib import Path; from tasks.faults import as_seedling_error\n"
+        "import sys; from pathlib import Path; from seedling.faults import as_seedling_error\n"
         "try: Path(sys.argv[1]).write_bytes(bytes(10**6))\n"
         "except Exception as error: print(as_seedling_error(error, 'x', None))\n"
     )

@@ -14,18 +14,28 @@ from sklearn.datasets import load_digits
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.metrics import average_precision_score, f1_score
 
-from tasks import parallel
-from tasks.evaluate.data_page import write_data_page
-from tasks.generation import GenerationWriter, Row, identify, read, read_manifest, read_rejected
-from tasks.learners.features import Inputs
-from tasks.params import Facts, ValidateParams
-from tasks.statistics import softmax
-from tasks.validate import validate
-from tasks.validate.checks import Looked
-from tasks.validate.doubt import CannotJudge, Doubt, doubt, doubtful
-from tasks.validate.explaining import ALL, SCALES, SHARES, SIMPLE, Explained, Mistakes, Pairs, Weights, would_show
-from tasks.validate.judging import left_to_people, repair
-from tasks.validate.opinions import Discriminant, Learners
+from seedling.config.params import Facts, ValidateParams
+from seedling.dataset.generation import GenerationWriter, Row, identify, read, read_manifest, read_rejected
+from seedling.features.classical import Inputs
+from seedling.label_quality.label_issues import CannotJudge, Doubt, doubt, doubtful
+from seedling.label_quality.noise_model import (
+    ALL,
+    SCALES,
+    SHARES,
+    SIMPLE,
+    Explained,
+    Mistakes,
+    Pairs,
+    Weights,
+    would_show,
+)
+from seedling.label_quality.out_of_fold import Discriminant, Learners
+from seedling.parallel import executor as parallel
+from seedling.report.data_page import write_data_page
+from seedling.stats.statistics import softmax
+from seedling.validate import validate
+from seedling.validate.checks import Looked
+from seedling.validate.label_checks import left_to_people, repair
 
 DIGITS = load_digits()
 TEXTS = Facts(modality="text")

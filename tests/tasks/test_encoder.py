@@ -10,14 +10,14 @@ import pytest
 import torch
 from transformers import BertModel, MobileNetV2Model, PreTrainedTokenizerFast
 
-from tasks.errors import InputError
-from tasks.images import encode
-from tasks.learners.encoded_features import EncodedFeatures
-from tasks.learners.encoder import COLOURS, Preparation, fuse_batch_norms, load_encoder
-from tasks.learners.feature_cache import FeatureCache, encode_rows
-from tasks.learners.pretrained import MINILM, find_pretrained, minilm_folder, weights_sha256
-from tasks.learners.saving import load_features, save_features
-from tasks.params import EncoderParams
+from seedling.config.params import EncoderParams
+from seedling.errors import InputError
+from seedling.features.encoded_features import EncodedFeatures
+from seedling.features.encoder import COLOURS, Preparation, fuse_batch_norms, load_encoder
+from seedling.features.feature_cache import FeatureCache, encode_rows
+from seedling.features.pretrained import MINILM, find_pretrained, minilm_folder, weights_sha256
+from seedling.media.images import encode
+from seedling.models.saving import load_features, save_features
 
 TEXTS = ["the red apple falls", "a green bus runs", "the bus", "a red bus runs the apple", "green"]
 RNG = np.random.default_rng(3)
@@ -47,7 +47,7 @@ def test_pictures_are_pooled_as_transformers_pools_them_with_norms_folded_in(of_
     encoder = load(of_pictures, "image")
     (found,) = encoder.encode(PICTURES)
     plain = MobileNetV2Model.from_pretrained(of_pictures).eval()
-    from tasks.images import decode
+    from seedling.media.images import decode
 
     with torch.inference_mode():
         expected = plain(encoder.prepare([decode(one) for one in PICTURES])).pooler_output.numpy()

@@ -9,19 +9,25 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tasks.errors import InputError
-from tasks.evaluate.charts import pace
-from tasks.evaluate.data_page import misspelt
-from tasks.evaluate.metrics import calibration_bins, per_class, with_intervals
-from tasks.evaluate.plots import write_losses
-from tasks.evaluate.report import limits_together
-from tasks.evaluate.robustness import PICTURES, robustness
-from tasks.learners.heads import Head
-from tasks.learners.model import TrainedModel
-from tasks.learners.saving import make_features
-from tasks.params import EvaluateParams, Facts
-from tasks.progress import silent
-from tasks.test_evaluations import FORMER_LOG, LOG, bring_log_up_to_date, log_test_evaluation, read_test_evaluations
+from seedling.config.params import EvaluateParams, Facts
+from seedling.errors import InputError
+from seedling.evaluate.metrics import calibration_bins, per_class, with_intervals
+from seedling.evaluate.plots import write_losses
+from seedling.evaluate.robustness import PICTURES, robustness
+from seedling.models.heads import Head
+from seedling.models.model import TrainedModel
+from seedling.models.saving import make_features
+from seedling.progress import silent
+from seedling.records.test_evaluations import (
+    FORMER_LOG,
+    LOG,
+    bring_log_up_to_date,
+    log_test_evaluation,
+    read_test_evaluations,
+)
+from seedling.report.charts import pace
+from seedling.report.data_page import misspelt
+from seedling.report.report import limits_together
 
 PARAMS = EvaluateParams(bootstrap_draws=300)
 

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 import torch
 
-from tasks.errors import InputError
-from tasks.images import encode
-from tasks.learners.encoded_features import EncodedFeatures
-from tasks.learners.features import Inputs
-from tasks.learners.fine_tuned import FineTuned, adapted, contrastive_loss, drawn_batch
-from tasks.learners.saving import load_features, load_learner, save_features, save_learner
-from tasks.learners.training import Setting
-from tasks.params import EncoderParams
+from seedling.config.params import EncoderParams
+from seedling.errors import InputError
+from seedling.features.classical import Inputs
+from seedling.features.encoded_features import EncodedFeatures
+from seedling.media.images import encode
+from seedling.models.fine_tuned import FineTuned, adapted, contrastive_loss, drawn_batch
+from seedling.models.saving import load_features, load_learner, save_features, save_learner
+from seedling.models.training import Setting
 
 NAMES = ["red apple", "green bus"]  # the words of each class; the others are noise
 NOISE = ["runs", "falls", "the", "a"]

@@ -9,9 +9,9 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from tasks import images
-from tasks.errors import InputError
-from tasks.gates.asking import (
+from seedling.dataset.generation import GenerationWriter, Row
+from seedling.errors import InputError
+from seedling.gates.checking import (
     asked_with_others,
     check,
     explain,
@@ -21,10 +21,10 @@ from tasks.gates.asking import (
     write_checks,
     write_comparisons,
 )
-from tasks.gates.columns import gated_rows, offered, remember
-from tasks.gates.on_disk import GatedRows
-from tasks.gates.own import Own, own_expectations
-from tasks.generation import GenerationWriter, Row
+from seedling.gates.columns import gated_rows, offered, remember
+from seedling.gates.on_disk import GatedRows
+from seedling.gates.user_expectations import Own, own_expectations
+from seedling.media import images
 
 ROWS = pd.DataFrame(
     {"id": ["a", "b", "c"], "split": ["train", "train", "pool"], "x": [1.0, 2.0, 9.0], "made_from_held_out_row": False}

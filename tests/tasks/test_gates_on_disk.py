@@ -18,9 +18,9 @@ import pytest
 from great_expectations.data_context.types.base import ProgressBarsConfig
 from great_expectations.expectations.registry import get_expectation_impl
 
-from tasks.errors import IncompleteGeneration
-from tasks.gates.engine import over
-from tasks.gates.on_disk import GatedRows, Stored
+from seedling.errors import IncompleteGeneration
+from seedling.gates.engine import over
+from seedling.gates.on_disk import GatedRows, Stored
 
 ROWS, A_FILE = 60, 13
 
@@ -242,9 +242,9 @@ MEASURE = """
 import resource, sys
 import numpy as np, pyarrow as pa, pyarrow.parquet as pq
 from pathlib import Path
-from tasks.gates.asking import check
-from tasks.gates.on_disk import GatedRows, Stored
-import pandas as pd, great_expectations, tasks.gates.engine, duckdb
+from seedling.gates.checking import check
+from seedling.gates.on_disk import GatedRows, Stored
+import pandas as pd, great_expectations, seedling.gates.engine, duckdb
 folder, rows = Path(sys.argv[1]), int(sys.argv[2])
 for part in range(rows // 100_000):
     ids = [f"{part * 100_000 + one:032x}" for one in range(100_000)]

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from tasks.evaluate.gates_page import stage_histories, write_gates_page
-from tasks.evaluate.history_page import write_history_page
-from tasks.evaluate.trend_charts import accuracy_image
-from tasks.gates import history
-from tasks.gates.history import GateRecord, gate_history, record_gate
-from tasks.run_trend import new_test_rows, run_points
+from seedling.gates import history
+from seedling.gates.history import GateRecord, gate_history, record_gate
+from seedling.records.run_trend import new_test_rows, run_points
+from seedling.report.gates_page import stage_histories, write_gates_page
+from seedling.report.history_page import write_history_page
+from seedling.report.trend_charts import accuracy_image
 
 
 def check(passed: bool, observed: str, **arguments: Any) -> dict[str, Any]:
@@ -30,7 +30,7 @@ def check(passed: bool, observed: str, **arguments: Any) -> dict[str, Any]:
 
 
 def run_record(number: int, accuracy: float, digest: str = "a", **extra: Any) -> dict[str, Any]:
-    """A run's record as flows.history writes it."""
+    """A run's record as seedling.records.run_history writes it."""
     estimate = {"value": accuracy, "low": accuracy - 0.1, "high": min(1.0, accuracy + 0.1)}
     return {
         "name": f"202611{number:02d}-060000-grow",

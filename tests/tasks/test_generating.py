@@ -9,14 +9,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tasks import images
-from tasks.errors import InputError
-from tasks.generation import GenerationWriter, Row, identify, payloads, read, read_manifest, read_rejected
-from tasks.learners.picture_flow import PictureFlow
-from tasks.learners.training import Setting, nobody_watches
-from tasks.params import Facts, SynthesizeParams
-from tasks.synthesize import synthesize
-from tasks.synthesize.generating import Copies, roughness
+from seedling.config.params import Facts, SynthesizeParams
+from seedling.dataset.generation import GenerationWriter, Row, identify, payloads, read, read_manifest, read_rejected
+from seedling.errors import InputError
+from seedling.media import images
+from seedling.models.image_flow import PictureFlow
+from seedling.models.training import Setting, nobody_watches
+from seedling.synthesize import synthesize
+from seedling.synthesize.generating import Copies, roughness
 
 COLOURS = {"blue": (40, 60, 200), "red": (210, 70, 50)}
 IMAGES = Facts(modality="image", effort="quick")

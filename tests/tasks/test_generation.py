@@ -12,8 +12,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from tasks.errors import IncompleteGeneration, MissingGeneration
-from tasks.generation import (
+from seedling.dataset.generation import (
     GenerationWriter,
     Row,
     check_counts,
@@ -25,6 +24,7 @@ from tasks.generation import (
     rows_on_disk,
     stream,
 )
+from seedling.errors import IncompleteGeneration, MissingGeneration
 
 
 def png(level: int) -> bytes:

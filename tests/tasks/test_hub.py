@@ -17,8 +17,8 @@ import pytest
 COMMIT = "1" * 40
 FETCH = """
 from pathlib import Path
-from tasks.learners.pretrained import find_pretrained
-from tasks.params import EncoderParams
+from seedling.features.pretrained import find_pretrained
+from seedling.config.params import EncoderParams
 print(find_pretrained(EncoderParams(model="some/encoder", revision="v1"), Path(), "image"))
 """
 FETCH_NEWEST = FETCH.replace('revision="v1"', "**PINS")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tasks import images
+from seedling.media import images
 
 RNG = np.random.default_rng(5)
 PHOTO = RNG.integers(0, 255, (20, 30, 3)).astype(np.uint8)

@@ -8,12 +8,12 @@ import pytest
 from scipy.stats import binomtest
 from sklearn.metrics import balanced_accuracy_score, brier_score_loss, f1_score, roc_auc_score, top_k_accuracy_score
 
-from tasks.evaluate import intervals
-from tasks.evaluate.metrics import with_intervals
-from tasks.evaluate.scope import abstain_curve, limit_for, operating_points, out_of_scope
-from tasks.evaluate.slices import holm, slices
-from tasks.params import EvaluateParams
-from tasks.statistics import effective_rows, share, softmax
+from seedling.config.params import EvaluateParams
+from seedling.evaluate import intervals
+from seedling.evaluate.metrics import with_intervals
+from seedling.evaluate.scope import abstain_curve, limit_for, operating_points, out_of_scope
+from seedling.evaluate.slices import holm, slices
+from seedling.stats.statistics import effective_rows, share, softmax
 
 PARAMS = EvaluateParams(bootstrap_draws=500)
 ALONE = np.arange(40).astype(str)

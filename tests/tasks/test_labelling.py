@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tasks.errors import InputError
-from tasks.scrape.labelling import Agreed, Audit, DawidSkene, Majority, Rules
-from tasks.sources import LabelRule
+from seedling.config.sources import LabelRule
+from seedling.errors import InputError
+from seedling.scrape.label_rules import Agreed, Audit, DawidSkene, Majority, Rules
 
 
 def votes(fields: dict[str, str], *rules: dict[str, object], data: Path = Path("nowhere")) -> dict[str, str]:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import sparse
 
-from tasks.learners.latent_semantics import topic_directions
+from seedling.features.latent_semantics import topic_directions
 
 
 def terms(rows: int, columns: int, repeats: int = 1) -> sparse.csr_matrix:

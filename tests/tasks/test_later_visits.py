@@ -14,10 +14,10 @@ from loopback import Reply, picture, site
 from pydantic import ValidationError
 from visiting import CRAWL, IMAGES, QUICK, TEXTS, run
 
-from tasks.errors import InputError, SourceUnreachable
-from tasks.generation import read, read_rejected
-from tasks.scrape.memory import Memory
-from tasks.sources import LabelRule
+from seedling.config.sources import LabelRule
+from seedling.dataset.generation import read, read_rejected
+from seedling.errors import InputError, SourceUnreachable
+from seedling.scrape.crawl_store import Memory
 
 
 def test_a_page_without_its_text_is_asked_again_in_the_next_visit(tmp_path: Path) -> None:
@@ -124,7 +124,7 @@ def test_no_site_is_asked_by_a_process_whose_leader_is_gone(tmp_path: Path) -> N
         (tmp_path / "given.json").write_text(json.dumps(given), encoding="utf-8")
         code = (
             "import subprocess, sys, time\n"
-            "subprocess.Popen([sys.executable, '-m', 'tasks.scrape.spider'], stdin=open(sys.argv[1])); time.sleep(600)"
+            "subprocess.Popen([sys.executable, '-m', 'seedling.scrape.spider'], stdin=open(sys.argv[1])); time.sleep(600)"
         )
         leader = psutil.Popen([sys.executable, "-c", code, str(tmp_path / "given.json")], stdout=subprocess.DEVNULL)
         while len(told.paths()) < 20:

@@ -13,15 +13,15 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.semi_supervised import LabelSpreading
 from sklearn.svm import SVC
 
-from tasks.images import encode
-from tasks.learners.features import Inputs, PictureFeatures, TextFeatures, dense, hog
-from tasks.learners.graph import brought_to, neighbour_graph, spread
-from tasks.learners.heads import Head, hard_rows, make_estimator
-from tasks.learners.kept_rows import SupportVectorMachine
-from tasks.learners.model import soft_vote
-from tasks.learners.saving import load_features, load_learner, make_learner, save_features, save_learner
-from tasks.learners.training import Setting
-from tasks.statistics import softmax
+from seedling.features.classical import Inputs, PictureFeatures, TextFeatures, dense, hog
+from seedling.media.images import encode
+from seedling.models.heads import Head, hard_rows, make_estimator
+from seedling.models.instance_based import SupportVectorMachine
+from seedling.models.label_propagation import brought_to, neighbour_graph, spread
+from seedling.models.model import soft_vote
+from seedling.models.saving import load_features, load_learner, make_learner, save_features, save_learner
+from seedling.models.training import Setting
+from seedling.stats.statistics import softmax
 
 RNG = np.random.default_rng(2)
 X = np.concatenate([RNG.normal(-2, 1, (40, 6)), RNG.normal(2, 1, (40, 6))]).astype(np.float32)
@@ -90,7 +90,7 @@ def test_a_machine_on_soft_labels_is_scikit_learns_with_or_without_its_kernel_ma
     at_most: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Three classes, soft labels as weighted hard ones: the decisions are those of SVC with gamma `scale` on the features."""
-    monkeypatch.setattr("tasks.learners.kept_rows.KERNEL_ROWS", at_most)
+    monkeypatch.setattr("seedling.models.instance_based.KERNEL_ROWS", at_most)
     rows, labels = RNG.normal(size=(90, 6)).astype(np.float32), RNG.dirichlet(np.ones(3), 90)
     learner = SupportVectorMachine(3)
     learner.fit(Inputs(rows), labels, np.ones(90))

@@ -9,9 +9,9 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from tasks.evaluate import lineage
-from tasks.evaluate.lineage import examples, stories
-from tasks.generation import GenerationWriter, Row, identify
+from seedling.dataset.generation import GenerationWriter, Row, identify
+from seedling.report import row_stories as lineage
+from seedling.report.row_stories import examples, stories
 
 
 def row(text: str, split: str, label: str | None, **more: object) -> Row:

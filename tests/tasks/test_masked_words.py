@@ -13,12 +13,12 @@ from tokenizers.decoders import ByteLevel as ByteLevelDecoder
 from tokenizers.pre_tokenizers import ByteLevel
 from transformers import BertConfig, BertForMaskedLM, PreTrainedTokenizerFast
 
-from tasks.augment import augment
-from tasks.augment.sentences import Context, change
-from tasks.errors import InputError
-from tasks.generation import GenerationWriter, Row, identify, read
-from tasks.learners.masked_words import MaskedWords, _whole_words
-from tasks.params import AugmentParams, EncoderParams, Facts
+from seedling.augment import augment
+from seedling.augment.sentences import Context, change
+from seedling.config.params import AugmentParams, EncoderParams, Facts
+from seedling.dataset.generation import GenerationWriter, Row, identify, read
+from seedling.errors import InputError
+from seedling.models.masked_words import MaskedWords, _whole_words
 
 WORDS = ["[PAD]", "[UNK]", "[MASK]", "red", "green", "apple", "bus", "runs", "falls", "the", "a", "##s", "42"]
 

@@ -16,13 +16,13 @@ import pytest
 from PIL import Image
 from shapes import SHAPES, draw
 
-from tasks.generation import read, read_manifest, read_rejected
-from tasks.learners.features import Inputs
-from tasks.learners.network import Network
-from tasks.learners.training import Mixin, Setting
-from tasks.params import Facts, ScrapeParams, ValidateParams, set_value
-from tasks.scrape import scrape
-from tasks.validate import validate
+from seedling.config.params import Facts, ScrapeParams, ValidateParams, set_value
+from seedling.dataset.generation import read, read_manifest, read_rejected
+from seedling.features.classical import Inputs
+from seedling.models.network import Network
+from seedling.models.training import Mixin, Setting
+from seedling.scrape import scrape
+from seedling.validate import validate
 
 IMAGES = Facts(modality="image")
 
@@ -93,7 +93,7 @@ def test_cross_validation_says_whether_it_helps(workspace: Path) -> None:
     more = listed.replace("path: .", "path: other, role: mixin")
     path.write_text(text.replace(listed, f"{listed}\n{more}"), encoding="utf-8")
     done = subprocess.run(
-        [sys.executable, "-m", "flows.command_line", "run"], cwd=workspace, capture_output=True, text=True, check=False
+        [sys.executable, "-m", "seedling.cli.main", "run"], cwd=workspace, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
     tried = json.loads((workspace / "models/0/candidates.json").read_text(encoding="utf-8"))["tried"]
@@ -101,9 +101,7 @@ def test_cross_validation_says_whether_it_helps(workspace: Path) -> None:
     assert {"plain", "mixin"} <= losses
     assert len(read(workspace / "generations/validate", splits=["mixin"])) == 36
     set_value(workspace, ["train", "mixin"], value=False)
-    subprocess.run(
-        [sys.executable, "-m", "tasks.train", "--round", "0"], cwd=workspace, check=True, capture_output=True
-    )
+    subprocess.run([sys.executable, "-m", "seedling.runner", "train@0"], cwd=workspace, check=True, capture_output=True)
     without = json.loads((workspace / "models/0/candidates.json").read_text(encoding="utf-8"))["tried"]
     assert {one["loss"] for one in without if one["learner"] == "network"} == losses - {"mixin"}
     mixed = set(read(workspace / "generations/validate", splits=["mixin"])["id"])

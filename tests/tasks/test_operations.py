@@ -12,17 +12,17 @@ import numpy as np
 import pytest
 from scipy import ndimage, stats
 
-from tasks.augment.catalogue import OPERATIONS, SETS, CannotChange, MadeBlank
-from tasks.augment.colour import MORPHOLOGIES, ORDERS, change_luminosity, reorder_channels, rotate_colours
-from tasks.augment.light import TILE, Spot, lit
-from tasks.augment.makers import Resources, maker_of, steps_of
-from tasks.augment.noise import NORMAL_FROM, gaussian_noise, photon_noise
-from tasks.augment.pictures import PolicyTransform, build
-from tasks.augment.sentences import Context
-from tasks.augment.transforms import OURS, ChannelOrder, ColourRotation, Glare, LuminosityMorphology, PhotonNoise
-from tasks.errors import InputError
-from tasks.images import encode, is_blank
-from tasks.params import Facts
+from seedling.augment.catalogue import OPERATIONS, SETS, CannotChange, MadeBlank
+from seedling.augment.color import MORPHOLOGIES, ORDERS, change_luminosity, reorder_channels, rotate_colours
+from seedling.augment.image_policy import PolicyTransform, build
+from seedling.augment.light import TILE, Spot, lit
+from seedling.augment.makers import Resources, maker_of, steps_of
+from seedling.augment.noise import NORMAL_FROM, gaussian_noise, photon_noise
+from seedling.augment.sentences import Context
+from seedling.augment.transforms import OURS, ChannelOrder, ColourRotation, Glare, LuminosityMorphology, PhotonNoise
+from seedling.config.params import Facts
+from seedling.errors import InputError
+from seedling.media.images import encode, is_blank
 
 IMAGES = Facts(modality="image")
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tasks.scrape.pace import RateFinder
+from seedling.scrape.rate_finder import RateFinder
 
 
 class Bucket:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from tasks.evaluate.pages import breakable, environment, vote
+from seedling.report.pages import breakable, environment, vote
 
 
 def test_a_long_name_may_break_and_is_escaped() -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.parallel import pieces_at_once, usable_cores
+from seedling.parallel.executor import pieces_at_once, usable_cores
 
 GIB = 2**30
 
@@ -38,7 +38,7 @@ def test_a_process_in_a_small_cgroup_works_on_one_piece(small_cgroup: Path) -> N
     """The limit is the real one of the kernel, which would kill the process."""
     script = (
         f"import os; open('{small_cgroup}/cgroup.procs', 'w').write(str(os.getpid()))\n"
-        "from tasks.parallel import pieces_at_once, usable_cores; print(pieces_at_once(), usable_cores())"
+        "from seedling.parallel.executor import pieces_at_once, usable_cores; print(pieces_at_once(), usable_cores())"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["1", "1"]

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tasks.errors import InputError
-from tasks.params import load, set_value
+from seedling.config.params import load, set_value
+from seedling.errors import InputError
 
 GOOD = """
 modality: image  # a comment

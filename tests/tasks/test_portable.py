@@ -12,23 +12,23 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 
-from flows import export_model
-from flows.export_model import write_onnx
-from tasks import images
-from tasks.errors import InputError
-from tasks.evaluate.smallest_step import deepfool, fewest_words, smallest_step
-from tasks.learners import portable as portable_module
-from tasks.learners.encoded_features import EncodedFeatures
-from tasks.learners.features import FeatureMaker, PictureFeatures, TextFeatures
-from tasks.learners.losses import Adjusted
-from tasks.learners.model import TrainedModel
-from tasks.learners.portable import Portable
-from tasks.learners.portable_features import Lab
-from tasks.learners.saving import make_learner
-from tasks.learners.slopes import FromPixels
-from tasks.learners.training import Setting
-from tasks.params import EncoderParams
-from tasks.progress import silent
+from seedling.config.params import EncoderParams
+from seedling.errors import InputError
+from seedling.evaluate.minimal_perturbation import deepfool, fewest_words, smallest_step
+from seedling.export import model as export_model
+from seedling.export.model import write_onnx
+from seedling.features.classical import FeatureMaker, PictureFeatures, TextFeatures
+from seedling.features.encoded_features import EncodedFeatures
+from seedling.media import images
+from seedling.models import portable as portable_module
+from seedling.models.gradients import FromPixels
+from seedling.models.losses import Adjusted
+from seedling.models.model import TrainedModel
+from seedling.models.portable import Portable
+from seedling.models.portable_features import Lab
+from seedling.models.saving import make_learner
+from seedling.models.training import Setting
+from seedling.progress import silent
 
 RNG = np.random.default_rng(3)
 HEADS = ["logistic_regression", "svm", "random_forest", "nearest_neighbours", "boosted_trees", "network"]

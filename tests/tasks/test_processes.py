@@ -21,14 +21,15 @@ import pandas as pd
 import psutil
 import pytest
 
-from flows.workspace import make_workspace
-from tasks.errors import InputError, SeedlingError
-from tasks.generation import digest
-from tasks.launch import LAUNCH, launched
-from tasks.parallel import Process
-from tasks.params import set_value
-from tasks.progress import silent
-from tasks.stages import find, run_stage
+from seedling.config.params import set_value
+from seedling.dataset.generation import digest
+from seedling.errors import InputError, SeedlingError
+from seedling.init.create import make_workspace
+from seedling.parallel.executor import Process
+from seedling.parallel.launcher import LAUNCH, launched
+from seedling.pipeline import find
+from seedling.progress import silent
+from seedling.runner import run_stage
 
 TWO = "torchrun --nproc_per_node 2"
 
@@ -139,7 +140,7 @@ def test_a_run_that_is_stopped_stops_its_processes(made: Path, how: signal.Signa
     """SIGINT, and SIGKILL, which no handler hears, in the midst of a training: soon after none of the processes is at work."""
     set_value(made, ["train", "steps"], 100_000)
     set_value(made, ["train", "budget_seconds"], 10_000_000)
-    command = [sys.executable, "-m", "tasks.train", "--round", "0"]
+    command = [sys.executable, "-m", "seedling.runner", "train@0"]
     left: list[psutil.Process] = []
     with subprocess.Popen(command, cwd=made, env={**os.environ, LAUNCH: TWO}, start_new_session=True) as running:
         try:
@@ -167,7 +168,8 @@ def _of_training(pid: int) -> list[psutil.Process]:
     return [
         one
         for one in found
-        if "tasks.processes" in one.cmdline() and not any("torchrun" in part for part in one.cmdline())
+        if "seedling.parallel.launched_process" in one.cmdline()
+        and not any("torchrun" in part for part in one.cmdline())
     ]
 
 

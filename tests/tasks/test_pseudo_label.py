@@ -9,12 +9,12 @@ import pandas as pd
 import pytest
 from scipy import sparse
 
-from tasks.params import PseudoLabelParams
-from tasks.pseudo_label import _rows, audit, choose_filter, heed_of_rows
-from tasks.pseudo_label.filters import FILTERS, Seen, bake_off, doubted_classes, expected_gain
-from tasks.pseudo_label.queue import pick, worth
-from tasks.pseudo_label.teaching import TEACHER_WEIGHTS, Refined, Taught, refine, weight_of_teacher
-from tasks.statistics import softmax
+from seedling.config.params import PseudoLabelParams
+from seedling.pseudo_label import _rows, audit, choose_filter, heed_of_rows
+from seedling.pseudo_label.filters import FILTERS, Seen, bake_off, doubted_classes, expected_gain
+from seedling.pseudo_label.queue import pick, worth
+from seedling.pseudo_label.teacher import TEACHER_WEIGHTS, Refined, Taught, refine, weight_of_teacher
+from seedling.stats.statistics import softmax
 
 
 def seen(

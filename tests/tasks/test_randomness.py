@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy.stats import kstest
 
-from tasks.randomness import Draws
+from seedling.stats.randomness import Draws
 
 
 def test_draws_are_the_hash_of_seed_and_counter() -> None:

@@ -7,17 +7,17 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from tasks.evaluate.label_errors import label_errors
-from tasks.generation import source_of
-from tasks.learners.features import Inputs
-from tasks.learners.training import Setting
-from tasks.params import Facts
-from tasks.train.choice import Judged
-from tasks.train.cross_validation import Workbench
-from tasks.train.repeated import corrected, repeated
-from tasks.train.rows import TrainingRows
-from tasks.train.unknown import unknown_classes
-from tasks.train.unseen_sources import unseen_sources
+from seedling.config.params import Facts
+from seedling.dataset.generation import source_of
+from seedling.features.classical import Inputs
+from seedling.label_quality.test_label_errors import label_errors
+from seedling.models.training import Setting
+from seedling.train.choice import Judged
+from seedling.train.cross_validation import Workbench
+from seedling.train.repeated import corrected, repeated
+from seedling.train.rows import TrainingRows
+from seedling.train.unknown import unknown_classes
+from seedling.train.unseen_sources import unseen_sources
 
 FACTS = Facts(modality="text", effort="normal")
 

@@ -17,11 +17,11 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from tasks.errors import InputError
-from tasks.generation import read, read_manifest, read_rejected
-from tasks.params import Facts, ScrapeParams
-from tasks.scrape import scrape
-from tasks.scrape.packing import pack_folder
+from seedling.config.params import Facts, ScrapeParams
+from seedling.dataset.generation import read, read_manifest, read_rejected
+from seedling.errors import InputError
+from seedling.scrape import scrape
+from seedling.scrape.packing import pack_folder
 
 IMAGES, TEXTS = Facts(modality="image"), Facts(modality="text")
 

@@ -8,14 +8,14 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from tasks.augment.makers import Resources, Step, maker_of, steps_of
-from tasks.augment.resources import resources_of
-from tasks.augment.sentences import LOOKALIKES, MASK, OPERATIONS, Context, change, cut
-from tasks.augment.thesaurus import read_thesaurus
-from tasks.errors import InputError
-from tasks.learners.saving import make_features
-from tasks.params import AugmentParams, Facts
-from tasks.words import NEIGHBOURS
+from seedling.augment.makers import Resources, Step, maker_of, steps_of
+from seedling.augment.resources import resources_of
+from seedling.augment.sentences import LOOKALIKES, MASK, OPERATIONS, Context, change, cut
+from seedling.augment.thesaurus import read_thesaurus
+from seedling.config.params import AugmentParams, Facts
+from seedling.errors import InputError
+from seedling.media.typos import NEIGHBOURS
+from seedling.models.saving import make_features
 
 TEXT = "Please book a quiet table for two.  We will NOT pay 30 euros to Anna in Rome!"
 CONTEXT = Context(

@@ -11,8 +11,9 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from tasks import images, signals
-from tasks.validate.health import LIMITS, beyond, health, other_language
+from seedling.media import images
+from seedling.media import quality_metrics as signals
+from seedling.validate.quality_flags import LIMITS, beyond, health, other_language
 
 RNG = np.random.default_rng(5)
 NOISE = RNG.integers(0, 256, (60, 90, 3), dtype=np.uint8)

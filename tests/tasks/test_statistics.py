@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 from sklearn.metrics import confusion_matrix, f1_score, log_loss
 
-from tasks.statistics import (
+from seedling.stats.statistics import (
     around_mean,
     bootstrap_t,
     briers,

@@ -14,10 +14,10 @@ from loopback import Reply, picture, site
 from pydantic import ValidationError
 from visiting import CRAWL, IMAGES, QUICK, TEXTS, gallery, run
 
-from tasks.errors import InputError, SourceUnreachable
-from tasks.generation import read, read_manifest, read_rejected
-from tasks.params import Facts, ScrapeParams
-from tasks.public_addresses import is_public
+from seedling.config.params import Facts, ScrapeParams
+from seedling.config.public_addresses import is_public
+from seedling.dataset.generation import read, read_manifest, read_rejected
+from seedling.errors import InputError, SourceUnreachable
 
 
 @pytest.mark.parametrize("facts", [IMAGES])

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tasks import images
-from tasks.errors import InputError
-from tasks.generation import GenerationWriter, Row, identify, read, read_manifest, read_rejected
-from tasks.params import Facts, SynthesizeParams, Template
-from tasks.synthesize import synthesize
-from tasks.synthesize.mixing import cut_in, draw_pairs, mix, mixed_label
-from tasks.synthesize.templates import begins_with_vowel, compile_template, possible, sample, shared_out
+from seedling.config.params import Facts, SynthesizeParams, Template
+from seedling.dataset.generation import GenerationWriter, Row, identify, read, read_manifest, read_rejected
+from seedling.errors import InputError
+from seedling.media import images
+from seedling.synthesize import synthesize
+from seedling.synthesize.mixing import cut_in, draw_pairs, mix, mixed_label
+from seedling.synthesize.templates import begins_with_vowel, compile_template, possible, sample, shared_out
 
 TEXTS = Facts(modality="text")
 

@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tasks.params import TrainParams
-from tasks.statistics import fit_temperature
-from tasks.train.choice import Judged, choose
-from tasks.train.cross_validation import Predictions
-from tasks.train.rows import NO_FOLD, TrainingRows, pool_halves
-from tasks.train.tally import Candidate
-from tasks.train.verdict import Verdict, judge
+from seedling.config.params import TrainParams
+from seedling.stats.statistics import fit_temperature
+from seedling.train.choice import Judged, choose
+from seedling.train.cross_validation import Predictions
+from seedling.train.round_decision import Verdict, judge
+from seedling.train.rows import NO_FOLD, TrainingRows, pool_halves
+from seedling.train.tally import Candidate
 
 PARAMS = TrainParams(bootstrap_draws=1000)
 

@@ -11,13 +11,13 @@ import torch
 from sklearn.datasets import load_digits
 from torch import nn
 
-from tasks.errors import Diverged
-from tasks.learners import training
-from tasks.learners.features import Inputs
-from tasks.learners.losses import Adjusted, balanced, class_shares, losses_of_rows
-from tasks.learners.network import Limits, Network, changed, pretrain
-from tasks.learners.saving import load_learner, make_learner, save_learner
-from tasks.learners.training import Checkpoint, Loop, Setting, batch_of_step
+from seedling.errors import Diverged
+from seedling.features.classical import Inputs
+from seedling.models import training
+from seedling.models.losses import Adjusted, balanced, class_shares, losses_of_rows
+from seedling.models.network import Limits, Network, changed, pretrain
+from seedling.models.saving import load_learner, make_learner, save_learner
+from seedling.models.training import Checkpoint, Loop, Setting, batch_of_step
 
 DIGITS = load_digits()
 PICTURES = np.repeat((DIGITS.images * 15).astype(np.uint8).repeat(2, axis=1).repeat(2, axis=2)[..., None], 3, axis=3)

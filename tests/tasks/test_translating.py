@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from albumentations.augmentations.mixing.domain_adaptation_functional import apply_histogram
 
-from tasks import images
-from tasks.errors import InputError
-from tasks.generation import GenerationWriter, Row, identify, read, read_rejected
-from tasks.params import Facts, SynthesizeParams
-from tasks.synthesize import synthesize
-from tasks.synthesize.translating import matched
+from seedling.config.params import Facts, SynthesizeParams
+from seedling.dataset.generation import GenerationWriter, Row, identify, read, read_rejected
+from seedling.errors import InputError
+from seedling.media import images
+from seedling.synthesize import synthesize
+from seedling.synthesize.translating import matched
 
 PICTURES = Facts(modality="image")
 

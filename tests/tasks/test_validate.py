@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tasks import images
-from tasks.errors import InputError
-from tasks.generation import GenerationWriter, Row, identify, read, read_manifest, read_rejected
-from tasks.params import Facts, ValidateParams
-from tasks.validate import validate
-from tasks.validate.duplicates import Clusters, clusters, equal_texts, near_duplicate_images, near_duplicate_texts
-from tasks.validate.splits import assign_folds, carve_test
+from seedling.config.params import Facts, ValidateParams
+from seedling.dataset.generation import GenerationWriter, Row, identify, read, read_manifest, read_rejected
+from seedling.errors import InputError
+from seedling.media import images
+from seedling.validate import validate
+from seedling.validate.duplicates import Clusters, clusters, equal_texts, near_duplicate_images, near_duplicate_texts
+from seedling.validate.splits import assign_folds, carve_test
 
 RNG = np.random.default_rng(11)
 TEXTS, IMAGES = Facts(modality="text"), Facts(modality="image")

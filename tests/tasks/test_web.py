@@ -16,9 +16,9 @@ import pytest
 from loopback import Reply, picture, site
 from visiting import CRAWL, IMAGES, QUICK, TEXTS, gallery, run
 
-from tasks.errors import InputError
-from tasks.generation import read, read_manifest, read_rejected
-from tasks.scrape.memory import Memory
+from seedling.dataset.generation import read, read_manifest, read_rejected
+from seedling.errors import InputError
+from seedling.scrape.crawl_store import Memory
 
 
 def test_an_item_has_its_fields_licence_and_author(tmp_path: Path) -> None:
@@ -203,7 +203,7 @@ def test_a_kill_loses_nothing_and_repeats_nothing(tmp_path: Path) -> None:
         (tmp_path / "data").mkdir()
         source = {"kind": "sequence", "url": told.address + "/r/{1..400}", "text": "p::text", **QUICK}
         code = (
-            "import sys, json; from pathlib import Path; from tasks.params import *; from tasks.scrape import scrape\n"
+            "import sys, json; from pathlib import Path; from seedling.config.params import *; from seedling.scrape import scrape\n"
             f"scrape(ScrapeParams.model_validate(dict(sources=[json.loads(sys.argv[1])])), Facts(modality='text'), data=Path({str(tmp_path / 'data')!r}), "
             f"output=Path({str(tmp_path / 'killed')!r}), remembered=Path({str(tmp_path / 'web')!r}))"
         )

@@ -1,0 +1,20 @@
+"""Grows a trustworthy image or text classifier from too little, or badly labeled, data."""
+
+import os
+
+from seedling.import_path import leave_out_working_folder
+from seedling.versioning.git_identity import drop_hook_variables
+
+leave_out_working_folder()
+drop_hook_variables()
+
+# Set before the libraries are imported: no usage statistics, no update checks.
+for _name, _value in {
+    "DO_NOT_TRACK": "1",
+    "GX_ANALYTICS_ENABLED": "false",
+    "NO_ALBUMENTATIONS_UPDATE": "1",
+    "DVC_NO_ANALYTICS": "1",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
+}.items():
+    os.environ.setdefault(_name, _value)

@@ -1,0 +1,5 @@
+"""Runs the command line: `python -m seedling`."""
+
+from seedling.cli.main import main
+
+main()

@@ -1,0 +1,1 @@
+"""The record: how a dataset generation lies on disk."""

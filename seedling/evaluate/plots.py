@@ -1,0 +1,78 @@
+"""The plots' data: CSV files that DVC's templates, the report and other tools draw."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from seedling.config.params import EvaluateParams
+from seedling.dataset.spreadsheet import spreadsheet_cell
+from seedling.evaluate.metrics import calibration_bins
+from seedling.evaluate.scope import abstain_curve
+from seedling.evaluate.scored import Scored
+from seedling.files.reading import reading
+
+
+def write_plots(folder: Path, scored: Scored, metrics: Mapping[str, Any], params: EvaluateParams) -> None:
+    """Confusion, calibration, rounds, recall, what abstaining buys, and the learning curve; a head line alone where there is nothing."""
+    classes = scored.classes
+    said = [classes[place] for place in scored.said]
+    pairs = [{"label": label, "predicted": one} for label, one in zip(scored.frame["label"], said, strict=True)]
+    _write_csv(folder / "confusion.csv", pairs, ["label", "predicted"])
+    bins = calibration_bins(scored.probabilities, scored.truth, params.calibration_bins)
+    _write_csv(folder / "calibration.csv", bins, ["confidence", "accuracy", "rows"])
+    rounds = [
+        {"round": one["round"], "accuracy": one["accuracy"]["value"]} for one in metrics["rounds"] if one["accuracy"]
+    ]
+    _write_csv(folder / "rounds.csv", rounds, ["round", "accuracy"])
+    recalls = [
+        {"class": one["class"], "recall": one["recall"]["value"]}
+        for one in metrics["per_class"]
+        if one["recall"] is not None
+    ]
+    _write_csv(folder / "recall.csv", recalls, ["class", "recall"])
+    curve = abstain_curve(scored.confidence, scored.right)
+    _write_csv(folder / "abstain.csv", curve, ["coverage", "error", "confidence"])
+    found = metrics["learning_curve"] or {"points": [], "expected": []}
+    points = [{"labels": one["labels"], **one["accuracy"], "of": "measured"} for one in found["points"]]
+    points += [{"labels": one["labels"], **one["accuracy"], "of": "expected"} for one in found["expected"]]
+    points = [{"accuracy": one.pop("value"), **one} for one in points]
+    _write_csv(folder / "learning_curve.csv", points, ["labels", "accuracy", "low", "high", "of"])
+
+
+def write_losses(path: Path, model: Path) -> None:
+    """Writes the mean training loss per step over the fits of the learner with the most steps; only the header if no learner has steps.
+
+    DVC draws one line per revision: a file with one series per fit would become a zigzag through all of them.
+    """
+    losses = read_losses(model)
+    losses = losses.assign(learner=losses["model"].str.replace(r" (fold|final).*", "", regex=True))
+    last_steps = losses.groupby("learner")["step"].max()
+    longest = losses[losses["learner"] == last_steps.idxmax()] if len(last_steps) else losses
+    by_step = longest.groupby("step")["loss"].agg(["mean", "count"])
+    complete = by_step[by_step["count"] == by_step["count"].max()]  # fits may stop early
+    rows = [{"step": int(step), "loss": f"{loss:.5f}"} for step, loss in complete["mean"].items()]
+    _write_csv(path, rows, ["step", "loss"])
+
+
+def read_losses(model: Path) -> pd.DataFrame:
+    """The training losses in `losses.csv` of a round: model, step, loss. No rows if no model is trained in steps."""
+    path = model / "losses.csv"
+    if not path.is_file():
+        return pd.DataFrame(
+            {"model": pd.Series(dtype=str), "step": pd.Series(dtype=int), "loss": pd.Series(dtype=float)}
+        )
+    with reading(path):
+        return pd.read_csv(path)
+
+
+def _write_csv(path: Path, rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, columns, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows({name: spreadsheet_cell(value) for name, value in row.items()} for row in rows)

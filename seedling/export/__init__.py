@@ -1,0 +1,1 @@
+"""Exports of the dataset and of the model."""

@@ -1,0 +1,234 @@
+"""`seedling export`: the dataset as folders of pictures, as tables, or as a dataset of the Hugging Face Hub, with its card."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+import shutil
+import unicodedata
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from enum import StrEnum
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from seedling.config.params import load
+from seedling.dataset.spreadsheet import is_formula
+from seedling.errors import InputError
+from seedling.media.image_export import image_for_others
+from seedling.progress import Progress, counted, terminal
+from seedling.report.cards import Dataset, dataset_card
+from seedling.terminal.console import PrintableConsole
+
+ROWS_A_FILE = 2_000
+UNLABELLED = "_unlabelled"  # no class's folder begins so
+SUFFIX_OF = {
+    **{b"\x89PNG": "png", b"\xff\xd8\xff": "jpg", b"RIFF": "webp", b"BM": "bmp", b"GIF8": "gif"},
+    **{b"II": "tif", b"MM": "tif"},
+}
+
+
+Convert = Callable[[bytes], bytes]  # an image file as it is written
+
+
+def _as_it_came(encoded: bytes) -> bytes:
+    return encoded
+
+
+class Form(StrEnum):
+    """Of a dataset."""
+
+    folders = "folders"
+    table = "table"
+    huggingface = "huggingface"
+
+
+def export(
+    workspace: Path,
+    folder: Path,
+    *,
+    form: Form | None,
+    splits: Sequence[str],
+    made: Sequence[str],
+    licence: str,
+    keep_metadata: bool = False,
+) -> None:
+    """Writes the dataset to `folder`, which is made. keep_metadata: whether image files are written as they came, with what they say of place,
+    author and camera; else without, and upright. Raises InputError where something is in it, or where the form does not suit the rows.
+    """
+    params = load(workspace)
+    if folder.exists() and any(folder.iterdir()):
+        raise InputError(f"{folder} is not empty: name another folder, or empty it.")
+    chosen = form or (Form.folders if params.modality == "image" else Form.table)
+    dataset = Dataset.of(workspace, splits, made)
+    convert: Convert = _as_it_came if keep_metadata else partial(image_for_others, max_megapixels=params.max_megapixels)
+    if chosen is Form.folders and dataset.modality == "text":
+        raise InputError("Texts are not exported as folders: use --as table or --as huggingface.")
+    beside = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(beside, ignore_errors=True)
+    beside.mkdir(parents=True)
+    try:
+        with terminal("export") as progress:
+            WRITERS[chosen](dataset, beside, convert, progress)
+        (beside / "README.md").write_text(
+            dataset_card(dataset, workspace.name, licence, as_parquet=chosen is Form.huggingface), encoding="utf-8"
+        )
+        if folder.exists():
+            folder.rmdir()
+        beside.replace(folder)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+    counts = ", ".join(f"{count:,} {name}" for name, count in Counter(dataset.rows["split"]).items())
+    PrintableConsole().print(
+        f"{folder}: {len(dataset.rows):,} rows ({counts}), {chosen}.", highlight=False, soft_wrap=True
+    )
+    if chosen is not Form.huggingface and (formulas := sum(map(_has_formula, _csv_values(dataset)))):
+        PrintableConsole().print(
+            f"{formulas:,} rows have a cell that a spreadsheet would take for a formula: open the .csv files with a program, or export --as huggingface.",
+            style="yellow",
+            highlight=False,
+            soft_wrap=True,
+        )
+    for stage in made:
+        if not (dataset.rows["stage"] == stage).any():
+            PrintableConsole().print(
+                f"No row of {stage} is among them: the accepted model learnt from none, or none was made."
+            )
+
+
+def _csv_values(dataset: Dataset) -> Iterator[list[Any]]:
+    """The values of each row that stand in a CSV file."""
+    contents = dict(dataset.content(dataset.rows)) if dataset.modality == "text" else {}
+    for row in _plain(dataset.rows):
+        yield [*row.values(), contents.get(row["id"])]
+
+
+def _has_formula(values: Sequence[Any]) -> bool:
+    return any(map(is_formula, values))
+
+
+def _as_folders(dataset: Dataset, folder: Path, convert: Convert, progress: Progress) -> None:
+    """split/class/id.png, as torchvision's ImageFolder and the Hub's imagefolder read them, and metadata.csv."""
+    known = dataset.rows.set_index("id")
+    names = plain_names(dataset.classes)
+    places = {}
+    for one, content in counted(dataset.content(dataset.rows), progress, "pictures", len(known)):
+        row, encoded = known.loc[one], convert(bytes(content))  # type: ignore[arg-type]
+        label = UNLABELLED if row["label"] is None else names[row["label"]]
+        path = folder / row["split"] / label / f"{one}.{suffix_of(encoded)}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(encoded)
+        places[one] = path.relative_to(folder).as_posix()
+    _write_csv(
+        folder / "metadata.csv", [{"file_name": places[row["id"]], **row} for row in _plain(dataset.rows, "parents")]
+    )
+
+
+def _as_table(dataset: Dataset, folder: Path, convert: Convert, progress: Progress) -> None:
+    """A CSV a split; pictures lie beside it, in pictures/."""
+    content = dict(counted(dataset.content(dataset.rows), progress, "rows", len(dataset.rows)))
+    for split, rows in dataset.rows.groupby("split", sort=False):
+        lines = []
+        for row in _plain(rows):
+            payload = content[row["id"]]
+            if isinstance(payload, bytes):
+                encoded = convert(payload)
+                path = folder / "pictures" / f"{row['id']}.{suffix_of(encoded)}"
+                path.parent.mkdir(exist_ok=True)
+                path.write_bytes(encoded)
+                lines.append({"image": path.relative_to(folder).as_posix(), **row})
+            else:
+                lines.append({"text": payload, **row})
+        _write_csv(folder / f"{split}.csv", lines)
+
+
+def _as_huggingface(dataset: Dataset, folder: Path, convert: Convert, progress: Progress) -> None:
+    """data/<split>-00000.parquet with the Hub's features: `datasets.load_dataset(folder)` reads it."""
+    image = dataset.modality == "image"
+    kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())]) if image else pa.string()
+    content_of = "image" if image else "text"
+    texts = ["id", "label_source", "origin", "licence", "attribution", "stage"]
+    schema = pa.schema(
+        [
+            (content_of, kind),
+            ("label", pa.int64()),
+            *((name, pa.string()) for name in texts),
+            ("weight", pa.float32()),
+            ("confidence", pa.float32()),
+        ]
+    )
+    features: dict[str, Any] = {name: {"dtype": "string", "_type": "Value"} for name in texts}
+    features |= {name: {"dtype": "float32", "_type": "Value"} for name in ("weight", "confidence")}
+    features |= {"label": {"names": dataset.classes, "_type": "ClassLabel"}}
+    features |= {content_of: {"_type": "Image"} if image else {"dtype": "string", "_type": "Value"}}
+    ordered = {name: features[name] for name in schema.names}
+    schema = schema.with_metadata({"huggingface": json.dumps({"info": {"features": ordered}})})
+    number = {name: place for place, name in enumerate(dataset.classes)}
+    (folder / "data").mkdir()
+    done = 0
+    for split, rows in dataset.rows.groupby("split", sort=False):
+        for part, first in enumerate(range(0, len(rows), ROWS_A_FILE)):
+            mine = rows.iloc[first : first + ROWS_A_FILE]
+            content = dict(dataset.content(mine))
+            lines = []
+            for row in _plain(mine):
+                payload = content[row["id"]]
+                payload = convert(payload) if isinstance(payload, bytes) else payload
+                held = (
+                    {"bytes": payload, "path": f"{row['id']}.{suffix_of(payload)}"}
+                    if isinstance(payload, bytes)
+                    else payload
+                )
+                label = None if row["label"] is None else number[row["label"]]
+                lines.append({**row, "label": label, content_of: held})
+            pq.write_table(
+                pa.Table.from_pylist(lines, schema=schema),
+                folder / "data" / f"{split}-{part:05d}.parquet",
+                compression="zstd",
+            )
+            done += len(mine)
+            progress("rows", done, len(dataset.rows))
+
+
+WRITERS = {Form.folders: _as_folders, Form.table: _as_table, Form.huggingface: _as_huggingface}
+
+
+def _plain(rows: pd.DataFrame, *without: str) -> Iterator[dict[str, Any]]:
+    for row in rows.drop(columns=list(without or ("split", "parents"))).to_dict("records"):
+        yield {str(name): None if value is None or value != value else _one_line(value) for name, value in row.items()}
+
+
+def _one_line(value: Any) -> Any:
+    """Python's csv module writes a carriage return without quotes, and readers take it for the end of a row."""
+    return value.replace("\r", " ") if isinstance(value, str) else value
+
+
+def _write_csv(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def plain_names(classes: Sequence[str]) -> dict[str, str]:
+    """A folder's name for each class: letters, digits, dots, dashes; no two alike, none that leads elsewhere."""
+    found: dict[str, str] = {}
+    for name in classes:
+        plain = re.sub(r"[^\w.-]+", "_", unicodedata.normalize("NFC", name)).strip("._") or "class"
+        taken = {one.casefold() for one in found.values()}
+        number, free = 2, plain
+        while free.casefold() in taken:
+            number, free = number + 1, f"{plain}_{number}"
+        found[name] = free
+    return found
+
+
+def suffix_of(encoded: bytes) -> str:
+    """By content."""
+    return next((suffix for start, suffix in SUFFIX_OF.items() if encoded.startswith(start)), "png")

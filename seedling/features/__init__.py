@@ -1,0 +1,1 @@
+"""Features of images and texts: classical ones and those of pretrained encoders."""

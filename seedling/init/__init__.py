@@ -1,0 +1,1 @@
+"""`seedling init`: makes a workspace of a folder or a table."""

@@ -1,0 +1,1 @@
+"""Images and texts: decoding, normalization, measures of quality."""

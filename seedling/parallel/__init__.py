@@ -1,0 +1,1 @@
+"""Running independent work on threads, processes, launchers and clusters."""

@@ -1,0 +1,126 @@
+"""Loads a user's own Python code: a file of the workspace that params.yaml or gates.yaml names, or an installed package's entry points.
+
+All plugins come through here. A file is executed only where it is named, never because it lies somewhere; each file that is
+executed is printed to standard error once a run. `--no-plugins` (SEEDLING_NO_PLUGINS) makes every such load an error.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from seedling.errors import InputError
+from seedling.files.data_files import inside
+from seedling.terminal.printable import printable
+
+NO_PLUGINS = "SEEDLING_NO_PLUGINS"  # an environment variable, so that child processes keep to it
+ANNOUNCED = "SEEDLING_PLUGINS_ANNOUNCED"  # files whose loading was printed, so that child processes do not repeat it
+AUGMENTING = ("augmenting.py", "seedling.augmenting")  # the usual file in data/, and the entry points
+CODE = "code"  # the reason for which `seedling init` leaves a file out
+CODE_SUFFIXES = frozenset(
+    [
+        ".py",
+        ".pyw",
+        ".pyc",
+        ".pyo",
+        ".pyd",
+        ".so",
+        ".dylib",
+        ".dll",
+        ".exe",
+        ".com",
+        ".msi",
+        ".jar",
+        ".sh",
+        ".bash",
+        ".zsh",
+        ".fish",
+        ".bat",
+        ".cmd",
+        ".ps1",
+        ".vbs",
+        ".js",
+        ".mjs",
+        ".wsf",
+        ".pl",
+        ".rb",
+        ".php",
+        ".lnk",
+        ".desktop",
+        ".pth",
+    ]
+)
+
+
+def is_code(path: Path) -> bool:
+    """Whether the file is code by its name: a script, a library or a program."""
+    return path.suffix.lower() in CODE_SUFFIXES
+
+
+def plugin_functions(
+    data: Path | None, file: str | None, entry_points: str, named_in: str
+) -> dict[str, Callable[..., Any]]:
+    """By name: what packages register under `entry_points`, and the public functions that the file in data/ defines, which come first.
+
+    named_in: the key of params.yaml that names the file, for messages. Nothing is loaded where `file` is None. Raises InputError
+    where the file is missing, leads out of data/ or cannot be imported, or plugins are switched off.
+    """
+    if file is None or data is None:
+        return {}
+    path = inside(data, file)
+    _check_allowed(path, named_in)
+    functions: dict[str, Callable[..., Any]] = {
+        entry.name: entry.load() for entry in importlib.metadata.entry_points(group=entry_points)
+    }
+    if not path.is_file():
+        if functions:
+            return functions
+        raise InputError(
+            f"{path} does not exist: params.yaml names it in {named_in}. Put it there, or set the key to null."
+        )
+    name = f"seedling_{path.stem}"
+    module = load_module(path, name, named_in)
+    public = {key: value for key, value in vars(module).items() if callable(value) and not key.startswith("_")}
+    return functions | {key: value for key, value in public.items() if getattr(value, "__module__", "") == name}
+
+
+def load_module(path: Path, name: str, named_in: str) -> ModuleType:
+    """Executes the file as the module `name`. Raises InputError with the line at which it failed, or where plugins are switched off."""
+    _check_allowed(path, named_in)
+    _announce(path, named_in)
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise InputError(f"{path} is not a Python file.")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except (Exception, SystemExit) as error:
+        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
+        line = getattr(error, "lineno", None) or (lines[-1] if lines else "?")
+        raise InputError(
+            f"{path}, line {line}: {type(error).__name__}: {error}. Fix the file and run again."
+        ) from error
+    return module
+
+
+def _check_allowed(path: Path, named_in: str) -> None:
+    if os.environ.get(NO_PLUGINS):
+        raise InputError(
+            f"{named_in} names code, {path}, and plugins are switched off (--no-plugins or {NO_PLUGINS}): "
+            "read the file and run without that option, or take its name out."
+        )
+
+
+def _announce(path: Path, named_in: str) -> None:
+    known = os.environ.get(ANNOUNCED, "").split(os.pathsep)
+    if str(path) not in known:
+        os.environ[ANNOUNCED] = os.pathsep.join([*filter(None, known), str(path)])
+        print(printable(f"Plugin loaded: {path} ({named_in})"), file=sys.stderr)

@@ -1,0 +1,50 @@
+"""How a stage says how far it is; the terminal, Prefect and the tests each pass their own."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Protocol, TypeVar
+
+Item = TypeVar("Item")
+
+
+class Progress(Protocol):
+    """Called with what is being done, how many are done, and how many there are (None where nobody knows)."""
+
+    def __call__(self, what: str, done: int, total: int | None) -> None:
+        """Hears of it."""
+
+
+def silent(what: str, done: int, total: int | None) -> None:
+    """Says nothing."""
+
+
+def counted(items: Iterable[Item], progress: Progress, what: str, total: int | None = None) -> Iterator[Item]:
+    """The items as they come; `progress` hears of every one."""
+    progress(what, 0, total)
+    for done, item in enumerate(items, start=1):
+        yield item
+        progress(what, done, total)
+
+
+@contextmanager
+def terminal(stage: str) -> Iterator[Progress]:
+    """A progress bar on standard error, with a rate and the time left; nothing where nobody looks at it."""
+    if not sys.stderr.isatty():
+        yield silent
+        return
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bars
+
+    from seedling.terminal.console import PrintableConsole
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Bars(*columns, console=PrintableConsole(stderr=True), transient=True) as bars:
+        task = bars.add_task(stage, total=None)
+
+        def show(what: str, done: int, total: int | None) -> None:
+            bars.update(task, description=f"{stage}: {what}", completed=done, total=total)
+
+        yield show

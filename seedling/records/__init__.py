@@ -1,0 +1,1 @@
+"""Typed readers of what stages and runs wrote."""

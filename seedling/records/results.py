@@ -1,0 +1,73 @@
+"""What evaluate found: all of it in reports/evaluation.json, the headline metrics in reports/metrics.json, which DVC shows.
+
+Read by the report, the cards, `seedling status`, `seedling compare` and the run records.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from seedling.files.reading import reading
+
+EVALUATION = "evaluation.json"  # in reports/: every number, with its interval
+METRICS = "metrics.json"  # in reports/: at most a dozen numbers, a column each in `dvc exp show`
+VERDICT_KEYS = ("round", "decision", "reason", "stop", "accepted_round")  # required by later stages and pages
+HEADLINE_METRICS = ("accuracy", "balanced_accuracy", "macro_f1", "log_loss", "brier", "calibration_error")
+
+
+def read_evaluation(reports: Path) -> dict[str, Any] | None:
+    """All that evaluate found, from the folder reports/; None where nothing was evaluated yet.
+
+    Raises DamagedFile where the file is cut.
+    """
+    contents = {name: path.read_bytes() for name in (EVALUATION, METRICS) if (path := reports / name).is_file()}
+    with reading(reports / (EVALUATION if EVALUATION in contents else METRICS)):
+        return parse_evaluation(contents.get(EVALUATION), contents.get(METRICS))
+
+
+def parse_evaluation(evaluation: bytes | None, metrics: bytes | None) -> dict[str, Any] | None:
+    """All that evaluate found, from the contents of evaluation.json and metrics.json; None where neither holds it.
+
+    Until evaluation.json existed, metrics.json held everything: results of that time are still read.
+    """
+    for content in (evaluation, metrics):
+        if content is not None:
+            results: dict[str, Any] = json.loads(content)
+            if "cross_validation" in results:
+                return results
+    return None
+
+
+def read_verdict(path: Path) -> dict[str, Any]:
+    """A round's verdict. Raises DamagedFile where a key that each verdict has is missing, and FileNotFoundError."""
+    with reading(path):
+        verdict: dict[str, Any] = json.loads(path.read_bytes())
+        missing = [key for key in VERDICT_KEYS if key not in verdict]
+        if missing:
+            raise KeyError(", ".join(missing))
+        verdict["round"], verdict["accepted_round"] = int(verdict["round"]), int(verdict["accepted_round"])
+    return verdict
+
+
+def headline_metrics(evaluation: Mapping[str, Any]) -> dict[str, float]:
+    """At most twelve numbers, of the test split where there is one, else of cross-validation.
+
+    `test_rows` is 0 where the numbers are of cross-validation.
+    """
+    metrics = evaluation["test"] or evaluation["cross_validation"] or {}
+    columns: dict[str, float] = {
+        name: metrics[name]["value"] for name in HEADLINE_METRICS if metrics.get(name) is not None
+    }
+    if evaluation["cross_validation"]:
+        columns["cross_validated_accuracy"] = evaluation["cross_validation"]["accuracy"]["value"]
+    answered, correct = evaluation["abstain"]["answered"], evaluation["abstain"]["right"]
+    if answered:
+        columns["answered_share"] = answered["value"]
+    if correct:
+        columns["answered_accuracy"] = correct["value"]
+    columns["test_rows"] = evaluation["test"]["rows"] if evaluation["test"] else 0
+    columns["accepted_round"] = evaluation["accepted_round"]
+    return columns

@@ -1,0 +1,118 @@
+"""What became of each run: a small file per run below .seedling/runs, for the report, history.html, `status` and `compare`."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from seedling.config.params import read_yaml
+from seedling.dataset.generation import write_json
+from seedling.errors import SeedlingError
+from seedling.records.results import read_evaluation
+from seedling.records.run_records import FOLDER as RUNS
+from seedling.records.run_records import read_run_records
+from seedling.versioning.ledger import Outcome
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run's name and what it recorded."""
+
+    name: str
+    record: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class RunInputs:
+    """What a run works on, as far as it says what changed since the run before.
+
+    data_digest, data_files: of data/ as data.dvc has it; params: of params.yaml; gates: a hash of gates.yaml and expectations.py.
+    """
+
+    data_digest: str | None = None
+    data_files: int | None = None
+    params: dict[str, Any] = field(default_factory=dict)
+    gates: str = ""
+
+
+def read_inputs(workspace: Path) -> RunInputs:
+    """The workspace's inputs as they lie there; what cannot be read is left out."""
+    try:
+        (data,) = read_yaml(workspace / "data.dvc")["outs"]
+    except (SeedlingError, KeyError, TypeError, ValueError):
+        data = {}
+    try:
+        params = read_yaml(workspace / "params.yaml")
+    except SeedlingError:
+        params = {}
+    texts = [path.read_bytes() for name in ("gates.yaml", "expectations.py") if (path := workspace / name).is_file()]
+    return RunInputs(
+        data_digest=data.get("md5"),
+        data_files=data.get("nfiles"),
+        params=params if isinstance(params, dict) else {},
+        gates=hashlib.sha256(b"\0".join(texts)).hexdigest(),
+    )
+
+
+def record_run(
+    workspace: Path,
+    name: str,
+    outcomes: Sequence[Outcome],
+    *,
+    what_changed: str = "",
+    outcome: str = "",
+    inputs: RunInputs | None = None,
+) -> None:
+    """Writes the run's file: when it ended, what it worked on, each stage with how and how long, the metrics."""
+    metrics = read_evaluation(workspace / "reports")
+    record = {
+        "name": name,
+        "ended": datetime.now().astimezone().isoformat(timespec="seconds"),
+        "what_changed": what_changed,
+        "outcome": outcome,
+        "inputs": None if inputs is None else asdict(inputs),
+        "label_issues": label_issues(workspace),
+        "labeled_rows": _labeled_rows(workspace),
+        "stages": [{"stage": one.stage, "how": one.how, "seconds": round(one.seconds, 3)} for one in outcomes],
+        "metrics": metrics,
+    }
+    write_json(workspace / RUNS / f"{name}.json", record)
+
+
+def label_issues(workspace: Path) -> dict[str, Any] | None:
+    """{flagged, expected, judged} of validate's labels; None where they could not be judged."""
+    manifest = _json(workspace / "generations" / "validate" / "manifest.json") or {}
+    noise = (manifest.get("notes") or {}).get("doubt") or {}
+    if "expected" not in noise:
+        return None
+    return {"flagged": noise["flagged"], "expected": noise["expected"], "judged": noise["judged"]}
+
+
+def _labeled_rows(workspace: Path) -> int | None:
+    counts = (_json(workspace / "generations" / "validate" / "manifest.json") or {}).get("counts")
+    return None if counts is None else sum(count["rows"] for count in counts if count["label"] is not None)
+
+
+def runs(workspace: Path) -> list[Run]:
+    """All runs, the oldest first."""
+    return [Run(record["name"], record) for record in read_run_records(workspace)]
+
+
+def last_record(workspace: Path) -> dict[str, Any] | None:
+    """The record of the newest run that can be read; None where there is none."""
+    records = read_run_records(workspace)
+    return records[-1] if records else None
+
+
+def _json(path: Path) -> dict[str, Any] | None:
+    """The file's object; None where it is absent or cut short."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return value if isinstance(value, dict) else None

@@ -1,0 +1,27 @@
+"""The records of past runs, small JSON files below .seedling/runs, as the report, `status` and `compare` read them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from seedling.errors import DamagedFile
+from seedling.files.reading import read_json
+from seedling.terminal.notices import state_once
+
+FOLDER = Path(".seedling", "runs")
+
+
+def read_run_records(workspace: Path) -> list[dict[str, Any]]:
+    """All records, the oldest first. One that is damaged is left out, and standard error names it: no run depends on it."""
+    records = []
+    for path in sorted((workspace / FOLDER).glob("*.json")):
+        try:
+            record = read_json(path)
+            if not (isinstance(record, dict) and all(isinstance(record.get(key), str) for key in ("name", "ended"))):
+                raise DamagedFile(path, "it is no record of a run", "delete it")
+        except (DamagedFile, OSError) as error:
+            state_once(f"{error} The run is left out of the history." if isinstance(error, DamagedFile) else str(error))
+            continue
+        records.append({"stages": [], "metrics": None, **record})
+    return sorted(records, key=lambda one: (one["ended"], one["name"]))

@@ -1,0 +1,272 @@
+"""Runs one stage: its work, the count of its rows, its gate, and the publication of its output.
+
+python -m seedling.runner augment        # one stage in the current workspace; what dvc.yaml calls
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from seedling import faults
+from seedling.config.params import load
+from seedling.errors import GateFailed, MissingGeneration, SeedlingError
+from seedling.files.reading import read_json
+from seedling.lock import workspace_lock
+from seedling.models.device import release_freed_memory
+from seedling.pipeline import COLLECTED, VALIDATED, Stage, find, stages
+from seedling.progress import Progress, silent, terminal
+from seedling.terminal.printable import printable
+
+OLD = ".old"
+
+
+def run_stage(
+    stage: Stage,
+    workspace: Path,
+    progress: Progress = silent,
+    *,
+    inputs: Path | None = None,
+    same_rows: Callable[[Path, Path], bool] | None = None,
+) -> bool:
+    """Runs the stage's function, checks rows in = kept + rejected, runs the gate, and only then replaces its output.
+
+    All is written beside the workspace's folders first, so a kill at any moment leaves the last whole generation.
+    inputs: the folder that holds params.yaml, gates.yaml and data/, the workspace if None; a run passes its snapshot.
+    same_rows: called with the new folder and the output; where it says yes, the output stays as it is.
+
+    Returns whether the output was replaced.
+    Raises GateFailed where a critical expectation failed: the rows are then in quarantine/.
+    """
+    inputs = inputs or workspace
+    params = load(inputs)
+    check_inputs(stage, workspace)
+    partial = workspace / ".seedling" / "partial" / stage.name
+    try:
+        _tidy_after_a_kill(partial, workspace / stage.output)
+        partial.mkdir(parents=True)
+        stage.work(params, workspace, inputs / "data", partial, progress)
+        if same_rows is not None and same_rows(partial, workspace / stage.output):
+            return False
+        progress("gate", 0, None)
+        _check_rows(stage, partial, workspace)
+        write_down = _pass_gate(stage, partial, workspace, inputs, params.max_megapixels)
+        _publish(partial, workspace / stage.output, whole=stage.kind != "evaluate")
+        write_down()
+    except SeedlingError:
+        raise
+    except Exception as error:
+        known = faults.explain(error, stage.output)
+        if known is None:
+            raise
+        raise known from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+        release_freed_memory()  # the next stage may run in this process
+    return True
+
+
+def work_ungated(stage: Stage, workspace: Path, progress: Progress = silent) -> None:
+    """The stage's work alone, into its folder, which must not be there: what is tried for comparison is nobody's next generation."""
+    check_inputs(stage, workspace)
+    output = workspace / stage.output
+    output.mkdir(parents=True)
+    stage.work(load(workspace), workspace, workspace / "data", output, progress)
+
+
+def check_inputs(stage: Stage, workspace: Path) -> None:
+    """Raises MissingGeneration, which names the stage to run first, where one of the stage's folders is not there."""
+    for folder in stage.inputs:
+        if not (workspace / folder).exists() and folder != "data":
+            raise MissingGeneration(folder, _maker_of(folder))
+
+
+def _check_rows(stage: Stage, folder: Path, workspace: Path) -> None:
+    from seedling.dataset.generation import check_counts, read_manifest, rows_on_disk
+
+    if not stage.output.startswith("generations/"):
+        return
+    manifest = read_manifest(folder)
+    check_counts(manifest, rows_on_disk(folder))
+    given: int = manifest["rows"]["in"]  # for two stages it is known apart from what they say themselves
+    if stage.kind == "validate":
+        given = read_manifest(workspace / COLLECTED)["rows"]["kept"]
+    elif stage.kind == "pseudo_label" and not manifest["notes"].get("skipped"):
+        counts = read_manifest(workspace / VALIDATED)["counts"]
+        given = sum(one["rows"] for one in counts if one["split"] == "pool")
+    check_counts({**manifest, "rows": {**manifest["rows"], "in": given}})
+
+
+def _pass_gate(stage: Stage, folder: Path, workspace: Path, inputs: Path, max_megapixels: float) -> Callable[[], None]:
+    """Asks the gate; gives what is to be written down once the generation stands. Raises GateFailed where it says no."""
+    from seedling.gates.checking import (
+        check,
+        explain,
+        load_gates,
+        load_own,
+        wanted_columns,
+        write_checks,
+        write_comparisons,
+    )
+    from seedling.gates.columns import gated_rows, offered, remember
+    from seedling.gates.history import record_gate
+
+    gates, memory = load_gates(inputs), workspace / ".seedling" / "gates" / f"{stage.name}.parquet"
+    if _skipped(stage, folder):
+        write_checks([], folder)  # the loop has stopped: there is nothing to judge
+        return lambda: write_comparisons([], workspace, stage.name)
+    wanted = wanted_columns(stage.name, gates)
+    validated = None if stage.kind in {"scrape", "validate"} else workspace / VALIDATED
+    rows = gated_rows(
+        stage.name,
+        folder,
+        validated=validated,
+        collected=workspace / COLLECTED,
+        last=workspace / stage.output,
+        memory=memory,
+        wanted=wanted,
+        max_megapixels=max_megapixels,
+    )
+    own, columns = load_own(inputs, gates), offered(stage.name, folder, validated)
+    checks = check(stage.name, rows, gates, workspace / ".seedling", own, columns)
+    write_checks(checks, folder)
+    record_gate(workspace, stage.name, [asdict(one) for one in checks], own.meanings)
+    page = _gates_page(workspace)
+    if any(one.stops for one in checks):
+        from seedling.dataset.generation import digest
+
+        quarantine = workspace / "quarantine" / f"{stage.name}-{digest(folder)}"
+        shutil.rmtree(quarantine, ignore_errors=True)
+        quarantine.parent.mkdir(exist_ok=True)
+        shutil.move(folder, quarantine)
+        message = explain(stage.name, checks, quarantine.relative_to(workspace), page, _rejected(quarantine))
+        raise GateFailed(message, [asdict(one) for one in checks])
+
+    to_remember = folder.with_name(f"{folder.name}.memory")  # beside it until the generation stands
+    to_remember.unlink(missing_ok=True)
+    remember(rows, wanted, to_remember)
+
+    def write_down() -> None:
+        write_comparisons(checks, workspace, stage.name)
+        memory.parent.mkdir(parents=True, exist_ok=True)
+        memory.unlink(missing_ok=True)  # of a generation that no longer stands
+        if to_remember.is_file():
+            to_remember.replace(memory)
+
+    return write_down
+
+
+def _rejected(folder: Path) -> dict[str, int]:
+    """Rows that the stage did not keep, by reason; none of a model."""
+    found: dict[str, int] = _json(folder / "manifest.json", {}).get("reasons", {})
+    return found
+
+
+def _gates_page(workspace: Path) -> Path | None:
+    """The page of all gates, written anew; None where it cannot be written, which must not hide a failed gate."""
+    from seedling.report.gates_page import write_gates_page
+
+    try:
+        return write_gates_page(workspace).relative_to(workspace)
+    except Exception as error:  # noqa: BLE001  (the page is of older results too, and those may be damaged)
+        print(printable(f"The page of the gates could not be written: {error}", keep="\n"), file=sys.stderr)
+        return None
+
+
+def gate_changed(stage: Stage, workspace: Path, inputs: Path | None = None) -> bool:
+    """Whether the stage's gate would now be asked with other expectations of the user's own than when it was asked."""
+    from seedling.gates.checking import asked_with_others
+
+    return asked_with_others(inputs or workspace, workspace / stage.output)
+
+
+def _skipped(stage: Stage, folder: Path) -> bool:
+    if stage.kind == "train":
+        return not (folder / "model.json").exists()
+    return stage.kind == "pseudo_label" and bool(_json(folder / "manifest.json", {})["notes"].get("skipped"))
+
+
+def _publish(partial: Path, output: Path, *, whole: bool) -> None:
+    """Puts what was made in its place; a whole folder in one rename, the reports file by file."""
+    if not whole:
+        output.mkdir(parents=True, exist_ok=True)
+        for made in sorted(partial.iterdir()):
+            _publish(made, output / made.name, whole=True)
+        return
+    output.parent.mkdir(parents=True, exist_ok=True)
+    if not output.is_dir():
+        partial.replace(output)
+        return
+    old = partial.with_name(f"{partial.name}{OLD}")  # aside first: two renames, and a kill between them is mended
+    shutil.rmtree(old, ignore_errors=True)
+    output.replace(old)
+    partial.replace(output)
+    shutil.rmtree(old)
+
+
+def _tidy_after_a_kill(partial: Path, output: Path) -> None:
+    """What a killed run left: half a stage goes; a whole generation that stood aside goes back to its place."""
+    shutil.rmtree(partial, ignore_errors=True)
+    old = partial.with_name(f"{partial.name}{OLD}")
+    if old.is_dir() and not output.exists():
+        output.parent.mkdir(parents=True, exist_ok=True)
+        old.replace(output)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _maker_of(folder: str) -> str:
+    made = {stage.output: stage.name for stage in stages().values()}
+    return made.get(folder, "train@0")
+
+
+def write_page(kind: str, workspace: Path) -> Path | None:
+    """The page that shows what the stage found, made anew: of validate the data page, of evaluate the report, with its cards; else None."""
+    from seedling.media.personal_data import personal_data_shown
+
+    with personal_data_shown(load(workspace).reports.show_personal_data):
+        return _write_page(kind, workspace)
+
+
+def _write_page(kind: str, workspace: Path) -> Path | None:
+    if kind == "validate":
+        from seedling.report.data_page import write_data_page
+
+        return write_data_page(workspace)
+    if kind == "evaluate":
+        from seedling.report.cards import write_cards
+        from seedling.report.report import write_report
+
+        write_cards(workspace)
+        return write_report(workspace)
+    return None
+
+
+def _json(path: Path, default: Any) -> Any:
+    return read_json(path) if path.is_file() else default
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs one stage in the current folder; exit code 0 done, 1 a gate failed, 2 bad input, 70 an unknown error."""
+    parser = argparse.ArgumentParser(
+        prog="python -m seedling.runner", description="Runs one stage in the current workspace, without recording it."
+    )
+    parser.add_argument("stage", help=f"name of the stage: {', '.join(stages())}")
+    name = parser.parse_args(arguments).stage
+    try:
+        stage = find(name)
+        with workspace_lock(Path.cwd()), terminal(stage.name) as progress:
+            run_stage(stage, Path.cwd(), progress)
+            write_page(stage.kind, Path.cwd())
+    except Exception as error:  # noqa: BLE001  (an exit code of 1 would mean that a gate failed)
+        known = faults.as_seedling_error(error, f"python -m seedling.runner {name}", Path.cwd())
+        print(printable(str(known), keep="\n\t"), file=sys.stderr)
+        sys.exit(known.exit_code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,86 @@
+"""Packs a folder of very many files into a table of Parquet files, so that DVC has dozens of files to watch and not thousands."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from seedling.config.sources import FolderSource
+from seedling.dataset.generation import IMAGE_TYPE, Modality
+from seedling.files.data_files import NOT_REGULAR, fault_of
+from seedling.plugins import CODE, is_code
+from seedling.progress import Progress, counted, silent
+from seedling.scrape.folder import read_folder
+
+PACKED = "packed"
+ROWS_AT_ONCE = 2_000
+BYTES_AT_ONCE = 32 * 2**20
+
+
+def pack_folder(
+    source: Path,
+    data: Path,
+    modality: Modality,
+    total: int,
+    progress: Progress = silent,
+    *,
+    with_code: bool = True,
+    by_class: bool = False,
+) -> list[tuple[str, str]]:
+    """Writes the source's files as `data/packed/part-*.parquet` (text or image, label, split, id); gives what it leaves out, with reasons.
+
+    A file's bytes go in as they are, its path becomes the id, so that a row's origin still names it. Files that cannot
+    be rows (outside of class folders, not UTF-8) are copied beside, where the scrape stage rejects them with its reason.
+    Raises InputError where the source holds no files, OSError where one cannot be read or written.
+    """
+    wanted = pa.field("image", IMAGE_TYPE) if modality == "image" else pa.field("text", pa.string())
+    texts = [pa.field(name, pa.string()) for name in ("label", "split", "id")]
+    schema = pa.schema([wanted, *texts])
+    (data / PACKED).mkdir(parents=True)
+    rows: list[dict[str, Any]] = []
+    left_out: list[tuple[str, str]] = []
+    size = parts = 0
+
+    def flush() -> None:
+        nonlocal rows, size, parts
+        if rows:
+            pq.write_table(
+                pa.Table.from_pylist(rows, schema=schema),
+                data / PACKED / f"part-{parts:05d}.parquet",
+                compression="zstd",
+                row_group_size=256,
+            )
+            parts, rows, size = parts + 1, [], 0
+
+    items = read_folder(FolderSource(kind="folder", by_class=by_class), source, modality, sys.maxsize)
+    for item in counted(items, progress, "pack", total):
+        path = source / item.origin
+        code = CODE if not with_code and is_code(path) else None
+        fault = None if path.is_dir() else fault_of(path, source.resolve()) or code
+        if path.is_dir() or fault is not None:
+            left_out.append((item.origin, fault or item.reason or NOT_REGULAR))
+            continue
+        try:
+            content = item.load() if item.reason is None else None
+        except UnicodeDecodeError:
+            content = None
+        if content is None:
+            _copy(path, data / item.origin)
+            continue
+        cell: Any = {"bytes": content, "path": None} if isinstance(content, bytes) else content
+        rows.append({wanted.name: cell, "label": item.label, "split": item.split, "id": item.origin})
+        size += len(content)
+        if len(rows) >= ROWS_AT_ONCE or size >= BYTES_AT_ONCE:
+            flush()
+    flush()
+    return left_out
+
+
+def _copy(path: Path, to: Path) -> None:
+    to.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copy2(path, to)

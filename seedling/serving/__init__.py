@@ -1,0 +1,1 @@
+"""HTTP servers: of the model, and of the pages."""

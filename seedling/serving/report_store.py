@@ -1,0 +1,59 @@
+"""`reports.store` in params.yaml: the workspace's pages are copied to S3 or another store after each run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from seedling.errors import InputError
+from seedling.flows.run_names import slug
+from seedling.serving.report_links import PAGES
+
+UPLOAD_TIMEOUT_SECONDS = 20
+STORE_EXTRAS = {
+    "s3": "s3",
+    "s3a": "s3",
+    "gs": "gs",
+    "gcs": "gs",
+    "abfs": "azure",
+    "az": "azure",
+    "ssh": "ssh",
+    "sftp": "ssh",
+}
+
+
+def upload_pages(workspace: Path, store: str) -> list[str]:
+    """Copies the pages to `<store>/<workspace>/`; gives their addresses there.
+
+    Raises InputError where the store's library is not installed, and the library's own errors where it does not answer.
+    """
+    from fsspec.core import url_to_fs
+
+    scheme = store.partition("://")[0]
+    try:
+        filesystem, root = url_to_fs(store, **_options(scheme))
+    except (ImportError, ValueError) as error:
+        extra = STORE_EXTRAS.get(scheme)
+        remedy = f"install seedling[{extra}]" if extra else "use s3://, gs:// or az://"
+        raise InputError(f"reports.store: {store} cannot be used ({error}): {remedy}.") from error
+    folder = f"{root.rstrip('/')}/{slug(workspace.resolve().name)}"
+    uploaded = []
+    for name in PAGES.values():
+        path = workspace / "reports" / name
+        if path.is_file():
+            filesystem.makedirs(folder, exist_ok=True)
+            filesystem.pipe_file(f"{folder}/{name}", path.read_bytes(), **_content_type(scheme))
+            uploaded.append(f"{store}/{slug(workspace.resolve().name)}/{name}")
+    return uploaded
+
+
+def _options(scheme: str) -> dict[str, Any]:
+    if scheme not in {"s3", "s3a"}:
+        return {}
+    timeouts = {"connect_timeout": UPLOAD_TIMEOUT_SECONDS / 2, "read_timeout": UPLOAD_TIMEOUT_SECONDS}
+    return {"config_kwargs": {**timeouts, "retries": {"max_attempts": 2}}, "skip_instance_cache": True}
+
+
+def _content_type(scheme: str) -> dict[str, str]:
+    """Without it a browser would save the page instead of showing it."""
+    return {"ContentType": "text/html; charset=utf-8"} if scheme in {"s3", "s3a"} else {}

@@ -1,0 +1,167 @@
+"""`seedling status`: each stage's rows, whether it is up to date, which stage is running, and the last result.
+
+It holds no lock and changes nothing, so it works at any time, also during a run.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+from rich.text import Text
+
+from seedling.config.params import load
+from seedling.gates.history import gate_history
+from seedling.lock import RUN_PID, running_process
+from seedling.pipeline import stages
+from seedling.records.results import headline_metrics, read_evaluation
+from seedling.records.run_history import runs
+from seedling.records.summaries import headline, summary
+from seedling.runner import gate_changed
+from seedling.terminal.console import PrintableConsole
+from seedling.versioning.pushing import read_push_state
+from seedling.versioning.storage import paths_at_work, read_states
+
+EXIT_CODES = {"up to date": 0, "gate failed": 1, "work to do": 3, "running": 4}  # 2 is an error, as of every command
+STYLES = {"up to date": "green", "missing": "dim", "running": "cyan", "gate failed": "red"}
+
+
+@dataclass(frozen=True)
+class StageStatus:
+    """One stage: its state, and its rows where it has any."""
+
+    name: str
+    state: str
+    rows_in: int | None = None
+    rows_kept: int | None = None
+    rows_rejected: int | None = None
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class WorkspaceStatus:
+    """What a monitor needs to know of a workspace. state: a key of EXIT_CODES."""
+
+    workspace: str
+    state: str
+    stages: list[StageStatus]
+    running: dict[str, Any] | None = None
+    failed_gates: list[str] = field(default_factory=list)
+    headline: str | None = None
+    metrics: dict[str, float] = field(default_factory=dict)
+    last_run: dict[str, str] | None = None
+    runs: int = 0
+    push: dict[str, Any] | None = None
+
+    @property
+    def exit_code(self) -> int:
+        """0 up to date, 1 the last gate failed, 3 work to do, 4 running."""
+        return EXIT_CODES[self.state]
+
+
+def read_status(workspace: Path) -> WorkspaceStatus:
+    """Reads the workspace without a lock. Raises InputError where the folder is no workspace."""
+    load(workspace)
+    running = _running(workspace)
+    states = read_states(workspace)
+    stage_statuses, failed = [], []
+    gates = {record.stage: record for record in gate_history(workspace)}  # the last of each
+    for name, stage in stages().items():
+        facts = summary(stage, workspace) if (workspace / stage.output).exists() else {}
+        state = states.get(name, "up to date")
+        if state == "up to date" and gate_changed(stage, workspace):
+            state = "expectations changed"
+        if name in gates and not gates[name].passed:
+            failed.append(name)
+            state = "gate failed"
+        if running is not None and name in running["stages"]:
+            state = "running"
+        rows = (facts.get("in"), facts.get("kept"), facts.get("rejected"))
+        stage_statuses.append(StageStatus(name, state, *rows, note=str(facts.get("note", ""))))
+    evaluation, past = read_evaluation(workspace / "reports"), runs(workspace)
+    is_current = not states and all(stage.state == "up to date" for stage in stage_statuses)
+    state = "up to date" if is_current else "gate failed" if failed else "work to do"
+    return WorkspaceStatus(
+        workspace=str(workspace),
+        state="running" if running is not None else state,
+        stages=stage_statuses,
+        running=running,
+        failed_gates=failed,
+        headline=None if evaluation is None else headline(evaluation),
+        metrics={} if evaluation is None else headline_metrics(evaluation),
+        last_run={"name": past[-1].name, "ended": past[-1].record["ended"]} if past else None,
+        runs=len(past),
+        push=read_push_state(workspace),
+    )
+
+
+def show_status(workspace: Path, *, as_json: bool = False) -> int:
+    """Prints the status, as a table or as JSON; gives the exit code."""
+    status = read_status(workspace)
+    if as_json:
+        print(json.dumps({**asdict(status), "exit_code": status.exit_code}, indent=2))
+    else:
+        _print_table(status)
+    return status.exit_code
+
+
+def _running(workspace: Path) -> dict[str, Any] | None:
+    process, paths = running_process(workspace), paths_at_work(workspace)
+    if process is None and not paths:
+        return None
+    at_work = [
+        name
+        for name, stage in stages().items()
+        if any(path == stage.output or path.startswith(f"{stage.output}/") for path in paths)
+    ]
+    since = None
+    if process is not None:
+        began = (workspace / RUN_PID).stat().st_mtime
+        since = datetime.fromtimestamp(began).astimezone().isoformat(timespec="seconds")
+    return {"process": process, "since": since, "stages": at_work}
+
+
+def _print_table(status: WorkspaceStatus) -> None:
+    console = PrintableConsole()
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for name, justify in (
+        ("stage", "left"),
+        ("state", "left"),
+        ("in", "right"),
+        ("kept", "right"),
+        ("rejected", "right"),
+        ("", "left"),
+    ):
+        table.add_column(name, justify=justify, header_style="dim")  # type: ignore[arg-type]
+    for stage in status.stages:
+        numbers = [
+            "" if number is None else f"{number:,}" for number in (stage.rows_in, stage.rows_kept, stage.rows_rejected)
+        ]
+        table.add_row(stage.name, Text(stage.state, style=STYLES.get(stage.state, "yellow")), *numbers, stage.note)
+    console.print(table)
+    if status.headline:
+        console.print(f"\n{status.headline}", highlight=False)
+    if status.last_run:
+        count = "1 run" if status.runs == 1 else f"{status.runs} runs"
+        console.print(
+            f"{count}, the last one {status.last_run['name']}, ended {status.last_run['ended']}", highlight=False
+        )
+    if status.push and not status.push["complete"]:
+        console.print(f"Not pushed: {status.push['message']}", style="yellow", highlight=False)
+    if status.running:
+        where = ", ".join(status.running["stages"]) or "between stages"
+        since = f" since {status.running['since']}" if status.running["since"] else ""
+        process = f" (process {status.running['process']})" if status.running["process"] else ""
+        console.print(f"A run{process} is at work{since}: {where}.", style="cyan", highlight=False)
+    elif status.failed_gates:
+        console.print(
+            f"The gate of {', '.join(status.failed_gates)} failed: the rows are in quarantine/; `seedling run` tries again.",
+            style="red",
+            highlight=False,
+        )
+    elif status.state == "work to do":
+        console.print("`seedling run` brings all of it up to date.")

@@ -1,0 +1,84 @@
+"""Upgrades a workspace that an earlier Seedling made: what `seedling run` and `seedling stage` do first.
+
+No stage is made anew, but evaluate, whose outputs have a file more.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from seedling.errors import InputError
+from seedling.records.test_evaluations import LOG, bring_log_up_to_date
+
+FORMER_OUTPUTS = "outs: [reports/predictions.parquet, reports/gate.json]"
+OUTPUTS = "outs: [reports/evaluation.json, reports/predictions.parquet, reports/gate.json]"
+FORMER_COMMAND = re.compile(r"python -P -m tasks\.(?:(train|pseudo_label) --round (\$\{key\}|\d)|([a-z]+))")
+FORMER_ENTRYPOINT = "entrypoint: flows.grow.scheduled"
+ENTRYPOINT = "entrypoint: seedling.flows.grow.scheduled"
+UNION_MERGE = f"{LOG} merge=union"
+
+
+def upgrade_workspace(workspace: Path) -> list[str]:
+    """Changes what an earlier version wrote otherwise; gives a sentence for each change.
+
+    Raises InputError where dvc.yaml was edited so that it must be changed by hand.
+    """
+    changes = []
+    if _upgrade_commands(workspace):
+        changes.append(
+            "dvc.yaml, dvc.lock, prefect.yaml: stages are run as `python -P -m seedling.runner`; commit them with git."
+        )
+    if _upgrade_pipeline(workspace / "dvc.yaml"):
+        changes.append("dvc.yaml: evaluate writes reports/evaluation.json too; the stage runs once again.")
+    if bring_log_up_to_date(workspace):
+        changes.append(f"{LOG}: the log of test-set evaluations was brought up to date; commit it with git.")
+    if _add_line(workspace / ".gitattributes", UNION_MERGE):
+        changes.append(f".gitattributes: git merges the {LOG} of two branches by keeping the lines of both.")
+    return changes
+
+
+def _upgrade_pipeline(path: Path) -> bool:
+    if not path.is_file():
+        return False  # said by whoever opens the workspace
+    content = path.read_text(encoding="utf-8")
+    if "reports/evaluation.json" in content:
+        return False
+    if FORMER_OUTPUTS not in content:
+        raise InputError(
+            f"{path}: the stage evaluate does not list reports/evaluation.json: add it to the stage's `outs`, then run again."
+        )
+    partial = path.with_name(f"{path.name}.new")
+    partial.write_text(content.replace(FORMER_OUTPUTS, OUTPUTS), encoding="utf-8")
+    partial.replace(path)
+    return True
+
+
+def _upgrade_commands(workspace: Path) -> bool:
+    """Replaces the former module names of stages and flow; the outputs in dvc.lock stay valid, so no stage runs again."""
+    changed = False
+    for path in (workspace / "dvc.yaml", workspace / "dvc.lock", workspace / "prefect.yaml"):
+        if not path.is_file():
+            continue
+        content = path.read_text(encoding="utf-8")
+        upgraded = FORMER_COMMAND.sub(_command, content).replace(FORMER_ENTRYPOINT, ENTRYPOINT)
+        if upgraded != content:
+            partial = path.with_name(f"{path.name}.new")
+            partial.write_text(upgraded, encoding="utf-8")
+            partial.replace(path)
+            changed = True
+    return changed
+
+
+def _command(former: re.Match[str]) -> str:
+    stage = former[3] or f"{former[1]}@{former[2]}"
+    return f"python -P -m seedling.runner {stage}"
+
+
+def _add_line(path: Path, line: str) -> bool:
+    content = path.read_text(encoding="utf-8") if path.is_file() else ""
+    if line in content.splitlines():
+        return False
+    separator = "" if not content or content.endswith("\n") else "\n"
+    path.write_text(f"{content}{separator}{line}\n", encoding="utf-8")
+    return True

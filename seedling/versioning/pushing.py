@@ -1,0 +1,229 @@
+"""Pushes data, stage outputs, the run cache and the experiments after a run: what `push: true` in params.yaml asks for.
+
+The transfer is a process of its own with a time limit, so that a remote that does not answer never stops a run: what could not be
+pushed is recorded in .seedling/push.json and pushed by the next run.
+
+python -m seedling.versioning.pushing WORKSPACE REMOTE        # one attempt
+"""
+
+from __future__ import annotations
+
+import configparser
+import hashlib
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from seedling.config.params import Params, find_secrets, load
+from seedling.dataset.generation import write_json
+from seedling.errors import InputError, SeedlingError
+from seedling.versioning.git import git
+
+PUSH_STATE = Path(".seedling", "push.json")
+REMOTE_NAME = "seedling"
+ATTEMPTS = 3
+BACKOFF_SECONDS = 2.0  # doubled after each attempt
+REACH_TIMEOUT_SECONDS = 60.0  # until the remote has answered for the first time
+REACHED = "reached"
+EXPERIMENT_REF = re.compile(r"refs/exps/[0-9a-f]{2}/[0-9a-f]{38}/.+")
+ENVIRONMENT = {"GIT_TERMINAL_PROMPT": "0", "DVC_NO_ANALYTICS": "1"}
+SSH_COMMAND = "ssh -o BatchMode=yes -o ConnectTimeout=15"
+
+
+def prepare_remote(workspace: Path, params: Params) -> str | None:
+    """Makes the remote of params.yaml DVC's default remote; gives the name of the remote that runs push to, None where `push` is false.
+
+    Raises InputError where `push` is true and there is no remote, or where .dvc/config, which git tracks, holds a secret.
+    """
+    from seedling.versioning.storage import default_remote, remote_names, set_default_remote
+
+    _refuse_secrets_in_config(workspace / ".dvc" / "config")
+    if params.remote is not None:
+        url = params.remote["url"]
+        if params.remote.keys() == {"url"} and url in remote_names(workspace):
+            return str(url) if params.push else None
+        settings = {name: str(value) for name, value in params.remote.items()}
+        current = default_remote(workspace) or {}
+        if {name: str(current.get(name)) for name in settings} != settings or current["name"] != REMOTE_NAME:
+            set_default_remote(workspace, REMOTE_NAME, settings)
+    if not params.push:
+        return None
+    remote = default_remote(workspace)
+    if remote is None:
+        raise InputError(
+            "params.yaml has `push: true`, but there is no remote: add `remote: s3://bucket/path`, run "
+            "`dvc remote add --default NAME URL`, or set `push: false`."
+        )
+    return str(remote["name"])
+
+
+def is_push_due(workspace: Path) -> bool:
+    """Whether `push` is true and something was not pushed yet; asks no remote."""
+    remote = prepare_remote(workspace, load(workspace))
+    return remote is not None and not _is_pushed(workspace, remote)
+
+
+def push_workspace(workspace: Path) -> str | None:
+    """Pushes what the last push did not; gives a sentence on what could not be pushed, None where all is on the remote.
+
+    Never raises for a remote that cannot be reached, and ends after `push_minutes` at the latest.
+    """
+    params = load(workspace)
+    remote = prepare_remote(workspace, params)
+    if remote is None:
+        return None
+    if _is_pushed(workspace, remote):
+        return None
+    fingerprint = _fingerprint(workspace, remote)
+    deadline = time.monotonic() + 60 * params.push_minutes
+    error: str | None = None
+    for attempt in range(ATTEMPTS):
+        if attempt:
+            time.sleep(min(BACKOFF_SECONDS * 2 ** (attempt - 1), max(0.0, deadline - time.monotonic())))
+        error = _attempt(workspace, remote, deadline)
+        if error is None or time.monotonic() >= deadline:
+            break
+    message = (
+        f"Pushed to the remote '{remote}'."
+        if error is None
+        else f"The push to the remote '{remote}' failed ({error}); nothing is lost, the next run pushes again."
+    )
+    now = datetime.now().astimezone().isoformat(timespec="seconds")
+    record = {"complete": error is None, "message": message, "time": now, "fingerprint": fingerprint}
+    write_json(workspace / PUSH_STATE, record)
+    return None if error is None else message
+
+
+def read_push_state(workspace: Path) -> dict[str, Any] | None:
+    """What became of the last push: complete, message, time; None where nothing was pushed yet."""
+    try:
+        state: dict[str, Any] = json.loads((workspace / PUSH_STATE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return state
+
+
+def experiment_refs(workspace: Path) -> dict[str, str]:
+    """The refs of DVC's experiments → their commits."""
+    listed = git(workspace, "for-each-ref", "--format=%(refname) %(objectname)", "refs/exps/").splitlines()
+    refs = dict(line.rsplit(" ", 1) for line in listed)
+    return {ref: commit for ref, commit in refs.items() if EXPERIMENT_REF.fullmatch(ref)}
+
+
+def _is_pushed(workspace: Path, remote: str) -> bool:
+    state = read_push_state(workspace)
+    return bool(state and state["complete"] and state["fingerprint"] == _fingerprint(workspace, remote))
+
+
+def _fingerprint(workspace: Path, remote: str) -> str:
+    """Changes whenever there is something new to push, or another place to push it to."""
+    files = [workspace / name for name in ("dvc.lock", "data.dvc", ".dvc/config", ".dvc/config.local")]
+    contents = [path.read_bytes() if path.is_file() else b"" for path in files]
+    refs = json.dumps([remote, experiment_refs(workspace), _git_remote(workspace)], sort_keys=True)
+    return hashlib.blake2b(b"\0".join([*contents, refs.encode()]), digest_size=16).hexdigest()
+
+
+def _attempt(workspace: Path, remote: str, deadline: float) -> str | None:
+    """One push in a process of its own; gives what went wrong."""
+    command = [sys.executable, "-P", "-m", "seedling.versioning.pushing", str(workspace), remote]
+    environment = {**os.environ, **ENVIRONMENT}
+    environment.setdefault("GIT_SSH_COMMAND", SSH_COMMAND)
+    package_parent = str(Path(__file__).resolve().parents[2])
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, [package_parent, environment.get("PYTHONPATH")]))
+    process = subprocess.Popen(  # noqa: S603
+        command,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    lines: list[str] = []
+    reader = threading.Thread(target=_read_lines, args=(process, lines), daemon=True)
+    reader.start()
+    must_answer_by = min(deadline, time.monotonic() + REACH_TIMEOUT_SECONDS)
+    try:
+        while process.poll() is None:
+            if time.monotonic() > (deadline if REACHED in lines else must_answer_by):
+                return "it took longer than `push_minutes`" if REACHED in lines else "the remote did not answer"
+            time.sleep(0.1)
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+        reader.join(timeout=5)
+    messages = [line for line in lines if line and line != REACHED]
+    return None if process.returncode == 0 else (messages or [f"exit code {process.returncode}"])[-1].rstrip(".")
+
+
+def _read_lines(process: subprocess.Popen[str], lines: list[str]) -> None:
+    assert process.stdout is not None  # noqa: S101  (it was opened as a pipe)
+    lines.extend(line.strip() for line in process.stdout)
+
+
+def _refuse_secrets_in_config(path: Path) -> None:
+    config = configparser.ConfigParser(interpolation=None)
+    try:
+        config.read(path, encoding="utf-8")
+    except configparser.Error:
+        return  # DVC says what is wrong with it
+    for section in config.sections():
+        secret_names = find_secrets(dict(config[section]))
+        if secret_names and "remote" in section:
+            raise InputError(
+                f"{path}, which git tracks, holds a secret in `{secret_names[0]}` of [{section}]: remove it there, and set it with "
+                "`dvc remote modify --local NAME KEY VALUE`, or in the environment."
+            )
+
+
+def _git_remote(workspace: Path) -> str | None:
+    """`origin`, or the only git remote; None where there is none, or several of other names."""
+    names = git(workspace, "remote").split()
+    return "origin" if "origin" in names else names[0] if len(names) == 1 else None
+
+
+def _push_experiments(workspace: Path) -> None:
+    """What `dvc exp push` does with git, for all experiments. Raises SeedlingError where the git remote refuses or cannot be reached."""
+    remote, refs = _git_remote(workspace), sorted(experiment_refs(workspace))
+    if remote is not None and refs:
+        try:
+            git(workspace, "push", "--quiet", "--no-verify", remote, *(f"+{ref}:{ref}" for ref in refs))
+        except SeedlingError as error:
+            raise SeedlingError(f"the experiments could not be pushed to the git remote '{remote}': {error}") from error
+
+
+def _end_with_parent(parent: int) -> None:
+    """Ends this process when the run that started it is gone, however that ended."""
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    os._exit(1)
+
+
+def main() -> None:
+    """One attempt to push; prints `reached` once the remote has answered, and what went wrong; exit code 0 or 2."""
+    threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
+    from seedling.versioning.storage import push_all, reach_remote
+
+    workspace, remote = Path(sys.argv[1]), sys.argv[2]
+    try:
+        reach_remote(workspace, remote)
+        print(REACHED, flush=True)
+        push_all(workspace, remote, experiment_refs(workspace).values())
+        _push_experiments(workspace)
+    except Exception as error:  # noqa: BLE001  (each store's library has its own errors for a remote that fails)
+        first = str(error).strip().splitlines() or [type(error).__name__]
+        print(f"{type(error).__name__}: {first[0]}" if not isinstance(error, SeedlingError) else first[0], flush=True)
+        os._exit(2)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,76 @@
+"""Visits to the sources on the web: what a scheduled run does before it looks for work.
+
+A visit has a name, `scrape.as_of`. Its name goes into params.yaml only where it brought other rows, so a visit that brings
+nothing changes no file that DVC or git knows.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal
+
+from seedling.config.params import load, set_value
+from seedling.config.sources import visited_sources
+from seedling.dataset.generation import write_json
+from seedling.errors import DamagedFile, GateFailed
+from seedling.files.reading import read_json
+from seedling.versioning.ledger import Ledger, Outcome
+
+OPEN_VISIT = Path(".seedling", "visit.json")
+State = Literal["unfinished", "refused"]
+
+
+def has_open_visit(workspace: Path) -> bool:
+    """Whether an earlier visit was stopped, or its rows were refused by the gate."""
+    return (workspace / OPEN_VISIT).is_file()
+
+
+def visit_sources(ledger: Ledger) -> Outcome | None:
+    """Runs scrape under the name of a new visit; gives its outcome, or None where it brought nothing.
+
+    A visit that was stopped is continued under its name. Raises what scrape raises.
+    """
+    snapshot = ledger.snapshot
+    assert snapshot is not None  # noqa: S101  (a run takes one)
+    workspace = snapshot.workspace
+    if not visited_sources(load(snapshot.folder).scrape.sources):
+        (workspace / OPEN_VISIT).unlink(missing_ok=True)
+        return None
+    stopped_name = _stopped_visit(workspace)
+    name = stopped_name or datetime.now(UTC).isoformat(timespec="seconds")
+    params_before = (snapshot.folder / "params.yaml").read_bytes()
+    as_of_before = load(snapshot.folder).scrape.as_of
+    _keep_open(workspace, name, "unfinished")
+    set_value(snapshot.folder, ["scrape", "as_of"], name)
+    try:
+        outcome = ledger.run("scrape", visit=True)
+    except GateFailed:
+        _keep_open(workspace, name, "refused")
+        raise
+    # A visit that was stopped may have been recorded under its name already, which therefore has to stay.
+    if outcome.how == "unchanged" and stopped_name is None:
+        from seedling.scrape.visits import rename_visit
+
+        (snapshot.folder / "params.yaml").write_bytes(params_before)
+        rename_visit(load(snapshot.folder).scrape.sources, workspace / ".seedling" / "web", name, as_of_before)
+    else:
+        set_value(workspace, ["scrape", "as_of"], name)
+    (workspace / OPEN_VISIT).unlink(missing_ok=True)
+    return None if outcome.how == "unchanged" else outcome
+
+
+def _stopped_visit(workspace: Path) -> str | None:
+    """The name of a visit that was stopped before its end, if any."""
+    path = workspace / OPEN_VISIT
+    if not path.is_file():
+        return None
+    try:
+        visit = read_json(path)
+        return str(visit["as_of"]) if visit["state"] == "unfinished" else None
+    except (DamagedFile, KeyError, TypeError):  # cut by a kill: a new visit asks again for what the old one brought
+        return None
+
+
+def _keep_open(workspace: Path, name: str, state: State) -> None:
+    write_json(workspace / OPEN_VISIT, {"as_of": name, "state": state})
