@@ -23,18 +23,18 @@ from record import Found, mean_with_interval, write
 from sklearn.model_selection import StratifiedKFold
 
 from seedling.config.params import EncoderParams, Facts
+from seedling.dataset.training_rows import TrainingRows
+from seedling.evaluate.next_steps import Curve, LabelsFrom, errors_by_class, next_steps
 from seedling.features.classical import Inputs
 from seedling.label_quality.label_issues import doubt
 from seedling.models.heads import Head
 from seedling.models.model import single_threaded
 from seedling.models.saving import make_features
 from seedling.models.training import Setting
-from seedling.report.next_steps import Curve, LabelsFrom, errors_by_class, next_steps
 from seedling.stats.statistics import softmax, wilson
 from seedling.train.choice import Judged
 from seedling.train.cross_validation import Workbench
 from seedling.train.learning_curve import learning_curve
-from seedling.train.rows import TrainingRows
 from seedling.train.step_contributions import bought
 from seedling.train.tally import Candidate
 from seedling.validate.label_checks import budget

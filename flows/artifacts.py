@@ -72,8 +72,8 @@ def facts(outcome: Outcome) -> Iterator[tuple[str, Any]]:
         yield "note", outcome.summary["note"]
 
 
-def said(outcome: Outcome) -> str:
-    """The same in one line, for the run's log."""
+def outcome_line(outcome: Outcome) -> str:
+    """The facts of a stage in one line, for the run's log."""
     return ", ".join(f"{what} {value}" for what, value in facts(outcome) if what != "seconds")
 
 

@@ -13,8 +13,8 @@ from typing import Any
 from seedling.config.monitoring_params import EventKind
 from seedling.errors import GateFailed
 from seedling.flows.failures import sentence_of
-from seedling.flows.run_names import slug
 from seedling.gates.columns import RELATIVE
+from seedling.serving.report_links import slug
 from seedling.versioning.ledger import Outcome
 
 EVENT_NAMES: dict[EventKind, str] = {

@@ -6,11 +6,10 @@ seedling run        # this flow on the current workspace
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from threading import BoundedSemaphore
 from typing import Any
 from uuid import UUID
 
@@ -20,97 +19,28 @@ from prefect.client.schemas.objects import State
 
 from seedling.config.params import load, set_value
 from seedling.config.sources import visited_sources
-from seedling.errors import GateFailed, SeedlingError, SourceUnreachable, WorkspaceBusy
-from seedling.flows.artifacts import (
-    progress_artifact,
-    publish,
-    publish_description,
-    publish_gate,
-    publish_rounds,
-    said,
-)
-from seedling.flows.failures import StageTask, errors_as_failed_states
+from seedling.errors import WorkspaceBusy
+from seedling.flows.artifacts import progress_artifact, publish_description
 from seedling.flows.monitoring import MonitoredRun, begin, monitored, name_at_start, record_and_draw, run_ended
 from seedling.flows.scheduling import skip_missed_runs, skipped_state
 from seedling.flows.stopping import ends_with_parent, remember_flow_run, stops_in_time
 from seedling.lock import workspace_lock
-from seedling.parallel.executor import pieces_at_once, spread_by
 from seedling.pipeline import ROUNDS, stages
 from seedling.records.summaries import summary
 from seedling.runner import gate_changed, write_page
+from seedling.tasks.augment import augment
+from seedling.tasks.evaluate import evaluate
+from seedling.tasks.pseudo_label import pseudo_label
+from seedling.tasks.scrape import scrape
+from seedling.tasks.synthesize import synthesize
+from seedling.tasks.train import train
+from seedling.tasks.validate import validate
 from seedling.upgrading import upgrade_workspace
 from seedling.versioning.ledger import Ledger, Outcome, open_ledger
 from seedling.versioning.pushing import is_push_due, prepare_remote, push_workspace
-from seedling.web_visits import has_open_visit, visit_sources
+from seedling.web_visits import has_open_visit
 
 OPEN_RUN = Path(".seedling", "open_run")  # there while a run works, and after one that was stopped
-
-
-def stage_task(kind: str, **options: Any) -> Any:
-    """A Prefect task that brings one stage up to date, named as the stage."""
-
-    def bring(workspace: str, stage: str, visit: bool = False) -> Outcome:
-        try:
-            with spread_by(over_task_runner):
-                outcome = _brought(Path(workspace), stage, visit=visit)
-        except GateFailed as error:
-            with suppress(Exception):  # an artifact that Prefect refuses must not hide the gate's no
-                publish_gate(Path(workspace), stage, error.checks)
-            raise
-        publish(Path(workspace), outcome)
-        if kind == "train" and outcome.how != "unchanged":
-            publish_rounds(Path(workspace), int(stage.partition("@")[2]))
-        get_run_logger().info("%s: %s in %.1f s. %s", stage, outcome.how, outcome.seconds, said(outcome))
-        return outcome
-
-    bring.__doc__ = f"Brings the stage {kind} up to date."
-    options = {"task_run_name": "{stage}", "cache_policy": NO_CACHE, "persist_result": False, **options}
-    return StageTask(task(name=kind, **options)(errors_as_failed_states(bring)))
-
-
-def _brought(workspace: Path, stage: str, *, visit: bool) -> Outcome:
-    """The stage's outcome; with `visit`, the sources on the web are asked first."""
-    ledger = open_ledger(workspace)
-    outcome = visit_sources(ledger) if visit else None
-    return outcome or ledger.run(stage)
-
-
-def over_task_runner(work: Callable[[int], Any], places: Sequence[int], name: str) -> list[Any]:
-    """Each part of a stage's work, a fold of train, as a Prefect task of its own on the flow's task runner.
-
-    The parts share what is in memory, so the runner must be one of threads, as Prefect's own is; no more of them work at
-    once than there are cores, or GPUs.
-    """
-    room = BoundedSemaphore(pieces_at_once())
-
-    def part(place: int) -> Any:
-        with room:
-            return work(place)
-
-    run = task(name=name, task_run_name=f"{name} {{place}}", cache_policy=NO_CACHE, persist_result=False)(part)
-    return [one.result() for one in [run.submit(place) for place in places]]
-
-
-def _worth_another_try(task: Any, run: Any, state: Any) -> bool:
-    """Not for what a person must mend: bad input stays bad, and a gate's no is a no."""
-    try:
-        state.result()
-    except SourceUnreachable:
-        return True
-    except SeedlingError:
-        return False
-    except Exception:  # noqa: BLE001  (whatever else a site or a disk did to us)
-        return True
-    return False
-
-
-scrape = stage_task("scrape", retries=2, retry_delay_seconds=10, retry_condition_fn=_worth_another_try)
-validate = stage_task("validate")
-augment = stage_task("augment")
-synthesize = stage_task("synthesize")
-train = stage_task("train")
-pseudo_label = stage_task("pseudo_label")
-evaluate = stage_task("evaluate")
 
 
 @task(name="push", cache_policy=NO_CACHE, persist_result=False)
@@ -181,16 +111,16 @@ def run_pipeline(workspace: Path, *, as_of: str | None, visit: bool) -> RunResul
                 run_ended(run, unchanged)
                 return RunResult(run.record_name, unchanged, [])
             (workspace / OPEN_RUN).touch()
-            outcomes = [scrape(place, "scrape", visit=visits), validate(place, "validate")]
+            outcomes = [scrape(place, visit=visits), validate(place)]
             if outcomes[-1].how != "unchanged" or not (workspace / "reports" / "data.html").exists():
                 write_page("validate", workspace)
-            made = [augment.submit(place, "augment"), synthesize.submit(place, "synthesize")]
+            made = [augment.submit(place), synthesize.submit(place)]
             outcomes += [future.result() for future in made]
-            outcomes.append(train(place, "train@0"))
+            outcomes.append(train(place, 0))
             for number in range(1, ROUNDS + 1):  # after the verdict that stops the loop, rounds only say so
-                outcomes.append(pseudo_label(place, f"pseudo_label@{number}"))
-                outcomes.append(train(place, f"train@{number}"))
-            outcomes.append(evaluate(place, "evaluate"))
+                outcomes.append(pseudo_label(place, number))
+                outcomes.append(train(place, number))
+            outcomes.append(evaluate(place))
             return conclude(run, outcomes, was_stopped=was_stopped)
 
 

@@ -24,25 +24,27 @@ FLOWS = ["grow", "grow on schedule"]
 PAGE = 200  # what Prefect's server gives at most
 
 
-def old_flow_runs(workspace: Path, days: float) -> list[FlowRun]:
-    """The workspace's flow runs that ended so many days ago; none where no lasting server is set or it does not answer."""
-    if given_api_url() is None:
-        return []
-    with get_client(sync_client=True) as client:
-        if client.api_healthcheck() is not None:
+class PrefectFlowRuns:
+    """The flow runs on the Prefect server that the environment or the profile names."""
+
+    def older_than(self, workspace: Path, days: float) -> list[FlowRun]:
+        """The workspace's flow runs that ended so many days ago; empty if no lasting server is set or it does not answer."""
+        if given_api_url() is None:
             return []
-        before = datetime.now(UTC) - timedelta(days=days)
-        return [run for run in _ended(client, before) if _workspace_of(run) == workspace]
+        with get_client(sync_client=True) as client:
+            if client.api_healthcheck() is not None:
+                return []
+            before = datetime.now(UTC) - timedelta(days=days)
+            return [run for run in _ended(client, before) if _workspace_of(run) == workspace]
 
-
-def remove_flow_runs(flow_runs: list[FlowRun]) -> None:
-    """Removes the flow runs with their artifacts."""
-    with get_client(sync_client=True) as client:
-        for run in flow_runs:
-            artifacts_of_run = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[run.id]))
-            for artifact in client.read_artifacts(artifact_filter=artifacts_of_run):
-                client.delete_artifact(artifact.id)
-            client.delete_flow_run(run.id)
+    def remove(self, flow_runs: list[FlowRun]) -> None:
+        """Removes the flow runs with their artifacts."""
+        with get_client(sync_client=True) as client:
+            for run in flow_runs:
+                artifacts_of_run = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[run.id]))
+                for artifact in client.read_artifacts(artifact_filter=artifacts_of_run):
+                    client.delete_artifact(artifact.id)
+                client.delete_flow_run(run.id)
 
 
 def _ended(client: SyncPrefectClient, before: Any) -> Iterator[FlowRun]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -10,16 +9,12 @@ from typing import Any, Literal
 from uuid import UUID
 
 from seedling.records.run_history import RunInputs
+from seedling.serving.report_links import slug
 from seedling.versioning.ledger import Outcome
 
 RunOutcome = Literal["accepted", "rejected", "gate failed", "nothing new", "failed"]
 OUTCOMES: tuple[RunOutcome, ...] = ("accepted", "rejected", "gate failed", "nothing new", "failed")
 MAX_NAMED_PARAMS = 2
-
-
-def slug(name: str) -> str:
-    """A workspace's name in lower case, digits and dashes, as Prefect wants an artifact's key."""
-    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "workspace"
 
 
 def artifact_key(workspace: Path, *parts: str) -> str:

@@ -11,12 +11,11 @@ import time
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 
 from rich.table import Table
 
 from seedling.config.params import load
-from seedling.flows.prefect_cleaning import old_flow_runs, remove_flow_runs
 from seedling.lock import workspace_lock
 from seedling.records.run_history import runs
 from seedling.records.run_records import FOLDER as RUN_RECORDS
@@ -25,9 +24,6 @@ from seedling.versioning.experiments import reference_name
 from seedling.versioning.git import git
 from seedling.versioning.pushing import experiment_refs
 from seedling.versioning.storage import CacheUse, remove_cache_files, unused_cache
-
-if TYPE_CHECKING:
-    from prefect.client.schemas.objects import FlowRun
 
 DAY_SECONDS = 86_400.0
 LEFTOVERS = (".seedling/partial", ".seedling/unfinished", ".seedling/snapshot", ".seedling/ablation/running")
@@ -67,7 +63,7 @@ class Plan:
     quarantine: list[Path] = field(default_factory=list)
     features: list[Path] = field(default_factory=list)
     leftovers: list[Path] = field(default_factory=list)
-    flow_runs: list[FlowRun] = field(default_factory=list)
+    flow_runs: list[Any] = field(default_factory=list)
 
     @property
     def removals(self) -> list[Removal]:
@@ -87,13 +83,31 @@ class Plan:
         ]
 
 
-def clean(workspace: Path, keep: Keep, *, apply: bool) -> Plan:
-    """Finds what can go, and removes it where `apply`. Raises WorkspaceBusy during a run, SeedlingError where a branch cannot be read."""
+class FlowRuns(Protocol):
+    """The records of past runs on an orchestrator's server, such as Prefect's flow runs."""
+
+    def older_than(self, workspace: Path, days: float) -> list[Any]:
+        """The workspace's runs that ended so many days ago."""
+
+    def remove(self, flow_runs: list[Any]) -> None:
+        """Removes these runs from the server."""
+
+
+def clean(workspace: Path, keep: Keep, *, apply: bool, flow_runs: FlowRuns | None = None) -> Plan:
+    """Finds what can be removed, and removes it if `apply`.
+
+    flow_runs: the server's records of past runs; None leaves them alone.
+    Raises WorkspaceBusy during a run, SeedlingError if a branch cannot be read.
+    """
     load(workspace)
     with workspace_lock(workspace):
         plan = _plan(workspace, keep)
+        if flow_runs is not None:
+            plan.flow_runs = flow_runs.older_than(workspace, keep.flow_run_days)
         if apply:
             _apply(plan)
+            if flow_runs is not None and plan.flow_runs:
+                flow_runs.remove(plan.flow_runs)
     return plan
 
 
@@ -118,7 +132,6 @@ def _plan(workspace: Path, keep: Keep) -> Plan:
     plan.quarantine = _older_than(workspace / "quarantine", keep.quarantine_days)
     plan.features = list(_old_features(workspace / FEATURES, keep))
     plan.leftovers = [path for name in LEFTOVERS for path in _entries(workspace / name)]
-    plan.flow_runs = old_flow_runs(workspace, keep.flow_run_days)
     return plan
 
 
@@ -163,8 +176,6 @@ def _apply(plan: Plan) -> None:
             shutil.rmtree(path)
         else:
             path.unlink(missing_ok=True)
-    if plan.flow_runs:
-        remove_flow_runs(plan.flow_runs)
 
 
 def _old_features(folder: Path, keep: Keep) -> Iterator[Path]:

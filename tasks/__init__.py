@@ -1,1 +1,1 @@
-"""One Prefect task per stage of the pipeline."""
+"""Prefect tasks, one per stage of the pipeline: each calls into the library, and reports the outcome to Prefect."""

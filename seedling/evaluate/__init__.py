@@ -21,6 +21,7 @@ from seedling.config.params import NOTHING, EvaluateParams, Facts
 from seedling.dataset.generation import columns_of, digest, payloads, read, read_manifest, source_of, write_json
 from seedling.errors import InputError
 from seedling.evaluate.metrics import accuracy, per_class, with_intervals
+from seedling.evaluate.next_steps import Curve, LabelsFrom, errors_by_class, extrapolated, next_steps
 from seedling.evaluate.plots import write_losses, write_plots
 from seedling.evaluate.scope import operating_points, out_of_scope
 from seedling.evaluate.scored import Scored
@@ -30,7 +31,6 @@ from seedling.label_quality.test_label_errors import label_errors
 from seedling.progress import Progress, silent
 from seedling.records.results import EVALUATION, METRICS, headline_metrics, read_evaluation, read_verdict
 from seedling.records.test_evaluations import log_test_evaluation
-from seedling.report.next_steps import Curve, LabelsFrom, errors_by_class, extrapolated, next_steps
 from seedling.stats.statistics import Ints, effective_rows, rows_for_interval, wilson
 
 if TYPE_CHECKING:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
+from seedling.dataset.training_rows import TrainingRows
 from seedling.features.classical import Inputs
 from seedling.models.saving import make_learner
 from seedling.models.training import Setting
 from seedling.stats.statistics import Floats, fit_temperature, softmax
-from seedling.train.rows import TrainingRows
 
 TRUSTED = ("trusted", "strictly_trusted")  # the losses in which it counts
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import urllib.error
 import urllib.request
 from collections.abc import Mapping, Sequence
@@ -11,12 +12,16 @@ from pathlib import Path
 from urllib.parse import quote
 
 from seedling.config.monitoring_params import ReportsParams
-from seedling.flows.run_names import slug
 
 PAGES = {"Report": "report.html", "Data": "data.html", "History": "history.html", "Gates": "gates.html"}
 SERVER_FILE = Path(".seedling", "report-server.json")
 PROBE_SECONDS = 5.0
 MAX_PROBE_BYTES = 100_000
+
+
+def slug(name: str) -> str:
+    """A workspace's name in lower case, digits and dashes, as in the addresses of its pages and in Prefect's artifact keys."""
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "workspace"
 
 
 def page_links(workspace: Path, params: ReportsParams) -> dict[str, str]:

@@ -24,9 +24,8 @@ from starlette.routing import Route
 
 from seedling.config.monitoring_params import ReportsParams
 from seedling.errors import InputError, SeedlingError
-from seedling.flows.run_names import slug
 from seedling.serving.http_clients import EVERY_ADDRESS, AllowedHosts
-from seedling.serving.report_links import PAGES, remove_server_file, running_server_url, write_server_file
+from seedling.serving.report_links import PAGES, remove_server_file, running_server_url, slug, write_server_file
 
 DEFAULT_PORT = 4300
 START_TIMEOUT_SECONDS = 30.0

@@ -6,8 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from seedling.errors import InputError
-from seedling.flows.run_names import slug
-from seedling.serving.report_links import PAGES
+from seedling.serving.report_links import PAGES, slug
 
 UPLOAD_TIMEOUT_SECONDS = 20
 STORE_EXTRAS = {

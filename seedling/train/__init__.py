@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from seedling.config.params import NOTHING, Facts, TrainParams
 from seedling.dataset.generation import MANIFEST, digest, payloads, read, read_manifest, write_json
+from seedling.dataset.training_rows import mixed_in_rows, training_rows
 from seedling.features.classical import FeatureMaker
 from seedling.label_quality.label_weights import TRUSTED
 from seedling.models.device import release_freed_memory
@@ -39,7 +40,6 @@ from seedling.train.cross_validation import Workbench
 from seedling.train.learning_curve import learning_curve
 from seedling.train.repeated import repeated
 from seedling.train.round_decision import Verdict
-from seedling.train.rows import mixed_in_rows, training_rows
 from seedling.train.step_contributions import bought
 from seedling.train.tally import Candidate
 from seedling.train.trial import choose_and_fit, try_candidates

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 
 from seedling.config.params import Facts, TrainParams
+from seedling.dataset.training_rows import INGREDIENTS, TrainingRows
 from seedling.errors import InputError
 from seedling.files.reading import read_json
 from seedling.label_quality.label_weights import TRUSTED
 from seedling.models.losses import CONSISTENCY, MIXIN, NETWORK_LOSSES
 from seedling.train.cross_validation import Workbench
-from seedling.train.rows import INGREDIENTS, TrainingRows
 from seedling.train.tally import Candidate
 
 BUDGET = {"quick": 60.0, "normal": 200.0, "thorough": 7200.0}  # seconds of one core, a round

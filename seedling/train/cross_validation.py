@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from seedling.dataset.training_rows import TrainingRows
 from seedling.errors import Diverged
 from seedling.features.classical import Inputs
 from seedling.label_quality.label_weights import TRUSTED, trust_in_labels
@@ -31,7 +32,6 @@ from seedling.parallel.executor import in_threads, spread, this_process
 from seedling.parallel.pool import in_pieces
 from seedling.stats.randomness import derived_seed
 from seedling.stats.statistics import Floats
-from seedling.train.rows import TrainingRows
 from seedling.train.tally import GRADIENT_LEARNERS, Candidate, Tally
 
 WORTH_SPREADING = 20.0  # seconds: less is done before another process has been told

@@ -15,10 +15,10 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from seedling.dataset.generation import digest, read_manifest, write_json
+from seedling.dataset.training_rows import INGREDIENTS, TrainingRows
 from seedling.files.reading import read_frame, reading
 from seedling.stats.statistics import Floats
 from seedling.train.cross_validation import Predictions
-from seedling.train.rows import INGREDIENTS, TrainingRows
 from seedling.train.tally import Candidate, Tally
 
 OUT_OF_FOLD, POOL, CANDIDATES = "out_of_fold.parquet", "pool_predictions.parquet", "candidates.parquet"

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from seedling.config.params import Facts, ScrapeParams, ValidateParams
+from seedling.evaluate.next_steps import Curve, _label_more
 from seedling.report.cards import Dataset, dataset_card
 from seedling.report.data_page import write_data_page
-from seedling.report.next_steps import Curve, _label_more
 from seedling.scrape import scrape
 from seedling.validate import validate
 

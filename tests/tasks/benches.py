@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 
+from seedling.dataset.training_rows import TrainingRows
 from seedling.features.classical import Inputs
 from seedling.models.training import Setting
 from seedling.train.choice import Judged
 from seedling.train.cross_validation import Predictions, Workbench
-from seedling.train.rows import TrainingRows
 
 
 def labelled(many: int, classes: int = 2, wrong: tuple[int, ...] = ()) -> tuple[TrainingRows, Inputs, np.ndarray]:

@@ -10,6 +10,7 @@ import pytest
 from benches import bench_of, labelled
 
 from seedling.dataset.generation import GenerationWriter, Row, identify
+from seedling.dataset.training_rows import NO_FOLD, TrainingRows, drawn_pool
 from seedling.errors import Diverged
 from seedling.features.classical import Inputs
 from seedling.label_quality.label_weights import TRUSTED
@@ -18,7 +19,6 @@ from seedling.models.training import Setting
 from seedling.parallel.executor import spread_by
 from seedling.train import cross_validation
 from seedling.train.cross_validation import Workbench, cross_validate, out_of_fold_anew
-from seedling.train.rows import NO_FOLD, TrainingRows, drawn_pool
 from seedling.train.tally import Candidate
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from seedling.report.next_steps import Curve, LabelsFrom, errors_by_class, extrapolated, next_steps
+from seedling.evaluate.next_steps import Curve, LabelsFrom, errors_by_class, extrapolated, next_steps
 
 
 def falling(noise: float = 0.0) -> dict[str, object]:

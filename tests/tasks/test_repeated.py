@@ -9,13 +9,13 @@ import pytest
 
 from seedling.config.params import Facts
 from seedling.dataset.generation import source_of
+from seedling.dataset.training_rows import TrainingRows
 from seedling.features.classical import Inputs
 from seedling.label_quality.test_label_errors import label_errors
 from seedling.models.training import Setting
 from seedling.train.choice import Judged
 from seedling.train.cross_validation import Workbench
 from seedling.train.repeated import corrected, repeated
-from seedling.train.rows import TrainingRows
 from seedling.train.unknown import unknown_classes
 from seedling.train.unseen_sources import unseen_sources
 

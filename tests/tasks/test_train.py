@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from seedling.config.params import TrainParams
+from seedling.dataset.training_rows import NO_FOLD, TrainingRows, pool_halves
 from seedling.stats.statistics import fit_temperature
 from seedling.train.choice import Judged, choose
 from seedling.train.cross_validation import Predictions
 from seedling.train.round_decision import Verdict, judge
-from seedling.train.rows import NO_FOLD, TrainingRows, pool_halves
 from seedling.train.tally import Candidate
 
 PARAMS = TrainParams(bootstrap_draws=1000)

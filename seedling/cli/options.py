@@ -1,0 +1,84 @@
+"""Options that several commands share, and how commands end on errors."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from seedling.plugins import NO_PLUGINS
+
+Workspace = Annotated[Path, typer.Option("--workspace", "-w", help="The workspace.", show_default="this folder")]
+
+
+Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks of errors.")]
+
+
+def _switch_off_plugins(value: bool) -> bool:
+    """Sets the environment variable that child processes keep to, too."""
+    if value:
+        os.environ[NO_PLUGINS] = "1"
+    return value
+
+
+NoPlugins = Annotated[
+    bool,
+    typer.Option(
+        "--no-plugins",
+        callback=_switch_off_plugins,
+        help="Load no Python file that params.yaml or gates.yaml names; needing one is an error.",
+    ),
+]
+
+
+AllowHost = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Host name by which requests may address the server, beside loopback names and its own address; may be given several times."
+    ),
+]
+
+
+@contextmanager
+def explained(debug: bool) -> Iterator[None]:
+    """Ends the command with a sentence for whatever goes wrong, and an exit code: 1 a gate failed, 2 what a person can
+    change, 70 an error that nobody foresaw, whose traceback is in a log file. debug: the traceback is shown, too.
+    """
+    from seedling.terminal.console import PrintableConsole
+
+    console = PrintableConsole(stderr=True)
+    try:
+        yield
+    except typer.Exit:
+        raise
+    except BrokenPipeError as error:  # who read the output has enough
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115  (Python flushes it at the end)
+        raise typer.Exit(0) from error
+    except KeyboardInterrupt as error:
+        from seedling.flows.stopping import announce_stopped, exit_code_of
+
+        announce_stopped()
+        raise typer.Exit(exit_code_of(error)) from error
+    except Exception as error:
+        from seedling.faults import as_seedling_error
+
+        known = as_seedling_error(error, " ".join(["seedling", *sys.argv[1:]]), _workspace_named())
+        if debug:
+            traceback.print_exception(error)
+        console.print(str(known), style="red", markup=False, highlight=False, soft_wrap=True)
+        raise typer.Exit(known.exit_code) from error
+
+
+def _workspace_named() -> Path:
+    """The workspace that the command was called with, for its log file."""
+    import click
+
+    context = click.get_current_context(silent=True)
+    named = context.params.get("workspace") if context is not None else None
+    return Path(named or Path()).absolute()

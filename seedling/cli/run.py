@@ -1,0 +1,50 @@
+"""The command `seedling run`."""
+
+from __future__ import annotations
+
+import os
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from seedling.cli.killed_run import announced_if_killed
+from seedling.cli.options import Debug, NoPlugins, Workspace, explained
+from seedling.parallel.launcher import LAUNCH
+
+
+class Effort(StrEnum):
+    """The one dial."""
+
+    quick = "quick"
+    normal = "normal"
+    thorough = "thorough"
+
+
+def run(
+    effort: Annotated[Effort | None, typer.Option(help="How much to try; written into params.yaml.")] = None,
+    as_of: Annotated[str | None, typer.Option(help="A new word makes the scrape stage go to its sites again.")] = None,
+    visit: Annotated[
+        bool, typer.Option("--visit", help="Visit the sources on the web for new rows, as a scheduled run does.")
+    ] = False,
+    launch: Annotated[
+        str | None,
+        typer.Option(
+            envvar=LAUNCH, help="Train over several processes that this starts: 'accelerate launch --num_processes 4'."
+        ),
+    ] = None,
+    no_plugins: NoPlugins = False,
+    workspace: Workspace = Path(),
+    debug: Debug = False,
+) -> None:
+    """Brings the whole line up to date: dataset, model and report."""
+    from seedling.flows.stopping import stops_in_time
+
+    with explained(debug), announced_if_killed(workspace.absolute()), stops_in_time():
+        from seedling.cli.running import run_line
+
+        if launch is not None:
+            os.environ[LAUNCH] = launch
+
+        run_line(workspace.resolve(), None if effort is None else effort.value, as_of, visit=visit)

@@ -1,0 +1,22 @@
+"""The command `seedling why`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from seedling.cli.options import Debug, Workspace, explained
+
+
+def why(
+    row: Annotated[str, typer.Argument(metavar="ID", help="A row's id, or its first digits, or a part of its origin.")],
+    workspace: Workspace = Path(),
+    debug: Debug = False,
+) -> None:
+    """A row's whole story: origin, labels, parents and children, reasons, and which models learned from it."""
+    with explained(debug):
+        from seedling.row_story import show_story
+
+        show_story(workspace.resolve(), row)

@@ -1,0 +1,73 @@
+"""What the tasks of all stages share: the options of the Prefect task, the run of the stage, and its artifacts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from threading import BoundedSemaphore
+from typing import Any
+
+from prefect import get_run_logger, task
+from prefect.cache_policies import NO_CACHE
+
+from seedling.errors import GateFailed
+from seedling.flows.artifacts import outcome_line, publish, publish_gate
+from seedling.flows.failures import StageTask, errors_as_failed_states
+from seedling.parallel.executor import pieces_at_once, spread_by
+from seedling.versioning.ledger import Ledger, Outcome, open_ledger
+
+
+def stage_task(run_name: str, **options: Any) -> Callable[[Callable[..., Outcome]], StageTask]:
+    """Makes a function the Prefect task of a stage, named like the function.
+
+    run_name: the name of each task run, with the function's parameters in braces. options: more options of `prefect.task`.
+    """
+
+    def decorate(function: Callable[..., Outcome]) -> StageTask:
+        make_task = task(
+            name=function.__name__, task_run_name=run_name, cache_policy=NO_CACHE, persist_result=False, **options
+        )
+        return StageTask(make_task(errors_as_failed_states(function)))
+
+    return decorate
+
+
+def bring_up_to_date(
+    workspace: str, stage: str, before_stage: Callable[[Ledger], Outcome | None] | None = None
+) -> Outcome:
+    """Runs the stage if its inputs changed, and publishes its rows and the checks of its gate as artifacts.
+
+    before_stage: is called first; if it gives an outcome, this is the stage's outcome.
+    Raises the errors of the stage; the checks of a failed gate are published before.
+    """
+    folder = Path(workspace)
+    ledger = open_ledger(folder)
+    try:
+        with spread_by(over_task_runner):
+            outcome = (before_stage(ledger) if before_stage is not None else None) or ledger.run(stage)
+    except GateFailed as error:
+        with suppress(Exception):  # an artifact that Prefect refuses must not hide the failed gate
+            publish_gate(folder, stage, error.checks)
+        raise
+    publish(folder, outcome)
+    get_run_logger().info("%s: %s in %.1f s. %s", stage, outcome.how, outcome.seconds, outcome_line(outcome))
+    return outcome
+
+
+def over_task_runner(work: Callable[[int], Any], pieces: Sequence[int], name: str) -> list[Any]:
+    """Runs each piece of a stage's work, such as a fold of train, as a Prefect task of its own on the flow's task runner.
+
+    The pieces share what is in memory, so the runner must be one of threads, as Prefect's default is. No more pieces work
+    at once than there are cores, or GPUs.
+    """
+    slots = BoundedSemaphore(pieces_at_once())
+
+    def run_piece(piece: int) -> Any:
+        with slots:
+            return work(piece)
+
+    piece_task = task(name=name, task_run_name=f"{name} {{piece}}", cache_policy=NO_CACHE, persist_result=False)(
+        run_piece
+    )
+    return [future.result() for future in [piece_task.submit(piece) for piece in pieces]]
