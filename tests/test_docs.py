@@ -118,6 +118,6 @@ def test_every_extra_that_is_named_can_be_installed() -> None:
         *PROJECT.glob("seedling/**/*.py"),
         *PROJECT.glob("flows/**/*.py"),
     ]
-    named = {extra for page in pages for extra in re.findall(r"seedling\[(\w+)\]", page.read_text())}
+    named = {extra for page in pages for extra in re.findall(r"seedling-ml\[(\w+)\]", page.read_text())}
     assert "minilm" in named
     assert named <= there

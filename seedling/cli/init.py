@@ -33,7 +33,7 @@ def init(
         str | None,
         typer.Option(
             help="A pretrained encoder: a folder that transformers saved, a model of the Hugging Face Hub, or none.",
-            show_default="all-MiniLM-L6-v2 for texts, where seedling[minilm] is installed",
+            show_default="all-MiniLM-L6-v2 for texts, where seedling-ml[minilm] is installed",
         ),
     ] = None,
     pack: Annotated[

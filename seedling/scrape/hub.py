@@ -48,7 +48,7 @@ def _splits(source: HuggingFaceSource, data: Path) -> Iterator[tuple[str, Any]]:
     try:
         import datasets
     except ImportError as error:
-        raise InputError("A source of kind huggingface needs `datasets`: pip install 'seedling[hub]'.") from error
+        raise InputError("A source of kind huggingface needs `datasets`: pip install 'seedling-ml[hub]'.") from error
     local = inside(data, source.dataset)
     place = str(local) if local.exists() else source.dataset
     try:

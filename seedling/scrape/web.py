@@ -296,7 +296,7 @@ def _last(secrets: SecretValues, errors: IO[str]) -> str:
     errors.seek(0)
     said = secrets.masked(errors.read())
     if "Executable doesn't exist" in said or "No module named 'scrapy_playwright'" in said:
-        return "there is no browser: pip install 'seedling[browser]', and name Chromium's path as `browser_path`"
+        return "there is no browser: pip install 'seedling-ml[browser]', and name Chromium's path as `browser_path`"
     return said[-500:].strip()
 
 

@@ -1,0 +1,152 @@
+"""The built wheel, installed into a new environment, in a workspace whose own modules have names that collide."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+import venv
+import zipfile
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+import httpx
+import pytest
+from prefect_runs import flow_runs, free_port, kill_all, own_environment, post, wait_for
+from services import TERMINAL_STATES, Service, running
+from text_workspaces import TABLE, append_letters, call, letter
+
+from seedling.config.params import set_value
+
+pytestmark = pytest.mark.slow
+PROJECT = Path(__file__).parents[2]
+SECONDS = 600
+COLLIDING_MODULES = (
+    "tasks.py",
+    "flows/__init__.py",
+    "flows/grow.py",
+    "scrapy.py",
+    "uvicorn.py",
+    "seedling_notes/__init__.py",
+)
+SCRIPTS_OF_DEPENDENCIES = ("dvc", "prefect")
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel as pip builds it from the source tree."""
+    folder = tmp_path_factory.mktemp("wheel")
+    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation"]
+    subprocess.run([*command, "--wheel-dir", folder, PROJECT], check=True, timeout=SECONDS)
+    (path,) = folder.glob("*.whl")
+    return path
+
+
+@pytest.fixture(scope="module")
+def programs(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of programs of a new environment that holds the wheel, with the dependencies of this environment."""
+    folder = tmp_path_factory.mktemp("environment")
+    venv.create(folder, with_pip=True)
+    python = folder / "bin" / "python"
+    subprocess.run([python, "-m", "pip", "install", "--quiet", "--no-deps", wheel], check=True, timeout=SECONDS)
+    packages = subprocess.run(
+        [python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.strip()
+    # A .pth file below this folder is not read, so that the editable installation of the source tree is not importable.
+    (Path(packages) / "dependencies.pth").write_text(sysconfig.get_path("purelib"))
+    for name in SCRIPTS_OF_DEPENDENCIES:
+        lines = (Path(sys.executable).parent / name).read_text().splitlines(keepends=True)
+        (folder / "bin" / name).write_text(f"#!{python}\n" + "".join(lines[1:]))
+        (folder / "bin" / name).chmod(0o755)
+    return folder / "bin"
+
+
+@pytest.fixture
+def environment(programs: Path, tmp_path: Path) -> Iterator[dict[str, str]]:
+    """The environment variables of a user who has activated the new environment."""
+    variables = own_environment(tmp_path, PATH=f"{programs}:{os.environ['PATH']}")
+    for name in ("PYTHONPATH", "PYTHONSAFEPATH"):
+        variables.pop(name, None)
+    yield variables
+    kill_all(variables)
+
+
+def test_the_wheel_holds_one_package_with_types_and_no_other_top_level_name(wheel: Path) -> None:
+    """Beside its metadata; flows and tasks are inside it, and so are the files that are not Python."""
+    names = zipfile.ZipFile(wheel).namelist()
+    assert {name.partition("/")[0] for name in names if ".dist-info/" not in name} == {"seedling"}
+    tracked = subprocess.run(
+        ["git", "ls-files", "seedling", "flows", "tasks"], cwd=PROJECT, capture_output=True, text=True, check=True
+    ).stdout.split()
+    files = {name for name in tracked if not (PROJECT / name).is_symlink() and (PROJECT / name).is_file()}
+    expected = {name if name.startswith("seedling/") else f"seedling/{name}" for name in files}
+    assert {"seedling/py.typed", "seedling/flows/grow.py", "seedling/tasks/train.py"} <= expected
+    assert expected - set(names) == set()
+
+
+def test_everything_runs_beside_modules_of_the_same_names(environment: dict[str, str], tmp_path: Path) -> None:
+    """`seedling run`, `dvc repro`, `seedling serve` and a Prefect process worker import none of the user's files."""
+    workspace, imported = tmp_path / "workspace", tmp_path / "imported"
+    package = call(["python", "-P", "-c", "import seedling; print(seedling.__file__)"], tmp_path, environment).strip()
+    assert Path(package).is_relative_to(Path(environment["PATH"].partition(":")[0]).parent)  # not the source tree
+    append_letters(tmp_path / TABLE, 0, 24)
+    call(["seedling", "init", workspace, "--texts", tmp_path / TABLE, "--encoder", "none"], tmp_path, environment)
+    for name in COLLIDING_MODULES:
+        path = workspace / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(f"with open({str(imported)!r}, 'a') as file:\n    file.write('{name} ')\nraise SystemExit(9)\n")
+    set_value(workspace, ["effort"], "quick")
+    set_value(workspace, ["pseudo_label", "rounds"], 0)
+
+    call(["seedling", "run"], workspace, environment)
+    assert len(_experiments(workspace)) == 1
+    set_value(workspace, ["seed"], 5)
+    assert "Running stage 'evaluate'" in call(["dvc", "repro"], workspace, environment)
+    assert "up to date" in call(["dvc", "repro"], workspace, environment)
+
+    url = f"http://127.0.0.1:{free_port()}"
+    serve = ["seedling", "serve", "--port", url.rpartition(":")[2]]
+    with _running(serve, workspace, environment, f"{url}/health"):
+        answer = httpx.post(f"{url}/predict", json={"texts": [letter(100)[0]]}, timeout=60)
+        assert answer.status_code == 200, answer.text
+
+    api = f"http://127.0.0.1:{environment['PREFECT_SERVER_API_PORT']}/api"
+    environment["PREFECT_API_URL"] = api
+    with _running(["prefect", "server", "start"], workspace, environment, f"{api}/health"):
+        call(["prefect", "work-pool", "create", "default", "--type", "process"], workspace, environment)
+        call(["prefect", "--no-prompt", "deploy", "--all"], workspace, environment)
+        (deployment,) = post(api, "deployments/filter", {})
+        set_value(workspace, ["seed"], 6)
+        with _running(["prefect", "worker", "start", "--pool", "default"], workspace, environment) as worker:
+            post(api, f"deployments/{deployment['id']}/create_flow_run", {"state": {"type": "SCHEDULED"}})
+            states = wait_for(lambda: _terminal_states(api, deployment["id"]), SECONDS, worker.log.read_text)
+            assert states == ["COMPLETED"], worker.log.read_text()
+    assert len(_experiments(workspace)) == 2
+    assert not imported.exists(), f"imported: {imported.read_text()}"
+
+
+def _running(
+    command: list[str], workspace: Path, environment: dict[str, str], health_url: str | None = None
+) -> AbstractContextManager[Service]:
+    """The command in the workspace, once its health check answers, and until the end of the block."""
+    program = shutil.which(command[0], path=environment["PATH"])
+    assert program is not None
+    is_ready = (lambda: httpx.get(health_url).status_code == 200) if health_url else (lambda: True)
+    log = workspace.parent / f"{'-'.join(command[:2])}.txt"
+    return running(Service([program, *command[1:]], log, is_ready, environment, workspace))
+
+
+def _terminal_states(api: str, deployment_id: str) -> list[str]:
+    runs = [run for run in flow_runs(api) if run["deployment_id"] == deployment_id]
+    return [run["state"]["type"] for run in runs if run["state"]["type"] in TERMINAL_STATES]
+
+
+def _experiments(workspace: Path) -> list[str]:
+    listed = call(["git", "for-each-ref", "--format=%(refname)", "refs/exps"], workspace)
+    return [name for name in listed.split() if name.endswith("-grow")]
