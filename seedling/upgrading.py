@@ -13,7 +13,7 @@ from seedling.records.test_evaluations import LOG, bring_log_up_to_date
 
 FORMER_OUTPUTS = "outs: [reports/predictions.parquet, reports/gate.json]"
 OUTPUTS = "outs: [reports/evaluation.json, reports/predictions.parquet, reports/gate.json]"
-FORMER_COMMAND = re.compile(r"python -P -m tasks\.(?:(train|pseudo_label) --round (\$\{key\}|\d)|([a-z]+))")
+FORMER_COMMAND = re.compile(r"python (?:-P )?-m tasks\.(?:(train|pseudo_label) --round (\$\{key\}|\d)|([a-z]+))")
 FORMER_ENTRYPOINT = "entrypoint: flows.grow.scheduled"
 ENTRYPOINT = "entrypoint: seedling.flows.grow.scheduled"
 UNION_MERGE = f"{LOG} merge=union"

@@ -39,7 +39,8 @@ def export(
         typer.Option("--keep-metadata", help="Image files as they came, with place, author and camera in them."),
     ] = False,
     model: Annotated[
-        bool, typer.Option("--model", help="The model instead, as ONNX with its preprocessing; needs seedling-ml\\[onnx].")
+        bool,
+        typer.Option("--model", help="The model instead, as ONNX with its preprocessing; needs seedling-ml\\[onnx]."),
     ] = False,
     number: Annotated[int | None, typer.Option("--round", help="Whose model.", show_default="the accepted one")] = None,
     workspace: Workspace = Path(),

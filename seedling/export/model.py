@@ -51,7 +51,9 @@ def export_model(workspace: Path, folder: Path, *, number: int | None, licence: 
         raise InputError(f"{folder} is not empty: name another folder, or empty it.")
     missing = [one for one in NEEDED if importlib.util.find_spec(one) is None]
     if missing:
-        raise InputError(f"{', '.join(missing)} not installed: `pip install 'seedling-ml[onnx]'` brings what ONNX needs.")
+        raise InputError(
+            f"{', '.join(missing)} not installed: `pip install 'seedling-ml[onnx]'` brings what ONNX needs."
+        )
     predictor = Predictor.of(workspace, number)
     beside = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(beside, ignore_errors=True)

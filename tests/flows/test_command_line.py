@@ -27,7 +27,7 @@ def seedling(*arguments: object, cwd: Path | None = None) -> subprocess.Complete
     return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False, timeout=280)
 
 
-@pytest.mark.parametrize("name", [command.name or command.callback.__name__ for command in app.registered_commands])
+@pytest.mark.parametrize("name", [command.name for command in app.registered_commands])
 def test_every_command_has_help(name: str) -> None:
     """A sentence on what it does."""
     done = seedling(name, "--help")
