@@ -17,7 +17,7 @@ from prefect import flow, get_run_logger, runtime, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
 
-from seedling.config.params import load, set_value
+from seedling.config.params import MAX_ROUNDS, load, set_value
 from seedling.config.sources import visited_sources
 from seedling.errors import WorkspaceBusy
 from seedling.flows.artifacts import progress_artifact, publish_description
@@ -25,7 +25,7 @@ from seedling.flows.monitoring import MonitoredRun, begin, monitored, name_at_st
 from seedling.flows.scheduling import skip_missed_runs, skipped_state
 from seedling.flows.stopping import ends_with_parent, remember_flow_run, stops_in_time
 from seedling.lock import workspace_lock
-from seedling.pipeline import ROUNDS, stages
+from seedling.pipeline import stages
 from seedling.records.summaries import summary
 from seedling.runner import gate_changed, write_page
 from seedling.tasks.augment import augment
@@ -117,7 +117,7 @@ def run_pipeline(workspace: Path, *, as_of: str | None, visit: bool) -> RunResul
             made = [augment.submit(place), synthesize.submit(place)]
             outcomes += [future.result() for future in made]
             outcomes.append(train(place, 0))
-            for number in range(1, ROUNDS + 1):  # after the verdict that stops the loop, rounds only say so
+            for number in range(1, MAX_ROUNDS + 1):  # after the verdict that stops the loop, rounds only say so
                 outcomes.append(pseudo_label(place, number))
                 outcomes.append(train(place, number))
             outcomes.append(evaluate(place))

@@ -1,4 +1,7 @@
-"""The stage table: each stage's name, function, inputs and output, in the order of the pipeline."""
+"""The stage table: each stage's name, function, inputs, output and params, in the order of the pipeline.
+
+dvc.yaml is rendered from it (seedling/versioning/dvc_yaml.py); the flow, `seedling status`, `seedling stage` and the report read it.
+"""
 
 from __future__ import annotations
 
@@ -6,28 +9,34 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from seedling.config.params import Params
+from seedling.config.params import MAX_ROUNDS, Params
 from seedling.errors import InputError
 from seedling.progress import Progress
 
-Work = Callable[[Params, Path, Path, Path, Progress], None]  # params, workspace, data, output, progress
+StageFunction = Callable[[Params, Path, Path, Path, Progress], None]  # params, workspace, data, output, progress
 
 COLLECTED, VALIDATED = "generations/scrape", "generations/validate"
 AUGMENTED, SYNTHESIZED = "generations/augment", "generations/synthesize"
+WORKSPACE_PARAMS = ("line", "modality", "seed", "max_megapixels")  # keys of params.yaml that every stage reads
 
 
 @dataclass(frozen=True)
 class Stage:
-    """A stage: `name` as in dvc.yaml, the folders that it reads and the one that it writes, relative to the workspace."""
+    """A stage of the pipeline.
+
+    name: as in dvc.yaml, with the round after an @. inputs, output: folders, relative to the workspace.
+    params: the keys of params.yaml whose change runs the stage again.
+    """
 
     name: str
-    work: Work
+    function: StageFunction
     inputs: tuple[str, ...]
     output: str
+    params: tuple[str, ...]
 
     @property
     def kind(self) -> str:
-        """The name without the round: room, section of params.yaml, list of gates.yaml."""
+        """The name without the round: the stage's package, its section of params.yaml, its list in gates.yaml."""
         return self.name.partition("@")[0]
 
 
@@ -77,7 +86,7 @@ def synthesize(params: Params, workspace: Path, data: Path, output: Path, progre
     work(params.synthesize, params.facts, **_rows(workspace), output=output, data=data, progress=progress)
 
 
-def train(round_number: int) -> Work:
+def train(round_number: int) -> StageFunction:
     """seedling/train on this workspace, for one round."""
 
     def run(params: Params, workspace: Path, data: Path, output: Path, progress: Progress) -> None:
@@ -107,7 +116,7 @@ def train(round_number: int) -> Work:
     return run
 
 
-def pseudo_label(round_number: int) -> Work:
+def pseudo_label(round_number: int) -> StageFunction:
     """seedling/pseudo_label on this workspace, for one round."""
 
     def run(params: Params, workspace: Path, data: Path, output: Path, progress: Progress) -> None:
@@ -147,30 +156,49 @@ def _rows(workspace: Path) -> dict[str, Path]:
     return {"collected": workspace / COLLECTED, "validated": workspace / VALIDATED}
 
 
-ROUNDS = 3  # as many as dvc.yaml lists; params and effort may ask for fewer
-
-
-def stages(rounds: int = ROUNDS) -> dict[str, Stage]:
-    """The line in its order, by name."""
-    rows, made = (COLLECTED, VALIDATED), (AUGMENTED, SYNTHESIZED)
-    line = [
-        Stage("scrape", scrape, ("data",), COLLECTED),
-        Stage("validate", validate, (COLLECTED,), VALIDATED),
-        Stage("augment", augment, ("data", *rows), AUGMENTED),
-        Stage("synthesize", synthesize, ("data", *rows), SYNTHESIZED),
-        Stage("train@0", train(0), (*rows, *made), "models/0"),
+def stages(rounds: int = MAX_ROUNDS) -> dict[str, Stage]:
+    """The stages by name, in the order of the pipeline; later rounds than `rounds` are left out."""
+    rows, new_rows = (COLLECTED, VALIDATED), (AUGMENTED, SYNTHESIZED)
+    with_effort = (*WORKSPACE_PARAMS, "effort")
+    train_params = (*with_effort, "train", "pseudo_label.rounds")
+    table = [
+        Stage("scrape", scrape, ("data",), COLLECTED, (*WORKSPACE_PARAMS, "scrape")),
+        Stage("validate", validate, (COLLECTED,), VALIDATED, (*WORKSPACE_PARAMS, "validate", "train.encoder")),
+        Stage("augment", augment, ("data", *rows), AUGMENTED, (*with_effort, "augment", "train.encoder")),
+        Stage("synthesize", synthesize, ("data", *rows), SYNTHESIZED, (*with_effort, "synthesize")),
+        Stage("train@0", train(0), (*rows, *new_rows), "models/0", train_params),
     ]
-    for one in range(1, rounds + 1):
-        teacher, labels = f"models/{one - 1}", f"generations/pseudo_label/{one}"
-        line.append(Stage(f"pseudo_label@{one}", pseudo_label(one), (*rows, teacher), labels))
-        line.append(Stage(f"train@{one}", train(one), (*rows, *made, labels, teacher), f"models/{one}"))
-    line.append(Stage("evaluate", evaluate, ("generations", "models"), "reports"))
-    return {stage.name: stage for stage in line}
+    for number in range(1, rounds + 1):
+        teacher, labels = f"models/{number - 1}", f"generations/pseudo_label/{number}"
+        table += [
+            Stage(
+                f"pseudo_label@{number}",
+                pseudo_label(number),
+                (*rows, teacher),
+                labels,
+                (*with_effort, "pseudo_label"),
+            ),
+            Stage(
+                f"train@{number}", train(number), (*rows, *new_rows, labels, teacher), f"models/{number}", train_params
+            ),
+        ]
+    table.append(Stage("evaluate", evaluate, ("generations", "models"), "reports", (*with_effort, "evaluate")))
+    return {stage.name: stage for stage in table}
 
 
-def find(name: str) -> Stage:
-    """The stage of this name. Raises InputError with the names that there are."""
-    line = stages()
-    if name not in line:
-        raise InputError(f"There is no stage '{name}': the stages are {', '.join(line)}.")
-    return line[name]
+def stage_kinds() -> list[str]:
+    """The kinds of stages, in the order of the pipeline."""
+    return list(dict.fromkeys(stage.kind for stage in stages().values()))
+
+
+def row_stages() -> list[str]:
+    """The stages that write one generation of rows per run: all before the rounds."""
+    return [stage.name for stage in stages(0).values() if stage.output.startswith("generations/")]
+
+
+def find_stage(name: str) -> Stage:
+    """The stage of this name. Raises InputError that lists the names."""
+    table = stages()
+    if name not in table:
+        raise InputError(f"Unknown stage '{name}'. The stages are {', '.join(table)}.")
+    return table[name]

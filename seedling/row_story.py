@@ -15,6 +15,7 @@ from seedling.config.params import load
 from seedling.dataset.generation import MANIFEST, read, read_rejected, stage_of
 from seedling.errors import InputError
 from seedling.files.reading import read_frame, read_json
+from seedling.pipeline import row_stages
 from seedling.scrape.crawl_store import Memory
 from seedling.terminal.console import PrintableConsole
 
@@ -62,7 +63,7 @@ def _composed(name: str) -> str:
 def _generations(workspace: Path) -> Iterator[tuple[str, pd.DataFrame]]:
     """Stage → its kept and rejected rows (`reason` empty for kept ones)."""
     root = workspace / "generations"
-    folders = [root / name for name in ("scrape", "validate", "augment", "synthesize")]
+    folders = [root / name for name in row_stages()]
     for folder in [*folders, *sorted((root / "pseudo_label").glob("[0-9]*"))]:
         if (folder / MANIFEST).is_file():
             kept = read(folder).assign(reason=None)

@@ -19,7 +19,7 @@ from seedling.errors import GateFailed, MissingGeneration, SeedlingError
 from seedling.files.reading import read_json
 from seedling.lock import workspace_lock
 from seedling.models.device import release_freed_memory
-from seedling.pipeline import COLLECTED, VALIDATED, Stage, find, stages
+from seedling.pipeline import COLLECTED, VALIDATED, Stage, find_stage, stages
 from seedling.progress import Progress, silent, terminal
 from seedling.terminal.printable import printable
 
@@ -50,7 +50,7 @@ def run_stage(
     try:
         _tidy_after_a_kill(partial, workspace / stage.output)
         partial.mkdir(parents=True)
-        stage.work(params, workspace, inputs / "data", partial, progress)
+        stage.function(params, workspace, inputs / "data", partial, progress)
         if same_rows is not None and same_rows(partial, workspace / stage.output):
             return False
         progress("gate", 0, None)
@@ -76,7 +76,7 @@ def work_ungated(stage: Stage, workspace: Path, progress: Progress = silent) -> 
     check_inputs(stage, workspace)
     output = workspace / stage.output
     output.mkdir(parents=True)
-    stage.work(load(workspace), workspace, workspace / "data", output, progress)
+    stage.function(load(workspace), workspace, workspace / "data", output, progress)
 
 
 def check_inputs(stage: Stage, workspace: Path) -> None:
@@ -258,7 +258,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("stage", help=f"name of the stage: {', '.join(stages())}")
     name = parser.parse_args(arguments).stage
     try:
-        stage = find(name)
+        stage = find_stage(name)
         with workspace_lock(Path.cwd()), terminal(stage.name) as progress:
             run_stage(stage, Path.cwd(), progress)
             write_page(stage.kind, Path.cwd())

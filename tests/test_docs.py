@@ -99,11 +99,10 @@ def test_the_benchmarks_page_shows_the_committed_tables() -> None:
                 )
 
 
-@pytest.mark.parametrize("name", ["dvc.yaml", "gates.yaml"])
-def test_what_init_writes_is_what_the_project_runs_itself(name: str) -> None:
-    """The embedded example's line and gates are those of every new workspace."""
-    template = (PROJECT / "seedling/init/workspace_files" / f"{name}.template").read_text(encoding="utf-8")
-    assert (PROJECT / name).read_text(encoding="utf-8") == template
+def test_init_writes_the_gates_that_the_project_itself_uses() -> None:
+    """The embedded example's gates.yaml is that of every new workspace."""
+    template = (PROJECT / "seedling/init/workspace_files/gates.yaml.template").read_text(encoding="utf-8")
+    assert (PROJECT / "gates.yaml").read_text(encoding="utf-8") == template
 
 
 @pytest.mark.parametrize("folder", [".", "examples/intents"])

@@ -17,7 +17,7 @@ from seedling.config.params import load, set_value
 from seedling.flows.temporary_server import temporary_server
 from seedling.lock import workspace_lock
 from seedling.parallel.memory_limit import expected_rows, memory_warning
-from seedling.pipeline import find
+from seedling.pipeline import find_stage
 from seedling.records.results import read_evaluation
 from seedling.records.summaries import headline
 from seedling.runner import write_page
@@ -135,7 +135,7 @@ def run_one(workspace: Path, name: str, *, force: bool) -> None:
     """Brings one stage up to date, without Prefect."""
     from seedling.versioning.ledger import open_ledger
 
-    find(name)
+    find_stage(name)
     load(workspace)
     console = RunConsole()
     board, ledger = Board(console), open_ledger(workspace)

@@ -247,10 +247,13 @@ Filter = Literal[
 ]
 
 
+MAX_ROUNDS = 3  # of pseudo-labels: so many stages are in dvc.yaml; params and effort may ask for fewer
+
+
 class PseudoLabelParams(Section):
     """How many rounds (by effort where null), and which of the pool's labels are kept."""
 
-    rounds: Annotated[int, Field(ge=0, le=3)] | None = None
+    rounds: Annotated[int, Field(ge=0, le=MAX_ROUNDS)] | None = None
     filter: Filter | None = None
     threshold: Share = 0.9
     propagation: Annotated[float, Field(ge=0, lt=1)] = 0.8

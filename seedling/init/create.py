@@ -46,6 +46,7 @@ from seedling.scrape.folder import ROOTS, TEXT_SUFFIXES
 from seedling.scrape.packing import PACKED, pack_folder
 from seedling.scrape.table import SUFFIXES
 from seedling.terminal.notices import state_once
+from seedling.versioning.dvc_yaml import render_dvc_yaml
 from seedling.versioning.git_identity import identity_environment
 from seedling.versioning.ledger import create_repository, renew_links_of
 
@@ -325,7 +326,8 @@ def _encoder(wanted: str | None, modality: Literal["image", "text"]) -> str:
 
 def _write_files(folder: Path, name: str, modality: str, listed: list[str], encoder: str) -> None:
     templates = files("seedling.init") / "workspace_files"
-    for file in ("dvc.yaml", "gates.yaml", ".gitignore", ".gitattributes", "prefect.yaml", "README.md"):
+    (folder / "dvc.yaml").write_text(render_dvc_yaml(), encoding="utf-8")
+    for file in ("gates.yaml", ".gitignore", ".gitattributes", "prefect.yaml", "README.md"):
         template = templates.joinpath(f"{file.lstrip('.')}.template").read_text(encoding="utf-8")
         title = _quoted(deployment_name(name)) if file == "prefect.yaml" else name
         text = template.replace("NAME", title) if file in {"prefect.yaml", "README.md"} else template

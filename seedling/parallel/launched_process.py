@@ -21,7 +21,7 @@ from seedling.config.params import load
 from seedling.faults import explain
 from seedling.parallel.executor import Process, join
 from seedling.parallel.launcher import LAUNCH
-from seedling.pipeline import find
+from seedling.pipeline import find_stage
 from seedling.progress import silent
 
 SECONDS_TO_TELL = 10
@@ -58,7 +58,7 @@ def main(stage: str, output: Path, inputs: Path) -> None:
         Thread(target=_leave_with_the_reader, daemon=True).start()
     with tempfile.TemporaryDirectory() as nowhere:
         try:
-            find(stage).work(
+            find_stage(stage).function(
                 load(inputs),
                 workspace,
                 inputs / "data",

@@ -9,9 +9,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from seedling.pipeline import stage_kinds
 from seedling.records.run_records import read_run_records
-
-STAGE_KINDS = ("scrape", "validate", "augment", "synthesize", "train", "pseudo_label", "evaluate")
 
 
 @dataclass(frozen=True)
@@ -87,7 +86,7 @@ def _rows_kept(metrics: Mapping[str, Any]) -> int | None:
 
 
 def _seconds_by_kind(stages: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    seconds = dict.fromkeys(STAGE_KINDS, 0.0)
+    seconds = dict.fromkeys(stage_kinds(), 0.0)
     for stage in stages:
         kind = str(stage["stage"]).partition("@")[0]
         if stage["how"] != "unchanged":

@@ -17,6 +17,7 @@ from seedling.evaluate.plots import read_losses
 from seedling.files.ignored_files import count_not_copied
 from seedling.files.reading import read_frame, read_json
 from seedling.gates.checking import read_checks
+from seedling.pipeline import row_stages
 from seedling.records.results import EVALUATION, read_evaluation
 from seedling.records.run_records import read_run_records
 from seedling.records.test_evaluations import read_test_evaluations
@@ -247,8 +248,7 @@ def _stages(generations: Path, runs: Sequence[Mapping[str, Any]]) -> list[dict[s
     seconds: dict[str, float] = {}
     for run in runs:
         seconds |= {one["stage"]: one["seconds"] for one in run["stages"] if one["how"] == "done"}
-    order = ["scrape", "validate", "augment", "synthesize"]
-    folders = [generations / name for name in order] + sorted((generations / "pseudo_label").glob("[0-9]*"))
+    folders = [generations / name for name in row_stages()] + sorted((generations / "pseudo_label").glob("[0-9]*"))
     found = []
     for folder in folders:
         manifest = read_manifest(folder)

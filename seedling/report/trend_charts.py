@@ -9,7 +9,8 @@ from typing import Any
 
 from markupsafe import Markup
 
-from seedling.records.run_trend import STAGE_KINDS, RunPoint
+from seedling.pipeline import stage_kinds
+from seedling.records.run_trend import RunPoint
 from seedling.report.charts import CONFIG, LEAF, LINE, SOFT, drawn
 
 MAX_RUNS_IN_CHART = 60
@@ -84,7 +85,7 @@ def durations_chart(points: Sequence[RunPoint]) -> Markup | None:
     values = [
         {"run": number, "stage": kind.replace("_", "-"), "seconds": point.seconds[kind], "order": order}
         for number, point in _numbered(points)
-        for order, kind in enumerate(STAGE_KINDS)
+        for order, kind in enumerate(stage_kinds())
         if point.seconds.get(kind)
     ]
     if not values:
@@ -94,7 +95,7 @@ def durations_chart(points: Sequence[RunPoint]) -> Markup | None:
         "field": "stage",
         "type": "nominal",
         "title": None,
-        "scale": {"domain": [kind.replace("_", "-") for kind in STAGE_KINDS], "range": list(STAGE_COLORS)},
+        "scale": {"domain": [kind.replace("_", "-") for kind in stage_kinds()], "range": list(STAGE_COLORS)},
         "legend": {"orient": "bottom", "columns": 4, "labelColor": SOFT, "labelFontSize": 12, "symbolType": "square"},
     }
     spec = {

@@ -34,7 +34,7 @@ from dvc_data.hashfile.hash import file_md5
 from seedling.config.params import load
 from seedling.errors import InputError, SeedlingError, WorkspaceBusy
 from seedling.faults import explain
-from seedling.pipeline import Stage, find, stages
+from seedling.pipeline import Stage, find_stage, stages
 from seedling.progress import Progress, silent
 from seedling.records.summaries import summary
 from seedling.records.test_evaluations import LOG as TEST_EVALUATIONS
@@ -265,7 +265,7 @@ class Ledger:
         if self.snapshot is None:
             with self.snapshotted():
                 return self.run(name, force=force, visit=visit)
-        stage, began = find(name), time.perf_counter()
+        stage, began = find_stage(name), time.perf_counter()
         check_inputs(stage, self.workspace)
         with self.watch(name) as progress:
             with self._operation() as repo:

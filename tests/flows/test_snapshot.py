@@ -21,7 +21,7 @@ from seedling.config.params import set_value
 from seedling.dataset.generation import read, read_rejected
 from seedling.errors import InputError
 from seedling.init.create import make_workspace
-from seedling.pipeline import find
+from seedling.pipeline import find_stage
 from seedling.progress import Progress, silent
 from seedling.runner import run_stage
 from seedling.versioning.ledger import Ledger
@@ -147,7 +147,7 @@ def test_after_any_edits_during_a_run_the_next_run_equals_a_fresh_one(
         source = workspace / name
         shutil.copytree(source, fresh / name) if source.is_dir() else shutil.copy(source, fresh / name)
     for stage in STAGES:
-        run_stage(find(stage), fresh)
+        run_stage(find_stage(stage), fresh)
         assert rows_of(workspace, stage) == rows_of(fresh, stage)
     assert "up to date" in dvc(workspace, "status", *STAGES)
     shutil.rmtree(workspace.parent)
@@ -253,7 +253,7 @@ def test_a_link_to_a_class_folder_gives_the_same_rows_in_a_run_and_alone(texts: 
     (texts / "data/labelled/drizzle").symlink_to("wet")
     Ledger(texts).run("scrape")
     in_run = rows_of(texts, "scrape")
-    run_stage(find("scrape"), texts)
+    run_stage(find_stage("scrape"), texts)
     assert rows_of(texts, "scrape") == in_run
     assert len(in_run["kept"]) == 36
 

@@ -98,9 +98,8 @@ def test_python_m_of_our_packages_leaves_the_working_folder_out(tmp_path: Path) 
 
 
 def test_each_command_of_dvc_yaml_is_started_with_a_safe_path() -> None:
-    """The repository's own and that of a new workspace."""
-    for path in (PROJECT / "dvc.yaml", PROJECT / "seedling" / "init" / "workspace_files" / "dvc.yaml.template"):
-        stages = yaml.safe_load(path.read_text(encoding="utf-8"))["stages"]
-        commands = [stage.get("do", stage)["cmd"] for stage in stages.values()]
-        assert len(commands) == 7
-        assert all(command.startswith("python -P -m seedling.runner ") for command in commands), commands
+    """The repository's own, which is that of every new workspace."""
+    stages = yaml.safe_load((PROJECT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
+    commands = [stage.get("do", stage)["cmd"] for stage in stages.values()]
+    assert len(commands) == 7
+    assert all(command.startswith("python -P -m seedling.runner ") for command in commands), commands

@@ -27,7 +27,7 @@ from seedling.config.params import load, set_value
 from seedling.errors import InputError, MissingGeneration, SeedlingError
 from seedling.parallel import cluster
 from seedling.parallel.pool import in_pieces
-from seedling.pipeline import find
+from seedling.pipeline import find_stage
 from seedling.progress import silent
 from seedling.train.cross_validation import cross_validate
 from seedling.train.tally import Candidate
@@ -101,14 +101,14 @@ def assert_same_bytes(
 ) -> None:
     """Runs each stage here and on the cluster, and compares what they wrote."""
     for name in STAGES:
-        stage, outputs = find(name), []
+        stage, outputs = find_stage(name), []
         if name in skipped:
             continue
         for where in ("", address):
             monkeypatch.setenv("SEEDLING_DASK", where)
             output = workspace / stage.output if where else workspace / "here" / name
             output.mkdir(parents=True)
-            stage.work(load(workspace), workspace, workspace / "data", output, silent)
+            stage.function(load(workspace), workspace, workspace / "data", output, silent)
             outputs.append(bytes_of(output))
         here, there = outputs
         assert here.keys() == there.keys()

@@ -27,7 +27,7 @@ from seedling.errors import InputError, SeedlingError
 from seedling.init.create import make_workspace
 from seedling.parallel.executor import Process
 from seedling.parallel.launcher import LAUNCH, launched
-from seedling.pipeline import find
+from seedling.pipeline import find_stage
 from seedling.progress import silent
 from seedling.runner import run_stage
 
@@ -42,7 +42,7 @@ def made(tmp_path: Path, make_pictures: Callable[..., Path]) -> Path:
     for key, value in (("candidates", ["logistic_regression", "network"]), ("steps", 20)):
         set_value(workspace, ["train", key], value)
     for stage in ("scrape", "validate", "augment", "synthesize"):
-        run_stage(find(stage), workspace)
+        run_stage(find_stage(stage), workspace)
     return workspace
 
 
@@ -80,7 +80,7 @@ def test_shares_are_put_together_in_order_and_an_error_reaches_all() -> None:
 @pytest.mark.slow
 def test_two_processes_write_the_bytes_of_one(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Rounds 0 and 1, with a network that is pretrained and learns from the pool; the losses of all folds are there."""
-    line = [find(name) for name in ("train@0", "pseudo_label@1", "train@1")]
+    line = [find_stage(name) for name in ("train@0", "pseudo_label@1", "train@1")]
     for stage in line:
         run_stage(stage, made)
     alone = [digest(made / stage.output) for stage in line]
@@ -105,7 +105,7 @@ def test_two_processes_encode_and_count_words_as_one_does(
     labels = ["fruit" if "apple" in one else "vehicle" if number < 30 else None for number, one in enumerate(texts)]
     pd.DataFrame({"text": texts, "label": labels}).to_csv(tmp_path / "rows.csv", index=False)
     made = make_workspace(tmp_path / "workspace", tmp_path / "rows.csv", "text", encoder=str(of_texts))
-    line = [find(name) for name in ("scrape", "validate", "augment", "synthesize", "train@0")]
+    line = [find_stage(name) for name in ("scrape", "validate", "augment", "synthesize", "train@0")]
     for stage in line:
         run_stage(stage, made)
     alone = digest(made / "models/0")
@@ -124,10 +124,10 @@ def test_what_goes_wrong_in_the_processes_is_said_once_and_leaves_nothing(
     set_value(made, ["train", "candidates"], None)
     set_value(made, ["train", "encoder"], {"model": "./no-such-folder"})
     with pytest.raises(SeedlingError) as alone:
-        run_stage(find("train@0"), made)
+        run_stage(find_stage("train@0"), made)
     monkeypatch.setenv(LAUNCH, TWO)
     with pytest.raises(SeedlingError) as together:
-        run_stage(find("train@0"), made)
+        run_stage(find_stage("train@0"), made)
     assert str(together.value) == str(alone.value)
     assert not (made / "models/0").exists()
     assert not (made / ".seedling/partial/train@0").exists()
@@ -177,7 +177,7 @@ def test_a_launcher_that_is_not_there_is_named(made: Path, monkeypatch: pytest.M
     """With the remedy."""
     monkeypatch.setenv(LAUNCH, "no-such-launcher --fast")
     with pytest.raises(InputError, match="no command 'no-such-launcher'"):
-        run_stage(find("train@0"), made)
+        run_stage(find_stage("train@0"), made)
 
 
 @pytest.mark.parametrize(("launch", "why"), [(" ", "holds no command"), ("torchrun 'x", "close its quotes")])
@@ -191,12 +191,12 @@ def test_a_launcher_that_ends_without_a_word_is_an_error(made: Path, monkeypatch
     """Even where its exit code says that all is well: nothing was trained."""
     monkeypatch.setenv(LAUNCH, "true")
     with pytest.raises(SeedlingError, match="before the stage was done"):
-        run_stage(find("train@0"), made)
+        run_stage(find_stage("train@0"), made)
 
 
 def test_one_process_by_a_plain_interpreter_is_a_launcher_too(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """`python` starts the module once, which is enough for the stage."""
     set_value(made, ["train", "candidates"], ["logistic_regression"])
     monkeypatch.setenv(LAUNCH, sys.executable)
-    run_stage(find("train@0"), made)
+    run_stage(find_stage("train@0"), made)
     assert json.loads((made / "models/0/verdict.json").read_text())["decision"] == "accepted"
