@@ -152,7 +152,7 @@ def test_other_processes_are_a_few_pieces_ahead_and_end_with_this_one(monkeypatc
         if "loky" in " ".join(one.cmdline()) and "popen" in " ".join(one.cmdline())
     ]
     code = (
-        "import time; from tasks import workers\n"
+        "import time; from seedling.parallel import pool as workers\n"
         "workers.ALONE, workers.usable_cores = 0.0, lambda: 2\n"
         "found = workers.in_processes(time.sleep, iter([0, 0, 0, 600, 600]))\n"
         "print(next(found), next(found), flush=True); next(found); next(found)"
