@@ -24,7 +24,7 @@ FORBIDDING = """
 import sys
 class Wall:
     def find_spec(self, name, path=None, target=None):
-        if name.split('.')[0] in ('tasks', 'flows'):
+        if name.split('.')[0] == 'seedling':
             raise ImportError(name + ' is not to be seen')
 sys.meta_path.insert(0, Wall())
 """
@@ -170,7 +170,7 @@ def test_an_exported_model_answers_without_seedling_as_predict_does(workspace: P
     subprocess.run([*SEEDLING, "export", out, "--model", "-w", workspace], check=True, capture_output=True)
     (tmp_path / "sitecustomize.py").write_text(FORBIDDING, encoding="utf-8")
     forbidden = subprocess.run(
-        [sys.executable, "-c", "import tasks"],
+        [sys.executable, "-c", "import seedling"],
         env={**os.environ, "PYTHONPATH": str(tmp_path)},
         check=False,
         capture_output=True,
