@@ -158,7 +158,7 @@ def test_a_packed_workspace_takes_loose_files_that_come_later(
         (["init", "new", "--images", "empty"], "holds neither pictures in <class>/ folders"),
         (["run"], "seedling init DIR --images PATH"),
         (["status"], "seedling init"),
-        (["stage", "scrap"], "There is no stage 'scrap'"),
+        (["stage", "scrap"], "Unknown stage 'scrap'"),
     ],
 )
 def test_wrong_usage_is_explained_with_exit_code_2(tmp_path: Path, arguments: list[str], said: str) -> None:
