@@ -49,7 +49,7 @@ def filters(rows: int) -> tuple[float, float]:
 def line(pool: int) -> tuple[float, float]:
     """One round on a pool of so many rows: validate's output is written as it would be, then train@0, pseudo_label@1, train@1."""
     from seedling.dataset.generation import GenerationWriter, Row, identify
-    from seedling.pipeline import find
+    from seedling.pipeline import find_stage
     from seedling.runner import run_stage
 
     rng = np.random.default_rng(0)
@@ -83,7 +83,7 @@ def line(pool: int) -> tuple[float, float]:
                 writer.close(rows_in=many, classes=["a", "b"])
         began = time.perf_counter()
         for stage in ("train@0", "pseudo_label@1", "train@1"):
-            run_stage(find(stage), folder)
+            run_stage(find_stage(stage), folder)
         return time.perf_counter() - began, peak()
 
 

@@ -103,14 +103,14 @@ class Peak:
 def seconds_of(name: str, workspace: Path, output: Path) -> float:
     """Of one stage, which writes to this folder and finds no features that were made before."""
     from seedling.config.params import load
-    from seedling.pipeline import find
+    from seedling.pipeline import find_stage
     from seedling.progress import silent
 
     shutil.rmtree(workspace / ".seedling" / "features", ignore_errors=True)
     shutil.rmtree(output, ignore_errors=True)
     output.mkdir(parents=True)
     began = time.perf_counter()
-    find(name).work(load(workspace), workspace, workspace / "data", output, silent)
+    find_stage(name).work(load(workspace), workspace, workspace / "data", output, silent)
     return time.perf_counter() - began
 
 
@@ -129,18 +129,18 @@ def measured(
     workspace: Path, folder: Path, counts: Sequence[int], stages: Sequence[str]
 ) -> dict[tuple[str, int], tuple[float, float]]:
     """By stage and number of workers, 0 for this process alone: seconds, and megabytes of the largest worker."""
-    from seedling.pipeline import find
+    from seedling.pipeline import find_stage
 
     found = {}
     for name in stages:
-        found[name, 0] = (seconds_of(name, workspace, workspace / find(name).output), 0.0)
+        found[name, 0] = (seconds_of(name, workspace, workspace / find_stage(name).output), 0.0)
     for workers in counts:
         with cluster(folder, workers) as (address, parent):
             os.environ["SEEDLING_DASK"] = address
             for name in stages:
                 with Peak(parent) as peak:
                     seconds = seconds_of(name, workspace, folder / "output")
-                if wrong := differing(folder / "output", workspace / find(name).output):
+                if wrong := differing(folder / "output", workspace / find_stage(name).output):
                     raise AssertionError(f"{name} on {workers} workers has other bytes: {', '.join(wrong)}")
                 found[name, workers] = (seconds, peak.megabytes)
                 print(f"{name:16} {workers} workers {seconds:8.1f} s {peak.megabytes:6.0f} MB", flush=True)
