@@ -110,7 +110,7 @@ def seconds_of(name: str, workspace: Path, output: Path) -> float:
     shutil.rmtree(output, ignore_errors=True)
     output.mkdir(parents=True)
     began = time.perf_counter()
-    find_stage(name).work(load(workspace), workspace, workspace / "data", output, silent)
+    find_stage(name).function(load(workspace), workspace, workspace / "data", output, silent)
     return time.perf_counter() - began
 
 
