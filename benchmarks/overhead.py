@@ -37,7 +37,7 @@ for stage in stages().values():
     partial = workspace / ".seedling" / "partial" / stage.name
     partial.mkdir(parents=True)
     began = time.perf_counter()
-    stage.work(params, workspace, workspace / "data", partial, silent)
+    stage.function(params, workspace, workspace / "data", partial, silent)
     total += time.perf_counter() - began
     _publish(partial, workspace / stage.output, whole=stage.kind != "evaluate")
 print(total)
