@@ -20,7 +20,7 @@ from seedling.scrape.delimited import (
     bare,
     defects,
     header,
-    is_wrapped,
+    is_quoted,
     records,
 )
 
@@ -150,7 +150,7 @@ def _with_labels(layout: Layout) -> Layout:
     labels: Counter[str] = Counter()
     for record in replace(layout, dialect=replace(layout.dialect, quoting="none")).records():
         cells = [cell.strip() for cell in record.cells]
-        if record.reason is None and not any(QUOTE in cell and not is_wrapped(cell) for cell in cells):
+        if record.reason is None and not any(QUOTE in cell and not is_quoted(cell) for cell in cells):
             labels[bare(cells[index])] += 1
             if len(labels) > MAX_LABELS:
                 return replace(layout, shape=replace(layout.shape, label_index=None))
