@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
 import subprocess
@@ -38,11 +39,29 @@ SCRIPTS_OF_DEPENDENCIES = ("dvc", "prefect")
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The wheel as pip builds it from the source tree."""
-    folder = tmp_path_factory.mktemp("wheel")
+    return build_wheel(PROJECT, tmp_path_factory.mktemp("wheel"))
+
+
+def build_wheel(source: Path, folder: Path) -> Path:
+    """Builds the wheel of a source tree with pip, and returns its path."""
     command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation"]
-    subprocess.run([*command, "--wheel-dir", folder, PROJECT], check=True, timeout=SECONDS)
+    subprocess.run([*command, "--wheel-dir", folder, source], check=True, timeout=SECONDS)
     (path,) = folder.glob("*.whl")
     return path
+
+
+def test_the_docker_image_is_built_from_the_whole_package(wheel: Path, tmp_path: Path) -> None:
+    """A wheel of what the Dockerfile copies, and nothing else, holds the same files."""
+    lines = (PROJECT / "deploy" / "Dockerfile").read_text(encoding="utf-8").splitlines()
+    copied = [line.split()[1:-1] for line in lines if line.startswith("COPY ") and "--from" not in line]
+    for name in itertools.chain.from_iterable(copied):
+        if (PROJECT / name).is_dir():
+            shutil.copytree(PROJECT / name, tmp_path / "build" / name, symlinks=True)
+        else:
+            (tmp_path / "build").mkdir(exist_ok=True)
+            shutil.copy(PROJECT / name, tmp_path / "build" / name)
+    of_image = build_wheel(tmp_path / "build", tmp_path / "wheel")
+    assert zipfile.ZipFile(of_image).namelist() == zipfile.ZipFile(wheel).namelist()
 
 
 @pytest.fixture(scope="module")
