@@ -19,7 +19,18 @@ BLOCK = re.search(r"execute none of it.*?```sh\n(.*?)```", (PROJECT / "SECURITY.
 COMMANDS = BLOCK[1].splitlines() if BLOCK else []
 SERVERS = ("seedling serve", "seedling serve-reports")
 TRAP = "import pathlib\npathlib.Path({mark!r}).open('a').write(__file__ + '\\n')\n"
-MODULES = ["augmenting", "expectations", "sitecustomize", "usercustomize", "conftest", "numpy", "tasks", "dvc", "yaml"]
+MODULES = [
+    "augmenting",
+    "expectations",
+    "sitecustomize",
+    "usercustomize",
+    "conftest",
+    "numpy",
+    "tasks",
+    "flows",
+    "dvc",
+    "yaml",
+]
 
 
 def set_traps(workspace: Path, mark: Path) -> None:
