@@ -39,16 +39,6 @@ SECURITY_HEADERS = {
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-cache",
 }
-INDEX = """\
-<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<title>Seedling reports</title><style>{% include "style.css" %}</style></head><body><main>
-<header><p class="kind">Seedling</p><h1>Reports</h1></header>
-{% for name, prefix, pages in workspaces %}<h2>{{ name }}</h2>
-{% if pages %}<ul>{% for title, file in pages %}<li><a href="{{ prefix }}{{ file }}">{{ title }}</a></li>{% endfor %}</ul>
-{% else %}<p class="soft">No page yet: <code>seedling run</code> writes them.</p>{% endif %}{% endfor %}
-</main></body></html>
-"""
 
 
 def named_workspaces(workspaces: Sequence[Path]) -> dict[str, Path]:
@@ -71,7 +61,7 @@ def report_application(named: Mapping[str, Path], instance: str) -> Starlette:
     # Imported here, as it loads SciPy, which a run with nothing new must not wait for.
     from seedling.report.pages import environment
 
-    template = environment().from_string(INDEX)
+    template = environment("workspaces.html.jinja").get_template("workspaces.html.jinja")
 
     def index(listed_workspaces: Mapping[str, Path], prefix: str) -> Response:
         listed = [

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from seedling.config.params import MAX_ROUNDS
-from seedling.pipeline import AUGMENTED, SYNTHESIZED, Stage, stages
+from seedling.pipeline import AUGMENTED, SYNTHESIZED, Stage, row_stages, stages
 
 RUNNER = "python -P -m seedling.runner"  # -P: no module is imported from the workspace
 HEADER = """\
@@ -44,7 +44,7 @@ def render_dvc_yaml() -> str:
             ROUND_0.format(synthesized=SYNTHESIZED, augmented=AUGMENTED),
             items,
             "\nstages:\n",
-            *(_render(table[name]) for name in ("scrape", "validate", "augment", "synthesize")),
+            *(_render(table[name]) for name in row_stages()),
             _render_rounds(
                 table["train@1"],
                 "${rounds}",
