@@ -2,7 +2,7 @@
 
     python benchmarks/advice.py --data FOLDER --backbone FOLDER [--draws 20]
 
-FOLDER holds the sets of benchmarks/few_labels.py. A start is some labelled training rows, a part of them with wrong labels, the rest of
+FOLDER holds the sets of benchmarks/few_labels.py. A start is some labeled training rows, a part of them with wrong labels, the rest of
 the training rows as a pool. The rows come from four sources, dealt at random; in every other start all wrong labels are one source's, in the
 others anybody's. Seedling's own curve, doubt and advice are asked; what they see of the model's errors is one half of the test rows.
 Following a piece: the least sure pool rows get their labels, or the most doubtful labels are mended, or a source's, or so many pool rows of a class get
@@ -101,7 +101,7 @@ def what_children_bought(
 def bench_of(
     features: np.ndarray, rows: np.ndarray, given: np.ndarray, fold: np.ndarray, classes: int
 ) -> tuple[Workbench, Judged]:
-    """The labelled rows as train has them."""
+    """The labeled rows as train has them."""
     many = len(rows)
     names = rows.astype(str)
     held = TrainingRows(
@@ -121,7 +121,7 @@ def bench_of(
     return Workbench(held, inputs, inputs.take(np.arange(0)), Setting(classes, 0, 1)), judged
 
 
-def mislabelled(
+def mislabeled(
     truth: np.ndarray, source: np.ndarray, only: int | None, classes: int, rng: np.random.Generator
 ) -> np.ndarray:
     """The labels as they are given: some of them wrong, all of these one source's where `only` is given."""
@@ -149,7 +149,7 @@ def one_start(
     rows = np.concatenate([train[truth[train] == one][:many] for one in range(len(classes))])
     pool = np.setdiff1d(train, rows)
     source, only = rng.integers(SOURCES, size=len(rows)), seed % SOURCES if seed % 2 else None
-    given = mislabelled(truth[rows], source, only, len(classes), rng)
+    given = mislabeled(truth[rows], source, only, len(classes), rng)
     fold = np.zeros(len(rows), dtype=np.int64)
     for number, (_, mine) in enumerate(StratifiedKFold(5, shuffle=True, random_state=seed).split(rows, given)):
         fold[mine] = number
@@ -202,7 +202,7 @@ def followed(
     found: Any,
     classes: list[str],
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The labelled rows and their labels when the advice was followed; pool: the least sure first."""
+    """The labeled rows and their labels when the advice was followed; pool: the least sure first."""
     if advice["what"] == "check_labels":
         labels = given.copy()
         looked_at = np.argsort(-found.p_wrong, kind="stable")[: int(advice["text"].split()[3].replace(",", ""))]

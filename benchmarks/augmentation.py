@@ -21,7 +21,7 @@ import pandas as pd
 from record import Found, write
 from sklearn.datasets import load_digits
 
-from seedling.augment.catalogue import CannotChange
+from seedling.augment.catalog import CannotChange
 from seedling.augment.makers import Resources, maker_of, steps_of
 from seedling.augment.screening import screen
 from seedling.augment.sentences import Context
@@ -44,9 +44,9 @@ def rows_of(name: str, data: Path | None) -> tuple[str, list[Any], np.ndarray, n
     """Modality, payloads, labels, and whether a row is of the test split (digits: drawn by its number)."""
     if name == "digits":
         pictures, labels = load_digits(return_X_y=True)
-        grey = np.rint(pictures.reshape(-1, 8, 8) * 255 / 16).astype(np.uint8)
+        gray = np.rint(pictures.reshape(-1, 8, 8) * 255 / 16).astype(np.uint8)
         test = np.random.default_rng(99).random(len(labels)) < 0.5
-        return "image", [images.encode(cv2.merge([one] * 3)) for one in grey], labels.astype(str), test
+        return "image", [images.encode(cv2.merge([one] * 3)) for one in gray], labels.astype(str), test
     if data is None:
         raise SystemExit(f"{name} needs --data")
     table = pd.read_parquet(data / name / "data.parquet")

@@ -23,7 +23,7 @@ from PIL import Image
 from record import Found, write
 from sklearn.datasets import load_digits
 
-from seedling.augment.catalogue import SETS
+from seedling.augment.catalog import SETS
 from seedling.augment.image_policy import PolicyTransform
 from seedling.augment.makers import steps_of
 from seedling.config.params import Facts
@@ -33,10 +33,10 @@ Codec = tuple[Callable[[Any], bytes], Callable[[bytes], Any]]
 
 
 def png(*flags: int) -> Codec:
-    """By OpenCV, grey pictures with one channel, and back by the line's own decoder."""
+    """By OpenCV, gray pictures with one channel, and back by the line's own decoder."""
 
     def there(pixels: Any) -> bytes:
-        source = pixels[..., 0] if images.is_grey(pixels) else pixels[..., ::-1]
+        source = pixels[..., 0] if images.is_gray(pixels) else pixels[..., ::-1]
         return cv2.imencode(".png", source, [*flags])[1].tobytes()
 
     return there, images.decode
@@ -47,7 +47,7 @@ def by_pillow(name: str, **options: Any) -> Codec:
 
     def there(pixels: Any) -> bytes:
         into = io.BytesIO()
-        Image.fromarray(pixels[..., 0] if name == "JPEG" and images.is_grey(pixels) else pixels).save(
+        Image.fromarray(pixels[..., 0] if name == "JPEG" and images.is_gray(pixels) else pixels).save(
             into, name, **options
         )
         return into.getvalue()

@@ -29,7 +29,7 @@ from seedling.stats.statistics import (
 )
 
 SHARES = np.array([0.5, 0.3, 0.15, 0.05])
-CENTRES = np.array([[1.8, 0, 0], [0, 1.8, 0], [0, 0, 1.8], [1.2, 1.2, 1.2]])
+CENTERS = np.array([[1.8, 0, 0], [0, 1.8, 0], [0, 0, 1.8], [1.2, 1.2, 1.2]])
 PARAMS = EvaluateParams(bootstrap_draws=1000)
 BLUR = 0.5
 
@@ -83,10 +83,10 @@ def split(setting: Setting, rng: np.random.Generator) -> tuple[np.ndarray, ...]:
         truth = np.minimum((both[0].cumsum(axis=1) < rng.random((rows, 1))).sum(axis=1), setting.classes - 1)
         return *both, truth, np.arange(rows).astype(str)
     truth = rng.choice(len(SHARES), size=rows, p=SHARES)
-    seen = CENTRES[truth] + rng.normal(size=(rows, 3))
+    seen = CENTERS[truth] + rng.normal(size=(rows, 3))
 
     def said(points: np.ndarray) -> np.ndarray:
-        return softmax((np.log(SHARES) - ((points[:, None] - CENTRES) ** 2).sum(axis=2) / 2) / setting.temperature)
+        return softmax((np.log(SHARES) - ((points[:, None] - CENTERS) ** 2).sum(axis=2) / 2) / setting.temperature)
 
     both = [said(seen), said(seen + BLUR * rng.normal(size=seen.shape))]
     groups = np.arange(rows)

@@ -1,8 +1,8 @@
-"""Digits, few labelled pictures a class: Seedling against what a user would pick instead, on the same rows.
+"""Digits, few labeled pictures a class: Seedling against what a user would pick instead, on the same rows.
 
     python benchmarks/digits.py [--labels 1 5 10] [--draws 10] [--effort quick]
 
-Every system sees the same labelled rows, the same pool without labels (no weak labels here) and is judged on the
+Every system sees the same labeled rows, the same pool without labels (no weak labels here) and is judged on the
 same 500 test rows, which no choice looks at. Peers get the pixels, as their users would give them. Seedling runs its
 own stages on a folder of PNG files. Its plain supervised model, by which harm is measured, is the same line without
 network and without pool (logistic regression, SVM, random forest, children and mixtures).
@@ -32,27 +32,27 @@ TEST = 500
 
 
 def draw(seed: int, many: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Row numbers of the labelled rows, the pool and the test rows."""
+    """Row numbers of the labeled rows, the pool and the test rows."""
     target = load_digits().target
     order = np.random.default_rng(seed).permutation(len(target))
     test, rest = order[:TEST], order[TEST:]
-    labelled = np.concatenate([rest[target[rest] == one][:many] for one in range(10)])
-    return labelled, np.setdiff1d(rest, labelled), test
+    labeled = np.concatenate([rest[target[rest] == one][:many] for one in range(10)])
+    return labeled, np.setdiff1d(rest, labeled), test
 
 
 def peers(seed: int, many: int) -> dict[str, float]:
     """Test accuracy of each peer."""
     digits = load_digits()
     X, y = digits.data / 16, digits.target
-    labelled, pool, test = draw(seed, many)
-    both = np.concatenate([labelled, pool])
-    known = np.where(np.isin(both, labelled), y[both], -1)
+    labeled, pool, test = draw(seed, many)
+    both = np.concatenate([labeled, pool])
+    known = np.where(np.isin(both, labeled), y[both], -1)
     supervised = {
         "LogisticRegression": LogisticRegression(C=10, max_iter=1000),
         "SVC": SVC(C=10),
         "RandomForest": RandomForestClassifier(300, random_state=seed),
     }
-    found = {name: model.fit(X[labelled], y[labelled]).score(X[test], y[test]) for name, model in supervised.items()}
+    found = {name: model.fit(X[labeled], y[labeled]).score(X[test], y[test]) for name, model in supervised.items()}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         semi = {
@@ -68,9 +68,9 @@ def peers(seed: int, many: int) -> dict[str, float]:
 def write_folder(data: Path, seed: int, many: int) -> None:
     """The draw as a user's folder."""
     digits = load_digits()
-    for part, rows in zip(("labelled", "unlabelled", "test"), draw(seed, many), strict=True):
+    for part, rows in zip(("labeled", "unlabeled", "test"), draw(seed, many), strict=True):
         for row in rows:
-            folder = data / part / (str(digits.target[row]) if part != "unlabelled" else "")
+            folder = data / part / (str(digits.target[row]) if part != "unlabeled" else "")
             folder.mkdir(parents=True, exist_ok=True)
             cv2.imwrite(str(folder / f"{row:04d}.png"), (digits.images[row] * 15).astype(np.uint8))
 

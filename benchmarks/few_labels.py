@@ -8,7 +8,7 @@ are used. Each draw labels so many rows a class of `train` and leaves the others
 the frozen encoder's own features (transformers for pictures, sentence-transformers for texts), each in the scaling that
 suits it; Seedling's features are made by the same encoder, once for all draws. SetFit, on texts, tunes that encoder,
 by default over one epoch of all pairs of rows; where that would take hours, as with fifty classes, it is left out. All are judged
-on the test rows that Seedling kept after it removed copies. Labelled rows are never test rows, and no choice looks at
+on the test rows that Seedling kept after it removed copies. Labeled rows are never test rows, and no choice looks at
 the test split. A draw is harmed where the accepted model is right less often on the test rows than round 0, by more than
 one standard error of the paired difference.
 """
@@ -44,9 +44,9 @@ def draw(frame: pd.DataFrame, many: int, seed: int) -> pd.DataFrame:
     """The set's train and test rows; of train so many a class keep their label."""
     rng = np.random.default_rng(seed)
     train = frame[frame["split"] == "train"].iloc[rng.permutation((frame["split"] == "train").sum())]
-    labelled = train.groupby("label").head(many)
-    pool = train.drop(labelled.index).assign(label=None, split="pool")
-    return pd.concat([labelled, pool, frame[frame["split"] == "test"]])
+    labeled = train.groupby("label").head(many)
+    pool = train.drop(labeled.index).assign(label=None, split="pool")
+    return pd.concat([labeled, pool, frame[frame["split"] == "test"]])
 
 
 def peer_features(frame: pd.DataFrame, backbone: str) -> np.ndarray:
@@ -87,7 +87,7 @@ def peers(frame: pd.DataFrame, features: np.ndarray, tested: np.ndarray, seed: i
     scaled = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=1000))
     supervised = {
         "LogisticRegression, rows of length 1": make_pipeline(Normalizer(), plain),
-        "LogisticRegression, standardised": scaled,
+        "LogisticRegression, standardized": scaled,
         "SVC": make_pipeline(StandardScaler(), SVC(C=10)),
     }
     semi = {
@@ -107,7 +107,7 @@ def peers(frame: pd.DataFrame, features: np.ndarray, tested: np.ndarray, seed: i
 
 
 def setfit(frame: pd.DataFrame, tested: np.ndarray, seed: int) -> dict[str, float]:
-    """Test accuracy of SetFit on the labelled texts; nothing where it is not installed or its pairs are too many."""
+    """Test accuracy of SetFit on the labeled texts; nothing where it is not installed or its pairs are too many."""
     try:
         from datasets import Dataset
         from setfit import SetFitModel, Trainer, TrainingArguments

@@ -1,7 +1,7 @@
 """What generated pictures are worth: test accuracy without them and with them, and how many are copies, or are taken for another class.
 
 PYTHONPATH=. python benchmarks/generating.py --data ../shared/data
-The labelled rows are drawn by the seed, the other training rows are the pool, and the synthesize stage makes as many pictures as there are labelled rows. The
+The labeled rows are drawn by the seed, the other training rows are the pool, and the synthesize stage makes as many pictures as there are labeled rows. The
 learners are those of a run without an encoder. "told by the rest" is the share of generated pictures for which a model of all the training rows' true labels
 says the class that was asked for; beside it the same of real test pictures.
 """
@@ -30,7 +30,7 @@ from seedling.synthesize import synthesize
 
 
 def generation(folder: Path, rows: list[tuple[bytes, str | None, int | None]], classes: list[str]) -> None:
-    """What validate would have written: labelled rows in folds, and the pool."""
+    """What validate would have written: labeled rows in folds, and the pool."""
     with GenerationWriter(folder, stage="validate", modality="image") as writer:
         seen = set()
         for payload, label, fold in rows:

@@ -3,7 +3,7 @@
     python benchmarks/label_errors.py --data FOLDER --backbone FOLDER [--draws 5] [--promises 20]
 
 FOLDER holds the sets of benchmarks/label_noise.py. Each draw deals the training rows to other folds. cleanlab (2.9) is given what
-Seedling's learners say at first sight, before anything is known of wrong labels: logistic regression, neighbours, a linear discriminant where
+Seedling's learners say at first sight, before anything is known of wrong labels: logistic regression, neighbors, a linear discriminant where
 there are rows enough, and the mean of all; of its three rankings and these probabilities the best counts, chosen by the answer key, and so for its default
 decision. The promises of the budget are judged on labels that were made wrong anew, with each seed: evenly, or to the
 class that a model trained on the right labels finds likeliest among the wrong ones. Few rows and weak models are judged on draws of 120 and 360 rows,

@@ -3,7 +3,7 @@
     python benchmarks/label_noise.py --data FOLDER --backbone FOLDER [--draws 5] [--labels 50 0]
 
 FOLDER holds the sets of benchmarks/few_labels.py; beside data.parquet lie files noise_*.parquet (id, noisy_label) for rows of
-`train`. Each draw labels so many rows a class, by the noisy label, leaves the others in the pool (0: every row is labelled, and
+`train`. Each draw labels so many rows a class, by the noisy label, leaves the others in the pool (0: every row is labeled, and
 only the seed is drawn), and is judged on the true labels of `test`. "Without" is `train.losses: [plain]`: the same learners, encoder, rounds and rows. The peer is cleanlab's
 recipe by hand, confident learning's joint (Northcutt et al. 2021): out-of-fold logistic regression, rows off the diagonal dropped.
 """
@@ -95,7 +95,7 @@ def main() -> None:
         train = frame["split"] == "train"
         frame.loc[train, "label"] = frame.loc[train, "id"].map(noisy)
         jobs = [(frame, made[name], many or len(frame), seed, given, cache) for seed in range(given.draws)]
-        where = f"{setting}, {many} a class" if many else f"{setting}, all labelled"
+        where = f"{setting}, {many} a class" if many else f"{setting}, all labeled"
         with ProcessPoolExecutor(2, get_context("spawn")) as pool:  # a fork would inherit torch's threads' locks
             results = list(pool.map(one_draw, jobs))
         for system, key in (

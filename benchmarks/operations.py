@@ -30,8 +30,8 @@ import psutil
 from record import Found, write
 
 from seedling.augment import augment
-from seedling.augment.catalogue import OPERATIONS
-from seedling.augment.color import change_luminosity, reorder_channels, rotate_colours
+from seedling.augment.catalog import OPERATIONS
+from seedling.augment.color import change_luminosity, reorder_channels, rotate_colors
 from seedling.augment.image_policy import PolicyTransform
 from seedling.augment.light import Spot, lit
 from seedling.augment.makers import Resources, maker_of, steps_of
@@ -93,7 +93,7 @@ class Table:
         )
 
     def pair(self, setting: str, ours: list[float], theirs: list[float], peer: str) -> None:
-        """Both times, and their ratio, neighbour by neighbour."""
+        """Both times, and their ratio, neighbor by neighbor."""
         self.add(setting, "seedling", "time", ours, "ms")
         self.add(setting, peer, "time", theirs, "ms")
         self.add(setting, f"seedling / {peer}", "ratio", [a / b for a, b in zip(ours, theirs, strict=True)], "ratio")
@@ -125,7 +125,7 @@ def _transforms_of(table: Table, side: int, rounds: int) -> None:
     for name, peer, ours, theirs in (
         ("glare", "RandomSunFlare", lambda: lit(picture, [spot]), lambda: flare(image=picture)),
         ("photon noise", "ShotNoise", lambda: photon_noise(picture, 200.0, rng), lambda: shot(image=picture)),
-        ("colour rotation", "bare OpenCV", lambda: rotate_colours(picture, 37), lambda: there_and_back(lambda lab: cv2.transform(lab, turn))),
+        ("color rotation", "bare OpenCV", lambda: rotate_colors(picture, 37), lambda: there_and_back(lambda lab: cv2.transform(lab, turn))),
         ("opening of the luminosity", "bare OpenCV", lambda: change_luminosity(picture, "opening", 5), lambda: there_and_back(opened)),
         ("channel order", "bare OpenCV", lambda: reorder_channels(picture, (2, 0, 1)), lambda: cv2.mixChannels([picture], [mixed], [2, 0, 0, 1, 1, 2])),
     ):  # fmt: skip

@@ -48,7 +48,7 @@ def make_workspace(folder: Path, env: dict[str, str]) -> Path:
     """Four classes of 10 pictures, 60 in the pool, 10 test pictures a class; quick."""
     rng = np.random.default_rng(0)
     means = rng.integers(0, 255, (4, 6, 6, 3))
-    for part, many in (("labelled", 10), ("test", 10), ("unlabelled", 15)):
+    for part, many in (("labeled", 10), ("test", 10), ("unlabeled", 15)):
         for label in range(4):
             for number in range(many):
                 small = np.clip(means[label] + rng.normal(0, 40, (6, 6, 3)), 0, 255).astype(np.uint8)
@@ -56,7 +56,7 @@ def make_workspace(folder: Path, env: dict[str, str]) -> Path:
                     folder
                     / "pictures"
                     / part
-                    / (f"class{label}" if part != "unlabelled" else "")
+                    / (f"class{label}" if part != "unlabeled" else "")
                     / f"{label}-{number}.png"
                 )
                 path.parent.mkdir(parents=True, exist_ok=True)

@@ -293,7 +293,7 @@ def main() -> None:
 
 
 def without_limit(pairs: int, seconds: float, command: str) -> list[Found]:
-    """Pages a second where nothing is refused, in turn so that a busy minute of the machine meets both; the ratio is of neighbours."""
+    """Pages a second where nothing is refused, in turn so that a busy minute of the machine meets both; the ratio is of neighbors."""
     told: dict[str, list[dict[str, float]]] = {"seedling": [], "scrapy": []}
     for _ in range(pairs):
         for system, of_system in told.items():

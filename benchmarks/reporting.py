@@ -2,7 +2,7 @@
 
     python benchmarks/reporting.py [--rows 10000] [--repeats 5]
 
-A workspace of small pictures: 300 labelled, 500 in the pool, so many in the test split. The line is run once with effort quick; then the page is
+A workspace of small pictures: 300 labeled, 500 in the pool, so many in the test split. The line is run once with effort quick; then the page is
 made anew, in a process that has imported what it needs, as at the end of a run.
 """
 
@@ -24,16 +24,16 @@ CLASSES = 6
 
 
 def write_pictures(folder: Path, rows: int) -> None:
-    """Stripes of six directions under noise: labelled/, unlabelled/ and test/."""
+    """Stripes of six directions under noise: labeled/, unlabeled/ and test/."""
     rng = np.random.default_rng(0)
     across, down = np.meshgrid(np.arange(SIDE), np.arange(SIDE))
-    for split, many in (("labelled", 300), ("unlabelled", 500), ("test", rows)):
+    for split, many in (("labeled", 300), ("unlabeled", 500), ("test", rows)):
         for number in range(many):
             label = number % CLASSES
             angle = np.pi * label / CLASSES + rng.normal(scale=0.12)
             wave = np.sin((across * np.cos(angle) + down * np.sin(angle)) * 0.9 + rng.uniform(0, 6))
             pixels = np.clip(128 + 60 * wave + rng.normal(scale=45, size=wave.shape), 0, 255).astype(np.uint8)
-            place = folder / split if split == "unlabelled" else folder / split / f"direction {label}"
+            place = folder / split if split == "unlabeled" else folder / split / f"direction {label}"
             place.mkdir(parents=True, exist_ok=True)
             cv2.imwrite(str(place / f"{number:06d}.png"), pixels)
 

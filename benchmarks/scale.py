@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 from record import Found, write
 
-LABELLED = 100
+LABELED = 100
 WORDS = np.array([f"w{n}" for n in range(3000)])
 
 
@@ -61,13 +61,13 @@ def line(pool: int) -> tuple[float, float]:
         (folder / "gates.yaml").write_text((template / "gates.yaml.template").read_text())
         (folder / "data").mkdir()
         for stage in ("scrape", "validate", "augment", "synthesize"):
-            many = pool + LABELLED if stage in {"scrape", "validate"} else 0
+            many = pool + LABELED if stage in {"scrape", "validate"} else 0
             rng = np.random.default_rng(0)  # the same rows in both
             with GenerationWriter(folder / "generations" / stage, stage=stage, modality="text") as writer:
                 for number in range(many):
-                    label = number % 2 if number < LABELLED else int(rng.integers(2))
+                    label = number % 2 if number < LABELED else int(rng.integers(2))
                     text = " ".join(WORDS[rng.integers(1500, size=8) + 1500 * label]) + f" {number}"
-                    known, one = number < LABELLED, identify(text.encode())
+                    known, one = number < LABELED, identify(text.encode())
                     writer.keep(
                         Row(
                             id=one,

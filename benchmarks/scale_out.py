@@ -41,7 +41,7 @@ def write_pictures(folder: Path, rows: int) -> None:
         angle = np.pi * label / CLASSES + rng.normal(scale=0.12)
         wave = np.sin((across * np.cos(angle) + down * np.sin(angle)) * 0.9 + rng.uniform(0, 6))
         color, noise = rng.uniform(60, 190, 3), rng.normal(scale=30, size=(SIDE, SIDE, 3))
-        place = folder / (f"labelled/direction {label}" if number < LABELED else "unlabelled")
+        place = folder / (f"labeled/direction {label}" if number < LABELED else "unlabeled")
         place.mkdir(parents=True, exist_ok=True)
         cv2.imwrite(
             str(place / f"{number:06d}.png"), np.clip(color + 60 * wave[..., None] + noise, 0, 255).astype(np.uint8)

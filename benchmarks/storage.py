@@ -28,10 +28,10 @@ def write_pictures(data: Path, first: int, many: int, prefix: str) -> None:
     """`many` noise pictures over ten classes."""
     rng = np.random.default_rng(first)
     for label in range(10):
-        (data / "labelled" / f"c{label}").mkdir(parents=True, exist_ok=True)
+        (data / "labeled" / f"c{label}").mkdir(parents=True, exist_ok=True)
     for number in range(first, first + many):
         small = rng.integers(0, 255, (7, 7)).astype(np.uint8)
-        path = data / "labelled" / f"c{number % 10}" / f"{prefix}{number:06d}.png"
+        path = data / "labeled" / f"c{number % 10}" / f"{prefix}{number:06d}.png"
         cv2.imwrite(str(path), cv2.resize(small, (28, 28)))
 
 

@@ -1,7 +1,7 @@
-"""What pictures translated into another source are worth there: accuracy on rows of a source of which no row is labelled, and on rows of the labelled one.
+"""What pictures translated into another source are worth there: accuracy on rows of a source of which no row is labeled, and on rows of the labeled one.
 
 PYTHONPATH=. python benchmarks/translating.py --data ../shared/data
-The labelled rows are as they are; the other source's are the same set's pictures, as another camera would have taken them: in the dim, warm light of one side,
+The labeled rows are as they are; the other source's are the same set's pictures, as another camera would have taken them: in the dim, warm light of one side,
 unsharp and with noise, or in haze, pale and bluish; each a little otherwise. The pool holds 200 of them without labels, whose look the synthesize stage takes,
 twice a row. Peers, with as many children of the same pool: albumentations' Fourier domain adaptation and histogram matching with their own ranges; and the usual policy of augmentation.
 """
@@ -58,12 +58,12 @@ def haze(pixels: Pixels, rng: np.random.Generator) -> Pixels:
 PLACES: dict[str, Callable[[Pixels, np.random.Generator], Pixels]] = {"dim": dim, "haze": haze}
 
 
-def children_of_stage(labelled: list[bytes], labels: list[str], pool: list[bytes], seed: int) -> dict[int, list[bytes]]:
-    """What synthesize makes, by the labelled row's number."""
+def children_of_stage(labeled: list[bytes], labels: list[str], pool: list[bytes], seed: int) -> dict[int, list[bytes]]:
+    """What synthesize makes, by the labeled row's number."""
     with tempfile.TemporaryDirectory() as scratch:
         here, names = Path(scratch), dict[str, int]()
         with GenerationWriter(here / "validate", stage="validate", modality="image") as writer:
-            for number, (payload, label) in enumerate(zip(labelled, labels, strict=True)):
+            for number, (payload, label) in enumerate(zip(labeled, labels, strict=True)):
                 name = identify(images.content(images.decode(payload)))
                 if name not in names:
                     names[name] = number
@@ -99,8 +99,8 @@ def children_of_stage(labelled: list[bytes], labels: list[str], pool: list[bytes
         return found
 
 
-def peers(labelled: list[bytes], pool: list[Pixels], facts: Facts) -> dict[str, dict[int, list[bytes]]]:
-    """Each peer's children by the labelled row's number."""
+def peers(labeled: list[bytes], pool: list[Pixels], facts: Facts) -> dict[str, dict[int, list[bytes]]]:
+    """Each peer's children by the labeled row's number."""
     usual = maker_of(steps_of(None, facts, {}), facts, Resources({}, Context()))
 
     def fourier(pixels: Pixels, look: Pixels, rng: np.random.Generator) -> Pixels:
@@ -114,7 +114,7 @@ def peers(labelled: list[bytes], pool: list[Pixels], facts: Facts) -> dict[str, 
         "albumentations, Fourier": {},
         "albumentations, histogram": {},
     }
-    for number, payload in enumerate(labelled):
+    for number, payload in enumerate(labeled):
         pixels = images.decode(payload)
         for child in range(CHILDREN):
             found["usual policy"].setdefault(number, []).append(
@@ -140,25 +140,25 @@ def one_seed(name: str, many: int, place: str, seed: int, data: Path, encoder: s
         int(row): PLACES[place](images.decode(pictures[row]), np.random.default_rng([seed, int(row)]))
         for row in [*pool, *held]
     }
-    labelled, truth = [pictures[row] for row in train], np.searchsorted(classes, labels[held])
+    labeled, truth = [pictures[row] for row in train], np.searchsorted(classes, labels[held])
     facts = Facts(modality="image", seed=seed)
     maker = make_features(EncoderParams(model=encoder) if encoder else None, None, facts, Path.cwd())
-    maker.fit_transform(labelled)
+    maker.fit_transform(labeled)
     asked = {
         "the other source": maker.transform([images.encode(there[int(row)]) for row in held]),
         "its own source": maker.transform([pictures[row] for row in held]),
     }
     looks = [there[int(row)] for row in pool]
     ways: dict[str, dict[int, list[bytes]]] = {"none": {}}
-    ways["translate"] = children_of_stage(labelled, labels[train].tolist(), [images.encode(one) for one in looks], seed)
-    ways |= peers(labelled, looks, facts)
+    ways["translate"] = children_of_stage(labeled, labels[train].tolist(), [images.encode(one) for one in looks], seed)
+    ways |= peers(labeled, looks, facts)
     found = []
     for way, children in ways.items():
         made = [(number, one) for number, mine in children.items() for one in mine]
-        inputs = maker.transform([*labelled, *(one for _, one in made)])
+        inputs = maker.transform([*labeled, *(one for _, one in made)])
         number = np.searchsorted(classes, labels[train])
         targets = np.eye(len(classes))[np.concatenate([number, number[[place for place, _ in made]]]).astype(int)]
-        weights = np.concatenate([np.ones(len(labelled)), np.full(len(made), WEIGHT)])
+        weights = np.concatenate([np.ones(len(labeled)), np.full(len(made), WEIGHT)])
         for learner in ["logistic_regression"] if encoder else ["logistic_regression", "network"]:
             model = make_learner(learner, Setting(len(classes), seed, STEPS))
             model.fit(inputs, targets, weights)

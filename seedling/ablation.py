@@ -87,7 +87,7 @@ class Bar:
 
 def ablate(workspace: Path, minutes: float) -> None:
     """Runs what is not known yet, the cumulative variants first, as far as the minutes go; prints the bars, writes reports/ablation.json
-    and the report. Raises InputError where the line is not up to date, or no labelled row can be held out.
+    and the report. Raises InputError where the line is not up to date, or no labeled row can be held out.
     """
     params = load(workspace)
     if read_evaluation(workspace / "reports") is None:
@@ -107,7 +107,7 @@ def ablate(workspace: Path, minutes: float) -> None:
         failed: dict[str, str] = {}
         if _said(workspace, _accepted(workspace, 0)).empty:
             raise InputError(
-                "No labelled row can be held out, so nothing can be compared: label a second row of some classes."
+                "No labeled row can be held out, so nothing can be compared: label a second row of some classes."
             )
         wanted = list(dict.fromkeys(variant for bar in bars for variant in (bar.old, bar.new)))
         with terminal("ablate") as progress:
@@ -143,8 +143,8 @@ def steps_of(workspace: Path, params: Params) -> list[Step]:
         found.append(Step("weak labels", "scrape", weak=True))
     if params.validate_.doubtful_labels in REPAIRS:
         found.append(Step("repair", "validate", ((("validate", "doubtful_labels"), '"report"'),)))
-    labelled = sum(one["rows"] for one in manifest["counts"] if one["split"] == "train" and one["label"] is not None)
-    if children_of_each(labelled, params.augment, params.facts) or params.augment.adversarial:
+    labeled = sum(one["rows"] for one in manifest["counts"] if one["split"] == "train" and one["label"] is not None)
+    if children_of_each(labeled, params.augment, params.facts) or params.augment.adversarial:
         found.append(Step("augment", "augment", NO_CHILDREN))
     made = workspace / "generations" / "synthesize"
     if read_manifest(made)["rows"]["kept"]:
@@ -205,7 +205,7 @@ def _operations(workspace: Path, steps: Sequence[Step]) -> list[Step]:
 def _asked(
     workspace: Path, params: Params, variant: Variant, seconds: float, progress: Progress
 ) -> pd.DataFrame | None:
-    """What the variant's models say of the rows that people labelled: from the workspace, from an earlier call, or by a run; None where that
+    """What the variant's models say of the rows that people labeled: from the workspace, from an earlier call, or by a run; None where that
     would take longer than the seconds that are left.
     """
     if not variant.changes:

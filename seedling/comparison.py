@@ -253,7 +253,7 @@ def changed_rows(old: pd.DataFrame, new: pd.DataFrame) -> list[Change]:
     stayed = kept[0] & kept[1]
     for rows, words in (
         (stayed & (splits[0] != splits[1]), "moved from " + splits[0] + " to " + splits[1]),
-        (stayed & (labels[0] != labels[1]), "relabelled from " + labels[0] + " to " + labels[1]),
+        (stayed & (labels[0] != labels[1]), "relabeled from " + labels[0] + " to " + labels[1]),
         (kept[1] & ~there[0], "added, " + splits[1]),
         (kept[0] & ~there[1], "removed, " + splits[0]),
         (kept[1] & there[0] & ~kept[0], "kept again, was " + reasons[0]),

@@ -118,7 +118,7 @@ def _told(one: dict[str, Any]) -> str:
         parts.append(f"label was given as '{one['given']}'")
     if isinstance(one.get("health"), Sequence | np.ndarray) and len(one["health"]):
         parts.append(f"health {', '.join(one['health'])}")
-    parts += [f"{name} {one[name]}" for name in ("licence", "attribution") if isinstance(one[name], str)]
+    parts += [f"{name} {one[name]}" for name in ("license", "attribution") if isinstance(one[name], str)]
     return "; ".join(parts)
 
 

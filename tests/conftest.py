@@ -23,19 +23,19 @@ PROJECT = Path(__file__).parents[1]
 
 @pytest.fixture
 def make_pictures(tmp_path: Path) -> Callable[..., Path]:
-    """Writes an ImageFolder of shapes: `labelled` a class, `pool` unlabelled, `test` a class."""
+    """Writes an ImageFolder of shapes: `labeled` a class, `pool` unlabeled, `test` a class."""
 
-    def make(folder: Path | None = None, labelled: int = 6, pool: int = 20, test: int = 5) -> Path:
+    def make(folder: Path | None = None, labeled: int = 6, pool: int = 20, test: int = 5) -> Path:
         root = folder or tmp_path / "pictures"
         rng = np.random.default_rng(7)
         for shape in SHAPES:
-            for part, many in (("labelled", labelled), ("test", test)):
+            for part, many in (("labeled", labeled), ("test", test)):
                 for number in range(many):
                     path = root / part / shape / f"{number}.png"
                     path.parent.mkdir(parents=True, exist_ok=True)
                     Image.fromarray(draw(shape, rng)).save(path)
         for number in range(pool):
-            path = root / "unlabelled" / f"{number}.png"
+            path = root / "unlabeled" / f"{number}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(draw(SHAPES[number % 3], rng)).save(path)
         return root
@@ -95,7 +95,7 @@ def finished_workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("finished")
     generator = np.random.default_rng(7)
     for shape in SHAPES:
-        for part, count in (("labelled", 6), ("test", 5), ("unlabelled", 2)):
+        for part, count in (("labeled", 6), ("test", 5), ("unlabeled", 2)):
             (folder / "images" / part / shape).mkdir(parents=True)
             for number in range(count):
                 path = folder / "images" / part / shape / f"{number}.png"

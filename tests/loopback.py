@@ -115,7 +115,7 @@ def site() -> Iterator[Site]:
 
 
 def picture(level: int) -> bytes:
-    """A small PNG of one grey level and a dot."""
+    """A small PNG of one gray level and a dot."""
     shown, pixels = io.BytesIO(), Image.new("L", (12, 12), level)
     pixels.putpixel((level % 12, level // 12 % 12), 255 - level)
     pixels.save(shown, "PNG")

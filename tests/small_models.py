@@ -40,6 +40,6 @@ def write_verdict(model: Path, *, accepted_round: int) -> None:
 
 
 def picture(level: int) -> bytes:
-    """Grey with a gradient, so that there is something to see."""
+    """Gray with a gradient, so that there is something to see."""
     pixels = np.clip(level + np.arange(400).reshape(20, 20) // 20, 0, 255).astype(np.uint8)
     return images.encode(np.repeat(pixels[..., None], 3, axis=2))

@@ -25,7 +25,7 @@ def gallery(told: Site) -> None:
     """Two pages, three pictures with words beside them."""
     told.routes |= {
         "/": '<figure id="a"><img src="a.png" alt="a black cat"><b>cat</b></figure><figure><img src="b.png" alt="my dog"></figure>'
-        '<a rel="next" href="/2">next</a><a rel="license" href="https://licences.example/by">by</a><i rel="author">Ada</i>',
+        '<a rel="next" href="/2">next</a><a rel="license" href="https://licenses.example/by">by</a><i rel="author">Ada</i>',
         "/2": '<figure><img src="c.png" alt="nobody" title="a dog"><b>dog</b></figure>',
         **{f"/{name}.png": picture(level) for name, level in (("a", 10), ("b", 60), ("c", 110))},
     }

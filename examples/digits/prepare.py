@@ -2,7 +2,7 @@
 
     python examples/digits/prepare.py data
 
-5 labelled pictures a class, a fixed test split of 500, 97 loose unlabelled pictures, and the other 1150 on a small
+5 labeled pictures a class, a fixed test split of 500, 97 loose unlabeled pictures, and the other 1150 on a small
 gallery site: 24 pages, and on every third item or so a tag, which is wrong on one in eight.
 """
 
@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 from sklearn.datasets import load_digits
 
-LABELLED, TEST, LOOSE, ON_A_PAGE = 5, 500, 97, 48
+LABELED, TEST, LOOSE, ON_A_PAGE = 5, 500, 97, 48
 TAGGED, WRONG = 0.3, 0.125
 WORDS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
 HEAD = '<!doctype html><html lang="en"><meta charset="utf-8"><title>Digits, page {}</title><body><h1>Digits</h1>\n'
@@ -29,19 +29,19 @@ def main(data: Path) -> None:
     rng = np.random.default_rng(1998)
     order = rng.permutation(len(digits.target))
     test, rest = order[:TEST], order[TEST:]
-    labelled = np.concatenate([rest[digits.target[rest] == one][:LABELLED] for one in range(10)])
-    pool = np.array([one for one in rest if one not in set(labelled.tolist())])
+    labeled = np.concatenate([rest[digits.target[rest] == one][:LABELED] for one in range(10)])
+    pool = np.array([one for one in rest if one not in set(labeled.tolist())])
     shutil.rmtree(data, ignore_errors=True)
-    for folder, rows in (("labelled", labelled), ("test", test)):
+    for folder, rows in (("labeled", labeled), ("test", test)):
         for row in rows:
             write_picture(data / folder / str(digits.target[row]) / f"{row:04d}.png", digits.images[row])
     for row in pool[:LOOSE]:
-        write_picture(data / "unlabelled" / f"{row:04d}.png", digits.images[row])
+        write_picture(data / "unlabeled" / f"{row:04d}.png", digits.images[row])
     write_site(data / "site", pool[LOOSE:], digits.images, digits.target, rng)
 
 
 def write_picture(path: Path, picture: np.ndarray) -> None:
-    """An 8×8 grey PNG, 0 to 240; uncompressed, so that no zlib's version shows in the bytes."""
+    """An 8×8 gray PNG, 0 to 240; uncompressed, so that no zlib's version shows in the bytes."""
     path.parent.mkdir(parents=True, exist_ok=True)
     _, encoded = cv2.imencode(".png", (picture * 15).astype(np.uint8), [cv2.IMWRITE_PNG_COMPRESSION, 0])
     path.write_bytes(encoded.tobytes())

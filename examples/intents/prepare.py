@@ -2,7 +2,7 @@
 
     python examples/intents/prepare.py data
 
-5 labelled sentences a class, a fixed test split of 12 a class, some loose unlabelled ones in the same table, and the
+5 labeled sentences a class, a fixed test split of 12 a class, some loose unlabeled ones in the same table, and the
 rest on a small forum site: pages, and on every third sentence or so a tag, which is wrong on one in eight.
 """
 
@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-LABELLED, TEST, LOOSE, ON_A_PAGE = 5, 12, 3, 16
+LABELED, TEST, LOOSE, ON_A_PAGE = 5, 12, 3, 16
 TAGGED, WRONG = 0.35, 0.125
 HEAD = '<!doctype html><html lang="en"><meta charset="utf-8"><title>Requests, page {}</title><body><h1>Requests</h1>\n<ol>\n'
 SENTENCES = Path(__file__).with_name("sentences.txt")
@@ -42,8 +42,8 @@ def main(data: Path) -> None:
     for label in sorted(sentences):
         of_class = [sentences[label][place] for place in rng.permutation(len(sentences[label]))]
         for place, text in enumerate(of_class):
-            split = "train" if place < LABELLED else "test" if place < LABELLED + TEST else "pool"
-            if split == "pool" and place >= LABELLED + TEST + LOOSE:
+            split = "train" if place < LABELED else "test" if place < LABELED + TEST else "pool"
+            if split == "pool" and place >= LABELED + TEST + LOOSE:
                 on_site.append((label, text))
             else:
                 rows.append((text, label if split != "pool" else "", split))

@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from sklearn.datasets import load_sample_image
 
-from seedling.augment.catalogue import OPERATIONS, Entry
+from seedling.augment.catalog import OPERATIONS, Entry
 from seedling.augment.image_policy import PolicyTransform
 from seedling.media.images import Pixels
 from seedling.synthesize.cutting import Placement, object_mask, pasted, without_object

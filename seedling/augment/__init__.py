@@ -1,4 +1,4 @@
-"""augment: label-preserving children of the labelled training rows, each with its parent and its recipe.
+"""augment: label-preserving children of the labeled training rows, each with its parent and its recipe.
 
 python -m seedling.runner augment
 """
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from seedling.features.classical import FeatureMaker
 
 BY_EFFORT = {"quick": 1, "normal": 2, "thorough": 5}
-ENOUGH = 20_000  # children in all where params leave their number open: more labelled rows need fewer of them
+ENOUGH = 20_000  # children in all where params leave their number open: more labeled rows need fewer of them
 MOST_BALANCED = 10  # times as many children of a rare class's row as of the commonest one's
 
 
@@ -65,7 +65,7 @@ def augment(
     steps = steps_of(policy, facts, resources.own)
     of_class = balanced(Counter(parents["label"]), children if steps else 0, params.balance if steps else 0.0)
     hard = judges.hardness() if any(of_class.values()) else {}
-    many = favouring_hard(parents["label"].map(of_class), hard, params.hard, facts.seed)
+    many = favoring_hard(parents["label"].map(of_class), hard, params.hard, facts.seed)
     total = sum(many.values())
     families = Families(steps, params, facts, resources)
     guard = judges.guard() if total else None
@@ -122,7 +122,7 @@ class Known:
     def __init__(self, rows: pd.DataFrame, facts: Facts) -> None:
         self._of_text = facts.modality == "text"
         held_out = rows["split"].isin(["test", "validation"])
-        keys = [texts.normalised(one) for one in rows["text"]] if self._of_text else rows["id"].tolist()
+        keys = [texts.normalized(one) for one in rows["text"]] if self._of_text else rows["id"].tolist()
         self._rows: dict[str, str] = dict(zip(keys, rows["id"], strict=True))
         self._held_out = {key for key, out in zip(keys, held_out, strict=True) if out}
         self._children: set[tuple[str, str | None]] = set()
@@ -133,7 +133,7 @@ class Known:
             return "unchanged"
         if self._of_text and not row.payload:
             return "empty"
-        key = texts.normalised(str(row.payload)) if self._of_text else same
+        key = texts.normalized(str(row.payload)) if self._of_text else same
         if key in self._held_out:
             return "near_duplicate_of_test"
         if key in self._rows and self._rows[key] != row.parents[0]:
@@ -161,7 +161,7 @@ def balanced(rows: Mapping[str, int], children: int, balance: float) -> dict[str
     return {label: min(round(one), limit) for label, one in wanted.items()}
 
 
-def favouring_hard(many: pd.Series, hardness: Mapping[str, float], hard: float, seed: int) -> dict[str, int]:
+def favoring_hard(many: pd.Series, hardness: Mapping[str, float], hard: float, seed: int) -> dict[str, int]:
     """Children by row: with `hard` 0 as many as given; with 1 none of its class's easiest row, and twice as many of its hardest. many: by id.
 
     What is left of a whole number is a chance, drawn by the row's name.

@@ -1,4 +1,4 @@
-"""Colours and luminosity: channel orders, turns of the a/b plane in CIE LAB, and morphology of the luminosity alone.
+"""Colors and luminosity: channel orders, turns of the a/b plane in CIE LAB, and morphology of the luminosity alone.
 
 All take and give 8-bit RGB, (height, width, 3), and leave their input alone.
 """
@@ -35,20 +35,20 @@ def reorder_channels(pixels: Pixels, order: tuple[int, int, int]) -> Pixels:
     return changed
 
 
-def rotate_colours(pixels: Pixels, degrees: float) -> Pixels:
-    """Turns every colour by this angle about the grey axis of CIE LAB: luminosity and chroma stay, the hue moves on.
+def rotate_colors(pixels: Pixels, degrees: float) -> Pixels:
+    """Turns every color by this angle about the gray axis of CIE LAB: luminosity and chroma stay, the hue moves on.
 
     What leaves the RGB cube is cut off at its faces. 8 bits of LAB round by up to two levels in RGB.
     """
     lab = cv2.cvtColor(pixels, cv2.COLOR_RGB2LAB)
     angle = math.radians(degrees)
     cosine, sine = math.cos(angle), math.sin(angle)
-    about_grey = 128.0  # where OpenCV's 8 bits have a = b = 0
+    about_gray = 128.0  # where OpenCV's 8 bits have a = b = 0
     turn = np.array(
         [
             [1, 0, 0, 0],
-            [0, cosine, -sine, about_grey * (1 - cosine + sine)],
-            [0, sine, cosine, about_grey * (1 - sine - cosine)],
+            [0, cosine, -sine, about_gray * (1 - cosine + sine)],
+            [0, sine, cosine, about_gray * (1 - sine - cosine)],
         ]
     )
     turned: Pixels = cv2.cvtColor(cv2.transform(lab, turn), cv2.COLOR_LAB2RGB)
@@ -56,7 +56,7 @@ def rotate_colours(pixels: Pixels, degrees: float) -> Pixels:
 
 
 def change_luminosity(pixels: Pixels, operation: Morphology, size: int) -> Pixels:
-    """Grey-scale morphology (Serra 1982) of the luminosity with an ellipse of `size` pixels; the colours stay where they are.
+    """Gray-scale morphology (Serra 1982) of the luminosity with an ellipse of `size` pixels; the colors stay where they are.
 
     gradient, top_hat and black_hat are what remains after a subtraction, and become the luminosity themselves.
     """

@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from seedling.augment.catalogue import CannotChange
+from seedling.augment.catalog import CannotChange
 from seedling.augment.makers import Made, Maker, Resources, Step, maker_of
 from seedling.config.params import AugmentParams, Facts
 from seedling.dataset.generation import Row, identities
@@ -84,7 +84,7 @@ def row_of(parent: str, known: Mapping[Hashable, Any], made: Made, params: Augme
         parents=[parent],
         recipe=made.recipe,
         origin=known["origin"],
-        licence=known["licence"],
+        license=known["license"],
         attribution=known["attribution"],
         group=known["group"],
         payload=made.payload,

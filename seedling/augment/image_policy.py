@@ -15,7 +15,7 @@ import albumentations as A
 import cv2
 import numpy as np
 
-from seedling.augment.catalogue import OPERATIONS, CannotChange
+from seedling.augment.catalog import OPERATIONS, CannotChange
 from seedling.augment.transforms import OURS
 from seedling.errors import InputError
 from seedling.media import images
@@ -48,7 +48,7 @@ class Stream:
 
 
 class PolicyTransform:
-    """A policy that can be applied from several threads; each builds its own transforms. A grey picture's children are grey: coloured noise would tell
+    """A policy that can be applied from several threads; each builds its own transforms. A gray picture's children are gray: colored noise would tell
     them from their parents.
     """
 
@@ -88,7 +88,7 @@ class PolicyTransform:
         for name, step in zip(self._names, steps, strict=True):
             child, done = step(child)
             applied += [name] if done else []
-        if applied and images.is_grey(pixels) and not images.is_grey(child):
+        if applied and images.is_gray(pixels) and not images.is_gray(child):
             child = cv2.cvtColor(cv2.cvtColor(child, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
         return child, applied
 

@@ -25,7 +25,7 @@ from seedling.stats.randomness import generator
 
 @dataclass(frozen=True)
 class Judges:
-    """They see the labelled training rows, by id, and their features, which are not fitted yet."""
+    """They see the labeled training rows, by id, and their features, which are not fitted yet."""
 
     parents: pd.DataFrame
     classes: list[str]

@@ -27,8 +27,8 @@ TILE = 512  # pixels: the grain of a spot is a window into one tile, made once
 class Spot:
     """A spot of light, in pixels of the picture that it falls on.
 
-    x, y: its centre; long, short: standard deviations along its axes; degrees: of the long axis to the x axis, y pointing down;
-    strength: the share of the whole luminosity range at its centre, negative for a shadow; grain: how much the grain changes it, 0: smooth;
+    x, y: its center; long, short: standard deviations along its axes; degrees: of the long axis to the x axis, y pointing down;
+    strength: the share of the whole luminosity range at its center, negative for a shadow; grain: how much the grain changes it, 0: smooth;
     window: where in the tile the grain is taken from.
     """
 
@@ -71,7 +71,7 @@ def _support(spot: Spot, height: int, width: int) -> tuple[slice, slice]:
 
 
 def _profile(spot: Spot, rows: slice, columns: slice) -> NDArray[np.float32]:
-    """(rows, columns): the spot with its grain, 1 at the centre of one without; nothing beyond its ellipse."""
+    """(rows, columns): the spot with its grain, 1 at the center of one without; nothing beyond its ellipse."""
     angle = math.radians(spot.degrees)
     y = np.arange(rows.start, rows.stop, dtype=np.float32)[:, None] - np.float32(spot.y)
     x = np.arange(columns.start, columns.stop, dtype=np.float32)[None, :] - np.float32(spot.x)

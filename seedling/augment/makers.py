@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from seedling.augment import catalogue, sentences
+from seedling.augment import catalog, sentences
 from seedling.config.params import Facts
 from seedling.dataset.generation import recipe_json
 from seedling.errors import InputError
@@ -37,7 +37,7 @@ DEFAULT_PICTURES: tuple[Mapping[str, Any], ...] = (
             "translate_percent": [-0.08, 0.08],
             "scale": [0.9, 1.1],
             "shear": [-5, 5],
-            "border_mode": catalogue.REFLECTED,
+            "border_mode": catalog.REFLECTED,
             "p": 1.0,
         }
     },
@@ -113,7 +113,7 @@ def steps_of(policy: Sequence[Any] | None, facts: Facts, own: Mapping[str, Any])
 
 
 def _steps(name: str, given: Any, facts: Facts, own: Mapping[str, Any]) -> list[Step]:
-    known = catalogue.OPERATIONS if facts.modality == "image" else sentences.OPERATIONS
+    known = catalog.OPERATIONS if facts.modality == "image" else sentences.OPERATIONS
     if name in own and name in known:
         raise InputError(f"data/{FILE}: there is an operation '{name}' already: give your function another name.")
     if name == OWN and isinstance(given, Mapping) and "name" in given:  # as a recipe has it
@@ -136,9 +136,9 @@ def _steps(name: str, given: Any, facts: Facts, own: Mapping[str, Any]) -> list[
                 f"params.yaml: augment.policy: {name}: albumentations' transforms take arguments, as in {{{name}: {{p: 0.5}}}}, not {given!r}."
             )
         return [Step(name, given or {}, name)]  # building it says whether there is such a one
-    graded = catalogue.OPERATIONS[name].graded
+    graded = catalog.OPERATIONS[name].graded
     told = _told(name, given, {"strength", "p"} if graded else {"p"}, "strength" if graded else None)
-    entry = catalogue.OPERATIONS[name].entry(told.get("strength", catalogue.MEDIUM))
+    entry = catalog.OPERATIONS[name].entry(told.get("strength", catalog.MEDIUM))
     return [Step(one, {**arguments, "p": told.get("p", 1.0)}, name) for one, arguments in entry.items()]
 
 
@@ -198,7 +198,7 @@ def _around(recipe: str) -> tuple[str, ...]:
 def _of_picture(transform: Any, recipe: tuple[str, ...], parent: Pixels, seed: int) -> Made:
     pixels, applied = transform.apply(parent.copy(), seed)  # a transform may change what it is given
     if images.is_blank(pixels) and not images.is_blank(parent):
-        raise catalogue.MadeBlank
+        raise catalog.MadeBlank
     before, between, after = recipe
     told = f"{before}{json.dumps(applied, separators=SHORT)}{between}{seed}{after}"
     return Made(images.encode(pixels), told, images.content(pixels))

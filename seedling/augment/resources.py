@@ -23,7 +23,7 @@ MOST_NEAR, LEAST_NEAR = 5, 0.5  # words for one, and their cosine, that an encod
 def resources_of(
     params: AugmentParams, facts: Facts, parents: pd.DataFrame, data: Path | None, features: FeatureMaker
 ) -> Resources:
-    """All that params ask for. parents: labelled training rows. Raises InputError where some of it cannot be had, or nothing would use it."""
+    """All that params ask for. parents: labeled training rows. Raises InputError where some of it cannot be had, or nothing would use it."""
     filler = _filler(params, data)
     context = _context(params, facts, parents, data, features, filler.fill if filler else None)
     return Resources.of(data, context, filler.key if filler else None, params.plugin)

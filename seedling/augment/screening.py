@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from seedling.augment import catalogue, sentences
-from seedling.augment.catalogue import CannotChange
+from seedling.augment import catalog, sentences
+from seedling.augment.catalog import CannotChange
 from seedling.augment.makers import Maker, Resources, maker_of, steps_of
 from seedling.augment.teaching import QUICK_LEARNER, Children, Parents, probabilities_of, taught_and_asked
 from seedling.config.params import Facts
@@ -98,13 +98,13 @@ def screen(parents: Parents, weight: float, facts: Facts, resources: Resources, 
     """
     judged = np.flatnonzero(parents.fold >= 0)
     if len(np.unique(parents.fold[judged])) < 2 or len(judged) < 20:
-        raise CannotScreen("fewer than twenty labelled rows lie in at least two folds")
+        raise CannotScreen("fewer than twenty labeled rows lie in at least two folds")
     parents.features.transform(parents.payloads[:1])  # an encoder is loaded once, and not by several threads
     trial = _Trial(parents, judged, weight, facts, resources, progress)
     graded, names = _names(facts, resources, parents)
     first = trial.run([(name, [name], 1) for name in names])
     better = sorted(first, key=_at_worst)[: max(AT_LEAST, len(names) // KEPT_SHARE)]
-    strengths = (catalogue if facts.modality == "image" else sentences).WEAK_AND_STRONG
+    strengths = (catalog if facts.modality == "image" else sentences).WEAK_AND_STRONG
     second = trial.run(
         [(f"{one.name} {some:g}", [{one.name: some}], 1) for one in better for some in strengths if one.name in graded]
     )
@@ -163,8 +163,8 @@ def _names(facts: Facts, resources: Resources, parents: Parents) -> tuple[set[st
     """The operations that have a strength, and all; of the user's functions those that make a child: others may find objects, or help."""
     own = [one for one in resources.own if _makes_children(one, facts, resources, parents.payloads[0])]
     if facts.modality == "image":
-        graded = {name for name, one in catalogue.OPERATIONS.items() if one.graded}
-        return graded, [*catalogue.OPERATIONS, *own]
+        graded = {name for name, one in catalog.OPERATIONS.items() if one.graded}
+        return graded, [*catalog.OPERATIONS, *own]
     known = [one for one in sentences.OPERATIONS if one != "synonym" or resources.context.near]
     return {*known} - {"case"}, [*known, *own]
 
@@ -182,7 +182,7 @@ def _sets(facts: Facts) -> list[tuple[str, list[Any]]]:
     usual = [{one.name: dict(one.arguments)} for one in steps_of(None, facts, {})]
     if facts.modality == "text":
         return [("usual", usual)]
-    return [("usual", usual), *((name, [*some]) for name, some in catalogue.SETS.items())]
+    return [("usual", usual), *((name, [*some]) for name, some in catalog.SETS.items())]
 
 
 def _learners(parents: Parents, facts: Facts) -> tuple[str, ...]:
@@ -194,15 +194,15 @@ def _together(policies: Sequence[Any], facts: Facts) -> list[Any]:
     """Several operations: pictures go through each with a chance of a half, a text through one of them."""
     if facts.modality == "text":
         return list(policies)
-    order = list(catalogue.OPERATIONS)
+    order = list(catalog.OPERATIONS)
     found: list[Any] = []
     replaced = False
     for one in policies:
         ((name, given),) = one.items() if isinstance(one, dict) else [(one, None)]
-        if name in catalogue.REPLACING and replaced:  # what is left of a picture twice is nothing
+        if name in catalog.REPLACING and replaced:  # what is left of a picture twice is nothing
             continue
-        replaced |= name in catalogue.REPLACING
-        if name in catalogue.OPERATIONS:
+        replaced |= name in catalog.REPLACING
+        if name in catalog.OPERATIONS:
             found.append({name: {**({} if given is None else {"strength": given}), "p": TOGETHER}})
         else:
             found.append(one)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import NamedTuple, TypeVar
 
-from seedling.media.typos import NEIGHBOURS, as_cased
+from seedling.media.typos import NEIGHBORS, as_cased
 from seedling.stats.randomness import Draws
 
 T = TypeVar("T")
@@ -227,7 +227,7 @@ def delete(found: Cut, share: float, draw: Draws, context: Context) -> None:
 
 
 def typo(found: Cut, share: float, draw: Draws, context: Context) -> None:
-    """A letter of a word becomes its neighbour on the keyboard (QWERTY)."""
+    """A letter of a word becomes its neighbor on the keyboard (QWERTY)."""
     _one_letter(found, share, draw, _beside)
 
 
@@ -246,7 +246,7 @@ def _one_letter(found: Cut, share: float, draw: Draws, spots_of: Callable[[str],
 
 @lru_cache(100_000)
 def _beside(piece: str) -> Spots:
-    return _spots(piece, NEIGHBOURS)
+    return _spots(piece, NEIGHBORS)
 
 
 @lru_cache(100_000)

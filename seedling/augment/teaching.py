@@ -26,7 +26,7 @@ QUICK_LEARNER = "logistic_regression"
 
 @dataclass(frozen=True)
 class Parents:
-    """Labelled training rows with their features. labels: (n,), class numbers; fold: (n,), -1 for rows of none; features: fitted to them."""
+    """Labeled training rows with their features. labels: (n,), class numbers; fold: (n,), -1 for rows of none; features: fitted to them."""
 
     ids: list[str]
     payloads: list[Any]

@@ -1,4 +1,4 @@
-"""What albumentations lacks or is slow at, as its transforms: they compose and serialise with the others, and keep boxes, masks and keypoints right.
+"""What albumentations lacks or is slow at, as its transforms: they compose and serialize with the others, and keep boxes, masks and keypoints right.
 
 Each wraps a pure function of this folder, or of OpenCV, and draws from albumentations' own generators.
 """
@@ -20,7 +20,7 @@ from seedling.augment.color import (
     Morphology,
     change_luminosity,
     reorder_channels,
-    rotate_colours,
+    rotate_colors,
 )
 from seedling.augment.light import TILE, Spot, lit
 from seedling.augment.noise import gaussian_noise, photon_noise
@@ -123,8 +123,8 @@ class ChannelOrder(A.ImageOnlyTransform):  # type: ignore[misc]
         return reorder_channels(img, order)
 
 
-class ColourRotation(A.ImageOnlyTransform):  # type: ignore[misc]
-    """Every colour turned about the grey axis by an angle within `degrees`."""
+class ColorRotation(A.ImageOnlyTransform):  # type: ignore[misc]
+    """Every color turned about the gray axis by an angle within `degrees`."""
 
     def __init__(self, degrees: Range = (-180.0, 180.0), p: float = 0.5) -> None:
         super().__init__(p=p)
@@ -135,8 +135,8 @@ class ColourRotation(A.ImageOnlyTransform):  # type: ignore[misc]
         return {"angle": self.py_random.uniform(*self.degrees)}
 
     def apply(self, img: Pixels, angle: float, **_: Any) -> Pixels:
-        """See `rotate_colours`."""
-        return rotate_colours(img, angle)
+        """See `rotate_colors`."""
+        return rotate_colors(img, angle)
 
 
 class LuminosityMorphology(A.ImageOnlyTransform):  # type: ignore[misc]
@@ -184,7 +184,7 @@ class _Spots(A.ImageOnlyTransform):  # type: ignore[misc]
         self.mask = mask
 
     def get_params_dependent_on_data(self, params: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
-        """The spots: centres anywhere, standard deviations as shares of the longer side (the short one 0.3 to 1 of the long one), any angle."""
+        """The spots: centers anywhere, standard deviations as shares of the longer side (the short one 0.3 to 1 of the long one), any angle."""
         (height, width), draw = params["shape"][:2], self.py_random
         found = []
         for _ in range(draw.randint(*self.spots)):
@@ -248,7 +248,7 @@ OURS: dict[str, type[A.BasicTransform]] = {
     for one in (
         Affine,
         ChannelOrder,
-        ColourRotation,
+        ColorRotation,
         LuminosityMorphology,
         Glare,
         SoftShadow,

@@ -33,7 +33,9 @@ def export(
         list[str] | None,
         typer.Option("--with", help="Rows of augment, synthesize or pseudo_label too; may be said again."),
     ] = None,
-    licence: Annotated[str, typer.Option(help="Of the whole, for its card.")] = "unknown",
+    license_name: Annotated[
+        str, typer.Option("--license", help="License of the whole dataset or model, for its card.")
+    ] = "unknown",
     keep_metadata: Annotated[
         bool,
         typer.Option("--keep-metadata", help="Image files as they came, with place, author and camera in them."),
@@ -55,7 +57,7 @@ def export(
                 )
             from seedling.export.model import export_model
 
-            export_model(workspace.resolve(), folder, number=number, licence=licence)
+            export_model(workspace.resolve(), folder, number=number, license_name=license_name)
             return
         if number is not None:
             raise InputError("--round is of models: add --model, or leave it out.")
@@ -68,6 +70,6 @@ def export(
             form=None if form is None else Form(form.value),
             splits=splits or ["train", "validation", "test"],
             made=made or [],
-            licence=licence,
+            license_name=license_name,
             keep_metadata=keep_metadata,
         )

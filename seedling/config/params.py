@@ -198,7 +198,7 @@ class SynthesizeParams(Section):
 
 
 Candidate = Literal[
-    "logistic_regression", "svm", "random_forest", "nearest_neighbours", "boosted_trees", "network", "fine_tuned"
+    "logistic_regression", "svm", "random_forest", "nearest_neighbors", "boosted_trees", "network", "fine_tuned"
 ]
 Loss = Literal[
     "plain",
@@ -257,7 +257,7 @@ class PseudoLabelParams(Section):
     filter: Filter | None = None
     threshold: Share = 0.9
     propagation: Annotated[float, Field(ge=0, lt=1)] = 0.8
-    neighbours: Annotated[int, Field(ge=1)] = 10
+    neighbors: Annotated[int, Field(ge=1)] = 10
     weight: Annotated[float, Field(gt=0, le=1)] = 1.0
     hard_classes: Annotated[float, Field(ge=0, le=1)] = 1.0
     queue: Annotated[int, Field(ge=0)] = 200

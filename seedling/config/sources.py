@@ -80,13 +80,13 @@ def _many(given: Any) -> Any:
     return [given] if isinstance(given, str) else given
 
 
-# background: every row is of the class `nothing`; mixin: another labelled dataset, whose own classes are learnt beside ours.
+# background: every row is of the class `nothing`; mixin: another labeled dataset, whose own classes are learnt beside ours.
 Role = Literal["training", "background", "mixin"]
 Words = Annotated[list[str], BeforeValidator(_many)]
 
 
 class FolderSource(Section):
-    """The user's folder: `labelled/<class>/*`, `unlabelled/*`, optional `test/<class>/*` and `validation/<class>/*`.
+    """The user's folder: `labeled/<class>/*`, `unlabeled/*`, optional `test/<class>/*` and `validation/<class>/*`.
 
     group: a regular expression over a file's path; files in which its first bracket holds the same belong together.
     by_class: whether every folder in it is a class, also one that is named like a split, such as test or pool.
@@ -127,11 +127,11 @@ class TableSource(Section):
 
 
 class LabelRule(Section):
-    """A labelling function (Ratner et al. 2017): reads a field of an item and says its label, or nothing.
+    """A labeling function (Ratner et al. 2017): reads a field of an item and says its label, or nothing.
 
     field: `origin`, `text`, a column of a table, or a field of a web source (`page`, `alt`, `title`, `around`, its own `fields`). One of words
     (label → words, any of which stands in the field), pattern (a regular expression whose first bracket, or whole match, is the label),
-    bands (label → from, up to but not with), and function (in data/labelling.py, or of a package). map: what was found → label; what it does not
+    bands (label → from, up to but not with), and function (in data/labeling.py, or of a package). map: what was found → label; what it does not
     name is no label. Without any of them the field itself is.
     """
 
@@ -174,7 +174,7 @@ class WebSource(Section):
     fields: dict[str, str] = {}
     rules: list[LabelRule] = []
     role: Role = "training"
-    licence: str | None = None
+    license: str | None = None
     attribution: str | None = None
     weight: Annotated[float, Field(gt=0, le=1)] = 0.5
     requests_per_second: Annotated[float, Field(gt=0)] = 20.0
@@ -285,7 +285,7 @@ class HuggingFaceSource(Section):
     text: str = "text"
     image: str = "image"
     label: str = "label"
-    licence: str | None = None
+    license: str | None = None
     attribution: str | None = None
     role: Role = "training"
 

@@ -53,7 +53,7 @@ COLUMNS: list[pa.Field] = [
     pa.field("parents", pa.list_(pa.string())),
     pa.field("recipe", pa.string()),
     pa.field("origin", pa.string()),
-    pa.field("licence", pa.string()),
+    pa.field("license", pa.string()),
     pa.field("attribution", pa.string()),
     pa.field("group", pa.string()),
 ]
@@ -74,7 +74,7 @@ class Row:
     parents: Sequence[str] = ()
     recipe: str | None = None
     origin: str | None = None
-    licence: str | None = None
+    license: str | None = None
     attribution: str | None = None
     group: str | None = None
     payload: bytes | str | None = None

@@ -32,12 +32,12 @@ NO_FOLD = -1
 
 @dataclass(frozen=True)
 class TrainingRows:
-    """All arrays have n_rows entries, in one order: labelled collected rows, children, synthesized rows, the pool.
+    """All arrays have n_rows entries, in one order: labeled collected rows, children, synthesized rows, the pool.
 
     targets: (n_rows, n_classes), rows sum to 1, zeros for the pool; fold: NO_FOLD for rows of no fold;
     lineage_labels: (n_rows, n_lineages), class numbers, -1 where a lineage has no label for the row; lineage_weights:
     the same shape, what the lineage's label counts;
-    parents: (n_rows, 2), numbers of the labelled rows that a row was made from, -1 where there is none;
+    parents: (n_rows, 2), numbers of the labeled rows that a row was made from, -1 where there is none;
     group: which rows stay together; half: 0 or 1, which half of the pool a row is in.
     """
 
@@ -58,14 +58,14 @@ class TrainingRows:
         return np.flatnonzero(self.ingredient == "pool")
 
     @property
-    def labelled(self) -> NDArray[np.intp]:
-        """The labelled collected rows' numbers."""
+    def labeled(self) -> NDArray[np.intp]:
+        """The labeled collected rows' numbers."""
         return np.flatnonzero(self.ingredient == "collected")
 
     @property
     def folds(self) -> list[int]:
         """The folds that hold rows, in rising order."""
-        return sorted({int(one) for one in self.fold[self.labelled]} - {NO_FOLD})
+        return sorted({int(one) for one in self.fold[self.labeled]} - {NO_FOLD})
 
     def halved_anew(self, seed: int) -> TrainingRows:
         """The same rows, with the pool cut into other halves."""
@@ -77,8 +77,8 @@ class TrainingRows:
         """Row numbers, targets and weights that one model of a lineage may see.
 
         lineage: the fold that it never sees, None for the final model's, which sees all; place: its column in
-        lineage_labels; half: the half of the pool whose pseudo-labels it learns from; trust: (n_labelled,), what each
-        labelled row's weight, and that of the rows made from it, is multiplied by.
+        lineage_labels; half: the half of the pool whose pseudo-labels it learns from; trust: (n_labeled,), what each
+        labeled row's weight, and that of the rows made from it, is multiplied by.
         """
         own = np.isin(self.ingredient, recipe) & ((self.fold != lineage) if lineage is not None else True)
         pseudo = (self.ingredient == "pool") & (self.half == half) & (self.lineage_labels[:, place] >= 0)
@@ -87,7 +87,7 @@ class TrainingRows:
         weights[pseudo] = self.lineage_weights[pseudo, place]
         if trust is not None:
             of_row = np.ones(len(weights) + 1)  # the last entry serves rows without a parent
-            of_row[self.labelled] = trust
+            of_row[self.labeled] = trust
             weights *= of_row[self.parents].min(axis=1)
         chosen = np.flatnonzero(own | pseudo)
         return chosen, targets[chosen], weights[chosen]
@@ -164,7 +164,7 @@ def _targets(frame: pd.DataFrame, ingredient: NDArray[np.str_], classes: Sequenc
 
 
 def _parents(frame: pd.DataFrame, ingredient: NDArray[np.str_]) -> NDArray[np.intp]:
-    """(n_rows, 2): the labelled collected rows that a row was made from; a collected row is its own parent; -1: none."""
+    """(n_rows, 2): the labeled collected rows that a row was made from; a collected row is its own parent; -1: none."""
     parents = np.full((len(frame), 2), -1, dtype=np.intp)
     collected = np.flatnonzero(ingredient == "collected")
     parents[collected, 0] = collected

@@ -286,10 +286,10 @@ def read_verdicts(models: Path) -> list[dict[str, Any]]:
 
 
 def out_of_fold(model: Path, validated: Path, classes: Sequence[str]) -> Scored:
-    """The rows that people labelled, with the predictions of models that never saw them."""
+    """The rows that people labeled, with the predictions of models that never saw them."""
     frame = read_frame(model / "out_of_fold.parquet")
     frame = frame[frame["fold"].notna() | (frame["split"] != "train")]  # rows that every model saw say nothing
-    frame = frame[frame["label_source"] != "repaired"]  # and rows that were relabelled agree with the models
+    frame = frame[frame["label_source"] != "repaired"]  # and rows that were relabeled agree with the models
     human = frame[frame["label_source"] == "human"]
     used = (human if len(human) else frame).reset_index(drop=True)
     origin = read(validated, ["id", "origin"], ids=used["id"].tolist()).drop_duplicates("id").set_index("id")["origin"]

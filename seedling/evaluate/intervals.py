@@ -70,21 +70,21 @@ def of_confusion(
     most = float(sizes.sum() ** 2 / (sizes**2).sum())  # rows that they are worth
     table = _Table.of(said, truth, many, most / len(truth))
     f1 = float(table.macro_f1(table.seen[None])[0])
-    centre, drawn = float(table.macro_f1(table.smooth[None])[0]), _drawn_f1(table, sizes, draws, rng)
+    center, drawn = float(table.macro_f1(table.smooth[None])[0]), _drawn_f1(table, sizes, draws, rng)
     there, worths = table.were > 0, _worth_of_classes(truth, groups, many)
     recall = table.seen[:many][there] / table.were[there]
     smoothed = table.smooth[:many][there] / table.were[there]
     of_recalls = float((smoothed * (1 - smoothed) / worths[there]).sum()) / len(recall) ** 2
 
-    def around(value: float, less: float, centre: float, variance: float) -> Estimate:
-        worth = min(max(centre * (1 - centre), 1e-12) / max(variance, 1e-12), most)
+    def around(value: float, less: float, center: float, variance: float) -> Estimate:
+        worth = min(max(center * (1 - center), 1e-12) / max(variance, 1e-12), most)
         end, inside = min(value + less, 1.0), float(np.clip(value + less, 0.5 / most, 1 - 0.5 / most))
         # Both: few groups that are all right may not all be, and yet the value must not be left alone at the end.
         ends = [wilson_of(one, worth, confidence) for one in (end, inside)]
         return Estimate(value, min(value, *(one.low for one in ends)), max(value, *(one.high for one in ends)))
 
     balanced = around(float(recall.mean()), 0.0, float(smoothed.mean()), of_recalls)
-    macro = around(f1, max(0.0, centre - float(drawn.mean())), centre, float(drawn.var()))
+    macro = around(f1, max(0.0, center - float(drawn.mean())), center, float(drawn.var()))
     if most < FEW_ROWS * len(recall):
         macro = Estimate(f1, min(macro.low, balanced.low), max(macro.high, balanced.high))
     return {"balanced_accuracy": balanced, "macro_f1": macro}
@@ -93,7 +93,7 @@ def of_confusion(
 @dataclass(frozen=True)
 class _Table:
     """A confusion table's cells: each class's hits, the mistakes that were seen, and one more a class for those that were not, which go to its
-    neighbour among the classes that are true.
+    neighbor among the classes that are true.
 
     seen, smooth: (n_cells,) rows, as they are and drawn towards all classes' recall; were: (n_classes,), rows of each class.
     """

@@ -170,7 +170,7 @@ def _check_labels(curve: Curve | None, doubt: Mapping[str, Any]) -> list[dict[st
     spent = nearly_all[0] if nearly_all else able[-1]
     mended = wrong * spent["share"]["value"]
     times = ((1 - (wrong - mended) / judged) / (1 - wrong / judged)) ** 2
-    how = "reports/data.html shows them, the most doubtful first; reports/doubtful_labels.csv lists them. If most of the first ten are right, stop: of few rows or of hard classes a model cannot tell hard rows from wrongly labelled ones."
+    how = "reports/data.html shows them, the most doubtful first; reports/doubtful_labels.csv lists them. If most of the first ten are right, stop: of few rows or of hard classes a model cannot tell hard rows from wrongly labeled ones."
     text = f"Look at the {spent['rows']:,} most doubtful labels"
     return [_advice("check_labels", text, how, spent["rows"] / doubt["items_a_minute"], curve.gain(times))]
 
@@ -237,7 +237,7 @@ def _leave_out(
             found.append(_advice("leave_out", f"Leave out {one['step']}", how, None, loss))
     if any(one["decision"] == "rejected" for one in rounds):
         how = "Set pseudo_label.rounds lower in params.yaml: a round was rolled back, its time is spent for nothing."
-        found.append(_advice("stop", "Stop pseudo-labelling earlier", how, None, None))
+        found.append(_advice("stop", "Stop pseudo-labeling earlier", how, None, None))
     return found
 
 

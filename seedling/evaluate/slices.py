@@ -13,7 +13,7 @@ from scipy.stats import fisher_exact
 from seedling.config.params import EvaluateParams
 from seedling.stats.statistics import rows_for_interval, share
 
-USUAL = ("brightness", "contrast", "blur", "width", "aspect", "words", "language", "markup", "licence", "attribution")
+USUAL = ("brightness", "contrast", "blur", "width", "aspect", "words", "language", "markup", "license", "attribution")
 LEAST = 10  # rows of a slice
 MOST = 10  # values of a column that are slices of their own
 SURE = 0.05  # chance of calling any slice worse where none is

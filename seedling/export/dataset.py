@@ -27,7 +27,7 @@ from seedling.report.cards import Dataset, dataset_card
 from seedling.terminal.console import PrintableConsole
 
 ROWS_A_FILE = 2_000
-UNLABELLED = "_unlabelled"  # no class's folder begins so
+UNLABELED = "_unlabeled"  # no class's folder begins so
 SUFFIX_OF = {
     **{b"\x89PNG": "png", b"\xff\xd8\xff": "jpg", b"RIFF": "webp", b"BM": "bmp", b"GIF8": "gif"},
     **{b"II": "tif", b"MM": "tif"},
@@ -56,7 +56,7 @@ def export(
     form: Form | None,
     splits: Sequence[str],
     made: Sequence[str],
-    licence: str,
+    license_name: str,
     keep_metadata: bool = False,
 ) -> None:
     """Writes the dataset to `folder`, which is made. keep_metadata: whether image files are written as they came, with what they say of place,
@@ -77,7 +77,7 @@ def export(
         with terminal("export") as progress:
             WRITERS[chosen](dataset, beside, convert, progress)
         (beside / "README.md").write_text(
-            dataset_card(dataset, workspace.name, licence, as_parquet=chosen is Form.huggingface), encoding="utf-8"
+            dataset_card(dataset, workspace.name, license_name, as_parquet=chosen is Form.huggingface), encoding="utf-8"
         )
         if folder.exists():
             folder.rmdir()
@@ -120,7 +120,7 @@ def _as_folders(dataset: Dataset, folder: Path, convert: Convert, progress: Prog
     places = {}
     for one, content in counted(dataset.content(dataset.rows), progress, "pictures", len(known)):
         row, encoded = known.loc[one], convert(bytes(content))  # type: ignore[arg-type]
-        label = UNLABELLED if row["label"] is None else names[row["label"]]
+        label = UNLABELED if row["label"] is None else names[row["label"]]
         path = folder / row["split"] / label / f"{one}.{suffix_of(encoded)}"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(encoded)
@@ -153,7 +153,7 @@ def _as_huggingface(dataset: Dataset, folder: Path, convert: Convert, progress: 
     image = dataset.modality == "image"
     kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())]) if image else pa.string()
     content_of = "image" if image else "text"
-    texts = ["id", "label_source", "origin", "licence", "attribution", "stage"]
+    texts = ["id", "label_source", "origin", "license", "attribution", "stage"]
     schema = pa.schema(
         [
             (content_of, kind),

@@ -42,7 +42,7 @@ USE = """## How to ask it
 From Python: `from predict import Model; Model().probabilities(rows)`. Other runtimes: `config.json` says what each of model.onnx's inputs holds."""
 
 
-def export_model(workspace: Path, folder: Path, *, number: int | None, licence: str) -> None:
+def export_model(workspace: Path, folder: Path, *, number: int | None, license_name: str) -> None:
     """Writes model.onnx, config.json, predict.py and README.md to `folder`, which is made, after asking both about the same rows.
 
     Raises InputError where something is in the folder, or `seedling-ml[onnx]` is not installed; SeedlingError where the two disagree.
@@ -60,7 +60,7 @@ def export_model(workspace: Path, folder: Path, *, number: int | None, licence: 
     beside.mkdir(parents=True)
     try:
         with terminal("export") as progress, single_threaded():
-            farthest = _write(predictor, workspace, beside, licence, progress)
+            farthest = _write(predictor, workspace, beside, license_name, progress)
         if folder.exists():
             folder.rmdir()
         beside.replace(folder)
@@ -73,7 +73,7 @@ def export_model(workspace: Path, folder: Path, *, number: int | None, licence: 
     )
 
 
-def _write(predictor: Predictor, workspace: Path, folder: Path, licence: str, progress: Progress) -> float | None:
+def _write(predictor: Predictor, workspace: Path, folder: Path, license_name: str, progress: Progress) -> float | None:
     progress("write the graph", 0, 3)
     portable = Portable(predictor.model).eval()
     write_onnx(portable, _example(portable), folder / "model.onnx")
@@ -87,14 +87,14 @@ def _write(predictor: Predictor, workspace: Path, folder: Path, licence: str, pr
     packages += " tokenizers" if "input_ids" in portable.inputs else ""
     use = USE.format(what="PICTURE..." if image else "< lines.txt", packages=packages)
     (folder / "README.md").write_text(
-        model_card(workspace, workspace.name, licence, use, predictor.round), encoding="utf-8"
+        model_card(workspace, workspace.name, license_name, use, predictor.round), encoding="utf-8"
     )
     return farthest
 
 
 def _example(portable: Portable) -> tuple[Any, ...]:
-    grey = images.encode(np.full((32, 32, 3), 128, np.uint8))
-    return portable.prepared(["a text", "another text"] if "words" in portable.inputs else [grey, grey])
+    gray = images.encode(np.full((32, 32, 3), 128, np.uint8))
+    return portable.prepared(["a text", "another text"] if "words" in portable.inputs else [gray, gray])
 
 
 def write_onnx(portable: Portable, example: Sequence[Any], path: Path) -> None:
@@ -108,7 +108,7 @@ def write_onnx(portable: Portable, example: Sequence[Any], path: Path) -> None:
     if bytes_of > MOST_BYTES:
         raise InputError(
             f"The model has {bytes_of / 1e9:.1f} GB of numbers, and one ONNX file holds {MOST_BYTES / 1e9:g}: name a smaller train.encoder, "
-            "or leave `svm` and `nearest_neighbours` out of train.candidates, and train again."
+            "or leave `svm` and `nearest_neighbors` out of train.candidates, and train again."
         )
     free = torch.export.Dim.DYNAMIC
     axes: dict[str, dict[int, Any]] = {name: {0: free} for name in portable.inputs}

@@ -1,4 +1,4 @@
-"""Features without an encoder: pixels, HOG (Dalal & Triggs 2005) and colour for pictures, TF-IDF for texts.
+"""Features without an encoder: pixels, HOG (Dalal & Triggs 2005) and color for pictures, TF-IDF for texts.
 
 Fitted on rows without looking at any label, and never on held-out rows.
 """
@@ -25,9 +25,9 @@ WORD = r"(?u)\b\w+\b"
 CELL = 8
 BINS = 9
 THUMBNAIL = 8
-COLOUR_BINS = 16
+COLOR_BINS = 16
 NO_TERM = ""  # stands alone in the vocabulary of texts that have none
-GREY_BELOW = 2.0  # mean chroma deviation, in levels of LAB's 0 to 255, under which a collection counts as grey
+GRAY_BELOW = 2.0  # mean chroma deviation, in levels of LAB's 0 to 255, under which a collection counts as gray
 
 
 Read = Callable[[Sequence[str]], Iterable[tuple[str, bytes | str]]]  # ids → (id, payload) pairs, in any order
@@ -101,7 +101,7 @@ class FeatureMaker(ABC):
 
 
 class PictureFeatures(FeatureMaker):
-    """A thumbnail, HOG, and (where the collection is coloured) colour histograms, each block of equal weight."""
+    """A thumbnail, HOG, and (where the collection is colored) color histograms, each block of equal weight."""
 
     def __init__(
         self, side: int | None = None, max_megapixels: float = 64.0, network_side: int = 32, blocks: Any = None
@@ -125,8 +125,8 @@ class PictureFeatures(FeatureMaker):
             squared = [((block[start : start + ROWS_AT_ONCE] - mean) ** 2).sum(axis=1) for start in parts]
             scale = float(np.sqrt(np.concatenate(squared).mean()))
             self.blocks.append((mean.astype(np.float32), scale if scale > 1e-6 else np.inf))
-        if float(np.abs(raw[0].reshape(-1, THUMBNAIL**2, 3)[..., 1:] - 128).mean()) < GREY_BELOW:
-            self.blocks[2] = (self.blocks[2][0], np.inf)  # a grey collection has no colour to speak of
+        if float(np.abs(raw[0].reshape(-1, THUMBNAIL**2, 3)[..., 1:] - 128).mean()) < GRAY_BELOW:
+            self.blocks[2] = (self.blocks[2][0], np.inf)  # a gray collection has no color to speak of
         return Inputs(self._scaled(raw), pictures)
 
     def transform(self, payloads: Iterable[bytes | str]) -> Inputs:
@@ -195,25 +195,25 @@ def pieces_of(payloads: Iterable[Any], rows: int = ROWS_A_PIECE, multiple: int =
 def raw_blocks(pictures: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
     """Thumbnail in LAB (n, 192), HOG (n, ·), square-rooted LAB histograms (n, 48)."""
     small = np.zeros((len(pictures), THUMBNAIL * THUMBNAIL * 3), np.float32)
-    grey = np.zeros(pictures.shape[:3], np.float32)
-    colour = np.zeros((len(pictures), 3 * COLOUR_BINS), np.float32)
+    gray = np.zeros(pictures.shape[:3], np.float32)
+    color = np.zeros((len(pictures), 3 * COLOR_BINS), np.float32)
     for row, picture in enumerate(pictures):
         lab = cv2.cvtColor(picture, cv2.COLOR_RGB2LAB)
         small[row] = cv2.resize(lab, (THUMBNAIL, THUMBNAIL), interpolation=cv2.INTER_AREA).ravel()
-        grey[row] = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)
-        bins = lab.reshape(-1, 3).astype(np.intp) * COLOUR_BINS // 256 + np.arange(3) * COLOUR_BINS
-        colour[row] = np.bincount(bins.ravel(), minlength=3 * COLOUR_BINS) / len(bins)
-    return [small, hog((grey / 255).astype(np.float32)), np.sqrt(colour)]
+        gray[row] = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)
+        bins = lab.reshape(-1, 3).astype(np.intp) * COLOR_BINS // 256 + np.arange(3) * COLOR_BINS
+        color[row] = np.bincount(bins.ravel(), minlength=3 * COLOR_BINS) / len(bins)
+    return [small, hog((gray / 255).astype(np.float32)), np.sqrt(color)]
 
 
-def hog(grey: NDArray[np.float32], cell: int = CELL, bins: int = BINS) -> NDArray[np.float32]:
-    """Histograms of oriented gradients, unsigned, linear between neighbouring bins, 2×2 cells a block, L2 blocks.
+def hog(gray: NDArray[np.float32], cell: int = CELL, bins: int = BINS) -> NDArray[np.float32]:
+    """Histograms of oriented gradients, unsigned, linear between neighboring bins, 2×2 cells a block, L2 blocks.
 
-    grey: (n, height, width), 0 to 1, sides multiples of `cell`. Returns (n, blocks × 4 × bins). Our own, as OpenCV 5
+    gray: (n, height, width), 0 to 1, sides multiples of `cell`. Returns (n, blocks × 4 × bins). Our own, as OpenCV 5
     has none and scikit-image's takes one picture at a time.
     """
-    n, height, width = grey.shape
-    padded = np.pad(grey, ((0, 0), (1, 1), (1, 1)), mode="edge")
+    n, height, width = gray.shape
+    padded = np.pad(gray, ((0, 0), (1, 1), (1, 1)), mode="edge")
     dx = padded[:, 1:-1, 2:] - padded[:, 1:-1, :-2]
     dy = padded[:, 2:, 1:-1] - padded[:, :-2, 1:-1]
     strength = np.hypot(dx, dy)
@@ -276,7 +276,7 @@ def make_vectorizers(vocabulary: list[str] | None = None, min_rows: int = 1, max
 
 
 def dense(features: Any, dimensions: int = 150) -> NDArray[np.float32]:
-    """Features in which Euclidean neighbours make sense: dense ones as they are, sparse ones by latent semantic
+    """Features in which Euclidean neighbors make sense: dense ones as they are, sparse ones by latent semantic
     analysis (Deerwester et al. 1990), each row of length 1.
     """
     if not sparse.issparse(features):

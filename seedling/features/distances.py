@@ -11,7 +11,7 @@ from scipy import sparse
 from seedling.parallel.executor import in_threads
 from seedling.stats.statistics import Floats, Ints
 
-NEIGHBOURS = 10
+NEIGHBORS = 10
 NUMBERS_AT_ONCE = 4_000_000  # distances that one thread holds
 
 
@@ -36,18 +36,18 @@ def blocks(rows: int) -> list[slice]:
     return [slice(first, first + step) for first in range(0, rows, step)]
 
 
-def distances(features: Any, groups: Ints, labelled: int) -> tuple[Floats, Floats]:
-    """Of each row the mean distance (1 - cosine) to its nearest others, and that to the nearest labelled one; NaN where there is none.
+def distances(features: Any, groups: Ints, labeled: int) -> tuple[Floats, Floats]:
+    """Of each row the mean distance (1 - cosine) to its nearest others, and that to the nearest labeled one; NaN where there is none.
 
-    features: (n_rows, d), the first `labelled` of which have labels; groups: (n_rows,), of near-duplicates, which are not counted.
+    features: (n_rows, d), the first `labeled` of which have labels; groups: (n_rows,), of near-duplicates, which are not counted.
     """
     unit = of_length_one(features)
-    nearest = min(NEIGHBOURS, len(groups) - int(np.bincount(groups).max()))
+    nearest = min(NEIGHBORS, len(groups) - int(np.bincount(groups).max()))
 
     def of_block(mine: slice) -> tuple[Floats, Floats]:
         away = away_from(unit[mine], unit)
         away[groups[mine, None] == groups[None]] = np.inf
-        to_label = away[:, :labelled].min(axis=1)
+        to_label = away[:, :labeled].min(axis=1)
         closest = np.partition(away, nearest - 1, axis=1)[:, :nearest] if nearest else np.full((len(away), 1), np.nan)
         return closest.mean(axis=1), np.where(np.isfinite(to_label), to_label, np.nan)
 

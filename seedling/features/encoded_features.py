@@ -15,20 +15,20 @@ from seedling.config.params import EncoderParams
 from seedling.dataset.generation import Modality
 from seedling.errors import InputError
 from seedling.features.classical import Contents, FeatureMaker, Inputs, Read, TextFeatures
-from seedling.features.encoder import COLOURS, EncodePiece, Encoder, Features, encoder_key, load_encoder
+from seedling.features.encoder import COLORS, EncodePiece, Encoder, Features, encoder_key, load_encoder
 from seedling.features.feature_cache import FeatureCache, encode_rows
 from seedling.features.latent_semantics import topic_directions
 from seedling.parallel.executor import this_process
 from seedling.progress import Progress, silent
 
-SURFACE = 0.5  # what colours or words weigh beside the encoder's features
+SURFACE = 0.5  # what colors or words weigh beside the encoder's features
 TOPICS = 100  # dimensions of the words' latent semantic analysis
 WORDS = "words"  # how files of kept topics begin
 
 
 class EncodedFeatures(FeatureMaker):
-    """The encoder's features, centred and of length 1, beside half a weight of what encoders are taught to overlook:
-    a picture's colours, a text's words (TF-IDF, latent semantic analysis after Deerwester et al. 1990); together of length 1.
+    """The encoder's features, centered and of length 1, beside half a weight of what encoders are taught to overlook:
+    a picture's colors, a text's words (TF-IDF, latent semantic analysis after Deerwester et al. 1990); together of length 1.
     """
 
     def __init__(
@@ -37,13 +37,13 @@ class EncodedFeatures(FeatureMaker):
         modality: Modality,
         workspace: Path,
         max_megapixels: float = 64.0,
-        centre: Features | None = None,
+        center: Features | None = None,
         words: TextFeatures | None = None,
         topics: NDArray[np.float32] | None = None,
         key: str | None = None,
     ) -> None:
         self.params, self.modality, self.workspace, self.max_megapixels = params, modality, workspace, max_megapixels
-        self.centre, self.words, self.topics, self.key = centre, words, topics, key
+        self.center, self.words, self.topics, self.key = center, words, topics, key
         self._loaded: Encoder | None = None
         self._identified = False
 
@@ -71,7 +71,7 @@ class EncodedFeatures(FeatureMaker):
         return str(self.key)
 
     def fit_transform(self, payloads: Iterable[bytes | str]) -> Inputs:
-        """Learns centre and topics from these rows."""
+        """Learns center and topics from these rows."""
         listed = list(payloads)
         words = self._fit_topics(listed) if self.modality == "text" else None
         return self._combined(self._encode(listed), words, Contents.of(listed), fit=True)
@@ -124,18 +124,18 @@ class EncodedFeatures(FeatureMaker):
         return FeatureCache(folder, f"{WORDS}-{key.hexdigest()}", np.float32)
 
     def _nothing(self) -> Inputs:
-        return Inputs(np.zeros((0, 0 if self.centre is None else len(self.centre)), np.float32))
+        return Inputs(np.zeros((0, 0 if self.center is None else len(self.center)), np.float32))
 
     def _encode(self, payloads: Sequence[bytes | str]) -> Features:
         return np.concatenate(list(self.encoder.encode(payloads, self.max_megapixels)))
 
     def _combined(self, raw: Features, words: Features | None, contents: Contents, *, fit: bool) -> Inputs:
-        """words: (n, topics) of texts, None of pictures, whose colours are the last part of what the encoder gives."""
-        blocks = [unit(raw[:, :-COLOURS]), unit(raw[:, -COLOURS:])] if words is None else [unit(raw), words]
+        """words: (n, topics) of texts, None of pictures, whose colors are the last part of what the encoder gives."""
+        blocks = [unit(raw[:, :-COLORS]), unit(raw[:, -COLORS:])] if words is None else [unit(raw), words]
         joined = np.concatenate(blocks, axis=1)
-        if fit or self.centre is None:
-            self.centre = joined.mean(axis=0, dtype=np.float64).astype(np.float32)
-        joined = joined - self.centre
+        if fit or self.center is None:
+            self.center = joined.mean(axis=0, dtype=np.float64).astype(np.float32)
+        joined = joined - self.center
         width = blocks[0].shape[1]
         both = unit(np.concatenate([unit(joined[:, :width]), SURFACE * unit(joined[:, width:])], axis=1))
         return Inputs(both, contents=contents)

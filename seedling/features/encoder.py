@@ -34,7 +34,7 @@ Features = NDArray[np.float32]  # (n, d)
 
 SHORTEST_WORD = 4  # letters: shorter ones mostly hold a sentence together
 VERSION = "1"  # of this module's way of making features: part of the cache's key
-COLOURS = 48  # the last columns of a picture's features
+COLORS = 48  # the last columns of a picture's features
 PICTURES_AT_ONCE = 16
 TOKENS_AT_ONCE = 1_024
 TEXTS_AT_ONCE = 2_048  # texts that are sorted by length together
@@ -125,7 +125,7 @@ class Encoder:
             pixels = [images.decode(picture, max_megapixels) for picture in batch]
             filled = pixels + [pixels[-1]] * (PICTURES_AT_ONCE - len(pixels))
             made = self._forward({"pixel_values": self.prepare(filled)})[: len(pixels)]
-            return np.concatenate([made, colours(pixels)], axis=1)
+            return np.concatenate([made, colors(pixels)], axis=1)
 
         batches = [block[first : first + PICTURES_AT_ONCE] for first in range(0, len(block), PICTURES_AT_ONCE)]
         return np.concatenate(list(threads.map(one, batches)))
@@ -278,7 +278,7 @@ class Preparation:
         return torch.from_numpy(values).permute(0, 3, 1, 2)
 
 
-def colours(pixels: Sequence[images.Pixels]) -> Features:
+def colors(pixels: Sequence[images.Pixels]) -> Features:
     """Square-rooted LAB histograms (n, 48): what encoders are taught to overlook, and few labels need."""
     small = [cv2.resize(one, (64, 64), interpolation=cv2.INTER_AREA) for one in pixels]
     return raw_blocks(np.stack(small))[2].astype(np.float16).astype(np.float32)
@@ -346,7 +346,7 @@ def _load(folder: Path, modality: Modality, precision: str, key: str) -> Encoder
 
 
 def fuse_batch_norms(model: Any) -> int:
-    """Folds each batch normalisation that directly follows its convolution into it; gives how many.
+    """Folds each batch normalization that directly follows its convolution into it; gives how many.
 
     Which follows which is read from a layer's children, so a layer whose `forward` goes another way would change its
     function: the caller's model is left as it was unless it gives the same output for a random picture.

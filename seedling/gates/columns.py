@@ -23,7 +23,7 @@ OF_LABELS = ("class_share", "rows_a_parent")
 RELATIVE = ("rows_change", "class_share_change", "label_flipped", "drift_p_value")
 """Columns that compare with the generation that stands, the last one that passed: they say nothing where there is none."""
 OF_SAME_IDS = {"train", "evaluate", "pseudo_label"}  # stages whose rows are validate's
-MEASURED = (*signals.PICTURE, *signals.TEXT, "nearest_labelled")
+MEASURED = (*signals.PICTURE, *signals.TEXT, "nearest_labeled")
 
 NEAR_HELD_OUT = """
     SELECT place FROM rows JOIN (
@@ -90,7 +90,7 @@ class Made:
             return marked(base, MADE_FROM_HELD_OUT, len(self.rows))
 
     def class_share(self) -> Any:
-        """Of each row the share that its label has among the labelled rows; NaN of unlabelled ones."""
+        """Of each row the share that its label has among the labeled rows; NaN of unlabeled ones."""
         labels = self.rows.read(["label"])["label"]
         return labels.map(labels.value_counts(normalize=True)).astype(float)
 

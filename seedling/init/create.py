@@ -172,7 +172,7 @@ def _preview(workspace: Path, source: Path) -> list[str]:
 
 def _invite(data: Path) -> None:
     """Folders for the user's own labels; git and DVC keep no empty one, and scrape passes over hidden files."""
-    for name in ("labelled", "unlabelled"):
+    for name in ("labeled", "unlabeled"):
         (data / name).mkdir(parents=True)
         (data / name / ".keep").touch()
 
@@ -238,7 +238,7 @@ def _sources(source: Path, modality: Modality, by_source: bool | None, options: 
         found = [f"{{kind: folder, path: {_quoted(one.name)}}}" for one in inner] if several else [folder, *found]
     if not found:
         wanted = "pictures in <class>/ folders" if modality == "image" else "a table nor .txt files in <class>/ folders"
-        raise InputError(f"{source} holds neither {wanted}, nor labelled/ and unlabelled/ folders with such.")
+        raise InputError(f"{source} holds neither {wanted}, nor labeled/ and unlabeled/ folders with such.")
     return found
 
 

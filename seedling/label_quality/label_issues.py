@@ -127,7 +127,7 @@ def doubt(inputs: Inputs, given: Ints, fold: Ints, weights: Floats, classes: int
 def _check(inputs: Inputs, given: Ints, fold: Ints, folds: NDArray[Any], weights: Floats) -> None:
     values = inputs.features.data if sparse.issparse(inputs.features) else inputs.features
     if len(folds) < 2:
-        raise CannotJudge("no two folds hold labelled rows")
+        raise CannotJudge("no two folds hold labeled rows")
     if len(np.unique(given)) < 2:
         raise CannotJudge("fewer than two classes have rows that can be held out")
     if any(weights[fold != one].max() <= SMALLEST for one in folds):

@@ -14,22 +14,22 @@ TRUSTED = ("trusted", "strictly_trusted")  # the losses in which it counts
 
 
 def trust_in_labels(rows: TrainingRows, inputs: Inputs, setting: Setting, place: int, before: Floats) -> Floats:
-    """(n_labelled,), 0 to 1: each label's probability over the likeliest class's. Cross-validation within the lineage: nothing
-    that it never sees has a say. before: (n_labelled,), the trust with which the models learn.
+    """(n_labeled,), 0 to 1: each label's probability over the likeliest class's. Cross-validation within the lineage: nothing
+    that it never sees has a say. before: (n_labeled,), the trust with which the models learn.
     """
-    folds, labelled = rows.folds, rows.labelled
+    folds, labeled = rows.folds, rows.labeled
     seen = [fold for number, fold in enumerate(folds) if number != place]
-    fold, targets, weights = rows.fold[labelled], rows.targets[labelled], rows.weights[labelled] * before
+    fold, targets, weights = rows.fold[labeled], rows.targets[labeled], rows.weights[labeled] * before
     logits = np.zeros_like(targets)
-    unknown = np.zeros(len(labelled), dtype=bool)  # their class stands in no other fold: no model can judge them
+    unknown = np.zeros(len(labeled), dtype=bool)  # their class stands in no other fold: no model can judge them
     if len(seen) < 2:
-        return np.ones(len(labelled))
+        return np.ones(len(labeled))
     for one in seen:
         others = np.flatnonzero(np.isin(fold, seen) & (fold != one))
         asked = np.flatnonzero(fold == one)
         learner = make_learner("logistic_regression", setting)
-        learner.fit(inputs.take(labelled[others]), targets[others], weights[others])
-        logits[asked] = learner.logits(inputs.take(labelled[asked]))
+        learner.fit(inputs.take(labeled[others]), targets[others], weights[others])
+        logits[asked] = learner.logits(inputs.take(labeled[asked]))
         unknown[asked] = targets[others].sum(axis=0)[targets[asked].argmax(axis=1)] == 0
     mine = np.isin(fold, seen) & ~unknown
     truth = targets.argmax(axis=1)

@@ -1,6 +1,6 @@
 """How wrong labels explain what was given: by models of the mistakes that people make, beside an opinion of what each row is.
 
-`Explained` fits one model of many numbers, how often a row of each class carries each label, by expectation maximisation (after Dawid and
+`Explained` fits one model of many numbers, how often a row of each class carries each label, by expectation maximization (after Dawid and
 Skene 1979): quick, and good enough to teach by. `Mistakes` says how likely each label is wrong: it weighs a few simple models, each by how likely it
 makes the labels, and gives no single one the last word (Bayesian model averaging; Hoeting et al. 1999).
 """
@@ -18,11 +18,11 @@ from seedling.parallel.executor import in_threads
 from seedling.stats.statistics import SMALLEST, Floats, Ints, fit_temperature, softmax
 
 TEMPERATURES = np.exp(np.linspace(np.log(0.1), np.log(8), 17))
-STEPS_TO_CHOOSE, STEPS = 20, 50  # of expectation maximisation
+STEPS_TO_CHOOSE, STEPS = 20, 50  # of expectation maximization
 ROWS_TO_CHOOSE = 5_000  # by which a temperature is chosen and models are weighed
 USUAL_ROWS = 20.0  # the prior: so many rows of each class beforehand,
 USUAL_SHARE = 0.05  # and of their labels this share is wrong
-UNSURE = 8.0  # labelled rows a class with which a temperature e times as sharp as the plain one must gain a nat a row
+UNSURE = 8.0  # labeled rows a class with which a temperature e times as sharp as the plain one must gain a nat a row
 
 BELIEVED_WRONG = 1 / 10  # of all labels, beforehand
 SHARES = np.linspace(0.0, np.sqrt(0.6), 25) ** 2  # of wrong labels

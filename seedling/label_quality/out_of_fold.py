@@ -1,6 +1,6 @@
 """What learners that err in different ways say of each row, taught by the rows of other folds alone.
 
-Logistic regression and nearest neighbours, and, where there are rows enough, a linear discriminant: its few numbers, the classes' centres and one
+Logistic regression and nearest neighbors, and, where there are rows enough, a linear discriminant: its few numbers, the classes' centers and one
 common spread, bend least towards labels that are wrong in the same way many times over (benchmarks/label_errors.py).
 """
 
@@ -19,8 +19,8 @@ from seedling.models.heads import Head
 from seedling.parallel.executor import in_threads
 from seedling.stats.statistics import SMALLEST, Floats, Ints
 
-NEIGHBOURS = 20
-PRIOR_OF_CLASSES = 0.3  # of one neighbour's say, so that no class is impossible
+NEIGHBORS = 20
+PRIOR_OF_CLASSES = 0.3  # of one neighbor's say, so that no class is impossible
 ROWS_A_DIMENSION = 2  # from so many on, a common spread of all dimensions can be told
 SHRUNK = 0.5  # share of the spread that is taken to be alike in all directions
 
@@ -43,7 +43,7 @@ class Learners:
         """By each learner's name (n_rows, n_classes), logits; given, belief: (n_rows,), the labels and what each counts."""
         found = {
             "regression": by_regression(self.inputs, given, self.fold, belief, classes),
-            "neighbours": self.near.say(given, belief, classes),
+            "neighbors": self.near.say(given, belief, classes),
         }
         if self.discriminant is not None:
             found["discriminant"] = self.discriminant.say(given, belief, classes)
@@ -79,7 +79,7 @@ class Nearest:
         """By the angle between features. fold: (n_rows,)."""
         unit = of_length_one(features)
         many = len(fold)
-        nearest = min(NEIGHBOURS, int((many - np.unique(fold, return_counts=True)[1]).min()))
+        nearest = min(NEIGHBORS, int((many - np.unique(fold, return_counts=True)[1]).min()))
 
         def of_block(mine: slice) -> tuple[NDArray[np.intp], Any]:
             away = away_from(unit[mine], unit)
@@ -93,7 +93,7 @@ class Nearest:
         return cls(rows, np.exp(-distances / max(float(distances.mean()), SMALLEST)))
 
     def say(self, given: Ints, belief: Floats, classes: int) -> Floats:
-        """(n_rows, n_classes): logarithms of the neighbours' votes; belief: (n_rows,), what each one's label counts."""
+        """(n_rows, n_classes): logarithms of the neighbors' votes; belief: (n_rows,), what each one's label counts."""
         votes = np.zeros((len(given), classes))
         counts = self.says * belief[self.rows]
         for place in range(self.rows.shape[1]):
@@ -131,18 +131,18 @@ class Discriminant:
             return (rows * belief[mine, None]).T @ rows, label.T @ rows, label.sum(axis=0)
 
         of_folds = in_threads(moments, folds)
-        spread, centres, counts = (np.sum(parts, axis=0) for parts in zip(*of_folds, strict=True))
+        spread, centers, counts = (np.sum(parts, axis=0) for parts in zip(*of_folds, strict=True))
 
         def of_fold(place: int) -> Floats:
             less = of_folds[place]
             count = counts - less[2]
-            centre = (centres - less[1]) / np.maximum(count, SMALLEST)[:, None]
-            within = (spread - less[0] - (centre.T * count) @ centre) / count.sum()
+            center = (centers - less[1]) / np.maximum(count, SMALLEST)[:, None]
+            within = (spread - less[0] - (center.T * count) @ center) / count.sum()
             within = (1 - SHRUNK) * within + (SHRUNK * np.trace(within) / len(within) + SMALLEST) * np.eye(len(within))
-            weights = np.linalg.solve(within, centre.T)
+            weights = np.linalg.solve(within, center.T)
             usual = np.log(np.maximum(count, SMALLEST) / count.sum())
             rows = self.features[self.fold == folds[place]]
-            return np.asarray(rows @ weights - (centre.T * weights).sum(axis=0) / 2 + usual)
+            return np.asarray(rows @ weights - (center.T * weights).sum(axis=0) / 2 + usual)
 
         result = np.zeros((len(given), classes))
         for one, logits in zip(folds, in_threads(of_fold, range(len(folds))), strict=True):

@@ -32,8 +32,8 @@ QUICK_PNG = [
 
 
 def encode(pixels: Pixels) -> bytes:
-    """PNG, lossless, by the quickest way that compresses. Grey pictures are stored with one channel."""
-    source = pixels[..., 0] if is_grey(pixels) else pixels[..., ::-1]
+    """PNG, lossless, by the quickest way that compresses. Gray pictures are stored with one channel."""
+    source = pixels[..., 0] if is_gray(pixels) else pixels[..., ::-1]
     done, buffer = cv2.imencode(".png", source, QUICK_PNG)
     if not done:
         raise Undecodable("unencodable")
@@ -50,8 +50,8 @@ def on_background(encoded: bytes, max_megapixels: float, background: Color | Non
         return encoded
 
 
-def is_grey(pixels: Pixels) -> bool:
-    """Whether all channels are the same; of a coloured picture one pixel, or a few, tell."""
+def is_gray(pixels: Pixels) -> bool:
+    """Whether all channels are the same; of a colored picture one pixel, or a few, tell."""
     red, green, blue = pixels[pixels.shape[0] // 2, pixels.shape[1] // 2].tolist()
     if not red == green == blue:
         return False
@@ -108,9 +108,9 @@ def shrunk(pixels: Pixels, longest: int) -> Pixels:
 
 
 def perceptual_hash(pixels: Pixels) -> int:
-    """64 bits: the signs of the lowest 8×8 cosine coefficients of the grey 32×32 picture (pHash, Zauner 2010)."""
-    grey = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)
-    small = cv2.resize(grey, (32, 32), interpolation=cv2.INTER_AREA).astype(np.float32)
+    """64 bits: the signs of the lowest 8×8 cosine coefficients of the gray 32×32 picture (pHash, Zauner 2010)."""
+    gray = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)
+    small = cv2.resize(gray, (32, 32), interpolation=cv2.INTER_AREA).astype(np.float32)
     low = cv2.dct(small)[:8, :8].ravel()
     low[0] = np.median(low[1:])  # the mean brightness says nothing about the content
     bits = low > np.median(low)

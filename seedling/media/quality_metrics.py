@@ -31,30 +31,30 @@ CARD = re.compile(r"(?<!\d)(?:\d[ -]?){12,18}\d(?!\d)")
 
 
 def of_picture(pixels: Pixels) -> dict[str, float]:
-    """`PICTURE`: sides in pixels, width over height, mean grey level and range of levels (0 to 255), blur (0 sharp to 1
-    blurred), and the entropy of the grey levels (0 to 8 bits).
+    """`PICTURE`: sides in pixels, width over height, mean gray level and range of levels (0 to 255), blur (0 sharp to 1
+    blurred), and the entropy of the gray levels (0 to 8 bits).
     """
     height, width = pixels.shape[:2]
-    grey = cv2.cvtColor(images.shrunk(pixels, LONGEST), cv2.COLOR_RGB2GRAY)
-    levels = np.bincount(grey.ravel(), minlength=256) / grey.size
+    gray = cv2.cvtColor(images.shrunk(pixels, LONGEST), cv2.COLOR_RGB2GRAY)
+    levels = np.bincount(gray.ravel(), minlength=256) / gray.size
     levels = levels[levels > 0]
     return {
         "width": width,
         "height": height,
         "aspect": width / height,
-        "brightness": float(grey.mean()),
+        "brightness": float(gray.mean()),
         "contrast": images.contrast(pixels),
-        "blur": blur(grey),
+        "blur": blur(gray),
         "entropy": max(0.0, float(-(levels * np.log2(levels)).sum())),
     }
 
 
-def blur(grey: Any) -> float:
-    """0 (sharp) to 1 (blurred): how little a picture's differences between neighbours lose when it is blurred once more
-    (Crété-Roffet et al. 2007); the worse of both directions. 1 of a picture without any difference. grey: (height, width).
+def blur(gray: Any) -> float:
+    """0 (sharp) to 1 (blurred): how little a picture's differences between neighbors lose when it is blurred once more
+    (Crété-Roffet et al. 2007); the worse of both directions. 1 of a picture without any difference. gray: (height, width).
     """
     found = 0.0
-    picture = grey.astype(np.float32)
+    picture = gray.astype(np.float32)
     for axis, box in ((0, (1, SPAN)), (1, (SPAN, 1))):
         if picture.shape[axis] < 2:
             continue

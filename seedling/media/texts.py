@@ -1,4 +1,4 @@
-"""Texts: normalisation, and what makes two of them the same or nearly so."""
+"""Texts: normalization, and what makes two of them the same or nearly so."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def content(text: str) -> bytes:
     return clean(text).encode()
 
 
-def normalised(text: str) -> str:
+def normalized(text: str) -> str:
     """What near-duplicates share: NFKC, case, blanks, and punctuation that is no number's, folded away."""
     folded = unicodedata.normalize("NFKC", text).casefold()
     other = _OTHER

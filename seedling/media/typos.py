@@ -1,4 +1,4 @@
-"""Words: how one is mistyped, a letter for its neighbour on the keyboard, and how one is cased as another."""
+"""Words: how one is mistyped, a letter for its neighbor on the keyboard, and how one is cased as another."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 KEYS = ("qwertyuiop", "asdfghjkl", "zxcvbnm")
-NEIGHBOURS = {
+NEIGHBORS = {
     key: "".join(row[max(0, place - 1) : place] + row[place + 1 : place + 2])
     for row in KEYS
     for place, key in enumerate(row)
@@ -23,17 +23,17 @@ def mistyped(text: str, share: float, rng: np.random.Generator) -> str:
 
 
 def _one_error(words: Sequence[str], rng: np.random.Generator) -> list[str]:
-    """One letter becomes its neighbour on the keyboard; words with digits are left alone."""
+    """One letter becomes its neighbor on the keyboard; words with digits are left alone."""
     able = [
-        place for place, word in enumerate(words) if word.isalpha() and any(one.lower() in NEIGHBOURS for one in word)
+        place for place, word in enumerate(words) if word.isalpha() and any(one.lower() in NEIGHBORS for one in word)
     ]
     changed = list(words)
     if able:
         place = able[int(rng.integers(len(able)))]
         word = words[place]
-        spots = [spot for spot, letter in enumerate(word) if letter.lower() in NEIGHBOURS]
+        spots = [spot for spot, letter in enumerate(word) if letter.lower() in NEIGHBORS]
         spot = spots[int(rng.integers(len(spots)))]
-        near = NEIGHBOURS[word[spot].lower()]
+        near = NEIGHBORS[word[spot].lower()]
         new = near[int(rng.integers(len(near)))]
         changed[place] = word[:spot] + (new.upper() if word[spot].isupper() else new) + word[spot + 1 :]
     return changed

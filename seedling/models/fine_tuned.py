@@ -21,7 +21,7 @@ from torch import nn
 from seedling.errors import InputError
 from seedling.features.classical import Contents, Inputs
 from seedling.features.encoded_features import EncodedFeatures, unit
-from seedling.features.encoder import COLOURS, Encoder, Features
+from seedling.features.encoder import COLORS, Encoder, Features
 from seedling.models.device import device_of, in_half, one_thread
 from seedling.models.heads import ABSENT, hard_rows, make_estimator
 from seedling.models.losses import MIXIN, MIXIN_SHARE
@@ -37,12 +37,12 @@ ENOUGH_TO_HOLD_OUT = 100  # rows: with fewer, all of them teach and the steps ar
 STEPS_BETWEEN_CHECKS, PATIENCE = 20, 2
 SHARE_OF_STEPS, MOST_STEPS = 5, 200  # a step is dear: a fifth of the network's
 FLOPS_A_SECOND = {"cpu": 4e10, "mps": 5e11, "cuda": 5e12}  # that small batches reach
-ARRAYS_OF_HEAD = {"centre": ("f", 1), "classes": ("i", 1), "coefficients": ("f", 2), "intercept": ("f", 1)}
+ARRAYS_OF_HEAD = {"center": ("f", 1), "classes": ("i", 1), "coefficients": ("f", 2), "intercept": ("f", 1)}
 TOKENS = 16  # of a usual short text, for the prediction of seconds
 
 
 class FineTuned:
-    """The tuned encoder as a learner: fit on weighted, soft-labelled rows, give logits."""
+    """The tuned encoder as a learner: fit on weighted, soft-labeled rows, give logits."""
 
     name = "fine_tuned"
 
@@ -102,8 +102,8 @@ class FineTuned:
 
     def _fit_head(self, inputs: Inputs, targets: Floats, weights: Floats) -> None:
         made = self._encode(_contents(inputs))
-        centre = made.mean(axis=0, dtype=np.float64).astype(np.float32)
-        features = joined(made, centre, inputs.features)
+        center = made.mean(axis=0, dtype=np.float64).astype(np.float32)
+        features = joined(made, center, inputs.features)
         rows, labels, row_weights = hard_rows(targets, weights)
         if len(np.unique(labels)) == 1:
             wide = features.shape[1]
@@ -118,7 +118,7 @@ class FineTuned:
                 coefficients = np.concatenate([-coefficients, coefficients]) / 2
                 intercept = np.concatenate([-intercept, intercept]) / 2
         self._head = {
-            "centre": torch.from_numpy(centre),
+            "center": torch.from_numpy(center),
             "classes": torch.from_numpy(np.asarray(classes, dtype=np.int64)),
             "coefficients": torch.from_numpy(np.ascontiguousarray(coefficients, dtype=np.float64)),
             "intercept": torch.from_numpy(np.asarray(intercept, dtype=np.float64)),
@@ -130,7 +130,7 @@ class FineTuned:
         if len(inputs) == 0:
             return result
         head = {name: one.numpy() for name, one in self._head.items()}
-        features = joined(self._encode(_contents(inputs)), head["centre"], inputs.features)
+        features = joined(self._encode(_contents(inputs)), head["center"], inputs.features)
         result[:, head["classes"]] = features.astype(np.float64) @ head["coefficients"].T + head["intercept"]
         return result
 
@@ -138,7 +138,7 @@ class FineTuned:
         if self._tuned is None:
             raise InputError("The encoder was not tuned.")
         made = np.concatenate(list(self._tuned.encode(contents, _maker(self.setting).max_megapixels)))
-        return made[:, :-COLOURS] if self._tuned.modality == "image" else made
+        return made[:, :-COLORS] if self._tuned.modality == "image" else made
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """What is saved: the adapters and the regression."""
@@ -273,9 +273,9 @@ def _blocks(rows: Any, size: int = 32) -> Iterator[Any]:
         yield rows[first : first + size]
 
 
-def joined(made: Features, centre: Features, frozen: Features) -> Features:
-    """(n, d): tuned features, centred and of length 1, beside what the other heads see."""
-    return np.concatenate([unit(made - centre), frozen], axis=1)
+def joined(made: Features, center: Features, frozen: Features) -> Features:
+    """(n, d): tuned features, centered and of length 1, beside what the other heads see."""
+    return np.concatenate([unit(made - center), frozen], axis=1)
 
 
 def predicted_seconds_of_model(setting: Setting, fitted: float, asked: float) -> float:

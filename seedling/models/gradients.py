@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from seedling.models.portable import COLOUR_SIDE, Portable
+from seedling.models.portable import COLOR_SIDE, Portable
 from seedling.stats.statistics import SMALLEST
 
 RIVALS = 2  # likeliest other classes that a step may lead to
@@ -31,7 +31,7 @@ class FromPixels(nn.Module):
         """(n, height, width, 3), 0 to 255 → (n, n_classes), rows sum to 1."""
         if self.portable.kind == "encoded pictures":
             values = (pictures / 255 - torch.tensor(self.made.mean)) / torch.tensor(self.made.deviation)
-            given = [values.permute(0, 3, 1, 2), _to_side(pictures, COLOUR_SIDE)]
+            given = [values.permute(0, 3, 1, 2), _to_side(pictures, COLOR_SIDE)]
         else:
             network_side: Any = getattr(self.portable.maker, "network_side", 0)
             given = [pictures, *([_to_side(pictures, network_side)] if self.portable.needs_small else [])]
@@ -52,7 +52,7 @@ def _to_side(pictures: torch.Tensor, side: int) -> torch.Tensor:
 
 
 def towards_a_rival(pixels: FromPixels, pictures: torch.Tensor, own: torch.Tensor) -> torch.Tensor:
-    """DeepFool's next step of each picture, to the nearest of the linearised borders; nothing for one that is across already."""
+    """DeepFool's next step of each picture, to the nearest of the linearized borders; nothing for one that is across already."""
     shown = pictures.clamp(0, 255).detach().requires_grad_()
     logits = torch.log(pixels(shown).clamp(min=SMALLEST))
     if not logits.requires_grad:  # trees alone: they have steps, and no slope

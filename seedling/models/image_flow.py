@@ -112,7 +112,7 @@ class PictureFlow:
         """side: of what is learnt and made, pixels, a multiple of eight."""
         self.classes, self.side, self.setting = classes, side, setting
         self.net = FlowNet(classes, side)
-        _initialise(self.net, torch.Generator().manual_seed(setting.seed % 2**63))
+        _initialize(self.net, torch.Generator().manual_seed(setting.seed % 2**63))
 
     def copy(self, setting: Setting) -> PictureFlow:
         """Another one that goes on from here."""
@@ -183,7 +183,7 @@ def _followed(net: FlowNet, start: torch.Tensor, label: int, nothing: int) -> to
     return place
 
 
-def _initialise(net: FlowNet, draw: torch.Generator) -> None:
+def _initialize(net: FlowNet, draw: torch.Generator) -> None:
     """From the generator's own seed; what a block adds, and the direction itself, begin at nothing."""
     for module in net.modules():
         if isinstance(module, (nn.Conv2d, nn.Linear)):

@@ -1,4 +1,4 @@
-"""Learners that are made of training rows: support vectors and nearest neighbours. They are saved as plain arrays."""
+"""Learners that are made of training rows: support vectors and nearest neighbors. They are saved as plain arrays."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from seedling.models.heads import ABSENT, ROWS_AT_ONCE, hard_rows
 from seedling.models.model_arrays import check_arrays, check_classes
 from seedling.stats.statistics import SMALLEST, Floats
 
-NEIGHBOURS = 15
+NEIGHBORS = 15
 ARRAYS_OF_KEPT_ROWS = {  # the arrays of each learner: name → kind of number and dimensions
     "svm": {
         "classes": ("i", 1),
@@ -23,7 +23,7 @@ ARRAYS_OF_KEPT_ROWS = {  # the arrays of each learner: name → kind of number a
         "counts": ("i", 1),
         "gamma": ("f", 1),
     },
-    "nearest_neighbours": {"labels": ("f", 2), "width": ("f", 1)},
+    "nearest_neighbors": {"labels": ("f", 2), "width": ("f", 1)},
 }
 DENSE_ROWS = {"rows": ("f", 2)}
 SPARSE_ROWS = {"data": ("f", 1), "indices": ("i", 1), "indptr": ("i", 1), "shape": ("i", 1)}
@@ -174,7 +174,7 @@ def make_machine(gamma: float, rows: int) -> Any:
 def kernel_of(rows: Any, vectors: Any, gamma: float) -> Floats:
     """(n_rows, n_vectors): Gaussian, or linear where gamma is 0.
 
-    In single precision: dense features are centred, so that gamma times their squared length is
+    In single precision: dense features are centered, so that gamma times their squared length is
     about 1, and the error some millionths.
     """
     if gamma == 0:
@@ -208,14 +208,14 @@ def votes_of_pairs(of_class: list[Floats], intercepts: Floats) -> Floats:
     return result
 
 
-class NearestNeighbours(KeptRows):
+class NearestNeighbors(KeptRows):
     """Each row's label by its nearest training rows (Fix and Hodges 1951), weighted by closeness, weight and soft label.
 
-    Features are brought to length 1; of `NEIGHBOURS` neighbours each counts exp(−(distance / width)²), where the width is
-    the median distance of training rows to their own last neighbour.
+    Features are brought to length 1; of `NEIGHBORS` neighbors each counts exp(−(distance / width)²), where the width is
+    the median distance of training rows to their own last neighbor.
     """
 
-    name = "nearest_neighbours"
+    name = "nearest_neighbors"
 
     def _check(self) -> None:
         if self.arrays["labels"].shape != (self.kept.shape[0], self.classes) or len(self.arrays["width"]) != 1:
@@ -226,7 +226,7 @@ class NearestNeighbours(KeptRows):
         from sklearn.neighbors import NearestNeighbors
 
         rows = _of_length_one(inputs.features)
-        near = NearestNeighbors(n_neighbors=min(NEIGHBOURS + 1, rows.shape[0])).fit(rows)
+        near = NearestNeighbors(n_neighbors=min(NEIGHBORS + 1, rows.shape[0])).fit(rows)
         reach = near.kneighbors(rows)[0][:, -1]
         self.arrays = {
             "labels": np.ascontiguousarray(targets * weights[:, None]),
@@ -235,14 +235,14 @@ class NearestNeighbours(KeptRows):
         self.keep(rows)
 
     def logits(self, inputs: Inputs) -> Floats:
-        """(n_rows, n_classes): logarithms of the neighbours' summed opinions."""
+        """(n_rows, n_classes): logarithms of the neighbors' summed opinions."""
         from sklearn.neighbors import NearestNeighbors
 
         if len(inputs) == 0:
             return np.zeros((0, self.classes))
         known = self.kept
         labels: Floats = self.arrays["labels"]
-        near = NearestNeighbors(n_neighbors=min(NEIGHBOURS, known.shape[0])).fit(known)
+        near = NearestNeighbors(n_neighbors=min(NEIGHBORS, known.shape[0])).fit(known)
         prior = labels.sum(axis=0) / labels.sum()
         found = []
         for first in range(0, len(inputs), ROWS_AT_ONCE):

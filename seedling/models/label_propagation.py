@@ -1,4 +1,4 @@
-"""Labels spread over a nearest-neighbour graph (Zhou et al. 2004, "local and global consistency"), seeded with labels
+"""Labels spread over a nearest-neighbor graph (Zhou et al. 2004, "local and global consistency"), seeded with labels
 and with a teacher's opinion, and brought to the class shares that the teacher expects (Zhu et al. 2003).
 """
 
@@ -17,9 +17,9 @@ STEPS = 60
 ROWS_A_PIECE = 2_048  # a multiple of 256, the rows whose distances scikit-learn computes together
 
 
-def neighbour_graph(features: NDArray[np.float32], neighbours: int) -> Any:
-    """The symmetric, degree-normalised affinity matrix (n, n), sparse, of a Gaussian kernel on the k nearest."""
-    many = min(neighbours, len(features) - 1)
+def neighbor_graph(features: NDArray[np.float32], neighbors: int) -> Any:
+    """The symmetric, degree-normalized affinity matrix (n, n), sparse, of a Gaussian kernel on the k nearest."""
+    many = min(neighbors, len(features) - 1)
     starts = range(0, len(features), ROWS_A_PIECE)
     parts = list(in_pieces(NearestRows(features, many), starts))
     distances, places = (np.concatenate(both).ravel() for both in zip(*parts, strict=True))
@@ -35,8 +35,8 @@ def neighbour_graph(features: NDArray[np.float32], neighbours: int) -> Any:
 class NearestRows:
     """Finds the nearest other rows of some rows; a piece of work that any process may do. features: (n, d)."""
 
-    def __init__(self, features: NDArray[np.float32], neighbours: int) -> None:
-        self.features, self.neighbours = features, neighbours
+    def __init__(self, features: NDArray[np.float32], neighbors: int) -> None:
+        self.features, self.neighbors = features, neighbors
         self._index: Any = None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -44,16 +44,16 @@ class NearestRows:
         return {**vars(self), "_index": None}
 
     def __call__(self, first: int) -> tuple[Floats, NDArray[np.intp]]:
-        """Of `ROWS_A_PIECE` rows from `first` on: distances and row numbers, (n, neighbours), the row itself left out as kneighbors_graph does."""
+        """Of `ROWS_A_PIECE` rows from `first` on: distances and row numbers, (n, neighbors), the row itself left out as kneighbors_graph does."""
         from sklearn.neighbors import NearestNeighbors
 
         if self._index is None:
-            self._index = NearestNeighbors(n_neighbors=self.neighbours).fit(self.features)
+            self._index = NearestNeighbors(n_neighbors=self.neighbors).fit(self.features)
         asked = self.features[first : first + ROWS_A_PIECE]
-        distances, places = self._index.kneighbors(asked, self.neighbours + 1)
+        distances, places = self._index.kneighbors(asked, self.neighbors + 1)
         others = places != np.arange(first, first + len(asked))[:, None]
         others[others.all(axis=1), 0] = False  # so many copies of the row are nearer that it does not stand among them
-        shape = (len(asked), self.neighbours)
+        shape = (len(asked), self.neighbors)
         return distances[others].reshape(shape), places[others].reshape(shape)
 
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from seedling.features.classical import Inputs
 
-CONSISTENCY = "consistency"  # plain, and unlabelled rows beside it
+CONSISTENCY = "consistency"  # plain, and unlabeled rows beside it
 MIXIN = "mixin"  # plain, and another dataset's rows beside it, under a head of their own
 MIXIN_SHARE = 0.5  # what those count, beside our own rows
 NETWORK_LOSSES = ("focal", "symmetric", "second_head")

@@ -1,7 +1,7 @@
 """A small residual network for small pictures, trained from scratch on soft labels and weights.
 
 A stem and two residual blocks (He et al. 2016), average pooling, one linear layer. Beside its own labels it may learn
-from unlabelled pictures: before, by bringing two views of a picture together without collapsing (VICReg, Bardes et al.
+from unlabeled pictures: before, by bringing two views of a picture together without collapsing (VICReg, Bardes et al.
 2022), and in training, by asking of a strongly changed picture what its averaged self (Tarvainen and Valpola 2017) is sure
 of for a weakly changed one (FixMatch, Sohn et al. 2020, with the self-adaptive limits of FreeMatch, Wang et al. 2023).
 """
@@ -27,7 +27,7 @@ from seedling.stats.statistics import Floats
 
 WIDTHS = (16, 32, 64)
 BATCH = 64
-UNLABELLED_BATCH = 64
+UNLABELED_BATCH = 64
 PRETRAINING_BATCH = 128
 # On a processor the activations of more rows outgrow its cache, and each thread needs 200 MB more for 512.
 ROWS_PER_FORWARD_PASS = 64
@@ -85,7 +85,7 @@ class ResidualNetwork(nn.Module):
 
 
 class Network:
-    """The network as a learner: fit on weighted, soft-labelled rows, give logits."""
+    """The network as a learner: fit on weighted, soft-labeled rows, give logits."""
 
     name = "network"
 
@@ -103,7 +103,7 @@ class Network:
         aside = torch.zeros(len(wanted), dtype=torch.bool)
         if self.setting.loss == "second_head" and self.setting.mixed_in is not None:
             aside = torch.from_numpy(self.setting.mixed_in)
-        unlabelled = None if self.setting.unlabelled is None else self.setting.unlabelled.pictures
+        unlabeled = None if self.setting.unlabeled is None else self.setting.unlabeled.pictures
         mixin = self.setting.mixin if self.setting.loss == MIXIN else None
         limits = Limits(self.classes, device)
         loop = Loop(self.net, self.setting, PEAK_LEARNING_RATE, limits.state)
@@ -120,8 +120,8 @@ class Network:
                         logits = torch.where(aside[part].to(device)[:, None], net.second_head(pooled), logits)
                 losses = losses_of_rows(self.setting.loss, logits.float(), wanted[part])
                 yield (losses * row_weights[part]).sum() / len(batch)
-            if unlabelled is not None:
-                yield from self._consistency(net, unlabelled, limits, step, draw, device, loop.parts)
+            if unlabeled is not None:
+                yield from self._consistency(net, unlabeled, limits, step, draw, device, loop.parts)
             if mixin is not None:
                 yield from self._of_mixin(net, mixin, step, device, loop.parts)
 
@@ -183,7 +183,7 @@ class Network:
         device: torch.device,
         parts: int,
     ) -> Iterator[torch.Tensor]:
-        batch = batch_of_step(len(pool), UNLABELLED_BATCH, self.setting.seed + 1, step)
+        batch = batch_of_step(len(pool), UNLABELED_BATCH, self.setting.seed + 1, step)
         for part in batch.chunk(parts):
             pictures = as_tensor(pool[part.numpy()])  # a batch alone: the whole pool as numbers would take gigabytes
             weak = changed(pictures, draw, strength=0.3).to(device)
@@ -215,7 +215,7 @@ class Network:
 
 
 class Limits:
-    """How sure the network must be of an unlabelled picture, in all and by class, as it learns (FreeMatch)."""
+    """How sure the network must be of an unlabeled picture, in all and by class, as it learns (FreeMatch)."""
 
     def __init__(self, classes: int, device: torch.device) -> None:
         even = torch.full((classes,), 1 / classes, device=device)
@@ -234,7 +234,7 @@ def new_network(classes: int, setting: Setting) -> ResidualNetwork:
     """Drawn from the model's own seed, the body as it was pretrained where it was."""
     mixin = setting.mixin if setting.loss == MIXIN else None
     net = ResidualNetwork(classes, mixin.classes if mixin is not None else 0)
-    initialise(net, torch.Generator().manual_seed(setting.seed % 2**63))
+    initialize(net, torch.Generator().manual_seed(setting.seed % 2**63))
     if setting.body is not None:
         net.body.load_state_dict(setting.body)
     return net
@@ -252,7 +252,7 @@ def pretrain(pictures: NDArray[np.uint8], setting: Setting) -> dict[str, torch.T
     wide = 4 * WIDTHS[-1]
     project = nn.Sequential(nn.Linear(WIDTHS[-1], wide), nn.BatchNorm1d(wide), nn.ReLU(), nn.Linear(wide, wide))
     whole = nn.ModuleDict({"net": net, "project": project})
-    initialise(whole, draw)
+    initialize(whole, draw)
     whole.to(device)
     loop = Loop(whole, setting, PEAK_LEARNING_RATE, {})
 
@@ -270,9 +270,9 @@ def pretrain(pictures: NDArray[np.uint8], setting: Setting) -> dict[str, torch.T
 
 def _spread_out(made: torch.Tensor) -> torch.Tensor:
     """25 × how far each direction's deviation is under 1, and the directions' covariances."""
-    centred = made - made.mean(dim=0)
-    deviation = torch.sqrt(centred.var(dim=0) + 1e-4)
-    covariance = centred.T @ centred / max(1, len(made) - 1)
+    centered = made - made.mean(dim=0)
+    deviation = torch.sqrt(centered.var(dim=0) + 1e-4)
+    covariance = centered.T @ centered / max(1, len(made) - 1)
     aside = covariance - torch.diag(torch.diag(covariance))
     return 25 * torch.relu(1 - deviation).mean() + (aside**2).sum() / made.shape[1]
 
@@ -319,8 +319,8 @@ def as_tensor(pictures: NDArray[np.uint8] | None) -> torch.Tensor:
     return torch.from_numpy(pictures).permute(0, 3, 1, 2).contiguous().float().div_(127.5).sub_(1)
 
 
-def initialise(net: nn.Module, draw: torch.Generator) -> None:
-    """He initialisation (2015) from the learner's own generator: torch's default would draw from the global one."""
+def initialize(net: nn.Module, draw: torch.Generator) -> None:
+    """He initialization (2015) from the learner's own generator: torch's default would draw from the global one."""
     for module in net.modules():
         if isinstance(module, (nn.Conv2d, nn.Linear)):
             nn.init.kaiming_normal_(module.weight, nonlinearity="relu", generator=draw)

@@ -23,7 +23,7 @@ from seedling.models.portable_features import OfEncoder, OfPictures
 from seedling.models.portable_heads import as_module
 from seedling.stats.statistics import SMALLEST
 
-COLOUR_SIDE = 64  # of the picture that colours are counted on, beside an encoder
+COLOR_SIDE = 64  # of the picture that colors are counted on, beside an encoder
 TAKES = {"network": "small", "fine_tuned": "ready"}  # what a learner is asked with; the others: features
 
 
@@ -100,7 +100,7 @@ class Portable(nn.Module):
                 made = encoder.batch(encoder.prepared(payloads))
                 return made["input_ids"].cpu(), made["attention_mask"].cpu(), self._words(self.maker.words, payloads)
             pixels = [images.decode(one, max_megapixels) for one in payloads]
-            return encoder.prepare(pixels).float(), _area(pixels, COLOUR_SIDE)
+            return encoder.prepare(pixels).float(), _area(pixels, COLOR_SIDE)
         pixels = [images.decode(one, max_megapixels) for one in payloads]
         made_of: Any = self.maker
         shown = np.stack([images.resized(one, made_of.side, made_of.side) for one in pixels])

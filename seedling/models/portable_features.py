@@ -12,14 +12,14 @@ from torch import nn
 from torch.nn.functional import pad
 
 from seedling.errors import InputError
-from seedling.features.classical import BINS, CELL, COLOUR_BINS, THUMBNAIL, PictureFeatures
+from seedling.features.classical import BINS, CELL, COLOR_BINS, THUMBNAIL, PictureFeatures
 from seedling.features.encoded_features import SURFACE, EncodedFeatures
 
-FIXED = 12  # bits after the point of the colour conversion's numbers
+FIXED = 12  # bits after the point of the color conversion's numbers
 GAMMA_BITS = 3
 XYZ_OF_RGB = ((0.412453, 0.357580, 0.180423), (0.212671, 0.715160, 0.072169), (0.019334, 0.119193, 0.950227))
 WHITE = (0.950456, 1.0, 1.088754)
-GREY_OF_RGB = (9798, 19235, 3735)  # of 2¹⁵
+GRAY_OF_RGB = (9798, 19235, 3735)  # of 2¹⁵
 
 
 class Lab(nn.Module):
@@ -78,7 +78,7 @@ def _descaled(whole: torch.Tensor, bits: int) -> torch.Tensor:
     return torch.div(whole + (1 << bits - 1), 1 << bits, rounding_mode="floor")
 
 
-class Colours(nn.Module):
+class Colors(nn.Module):
     """Square-rooted histograms of LAB (n, 48); smooth: a level counts for both bins that it lies between."""
 
     def __init__(self, smooth: bool = False) -> None:
@@ -87,20 +87,20 @@ class Colours(nn.Module):
 
     def forward(self, lab: torch.Tensor) -> torch.Tensor:
         """lab: (n, height, width, 3), 0 to 255."""
-        places = (lab * (COLOUR_BINS / 256)).flatten(1, 2)
+        places = (lab * (COLOR_BINS / 256)).flatten(1, 2)
         if self.smooth:
-            shares = [torch.relu(1 - (places - 0.5 - one).abs()).mean(dim=1) for one in range(COLOUR_BINS)]
+            shares = [torch.relu(1 - (places - 0.5 - one).abs()).mean(dim=1) for one in range(COLOR_BINS)]
             return torch.sqrt(torch.stack(shares, dim=-1).flatten(1) + 1e-4)
-        shares = [(torch.floor(places) == one).float().mean(dim=1) for one in range(COLOUR_BINS)]
+        shares = [(torch.floor(places) == one).float().mean(dim=1) for one in range(COLOR_BINS)]
         return torch.sqrt(torch.stack(shares, dim=-1).flatten(1))
 
 
 class OfPictures(nn.Module):
-    """Thumbnail, HOG and colours, scaled: seedling/features/classical.py as a graph."""
+    """Thumbnail, HOG and colors, scaled: seedling/features/classical.py as a graph."""
 
     def __init__(self, maker: PictureFeatures, smooth: bool) -> None:
         super().__init__()
-        self.smooth, self.lab, self.colours = smooth, Lab(smooth), Colours(smooth)
+        self.smooth, self.lab, self.colors = smooth, Lab(smooth), Colors(smooth)
         self.kept = [bool(np.isfinite(scale)) for _, scale in maker.blocks or []]
         for place, (mean, scale) in enumerate(maker.blocks or []):
             self.register_buffer(f"mean_{place}", torch.from_numpy(mean))
@@ -109,10 +109,10 @@ class OfPictures(nn.Module):
     def forward(self, pictures: torch.Tensor) -> torch.Tensor:
         """(n, side, side, 3), 0 to 255 → (n, d)."""
         lab = self.lab(pictures)
-        grey = (pictures.float() * torch.tensor(GREY_OF_RGB, dtype=torch.float32)).sum(dim=-1) / (1 << 15)
-        grey = grey if self.smooth else torch.floor(grey + 0.5)
+        gray = (pictures.float() * torch.tensor(GRAY_OF_RGB, dtype=torch.float32)).sum(dim=-1) / (1 << 15)
+        gray = gray if self.smooth else torch.floor(gray + 0.5)
         small = nn.functional.avg_pool2d(lab.permute(0, 3, 1, 2), lab.shape[1] // THUMBNAIL).permute(0, 2, 3, 1)
-        raw = [(small if self.smooth else torch.round(small)).flatten(1), _hog(grey / 255), self.colours(lab)]
+        raw = [(small if self.smooth else torch.round(small)).flatten(1), _hog(gray / 255), self.colors(lab)]
         scaled = [
             (block - getattr(self, f"mean_{place}")) / getattr(self, f"scale_{place}")
             for place, block in enumerate(raw)
@@ -121,9 +121,9 @@ class OfPictures(nn.Module):
         return torch.cat(scaled, dim=1)
 
 
-def _hog(grey: torch.Tensor) -> torch.Tensor:
+def _hog(gray: torch.Tensor) -> torch.Tensor:
     """As features.hog: (n, height, width), 0 to 1 → (n, blocks × 4 × bins)."""
-    padded = pad(grey[:, None], (1, 1, 1, 1), mode="replicate")[:, 0]
+    padded = pad(gray[:, None], (1, 1, 1, 1), mode="replicate")[:, 0]
     dx, dy = padded[:, 1:-1, 2:] - padded[:, 1:-1, :-2], padded[:, 2:, 1:-1] - padded[:, :-2, 1:-1]
     strength = torch.sqrt(dx**2 + dy**2 + 1e-20)
     across = torch.where((dx == 0) & (dy == 0), torch.ones_like(dx), dx)  # no direction has no gradient either
@@ -164,26 +164,26 @@ class Embedding(nn.Module):
 class OfEncoder(nn.Module):
     """What heads see of encoded rows: seedling/features/encoded_features.py as a graph."""
 
-    centre: torch.Tensor
+    center: torch.Tensor
     topics: torch.Tensor | None
 
     def __init__(self, maker: EncodedFeatures, smooth: bool) -> None:
         super().__init__()
-        if maker.centre is None:
+        if maker.center is None:
             raise InputError("The features were not fitted.")
         self.embedding = Embedding(maker.encoder, smooth)
-        self.smooth, self.lab, self.colours = smooth, Lab(smooth), Colours(smooth)
-        self.register_buffer("centre", torch.from_numpy(maker.centre))
+        self.smooth, self.lab, self.colors = smooth, Lab(smooth), Colors(smooth)
+        self.register_buffer("center", torch.from_numpy(maker.center))
         self.register_buffer("topics", None if maker.topics is None else torch.from_numpy(maker.topics))
 
     def forward(self, ready: Mapping[str, torch.Tensor], beside: torch.Tensor) -> torch.Tensor:
         """(n, d). beside: small pictures (n, 64, 64, 3), or counted words (n, n_terms)."""
         main = unit_rows(self.embedding(ready))
         if self.topics is None:
-            surface = self.colours(self.lab(beside))
+            surface = self.colors(self.lab(beside))
             surface = unit_rows(surface if self.smooth else surface.half().float())
         else:
             surface = unit_rows(beside @ self.topics)
-        joined = torch.cat([main, surface], dim=1) - self.centre
+        joined = torch.cat([main, surface], dim=1) - self.center
         wide = main.shape[1]
         return unit_rows(torch.cat([unit_rows(joined[:, :wide]), SURFACE * unit_rows(joined[:, wide:])], dim=1))

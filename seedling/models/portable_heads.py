@@ -14,7 +14,7 @@ from torch import nn
 from seedling.errors import InputError
 from seedling.models.fine_tuned import FineTuned
 from seedling.models.heads import ABSENT, Head
-from seedling.models.instance_based import NEIGHBOURS, NearestNeighbours, SupportVectorMachine
+from seedling.models.instance_based import NEIGHBORS, NearestNeighbors, SupportVectorMachine
 from seedling.models.losses import Adjusted
 from seedling.models.network import Network
 from seedling.models.portable_features import Embedding, unit_rows
@@ -133,18 +133,18 @@ def _by_pair(coefficients: Any, counts: Any, pairs: Sequence[tuple[int, int]]) -
     return found
 
 
-class Neighbours(nn.Module):
+class Neighbors(nn.Module):
     """The nearest training rows' summed opinions."""
 
     rows: torch.Tensor
     labels: torch.Tensor
     prior: torch.Tensor
 
-    def __init__(self, learner: NearestNeighbours) -> None:
+    def __init__(self, learner: NearestNeighbors) -> None:
         super().__init__()
         kept, labels = learner.kept, learner.arrays["labels"]
         rows = kept.toarray() if sparse.issparse(kept) else kept
-        self.many = min(NEIGHBOURS, len(rows))
+        self.many = min(NEIGHBORS, len(rows))
         self.register_buffer("rows", torch.from_numpy(np.asarray(rows, np.float32).T.copy()))
         self.register_buffer("labels", torch.from_numpy(labels.astype(np.float32)))
         self.register_buffer("prior", torch.from_numpy((labels.sum(axis=0) / labels.sum()).astype(np.float32)))
@@ -241,21 +241,21 @@ class Pixels(nn.Module):
 class Tuned(nn.Module):
     """The tuned encoder, beside what the other heads see."""
 
-    centre: torch.Tensor
+    center: torch.Tensor
 
     def __init__(self, learner: FineTuned, smooth: bool) -> None:
         super().__init__()
         if learner._tuned is None:
             raise InputError("The encoder was not tuned.")
         self.embedding, head = Embedding(learner._tuned, smooth), learner._head
-        self.register_buffer("centre", head["centre"])
+        self.register_buffer("center", head["center"])
         self.linear = Linear(
             head["coefficients"].numpy(), head["intercept"].numpy(), head["classes"].numpy(), learner.classes
         )
 
     def forward(self, ready: Mapping[str, torch.Tensor], features: torch.Tensor) -> torch.Tensor:
         """(n, n_classes)."""
-        made = unit_rows(self.embedding(ready) - self.centre)
+        made = unit_rows(self.embedding(ready) - self.center)
         result: torch.Tensor = self.linear(torch.cat([made, features], dim=1))
         return result
 
@@ -284,8 +284,8 @@ def as_module(learner: Any, classes: int, smooth: bool) -> nn.Module:
         return Pixels(learner)
     if isinstance(learner, FineTuned):
         return Tuned(learner, smooth)
-    if isinstance(learner, NearestNeighbours):
-        return Neighbours(learner)
+    if isinstance(learner, NearestNeighbors):
+        return Neighbors(learner)
     if isinstance(learner, SupportVectorMachine):
         present = learner.arrays["classes"]
         return Constant(present, classes) if len(present) == 1 else Machine(learner, smooth)

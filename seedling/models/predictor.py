@@ -76,8 +76,8 @@ class Predictor:
 
     def warm_up(self) -> None:
         """Loads what is loaded when the first row comes: an encoder's weights, libraries."""
-        grey = np.full((32, 32, 3), 128, np.uint8)
-        next(self.answers([Question("", "warm" if self.modality == "text" else images.encode(grey))]))
+        gray = np.full((32, 32, 3), 128, np.uint8)
+        next(self.answers([Question("", "warm" if self.modality == "text" else images.encode(gray))]))
 
     def answers(self, questions: Iterable[Question], at_once: int = ROWS_AT_ONCE) -> Iterator[Answer]:
         """One answer a question, in their order, so many in memory at a time. A picture that cannot be decoded, or an empty text, is answered

@@ -14,7 +14,7 @@ from seedling.features.classical import FeatureMaker, Inputs, PictureFeatures, T
 from seedling.features.encoded_features import EncodedFeatures
 from seedling.files.reading import read_json, reading
 from seedling.models.heads import Head
-from seedling.models.instance_based import KeptRows, NearestNeighbours, SupportVectorMachine
+from seedling.models.instance_based import KeptRows, NearestNeighbors, SupportVectorMachine
 from seedling.models.losses import Adjusted
 from seedling.models.model_arrays import write_arrays
 from seedling.models.training import Setting
@@ -26,7 +26,7 @@ OLD_SUFFIX = ".skops"  # of archives of objects, which versions before this one 
 
 
 class Learner(Protocol):
-    """fit on weighted, soft-labelled rows; give logits."""
+    """fit on weighted, soft-labeled rows; give logits."""
 
     name: str
     classes: int
@@ -48,8 +48,8 @@ def make_learner(name: str, setting: Setting) -> Learner:
         from seedling.models.fine_tuned import FineTuned
 
         return FineTuned(setting)
-    if name == "nearest_neighbours":
-        return NearestNeighbours(setting.classes)
+    if name == "nearest_neighbors":
+        return NearestNeighbors(setting.classes)
     if name == "svm":
         return SupportVectorMachine(setting.classes)
     return Head(name, setting.seed, setting.classes)
@@ -130,7 +130,7 @@ def save_features(maker: FeatureMaker, folder: Path) -> None:
     elif isinstance(maker, EncodedFeatures):
         from safetensors.numpy import save_file
 
-        arrays = {"centre": maker.centre, "topics": maker.topics}
+        arrays = {"center": maker.center, "topics": maker.topics}
         save_file({name: one for name, one in arrays.items() if one is not None}, folder / ARRAYS)
         known = {"encoder": maker.params.model_dump(), "key": maker.key, "max_megapixels": maker.max_megapixels}
         write_json(folder / "features.json", known | ({"words": terms_of(maker.words)} if maker.words else {}))

@@ -49,7 +49,7 @@ class Setting:
     """What a learner is told besides its rows.
 
     loss: see seedling/models/losses.py; device: a number, so that lineages are spread over several GPUs; checkpoint: where
-    to go on after a kill; mixed_in: (n_rows,), rows that a second head learns; unlabelled: pool rows for consistency
+    to go on after a kill; mixed_in: (n_rows,), rows that a second head learns; unlabeled: pool rows for consistency
     training; mixin: another dataset's; maker: the features' maker, whose encoder may be tuned; body: weights that were pretrained without labels.
     """
 
@@ -61,7 +61,7 @@ class Setting:
     checkpoint: Path | None = None
     watch: Callable[[int, float], None] = nobody_watches
     mixed_in: NDArray[np.bool_] | None = None
-    unlabelled: Inputs | None = None
+    unlabeled: Inputs | None = None
     mixin: Mixin | None = None
     maker: FeatureMaker | None = None
     body: dict[str, torch.Tensor] | None = None
@@ -154,16 +154,16 @@ class Loop:
         Raises Diverged where a loss is no number, InputError where one row alone is too large for the device.
         """
         trained = [one for one in self.net.parameters() if one.requires_grad]
-        optimiser = torch.optim.AdamW(trained, lr=self.rate, weight_decay=self.weight_decay)
-        pace = torch.optim.lr_scheduler.OneCycleLR(optimiser, self.rate, total_steps=max(steps, 2))
+        optimizer = torch.optim.AdamW(trained, lr=self.rate, weight_decay=self.weight_decay)
+        pace = torch.optim.lr_scheduler.OneCycleLR(optimizer, self.rate, total_steps=max(steps, 2))
         averaged = {name: one.detach().clone() for name, one in self._weights().items()}
         kept = Checkpoint(self.setting.checkpoint)
         losses = torch.full((steps,), torch.nan)
-        first = self._resume(kept, optimiser, pace, averaged, losses)
+        first = self._resume(kept, optimizer, pace, averaged, losses)
         self.net.train()
         for step in range(first, steps):
-            losses[step] = self._step(loss_of, step, optimiser)
-            optimiser.step()
+            losses[step] = self._step(loss_of, step, optimizer)
+            optimizer.step()
             pace.step()
             decay = min(AVERAGING, (1 + step) / (10 + step))
             for name, one in self._weights().items():
@@ -173,15 +173,15 @@ class Loop:
             if enough(step + 1):
                 break
             if kept.due:
-                kept.write(step + 1, self._everything(optimiser, averaged) | {"losses": losses})
+                kept.write(step + 1, self._everything(optimizer, averaged) | {"losses": losses})
         kept.clear()
         return averaged
 
     def _step(
-        self, loss_of: Callable[[int, torch.Generator], Iterator[torch.Tensor]], step: int, optimiser: Any
+        self, loss_of: Callable[[int, torch.Generator], Iterator[torch.Tensor]], step: int, optimizer: Any
     ) -> float:
         while True:
-            optimiser.zero_grad()
+            optimizer.zero_grad()
             total = 0.0
             try:
                 for loss in loss_of(step, draws_of_step(self.setting.seed, step)):
@@ -208,16 +208,16 @@ class Loop:
         """All that changes in the net as it learns: weights, running means, and how many batches made them."""
         return self._weights() | dict(self.net.named_buffers())
 
-    def _everything(self, optimiser: Any, averaged: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    def _everything(self, optimizer: Any, averaged: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         found = {f"net.{name}": one for name, one in self._state().items()}
         found |= {f"averaged.{name}": one for name, one in averaged.items()}
         found |= {f"state.{name}": one for name, one in self.state.items()}
-        for number, moments in optimiser.state_dict()["state"].items():
+        for number, moments in optimizer.state_dict()["state"].items():
             found |= {f"adam.{number}.{name}": one for name, one in moments.items()}
         return found
 
     def _resume(
-        self, kept: Checkpoint, optimiser: Any, pace: Any, averaged: dict[str, torch.Tensor], losses: torch.Tensor
+        self, kept: Checkpoint, optimizer: Any, pace: Any, averaged: dict[str, torch.Tensor], losses: torch.Tensor
     ) -> int:
         found = kept.read()
         if found is None:
@@ -235,9 +235,9 @@ class Loop:
             if name.startswith("adam."):
                 _, number, moment = name.split(".")
                 moments.setdefault(int(number), {})[moment] = one
-        optimiser.load_state_dict({**optimiser.state_dict(), "state": moments})
+        optimizer.load_state_dict({**optimizer.state_dict(), "state": moments})
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch expects a step of the optimiser before each of the pace
+            warnings.simplefilter("ignore")  # torch expects a step of the optimizer before each of the pace
             for _ in range(step):
                 pace.step()
         return step

@@ -2,7 +2,7 @@
 
     python -m seedling.runner pseudo_label@1
 
-The teacher's opinion is spread over the neighbour graph of all training rows, lineage by lineage (see
+The teacher's opinion is spread over the neighbor graph of all training rows, lineage by lineage (see
 seedling/train/cross_validation.py), and scaled by a temperature that is fitted on rows whose labels the lineage never saw.
 """
 
@@ -38,13 +38,13 @@ COLUMNS = [
     pa.field("half", pa.int8()),
     pa.field("margin", pa.float32()),
     pa.field("lineage_agreement", pa.float32()),
-    pa.field("neighbours_agree", pa.bool_()),
+    pa.field("neighbors_agree", pa.bool_()),
     pa.field("dropout_spread", pa.float32()),
 ]
 QUEUE = "queue.csv"
 NOT_DRAWN = "beyond_pool_rows"
 MOST_HEED = 3.0  # times what an average class's row counts
-GRAPH_ROWS = 20_000  # beyond, the neighbours' graph costs more than it brings and the teacher speaks alone
+GRAPH_ROWS = 20_000  # beyond, the neighbors' graph costs more than it brings and the teacher speaks alone
 
 
 def pseudo_label(
@@ -64,7 +64,7 @@ def pseudo_label(
     Columns lineage_labels and lineage_weights: what each fold's lineage says and how much that counts, by its own
     opinion alone; -1 and 0 where its filter refused. label, confidence and weight are the final lineage's: 0 for a row
     that only some fold keeps, which serves the comparison of the rounds. margin: between the two likeliest classes;
-    lineage_agreement: share of lineages that say the same; neighbours_agree: whether the teacher alone says so too;
+    lineage_agreement: share of lineages that say the same; neighbors_agree: whether the teacher alone says so too;
     dropout_spread: how far Monte Carlo dropout moves the likeliest class's probability. Rows of the pool beyond
     `train.pool_rows` are rejected as `beyond_pool_rows`: no model was asked about them. queue.csv: the rows that a person's label would teach most.
     """
@@ -96,8 +96,8 @@ def pseudo_label(
 
 
 def _features(taught: Taught, teacher: Path, collected: Path, facts: Facts, params: PseudoLabelParams) -> Any:
-    """(n_labelled + n_pool, d), or None where there is no graph to build."""
-    wanted = [*taught.labelled_ids, *taught.pool_ids]
+    """(n_labeled + n_pool, d), or None where there is no graph to build."""
+    wanted = [*taught.labeled_ids, *taught.pool_ids]
     if params.propagation == 0 or len(wanted) > GRAPH_ROWS:
         return None
     return dense(
@@ -122,7 +122,7 @@ def choose_filter(
 
 
 def audit(refined: Refined, name: str, table: list[Tried], classes: list[str]) -> dict[str, Any]:
-    """How right the kept pseudo-labels may be expected to be, in all and by class: the filter on labelled rows held out
+    """How right the kept pseudo-labels may be expected to be, in all and by class: the filter on labeled rows held out
     as if in the pool; beside it what the other filters would have kept.
     """
     said = refined.held_out.argmax(axis=1)
@@ -191,7 +191,7 @@ def _rows(
             weight=float(weights[-1, place]),
             confidence=float(final[place].max()),
             origin=known.origin,
-            licence=known.licence,
+            license=known.license,
             attribution=known.attribution,
             group=known.group,
             payload=getattr(known, "text", None),
@@ -201,7 +201,7 @@ def _rows(
                 "half": int(taught.half[place]),
                 "margin": float(margin[place]),
                 "lineage_agreement": float(agreement[place]),
-                "neighbours_agree": bool(refined.agrees[-1, place]),
+                "neighbors_agree": bool(refined.agrees[-1, place]),
                 "dropout_spread": float(refined.spread[-1, place]),
             },
         )

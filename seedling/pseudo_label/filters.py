@@ -1,6 +1,6 @@
 """Which of the pool's labels are kept; each filter is a pure function of what is written for a row.
 
-All of them are tried on labelled rows that were held out as if they were pool (`bake_off`), and one other than `all`
+All of them are tried on labeled rows that were held out as if they were pool (`bake_off`), and one other than `all`
 is used only where it is surely better there: wrong labels at a low weight cost less than right ones that are missing.
 """
 
@@ -24,7 +24,7 @@ DRAWS = 500
 @dataclass(frozen=True)
 class Seen:
     """What a filter may look at: probabilities (n_rows, n_classes), rows sum to 1; agrees: (n_rows,), whether teacher
-    and neighbours say the same; share: how much of the pool this round may take, 0 to 1; doubted: (n_classes,), classes
+    and neighbors say the same; share: how much of the pool this round may take, 0 to 1; doubted: (n_classes,), classes
     that the held-out rows speak against; spread: (n_rows,), of Monte Carlo dropout.
     """
 
@@ -83,7 +83,7 @@ def top_a_class(seen: Seen, threshold: float) -> Mask:
 
 
 def agreement(seen: Seen, threshold: float) -> Mask:
-    """Teacher and neighbours say the same."""
+    """Teacher and neighbors say the same."""
     return seen.agrees
 
 
@@ -143,7 +143,7 @@ def expected_gain(kept: Mask, right: Mask, confidence: Floats, classes: int) -> 
 
 
 def bake_off(seen: Seen, truth: Ints, threshold: float, rng: np.random.Generator) -> tuple[str, list[Tried]]:
-    """The filter to use, and the table of all. truth: (n_rows,), of held-out labelled rows."""
+    """The filter to use, and the table of all. truth: (n_rows,), of held-out labeled rows."""
     right, confidence, classes = seen.said == truth, seen.confidence, seen.probabilities.shape[1]
     rows = len(truth)
     draws = rng.integers(rows, size=(DRAWS, rows)) if rows else np.zeros((DRAWS, 0), dtype=np.intp)

@@ -30,7 +30,7 @@ def worth(probabilities: Floats, density: Floats) -> Floats:
 
 
 def pick(scores: Floats, graph: object, offset: int, many: int) -> NDArray[np.intp]:
-    """The best `many` rows, best first; a row whose neighbour was picked counts half, again for each such neighbour."""
+    """The best `many` rows, best first; a row whose neighbor was picked counts half, again for each such neighbor."""
     left, chosen = scores.copy(), []
     for _ in range(min(many, len(scores))):
         best = int(left.argmax())
@@ -38,7 +38,7 @@ def pick(scores: Floats, graph: object, offset: int, many: int) -> NDArray[np.in
         left[best] = -1.0
         if graph is not None:
             near = graph[offset + best].indices - offset  # type: ignore[index]
-            near = near[near >= 0]  # those before are labelled rows
+            near = near[near >= 0]  # those before are labeled rows
             left[near[left[near] > 0]] *= 0.5
     return np.array(chosen, dtype=np.intp)
 

@@ -1,4 +1,4 @@
-"""What the teacher says of the pool, spread over the rows' neighbours lineage by lineage, and calibrated."""
+"""What the teacher says of the pool, spread over the rows' neighbors lineage by lineage, and calibrated."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from numpy.typing import NDArray
 from seedling.config.params import PseudoLabelParams
 from seedling.dataset.generation import read
 from seedling.files.reading import read_frame, reading
-from seedling.models.label_propagation import brought_to, neighbour_graph, spread
+from seedling.models.label_propagation import brought_to, neighbor_graph, spread
 from seedling.parallel.executor import in_threads
 from seedling.parallel.pool import in_pieces
 from seedling.stats.randomness import generator
 from seedling.stats.statistics import SMALLEST, Floats, Ints, fit_temperature, log_loss_of_rows, softmax
 
-NO_FOLD = -1  # of a labelled row that every model has seen
+NO_FOLD = -1  # of a labeled row that every model has seen
 TEACHER_WEIGHTS = (0.1, 0.01, 0.001, 1e-5)  # what the teacher's opinion may count beside a label; the first is usual
-UNPROVEN_WEIGHT = TEACHER_WEIGHTS[-1]  # where no labelled row could be held out to say what the opinion is worth
+UNPROVEN_WEIGHT = TEACHER_WEIGHTS[-1]  # where no labeled row could be held out to say what the opinion is worth
 SURELY = 0.9  # bootstrap probability with which another weight must beat the usual one
 ENOUGH_ROWS = 60  # held out: with fewer, two or three of them would decide
 DRAWS = 500
@@ -34,15 +34,15 @@ DRAWS = 500
 class Taught:
     """What the teacher says. Lineage k is fold k's, the last one the final model's.
 
-    labelled: (n_labelled, n_classes) out of fold; pool: (n_lineages, n_pool, n_classes); fold (-1: never held out), truth,
-    weights, human, repaired: (n_labelled,); trust: (n_lineages, n_labelled), how far each lineage believes the labels;
-    labelled_spread: (n_labelled,) and pool_spread: (n_lineages, n_pool), of Monte Carlo dropout.
+    labeled: (n_labeled, n_classes) out of fold; pool: (n_lineages, n_pool, n_classes); fold (-1: never held out), truth,
+    weights, human, repaired: (n_labeled,); trust: (n_lineages, n_labeled), how far each lineage believes the labels;
+    labeled_spread: (n_labeled,) and pool_spread: (n_lineages, n_pool), of Monte Carlo dropout.
     """
 
-    labelled_ids: list[str]
+    labeled_ids: list[str]
     pool_ids: list[str]
     half: Ints
-    labelled: Floats
+    labeled: Floats
     pool: Floats
     fold: Ints
     folds: list[int]
@@ -51,35 +51,35 @@ class Taught:
     human: NDArray[np.bool_]
     repaired: NDArray[np.bool_]
     trust: Floats
-    labelled_spread: Floats
+    labeled_spread: Floats
     pool_spread: Floats
 
 
 def read_taught(teacher: Path, validated: Path, classes: list[str]) -> Taught:
     """The teacher's predictions, in arrays."""
-    labelled = read_frame(teacher / "out_of_fold.parquet")
-    labelled = labelled[labelled["split"] == "train"]
+    labeled = read_frame(teacher / "out_of_fold.parquet")
+    labeled = labeled[labeled["split"] == "train"]
     weight = read(validated, ["id", "weight"], splits=["train"]).drop_duplicates("id").set_index("id")["weight"]
     with reading(teacher / "pool_predictions.parquet"):
         pool = pq.read_table(teacher / "pool_predictions.parquet")
-    fold = labelled["fold"].astype("float64").fillna(NO_FOLD).to_numpy(dtype=np.int64)
+    fold = labeled["fold"].astype("float64").fillna(NO_FOLD).to_numpy(dtype=np.int64)
     folds = sorted(set(fold.tolist()) - {NO_FOLD})
     shape = (len(pool), len(folds) + 1, len(classes))
     number = {label: place for place, label in enumerate(classes)}
     return Taught(
-        labelled_ids=labelled["id"].tolist(),
+        labeled_ids=labeled["id"].tolist(),
         pool_ids=pool["id"].to_pylist(),
         half=pool["half"].to_numpy().astype(np.int64),
-        labelled=np.stack(labelled["probabilities"].to_numpy()).astype(np.float64),
+        labeled=np.stack(labeled["probabilities"].to_numpy()).astype(np.float64),
         pool=_flat(pool["probabilities"]).astype(np.float64).reshape(shape).transpose(1, 0, 2),
         fold=fold,
         folds=folds,
-        truth=np.array([number[label] for label in labelled["label"]], dtype=np.int64),
-        weights=weight.loc[labelled["id"]].to_numpy(dtype=np.float64),
-        human=(labelled["label_source"] == "human").to_numpy(),
-        repaired=(labelled["label_source"] == "repaired").to_numpy(),
-        trust=np.stack(labelled["lineage_trust"].to_numpy()).astype(np.float64).T,
-        labelled_spread=labelled["spread"].to_numpy(dtype=np.float64),
+        truth=np.array([number[label] for label in labeled["label"]], dtype=np.int64),
+        weights=weight.loc[labeled["id"]].to_numpy(dtype=np.float64),
+        human=(labeled["label_source"] == "human").to_numpy(),
+        repaired=(labeled["label_source"] == "repaired").to_numpy(),
+        trust=np.stack(labeled["lineage_trust"].to_numpy()).astype(np.float64).T,
+        labeled_spread=labeled["spread"].to_numpy(dtype=np.float64),
         pool_spread=_flat(pool["spread"]).astype(np.float64).reshape(shape[:2]).T,
     )
 
@@ -92,10 +92,10 @@ def _flat(column: pa.ChunkedArray) -> NDArray[np.float32]:
 @dataclass(frozen=True)
 class Refined:
     """The pool's labels. probabilities: (n_lineages, n_pool, n_classes), calibrated; agrees: (n_lineages, n_pool), whether
-    the teacher and the neighbours say the same; spread: (n_lineages, n_pool), of Monte Carlo dropout; held_out,
-    held_agrees, held_spread: the same of trusted labelled rows, by lineages that never saw them; truth: (n_held_out,);
+    the teacher and the neighbors say the same; spread: (n_lineages, n_pool), of Monte Carlo dropout; held_out,
+    held_agrees, held_spread: the same of trusted labeled rows, by lineages that never saw them; truth: (n_held_out,);
     teacher_weight: what the teacher's opinion counted beside a label in the final lineage, None where there is no graph; density: (n_pool,), how
-    close a row's neighbours are, 1 on average.
+    close a row's neighbors are, 1 on average.
     """
 
     probabilities: Floats
@@ -113,9 +113,9 @@ class Refined:
 
 @dataclass(frozen=True)
 class Lineage:
-    """One lineage's view of labelled and pool rows, in this order, before it is known what the teacher counts.
+    """One lineage's view of labeled and pool rows, in this order, before it is known what the teacher counts.
 
-    hidden: (n_labelled,), whose labels it never saw; teacher: (n, n_classes); from_labels, from_teacher: (n, n_classes), what
+    hidden: (n_labeled,), whose labels it never saw; teacher: (n, n_classes); from_labels, from_teacher: (n, n_classes), what
     of either reaches a row through the graph, in single precision, None where there is none. Spreading is linear in its seeds, so that one
     spreading of each serves all weights.
     """
@@ -130,7 +130,7 @@ class Lineage:
         """place: the lineage's number, the final one's the last."""
         many = len(taught.truth)
         hidden = taught.fold == taught.folds[place] if place < len(taught.folds) else np.zeros(many, dtype=bool)
-        teacher = np.concatenate([taught.labelled, taught.pool[place]])
+        teacher = np.concatenate([taught.labeled, taught.pool[place]])
         if graph is None:
             return cls(hidden, teacher, None, None)
         shown = np.flatnonzero(~hidden)
@@ -149,11 +149,11 @@ class Lineage:
 
 
 def refine(taught: Taught, features: Any, params: PseudoLabelParams, seed: int = 0) -> Refined:
-    """Spreads the teacher's opinion over the neighbours, lineage by lineage, and calibrates it on what each never saw.
+    """Spreads the teacher's opinion over the neighbors, lineage by lineage, and calibrates it on what each never saw.
 
-    features: (n_labelled + n_pool, d), or None for the teacher's opinion as it is.
+    features: (n_labeled + n_pool, d), or None for the teacher's opinion as it is.
     """
-    graph = None if features is None else neighbour_graph(features, params.neighbours)
+    graph = None if features is None else neighbor_graph(features, params.neighbors)
     many = len(taught.truth)
     of_lineage = partial(Lineage.of, taught, graph=graph, strength=params.propagation)
     lineages: list[Lineage] = list(in_pieces(of_lineage, range(len(taught.folds) + 1), here=in_threads))
@@ -163,7 +163,7 @@ def refine(taught: Taught, features: Any, params: PseudoLabelParams, seed: int =
 
     def held_out(weights: Sequence[float]) -> tuple[Floats, NDArray[np.bool_]]:
         """The trusted rows' logits by lineages that never saw them, and whether the teacher alone says the same."""
-        logits, agrees = np.zeros_like(taught.labelled), np.zeros(many, dtype=bool)
+        logits, agrees = np.zeros_like(taught.labeled), np.zeros(many, dtype=bool)
         for one, weight in zip(lineages, weights, strict=True):
             said = one.said(weight)[:many][one.hidden]
             logits[one.hidden] = logarithm(said)
@@ -189,7 +189,7 @@ def refine(taught: Taught, features: Any, params: PseudoLabelParams, seed: int =
         held_out=softmax(known / temperature),
         held_agrees=known_agrees,
         spread=taught.pool_spread,
-        held_spread=taught.labelled_spread[trusted],
+        held_spread=taught.labeled_spread[trusted],
         truth=truth,
         temperature=temperature,
         teacher_weight=None if graph is None else weights[-1],

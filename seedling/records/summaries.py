@@ -57,7 +57,7 @@ def headline(metrics: Mapping[str, Any]) -> str:
     """The result in a phrase, with its interval."""
     where = "test" if metrics.get("test") else "cross_validation"
     if not metrics.get(where):
-        return "accuracy unknown: no labelled row can be held out (label two of a class, or give a test split)"
+        return "accuracy unknown: no labeled row can be held out (label two of a class, or give a test split)"
     found = metrics[where]["accuracy"]
     split = "test split" if where == "test" else "cross-validation alone (no test split)"
     return f"accuracy {found['value']:.3f} [{found['low']:.3f}, {found['high']:.3f}] on {split}"

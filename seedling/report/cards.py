@@ -31,7 +31,7 @@ COLUMNS = [
     "confidence",
     "parents",
     "origin",
-    "licence",
+    "license",
     "attribution",
 ]
 MADE = ("augment", "synthesize", "pseudo_label")
@@ -60,19 +60,19 @@ class Dataset:
         manifest = read_manifest(root / "validate")
         frames = [read(root / "validate", COLUMNS, splits=list(splits)).assign(stage="validate")]
         sources = [root / "scrape"]
-        labelled = {*frames[0].loc[frames[0]["label"].notna(), "id"]}
+        labeled = {*frames[0].loc[frames[0]["label"].notna(), "id"]}
         for stage in made:
             folder = root / stage
             if stage == "pseudo_label":  # what the accepted model learnt from
                 folder /= str(read_verdicts(workspace / "models")[-1]["accepted_round"])
             if (folder / MANIFEST).is_file():
                 found = read(folder, COLUMNS).assign(stage=stage)
-                frames.append(found[~found["id"].isin(labelled)])
+                frames.append(found[~found["id"].isin(labeled)])
                 sources += [] if stage == "pseudo_label" else [folder]
         rows = pd.concat([one.astype(object) for one in frames], ignore_index=True)
         rows = rows.drop_duplicates("id", keep="last").reset_index(
             drop=True
-        )  # a pool row that was labelled counts with its label
+        )  # a pool row that was labeled counts with its label
         _check_names(rows)
         if rows.empty:
             raise InputError(f"There is no row of {', '.join(splits)}: `seedling status` shows what there is.")
@@ -103,12 +103,12 @@ def write_cards(workspace: Path) -> None:
     (reports / "dataset_card.md").write_text(dataset_card(dataset, name, "unknown"), encoding="utf-8")
 
 
-def dataset_card(dataset: Dataset, name: str, licence: str, *, as_parquet: bool = False) -> str:
+def dataset_card(dataset: Dataset, name: str, license_name: str, *, as_parquet: bool = False) -> str:
     """README.md: the dataset card of the Hub, with what is known of the rows."""
     rows = dataset.rows
     task = "image-classification" if dataset.modality == "image" else "text-classification"
     header: dict[str, Any] = {
-        "license": licence,
+        "license": license_name,
         "task_categories": [task],
         "pretty_name": name,
         "tags": ["seedling"],
@@ -123,7 +123,7 @@ def dataset_card(dataset: Dataset, name: str, licence: str, *, as_parquet: bool 
         "",
     ]
     lines += [
-        "| split | rows | labelled by people | by rules or models | made from others | unlabelled |",
+        "| split | rows | labeled by people | by rules or models | made from others | unlabeled |",
         "|---|---|---|---|---|---|",
     ]
     for split, mine in rows.groupby("split", sort=False):
@@ -147,10 +147,10 @@ def dataset_card(dataset: Dataset, name: str, licence: str, *, as_parquet: bool 
         for stage, reasons in dataset.rejected.items():
             listed = ", ".join(f"{count:,} {reason.replace('_', ' ')}" for reason, count in reasons.items())
             lines.append(f"- by {stage}: {listed or 'none'}")
-    known = Counter(rows["licence"].fillna("not stated"))
+    known = Counter(rows["license"].fillna("not stated"))
     lines += [
         "",
-        "## Licences",
+        "## Licenses",
         "",
         *(
             f"- {markdown_text(what)}: {count:,} rows"
@@ -159,13 +159,15 @@ def dataset_card(dataset: Dataset, name: str, licence: str, *, as_parquet: bool 
     ]
     lines += [
         "",
-        "Where a page stated a licence or an author, `licence` and `attribution` of each row say so; `origin` says where it comes from.",
+        "Where a page stated a license or an author, `license` and `attribution` of each row say so; `origin` says where it comes from.",
         "",
     ]
     return "\n".join(lines)
 
 
-def model_card(workspace: Path, name: str, licence: str = "unknown", use: str = "", number: int | None = None) -> str:
+def model_card(
+    workspace: Path, name: str, license_name: str = "unknown", use: str = "", number: int | None = None
+) -> str:
     """README.md of the accepted model, as the Hub has them: how good, where it may be used and where not, what it learnt from.
 
     use: a section on how to ask it, as Markdown; number: a round, of which no more is known than its cross-validation where it is not the accepted
@@ -180,7 +182,7 @@ def model_card(workspace: Path, name: str, licence: str = "unknown", use: str = 
     model = read_json(workspace / "models" / str(shown) / "model.json")
     where = "test" if metrics["test"] else "cross_validation"
     task = "image-classification" if model["modality"] == "image" else "text-classification"
-    header: dict[str, Any] = {"license": licence, "pipeline_tag": task, "tags": ["seedling"]}
+    header: dict[str, Any] = {"license": license_name, "pipeline_tag": task, "tags": ["seedling"]}
     results = [
         {"type": one, "value": metrics[where][one]["value"], "name": one.replace("_", " ")}
         for one in REPORTED
@@ -205,14 +207,14 @@ def model_card(workspace: Path, name: str, licence: str = "unknown", use: str = 
     else:
         lines += [_of_another_round(metrics, shown), ""]
     learnt = read_manifest(workspace / "models" / str(shown))["rows"]
-    labelled = sum(
+    labeled = sum(
         one["rows"]
         for one in read_manifest(workspace / "generations" / "validate")["counts"]
         if one["split"] == "train"
     )
-    lines += ["## What it learnt from", "", f"{labelled:,} labelled rows"]
-    if learnt["pseudo_labelled"]:
-        lines[-1] += f", and {learnt['pseudo_labelled']:,} rows of the pool with labels of its own"
+    lines += ["## What it learnt from", "", f"{labeled:,} labeled rows"]
+    if learnt["pseudo_labeled"]:
+        lines[-1] += f", and {learnt['pseudo_labeled']:,} rows of the pool with labels of its own"
     recipes = " + ".join(dict.fromkeys(part for one in model["members"] for part in one["recipe"]))
     lines[-1] += f". The model is {vote(model)}, of round {shown}, taught with: {recipes}."
     lines += ["", use] if use else [""]
@@ -235,7 +237,7 @@ def _how_good(metrics: Mapping[str, Any], where: str) -> list[str]:
     rows = f"{found['rows']:,} " + (
         "test rows that took no part in training"
         if where == "test"
-        else "labelled rows, by cross-validation, which also chose the model and so flatters"
+        else "labeled rows, by cross-validation, which also chose the model and so flatters"
     )
     lines = [
         f"On {rows}, with {metrics['confidence']:.0%} intervals:",

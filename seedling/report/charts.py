@@ -29,7 +29,7 @@ MOST_POINTS = 200  # of a line: more than a page has pixels for says nothing
 
 
 def drawn(said: str, spec: Mapping[str, Any], width: int, height: int) -> Markup:
-    """The chart as SVG that scales to its place, in the page's colours. said: what it shows, for who cannot see it."""
+    """The chart as SVG that scales to its place, in the page's colors. said: what it shows, for who cannot see it."""
     import vl_convert
 
     whole = {"width": width, "height": height, "description": said, "config": CONFIG, **spec}
@@ -54,7 +54,7 @@ def learning_curve(found: Mapping[str, Any] | None) -> Markup | None:
     across = {
         "field": "labels",
         "type": "quantitative",
-        "title": "labelled rows",
+        "title": "labeled rows",
         "scale": {"type": "log", "nice": False, "padding": 18},
         "axis": {"values": sorted({one["labels"] for one in points}), "grid": False, "format": ","},
     }

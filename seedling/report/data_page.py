@@ -29,7 +29,7 @@ SIDE = 160  # pixels of a picture on the page
 MEANING = {
     "dark": "hardly any light",
     "bright": "overexposed, or nearly white",
-    "low_contrast": "almost one level of grey",
+    "low_contrast": "almost one level of gray",
     "blurred": "no sharp edge",
     "low_information": "few different levels",
     "odd_size": "much smaller than the others",
@@ -110,7 +110,7 @@ def doubtful_labels(kept: pd.DataFrame, rejected: pd.DataFrame) -> pd.DataFrame:
     given = judged["given"].where(judged["given"].notna(), judged["label"])
     done = np.select(
         [judged["reason"].eq("doubtful_label"), judged["label_source"].eq("repaired"), judged["given"].notna()],
-        ["dropped", "relabelled", "weighted down"],
+        ["dropped", "relabeled", "weighted down"],
         default="",
     )
     told = judged.assign(given=given, done=done, p_wrong=judged["p_wrong"].round(4))
@@ -228,7 +228,7 @@ def _same_number(label: str, other: str) -> bool:
 def _histograms(kept: pd.DataFrame) -> list[dict[str, Any]]:
     """A histogram of each number that was measured, where it differs between rows, from its 1st to its 99th percentile."""
     plots = []
-    for name in (*PICTURE, *TEXT, "nearest_labelled", "p_wrong"):
+    for name in (*PICTURE, *TEXT, "nearest_labeled", "p_wrong"):
         if name in kept and pd.api.types.is_numeric_dtype(kept[name]) and kept[name].notna().any():
             values = kept[name].dropna().to_numpy(dtype=np.float64)
             low, high = np.quantile(values, [0.01, 0.99])

@@ -27,7 +27,7 @@
     line(list, "split " + (row.s || "none") + (row.f === undefined ? "" : ", fold " + row.f) + (row.g ? ", group " + row.g.slice(0, 12) : ""));
     line(list, row.l === undefined ? "no label" : `label ${row.l}, by ${row.b}` + (row.v === undefined ? "" : ` (given as ${row.v})`));
     if (row.w !== undefined) line(list, `its label is wrong with a probability of ${percent(row.w)}` + (row.u && row.u !== row.l ? `; suggested: ${row.u}` : ""));
-    for (const [round, label] of Object.entries(row.k || {})) line(list, `round ${round} labelled it ${label}`);
+    for (const [round, label] of Object.entries(row.k || {})) line(list, `round ${round} labeled it ${label}`);
     if (row.a !== undefined) line(list, `the model says ${row.a} with ${percent(row.y)}: `, make("b", row.a === row.l ? "right" : "wrong", row.a === row.l ? "" : "bad"));
     if (children.has(id)) linked(list, `${children.get(id).length} made from it: `, children.get(id));
   }

@@ -53,9 +53,9 @@ GLOSSARY = (
     ("pool", "rows without a label, which the model may label itself (pseudo-labels) and learn from in later rounds"),
     (
         "test split",
-        "labelled rows that no stage but the last has read; where there is one, the number on top is of these",
+        "labeled rows that no stage but the last has read; where there is one, the number on top is of these",
     ),
-    ("cross-validation", "each labelled row is judged by a model that was trained without it"),
+    ("cross-validation", "each labeled row is judged by a model that was trained without it"),
     ("95 % interval", "of such intervals, each from other rows of the same kind, that share holds the truth"),
     ("weak label", "given by a rule on where a row stands, such as a tag of its page, not by a person"),
     ("mixup", "a mixture of two rows, with both labels in the same shares"),
@@ -79,7 +79,7 @@ WORDS = {
     "validate": "checked, split and folded",
     "augment": "children of training rows, label kept",
     "synthesize": "new rows: mixtures, pasted or translated pictures, filled templates",
-    "pseudo_label": "pool rows labelled by the model",
+    "pseudo_label": "pool rows labeled by the model",
 }
 
 
@@ -102,7 +102,7 @@ def write_report(workspace: Path) -> Path:
             name=workspace.resolve().name,
             subject=_subject(workspace, metrics["accepted_round"]),
             metrics=metrics,
-            mislabelled=_mislabelled(generations / "validate"),
+            mislabeled=_mislabeled(generations / "validate"),
             unlearnt=_unlearnt(generations / "validate") if metrics["test"] else 0,
             limits=limits_together(metrics["operating_points"]),
             step_words=STEP_WORDS,
@@ -188,12 +188,12 @@ def _subject(workspace: Path, accepted: int) -> dict[str, Any]:
     return {
         "modality": manifest["modality"],
         "classes": manifest["classes"],
-        "labelled": sum(sources.values()),
+        "labeled": sum(sources.values()),
         "unchecked": sum(many for source, many in sources.items() if source != "human"),
         "sources": [
             (said[source], many) for source, many in sorted(sources.items(), key=lambda one: one[0] != "human")
         ],
-        "pseudo_labelled": rows["pseudo_labelled"],
+        "pseudo_labeled": rows["pseudo_labeled"],
         "learners": vote(model),
     }
 
@@ -206,7 +206,7 @@ def _unlearnt(validated: Path) -> int:
     )
 
 
-def _mislabelled(validated: Path) -> float:
+def _mislabeled(validated: Path) -> float:
     """The share of labels that validate expects to be wrong; 0 where it could not judge, or repaired them."""
     doubt = read_manifest(validated)["notes"].get("doubt") or {}
     return doubt.get("expected", 0.0) / max(1, doubt.get("judged", 0)) if not doubt.get("repaired") else 0.0
@@ -292,8 +292,8 @@ def _samples(generations: Path) -> list[dict[str, Any]]:
         rows = read(folder).sort_values("id")
         if rows.empty:
             continue
-        labelled = rows[rows["label"].notna()]
-        shown_rows = labelled if len(labelled) else rows
+        labeled = rows[rows["label"].notna()]
+        shown_rows = labeled if len(labeled) else rows
         of_each = max(1, SAMPLES // max(1, shown_rows["label"].nunique()))
         chosen = shown_rows.groupby("label", dropna=False).head(of_each).sort_values(["label", "id"]).head(SAMPLES)
         source = [folder] if name != "pseudo_label/1" else [generations / "scrape"]
@@ -303,7 +303,7 @@ def _samples(generations: Path) -> list[dict[str, Any]]:
                 "stage": name.replace("/", "@"),
                 "rows": [
                     {
-                        "label": row.label or "unlabelled",
+                        "label": row.label or "unlabeled",
                         "weak": str(row.label_source or "").startswith("weak"),
                         **shown(content[row.id]),
                     }
@@ -320,12 +320,12 @@ def _rounds(models: Path, metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
         manifest = read_json(models / str(one["round"]) / "manifest.json")
         model = read_json(models / str(one["round"]) / "model.json")
         learners = ", ".join(member["learner"].replace("_", " ") for member in model["members"])
-        found.append({**one, "learners": learners, "pseudo_labelled": manifest["rows"]["pseudo_labelled"]})
+        found.append({**one, "learners": learners, "pseudo_labeled": manifest["rows"]["pseudo_labeled"]})
     return found
 
 
 def _audits(generations: Path) -> list[dict[str, Any]]:
-    """The audit of each round that labelled the pool, its least right classes first."""
+    """The audit of each round that labeled the pool, its least right classes first."""
     found = []
     for folder in sorted((generations / "pseudo_label").glob("[0-9]*")):
         audit = read_manifest(folder)["notes"].get("audit")

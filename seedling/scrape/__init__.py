@@ -96,11 +96,11 @@ def _write(
     extra: list[pa.Field],
     progress: Progress,
 ) -> None:
-    found, votes_of, labelled = 0, dict[str, tuple[str, Votes]](), set[str | None]()
+    found, votes_of, labeled = 0, dict[str, tuple[str, Votes]](), set[str | None]()
     human: dict[str, str] = {}
     files_read: set[str] = set()
     with GenerationWriter(output, stage="scrape", modality=facts.modality, extra=extra) as writer:
-        items = counted(_noting_files(_labelled(sources, combine, facts), files_read), progress, "read")
+        items = counted(_noting_files(_labeled(sources, combine, facts), files_read), progress, "read")
         seen: dict[tuple[str, str | None], set[str | None]] = {}
         for row, votes, reason in _rows(items, facts, color_of(params.transparent_background)):
             found += 1
@@ -117,10 +117,10 @@ def _write(
             # The same thing under the same address with another tag: validate is to see both, and to tell them apart.
             writer.keep(replace(row, origin=f"{row.origin}#{row.label}") if labels else row)
             labels.add(row.label)
-            labelled.add(row.label)
+            labeled.add(row.label)
         if not found:
             raise InputError(
-                "Nothing was found: describe a source under scrape.sources in params.yaml (docs/collecting.md), or put rows into data/labelled/<class>/."
+                "Nothing was found: describe a source under scrape.sources in params.yaml (docs/collecting.md), or put rows into data/labeled/<class>/."
             )
         audit = Audit(found)
         for identity, votes in votes_of.values():
@@ -128,7 +128,7 @@ def _write(
         notes: dict[str, Any] = {"rules": audit.table()} if votes_of else {}
         if no_items := {one.name: one.counts for one in sources if one.counts}:
             notes["no_items"] = no_items
-        if empty := sorted({label for one in sources for label in one.empty} - labelled):
+        if empty := sorted({label for one in sources for label in one.empty} - labeled):
             notes["empty_classes"] = empty
         files = count_files(data, params.sources, frozenset(files_read))
         write_ignored(output / IGNORED, files.ignored)
@@ -211,7 +211,7 @@ def _combine(params: ScrapeParams, sources: Sequence[Opened], facts: Facts) -> M
     return DawidSkene(cast)
 
 
-def _labelled(sources: Sequence[Opened], combine: Majority | DawidSkene, facts: Facts) -> Iterator[tuple[Item, Votes]]:
+def _labeled(sources: Sequence[Opened], combine: Majority | DawidSkene, facts: Facts) -> Iterator[tuple[Item, Votes]]:
     """Each item with its rules' votes; what people did not label has what the votes come to."""
     for source in sources:
         for item in source.items():
@@ -236,7 +236,7 @@ def _labelled(sources: Sequence[Opened], combine: Majority | DawidSkene, facts: 
 
 def _storable(item: Item) -> Item:
     """The item as files can hold it: half a character, as of a text that was cut within an emoji, is written out in names; a label with one is none."""
-    texts_of = {name: getattr(item, name) for name in ("origin", "label_source", "licence", "attribution", "group")}
+    texts_of = {name: getattr(item, name) for name in ("origin", "label_source", "license", "attribution", "group")}
     changes: dict[str, Any] = {
         name: storable(value) for name, value in texts_of.items() if value is not None and has_lone_surrogate(value)
     }
@@ -360,7 +360,7 @@ def _row(item: Item, content: Content, payload: bytes | str, facts: Facts) -> Ro
         weight=item.weight,
         confidence=item.confidence,
         origin=item.origin,
-        licence=item.licence,
+        license=item.license,
         attribution=item.attribution,
         group=item.group,
         payload=(b"" if facts.modality == "image" else "")

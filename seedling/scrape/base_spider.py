@@ -62,7 +62,7 @@ class SourceSpider(scrapy.Spider):  # type: ignore[misc]
         self.say()
 
     def item(self, known: dict[str, Any], place: str, text: str | None, picture: str | None) -> Iterator[Request]:
-        """An item whose text is there, or whose picture is to be fetched. known: its origin, page, fields, licence and attribution."""
+        """An item whose text is there, or whose picture is to be fetched. known: its origin, page, fields, license and attribution."""
         page = known["page"]
         if not self.pictures:
             fault = "empty" if not text else "too_many_characters" if len(text) > MOST_CHARACTERS else None
@@ -188,7 +188,7 @@ def json_item(
         "origin": origin,
         "page": response.url,
         "fields": {name: value for name, value in sorted(fields.items()) if value is not None},
-        "licence": _stated(source.licence, node),
+        "license": _stated(source.license, node),
         "attribution": _stated(source.attribution, node),
     }
     text = scalar(jmespath.search(source.text, node)) if source.text else node if isinstance(node, str) else None

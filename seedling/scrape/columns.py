@@ -33,10 +33,10 @@ SYNONYMS: Mapping[str, tuple[str, ...]] = {
     "split": ("data_split", "dataset_split", "subset", "partition", "set"),
 }
 SPLIT_NAMES: Mapping[str, str] = {
-    **dict.fromkeys(("train", "training", "trn", "labelled", "labeled"), "train"),
+    **dict.fromkeys(("train", "training", "trn", "labeled", "labelled"), "train"),
     **dict.fromkeys(("validation", "valid", "val", "dev", "development"), "validation"),
     **dict.fromkeys(("test", "testing", "tst"), "test"),
-    **dict.fromkeys(("pool", "unlabelled", "unlabeled", "unsupervised"), "pool"),
+    **dict.fromkeys(("pool", "unlabeled", "unlabelled", "unsupervised"), "pool"),
     **dict.fromkeys(("out_of_scope", "oos"), "out_of_scope"),
 }
 # Beside the columns that a reader needs, what `seedling export` writes of each row; a table with all of them is such an export.

@@ -1,4 +1,4 @@
-"""A user's folder: `labelled/<class>/*`, `unlabelled/*`, and optional `test`, `validation` and `out_of_scope`."""
+"""A user's folder: `labeled/<class>/*`, `unlabeled/*`, and optional `test`, `validation` and `out_of_scope`."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from seedling.files.ignored_files import is_passed_over
 from seedling.scrape.items import Item, tidy_label
 
 ROOTS = {
-    "labelled": "train",
     "labeled": "train",
+    "labelled": "train",
     "train": "train",
-    "unlabelled": "pool",
     "unlabeled": "pool",
+    "unlabelled": "pool",
     "pool": "pool",
     "test": "test",
     "validation": "validation",
@@ -58,7 +58,7 @@ def read_folder(
     """
     root = inside(data, source.path)
     if not root.is_dir():
-        raise InputError(f"{root} is no folder: put pictures in {data}/labelled/<class>/ and {data}/unlabelled/.")
+        raise InputError(f"{root} is no folder: put pictures in {data}/labeled/<class>/ and {data}/unlabeled/.")
     found = False
     together = Pattern(source.group) if source.group else None
     for item in _items(root, data.resolve(), modality, max_bytes, elsewhere, by_class=source.by_class):
@@ -68,7 +68,7 @@ def read_folder(
             continue
         yield replace(item, group=_group(together, item.origin)) if together else item
     if not found and not source.may_be_empty:
-        raise InputError(f"{root} holds no files: put pictures in {root}/labelled/<class>/ and {root}/unlabelled/.")
+        raise InputError(f"{root} holds no files: put pictures in {root}/labeled/<class>/ and {root}/unlabeled/.")
 
 
 def empty_classes(source: FolderSource, data: Path, elsewhere: frozenset[Path] = frozenset()) -> list[str]:

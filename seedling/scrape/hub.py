@@ -113,7 +113,7 @@ def _item(
     elif isinstance(content, bytes) and len(content) > max_bytes:
         reason = "too_many_bytes"
     ours = split if label or of_label.reason or split in {"pool", "out_of_scope"} else "pool"
-    labelled = label if ours in {"train", "validation", "test"} else None
+    labeled = label if ours in {"train", "validation", "test"} else None
     fields = {
         name: str(value) for name, value in row.items() if name != wanted and isinstance(value, (str, int, float))
     }
@@ -121,9 +121,9 @@ def _item(
         origin=origin,
         load=lambda: content,
         split=ours,
-        label=labelled,
-        label_source="human" if labelled else None,
-        licence=source.licence,
+        label=labeled,
+        label_source="human" if labeled else None,
+        license=source.license,
         attribution=source.attribution,
         fields=fields,
         reason=reason,

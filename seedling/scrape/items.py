@@ -25,7 +25,7 @@ class Item:
     label_source: str | None = None
     weight: float = 1.0
     confidence: float = 1.0  # of the label
-    licence: str | None = None
+    license: str | None = None
     attribution: str | None = None
     group: str | None = None  # what the source says belongs together: a page, an original
     fields: Mapping[str, str] = field(default_factory=dict)  # that label rules read

@@ -19,8 +19,8 @@ from seedling.plugins import plugin_functions
 from seedling.scrape.items import tidy_label
 from seedling.stats.statistics import Floats, wilson
 
-FILE = "labelling.py"  # in data/, so that a change of it is a change of the stage's input
-ENTRY_POINTS = "seedling.labelling"
+FILE = "labeling.py"  # in data/, so that a change of it is a change of the stage's input
+ENTRY_POINTS = "seedling.labeling"
 Votes = tuple[tuple[str, str], ...]  # rule and label, in the rules' order
 Function = Callable[[Mapping[str, str]], str | None]
 ITERATIONS, SETTLED = 200, 1e-8
@@ -85,7 +85,7 @@ def _by_function(rule: LabelRule, function: Function, fields: Mapping[str, str])
         said = function(fields)
     except Exception as error:
         raise InputError(
-            f"The labelling function '{rule.function}' stopped at {fields.get('origin')}: {type(error).__name__}: {error}. Mend it in "
+            f"The labeling function '{rule.function}' stopped at {fields.get('origin')}: {type(error).__name__}: {error}. Mend it in "
             f"data/{FILE}; return None where it has nothing to say."
         ) from error
     return _mapped(rule, None if said is None else str(said))
@@ -222,7 +222,7 @@ class Audit:
                 self._right[rule] += label.casefold() == human.casefold()
 
     def table(self) -> list[dict[str, Any]]:
-        """A row a rule; precision, with Wilson's interval, where people labelled items that it speaks of."""
+        """A row a rule; precision, with Wilson's interval, where people labeled items that it speaks of."""
         return [
             {
                 "rule": rule,

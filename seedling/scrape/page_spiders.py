@@ -24,7 +24,7 @@ ABSENT = (404, 410)
 AT_ONCE = 200  # addresses that wait in the scheduler
 NUMBERS = re.compile(r"\{(\d+)\.\.(\d+)\}")
 STATED = {
-    "licence": ("a[rel~=license]::attr(href)", "link[rel~=license]::attr(href)"),
+    "license": ("a[rel~=license]::attr(href)", "link[rel~=license]::attr(href)"),
     "attribution": ("[rel~=author]::text", "meta[name=author]::attr(content)"),
 }
 

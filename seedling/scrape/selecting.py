@@ -39,7 +39,7 @@ def is_xpath(selector: str) -> bool:
 
 
 def is_selector(given: str) -> bool:
-    """Whether a licence or an author is to be found on the page, and not given in words: "(c) Ada" is no XPath."""
+    """Whether a license or an author is to be found on the page, and not given in words: "(c) Ada" is no XPath."""
     return "::" in given or given.startswith(("/", "./", "(/", "(./"))
 
 

@@ -254,7 +254,7 @@ def _as_exported(item: Item, values: Mapping[str, Any]) -> Item:
     return replace(
         item,
         label_source=(words["label_source"] or "human") if item.label else None,
-        licence=words.get("licence") or words.get("license"),
+        license=words.get("license") or words.get("licence"),
         attribution=words["attribution"],
         weight=weight / confidence if item.split == "train" else weight,  # the record's weight has the confidence in it
         confidence=confidence,

@@ -143,10 +143,10 @@ def check_selectors(source: Web, pictures: bool) -> None:
     """Raises InputError for a selector that cannot be read, and a source that has nothing for this modality."""
     json_paths = isinstance(source, ApiSource) or (isinstance(source, SequenceSource) and source.format == "json")
     found = is_json_path if json_paths else is_selector
-    names = ("follow", "item", "image", "text", "tag", "items", "id", "next", "more", "licence", "attribution")
+    names = ("follow", "item", "image", "text", "tag", "items", "id", "next", "more", "license", "attribution")
     for name, given in [*((one, getattr(source, one, None)) for one in names), *source.fields.items()]:
         for selector in given if isinstance(given, list) else [given]:
-            if not selector or (name in {"licence", "attribution"} and not found(selector)):
+            if not selector or (name in {"license", "attribution"} and not found(selector)):
                 continue
             if fault := _fault(selector, json_paths):
                 raise InputError(f"params.yaml: scrape.sources: {name}: '{selector}' cannot be read: {fault}.")
@@ -320,7 +320,7 @@ def items_of(source: Web, from_web: Collected) -> Iterator[Item]:
                 origin=line["origin"],
                 load=lambda content=content: content,  # type: ignore[misc]
                 weight=source.weight,
-                licence=line.get("licence"),
+                license=line.get("license"),
                 attribution=line.get("attribution"),
                 group=f"page {line['page']}" if grouped and "reason" not in line else None,
                 fields={**line.get("fields", {}), "page": line["page"]},

@@ -199,9 +199,9 @@ def wilson_of(value: float, rows: float, confidence: float) -> Estimate:
     from scipy.stats import norm
 
     z = float(norm.ppf(0.5 + confidence / 2))
-    centre = (value + z**2 / (2 * rows)) / (1 + z**2 / rows)
+    center = (value + z**2 / (2 * rows)) / (1 + z**2 / rows)
     half = z / (1 + z**2 / rows) * float(np.sqrt(value * (1 - value) / rows + z**2 / (4 * rows**2)))
-    return Estimate(value, max(0.0, min(value, centre - half)), min(1.0, max(value, centre + half)))
+    return Estimate(value, max(0.0, min(value, center - half)), min(1.0, max(value, center + half)))
 
 
 def around_mean(sizes: Floats, sums: Floats, confidence: float) -> tuple[float, float]:
@@ -210,10 +210,10 @@ def around_mean(sizes: Floats, sums: Floats, confidence: float) -> tuple[float, 
 
     if len(sums) < 2:  # nothing tells how far another group would be
         return -np.inf, np.inf
-    centre = float(sums.sum() / sizes.sum())
-    error = float(np.sqrt(((sums - centre * sizes) ** 2).sum()) / sizes.sum())
+    center = float(sums.sum() / sizes.sum())
+    error = float(np.sqrt(((sums - center * sizes) ** 2).sum()) / sizes.sum())
     reach = few_groups(sizes, confidence) * float(norm.ppf(0.5 + confidence / 2)) * error
-    return centre - reach, centre + reach
+    return center - reach, center + reach
 
 
 def bootstrap_t(
@@ -226,22 +226,22 @@ def bootstrap_t(
     def error_of(size: Floats, square: Floats, cross: Floats, large: Floats, at: Floats) -> Floats:
         return np.sqrt(np.maximum(square - 2 * at * cross + at**2 * large, 0.0)) / size
 
-    many, centre = len(sums), float(sums.sum() / sizes.sum())
+    many, center = len(sums), float(sums.sum() / sizes.sum())
     columns = (sizes, sums, sums**2, sums * sizes, sizes**2)
     size, _, square, cross, large = (np.array([one.sum()]) for one in columns)
-    error = float(error_of(size, square, cross, large, np.array([centre]))[0])
+    error = float(error_of(size, square, cross, large, np.array([center]))[0])
     if error == 0:
-        return centre, centre
+        return center, center
     away = []
     for first in range(0, draws, at_once := max(1, DRAWN_AT_ONCE // many)):
         drawn = rng.integers(many, size=(min(at_once, draws - first), many))
         size, total, square, cross, large = (one[drawn].sum(axis=1) for one in columns)
         of_draw = total / size
         errors = error_of(size, square, cross, large, of_draw)
-        away.append((of_draw - centre) / np.maximum(errors, LEAST_ERROR * error))
+        away.append((of_draw - center) / np.maximum(errors, LEAST_ERROR * error))
     tail = (1 - confidence) / 2
     low, high = np.quantile(np.concatenate(away), [tail, 1 - tail])
-    return centre - float(high) * error, centre - float(low) * error
+    return center - float(high) * error, center - float(low) * error
 
 
 def paired_difference(

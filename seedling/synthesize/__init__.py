@@ -209,7 +209,7 @@ def _sentences(
     data: Path | None,
     progress: Progress,
 ) -> Iterator[tuple[Row, str | None]]:
-    known = {texts.normalised(text) for text in rows["text"]}  # a copy of a collected row would leak through the folds
+    known = {texts.normalized(text) for text in rows["text"]}  # a copy of a collected row would leak through the folds
     said: dict[str, str] = {}
     for label in counted(sorted(of_class), progress, "fill templates", len(of_class)):
         rng = generator(facts.seed, "templates", label)
@@ -226,8 +226,8 @@ def _sentences(
                 group=identify(template.text.encode()),
                 payload=text,
             )
-            yield row, _fault(texts.normalised(text), known, said, label)
-            said.setdefault(texts.normalised(text), label)
+            yield row, _fault(texts.normalized(text), known, said, label)
+            said.setdefault(texts.normalized(text), label)
 
 
 def _fault(text: str, known: set[str], said: dict[str, str], label: str) -> str | None:

@@ -108,7 +108,7 @@ def _grabbed(pixels: Pixels, given: Any) -> Mask:
 def pasted(pixels: Pixels, mask: Mask, background: Pixels, where: Placement, blend: Blend) -> Pixels:
     """The object before the background, (height, width, 3) of the background.
 
-    feather: the object's rim fades over a hundredth of its size; poisson: its gradients are kept and its colours meet the background's (Pérez et al. 2003).
+    feather: the object's rim fades over a hundredth of its size; poisson: its gradients are kept and its colors meet the background's (Pérez et al. 2003).
     """
     height, width = background.shape[:2]
     rows, columns = np.nonzero(mask)
@@ -120,9 +120,9 @@ def pasted(pixels: Pixels, mask: Mask, background: Pixels, where: Placement, ble
     alpha = cv2.warpAffine(mask.astype(np.float32), turn, (width, height), flags=cv2.INTER_LINEAR)
     if blend == "poisson" and (solid := _inner(alpha)) is not None:
         rows, columns = np.nonzero(solid)
-        centre = (int(columns.min() + columns.max() + 1) // 2, int(rows.min() + rows.max() + 1) // 2)
+        center = (int(columns.min() + columns.max() + 1) // 2, int(rows.min() + rows.max() + 1) // 2)
         with suppress(cv2.error):  # an outline that is a few pixels wide: it fades instead
-            cloned: Pixels = cv2.seamlessClone(moved, background, solid, centre, cv2.NORMAL_CLONE)
+            cloned: Pixels = cv2.seamlessClone(moved, background, solid, center, cv2.NORMAL_CLONE)
             return cloned
     fade = max(0.6, 0.01 * math.sqrt(float(alpha.sum())))
     alpha = cv2.GaussianBlur(cv2.erode(alpha, np.ones((3, 3))), (0, 0), fade)[..., None]

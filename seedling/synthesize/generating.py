@@ -1,6 +1,6 @@
 """Pictures of a class that a small generator makes (seedling/models/image_flow.py), one generator a fold.
 
-Each learns from its own fold's labelled rows alone, so that a row stays in the fold of all that it was made from; before that all of them learn together
+Each learns from its own fold's labeled rows alone, so that a row stays in the fold of all that it was made from; before that all of them learn together
 what the pool's pictures look like, whose labels nobody knows. What comes out almost as it went in is rejected: it teaches nothing new.
 """
 
@@ -50,7 +50,7 @@ def generated(
 ) -> Iterator[tuple[Row, str | None]]:
     """Pictures of every class and fold, each with the reason where it cannot stay. rows: all of validate's, indexed by id.
 
-    So many a labelled row as params say. Its parents are the two rows of its class and fold that it is most like; the recipe's `learnt_from` is the hash of
+    So many a labeled row as params say. Its parents are the two rows of its class and fold that it is most like; the recipe's `learnt_from` is the hash of
     all that its generator learnt the class from. Raises InputError where no row lies in a fold, Diverged where a generator's training breaks down.
     """
     parents = rows[(rows["split"] == "train") & rows["label"].notna() & rows["fold"].notna()]
@@ -58,7 +58,7 @@ def generated(
         return
     if not len(parents):
         raise InputError(
-            "params.yaml: synthesize.generate: no labelled row lies in a fold, so there is nothing to learn from: label a second row of some "
+            "params.yaml: synthesize.generate: no labeled row lies in a fold, so there is nothing to learn from: label a second row of some "
             "classes, or set it to 0."
         )
     from seedling.models.model import single_threaded
@@ -70,7 +70,7 @@ def generated(
     steps = params.generate_steps or STEPS[facts.effort]
     with single_threaded():
         made = _by_fold(parents, pool, small, classes, params, facts, steps, progress)
-    grey = all(images.is_grey(small[one]) for one in parents.index)
+    gray = all(images.is_gray(small[one]) for one in parents.index)
     known = Copies(
         {one: small[one] for one in [*parents.index, *pool]},
         {one: small[one] for one in held_out},
@@ -80,7 +80,7 @@ def generated(
     for one in made:
         learnt_from, weight = identify(b"", one.family), params.weight * float(parents.loc[one.family, "weight"].mean())
         for number, pixels in enumerate(one.pictures):
-            child = _as_grey(pixels) if grey else pixels
+            child = _as_gray(pixels) if gray else pixels
             recipe = recipe_json("generated", learnt_from=learnt_from, number=number, seed=facts.seed, **told)
             near = known.nearest(child, one.family)
             row = Row(
@@ -134,7 +134,7 @@ class Copies:
 
 
 def roughness(pixels: images.Pixels) -> float:
-    """The mean difference of neighbours, 0 to 255: what a generator that learnt too little leaves of its noise."""
+    """The mean difference of neighbors, 0 to 255: what a generator that learnt too little leaves of its noise."""
     values = pixels.astype(np.float32)
     return float(np.abs(np.diff(values, axis=0)).mean() + np.abs(np.diff(values, axis=1)).mean()) / 2
 
@@ -213,6 +213,6 @@ def _by_fold(
     return [one for some in in_threads(of_fold, folds) for one in some]
 
 
-def _as_grey(pixels: images.Pixels) -> images.Pixels:
-    grey: images.Pixels = cv2.cvtColor(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
-    return grey
+def _as_gray(pixels: images.Pixels) -> images.Pixels:
+    gray: images.Pixels = cv2.cvtColor(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
+    return gray

@@ -30,13 +30,13 @@ def cut_rows(
     data: Path | None,
     progress: Progress,
 ) -> Iterator[tuple[Row, str | None]]:
-    """Pasted objects and negatives, each with the reason where it could not be made. parents: labelled training rows, indexed by id.
+    """Pasted objects and negatives, each with the reason where it could not be made. parents: labeled training rows, indexed by id.
 
     Raises InputError where negatives are asked for without a class `nothing`, and for a finder that is nowhere.
     """
     if params.negatives and NOTHING not in classes:
         raise InputError(
-            f"params.yaml: synthesize.negatives makes rows of the class '{NOTHING}', and there is none: put some pictures into data/labelled/{NOTHING}/, or add a source with `role: background`."
+            f"params.yaml: synthesize.negatives makes rows of the class '{NOTHING}', and there is none: put some pictures into data/labeled/{NOTHING}/, or add a source with `role: background`."
         )
     finder = _finder(params, data)
     objects = parents[parents["label"] != NOTHING]

@@ -28,7 +28,7 @@ from seedling.files.data_files import inside
 TOKENS = re.compile(r"\{\{|\}\}|\[\[|\]\]|\{([^{}]*)\}|[\[\]{}]|[^\[\]{}]+")
 RANGE = re.compile(r"^(-?[\d.]+)-(-?[\d.]+)(?::([\d.]+))?$")
 ARTICLE = re.compile(r"(?:^|(?<=[\s\"'(]))([Aa])\(n\)\s+$")
-SILENT_H = ("hour", "honest", "honour", "honor", "heir")
+SILENT_H = ("hour", "honest", "honor", "honor", "heir")
 LIKE_YOU = re.compile(
     r"uni(?!n|m)|us[aeu]|eu|one\b|once\b|ubi|uti|ufo|ute|uk\b|ur[aoi]"
 )  # begin with a vowel's letter, and not with its sound

@@ -1,4 +1,4 @@
-"""Pictures of one source as they would look from another: the picture of the one, with the colours and the light of the other.
+"""Pictures of one source as they would look from another: the picture of the one, with the colors and the light of the other.
 
 Each channel's values are matched to those of a picture from there (histogram matching, Gonzalez and Woods 2018, chapter 3), as far as is drawn. It
 wants no training, so one picture of the other place is enough; a translation that is learnt (CycleGAN, Zhu et al. 2017) wants hundreds, and a GPU.
@@ -43,7 +43,7 @@ def matched(content: images.Pixels, look: images.Pixels, share: float) -> images
 def translated(
     rows: pd.DataFrame, params: SynthesizeParams, facts: Facts, collected: Path, progress: Progress
 ) -> Iterator[tuple[Row, str | None]]:
-    """Labelled training rows as from another source, each with the reason where it cannot be one. rows: all of validate's, indexed by id.
+    """Labeled training rows as from another source, each with the reason where it cannot be one. rows: all of validate's, indexed by id.
 
     The look is that of a row of the pool, or of the row's own fold: what judges a row must not be in what was made for another. Raises InputError
     where there is no such source, only one, or none that also has a row's class or is of the pool.
@@ -51,11 +51,11 @@ def translated(
     if not params.translate:
         return
     sources = rows["origin"].map(source_of)
-    labelled = rows[(rows["split"] == "train") & rows["label"].notna()]
+    labeled = rows[(rows["split"] == "train") & rows["label"].notna()]
     _check(params.translate_into, sorted(set(sources[rows["split"].isin(["train", "pool"])])))
-    looks = _Looks(rows, labelled, sources, params.translate_into)
+    looks = _Looks(rows, labeled, sources, params.translate_into)
     drawn: list[tuple[str, str | None, float]] = []
-    for one in labelled.index[sources[labelled.index] != params.translate_into]:
+    for one in labeled.index[sources[labeled.index] != params.translate_into]:
         for number in range(how_many(params.translate, facts.seed, "translate", one)):
             rng = generator(facts.seed, "translate", one, number)
             able = looks.of(one)
@@ -63,7 +63,7 @@ def translated(
             drawn.append((one, look, round(float(rng.uniform(LEAST, 1.0)), 4)))
     if all(look is None for _, look, _ in drawn):
         raise InputError(
-            "params.yaml: synthesize.translate: no labelled row has another source to look as if it were from, which must hold rows of its class too, or "
+            "params.yaml: synthesize.translate: no labeled row has another source to look as if it were from, which must hold rows of its class too, or "
             "of the pool: put pictures from elsewhere into a folder of their own, or set it to 0."
         )
     known = set[bytes]()
@@ -72,7 +72,7 @@ def translated(
         encoded = dict(payloads([collected], {name for one, look, _ in block for name in (one, look) if name}))
         progress("translate pictures", first, len(drawn))
         for one, look, share in block:
-            yield _row(one, look, share, labelled.loc[one], encoded, known, params, facts)
+            yield _row(one, look, share, labeled.loc[one], encoded, known, params, facts)
 
 
 def _row(
@@ -129,23 +129,23 @@ def _check(into: str | None, known: list[str]) -> None:
 
 
 class _Looks:
-    """Rows whose look may be taken: of the pool, and of each fold, by source. A row of the pool that is nearly a labelled one is of that one's fold."""
+    """Rows whose look may be taken: of the pool, and of each fold, by source. A row of the pool that is nearly a labeled one is of that one's fold."""
 
-    def __init__(self, rows: pd.DataFrame, labelled: pd.DataFrame, sources: pd.Series, into: str | None) -> None:
-        self._folds, self._sources, self._labels = labelled["fold"].fillna(-1).astype(int), sources, labelled["label"]
-        fold_of_group = dict(zip(labelled["group"], self._folds, strict=True))
+    def __init__(self, rows: pd.DataFrame, labeled: pd.DataFrame, sources: pd.Series, into: str | None) -> None:
+        self._folds, self._sources, self._labels = labeled["fold"].fillna(-1).astype(int), sources, labeled["label"]
+        fold_of_group = dict(zip(labeled["group"], self._folds, strict=True))
         self._able: dict[tuple[int | None, str], list[str]] = defaultdict(list)
         self._classes: dict[str, set[str]] = defaultdict(set)
         for one in sorted(rows.index[rows["split"] == "pool"]):
             self._able[fold_of_group.get(rows.at[one, "group"]), sources[one]].append(one)
-        for one in sorted(labelled.index):
+        for one in sorted(labeled.index):
             self._able[self._folds[one], sources[one]].append(one)
-            self._classes[sources[one]].add(labelled.at[one, "label"])
+            self._classes[sources[one]].add(labeled.at[one, "label"])
         self._known = [into] if into is not None else sorted({source for _, source in self._able})
         self._found: dict[tuple[int, str, str], list[str]] = {}
 
     def of(self, one: str) -> list[str]:
-        """Those that this row may take the look of: of a source that has its class too, or no labelled row. One of other classes alone looks like these."""
+        """Those that this row may take the look of: of a source that has its class too, or no labeled row. One of other classes alone looks like these."""
         fold, source, label = self._folds[one], self._sources[one], self._labels[one]
         if (fold, source, label) not in self._found:
             others = [

@@ -140,10 +140,10 @@ def train(
 
 
 def _trust_of(members: tuple[Candidate, ...], bench: Workbench) -> NDArray[np.float64]:
-    """(n_lineages, n_labelled): the trust in the labels, where the chosen model's main part used one; else ones."""
+    """(n_lineages, n_labeled): the trust in the labels, where the chosen model's main part used one; else ones."""
     used = Counter(one.loss for one in members if one.loss in TRUSTED)
     if 2 * used.total() <= len(members):
-        return np.ones((len(bench.rows.folds) + 1, len(bench.rows.labelled)))
+        return np.ones((len(bench.rows.folds) + 1, len(bench.rows.labeled)))
     loss = used.most_common(1)[0][0]
     return np.stack([bench.trust(place, loss) for place in range(len(bench.rows.folds) + 1)])
 
@@ -180,7 +180,7 @@ def _workbench(
     workspace: Path,
     progress: Progress,
 ) -> tuple[Workbench, pd.DataFrame, FeatureMaker]:
-    """The rows and their features; the labelled and validation rows as a frame; the fitted features."""
+    """The rows and their features; the labeled and validation rows as a frame; the fitted features."""
     rows = training_rows(
         classes,
         validated=sources.validated,
@@ -206,7 +206,7 @@ def _workbench(
     held_out = known[known["split"] == "validation"].index.tolist()
     outside = known[known["split"] == "out_of_scope"].index.tolist()
     validation = maker.of_rows([*held_out, *outside], partial(payloads, [sources.collected]), fit=False)
-    frame = known.loc[[*rows.ids[rows.labelled], *held_out]].reset_index()
+    frame = known.loc[[*rows.ids[rows.labeled], *held_out]].reset_index()
     key = hashlib.blake2b(
         "".join(
             [
@@ -229,7 +229,7 @@ def _workbench(
             mixin=_mixin(mixed, maker, sources) if round_number == 0 and params.mixin else None,
             maker=maker,
         ),
-        pseudo_labelled=round_number > 0,
+        pseudo_labeled=round_number > 0,
         scratch=workspace / ".seedling" / "unfinished" / f"train@{round_number}-{key}",
     )
     return bench, frame, maker
@@ -245,14 +245,14 @@ def _mixin(rows: pd.DataFrame, maker: FeatureMaker, sources: Sources) -> Mixin |
 
 
 def _judged(frame: pd.DataFrame, classes: list[str], params: TrainParams) -> Judged:
-    """Rows that people labelled and that some model does not see; where there are none, such rows that rules labelled. None that were
-    relabelled: they agree with the models by construction.
+    """Rows that people labeled and that some model does not see; where there are none, such rows that rules labeled. None that were
+    relabeled: they agree with the models by construction.
     """
-    labelled = (frame["split"] == "train").to_numpy()
-    held_out = (frame["fold"].notna() & (frame["label_source"] != "repaired")).to_numpy() | ~labelled
+    labeled = (frame["split"] == "train").to_numpy()
+    held_out = (frame["fold"].notna() & (frame["label_source"] != "repaired")).to_numpy() | ~labeled
     by_hand = (frame["label_source"] == "human").to_numpy() & held_out
     chosen = by_hand if by_hand.any() else held_out
-    used = frame[chosen | ~labelled]
+    used = frame[chosen | ~labeled]
     number = {label: place for place, label in enumerate(classes)}
     truth = np.array([number[label] for label in used["label"]], dtype=np.int64)
     weights = np.ones(len(truth))
@@ -260,8 +260,8 @@ def _judged(frame: pd.DataFrame, classes: list[str], params: TrainParams) -> Jud
         weights = balanced(np.eye(len(classes))[truth], weights)
     return Judged(
         truth=truth,
-        place=np.flatnonzero(chosen[labelled]),
+        place=np.flatnonzero(chosen[labeled]),
         groups=used["group"].to_numpy(dtype=str),
         weights=weights,
-        validation=int((~labelled).sum()),
+        validation=int((~labeled).sum()),
     )

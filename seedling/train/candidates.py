@@ -20,10 +20,10 @@ from seedling.train.tally import Candidate
 BUDGET = {"quick": 60.0, "normal": 200.0, "thorough": 7200.0}  # seconds of one core, a round
 HEADS = ("logistic_regression", "svm", "random_forest")
 DENSE_HEADS = ("logistic_regression", "svm")  # trees say little of hundreds of directions that all mean a bit
-MORE_HEADS = ("nearest_neighbours", "boosted_trees")  # worth their time where time is no matter
+MORE_HEADS = ("nearest_neighbors", "boosted_trees")  # worth their time where time is no matter
 PRETRAINING_PICTURES = 200  # fewer say too little about what pictures have in common
 UNEVEN = 2.0  # the largest class over the smallest, from where on losses for imbalance are tried
-ENOUGH_TO_DOUBT = 60  # labelled rows: with fewer, a row that stands apart is more likely rare than wrong
+ENOUGH_TO_DOUBT = 60  # labeled rows: with fewer, a row that stands apart is more likely rare than wrong
 ENOUGH_A_CLASS = 5  # of them: a model of one or two rows a class doubts nearly every row
 
 
@@ -73,8 +73,8 @@ def further_candidates(
     """The best recipe of each learner under other losses, where the labels give cause to try them."""
     losses: list[str] = [one for one in params.losses or [] if one not in {"plain", MIXIN}]
     if params.losses is None:
-        counts = rows.targets[rows.labelled].sum(axis=0)
-        if len(rows.labelled) >= max(ENOUGH_TO_DOUBT, ENOUGH_A_CLASS * len(counts)):
+        counts = rows.targets[rows.labeled].sum(axis=0)
+        if len(rows.labeled) >= max(ENOUGH_TO_DOUBT, ENOUGH_A_CLASS * len(counts)):
             losses += TRUSTED
         if counts.max() >= UNEVEN * max(counts.min(), 1):
             losses += ["balanced", "logit_adjusted"]
@@ -140,8 +140,8 @@ def predicted_seconds(candidate: Candidate, bench: Workbench) -> float:
     rows = bench.rows
     own = np.isin(rows.ingredient, candidate.recipe).sum()
     halves = bench.halves(candidate)
-    fitted = float(own + (len(rows.pool) / 2 if bench.pseudo_labelled else 0))
-    asked = float(len(rows.pool) / halves + len(rows.labelled) / max(1, len(rows.folds)) + len(bench.validation))
+    fitted = float(own + (len(rows.pool) / 2 if bench.pseudo_labeled else 0))
+    asked = float(len(rows.pool) / halves + len(rows.labeled) / max(1, len(rows.folds)) + len(bench.validation))
     wide = float(min(bench.inputs.features.shape[1], 2_000))
     classes = float(bench.classes)
     models = (len(rows.folds) + 1) * halves
@@ -149,7 +149,7 @@ def predicted_seconds(candidate: Candidate, bench: Workbench) -> float:
         "logistic_regression": 5e-9 * fitted * wide * classes,
         "svm": 4e-10 * fitted * (fitted + asked) * wide,
         "random_forest": 2e-6 * 100 * np.sqrt(wide) * fitted + 1e-5 * asked,
-        "nearest_neighbours": 3e-10 * fitted * (fitted + asked) * wide,
+        "nearest_neighbors": 3e-10 * fitted * (fitted + asked) * wide,
         "boosted_trees": 1e-8 * 60 * classes * fitted * wide,
     }
     if candidate.learner == "network":

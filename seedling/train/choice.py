@@ -1,4 +1,4 @@
-"""Which learners, on which ingredients and losses: the smallest out-of-fold log-loss on rows that people labelled."""
+"""Which learners, on which ingredients and losses: the smallest out-of-fold log-loss on rows that people labeled."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ DEFAULT_VOTE = ("network", "fine_tuned", "logistic_regression", "svm")  # where 
 
 @dataclass(frozen=True)
 class Judged:
-    """The rows that decide: labelled by people (by rules where there are none), predicted by models that never saw them.
+    """The rows that decide: labeled by people (by rules where there are none), predicted by models that never saw them.
 
-    place: (n_labelled_judged,) row numbers within the labelled rows; validation rows follow behind them;
+    place: (n_labeled_judged,) row numbers within the labeled rows; validation rows follow behind them;
     validation: how many; out-of-scope rows follow behind them, which decide nothing but when to abstain;
-    truth, groups: (n,) for labelled and validation rows together; weights: (n,), what a row counts in a choice, mean 1.
+    truth, groups: (n,) for labeled and validation rows together; weights: (n,), what a row counts in a choice, mean 1.
     """
 
     truth: Ints
@@ -48,7 +48,7 @@ class Judged:
 
     def of(self, predictions: Predictions) -> Floats:
         """The judged rows' predictions, (n, n_classes)."""
-        return np.concatenate([predictions.labelled[self.place], predictions.validation[: self.validation]])
+        return np.concatenate([predictions.labeled[self.place], predictions.validation[: self.validation]])
 
     def outside(self, predictions: Predictions) -> Floats:
         """The out-of-scope rows' predictions, (n_out_of_scope, n_classes)."""
@@ -72,10 +72,10 @@ class Choice:
             return soft_vote(logits, self.temperatures, self.temperature, self.votes)
 
         return Predictions(
-            labelled=vote([part.labelled for part in parts]),
+            labeled=vote([part.labeled for part in parts]),
             validation=vote([part.validation for part in parts]),
             pool=np.stack([vote([part.pool[place] for part in parts]) for place in range(len(parts[0].pool))]),
-            labelled_spread=np.max([part.labelled_spread for part in parts], axis=0),
+            labeled_spread=np.max([part.labeled_spread for part in parts], axis=0),
             pool_spread=np.max([part.pool_spread for part in parts], axis=0),
         )
 

@@ -57,7 +57,7 @@ def verdict_of(
     """
     if loop.teacher is None or loop.previous is None:
         many = len(bench.rows.pool)
-        start = "the start, cross-validated" if len(judged.truth) else "the start; no labelled row can be held out"
+        start = "the start, cross-validated" if len(judged.truth) else "the start; no labeled row can be held out"
         pool = "" if many else "; the pool is empty, so there is nothing to pseudo-label"
         return Verdict(0, "accepted", loop.last or many == 0, f"{start}{pool}", 0, len(judged.truth)), said
     classes = predictions.pool.shape[2]
@@ -125,7 +125,7 @@ def worth_of_round(
         before,
         after,
         judged.groups[mine],
-        labels=len(bench.rows.labelled),
+        labels=len(bench.rows.labeled),
         ratio=(folds - 1) / (folds // 2),
         rng=generator(facts.seed, "worth in labels"),
     )

@@ -3,7 +3,7 @@ that saw the row's label.
 
 Lineage k never sees fold k: neither its labels, nor children of its rows, nor pseudo-labels of models that saw them.
 One more lineage sees all folds; its models are the ones that are kept. From round 1 on a lineage has two models, each
-learning from one half of the pool and labelling the other, so that no model labels what it was trained on.
+learning from one half of the pool and labeling the other, so that no model labels what it was trained on.
 """
 
 from __future__ import annotations
@@ -42,22 +42,22 @@ WORTH_KEEPING = 5.0  # seconds: what took longer is not computed again after a k
 class Predictions:
     """Logits of one candidate, or probabilities of the chosen model.
 
-    labelled: (n_labelled, n_classes), out of fold; validation: (n_validation, n_classes), the folds' mean;
+    labeled: (n_labeled, n_classes), out of fold; validation: (n_validation, n_classes), the folds' mean;
     pool: (n_lineages, n_pool, n_classes), the last lineage's being the final model's (zeros where it was not trained);
-    labelled_spread: (n_labelled,) and pool_spread: (n_lineages, n_pool), how far Monte Carlo dropout moves the likeliest
+    labeled_spread: (n_labeled,) and pool_spread: (n_lineages, n_pool), how far Monte Carlo dropout moves the likeliest
     class's probability, zeros of learners that have none.
     """
 
-    labelled: Floats
+    labeled: Floats
     validation: Floats
     pool: Floats
-    labelled_spread: Floats
+    labeled_spread: Floats
     pool_spread: Floats
 
 
 @dataclass(frozen=True)
 class Workbench:
-    """What all candidates of a round share. pseudo_labelled: whether the pool has labels from the round before; scratch:
+    """What all candidates of a round share. pseudo_labeled: whether the pool has labels from the round before; scratch:
     where unfinished work is kept, None for nowhere.
     """
 
@@ -65,7 +65,7 @@ class Workbench:
     inputs: Inputs
     validation: Inputs
     setting: Setting
-    pseudo_labelled: bool = False
+    pseudo_labeled: bool = False
     scratch: Path | None = None
     said: Tally = field(default_factory=lambda: Tally())
     trusts: dict[tuple[int, str], Floats] = field(default_factory=dict)
@@ -77,14 +77,14 @@ class Workbench:
 
     def halves(self, candidate: Candidate) -> int:
         """How many models a lineage has: one a half of the pool where the pool is learnt from, so that the other labels it."""
-        learns_from_pool = candidate.loss == CONSISTENCY or (self.pseudo_labelled and not candidate.carried)
+        learns_from_pool = candidate.loss == CONSISTENCY or (self.pseudo_labeled and not candidate.carried)
         return 2 if learns_from_pool and len(self.rows.pool) else 1
 
     def said_by(self, learner: str, taught: NDArray[np.intp], asked: NDArray[np.intp]) -> Floats:
-        """(n_asked, n_classes): logits of such a learner, taught some of the labelled rows and nothing else. taught, asked: numbers of labelled rows."""
-        made, rows = make_learner(learner, self.setting), self.rows.labelled[taught]
+        """(n_asked, n_classes): logits of such a learner, taught some of the labeled rows and nothing else. taught, asked: numbers of labeled rows."""
+        made, rows = make_learner(learner, self.setting), self.rows.labeled[taught]
         made.fit(self.inputs.take(rows), self.rows.targets[rows], self.rows.weights[rows])
-        return made.logits(self.inputs.take(self.rows.labelled[asked]))
+        return made.logits(self.inputs.take(self.rows.labeled[asked]))
 
     def fit(self, candidate: Candidate, lineage: int | None, place: int, half: int) -> Learner:
         """One model of one lineage."""
@@ -102,7 +102,7 @@ class Workbench:
             checkpoint=None if self.scratch is None else self.scratch / f"{candidate.name}-{place}-{half}",
             watch=lambda step, loss: self.said.step(shown, step, loss),
             mixed_in=self.rows.ingredient[chosen] == "synthesize",
-            unlabelled=self._unlabelled(half) if candidate.loss == CONSISTENCY else None,
+            unlabeled=self._unlabeled(half) if candidate.loss == CONSISTENCY else None,
         )
         learner = make_learner(candidate.learner, setting)
         learner.fit(self.inputs.take(chosen), targets, weights)
@@ -111,20 +111,20 @@ class Workbench:
         self.said.one_more(candidate, perf_counter() - began)
         return learner
 
-    def _unlabelled(self, half: int) -> Inputs | None:
+    def _unlabeled(self, half: int) -> Inputs | None:
         """The half of the pool that this model may learn from without labels; it labels the other half."""
         pool = self.rows.pool
         mine = pool[self.rows.half[pool] == half]
         return self.inputs.take(mine) if len(mine) else None
 
     def trust(self, place: int, loss: str) -> Floats:
-        """(n_labelled,), 0 to 1: how far each labelled row's own label is believed, by models of this lineage that did
+        """(n_labeled,), 0 to 1: how far each labeled row's own label is believed, by models of this lineage that did
         not learn from the row. Rows that the lineage never sees keep 1. loss: one of `TRUSTED`; the strict one squares the
         trust, and takes it again from models that learnt with it, in which the row has had a say in others' trust.
         """
         if (place, loss) not in self.trusts:
             strict = loss == "strictly_trusted"
-            before = self.trust(place, "trusted") ** 2 if strict else np.ones(len(self.rows.labelled))
+            before = self.trust(place, "trusted") ** 2 if strict else np.ones(len(self.rows.labeled))
             found = trust_in_labels(self.rows, self.inputs, self.setting, place, before)
             self.trusts[place, loss] = found**2 if strict else found
         return self.trusts[place, loss]
@@ -139,7 +139,7 @@ def cross_validate(
     has set: Prefect's task runner in a flow.
     """
     rows = bench.rows
-    folds, labelled = rows.folds, rows.labelled
+    folds, labeled = rows.folds, rows.labeled
     result = {one: no_predictions(bench, len(rows.pool)) for one in candidates}
     failed: dict[Candidate, str] = {}
 
@@ -155,7 +155,7 @@ def cross_validate(
     else:
         by_fold = how(of_fold, places, "fold")
     for place, found in enumerate(by_fold):
-        held_out = rows.fold[labelled] == folds[place]
+        held_out = rows.fold[labeled] == folds[place]
         for one, parts in zip(candidates, found, strict=True):
             if place not in process.mine(places) and "failed" not in parts:
                 bench.said.take_over(one, parts, bench.halves(one), float(parts["seconds"]))
@@ -163,12 +163,12 @@ def cross_validate(
                 failed[one] = str(parts["failed"])
                 result.pop(one, None)
             elif one in result:
-                result[one].labelled[held_out] = parts["labelled"]
+                result[one].labeled[held_out] = parts["labeled"]
                 result[one].validation += parts["validation"] / len(folds)
                 result[one].pool[place] = parts["pool"]
-                result[one].labelled_spread[held_out] = parts["labelled_spread"]
+                result[one].labeled_spread[held_out] = parts["labeled_spread"]
                 result[one].pool_spread[place] = parts["pool_spread"]
-    if not folds and len(bench.validation):  # every labelled row is needed in training, but other rows can judge
+    if not folds and len(bench.validation):  # every labeled row is needed in training, but other rows can judge
         for one in result:
 
             def of_all(one: Candidate = one) -> Floats:
@@ -184,7 +184,7 @@ def out_of_fold_anew(bench: Workbench, candidate: Candidate, numbers: Sequence[i
     numbers: of the seeds, from 1 on. Raises Diverged where a training fails.
     """
     seeds = [derived_seed(bench.setting.seed, "verdict", number) for number in numbers]
-    folds, labelled = bench.rows.folds, bench.rows.labelled
+    folds, labeled = bench.rows.folds, bench.rows.labeled
     work = AnewWork(replace(bench, scratch=None), candidate)
     pieces = iter(list(in_pieces(work, [*product(seeds, range(len(folds)))], here=in_threads)))
     found = []
@@ -192,7 +192,7 @@ def out_of_fold_anew(bench: Workbench, candidate: Candidate, numbers: Sequence[i
         other = work.under(seed)
         made = no_predictions(other, pool=0)
         for lineage, (mine, validation) in zip(folds, pieces, strict=False):
-            made.labelled[other.rows.fold[labelled] == lineage] = mine
+            made.labeled[other.rows.fold[labeled] == lineage] = mine
             made.validation += validation / len(folds)
         found.append(made)
     return found
@@ -214,21 +214,21 @@ class AnewWork:
         """The logits of the fold's rows and of the validation rows. task: the seed, and the fold's place."""
         seed, place = task
         bench = self.under(seed)
-        lineage, labelled = bench.rows.folds[place], bench.rows.labelled
+        lineage, labeled = bench.rows.folds[place], bench.rows.labeled
         models = [bench.fit(self.candidate, lineage, place, half) for half in range(bench.halves(self.candidate))]
-        held_out = labelled[bench.rows.fold[labelled] == lineage]
+        held_out = labeled[bench.rows.fold[labeled] == lineage]
         return mean_logits(models, bench.inputs.take(held_out)), mean_logits(models, bench.validation)
 
 
 def no_predictions(bench: Workbench, pool: int) -> Predictions:
     """Zeros, to be filled. pool: how many of its rows."""
     rows = bench.rows
-    folds, labelled = len(rows.folds), len(rows.labelled)
+    folds, labeled = len(rows.folds), len(rows.labeled)
     return Predictions(
-        labelled=np.zeros((labelled, bench.classes)),
+        labeled=np.zeros((labeled, bench.classes)),
         validation=np.zeros((len(bench.validation), bench.classes)),
         pool=np.zeros((folds + 1, pool, bench.classes), dtype=np.float32),
-        labelled_spread=np.zeros(labelled),
+        labeled_spread=np.zeros(labeled),
         pool_spread=np.zeros((folds + 1, pool), dtype=np.float32),
     )
 
@@ -250,10 +250,10 @@ def _computed(bench: Workbench, candidate: Candidate, place: int) -> dict[str, A
         models = [bench.fit(candidate, lineage, place, half) for half in range(bench.halves(candidate))]
     except Diverged as error:
         return {"failed": str(error)}
-    held_out = bench.inputs.take(rows.labelled[rows.fold[rows.labelled] == lineage])
+    held_out = bench.inputs.take(rows.labeled[rows.fold[rows.labeled] == lineage])
     made: dict[str, Any] = {
-        "labelled": mean_logits(models, held_out),
-        "labelled_spread": np.mean([spread_of(one, held_out, place) for one in models], axis=0),
+        "labeled": mean_logits(models, held_out),
+        "labeled_spread": np.mean([spread_of(one, held_out, place) for one in models], axis=0),
         "pool_spread": pool_spread(bench, models).astype(np.float32),
         "validation": mean_logits(models, bench.validation),
         "pool": pool_logits(bench, models).astype(np.float32),

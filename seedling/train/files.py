@@ -28,21 +28,21 @@ LOSSES = "losses.csv"
 def write_predictions(
     output: Path, rows: TrainingRows, frame: pd.DataFrame, predictions: Predictions, trust: Floats
 ) -> None:
-    """Out-of-fold predictions of labelled and validation rows, and every lineage's predictions of the pool.
+    """Out-of-fold predictions of labeled and validation rows, and every lineage's predictions of the pool.
 
-    frame: of the labelled rows and behind them the validation rows; trust: (n_lineages, n_labelled), see Workbench.trust.
-    Labelled rows of no fold, which every model saw, are written with their labels' own probabilities.
+    frame: of the labeled rows and behind them the validation rows; trust: (n_lineages, n_labeled), see Workbench.trust.
+    Labeled rows of no fold, which every model saw, are written with their labels' own probabilities.
     """
     known = frame[["id", "split", "fold", "label", "label_source", "group"]]
-    labelled = predictions.labelled.copy()
-    never_held_out = rows.fold[rows.labelled] < 0
-    labelled[never_held_out] = rows.targets[rows.labelled][never_held_out]
-    validation = predictions.validation[: len(frame) - len(labelled)]  # behind them stand out-of-scope rows
-    probabilities = np.concatenate([labelled, validation]).astype(np.float32)
+    labeled = predictions.labeled.copy()
+    never_held_out = rows.fold[rows.labeled] < 0
+    labeled[never_held_out] = rows.targets[rows.labeled][never_held_out]
+    validation = predictions.validation[: len(frame) - len(labeled)]  # behind them stand out-of-scope rows
+    probabilities = np.concatenate([labeled, validation]).astype(np.float32)
     trusts = np.concatenate([trust.T, np.ones((len(validation), len(trust)))]).astype(np.float32)
     table = pa.Table.from_pandas(known, preserve_index=False)
     table = table.append_column("probabilities", pa.array(list(probabilities), pa.list_(pa.float32())))
-    spread = np.concatenate([predictions.labelled_spread, np.zeros(len(validation))])
+    spread = np.concatenate([predictions.labeled_spread, np.zeros(len(validation))])
     table = table.append_column("spread", pa.array(spread.astype(np.float32)))
     table = table.append_column("lineage_trust", pa.array(list(trusts), pa.list_(pa.float32())))
     pq.write_table(table.replace_schema_metadata(), output / OUT_OF_FOLD, compression="zstd")
@@ -135,8 +135,8 @@ def write_seconds(workspace: Path, stage: str, said: Tally) -> None:
 def manifest(round_number: int, rows: TrainingRows, folders: Mapping[str, Path | None]) -> dict[str, Any]:
     """What was trained on what."""
     used = {kind: int((rows.ingredient == kind).sum()) for kind in (*INGREDIENTS, "pool")}
-    used["pseudo_labelled"] = int((rows.lineage_labels[:, -1] >= 0).sum())
-    used["never_held_out"] = int((rows.fold[rows.labelled] < 0).sum())
+    used["pseudo_labeled"] = int((rows.lineage_labels[:, -1] >= 0).sum())
+    used["never_held_out"] = int((rows.fold[rows.labeled] < 0).sum())
     digests = {folder.name: digest(folder) for folder in folders.values() if folder is not None}
     return {"stage": f"train@{round_number}", "rows": used, "trained_on": digests}
 

@@ -19,9 +19,9 @@ CONFIDENCE = 0.8  # of the interval: with few rows a curve of two points is roug
 
 
 def right_with(bench: Workbench, judged: Judged, folds_taught: int) -> NDArray[np.bool_]:
-    """(n_labelled_judged,): whether each is right by a model that was taught so many of the other folds' labels."""
+    """(n_labeled_judged,): whether each is right by a model that was taught so many of the other folds' labels."""
     rows, folds = bench.rows, bench.rows.folds
-    fold, labels = rows.fold[rows.labelled], rows.targets[rows.labelled].argmax(axis=1)
+    fold, labels = rows.fold[rows.labeled], rows.targets[rows.labeled].argmax(axis=1)
     right = np.zeros(len(labels), dtype=bool)
 
     def judge(place: int) -> None:
@@ -41,7 +41,7 @@ def learning_curve(bench: Workbench, judged: Judged) -> dict[str, Any] | None:
     folds = len(bench.rows.folds)
     if folds < 3 or len(judged.place) == 0:
         return None
-    labels, points = len(bench.rows.labelled), []
+    labels, points = len(bench.rows.labeled), []
     for taught in range(1, folds):
         right = right_with(bench, judged, taught)
         accuracy = wilson(int(right.sum()), len(right)).rounded()

@@ -42,9 +42,9 @@ def repeated(bench: Workbench, judged: Judged, facts: Facts) -> dict[str, Any] |
     repeats = min(REPEATS[facts.effort], int(SECONDS[facts.effort] / max(seconds, 1e-9)))
     if folds < 2 or repeats < FEWEST or len(judged.place) == 0:
         return None
-    labels = rows.targets[rows.labelled].argmax(axis=1)
+    labels = rows.targets[rows.labeled].argmax(axis=1)
     dealt = [
-        _dealt(labels, rows.group[rows.labelled], folds, derived_seed(facts.seed, "dealt", one))
+        _dealt(labels, rows.group[rows.labeled], folds, derived_seed(facts.seed, "dealt", one))
         for one in range(repeats)
     ]
     if any(one is None for one in dealt):

@@ -1,4 +1,4 @@
-"""The loop's right to say no: round r against the accepted one, paired, on rows that people labelled."""
+"""The loop's right to say no: round r against the accepted one, paired, on rows that people labeled."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def judge(
 ) -> Verdict:
     """Rejects the round where the paired bootstrap says that it is worse; else accepts it.
 
-    old, new: (n_seeds, n_rows, n_classes) out-of-fold probabilities of the same human-labelled rows, one array a learner
+    old, new: (n_seeds, n_rows, n_classes) out-of-fold probabilities of the same human-labeled rows, one array a learner
     that both rounds trained in the same way. A row's score is the learners' mean, a seed: the old round's chosen model
     alone would look better than it is, as it was chosen on these very rows, and one learner's luck weighs less. Worse is: right less often, by more than
     `margin`, with at least `surely_worse_probability`; or so with at least `worse_probability` and, with that too, a higher
@@ -157,13 +157,11 @@ def changes_by_class(
 
 
 def unjudged(round_number: int, accepted_round: int, vanished: int, *, last: bool) -> Verdict:
-    """Where every labelled row is needed in training, nothing can be compared; a round under which classes vanish from the
+    """Where every labeled row is needed in training, nothing can be compared; a round under which classes vanish from the
     pool is rejected all the same, as a model that collapses does.
     """
     if vanished:
-        reason = f"no labelled row can be held out to judge it, and {vanished} classes vanished from the pool's labels"
+        reason = f"no labeled row can be held out to judge it, and {vanished} classes vanished from the pool's labels"
         return Verdict(round_number, "rejected", True, reason, accepted_round, 0)
-    reason = (
-        "no labelled row can be held out to judge it (two of a class can); no class vanished from the pool's labels"
-    )
+    reason = "no labeled row can be held out to judge it (two of a class can); no class vanished from the pool's labels"
     return Verdict(round_number, "accepted", last, reason, round_number, 0)

@@ -93,7 +93,7 @@ def pretrained(bench: Workbench, candidates: Sequence[Candidate], progress: Prog
         return bench
     from seedling.models.network import pretrain
 
-    what, steps = "pretrain the network on unlabelled pictures", bench.setting.steps
+    what, steps = "pretrain the network on unlabeled pictures", bench.setting.steps
     progress(what, 0, steps)
     setting = bench.setting.of_model(
         checkpoint=None if bench.scratch is None else bench.scratch / "pretraining",

@@ -31,12 +31,12 @@ def unknown_classes(bench: Workbench, judged: Judged, classes: Sequence[str], fa
     """How well confidence tells a class that was left out of training from rows of the others that were held out: AUROC, the mean over such
     classes with Student's interval, and the class that is told least. None for fewer than three such classes.
 
-    What out-of-scope rows would show, as far as the labelled rows can (Hendrycks and Gimpel 2017 score by confidence too).
+    What out-of-scope rows would show, as far as the labeled rows can (Hendrycks and Gimpel 2017 score by confidence too).
     """
     from sklearn.metrics import roc_auc_score
 
     rows, folds = bench.rows, bench.rows.folds
-    labels, fold = rows.targets[rows.labelled].argmax(axis=1), rows.fold[rows.labelled]
+    labels, fold = rows.targets[rows.labeled].argmax(axis=1), rows.fold[rows.labeled]
     judges = np.zeros(len(labels), dtype=bool)
     judges[judged.place] = True
     able = [one for one in range(len(classes)) if (judges & (labels == one)).sum() >= FEWEST]

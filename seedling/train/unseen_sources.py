@@ -35,13 +35,13 @@ def unseen_sources(
     """How a quick learner does on a source that it did not learn from, beside the same rows where only their fold was left out. None for fewer
     than two sources whose classes others have too.
 
-    origins: of the labelled rows. {"sources", "rows", "accuracy": on rows of unseen sources, "difference": from seen ones (training rows are
+    origins: of the labeled rows. {"sources", "rows", "accuracy": on rows of unseen sources, "difference": from seen ones (training rows are
     not as many: the source's are gone, another fold's are there), "hardest": the worst of so many}. Intervals are over sources, that of the
     hardest is Wilson's.
     """
     rows, folds = bench.rows, bench.rows.folds
-    labels, fold = rows.targets[rows.labelled].argmax(axis=1), rows.fold[rows.labelled]
-    source, group = np.array([source_of(one) for one in origins]), rows.group[rows.labelled]
+    labels, fold = rows.targets[rows.labeled].argmax(axis=1), rows.fold[rows.labeled]
+    source, group = np.array([source_of(one) for one in origins]), rows.group[rows.labeled]
     judges = np.zeros(len(labels), dtype=bool)
     judges[judged.place] = True
 

@@ -49,7 +49,7 @@ MEASURED = {
     ],
 }
 FOUND = [
-    pa.field("nearest_labelled", pa.float32()),
+    pa.field("nearest_labeled", pa.float32()),
     pa.field("health", pa.list_(pa.string())),
     pa.field("p_wrong", pa.float32()),
     pa.field("suggested", pa.string()),
@@ -230,7 +230,7 @@ def near_clusters(rows: list[Looked], params: ValidateParams, facts: Facts) -> C
 
 
 def _reject_mixed_in_copies(rows: list[Looked], params: ValidateParams, facts: Facts) -> None:
-    """Another dataset's rows that come near a labelled row of ours go: every fold's model would learn from them. The others are groups of their own,
+    """Another dataset's rows that come near a labeled row of ours go: every fold's model would learn from them. The others are groups of their own,
     so that they chain none of ours together.
     """
     mixed = [one for one in rows if one.row.split == "mixin"]
@@ -272,9 +272,9 @@ def reject_small_classes(looked: list[Looked], min_class_rows: int) -> list[str]
     if len(classes) < 2:
         found = ", ".join(f"'{label}' ({len(members)})" for label, members in sorted(groups.items())) or "none"
         raise InputError(
-            f"At least two classes with {min_class_rows} different labelled rows each are needed; found: {found}. "
+            f"At least two classes with {min_class_rows} different labeled rows each are needed; found: {found}. "
             f"Of {len(looked)} rows {_why_rejected(looked)}. "
-            "Add labelled rows in data/ (labelled/<class>/, or the label column), or mend those."
+            "Add labeled rows in data/ (labeled/<class>/, or the label column), or mend those."
         )
     known = set(classes)
     for one in usable(looked):
@@ -289,14 +289,14 @@ def _why_rejected(looked: list[Looked]) -> str:
 
 
 def carve_test_rows(looked: list[Looked], params: ValidateParams, seed: int) -> int:
-    """Where no test split is given, takes one from the labelled rows; gives how many. None where it would be too small."""
+    """Where no test split is given, takes one from the labeled rows; gives how many. None where it would be too small."""
     if params.test_share == 0 or any(one.row.split == "test" for one in usable(looked)):
         return 0
-    labelled = [one for one in usable(looked) if one.row.split == "train" and one.row.label_source == "human"]
-    labels, groups = [str(one.row.label) for one in labelled], [str(one.row.group) for one in labelled]
-    by_source = {str(one.row.group) for one in labelled if one.near != one.row.group}
+    labeled = [one for one in usable(looked) if one.row.split == "train" and one.row.label_source == "human"]
+    labels, groups = [str(one.row.label) for one in labeled], [str(one.row.group) for one in labeled]
+    by_source = {str(one.row.group) for one in labeled if one.near != one.row.group}
     chosen = carve_test(labels, groups, params.test_share, seed, max(2, params.min_class_rows), by_source)
-    carved = [one for one in labelled if one.row.group in chosen]
+    carved = [one for one in labeled if one.row.group in chosen]
     if len(carved) < params.min_test_rows:
         return 0
     for one in carved:
@@ -306,13 +306,13 @@ def carve_test_rows(looked: list[Looked], params: ValidateParams, seed: int) -> 
 
 
 def deal_folds(looked: list[Looked], folds: int, seed: int) -> None:
-    """Gives every labelled training row its fold; none to the only one of its class, which every model must see."""
-    labelled = [one for one in usable(looked) if one.row.split == "train"]
-    labels, groups = [str(one.row.label) for one in labelled], [str(one.row.group) for one in labelled]
+    """Gives every labeled training row its fold; none to the only one of its class, which every model must see."""
+    labeled = [one for one in usable(looked) if one.row.split == "train"]
+    labels, groups = [str(one.row.label) for one in labeled], [str(one.row.group) for one in labeled]
     fold_of = assign_folds(labels, groups, folds, seed)
     of_class: dict[str, set[str]] = defaultdict(set)
     for label, group in zip(labels, groups, strict=True):
         of_class[label].add(group)
-    for one in labelled:  # a group may hold several classes, and be all that there is of one of them
+    for one in labeled:  # a group may hold several classes, and be all that there is of one of them
         alone = len(of_class[str(one.row.label)]) == 1
         one.row = replace(one.row, fold=None if alone else fold_of.get(str(one.row.group)))

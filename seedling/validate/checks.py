@@ -61,4 +61,4 @@ def _look_at_text(row: Row, text: str, params: ValidateParams) -> Looked:
         return Looked(row, "empty")
     if len(text) < params.min_characters:
         return Looked(row, "too_short")
-    return Looked(row, None, texts.normalised(text), signals=signals.of_text(text))
+    return Looked(row, None, texts.normalized(text), signals=signals.of_text(text))

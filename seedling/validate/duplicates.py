@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 BAND_BITS = 16  # 64-bit hashes that differ in at most 3 bits share one of their four bands (pigeonhole)
-WHOLE_BUCKET = 2000  # beyond, a row is compared with its neighbours in hash order only, so that time stays near-linear
+WHOLE_BUCKET = 2000  # beyond, a row is compared with its neighbors in hash order only, so that time stays near-linear
 WINDOW = 200
 GRAM = 5  # characters
 BANDS, ROWS_A_BAND = 16, 5
@@ -58,28 +58,28 @@ class Clusters:
         return list(found.values())
 
 
-def equal_texts(normalised: Sequence[str]) -> Iterator[tuple[int, int]]:
-    """Pairs of row numbers whose normalised texts are equal, each with the first of its kind."""
+def equal_texts(normalized: Sequence[str]) -> Iterator[tuple[int, int]]:
+    """Pairs of row numbers whose normalized texts are equal, each with the first of its kind."""
     first: dict[str, int] = {}
-    for number, text in enumerate(normalised):
+    for number, text in enumerate(normalized):
         if first.setdefault(text, number) != number:
             yield first[text], number
 
 
 def near_duplicate_texts(
-    normalised: Sequence[str], similarity: float, settled: Callable[[int, int], bool] = lambda one, other: False
+    normalized: Sequence[str], similarity: float, settled: Callable[[int, int], bool] = lambda one, other: False
 ) -> Iterator[tuple[int, int]]:
-    """Pairs of row numbers whose normalised texts differ, and share so much of their character 5-grams: Jaccard's similarity of at
+    """Pairs of row numbers whose normalized texts differ, and share so much of their character 5-grams: Jaccard's similarity of at
     least `similarity`; of equal texts the first stands for all.
 
     MinHash (Broder 1997) in bands finds candidates, which are then compared exactly. Two texts that are 0.8 alike are candidates with a
     probability of 0.998. settled: pairs of which nothing is to be known; it may change while the pairs are taken.
     """
-    first = {text: number for number, text in reversed(list(enumerate(normalised)))}
+    first = {text: number for number, text in reversed(list(enumerate(normalized)))}
     if similarity >= 1 or len(first) < 2:
         return
     numbers = np.sort(np.fromiter(first.values(), dtype=np.intp))
-    texts = [normalised[number] for number in numbers]
+    texts = [normalized[number] for number in numbers]
     signatures = np.concatenate([minhash(texts[first:last]) for first, last in _batches(texts)])
     decided: set[tuple[int, int]] = set()
     for band in range(BANDS):
@@ -93,7 +93,7 @@ def near_duplicate_texts(
                     if settled(*pair) or pair in decided:
                         continue
                     decided.add(pair)
-                    if jaccard(*(np.unique(hashed_grams([normalised[number]])[0]) for number in pair)) >= similarity:
+                    if jaccard(*(np.unique(hashed_grams([normalized[number]])[0]) for number in pair)) >= similarity:
                         yield pair
 
 
@@ -146,7 +146,7 @@ def hashed_grams(texts: Sequence[str]) -> tuple[NDArray[np.uint64], NDArray[np.i
 
 
 def _mixed(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """Every bit of the result depends on every bit given (the finaliser of MurmurHash3, Appleby 2011)."""
+    """Every bit of the result depends on every bit given (the finalizer of MurmurHash3, Appleby 2011)."""
     for factor in MIXERS:
         values = (values ^ (values >> np.uint64(33))) * factor
     return values ^ (values >> np.uint64(33))
@@ -162,7 +162,7 @@ def near_duplicate_images(
     hashes: NDArray[np.uint64], thumbnails: NDArray[np.uint8], *, bits: int, difference: float
 ) -> Iterator[tuple[int, int]]:
     """Pairs of row numbers whose hashes differ in at most `bits` bits and whose thumbnails differ in the mean by at
-    most `difference` grey levels: the second look keeps pictures with a plain background apart.
+    most `difference` gray levels: the second look keeps pictures with a plain background apart.
 
     hashes: (n,); thumbnails: (n, values), 0 to 255; bits: 0 to 3.
     """

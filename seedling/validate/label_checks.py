@@ -27,7 +27,7 @@ from seedling.validate.quality_flags import Limit, beyond
 
 POOL_ROWS = 10_000  # of the pool, drawn by their names, are looked at
 MINUTES = (5, 10, 30, 60, 120, 240)  # of a person's time for which the report says what they buy
-LEAST_A_CLASS = 5  # labelled rows in the mean: with fewer, wrong labels and weak models cannot be told apart
+LEAST_A_CLASS = 5  # labeled rows in the mean: with fewer, wrong labels and weak models cannot be told apart
 TOO_MANY = 0.5  # share of a class's rows: beyond, a person must look before anything is changed
 FAR = Limit("distance", above=True, sure=np.inf, logarithmic=True)
 
@@ -61,13 +61,13 @@ def judge(
         return _judge_labels(training, inputs, classes, params)
 
 
-def _judge_distances(rows: list[Looked], inputs: Inputs, labelled: int) -> None:
+def _judge_distances(rows: list[Looked], inputs: Inputs, labeled: int) -> None:
     groups = np.unique([str(one.row.group) for one in rows], return_inverse=True)[1]
-    if len(np.unique(groups)) < 3 or labelled == 0 or not _finite(inputs):
+    if len(np.unique(groups)) < 3 or labeled == 0 or not _finite(inputs):
         return
-    own, nearest = distances(inputs.features, groups, labelled)
+    own, nearest = distances(inputs.features, groups, labeled)
     for one, value in zip(rows, nearest, strict=True):
-        one.signals = {**one.signals, "nearest_labelled": float(value)}
+        one.signals = {**one.signals, "nearest_labeled": float(value)}
     for one, out in zip(rows, beyond(own, FAR), strict=True):
         if out:
             one.codes.append("outlier")
@@ -85,7 +85,7 @@ def _judge_labels(training: list[Looked], inputs: Inputs, classes: list[str], pa
     given = np.array([number[str(one.row.label)] for one in judged], dtype=np.int64)
     try:
         if len(judged) < LEAST_A_CLASS * len(classes):
-            raise CannotJudge(f"there are fewer than {LEAST_A_CLASS} labelled rows a class")
+            raise CannotJudge(f"there are fewer than {LEAST_A_CLASS} labeled rows a class")
         fold = np.array([one.row.fold for one in judged], dtype=np.int64)
         weights = np.array([one.row.weight for one in judged], dtype=np.float64)
         found = doubt(inputs.take(place), given, fold, weights, len(classes))

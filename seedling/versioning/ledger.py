@@ -211,7 +211,7 @@ class Ledger:
                     state = "is older than data.dvc" if data.is_dir() else "is missing"
                     raise InputError(f"{data} {state} and DVC's cache has no copy: `dvc pull`.") from error
                 return True
-        raise InputError(f"{data} does not exist: put labelled/<class>/ and unlabelled/ there, or use `seedling init`.")
+        raise InputError(f"{data} does not exist: put labeled/<class>/ and unlabeled/ there, or use `seedling init`.")
 
     def _pointer_was_pulled(self, loaded: Any) -> bool:
         """Whether data.dvc changed since the last run, as by `git pull`, while data/ is still what that run read.

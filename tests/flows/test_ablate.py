@@ -49,7 +49,7 @@ def test_only_what_a_step_reaches_is_run_anew() -> None:
 def test_without_augment_and_synthesize_no_row_is_made(make_pictures: Callable[..., Path], tmp_path: Path) -> None:
     """Params that ask for rows in every way that there is, changed as the steps say: both stages set out to make none."""
     facts = Facts(modality="image", effort="quick")
-    data = make_pictures(labelled=4, pool=2, test=1)
+    data = make_pictures(labeled=4, pool=2, test=1)
     collected, validated = tmp_path / "scrape", tmp_path / "validate"
     scrape(PARAMS.scrape, facts, data=data, output=collected)
     validate(ValidateParams(), facts, collected=collected, output=validated)

@@ -38,7 +38,7 @@ def written(told: Site, data: Path) -> list[dict[str, object]]:
         for place, name in enumerate(("folder", "table", "hub", "crawl", "sequence", "api", "browser"))
     }
     for number, (kind, text) in enumerate(rows["folder"]):
-        path = data / "notes" / "labelled" / kind / f"{number}.txt"
+        path = data / "notes" / "labeled" / kind / f"{number}.txt"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
     pd.DataFrame(rows["table"], columns=["label", "text"]).to_csv(data / "table.csv", index=False)
@@ -82,7 +82,7 @@ def written(told: Site, data: Path) -> list[dict[str, object]]:
 
 @pytest.mark.slow
 def test_a_source_of_each_kind_becomes_a_model(example: Callable[[str], Path]) -> None:
-    """Seven sources, 140 rows, all labelled; `why` tells the story of one; a second day asks for pages alone and brings what is new."""
+    """Seven sources, 140 rows, all labeled; `why` tells the story of one; a second day asks for pages alone and brings what is new."""
     place = example("intents")
     with site() as told:
         told.etags = True

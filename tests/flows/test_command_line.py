@@ -72,11 +72,11 @@ def test_init_writes_a_tables_own_columns_and_encoding_into_params(tmp_path: Pat
     [
         (["studio/house", "studio/tree", "web/house", "web/tree"], True, ["studio", "web"]),
         (["studio/house", "studio/tree", "web/house", "web/tree"], False, ["."]),
-        (["studio/labelled/house", "web/unlabelled"], None, ["studio", "web"]),
+        (["studio/labeled/house", "web/unlabeled"], None, ["studio", "web"]),
         (["dog/poodle", "cat/siamese"], None, ["."]),
         (["dog/train", "dog/test", "cat/train", "cat/test"], False, ["."]),
-        (["studio/labelled/house", "😀/test/house"], None, ["studio", "😀"]),
-        (["labelled/house", "unlabelled"], None, ["."]),
+        (["studio/labeled/house", "😀/test/house"], None, ["studio", "😀"]),
+        (["labeled/house", "unlabeled"], None, ["."]),
     ],
 )
 def test_top_folders_are_sources_or_classes_as_is_said_or_as_their_names_say(
@@ -114,11 +114,11 @@ def test_a_workspace_that_collects_all_its_rows(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "docs/collecting.md" in done.stdout
     with site() as told:
-        told.routes["/"] = "".join(f"<li>{colour} thing {n}</li>" for n in range(20) for colour in ("red", "blue"))
+        told.routes["/"] = "".join(f"<li>{color} thing {n}</li>" for n in range(20) for color in ("red", "blue"))
         params = tmp_path / "w/params.yaml"
         source = (
             f"    - {{kind: crawl, start: '{told.address}/', item: li, text: '::text', allow_private_hosts: true,\n"
-            "       rules: [{rule: colour, words: {red: [red], blue: [blue]}}]}"
+            "       rules: [{rule: color, words: {red: [red], blue: [blue]}}]}"
         )
         text = params.read_text(encoding="utf-8")
         listed = next(line for line in text.splitlines() if "may_be_empty: true" in line)
@@ -126,7 +126,7 @@ def test_a_workspace_that_collects_all_its_rows(tmp_path: Path) -> None:
         done = seedling("stage", "scrape", "--workspace", tmp_path / "w")
         assert done.returncode == 0, done.stderr
         assert "40 in, 40 kept" in done.stdout
-        own = tmp_path / "w/data/labelled/red"
+        own = tmp_path / "w/data/labeled/red"
         own.mkdir()
         (own / "mine.txt").write_text("a crimson thing", encoding="utf-8")
         done = seedling("stage", "scrape", "--workspace", tmp_path / "w")
@@ -138,12 +138,12 @@ def test_a_workspace_that_collects_all_its_rows(tmp_path: Path) -> None:
 def test_a_packed_workspace_takes_loose_files_that_come_later(
     tmp_path: Path, make_pictures: Callable[..., Path]
 ) -> None:
-    """The packed rows and those of data/labelled/ are one generation."""
-    done = seedling("init", tmp_path / "w", "--images", make_pictures(labelled=3, pool=0, test=0), "--pack")
+    """The packed rows and those of data/labeled/ are one generation."""
+    done = seedling("init", tmp_path / "w", "--images", make_pictures(labeled=3, pool=0, test=0), "--pack")
     assert done.returncode == 0, done.stderr
     assert sorted(path.name for path in (tmp_path / "w/data").iterdir()) == ["packed"]
-    later = make_pictures(tmp_path / "later", labelled=5, pool=0, test=0)
-    shutil.copytree(later / "labelled", tmp_path / "w/data/labelled")
+    later = make_pictures(tmp_path / "later", labeled=5, pool=0, test=0)
+    shutil.copytree(later / "labeled", tmp_path / "w/data/labeled")
     done = seedling("stage", "scrape", "--workspace", tmp_path / "w")
     assert done.returncode == 0, done.stderr
     assert "24 in, 24 kept" in done.stdout

@@ -28,7 +28,7 @@ def rows(**of: tuple[str | None, str, str | None]) -> pd.DataFrame:
 
 
 def test_what_became_of_each_row_is_told_with_its_reason() -> None:
-    """One of each: added, removed, relabelled, moved, rejected, kept again; and one that stayed."""
+    """One of each: added, removed, relabeled, moved, rejected, kept again; and one that stayed."""
     old = rows(
         stays=("a", "train", None),
         goes=("a", "pool", None),
@@ -50,7 +50,7 @@ def test_what_became_of_each_row_is_told_with_its_reason() -> None:
     assert found == {
         "added, pool": ["comes"],
         "removed, pool": ["goes"],
-        "relabelled from a to b": ["turns"],
+        "relabeled from a to b": ["turns"],
         "moved from train to test": ["moves"],
         "rejected: doubtful label": ["falls"],
         "kept again, was too small": ["returns"],

@@ -32,12 +32,12 @@ PARAMS = "modality: {}\nscrape:\n  sources:\n    - {{kind: folder, path: .}}\n"
 
 
 def content(modality: str, number: int) -> bytes | str:
-    """A picture of one grey, or a text."""
+    """A picture of one gray, or a text."""
     return f"text {number}" if modality == "text" else images.encode(np.full((6, 6, 3), 10 * number, np.uint8))
 
 
 def workspace(folder: Path, modality: str) -> Path:
-    """Three labelled rows, two of a class with a hostile name, a test row, two pool rows of which one was labelled in round 1."""
+    """Three labeled rows, two of a class with a hostile name, a test row, two pool rows of which one was labeled in round 1."""
     (folder / "models/0").mkdir(parents=True)
     write_verdict(folder / "models/0", accepted_round=1)
     (folder / "params.yaml").write_text(PARAMS.format(modality), encoding="utf-8")
@@ -59,8 +59,8 @@ def workspace(folder: Path, modality: str) -> Path:
                 payload = content(modality, number) if pictures or modality == "text" else None
                 label = {"label": "b", "label_source": "model"} if stage == "pseudo_label/1" else {}
                 known = {name: getattr(row, name) for name in ("id", "split", "label", "label_source", "origin")}
-                licence = "CC BY 4.0" if number == 0 else None
-                writer.keep(Row(**{**known, **label}, payload=payload, licence=licence))
+                license = "CC BY 4.0" if number == 0 else None
+                writer.keep(Row(**{**known, **label}, payload=payload, license=license))
             writer.close(rows_in=len(kept), classes=["../evil", "b"])
     return folder
 
@@ -73,7 +73,7 @@ def exported(place: Path, modality: str, form: Form | None, made: tuple[str, ...
         form=form,
         splits=["train", "test", "pool"],
         made=made,
-        licence="mit",
+        license="mit",
     )
     assert not list(place.glob(".*partial"))
     return place / "out"
@@ -85,7 +85,7 @@ def test_folders_hold_every_picture_once_below_its_split_and_class(tmp_path: Pat
     files = sorted(found.rglob("*.png"))
     assert len(files) == 6
     assert sorted({one.parent.relative_to(found).as_posix() for one in files}) == [
-        "pool/_unlabelled",
+        "pool/_unlabeled",
         "test/b",
         "train/b",
         "train/evil",
@@ -114,7 +114,7 @@ def test_the_hubs_own_library_reads_what_was_written_for_it(tmp_path: Path, moda
 
 
 def test_a_table_a_split_holds_texts_and_labels(tmp_path: Path) -> None:
-    """Texts as they are; the card counts rows and licences."""
+    """Texts as they are; the card counts rows and licenses."""
     found = exported(tmp_path, "text", None)
     with (found / "train.csv").open(encoding="utf-8", newline="") as file:
         assert [(one["text"], one["label"]) for one in csv.DictReader(file)] == [
@@ -145,7 +145,7 @@ def test_what_cannot_be_exported_is_explained(tmp_path: Path) -> None:
         ("new", None, ["validation"], "There is no row of validation"),
     ):
         with pytest.raises(InputError, match=said):
-            export(place, tmp_path / folder, form=form, splits=splits, made=[], licence="mit")
+            export(place, tmp_path / folder, form=form, splits=splits, made=[], license="mit")
     assert not (tmp_path / "new").exists()
 
 
@@ -207,9 +207,9 @@ def test_an_exported_model_wants_an_empty_folder_and_a_model(tmp_path: Path) -> 
     (tmp_path / "full").mkdir()
     (tmp_path / "full/kept.txt").write_text("kept", encoding="utf-8")
     with pytest.raises(InputError, match="not empty"):
-        export_model(tmp_path, tmp_path / "full", number=None, licence="unknown")
+        export_model(tmp_path, tmp_path / "full", number=None, license="unknown")
     with pytest.raises(MissingGeneration, match="train@0"):
-        export_model(tmp_path, tmp_path / "new", number=None, licence="unknown")
+        export_model(tmp_path, tmp_path / "new", number=None, license="unknown")
     said = subprocess.run(
         [*SEEDLING, "export", "x", "--model", "--as", "table"], capture_output=True, text=True, check=False
     )

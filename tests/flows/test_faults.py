@@ -142,10 +142,10 @@ def test_a_model_that_was_cut_is_named_by_predict(workspace: Path) -> None:
             Predictor.of(workspace)
         path.write_bytes(whole)
     (model / "model.json").write_text('{"classes": [')
-    failed = seedling(workspace, "predict", "data/labelled")
+    failed = seedling(workspace, "predict", "data/labeled")
     assert (failed.returncode, "model.json is damaged" in failed.stderr) == (2, True)
     assert "Traceback" not in failed.stderr
-    shown = seedling(workspace, "predict", "data/labelled", "--debug")
+    shown = seedling(workspace, "predict", "data/labeled", "--debug")
     assert (shown.returncode, "Traceback" in shown.stderr) == (2, True)
 
 

@@ -73,7 +73,7 @@ def test_a_changed_input_is_not_taken_for_a_known_one(workspace: Path) -> None:
     """One more picture in data/ runs scrape again: no false hit in the run cache."""
     ledger = Ledger(workspace)
     ledger.run("scrape")
-    (workspace / "data/unlabelled/0.png").rename(workspace / "data/unlabelled/renamed.png")
+    (workspace / "data/unlabeled/0.png").rename(workspace / "data/unlabeled/renamed.png")
     assert ledger.track_data()
     assert ledger.run("scrape").how == "done"
 
@@ -126,7 +126,7 @@ def test_what_changes_while_a_stage_works_belongs_to_the_next_run(workspace: Pat
 
     @contextmanager
     def edit(_: str) -> Iterator[Progress]:
-        (workspace / "data/unlabelled/0.png").rename(workspace / "data/unlabelled/new.png")
+        (workspace / "data/unlabeled/0.png").rename(workspace / "data/unlabeled/new.png")
         set_value(workspace, ["scrape", "max_megabytes"], 7.0)
         yield silent
 
@@ -134,12 +134,12 @@ def test_what_changes_while_a_stage_works_belongs_to_the_next_run(workspace: Pat
     with ledger.snapshotted():
         assert ledger.run("scrape").how == "done"
         assert ledger.changed_during_run() == ["data/ (1 renamed)", "params.yaml"]
-    assert origins_of(workspace, "unlabelled/0.png", "unlabelled/new.png") == ["unlabelled/0.png"]
+    assert origins_of(workspace, "unlabeled/0.png", "unlabeled/new.png") == ["unlabeled/0.png"]
     assert "max_megabytes" not in (workspace / "dvc.lock").read_text()
     assert "modified" in dvc(workspace, "status")
     ledger.watch = lambda _: nullcontext(silent)
     assert ledger.run("scrape").how == "done"
-    assert origins_of(workspace, "unlabelled/0.png", "unlabelled/new.png") == ["unlabelled/new.png"]
+    assert origins_of(workspace, "unlabeled/0.png", "unlabeled/new.png") == ["unlabeled/new.png"]
 
 
 def origins_of(workspace: Path, *origins: str) -> list[str]:
@@ -156,7 +156,7 @@ def test_missing_data_comes_back_from_the_cache(workspace: Path) -> None:
     ledger = Ledger(workspace)
     shutil.rmtree(workspace / "data")
     assert ledger.track_data()
-    assert (workspace / "data/labelled/disc/0.png").exists()
+    assert (workspace / "data/labeled/disc/0.png").exists()
     shutil.rmtree(workspace / "data")
     shutil.rmtree(workspace / ".dvc/cache")
     with pytest.raises(InputError, match="dvc pull"):

@@ -125,7 +125,7 @@ def test_two_runs_compare_and_a_row_tells_its_story(workspace: Path) -> None:
     told = call(workspace, "seedling", "why", row["id"]).stdout
     assert row["origin"] in told
     assert f"label '{row['label']}', predicted '{row['predicted']}'" in told
-    trained = call(workspace, "seedling", "why", "labelled/disc/0.png").stdout
+    trained = call(workspace, "seedling", "why", "labeled/disc/0.png").stdout
     assert "learned from it" in trained
     assert call(workspace, "seedling", "compare", "nowhere", check=False).returncode == 2
 

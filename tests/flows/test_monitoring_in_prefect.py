@@ -109,9 +109,9 @@ def make_watched_workspace(folder: Path) -> Path:
     from seedling.init.create import make_workspace
 
     rng = np.random.default_rng(7)
-    write_images(folder / "images" / "labelled", "a", 6, rng)
+    write_images(folder / "images" / "labeled", "a", 6, rng)
     write_images(folder / "images" / "test", "a", 5, rng)
-    write_images(folder / "images" / "unlabelled", "a", 3, rng)
+    write_images(folder / "images" / "unlabeled", "a", 3, rng)
     workspace = make_workspace(folder / "flowers", folder / "images", "image")
     set_value(workspace, ["effort"], "quick")
     set_value(workspace, ["pseudo_label", "rounds"], 0)
@@ -154,7 +154,7 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
             create_automation(folder, env, address)
             run = ["seedling", "run", "-w", str(workspace)]
             subprocess.run(run, env=env, check=True, capture_output=True, timeout=RUN_TIMEOUT_SECONDS)
-            write_images(workspace / "data" / "labelled", "b", 2, np.random.default_rng(8))
+            write_images(workspace / "data" / "labeled", "b", 2, np.random.default_rng(8))
             subprocess.run(run, env=env, check=True, capture_output=True, timeout=RUN_TIMEOUT_SECONDS)
             gates = (workspace / "gates.yaml").read_text(encoding="utf-8")
             strict = "validate:\n  - expect_column_values_to_be_between: {column: width, min_value: 1000}\n"

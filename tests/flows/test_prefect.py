@@ -103,7 +103,7 @@ def test_the_ui_shows_the_run_and_the_report_answers_clicks(server: dict[str, st
         page.locator("#examples-of button.row").first.click()
         expect(page.locator("#story")).to_contain_text("the model says")
         expect(page.locator("#story img")).to_be_visible()
-        page.locator("#asked").fill("labelled/disc/0.png")
+        page.locator("#asked").fill("labeled/disc/0.png")
         expect(page.locator("#story")).to_contain_text("rows fit")  # itself and its children
         assert problems == []
         browser.close()

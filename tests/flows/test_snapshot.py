@@ -33,7 +33,7 @@ WORDS = ("rain", "fog", "hail", "sun", "heat", "glow")
 def write_text(data: Path, number: int) -> Path:
     """Writes one text of a class of its own words into data/."""
     label = ("wet", "dry")[number % 2]
-    path = data / "labelled" / label / f"{number}.txt"
+    path = data / "labeled" / label / f"{number}.txt"
     path.parent.mkdir(parents=True, exist_ok=True)
     words = WORDS[:3] if label == "wet" else WORDS[3:]
     path.write_text(
@@ -200,7 +200,7 @@ def test_a_file_that_grows_while_it_is_added_is_whole_or_waits(texts: Path) -> N
     """DVC never stores half of it under the hash of another half; the earlier state of data/ stands until it is whole."""
     ledger = Ledger(texts)
     before = (texts / "data.dvc").read_bytes()
-    path, stop = texts / "data/labelled/wet/growing.txt", threading.Event()
+    path, stop = texts / "data/labeled/wet/growing.txt", threading.Event()
 
     def write_on() -> None:
         with path.open("a", encoding="utf-8") as file:
@@ -240,7 +240,7 @@ def test_a_link_out_of_data_is_named_and_its_file_is_not_stored(texts: Path, tmp
     """DVC alone would keep a copy of the file that the link leads to."""
     secret = tmp_path / "secret.txt"
     secret.write_text("a key of this machine")
-    (texts / "data/labelled/wet/key.txt").symlink_to(secret)
+    (texts / "data/labeled/wet/key.txt").symlink_to(secret)
     with pytest.raises(InputError, match=r"key\.txt is a link to a file outside data/"), Ledger(texts).snapshotted():
         pass
     stored = [path for path in (texts / ".dvc/cache").rglob("*") if path.is_file()]
@@ -250,7 +250,7 @@ def test_a_link_out_of_data_is_named_and_its_file_is_not_stored(texts: Path, tmp
 
 def test_a_link_to_a_class_folder_gives_the_same_rows_in_a_run_and_alone(texts: Path) -> None:
     """The snapshot has the link, which DVC does not track."""
-    (texts / "data/labelled/drizzle").symlink_to("wet")
+    (texts / "data/labeled/drizzle").symlink_to("wet")
     Ledger(texts).run("scrape")
     in_run = rows_of(texts, "scrape")
     run_stage(find_stage("scrape"), texts)
@@ -260,7 +260,7 @@ def test_a_link_to_a_class_folder_gives_the_same_rows_in_a_run_and_alone(texts: 
 
 def test_a_class_folder_without_files_stays_one_in_the_snapshot(texts: Path) -> None:
     """DVC tracks no empty folder, and scrape names the class all the same."""
-    (texts / "data/labelled/snow").mkdir()
+    (texts / "data/labeled/snow").mkdir()
     Ledger(texts).run("scrape")
     manifest = json.loads((texts / "generations/scrape/manifest.json").read_text(encoding="utf-8"))
     assert manifest["notes"]["empty_classes"] == ["snow"]
@@ -272,10 +272,10 @@ def test_data_that_git_pull_names_is_checked_out_and_not_undone(texts: Path, tmp
     write_text(texts / "data", 300)
     Ledger(texts).track_data()
     pulled = (texts / "data.dvc").read_bytes()
-    (texts / "data/labelled/wet/300.txt").unlink()
+    (texts / "data/labeled/wet/300.txt").unlink()
     Ledger(texts).run("scrape")
     (texts / "data.dvc").write_bytes(pulled)
     Ledger(texts).run("scrape")
-    assert (texts / "data/labelled/wet/300.txt").is_file()
+    assert (texts / "data/labeled/wet/300.txt").is_file()
     assert lock_counts(texts) == (25, 25)
     assert (texts / "data.dvc").read_bytes() == pulled

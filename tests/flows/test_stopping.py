@@ -134,7 +134,7 @@ def test_processes_of_a_pool_end_with_the_run(
 ) -> None:
     """Large images are augmented by a process pool: it is at work when the run is stopped."""
     generator = np.random.default_rng(0)
-    folder = next(iter(sorted((finished_copy / "data" / "labelled").iterdir())))
+    folder = next(iter(sorted((finished_copy / "data" / "labeled").iterdir())))
     for image in range(40):
         pixels = generator.integers(0, 255, (800, 800, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(folder / f"large-{image}.png", compress_level=1)

@@ -58,9 +58,9 @@ def commit(workspace: Path, message: str) -> None:
 
 
 def add_picture(workspace: Path, name: str, seed: int) -> None:
-    """One more unlabelled image."""
+    """One more unlabeled image."""
     picture = draw(SHAPES[seed % len(SHAPES)], np.random.default_rng(seed))
-    Image.fromarray(picture).save(workspace / "data/unlabelled" / name)
+    Image.fromarray(picture).save(workspace / "data/unlabeled" / name)
 
 
 def same_files(one: Path, other: Path) -> None:
@@ -96,13 +96,13 @@ def pushed(tmp_path_factory: pytest.TempPathFactory, s3: ThreadedMotoServer) -> 
     place = tmp_path_factory.mktemp("storage")
     rng = np.random.default_rng(7)
     for shape in SHAPES:
-        for part, count in (("labelled", 6), ("test", 5)):
+        for part, count in (("labeled", 6), ("test", 5)):
             (place / "pictures" / part / shape).mkdir(parents=True)
             for number in range(count):
                 Image.fromarray(draw(shape, rng)).save(place / "pictures" / part / shape / f"{number}.png")
-    (place / "pictures" / "unlabelled").mkdir()
+    (place / "pictures" / "unlabeled").mkdir()
     for number in range(20):
-        Image.fromarray(draw(SHAPES[number % 3], rng)).save(place / "pictures/unlabelled" / f"{number}.png")
+        Image.fromarray(draw(SHAPES[number % 3], rng)).save(place / "pictures/unlabeled" / f"{number}.png")
     workspace = make_workspace(place / "workspace", place / "pictures", "image")
     set_value(workspace, ["effort"], "quick")
     set_value(workspace, ["push"], True)
@@ -239,7 +239,7 @@ def test_two_branches_with_their_own_data_are_merged(copy: Path) -> None:
     main = git(copy, "rev-parse", "--abbrev-ref", "HEAD")
     git(copy, "checkout", "--quiet", "-b", "other")
     add_picture(copy, "other.png", 101)
-    (copy / "data/unlabelled/0.png").unlink()
+    (copy / "data/unlabeled/0.png").unlink()
     seedling(copy, "stage", "scrape")
     commit(copy, "other")
     git(copy, "checkout", "--quiet", main)
@@ -252,7 +252,7 @@ def test_two_branches_with_their_own_data_are_merged(copy: Path) -> None:
     assert "seedling resolve" in seedling(copy, "status", expected=2)
 
     seedling(copy, "resolve")
-    names = {path.name for path in (copy / "data/unlabelled").iterdir()}
+    names = {path.name for path in (copy / "data/unlabeled").iterdir()}
     assert {"ours.png", "other.png"} <= names
     assert "0.png" not in names
     commit(copy, "merge")
@@ -271,13 +271,13 @@ def test_a_file_that_both_branches_changed_needs_a_decision(copy: Path) -> None:
     for branch, seed in (("other", 7), ("ours", 8)):
         git(copy, "checkout", "--quiet", "-b", branch, main)
         dvc(copy, "checkout")
-        (copy / "data/unlabelled/1.png").unlink()
+        (copy / "data/unlabeled/1.png").unlink()
         add_picture(copy, "1.png", seed)
         dvc(copy, "add", "data")
         commit(copy, branch)
     wanted = git(copy, "show", "other:data.dvc")
     git(copy, "merge", "other", check=False)
-    assert "unlabelled/1.png" in seedling(copy, "resolve", expected=2)
+    assert "unlabeled/1.png" in seedling(copy, "resolve", expected=2)
     assert "<<<<<<<" in (copy / "data.dvc").read_text()
     seedling(copy, "resolve", "--data", "theirs")
     assert (copy / "data.dvc").read_text().strip() == wanted.strip()

@@ -50,7 +50,7 @@ def init(source: Path, folder: Path, env: dict[str, str] | None = None) -> None:
 
 @pytest.fixture
 def few_pictures(make_pictures: Callable[..., Path]) -> Path:
-    return make_pictures(labelled=3, pool=0, test=0)
+    return make_pictures(labeled=3, pool=0, test=0)
 
 
 def test_a_users_global_gitignore_keeps_no_file_out_of_the_first_commit(few_pictures: Path, tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 """Small images in broken and in unusual forms, each with what becomes of it: `kept`, or the reason for which it is rejected.
 
-python tests/hostile/image_corpus.py FOLDER      # writes FOLDER/labelled/{a,b}/<form>.<suffix> and FOLDER.json
+python tests/hostile/image_corpus.py FOLDER      # writes FOLDER/labeled/{a,b}/<form>.<suffix> and FOLDER.json
 """
 
 from __future__ import annotations
@@ -280,7 +280,7 @@ def write_corpus(folder: Path) -> dict[str, str]:
     """Writes each form to the class folders a and b, in turn; by the path below `folder`, what becomes of it."""
     expected: dict[str, str] = {}
     for number, (name, suffix, encoded, outcome) in enumerate(forms()):
-        path = folder / "labelled" / "ab"[number % 2] / f"{name}.{suffix}"
+        path = folder / "labeled" / "ab"[number % 2] / f"{name}.{suffix}"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(encoded)
         expected[path.relative_to(folder).as_posix()] = outcome

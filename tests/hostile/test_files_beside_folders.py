@@ -73,7 +73,7 @@ def test_a_table_of_labeled_images_is_read_beside_the_pool(tmp_path: Path) -> No
     """Each image is one row: the table's, or the pool's."""
     source = tmp_path / "source"
     fill(source / "imgs", 6)
-    fill(source / "unlabelled", 4, 100)
+    fill(source / "unlabeled", 4, 100)
     write_table(source / "labels.csv", ("image", "label"), [(f"imgs/{n:03d}.png", "ab"[n % 2]) for n in range(6)])
     assert [line.split(",")[0] for line in sources_of(source)] == ["kind: folder", "kind: table"]
     found = scraped(source, tmp_path / "out", [FOLDER, {"kind": "table", "path": "labels.csv"}])
@@ -172,18 +172,18 @@ def test_names_that_begin_with_a_dot_are_counted_and_stated(tmp_path: Path, pack
 def test_hidden_files_that_come_later_are_listed_by_scrape(tmp_path: Path) -> None:
     """Placeholders of empty folders, too, and code that nothing names."""
     data = tmp_path / "data"
-    fill(data / "labelled" / "a", 2)
+    fill(data / "labeled" / "a", 2)
     fill(data / ".net", 1, 50)
-    (data / "labelled" / "a" / "._000.png").write_bytes(b"resource fork")
-    (data / "labelled" / "b").mkdir()
-    (data / "labelled" / "b" / ".keep").touch()
+    (data / "labeled" / "a" / "._000.png").write_bytes(b"resource fork")
+    (data / "labeled" / "b").mkdir()
+    (data / "labeled" / "b" / ".keep").touch()
     (data / "augmenting.py").write_text("")
     found = scraped(data, tmp_path / "out", [FOLDER])
     assert found.ignored == {
         ".net/000.png": "hidden",
         "augmenting.py": "code",
-        "labelled/a/._000.png": "hidden",
-        "labelled/b/.keep": "placeholder",
+        "labeled/a/._000.png": "hidden",
+        "labeled/b/.keep": "placeholder",
     }
     assert found.files == {"in": 6, "read": 2, "ignored": {"code": 1, "hidden": 2, "placeholder": 1}}
 
@@ -205,19 +205,19 @@ def test_classes_named_like_a_split_are_asked_about(tmp_path: Path, names: tuple
 
 def test_folders_of_splits_are_not_asked_about(tmp_path: Path) -> None:
     """Where one of them holds class folders, or a name says what it is."""
-    for number, name in enumerate(("train/cat", "train/dog", "test/cat", "pool", "labelled/x", "unlabelled")):
+    for number, name in enumerate(("train/cat", "train/dog", "test/cat", "pool", "labeled/x", "unlabeled")):
         fill(tmp_path / name, 1, number)
-    for names in (("train", "test", "pool"), ("train", "pool"), ("labelled", "unlabelled"), ("unlabelled", "pool")):
+    for names in (("train", "test", "pool"), ("train", "pool"), ("labeled", "unlabeled"), ("unlabeled", "pool")):
         check_split_names([tmp_path / name for name in names])
 
 
 NAMES = [
     "cat",
     "dog",
-    "labelled",
+    "labeled",
     "train",
     "test",
-    "unlabelled",
+    "unlabeled",
     "pool",
     "val",
     ".net",
@@ -236,7 +236,7 @@ FILES = [
     "x",
     "notes.txt",
     "t.csv",
-    "labelling.py",
+    "labeling.py",
     "run.sh",
     "é.jpg",
     "\udce9.png",
@@ -306,7 +306,7 @@ def test_parquet_tables_of_images_and_of_paths_are_read_beside_the_pool(tmp_path
     """The images that paths name are the table's rows; those inside the table leave the folders alone."""
     source = tmp_path / "source"
     fill(source / "imgs", 4)
-    fill(source / "unlabelled", 2, 100)
+    fill(source / "unlabeled", 2, 100)
     paths = [f"imgs/{number:03d}.png" for number in range(4)]
     cells = [{"bytes": picture(500 + n) if embedded else None, "path": path} for n, path in enumerate(paths)]
     kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
@@ -360,7 +360,7 @@ def test_a_table_may_label_images_beside_it_and_leave_the_pool(tmp_path: Path) -
     """The images that it names lie outside of every folder, and none of them is rejected for it."""
     source = tmp_path / "source"
     fill(source, 4)
-    fill(source / "unlabelled" / "more", 3, 100)
+    fill(source / "unlabeled" / "more", 3, 100)
     write_table(source / "t.csv", ("image", "label"), [(f"{n:03d}.png", "ab"[n % 2]) for n in range(4)])
     assert [line.split(",")[0] for line in sources_of(source)] == ["kind: folder", "kind: table"]
     found = scraped(source, tmp_path / "out", [FOLDER, {"kind": "table", "path": "t.csv"}])

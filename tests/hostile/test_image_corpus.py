@@ -40,10 +40,10 @@ def test_a_folder_of_all_forms_is_read_and_every_file_is_accounted_for(tmp_path:
         rejected = read_rejected(tmp_path / stage)
         outcome |= dict(zip(rejected["origin"], rejected["reason"], strict=True))
     copies = {
-        "labelled/a/png_clear.png",
-        "labelled/b/png_clear.png",
-        "labelled/a/png_white.png",
-        "labelled/b/png_white.png",
+        "labeled/a/png_clear.png",
+        "labeled/b/png_clear.png",
+        "labeled/a/png_white.png",
+        "labeled/b/png_white.png",
     }
     assert {name: outcome.get(name) for name in expected.keys() - copies} == {
         name: reason for name, reason in expected.items() if name not in copies

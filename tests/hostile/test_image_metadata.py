@@ -224,7 +224,7 @@ def test_the_background_of_transparent_images_is_a_parameter(
     background: str, color: tuple[int, int, int], tmp_path: Path
 ) -> None:
     """Scrape puts them on it, and leaves all others as they came."""
-    folder = tmp_path / "data" / "labelled" / "icon"
+    folder = tmp_path / "data" / "labeled" / "icon"
     folder.mkdir(parents=True)
     (folder / "icon.png").write_bytes(saved("PNG", BLACK_ICON))
     (folder / "photo.jpg").write_bytes(JPEG)

@@ -32,19 +32,19 @@ def picture(seed: int) -> bytes:
 def stranger(tmp_path: Path) -> Path:
     """A folder with two pictures, links of every kind, a pipe and a socket, beside a secret."""
     folder = tmp_path / "stranger"
-    cats = folder / "labelled" / "cat"
+    cats = folder / "labeled" / "cat"
     cats.mkdir(parents=True)
     (folder / "raw" / "dog").mkdir(parents=True)
     (cats / "1.png").write_bytes(picture(1))
     (folder / "raw" / "dog" / "2.png").write_bytes(picture(2))
-    (folder / "labelled" / "dog").symlink_to(Path("../raw/dog"))  # a class folder inside
+    (folder / "labeled" / "dog").symlink_to(Path("../raw/dog"))  # a class folder inside
     (cats / "3.png").symlink_to(Path("../../raw/dog/2.png"))
     (tmp_path / "secrets").mkdir()
     (tmp_path / "secrets" / "key.png").write_bytes(SECRET)
     (cats / "key.png").symlink_to(tmp_path / "secrets" / "key.png")
     (cats / "relative.png").symlink_to(Path("../../../secrets/key.png"))
     (cats / "secrets").symlink_to(tmp_path / "secrets")
-    (folder / "labelled" / "stolen").symlink_to(tmp_path / "secrets")
+    (folder / "labeled" / "stolen").symlink_to(tmp_path / "secrets")
     (cats / "dead.png").symlink_to("nowhere.png")
     (cats / "loop.png").symlink_to("loop.png")
     (cats / "again").symlink_to("..")
@@ -61,19 +61,19 @@ def stranger(tmp_path: Path) -> Path:
 
 
 EXPECTED = {
-    "labelled/cat/1.png": None,
-    "labelled/cat/3.png": None,
-    "labelled/dog/2.png": None,
-    "labelled/cat/key.png": "link_outside_data",
-    "labelled/cat/relative.png": "link_outside_data",
-    "labelled/cat/secrets": "link_outside_data",
-    "labelled/stolen": "link_outside_data",
-    "labelled/cat/dead.png": "broken_link",
-    "labelled/cat/loop.png": "link_loop",
-    "labelled/cat/again": "link_loop",
-    "labelled/cat/device.png": "link_outside_data",
-    "labelled/cat/pipe.png": "not_a_regular_file",
-    "labelled/cat/socket.png": "not_a_regular_file",
+    "labeled/cat/1.png": None,
+    "labeled/cat/3.png": None,
+    "labeled/dog/2.png": None,
+    "labeled/cat/key.png": "link_outside_data",
+    "labeled/cat/relative.png": "link_outside_data",
+    "labeled/cat/secrets": "link_outside_data",
+    "labeled/stolen": "link_outside_data",
+    "labeled/cat/dead.png": "broken_link",
+    "labeled/cat/loop.png": "link_loop",
+    "labeled/cat/again": "link_loop",
+    "labeled/cat/device.png": "link_outside_data",
+    "labeled/cat/pipe.png": "not_a_regular_file",
+    "labeled/cat/socket.png": "not_a_regular_file",
 }
 
 
@@ -90,11 +90,11 @@ def test_scrape_reads_regular_files_inside_the_folder_and_rejects_the_others(str
 def test_a_file_that_becomes_a_link_after_the_listing_is_not_followed(stranger: Path, tmp_path: Path) -> None:
     """The check is made again when the file is opened."""
     items = {item.origin: item for item in read_folder(FolderSource(kind="folder"), stranger, "image", 2**20)}
-    path = stranger / "labelled" / "cat" / "1.png"
+    path = stranger / "labeled" / "cat" / "1.png"
     path.unlink()
     path.symlink_to(tmp_path / "secrets" / "key.png")
     with pytest.raises(OSError, match="link_outside_data"):
-        items["labelled/cat/1.png"].load()
+        items["labeled/cat/1.png"].load()
 
 
 @pytest.mark.parametrize("pack", [False, True])
@@ -114,15 +114,15 @@ def test_packing_loses_no_file_behind_a_link(stranger: Path, tmp_path: Path) -> 
 
     pack_folder(stranger, tmp_path / "data", "image", 3)
     (part,) = (tmp_path / "data" / "packed").glob("*.parquet")
-    assert pq.read_table(part)["id"].to_pylist() == ["labelled/cat/1.png", "labelled/cat/3.png", "labelled/dog/2.png"]
+    assert pq.read_table(part)["id"].to_pylist() == ["labeled/cat/1.png", "labeled/cat/3.png", "labeled/dog/2.png"]
 
 
 def test_paths_in_a_table_lead_to_no_file_outside(stranger: Path) -> None:
     """By a link, by dots, absolute; to a pipe."""
     names = ["1.png", "3.png", "key.png", "../../../secrets/key.png", "/etc/passwd", "pipe.png", "secrets/key.png"]
-    table = stranger / "labelled" / "cat" / "table.csv"
+    table = stranger / "labeled" / "cat" / "table.csv"
     table.write_text("image,label\n" + "".join(f"{name},cat\n" for name in names))
-    source = TableSource(kind="table", path="labelled/cat/table.csv")
+    source = TableSource(kind="table", path="labeled/cat/table.csv")
     reasons = [item.reason for item in read_table(source, stranger, "image", 2**20)]
     assert reasons == [
         None,
@@ -152,7 +152,7 @@ def test_a_table_that_is_a_pipe_or_a_link_out_is_refused(name: str, tmp_path: Pa
 
 def test_predict_of_a_folder_reads_regular_files_inside_it(stranger: Path) -> None:
     """What is not read is answered with its reason."""
-    (files,) = _sources([str(stranger / "labelled")], "image", None)
+    (files,) = _sources([str(stranger / "labeled")], "image", None)
     assert isinstance(files, Files)
     answered = {Path(one.source).name: one.error for one in files}
     assert answered["pipe.png"] == "not_a_regular_file"
@@ -183,16 +183,16 @@ def test_links_into_dvcs_cache_are_followed(tmp_path: Path) -> None:
     for name, cache in (("own", tmp_path / "own" / ".dvc" / "cache"), ("shared", tmp_path / "everybodys")):
         work = tmp_path / name
         (work / ".dvc").mkdir(parents=True)
-        (work / "data" / "labelled" / "cat").mkdir(parents=True)
+        (work / "data" / "labeled" / "cat").mkdir(parents=True)
         stored = cache / "files" / "md5" / "0a" / ("b" * 30)
         stored.parent.mkdir(parents=True)
         stored.write_bytes(picture(5))
-        (work / "data" / "labelled" / "cat" / "1.png").symlink_to(stored)
+        (work / "data" / "labeled" / "cat" / "1.png").symlink_to(stored)
         table = cache / "files" / "md5" / "0c" / ("d" * 30)
         table.parent.mkdir(parents=True)
         table.write_text("text,label\nfine,good\n")
         (work / "data" / "rows.csv").symlink_to(table)
-        (item,) = read_folder(FolderSource(kind="folder", path="labelled"), work / "data", "image", 2**20)
+        (item,) = read_folder(FolderSource(kind="folder", path="labeled"), work / "data", "image", 2**20)
         assert (item.reason, item.load()) == (None, picture(5))
         (row,) = read_table(TableSource(kind="table", path="rows.csv"), work / "data", "text", 2**20)
         assert row.load() == "fine"

@@ -10,7 +10,7 @@ import pytest
 
 from seedling.config.params import Facts, ScrapeParams
 from seedling.dataset.generation import read, read_rejected
-from seedling.scrape import _labelled, _rows, scrape
+from seedling.scrape import _labeled, _rows, scrape
 from seedling.scrape.items import Item
 from seedling.scrape.label_rules import Majority, Rules
 
@@ -53,10 +53,10 @@ def test_one_row_is_rejected_and_the_others_are_read(tmp_path: Path) -> None:
     assert read(tmp_path / "with_rules").set_index("origin").loc["t.jsonl#4", "label"] == "x\\ud83d"
 
 
-@pytest.mark.parametrize("field", ["origin", "label", "licence", "attribution", "group", "text"])
+@pytest.mark.parametrize("field", ["origin", "label", "license", "attribution", "group", "text"])
 def test_items_of_any_source_are_made_storable(field: str, tmp_path: Path) -> None:
     """As those of a site or of the Hub, which do not look at it themselves."""
-    given = {"origin": "o", "label": "a", "licence": "l", "attribution": "w", "group": "g", "text": "t"}
+    given = {"origin": "o", "label": "a", "license": "l", "attribution": "w", "group": "g", "text": "t"}
     given[field] += "\ud83d"
     text = given.pop("text")
 
@@ -67,7 +67,7 @@ def test_items_of_any_source_are_made_storable(field: str, tmp_path: Path) -> No
             yield Item(**given, load=lambda: text, split="train", label_source="human")  # type: ignore[arg-type]
 
     facts = Facts(modality="text")
-    ((row, _, reason),) = _rows(_labelled([Opened()], Majority(), facts), facts, None)  # type: ignore[list-item]
+    ((row, _, reason),) = _rows(_labeled([Opened()], Majority(), facts), facts, None)  # type: ignore[list-item]
     assert reason == ("lone_surrogate" if field in {"label", "text"} else None)
-    for value in (row.origin, row.label, row.licence, row.attribution, row.group, row.payload):
+    for value in (row.origin, row.label, row.license, row.attribution, row.group, row.payload):
         str(value).encode()

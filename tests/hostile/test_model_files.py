@@ -29,7 +29,7 @@ RNG = np.random.default_rng(0)
 ROWS = RNG.normal(size=(60, 5)).astype(np.float32)
 TARGETS = np.eye(3)[np.arange(60) % 3]
 PICTURES = RNG.integers(0, 255, (60, 16, 16, 3)).astype(np.uint8)
-NAMES = ["logistic_regression", "svm", "random_forest", "nearest_neighbours", "boosted_trees", "network"]
+NAMES = ["logistic_regression", "svm", "random_forest", "nearest_neighbors", "boosted_trees", "network"]
 
 
 class _Runs:
@@ -161,8 +161,8 @@ CHANGES: list[tuple[str, bool, str, Callable[[np.ndarray], np.ndarray]]] = [
     ("svm", True, "indices", lambda array: array + 10**8),
     ("svm", True, "indptr", lambda array: array * 9),
     ("svm", True, "shape", lambda array: -array),
-    ("nearest_neighbours", True, "indices", lambda array: array - 10**8),
-    ("nearest_neighbours", False, "labels", lambda array: array[:, :1]),
+    ("nearest_neighbors", True, "indices", lambda array: array - 10**8),
+    ("nearest_neighbors", False, "labels", lambda array: array[:, :1]),
 ]
 
 

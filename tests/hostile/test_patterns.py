@@ -74,7 +74,7 @@ def test_a_label_rule_ends(tmp_path: Path) -> None:
 
 def test_a_folder_group_ends(tmp_path: Path) -> None:
     """The names of a stranger's files are what is searched."""
-    folder = tmp_path / "data" / "unlabelled"
+    folder = tmp_path / "data" / "unlabeled"
     folder.mkdir(parents=True)
     (folder / f"{LONG}.txt").write_text("a text")
     with pytest.raises(PatternTooSlow):

@@ -25,11 +25,11 @@ def strangers_folder(folder: Path, mark: Path) -> Path:
     """Two classes of pictures, and code of every kind beside and among them."""
     for label in ("cat", "dog"):
         for number in range(3):
-            path = folder / "labelled" / label / f"{number}.png"
+            path = folder / "labeled" / label / f"{number}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
             pixels = np.random.default_rng(number + len(label)).integers(0, 255, (20, 20, 3)).astype(np.uint8)
             path.write_bytes(images.encode(pixels))
-    for name in ("augmenting.py", "labelling.py", "expectations.py", "labelled/cat/conftest.py", "run.SH", "a.pth"):
+    for name in ("augmenting.py", "labeling.py", "expectations.py", "labeled/cat/conftest.py", "run.SH", "a.pth"):
         (folder / name).write_text(MARKS.format(mark=str(mark)))
     return folder
 
@@ -43,7 +43,7 @@ def test_init_leaves_code_out_and_lists_it(pack: bool, tmp_path: Path) -> None:
     assert not [path for path in (work / "data").rglob("*") if path.suffix.lower() in {".py", ".sh", ".pth"}]
     assert sorted(left_out) == sorted(
         (name, "code")
-        for name in ("augmenting.py", "labelling.py", "expectations.py", "labelled/cat/conftest.py", "run.SH", "a.pth")
+        for name in ("augmenting.py", "labeling.py", "expectations.py", "labeled/cat/conftest.py", "run.SH", "a.pth")
     )
     (sentence,) = told_left_out(left_out)
     assert "6" in sentence and "--with-code" in sentence

@@ -28,7 +28,7 @@ TEXTS = [
     "ends with a backslash \\",
     "naïve 👩\u200d🚀",
 ]
-COLUMNS = ["id", "split", "label", "label_source", "weight", "confidence", "licence", "attribution"]
+COLUMNS = ["id", "split", "label", "label_source", "weight", "confidence", "license", "attribution"]
 
 
 def rows(modality: Modality) -> list[Row]:
@@ -58,7 +58,7 @@ def rows(modality: Modality) -> list[Row]:
                 weight=0.5 if by_rule else 1.0,
                 confidence=0.75 if by_rule else 1.0,
                 origin=f"rows.csv#{number}",
-                licence="CC BY 4.0" if number % 2 else None,
+                license="CC BY 4.0" if number % 2 else None,
                 attribution="A. Uthor, and others" if number % 3 else None,
                 payload=payload,
             )
@@ -104,7 +104,7 @@ def test_an_export_that_is_read_back_is_the_same(modality: Modality, form: Form,
     """Class names that are no file names, texts that are formulas, rows without a label; the folder and its data/ alike."""
     made = workspace(tmp_path / "work", modality)
     splits = ["train", "validation", "test", "pool"]
-    export(made, tmp_path / "data", form=form, splits=splits, made=[], licence="mit")
+    export(made, tmp_path / "data", form=form, splits=splits, made=[], license="mit")
     data = tmp_path / "data" / inner
     lines = "\n".join(f"    - {line}" for line in _sources(data, modality, None, TableOptions()))
     params = data.parent / "params.yaml"
@@ -115,7 +115,7 @@ def test_an_export_that_is_read_back_is_the_same(modality: Modality, form: Form,
 
 def test_rows_that_were_made_from_others_are_rejected(tmp_path: Path) -> None:
     """A table does not say which rows they were made from, so a fold's rows would be learned from under another name."""
-    header = "text,id,label,label_source,weight,confidence,origin,licence,attribution,stage"
+    header = "text,id,label,label_source,weight,confidence,origin,license,attribution,stage"
     (tmp_path / "train.csv").write_text(
         f"{header}\na day,1,a,human,1.0,1.0,x,,,validate\na dya,2,a,human,1.0,1.0,x,,,augment\n"
     )

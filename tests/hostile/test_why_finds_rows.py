@@ -17,9 +17,9 @@ def workspace(tmp_path: Path) -> Path:
     """Three rows, one with a decomposed name, and two whose names a terminal would act on."""
     (tmp_path / "params.yaml").write_text("line: 15\nmodality: text\nscrape: {sources: [{kind: folder}]}\n")
     names = [
-        unicodedata.normalize("NFD", "labelled/café/été.txt"),
-        "labelled/[old]/1.txt",
-        "labelled/[old]/2\x1b[2J.txt",
+        unicodedata.normalize("NFD", "labeled/café/été.txt"),
+        "labeled/[old]/1.txt",
+        "labeled/[old]/2\x1b[2J.txt",
     ]
     with GenerationWriter(tmp_path / "generations" / "scrape", stage="scrape", modality="text") as writer:
         for name in names:
@@ -38,15 +38,13 @@ def workspace(tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize(
-    "question", ["labelled/café/été.txt", unicodedata.normalize("NFD", "été"), "what lies in café"]
-)
+@pytest.mark.parametrize("question", ["labeled/café/été.txt", unicodedata.normalize("NFD", "été"), "what lies in café"])
 def test_a_row_is_found_by_its_name_and_its_text(
     question: str, workspace: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Composed and decomposed, whole and in part."""
     show_story(workspace, question)
-    assert "scrape: from labelled/cafe\u0301/e\u0301te\u0301.txt" in capsys.readouterr().out
+    assert "scrape: from labeled/cafe\u0301/e\u0301te\u0301.txt" in capsys.readouterr().out
 
 
 def test_names_are_listed_as_they_are(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -54,7 +52,7 @@ def test_names_are_listed_as_they_are(workspace: Path, capsys: pytest.CaptureFix
     show_story(workspace, "[old]")
     out = capsys.readouterr().out
     assert "2 rows fit" in out
-    assert "labelled/[old]/1.txt" in out
-    assert r"labelled/[old]/2\x1b[2J.txt" in out
+    assert "labeled/[old]/1.txt" in out
+    assert r"labeled/[old]/2\x1b[2J.txt" in out
     with pytest.raises(InputError, match="origin or text contains it"):
         show_story(workspace, "nowhere")

@@ -13,7 +13,7 @@ from seedling.train.choice import Judged
 from seedling.train.cross_validation import Predictions, Workbench
 
 
-def labelled(many: int, classes: int = 2, wrong: tuple[int, ...] = ()) -> tuple[TrainingRows, Inputs, np.ndarray]:
+def labeled(many: int, classes: int = 2, wrong: tuple[int, ...] = ()) -> tuple[TrainingRows, Inputs, np.ndarray]:
     """Rows around as many far corners as there are classes, in five folds; those in `wrong` carry the next class's label."""
     rng = np.random.default_rng(1)
     truth = np.arange(many) % classes

@@ -18,7 +18,7 @@ import psutil
 import pytest
 from sklearn.linear_model import LogisticRegression
 
-from seedling.augment import augment, balanced, favouring_hard
+from seedling.augment import augment, balanced, favoring_hard
 from seedling.augment.families import pieces_of
 from seedling.augment.image_policy import PolicyTransform
 from seedling.augment.makers import DEFAULT_PICTURES
@@ -35,7 +35,7 @@ IMAGES, TEXTS = Facts(modality="image", effort="quick"), Facts(modality="text")
 
 @pytest.fixture
 def rows(make_pictures: Callable[..., Path], tmp_path: Path) -> dict[str, Path]:
-    data = make_pictures(labelled=4, pool=2, test=1)
+    data = make_pictures(labeled=4, pool=2, test=1)
     folders = {"collected": tmp_path / "scrape", "validated": tmp_path / "validate"}
     sources = ScrapeParams.model_validate({"sources": [{"kind": "folder"}]})
     scrape(sources, IMAGES, data=data, output=folders["collected"])
@@ -44,7 +44,7 @@ def rows(make_pictures: Callable[..., Path], tmp_path: Path) -> dict[str, Path]:
 
 
 def test_children_take_label_fold_and_group_from_their_parent(rows: dict[str, Path], tmp_path: Path) -> None:
-    """Three children of each of twelve labelled rows, none of a test or pool row."""
+    """Three children of each of twelve labeled rows, none of a test or pool row."""
     augment(AugmentParams(children=3, weight=0.5), IMAGES, **rows, output=tmp_path / "out")
     children, parents = read(tmp_path / "out"), read(rows["validated"]).set_index("id")
     assert len(children) == 36
@@ -214,15 +214,15 @@ def test_a_dask_cluster_of_two_processes_gives_the_same_bytes(
 def test_hard_rows_get_more_children_and_probably_wrong_ones_do_not(tmp_path: Path) -> None:
     """Reds and blues, of each class one that is nearly violet, and a blue that is called red: the violets get most, the blue no more than usual."""
     rng = np.random.default_rng(0)
-    colours = {"red": (220, 30, 30), "blue": (30, 30, 220), "violet red": (140, 30, 120), "violet blue": (120, 30, 140)}
+    colors = {"red": (220, 30, 30), "blue": (30, 30, 220), "violet red": (140, 30, 120), "violet blue": (120, 30, 140)}
     made = [("red", "red")] * 12 + [("blue", "blue")] * 12
     made += [("violet red", "red"), ("violet blue", "blue"), ("blue", "red")]
     names: dict[str, str] = {}
     with GenerationWriter(tmp_path / "v", stage="validate", modality="image") as writer:
-        for number, (colour, label) in enumerate(made):
-            picture = np.clip(np.array(colours[colour]) + rng.normal(0, 6, (24, 24, 3)), 0, 255).astype(np.uint8)
+        for number, (color, label) in enumerate(made):
+            picture = np.clip(np.array(colors[color]) + rng.normal(0, 6, (24, 24, 3)), 0, 255).astype(np.uint8)
             row_id = identify(images.content(picture))
-            names[row_id] = f"{colour} called {label}"
+            names[row_id] = f"{color} called {label}"
             payload = images.encode(picture)
             writer.keep(Row(row_id, "train", number % 3, label, label_source="human", group=row_id, payload=payload))
         writer.close(rows_in=len(made), classes=["blue", "red"])
@@ -240,14 +240,14 @@ def test_hard_rows_get_more_children_and_probably_wrong_ones_do_not(tmp_path: Pa
 @pytest.mark.parametrize(("hard", "wanted"), [(0.0, [4, 4, 4]), (0.5, [2, 4, 6]), (1.0, [0, 4, 8])])
 def test_how_many_children_hard_rows_get(hard: float, wanted: list[int]) -> None:
     """The easiest row loses what the hardest one gains."""
-    many = favouring_hard(pd.Series({"a": 4, "b": 4, "c": 4}), {"a": 0.0, "b": 0.5, "c": 1.0}, hard, 0)
+    many = favoring_hard(pd.Series({"a": 4, "b": 4, "c": 4}), {"a": 0.0, "b": 0.5, "c": 1.0}, hard, 0)
     assert [many[name] for name in "abc"] == wanted
 
 
 def test_a_part_of_a_child_is_a_chance() -> None:
     """Of one child a row and a little `hard`: two fifths more of the hardest and two fifths fewer of the easiest, as many in all."""
     hard = {f"{level}-{row}": float(level) for level in (0, 1) for row in range(2_000)}
-    many = favouring_hard(pd.Series(dict.fromkeys(hard, 1)), hard, 0.4, 0)
+    many = favoring_hard(pd.Series(dict.fromkeys(hard, 1)), hard, 0.4, 0)
     means = [np.mean([many[name] for name in hard if hard[name] == level]) for level in (0, 1)]
     assert means == pytest.approx([0.6, 1.4], abs=0.05)
 
@@ -296,7 +296,7 @@ def test_class_shares_are_told_before_and_after(tmp_path: Path) -> None:
     """A quarter before, and with balance a half after, as the children bring both classes to the same number."""
     rows = [
         (f"the {word} was quick and bright today", "x", place % 2)
-        for place, word in enumerate(["red", "blue", "green", "grey", "pink", "teal"])
+        for place, word in enumerate(["red", "blue", "green", "gray", "pink", "teal"])
     ]
     rows += [(f"many slow {word} stay here for long", "y", place % 2) for place, word in enumerate(["cows", "goats"])]
     texts(tmp_path / "v", rows)
@@ -430,7 +430,7 @@ def test_misleading_children_mislead_a_model_that_never_saw_them(
     tmp_path: Path, make_pictures: Callable[..., Path], way: str
 ) -> None:
     """By hand: the change is within its limit, and a model of the other folds, trained anew, is less sure of the label for nearly every child."""
-    data = make_pictures(labelled=12, pool=0, test=0)
+    data = make_pictures(labeled=12, pool=0, test=0)
     sources = ScrapeParams.model_validate({"sources": [{"kind": "folder"}]})
     scrape(sources, IMAGES, data=data, output=tmp_path / "s")
     validate(ValidateParams(test_share=0), IMAGES, collected=tmp_path / "s", output=tmp_path / "v")

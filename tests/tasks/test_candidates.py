@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from benches import bench_of, judged, labelled
+from benches import bench_of, judged, labeled
 
 from seedling.config.params import EncoderParams, Facts, TrainParams
 from seedling.errors import InputError
@@ -22,7 +22,7 @@ TEXTS, PICTURES = Facts(modality="text"), Facts(modality="image")
 
 def test_what_does_not_fit_the_budget_is_left_out_with_its_seconds() -> None:
     """The first is always tried; the others while the sum fits."""
-    rows, inputs, _ = labelled(400)
+    rows, inputs, _ = labeled(400)
     tried = [Candidate(name, ("collected",)) for name in ("random_forest", "logistic_regression", "svm")]
     kept, seconds, left_out = within_budget(tried, bench_of(rows, inputs), 1e-9)
     assert kept == tried[:1]
@@ -33,22 +33,22 @@ def test_what_does_not_fit_the_budget_is_left_out_with_its_seconds() -> None:
 
 def test_losses_for_imbalance_are_tried_where_classes_are_uneven() -> None:
     """Two to one or more; doubtful labels from sixty rows on; a person's list goes before."""
-    even, _, _ = labelled(40)
+    even, _, _ = labeled(40)
     best = [Candidate("svm", ("collected",))]
     assert further_candidates(TrainParams(), TEXTS, even, best) == []
     uneven = dataclasses.replace(even, targets=np.eye(2)[(np.arange(40) < 10).astype(int)])
     tried = {one.loss for one in further_candidates(TrainParams(), TEXTS, uneven, best)}
     assert tried == {"balanced", "logit_adjusted"}
-    many, _, _ = labelled(60)
+    many, _, _ = labeled(60)
     assert {one.loss for one in further_candidates(TrainParams(), TEXTS, many, best)} == {"trusted", "strictly_trusted"}
-    few_a_class = labelled(100, classes=50)[0]
+    few_a_class = labeled(100, classes=50)[0]
     assert further_candidates(TrainParams(), TEXTS, few_a_class, best) == [], "two rows a class"
     assert further_candidates(TrainParams(losses=["plain"]), TEXTS, many, best) == []
 
 
 def test_a_learner_that_the_data_cannot_have_is_explained() -> None:
     """The network wants pictures without an encoder, fine-tuning wants an encoder."""
-    rows, _, _ = labelled(40)
+    rows, _, _ = labeled(40)
     with pytest.raises(InputError, match="'fine_tuned' tunes the encoder, and there is none"):
         first_candidates(TrainParams(candidates=["fine_tuned"]), TEXTS, rows)
     encoded = TrainParams(candidates=["network"], encoder=EncoderParams(model="here"))
@@ -100,13 +100,13 @@ def test_what_votes_in_the_accepted_model_is_tried_again_whatever_it_takes(tmp_p
         for name, loss, chosen in (
             ("logistic_regression", 0.1, False),
             ("random_forest", 0.3, True),
-            ("nearest_neighbours", 0.2, True),
+            ("nearest_neighbors", 0.2, True),
             ("ensemble", 0.1, True),
         )
     ]
     (tmp_path / "candidates.json").write_text(json.dumps({"tried": tried}))
-    rows, inputs, truth = labelled(42, classes=2)
+    rows, inputs, truth = labeled(42, classes=2)
     params, facts = TrainParams(budget_seconds=1e-9), Facts(modality="image")
     trial = try_candidates(bench_of(rows, inputs), params, facts, judged(truth), tmp_path, silent)
-    assert [one.learner for one in trial.trained] == ["random_forest", "nearest_neighbours"]
+    assert [one.learner for one in trial.trained] == ["random_forest", "nearest_neighbors"]
     assert [one.learner for one in trial.left_out] == ["logistic_regression"]

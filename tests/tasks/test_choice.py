@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from benches import bench_of, judged, labelled, predictions
+from benches import bench_of, judged, labeled, predictions
 
 from seedling.config.params import TrainParams
 from seedling.features.classical import Inputs
@@ -34,7 +34,7 @@ def test_the_greedy_selection_takes_learners_that_mend_each_other() -> None:
 
 
 def test_without_a_row_to_judge_by_the_usual_learners_vote() -> None:
-    """Each on its last recipe, no matter how they do; trees and neighbours do not vote."""
+    """Each on its last recipe, no matter how they do; trees and neighbors do not vote."""
     nothing = predictions(np.zeros((0, 2)))
     trained = {
         Candidate(name, recipe): nothing
@@ -144,7 +144,7 @@ def test_what_a_step_bought_is_paired_over_the_learners_that_have_both() -> None
 
 def test_the_learning_curve_counts_the_labels_of_one_fold_after_the_other() -> None:
     """Forty labels in five folds: 8, 16, 24 and 32 teach rows that anyone can tell apart; two folds draw no curve."""
-    rows, inputs, truth = labelled(40)
+    rows, inputs, truth = labeled(40)
     found = learning_curve(bench_of(rows, inputs), judged(truth))
     assert found is not None
     assert [(one["labels"], one["accuracy"]["value"]) for one in found["points"]] == [(8, 1), (16, 1), (24, 1), (32, 1)]
@@ -156,7 +156,7 @@ def test_the_learning_curve_counts_the_labels_of_one_fold_after_the_other() -> N
 def test_a_curve_rises_where_labels_help() -> None:
     """Rows about corners that overlap, in forty dimensions: with a fifth of the labels more is wrong."""
     source = np.random.default_rng(0)
-    rows, _, truth = labelled(400)
+    rows, _, truth = labeled(400)
     features = source.normal(size=(400, 40)).astype(np.float32)
     features[:, 0] += 3 * truth
     found = learning_curve(bench_of(rows, Inputs(features)), judged(truth))

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
-from benches import bench_of, labelled
+from benches import bench_of, labeled
 
 from seedling.config.params import load, set_value
 from seedling.errors import InputError, MissingGeneration, SeedlingError
@@ -129,7 +129,7 @@ def test_every_stage_of_pictures_has_the_same_bytes(
     """Decoding, features, children, mixtures, folds, pseudo-labels and a second round; the workers did them."""
     from seedling.init.create import make_workspace
 
-    workspace = make_workspace(tmp_path / "workspace", make_pictures(labelled=8, pool=40, test=0), "image")
+    workspace = make_workspace(tmp_path / "workspace", make_pictures(labeled=8, pool=40, test=0), "image")
     set_value(workspace, ["effort"], "quick")
     set_value(workspace, ["train", "candidates"], ["logistic_regression"])
     set_value(workspace, ["pseudo_label", "rounds"], 1)
@@ -143,7 +143,7 @@ def test_every_stage_of_pictures_has_the_same_bytes(
 
 def test_folds_of_the_network_have_the_same_predictions_and_losses(dask: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The network learns in the workers, and its losses come back with what it predicts."""
-    rows, inputs, _ = labelled(30)
+    rows, inputs, _ = labeled(30)
     pictures = np.random.default_rng(0).integers(0, 255, (30, 16, 16, 3)).astype(np.uint8)
     network = Candidate("network", ("collected",))
     found = []
@@ -154,8 +154,8 @@ def test_folds_of_the_network_have_the_same_predictions_and_losses(dask: str, mo
         assert failed == {}
         found.append((trained[network], bench.said.losses))
     (here, losses_here), (there, losses_there) = found
-    assert (here.labelled == there.labelled).all()
-    assert (here.labelled_spread == there.labelled_spread).all()
+    assert (here.labeled == there.labeled).all()
+    assert (here.labeled_spread == there.labeled_spread).all()
     assert losses_here == losses_there
     assert len(losses_here) == 5
 
@@ -170,7 +170,7 @@ def test_an_encoder_and_its_tuning_have_the_same_bytes(
     texts = tmp_path / "texts"
     for number in range(60):
         label = ("apple", "bus")[number % 2]
-        path = texts / (f"labelled/{label}" if number < 30 else "unlabelled") / f"{number}.txt"
+        path = texts / (f"labeled/{label}" if number < 30 else "unlabeled") / f"{number}.txt"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(f"the {'red' if number % 3 else 'green'} {label} {'runs' if number % 5 else 'falls'} {number}")
     workspace = make_workspace(tmp_path / "workspace", texts, "text")

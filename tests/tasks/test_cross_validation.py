@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from benches import bench_of, labelled
+from benches import bench_of, labeled
 
 from seedling.dataset.generation import GenerationWriter, Row, identify
 from seedling.dataset.training_rows import NO_FOLD, TrainingRows, drawn_pool
@@ -27,7 +27,7 @@ def test_a_wrong_label_is_trusted_less_by_models_that_did_not_see_it() -> None:
     where trust is strict, a twenty-fifth at most and more than a quarter.
     """
     wrong = (4, 17, 33)
-    rows, inputs, _ = labelled(60, wrong=wrong)
+    rows, inputs, _ = labeled(60, wrong=wrong)
     for loss, power in (("trusted", 1), ("strictly_trusted", 2)):
         trust = bench_of(rows, inputs).trust(5, loss)
         assert trust[list(wrong)].max() < 0.2**power
@@ -40,7 +40,7 @@ def test_a_wrong_label_is_trusted_less_by_models_that_did_not_see_it() -> None:
 
 def test_a_lineages_trust_does_not_hang_on_the_labels_that_it_never_sees() -> None:
     """With every label of fold 0 turned round, lineage 0 trusts the other folds' rows as before, to the bit."""
-    rows, inputs, _ = labelled(60)
+    rows, inputs, _ = labeled(60)
     turned = rows.targets.copy()
     turned[rows.fold == 0] = turned[rows.fold == 0][:, ::-1]
     for loss in TRUSTED:
@@ -53,7 +53,7 @@ def test_a_lineages_trust_does_not_hang_on_the_labels_that_it_never_sees() -> No
 
 def test_a_rows_trust_weighs_on_what_was_made_from_it() -> None:
     """A child counts as its parent is trusted, a mixture as the less trusted of two; other rows keep their weight."""
-    rows, _, _ = labelled(4)
+    rows, _, _ = labeled(4)
     made = TrainingRows(
         ids=np.arange(7).astype(str),
         ingredient=np.array(["collected"] * 4 + ["augment", "synthesize", "synthesize"]),
@@ -94,11 +94,11 @@ def test_a_learner_whose_loss_is_no_number_is_left_out_where_there_are_others(mo
         return Exploding() if name == "svm" else real(name, setting)
 
     monkeypatch.setattr(cross_validation, "make_learner", make)
-    rows, inputs, truth = labelled(40)
+    rows, inputs, truth = labeled(40)
     sound, broken = Candidate("logistic_regression", ("collected",)), Candidate("svm", ("collected",))
     trained, failed = cross_validate(bench_of(rows, inputs), [sound, broken])
     assert list(trained) == [sound]
-    assert (trained[sound].labelled.argmax(axis=1) == truth).mean() == 1.0
+    assert (trained[sound].labeled.argmax(axis=1) == truth).mean() == 1.0
     assert failed == {broken: "no number at step 1"}
     assert cross_validate(bench_of(rows, inputs), [broken]) == ({}, {broken: "no number at step 1"})
 
@@ -106,7 +106,7 @@ def test_a_learner_whose_loss_is_no_number_is_left_out_where_there_are_others(mo
 def test_what_a_killed_run_had_finished_is_not_computed_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every fold that took long is kept; the next run takes it over, and half a file is computed anew."""
     monkeypatch.setattr(cross_validation, "WORTH_KEEPING", -1.0)
-    rows, inputs, _ = labelled(40)
+    rows, inputs, _ = labeled(40)
     one = Candidate("logistic_regression", ("collected",))
     first, _ = cross_validate(bench_of(rows, inputs, tmp_path), [one])
     kept = sorted(tmp_path.glob("*.npz"))
@@ -119,17 +119,17 @@ def test_what_a_killed_run_had_finished_is_not_computed_again(tmp_path: Path, mo
     )
     second, _ = cross_validate(bench_of(rows, inputs, tmp_path), [one])
     assert len(fits) == 1
-    assert (second[one].labelled == first[one].labelled).all()
+    assert (second[one].labeled == first[one].labeled).all()
 
 
 def test_results_do_not_hang_on_how_the_folds_are_spread() -> None:
     """One after the other, in threads: the same numbers to the bit."""
-    rows, inputs, _ = labelled(40)
+    rows, inputs, _ = labeled(40)
     one = Candidate("random_forest", ("collected",))
     with spread_by(lambda work, places, name: [work(place) for place in places]):
         first, _ = cross_validate(bench_of(rows, inputs), [one], seconds=1e9)
     second, _ = cross_validate(bench_of(rows, inputs), [one], seconds=1e9)
-    assert (first[one].labelled == second[one].labelled).all()
+    assert (first[one].labeled == second[one].labeled).all()
 
 
 def test_a_large_pool_is_drawn_by_names(tmp_path: Path) -> None:
@@ -147,9 +147,9 @@ def test_a_large_pool_is_drawn_by_names(tmp_path: Path) -> None:
     assert drawn_pool(tmp_path / "one", 500, seed=0) is None
 
 
-def test_where_every_labelled_row_teaches_validation_rows_judge() -> None:
+def test_where_every_labeled_row_teaches_validation_rows_judge() -> None:
     """One label a class in no fold, ten validation rows far apart: the final models' predictions of them, all right."""
-    rows, inputs, truth = labelled(12)
+    rows, inputs, truth = labeled(12)
     alone = np.arange(2)
     one_a_class = TrainingRows(
         ids=rows.ids[alone],
@@ -171,11 +171,11 @@ def test_where_every_labelled_row_teaches_validation_rows_judge() -> None:
 
 def test_another_seed_changes_what_depends_on_it_alone() -> None:
     """Without a pool logistic regression is the same under each seed, and a forest is not."""
-    rows, inputs, _ = labelled(40, wrong=(0, 7, 12, 21, 30))
+    rows, inputs, _ = labeled(40, wrong=(0, 7, 12, 21, 30))
     bench = bench_of(rows, inputs)
     tried = [Candidate(name, ("collected",)) for name in ("logistic_regression", "random_forest")]
     first, _ = cross_validate(bench, tried)
-    same = [np.array_equal(out_of_fold_anew(bench, one, [1])[0].labelled, first[one].labelled) for one in tried]
+    same = [np.array_equal(out_of_fold_anew(bench, one, [1])[0].labeled, first[one].labeled) for one in tried]
     assert same == [True, False]
 
 
@@ -183,7 +183,7 @@ def test_the_only_other_row_of_a_class_is_trusted_as_others_are() -> None:
     """A class of two rows, one in the fold that the lineage never sees: no model that is asked knows the class, and the
     other row's weight must not tell which class that fold holds a row of.
     """
-    rows, inputs, _ = labelled(42, classes=2)
+    rows, inputs, _ = labeled(42, classes=2)
     targets = np.zeros((42, 3))
     targets[:, :2] = rows.targets
     targets[[0, 11]] = [0, 0, 1]

@@ -21,11 +21,11 @@ IMAGES = Facts(modality="image")
 
 
 def disc(
-    colour: tuple[int, int, int], ground: tuple[int, int, int], radius: int = 16, side: int = 80, seed: int = 0
+    color: tuple[int, int, int], ground: tuple[int, int, int], radius: int = 16, side: int = 80, seed: int = 0
 ) -> np.ndarray:
     """A disc in the middle of a slightly noisy ground."""
     picture = np.full((side, side, 3), ground, np.uint8)
-    cv2.circle(picture, (side // 2, side // 2), radius, colour, -1)
+    cv2.circle(picture, (side // 2, side // 2), radius, color, -1)
     noise = np.random.default_rng(seed).integers(-4, 5, picture.shape)
     return np.clip(picture + noise, 0, 255).astype(np.uint8)
 
@@ -87,7 +87,7 @@ def test_a_thin_object_can_be_put_down_either_way() -> None:
 
 @pytest.mark.parametrize("blend", ["feather", "poisson"])
 def test_the_object_is_where_it_was_put_and_the_rest_is_background(blend: str) -> None:
-    """Half as large, a quarter from the left: the middle of the disc is there in its colour (with Poisson: its edge), and the far side is untouched."""
+    """Half as large, a quarter from the left: the middle of the disc is there in its color (with Poisson: its edge), and the far side is untouched."""
     picture, ground = disc((200, 40, 40), (90, 120, 160)), disc((170, 90, 90), (170, 90, 90), seed=3)
     if blend == "poisson":
         picture[:, 37:44] = (50, 40, 40)
@@ -113,13 +113,13 @@ def test_what_is_behind_an_object_is_filled_in() -> None:
 
 def rows(place: Path, classes: tuple[str, ...] = ("red", "green")) -> Path:
     """Four discs a class in two folds; of `nothing` plain grounds; of `red` one picture without a disc."""
-    colours = {"red": (200, 40, 40), "green": (40, 180, 60), "nothing": (90, 120, 160)}
+    colors = {"red": (200, 40, 40), "green": (40, 180, 60), "nothing": (90, 120, 160)}
     with GenerationWriter(place, stage="validate", modality="image") as writer:
         for label in classes:
             for number in range(4):
                 ground = (90, 120, 160) if label == "nothing" else (60 + 20 * number, 90, 150)
                 empty = label == "nothing" or (label == "red" and number == 3)
-                picture = disc(ground if empty else colours[label], ground, seed=len(label) + number)
+                picture = disc(ground if empty else colors[label], ground, seed=len(label) + number)
                 encoded = images.encode(picture)
                 row_id = identify(encoded)
                 writer.keep(
@@ -164,7 +164,7 @@ def test_backgrounds_become_rows_of_nothing(tmp_path: Path) -> None:
     assert len(made) == 7
     for _, payload in payloads([tmp_path / "out"], made["id"]):
         assert np.ptp(images.decode(payload)[30:50, 30:50].astype(int), axis=(0, 1)).max() < 30  # type: ignore[arg-type]
-    with pytest.raises(InputError, match=r"there is none: put some pictures into data/labelled/nothing/"):
+    with pytest.raises(InputError, match=r"there is none: put some pictures into data/labeled/nothing/"):
         plain = rows(tmp_path / "plain")
         synthesize(SynthesizeParams(negatives=0.5), IMAGES, collected=plain, validated=plain, output=tmp_path / "no")
 

@@ -78,7 +78,7 @@ def test_the_same_rows_give_the_same_doubt_on_any_number_of_cores(monkeypatch: p
 
 
 def test_a_noise_model_explains_labels_by_hand() -> None:
-    """One row surely of class 0 that is labelled 1, among ten thousand right ones of either: T(0, 1) is nearly the prior's
+    """One row surely of class 0 that is labeled 1, among ten thousand right ones of either: T(0, 1) is nearly the prior's
     0.05 × 20 / (n + 20), so that the row is wrong with odds of p / (1 - p) × T(0, 1) / T(1, 1).
     """
     many, sure = 10_000, 0.999
@@ -186,7 +186,7 @@ def test_what_the_wrong_labels_of_a_class_name_is_learnt_where_they_agree() -> N
     known, pairs = np.ones(900, dtype=bool), [way.pairs > 0 for way in ALL]
     for step, agree in ((np.ones(900, dtype=np.int64), True), (rng.integers(1, 10, 900), False)):
         given = np.where(wrong, (right + step) % 10, right)
-        opinion = Explained.by(Learners.of(inputs, fold).say(given, np.ones(900), 10)["neighbours"], given, known)
+        opinion = Explained.by(Learners.of(inputs, fold).say(given, np.ones(900), 10)["neighbors"], given, known)
         first = Mistakes.behind(opinion, known).posterior
         learnt = Pairs.of(first, given).without(first, given, np.arange(900))
         weight = Weights.of(opinion.logits, given, learnt, np.ones(10), ALL).weight.sum(axis=(0, 1))
@@ -220,7 +220,7 @@ class _Halfway:
 
 
 def test_a_row_does_not_speak_for_its_own_mistake() -> None:
-    """Three rows of class 0, surely: two labelled 1, one labelled 2. Without itself a row sees the two others: (1 + 1/2) / (2 + 1) name 1 beside
+    """Three rows of class 0, surely: two labeled 1, one labeled 2. Without itself a row sees the two others: (1 + 1/2) / (2 + 1) name 1 beside
     one of those, (0 + 1/2) / (2 + 1) name 2 beside the third, the half being one more, shared out over two classes.
     """
     posterior, given = np.array([[1.0, 0, 0]] * 3), np.array([1, 1, 2])
@@ -366,7 +366,7 @@ def test_few_labels_are_not_judged_and_it_is_said(tmp_path: Path) -> None:
             writer.keep(row)
         writer.close(rows_in=8)
     validate(ValidateParams(test_share=0), TEXTS, collected=tmp_path / "generations/scrape", output=tmp_path / "out")
-    assert "fewer than 5 labelled rows a class" in read_manifest(tmp_path / "out")["notes"]["doubt"]["cannot_judge"]
+    assert "fewer than 5 labeled rows a class" in read_manifest(tmp_path / "out")["notes"]["doubt"]["cannot_judge"]
 
 
 @pytest.mark.parametrize("params", [{"doubtful_labels": "ignore"}, {"test_share": 0.2, "min_test_rows": 2}])

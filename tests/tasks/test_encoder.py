@@ -13,7 +13,7 @@ from transformers import BertModel, MobileNetV2Model, PreTrainedTokenizerFast
 from seedling.config.params import EncoderParams
 from seedling.errors import InputError
 from seedling.features.encoded_features import EncodedFeatures
-from seedling.features.encoder import COLOURS, Preparation, fuse_batch_norms, load_encoder
+from seedling.features.encoder import COLORS, Preparation, fuse_batch_norms, load_encoder
 from seedling.features.feature_cache import FeatureCache, encode_rows
 from seedling.features.pretrained import MINILM, find_pretrained, minilm_folder, weights_sha256
 from seedling.media.images import encode
@@ -43,7 +43,7 @@ def test_texts_are_the_mean_of_their_tokens_as_transformers_gives_them_one_by_on
 
 
 def test_pictures_are_pooled_as_transformers_pools_them_with_norms_folded_in(of_pictures: Path) -> None:
-    """The plain model on the same tensors, batch normalisations unfused; the colours' histograms stand behind."""
+    """The plain model on the same tensors, batch normalizations unfused; the colors' histograms stand behind."""
     encoder = load(of_pictures, "image")
     (found,) = encoder.encode(PICTURES)
     plain = MobileNetV2Model.from_pretrained(of_pictures).eval()
@@ -51,10 +51,10 @@ def test_pictures_are_pooled_as_transformers_pools_them_with_norms_folded_in(of_
 
     with torch.inference_mode():
         expected = plain(encoder.prepare([decode(one) for one in PICTURES])).pooler_output.numpy()
-    assert found.shape == (5, expected.shape[1] + COLOURS)
-    np.testing.assert_allclose(found[:, :-COLOURS], expected, atol=2e-3)
+    assert found.shape == (5, expected.shape[1] + COLORS)
+    np.testing.assert_allclose(found[:, :-COLORS], expected, atol=2e-3)
     np.testing.assert_allclose(
-        (found[:, -COLOURS:] ** 2).sum(axis=1), 3.0, atol=0.01
+        (found[:, -COLORS:] ** 2).sum(axis=1), 3.0, atol=0.01
     )  # three histograms, each sums to 1
 
 
@@ -80,7 +80,7 @@ def test_batch_norms_are_folded_only_where_the_function_stays() -> None:
 
 
 def test_the_whole_frame_is_shown() -> None:
-    """What stands at the left edge of a wide picture is seen, which a centre crop would cut off."""
+    """What stands at the left edge of a wide picture is seen, which a center crop would cut off."""
     wide = np.zeros((20, 100, 3), dtype=np.uint8)
     wide[:, :10] = 255
     made = Preparation.of({"crop_size": {"height": 10, "width": 10}, "image_mean": [0.0] * 3, "image_std": [1.0] * 3})(
@@ -139,7 +139,7 @@ def test_texts_that_share_no_word_have_features(of_texts: Path, tmp_path: Path) 
 
 @pytest.mark.parametrize("modality", ["text", "image"])
 def test_encoded_features_come_back_from_disk(modality: str, of_texts: Path, of_pictures: Path, tmp_path: Path) -> None:
-    """Length 1, half the weight on colours or words; the saved maker gives the same rows."""
+    """Length 1, half the weight on colors or words; the saved maker gives the same rows."""
     folder, payloads = (of_texts, TEXTS) if modality == "text" else (of_pictures, PICTURES)
     maker = EncodedFeatures(EncoderParams(model=str(folder)), modality, tmp_path)
     made = maker.fit_transform(payloads).features

@@ -135,7 +135,7 @@ def rows_of(*texts: str, label: str | None = "x", start: int = 0) -> list[Row]:
 
 
 def test_what_a_gate_names_is_measured_on_any_stage(tmp_path: Path) -> None:
-    """Words and characters counted by hand; the class's share of four labelled rows; no column that nobody named."""
+    """Words and characters counted by hand; the class's share of four labeled rows; no column that nobody named."""
     folder = generation(
         tmp_path / "g", [*rows_of("two words", "<b>now</b>", "x@y.org"), *rows_of("z", label="y", start=3)]
     )
@@ -149,12 +149,12 @@ def test_what_a_gate_names_is_measured_on_any_stage(tmp_path: Path) -> None:
 
 
 def test_what_validate_measured_of_a_row_is_known_in_every_later_stage(tmp_path: Path) -> None:
-    """Test rows as evaluate has them, pool rows that were labelled: by id, nothing of an id that validate has not; children have other ids."""
+    """Test rows as evaluate has them, pool rows that were labeled: by id, nothing of an id that validate has not; children have other ids."""
     with GenerationWriter(
-        tmp_path / "validate", stage="validate", modality="text", extra=[pa.field("nearest_labelled", pa.float32())]
+        tmp_path / "validate", stage="validate", modality="text", extra=[pa.field("nearest_labeled", pa.float32())]
     ) as writer:
         for name, near in (("a", 0.25), ("b", 0.5)):
-            writer.keep(Row(name * 32, "test", group=name, payload=name, extra={"nearest_labelled": near}))
+            writer.keep(Row(name * 32, "test", group=name, payload=name, extra={"nearest_labeled": near}))
         writer.close(rows_in=2)
     predicted = {
         "id": ["b" * 32, "c" * 32],
@@ -164,13 +164,13 @@ def test_what_validate_measured_of_a_row_is_known_in_every_later_stage(tmp_path:
     }
     (tmp_path / "reports").mkdir()
     pd.DataFrame(predicted).to_parquet(tmp_path / "reports/predictions.parquet")
-    labelled = generation(tmp_path / "pseudo_label", [Row("a" * 32, "pool", payload="a")])
-    for stage, folder, near in (("evaluate", tmp_path / "reports", [0.5, None]), ("pseudo_label@1", labelled, [0.25])):
-        rows = gated_rows(stage, folder, validated=tmp_path / "validate", wanted={"nearest_labelled", "id"})
-        found = frame_of(rows)["nearest_labelled"]
+    labeled = generation(tmp_path / "pseudo_label", [Row("a" * 32, "pool", payload="a")])
+    for stage, folder, near in (("evaluate", tmp_path / "reports", [0.5, None]), ("pseudo_label@1", labeled, [0.25])):
+        rows = gated_rows(stage, folder, validated=tmp_path / "validate", wanted={"nearest_labeled", "id"})
+        found = frame_of(rows)["nearest_labeled"]
         assert [None if np.isnan(one) else one for one in found] == near
-        assert "nearest_labelled" in offered(stage, folder, tmp_path / "validate")
-    assert "nearest_labelled" not in offered("augment", labelled, tmp_path / "validate")
+        assert "nearest_labeled" in offered(stage, folder, tmp_path / "validate")
+    assert "nearest_labeled" not in offered("augment", labeled, tmp_path / "validate")
 
 
 def test_what_stands_is_compared_with_not_what_was_remembered_before(tmp_path: Path) -> None:

@@ -18,24 +18,24 @@ from seedling.models.training import Setting, nobody_watches
 from seedling.synthesize import synthesize
 from seedling.synthesize.generating import Copies, roughness
 
-COLOURS = {"blue": (40, 60, 200), "red": (210, 70, 50)}
+COLORS = {"blue": (40, 60, 200), "red": (210, 70, 50)}
 IMAGES = Facts(modality="image", effort="quick")
 
 
-def pictures(colour: tuple[int, int, int], many: int, rng: np.random.Generator, side: int = 8) -> list[np.ndarray]:
-    """One colour, a lighter or darker one each time, with a little noise."""
+def pictures(color: tuple[int, int, int], many: int, rng: np.random.Generator, side: int = 8) -> list[np.ndarray]:
+    """One color, a lighter or darker one each time, with a little noise."""
     light = rng.normal(0, 15, (many, 1, 1, 1))
-    return [*np.clip(np.array(colour) + light + rng.normal(0, 4, (many, side, side, 3)), 0, 255).astype(np.uint8)]
+    return [*np.clip(np.array(color) + light + rng.normal(0, 4, (many, side, side, 3)), 0, 255).astype(np.uint8)]
 
 
 @pytest.mark.slow
 def test_a_sample_is_of_the_class_that_was_asked_for_and_of_its_seed_alone() -> None:
-    """Reds and blues are learnt from noise: every sample's mean colour is nearer to its own class's; beside other seeds it is the same picture."""
+    """Reds and blues are learnt from noise: every sample's mean color is nearer to its own class's; beside other seeds it is the same picture."""
     rng = np.random.default_rng(0)
-    shown = [one for colour in COLOURS.values() for one in pictures(colour, 30, rng)]
+    shown = [one for color in COLORS.values() for one in pictures(color, 30, rng)]
     flow = PictureFlow(2, 8, Setting(2, 0, 150))
     flow.fit(np.stack(shown), np.repeat([0, 1], 30), nobody_watches)
-    means = np.array([*COLOURS.values()])
+    means = np.array([*COLORS.values()])
     for label in (0, 1):
         made = list(flow.sample(label, range(20)))
         for one in made:
@@ -47,18 +47,18 @@ def test_a_sample_is_of_the_class_that_was_asked_for_and_of_its_seed_alone() -> 
 
 
 def write(place: Path, seed_of_fold: dict[int, int], pool: int) -> dict[str, Path]:
-    """Reds and blues in two folds, each fold's drawn by a seed of its own, and a grey pool."""
+    """Reds and blues in two folds, each fold's drawn by a seed of its own, and a gray pool."""
     with GenerationWriter(place, stage="validate", modality="image") as writer:
         for fold, seed in seed_of_fold.items():
             rng = np.random.default_rng(seed)
-            for label, colour in COLOURS.items():
-                for one in pictures(colour, 4, rng, side=20):
+            for label, color in COLORS.items():
+                for one in pictures(color, 4, rng, side=20):
                     row_id, payload = identify(images.content(one)), images.encode(one)
                     writer.keep(Row(row_id, "train", fold, label, label_source="human", group=row_id, payload=payload))
         for one in pictures((120, 120, 120), pool, np.random.default_rng(9)):
             row_id = identify(images.content(one))
             writer.keep(Row(row_id, "pool", group=row_id, payload=images.encode(one)))
-        writer.close(rows_in=16 + pool, classes=sorted(COLOURS))
+        writer.close(rows_in=16 + pool, classes=sorted(COLORS))
     return {"collected": place, "validated": place}
 
 
@@ -116,7 +116,7 @@ def test_a_picture_that_is_there_already_is_none() -> None:
 def test_what_comes_out_as_it_went_in_is_rejected(tmp_path: Path) -> None:
     """All rows of a class are nearly one picture: what its generator makes is that picture, and is counted as a copy."""
     rng = np.random.default_rng(2)
-    base = {label: rng.integers(0, 256, (8, 8, 3)) for label in COLOURS}
+    base = {label: rng.integers(0, 256, (8, 8, 3)) for label in COLORS}
     with GenerationWriter(tmp_path / "v", stage="validate", modality="image") as writer:
         for label, one in base.items():
             for _ in range(6):
@@ -124,7 +124,7 @@ def test_what_comes_out_as_it_went_in_is_rejected(tmp_path: Path) -> None:
                 row_id = identify(images.content(picture))
                 payload = images.encode(picture)
                 writer.keep(Row(row_id, "train", 0, label, label_source="human", group=row_id, payload=payload))
-        writer.close(rows_in=12, classes=sorted(COLOURS))
+        writer.close(rows_in=12, classes=sorted(COLORS))
     params = SynthesizeParams(mixup=0, generate=1.0, generate_side=8, generate_steps=500)
     synthesize(params, IMAGES, collected=tmp_path / "v", validated=tmp_path / "v", output=tmp_path / "out")
     manifest = read_manifest(tmp_path / "out")

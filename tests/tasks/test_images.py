@@ -82,7 +82,7 @@ def test_what_is_no_usable_picture_is_refused_with_a_reason(encoded: bytes, reas
 
 
 def test_encoding_is_lossless() -> None:
-    """Colour and grey come back as they were."""
+    """Color and gray come back as they were."""
     for pixels in (PHOTO, np.repeat(PHOTO[..., :1], 3, axis=2)):
         assert (images.decode(images.encode(pixels)) == pixels).all()
 

@@ -17,7 +17,7 @@ from seedling.features.classical import Inputs, PictureFeatures, TextFeatures, d
 from seedling.media.images import encode
 from seedling.models.heads import Head, hard_rows, make_estimator
 from seedling.models.instance_based import SupportVectorMachine
-from seedling.models.label_propagation import brought_to, neighbour_graph, spread
+from seedling.models.label_propagation import brought_to, neighbor_graph, spread
 from seedling.models.model import soft_vote
 from seedling.models.saving import load_features, load_learner, make_learner, save_features, save_learner
 from seedling.models.training import Setting
@@ -30,7 +30,7 @@ PICTURES = np.concatenate([RNG.integers(0, 90, (40, 16, 16, 3)), RNG.integers(16
 )
 INPUTS = Inputs(X, PICTURES)
 TARGETS = np.repeat(np.eye(2), 40, axis=0)
-NAMES = ["logistic_regression", "svm", "random_forest", "nearest_neighbours", "boosted_trees", "network"]
+NAMES = ["logistic_regression", "svm", "random_forest", "nearest_neighbors", "boosted_trees", "network"]
 SETTING = Setting(2, seed=5, steps=60)
 
 
@@ -100,11 +100,11 @@ def test_a_machine_on_soft_labels_is_scikit_learns_with_or_without_its_kernel_ma
     assert learner.logits(Inputs(rows)) == pytest.approx(peer.decision_function(rows), abs=1e-3)
 
 
-def test_nearest_neighbours_agree_with_scikit_learns() -> None:
+def test_nearest_neighbors_agree_with_scikit_learns() -> None:
     """Two clouds: the classes of every row are those of KNeighborsClassifier on rows of length 1."""
     unit = X / np.linalg.norm(X, axis=1, keepdims=True)
     peer = KNeighborsClassifier(15, weights="distance").fit(unit, TARGETS.argmax(axis=1)).predict(unit)
-    assert (fitted("nearest_neighbours").argmax(axis=1) == peer).all()
+    assert (fitted("nearest_neighbors").argmax(axis=1) == peer).all()
 
 
 def test_dropout_moves_what_hangs_on_few_features_and_not_what_hangs_on_many() -> None:
@@ -217,7 +217,7 @@ def test_spreading_labels_agrees_with_scikit_learns() -> None:
     """Seeded with labels alone, the rows' classes are those of LabelSpreading on two clear clouds."""
     seeds = np.zeros((80, 2))
     seeds[0, 0] = seeds[79, 1] = 1
-    ours = brought_to(np.array([0.5, 0.5]), spread(neighbour_graph(X, 7), seeds, strength=0.9)).argmax(axis=1)
+    ours = brought_to(np.array([0.5, 0.5]), spread(neighbor_graph(X, 7), seeds, strength=0.9)).argmax(axis=1)
     known = np.full(80, -1)
     known[0], known[79] = 0, 1
     peer = LabelSpreading(kernel="knn", n_neighbors=7, alpha=0.9).fit(X, known).transduction_

@@ -15,7 +15,7 @@ from seedling.report.row_stories import examples, stories
 
 
 def row(text: str, split: str, label: str | None, **more: object) -> Row:
-    """Labelled by a person where it has a label."""
+    """Labeled by a person where it has a label."""
     source = "human" if label else None
     return Row(
         identify(text.encode()), split, label=label, label_source=source, origin=f"t.csv#{text}", payload=text, **more
@@ -33,7 +33,7 @@ CHILD = replace(row("child", "train", "a"), parents=[TAUGHT.id])
 
 @pytest.fixture
 def workspace(tmp_path: Path) -> Path:
-    """Four rows, a rejected copy, a child; the pool row labelled in round 1; two predictions, one wrong."""
+    """Four rows, a rejected copy, a child; the pool row labeled in round 1; two predictions, one wrong."""
     root = tmp_path / "generations"
     for stage, kept in (
         ("scrape", [TAUGHT, TESTED, SURE, POOL]),

@@ -28,19 +28,19 @@ IMAGES = Facts(modality="image")
 
 
 def test_its_rows_have_a_split_of_their_own(make_pictures: Callable[..., Path], tmp_path: Path) -> None:
-    """In no fold, under its own labels, which are no classes; what is or comes near one of our labelled rows goes, and so do its rows without a label."""
+    """In no fold, under its own labels, which are no classes; what is or comes near one of our labeled rows goes, and so do its rows without a label."""
     data = tmp_path / "data"
-    make_pictures(data / "mine", labelled=4, pool=2, test=2)
+    make_pictures(data / "mine", labeled=4, pool=2, test=2)
     rng = np.random.default_rng(1)
     for label, shape in (("Disc", "disc"), ("rod", "bar")):
-        (data / "other/labelled" / label).mkdir(parents=True)
+        (data / "other/labeled" / label).mkdir(parents=True)
         for number in range(3):
-            Image.fromarray(draw(shape, rng)).save(data / "other/labelled" / label / f"{number}.png")
-    shutil.copy(data / "mine/test/bar/0.png", data / "other/labelled/rod/copy.png")
-    near = np.asarray(Image.open(data / "mine/labelled/disc/0.png")).astype(int) + rng.integers(-2, 3, (24, 24))
-    Image.fromarray(near.clip(0, 255).astype(np.uint8)).save(data / "other/labelled/Disc/near.png")
-    (data / "other/unlabelled").mkdir()
-    Image.fromarray(draw("disc", rng)).save(data / "other/unlabelled/one.png")
+            Image.fromarray(draw(shape, rng)).save(data / "other/labeled" / label / f"{number}.png")
+    shutil.copy(data / "mine/test/bar/0.png", data / "other/labeled/rod/copy.png")
+    near = np.asarray(Image.open(data / "mine/labeled/disc/0.png")).astype(int) + rng.integers(-2, 3, (24, 24))
+    Image.fromarray(near.clip(0, 255).astype(np.uint8)).save(data / "other/labeled/Disc/near.png")
+    (data / "other/unlabeled").mkdir()
+    Image.fromarray(draw("disc", rng)).save(data / "other/unlabeled/one.png")
     sources = [{"kind": "folder", "path": "mine"}, {"kind": "folder", "path": "other", "role": "mixin"}]
     scrape(ScrapeParams.model_validate({"sources": sources}), IMAGES, data=data, output=tmp_path / "scrape")
     assert Counter(read_rejected(tmp_path / "scrape")["reason"]) == {"mixin_without_label": 1}

@@ -1,4 +1,4 @@
-"""Operations on pictures, against independent formulas; and that they compose, serialise and keep masks and boxes."""
+"""Operations on pictures, against independent formulas; and that they compose, serialize and keep masks and boxes."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ import numpy as np
 import pytest
 from scipy import ndimage, stats
 
-from seedling.augment.catalogue import OPERATIONS, SETS, CannotChange, MadeBlank
-from seedling.augment.color import MORPHOLOGIES, ORDERS, change_luminosity, reorder_channels, rotate_colours
+from seedling.augment.catalog import OPERATIONS, SETS, CannotChange, MadeBlank
+from seedling.augment.color import MORPHOLOGIES, ORDERS, change_luminosity, reorder_channels, rotate_colors
 from seedling.augment.image_policy import PolicyTransform, build
 from seedling.augment.light import TILE, Spot, lit
 from seedling.augment.makers import Resources, maker_of, steps_of
 from seedling.augment.noise import NORMAL_FROM, gaussian_noise, photon_noise
 from seedling.augment.sentences import Context
-from seedling.augment.transforms import OURS, ChannelOrder, ColourRotation, Glare, LuminosityMorphology, PhotonNoise
+from seedling.augment.transforms import OURS, ChannelOrder, ColorRotation, Glare, LuminosityMorphology, PhotonNoise
 from seedling.config.params import Facts
 from seedling.errors import InputError
 from seedling.media.images import encode, is_blank
@@ -28,7 +28,7 @@ IMAGES = Facts(modality="image")
 
 
 def scene(height: int = 40, width: int = 56) -> np.ndarray:
-    """A smooth coloured picture within the middle of the cube, so that little saturates."""
+    """A smooth colored picture within the middle of the cube, so that little saturates."""
     rows, columns = np.mgrid[:height, :width]
     channels = [120 + 40 * np.sin(rows / 7), 120 + 40 * np.cos(columns / 9), 110 + 30 * np.sin((rows + columns) / 11)]
     return np.stack(channels, axis=-1).astype(np.uint8)
@@ -54,10 +54,10 @@ def test_there_are_six_orders_of_channels_and_each_is_numpys() -> None:
 
 
 @pytest.mark.parametrize("degrees", [0, 30, 90, -120, 180])
-def test_a_rotation_of_colours_turns_a_and_b_and_leaves_luminosity(degrees: float) -> None:
+def test_a_rotation_of_colors_turns_a_and_b_and_leaves_luminosity(degrees: float) -> None:
     """In LAB by its definition: L stays, and (a, b) is turned, within what 8 bits and the cube's faces allow."""
     picture = scene()
-    before, after = lab(picture), lab(rotate_colours(picture, degrees))
+    before, after = lab(picture), lab(rotate_colors(picture, degrees))
     turn = math.radians(degrees)
     wanted_a = before[..., 1] * math.cos(turn) - before[..., 2] * math.sin(turn)
     wanted_b = before[..., 1] * math.sin(turn) + before[..., 2] * math.cos(turn)
@@ -68,7 +68,7 @@ def test_a_rotation_of_colours_turns_a_and_b_and_leaves_luminosity(degrees: floa
 
 @pytest.mark.parametrize("operation", MORPHOLOGIES)
 def test_morphology_is_of_the_luminosity_alone(operation: str) -> None:
-    """Scipy's grey morphology of L by its definition, with the same ellipse; a and b stay."""
+    """Scipy's gray morphology of L by its definition, with the same ellipse; a and b stay."""
     rng = np.random.default_rng(3)
     picture = np.clip(scene() + rng.integers(-30, 30, (40, 56, 1)), 0, 255).astype(np.uint8)
     element = np.array(
@@ -76,10 +76,10 @@ def test_morphology_is_of_the_luminosity_alone(operation: str) -> None:
     )
     luminosity = np.rint(lab(picture)[..., 0] * 255 / 100)
     of_scipy = {
-        "erosion": ndimage.grey_erosion,
-        "dilation": ndimage.grey_dilation,
-        "opening": ndimage.grey_opening,
-        "closing": ndimage.grey_closing,
+        "erosion": ndimage.gray_erosion,
+        "dilation": ndimage.gray_dilation,
+        "opening": ndimage.gray_opening,
+        "closing": ndimage.gray_closing,
         "gradient": ndimage.morphological_gradient,
         "top_hat": ndimage.white_tophat,
         "black_hat": ndimage.black_tophat,
@@ -88,7 +88,7 @@ def test_morphology_is_of_the_luminosity_alone(operation: str) -> None:
     after = lab(change_luminosity(picture, operation, 5))  # type: ignore[arg-type]
     inner = (slice(5, -5), slice(5, -5))  # the borders are each library's own
     assert np.abs(after[..., 0] - wanted)[inner].mean() < 1.0
-    if operation in {"erosion", "dilation", "opening", "closing"}:  # of a dark picture colours cannot be seen
+    if operation in {"erosion", "dilation", "opening", "closing"}:  # of a dark picture colors cannot be seen
         assert np.abs(after - lab(picture))[..., 1:][inner].mean() < 1.5
 
 
@@ -132,7 +132,7 @@ def test_the_grain_is_poisson_noise_without_its_mean() -> None:
 
 @pytest.mark.parametrize("value", [5, 60, 150])
 def test_photon_noise_has_a_poisson_numbers_mean_and_deviation(value: int) -> None:
-    """Of 255 photons at white a grey of v has v of them: mean v, standard deviation the root of v; dark greys by exact draws."""
+    """Of 255 photons at white a gray of v has v of them: mean v, standard deviation the root of v; dark grays by exact draws."""
     picture = np.full((200, 200, 3), value, np.uint8)
     noisy = photon_noise(picture, 255.0, np.random.default_rng(1)).astype(float)
     assert noisy.mean() == pytest.approx(value, abs=0.1)
@@ -172,7 +172,7 @@ def test_an_affine_change_is_albumentations_own_to_the_bit(arguments: dict[str, 
 
 @pytest.mark.parametrize("std", [0.01, 0.04, 0.13])
 def test_gaussian_noise_is_normal(std: float) -> None:
-    """On middle grey: mean 0, the deviation asked for, and the normal's own distribution to within what 256 quantiles and 8 bits allow."""
+    """On middle gray: mean 0, the deviation asked for, and the normal's own distribution to within what 256 quantiles and 8 bits allow."""
     rng = np.random.default_rng(2)
     picture = np.full((300, 300, 3), (128, 128, 127), np.uint8)
     noise = gaussian_noise(picture, std, rng.integers(0, 256, picture.size, dtype=np.uint8)).astype(float) - picture
@@ -183,10 +183,10 @@ def test_gaussian_noise_is_normal(std: float) -> None:
     assert abs(np.corrcoef(noise[:, 1:].ravel(), noise[:, :-1].ravel())[0, 1]) < 0.01
 
 
-def test_a_grey_pictures_noise_is_as_strong_as_a_coloured_ones() -> None:
-    """The same number for all three channels of a grey picture; noise on anything but 8-bit colours is refused."""
-    grey = np.full((200, 200, 3), 128, np.uint8)
-    made = OURS["GaussianNoise"](std_range=(0.05, 0.05), p=1)(image=grey)["image"].astype(float) - 128
+def test_a_gray_pictures_noise_is_as_strong_as_a_colored_ones() -> None:
+    """The same number for all three channels of a gray picture; noise on anything but 8-bit colors is refused."""
+    gray = np.full((200, 200, 3), 128, np.uint8)
+    made = OURS["GaussianNoise"](std_range=(0.05, 0.05), p=1)(image=gray)["image"].astype(float) - 128
     assert made.std() == pytest.approx(0.05 * 255, rel=0.03)
     assert np.ptp(made, axis=2).max() == 0
     for name in ("GaussianNoise", "PhotonNoise"):
@@ -232,12 +232,12 @@ def test_steps_draw_apart_from_one_another() -> None:
     assert 160 <= counts["one"] <= 240
 
 
-def test_our_transforms_compose_serialise_and_leave_boxes_and_masks() -> None:
+def test_our_transforms_compose_serialize_and_leave_boxes_and_masks() -> None:
     """Within albumentations' Compose, to a dictionary and back, with a mask and a box beside the picture."""
     ours = [
         A.NoOp(p=1),
         ChannelOrder(p=1),
-        ColourRotation((20, 40), p=1),
+        ColorRotation((20, 40), p=1),
         LuminosityMorphology(["erosion"], (3, 5), p=1),
         Glare(mask=True, p=1),
         PhotonNoise(p=1),
@@ -283,7 +283,7 @@ def test_a_policy_that_cannot_be_is_explained(policy: list[object], said: str) -
 
 
 def test_a_child_on_which_nothing_is_left_is_none() -> None:
-    """All black: it says so. A parent that is blank itself, as a user may allow it, has children; one colour is blank, two levels' difference
+    """All black: it says so. A parent that is blank itself, as a user may allow it, has children; one color is blank, two levels' difference
     is something.
     """
     dark = {"RandomBrightnessContrast": {"brightness_limit": [-1, -1], "contrast_limit": [0, 0], "p": 1.0}}
@@ -349,12 +349,12 @@ def test_children_of_a_picture_that_is_read_once_are_those_of_one_read_anew() ->
         assert (parent == scene()).all()
 
 
-def test_a_grey_pictures_children_are_grey() -> None:
-    """Noise is drawn for each channel, and would colour them; a coloured picture's children keep their colours."""
-    grey = np.repeat(scene()[..., :1], 3, axis=2)
+def test_a_gray_pictures_children_are_gray() -> None:
+    """Noise is drawn for each channel, and would color them; a colored picture's children keep their colors."""
+    gray = np.repeat(scene()[..., :1], 3, axis=2)
     for name in ("gaussian_noise", "iso_noise", "photon_noise", "salt_and_pepper"):
-        made = PolicyTransform([OPERATIONS[name].entry(0.8)])(grey, 3)
-        assert (made != grey).any()
+        made = PolicyTransform([OPERATIONS[name].entry(0.8)])(gray, 3)
+        assert (made != gray).any()
         assert (made[..., 0] == made[..., 1]).all()
         assert (made[..., 1] == made[..., 2]).all()
     assert np.ptp(PolicyTransform([OPERATIONS["gaussian_noise"].entry(0.8)])(scene(), 3).astype(int), axis=2).max() > 5

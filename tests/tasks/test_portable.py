@@ -31,7 +31,7 @@ from seedling.models.training import Setting
 from seedling.progress import silent
 
 RNG = np.random.default_rng(3)
-HEADS = ["logistic_regression", "svm", "random_forest", "nearest_neighbours", "boosted_trees", "network"]
+HEADS = ["logistic_regression", "svm", "random_forest", "nearest_neighbors", "boosted_trees", "network"]
 TEXTS = [
     f"{one} {other} {number % 7}"
     for number in range(14)
@@ -39,7 +39,7 @@ TEXTS = [
 ]
 
 
-def coloured(number: int) -> bytes:
+def colored(number: int) -> bytes:
     """A noisy picture of 24 × 30 in which one of three channels is strong."""
     pixels = RNG.integers(0, 90, (24, 30, 3))
     pixels[..., number % 3] += 110
@@ -47,7 +47,7 @@ def coloured(number: int) -> bytes:
     return images.encode(np.clip(pixels, 0, 255).astype(np.uint8))
 
 
-PICTURES = [coloured(number) for number in range(60)]
+PICTURES = [colored(number) for number in range(60)]
 LABELS = np.arange(60) % 3
 
 
@@ -87,9 +87,9 @@ def asked_as_onnx(model: TrainedModel, rows: list, path: Path) -> np.ndarray:
 
 
 def test_lab_is_opencvs_to_the_last_bit() -> None:
-    """Half a million colours drawn at random, and all greys, against cv2.cvtColor."""
-    colours = np.concatenate([RNG.integers(0, 256, (500_000, 3)), np.repeat(np.arange(256), 3).reshape(-1, 3)])
-    picture = colours.astype(np.uint8).reshape(4, -1, 3)
+    """Half a million colors drawn at random, and all grays, against cv2.cvtColor."""
+    colors = np.concatenate([RNG.integers(0, 256, (500_000, 3)), np.repeat(np.arange(256), 3).reshape(-1, 3)])
+    picture = colors.astype(np.uint8).reshape(4, -1, 3)
     expected = cv2.cvtColor(picture, cv2.COLOR_RGB2LAB)
     assert (Lab()(torch.from_numpy(picture)).numpy() == expected).all()
 
@@ -100,7 +100,7 @@ def test_each_learner_says_the_same_as_a_graph(name: str, classes: int) -> None:
     """Probabilities of pictures that no learner saw, to 1e-4; with one class more than there are labels of."""
     kept = np.flatnonzero(classes > LABELS)
     model = trained(PictureFeatures(), [PICTURES[one] for one in kept], LABELS[kept], [name], classes + 1)
-    new = [coloured(number) for number in range(12)]
+    new = [colored(number) for number in range(12)]
     assert np.abs(asked(model, new) - model.predict(new)).max() < 1e-4
 
 
@@ -108,11 +108,11 @@ def test_a_vote_of_all_says_the_same_as_onnx(tmp_path: Path) -> None:
     """Six learners of two halves, logits of one adjusted, through onnxruntime, any number of rows."""
     model = trained(PictureFeatures(), PICTURES, LABELS, HEADS)
     model.members[0] = [Adjusted(one, np.log([0.5, 0.3, 0.2])) for one in model.members[0]]
-    new = [coloured(number) for number in range(7)]
+    new = [colored(number) for number in range(7)]
     assert np.abs(asked_as_onnx(model, new, tmp_path / "model.onnx") - model.predict(new)).max() < 1e-4
 
 
-@pytest.mark.parametrize("name", ["logistic_regression", "svm", "nearest_neighbours", "boosted_trees"])
+@pytest.mark.parametrize("name", ["logistic_regression", "svm", "nearest_neighbors", "boosted_trees"])
 def test_sparse_texts_say_the_same_as_a_graph(name: str) -> None:
     """Learners on TF-IDF, whose kept rows are sparse."""
     model = trained(TextFeatures(), TEXTS, np.arange(len(TEXTS)) % 3, [name])
@@ -130,10 +130,10 @@ def test_an_encoder_and_its_tuned_self_say_the_same_as_onnx(of_texts: Path, tmp_
 
 
 def test_an_encoder_of_pictures_says_the_same_as_a_graph(of_pictures: Path, tmp_path: Path) -> None:
-    """Features of a convolutional encoder, with colours beside them."""
+    """Features of a convolutional encoder, with colors beside them."""
     maker = EncodedFeatures(EncoderParams(model=str(of_pictures)), "image", tmp_path)
     model = trained(maker, PICTURES, LABELS, ["logistic_regression", "fine_tuned"])
-    new = [coloured(number) for number in range(6)]
+    new = [colored(number) for number in range(6)]
     assert np.abs(asked(model, new) - model.predict(new)).max() < 1e-4
 
 

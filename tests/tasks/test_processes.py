@@ -38,7 +38,7 @@ TWO = "torchrun --nproc_per_node 2"
 def made(tmp_path: Path, make_pictures: Callable[..., Path]) -> Path:
     """A workspace of small pictures with all that train reads; learns by logistic regression and a network."""
     workspace = tmp_path / "workspace"
-    make_workspace(workspace, make_pictures(labelled=6, pool=220, test=3), "image")
+    make_workspace(workspace, make_pictures(labeled=6, pool=220, test=3), "image")
     for key, value in (("candidates", ["logistic_regression", "network"]), ("steps", 20)):
         set_value(workspace, ["train", key], value)
     for stage in ("scrape", "validate", "augment", "synthesize"):

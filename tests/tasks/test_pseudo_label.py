@@ -62,7 +62,7 @@ def test_no_rows_are_no_rows() -> None:
 
 
 def test_each_filter_keeps_what_its_name_says() -> None:
-    """Four rows by hand: confidences .9, .6, .8, .55, two a class; teacher and neighbours disagree on the third."""
+    """Four rows by hand: confidences .9, .6, .8, .55, two a class; teacher and neighbors disagree on the third."""
     shown = seen(
         [[0.9, 0.1], [0.6, 0.4], [0.2, 0.8], [0.45, 0.55]],
         agrees=[True, True, False, True],
@@ -94,7 +94,7 @@ def test_the_expected_gain_is_zero_for_labels_at_random() -> None:
 
 
 def test_the_bake_off_keeps_all_unless_another_filter_is_surely_better() -> None:
-    """Rows on which teacher and neighbours disagree are all wrong: agreement wins. Where they are right: all."""
+    """Rows on which teacher and neighbors disagree are all wrong: agreement wins. Where they are right: all."""
     truth, agrees = np.zeros(60, dtype=np.int64), np.arange(60) < 40
     wrong = Seen(
         np.where(agrees[:, None], [[0.9, 0.1]], [[0.1, 0.9]]), agrees, 1.0, np.zeros(2, dtype=bool), np.zeros(60)
@@ -118,7 +118,7 @@ def test_the_queue_wants_what_is_unsure_and_stands_for_many_and_is_rare() -> Non
 
 
 def test_a_row_beside_a_picked_one_waits() -> None:
-    """Scores 1, .9 and .6, the first two neighbours of each other: .9 counts .45 once the first is picked."""
+    """Scores 1, .9 and .6, the first two neighbors of each other: .9 counts .45 once the first is picked."""
     graph = sparse.csr_matrix(np.array([[0, 1, 0], [1, 0, 0], [0, 0, 0]], dtype=float))
     assert pick(np.array([1.0, 0.9, 0.6]), graph, 0, 3).tolist() == [0, 2, 1]
 
@@ -128,10 +128,10 @@ def taught(truth: np.ndarray) -> Taught:
     many, pool = len(truth), 60
     logits = rng.normal(size=(3, pool, 2))
     return Taught(
-        labelled_ids=[f"l{n}" for n in range(many)],
+        labeled_ids=[f"l{n}" for n in range(many)],
         pool_ids=[f"p{n}" for n in range(pool)],
         half=np.zeros(pool, dtype=np.int64),
-        labelled=np.full((many, 2), 0.5),
+        labeled=np.full((many, 2), 0.5),
         pool=np.stack([softmax(one) for one in logits]),
         fold=np.arange(many) % 2,
         folds=[0, 1],
@@ -140,7 +140,7 @@ def taught(truth: np.ndarray) -> Taught:
         human=np.ones(many, dtype=bool),
         repaired=np.zeros(many, dtype=bool),
         trust=np.ones((3, many)),
-        labelled_spread=np.zeros(many),
+        labeled_spread=np.zeros(many),
         pool_spread=np.zeros((3, pool)),
     )
 
@@ -161,12 +161,12 @@ def test_a_teacher_that_nothing_proves_gives_way_to_the_labels() -> None:
     were held out, and no more than a tie-breaker where every row was needed to teach it.
     """
     rng = np.random.default_rng(8)
-    centres = np.array([[0.0, 0.0], [9.0, 9.0]])
-    features = (centres[[0, 1] + [0] * 30 + [1] * 30] + rng.normal(size=(62, 2))).astype(np.float32)
+    centers = np.array([[0.0, 0.0], [9.0, 9.0]])
+    features = (centers[[0, 1] + [0] * 30 + [1] * 30] + rng.normal(size=(62, 2))).astype(np.float32)
     wrong = np.repeat(np.array([[0.0, 1.0], [1.0, 0.0]]), 30, axis=0)
     known = dataclasses.replace(
         taught(np.array([0, 1])),
-        labelled=np.array([[0.0, 1.0], [1.0, 0.0]]),
+        labeled=np.array([[0.0, 1.0], [1.0, 0.0]]),
         pool=np.stack([wrong] * 3),
         trust=np.ones((3, 2)),
     )
@@ -196,7 +196,7 @@ def test_a_teacher_that_held_out_rows_speak_against_counts_less() -> None:
 
 
 def test_labels_win_over_a_teacher_that_is_sure_and_wrong_and_each_lineage_learns_it_from_others_folds() -> None:
-    """Two clusters of two hundred rows, eighty of each labelled at a tenth of a row's weight; the teacher is sure of the other
+    """Two clusters of two hundred rows, eighty of each labeled at a tenth of a row's weight; the teacher is sure of the other
     class everywhere. At .1 its 120 opinions would outweigh the labels around; held-out rows put it down, and the pool is right.
     """
     rng = np.random.default_rng(9)
@@ -206,7 +206,7 @@ def test_labels_win_over_a_teacher_that_is_sure_and_wrong_and_each_lineage_learn
     wrong = np.eye(2)[1 - where] * 0.998 + 0.001
     known = dataclasses.replace(
         taught(truth),
-        labelled=wrong[:160],
+        labeled=wrong[:160],
         pool_ids=[f"p{number}" for number in range(240)],
         pool=np.stack([wrong[160:]] * 3),
         pool_spread=np.zeros((3, 240)),
@@ -222,7 +222,7 @@ def test_what_a_lineage_learns_from_does_not_depend_on_the_others() -> None:
     """With another final lineage, lineage 0's labels and weights of the pool are the same to the bit."""
     known = taught(np.arange(20) % 2)
     rows = pd.DataFrame(
-        {"id": known.pool_ids, "origin": None, "licence": None, "attribution": None, "group": known.pool_ids}
+        {"id": known.pool_ids, "origin": None, "license": None, "attribution": None, "group": known.pool_ids}
     )
     other = known.pool.copy()
     other[-1] = other[-1][:, ::-1]

@@ -26,8 +26,8 @@ def test_draws_are_the_hash_of_seed_and_counter() -> None:
     assert [whole.below(5) for _ in range(9)] == [int(5 * one) for one in found]
 
 
-def test_draws_are_even_within_a_seed_and_over_neighbouring_seeds() -> None:
-    """By Kolmogorov and Smirnov's test, and neighbours do not go together."""
+def test_draws_are_even_within_a_seed_and_over_neighboring_seeds() -> None:
+    """By Kolmogorov and Smirnov's test, and neighbors do not go together."""
     draws = Draws(1)
     within = np.array([draws.random() for _ in range(4_000)])
     over = np.array([Draws(seed).random() for seed in range(4_000)])

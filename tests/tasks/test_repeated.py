@@ -116,7 +116,7 @@ def test_a_source_that_was_left_out_is_harder_where_it_looks_otherwise() -> None
     assert found["hardest"]["accuracy"]["value"] < 0.1
     assert found["accuracy"]["value"] == pytest.approx(2 / 3, abs=0.05)
     assert found["difference"]["value"] == pytest.approx(-1 / 3, abs=0.05)
-    assert unseen_sources(three, judged, ["labelled/a.png"] * 150, FACTS) is None
+    assert unseen_sources(three, judged, ["labeled/a.png"] * 150, FACTS) is None
 
 
 def test_copies_of_an_unseen_sources_rows_teach_nobody_about_it() -> None:
@@ -143,7 +143,7 @@ def test_copies_of_an_unseen_sources_rows_teach_nobody_about_it() -> None:
         ("rows.csv#7", "rows.csv"),
         ("tables/rows.csv#7", "tables/rows.csv"),
         ("http://[x/1.png", ""),
-        ("labelled/rose/1.png", "labelled"),
+        ("labeled/rose/1.png", "labeled"),
         (None, ""),
     ],
 )

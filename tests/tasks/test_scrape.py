@@ -33,16 +33,16 @@ def run(data: Path, facts: Facts, *sources: dict[str, object]) -> Path:
 
 
 def test_a_folder_gives_labels_splits_and_origins(make_pictures: Callable[..., Path]) -> None:
-    """labelled/<class> is training data, test/<class> the test split, unlabelled the pool; origins are relative."""
-    rows = read(run(make_pictures(labelled=2, pool=4, test=1), IMAGES, {"kind": "folder"}))
+    """labeled/<class> is training data, test/<class> the test split, unlabeled the pool; origins are relative."""
+    rows = read(run(make_pictures(labeled=2, pool=4, test=1), IMAGES, {"kind": "folder"}))
     assert rows.groupby("split").size().to_dict() == {"pool": 4, "test": 3, "train": 6}
-    assert rows.loc[rows["origin"] == "labelled/disc/0.png", "label"].tolist() == ["disc"]
+    assert rows.loc[rows["origin"] == "labeled/disc/0.png", "label"].tolist() == ["disc"]
     assert rows.loc[rows["split"] == "pool", "label"].isna().all()
 
 
-def test_a_plain_image_folder_is_all_labelled(make_pictures: Callable[..., Path]) -> None:
-    """Where there is no labelled/ or test/, every folder is a class."""
-    root = make_pictures(labelled=2, pool=0, test=0) / "labelled"
+def test_a_plain_image_folder_is_all_labeled(make_pictures: Callable[..., Path]) -> None:
+    """Where there is no labeled/ or test/, every folder is a class."""
+    root = make_pictures(labeled=2, pool=0, test=0) / "labeled"
     rows = read(run(root, IMAGES, {"kind": "folder"}))
     assert rows["split"].unique().tolist() == ["train"]
     assert sorted(rows["label"].unique()) == ["bar", "cross", "disc"]
@@ -50,32 +50,32 @@ def test_a_plain_image_folder_is_all_labelled(make_pictures: Callable[..., Path]
 
 def test_odd_files_are_rejected_or_left_for_validate(make_pictures: Callable[..., Path]) -> None:
     """A picture outside any class has a reason; a broken link too; broken bytes are validate's business."""
-    root = make_pictures(labelled=1, pool=0, test=0)
-    (root / "labelled" / "loose.png").write_bytes((root / "labelled/disc/0.png").read_bytes())
-    (root / "labelled" / "disc" / "gone.png").symlink_to(root / "nowhere.png")
-    (root / "labelled" / "disc" / "torn.jpg").write_bytes(b"\xff\xd8torn")
+    root = make_pictures(labeled=1, pool=0, test=0)
+    (root / "labeled" / "loose.png").write_bytes((root / "labeled/disc/0.png").read_bytes())
+    (root / "labeled" / "disc" / "gone.png").symlink_to(root / "nowhere.png")
+    (root / "labeled" / "disc" / "torn.jpg").write_bytes(b"\xff\xd8torn")
     output = run(root, IMAGES, {"kind": "folder"})
     assert sorted(read_rejected(output)["reason"]) == ["broken_link", "outside_class_folder"]
-    assert "labelled/disc/torn.jpg" in read(output)["origin"].tolist()
+    assert "labeled/disc/torn.jpg" in read(output)["origin"].tolist()
 
 
 def test_an_empty_folder_is_explained(tmp_path: Path) -> None:
     """The error says where pictures go."""
     (tmp_path / "data").mkdir()
-    with pytest.raises(InputError, match="labelled/<class>"):
+    with pytest.raises(InputError, match="labeled/<class>"):
         run(tmp_path / "data", IMAGES, {"kind": "folder"})
 
 
 def test_a_class_without_a_file_is_named(make_pictures: Callable[..., Path]) -> None:
     """Not one that has files in another split or another source alone, and no hidden folder; a link to a folder is followed."""
-    root = make_pictures(labelled=1, pool=0, test=1)
-    (root / "labelled" / "ring").mkdir()
-    (root / "labelled" / ".hidden").mkdir()
-    (root / "labelled" / "disc" / "0.png").unlink()
-    (root / "labelled" / "far").symlink_to(root / "labelled" / "bar")
-    (root / "more" / "labelled" / "owl").mkdir(parents=True)
-    (root / "labelled" / "owl").mkdir()
-    (root / "more" / "labelled" / "owl" / "1.png").write_bytes((root / "labelled/bar/0.png").read_bytes())
+    root = make_pictures(labeled=1, pool=0, test=1)
+    (root / "labeled" / "ring").mkdir()
+    (root / "labeled" / ".hidden").mkdir()
+    (root / "labeled" / "disc" / "0.png").unlink()
+    (root / "labeled" / "far").symlink_to(root / "labeled" / "bar")
+    (root / "more" / "labeled" / "owl").mkdir(parents=True)
+    (root / "labeled" / "owl").mkdir()
+    (root / "more" / "labeled" / "owl" / "1.png").write_bytes((root / "labeled/bar/0.png").read_bytes())
     output = run(root, IMAGES, {"kind": "folder"}, {"kind": "folder", "path": "more"})
     manifest = read_manifest(output)
     assert manifest["notes"]["empty_classes"] == ["ring"]
@@ -132,9 +132,9 @@ def test_sources_say_what_belongs_together(tmp_path: Path, make_pictures: Callab
     assert (rows["one"], rows["two"], rows["three"]) == ("page 7", "page 7", None)
     with pytest.raises(InputError, match="no column 'pages': did you mean 'page'"):
         run(data, TEXTS, {"kind": "table", "path": "t.csv", "group": "pages"})
-    pictures = make_pictures(labelled=2, pool=0, test=0)
+    pictures = make_pictures(labeled=2, pool=0, test=0)
     named = read(run(pictures, IMAGES, {"kind": "folder", "group": r"/(\d)\.png$"})).set_index("origin")["group"]
-    assert named["labelled/disc/1.png"] == named["labelled/bar/1.png"] == "name 1"
+    assert named["labeled/disc/1.png"] == named["labeled/bar/1.png"] == "name 1"
     with pytest.raises(ValueError, match="is not a regular expression"):
         ScrapeParams.model_validate({"sources": [{"kind": "folder", "group": "("}]})
     with pytest.raises(ValueError, match="needs brackets"):
@@ -237,7 +237,7 @@ def crawled(tmp_path: Path, *sources: dict[str, object]) -> Path:
 def test_a_crawl_follows_pages_and_takes_tags_for_weak_labels(tmp_path: Path) -> None:
     """Three pictures by address; two tags become labels of source weak:tag; a 404 is a rejected row; items know their page."""
     with gallery(robots="User-agent: *\nDisallow: /private/\n") as (start, asked):
-        output = crawled(tmp_path, source(start, licence="CC0", group_by_page=True))
+        output = crawled(tmp_path, source(start, license="CC0", group_by_page=True))
     rows, rejected = read(output), read_rejected(output)
     assert rows["group"].tolist() == [f"page {start}", f"page {start}", f"page {start}2"]
     assert [origin.rsplit("/", 1)[1] for origin in rows["origin"]] == ["a.png", "b.png", "c.png"]
@@ -246,7 +246,7 @@ def test_a_crawl_follows_pages_and_takes_tags_for_weak_labels(tmp_path: Path) ->
         (None, None, "pool"),
         ("dog", "weak:tag", "train"),
     ]
-    assert set(rows["licence"]) == {"CC0"}
+    assert set(rows["license"]) == {"CC0"}
     assert sorted(rejected["reason"]) == ["http_404", "robots_txt"]
     assert not any("private" in path for _, path in asked), "robots.txt was not obeyed"
 
@@ -294,12 +294,12 @@ def test_an_item_that_a_site_shows_twice_is_rejected_once(tmp_path: Path) -> Non
 
 
 def test_folders_named_like_splits_in_any_case_and_strays_are_seen(make_pictures: Callable[..., Path]) -> None:
-    """Test/ is the test split; a class folder and a file beside labelled/ are rejected, not lost."""
-    root = make_pictures(labelled=1, pool=0, test=1)
+    """Test/ is the test split; a class folder and a file beside labeled/ are rejected, not lost."""
+    root = make_pictures(labeled=1, pool=0, test=1)
     (root / "test").rename(root / "Test")
     (root / "cats").mkdir()
     for name in ("cats/1.png", "stray.png"):
-        (root / name).write_bytes((root / "labelled/disc/0.png").read_bytes())
+        (root / name).write_bytes((root / "labeled/disc/0.png").read_bytes())
     output = run(root, IMAGES, {"kind": "folder"})
     assert read(output).groupby("split").size().to_dict() == {"test": 3, "train": 3}
     assert read_rejected(output)["reason"].tolist() == ["outside_known_folders"] * 2
@@ -317,14 +317,14 @@ def test_the_same_crawl_gives_the_same_bytes(tmp_path: Path) -> None:
 
 def test_a_packed_folder_gives_the_rows_that_the_loose_one_gives(make_pictures: Callable[..., Path]) -> None:
     """Same ids, labels, splits and rejected files with their reasons; the origin still names the file."""
-    pictures = make_pictures(labelled=2, pool=4, test=1)
-    (pictures / "labelled" / "stray.png").write_bytes(b"x")
+    pictures = make_pictures(labeled=2, pool=4, test=1)
+    (pictures / "labeled" / "stray.png").write_bytes(b"x")
     for plain, odd in (
         ("disc", "1.0"),
         ("bar", "nan"),
         ("cross", "-1"),
     ):  # names, although a table's labels might mean others
-        (pictures / "labelled" / plain).rename(pictures / "labelled" / odd)
+        (pictures / "labeled" / plain).rename(pictures / "labeled" / odd)
     loose = run(pictures, IMAGES, {"kind": "folder"})
     data = pictures.parent / "elsewhere" / "data"
     assert pack_folder(pictures, data, "image", 14) == []
@@ -334,5 +334,5 @@ def test_a_packed_folder_gives_the_rows_that_the_loose_one_gives(make_pictures: 
     assert read(packed)["origin"].tolist() == [f"packed#{one}" for one in read(loose)["origin"]]
     for output in (packed, loose):
         assert read_rejected(output)[["origin", "reason"]].values.tolist() == [
-            ["labelled/stray.png", "outside_class_folder"]
+            ["labeled/stray.png", "outside_class_folder"]
         ]

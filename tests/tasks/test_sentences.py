@@ -14,7 +14,7 @@ from seedling.augment.sentences import LOOKALIKES, MASK, OPERATIONS, Context, ch
 from seedling.augment.thesaurus import read_thesaurus
 from seedling.config.params import AugmentParams, Facts
 from seedling.errors import InputError
-from seedling.media.typos import NEIGHBOURS
+from seedling.media.typos import NEIGHBORS
 from seedling.models.saving import make_features
 
 TEXT = "Please book a quiet table for two.  We will NOT pay 30 euros to Anna in Rome!"
@@ -40,7 +40,7 @@ def test_what_may_not_change_stays(operation: str) -> None:
 
 
 def test_each_operation_does_what_it_is_called() -> None:
-    """Against definitions: the words' multiset, their number, one letter's neighbours, the mask's share."""
+    """Against definitions: the words' multiset, their number, one letter's neighbors, the mask's share."""
     words = Counter(TEXT.split())
     for seed in range(50):
         assert Counter(change(TEXT, "swap", 0.3, seed, CONTEXT).split()) == words
@@ -51,7 +51,7 @@ def test_each_operation_does_what_it_is_called() -> None:
         assert set(new) <= {"silent", "calm", "desk"}
         assert new.total() == 1
         assert (Counter(change(TEXT, "insert", 0.1, seed, CONTEXT).split()) - words).total() == 1
-        for operation, table in (("typo", NEIGHBOURS), ("misread", LOOKALIKES)):
+        for operation, table in (("typo", NEIGHBORS), ("misread", LOOKALIKES)):
             made = change(TEXT, operation, 0.01, seed, CONTEXT)
             ((old, new_letter),) = [(a, b) for a, b in zip(TEXT, made, strict=True) if a != b]
             assert new_letter.lower() in (table.get(old) or table[old.lower()]).lower()
@@ -65,7 +65,7 @@ def test_each_operation_does_what_it_is_called() -> None:
 
 
 def test_blanks_stay_as_they_were_and_capitals_come_back() -> None:
-    """Two blanks after the sentence; a synonym at the beginning is capitalised as the word was."""
+    """Two blanks after the sentence; a synonym at the beginning is capitalized as the word was."""
     assert "  We" in change(TEXT, "typo", 0.01, 4, Context(protected=frozenset({"we"})))
     assert change("Quiet!", "synonym", 1.0, 0, CONTEXT) in {"Silent!", "Calm!"}
 

@@ -32,8 +32,8 @@ def test_sides_brightness_and_entropy_by_hand() -> None:
 
 def test_blur_rises_with_blurring_and_is_one_without_any_edge() -> None:
     """White noise is sharp; each Gaussian makes it more blurred; a plain picture has no edge at all."""
-    grey = cv2.cvtColor(NOISE, cv2.COLOR_RGB2GRAY)
-    rising = [signals.blur(grey), *(signals.blur(cv2.GaussianBlur(grey, (0, 0), sigma)) for sigma in (1, 2, 4))]
+    gray = cv2.cvtColor(NOISE, cv2.COLOR_RGB2GRAY)
+    rising = [signals.blur(gray), *(signals.blur(cv2.GaussianBlur(gray, (0, 0), sigma)) for sigma in (1, 2, 4))]
     assert rising == sorted(rising)
     assert rising[0] < 0.2 < 0.4 < rising[-1]
     assert signals.blur(np.full((20, 20), 7, np.uint8)) == 1.0
@@ -110,7 +110,7 @@ def test_a_picture_a_quarter_as_large_is_odd_and_equal_sizes_are_not() -> None:
 
 
 def test_entropy_of_noise_is_near_its_bound() -> None:
-    """Grey levels of the mean of three uniform channels have less than the 8 bits of a uniform one, and more than 6."""
+    """Gray levels of the mean of three uniform channels have less than the 8 bits of a uniform one, and more than 6."""
     assert 6 < signals.of_picture(NOISE)["entropy"] < 8 == math.log2(256)
 
 

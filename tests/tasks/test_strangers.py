@@ -232,8 +232,8 @@ def test_which_addresses_are_public(address: str, public: bool) -> None:
             "SEEDLING_NOT_SET, which is not set",
         ),
         (
-            {"kind": "crawl", "start": "http://a.example/", "item": "p", "licence": "(//b["},
-            r"licence: '\(//b\[' cannot be read",
+            {"kind": "crawl", "start": "http://a.example/", "item": "p", "license": "(//b["},
+            r"license: '\(//b\[' cannot be read",
         ),
     ],
 )

@@ -192,7 +192,7 @@ def validated(folder: Path) -> Path:
     return folder
 
 
-def test_template_rows_are_labelled_and_copies_of_collected_rows_are_rejected(tmp_path: Path) -> None:
+def test_template_rows_are_labeled_and_copies_of_collected_rows_are_rejected(tmp_path: Path) -> None:
     """'Hi, Ann!' is 'hi ann' to the naked ear: it would leak through the folds."""
     folder = validated(tmp_path / "v")
     params = SynthesizeParams(templates=[GREETING])

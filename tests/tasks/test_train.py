@@ -100,7 +100,7 @@ def test_the_loop_stops_when_the_pools_labels_no_longer_change_or_rounds_end() -
 
 
 def table() -> TrainingRows:
-    """Four labelled rows in folds 0 and 1, a child of each, a template row, four pool rows."""
+    """Four labeled rows in folds 0 and 1, a child of each, a template row, four pool rows."""
     ingredient = np.array(["collected"] * 4 + ["augment"] * 4 + ["synthesize"] + ["pool"] * 4)
     fold = np.array([0, 0, 1, 1, 0, 0, 1, 1, NO_FOLD, NO_FOLD, NO_FOLD, NO_FOLD, NO_FOLD])
     targets = np.zeros((13, 2))
@@ -152,7 +152,7 @@ def test_halves_are_about_equal_and_depend_on_the_group_alone() -> None:
 
 
 def predictions(logits: np.ndarray) -> Predictions:
-    """Of labelled rows alone."""
+    """Of labeled rows alone."""
     return Predictions(logits, np.zeros((0, 2)), np.zeros((1, 0, 2)), np.zeros(len(logits)), np.zeros((1, 0)))
 
 

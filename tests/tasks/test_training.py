@@ -52,7 +52,7 @@ def test_a_training_that_was_killed_goes_on_to_the_same_weights(
 
         return hear
 
-    setting = Setting(10, seed=3, steps=30, unlabelled=pool)
+    setting = Setting(10, seed=3, steps=30, unlabeled=pool)
     whole = fitted(setting.of_model(watch=watch("whole")), rows)
     monkeypatch.setattr(training, "SECONDS_BETWEEN_CHECKPOINTS", -1.0)
     disturbed = setting.of_model(checkpoint=tmp_path / "network")
@@ -124,7 +124,7 @@ def test_pool_pictures_without_labels_make_the_network_better() -> None:
     def right(one: Setting) -> float:
         return float((fitted(one, rows).logits(inputs(test)).argmax(axis=1) == DIGITS.target[test]).mean())
 
-    assert right(setting.of_model(body=body, unlabelled=inputs(pool))) > right(setting) + 0.05
+    assert right(setting.of_model(body=body, unlabeled=inputs(pool))) > right(setting) + 0.05
 
 
 def test_limits_by_hand() -> None:

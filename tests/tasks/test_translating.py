@@ -48,21 +48,21 @@ def test_a_flat_ground_does_not_jump_by_hand() -> None:
 
 
 def rows(place: Path, sources: dict[str, tuple[int, str]]) -> Path:
-    """Pictures of one brightness a source: so many of each, labelled in two folds, or of the pool."""
+    """Pictures of one brightness a source: so many of each, labeled in two folds, or of the pool."""
     with GenerationWriter(place, stage="validate", modality="image") as writer:
         for number, (source, (many, split)) in enumerate(sources.items()):
             for one in range(many):
                 pixels = np.random.default_rng([number, one]).integers(80 * number, 80 * number + 60, (16, 16, 3))
                 payload = images.encode(pixels.astype(np.uint8))
                 name = identify(payload)
-                labelled = split == "train"
+                labeled = split == "train"
                 writer.keep(
                     Row(
                         name,
                         split,
-                        one % 2 if labelled else None,
-                        "ab"[one // 2 % 2] if labelled else None,
-                        label_source="human" if labelled else None,
+                        one % 2 if labeled else None,
+                        "ab"[one // 2 % 2] if labeled else None,
+                        label_source="human" if labeled else None,
                         group=name,
                         origin=f"{source}/{one}.png",
                         payload=payload,
@@ -78,7 +78,7 @@ def made(here: Path, output: Path, **params: object) -> Path:
     return output
 
 
-def test_labelled_rows_take_the_look_of_the_pool_and_keep_all_else(tmp_path: Path) -> None:
+def test_labeled_rows_take_the_look_of_the_pool_and_keep_all_else(tmp_path: Path) -> None:
     """Studio pictures are dark, the pool is bright: so are the children, in their parent's fold, class and group; the same bytes each time."""
     here = rows(tmp_path / "v", {"studio": (8, "train"), "street": (3, "pool"), "shop": (2, "test")})
     first = made(here, tmp_path / "out")
@@ -97,8 +97,8 @@ def test_labelled_rows_take_the_look_of_the_pool_and_keep_all_else(tmp_path: Pat
     assert read(again, ["id"])["id"].tolist() == found["id"].tolist()
 
 
-def test_a_labelled_row_gives_its_look_within_its_fold_alone(tmp_path: Path) -> None:
-    """Both sources are labelled: parents share a fold, and sources differ; into the one, rows of the other alone are translated."""
+def test_a_labeled_row_gives_its_look_within_its_fold_alone(tmp_path: Path) -> None:
+    """Both sources are labeled: parents share a fold, and sources differ; into the one, rows of the other alone are translated."""
     here = rows(tmp_path / "v", {"studio": (8, "train"), "street": (8, "train")})
     known = read(here).set_index("id")
     for parents in read(made(here, tmp_path / "out"), ["parents"])["parents"]:
@@ -110,27 +110,27 @@ def test_a_labelled_row_gives_its_look_within_its_fold_alone(tmp_path: Path) -> 
 
 
 def test_where_a_fold_has_no_row_of_another_source_it_is_counted(tmp_path: Path) -> None:
-    """The street's one labelled row is of the first fold and of class a: it gives its look to the studio's one row of both."""
+    """The street's one labeled row is of the first fold and of class a: it gives its look to the studio's one row of both."""
     here = rows(tmp_path / "v", {"studio": (4, "train"), "street": (1, "train")})
     output = made(here, tmp_path / "out", translate_into="street")
     assert Counter(read_rejected(output)["reason"]) == {"no_other_source": 6}
     assert len(read(output)) == 2
 
 
-def test_a_pool_row_that_is_nearly_a_labelled_one_gives_its_look_within_that_ones_fold(tmp_path: Path) -> None:
+def test_a_pool_row_that_is_nearly_a_labeled_one_gives_its_look_within_that_ones_fold(tmp_path: Path) -> None:
     """The street's only two pictures are near-duplicates of a studio row of either fold: children of a fold take the one of that fold."""
     here, place = rows(tmp_path / "v", {"studio": (4, "train"), "street": (2, "pool")}), tmp_path / "near"
     known = read(here, ["id", "split", "fold", "label", "label_source", "origin", "group", "image"])
-    labelled = known[known["split"] == "train"].drop_duplicates("fold").sort_values("fold")["group"].tolist()
+    labeled = known[known["split"] == "train"].drop_duplicates("fold").sort_values("fold")["group"].tolist()
     with GenerationWriter(place, stage="validate", modality="image") as writer:
-        pool = iter(labelled)
+        pool = iter(labeled)
         for row in known.to_dict("records"):
             group = row["group"] if row["split"] == "train" else next(pool)
             fold = None if row["fold"] != row["fold"] or row["fold"] is None else int(row["fold"])
             more = {name: row[name] for name in ("label", "label_source", "origin")}
             writer.keep(Row(row["id"], row["split"], fold, **more, group=group, payload=row["image"]["bytes"]))
         writer.close(rows_in=len(known), classes=["a", "b"])
-    near, fold_of = read(place).set_index("id"), dict(zip(labelled, (0, 1), strict=True))
+    near, fold_of = read(place).set_index("id"), dict(zip(labeled, (0, 1), strict=True))
     found = read(made(place, tmp_path / "out"), ["fold", "parents"])
     assert len(found)
     assert all(fold_of[near.loc[one["parents"][1], "group"]] == one["fold"] for one in found.to_dict("records"))
@@ -161,11 +161,11 @@ def test_folders_that_are_classes_are_no_sources(tmp_path: Path) -> None:
 
 
 def test_a_child_that_is_its_parent_is_none(tmp_path: Path) -> None:
-    """Pictures of one flat grey as from a place of the same grey: nothing changes, and nothing is kept."""
+    """Pictures of one flat gray as from a place of the same gray: nothing changes, and nothing is kept."""
     with GenerationWriter(tmp_path / "v", stage="validate", modality="image") as writer:
         for number in range(4):
-            grey = np.full((8, 8 + number, 3), 90, np.uint8)
-            name, split = identify(images.content(grey)), "train" if number < 2 else "pool"
+            gray = np.full((8, 8 + number, 3), 90, np.uint8)
+            name, split = identify(images.content(gray)), "train" if number < 2 else "pool"
             label, fold = ("ab"[number], 0) if split == "train" else (None, None)
             source = "human" if label else None
             writer.keep(
@@ -177,7 +177,7 @@ def test_a_child_that_is_its_parent_is_none(tmp_path: Path) -> None:
                     label_source=source,
                     group=name,
                     origin=f"{split}/{number}",
-                    payload=images.encode(grey),
+                    payload=images.encode(gray),
                 )
             )
         writer.close(rows_in=4, classes=["a", "b"])
@@ -189,7 +189,7 @@ def test_sources_that_are_not_there_are_explained(tmp_path: Path) -> None:
     two = rows(tmp_path / "two", {"studio": (4, "train"), "street": (4, "pool")})
     with pytest.raises(InputError, match="no source 'stret'; there is street, studio"):
         made(two, tmp_path / "a", translate_into="stret")
-    with pytest.raises(InputError, match="no labelled row has another source"):
+    with pytest.raises(InputError, match="no labeled row has another source"):
         made(two, tmp_path / "c", translate_into="studio")
     one = rows(tmp_path / "one", {"studio": (4, "train")})
     with pytest.raises(InputError, match=r"come from one source \(studio\)"):

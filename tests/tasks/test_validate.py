@@ -45,7 +45,7 @@ def reasons(output: Path) -> dict[str, int]:
 
 
 def test_of_exact_copies_one_is_kept(tmp_path: Path) -> None:
-    """The labelled one before the unlabelled."""
+    """The labeled one before the unlabeled."""
     output = checked(tmp_path, [text("twice"), text("twice", "x"), *BASE])
     assert reasons(output) == {"exact_duplicate": 1}
     assert read(output).set_index("text").loc["twice", "label"] == "x"
@@ -58,7 +58,7 @@ def test_copies_with_conflicting_labels_both_go(tmp_path: Path) -> None:
 
 
 def test_a_human_label_outranks_a_weak_one(tmp_path: Path) -> None:
-    """A wrong tag on a copy does not cost the labelled row."""
+    """A wrong tag on a copy does not cost the labeled row."""
     output = checked(tmp_path, [text("both", "x"), text("both", "y", source="weak:tag"), *BASE])
     assert reasons(output) == {"exact_duplicate": 1}
     assert read(output).set_index("text").loc["both", "label"] == "x"
@@ -102,7 +102,7 @@ def test_what_a_source_says_belongs_together_leaks_nowhere(tmp_path: Path) -> No
 
 
 def test_what_a_source_says_belongs_together_shares_a_fold(tmp_path: Path) -> None:
-    """Six rows of a page are in one fold, also by way of a copy of one of them; near_group tells copies from neighbours."""
+    """Six rows of a page are in one fold, also by way of a copy of one of them; near_group tells copies from neighbors."""
     page = [of("page 1", text(f"number {n} on this page, and no other {'z' * n}".strip(), "x")) for n in range(6)]
     rows = read(checked(tmp_path, [*page, text("Number 0 on this page, and no other!", "x"), *BASE])).set_index("text")
     mine = rows[rows.index.str.contains("this page")]
@@ -204,7 +204,7 @@ def test_the_only_row_of_a_class_is_in_no_fold(tmp_path: Path) -> None:
 
 def test_one_class_alone_is_explained(tmp_path: Path) -> None:
     """What was found, how many, and what to do."""
-    with pytest.raises(InputError, match=r"At least two classes.*found: 'x' \(4\).*Add labelled rows"):
+    with pytest.raises(InputError, match=r"At least two classes.*found: 'x' \(4\).*Add labeled rows"):
         checked(tmp_path, BASE[:4])
 
 

@@ -21,8 +21,8 @@ from seedling.errors import InputError
 from seedling.scrape.crawl_store import Memory
 
 
-def test_an_item_has_its_fields_licence_and_author(tmp_path: Path) -> None:
-    """The page states its licence and author; several rules speak, and the votes are kept beside the label."""
+def test_an_item_has_its_fields_license_and_author(tmp_path: Path) -> None:
+    """The page states its license and author; several rules speak, and the votes are kept beside the label."""
     rules = [
         {"rule": "alt", "field": "alt", "words": {"cat": ["cat", "kitten"], "dog": ["dog"]}},
         {"rule": "caption", "field": "caption"},
@@ -43,7 +43,7 @@ def test_an_item_has_its_fields_licence_and_author(tmp_path: Path) -> None:
         ["alt=dog"],
         ["caption=dog", "title=dog"],
     ]
-    assert rows["licence"].tolist()[:2] == ["https://licences.example/by"] * 2
+    assert rows["license"].tolist()[:2] == ["https://licenses.example/by"] * 2
     assert rows["attribution"].tolist() == ["Ada", "Ada", None]
     table = {one["rule"]: one for one in read_manifest(output)["notes"]["rules"]}
     assert (table["caption"]["coverage"], table["caption"]["overlap"], table["caption"]["conflict"]) == (
@@ -226,8 +226,8 @@ def test_a_background_source_is_the_class_nothing(tmp_path: Path) -> None:
     """Whatever it holds, each of its rows is of no class, of its own label source."""
     folder = tmp_path / "data" / "walls"
     folder.mkdir(parents=True)
-    (folder / "unlabelled").mkdir()
-    (folder / "unlabelled" / "w.png").write_bytes(picture(30))
+    (folder / "unlabeled").mkdir()
+    (folder / "unlabeled" / "w.png").write_bytes(picture(30))
     with site() as told:
         gallery(told)
         rows = read(
@@ -320,7 +320,7 @@ def test_selectors_are_xpath_too_and_depth_has_a_limit(tmp_path: Path) -> None:
 
 
 def test_human_labels_judge_the_rules(tmp_path: Path) -> None:
-    """Four labelled texts of a table, of which a rule speaks of three and is right twice."""
+    """Four labeled texts of a table, of which a rule speaks of three and is right twice."""
     (tmp_path / "data").mkdir()
     frame = pd.DataFrame(
         {"text": ["good film", "good cast", "good grief", "meh"], "label": ["pos", "pos", "neg", "neg"]}
@@ -336,15 +336,15 @@ def test_human_labels_judge_the_rules(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_words_are_no_selectors(tmp_path: Path) -> None:
-    """A licence or an author given in words is taken as it is, also of a sequence of bare pictures; and one that is found on the page."""
+    """A license or an author given in words is taken as it is, also of a sequence of bare pictures; and one that is found on the page."""
     with site() as told:
         gallery(told)
         told.routes |= {f"/raw/{number}": picture(130 + 40 * number) for number in (1, 2)}
-        stated = {"licence": "CC-BY-4.0", "attribution": "(c) Ada"}
-        crawl = {**CRAWL, "start": told.address + "/", "licence": "(c) all of us", "attribution": "(//i)[1]/text()"}
+        stated = {"license": "CC-BY-4.0", "attribution": "(c) Ada"}
+        crawl = {**CRAWL, "start": told.address + "/", "license": "(c) all of us", "attribution": "(//i)[1]/text()"}
         raw = {"kind": "sequence", "url": told.address + "/raw/{1..2}", **QUICK, **stated}
         rows = read(run(tmp_path, IMAGES, crawl, raw))
-    assert Counter(zip(rows["licence"], rows["attribution"], strict=True)) == {
+    assert Counter(zip(rows["license"], rows["attribution"], strict=True)) == {
         ("(c) all of us", "Ada"): 2,
         ("(c) all of us", None): 1,
         ("CC-BY-4.0", "(c) Ada"): 2,

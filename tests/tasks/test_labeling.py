@@ -52,8 +52,8 @@ def test_patterns_and_maps() -> None:
 
 
 def test_functions_of_a_user_are_found_and_their_faults_told(tmp_path: Path) -> None:
-    """data/labelling.py: two functions; one that is nowhere is named with those that are; one that stops says where."""
-    (tmp_path / "labelling.py").write_text(
+    """data/labeling.py: two functions; one that is nowhere is named with those that are; one that stops says where."""
+    (tmp_path / "labeling.py").write_text(
         "import math\n\ndef shouting(item):\n    return 'loud' if item['text'].isupper() else None\n\n\ndef faulty(item):\n    return item['nothing']\n"
     )
     rule = {"rule": "s", "function": "shouting"}
@@ -67,15 +67,15 @@ def test_functions_of_a_user_are_found_and_their_faults_told(tmp_path: Path) -> 
         votes({}, rule, rule, data=tmp_path)
 
 
-def test_a_package_may_bring_labelling_functions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An installed package that registers `shouting` under seedling.labelling is found by that name, with no file in the workspace."""
+def test_a_package_may_bring_labeling_functions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An installed package that registers `shouting` under seedling.labeling is found by that name, with no file in the workspace."""
     (tmp_path / "loudness.py").write_text(
         "def shouting(fields):\n    return 'loud' if fields['text'].isupper() else None\n"
     )
     told = tmp_path / "loudness-1.0.dist-info"
     told.mkdir()
     (told / "METADATA").write_text("Metadata-Version: 2.1\nName: loudness\nVersion: 1.0\n")
-    (told / "entry_points.txt").write_text("[seedling.labelling]\nshouting = loudness:shouting\n")
+    (told / "entry_points.txt").write_text("[seedling.labeling]\nshouting = loudness:shouting\n")
     monkeypatch.syspath_prepend(str(tmp_path))
     (tmp_path / "data").mkdir()
     rule = {"rule": "s", "function": "shouting"}
@@ -136,7 +136,7 @@ def test_dawid_and_skene_by_hand() -> None:
 
 
 def test_the_audit_by_hand() -> None:
-    """Four items: a speaks of three, with b of two, against it of one; of two that a person labelled it is right once."""
+    """Four items: a speaks of three, with b of two, against it of one; of two that a person labeled it is right once."""
     audit = Audit(4)
     audit.hear((("a", "x"), ("b", "x")), "x")
     audit.hear((("a", "x"), ("b", "y")), "Y")
