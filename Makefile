@@ -94,7 +94,7 @@ check: .venv/.ready  ## ruff and strict types
 docs: .venv/.ready  ## what the docs say holds: commands, keys, file table
 	$(BIN)/pytest tests/test_docs.py
 
-bench: .venv/.ready  ## every benchmark; writes benchmarks/results/*.csv; needs DATA=folder of sets and BACKBONE=encoder of pictures
+bench: .venv/.ready  ## every benchmark; writes benchmarks/results/*.csv; needs DATA=folder of sets and BACKBONE=encoder of images
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[bench]"
 	$(BIN)/python benchmarks/digits.py --draws 5
 	$(BIN)/python benchmarks/scale.py

@@ -22,7 +22,7 @@ from few_labels import parser_of
 from record import Found, mean_with_interval, write
 from sklearn.model_selection import StratifiedKFold
 
-from seedling.config.params import EncoderParams, Facts
+from seedling.config.params import EncoderParams, WorkspaceConfig
 from seedling.dataset.training_rows import TrainingRows
 from seedling.evaluate.next_steps import Curve, LabelsFrom, errors_by_class, next_steps
 from seedling.features.classical import Inputs
@@ -30,12 +30,12 @@ from seedling.label_quality.label_issues import doubt
 from seedling.models.heads import Head
 from seedling.models.model import single_threaded
 from seedling.models.saving import make_features
-from seedling.models.training import Setting
+from seedling.models.training import FitContext
 from seedling.stats.statistics import softmax, wilson
 from seedling.train.choice import Judged
-from seedling.train.cross_validation import Workbench
+from seedling.train.cross_validation import TrainingData
 from seedling.train.learning_curve import learning_curve
-from seedling.train.step_contributions import bought
+from seedling.train.step_contributions import step_contributions
 from seedling.train.tally import Candidate
 from seedling.validate.label_checks import budget
 
@@ -59,7 +59,7 @@ def load(data: Path, name: str, backbone: str) -> tuple[np.ndarray, pd.DataFrame
     modality: Any = "text" if "text" in frame else "image"
     encoder = EncoderParams(model="all-MiniLM-L6-v2" if modality == "text" else backbone)
     with tempfile.TemporaryDirectory() as folder:
-        maker = make_features(encoder, None, Facts(modality=modality), Path(folder))
+        maker = make_features(encoder, None, WorkspaceConfig(modality=modality), Path(folder))
         features = maker.fit_transform(frame[modality].tolist()).features
     return features, frame, sorted(known)
 
@@ -95,12 +95,12 @@ def what_children_bought(
             chances[fold == one] = softmax(head.logits(Inputs(features[rows[fold == one]])))
         said[Candidate("logistic_regression", recipe)] = chances
     judged = Judged(given, np.arange(len(rows)), rows.astype(str), np.ones(len(rows)))
-    return bought(said, judged, 1_000, 0)
+    return step_contributions(said, judged, 1_000, 0)
 
 
 def bench_of(
     features: np.ndarray, rows: np.ndarray, given: np.ndarray, fold: np.ndarray, classes: int
-) -> tuple[Workbench, Judged]:
+) -> tuple[TrainingData, Judged]:
     """The labeled rows as train has them."""
     many = len(rows)
     names = rows.astype(str)
@@ -113,12 +113,12 @@ def bench_of(
         parents=np.stack([np.arange(many), np.full(many, -1)], axis=1),
         group=names,
         half=np.zeros(many, dtype=np.int64),
-        lineage_labels=np.full((many, 6), -1),
-        lineage_weights=np.zeros((many, 6)),
+        pseudo_label_by_fold=np.full((many, 6), -1),
+        pseudo_weight_by_fold=np.zeros((many, 6)),
     )
     inputs = Inputs(features[rows])
     judged = Judged(given, np.arange(many), names, np.ones(many))
-    return Workbench(held, inputs, inputs.take(np.arange(0)), Setting(classes, 0, 1)), judged
+    return TrainingData(held, inputs, inputs.take(np.arange(0)), FitContext(classes, 0, 1)), judged
 
 
 def mislabeled(
@@ -164,16 +164,18 @@ def one_start(
     advice = next_steps(
         curve,
         rows={"pool": len(pool)},
-        doubt={"expected": found.expected, "judged": len(rows), "items_a_minute": 20, "budget": budget(found, 20)},
+        doubt={"expected": found.expected, "judged": len(rows), "items_per_minute": 20, "budget": budget(found, 20)},
         errors=errors_by_class(right, truth[seen], classes),
         labels={one: int((given == place).sum()) for place, one in enumerate(classes)},
-        bought=what_children_bought(features, changed, rows, given, fold, len(classes)),
+        step_contributions=what_children_bought(features, changed, rows, given, fold, len(classes)),
         rounds=[],
         slices=[],
         queue=True,
         used={"augment"},
         labels_from=[
-            LabelsFrom("source", str(one), int((source == one).sum()), float(np.nansum(found.p_wrong[source == one])))
+            LabelsFrom(
+                "source", str(one), int((source == one).sum()), float(np.nansum(found.p_label_error[source == one]))
+            )
             for one in range(SOURCES)
         ],
     )
@@ -205,7 +207,7 @@ def followed(
     """The labeled rows and their labels when the advice was followed; pool: the least sure first."""
     if advice["what"] == "check_labels":
         labels = given.copy()
-        looked_at = np.argsort(-found.p_wrong, kind="stable")[: int(advice["text"].split()[3].replace(",", ""))]
+        looked_at = np.argsort(-found.p_label_error, kind="stable")[: int(advice["text"].split()[3].replace(",", ""))]
         labels[looked_at] = truth[rows[looked_at]]
         return rows, labels
     if advice["what"] == "leave_out":
@@ -247,9 +249,9 @@ def blamed(name: str, starts: list[list[dict[str, Any]]], command: str) -> list[
     found = []
     for one_is_worse, among in ((True, starts[1::2]), (False, starts[::2])):
         setting = f"{name}, wrong labels of {'one source' if one_is_worse else 'all sources'}"
-        verdicts = [[piece["right"] for piece in one if piece["what"] == "fix_source"] for one in among]
-        counts = {"names that source": sum(True in one for one in verdicts)} if one_is_worse else {}
-        counts |= {"blames another": sum(False in one for one in verdicts)}
+        round_decisions = [[piece["right"] for piece in one if piece["what"] == "fix_source"] for one in among]
+        counts = {"names that source": sum(True in one for one in round_decisions)} if one_is_worse else {}
+        counts |= {"blames another": sum(False in one for one in round_decisions)}
         for words, many in counts.items():
             one = wilson(many, len(among))
             found.append(

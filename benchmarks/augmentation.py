@@ -27,24 +27,24 @@ from seedling.augment.screening import screen
 from seedling.augment.sentences import Context
 from seedling.augment.teaching import Parents
 from seedling.augment.thesaurus import read_thesaurus
-from seedling.config.params import EncoderParams, Facts
+from seedling.config.params import EncoderParams, WorkspaceConfig
 from seedling.features.classical import FeatureMaker
 from seedling.media import images
 from seedling.models.model import single_threaded
 from seedling.models.saving import make_features, make_learner
-from seedling.models.training import Setting
+from seedling.models.training import FitContext
 from seedling.parallel.executor import in_threads
 from seedling.stats.randomness import derived_seed
 
 WEIGHT, CHILDREN, STEPS = 0.5, 2, 240
-PICTURE_PEERS = ("usual recipe of albumentations", "TrivialAugment", "RandAugment")
+IMAGE_PEERS = ("usual recipe of albumentations", "TrivialAugment", "RandAugment")
 
 
 def rows_of(name: str, data: Path | None) -> tuple[str, list[Any], np.ndarray, np.ndarray]:
     """Modality, payloads, labels, and whether a row is of the test split (digits: drawn by its number)."""
     if name == "digits":
-        pictures, labels = load_digits(return_X_y=True)
-        gray = np.rint(pictures.reshape(-1, 8, 8) * 255 / 16).astype(np.uint8)
+        image_arrays, labels = load_digits(return_X_y=True)
+        gray = np.rint(image_arrays.reshape(-1, 8, 8) * 255 / 16).astype(np.uint8)
         test = np.random.default_rng(99).random(len(labels)) < 0.5
         return "image", [images.encode(cv2.merge([one] * 3)) for one in gray], labels.astype(str), test
     if data is None:
@@ -121,7 +121,7 @@ def peers(modality: str) -> dict[str, Callable[[Any, int], Any]]:
         return through(pixels, seed, [few[int(one)] for one in rng.integers(14, size=2)])
 
     own = (lambda pixels, seed: through(pixels, seed, usual), trivial, rand)
-    return {name: of_bytes(one) for name, one in zip(PICTURE_PEERS, own, strict=True)}
+    return {name: of_bytes(one) for name, one in zip(IMAGE_PEERS, own, strict=True)}
 
 
 def accuracy(
@@ -146,7 +146,7 @@ def accuracy(
     labels = np.concatenate([parents.labels, parents.labels[np.array(of, dtype=int)]])
     weights = np.concatenate([np.ones(len(parents.ids)), np.full(len(of), WEIGHT)])
     inputs = parents.features.transform(payloads)
-    model = make_learner(learner, Setting(parents.classes, seed, STEPS))
+    model = make_learner(learner, FitContext(parents.classes, seed, STEPS))
     model.fit(inputs, np.eye(parents.classes)[labels], weights)
     return float((model.logits(asked).argmax(axis=1) == truth).mean())
 
@@ -156,7 +156,7 @@ def one_seed(
 ) -> list[dict[str, Any]]:
     """Every policy's test accuracy with one draw of the parents."""
     modality, payloads, labels, test = rows_of(name, data)
-    facts = Facts(modality=modality, seed=seed)  # type: ignore[arg-type]
+    facts = WorkspaceConfig(modality=modality, seed=seed)  # type: ignore[arg-type]
     maker = make_features(
         EncoderParams(model=encoder) if encoder else None, None, facts, Path.cwd() if encoder else None
     )

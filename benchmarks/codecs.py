@@ -1,8 +1,8 @@
-"""How children of pictures may be stored: time to encode and decode, and size, of PNG by its levels, strategies and filters, and of other codecs.
+"""How children of images may be stored: time to encode and decode, and size, of PNG by its levels, strategies and filters, and of other codecs.
 
 PYTHONPATH=. python benchmarks/codecs.py --data ../shared/data
 Children of real photographs brought to several sizes and of handwritten digits, by the set of operations for each, and pages of text; one core, means
-over the pictures, medians over the repeats. Sizes are after Parquet's zstd. JPEG is there for comparison: it loses, and each further generation loses more.
+over the images, medians over the repeats. Sizes are after Parquet's zstd. JPEG is there for comparison: it loses, and each further generation loses more.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from sklearn.datasets import load_digits
 from seedling.augment.catalog import SETS
 from seedling.augment.image_policy import PolicyTransform
 from seedling.augment.makers import steps_of
-from seedling.config.params import Facts
+from seedling.config.params import WorkspaceConfig
 from seedling.media import images
 
 Codec = tuple[Callable[[Any], bytes], Callable[[bytes], Any]]
 
 
 def png(*flags: int) -> Codec:
-    """By OpenCV, gray pictures with one channel, and back by the line's own decoder."""
+    """By OpenCV, gray images with one channel, and back by the line's own decoder."""
 
     def there(pixels: Any) -> bytes:
         source = pixels[..., 0] if images.is_gray(pixels) else pixels[..., ::-1]
@@ -82,7 +82,7 @@ def page(seed: int, side: int = 512) -> Any:
 
 
 def settings(data: Path | None) -> dict[str, list[Any]]:
-    """Name → pictures."""
+    """Name → images."""
     found = {
         "digits, 8 pixels": [
             cv2.merge([np.rint(one.reshape(8, 8) * 255 / 16).astype(np.uint8)] * 3) for one in load_digits().data[:200]
@@ -95,12 +95,12 @@ def settings(data: Path | None) -> dict[str, list[Any]]:
             found[f"photographs, {side} pixels"] = [
                 cv2.resize(one, (side, side), interpolation=cv2.INTER_AREA) for one in photographs
             ]
-    facts = Facts(modality="image")
+    facts = WorkspaceConfig(modality="image")
     for name, policy in (("digits", SETS["glyphs"]), ("photographs", SETS["photographs"])):
         change = PolicyTransform([{one.name: dict(one.arguments)} for one in steps_of(policy, facts, {})])
-        for setting, pictures in found.items():
+        for setting, image_arrays in found.items():
             if setting.startswith(name):
-                found[setting] = [change(one, seed) for seed, one in enumerate(pictures)]
+                found[setting] = [change(one, seed) for seed, one in enumerate(image_arrays)]
     return found
 
 
@@ -113,23 +113,23 @@ def main() -> None:
     cv2.setNumThreads(1)
     command = "PYTHONPATH=. python " + " ".join(["benchmarks/codecs.py", *sys.argv[1:]])
     table: list[Found] = []
-    for setting, pictures in settings(args.data).items():
+    for setting, image_arrays in settings(args.data).items():
         for name, (there, back) in CODECS.items():
             times: tuple[list[float], list[float]] = ([], [])
             for _ in range(args.repeats):
                 began = time.perf_counter()
-                encoded = [there(one) for one in pictures]
+                encoded = [there(one) for one in image_arrays]
                 between = time.perf_counter()
                 decoded = [back(one) for one in encoded]
-                times[0].append(1e3 * (between - began) / len(pictures))
-                times[1].append(1e3 * (time.perf_counter() - between) / len(pictures))
+                times[0].append(1e3 * (between - began) / len(image_arrays))
+                times[1].append(1e3 * (time.perf_counter() - between) / len(image_arrays))
             if "loses" not in name:
-                assert all((one == other).all() for one, other in zip(decoded, pictures, strict=True))  # noqa: S101
+                assert all((one == other).all() for one, other in zip(decoded, image_arrays, strict=True))  # noqa: S101
             for metric, some in zip(("encode", "decode"), times, strict=True):
                 low, middle, high = (float(one) for one in np.quantile(some, [0.25, 0.5, 0.75]))
                 table.append(Found(setting, name, metric, middle, low, high, "ms", args.repeats, command))
-            size = pa.compress(b"".join(encoded), "zstd").size / len(pictures)
-            table.append(Found(setting, name, "size", size, size, size, "bytes", len(pictures), command))
+            size = pa.compress(b"".join(encoded), "zstd").size / len(image_arrays)
+            table.append(Found(setting, name, "size", size, size, size, "bytes", len(image_arrays), command))
     write("codecs", table)
 
 

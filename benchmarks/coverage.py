@@ -35,7 +35,7 @@ BLUR = 0.5
 
 
 @dataclass(frozen=True)
-class Setting:
+class FitContext:
     """Rows of a split, how sharp the model is (1: calibrated), whether rows come in groups; classes: 0 are the four about their points, else so
     many whose probabilities the model knows, right nearly always where `sharp` is large.
     """
@@ -53,28 +53,28 @@ class Setting:
         return f"{self.rows} rows{', grouped' if self.grouped else ''}, {kind}"
 
     @property
-    def population(self) -> Setting:
+    def population(self) -> FitContext:
         """What it is drawn from, two million rows of it."""
-        return Setting(2_000_000 // max(1, self.classes // 4), self.temperature, False, self.classes, self.sharp)
+        return FitContext(2_000_000 // max(1, self.classes // 4), self.temperature, False, self.classes, self.sharp)
 
 
 SETTINGS = [
-    Setting(100),
-    Setting(300),
-    Setting(300, 0.6),
-    Setting(1000, 0.6),
-    Setting(300, 0.6, grouped=True),
-    Setting(1000, 0.6, grouped=True),
-    Setting(30, classes=3, sharp=15),
-    Setting(100, classes=3, sharp=15),
-    Setting(100, classes=10, sharp=10),
-    Setting(200, classes=50, sharp=10),
-    Setting(200, classes=50, sharp=5),
-    Setting(60, classes=30, sharp=5),
+    FitContext(100),
+    FitContext(300),
+    FitContext(300, 0.6),
+    FitContext(1000, 0.6),
+    FitContext(300, 0.6, grouped=True),
+    FitContext(1000, 0.6, grouped=True),
+    FitContext(30, classes=3, sharp=15),
+    FitContext(100, classes=3, sharp=15),
+    FitContext(100, classes=10, sharp=10),
+    FitContext(200, classes=50, sharp=10),
+    FitContext(200, classes=50, sharp=5),
+    FitContext(60, classes=30, sharp=5),
 ]
 
 
-def split(setting: Setting, rng: np.random.Generator) -> tuple[np.ndarray, ...]:
+def split(setting: FitContext, rng: np.random.Generator) -> tuple[np.ndarray, ...]:
     """Probabilities, those of the model that sees blurred rows, the truth, and groups."""
     rows = setting.rows
     if setting.classes:
@@ -105,7 +105,7 @@ def differences(probabilities: np.ndarray, blurred: np.ndarray, truth: np.ndarra
     }
 
 
-def truths(population: Setting) -> dict[str, float]:
+def truths(population: FitContext) -> dict[str, float]:
     """Each metric on very many rows."""
     probabilities, blurred, truth, groups = split(population, np.random.default_rng(0))
     few = EvaluateParams(bootstrap_draws=200)
@@ -115,7 +115,7 @@ def truths(population: Setting) -> dict[str, float]:
     }
 
 
-def covered(setting: Setting, seed: int, known: dict[str, float]) -> dict[str, bool]:
+def covered(setting: FitContext, seed: int, known: dict[str, float]) -> dict[str, bool]:
     """Of one split: whether each interval holds the truth."""
     probabilities, blurred, truth, groups = split(setting, np.random.default_rng([1, seed]))
     found = with_intervals(probabilities, truth, groups, PARAMS, seed)

@@ -1,4 +1,4 @@
-"""Digits, few labeled pictures a class: Seedling against what a user would pick instead, on the same rows.
+"""Digits, few labeled images a class: Seedling against what a user would pick instead, on the same rows.
 
     python benchmarks/digits.py [--labels 1 5 10] [--draws 10] [--effort quick]
 

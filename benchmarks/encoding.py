@@ -3,7 +3,7 @@
     python benchmarks/encoding.py --data FOLDER --backbone FOLDER [--rows 1000] [--repeats 3]
 
 Texts: all-MiniLM-L6-v2 on messages of sms_spam, beside sentence-transformers' `encode` with its defaults, on one core.
-Pictures: the backbone on trashnet's photographs, decoding and preparation included, beside a plain loop over
+Images: the backbone on trashnet's photographs, decoding and preparation included, beside a plain loop over
 transformers' processor and model in batches of 16, on two cores. Systems take turns; ratios are of the same turn.
 """
 
@@ -55,7 +55,7 @@ def ours(system: str, rows: list[Any], model: str, modality: Literal["image", "t
     return len(rows) / (time.perf_counter() - began)
 
 
-def pictures(system: str, rows: list[bytes], backbone: str) -> float:
+def images(system: str, rows: list[bytes], backbone: str) -> float:
     """Rows a second on two cores."""
     import torch
 
@@ -89,7 +89,7 @@ def measure(kind: str, system: str, given: argparse.Namespace) -> float:
         frame = pd.read_parquet(given.data / "sms_spam/data.parquet")
         return texts(system, frame["text"].head(given.rows).tolist())
     frame = pd.read_parquet(given.data / "trashnet/data.parquet").head(given.rows)
-    return pictures(system, [one["bytes"] if isinstance(one, dict) else one for one in frame["image"]], given.backbone)
+    return images(system, [one["bytes"] if isinstance(one, dict) else one for one in frame["image"]], given.backbone)
 
 
 def main() -> None:
@@ -110,7 +110,7 @@ def main() -> None:
     found = []
     for kind, setting, peer in (
         ("texts", "all-MiniLM-L6-v2, messages, one core", "sentence-transformers"),
-        ("pictures", "MobileNetV2 at 224, photographs, two cores", "transformers, plain loop"),
+        ("images", "MobileNetV2 at 224, photographs, two cores", "transformers, plain loop"),
     ):
         rates = {system: [] for system in SYSTEMS}
         for _ in range(given.repeats):

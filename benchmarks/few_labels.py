@@ -5,7 +5,7 @@
 
 FOLDER holds one folder a set with data.parquet (id, split, label, and text or image); only its rows `train` and `test`
 are used. Each draw labels so many rows a class of `train` and leaves the others in the pool, without labels. Peers get
-the frozen encoder's own features (transformers for pictures, sentence-transformers for texts), each in the scaling that
+the frozen encoder's own features (transformers for images, sentence-transformers for texts), each in the scaling that
 suits it; Seedling's features are made by the same encoder, once for all draws. SetFit, on texts, tunes that encoder,
 by default over one epoch of all pairs of rows; where that would take hours, as with fifty classes, it is left out. All are judged
 on the test rows that Seedling kept after it removed copies. Labeled rows are never test rows, and no choice looks at
@@ -69,10 +69,10 @@ def peer_features(frame: pd.DataFrame, backbone: str) -> np.ndarray:
     with torch.inference_mode():
         for first in range(0, len(frame), 16):
             cells = frame["image"].iloc[first : first + 16]
-            pictures = [
+            images = [
                 Image.open(io.BytesIO(one["bytes"] if isinstance(one, dict) else one)).convert("RGB") for one in cells
             ]
-            made.append(model(**processor(pictures, return_tensors="pt")).pooler_output.numpy())
+            made.append(model(**processor(images, return_tensors="pt")).pooler_output.numpy())
     return np.concatenate(made)
 
 
@@ -194,7 +194,7 @@ def parser_of(doc: str, sets: tuple[str, ...], draws: int) -> argparse.ArgumentP
     """What benchmarks on the folder of sets are asked."""
     parser = argparse.ArgumentParser(description=doc)
     parser.add_argument("--data", type=Path, required=True, help="the folder of sets")
-    parser.add_argument("--backbone", required=True, help="the encoder of pictures, a local folder or a hub id")
+    parser.add_argument("--backbone", required=True, help="the encoder of images, a local folder or a hub id")
     parser.add_argument("--sets", nargs="+", default=sets, help="of them, in the form of the default")
     parser.add_argument("--draws", type=int, default=draws)
     parser.add_argument("--effort", default="normal", choices=["quick", "normal", "thorough"])

@@ -49,7 +49,7 @@ def generation(folder: Path, many: int) -> None:
             "label": pa.array(np.array(["a", "b", "c", "d", "e"])[numbers % 5].tolist()),
             "weight": pa.array(np.ones(rows, np.float32)),
             "confidence": pa.array(np.ones(rows, np.float32)),
-            "parents": pa.array([[]] * rows, pa.list_(pa.string())),
+            "parent_ids": pa.array([[]] * rows, pa.list_(pa.string())),
             "origin": pa.array([f"rows.csv#{one}" for one in numbers]),
             "group": pa.array(ids),
             "text": pa.array(["a sentence of sixty characters that says nothing in particular"] * rows),

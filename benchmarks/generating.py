@@ -1,9 +1,9 @@
-"""What generated pictures are worth: test accuracy without them and with them, and how many are copies, or are taken for another class.
+"""What generated images are worth: test accuracy without them and with them, and how many are copies, or are taken for another class.
 
 PYTHONPATH=. python benchmarks/generating.py --data ../shared/data
-The labeled rows are drawn by the seed, the other training rows are the pool, and the synthesize stage makes as many pictures as there are labeled rows. The
-learners are those of a run without an encoder. "told by the rest" is the share of generated pictures for which a model of all the training rows' true labels
-says the class that was asked for; beside it the same of real test pictures.
+The labeled rows are drawn by the seed, the other training rows are the pool, and the synthesize stage makes as many images as there are labeled rows. The
+learners are those of a run without an encoder. "told by the rest" is the share of generated images for which a model of all the training rows' true labels
+says the class that was asked for; beside it the same of real test images.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from augmentation import STEPS, WEIGHT, rows_of
 from record import Found, write
 from scipy.stats import t
 
-from seedling.config.params import Facts, SynthesizeParams
+from seedling.config.params import SynthesizeParams, WorkspaceConfig
 from seedling.dataset.generation import GenerationWriter, Row, identify, payloads, read, read_manifest
 from seedling.media import images
 from seedling.models.model import single_threaded
 from seedling.models.saving import make_features, make_learner
-from seedling.models.training import Setting
+from seedling.models.training import FitContext
 from seedling.synthesize import synthesize
 
 
@@ -47,17 +47,17 @@ def one_seed(
     name: str, many: int, side: int, effort: Any, seed: int, data: Path | None, at_most: int
 ) -> dict[str, float]:
     """Every number of one draw."""
-    _, pictures, labels, test = rows_of(name, data)
+    _, image_arrays, labels, test = rows_of(name, data)
     classes = sorted(set(labels))
     rng = np.random.default_rng(seed)
     train = np.flatnonzero(~test)
     drawn = np.concatenate([rng.permutation(train[labels[train] == one])[:many] for one in classes])
     place = {int(row): number for number, row in enumerate(drawn)}
     rows = [
-        (pictures[row], str(labels[row]) if row in place else None, place[row] % 5 if row in place else None)
+        (image_arrays[row], str(labels[row]) if row in place else None, place[row] % 5 if row in place else None)
         for row in map(int, train)
     ]
-    facts = Facts(modality="image", seed=seed, effort=effort)
+    facts = WorkspaceConfig(modality="image", seed=seed, effort=effort)
     with tempfile.TemporaryDirectory() as folder:
         here = Path(folder)
         generation(here / "validate", rows, classes)
@@ -70,26 +70,26 @@ def one_seed(
         content = dict(payloads([here / "made"], kept["id"]))
         made = [content[one] for one in kept["id"]]
     number = {one: place for place, one in enumerate(classes)}
-    own = [pictures[row] for row in drawn]
+    own = [image_arrays[row] for row in drawn]
     targets = np.array([number[str(labels[row])] for row in drawn])
     of_made = np.array([number[one] for one in kept["label"]], dtype=np.int64)
     held = np.flatnonzero(test)[:: max(1, int(test.sum()) // at_most)]
     maker = make_features(None, None, facts, None)
     maker.fit_transform(own)
     asked, truth = (
-        maker.transform([pictures[row] for row in held]),
+        maker.transform([image_arrays[row] for row in held]),
         np.array([number[str(one)] for one in labels[held]]),
     )
 
     def taught(learner: str, payloads_of: list[Any], labels_of: Any, weights: Any) -> Any:
-        model = make_learner(learner, Setting(len(classes), seed, STEPS))
+        model = make_learner(learner, FitContext(len(classes), seed, STEPS))
         model.fit(maker.transform(payloads_of), np.eye(len(classes))[labels_of], weights)
         return model
 
     with single_threaded():
         everything = taught(
             "logistic_regression",
-            [pictures[row] for row in train],
+            [image_arrays[row] for row in train],
             np.array([number[str(one)] for one in labels[train]]),
             np.ones(len(train)),
         )
@@ -138,7 +138,7 @@ def main() -> None:
             add(learner, "accuracy with", after)
             add(learner, "gain", [b - a for a, b in zip(before, after, strict=True)])
         add("generator", "told by the rest", [one.get("told", 0.0) for one in every])
-        add("real test pictures", "told by the rest", [one["real told"] for one in every])
+        add("real test images", "told by the rest", [one["real told"] for one in every])
         add("generator", "copies of a parent", [one["copies"] for one in every])
         add("generator", "time", [one["seconds"] for one in every], "s")
         write("generating", table)

@@ -30,13 +30,13 @@ from record import Found, mean_with_interval, write
 from sklearn.metrics import average_precision_score, f1_score, precision_recall_curve
 from sklearn.model_selection import StratifiedKFold
 
-from seedling.config.params import EncoderParams, Facts
+from seedling.config.params import EncoderParams, WorkspaceConfig
 from seedling.features.classical import Inputs
 from seedling.label_quality.label_issues import Doubt, doubt
 from seedling.label_quality.out_of_fold import Learners
 from seedling.models.model import single_threaded
 from seedling.models.saving import make_features, make_learner
-from seedling.models.training import Setting
+from seedling.models.training import FitContext
 from seedling.stats.statistics import fit_temperature, softmax
 
 RANKINGS = ("self_confidence", "normalized_margin", "confidence_weighted_entropy")
@@ -74,7 +74,7 @@ def load(data: Path, backbone: str | None, setting: str) -> Rows:
     modality = "text" if "text" in frame else "image"
     encoder = EncoderParams(model="all-MiniLM-L6-v2" if modality == "text" else backbone) if backbone else None
     with tempfile.TemporaryDirectory() as folder:
-        maker = make_features(encoder, None, Facts(modality=modality), Path(folder))
+        maker = make_features(encoder, None, WorkspaceConfig(modality=modality), Path(folder))
         learnt = maker.fit_transform(train[modality].tolist()).features
         tested = maker.transform(test[modality].tolist()).features
     right = train["label"].map(number).fillna(NO_CLASS).to_numpy(dtype=np.int64)
@@ -117,8 +117,8 @@ def one_draw(rows: Rows, seed: int) -> tuple[dict[str, float], Doubt]:
     """All systems on one dealing of the folds."""
     fold = dealt(rows.given, seed)
     found_by_us = doubt(Inputs(rows.features), rows.given, fold, np.ones(len(fold)), rows.classes)
-    found = scores("Seedling", rows.wrong, found_by_us.p_wrong, found_by_us.flagged)
-    found["Seedling|F1 at the best cut, chosen with the answer key"] = best_f1(rows.wrong, found_by_us.p_wrong)
+    found = scores("Seedling", rows.wrong, found_by_us.p_label_error, found_by_us.flagged)
+    found["Seedling|F1 at the best cut, chosen with the answer key"] = best_f1(rows.wrong, found_by_us.p_label_error)
     peers, plain = [], []
     for given, said in first_sight(rows, fold).items():
         issues = find_label_issues(rows.given, said)
@@ -140,7 +140,7 @@ def one_draw(rows: Rows, seed: int) -> tuple[dict[str, float], Doubt]:
 def repaired(rows: Rows, found: Doubt) -> Iterator[tuple[str, float]]:
     """Test accuracy after each policy."""
     every, weights = np.arange(len(rows.given)), np.ones(len(rows.given))
-    believed = np.where(found.flagged, np.maximum(1 - found.p_wrong, 0.01), 1.0)
+    believed = np.where(found.flagged, np.maximum(1 - found.p_label_error, 0.01), 1.0)
     known = np.flatnonzero(rows.right != NO_CLASS)
     policies = {
         "nothing done": (every, rows.given, weights),
@@ -152,7 +152,7 @@ def repaired(rows: Rows, found: Doubt) -> Iterator[tuple[str, float]]:
     for name, (chosen, labels, counts) in policies.items():
         logits = []
         for learner in ("logistic_regression", "svm"):
-            made = make_learner(learner, Setting(rows.classes, 0, 1))
+            made = make_learner(learner, FitContext(rows.classes, 0, 1))
             made.fit(Inputs(rows.features[chosen]), np.eye(rows.classes)[labels[chosen]], counts[chosen])
             logits.append(softmax(made.logits(Inputs(rows.tested))))
         yield name, float((np.mean(logits, axis=0).argmax(axis=1) == rows.truth).mean())
@@ -173,7 +173,7 @@ def promises(rows: Rows, kind: str, seed: int) -> Iterator[tuple[float, float]]:
         others = said.argmax(axis=1)
     given[made_wrong] = others[made_wrong]
     found = doubt(Inputs(rows.features), given, dealt(given, seed), np.ones(len(given)), rows.classes)
-    order, wrong = np.argsort(-found.p_wrong, kind="stable"), given != right
+    order, wrong = np.argsort(-found.p_label_error, kind="stable"), given != right
     for minutes in MINUTES:
         looked_at = minutes * A_MINUTE
         if looked_at < len(right):

@@ -61,7 +61,7 @@ def one_draw(job: tuple[pd.DataFrame, pd.Series, int, int, Any, str]) -> dict[st
             found[name] = ours["accepted"]
             if name == "with":
                 table = json.loads((Path(folder) / "models/0/candidates.json").read_text())["tried"]
-                found["used"] = float(any("trusted" in one["loss"] and one["chosen"] for one in table))
+                found["used"] = float(any("label_weighted" in one["loss"] and one["chosen"] for one in table))
     known = drawn[(drawn["split"] == "train") & drawn["label"].notna()]
     test = drawn[(drawn["split"] == "test") & drawn["id"].isin(judged)]
     classes = sorted(known["label"].unique())

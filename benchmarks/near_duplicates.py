@@ -1,9 +1,9 @@
-"""Near-duplicates at scale: seconds, peak memory and how they grow, for texts and for pictures, each size in a process of its own.
+"""Near-duplicates at scale: seconds, peak memory and how they grow, for texts and for images, each size in a process of its own.
 
-    python benchmarks/near_duplicates.py [--texts 10000 100000 1000000] [--pictures 10000 100000]
+    python benchmarks/near_duplicates.py [--texts 10000 100000 1000000] [--images 10000 100000]
 
 Texts are sentences of 6 to 18 words, drawn as words are in English (Zipf's law), one in fifty a copy of another with one word
-changed. Pictures are hashed beforehand, as validate does when it looks at them: random hashes and thumbnails, one in fifty a copy with
+changed. Images are hashed beforehand, as validate does when it looks at them: random hashes and thumbnails, one in fifty a copy with
 two bits turned. What is measured is finding the pairs and joining them into groups.
 """
 
@@ -50,7 +50,7 @@ def of_texts(many: int) -> tuple[float, float, int]:
     return time.perf_counter() - began, peak(), sum(len(one) > 1 for one in groups)
 
 
-def of_pictures(many: int) -> tuple[float, float, int]:
+def of_images(many: int) -> tuple[float, float, int]:
     """As of_texts."""
     rng = np.random.default_rng(0)
     hashes = rng.integers(0, 2**64, many, dtype=np.uint64)
@@ -72,12 +72,12 @@ def main() -> None:
     """Runs each size and writes results/near_duplicates.csv."""
     parser = argparse.ArgumentParser(description=str(__doc__))
     parser.add_argument("--texts", type=int, nargs="+", default=[10_000, 100_000, 1_000_000])
-    parser.add_argument("--pictures", type=int, nargs="+", default=[10_000, 100_000])
+    parser.add_argument("--images", type=int, nargs="+", default=[10_000, 100_000])
     given = parser.parse_args()
     command = "python benchmarks/near_duplicates.py"
     jobs: dict[str, tuple[Callable[[int], tuple[float, float, int]], list[int]]] = {
         "texts": (of_texts, given.texts),
-        "pictures": (of_pictures, given.pictures),
+        "images": (of_images, given.images),
     }
     found: list[Found] = []
     for kind, (work, sizes) in jobs.items():

@@ -38,7 +38,7 @@ from seedling.augment.makers import Resources, maker_of, steps_of
 from seedling.augment.noise import photon_noise
 from seedling.augment.sentences import OPERATIONS as WORD_OPERATIONS
 from seedling.augment.sentences import Context, change
-from seedling.config.params import AugmentParams, Facts, Template
+from seedling.config.params import AugmentParams, Template, WorkspaceConfig
 from seedling.dataset.generation import GenerationWriter, Row, identify
 from seedling.media import images
 from seedling.synthesize.templates import sample
@@ -52,10 +52,10 @@ SIX = [
     {"gaussian_noise": 0.2},
 ]
 SIDES = (32, 96, 224, 512)
-FAMILIES = (1, 2, 5)  # children of a picture, which is decoded once: the numbers that an effort chooses
+FAMILIES = (1, 2, 5)  # children of an image, which is decoded once: the numbers that an effort chooses
 SENTENCE = "please could you tell me where my new card is and how long it takes until it comes to the house by post"
 CHILDREN_OF_TEXT = 5
-IMAGES = Facts(modality="image")
+IMAGES = WorkspaceConfig(modality="image")
 
 
 def milliseconds(*ways: Callable[[], object], rounds: int) -> list[list[float]]:
@@ -108,26 +108,26 @@ def of_transforms(table: Table, rounds: int) -> None:
 def _transforms_of(table: Table, side: int, rounds: int) -> None:
     """At one size."""
     rng = np.random.default_rng(0)
-    picture = photograph(side)
+    image = photograph(side)
     spot = Spot(side / 2, side / 2, 0.15 * side, 0.1 * side, 30, 0.7, 0.2, (5, 9))
     flare, shot = A.RandomSunFlare(p=1), A.ShotNoise(p=1)
     ellipse = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (5, 5))
 
-    def there_and_back(between: Callable[[np.ndarray], np.ndarray], picture: np.ndarray = picture) -> np.ndarray:
-        return cv2.cvtColor(between(cv2.cvtColor(picture, cv2.COLOR_RGB2LAB)), cv2.COLOR_LAB2RGB)
+    def there_and_back(between: Callable[[np.ndarray], np.ndarray], image: np.ndarray = image) -> np.ndarray:
+        return cv2.cvtColor(between(cv2.cvtColor(image, cv2.COLOR_RGB2LAB)), cv2.COLOR_LAB2RGB)
 
     def opened(lab: np.ndarray, ellipse: np.ndarray = ellipse) -> np.ndarray:
         cv2.insertChannel(cv2.morphologyEx(cv2.extractChannel(lab, 0), cv2.MORPH_OPEN, ellipse), lab, 0)
         return lab
 
     turn = np.array([[1, 0, 0, 0], [0, 0.8, -0.6, 100], [0, 0.6, 0.8, -50]])
-    mixed = np.empty_like(picture)
+    mixed = np.empty_like(image)
     for name, peer, ours, theirs in (
-        ("glare", "RandomSunFlare", lambda: lit(picture, [spot]), lambda: flare(image=picture)),
-        ("photon noise", "ShotNoise", lambda: photon_noise(picture, 200.0, rng), lambda: shot(image=picture)),
-        ("color rotation", "bare OpenCV", lambda: rotate_colors(picture, 37), lambda: there_and_back(lambda lab: cv2.transform(lab, turn))),
-        ("opening of the luminosity", "bare OpenCV", lambda: change_luminosity(picture, "opening", 5), lambda: there_and_back(opened)),
-        ("channel order", "bare OpenCV", lambda: reorder_channels(picture, (2, 0, 1)), lambda: cv2.mixChannels([picture], [mixed], [2, 0, 0, 1, 1, 2])),
+        ("glare", "RandomSunFlare", lambda: lit(image, [spot]), lambda: flare(image=image)),
+        ("photon noise", "ShotNoise", lambda: photon_noise(image, 200.0, rng), lambda: shot(image=image)),
+        ("color rotation", "bare OpenCV", lambda: rotate_colors(image, 37), lambda: there_and_back(lambda lab: cv2.transform(lab, turn))),
+        ("opening of the luminosity", "bare OpenCV", lambda: change_luminosity(image, "opening", 5), lambda: there_and_back(opened)),
+        ("channel order", "bare OpenCV", lambda: reorder_channels(image, (2, 0, 1)), lambda: cv2.mixChannels([image], [mixed], [2, 0, 0, 1, 1, 2])),
     ):  # fmt: skip
         table.pair(f"{name}, {side} pixels", *milliseconds(ours, theirs, rounds=rounds), peer)
 
@@ -147,29 +147,29 @@ def of_albumentations(name: str, arguments: Mapping[str, Any]) -> Any:
 def _policy_of(table: Table, side: int, rounds: int) -> None:
     """At one size."""
     steps = steps_of(SIX, IMAGES, {})
-    picture, many = photograph(side), max(20, rounds * 200 // side)
+    image, many = photograph(side), max(20, rounds * 200 // side)
     ours = PolicyTransform([{one.name: dict(one.arguments)} for one in steps])
     whole = A.Compose([of_albumentations(one.name, one.arguments) for one in steps])
     seed = iter(range(10**9))
 
     def by_compose() -> Any:
         whole.set_random_seed(next(seed))
-        return whole(image=picture)
+        return whole(image=image)
 
     table.pair(
         f"six operations, {side} pixels",
-        *milliseconds(lambda: ours(picture, next(seed)), by_compose, rounds=many),
+        *milliseconds(lambda: ours(image, next(seed)), by_compose, rounds=many),
         "albumentations' Compose",
     )
-    children = [ours(picture, number) for number in range(50)]
+    children = [ours(image, number) for number in range(50)]
     for family in FAMILIES:
-        _family_of(table, picture, children, family, many)
+        _family_of(table, image, children, family, many)
 
 
-def _family_of(table: Table, picture: np.ndarray, children: list[np.ndarray], family: int, rounds: int) -> None:
-    """So many children of a picture, with the codec; children: what the codec alone encodes."""
+def _family_of(table: Table, image: np.ndarray, children: list[np.ndarray], family: int, rounds: int) -> None:
+    """So many children of an image, with the codec; children: what the codec alone encodes."""
     maker = maker_of(steps_of(SIX, IMAGES, {}), IMAGES, Resources.of(None))
-    encoded, turn, seed = images.encode(picture), cycle(children), iter(range(10**9))
+    encoded, turn, seed = images.encode(image), cycle(children), iter(range(10**9))
 
     def whole() -> None:
         parent = maker.read(encoded)
@@ -182,8 +182,8 @@ def _family_of(table: Table, picture: np.ndarray, children: list[np.ndarray], fa
             images.encode(next(turn))
 
     ours, alone = milliseconds(whole, codec, rounds=rounds)
-    setting = f"decode, six operations, encode, {len(picture)} pixels, {family} of a picture"
-    table.add(setting, "seedling", "rate", [1e3 * family / one for one in ours], "pictures/s")
+    setting = f"decode, six operations, encode, {len(image)} pixels, {family} of an image"
+    table.add(setting, "seedling", "rate", [1e3 * family / one for one in ours], "images/s")
     ratios = [other / one for one, other in zip(ours, alone, strict=True)]
     table.add(setting, "seedling / the codec alone", "rate", ratios, "ratio")
 
@@ -258,7 +258,7 @@ def of_stage(table: Table, children: int) -> None:
             command = ["taskset", "-c", "0", *command]
         seconds, peak, other = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-3:]
         setting = f"the stage, {many:,} children of 96 pixels, {cores} core{'s' if cores > 1 else ''}"
-        table.add(setting, "seedling", "rate", [many / float(seconds)], "pictures/s")
+        table.add(setting, "seedling", "rate", [many / float(seconds)], "images/s")
         table.add(setting, "seedling", "peak memory, first process", [float(peak)], "MiB")
         if cores > 1:
             table.add(setting, "seedling", "peak memory, another process", [float(other)], "MiB")
@@ -278,7 +278,7 @@ def stage(children: int) -> None:
                 writer.keep(row)
             writer.close(rows_in=1_000, classes=["a", "b"])
         began = time.perf_counter()
-        params = AugmentParams(children=children // 1_000, policy=SIX)
+        params = AugmentParams(augmentations_per_row=children // 1_000, policy=SIX)
         others: list[int] = [0]
         ended = threading.Event()
         watcher = threading.Thread(target=_watch_others, args=(others, ended))

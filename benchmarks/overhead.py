@@ -45,7 +45,7 @@ print(total)
 
 
 def make_workspace(folder: Path, env: dict[str, str]) -> Path:
-    """Four classes of 10 pictures, 60 in the pool, 10 test pictures a class; quick."""
+    """Four classes of 10 images, 60 in the pool, 10 test images a class; quick."""
     rng = np.random.default_rng(0)
     means = rng.integers(0, 255, (4, 6, 6, 3))
     for part, many in (("labeled", 10), ("test", 10), ("unlabeled", 15)):
@@ -54,7 +54,7 @@ def make_workspace(folder: Path, env: dict[str, str]) -> Path:
                 small = np.clip(means[label] + rng.normal(0, 40, (6, 6, 3)), 0, 255).astype(np.uint8)
                 path = (
                     folder
-                    / "pictures"
+                    / "images"
                     / part
                     / (f"class{label}" if part != "unlabeled" else "")
                     / f"{label}-{number}.png"
@@ -62,7 +62,7 @@ def make_workspace(folder: Path, env: dict[str, str]) -> Path:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 Image.fromarray(small).resize((32, 32)).save(path)
     made = folder / "workspace"
-    call(["seedling", "init", made, "--images", folder / "pictures"], folder, env)
+    call(["seedling", "init", made, "--images", folder / "images"], folder, env)
     params = made / "params.yaml"
     params.write_text(params.read_text().replace("effort: normal", "effort: quick"))
     return made
@@ -139,7 +139,7 @@ def main() -> None:
     command = f"python benchmarks/overhead.py --repeats {given.repeats}"
     found = [
         Found(
-            "140 pictures, quick",
+            "140 images, quick",
             "Seedling" if "dvc" not in name else "DVC alone",
             name,
             *mean_with_interval(values),

@@ -137,7 +137,7 @@ def seedling(address: str, folder: Path, addresses: int = 9_000_000) -> list[str
     }
     source |= {"max_items": addresses, "max_pages": addresses}
     given = {"source": {**source, "allow_private_hosts": True}, "memory": str(folder / "web.sqlite"), "visit": 1}
-    (folder / "given.json").write_text(json.dumps({**given, "proxy": None, "pictures": False}), encoding="utf-8")
+    (folder / "given.json").write_text(json.dumps({**given, "proxy": None, "images": False}), encoding="utf-8")
     return [sys.executable, "-m", "seedling.scrape.spider"]
 
 

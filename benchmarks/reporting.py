@@ -2,7 +2,7 @@
 
     python benchmarks/reporting.py [--rows 10000] [--repeats 5]
 
-A workspace of small pictures: 300 labeled, 500 in the pool, so many in the test split. The line is run once with effort quick; then the page is
+A workspace of small images: 300 labeled, 500 in the pool, so many in the test split. The line is run once with effort quick; then the page is
 made anew, in a process that has imported what it needs, as at the end of a run.
 """
 
@@ -23,7 +23,7 @@ SIDE = 24
 CLASSES = 6
 
 
-def write_pictures(folder: Path, rows: int) -> None:
+def write_images(folder: Path, rows: int) -> None:
     """Stripes of six directions under noise: labeled/, unlabeled/ and test/."""
     rng = np.random.default_rng(0)
     across, down = np.meshgrid(np.arange(SIDE), np.arange(SIDE))
@@ -46,10 +46,10 @@ def main() -> None:
     given = parser.parse_args()
     command = f"python benchmarks/reporting.py --rows {given.rows} --repeats {given.repeats}"
     with tempfile.TemporaryDirectory() as folder:
-        pictures, workspace = Path(folder, "pictures"), Path(folder, "workspace")
-        write_pictures(pictures, given.rows)
+        images, workspace = Path(folder, "images"), Path(folder, "workspace")
+        write_images(images, given.rows)
         seedling = [sys.executable, "-m", "seedling.cli.main"]
-        subprocess.run([*seedling, "init", workspace, "--images", pictures], check=True)
+        subprocess.run([*seedling, "init", workspace, "--images", images], check=True)
         subprocess.run([*seedling, "run", "--effort", "quick", "-w", workspace], check=True)
         from seedling.report.report import write_report
 

@@ -2,7 +2,7 @@
 
     python benchmarks/scale_out.py [--rows 20000] [--workers 1 2 4] [--effort normal] [--stages STAGE ...] [--encoder FOLDER]
 
-A workspace of small colored pictures, of which 300 are labeled. Each stage is run in this process first, then on clusters of that many worker
+A workspace of small colored images, of which 300 are labeled. Each stage is run in this process first, then on clusters of that many worker
 processes of one thread each, on this machine; what the cluster writes must have the same bytes. Speed-up: seconds with one worker over
 seconds with so many, in one run. Workers beyond the machine's cores cannot speed anything up.
 """
@@ -32,7 +32,7 @@ STAGES = ("scrape", "validate", "augment", "synthesize", "train@0", "pseudo_labe
 START_TIMEOUT_SECONDS = 120
 
 
-def write_pictures(folder: Path, rows: int) -> None:
+def write_images(folder: Path, rows: int) -> None:
     """Stripes of ten directions in any color, under noise."""
     rng = np.random.default_rng(0)
     across, down = np.meshgrid(np.arange(SIDE), np.arange(SIDE))
@@ -157,7 +157,7 @@ def main() -> None:
     parser.add_argument(
         "--stages", nargs="+", default=list(STAGES), help="the first so many, as each needs those before it"
     )
-    parser.add_argument("--encoder", help="folder of a pretrained encoder of pictures; without one there is none")
+    parser.add_argument("--encoder", help="folder of a pretrained encoder of images; without one there is none")
     given = parser.parse_args()
     command = f"python benchmarks/scale_out.py --rows {given.rows} --workers {' '.join(map(str, given.workers))} --effort {given.effort}"
     command += "" if given.stages == list(STAGES) else f" --stages {' '.join(given.stages)}"
@@ -165,9 +165,9 @@ def main() -> None:
     from seedling.config.params import set_value
 
     with tempfile.TemporaryDirectory() as name:
-        pictures, workspace = Path(name, "pictures"), Path(name, "workspace")
-        write_pictures(pictures, given.rows)
-        subprocess.run([sys.executable, "-m", "seedling.cli.main", "init", workspace, "--images", pictures], check=True)
+        images, workspace = Path(name, "images"), Path(name, "workspace")
+        write_images(images, given.rows)
+        subprocess.run([sys.executable, "-m", "seedling.cli.main", "init", workspace, "--images", images], check=True)
         set_value(workspace, ["effort"], given.effort)
         set_value(
             workspace, ["train", "encoder"], {"model": str(Path(given.encoder).resolve())} if given.encoder else None
@@ -186,7 +186,7 @@ def rows_of(
     """As they are written down: speed-ups and memory by stage, and of all stages together."""
     lines = []
     for stage in [*stages, "all stages"]:
-        setting = f"{rows:,} pictures, {stage}"
+        setting = f"{rows:,} images, {stage}"
         names = stages if stage == "all stages" else (stage,)
         seconds = {many: sum(found[name, many][0] for name in names) for many in (0, *counts)}
         lines.append(Found(setting, "no cluster", "time", seconds[0], seconds[0], seconds[0], "s", 1, command))

@@ -3,7 +3,7 @@
     python benchmarks/serving.py --data FOLDER --backbone FOLDER [--rows 1000] [--draws 3] [--seconds 20]
 
 FOLDER holds the sets of benchmarks/few_labels.py. The model is logistic regression on the encoder's features of 500 training rows, saved as
-train saves it. Bare: that model, loaded, on rows that are in memory. Seedling: the whole of `predict` but the start, from files (pictures) or a
+train saves it. Bare: that model, loaded, on rows that are in memory. Seedling: the whole of `predict` but the start, from files (images) or a
 table (texts) to a CSV file. The server is a process of its own; requests of one short text leave at fixed times, whether or not earlier
 ones have been answered, so that waiting counts (open loop). It answers by the encoder's features, and by the words and letters alone that
 a workspace has unless it names an encoder.
@@ -28,7 +28,7 @@ import pandas as pd
 from few_labels import parser_of
 from record import Found, mean_with_interval, write
 
-from seedling.config.params import EncoderParams, Facts
+from seedling.config.params import EncoderParams, WorkspaceConfig
 from seedling.models.heads import Head
 from seedling.models.predictor import Predictor
 from seedling.models.saving import make_features, save_features, save_learner
@@ -45,7 +45,7 @@ def grown(folder: Path, frame: pd.DataFrame, modality: Any, backbone: str | None
     classes = sorted(train["label"].unique())
     truth = train["label"].map(classes.index).to_numpy()
     encoder = EncoderParams(model="all-MiniLM-L6-v2" if modality == "text" else str(backbone))
-    maker = make_features(encoder if backbone else None, None, Facts(modality=modality), folder)
+    maker = make_features(encoder if backbone else None, None, WorkspaceConfig(modality=modality), folder)
     head = Head("logistic_regression", 0, len(classes))
     head.fit(maker.fit_transform(train[modality].tolist()), np.eye(len(classes))[truth], np.ones(TAUGHT))
     save_learner(head, model / "half-0" / "lr")
@@ -59,7 +59,7 @@ def grown(folder: Path, frame: pd.DataFrame, modality: Any, backbone: str | None
         "abstain": {"below": 0.5},
     }
     (model / "model.json").write_text(json.dumps(known), encoding="utf-8")
-    (model / "verdict.json").write_text(json.dumps({"accepted_round": 0}), encoding="utf-8")
+    (model / "decision.json").write_text(json.dumps({"accepted_round": 0}), encoding="utf-8")
     return folder
 
 

@@ -2,7 +2,7 @@
 
     python benchmarks/storage.py [--rows 60000]
 
-The pictures are 28×28, in ten class folders; the 10 % that come later have later names, as a camera's or a crawler's
+The images are 28×28, in ten class folders; the 10 % that come later have later names, as a camera's or a crawler's
 files do; once they stand after the old names of each class, once between them.
 """
 
@@ -24,8 +24,8 @@ from record import Found, write
 BIN = Path(sys.executable).parent
 
 
-def write_pictures(data: Path, first: int, many: int, prefix: str) -> None:
-    """`many` noise pictures over ten classes."""
+def write_images(data: Path, first: int, many: int, prefix: str) -> None:
+    """`many` noise images over ten classes."""
     rng = np.random.default_rng(first)
     for label in range(10):
         (data / "labeled" / f"c{label}").mkdir(parents=True, exist_ok=True)
@@ -75,19 +75,19 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=60_000)
     given = parser.parse_args()
     command, found = f"python benchmarks/storage.py --rows {given.rows}", []
-    setting = f"{given.rows} pictures of 28x28"
+    setting = f"{given.rows} images of 28x28"
 
     def add(system: str, metric: str, value: float, unit: str, where: str = setting) -> None:
         found.append(Found(where, system, metric, value, value, value, unit, 1, command))
 
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        write_pictures(folder / "pictures", 0, given.rows, "")
+        write_images(folder / "images", 0, given.rows, "")
         workspace = folder / "workspace"
         add(
             "Seedling",
             "init: copy, git, dvc add",
-            call(["seedling", "init", workspace, "--images", folder / "pictures"], folder),
+            call(["seedling", "init", workspace, "--images", folder / "images"], folder),
             "s",
         )
         add("Seedling", "import's peak memory", scrape_alone(workspace), "MB")
@@ -95,14 +95,14 @@ def main() -> None:
         add("Seedling", "validate stage", call(["seedling", "stage", "validate"], workspace), "s")
         add("Seedling", "dvc status", call(["dvc", "status"], workspace), "s")
         loose = folder / "loose"
-        call(["seedling", "init", loose, "--images", folder / "pictures", "--loose"], folder)
+        call(["seedling", "init", loose, "--images", folder / "images", "--loose"], folder)
         add("the same as loose files", "dvc status data.dvc", call(["dvc", "status", "data.dvc"], loose), "s")
         generations = workspace / "generations"
         add("Seedling", "scrape generation, bytes", float(size(generations / "scrape")), "B")
         add("Seedling", "validate generation, bytes", float(size(generations / "validate")), "B")
         for where, prefix in (("10 % more, later names", "z"), ("10 % more, names between", "0")):
             before, cache = parts(generations / "scrape"), size(workspace / ".dvc/cache")
-            write_pictures(
+            write_images(
                 workspace / "data", given.rows + (0 if prefix == "z" else given.rows), given.rows // 10, prefix
             )
             add(
@@ -119,13 +119,13 @@ def main() -> None:
             add(
                 "Seedling", "added to DVC's cache in all", (size(workspace / ".dvc/cache") - cache) / 2**20, "MB", where
             )
-            add("DVC alone", "the new pictures themselves", size_of_new(workspace, prefix) / 2**20, "MB", where)
+            add("DVC alone", "the new images themselves", size_of_new(workspace, prefix) / 2**20, "MB", where)
     add("this benchmark", "its own peak memory", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, "MB")
     write("storage", found)
 
 
 def size_of_new(workspace: Path, prefix: str) -> int:
-    """Bytes of the pictures whose names begin with the prefix and are longer than the first ones'."""
+    """Bytes of the images whose names begin with the prefix and are longer than the first ones'."""
     return sum(path.stat().st_size for path in (workspace / "data").rglob(f"{prefix}*.png") if len(path.stem) > 6)
 
 

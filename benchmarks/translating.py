@@ -1,7 +1,7 @@
-"""What pictures translated into another source are worth there: accuracy on rows of a source of which no row is labeled, and on rows of the labeled one.
+"""What images translated into another source are worth there: accuracy on rows of a source of which no row is labeled, and on rows of the labeled one.
 
 PYTHONPATH=. python benchmarks/translating.py --data ../shared/data
-The labeled rows are as they are; the other source's are the same set's pictures, as another camera would have taken them: in the dim, warm light of one side,
+The labeled rows are as they are; the other source's are the same set's images, as another camera would have taken them: in the dim, warm light of one side,
 unsharp and with noise, or in haze, pale and bluish; each a little otherwise. The pool holds 200 of them without labels, whose look the synthesize stage takes,
 twice a row. Peers, with as many children of the same pool: albumentations' Fourier domain adaptation and histogram matching with their own ranges; and the usual policy of augmentation.
 """
@@ -24,13 +24,13 @@ from scipy.stats import t
 
 from seedling.augment.makers import Resources, maker_of, steps_of
 from seedling.augment.sentences import Context
-from seedling.config.params import EncoderParams, Facts, SynthesizeParams
+from seedling.config.params import EncoderParams, SynthesizeParams, WorkspaceConfig
 from seedling.dataset.generation import GenerationWriter, Row, identify, payloads, read
 from seedling.media import images
 from seedling.media.images import Pixels
 from seedling.models.model import single_threaded
 from seedling.models.saving import make_features, make_learner
-from seedling.models.training import Setting
+from seedling.models.training import FitContext
 from seedling.stats.randomness import derived_seed
 from seedling.synthesize import synthesize
 
@@ -86,20 +86,20 @@ def children_of_stage(labeled: list[bytes], labels: list[str], pool: list[bytes]
         params = SynthesizeParams(mixup=0, translate=CHILDREN)
         synthesize(
             params,
-            Facts(modality="image", seed=seed),
+            WorkspaceConfig(modality="image", seed=seed),
             collected=here / "validate",
             validated=here / "validate",
             output=here / "out",
         )
-        made = read(here / "out", ["id", "parents"])
+        made = read(here / "out", ["id", "parent_ids"])
         content: dict[str, Any] = dict(payloads([here / "out"], made["id"]))
         found: dict[int, list[bytes]] = {}
-        for name, parents in zip(made["id"], made["parents"], strict=True):
+        for name, parents in zip(made["id"], made["parent_ids"], strict=True):
             found.setdefault(names[parents[0]], []).append(bytes(content[name]))
         return found
 
 
-def peers(labeled: list[bytes], pool: list[Pixels], facts: Facts) -> dict[str, dict[int, list[bytes]]]:
+def peers(labeled: list[bytes], pool: list[Pixels], facts: WorkspaceConfig) -> dict[str, dict[int, list[bytes]]]:
     """Each peer's children by the labeled row's number."""
     usual = maker_of(steps_of(None, facts, {}), facts, Resources({}, Context()))
 
@@ -130,23 +130,23 @@ def peers(labeled: list[bytes], pool: list[Pixels], facts: Facts) -> dict[str, d
 
 def one_seed(name: str, many: int, place: str, seed: int, data: Path, encoder: str | None) -> list[dict[str, Any]]:
     """Every way's accuracy on rows of both sources, by learner."""
-    _, pictures, labels, test = rows_of(name, data)
+    _, image_arrays, labels, test = rows_of(name, data)
     classes, rng = sorted(set(labels)), np.random.default_rng(seed)
     order = rng.permutation(np.flatnonzero(~test))
     train = np.concatenate([order[labels[order] == one][:many] for one in classes])
     pool = rng.permutation(np.setdiff1d(order, train))[:POOL]
     held = rng.permutation(np.flatnonzero(test))[:ASKED]
     there = {
-        int(row): PLACES[place](images.decode(pictures[row]), np.random.default_rng([seed, int(row)]))
+        int(row): PLACES[place](images.decode(image_arrays[row]), np.random.default_rng([seed, int(row)]))
         for row in [*pool, *held]
     }
-    labeled, truth = [pictures[row] for row in train], np.searchsorted(classes, labels[held])
-    facts = Facts(modality="image", seed=seed)
+    labeled, truth = [image_arrays[row] for row in train], np.searchsorted(classes, labels[held])
+    facts = WorkspaceConfig(modality="image", seed=seed)
     maker = make_features(EncoderParams(model=encoder) if encoder else None, None, facts, Path.cwd())
     maker.fit_transform(labeled)
     asked = {
         "the other source": maker.transform([images.encode(there[int(row)]) for row in held]),
-        "its own source": maker.transform([pictures[row] for row in held]),
+        "its own source": maker.transform([image_arrays[row] for row in held]),
     }
     looks = [there[int(row)] for row in pool]
     ways: dict[str, dict[int, list[bytes]]] = {"none": {}}
@@ -160,7 +160,7 @@ def one_seed(name: str, many: int, place: str, seed: int, data: Path, encoder: s
         targets = np.eye(len(classes))[np.concatenate([number, number[[place for place, _ in made]]]).astype(int)]
         weights = np.concatenate([np.ones(len(labeled)), np.full(len(made), WEIGHT)])
         for learner in ["logistic_regression"] if encoder else ["logistic_regression", "network"]:
-            model = make_learner(learner, Setting(len(classes), seed, STEPS))
+            model = make_learner(learner, FitContext(len(classes), seed, STEPS))
             model.fit(inputs, targets, weights)
             for where, rows in asked.items():
                 right = float((model.logits(rows).argmax(axis=1) == truth).mean())

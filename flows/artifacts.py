@@ -26,7 +26,7 @@ from seedling.files.reading import read_json
 from seedling.flows.result_markdown import result_markdown
 from seedling.flows.run_names import artifact_key
 from seedling.progress import Progress
-from seedling.records.results import read_verdict
+from seedling.records.results import read_decision
 from seedling.records.run_trend import run_points
 from seedling.report.markdown_text import markdown_text
 from seedling.versioning.ledger import Outcome
@@ -93,22 +93,22 @@ def publish_description(workspace: Path, params: Params) -> None:
 
 
 def publish_rounds(workspace: Path, number: int) -> None:
-    """The rounds up to this one: learners, cross-validated log-loss and accuracy of the best candidate, and the verdict; a version more with each round."""
+    """The rounds up to this one: learners, cross-validated log-loss and accuracy of the best candidate, and the decision; a version more with each round."""
     models, rounds = workspace / "models", []
     for path in [models / str(one) / "candidates.json" for one in range(number + 1)]:
         if not path.is_file():  # skipped: the loop had stopped
             continue
         tried = read_json(path)["tried"]
-        verdict = read_verdict(path.with_name("verdict.json"))
+        round_decision = read_decision(path.with_name("decision.json"))
         judged = [one for one in tried if one["log_loss"] is not None]
         best = min(judged, key=lambda one: float(one["log_loss"])) if judged else None
         rounds.append(
             {
-                "round": verdict["round"],
+                "round": round_decision["round"],
                 "best candidate": " + ".join([best["learner"], *best["recipe"]]) if best else "not judged",
                 "accuracy": _with_interval(best["accuracy"]) if best else "",
                 "log-loss": f"{best['log_loss']:.3f}" if best else "",
-                "verdict": f"{verdict['decision']}: {verdict['reason']}",
+                "decision": f"{round_decision['decision']}: {round_decision['reason']}",
             }
         )
     if rounds:

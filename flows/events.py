@@ -98,7 +98,7 @@ def _reviews(worked: Sequence[Outcome], issues: Mapping[str, Any] | None, issues
         yield RunEvent(
             "needs_review",
             f"{issues['flagged']} of {issues['judged']} labels are likely wrong ({issues_before} in the run before): "
-            "reports/doubtful_labels.csv lists them.",
+            "reports/label_issues.csv lists them.",
             dict(issues),
         )
 

@@ -117,7 +117,7 @@ def run_pipeline(workspace: Path, *, as_of: str | None, visit: bool) -> RunResul
             made = [augment.submit(place), synthesize.submit(place)]
             outcomes += [future.result() for future in made]
             outcomes.append(train(place, 0))
-            for number in range(1, MAX_ROUNDS + 1):  # after the verdict that stops the loop, rounds only say so
+            for number in range(1, MAX_ROUNDS + 1):  # after the decision that stops the loop, rounds only say so
                 outcomes.append(pseudo_label(place, number))
                 outcomes.append(train(place, number))
             outcomes.append(evaluate(place))

@@ -104,16 +104,16 @@ def _rows(outcomes: Sequence[Outcome]) -> Iterator[str]:
 
 
 def _label_errors(workspace: Path) -> Iterator[str]:
-    path = workspace / "reports" / "doubtful_labels.csv"
+    path = workspace / "reports" / "label_issues.csv"
     try:
         frame = pd.read_csv(path, dtype=str, keep_default_na=False).head(SHOWN_LABEL_ERRORS)
     except (OSError, ValueError):
         return
     if not frame.empty:
         yield "## Likely label errors"
-        columns = ["origin", "given", "suggested", "p_wrong"]
+        columns = ["origin", "original_label", "suggested_label", "p_label_error"]
         lines = [[markdown_text(original_cell(cell)) for cell in line] for line in frame[columns].to_numpy().tolist()]
-        yield _table(["row", "label", "suggested", "probability of an error"], lines)
+        yield _table(["row", "label", "suggested_label", "probability of an error"], lines)
 
 
 def _interval(estimate: Mapping[str, float] | None) -> str:

@@ -1,4 +1,4 @@
-"""`seedling ablate`: what each step of the data work bought, by running the line without it.
+"""`seedling ablate`: what each step of the data work contributed, by running the line without it.
 
 Each variant is a workspace of its own below .seedling/ablation, in which whatever the change leaves alone is a link to what is
 there already. All are judged on the same cross-validated rows, paired; the test split is not looked at.
@@ -26,27 +26,27 @@ from seedling.augment import children_of_each
 from seedling.config.params import Params, load, set_value
 from seedling.dataset.generation import Row, digest, read_manifest, rewritten, write_json
 from seedling.errors import DamagedFile, InputError, SeedlingError
-from seedling.evaluate import out_of_fold, read_verdicts
+from seedling.evaluate import out_of_fold, read_decisions
 from seedling.features.encoder import encoder_key
 from seedling.files.reading import read_frame, read_json
 from seedling.lock import workspace_lock
 from seedling.models.losses import MIXIN
 from seedling.pipeline import AUGMENTED, VALIDATED, Stage, stages
 from seedling.progress import Progress, terminal
-from seedling.records.results import read_evaluation, read_verdict
+from seedling.records.results import read_decision, read_evaluation
 from seedling.records.run_history import runs
 from seedling.runner import work_ungated, write_page
 from seedling.stats.randomness import generator
 from seedling.stats.statistics import log_loss_of_rows, paired_difference, share
-from seedling.synthesize import OF_PICTURES
+from seedling.synthesize import OF_IMAGES
 from seedling.terminal.console import PrintableConsole
 from seedling.versioning.ledger import open_ledger
 
 PLACE, RUNNING, RESULT = Path(".seedling", "ablation"), "running", Path("reports", "ablation.json")
 REPAIRS = ("drop", "relabel", "down-weight")
-NO_CHILDREN = ((("augment", "children"), "0"), (("augment", "adversarial"), "0"))
+NO_CHILDREN = ((("augment", "augmentations_per_row"), "0"), (("augment", "adversarial"), "0"))
 NOTHING_NEW = (
-    *((("synthesize", one), "0") for one in OF_PICTURES),
+    *((("synthesize", one), "0") for one in OF_IMAGES),
     (("synthesize", "templates"), "[]"),
 )
 
@@ -126,7 +126,7 @@ def ablate(workspace: Path, minutes: float) -> None:
                 else:
                     said[variant] = found
         result = {**compared(bars, said, params, not_tried), "failed": failed}
-        accepted = str(read_verdicts(workspace / "models")[-1]["accepted_round"])
+        accepted = str(read_decisions(workspace / "models")[-1]["accepted_round"])
         write_json(workspace / RESULT, {**result, "model": digest(workspace / "models" / accepted)})
         write_page("evaluate", workspace)
     _show(console, result, workspace)
@@ -141,8 +141,8 @@ def steps_of(workspace: Path, params: Params) -> list[Step]:
     found = []
     if any(str(one).startswith("weak") for one in sources) and "human" in sources:
         found.append(Step("weak labels", "scrape", weak=True))
-    if params.validate_.doubtful_labels in REPAIRS:
-        found.append(Step("repair", "validate", ((("validate", "doubtful_labels"), '"report"'),)))
+    if params.validate_.label_issues in REPAIRS:
+        found.append(Step("repair", "validate", ((("validate", "label_issues"), '"report"'),)))
     labeled = sum(one["rows"] for one in manifest["counts"] if one["split"] == "train" and one["label"] is not None)
     if children_of_each(labeled, params.augment, params.facts) or params.augment.adversarial:
         found.append(Step("augment", "augment", NO_CHILDREN))
@@ -157,8 +157,8 @@ def steps_of(workspace: Path, params: Params) -> list[Step]:
 
 def planned(workspace: Path, params: Params) -> list[Bar]:
     """The bars: each step added to those before it; the rounds; each step left out of all; each augmentation left out; repairs on top."""
-    steps, verdicts = steps_of(workspace, params), read_verdicts(workspace / "models")
-    rounds = sum(one["decision"] != "skipped" for one in verdicts) - 1
+    steps, round_decisions = steps_of(workspace, params), read_decisions(workspace / "models")
+    rounds = sum(one["decision"] != "skipped" for one in round_decisions) - 1
     bars = []
     before = Variant("labels alone", tuple(steps), 0) if steps else Variant("all but pseudo-labels", (), 0)
     for place, step in enumerate(steps):
@@ -178,11 +178,11 @@ def planned(workspace: Path, params: Params) -> list[Bar]:
         Bar(one.name, "left out", Variant(f"without {one.name}", (one,), rounds), whole)
         for one in _operations(workspace, steps)
     ]
-    if params.validate_.doubtful_labels == "report" and read_manifest(workspace / VALIDATED)["notes"].get(
-        "doubt", {}
-    ).get("flagged"):
+    if params.validate_.label_issues == "report" and read_manifest(workspace / VALIDATED)["notes"].get("doubt", {}).get(
+        "flagged"
+    ):
         for policy in REPAIRS:
-            step = Step(f"repair: {policy}", "validate", ((("validate", "doubtful_labels"), json.dumps(policy)),))
+            step = Step(f"repair: {policy}", "validate", ((("validate", "label_issues"), json.dumps(policy)),))
             bars.append(Bar(step.name, "tried", whole, Variant(f"with repair: {policy}", (step,), rounds)))
     return bars
 
@@ -283,8 +283,8 @@ def _without_weak_label(row: Row) -> Row:
 
 def _accepted(workspace: Path, rounds: int) -> Path:
     """The model that the loop holds after so many rounds."""
-    verdict = read_verdict(workspace / "models" / str(rounds) / "verdict.json")
-    return workspace / "models" / str(verdict["accepted_round"])
+    round_decision = read_decision(workspace / "models" / str(rounds) / "decision.json")
+    return workspace / "models" / str(round_decision["accepted_round"])
 
 
 def _said(workspace: Path, model: Path) -> pd.DataFrame:

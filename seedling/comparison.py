@@ -326,20 +326,20 @@ def sentences(found: Comparison) -> list[str]:
     """What the numbers say."""
     accuracy = found.differences["accuracy"]
     if accuracy.low > 0:
-        verdict = "The new one is right more often: the interval of the paired difference is above zero."
+        round_decision = "The new one is right more often: the interval of the paired difference is above zero."
     elif accuracy.high < 0:
-        verdict = "The new one is right less often: the interval of the paired difference is below zero."
+        round_decision = "The new one is right less often: the interval of the paired difference is below zero."
     else:
-        verdict = (
+        round_decision = (
             "No difference in accuracy that these rows can show: the interval of the paired difference holds zero."
         )
     for name, better, worse in SURENESS:
         one = found.differences[name]
         if one.high < 0 or one.low > 0:
-            verdict += f" {better if one.high < 0 else worse}"
+            round_decision += f" {better if one.high < 0 else worse}"
             break
     turned = f"{len(found.mended)} of {found.same_rows} rows turned right, {len(found.broken)} turned wrong"
-    return [verdict, turned + (f" ({', '.join(found.broken[:5])} …)" if found.broken else "") + "."]
+    return [round_decision, turned + (f" ({', '.join(found.broken[:5])} …)" if found.broken else "") + "."]
 
 
 def _plain(name: str) -> str:

@@ -17,7 +17,12 @@ StageFunction = Callable[[Params, Path, Path, Path, Progress], None]  # params, 
 
 COLLECTED, VALIDATED = "generations/scrape", "generations/validate"
 AUGMENTED, SYNTHESIZED = "generations/augment", "generations/synthesize"
-WORKSPACE_PARAMS = ("line", "modality", "seed", "max_megapixels")  # keys of params.yaml that every stage reads
+WORKSPACE_PARAMS = (
+    "pipeline_version",
+    "modality",
+    "seed",
+    "max_megapixels",
+)  # keys of params.yaml that every stage reads
 
 
 @dataclass(frozen=True)

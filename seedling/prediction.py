@@ -96,7 +96,7 @@ def predict(
     rate = done / max(time.perf_counter() - began, 1e-9)
     said = f"{done:,} rows, {rate:,.0f} rows/s; {abstained:,} abstained (round {predictor.round})"
     if skipped := [name for source in listed if isinstance(source, Files) for name in source.skipped]:
-        kind = "pictures" if predictor.modality == "image" else ".txt files"
+        kind = "images" if predictor.modality == "image" else ".txt files"
         said += f"; {len(skipped):,} files that are no {kind} were left out, {skipped[0]} the first"
     if errors:
         said += f"; {errors.total():,} could not be read: " + ", ".join(
@@ -123,8 +123,8 @@ def _check_output(output: Path | None, paths: Sequence[str]) -> None:
 
 def _nothing(paths: Sequence[str], errors: Counter[str], modality: Modality) -> str:
     why = ", ".join(sorted(errors)) or "there is none"
-    kinds = "pictures, folders of them, or tables" if modality == "image" else ".txt files, folders of them, or tables"
-    reads = "pictures" if modality == "image" else "texts"
+    kinds = "images, folders of them, or tables" if modality == "image" else ".txt files, folders of them, or tables"
+    reads = "images" if modality == "image" else "texts"
     return f"No row of {', '.join(paths)} could be read ({why}): the model reads {reads}, so name {kinds}."
 
 
@@ -204,7 +204,7 @@ def _holds_row(path: Path, root: Path, modality: Modality) -> bool:
 
 
 def _lines(file: TextIO, modality: Modality) -> Iterator[Question]:
-    """Standard input: a text a line, or the path of a picture a line."""
+    """Standard input: a text a line, or the path of an image a line."""
     if isinstance(file, io.TextIOWrapper):  # bytes of a path are kept as they are
         file.reconfigure(encoding="utf-8-sig", errors="replace" if modality == "text" else "surrogateescape")
     for number, line in enumerate(file, start=1):

@@ -35,7 +35,7 @@ def show_story(workspace: Path, asked: str) -> None:
         fits = _fits(everything["origin"], asked)
     if not fits.any() and "text" in everything:
         fits = _fits(everything["text"], asked)
-    own = fits & (everything["parents"].map(len) == 0)  # rows that were made share their parent's origin
+    own = fits & (everything["parent_ids"].map(len) == 0)  # rows that were made share their parent's origin
     found = everything.loc[own if own.any() else fits, "id"].unique().tolist()
     if not found:
         raise InputError(f"No row's id begins with '{asked}', and no row's origin or text contains it.")
@@ -85,7 +85,7 @@ def story(workspace: Path, row: str, chapters: dict[str, pd.DataFrame]) -> Itera
         for one in frame[frame["id"] == row].to_dict("records"):
             yield f"  {stage}: {_told(one)}"
     for stage, frame in chapters.items():
-        children = frame[[row in parents for parents in frame["parents"]]]
+        children = frame[[row in parents for parents in frame["parent_ids"]]]
         if len(children):
             kept = int(children["reason"].isna().sum())
             yield f"  {stage}: {len(children)} rows were made from it, {kept} kept: {', '.join(children['id'].head(3))} …"
@@ -106,18 +106,18 @@ def _told(one: dict[str, Any]) -> str:
         )
     if isinstance(one.get("votes"), Sequence | np.ndarray) and len(one["votes"]):
         parts.append(f"votes {', '.join(one['votes'])}")
-    if len(one["parents"]):
-        parts.append(f"parents {', '.join(one['parents'])}")
+    if len(one["parent_ids"]):
+        parts.append(f"parents {', '.join(one['parent_ids'])}")
     if isinstance(one["recipe"], str):
         parts.append(f"recipe {one['recipe']}")
     if isinstance(one["group"], str) and one["group"] != one["id"]:
         parts.append(f"group {one['group']}")
-    if isinstance(one.get("p_wrong"), float) and not pd.isna(one["p_wrong"]):
-        parts.append(f"label wrong with probability {one['p_wrong']:.3f}, '{one['suggested']}' suggested")
-    if isinstance(one.get("given"), str):
-        parts.append(f"label was given as '{one['given']}'")
-    if isinstance(one.get("health"), Sequence | np.ndarray) and len(one["health"]):
-        parts.append(f"health {', '.join(one['health'])}")
+    if isinstance(one.get("p_label_error"), float) and not pd.isna(one["p_label_error"]):
+        parts.append(f"label wrong with probability {one['p_label_error']:.3f}, '{one['suggested_label']}' suggested")
+    if isinstance(one.get("original_label"), str):
+        parts.append(f"label was given as '{one['original_label']}'")
+    if isinstance(one.get("quality"), Sequence | np.ndarray) and len(one["quality"]):
+        parts.append(f"health {', '.join(one['quality'])}")
     parts += [f"{name} {one[name]}" for name in ("license", "attribution") if isinstance(one[name], str)]
     return "; ".join(parts)
 

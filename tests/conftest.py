@@ -1,4 +1,4 @@
-"""What tests share: small pictures and folders, built here, and a workspace of them."""
+"""What tests share: small images and folders, built here, and a workspace of them."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ PROJECT = Path(__file__).parents[1]
 
 
 @pytest.fixture
-def make_pictures(tmp_path: Path) -> Callable[..., Path]:
+def make_images(tmp_path: Path) -> Callable[..., Path]:
     """Writes an ImageFolder of shapes: `labeled` a class, `pool` unlabeled, `test` a class."""
 
     def make(folder: Path | None = None, labeled: int = 6, pool: int = 20, test: int = 5) -> Path:
-        root = folder or tmp_path / "pictures"
+        root = folder or tmp_path / "images"
         rng = np.random.default_rng(7)
         for shape in SHAPES:
             for part, many in (("labeled", labeled), ("test", test)):
@@ -44,12 +44,12 @@ def make_pictures(tmp_path: Path) -> Callable[..., Path]:
 
 
 @pytest.fixture
-def workspace(tmp_path: Path, make_pictures: Callable[..., Path]) -> Path:
+def workspace(tmp_path: Path, make_images: Callable[..., Path]) -> Path:
     """A real workspace of shapes, git and DVC and all, with the dial on quick."""
     from seedling.config.params import set_value
     from seedling.init.create import make_workspace
 
-    made = make_workspace(tmp_path / "workspace", make_pictures(), "image")
+    made = make_workspace(tmp_path / "workspace", make_images(), "image")
     set_value(made, ["effort"], "quick")
     return made
 

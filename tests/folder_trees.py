@@ -10,14 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from seedling.config.params import Facts, ScrapeParams
+from seedling.config.params import ScrapeParams, WorkspaceConfig
 from seedling.dataset.generation import Modality, read, read_manifest, read_rejected
 from seedling.files.ignored_files import IGNORED
 from seedling.media import images
 from seedling.scrape import scrape
 
 
-def picture(seed: int) -> bytes:
+def image(seed: int) -> bytes:
     """Twelve by twelve random pixels, as PNG."""
     return images.encode(np.random.default_rng(seed).integers(0, 255, (12, 12, 3)).astype(np.uint8))
 
@@ -26,7 +26,7 @@ def fill(folder: Path, count: int, first_seed: int = 0, suffix: str = ".png") ->
     """Makes the folder, with so many different images, 000.png and so on."""
     folder.mkdir(parents=True, exist_ok=True)
     for number in range(count):
-        (folder / f"{number:03d}{suffix}").write_bytes(picture(first_seed + number))
+        (folder / f"{number:03d}{suffix}").write_bytes(image(first_seed + number))
 
 
 def write_table(path: Path, head: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
@@ -48,7 +48,7 @@ class Scraped:
 def scraped(data: Path, output: Path, sources: Sequence[dict[str, Any]], modality: Modality = "image") -> Scraped:
     """Runs the scrape stage's function on data/."""
     params = ScrapeParams.model_validate({"sources": list(sources)})
-    scrape(params, Facts(modality=modality, seed=0), data=data, output=output)
+    scrape(params, WorkspaceConfig(modality=modality, seed=0), data=data, output=output)
     kept, rejected, ignored = read(output), read_rejected(output), output / IGNORED
     listed = list(csv.DictReader(ignored.open(encoding="utf-8", newline=""))) if ignored.exists() else []
     return Scraped(

@@ -114,7 +114,7 @@ def site() -> Iterator[Site]:
         server.server_close()
 
 
-def picture(level: int) -> bytes:
+def image(level: int) -> bytes:
     """A small PNG of one gray level and a dot."""
     shown, pixels = io.BytesIO(), Image.new("L", (12, 12), level)
     pixels.putpixel((level % 12, level // 12 % 12), 255 - level)

@@ -1,4 +1,4 @@
-"""Small pictures of shapes, which a model learns in seconds."""
+"""Small images of shapes, which a model learns in seconds."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ SHAPES = ("disc", "bar", "cross")
 
 
 def draw(shape: str, rng: np.random.Generator, side: int = 24) -> np.ndarray:
-    """A gray picture of a shape at a random place, with noise: easy to tell apart, no two alike."""
+    """A gray image of a shape at a random place, with noise: easy to tell apart, no two alike."""
     pixels = rng.integers(0, 60, (side, side)).astype(np.uint8)
     row, column = (int(one) for one in rng.integers(8, side - 8, 2))
     rows, columns = np.mgrid[:side, :side]

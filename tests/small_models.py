@@ -1,4 +1,4 @@
-"""A model of one round that tells rain from sun, or dark pictures from bright ones, saved as train saves it."""
+"""A model of one round that tells rain from sun, or dark images from bright ones, saved as train saves it."""
 
 from __future__ import annotations
 
@@ -7,39 +7,39 @@ from pathlib import Path
 
 import numpy as np
 
-from seedling.config.params import Facts
+from seedling.config.params import WorkspaceConfig
 from seedling.dataset.generation import Modality
 from seedling.media import images
 from seedling.models.heads import Head
 from seedling.models.saving import make_features, save_features, save_learner
-from seedling.train.round_decision import Verdict
+from seedling.train.round_decision import RoundDecision
 
 
 def grown(folder: Path, modality: Modality, below: float = 0.0) -> Path:
-    """A workspace of one round: a model that tells rain from sun, or dark pictures from bright ones."""
+    """A workspace of one round: a model that tells rain from sun, or dark images from bright ones."""
     model = folder / "models" / "0"
     texts = [f"{word} over the hills, day {number}" for number in range(12) for word in ("rain", "sun")]
-    pictures = [picture(40 + 150 * (number % 2) + number) for number in range(24)]
-    maker = make_features(None, None, Facts(modality=modality), None)
+    image_arrays = [image(40 + 150 * (number % 2) + number) for number in range(24)]
+    maker = make_features(None, None, WorkspaceConfig(modality=modality), None)
     head = Head("logistic_regression", 0, 2)
-    rows = texts if modality == "text" else pictures
+    rows = texts if modality == "text" else image_arrays
     head.fit(maker.fit_transform(rows), np.eye(2)[np.arange(24) % 2], np.ones(24))
     save_learner(head, model / "half-0" / "lr")
     save_features(maker, model)
     member = {"learner": "logistic_regression", "file": "lr", "halves": 1, "temperature": 1.0, "votes": 1.0}
     known = {"classes": ["rain", "sun"], "modality": modality, "members": [member], "temperature": 1.0}
     (model / "model.json").write_text(json.dumps({**known, "abstain": {"below": below}}), encoding="utf-8")
-    write_verdict(model, accepted_round=0)
+    write_decision(model, accepted_round=0)
     return folder
 
 
-def write_verdict(model: Path, *, accepted_round: int) -> None:
-    """The verdict of a round of no rows, after which the model of `accepted_round` counts."""
-    verdict = Verdict(int(model.name), "accepted", False, "the start", accepted_round, 0)
-    (model / "verdict.json").write_text(json.dumps(verdict.as_json()), encoding="utf-8")
+def write_decision(model: Path, *, accepted_round: int) -> None:
+    """The decision of a round of no rows, after which the model of `accepted_round` counts."""
+    round_decision = RoundDecision(int(model.name), "accepted", False, "the start", accepted_round, 0)
+    (model / "decision.json").write_text(json.dumps(round_decision.as_json()), encoding="utf-8")
 
 
-def picture(level: int) -> bytes:
+def image(level: int) -> bytes:
     """Gray with a gradient, so that there is something to see."""
     pixels = np.clip(level + np.arange(400).reshape(20, 20) // 20, 0, 255).astype(np.uint8)
     return images.encode(np.repeat(pixels[..., None], 3, axis=2))

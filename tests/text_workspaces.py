@@ -60,7 +60,7 @@ def make_letters_workspace(folder: Path, count: int, env: Mapping[str, str], rem
     append_letters(source, 0, count)
     call([BIN / "seedling", "init", folder, "--texts", source, "--encoder", "none"], folder.parent, env)
     set_value(folder, ["effort"], "quick")
-    set_value(folder, ["augment", "children"], 0)
+    set_value(folder, ["augment", "augmentations_per_row"], 0)
     set_value(folder, ["synthesize", "mixup"], 0)
     set_value(folder, ["pseudo_label", "rounds"], 0)
     set_value(folder, ["train", "candidates"], ["logistic_regression"])

@@ -5,16 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from loopback import Site, picture
+from loopback import Site, image
 
-from seedling.config.params import Facts, ScrapeParams
+from seedling.config.params import ScrapeParams, WorkspaceConfig
 from seedling.scrape import scrape
 
-IMAGES, TEXTS = Facts(modality="image"), Facts(modality="text")
+IMAGES, TEXTS = WorkspaceConfig(modality="image"), WorkspaceConfig(modality="text")
 QUICK = {"allow_private_hosts": True, "requests_per_second": 200}
 
 
-def run(place: Path, facts: Facts, *sources: dict[str, Any], as_of: str | None = None, **more: Any) -> Path:
+def run(place: Path, facts: WorkspaceConfig, *sources: dict[str, Any], as_of: str | None = None, **more: Any) -> Path:
     (place / "data").mkdir(exist_ok=True)
     params = ScrapeParams.model_validate({"sources": list(sources), "as_of": as_of, **more})
     scrape(params, facts, data=place / "data", output=place / "out", remembered=place / "web")
@@ -22,12 +22,12 @@ def run(place: Path, facts: Facts, *sources: dict[str, Any], as_of: str | None =
 
 
 def gallery(told: Site) -> None:
-    """Two pages, three pictures with words beside them."""
+    """Two pages, three images with words beside them."""
     told.routes |= {
         "/": '<figure id="a"><img src="a.png" alt="a black cat"><b>cat</b></figure><figure><img src="b.png" alt="my dog"></figure>'
         '<a rel="next" href="/2">next</a><a rel="license" href="https://licenses.example/by">by</a><i rel="author">Ada</i>',
         "/2": '<figure><img src="c.png" alt="nobody" title="a dog"><b>dog</b></figure>',
-        **{f"/{name}.png": picture(level) for name, level in (("a", 10), ("b", 60), ("c", 110))},
+        **{f"/{name}.png": image(level) for name, level in (("a", 10), ("b", 60), ("c", 110))},
     }
 
 

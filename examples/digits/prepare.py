@@ -2,7 +2,7 @@
 
     python examples/digits/prepare.py data
 
-5 labeled pictures a class, a fixed test split of 500, 97 loose unlabeled pictures, and the other 1150 on a small
+5 labeled images a class, a fixed test split of 500, 97 loose unlabeled images, and the other 1150 on a small
 gallery site: 24 pages, and on every third item or so a tag, which is wrong on one in eight.
 """
 
@@ -34,26 +34,26 @@ def main(data: Path) -> None:
     shutil.rmtree(data, ignore_errors=True)
     for folder, rows in (("labeled", labeled), ("test", test)):
         for row in rows:
-            write_picture(data / folder / str(digits.target[row]) / f"{row:04d}.png", digits.images[row])
+            write_image(data / folder / str(digits.target[row]) / f"{row:04d}.png", digits.images[row])
     for row in pool[:LOOSE]:
-        write_picture(data / "unlabeled" / f"{row:04d}.png", digits.images[row])
+        write_image(data / "unlabeled" / f"{row:04d}.png", digits.images[row])
     write_site(data / "site", pool[LOOSE:], digits.images, digits.target, rng)
 
 
-def write_picture(path: Path, picture: np.ndarray) -> None:
+def write_image(path: Path, image: np.ndarray) -> None:
     """An 8×8 gray PNG, 0 to 240; uncompressed, so that no zlib's version shows in the bytes."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    _, encoded = cv2.imencode(".png", (picture * 15).astype(np.uint8), [cv2.IMWRITE_PNG_COMPRESSION, 0])
+    _, encoded = cv2.imencode(".png", (image * 15).astype(np.uint8), [cv2.IMWRITE_PNG_COMPRESSION, 0])
     path.write_bytes(encoded.tobytes())
 
 
 def write_site(site: Path, rows: np.ndarray, images: np.ndarray, target: np.ndarray, rng: np.random.Generator) -> None:
-    """Pages of figures with a `next` link, pictures under images/, and robots.txt."""
+    """Pages of figures with a `next` link, images under images/, and robots.txt."""
     pages = [rows[start : start + ON_A_PAGE] for start in range(0, len(rows), ON_A_PAGE)]
     for number, on_page in enumerate(pages):
         figures = []
         for row in on_page:
-            write_picture(site / "images" / f"{row:04d}.png", images[row])
+            write_image(site / "images" / f"{row:04d}.png", images[row])
             figures.append(figure(int(row), int(target[row]), rng))
         following = f'<a rel="next" href="page-{number + 1}.html">next</a>' if number + 1 < len(pages) else ""
         page = HEAD.format(number + 1) + "\n".join(figures) + f"\n{following}\n</body></html>\n"

@@ -1,4 +1,4 @@
-"""Draws docs/pictures/operations.jpg: every operation on one photograph, weak and strong, and what synthesize makes of two.
+"""Draws docs/images/operations.jpg: every operation on one photograph, weak and strong, and what synthesize makes of two.
 
 python examples/operations/draw.py
 
@@ -27,7 +27,7 @@ INK, SOFT, PAPER = (28, 42, 36), (91, 107, 99), (255, 255, 255)
 
 
 def tiles() -> list[tuple[str, list[Pixels]]]:
-    """Each caption with its pictures: of an operation weak and strong, where it has a strength."""
+    """Each caption with its images: of an operation weak and strong, where it has a strength."""
     flower, china = (
         cv2.resize(load_sample_image(f"{name}.jpg"), TILE, interpolation=cv2.INTER_AREA) for name in ("flower", "china")
     )
@@ -51,26 +51,26 @@ def tiles() -> list[tuple[str, list[Pixels]]]:
     ]
 
 
-def changed(picture: Pixels, entry: Entry) -> Pixels:
+def changed(image: Pixels, entry: Entry) -> Pixels:
     """By the first seed from SEED on that changes anything: a quarter turn may be none."""
     transform = PolicyTransform([entry])
-    made = (transform(picture, seed) for seed in range(SEED, SEED + 50))
-    return next(one for one in made if one.shape == picture.shape and (one != picture).any())
+    made = (transform(image, seed) for seed in range(SEED, SEED + 50))
+    return next(one for one in made if one.shape == image.shape and (one != image).any())
 
 
 def main() -> None:
-    """Writes the picture."""
+    """Writes the image."""
     shown = tiles()
     wide = 2 * TILE[0] + 4
     rows = -(-len(shown) // ACROSS)
     page = Image.new("RGB", (ACROSS * (wide + GAP) + GAP, rows * (TILE[1] + CAPTION + GAP) + GAP), PAPER)
     draw, font = ImageDraw.Draw(page), ImageFont.load_default(15)
-    for number, (name, pictures) in enumerate(shown):
+    for number, (name, images) in enumerate(shown):
         left, top = GAP + number % ACROSS * (wide + GAP), GAP + number // ACROSS * (TILE[1] + CAPTION + GAP)
-        for place, one in enumerate(pictures):
+        for place, one in enumerate(images):
             page.paste(Image.fromarray(one), (left + place * (TILE[0] + 4), top))
         draw.text((left, top + TILE[1] + 3), name, INK if number else SOFT, font)
-    path = Path(__file__).parents[2] / "docs" / "pictures" / "operations.jpg"
+    path = Path(__file__).parents[2] / "docs" / "images" / "operations.jpg"
     path.parent.mkdir(exist_ok=True)
     page.save(path, quality=82, optimize=True)
     print(path, f"{path.stat().st_size / 1e3:.0f} kB")

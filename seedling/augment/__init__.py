@@ -14,7 +14,7 @@ import pandas as pd
 
 from seedling.augment.families import Families, Parent, pieces_of
 from seedling.augment.makers import Resources, steps_of
-from seedling.config.params import AugmentParams, Facts
+from seedling.config.params import AugmentParams, WorkspaceConfig
 from seedling.dataset.generation import GenerationWriter, Row, payloads, read, read_manifest
 from seedling.errors import InputError
 from seedling.media import texts
@@ -33,7 +33,7 @@ MOST_BALANCED = 10  # times as many children of a rare class's row as of the com
 
 def augment(
     params: AugmentParams,
-    facts: Facts,
+    facts: WorkspaceConfig,
     *,
     collected: Path,
     validated: Path,
@@ -89,7 +89,7 @@ def augment(
             notes["class_shares"] = _shares(parents["label"], writer)
         if done:
             notes["policy"] = [{one.name: dict(one.arguments)} for one in steps]
-        writer.close(rows_in=total, classes=classes, children_a_row=children, **notes)
+        writer.close(rows_in=total, classes=classes, augmentations_per_row=children, **notes)
 
 
 def _chosen(judges: Judges, resources: Resources) -> tuple[Any, int, dict[str, Any]]:
@@ -101,7 +101,7 @@ def _chosen(judges: Judges, resources: Resources) -> tuple[Any, int, dict[str, A
     found, why = judges.screened(resources)
     if found is None:
         return None, children, {"screening": {"cannot_screen": why}}
-    if params.children is None:
+    if params.augmentations_per_row is None:
         children = min(found.children, ENOUGH // max(1, parents))
     return found.policy, children, {"screening": found.as_json()}
 
@@ -116,10 +116,10 @@ def _write(writer: GenerationWriter, row: Row, reason: str | None) -> None:
 class Known:
     """What a child may not be: a copy of a row that is there, or of another child. It would be learnt from where its twin judges, or count twice.
 
-    Pictures are the same where their pixels are, texts where only case, punctuation and blanks differ.
+    Images are the same where their pixels are, texts where only case, punctuation and blanks differ.
     """
 
-    def __init__(self, rows: pd.DataFrame, facts: Facts) -> None:
+    def __init__(self, rows: pd.DataFrame, facts: WorkspaceConfig) -> None:
         self._of_text = facts.modality == "text"
         held_out = rows["split"].isin(["test", "validation"])
         keys = [texts.normalized(one) for one in rows["text"]] if self._of_text else rows["id"].tolist()
@@ -129,14 +129,14 @@ class Known:
 
     def reason(self, row: Row, same: str) -> str | None:
         """Why the child cannot stay; None where it can, and is known from now on. same: the hash of its content alone."""
-        if same == row.parents[0]:
+        if same == row.parent_ids[0]:
             return "unchanged"
         if self._of_text and not row.payload:
             return "empty"
         key = texts.normalized(str(row.payload)) if self._of_text else same
         if key in self._held_out:
             return "near_duplicate_of_test"
-        if key in self._rows and self._rows[key] != row.parents[0]:
+        if key in self._rows and self._rows[key] != row.parent_ids[0]:
             return "copy_of_another_row"
         if (key, row.label) in self._children:
             return "exact_duplicate"
@@ -144,10 +144,10 @@ class Known:
         return None
 
 
-def children_of_each(parents: int, params: AugmentParams, facts: Facts) -> int:
+def children_of_each(parents: int, params: AugmentParams, facts: WorkspaceConfig) -> int:
     """How many children each row gets."""
-    if params.children is not None:
-        return params.children
+    if params.augmentations_per_row is not None:
+        return params.augmentations_per_row
     return min(BY_EFFORT[facts.effort], ENOUGH // max(1, parents))
 
 
@@ -187,9 +187,9 @@ def _shares(parents: pd.Series, writer: GenerationWriter) -> dict[str, dict[str,
 def _made(families: Families, parents: Iterator[Parent], guard: Any) -> Iterator[tuple[Row, str, str | None]]:
     """Every child, in its parents' order, on as many cores as it is worth, and whether the guard wants it. Texts are quick, or wait for a model."""
     pieces = pieces_of(parents)
-    of_pictures = families.facts.modality == "image"
-    for children in in_processes(families, pieces) if of_pictures else map(families, pieces):
-        asked = [(row.parents[0], row.payload) for row, _, reason in children if reason is None] if guard else []
+    of_images = families.facts.modality == "image"
+    for children in in_processes(families, pieces) if of_images else map(families, pieces):
+        asked = [(row.parent_ids[0], row.payload) for row, _, reason in children if reason is None] if guard else []
         changed = iter(guard.changed(asked) if asked else ())
         for row, same, reason in children:
             yield row, same, reason or ("label_changed" if guard and next(changed) else None)

@@ -1,4 +1,4 @@
-"""Adversarial children: pictures changed by as little as misleads a model that never saw them (FGSM, Goodfellow et al. 2015; DeepFool,
+"""Adversarial children: images changed by as little as misleads a model that never saw them (FGSM, Goodfellow et al. 2015; DeepFool,
 Moosavi-Dezfooli et al. 2016). They keep their label, so what learns from them must hold out against such changes.
 
 The model is that of the other folds, logistic regression on the features that train will use; the change is found at the size at which features are made.
@@ -19,10 +19,10 @@ from seedling.media.images import Pixels
 from seedling.models.gradients import FromPixels, away_from_label, towards_a_rival
 from seedling.models.model import TrainedModel
 from seedling.models.portable import Portable
-from seedling.models.training import Setting
+from seedling.models.training import FitContext
 
 Way = Literal["fgsm", "deepfool"]
-AT_ONCE = 8  # pictures
+AT_ONCE = 8  # images
 STEPS, OVERSHOOT = 3, 1.1  # of DeepFool
 
 
@@ -34,7 +34,7 @@ def misleading(
     levels: of 255, what FGSM changes each value by, and the root mean square that DeepFool's change may have at most.
     """
     judged = np.flatnonzero(parents.fold >= 0)
-    _, models = taught_and_asked(parents, judged, None, Setting(parents.classes))
+    _, models = taught_and_asked(parents, judged, None, FitContext(parents.classes))
     for fold, learner in models.items():
         whole = TrainedModel(
             [str(one) for one in range(parents.classes)], parents.features, [[learner]], [1.0], 1.0, [1.0], 0.0
@@ -46,19 +46,19 @@ def misleading(
             before = [images.decode(parents.payloads[row], max_megapixels) for row in rows]
             sized = np.stack([images.resized(one, *pixels.size[::-1]) for one in before]).astype(np.float32)
             changes = _changes(pixels, torch.from_numpy(sized), torch.from_numpy(parents.labels[rows]), way, levels)
-            for row, picture, change in zip(rows, before, changes, strict=True):
-                height, width = picture.shape[:2]
+            for row, image, change in zip(rows, before, changes, strict=True):
+                height, width = image.shape[:2]
                 whole_change = cv2.resize(change, (width, height), interpolation=cv2.INTER_LINEAR)
-                child = np.clip(np.rint(picture + whole_change), 0, 255).astype(np.uint8)
+                child = np.clip(np.rint(image + whole_change), 0, 255).astype(np.uint8)
                 yield row, child, {"levels": levels, "model": f"{QUICK_LEARNER} of the other folds", "fold": fold}
 
 
-def _changes(pixels: FromPixels, pictures: torch.Tensor, own: torch.Tensor, way: Way, levels: float) -> np.ndarray:
+def _changes(pixels: FromPixels, image_arrays: torch.Tensor, own: torch.Tensor, way: Way, levels: float) -> np.ndarray:
     if way == "fgsm":
-        return np.asarray(levels * away_from_label(pixels, pictures, own).numpy())
-    step = torch.zeros_like(pictures)
+        return np.asarray(levels * away_from_label(pixels, image_arrays, own).numpy())
+    step = torch.zeros_like(image_arrays)
     for _ in range(STEPS):
-        step = step + towards_a_rival(pixels, pictures + step, own)
+        step = step + towards_a_rival(pixels, image_arrays + step, own)
     found = OVERSHOOT * step.numpy()
     size = np.sqrt((found**2).mean(axis=(1, 2, 3), keepdims=True))
     return np.asarray(found * np.minimum(1.0, levels / np.maximum(size, 1e-9)))

@@ -1,4 +1,4 @@
-"""The operations on pictures by name, each with a strength from 0 to 1: what a policy may name, what `policy: auto` tries, what the docs show.
+"""The operations on images by name, each with a strength from 0 to 1: what a policy may name, what `policy: auto` tries, what the docs show.
 
 An operation is one or two transforms with arguments that grow with the strength; borders are reflected, so that no black frame tells a child from
 its parent. At strength 1 most people still name a photograph's object; whether *this* data keeps its label is what `auto` measures.
@@ -17,7 +17,7 @@ Entry = Mapping[str, Mapping[str, Any]]  # one transform's name and arguments
 
 
 class CannotChange(ValueError):
-    """An operation that this row does not bear: a picture of one pixel cannot be made smaller."""
+    """An operation that this row does not bear: an image of one pixel cannot be made smaller."""
 
     reason = "cannot_be_changed"
 
@@ -99,7 +99,7 @@ OPERATIONS: dict[str, Operation] = {
 MEDIUM = 0.4  # the strength of an operation that is named without one
 WEAK_AND_STRONG = (0.2, 0.8)  # tried beside it
 
-REPLACING = {"gradient", "top_hat", "black_hat"}  # leave little of a picture; two of them nothing
+REPLACING = {"gradient", "top_hat", "black_hat"}  # leave little of an image; two of them nothing
 
 SETS: dict[str, list[dict[str, dict[str, float]]]] = {
     "photographs": [

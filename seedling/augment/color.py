@@ -14,7 +14,7 @@ import numpy as np
 
 from seedling.media.images import Pixels
 
-ORDERS = tuple(permutations(range(3)))  # all six; the first leaves a picture as it is
+ORDERS = tuple(permutations(range(3)))  # all six; the first leaves an image as it is
 Morphology = Literal["erosion", "dilation", "opening", "closing", "gradient", "top_hat", "black_hat"]
 MORPHOLOGIES: tuple[Morphology, ...] = get_args(Morphology)
 OPENCV: dict[Morphology, int] = {

@@ -10,7 +10,7 @@ import pandas as pd
 
 from seedling.augment.catalog import CannotChange
 from seedling.augment.makers import Made, Maker, Resources, Step, maker_of
-from seedling.config.params import AugmentParams, Facts
+from seedling.config.params import AugmentParams, WorkspaceConfig
 from seedling.dataset.generation import Row, identities
 from seedling.media import images
 from seedling.models.device import keep_freed_memory
@@ -26,7 +26,7 @@ class Families:
 
     steps: Sequence[Step]
     params: AugmentParams
-    facts: Facts
+    facts: WorkspaceConfig
     resources: Resources
 
     def __post_init__(self) -> None:
@@ -81,7 +81,7 @@ def row_of(parent: str, known: Mapping[Hashable, Any], made: Made, params: Augme
         label=known["label"],
         label_source=known["label_source"],
         weight=float(known["weight"]) * params.weight,
-        parents=[parent],
+        parent_ids=[parent],
         recipe=made.recipe,
         origin=known["origin"],
         license=known["license"],

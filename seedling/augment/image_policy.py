@@ -1,4 +1,4 @@
-"""Children of pictures by an albumentations policy, the same for the same parent whatever the order or worker."""
+"""Children of images by an albumentations policy, the same for the same parent whatever the order or worker."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ Step = Callable[[Pixels], tuple[Pixels, bool]]
 class Stream:
     """The generators that all steps of a policy draw from, one after the other: Python's and numpy's, both of a child's seed.
 
-    `Compose` gives every transform generators of the same seed, so that what happens to a picture half of the time would happen always together;
-    and to make generators takes longer than to change a small picture.
+    `Compose` gives every transform generators of the same seed, so that what happens to an image half of the time would happen always together;
+    and to make generators takes longer than to change a small image.
     """
 
     def __init__(self) -> None:
@@ -48,7 +48,7 @@ class Stream:
 
 
 class PolicyTransform:
-    """A policy that can be applied from several threads; each builds its own transforms. A gray picture's children are gray: colored noise would tell
+    """A policy that can be applied from several threads; each builds its own transforms. A gray image's children are gray: colored noise would tell
     them from their parents.
     """
 
@@ -75,7 +75,7 @@ class PolicyTransform:
         return stream, steps
 
     def __call__(self, pixels: Pixels, seed: int) -> Pixels:
-        """The child of this picture that this seed gives, (height, width, 3)."""
+        """The child of this image that this seed gives, (height, width, 3)."""
         return self.apply(pixels, seed)[0]
 
     def apply(self, pixels: Pixels, seed: int) -> tuple[Pixels, list[str]]:
@@ -94,14 +94,14 @@ class PolicyTransform:
 
 
 def _is_plain(transform: A.BasicTransform) -> bool:
-    """Whether a picture alone goes through it by the parts that every transform has, in their usual order."""
+    """Whether an image alone goes through it by the parts that every transform has, in their usual order."""
     kind = type(transform)
     usual = (kind.__call__, kind.apply_with_params) == (A.BasicTransform.__call__, A.BasicTransform.apply_with_params)
     return usual and transform.targets.get("image") == transform.apply and not transform.targets_as_params
 
 
 def _by_parts(transform: A.BasicTransform, pixels: Pixels) -> tuple[Pixels, bool]:
-    """The same to the bit; a small picture waits longer for what stands around these calls, for masks and boxes, than for some of them."""
+    """The same to the bit; a small image waits longer for what stands around these calls, for masks and boxes, than for some of them."""
     try:
         if not transform.should_apply():
             return pixels, False
@@ -136,7 +136,7 @@ def _by_own(own: Own, p: float, stream: Stream, pixels: Pixels) -> tuple[Pixels,
         changed = own(pixels.copy(), rng)
     except Exception as error:
         raise InputError(
-            f"data/augmenting.py: '{own.__name__}' stopped at a picture: {type(error).__name__}: {error}"
+            f"data/augmenting.py: '{own.__name__}' stopped at an image: {type(error).__name__}: {error}"
         ) from error
     if not (
         isinstance(changed, np.ndarray)
@@ -170,22 +170,22 @@ def build(name: str, arguments: Mapping[str, Any], own: Sequence[str] = ()) -> A
         raise InputError(f"params.yaml: augment.policy: {name}: {error}") from error
     if transform.targets_as_params and {*transform.targets_as_params} - {"image"}:
         raise InputError(
-            f"params.yaml: augment.policy: {name} needs {', '.join(transform.targets_as_params)}, and rows have pictures alone."
+            f"params.yaml: augment.policy: {name} needs {', '.join(transform.targets_as_params)}, and rows have images alone."
         )
-    if why := _why_no_picture(transform):
-        raise InputError(f"params.yaml: augment.policy: {name} does not make a picture of a picture: {why}.")
+    if why := _why_no_image(transform):
+        raise InputError(f"params.yaml: augment.policy: {name} does not make an image of an image: {why}.")
     return transform
 
 
-def _why_no_picture(transform: A.BasicTransform) -> str | None:
-    """What a transform misses that is given a picture and nothing else, or what else it makes of one; None for one that makes a picture."""
+def _why_no_image(transform: A.BasicTransform) -> str | None:
+    """What a transform misses that is given an image and nothing else, or what else it makes of one; None for one that makes an image."""
     try:
         changed = transform(image=np.zeros((64, 64, 3), np.uint8), force_apply=True)["image"]
         if changed.dtype != np.uint8 or changed.ndim != 3 or changed.shape[2] != 3:
             return f"it gives {changed.dtype} of shape {changed.shape}, and rows hold 8-bit RGB"
     except (KeyError, NotImplementedError, AttributeError) as error:
         return f"{type(error).__name__}: {error}"
-    except Exception:  # noqa: BLE001  (a crop that is larger than this picture: another one may do)
+    except Exception:  # noqa: BLE001  (a crop that is larger than this image: another one may do)
         return None
     return None
 

@@ -13,7 +13,7 @@ from seedling.augment.families import row_of
 from seedling.augment.makers import Made, Resources
 from seedling.augment.screening import ROWS, CannotScreen, Screening, screen
 from seedling.augment.teaching import Guard, Parents, hardness, read_parents
-from seedling.config.params import AugmentParams, Facts
+from seedling.config.params import AugmentParams, WorkspaceConfig
 from seedling.dataset.generation import Row, recipe_json
 from seedling.errors import InputError
 from seedling.features.classical import FeatureMaker
@@ -32,7 +32,7 @@ class Judges:
     collected: Path
     features: FeatureMaker
     params: AugmentParams
-    facts: Facts
+    facts: WorkspaceConfig
     progress: Progress
 
     @property
@@ -72,7 +72,7 @@ class Judges:
         params, facts = self.params, self.facts
         if params.adversarial and facts.modality != "image":
             raise InputError(
-                "params.yaml: augment.adversarial changes pictures, but this is a text workspace: remove it."
+                "params.yaml: augment.adversarial changes images, but this is a text workspace: remove it."
             )
         if not params.adversarial or self._folds < 2:
             return
@@ -80,8 +80,10 @@ class Judges:
         chances = [generator(facts.seed, "adversarial", one).random() for one in drawn.ids]
         chosen = [row for row, chance in enumerate(chances) if chance < params.adversarial]
         with single_threaded():
-            found = misleading(drawn, chosen, params.adversarial_way, params.adversarial_levels, facts.max_megapixels)
+            found = misleading(
+                drawn, chosen, params.adversarial_attack, params.adversarial_levels, facts.max_megapixels
+            )
             for row, pixels, told in counted(found, self.progress, "mislead models", len(chosen)):
-                name, recipe = drawn.ids[row], recipe_json(params.adversarial_way, **told)
+                name, recipe = drawn.ids[row], recipe_json(params.adversarial_attack, **told)
                 made = Made(images.encode(pixels), recipe, images.content(pixels))
                 yield row_of(name, self.parents.loc[name].to_dict(), made, params)

@@ -25,7 +25,7 @@ TILE = 512  # pixels: the grain of a spot is a window into one tile, made once
 
 @dataclass(frozen=True, slots=True)
 class Spot:
-    """A spot of light, in pixels of the picture that it falls on.
+    """A spot of light, in pixels of the image that it falls on.
 
     x, y: its center; long, short: standard deviations along its axes; degrees: of the long axis to the x axis, y pointing down;
     strength: the share of the whole luminosity range at its center, negative for a shadow; grain: how much the grain changes it, 0: smooth;
@@ -43,7 +43,7 @@ class Spot:
 
 
 def lit(pixels: Pixels, spots: Sequence[Spot]) -> tuple[Pixels, NDArray[np.float32]]:
-    """The picture under these spots, and the mask: (height, width), the share of the luminosity range that was asked to be added, before saturation.
+    """The image under these spots, and the mask: (height, width), the share of the luminosity range that was asked to be added, before saturation.
 
     pixels: 8-bit RGB, (height, width, 3), left alone.
     """

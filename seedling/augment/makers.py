@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from seedling.augment import catalog, sentences
-from seedling.config.params import Facts
+from seedling.config.params import WorkspaceConfig
 from seedling.dataset.generation import recipe_json
 from seedling.errors import InputError
 from seedling.media import images, texts
@@ -23,13 +23,13 @@ from seedling.plugins import AUGMENTING, plugin_functions
 from seedling.stats.randomness import derived_seed
 
 FILE, ENTRY_POINTS = AUGMENTING
-# They stand in a recipe that is written once: to write a policy's JSON takes as long as a small picture's changes.
+# They stand in a recipe that is written once: to write a policy's JSON takes as long as a small image's changes.
 SEED, APPLIED = "<seed>", "<applied>"
 SURROGATE = re.compile("[\ud800-\udfff]")
 SHORT = (",", ":")  # JSON without blanks
 OWN = "own"  # a user's function: {"own": {"name": …}}
 
-DEFAULT_PICTURES: tuple[Mapping[str, Any], ...] = (
+DEFAULT_IMAGES: tuple[Mapping[str, Any], ...] = (
     # Changes that keep the label of nearly anything. No flips: a mirrored digit or letter is another one.
     {
         "Affine": {
@@ -101,10 +101,10 @@ class Resources:
         return Resources.of, (self.data, self.context, self.filled_by, self.plugin)
 
 
-def steps_of(policy: Sequence[Any] | None, facts: Facts, own: Mapping[str, Any]) -> list[Step]:
+def steps_of(policy: Sequence[Any] | None, facts: WorkspaceConfig, own: Mapping[str, Any]) -> list[Step]:
     """The policy with every name looked up and every strength made arguments. Raises InputError for a name that is none."""
     if policy is None:
-        policy = DEFAULT_PICTURES if facts.modality == "image" else sentences.DEFAULT_POLICY
+        policy = DEFAULT_IMAGES if facts.modality == "image" else sentences.DEFAULT_POLICY
     found: list[Step] = []
     for entry in policy:
         for name, given in ({entry: None} if isinstance(entry, str) else entry).items():
@@ -112,7 +112,7 @@ def steps_of(policy: Sequence[Any] | None, facts: Facts, own: Mapping[str, Any])
     return found
 
 
-def _steps(name: str, given: Any, facts: Facts, own: Mapping[str, Any]) -> list[Step]:
+def _steps(name: str, given: Any, facts: WorkspaceConfig, own: Mapping[str, Any]) -> list[Step]:
     known = catalog.OPERATIONS if facts.modality == "image" else sentences.OPERATIONS
     if name in own and name in known:
         raise InputError(f"data/{FILE}: there is an operation '{name}' already: give your function another name.")
@@ -172,8 +172,8 @@ def _unknown(name: str, known: Sequence[str]) -> str:
     )
 
 
-def maker_of(steps: Sequence[Step], facts: Facts, resources: Resources) -> Maker:
-    """Pictures go through all steps in turn, each with its own chance; a text through one of them, drawn. Raises InputError for steps that cannot be built."""
+def maker_of(steps: Sequence[Step], facts: WorkspaceConfig, resources: Resources) -> Maker:
+    """Images go through all steps in turn, each with its own chance; a text through one of them, drawn. Raises InputError for steps that cannot be built."""
     if missing := [one.shown for one in steps if one.name == OWN and one.arguments["name"] not in resources.own]:
         raise InputError(
             f"There is no function '{missing[0]}' in the file that augment.plugin names, or among installed packages."
@@ -186,7 +186,7 @@ def maker_of(steps: Sequence[Step], facts: Facts, resources: Resources) -> Maker
     transform = PolicyTransform(policy, resources.own, [one.shown for one in steps])
     recipe = recipe_json("transforms", policy=policy, seed=SEED, applied=[APPLIED])
     read = partial(images.decode, max_megapixels=facts.max_megapixels)
-    return Maker(read, partial(_of_picture, transform, _around(recipe)))
+    return Maker(read, partial(_of_image, transform, _around(recipe)))
 
 
 def _around(recipe: str) -> tuple[str, ...]:
@@ -195,7 +195,7 @@ def _around(recipe: str) -> tuple[str, ...]:
     return before, *rest.split(f'"{SEED}"')
 
 
-def _of_picture(transform: Any, recipe: tuple[str, ...], parent: Pixels, seed: int) -> Made:
+def _of_image(transform: Any, recipe: tuple[str, ...], parent: Pixels, seed: int) -> Made:
     pixels, applied = transform.apply(parent.copy(), seed)  # a transform may change what it is given
     if images.is_blank(pixels) and not images.is_blank(parent):
         raise catalog.MadeBlank

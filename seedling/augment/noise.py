@@ -25,7 +25,7 @@ def gaussian_noise(pixels: Pixels, std: float, drawn: NDArray[np.uint8]) -> Pixe
     deviations: a table is two to three times as quick as exact draws.
     """
     drawn = drawn.reshape(pixels.shape)
-    if is_gray(pixels):  # what a gray picture's channels have in common would be less of it
+    if is_gray(pixels):  # what a gray image's channels have in common would be less of it
         drawn = cv2.merge([drawn[..., 0]] * 3)
     noise = cv2.LUT(drawn, np.rint(255 * std * _BYTES).astype(np.int16))
     noisy: Pixels = cv2.add(pixels, noise, dtype=cv2.CV_8U)

@@ -11,7 +11,7 @@ import pandas as pd
 from seedling.augment import sentences
 from seedling.augment.makers import Resources
 from seedling.augment.thesaurus import read_thesaurus
-from seedling.config.params import AugmentParams, Facts
+from seedling.config.params import AugmentParams, WorkspaceConfig
 from seedling.errors import InputError
 from seedling.features.classical import FeatureMaker
 from seedling.features.encoded_features import EncodedFeatures
@@ -21,7 +21,7 @@ MOST_NEAR, LEAST_NEAR = 5, 0.5  # words for one, and their cosine, that an encod
 
 
 def resources_of(
-    params: AugmentParams, facts: Facts, parents: pd.DataFrame, data: Path | None, features: FeatureMaker
+    params: AugmentParams, facts: WorkspaceConfig, parents: pd.DataFrame, data: Path | None, features: FeatureMaker
 ) -> Resources:
     """All that params ask for. parents: labeled training rows. Raises InputError where some of it cannot be had, or nothing would use it."""
     filler = _filler(params, data)
@@ -48,7 +48,12 @@ def _filler(params: AugmentParams, data: Path | None) -> Any:
 
 
 def _context(
-    params: AugmentParams, facts: Facts, parents: pd.DataFrame, data: Path | None, features: FeatureMaker, fill: Any
+    params: AugmentParams,
+    facts: WorkspaceConfig,
+    parents: pd.DataFrame,
+    data: Path | None,
+    features: FeatureMaker,
+    fill: Any,
 ) -> sentences.Context:
     """What operations on texts draw from: the user's thesaurus, else the words that lie near in the encoder's vocabulary."""
     if facts.modality != "text":

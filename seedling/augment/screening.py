@@ -19,9 +19,9 @@ from seedling.augment import catalog, sentences
 from seedling.augment.catalog import CannotChange
 from seedling.augment.makers import Maker, Resources, maker_of, steps_of
 from seedling.augment.teaching import QUICK_LEARNER, Children, Parents, probabilities_of, taught_and_asked
-from seedling.config.params import Facts
+from seedling.config.params import WorkspaceConfig
 from seedling.errors import InputError
-from seedling.models.training import Setting
+from seedling.models.training import FitContext
 from seedling.parallel.executor import in_threads
 from seedling.progress import Progress
 from seedling.stats.randomness import derived_seed
@@ -36,7 +36,7 @@ STEPS = {
     "quick": 0,
     "normal": 120,
     "thorough": 600,
-}  # of the network, which is one of the learners where pictures come without an encoder
+}  # of the network, which is one of the learners where images come without an encoder
 PROBABLY_HELPS, MAY_HELP = (
     0.2,
     0.4,
@@ -91,7 +91,9 @@ class CannotScreen(ValueError):
     """There are too few rows or folds to tell what helps."""
 
 
-def screen(parents: Parents, weight: float, facts: Facts, resources: Resources, progress: Progress) -> Screening:
+def screen(
+    parents: Parents, weight: float, facts: WorkspaceConfig, resources: Resources, progress: Progress
+) -> Screening:
     """What helps these rows. parents: drawn, with features; weight: of a child, beside its parent's.
 
     Raises CannotScreen with fewer than two folds, or twenty rows in them.
@@ -159,7 +161,7 @@ def _named(one: Tried) -> list[str]:
     return [name for entry in one.policy for name in ([entry] if isinstance(entry, str) else entry)]
 
 
-def _names(facts: Facts, resources: Resources, parents: Parents) -> tuple[set[str], list[str]]:
+def _names(facts: WorkspaceConfig, resources: Resources, parents: Parents) -> tuple[set[str], list[str]]:
     """The operations that have a strength, and all; of the user's functions those that make a child: others may find objects, or help."""
     own = [one for one in resources.own if _makes_children(one, facts, resources, parents.payloads[0])]
     if facts.modality == "image":
@@ -169,7 +171,7 @@ def _names(facts: Facts, resources: Resources, parents: Parents) -> tuple[set[st
     return {*known} - {"case"}, [*known, *own]
 
 
-def _makes_children(name: str, facts: Facts, resources: Resources, payload: Any) -> bool:
+def _makes_children(name: str, facts: WorkspaceConfig, resources: Resources, payload: Any) -> bool:
     try:
         maker_of(steps_of([name], facts, resources.own), facts, resources)(payload, 0)
     except (InputError, CannotChange):
@@ -177,7 +179,7 @@ def _makes_children(name: str, facts: Facts, resources: Resources, payload: Any)
     return True
 
 
-def _sets(facts: Facts) -> list[tuple[str, list[Any]]]:
+def _sets(facts: WorkspaceConfig) -> list[tuple[str, list[Any]]]:
     """Sets of operations that suit many data: each alone may do too little to be seen."""
     usual = [{one.name: dict(one.arguments)} for one in steps_of(None, facts, {})]
     if facts.modality == "text":
@@ -185,13 +187,13 @@ def _sets(facts: Facts) -> list[tuple[str, list[Any]]]:
     return [("usual", usual), *((name, [*some]) for name, some in catalog.SETS.items())]
 
 
-def _learners(parents: Parents, facts: Facts) -> tuple[str, ...]:
-    network = parents.inputs.pictures is not None and facts.modality == "image" and STEPS[facts.effort] > 0
+def _learners(parents: Parents, facts: WorkspaceConfig) -> tuple[str, ...]:
+    network = parents.inputs.images is not None and facts.modality == "image" and STEPS[facts.effort] > 0
     return (QUICK_LEARNER, "network") if network else (QUICK_LEARNER,)
 
 
-def _together(policies: Sequence[Any], facts: Facts) -> list[Any]:
-    """Several operations: pictures go through each with a chance of a half, a text through one of them."""
+def _together(policies: Sequence[Any], facts: WorkspaceConfig) -> list[Any]:
+    """Several operations: images go through each with a chance of a half, a text through one of them."""
     if facts.modality == "text":
         return list(policies)
     order = list(catalog.OPERATIONS)
@@ -199,7 +201,7 @@ def _together(policies: Sequence[Any], facts: Facts) -> list[Any]:
     replaced = False
     for one in policies:
         ((name, given),) = one.items() if isinstance(one, dict) else [(one, None)]
-        if name in catalog.REPLACING and replaced:  # what is left of a picture twice is nothing
+        if name in catalog.REPLACING and replaced:  # what is left of an image twice is nothing
             continue
         replaced |= name in catalog.REPLACING
         if name in catalog.OPERATIONS:
@@ -217,7 +219,7 @@ class _Trial:
         parents: Parents,
         judged: NDArray[np.intp],
         weight: float,
-        facts: Facts,
+        facts: WorkspaceConfig,
         resources: Resources,
         progress: Progress,
         learners: tuple[str, ...] = (QUICK_LEARNER,),
@@ -227,7 +229,7 @@ class _Trial:
         self.resources, self._progress, self._draw = resources, progress, draw
         self._truth: Ints = parents.labels[judged]
         self._groups = parents.groups[judged]
-        self._setting = Setting(parents.classes, facts.seed, STEPS[facts.effort] or 1)
+        self._setting = FitContext(parents.classes, facts.seed, STEPS[facts.effort] or 1)
         asked = in_threads(lambda name: taught_and_asked(parents, judged, None, self._setting, name), list(learners))
         self._without = {name: said for name, (said, _) in zip(learners, asked, strict=True)}
         self._models = asked[0][1]

@@ -16,7 +16,7 @@ from scipy import sparse
 from seedling.dataset.generation import payloads
 from seedling.features.classical import FeatureMaker, Inputs
 from seedling.models.saving import Learner, make_learner
-from seedling.models.training import Setting
+from seedling.models.training import FitContext
 from seedling.progress import Progress
 from seedling.stats.randomness import derived_seed
 from seedling.stats.statistics import Floats, Ints, fit_temperature, softmax
@@ -98,7 +98,7 @@ def taught_and_asked(
     parents: Parents,
     judged: NDArray[np.intp],
     children: Children | None,
-    setting: Setting,
+    setting: FitContext,
     learner: str = QUICK_LEARNER,
 ) -> tuple[Floats, dict[int, Learner]]:
     """(n_judged, n_classes): each judged row's probabilities, from a model of the other folds' rows and of their children, at one temperature;
@@ -128,9 +128,9 @@ def _taught(parents: Parents, seen: NDArray[np.bool_], children: Children | None
 def _beside(first: Inputs, second: Inputs) -> Inputs:
     both = [first.features, second.features]
     features = sparse.vstack(both).tocsr() if sparse.issparse(both[0]) else np.concatenate(both)
-    if first.pictures is None or second.pictures is None:
+    if first.images is None or second.images is None:
         return Inputs(features)
-    return Inputs(features, np.concatenate([first.pictures, second.pictures]))
+    return Inputs(features, np.concatenate([first.images, second.images]))
 
 
 def probabilities_of(model: Learner, inputs: Inputs) -> Floats:
@@ -145,7 +145,7 @@ def hardness(parents: Parents) -> dict[str, float]:
     least the probability that its own rows have on average (confident learning, Northcutt et al. 2021). Rows of no fold are in the middle.
     """
     judged = np.flatnonzero(parents.fold >= 0)
-    said, _ = taught_and_asked(parents, judged, None, Setting(parents.classes))
+    said, _ = taught_and_asked(parents, judged, None, FitContext(parents.classes))
     label, found = parents.labels[judged], dict.fromkeys(parents.ids, 0.5)
     own = said[np.arange(len(judged)), label]
     usual = np.array([own[label == one].mean() if (label == one).any() else 2.0 for one in range(parents.classes)])
@@ -164,7 +164,7 @@ class Guard:
 
     def __init__(self, parents: Parents) -> None:
         judged = np.flatnonzero(parents.fold >= 0)
-        said, self._models = taught_and_asked(parents, judged, None, Setting(parents.classes))
+        said, self._models = taught_and_asked(parents, judged, None, FitContext(parents.classes))
         self._right = {
             parents.ids[row]: (int(parents.fold[row]), int(parents.labels[row]))
             for row, one in zip(judged, said, strict=True)

@@ -30,7 +30,7 @@ Range = tuple[float, float]
 
 
 class Affine(A.Affine):  # type: ignore[misc]
-    """albumentations' own to the bit; a small picture waited longer for its six matrices of three by three than for its warping."""
+    """albumentations' own to the bit; a small image waited longer for its six matrices of three by three than for its warping."""
 
     def get_params_dependent_on_data(self, params: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
         """The same draws in the same order, and their product written out."""
@@ -51,7 +51,7 @@ class Affine(A.Affine):  # type: ignore[misc]
         }
 
     def apply(self, img: Pixels, matrix: NDArray[np.float64], output_shape: tuple[int, int], **params: Any) -> Pixels:
-        """One call of OpenCV for a plain picture."""
+        """One call of OpenCV for a plain image."""
         if img.ndim != 3 or img.shape[2] != 3 or self.border_mode == cv2.BORDER_CONSTANT:
             other: Pixels = super().apply(img, matrix, output_shape, **params)
             return other
@@ -260,7 +260,7 @@ OURS: dict[str, type[A.BasicTransform]] = {
 
 def _eight_bits(img: Pixels) -> None:
     if img.dtype != np.uint8 or img.ndim != 3 or img.shape[2] != 3:
-        raise ValueError(f"8-bit pictures of (height, width, 3) are needed, not {img.dtype} of {img.shape}")
+        raise ValueError(f"8-bit images of (height, width, 3) are needed, not {img.dtype} of {img.shape}")
 
 
 def _range(name: str, given: Sequence[float], low: float, high: float) -> Range:

@@ -16,7 +16,7 @@ def ablate(
     workspace: Workspace = Path(),
     debug: Debug = False,
 ) -> None:
-    """What each step bought: the line run without it, step by step, judged on the same cross-validated rows."""
+    """What each step contributed: the line run without it, step by step, judged on the same cross-validated rows."""
     with explained(debug):
         from seedling.ablation import ablate as work
 

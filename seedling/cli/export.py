@@ -24,7 +24,7 @@ def export(
     folder: Annotated[Path, typer.Argument(help="Where to, a new folder.")],
     form: Annotated[
         DatasetForm | None,
-        typer.Option("--as", help="Of the dataset.", show_default="folders of pictures, a table of texts"),
+        typer.Option("--as", help="Of the dataset.", show_default="folders of images, a table of texts"),
     ] = None,
     splits: Annotated[
         list[str] | None, typer.Option("--split", help="May be said again.", show_default="train, validation, test")
@@ -48,7 +48,7 @@ def export(
     workspace: Workspace = Path(),
     debug: Debug = False,
 ) -> None:
-    """The dataset as folders of pictures, as tables, or as the Hugging Face Hub has them; or the model as ONNX; with a card."""
+    """The dataset as folders of images, as tables, or as the Hugging Face Hub has them; or the model as ONNX; with a card."""
     with explained(debug):
         if model:
             if form or splits or made or keep_metadata:

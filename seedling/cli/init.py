@@ -21,7 +21,7 @@ def _pair(said: str) -> tuple[str, str]:
 
 def init(
     folder: Annotated[Path, typer.Argument(help="The new workspace.")],
-    images: Annotated[Path | None, typer.Option(help="A folder of pictures, or a table with an image column.")] = None,
+    images: Annotated[Path | None, typer.Option(help="A folder of images, or a table with an image column.")] = None,
     texts: Annotated[
         Path | None, typer.Option(help="A CSV, TSV, JSONL or Parquet file with a text column, or a folder.")
     ] = None,

@@ -22,7 +22,7 @@ class AnswerFormat(StrEnum):
 def predict(
     paths: Annotated[
         list[str],
-        typer.Argument(help="Pictures, texts, folders, tables (CSV, TSV, JSONL, Parquet); - is standard input."),
+        typer.Argument(help="Images, texts, folders, tables (CSV, TSV, JSONL, Parquet); - is standard input."),
     ],
     output: Annotated[
         Path | None,
@@ -33,14 +33,14 @@ def predict(
         typer.Option("--format", help="Of the answers.", show_default="by the file's name, else csv"),
     ] = None,
     column: Annotated[
-        str | None, typer.Option(help="A table's column of texts or pictures.", show_default="text or image")
+        str | None, typer.Option(help="A table's column of texts or images.", show_default="text or image")
     ] = None,
     probabilities: Annotated[bool, typer.Option("--probabilities", help="Every class's probability too.")] = False,
     number: Annotated[int | None, typer.Option("--round", help="Whose model.", show_default="the accepted one")] = None,
     workspace: Workspace = Path(),
     debug: Debug = False,
 ) -> None:
-    """What the model says of new pictures or texts, how sure it is, and where it had better abstain."""
+    """What the model says of new images or texts, how sure it is, and where it had better abstain."""
     with explained(debug):
         from seedling.prediction import Format
         from seedling.prediction import predict as work

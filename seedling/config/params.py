@@ -76,8 +76,8 @@ class ValidateParams(Section):
     folds: Annotated[int, Field(ge=2, le=20)] = 5
     test_share: Annotated[float, Field(ge=0, lt=1)] = 0.2
     min_test_rows: Annotated[int, Field(ge=1)] = 30
-    doubtful_labels: Literal["ignore", "report", "drop", "relabel", "down-weight"] = "report"
-    items_a_minute: Annotated[float, Field(gt=0)] = 20.0
+    label_issues: Literal["ignore", "report", "drop", "relabel", "down-weight"] = "report"
+    items_per_minute: Annotated[float, Field(gt=0)] = 20.0
 
 
 class EncoderParams(Section):
@@ -98,7 +98,7 @@ def _as_model(given: Any) -> Any:
 
 
 class AugmentParams(Section):
-    """Label-preserving children of training rows; `children` a row, by effort where null.
+    """Label-preserving children of training rows; `augmentations_per_row` of them for each row, by effort if null.
 
     policy: operations by name, with a strength or with arguments; `auto`: those that help this data. balance: 0 to 1, how far rare classes get more
     children; hard: likewise rows that models of the other folds find hard. thesaurus: a file in data/; masked_lm: a model that fills the masks of `mask`; protect: words that text operations leave alone; label_guard: children that models of the other folds
@@ -106,7 +106,7 @@ class AugmentParams(Section):
     changed by adversarial_levels of 255. plugin: a Python file in data/ whose functions the policy may name; nothing is loaded where null.
     """
 
-    children: Annotated[int, Field(ge=0)] | None = None
+    augmentations_per_row: Annotated[int, Field(ge=0)] | None = None
     policy: Annotated[Literal["auto"] | list[str | dict[str, Any]] | None, BeforeValidator(_as_list)] = None
     balance: Share = 0.0
     hard: Share = 0.0
@@ -116,7 +116,7 @@ class AugmentParams(Section):
     label_guard: bool = False
     adversarial: Share = 0.0
     plugin: str | None = None
-    adversarial_way: Literal["fgsm", "deepfool"] = "fgsm"
+    adversarial_attack: Literal["fgsm", "deepfool"] = "fgsm"
     adversarial_levels: Annotated[float, Field(gt=0, le=255)] = 4.0
     weight: Annotated[float, Field(gt=0, le=1)] = 0.5
 
@@ -171,8 +171,8 @@ class SynthesizeParams(Section):
     """New rows: mixtures and pasted objects for images (per training row), templates for texts (at most so many a class).
 
     partners: of a mixture, any row of the fold, or rows of the same or of another class. cut_by: what finds an object, grabcut or a function of
-    the plugin, a Python file in data/. negatives: backgrounds without their object, per training row, as rows of the class `nothing`. generate: pictures of a
-    generator, per training row, generate_side pixels wide; it learns for generate_steps, by effort where null. translate: pictures as from another source, per training
+    the plugin, a Python file in data/. negatives: backgrounds without their object, per training row, as rows of the class `nothing`. generate: images of a
+    generator, per training row, generate_side pixels wide; it learns for generate_steps, by effort where null. translate: images as from another source, per training
     row, from translate_into, any other where null. label_names: how a class is said in {label}.
     """
 
@@ -202,8 +202,8 @@ Candidate = Literal[
 ]
 Loss = Literal[
     "plain",
-    "trusted",
-    "strictly_trusted",
+    "label_weighted",
+    "label_weighted_twice",
     "balanced",
     "logit_adjusted",
     "focal",
@@ -224,13 +224,13 @@ class TrainParams(Section):
     choose_by: Literal["log_loss", "balanced_log_loss"] = "log_loss"
     budget_seconds: Annotated[float, Field(gt=0)] | None = None
     pool_rows: Annotated[int, Field(ge=0)] | None = None
-    wanted_accuracy: Annotated[float, Field(gt=0, lt=1)] = 0.95
+    target_selective_accuracy: Annotated[float, Field(gt=0, lt=1)] = 0.95
     image_side: Annotated[int, Field(ge=16, le=128)] | None = None
     steps: Annotated[int, Field(ge=10)] | None = None
-    verdict_seeds: Annotated[int, Field(ge=1, le=20)] | None = None
-    worse_probability: Annotated[float, Field(gt=0.5, lt=1)] = 0.8
+    decision_seeds: Annotated[int, Field(ge=1, le=20)] | None = None
+    reject_if_p_worse: Annotated[float, Field(gt=0.5, lt=1)] = 0.8
     margin: Share = 0.0
-    surely_worse_probability: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
+    reject_if_p_accuracy_worse: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
     converged_share: Share = 0.01
     bootstrap_draws: Annotated[int, Field(ge=200)] = 2000
 
@@ -239,10 +239,10 @@ Filter = Literal[
     "all",
     "confidence",
     "class_wise",
-    "top_a_class",
+    "top_per_class",
     "agreement",
     "dropout_certainty",
-    "without_doubted_classes",
+    "without_unreliable_classes",
     "curriculum",
 ]
 
@@ -274,10 +274,11 @@ class EvaluateParams(Section):
     robustness_rows: Annotated[int, Field(ge=0)] | None = None  # None: by effort
 
 
-class Facts(Section):
+class WorkspaceConfig(Section):
     """What every stage knows of the workspace."""
 
-    line: Literal[15] = 15  # part of every stage's key, so that no cache of another version's results is taken for ours
+    # Part of every stage's key, so that no cached result of another version is taken for one of this version.
+    pipeline_version: Literal[16] = 16
     modality: Literal["image", "text"]
     effort: Effort = "normal"
     seed: Annotated[int, Field(ge=0)] = 0
@@ -308,7 +309,7 @@ def _as_remote(value: Any) -> Any:
     return {"url": value} if isinstance(value, str) else value
 
 
-class Params(Facts):
+class Params(WorkspaceConfig):
     """The whole of params.yaml. remote: where DVC pushes to, an address, the name of a DVC remote, or its settings; push: after each run, for at most push_minutes."""
 
     remote: Annotated[dict[str, str | int | bool] | None, BeforeValidator(_as_remote)] = None
@@ -326,9 +327,9 @@ class Params(Facts):
     reports: ReportsParams = ReportsParams()
 
     @property
-    def facts(self) -> Facts:
-        """Modality, effort, seed and the largest picture that is decoded."""
-        return Facts(**{name: getattr(self, name) for name in Facts.model_fields})
+    def facts(self) -> WorkspaceConfig:
+        """Modality, effort, seed and the largest image that is decoded."""
+        return WorkspaceConfig(**{name: getattr(self, name) for name in WorkspaceConfig.model_fields})
 
     @property
     def rounds(self) -> int:
@@ -407,10 +408,10 @@ def _explain(path: Path, error: ValidationError) -> str:
         if one["type"] == "extra_forbidden":
             near = difflib.get_close_matches(str(one["loc"][-1]), known_keys(), n=1, cutoff=0.5)
             lines.append(f"unknown key '{where}'" + (f" (did you mean '{near[0]}'?)" if near else ""))
-        elif one["loc"] == ("line",):
-            own = Facts.model_fields["line"].default
+        elif one["loc"] == ("pipeline_version",):
+            own = WorkspaceConfig.model_fields["pipeline_version"].default
             lines.append(
-                f"it was written for line {one['input']!r} of Seedling, this is line {own}: write `line: {own}`, take dvc.yaml from a new workspace, and every stage is made anew"
+                f"pipeline_version is {one['input']!r}, but this Seedling has {own}: run `seedling migrate`, after which every stage runs again"
             )
         else:
             secret = one["loc"][:2] == ("notify", "webhook")

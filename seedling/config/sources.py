@@ -189,7 +189,7 @@ class WebSource(Section):
 
 
 class CrawlSource(WebSource):
-    """A site: pages are followed, each item on them gives a picture or a text, and fields that label rules read.
+    """A site: pages are followed, each item on them gives an image or a text, and fields that label rules read.
 
     item, image, text, fields, tag: CSS selectors, or XPath where they begin with / ./ or (. tag with tags: a label rule in short, named `rule`.
     group_by_page: whether the items of one page belong together. browser: pages are rendered by Chromium, which waits for wait_for and clicks on

@@ -3,7 +3,7 @@
 A folder holds `part-00000.parquet …` (kept rows), `rejected.parquet` (dropped rows, with a `reason`) and
 `manifest.json`, written last: its presence means whole. No wall-clock time and no absolute path is in any of them.
 
-A picture's bytes lie once, in the generation that first held them (scrape, augment, synthesize). The stages that only
+An image's bytes lie once, in the generation that first held them (scrape, augment, synthesize). The stages that only
 decide about rows (validate, pseudo_label) write every column but `image`; `payloads` joins the two by id.
 Part boundaries follow the ids' hashes (content-defined chunking, Muthitacharoen et al. 2001) and the origins' folders,
 so rows that come later change only the parts beside them and DVC stores only those.
@@ -50,7 +50,7 @@ COLUMNS: list[pa.Field] = [
     pa.field("label_source", pa.string()),
     pa.field("weight", pa.float32()),
     pa.field("confidence", pa.float32()),
-    pa.field("parents", pa.list_(pa.string())),
+    pa.field("parent_ids", pa.list_(pa.string())),
     pa.field("recipe", pa.string()),
     pa.field("origin", pa.string()),
     pa.field("license", pa.string()),
@@ -61,7 +61,7 @@ COLUMNS: list[pa.Field] = [
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One row of the record; `payload` is the encoded picture or the NFC text, `extra` the stage's own columns."""
+    """One row of the record; `payload` is the encoded image or the NFC text, `extra` the stage's own columns."""
 
     id: str
     split: str = "pool"
@@ -71,7 +71,7 @@ class Row:
     label_source: str | None = None
     weight: float = 1.0
     confidence: float = 1.0
-    parents: Sequence[str] = ()
+    parent_ids: Sequence[str] = ()
     recipe: str | None = None
     origin: str | None = None
     license: str | None = None
@@ -113,13 +113,13 @@ def recipe_json(operation: str, **parameters: Any) -> str:
 
 
 def schema(
-    modality: Modality, *, pictures: bool = True, extra: Sequence[pa.Field] = (), reason: bool = False
+    modality: Modality, *, images: bool = True, extra: Sequence[pa.Field] = (), reason: bool = False
 ) -> pa.Schema:
-    """The Parquet schema, with the Hugging Face features in its metadata, so that `datasets` decodes the pictures."""
+    """The Parquet schema, with the Hugging Face features in its metadata, so that `datasets` decodes the images."""
     fields = list(COLUMNS)
     if modality == "text":
         fields.append(pa.field("text", pa.string()))
-    elif pictures:
+    elif images:
         fields.append(pa.field("image", IMAGE_TYPE))
     fields += [*extra, *([pa.field("reason", pa.string())] if reason else [])]
     features = {one.name: _feature(one.type) for one in fields}
@@ -144,18 +144,18 @@ class GenerationWriter:
         *,
         stage: str,
         modality: Modality,
-        pictures: bool = True,
+        images: bool = True,
         extra: Sequence[pa.Field] = (),
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._folder, self._stage, self._modality = folder, stage, modality
-        self._schema = schema(modality, pictures=pictures, extra=extra)
+        self._schema = schema(modality, images=images, extra=extra)
         self._columns: list[Row] = []
         self._bytes = 0
         self._parts: list[dict[str, Any]] = []
         self._rejected: list[tuple[Row, str]] = []
         self._rejected_bytes = 0
-        self._rejected_schema = schema(modality, pictures=pictures, extra=extra, reason=True)
+        self._rejected_schema = schema(modality, images=images, extra=extra, reason=True)
         self._rejected_file = pq.ParquetWriter(folder / REJECTED, self._rejected_schema, compression="zstd")
         self.kept: Counter[tuple[str, str | None, str | None]] = Counter()
         self.reasons: Counter[str] = Counter()
@@ -332,7 +332,7 @@ def read(
     splits: Collection[str] | None = None,
     ids: Collection[str] | None = None,
 ) -> pd.DataFrame:
-    """The kept rows, one frame; all columns but the pictures unless told.
+    """The kept rows, one frame; all columns but the images unless told.
 
     splits, ids: rows of these alone; the others are dropped part by part, so that they never lie in memory together.
     """
@@ -342,7 +342,7 @@ def read(
 
 
 def columns_of(folder: Path) -> list[str]:
-    """The kept rows' columns but the pictures."""
+    """The kept rows' columns but the images."""
     first = folder / read_manifest(folder)["parts"][0]["file"]
     with reading(first):
         return [name for name in pq.read_schema(first).names if name != "image"]
@@ -404,7 +404,7 @@ def rewritten(folder: Path, into: Path, change: Callable[[Row], Row]) -> None:
     there = pq.read_schema(folder / manifest["parts"][0]["file"])
     own = [there.field(name) for name in there.names if name not in {*Row.__slots__, "image", "text"}]
     with GenerationWriter(
-        into, stage=manifest["stage"], modality=manifest["modality"], pictures="image" in there.names, extra=own
+        into, stage=manifest["stage"], modality=manifest["modality"], images="image" in there.names, extra=own
     ) as writer:
         for row in stream(folder):
             writer.keep(change(row))
@@ -412,7 +412,7 @@ def rewritten(folder: Path, into: Path, change: Callable[[Row], Row]) -> None:
 
 
 def payloads(folders: Iterable[Path], wanted: Iterable[str]) -> Iterator[tuple[str, bytes | str]]:
-    """The pictures or texts of the wanted ids, each once, in the folders' order.
+    """The images or texts of the wanted ids, each once, in the folders' order.
 
     Raises IncompleteGeneration where an id is in none of the folders.
     """
@@ -434,5 +434,5 @@ def payloads(folders: Iterable[Path], wanted: Iterable[str]) -> Iterator[tuple[s
     if missing:
         shown = ", ".join(sorted(missing)[:3])
         raise IncompleteGeneration(
-            f"{len(missing)} rows have no picture or text, {shown} among them: run `seedling run` again."
+            f"{len(missing)} rows have no image or text, {shown} among them: run `seedling run` again."
         )

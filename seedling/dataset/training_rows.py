@@ -23,10 +23,10 @@ COLUMNS = [
     "label",
     "label_probs",
     "weight",
-    "parents",
+    "parent_ids",
     "group",
 ]  # a text lies aside till it is needed
-PSEUDO_COLUMNS = ("lineage_labels", "lineage_weights")
+PSEUDO_COLUMNS = ("pseudo_label_by_fold", "pseudo_weight_by_fold")
 NO_FOLD = -1
 
 
@@ -35,7 +35,7 @@ class TrainingRows:
     """All arrays have n_rows entries, in one order: labeled collected rows, children, synthesized rows, the pool.
 
     targets: (n_rows, n_classes), rows sum to 1, zeros for the pool; fold: NO_FOLD for rows of no fold;
-    lineage_labels: (n_rows, n_lineages), class numbers, -1 where a lineage has no label for the row; lineage_weights:
+    pseudo_label_by_fold: (n_rows, n_lineages), class numbers, -1 where a lineage has no label for the row; pseudo_weight_by_fold:
     the same shape, what the lineage's label counts;
     parents: (n_rows, 2), numbers of the labeled rows that a row was made from, -1 where there is none;
     group: which rows stay together; half: 0 or 1, which half of the pool a row is in.
@@ -49,8 +49,8 @@ class TrainingRows:
     parents: NDArray[np.intp]
     group: NDArray[np.str_]
     half: Ints
-    lineage_labels: Ints
-    lineage_weights: Floats
+    pseudo_label_by_fold: Ints
+    pseudo_weight_by_fold: Floats
 
     @property
     def pool(self) -> NDArray[np.intp]:
@@ -77,14 +77,14 @@ class TrainingRows:
         """Row numbers, targets and weights that one model of a lineage may see.
 
         lineage: the fold that it never sees, None for the final model's, which sees all; place: its column in
-        lineage_labels; half: the half of the pool whose pseudo-labels it learns from; trust: (n_labeled,), what each
+        pseudo_label_by_fold; half: the half of the pool whose pseudo-labels it learns from; trust: (n_labeled,), what each
         labeled row's weight, and that of the rows made from it, is multiplied by.
         """
         own = np.isin(self.ingredient, recipe) & ((self.fold != lineage) if lineage is not None else True)
-        pseudo = (self.ingredient == "pool") & (self.half == half) & (self.lineage_labels[:, place] >= 0)
+        pseudo = (self.ingredient == "pool") & (self.half == half) & (self.pseudo_label_by_fold[:, place] >= 0)
         targets, weights = self.targets.copy(), self.weights.copy()
-        targets[pseudo, self.lineage_labels[pseudo, place]] = 1.0
-        weights[pseudo] = self.lineage_weights[pseudo, place]
+        targets[pseudo, self.pseudo_label_by_fold[pseudo, place]] = 1.0
+        weights[pseudo] = self.pseudo_weight_by_fold[pseudo, place]
         if trust is not None:
             of_row = np.ones(len(weights) + 1)  # the last entry serves rows without a parent
             of_row[self.labeled] = trust
@@ -115,13 +115,15 @@ def training_rows(
     ingredient = np.repeat(list(parts), [len(part) for part in parts.values()])
     fold = frame["fold"].astype("float64").fillna(NO_FOLD).to_numpy(dtype=np.int64)
     lineages = len(set(fold[ingredient == "collected"].tolist()) - {NO_FOLD}) + 1
-    lineage_labels = np.full((len(frame), lineages), -1, dtype=np.int64)
-    lineage_weights = np.zeros(lineage_labels.shape)
+    pseudo_label_by_fold = np.full((len(frame), lineages), -1, dtype=np.int64)
+    pseudo_weight_by_fold = np.zeros(pseudo_label_by_fold.shape)
     if pseudo_labels is not None:
         kept = read(pseudo_labels, ["id", *PSEUDO_COLUMNS])
         place = pd.Index(frame["id"]).get_indexer(kept["id"])
-        lineage_labels[place] = np.array(kept["lineage_labels"].tolist(), dtype=np.int64).reshape(-1, lineages)
-        lineage_weights[place] = np.array(kept["lineage_weights"].tolist()).reshape(-1, lineages)
+        pseudo_label_by_fold[place] = np.array(kept["pseudo_label_by_fold"].tolist(), dtype=np.int64).reshape(
+            -1, lineages
+        )
+        pseudo_weight_by_fold[place] = np.array(kept["pseudo_weight_by_fold"].tolist()).reshape(-1, lineages)
     return TrainingRows(
         ids=frame["id"].to_numpy(dtype=str),
         ingredient=ingredient,
@@ -131,8 +133,8 @@ def training_rows(
         parents=_parents(frame, ingredient),
         group=frame["group"].to_numpy(dtype=str),
         half=pool_halves(frame["group"], seed),
-        lineage_labels=lineage_labels,
-        lineage_weights=lineage_weights,
+        pseudo_label_by_fold=pseudo_label_by_fold,
+        pseudo_weight_by_fold=pseudo_weight_by_fold,
     )
 
 
@@ -170,7 +172,7 @@ def _parents(frame: pd.DataFrame, ingredient: NDArray[np.str_]) -> NDArray[np.in
     parents[collected, 0] = collected
     known = pd.Index(frame["id"].iloc[collected])
     for row in np.flatnonzero((ingredient == "augment") | (ingredient == "synthesize")):
-        named = frame["parents"].iat[row]
+        named = frame["parent_ids"].iat[row]
         found = known.get_indexer(list(named)[:2]) if named is not None and np.ndim(named) == 1 else []
         parents[row, : len(found)] = np.where(np.asarray(found) < 0, -1, collected[found] if len(found) else 0)
     return parents

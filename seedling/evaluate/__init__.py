@@ -17,7 +17,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from seedling.config.params import NOTHING, EvaluateParams, Facts
+from seedling.config.params import NOTHING, EvaluateParams, WorkspaceConfig
 from seedling.dataset.generation import columns_of, digest, payloads, read, read_manifest, source_of, write_json
 from seedling.errors import InputError
 from seedling.evaluate.metrics import accuracy, per_class, with_intervals
@@ -29,19 +29,19 @@ from seedling.evaluate.slices import USUAL, slices
 from seedling.files.reading import read_frame, read_json
 from seedling.label_quality.test_label_errors import label_errors
 from seedling.progress import Progress, silent
-from seedling.records.results import EVALUATION, METRICS, headline_metrics, read_evaluation, read_verdict
+from seedling.records.results import EVALUATION, METRICS, headline_metrics, read_decision, read_evaluation
 from seedling.records.test_evaluations import log_test_evaluation
 from seedling.stats.statistics import Ints, effective_rows, rows_for_interval, wilson
 
 if TYPE_CHECKING:
     from seedling.models.model import TrainedModel
 
-NOT_TO_CUT_BY = ("id", "parents", "label_probs", "health")  # no two rows alike, or lists
+NOT_TO_CUT_BY = ("id", "parent_ids", "label_probs", "quality")  # no two rows alike, or lists
 
 
 def evaluate(
     params: EvaluateParams,
-    facts: Facts,
+    facts: WorkspaceConfig,
     *,
     collected: Path,
     validated: Path,
@@ -57,8 +57,8 @@ def evaluate(
     """
     from seedling.models.model import load_model, single_threaded  # and torch, which readers of the pages do not need
 
-    verdicts = read_verdicts(models)
-    accepted = verdicts[-1]["accepted_round"]
+    round_decisions = read_decisions(models)
+    accepted = round_decisions[-1]["accepted_round"]
     classes = read_manifest(validated)["classes"]
     ranks = _ranks(classes, params)
     cross_validated = out_of_fold(models / str(accepted), validated, classes)
@@ -71,7 +71,7 @@ def evaluate(
         changed = _robustness(model, test, collected, params, facts, progress)
     shown = test if test is not None else cross_validated
     learnt = read_json(models / "0" / "candidates.json")
-    rounds = _rounds(verdicts, models, validated, classes, params)
+    rounds = _rounds(round_decisions, models, validated, classes, params)
     parts = slices(_measured(shown.frame, validated, params), shown.right, shown.groups, params)
     doubt = read_manifest(validated)["notes"].get("doubt") or {}
     curve = _curve(shown, learnt["learning_curve"], _noise(cross_validated.frame, validated), facts.seed)
@@ -87,7 +87,7 @@ def evaluate(
         "per_class": per_class(shown.said, shown.truth, classes, params.confidence),
         "slices": parts,
         "rounds": rounds,
-        "bought": learnt["bought"],
+        "step_contributions": learnt["step_contributions"],
         "abstain": abstained(shown, known, params.confidence),
         "operating_points": operating_points(confident, (shown.confidence, shown.right, shown.groups), params),
         "out_of_scope": out_of_scope(
@@ -107,7 +107,9 @@ def evaluate(
             "points": learnt["learning_curve"]["points"],
             "expected": extrapolated(curve, float(shown.right.mean())),
         },
-        "next": _next(curve, shown, validated, doubt, learnt["bought"], rounds, parts, _learnt_from(chosen)),
+        "next": _next(
+            curve, shown, validated, doubt, learnt["step_contributions"], rounds, parts, _learnt_from(chosen)
+        ),
         "rows": _rows_by_stage(generations),
         "test_digest": None if test is None else test_digest(test.frame),
     }
@@ -158,11 +160,11 @@ def _robustness(
     test: Scored | None,
     collected: Path,
     params: EvaluateParams,
-    facts: Facts,
+    facts: WorkspaceConfig,
     progress: Progress,
 ) -> dict[str, Any] | None:
     """On so many test rows, those with the first ids, which are hashes."""
-    from seedling.evaluate.minimal_perturbation import smallest_step
+    from seedling.evaluate.minimal_perturbation import minimal_perturbation
     from seedling.evaluate.robustness import ROWS, robustness
 
     many = ROWS[facts.effort] if params.robustness_rows is None else params.robustness_rows
@@ -181,7 +183,7 @@ def _robustness(
         seed=facts.seed,
         progress=progress,
     )
-    step = smallest_step(
+    step = minimal_perturbation(
         model,
         rows(),
         truth,
@@ -190,7 +192,7 @@ def _robustness(
         max_megapixels=facts.max_megapixels,
         progress=progress,
     )
-    return found and {**found, "smallest_step": step}
+    return found and {**found, "minimal_perturbation": step}
 
 
 def _of(ids: Sequence[str], scored: Scored, values: Sequence[Any]) -> dict[str, Any]:
@@ -201,9 +203,9 @@ def _of(ids: Sequence[str], scored: Scored, values: Sequence[Any]) -> dict[str, 
 
 def _noise(judged: pd.DataFrame, validated: Path) -> float:
     """The share of wrong labels that is expected among the rows that train judged by, as validate says of each; 0 where it says nothing."""
-    if "p_wrong" not in columns_of(validated) or not len(judged):
+    if "p_label_error" not in columns_of(validated) or not len(judged):
         return 0.0
-    wrong = read(validated, ["id", "p_wrong"], ids=judged["id"].tolist())["p_wrong"]
+    wrong = read(validated, ["id", "p_label_error"], ids=judged["id"].tolist())["p_label_error"]
     return float(wrong.fillna(0.0).astype(float).mean())
 
 
@@ -236,7 +238,7 @@ def _next(
         doubt=doubt,
         errors=errors_by_class(shown.right, shown.truth, shown.classes),
         labels=labels,
-        bought=steps,
+        step_contributions=steps,
         rounds=rounds,
         slices=parts,
         used=used,
@@ -248,15 +250,15 @@ def _next(
 
 def _labels_from(validated: Path) -> list[LabelsFrom]:
     """The judged training labels by site, folder or table, and by the rule that gave them."""
-    if "p_wrong" not in columns_of(validated):
+    if "p_label_error" not in columns_of(validated):
         return []
-    rows = read(validated, ["origin", "label_source", "p_wrong"], splits=["train"])
-    rows = rows[rows["p_wrong"].notna()]
+    rows = read(validated, ["origin", "label_source", "p_label_error"], splits=["train"])
+    rows = rows[rows["p_label_error"].notna()]
     sources = rows["label_source"].astype("string")
     rules = sources.where(sources.str.startswith("weak:", na=False)).str.removeprefix("weak:")
     found = []
     for kind, names in (("source", rows["origin"].map(source_of)), ("rule", rules)):
-        for name, chances in rows["p_wrong"].astype(float).groupby(names, sort=True):
+        for name, chances in rows["p_label_error"].astype(float).groupby(names, sort=True):
             found.append(LabelsFrom(kind, str(name), len(chances), float(chances.sum())))
     return found
 
@@ -275,14 +277,14 @@ def _folds(scored: Scored) -> list[dict[str, Any]]:
     return found
 
 
-def read_verdicts(models: Path) -> list[dict[str, Any]]:
-    """The rounds' verdicts in their order. Raises InputError where there is none."""
+def read_decisions(models: Path) -> list[dict[str, Any]]:
+    """The rounds' decisions in their order. Raises InputError where there is none."""
     found = sorted(
-        (int(path.parent.name), path) for path in models.glob("*/verdict.json") if path.parent.name.isdigit()
+        (int(path.parent.name), path) for path in models.glob("*/decision.json") if path.parent.name.isdigit()
     )
     if not found:
         raise InputError(f"{models} holds no trained round: run `seedling stage train@0`, or `seedling run`.")
-    return [read_verdict(path) for _, path in found]
+    return [read_decision(path) for _, path in found]
 
 
 def out_of_fold(model: Path, validated: Path, classes: Sequence[str]) -> Scored:
@@ -315,7 +317,7 @@ def test_digest(frame: pd.DataFrame) -> str:
     return hashlib.blake2b("\n".join(lines).encode(), digest_size=8).hexdigest()
 
 
-def _metrics(scored: Scored, params: EvaluateParams, facts: Facts, ranks: Ints | None) -> dict[str, Any]:
+def _metrics(scored: Scored, params: EvaluateParams, facts: WorkspaceConfig, ranks: Ints | None) -> dict[str, Any]:
     found = with_intervals(scored.probabilities, scored.truth, scored.groups, params, facts.seed, ranks)
     effective = rows_for_interval(scored.right.astype(float), scored.groups, params.confidence)
     return {**found, "rows": len(scored.frame), "effective_rows": round(effective, 3)}
@@ -327,22 +329,22 @@ def _test_labels(test: Scored, params: EvaluateParams) -> dict[str, Any] | None:
 
 
 def _rounds(
-    verdicts: Sequence[Mapping[str, Any]],
+    round_decisions: Sequence[Mapping[str, Any]],
     models: Path,
     validated: Path,
     classes: Sequence[str],
     params: EvaluateParams,
 ) -> list[dict[str, Any]]:
-    """Each trained round: the verdict, and its cross-validated accuracy on the same rows."""
+    """Each trained round: the decision, and its cross-validated accuracy on the same rows."""
     rounds = []
-    for verdict in verdicts:
-        if verdict["decision"] == "skipped":
+    for round_decision in round_decisions:
+        if round_decision["decision"] == "skipped":
             continue
-        scored = out_of_fold(models / str(verdict["round"]), validated, classes)
+        scored = out_of_fold(models / str(round_decision["round"]), validated, classes)
         found = accuracy(scored.said, scored.truth, scored.groups, params).rounded() if len(scored.frame) else None
-        kept = {name: verdict[name] for name in ("round", "decision", "reason", "worth_in_labels")}
-        harmed = [classes[one["label"]] for one in verdict["classes"] if one["harmed"]]
-        rounds.append({**kept, "harmed": harmed, "accuracy": found, "difference": verdict["accuracy"]})
+        kept = {name: round_decision[name] for name in ("round", "decision", "reason", "worth_in_labels")}
+        harmed = [classes[one["label"]] for one in round_decision["classes"] if one["harmed"]]
+        rounds.append({**kept, "harmed": harmed, "accuracy": found, "difference": round_decision["accuracy"]})
     return rounds
 
 

@@ -37,7 +37,7 @@ MOST_WORDS = 30  # of a text, that are left out one by one
 Rows = Iterable[tuple[str, bytes | str]]
 
 
-def smallest_step(
+def minimal_perturbation(
     model: TrainedModel,
     rows: Rows,
     truth: Mapping[str, int],
@@ -49,7 +49,7 @@ def smallest_step(
 ) -> dict[str, Any] | None:
     """Of the first rows that are right: how many were turned, and the step's median and quartiles over those that were.
 
-    Pictures: root mean square over pixels and channels, in levels of 255, `unit` "levels"; texts: the share of words that are
+    Images: root mean square over pixels and channels, in levels of 255, `unit` "levels"; texts: the share of words that are
     left out, `unit` "words". None where fewer than `FEWEST` rows are right.
     """
     most = ROWS[effort]
@@ -74,28 +74,28 @@ def smallest_step(
     return {"unit": unit, "rows": len(right), "turned": len(turned), "median": value, "quartiles": [low, high]}
 
 
-def deepfool(model: TrainedModel, pixels: FromPixels, pictures: Any, progress: Progress) -> Floats:
-    """(n,): root mean square, in levels, of the smallest step that was seen to turn each picture's answer; inf where none did.
+def deepfool(model: TrainedModel, pixels: FromPixels, image_arrays: Any, progress: Progress) -> Floats:
+    """(n,): root mean square, in levels, of the smallest step that was seen to turn each image's answer; inf where none did.
 
-    pictures: (n, height, width, 3), 0 to 255, of the stand-in's size.
+    images: (n, height, width, 3), 0 to 255, of the stand-in's size.
     """
     total = STEPS + len(LENGTHS)
-    before = model.predict([images.encode(one) for one in pictures]).argmax(axis=1)
-    start = torch.from_numpy(pictures.astype(np.float32))
+    before = model.predict([images.encode(one) for one in image_arrays]).argmax(axis=1)
+    start = torch.from_numpy(image_arrays.astype(np.float32))
     step = torch.zeros_like(start)
     for number in range(STEPS):
         progress("smallest steps", number, total)
         step = step + towards_a_rival(pixels, start + step, torch.from_numpy(before))
     steps = OVERSHOOT * step.numpy()
-    smallest = np.full(len(pictures), np.inf)
+    smallest = np.full(len(image_arrays), np.inf)
     for number, length in enumerate(LENGTHS):
         progress("smallest steps", STEPS + number, total)
         open_rows = np.flatnonzero(np.isinf(smallest))
-        moved = np.clip(np.rint(pictures[open_rows] + length * steps[open_rows]), 0, 255).astype(np.uint8)
+        moved = np.clip(np.rint(image_arrays[open_rows] + length * steps[open_rows]), 0, 255).astype(np.uint8)
         if len(open_rows) == 0:
             break
         said = model.predict([images.encode(one) for one in moved]).argmax(axis=1)
-        size = np.sqrt(((moved.astype(np.float64) - pictures[open_rows]) ** 2).mean(axis=(1, 2, 3)))
+        size = np.sqrt(((moved.astype(np.float64) - image_arrays[open_rows]) ** 2).mean(axis=(1, 2, 3)))
         turned = said != before[open_rows]
         smallest[open_rows[turned]] = size[turned]
     return smallest

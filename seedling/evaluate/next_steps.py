@@ -24,7 +24,7 @@ FLATTEST, STEEPEST = 0.05, 1.0  # exponents that are believed
 CONFIDENCE = 0.8  # of a gain: a curve of a few points is rough
 TIMES = (2, 4)
 FEW = 3  # classes and slices that are named
-KEY_OF = {"augment": "augment.children", "synthesize": "synthesize.mixup"}  # that switches a step off
+KEY_OF = {"augment": "augment.augmentations_per_row", "synthesize": "synthesize.mixup"}  # that switches a step off
 NEARLY_ALL = 0.95  # of the wrong labels: to look for the rest is not worth the minutes
 WORTH_SAYING = 0.0005  # of accuracy
 FEWEST_LABELS = 10  # of a source or a rule, that say anything of it
@@ -94,7 +94,7 @@ def next_steps(
     doubt: Mapping[str, Any],
     errors: Mapping[str, int],
     labels: Mapping[str, int],
-    bought: Sequence[Mapping[str, Any]],
+    step_contributions: Sequence[Mapping[str, Any]],
     rounds: Sequence[Mapping[str, Any]],
     slices: Sequence[Mapping[str, Any]],
     queue: bool,
@@ -105,18 +105,18 @@ def next_steps(
     """Advice, the largest expected gain first: what, how, minutes, and the gain of accuracy with its 80 % interval (None where nothing
     tells).
 
-    rows: kept ones by split; doubt: what validate says of the labels; errors, labels: by class, wrong test rows and training labels; bought:
+    rows: kept ones by split; doubt: what validate says of the labels; errors, labels: by class, wrong test rows and training labels; contributed:
     train's steps; rounds: with `decision`; slices: with `worse`; queue: whether the pool's rows were put into an order to label them in; used: what
     the chosen model learnt from; labels_from: the judged labels by source and by rule; unlabeled: held-out rows that scrape rejected for want of a label.
     """
-    a_minute = float(doubt.get("items_a_minute", A_MINUTE))
+    a_minute = float(doubt.get("items_per_minute", A_MINUTE))
     at_most = max(1, round(MINUTES * a_minute))
     found = [
         *_label_more(curve, rows, at_most, a_minute, queue, unlabeled),
         *_check_labels(curve, doubt),
         *_fix_sources(curve, labels_from, a_minute),
         *_collect(errors, labels, at_most, a_minute),
-        *_leave_out(bought, rounds, used),
+        *_leave_out(step_contributions, rounds, used),
         *_look_at(slices),
     ]
     told = [one for one in found if one["gain"] is None or one["gain"]["value"] >= WORTH_SAYING]
@@ -170,9 +170,9 @@ def _check_labels(curve: Curve | None, doubt: Mapping[str, Any]) -> list[dict[st
     spent = nearly_all[0] if nearly_all else able[-1]
     mended = wrong * spent["share"]["value"]
     times = ((1 - (wrong - mended) / judged) / (1 - wrong / judged)) ** 2
-    how = "reports/data.html shows them, the most doubtful first; reports/doubtful_labels.csv lists them. If most of the first ten are right, stop: of few rows or of hard classes a model cannot tell hard rows from wrongly labeled ones."
+    how = "reports/data.html shows them, the most doubtful first; reports/label_issues.csv lists them. If most of the first ten are right, stop: of few rows or of hard classes a model cannot tell hard rows from wrongly labeled ones."
     text = f"Look at the {spent['rows']:,} most doubtful labels"
-    return [_advice("check_labels", text, how, spent["rows"] / doubt["items_a_minute"], curve.gain(times))]
+    return [_advice("check_labels", text, how, spent["rows"] / doubt["items_per_minute"], curve.gain(times))]
 
 
 def _fix_sources(curve: Curve | None, labels_from: Sequence[LabelsFrom], a_minute: float) -> list[dict[str, Any]]:
@@ -204,7 +204,7 @@ def _fix_sources(curve: Curve | None, labels_from: Sequence[LabelsFrom], a_minut
         times = ((1 - (wrong - one.wrong) / rows) / max(1 - wrong / rows, 0.01)) ** 2
         others = f"{wrong - one.wrong:.0f}" if round(wrong - one.wrong) else "none"
         how = f"{one.wrong:.0f} of its {one.rows:,} labels are probably wrong, and {others} of the other {rows - one.rows:,}: "
-        how += "mend where they come from, or those rows; reports/doubtful_labels.csv lists them."
+        how += "mend where they come from, or those rows; reports/label_issues.csv lists them."
         text = f"Fix the {one.kind} {one.name or 'that is the top of data/'}"
         found.append(_advice("fix_source", text, how, one.wrong / a_minute, curve.gain(times) if curve else None))
     return sorted(found, key=lambda one: -(one["gain"] or {"value": 0.0})["value"])[:FEW]
@@ -226,11 +226,11 @@ def _collect(
 
 
 def _leave_out(
-    bought: Sequence[Mapping[str, Any]], rounds: Sequence[Mapping[str, Any]], used: Collection[str]
+    step_contributions: Sequence[Mapping[str, Any]], rounds: Sequence[Mapping[str, Any]], used: Collection[str]
 ) -> list[dict[str, Any]]:
     """Steps that surely cost accuracy, where the chosen model learnt from them all the same."""
     found = []
-    for one in bought:
+    for one in step_contributions:
         if one["step"] in KEY_OF and one["step"] in used and one["difference"]["high"] < 0:
             loss = Estimate(*(-one["difference"][end] for end in ("value", "high", "low")))
             how = f"Set {KEY_OF[one['step']]}: 0 in params.yaml; the vote leaves it out where it can already."

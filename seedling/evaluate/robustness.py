@@ -1,4 +1,4 @@
-"""What becomes of the accuracy where pictures are worse and texts are typed in haste: the same rows, changed and judged again."""
+"""What becomes of the accuracy where images are worse and texts are typed in haste: the same rows, changed and judged again."""
 
 from __future__ import annotations
 
@@ -23,14 +23,12 @@ NOISE = 25.0  # standard deviation in levels
 BLUR = 0.02  # standard deviation as a share of the longer side
 JPEG = 20  # quality
 GLARE = 1 / 6  # standard deviation as a share of the longer side
-LONGEST = 512  # pixels, to which pictures are brought before they are changed: changes are the same for all, and cost no more for large ones
+LONGEST = 512  # pixels, to which images are brought before they are changed: changes are the same for all, and cost no more for large ones
 AT_ONCE = 32
 TYPING = 0.1  # share of the words with a typing error
 
 Change = Callable[[Any, np.random.Generator], Any]
-Rows = Callable[
-    [], Iterable[tuple[str, bytes | str]]
-]  # (id, encoded picture or text) of each, always in the same order
+Rows = Callable[[], Iterable[tuple[str, bytes | str]]]  # (id, encoded image or text) of each, always in the same order
 
 
 def _noisy(pixels: Pixels, rng: np.random.Generator) -> Pixels:
@@ -51,7 +49,7 @@ def _small(pixels: Pixels, rng: np.random.Generator) -> Pixels:
 
 
 def _glaring(pixels: Pixels, rng: np.random.Generator) -> Pixels:
-    """A bright spot, round, of a sixth of the longer side, anywhere in the picture."""
+    """A bright spot, round, of a sixth of the longer side, anywhere in the image."""
     height, width = pixels.shape[:2]
     down, across = np.mgrid[:height, :width]
     row, column = rng.uniform(0, height), rng.uniform(0, width)
@@ -60,7 +58,7 @@ def _glaring(pixels: Pixels, rng: np.random.Generator) -> Pixels:
     return np.asarray(np.clip(brighter, 0, 255), dtype=np.uint8)
 
 
-PICTURES: Mapping[str, Change] = {
+IMAGES: Mapping[str, Change] = {
     "blurred": _blurred,
     "noisy": _noisy,
     "a spot of glare": _glaring,
@@ -88,14 +86,14 @@ def robustness(
     seed: int,
     progress: Progress,
 ) -> dict[str, Any] | None:
-    """Accuracy on the rows as they are, pictures at most `LONGEST` pixels, and after each change with the paired difference; None
+    """Accuracy on the rows as they are, images at most `LONGEST` pixels, and after each change with the paired difference; None
     without rows. A few lie in memory at a time.
 
     truth: a row's class number by its id; groups: its group.
     """
     if not truth:
         return None
-    changes = TEXTS if modality == "text" else PICTURES
+    changes = TEXTS if modality == "text" else IMAGES
     order: list[str] = []
     whole = len(truth) * (len(changes) + 1)
 

@@ -1,4 +1,4 @@
-"""`seedling export`: the dataset as folders of pictures, as tables, or as a dataset of the Hugging Face Hub, with its card."""
+"""`seedling export`: the dataset as folders of images, as tables, or as a dataset of the Hugging Face Hub, with its card."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ def _as_folders(dataset: Dataset, folder: Path, convert: Convert, progress: Prog
     known = dataset.rows.set_index("id")
     names = plain_names(dataset.classes)
     places = {}
-    for one, content in counted(dataset.content(dataset.rows), progress, "pictures", len(known)):
+    for one, content in counted(dataset.content(dataset.rows), progress, "images", len(known)):
         row, encoded = known.loc[one], convert(bytes(content))  # type: ignore[arg-type]
         label = UNLABELED if row["label"] is None else names[row["label"]]
         path = folder / row["split"] / label / f"{one}.{suffix_of(encoded)}"
@@ -126,12 +126,12 @@ def _as_folders(dataset: Dataset, folder: Path, convert: Convert, progress: Prog
         path.write_bytes(encoded)
         places[one] = path.relative_to(folder).as_posix()
     _write_csv(
-        folder / "metadata.csv", [{"file_name": places[row["id"]], **row} for row in _plain(dataset.rows, "parents")]
+        folder / "metadata.csv", [{"file_name": places[row["id"]], **row} for row in _plain(dataset.rows, "parent_ids")]
     )
 
 
 def _as_table(dataset: Dataset, folder: Path, convert: Convert, progress: Progress) -> None:
-    """A CSV a split; pictures lie beside it, in pictures/."""
+    """A CSV a split; images lie beside it, in images/."""
     content = dict(counted(dataset.content(dataset.rows), progress, "rows", len(dataset.rows)))
     for split, rows in dataset.rows.groupby("split", sort=False):
         lines = []
@@ -139,7 +139,7 @@ def _as_table(dataset: Dataset, folder: Path, convert: Convert, progress: Progre
             payload = content[row["id"]]
             if isinstance(payload, bytes):
                 encoded = convert(payload)
-                path = folder / "pictures" / f"{row['id']}.{suffix_of(encoded)}"
+                path = folder / "images" / f"{row['id']}.{suffix_of(encoded)}"
                 path.parent.mkdir(exist_ok=True)
                 path.write_bytes(encoded)
                 lines.append({"image": path.relative_to(folder).as_posix(), **row})
@@ -200,7 +200,7 @@ WRITERS = {Form.folders: _as_folders, Form.table: _as_table, Form.huggingface: _
 
 
 def _plain(rows: pd.DataFrame, *without: str) -> Iterator[dict[str, Any]]:
-    for row in rows.drop(columns=list(without or ("split", "parents"))).to_dict("records"):
+    for row in rows.drop(columns=list(without or ("split", "parent_ids"))).to_dict("records"):
         yield {str(name): None if value is None or value != value else _one_line(value) for name, value in row.items()}
 
 

@@ -164,11 +164,9 @@ def _config(predictor: Predictor, portable: Portable) -> dict[str, Any]:
                 "deviation": made.deviation,
                 "is": "RGB / 255, less the mean, over the deviation; (n, 3, height, width)",
             }
-        elif name in {"pictures", "small"}:
-            side = (
-                64 if isinstance(maker, EncodedFeatures) else maker.side if name == "pictures" else maker.network_side
-            )
-            inputs[name] = {"side": side, "is": "the whole picture as RGB, 0 to 255; (n, side, side, 3)"}
+        elif name in {"images", "small"}:
+            side = 64 if isinstance(maker, EncodedFeatures) else maker.side if name == "images" else maker.network_side
+            inputs[name] = {"side": side, "is": "the whole image as RGB, 0 to 255; (n, side, side, 3)"}
         elif name == "input_ids":
             tokenizer = maker.encoder.prepare
             inputs[name] = {

@@ -1,4 +1,4 @@
-"""Features without an encoder: pixels, HOG (Dalal & Triggs 2005) and color for pictures, TF-IDF for texts.
+"""Features without an encoder: pixels, HOG (Dalal & Triggs 2005) and color for images, TF-IDF for texts.
 
 Fitted on rows without looking at any label, and never on held-out rows.
 """
@@ -58,12 +58,12 @@ class Contents:
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
-    """What learners see of rows: features (n, d), dense or sparse; pictures for the network (n, side, side, 3) where there
+    """What learners see of rows: features (n, d), dense or sparse; images for the network (n, side, side, 3) where there
     are any; contents, for an encoder that is tuned, where there is one.
     """
 
     features: Any
-    pictures: NDArray[np.uint8] | None = None
+    images: NDArray[np.uint8] | None = None
     contents: Contents | None = None
 
     def __len__(self) -> int:
@@ -72,7 +72,7 @@ class Inputs:
     def take(self, rows: NDArray[np.intp]) -> Inputs:
         """The inputs of these row numbers, in their order."""
         contents = None if self.contents is None else Contents(self.contents.ids[rows], self.contents.read)
-        return Inputs(self.features[rows], None if self.pictures is None else self.pictures[rows], contents)
+        return Inputs(self.features[rows], None if self.images is None else self.images[rows], contents)
 
 
 class FeatureMaker(ABC):
@@ -100,7 +100,7 @@ class FeatureMaker(ABC):
         return inputs.take(np.array([place[one] for one in ids], dtype=np.intp))
 
 
-class PictureFeatures(FeatureMaker):
+class ImageFeatures(FeatureMaker):
     """A thumbnail, HOG, and (where the collection is colored) color histograms, each block of equal weight."""
 
     def __init__(
@@ -110,14 +110,14 @@ class PictureFeatures(FeatureMaker):
         self.blocks: list[tuple[NDArray[np.float32], float]] | None = blocks  # a mean and a scale each
 
     def fit_transform(self, payloads: Iterable[bytes | str]) -> Inputs:
-        """Chooses the side by the pictures' size unless told, and learns each block's mean and scale."""
+        """Chooses the side by the images' size unless told, and learns each block's mean and scale."""
         remaining = iter(payloads)
         first = list(islice(remaining, 200))
         sample = [images.decode(one, self.max_megapixels).shape for one in first]  # type: ignore[arg-type]
         usual = np.median([min(shape[:2]) for shape in sample])
         self.side = self.side or (32 if usual <= 48 else 64)
         self.network_side = 16 if usual <= 16 else 32
-        pictures, raw = self._measured(chain(first, remaining))
+        image_arrays, raw = self._measured(chain(first, remaining))
         self.blocks = []
         for block in raw:
             mean = block.mean(axis=0)
@@ -127,23 +127,23 @@ class PictureFeatures(FeatureMaker):
             self.blocks.append((mean.astype(np.float32), scale if scale > 1e-6 else np.inf))
         if float(np.abs(raw[0].reshape(-1, THUMBNAIL**2, 3)[..., 1:] - 128).mean()) < GRAY_BELOW:
             self.blocks[2] = (self.blocks[2][0], np.inf)  # a gray collection has no color to speak of
-        return Inputs(self._scaled(raw), pictures)
+        return Inputs(self._scaled(raw), image_arrays)
 
     def transform(self, payloads: Iterable[bytes | str]) -> Inputs:
-        """The features of further pictures."""
-        pictures, raw = self._measured(payloads)
-        return Inputs(self._scaled(raw), pictures)
+        """The features of further images."""
+        image_arrays, raw = self._measured(payloads)
+        return Inputs(self._scaled(raw), image_arrays)
 
     def _measured(self, payloads: Iterable[bytes | str]) -> tuple[NDArray[np.uint8], list[NDArray[np.float32]]]:
-        """The pictures as the network takes them, and the raw blocks of their features."""
+        """The images as the network takes them, and the raw blocks of their features."""
         measure = Measure(self.side or 32, self.network_side, self.max_megapixels)
         parts = list(in_pieces(measure, pieces_of(payloads)))
-        pictures = [small for small, _ in parts] or [
+        image_arrays = [small for small, _ in parts] or [
             np.zeros((0, measure.network_side, measure.network_side, 3), np.uint8)
         ]
         raw = [raw for _, raw in parts] or [raw_blocks(np.zeros((0, measure.side, measure.side, 3), np.uint8))]
         parts.clear()
-        return np.concatenate(pictures), [np.concatenate(block) for block in zip(*raw, strict=True)]
+        return np.concatenate(image_arrays), [np.concatenate(block) for block in zip(*raw, strict=True)]
 
     def _scaled(self, raw: list[NDArray[np.float32]]) -> NDArray[np.float32]:
         """The features; `raw` is emptied, so that each block is in memory once."""
@@ -163,9 +163,9 @@ class PictureFeatures(FeatureMaker):
 
 @dataclass(frozen=True)
 class Measure:
-    """Encoded pictures → what features are made of; a piece of work that any process may do.
+    """Encoded images → what features are made of; a piece of work that any process may do.
 
-    side: of the pictures that are measured, network_side: of those that the network sees.
+    side: of the images that are measured, network_side: of those that the network sees.
     """
 
     side: int
@@ -192,15 +192,15 @@ def pieces_of(payloads: Iterable[Any], rows: int = ROWS_A_PIECE, multiple: int =
         yield piece
 
 
-def raw_blocks(pictures: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
+def raw_blocks(image_arrays: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
     """Thumbnail in LAB (n, 192), HOG (n, ·), square-rooted LAB histograms (n, 48)."""
-    small = np.zeros((len(pictures), THUMBNAIL * THUMBNAIL * 3), np.float32)
-    gray = np.zeros(pictures.shape[:3], np.float32)
-    color = np.zeros((len(pictures), 3 * COLOR_BINS), np.float32)
-    for row, picture in enumerate(pictures):
-        lab = cv2.cvtColor(picture, cv2.COLOR_RGB2LAB)
+    small = np.zeros((len(image_arrays), THUMBNAIL * THUMBNAIL * 3), np.float32)
+    gray = np.zeros(image_arrays.shape[:3], np.float32)
+    color = np.zeros((len(image_arrays), 3 * COLOR_BINS), np.float32)
+    for row, image in enumerate(image_arrays):
+        lab = cv2.cvtColor(image, cv2.COLOR_RGB2LAB)
         small[row] = cv2.resize(lab, (THUMBNAIL, THUMBNAIL), interpolation=cv2.INTER_AREA).ravel()
-        gray[row] = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)
+        gray[row] = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
         bins = lab.reshape(-1, 3).astype(np.intp) * COLOR_BINS // 256 + np.arange(3) * COLOR_BINS
         color[row] = np.bincount(bins.ravel(), minlength=3 * COLOR_BINS) / len(bins)
     return [small, hog((gray / 255).astype(np.float32)), np.sqrt(color)]
@@ -210,7 +210,7 @@ def hog(gray: NDArray[np.float32], cell: int = CELL, bins: int = BINS) -> NDArra
     """Histograms of oriented gradients, unsigned, linear between neighboring bins, 2×2 cells a block, L2 blocks.
 
     gray: (n, height, width), 0 to 1, sides multiples of `cell`. Returns (n, blocks × 4 × bins). Our own, as OpenCV 5
-    has none and scikit-image's takes one picture at a time.
+    has none and scikit-image's takes one image at a time.
     """
     n, height, width = gray.shape
     padded = np.pad(gray, ((0, 0), (1, 1), (1, 1)), mode="edge")

@@ -28,7 +28,7 @@ WORDS = "words"  # how files of kept topics begin
 
 class EncodedFeatures(FeatureMaker):
     """The encoder's features, centered and of length 1, beside half a weight of what encoders are taught to overlook:
-    a picture's colors, a text's words (TF-IDF, latent semantic analysis after Deerwester et al. 1990); together of length 1.
+    an image's colors, a text's words (TF-IDF, latent semantic analysis after Deerwester et al. 1990); together of length 1.
     """
 
     def __init__(
@@ -130,7 +130,7 @@ class EncodedFeatures(FeatureMaker):
         return np.concatenate(list(self.encoder.encode(payloads, self.max_megapixels)))
 
     def _combined(self, raw: Features, words: Features | None, contents: Contents, *, fit: bool) -> Inputs:
-        """words: (n, topics) of texts, None of pictures, whose colors are the last part of what the encoder gives."""
+        """words: (n, topics) of texts, None of images, whose colors are the last part of what the encoder gives."""
         blocks = [unit(raw[:, :-COLORS]), unit(raw[:, -COLORS:])] if words is None else [unit(raw), words]
         joined = np.concatenate(blocks, axis=1)
         if fit or self.center is None:

@@ -1,8 +1,8 @@
-"""Pretrained encoders, frozen: pictures or texts → features.
+"""Pretrained encoders, frozen: images or texts → features.
 
-Any `AutoModel` of pictures or texts: a local folder, a model of the Hugging Face Hub (pinned by revision), or
+Any `AutoModel` of images or texts: a local folder, a model of the Hugging Face Hub (pinned by revision), or
 all-MiniLM-L6-v2 out of its own package. A row's features do not depend on the rows beside it, nor on the number of
-workers: texts of equal length share a batch, so nothing is padded; pictures come in batches of one size, the last one
+workers: texts of equal length share a batch, so nothing is padded; images come in batches of one size, the last one
 filled up, as the processor's kernels are chosen by the size. Features are kept as float16.
 """
 
@@ -34,8 +34,8 @@ Features = NDArray[np.float32]  # (n, d)
 
 SHORTEST_WORD = 4  # letters: shorter ones mostly hold a sentence together
 VERSION = "1"  # of this module's way of making features: part of the cache's key
-COLORS = 48  # the last columns of a picture's features
-PICTURES_AT_ONCE = 16
+COLORS = 48  # the last columns of an image's features
+IMAGES_AT_ONCE = 16
 TOKENS_AT_ONCE = 1_024
 TEXTS_AT_ONCE = 2_048  # texts that are sorted by length together
 
@@ -56,19 +56,19 @@ class Encoder:
     def encode(self, payloads: Iterable[bytes | str], max_megapixels: float = 64.0) -> Iterator[Features]:
         """(≤ 2048, d) a block, in the payloads' order; float16's precision.
 
-        payloads: encoded pictures or texts, all of the encoder's modality.
+        payloads: encoded images or texts, all of the encoder's modality.
         """
         keep_freed_memory()
         remaining, at_once = iter(payloads), rows_at_once(self.modality)
         threads = kept_threads(1 if self.device.type == "cuda" else usable_cores())
         while block := list(islice(remaining, at_once)):
             if self.modality == "image":
-                yield self._pictures(block, max_megapixels, threads)
+                yield self._images(block, max_megapixels, threads)
             else:
                 yield self._texts([str(one) for one in block], threads)
 
     def prepared(self, payloads: Sequence[Any]) -> list[Any]:
-        """Rows as `batch` takes them: pictures as they are, texts as token numbers."""
+        """Rows as `batch` takes them: images as they are, texts as token numbers."""
         if self.modality == "image":
             return list(payloads)
         tokens = self.prepare([str(one) for one in payloads], truncation=True, max_length=self.max_tokens)["input_ids"]
@@ -120,14 +120,14 @@ class Encoder:
                 found |= {word: near} if near else {}
         return found
 
-    def _pictures(self, block: Sequence[Any], max_megapixels: float, threads: ThreadPoolExecutor) -> Features:
+    def _images(self, block: Sequence[Any], max_megapixels: float, threads: ThreadPoolExecutor) -> Features:
         def one(batch: Sequence[bytes]) -> Features:
-            pixels = [images.decode(picture, max_megapixels) for picture in batch]
-            filled = pixels + [pixels[-1]] * (PICTURES_AT_ONCE - len(pixels))
+            pixels = [images.decode(image, max_megapixels) for image in batch]
+            filled = pixels + [pixels[-1]] * (IMAGES_AT_ONCE - len(pixels))
             made = self._forward({"pixel_values": self.prepare(filled)})[: len(pixels)]
             return np.concatenate([made, colors(pixels)], axis=1)
 
-        batches = [block[first : first + PICTURES_AT_ONCE] for first in range(0, len(block), PICTURES_AT_ONCE)]
+        batches = [block[first : first + IMAGES_AT_ONCE] for first in range(0, len(block), IMAGES_AT_ONCE)]
         return np.concatenate(list(threads.map(one, batches)))
 
     def _texts(self, block: list[str], threads: ThreadPoolExecutor) -> Features:
@@ -179,7 +179,7 @@ class Encoder:
         return moved.contiguous(memory_format=torch.channels_last) if moved.ndim == 4 else moved
 
     def _pooled(self, made: Any, shown: Any = None) -> Any:
-        """(n, d): a network of pictures' pooled output, else the mean over places; texts: mean or first token, length 1.
+        """(n, d): a network of images' pooled output, else the mean over places; texts: mean or first token, length 1.
 
         shown: (n, tokens), 1 where a token is, 0 where the row was filled up; None where no row was.
         """
@@ -223,7 +223,7 @@ class EncodePiece:
     def piece_size(self) -> tuple[int, int]:
         """How many rows are a piece, and of what their number must be a multiple: batches are then those of one process."""
         rows = rows_at_once(self.modality)
-        return rows, PICTURES_AT_ONCE if self.modality == "image" else rows
+        return rows, IMAGES_AT_ONCE if self.modality == "image" else rows
 
     def __call__(self, payloads: Sequence[bytes | str]) -> Features:
         """(n, d). Raises InputError where the encoder is not there, or another one."""
@@ -244,7 +244,7 @@ def _own_encoder(params: str, modality: Modality, workspace: Path, key: str) -> 
 
 @dataclass(frozen=True)
 class Preparation:
-    """Pictures as the encoder wants them, after its preprocessor_config.json, but for the crop: the whole frame is shown,
+    """Images as the encoder wants them, after its preprocessor_config.json, but for the crop: the whole frame is shown,
     since what a user's class is may stand at the edge.
     """
 
@@ -349,17 +349,17 @@ def fuse_batch_norms(model: Any) -> int:
     """Folds each batch normalization that directly follows its convolution into it; gives how many.
 
     Which follows which is read from a layer's children, so a layer whose `forward` goes another way would change its
-    function: the caller's model is left as it was unless it gives the same output for a random picture.
+    function: the caller's model is left as it was unless it gives the same output for a random image.
     """
     import torch
     from torch import nn
     from torch.nn.utils.fusion import fuse_conv_bn_eval
 
     draw = torch.Generator().manual_seed(0)
-    picture = torch.rand((1, int(getattr(model.config, "num_channels", 3)), 64, 64), generator=draw)
+    image = torch.rand((1, int(getattr(model.config, "num_channels", 3)), 64, 64), generator=draw)
     before: list[tuple[Any, str, Any, str, Any]] = []
     with torch.no_grad(), suppress(ValueError, RuntimeError, TypeError):
-        expected = model(pixel_values=picture).last_hidden_state
+        expected = model(pixel_values=image).last_hidden_state
         for layer in list(model.modules()):
             children = list(layer.named_children())
             for (first, convolution), (second, norm) in pairwise(children):
@@ -367,7 +367,7 @@ def fuse_batch_norms(model: Any) -> int:
                     before.append((layer, first, convolution, second, norm))
                     setattr(layer, first, fuse_conv_bn_eval(convolution, norm))
                     setattr(layer, second, nn.Identity())
-        found = model(pixel_values=picture).last_hidden_state
+        found = model(pixel_values=image).last_hidden_state
         if torch.allclose(expected, found, rtol=1e-3, atol=1e-3 * float(expected.abs().max())):
             return len(before)
     for layer, first, convolution, second, norm in before:

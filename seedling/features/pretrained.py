@@ -101,10 +101,10 @@ def _check_files(folder: Path, modality: Modality, asked_in: str) -> None:
         raise InputError(
             f"{folder} holds an adapter (adapter_config.json): merge it into its model and save that, or name another in {asked_in}."
         )
-    pictures = (folder / "preprocessor_config.json").is_file()
+    images = (folder / "preprocessor_config.json").is_file()
     words = any((folder / name).is_file() for name in ("tokenizer.json", "vocab.txt", "tokenizer_config.json"))
-    if not (pictures if modality == "image" else words):
-        holds = "pictures" if pictures else "texts" if words else "neither pictures nor texts"
+    if not (images if modality == "image" else words):
+        holds = "images" if images else "texts" if words else "neither images nor texts"
         raise InputError(
             f"{folder} is a model of {holds}, but the workspace's modality is {modality}: "
             f"name another in {asked_in}, or set it to null."

@@ -18,12 +18,12 @@ from seedling.gates.on_disk import GatedRows, Stored, database, marked
 from seedling.media import images
 from seedling.media import quality_metrics as signals
 
-LISTS = ("parents", "label_probs", "lineage_labels", "lineage_weights", "health")
+LISTS = ("parent_ids", "label_probs", "pseudo_label_by_fold", "pseudo_weight_by_fold", "quality")
 OF_LABELS = ("class_share", "rows_a_parent")
 RELATIVE = ("rows_change", "class_share_change", "label_flipped", "drift_p_value")
 """Columns that compare with the generation that stands, the last one that passed: they say nothing where there is none."""
 OF_SAME_IDS = {"train", "evaluate", "pseudo_label"}  # stages whose rows are validate's
-MEASURED = (*signals.PICTURE, *signals.TEXT, "nearest_labeled")
+MEASURED = (*signals.IMAGE, *signals.TEXT, "nearest_labeled")
 
 NEAR_HELD_OUT = """
     SELECT place FROM rows JOIN (
@@ -33,10 +33,10 @@ NEAR_HELD_OUT = """
 """
 MADE_FROM_HELD_OUT = """
     SELECT DISTINCT place
-    FROM (SELECT place, id AS one FROM rows UNION ALL SELECT place, unnest(parents) AS one FROM rows)
+    FROM (SELECT place, id AS one FROM rows UNION ALL SELECT place, unnest(parent_ids) AS one FROM rows)
     WHERE one IN (SELECT id FROM validated WHERE split IN ('test', 'validation'))
 """
-CHILDREN = "SELECT count(parents[1]) OVER (PARTITION BY parents[1]) AS many FROM rows ORDER BY place"
+CHILDREN = "SELECT count(parent_ids[1]) OVER (PARTITION BY parent_ids[1]) AS many FROM rows ORDER BY place"
 FLIPPED = """
     SELECT place FROM rows JOIN (SELECT id, first(label ORDER BY place) AS known FROM before GROUP BY id) USING (id)
     WHERE label <> known
@@ -67,7 +67,7 @@ class Made:
 
     @cached_property
     def before(self) -> GatedRows | None:
-        """What stood before: the generation itself, but for pictures that it has no measures of and memory has; None where there is neither."""
+        """What stood before: the generation itself, but for images that it has no measures of and memory has; None where there is neither."""
         standing = Made(self.last).rows if self.last is not None and (self.last / MANIFEST).is_file() else None
         if self.memory is None or not self.memory.is_file():
             return standing
@@ -94,7 +94,7 @@ class Made:
         labels = self.rows.read(["label"])["label"]
         return labels.map(labels.value_counts(normalize=True)).astype(float)
 
-    def rows_a_parent(self) -> Any:
+    def rows_per_parent(self) -> Any:
         """How many rows have the same first parent; 0 of rows without one."""
         with database(rows=self.rows.stored) as base:
             return base.execute(CHILDREN).fetchnumpy()["many"].astype(float)
@@ -189,7 +189,7 @@ def _with_validated(rows: GatedRows, validated: Path, wanted: Collection[str]) -
 def _makers(made: Made, rows: GatedRows) -> Mapping[str, Callable[[], Any]]:
     return {
         "class_share": made.class_share,
-        "rows_a_parent": made.rows_a_parent,
+        "rows_a_parent": made.rows_per_parent,
         "rows_change": made.rows_change,
         "class_share_change": made.class_share_change,
         "label_flipped": made.label_flipped,
@@ -221,7 +221,7 @@ def with_measures(made: Made, wanted: Collection[str]) -> GatedRows:
     its own, or else those collected.
     """
     rows = made.rows
-    measures = signals.TEXT if "text" in rows.columns else signals.PICTURE
+    measures = signals.TEXT if "text" in rows.columns else signals.IMAGE
     missing = [name for name in measures if name in wanted and name not in rows.columns]
     if not missing:
         return rows
@@ -237,18 +237,18 @@ def with_measures(made: Made, wanted: Collection[str]) -> GatedRows:
     holds = any(row.payload is not None for row in stream(made.folder))
     ids = rows.read(["id"])["id"]
     where = made.folder if holds or made.collected is None else made.collected
-    pictures = dict(_of_pictures(payloads([where], set(ids)), made.max_megapixels))
-    values = pd.DataFrame([pictures[one] for one in ids], index=rows.made.index, columns=missing)
+    image_arrays = dict(_of_images(payloads([where], set(ids)), made.max_megapixels))
+    values = pd.DataFrame([image_arrays[one] for one in ids], index=rows.made.index, columns=missing)
     return replace(rows, made=values)
 
 
-def _of_pictures(
+def _of_images(
     encoded: Iterable[tuple[str, bytes | str]], max_megapixels: float
 ) -> Iterable[tuple[str, dict[str, float]]]:
-    """Nothing of a file that is no picture: scrape passes it on, and validate says why it cannot be used."""
+    """Nothing of a file that is no image: scrape passes it on, and validate says why it cannot be used."""
     for one, payload in encoded:
         try:
-            yield one, signals.of_picture(images.decode(bytes(payload), max_megapixels))  # type: ignore[arg-type]
+            yield one, signals.of_image(images.decode(bytes(payload), max_megapixels))  # type: ignore[arg-type]
         except images.Undecodable:
             yield one, {}
 
@@ -260,6 +260,6 @@ def offered(stage: str, folder: Path, validated: Path | None) -> list[str]:
     if not (folder / MANIFEST).is_file() or stage.partition("@")[0] in {"train", "evaluate"}:
         return known
     there = columns_of(folder)
-    measured = signals.TEXT if "text" in there else signals.PICTURE
+    measured = signals.TEXT if "text" in there else signals.IMAGE
     own = [name for name in there if name not in LISTS]
     return list(dict.fromkeys([*own, *measured, *OF_LABELS, *RELATIVE, *known]))

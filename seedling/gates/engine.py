@@ -1,6 +1,6 @@
 """Great Expectations over rows that are on disk: its own engine for pandas, shown no more of them at a time than a metric needs.
 
-Each verdict is what Great Expectations' code for pandas says. What looks at a row by itself is asked a part at a time; values that
+Each decision is what Great Expectations' code for pandas says. What looks at a row by itself is asked a part at a time; values that
 repeat are found by DuckDB; anything else is shown the columns that it names, whole.
 """
 

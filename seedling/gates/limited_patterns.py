@@ -1,6 +1,6 @@
 """Great Expectations' metrics of regular expressions and JSON schemas for pandas, with a limit on the time of a search.
 
-Where pandas gives a pattern to Arrow, whose engine is linear, its verdict is kept as it is. A JSON schema loads no other one: `$ref`
+Where pandas gives a pattern to Arrow, whose engine is linear, its decision is kept as it is. A JSON schema loads no other one: `$ref`
 could name an address inside.
 """
 

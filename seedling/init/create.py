@@ -237,7 +237,7 @@ def _sources(source: Path, modality: Modality, by_source: bool | None, options: 
         several = not tables and _hold_classes(inner, modality, by_source)
         found = [f"{{kind: folder, path: {_quoted(one.name)}}}" for one in inner] if several else [folder, *found]
     if not found:
-        wanted = "pictures in <class>/ folders" if modality == "image" else "a table nor .txt files in <class>/ folders"
+        wanted = "images in <class>/ folders" if modality == "image" else "a table nor .txt files in <class>/ folders"
         raise InputError(f"{source} holds neither {wanted}, nor labeled/ and unlabeled/ folders with such.")
     return found
 

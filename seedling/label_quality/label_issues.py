@@ -29,14 +29,14 @@ LEAST = 0.3  # probability of being wrong below which no label is called doubtfu
 class Doubt:
     """What was found of each row.
 
-    p_wrong: (n_rows,), the probability that its label is wrong, NaN where nobody can judge; suggested: (n_rows,), the likeliest
+    p_label_error: (n_rows,), the probability that its label is wrong, NaN where nobody can judge; suggested: (n_rows,), the likeliest
     other class; flagged: (n_rows,), whether the label is called doubtful; believed: (n_rows,), how likely it is what it
-    most likely is; would_show: (n_rows, n_classes), the p_wrong that it would have under each other label, NaN under what it most
+    most likely is; would_show: (n_rows, n_classes), the p_label_error that it would have under each other label, NaN under what it most
     likely is; confused: (n_rows,), the same under the label of the class with which it is most easily confused; between: how
-    many labels are wrong at least and at most, with 95 %; p_wrong sums to what is expected.
+    many labels are wrong at least and at most, with 95 %; p_label_error sums to what is expected.
     """
 
-    p_wrong: Floats
+    p_label_error: Floats
     suggested: Ints
     flagged: NDArray[np.bool_]
     believed: Floats
@@ -47,7 +47,7 @@ class Doubt:
     @property
     def expected(self) -> float:
         """How many labels are wrong, as expected."""
-        return float(np.nansum(self.p_wrong))
+        return float(np.nansum(self.p_label_error))
 
     def share_found(self, rows: int) -> Estimate:
         """The share of all wrong labels that a person finds who looks at so many rows, the most doubtful first.
@@ -57,7 +57,7 @@ class Doubt:
         reaches from what the same rows would catch if two thirds of them were of the first kind to what they would catch if all were
         of the second; it holds what is expected if they are as few or as many as can be, and two standard errors.
         """
-        judged = np.sort(np.nan_to_num(self.p_wrong, nan=0.0))[::-1]
+        judged = np.sort(np.nan_to_num(self.p_label_error, nan=0.0))[::-1]
         total = float(judged.sum())
         if total <= 0 or rows <= 0:
             return Estimate(0.0, 0.0, 1.0 if rows > 0 else 0.0)
@@ -66,7 +66,7 @@ class Doubt:
         limit = judged[rows - 1]
         expected = float(judged[:rows].sum()) / total
         under_each = [_share_of_first(judged, rows, count) for count in self.between if count > 0]
-        known = ~np.isnan(self.p_wrong)
+        known = ~np.isnan(self.p_label_error)
         weights, shown = self.believed[known], self.would_show[known]
         hardest = float((weights * (self.confused[known] >= limit)).sum() / weights.sum())
         any_label = float((weights * np.nanmean(shown >= limit, axis=1, where=~np.isnan(shown))).sum() / weights.sum())
@@ -107,16 +107,16 @@ def doubt(inputs: Inputs, given: Ints, fold: Ints, weights: Floats, classes: int
         found = Explained.by(together, given, known)
         belief = weights * np.where(known, found.believed, 1.0)
     mistakes, place = Mistakes.behind(found, known), np.arange(len(given))
-    p_wrong = np.where(known, 1 - mistakes.posterior[place, given], np.nan)
+    p_label_error = np.where(known, 1 - mistakes.posterior[place, given], np.nan)
     others = mistakes.posterior.copy()
     others[place, given] = -1.0
     shown = mistakes.would_show.copy()
     shown[place, mistakes.posterior.argmax(axis=1)] = np.nan
     runner_up = np.where(np.isnan(shown), -np.inf, together).argmax(axis=1)
     return Doubt(
-        p_wrong=p_wrong,
+        p_label_error=p_label_error,
         suggested=others.argmax(axis=1),
-        flagged=doubtful(p_wrong),
+        flagged=doubtful(p_label_error),
         believed=mistakes.posterior.max(axis=1),
         would_show=shown,
         confused=shown[place, runner_up],
@@ -149,9 +149,9 @@ def _check_worth(said: list[Floats], given: Ints, known: NDArray[np.bool_], clas
         raise CannotJudge("the models say no more of a row than how common the classes are")
 
 
-def _share_of_first(p_wrong: Floats, rows: int, total: float) -> float:
+def _share_of_first(p_label_error: Floats, rows: int, total: float) -> float:
     """Of probabilities that are brought to `total`, the share that the first rows have."""
-    brought = expit(log_odds(p_wrong) + shift_to(p_wrong, total))
+    brought = expit(log_odds(p_label_error) + shift_to(p_label_error, total))
     return float(brought[:rows].sum() / brought.sum())
 
 
@@ -169,11 +169,11 @@ def shift_to(chances: Floats, total: float) -> float:
     return (low + high) / 2
 
 
-def doubtful(p_wrong: Floats) -> NDArray[np.bool_]:
+def doubtful(p_label_error: Floats) -> NDArray[np.bool_]:
     """(n_rows,): the most doubtful rows, as many as make the expected F1 of "is wrong" largest (Lipton et al. 2014), none
-    below `LEAST`. p_wrong: (n_rows,), NaN of rows that cannot be judged.
+    below `LEAST`. p_label_error: (n_rows,), NaN of rows that cannot be judged.
     """
-    chances = np.nan_to_num(p_wrong, nan=0.0)
+    chances = np.nan_to_num(p_label_error, nan=0.0)
     order = np.argsort(-chances, kind="stable")
     found = np.cumsum(chances[order])
     expected = 2 * found / (np.arange(1, len(chances) + 1) + found[-1])

@@ -7,13 +7,13 @@ import numpy as np
 from seedling.dataset.training_rows import TrainingRows
 from seedling.features.classical import Inputs
 from seedling.models.saving import make_learner
-from seedling.models.training import Setting
+from seedling.models.training import FitContext
 from seedling.stats.statistics import Floats, fit_temperature, softmax
 
-TRUSTED = ("trusted", "strictly_trusted")  # the losses in which it counts
+TRUSTED = ("label_weighted", "label_weighted_twice")  # the losses in which it counts
 
 
-def trust_in_labels(rows: TrainingRows, inputs: Inputs, setting: Setting, place: int, before: Floats) -> Floats:
+def trust_in_labels(rows: TrainingRows, inputs: Inputs, setting: FitContext, place: int, before: Floats) -> Floats:
     """(n_labeled,), 0 to 1: each label's probability over the likeliest class's. Cross-validation within the lineage: nothing
     that it never sees has a say. before: (n_labeled,), the trust with which the models learn.
     """

@@ -36,13 +36,13 @@ MIN_SHARE_FOR_PROCESS = 0.25  # of the limit of work, from which on an image is 
 
 
 class Undecodable(ValueError):
-    """These bytes give no picture; the message is the reason code."""
+    """These bytes give no image; the message is the reason code."""
 
 
 def decode(
     encoded: bytes, max_megapixels: float = 64.0, background: Color | None = None, *, ends_itself: bool = False
 ) -> Pixels:
-    """The picture as RGB, (height, width, 3); EXIF orientation applied, the first frame or page. Deep values and transparency are brought to RGB by
+    """The image as RGB, (height, width, 3); EXIF orientation applied, the first frame or page. Deep values and transparency are brought to RGB by
     seedling/media/image_modes.py. What is wrong with the file's metadata costs nothing. background: of transparent images; None: what shows them.
     ends_itself: whether this process ends where an image takes too long, so that costly ones need no process of their own.
 
@@ -102,7 +102,7 @@ def may_be_transparent(encoded: bytes) -> bool:
 
 
 def megapixels(encoded: bytes) -> float:
-    """Of a picture by its header alone; 0 where there is none."""
+    """Of an image by its header alone; 0 where there is none."""
     try:
         image = _open(encoded)
         return image.width * image.height / 1e6

@@ -15,7 +15,7 @@ from seedling.media.image_metadata import UPRIGHT, read_metadata
 from seedling.media.image_modes import Color
 
 Pixels = NDArray[np.uint8]  # (height, width, 3), RGB
-BLANK = 2.0  # of the contrast: below it a picture is taken for blank
+BLANK = 2.0  # of the contrast: below it an image is taken for blank
 CLEAR = 32  # levels of a channel between two of a few pixels, from which on nobody need ask
 
 
@@ -32,7 +32,7 @@ QUICK_PNG = [
 
 
 def encode(pixels: Pixels) -> bytes:
-    """PNG, lossless, by the quickest way that compresses. Gray pictures are stored with one channel."""
+    """PNG, lossless, by the quickest way that compresses. Gray images are stored with one channel."""
     source = pixels[..., 0] if is_gray(pixels) else pixels[..., ::-1]
     done, buffer = cv2.imencode(".png", source, QUICK_PNG)
     if not done:
@@ -51,7 +51,7 @@ def on_background(encoded: bytes, max_megapixels: float, background: Color | Non
 
 
 def is_gray(pixels: Pixels) -> bool:
-    """Whether all channels are the same; of a colored picture one pixel, or a few, tell."""
+    """Whether all channels are the same; of a colored image one pixel, or a few, tell."""
     red, green, blue = pixels[pixels.shape[0] // 2, pixels.shape[1] // 2].tolist()
     if not red == green == blue:
         return False
@@ -70,18 +70,18 @@ def compressed(pixels: Pixels, quality: int = 80) -> bytes:
 
 
 def content(pixels: Pixels) -> bytes:
-    """What the row's id is the hash of: shape and pixels, so a PNG and a BMP of one picture are one content."""
+    """What the row's id is the hash of: shape and pixels, so a PNG and a BMP of one image are one content."""
     return f"{pixels.shape[0]}x{pixels.shape[1]}".encode() + pixels.tobytes()
 
 
 def contrast(pixels: Pixels) -> float:
-    """The largest channel's range between its 1st and 99th percentile, 0 to 255: near 0 is a blank picture."""
+    """The largest channel's range between its 1st and 99th percentile, 0 to 255: near 0 is a blank image."""
     low, high = np.percentile(pixels.reshape(-1, 3), [1, 99], axis=0)
     return float((high - low).max())
 
 
 def is_blank(pixels: Pixels) -> bool:
-    """Whether nothing is on it, as `contrast` has it; of a picture on which there is something a few pixels tell."""
+    """Whether nothing is on it, as `contrast` has it; of an image on which there is something a few pixels tell."""
     some = pixels[::8, ::8].reshape(-1, 3)
     return int((some.max(axis=0) - some.min(axis=0)).max()) < CLEAR and contrast(pixels) < BLANK
 
@@ -93,14 +93,14 @@ def thumbnail(pixels: Pixels, side: int = 16) -> NDArray[np.float32]:
 
 
 def resized(pixels: Pixels, width: int, height: int) -> Pixels:
-    """(height, width, 3), the whole picture, its shape not kept; area averaging down, cubic up."""
+    """(height, width, 3), the whole image, its shape not kept; area averaging down, cubic up."""
     down = max(pixels.shape[:2]) >= height
     changed: Pixels = cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA if down else cv2.INTER_CUBIC)
     return changed
 
 
 def shrunk(pixels: Pixels, longest: int) -> Pixels:
-    """The picture with its longer side at most so many pixels, its shape kept."""
+    """The image with its longer side at most so many pixels, its shape kept."""
     scale = min(1.0, longest / max(pixels.shape[:2]))
     size = (max(1, round(pixels.shape[1] * scale)), max(1, round(pixels.shape[0] * scale)))
     smaller: Pixels = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA) if scale < 1 else pixels
@@ -108,7 +108,7 @@ def shrunk(pixels: Pixels, longest: int) -> Pixels:
 
 
 def perceptual_hash(pixels: Pixels) -> int:
-    """64 bits: the signs of the lowest 8×8 cosine coefficients of the gray 32×32 picture (pHash, Zauner 2010)."""
+    """64 bits: the signs of the lowest 8×8 cosine coefficients of the gray 32×32 image (pHash, Zauner 2010)."""
     gray = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)
     small = cv2.resize(gray, (32, 32), interpolation=cv2.INTER_AREA).astype(np.float32)
     low = cv2.dct(small)[:8, :8].ravel()

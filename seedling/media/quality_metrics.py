@@ -12,11 +12,11 @@ import numpy as np
 from seedling.media import images
 from seedling.media.images import Pixels
 
-PICTURE = ("width", "height", "aspect", "brightness", "contrast", "blur", "entropy")
+IMAGE = ("width", "height", "aspect", "brightness", "contrast", "blur", "entropy")
 TEXT = ("characters", "words", "non_letters", "mojibake", "language", "markup", "personal_data")
 
-LONGEST = 512  # pixels: larger pictures are brought down before they are measured, so that blur means the same in all
-SPAN = 11  # pixels of the box with which a picture is blurred once more
+LONGEST = 512  # pixels: larger images are brought down before they are measured, so that blur means the same in all
+SPAN = 11  # pixels of the box with which an image is blurred once more
 ENOUGH_LETTERS = 20  # below, no language is guessed
 SURE = 0.99  # of a language: langid is often sure and wrong where a text is short
 FIRST_CHARACTERS = 1_000  # of a text are enough to guess its language
@@ -30,7 +30,7 @@ IBAN = re.compile(r"\b[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){3,7}(?: ?[A-Z0-9]{1,3})?\b"
 CARD = re.compile(r"(?<!\d)(?:\d[ -]?){12,18}\d(?!\d)")
 
 
-def of_picture(pixels: Pixels) -> dict[str, float]:
+def of_image(pixels: Pixels) -> dict[str, float]:
     """`PICTURE`: sides in pixels, width over height, mean gray level and range of levels (0 to 255), blur (0 sharp to 1
     blurred), and the entropy of the gray levels (0 to 8 bits).
     """
@@ -50,16 +50,16 @@ def of_picture(pixels: Pixels) -> dict[str, float]:
 
 
 def blur(gray: Any) -> float:
-    """0 (sharp) to 1 (blurred): how little a picture's differences between neighbors lose when it is blurred once more
-    (Crété-Roffet et al. 2007); the worse of both directions. 1 of a picture without any difference. gray: (height, width).
+    """0 (sharp) to 1 (blurred): how little an image's differences between neighbors lose when it is blurred once more
+    (Crété-Roffet et al. 2007); the worse of both directions. 1 of an image without any difference. gray: (height, width).
     """
     found = 0.0
-    picture = gray.astype(np.float32)
+    image = gray.astype(np.float32)
     for axis, box in ((0, (1, SPAN)), (1, (SPAN, 1))):
-        if picture.shape[axis] < 2:
+        if image.shape[axis] < 2:
             continue
-        softer = cv2.blur(picture, box, borderType=cv2.BORDER_REFLECT)
-        before, after = np.abs(np.diff(picture, axis=axis)), np.abs(np.diff(softer, axis=axis))
+        softer = cv2.blur(image, box, borderType=cv2.BORDER_REFLECT)
+        before, after = np.abs(np.diff(image, axis=axis)), np.abs(np.diff(softer, axis=axis))
         whole = float(before.sum(dtype=np.float64))
         lost = float(np.maximum(before - after, 0).sum(dtype=np.float64))
         found = max(found, (whole - lost) / whole if whole else 1.0)

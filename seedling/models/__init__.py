@@ -1,6 +1,6 @@
 """Learners: what turns rows into probabilities.
 
-features   pictures → pixels, HOG and color; texts → TF-IDF of words and characters
+features   images → pixels, HOG and color; texts → TF-IDF of words and characters
 encoder    a pretrained encoder as a function from rows to features; encoded_features: what learners see of it; feature_cache: once a row
 heads      logistic regression, SVM, trees and nearest neighbors on features, with soft labels and weights
 training   learning by gradients: steps, checkpoints, resuming; network: a small residual one; fine_tuned: the encoder itself

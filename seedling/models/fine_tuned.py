@@ -26,7 +26,7 @@ from seedling.models.device import device_of, in_half, one_thread
 from seedling.models.heads import ABSENT, hard_rows, make_estimator
 from seedling.models.losses import MIXIN, MIXIN_SHARE
 from seedling.models.model_arrays import check_arrays, check_classes
-from seedling.models.training import Loop, Setting
+from seedling.models.training import FitContext, Loop
 from seedling.stats.statistics import Floats
 
 RANK = 8
@@ -46,7 +46,7 @@ class FineTuned:
 
     name = "fine_tuned"
 
-    def __init__(self, setting: Setting) -> None:
+    def __init__(self, setting: FitContext) -> None:
         self.setting, self.classes = setting, setting.classes
         self._tuned: Encoder | None = None
         self._head: dict[str, torch.Tensor] = {}
@@ -181,12 +181,12 @@ class Ready:
         return nn.functional.normalize(self.encoder.embedded(ready).float(), dim=1)
 
 
-def frozen_encoder(setting: Setting) -> Encoder:
+def frozen_encoder(setting: FitContext) -> Encoder:
     """The encoder that the features are made by."""
     return _maker(setting).encoder
 
 
-def _maker(setting: Setting) -> EncodedFeatures:
+def _maker(setting: FitContext) -> EncodedFeatures:
     if not isinstance(setting.maker, EncodedFeatures):
         raise InputError(
             "There is no encoder to tune: leave `fine_tuned` out of train.candidates, or name train.encoder."
@@ -278,7 +278,7 @@ def joined(made: Features, center: Features, frozen: Features) -> Features:
     return np.concatenate([unit(made - center), frozen], axis=1)
 
 
-def predicted_seconds_of_model(setting: Setting, fitted: float, asked: float) -> float:
+def predicted_seconds_of_model(setting: FitContext, fitted: float, asked: float) -> float:
     """Seconds of one model on a usual core, or a usual GPU: from the operations of one row's forward pass."""
     from torch.utils.flop_counter import FlopCounterMode
 

@@ -105,7 +105,7 @@ class Head:
         scores = np.asarray(inputs.features @ self.arrays["weights"] + self.arrays["intercepts"], dtype=np.float64)
         return np.concatenate([-scores / 2, scores / 2], axis=1) if scores.shape[1] == 1 else scores
 
-    def spread(self, inputs: Inputs, seed: int) -> Floats:
+    def dropout_std(self, inputs: Inputs, seed: int) -> Floats:
         """(n_rows,): the deviation of the likeliest class's probability when a tenth of the features is left out at random,
         a linear learner's Monte Carlo dropout (Gal and Ghahramani 2016); zeros for learners that are not linear.
         """

@@ -1,6 +1,6 @@
-"""A small class-conditional generator of small pictures: rectified flow (Liu et al. 2023; Lipman et al. 2023) by a U-Net (Ronneberger et al. 2015).
+"""A small class-conditional generator of small images: rectified flow (Liu et al. 2023; Lipman et al. 2023) by a U-Net (Ronneberger et al. 2015).
 
-From noise at time 0 to a picture at time 1 along nearly straight lines; the network learns the lines' direction, and Heun's method follows it. Of a
+From noise at time 0 to an image at time 1 along nearly straight lines; the network learns the lines' direction, and Heun's method follows it. Of a
 tenth of the rows the class is kept from it, so that a sample can lean away from what any class would be (classifier-free guidance, Ho and Salimans 2022).
 """
 
@@ -19,7 +19,7 @@ from torch import nn
 from seedling.media.images import Pixels
 from seedling.models.device import device_of, in_half, one_thread
 from seedling.models.network import as_tensor
-from seedling.models.training import Loop, Setting, batch_of_step
+from seedling.models.training import FitContext, Loop, batch_of_step
 
 WIDTHS = (32, 64, 96)
 BATCH = 64
@@ -40,10 +40,10 @@ class _Block(nn.Module):
         self.second = nn.Sequential(nn.GroupNorm(8, width), nn.SiLU(), nn.Conv2d(width, width, 3, padding=1))
         self.shortcut = nn.Conv2d(before, width, 1) if before != width else nn.Identity()
 
-    def forward(self, pictures: torch.Tensor, told: torch.Tensor) -> torch.Tensor:
+    def forward(self, images: torch.Tensor, told: torch.Tensor) -> torch.Tensor:
         """(n, before, side, side) and (n, told) → (n, width, side, side)."""
-        changed = self.first(pictures) + self.tell(told)[:, :, None, None]
-        result: torch.Tensor = self.second(changed) + self.shortcut(pictures)
+        changed = self.first(images) + self.tell(told)[:, :, None, None]
+        result: torch.Tensor = self.second(changed) + self.shortcut(images)
         return result
 
 
@@ -58,12 +58,12 @@ class _Attention(nn.Module):
             nn.Conv2d(width, width, 1),
         )
 
-    def forward(self, pictures: torch.Tensor) -> torch.Tensor:
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
         """(n, width, side, side), the same shape."""
-        many, width, height, across = pictures.shape
-        parts = self.asks(self.norm(pictures)).reshape(many, 3, width, height * across).transpose(2, 3).unbind(1)
+        many, width, height, across = images.shape
+        parts = self.asks(self.norm(images)).reshape(many, 3, width, height * across).transpose(2, 3).unbind(1)
         seen = nn.functional.scaled_dot_product_attention(*parts).transpose(1, 2)
-        result: torch.Tensor = pictures + self.says(seen.reshape(many, width, height, across))
+        result: torch.Tensor = images + self.says(seen.reshape(many, width, height, across))
         return result
 
 
@@ -89,11 +89,11 @@ class FlowNet(nn.Module):
         self.out = nn.Sequential(nn.GroupNorm(8, widths[0]), nn.SiLU(), nn.Conv2d(widths[0], 3, 3, padding=1))
         self.smaller, self.larger = nn.AvgPool2d(2), nn.Upsample(scale_factor=2, mode="nearest")
 
-    def forward(self, pictures: torch.Tensor, times: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:
+    def forward(self, images: torch.Tensor, times: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:
         """The direction."""
         waves = times[:, None] * torch.exp(torch.linspace(0, math.log(1000), WIDTHS[0], device=times.device))
         told = nn.functional.silu(self.time(torch.cat([waves.sin(), waves.cos()], dim=1)) + self.of_class(classes))
-        shown = self.stem(pictures)
+        shown = self.stem(images)
         seen = []
         for number, block in enumerate(self.down):
             shown = block(self.smaller(shown) if number else shown, told)
@@ -105,23 +105,23 @@ class FlowNet(nn.Module):
         return direction
 
 
-class PictureFlow:
-    """The generator: taught by pictures with classes, or without, gives pictures of a class."""
+class ImageFlow:
+    """The generator: taught by images with classes, or without, gives images of a class."""
 
-    def __init__(self, classes: int, side: int, setting: Setting) -> None:
+    def __init__(self, classes: int, side: int, setting: FitContext) -> None:
         """side: of what is learnt and made, pixels, a multiple of eight."""
         self.classes, self.side, self.setting = classes, side, setting
         self.net = FlowNet(classes, side)
         _initialize(self.net, torch.Generator().manual_seed(setting.seed % 2**63))
 
-    def copy(self, setting: Setting) -> PictureFlow:
+    def copy(self, setting: FitContext) -> ImageFlow:
         """Another one that goes on from here."""
-        other = PictureFlow(self.classes, self.side, setting)
+        other = ImageFlow(self.classes, self.side, setting)
         other.net.load_state_dict(self.net.state_dict())
         return other
 
-    def fit(self, pictures: NDArray[np.uint8], labels: NDArray[np.int64], watch: Callable[[int, float], None]) -> None:
-        """pictures: (n, side, side, 3); labels: (n,), class numbers, -1 where there is none. Raises Diverged for a loss that is no number."""
+    def fit(self, images: NDArray[np.uint8], labels: NDArray[np.int64], watch: Callable[[int, float], None]) -> None:
+        """images: (n, side, side, 3); labels: (n,), class numbers, -1 where there is none. Raises Diverged for a loss that is no number."""
         device = device_of(self.setting.device)
         one_thread(device)
         net = self.net.to(device)
@@ -134,7 +134,7 @@ class PictureFlow:
             times = torch.sigmoid(torch.randn(len(batch), generator=draw))  # the middle is the hardest part of the way
             hidden = torch.rand(len(batch), generator=draw) < HIDDEN_SHARE
             asked = torch.where(hidden, torch.tensor(self.classes), told[batch])
-            there = as_tensor(pictures[batch.numpy()])
+            there = as_tensor(images[batch.numpy()])
             between = torch.lerp(noise, there, times[:, None, None, None])
             for part in torch.arange(len(batch)).chunk(loop.parts):
                 with in_half(device):
@@ -146,7 +146,7 @@ class PictureFlow:
         net.to("cpu")
 
     def sample(self, label: int, seeds: Sequence[int]) -> Iterator[Pixels]:
-        """A picture of the class for each seed, (side, side, 3), whatever the other seeds are."""
+        """An image of the class for each seed, (side, side, 3), whatever the other seeds are."""
         device = device_of(self.setting.device)
         one_thread(device)
         net = self.net.to(device).eval()

@@ -57,7 +57,7 @@ class NearestRows:
         return distances[others].reshape(shape), places[others].reshape(shape)
 
 
-def spread(graph: Any, seeds: NDArray[np.float32], *, strength: float) -> NDArray[np.float32]:
+def propagate_labels(graph: Any, seeds: NDArray[np.float32], *, strength: float) -> NDArray[np.float32]:
     """(n, n_classes): what reaches each row. Linear in the seeds; in single precision.
 
     seeds: (n, n_classes), what is known of each row, times how much it counts; strength: 0 (seeds as they are) to 1.
@@ -74,7 +74,7 @@ def spread(graph: Any, seeds: NDArray[np.float32], *, strength: float) -> NDArra
 def brought_to(shares: Floats, labels: Floats) -> Floats:
     """(n, n_classes), rows sum to 1: what has reached the rows, each class scaled by the share that is expected of it.
 
-    shares: (n_classes,), over all rows; labels: (n, n_classes), as `spread` gives them.
+    shares: (n_classes,), over all rows; labels: (n, n_classes), as `dropout_std` gives them.
     """
     scaled = labels / np.maximum(labels.sum(axis=0), SMALLEST) * shares
     total = scaled.sum(axis=1, keepdims=True)

@@ -56,9 +56,9 @@ class Adjusted:
         result: Floats = self.learner.logits(inputs) - self.log_shares
         return result
 
-    def spread(self, inputs: Inputs, seed: int) -> Floats:
+    def dropout_std(self, inputs: Inputs, seed: int) -> Floats:
         """(n_rows,): the learner's own, zeros where it has no Monte Carlo dropout."""
-        own = getattr(self.learner, "spread", None)
+        own = getattr(self.learner, "dropout_std", None)
         return np.zeros(len(inputs)) if own is None else np.asarray(own(inputs, seed), dtype=np.float64)
 
 

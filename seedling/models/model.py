@@ -18,7 +18,7 @@ from seedling.errors import MissingGeneration
 from seedling.features.classical import FeatureMaker, Inputs, Read
 from seedling.files.reading import reading
 from seedling.models.saving import Learner, load_features, load_learner
-from seedling.models.training import Setting
+from seedling.models.training import FitContext
 from seedling.progress import Progress, silent
 from seedling.stats.statistics import SMALLEST, Floats, softmax
 
@@ -58,7 +58,7 @@ class TrainedModel:
         return self.probabilities(self.features.of_rows(ids, read, fit=False, progress=progress))
 
     def predict(self, payloads: Iterable[bytes | str], at_once: int = 512) -> Floats:
-        """(n_rows, n_classes) for encoded pictures or texts, a block in memory at a time."""
+        """(n_rows, n_classes) for encoded images or texts, a block in memory at a time."""
         remaining, parts = iter(payloads), [np.zeros((0, len(self.classes)))]
         while block := list(islice(remaining, at_once)):
             parts.append(self.probabilities(self.features.transform(block)))
@@ -114,7 +114,7 @@ def load_model(folder: Path) -> TrainedModel:
     """
     record = read_record(folder)
     maker = load_features(folder, record.modality)
-    setting = Setting(len(record.classes), maker=maker)
+    setting = FitContext(len(record.classes), maker=maker)
     return TrainedModel(
         classes=record.classes,
         features=maker,

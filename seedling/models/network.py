@@ -1,8 +1,8 @@
-"""A small residual network for small pictures, trained from scratch on soft labels and weights.
+"""A small residual network for small images, trained from scratch on soft labels and weights.
 
 A stem and two residual blocks (He et al. 2016), average pooling, one linear layer. Beside its own labels it may learn
-from unlabeled pictures: before, by bringing two views of a picture together without collapsing (VICReg, Bardes et al.
-2022), and in training, by asking of a strongly changed picture what its averaged self (Tarvainen and Valpola 2017) is sure
+from unlabeled images: before, by bringing two views of an image together without collapsing (VICReg, Bardes et al.
+2022), and in training, by asking of a strongly changed image what its averaged self (Tarvainen and Valpola 2017) is sure
 of for a weakly changed one (FixMatch, Sohn et al. 2020, with the self-adaptive limits of FreeMatch, Wang et al. 2023).
 """
 
@@ -21,7 +21,7 @@ from seedling.features.classical import Inputs
 from seedling.models.device import device_of, in_half, one_thread
 from seedling.models.heads import DROPOUT_DRAWS, deviation_of_likeliest
 from seedling.models.losses import MIXIN, MIXIN_SHARE, losses_of_rows
-from seedling.models.training import Loop, Mixin, Setting, batch_of_step
+from seedling.models.training import FitContext, Loop, Mixin, batch_of_step
 from seedling.stats.randomness import derived_seed
 from seedling.stats.statistics import Floats
 
@@ -52,9 +52,9 @@ class Residual(nn.Module):
         self.shortcut = nn.Conv2d(before, width, 1, bias=False)
         self.halve = nn.MaxPool2d(2)
 
-    def forward(self, pictures: torch.Tensor) -> torch.Tensor:
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
         """(n, before, side, side) → (n, width, side / 2, side / 2)."""
-        halved = self.halve(pictures)
+        halved = self.halve(images)
         result: torch.Tensor = torch.relu(self.body(halved) + self.shortcut(halved))
         return result
 
@@ -73,14 +73,14 @@ class ResidualNetwork(nn.Module):
         self.second_head = nn.Linear(WIDTHS[-1], classes)
         self.mixin_head = nn.Linear(WIDTHS[-1], mixin_classes) if mixin_classes else None
 
-    def pooled(self, pictures: torch.Tensor) -> torch.Tensor:
+    def pooled(self, images: torch.Tensor) -> torch.Tensor:
         """(n, width): what the heads see."""
-        result: torch.Tensor = self.body(pictures).mean(dim=(2, 3))
+        result: torch.Tensor = self.body(images).mean(dim=(2, 3))
         return result
 
-    def forward(self, pictures: torch.Tensor) -> torch.Tensor:
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Logits of the first head."""
-        logits: torch.Tensor = self.head(self.pooled(pictures))
+        logits: torch.Tensor = self.head(self.pooled(images))
         return logits
 
 
@@ -89,7 +89,7 @@ class Network:
 
     name = "network"
 
-    def __init__(self, setting: Setting, net: ResidualNetwork | None = None) -> None:
+    def __init__(self, setting: FitContext, net: ResidualNetwork | None = None) -> None:
         self.setting, self.classes, self.net = setting, setting.classes, net
 
     def fit(self, inputs: Inputs, targets: Floats, weights: Floats) -> None:
@@ -97,13 +97,13 @@ class Network:
         device = device_of(self.setting.device)
         one_thread(device)
         self.net = new_network(self.classes, self.setting).to(device)
-        pictures = as_tensor(inputs.pictures).to(device)
+        images = as_tensor(inputs.images).to(device)
         wanted = torch.from_numpy(targets.astype(np.float32)).to(device)
         row_weights = torch.from_numpy((weights / weights.mean()).astype(np.float32)).to(device)
         aside = torch.zeros(len(wanted), dtype=torch.bool)
         if self.setting.loss == "second_head" and self.setting.mixed_in is not None:
             aside = torch.from_numpy(self.setting.mixed_in)
-        unlabeled = None if self.setting.unlabeled is None else self.setting.unlabeled.pictures
+        unlabeled = None if self.setting.unlabeled is None else self.setting.unlabeled.images
         mixin = self.setting.mixin if self.setting.loss == MIXIN else None
         limits = Limits(self.classes, device)
         loop = Loop(self.net, self.setting, PEAK_LEARNING_RATE, limits.state)
@@ -114,7 +114,7 @@ class Network:
             kept = ((torch.rand((len(batch), WIDTHS[-1]), generator=draw) > 0.2) / 0.8).to(device)
             for part, kept_part in zip(batch.chunk(loop.parts), kept.chunk(loop.parts), strict=True):
                 with in_half(device):
-                    pooled = net.pooled(pictures[part]) * kept_part
+                    pooled = net.pooled(images[part]) * kept_part
                     logits = net.head(pooled)
                     if aside.any():
                         logits = torch.where(aside[part].to(device)[:, None], net.second_head(pooled), logits)
@@ -130,7 +130,7 @@ class Network:
         net.mixin_head = None
         net.to("cpu")
 
-    def spread(self, inputs: Inputs, seed: int) -> Floats:
+    def dropout_std(self, inputs: Inputs, seed: int) -> Floats:
         """(n_rows,): Monte Carlo dropout (Gal and Ghahramani 2016) before the last layer, where training has it too:
         the deviation of the likeliest class's probability.
         """
@@ -141,7 +141,7 @@ class Network:
         masks = (torch.rand((DROPOUT_DRAWS, WIDTHS[-1]), generator=draw) > 0.2) / 0.8
         one_thread(torch.device("cpu"))
         with torch.inference_mode():
-            pooled = torch.cat([net.pooled(as_tensor(part)) for part in blocks(inputs.pictures)])
+            pooled = torch.cat([net.pooled(as_tensor(part)) for part in blocks(inputs.images)])
             shares = torch.stack([torch.softmax(net.head(pooled * mask), dim=1) for mask in masks])
         return deviation_of_likeliest(shares.numpy().astype(np.float64))
 
@@ -162,7 +162,7 @@ class Network:
         """Cross-entropy of another dataset's rows under a head of their own: the body learns from them, our classes do not."""
         assert net.mixin_head is not None  # noqa: S101  (new_network makes it where there is a mixin)
         batch = batch_of_step(len(mixin.labels), BATCH, derived_seed(self.setting.seed, "mixin"), step)
-        rows = mixin.inputs.pictures
+        rows = mixin.inputs.images
         for part in batch.chunk(parts):
             with in_half(device):
                 logits = net.mixin_head(net.pooled(as_tensor(rows[part.numpy()]).to(device)))  # type: ignore[index]
@@ -185,9 +185,9 @@ class Network:
     ) -> Iterator[torch.Tensor]:
         batch = batch_of_step(len(pool), UNLABELED_BATCH, self.setting.seed + 1, step)
         for part in batch.chunk(parts):
-            pictures = as_tensor(pool[part.numpy()])  # a batch alone: the whole pool as numbers would take gigabytes
-            weak = changed(pictures, draw, strength=0.3).to(device)
-            strong = changed(pictures, draw, strength=1.0).to(device)
+            images = as_tensor(pool[part.numpy()])  # a batch alone: the whole pool as numbers would take gigabytes
+            weak = changed(images, draw, strength=0.3).to(device)
+            strong = changed(images, draw, strength=1.0).to(device)
             with in_half(device):
                 net.eval()
                 with torch.no_grad():
@@ -209,13 +209,13 @@ class Network:
         net = self.net.to(device).eval()
         with torch.inference_mode():
             size = ROWS_PER_FORWARD_PASS if device.type == "cpu" else ROWS_PER_FORWARD_PASS_ON_GPU
-            parts = [net(as_tensor(part).to(device)).cpu() for part in blocks(inputs.pictures, size)]
+            parts = [net(as_tensor(part).to(device)).cpu() for part in blocks(inputs.images, size)]
         self.net.to("cpu")
         return torch.cat(parts).numpy().astype(np.float64)
 
 
 class Limits:
-    """How sure the network must be of an unlabeled picture, in all and by class, as it learns (FreeMatch)."""
+    """How sure the network must be of an unlabeled image, in all and by class, as it learns (FreeMatch)."""
 
     def __init__(self, classes: int, device: torch.device) -> None:
         even = torch.full((classes,), 1 / classes, device=device)
@@ -230,7 +230,7 @@ class Limits:
         return said, (sure >= of_class[said]).float()
 
 
-def new_network(classes: int, setting: Setting) -> ResidualNetwork:
+def new_network(classes: int, setting: FitContext) -> ResidualNetwork:
     """Drawn from the model's own seed, the body as it was pretrained where it was."""
     mixin = setting.mixin if setting.loss == MIXIN else None
     net = ResidualNetwork(classes, mixin.classes if mixin is not None else 0)
@@ -240,10 +240,10 @@ def new_network(classes: int, setting: Setting) -> ResidualNetwork:
     return net
 
 
-def pretrain(pictures: NDArray[np.uint8], setting: Setting) -> dict[str, torch.Tensor]:
-    """The body's weights after learning, without any label, to see two changed views of a picture as one (VICReg).
+def pretrain(images: NDArray[np.uint8], setting: FitContext) -> dict[str, torch.Tensor]:
+    """The body's weights after learning, without any label, to see two changed views of an image as one (VICReg).
 
-    pictures: (n, side, side, 3). Variance and covariance terms keep the views from all becoming the same.
+    images: (n, side, side, 3). Variance and covariance terms keep the views from all becoming the same.
     """
     device = device_of(setting.device)
     one_thread(device)
@@ -257,7 +257,7 @@ def pretrain(pictures: NDArray[np.uint8], setting: Setting) -> dict[str, torch.T
     loop = Loop(whole, setting, PEAK_LEARNING_RATE, {})
 
     def loss_of(step: int, draw: torch.Generator) -> Iterator[torch.Tensor]:
-        batch = as_tensor(pictures[batch_of_step(len(pictures), PRETRAINING_BATCH, setting.seed, step).numpy()])
+        batch = as_tensor(images[batch_of_step(len(images), PRETRAINING_BATCH, setting.seed, step).numpy()])
         views = [changed(batch, draw, strength=0.7).to(device) for _ in range(2)]
         with in_half(device):
             first, second = (project(net.pooled(one)).float() for one in views)
@@ -277,11 +277,11 @@ def _spread_out(made: torch.Tensor) -> torch.Tensor:
     return 25 * torch.relu(1 - deviation).mean() + (aside**2).sum() / made.shape[1]
 
 
-def changed(pictures: torch.Tensor, draw: torch.Generator, *, strength: float) -> torch.Tensor:
-    """(n, 3, side, side): each picture shifted, turned, scaled and sheared a little, brighter or darker, and of strength 1
+def changed(images: torch.Tensor, draw: torch.Generator, *, strength: float) -> torch.Tensor:
+    """(n, 3, side, side): each image shifted, turned, scaled and sheared a little, brighter or darker, and of strength 1
     with a patch missing. No flips: a mirrored digit is no digit.
     """
-    many, _, side, _ = pictures.shape
+    many, _, side, _ = images.shape
 
     def even(*shape: int) -> torch.Tensor:
         return 2 * torch.rand((many, *shape), generator=draw) - 1
@@ -291,8 +291,8 @@ def changed(pictures: torch.Tensor, draw: torch.Generator, *, strength: float) -
     matrix[:, 0, 0], matrix[:, 0, 1] = scale * torch.cos(angle), -torch.sin(angle) + shear
     matrix[:, 1, 0], matrix[:, 1, 1] = torch.sin(angle), scale * torch.cos(angle)
     matrix[:, :, 2] = 0.25 * strength * even(2)
-    grid = nn.functional.affine_grid(matrix, list(pictures.shape), align_corners=False)
-    moved = nn.functional.grid_sample(pictures, grid, padding_mode="reflection", align_corners=False)
+    grid = nn.functional.affine_grid(matrix, list(images.shape), align_corners=False)
+    moved = nn.functional.grid_sample(images, grid, padding_mode="reflection", align_corners=False)
     light, contrast = 0.3 * strength * even()[:, None, None, None], 1 + 0.4 * strength * even()[:, None, None, None]
     moved = moved * contrast + light
     if strength >= 1:
@@ -303,20 +303,20 @@ def changed(pictures: torch.Tensor, draw: torch.Generator, *, strength: float) -
     return moved.clamp(-1, 1)
 
 
-def blocks(pictures: NDArray[np.uint8] | None, size: int = ROWS_PER_FORWARD_PASS) -> Iterator[NDArray[np.uint8] | None]:
-    """The pictures, so many at once."""
-    if pictures is None:
+def blocks(images: NDArray[np.uint8] | None, size: int = ROWS_PER_FORWARD_PASS) -> Iterator[NDArray[np.uint8] | None]:
+    """The images, so many at once."""
+    if images is None:
         yield None
         return
-    for first in range(0, len(pictures), size):
-        yield pictures[first : first + size]
+    for first in range(0, len(images), size):
+        yield images[first : first + size]
 
 
-def as_tensor(pictures: NDArray[np.uint8] | None) -> torch.Tensor:
+def as_tensor(images: NDArray[np.uint8] | None) -> torch.Tensor:
     """(n, 3, side, side), -1 to 1, of (n, side, side, 3), 0 to 255."""
-    if pictures is None:
-        raise InputError("The network needs pictures: leave `network` out of train.candidates for texts.")
-    return torch.from_numpy(pictures).permute(0, 3, 1, 2).contiguous().float().div_(127.5).sub_(1)
+    if images is None:
+        raise InputError("The network needs images: leave `network` out of train.candidates for texts.")
+    return torch.from_numpy(images).permute(0, 3, 1, 2).contiguous().float().div_(127.5).sub_(1)
 
 
 def initialize(net: nn.Module, draw: torch.Generator) -> None:

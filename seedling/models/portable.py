@@ -15,22 +15,22 @@ import torch
 from torch import nn
 
 from seedling.errors import InputError
-from seedling.features.classical import FeatureMaker, PictureFeatures, TextFeatures
+from seedling.features.classical import FeatureMaker, ImageFeatures, TextFeatures
 from seedling.features.encoded_features import EncodedFeatures
 from seedling.media import images
 from seedling.models.model import TrainedModel
-from seedling.models.portable_features import OfEncoder, OfPictures
+from seedling.models.portable_features import OfEncoder, OfImages
 from seedling.models.portable_heads import as_module
 from seedling.stats.statistics import SMALLEST
 
-COLOR_SIDE = 64  # of the picture that colors are counted on, beside an encoder
+COLOR_SIDE = 64  # of the image that colors are counted on, beside an encoder
 TAKES = {"network": "small", "fine_tuned": "ready"}  # what a learner is asked with; the others: features
 
 
 class Portable(nn.Module):
     """A trained model, from its inputs to probabilities.
 
-    `inputs` names the tensors that it is called with, in their order: `pictures` (n, side, side, 3) and `small` (n, its side, its side, 3), 0 to 255; or `pixel_values` (n, 3, height, width) and
+    `inputs` names the tensors that it is called with, in their order: `images` (n, side, side, 3) and `small` (n, its side, its side, 3), 0 to 255; or `pixel_values` (n, 3, height, width) and
     `small` (n, 64, 64, 3); or `input_ids` and `attention_mask` (n, tokens) and `words` (n, n_terms); or `words` alone.
     smooth: whatever is a step is given a slope, so that gradients lead somewhere; the probabilities are then near, not the same.
     """
@@ -39,13 +39,13 @@ class Portable(nn.Module):
         super().__init__()
         self.maker: FeatureMaker = model.features
         self.kind = _kind(self.maker)
-        self.of_pictures = OfPictures(self.maker, smooth) if isinstance(self.maker, PictureFeatures) else None
+        self.of_images = OfImages(self.maker, smooth) if isinstance(self.maker, ImageFeatures) else None
         self.of_encoder = OfEncoder(self.maker, smooth) if isinstance(self.maker, EncodedFeatures) else None
         self.members = nn.ModuleList(
             nn.ModuleList(as_module(half, len(model.classes), smooth) for half in member) for member in model.members
         )
         names = {one for member in model.members for half in member for one in [half.name]}
-        self.needs_small = self.kind == "pictures" and "network" in names
+        self.needs_small = self.kind == "images" and "network" in names
         self.takes = [[TAKES.get(half.name, "features") for half in member] for member in model.members]
         self.temperatures, self.temperature = list(model.temperatures), model.temperature
         self.votes = [float(one) / sum(model.votes) for one in model.votes]
@@ -54,8 +54,8 @@ class Portable(nn.Module):
     def inputs(self) -> list[str]:
         """The names of the tensors."""
         of_kind = {
-            "pictures": ["pictures", *(["small"] if self.needs_small else [])],
-            "encoded pictures": ["pixel_values", "small"],
+            "images": ["images", *(["small"] if self.needs_small else [])],
+            "encoded images": ["pixel_values", "small"],
             "encoded texts": ["input_ids", "attention_mask", "words"],
             "texts": ["words"],
         }
@@ -65,7 +65,7 @@ class Portable(nn.Module):
         """(n, n_classes), rows sum to 1."""
         given = dict(zip(self.inputs, inputs, strict=True))
         ready: dict[str, torch.Tensor] = {
-            name: one for name, one in given.items() if name not in {"pictures", "small", "words"}
+            name: one for name, one in given.items() if name not in {"images", "small", "words"}
         }
         features = self._features(given, ready)
         shares = torch.zeros(())
@@ -77,8 +77,8 @@ class Portable(nn.Module):
         return torch.softmax(torch.log(shares.clamp(min=SMALLEST)) / self.temperature, dim=1)
 
     def _features(self, given: Mapping[str, torch.Tensor], ready: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        if self.of_pictures is not None:
-            return torch.as_tensor(self.of_pictures(given["pictures"]))
+        if self.of_images is not None:
+            return torch.as_tensor(self.of_images(given["images"]))
         if self.of_encoder is not None:
             return torch.as_tensor(self.of_encoder(ready, given["small"] if "small" in given else given["words"]))
         return given["words"]
@@ -91,7 +91,7 @@ class Portable(nn.Module):
         return torch.as_tensor(half(*asked))
 
     def prepared(self, payloads: Sequence[Any], max_megapixels: float = 64.0) -> tuple[torch.Tensor, ...]:
-        """The tensors of these encoded pictures or texts."""
+        """The tensors of these encoded images or texts."""
         if self.kind == "texts":
             return (self._words(self.maker, payloads),)
         if isinstance(self.maker, EncodedFeatures):
@@ -116,10 +116,10 @@ class Portable(nn.Module):
 
 
 def _kind(maker: FeatureMaker) -> str:
-    if isinstance(maker, PictureFeatures):
-        return "pictures"
+    if isinstance(maker, ImageFeatures):
+        return "images"
     if isinstance(maker, EncodedFeatures):
-        return "encoded pictures" if maker.modality == "image" else "encoded texts"
+        return "encoded images" if maker.modality == "image" else "encoded texts"
     if isinstance(maker, TextFeatures):
         return "texts"
     raise InputError(f"{type(maker).__name__} has no graph.")

@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn.functional import pad
 
 from seedling.errors import InputError
-from seedling.features.classical import BINS, CELL, COLOR_BINS, THUMBNAIL, PictureFeatures
+from seedling.features.classical import BINS, CELL, COLOR_BINS, THUMBNAIL, ImageFeatures
 from seedling.features.encoded_features import SURFACE, EncodedFeatures
 
 FIXED = 12  # bits after the point of the color conversion's numbers
@@ -43,11 +43,11 @@ class Lab(nn.Module):
         self.register_buffer("root", torch.from_numpy(np.rint((1 << FIXED + GAMMA_BITS) * root).astype(np.int64)))
         self.register_buffer("xyz", torch.from_numpy(np.rint((1 << FIXED) * xyz).astype(np.int64)))
 
-    def forward(self, pictures: torch.Tensor) -> torch.Tensor:
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
         """(n, height, width, 3), 0 to 255, whole numbers unless smooth → the same shape, 0 to 255, float32."""
         if self.smooth:
-            return self._formula(pictures)
-        linear = self.light[pictures.long()]
+            return self._formula(images)
+        linear = self.light[images.long()]
         # Sums, not a product of matrices, which runtimes have for floats alone.
         axes = [(linear * weights).sum(dim=-1) for weights in self.xyz]
         x, y, z = (self.root[_descaled(axis, FIXED)] for axis in axes)
@@ -56,8 +56,8 @@ class Lab(nn.Module):
         both = (_descaled(500 * (x - y) + (128 << bits), bits), _descaled(200 * (y - z) + (128 << bits), bits))
         return torch.stack([lightness, *both], dim=-1).clamp(0, 255).float()
 
-    def _formula(self, pictures: torch.Tensor) -> torch.Tensor:
-        level = pictures / 255
+    def _formula(self, images: torch.Tensor) -> torch.Tensor:
+        level = images / 255
         light = torch.where(level <= 0.04045, level / 12.92, ((level.clamp(min=0.04) + 0.055) / 1.055) ** 2.4)
         axes = light @ (self.xyz.T.float() / (1 << FIXED))
         x, y, z = torch.where(axes < 216 / 24389, axes * 841 / 108 + 16 / 116, axes.clamp(min=8e-3) ** (1 / 3)).unbind(
@@ -95,10 +95,10 @@ class Colors(nn.Module):
         return torch.sqrt(torch.stack(shares, dim=-1).flatten(1))
 
 
-class OfPictures(nn.Module):
+class OfImages(nn.Module):
     """Thumbnail, HOG and colors, scaled: seedling/features/classical.py as a graph."""
 
-    def __init__(self, maker: PictureFeatures, smooth: bool) -> None:
+    def __init__(self, maker: ImageFeatures, smooth: bool) -> None:
         super().__init__()
         self.smooth, self.lab, self.colors = smooth, Lab(smooth), Colors(smooth)
         self.kept = [bool(np.isfinite(scale)) for _, scale in maker.blocks or []]
@@ -106,10 +106,10 @@ class OfPictures(nn.Module):
             self.register_buffer(f"mean_{place}", torch.from_numpy(mean))
             self.register_buffer(f"scale_{place}", torch.tensor(scale, dtype=torch.float32))
 
-    def forward(self, pictures: torch.Tensor) -> torch.Tensor:
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
         """(n, side, side, 3), 0 to 255 → (n, d)."""
-        lab = self.lab(pictures)
-        gray = (pictures.float() * torch.tensor(GRAY_OF_RGB, dtype=torch.float32)).sum(dim=-1) / (1 << 15)
+        lab = self.lab(images)
+        gray = (images.float() * torch.tensor(GRAY_OF_RGB, dtype=torch.float32)).sum(dim=-1) / (1 << 15)
         gray = gray if self.smooth else torch.floor(gray + 0.5)
         small = nn.functional.avg_pool2d(lab.permute(0, 3, 1, 2), lab.shape[1] // THUMBNAIL).permute(0, 2, 3, 1)
         raw = [(small if self.smooth else torch.round(small)).flatten(1), _hog(gray / 255), self.colors(lab)]
@@ -177,7 +177,7 @@ class OfEncoder(nn.Module):
         self.register_buffer("topics", None if maker.topics is None else torch.from_numpy(maker.topics))
 
     def forward(self, ready: Mapping[str, torch.Tensor], beside: torch.Tensor) -> torch.Tensor:
-        """(n, d). beside: small pictures (n, 64, 64, 3), or counted words (n, n_terms)."""
+        """(n, d). beside: small images (n, 64, 64, 3), or counted words (n, n_terms)."""
         main = unit_rows(self.embedding(ready))
         if self.topics is None:
             surface = self.colors(self.lab(beside))

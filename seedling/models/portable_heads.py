@@ -233,9 +233,9 @@ class Pixels(nn.Module):
             raise InputError("The network was not trained.")
         self.net = learner.net.eval()
 
-    def forward(self, pictures: torch.Tensor) -> torch.Tensor:
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
         """(n, side, side, 3), 0 to 255 → (n, n_classes)."""
-        return torch.as_tensor(self.net(pictures.float().permute(0, 3, 1, 2) / 127.5 - 1))
+        return torch.as_tensor(self.net(images.float().permute(0, 3, 1, 2) / 127.5 - 1))
 
 
 class Tuned(nn.Module):

@@ -1,4 +1,4 @@
-"""The accepted model of a workspace, asked about new pictures or texts."""
+"""The accepted model of a workspace, asked about new images or texts."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Payload = bytes | str
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A row to be asked: where it comes from, and its encoded picture or text, or the reason why there is none."""
+    """A row to be asked: where it comes from, and its encoded image or text, or the reason why there is none."""
 
     source: str
     payload: Payload | None
@@ -46,7 +46,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class Predictor:
-    """A model of one round, with the modality of its rows and what it takes of a picture."""
+    """A model of one round, with the modality of its rows and what it takes of an image."""
 
     model: TrainedModel
     modality: Modality
@@ -64,7 +64,7 @@ class Predictor:
         if not rounds:
             raise MissingGeneration("models", "train@0")
         if number is None:
-            path = workspace / "models" / str(rounds[-1]) / "verdict.json"
+            path = workspace / "models" / str(rounds[-1]) / "decision.json"
             with reading(path):
                 number = int(read_json(path)["accepted_round"])
         if number not in rounds:
@@ -80,7 +80,7 @@ class Predictor:
         next(self.answers([Question("", "warm" if self.modality == "text" else images.encode(gray))]))
 
     def answers(self, questions: Iterable[Question], at_once: int = ROWS_AT_ONCE) -> Iterator[Answer]:
-        """One answer a question, in their order, so many in memory at a time. A picture that cannot be decoded, or an empty text, is answered
+        """One answer a question, in their order, so many in memory at a time. An image that cannot be decoded, or an empty text, is answered
         with its reason; the others are not held up by it.
         """
         remaining = iter(questions)
@@ -96,7 +96,7 @@ class Predictor:
                 )
 
     def _checked(self, one: Question) -> Question:
-        """With the reason for which it cannot be asked. A picture's header alone is looked at: it is decoded once, by the model."""
+        """With the reason for which it cannot be asked. An image's header alone is looked at: it is decoded once, by the model."""
         if one.error is not None or one.payload is None:
             return Question(one.source, None, one.error or "empty")
         if isinstance(one.payload, str):

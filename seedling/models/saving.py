@@ -7,17 +7,17 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from seedling.config.params import EncoderParams, Facts
+from seedling.config.params import EncoderParams, WorkspaceConfig
 from seedling.dataset.generation import Modality, write_json
 from seedling.errors import IncompleteGeneration
-from seedling.features.classical import FeatureMaker, Inputs, PictureFeatures, TextFeatures, make_vectorizers
+from seedling.features.classical import FeatureMaker, ImageFeatures, Inputs, TextFeatures, make_vectorizers
 from seedling.features.encoded_features import EncodedFeatures
 from seedling.files.reading import read_json, reading
 from seedling.models.heads import Head
 from seedling.models.instance_based import KeptRows, NearestNeighbors, SupportVectorMachine
 from seedling.models.losses import Adjusted
 from seedling.models.model_arrays import write_arrays
-from seedling.models.training import Setting
+from seedling.models.training import FitContext
 from seedling.stats.statistics import Floats
 
 ARRAYS = "features.safetensors"
@@ -38,7 +38,7 @@ class Learner(Protocol):
         """(n_rows, n_classes)."""
 
 
-def make_learner(name: str, setting: Setting) -> Learner:
+def make_learner(name: str, setting: FitContext) -> Learner:
     """An untrained learner of this name."""
     if name == "network":
         from seedling.models.network import Network
@@ -71,7 +71,7 @@ def save_learner(learner: Learner, path: Path) -> None:
         save_tensors(made.tensors(), file)
 
 
-def load_learner(name: str, path: Path, setting: Setting) -> Learner:
+def load_learner(name: str, path: Path, setting: FitContext) -> Learner:
     """The learner that `save_learner` wrote. Runs no code of its file.
 
     Raises IncompleteGeneration where the file is missing, DamagedFile where it is not such a learner's.
@@ -112,12 +112,12 @@ def _fill(learner: Learner, file: Path) -> None:
 
 
 def make_features(
-    encoder: EncoderParams | None, image_side: int | None, facts: Facts, workspace: Path | None
+    encoder: EncoderParams | None, image_side: int | None, facts: WorkspaceConfig, workspace: Path | None
 ) -> FeatureMaker:
     """Features that are not fitted yet: the encoder's where there is one. workspace: from where an encoder's folder counts."""
     if encoder is not None and workspace is not None:
         return EncodedFeatures(encoder, facts.modality, workspace, facts.max_megapixels)
-    return PictureFeatures(image_side, facts.max_megapixels) if facts.modality == "image" else TextFeatures()
+    return ImageFeatures(image_side, facts.max_megapixels) if facts.modality == "image" else TextFeatures()
 
 
 def save_features(maker: FeatureMaker, folder: Path) -> None:
@@ -134,7 +134,7 @@ def save_features(maker: FeatureMaker, folder: Path) -> None:
         save_file({name: one for name, one in arrays.items() if one is not None}, folder / ARRAYS)
         known = {"encoder": maker.params.model_dump(), "key": maker.key, "max_megapixels": maker.max_megapixels}
         write_json(folder / "features.json", known | ({"words": terms_of(maker.words)} if maker.words else {}))
-    elif isinstance(maker, PictureFeatures):
+    elif isinstance(maker, ImageFeatures):
         blocks = [
             {"mean": mean.tolist(), "scale": scale if np.isfinite(scale) else None}
             for mean, scale in maker.blocks or []
@@ -180,7 +180,7 @@ def load_features(folder: Path, modality: Modality) -> FeatureMaker:
             (np.array(one["mean"], np.float32), np.inf if one["scale"] is None else one["scale"])
             for one in known["blocks"]
         ]
-        return PictureFeatures(known["side"], known["max_megapixels"], known["network_side"], blocks)
+        return ImageFeatures(known["side"], known["max_megapixels"], known["network_side"], blocks)
 
 
 def _text_features(known: dict[str, Any]) -> TextFeatures:

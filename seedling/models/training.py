@@ -45,7 +45,7 @@ class Mixin:
 
 
 @dataclass(frozen=True)
-class Setting:
+class FitContext:
     """What a learner is told besides its rows.
 
     loss: see seedling/models/losses.py; device: a number, so that lineages are spread over several GPUs; checkpoint: where
@@ -66,7 +66,7 @@ class Setting:
     maker: FeatureMaker | None = None
     body: dict[str, torch.Tensor] | None = None
 
-    def of_model(self, **changed: Any) -> Setting:
+    def of_model(self, **changed: Any) -> FitContext:
         """The same for one model."""
         return replace(self, **changed)
 
@@ -136,7 +136,7 @@ class Loop:
     """
 
     net: nn.Module
-    setting: Setting
+    setting: FitContext
     rate: float
     state: dict[str, torch.Tensor]
     weight_decay: float = 1e-2

@@ -142,7 +142,7 @@ def in_threads(work: Callable[[Any], Any], places: Sequence[Any], name: str = ""
         return list(threads.map(work, places))
 
 
-_spread: ContextVar[Spread] = ContextVar("spread", default=in_threads)
+_spread: ContextVar[Spread] = ContextVar("dropout_std", default=in_threads)
 
 
 def spread(seconds: float, worth: float) -> Spread:

@@ -104,7 +104,7 @@ def _begin(work: bytes, leader: int) -> None:
     """In a process that was started: what it is there for, and that it ends with the one that started it."""
     global _work
     end_with(leader)
-    with _as_if_without("torch"):  # albumentations takes it in where it can, and pictures do not need it
+    with _as_if_without("torch"):  # albumentations takes it in where it can, and images do not need it
         importlib.import_module("albumentations")
     _work = pickle.loads(work)  # noqa: S301  (what _own made)
 

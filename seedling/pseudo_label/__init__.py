@@ -19,37 +19,37 @@ import pandas as pd
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from seedling.config.params import Facts, PseudoLabelParams
+from seedling.config.params import PseudoLabelParams, WorkspaceConfig
 from seedling.dataset.generation import GenerationWriter, Row, payloads, read, read_manifest, stream
 from seedling.features.classical import dense
 from seedling.models.model import single_threaded
 from seedling.models.saving import load_features
 from seedling.progress import Progress, silent
-from seedling.pseudo_label.filters import FILTERS, Seen, Tried, bake_off, doubted_classes
+from seedling.pseudo_label.filters import FILTERS, Seen, Tried, compare_filters, unreliable_classes
 from seedling.pseudo_label.queue import write_queue
 from seedling.pseudo_label.teacher import Refined, Taught, read_taught, refine
-from seedling.records.results import read_verdict
+from seedling.records.results import read_decision
 from seedling.stats.randomness import generator
 from seedling.stats.statistics import Floats, wilson
 
 COLUMNS = [
-    pa.field("lineage_labels", pa.list_(pa.int16())),
-    pa.field("lineage_weights", pa.list_(pa.float32())),
+    pa.field("pseudo_label_by_fold", pa.list_(pa.int16())),
+    pa.field("pseudo_weight_by_fold", pa.list_(pa.float32())),
     pa.field("half", pa.int8()),
     pa.field("margin", pa.float32()),
-    pa.field("lineage_agreement", pa.float32()),
-    pa.field("neighbors_agree", pa.bool_()),
-    pa.field("dropout_spread", pa.float32()),
+    pa.field("fold_agreement", pa.float32()),
+    pa.field("neighbor_agreement", pa.bool_()),
+    pa.field("dropout_std", pa.float32()),
 ]
 QUEUE = "queue.csv"
 NOT_DRAWN = "beyond_pool_rows"
-MOST_HEED = 3.0  # times what an average class's row counts
+MAX_DIFFICULTY_WEIGHT = 3.0  # times what an average class's row counts
 GRAPH_ROWS = 20_000  # beyond, the neighbors' graph costs more than it brings and the teacher speaks alone
 
 
 def pseudo_label(
     params: PseudoLabelParams,
-    facts: Facts,
+    facts: WorkspaceConfig,
     *,
     round_number: int,
     rounds: int,
@@ -61,16 +61,16 @@ def pseudo_label(
 ) -> None:
     """Writes `generations/pseudo_label/<round>`: the pool's rows with a label, or rejected as `refused_by_filter`.
 
-    Columns lineage_labels and lineage_weights: what each fold's lineage says and how much that counts, by its own
+    Columns pseudo_label_by_fold and pseudo_weight_by_fold: what each fold's lineage says and how much that counts, by its own
     opinion alone; -1 and 0 where its filter refused. label, confidence and weight are the final lineage's: 0 for a row
     that only some fold keeps, which serves the comparison of the rounds. margin: between the two likeliest classes;
-    lineage_agreement: share of lineages that say the same; neighbors_agree: whether the teacher alone says so too;
-    dropout_spread: how far Monte Carlo dropout moves the likeliest class's probability. Rows of the pool beyond
+    fold_agreement: share of lineages that say the same; neighbor_agreement: whether the teacher alone says so too;
+    dropout_std: how far Monte Carlo dropout moves the likeliest class's probability. Rows of the pool beyond
     `train.pool_rows` are rejected as `beyond_pool_rows`: no model was asked about them. queue.csv: the rows that a person's label would teach most.
     """
     stage, classes = f"pseudo_label@{round_number}", read_manifest(validated)["classes"]
-    stopped = read_verdict(teacher / "verdict.json")["stop"] or round_number > rounds
-    with GenerationWriter(output, stage=stage, modality=facts.modality, pictures=False, extra=COLUMNS) as writer:
+    stopped = read_decision(teacher / "decision.json")["stop"] or round_number > rounds
+    with GenerationWriter(output, stage=stage, modality=facts.modality, images=False, extra=COLUMNS) as writer:
         if stopped:
             writer.close(rows_in=0, classes=classes, skipped=True)
             return
@@ -95,7 +95,7 @@ def pseudo_label(
         writer.close(rows_in=len(rows) + beyond, classes=classes, audit=audit(refined, name, table, classes))
 
 
-def _features(taught: Taught, teacher: Path, collected: Path, facts: Facts, params: PseudoLabelParams) -> Any:
+def _features(taught: Taught, teacher: Path, collected: Path, facts: WorkspaceConfig, params: PseudoLabelParams) -> Any:
     """(n_labeled + n_pool, d), or None where there is no graph to build."""
     wanted = [*taught.labeled_ids, *taught.pool_ids]
     if params.propagation == 0 or len(wanted) > GRAPH_ROWS:
@@ -110,13 +110,13 @@ def choose_filter(
 ) -> tuple[NDArray[np.bool_], str, list[Tried]]:
     """(n_lineages, n_pool) what is kept, the filter's name, and the table of all filters on the held-out rows."""
     said = refined.held_out.argmax(axis=1)
-    doubted = doubted_classes(said, refined.truth, refined.held_out.shape[1])
-    seen = Seen(refined.held_out, refined.held_agrees, share, doubted, refined.held_spread)
-    best, table = bake_off(seen, refined.truth, params.threshold, generator(seed, "bake-off"))
+    doubted = unreliable_classes(said, refined.truth, refined.held_out.shape[1])
+    seen = Seen(refined.held_out, refined.held_agrees, share, doubted, refined.held_out_std)
+    best, table = compare_filters(seen, refined.truth, params.threshold, generator(seed, "bake-off"))
     name = params.filter or best
     pools = [
-        Seen(one, agrees, share, doubted, spread)
-        for one, agrees, spread in zip(refined.probabilities, refined.agrees, refined.spread, strict=True)
+        Seen(one, agrees, share, doubted, dropout_std)
+        for one, agrees, dropout_std in zip(refined.probabilities, refined.agrees, refined.dropout_std, strict=True)
     ]
     return np.stack([FILTERS[name](one, params.threshold) for one in pools]), name, table
 
@@ -144,7 +144,7 @@ def audit(refined: Refined, name: str, table: list[Tried], classes: list[str]) -
     }
 
 
-def heed_of_rows(probabilities: Floats, strength: float) -> Floats:
+def difficulty_weights(probabilities: Floats, strength: float) -> Floats:
     """(n_rows,), 1 in the mean: what a row counts more where its class is a hard one.
 
     A class is hard where its rows' mean confidence is low, which the plain weight, the confidence, punishes once more
@@ -159,7 +159,7 @@ def heed_of_rows(probabilities: Floats, strength: float) -> Floats:
     rows = np.bincount(said, minlength=classes)
     mean = np.bincount(said, weights=confidence, minlength=classes) / np.maximum(rows, 1)
     factor = np.ones(classes)
-    factor[rows > 0] = np.minimum((confidence.mean() / mean[rows > 0]) ** (2 * strength), MOST_HEED)
+    factor[rows > 0] = np.minimum((confidence.mean() / mean[rows > 0]) ** (2 * strength), MAX_DIFFICULTY_WEIGHT)
     found: Floats = factor[said] / factor[said].mean()
     return found
 
@@ -174,7 +174,7 @@ def _rows(
     round_number: int,
 ) -> Any:
     probabilities = refined.probabilities
-    heeded = np.stack([one.max(axis=1) * heed_of_rows(one, params.hard_classes) for one in probabilities])
+    heeded = np.stack([one.max(axis=1) * difficulty_weights(one, params.hard_classes) for one in probabilities])
     weights = np.where(kept, params.weight * heeded, 0.0)  # less sure, less said
     said = np.where(kept, probabilities.argmax(axis=2), -1)
     final = probabilities[-1]
@@ -196,13 +196,13 @@ def _rows(
             group=known.group,
             payload=getattr(known, "text", None),
             extra={
-                "lineage_labels": said[:, place].tolist(),
-                "lineage_weights": weights[:, place].tolist(),
+                "pseudo_label_by_fold": said[:, place].tolist(),
+                "pseudo_weight_by_fold": weights[:, place].tolist(),
                 "half": int(taught.half[place]),
                 "margin": float(margin[place]),
-                "lineage_agreement": float(agreement[place]),
-                "neighbors_agree": bool(refined.agrees[-1, place]),
-                "dropout_spread": float(refined.spread[-1, place]),
+                "fold_agreement": float(agreement[place]),
+                "neighbor_agreement": bool(refined.agrees[-1, place]),
+                "dropout_std": float(refined.dropout_std[-1, place]),
             },
         )
         yield row, None if kept[:, place].any() else "refused_by_filter"

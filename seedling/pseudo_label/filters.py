@@ -32,7 +32,7 @@ class Seen:
     agrees: Mask
     share: float
     doubted: Mask
-    spread: Floats
+    dropout_std: Floats
 
     @cached_property
     def said(self) -> Ints:
@@ -89,7 +89,7 @@ def agreement(seen: Seen, threshold: float) -> Mask:
 
 def dropout_certainty(seen: Seen, threshold: float) -> Mask:
     """Monte Carlo dropout hardly moves the likeliest class's probability (after Rizve et al. 2021)."""
-    return np.asarray(seen.spread <= 1 - threshold)
+    return np.asarray(seen.dropout_std <= 1 - threshold)
 
 
 def without_doubted_classes(seen: Seen, threshold: float) -> Mask:
@@ -108,10 +108,10 @@ FILTERS: dict[str, Callable[[Seen, float], Mask]] = {
     "all": keep_all,
     "confidence": fixed_confidence,
     "class_wise": class_wise,
-    "top_a_class": top_a_class,
+    "top_per_class": top_a_class,
     "agreement": agreement,
     "dropout_certainty": dropout_certainty,
-    "without_doubted_classes": without_doubted_classes,
+    "without_unreliable_classes": without_doubted_classes,
     "curriculum": curriculum,
 }
 
@@ -142,7 +142,7 @@ def expected_gain(kept: Mask, right: Mask, confidence: Floats, classes: int) -> 
     return float((kept * confidence * value).mean()) if len(kept) else 0.0
 
 
-def bake_off(seen: Seen, truth: Ints, threshold: float, rng: np.random.Generator) -> tuple[str, list[Tried]]:
+def compare_filters(seen: Seen, truth: Ints, threshold: float, rng: np.random.Generator) -> tuple[str, list[Tried]]:
     """The filter to use, and the table of all. truth: (n_rows,), of held-out labeled rows."""
     right, confidence, classes = seen.said == truth, seen.confidence, seen.probabilities.shape[1]
     rows = len(truth)
@@ -166,7 +166,7 @@ def bake_off(seen: Seen, truth: Ints, threshold: float, rng: np.random.Generator
     return (max(sure, key=lambda one: one.gain).filter if sure else "all"), table
 
 
-def doubted_classes(said: Ints, truth: Ints, classes: int) -> Mask:
+def unreliable_classes(said: Ints, truth: Ints, classes: int) -> Mask:
     """(n_classes,): those whose pseudo-labels on held-out rows are surely more often wrong than right (Wilson)."""
     result = np.zeros(classes, dtype=bool)
     for label in np.unique(said):

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from seedling.config.params import PseudoLabelParams
 from seedling.dataset.generation import read
 from seedling.files.reading import read_frame, reading
-from seedling.models.label_propagation import brought_to, neighbor_graph, spread
+from seedling.models.label_propagation import brought_to, neighbor_graph, propagate_labels
 from seedling.parallel.executor import in_threads
 from seedling.parallel.pool import in_pieces
 from seedling.stats.randomness import generator
@@ -36,7 +36,7 @@ class Taught:
 
     labeled: (n_labeled, n_classes) out of fold; pool: (n_lineages, n_pool, n_classes); fold (-1: never held out), truth,
     weights, human, repaired: (n_labeled,); trust: (n_lineages, n_labeled), how far each lineage believes the labels;
-    labeled_spread: (n_labeled,) and pool_spread: (n_lineages, n_pool), of Monte Carlo dropout.
+    labeled_std: (n_labeled,) and pool_std: (n_lineages, n_pool), of Monte Carlo dropout.
     """
 
     labeled_ids: list[str]
@@ -51,8 +51,8 @@ class Taught:
     human: NDArray[np.bool_]
     repaired: NDArray[np.bool_]
     trust: Floats
-    labeled_spread: Floats
-    pool_spread: Floats
+    labeled_std: Floats
+    pool_std: Floats
 
 
 def read_taught(teacher: Path, validated: Path, classes: list[str]) -> Taught:
@@ -78,9 +78,9 @@ def read_taught(teacher: Path, validated: Path, classes: list[str]) -> Taught:
         weights=weight.loc[labeled["id"]].to_numpy(dtype=np.float64),
         human=(labeled["label_source"] == "human").to_numpy(),
         repaired=(labeled["label_source"] == "repaired").to_numpy(),
-        trust=np.stack(labeled["lineage_trust"].to_numpy()).astype(np.float64).T,
-        labeled_spread=labeled["spread"].to_numpy(dtype=np.float64),
-        pool_spread=_flat(pool["spread"]).astype(np.float64).reshape(shape[:2]).T,
+        trust=np.stack(labeled["label_weight_by_fold"].to_numpy()).astype(np.float64).T,
+        labeled_std=labeled["dropout_std"].to_numpy(dtype=np.float64),
+        pool_std=_flat(pool["dropout_std"]).astype(np.float64).reshape(shape[:2]).T,
     )
 
 
@@ -102,8 +102,8 @@ class Refined:
     agrees: NDArray[np.bool_]
     held_out: Floats
     held_agrees: NDArray[np.bool_]
-    spread: Floats
-    held_spread: Floats
+    dropout_std: Floats
+    held_out_std: Floats
     truth: Ints
     temperature: float
     teacher_weight: float | None
@@ -137,7 +137,7 @@ class Lineage:
         labels, opinion = np.zeros_like(teacher), teacher.copy()
         labels[shown, taught.truth[shown]] = taught.weights[shown] * taught.trust[place][shown]
         opinion[shown] = 0.0  # what was predicted for these rows comes from models that saw the hidden ones
-        both = spread(graph, np.concatenate([labels, opinion], axis=1).astype(np.float32), strength=strength)
+        both = propagate_labels(graph, np.concatenate([labels, opinion], axis=1).astype(np.float32), strength=strength)
         return cls(hidden, teacher, both[:, : teacher.shape[1]], both[:, teacher.shape[1] :])
 
     def said(self, weight: float) -> Floats:
@@ -188,8 +188,8 @@ def refine(taught: Taught, features: Any, params: PseudoLabelParams, seed: int =
         agrees=np.stack([said.argmax(axis=1) == teacher.argmax(axis=1) for said, teacher in pool]),
         held_out=softmax(known / temperature),
         held_agrees=known_agrees,
-        spread=taught.pool_spread,
-        held_spread=taught.labeled_spread[trusted],
+        dropout_std=taught.pool_std,
+        held_out_std=taught.labeled_std[trusted],
         truth=truth,
         temperature=temperature,
         teacher_weight=None if graph is None else weights[-1],

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from seedling.files.ignored_files import IGNORED, ignored_phrase
 from seedling.files.reading import read_json
-from seedling.records.results import read_evaluation, read_verdict
+from seedling.records.results import read_decision, read_evaluation
 
 if TYPE_CHECKING:
     from seedling.pipeline import Stage
@@ -22,9 +22,12 @@ def summary(stage: Stage, workspace: Path) -> dict[str, Any]:
     checks = read_checks(workspace, stage.name, folder)
     manifest = _json(folder / "manifest.json", {})
     if stage.kind == "train":
-        path = folder / "verdict.json"
-        verdict = read_verdict(path) if path.is_file() else None
-        return {"checks": checks, "note": f"{verdict['decision']}: {verdict['reason']}" if verdict else ""}
+        path = folder / "decision.json"
+        round_decision = read_decision(path) if path.is_file() else None
+        return {
+            "checks": checks,
+            "note": f"{round_decision['decision']}: {round_decision['reason']}" if round_decision else "",
+        }
     if stage.kind == "evaluate":
         metrics = read_evaluation(folder)
         return {"checks": checks, "note": headline(metrics) if metrics else ""}

@@ -15,7 +15,7 @@ from ruamel.yaml import YAML
 
 from seedling.dataset.generation import MANIFEST, SPLITS, payloads, read, read_manifest
 from seedling.errors import InputError, MissingGeneration
-from seedling.evaluate import read_verdicts
+from seedling.evaluate import read_decisions
 from seedling.files.own_folders import check_own_folders
 from seedling.files.reading import read_json
 from seedling.records.results import EVALUATION, read_evaluation
@@ -29,7 +29,7 @@ COLUMNS = [
     "label_source",
     "weight",
     "confidence",
-    "parents",
+    "parent_ids",
     "origin",
     "license",
     "attribution",
@@ -40,7 +40,7 @@ REPORTED = ("accuracy", "balanced_accuracy", "macro_f1", "top_3_accuracy", "log_
 
 @dataclass(frozen=True)
 class Dataset:
-    """Rows with where their pictures or texts lie."""
+    """Rows with where their images or texts lie."""
 
     rows: pd.DataFrame
     sources: tuple[Path, ...]
@@ -64,7 +64,7 @@ class Dataset:
         for stage in made:
             folder = root / stage
             if stage == "pseudo_label":  # what the accepted model learnt from
-                folder /= str(read_verdicts(workspace / "models")[-1]["accepted_round"])
+                folder /= str(read_decisions(workspace / "models")[-1]["accepted_round"])
             if (folder / MANIFEST).is_file():
                 found = read(folder, COLUMNS).assign(stage=stage)
                 frames.append(found[~found["id"].isin(labeled)])
@@ -81,7 +81,7 @@ class Dataset:
         return cls(rows, tuple(sources), manifest["modality"], manifest["classes"], rejected)
 
     def content(self, rows: pd.DataFrame) -> Iterator[tuple[str, bytes | str]]:
-        """(id, encoded picture or text) of these rows, in any order."""
+        """(id, encoded image or text) of these rows, in any order."""
         yield from payloads(self.sources, rows["id"])
 
 
@@ -119,7 +119,7 @@ def dataset_card(dataset: Dataset, name: str, license_name: str, *, as_parquet: 
         header["configs"] = [{"config_name": "default", "data_files": files}]
     lines = ["---", *_yaml(header), "---", "", f"# {markdown_text(name)}", ""]
     lines += [
-        f"{len(rows):,} {'pictures' if dataset.modality == 'image' else 'texts'} of {len(dataset.classes)} classes, grown with Seedling.",
+        f"{len(rows):,} {'images' if dataset.modality == 'image' else 'texts'} of {len(dataset.classes)} classes, grown with Seedling.",
         "",
     ]
     lines += [
@@ -196,7 +196,7 @@ def model_card(
         }
         header["model-index"] = [{"name": name, "results": [measured]}]
     kind, classes = (
-        "pictures" if model["modality"] == "image" else "texts",
+        "images" if model["modality"] == "image" else "texts",
         [markdown_text(one) for one in model["classes"]],
     )
     lines = ["---", *_yaml(header), "---", "", f"# {markdown_text(name)}", ""]

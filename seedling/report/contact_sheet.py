@@ -20,7 +20,7 @@ from seedling.report.pages import environment, shown
 from seedling.stats.randomness import derived_seed
 
 STAGES = ("augment", "synthesize")
-SIDE = 128  # pixels of a picture
+SIDE = 128  # pixels of an image
 LEAST_TOLD = 0.005  # of a mixture's shares: less is 0 %
 
 
@@ -45,7 +45,7 @@ def write_contact_sheet(workspace: Path, stage: str, families: int, children: in
 
 
 def sheet(generations: Path, stage: str, families: int = 6, children: int = 5) -> dict[str, Any]:
-    """{"families", "rows", "rejected"}: so many families of each class in turn, by an order of their names; a family is {"parents", "children"}, each
+    """{"families", "rows", "rejected"}: so many families of each class in turn, by an order of their names; a family is {"parent_ids", "children"}, each
     a row as `shown` has it, with label and, of children, the recipe in words and the reason of one that was rejected.
 
     Rows without parents, as templates fill them, are families by their template.
@@ -53,20 +53,20 @@ def sheet(generations: Path, stage: str, families: int = 6, children: int = 5) -
     if not (generations / stage / MANIFEST).is_file():
         return {"families": [], "rows": 0, "rejected": {}}
     manifest = read_manifest(generations / stage)
-    columns = ["id", "label", "label_probs", "parents", "recipe"]
+    columns = ["id", "label", "label_probs", "parent_ids", "recipe"]
     kept = read(generations / stage, columns).assign(reason=None)
     rejected = read_rejected(generations / stage, [*columns, "reason"])
     frame = pd.concat([kept, rejected], ignore_index=True).drop_duplicates("id")
     frame["family"] = [
         "\x1f".join(parents) if parents is not None and len(parents) else str(json.loads(recipe or "{}").get("text"))
-        for parents, recipe in zip(frame["parents"], frame["recipe"], strict=True)
+        for parents, recipe in zip(frame["parent_ids"], frame["recipe"], strict=True)
     ]
     first = frame[frame["reason"].isna()].drop_duplicates("family")
     first = first.assign(order=[derived_seed(0, "contact sheet", one) for one in first["family"]]).sort_values("order")
     first["turn"] = first.groupby("label").cumcount()
     chosen = first.sort_values(["turn", "label", "order"])["family"].head(families).tolist()
     told = frame[frame["family"].isin(chosen)].groupby("family", sort=False).head(children)
-    parents = {one for names in told["parents"] if names is not None for one in names}
+    parents = {one for names in told["parent_ids"] if names is not None for one in names}
     content: dict[str, Any] = dict(payloads([generations / "scrape"], parents)) if parents else {}
     content |= _payloads(generations / stage, set(told["id"]))
     labels = (
@@ -96,10 +96,10 @@ def _payloads(folder: Path, wanted: set[str]) -> dict[str, Any]:
 def _family(
     name: str, rows: pd.DataFrame, content: Mapping[str, Any], labels: Mapping[str, str], classes: list[str]
 ) -> Iterator[tuple[str, Any]]:
-    parents = [] if rows["parents"].iloc[0] is None else list(rows["parents"].iloc[0])
+    parents = [] if rows["parent_ids"].iloc[0] is None else list(rows["parent_ids"].iloc[0])
     yield "template", None if parents else name
     yield (
-        "parents",
+        "parent_ids",
         [{"label": labels.get(one) or "no label", **shown(content[one], SIDE)} for one in parents if one in content],
     )
     yield (

@@ -19,13 +19,13 @@ from seedling.dataset.generation import payloads, read, read_manifest, read_reje
 from seedling.dataset.spreadsheet import spreadsheet_cell
 from seedling.files.ignored_files import count_not_copied
 from seedling.gates.checking import read_checks
-from seedling.media.quality_metrics import PICTURE, TEXT
+from seedling.media.quality_metrics import IMAGE, TEXT
 from seedling.report.pages import environment, shown
 
 WORST = 24  # rows of each kind on the page
 BINS = 30
 SMALLEST_SPAN = 1e-3  # of a number: below, a histogram would show nothing but rounding
-SIDE = 160  # pixels of a picture on the page
+SIDE = 160  # pixels of an image on the page
 MEANING = {
     "dark": "hardly any light",
     "bright": "overexposed, or nearly white",
@@ -58,15 +58,15 @@ COPIES = ("exact_duplicate", "conflicting_labels", "near_duplicate_of_test", "ne
 
 
 def write_data_page(workspace: Path) -> Path:
-    """Writes the page and `doubtful_labels.csv`, `duplicates.csv`, `health.csv` beside it; gives the page's path."""
+    """Writes the page and `label_issues.csv`, `duplicates.csv`, `quality.csv` beside it; gives the page's path."""
     generations, reports = workspace / "generations", workspace / "reports"
     manifest, collected = read_manifest(generations / "validate"), read_manifest(generations / "scrape")
     kept, rejected = read(generations / "validate"), read_rejected(generations / "validate")
     reports.mkdir(exist_ok=True)
-    doubtful, copies, sick = doubtful_labels(kept, rejected), duplicates(kept, rejected), unhealthy(kept)
-    _write_csv(reports / "doubtful_labels.csv", doubtful)
+    doubtful, copies, sick = label_issues(kept, rejected), duplicates(kept, rejected), unhealthy(kept)
+    _write_csv(reports / "label_issues.csv", doubtful)
     _write_csv(reports / "duplicates.csv", copies)
-    _write_csv(reports / "health.csv", sick)
+    _write_csv(reports / "quality.csv", sick)
     page = (
         environment("data.html.jinja")
         .get_template("data.html.jinja")
@@ -78,8 +78,8 @@ def write_data_page(workspace: Path) -> Path:
                 stage: rejections(of_stage) for stage, of_stage in (("scrape", collected), ("validate", manifest))
             },
             doubt=manifest["notes"].get("doubt", {}),
-            worst=_with_content(generations, doubtful[doubtful["doubtful"].eq(True).astype(bool)].head(WORST)),
-            health=_cards(generations, sick, manifest["notes"].get("health", {})),
+            worst=_with_content(generations, doubtful[doubtful["is_label_issue"].eq(True).astype(bool)].head(WORST)),
+            health=_cards(generations, sick, manifest["notes"].get("quality", {})),
             usual=manifest["notes"].get("usual_here", {}),
             fixed_camera=manifest["notes"].get("fixed_camera", 0),
             copies=_copies(generations, copies),
@@ -103,20 +103,26 @@ def rejections(manifest: Mapping[str, Any]) -> dict[str, int]:
     return dict(sorted(manifest["reasons"].items(), key=lambda pair: (-pair[1], pair[0])))
 
 
-def doubtful_labels(kept: pd.DataFrame, rejected: pd.DataFrame) -> pd.DataFrame:
-    """Each judged row, the most doubtful first: id, origin, given, suggested, p_wrong, rank, doubtful, and what was done."""
+def label_issues(kept: pd.DataFrame, rejected: pd.DataFrame) -> pd.DataFrame:
+    """Each judged row, the most doubtful first: id, origin, original_label, suggested_label, p_label_error, rank, is_label_issue, and what was done."""
     both = pd.concat([kept, rejected.reindex(columns=[*kept.columns, "reason"])], ignore_index=True)
-    judged = both[both["p_wrong"].notna()]
-    given = judged["given"].where(judged["given"].notna(), judged["label"])
+    judged = both[both["p_label_error"].notna()]
+    given = judged["original_label"].where(judged["original_label"].notna(), judged["label"])
     done = np.select(
-        [judged["reason"].eq("doubtful_label"), judged["label_source"].eq("repaired"), judged["given"].notna()],
+        [
+            judged["reason"].eq("label_issue"),
+            judged["label_source"].eq("repaired"),
+            judged["original_label"].notna(),
+        ],
         ["dropped", "relabeled", "weighted down"],
         default="",
     )
-    told = judged.assign(given=given, done=done, p_wrong=judged["p_wrong"].round(4))
-    told = told.sort_values(["p_wrong", "id"], ascending=[False, True], ignore_index=True)
+    told = judged.assign(original_label=given, done=done, p_label_error=judged["p_label_error"].round(4))
+    told = told.sort_values(["p_label_error", "id"], ascending=[False, True], ignore_index=True)
     told["rank"] = np.arange(1, len(told) + 1)
-    return told[["id", "origin", "given", "suggested", "p_wrong", "rank", "doubtful", "done"]]
+    return told[
+        ["id", "origin", "original_label", "suggested_label", "p_label_error", "rank", "is_label_issue", "done"]
+    ]
 
 
 def duplicates(kept: pd.DataFrame, rejected: pd.DataFrame) -> pd.DataFrame:
@@ -150,8 +156,8 @@ def leaks_by_kind(kept: pd.DataFrame, rejected: pd.DataFrame) -> dict[str, int]:
 
 def unhealthy(kept: pd.DataFrame) -> pd.DataFrame:
     """A line a row and code: id, origin, code, split, label, and the value that gave the code where there is one."""
-    sick = kept[[len(codes) > 0 for codes in kept["health"]]]
-    lines = sick.explode("health").rename(columns={"health": "code"})
+    sick = kept[[len(codes) > 0 for codes in kept["quality"]]]
+    lines = sick.explode("quality").rename(columns={"quality": "code"})
     told = lines.sort_values(["code", "id"], ignore_index=True)
     return told[["id", "origin", "code", "split", "label"]]
 
@@ -162,7 +168,7 @@ def _write_csv(path: Path, frame: pd.DataFrame) -> None:
 
 
 def _with_content(generations: Path, rows: pd.DataFrame) -> list[dict[str, Any]]:
-    """The rows with their pictures or texts as a page shows them."""
+    """The rows with their images or texts as a page shows them."""
     content = dict(payloads([generations / "scrape"], set(rows["id"])))
     return [{**row, **shown(content[row["id"]], SIDE)} for row in rows.to_dict("records")]
 
@@ -228,7 +234,7 @@ def _same_number(label: str, other: str) -> bool:
 def _histograms(kept: pd.DataFrame) -> list[dict[str, Any]]:
     """A histogram of each number that was measured, where it differs between rows, from its 1st to its 99th percentile."""
     plots = []
-    for name in (*PICTURE, *TEXT, "nearest_labeled", "p_wrong"):
+    for name in (*IMAGE, *TEXT, "nearest_labeled", "p_label_error"):
         if name in kept and pd.api.types.is_numeric_dtype(kept[name]) and kept[name].notna().any():
             values = kept[name].dropna().to_numpy(dtype=np.float64)
             low, high = np.quantile(values, [0.01, 0.99])

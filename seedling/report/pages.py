@@ -50,7 +50,7 @@ def vote(model: Mapping[str, Any]) -> str:
 
 
 def shown(payload: bytes | str, side: int = 96) -> dict[str, str]:
-    """A picture as a data address, no larger than `side` pixels; a text, cut, with personal data masked unless it is to be shown."""
+    """An image as a data address, no larger than `side` pixels; a text, cut, with personal data masked unless it is to be shown."""
     if isinstance(payload, str):
         text = as_shown(payload)
         return {"text": text if len(text) <= LONGEST else text[: LONGEST - 3] + "…"}

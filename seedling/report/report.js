@@ -4,8 +4,8 @@
   const percent = share => (100 * share).toFixed(1) + " %";
 
   const { rows, left_out } = data("stories"), ids = Object.keys(rows);
-  const shown = data("examples"), pictures = new Map(Object.values(shown).flat().filter(one => one.image).map(one => [one.id, one]));
-  const picture = (one, words) => { const found = make("img", "", one.kind); found.src = one.image; found.alt = words; return found; };
+  const shown = data("examples"), images = new Map(Object.values(shown).flat().filter(one => one.image).map(one => [one.id, one]));
+  const image = (one, words) => { const found = make("img", "", one.kind); found.src = one.image; found.alt = words; return found; };
   const asked = document.getElementById("asked"), story = document.getElementById("story");
   const children = new Map();
   for (const id of ids) for (const parent of rows[id].p || []) children.set(parent, [...(children.get(parent) || []), id]);
@@ -18,7 +18,7 @@
   };
   function tell(id) {
     const row = rows[id], list = make("ul");
-    story.replaceChildren(make("h3", "Row " + id), ...pictures.has(id) ? [picture(pictures.get(id), row.o || id)] : [], list);
+    story.replaceChildren(make("h3", "Row " + id), ...images.has(id) ? [image(images.get(id), row.o || id)] : [], list);
     if (row.t) line(list, "“" + row.t + "”");
     line(list, (row.p ? "made by " + row.c : "collected") + (row.o ? " from " + row.o : ""));
     if (row.p) linked(list, "parents: ", row.p);
@@ -48,7 +48,7 @@
     const sheet = make("div", "", found[0] && found[0].image ? "samples" : "");
     for (const one of found) {
       const figure = make("figure"), told = link(one.id, 8);
-      figure.append(one.image ? picture(one, cell.title) : make("p", one.text));
+      figure.append(one.image ? image(one, cell.title) : make("p", one.text));
       const caption = make("figcaption", percent(one.sure) + " "); caption.append(told); figure.append(caption); sheet.append(figure);
       told.addEventListener("click", () => asked.scrollIntoView({ block: "center" }));
     }

@@ -38,18 +38,18 @@ MEASURES = (
     ("brier", "squared distance of the probabilities from the truth, 0 to 2"),
     ("calibration_error", "how far confidence is from accuracy, without what chance adds"),
 )
-STEP_WORDS = {  # ingredients and losses of training, as the table of what each bought has them
+STEP_WORDS = {  # ingredients and losses of training, as the table of what each contributed has them
     "augment": "changed copies of training rows",
-    "synthesize": "mixtures, pasted or translated pictures, filled templates",
-    "consistency": "the network says the same of a pool picture however it is changed",
+    "synthesize": "mixtures, pasted or translated images, filled templates",
+    "consistency": "the network says the same of a pool image however it is changed",
     "mixin": "another dataset's rows under a head of their own",
-    "trusted": "labels that other folds doubt count less",
-    "strictly_trusted": "labels that other folds doubt hardly count",
+    "label_weighted": "labels that other folds doubt count less",
+    "label_weighted_twice": "labels that other folds doubt hardly count",
     "balanced": "rare classes weigh as much as common ones",
     "logit_adjusted": "rare classes are told from common ones by a margin",
 }
 GLOSSARY = (
-    ("row", "one picture or text with what is known of it"),
+    ("row", "one image or text with what is known of it"),
     ("pool", "rows without a label, which the model may label itself (pseudo-labels) and learn from in later rounds"),
     (
         "test split",
@@ -67,7 +67,7 @@ GLOSSARY = (
         "log-loss",
         "how surprised the model is by the truth: 0 where it was sure and right; being sure and wrong costs most",
     ),
-    ("DeepFool", "a search for the smallest change of a picture that turns the answer"),
+    ("DeepFool", "a search for the smallest change of an image that turns the answer"),
     ("gate", "checks of a stage's rows that must be met before the next stage may use them"),
     (
         "svm, boosted trees, logistic regression, network",
@@ -78,7 +78,7 @@ WORDS = {
     "scrape": "brought in from data/ and from sites",
     "validate": "checked, split and folded",
     "augment": "children of training rows, label kept",
-    "synthesize": "new rows: mixtures, pasted or translated pictures, filled templates",
+    "synthesize": "new rows: mixtures, pasted or translated images, filled templates",
     "pseudo_label": "pool rows labeled by the model",
 }
 

@@ -18,9 +18,9 @@ MOST_ROWS = 6_000  # on the page; `seedling why` knows them all
 MOST_EXAMPLES = 240
 OF_A_CELL = 8
 SIDE = 72  # pixels of an example
-FROM_VALIDATE = ("p_wrong", "suggested", "given", "text")
+FROM_VALIDATE = ("p_label_error", "suggested_label", "original_label", "text")
 LONGEST = 120  # characters of a text
-RECORD = ("id", "origin", "split", "fold", "label", "label_source", "parents", "group")
+RECORD = ("id", "origin", "split", "fold", "label", "label_source", "parent_ids", "group")
 
 
 def stories(workspace: Path) -> dict[str, Any]:
@@ -61,7 +61,14 @@ def _told(folder: Path, first: set[str]) -> Iterator[dict[str, Any]]:
     kept = read(folder, wanted)
     kept = kept.assign(reason=None, first=~kept["id"].isin(first)).sort_values(["first", "id"], kind="stable")
     rejected = read_rejected(folder).reindex(columns=[*wanted, "reason"])
-    letters = {"origin": "o", "split": "s", "label": "l", "label_source": "b", "suggested": "u", "given": "v"}
+    letters = {
+        "origin": "o",
+        "split": "s",
+        "label": "l",
+        "label_source": "b",
+        "suggested_label": "u",
+        "original_label": "v",
+    }
     for frame in (kept.head(MOST_ROWS), rejected.head(MOST_ROWS)):
         for row in frame.to_dict("records"):
             one: dict[str, Any] = {"id": row["id"], "c": folder.name}
@@ -71,10 +78,10 @@ def _told(folder: Path, first: set[str]) -> Iterator[dict[str, Any]]:
                 one["t"] = text if len(text) <= LONGEST else text[: LONGEST - 1] + "…"
             if isinstance(row.get("fold"), int | float) and row["fold"] == row["fold"]:
                 one["f"] = int(row["fold"])
-            if isinstance(row.get("p_wrong"), float) and row["p_wrong"] == row["p_wrong"]:
-                one["w"] = round(row["p_wrong"], 3)
-            if row["parents"] is not None and len(row["parents"]):
-                one["p"] = list(row["parents"])
+            if isinstance(row.get("p_label_error"), float) and row["p_label_error"] == row["p_label_error"]:
+                one["w"] = round(row["p_label_error"], 3)
+            if row["parent_ids"] is not None and len(row["parent_ids"]):
+                one["p"] = list(row["parent_ids"])
             if isinstance(row.get("group"), str) and row["group"] != row["id"]:
                 one["g"] = row["group"]
             if isinstance(row["reason"], str):

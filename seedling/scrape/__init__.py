@@ -17,7 +17,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from seedling.config.params import NOTHING, Facts, ScrapeParams
+from seedling.config.params import NOTHING, ScrapeParams, WorkspaceConfig
 from seedling.config.sources import (
     ApiSource,
     CrawlSource,
@@ -54,7 +54,7 @@ MEGABYTES_A_PIECE = 8  # of items that are sent to one worker together
 
 def scrape(
     params: ScrapeParams,
-    facts: Facts,
+    facts: WorkspaceConfig,
     *,
     data: Path,
     output: Path,
@@ -88,7 +88,7 @@ def _check_names(sources: Sequence[Source]) -> None:
 
 def _write(
     params: ScrapeParams,
-    facts: Facts,
+    facts: WorkspaceConfig,
     sources: Sequence[Opened],
     combine: Majority | DawidSkene,
     data: Path,
@@ -160,7 +160,7 @@ class Opened:
 def _opened(
     source: Source,
     params: ScrapeParams,
-    facts: Facts,
+    facts: WorkspaceConfig,
     data: Path,
     remembered: Path | None,
     tables: Callable[[], LabelsByFile],
@@ -201,7 +201,7 @@ def rules_of(source: Source) -> list[LabelRule]:
     return rules
 
 
-def _combine(params: ScrapeParams, sources: Sequence[Opened], facts: Facts) -> Majority | DawidSkene:
+def _combine(params: ScrapeParams, sources: Sequence[Opened], facts: WorkspaceConfig) -> Majority | DawidSkene:
     if params.combine == "majority":
         return Majority()
     cast = Counter(
@@ -211,7 +211,9 @@ def _combine(params: ScrapeParams, sources: Sequence[Opened], facts: Facts) -> M
     return DawidSkene(cast)
 
 
-def _labeled(sources: Sequence[Opened], combine: Majority | DawidSkene, facts: Facts) -> Iterator[tuple[Item, Votes]]:
+def _labeled(
+    sources: Sequence[Opened], combine: Majority | DawidSkene, facts: WorkspaceConfig
+) -> Iterator[tuple[Item, Votes]]:
     """Each item with its rules' votes; what people did not label has what the votes come to."""
     for source in sources:
         for item in source.items():
@@ -245,7 +247,7 @@ def _storable(item: Item) -> Item:
     return replace(item, **changes) if changes else item
 
 
-def _fields(item: Item, rules: Rules, facts: Facts) -> Mapping[str, str]:
+def _fields(item: Item, rules: Rules, facts: WorkspaceConfig) -> Mapping[str, str]:
     fields = {**item.fields, "origin": item.origin}
     if facts.modality == "text" and rules.needs_text():
         with suppress(OSError, UnicodeDecodeError):  # said as the row's reason, where it is read
@@ -254,7 +256,7 @@ def _fields(item: Item, rules: Rules, facts: Facts) -> Mapping[str, str]:
 
 
 def _rows(
-    items: Iterable[tuple[Item, Votes]], facts: Facts, background: Color | None
+    items: Iterable[tuple[Item, Votes]], facts: WorkspaceConfig, background: Color | None
 ) -> Iterator[tuple[Row, Votes, str | None]]:
     """The rows in the items' order, decoded by as many threads as the machine has cores, or by a cluster. background: of transparent images."""
     load = partial(_load, facts=facts, background=background)
@@ -284,7 +286,7 @@ def _by_threads(threads: ThreadPoolExecutor, decode: Decode, pieces: Iterable[li
 Loaded = tuple[bytes | str, str | None]  # what an item holds, and the reason where it cannot be read
 
 
-def _load(given: tuple[Item, Votes], facts: Facts, background: Color | None) -> Loaded:
+def _load(given: tuple[Item, Votes], facts: WorkspaceConfig, background: Color | None) -> Loaded:
     item, _ = given
     if item.reason is not None:
         return b"", item.reason
@@ -315,7 +317,7 @@ def _pieces(loaded: Iterable[Loaded]) -> Iterator[list[Loaded]]:
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """What decoding gave: the id, None of what cannot be read; a text tidied, None of a picture; the reason why it cannot stay."""
+    """What decoding gave: the id, None of what cannot be read; a text tidied, None of an image; the reason why it cannot stay."""
 
     id: str | None
     text: str | None = None
@@ -326,14 +328,14 @@ class Content:
 class Decode:
     """Decodes and identifies what items hold; a piece of work that any process may do."""
 
-    facts: Facts
+    facts: WorkspaceConfig
 
     def __call__(self, loaded: Sequence[Loaded]) -> list[Content]:
         """The content of each."""
         return [self.one(one) for one in loaded]
 
     def one(self, loaded: Loaded) -> Content:
-        """Bytes that give no picture are kept as they are: whether they may stay is validate's business."""
+        """Bytes that give no image are kept as they are: whether they may stay is validate's business."""
         payload, reason = loaded
         if reason is not None:
             return Content(None, reason=reason)
@@ -351,7 +353,7 @@ def _identity(content: bytes) -> str | None:
     return identify(content) if content else None
 
 
-def _row(item: Item, content: Content, payload: bytes | str, facts: Facts) -> Row:
+def _row(item: Item, content: Content, payload: bytes | str, facts: WorkspaceConfig) -> Row:
     return Row(
         id=content.id or identify(item.origin.encode()),
         split=item.split,

@@ -40,9 +40,9 @@ class SourceSpider(scrapy.Spider):  # type: ignore[misc]
 
     name = "seedling"
 
-    def __init__(self, source: Any, memory: Memory, visit: int, proxy: str | None, pictures: bool) -> None:
+    def __init__(self, source: Any, memory: Memory, visit: int, proxy: str | None, images: bool) -> None:
         super().__init__()
-        self.source, self.memory, self.visit, self.proxy, self.pictures = source, memory, visit, proxy, pictures
+        self.source, self.memory, self.visit, self.proxy, self.images = source, memory, visit, proxy, images
         self.secrets = SecretValues.of(source)
         self.received = ReceivedBytes(int(source.max_source_megabytes * 2**20), memory.stored_bytes(visit))
         self.counts: Counter[str] = Counter()
@@ -61,19 +61,19 @@ class SourceSpider(scrapy.Spider):  # type: ignore[misc]
         self.finished += 1
         self.say()
 
-    def item(self, known: dict[str, Any], place: str, text: str | None, picture: str | None) -> Iterator[Request]:
-        """An item whose text is there, or whose picture is to be fetched. known: its origin, page, fields, license and attribution."""
+    def item(self, known: dict[str, Any], place: str, text: str | None, image_url: str | None) -> Iterator[Request]:
+        """An item whose text is there, or whose image is to be fetched. known: its origin, page, fields, license and attribution."""
         page = known["page"]
-        if not self.pictures:
+        if not self.images:
             fault = "empty" if not text else "too_many_characters" if len(text) > MOST_CHARACTERS else None
             self.write({**known, **({"reason": fault} if fault else {"text": text})}, page, place)
-        elif not picture:
-            self.write({**known, "reason": "no_picture"}, page, place)
-        elif not picture.startswith(("http://", "https://")):
+        elif not image_url:
+            self.write({**known, "reason": "no_image"}, page, place)
+        elif not image_url.startswith(("http://", "https://")):
             self.write({**known, "reason": "not_http"}, page, place)
         else:
             request = Request(
-                picture,
+                image_url,
                 callback=self.content,
                 errback=self.no_content,
                 cb_kwargs={"known": known, "place": place},
@@ -84,7 +84,7 @@ class SourceSpider(scrapy.Spider):  # type: ignore[misc]
             yield request
 
     def content(self, response: Response, known: dict[str, Any], place: str, address: str | None = None) -> None:
-        """A picture's bytes came: judged by what they begin with, whatever they are called. address: under which it was asked for."""
+        """An image's bytes came: judged by what they begin with, whatever they are called. address: under which it was asked for."""
         line = {**known, "origin": address or response.url}
         fault = fault_of(response.body)
         if fault:
@@ -98,7 +98,7 @@ class SourceSpider(scrapy.Spider):  # type: ignore[misc]
         self.write(line, known["page"], place, body=key)
 
     def no_content(self, failure: Any) -> None:
-        """A picture could not be had."""
+        """An image could not be had."""
         given = failure.request.cb_kwargs
         line = {**given["known"], "origin": given["address"], "reason": reason_of(failure)}
         self.failed += bool(PASSING.match(line["reason"]))
@@ -192,8 +192,8 @@ def json_item(
         "attribution": _stated(source.attribution, node),
     }
     text = scalar(jmespath.search(source.text, node)) if source.text else node if isinstance(node, str) else None
-    picture = scalar(jmespath.search(source.image, node)) if source.image else None
-    return known, place, " ".join(text.split()) if text else None, response.urljoin(picture) if picture else None
+    image_url = scalar(jmespath.search(source.image, node)) if source.image else None
+    return known, place, " ".join(text.split()) if text else None, response.urljoin(image_url) if image_url else None
 
 
 def _stated(given: str | None, node: Any) -> str | None:

@@ -13,8 +13,8 @@ LOOKED_AT = 512  # bytes
 
 
 def fault_of(content: bytes) -> str | None:
-    """The reason why bytes that should be a picture are refused unopened, or None: `empty`, `archive`, `error_page` (HTML, where a site says
-    200 and shows words), `svg`, which is a program. Other bytes that give no picture are validate's business.
+    """The reason why bytes that should be an image are refused unopened, or None: `empty`, `archive`, `error_page` (HTML, where a site says
+    200 and shows words), `svg`, which is a program. Other bytes that give no image are validate's business.
     """
     begin = content[:LOOKED_AT].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if not begin:

@@ -58,7 +58,7 @@ def read_folder(
     """
     root = inside(data, source.path)
     if not root.is_dir():
-        raise InputError(f"{root} is no folder: put pictures in {data}/labeled/<class>/ and {data}/unlabeled/.")
+        raise InputError(f"{root} is no folder: put images in {data}/labeled/<class>/ and {data}/unlabeled/.")
     found = False
     together = Pattern(source.group) if source.group else None
     for item in _items(root, data.resolve(), modality, max_bytes, elsewhere, by_class=source.by_class):
@@ -68,7 +68,7 @@ def read_folder(
             continue
         yield replace(item, group=_group(together, item.origin)) if together else item
     if not found and not source.may_be_empty:
-        raise InputError(f"{root} holds no files: put pictures in {root}/labeled/<class>/ and {root}/unlabeled/.")
+        raise InputError(f"{root} holds no files: put images in {root}/labeled/<class>/ and {root}/unlabeled/.")
 
 
 def empty_classes(source: FolderSource, data: Path, elsewhere: frozenset[Path] = frozenset()) -> list[str]:

@@ -66,7 +66,7 @@ def _splits(source: HuggingFaceSource, data: Path) -> Iterator[tuple[str, Any]]:
 
 
 def _undecoded(split: Any, wanted: str, modality: Modality) -> Any:
-    """Pictures stay bytes: decoding them is our own business, within limits."""
+    """Images stay bytes: decoding them is our own business, within limits."""
     if modality == "text":
         return split
     import datasets
@@ -74,7 +74,7 @@ def _undecoded(split: Any, wanted: str, modality: Modality) -> Any:
     return split.cast_column(wanted, datasets.Image(decode=False))
 
 
-def _picture(cell: Mapping[str, Any], data: Path) -> tuple[bytes | None, str | None]:
+def _image(cell: Mapping[str, Any], data: Path) -> tuple[bytes | None, str | None]:
     """The bytes of a cell of `datasets`, and the reason where its path is not read: a path counts inside data/ and the Hub's own caches."""
     if cell.get("bytes") or not cell.get("path"):
         return cell.get("bytes"), None
@@ -103,7 +103,7 @@ def _item(
     label, reason = of_label.label, None
     nothing: bytes | str = b"" if isinstance(content, dict | bytes) else ""
     if isinstance(content, dict):
-        content, reason = _picture(content, data)
+        content, reason = _image(content, data)
     if of_label.reason is not None and split in {"train", "validation", "test"}:
         reason = reason or of_label.reason
     if reason is not None:

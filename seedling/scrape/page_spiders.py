@@ -50,13 +50,13 @@ class PageSpider(SourceSpider):
     ) -> Iterator[Request]:
         attributes = getattr(node, "attrib", {})
         text = words(node, self.source.text or "::text")
-        place = str(attributes.get("id") or (number if self.pictures else fingerprint_of(text)))
+        place = str(attributes.get("id") or (number if self.images else fingerprint_of(text)))
         while place in used:  # two of one id
             place += "+"
         used.add(place)
         fields = {
             "title": attributes.get("title"),
-            **(self._beside_a_picture(node) if self.pictures else {}),
+            **(self._beside_a_image(node) if self.images else {}),
             **{name: words(node, selector) for name, selector in self.source.fields.items()},
         }
         if tag := getattr(self.source, "tag", None):
@@ -70,7 +70,7 @@ class PageSpider(SourceSpider):
         address = None if self.source.text else first(node, self.source.image or "img::attr(src)")
         yield from self.item(known, place, text, response.urljoin(address) if address else None)
 
-    def _beside_a_picture(self, node: Any) -> dict[str, str | None]:
+    def _beside_a_image(self, node: Any) -> dict[str, str | None]:
         found = {name: first(node, f"img::attr({name})") for name in ("alt", "title")}
         return {**{name: value for name, value in found.items() if value}, "around": words(node, "::text")[:AROUND]}
 
@@ -156,24 +156,24 @@ class SequenceSpider(PageSpider):
         super().write(line, page, place, body)
 
     def _counted(self, requests: Iterator[Request], number: int) -> Iterator[Request]:
-        """The requests for a page's pictures, each waited for before the number is done."""
+        """The requests for a page's images, each waited for before the number is done."""
         for request in requests:
             self.pending[number] += 1
             request.meta["number"] = number
             yield request
 
     def content(self, response: Response, known: dict[str, Any], place: str, address: str | None = None) -> None:
-        """A picture of a number."""
+        """An image of a number."""
         super().content(response, known, place, address)
-        self._picture_came(response.meta, known["page"])
+        self._image_came(response.meta, known["page"])
 
     def no_content(self, failure: Any) -> None:
         """None; one that may come next time leaves the number open."""
         super().no_content(failure)
         if not PASSING.match(reason_of(failure)):
-            self._picture_came(failure.request.meta, failure.request.cb_kwargs["known"]["page"])
+            self._image_came(failure.request.meta, failure.request.cb_kwargs["known"]["page"])
 
-    def _picture_came(self, meta: Mapping[str, Any], page: str) -> None:
+    def _image_came(self, meta: Mapping[str, Any], page: str) -> None:
         if "number" in meta:
             self.pending[meta["number"]] -= 1
             self._settle(meta["number"], page)
@@ -227,7 +227,7 @@ class SequenceSpider(PageSpider):
                 yield from self._counted(self._json(response), number)
             elif isinstance(response, TextResponse):
                 yield from self._counted(self.items_on(response), number)
-            elif self.pictures:
+            elif self.images:
                 stated = {
                     name: given for name in STATED if (given := getattr(self.source, name)) and not is_selector(given)
                 }
@@ -238,7 +238,7 @@ class SequenceSpider(PageSpider):
         self._settle(number, response.url, absent=response.status in ABSENT)
 
     def _settle(self, number: int, page: str, *, absent: bool = False) -> None:
-        """A number is done when its page and all its pictures are here."""
+        """A number is done when its page and all its images are here."""
         if self.pending[number] == 0:
             del self.pending[number]
             self.number_of.pop(page, None)

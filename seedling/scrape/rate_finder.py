@@ -57,7 +57,7 @@ class RateFinder:
     _step_answers: int = 0
     _quickest: dict[str, float] = field(
         default_factory=dict
-    )  # latency by kind of request: a page may take less than a picture
+    )  # latency by kind of request: a page may take less than an image
     _usual: float = 0.0  # latency, a moving mean
     _latencies: deque[tuple[float, bool]] = field(default_factory=lambda: deque(maxlen=QUEUE))
     _raised: float = 0.0

@@ -115,7 +115,7 @@ def main() -> None:
             memory=memory,
             visit=given["visit"],
             proxy=given["proxy"],
-            pictures=given["pictures"],
+            images=given["images"],
         )
         process.start()
 

@@ -98,7 +98,7 @@ def _address(source: Web) -> str:
 
 @contextmanager
 def collected(
-    source: Web, data: Path, remembered: Path | None, as_of: str | None, pictures: bool, progress: Progress
+    source: Web, data: Path, remembered: Path | None, as_of: str | None, images: bool, progress: Progress
 ) -> Iterator[Collected]:
     """Collects what this visit has not got yet; a finished visit asks nothing.
 
@@ -107,7 +107,7 @@ def collected(
     """
     _check(source)
     check_secrets(source)
-    check_selectors(source, pictures)
+    check_selectors(source, images)
     with ExitStack() as stack:
         if isinstance(source, CrawlSource) and source.saved_site:
             proxy = stack.enter_context(served(inside(data, source.saved_site), source.saved_site_limit, data))
@@ -118,10 +118,10 @@ def collected(
         path = folder / f"{name_of(source)}.sqlite"
         with Memory(path) as memory:
             _check_order(as_of, memory.visits(), name_of(source))
-            visit, finished = memory.visit(as_of, _definition(source, pictures))
+            visit, finished = memory.visit(as_of, _definition(source, images))
             counts = memory.counts(visit)
         if not finished:
-            counts = _run_spider(source, path, visit, proxy, pictures, progress)
+            counts = _run_spider(source, path, visit, proxy, images, progress)
         with Memory(path) as memory:
             if not finished and remembered is not None:
                 _write_pace(remembered / f"{name_of(source)}.pace.json", source, memory)
@@ -139,7 +139,7 @@ def _check(source: Web) -> None:
             )
 
 
-def check_selectors(source: Web, pictures: bool) -> None:
+def check_selectors(source: Web, images: bool) -> None:
     """Raises InputError for a selector that cannot be read, and a source that has nothing for this modality."""
     json_paths = isinstance(source, ApiSource) or (isinstance(source, SequenceSource) and source.format == "json")
     found = is_json_path if json_paths else is_selector
@@ -150,7 +150,7 @@ def check_selectors(source: Web, pictures: bool) -> None:
                 continue
             if fault := _fault(selector, json_paths):
                 raise InputError(f"params.yaml: scrape.sources: {name}: '{selector}' cannot be read: {fault}.")
-    wanted = "image" if pictures else "text"
+    wanted = "image" if images else "text"
     if isinstance(source, ApiSource) and getattr(source, wanted) is None:
         raise InputError(
             f"params.yaml: scrape.sources: the source at {source.url} needs `{wanted}`, where an item has it."
@@ -164,9 +164,9 @@ def check_selectors(source: Web, pictures: bool) -> None:
         raise InputError(
             "params.yaml: scrape.sources: a saved site is served to the crawler alone: leave `browser` or `saved_site` out."
         )
-    if pictures and isinstance(source, CrawlSource) and source.text:
+    if images and isinstance(source, CrawlSource) and source.text:
         raise InputError(
-            "params.yaml: scrape.sources: `text` is given, but modality is image: name `image`, the picture's address, instead."
+            "params.yaml: scrape.sources: `text` is given, but modality is image: name `image`, the image's address, instead."
         )
 
 
@@ -205,13 +205,13 @@ def _day(name: str) -> date | None:
         return None
 
 
-def _definition(source: Web, pictures: bool) -> str:
+def _definition(source: Web, images: bool) -> str:
     """What the source asks for, not how fast or under which labels."""
     asked = {name: value for name, value in source.model_dump().items() if name not in HOW}
     for name in LATER & source.model_dump().keys():
         if asked[name] == type(source).model_fields[name].default:
             del asked[name]
-    told = json.dumps([asked, pictures], sort_keys=True)
+    told = json.dumps([asked, images], sort_keys=True)
     return hashlib.blake2b(told.encode(), digest_size=8).hexdigest()
 
 
@@ -241,9 +241,9 @@ def _nothing_there(source: Web) -> str:
 
 
 def _run_spider(
-    source: Web, memory: Path, visit: int, proxy: str | None, pictures: bool, progress: Progress
+    source: Web, memory: Path, visit: int, proxy: str | None, images: bool, progress: Progress
 ) -> dict[str, int]:
-    given = {"source": source.model_dump(), "memory": str(memory), "visit": visit, "proxy": proxy, "pictures": pictures}
+    given = {"source": source.model_dump(), "memory": str(memory), "visit": visit, "proxy": proxy, "images": images}
     given["leader"] = os.getpid()
     command = [sys.executable, "-P", "-m", "seedling.scrape.spider"]
     closed: dict[str, Any] | None = None

@@ -31,15 +31,15 @@ from seedling.serving.image_requests import ImageRequests, TooManyPixels
 
 TOKEN_VARIABLE = "SEEDLING_API_TOKEN"  # noqa: S105  (the name of an environment variable)
 BODIES_AT_ONCE = 8  # of the largest size
-MOST_TEXTS, MOST_PICTURES = 64, 16  # of a request
-TEXTS_TOGETHER, LETTERS_TOGETHER, PICTURES_TOGETHER = 8, 4_000, 4  # of several requests, in one call of the model
+MOST_TEXTS, MOST_IMAGES = 64, 16  # of a request
+TEXTS_TOGETHER, LETTERS_TOGETHER, IMAGES_TOGETHER = 8, 4_000, 4  # of several requests, in one call of the model
 ALONE = 2.0  # calls that a request fills, where it may not share one
 
 
 @dataclass(frozen=True)
 class Limits:
     """megabytes: of a request's body; a_second: requests of one client, twice as many at once; waiting: requests that are asked or wait;
-    megapixels: of a picture, and twice as many of a request; seconds: that a request waits for its turn; connections: of one client, twice as
+    megapixels: of an image, and twice as many of a request; seconds: that a request waits for its turn; connections: of one client, twice as
     many in all.
     """
 
@@ -66,10 +66,10 @@ class Texts(BaseModel):
     texts: list[Annotated[str, Field(max_length=20_000)]] = Field(min_length=1, max_length=MOST_TEXTS)
 
 
-class Pictures(BaseModel):
-    """Encoded pictures (PNG, JPEG, WebP, BMP, GIF, TIFF), each as base64."""
+class Images(BaseModel):
+    """Encoded images (PNG, JPEG, WebP, BMP, GIF, TIFF), each as base64."""
 
-    pictures: list[str] = Field(min_length=1, max_length=MOST_PICTURES)
+    images: list[str] = Field(min_length=1, max_length=MOST_IMAGES)
 
 
 class Said(BaseModel):
@@ -299,12 +299,12 @@ def make_app(
     else:
 
         @app.post("/predict", responses=errors)
-        async def predict_pictures(body: Pictures) -> Answers:
-            """What the model says of each picture."""
+        async def predict_images(body: Images) -> Answers:
+            """What the model says of each image."""
             with answering.admitted():
                 try:
-                    async with image_requests.decoded([_decoded(one) for one in body.pictures]) as (rows, megapixels):
-                        share = max(len(rows) / PICTURES_TOGETHER, megapixels / (2 * bounds.megapixels))
+                    async with image_requests.decoded([_decoded(one) for one in body.images]) as (rows, megapixels):
+                        share = max(len(rows) / IMAGES_TOGETHER, megapixels / (2 * bounds.megapixels))
                         return await answering.answered(rows, share)
                 except TooManyPixels as error:
                     raise answering.refusal(413, str(error)) from error
@@ -328,10 +328,10 @@ def make_app(
     )
 
 
-def _decoded(picture: str) -> bytes:
-    """What is no base64 is no picture either: it is answered as such."""
+def _decoded(image: str) -> bytes:
+    """What is no base64 is no image either: it is answered as such."""
     try:
-        return base64.b64decode(picture, validate=True)
+        return base64.b64decode(image, validate=True)
     except (binascii.Error, ValueError):
         return b"no base64"
 

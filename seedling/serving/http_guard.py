@@ -26,8 +26,8 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 Headers = list[tuple[bytes, bytes]]
 
-HEALTH = "/health"
-UNLIMITED_PATHS = frozenset({HEALTH, "/metrics"})  # whoever watches the server must see it under load
+QUALITY = "/health"
+UNLIMITED_PATHS = frozenset({QUALITY, "/metrics"})  # whoever watches the server must see it under load
 MAX_CLIENTS = 10_000  # whose rate is remembered
 MAX_HEADERS = 100
 SMALL_BODY_BYTES = 64 * 1024  # bodies up to this size need no room in the memory for bodies
@@ -138,7 +138,7 @@ class GuardedApp:
             await self._refuse(receive, send, *refusal)
             return
         if self._token is not None and not self._authorized(headers):
-            if scope["path"] == HEALTH:
+            if scope["path"] == QUALITY:
                 for message in _json_answer(200, {"status": "ok"}):
                     await send(message)
             else:

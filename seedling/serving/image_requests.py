@@ -54,7 +54,7 @@ class ImageRequests:
         sizes = [await self._megapixels(encoded) for encoded in images]
         megapixels = sum(size for size in sizes if isinstance(size, float))
         if megapixels > 2 * self._max_megapixels:
-            raise TooManyPixels(f"The pictures may have {2 * self._max_megapixels:g} megapixels together.")
+            raise TooManyPixels(f"The images may have {2 * self._max_megapixels:g} megapixels together.")
         async with AsyncExitStack() as stack:
             is_quick = megapixels <= QUICK_MEGAPIXELS
             if not is_quick:

@@ -40,7 +40,7 @@ class Difference:
     probability_worse: float
 
     def rounded(self, digits: int = 6) -> dict[str, float]:
-        """As it is written to verdict.json."""
+        """As it is written to decision.json."""
         return {name: round(value, digits) for name, value in asdict(self).items()}
 
 

@@ -1,4 +1,4 @@
-"""synthesize: new training rows. Mixtures with soft labels, pasted objects, generated and translated pictures; templates with slots for texts.
+"""synthesize: new training rows. Mixtures with soft labels, pasted objects, generated and translated images; templates with slots for texts.
 
 python -m seedling.runner synthesize
 """
@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from seedling.config.params import Facts, SynthesizeParams, Template
+from seedling.config.params import SynthesizeParams, Template, WorkspaceConfig
 from seedling.dataset.generation import GenerationWriter, Row, identify, payloads, read, read_manifest, recipe_json
 from seedling.errors import InputError
 from seedling.media import images, texts
@@ -27,7 +27,7 @@ from seedling.synthesize.templates import possible, sample
 from seedling.synthesize.translating import translated
 
 BY_EFFORT = {"quick": 0.5, "normal": 1.0, "thorough": 2.0}
-OF_PICTURES = ("mixup", "cutmix", "cut_and_paste", "negatives", "generate", "translate")  # params that say how many
+OF_IMAGES = ("mixup", "cutmix", "cut_and_paste", "negatives", "generate", "translate")  # params that say how many
 ENOUGH = 4000  # mixtures in all where params leave their number open
 OF_PARENT = ("fold", "label", "weight", "group")  # columns that a mixture takes from the rows it is made of
 MIXTURES_A_PIECE, MEGABYTES_A_PIECE = 128, 8
@@ -35,7 +35,7 @@ MIXTURES_A_PIECE, MEGABYTES_A_PIECE = 128, 8
 
 def synthesize(
     params: SynthesizeParams,
-    facts: Facts,
+    facts: WorkspaceConfig,
     *,
     collected: Path,
     validated: Path,
@@ -48,10 +48,10 @@ def synthesize(
     notes: dict[str, Any] = {}
     if facts.modality == "image" and params.templates:
         raise InputError("params.yaml: synthesize.templates make texts, but this is an image workspace: remove them.")
-    of_pictures = [name for name in OF_PICTURES if getattr(params, name)]
-    if facts.modality == "text" and of_pictures:
+    of_images = [name for name in OF_IMAGES if getattr(params, name)]
+    if facts.modality == "text" and of_images:
         raise InputError(
-            f"params.yaml: synthesize.{of_pictures[0]} makes pictures, but this is a text workspace: remove it."
+            f"params.yaml: synthesize.{of_images[0]} makes images, but this is a text workspace: remove it."
         )
     with GenerationWriter(output, stage="synthesize", modality=facts.modality) as writer:
         made: Iterator[tuple[Row, str | None]]
@@ -84,7 +84,7 @@ def _mixtures(
     parents: pd.DataFrame,
     classes: Sequence[str],
     params: SynthesizeParams,
-    facts: Facts,
+    facts: WorkspaceConfig,
     collected: Path,
     progress: Progress,
 ) -> Iterator[tuple[Row, str | None]]:
@@ -97,26 +97,26 @@ def _mixtures(
         pairs = draw_pairs(ids, folds, many, alpha, facts.seed, way=way, labels=labels, partners=params.partners)
         drawn += [(way, pair) for pair in pairs]
     wanted = {one for _, pair in drawn for one in (pair.first, pair.second)}
-    pictures: dict[str, Any] = dict(payloads([collected], wanted)) if drawn else {}
-    known: dict[str, Picture] = {
-        one: (picture, {name: parents.at[one, name] for name in OF_PARENT}) for one, picture in pictures.items()
+    image_arrays: dict[str, Any] = dict(payloads([collected], wanted)) if drawn else {}
+    known: dict[str, Image] = {
+        one: (image, {name: parents.at[one, name] for name in OF_PARENT}) for one, image in image_arrays.items()
     }
     mixed = (Mixed(way, pair, known[pair.first], known[pair.second]) for way, pair in drawn)
     rows = chain.from_iterable(in_pieces(Mixtures(params.weight, tuple(classes), facts), _in_pieces(mixed)))
-    for row in counted(rows, progress, "mix pictures", len(drawn)):
+    for row in counted(rows, progress, "mix images", len(drawn)):
         yield row, None
 
 
-Picture = tuple[bytes, dict[str, Any]]  # encoded, and the columns `OF_PARENT`
+Image = tuple[bytes, dict[str, Any]]  # encoded, and the columns `OF_PARENT`
 
 
 class Mixed(NamedTuple):
-    """A mixture to be made: how, of which rows, and their pictures."""
+    """A mixture to be made: how, of which rows, and their images."""
 
     way: str
     pair: Pair
-    first: Picture
-    second: Picture
+    first: Image
+    second: Image
 
 
 def _in_pieces(mixed: Iterable[Mixed]) -> Iterator[list[Mixed]]:
@@ -133,17 +133,17 @@ def _in_pieces(mixed: Iterable[Mixed]) -> Iterator[list[Mixed]]:
 
 @dataclass(frozen=True)
 class Mixtures:
-    """Mixes pictures two by two; a piece of work that any process may do. weight: of each new row."""
+    """Mixes images two by two; a piece of work that any process may do. weight: of each new row."""
 
     weight: float
     classes: tuple[str, ...]
-    facts: Facts
+    facts: WorkspaceConfig
 
     def __call__(self, mixed: Sequence[Mixed]) -> list[Row]:
         """A row for each."""
         return [self._mixture(*one) for one in mixed]
 
-    def _mixture(self, way: str, pair: Pair, one: Picture, other: Picture) -> Row:
+    def _mixture(self, way: str, pair: Pair, one: Image, other: Image) -> Row:
         (_, first), (_, second) = one, other
         decoded = [images.decode(encoded, self.facts.max_megapixels) for encoded, _ in (one, other)]
         share = pair.share
@@ -162,7 +162,7 @@ class Mixtures:
             label_source=way,
             weight=self.weight * min(float(first["weight"]), float(second["weight"])),
             confidence=max(share, 1 - share),
-            parents=[pair.first, pair.second],
+            parent_ids=[pair.first, pair.second],
             recipe=recipe,
             group=first["group"],
             payload=images.encode(pixels),
@@ -205,7 +205,7 @@ def _sentences(
     rows: pd.DataFrame,
     of_class: dict[str, list[Template]],
     params: SynthesizeParams,
-    facts: Facts,
+    facts: WorkspaceConfig,
     data: Path | None,
     progress: Progress,
 ) -> Iterator[tuple[Row, str | None]]:

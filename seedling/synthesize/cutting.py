@@ -1,6 +1,6 @@
-"""Cut and paste (Dwibedi et al. 2017): an object is cut out of its picture and put before another background; and backgrounds without their object.
+"""Cut and paste (Dwibedi et al. 2017): an object is cut out of its image and put before another background; and backgrounds without their object.
 
-The object is found by GrabCut (Rother et al. 2004) within the middle of the picture, or by a function of the user's: a segmenter such as SAM, or a look-up
+The object is found by GrabCut (Rother et al. 2004) within the middle of the image, or by a function of the user's: a segmenter such as SAM, or a look-up
 of masks or boxes that people drew.
 """
 
@@ -22,18 +22,18 @@ Mask = NDArray[np.bool_]
 Blend = Literal["feather", "poisson"]
 Finder = Callable[
     [Pixels, dict[str, Any]], Any
-]  # (picture, {"id", "origin", "label"}) → a mask, a box (left, top, right, bottom), or None
+]  # (image, {"id", "origin", "label"}) → a mask, a box (left, top, right, bottom), or None
 WORKING_SIDE = 160  # pixels at which GrabCut looks: its time grows with the area, and an outline needs no more
 MARGIN = 0.08  # of each side, taken for background unless a box is given
 ROUNDS = 4  # of GrabCut
-LEAST, MOST = 0.03, 0.75  # share of the picture that an object takes; else it is taken for none
-ON_EDGE = 0.5  # share of the picture's edge that an object may touch
+LEAST, MOST = 0.03, 0.75  # share of the image that an object takes; else it is taken for none
+ON_EDGE = 0.5  # share of the image's edge that an object may touch
 CUT_OFF = 0.15  # share of a side of the box that it may touch: beyond, the object goes on outside
 AROUND = 0.02  # of the longer side, by which a hole is wider than its object, so that no rim of it is left
 
 
 class NoObject(ValueError):
-    """Nothing that stands out was found in the picture."""
+    """Nothing that stands out was found in the image."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,19 +59,19 @@ def draw_placement(rng: np.random.Generator) -> Placement:
 def object_mask(pixels: Pixels, found: Any = None) -> Mask:
     """(height, width): where the object is. found: what a user's function said, a mask or a box; None: GrabCut looks for it.
 
-    Raises NoObject where it takes too little or too much of the picture, or most of its edge.
+    Raises NoObject where it takes too little or too much of the image, or most of its edge.
     """
     height, width = pixels.shape[:2]
     if found is not None and np.ndim(found) == 2:
         mask = np.asarray(found).astype(bool)
         if mask.shape != (height, width):
-            raise TypeError(f"a mask of {mask.shape}, where the picture is {(height, width)}")
+            raise TypeError(f"a mask of {mask.shape}, where the image is {(height, width)}")
     else:
         mask = _grabbed(pixels, found)
     share = float(mask.mean())
     edge = np.concatenate([mask[0], mask[-1], mask[:, 0], mask[:, -1]])
     if not LEAST <= share <= MOST or float(edge.mean()) > ON_EDGE:
-        raise NoObject(f"it would take {share:.0%} of the picture")
+        raise NoObject(f"it would take {share:.0%} of the image")
     return mask
 
 
@@ -100,7 +100,7 @@ def _grabbed(pixels: Pixels, given: Any) -> Mask:
     mask = cv2.morphologyEx(mask, cv2.MORPH_OPEN, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (3, 3)))
     within = mask[top:bottom, left:right]
     if given is None and max(one.mean() for one in (within[0], within[-1], within[:, 0], within[:, -1])) > CUT_OFF:
-        raise NoObject("it runs out of the picture")
+        raise NoObject("it runs out of the image")
     whole: Mask = cv2.resize(mask, (width, height), interpolation=cv2.INTER_LINEAR) > 0
     return whole
 
@@ -131,14 +131,14 @@ def pasted(pixels: Pixels, mask: Mask, background: Pixels, where: Placement, ble
 
 
 def _inner(alpha: NDArray[np.float32]) -> NDArray[np.uint8] | None:
-    """The object as Poisson blending takes it: not on the picture's edge, and larger than a few pixels; None where that leaves nothing."""
+    """The object as Poisson blending takes it: not on the image's edge, and larger than a few pixels; None where that leaves nothing."""
     solid = (alpha > 0.5).astype(np.uint8) * 255
     solid[:2], solid[-2:], solid[:, :2], solid[:, -2:] = 0, 0, 0, 0
     return solid if int((solid > 0).sum()) > 25 else None
 
 
 def without_object(pixels: Pixels, mask: Mask) -> Pixels:
-    """The picture with the object's place filled in from around it (Telea 2004), at the resolution at which nobody sees the seams."""
+    """The image with the object's place filled in from around it (Telea 2004), at the resolution at which nobody sees the seams."""
     height, width = pixels.shape[:2]
     scale = min(1.0, WORKING_SIDE / max(height, width))
     size = (max(3, round(width * scale)), max(3, round(height * scale)))

@@ -1,7 +1,7 @@
-"""Pictures of a class that a small generator makes (seedling/models/image_flow.py), one generator a fold.
+"""Images of a class that a small generator makes (seedling/models/image_flow.py), one generator a fold.
 
 Each learns from its own fold's labeled rows alone, so that a row stays in the fold of all that it was made from; before that all of them learn together
-what the pool's pictures look like, whose labels nobody knows. What comes out almost as it went in is rejected: it teaches nothing new.
+what the pool's images look like, whose labels nobody knows. What comes out almost as it went in is rejected: it teaches nothing new.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from seedling.config.params import Facts, SynthesizeParams
+from seedling.config.params import SynthesizeParams, WorkspaceConfig
 from seedling.dataset.generation import Row, identify, payloads, recipe_json
 from seedling.errors import InputError
 from seedling.media import images
@@ -24,10 +24,10 @@ from seedling.progress import Progress, counted
 from seedling.stats.randomness import derived_seed, how_many
 
 STEPS = {"quick": 150, "normal": 800, "thorough": 5_000}  # of training, of a fold's generator, and before of the pool's
-ENOUGH_IN_POOL = 200  # pictures: from here on the pool is learnt from
+ENOUGH_IN_POOL = 200  # images: from here on the pool is learnt from
 MOST_FROM_POOL = 5_000
-MARGIN = 1.25  # how much rougher than any row a picture may be
-COPY = 6.0  # mean difference of thumbnails, 0 to 255, from which on a picture is another one
+MARGIN = 1.25  # how much rougher than any row an image may be
+COPY = 6.0  # mean difference of thumbnails, 0 to 255, from which on an image is another one
 
 
 @dataclass(frozen=True)
@@ -37,18 +37,18 @@ class Taught:
     fold: int
     label: str
     family: list[str]
-    pictures: list[images.Pixels]
+    image_arrays: list[images.Pixels]
 
 
 def generated(
     rows: pd.DataFrame,
     classes: Sequence[str],
     params: SynthesizeParams,
-    facts: Facts,
+    facts: WorkspaceConfig,
     collected: Path,
     progress: Progress,
 ) -> Iterator[tuple[Row, str | None]]:
-    """Pictures of every class and fold, each with the reason where it cannot stay. rows: all of validate's, indexed by id.
+    """Images of every class and fold, each with the reason where it cannot stay. rows: all of validate's, indexed by id.
 
     So many a labeled row as params say. Its parents are the two rows of its class and fold that it is most like; the recipe's `learnt_from` is the hash of
     all that its generator learnt the class from. Raises InputError where no row lies in a fold, Diverged where a generator's training breaks down.
@@ -74,12 +74,12 @@ def generated(
     known = Copies(
         {one: small[one] for one in [*parents.index, *pool]},
         {one: small[one] for one in held_out},
-        sum(len(one.pictures) for one in made),
+        sum(len(one.image_arrays) for one in made),
     )
     told = {"steps": steps, "side": params.generate_side, "pool": len(pool) if len(pool) >= ENOUGH_IN_POOL else 0}
     for one in made:
         learnt_from, weight = identify(b"", one.family), params.weight * float(parents.loc[one.family, "weight"].mean())
-        for number, pixels in enumerate(one.pictures):
+        for number, pixels in enumerate(one.image_arrays):
             child = _as_gray(pixels) if gray else pixels
             recipe = recipe_json("generated", learnt_from=learnt_from, number=number, seed=facts.seed, **told)
             near = known.nearest(child, one.family)
@@ -90,7 +90,7 @@ def generated(
                 label=one.label,
                 label_source="generated",
                 weight=weight,
-                parents=near,
+                parent_ids=near,
                 recipe=recipe,
                 group=learnt_from,
                 payload=images.encode(child),
@@ -99,10 +99,10 @@ def generated(
 
 
 class Copies:
-    """Which picture is almost another one, or like none: by the mean difference of their thumbnails."""
+    """Which image is almost another one, or like none: by the mean difference of their thumbnails."""
 
     def __init__(self, taught: Mapping[str, images.Pixels], held_out: Mapping[str, images.Pixels], most: int) -> None:
-        """taught: what a generator may have learnt, or other folds' rows; held_out: what judges; most: pictures that will be asked about."""
+        """taught: what a generator may have learnt, or other folds' rows; held_out: what judges; most: images that will be asked about."""
         self._place = {name: number for number, name in enumerate(taught)}
         self._taught = _thumbnails(taught.values())
         self._held_out = _thumbnails(held_out.values())
@@ -116,7 +116,7 @@ class Copies:
         return [family[one] for one in np.argsort(away, kind="stable")[:2]]
 
     def reason(self, pixels: images.Pixels, family: Sequence[str]) -> str | None:
-        """Why the picture is none of its own; None where it is, and is known from now on."""
+        """Why the image is none of its own; None where it is, and is known from now on."""
         mine = images.thumbnail(pixels)
         if (_away(self._held_out, mine) < COPY).any():
             return "near_duplicate_of_test"
@@ -139,9 +139,9 @@ def roughness(pixels: images.Pixels) -> float:
     return float(np.abs(np.diff(values, axis=0)).mean() + np.abs(np.diff(values, axis=1)).mean()) / 2
 
 
-def _thumbnails(pictures: Iterable[images.Pixels]) -> NDArray[np.float32]:
+def _thumbnails(image_arrays: Iterable[images.Pixels]) -> NDArray[np.float32]:
     """(n, 16, 16, 3)."""
-    found = [images.thumbnail(one) for one in pictures]
+    found = [images.thumbnail(one) for one in image_arrays]
     return np.stack(found) if found else np.zeros((0, 16, 16, 3), np.float32)
 
 
@@ -152,11 +152,11 @@ def _away(many: NDArray[np.float32], one: NDArray[np.float32]) -> NDArray[np.flo
 
 
 def _small(
-    names: Sequence[str], side: int, collected: Path, facts: Facts, progress: Progress
+    names: Sequence[str], side: int, collected: Path, facts: WorkspaceConfig, progress: Progress
 ) -> dict[str, NDArray[np.uint8]]:
-    """Every picture, (side, side, 3), its middle square."""
+    """Every image, (side, side, 3), its middle square."""
     found = {}
-    for name, encoded in counted(payloads([collected], names), progress, "read pictures", len(names)):
+    for name, encoded in counted(payloads([collected], names), progress, "read images", len(names)):
         pixels = images.decode(bytes(encoded), facts.max_megapixels)  # type: ignore[arg-type]
         height, width = pixels.shape[:2]
         across = min(height, width)
@@ -171,13 +171,13 @@ def _by_fold(
     small: Mapping[str, images.Pixels],
     classes: Sequence[str],
     params: SynthesizeParams,
-    facts: Facts,
+    facts: WorkspaceConfig,
     steps: int,
     progress: Progress,
 ) -> list[Taught]:
     """Every fold's generator taught, and what it made."""
-    from seedling.models.image_flow import PictureFlow
-    from seedling.models.training import Setting
+    from seedling.models.image_flow import ImageFlow
+    from seedling.models.training import FitContext
 
     folds = sorted({int(one) for one in parents["fold"]})
     of_pool = len(pool) >= ENOUGH_IN_POOL
@@ -190,8 +190,8 @@ def _by_fold(
 
         return watch
 
-    first = PictureFlow(
-        len(classes), params.generate_side, Setting(len(classes), derived_seed(facts.seed, "generate"), steps)
+    first = ImageFlow(
+        len(classes), params.generate_side, FitContext(len(classes), derived_seed(facts.seed, "generate"), steps)
     )
     if of_pool:
         shown = np.stack([small[one] for one in pool])
@@ -199,7 +199,7 @@ def _by_fold(
 
     def of_fold(fold: int) -> list[Taught]:
         mine = parents[parents["fold"] == fold]
-        flow = first.copy(Setting(len(classes), derived_seed(facts.seed, "generate", fold), steps, device=fold))
+        flow = first.copy(FitContext(len(classes), derived_seed(facts.seed, "generate", fold), steps, device=fold))
         labels = pd.Index(classes).get_indexer(mine["label"]).astype(np.int64)
         flow.fit(np.stack([small[one] for one in mine.index]), labels, watched(fold))
         found = []

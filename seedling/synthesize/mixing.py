@@ -1,4 +1,4 @@
-"""New pictures between two, with a soft label between theirs: mixup (Zhang et al. 2018) and CutMix (Yun et al. 2019)."""
+"""New images between two, with a soft label between theirs: mixup (Zhang et al. 2018) and CutMix (Yun et al. 2019)."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def mix(first: Pixels, second: Pixels, share: float) -> Pixels:
 def cut_in(first: Pixels, second: Pixels, share: float, rng: np.random.Generator) -> tuple[Pixels, float, list[int]]:
     """The first with a rectangle of the second in it, the share of the area that is still the first one's, and where: top, left, height, width.
 
-    The rectangle has the picture's shape and (1 − share) of its area, and lies anywhere within it; it comes from the same place of the second, which is
+    The rectangle has the image's shape and (1 − share) of its area, and lies anywhere within it; it comes from the same place of the second, which is
     brought to the first one's size.
     """
     height, width = first.shape[:2]
@@ -81,11 +81,11 @@ def cut_in(first: Pixels, second: Pixels, share: float, rng: np.random.Generator
     return cut, 1 - high * wide / (height * width), [top, left, high, wide]
 
 
-def _like(picture: Pixels, other: Pixels) -> Pixels:
-    if picture.shape == other.shape:
-        return picture
+def _like(image: Pixels, other: Pixels) -> Pixels:
+    if image.shape == other.shape:
+        return image
     size = (other.shape[1], other.shape[0])
-    changed: Pixels = cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
+    changed: Pixels = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
     return changed
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from seedling.config.params import NOTHING, Facts, SynthesizeParams
+from seedling.config.params import NOTHING, SynthesizeParams, WorkspaceConfig
 from seedling.dataset.generation import Row, identify, payloads, recipe_json
 from seedling.errors import InputError
 from seedling.media import images
@@ -25,7 +25,7 @@ def cut_rows(
     parents: pd.DataFrame,
     classes: Sequence[str],
     params: SynthesizeParams,
-    facts: Facts,
+    facts: WorkspaceConfig,
     collected: Path,
     data: Path | None,
     progress: Progress,
@@ -36,7 +36,7 @@ def cut_rows(
     """
     if params.negatives and NOTHING not in classes:
         raise InputError(
-            f"params.yaml: synthesize.negatives makes rows of the class '{NOTHING}', and there is none: put some pictures into data/labeled/{NOTHING}/, or add a source with `role: background`."
+            f"params.yaml: synthesize.negatives makes rows of the class '{NOTHING}', and there is none: put some images into data/labeled/{NOTHING}/, or add a source with `role: background`."
         )
     finder = _finder(params, data)
     objects = parents[parents["label"] != NOTHING]
@@ -49,7 +49,7 @@ def cut_rows(
     if not wanted and not bare:
         return
     names = sorted({one for one, _ in wanted} | {*bare} | {*parents.index[parents["label"] == NOTHING]})
-    shown = _Pictures(dict(payloads([collected], names)), facts.max_megapixels)
+    shown = _Images(dict(payloads([collected], names)), facts.max_megapixels)
     _find_objects(shown, objects.loc[objects.index.isin(names)], finder, progress)
     behind = _backgrounds(parents, shown, cleared=finder is not None)
     for one, number in counted(wanted, progress, "cut and paste", len(wanted)):
@@ -73,15 +73,15 @@ def cut_rows(
         yield _row(one, None, parents.loc[one], shown.bare(one), recipe, params, NOTHING), reason
 
 
-class _Pictures:
-    """Encoded pictures and packed masks, opened one at a time: a thousand photographs do not fit into memory as pixels."""
+class _Images:
+    """Encoded images and packed masks, opened one at a time: a thousand photographs do not fit into memory as pixels."""
 
     def __init__(self, encoded: dict[str, Any], max_megapixels: float) -> None:
         self._encoded, self._max_megapixels = encoded, max_megapixels
         self._masks: dict[str, tuple[NDArray[np.uint8], tuple[int, int]]] = {}
 
     def pixels(self, one: str) -> images.Pixels:
-        """The picture."""
+        """The image."""
         return images.decode(self._encoded[one], self._max_megapixels)
 
     def keep(self, one: str, mask: Mask | None) -> None:
@@ -97,7 +97,7 @@ class _Pictures:
         return np.unpackbits(packed, count=height * width).reshape(height, width).astype(bool)
 
     def bare(self, one: str) -> images.Pixels:
-        """The picture without its object."""
+        """The image without its object."""
         mask = self.mask(one)
         return self.pixels(one) if mask is None else without_object(self.pixels(one), mask)
 
@@ -118,7 +118,7 @@ def _finder(params: SynthesizeParams, data: Path | None) -> Finder | None:
     return own[params.cut_by]
 
 
-def _find_objects(shown: _Pictures, objects: pd.DataFrame, finder: Finder | None, progress: Progress) -> None:
+def _find_objects(shown: _Images, objects: pd.DataFrame, finder: Finder | None, progress: Progress) -> None:
     """Each row's object, by as many threads as the machine has cores."""
 
     def of(one: str) -> Mask | None:
@@ -147,10 +147,10 @@ def _find_objects(shown: _Pictures, objects: pd.DataFrame, finder: Finder | None
             shown.keep(one, mask)
 
 
-def _backgrounds(parents: pd.DataFrame, shown: _Pictures, *, cleared: bool) -> Callable[[pd.Series], Sequence[str]]:
+def _backgrounds(parents: pd.DataFrame, shown: _Images, *, cleared: bool) -> Callable[[pd.Series], Sequence[str]]:
     """A row → the rows of its fold before whose background it may stand: those of the class `nothing`; where there is none, those whose object was found.
     cleared: where masks or boxes say what is to go, nothing of it stays; what GrabCut takes for the object may leave much of it, so there the label is
-    kept true by backgrounds of the same class, and the object may move within its own picture.
+    kept true by backgrounds of the same class, and the object may move within its own image.
     """
     empty, found = dict[Any, list[str]](), dict[Any, list[str]]()
 
@@ -187,7 +187,7 @@ def _row(
         label=label,
         label_source="background" if label == NOTHING else "cut_and_paste",
         weight=params.weight * float(known["weight"]),
-        parents=parents,
+        parent_ids=parents,
         recipe=recipe,
         group=known["group"],
         payload=images.encode(np.ascontiguousarray(pixels)),

@@ -1,7 +1,7 @@
-"""Pictures of one source as they would look from another: the picture of the one, with the colors and the light of the other.
+"""Images of one source as they would look from another: the image of the one, with the colors and the light of the other.
 
-Each channel's values are matched to those of a picture from there (histogram matching, Gonzalez and Woods 2018, chapter 3), as far as is drawn. It
-wants no training, so one picture of the other place is enough; a translation that is learnt (CycleGAN, Zhu et al. 2017) wants hundreds, and a GPU.
+Each channel's values are matched to those of an image from there (histogram matching, Gonzalez and Woods 2018, chapter 3), as far as is drawn. It
+wants no training, so one image of the other place is enough; a translation that is learnt (CycleGAN, Zhu et al. 2017) wants hundreds, and a GPU.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from seedling.config.params import Facts, SynthesizeParams
+from seedling.config.params import SynthesizeParams, WorkspaceConfig
 from seedling.dataset.generation import Row, identify, payloads, recipe_json, source_of
 from seedling.errors import InputError
 from seedling.media import images
 from seedling.progress import Progress
 from seedling.stats.randomness import generator, how_many
 
-LEAST = 0.5  # of the way to the other picture's values, at least
+LEAST = 0.5  # of the way to the other image's values, at least
 AT_ONCE = 256  # children whose parents are read together
 
 
@@ -41,7 +41,7 @@ def matched(content: images.Pixels, look: images.Pixels, share: float) -> images
 
 
 def translated(
-    rows: pd.DataFrame, params: SynthesizeParams, facts: Facts, collected: Path, progress: Progress
+    rows: pd.DataFrame, params: SynthesizeParams, facts: WorkspaceConfig, collected: Path, progress: Progress
 ) -> Iterator[tuple[Row, str | None]]:
     """Labeled training rows as from another source, each with the reason where it cannot be one. rows: all of validate's, indexed by id.
 
@@ -64,13 +64,13 @@ def translated(
     if all(look is None for _, look, _ in drawn):
         raise InputError(
             "params.yaml: synthesize.translate: no labeled row has another source to look as if it were from, which must hold rows of its class too, or "
-            "of the pool: put pictures from elsewhere into a folder of their own, or set it to 0."
+            "of the pool: put images from elsewhere into a folder of their own, or set it to 0."
         )
     known = set[bytes]()
     for first in range(0, len(drawn), AT_ONCE):
         block = drawn[first : first + AT_ONCE]
         encoded = dict(payloads([collected], {name for one, look, _ in block for name in (one, look) if name}))
-        progress("translate pictures", first, len(drawn))
+        progress("translate images", first, len(drawn))
         for one, look, share in block:
             yield _row(one, look, share, labeled.loc[one], encoded, known, params, facts)
 
@@ -83,7 +83,7 @@ def _row(
     encoded: Mapping[str, Any],
     known: set[bytes],
     params: SynthesizeParams,
-    facts: Facts,
+    facts: WorkspaceConfig,
 ) -> tuple[Row, str | None]:
     """The child, and why it cannot stay. known: the content of those before it, to which its own is added."""
     content, reason = images.decode(bytes(encoded[one]), facts.max_megapixels), None
@@ -106,7 +106,7 @@ def _row(
         label=parent["label"],
         label_source="translate",
         weight=params.weight * float(parent["weight"]),
-        parents=parents,
+        parent_ids=parents,
         recipe=recipe,
         group=parent["group"],
         payload=images.encode(pixels),
@@ -123,7 +123,7 @@ def _check(into: str | None, known: list[str]) -> None:
         )
     if len(known) < 2:
         raise InputError(
-            f"params.yaml: synthesize.translate: all rows come from one source ({', '.join(known) or 'none'}): put pictures from elsewhere into a "
+            f"params.yaml: synthesize.translate: all rows come from one source ({', '.join(known) or 'none'}): put images from elsewhere into a "
             "folder of their own, or set it to 0."
         )
 

@@ -1,4 +1,4 @@
-"""train: learners compared by cross-validation, out-of-fold predictions, and a verdict against the round before.
+"""train: learners compared by cross-validation, out-of-fold predictions, and a decision against the round before.
 
 python -m seedling.runner train@0
 """
@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from seedling.config.params import NOTHING, Facts, TrainParams
+from seedling.config.params import NOTHING, TrainParams, WorkspaceConfig
 from seedling.dataset.generation import MANIFEST, digest, payloads, read, read_manifest, write_json
 from seedling.dataset.training_rows import mixed_in_rows, training_rows
 from seedling.features.classical import FeatureMaker
@@ -28,19 +28,19 @@ from seedling.models.device import release_freed_memory
 from seedling.models.losses import balanced
 from seedling.models.model import single_threaded
 from seedling.models.saving import load_features, make_features, save_features
-from seedling.models.training import Mixin, Setting
+from seedling.models.training import FitContext, Mixin
 from seedling.parallel.executor import this_process
 from seedling.parallel.launcher import LAUNCH, launched
 from seedling.progress import Progress, silent
-from seedling.records.results import read_verdict
+from seedling.records.results import read_decision
 from seedling.train import files
 from seedling.train.choice import Judged, abstention, calibrated, candidate_table
-from seedling.train.comparison import Loop, verdict_of
-from seedling.train.cross_validation import Workbench
+from seedling.train.comparison import Loop, decision_of
+from seedling.train.cross_validation import TrainingData
 from seedling.train.learning_curve import learning_curve
 from seedling.train.repeated import repeated
-from seedling.train.round_decision import Verdict
-from seedling.train.step_contributions import bought
+from seedling.train.round_decision import RoundDecision
+from seedling.train.step_contributions import step_contributions
 from seedling.train.tally import Candidate
 from seedling.train.trial import choose_and_fit, try_candidates
 from seedling.train.unknown import unknown_classes
@@ -64,7 +64,7 @@ class Sources:
 
 def train(
     params: TrainParams,
-    facts: Facts,
+    facts: WorkspaceConfig,
     *,
     round_number: int,
     rounds: int,
@@ -74,16 +74,16 @@ def train(
     inputs: Path | None = None,
     progress: Progress = silent,
 ) -> None:
-    """Writes `models/<round>`: the chosen model, the table of candidates, out-of-fold and pool predictions, the verdict.
+    """Writes `models/<round>`: the chosen model, the table of candidates, out-of-fold and pool predictions, the decision.
 
-    Where the loop has stopped before, or no pseudo-label was kept, only a verdict that says so is written. After a kill
+    Where the loop has stopped before, or no pseudo-label was kept, only a decision that says so is written. After a kill
     the next run goes on where this one was: in `.seedling/unfinished/`, which is cleared at the end. Where the environment
     names a launcher its processes do the work; the one that leads does all of this, the others are done when the folds are.
     inputs: the folder of params.yaml and data/ that these processes read; the workspace if None.
     """
     previous = _previous_verdict(sources)
     if previous and (skipped := _skip(previous, round_number, rounds, sources)):
-        write_json(output / "verdict.json", skipped.as_json())
+        write_json(output / "decision.json", skipped.as_json())
         write_json(output / MANIFEST, {"stage": f"train@{round_number}", "skipped": skipped.reason})
         return
     if launcher := os.environ.get(LAUNCH):
@@ -93,7 +93,7 @@ def train(
     classes = files.classes_of(sources.validated)
     bench, frame, maker = _workbench(params, facts, classes, round_number, sources, workspace, progress)
     judged = _judged(frame, classes, params)
-    release_freed_memory()  # of pictures and their parts, before the folds' copies
+    release_freed_memory()  # of images and their parts, before the folds' copies
     with single_threaded():
         trial = try_candidates(bench, params, facts, judged, sources.teacher, progress)
         if not this_process().leads:
@@ -103,7 +103,7 @@ def train(
         said = {one: calibrated(trained[one], judged).astype(np.float32)[None] for one in trained}
         predictions = choice.combine(trained)
         loop = Loop(round_number, rounds, sources.teacher, previous)
-        verdict, said = verdict_of(loop, said, predictions, judged, bench, params, facts)
+        round_decision, said = decision_of(loop, said, predictions, judged, bench, params, facts)
         trust = _trust_of(choice.members, bench)
         curve = learning_curve(bench, judged) if round_number == 0 else None
         again = repeated(bench, judged, facts) if round_number == 0 else None
@@ -120,17 +120,17 @@ def train(
     learnt = {
         "tried": table,
         "left_out": trial.left_out_as_json(),
-        "bought": bought(firsts, judged, params.bootstrap_draws, facts.seed),
+        "step_contributions": step_contributions(firsts, judged, params.bootstrap_draws, facts.seed),
         "learning_curve": curve,
         "repeated": again,
         "unknown_classes": unknown,
         "unseen_sources": unseen,
     }
     write_json(output / "candidates.json", learnt)
-    write_json(output / "verdict.json", verdict.as_json())
+    write_json(output / "decision.json", round_decision.as_json())
     nothing = classes.index(NOTHING) if NOTHING in classes else None
     abstain = abstention(
-        judged.of(predictions), judged.truth, params.wanted_accuracy, judged.outside(predictions), nothing
+        judged.of(predictions), judged.truth, params.target_selective_accuracy, judged.outside(predictions), nothing
     )
     write_json(output / "model.json", choice.as_json(classes, facts, round_number, bench.halves, abstain))
     folders = {name: folder for name, folder in vars(sources).items() if name != "teacher"}
@@ -139,7 +139,7 @@ def train(
         shutil.rmtree(unfinished, ignore_errors=True)
 
 
-def _trust_of(members: tuple[Candidate, ...], bench: Workbench) -> NDArray[np.float64]:
+def _trust_of(members: tuple[Candidate, ...], bench: TrainingData) -> NDArray[np.float64]:
     """(n_lineages, n_labeled): the trust in the labels, where the chosen model's main part used one; else ones."""
     used = Counter(one.loss for one in members if one.loss in TRUSTED)
     if 2 * used.total() <= len(members):
@@ -151,10 +151,10 @@ def _trust_of(members: tuple[Candidate, ...], bench: Workbench) -> NDArray[np.fl
 def _previous_verdict(sources: Sources) -> dict[str, Any] | None:
     if sources.teacher is None:
         return None
-    return read_verdict(sources.teacher / "verdict.json")
+    return read_decision(sources.teacher / "decision.json")
 
 
-def _skip(previous: Mapping[str, Any], round_number: int, rounds: int, sources: Sources) -> Verdict | None:
+def _skip(previous: Mapping[str, Any], round_number: int, rounds: int, sources: Sources) -> RoundDecision | None:
     kept = 0 if sources.pseudo_labels is None else read_manifest(sources.pseudo_labels)["rows"]["kept"]
     if previous["stop"]:
         reason = (
@@ -168,18 +168,18 @@ def _skip(previous: Mapping[str, Any], round_number: int, rounds: int, sources: 
         reason = "no pseudo-label was kept"
     else:
         return None
-    return Verdict(round_number, "skipped", True, reason, previous["accepted_round"], previous["rows"])
+    return RoundDecision(round_number, "skipped", True, reason, previous["accepted_round"], previous["rows"])
 
 
 def _workbench(
     params: TrainParams,
-    facts: Facts,
+    facts: WorkspaceConfig,
     classes: list[str],
     round_number: int,
     sources: Sources,
     workspace: Path,
     progress: Progress,
-) -> tuple[Workbench, pd.DataFrame, FeatureMaker]:
+) -> tuple[TrainingData, pd.DataFrame, FeatureMaker]:
     """The rows and their features; the labeled and validation rows as a frame; the fitted features."""
     rows = training_rows(
         classes,
@@ -218,11 +218,11 @@ def _workbench(
         ).encode(),
         digest_size=8,
     ).hexdigest()
-    bench = Workbench(
+    bench = TrainingData(
         rows=rows,
         inputs=inputs,
         validation=validation,
-        setting=Setting(
+        setting=FitContext(
             len(classes),
             facts.seed,
             params.steps or STEPS[facts.effort],

@@ -8,26 +8,28 @@ from typing import Any
 
 import numpy as np
 
-from seedling.config.params import Facts, TrainParams
+from seedling.config.params import TrainParams, WorkspaceConfig
 from seedling.dataset.training_rows import INGREDIENTS, TrainingRows
 from seedling.errors import InputError
 from seedling.files.reading import read_json
 from seedling.label_quality.label_weights import TRUSTED
 from seedling.models.losses import CONSISTENCY, MIXIN, NETWORK_LOSSES
-from seedling.train.cross_validation import Workbench
+from seedling.train.cross_validation import TrainingData
 from seedling.train.tally import Candidate
 
 BUDGET = {"quick": 60.0, "normal": 200.0, "thorough": 7200.0}  # seconds of one core, a round
 HEADS = ("logistic_regression", "svm", "random_forest")
 DENSE_HEADS = ("logistic_regression", "svm")  # trees say little of hundreds of directions that all mean a bit
 MORE_HEADS = ("nearest_neighbors", "boosted_trees")  # worth their time where time is no matter
-PRETRAINING_PICTURES = 200  # fewer say too little about what pictures have in common
+PRETRAINING_IMAGES = 200  # fewer say too little about what images have in common
 UNEVEN = 2.0  # the largest class over the smallest, from where on losses for imbalance are tried
 ENOUGH_TO_DOUBT = 60  # labeled rows: with fewer, a row that stands apart is more likely rare than wrong
 ENOUGH_A_CLASS = 5  # of them: a model of one or two rows a class doubts nearly every row
 
 
-def first_candidates(params: TrainParams, facts: Facts, rows: TrainingRows, *, mixin: bool = False) -> list[Candidate]:
+def first_candidates(
+    params: TrainParams, facts: WorkspaceConfig, rows: TrainingRows, *, mixin: bool = False
+) -> list[Candidate]:
     """Round 0: each head on collected rows alone, with children, and with all; what learns by gradients on all, and where there is
     another dataset (mixin) with and without it.
     """
@@ -44,7 +46,7 @@ def first_candidates(params: TrainParams, facts: Facts, rows: TrainingRows, *, m
     for name, needs in (("network", not encoded and facts.modality == "image"), ("fine_tuned", encoded)):
         if name in learners and not needs:
             why = (
-                "learns from small pictures without an encoder"
+                "learns from small images without an encoder"
                 if name == "network"
                 else "tunes the encoder, and there is none"
             )
@@ -53,8 +55,8 @@ def first_candidates(params: TrainParams, facts: Facts, rows: TrainingRows, *, m
     recipes = [INGREDIENTS[: many + 1] for many in range(len(INGREDIENTS))]
     present = {kind for kind in INGREDIENTS if (rows.ingredient == kind).any()}
     recipes = [recipe for recipe in recipes if recipe[-1] in present]
-    pictures = int(((rows.ingredient == "pool") | (rows.ingredient == "collected")).sum())
-    of_pool = len(rows.pool) > 0 and pictures >= PRETRAINING_PICTURES and params.losses is None
+    images = int(((rows.ingredient == "pool") | (rows.ingredient == "collected")).sum())
+    of_pool = len(rows.pool) > 0 and images >= PRETRAINING_IMAGES and params.losses is None
     found = []
     for learner in learners:
         if learner == "network":
@@ -68,7 +70,7 @@ def first_candidates(params: TrainParams, facts: Facts, rows: TrainingRows, *, m
 
 
 def further_candidates(
-    params: TrainParams, facts: Facts, rows: TrainingRows, best: Sequence[Candidate]
+    params: TrainParams, facts: WorkspaceConfig, rows: TrainingRows, best: Sequence[Candidate]
 ) -> list[Candidate]:
     """The best recipe of each learner under other losses, where the labels give cause to try them."""
     losses: list[str] = [one for one in params.losses or [] if one not in {"plain", MIXIN}]
@@ -116,7 +118,7 @@ def _rank(entry: Mapping[str, Any]) -> tuple[bool, float]:
 
 
 def within_budget(
-    candidates: Sequence[Candidate], bench: Workbench, budget: float, *, at_least: int = 1
+    candidates: Sequence[Candidate], bench: TrainingData, budget: float, *, at_least: int = 1
 ) -> tuple[list[Candidate], float, dict[Candidate, float]]:
     """Those that fit the budget in their order, the first `at_least` always, and their seconds; and those of each of the others.
 
@@ -135,7 +137,7 @@ def within_budget(
     return kept, spent, left_out
 
 
-def predicted_seconds(candidate: Candidate, bench: Workbench) -> float:
+def predicted_seconds(candidate: Candidate, bench: TrainingData) -> float:
     """What cross-validating it takes on one usual core, roughly, as it was seen on sets of a few thousand rows."""
     rows = bench.rows
     own = np.isin(rows.ingredient, candidate.recipe).sum()
@@ -153,7 +155,7 @@ def predicted_seconds(candidate: Candidate, bench: Workbench) -> float:
         "boosted_trees": 1e-8 * 60 * classes * fitted * wide,
     }
     if candidate.learner == "network":
-        side = 0 if bench.inputs.pictures is None else bench.inputs.pictures.shape[1]
+        side = 0 if bench.inputs.images is None else bench.inputs.images.shape[1]
         a_step = 0.011 * (side / 16) ** 2 * {CONSISTENCY: 2.5, MIXIN: 2.0}.get(candidate.loss, 1.0)
         return float(models * bench.setting.steps * a_step)
     if candidate.learner == "fine_tuned":

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from seedling.config.params import Facts
+from seedling.config.params import WorkspaceConfig
 from seedling.models.model import soft_vote
 from seedling.stats.randomness import generator
 from seedling.stats.statistics import (
@@ -75,14 +75,14 @@ class Choice:
             labeled=vote([part.labeled for part in parts]),
             validation=vote([part.validation for part in parts]),
             pool=np.stack([vote([part.pool[place] for part in parts]) for place in range(len(parts[0].pool))]),
-            labeled_spread=np.max([part.labeled_spread for part in parts], axis=0),
-            pool_spread=np.max([part.pool_spread for part in parts], axis=0),
+            labeled_std=np.max([part.labeled_std for part in parts], axis=0),
+            pool_std=np.max([part.pool_std for part in parts], axis=0),
         )
 
     def as_json(
         self,
         classes: Sequence[str],
-        facts: Facts,
+        facts: WorkspaceConfig,
         round_number: int,
         halves: Callable[[Candidate], int],
         abstain: Mapping[str, Any],

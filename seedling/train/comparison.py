@@ -10,16 +10,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from seedling.config.params import Facts, TrainParams
+from seedling.config.params import TrainParams, WorkspaceConfig
 from seedling.files.reading import read_frame
 from seedling.stats.randomness import generator
 from seedling.stats.statistics import Estimate
 from seedling.train import files
 from seedling.train.candidates import predicted_seconds
 from seedling.train.choice import Judged, calibrated
-from seedling.train.cross_validation import Predictions, Workbench, out_of_fold_anew
+from seedling.train.cross_validation import Predictions, TrainingData, out_of_fold_anew
 from seedling.train.learning_curve import right_with, worth_in_labels
-from seedling.train.round_decision import Verdict, judge, scores_of_rows, unjudged
+from seedling.train.round_decision import RoundDecision, judge, scores_of_rows, unjudged
 from seedling.train.tally import Candidate
 
 SEEDS = {"quick": 1, "normal": 3, "thorough": 5}
@@ -27,7 +27,7 @@ SEEDS = {"quick": 1, "normal": 3, "thorough": 5}
 
 @dataclass(frozen=True)
 class Loop:
-    """Where the loop stands: this round's number, how many there may be, and of the round before the folder and the verdict,
+    """Where the loop stands: this round's number, how many there may be, and of the round before the folder and the decision,
     None in round 0.
     """
 
@@ -42,16 +42,16 @@ class Loop:
         return self.number >= self.at_most
 
 
-def verdict_of(
+def decision_of(
     loop: Loop,
     said: dict[Candidate, NDArray[np.float32]],
     predictions: Predictions,
     judged: Judged,
-    bench: Workbench,
+    bench: TrainingData,
     params: TrainParams,
-    facts: Facts,
-) -> tuple[Verdict, dict[Candidate, NDArray[np.float32]]]:
-    """The verdict, and what the candidates said with the further seeds that it asked for. Round 0 is always accepted.
+    facts: WorkspaceConfig,
+) -> tuple[RoundDecision, dict[Candidate, NDArray[np.float32]]]:
+    """The decision, and what the candidates said with the further seeds that it asked for. Round 0 is always accepted.
 
     said: (1, n_judged, n_classes) a candidate; predictions: the chosen model's.
     """
@@ -59,7 +59,7 @@ def verdict_of(
         many = len(bench.rows.pool)
         start = "the start, cross-validated" if len(judged.truth) else "the start; no labeled row can be held out"
         pool = "" if many else "; the pool is empty, so there is nothing to pseudo-label"
-        return Verdict(0, "accepted", loop.last or many == 0, f"{start}{pool}", 0, len(judged.truth)), said
+        return RoundDecision(0, "accepted", loop.last or many == 0, f"{start}{pool}", 0, len(judged.truth)), said
     classes = predictions.pool.shape[2]
     before = files.read_candidates(loop.teacher, classes)
     both = [one for one in said if one in before]
@@ -98,19 +98,19 @@ def with_more_seeds(
     candidate: Candidate,
     said: dict[Candidate, NDArray[np.float32]],
     judged: Judged,
-    bench: Workbench,
+    bench: TrainingData,
     params: TrainParams,
-    facts: Facts,
+    facts: WorkspaceConfig,
 ) -> dict[Candidate, NDArray[np.float32]]:
     """What this candidate, the cheapest that is compared, says under further seeds, behind what it says under the first."""
-    seeds = (params.verdict_seeds or SEEDS[facts.effort]) if bench.rows.folds else 1
+    seeds = (params.decision_seeds or SEEDS[facts.effort]) if bench.rows.folds else 1
     anew = out_of_fold_anew(bench, candidate, range(1, seeds if not candidate.carried else 1))
     more = [calibrated(one, judged).astype(np.float32)[None] for one in anew]
     return {candidate: np.concatenate([said[candidate], *more])}
 
 
 def worth_of_round(
-    bench: Workbench, judged: Judged, scores: list[NDArray[np.float64]], facts: Facts
+    bench: TrainingData, judged: Judged, scores: list[NDArray[np.float64]], facts: WorkspaceConfig
 ) -> Estimate | None:
     """What the round is worth in labels; None where there are too few folds, or validation rows alone, to draw a curve."""
     folds = len(bench.rows.folds)

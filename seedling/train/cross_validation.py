@@ -26,7 +26,7 @@ from seedling.label_quality.label_weights import TRUSTED, trust_in_labels
 from seedling.models.device import release_freed_memory
 from seedling.models.losses import CONSISTENCY, Adjusted, balanced, class_shares
 from seedling.models.saving import Learner, make_learner
-from seedling.models.training import Setting
+from seedling.models.training import FitContext
 from seedling.parallel.cluster import on_cluster, over_cluster
 from seedling.parallel.executor import in_threads, spread, this_process
 from seedling.parallel.pool import in_pieces
@@ -44,19 +44,19 @@ class Predictions:
 
     labeled: (n_labeled, n_classes), out of fold; validation: (n_validation, n_classes), the folds' mean;
     pool: (n_lineages, n_pool, n_classes), the last lineage's being the final model's (zeros where it was not trained);
-    labeled_spread: (n_labeled,) and pool_spread: (n_lineages, n_pool), how far Monte Carlo dropout moves the likeliest
+    labeled_std: (n_labeled,) and pool_std: (n_lineages, n_pool), how far Monte Carlo dropout moves the likeliest
     class's probability, zeros of learners that have none.
     """
 
     labeled: Floats
     validation: Floats
     pool: Floats
-    labeled_spread: Floats
-    pool_spread: Floats
+    labeled_std: Floats
+    pool_std: Floats
 
 
 @dataclass(frozen=True)
-class Workbench:
+class TrainingData:
     """What all candidates of a round share. pseudo_labeled: whether the pool has labels from the round before; scratch:
     where unfinished work is kept, None for nowhere.
     """
@@ -64,7 +64,7 @@ class Workbench:
     rows: TrainingRows
     inputs: Inputs
     validation: Inputs
-    setting: Setting
+    setting: FitContext
     pseudo_labeled: bool = False
     scratch: Path | None = None
     said: Tally = field(default_factory=lambda: Tally())
@@ -123,15 +123,15 @@ class Workbench:
         trust, and takes it again from models that learnt with it, in which the row has had a say in others' trust.
         """
         if (place, loss) not in self.trusts:
-            strict = loss == "strictly_trusted"
-            before = self.trust(place, "trusted") ** 2 if strict else np.ones(len(self.rows.labeled))
+            strict = loss == "label_weighted_twice"
+            before = self.trust(place, "label_weighted") ** 2 if strict else np.ones(len(self.rows.labeled))
             found = trust_in_labels(self.rows, self.inputs, self.setting, place, before)
             self.trusts[place, loss] = found**2 if strict else found
         return self.trusts[place, loss]
 
 
 def cross_validate(
-    bench: Workbench, candidates: Sequence[Candidate], seconds: float = 0.0
+    bench: TrainingData, candidates: Sequence[Candidate], seconds: float = 0.0
 ) -> tuple[dict[Candidate, Predictions], dict[Candidate, str]]:
     """Each candidate's out-of-fold predictions, and those whose training failed, with the reason.
 
@@ -166,8 +166,8 @@ def cross_validate(
                 result[one].labeled[held_out] = parts["labeled"]
                 result[one].validation += parts["validation"] / len(folds)
                 result[one].pool[place] = parts["pool"]
-                result[one].labeled_spread[held_out] = parts["labeled_spread"]
-                result[one].pool_spread[place] = parts["pool_spread"]
+                result[one].labeled_std[held_out] = parts["labeled_std"]
+                result[one].pool_std[place] = parts["pool_std"]
     if not folds and len(bench.validation):  # every labeled row is needed in training, but other rows can judge
         for one in result:
 
@@ -178,12 +178,12 @@ def cross_validate(
     return result, failed
 
 
-def out_of_fold_anew(bench: Workbench, candidate: Candidate, numbers: Sequence[int]) -> list[Predictions]:
+def out_of_fold_anew(bench: TrainingData, candidate: Candidate, numbers: Sequence[int]) -> list[Predictions]:
     """The candidate's out-of-fold predictions under other seeds, with the pool cut into other halves; none of the pool.
 
     numbers: of the seeds, from 1 on. Raises Diverged where a training fails.
     """
-    seeds = [derived_seed(bench.setting.seed, "verdict", number) for number in numbers]
+    seeds = [derived_seed(bench.setting.seed, "decision", number) for number in numbers]
     folds, labeled = bench.rows.folds, bench.rows.labeled
     work = AnewWork(replace(bench, scratch=None), candidate)
     pieces = iter(list(in_pieces(work, [*product(seeds, range(len(folds)))], here=in_threads)))
@@ -202,10 +202,10 @@ def out_of_fold_anew(bench: Workbench, candidate: Candidate, numbers: Sequence[i
 class AnewWork:
     """Trains a candidate without one fold under another seed; a piece of work that any process may do."""
 
-    bench: Workbench
+    bench: TrainingData
     candidate: Candidate
 
-    def under(self, seed: int) -> Workbench:
+    def under(self, seed: int) -> TrainingData:
         """The bench with this seed, and the pool cut into other halves."""
         setting = self.bench.setting.of_model(seed=seed)
         return replace(self.bench, rows=self.bench.rows.halved_anew(seed), setting=setting)
@@ -220,7 +220,7 @@ class AnewWork:
         return mean_logits(models, bench.inputs.take(held_out)), mean_logits(models, bench.validation)
 
 
-def no_predictions(bench: Workbench, pool: int) -> Predictions:
+def no_predictions(bench: TrainingData, pool: int) -> Predictions:
     """Zeros, to be filled. pool: how many of its rows."""
     rows = bench.rows
     folds, labeled = len(rows.folds), len(rows.labeled)
@@ -228,12 +228,12 @@ def no_predictions(bench: Workbench, pool: int) -> Predictions:
         labeled=np.zeros((labeled, bench.classes)),
         validation=np.zeros((len(bench.validation), bench.classes)),
         pool=np.zeros((folds + 1, pool, bench.classes), dtype=np.float32),
-        labeled_spread=np.zeros(labeled),
-        pool_spread=np.zeros((folds + 1, pool), dtype=np.float32),
+        labeled_std=np.zeros(labeled),
+        pool_std=np.zeros((folds + 1, pool), dtype=np.float32),
     )
 
 
-def _of_fold(bench: Workbench, candidate: Candidate, place: int) -> dict[str, Any]:
+def _of_fold(bench: TrainingData, candidate: Candidate, place: int) -> dict[str, Any]:
     found = _unfinished(bench, candidate, place)
     if found is not None:
         return found
@@ -242,7 +242,7 @@ def _of_fold(bench: Workbench, candidate: Candidate, place: int) -> dict[str, An
     return made
 
 
-def _computed(bench: Workbench, candidate: Candidate, place: int) -> dict[str, Any]:
+def _computed(bench: TrainingData, candidate: Candidate, place: int) -> dict[str, Any]:
     """What a fold's models say of the rows that they did not learn from, or {"failed": why}."""
     began = perf_counter()
     rows, lineage = bench.rows, bench.rows.folds[place]
@@ -253,8 +253,8 @@ def _computed(bench: Workbench, candidate: Candidate, place: int) -> dict[str, A
     held_out = bench.inputs.take(rows.labeled[rows.fold[rows.labeled] == lineage])
     made: dict[str, Any] = {
         "labeled": mean_logits(models, held_out),
-        "labeled_spread": np.mean([spread_of(one, held_out, place) for one in models], axis=0),
-        "pool_spread": pool_spread(bench, models).astype(np.float32),
+        "labeled_std": np.mean([spread_of(one, held_out, place) for one in models], axis=0),
+        "pool_std": pool_std(bench, models).astype(np.float32),
         "validation": mean_logits(models, bench.validation),
         "pool": pool_logits(bench, models).astype(np.float32),
     }
@@ -268,14 +268,14 @@ def _computed(bench: Workbench, candidate: Candidate, place: int) -> dict[str, A
 class FoldWork:
     """Trains a candidate without one fold; a piece of work that any process may do."""
 
-    bench: Workbench
+    bench: TrainingData
 
     def __call__(self, task: tuple[Candidate, int]) -> dict[str, Any]:
         """See `_computed`. task: the candidate, and the fold's place."""
         return _computed(replace(self.bench, said=Tally()), *task)
 
 
-def _by_cluster(bench: Workbench, tasks: Sequence[tuple[Candidate, int]]) -> list[dict[str, Any]]:
+def _by_cluster(bench: TrainingData, tasks: Sequence[tuple[Candidate, int]]) -> list[dict[str, Any]]:
     """`_of_fold` of each task, in their order; what takes longest is begun first, so that no worker is left with it at the end."""
     results = {task: found for task in tasks if (found := _unfinished(bench, *task)) is not None}
     left = sorted((one for one in tasks if one not in results), key=lambda one: one[0].learner not in GRADIENT_LEARNERS)
@@ -287,11 +287,11 @@ def _by_cluster(bench: Workbench, tasks: Sequence[tuple[Candidate, int]]) -> lis
     return [results[task] for task in tasks]
 
 
-def _file_of(bench: Workbench, candidate: Candidate, place: int) -> Path | None:
+def _file_of(bench: TrainingData, candidate: Candidate, place: int) -> Path | None:
     return None if bench.scratch is None else bench.scratch / f"{candidate.name}-{place}.npz"
 
 
-def _keep(bench: Workbench, candidate: Candidate, place: int, made: dict[str, Any]) -> None:
+def _keep(bench: TrainingData, candidate: Candidate, place: int, made: dict[str, Any]) -> None:
     """Writes down what took long, for the run after one that was killed."""
     kept = _file_of(bench, candidate, place)
     if kept is None or "failed" in made or float(made["seconds"]) <= WORTH_KEEPING:
@@ -302,7 +302,7 @@ def _keep(bench: Workbench, candidate: Candidate, place: int, made: dict[str, An
     beside.replace(kept)
 
 
-def _unfinished(bench: Workbench, candidate: Candidate, place: int) -> dict[str, Any] | None:
+def _unfinished(bench: TrainingData, candidate: Candidate, place: int) -> dict[str, Any] | None:
     """What a run that was killed later than here had computed."""
     kept = _file_of(bench, candidate, place)
     if kept is None or not kept.is_file():
@@ -323,7 +323,7 @@ def mean_logits(models: Sequence[Learner], inputs: Inputs) -> Floats:
     return np.asarray(np.mean([model.logits(inputs) for model in models], axis=0))
 
 
-def pool_logits(bench: Workbench, models: Sequence[Learner]) -> Floats:
+def pool_logits(bench: TrainingData, models: Sequence[Learner]) -> Floats:
     """(n_pool, n_classes): each row by the model that did not learn from its half."""
     pool = bench.rows.pool
     result = np.zeros((len(pool), bench.classes))
@@ -332,7 +332,7 @@ def pool_logits(bench: Workbench, models: Sequence[Learner]) -> Floats:
     return result
 
 
-def pool_spread(bench: Workbench, models: Sequence[Learner]) -> Floats:
+def pool_std(bench: TrainingData, models: Sequence[Learner]) -> Floats:
     """(n_pool,): as pool_logits, of Monte Carlo dropout."""
     pool = bench.rows.pool
     result = np.zeros(len(pool))
@@ -343,12 +343,12 @@ def pool_spread(bench: Workbench, models: Sequence[Learner]) -> Floats:
 
 def spread_of(model: Learner, inputs: Inputs, number: int) -> Floats:
     """(n_rows,): zeros of a learner that has no Monte Carlo dropout."""
-    own = getattr(model, "spread", None)
+    own = getattr(model, "dropout_std", None)
     seed = derived_seed(0, "dropout", number)
     return np.zeros(len(inputs)) if own is None else np.asarray(own(inputs, seed), dtype=np.float64)
 
 
-def _halves(bench: Workbench, models: Sequence[Learner]) -> Iterator[tuple[Learner, NDArray[np.intp]]]:
+def _halves(bench: TrainingData, models: Sequence[Learner]) -> Iterator[tuple[Learner, NDArray[np.intp]]]:
     """Each model and the places in the pool that it labels: all of them where it is alone."""
     pool = bench.rows.pool
     half = bench.rows.half[pool] if len(models) == 2 else np.ones(len(pool), dtype=np.int64)
@@ -358,7 +358,7 @@ def _halves(bench: Workbench, models: Sequence[Learner]) -> Iterator[tuple[Learn
             yield model, asked
 
 
-def fit_final(bench: Workbench, candidate: Candidate) -> list[Learner]:
+def fit_final(bench: TrainingData, candidate: Candidate) -> list[Learner]:
     """The models that see all folds, one a half."""
     place = len(bench.rows.folds)
     return in_threads(lambda half: bench.fit(candidate, None, place, half), range(bench.halves(candidate)))

@@ -30,7 +30,7 @@ def write_predictions(
 ) -> None:
     """Out-of-fold predictions of labeled and validation rows, and every lineage's predictions of the pool.
 
-    frame: of the labeled rows and behind them the validation rows; trust: (n_lineages, n_labeled), see Workbench.trust.
+    frame: of the labeled rows and behind them the validation rows; trust: (n_lineages, n_labeled), see TrainingData.trust.
     Labeled rows of no fold, which every model saw, are written with their labels' own probabilities.
     """
     known = frame[["id", "split", "fold", "label", "label_source", "group"]]
@@ -42,9 +42,9 @@ def write_predictions(
     trusts = np.concatenate([trust.T, np.ones((len(validation), len(trust)))]).astype(np.float32)
     table = pa.Table.from_pandas(known, preserve_index=False)
     table = table.append_column("probabilities", pa.array(list(probabilities), pa.list_(pa.float32())))
-    spread = np.concatenate([predictions.labeled_spread, np.zeros(len(validation))])
-    table = table.append_column("spread", pa.array(spread.astype(np.float32)))
-    table = table.append_column("lineage_trust", pa.array(list(trusts), pa.list_(pa.float32())))
+    dropout_std = np.concatenate([predictions.labeled_std, np.zeros(len(validation))])
+    table = table.append_column("dropout_std", pa.array(dropout_std.astype(np.float32)))
+    table = table.append_column("label_weight_by_fold", pa.array(list(trusts), pa.list_(pa.float32())))
     pq.write_table(table.replace_schema_metadata(), output / OUT_OF_FOLD, compression="zstd")
     lineages, pool, classes = predictions.pool.shape
     flat = predictions.pool.transpose(1, 0, 2).reshape(pool, lineages * classes).astype(np.float32)
@@ -52,7 +52,7 @@ def write_predictions(
         "id": pa.array(rows.ids[rows.pool].tolist(), pa.string()),
         "half": pa.array(rows.half[rows.pool], pa.int8()),
         "probabilities": _lists(flat),
-        "spread": _lists(np.ascontiguousarray(predictions.pool_spread.T, dtype=np.float32)),
+        "dropout_std": _lists(np.ascontiguousarray(predictions.pool_std.T, dtype=np.float32)),
     }
     pq.write_table(pa.table(on_pool), output / POOL, compression="zstd")
 
@@ -135,7 +135,7 @@ def write_seconds(workspace: Path, stage: str, said: Tally) -> None:
 def manifest(round_number: int, rows: TrainingRows, folders: Mapping[str, Path | None]) -> dict[str, Any]:
     """What was trained on what."""
     used = {kind: int((rows.ingredient == kind).sum()) for kind in (*INGREDIENTS, "pool")}
-    used["pseudo_labeled"] = int((rows.lineage_labels[:, -1] >= 0).sum())
+    used["pseudo_labeled"] = int((rows.pseudo_label_by_fold[:, -1] >= 0).sum())
     used["never_held_out"] = int((rows.fold[rows.labeled] < 0).sum())
     digests = {folder.name: digest(folder) for folder in folders.values() if folder is not None}
     return {"stage": f"train@{round_number}", "rows": used, "trained_on": digests}

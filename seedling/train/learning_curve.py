@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from seedling.parallel.executor import in_threads
 from seedling.stats.statistics import Estimate, Floats, interval, wilson
 from seedling.train.choice import Judged
-from seedling.train.cross_validation import Workbench
+from seedling.train.cross_validation import TrainingData
 
 LEARNER = "logistic_regression"
 FLATTEST, STEEPEST = 0.05, 1.0  # exponents of the error's fall that are believed
@@ -18,7 +18,7 @@ AT_MOST = 50.0  # times the labels that there are: beyond, "as if" says nothing
 CONFIDENCE = 0.8  # of the interval: with few rows a curve of two points is rough, and the page says so
 
 
-def right_with(bench: Workbench, judged: Judged, folds_taught: int) -> NDArray[np.bool_]:
+def right_with(bench: TrainingData, judged: Judged, folds_taught: int) -> NDArray[np.bool_]:
     """(n_labeled_judged,): whether each is right by a model that was taught so many of the other folds' labels."""
     rows, folds = bench.rows, bench.rows.folds
     fold, labels = rows.fold[rows.labeled], rows.targets[rows.labeled].argmax(axis=1)
@@ -33,7 +33,7 @@ def right_with(bench: Workbench, judged: Judged, folds_taught: int) -> NDArray[n
     return right[judged.place]
 
 
-def learning_curve(bench: Workbench, judged: Judged) -> dict[str, Any] | None:
+def learning_curve(bench: TrainingData, judged: Judged) -> dict[str, Any] | None:
     """Accuracy with ever more of the folds' labels, by logistic regression. None where there are too few folds, or validation rows alone.
 
     {"labels": how many there are, "rows": how many are judged, "points": [{"labels", "accuracy"}]}.
@@ -60,7 +60,7 @@ def worth_in_labels(
     rng: np.random.Generator,
     draws: int = 500,
 ) -> Estimate | None:
-    """How many labels more would have bought the step from `old` to `new`, with an interval; None where nothing can be said.
+    """How many labels more would have contributed the step from `old` to `new`, with an interval; None where nothing can be said.
 
     few, many, old, new: (n_rows,), how right the same rows were with few labels and with `ratio` times as many, before the
     round and after it; labels: how many there are now. The error is taken to fall as labels^-b (Hestness et al. 2017), b

@@ -10,13 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from seedling.config.params import Facts
+from seedling.config.params import WorkspaceConfig
 from seedling.parallel.executor import in_threads
 from seedling.stats.randomness import derived_seed
 from seedling.stats.statistics import Estimate, Floats, wilson
 from seedling.train.candidates import predicted_seconds
 from seedling.train.choice import Judged
-from seedling.train.cross_validation import Workbench
+from seedling.train.cross_validation import TrainingData
 from seedling.train.tally import Candidate
 
 LEARNERS = ("logistic_regression", "svm")
@@ -29,7 +29,7 @@ SECONDS = {
 FEWEST = 2  # repeats that say anything
 
 
-def repeated(bench: Workbench, judged: Judged, facts: Facts) -> dict[str, Any] | None:
+def repeated(bench: TrainingData, judged: Judged, facts: WorkspaceConfig) -> dict[str, Any] | None:
     """Accuracy on the judged rows in every fold of several dealings, near-duplicates together; None where it would take too long, or rows are
     too few to be dealt again.
 

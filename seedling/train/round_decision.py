@@ -24,12 +24,12 @@ class ClassChange:
     harmed: bool
 
     def as_json(self) -> dict[str, Any]:
-        """As it stands in verdict.json."""
+        """As it stands in decision.json."""
         return {"label": self.label, "rows": self.rows, "harmed": self.harmed, **self.change.rounded()}
 
 
 @dataclass(frozen=True)
-class Verdict:
+class RoundDecision:
     """What became of a round. `accepted_round` is the one whose model counts from here on."""
 
     round: int
@@ -45,7 +45,7 @@ class Verdict:
     seeds: int = 1
 
     def as_json(self) -> dict[str, Any]:
-        """As it is written to verdict.json."""
+        """As it is written to decision.json."""
         found = {**asdict(self)}
         for name in ("accuracy", "log_loss"):
             difference: Difference | None = getattr(self, name)
@@ -67,17 +67,17 @@ def judge(
     last: bool,
     params: TrainParams,
     seed: int,
-) -> Verdict:
+) -> RoundDecision:
     """Rejects the round where the paired bootstrap says that it is worse; else accepts it.
 
     old, new: (n_seeds, n_rows, n_classes) out-of-fold probabilities of the same human-labeled rows, one array a learner
     that both rounds trained in the same way. A row's score is the learners' mean, a seed: the old round's chosen model
     alone would look better than it is, as it was chosen on these very rows, and one learner's luck weighs less. Worse is: right less often, by more than
-    `margin`, with at least `surely_worse_probability`; or so with at least `worse_probability` and, with that too, a higher
+    `margin`, with at least `reject_if_p_accuracy_worse`; or so with at least `reject_if_p_worse` and, with that too, a higher
     log-loss. Log-loss alone does not reject: pseudo-labels make a model surer, which its temperature takes back.
     The loop stops after a rejection, when fewer than `converged_share` of the pool's labels changed, or at the last round.
     """
-    rng = generator(seed, "verdict", round_number)
+    rng = generator(seed, "decision", round_number)
     right = [scores_of_rows(each, lambda one: one.argmax(axis=1) == truth) for each in (old, new)]
     draws = params.bootstrap_draws
     accuracy = paired_difference(
@@ -100,25 +100,27 @@ def judge(
     )
     harmed = sum(one.harmed for one in classes)
 
-    def verdict(decision: Literal["accepted", "rejected"], stop: bool, reason: str) -> Verdict:
+    def round_decision(decision: Literal["accepted", "rejected"], stop: bool, reason: str) -> RoundDecision:
         kept = round_number if decision == "accepted" else accepted_round
         if harmed:
             reason += f"; {harmed} of {len(classes)} classes lost rows for certain"
-        return Verdict(round_number, decision, stop, reason, kept, len(truth), accuracy, loss, classes, seeds=seeds)
+        return RoundDecision(
+            round_number, decision, stop, reason, kept, len(truth), accuracy, loss, classes, seeds=seeds
+        )
 
     said = f"accuracy {points}: worse with probability {accuracy.probability_worse:.2f}"
-    if accuracy.probability_worse >= params.surely_worse_probability:
-        return verdict("rejected", True, said)
-    if min(accuracy.probability_worse, loss.probability_worse) >= params.worse_probability:
+    if accuracy.probability_worse >= params.reject_if_p_accuracy_worse:
+        return round_decision("rejected", True, said)
+    if min(accuracy.probability_worse, loss.probability_worse) >= params.reject_if_p_worse:
         reason = f"{said}; log-loss {loss.value:+.3f}: worse with probability {loss.probability_worse:.2f}"
-        return verdict("rejected", True, reason)
+        return round_decision("rejected", True, reason)
     if changed_share < params.converged_share:
-        return verdict(
+        return round_decision(
             "accepted", True, f"accuracy {points}; converged: {100 * changed_share:.1f} % of the pool's labels changed"
         )
     if last:
-        return verdict("accepted", True, f"accuracy {points}; this was the last round")
-    return verdict("accepted", False, f"accuracy {points}")
+        return round_decision("accepted", True, f"accuracy {points}; this was the last round")
+    return round_decision("accepted", False, f"accuracy {points}")
 
 
 def scores_of_rows(said: Sequence[Floats], score: Callable[[Floats], NDArray[Any]]) -> Floats:
@@ -142,12 +144,12 @@ def changes_by_class(
 ) -> tuple[ClassChange, ...]:
     """How right each class's rows are, after minus before. old, new: (n_rows,), 0 to 1.
 
-    A class counts as harmed where the bootstrap is `surely_worse_probability` sure, divided among the classes
+    A class counts as harmed where the bootstrap is `reject_if_p_accuracy_worse` sure, divided among the classes
     (Bonferroni), since of fifty classes some will lose by chance.
     """
     found = []
     present = np.unique(truth)
-    limit = 1 - (1 - params.surely_worse_probability) / len(present)
+    limit = 1 - (1 - params.reject_if_p_accuracy_worse) / len(present)
     for label in present:
         mine = np.flatnonzero(truth == label)
         change = paired_difference(old[mine], new[mine], groups[mine], larger_is_better=True, draws=500, rng=rng)
@@ -156,12 +158,12 @@ def changes_by_class(
     return tuple(found)
 
 
-def unjudged(round_number: int, accepted_round: int, vanished: int, *, last: bool) -> Verdict:
+def unjudged(round_number: int, accepted_round: int, vanished: int, *, last: bool) -> RoundDecision:
     """Where every labeled row is needed in training, nothing can be compared; a round under which classes vanish from the
     pool is rejected all the same, as a model that collapses does.
     """
     if vanished:
         reason = f"no labeled row can be held out to judge it, and {vanished} classes vanished from the pool's labels"
-        return Verdict(round_number, "rejected", True, reason, accepted_round, 0)
+        return RoundDecision(round_number, "rejected", True, reason, accepted_round, 0)
     reason = "no labeled row can be held out to judge it (two of a class can); no class vanished from the pool's labels"
-    return Verdict(round_number, "accepted", last, reason, round_number, 0)
+    return RoundDecision(round_number, "accepted", last, reason, round_number, 0)

@@ -1,4 +1,4 @@
-"""What each step bought: the same learners with it and without it, on the same rows, which none of them saw."""
+"""What each step contributed: the same learners with it and without it, on the same rows, which none of them saw."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from seedling.train.tally import Candidate
 PLAIN = "plain"
 
 
-def bought(said: Mapping[Candidate, Floats], judged: Judged, draws: int, seed: int) -> list[dict[str, Any]]:
+def step_contributions(said: Mapping[Candidate, Floats], judged: Judged, draws: int, seed: int) -> list[dict[str, Any]]:
     """Of each part of a recipe and each loss: the learners that were trained with it and without it and alike in all else, and the paired
     difference of accuracy, the mean over those learners.
 
@@ -39,7 +39,7 @@ def bought(said: Mapping[Candidate, Floats], judged: Judged, draws: int, seed: i
             judged.groups,
             larger_is_better=True,
             draws=draws,
-            rng=generator(seed, "bought"),  # the same draws for each
+            rng=generator(seed, "step_contributions"),  # the same draws for each
             wrong=1 / len(both),  # a row that turns for one learner
         )
         learners = list(dict.fromkeys(pair[1].learner for pair in both))

@@ -18,7 +18,7 @@ GRADIENT_LEARNERS = ("network", "fine_tuned")
 class Candidate:
     """A learner, the ingredients that it is trained on besides the pool's pseudo-labels, and its loss.
 
-    loss: plain; trusted, strictly_trusted (rows whose label is doubtful count less); balanced (each class counts alike);
+    loss: plain; trusted, label_weighted_twice (rows whose label is doubtful count less); balanced (each class counts alike);
     logit_adjusted (Menon et al. 2021); of networks also consistency (the pool is learnt from without labels), focal (Lin et al. 2017),
     symmetric (Wang et al. 2019) and second_head; of what learns by gradients mixin (another dataset's classes are learnt beside ours).
     """

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from seedling.config.params import Facts, TrainParams
+from seedling.config.params import TrainParams, WorkspaceConfig
 from seedling.errors import Diverged
 from seedling.models.saving import save_learner
 from seedling.parallel.executor import this_process
@@ -17,14 +17,14 @@ from seedling.progress import Progress
 from seedling.train import files
 from seedling.train.candidates import (
     BUDGET,
-    PRETRAINING_PICTURES,
+    PRETRAINING_IMAGES,
     first_candidates,
     further_candidates,
     later_candidates,
     within_budget,
 )
 from seedling.train.choice import Choice, Judged, best_of_learners, choose
-from seedling.train.cross_validation import Predictions, Workbench, cross_validate, fit_final, pool_logits, pool_spread
+from seedling.train.cross_validation import Predictions, TrainingData, cross_validate, fit_final, pool_logits, pool_std
 from seedling.train.tally import Candidate
 
 
@@ -32,7 +32,7 @@ from seedling.train.tally import Candidate
 class Trial:
     """What was cross-validated, and what was left out: the seconds that it would take, or why it failed."""
 
-    bench: Workbench
+    bench: TrainingData
     trained: dict[Candidate, Predictions] = field(default_factory=dict)
     left_out: dict[Candidate, float | str] = field(default_factory=dict)
 
@@ -58,7 +58,12 @@ class Trial:
 
 
 def try_candidates(
-    bench: Workbench, params: TrainParams, facts: Facts, judged: Judged, teacher: Path | None, progress: Progress
+    bench: TrainingData,
+    params: TrainParams,
+    facts: WorkspaceConfig,
+    judged: Judged,
+    teacher: Path | None,
+    progress: Progress,
 ) -> Trial:
     """Everything that the round tries within its budget; in later rounds beside what is taken over from the teacher."""
     budget = params.budget_seconds or BUDGET[facts.effort]
@@ -83,23 +88,23 @@ def try_candidates(
     return trial
 
 
-def pretrained(bench: Workbench, candidates: Sequence[Candidate], progress: Progress) -> Workbench:
-    """Where a network is among the candidates its body learns from all training pictures, without labels and so once for
+def pretrained(bench: TrainingData, candidates: Sequence[Candidate], progress: Progress) -> TrainingData:
+    """Where a network is among the candidates its body learns from all training images, without labels and so once for
     all lineages.
     """
     rows = np.flatnonzero((bench.rows.ingredient == "collected") | (bench.rows.ingredient == "pool"))
-    uses, pictures = any(one.learner == "network" for one in candidates), bench.inputs.pictures
-    if not uses or pictures is None or len(rows) < PRETRAINING_PICTURES:
+    uses, images = any(one.learner == "network" for one in candidates), bench.inputs.images
+    if not uses or images is None or len(rows) < PRETRAINING_IMAGES:
         return bench
     from seedling.models.network import pretrain
 
-    what, steps = "pretrain the network on unlabeled pictures", bench.setting.steps
+    what, steps = "pretrain the network on unlabeled images", bench.setting.steps
     progress(what, 0, steps)
     setting = bench.setting.of_model(
         checkpoint=None if bench.scratch is None else bench.scratch / "pretraining",
         watch=lambda step, loss: progress(f"{what} (loss {loss:.2f})", step, steps),
     )
-    body = this_process().by_leader(lambda: pretrain(pictures[rows], setting))
+    body = this_process().by_leader(lambda: pretrain(images[rows], setting))
     return replace(bench, setting=bench.setting.of_model(body=body))
 
 
@@ -133,7 +138,7 @@ def _fit(trial: Trial, choice: Choice, teacher: Path | None, output: Path) -> di
                 failed[one] = str(error)
                 continue
             predictions.pool[-1] = pool_logits(trial.bench, models)
-            predictions.pool_spread[-1] = pool_spread(trial.bench, models)
+            predictions.pool_std[-1] = pool_std(trial.bench, models)
             for half, model in enumerate(models):
                 save_learner(model, output / f"half-{half}" / one.name)
             if one.carried:

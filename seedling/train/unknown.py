@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from seedling.config.params import Facts
+from seedling.config.params import WorkspaceConfig
 from seedling.parallel.executor import in_threads
 from seedling.stats.randomness import derived_seed
 from seedling.stats.statistics import Estimate, softmax
 from seedling.train.candidates import predicted_seconds
 from seedling.train.choice import Judged
-from seedling.train.cross_validation import Workbench
+from seedling.train.cross_validation import TrainingData
 from seedling.train.tally import Candidate
 
 LEARNER = "logistic_regression"
@@ -27,7 +27,9 @@ SECONDS = {
 FEWEST = 3  # rows of a class, and rows of the others, that say anything
 
 
-def unknown_classes(bench: Workbench, judged: Judged, classes: Sequence[str], facts: Facts) -> dict[str, Any] | None:
+def unknown_classes(
+    bench: TrainingData, judged: Judged, classes: Sequence[str], facts: WorkspaceConfig
+) -> dict[str, Any] | None:
     """How well confidence tells a class that was left out of training from rows of the others that were held out: AUROC, the mean over such
     classes with Student's interval, and the class that is told least. None for fewer than three such classes.
 

@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from seedling.config.params import Facts
+from seedling.config.params import WorkspaceConfig
 from seedling.dataset.generation import source_of
 from seedling.parallel.executor import in_threads
 from seedling.stats.randomness import derived_seed
 from seedling.stats.statistics import Estimate, around_mean, by_group, paired_difference, wilson
 from seedling.train.candidates import predicted_seconds
 from seedling.train.choice import Judged
-from seedling.train.cross_validation import Workbench
+from seedling.train.cross_validation import TrainingData
 from seedling.train.tally import Candidate
 
 LEARNER = "logistic_regression"
@@ -30,7 +30,7 @@ DRAWS = 2_000
 
 
 def unseen_sources(
-    bench: Workbench, judged: Judged, origins: Sequence[str | None], facts: Facts
+    bench: TrainingData, judged: Judged, origins: Sequence[str | None], facts: WorkspaceConfig
 ) -> dict[str, Any] | None:
     """How a quick learner does on a source that it did not learn from, beside the same rows where only their fold was left out. None for fewer
     than two sources whose classes others have too.
@@ -75,7 +75,7 @@ def unseen_sources(
 
 
 def _compared(
-    home: NDArray[np.bool_], away: NDArray[np.bool_], source: NDArray[np.str_], facts: Facts
+    home: NDArray[np.bool_], away: NDArray[np.bool_], source: NDArray[np.str_], facts: WorkspaceConfig
 ) -> dict[str, Any]:
     """What of the same rows was right where their source was seen and where it was not. All: (n_rows,)."""
     before, hits = home.astype(np.float64), away.astype(np.float64)

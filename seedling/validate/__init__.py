@@ -18,13 +18,13 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from seedling.config.params import Facts, ValidateParams
+from seedling.config.params import ValidateParams, WorkspaceConfig
 from seedling.dataset.generation import GenerationWriter, read_manifest, stream
 from seedling.errors import InputError
 from seedling.features.classical import FeatureMaker
 from seedling.models.saving import make_features
 from seedling.progress import Progress, silent
-from seedling.validate.checks import THUMBNAIL_SIDE, Looked, look
+from seedling.validate.checks import THUMBNAIL_SIDE, CheckedRow, look
 from seedling.validate.duplicates import Clusters, equal_texts, near_duplicate_images, near_duplicate_texts
 from seedling.validate.fixed_camera import scenes, without_scenes
 from seedling.validate.label_checks import judge
@@ -50,11 +50,11 @@ MEASURED = {
 }
 FOUND = [
     pa.field("nearest_labeled", pa.float32()),
-    pa.field("health", pa.list_(pa.string())),
-    pa.field("p_wrong", pa.float32()),
-    pa.field("suggested", pa.string()),
-    pa.field("doubtful", pa.bool_()),
-    pa.field("given", pa.string()),
+    pa.field("quality", pa.list_(pa.string())),
+    pa.field("p_label_error", pa.float32()),
+    pa.field("suggested_label", pa.string()),
+    pa.field("is_label_issue", pa.bool_()),
+    pa.field("original_label", pa.string()),
 ]
 GROUPED = [pa.field("near_group", pa.string())]  # where sources say what belongs together
 ORDER = {"test": 0, "validation": 1, "train": 2, "pool": 3, "out_of_scope": 4, "mixin": 5}  # which copy of a row stays
@@ -62,7 +62,7 @@ ORDER = {"test": 0, "validation": 1, "train": 2, "pool": 3, "out_of_scope": 4, "
 
 def validate(
     params: ValidateParams,
-    facts: Facts,
+    facts: WorkspaceConfig,
     *,
     collected: Path,
     output: Path,
@@ -70,7 +70,7 @@ def validate(
     progress: Progress = silent,
 ) -> None:
     """Writes `generations/validate`: the collected rows with label, split, fold and group, what was measured in them, and how
-    doubtful their labels are, without their pictures. features: not fitted yet, by which labels are judged; None: as without an encoder.
+    doubtful their labels are, without their images. features: not fitted yet, by which labels are judged; None: as without an encoder.
 
     Raises InputError where fewer than two classes are left.
     """
@@ -88,7 +88,7 @@ def validate(
     maker = features or make_features(None, None, facts, None)
     doubt = judge(looked, classes, maker, collected, params, facts, progress)
     extra = MEASURED[facts.modality] + FOUND + (GROUPED if grouped else [])
-    with GenerationWriter(output, stage="validate", modality=facts.modality, pictures=False, extra=extra) as writer:
+    with GenerationWriter(output, stage="validate", modality=facts.modality, images=False, extra=extra) as writer:
         for one in looked:
             row = replace(one.row, extra=_found(one, extra))
             if one.reason:
@@ -107,7 +107,7 @@ def validate(
         )
 
 
-def judge_health(looked: list[Looked]) -> dict[str, int]:
+def judge_health(looked: list[CheckedRow]) -> dict[str, int]:
     """Gives each usable row its health's codes; what is too common to be a defect, with the number of such rows."""
     rows = [one for one in usable(looked) if one.row.split != "mixin"]  # what is odd among ours may be usual there
     codes, usual = health(pd.DataFrame([one.signals for one in rows]))
@@ -116,17 +116,19 @@ def judge_health(looked: list[Looked]) -> dict[str, int]:
     return usual
 
 
-def _found(one: Looked, extra: Sequence[pa.Field]) -> dict[str, Any]:
+def _found(one: CheckedRow, extra: Sequence[pa.Field]) -> dict[str, Any]:
     """The stage's own columns of a row; null where nothing was measured."""
-    known = {**one.signals, **one.doubt, "health": one.codes, "given": one.given, "near_group": one.near}
+    known = {**one.signals, **one.doubt, "quality": one.codes, "original_label": one.given, "near_group": one.near}
     return {field.name: known.get(field.name) for field in extra}
 
 
-def _look_at_all(collected: Path, params: ValidateParams, facts: Facts, progress: Progress) -> list[Looked]:
+def _look_at_all(
+    collected: Path, params: ValidateParams, facts: WorkspaceConfig, progress: Progress
+) -> list[CheckedRow]:
     rows = stream(collected)
     check = partial(look, params=params, facts=facts)
     total = read_manifest(collected)["rows"]["kept"]
-    looked: list[Looked] = []
+    looked: list[CheckedRow] = []
     with ThreadPoolExecutor() as threads:
         while block := list(islice(rows, 256)):
             looked += threads.map(check, block)
@@ -134,12 +136,12 @@ def _look_at_all(collected: Path, params: ValidateParams, facts: Facts, progress
     return looked
 
 
-def usable(looked: list[Looked]) -> list[Looked]:
+def usable(looked: list[CheckedRow]) -> list[CheckedRow]:
     """The rows that nothing speaks against so far."""
     return [one for one in looked if one.reason is None]
 
 
-def merge_spellings(looked: list[Looked]) -> dict[str, str]:
+def merge_spellings(looked: list[CheckedRow]) -> dict[str, str]:
     """Labels that differ in case alone become their commonest spelling; gives the spellings that were changed. Another dataset's labels are its own."""
     looked = [one for one in looked if one.row.split != "mixin"]
     counts = Counter(one.row.label for one in looked if one.row.label)
@@ -152,9 +154,9 @@ def merge_spellings(looked: list[Looked]) -> dict[str, str]:
     return {label: commonest[label.casefold()] for label in sorted(counts) if commonest[label.casefold()] != label}
 
 
-def reject_copies(looked: list[Looked]) -> None:
+def reject_copies(looked: list[CheckedRow]) -> None:
     """Of exact copies one stays (test before training before pool); copies whose labels conflict all go."""
-    copies: dict[str, list[Looked]] = defaultdict(list)
+    copies: dict[str, list[CheckedRow]] = defaultdict(list)
     for one in usable(looked):
         copies[one.row.id].append(one)
     for same in copies.values():
@@ -169,7 +171,7 @@ def reject_copies(looked: list[Looked]) -> None:
             one.reason = "exact_duplicate"
 
 
-def group_near_duplicates(looked: list[Looked], params: ValidateParams, facts: Facts) -> int:
+def group_near_duplicates(looked: list[CheckedRow], params: ValidateParams, facts: WorkspaceConfig) -> int:
     """Gives each usable row its group: the smallest id among what its source says belongs together, or among its near-duplicates. Images of a
     fixed camera are no near-duplicates of one another, unless params say so; gives how many there are.
 
@@ -207,7 +209,7 @@ def group_near_duplicates(looked: list[Looked], params: ValidateParams, facts: F
     return sum(len(members) for members in of_scenes)
 
 
-def near_clusters(rows: list[Looked], params: ValidateParams, facts: Facts) -> Clusters:
+def near_clusters(rows: list[CheckedRow], params: ValidateParams, facts: WorkspaceConfig) -> Clusters:
     """Which rows are near-duplicates of one another."""
     if facts.modality == "text":
         texts = [str(one.near_key) for one in rows]
@@ -229,7 +231,7 @@ def near_clusters(rows: list[Looked], params: ValidateParams, facts: Facts) -> C
     return sets
 
 
-def _reject_mixed_in_copies(rows: list[Looked], params: ValidateParams, facts: Facts) -> None:
+def _reject_mixed_in_copies(rows: list[CheckedRow], params: ValidateParams, facts: WorkspaceConfig) -> None:
     """Another dataset's rows that come near a labeled row of ours go: every fold's model would learn from them. The others are groups of their own,
     so that they chain none of ours together.
     """
@@ -244,7 +246,7 @@ def _reject_mixed_in_copies(rows: list[Looked], params: ValidateParams, facts: F
         one.row = replace(one.row, group=one.row.id)
 
 
-def reject_leaks(looked: list[Looked]) -> None:
+def reject_leaks(looked: list[CheckedRow]) -> None:
     """Near-duplicates of a test row, and what its source says belongs to it, go from everywhere else, those of a validation row from what is left."""
     for split in ("test", "validation"):
         held_out = [one for one in usable(looked) if one.row.split == split]
@@ -259,7 +261,7 @@ def reject_leaks(looked: list[Looked]) -> None:
                 one.reason = f"same_group_as_{split}"
 
 
-def reject_small_classes(looked: list[Looked], min_class_rows: int) -> list[str]:
+def reject_small_classes(looked: list[CheckedRow], min_class_rows: int) -> list[str]:
     """The classes, sorted; the rows of a class with too few training groups go, and held-out rows of no class.
 
     Raises InputError where fewer than two classes are left.
@@ -283,12 +285,12 @@ def reject_small_classes(looked: list[Looked], min_class_rows: int) -> list[str]
     return classes
 
 
-def _why_rejected(looked: list[Looked]) -> str:
+def _why_rejected(looked: list[CheckedRow]) -> str:
     reasons = Counter(one.reason for one in looked if one.reason)
     return ", ".join(f"{rows} are rejected as {reason}" for reason, rows in reasons.most_common()) or "none is rejected"
 
 
-def carve_test_rows(looked: list[Looked], params: ValidateParams, seed: int) -> int:
+def carve_test_rows(looked: list[CheckedRow], params: ValidateParams, seed: int) -> int:
     """Where no test split is given, takes one from the labeled rows; gives how many. None where it would be too small."""
     if params.test_share == 0 or any(one.row.split == "test" for one in usable(looked)):
         return 0
@@ -305,7 +307,7 @@ def carve_test_rows(looked: list[Looked], params: ValidateParams, seed: int) -> 
     return len(carved)
 
 
-def deal_folds(looked: list[Looked], folds: int, seed: int) -> None:
+def deal_folds(looked: list[CheckedRow], folds: int, seed: int) -> None:
     """Gives every labeled training row its fold; none to the only one of its class, which every model must see."""
     labeled = [one for one in usable(looked) if one.row.split == "train"]
     labels, groups = [str(one.row.label) for one in labeled], [str(one.row.group) for one in labeled]

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from seedling.config.params import Facts, ValidateParams
+from seedling.config.params import ValidateParams, WorkspaceConfig
 from seedling.dataset.generation import Row
 from seedling.media import images, texts
 from seedling.media import quality_metrics as signals
@@ -19,8 +19,8 @@ THUMBNAIL_SIDE = 16
 
 
 @dataclass(slots=True)
-class Looked:
-    """A row without its picture, and what was seen of it: the reason to drop it, or the marks that duplicates share and what was
+class CheckedRow:
+    """A row without its image, and what was seen of it: the reason to drop it, or the marks that duplicates share and what was
     measured (seedling/media/quality_metrics.py), its health's codes, the doubt about its label, and the label as it was given where it was changed.
     """
 
@@ -37,7 +37,7 @@ class Looked:
     shared: bool = False  # its near-duplicates were found in several
 
 
-def look(row: Row, params: ValidateParams, facts: Facts) -> Looked:
+def look(row: Row, params: ValidateParams, facts: WorkspaceConfig) -> CheckedRow:
     """Checks one row by itself."""
     if facts.modality == "text":
         return _look_at_text(row, str(row.payload or ""), params)
@@ -45,20 +45,20 @@ def look(row: Row, params: ValidateParams, facts: Facts) -> Looked:
     try:
         pixels = images.decode(bytes(row.payload or b""), facts.max_megapixels)  # type: ignore[arg-type]
     except images.Undecodable as error:
-        return Looked(light, str(error))
+        return CheckedRow(light, str(error))
     if min(pixels.shape[:2]) < params.min_side:
-        return Looked(light, "too_small")
+        return CheckedRow(light, "too_small")
     if images.contrast(pixels) < params.blank_contrast:
-        return Looked(light, "blank")
+        return CheckedRow(light, "blank")
     small = images.thumbnail(pixels, THUMBNAIL_SIDE).round().astype(np.uint8).ravel()
     metadata = read_metadata(bytes(row.payload or b""))  # type: ignore[arg-type]
     said = {"rotated_by_exif": metadata.orientation != UPRIGHT, "location_metadata": metadata.has_location}
-    return Looked(light, None, images.perceptual_hash(pixels), small, signals.of_picture(pixels) | said)
+    return CheckedRow(light, None, images.perceptual_hash(pixels), small, signals.of_image(pixels) | said)
 
 
-def _look_at_text(row: Row, text: str, params: ValidateParams) -> Looked:
+def _look_at_text(row: Row, text: str, params: ValidateParams) -> CheckedRow:
     if not any(one.isprintable() and not one.isspace() for one in text):  # blanks and invisible characters alone
-        return Looked(row, "empty")
+        return CheckedRow(row, "empty")
     if len(text) < params.min_characters:
-        return Looked(row, "too_short")
-    return Looked(row, None, texts.normalized(text), signals=signals.of_text(text))
+        return CheckedRow(row, "too_short")
+    return CheckedRow(row, None, texts.normalized(text), signals=signals.of_text(text))

@@ -162,7 +162,7 @@ def near_duplicate_images(
     hashes: NDArray[np.uint64], thumbnails: NDArray[np.uint8], *, bits: int, difference: float
 ) -> Iterator[tuple[int, int]]:
     """Pairs of row numbers whose hashes differ in at most `bits` bits and whose thumbnails differ in the mean by at
-    most `difference` gray levels: the second look keeps pictures with a plain background apart.
+    most `difference` gray levels: the second look keeps images with a plain background apart.
 
     hashes: (n,); thumbnails: (n, values), 0 to 255; bits: 0 to 3.
     """

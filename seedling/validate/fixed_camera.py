@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from seedling.validate.checks import Looked
+from seedling.validate.checks import CheckedRow
 from seedling.validate.duplicates import Clusters
 
 MIN_SCENE_ROWS = 10
@@ -25,7 +25,7 @@ MAX_SCENES = 20  # that single images are compared with, the largest ones
 MIN_SHARE_OF_CLASS = 0.8  # of a class's labeled rows, without which there is nothing left to learn it from
 
 
-def scenes(rows: Sequence[Looked], near: Clusters, difference: float) -> list[list[int]]:
+def scenes(rows: Sequence[CheckedRow], near: Clusters, difference: float) -> list[list[int]]:
     """The sets of near-duplicates that are scenes: large, and of several classes, or most of the rows, or nearly all of a class.
 
     Hashes of one scene may fall into several sets, so those whose mean thumbnails are alike are looked at together. difference: the
@@ -41,7 +41,7 @@ def scenes(rows: Sequence[Looked], near: Clusters, difference: float) -> list[li
     ]
 
 
-def _alike(rows: Sequence[Looked], sets: Sequence[list[int]], difference: float) -> list[list[int]]:
+def _alike(rows: Sequence[CheckedRow], sets: Sequence[list[int]], difference: float) -> list[list[int]]:
     """Sets of several rows joined, each to the largest one whose mean thumbnail differs by no more."""
     thumbnails = np.array([row.thumbnail for row in rows], dtype=np.uint8).reshape(len(rows), -1)
     joined: list[list[int]] = []
@@ -74,7 +74,7 @@ def without_scenes(size: int, near: Clusters, of_scenes: Sequence[Sequence[int]]
     return kept
 
 
-def _is_scene(members: Sequence[int], rows: Sequence[Looked], class_sizes: Counter[str]) -> bool:
+def _is_scene(members: Sequence[int], rows: Sequence[CheckedRow], class_sizes: Counter[str]) -> bool:
     labels = Counter(label for member in members if (label := rows[member].row.label) is not None)
     if len(members) > MAJORITY * len(rows):
         return True

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from seedling.config.params import Facts, ValidateParams
+from seedling.config.params import ValidateParams, WorkspaceConfig
 from seedling.dataset.generation import payloads
 from seedling.features.classical import FeatureMaker, Inputs
 from seedling.features.distances import distances
@@ -22,7 +22,7 @@ from seedling.models.model import single_threaded
 from seedling.progress import Progress
 from seedling.stats.randomness import derived_seed
 from seedling.stats.statistics import Ints
-from seedling.validate.checks import Looked
+from seedling.validate.checks import CheckedRow
 from seedling.validate.quality_flags import Limit, beyond
 
 POOL_ROWS = 10_000  # of the pool, drawn by their names, are looked at
@@ -33,20 +33,20 @@ FAR = Limit("distance", above=True, sure=np.inf, logarithmic=True)
 
 
 def judge(
-    looked: list[Looked],
+    looked: list[CheckedRow],
     classes: list[str],
     maker: FeatureMaker,
     collected: Path,
     params: ValidateParams,
-    facts: Facts,
+    facts: WorkspaceConfig,
     progress: Progress,
 ) -> dict[str, Any]:
-    """Writes what is found into the rows, carries out `doubtful_labels`, and gives what there is to say of doubtful labels.
+    """Writes what is found into the rows, carries out `label_issues`, and gives what there is to say of doubtful labels.
 
     looked: split and dealt to folds.
     """
-    if params.doubtful_labels == "ignore":
-        return {"cannot_judge": "`validate.doubtful_labels` is `ignore`"}
+    if params.label_issues == "ignore":
+        return {"cannot_judge": "`validate.label_issues` is `ignore`"}
     training = [one for one in looked if one.reason is None and one.row.split == "train" and one.row.label]
     pool = [one for one in looked if one.reason is None and one.row.split == "pool"]
     if len(pool) > POOL_ROWS:
@@ -61,7 +61,7 @@ def judge(
         return _judge_labels(training, inputs, classes, params)
 
 
-def _judge_distances(rows: list[Looked], inputs: Inputs, labeled: int) -> None:
+def _judge_distances(rows: list[CheckedRow], inputs: Inputs, labeled: int) -> None:
     groups = np.unique([str(one.row.group) for one in rows], return_inverse=True)[1]
     if len(np.unique(groups)) < 3 or labeled == 0 or not _finite(inputs):
         return
@@ -78,7 +78,9 @@ def _finite(inputs: Inputs) -> bool:
     return bool(np.isfinite(np.asarray(values)).all())
 
 
-def _judge_labels(training: list[Looked], inputs: Inputs, classes: list[str], params: ValidateParams) -> dict[str, Any]:
+def _judge_labels(
+    training: list[CheckedRow], inputs: Inputs, classes: list[str], params: ValidateParams
+) -> dict[str, Any]:
     place = np.array([number for number, one in enumerate(training) if one.row.fold is not None], dtype=np.intp)
     judged = [training[number] for number in place]
     number = {label: at for at, label in enumerate(classes)}
@@ -91,23 +93,29 @@ def _judge_labels(training: list[Looked], inputs: Inputs, classes: list[str], pa
         found = doubt(inputs.take(place), given, fold, weights, len(classes))
     except CannotJudge as error:
         return {"cannot_judge": str(error)}
-    for one, p_wrong, suggested, flagged in zip(judged, found.p_wrong, found.suggested, found.flagged, strict=True):
-        if not np.isnan(p_wrong):
-            one.doubt = {"p_wrong": float(p_wrong), "suggested": classes[suggested], "doubtful": bool(flagged)}
+    for one, p_label_error, suggested, flagged in zip(
+        judged, found.p_label_error, found.suggested, found.flagged, strict=True
+    ):
+        if not np.isnan(p_label_error):
+            one.doubt = {
+                "p_label_error": float(p_label_error),
+                "suggested_label": classes[suggested],
+                "is_label_issue": bool(flagged),
+            }
     left = left_to_people(found.flagged, given, classes)
-    repaired = repair(judged, found, params.doubtful_labels, set(left))
+    repaired = repair(judged, found, params.label_issues, set(left))
     return {
-        "judged": int((~np.isnan(found.p_wrong)).sum()),
+        "judged": int((~np.isnan(found.p_label_error)).sum()),
         "expected": round(found.expected, 3),
         "between": [round(one, 3) for one in found.between],
         "flagged": int(found.flagged.sum()),
-        "policy": params.doubtful_labels,
+        "policy": params.label_issues,
         "repaired": repaired,
         "left_to_people": left,
         "by_class": [_of_class(found, given == number[label], label) for label in classes],
         "pairs": _pairs(judged, found, classes),
-        "items_a_minute": params.items_a_minute,
-        "budget": budget(found, params.items_a_minute),
+        "items_per_minute": params.items_per_minute,
+        "budget": budget(found, params.items_per_minute),
     }
 
 
@@ -121,11 +129,11 @@ def left_to_people(flagged: NDArray[np.bool_], given: Ints, classes: Sequence[st
 
 
 def _of_class(found: Doubt, mine: NDArray[np.bool_], label: str) -> dict[str, Any]:
-    expected = round(float(np.nansum(found.p_wrong[mine])), 3)
+    expected = round(float(np.nansum(found.p_label_error[mine])), 3)
     return {"class": label, "rows": int(mine.sum()), "expected": expected, "flagged": int(found.flagged[mine].sum())}
 
 
-def _pairs(judged: list[Looked], found: Doubt, classes: list[str]) -> list[dict[str, Any]]:
+def _pairs(judged: list[CheckedRow], found: Doubt, classes: list[str]) -> list[dict[str, Any]]:
     """The commonest mistakes among doubtful rows: which label was given where another is suggested."""
     counts = Counter(
         (str(one.given or one.row.label), classes[suggested])
@@ -133,24 +141,26 @@ def _pairs(judged: list[Looked], found: Doubt, classes: list[str]) -> list[dict[
         if flagged
     )
     ordered = sorted(counts.items(), key=lambda one: (-one[1], one[0]))[:8]
-    return [{"given": given, "suggested": suggested, "rows": rows} for (given, suggested), rows in ordered]
+    return [
+        {"original_label": given, "suggested_label": suggested, "rows": rows} for (given, suggested), rows in ordered
+    ]
 
 
-def budget(found: Doubt, items_a_minute: float) -> list[dict[str, Any]]:
+def budget(found: Doubt, items_per_minute: float) -> list[dict[str, Any]]:
     """What so many minutes of a person's time would find, the most doubtful rows first, until all are looked at."""
-    known = int((~np.isnan(found.p_wrong)).sum())
+    known = int((~np.isnan(found.p_label_error)).sum())
     told = []
     for minutes in MINUTES:
-        rows = min(known, int(minutes * items_a_minute))
+        rows = min(known, int(minutes * items_per_minute))
         told.append({"minutes": minutes, "rows": rows, "share": found.share_found(rows).rounded()})
         if rows == known:
             break
     return told
 
 
-def repair(judged: list[Looked], found: Doubt, policy: str, left_alone: set[str]) -> int:
+def repair(judged: list[CheckedRow], found: Doubt, policy: str, left_alone: set[str]) -> int:
     """Carries out the policy on the doubtful rows; gives how many rows were changed. Each keeps what it was told: `given`."""
-    act: dict[str, Callable[[Looked], None]] = {"drop": _drop, "relabel": _relabel, "down-weight": _down_weight}
+    act: dict[str, Callable[[CheckedRow], None]] = {"drop": _drop, "relabel": _relabel, "down-weight": _down_weight}
     if policy not in act:
         return 0
     doubtful: Ints = np.flatnonzero(found.flagged)
@@ -161,14 +171,14 @@ def repair(judged: list[Looked], found: Doubt, policy: str, left_alone: set[str]
     return len(chosen)
 
 
-def _drop(one: Looked) -> None:
-    one.reason = "doubtful_label"
+def _drop(one: CheckedRow) -> None:
+    one.reason = "label_issue"
 
 
-def _relabel(one: Looked) -> None:
+def _relabel(one: CheckedRow) -> None:
     # No longer what a person said: such rows are learnt from, but judge nothing, as they agree with the models by construction.
-    one.row = replace(one.row, label=one.doubt["suggested"], label_source="repaired")
+    one.row = replace(one.row, label=one.doubt["suggested_label"], label_source="repaired")
 
 
-def _down_weight(one: Looked) -> None:
-    one.row = replace(one.row, weight=one.row.weight * max(1 - one.doubt["p_wrong"], 0.01))
+def _down_weight(one: CheckedRow) -> None:
+    one.row = replace(one.row, weight=one.row.weight * max(1 - one.doubt["p_label_error"], 0.01))

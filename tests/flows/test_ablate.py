@@ -14,7 +14,15 @@ import pytest
 
 from seedling.ablation import NO_CHILDREN, NOTHING_NEW, Bar, Step, Variant, _changed, compared, steps_of
 from seedling.augment import augment
-from seedling.config.params import AugmentParams, Facts, Params, SynthesizeParams, ValidateParams, load, set_value
+from seedling.config.params import (
+    AugmentParams,
+    Params,
+    SynthesizeParams,
+    ValidateParams,
+    WorkspaceConfig,
+    load,
+    set_value,
+)
 from seedling.dataset.generation import read, read_manifest, write_json
 from seedling.runner import write_page
 from seedling.scrape import scrape
@@ -22,8 +30,8 @@ from seedling.synthesize import synthesize
 from seedling.validate import validate
 
 SEEDLING = [sys.executable, "-m", "seedling.cli.main"]
-AUGMENT = Step("augment", "augment", ((("augment", "children"), "0"),))
-REPAIR = Step("repair", "validate", ((("validate", "doubtful_labels"), '"report"'),))
+AUGMENT = Step("augment", "augment", ((("augment", "augmentations_per_row"), "0"),))
+REPAIR = Step("repair", "validate", ((("validate", "label_issues"), '"report"'),))
 PARAMS = Params.model_validate({"modality": "text", "scrape": {"sources": [{"kind": "folder"}]}})
 
 
@@ -46,15 +54,15 @@ def test_only_what_a_step_reaches_is_run_anew() -> None:
     assert _changed(Variant("", (), 3)) == []
 
 
-def test_without_augment_and_synthesize_no_row_is_made(make_pictures: Callable[..., Path], tmp_path: Path) -> None:
+def test_without_augment_and_synthesize_no_row_is_made(make_images: Callable[..., Path], tmp_path: Path) -> None:
     """Params that ask for rows in every way that there is, changed as the steps say: both stages set out to make none."""
-    facts = Facts(modality="image", effort="quick")
-    data = make_pictures(labeled=4, pool=2, test=1)
+    facts = WorkspaceConfig(modality="image", effort="quick")
+    data = make_images(labeled=4, pool=2, test=1)
     collected, validated = tmp_path / "scrape", tmp_path / "validate"
     scrape(PARAMS.scrape, facts, data=data, output=collected)
     validate(ValidateParams(), facts, collected=collected, output=validated)
     sections = {
-        "augment": {"children": 2, "adversarial": 0.5, "hard": 0.5, "balance": 1.0},
+        "augment": {"augmentations_per_row": 2, "adversarial": 0.5, "hard": 0.5, "balance": 1.0},
         "synthesize": {"mixup": 1, "cutmix": 1, "cut_and_paste": 1, "negatives": 0.5, "generate": 1, "translate": 1},
     }
     for (section, key), value in (*NO_CHILDREN, *NOTHING_NEW):
@@ -120,7 +128,11 @@ def test_a_variant_is_the_line_as_one_would_run_it(example: Callable[[str], Path
     for one in sources:
         one.pop("tag", None)
         one.pop("tags", None)
-    for keys, value in {("scrape", "sources"): sources, ("augment", "children"): 0, ("synthesize", "mixup"): 0}.items():
+    for keys, value in {
+        ("scrape", "sources"): sources,
+        ("augment", "augmentations_per_row"): 0,
+        ("synthesize", "mixup"): 0,
+    }.items():
         set_value(alone, list(keys), value)
     set_value(alone, ["synthesize", "templates"], [])
     for one in (place, alone):

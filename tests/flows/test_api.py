@@ -18,7 +18,7 @@ import httpx
 import numpy as np
 import pytest
 from http_servers import serving
-from small_models import grown, picture
+from small_models import grown, image
 
 from seedling.media import images
 from seedling.models.predictor import Answer, Predictor, Question
@@ -104,15 +104,13 @@ def test_the_server_says_what_the_model_says(tmp_path: Path, serve: Serve) -> No
         assert 'seedling_rows_total{outcome="answered"} 2.0' in client.get("/metrics").text
 
 
-def test_pictures_are_asked_as_base64_and_bombs_are_refused(tmp_path: Path, serve: Serve) -> None:
-    """A picture, no base64, and a header that promises 900 megapixels in a few bytes."""
+def test_images_are_asked_as_base64_and_bombs_are_refused(tmp_path: Path, serve: Serve) -> None:
+    """An image, no base64, and a header that promises 900 megapixels in a few bytes."""
     bomb = images.encode(np.zeros((8, 8, 3), np.uint8))
     bomb = bomb[:16] + (30_000).to_bytes(4, "big") * 2 + bomb[24:]
-    rows = [base64.b64encode(one).decode() for one in (picture(200), bomb)]
+    rows = [base64.b64encode(one).decode() for one in (image(200), bomb)]
     with httpx.Client(base_url=serve(Predictor.of(grown(tmp_path, "image")), FAST)) as client:
-        said = (
-            client.post("/predict", json={"pictures": [rows[0], "%%%", rows[1]]}).raise_for_status().json()["answers"]
-        )
+        said = client.post("/predict", json={"images": [rows[0], "%%%", rows[1]]}).raise_for_status().json()["answers"]
     assert [one["predicted"] for one in said] == ["sun", None, None]
     assert said[1]["error"] == "undecodable"
     assert said[2]["error"] in {"undecodable", "too_many_pixels"}
@@ -132,16 +130,16 @@ def test_bad_requests_are_refused(tmp_path: Path, serve: Serve) -> None:
         assert client.get("/health").status_code == 200
 
 
-def test_pictures_of_many_pixels_are_refused_before_they_are_decoded(tmp_path: Path, serve: Serve) -> None:
+def test_images_of_many_pixels_are_refused_before_they_are_decoded(tmp_path: Path, serve: Serve) -> None:
     """One of 400 pixels where 300 are allowed, with another that is small: its error alone; three of 250: too many together."""
     predictor = Predictor.of(grown(tmp_path, "image"))
     small = images.encode(np.zeros((5, 50, 3), np.uint8))
-    rows = {name: base64.b64encode(one).decode() for name, one in (("large", picture(60)), ("small", small))}
+    rows = {name: base64.b64encode(one).decode() for name, one in (("large", image(60)), ("small", small))}
     with httpx.Client(base_url=serve(predictor, Limits(a_second=10_000, megapixels=0.0003))) as client:
-        found = client.post("/predict", json={"pictures": [rows["large"]]}).json()["answers"]
+        found = client.post("/predict", json={"images": [rows["large"]]}).json()["answers"]
         assert found[0]["error"] == "too_many_pixels"
-        assert client.post("/predict", json={"pictures": [rows["small"]] * 2}).json()["answers"][1]["error"] is None
-        assert client.post("/predict", json={"pictures": [rows["small"]] * 3}).status_code == 413
+        assert client.post("/predict", json={"images": [rows["small"]] * 2}).json()["answers"][1]["error"] is None
+        assert client.post("/predict", json={"images": [rows["small"]] * 3}).status_code == 413
 
 
 def test_a_client_that_asks_too_fast_is_told_to_wait(tmp_path: Path, serve: Serve) -> None:

@@ -35,16 +35,16 @@ def test_every_command_has_help(name: str) -> None:
     assert len(done.stdout.split()) > 10
 
 
-def test_init_makes_a_git_and_dvc_repository(tmp_path: Path, make_pictures: Callable[..., Path]) -> None:
+def test_init_makes_a_git_and_dvc_repository(tmp_path: Path, make_images: Callable[..., Path]) -> None:
     """With a first commit, and nothing left to commit or to track."""
-    done = seedling("init", tmp_path / "w", "--images", make_pictures())
+    done = seedling("init", tmp_path / "w", "--images", make_images())
     assert done.returncode == 0, done.stderr
     clean = subprocess.run(
         ["git", "status", "--porcelain"], cwd=tmp_path / "w", capture_output=True, text=True, check=True
     )
     assert clean.stdout == ""
     assert (tmp_path / "w/data.dvc").exists()
-    again = seedling("init", tmp_path / "w", "--images", make_pictures(tmp_path / "more"))
+    again = seedling("init", tmp_path / "w", "--images", make_images(tmp_path / "more"))
     assert again.returncode == 2
     assert "is a workspace already" in again.stderr
 
@@ -83,13 +83,13 @@ def test_top_folders_are_sources_or_classes_as_is_said_or_as_their_names_say(
     tmp_path: Path, folders: list[str], by_source: bool | None, expected: list[str]
 ) -> None:
     """Splits with classes in each of them: sources; names of splits, or nothing alike: as they are."""
-    pictures_in(tmp_path / "pictures", folders)
-    lines = _sources(tmp_path / "pictures", "image", by_source, TableOptions())
+    images_in(tmp_path / "images", folders)
+    lines = _sources(tmp_path / "images", "image", by_source, TableOptions())
     assert [YAML(typ="safe").load(one) for one in lines] == [{"kind": "folder", "path": one} for one in expected]
 
 
-def pictures_in(place: Path, folders: list[str]) -> None:
-    """A picture in each, and what a desktop leaves beside them."""
+def images_in(place: Path, folders: list[str]) -> None:
+    """An image in each, and what a desktop leaves beside them."""
     for shade, name in enumerate(folders):
         (place / name).mkdir(parents=True)
         Image.new("RGB", (8, 8), (shade, 0, 0)).save(place / name / "one.png")
@@ -99,10 +99,10 @@ def pictures_in(place: Path, folders: list[str]) -> None:
 @pytest.mark.slow
 def test_init_asks_where_top_folders_may_be_sources_or_classes(tmp_path: Path) -> None:
     """The same class folders in several: what it may mean, and the two options; with one of them there is a workspace."""
-    pictures_in(tmp_path / "pictures", ["studio/house", "studio/tree", "web/house", "web/tree"])
-    asked = seedling("init", tmp_path / "w", "--images", tmp_path / "pictures")
+    images_in(tmp_path / "images", ["studio/house", "studio/tree", "web/house", "web/tree"])
+    asked = seedling("init", tmp_path / "w", "--images", tmp_path / "images")
     assert (asked.returncode, "--by-source or --by-class" in asked.stderr) == (2, True)
-    done = seedling("init", tmp_path / "w", "--images", tmp_path / "pictures", "--by-source")
+    done = seedling("init", tmp_path / "w", "--images", tmp_path / "images", "--by-source")
     assert done.returncode == 0, done.stderr
     assert [one.path for one in load(tmp_path / "w").scrape.sources] == ["studio", "web"]
 
@@ -135,14 +135,12 @@ def test_a_workspace_that_collects_all_its_rows(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_packed_workspace_takes_loose_files_that_come_later(
-    tmp_path: Path, make_pictures: Callable[..., Path]
-) -> None:
+def test_a_packed_workspace_takes_loose_files_that_come_later(tmp_path: Path, make_images: Callable[..., Path]) -> None:
     """The packed rows and those of data/labeled/ are one generation."""
-    done = seedling("init", tmp_path / "w", "--images", make_pictures(labeled=3, pool=0, test=0), "--pack")
+    done = seedling("init", tmp_path / "w", "--images", make_images(labeled=3, pool=0, test=0), "--pack")
     assert done.returncode == 0, done.stderr
     assert sorted(path.name for path in (tmp_path / "w/data").iterdir()) == ["packed"]
-    later = make_pictures(tmp_path / "later", labeled=5, pool=0, test=0)
+    later = make_images(tmp_path / "later", labeled=5, pool=0, test=0)
     shutil.copytree(later / "labeled", tmp_path / "w/data/labeled")
     done = seedling("stage", "scrape", "--workspace", tmp_path / "w")
     assert done.returncode == 0, done.stderr
@@ -155,7 +153,7 @@ def test_a_packed_workspace_takes_loose_files_that_come_later(
         (["init", "new"], "either --images PATH or --texts PATH"),
         (["init", "new", "--images", "nowhere"], "nowhere does not exist"),
         (["init", "new", "--texts", "odd.xlsx"], "none of .csv, .tsv, .jsonl, .parquet"),
-        (["init", "new", "--images", "empty"], "holds neither pictures in <class>/ folders"),
+        (["init", "new", "--images", "empty"], "holds neither images in <class>/ folders"),
         (["run"], "seedling init DIR --images PATH"),
         (["status"], "seedling init"),
         (["stage", "scrap"], "Unknown stage 'scrap'"),

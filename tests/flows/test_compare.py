@@ -41,7 +41,7 @@ def test_what_became_of_each_row_is_told_with_its_reason() -> None:
         stays=("a", "train", None),
         turns=("b", "train", None),
         moves=("a", "test", None),
-        falls=("a", "train", "doubtful_label"),
+        falls=("a", "train", "label_issue"),
         returns=("a", "train", None),
         comes=(None, "pool", None),
         broken=(None, "pool", "undecodable"),
@@ -62,9 +62,9 @@ def test_what_became_of_each_row_is_told_with_its_reason() -> None:
 def test_params_that_differ_are_named_with_dots() -> None:
     """A changed value, a new section, one that is gone; what is equal is not told, be it written otherwise."""
     old = {"seed": 0.0, "unsaid": None, "train": {"loss": "plain", "steps": 10}, "gone": True}
-    new = {"seed": 0, "train": {"loss": "trusted", "steps": 10}, "augment": {"copies": 2}}
+    new = {"seed": 0, "train": {"loss": "label_weighted", "steps": 10}, "augment": {"copies": 2}}
     assert changed_params(old, new) == [
-        ("train.loss", "plain", "trusted"),
+        ("train.loss", "plain", "label_weighted"),
         ("gone", "True", "not named"),
         ("augment.copies", "not named", "2"),
     ]

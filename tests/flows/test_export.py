@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from datasets import load_dataset
-from small_models import write_verdict
+from small_models import write_decision
 
 from seedling.dataset.generation import GenerationWriter, Row, identify
 from seedling.errors import InputError, MissingGeneration
@@ -32,14 +32,14 @@ PARAMS = "modality: {}\nscrape:\n  sources:\n    - {{kind: folder, path: .}}\n"
 
 
 def content(modality: str, number: int) -> bytes | str:
-    """A picture of one gray, or a text."""
+    """An image of one gray, or a text."""
     return f"text {number}" if modality == "text" else images.encode(np.full((6, 6, 3), 10 * number, np.uint8))
 
 
 def workspace(folder: Path, modality: str) -> Path:
     """Three labeled rows, two of a class with a hostile name, a test row, two pool rows of which one was labeled in round 1."""
     (folder / "models/0").mkdir(parents=True)
-    write_verdict(folder / "models/0", accepted_round=1)
+    write_decision(folder / "models/0", accepted_round=1)
     (folder / "params.yaml").write_text(PARAMS.format(modality), encoding="utf-8")
     rows = []
     for number, (split, label) in enumerate(
@@ -50,13 +50,13 @@ def workspace(folder: Path, modality: str) -> Path:
         )
         rows.append(one)
     for stage, kept in (("scrape", rows), ("validate", rows), ("pseudo_label/1", rows[4:5])):
-        pictures = stage == "scrape"
+        image_arrays = stage == "scrape"
         with GenerationWriter(
-            folder / "generations" / stage, stage=stage, modality=modality, pictures=pictures
+            folder / "generations" / stage, stage=stage, modality=modality, image_arrays=image_arrays
         ) as writer:  # type: ignore[arg-type]
             for row in kept:
                 number = rows.index(row)
-                payload = content(modality, number) if pictures or modality == "text" else None
+                payload = content(modality, number) if image_arrays or modality == "text" else None
                 label = {"label": "b", "label_source": "model"} if stage == "pseudo_label/1" else {}
                 known = {name: getattr(row, name) for name in ("id", "split", "label", "label_source", "origin")}
                 license = "CC BY 4.0" if number == 0 else None
@@ -79,8 +79,8 @@ def exported(place: Path, modality: str, form: Form | None, made: tuple[str, ...
     return place / "out"
 
 
-def test_folders_hold_every_picture_once_below_its_split_and_class(tmp_path: Path) -> None:
-    """Six pictures with their bytes; a class's name is no path; metadata.csv names each file."""
+def test_folders_hold_every_image_once_below_its_split_and_class(tmp_path: Path) -> None:
+    """Six images with their bytes; a class's name is no path; metadata.csv names each file."""
     found = exported(tmp_path, "image", None)
     files = sorted(found.rglob("*.png"))
     assert len(files) == 6
@@ -166,7 +166,7 @@ def test_names_of_folders_are_plain_and_no_two_alike() -> None:
 def test_an_exported_model_answers_without_seedling_as_predict_does(workspace: Path, tmp_path: Path) -> None:
     """A real line is run, its model written as ONNX, and predict.py asked in a process that cannot see our packages."""
     subprocess.run([*SEEDLING, "run", "-w", workspace], check=True, capture_output=True)
-    out, pictures = tmp_path / "model", sorted((workspace / "data/test").rglob("*.png"))
+    out, image_arrays = tmp_path / "model", sorted((workspace / "data/test").rglob("*.png"))
     subprocess.run([*SEEDLING, "export", out, "--model", "-w", workspace], check=True, capture_output=True)
     (tmp_path / "sitecustomize.py").write_text(FORBIDDING, encoding="utf-8")
     forbidden = subprocess.run(
@@ -176,9 +176,9 @@ def test_an_exported_model_answers_without_seedling_as_predict_does(workspace: P
         capture_output=True,
     )
     assert b"is not to be seen" in forbidden.stderr
-    (tmp_path / "junk.png").write_bytes(b"no picture")
+    (tmp_path / "junk.png").write_bytes(b"no image")
     alone = subprocess.run(
-        [sys.executable, out / "predict.py", *pictures, tmp_path / "junk.png"],
+        [sys.executable, out / "predict.py", *image_arrays, tmp_path / "junk.png"],
         cwd=out,
         env={**os.environ, "PYTHONPATH": str(tmp_path)},
         capture_output=True,
@@ -186,7 +186,7 @@ def test_an_exported_model_answers_without_seedling_as_predict_does(workspace: P
         check=True,
     ).stdout
     own = subprocess.run(
-        [*SEEDLING, "predict", *pictures, "-w", workspace], capture_output=True, text=True, check=True
+        [*SEEDLING, "predict", *image_arrays, "-w", workspace], capture_output=True, text=True, check=True
     ).stdout
     *_, junk = csv.DictReader(alone.splitlines())
     assert (junk["predicted"], junk["error"]) == ("", "undecodable")

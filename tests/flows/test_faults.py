@@ -133,7 +133,7 @@ def test_a_model_that_was_cut_is_named_by_predict(workspace: Path) -> None:
     members = tuple(member["file"] for member in json.loads((model / "model.json").read_text())["members"])
     learners = [path for path in model.glob("half-*/*") if path.name.startswith(members)]
     assert learners
-    for path in [*learners, model / "model.json", model / "features.json", model / "verdict.json"]:
+    for path in [*learners, model / "model.json", model / "features.json", model / "decision.json"]:
         whole = path.read_bytes()
         path.write_bytes(whole[: len(whole) // 2])
         with pytest.raises(

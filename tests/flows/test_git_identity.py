@@ -56,7 +56,7 @@ def test_what_git_knows_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 @pytest.mark.usefixtures("nobody")
 def test_a_workspace_is_made_by_a_user_whom_git_does_not_know_also_in_a_hook_of_another_repository(
-    tmp_path: Path, make_pictures: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, make_images: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Git's hooks set GIT_DIR and GIT_INDEX_FILE: the other repository stays as it was, the workspace has its own commit."""
     other = tmp_path / "other"
@@ -65,7 +65,7 @@ def test_a_workspace_is_made_by_a_user_whom_git_does_not_know_also_in_a_hook_of_
     monkeypatch.setenv("GIT_DIR", str(other / ".git"))
     monkeypatch.setenv("GIT_INDEX_FILE", str(other / ".git/index"))
     monkeypatch.setenv("GIT_WORK_TREE", str(other))
-    command = [sys.executable, "-m", "seedling.cli.main", "init", tmp_path / "w", "--images", make_pictures()]
+    command = [sys.executable, "-m", "seedling.cli.main", "init", tmp_path / "w", "--images", make_images()]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     for name in ("GIT_DIR", "GIT_INDEX_FILE", "GIT_WORK_TREE"):

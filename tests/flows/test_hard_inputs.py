@@ -21,11 +21,11 @@ from seedling.runner import run_stage
 
 @pytest.fixture
 def line(tmp_path: Path) -> Callable[..., Path]:
-    """Runs every stage on a folder of pictures, with the dial on quick; gives the workspace."""
+    """Runs every stage on a folder of images, with the dial on quick; gives the workspace."""
 
-    def run(pictures: Path, **of_train: Any) -> Path:
+    def run(images: Path, **of_train: Any) -> Path:
         workspace = tmp_path / "workspace"
-        make_workspace(workspace, pictures, "image")
+        make_workspace(workspace, images, "image")
         set_value(workspace, ["effort"], "quick")
         for key, value in of_train.items():
             set_value(workspace, ["train", key], value)
@@ -37,75 +37,75 @@ def line(tmp_path: Path) -> Callable[..., Path]:
     return run
 
 
-def verdict(workspace: Path, round_number: int) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((workspace / f"models/{round_number}/verdict.json").read_text())
+def round_decision(workspace: Path, round_number: int) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((workspace / f"models/{round_number}/decision.json").read_text())
     return found
 
 
 def test_one_label_a_class_is_used_and_the_report_says_that_nobody_knows_how_well(
-    make_pictures: Callable[..., Path], line: Callable[..., Path]
+    make_images: Callable[..., Path], line: Callable[..., Path]
 ) -> None:
     """Every model sees the three rows; there is no accuracy, and no number in its place."""
-    workspace = line(make_pictures(labeled=1, pool=30, test=0))
+    workspace = line(make_images(labeled=1, pool=30, test=0))
     assert read(workspace / "generations/validate")["fold"].isna().all()
     assert json.loads((workspace / "models/0/manifest.json").read_text())["rows"]["never_held_out"] == 3
-    assert verdict(workspace, 1)["rows"] == 0
-    assert "no labeled row can be held out" in verdict(workspace, 1)["reason"]
+    assert round_decision(workspace, 1)["rows"] == 0
+    assert "no labeled row can be held out" in round_decision(workspace, 1)["reason"]
     metrics = json.loads((workspace / "reports/evaluation.json").read_text())
     assert (metrics["cross_validation"], metrics["test"]) == (None, None)
     page = " ".join((workspace / "reports/report.html").read_text().split())
     assert "nobody can say yet" in page
-    assert "Tells pictures of 3 classes apart" in page
+    assert "Tells images of 3 classes apart" in page
     assert "It learnt from 3 labeled rows (3 by people)" in page
     assert "Labels nobody checked" not in page
 
 
 @pytest.mark.slow
 def test_one_class_of_a_single_row_is_learnt_beside_others(
-    make_pictures: Callable[..., Path], line: Callable[..., Path]
+    make_images: Callable[..., Path], line: Callable[..., Path]
 ) -> None:
     """The others are cross-validated; the single row is in every model, and the model can say its class."""
-    pictures = make_pictures(labeled=6, pool=20, test=5)
-    for path in sorted((pictures / "labeled/cross").iterdir())[1:]:
+    images = make_images(labeled=6, pool=20, test=5)
+    for path in sorted((images / "labeled/cross").iterdir())[1:]:
         path.unlink()
-    workspace = line(pictures)
+    workspace = line(images)
     rows = read(workspace / "generations/validate").query("split == 'train'")
     assert rows.loc[rows["label"] == "cross", "fold"].isna().all()
-    assert verdict(workspace, 0)["rows"] == 12
+    assert round_decision(workspace, 0)["rows"] == 12
     assert "cross" in json.loads((workspace / "models/0/model.json").read_text())["classes"]
 
 
 def test_without_a_pool_the_supervised_model_stands(
-    make_pictures: Callable[..., Path], line: Callable[..., Path]
+    make_images: Callable[..., Path], line: Callable[..., Path]
 ) -> None:
     """The loop ends after round 0, with the reason."""
-    workspace = line(make_pictures(labeled=6, pool=0, test=5))
-    assert "the pool is empty" in verdict(workspace, 0)["reason"]
-    assert verdict(workspace, 3)["decision"] == "skipped"
+    workspace = line(make_images(labeled=6, pool=0, test=5))
+    assert "the pool is empty" in round_decision(workspace, 0)["reason"]
+    assert round_decision(workspace, 3)["decision"] == "skipped"
 
 
 @pytest.mark.slow
-def test_a_pool_of_something_else_does_no_harm(make_pictures: Callable[..., Path], line: Callable[..., Path]) -> None:
-    """Forty pictures of noise beside eighteen labeled shapes: the accepted model is right as often as round 0's."""
-    pictures = make_pictures(labeled=6, pool=0, test=12)
+def test_a_pool_of_something_else_does_no_harm(make_images: Callable[..., Path], line: Callable[..., Path]) -> None:
+    """Forty images of noise beside eighteen labeled shapes: the accepted model is right as often as round 0's."""
+    images = make_images(labeled=6, pool=0, test=12)
     rng = np.random.default_rng(3)
-    (pictures / "unlabeled").mkdir()
+    (images / "unlabeled").mkdir()
     for number in range(40):
         noise = rng.integers(0, 255, (24, 24)).astype(np.uint8)
-        Image.fromarray(noise).save(pictures / "unlabeled" / f"{number}.png")
-    workspace = line(pictures)
+        Image.fromarray(noise).save(images / "unlabeled" / f"{number}.png")
+    workspace = line(images)
     rounds = json.loads((workspace / "reports/evaluation.json").read_text())
-    accepted = verdict(workspace, 3)["accepted_round"]
+    accepted = round_decision(workspace, 3)["accepted_round"]
     start = rounds["rounds"][0]["accuracy"]["value"]
     assert rounds["rounds"][accepted]["accuracy"]["value"] >= start - 0.06
 
 
 @pytest.mark.slow
 def test_rows_of_a_large_pool_that_no_model_saw_are_kept_aside_without_a_label(
-    make_pictures: Callable[..., Path], line: Callable[..., Path]
+    make_images: Callable[..., Path], line: Callable[..., Path]
 ) -> None:
     """Of 30 pool rows 12 are drawn: the other 18 are rejected with their reason, and every row is in one place."""
-    workspace = line(make_pictures(labeled=6, pool=30, test=0), pool_rows=12)
+    workspace = line(make_images(labeled=6, pool=30, test=0), pool_rows=12)
     labels = workspace / "generations/pseudo_label/1"
     pool = set(read(workspace / "generations/validate", ["id"], splits=["pool"])["id"])
     rejected = read_rejected(labels)

@@ -70,7 +70,7 @@ def test_what_was_seen_before_is_restored_and_is_never_stale(workspace: Path) ->
 
 
 def test_a_changed_input_is_not_taken_for_a_known_one(workspace: Path) -> None:
-    """One more picture in data/ runs scrape again: no false hit in the run cache."""
+    """One more image in data/ runs scrape again: no false hit in the run cache."""
     ledger = Ledger(workspace)
     ledger.run("scrape")
     (workspace / "data/unlabeled/0.png").rename(workspace / "data/unlabeled/renamed.png")

@@ -110,7 +110,7 @@ def test_two_runs_compare_and_a_row_tells_its_story(workspace: Path) -> None:
     """By run name and as the workspace; the experiment is one for DVC too."""
     call(workspace, "seedling", "run")
     (run,) = (workspace / ".seedling/runs").glob("*.json")
-    set_value(workspace, ["augment", "children"], 0)
+    set_value(workspace, ["augment", "augmentations_per_row"], 0)
     behind = call(workspace, "seedling", "compare", run.stem, check=False)
     assert behind.returncode == 2
     assert "The workspace's numbers are of before augment" in behind.stderr
@@ -130,11 +130,11 @@ def test_two_runs_compare_and_a_row_tells_its_story(workspace: Path) -> None:
     assert call(workspace, "seedling", "compare", "nowhere", check=False).returncode == 2
 
 
-def test_a_workspace_without_pool_and_test_says_so(tmp_path: Path, make_pictures: Callable[..., Path]) -> None:
+def test_a_workspace_without_pool_and_test_says_so(tmp_path: Path, make_images: Callable[..., Path]) -> None:
     """Cross-validation alone, and no round after the first."""
     from seedling.init.create import make_workspace
 
-    made = make_workspace(tmp_path / "few", make_pictures(pool=0, test=0), "image")
+    made = make_workspace(tmp_path / "few", make_images(pool=0, test=0), "image")
     set_value(made, ["effort"], "quick")
     done = call(made, "seedling", "run")
     assert "no test split" in done.stdout

@@ -39,18 +39,18 @@ def test_the_sheet_shows_families_of_every_class(workspace: Path) -> None:
     done = seedling(workspace, "show", "augment")
     assert done.returncode == 2
     assert "`seedling run` does" in " ".join(done.stderr.split())
-    set_value(workspace, ["augment", "children"], 2)
+    set_value(workspace, ["augment", "augmentations_per_row"], 2)
     for stage in ("scrape", "validate", "augment", "synthesize"):
         assert seedling(workspace, "stage", stage).returncode == 0
     found = sheet(workspace / "generations", "augment", families=3, children=5)
-    assert sorted(one["parents"][0]["label"] for one in found["families"]) == ["bar", "cross", "disc"]
+    assert sorted(one["parent_ids"][0]["label"] for one in found["families"]) == ["bar", "cross", "disc"]
     assert all(
         len(one["children"]) == 2 and one["children"][0]["image"].startswith("data:") for one in found["families"]
     )
     done = seedling(workspace, "show", "synthesize", "--families", "4")
     assert done.returncode == 0, done.stderr
     assert "have changed" not in done.stdout
-    set_value(workspace, ["augment", "children"], 3)
+    set_value(workspace, ["augment", "augmentations_per_row"], 3)
     assert "`seedling stage augment` makes the rows anew" in seedling(workspace, "show", "augment").stdout
     page = (workspace / "reports/contact_sheet_synthesize.html").read_text(encoding="utf-8")
     assert page.count('<section class="family') == 4

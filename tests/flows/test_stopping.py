@@ -138,7 +138,7 @@ def test_processes_of_a_pool_end_with_the_run(
     for image in range(40):
         pixels = generator.integers(0, 255, (800, 800, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(folder / f"large-{image}.png", compress_level=1)
-    set_value(finished_copy, ["augment", "children"], 20)
+    set_value(finished_copy, ["augment", "augmentations_per_row"], 20)
     output = tmp_path / "output.txt"
     for stage in ("scrape", "validate"):
         assert start(finished_copy, environment, output, "seedling", "stage", stage).wait(SECONDS) == 0

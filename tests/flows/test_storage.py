@@ -57,10 +57,10 @@ def commit(workspace: Path, message: str) -> None:
     git(workspace, "commit", "--quiet", "--message", message)
 
 
-def add_picture(workspace: Path, name: str, seed: int) -> None:
+def add_image(workspace: Path, name: str, seed: int) -> None:
     """One more unlabeled image."""
-    picture = draw(SHAPES[seed % len(SHAPES)], np.random.default_rng(seed))
-    Image.fromarray(picture).save(workspace / "data/unlabeled" / name)
+    image = draw(SHAPES[seed % len(SHAPES)], np.random.default_rng(seed))
+    Image.fromarray(image).save(workspace / "data/unlabeled" / name)
 
 
 def same_files(one: Path, other: Path) -> None:
@@ -97,13 +97,13 @@ def pushed(tmp_path_factory: pytest.TempPathFactory, s3: ThreadedMotoServer) -> 
     rng = np.random.default_rng(7)
     for shape in SHAPES:
         for part, count in (("labeled", 6), ("test", 5)):
-            (place / "pictures" / part / shape).mkdir(parents=True)
+            (place / "images" / part / shape).mkdir(parents=True)
             for number in range(count):
-                Image.fromarray(draw(shape, rng)).save(place / "pictures" / part / shape / f"{number}.png")
-    (place / "pictures" / "unlabeled").mkdir()
+                Image.fromarray(draw(shape, rng)).save(place / "images" / part / shape / f"{number}.png")
+    (place / "images" / "unlabeled").mkdir()
     for number in range(20):
-        Image.fromarray(draw(SHAPES[number % 3], rng)).save(place / "pictures/unlabeled" / f"{number}.png")
-    workspace = make_workspace(place / "workspace", place / "pictures", "image")
+        Image.fromarray(draw(SHAPES[number % 3], rng)).save(place / "images/unlabeled" / f"{number}.png")
+    workspace = make_workspace(place / "workspace", place / "images", "image")
     set_value(workspace, ["effort"], "quick")
     set_value(workspace, ["push"], True)
     set_value(workspace, ["remote"], {"url": "s3://seedling/store", "endpointurl": f"http://127.0.0.1:{s3._port}"})
@@ -238,13 +238,13 @@ def test_two_branches_with_their_own_data_are_merged(copy: Path) -> None:
     """After `git merge` and `seedling resolve`, data/ has both sides' files and a run takes them in, as in a fresh workspace."""
     main = git(copy, "rev-parse", "--abbrev-ref", "HEAD")
     git(copy, "checkout", "--quiet", "-b", "other")
-    add_picture(copy, "other.png", 101)
+    add_image(copy, "other.png", 101)
     (copy / "data/unlabeled/0.png").unlink()
     seedling(copy, "stage", "scrape")
     commit(copy, "other")
     git(copy, "checkout", "--quiet", main)
     dvc(copy, "checkout")
-    add_picture(copy, "ours.png", 102)
+    add_image(copy, "ours.png", 102)
     seedling(copy, "stage", "scrape")
     commit(copy, "ours")
     assert git(copy, "merge", "other", check=False) == ""
@@ -272,7 +272,7 @@ def test_a_file_that_both_branches_changed_needs_a_decision(copy: Path) -> None:
         git(copy, "checkout", "--quiet", "-b", branch, main)
         dvc(copy, "checkout")
         (copy / "data/unlabeled/1.png").unlink()
-        add_picture(copy, "1.png", seed)
+        add_image(copy, "1.png", seed)
         dvc(copy, "add", "data")
         commit(copy, branch)
     wanted = git(copy, "show", "other:data.dvc")
@@ -288,7 +288,7 @@ def test_a_file_that_both_branches_changed_needs_a_decision(copy: Path) -> None:
 def test_the_status_is_shown_during_a_run(copy: Path) -> None:
     """While stages work, the status names them, with exit code 4; then work to do is 3, a failed gate 1, and nothing to do 0."""
     assert read_status(copy).exit_code == 0
-    add_picture(copy, "new.png", 103)
+    add_image(copy, "new.png", 103)
     seedling(copy, "status", expected=3)
     run = subprocess.Popen(
         [*SEEDLING, "run", "-w", copy], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True

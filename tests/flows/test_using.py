@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from small_models import grown, picture
+from small_models import grown, image
 
 from seedling.errors import InputError, MissingGeneration
 from seedling.models.predictor import Predictor, Question
@@ -60,11 +60,11 @@ def test_files_folders_and_tables_are_answered_in_one_table(tmp_path: Path, suff
     assert not list(tmp_path.glob(".*partial"))
 
 
-def test_a_picture_that_is_none_does_not_hold_up_the_others(tmp_path: Path) -> None:
-    """Three pictures, and a file that only says that it is one: answered in their order."""
+def test_a_image_that_is_none_does_not_hold_up_the_others(tmp_path: Path) -> None:
+    """Three images, and a file that only says that it is one: answered in their order."""
     workspace, data = grown(tmp_path / "w", "image"), tmp_path / "data"
     data.mkdir()
-    for name, content in (("a", picture(60)), ("b", b"no picture"), ("c", picture(200)), ("d", picture(50))):
+    for name, content in (("a", image(60)), ("b", b"no image"), ("c", image(200)), ("d", image(50))):
         (data / f"{name}.png").write_bytes(content)
     found = asked(workspace, data, output=tmp_path / "a.csv")
     assert found["predicted"].fillna("").tolist() == ["rain", "", "sun", "rain"]
@@ -72,7 +72,7 @@ def test_a_picture_that_is_none_does_not_hold_up_the_others(tmp_path: Path) -> N
 
 
 def test_what_is_left_out_of_a_folder_is_said(tmp_path: Path) -> None:
-    """Two texts, a picture and a table in a folder: two rows, and the two others are counted and named."""
+    """Two texts, an image and a table in a folder: two rows, and the two others are counted and named."""
     workspace, data = grown(tmp_path / "w", "text"), tmp_path / "data"
     data.mkdir()
     for name in ("a.txt", "b.txt", "c.png", "d.csv"):

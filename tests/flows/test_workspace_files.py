@@ -49,30 +49,30 @@ def init(source: Path, folder: Path, env: dict[str, str] | None = None) -> None:
 
 
 @pytest.fixture
-def few_pictures(make_pictures: Callable[..., Path]) -> Path:
-    return make_pictures(labeled=3, pool=0, test=0)
+def few_images(make_images: Callable[..., Path]) -> Path:
+    return make_images(labeled=3, pool=0, test=0)
 
 
-def test_a_users_global_gitignore_keeps_no_file_out_of_the_first_commit(few_pictures: Path, tmp_path: Path) -> None:
+def test_a_users_global_gitignore_keeps_no_file_out_of_the_first_commit(few_images: Path, tmp_path: Path) -> None:
     """With *.yaml, *.md, *.dvc and more in it, every file of the workspace is committed, and dvc.lock will be."""
     ignore = tmp_path / "home/.config/git/ignore"
     ignore.parent.mkdir(parents=True)
     ignore.write_text("*.yaml\n*.md\n*.dvc\n*.lock\n.dvc*\n.git*\n")
     env = {**os.environ, "HOME": str(tmp_path / "home")}
     env.pop("XDG_CONFIG_HOME", None)
-    init(few_pictures, tmp_path / "w", env)
+    init(few_images, tmp_path / "w", env)
     assert set(run(["git", "ls-files"], tmp_path / "w", env).splitlines()) >= WORKSPACE_FILES
     (tmp_path / "w/dvc.lock").touch()
     assert "dvc.lock" in run(["git", "status", "--porcelain"], tmp_path / "w", env)
 
 
-def test_init_within_a_git_hook_leaves_the_hooks_repository_alone(few_pictures: Path, tmp_path: Path) -> None:
+def test_init_within_a_git_hook_leaves_the_hooks_repository_alone(few_images: Path, tmp_path: Path) -> None:
     """Git sets GIT_DIR and GIT_INDEX_FILE for its hooks; the workspace's files go into its own repository."""
     other = tmp_path / "other"
     other.mkdir()
     run(["git", "init", "-q"], other)
     env = {**os.environ, "GIT_DIR": str(other / ".git"), "GIT_INDEX_FILE": str(other / ".git/index")}
-    init(few_pictures, tmp_path / "w", env)
+    init(few_images, tmp_path / "w", env)
     assert set(run(["git", "ls-files"], tmp_path / "w").splitlines()) >= WORKSPACE_FILES
     assert run(["git", "ls-files"], other) == ""
     assert not (other / ".git/index").exists()

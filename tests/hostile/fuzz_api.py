@@ -19,7 +19,7 @@ import httpx
 from http_servers import serving
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
-from small_models import grown, picture
+from small_models import grown, image
 
 from seedling.models.predictor import Predictor
 from seedling.serving.api import Limits, make_app
@@ -27,7 +27,7 @@ from seedling.serving.api import Limits, make_app
 ROUND_EXAMPLES = 50
 SECONDS_PER_REQUEST = 10.0
 STATUSES = {200, 400, 401, 404, 405, 408, 413, 415, 422, 429, 431, 501, 503}
-GOOD = picture(200)
+GOOD = image(200)
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=200),
@@ -46,7 +46,7 @@ image_headers = st.sampled_from(
 encoded_images = changed_images | st.builds(lambda head, rest: head + rest, image_headers, st.binary(max_size=400))
 base64_images = encoded_images.map(lambda encoded: base64.b64encode(encoded).decode()) | st.text(max_size=60)
 bodies = (
-    st.fixed_dictionaries({"pictures": st.lists(base64_images, max_size=18)}).map(json.dumps).map(str.encode)
+    st.fixed_dictionaries({"images": st.lists(base64_images, max_size=18)}).map(json.dumps).map(str.encode)
     | st.fixed_dictionaries({"texts": st.lists(st.text(max_size=2000), max_size=66)}).map(json.dumps).map(str.encode)
     | st.fixed_dictionaries({"texts": json_values}).map(json.dumps).map(str.encode)
     | json_values.map(json.dumps).map(str.encode)

@@ -26,7 +26,7 @@ from hostile.table_corpus import CORPUS
 from seedling.config.params import load
 from seedling.config.sources import TableSource
 from seedling.errors import SeedlingError
-from seedling.evaluate import read_verdicts
+from seedling.evaluate import read_decisions
 from seedling.records.test_evaluations import LOG, merge_lines, read_test_evaluations
 from seedling.scrape.table import read_table
 from seedling.terminal.printable import printable
@@ -72,8 +72,8 @@ def read_as_log(folder: Path, content: bytes, _: random.Random) -> None:
 def read_as_verdict(folder: Path, content: bytes, _: random.Random) -> None:
     """A round's decision."""
     (folder / "models" / "0").mkdir(parents=True, exist_ok=True)
-    (folder / "models" / "0" / "verdict.json").write_bytes(content)
-    read_verdicts(folder / "models")
+    (folder / "models" / "0" / "decision.json").write_bytes(content)
+    read_decisions(folder / "models")
 
 
 def targets() -> list[tuple[str, Target, list[bytes]]]:
@@ -82,7 +82,7 @@ def targets() -> list[tuple[str, Target, list[bytes]]]:
         ("table", read_as_table, [case.content[:MAX_BYTES] for case in CORPUS]),
         ("params", read_as_params, [PARAMS.read_bytes()]),
         ("log", read_as_log, [(json.dumps(LOG_LINE) + "\n").encode() * 3]),
-        ("verdict", read_as_verdict, [json.dumps(VERDICT).encode()]),
+        ("decision", read_as_verdict, [json.dumps(VERDICT).encode()]),
     ]
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from loopback import picture, site
+from loopback import image, site
 from visiting import CRAWL
 
 from seedling.config.sources import CrawlSource
@@ -124,10 +124,10 @@ runpy.run_module("seedling.scrape.spider", run_name="__main__")
 
 
 def test_the_crawler_does_not_connect_to_what_it_did_not_judge(tmp_path: Path) -> None:
-    """A page shows a picture at a name that is public when it is judged and this machine when it is connected to: nothing is asked of it."""
+    """A page shows an image at a name that is public when it is judged and this machine when it is connected to: nothing is asked of it."""
     with site() as told:
         port = told.address.rpartition(":")[2]
-        told.routes |= {"/": f'<figure><img src="http://evil.example:{port}/x.png"></figure>', "/x.png": picture(9)}
+        told.routes |= {"/": f'<figure><img src="http://evil.example:{port}/x.png"></figure>', "/x.png": image(9)}
         source = {**CRAWL, "start": told.address + "/", "allow_private_hosts": ["127.0.0.1"]}
         memory = tmp_path / "memory.sqlite"
         given = {
@@ -135,7 +135,7 @@ def test_the_crawler_does_not_connect_to_what_it_did_not_judge(tmp_path: Path) -
             "memory": str(memory),
             "visit": 1,
             "proxy": None,
-            "pictures": True,
+            "images": True,
         }
         done = subprocess.run(
             [sys.executable, "-P", "-c", REBINDING], input=json.dumps(given), capture_output=True, text=True, timeout=60

@@ -16,7 +16,7 @@ import psutil
 import pytest
 from fuzz_api import fuzz_api
 from prefect_runs import free_port
-from small_models import grown, picture
+from small_models import grown, image
 
 CLIENTS, REQUESTS = 64, 5_000
 MAX_GROWTH_MB = 100
@@ -37,9 +37,7 @@ def test_64_clients_and_5000_requests_leave_memory_flat(tmp_path: Path, modality
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     url = f"http://127.0.0.1:{port}/predict"
     body = (
-        {"texts": ["rain over the hills"]}
-        if modality == "text"
-        else {"pictures": [base64.b64encode(picture(40)).decode()]}
+        {"texts": ["rain over the hills"]} if modality == "text" else {"images": [base64.b64encode(image(40)).decode()]}
     )
 
     def used_mb() -> float:

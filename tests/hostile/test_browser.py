@@ -44,7 +44,7 @@ def test_root_is_refused_without_a_setting(tmp_path: Path) -> None:
 def test_another_user_is_not_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """The setting is root's alone."""
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
-    check_selectors(CrawlSource(**PAGE, start=["http://a.example/"]), pictures=False)
+    check_selectors(CrawlSource(**PAGE, start=["http://a.example/"]), images=False)
 
 
 @pytest.mark.slow

@@ -9,7 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from folder_trees import picture, scraped
+from folder_trees import image, scraped
 
 from seedling.files.data_files import decode_text, read_text
 from seedling.media import texts
@@ -57,10 +57,10 @@ def test_a_mark_on_standard_input_is_no_part_of_the_first_line() -> None:
 def test_a_path_on_standard_input_may_have_any_bytes(tmp_path: Path) -> None:
     """With a mark before it."""
     name = tmp_path / "caf\udce9.png"
-    name.write_bytes(picture(1))
+    name.write_bytes(image(1))
     file = io.TextIOWrapper(io.BytesIO(codecs.BOM_UTF8 + str(name).encode("utf-8", "surrogateescape") + b"\n"))
     (question,) = _lines(file, "image")
-    assert question.payload == picture(1)
+    assert question.payload == image(1)
 
 
 def test_a_mark_inside_a_table_or_a_request_is_dropped_too() -> None:
@@ -73,7 +73,7 @@ def test_predict_reads_the_images_of_a_folder_by_content(tmp_path: Path) -> None
     """Suffixes of any kind, none at all, and links; what is hidden or no image is counted as left out."""
     done, jpeg = cv2.imencode(".jpg", np.random.default_rng(0).integers(0, 255, (16, 16, 3)).astype(np.uint8))
     assert done
-    top = tmp_path / "pictures"
+    top = tmp_path / "images"
     (top / "below").mkdir(parents=True)
     for name in ("a.jfif", "b.jpe", "c", "d.JPG", "below/e.image"):
         (top / name).write_bytes(jpeg.tobytes())

@@ -12,11 +12,11 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from folder_trees import fill, picture, scraped, write_table
+from folder_trees import fill, image, scraped, write_table
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from seedling.config.params import Facts, ValidateParams, load
+from seedling.config.params import ValidateParams, WorkspaceConfig, load
 from seedling.dataset.generation import Modality
 from seedling.errors import InputError
 from seedling.files.ignored_files import shown_name, write_ignored
@@ -266,12 +266,12 @@ def test_files_in_are_rows_kept_rejected_and_ignored(tree: dict[tuple[str, str],
     try:
         data = top / "data"
         fill(data / "cat", 1, 999)
-        (top / "outside.png").write_bytes(picture(7))
+        (top / "outside.png").write_bytes(image(7))
         for number, ((folder, name), kind) in enumerate(sorted(tree.items())):
             path = data / folder / name
             path.parent.mkdir(parents=True, exist_ok=True)
             if kind == "image":
-                path.write_bytes(picture(number))
+                path.write_bytes(image(number))
             elif kind == "junk":
                 path.write_bytes(f"junk {number}".encode())
             elif kind == "dead link":
@@ -308,7 +308,7 @@ def test_parquet_tables_of_images_and_of_paths_are_read_beside_the_pool(tmp_path
     fill(source / "imgs", 4)
     fill(source / "unlabeled", 2, 100)
     paths = [f"imgs/{number:03d}.png" for number in range(4)]
-    cells = [{"bytes": picture(500 + n) if embedded else None, "path": path} for n, path in enumerate(paths)]
+    cells = [{"bytes": image(500 + n) if embedded else None, "path": path} for n, path in enumerate(paths)]
     kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
     pq.write_table(pa.table({"image": pa.array(cells, kind), "label": ["a", "b"] * 2}), source / "t.parquet")
     found = scraped(source, tmp_path / "out", [FOLDER, {"kind": "table", "path": "t.parquet"}])
@@ -334,7 +334,7 @@ def test_the_data_page_counts_ignored_files_and_those_that_init_left_out(tmp_pat
     scraped(data, tmp_path / "generations" / "scrape", [FOLDER])
     validate(
         ValidateParams(),
-        Facts(modality="image", seed=0),
+        WorkspaceConfig(modality="image", seed=0),
         collected=tmp_path / "generations" / "scrape",
         output=tmp_path / "generations" / "validate",
     )
@@ -373,7 +373,7 @@ def test_a_folder_around_the_classes_is_stated(tmp_path: Path) -> None:
     """`raw/disc` and `raw/square` make one class, `raw`: init names the folders in it and the way out."""
     for number, shape in enumerate(("disc", "square")):
         (tmp_path / "images" / "raw" / shape).mkdir(parents=True)
-        (tmp_path / "images" / "raw" / shape / "1.png").write_bytes(picture(number))
+        (tmp_path / "images" / "raw" / shape / "1.png").write_bytes(image(number))
     lines: list[str] = []
     make_workspace(tmp_path / "workspace", tmp_path / "images", "image", encoder="none", preview_lines=lines)
     assert any("The folder 'raw' holds disc, square: if these are the classes" in line for line in lines), lines

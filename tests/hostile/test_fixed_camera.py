@@ -9,17 +9,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from seedling.config.params import Facts, ValidateParams
+from seedling.config.params import ValidateParams, WorkspaceConfig
 from seedling.dataset.generation import GenerationWriter, Row, identify, read, read_manifest, read_rejected
 from seedling.errors import SeedlingError
 from seedling.media import images
 from seedling.validate import validate
 
-FACTS = Facts(modality="image")
+CONFIG = WorkspaceConfig(modality="image")
 
 
 def scene(seed: int) -> images.Pixels:
-    """A smooth picture of its own."""
+    """A smooth image of its own."""
     rng = np.random.default_rng(seed)
     coarse = rng.integers(0, 255, (5, 5, 3)).astype(np.uint8)
     return images.resized(coarse, 64, 64)
@@ -53,7 +53,7 @@ def validated(
             )
         writer.close(rows_in=len(rows))
     settings = ValidateParams.model_validate(params)
-    validate(settings, FACTS, collected=folder / "scrape", output=folder / "validate")
+    validate(settings, CONFIG, collected=folder / "scrape", output=folder / "validate")
     notes: dict[str, object] = read_manifest(folder / "validate")["notes"]
     return notes
 

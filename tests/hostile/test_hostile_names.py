@@ -59,7 +59,7 @@ def test_numbers_and_other_texts_stay(value: object) -> None:
 
 def test_no_list_that_people_open_begins_a_cell_with_a_formula(tmp_path: Path) -> None:
     """Label errors, duplicates and quality; the queue; ignored files; answers of predict."""
-    _write_csv(tmp_path / "quality.csv", pd.DataFrame({"origin": FORMULAS, "given": FORMULAS[::-1], "p": 0.5}))
+    _write_csv(tmp_path / "quality.csv", pd.DataFrame({"origin": FORMULAS, "original_label": FORMULAS[::-1], "p": 0.5}))
     rows = pd.DataFrame({"id": ["1", "2"], "origin": [FORMULAS[0], FORMULAS[1]]})
     refined = Refined.__new__(Refined)
     object.__setattr__(refined, "probabilities", np.array([[[0.5, 0.5], [0.4, 0.6]]]))

@@ -28,7 +28,7 @@ from seedling.serving.report_server import ReportServer
 
 MAX_WAIT_SECONDS = 30  # a busy machine is slow; without the limits the wait has no end
 HALF = b"POST /predict HTTP/1.1\r\nHost: localhost\r\nX-a: b"
-HEALTH = b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+QUALITY = b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
 LIMITS = ConnectionLimits(per_client=8, total=16, header_seconds=1.0, write_seconds=1.0)
 
 
@@ -79,7 +79,7 @@ def test_a_body_that_is_not_http_leaves_no_traceback_in_the_log(
         assert status(answer(port, head.encode() + b"zz\r\n")) == 400
     time.sleep(0.2)  # for answers that would come after it
     assert [record for record in caplog.records if record.exc_info or record.levelno >= logging.ERROR] == []
-    assert status(answer(port, HEALTH)) == 200
+    assert status(answer(port, QUALITY)) == 200
 
 
 def test_half_requests_keep_no_complete_request_out(port: int, caplog: pytest.LogCaptureFixture) -> None:
@@ -87,7 +87,7 @@ def test_half_requests_keep_no_complete_request_out(port: int, caplog: pytest.Lo
     halves = [send(port, HALF) for _ in range(60)]
     began = time.monotonic()
     while time.monotonic() - began < 0.5:
-        assert status(answer(port, HEALTH)) == 200
+        assert status(answer(port, QUALITY)) == 200
     assert sum(map(is_open, halves)) <= 8
     while any(map(is_open, halves)):
         assert time.monotonic() - began < MAX_WAIT_SECONDS
@@ -115,7 +115,7 @@ def test_half_requests_that_drip_have_no_more_time(port: int) -> None:
 def test_a_client_at_its_limit_keeps_no_other_client_out(port: int) -> None:
     """127/8 is one client, so both share here; half requests give way to the newest complete one wherever it comes from."""
     halves = [send(port, HALF, source="127.0.0.9") for _ in range(40)]
-    assert status(answer(port, HEALTH, source="127.0.0.10")) == 200
+    assert status(answer(port, QUALITY, source="127.0.0.10")) == 200
     for half in halves:
         half.close()
 
@@ -169,10 +169,10 @@ def test_an_answer_that_nobody_takes_is_given_up(port: int) -> None:
 @pytest.mark.parametrize(
     "request_",
     [
-        post(3, "localhost", "Transfer-Encoding: chunked") + b"0\r\n\r\n" + HEALTH,
+        post(3, "localhost", "Transfer-Encoding: chunked") + b"0\r\n\r\n" + QUALITY,
         post(3, "localhost", "Transfer-Encoding: identity") + b"abc",
         post(3, "localhost", "Content-Length: 4") + b"abcd",
-        b"POST / HTTP/1.0\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n" + HEALTH,
+        b"POST / HTTP/1.0\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n" + QUALITY,
         b"POST / HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked, chunked\r\n\r\n0\r\n\r\n",
         b"POST / HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding : chunked\r\n\r\n0\r\n\r\n",
         b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: +3\r\n\r\nabc",
@@ -200,14 +200,14 @@ def test_two_lengths_are_refused_and_nothing_is_read_behind_them(port: int, requ
 def test_what_is_too_large_or_not_http_is_refused(port: int, request_: bytes, expected: set[int]) -> None:
     """With an answer that says so; the server goes on."""
     assert status(answer(port, request_)) in expected
-    assert status(answer(port, HEALTH)) == 200
+    assert status(answer(port, QUALITY)) == 200
 
 
 def test_a_number_that_python_refuses_to_read_stops_nothing(port: int) -> None:
     """A Content-Length of 10,000 digits."""
     request = b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: " + b"9" * 10_000 + b"\r\n\r\n"
     assert status(answer(port, request)) in {0, 400, 413}
-    assert status(answer(port, HEALTH)) == 200
+    assert status(answer(port, QUALITY)) == 200
 
 
 HOSTS = {

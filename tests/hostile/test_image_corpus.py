@@ -7,20 +7,20 @@ from pathlib import Path
 import pytest
 from hostile.image_corpus import KEPT, forms, write_corpus
 
-from seedling.config.params import Facts, ScrapeParams, ValidateParams
+from seedling.config.params import ScrapeParams, ValidateParams, WorkspaceConfig
 from seedling.dataset.generation import Row, read, read_rejected
 from seedling.scrape import scrape
 from seedling.validate import validate
 from seedling.validate.checks import look
 
 FORMS = list(forms())
-FACTS = Facts(modality="image")
+CONFIG = WorkspaceConfig(modality="image")
 
 
 @pytest.mark.parametrize(("encoded", "outcome"), [form[2:] for form in FORMS], ids=[form[0] for form in FORMS])
 def test_each_form_is_kept_or_rejected_for_its_reason(encoded: bytes, outcome: str) -> None:
     """By what validate looks at in a row by itself."""
-    assert (look(Row("1", "train", origin="1", payload=encoded), ValidateParams(), FACTS).reason or KEPT) == outcome
+    assert (look(Row("1", "train", origin="1", payload=encoded), ValidateParams(), CONFIG).reason or KEPT) == outcome
 
 
 def test_there_are_sixty_broken_forms_and_each_has_its_own_bytes() -> None:
@@ -33,8 +33,8 @@ def test_a_folder_of_all_forms_is_read_and_every_file_is_accounted_for(tmp_path:
     """By scrape and validate: each file is one row, kept or rejected as listed; none is lost, and nothing stops."""
     expected = write_corpus(tmp_path / "data")
     params = ScrapeParams.model_validate({"sources": [{"kind": "folder", "path": "."}]})
-    scrape(params, FACTS, data=tmp_path / "data", output=tmp_path / "scrape")
-    validate(ValidateParams(), FACTS, collected=tmp_path / "scrape", output=tmp_path / "validate")
+    scrape(params, CONFIG, data=tmp_path / "data", output=tmp_path / "scrape")
+    validate(ValidateParams(), CONFIG, collected=tmp_path / "scrape", output=tmp_path / "validate")
     outcome = dict.fromkeys(read(tmp_path / "validate")["origin"], KEPT)
     for stage in ("scrape", "validate"):
         rejected = read_rejected(tmp_path / stage)

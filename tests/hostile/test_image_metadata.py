@@ -13,7 +13,7 @@ import pytest
 from PIL import Image, ImageCms
 from pydantic import ValidationError
 
-from seedling.config.params import Facts, ScrapeParams
+from seedling.config.params import ScrapeParams, WorkspaceConfig
 from seedling.dataset.generation import payloads, read
 from seedling.media import images
 from seedling.media.image_metadata import read_metadata, without_metadata
@@ -229,7 +229,7 @@ def test_the_background_of_transparent_images_is_a_parameter(
     (folder / "icon.png").write_bytes(saved("PNG", BLACK_ICON))
     (folder / "photo.jpg").write_bytes(JPEG)
     params = {"sources": [{"kind": "folder", "path": "."}], "transparent_background": background}
-    facts = Facts(modality="image")
+    facts = WorkspaceConfig(modality="image")
     scrape(ScrapeParams.model_validate(params), facts, data=tmp_path / "data", output=tmp_path / "scrape")
     rows = read(tmp_path / "scrape", ["id", "origin"])
     found = dict(payloads([tmp_path / "scrape"], set(rows["id"])))

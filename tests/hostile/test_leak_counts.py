@@ -6,10 +6,10 @@ import io
 from pathlib import Path
 
 import numpy as np
-from folder_trees import picture, scraped
+from folder_trees import image, scraped
 from PIL import Image
 
-from seedling.config.params import Facts, ValidateParams
+from seedling.config.params import ValidateParams, WorkspaceConfig
 from seedling.dataset.generation import read, read_rejected
 from seedling.report.data_page import leaks_by_kind
 from seedling.validate import validate
@@ -17,7 +17,7 @@ from seedling.validate import validate
 
 def nearly(seed: int) -> bytes:
     """The image of that seed with one value of one pixel changed."""
-    pixels = np.array(Image.open(io.BytesIO(picture(seed))).convert("RGB"))
+    pixels = np.array(Image.open(io.BytesIO(image(seed))).convert("RGB"))
     pixels[0, 0, 0] ^= 1
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "PNG")
@@ -28,23 +28,26 @@ def test_exact_copies_of_held_out_rows_are_counted_as_leaks(tmp_path: Path) -> N
     """Three exact copies and two near-duplicates of test rows, one exact copy of a validation row; a copy within a split is no leak."""
     data = tmp_path / "data"
     images = {
-        **{f"train/{'ab'[seed % 2]}/{seed}.png": picture(seed) for seed in range(12)},
-        **{f"test/{'ab'[seed % 2]}/{seed}.png": picture(seed) for seed in range(100, 106)},
-        **{f"train/{'ab'[seed % 2]}/copy{seed}.png": picture(seed) for seed in (100, 101)},
-        "unlabeled/copy.png": picture(102),
+        **{f"train/{'ab'[seed % 2]}/{seed}.png": image(seed) for seed in range(12)},
+        **{f"test/{'ab'[seed % 2]}/{seed}.png": image(seed) for seed in range(100, 106)},
+        **{f"train/{'ab'[seed % 2]}/copy{seed}.png": image(seed) for seed in (100, 101)},
+        "unlabeled/copy.png": image(102),
         "train/a/near.png": nearly(104),
         "unlabeled/near.png": nearly(105),
-        "validation/a/1.png": picture(200),
-        "unlabeled/validation.png": picture(200),
-        "test/a/twin.png": picture(100),
-        "train/a/twin.png": picture(0),
+        "validation/a/1.png": image(200),
+        "unlabeled/validation.png": image(200),
+        "test/a/twin.png": image(100),
+        "train/a/twin.png": image(0),
     }
     for name, content in images.items():
         (data / name).parent.mkdir(parents=True, exist_ok=True)
         (data / name).write_bytes(content)
     scraped(data, tmp_path / "scrape", [{"kind": "folder"}])
     validate(
-        ValidateParams(), Facts(modality="image", seed=0), collected=tmp_path / "scrape", output=tmp_path / "validate"
+        ValidateParams(),
+        WorkspaceConfig(modality="image", seed=0),
+        collected=tmp_path / "scrape",
+        output=tmp_path / "validate",
     )
     assert leaks_by_kind(read(tmp_path / "validate"), read_rejected(tmp_path / "validate")) == {
         "exact copies of test rows": 3,

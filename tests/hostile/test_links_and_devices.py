@@ -23,20 +23,20 @@ from seedling.scrape.table import read_table
 SECRET = b"SECRET KEY MATERIAL"
 
 
-def picture(seed: int) -> bytes:
+def image(seed: int) -> bytes:
     """Twelve by twelve random pixels."""
     return images.encode(np.random.default_rng(seed).integers(0, 255, (12, 12, 3)).astype(np.uint8))
 
 
 @pytest.fixture
 def stranger(tmp_path: Path) -> Path:
-    """A folder with two pictures, links of every kind, a pipe and a socket, beside a secret."""
+    """A folder with two images, links of every kind, a pipe and a socket, beside a secret."""
     folder = tmp_path / "stranger"
     cats = folder / "labeled" / "cat"
     cats.mkdir(parents=True)
     (folder / "raw" / "dog").mkdir(parents=True)
-    (cats / "1.png").write_bytes(picture(1))
-    (folder / "raw" / "dog" / "2.png").write_bytes(picture(2))
+    (cats / "1.png").write_bytes(image(1))
+    (folder / "raw" / "dog" / "2.png").write_bytes(image(2))
     (folder / "labeled" / "dog").symlink_to(Path("../raw/dog"))  # a class folder inside
     (cats / "3.png").symlink_to(Path("../../raw/dog/2.png"))
     (tmp_path / "secrets").mkdir()
@@ -109,7 +109,7 @@ def test_init_copies_no_file_from_outside_and_says_what_it_left_out(pack: bool, 
 
 
 def test_packing_loses_no_file_behind_a_link(stranger: Path, tmp_path: Path) -> None:
-    """The three pictures are rows, two of them through links."""
+    """The three images are rows, two of them through links."""
     import pyarrow.parquet as pq
 
     pack_folder(stranger, tmp_path / "data", "image", 3)
@@ -186,14 +186,14 @@ def test_links_into_dvcs_cache_are_followed(tmp_path: Path) -> None:
         (work / "data" / "labeled" / "cat").mkdir(parents=True)
         stored = cache / "files" / "md5" / "0a" / ("b" * 30)
         stored.parent.mkdir(parents=True)
-        stored.write_bytes(picture(5))
+        stored.write_bytes(image(5))
         (work / "data" / "labeled" / "cat" / "1.png").symlink_to(stored)
         table = cache / "files" / "md5" / "0c" / ("d" * 30)
         table.parent.mkdir(parents=True)
         table.write_text("text,label\nfine,good\n")
         (work / "data" / "rows.csv").symlink_to(table)
         (item,) = read_folder(FolderSource(kind="folder", path="labeled"), work / "data", "image", 2**20)
-        assert (item.reason, item.load()) == (None, picture(5))
+        assert (item.reason, item.load()) == (None, image(5))
         (row,) = read_table(TableSource(kind="table", path="rows.csv"), work / "data", "text", 2**20)
         assert row.load() == "fine"
 

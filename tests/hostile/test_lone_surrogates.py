@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from seedling.config.params import Facts, ScrapeParams
+from seedling.config.params import ScrapeParams, WorkspaceConfig
 from seedling.dataset.generation import read, read_rejected
 from seedling.scrape import _labeled, _rows, scrape
 from seedling.scrape.items import Item
@@ -18,7 +18,12 @@ from seedling.scrape.label_rules import Majority, Rules
 def run(data: Path, *sources: dict[str, object]) -> Path:
     """The generation of these sources."""
     output = data.parent / "out"
-    scrape(ScrapeParams.model_validate({"sources": list(sources)}), Facts(modality="text"), data=data, output=output)
+    scrape(
+        ScrapeParams.model_validate({"sources": list(sources)}),
+        WorkspaceConfig(modality="text"),
+        data=data,
+        output=output,
+    )
     return output
 
 
@@ -46,7 +51,7 @@ def test_one_row_is_rejected_and_the_others_are_read(tmp_path: Path) -> None:
     rules = [{"rule": "kind", "field": "kind"}]
     scrape(
         ScrapeParams.model_validate({"sources": [{"kind": "table", "path": "t.jsonl"}], "rules": rules}),
-        Facts(modality="text"),
+        WorkspaceConfig(modality="text"),
         data=tmp_path / "data",
         output=tmp_path / "with_rules",
     )
@@ -66,7 +71,7 @@ def test_items_of_any_source_are_made_storable(field: str, tmp_path: Path) -> No
         def items(self) -> Iterator[Item]:
             yield Item(**given, load=lambda: text, split="train", label_source="human")  # type: ignore[arg-type]
 
-    facts = Facts(modality="text")
+    facts = WorkspaceConfig(modality="text")
     ((row, _, reason),) = _rows(_labeled([Opened()], Majority(), facts), facts, None)  # type: ignore[list-item]
     assert reason == ("lone_surrogate" if field in {"label", "text"} else None)
     for value in (row.origin, row.label, row.license, row.attribution, row.group, row.payload):

@@ -21,14 +21,14 @@ from small_models import grown
 from seedling.errors import DamagedFile, SeedlingError
 from seedling.features.classical import Inputs
 from seedling.models.saving import load_learner, make_learner, save_learner
-from seedling.models.training import Setting
+from seedling.models.training import FitContext
 
 WRITES = "import pathlib; pathlib.Path({mark!r}).write_text('ran')"
-SETTING = Setting(3, seed=1, steps=10)
+FIT_CONTEXT = FitContext(3, seed=1, steps=10)
 RNG = np.random.default_rng(0)
 ROWS = RNG.normal(size=(60, 5)).astype(np.float32)
 TARGETS = np.eye(3)[np.arange(60) % 3]
-PICTURES = RNG.integers(0, 255, (60, 16, 16, 3)).astype(np.uint8)
+IMAGES = RNG.integers(0, 255, (60, 16, 16, 3)).astype(np.uint8)
 NAMES = ["logistic_regression", "svm", "random_forest", "nearest_neighbors", "boosted_trees", "network"]
 
 
@@ -115,9 +115,9 @@ def _with_header(header: object) -> bytes:
 
 
 def _fitted(name: str, folder: Path, as_sparse: bool = False) -> Path:
-    learner = make_learner(name, SETTING)
+    learner = make_learner(name, FIT_CONTEXT)
     features = sparse.csr_matrix(ROWS) if as_sparse else ROWS
-    learner.fit(Inputs(features, PICTURES), TARGETS, np.ones(60))
+    learner.fit(Inputs(features, IMAGES), TARGETS, np.ones(60))
     save_learner(learner, folder / name)
     return folder / name
 
@@ -132,7 +132,7 @@ def test_a_file_that_runs_code_in_other_loaders_is_refused(name: str, attack: st
     path.parent.mkdir()
     path.with_suffix(suffix).write_bytes(ATTACKS[attack](mark))
     with pytest.raises(SeedlingError, match="seedling run"):
-        load_learner(name, path, SETTING)
+        load_learner(name, path, FIT_CONTEXT)
     assert not mark.exists()
 
 
@@ -177,7 +177,7 @@ def test_an_index_out_of_range_is_refused_before_compiled_code_follows_it(
     arrays[array] = np.ascontiguousarray(change(arrays[array]))
     save_file(arrays, file)
     with pytest.raises(DamagedFile, match="damaged"):
-        load_learner(name, path, SETTING)
+        load_learner(name, path, FIT_CONTEXT)
 
 
 def _archive_command(workspace: Path, tmp_path: Path, command: str) -> list[str]:

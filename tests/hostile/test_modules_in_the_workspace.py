@@ -31,7 +31,7 @@ NAMES = [
     "pickle",
 ]
 SITE = """
-line: 15
+pipeline_version: 16
 modality: text
 scrape:
   sources:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from seedling.config.params import Facts, ScrapeParams, ValidateParams
+from seedling.config.params import ScrapeParams, ValidateParams, WorkspaceConfig
 from seedling.evaluate.next_steps import Curve, _label_more
 from seedling.report.cards import Dataset, dataset_card
 from seedling.report.data_page import write_data_page
@@ -51,9 +51,9 @@ def workspace(tmp_path: Path) -> Path:
     rows += ["lost", "too,many,cells,here", rows[0]]
     (tmp_path / "data" / "rows.csv").write_text("text,label,split\n" + "\n".join(rows) + "\n")
     (tmp_path / "params.yaml").write_text(
-        "line: 15\nmodality: text\nscrape: {sources: [{kind: table, path: rows.csv}]}\n"
+        "pipeline_version: 16\nmodality: text\nscrape: {sources: [{kind: table, path: rows.csv}]}\n"
     )
-    generations, facts = tmp_path / "generations", Facts(modality="text")
+    generations, facts = tmp_path / "generations", WorkspaceConfig(modality="text")
     params = ScrapeParams.model_validate({"sources": [{"kind": "table", "path": "rows.csv"}]})
     scrape(params, facts, data=tmp_path / "data", output=generations / "scrape")
     validate(ValidateParams(), facts, collected=generations / "scrape", output=generations / "validate")

@@ -22,7 +22,7 @@ MARKS = (
 
 
 def strangers_folder(folder: Path, mark: Path) -> Path:
-    """Two classes of pictures, and code of every kind beside and among them."""
+    """Two classes of images, and code of every kind beside and among them."""
     for label in ("cat", "dog"):
         for number in range(3):
             path = folder / "labeled" / label / f"{number}.png"

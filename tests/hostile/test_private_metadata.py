@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image, ImageCms
-from small_models import write_verdict
+from small_models import write_decision
 
-from seedling.config.params import Facts, ValidateParams
+from seedling.config.params import ValidateParams, WorkspaceConfig
 from seedling.dataset.generation import GenerationWriter, Row, identify
 from seedling.export.dataset import Form, export
 from seedling.media import images
@@ -92,13 +92,13 @@ def test_a_file_without_metadata_is_handed_on_as_it_is() -> None:
 def workspace(folder: Path) -> Path:
     """Two training rows whose files hold a place, one of them stored turned."""
     (folder / "models/0").mkdir(parents=True)
-    write_verdict(folder / "models/0", accepted_round=0)
+    write_decision(folder / "models/0", accepted_round=0)
     source = "modality: image\nscrape:\n  sources:\n    - {kind: folder, path: .}\n"
     (folder / "params.yaml").write_text(source, encoding="utf-8")
     files = {"a": photograph("JPEG", 1), "b": photograph("JPEG", 6)}
     for stage in ("scrape", "validate"):
         with GenerationWriter(
-            folder / "generations" / stage, stage=stage, modality="image", pictures=stage == "scrape"
+            folder / "generations" / stage, stage=stage, modality="image", images=stage == "scrape"
         ) as writer:
             for label, encoded in files.items():
                 payload = encoded if stage == "scrape" else None
@@ -135,7 +135,7 @@ def test_a_place_gives_its_code_however_many_rows_have_one() -> None:
 
     def says_place(encoded: bytes) -> bool:
         row = Row("1", "train", payload=encoded, origin="1")
-        signals = look(row, ValidateParams(), Facts(modality="image")).signals
+        signals = look(row, ValidateParams(), WorkspaceConfig(modality="image")).signals
         return bool(signals["location_metadata"])
 
     jpeg = photograph("JPEG", place=False)

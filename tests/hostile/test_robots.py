@@ -61,8 +61,8 @@ def test_robots_that_break_off_forbid_everything(tmp_path: Path) -> None:
         assert told.paths() == []
 
 
-def test_another_host_whose_robots_fail_costs_its_pictures_alone(tmp_path: Path) -> None:
-    """The site's own pictures come; those of a host that fails, and of one that does not answer, have their reasons."""
+def test_another_host_whose_robots_fail_costs_its_images_alone(tmp_path: Path) -> None:
+    """The site's own images come; those of a host that fails, and of one that does not answer, have their reasons."""
     with site() as told, site() as other, socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         gallery(told)

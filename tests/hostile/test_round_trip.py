@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from seedling.config.params import Facts, load
+from seedling.config.params import WorkspaceConfig, load
 from seedling.config.sources import TableSource
 from seedling.dataset.generation import GenerationWriter, Modality, Row, identify, read
 from seedling.export.dataset import Form, export
@@ -69,11 +69,13 @@ def rows(modality: Modality) -> list[Row]:
 def workspace(folder: Path, modality: Modality) -> Path:
     """A workspace of which scrape and validate are done."""
     folder.mkdir()
-    (folder / "params.yaml").write_text(f"line: 15\nmodality: {modality}\nscrape: {{sources: [{{kind: folder}}]}}\n")
+    (folder / "params.yaml").write_text(
+        f"pipeline_version: 16\nmodality: {modality}\nscrape: {{sources: [{{kind: folder}}]}}\n"
+    )
     for stage in ("scrape", "validate"):
-        pictures = stage == "scrape" or modality == "text"
+        image_arrays = stage == "scrape" or modality == "text"
         with GenerationWriter(
-            folder / "generations" / stage, stage=stage, modality=modality, pictures=pictures
+            folder / "generations" / stage, stage=stage, modality=modality, image_arrays=image_arrays
         ) as writer:
             for row in rows(modality):
                 writer.keep(row)
@@ -108,8 +110,8 @@ def test_an_export_that_is_read_back_is_the_same(modality: Modality, form: Form,
     data = tmp_path / "data" / inner
     lines = "\n".join(f"    - {line}" for line in _sources(data, modality, None, TableOptions()))
     params = data.parent / "params.yaml"
-    params.write_text(f"line: 15\nmodality: {modality}\nscrape:\n  sources:\n{lines}\n")
-    scrape(load(data.parent).scrape, Facts(modality=modality), data=data, output=tmp_path / "back" / "scrape")
+    params.write_text(f"pipeline_version: 16\nmodality: {modality}\nscrape:\n  sources:\n{lines}\n")
+    scrape(load(data.parent).scrape, WorkspaceConfig(modality=modality), data=data, output=tmp_path / "back" / "scrape")
     assert as_records(tmp_path / "back" / "scrape") == as_records(made / "generations" / "scrape")
 
 

@@ -75,7 +75,9 @@ HARMLESS: list[dict[str, Any]] = [
 @pytest.mark.parametrize(("source", "place"), LITERALS, ids=lambda value: value if isinstance(value, str) else None)
 def test_a_secret_that_is_written_out_is_refused(source: dict[str, Any], place: str, tmp_path: Path) -> None:
     """params.yaml is not read any further: the message has the place and the remedy, and nothing of the value."""
-    (tmp_path / "params.yaml").write_text(json.dumps({"line": 15, "modality": "text", "scrape": {"sources": [source]}}))
+    (tmp_path / "params.yaml").write_text(
+        json.dumps({"pipeline_version": 16, "modality": "text", "scrape": {"sources": [source]}})
+    )
     with pytest.raises(InputError) as refused:
         params.load(tmp_path)
     message = str(refused.value)
@@ -124,7 +126,7 @@ def test_an_error_of_the_file_does_not_quote_the_secret(tmp_path: Path) -> None:
         == '  x-api-key: "…\nb: …\nc: plain'
     )
     path.write_text(
-        "line: 15\nmodality: text\nscrape: {sources: [{kind: folder}]}\nnotify: {webhook: 'https://hooks.example/T0/B0/hunter2'}\n"
+        "pipeline_version: 16\nmodality: text\nscrape: {sources: [{kind: folder}]}\nnotify: {webhook: 'https://hooks.example/T0/B0/hunter2'}\n"
     )
     with pytest.raises(InputError, match="environment variable") as refused:
         params.load(tmp_path)

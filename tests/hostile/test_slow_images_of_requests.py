@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from http_servers import serving
 from PIL import Image
-from small_models import grown, picture
+from small_models import grown, image
 
 from seedling.media import images
 from seedling.media.image_metadata import ORIENTATION_TAG
@@ -94,7 +94,7 @@ def test_a_decoder_that_takes_too_long_is_ended_and_replaced(
         with pytest.raises(DecodingFailed, match="too_slow_to_decode"):
             await workers.bitmap(large, 0.0, 16.0)
         began = time.monotonic()
-        await workers.bitmap(picture(200), 0.0, 16.0)
+        await workers.bitmap(image(200), 0.0, 16.0)
         return time.monotonic() - began
 
     assert with_workers(work, seconds) < 2
@@ -107,10 +107,10 @@ def test_a_decoder_that_crashes_costs_its_image_alone() -> None:
         await workers.warm_up()
         os.kill(workers._idle[0]._process.pid or 0, signal.SIGSEGV)
         with pytest.raises(DecodingFailed, match="undecodable"):
-            await workers.bitmap(picture(200), 0.1, 16.0)
-        return await workers.bitmap(picture(200), 0.1, 16.0)
+            await workers.bitmap(image(200), 0.1, 16.0)
+        return await workers.bitmap(image(200), 0.1, 16.0)
 
-    assert (images.decode(with_workers(work)) == images.decode(picture(200))).all()
+    assert (images.decode(with_workers(work)) == images.decode(image(200))).all()
 
 
 def test_a_request_has_a_limit_of_pixels_and_of_slow_images() -> None:
@@ -145,10 +145,10 @@ def slow_jpeg(side: int, scans: int) -> bytes:
 def test_slow_images_delay_nobody(tmp_path: Path, rows: list[bytes]) -> None:
     """Three requests full of slow images at once; every good request beside them is answered within a second in the median, and with its class."""
     limits = Limits(a_second=10_000)
-    body = {"pictures": [base64.b64encode(one).decode() for one in rows]}
+    body = {"images": [base64.b64encode(one).decode() for one in rows]}
     with serving(make_app(Predictor.of(grown(tmp_path, "image")), limits), limits.of_connections()) as port:
         url = f"http://127.0.0.1:{port}/predict"
-        good = {"pictures": [base64.b64encode(picture(200)).decode()]}
+        good = {"images": [base64.b64encode(image(200)).decode()]}
         assert httpx.post(url, json=good, timeout=30).status_code == 200
         responses: list[httpx.Response] = []
         slow = [

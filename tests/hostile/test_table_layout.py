@@ -32,7 +32,9 @@ def workspace(source: Path, modality: Modality = "text", options: TableOptions |
     lines = _sources(source, modality, None, options or TableOptions())
     folder = source.parent if source.is_file() else source
     listed = "\n".join(f"    - {line}" for line in lines)
-    (folder.parent / "params.yaml").write_text(f"line: 15\nmodality: {modality}\nscrape:\n  sources:\n{listed}\n")
+    (folder.parent / "params.yaml").write_text(
+        f"pipeline_version: 16\nmodality: {modality}\nscrape:\n  sources:\n{listed}\n"
+    )
     return folder.parent
 
 

@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
-from loopback import Reply, picture, site
+from loopback import Reply, image, site
 from visiting import CRAWL, IMAGES, QUICK, TEXTS, run
 
 from seedling.dataset.generation import read, read_manifest, read_rejected
@@ -81,11 +81,11 @@ def test_an_ordinary_head_is_read(tmp_path: Path) -> None:
 
 
 def test_a_source_brings_no_more_than_it_may(tmp_path: Path) -> None:
-    """Twenty pictures of a hundred kilobytes under a limit of half a megabyte: some come, the rest are rejected and counted, and the visit is finished."""
+    """Twenty images of a hundred kilobytes under a limit of half a megabyte: some come, the rest are rejected and counted, and the visit is finished."""
     with site() as told:
         told.routes["/"] = "".join(f'<figure><img src="{number}.png"></figure>' for number in range(20))
         told.routes |= {
-            f"/{number}.png": Reply(picture(number * 7) + bytes(100_000), kind="image/png", hold=0.02)
+            f"/{number}.png": Reply(image(number * 7) + bytes(100_000), kind="image/png", hold=0.02)
             for number in range(20)
         }
         source = {

@@ -8,9 +8,9 @@ import numpy as np
 
 from seedling.dataset.training_rows import TrainingRows
 from seedling.features.classical import Inputs
-from seedling.models.training import Setting
+from seedling.models.training import FitContext
 from seedling.train.choice import Judged
-from seedling.train.cross_validation import Predictions, Workbench
+from seedling.train.cross_validation import Predictions, TrainingData
 
 
 def labeled(many: int, classes: int = 2, wrong: tuple[int, ...] = ()) -> tuple[TrainingRows, Inputs, np.ndarray]:
@@ -29,15 +29,15 @@ def labeled(many: int, classes: int = 2, wrong: tuple[int, ...] = ()) -> tuple[T
         parents=np.stack([np.arange(many), np.full(many, -1)], axis=1),
         group=np.arange(many).astype(str),
         half=np.zeros(many, dtype=np.int64),
-        lineage_labels=np.full((many, 6), -1),
-        lineage_weights=np.zeros((many, 6)),
+        pseudo_label_by_fold=np.full((many, 6), -1),
+        pseudo_weight_by_fold=np.zeros((many, 6)),
     )
     return rows, Inputs(features), truth
 
 
-def bench_of(rows: TrainingRows, inputs: Inputs, scratch: Path | None = None) -> Workbench:
+def bench_of(rows: TrainingRows, inputs: Inputs, scratch: Path | None = None) -> TrainingData:
     none = inputs.take(np.arange(0))
-    return Workbench(rows, inputs, none, Setting(rows.targets.shape[1], steps=20), scratch=scratch)
+    return TrainingData(rows, inputs, none, FitContext(rows.targets.shape[1], steps=20), scratch=scratch)
 
 
 def predictions(logits: np.ndarray) -> Predictions:

@@ -29,9 +29,9 @@ def of_texts(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def of_pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A narrow MobileNetV2 for 32 × 32 pictures, its batch normalizations not the identity."""
-    folder = tmp_path_factory.mktemp("encoders") / "pictures"
+def of_images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A narrow MobileNetV2 for 32 × 32 images, its batch normalizations not the identity."""
+    folder = tmp_path_factory.mktemp("encoders") / "images"
     torch.manual_seed(1)
     model = MobileNetV2Model(MobileNetV2Config(depth_multiplier=0.25, image_size=32))
     with torch.no_grad():

@@ -21,21 +21,21 @@ from sklearn.linear_model import LogisticRegression
 from seedling.augment import augment, balanced, favoring_hard
 from seedling.augment.families import pieces_of
 from seedling.augment.image_policy import PolicyTransform
-from seedling.augment.makers import DEFAULT_PICTURES
-from seedling.config.params import AugmentParams, Facts, ScrapeParams, ValidateParams
+from seedling.augment.makers import DEFAULT_IMAGES
+from seedling.config.params import AugmentParams, ScrapeParams, ValidateParams, WorkspaceConfig
 from seedling.dataset.generation import GenerationWriter, Row, identify, payloads, read, read_manifest, read_rejected
 from seedling.errors import InputError
-from seedling.features.classical import PictureFeatures
+from seedling.features.classical import ImageFeatures
 from seedling.media import images
 from seedling.scrape import scrape
 from seedling.validate import validate
 
-IMAGES, TEXTS = Facts(modality="image", effort="quick"), Facts(modality="text")
+IMAGES, TEXTS = WorkspaceConfig(modality="image", effort="quick"), WorkspaceConfig(modality="text")
 
 
 @pytest.fixture
-def rows(make_pictures: Callable[..., Path], tmp_path: Path) -> dict[str, Path]:
-    data = make_pictures(labeled=4, pool=2, test=1)
+def rows(make_images: Callable[..., Path], tmp_path: Path) -> dict[str, Path]:
+    data = make_images(labeled=4, pool=2, test=1)
     folders = {"collected": tmp_path / "scrape", "validated": tmp_path / "validate"}
     sources = ScrapeParams.model_validate({"sources": [{"kind": "folder"}]})
     scrape(sources, IMAGES, data=data, output=folders["collected"])
@@ -45,22 +45,22 @@ def rows(make_pictures: Callable[..., Path], tmp_path: Path) -> dict[str, Path]:
 
 def test_children_take_label_fold_and_group_from_their_parent(rows: dict[str, Path], tmp_path: Path) -> None:
     """Three children of each of twelve labeled rows, none of a test or pool row."""
-    augment(AugmentParams(children=3, weight=0.5), IMAGES, **rows, output=tmp_path / "out")
+    augment(AugmentParams(augmentations_per_row=3, weight=0.5), IMAGES, **rows, output=tmp_path / "out")
     children, parents = read(tmp_path / "out"), read(rows["validated"]).set_index("id")
     assert len(children) == 36
     for child in children.itertuples():
-        parent = parents.loc[child.parents[0]]
+        parent = parents.loc[child.parent_ids[0]]
         assert (child.label, child.fold, child.group, child.split) == (parent.label, parent.fold, parent.group, "train")
         assert child.weight == 0.5
 
 
 def test_a_child_can_be_made_again_from_its_parent_and_recipe(rows: dict[str, Path], tmp_path: Path) -> None:
     """The recipe's policy and seed, applied by hand, give the child's very pixels."""
-    augment(AugmentParams(children=1), IMAGES, **rows, output=tmp_path / "out")
+    augment(AugmentParams(augmentations_per_row=1), IMAGES, **rows, output=tmp_path / "out")
     child = read(tmp_path / "out").iloc[5]
     recipe = json.loads(child["recipe"])
     (_, parent), (_, made) = (
-        next(payloads([rows["collected"]], [child["parents"][0]])),
+        next(payloads([rows["collected"]], [child["parent_ids"][0]])),
         next(payloads([tmp_path / "out"], [child["id"]])),
     )
     again = PolicyTransform(recipe["policy"])(images.decode(parent), recipe["seed"])
@@ -91,7 +91,9 @@ def test_no_other_process_and_several_give_the_same_bytes(
         monkeypatch.setattr(workers, "ALONE", 0.0)
         monkeypatch.setattr(workers, "usable_cores", lambda many=others: many)
         out = tmp_path / str(others)
-        params = AugmentParams(children=3, policy=["rotate", "gaussian_noise", "darker"], plugin="augmenting.py")
+        params = AugmentParams(
+            augmentations_per_row=3, policy=["rotate", "gaussian_noise", "darker"], plugin="augmenting.py"
+        )
         augment(params, IMAGES, **rows, data=data, output=out)
         found.append({path.name: path.read_bytes() for path in out.iterdir()})
         used = {path.name.split("-")[1] for path in said.glob("used-*")} - {str(os.getpid())}
@@ -104,7 +106,7 @@ def test_no_other_process_and_several_give_the_same_bytes(
 
 
 def test_pieces_begin_small_and_hold_no_more_than_so_many_megapixels() -> None:
-    """One child, two, four and so on to sixty-four; of pictures of three megapixels two at a time, though they have one parent."""
+    """One child, two, four and so on to sixty-four; of images of three megapixels two at a time, though they have one parent."""
     small, large = images.encode(np.zeros((4, 4, 3), np.uint8)), images.encode(np.zeros((2_000, 1_500, 3), np.uint8))
     pieces = [*pieces_of((str(one), small, {}, range(5)) for one in range(60))]
     assert [sum(len(numbers) for *_, numbers in piece) for piece in pieces[:8]] == [1, 2, 4, 8, 16, 32, 64, 64]
@@ -194,7 +196,7 @@ def test_a_dask_cluster_of_two_processes_gives_the_same_bytes(
 
     from seedling.errors import SeedlingError
 
-    params = AugmentParams(children=3)
+    params = AugmentParams(augmentations_per_row=3)
     monkeypatch.setattr("seedling.augment.families.AT_ONCE", 8)
     augment(params, IMAGES, **rows, output=tmp_path / "alone")
     with LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None) as cluster:
@@ -220,15 +222,15 @@ def test_hard_rows_get_more_children_and_probably_wrong_ones_do_not(tmp_path: Pa
     names: dict[str, str] = {}
     with GenerationWriter(tmp_path / "v", stage="validate", modality="image") as writer:
         for number, (color, label) in enumerate(made):
-            picture = np.clip(np.array(colors[color]) + rng.normal(0, 6, (24, 24, 3)), 0, 255).astype(np.uint8)
-            row_id = identify(images.content(picture))
+            image = np.clip(np.array(colors[color]) + rng.normal(0, 6, (24, 24, 3)), 0, 255).astype(np.uint8)
+            row_id = identify(images.content(image))
             names[row_id] = f"{color} called {label}"
-            payload = images.encode(picture)
+            payload = images.encode(image)
             writer.keep(Row(row_id, "train", number % 3, label, label_source="human", group=row_id, payload=payload))
         writer.close(rows_in=len(made), classes=["blue", "red"])
-    params = AugmentParams(children=4, hard=1.0, policy=["gaussian_noise"])
+    params = AugmentParams(augmentations_per_row=4, hard=1.0, policy=["gaussian_noise"])
     augment(params, IMAGES, collected=tmp_path / "v", validated=tmp_path / "v", output=tmp_path / "out")
-    children = Counter(names[one[0]] for one in read(tmp_path / "out")["parents"])
+    children = Counter(names[one[0]] for one in read(tmp_path / "out")["parent_ids"])
     assert children["violet red called red"] >= 7
     assert children["violet blue called blue"] == 8
     assert children["blue called red"] <= 4
@@ -253,8 +255,8 @@ def test_a_part_of_a_child_is_a_chance() -> None:
 
 
 def test_the_default_policy_shows_no_black_border() -> None:
-    """Of a white picture every child stays bright in its corners."""
-    transform = PolicyTransform(DEFAULT_PICTURES[:1])
+    """Of a white image every child stays bright in its corners."""
+    transform = PolicyTransform(DEFAULT_IMAGES[:1])
     for seed in range(20):
         child = transform(np.full((32, 32, 3), 250, np.uint8), seed)
         assert child.min() > 240
@@ -269,7 +271,7 @@ def test_children_that_are_their_parents_or_a_test_text_are_rejected(tmp_path: P
             fold = 0 if split == "train" else None
             writer.keep(Row(row_id, split, fold, label, label_source="human", group=row_id, payload=text))
         writer.close(rows_in=4, classes=["x", "y"])
-    params = AugmentParams(children=1, policy=[{"swap": 1.0}])
+    params = AugmentParams(augmentations_per_row=1, policy=[{"swap": 1.0}])
     augment(params, TEXTS, collected=tmp_path / "v", validated=tmp_path / "v", output=tmp_path / "out")
     assert sorted(read_rejected(tmp_path / "out")["reason"]) == ["near_duplicate_of_test", "unchanged", "unchanged"]
 
@@ -300,7 +302,7 @@ def test_class_shares_are_told_before_and_after(tmp_path: Path) -> None:
     ]
     rows += [(f"many slow {word} stay here for long", "y", place % 2) for place, word in enumerate(["cows", "goats"])]
     texts(tmp_path / "v", rows)
-    params = AugmentParams(children=1, balance=1.0, policy=["typo"])
+    params = AugmentParams(augmentations_per_row=1, balance=1.0, policy=["typo"])
     augment(params, TEXTS, collected=tmp_path / "v", validated=tmp_path / "v", output=tmp_path / "out")
     shares = read_manifest(tmp_path / "out")["notes"]["class_shares"]
     assert shares["before"] == {"x": 0.75, "y": 0.25}
@@ -322,28 +324,34 @@ def broken(text, rng):
 
 
 def test_a_users_own_function_makes_children(tmp_path: Path, rows: dict[str, Path]) -> None:
-    """Of texts and of pictures, named in the policy like any other; what it gives is checked."""
+    """Of texts and of images, named in the policy like any other; what it gives is checked."""
     (tmp_path / "data").mkdir()
     (tmp_path / "data/augmenting.py").write_text(OWN, encoding="utf-8")
     here = texts(tmp_path / "v", [("one fine day", "x", 0), ("a bad night", "y", 1)])
     told = {"collected": here, "validated": here, "data": tmp_path / "data"}
     augment(
-        AugmentParams(children=1, policy=["shouted"], plugin="augmenting.py"), TEXTS, **told, output=tmp_path / "out"
+        AugmentParams(augmentations_per_row=1, policy=["shouted"], plugin="augmenting.py"),
+        TEXTS,
+        **told,
+        output=tmp_path / "out",
     )
     assert sorted(read(tmp_path / "out")["text"]) == ["A BAD NIGHT", "ONE FINE DAY"]
     with pytest.raises(InputError, match="'broken' gave int, not a text"):
         augment(
-            AugmentParams(children=1, policy=["broken"], plugin="augmenting.py"), TEXTS, **told, output=tmp_path / "no"
+            AugmentParams(augmentations_per_row=1, policy=["broken"], plugin="augmenting.py"),
+            TEXTS,
+            **told,
+            output=tmp_path / "no",
         )
     augment(
-        AugmentParams(children=1, policy=["darker"], plugin="augmenting.py"),
+        AugmentParams(augmentations_per_row=1, policy=["darker"], plugin="augmenting.py"),
         IMAGES,
         **rows,
         data=tmp_path / "data",
-        output=tmp_path / "pictures",
+        output=tmp_path / "images",
     )
-    for child, payload in payloads([tmp_path / "pictures"], read(tmp_path / "pictures")["id"]):
-        (parent,) = read(tmp_path / "pictures", ids=[child])["parents"].iloc[0]
+    for child, payload in payloads([tmp_path / "images"], read(tmp_path / "images")["id"]):
+        (parent,) = read(tmp_path / "images", ids=[child])["parent_ids"].iloc[0]
         ((_, before),) = payloads([rows["collected"]], [parent])
         assert images.decode(payload).mean() < 0.55 * images.decode(before).mean()
 
@@ -363,7 +371,7 @@ def test_the_guard_rejects_children_that_other_models_take_for_another_class(tmp
     )
     (tmp_path / "data/augmenting.py").write_text(swap, encoding="utf-8")
     here = texts(tmp_path / "v", rows)
-    params = AugmentParams(children=1, policy=["flipped"], plugin="augmenting.py", label_guard=True)
+    params = AugmentParams(augmentations_per_row=1, policy=["flipped"], plugin="augmenting.py", label_guard=True)
     augment(params, TEXTS, collected=here, validated=here, data=tmp_path / "data", output=tmp_path / "out")
     assert set(read(tmp_path / "out")["label"]) == {"y"}
     rejected = read_rejected(tmp_path / "out")
@@ -377,13 +385,13 @@ def test_auto_keeps_what_helps_and_never_what_turns_a_class_into_another(tmp_pat
     rng = np.random.default_rng(2)
     with GenerationWriter(tmp_path / "v", stage="validate", modality="image") as writer:
         for number in range(60):
-            picture = rng.integers(0, 60, (24, 24, 3)).astype(np.uint8)
+            image = rng.integers(0, 60, (24, 24, 3)).astype(np.uint8)
             row, column, length = rng.integers(6, 18), rng.integers(4, 7), rng.integers(9, 14)
-            picture[row, column : column + length] = 220
+            image[row, column : column + length] = 220
             for step in range(4):
-                picture[[row - step, row + step], column + step] = 220
+                image[[row - step, row + step], column + step] = 220
             label = "left" if number % 2 else "right"
-            encoded = images.encode(picture if label == "left" else picture[:, ::-1].copy())
+            encoded = images.encode(image if label == "left" else image[:, ::-1].copy())
             row_id = identify(encoded)
             writer.keep(
                 Row(row_id, "train", number // 2 % 5, label, label_source="human", group=row_id, payload=encoded)
@@ -419,7 +427,7 @@ def test_with_few_rows_auto_says_so_and_does_the_usual(tmp_path: Path) -> None:
             ("the night is so long", "y", 0),
         ],
     )
-    augment(AugmentParams(policy="auto", children=1), TEXTS, collected=here, validated=here, output=tmp_path / "out")
+    augment(AugmentParams(policy="auto", augmentations_per_row=1), TEXTS, collected=here, validated=here, output=tmp_path / "out")
     notes = read_manifest(tmp_path / "out")["notes"]
     assert "fewer than twenty" in notes["screening"]["cannot_screen"]
     assert [next(iter(one)) for one in notes["policy"]] == ["swap", "delete", "typo"]
@@ -427,15 +435,15 @@ def test_with_few_rows_auto_says_so_and_does_the_usual(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("way", ["fgsm", "deepfool"])
 def test_misleading_children_mislead_a_model_that_never_saw_them(
-    tmp_path: Path, make_pictures: Callable[..., Path], way: str
+    tmp_path: Path, make_images: Callable[..., Path], way: str
 ) -> None:
     """By hand: the change is within its limit, and a model of the other folds, trained anew, is less sure of the label for nearly every child."""
-    data = make_pictures(labeled=12, pool=0, test=0)
+    data = make_images(labeled=12, pool=0, test=0)
     sources = ScrapeParams.model_validate({"sources": [{"kind": "folder"}]})
     scrape(sources, IMAGES, data=data, output=tmp_path / "s")
     validate(ValidateParams(test_share=0), IMAGES, collected=tmp_path / "s", output=tmp_path / "v")
     params = AugmentParams.model_validate(
-        {"children": 0, "adversarial": 1.0, "adversarial_way": way, "adversarial_levels": 6}
+        {"augmentations_per_row": 0, "adversarial": 1.0, "adversarial_attack": way, "adversarial_levels": 6}
     )
     augment(params, IMAGES, collected=tmp_path / "s", validated=tmp_path / "v", output=tmp_path / "out")
     children, rows = read(tmp_path / "out"), read(tmp_path / "v").set_index("id")
@@ -445,13 +453,13 @@ def test_misleading_children_mislead_a_model_that_never_saw_them(
     less_sure = []
     for fold, mine in children.groupby("fold"):
         taught = rows[rows["fold"] != fold]
-        maker = PictureFeatures()
+        maker = ImageFeatures()
         inputs = maker.fit_transform([before[one] for one in rows.index])
         model = LogisticRegression(max_iter=500).fit(
             inputs.features[(rows["fold"] != fold).to_numpy()], taught["label"]
         )
         for child in mine.itertuples():
-            parent = child.parents[0]
+            parent = child.parent_ids[0]
             change = images.decode(after[child.id]).astype(float) - images.decode(before[parent])
             assert np.sqrt((change**2).mean()) <= 6.5
             said = model.predict_proba(maker.transform([before[parent], after[child.id]]).features)
@@ -461,25 +469,25 @@ def test_misleading_children_mislead_a_model_that_never_saw_them(
 
 
 def test_a_child_that_is_there_already_counts_once(tmp_path: Path) -> None:
-    """Whatever its seed: of ten flips of a picture one stays; what is another row's picture, in whichever fold, does not."""
+    """Whatever its seed: of ten flips of an image one stays; what is another row's image, in whichever fold, does not."""
     rng = np.random.default_rng(0)
-    pictures = [rng.integers(0, 255, (12, 12, 3)).astype(np.uint8) for _ in range(3)]
+    image_arrays = [rng.integers(0, 255, (12, 12, 3)).astype(np.uint8) for _ in range(3)]
     with GenerationWriter(tmp_path / "v", stage="validate", modality="image") as writer:
-        for number, (picture, split) in enumerate(
+        for number, (image, split) in enumerate(
             [
-                (pictures[0], "train"),
-                (pictures[1], "train"),
-                (pictures[1][:, ::-1], "train"),
-                (pictures[2], "train"),
-                (pictures[2][:, ::-1], "test"),
+                (image_arrays[0], "train"),
+                (image_arrays[1], "train"),
+                (image_arrays[1][:, ::-1], "train"),
+                (image_arrays[2], "train"),
+                (image_arrays[2][:, ::-1], "test"),
             ]
         ):
-            encoded = images.encode(np.ascontiguousarray(picture))
+            encoded = images.encode(np.ascontiguousarray(image))
             row_id = identify(images.content(images.decode(encoded)))
             fold = number % 2 if split == "train" else None
             writer.keep(Row(row_id, split, fold, "ab"[number % 2], label_source="human", group=row_id, payload=encoded))
         writer.close(rows_in=5, classes=["a", "b"])
-    params = AugmentParams(children=10, policy=["flip_left_right"])
+    params = AugmentParams(augmentations_per_row=10, policy=["flip_left_right"])
     augment(params, IMAGES, collected=tmp_path / "v", validated=tmp_path / "v", output=tmp_path / "out")
     assert len(read(tmp_path / "out")) == 1
     reasons = Counter(read_rejected(tmp_path / "out")["reason"])
@@ -490,7 +498,11 @@ def test_no_operation_makes_no_child(tmp_path: Path) -> None:
     """An empty policy is no error, whatever the balance."""
     here = texts(tmp_path / "v", [("one fine day", "x", 0), ("a bad night", "y", 1), ("a good night", "y", 0)])
     augment(
-        AugmentParams(children=3, policy=[], balance=1), TEXTS, collected=here, validated=here, output=tmp_path / "out"
+        AugmentParams(augmentations_per_row=3, policy=[], balance=1),
+        TEXTS,
+        collected=here,
+        validated=here,
+        output=tmp_path / "out",
     )
     assert len(read(tmp_path / "out")) == 0
 
@@ -503,7 +515,7 @@ def test_a_functions_chance_is_kept_and_its_name_is_its_own(tmp_path: Path, rows
     )
     told = {**rows, "data": tmp_path / "data"}
     augment(
-        AugmentParams(children=1, policy=[{"darker": {"p": 0.0}}], plugin="augmenting.py"),
+        AugmentParams(augmentations_per_row=1, policy=[{"darker": {"p": 0.0}}], plugin="augmenting.py"),
         IMAGES,
         **told,
         output=tmp_path / "out",
@@ -516,7 +528,7 @@ def test_a_functions_chance_is_kept_and_its_name_is_its_own(tmp_path: Path, rows
     ):
         with pytest.raises(InputError, match=said):
             augment(
-                AugmentParams(children=1, policy=[policy], plugin="augmenting.py"),
+                AugmentParams(augmentations_per_row=1, policy=[policy], plugin="augmenting.py"),
                 IMAGES,
                 **told,
                 output=tmp_path / "no",

@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 from benches import bench_of, judged, labeled
 
-from seedling.config.params import EncoderParams, Facts, TrainParams
+from seedling.config.params import EncoderParams, TrainParams, WorkspaceConfig
 from seedling.errors import InputError
 from seedling.progress import silent
 from seedling.train.candidates import first_candidates, further_candidates, later_candidates, within_budget
 from seedling.train.tally import Candidate
 from seedling.train.trial import try_candidates
 
-TEXTS, PICTURES = Facts(modality="text"), Facts(modality="image")
+TEXTS, IMAGES = WorkspaceConfig(modality="text"), WorkspaceConfig(modality="image")
 
 
 def test_what_does_not_fit_the_budget_is_left_out_with_its_seconds() -> None:
@@ -40,20 +40,23 @@ def test_losses_for_imbalance_are_tried_where_classes_are_uneven() -> None:
     tried = {one.loss for one in further_candidates(TrainParams(), TEXTS, uneven, best)}
     assert tried == {"balanced", "logit_adjusted"}
     many, _, _ = labeled(60)
-    assert {one.loss for one in further_candidates(TrainParams(), TEXTS, many, best)} == {"trusted", "strictly_trusted"}
+    assert {one.loss for one in further_candidates(TrainParams(), TEXTS, many, best)} == {
+        "label_weighted",
+        "label_weighted_twice",
+    }
     few_a_class = labeled(100, classes=50)[0]
     assert further_candidates(TrainParams(), TEXTS, few_a_class, best) == [], "two rows a class"
     assert further_candidates(TrainParams(losses=["plain"]), TEXTS, many, best) == []
 
 
 def test_a_learner_that_the_data_cannot_have_is_explained() -> None:
-    """The network wants pictures without an encoder, fine-tuning wants an encoder."""
+    """The network wants images without an encoder, fine-tuning wants an encoder."""
     rows, _, _ = labeled(40)
     with pytest.raises(InputError, match="'fine_tuned' tunes the encoder, and there is none"):
         first_candidates(TrainParams(candidates=["fine_tuned"]), TEXTS, rows)
     encoded = TrainParams(candidates=["network"], encoder=EncoderParams(model="here"))
-    with pytest.raises(InputError, match=r"'network' learns from small pictures.*set train.encoder to null"):
-        first_candidates(encoded, PICTURES, rows)
+    with pytest.raises(InputError, match=r"'network' learns from small images.*set train.encoder to null"):
+        first_candidates(encoded, IMAGES, rows)
 
 
 def test_later_rounds_train_each_learners_best_and_lose_nothing_that_they_take_over(tmp_path: Path) -> None:
@@ -61,7 +64,7 @@ def test_later_rounds_train_each_learners_best_and_lose_nothing_that_they_take_o
     losses = {
         ("network", "plain"): 0.3,
         ("network", "consistency"): 0.2,
-        ("svm", "trusted"): 0.4,
+        ("svm", "label_weighted"): 0.4,
         ("svm", "plain"): 0.5,
         ("ensemble", "plain"): 0.1,
     }
@@ -82,7 +85,7 @@ def test_later_rounds_train_each_learners_best_and_lose_nothing_that_they_take_o
     assert [(one.learner, one.loss) for one in others] == [
         ("network", "plain"),
         ("network", "consistency"),
-        ("svm", "trusted"),
+        ("svm", "label_weighted"),
     ]
 
 
@@ -106,7 +109,7 @@ def test_what_votes_in_the_accepted_model_is_tried_again_whatever_it_takes(tmp_p
     ]
     (tmp_path / "candidates.json").write_text(json.dumps({"tried": tried}))
     rows, inputs, truth = labeled(42, classes=2)
-    params, facts = TrainParams(budget_seconds=1e-9), Facts(modality="image")
+    params, facts = TrainParams(budget_seconds=1e-9), WorkspaceConfig(modality="image")
     trial = try_candidates(bench_of(rows, inputs), params, facts, judged(truth), tmp_path, silent)
     assert [one.learner for one in trial.trained] == ["random_forest", "nearest_neighbors"]
     assert [one.learner for one in trial.left_out] == ["logistic_regression"]

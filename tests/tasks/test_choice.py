@@ -14,7 +14,7 @@ from seedling.stats.statistics import softmax
 from seedling.train.choice import abstention, choose, greedy
 from seedling.train.learning_curve import learning_curve, worth_in_labels
 from seedling.train.round_decision import judge, scores_of_rows, unjudged
-from seedling.train.step_contributions import bought
+from seedling.train.step_contributions import step_contributions
 from seedling.train.tally import Candidate
 
 
@@ -131,15 +131,18 @@ def test_what_a_step_bought_is_paired_over_the_learners_that_have_both() -> None
         Candidate("svm", ("collected", "augment"), "plain"): right(8),
         Candidate("logistic_regression", ("collected",), "plain"): right(7),
         Candidate("logistic_regression", ("collected", "augment"), "plain"): right(8),
-        Candidate("logistic_regression", ("collected",), "trusted"): right(6),
+        Candidate("logistic_regression", ("collected",), "label_weighted"): right(6),
         Candidate("network", ("collected",), "plain"): right(1),
     }
-    steps = {one["step"]: one for one in bought(said, judged(truth), 500, 0)}
+    steps = {one["step"]: one for one in step_contributions(said, judged(truth), 500, 0)}
     assert steps["augment"]["difference"]["value"] == pytest.approx(0.15)
     assert steps["augment"]["learners"] == ["svm", "logistic_regression"]
-    assert (steps["trusted"]["kind"], steps["trusted"]["difference"]["value"]) == ("loss", pytest.approx(-0.1))
-    assert set(steps) == {"augment", "trusted"}
-    assert bought({one: chances[:0] for one, chances in said.items()}, judged(truth[:0]), 500, 0) == []
+    assert (steps["label_weighted"]["kind"], steps["label_weighted"]["difference"]["value"]) == (
+        "loss",
+        pytest.approx(-0.1),
+    )
+    assert set(steps) == {"augment", "label_weighted"}
+    assert step_contributions({one: chances[:0] for one, chances in said.items()}, judged(truth[:0]), 500, 0) == []
 
 
 def test_the_learning_curve_counts_the_labels_of_one_fold_after_the_other() -> None:

@@ -123,13 +123,13 @@ def modules_of_workers(address: str) -> list[set[str]]:
         return [*client.run(lambda: {name for name in sys.modules if name.startswith("tasks.")}).values()]
 
 
-def test_every_stage_of_pictures_has_the_same_bytes(
-    dask: str, make_pictures: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_every_stage_of_images_has_the_same_bytes(
+    dask: str, make_images: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Decoding, features, children, mixtures, folds, pseudo-labels and a second round; the workers did them."""
     from seedling.init.create import make_workspace
 
-    workspace = make_workspace(tmp_path / "workspace", make_pictures(labeled=8, pool=40, test=0), "image")
+    workspace = make_workspace(tmp_path / "workspace", make_images(labeled=8, pool=40, test=0), "image")
     set_value(workspace, ["effort"], "quick")
     set_value(workspace, ["train", "candidates"], ["logistic_regression"])
     set_value(workspace, ["pseudo_label", "rounds"], 1)
@@ -144,18 +144,18 @@ def test_every_stage_of_pictures_has_the_same_bytes(
 def test_folds_of_the_network_have_the_same_predictions_and_losses(dask: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The network learns in the workers, and its losses come back with what it predicts."""
     rows, inputs, _ = labeled(30)
-    pictures = np.random.default_rng(0).integers(0, 255, (30, 16, 16, 3)).astype(np.uint8)
+    images = np.random.default_rng(0).integers(0, 255, (30, 16, 16, 3)).astype(np.uint8)
     network = Candidate("network", ("collected",))
     found = []
     for address in ("", dask):
         monkeypatch.setenv("SEEDLING_DASK", address)
-        bench = bench_of(rows, replace(inputs, pictures=pictures))
+        bench = bench_of(rows, replace(inputs, images=images))
         trained, failed = cross_validate(bench, [network])
         assert failed == {}
         found.append((trained[network], bench.said.losses))
     (here, losses_here), (there, losses_there) = found
     assert (here.labeled == there.labeled).all()
-    assert (here.labeled_spread == there.labeled_spread).all()
+    assert (here.labeled_std == there.labeled_std).all()
     assert losses_here == losses_there
     assert len(losses_here) == 5
 
@@ -224,14 +224,14 @@ def always_deadly(piece: int) -> int:
 def failing(piece: int) -> int:
     """As stages do."""
     if piece == 1:
-        raise InputError("The picture of piece 1 cannot be used: remove it.")
+        raise InputError("The image of piece 1 cannot be used: remove it.")
     raise MissingGeneration("scrape", "scrape")
 
 
 def test_errors_of_a_piece_are_the_runs_own(dask: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Class and message are the same as here, also of a class that cannot be pickled; a piece that kills every worker ends the run."""
     monkeypatch.setenv("SEEDLING_DASK", dask)
-    with pytest.raises(InputError, match=r"The picture of piece 1 cannot be used: remove it\."):
+    with pytest.raises(InputError, match=r"The image of piece 1 cannot be used: remove it\."):
         list(in_pieces(failing, [1]))
     with pytest.raises(SeedlingError, match="Generation 'scrape' is missing"):
         list(in_pieces(failing, [2]))

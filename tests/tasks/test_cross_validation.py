@@ -15,10 +15,10 @@ from seedling.errors import Diverged
 from seedling.features.classical import Inputs
 from seedling.label_quality.label_weights import TRUSTED
 from seedling.models.saving import Learner
-from seedling.models.training import Setting
+from seedling.models.training import FitContext
 from seedling.parallel.executor import spread_by
 from seedling.train import cross_validation
-from seedling.train.cross_validation import Workbench, cross_validate, out_of_fold_anew
+from seedling.train.cross_validation import TrainingData, cross_validate, out_of_fold_anew
 from seedling.train.tally import Candidate
 
 
@@ -28,12 +28,12 @@ def test_a_wrong_label_is_trusted_less_by_models_that_did_not_see_it() -> None:
     """
     wrong = (4, 17, 33)
     rows, inputs, _ = labeled(60, wrong=wrong)
-    for loss, power in (("trusted", 1), ("strictly_trusted", 2)):
+    for loss, power in (("label_weighted", 1), ("label_weighted_twice", 2)):
         trust = bench_of(rows, inputs).trust(5, loss)
         assert trust[list(wrong)].max() < 0.2**power
         assert np.delete(trust, wrong).min() > 0.5**power
     bench = bench_of(rows, inputs)
-    once, twice = bench.trust(5, "trusted") ** 2, bench.trust(5, "strictly_trusted")
+    once, twice = bench.trust(5, "label_weighted") ** 2, bench.trust(5, "label_weighted_twice")
     right = np.delete(np.arange(60), wrong)
     assert twice[right].mean() > once[right].mean(), "models that learnt with trust believe the right labels more"
 
@@ -63,8 +63,8 @@ def test_a_rows_trust_weighs_on_what_was_made_from_it() -> None:
         parents=np.array([[0, -1], [1, -1], [2, -1], [3, -1], [0, -1], [1, 2], [-1, -1]]),
         group=np.arange(7).astype(str),
         half=np.zeros(7, dtype=np.int64),
-        lineage_labels=np.full((7, 5), -1),
-        lineage_weights=np.zeros((7, 5)),
+        pseudo_label_by_fold=np.full((7, 5), -1),
+        pseudo_weight_by_fold=np.zeros((7, 5)),
     )
     everything = ("collected", "augment", "synthesize")
     _, _, weights = made.of_lineage(None, 4, 0, everything, np.array([0.2, 0.6, 0.4, 1.0]))
@@ -90,7 +90,7 @@ def test_a_learner_whose_loss_is_no_number_is_left_out_where_there_are_others(mo
     """The others' predictions are there; why it is missing is said."""
     real = cross_validation.make_learner
 
-    def make(name: str, setting: Setting) -> Learner:
+    def make(name: str, setting: FitContext) -> Learner:
         return Exploding() if name == "svm" else real(name, setting)
 
     monkeypatch.setattr(cross_validation, "make_learner", make)
@@ -160,10 +160,10 @@ def test_where_every_labeled_row_teaches_validation_rows_judge() -> None:
         parents=rows.parents[alone],
         group=rows.group[alone],
         half=rows.half[alone],
-        lineage_labels=np.full((2, 1), -1),
-        lineage_weights=np.zeros((2, 1)),
+        pseudo_label_by_fold=np.full((2, 1), -1),
+        pseudo_weight_by_fold=np.zeros((2, 1)),
     )
-    bench = Workbench(one_a_class, inputs.take(alone), inputs.take(np.arange(2, 12)), Setting(2))
+    bench = TrainingData(one_a_class, inputs.take(alone), inputs.take(np.arange(2, 12)), FitContext(2))
     one = Candidate("logistic_regression", ("collected",))
     trained, _ = cross_validate(bench, [one])
     assert (trained[one].validation.argmax(axis=1) == truth[2:]).all()
@@ -190,6 +190,6 @@ def test_the_only_other_row_of_a_class_is_trusted_as_others_are() -> None:
     fold = rows.fold.copy()
     fold[[0, 11]] = [0, 1]
     rare = dataclasses.replace(rows, targets=targets, fold=fold)
-    trust = bench_of(rare, inputs).trust(0, "trusted")
+    trust = bench_of(rare, inputs).trust(0, "label_weighted")
     others = (fold != 0) & (np.arange(42) != 11)
     assert trust[11] == pytest.approx(trust[others].mean())

@@ -1,4 +1,4 @@
-"""Cut and paste: objects that are found, put elsewhere, and taken away; and what becomes of pictures without one."""
+"""Cut and paste: objects that are found, put elsewhere, and taken away; and what becomes of images without one."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ import cv2
 import numpy as np
 import pytest
 
-from seedling.config.params import Facts, SynthesizeParams
+from seedling.config.params import SynthesizeParams, WorkspaceConfig
 from seedling.dataset.generation import GenerationWriter, Row, identify, payloads, read, read_rejected
 from seedling.errors import InputError
 from seedling.media import images
 from seedling.synthesize import synthesize
 from seedling.synthesize.cutting import NoObject, Placement, draw_placement, object_mask, pasted, without_object
 
-IMAGES = Facts(modality="image")
+IMAGES = WorkspaceConfig(modality="image")
 
 
 def disc(
     color: tuple[int, int, int], ground: tuple[int, int, int], radius: int = 16, side: int = 80, seed: int = 0
 ) -> np.ndarray:
     """A disc in the middle of a slightly noisy ground."""
-    picture = np.full((side, side, 3), ground, np.uint8)
-    cv2.circle(picture, (side // 2, side // 2), radius, color, -1)
-    noise = np.random.default_rng(seed).integers(-4, 5, picture.shape)
-    return np.clip(picture + noise, 0, 255).astype(np.uint8)
+    image = np.full((side, side, 3), ground, np.uint8)
+    cv2.circle(image, (side // 2, side // 2), radius, color, -1)
+    noise = np.random.default_rng(seed).integers(-4, 5, image.shape)
+    return np.clip(image + noise, 0, 255).astype(np.uint8)
 
 
 def overlap(one: np.ndarray, other: np.ndarray) -> float:
@@ -42,24 +42,24 @@ def true_disc(radius: int = 16, side: int = 80) -> np.ndarray:
 
 def test_grabcut_finds_the_disc_and_the_same_one_each_time() -> None:
     """Within 90 % of the true outline; its random beginnings are tied down."""
-    picture = disc((200, 40, 40), (90, 120, 160))
-    found = object_mask(picture)
+    image = disc((200, 40, 40), (90, 120, 160))
+    found = object_mask(image)
     assert overlap(found, true_disc()) > 0.9
-    assert (found == object_mask(picture)).all()
+    assert (found == object_mask(image)).all()
 
 
 def test_a_given_mask_or_box_is_used() -> None:
     """A mask as it is; of two discs the one in the box."""
-    picture = disc((200, 40, 40), (90, 120, 160))
-    assert (object_mask(picture, true_disc()) == true_disc()).all()
-    cv2.circle(picture, (12, 12), 9, (40, 200, 40), -1)
-    found = object_mask(picture, (1, 1, 24, 24))
+    image = disc((200, 40, 40), (90, 120, 160))
+    assert (object_mask(image, true_disc()) == true_disc()).all()
+    cv2.circle(image, (12, 12), 9, (40, 200, 40), -1)
+    found = object_mask(image, (1, 1, 24, 24))
     assert found[12, 12]
     assert not found[40, 40]
 
 
 @pytest.mark.parametrize(
-    "picture",
+    "image",
     [
         np.full((60, 60, 3), 120, np.uint8),
         disc((200, 40, 40), (90, 120, 160), radius=60),
@@ -68,30 +68,27 @@ def test_a_given_mask_or_box_is_used() -> None:
         np.zeros((3, 200, 3), np.uint8),
     ],
 )
-def test_pictures_without_an_object_say_so(picture: np.ndarray) -> None:
-    """Nothing there, one that fills the picture, one of a few pixels, one pixel, a strip."""
+def test_images_without_an_object_say_so(image: np.ndarray) -> None:
+    """Nothing there, one that fills the image, one of a few pixels, one pixel, a strip."""
     with pytest.raises(NoObject):
-        object_mask(picture)
+        object_mask(image)
 
 
 def test_a_thin_object_can_be_put_down_either_way() -> None:
     """Three pixels wide and tilted: Poisson blending takes none of it, and it fades instead."""
-    picture, mask = np.full((64, 64, 3), 120, np.uint8), np.zeros((64, 64), bool)
-    picture[7:57, 30:33], mask[7:57, 30:33] = 250, True
+    image, mask = np.full((64, 64, 3), 120, np.uint8), np.zeros((64, 64), bool)
+    image[7:57, 30:33], mask[7:57, 30:33] = 250, True
     for seed in range(40):
-        assert (
-            pasted(picture, mask, picture, draw_placement(np.random.default_rng(seed)), "poisson").shape
-            == picture.shape
-        )
+        assert pasted(image, mask, image, draw_placement(np.random.default_rng(seed)), "poisson").shape == image.shape
 
 
 @pytest.mark.parametrize("blend", ["feather", "poisson"])
 def test_the_object_is_where_it_was_put_and_the_rest_is_background(blend: str) -> None:
     """Half as large, a quarter from the left: the middle of the disc is there in its color (with Poisson: its edge), and the far side is untouched."""
-    picture, ground = disc((200, 40, 40), (90, 120, 160)), disc((170, 90, 90), (170, 90, 90), seed=3)
+    image, ground = disc((200, 40, 40), (90, 120, 160)), disc((170, 90, 90), (170, 90, 90), seed=3)
     if blend == "poisson":
-        picture[:, 37:44] = (50, 40, 40)
-    made = pasted(picture, true_disc(), ground, Placement(0.5, 0, 0.25, 0.5), blend)  # type: ignore[arg-type]
+        image[:, 37:44] = (50, 40, 40)
+    made = pasted(image, true_disc(), ground, Placement(0.5, 0, 0.25, 0.5), blend)  # type: ignore[arg-type]
     assert (made[:, 45:] == ground[:, 45:]).all()
     if blend == "feather":
         assert made[40, 20].astype(int) == pytest.approx([200, 40, 40], abs=12)
@@ -104,23 +101,23 @@ def test_the_object_is_where_it_was_put_and_the_rest_is_background(blend: str) -
 
 def test_what_is_behind_an_object_is_filled_in() -> None:
     """Of an even ground nothing of the disc is left, and what was not under it stays."""
-    picture = disc((200, 40, 40), (90, 120, 160))
-    made = without_object(picture, true_disc())
+    image = disc((200, 40, 40), (90, 120, 160))
+    made = without_object(image, true_disc())
     assert np.abs(made[true_disc()].astype(int) - (90, 120, 160)).max() < 15
     far = np.mgrid[:80, :80][0] < 10
-    assert np.abs(made[far].astype(int) - picture[far]).max() <= 1
+    assert np.abs(made[far].astype(int) - image[far]).max() <= 1
 
 
 def rows(place: Path, classes: tuple[str, ...] = ("red", "green")) -> Path:
-    """Four discs a class in two folds; of `nothing` plain grounds; of `red` one picture without a disc."""
+    """Four discs a class in two folds; of `nothing` plain grounds; of `red` one image without a disc."""
     colors = {"red": (200, 40, 40), "green": (40, 180, 60), "nothing": (90, 120, 160)}
     with GenerationWriter(place, stage="validate", modality="image") as writer:
         for label in classes:
             for number in range(4):
                 ground = (90, 120, 160) if label == "nothing" else (60 + 20 * number, 90, 150)
                 empty = label == "nothing" or (label == "red" and number == 3)
-                picture = disc(ground if empty else colors[label], ground, seed=len(label) + number)
-                encoded = images.encode(picture)
+                image = disc(ground if empty else colors[label], ground, seed=len(label) + number)
+                encoded = images.encode(image)
                 row_id = identify(encoded)
                 writer.keep(
                     Row(
@@ -139,8 +136,8 @@ def rows(place: Path, classes: tuple[str, ...] = ("red", "green")) -> Path:
 
 
 def test_objects_stay_in_their_fold_and_keep_their_label(tmp_path: Path) -> None:
-    """Each with two parents of one fold and class, as GrabCut may leave something of an object, or moved within its own picture where its fold has no
-    other one; the picture without a disc is counted; nothing is lost.
+    """Each with two parents of one fold and class, as GrabCut may leave something of an object, or moved within its own image where its fold has no
+    other one; the image without a disc is counted; nothing is lost.
     """
     here = rows(tmp_path / "v")
     params = SynthesizeParams(mixup=0, cut_and_paste=2)
@@ -149,9 +146,9 @@ def test_objects_stay_in_their_fold_and_keep_their_label(tmp_path: Path) -> None
     assert Counter(made["label"]) == {"red": 6, "green": 8}
     assert Counter(read_rejected(tmp_path / "out")["reason"]) == {"no_object_found": 2}
     for one in made.itertuples():
-        first, second = parents.loc[one.parents[0]], parents.loc[one.parents[-1]]
+        first, second = parents.loc[one.parent_ids[0]], parents.loc[one.parent_ids[-1]]
         assert (one.label, one.fold) == (first.label, first.fold) == (second.label, second.fold)
-        assert len(one.parents) == (1 if first.origin == "red/1" else 2)
+        assert len(one.parent_ids) == (1 if first.origin == "red/1" else 2)
         assert json.loads(one.recipe)["operation"] == "cut_and_paste"
 
 
@@ -164,7 +161,7 @@ def test_backgrounds_become_rows_of_nothing(tmp_path: Path) -> None:
     assert len(made) == 7
     for _, payload in payloads([tmp_path / "out"], made["id"]):
         assert np.ptp(images.decode(payload)[30:50, 30:50].astype(int), axis=(0, 1)).max() < 30  # type: ignore[arg-type]
-    with pytest.raises(InputError, match=r"there is none: put some pictures into data/labeled/nothing/"):
+    with pytest.raises(InputError, match=r"there is none: put some images into data/labeled/nothing/"):
         plain = rows(tmp_path / "plain")
         synthesize(SynthesizeParams(negatives=0.5), IMAGES, collected=plain, validated=plain, output=tmp_path / "no")
 
@@ -185,7 +182,7 @@ def broken(pixels, row):
 
 
 def test_a_users_finder_is_asked(tmp_path: Path) -> None:
-    """Boxes by origin; what it does not know is counted; what it does wrong is said with the picture's name."""
+    """Boxes by origin; what it does not know is counted; what it does wrong is said with the image's name."""
     here = rows(tmp_path / "v")
     (tmp_path / "data").mkdir()
     (tmp_path / "data/augmenting.py").write_text(FINDERS, encoding="utf-8")
@@ -197,10 +194,10 @@ def test_a_users_finder_is_asked(tmp_path: Path) -> None:
         output=tmp_path / "out",
     )
     assert "red/0" not in {
-        read(here).set_index("id").loc[one[0], "origin"] for one in read(tmp_path / "out")["parents"]
+        read(here).set_index("id").loc[one[0], "origin"] for one in read(tmp_path / "out")["parent_ids"]
     }
     made, known = read(tmp_path / "out"), read(here).set_index("id")
-    behind = {(one.label, known.loc[one.parents[1], "label"]) for one in made.itertuples()}
+    behind = {(one.label, known.loc[one.parent_ids[1], "label"]) for one in made.itertuples()}
     assert ("green", "red") in behind  # of what a box names nothing stays, so any other row's ground will do
     for name, said in (
         ("wrong", "the finder must give a mask"),

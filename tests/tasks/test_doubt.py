@@ -14,7 +14,7 @@ from sklearn.datasets import load_digits
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.metrics import average_precision_score, f1_score
 
-from seedling.config.params import Facts, ValidateParams
+from seedling.config.params import ValidateParams, WorkspaceConfig
 from seedling.dataset.generation import GenerationWriter, Row, identify, read, read_manifest, read_rejected
 from seedling.features.classical import Inputs
 from seedling.label_quality.label_issues import CannotJudge, Doubt, doubt, doubtful
@@ -34,11 +34,11 @@ from seedling.parallel import executor as parallel
 from seedling.report.data_page import write_data_page
 from seedling.stats.statistics import softmax
 from seedling.validate import validate
-from seedling.validate.checks import Looked
+from seedling.validate.checks import CheckedRow
 from seedling.validate.label_checks import left_to_people, repair
 
 DIGITS = load_digits()
-TEXTS = Facts(modality="text")
+TEXTS = WorkspaceConfig(modality="text")
 MANY = 200  # sentences
 
 
@@ -55,7 +55,7 @@ def test_planted_wrong_labels_are_found_and_the_right_ones_suggested() -> None:
     """A fifth of 900 labels: nearly all are ranked first, decided, counted, and nearly all suggestions are the truth."""
     inputs, given, wrong, fold = planted(0.2)
     found = doubt(inputs, given, fold, np.ones(900), 10)
-    assert average_precision_score(wrong, found.p_wrong) > 0.97
+    assert average_precision_score(wrong, found.p_label_error) > 0.97
     assert f1_score(wrong, found.flagged) > 0.93
     assert found.expected == pytest.approx(wrong.sum(), rel=0.1)
     assert (found.suggested == DIGITS.target[:900])[wrong].mean() > 0.95
@@ -73,7 +73,7 @@ def test_the_same_rows_give_the_same_doubt_on_any_number_of_cores(monkeypatch: p
     found = []
     for cores in (1, 8):
         monkeypatch.setattr(parallel, "usable_cores", lambda cores=cores: cores)
-        found.append(doubt(inputs, given, fold, np.ones(300), 10).p_wrong.tobytes())
+        found.append(doubt(inputs, given, fold, np.ones(300), 10).p_label_error.tobytes())
     assert found[0] == found[1]
 
 
@@ -134,7 +134,7 @@ def test_the_interval_of_how_many_are_wrong_holds_the_truth() -> None:
 def test_probabilities_of_being_wrong_are_true_in_the_mean() -> None:
     """Of rows that are said to be wrong with up to 30 %, 30 to 70 %, and more, about as many are, to within 15 points."""
     found = [judged(0.2, seed) for seed in range(4)]
-    chances = np.concatenate([one.p_wrong for one, _ in found])
+    chances = np.concatenate([one.p_label_error for one, _ in found])
     wrong = np.concatenate([so for _, so in found])
     for low, high in ((0.0, 0.3), (0.3, 0.7), (0.7, 1.0)):
         mine = (chances >= low) & (chances < high)
@@ -242,7 +242,7 @@ def test_the_promise_covers_what_is_found() -> None:
     for seed in range(20):
         inputs, given, wrong, fold = planted(0.05 + 0.01 * seed, seed, rows=500)
         found = doubt(inputs, given, fold, np.ones(500), 10)
-        order = np.argsort(-found.p_wrong, kind="stable")
+        order = np.argsort(-found.p_label_error, kind="stable")
         for rows in (30, 90):
             promise = found.share_found(rows)
             kept.append(promise.low <= wrong[order[:rows]].sum() / wrong.sum() <= promise.high)
@@ -267,11 +267,14 @@ def test_who_looks_at_all_rows_finds_all() -> None:
     ("change", "said"),
     [
         ({"fold": np.zeros(300, dtype=np.int64)}, "no two folds"),
-        ({"given": np.zeros(300, dtype=np.int64)}, "fewer than two classes"),
+        ({"original_label": np.zeros(300, dtype=np.int64)}, "fewer than two classes"),
         ({"features": np.full((300, 4), np.nan, np.float32)}, "no numbers"),
         ({"features": np.ones((300, 4), np.float32)}, "same features"),
         ({"features": np.random.default_rng(0).normal(size=(300, 4)).astype(np.float32)}, "no more of a row"),
-        ({"given": np.repeat(np.arange(10), 30), "fold": np.repeat(np.arange(10), 30)}, "all its rows in one fold"),
+        (
+            {"original_label": np.repeat(np.arange(10), 30), "fold": np.repeat(np.arange(10), 30)},
+            "all its rows in one fold",
+        ),
     ],
 )
 def test_what_cannot_be_judged_is_said(change: dict[str, np.ndarray], said: str) -> None:
@@ -279,7 +282,7 @@ def test_what_cannot_be_judged_is_said(change: dict[str, np.ndarray], said: str)
     inputs, given, _, fold = planted(0.1, rows=300)
     inputs = replace(inputs, features=change.get("features", inputs.features))
     with pytest.raises(CannotJudge, match=said):
-        doubt(inputs, change.get("given", given), change.get("fold", fold), np.ones(300), 10)
+        doubt(inputs, change.get("original_label", given), change.get("fold", fold), np.ones(300), 10)
 
 
 def sentences(wrong: int) -> list[Row]:
@@ -316,31 +319,35 @@ PLANTED = {f"o{number}" for number in range(6)}
 def test_report_changes_nothing_and_names_the_rows(tmp_path: Path) -> None:
     """The six planted labels are the doubtful ones; all other rows keep label and weight."""
     kept = read(checked(tmp_path))
-    assert set(kept.loc[kept["doubtful"] == True, "origin"]) == PLANTED  # noqa: E712  (null for rows that are not judged)
-    assert (kept["weight"] == 1).all() and kept["given"].isna().all() and len(kept) == MANY
+    assert set(kept.loc[kept["is_label_issue"] == True, "origin"]) == PLANTED  # noqa: E712  (null for rows that are not judged)
+    assert (kept["weight"] == 1).all() and kept["original_label"].isna().all() and len(kept) == MANY
 
 
 def test_drop_rejects_the_doubtful_rows_with_a_reason(tmp_path: Path) -> None:
     """Their labels stay readable beside the reason, so it can be taken back."""
-    gone = read_rejected(checked(tmp_path, doubtful_labels="drop"))
-    assert set(gone["origin"]) == PLANTED and set(gone["reason"]) == {"doubtful_label"}
-    assert (gone["given"] == gone["label"]).all()
+    gone = read_rejected(checked(tmp_path, label_issues="drop"))
+    assert set(gone["origin"]) == PLANTED and set(gone["reason"]) == {"label_issue"}
+    assert (gone["original_label"] == gone["label"]).all()
 
 
 def test_relabel_takes_the_suggestion_and_no_longer_counts_as_a_persons(tmp_path: Path) -> None:
     """The label becomes the other one, `given` keeps the old one, and the row judges no model any more."""
-    kept = read(checked(tmp_path, doubtful_labels="relabel")).set_index("origin")
+    kept = read(checked(tmp_path, label_issues="relabel")).set_index("origin")
     changed = kept.loc[sorted(PLANTED)]
-    assert (changed["label"] == changed["suggested"]).all() and (changed["label"] != changed["given"]).all()
+    assert (changed["label"] == changed["suggested_label"]).all() and (
+        changed["label"] != changed["original_label"]
+    ).all()
     assert set(changed["label_source"]) == {"repaired"}
     assert (kept.drop(index=sorted(PLANTED))["label_source"] == "human").all()
 
 
 def test_down_weight_lets_a_label_count_as_far_as_it_is_believed(tmp_path: Path) -> None:
-    """The weight is 1 - p_wrong, at least a hundredth; the others keep theirs."""
-    kept = read(checked(tmp_path, **{"doubtful_labels": "down-weight"})).set_index("origin")
+    """The weight is 1 - p_label_error, at least a hundredth; the others keep theirs."""
+    kept = read(checked(tmp_path, **{"label_issues": "down-weight"})).set_index("origin")
     changed = kept.loc[sorted(PLANTED)]
-    assert changed["weight"].to_numpy() == pytest.approx(np.maximum(1 - changed["p_wrong"].to_numpy(), 0.01), abs=1e-6)
+    assert changed["weight"].to_numpy() == pytest.approx(
+        np.maximum(1 - changed["p_label_error"].to_numpy(), 0.01), abs=1e-6
+    )
     assert (kept.drop(index=sorted(PLANTED))["weight"] == 1).all()
 
 
@@ -352,11 +359,11 @@ def test_a_class_is_left_to_people_where_more_than_half_of_it_is_doubtful() -> N
 
 def test_a_class_that_is_left_to_people_is_not_repaired() -> None:
     """Of two doubtful rows the one whose class most of the doubt falls on stays as it is."""
-    judged = [Looked(Row(name, "train", label=name), None) for name in ("a", "b")]
+    judged = [CheckedRow(Row(name, "train", label=name), None) for name in ("a", "b")]
     every = np.ones(2, dtype=bool)
     found = Doubt(np.full(2, 0.9), np.array([1, 0]), every, np.ones(2), np.ones((2, 2)), np.ones(2), (2.0,))
     assert repair(judged, found, "drop", {"a"}) == 1
-    assert [one.reason for one in judged] == [None, "doubtful_label"]
+    assert [one.reason for one in judged] == [None, "label_issue"]
 
 
 def test_few_labels_are_not_judged_and_it_is_said(tmp_path: Path) -> None:
@@ -369,24 +376,22 @@ def test_few_labels_are_not_judged_and_it_is_said(tmp_path: Path) -> None:
     assert "fewer than 5 labeled rows a class" in read_manifest(tmp_path / "out")["notes"]["doubt"]["cannot_judge"]
 
 
-@pytest.mark.parametrize("params", [{"doubtful_labels": "ignore"}, {"test_share": 0.2, "min_test_rows": 2}])
+@pytest.mark.parametrize("params", [{"label_issues": "ignore"}, {"test_share": 0.2, "min_test_rows": 2}])
 def test_the_page_is_there_whether_labels_are_judged_or_not(tmp_path: Path, params: dict[str, object]) -> None:
     """Ignored, it says that nobody can say; with a carved test split it has its numbers."""
     checked(tmp_path, **params)
     page = write_data_page(tmp_path).read_text(encoding="utf-8")
-    assert ("Nobody can say how many labels are wrong" in page) is ("doubtful_labels" in params)
-    assert (
-        (tmp_path / "reports/doubtful_labels.csv").read_text(encoding="utf-8").startswith("id,origin,given,suggested")
-    )
+    assert ("Nobody can say how many labels are wrong" in page) is ("label_issues" in params)
+    assert (tmp_path / "reports/label_issues.csv").read_text(encoding="utf-8").startswith("id,origin,original_label,suggested_label")
 
 
 def test_the_lists_and_the_page_show_the_doubtful_rows_first(tmp_path: Path) -> None:
-    """doubtful_labels.csv ranks the planted rows first; the page shows them with both labels."""
+    """label_issues.csv ranks the planted rows first; the page shows them with both labels."""
     checked(tmp_path)
     page = write_data_page(tmp_path).read_text(encoding="utf-8")
-    ranked = pd.read_csv(tmp_path / "reports/doubtful_labels.csv")
-    assert list(ranked.columns[:6]) == ["id", "origin", "given", "suggested", "p_wrong", "rank"]
-    assert set(ranked["origin"].head(6)) == PLANTED and ranked["p_wrong"].is_monotonic_decreasing
+    ranked = pd.read_csv(tmp_path / "reports/label_issues.csv")
+    assert list(ranked.columns[:6]) == ["id", "origin", "original_label", "suggested_label", "p_label_error", "rank"]
+    assert set(ranked["origin"].head(6)) == PLANTED and ranked["p_label_error"].is_monotonic_decreasing
     assert "<del>fruit</del> → <ins>road</ins>" in page
     assert json.dumps(read_manifest(tmp_path / "generations/validate")["notes"]["doubt"]["flagged"]) == "6"
 

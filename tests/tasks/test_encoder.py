@@ -21,7 +21,7 @@ from seedling.models.saving import load_features, save_features
 
 TEXTS = ["the red apple falls", "a green bus runs", "the bus", "a red bus runs the apple", "green"]
 RNG = np.random.default_rng(3)
-PICTURES = [encode(RNG.integers(0, 256, (40, 60, 3)).astype(np.uint8)) for _ in range(5)]
+IMAGES = [encode(RNG.integers(0, 256, (40, 60, 3)).astype(np.uint8)) for _ in range(5)]
 
 
 def load(folder: Path, modality: str, **more: object) -> object:
@@ -42,15 +42,15 @@ def test_texts_are_the_mean_of_their_tokens_as_transformers_gives_them_one_by_on
     np.testing.assert_allclose(found, expected, atol=1e-3)
 
 
-def test_pictures_are_pooled_as_transformers_pools_them_with_norms_folded_in(of_pictures: Path) -> None:
+def test_images_are_pooled_as_transformers_pools_them_with_norms_folded_in(of_images: Path) -> None:
     """The plain model on the same tensors, batch normalizations unfused; the colors' histograms stand behind."""
-    encoder = load(of_pictures, "image")
-    (found,) = encoder.encode(PICTURES)
-    plain = MobileNetV2Model.from_pretrained(of_pictures).eval()
+    encoder = load(of_images, "image")
+    (found,) = encoder.encode(IMAGES)
+    plain = MobileNetV2Model.from_pretrained(of_images).eval()
     from seedling.media.images import decode
 
     with torch.inference_mode():
-        expected = plain(encoder.prepare([decode(one) for one in PICTURES])).pooler_output.numpy()
+        expected = plain(encoder.prepare([decode(one) for one in IMAGES])).pooler_output.numpy()
     assert found.shape == (5, expected.shape[1] + COLORS)
     np.testing.assert_allclose(found[:, :-COLORS], expected, atol=2e-3)
     np.testing.assert_allclose(
@@ -80,7 +80,7 @@ def test_batch_norms_are_folded_only_where_the_function_stays() -> None:
 
 
 def test_the_whole_frame_is_shown() -> None:
-    """What stands at the left edge of a wide picture is seen, which a center crop would cut off."""
+    """What stands at the left edge of a wide image is seen, which a center crop would cut off."""
     wide = np.zeros((20, 100, 3), dtype=np.uint8)
     wide[:, :10] = 255
     made = Preparation.of({"crop_size": {"height": 10, "width": 10}, "image_mean": [0.0] * 3, "image_std": [1.0] * 3})(
@@ -138,9 +138,9 @@ def test_texts_that_share_no_word_have_features(of_texts: Path, tmp_path: Path) 
 
 
 @pytest.mark.parametrize("modality", ["text", "image"])
-def test_encoded_features_come_back_from_disk(modality: str, of_texts: Path, of_pictures: Path, tmp_path: Path) -> None:
+def test_encoded_features_come_back_from_disk(modality: str, of_texts: Path, of_images: Path, tmp_path: Path) -> None:
     """Length 1, half the weight on colors or words; the saved maker gives the same rows."""
-    folder, payloads = (of_texts, TEXTS) if modality == "text" else (of_pictures, PICTURES)
+    folder, payloads = (of_texts, TEXTS) if modality == "text" else (of_images, IMAGES)
     maker = EncodedFeatures(EncoderParams(model=str(folder)), modality, tmp_path)
     made = maker.fit_transform(payloads).features
     np.testing.assert_allclose(np.linalg.norm(made, axis=1), 1.0, atol=1e-5)
@@ -150,9 +150,9 @@ def test_encoded_features_come_back_from_disk(modality: str, of_texts: Path, of_
     np.testing.assert_allclose(again, made, atol=1e-6)
 
 
-def test_a_rows_features_do_not_depend_on_the_rows_beside_it(of_texts: Path, of_pictures: Path) -> None:
+def test_a_rows_features_do_not_depend_on_the_rows_beside_it(of_texts: Path, of_images: Path) -> None:
     """To the bit: alone, in another order, and among others."""
-    for encoder, payloads in ((load(of_texts, "text"), TEXTS), (load(of_pictures, "image"), PICTURES)):
+    for encoder, payloads in ((load(of_texts, "text"), TEXTS), (load(of_images, "image"), IMAGES)):
         (together,) = encoder.encode(payloads)
         (turned,) = encoder.encode(payloads[::-1])
         alone = np.concatenate([next(encoder.encode([one])) for one in payloads])
@@ -173,10 +173,10 @@ def test_another_encoder_than_the_models_own_is_refused(of_texts: Path, tmp_path
         maker.fit_transform(TEXTS)
 
 
-def test_bad_encoders_are_explained(of_texts: Path, of_pictures: Path, tmp_path: Path) -> None:
+def test_bad_encoders_are_explained(of_texts: Path, of_images: Path, tmp_path: Path) -> None:
     """Another modality, no weights, no config, no folder, other weights than the pinned ones."""
-    with pytest.raises(InputError, match="is a model of pictures, but the workspace's modality is text"):
-        load(of_pictures, "text")
+    with pytest.raises(InputError, match="is a model of images, but the workspace's modality is text"):
+        load(of_images, "text")
     (tmp_path / "config.json").write_text("{}", encoding="utf-8")
     with pytest.raises(InputError, match="no weights"):
         load(tmp_path, "image")

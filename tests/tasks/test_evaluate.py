@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from seedling.config.params import EvaluateParams, Facts
+from seedling.config.params import EvaluateParams, WorkspaceConfig
 from seedling.errors import InputError
 from seedling.evaluate.metrics import calibration_bins, per_class, with_intervals
 from seedling.evaluate.plots import write_losses
-from seedling.evaluate.robustness import PICTURES, robustness
+from seedling.evaluate.robustness import IMAGES, robustness
 from seedling.models.heads import Head
 from seedling.models.model import TrainedModel
 from seedling.models.saving import make_features
@@ -157,7 +157,7 @@ def test_the_same_texts_typed_in_haste_are_judged_again() -> None:
     words = ["rain", "sunny"] * 20
     texts = [f"{word} today number {place}" for place, word in enumerate(words)]
     truth = np.array([0, 1] * 20)
-    maker = make_features(None, None, Facts(modality="text"), None)
+    maker = make_features(None, None, WorkspaceConfig(modality="text"), None)
     head = Head("logistic_regression", 0, 2)
     head.fit(maker.fit_transform(texts), np.eye(2)[truth], np.ones(40))
     model = TrainedModel(["a", "b"], maker, [[head]], [1.0], 1.0, [1.0], 0.0)
@@ -174,13 +174,13 @@ def test_the_same_texts_typed_in_haste_are_judged_again() -> None:
     assert robustness(model, rows.items, {}, {}, PARAMS, **settings) is None
 
 
-@pytest.mark.parametrize("change", PICTURES)
-def test_a_worse_picture_has_its_size(change: str) -> None:
-    """Each change keeps height, width and type, of a picture of one pixel too."""
+@pytest.mark.parametrize("change", IMAGES)
+def test_a_worse_image_has_its_size(change: str) -> None:
+    """Each change keeps height, width and type, of an image of one pixel too."""
     source = np.random.default_rng(0)
     for shape in ((1, 1, 3), (9, 40, 3)):
         pixels = source.integers(0, 256, size=shape).astype(np.uint8)
-        changed = PICTURES[change](pixels, np.random.default_rng(0))
+        changed = IMAGES[change](pixels, np.random.default_rng(0))
         assert (changed.shape, changed.dtype) == (shape, np.uint8)
 
 

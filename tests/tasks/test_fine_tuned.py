@@ -15,7 +15,7 @@ from seedling.features.encoded_features import EncodedFeatures
 from seedling.media.images import encode
 from seedling.models.fine_tuned import FineTuned, adapted, contrastive_loss, drawn_batch
 from seedling.models.saving import load_features, load_learner, save_features, save_learner
-from seedling.models.training import Setting
+from seedling.models.training import FitContext
 
 NAMES = ["red apple", "green bus"]  # the words of each class; the others are noise
 NOISE = ["runs", "falls", "the", "a"]
@@ -38,7 +38,7 @@ def maker_of(folder: Path, modality: str) -> EncodedFeatures:
 
 
 def fitted(maker: EncodedFeatures, inputs: Inputs, labels: np.ndarray, steps: int = 300) -> FineTuned:
-    learner = FineTuned(Setting(2, seed=1, steps=steps, maker=maker))
+    learner = FineTuned(FitContext(2, seed=1, steps=steps, maker=maker))
     learner.fit(inputs, np.eye(2)[labels], np.ones(len(labels)))
     return learner
 
@@ -58,16 +58,16 @@ def test_tuned_texts_are_told_apart_and_the_learner_comes_back_from_disk(of_text
     save_learner(fitted(maker, inputs, labels), tmp_path / "two")
     assert (tmp_path / "one.safetensors").read_bytes() == (tmp_path / "two.safetensors").read_bytes()
     save_features(maker, tmp_path)
-    loaded = load_learner("fine_tuned", tmp_path / "one", Setting(2, maker=load_features(tmp_path, "text")))
+    loaded = load_learner("fine_tuned", tmp_path / "one", FitContext(2, maker=load_features(tmp_path, "text")))
     assert loaded.logits(asked) == pytest.approx(learner.logits(asked), abs=1e-5)
 
 
-def test_pictures_are_tuned_too(of_pictures: Path) -> None:
+def test_images_are_tuned_too(of_images: Path) -> None:
     """Bright and dark squares in noise; convolutions that their model asks how they are built."""
     rng = np.random.default_rng(2)
     labels = np.arange(24) % 2
     pixels = [rng.integers(0, 120, (32, 32, 3)).astype(np.uint8) + np.uint8(100 * label) for label in labels]
-    maker = maker_of(of_pictures, "image")
+    maker = maker_of(of_images, "image")
     inputs = maker.fit_transform([encode(one) for one in pixels])
     learner = fitted(maker, inputs, labels, steps=50)
     assert (learner.logits(inputs).argmax(axis=1) == labels).mean() >= 0.95
@@ -111,4 +111,4 @@ def test_the_contrastive_loss_by_hand() -> None:
 def test_fine_tuning_without_an_encoder_is_explained() -> None:
     """It says what to change."""
     with pytest.raises(InputError, match=r"no encoder to tune.*train.encoder"):
-        FineTuned(Setting(2)).fit(Inputs(np.zeros((2, 1), np.float32)), np.eye(2), np.ones(2))
+        FineTuned(FitContext(2)).fit(Inputs(np.zeros((2, 1), np.float32)), np.eye(2), np.ones(2))

@@ -341,11 +341,11 @@ def test_a_gate_is_asked_again_when_the_users_file_has_changed(tmp_path: Path) -
     )
 
 
-def test_a_file_that_is_no_picture_is_measured_as_nothing(tmp_path: Path) -> None:
+def test_a_file_that_is_no_image_is_measured_as_nothing(tmp_path: Path) -> None:
     """Scrape passes it on with a reason to come; a gate on brightness judges the others."""
     folder = tmp_path / "g"
     with GenerationWriter(folder, stage="scrape", modality="image") as writer:
-        for number, payload in enumerate((images.encode(np.full((9, 9, 3), 80, np.uint8)), b"no picture")):
+        for number, payload in enumerate((images.encode(np.full((9, 9, 3), 80, np.uint8)), b"no image")):
             writer.keep(Row(f"{number:032x}", payload=payload))
         writer.close(rows_in=2)
     found = frame_of(gated_rows("scrape", folder, wanted={"brightness"}))["brightness"]

@@ -48,7 +48,7 @@ def test_pandas_reads_a_generation_as_it_stands(tmp_path: Path) -> None:
     """A folder's parts are plain Parquet with the record's columns."""
     frame = pd.read_parquet(sorted(write(tmp_path / "g").glob("part-*.parquet")))
     assert len(frame) == 5
-    assert {"id", "split", "fold", "label", "label_probs", "weight", "parents", "recipe", "origin", "image"} <= set(
+    assert {"id", "split", "fold", "label", "label_probs", "weight", "parent_ids", "recipe", "origin", "image"} <= set(
         frame
     )
     assert frame["image"].iloc[3]["bytes"] == png(3)
@@ -61,8 +61,8 @@ def test_duckdb_reads_a_generation_as_it_stands(tmp_path: Path) -> None:
     assert counted == (5, 2)
 
 
-def test_datasets_decodes_the_pictures_as_they_stand(tmp_path: Path) -> None:
-    """`load_dataset("parquet")` gives decoded pictures, by the features in the files' metadata."""
+def test_datasets_decodes_the_images_as_they_stand(tmp_path: Path) -> None:
+    """`load_dataset("parquet")` gives decoded images, by the features in the files' metadata."""
     from datasets import load_dataset
 
     folder = write(tmp_path / "g")
@@ -111,17 +111,17 @@ def test_rejected_rows_are_kept_with_their_reason(tmp_path: Path) -> None:
 
 
 def test_rows_come_back_as_they_were_written(tmp_path: Path) -> None:
-    """Stream gives the very rows, pictures and all, in their order."""
+    """Stream gives the very rows, images and all, in their order."""
     rows = list(stream(write(tmp_path / "g")))
     assert [row.payload for row in rows] == [png(number) for number in range(5)]
     assert [row.label for row in rows] == [None, "a", None, "a", None]
 
 
-def test_payloads_finds_each_wanted_picture_once(tmp_path: Path) -> None:
-    """Pictures are joined to rows by id; one that is nowhere is an error."""
+def test_payloads_finds_each_wanted_image_once(tmp_path: Path) -> None:
+    """Images are joined to rows by id; one that is nowhere is an error."""
     folder, wanted = write(tmp_path / "g"), [identify(b"2"), identify(b"4")]
     assert dict(payloads([folder], wanted)) == {wanted[0]: png(2), wanted[1]: png(4)}
-    with pytest.raises(IncompleteGeneration, match="1 rows have no picture"):
+    with pytest.raises(IncompleteGeneration, match="1 rows have no image"):
         list(payloads([folder], ["nowhere"]))
 
 

@@ -25,16 +25,16 @@ FETCH_NEWEST = FETCH.replace('revision="v1"', "**PINS")
 
 
 @pytest.fixture
-def hub(of_pictures: Path) -> Iterator[tuple[str, list[str]]]:
+def hub(of_images: Path) -> Iterator[tuple[str, list[str]]]:
     """Serves the folder as some/encoder; gives the address and the paths that were asked for."""
     asked: list[str] = []
-    (of_pictures / "pytorch_model.bin").write_bytes(b"a pickle, which nobody wants")
+    (of_images / "pytorch_model.bin").write_bytes(b"a pickle, which nobody wants")
 
     class Hub(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             path = self.path.partition("?")[0]
             asked.append(f"{self.command} {path}")
-            files = sorted(one for one in of_pictures.iterdir() if one.is_file())
+            files = sorted(one for one in of_images.iterdir() if one.is_file())
             if path in {f"/api/models/some/encoder/revision/{one}" for one in ("v1", "main")}:
                 names = [{"rfilename": one.name} for one in files]
                 content = json.dumps({"id": "some/encoder", "sha": COMMIT, "siblings": names}).encode()
@@ -44,7 +44,7 @@ def hub(of_pictures: Path) -> Iterator[tuple[str, list[str]]]:
                 ]
                 content = json.dumps(entries).encode()
             elif path.startswith(f"/some/encoder/resolve/{COMMIT}/"):
-                content = (of_pictures / Path(path).name).read_bytes()
+                content = (of_images / Path(path).name).read_bytes()
             else:
                 self.send_error(404)
                 return
@@ -65,11 +65,11 @@ def hub(of_pictures: Path) -> Iterator[tuple[str, list[str]]]:
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield f"http://127.0.0.1:{server.server_port}", asked
     server.shutdown()
-    (of_pictures / "pytorch_model.bin").unlink()
+    (of_images / "pytorch_model.bin").unlink()
 
 
 def test_an_encoder_of_the_hub_is_fetched_once_and_without_pickles(
-    hub: tuple[str, list[str]], of_pictures: Path, tmp_path: Path
+    hub: tuple[str, list[str]], of_images: Path, tmp_path: Path
 ) -> None:
     """The weights and settings of the pinned revision arrive whole; a second time no file is sent again."""
     address, asked = hub
@@ -84,7 +84,7 @@ def test_an_encoder_of_the_hub_is_fetched_once_and_without_pickles(
         sent.append([one for one in asked if one.startswith("GET /some/encoder/resolve/")])
     assert folders[0] == folders[1]
     weights = "model.safetensors"
-    assert (folders[0] / weights).read_bytes() == (of_pictures / weights).read_bytes()
+    assert (folders[0] / weights).read_bytes() == (of_images / weights).read_bytes()
     assert {Path(one).name for one in sent[0]} >= {weights, "config.json", "preprocessor_config.json"}
     assert not any("pytorch_model" in one for one in sent[0])
     assert sent[1] == []

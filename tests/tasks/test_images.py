@@ -1,4 +1,4 @@
-"""Pictures: what is decoded, and what is refused with which reason."""
+"""Images: what is decoded, and what is refused with which reason."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ RNG = np.random.default_rng(5)
 PHOTO = RNG.integers(0, 255, (20, 30, 3)).astype(np.uint8)
 
 
-def saved(picture: Image.Image, kind: str, **options: object) -> bytes:
+def saved(image: Image.Image, kind: str, **options: object) -> bytes:
     buffer = io.BytesIO()
-    picture.save(buffer, kind, **options)
+    image.save(buffer, kind, **options)
     return buffer.getvalue()
 
 
@@ -31,7 +31,7 @@ def test_every_promised_format_is_decoded(kind: str) -> None:
 
 
 def test_the_same_pixels_are_the_same_content_in_any_lossless_format() -> None:
-    """A PNG and a BMP of one picture have one id."""
+    """A PNG and a BMP of one image have one id."""
     decoded = [images.decode(saved(Image.fromarray(PHOTO), kind)) for kind in ("PNG", "BMP")]
     assert images.content(decoded[0]) == images.content(decoded[1])
 
@@ -44,13 +44,13 @@ def test_a_gif_gives_its_first_frame() -> None:
 
 
 def test_transparency_is_seen_on_white() -> None:
-    """A fully transparent picture is white, not black."""
+    """A fully transparent image is white, not black."""
     pixels = images.decode(saved(Image.new("RGBA", (9, 9), (0, 0, 0, 0)), "PNG"))
     assert (pixels == 255).all()
 
 
 def test_the_exif_orientation_is_applied() -> None:
-    """Orientation 6 turns the stored picture by a quarter, clockwise."""
+    """Orientation 6 turns the stored image by a quarter, clockwise."""
     exif = Image.Exif()
     exif[0x0112] = 6
     pixels = images.decode(saved(Image.fromarray(PHOTO), "PNG", exif=exif))
@@ -68,14 +68,14 @@ def test_sixteen_bit_gray_keeps_its_upper_eight_bits() -> None:
     ("encoded", "reason"),
     [
         (b"", "empty_file"),
-        (b"no picture at all", "undecodable"),
+        (b"no image at all", "undecodable"),
         (saved(Image.fromarray(PHOTO), "JPEG")[:200], "undecodable"),
         (saved(Image.new("1", (30_000, 30_000)), "PNG"), "too_many_pixels"),
         (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "undecodable"),
     ],
     ids=["empty", "text", "truncated", "bomb", "svg"],
 )
-def test_what_is_no_usable_picture_is_refused_with_a_reason(encoded: bytes, reason: str) -> None:
+def test_what_is_no_usable_image_is_refused_with_a_reason(encoded: bytes, reason: str) -> None:
     """A bomb is refused by its header, before any pixel is decoded."""
     with pytest.raises(images.Undecodable, match=f"^{reason}$"):
         images.decode(encoded)
@@ -87,8 +87,8 @@ def test_encoding_is_lossless() -> None:
         assert (images.decode(images.encode(pixels)) == pixels).all()
 
 
-def test_a_slightly_changed_picture_has_a_near_hash_and_another_one_has_not() -> None:
-    """A little brightness moves at most 3 of 64 bits; another picture moves many."""
+def test_a_slightly_changed_image_has_a_near_hash_and_another_one_has_not() -> None:
+    """A little brightness moves at most 3 of 64 bits; another image moves many."""
     smooth = np.asarray(Image.fromarray(PHOTO).resize((64, 64), Image.Resampling.BICUBIC))
     brighter = np.clip(smooth.astype(int) + 4, 0, 255).astype(np.uint8)
     other = np.ascontiguousarray(smooth[::-1, ::-1])

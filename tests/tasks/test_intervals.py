@@ -146,7 +146,7 @@ def test_a_part_of_the_rows_that_is_worse_is_named() -> None:
 
 
 def test_near_duplicates_that_are_wrong_make_no_slice_surely_worse() -> None:
-    """Twelve copies of one picture, all wrong, are one row."""
+    """Twelve copies of one image, all wrong, are one row."""
     groups = np.array(["one"] * 12 + [str(place) for place in range(188)])
     rows = pd.DataFrame({"language": ["xx"] * 12 + ["en"] * 188})
     right = np.array([False] * 12 + [True] * 180 + [False] * 8)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from loopback import Reply, picture, site
+from loopback import Reply, image, site
 from pydantic import ValidationError
 from visiting import CRAWL, IMAGES, QUICK, TEXTS, run
 
@@ -37,15 +37,15 @@ def test_a_page_without_its_text_is_asked_again_in_the_next_visit(tmp_path: Path
 
 
 @pytest.mark.slow
-def test_pictures_behind_a_changing_redirect_come_once_and_keep_the_page_s_address(tmp_path: Path) -> None:
-    """Each visit's redirect would lead elsewhere; the picture that is there is not asked for again, and one that is no picture is."""
+def test_images_behind_a_changing_redirect_come_once_and_keep_the_page_s_address(tmp_path: Path) -> None:
+    """Each visit's redirect would lead elsewhere; the image that is there is not asked for again, and one that is no image is."""
     turns = iter(range(100))
     with site() as told:
         told.routes["/"] = '<figure><img src="/signed/a.png"></figure><figure><img src="/signed/b.png"></figure>'
         told.routes["/signed/*"] = lambda path, _: Reply(
             "", 302, headers={"Location": f"/cdn/{path[8:]}?sig={next(turns)}"}
         )
-        told.routes["/cdn/a.png"] = picture(40)
+        told.routes["/cdn/a.png"] = image(40)
         told.routes["/cdn/b.png"] = "<html>come back later</html>"
         source = {**CRAWL, "start": told.address + "/"}
         first = run(tmp_path, IMAGES, source, as_of="1")
@@ -54,7 +54,7 @@ def test_pictures_behind_a_changing_redirect_come_once_and_keep_the_page_s_addre
             [told.address + "/signed/b.png", "error_page"]
         ]
         told.asked.clear()
-        told.routes["/cdn/b.png"] = picture(90)
+        told.routes["/cdn/b.png"] = image(90)
         second = run(tmp_path, IMAGES, source, as_of="2")
         assert [path.partition("?")[0] for path in told.paths() if path != "/"] == ["/signed/b.png", "/cdn/b.png"]
     assert read(second)["origin"].tolist() == [told.address + f"/signed/{name}.png" for name in "ab"]
@@ -120,7 +120,7 @@ def test_no_site_is_asked_by_a_process_whose_leader_is_gone(tmp_path: Path) -> N
     with site() as told:
         told.routes["/r/*"] = lambda path, _: Reply(f"<p>report {path}</p>")
         source = {"kind": "sequence", "url": told.address + "/r/{1..100000}", "text": "p::text", **QUICK}
-        given = {"source": source, "memory": str(tmp_path / "web.sqlite"), "visit": 1, "proxy": None, "pictures": False}
+        given = {"source": source, "memory": str(tmp_path / "web.sqlite"), "visit": 1, "proxy": None, "images": False}
         (tmp_path / "given.json").write_text(json.dumps(given), encoding="utf-8")
         code = (
             "import subprocess, sys, time\n"

@@ -13,29 +13,29 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.semi_supervised import LabelSpreading
 from sklearn.svm import SVC
 
-from seedling.features.classical import Inputs, PictureFeatures, TextFeatures, dense, hog
+from seedling.features.classical import ImageFeatures, Inputs, TextFeatures, dense, hog
 from seedling.media.images import encode
 from seedling.models.heads import Head, hard_rows, make_estimator
 from seedling.models.instance_based import SupportVectorMachine
-from seedling.models.label_propagation import brought_to, neighbor_graph, spread
+from seedling.models.label_propagation import brought_to, neighbor_graph, propagate_labels
 from seedling.models.model import soft_vote
 from seedling.models.saving import load_features, load_learner, make_learner, save_features, save_learner
-from seedling.models.training import Setting
+from seedling.models.training import FitContext
 from seedling.stats.statistics import softmax
 
 RNG = np.random.default_rng(2)
 X = np.concatenate([RNG.normal(-2, 1, (40, 6)), RNG.normal(2, 1, (40, 6))]).astype(np.float32)
-PICTURES = np.concatenate([RNG.integers(0, 90, (40, 16, 16, 3)), RNG.integers(160, 255, (40, 16, 16, 3))]).astype(
+IMAGES = np.concatenate([RNG.integers(0, 90, (40, 16, 16, 3)), RNG.integers(160, 255, (40, 16, 16, 3))]).astype(
     np.uint8
 )
-INPUTS = Inputs(X, PICTURES)
+INPUTS = Inputs(X, IMAGES)
 TARGETS = np.repeat(np.eye(2), 40, axis=0)
 NAMES = ["logistic_regression", "svm", "random_forest", "nearest_neighbors", "boosted_trees", "network"]
-SETTING = Setting(2, seed=5, steps=60)
+FIT_CONTEXT = FitContext(2, seed=5, steps=60)
 
 
 def fitted(name: str, targets: np.ndarray = TARGETS, weights: np.ndarray | None = None) -> np.ndarray:
-    learner = make_learner(name, SETTING)
+    learner = make_learner(name, FIT_CONTEXT)
     learner.fit(INPUTS, targets, np.ones(80) if weights is None else weights)
     return learner.logits(INPUTS)
 
@@ -56,10 +56,10 @@ def test_soft_labels_are_respected(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_weights_are_respected(name: str) -> None:
     """Of two rows with the same features and other labels, the heavier one's label wins."""
-    doubled = Inputs(np.concatenate([X, X]), np.concatenate([PICTURES, PICTURES]))
+    doubled = Inputs(np.concatenate([X, X]), np.concatenate([IMAGES, IMAGES]))
     targets = np.concatenate([TARGETS, TARGETS[:, ::-1]])
     weights = np.concatenate([np.full(80, 0.05), np.ones(80)])
-    learner = make_learner(name, SETTING)
+    learner = make_learner(name, FIT_CONTEXT)
     learner.fit(doubled, targets, weights)
     assert (learner.logits(INPUTS).argmax(axis=1) == TARGETS.argmin(axis=1)).mean() >= 0.95
 
@@ -112,14 +112,14 @@ def test_dropout_moves_what_hangs_on_few_features_and_not_what_hangs_on_many() -
     rows = np.zeros((40, 51), np.float32)
     rows[:20, 0], rows[20:, 0] = 1.0, -1.0
     rows[:20, 1:], rows[20:, 1:] = 0.2, -0.2
-    learner = make_learner("logistic_regression", SETTING)
+    learner = make_learner("logistic_regression", FIT_CONTEXT)
     learner.fit(Inputs(rows), np.repeat(np.eye(2), 20, axis=0), np.ones(40))
     one, fifty = np.zeros((1, 51), np.float32), np.zeros((1, 51), np.float32)
     one[0, 0], fifty[0, 1:] = 1.0, 0.2
-    spread = [float(learner.spread(Inputs(row), 1)[0]) for row in (one, fifty)]
+    deviations = [float(learner.dropout_std(Inputs(row), 1)[0]) for row in (one, fifty)]
     masks = np.random.default_rng(1).random((10, 51)) > 0.1
-    assert masks[:, 0].all() == (spread[0] < 1e-3), "the deviation is there where some draw leaves the feature out"
-    assert spread[1] < 0.05
+    assert masks[:, 0].all() == (deviations[0] < 1e-3), "the deviation is there where some draw leaves the feature out"
+    assert deviations[1] < 0.05
 
 
 def test_logistic_regression_on_soft_labels_is_scikit_learns_on_repeated_rows() -> None:
@@ -139,12 +139,12 @@ def test_a_saved_learner_comes_back_equal_and_its_bytes_do_not_change(name: str,
     """Twice fitted and saved: the same bytes; loaded: the same logits."""
     files = []
     for attempt in ("one", "two"):
-        learner = make_learner(name, SETTING)
+        learner = make_learner(name, FIT_CONTEXT)
         learner.fit(INPUTS, TARGETS, np.ones(80))
         save_learner(learner, tmp_path / attempt / name)
         files.append(next((tmp_path / attempt).iterdir()).read_bytes())
     assert files[0] == files[1]
-    loaded = load_learner(name, tmp_path / "one" / name, SETTING)
+    loaded = load_learner(name, tmp_path / "one" / name, FIT_CONTEXT)
     assert (loaded.logits(INPUTS) == learner.logits(INPUTS)).all()
 
 
@@ -177,17 +177,17 @@ def test_arrays_predict_what_scikit_learns_estimator_predicts_to_the_bit(
 
 
 def test_hog_of_a_ramp_by_hand() -> None:
-    """A picture that brightens to the right has gradients along x alone: all votes are in orientation bin 0."""
+    """An image that brightens to the right has gradients along x alone: all votes are in orientation bin 0."""
     ramp = np.tile(np.arange(16, dtype=np.float32) / 16, (16, 1))[None]
     found = hog(ramp, cell=8, bins=4).reshape(4, 4)
     assert (found[:, 0] > 0.45).all()
     assert np.abs(found[:, 1:]).max() == 0
 
 
-def test_picture_features_weigh_each_block_alike_and_come_back_from_disk(tmp_path: Path) -> None:
+def test_image_features_weigh_each_block_alike_and_come_back_from_disk(tmp_path: Path) -> None:
     """The mean squared length of a block is 1; loaded features are the same to the bit."""
-    encoded = [encode(picture) for picture in PICTURES]
-    maker = PictureFeatures()
+    encoded = [encode(image) for image in IMAGES]
+    maker = ImageFeatures()
     inputs = maker.fit_transform(encoded)
     blocks = np.split(inputs.features, [192, 192 + 324], axis=1)
     assert [(block**2).sum(axis=1).mean() for block in blocks if block.shape[1]] == pytest.approx([1, 1, 1], rel=0.02)
@@ -217,7 +217,7 @@ def test_spreading_labels_agrees_with_scikit_learns() -> None:
     """Seeded with labels alone, the rows' classes are those of LabelSpreading on two clear clouds."""
     seeds = np.zeros((80, 2))
     seeds[0, 0] = seeds[79, 1] = 1
-    ours = brought_to(np.array([0.5, 0.5]), spread(neighbor_graph(X, 7), seeds, strength=0.9)).argmax(axis=1)
+    ours = brought_to(np.array([0.5, 0.5]), propagate_labels(neighbor_graph(X, 7), seeds, strength=0.9)).argmax(axis=1)
     known = np.full(80, -1)
     known[0], known[79] = 0, 1
     peer = LabelSpreading(kernel="knn", n_neighbors=7, alpha=0.9).fit(X, known).transduction_

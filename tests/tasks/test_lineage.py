@@ -28,7 +28,7 @@ TAUGHT, TESTED, SURE, POOL = (
     row("sure", "test", "b"),
     row("pool", "pool", None),
 )
-CHILD = replace(row("child", "train", "a"), parents=[TAUGHT.id])
+CHILD = replace(row("child", "train", "a"), parent_ids=[TAUGHT.id])
 
 
 @pytest.fixture
@@ -41,14 +41,15 @@ def workspace(tmp_path: Path) -> Path:
         ("augment", [CHILD]),
         ("pseudo_label/1", [replace(POOL, label="b")]),
     ):
-        extra = [pa.field("p_wrong", pa.float32())] if stage == "validate" else []
+        extra = [pa.field("p_label_error", pa.float32())] if stage == "validate" else []
         with GenerationWriter(root / stage, stage=stage.replace("/", "@"), modality="text", extra=extra) as writer:
             for one in kept:
-                known = {"p_wrong": 0.25 if one is TAUGHT else None} if extra else {}
+                known = {"p_label_error": 0.25 if one is TAUGHT else None} if extra else {}
                 writer.keep(replace(one, extra=known))
             if stage == "validate":
                 writer.reject(
-                    replace(TESTED, split="train", origin="t.csv#copy", extra={"p_wrong": None}), "exact_duplicate"
+                    replace(TESTED, split="train", origin="t.csv#copy", extra={"p_label_error": None}),
+                    "exact_duplicate",
                 )
             writer.close(rows_in=len(kept) + (stage == "validate"), classes=["a", "b"])
     told = {

@@ -15,7 +15,7 @@ from transformers import BertConfig, BertForMaskedLM, PreTrainedTokenizerFast
 
 from seedling.augment import augment
 from seedling.augment.sentences import Context, change
-from seedling.config.params import AugmentParams, EncoderParams, Facts
+from seedling.config.params import AugmentParams, EncoderParams, WorkspaceConfig
 from seedling.dataset.generation import GenerationWriter, Row, identify, read
 from seedling.errors import InputError
 from seedling.models.masked_words import MaskedWords, _whole_words
@@ -94,7 +94,7 @@ def test_a_model_without_an_operation_that_asks_it_is_refused(model: Path, tmp_p
     params = AugmentParams.model_validate({"masked_lm": str(model)})
     told = {"collected": tmp_path / "v", "validated": tmp_path / "v", "output": tmp_path / "out"}
     with pytest.raises(InputError, match=r"name it in augment\.policy, as in \[mask\]"):
-        augment(params, Facts(modality="text"), **told)
+        augment(params, WorkspaceConfig(modality="text"), **told)
 
 
 def test_what_the_model_cannot_reach_comes_back(model: Path) -> None:
@@ -114,12 +114,18 @@ def test_a_child_says_which_model_filled_it(model: Path, tmp_path: Path) -> None
             row_id = identify(text.encode())
             writer.keep(Row(row_id, "train", 0, label, label_source="human", group=row_id, payload=text))
         writer.close(rows_in=2, classes=["x", "y"])
-    params = AugmentParams.model_validate({"children": 4, "policy": [{"mask": 0.5}], "masked_lm": str(model)})
+    params = AugmentParams.model_validate(
+        {"augmentations_per_row": 4, "policy": [{"mask": 0.5}], "masked_lm": str(model)}
+    )
     key = MaskedWords(EncoderParams(model=str(model)), model).key
     found = []
     for name in ("one", "two"):
         augment(
-            params, Facts(modality="text"), collected=tmp_path / "v", validated=tmp_path / "v", output=tmp_path / name
+            params,
+            WorkspaceConfig(modality="text"),
+            collected=tmp_path / "v",
+            validated=tmp_path / "v",
+            output=tmp_path / name,
         )
         found.append(read(tmp_path / name))
     assert found[0]["text"].tolist() == found[1]["text"].tolist()

@@ -16,21 +16,21 @@ import pytest
 from PIL import Image
 from shapes import SHAPES, draw
 
-from seedling.config.params import Facts, ScrapeParams, ValidateParams, set_value
+from seedling.config.params import ScrapeParams, ValidateParams, WorkspaceConfig, set_value
 from seedling.dataset.generation import read, read_manifest, read_rejected
 from seedling.features.classical import Inputs
 from seedling.models.network import Network
-from seedling.models.training import Mixin, Setting
+from seedling.models.training import FitContext, Mixin
 from seedling.scrape import scrape
 from seedling.validate import validate
 
-IMAGES = Facts(modality="image")
+IMAGES = WorkspaceConfig(modality="image")
 
 
-def test_its_rows_have_a_split_of_their_own(make_pictures: Callable[..., Path], tmp_path: Path) -> None:
+def test_its_rows_have_a_split_of_their_own(make_images: Callable[..., Path], tmp_path: Path) -> None:
     """In no fold, under its own labels, which are no classes; what is or comes near one of our labeled rows goes, and so do its rows without a label."""
     data = tmp_path / "data"
-    make_pictures(data / "mine", labeled=4, pool=2, test=2)
+    make_images(data / "mine", labeled=4, pool=2, test=2)
     rng = np.random.default_rng(1)
     for label, shape in (("Disc", "disc"), ("rod", "bar")):
         (data / "other/labeled" / label).mkdir(parents=True)
@@ -56,7 +56,7 @@ def test_its_rows_have_a_split_of_their_own(make_pictures: Callable[..., Path], 
     }
 
 
-def pictures(many: int, seed: int) -> tuple[Inputs, np.ndarray]:
+def images(many: int, seed: int) -> tuple[Inputs, np.ndarray]:
     """Shapes in turn, as the network takes them, and which they are."""
     rng = np.random.default_rng(seed)
     labels = np.arange(many) % 3
@@ -66,11 +66,11 @@ def pictures(many: int, seed: int) -> tuple[Inputs, np.ndarray]:
 
 def test_the_network_learns_from_it_and_answers_in_our_classes() -> None:
     """Two rows a class of ours, sixty a class of the same shapes under other names: unseen rows are told apart far better than without."""
-    (ours, truth), (theirs, other), (asked, wanted) = pictures(6, 0), pictures(180, 1), pictures(150, 2)
+    (ours, truth), (theirs, other), (asked, wanted) = images(6, 0), images(180, 1), images(150, 2)
     mixin = Mixin(theirs, (2 - other).astype(np.int64), np.ones(len(other)), 3)
     right = {}
     for loss in ("plain", "mixin"):
-        net = Network(Setting(3, seed=3, steps=150, loss=loss, mixin=mixin))
+        net = Network(FitContext(3, seed=3, steps=150, loss=loss, mixin=mixin))
         net.fit(ours, np.eye(3)[truth], np.ones(6))
         right[loss] = float((net.logits(asked).argmax(axis=1) == wanted).mean())
         assert not any("mixin" in name for name in net.tensors())

@@ -39,14 +39,16 @@ def test_advice_is_ranked_by_what_it_may_bring() -> None:
         doubt={
             "expected": 20.0,
             "judged": 100,
-            "items_a_minute": 10,
+            "items_per_minute": 10,
             "budget": [
                 {"minutes": many, "rows": 10 * many, "share": {"value": share}} for many, share in ((2, 0.5), (5, 1.0))
             ],
         },
         errors={"a": 10, "b": 6, "c": 4},
         labels={"a": 10, "b": 45, "c": 45},
-        bought=[{"kind": "recipe", "step": "augment", "difference": {"value": -0.03, "low": -0.05, "high": -0.01}}],
+        step_contributions=[
+            {"kind": "recipe", "step": "augment", "difference": {"value": -0.03, "low": -0.05, "high": -0.01}}
+        ],
         rounds=[{"decision": "rejected"}],
         slices=[{"worse": True, "column": "words", "value": "over 9", "rows": 30, "accuracy": {"value": 0.5}}],
         queue=True,
@@ -62,7 +64,7 @@ def test_advice_is_ranked_by_what_it_may_bring() -> None:
     assert "“a”" in steps[-3]["text"]
     minutes = {one["what"]: one["minutes"] for one in steps}
     assert (minutes["label"], minutes["check_labels"]) == (10, 5)  # at ten rows a minute
-    assert any("augment.children: 0" in one["how"] for one in steps)
+    assert any("augment.augmentations_per_row: 0" in one["how"] for one in steps)
 
 
 def test_the_source_of_most_wrong_labels_is_to_be_fixed() -> None:
@@ -74,7 +76,7 @@ def test_the_source_of_most_wrong_labels_is_to_be_fixed() -> None:
         "doubt": {},
         "errors": {},
         "labels": {},
-        "bought": [],
+        "step_contributions": [],
         "rounds": [],
         "slices": [],
         "queue": True,

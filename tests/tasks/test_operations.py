@@ -1,4 +1,4 @@
-"""Operations on pictures, against independent formulas; and that they compose, serialize and keep masks and boxes."""
+"""Operations on images, against independent formulas; and that they compose, serialize and keep masks and boxes."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from seedling.augment.makers import Resources, maker_of, steps_of
 from seedling.augment.noise import NORMAL_FROM, gaussian_noise, photon_noise
 from seedling.augment.sentences import Context
 from seedling.augment.transforms import OURS, ChannelOrder, ColorRotation, Glare, LuminosityMorphology, PhotonNoise
-from seedling.config.params import Facts
+from seedling.config.params import WorkspaceConfig
 from seedling.errors import InputError
 from seedling.media.images import encode, is_blank
 
-IMAGES = Facts(modality="image")
+IMAGES = WorkspaceConfig(modality="image")
 
 
 def scene(height: int = 40, width: int = 56) -> np.ndarray:
-    """A smooth colored picture within the middle of the cube, so that little saturates."""
+    """A smooth colored image within the middle of the cube, so that little saturates."""
     rows, columns = np.mgrid[:height, :width]
     channels = [120 + 40 * np.sin(rows / 7), 120 + 40 * np.cos(columns / 9), 110 + 30 * np.sin((rows + columns) / 11)]
     return np.stack(channels, axis=-1).astype(np.uint8)
@@ -47,17 +47,17 @@ def lab(pixels: np.ndarray) -> np.ndarray:
 
 def test_there_are_six_orders_of_channels_and_each_is_numpys() -> None:
     """All permutations, once each."""
-    picture = scene()
+    image = scene()
     assert len({*ORDERS}) == 6
     for order in ORDERS:
-        assert (reorder_channels(picture, order) == picture[..., list(order)]).all()
+        assert (reorder_channels(image, order) == image[..., list(order)]).all()
 
 
 @pytest.mark.parametrize("degrees", [0, 30, 90, -120, 180])
 def test_a_rotation_of_colors_turns_a_and_b_and_leaves_luminosity(degrees: float) -> None:
     """In LAB by its definition: L stays, and (a, b) is turned, within what 8 bits and the cube's faces allow."""
-    picture = scene()
-    before, after = lab(picture), lab(rotate_colors(picture, degrees))
+    image = scene()
+    before, after = lab(image), lab(rotate_colors(image, degrees))
     turn = math.radians(degrees)
     wanted_a = before[..., 1] * math.cos(turn) - before[..., 2] * math.sin(turn)
     wanted_b = before[..., 1] * math.sin(turn) + before[..., 2] * math.cos(turn)
@@ -70,11 +70,11 @@ def test_a_rotation_of_colors_turns_a_and_b_and_leaves_luminosity(degrees: float
 def test_morphology_is_of_the_luminosity_alone(operation: str) -> None:
     """Scipy's gray morphology of L by its definition, with the same ellipse; a and b stay."""
     rng = np.random.default_rng(3)
-    picture = np.clip(scene() + rng.integers(-30, 30, (40, 56, 1)), 0, 255).astype(np.uint8)
+    image = np.clip(scene() + rng.integers(-30, 30, (40, 56, 1)), 0, 255).astype(np.uint8)
     element = np.array(
         [[0, 0, 1, 0, 0], [1, 1, 1, 1, 1], [1, 1, 1, 1, 1], [1, 1, 1, 1, 1], [0, 0, 1, 0, 0]], dtype=bool
     )
-    luminosity = np.rint(lab(picture)[..., 0] * 255 / 100)
+    luminosity = np.rint(lab(image)[..., 0] * 255 / 100)
     of_scipy = {
         "erosion": ndimage.gray_erosion,
         "dilation": ndimage.gray_dilation,
@@ -85,18 +85,18 @@ def test_morphology_is_of_the_luminosity_alone(operation: str) -> None:
         "black_hat": ndimage.black_tophat,
     }[operation]
     wanted = of_scipy(luminosity, footprint=element) * 100 / 255
-    after = lab(change_luminosity(picture, operation, 5))  # type: ignore[arg-type]
+    after = lab(change_luminosity(image, operation, 5))  # type: ignore[arg-type]
     inner = (slice(5, -5), slice(5, -5))  # the borders are each library's own
     assert np.abs(after[..., 0] - wanted)[inner].mean() < 1.0
-    if operation in {"erosion", "dilation", "opening", "closing"}:  # of a dark picture colors cannot be seen
-        assert np.abs(after - lab(picture))[..., 1:][inner].mean() < 1.5
+    if operation in {"erosion", "dilation", "opening", "closing"}:  # of a dark image colors cannot be seen
+        assert np.abs(after - lab(image))[..., 1:][inner].mean() < 1.5
 
 
 def test_a_smooth_spot_adds_a_gaussian_to_every_channel() -> None:
     """The formula written out: exp(-d' S^-1 d / 2) times the strength, nothing beyond three standard deviations, and saturation."""
-    picture = np.full((60, 80, 3), (90, 120, 200), np.uint8)
+    image = np.full((60, 80, 3), (90, 120, 200), np.uint8)
     spot = Spot(x=30.0, y=25.0, long=10.0, short=4.0, degrees=30.0, strength=0.5)
-    made, mask = lit(picture, [spot])
+    made, mask = lit(image, [spot])
     turn = math.radians(30.0)
     axes = np.array([[math.cos(turn), -math.sin(turn)], [math.sin(turn), math.cos(turn)]])
     covariance = axes @ np.diag([10.0**2, 4.0**2]) @ axes.T
@@ -106,18 +106,18 @@ def test_a_smooth_spot_adds_a_gaussian_to_every_channel() -> None:
     wanted = np.where(distance <= 9, 0.5 * np.exp(-distance / 2), 0)
     assert np.abs(mask - wanted).max() < 1e-5
     light = np.rint(255 * wanted)[..., None]
-    assert np.abs(made.astype(int) - np.minimum(picture + light, 255)).max() <= 1
-    assert (made[mask == 0] == picture[mask == 0]).all()
+    assert np.abs(made.astype(int) - np.minimum(image + light, 255)).max() <= 1
+    assert (made[mask == 0] == image[mask == 0]).all()
 
 
 def test_a_shadow_takes_and_the_order_of_input_is_left_alone() -> None:
-    """A negative strength darkens; the picture that was given stays as it was."""
-    picture = scene()
-    before = picture.copy()
-    made, mask = lit(picture, [Spot(20, 20, 8, 8, 0, -0.4)])
-    assert (picture == before).all()
+    """A negative strength darkens; the image that was given stays as it was."""
+    image = scene()
+    before = image.copy()
+    made, mask = lit(image, [Spot(20, 20, 8, 8, 0, -0.4)])
+    assert (image == before).all()
     assert mask.min() == pytest.approx(-0.4)
-    assert made[20, 20].astype(int).tolist() == (picture[20, 20].astype(int) - 102).clip(0).tolist()
+    assert made[20, 20].astype(int).tolist() == (image[20, 20].astype(int) - 102).clip(0).tolist()
 
 
 def test_the_grain_is_poisson_noise_without_its_mean() -> None:
@@ -133,8 +133,8 @@ def test_the_grain_is_poisson_noise_without_its_mean() -> None:
 @pytest.mark.parametrize("value", [5, 60, 150])
 def test_photon_noise_has_a_poisson_numbers_mean_and_deviation(value: int) -> None:
     """Of 255 photons at white a gray of v has v of them: mean v, standard deviation the root of v; dark grays by exact draws."""
-    picture = np.full((200, 200, 3), value, np.uint8)
-    noisy = photon_noise(picture, 255.0, np.random.default_rng(1)).astype(float)
+    image = np.full((200, 200, 3), value, np.uint8)
+    noisy = photon_noise(image, 255.0, np.random.default_rng(1)).astype(float)
     assert noisy.mean() == pytest.approx(value, abs=0.1)
     assert noisy.std() == pytest.approx(math.sqrt(value), rel=0.02)
     if value < NORMAL_FROM:  # a Poisson number is zero with probability exp(-5)
@@ -153,7 +153,7 @@ def test_photon_noise_has_a_poisson_numbers_mean_and_deviation(value: int) -> No
     ],
 )
 def test_an_affine_change_is_albumentations_own_to_the_bit(arguments: dict[str, Any]) -> None:
-    """With the same seeds: the picture, a mask, a box and a keypoint beside it."""
+    """With the same seeds: the image, a mask, a box and a keypoint beside it."""
     arguments = {"border_mode": cv2.BORDER_REFLECT_101, "p": 1.0, **arguments}
     beside = {
         "bbox_params": A.BboxParams("pascal_voc", label_fields=["labels"]),
@@ -174,8 +174,8 @@ def test_an_affine_change_is_albumentations_own_to_the_bit(arguments: dict[str, 
 def test_gaussian_noise_is_normal(std: float) -> None:
     """On middle gray: mean 0, the deviation asked for, and the normal's own distribution to within what 256 quantiles and 8 bits allow."""
     rng = np.random.default_rng(2)
-    picture = np.full((300, 300, 3), (128, 128, 127), np.uint8)
-    noise = gaussian_noise(picture, std, rng.integers(0, 256, picture.size, dtype=np.uint8)).astype(float) - picture
+    image = np.full((300, 300, 3), (128, 128, 127), np.uint8)
+    noise = gaussian_noise(image, std, rng.integers(0, 256, image.size, dtype=np.uint8)).astype(float) - image
     assert noise.mean() == pytest.approx(0, abs=0.15)
     assert noise.std() == pytest.approx(math.hypot(255 * std, math.sqrt(1 / 12)), rel=0.02)
     below = np.array([(noise <= edge).mean() for edge in range(-40, 41)])
@@ -183,57 +183,57 @@ def test_gaussian_noise_is_normal(std: float) -> None:
     assert abs(np.corrcoef(noise[:, 1:].ravel(), noise[:, :-1].ravel())[0, 1]) < 0.01
 
 
-def test_a_gray_pictures_noise_is_as_strong_as_a_colored_ones() -> None:
-    """The same number for all three channels of a gray picture; noise on anything but 8-bit colors is refused."""
+def test_a_gray_images_noise_is_as_strong_as_a_colored_ones() -> None:
+    """The same number for all three channels of a gray image; noise on anything but 8-bit colors is refused."""
     gray = np.full((200, 200, 3), 128, np.uint8)
     made = OURS["GaussianNoise"](std_range=(0.05, 0.05), p=1)(image=gray)["image"].astype(float) - 128
     assert made.std() == pytest.approx(0.05 * 255, rel=0.03)
     assert np.ptp(made, axis=2).max() == 0
     for name in ("GaussianNoise", "PhotonNoise"):
-        with pytest.raises(ValueError, match="8-bit pictures"):
+        with pytest.raises(ValueError, match="8-bit images"):
             OURS[name](p=1)(image=np.zeros((8, 8, 3), np.float32))
 
 
 @pytest.mark.parametrize("name", [*OPERATIONS])
 def test_an_operation_keeps_form_repeats_itself_and_changes_with_the_seed(name: str) -> None:
-    """8-bit RGB of the same size at every strength, the same for the same seed; at strength 0.8 it changes a photograph-like picture."""
+    """8-bit RGB of the same size at every strength, the same for the same seed; at strength 0.8 it changes a photograph-like image."""
     rng = np.random.default_rng(5)
-    picture = np.clip(
+    image = np.clip(
         np.repeat(np.repeat(rng.integers(0, 255, (12, 12, 3)), 8, 0), 8, 1) + rng.normal(0, 5, (96, 96, 3)), 0, 255
     ).astype(np.uint8)
     for strength in (0.0, 0.4, 0.8, 1.0):
         transform = PolicyTransform([OPERATIONS[name].entry(strength)])
-        made = transform(picture, 11)
-        assert (made.shape, made.dtype) == (picture.shape, picture.dtype)
-        assert (made == transform(picture, 11)).all()
-    made = [PolicyTransform([OPERATIONS[name].entry(0.8)])(picture, seed) for seed in range(6)]
-    assert any((one != picture).any() for one in made)
+        made = transform(image, 11)
+        assert (made.shape, made.dtype) == (image.shape, image.dtype)
+        assert (made == transform(image, 11)).all()
+    made = [PolicyTransform([OPERATIONS[name].entry(0.8)])(image, seed) for seed in range(6)]
+    assert any((one != image).any() for one in made)
 
 
 @pytest.mark.parametrize("name", ["rotate", "shift", "scale", "crop", "shear", "perspective", "elastic"])
 def test_geometry_shows_no_black_border(name: str) -> None:
-    """Of a bright picture nothing dark comes in at the edges."""
+    """Of a bright image nothing dark comes in at the edges."""
     for seed in range(10):
         assert PolicyTransform([OPERATIONS[name].entry(1.0)])(np.full((48, 48, 3), 230, np.uint8), seed).min() > 200
 
 
 def test_steps_draw_apart_from_one_another() -> None:
     """Two steps that happen half of the time happen together in a quarter of the children, not in half of them."""
-    picture = scene(16, 16)
+    image = scene(16, 16)
     policy = [{"InvertImg": {"p": 0.5}}, {"HorizontalFlip": {"p": 0.5}}]
     counts = {"both": 0, "one": 0, "none": 0}
     for seed in range(400):
-        made = PolicyTransform(policy)(picture, seed)
-        inverted = int(made.astype(int).sum() != picture.astype(int).sum())
+        made = PolicyTransform(policy)(image, seed)
+        inverted = int(made.astype(int).sum() != image.astype(int).sum())
         upright = 255 - made if inverted else made
-        flipped = int((upright != picture).any())
+        flipped = int((upright != image).any())
         counts[["none", "one", "both"][inverted + flipped]] += 1
     assert 70 <= counts["both"] <= 130
     assert 160 <= counts["one"] <= 240
 
 
 def test_our_transforms_compose_serialize_and_leave_boxes_and_masks() -> None:
-    """Within albumentations' Compose, to a dictionary and back, with a mask and a box beside the picture."""
+    """Within albumentations' Compose, to a dictionary and back, with a mask and a box beside the image."""
     ours = [
         A.NoOp(p=1),
         ChannelOrder(p=1),
@@ -270,7 +270,7 @@ def test_our_transforms_compose_serialize_and_leave_boxes_and_masks() -> None:
         ([{"flip_left_right": 0.1}], "takes p, not 0.1: {flip_left_right: {p: 0.1}} is its chance"),
         ([{"HorizontalFlip": 0.5}], "transforms take arguments"),
         ([{"rotate": {"p": "abc"}}], "rotate: a number from 0 to 1 is needed, not 'abc'"),
-        (["BBoxSafeRandomCrop"], "BBoxSafeRandomCrop does not make a picture of a picture: KeyError"),
+        (["BBoxSafeRandomCrop"], "BBoxSafeRandomCrop does not make an image of an image: KeyError"),
         (["Normalize"], "it gives float32 of shape (64, 64, 3), and rows hold 8-bit RGB"),
         (["rainyy"], "no transform 'rainyy'. Did you mean rainy?"),
         ([{"OverlayElements": {}}], "OverlayElements needs"),
@@ -300,13 +300,13 @@ def test_a_child_on_which_nothing_is_left_is_none() -> None:
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 3), (1, 9, 3), (3, 200, 3)])
-def test_odd_pictures_are_changed_or_said_to_be_unable(shape: tuple[int, int, int]) -> None:
-    """One pixel, one row: every operation gives a picture of 8-bit RGB or says that it cannot."""
-    picture = np.random.default_rng(0).integers(0, 255, shape).astype(np.uint8)
+def test_odd_images_are_changed_or_said_to_be_unable(shape: tuple[int, int, int]) -> None:
+    """One pixel, one row: every operation gives an image of 8-bit RGB or says that it cannot."""
+    image = np.random.default_rng(0).integers(0, 255, shape).astype(np.uint8)
     unable = set()
     for name in OPERATIONS:
         try:
-            made = PolicyTransform([OPERATIONS[name].entry(1.0)])(picture, 1)
+            made = PolicyTransform([OPERATIONS[name].entry(1.0)])(image, 1)
             assert made.ndim == 3
         except CannotChange:
             unable.add(name)
@@ -324,7 +324,7 @@ def test_the_sets_are_policies() -> None:
 
 @pytest.mark.parametrize("name", [*OPERATIONS, "RandomShadow", "GridDropout", "RandomCropFromBorders", "ToSepia"])
 def test_a_step_is_albumentations_own_call_to_the_bit(name: str) -> None:
-    """Of every operation, and of some transforms that no operation has: the same picture as the transform gives by itself, where it takes its turn."""
+    """Of every operation, and of some transforms that no operation has: the same image as the transform gives by itself, where it takes its turn."""
     steps = steps_of([{name: {"p": 0.6}}], IMAGES, {})
     policy = PolicyTransform([{one.name: dict(one.arguments)} for one in steps])
     stream, _ = policy._build()
@@ -340,7 +340,7 @@ def test_a_step_is_albumentations_own_call_to_the_bit(name: str) -> None:
     assert turns == {True, False}
 
 
-def test_children_of_a_picture_that_is_read_once_are_those_of_one_read_anew() -> None:
+def test_children_of_a_image_that_is_read_once_are_those_of_one_read_anew() -> None:
     """Whatever operation came before: none leaves a trace on its parent."""
     for name in OPERATIONS:
         maker = maker_of(steps_of([name], IMAGES, {}), IMAGES, Resources.of(None))
@@ -349,8 +349,8 @@ def test_children_of_a_picture_that_is_read_once_are_those_of_one_read_anew() ->
         assert (parent == scene()).all()
 
 
-def test_a_gray_pictures_children_are_gray() -> None:
-    """Noise is drawn for each channel, and would color them; a colored picture's children keep their colors."""
+def test_a_gray_images_children_are_gray() -> None:
+    """Noise is drawn for each channel, and would color them; a colored image's children keep their colors."""
     gray = np.repeat(scene()[..., :1], 3, axis=2)
     for name in ("gaussian_noise", "iso_noise", "photon_noise", "salt_and_pepper"):
         made = PolicyTransform([OPERATIONS[name].entry(0.8)])(gray, 3)

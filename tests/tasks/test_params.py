@@ -36,7 +36,7 @@ def test_a_small_file_loads_with_the_defaults(tmp_path: Path) -> None:
         (GOOD + "validate: {fold: 3}\n", r"unknown key 'validate.fold' \(did you mean 'folds'\?\)"),
         (GOOD + "validate: {folds: 1}\n", r"'validate.folds': input should be greater than or equal to 2 \(it is 1\)"),
         (GOOD.replace("quick", "huge"), r"'effort': input should be 'quick', 'normal' or 'thorough' \(it is 'huge'\)"),
-        (GOOD + "line: 1\n", r"written for line 1 of Seedling, this is line \d+: write `line: \d+`"),
+        (GOOD + "pipeline_version: 1\n", r"pipeline_version is 1, but this Seedling has \d+: run `seedling migrate`"),
         ("modality: [", "not readable YAML"),
         ("", "holds no sections"),
     ],

@@ -14,10 +14,10 @@ from sklearn.datasets import load_digits
 
 from seedling.config.params import EncoderParams
 from seedling.errors import InputError
-from seedling.evaluate.minimal_perturbation import deepfool, fewest_words, smallest_step
+from seedling.evaluate.minimal_perturbation import deepfool, fewest_words, minimal_perturbation
 from seedling.export import model as export_model
 from seedling.export.model import write_onnx
-from seedling.features.classical import FeatureMaker, PictureFeatures, TextFeatures
+from seedling.features.classical import FeatureMaker, ImageFeatures, TextFeatures
 from seedling.features.encoded_features import EncodedFeatures
 from seedling.media import images
 from seedling.models import portable as portable_module
@@ -27,7 +27,7 @@ from seedling.models.model import TrainedModel
 from seedling.models.portable import Portable
 from seedling.models.portable_features import Lab
 from seedling.models.saving import make_learner
-from seedling.models.training import Setting
+from seedling.models.training import FitContext
 from seedling.progress import silent
 
 RNG = np.random.default_rng(3)
@@ -40,14 +40,14 @@ TEXTS = [
 
 
 def colored(number: int) -> bytes:
-    """A noisy picture of 24 × 30 in which one of three channels is strong."""
+    """A noisy image of 24 × 30 in which one of three channels is strong."""
     pixels = RNG.integers(0, 90, (24, 30, 3))
     pixels[..., number % 3] += 110
     pixels[4 : 8 + number % 9, 6:20] += 40
     return images.encode(np.clip(pixels, 0, 255).astype(np.uint8))
 
 
-PICTURES = [colored(number) for number in range(60)]
+IMAGES = [colored(number) for number in range(60)]
 LABELS = np.arange(60) % 3
 
 
@@ -58,7 +58,7 @@ def trained(maker: FeatureMaker, rows: list, labels: np.ndarray, names: list[str
     for name in names:
         halves = []
         for seed in (1, 2):
-            learner = make_learner(name, Setting(classes, seed=seed, steps=30, maker=maker))
+            learner = make_learner(name, FitContext(classes, seed=seed, steps=30, maker=maker))
             learner.fit(inputs, targets, np.ones(len(rows)))
             halves.append(learner)
         members.append(halves)
@@ -89,24 +89,24 @@ def asked_as_onnx(model: TrainedModel, rows: list, path: Path) -> np.ndarray:
 def test_lab_is_opencvs_to_the_last_bit() -> None:
     """Half a million colors drawn at random, and all grays, against cv2.cvtColor."""
     colors = np.concatenate([RNG.integers(0, 256, (500_000, 3)), np.repeat(np.arange(256), 3).reshape(-1, 3)])
-    picture = colors.astype(np.uint8).reshape(4, -1, 3)
-    expected = cv2.cvtColor(picture, cv2.COLOR_RGB2LAB)
-    assert (Lab()(torch.from_numpy(picture)).numpy() == expected).all()
+    image = colors.astype(np.uint8).reshape(4, -1, 3)
+    expected = cv2.cvtColor(image, cv2.COLOR_RGB2LAB)
+    assert (Lab()(torch.from_numpy(image)).numpy() == expected).all()
 
 
 @pytest.mark.parametrize("classes", [2, 3])
 @pytest.mark.parametrize("name", HEADS)
 def test_each_learner_says_the_same_as_a_graph(name: str, classes: int) -> None:
-    """Probabilities of pictures that no learner saw, to 1e-4; with one class more than there are labels of."""
+    """Probabilities of images that no learner saw, to 1e-4; with one class more than there are labels of."""
     kept = np.flatnonzero(classes > LABELS)
-    model = trained(PictureFeatures(), [PICTURES[one] for one in kept], LABELS[kept], [name], classes + 1)
+    model = trained(ImageFeatures(), [IMAGES[one] for one in kept], LABELS[kept], [name], classes + 1)
     new = [colored(number) for number in range(12)]
     assert np.abs(asked(model, new) - model.predict(new)).max() < 1e-4
 
 
 def test_a_vote_of_all_says_the_same_as_onnx(tmp_path: Path) -> None:
     """Six learners of two halves, logits of one adjusted, through onnxruntime, any number of rows."""
-    model = trained(PictureFeatures(), PICTURES, LABELS, HEADS)
+    model = trained(ImageFeatures(), IMAGES, LABELS, HEADS)
     model.members[0] = [Adjusted(one, np.log([0.5, 0.3, 0.2])) for one in model.members[0]]
     new = [colored(number) for number in range(7)]
     assert np.abs(asked_as_onnx(model, new, tmp_path / "model.onnx") - model.predict(new)).max() < 1e-4
@@ -129,10 +129,10 @@ def test_an_encoder_and_its_tuned_self_say_the_same_as_onnx(of_texts: Path, tmp_
     assert np.abs(asked_as_onnx(model, new, tmp_path / "model.onnx") - model.predict(new)).max() < 1e-4
 
 
-def test_an_encoder_of_pictures_says_the_same_as_a_graph(of_pictures: Path, tmp_path: Path) -> None:
+def test_an_encoder_of_images_says_the_same_as_a_graph(of_images: Path, tmp_path: Path) -> None:
     """Features of a convolutional encoder, with colors beside them."""
-    maker = EncodedFeatures(EncoderParams(model=str(of_pictures)), "image", tmp_path)
-    model = trained(maker, PICTURES, LABELS, ["logistic_regression", "fine_tuned"])
+    maker = EncodedFeatures(EncoderParams(model=str(of_images)), "image", tmp_path)
+    model = trained(maker, IMAGES, LABELS, ["logistic_regression", "fine_tuned"])
     new = [colored(number) for number in range(6)]
     assert np.abs(asked(model, new) - model.predict(new)).max() < 1e-4
 
@@ -140,10 +140,10 @@ def test_an_encoder_of_pictures_says_the_same_as_a_graph(of_pictures: Path, tmp_
 @pytest.mark.slow
 def test_the_file_is_the_same_each_time_and_names_no_path(tmp_path: Path) -> None:
     """Byte for byte, and nothing of where the project lies."""
-    model = trained(PictureFeatures(), PICTURES, LABELS, ["logistic_regression"])
+    model = trained(ImageFeatures(), IMAGES, LABELS, ["logistic_regression"])
     graph = Portable(model).eval()
     for name in ("one", "two"):
-        write_onnx(graph, graph.prepared(PICTURES[:2]), tmp_path / name)
+        write_onnx(graph, graph.prepared(IMAGES[:2]), tmp_path / name)
     one, two = ((tmp_path / name).read_bytes() for name in ("one", "two"))
     assert one == two
     assert str(Path(portable_module.__file__).parent).encode() not in one
@@ -162,19 +162,21 @@ def test_a_model_too_large_for_a_file_is_refused(monkeypatch: pytest.MonkeyPatch
 def digits() -> tuple[TrainedModel, np.ndarray]:
     """Logistic regression on 300 of scikit-learn's digits, and fifty others."""
     known = load_digits()
-    pictures = np.repeat((known.images * 15.9).astype(np.uint8)[..., None], 3, axis=-1)
-    maker = PictureFeatures()
-    rows = [images.encode(one) for one in pictures[:300]]
-    return trained(maker, rows, known.target[:300], ["logistic_regression"], 10), pictures[300:350]
+    image_arrays = np.repeat((known.images * 15.9).astype(np.uint8)[..., None], 3, axis=-1)
+    maker = ImageFeatures()
+    rows = [images.encode(one) for one in image_arrays[:300]]
+    return trained(maker, rows, known.target[:300], ["logistic_regression"], 10), image_arrays[300:350]
 
 
 @pytest.mark.parametrize("name", HEADS)
 def test_every_learner_has_a_smallest_step_or_none(name: str) -> None:
     """Trees have no slope: no step is found, and nothing breaks; what has slopes is turned."""
-    model = trained(PictureFeatures(), PICTURES, LABELS, [name])
-    rows = [(str(place), one) for place, one in enumerate(PICTURES[:30])]
+    model = trained(ImageFeatures(), IMAGES, LABELS, [name])
+    rows = [(str(place), one) for place, one in enumerate(IMAGES[:30])]
     truth = {str(place): int(LABELS[place]) for place in range(30)}
-    found = smallest_step(model, rows, truth, modality="image", effort="quick", max_megapixels=64.0, progress=silent)
+    found = minimal_perturbation(
+        model, rows, truth, modality="image", effort="quick", max_megapixels=64.0, progress=silent
+    )
     assert found is not None
     if name in {"random_forest", "boosted_trees"}:
         assert found["turned"] == 0
@@ -182,20 +184,20 @@ def test_every_learner_has_a_smallest_step_or_none(name: str) -> None:
         assert found["turned"] > 0
 
 
-def test_the_model_answers_as_before_when_its_graph_was_made(of_pictures: Path, tmp_path: Path) -> None:
+def test_the_model_answers_as_before_when_its_graph_was_made(of_images: Path, tmp_path: Path) -> None:
     """Also an encoder in bfloat16, whose copy in the graph is not."""
-    maker = EncodedFeatures(EncoderParams(model=str(of_pictures), precision="bfloat16"), "image", tmp_path)
-    model = trained(maker, PICTURES, LABELS, ["logistic_regression"])
-    before = model.predict(PICTURES[:5])
+    maker = EncodedFeatures(EncoderParams(model=str(of_images), precision="bfloat16"), "image", tmp_path)
+    model = trained(maker, IMAGES, LABELS, ["logistic_regression"])
+    before = model.predict(IMAGES[:5])
     Portable(model)
-    assert (model.predict(PICTURES[:5]) == before).all()
+    assert (model.predict(IMAGES[:5]) == before).all()
 
 
 def test_deepfool_finds_a_smaller_step_than_chance() -> None:
-    """Every picture is turned, and noise of the same size turns few of them."""
-    model, pictures = digits()
+    """Every image is turned, and noise of the same size turns few of them."""
+    model, image_arrays = digits()
     stand_in = FromPixels(Portable(model, smooth=True))
-    sized = np.stack([images.resized(one, *stand_in.size) for one in pictures])
+    sized = np.stack([images.resized(one, *stand_in.size) for one in image_arrays])
     found = deepfool(model, stand_in, sized, silent)
     assert np.isfinite(found).mean() >= 0.95
     before = model.predict([images.encode(one) for one in sized]).argmax(axis=1)
@@ -219,6 +221,6 @@ def test_too_few_right_rows_give_no_smallest_step() -> None:
     rows = [(str(place), one) for place, one in enumerate(TEXTS[:12])]
     how = {"modality": "text", "effort": "quick", "max_megapixels": 64.0, "progress": silent}
     right = {str(place): place % 3 for place in range(12)}
-    assert smallest_step(model, rows[:3], right, **how) is None  # type: ignore[arg-type]
-    assert smallest_step(model, rows, {one: (label + 1) % 3 for one, label in right.items()}, **how) is None  # type: ignore[arg-type]
-    assert smallest_step(model, rows, right, **how)["rows"] == 8  # type: ignore[arg-type, index]
+    assert minimal_perturbation(model, rows[:3], right, **how) is None  # type: ignore[arg-type]
+    assert minimal_perturbation(model, rows, {one: (label + 1) % 3 for one, label in right.items()}, **how) is None  # type: ignore[arg-type]
+    assert minimal_perturbation(model, rows, right, **how)["rows"] == 8  # type: ignore[arg-type, index]

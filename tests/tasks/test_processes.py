@@ -35,10 +35,10 @@ TWO = "torchrun --nproc_per_node 2"
 
 
 @pytest.fixture
-def made(tmp_path: Path, make_pictures: Callable[..., Path]) -> Path:
-    """A workspace of small pictures with all that train reads; learns by logistic regression and a network."""
+def made(tmp_path: Path, make_images: Callable[..., Path]) -> Path:
+    """A workspace of small images with all that train reads; learns by logistic regression and a network."""
     workspace = tmp_path / "workspace"
-    make_workspace(workspace, make_pictures(labeled=6, pool=220, test=3), "image")
+    make_workspace(workspace, make_images(labeled=6, pool=220, test=3), "image")
     for key, value in (("candidates", ["logistic_regression", "network"]), ("steps", 20)):
         set_value(workspace, ["train", key], value)
     for stage in ("scrape", "validate", "augment", "synthesize"):
@@ -199,4 +199,4 @@ def test_one_process_by_a_plain_interpreter_is_a_launcher_too(made: Path, monkey
     set_value(made, ["train", "candidates"], ["logistic_regression"])
     monkeypatch.setenv(LAUNCH, sys.executable)
     run_stage(find_stage("train@0"), made)
-    assert json.loads((made / "models/0/verdict.json").read_text())["decision"] == "accepted"
+    assert json.loads((made / "models/0/decision.json").read_text())["decision"] == "accepted"

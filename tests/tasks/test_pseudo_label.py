@@ -10,8 +10,8 @@ import pytest
 from scipy import sparse
 
 from seedling.config.params import PseudoLabelParams
-from seedling.pseudo_label import _rows, audit, choose_filter, heed_of_rows
-from seedling.pseudo_label.filters import FILTERS, Seen, bake_off, doubted_classes, expected_gain
+from seedling.pseudo_label import _rows, audit, choose_filter, difficulty_weights
+from seedling.pseudo_label.filters import FILTERS, Seen, compare_filters, expected_gain, unreliable_classes
 from seedling.pseudo_label.queue import pick, worth
 from seedling.pseudo_label.teacher import TEACHER_WEIGHTS, Refined, Taught, refine, weight_of_teacher
 from seedling.stats.statistics import softmax
@@ -21,11 +21,11 @@ def seen(
     chances: list[list[float]],
     agrees: list[bool] | None = None,
     share: float = 1.0,
-    spread: list[float] | None = None,
+    dropout_std: list[float] | None = None,
 ) -> Seen:
     rows = np.array(chances)
     agreed = np.array(agrees or [True] * len(rows))
-    return Seen(rows, agreed, share, np.zeros(rows.shape[1], dtype=bool), np.array(spread or [0.0] * len(rows)))
+    return Seen(rows, agreed, share, np.zeros(rows.shape[1], dtype=bool), np.array(dropout_std or [0.0] * len(rows)))
 
 
 def kept(name: str, shown: Seen, threshold: float) -> list[bool]:
@@ -49,10 +49,10 @@ def test_rows_of_a_hard_class_count_more() -> None:
     """
     rows = np.array([[0.9, 0.1], [0.9, 0.1], [0.4, 0.6], [0.4, 0.6]])
     plain = np.array([(0.75 / 0.9) ** 2, (0.75 / 0.6) ** 2])
-    assert heed_of_rows(rows, 1.0)[[0, 2]] == pytest.approx(plain / plain.mean())
-    even = heed_of_rows(rows, 0.5)
+    assert difficulty_weights(rows, 1.0)[[0, 2]] == pytest.approx(plain / plain.mean())
+    even = difficulty_weights(rows, 0.5)
     assert 0.9 * even[0] == pytest.approx(0.6 * even[2])
-    assert heed_of_rows(rows, 0.0).tolist() == [1, 1, 1, 1]
+    assert difficulty_weights(rows, 0.0).tolist() == [1, 1, 1, 1]
 
 
 def test_no_rows_are_no_rows() -> None:
@@ -67,22 +67,22 @@ def test_each_filter_keeps_what_its_name_says() -> None:
         [[0.9, 0.1], [0.6, 0.4], [0.2, 0.8], [0.45, 0.55]],
         agrees=[True, True, False, True],
         share=0.5,
-        spread=[0.0, 0.35, 0.1, 0.29],
+        dropout_std=[0.0, 0.35, 0.1, 0.29],
     )
     assert kept("dropout_certainty", shown, 0.7) == [True, False, True, True]
     assert kept("all", shown, 0.7) == [True] * 4
     assert kept("confidence", shown, 0.7) == [True, False, True, False]
-    assert kept("top_a_class", shown, 0.7) == [True, False, True, False]
+    assert kept("top_per_class", shown, 0.7) == [True, False, True, False]
     assert kept("agreement", shown, 0.7) == [True, True, False, True]
     assert kept("curriculum", shown, 0.7) == [True, False, True, False]
-    doubtful = Seen(shown.probabilities, shown.agrees, 1.0, np.array([False, True]), shown.spread)
-    assert kept("without_doubted_classes", doubtful, 0.7) == [True, True, False, False]
+    doubtful = Seen(shown.probabilities, shown.agrees, 1.0, np.array([False, True]), shown.dropout_std)
+    assert kept("without_unreliable_classes", doubtful, 0.7) == [True, True, False, False]
 
 
 def test_a_class_is_doubted_where_it_is_surely_more_often_wrong_than_right() -> None:
     """Of ten rows said to be a, one is: Wilson's interval ends at .40. Of two said to be b, none is: it ends at .66."""
     said, truth = np.array([0] * 10 + [1] * 2), np.array([0] + [1] * 9 + [0] * 2)
-    assert doubted_classes(said, truth, 3).tolist() == [True, False, False]
+    assert unreliable_classes(said, truth, 3).tolist() == [True, False, False]
 
 
 def test_the_expected_gain_is_zero_for_labels_at_random() -> None:
@@ -99,11 +99,11 @@ def test_the_bake_off_keeps_all_unless_another_filter_is_surely_better() -> None
     wrong = Seen(
         np.where(agrees[:, None], [[0.9, 0.1]], [[0.1, 0.9]]), agrees, 1.0, np.zeros(2, dtype=bool), np.zeros(60)
     )
-    name, table = bake_off(wrong, truth, 0.5, np.random.default_rng(0))
+    name, table = compare_filters(wrong, truth, 0.5, np.random.default_rng(0))
     assert name == "agreement"
     assert {one.filter: one.kept for one in table}["agreement"] == 40
     fine = Seen(np.full((60, 2), [0.9, 0.1]), agrees, 1.0, np.zeros(2, dtype=bool), np.zeros(60))
-    assert bake_off(fine, truth, 0.5, np.random.default_rng(0))[0] == "all"
+    assert compare_filters(fine, truth, 0.5, np.random.default_rng(0))[0] == "all"
 
 
 def test_the_queue_wants_what_is_unsure_and_stands_for_many_and_is_rare() -> None:
@@ -140,8 +140,8 @@ def taught(truth: np.ndarray) -> Taught:
         human=np.ones(many, dtype=bool),
         repaired=np.zeros(many, dtype=bool),
         trust=np.ones((3, many)),
-        labeled_spread=np.zeros(many),
-        pool_spread=np.zeros((3, pool)),
+        labeled_std=np.zeros(many),
+        pool_std=np.zeros((3, pool)),
     )
 
 
@@ -209,7 +209,7 @@ def test_labels_win_over_a_teacher_that_is_sure_and_wrong_and_each_lineage_learn
         labeled=wrong[:160],
         pool_ids=[f"p{number}" for number in range(240)],
         pool=np.stack([wrong[160:]] * 3),
-        pool_spread=np.zeros((3, 240)),
+        pool_std=np.zeros((3, 240)),
         weights=np.full(160, 0.1),
     )
     found = refine(known, features, PseudoLabelParams())
@@ -228,7 +228,7 @@ def test_what_a_lineage_learns_from_does_not_depend_on_the_others() -> None:
     other[-1] = other[-1][:, ::-1]
     both = [
         [
-            (row.extra["lineage_labels"][0], row.extra["lineage_weights"][0])
+            (row.extra["pseudo_label_by_fold"][0], row.extra["pseudo_weight_by_fold"][0])
             for row, _ in _rows(
                 rows,
                 known,
@@ -252,8 +252,8 @@ def refined(pool: np.ndarray, held_out: np.ndarray | None = None, truth: np.ndar
         agrees=np.ones(pool.shape[:2], dtype=bool),
         held_out=shown,
         held_agrees=np.ones(len(shown), dtype=bool),
-        spread=np.zeros(pool.shape[:2]),
-        held_spread=np.zeros(len(shown)),
+        dropout_std=np.zeros(pool.shape[:2]),
+        held_out_std=np.zeros(len(shown)),
         truth=np.zeros(0, dtype=np.int64) if truth is None else truth,
         temperature=1.0,
         teacher_weight=None,

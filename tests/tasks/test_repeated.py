@@ -7,22 +7,22 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from seedling.config.params import Facts
+from seedling.config.params import WorkspaceConfig
 from seedling.dataset.generation import source_of
 from seedling.dataset.training_rows import TrainingRows
 from seedling.features.classical import Inputs
 from seedling.label_quality.test_label_errors import label_errors
-from seedling.models.training import Setting
+from seedling.models.training import FitContext
 from seedling.train.choice import Judged
-from seedling.train.cross_validation import Workbench
+from seedling.train.cross_validation import TrainingData
 from seedling.train.repeated import corrected, repeated
 from seedling.train.unknown import unknown_classes
 from seedling.train.unseen_sources import unseen_sources
 
-FACTS = Facts(modality="text", effort="normal")
+CONFIG = WorkspaceConfig(modality="text", effort="normal")
 
 
-def bench(rows: int, apart: float, folds: int = 5) -> tuple[Workbench, Judged]:
+def bench(rows: int, apart: float, folds: int = 5) -> tuple[TrainingData, Judged]:
     """Two clouds so far apart, dealt in turn, no pool."""
     rng = np.random.default_rng(1)
     truth = np.arange(rows) % 2
@@ -38,11 +38,11 @@ def bench(rows: int, apart: float, folds: int = 5) -> tuple[Workbench, Judged]:
         parents=np.stack([np.arange(rows), np.full(rows, -1)], axis=1),
         group=ids,
         half=np.zeros(rows, dtype=np.int64),
-        lineage_labels=nothing - 1,
-        lineage_weights=nothing.astype(np.float64),
+        pseudo_label_by_fold=nothing - 1,
+        pseudo_weight_by_fold=nothing.astype(np.float64),
     )
     judged = Judged(truth, np.arange(rows), ids, np.ones(rows))
-    return Workbench(known, Inputs(features), Inputs(features[:0]), Setting(2)), judged
+    return TrainingData(known, Inputs(features), Inputs(features[:0]), FitContext(2)), judged
 
 
 def test_the_corrected_interval_by_hand() -> None:
@@ -53,7 +53,7 @@ def test_the_corrected_interval_by_hand() -> None:
 
 def test_rows_dealt_again_tell_how_lucky_a_split_can_be() -> None:
     """Five dealings of sixty rows of which a sixth cannot be told: the splits differ, and their mean is near what the clouds allow (.84)."""
-    found = repeated(*bench(60, 2.0), FACTS)
+    found = repeated(*bench(60, 2.0), CONFIG)
     assert found is not None
     assert (found["repeats"], found["folds"], found["rows"]) == (5, 5, 60)
     least, _, middle, _, best = found["splits"]["accuracy"]
@@ -65,8 +65,8 @@ def test_rows_dealt_again_tell_how_lucky_a_split_can_be() -> None:
 
 def test_the_same_rows_are_dealt_the_same_way_each_time() -> None:
     """To the digit; and rows that are told apart for certain leave no luck."""
-    assert repeated(*bench(40, 2.0), FACTS) == repeated(*bench(40, 2.0), FACTS)
-    sure = repeated(*bench(40, 40.0), FACTS)
+    assert repeated(*bench(40, 2.0), CONFIG) == repeated(*bench(40, 2.0), CONFIG)
+    sure = repeated(*bench(40, 40.0), CONFIG)
     assert sure is not None
     assert sure["splits"]["accuracy"] == [1.0] * 5
     assert sure["learners"][0]["accuracy"]["low"] == pytest.approx(0.9124, abs=1e-3), "Wilson's of forty right rows"
@@ -82,14 +82,14 @@ def test_a_class_that_was_left_out_is_told_where_it_lies_apart() -> None:
     corners = np.array([[6, 0, 0, 0], [0, 6, 0, 0], [0, 0, 6, 0], [2, 2, 2, 0]])
     features = (corners[truth] + rng.normal(scale=0.5, size=(120, 4))).astype(np.float32)
     known = replace(made.rows, targets=np.eye(4)[truth], fold=np.arange(120) // 4 % 5)
-    four = replace(made, rows=known, inputs=Inputs(features), setting=Setting(4))
-    found = unknown_classes(four, replace(judged, truth=truth), ["north", "south", "east", "amid"], FACTS)
+    four = replace(made, rows=known, inputs=Inputs(features), setting=FitContext(4))
+    found = unknown_classes(four, replace(judged, truth=truth), ["north", "south", "east", "amid"], CONFIG)
     assert found is not None
     assert found["classes"] == 4
     assert found["auroc"]["low"] <= found["auroc"]["value"] <= found["auroc"]["high"]
     assert found["hardest"]["class"] != "amid"
     alone = unknown_classes(
-        four, replace(judged, truth=truth, place=np.flatnonzero(truth < 2)), ["a", "b", "c", "d"], FACTS
+        four, replace(judged, truth=truth, place=np.flatnonzero(truth < 2)), ["a", "b", "c", "d"], CONFIG
     )
     assert alone is None
 
@@ -109,14 +109,14 @@ def test_a_source_that_was_left_out_is_harder_where_it_looks_otherwise() -> None
     rows = replace(made.rows, targets=np.eye(2)[truth], fold=np.arange(150) // 6 % 5)
     three = replace(made, rows=rows, inputs=Inputs(features))
     origins = [f"https://{'abc'[one]}.example/{row}.png" for row, one in enumerate(site)]
-    found = unseen_sources(three, replace(judged, truth=truth), origins, FACTS)
+    found = unseen_sources(three, replace(judged, truth=truth), origins, CONFIG)
     assert found is not None
     assert (found["sources"], found["rows"]) == (3, 150)
     assert found["hardest"]["source"] == "c.example"
     assert found["hardest"]["accuracy"]["value"] < 0.1
     assert found["accuracy"]["value"] == pytest.approx(2 / 3, abs=0.05)
     assert found["difference"]["value"] == pytest.approx(-1 / 3, abs=0.05)
-    assert unseen_sources(three, judged, ["labeled/a.png"] * 150, FACTS) is None
+    assert unseen_sources(three, judged, ["labeled/a.png"] * 150, CONFIG) is None
 
 
 def test_copies_of_an_unseen_sources_rows_teach_nobody_about_it() -> None:
@@ -130,7 +130,7 @@ def test_copies_of_an_unseen_sources_rows_teach_nobody_about_it() -> None:
         made, rows=rows, inputs=Inputs(np.concatenate([noise[which], np.eye(90)[which].astype(np.float32)], axis=1))
     )
     origins = [f"https://{site}.example/1" for site in "ab" for _ in range(60)]
-    found = unseen_sources(both, replace(judged, truth=truth, groups=group), origins, FACTS)
+    found = unseen_sources(both, replace(judged, truth=truth, groups=group), origins, CONFIG)
     assert found is not None
     assert found["accuracy"]["value"] < 0.65
     assert found["difference"]["low"] <= 0 <= found["difference"]["high"]
@@ -154,10 +154,10 @@ def test_where_a_row_is_from(origin: str | None, source: str) -> None:
 
 def test_too_few_rows_are_not_dealt_again() -> None:
     """One fold; and twenty copies of one row, which must stay together."""
-    assert repeated(*bench(20, 2.0, folds=1), FACTS) is None
+    assert repeated(*bench(20, 2.0, folds=1), CONFIG) is None
     made, judged = bench(20, 2.0)
     copies = replace(made, rows=replace(made.rows, group=np.full(20, "one")))
-    assert repeated(copies, judged, FACTS) is None
+    assert repeated(copies, judged, CONFIG) is None
 
 
 def drawn(rate: float, rows: int = 2_000) -> tuple[np.ndarray, np.ndarray, float]:

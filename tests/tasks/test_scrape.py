@@ -17,40 +17,40 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from seedling.config.params import Facts, ScrapeParams
+from seedling.config.params import ScrapeParams, WorkspaceConfig
 from seedling.dataset.generation import read, read_manifest, read_rejected
 from seedling.errors import InputError
 from seedling.scrape import scrape
 from seedling.scrape.packing import pack_folder
 
-IMAGES, TEXTS = Facts(modality="image"), Facts(modality="text")
+IMAGES, TEXTS = WorkspaceConfig(modality="image"), WorkspaceConfig(modality="text")
 
 
-def run(data: Path, facts: Facts, *sources: dict[str, object]) -> Path:
+def run(data: Path, facts: WorkspaceConfig, *sources: dict[str, object]) -> Path:
     output = data.parent / "out"
     scrape(ScrapeParams.model_validate({"sources": list(sources)}), facts, data=data, output=output)
     return output
 
 
-def test_a_folder_gives_labels_splits_and_origins(make_pictures: Callable[..., Path]) -> None:
+def test_a_folder_gives_labels_splits_and_origins(make_images: Callable[..., Path]) -> None:
     """labeled/<class> is training data, test/<class> the test split, unlabeled the pool; origins are relative."""
-    rows = read(run(make_pictures(labeled=2, pool=4, test=1), IMAGES, {"kind": "folder"}))
+    rows = read(run(make_images(labeled=2, pool=4, test=1), IMAGES, {"kind": "folder"}))
     assert rows.groupby("split").size().to_dict() == {"pool": 4, "test": 3, "train": 6}
     assert rows.loc[rows["origin"] == "labeled/disc/0.png", "label"].tolist() == ["disc"]
     assert rows.loc[rows["split"] == "pool", "label"].isna().all()
 
 
-def test_a_plain_image_folder_is_all_labeled(make_pictures: Callable[..., Path]) -> None:
+def test_a_plain_image_folder_is_all_labeled(make_images: Callable[..., Path]) -> None:
     """Where there is no labeled/ or test/, every folder is a class."""
-    root = make_pictures(labeled=2, pool=0, test=0) / "labeled"
+    root = make_images(labeled=2, pool=0, test=0) / "labeled"
     rows = read(run(root, IMAGES, {"kind": "folder"}))
     assert rows["split"].unique().tolist() == ["train"]
     assert sorted(rows["label"].unique()) == ["bar", "cross", "disc"]
 
 
-def test_odd_files_are_rejected_or_left_for_validate(make_pictures: Callable[..., Path]) -> None:
-    """A picture outside any class has a reason; a broken link too; broken bytes are validate's business."""
-    root = make_pictures(labeled=1, pool=0, test=0)
+def test_odd_files_are_rejected_or_left_for_validate(make_images: Callable[..., Path]) -> None:
+    """An image outside any class has a reason; a broken link too; broken bytes are validate's business."""
+    root = make_images(labeled=1, pool=0, test=0)
     (root / "labeled" / "loose.png").write_bytes((root / "labeled/disc/0.png").read_bytes())
     (root / "labeled" / "disc" / "gone.png").symlink_to(root / "nowhere.png")
     (root / "labeled" / "disc" / "torn.jpg").write_bytes(b"\xff\xd8torn")
@@ -60,15 +60,15 @@ def test_odd_files_are_rejected_or_left_for_validate(make_pictures: Callable[...
 
 
 def test_an_empty_folder_is_explained(tmp_path: Path) -> None:
-    """The error says where pictures go."""
+    """The error says where images go."""
     (tmp_path / "data").mkdir()
     with pytest.raises(InputError, match="labeled/<class>"):
         run(tmp_path / "data", IMAGES, {"kind": "folder"})
 
 
-def test_a_class_without_a_file_is_named(make_pictures: Callable[..., Path]) -> None:
+def test_a_class_without_a_file_is_named(make_images: Callable[..., Path]) -> None:
     """Not one that has files in another split or another source alone, and no hidden folder; a link to a folder is followed."""
-    root = make_pictures(labeled=1, pool=0, test=1)
+    root = make_images(labeled=1, pool=0, test=1)
     (root / "labeled" / "ring").mkdir()
     (root / "labeled" / ".hidden").mkdir()
     (root / "labeled" / "disc" / "0.png").unlink()
@@ -125,15 +125,15 @@ def test_a_missing_column_is_named_with_the_nearest(tmp_path: Path) -> None:
         run(data, TEXTS, {"kind": "table", "path": "t.csv"})
 
 
-def test_sources_say_what_belongs_together(tmp_path: Path, make_pictures: Callable[..., Path]) -> None:
+def test_sources_say_what_belongs_together(tmp_path: Path, make_images: Callable[..., Path]) -> None:
     """A table's column, a missing one is named; a pattern over paths, by its bracket; a pattern that is none is said."""
     data = table(tmp_path, "t.csv", b"text,label,page\none,a,7\ntwo,b,7\nthree,a,\n")
     rows = read(run(data, TEXTS, {"kind": "table", "path": "t.csv", "group": "page"})).set_index("text")["group"]
     assert (rows["one"], rows["two"], rows["three"]) == ("page 7", "page 7", None)
     with pytest.raises(InputError, match="no column 'pages': did you mean 'page'"):
         run(data, TEXTS, {"kind": "table", "path": "t.csv", "group": "pages"})
-    pictures = make_pictures(labeled=2, pool=0, test=0)
-    named = read(run(pictures, IMAGES, {"kind": "folder", "group": r"/(\d)\.png$"})).set_index("origin")["group"]
+    images = make_images(labeled=2, pool=0, test=0)
+    named = read(run(images, IMAGES, {"kind": "folder", "group": r"/(\d)\.png$"})).set_index("origin")["group"]
     assert named["labeled/disc/1.png"] == named["labeled/bar/1.png"] == "name 1"
     with pytest.raises(ValueError, match="is not a regular expression"):
         ScrapeParams.model_validate({"sources": [{"kind": "folder", "group": "("}]})
@@ -180,7 +180,7 @@ def test_image_bytes_in_the_hugging_face_layout_are_read(tmp_path: Path) -> None
 
 @contextmanager
 def gallery(busy: int = 0, robots: str = "", retry_after: str = "1") -> Iterator[tuple[str, list[tuple[float, str]]]]:
-    """A real server: two pages, three pictures, a 404; the first `busy` picture requests are answered 429."""
+    """A real server: two pages, three images, a 404; the first `busy` image requests are answered 429."""
     asked: list[tuple[float, str]] = []
     left = [busy]
     shown = io.BytesIO()
@@ -235,7 +235,7 @@ def crawled(tmp_path: Path, *sources: dict[str, object]) -> Path:
 
 
 def test_a_crawl_follows_pages_and_takes_tags_for_weak_labels(tmp_path: Path) -> None:
-    """Three pictures by address; two tags become labels of source weak:tag; a 404 is a rejected row; items know their page."""
+    """Three images by address; two tags become labels of source weak:tag; a 404 is a rejected row; items know their page."""
     with gallery(robots="User-agent: *\nDisallow: /private/\n") as (start, asked):
         output = crawled(tmp_path, source(start, license="CC0", group_by_page=True))
     rows, rejected = read(output), read_rejected(output)
@@ -293,9 +293,9 @@ def test_an_item_that_a_site_shows_twice_is_rejected_once(tmp_path: Path) -> Non
     assert read_rejected(output)["reason"].tolist() == ["exact_duplicate"]
 
 
-def test_folders_named_like_splits_in_any_case_and_strays_are_seen(make_pictures: Callable[..., Path]) -> None:
+def test_folders_named_like_splits_in_any_case_and_strays_are_seen(make_images: Callable[..., Path]) -> None:
     """Test/ is the test split; a class folder and a file beside labeled/ are rejected, not lost."""
-    root = make_pictures(labeled=1, pool=0, test=1)
+    root = make_images(labeled=1, pool=0, test=1)
     (root / "test").rename(root / "Test")
     (root / "cats").mkdir()
     for name in ("cats/1.png", "stray.png"):
@@ -315,19 +315,19 @@ def test_the_same_crawl_gives_the_same_bytes(tmp_path: Path) -> None:
     assert found[0] == found[1]
 
 
-def test_a_packed_folder_gives_the_rows_that_the_loose_one_gives(make_pictures: Callable[..., Path]) -> None:
+def test_a_packed_folder_gives_the_rows_that_the_loose_one_gives(make_images: Callable[..., Path]) -> None:
     """Same ids, labels, splits and rejected files with their reasons; the origin still names the file."""
-    pictures = make_pictures(labeled=2, pool=4, test=1)
-    (pictures / "labeled" / "stray.png").write_bytes(b"x")
+    images = make_images(labeled=2, pool=4, test=1)
+    (images / "labeled" / "stray.png").write_bytes(b"x")
     for plain, odd in (
         ("disc", "1.0"),
         ("bar", "nan"),
         ("cross", "-1"),
     ):  # names, although a table's labels might mean others
-        (pictures / "labeled" / plain).rename(pictures / "labeled" / odd)
-    loose = run(pictures, IMAGES, {"kind": "folder"})
-    data = pictures.parent / "elsewhere" / "data"
-    assert pack_folder(pictures, data, "image", 14) == []
+        (images / "labeled" / plain).rename(images / "labeled" / odd)
+    loose = run(images, IMAGES, {"kind": "folder"})
+    data = images.parent / "elsewhere" / "data"
+    assert pack_folder(images, data, "image", 14) == []
     packed = run(data, IMAGES, {"kind": "table", "path": "packed"}, {"kind": "folder", "may_be_empty": True})
     columns = ["id", "label", "split", "label_source"]
     assert read(packed)[columns].equals(read(loose)[columns])

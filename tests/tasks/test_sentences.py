@@ -12,7 +12,7 @@ from seedling.augment.makers import Resources, Step, maker_of, steps_of
 from seedling.augment.resources import resources_of
 from seedling.augment.sentences import LOOKALIKES, MASK, OPERATIONS, Context, change, cut
 from seedling.augment.thesaurus import read_thesaurus
-from seedling.config.params import AugmentParams, Facts
+from seedling.config.params import AugmentParams, WorkspaceConfig
 from seedling.errors import InputError
 from seedling.media.typos import NEIGHBORS
 from seedling.models.saving import make_features
@@ -108,14 +108,14 @@ def test_words_that_are_put_in_are_no_negation_and_none_that_is_protected() -> N
     """Random words of the training texts, by `mask` and `insert`: what they may be is what is left of these texts."""
     parents = pd.DataFrame({"text": ["you will not pay", "never book the direct debit", "no table"]})
     params = AugmentParams(policy=["mask", "insert"], protect=["direct debit"])
-    features = make_features(None, None, Facts(modality="text"), None)
-    context = resources_of(params, Facts(modality="text"), parents, None, features).context
+    features = make_features(None, None, WorkspaceConfig(modality="text"), None)
+    context = resources_of(params, WorkspaceConfig(modality="text"), parents, None, features).context
     assert context.vocabulary == ["book", "pay", "table", "the", "will", "you"]
 
 
 def test_what_no_text_can_be_made_of_is_explained() -> None:
     """A share of none, and a function that gives half of a character."""
-    facts = Facts(modality="text")
+    facts = WorkspaceConfig(modality="text")
     with pytest.raises(InputError, match="swap: a share of 0 changes nothing"):
         steps_of([{"swap": 0}], facts, {})
     resources = Resources({"halved": lambda text, _: text + "\ud800"}, CONTEXT)
@@ -126,6 +126,6 @@ def test_what_no_text_can_be_made_of_is_explained() -> None:
 def test_an_unknown_operation_is_explained() -> None:
     """With what was probably meant, and what there is."""
     with pytest.raises(InputError, match=r"no operation .synonim.\. Did you mean synonym"):
-        steps_of(["synonim"], Facts(modality="text"), {})
+        steps_of(["synonim"], WorkspaceConfig(modality="text"), {})
     with pytest.raises(InputError, match="no function 'gone'"):
-        maker_of([Step("own", {"name": "gone"}, "gone")], Facts(modality="text"), Resources.of(None))
+        maker_of([Step("own", {"name": "gone"}, "gone")], WorkspaceConfig(modality="text"), Resources.of(None))

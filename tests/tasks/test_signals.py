@@ -1,4 +1,4 @@
-"""What is measured in a row, against hand calculations and pictures made to be so."""
+"""What is measured in a row, against hand calculations and images made to be so."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def test_sides_brightness_and_entropy_by_hand() -> None:
     """Half black, half white: mean 127.5, one bit; 90 wide, 60 high."""
     half = np.zeros((60, 90, 3), np.uint8)
     half[:30] = 255
-    found = signals.of_picture(half)
+    found = signals.of_image(half)
     assert (found["width"], found["height"], found["aspect"]) == (90, 60, 1.5)
     assert found["brightness"] == 127.5
     assert found["entropy"] == pytest.approx(1.0)
@@ -31,7 +31,7 @@ def test_sides_brightness_and_entropy_by_hand() -> None:
 
 
 def test_blur_rises_with_blurring_and_is_one_without_any_edge() -> None:
-    """White noise is sharp; each Gaussian makes it more blurred; a plain picture has no edge at all."""
+    """White noise is sharp; each Gaussian makes it more blurred; a plain image has no edge at all."""
     gray = cv2.cvtColor(NOISE, cv2.COLOR_RGB2GRAY)
     rising = [signals.blur(gray), *(signals.blur(cv2.GaussianBlur(gray, (0, 0), sigma)) for sigma in (1, 2, 4))]
     assert rising == sorted(rising)
@@ -39,14 +39,14 @@ def test_blur_rises_with_blurring_and_is_one_without_any_edge() -> None:
     assert signals.blur(np.full((20, 20), 7, np.uint8)) == 1.0
 
 
-def test_a_picture_that_is_stored_turned_is_known() -> None:
-    """EXIF orientation 6 is a quarter turn; a picture without EXIF is as it lies."""
+def test_a_image_that_is_stored_turned_is_known() -> None:
+    """EXIF orientation 6 is a quarter turn; an image without EXIF is as it lies."""
     plain, turned = io.BytesIO(), io.BytesIO()
-    picture = Image.fromarray(NOISE)
-    picture.save(plain, "JPEG")
+    image = Image.fromarray(NOISE)
+    image.save(plain, "JPEG")
     exif = Image.Exif()
     exif[0x0112] = 6
-    picture.save(turned, "JPEG", exif=exif)
+    image.save(turned, "JPEG", exif=exif)
     assert not images.rotated_by_exif(plain.getvalue())
     assert images.rotated_by_exif(turned.getvalue())
     assert images.decode(turned.getvalue()).shape == (90, 60, 3)
@@ -81,7 +81,7 @@ def test_markup_mojibake_letters_and_language() -> None:
 
 
 def test_far_out_is_judged_beside_the_others_and_by_an_absolute_limit() -> None:
-    """In pictures of about 150 one of 40 is dark; in a dark collection it is not; one of 5 is dark in both."""
+    """In images of about 150 one of 40 is dark; in a dark collection it is not; one of 5 is dark in both."""
     bright, dark = [150.0 + n % 9 for n in range(50)], [40.0 + n % 9 for n in range(50)]
     limit = LIMITS["dark"]
     assert beyond(np.array([*bright, 40.0, 5.0]), limit).tolist() == [False] * 50 + [True, True]
@@ -101,7 +101,7 @@ def test_another_language_needs_a_main_one() -> None:
     assert not other_language(pd.Series(["en", "de"] * 4)).any()
 
 
-def test_a_picture_a_quarter_as_large_is_odd_and_equal_sizes_are_not() -> None:
+def test_a_image_a_quarter_as_large_is_odd_and_equal_sizes_are_not() -> None:
     """Fourfold is the least: 100 × 100 among 256 × 256 stands out, 200 × 200 does not."""
     sides = [256] * 20
     for other, odd in ((100, True), (200, False)):
@@ -111,7 +111,7 @@ def test_a_picture_a_quarter_as_large_is_odd_and_equal_sizes_are_not() -> None:
 
 def test_entropy_of_noise_is_near_its_bound() -> None:
     """Gray levels of the mean of three uniform channels have less than the 8 bits of a uniform one, and more than 6."""
-    assert 6 < signals.of_picture(NOISE)["entropy"] < 8 == math.log2(256)
+    assert 6 < signals.of_image(NOISE)["entropy"] < 8 == math.log2(256)
 
 
 def test_a_long_token_costs_no_more_than_its_length() -> None:

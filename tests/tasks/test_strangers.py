@@ -10,19 +10,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from loopback import Reply, picture, site
+from loopback import Reply, image, site
 from pydantic import ValidationError
 from visiting import CRAWL, IMAGES, QUICK, TEXTS, gallery, run
 
-from seedling.config.params import Facts, ScrapeParams
+from seedling.config.params import ScrapeParams, WorkspaceConfig
 from seedling.config.public_addresses import is_public
 from seedling.dataset.generation import read, read_manifest, read_rejected
 from seedling.errors import InputError, SourceUnreachable
 
 
 @pytest.mark.parametrize("facts", [IMAGES])
-def test_what_strangers_send_is_refused_under_a_reason(tmp_path: Path, facts: Facts) -> None:
-    """Each broken thing has its reason, and the good picture beside them is kept."""
+def test_what_strangers_send_is_refused_under_a_reason(tmp_path: Path, facts: WorkspaceConfig) -> None:
+    """Each broken thing has its reason, and the good image beside them is kept."""
     bomb = gzip.compress(b"\0" * 5_000_000)
     bad: dict[str, tuple[Any, str]] = {
         "/gone.png": (Reply("", 404), "http_404"),
@@ -30,11 +30,11 @@ def test_what_strangers_send_is_refused_under_a_reason(tmp_path: Path, facts: Fa
         "/shop.zip": (Reply(b"PK\x03\x04rest", kind="image/png"), "archive"),
         "/draw.svg": (Reply('<svg onload="alert(1)"/>', kind="image/svg+xml"), "svg"),
         "/none.png": (Reply(b"", kind="image/png"), "empty"),
-        "/short.png": (Reply(picture(9), kind="image/png", told=9_999), "truncated"),
+        "/short.png": (Reply(image(9), kind="image/png", told=9_999), "truncated"),
         "/huge.png": (Reply(b"\0" * 2_000_000, kind="image/png"), "too_many_bytes"),
         "/bomb.png": (Reply(bomb, kind="image/png", headers={"Content-Encoding": "gzip"}), "too_many_bytes"),
         "/round.png": (Reply("", 302, headers={"Location": "/round2.png"}), "redirect_loop"),
-        "/secret.png": (picture(7), "robots_txt"),
+        "/secret.png": (image(7), "robots_txt"),
         "/to-private.png": (Reply("", 302, headers={"Location": "http://169.254.169.254/latest"}), "private_address"),
         "/to-file.png": (Reply("", 302, headers={"Location": "file:///etc/passwd"}), "http_302"),
         "http://no-such-host.invalid/x.png": (None, "no_such_host"),
@@ -45,17 +45,17 @@ def test_what_strangers_send_is_refused_under_a_reason(tmp_path: Path, facts: Fa
     with site() as told:
         told.routes |= {path: reply for path, (reply, _) in bad.items() if reply is not None}
         told.routes["/round2.png"] = Reply("", 302, headers={"Location": "/round.png"})
-        told.routes["/good.png"] = picture(44)
+        told.routes["/good.png"] = image(44)
         told.routes["/robots.txt"] = Reply("User-agent: *\nDisallow: /secret", kind="text/plain")
         shown = "".join(f'<figure><img src="{path}"></figure>' for path in [*bad, "/good.png"])
         port = told.address.rsplit(":", 1)[1]
         tls = f'<figure><img src="https://127.0.0.1:{port}/x.png"></figure>'  # a server that speaks no TLS
-        told.routes["/"] = shown + tls + "<figure>no picture</figure>"
+        told.routes["/"] = shown + tls + "<figure>no image</figure>"
         source = {**CRAWL, "start": told.address + "/", "max_megabytes": 1, "allow_private_hosts": ["127.0.0.1"]}
         output = run(tmp_path, facts, source)
     kept, rejected = read(output), read_rejected(output)
     assert [one.rsplit("/", 1)[1] for one in kept["origin"]] == ["good.png"]
-    expected = Counter(reason for _, reason in bad.values()) + Counter(["tls_failure", "no_picture"])
+    expected = Counter(reason for _, reason in bad.values()) + Counter(["tls_failure", "no_image"])
     assert Counter(rejected["reason"]) == expected
 
 
@@ -102,11 +102,11 @@ def test_a_site_that_always_refuses_is_left_alone(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_one_address_that_is_always_refused_does_not_hold_up_the_rest(tmp_path: Path) -> None:
-    """A picture that is always 503 is given up after four tries, one that is always 429 after six; the others come."""
+    """An image that is always 503 is given up after four tries, one that is always 429 after six; the others come."""
     with site() as told:
         names = [f"{number}.png" for number in range(30)]
         told.routes["/"] = "".join(f'<figure><img src="{name}"></figure>' for name in ("busy.png", "down.png", *names))
-        told.routes |= {f"/{name}": picture(7 * number) for number, name in enumerate(names)}
+        told.routes |= {f"/{name}": image(7 * number) for number, name in enumerate(names)}
         told.routes["/busy.png"] = Reply("", 429, headers={"Retry-After": "0"})
         told.routes["/down.png"] = Reply("", 503, headers={"Retry-After": "0"})
         output = run(tmp_path, IMAGES, {**CRAWL, "start": told.address + "/"})

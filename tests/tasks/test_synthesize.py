@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from seedling.config.params import Facts, SynthesizeParams, Template
+from seedling.config.params import SynthesizeParams, Template, WorkspaceConfig
 from seedling.dataset.generation import GenerationWriter, Row, identify, read, read_manifest, read_rejected
 from seedling.errors import InputError
 from seedling.media import images
@@ -17,7 +17,7 @@ from seedling.synthesize import synthesize
 from seedling.synthesize.mixing import cut_in, draw_pairs, mix, mixed_label
 from seedling.synthesize.templates import begins_with_vowel, compile_template, possible, sample, shared_out
 
-TEXTS = Facts(modality="text")
+TEXTS = WorkspaceConfig(modality="text")
 
 
 def test_a_mixture_is_the_weighted_mean_by_hand() -> None:
@@ -144,8 +144,8 @@ def test_a_cut_mixture_by_hand() -> None:
 
 
 def test_the_label_of_a_mixture_is_the_likelier_one(tmp_path: Path) -> None:
-    """Cut at about a half of pictures of seven pixels, some have more of the second than of the first."""
-    facts, rng, names = Facts(modality="image"), np.random.default_rng(0), ["a", "b"]
+    """Cut at about a half of images of seven pixels, some have more of the second than of the first."""
+    facts, rng, names = WorkspaceConfig(modality="image"), np.random.default_rng(0), ["a", "b"]
     with GenerationWriter(tmp_path / "v", stage="validate", modality="image") as writer:
         for number in range(20):
             payload = images.encode(rng.integers(0, 255, (7, 7, 3)).astype(np.uint8))
@@ -158,7 +158,7 @@ def test_the_label_of_a_mixture_is_the_likelier_one(tmp_path: Path) -> None:
     made, labels = read(tmp_path / "out"), read(tmp_path / "v").set_index("id")["label"]
     assert [names[int(np.argmax(one))] for one in made["label_probs"]] == made["label"].tolist()
     assert made["confidence"].to_numpy() == pytest.approx([max(one) for one in made["label_probs"]])
-    assert any(labels[parents[0]] != label for parents, label in zip(made["parents"], made["label"], strict=True))
+    assert any(labels[parents[0]] != label for parents, label in zip(made["parent_ids"], made["label"], strict=True))
 
 
 def test_sentences_that_differ_in_a_number_are_two(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""train: lineages that never see what they are judged by, and the verdict."""
+"""train: lineages that never see what they are judged by, and the decision."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from seedling.dataset.training_rows import NO_FOLD, TrainingRows, pool_halves
 from seedling.stats.statistics import fit_temperature
 from seedling.train.choice import Judged, choose
 from seedling.train.cross_validation import Predictions
-from seedling.train.round_decision import Verdict, judge
+from seedling.train.round_decision import RoundDecision, judge
 from seedling.train.tally import Candidate
 
 PARAMS = TrainParams(bootstrap_draws=1000)
@@ -25,9 +25,9 @@ def chances(right: np.ndarray, sure: float = 0.9) -> np.ndarray:
     return np.stack([own, 1 - own], axis=1)
 
 
-def verdict(
+def round_decision(
     *both: np.ndarray | list[np.ndarray], changed: float = 0.5, last: bool = False, margin: float = 0.0
-) -> Verdict:
+) -> RoundDecision:
     old, new = ([each[None] for each in ([one] if isinstance(one, np.ndarray) else one)] for one in both)
     many = old[0].shape[1]
     return judge(
@@ -49,7 +49,7 @@ RIGHT = np.arange(100) < 80
 
 def test_a_round_that_loses_rows_is_rejected_and_rolled_back() -> None:
     """72 right where 80 were: worse with probability near one, so round 0 stays."""
-    found = verdict(chances(RIGHT), chances(np.arange(100) < 72))
+    found = round_decision(chances(RIGHT), chances(np.arange(100) < 72))
     assert (found.decision, found.accepted_round, found.stop) == ("rejected", 0, True)
     assert found.accuracy.value == pytest.approx(-0.08)
     assert "-8.0 points" in found.reason
@@ -57,46 +57,46 @@ def test_a_round_that_loses_rows_is_rejected_and_rolled_back() -> None:
 
 def test_a_round_that_gains_rows_is_accepted_and_the_loop_goes_on() -> None:
     """88 right where 80 were."""
-    found = verdict(chances(RIGHT), chances(np.arange(100) < 88))
+    found = round_decision(chances(RIGHT), chances(np.arange(100) < 88))
     assert (found.decision, found.accepted_round, found.stop) == ("accepted", 1, False)
 
 
 def test_log_loss_alone_does_not_reject() -> None:
     """The same rows right: a temperature takes back what sureness did."""
-    assert verdict(chances(RIGHT, 0.9), chances(RIGHT, 0.999)).decision == "accepted"
+    assert round_decision(chances(RIGHT, 0.9), chances(RIGHT, 0.999)).decision == "accepted"
 
 
 def test_a_loss_of_rows_that_log_loss_confirms_is_rejected_earlier() -> None:
     """Four rows lost and one won: by the sign test's 26 / 32 worse; rejected where log-loss is worse too, else not."""
     new = RIGHT.copy()
     new[[3, 4, 5, 6]], new[90] = False, True
-    found = verdict(chances(RIGHT), chances(new))
+    found = round_decision(chances(RIGHT), chances(new))
     assert 0.8 <= found.accuracy.probability_worse < 0.95
     assert found.decision == "rejected"
     assert "log-loss" in found.reason
-    assert verdict(chances(RIGHT, 0.999), chances(new, 0.8)).decision == "accepted"
+    assert round_decision(chances(RIGHT, 0.999), chances(new, 0.8)).decision == "accepted"
 
 
 def test_a_loss_within_the_margin_is_accepted() -> None:
     """Ten rows of a hundred lost for certain: rejected, but not where a person allows 20 points."""
     new = RIGHT & (np.arange(100) >= 10)
-    assert verdict(chances(RIGHT), chances(new)).decision == "rejected"
-    assert verdict(chances(RIGHT), chances(new), margin=0.2).decision == "accepted"
+    assert round_decision(chances(RIGHT), chances(new)).decision == "rejected"
+    assert round_decision(chances(RIGHT), chances(new), margin=0.2).decision == "accepted"
 
 
 def test_what_several_learners_lost_counts_though_the_first_won() -> None:
     """One learner wins ten rows, two lose ten each: 3.3 points less on the mean."""
     won, lost = RIGHT | (np.arange(100) >= 90), RIGHT & (np.arange(100) >= 10)
-    found = verdict([chances(RIGHT)] * 3, [chances(won), chances(lost), chances(lost)])
+    found = round_decision([chances(RIGHT)] * 3, [chances(won), chances(lost), chances(lost)])
     assert found.accuracy is not None
     assert round(found.accuracy.value, 4) == round(-10 / 300, 4)
 
 
 def test_the_loop_stops_when_the_pools_labels_no_longer_change_or_rounds_end() -> None:
     """Accepted, and stopped with the reason."""
-    assert verdict(chances(RIGHT), chances(RIGHT), changed=0.005).stop
-    assert "converged" in verdict(chances(RIGHT), chances(RIGHT), changed=0.005).reason
-    assert "last round" in verdict(chances(RIGHT), chances(RIGHT), last=True).reason
+    assert round_decision(chances(RIGHT), chances(RIGHT), changed=0.005).stop
+    assert "converged" in round_decision(chances(RIGHT), chances(RIGHT), changed=0.005).reason
+    assert "last round" in round_decision(chances(RIGHT), chances(RIGHT), last=True).reason
 
 
 def table() -> TrainingRows:
@@ -105,8 +105,8 @@ def table() -> TrainingRows:
     fold = np.array([0, 0, 1, 1, 0, 0, 1, 1, NO_FOLD, NO_FOLD, NO_FOLD, NO_FOLD, NO_FOLD])
     targets = np.zeros((13, 2))
     targets[:9, 0] = 1
-    lineage_labels = np.full((13, 3), -1)
-    lineage_labels[9:] = [[1, 0, 1], [1, -1, 1], [-1, 0, 0], [1, 1, 1]]
+    pseudo_label_by_fold = np.full((13, 3), -1)
+    pseudo_label_by_fold[9:] = [[1, 0, 1], [1, -1, 1], [-1, 0, 0], [1, 1, 1]]
     return TrainingRows(
         ids=np.arange(13).astype(str),
         ingredient=ingredient,
@@ -116,8 +116,8 @@ def table() -> TrainingRows:
         parents=np.array([[n, -1] for n in [0, 1, 2, 3, 0, 1, 2, 3]] + [[-1, -1]] * 5),
         group=np.arange(13).astype(str),
         half=np.array([0] * 9 + [0, 1, 0, 1]),
-        lineage_labels=lineage_labels,
-        lineage_weights=np.tile([0.5, 0.7, 0.9], (13, 1)),
+        pseudo_label_by_fold=pseudo_label_by_fold,
+        pseudo_weight_by_fold=np.tile([0.5, 0.7, 0.9], (13, 1)),
     )
 
 
@@ -171,7 +171,7 @@ def test_the_choice_is_the_smallest_log_loss_of_learners_and_ensemble() -> None:
 
 
 def test_verdicts_are_plain_json(tmp_path: Path) -> None:
-    """As verdict.json holds them."""
-    known = json.loads(json.dumps(verdict(chances(RIGHT), chances(RIGHT)).as_json()))
+    """As decision.json holds them."""
+    known = json.loads(json.dumps(round_decision(chances(RIGHT), chances(RIGHT)).as_json()))
     assert set(known) >= {"round", "decision", "stop", "reason", "accepted_round", "accuracy", "log_loss", "rows"}
     assert set(known["accuracy"]) == {"value", "low", "high", "probability_worse"}

@@ -17,21 +17,21 @@ from seedling.models import training
 from seedling.models.losses import Adjusted, balanced, class_shares, losses_of_rows
 from seedling.models.network import Limits, Network, changed, pretrain
 from seedling.models.saving import load_learner, make_learner, save_learner
-from seedling.models.training import Checkpoint, Loop, Setting, batch_of_step
+from seedling.models.training import Checkpoint, FitContext, Loop, batch_of_step
 
 DIGITS = load_digits()
-PICTURES = np.repeat((DIGITS.images * 15).astype(np.uint8).repeat(2, axis=1).repeat(2, axis=2)[..., None], 3, axis=3)
+IMAGES = np.repeat((DIGITS.images * 15).astype(np.uint8).repeat(2, axis=1).repeat(2, axis=2)[..., None], 3, axis=3)
 
 
 def inputs(rows: np.ndarray) -> Inputs:
-    return Inputs(np.zeros((len(rows), 1), np.float32), PICTURES[rows])
+    return Inputs(np.zeros((len(rows), 1), np.float32), IMAGES[rows])
 
 
 class Killed(Exception):
     """Stands for a kill: the process ends between two steps."""
 
 
-def fitted(setting: Setting, rows: np.ndarray) -> Network:
+def fitted(setting: FitContext, rows: np.ndarray) -> Network:
     network = Network(setting)
     network.fit(inputs(rows), np.eye(10)[DIGITS.target[rows]], np.ones(len(rows)))
     return network
@@ -52,7 +52,7 @@ def test_a_training_that_was_killed_goes_on_to_the_same_weights(
 
         return hear
 
-    setting = Setting(10, seed=3, steps=30, unlabeled=pool)
+    setting = FitContext(10, seed=3, steps=30, unlabeled=pool)
     whole = fitted(setting.of_model(watch=watch("whole")), rows)
     monkeypatch.setattr(training, "SECONDS_BETWEEN_CHECKPOINTS", -1.0)
     disturbed = setting.of_model(checkpoint=tmp_path / "network")
@@ -91,7 +91,7 @@ def test_memory_that_runs_out_makes_smaller_parts_of_the_same_batch() -> None:
         net = nn.Linear(2, 1)
         nn.init.ones_(net.weight)
         nn.init.zeros_(net.bias)
-        loop = Loop(net, Setting(1), 0.1, {})
+        loop = Loop(net, FitContext(1), 0.1, {})
 
         def loss_of(step: int, draw: torch.Generator) -> Iterator[torch.Tensor]:
             for part in x.chunk(loop.parts):
@@ -109,19 +109,19 @@ def test_a_loss_that_is_no_number_ends_the_training_with_its_step() -> None:
     """The learner is left out; that the others go on is tested where candidates are tried."""
     net = nn.Linear(1, 1)
     with pytest.raises(Diverged, match="no number at step 1"):
-        Loop(net, Setting(1), 0.1, {}).run(lambda step, draw: iter([net.weight.sum() * torch.nan]), 3)
+        Loop(net, FitContext(1), 0.1, {}).run(lambda step, draw: iter([net.weight.sum() * torch.nan]), 3)
 
 
 @pytest.mark.slow
-def test_pool_pictures_without_labels_make_the_network_better() -> None:
+def test_pool_images_without_labels_make_the_network_better() -> None:
     """Five labels a digit: pretrained and with consistency it is right at least five points oftener than without."""
-    order = np.random.default_rng(0).permutation(len(PICTURES))
+    order = np.random.default_rng(0).permutation(len(IMAGES))
     test, pool = order[:300], order[300:1000]
     rows = np.concatenate([pool[DIGITS.target[pool] == digit][:5] for digit in range(10)])
-    setting = Setting(10, seed=0, steps=200)
-    body = pretrain(PICTURES[pool], setting)
+    setting = FitContext(10, seed=0, steps=200)
+    body = pretrain(IMAGES[pool], setting)
 
-    def right(one: Setting) -> float:
+    def right(one: FitContext) -> float:
         return float((fitted(one, rows).logits(inputs(test)).argmax(axis=1) == DIGITS.target[test]).mean())
 
     assert right(setting.of_model(body=body, unlabeled=inputs(pool))) > right(setting) + 0.05
@@ -141,9 +141,9 @@ def test_limits_by_hand() -> None:
     assert limits.judge(torch.tensor([[0.51, 0.49]]))[1].tolist() == [0]
 
 
-def test_changed_pictures_stay_pictures_and_differ() -> None:
-    """Same shape, between -1 and 1, another picture each draw, the same one for the same draw."""
-    shown = torch.from_numpy(PICTURES[:4]).permute(0, 3, 1, 2).float() / 127.5 - 1
+def test_changed_images_stay_images_and_differ() -> None:
+    """Same shape, between -1 and 1, another image each draw, the same one for the same draw."""
+    shown = torch.from_numpy(IMAGES[:4]).permute(0, 3, 1, 2).float() / 127.5 - 1
     first, again, other = (changed(shown, torch.Generator().manual_seed(seed), strength=1.0) for seed in (0, 0, 1))
     assert first.shape == shown.shape and float(first.abs().max()) <= 1
     assert (first == again).all() and not torch.allclose(first, other)
@@ -170,11 +170,11 @@ def test_adjusted_logits_lose_the_log_of_the_classes_shares_and_come_back_from_d
     x = np.array([[0.0], [0.1], [0.2], [1.0]], np.float32)
     targets = np.eye(2)[[0, 0, 0, 1]]
     assert class_shares(targets, np.ones(4)) == pytest.approx([0.75, 0.25])
-    plain = make_learner("logistic_regression", Setting(2))
+    plain = make_learner("logistic_regression", FitContext(2))
     plain.fit(Inputs(x), targets, np.ones(4))
     adjusted = Adjusted(plain, np.log(class_shares(targets, np.ones(4))))
     gained = adjusted.logits(Inputs(x)) - plain.logits(Inputs(x))
     assert gained[:, 1] - gained[:, 0] == pytest.approx(np.full(4, np.log(3)))
     save_learner(adjusted, tmp_path / "one")
-    loaded = load_learner("logistic_regression", tmp_path / "one", Setting(2))
+    loaded = load_learner("logistic_regression", tmp_path / "one", FitContext(2))
     assert (loaded.logits(Inputs(x)) == adjusted.logits(Inputs(x))).all()

@@ -1,4 +1,4 @@
-"""synthesize.translate: pictures as from another source: whose look, in which fold, and how much of it."""
+"""synthesize.translate: images as from another source: whose look, in which fold, and how much of it."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ import numpy as np
 import pytest
 from albumentations.augmentations.mixing.domain_adaptation_functional import apply_histogram
 
-from seedling.config.params import Facts, SynthesizeParams
+from seedling.config.params import SynthesizeParams, WorkspaceConfig
 from seedling.dataset.generation import GenerationWriter, Row, identify, read, read_rejected
 from seedling.errors import InputError
 from seedling.media import images
 from seedling.synthesize import synthesize
 from seedling.synthesize.translating import matched
 
-PICTURES = Facts(modality="image")
+IMAGES = WorkspaceConfig(modality="image")
 
 
 def test_values_go_as_far_as_is_said_by_hand() -> None:
-    """A half of 10 and a half of 20 becomes a half of 100 and a half of 240; half of the way, 55 and 130; a picture matched to itself stays."""
+    """A half of 10 and a half of 20 becomes a half of 100 and a half of 240; half of the way, 55 and 130; an image matched to itself stays."""
     content = np.tile(np.array([10, 20], np.uint8)[None, :, None], (2, 1, 3))
     look = np.tile(np.array([240, 100, 100, 240], np.uint8)[None, :, None], (3, 1, 3))
     assert matched(content, look, 1.0)[0, :, 0].tolist() == [100, 240]
@@ -48,7 +48,7 @@ def test_a_flat_ground_does_not_jump_by_hand() -> None:
 
 
 def rows(place: Path, sources: dict[str, tuple[int, str]]) -> Path:
-    """Pictures of one brightness a source: so many of each, labeled in two folds, or of the pool."""
+    """Images of one brightness a source: so many of each, labeled in two folds, or of the pool."""
     with GenerationWriter(place, stage="validate", modality="image") as writer:
         for number, (source, (many, split)) in enumerate(sources.items()):
             for one in range(many):
@@ -74,21 +74,21 @@ def rows(place: Path, sources: dict[str, tuple[int, str]]) -> Path:
 
 def made(here: Path, output: Path, **params: object) -> Path:
     wanted = SynthesizeParams.model_validate({"mixup": 0, "translate": 2, **params})
-    synthesize(wanted, PICTURES, collected=here, validated=here, output=output)
+    synthesize(wanted, IMAGES, collected=here, validated=here, output=output)
     return output
 
 
 def test_labeled_rows_take_the_look_of_the_pool_and_keep_all_else(tmp_path: Path) -> None:
-    """Studio pictures are dark, the pool is bright: so are the children, in their parent's fold, class and group; the same bytes each time."""
+    """Studio images are dark, the pool is bright: so are the children, in their parent's fold, class and group; the same bytes each time."""
     here = rows(tmp_path / "v", {"studio": (8, "train"), "street": (3, "pool"), "shop": (2, "test")})
     first = made(here, tmp_path / "out")
     found, known = (
-        read(first, ["id", "fold", "label", "group", "parents", "label_source", "image"]),
+        read(first, ["id", "fold", "label", "group", "parent_ids", "label_source", "image"]),
         read(here).set_index("id"),
     )
     assert len(found) == 16
     for one in found.to_dict("records"):
-        content, look = (known.loc[parent] for parent in one["parents"])
+        content, look = (known.loc[parent] for parent in one["parent_ids"])
         assert (one["fold"], one["label"], one["group"]) == (content["fold"], content["label"], content["group"])
         assert look["split"] == "pool", "what judges gives no look"
         assert one["label_source"] == "translate"
@@ -101,12 +101,12 @@ def test_a_labeled_row_gives_its_look_within_its_fold_alone(tmp_path: Path) -> N
     """Both sources are labeled: parents share a fold, and sources differ; into the one, rows of the other alone are translated."""
     here = rows(tmp_path / "v", {"studio": (8, "train"), "street": (8, "train")})
     known = read(here).set_index("id")
-    for parents in read(made(here, tmp_path / "out"), ["parents"])["parents"]:
+    for parents in read(made(here, tmp_path / "out"), ["parent_ids"])["parent_ids"]:
         content, look = (known.loc[parent] for parent in parents)
         assert content["fold"] == look["fold"]
         assert content["origin"].split("/")[0] != look["origin"].split("/")[0]
-    into = read(made(here, tmp_path / "into", translate_into="street"), ["parents"])
-    assert Counter(known.loc[one[0], "origin"].split("/")[0] for one in into["parents"]) == {"studio": 16}
+    into = read(made(here, tmp_path / "into", translate_into="street"), ["parent_ids"])
+    assert Counter(known.loc[one[0], "origin"].split("/")[0] for one in into["parent_ids"]) == {"studio": 16}
 
 
 def test_where_a_fold_has_no_row_of_another_source_it_is_counted(tmp_path: Path) -> None:
@@ -118,7 +118,7 @@ def test_where_a_fold_has_no_row_of_another_source_it_is_counted(tmp_path: Path)
 
 
 def test_a_pool_row_that_is_nearly_a_labeled_one_gives_its_look_within_that_ones_fold(tmp_path: Path) -> None:
-    """The street's only two pictures are near-duplicates of a studio row of either fold: children of a fold take the one of that fold."""
+    """The street's only two images are near-duplicates of a studio row of either fold: children of a fold take the one of that fold."""
     here, place = rows(tmp_path / "v", {"studio": (4, "train"), "street": (2, "pool")}), tmp_path / "near"
     known = read(here, ["id", "split", "fold", "label", "label_source", "origin", "group", "image"])
     labeled = known[known["split"] == "train"].drop_duplicates("fold").sort_values("fold")["group"].tolist()
@@ -131,9 +131,9 @@ def test_a_pool_row_that_is_nearly_a_labeled_one_gives_its_look_within_that_ones
             writer.keep(Row(row["id"], row["split"], fold, **more, group=group, payload=row["image"]["bytes"]))
         writer.close(rows_in=len(known), classes=["a", "b"])
     near, fold_of = read(place).set_index("id"), dict(zip(labeled, (0, 1), strict=True))
-    found = read(made(place, tmp_path / "out"), ["fold", "parents"])
+    found = read(made(place, tmp_path / "out"), ["fold", "parent_ids"])
     assert len(found)
-    assert all(fold_of[near.loc[one["parents"][1], "group"]] == one["fold"] for one in found.to_dict("records"))
+    assert all(fold_of[near.loc[one["parent_ids"][1], "group"]] == one["fold"] for one in found.to_dict("records"))
 
 
 def test_folders_that_are_classes_are_no_sources(tmp_path: Path) -> None:
@@ -161,7 +161,7 @@ def test_folders_that_are_classes_are_no_sources(tmp_path: Path) -> None:
 
 
 def test_a_child_that_is_its_parent_is_none(tmp_path: Path) -> None:
-    """Pictures of one flat gray as from a place of the same gray: nothing changes, and nothing is kept."""
+    """Images of one flat gray as from a place of the same gray: nothing changes, and nothing is kept."""
     with GenerationWriter(tmp_path / "v", stage="validate", modality="image") as writer:
         for number in range(4):
             gray = np.full((8, 8 + number, 3), 90, np.uint8)

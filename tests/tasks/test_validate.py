@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from seedling.config.params import Facts, ValidateParams
+from seedling.config.params import ValidateParams, WorkspaceConfig
 from seedling.dataset.generation import GenerationWriter, Row, identify, read, read_manifest, read_rejected
 from seedling.errors import InputError
 from seedling.media import images
@@ -20,7 +20,7 @@ from seedling.validate.duplicates import Clusters, clusters, equal_texts, near_d
 from seedling.validate.splits import assign_folds, carve_test
 
 RNG = np.random.default_rng(11)
-TEXTS, IMAGES = Facts(modality="text"), Facts(modality="image")
+TEXTS, IMAGES = WorkspaceConfig(modality="text"), WorkspaceConfig(modality="image")
 
 
 def text(content: str, label: str | None = None, split: str | None = None, source: str = "human") -> Row:
@@ -28,7 +28,7 @@ def text(content: str, label: str | None = None, split: str | None = None, sourc
     return Row(identify(content.encode()), where, label=label, label_source=source if label else None, payload=content)
 
 
-def checked(tmp_path: Path, rows: list[Row], facts: Facts = TEXTS, **params: object) -> Path:
+def checked(tmp_path: Path, rows: list[Row], facts: WorkspaceConfig = TEXTS, **params: object) -> Path:
     with GenerationWriter(tmp_path / "scrape", stage="scrape", modality=facts.modality) as writer:
         for row in rows:
             writer.keep(row)
@@ -224,7 +224,7 @@ def test_a_test_split_is_carved_where_none_is_given_and_rows_suffice(tmp_path: P
     assert "test" not in set(read(few)["split"])
 
 
-def picture(pixels: np.ndarray, label: str | None, split: str | None = None, kind: str = "PNG") -> Row:
+def image(pixels: np.ndarray, label: str | None, split: str | None = None, kind: str = "PNG") -> Row:
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, kind)
     row_id = identify(images.content(images.decode(buffer.getvalue())))
@@ -237,23 +237,23 @@ def noise(seed: int, side: int = 40) -> np.ndarray:
     return np.asarray(Image.fromarray(rng.integers(0, 255, (6, 6, 3)).astype(np.uint8)).resize((side, side)))
 
 
-def test_pictures_that_cannot_be_used_have_reasons(tmp_path: Path) -> None:
+def test_images_that_cannot_be_used_have_reasons(tmp_path: Path) -> None:
     """Broken, empty, tiny and blank."""
-    rows = [picture(noise(n), "x" if n < 4 else "y") for n in range(8)]
+    rows = [image(noise(n), "x" if n < 4 else "y") for n in range(8)]
     broken = [Row("0" * 31 + str(n), payload=content) for n, content in enumerate((b"", b"\xff\xd8 torn"))]
-    rows += [*broken, picture(noise(90, 5), None), picture(np.full((40, 40, 3), 77, np.uint8), None)]
+    rows += [*broken, image(noise(90, 5), None), image(np.full((40, 40, 3), 77, np.uint8), None)]
     output = checked(tmp_path, rows, IMAGES)
     assert reasons(output) == {"empty_file": 1, "undecodable": 1, "too_small": 1, "blank": 1}
     assert "image" not in read(output).columns
 
 
-def test_a_recompressed_test_picture_is_found_in_training(tmp_path: Path) -> None:
-    """JPEG at quality 60 of a test picture is a near-duplicate; other pictures are not."""
-    rows = [picture(noise(n), "x" if n < 4 else "y") for n in range(8)]
+def test_a_recompressed_test_image_is_found_in_training(tmp_path: Path) -> None:
+    """JPEG at quality 60 of a test image is a near-duplicate; other images are not."""
+    rows = [image(noise(n), "x" if n < 4 else "y") for n in range(8)]
     buffer = io.BytesIO()
     Image.fromarray(noise(50)).save(buffer, "JPEG", quality=60)
     again = np.asarray(Image.open(buffer))
-    output = checked(tmp_path, [*rows, picture(noise(50), "x", "test"), picture(again, "x")], IMAGES)
+    output = checked(tmp_path, [*rows, image(noise(50), "x", "test"), image(again, "x")], IMAGES)
     assert reasons(output) == {"near_duplicate_of_test": 1}
 
 
@@ -263,7 +263,7 @@ def test_banded_search_finds_what_comparing_all_pairs_finds() -> None:
     copies = hashes[:30] ^ (np.uint64(1) << RNG.integers(0, 63, 30).astype(np.uint64)) ^ np.uint64(1 << 40)
     every = np.concatenate([hashes, copies])
     thumbs = np.concatenate([(base := RNG.integers(0, 255, (60, 12)).astype(np.uint8)), base[:30]])
-    thumbs[75:] = 255 - thumbs[75:]  # near in hash, far in picture
+    thumbs[75:] = 255 - thumbs[75:]  # near in hash, far in image
     expected = {
         (i, j)
         for i in range(90)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from loopback import Reply, picture, site
+from loopback import Reply, image, site
 from visiting import CRAWL, IMAGES, QUICK, TEXTS, gallery, run
 
 from seedling.dataset.generation import read, read_manifest, read_rejected
@@ -54,7 +54,7 @@ def test_an_item_has_its_fields_license_and_author(tmp_path: Path) -> None:
 
 
 def test_a_later_visit_brings_only_what_is_new(tmp_path: Path) -> None:
-    """Under the same as_of nothing is asked; under a new one pages are, on condition; pictures that are there are not; what vanished stays."""
+    """Under the same as_of nothing is asked; under a new one pages are, on condition; images that are there are not; what vanished stays."""
     with site() as told:
         told.etags = True
         gallery(told)
@@ -66,7 +66,7 @@ def test_a_later_visit_brings_only_what_is_new(tmp_path: Path) -> None:
         assert told.asked == []
 
         told.routes["/2"] = '<figure><img src="d.png"></figure>'  # c has gone, d is new
-        told.routes["/d.png"] = picture(160)
+        told.routes["/d.png"] = image(160)
         second = read(run(tmp_path, IMAGES, source, as_of="2026-01-08"))
         assert sorted(told.paths()) == ["/", "/2", "/d.png"]
         conditions = {path: "If-None-Match" in headers for _, _, path, headers, _ in told.asked}
@@ -204,7 +204,7 @@ def test_a_kill_loses_nothing_and_repeats_nothing(tmp_path: Path) -> None:
         source = {"kind": "sequence", "url": told.address + "/r/{1..400}", "text": "p::text", **QUICK}
         code = (
             "import sys, json; from pathlib import Path; from seedling.config.params import *; from seedling.scrape import scrape\n"
-            f"scrape(ScrapeParams.model_validate(dict(sources=[json.loads(sys.argv[1])])), Facts(modality='text'), data=Path({str(tmp_path / 'data')!r}), "
+            f"scrape(ScrapeParams.model_validate(dict(sources=[json.loads(sys.argv[1])])), WorkspaceConfig(modality='text'), data=Path({str(tmp_path / 'data')!r}), "
             f"output=Path({str(tmp_path / 'killed')!r}), remembered=Path({str(tmp_path / 'web')!r}))"
         )
         begun = subprocess.Popen([sys.executable, "-c", code, json.dumps(source)], start_new_session=True)
@@ -227,7 +227,7 @@ def test_a_background_source_is_the_class_nothing(tmp_path: Path) -> None:
     folder = tmp_path / "data" / "walls"
     folder.mkdir(parents=True)
     (folder / "unlabeled").mkdir()
-    (folder / "unlabeled" / "w.png").write_bytes(picture(30))
+    (folder / "unlabeled" / "w.png").write_bytes(image(30))
     with site() as told:
         gallery(told)
         rows = read(
@@ -268,19 +268,19 @@ def test_a_dynamic_page_is_worked_in_a_browser(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_pictures_that_fail_for_now_come_with_the_next_call(tmp_path: Path) -> None:
-    """A sequence's picture answers 500, and later does not: the same visit asks for it again, and an item that breaks the rules costs itself alone."""
+def test_images_that_fail_for_now_come_with_the_next_call(tmp_path: Path) -> None:
+    """A sequence's image answers 500, and later does not: the same visit asks for it again, and an item that breaks the rules costs itself alone."""
     with site() as told:
         told.routes["/p/*"] = lambda path, _: Reply(
             f'<img src="/pic/{path[3:]}.png"><img class="x" src="http://[x/b.png">'
         )
-        told.routes |= {f"/pic/{number}.png": picture(20 * number) for number in (1, 3)}
+        told.routes |= {f"/pic/{number}.png": image(20 * number) for number in (1, 3)}
         told.routes["/pic/2.png"] = Reply("", 500)
         source = {"kind": "sequence", "url": told.address + "/p/{1..3}", "item": "img", "image": "./@src", **QUICK}
         first = run(tmp_path, IMAGES, source)
         assert len(read(first)) == 2
         assert Counter(read_rejected(first)["reason"]) == {"http_500": 1, "not_understood": 3}
-        told.routes["/pic/2.png"] = picture(99)
+        told.routes["/pic/2.png"] = image(99)
         told.asked.clear()
         assert len(read(run(tmp_path, IMAGES, source))) == 3
         assert [path for path in told.paths() if "pic" in path] == ["/pic/2.png"]
@@ -336,10 +336,10 @@ def test_human_labels_judge_the_rules(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_words_are_no_selectors(tmp_path: Path) -> None:
-    """A license or an author given in words is taken as it is, also of a sequence of bare pictures; and one that is found on the page."""
+    """A license or an author given in words is taken as it is, also of a sequence of bare images; and one that is found on the page."""
     with site() as told:
         gallery(told)
-        told.routes |= {f"/raw/{number}": picture(130 + 40 * number) for number in (1, 2)}
+        told.routes |= {f"/raw/{number}": image(130 + 40 * number) for number in (1, 2)}
         stated = {"license": "CC-BY-4.0", "attribution": "(c) Ada"}
         crawl = {**CRAWL, "start": told.address + "/", "license": "(c) all of us", "attribution": "(//i)[1]/text()"}
         raw = {"kind": "sequence", "url": told.address + "/raw/{1..2}", **QUICK, **stated}
