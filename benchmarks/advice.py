@@ -26,6 +26,7 @@ from seedling.config.params import EncoderParams, WorkspaceConfig
 from seedling.dataset.training_rows import TrainingRows
 from seedling.evaluate.next_steps import Curve, LabelsFrom, errors_by_class, next_steps
 from seedling.features.classical import Inputs
+from seedling.features.encoder_handle import EncoderHandle
 from seedling.label_quality.label_issues import doubt
 from seedling.models.heads import Head
 from seedling.models.model import single_threaded
@@ -59,7 +60,11 @@ def load(data: Path, name: str, backbone: str) -> tuple[np.ndarray, pd.DataFrame
     modality: Any = "text" if "text" in frame else "image"
     encoder = EncoderParams(model="all-MiniLM-L6-v2" if modality == "text" else backbone)
     with tempfile.TemporaryDirectory() as folder:
-        maker = make_features(encoder, None, WorkspaceConfig(modality=modality), Path(folder))
+        maker = make_features(
+            EncoderHandle(encoder, modality, Path(folder)) if encoder else None,
+            None,
+            WorkspaceConfig(modality=modality),
+        )
         features = maker.fit_transform(frame[modality].tolist()).features
     return features, frame, sorted(known)
 

@@ -29,6 +29,7 @@ from seedling.augment.teaching import Parents
 from seedling.augment.thesaurus import read_thesaurus
 from seedling.config.params import EncoderParams, WorkspaceConfig
 from seedling.features.classical import FeatureMaker
+from seedling.features.encoder_handle import EncoderHandle
 from seedling.media import images
 from seedling.models.model import single_threaded
 from seedling.models.saving import make_features, make_learner
@@ -158,7 +159,7 @@ def one_seed(
     modality, payloads, labels, test = rows_of(name, data)
     facts = WorkspaceConfig(modality=modality, seed=seed)  # type: ignore[arg-type]
     maker = make_features(
-        EncoderParams(model=encoder) if encoder else None, None, facts, Path.cwd() if encoder else None
+        EncoderHandle(EncoderParams(model=encoder), facts.modality, Path.cwd()) if encoder else None, None, facts
     )
     train = np.flatnonzero(~test)
     parents = parents_of([payloads[row] for row in train], labels[train], many, seed, maker)

@@ -108,7 +108,7 @@ def seedling(seed: int, many: int, effort: str, *, supervised: bool = False) -> 
         test = rows[rows["split"] == "test"].set_index("id")["label"]
         found = {"accepted": metrics["test"]["accuracy"]["value"], "rejected_rounds": 0.0}
         for one in metrics["rounds"]:
-            model = load_model(workspace / "models" / str(one["round"]))
+            model = load_model(workspace / "models" / str(one["round"]), workspace)
             content = dict(payloads([workspace / "generations/scrape"], test.index))
             said = model.predict(content[row] for row in test.index).argmax(axis=1)
             found[f"round {one['round']}"] = float((np.array(model.classes)[said] == test.to_numpy()).mean())

@@ -22,6 +22,8 @@ import numpy as np
 import pandas as pd
 from record import Found, mean_with_interval, write
 
+from seedling.features.encoder_handle import EncoderHandle
+
 SYSTEMS = ("plain", "seedling", "seedling bfloat16")
 
 
@@ -48,7 +50,7 @@ def ours(system: str, rows: list[Any], model: str, modality: Literal["image", "t
     from seedling.features.encoder import load_encoder
 
     precision: Literal["float32", "bfloat16"] = "bfloat16" if "bfloat16" in system else "float32"
-    encoder = load_encoder(EncoderParams(model=model, precision=precision), modality, Path())
+    encoder = load_encoder(EncoderHandle(EncoderParams(model=model, precision=precision), modality, Path()))
     began = time.perf_counter()
     for _ in encoder.encode(rows):
         pass

@@ -177,7 +177,7 @@ def line_on(
     for one in metrics["rounds"]:
         if one["decision"] == "skipped":
             continue
-        model = load_model(folder / "models" / str(one["round"]))
+        model = load_model(folder / "models" / str(one["round"]), folder)
         said = model.predict_rows(test.index.tolist(), partial(payloads, [folder / "generations/scrape"])).argmax(
             axis=1
         )

@@ -74,7 +74,7 @@ def one_seed(
     targets = np.array([number[str(labels[row])] for row in drawn])
     of_made = np.array([number[one] for one in kept["label"]], dtype=np.int64)
     held = np.flatnonzero(test)[:: max(1, int(test.sum()) // at_most)]
-    maker = make_features(None, None, facts, None)
+    maker = make_features(None, None, facts)
     maker.fit_transform(own)
     asked, truth = (
         maker.transform([image_arrays[row] for row in held]),

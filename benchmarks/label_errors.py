@@ -32,6 +32,7 @@ from sklearn.model_selection import StratifiedKFold
 
 from seedling.config.params import EncoderParams, WorkspaceConfig
 from seedling.features.classical import Inputs
+from seedling.features.encoder_handle import EncoderHandle
 from seedling.label_quality.label_issues import Doubt, doubt
 from seedling.label_quality.out_of_fold import Learners
 from seedling.models.model import single_threaded
@@ -74,7 +75,11 @@ def load(data: Path, backbone: str | None, setting: str) -> Rows:
     modality = "text" if "text" in frame else "image"
     encoder = EncoderParams(model="all-MiniLM-L6-v2" if modality == "text" else backbone) if backbone else None
     with tempfile.TemporaryDirectory() as folder:
-        maker = make_features(encoder, None, WorkspaceConfig(modality=modality), Path(folder))
+        maker = make_features(
+            EncoderHandle(encoder, modality, Path(folder)) if encoder else None,
+            None,
+            WorkspaceConfig(modality=modality),
+        )
         learnt = maker.fit_transform(train[modality].tolist()).features
         tested = maker.transform(test[modality].tolist()).features
     right = train["label"].map(number).fillna(NO_CLASS).to_numpy(dtype=np.int64)

@@ -169,9 +169,7 @@ def main() -> None:
         write_images(images, given.rows)
         subprocess.run([sys.executable, "-m", "seedling.cli.main", "init", workspace, "--images", images], check=True)
         set_value(workspace, ["effort"], given.effort)
-        set_value(
-            workspace, ["train", "encoder"], {"model": str(Path(given.encoder).resolve())} if given.encoder else None
-        )
+        set_value(workspace, ["encoder"], {"model": str(Path(given.encoder).resolve())} if given.encoder else None)
         found = measured(workspace, Path(name), given.workers, given.stages)
     write("scale_out", rows_of(found, given.rows, given.workers, given.stages, command))
 

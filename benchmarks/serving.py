@@ -29,6 +29,7 @@ from few_labels import parser_of
 from record import Found, mean_with_interval, write
 
 from seedling.config.params import EncoderParams, WorkspaceConfig
+from seedling.features.encoder_handle import EncoderHandle
 from seedling.models.heads import Head
 from seedling.models.predictor import Predictor
 from seedling.models.saving import make_features, save_features, save_learner
@@ -45,7 +46,9 @@ def grown(folder: Path, frame: pd.DataFrame, modality: Any, backbone: str | None
     classes = sorted(train["label"].unique())
     truth = train["label"].map(classes.index).to_numpy()
     encoder = EncoderParams(model="all-MiniLM-L6-v2" if modality == "text" else str(backbone))
-    maker = make_features(encoder if backbone else None, None, WorkspaceConfig(modality=modality), folder)
+    maker = make_features(
+        EncoderHandle(encoder, modality, folder) if backbone else None, None, WorkspaceConfig(modality=modality)
+    )
     head = Head("logistic_regression", 0, len(classes))
     head.fit(maker.fit_transform(train[modality].tolist()), np.eye(len(classes))[truth], np.ones(TAUGHT))
     save_learner(head, model / "half-0" / "lr")

@@ -26,6 +26,7 @@ from seedling.augment.makers import Resources, maker_of, steps_of
 from seedling.augment.sentences import Context
 from seedling.config.params import EncoderParams, SynthesizeParams, WorkspaceConfig
 from seedling.dataset.generation import GenerationWriter, Row, identify, payloads, read
+from seedling.features.encoder_handle import EncoderHandle
 from seedling.media import images
 from seedling.media.images import Pixels
 from seedling.models.model import single_threaded
@@ -142,7 +143,9 @@ def one_seed(name: str, many: int, place: str, seed: int, data: Path, encoder: s
     }
     labeled, truth = [image_arrays[row] for row in train], np.searchsorted(classes, labels[held])
     facts = WorkspaceConfig(modality="image", seed=seed)
-    maker = make_features(EncoderParams(model=encoder) if encoder else None, None, facts, Path.cwd())
+    maker = make_features(
+        EncoderHandle(EncoderParams(model=encoder), facts.modality, Path.cwd()) if encoder else None, None, facts
+    )
     maker.fit_transform(labeled)
     asked = {
         "the other source": maker.transform([images.encode(there[int(row)]) for row in held]),

@@ -85,7 +85,7 @@ def publish_description(workspace: Path, params: Params) -> None:
         "rows come from": f"{sources}{f', as of {params.scrape.as_of}' if params.scrape.as_of else ''}",
         "kind": params.modality,
         "effort": f"{params.effort}, up to {params.rounds} rounds of pseudo-labels, seed {params.seed}",
-        "encoder": params.train.encoder.model if params.train.encoder else "none",
+        "encoder": params.encoder.model if params.encoder else "none",
     }
     table = "\n".join(f"| {name} | {markdown_text(value)} |" for name, value in known.items())
     markdown = f"| this run | |\n|---|---|\n{table}\n"

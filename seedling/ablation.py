@@ -27,7 +27,7 @@ from seedling.config.params import Params, load, set_value
 from seedling.dataset.generation import Row, digest, read_manifest, rewritten, write_json
 from seedling.errors import DamagedFile, InputError, SeedlingError
 from seedling.evaluate import out_of_fold, read_decisions
-from seedling.features.encoder import encoder_key
+from seedling.features.encoder_handle import encoder_of
 from seedling.files.reading import read_frame, read_json
 from seedling.lock import workspace_lock
 from seedling.models.losses import MIXIN
@@ -219,12 +219,17 @@ def _asked(
     place = workspace / PLACE / RUNNING
     shutil.rmtree(place, ignore_errors=True)
     try:
-        _prepare(workspace, place, params, variant)
+        _prepare(workspace, place, variant)
         for stage in _changed(variant):
             if stage.kind == "scrape":
                 rewritten(workspace / stage.output, place / stage.output, _without_weak_label)
             else:
-                work_ungated(stage, place, _named(progress, f"{variant.name}: {stage.name}"))
+                work_ungated(
+                    stage,
+                    place,
+                    _named(progress, f"{variant.name}: {stage.name}"),
+                    encoder=encoder_of(params, workspace),
+                )
         found = _said(place, _accepted(place, variant.rounds))
     finally:
         shutil.rmtree(place, ignore_errors=True)
@@ -251,22 +256,16 @@ def _changed(variant: Variant) -> list[Stage]:
     return found
 
 
-def _prepare(workspace: Path, place: Path, params: Params, variant: Variant) -> None:
+def _prepare(workspace: Path, place: Path, variant: Variant) -> None:
     place.mkdir(parents=True)
     shutil.copy(workspace / "params.yaml", place / "params.yaml")
     for step in variant.changes:
         for keys, value in step.params:
             set_value(place, keys, json.loads(value))
-    encoder = params.train.encoder
-    if encoder is not None and (workspace / encoder.model).is_dir():  # a relative path counts from the workspace
-        absolute = encoder.model_copy(update={"model": str((workspace / encoder.model).resolve())})
-        set_value(place, ["train", "encoder"], absolute.model_dump())
     anew = {stage.output for stage in _changed(variant)}
     for stage in stages(variant.rounds).values():
         if stage.output not in anew and stage.kind != "evaluate" and (workspace / stage.output).is_dir():
             _link(place / stage.output, workspace / stage.output)
-    (workspace / ".seedling" / "features").mkdir(parents=True, exist_ok=True)
-    _link(place / ".seedling" / "features", workspace / ".seedling" / "features")
 
 
 def _link(place: Path, to: Path) -> None:
@@ -303,8 +302,8 @@ def _said(workspace: Path, model: Path) -> pd.DataFrame:
 def _key(workspace: Path, params: Params, variant: Variant) -> str:
     """What the variant's answer depends on: the collected rows, the encoder, params, and what is left out."""
     parts = [params.model_dump_json(exclude={"evaluate"}), repr((variant.changes, variant.rounds))]
-    if params.train.encoder is not None:
-        parts.append(encoder_key(params.train.encoder, params.modality, workspace))
+    if (encoder := encoder_of(params, workspace)) is not None:
+        parts.append(encoder.digest)
     parts.append(digest(workspace / "generations" / "scrape"))
     return hashlib.blake2b("\n".join(parts).encode(), digest_size=12).hexdigest()
 

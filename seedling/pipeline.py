@@ -11,9 +11,8 @@ from pathlib import Path
 
 from seedling.config.params import MAX_ROUNDS, Params
 from seedling.errors import InputError
+from seedling.features.encoder_handle import EncoderHandle
 from seedling.progress import Progress
-
-StageFunction = Callable[[Params, Path, Path, Path, Progress], None]  # params, workspace, data, output, progress
 
 COLLECTED, VALIDATED = "generations/scrape", "generations/validate"
 AUGMENTED, SYNTHESIZED = "generations/augment", "generations/synthesize"
@@ -23,6 +22,25 @@ WORKSPACE_PARAMS = (
     "seed",
     "max_megapixels",
 )  # keys of params.yaml that every stage reads
+
+
+@dataclass(frozen=True)
+class StageContext:
+    """What a stage works with.
+
+    workspace: holds generations/ and models/; data: the input folder; output: the new folder that the stage writes.
+    encoder: the workspace's pretrained encoder, None if it has none.
+    """
+
+    params: Params
+    workspace: Path
+    data: Path
+    output: Path
+    progress: Progress
+    encoder: EncoderHandle | None
+
+
+StageFunction = Callable[[StageContext], None]
 
 
 @dataclass(frozen=True)
@@ -45,115 +63,136 @@ class Stage:
         return self.name.partition("@")[0]
 
 
-def scrape(params: Params, workspace: Path, data: Path, output: Path, progress: Progress) -> None:
-    """seedling/scrape on this workspace."""
-    from seedling.scrape import scrape as work
+def scrape(context: StageContext) -> None:
+    """Runs the package scrape on the workspace."""
+    from seedling.scrape import scrape as run
 
-    remembered = workspace / ".seedling" / "web"
-    work(params.scrape, params.facts, data=data, output=output, remembered=remembered, progress=progress)
+    params, remembered = context.params, context.workspace / ".seedling" / "web"
+    run(
+        params.scrape,
+        params.facts,
+        data=context.data,
+        output=context.output,
+        remembered=remembered,
+        progress=context.progress,
+    )
 
 
-def validate(params: Params, workspace: Path, data: Path, output: Path, progress: Progress) -> None:
-    """seedling/validate on this workspace."""
+def validate(context: StageContext) -> None:
+    """Runs the package validate on the workspace."""
     from seedling.models.saving import make_features
-    from seedling.validate import validate as work
+    from seedling.validate import validate as run
 
-    work(
+    params = context.params
+    run(
         params.validate_,
         params.facts,
-        features=make_features(params.train.encoder, None, params.facts, workspace),
-        collected=workspace / COLLECTED,
-        output=output,
-        progress=progress,
+        features=make_features(context.encoder, None, params.facts),
+        collected=context.workspace / COLLECTED,
+        output=context.output,
+        progress=context.progress,
     )
 
 
-def augment(params: Params, workspace: Path, data: Path, output: Path, progress: Progress) -> None:
-    """seedling/augment on this workspace."""
-    from seedling.augment import augment as work
+def augment(context: StageContext) -> None:
+    """Runs the package augment on the workspace."""
+    from seedling.augment import augment as run
     from seedling.models.saving import make_features
 
-    work(
+    params = context.params
+    run(
         params.augment,
         params.facts,
-        **_rows(workspace),
-        output=output,
-        data=data,
-        features=make_features(params.train.encoder, None, params.facts, workspace),
-        progress=progress,
+        **_rows(context.workspace),
+        output=context.output,
+        data=context.data,
+        features=make_features(context.encoder, None, params.facts),
+        progress=context.progress,
     )
 
 
-def synthesize(params: Params, workspace: Path, data: Path, output: Path, progress: Progress) -> None:
-    """seedling/synthesize on this workspace."""
-    from seedling.synthesize import synthesize as work
+def synthesize(context: StageContext) -> None:
+    """Runs the package synthesize on the workspace."""
+    from seedling.synthesize import synthesize as run
 
-    work(params.synthesize, params.facts, **_rows(workspace), output=output, data=data, progress=progress)
+    params = context.params
+    run(
+        params.synthesize,
+        params.facts,
+        **_rows(context.workspace),
+        output=context.output,
+        data=context.data,
+        progress=context.progress,
+    )
 
 
 def train(round_number: int) -> StageFunction:
-    """seedling/train on this workspace, for one round."""
+    """The function that runs the package train on the workspace, for one round."""
 
-    def run(params: Params, workspace: Path, data: Path, output: Path, progress: Progress) -> None:
+    def run_round(context: StageContext) -> None:
         from seedling.train import Sources
-        from seedling.train import train as work
+        from seedling.train import train as run
 
-        later = round_number > 0
+        params, workspace, has_teacher = context.params, context.workspace, round_number > 0
         sources = Sources(
             **_rows(workspace),
             augmented=workspace / AUGMENTED,
             synthesized=workspace / SYNTHESIZED,
-            pseudo_labels=workspace / f"generations/pseudo_label/{round_number}" if later else None,
-            teacher=workspace / f"models/{round_number - 1}" if later else None,
+            pseudo_labels=workspace / f"generations/pseudo_label/{round_number}" if has_teacher else None,
+            teacher=workspace / f"models/{round_number - 1}" if has_teacher else None,
         )
-        work(
+        run(
             params.train,
             params.facts,
             round_number=round_number,
             rounds=params.rounds,
             sources=sources,
             workspace=workspace,
-            inputs=data.parent,
-            output=output,
-            progress=progress,
+            inputs=context.data.parent,
+            output=context.output,
+            encoder=context.encoder,
+            progress=context.progress,
         )
 
-    return run
+    return run_round
 
 
 def pseudo_label(round_number: int) -> StageFunction:
-    """seedling/pseudo_label on this workspace, for one round."""
+    """The function that runs the package pseudo_label on the workspace, for one round."""
 
-    def run(params: Params, workspace: Path, data: Path, output: Path, progress: Progress) -> None:
-        from seedling.pseudo_label import pseudo_label as work
+    def run_round(context: StageContext) -> None:
+        from seedling.pseudo_label import pseudo_label as run
 
-        work(
+        params = context.params
+        run(
             params.pseudo_label,
             params.facts,
             round_number=round_number,
             rounds=params.rounds,
-            **_rows(workspace),
-            teacher=workspace / f"models/{round_number - 1}",
-            output=output,
-            progress=progress,
+            **_rows(context.workspace),
+            teacher=context.workspace / f"models/{round_number - 1}",
+            workspace=context.workspace,
+            output=context.output,
+            progress=context.progress,
         )
 
-    return run
+    return run_round
 
 
-def evaluate(params: Params, workspace: Path, data: Path, output: Path, progress: Progress) -> None:
-    """seedling/evaluate on this workspace."""
-    from seedling.evaluate import evaluate as work
+def evaluate(context: StageContext) -> None:
+    """Runs the package evaluate on the workspace."""
+    from seedling.evaluate import evaluate as run
 
-    work(
+    params, workspace = context.params, context.workspace
+    run(
         params.evaluate,
         params.facts,
         **_rows(workspace),
         generations=workspace / "generations",
         models=workspace / "models",
         workspace=workspace,
-        output=output,
-        progress=progress,
+        output=context.output,
+        progress=context.progress,
     )
 
 
@@ -165,11 +204,11 @@ def stages(rounds: int = MAX_ROUNDS) -> dict[str, Stage]:
     """The stages by name, in the order of the pipeline; later rounds than `rounds` are left out."""
     rows, new_rows = (COLLECTED, VALIDATED), (AUGMENTED, SYNTHESIZED)
     with_effort = (*WORKSPACE_PARAMS, "effort")
-    train_params = (*with_effort, "train", "pseudo_label.rounds")
+    train_params = (*with_effort, "encoder", "train", "pseudo_label.rounds")
     table = [
         Stage("scrape", scrape, ("data",), COLLECTED, (*WORKSPACE_PARAMS, "scrape")),
-        Stage("validate", validate, (COLLECTED,), VALIDATED, (*WORKSPACE_PARAMS, "validate", "train.encoder")),
-        Stage("augment", augment, ("data", *rows), AUGMENTED, (*with_effort, "augment", "train.encoder")),
+        Stage("validate", validate, (COLLECTED,), VALIDATED, (*WORKSPACE_PARAMS, "encoder", "validate")),
+        Stage("augment", augment, ("data", *rows), AUGMENTED, (*with_effort, "encoder", "augment")),
         Stage("synthesize", synthesize, ("data", *rows), SYNTHESIZED, (*with_effort, "synthesize")),
         Stage("train@0", train(0), (*rows, *new_rows), "models/0", train_params),
     ]

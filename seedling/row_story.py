@@ -117,7 +117,7 @@ def _told(one: dict[str, Any]) -> str:
     if isinstance(one.get("original_label"), str):
         parts.append(f"label was given as '{one['original_label']}'")
     if isinstance(one.get("quality"), Sequence | np.ndarray) and len(one["quality"]):
-        parts.append(f"health {', '.join(one['quality'])}")
+        parts.append(f"quality {', '.join(one['quality'])}")
     parts += [f"{name} {one[name]}" for name in ("license", "attribution") if isinstance(one[name], str)]
     return "; ".join(parts)
 

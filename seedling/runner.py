@@ -16,10 +16,11 @@ from typing import Any
 from seedling import faults
 from seedling.config.params import load
 from seedling.errors import GateFailed, MissingGeneration, SeedlingError
+from seedling.features.encoder_handle import EncoderHandle, encoder_of
 from seedling.files.reading import read_json
 from seedling.lock import workspace_lock
 from seedling.models.device import release_freed_memory
-from seedling.pipeline import COLLECTED, VALIDATED, Stage, find_stage, stages
+from seedling.pipeline import COLLECTED, VALIDATED, Stage, StageContext, find_stage, stages
 from seedling.progress import Progress, silent, terminal
 from seedling.terminal.printable import printable
 
@@ -50,7 +51,8 @@ def run_stage(
     try:
         _tidy_after_a_kill(partial, workspace / stage.output)
         partial.mkdir(parents=True)
-        stage.function(params, workspace, inputs / "data", partial, progress)
+        encoder = encoder_of(params, workspace)
+        stage.function(StageContext(params, workspace, inputs / "data", partial, progress, encoder))
         if same_rows is not None and same_rows(partial, workspace / stage.output):
             return False
         progress("gate", 0, None)
@@ -71,12 +73,17 @@ def run_stage(
     return True
 
 
-def work_ungated(stage: Stage, workspace: Path, progress: Progress = silent) -> None:
-    """The stage's work alone, into its folder, which must not be there: what is tried for comparison is nobody's next generation."""
+def work_ungated(
+    stage: Stage, workspace: Path, progress: Progress = silent, *, encoder: EncoderHandle | None = None
+) -> None:
+    """Runs the stage's function alone, without its gate, into its folder, which must not exist.
+
+    encoder: that of the workspace that this one is a variant of.
+    """
     check_inputs(stage, workspace)
     output = workspace / stage.output
     output.mkdir(parents=True)
-    stage.function(load(workspace), workspace, workspace / "data", output, progress)
+    stage.function(StageContext(load(workspace), workspace, workspace / "data", output, progress, encoder))
 
 
 def check_inputs(stage: Stage, workspace: Path) -> None:

@@ -20,7 +20,7 @@ def grown(folder: Path, modality: Modality, below: float = 0.0) -> Path:
     model = folder / "models" / "0"
     texts = [f"{word} over the hills, day {number}" for number in range(12) for word in ("rain", "sun")]
     image_arrays = [image(40 + 150 * (number % 2) + number) for number in range(24)]
-    maker = make_features(None, None, WorkspaceConfig(modality=modality), None)
+    maker = make_features(None, None, WorkspaceConfig(modality=modality))
     head = Head("logistic_regression", 0, 2)
     rows = texts if modality == "text" else image_arrays
     head.fit(maker.fit_transform(rows), np.eye(2)[np.arange(24) % 2], np.ones(24))

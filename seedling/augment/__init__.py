@@ -58,7 +58,7 @@ def augment(
     classes = read_manifest(validated)["classes"]
     rows = read(validated)
     parents = rows[(rows["split"] == "train") & rows["label"].notna()].set_index("id")
-    own_features = features or make_features(None, None, facts, None)
+    own_features = features or make_features(None, None, facts)
     resources = resources_of(params, facts, parents, data, own_features)
     judges = Judges(parents, classes, collected, own_features, params, facts, progress)
     policy, children, notes = _chosen(judges, resources)

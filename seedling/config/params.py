@@ -217,7 +217,6 @@ Loss = Literal[
 class TrainParams(Section):
     """Which learners are compared, and when a round is worse than the one before."""
 
-    encoder: Annotated[EncoderParams | None, BeforeValidator(_as_model)] = None
     candidates: list[Candidate] | None = None
     losses: list[Loss] | None = None
     mixin: bool = True
@@ -310,8 +309,9 @@ def _as_remote(value: Any) -> Any:
 
 
 class Params(WorkspaceConfig):
-    """The whole of params.yaml. remote: where DVC pushes to, an address, the name of a DVC remote, or its settings; push: after each run, for at most push_minutes."""
+    """The whole of params.yaml. encoder: computes the features of all stages. remote: where DVC pushes to, an address, the name of a DVC remote, or its settings; push: after each run, for at most push_minutes."""
 
+    encoder: Annotated[EncoderParams | None, BeforeValidator(_as_model)] = None
     remote: Annotated[dict[str, str | int | bool] | None, BeforeValidator(_as_remote)] = None
     push: bool = False
     push_minutes: Annotated[float, Field(gt=0)] = 30.0

@@ -65,7 +65,7 @@ def evaluate(
     chosen = _model_json(models / str(accepted))
     known = chosen["abstain"]
     with single_threaded():
-        model = load_model(models / str(accepted))
+        model = load_model(models / str(accepted), workspace)
         test = _predict(model, collected, validated, classes, "test", progress)
         outside = _predict(model, collected, validated, classes, "out_of_scope", progress)
         changed = _robustness(model, test, collected, params, facts, progress)

@@ -107,7 +107,7 @@ def write_onnx(portable: Portable, example: Sequence[Any], path: Path) -> None:
     bytes_of = sum(one.numel() * one.element_size() for one in (*portable.parameters(), *portable.buffers()))
     if bytes_of > MOST_BYTES:
         raise InputError(
-            f"The model has {bytes_of / 1e9:.1f} GB of numbers, and one ONNX file holds {MOST_BYTES / 1e9:g}: name a smaller train.encoder, "
+            f"The model has {bytes_of / 1e9:.1f} GB of numbers, and one ONNX file holds {MOST_BYTES / 1e9:g}: name a smaller `encoder`, "
             "or leave `svm` and `nearest_neighbors` out of train.candidates, and train again."
         )
     free = torch.export.Dim.DYNAMIC

@@ -11,11 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from seedling.config.params import EncoderParams
-from seedling.dataset.generation import Modality
 from seedling.errors import InputError
 from seedling.features.classical import Contents, FeatureMaker, Inputs, Read, TextFeatures
-from seedling.features.encoder import COLORS, EncodePiece, Encoder, Features, encoder_key, load_encoder
+from seedling.features.encoder import COLORS, EncodePiece, Encoder, Features, load_encoder
+from seedling.features.encoder_handle import EncoderHandle
 from seedling.features.feature_cache import FeatureCache, encode_rows
 from seedling.features.latent_semantics import topic_directions
 from seedling.parallel.executor import this_process
@@ -33,16 +32,14 @@ class EncodedFeatures(FeatureMaker):
 
     def __init__(
         self,
-        params: EncoderParams,
-        modality: Modality,
-        workspace: Path,
+        handle: EncoderHandle,
         max_megapixels: float = 64.0,
         center: Features | None = None,
         words: TextFeatures | None = None,
         topics: NDArray[np.float32] | None = None,
         key: str | None = None,
     ) -> None:
-        self.params, self.modality, self.workspace, self.max_megapixels = params, modality, workspace, max_megapixels
+        self.handle, self.modality, self.max_megapixels = handle, handle.modality, max_megapixels
         self.center, self.words, self.topics, self.key = center, words, topics, key
         self._loaded: Encoder | None = None
         self._identified = False
@@ -55,16 +52,17 @@ class EncodedFeatures(FeatureMaker):
     def encoder(self) -> Encoder:
         """The encoder, loaded when it is first needed. Raises InputError where it is not what the model learnt from."""
         if self._loaded is None:
-            self._loaded = load_encoder(self.params, self.modality, self.workspace, self.identify())
+            self.identify()
+            self._loaded = load_encoder(self.handle)
         return self._loaded
 
     def identify(self) -> str:
         """The encoder's key, from its files alone. Raises InputError where it is not what the model learnt from."""
         if not self._identified:
-            found = encoder_key(self.params, self.modality, self.workspace)
+            found = self.handle.digest
             if self.key not in {None, found}:
                 raise InputError(
-                    f"The encoder '{self.params.model}' is no longer the one that the model was trained on: "
+                    f"The encoder '{self.handle.params.model}' is no longer the one that the model was trained on: "
                     "bring its folder back, or run `seedling run` to train anew."
                 )
             self.key, self._identified = found, True
@@ -88,9 +86,9 @@ class EncodedFeatures(FeatureMaker):
         """As the ground's, but rows that were encoded before are not encoded again."""
         if len(ids) == 0:
             return self._nothing()
-        folder = self.workspace / ".seedling" / "features"
+        folder = self.handle.cache_folder
         cache = FeatureCache(folder, self.identify())
-        remote = EncodePiece(self.params, self.modality, self.workspace, self.identify(), self.max_megapixels)
+        remote = EncodePiece(self.handle, self.identify(), self.max_megapixels)
         raw = encode_rows(lambda: self.encoder, ids, read, cache, self.max_megapixels, progress, remote)
         words = self._words_of_rows(ids, read, folder, fit=fit) if self.modality == "text" else None
         return self._combined(raw, words, Contents(np.asarray(ids, dtype=str), read), fit=fit)

@@ -21,11 +21,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from seedling.config.params import EncoderParams
 from seedling.dataset.generation import Modality
 from seedling.errors import InputError
 from seedling.features.classical import raw_blocks
-from seedling.features.pretrained import find_pretrained, key_of, settings_of
+from seedling.features.encoder_handle import EncoderHandle
+from seedling.features.pretrained import settings_of
 from seedling.media import images
 from seedling.models.device import device_of, keep_freed_memory, one_thread
 from seedling.parallel.executor import kept_threads, usable_cores
@@ -33,7 +33,6 @@ from seedling.parallel.executor import kept_threads, usable_cores
 Features = NDArray[np.float32]  # (n, d)
 
 SHORTEST_WORD = 4  # letters: shorter ones mostly hold a sentence together
-VERSION = "1"  # of this module's way of making features: part of the cache's key
 COLORS = 48  # the last columns of an image's features
 IMAGES_AT_ONCE = 16
 TOKENS_AT_ONCE = 1_024
@@ -161,7 +160,7 @@ class Encoder:
         except torch.OutOfMemoryError:
             if many == 1:
                 raise InputError(
-                    "One row alone is too large for the device's memory: choose a smaller train.encoder in params.yaml."
+                    "One row alone is too large for the device's memory: choose a smaller `encoder` in params.yaml."
                 ) from None
             halves = [
                 dict(zip(ready, parts, strict=True))
@@ -210,36 +209,33 @@ def rows_at_once(modality: Modality) -> int:
 class EncodePiece:
     """Encodes consecutive rows in whichever process it is called, with that process's own copy of the encoder.
 
-    workspace: must have the same path there where the encoder is a folder in it; key: of the encoder here, which must be the same there.
+    handle: its workspace must have the same path there if the encoder is a folder in it.
+    digest: of the encoder here, which must be the same there.
     """
 
-    params: EncoderParams
-    modality: Modality
-    workspace: Path
-    key: str
+    handle: EncoderHandle
+    digest: str
     max_megapixels: float
 
     @property
     def piece_size(self) -> tuple[int, int]:
         """How many rows are a piece, and of what their number must be a multiple: batches are then those of one process."""
-        rows = rows_at_once(self.modality)
-        return rows, IMAGES_AT_ONCE if self.modality == "image" else rows
+        rows = rows_at_once(self.handle.modality)
+        return rows, IMAGES_AT_ONCE if self.handle.modality == "image" else rows
 
     def __call__(self, payloads: Sequence[bytes | str]) -> Features:
         """(n, d). Raises InputError where the encoder is not there, or another one."""
-        encoder = _own_encoder(self.params.model_dump_json(), self.modality, self.workspace.resolve(), self.key)
+        encoder = _own_encoder(self.handle, self.digest)
         return np.concatenate(list(encoder.encode(payloads, self.max_megapixels)))
 
 
 @lru_cache(maxsize=1)
-def _own_encoder(params: str, modality: Modality, workspace: Path, key: str) -> Encoder:
-    wanted = EncoderParams.model_validate_json(params)
-    found = encoder_key(wanted, modality, workspace)
-    if found != key:
+def _own_encoder(handle: EncoderHandle, digest: str) -> Encoder:
+    if handle.digest != digest:
         raise InputError(
-            f"The encoder '{wanted.model}' of this worker is not the one of the run: give both the same files, or the same path."
+            f"The encoder '{handle.params.model}' of this worker is not the one of the run: give both the same files, or the same path."
         )
-    return load_encoder(wanted, modality, workspace, found)
+    return load_encoder(handle)
 
 
 @dataclass(frozen=True)
@@ -284,28 +280,19 @@ def colors(pixels: Sequence[images.Pixels]) -> Features:
     return raw_blocks(np.stack(small))[2].astype(np.float16).astype(np.float32)
 
 
-def encoder_key(params: EncoderParams, modality: Modality, workspace: Path) -> str:
-    """What the encoder's features are kept under: its weights, its own settings, and how it is used here.
-
-    Raises InputError as `find_pretrained` does, and where the weights are not those that `sha256` names.
-    """
-    return key_of(find_pretrained(params, workspace, modality), params, VERSION)
-
-
-def load_encoder(params: EncoderParams, modality: Modality, workspace: Path, key: str | None = None) -> Encoder:
-    """The encoder that params name, on the device that there is. key: its `encoder_key`, where that is known.
+def load_encoder(handle: EncoderHandle) -> Encoder:
+    """The encoder of the handle, on the device that there is.
 
     Raises InputError: no such folder, no weights, another modality, other weights than `sha256` says, no network.
     """
-    key = key or encoder_key(params, modality, workspace)
-    folder = find_pretrained(params, workspace, modality)
+    folder, digest = handle.folder, handle.digest
     try:
-        return _load(folder, modality, params.precision, key)
+        return _load(folder, handle.modality, handle.params.precision, digest)
     except InputError:
         raise
     except Exception as error:
         raise InputError(
-            f"{folder} gives no encoder: {type(error).__name__}: {error}. Name another in train.encoder."
+            f"{folder} gives no encoder: {type(error).__name__}: {error}. Name another as `encoder` in params.yaml."
         ) from error
 
 

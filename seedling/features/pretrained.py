@@ -16,7 +16,7 @@ from seedling.files.reading import read_json
 
 MINILM = "all-MiniLM-L6-v2"
 WANTED_FILES = ("*.json", "*.safetensors", "*.txt", "*.model")
-ENCODER = "train.encoder"
+ENCODER = "encoder"
 
 
 def find_pretrained(params: EncoderParams, workspace: Path, modality: Modality, asked_in: str = ENCODER) -> Path:

@@ -97,7 +97,7 @@ def make_workspace(
     """Copies the source to `folder`/data and puts params, gates and the line beside it; gives the workspace.
 
     source: None where all rows are to be collected: data/ then has empty folders for what the user may add.
-    encoder: what params.yaml names in train.encoder, a folder or a model of the Hub, looked at before anything is copied;
+    encoder: what params.yaml names as `encoder`, a folder or a model of the Hub, looked at before anything is copied;
     None: all-MiniLM-L6-v2 for texts where its package is installed, "none": none.
     pack: whether a folder's files become Parquet files in data/packed; None: from MANY files on.
     by_source: whether the source's top folders are sources, with class folders in each, or classes; None: what their names say.
@@ -312,7 +312,7 @@ def told_left_out(left_out: Sequence[tuple[str, str]]) -> list[str]:
 
 
 def _encoder(wanted: str | None, modality: Literal["image", "text"]) -> str:
-    """The value of train.encoder in params.yaml; a folder is written whole and pinned by its weights' hash."""
+    """The value of `encoder` in params.yaml; a folder is written whole and pinned by its weights' hash."""
     from seedling.config.params import EncoderParams
     from seedling.features.pretrained import MINILM, find_pretrained, minilm_folder, weights_sha256
 

@@ -189,7 +189,7 @@ def frozen_encoder(setting: FitContext) -> Encoder:
 def _maker(setting: FitContext) -> EncodedFeatures:
     if not isinstance(setting.maker, EncodedFeatures):
         raise InputError(
-            "There is no encoder to tune: leave `fine_tuned` out of train.candidates, or name train.encoder."
+            "There is no encoder to tune: leave `fine_tuned` out of train.candidates, or name an `encoder` in params.yaml."
         )
     return setting.maker
 

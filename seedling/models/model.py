@@ -107,13 +107,13 @@ def read_record(folder: Path) -> ModelRecord:
             raise ValueError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from error
 
 
-def load_model(folder: Path) -> TrainedModel:
-    """The model in `models/<round>`. Runs no code of its files.
+def load_model(folder: Path, workspace: Path) -> TrainedModel:
+    """The model in `models/<round>` of the workspace. Runs no code of its files.
 
     Raises MissingGeneration where the round trained none, DamagedFile where a file is not that of a model.
     """
     record = read_record(folder)
-    maker = load_features(folder, record.modality)
+    maker = load_features(folder, record.modality, workspace)
     setting = FitContext(len(record.classes), maker=maker)
     return TrainedModel(
         classes=record.classes,

@@ -70,7 +70,7 @@ class Predictor:
         if number not in rounds:
             raise InputError(f"No model was trained in round {number}: there are {', '.join(map(str, rounds))}.")
         folder = workspace / "models" / str(number)
-        model = load_model(folder)
+        model = load_model(folder, workspace)
         max_megapixels = float(getattr(model.features, "max_megapixels", 64.0))
         return cls(model, read_record(folder).modality, number, max_megapixels, _background(workspace))
 

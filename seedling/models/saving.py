@@ -12,6 +12,7 @@ from seedling.dataset.generation import Modality, write_json
 from seedling.errors import IncompleteGeneration
 from seedling.features.classical import FeatureMaker, ImageFeatures, Inputs, TextFeatures, make_vectorizers
 from seedling.features.encoded_features import EncodedFeatures
+from seedling.features.encoder_handle import EncoderHandle
 from seedling.files.reading import read_json, reading
 from seedling.models.heads import Head
 from seedling.models.instance_based import KeptRows, NearestNeighbors, SupportVectorMachine
@@ -111,12 +112,10 @@ def _fill(learner: Learner, file: Path) -> None:
         made.load_tensors(load_tensors(file))
 
 
-def make_features(
-    encoder: EncoderParams | None, image_side: int | None, facts: WorkspaceConfig, workspace: Path | None
-) -> FeatureMaker:
-    """Features that are not fitted yet: the encoder's where there is one. workspace: from where an encoder's folder counts."""
-    if encoder is not None and workspace is not None:
-        return EncodedFeatures(encoder, facts.modality, workspace, facts.max_megapixels)
+def make_features(encoder: EncoderHandle | None, image_side: int | None, facts: WorkspaceConfig) -> FeatureMaker:
+    """Features that are not fitted yet: the encoder's if there is one."""
+    if encoder is not None:
+        return EncodedFeatures(encoder, facts.max_megapixels)
     return ImageFeatures(image_side, facts.max_megapixels) if facts.modality == "image" else TextFeatures()
 
 
@@ -132,7 +131,7 @@ def save_features(maker: FeatureMaker, folder: Path) -> None:
 
         arrays = {"center": maker.center, "topics": maker.topics}
         save_file({name: one for name, one in arrays.items() if one is not None}, folder / ARRAYS)
-        known = {"encoder": maker.params.model_dump(), "key": maker.key, "max_megapixels": maker.max_megapixels}
+        known = {"encoder": maker.handle.params.model_dump(), "key": maker.key, "max_megapixels": maker.max_megapixels}
         write_json(folder / "features.json", known | ({"words": terms_of(maker.words)} if maker.words else {}))
     elif isinstance(maker, ImageFeatures):
         blocks = [
@@ -154,8 +153,8 @@ def terms_of(maker: TextFeatures) -> dict[str, Any]:
     }
 
 
-def load_features(folder: Path, modality: Modality) -> FeatureMaker:
-    """The features that `save_features` wrote to `models/<round>`; an encoder's relative path counts from the workspace."""
+def load_features(folder: Path, modality: Modality, workspace: Path) -> FeatureMaker:
+    """The features that `save_features` wrote to `models/<round>`. An encoder's relative path is relative to the workspace."""
     path = folder / "features.json"
     known = read_json(path)
     if "encoder" in known:
@@ -167,9 +166,8 @@ def load_features(folder: Path, modality: Modality) -> FeatureMaker:
             max_megapixels, key = known["max_megapixels"], known["key"]
         with reading(folder / ARRAYS):
             arrays = load_file(folder / ARRAYS)
-        return EncodedFeatures(
-            params, modality, folder.resolve().parents[1], max_megapixels, words=words, key=key, **arrays
-        )
+        handle = EncoderHandle(params, modality, workspace)
+        return EncodedFeatures(handle, max_megapixels, words=words, key=key, **arrays)
     with reading(path):
         if modality == "text":
             return _text_features(known)

@@ -19,9 +19,10 @@ from typing import Any
 
 from seedling.config.params import load
 from seedling.faults import explain
+from seedling.features.encoder_handle import encoder_of
 from seedling.parallel.executor import Process, join
 from seedling.parallel.launcher import LAUNCH
-from seedling.pipeline import find_stage
+from seedling.pipeline import StageContext, find_stage
 from seedling.progress import silent
 
 SECONDS_TO_TELL = 10
@@ -58,13 +59,16 @@ def main(stage: str, output: Path, inputs: Path) -> None:
         Thread(target=_leave_with_the_reader, daemon=True).start()
     with tempfile.TemporaryDirectory() as nowhere:
         try:
-            find_stage(stage).function(
-                load(inputs),
+            params = load(inputs)
+            context = StageContext(
+                params,
                 workspace,
                 inputs / "data",
                 output if leads else Path(nowhere),
                 telling if leads else silent,
+                encoder_of(params, workspace),
             )
+            find_stage(stage).function(context)
         except Exception as error:
             why = explain(error, stage)
             if why is None:

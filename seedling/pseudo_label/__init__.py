@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from seedling.config.params import PseudoLabelParams, WorkspaceConfig
 from seedling.dataset.generation import GenerationWriter, Row, payloads, read, read_manifest, stream
-from seedling.features.classical import dense
+from seedling.features.classical import FeatureMaker, dense
 from seedling.models.model import single_threaded
 from seedling.models.saving import load_features
 from seedling.progress import Progress, silent
@@ -56,6 +56,7 @@ def pseudo_label(
     collected: Path,
     validated: Path,
     teacher: Path,
+    workspace: Path,
     output: Path,
     progress: Progress = silent,
 ) -> None:
@@ -77,7 +78,12 @@ def pseudo_label(
         taught = read_taught(teacher, validated, classes)
         progress("label the pool", 0, len(taught.pool_ids))
         with single_threaded():
-            refined = refine(taught, _features(taught, teacher, collected, facts, params), params, facts.seed)
+            refined = refine(
+                taught,
+                _features(taught, load_features(teacher, facts.modality, workspace), collected, params),
+                params,
+                facts.seed,
+            )
         share = 0.5 + 0.5 * round_number / max(1, rounds)
         kept, name, table = choose_filter(refined, params, share, facts.seed)
         rows = read(validated, splits=["pool"], ids=taught.pool_ids).set_index("id").loc[taught.pool_ids].reset_index()
@@ -95,14 +101,12 @@ def pseudo_label(
         writer.close(rows_in=len(rows) + beyond, classes=classes, audit=audit(refined, name, table, classes))
 
 
-def _features(taught: Taught, teacher: Path, collected: Path, facts: WorkspaceConfig, params: PseudoLabelParams) -> Any:
+def _features(taught: Taught, maker: FeatureMaker, collected: Path, params: PseudoLabelParams) -> Any:
     """(n_labeled + n_pool, d), or None where there is no graph to build."""
     wanted = [*taught.labeled_ids, *taught.pool_ids]
     if params.propagation == 0 or len(wanted) > GRAPH_ROWS:
         return None
-    return dense(
-        load_features(teacher, facts.modality).of_rows(wanted, partial(payloads, [collected]), fit=False).features
-    )
+    return dense(maker.of_rows(wanted, partial(payloads, [collected]), fit=False).features)
 
 
 def choose_filter(

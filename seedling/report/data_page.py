@@ -63,7 +63,7 @@ def write_data_page(workspace: Path) -> Path:
     manifest, collected = read_manifest(generations / "validate"), read_manifest(generations / "scrape")
     kept, rejected = read(generations / "validate"), read_rejected(generations / "validate")
     reports.mkdir(exist_ok=True)
-    doubtful, copies, sick = label_issues(kept, rejected), duplicates(kept, rejected), unhealthy(kept)
+    doubtful, copies, sick = label_issues(kept, rejected), duplicates(kept, rejected), quality_issues(kept)
     _write_csv(reports / "label_issues.csv", doubtful)
     _write_csv(reports / "duplicates.csv", copies)
     _write_csv(reports / "quality.csv", sick)
@@ -79,7 +79,7 @@ def write_data_page(workspace: Path) -> Path:
             },
             doubt=manifest["notes"].get("doubt", {}),
             worst=_with_content(generations, doubtful[doubtful["is_label_issue"].eq(True).astype(bool)].head(WORST)),
-            health=_cards(generations, sick, manifest["notes"].get("quality", {})),
+            quality=_cards(generations, sick, manifest["notes"].get("quality", {})),
             usual=manifest["notes"].get("usual_here", {}),
             fixed_camera=manifest["notes"].get("fixed_camera", 0),
             copies=_copies(generations, copies),
@@ -154,7 +154,7 @@ def leaks_by_kind(kept: pd.DataFrame, rejected: pd.DataFrame) -> dict[str, int]:
     return {str(kind): int(rows) for kind, rows in sorted(pd.concat([kinds, others]).value_counts().items())}
 
 
-def unhealthy(kept: pd.DataFrame) -> pd.DataFrame:
+def quality_issues(kept: pd.DataFrame) -> pd.DataFrame:
     """A line a row and code: id, origin, code, split, label, and the value that gave the code where there is one."""
     sick = kept[[len(codes) > 0 for codes in kept["quality"]]]
     lines = sick.explode("quality").rename(columns={"quality": "code"})

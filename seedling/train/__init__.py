@@ -23,6 +23,7 @@ from seedling.config.params import NOTHING, TrainParams, WorkspaceConfig
 from seedling.dataset.generation import MANIFEST, digest, payloads, read, read_manifest, write_json
 from seedling.dataset.training_rows import mixed_in_rows, training_rows
 from seedling.features.classical import FeatureMaker
+from seedling.features.encoder_handle import EncoderHandle
 from seedling.label_quality.label_weights import TRUSTED
 from seedling.models.device import release_freed_memory
 from seedling.models.losses import balanced
@@ -71,6 +72,7 @@ def train(
     sources: Sources,
     workspace: Path,
     output: Path,
+    encoder: EncoderHandle | None = None,
     inputs: Path | None = None,
     progress: Progress = silent,
 ) -> None:
@@ -91,7 +93,7 @@ def train(
         return
     progress("compute features", 0, None)
     classes = files.classes_of(sources.validated)
-    bench, frame, maker = _workbench(params, facts, classes, round_number, sources, workspace, progress)
+    bench, frame, maker = _training_data(params, facts, classes, round_number, sources, workspace, encoder, progress)
     judged = _judged(frame, classes, params)
     release_freed_memory()  # of images and their parts, before the folds' copies
     with single_threaded():
@@ -171,13 +173,14 @@ def _skip(previous: Mapping[str, Any], round_number: int, rounds: int, sources: 
     return RoundDecision(round_number, "skipped", True, reason, previous["accepted_round"], previous["rows"])
 
 
-def _workbench(
+def _training_data(
     params: TrainParams,
     facts: WorkspaceConfig,
     classes: list[str],
     round_number: int,
     sources: Sources,
     workspace: Path,
+    encoder: EncoderHandle | None,
     progress: Progress,
 ) -> tuple[TrainingData, pd.DataFrame, FeatureMaker]:
     """The rows and their features; the labeled and validation rows as a frame; the fitted features."""
@@ -192,9 +195,9 @@ def _workbench(
     )
     # Every round has the same rows: what round 0 learnt of their features holds for all.
     maker = (
-        load_features(sources.teacher, facts.modality)
+        load_features(sources.teacher, facts.modality, workspace)
         if sources.teacher
-        else make_features(params.encoder, params.image_side, facts, workspace)
+        else make_features(encoder, params.image_side, facts)
     )
     folders = [sources.collected, sources.augmented, sources.synthesized]
     inputs = maker.of_rows(

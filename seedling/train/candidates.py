@@ -28,12 +28,17 @@ ENOUGH_A_CLASS = 5  # of them: a model of one or two rows a class doubts nearly 
 
 
 def first_candidates(
-    params: TrainParams, facts: WorkspaceConfig, rows: TrainingRows, *, mixin: bool = False
+    params: TrainParams,
+    facts: WorkspaceConfig,
+    rows: TrainingRows,
+    *,
+    mixin: bool = False,
+    has_encoder: bool = False,
 ) -> list[Candidate]:
     """Round 0: each head on collected rows alone, with children, and with all; what learns by gradients on all, and where there is
     another dataset (mixin) with and without it.
     """
-    encoded, thorough = params.encoder is not None, facts.effort == "thorough"
+    encoded, thorough = has_encoder, facts.effort == "thorough"
     default = [*DENSE_HEADS]  # in the order in which the budget is spent
     if encoded and facts.effort != "quick":
         default.append("fine_tuned")
@@ -50,7 +55,7 @@ def first_candidates(
                 if name == "network"
                 else "tunes the encoder, and there is none"
             )
-            remedy = "set train.encoder to null" if name == "network" and encoded else "leave it out"
+            remedy = "set `encoder` to null" if name == "network" and encoded else "leave it out"
             raise InputError(f"params.yaml: train.candidates: '{name}' {why}: {remedy}.")
     recipes = [INGREDIENTS[: many + 1] for many in range(len(INGREDIENTS))]
     present = {kind for kind in INGREDIENTS if (rows.ingredient == kind).any()}

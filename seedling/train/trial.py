@@ -11,6 +11,7 @@ import numpy as np
 
 from seedling.config.params import TrainParams, WorkspaceConfig
 from seedling.errors import Diverged
+from seedling.features.encoded_features import EncodedFeatures
 from seedling.models.saving import save_learner
 from seedling.parallel.executor import this_process
 from seedling.progress import Progress
@@ -69,7 +70,13 @@ def try_candidates(
     budget = params.budget_seconds or BUDGET[facts.effort]
     voted: list[Candidate] = []
     if teacher is None:
-        wanted = first_candidates(params, facts, bench.rows, mixin=bench.setting.mixin is not None)
+        wanted = first_candidates(
+            params,
+            facts,
+            bench.rows,
+            mixin=bench.setting.mixin is not None,
+            has_encoder=isinstance(bench.setting.maker, EncodedFeatures),
+        )
     else:
         voted, others = later_candidates(teacher)
         wanted = [*voted, *others]

@@ -28,7 +28,7 @@ from seedling.validate.checks import THUMBNAIL_SIDE, CheckedRow, look
 from seedling.validate.duplicates import Clusters, equal_texts, near_duplicate_images, near_duplicate_texts
 from seedling.validate.fixed_camera import scenes, without_scenes
 from seedling.validate.label_checks import judge
-from seedling.validate.quality_flags import health
+from seedling.validate.quality_flags import quality
 from seedling.validate.splits import assign_folds, carve_test
 
 MEASURED = {
@@ -84,8 +84,8 @@ def validate(
     classes = reject_small_classes(looked, params.min_class_rows)
     carved = carve_test_rows(looked, params, facts.seed)
     deal_folds(looked, params.folds, facts.seed)
-    usual = judge_health(looked)
-    maker = features or make_features(None, None, facts, None)
+    usual = flag_quality(looked)
+    maker = features or make_features(None, None, facts)
     doubt = judge(looked, classes, maker, collected, params, facts, progress)
     extra = MEASURED[facts.modality] + FOUND + (GROUPED if grouped else [])
     with GenerationWriter(output, stage="validate", modality=facts.modality, images=False, extra=extra) as writer:
@@ -100,17 +100,17 @@ def validate(
             classes=classes,
             merged_spellings=spellings,
             carved_test_rows=carved,
-            health=dict(sorted(Counter(code for one in usable(looked) for code in one.codes).items())),
+            quality=dict(sorted(Counter(code for one in usable(looked) for code in one.codes).items())),
             usual_here=usual,
             doubt=doubt,
             **({"fixed_camera": scene_rows} if scene_rows else {}),
         )
 
 
-def judge_health(looked: list[CheckedRow]) -> dict[str, int]:
-    """Gives each usable row its health's codes; what is too common to be a defect, with the number of such rows."""
+def flag_quality(looked: list[CheckedRow]) -> dict[str, int]:
+    """Gives each usable row its quality codes; what is too common to be a defect, with the number of such rows."""
     rows = [one for one in usable(looked) if one.row.split != "mixin"]  # what is odd among ours may be usual there
-    codes, usual = health(pd.DataFrame([one.signals for one in rows]))
+    codes, usual = quality(pd.DataFrame([one.signals for one in rows]))
     for one, found in zip(rows, codes, strict=True):
         one.codes = found
     return usual

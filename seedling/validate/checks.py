@@ -21,7 +21,7 @@ THUMBNAIL_SIDE = 16
 @dataclass(slots=True)
 class CheckedRow:
     """A row without its image, and what was seen of it: the reason to drop it, or the marks that duplicates share and what was
-    measured (seedling/media/quality_metrics.py), its health's codes, the doubt about its label, and the label as it was given where it was changed.
+    measured (seedling/media/quality_metrics.py), its quality codes, the doubt about its label, and the label as it was given where it was changed.
     """
 
     row: Row

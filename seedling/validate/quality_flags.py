@@ -1,4 +1,4 @@
-"""Which rows look unhealthy beside the others: each signal against limits that are absolute, and against the data's own spread."""
+"""Which rows have quality issues beside the others: each signal against limits that are absolute, and against the data's own spread."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ MARKS = {
 NEVER_USUAL = frozenset({"location_metadata"})  # where a photograph was taken is worth a word however many say it
 
 
-def health(signals: pd.DataFrame) -> tuple[list[list[str]], dict[str, int]]:
+def quality(signals: pd.DataFrame) -> tuple[list[list[str]], dict[str, int]]:
     """Each row's reason codes, and of the codes that are too common to be a defect how many rows they would have had.
 
     signals: one row a row, the columns of seedling/media/quality_metrics.py; those that are not there give no code.

@@ -59,8 +59,8 @@ def workspace(folder: Path, modality: str) -> Path:
                 payload = content(modality, number) if image_arrays or modality == "text" else None
                 label = {"label": "b", "label_source": "model"} if stage == "pseudo_label/1" else {}
                 known = {name: getattr(row, name) for name in ("id", "split", "label", "label_source", "origin")}
-                license = "CC BY 4.0" if number == 0 else None
-                writer.keep(Row(**{**known, **label}, payload=payload, license=license))
+                row_license = "CC BY 4.0" if number == 0 else None
+                writer.keep(Row(**{**known, **label}, payload=payload, license=row_license))
             writer.close(rows_in=len(kept), classes=["../evil", "b"])
     return folder
 

@@ -227,4 +227,4 @@ def test_a_models_json_names_no_file_outside_its_folder(key: str, value: object,
     record["members"][0][key] = value
     (folder / "model.json").write_text(json.dumps(record))
     with pytest.raises(DamagedFile, match=key):
-        load_model(folder)
+        load_model(folder, folder.parents[1])

@@ -427,7 +427,13 @@ def test_with_few_rows_auto_says_so_and_does_the_usual(tmp_path: Path) -> None:
             ("the night is so long", "y", 0),
         ],
     )
-    augment(AugmentParams(policy="auto", augmentations_per_row=1), TEXTS, collected=here, validated=here, output=tmp_path / "out")
+    augment(
+        AugmentParams(policy="auto", augmentations_per_row=1),
+        TEXTS,
+        collected=here,
+        validated=here,
+        output=tmp_path / "out",
+    )
     notes = read_manifest(tmp_path / "out")["notes"]
     assert "fewer than twenty" in notes["screening"]["cannot_screen"]
     assert [next(iter(one)) for one in notes["policy"]] == ["swap", "delete", "typo"]

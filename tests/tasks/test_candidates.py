@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from benches import bench_of, judged, labeled
 
-from seedling.config.params import EncoderParams, TrainParams, WorkspaceConfig
+from seedling.config.params import TrainParams, WorkspaceConfig
 from seedling.errors import InputError
 from seedling.progress import silent
 from seedling.train.candidates import first_candidates, further_candidates, later_candidates, within_budget
@@ -54,9 +54,9 @@ def test_a_learner_that_the_data_cannot_have_is_explained() -> None:
     rows, _, _ = labeled(40)
     with pytest.raises(InputError, match="'fine_tuned' tunes the encoder, and there is none"):
         first_candidates(TrainParams(candidates=["fine_tuned"]), TEXTS, rows)
-    encoded = TrainParams(candidates=["network"], encoder=EncoderParams(model="here"))
-    with pytest.raises(InputError, match=r"'network' learns from small images.*set train.encoder to null"):
-        first_candidates(encoded, IMAGES, rows)
+    network = TrainParams(candidates=["network"])
+    with pytest.raises(InputError, match=r"'network' learns from small images.*set `encoder` to null"):
+        first_candidates(network, IMAGES, rows, has_encoder=True)
 
 
 def test_later_rounds_train_each_learners_best_and_lose_nothing_that_they_take_over(tmp_path: Path) -> None:

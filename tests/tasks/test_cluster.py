@@ -25,6 +25,7 @@ from benches import bench_of, labeled
 
 from seedling.config.params import load, set_value
 from seedling.errors import InputError, MissingGeneration, SeedlingError
+from seedling.features.encoder_handle import EncoderHandle
 from seedling.parallel import cluster
 from seedling.parallel.pool import in_pieces
 from seedling.pipeline import find_stage
@@ -175,7 +176,7 @@ def test_an_encoder_and_its_tuning_have_the_same_bytes(
         path.write_text(f"the {'red' if number % 3 else 'green'} {label} {'runs' if number % 5 else 'falls'} {number}")
     workspace = make_workspace(tmp_path / "workspace", texts, "text")
     set_value(workspace, ["effort"], "quick")
-    set_value(workspace, ["train", "encoder"], {"model": str(of_texts)})
+    set_value(workspace, ["encoder"], {"model": str(of_texts)})
     set_value(workspace, ["train", "candidates"], ["logistic_regression", "fine_tuned"])
     set_value(workspace, ["train", "steps"], 10)
     assert_same_bytes(workspace, dask, monkeypatch, skipped=("pseudo_label@1", "train@1"))
@@ -184,7 +185,7 @@ def test_an_encoder_and_its_tuning_have_the_same_bytes(
     found = []
     for where, address in (("here", ""), ("there", dask)):
         monkeypatch.setenv("SEEDLING_DASK", address)
-        features = EncodedFeatures(load(workspace).train.encoder, "text", tmp_path / where)
+        features = EncodedFeatures(EncoderHandle(load(workspace).encoder, "text", tmp_path / where))
         found.append(features.of_rows([*rows], partial(rows_of, rows), fit=True).features.tobytes())
     assert found[0] == found[1]
     assert any("seedling.models.fine_tuned" in imported for imported in modules_of_workers(dask))

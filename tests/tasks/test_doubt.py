@@ -382,7 +382,11 @@ def test_the_page_is_there_whether_labels_are_judged_or_not(tmp_path: Path, para
     checked(tmp_path, **params)
     page = write_data_page(tmp_path).read_text(encoding="utf-8")
     assert ("Nobody can say how many labels are wrong" in page) is ("label_issues" in params)
-    assert (tmp_path / "reports/label_issues.csv").read_text(encoding="utf-8").startswith("id,origin,original_label,suggested_label")
+    assert (
+        (tmp_path / "reports/label_issues.csv")
+        .read_text(encoding="utf-8")
+        .startswith("id,origin,original_label,suggested_label")
+    )
 
 
 def test_the_lists_and_the_page_show_the_doubtful_rows_first(tmp_path: Path) -> None:

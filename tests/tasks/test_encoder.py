@@ -14,6 +14,7 @@ from seedling.config.params import EncoderParams
 from seedling.errors import InputError
 from seedling.features.encoded_features import EncodedFeatures
 from seedling.features.encoder import COLORS, Preparation, fuse_batch_norms, load_encoder
+from seedling.features.encoder_handle import EncoderHandle
 from seedling.features.feature_cache import FeatureCache, encode_rows
 from seedling.features.pretrained import MINILM, find_pretrained, minilm_folder, weights_sha256
 from seedling.media.images import encode
@@ -25,7 +26,7 @@ IMAGES = [encode(RNG.integers(0, 256, (40, 60, 3)).astype(np.uint8)) for _ in ra
 
 
 def load(folder: Path, modality: str, **more: object) -> object:
-    return load_encoder(EncoderParams(model=str(folder), **more), modality, folder)
+    return load_encoder(EncoderHandle(EncoderParams(model=str(folder), **more), modality, folder))
 
 
 def test_texts_are_the_mean_of_their_tokens_as_transformers_gives_them_one_by_one(of_texts: Path) -> None:
@@ -114,24 +115,26 @@ def test_a_texts_words_are_counted_once_and_forgotten_when_others_are_learnt(of_
         return ((one, TEXTS[int(one)]) for one in ids)
 
     ids = [str(number) for number in range(len(TEXTS))]
-    maker = EncodedFeatures(EncoderParams(model=str(of_texts)), "text", tmp_path)
+    maker = EncodedFeatures(EncoderHandle(EncoderParams(model=str(of_texts)), "text", tmp_path))
     made = maker.of_rows(ids, read, fit=True).features
     (tmp_path / "models" / "0").mkdir(parents=True)
     save_features(maker, tmp_path / "models" / "0")
     asked.clear()
-    again = load_features(tmp_path / "models" / "0", "text").of_rows(ids[::-1], read, fit=False).features
+    again = load_features(tmp_path / "models" / "0", "text", tmp_path).of_rows(ids[::-1], read, fit=False).features
     assert (again[::-1] == made).all()
     assert asked == []
-    alone = load_features(tmp_path / "models" / "0", "text").transform([TEXTS[0]]).features
+    alone = load_features(tmp_path / "models" / "0", "text", tmp_path).transform([TEXTS[0]]).features
     np.testing.assert_allclose(alone[0], made[0], atol=1e-6)
-    EncodedFeatures(EncoderParams(model=str(of_texts)), "text", tmp_path).of_rows(ids[:3], read, fit=True)
+    EncodedFeatures(EncoderHandle(EncoderParams(model=str(of_texts)), "text", tmp_path)).of_rows(
+        ids[:3], read, fit=True
+    )
     assert len(list((tmp_path / ".seedling" / "features").glob("words-*"))) == 1
 
 
 def test_texts_that_share_no_word_have_features(of_texts: Path, tmp_path: Path) -> None:
     """No term is in two texts, as in a language without spaces, or there is no word at all: the encoder's features remain."""
     for texts in (["红苹果", "绿汽车", "快跑"], ["!!!", "???", "..."]):
-        maker = EncodedFeatures(EncoderParams(model=str(of_texts)), "text", tmp_path)
+        maker = EncodedFeatures(EncoderHandle(EncoderParams(model=str(of_texts)), "text", tmp_path))
         made = maker.fit_transform(texts).features
         assert np.isfinite(made).all()
         assert len(made) == 3
@@ -141,12 +144,12 @@ def test_texts_that_share_no_word_have_features(of_texts: Path, tmp_path: Path) 
 def test_encoded_features_come_back_from_disk(modality: str, of_texts: Path, of_images: Path, tmp_path: Path) -> None:
     """Length 1, half the weight on colors or words; the saved maker gives the same rows."""
     folder, payloads = (of_texts, TEXTS) if modality == "text" else (of_images, IMAGES)
-    maker = EncodedFeatures(EncoderParams(model=str(folder)), modality, tmp_path)
+    maker = EncodedFeatures(EncoderHandle(EncoderParams(model=str(folder)), modality, tmp_path))
     made = maker.fit_transform(payloads).features
     np.testing.assert_allclose(np.linalg.norm(made, axis=1), 1.0, atol=1e-5)
     (tmp_path / "models" / "0").mkdir(parents=True)
     save_features(maker, tmp_path / "models" / "0")
-    again = load_features(tmp_path / "models" / "0", modality).transform(payloads).features
+    again = load_features(tmp_path / "models" / "0", modality, tmp_path).transform(payloads).features
     np.testing.assert_allclose(again, made, atol=1e-6)
 
 
@@ -168,7 +171,7 @@ def test_a_text_of_no_known_token_has_features(of_texts: Path) -> None:
 
 def test_another_encoder_than_the_models_own_is_refused(of_texts: Path, tmp_path: Path) -> None:
     """The model's features would mean something else."""
-    maker = EncodedFeatures(EncoderParams(model=str(of_texts)), "text", tmp_path, key="another")
+    maker = EncodedFeatures(EncoderHandle(EncoderParams(model=str(of_texts)), "text", tmp_path), key="another")
     with pytest.raises(InputError, match="no longer the one"):
         maker.fit_transform(TEXTS)
 
@@ -203,13 +206,13 @@ def test_minilm_is_the_published_one_and_agrees_with_sentence_transformers() -> 
 
     folder = minilm_folder()
     assert weights_sha256(folder) == "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
-    (found,) = load_encoder(EncoderParams(model=MINILM), "text", folder).encode(TEXTS)
+    (found,) = load_encoder(EncoderHandle(EncoderParams(model=MINILM), "text", folder)).encode(TEXTS)
     np.testing.assert_allclose(found, SentenceTransformer(str(folder)).encode(TEXTS), atol=1e-3)
 
 
 def test_near_words_are_those_with_near_vectors(of_texts: Path) -> None:
     """Against a full sort by hand, of a vocabulary whose vectors are set; words in pieces and short ones have none."""
-    encoder = EncodedFeatures(EncoderParams(model=str(of_texts)), "text", of_texts).encoder
+    encoder = EncodedFeatures(EncoderHandle(EncoderParams(model=str(of_texts)), "text", of_texts)).encoder
     known = encoder.prepare.get_vocab()
     words = sorted(word for word in known if word.isalpha() and word.islower() and len(word) >= 4)
     assert len(words) >= 3

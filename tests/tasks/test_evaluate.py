@@ -157,7 +157,7 @@ def test_the_same_texts_typed_in_haste_are_judged_again() -> None:
     words = ["rain", "sunny"] * 20
     texts = [f"{word} today number {place}" for place, word in enumerate(words)]
     truth = np.array([0, 1] * 20)
-    maker = make_features(None, None, WorkspaceConfig(modality="text"), None)
+    maker = make_features(None, None, WorkspaceConfig(modality="text"))
     head = Head("logistic_regression", 0, 2)
     head.fit(maker.fit_transform(texts), np.eye(2)[truth], np.ones(40))
     model = TrainedModel(["a", "b"], maker, [[head]], [1.0], 1.0, [1.0], 0.0)

@@ -12,6 +12,7 @@ from seedling.config.params import EncoderParams
 from seedling.errors import InputError
 from seedling.features.classical import Inputs
 from seedling.features.encoded_features import EncodedFeatures
+from seedling.features.encoder_handle import EncoderHandle
 from seedling.media.images import encode
 from seedling.models.fine_tuned import FineTuned, adapted, contrastive_loss, drawn_batch
 from seedling.models.saving import load_features, load_learner, save_features, save_learner
@@ -34,7 +35,7 @@ def texts(many: int, seed: int) -> tuple[list[str], np.ndarray]:
 
 
 def maker_of(folder: Path, modality: str) -> EncodedFeatures:
-    return EncodedFeatures(EncoderParams(model=str(folder)), modality, folder)
+    return EncodedFeatures(EncoderHandle(EncoderParams(model=str(folder)), modality, folder))
 
 
 def fitted(maker: EncodedFeatures, inputs: Inputs, labels: np.ndarray, steps: int = 300) -> FineTuned:
@@ -58,7 +59,9 @@ def test_tuned_texts_are_told_apart_and_the_learner_comes_back_from_disk(of_text
     save_learner(fitted(maker, inputs, labels), tmp_path / "two")
     assert (tmp_path / "one.safetensors").read_bytes() == (tmp_path / "two.safetensors").read_bytes()
     save_features(maker, tmp_path)
-    loaded = load_learner("fine_tuned", tmp_path / "one", FitContext(2, maker=load_features(tmp_path, "text")))
+    loaded = load_learner(
+        "fine_tuned", tmp_path / "one", FitContext(2, maker=load_features(tmp_path, "text", tmp_path))
+    )
     assert loaded.logits(asked) == pytest.approx(learner.logits(asked), abs=1e-5)
 
 
@@ -110,5 +113,5 @@ def test_the_contrastive_loss_by_hand() -> None:
 
 def test_fine_tuning_without_an_encoder_is_explained() -> None:
     """It says what to change."""
-    with pytest.raises(InputError, match=r"no encoder to tune.*train.encoder"):
+    with pytest.raises(InputError, match=r"no encoder to tune.*name an `encoder`"):
         FineTuned(FitContext(2)).fit(Inputs(np.zeros((2, 1), np.float32)), np.eye(2), np.ones(2))

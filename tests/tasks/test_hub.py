@@ -107,4 +107,4 @@ def test_an_encoder_that_nothing_pins_is_warned_of(
     command = [sys.executable, "-c", f"PINS = {pins}\n{FETCH_NEWEST}"]
     done = subprocess.run(command, env=env, cwd=Path(__file__).parents[2], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert (f"train.encoder.revision: {COMMIT}" in done.stderr) is is_warned, done.stderr
+    assert (f"encoder.revision: {COMMIT}" in done.stderr) is is_warned, done.stderr

@@ -192,7 +192,7 @@ def test_image_features_weigh_each_block_alike_and_come_back_from_disk(tmp_path:
     blocks = np.split(inputs.features, [192, 192 + 324], axis=1)
     assert [(block**2).sum(axis=1).mean() for block in blocks if block.shape[1]] == pytest.approx([1, 1, 1], rel=0.02)
     save_features(maker, tmp_path)
-    assert (load_features(tmp_path, "image").transform(encoded).features == inputs.features).all()
+    assert (load_features(tmp_path, "image", tmp_path).transform(encoded).features == inputs.features).all()
 
 
 def test_text_features_come_back_from_disk(tmp_path: Path) -> None:
@@ -201,7 +201,7 @@ def test_text_features_come_back_from_disk(tmp_path: Path) -> None:
     maker = TextFeatures()
     inputs = maker.fit_transform(texts)
     save_features(maker, tmp_path)
-    again = load_features(tmp_path, "text").transform(texts)
+    again = load_features(tmp_path, "text", tmp_path).transform(texts)
     assert abs(again.features - inputs.features).max() == 0
 
 

@@ -19,6 +19,7 @@ from seedling.export import model as export_model
 from seedling.export.model import write_onnx
 from seedling.features.classical import FeatureMaker, ImageFeatures, TextFeatures
 from seedling.features.encoded_features import EncodedFeatures
+from seedling.features.encoder_handle import EncoderHandle
 from seedling.media import images
 from seedling.models import portable as portable_module
 from seedling.models.gradients import FromPixels
@@ -123,7 +124,7 @@ def test_sparse_texts_say_the_same_as_a_graph(name: str) -> None:
 @pytest.mark.slow
 def test_an_encoder_and_its_tuned_self_say_the_same_as_onnx(of_texts: Path, tmp_path: Path) -> None:
     """Texts of other lengths side by side, filled up and masked."""
-    maker = EncodedFeatures(EncoderParams(model=str(of_texts)), "text", tmp_path)
+    maker = EncodedFeatures(EncoderHandle(EncoderParams(model=str(of_texts)), "text", tmp_path))
     model = trained(maker, TEXTS, np.arange(len(TEXTS)) % 3, ["svm", "fine_tuned"])
     new = ["a green apple", "the red bus falls the red bus runs a a a", "bus"]
     assert np.abs(asked_as_onnx(model, new, tmp_path / "model.onnx") - model.predict(new)).max() < 1e-4
@@ -131,7 +132,7 @@ def test_an_encoder_and_its_tuned_self_say_the_same_as_onnx(of_texts: Path, tmp_
 
 def test_an_encoder_of_images_says_the_same_as_a_graph(of_images: Path, tmp_path: Path) -> None:
     """Features of a convolutional encoder, with colors beside them."""
-    maker = EncodedFeatures(EncoderParams(model=str(of_images)), "image", tmp_path)
+    maker = EncodedFeatures(EncoderHandle(EncoderParams(model=str(of_images)), "image", tmp_path))
     model = trained(maker, IMAGES, LABELS, ["logistic_regression", "fine_tuned"])
     new = [colored(number) for number in range(6)]
     assert np.abs(asked(model, new) - model.predict(new)).max() < 1e-4
@@ -186,7 +187,7 @@ def test_every_learner_has_a_smallest_step_or_none(name: str) -> None:
 
 def test_the_model_answers_as_before_when_its_graph_was_made(of_images: Path, tmp_path: Path) -> None:
     """Also an encoder in bfloat16, whose copy in the graph is not."""
-    maker = EncodedFeatures(EncoderParams(model=str(of_images), precision="bfloat16"), "image", tmp_path)
+    maker = EncodedFeatures(EncoderHandle(EncoderParams(model=str(of_images), precision="bfloat16"), "image", tmp_path))
     model = trained(maker, IMAGES, LABELS, ["logistic_regression"])
     before = model.predict(IMAGES[:5])
     Portable(model)

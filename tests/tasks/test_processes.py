@@ -122,7 +122,7 @@ def test_what_goes_wrong_in_the_processes_is_said_once_and_leaves_nothing(
 ) -> None:
     """An encoder that does not exist: the message of the stage itself, no half a generation, no process left behind."""
     set_value(made, ["train", "candidates"], None)
-    set_value(made, ["train", "encoder"], {"model": "./no-such-folder"})
+    set_value(made, ["encoder"], {"model": "./no-such-folder"})
     with pytest.raises(SeedlingError) as alone:
         run_stage(find_stage("train@0"), made)
     monkeypatch.setenv(LAUNCH, TWO)

@@ -108,7 +108,7 @@ def test_words_that_are_put_in_are_no_negation_and_none_that_is_protected() -> N
     """Random words of the training texts, by `mask` and `insert`: what they may be is what is left of these texts."""
     parents = pd.DataFrame({"text": ["you will not pay", "never book the direct debit", "no table"]})
     params = AugmentParams(policy=["mask", "insert"], protect=["direct debit"])
-    features = make_features(None, None, WorkspaceConfig(modality="text"), None)
+    features = make_features(None, None, WorkspaceConfig(modality="text"))
     context = resources_of(params, WorkspaceConfig(modality="text"), parents, None, features).context
     assert context.vocabulary == ["book", "pay", "table", "the", "will", "you"]
 

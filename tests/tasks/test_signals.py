@@ -13,7 +13,7 @@ from PIL import Image
 
 from seedling.media import images
 from seedling.media import quality_metrics as signals
-from seedling.validate.quality_flags import LIMITS, beyond, health, other_language
+from seedling.validate.quality_flags import LIMITS, beyond, other_language, quality
 
 RNG = np.random.default_rng(5)
 NOISE = RNG.integers(0, 256, (60, 90, 3), dtype=np.uint8)
@@ -90,7 +90,7 @@ def test_far_out_is_judged_beside_the_others_and_by_an_absolute_limit() -> None:
 
 def test_what_many_rows_have_is_no_defect() -> None:
     """Nine of ten texts with markup: it is the collection's nature, and said so."""
-    codes, usual = health(pd.DataFrame({"markup": [True] * 9 + [False], "personal_data": [True] + [False] * 9}))
+    codes, usual = quality(pd.DataFrame({"markup": [True] * 9 + [False], "personal_data": [True] + [False] * 9}))
     assert codes == [["personal_data"]] + [[]] * 9
     assert usual == {"markup": 9}
 
@@ -106,7 +106,7 @@ def test_a_image_a_quarter_as_large_is_odd_and_equal_sizes_are_not() -> None:
     sides = [256] * 20
     for other, odd in ((100, True), (200, False)):
         frame = pd.DataFrame({"width": [*sides, other], "height": [*sides, other], "aspect": 1.0})
-        assert (health(frame)[0][-1] == ["odd_size"]) is odd
+        assert (quality(frame)[0][-1] == ["odd_size"]) is odd
 
 
 def test_entropy_of_noise_is_near_its_bound() -> None:

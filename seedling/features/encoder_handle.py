@@ -1,0 +1,49 @@
+"""The workspace's encoder as one handle: what params.yaml names, resolved once to its folder and digest."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from seedling.config.params import EncoderParams, Params
+from seedling.dataset.generation import Modality
+from seedling.features.pretrained import find_pretrained, key_of
+
+VERSION = "1"  # of how features are computed with an encoder: part of the digest
+
+
+@dataclass(frozen=True)
+class EncoderHandle:
+    """A pretrained encoder of a workspace. params: as params.yaml names it; a relative folder is relative to the workspace."""
+
+    params: EncoderParams
+    modality: Modality
+    workspace: Path
+
+    def __getstate__(self) -> dict[str, object]:
+        """Without the folder and the digest: another process or machine resolves its own."""
+        return {"params": self.params, "modality": self.modality, "workspace": self.workspace}
+
+    @cached_property
+    def folder(self) -> Path:
+        """The folder that holds the model. Raises InputError if there is none, it has no weights, or is of another modality."""
+        return find_pretrained(self.params, self.workspace, self.modality)
+
+    @cached_property
+    def digest(self) -> str:
+        """A hash of the weights, the model's settings, the precision, and how Seedling computes features with it.
+
+        Raises InputError as `folder` does, and if the weights are not those that `sha256` in params.yaml names.
+        """
+        return key_of(self.folder, self.params, VERSION)
+
+    @property
+    def cache_folder(self) -> Path:
+        """The folder of the features that were computed before."""
+        return self.workspace / ".seedling" / "features"
+
+
+def encoder_of(params: Params, workspace: Path) -> EncoderHandle | None:
+    """The encoder that params.yaml names; None if it names none."""
+    return None if params.encoder is None else EncoderHandle(params.encoder, params.modality, workspace)
