@@ -157,11 +157,11 @@ def line_on(
     frame.to_parquet(folder / "data/rows.parquet")
     params = (template / "params.yaml.template").read_text().replace("MODALITY", modality).replace("ENCODER", "null")
     (folder / "params.yaml").write_text(params.replace("- SOURCES", "- {kind: table, path: rows.parquet}"))
-    of_train = {"encoder": encoder, **(train or {})}
     for keys, value in (
         (["effort"], effort),
         (["seed"], seed),
-        *((["train", key], one) for key, one in of_train.items()),
+        (["encoder"], encoder),
+        *((["train", key], one) for key, one in (train or {}).items()),
     ):
         set_value(folder, list(keys), value)
     (folder / "gates.yaml").write_text((template / "gates.yaml.template").read_text())

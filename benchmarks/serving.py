@@ -59,7 +59,7 @@ def grown(folder: Path, frame: pd.DataFrame, modality: Any, backbone: str | None
         "modality": modality,
         "members": [member],
         "temperature": 1.0,
-        "abstain": {"below": 0.5},
+        "selective_prediction": {"threshold": 0.5},
     }
     (model / "model.json").write_text(json.dumps(known), encoding="utf-8")
     (model / "decision.json").write_text(json.dumps({"accepted_round": 0}), encoding="utf-8")

@@ -5,7 +5,6 @@ No stage is made anew, but evaluate, whose outputs have a file more.
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 from seedling.errors import InputError
@@ -13,9 +12,6 @@ from seedling.records.test_evaluations import LOG, bring_log_up_to_date
 
 FORMER_OUTPUTS = "outs: [reports/predictions.parquet, reports/gate.json]"
 OUTPUTS = "outs: [reports/evaluation.json, reports/predictions.parquet, reports/gate.json]"
-FORMER_COMMAND = re.compile(r"python (?:-P )?-m tasks\.(?:(train|pseudo_label) --round (\$\{key\}|\d)|([a-z]+))")
-FORMER_ENTRYPOINT = "entrypoint: flows.grow.scheduled"
-ENTRYPOINT = "entrypoint: seedling.flows.grow.scheduled"
 UNION_MERGE = f"{LOG} merge=union"
 
 
@@ -25,10 +21,6 @@ def upgrade_workspace(workspace: Path) -> list[str]:
     Raises InputError where dvc.yaml was edited so that it must be changed by hand.
     """
     changes = []
-    if _upgrade_commands(workspace):
-        changes.append(
-            "dvc.yaml, dvc.lock, prefect.yaml: stages are run as `python -P -m seedling.runner`; commit them with git."
-        )
     if _upgrade_pipeline(workspace / "dvc.yaml"):
         changes.append("dvc.yaml: evaluate writes reports/evaluation.json too; the stage runs once again.")
     if bring_log_up_to_date(workspace):
@@ -52,27 +44,6 @@ def _upgrade_pipeline(path: Path) -> bool:
     partial.write_text(content.replace(FORMER_OUTPUTS, OUTPUTS), encoding="utf-8")
     partial.replace(path)
     return True
-
-
-def _upgrade_commands(workspace: Path) -> bool:
-    """Replaces the former module names of stages and flow; the outputs in dvc.lock stay valid, so no stage runs again."""
-    changed = False
-    for path in (workspace / "dvc.yaml", workspace / "dvc.lock", workspace / "prefect.yaml"):
-        if not path.is_file():
-            continue
-        content = path.read_text(encoding="utf-8")
-        upgraded = FORMER_COMMAND.sub(_command, content).replace(FORMER_ENTRYPOINT, ENTRYPOINT)
-        if upgraded != content:
-            partial = path.with_name(f"{path.name}.new")
-            partial.write_text(upgraded, encoding="utf-8")
-            partial.replace(path)
-            changed = True
-    return changed
-
-
-def _command(former: re.Match[str]) -> str:
-    stage = former[3] or f"{former[1]}@{former[2]}"
-    return f"python -P -m seedling.runner {stage}"
 
 
 def _add_line(path: Path, line: str) -> bool:

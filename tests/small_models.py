@@ -28,7 +28,9 @@ def grown(folder: Path, modality: Modality, below: float = 0.0) -> Path:
     save_features(maker, model)
     member = {"learner": "logistic_regression", "file": "lr", "halves": 1, "temperature": 1.0, "votes": 1.0}
     known = {"classes": ["rain", "sun"], "modality": modality, "members": [member], "temperature": 1.0}
-    (model / "model.json").write_text(json.dumps({**known, "abstain": {"below": below}}), encoding="utf-8")
+    (model / "model.json").write_text(
+        json.dumps({**known, "selective_prediction": {"threshold": below}}), encoding="utf-8"
+    )
     write_decision(model, accepted_round=0)
     return folder
 

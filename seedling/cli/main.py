@@ -19,6 +19,7 @@ from seedling.cli.clean import clean
 from seedling.cli.compare import compare
 from seedling.cli.export import export
 from seedling.cli.init import init
+from seedling.cli.migrate import migrate
 from seedling.cli.predict import predict
 from seedling.cli.resolve import resolve
 from seedling.cli.run import run
@@ -38,6 +39,7 @@ COMMANDS = (
     init,
     status,
     clean,
+    migrate,
     resolve,
     stage,
     compare,

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
 from ruamel.yaml import YAML
 
+from seedling.config.former_keys import present_name
 from seedling.config.monitoring_params import NotifyParams, ReportsParams
 from seedling.config.secret_literals import check_sources
 from seedling.config.section import Section
@@ -406,6 +407,9 @@ def _explain(path: Path, error: ValidationError) -> str:
     for one in error.errors():
         where = ".".join(str(step) for step in one["loc"])
         if one["type"] == "extra_forbidden":
+            if (present := present_name(where)) is not None:
+                lines.append(f"'{where}' is now '{present}': `seedling migrate` renames it")
+                continue
             near = difflib.get_close_matches(str(one["loc"][-1]), known_keys(), n=1, cutoff=0.5)
             lines.append(f"unknown key '{where}'" + (f" (did you mean '{near[0]}'?)" if near else ""))
         elif one["loc"] == ("pipeline_version",):

@@ -63,7 +63,7 @@ def evaluate(
     ranks = _ranks(classes, params)
     cross_validated = out_of_fold(models / str(accepted), validated, classes)
     chosen = _model_json(models / str(accepted))
-    known = chosen["abstain"]
+    known = chosen["selective_prediction"]
     with single_threaded():
         model = load_model(models / str(accepted), workspace)
         test = _predict(model, collected, validated, classes, "test", progress)
@@ -88,12 +88,12 @@ def evaluate(
         "slices": parts,
         "rounds": rounds,
         "step_contributions": learnt["step_contributions"],
-        "abstain": abstained(shown, known, params.confidence),
+        "selective_prediction": abstained(shown, known, params.confidence),
         "operating_points": operating_points(confident, (shown.confidence, shown.right, shown.groups), params),
         "out_of_scope": out_of_scope(
             shown.probabilities,
             np.zeros((0, len(classes))) if outside is None else outside.probabilities,
-            known["below"],
+            known["threshold"],
             params,
             facts.seed,
             classes.index(NOTHING) if NOTHING in classes else None,
@@ -355,13 +355,13 @@ def _model_json(model: Path) -> dict[str, Any]:
 
 def abstained(scored: Scored, abstain: Mapping[str, Any], confidence: float = 0.95) -> dict[str, Any]:
     """What the limit that train chose does on these rows: the share that is answered, and how many of those are right."""
-    sure, right = scored.confidence >= abstain["below"], scored.right
+    sure, right = scored.confidence >= abstain["threshold"], scored.right
     return {
-        "below": abstain["below"],
-        "wanted": abstain["wanted"],
+        "threshold": abstain["threshold"],
+        "target_accuracy": abstain["target_accuracy"],
         "out_of_scope": abstain["out_of_scope"],
-        "answered": wilson(int(sure.sum()), len(sure), confidence).rounded() if len(sure) else None,
-        "right": wilson(int(right[sure].sum()), int(sure.sum()), confidence).rounded() if sure.any() else None,
+        "coverage": wilson(int(sure.sum()), len(sure), confidence).rounded() if len(sure) else None,
+        "accuracy": wilson(int(right[sure].sum()), int(sure.sum()), confidence).rounded() if sure.any() else None,
     }
 
 

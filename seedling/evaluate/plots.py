@@ -12,7 +12,7 @@ import pandas as pd
 from seedling.config.params import EvaluateParams
 from seedling.dataset.spreadsheet import spreadsheet_cell
 from seedling.evaluate.metrics import calibration_bins
-from seedling.evaluate.scope import abstain_curve
+from seedling.evaluate.scope import risk_coverage_curve
 from seedling.evaluate.scored import Scored
 from seedling.files.reading import reading
 
@@ -35,8 +35,8 @@ def write_plots(folder: Path, scored: Scored, metrics: Mapping[str, Any], params
         if one["recall"] is not None
     ]
     _write_csv(folder / "recall.csv", recalls, ["class", "recall"])
-    curve = abstain_curve(scored.confidence, scored.right)
-    _write_csv(folder / "abstain.csv", curve, ["coverage", "error", "confidence"])
+    curve = risk_coverage_curve(scored.confidence, scored.right)
+    _write_csv(folder / "risk_coverage.csv", curve, ["coverage", "error", "confidence"])
     found = metrics["learning_curve"] or {"points": [], "expected": []}
     points = [{"labels": one["labels"], **one["accuracy"], "of": "measured"} for one in found["points"]]
     points += [{"labels": one["labels"], **one["accuracy"], "of": "expected"} for one in found["expected"]]

@@ -17,7 +17,7 @@ POINTS = 60  # of the curve
 AUROC_DRAWS = 1_000  # each sorts all rows
 
 
-def abstain_curve(confidence: Floats, right: NDArray[np.bool_]) -> list[dict[str, float]]:
+def risk_coverage_curve(confidence: Floats, right: NDArray[np.bool_]) -> list[dict[str, float]]:
     """Coverage, and the share of errors among what is answered, as the least confidence rises. (n_rows,) each."""
     order = np.argsort(-confidence, kind="stable")
     wrong = np.cumsum(~right[order])
@@ -63,9 +63,9 @@ def operating_points(
         sure = confidence >= limit if limit is not None else np.zeros(len(confidence), dtype=bool)
         found.append(
             {
-                "wanted": wanted,
-                "below": None if limit is None else round(limit, 6),
-                "answered": share(sure, groups, params.confidence).rounded() if len(sure) else None,
+                "max_error_rate": wanted,
+                "threshold": None if limit is None else round(limit, 6),
+                "coverage": share(sure, groups, params.confidence).rounded() if len(sure) else None,
                 "errors": share(~right[sure], groups[sure], params.confidence).rounded() if sure.any() else None,
             }
         )
@@ -92,7 +92,7 @@ def out_of_scope(
     return {
         "rows": len(outside),
         "auroc": auroc.rounded(),
-        "answered": wilson(int((outside >= below).sum()), len(outside), params.confidence).rounded(),
+        "coverage": wilson(int((outside >= below).sum()), len(outside), params.confidence).rounded(),
     }
 
 

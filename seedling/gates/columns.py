@@ -19,7 +19,7 @@ from seedling.media import images
 from seedling.media import quality_metrics as signals
 
 LISTS = ("parent_ids", "label_probs", "pseudo_label_by_fold", "pseudo_weight_by_fold", "quality")
-OF_LABELS = ("class_share", "rows_a_parent")
+OF_LABELS = ("class_share", "rows_per_parent")
 RELATIVE = ("rows_change", "class_share_change", "label_flipped", "drift_p_value")
 """Columns that compare with the generation that stands, the last one that passed: they say nothing where there is none."""
 OF_SAME_IDS = {"train", "evaluate", "pseudo_label"}  # stages whose rows are validate's
@@ -189,7 +189,7 @@ def _with_validated(rows: GatedRows, validated: Path, wanted: Collection[str]) -
 def _makers(made: Made, rows: GatedRows) -> Mapping[str, Callable[[], Any]]:
     return {
         "class_share": made.class_share,
-        "rows_a_parent": made.rows_per_parent,
+        "rows_per_parent": made.rows_per_parent,
         "rows_change": made.rows_change,
         "class_share_change": made.class_share_change,
         "label_flipped": made.label_flipped,
@@ -212,7 +212,7 @@ def _predictions(kind: str, folder: Path) -> pd.DataFrame:
     best = chances.max(axis=1) if len(frame) else []
     frame = frame.drop(columns="probabilities").assign(confidence=best)
     if kind == "evaluate":
-        frame["right"] = (frame["label"] == frame["predicted"]).astype(float) if len(frame) else []
+        frame["correct"] = (frame["label"] == frame["predicted"]).astype(float) if len(frame) else []
     return frame
 
 

@@ -78,10 +78,10 @@ class MemberRecord(BaseModel):
     votes: Positive
 
 
-class AbstainRecord(BaseModel):
-    """When the model abstains, as model.json says."""
+class SelectivePredictionRecord(BaseModel):
+    """The confidence threshold below which the model abstains, as model.json has it."""
 
-    below: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    threshold: Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 class ModelRecord(BaseModel):
@@ -91,7 +91,7 @@ class ModelRecord(BaseModel):
     modality: Modality
     members: Annotated[list[MemberRecord], Field(min_length=1)]
     temperature: Positive
-    abstain: AbstainRecord
+    selective_prediction: SelectivePredictionRecord
 
 
 def read_record(folder: Path) -> ModelRecord:
@@ -125,7 +125,7 @@ def load_model(folder: Path, workspace: Path) -> TrainedModel:
         temperatures=[one.temperature for one in record.members],
         temperature=record.temperature,
         votes=[one.votes for one in record.members],
-        abstain_below=record.abstain.below,
+        abstain_below=record.selective_prediction.threshold,
     )
 
 

@@ -66,11 +66,14 @@ def headline_metrics(evaluation: Mapping[str, Any]) -> dict[str, float]:
     }
     if evaluation["cross_validation"]:
         columns["cross_validated_accuracy"] = evaluation["cross_validation"]["accuracy"]["value"]
-    answered, correct = evaluation["abstain"]["answered"], evaluation["abstain"]["right"]
-    if answered:
-        columns["answered_share"] = answered["value"]
-    if correct:
-        columns["answered_accuracy"] = correct["value"]
+    coverage, selective_accuracy = (
+        evaluation["selective_prediction"]["coverage"],
+        evaluation["selective_prediction"]["accuracy"],
+    )
+    if coverage:
+        columns["coverage"] = coverage["value"]
+    if selective_accuracy:
+        columns["selective_accuracy"] = selective_accuracy["value"]
     columns["test_rows"] = evaluation["test"]["rows"] if evaluation["test"] else 0
     columns["accepted_round"] = evaluation["accepted_round"]
     return columns

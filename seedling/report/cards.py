@@ -255,14 +255,14 @@ def _how_good(metrics: Mapping[str, Any], where: str) -> list[str]:
 
 def _where(metrics: Mapping[str, Any]) -> list[str]:
     """A bullet for each thing that is known, and for each that is not."""
-    abstain, outside, lines = metrics["abstain"], metrics["out_of_scope"], []
-    if abstain["right"] and abstain["below"] > 0:
+    abstain, outside, lines = metrics["selective_prediction"], metrics["out_of_scope"], []
+    if abstain["accuracy"] and abstain["threshold"] > 0:
         lines.append(
-            f"- Abstaining under a confidence of {abstain['below']:.3f}, it answers {abstain['answered']['value']:.1%} of the rows, and {abstain['right']['value']:.1%} of those rightly (between {abstain['right']['low']:.1%} and {abstain['right']['high']:.1%})."
+            f"- Abstaining under a confidence of {abstain['threshold']:.3f}, it answers {abstain['coverage']['value']:.1%} of the rows, and {abstain['accuracy']['value']:.1%} of those rightly (between {abstain['accuracy']['low']:.1%} and {abstain['accuracy']['high']:.1%})."
         )
     if outside:
         lines.append(
-            f"- Of {outside['rows']:,} rows of no class it would answer {outside['answered']['value']:.1%} all the same."
+            f"- Of {outside['rows']:,} rows of no class it would answer {outside['coverage']['value']:.1%} all the same."
         )
     else:
         lines.append("- What it does with rows of no class was not tried.")

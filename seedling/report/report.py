@@ -114,7 +114,7 @@ def write_report(workspace: Path) -> Path:
             shown_where=[where for where in ("test", "cross_validation") if metrics[where]],
             weakest=_weakest(metrics["per_class"]),
             curve=charts.learning_curve(metrics["learning_curve"]),
-            abstaining=charts.abstaining(pd.read_csv(plots / "abstain.csv")),
+            abstaining=charts.abstaining(pd.read_csv(plots / "risk_coverage.csv")),
             stages=_stages(generations, runs),
             not_copied=count_not_copied(workspace),
             samples=_samples(generations),
@@ -216,10 +216,10 @@ def limits_together(points: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]
     """The operating points, those of one limit together. allowed: the errors that it was chosen for, the fewest first."""
     found: list[dict[str, Any]] = []
     for one in points:
-        if found and found[-1]["below"] == one["below"]:
-            found[-1]["allowed"].append(one["wanted"])
+        if found and found[-1]["threshold"] == one["threshold"]:
+            found[-1]["allowed"].append(one["max_error_rate"])
         else:
-            found.append({**one, "allowed": [one["wanted"]]})
+            found.append({**one, "allowed": [one["max_error_rate"]]})
     return found
 
 

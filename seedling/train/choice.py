@@ -89,7 +89,7 @@ class Choice:
     ) -> dict[str, Any]:
         """As it is written to model.json. halves: how many models a member has, one a half of the pool."""
         return {
-            "abstain": dict(abstain),
+            "selective_prediction": dict(abstain),
             "classes": list(classes),
             "members": [
                 {
@@ -199,11 +199,11 @@ def abstention(
 
     probabilities: (n, n_classes), out of fold; outside: the same of out-of-scope rows, of which every answer is wrong but
     `nothing`, the number of the class for what is none of the others. The lowest such limit; where there is none, the one above which the answers
-    are oftenest right, of a tenth of the rows at least. `below` 0: it always answers. `right` and `answered` are shares
-    with Wilson's intervals; the limit was chosen on these very rows, so `right` flatters a little.
+    are oftenest right, of a tenth of the rows at least. `threshold` 0: it always answers. `accuracy`, of the rows that it answers, and `coverage` are shares
+    with Wilson's intervals. The threshold is chosen on these very rows, so `accuracy` is slightly optimistic.
     """
     if len(truth) == 0:
-        return {"below": 0.0, "wanted": wanted, "answered": None, "right": None, "out_of_scope": 0}
+        return {"threshold": 0.0, "target_accuracy": wanted, "coverage": None, "accuracy": None, "out_of_scope": 0}
     confidence, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == truth
     if outside is not None and len(outside):
         confidence = np.concatenate([confidence, outside.max(axis=1)])
@@ -216,12 +216,12 @@ def abstention(
     everyone = last == len(order) - 1
     answered = wilson(last + 1, len(order))
     return {
-        "below": 0.0
+        "threshold": 0.0
         if everyone
         else float(np.floor(confidence[order[last]] * 1e6) / 1e6),  # so that this row is answered
-        "wanted": wanted,
-        "answered": answered.rounded(),
-        "right": wilson(int(hits[last]), last + 1).rounded(),
+        "target_accuracy": wanted,
+        "coverage": answered.rounded(),
+        "accuracy": wilson(int(hits[last]), last + 1).rounded(),
         "out_of_scope": 0 if outside is None else len(outside),
     }
 

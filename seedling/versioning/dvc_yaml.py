@@ -23,7 +23,7 @@ EVALUATION_OUTPUTS = """\
       - reports/plots/rounds.csv: {template: linear, x: round, y: accuracy, title: Cross-validated accuracy by round}
       - reports/plots/recall.csv: {template: bar_horizontal, x: recall, y: class, title: Recall by class}
       - reports/plots/losses.csv: {template: linear, x: step, y: loss, title: "Training loss, mean of the fits"}
-      - reports/plots/abstain.csv: {template: linear, x: coverage, y: error, title: Errors among what is answered}
+      - reports/plots/risk_coverage.csv: {template: linear, x: coverage, y: error, title: Error rate by coverage}
       - reports/plots/learning_curve.csv: {template: linear, x: labels, y: accuracy, title: Accuracy by labels}
 """
 

@@ -49,9 +49,9 @@ def test_the_limit_to_abstain_by_hand() -> None:
     """Confidences .9, .8, .7, .6, right, right, wrong, right: three of four are right in all; 2 of 2 are, surer than .8."""
     chances = np.array([[0.9, 0.1], [0.8, 0.2], [0.7, 0.3], [0.6, 0.4]])
     truth = np.array([0, 0, 1, 0])
-    assert abstention(chances, truth, 0.75)["below"] == 0.0
+    assert abstention(chances, truth, 0.75)["threshold"] == 0.0
     found = abstention(chances, truth, 0.95)
-    assert (found["below"], found["answered"]["value"], found["right"]["value"]) == (0.8, 0.5, 1.0)
+    assert (found["threshold"], found["coverage"]["value"], found["accuracy"]["value"]) == (0.8, 0.5, 1.0)
 
 
 def test_out_of_scope_rows_count_as_wrong_but_where_the_model_says_nothing() -> None:

@@ -145,11 +145,14 @@ def test_a_damaged_line_of_the_log_is_not_counted(tmp_path: Path, capsys: pytest
 def test_allowed_errors_of_one_limit_stand_together() -> None:
     """1 and 2 % are kept by never abstaining, 5 % by nothing: two rows of the table, not three."""
     points = [
-        {"wanted": 0.01, "below": 0.0, "errors": None},
-        {"wanted": 0.02, "below": 0.0, "errors": None},
-        {"wanted": 0.05, "below": None, "errors": None},
+        {"max_error_rate": 0.01, "threshold": 0.0, "errors": None},
+        {"max_error_rate": 0.02, "threshold": 0.0, "errors": None},
+        {"max_error_rate": 0.05, "threshold": None, "errors": None},
     ]
-    assert [(one["below"], one["allowed"]) for one in limits_together(points)] == [(0.0, [0.01, 0.02]), (None, [0.05])]
+    assert [(one["threshold"], one["allowed"]) for one in limits_together(points)] == [
+        (0.0, [0.01, 0.02]),
+        (None, [0.05]),
+    ]
 
 
 def test_the_same_texts_typed_in_haste_are_judged_again() -> None:

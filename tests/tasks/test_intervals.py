@@ -11,7 +11,7 @@ from sklearn.metrics import balanced_accuracy_score, brier_score_loss, f1_score,
 from seedling.config.params import EvaluateParams
 from seedling.evaluate import intervals
 from seedling.evaluate.metrics import with_intervals
-from seedling.evaluate.scope import abstain_curve, limit_for, operating_points, out_of_scope
+from seedling.evaluate.scope import limit_for, operating_points, out_of_scope, risk_coverage_curve
 from seedling.evaluate.slices import holm, slices
 from seedling.stats.statistics import effective_rows, share, softmax
 
@@ -168,9 +168,9 @@ def test_limits_and_coverage_by_hand() -> None:
     assert limit_for(sure, right, 0.4) == 0.0
     assert limit_for(sure, ~right, 0.1) is None
     assert limit_for(np.array([0.9, 0.9]), np.array([True, False]), 0.1) is None
-    assert [one["error"] for one in abstain_curve(sure, right)] == [0, 0, 0, 0.25, 0.4]
+    assert [one["error"] for one in risk_coverage_curve(sure, right)] == [0, 0, 0, 0.25, 0.4]
     points = operating_points((sure, right), (sure, right, np.arange(5).astype(str)), PARAMS)
-    assert [one["answered"]["value"] for one in points] == [0.6] * 4
+    assert [one["coverage"]["value"] for one in points] == [0.6] * 4
 
 
 def test_rows_of_no_class_are_counted_where_they_would_be_answered() -> None:
@@ -181,8 +181,8 @@ def test_rows_of_no_class_are_counted_where_they_would_be_answered() -> None:
 
     found = out_of_scope(of(0.9, 0.95), of(0.4, 0.41, 0.6, 0.97), 0.5, PARAMS, 0)
     assert found is not None
-    assert (found["rows"], found["answered"]["value"], found["auroc"]["value"]) == (4, 0.5, 0.75)
+    assert (found["rows"], found["coverage"]["value"], found["auroc"]["value"]) == (4, 0.5, 0.75)
     assert out_of_scope(of(0.9), np.zeros((0, 3)), 0.5, PARAMS, 0) is None
     known = out_of_scope(of(0.9, 0.95), of(0.99, 0.98)[:, [1, 2, 0]], 0.5, PARAMS, 0, nothing=2)
     assert known is not None
-    assert (known["answered"]["value"], known["auroc"]["value"]) == (0.0, 1.0)
+    assert (known["coverage"]["value"], known["auroc"]["value"]) == (0.0, 1.0)
