@@ -48,15 +48,15 @@ def publish_gate(workspace: Path, stage: str, checks: Sequence[Mapping[str, Any]
     """Each check of the stage's gate, also of one that failed."""
     table = [
         {
-            "passed": "yes" if one["passed"] else "NO",
-            "severity": one["severity"],
-            "expectation": one["expectation"],
-            "arguments": ", ".join(f"{name}={value}" for name, value in one["arguments"].items()),
-            "observed": one["observed"],
+            "passed": "yes" if check["passed"] else "NO",
+            "severity": check["severity"],
+            "expectation": check["expectation"],
+            "arguments": ", ".join(f"{name}={value}" for name, value in check["arguments"].items()),
+            "observed": check["observed"],
         }
-        for one in checks
+        for check in checks
     ]
-    failed = sum(not one["passed"] for one in checks)
+    failed = sum(not check["passed"] for check in checks)
     key = artifact_key(workspace, stage, "gate")
     create_table_artifact(key=key, table=table, description=f"{len(checks)} checks, {failed} not met")
 
@@ -79,15 +79,15 @@ def outcome_line(outcome: Outcome) -> str:
 
 def publish_description(workspace: Path, params: Params) -> None:
     """What this run is of: the workspace, where its rows come from, and how much is tried."""
-    sources = ", ".join(described(one) for one in params.scrape.sources)
-    known = {
+    sources = ", ".join(described(source) for source in params.scrape.sources)
+    description = {
         "workspace": str(workspace),
         "rows come from": f"{sources}{f', as of {params.scrape.as_of}' if params.scrape.as_of else ''}",
         "kind": params.modality,
         "effort": f"{params.effort}, up to {params.rounds} rounds of pseudo-labels, seed {params.seed}",
         "encoder": params.encoder.model if params.encoder else "none",
     }
-    table = "\n".join(f"| {name} | {markdown_text(value)} |" for name, value in known.items())
+    table = "\n".join(f"| {name} | {markdown_text(value)} |" for name, value in description.items())
     markdown = f"| this run | |\n|---|---|\n{table}\n"
     create_markdown_artifact(key=artifact_key(workspace, "run"), markdown=markdown, description=workspace.name)
 
@@ -95,13 +95,13 @@ def publish_description(workspace: Path, params: Params) -> None:
 def publish_rounds(workspace: Path, number: int) -> None:
     """The rounds up to this one: learners, cross-validated log-loss and accuracy of the best candidate, and the decision; a version more with each round."""
     models, rounds = workspace / "models", []
-    for path in [models / str(one) / "candidates.json" for one in range(number + 1)]:
+    for path in [models / str(round_number) / "candidates.json" for round_number in range(number + 1)]:
         if not path.is_file():  # skipped: the loop had stopped
             continue
         tried = read_json(path)["tried"]
         round_decision = read_decision(path.with_name("decision.json"))
-        judged = [one for one in tried if one["log_loss"] is not None]
-        best = min(judged, key=lambda one: float(one["log_loss"])) if judged else None
+        judged = [candidate for candidate in tried if candidate["log_loss"] is not None]
+        best = min(judged, key=lambda candidate: float(candidate["log_loss"])) if judged else None
         rounds.append(
             {
                 "round": round_decision["round"],
@@ -116,8 +116,8 @@ def publish_rounds(workspace: Path, number: int) -> None:
         create_table_artifact(key=key, table=rounds, description="Cross-validated, one line per round")
 
 
-def _with_interval(found: Mapping[str, float]) -> str:
-    return f"{found['value']:.3f} [{found['low']:.3f}, {found['high']:.3f}]"
+def _with_interval(estimate: Mapping[str, float]) -> str:
+    return f"{estimate['value']:.3f} [{estimate['low']:.3f}, {estimate['high']:.3f}]"
 
 
 def publish_metrics(workspace: Path) -> None:
@@ -149,27 +149,31 @@ def publish_result(workspace: Path, headline: str, links: Mapping[str, str], out
 @contextmanager
 def progress_artifact(workspace: Path, stage: str, also: Progress) -> Iterator[Progress]:
     """Progress that goes on to `also`, and to Prefect's UI once the stage has taken longer than LONG."""
-    began = said = time.monotonic()
+    began = last_update = time.monotonic()
     artifact: UUID | None = None
-    own = contextvars.copy_context()  # progress comes from worker threads, which know nothing of the Prefect run
+    flow_run_context = (
+        contextvars.copy_context()
+    )  # progress comes from worker threads, which know nothing of the Prefect run
 
     def show(what: str, done: int, total: int | None) -> None:
-        nonlocal said, artifact
+        nonlocal last_update, artifact
         also(what, done, total)
         now = time.monotonic()
-        if total and now - began > LONG and now - said > LONG / 2:
-            said = now
-            artifact = own.copy().run(_tell, artifact, workspace, stage, what, min(100.0, 100 * done / total))
+        if total and now - began > LONG and now - last_update > LONG / 2:
+            last_update = now
+            artifact = flow_run_context.copy().run(
+                _tell, artifact, workspace, stage, what, min(100.0, 100 * done / total)
+            )
 
     yield show
 
 
 def _tell(artifact: UUID | None, workspace: Path, stage: str, what: str, percent: float) -> UUID:
-    said = f"{stage}: {what}"
+    description = f"{stage}: {what}"
     if artifact is None:
-        made: Any = create_progress_artifact(
-            progress=percent, key=artifact_key(workspace, stage, "progress"), description=said
+        artifact_id: Any = create_progress_artifact(
+            progress=percent, key=artifact_key(workspace, stage, "progress"), description=description
         )
-        return UUID(str(made))
-    update_progress_artifact(artifact_id=artifact, progress=percent, description=said)
+        return UUID(str(artifact_id))
+    update_progress_artifact(artifact_id=artifact, progress=percent, description=description)
     return artifact

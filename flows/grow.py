@@ -90,16 +90,16 @@ def scheduled(workspace: str) -> RunResult | State[Any]:
 
 def pushed(workspace: Path, result: RunResult) -> RunResult:
     """Pushes where `push: true` asks for it and something was not pushed yet, also by an earlier run; gives the run's result."""
-    place = workspace.resolve()
-    with suppress(WorkspaceBusy), workspace_lock(place):  # a run that began meanwhile pushes at its own end
-        if is_push_due(place):
-            push(str(place))
+    folder = workspace.resolve()
+    with suppress(WorkspaceBusy), workspace_lock(folder):  # a run that began meanwhile pushes at its own end
+        if is_push_due(folder):
+            push(str(folder))
     return result
 
 
 def run_pipeline(workspace: Path, *, as_of: str | None, visit: bool) -> RunResult:
     """The stages in their order, on a snapshot of the workspace's inputs; nothing but the check where nothing changed."""
-    place = str(workspace)
+    folder = str(workspace)
     with workspace_lock(workspace):
         ledger = prepare(workspace, as_of)
         with ledger.snapshotted() as snapshot:
@@ -111,16 +111,16 @@ def run_pipeline(workspace: Path, *, as_of: str | None, visit: bool) -> RunResul
                 run_ended(run, unchanged)
                 return RunResult(run.record_name, unchanged, [])
             (workspace / OPEN_RUN).touch()
-            outcomes = [scrape(place, visit=visits), validate(place)]
+            outcomes = [scrape(folder, visit=visits), validate(folder)]
             if outcomes[-1].how != "unchanged" or not (workspace / "reports" / "data.html").exists():
                 write_page("validate", workspace)
-            made = [augment.submit(place), synthesize.submit(place)]
-            outcomes += [future.result() for future in made]
-            outcomes.append(train(place, 0))
+            futures = [augment.submit(folder), synthesize.submit(folder)]
+            outcomes += [future.result() for future in futures]
+            outcomes.append(train(folder, 0))
             for number in range(1, MAX_ROUNDS + 1):  # after the decision that stops the loop, rounds only say so
-                outcomes.append(pseudo_label(place, number))
-                outcomes.append(train(place, number))
-            outcomes.append(evaluate(place))
+                outcomes.append(pseudo_label(folder, number))
+                outcomes.append(train(folder, number))
+            outcomes.append(evaluate(folder))
             return conclude(run, outcomes, was_stopped=was_stopped)
 
 

@@ -61,25 +61,25 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
     seen: set[int] = set()
     queue: list[BaseException | None] = [error]
     while queue and len(seen) < MAX_CAUSES:
-        one = queue.pop(0)
-        if one is None or id(one) in seen:
+        cause = queue.pop(0)
+        if cause is None or id(cause) in seen:
             continue
-        seen.add(id(one))
-        yield one
-        queue += getattr(one, "exceptions", ())  # of a group
-        queue += [one.__cause__, None if one.__suppress_context__ else one.__context__]
+        seen.add(id(cause))
+        yield cause
+        queue += getattr(cause, "exceptions", ())  # of a group
+        queue += [cause.__cause__, None if cause.__suppress_context__ else cause.__context__]
 
 
 def _of_system(error: BaseException, writing: object) -> SeedlingError | None:
     words = str(error).lower()
     number = error.errno if isinstance(error, OSError) else None
     where = getattr(error, "filename", None) or getattr(error, "filename2", None) or writing
-    if number in DISK_FULL or any(one in words for one in DISK_FULL_WORDS):
+    if number in DISK_FULL or any(phrase in words for phrase in DISK_FULL_WORDS):
         return SeedlingError(f"The disk is full{_at(where)}: free space and run again; finished stages are kept.")
-    if number in NO_PERMISSION or any(one in words for one in PERMISSION_WORDS):
-        place = where or str(error).strip().splitlines()[0]
+    if number in NO_PERMISSION or any(phrase in words for phrase in PERMISSION_WORDS):
+        location = where or str(error).strip().splitlines()[0]
         return SeedlingError(
-            f"There is no permission to read or write {place}: change its owner or mode, or mount it writable, and run again."
+            f"There is no permission to read or write {location}: change its owner or mode, or mount it writable, and run again."
         )
     if not isinstance(error, OSError):
         return None
@@ -115,7 +115,7 @@ def _of_database(error: BaseException, path: Path | None) -> SeedlingError | Non
             f"The disk is full or cannot be written{_at(path)} (SQLite: {error}): free space, and run again; finished "
             "stages are kept."
         )
-    if not any(one in str(error).lower() for one in DAMAGED_DATABASE_WORDS):
+    if not any(phrase in str(error).lower() for phrase in DAMAGED_DATABASE_WORDS):
         return None
     if not (isinstance(error, sqlite3.DatabaseError) or "DatabaseError" in type(error).__name__):
         return None
@@ -125,7 +125,7 @@ def _of_database(error: BaseException, path: Path | None) -> SeedlingError | Non
 
 
 def _of_memory(error: BaseException) -> SeedlingError | None:
-    if isinstance(error, MemoryError) or any(one in str(error).lower() for one in NO_THREAD_WORDS):
+    if isinstance(error, MemoryError) or any(phrase in str(error).lower() for phrase in NO_THREAD_WORDS):
         from seedling.parallel.memory_limit import described_limit
 
         return SeedlingError(

@@ -120,7 +120,7 @@ def _check_allowed(path: Path, named_in: str) -> None:
 
 
 def _announce(path: Path, named_in: str) -> None:
-    known = os.environ.get(ANNOUNCED, "").split(os.pathsep)
-    if str(path) not in known:
-        os.environ[ANNOUNCED] = os.pathsep.join([*filter(None, known), str(path)])
+    announced = os.environ.get(ANNOUNCED, "").split(os.pathsep)
+    if str(path) not in announced:
+        os.environ[ANNOUNCED] = os.pathsep.join([*filter(None, announced), str(path)])
         print(printable(f"Plugin loaded: {path} ({named_in})"), file=sys.stderr)

@@ -63,10 +63,10 @@ def run_stage(
     except SeedlingError:
         raise
     except Exception as error:
-        known = faults.explain(error, stage.output)
-        if known is None:
+        seedling_error = faults.explain(error, stage.output)
+        if seedling_error is None:
             raise
-        raise known from error
+        raise seedling_error from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
         release_freed_memory()  # the next stage may run in this process
@@ -100,13 +100,13 @@ def _check_rows(stage: Stage, folder: Path, workspace: Path) -> None:
         return
     manifest = read_manifest(folder)
     check_counts(manifest, rows_on_disk(folder))
-    given: int = manifest["rows"]["in"]  # for two stages it is known apart from what they say themselves
+    rows_in: int = manifest["rows"]["in"]  # for two stages it is known apart from what they say themselves
     if stage.kind == "validate":
-        given = read_manifest(workspace / COLLECTED)["rows"]["kept"]
+        rows_in = read_manifest(workspace / COLLECTED)["rows"]["kept"]
     elif stage.kind == "pseudo_label" and not manifest["notes"].get("skipped"):
         counts = read_manifest(workspace / VALIDATED)["counts"]
-        given = sum(one["rows"] for one in counts if one["split"] == "pool")
-    check_counts({**manifest, "rows": {**manifest["rows"], "in": given}})
+        rows_in = sum(count["rows"] for count in counts if count["split"] == "pool")
+    check_counts({**manifest, "rows": {**manifest["rows"], "in": rows_in}})
 
 
 def _pass_gate(stage: Stage, folder: Path, workspace: Path, inputs: Path, max_megapixels: float) -> Callable[[], None]:
@@ -127,7 +127,7 @@ def _pass_gate(stage: Stage, folder: Path, workspace: Path, inputs: Path, max_me
     if _skipped(stage, folder):
         write_checks([], folder)  # the loop has stopped: there is nothing to judge
         return lambda: write_comparisons([], workspace, stage.name)
-    wanted = wanted_columns(stage.name, gates)
+    columns_to_gate = wanted_columns(stage.name, gates)
     validated = None if stage.kind in {"scrape", "validate"} else workspace / VALIDATED
     rows = gated_rows(
         stage.name,
@@ -136,15 +136,15 @@ def _pass_gate(stage: Stage, folder: Path, workspace: Path, inputs: Path, max_me
         collected=workspace / COLLECTED,
         last=workspace / stage.output,
         memory=memory,
-        wanted=wanted,
+        wanted=columns_to_gate,
         max_megapixels=max_megapixels,
     )
-    own, columns = load_own(inputs, gates), offered(stage.name, folder, validated)
-    checks = check(stage.name, rows, gates, workspace / ".seedling", own, columns)
+    user_expectations, columns = load_own(inputs, gates), offered(stage.name, folder, validated)
+    checks = check(stage.name, rows, gates, workspace / ".seedling", user_expectations, columns)
     write_checks(checks, folder)
-    record_gate(workspace, stage.name, [asdict(one) for one in checks], own.meanings)
+    record_gate(workspace, stage.name, [asdict(check) for check in checks], user_expectations.meanings)
     page = _gates_page(workspace)
-    if any(one.stops for one in checks):
+    if any(check.stops for check in checks):
         from seedling.dataset.generation import digest
 
         quarantine = workspace / "quarantine" / f"{stage.name}-{digest(folder)}"
@@ -152,11 +152,11 @@ def _pass_gate(stage: Stage, folder: Path, workspace: Path, inputs: Path, max_me
         quarantine.parent.mkdir(exist_ok=True)
         shutil.move(folder, quarantine)
         message = explain(stage.name, checks, quarantine.relative_to(workspace), page, _rejected(quarantine))
-        raise GateFailed(message, [asdict(one) for one in checks])
+        raise GateFailed(message, [asdict(check) for check in checks])
 
     to_remember = folder.with_name(f"{folder.name}.memory")  # beside it until the generation stands
     to_remember.unlink(missing_ok=True)
-    remember(rows, wanted, to_remember)
+    remember(rows, columns_to_gate, to_remember)
 
     def write_down() -> None:
         write_comparisons(checks, workspace, stage.name)
@@ -170,8 +170,8 @@ def _pass_gate(stage: Stage, folder: Path, workspace: Path, inputs: Path, max_me
 
 def _rejected(folder: Path) -> dict[str, int]:
     """Rows that the stage did not keep, by reason; none of a model."""
-    found: dict[str, int] = _json(folder / "manifest.json", {}).get("reasons", {})
-    return found
+    reasons: dict[str, int] = _json(folder / "manifest.json", {}).get("reasons", {})
+    return reasons
 
 
 def _gates_page(workspace: Path) -> Path | None:
@@ -202,8 +202,8 @@ def _publish(partial: Path, output: Path, *, whole: bool) -> None:
     """Puts what was made in its place; a whole folder in one rename, the reports file by file."""
     if not whole:
         output.mkdir(parents=True, exist_ok=True)
-        for made in sorted(partial.iterdir()):
-            _publish(made, output / made.name, whole=True)
+        for item in sorted(partial.iterdir()):
+            _publish(item, output / item.name, whole=True)
         return
     output.parent.mkdir(parents=True, exist_ok=True)
     if not output.is_dir():
@@ -227,8 +227,8 @@ def _tidy_after_a_kill(partial: Path, output: Path) -> None:
 
 
 def _maker_of(folder: str) -> str:
-    made = {stage.output: stage.name for stage in stages().values()}
-    return made.get(folder, "train@0")
+    stage_of_output = {stage.output: stage.name for stage in stages().values()}
+    return stage_of_output.get(folder, "train@0")
 
 
 def write_page(kind: str, workspace: Path) -> Path | None:
@@ -270,9 +270,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
             run_stage(stage, Path.cwd(), progress)
             write_page(stage.kind, Path.cwd())
     except Exception as error:  # noqa: BLE001  (an exit code of 1 would mean that a gate failed)
-        known = faults.as_seedling_error(error, f"python -m seedling.runner {name}", Path.cwd())
-        print(printable(str(known), keep="\n\t"), file=sys.stderr)
-        sys.exit(known.exit_code)
+        seedling_error = faults.as_seedling_error(error, f"python -m seedling.runner {name}", Path.cwd())
+        print(printable(str(seedling_error), keep="\n\t"), file=sys.stderr)
+        sys.exit(seedling_error.exit_code)
 
 
 if __name__ == "__main__":

@@ -55,7 +55,7 @@ def bring_up_to_date(
     return outcome
 
 
-def over_task_runner(work: Callable[[int], Any], pieces: Sequence[int], name: str) -> list[Any]:
+def over_task_runner(function: Callable[[int], Any], pieces: Sequence[int], name: str) -> list[Any]:
     """Runs each piece of a stage's work, such as a fold of train, as a Prefect task of its own on the flow's task runner.
 
     The pieces share what is in memory, so the runner must be one of threads, as Prefect's default is. No more pieces work
@@ -65,7 +65,7 @@ def over_task_runner(work: Callable[[int], Any], pieces: Sequence[int], name: st
 
     def run_piece(piece: int) -> Any:
         with slots:
-            return work(piece)
+            return function(piece)
 
     piece_task = task(name=name, task_run_name=f"{name} {{piece}}", cache_policy=NO_CACHE, persist_result=False)(
         run_piece

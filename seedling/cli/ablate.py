@@ -11,13 +11,15 @@ from seedling.cli.options import Debug, NoPlugins, Workspace, explained
 
 
 def ablate(
-    minutes: Annotated[float, typer.Option(min=0, help="At most; what was run is kept for the next time.")] = 30.0,
+    minutes: Annotated[
+        float, typer.Option(min=0, help="Time limit in minutes; what has been computed is reused by the next call.")
+    ] = 30.0,
     no_plugins: NoPlugins = False,
     workspace: Workspace = Path(),
     debug: Debug = False,
 ) -> None:
-    """What each step contributed: the line run without it, step by step, judged on the same cross-validated rows."""
+    """Measure what each step contributes: run the pipeline without it, and compare on the same cross-validated rows."""
     with explained(debug):
-        from seedling.ablation import ablate as work
+        from seedling.ablation import ablate as run_ablation
 
-        work(workspace.resolve(), minutes)
+        run_ablation(workspace.resolve(), minutes)

@@ -11,22 +11,25 @@ from seedling.cli.options import Debug, Workspace, explained
 
 
 def clean(
-    keep: Annotated[int, typer.Option(min=0, help="How many of the last runs are kept, with their experiments.")] = 20,
+    keep: Annotated[int, typer.Option(min=0, help="Number of recent runs to keep, with their experiments.")] = 20,
     days: Annotated[
-        float, typer.Option(min=0, help="Quarantined rows, feature caches and Prefect flow runs older than this go.")
+        float,
+        typer.Option(min=0, help="Maximum age in days of quarantined rows, feature caches and Prefect flow runs."),
     ] = 30.0,
-    megabytes: Annotated[float, typer.Option(min=0, help="The feature caches may have.")] = 1000.0,
+    megabytes: Annotated[float, typer.Option(min=0, help="Maximum size of the feature caches in MB.")] = 1000.0,
     all_commits: Annotated[
-        bool, typer.Option("--all-commits", help="Keep what any commit needs, not only the tips of branches, and tags.")
+        bool, typer.Option("--all-commits", help="Keep what any commit needs, not only branches and tags.")
     ] = False,
-    apply: Annotated[bool, typer.Option("--apply", help="Remove it; without this, only show what would go.")] = False,
+    apply: Annotated[
+        bool, typer.Option("--apply", help="Remove the files; without this option they are only listed.")
+    ] = False,
     workspace: Workspace = Path(),
     debug: Debug = False,
 ) -> None:
-    """Removes old runs and what no kept run needs; shows what it would free unless --apply is given."""
+    """Remove old runs and files that no kept run needs; without --apply, only list them."""
     with explained(debug):
         from seedling.cleaning import Keep, show_plan
-        from seedling.cleaning import clean as work
+        from seedling.cleaning import clean as clean_workspace
         from seedling.flows.prefect_cleaning import PrefectFlowRuns
 
         limits = Keep(
@@ -37,4 +40,4 @@ def clean(
             flow_run_days=days,
             all_commits=all_commits,
         )
-        show_plan(work(workspace.resolve(), limits, apply=apply, flow_runs=PrefectFlowRuns()), applied=apply)
+        show_plan(clean_workspace(workspace.resolve(), limits, apply=apply, flow_runs=PrefectFlowRuns()), applied=apply)

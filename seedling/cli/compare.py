@@ -11,14 +11,12 @@ from seedling.cli.options import Debug, Workspace, explained
 
 
 def compare(
-    old: Annotated[
-        str, typer.Argument(help="A run, a DVC experiment or a git revision; `workspace` for what lies here.")
-    ],
-    new: Annotated[str, typer.Argument(help="Likewise.")] = "workspace",
+    old: Annotated[str, typer.Argument(help="Run, DVC experiment or git revision; `workspace` is the present state.")],
+    new: Annotated[str, typer.Argument(help="What to compare it with, likewise.")] = "workspace",
     workspace: Workspace = Path(),
     debug: Debug = False,
 ) -> None:
-    """Rows by stage and metrics of two runs, with the paired difference and its interval; also as HTML."""
+    """Compare two runs: rows by stage, and metrics with paired differences and intervals; also as an HTML page."""
     with explained(debug):
         from seedling.comparison import show_comparison
 

@@ -13,7 +13,7 @@ from seedling.errors import InputError
 
 
 class DatasetForm(StrEnum):
-    """Of an exported dataset."""
+    """Layout of an exported dataset."""
 
     folders = "folders"
     table = "table"
@@ -21,55 +21,60 @@ class DatasetForm(StrEnum):
 
 
 def export(
-    folder: Annotated[Path, typer.Argument(help="Where to, a new folder.")],
+    folder: Annotated[Path, typer.Argument(help="New folder to write to.")],
     form: Annotated[
         DatasetForm | None,
-        typer.Option("--as", help="Of the dataset.", show_default="folders of images, a table of texts"),
+        typer.Option("--as", help="Layout of the dataset.", show_default="folders for images, a table for texts"),
     ] = None,
     splits: Annotated[
-        list[str] | None, typer.Option("--split", help="May be said again.", show_default="train, validation, test")
-    ] = None,
-    made: Annotated[
         list[str] | None,
-        typer.Option("--with", help="Rows of augment, synthesize or pseudo_label too; may be said again."),
+        typer.Option("--split", help="Split to export. May be repeated.", show_default="train, validation, test"),
+    ] = None,
+    include: Annotated[
+        list[str] | None,
+        typer.Option("--include", help="Also export rows of augment, synthesize or pseudo_label. May be repeated."),
     ] = None,
     license_name: Annotated[
         str, typer.Option("--license", help="License of the whole dataset or model, for its card.")
     ] = "unknown",
     keep_metadata: Annotated[
         bool,
-        typer.Option("--keep-metadata", help="Image files as they came, with place, author and camera in them."),
+        typer.Option("--keep-metadata", help="Keep the metadata of image files: place, author and camera."),
     ] = False,
     model: Annotated[
         bool,
-        typer.Option("--model", help="The model instead, as ONNX with its preprocessing; needs seedling-ml\\[onnx]."),
+        typer.Option(
+            "--model", help="Export the model instead, as ONNX with its preprocessing. Needs seedling-ml\\[onnx]."
+        ),
     ] = False,
-    number: Annotated[int | None, typer.Option("--round", help="Whose model.", show_default="the accepted one")] = None,
+    number: Annotated[
+        int | None, typer.Option("--round", help="Round of the model.", show_default="the accepted one")
+    ] = None,
     workspace: Workspace = Path(),
     debug: Debug = False,
 ) -> None:
-    """The dataset as folders of images, as tables, or as the Hugging Face Hub has them; or the model as ONNX; with a card."""
+    """Export the dataset as folders, a table, or in the layout of the Hugging Face Hub, or the model as ONNX; with a card."""
     with explained(debug):
         if model:
-            if form or splits or made or keep_metadata:
+            if form or splits or include or keep_metadata:
                 raise InputError(
-                    "--as, --split, --with and --keep-metadata are of datasets: leave them out beside --model."
+                    "--as, --split, --include and --keep-metadata export a dataset: leave them out with --model."
                 )
             from seedling.export.model import export_model
 
             export_model(workspace.resolve(), folder, number=number, license_name=license_name)
             return
         if number is not None:
-            raise InputError("--round is of models: add --model, or leave it out.")
+            raise InputError("--round selects a model: add --model, or leave it out.")
         from seedling.export.dataset import Form
-        from seedling.export.dataset import export as work
+        from seedling.export.dataset import export as export_dataset
 
-        work(
+        export_dataset(
             workspace.resolve(),
             folder,
             form=None if form is None else Form(form.value),
             splits=splits or ["train", "validation", "test"],
-            made=made or [],
+            made=include or [],
             license_name=license_name,
             keep_metadata=keep_metadata,
         )

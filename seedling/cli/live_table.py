@@ -61,10 +61,10 @@ class Board:
 
         def show(what: str, done: int, total: int | None) -> None:
             with self._lock:
-                work = self._work[stage]
-                if work.what != what:
-                    work.first = time.monotonic()
-                work.what, work.done, work.total = what, done, total
+                running = self._work[stage]
+                if running.what != what:
+                    running.first = time.monotonic()
+                running.what, running.done, running.total = what, done, total
 
         yield show
 
@@ -97,9 +97,9 @@ class Board:
             for name in stages():
                 if (outcome := self._outcomes.get(name)) is not None:
                     table.add_row(*self._finished(outcome))
-                elif (work := self._work.get(name)) is not None:
-                    seconds = time.monotonic() - work.began
-                    table.add_row("›", Text(name, style="bold"), "", "", "", f"{seconds:.0f}", self._bar(work))
+                elif (running := self._work.get(name)) is not None:
+                    seconds = time.monotonic() - running.began
+                    table.add_row("›", Text(name, style="bold"), "", "", "", f"{seconds:.0f}", self._bar(running))
                 else:
                     table.add_row("·", Text(name, style="dim"))
         return table
@@ -117,32 +117,34 @@ class Board:
 
     @staticmethod
     def _said(outcome: Outcome, *, rows: bool = True) -> Text:
-        found, said = outcome.summary, Text()
-        if rows and "in" in found:
-            said.append(f"{found['in']:,} in, {found['kept']:,} kept, {found['rejected']:,} rejected")
-        reasons = ", ".join(f"{count} {reason.replace('_', ' ')}" for reason, count in found.get("reasons", {}).items())
+        summary, text = outcome.summary, Text()
+        if rows and "in" in summary:
+            text.append(f"{summary['in']:,} in, {summary['kept']:,} kept, {summary['rejected']:,} rejected")
+        reasons = ", ".join(
+            f"{count} {reason.replace('_', ' ')}" for reason, count in summary.get("reasons", {}).items()
+        )
         if reasons:
-            said.append(f"{': ' if rows else ''}{reasons}", style="yellow")
-        if found.get("note"):
-            said.append(f"{'  ' if said else ''}{found['note']}")
-        for one in found.get("checks", []):
-            if not one["passed"]:
-                column = one["arguments"].get("column")
-                said.append(
-                    f"  warning: {one['expectation']}{f' ({column})' if column else ''}: {one['observed']}",
+            text.append(f"{': ' if rows else ''}{reasons}", style="yellow")
+        if summary.get("note"):
+            text.append(f"{'  ' if text else ''}{summary['note']}")
+        for check in summary.get("checks", []):
+            if not check["passed"]:
+                column = check["arguments"].get("column")
+                text.append(
+                    f"  warning: {check['expectation']}{f' ({column})' if column else ''}: {check['observed']}",
                     style="yellow",
                 )
-        return said
+        return text
 
     @staticmethod
-    def _bar(work: Work) -> RenderableType:
-        if not work.total:
-            return Text(work.what + (f" {work.done:,}" if work.done else ""), style="dim")
-        rate = work.done / max(time.monotonic() - work.first, 1e-6)
-        left = f"{(work.total - work.done) / rate:.0f} s left" if work.done else ""
+    def _bar(running: Work) -> RenderableType:
+        if not running.total:
+            return Text(running.what + (f" {running.done:,}" if running.done else ""), style="dim")
+        rate = running.done / max(time.monotonic() - running.first, 1e-6)
+        left = f"{(running.total - running.done) / rate:.0f} s left" if running.done else ""
         row = Table.grid(padding=(0, 1))
         row.add_row(
-            ProgressBar(work.total, work.done, width=20),
-            Text(f"{work.what} {work.done:,}/{work.total:,} {left}", style="dim"),
+            ProgressBar(running.total, running.done, width=20),
+            Text(f"{running.what} {running.done:,}/{running.total:,} {left}", style="dim"),
         )
         return Group(row)

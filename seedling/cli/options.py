@@ -14,10 +14,12 @@ import typer
 
 from seedling.plugins import NO_PLUGINS
 
-Workspace = Annotated[Path, typer.Option("--workspace", "-w", help="The workspace.", show_default="this folder")]
+Workspace = Annotated[
+    Path, typer.Option("--workspace", "-w", help="Folder of the workspace.", show_default="this folder")
+]
 
 
-Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks of errors.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show the tracebacks of errors.")]
 
 
 def _switch_off_plugins(value: bool) -> bool:
@@ -32,7 +34,7 @@ NoPlugins = Annotated[
     typer.Option(
         "--no-plugins",
         callback=_switch_off_plugins,
-        help="Load no Python file that params.yaml or gates.yaml names; needing one is an error.",
+        help="Load no Python file that params.yaml or gates.yaml names; a stage that needs one fails.",
     ),
 ]
 
@@ -40,15 +42,17 @@ NoPlugins = Annotated[
 AllowHost = Annotated[
     list[str] | None,
     typer.Option(
-        help="Host name by which requests may address the server, beside loopback names and its own address; may be given several times."
+        help="Host name that requests may use for the server, besides localhost and its address. May be repeated."
     ),
 ]
 
 
 @contextmanager
 def explained(debug: bool) -> Iterator[None]:
-    """Ends the command with a sentence for whatever goes wrong, and an exit code: 1 a gate failed, 2 what a person can
-    change, 70 an error that nobody foresaw, whose traceback is in a log file. debug: the traceback is shown, too.
+    """End the command on any error with one sentence and an exit code.
+
+    Exit code 1: a gate failed; 2: an error that the user can fix; 70: an unexpected error, whose traceback is in a log file.
+    debug: the traceback is also shown.
     """
     from seedling.terminal.console import PrintableConsole
 
@@ -68,11 +72,11 @@ def explained(debug: bool) -> Iterator[None]:
     except Exception as error:
         from seedling.faults import as_seedling_error
 
-        known = as_seedling_error(error, " ".join(["seedling", *sys.argv[1:]]), _workspace_named())
+        seedling_error = as_seedling_error(error, " ".join(["seedling", *sys.argv[1:]]), _workspace_named())
         if debug:
             traceback.print_exception(error)
-        console.print(str(known), style="red", markup=False, highlight=False, soft_wrap=True)
-        raise typer.Exit(known.exit_code) from error
+        console.print(str(seedling_error), style="red", markup=False, highlight=False, soft_wrap=True)
+        raise typer.Exit(seedling_error.exit_code) from error
 
 
 def _workspace_named() -> Path:

@@ -11,8 +11,8 @@ import typer
 from seedling.cli.options import Debug, Workspace, explained
 
 
-class AnswerFormat(StrEnum):
-    """Of a file of answers."""
+class PredictionFormat(StrEnum):
+    """Format of the predictions."""
 
     csv = "csv"
     jsonl = "jsonl"
@@ -22,31 +22,35 @@ class AnswerFormat(StrEnum):
 def predict(
     paths: Annotated[
         list[str],
-        typer.Argument(help="Images, texts, folders, tables (CSV, TSV, JSONL, Parquet); - is standard input."),
+        typer.Argument(help="Images, texts, folders or tables (CSV, TSV, JSONL, Parquet); - reads standard input."),
     ],
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", help="A .csv, .jsonl or .parquet file.", show_default="the terminal"),
+        typer.Option("--output", "-o", help="File to write: .csv, .jsonl or .parquet.", show_default="standard output"),
     ] = None,
     form: Annotated[
-        AnswerFormat | None,
-        typer.Option("--format", help="Of the answers.", show_default="by the file's name, else csv"),
+        PredictionFormat | None,
+        typer.Option("--format", help="Format of the predictions.", show_default="by the file's name, else csv"),
     ] = None,
     column: Annotated[
-        str | None, typer.Option(help="A table's column of texts or images.", show_default="text or image")
+        str | None, typer.Option(help="Column of a table that holds the texts or images.", show_default="text or image")
     ] = None,
-    probabilities: Annotated[bool, typer.Option("--probabilities", help="Every class's probability too.")] = False,
-    number: Annotated[int | None, typer.Option("--round", help="Whose model.", show_default="the accepted one")] = None,
+    probabilities: Annotated[
+        bool, typer.Option("--probabilities", help="Also write the probability of each class.")
+    ] = False,
+    number: Annotated[
+        int | None, typer.Option("--round", help="Round of the model.", show_default="the accepted one")
+    ] = None,
     workspace: Workspace = Path(),
     debug: Debug = False,
 ) -> None:
-    """What the model says of new images or texts, how sure it is, and where it had better abstain."""
+    """Predict the classes of new images or texts, with confidence, and whether the model abstains."""
     with explained(debug):
         from seedling.prediction import Format
-        from seedling.prediction import predict as work
+        from seedling.prediction import predict as predict_paths
 
         form_of = None if form is None else Format(form.value)
-        work(
+        predict_paths(
             workspace.resolve(),
             paths,
             output=output,

@@ -14,16 +14,16 @@ from seedling.terminal.printable import printable
 def resolve(
     data: Annotated[
         Literal["ours", "theirs"] | None,
-        typer.Option(help="Take one side's data as a whole.", show_default="the files of both sides"),
+        typer.Option(help="Take the data of one side only.", show_default="the files of both sides"),
     ] = None,
     workspace: Workspace = Path(),
     debug: Debug = False,
 ) -> None:
-    """Resolves git's conflicts in dvc.lock, data.dvc and test_evaluations.jsonl after a merge."""
+    """Resolve git's conflicts in dvc.lock, data.dvc and test_evaluations.jsonl after a merge."""
     with explained(debug):
-        from seedling.versioning.merging import resolve as work
+        from seedling.versioning.merging import resolve as resolve_conflicts
 
-        changes = work(workspace.resolve(), data)
+        changes = resolve_conflicts(workspace.resolve(), data)
         for change in changes:
             print(printable(change))
         print("Next: git commit && seedling run" if changes else "There is no conflict to resolve.")

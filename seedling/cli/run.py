@@ -23,22 +23,24 @@ class Effort(StrEnum):
 
 
 def run(
-    effort: Annotated[Effort | None, typer.Option(help="How much to try; written into params.yaml.")] = None,
-    as_of: Annotated[str | None, typer.Option(help="A new word makes the scrape stage go to its sites again.")] = None,
+    effort: Annotated[Effort | None, typer.Option(help="How much to try; written to params.yaml.")] = None,
+    as_of: Annotated[
+        str | None, typer.Option(help="Name of a visit: with a new name the scrape stage visits its web sources again.")
+    ] = None,
     visit: Annotated[
-        bool, typer.Option("--visit", help="Visit the sources on the web for new rows, as a scheduled run does.")
+        bool, typer.Option("--visit", help="Visit the web sources for new rows, as a scheduled run does.")
     ] = False,
     launch: Annotated[
         str | None,
         typer.Option(
-            envvar=LAUNCH, help="Train over several processes that this starts: 'accelerate launch --num_processes 4'."
+            envvar=LAUNCH, help="Launcher for training in several processes: 'accelerate launch --num_processes 4'."
         ),
     ] = None,
     no_plugins: NoPlugins = False,
     workspace: Workspace = Path(),
     debug: Debug = False,
 ) -> None:
-    """Brings the whole line up to date: dataset, model and report."""
+    """Run the pipeline: bring the dataset, the model and the report up to date."""
     from seedling.flows.stopping import stops_in_time
 
     with explained(debug), announced_if_killed(workspace.absolute()), stops_in_time():

@@ -11,17 +11,17 @@ from seedling.cli.options import Debug, Workspace, explained
 
 
 def schedule(
-    cron: Annotated[str, typer.Option(help='When to run, as in crontab: "0 6 * * *" is every day at six.')],
-    timezone: Annotated[str, typer.Option(help="IANA name of the time zone that --cron is in.")] = "UTC",
-    name: Annotated[str | None, typer.Option(help="The deployment's name.", show_default="the workspace's")] = None,
-    reports_host: Annotated[str, typer.Option(help="Address at which the pages are served.")] = "127.0.0.1",
+    cron: Annotated[str, typer.Option(help='Cron expression: "0 6 * * *" is every day at six.')],
+    timezone: Annotated[str, typer.Option(help="Time zone of --cron, by its IANA name.")] = "UTC",
+    name: Annotated[str | None, typer.Option(help="Name of the deployment.", show_default="the workspace's")] = None,
+    reports_host: Annotated[str, typer.Option(help="Address to serve the reports on.")] = "127.0.0.1",
     reports_port: Annotated[
-        int, typer.Option(min=0, max=65535, help="Their port; a free one where it is taken.")
+        int, typer.Option(min=0, max=65535, help="Port to serve the reports on; a free one if it is taken.")
     ] = 4300,
     workspace: Workspace = Path(),
     debug: Debug = False,
 ) -> None:
-    """Runs this workspace by a schedule, as a Prefect deployment, until stopped."""
+    """Run the workspace on a schedule, as a Prefect deployment, until stopped."""
     from seedling.flows.stopping import SCHEDULE_GRACE_SECONDS, stops_in_time
 
     with explained(debug), stops_in_time(SCHEDULE_GRACE_SECONDS):

@@ -14,26 +14,31 @@ from seedling.errors import InputError
 
 def serve(
     cron: Annotated[str | None, typer.Option(hidden=True)] = None,
-    host: Annotated[str, typer.Option(help="Where it listens; 0.0.0.0 is everywhere.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=1, max=65535)] = 8000,
-    megabytes: Annotated[float, typer.Option(min=0.001, help="A request may have.")] = 8.0,
-    rate: Annotated[float, typer.Option(min=0.1, help="Requests a second of one client.")] = 50.0,
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; 0.0.0.0 is every address of the machine.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 8000,
+    megabytes: Annotated[float, typer.Option(min=0.001, help="Maximum size of a request in MB.")] = 8.0,
+    rate: Annotated[float, typer.Option(min=0.1, help="Maximum number of requests per second and client.")] = 50.0,
     connections: Annotated[
-        int, typer.Option(min=2, max=10_000, help="Open connections of one client; twice as many in all.")
+        int,
+        typer.Option(min=2, max=10_000, help="Maximum number of open connections per client; twice as many in total."),
     ] = 128,
     allow_host: AllowHost = None,
     token_env: Annotated[
         str | None,
         typer.Option(
-            help="Environment variable with the token that requests must send: Authorization: Bearer TOKEN.",
+            help="Name of the environment variable with the token that requests must send as `Authorization: Bearer TOKEN`.",
             show_default="SEEDLING_API_TOKEN, where it is set",
         ),
     ] = None,
-    number: Annotated[int | None, typer.Option("--round", help="Whose model.", show_default="the accepted one")] = None,
+    number: Annotated[
+        int | None, typer.Option("--round", help="Round of the model.", show_default="the accepted one")
+    ] = None,
     workspace: Workspace = Path(),
     debug: Debug = False,
 ) -> None:
-    """Serves the model over HTTP: POST /predict, GET /health, /metrics, /openapi.json; until stopped."""
+    """Serve the model over HTTP until stopped: POST /predict, GET /health, /metrics, /openapi.json."""
     with explained(debug):
         if cron is not None:
             raise InputError(
@@ -46,11 +51,13 @@ def serve(
 
         hosts = AllowedHosts(host, checked_hosts(allow_host or ()))
         token = token_from(dict(os.environ), token_env, TOKEN_VARIABLE)
-        place = reserved(host, port)
+        listener = reserved(host, port)
         predictor = Predictor.of(workspace.resolve(), number)
         print(
-            f"Round {predictor.round} answers at http://{host}:{port}/predict; /openapi.json describes it. Ctrl-C ends it."
+            f"Serving the model of round {predictor.round} at http://{host}:{port}/predict; /openapi.json describes it. Press Ctrl-C to stop."
         )
         if token is None and not is_loopback(host):
-            print(f"Everyone who reaches {host}:{port} may use the model: --token-env demands a token.")
-        serve_api(predictor, place, Limits(megabytes=megabytes, a_second=rate, connections=connections), hosts, token)
+            print(f"Anyone who can reach {host}:{port} can use the model. --token-env requires a token.")
+        serve_api(
+            predictor, listener, Limits(megabytes=megabytes, a_second=rate, connections=connections), hosts, token
+        )

@@ -13,26 +13,24 @@ from seedling.cli.options import AllowHost, Debug, explained
 def serve_reports(
     workspaces: Annotated[
         list[Path] | None,
-        typer.Option(
-            "--workspace", "-w", help="The workspace; may be given several times.", show_default="this folder"
-        ),
+        typer.Option("--workspace", "-w", help="Workspace to serve. May be repeated.", show_default="this folder"),
     ] = None,
     host: Annotated[
-        str, typer.Option(help="Address to listen at; 0.0.0.0 is every address of the machine.")
+        str, typer.Option(help="Address to listen on; 0.0.0.0 is every address of the machine.")
     ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen at; 0 is any free one.")] = 4300,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 is any free port.")] = 4300,
     base_url: Annotated[
         str | None,
         typer.Option(
-            help="Address that links begin with, where a proxy stands before the server.", show_default="host and port"
+            help="Address that links begin with, if a proxy is in front of the server.", show_default="host and port"
         ),
     ] = None,
     allow_host: AllowHost = None,
     debug: Debug = False,
 ) -> None:
-    """Serves the pages of workspaces over HTTP, for the links in Prefect's UI, until stopped."""
+    """Serve the pages of workspaces over HTTP, for the links in Prefect's UI, until stopped."""
     with explained(debug):
         from seedling.serving.http_clients import checked_hosts
-        from seedling.serving.report_server import serve_reports as work
+        from seedling.serving.report_server import serve_reports as serve_pages
 
-        work(workspaces or [Path()], host, port, base_url, checked_hosts(allow_host or ()))
+        serve_pages(workspaces or [Path()], host, port, base_url, checked_hosts(allow_host or ()))

@@ -11,13 +11,13 @@ from seedling.cli.options import Debug, Workspace, explained
 
 
 def show(
-    stage: Annotated[Literal["augment", "synthesize"], typer.Argument(help="Whose rows: augment or synthesize.")],
-    families: Annotated[int, typer.Option(min=1, max=500, help="Parents that are shown.")] = 24,
-    children: Annotated[int, typer.Option(min=1, max=100, help="Of each.")] = 6,
+    stage: Annotated[Literal["augment", "synthesize"], typer.Argument(help="Stage: augment or synthesize.")],
+    sources: Annotated[int, typer.Option(min=1, max=500, help="Number of source rows to show.")] = 24,
+    per_source: Annotated[int, typer.Option(min=1, max=100, help="Number of rows to show per source row.")] = 6,
     workspace: Workspace = Path(),
     debug: Debug = False,
 ) -> None:
-    """A contact sheet: parents beside what was made of them, with each one's recipe."""
+    """Write a contact sheet: rows that a stage made, beside the rows they were made from, with the recipe of each."""
     with explained(debug):
         from seedling.config.params import load
         from seedling.media.personal_data import personal_data_shown
@@ -25,7 +25,7 @@ def show(
         from seedling.versioning.ledger import open_ledger
 
         with personal_data_shown(load(workspace).reports.show_personal_data):
-            path = write_contact_sheet(workspace.resolve(), stage, families, children)
-        print(f"The contact sheet: {path.as_uri()}")
+            path = write_contact_sheet(workspace.resolve(), stage, sources, per_source)
+        print(f"Contact sheet: {path.as_uri()}")
         if stage in open_ledger(workspace.resolve()).states():
-            print(f"Its inputs have changed since: `seedling stage {stage}` makes the rows anew.")
+            print(f"The inputs have changed since: `seedling stage {stage}` makes these rows again.")

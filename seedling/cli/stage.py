@@ -15,12 +15,12 @@ def stage(
     name: Annotated[
         str, typer.Argument(help="scrape, validate, augment, synthesize, train@R, pseudo_label@R or evaluate.")
     ],
-    force: Annotated[bool, typer.Option("--force", help="Run it even if nothing changed.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Run the stage even if nothing has changed.")] = False,
     no_plugins: NoPlugins = False,
     workspace: Workspace = Path(),
     debug: Debug = False,
 ) -> None:
-    """Brings one stage up to date, and records it."""
+    """Run one stage if its inputs have changed, and record it."""
     from seedling.flows.stopping import stops_in_time
 
     with explained(debug), announced_if_killed(workspace.absolute()), stops_in_time():

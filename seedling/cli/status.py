@@ -11,13 +11,13 @@ from seedling.cli.options import Debug, Workspace, explained
 
 
 def status(
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object, for a monitor.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object, for monitoring.")] = False,
     workspace: Workspace = Path(),
     debug: Debug = False,
 ) -> None:
-    """Shows what each stage holds, what is running, and the last result; works during a run.
+    """Show what each stage holds, what is running, and the last result; also during a run.
 
-    Exit code: 0 up to date, 1 the last gate failed, 2 error, 3 work to do, 4 a run is at work.
+    Exit code: 0 up to date, 1 the last gate failed, 2 error, 3 stages to run, 4 a run is in progress.
     """
     with explained(debug):
         from seedling.status import show_status

@@ -11,11 +11,11 @@ from seedling.cli.options import Debug, Workspace, explained
 
 
 def why(
-    row: Annotated[str, typer.Argument(metavar="ID", help="A row's id, or its first digits, or a part of its origin.")],
+    row: Annotated[str, typer.Argument(metavar="ID", help="Id of a row, its first digits, or a part of its origin.")],
     workspace: Workspace = Path(),
     debug: Debug = False,
 ) -> None:
-    """A row's whole story: origin, labels, parents and children, reasons, and which models learned from it."""
+    """Show where a row comes from and what became of it: labels, related rows, rejections, and models that learned from it."""
     with explained(debug):
         from seedling.row_story import show_story
 

@@ -32,17 +32,17 @@ Share = Annotated[float, Field(ge=0, le=1)]
 NOTHING = "nothing"  # a class of this name holds what is none of the others
 
 
-def _as_a_word(given: Any) -> Any:
-    if isinstance(given, date):
+def _as_a_word(value: Any) -> Any:
+    if isinstance(value, date):
         raise ValueError(  # noqa: TRY004  (which pydantic would not tell of)
-            f"YAML takes {given} for a date, which DVC's lock file cannot hold: write it in quotes, '{given}'"
+            f"YAML takes {value} for a date, which DVC's lock file cannot hold: write it in quotes, '{value}'"
         )
-    return None if given is None else str(given)
+    return None if value is None else str(value)
 
 
-def _as_list(given: Any) -> Any:
+def _as_list(value: Any) -> Any:
     """One operation stands for a list of one."""
-    return [given] if (isinstance(given, str) and given != "auto") or isinstance(given, dict) else given
+    return [value] if (isinstance(value, str) and value != "auto") or isinstance(value, dict) else value
 
 
 class ScrapeParams(Section):
@@ -93,9 +93,9 @@ class EncoderParams(Section):
     precision: Literal["float32", "bfloat16"] = "float32"
 
 
-def _as_model(given: Any) -> Any:
+def _as_model(value: Any) -> Any:
     """A name alone is a model with nothing more said of it."""
-    return {"model": given} if isinstance(given, str) else given
+    return {"model": value} if isinstance(value, str) else value
 
 
 class AugmentParams(Section):
@@ -122,19 +122,19 @@ class AugmentParams(Section):
     weight: Annotated[float, Field(gt=0, le=1)] = 0.5
 
 
-def _as_words(given: Any) -> Any:
+def _as_words(value: Any) -> Any:
     """YAML takes a bare number for one; in a sentence it is a word."""
-    if isinstance(given, list):
-        return [one if isinstance(one, str) else _number_as_word(one) for one in given]
-    if isinstance(given, dict) and "file" not in given:
-        return {name if isinstance(name, str) else _number_as_word(name): value for name, value in given.items()}
-    return given
+    if isinstance(value, list):
+        return [item if isinstance(item, str) else _number_as_word(item) for item in value]
+    if isinstance(value, dict) and "file" not in value:
+        return {key if isinstance(key, str) else _number_as_word(key): item for key, item in value.items()}
+    return value
 
 
-def _number_as_word(given: Any) -> str:
-    if isinstance(given, bool) or given is None:
-        raise ValueError(f"YAML takes {given} for no word: put it in quotes")
-    return str(given)
+def _number_as_word(value: Any) -> str:
+    if isinstance(value, bool) or value is None:
+        raise ValueError(f"YAML takes {value} for no word: put it in quotes")
+    return str(value)
 
 
 class SlotFile(Section):
@@ -158,7 +158,12 @@ class Template(Section):
     text: str
     slots: dict[str, SlotValues] = {}
     never: list[
-        dict[str, Annotated[list[str], BeforeValidator(lambda one: _as_words(one if isinstance(one, list) else [one]))]]
+        dict[
+            str,
+            Annotated[
+                list[str], BeforeValidator(lambda words: _as_words(words if isinstance(words, list) else [words]))
+            ],
+        ]
     ] = []
 
     @model_validator(mode="after")
@@ -404,23 +409,25 @@ def set_value(workspace: Path, keys: Sequence[str], value: Any) -> None:
 
 def _explain(path: Path, error: ValidationError) -> str:
     lines = []
-    for one in error.errors():
-        where = ".".join(str(step) for step in one["loc"])
-        if one["type"] == "extra_forbidden":
+    for detail in error.errors():
+        where = ".".join(str(step) for step in detail["loc"])
+        if detail["type"] == "extra_forbidden":
             if (present := present_name(where)) is not None:
                 lines.append(f"'{where}' is now '{present}': `seedling migrate` renames it")
                 continue
-            near = difflib.get_close_matches(str(one["loc"][-1]), known_keys(), n=1, cutoff=0.5)
+            near = difflib.get_close_matches(str(detail["loc"][-1]), known_keys(), n=1, cutoff=0.5)
             lines.append(f"unknown key '{where}'" + (f" (did you mean '{near[0]}'?)" if near else ""))
-        elif one["loc"] == ("pipeline_version",):
-            own = WorkspaceConfig.model_fields["pipeline_version"].default
+        elif detail["loc"] == ("pipeline_version",):
+            present_version = WorkspaceConfig.model_fields["pipeline_version"].default
             lines.append(
-                f"pipeline_version is {one['input']!r}, but this Seedling has {own}: run `seedling migrate`, after which every stage runs again"
+                f"pipeline_version is {detail['input']!r}, but this Seedling has {present_version}: run `seedling migrate`, after which every stage runs again"
             )
         else:
-            secret = one["loc"][:2] == ("notify", "webhook")
-            shown = "" if secret or isinstance(one["input"], dict) else f" (it is {_shown.repr(one['input'])})"
-            lines.append(f"'{where}': {one['msg'][0].lower()}{one['msg'][1:]}{shown}")
+            secret = detail["loc"][:2] == ("notify", "webhook")
+            input_shown = (
+                "" if secret or isinstance(detail["input"], dict) else f" (it is {_shown.repr(detail['input'])})"
+            )
+            lines.append(f"'{where}': {detail['msg'][0].lower()}{detail['msg'][1:]}{input_shown}")
     return f"{path}: " + "; ".join(lines) + ". docs/params.md lists every key."
 
 

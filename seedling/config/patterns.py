@@ -54,12 +54,15 @@ class Pattern:
 
     def find_all(self, text: str) -> list[Any]:
         """All matches. Raises PatternTooSlow."""
-        return list(self._limited(lambda *given, **named: list(self._compiled.finditer(*given, **named)), text))
+        return list(self._limited(lambda *arguments, **named: list(self._compiled.finditer(*arguments, **named)), text))
 
     def replace(self, replacement: str, text: str, *, count: int = 0) -> str:
         """As `re.sub`. Raises PatternTooSlow."""
         return str(
-            self._limited(lambda shown, timeout: self._compiled.sub(replacement, shown, count, timeout=timeout), text)
+            self._limited(
+                lambda limited_text, timeout: self._compiled.sub(replacement, limited_text, count, timeout=timeout),
+                text,
+            )
         )
 
     def _limited(self, search: Any, text: str) -> Any:

@@ -71,25 +71,25 @@ def check_sources(sources: Any, path: object) -> None:
     sources: `scrape.sources` as YAML has it, not validated yet: an error of the validation would show values. path: of the file.
     """
     for number, source in enumerate(sources if isinstance(sources, list) else []):
-        if isinstance(source, Mapping) and (place := find_secret(source)):
-            where = ".".join(["scrape", "sources", str(number), *place])
+        if isinstance(source, Mapping) and (keys := find_secret(source)):
+            where = ".".join(["scrape", "sources", str(number), *keys])
             raise InputError(f"{path}, which git tracks, holds a secret in '{where}': {REMEDY}.")
 
 
 def find_secret(source: Mapping[Any, Any]) -> tuple[str, ...] | None:
     """The path of keys to the first secret that a source holds written out; None where it holds none."""
-    for place, text in _texts(source, ()):
-        key, name = place[0], _words(place[-1])
-        if key == "headers" and len(place) > 1:
+    for keys, text in _texts(source, ()):
+        key, name = keys[0], _words(keys[-1])
+        if key == "headers" and len(keys) > 1:
             secret = _in_header(name, text)
-        elif key in {"query", "body", "variables"} and len(place) > 1:
+        elif key in {"query", "body", "variables"} and len(keys) > 1:
             secret = _is_secret(name, text)
         elif "://" in text or key in {"url", "start"}:
             secret = _in_address(text)
         else:
             secret = KNOWN_TOKENS.search(text) is not None
         if secret or _in_userinfo(text):
-            return place
+            return keys
     return None
 
 
@@ -98,25 +98,25 @@ def without_secrets(text: str) -> str:
     lines = []
     for line in text.splitlines():
         line = line[:MAX_LINE_CHARACTERS]
-        for found in re.finditer(r"([\w-]+)[\"']?\s*[:=]\s*[\"']?(?=\S)", line):
-            name = _words(found[1])
+        for match in re.finditer(r"([\w-]+)[\"']?\s*[:=]\s*[\"']?(?=\S)", line):
+            name = _words(match[1])
             if STRONG_NAMES.search(name) or WEAK_NAMES.search(name):
-                line = line[: found.end()] + "…"
+                line = line[: match.end()] + "…"
                 break
         lines.append(KNOWN_TOKENS.sub("…", line))
     return "\n".join(lines)
 
 
-def _texts(value: Any, place: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], str]]:
+def _texts(value: Any, keys: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], str]]:
     """Each word below a value with the keys that lead to it."""
     if isinstance(value, Mapping):
         for key, below in value.items():
-            yield from _texts(below, (*place, str(key)))
+            yield from _texts(below, (*keys, str(key)))
     elif isinstance(value, Sequence) and not isinstance(value, str | bytes):
         for below in value:
-            yield from _texts(below, place or ("",))
+            yield from _texts(below, keys or ("",))
     elif value is not None and not isinstance(value, bool):
-        yield place or ("",), str(value)
+        yield keys or ("",), str(value)
 
 
 def _words(name: str) -> str:

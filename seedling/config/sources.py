@@ -75,9 +75,9 @@ def _rises(address: str) -> str:
     return address
 
 
-def _many(given: Any) -> Any:
+def _many(value: Any) -> Any:
     """One word stands for a list of one."""
-    return [given] if isinstance(given, str) else given
+    return [value] if isinstance(value, str) else value
 
 
 # background: every row is of the class `nothing`; mixin: another labeled dataset, whose own classes are learnt beside ours.
@@ -145,18 +145,20 @@ class LabelRule(Section):
 
     @model_validator(mode="after")
     def _one_way(self) -> LabelRule:
-        given = [name for name in ("words", "pattern", "bands", "function") if getattr(self, name) is not None]
-        if len(given) > 1:
-            raise ValueError(f"rule '{self.rule}' has {' and '.join(given)}: one of them decides, so make it two rules")
+        ways_set = [name for name in ("words", "pattern", "bands", "function") if getattr(self, name) is not None]
+        if len(ways_set) > 1:
+            raise ValueError(
+                f"rule '{self.rule}' has {' and '.join(ways_set)}: one of them decides, so make it two rules"
+            )
         ends = sorted((low, high, label) for label, (low, high) in (self.bands or {}).items())
         for low, high, label in ends:
             if low >= high:
                 raise ValueError(
                     f"rule '{self.rule}': the band of '{label}' is empty: it goes from {low:g} up to {high:g}"
                 )
-        for (_, high, one), (low, _, other) in itertools.pairwise(ends):
+        for (_, high, label), (low, _, other) in itertools.pairwise(ends):
             if low < high:
-                raise ValueError(f"rule '{self.rule}': the bands of '{one}' and '{other}' both hold {low:g}")
+                raise ValueError(f"rule '{self.rule}': the bands of '{label}' and '{other}' both hold {low:g}")
         return self
 
 
@@ -260,10 +262,10 @@ class ApiSource(WebSource):
 
     @model_validator(mode="after")
     def _cursor_has_a_place(self) -> ApiSource:
-        place = (self.cursor or "").partition(".")[0]
-        if place == "body" and self.body is None:
+        parameter = (self.cursor or "").partition(".")[0]
+        if parameter == "body" and self.body is None:
             raise ValueError(f"cursor is {self.cursor}, but there is no `body`: write `body: {{}}`, or take query")
-        if place == "variables" and self.graphql is None:
+        if parameter == "variables" and self.graphql is None:
             raise ValueError(f"cursor is {self.cursor}, but there is no `graphql` query whose variables they are")
         if self.cursor and self.next is None:
             raise ValueError(f"cursor is {self.cursor}, but `next` does not say where an answer has it")

@@ -115,16 +115,16 @@ def _has_formula(values: Sequence[Any]) -> bool:
 
 def _as_folders(dataset: Dataset, folder: Path, convert: Convert, progress: Progress) -> None:
     """split/class/id.png, as torchvision's ImageFolder and the Hub's imagefolder read them, and metadata.csv."""
-    known = dataset.rows.set_index("id")
+    rows_by_id = dataset.rows.set_index("id")
     names = plain_names(dataset.classes)
     places = {}
-    for one, content in counted(dataset.content(dataset.rows), progress, "images", len(known)):
-        row, encoded = known.loc[one], convert(bytes(content))  # type: ignore[arg-type]
+    for row_id, content in counted(dataset.content(dataset.rows), progress, "images", len(rows_by_id)):
+        row, encoded = rows_by_id.loc[row_id], convert(bytes(content))  # type: ignore[arg-type]
         label = UNLABELED if row["label"] is None else names[row["label"]]
-        path = folder / row["split"] / label / f"{one}.{suffix_of(encoded)}"
+        path = folder / row["split"] / label / f"{row_id}.{suffix_of(encoded)}"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(encoded)
-        places[one] = path.relative_to(folder).as_posix()
+        places[row_id] = path.relative_to(folder).as_posix()
     _write_csv(
         folder / "metadata.csv", [{"file_name": places[row["id"]], **row} for row in _plain(dataset.rows, "parent_ids")]
     )
@@ -169,15 +169,15 @@ def _as_huggingface(dataset: Dataset, folder: Path, convert: Convert, progress: 
     features |= {content_of: {"_type": "Image"} if image else {"dtype": "string", "_type": "Value"}}
     ordered = {name: features[name] for name in schema.names}
     schema = schema.with_metadata({"huggingface": json.dumps({"info": {"features": ordered}})})
-    number = {name: place for place, name in enumerate(dataset.classes)}
+    number = {name: class_index for class_index, name in enumerate(dataset.classes)}
     (folder / "data").mkdir()
     done = 0
     for split, rows in dataset.rows.groupby("split", sort=False):
         for part, first in enumerate(range(0, len(rows), ROWS_A_FILE)):
-            mine = rows.iloc[first : first + ROWS_A_FILE]
-            content = dict(dataset.content(mine))
+            rows_of_file = rows.iloc[first : first + ROWS_A_FILE]
+            content = dict(dataset.content(rows_of_file))
             lines = []
-            for row in _plain(mine):
+            for row in _plain(rows_of_file):
                 payload = content[row["id"]]
                 payload = convert(payload) if isinstance(payload, bytes) else payload
                 held = (
@@ -192,7 +192,7 @@ def _as_huggingface(dataset: Dataset, folder: Path, convert: Convert, progress: 
                 folder / "data" / f"{split}-{part:05d}.parquet",
                 compression="zstd",
             )
-            done += len(mine)
+            done += len(rows_of_file)
             progress("rows", done, len(dataset.rows))
 
 
@@ -218,15 +218,15 @@ def _write_csv(path: Path, rows: Sequence[dict[str, Any]]) -> None:
 
 def plain_names(classes: Sequence[str]) -> dict[str, str]:
     """A folder's name for each class: letters, digits, dots, dashes; no two alike, none that leads elsewhere."""
-    found: dict[str, str] = {}
+    folder_names: dict[str, str] = {}
     for name in classes:
         plain = re.sub(r"[^\w.-]+", "_", unicodedata.normalize("NFC", name)).strip("._") or "class"
-        taken = {one.casefold() for one in found.values()}
+        taken = {folder_name.casefold() for folder_name in folder_names.values()}
         number, free = 2, plain
         while free.casefold() in taken:
             number, free = number + 1, f"{plain}_{number}"
-        found[name] = free
-    return found
+        folder_names[name] = free
+    return folder_names
 
 
 def suffix_of(encoded: bytes) -> str:

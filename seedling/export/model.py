@@ -49,7 +49,7 @@ def export_model(workspace: Path, folder: Path, *, number: int | None, license_n
     """
     if folder.exists() and any(folder.iterdir()):
         raise InputError(f"{folder} is not empty: name another folder, or empty it.")
-    missing = [one for one in NEEDED if importlib.util.find_spec(one) is None]
+    missing = [package for package in NEEDED if importlib.util.find_spec(package) is None]
     if missing:
         raise InputError(
             f"{', '.join(missing)} not installed: `pip install 'seedling-ml[onnx]'` brings what ONNX needs."
@@ -66,10 +66,12 @@ def export_model(workspace: Path, folder: Path, *, number: int | None, license_n
         beside.replace(folder)
     finally:
         shutil.rmtree(beside, ignore_errors=True)
-    megabytes = sum(one.stat().st_size for one in folder.iterdir()) / 1e6
-    said = "" if farthest is None else f", probabilities at most {farthest:.0e} from the model's own"
+    megabytes = sum(file.stat().st_size for file in folder.iterdir()) / 1e6
+    difference_shown = "" if farthest is None else f", probabilities at most {farthest:.0e} from the model's own"
     PrintableConsole().print(
-        f"{folder}: round {predictor.round} as ONNX, {megabytes:.1f} MB{said}.", highlight=False, soft_wrap=True
+        f"{folder}: round {predictor.round} as ONNX, {megabytes:.1f} MB{difference_shown}.",
+        highlight=False,
+        soft_wrap=True,
     )
 
 
@@ -104,7 +106,7 @@ def write_onnx(portable: Portable, example: Sequence[Any], path: Path) -> None:
     import onnx
     import torch
 
-    bytes_of = sum(one.numel() * one.element_size() for one in (*portable.parameters(), *portable.buffers()))
+    bytes_of = sum(tensor.numel() * tensor.element_size() for tensor in (*portable.parameters(), *portable.buffers()))
     if bytes_of > MOST_BYTES:
         raise InputError(
             f"The model has {bytes_of / 1e9:.1f} GB of numbers, and one ONNX file holds {MOST_BYTES / 1e9:g}: name a smaller `encoder`, "
@@ -123,32 +125,37 @@ def write_onnx(portable: Portable, example: Sequence[Any], path: Path) -> None:
             dynamic_shapes=(tuple(axes[name] for name in portable.inputs),),
             verbose=False,
         )
-    made = program.model_proto  # type: ignore[union-attr]
-    del made.metadata_props[:]
-    for holder in (made.graph, *made.functions):  # where this machine keeps its files is nobody's business
+    onnx_model = program.model_proto  # type: ignore[union-attr]
+    del onnx_model.metadata_props[:]
+    for holder in (onnx_model.graph, *onnx_model.functions):  # where this machine keeps its files is nobody's business
         del holder.metadata_props[:]
         for node in holder.node:
             del node.metadata_props[:]
             node.doc_string = ""
-    for value in (*made.graph.input, *made.graph.output, *made.graph.value_info, *made.graph.initializer):
+    for value in (
+        *onnx_model.graph.input,
+        *onnx_model.graph.output,
+        *onnx_model.graph.value_info,
+        *onnx_model.graph.initializer,
+    ):
         del value.metadata_props[:]
-    onnx.save(made, path)
+    onnx.save(onnx_model, path)
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
     """The exporter speaks of what nobody asked for."""
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")]
-    before = [one.level for one in loggers]
-    for one in loggers:
-        one.setLevel(logging.ERROR)
+    before = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        for one, level in zip(loggers, before, strict=True):
-            one.setLevel(level)
+        for logger, level in zip(loggers, before, strict=True):
+            logger.setLevel(level)
 
 
 def _config(predictor: Predictor, portable: Portable) -> dict[str, Any]:
@@ -156,12 +163,12 @@ def _config(predictor: Predictor, portable: Portable) -> dict[str, Any]:
     inputs: dict[str, Any] = {}
     for name in portable.inputs:
         if name == "pixel_values":
-            made = maker.encoder.prepare
+            preparation = maker.encoder.prepare
             inputs[name] = {
-                "height": made.height,
-                "width": made.width,
-                "mean": made.mean,
-                "deviation": made.deviation,
+                "height": preparation.height,
+                "width": preparation.width,
+                "mean": preparation.mean,
+                "deviation": preparation.deviation,
                 "is": "RGB / 255, less the mean, over the deviation; (n, 3, height, width)",
             }
         elif name in {"images", "small"}:
@@ -234,18 +241,21 @@ def _checked(predictor: Predictor, portable: Portable, workspace: Path, path: Pa
     """
     import onnxruntime
 
-    collected, validated = (workspace / "generations" / one for one in ("scrape", "validate"))
+    collected, validated = (workspace / "generations" / stage for stage in ("scrape", "validate"))
     ids = sorted(read(validated, ["id"])["id"])[:CHECKED] if (validated / MANIFEST).is_file() else []
     rows = [payload for _, payload in payloads([collected], ids)] if ids else []
     if not rows:
         return None
-    session, own = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"]), predictor.model.predict(rows)
-    remaining, found = iter(rows), []
+    session, expected = (
+        onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"]),
+        predictor.model.predict(rows),
+    )
+    remaining, outputs = iter(rows), []
     for block in iter(partial(_block, remaining), []):
-        given = portable.prepared(block, predictor.max_megapixels)
-        named = {name: one.numpy() for name, one in zip(portable.inputs, given, strict=True)}
-        found.append(session.run(None, named)[0])
-    apart = np.abs(np.concatenate(found) - own).max(axis=1)
+        arrays = portable.prepared(block, predictor.max_megapixels)
+        named = {name: array.numpy() for name, array in zip(portable.inputs, arrays, strict=True)}
+        outputs.append(session.run(None, named)[0])
+    apart = np.abs(np.concatenate(outputs) - expected).max(axis=1)
     if (apart > FAR).mean() > MOST_FAR:
         raise SeedlingError(
             f"The ONNX file's probabilities differ from the model's by up to {apart.max():.3g} on {int((apart > FAR).sum())} of {len(apart)} rows: "

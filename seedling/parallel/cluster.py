@@ -52,11 +52,11 @@ def on_cluster() -> bool:
     return bool(os.environ.get(ADDRESS_VARIABLE)) and not is_inside_piece() and this_process().count == 1
 
 
-def over_cluster(work: Callable[[P], R], pieces: Iterable[P]) -> Iterator[R]:
-    """work(piece) of each, in their order, by the cluster's workers. Both must be picklable.
+def over_cluster(function: Callable[[P], R], pieces: Iterable[P]) -> Iterator[R]:
+    """function(piece) of each, in their order, by the cluster's workers. Both must be picklable.
 
     Raises SeedlingError where there is no scheduler or no worker, where a worker has other versions, or where workers keep dying;
-    and whatever error `work` raises, its message unchanged.
+    and whatever error `function` raises, its message unchanged.
     """
     remaining = iter(pieces)
     first = next(remaining, None)
@@ -64,7 +64,7 @@ def over_cluster(work: Callable[[P], R], pieces: Iterable[P]) -> Iterator[R]:
         return
     address = os.environ[ADDRESS_VARIABLE]
     with _client(address) as client:
-        queue = _Queue(client, address, work)
+        queue = _Queue(client, address, function)
         queue.add(first)
         for piece in remaining:
             while not queue.has_room():
@@ -78,7 +78,7 @@ def over_cluster(work: Callable[[P], R], pieces: Iterable[P]) -> Iterator[R]:
 class _Sent(Generic[P, R]):
     """What every worker gets once. versions: of the packages here."""
 
-    work: Callable[[P], R]
+    function: Callable[[P], R]
     versions: dict[str, str]
 
 
@@ -100,8 +100,8 @@ class _Failed:
 class _Queue(Generic[P, R]):
     """The pieces in flight, in their order, with what is needed to submit them again."""
 
-    def __init__(self, client: Any, address: str, work: Callable[[P], R]) -> None:
-        self._client, self._address, self._work = client, address, work
+    def __init__(self, client: Any, address: str, function: Callable[[P], R]) -> None:
+        self._client, self._address, self._function = client, address, function
         self._flying: deque[list[Any]] = deque()  # [piece, future, attempts]
         self._sent = self._scattered()
 
@@ -165,7 +165,7 @@ class _Queue(Generic[P, R]):
             _wait_for_worker(self._client, self._address)
             try:
                 # To one worker, from which the others fetch it with their first piece: Dask's own broadcast may wait for ever.
-                return self._client.scatter(_Sent(self._work, _versions()), hash=False)
+                return self._client.scatter(_Sent(self._function, _versions()), hash=False)
             except (
                 OSError,
                 TimeoutError,
@@ -219,7 +219,7 @@ def _apply(sent: _Sent[P, R], piece: P) -> R | _Failed:
             threadpool_limits(1)  # for good: other pieces may be computed in this process's other threads
             if torch := sys.modules.get("torch"):
                 torch.set_num_threads(1)
-            return sent.work(piece)
+            return sent.function(piece)
     except SeedlingError as error:
         return _Failed(type(error), str(error))
 

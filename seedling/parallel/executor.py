@@ -36,7 +36,7 @@ class Process:
     count: int = 1
     local: int = 0
     locals: int = 1
-    gather: Callable[[Any], list[Any]] = lambda mine: [mine]
+    gather: Callable[[Any], list[Any]] = lambda value: [value]
 
     @property
     def leads(self) -> bool:
@@ -47,14 +47,14 @@ class Process:
         """Its share of them."""
         return places[self.number :: self.count]
 
-    def by_leader(self, work: Callable[[], Any]) -> Any:
+    def by_leader(self, function: Callable[[], Any]) -> Any:
         """What `work` gives in the process that leads, in all of them."""
-        return self.gather(work() if self.leads else None)[0]
+        return self.gather(function() if self.leads else None)[0]
 
-    def spread(self, work: Callable[[Any], Any], places: Sequence[Any], name: str) -> list[Any]:
+    def spread(self, function: Callable[[Any], Any], places: Sequence[Any], name: str) -> list[Any]:
         """work(place) of each, in their order, wherever it was done. An error of one process is raised in all."""
         try:
-            done, failed = in_threads(work, self.mine(places), name), None
+            done, failed = in_threads(function, self.mine(places), name), None
         except SeedlingError as error:
             done, failed = [], str(error)
         parts = self.gather((done, failed))
@@ -125,21 +125,21 @@ def _limit_bytes() -> int:
     return memory_limit_bytes()
 
 
-def kept_threads(many: int) -> ThreadPoolExecutor:
+def kept_threads(threads: int) -> ThreadPoolExecutor:
     """So many threads that stay: what a thread has prepared, torch's kernels above all, is there for the next rows."""
-    return _threads(many, os.getpid())
+    return _threads(threads, os.getpid())
 
 
 @cache
-def _threads(many: int, process: int) -> ThreadPoolExecutor:
+def _threads(threads: int, process: int) -> ThreadPoolExecutor:
     """process: whose they are; a forked one has none of its parent's threads."""
-    return ThreadPoolExecutor(many)
+    return ThreadPoolExecutor(threads)
 
 
-def in_threads(work: Callable[[Any], Any], places: Sequence[Any], name: str = "") -> list[Any]:
+def in_threads(function: Callable[[Any], Any], places: Sequence[Any], name: str = "") -> list[Any]:
     """work(place) of each, in their order; what is computed releases Python's lock, so threads do."""
     with ThreadPoolExecutor(pieces_at_once()) as threads:
-        return list(threads.map(work, places))
+        return list(threads.map(function, places))
 
 
 _spread: ContextVar[Spread] = ContextVar("dropout_std", default=in_threads)

@@ -42,8 +42,8 @@ def main(stage: str, output: Path, inputs: Path) -> None:
     os.environ.pop(LAUNCH, None)  # here the work is done, not launched once more
     state, workspace = PartialState(cpu=not torch.cuda.is_available(), timeout=PATIENCE), Path.cwd()
 
-    def gather(mine: Any) -> list[Any]:
-        return list(gather_object([mine])) if state.num_processes > 1 else [mine]
+    def gather(value: Any) -> list[Any]:
+        return list(gather_object([value])) if state.num_processes > 1 else [value]
 
     join(
         Process(

@@ -41,7 +41,7 @@ def launched(
         str(output),
         str(inputs or workspace),
     ]
-    said: dict[str, Any] = {}
+    result: dict[str, Any] = {}
     environment = (
         {"OMP_NUM_THREADS": "1"} | os.environ | SAFE_PATH
     )  # as a model has anyway, and launchers speak of it at length
@@ -50,28 +50,28 @@ def launched(
     ) as running:
         try:
             for line in running.stdout or ():
-                told = _message(line)
-                if told is None:
+                message = _message(line)
+                if message is None:
                     sys.stderr.write(line)
-                elif "progress" in told:
-                    progress(*told["progress"])
+                elif "progress" in message:
+                    progress(*message["progress"])
                 else:
-                    said |= told
-                if "error" in said:
+                    result |= message
+                if "error" in result:
                     break
         except BaseException:
             running.terminate()
             raise
-        if "error" in said:
+        if "error" in result:
             running.terminate()  # the others may wait for the one that failed
-    if "error" in said:
-        raise SeedlingError(said["error"])
-    if "done" not in said and running.returncode in {-signal.SIGKILL, 128 + signal.SIGKILL}:
+    if "error" in result:
+        raise SeedlingError(result["error"])
+    if "done" not in result and running.returncode in {-signal.SIGKILL, 128 + signal.SIGKILL}:
         raise SeedlingError(
             f"'{launch}' was killed, most likely out of memory ({described_limit()}): start fewer processes, close other programs, "
             "or take fewer rows (docs/requirements.md)."
         )
-    if "done" not in said:
+    if "done" not in result:
         raise SeedlingError(
             f"'{launch}' ended with exit code {running.returncode} before the stage was done: what it said stands above."
         )
@@ -96,7 +96,7 @@ def _program(launch: str) -> list[str]:
 def _message(line: str) -> dict[str, Any] | None:
     """What the leading process tells in a line, which a launcher may have put a prefix to."""
     try:
-        found = json.loads(line[line.index("{") :])
+        message = json.loads(line[line.index("{") :])
     except ValueError:
         return None
-    return found if isinstance(found, dict) and found.keys() & {"progress", "error", "done"} else None
+    return message if isinstance(message, dict) and message.keys() & {"progress", "error", "done"} else None

@@ -32,7 +32,7 @@ _work: Callable[[Any], Any] | None = None  # what this process was started for
 
 
 def in_pieces(
-    work: Callable[[P], R],
+    function: Callable[[P], R],
     pieces: Iterable[P],
     here: Callable[[Callable[[P], R], Any], Iterable[R]] = map,
 ) -> Iterator[R]:
@@ -41,27 +41,27 @@ def in_pieces(
     For a cluster both must be picklable; `work` is sent to each worker once, so what is large and shared belongs there. Raises what
     `over_cluster` raises.
     """
-    return over_cluster(work, pieces) if on_cluster() else iter(here(work, pieces))
+    return over_cluster(function, pieces) if on_cluster() else iter(here(function, pieces))
 
 
-def in_processes(work: Callable[[P], R], pieces: Iterable[P]) -> Iterator[R]:
+def in_processes(function: Callable[[P], R], pieces: Iterable[P]) -> Iterator[R]:
     """work(piece) of each, in their order. Both must bear pickling; work is sent once a process.
 
     Little work is done here, more by as many processes as there are cores, or, where SEEDLING_DASK names a scheduler, by that cluster's.
     Raises SeedlingError where the cluster cannot be had, or a process ends before its time; and what work raises.
     """
     if on_cluster():
-        yield from over_cluster(work, pieces)
+        yield from over_cluster(function, pieces)
         return
     rest, began = iter(pieces), time.monotonic()
     for piece in rest:
-        yield work(piece)
+        yield function(piece)
         if usable_cores() > 1 and time.monotonic() - began > ALONE:
             break
     first = next(rest, None)
     if first is None:
         return
-    with _own(work) as (submit, workers):
+    with _own(function) as (submit, workers):
         ahead: deque[Any] = deque()
         for piece in itertools.chain([first], rest):
             ahead.append(submit(piece))
@@ -72,12 +72,12 @@ def in_processes(work: Callable[[P], R], pieces: Iterable[P]) -> Iterator[R]:
 
 
 @contextmanager
-def _own(work: Callable[[P], R]) -> Iterator[tuple[Callable[[P], Any], int]]:
+def _own(function: Callable[[P], R]) -> Iterator[tuple[Callable[[P], Any], int]]:
     from joblib.externals.loky import ProcessPoolExecutor
     from joblib.externals.loky.process_executor import TerminatedWorkerError
 
     workers = usable_cores()
-    pool = ProcessPoolExecutor(workers, initializer=_begin, initargs=(pickle.dumps(work), os.getpid()))
+    pool = ProcessPoolExecutor(workers, initializer=_begin, initargs=(pickle.dumps(function), os.getpid()))
     last: deque[Any] = deque(maxlen=1)
 
     def submit(piece: P) -> Any:
@@ -100,13 +100,13 @@ def _own(work: Callable[[P], R]) -> Iterator[tuple[Callable[[P], Any], int]]:
         pool.shutdown(wait=True, kill_workers=True)
 
 
-def _begin(work: bytes, leader: int) -> None:
+def _begin(function: bytes, leader: int) -> None:
     """In a process that was started: what it is there for, and that it ends with the one that started it."""
     global _work
     end_with(leader)
     with _as_if_without("torch"):  # albumentations takes it in where it can, and images do not need it
         importlib.import_module("albumentations")
-    _work = pickle.loads(work)  # noqa: S301  (what _own made)
+    _work = pickle.loads(function)  # noqa: S301  (what _own made)
 
 
 def end_with(leader: int) -> None:

@@ -130,58 +130,58 @@ class Together:
 
         share: of what one call may hold; a request over 1 is asked alone; seconds: that it waits to be asked. Raises TimeoutError after them.
         """
-        mine = Asked(questions, share)
-        self._waiting.append(mine)
+        request = Asked(questions, share)
+        self._waiting.append(request)
         try:
             with anyio.move_on_after(seconds) as waited:
                 await self._turn.acquire()
             if not waited.cancelled_caught:
                 try:
-                    await self._ask_unless_done(mine)
+                    await self._ask_unless_done(request)
                 finally:
                     self._turn.release()
-            elif mine.begun:
-                await mine.done.wait()
+            elif request.begun:
+                await request.done.wait()
         finally:
-            self._waiting.remove(mine)
-        if not mine.answers:
+            self._waiting.remove(request)
+        if not request.answers:
             raise TimeoutError
-        return mine.answers
+        return request.answers
 
-    async def _ask_unless_done(self, mine: Asked) -> None:
-        if mine.answers:
+    async def _ask_unless_done(self, first: Asked) -> None:
+        if first.answers:
             return
-        batch = self._batch(mine)
-        for one in batch:
-            one.begun = True
+        batch = self._batch(first)
+        for request in batch:
+            request.begun = True
         try:
             await to_thread.run_sync(self._ask, batch)
         finally:
-            for one in batch:
-                one.begun = False
-                one.done.set()
+            for request in batch:
+                request.begun = False
+                request.done.set()
 
-    def _batch(self, mine: Asked) -> list[Asked]:
+    def _batch(self, first: Asked) -> list[Asked]:
         """It and, in the order in which they came, as many others as there is room for."""
-        batch, room = [mine], 1 + 1e-9 - mine.share
-        for one in self._waiting:
-            if one is not mine and not one.answers:
-                room -= one.share
+        batch, room = [first], 1 + 1e-9 - first.share
+        for request in self._waiting:
+            if request is not first and not request.answers:
+                room -= request.share
                 if room < 0:
                     break
-                batch.append(one)
+                batch.append(request)
         return batch
 
     def _ask(self, batch: list[Asked]) -> None:
-        said = self.predictor.answers(chain.from_iterable(one.questions for one in batch))
+        predictions = self.predictor.answers(chain.from_iterable(request.questions for request in batch))
         try:
-            for one in batch:
-                one.answers = list(islice(said, len(one.questions)))
+            for request in batch:
+                request.answers = list(islice(predictions, len(request.questions)))
         except Exception:  # whose rows did it is not known: that request fails when it is asked alone
             if len(batch) == 1:
                 raise
-            for one in batch:
-                one.share = ALONE
+            for request in batch:
+                request.share = ALONE
             self._ask(batch[:1])
 
 
@@ -219,9 +219,9 @@ class Answering:
     async def answered(self, questions: list[Question], share: float) -> Answers:
         """What the model says of each. share: of a call. Raises TimeoutError."""
         answers = await self._together.answers(questions, share, self.limits.seconds)
-        for one in answers:
-            self._rows.labels("error" if one.error else "abstained" if one.abstains else "answered").inc()
-        return Answers(answers=[_said(one, self._classes) for one in answers], round=self._round)
+        for answer in answers:
+            self._rows.labels("error" if answer.error else "abstained" if answer.abstains else "answered").inc()
+        return Answers(answers=[_said(answer, self._classes) for answer in answers], round=self._round)
 
     def refusal(self, code: int, why: str, headers: dict[str, str] | None = None) -> HTTPException:
         """Counted."""
@@ -233,11 +233,11 @@ class Answering:
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         if kind != "application/json" and not kind.endswith("+json"):
             self.refused.labels("415").inc()
-            said = {"detail": "Send the body as JSON, with the header Content-Type: application/json."}
-            return Response(json.dumps(said), 415, media_type="application/json")
+            content = {"detail": "Send the body as JSON, with the header Content-Type: application/json."}
+            return Response(json.dumps(content), 415, media_type="application/json")
         wrong = error.errors() if isinstance(error, RequestValidationError) else []
-        told = [{"loc": one["loc"], "msg": one["msg"], "type": one["type"]} for one in wrong]
-        return Response(json.dumps({"detail": told}), 422, media_type="application/json")
+        details = [{"loc": error["loc"], "msg": error["msg"], "type": error["type"]} for error in wrong]
+        return Response(json.dumps({"detail": details}), 422, media_type="application/json")
 
 
 def make_app(
@@ -292,10 +292,10 @@ def make_app(
         @app.post("/predict", responses=errors)
         async def predict_texts(body: Texts) -> Answers:
             """What the model says of each text."""
-            letters = sum(len(one) for one in body.texts)
+            letters = sum(len(text) for text in body.texts)
             share = max(len(body.texts) / TEXTS_TOGETHER, letters / LETTERS_TOGETHER)
             with answering.admitted():
-                return await answering.answered([Question("", one) for one in body.texts], share)
+                return await answering.answered([Question("", text) for text in body.texts], share)
     else:
 
         @app.post("/predict", responses=errors)
@@ -303,7 +303,7 @@ def make_app(
             """What the model says of each image."""
             with answering.admitted():
                 try:
-                    async with image_requests.decoded([_decoded(one) for one in body.images]) as (rows, megapixels):
+                    async with image_requests.decoded([_decoded(image) for image in body.images]) as (rows, megapixels):
                         share = max(len(rows) / IMAGES_TOGETHER, megapixels / (2 * bounds.megapixels))
                         return await answering.answered(rows, share)
                 except TooManyPixels as error:
@@ -336,14 +336,14 @@ def _decoded(image: str) -> bytes:
         return b"no base64"
 
 
-def _said(one: Answer, classes: list[str]) -> Said:
-    chances = None if one.probabilities is None else dict(zip(classes, one.probabilities, strict=True))
+def _said(answer: Answer, classes: list[str]) -> Said:
+    chances = None if answer.probabilities is None else dict(zip(classes, answer.probabilities, strict=True))
     return Said(
-        predicted=one.predicted,
-        confidence=one.confidence,
-        abstains=one.abstains,
+        predicted=answer.predicted,
+        confidence=answer.confidence,
+        abstains=answer.abstains,
         probabilities=chances,
-        error=one.error,
+        error=answer.error,
     )
 
 
@@ -353,17 +353,17 @@ def reserved(host: str, port: int) -> socket.socket:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
-        place = socket.socket(family, kind, protocol)
-        place.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        place.bind(address)
+        listener = socket.socket(family, kind, protocol)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
     except (OSError, OverflowError) as error:
         why = (error.strerror if isinstance(error, OSError) else None) or str(error)
         raise InputError(f"Nothing can listen at {host}:{port} ({why}): name another --port, or --host.") from error
-    return place
+    return listener
 
 
 def serve_api(
-    predictor: Predictor, place: socket.socket, limits: Limits, hosts: AllowedHosts, token: str | None = None
+    predictor: Predictor, listener: socket.socket, limits: Limits, hosts: AllowedHosts, token: str | None = None
 ) -> None:
     """Serves until stopped."""
     import uvicorn
@@ -374,4 +374,4 @@ def serve_api(
     gc.freeze()  # else a full collection goes through all that was loaded, and nobody is answered meanwhile
     config = LimitedConfig(app, limits.of_connections(), log_level="warning")
     with contextlib.suppress(KeyboardInterrupt):  # which is how it is ended
-        uvicorn.Server(config).run(sockets=[place])
+        uvicorn.Server(config).run(sockets=[listener])

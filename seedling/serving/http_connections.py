@@ -82,29 +82,29 @@ class Connections:
 
     def add(self, connection: LimitedProtocol) -> None:
         """Counts it, and closes another, or itself, where there are too many."""
-        own = self._by_client.setdefault(connection.client_key, {})
-        own[connection] = None
-        if len(own) > self.limits.per_client:
-            self._close_one(own)
+        connections_of_client = self._by_client.setdefault(connection.client_key, {})
+        connections_of_client[connection] = None
+        if len(connections_of_client) > self.limits.per_client:
+            self._close_one(connections_of_client)
         elif len(self) > self.limits.total:
             self._close_one(max(self._by_client.values(), key=len))
 
     def answered(self, connection: LimitedProtocol) -> None:
         """Puts it behind those that have had no answer for longer."""
-        own = self._by_client.get(connection.client_key, {})
-        if connection in own:
-            del own[connection]
-            own[connection] = None
+        connections_of_client = self._by_client.get(connection.client_key, {})
+        if connection in connections_of_client:
+            del connections_of_client[connection]
+            connections_of_client[connection] = None
 
     def remove(self, connection: LimitedProtocol) -> None:
         """Stops counting it."""
-        own = self._by_client.get(connection.client_key, {})
-        own.pop(connection, None)
-        if not own:
+        connections_of_client = self._by_client.get(connection.client_key, {})
+        connections_of_client.pop(connection, None)
+        if not connections_of_client:
             self._by_client.pop(connection.client_key, None)
 
     def _close_one(self, connections: dict[LimitedProtocol, None]) -> None:
-        waiting = next((one for one in connections if not one.is_being_answered), None)
+        waiting = next((connection for connection in connections if not connection.is_being_answered), None)
         (waiting or next(reversed(connections))).cut_off("Too many connections: closed the one that waited longest.")
 
 
@@ -128,7 +128,7 @@ class LimitedConfig(uvicorn.Config):
         )
         for name in LOGGERS:
             target = logging.getLogger(name)
-            if not any(isinstance(one, OncePerSpan) for one in target.filters):
+            if not any(isinstance(log_filter, OncePerSpan) for log_filter in target.filters):
                 target.addFilter(OncePerSpan())
 
 

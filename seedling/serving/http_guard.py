@@ -82,7 +82,7 @@ class BodyMemory:
     @property
     def reserved_bytes(self) -> int:
         """Of all bodies that are held or being received."""
-        return sum(one.reserved_bytes for one in self._reads)
+        return sum(read.reserved_bytes for read in self._reads)
 
     async def reserve(self, size_bytes: int, wait_seconds: float) -> BodyRead:
         """Waits for room; meanwhile bodies that make no progress are given up. Raises TimeoutError."""

@@ -30,6 +30,6 @@ def state_once(sentence: str) -> None:
     if sentence in _stated:
         return
     _stated.add(sentence)
-    if not any(isinstance(one, _StandardError) for one in logger.handlers):
+    if not any(isinstance(handler, _StandardError) for handler in logger.handlers):
         logger.addHandler(_StandardError())
     logger.warning("%s", printable(sentence, keep="\n\t"))

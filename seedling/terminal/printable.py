@@ -28,7 +28,7 @@ def _escaped(character: str) -> str:
 def make_printable(record: logging.LogRecord) -> bool:
     """A filter of loggers whose messages name what strangers named; lets every record pass."""
     message = record.getMessage()
-    shown = printable(message, keep="\n\t")
-    if shown != message:
-        record.msg, record.args = shown, None
+    printable_message = printable(message, keep="\n\t")
+    if printable_message != message:
+        record.msg, record.args = printable_message, None
     return True

@@ -332,7 +332,9 @@ class Ledger:
 
     def _reserve(self, repo: Repo, stage: Stage, loaded: Any) -> Ticket:
         """While the stage works, DVC commands of other processes find its folders busy, as they do in `dvc repro`."""
-        inputs, output = ([str(self.workspace / one) for one in group] for group in (stage.inputs, (stage.output,)))
+        inputs, output = (
+            [str(self.workspace / folder) for folder in group] for group in (stage.inputs, (stage.output,))
+        )
         busy = rwlock(repo.tmp_dir, repo.fs, f"seedling {stage.name}", inputs, output, False)
         busy.__enter__()
         return Ticket(busy, self._inputs_of(loaded))
@@ -398,12 +400,17 @@ class Ledger:
         """Stage → `changed` or `missing`, for those that `dvc status` has something to say about."""
         with self._operation() as repo:
             repo._reset()
-            said = repo.status()
-        found = {}
-        for name, changes in said.items():
-            outs = [state for one in changes if isinstance(one, dict) for state in one.get("changed outs", {}).values()]
-            found[str(name).removeprefix("dvc.yaml:")] = "missing" if outs and set(outs) == {"deleted"} else "changed"
-        return found
+            status = repo.status()
+        states = {}
+        for name, changes in status.items():
+            outs = [
+                state
+                for change in changes
+                if isinstance(change, dict)
+                for state in change.get("changed outs", {}).values()
+            ]
+            states[str(name).removeprefix("dvc.yaml:")] = "missing" if outs and set(outs) == {"deleted"} else "changed"
+        return states
 
     def files_at(self, revision: str | None, paths: Sequence[str]) -> dict[str, bytes | None]:
         """The files' bytes at a git revision or DVC experiment, None where one is not there; None: the workspace's own.
@@ -450,11 +457,11 @@ class Ledger:
         """Brings dvc.lock's entries into the line's order: which of two parallel stages ended first says nothing."""
         path = self.workspace / "dvc.lock"
         with self._operation():
-            found = load_yaml(path)
-            place = {name: number for number, name in enumerate(stages())}
-            ordered = sorted(found["stages"], key=lambda name: (place.get(name, len(place)), name))
-            if ordered != list(found["stages"]):
-                dump_yaml(path, {**found, "stages": {name: found["stages"][name] for name in ordered}})
+            lock = load_yaml(path)
+            position = {name: number for number, name in enumerate(stages())}
+            ordered = sorted(lock["stages"], key=lambda name: (position.get(name, len(position)), name))
+            if ordered != list(lock["stages"]):
+                dump_yaml(path, {**lock, "stages": {name: lock["stages"][name] for name in ordered}})
 
     @contextmanager
     def _operation(self, *, locked: bool = True) -> Iterator[Repo]:
@@ -471,15 +478,15 @@ class Ledger:
                 f"Another dvc command is at work in {self.workspace}: wait for it, then run again."
             ) from error
         except DvcException as error:
-            said = str(error).rstrip(".")
-            if "are missing from" in said:
+            message = str(error).rstrip(".")
+            if "are missing from" in message:
                 raise InputError(
-                    f"{said}: put it back, a section even empty (`validate: {{}}`, `validate: []`), a key as null (`encoder: null`)."
+                    f"{message}: put it back, a section even empty (`validate: {{}}`, `validate: []`), a key as null (`encoder: null`)."
                 ) from error
-            known = explain(error) or explain_dvc(said, self.workspace)
-            if known is not None:
-                raise known from error
-            raise SeedlingError(f"DVC: {said}. `dvc status` and `dvc doctor` tell more.") from error
+            seedling_error = explain(error) or explain_dvc(message, self.workspace)
+            if seedling_error is not None:
+                raise seedling_error from error
+            raise SeedlingError(f"DVC: {message}. `dvc status` and `dvc doctor` tell more.") from error
 
 
 def _same_rows(visited: Path, output: Path) -> bool:

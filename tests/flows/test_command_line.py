@@ -150,7 +150,7 @@ def test_a_packed_workspace_takes_loose_files_that_come_later(tmp_path: Path, ma
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["init", "new"], "either --images PATH or --texts PATH"),
+        (["init", "new"], "one of --images PATH, --texts PATH"),
         (["init", "new", "--images", "nowhere"], "nowhere does not exist"),
         (["init", "new", "--texts", "odd.xlsx"], "none of .csv, .tsv, .jsonl, .parquet"),
         (["init", "new", "--images", "empty"], "holds neither images in <class>/ folders"),

@@ -52,7 +52,7 @@ def test_what_became_of_each_row_is_told_with_its_reason() -> None:
         "removed, pool": ["goes"],
         "relabeled from a to b": ["turns"],
         "moved from train to test": ["moves"],
-        "rejected: doubtful label": ["falls"],
+        "rejected: label issue": ["falls"],
         "kept again, was too small": ["returns"],
         "rejected: undecodable": ["broken"],
     }

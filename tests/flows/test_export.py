@@ -52,7 +52,7 @@ def workspace(folder: Path, modality: str) -> Path:
     for stage, kept in (("scrape", rows), ("validate", rows), ("pseudo_label/1", rows[4:5])):
         image_arrays = stage == "scrape"
         with GenerationWriter(
-            folder / "generations" / stage, stage=stage, modality=modality, image_arrays=image_arrays
+            folder / "generations" / stage, stage=stage, modality=modality, images=image_arrays
         ) as writer:  # type: ignore[arg-type]
             for row in kept:
                 number = rows.index(row)
@@ -73,7 +73,7 @@ def exported(place: Path, modality: str, form: Form | None, made: tuple[str, ...
         form=form,
         splits=["train", "test", "pool"],
         made=made,
-        license="mit",
+        license_name="mit",
     )
     assert not list(place.glob(".*partial"))
     return place / "out"
@@ -145,7 +145,7 @@ def test_what_cannot_be_exported_is_explained(tmp_path: Path) -> None:
         ("new", None, ["validation"], "There is no row of validation"),
     ):
         with pytest.raises(InputError, match=said):
-            export(place, tmp_path / folder, form=form, splits=splits, made=[], license="mit")
+            export(place, tmp_path / folder, form=form, splits=splits, made=[], license_name="mit")
     assert not (tmp_path / "new").exists()
 
 
@@ -207,11 +207,11 @@ def test_an_exported_model_wants_an_empty_folder_and_a_model(tmp_path: Path) -> 
     (tmp_path / "full").mkdir()
     (tmp_path / "full/kept.txt").write_text("kept", encoding="utf-8")
     with pytest.raises(InputError, match="not empty"):
-        export_model(tmp_path, tmp_path / "full", number=None, license="unknown")
+        export_model(tmp_path, tmp_path / "full", number=None, license_name="unknown")
     with pytest.raises(MissingGeneration, match="train@0"):
-        export_model(tmp_path, tmp_path / "new", number=None, license="unknown")
+        export_model(tmp_path, tmp_path / "new", number=None, license_name="unknown")
     said = subprocess.run(
         [*SEEDLING, "export", "x", "--model", "--as", "table"], capture_output=True, text=True, check=False
     )
     assert said.returncode == 2
-    assert "leave them out beside --model" in said.stderr
+    assert "leave them out with --model" in said.stderr

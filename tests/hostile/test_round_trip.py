@@ -58,7 +58,7 @@ def rows(modality: Modality) -> list[Row]:
                 weight=0.5 if by_rule else 1.0,
                 confidence=0.75 if by_rule else 1.0,
                 origin=f"rows.csv#{number}",
-                license="CC BY 4.0" if number % 2 else None,
+                license_name="CC BY 4.0" if number % 2 else None,
                 attribution="A. Uthor, and others" if number % 3 else None,
                 payload=payload,
             )
@@ -75,7 +75,7 @@ def workspace(folder: Path, modality: Modality) -> Path:
     for stage in ("scrape", "validate"):
         image_arrays = stage == "scrape" or modality == "text"
         with GenerationWriter(
-            folder / "generations" / stage, stage=stage, modality=modality, image_arrays=image_arrays
+            folder / "generations" / stage, stage=stage, modality=modality, images=image_arrays
         ) as writer:
             for row in rows(modality):
                 writer.keep(row)
@@ -106,7 +106,7 @@ def test_an_export_that_is_read_back_is_the_same(modality: Modality, form: Form,
     """Class names that are no file names, texts that are formulas, rows without a label; the folder and its data/ alike."""
     made = workspace(tmp_path / "work", modality)
     splits = ["train", "validation", "test", "pool"]
-    export(made, tmp_path / "data", form=form, splits=splits, made=[], license="mit")
+    export(made, tmp_path / "data", form=form, splits=splits, made=[], license_name="mit")
     data = tmp_path / "data" / inner
     lines = "\n".join(f"    - {line}" for line in _sources(data, modality, None, TableOptions()))
     params = data.parent / "params.yaml"

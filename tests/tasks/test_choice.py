@@ -58,8 +58,8 @@ def test_out_of_scope_rows_count_as_wrong_but_where_the_model_says_nothing() -> 
     """A row of none of the classes at .85: only .9 is sure enough; where class 1 is `nothing` and said, it is right."""
     chances, truth = np.array([[0.9, 0.1], [0.8, 0.2]]), np.array([0, 0])
     outside = np.array([[0.15, 0.85]])
-    assert abstention(chances, truth, 0.95, outside)["below"] == 0.9
-    assert abstention(chances, truth, 0.95, outside, nothing=1)["below"] == 0.0
+    assert abstention(chances, truth, 0.95, outside)["threshold"] == 0.9
+    assert abstention(chances, truth, 0.95, outside, nothing=1)["threshold"] == 0.0
 
 
 def test_what_a_gain_is_worth_in_labels_by_hand() -> None:

@@ -76,10 +76,10 @@ def test_morphology_is_of_the_luminosity_alone(operation: str) -> None:
     )
     luminosity = np.rint(lab(image)[..., 0] * 255 / 100)
     of_scipy = {
-        "erosion": ndimage.gray_erosion,
-        "dilation": ndimage.gray_dilation,
-        "opening": ndimage.gray_opening,
-        "closing": ndimage.gray_closing,
+        "erosion": ndimage.grey_erosion,
+        "dilation": ndimage.grey_dilation,
+        "opening": ndimage.grey_opening,
+        "closing": ndimage.grey_closing,
         "gradient": ndimage.morphological_gradient,
         "top_hat": ndimage.white_tophat,
         "black_hat": ndimage.black_tophat,
