@@ -86,9 +86,10 @@ newest:  ## weekly: the newest versions that pyproject.toml allows, in a throw-a
 	PATH="$(CURDIR)/build/newest/bin:$$PATH" build/newest/bin/pytest tests/flows/test_temporary_server.py tests/flows/test_scheduling.py tests/flows/test_prefect.py
 	rm -rf build/newest
 
-check: .venv/.ready  ## ruff and strict types
+check: .venv/.ready  ## ruff, typos and strict types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+	$(BIN)/typos
 	$(BIN)/mypy
 
 docs: .venv/.ready  ## what the docs say holds: commands, keys, file table

@@ -78,7 +78,7 @@ def test_init_within_a_git_hook_leaves_the_hooks_repository_alone(few_images: Pa
     assert not (other / ".git/index").exists()
 
 
-def test_the_repositorys_deployment_is_the_template_of_every_workspace() -> None:
+def test_the_deployment_of_the_repository_is_the_template_of_every_workspace() -> None:
     """Both name the flow by its installed module and skip a run that is due while another one goes on."""
     template = (PROJECT / "seedling/init/workspace_files/prefect.yaml.template").read_text(encoding="utf-8")
     own = (PROJECT / "prefect.yaml").read_text(encoding="utf-8")

@@ -58,7 +58,7 @@ def rows(modality: Modality) -> list[Row]:
                 weight=0.5 if by_rule else 1.0,
                 confidence=0.75 if by_rule else 1.0,
                 origin=f"rows.csv#{number}",
-                license_name="CC BY 4.0" if number % 2 else None,
+                license="CC BY 4.0" if number % 2 else None,
                 attribution="A. Uthor, and others" if number % 3 else None,
                 payload=payload,
             )

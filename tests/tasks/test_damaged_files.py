@@ -195,7 +195,7 @@ def test_an_error_that_nobody_foresaw_has_a_sentence_a_log_file_and_an_exit_code
     assert "test_damaged_files.py" in log.read_text()
 
 
-def test_a_known_cause_below_a_librarys_error_is_the_one_that_is_told() -> None:
+def test_a_known_cause_below_the_error_of_a_library_is_the_one_that_is_told() -> None:
     """DVC and Prefect wrap what the system said."""
     try:
         try:
