@@ -1,9 +1,15 @@
 """Grows a trustworthy image or text classifier from too little, or badly labeled, data."""
 
 import os
+from typing import TYPE_CHECKING, Any
 
 from seedling.import_path import leave_out_working_folder
 from seedling.versioning.git_identity import drop_hook_variables
+
+if TYPE_CHECKING:
+    from seedling.python_api import GrowResult, grow
+
+__all__ = ["GrowResult", "grow"]
 
 leave_out_working_folder()
 drop_hook_variables()
@@ -18,3 +24,12 @@ for _name, _value in {
     "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
 }.items():
     os.environ.setdefault(_name, _value)
+
+
+def __getattr__(name: str) -> Any:
+    """The Python API, imported when it is first used: it takes pandas and DVC along."""
+    if name in __all__:
+        from seedling import python_api
+
+        return getattr(python_api, name)
+    raise AttributeError(f"module 'seedling' has no attribute '{name}'")

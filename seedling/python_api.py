@@ -1,0 +1,214 @@
+"""The Python API: `seedling.grow` runs the whole pipeline on images or texts, and gives the result as Python objects.
+
+The workspace that it makes is that of the command line: `seedling status`, `seedling compare` and `dvc repro` work in it.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import pandas as pd
+
+from seedling.config.params import set_value
+from seedling.dataset.generation import read, read_rejected
+from seedling.errors import InputError
+from seedling.files.reading import read_json
+from seedling.init.create import make_workspace
+from seedling.lock import workspace_lock
+from seedling.media import images as image_files
+from seedling.pipeline import stages
+from seedling.records.results import read_evaluation
+from seedling.records.summaries import headline
+from seedling.runner import write_page
+from seedling.versioning.ledger import Outcome, open_ledger
+
+if TYPE_CHECKING:
+    from seedling.models.predictor import Predictor
+
+Effort = Literal["quick", "normal", "thorough"]
+Image = str | os.PathLike[str] | bytes | np.ndarray | Any
+"""A path, an encoded image, an array of (height, width) or (height, width, 3) bytes, or a PIL image."""
+ROWS_FILE = "rows.parquet"
+
+
+def grow(
+    data: pd.DataFrame | None = None,
+    *,
+    images: str | os.PathLike[str] | Sequence[Image] | None = None,
+    texts: Sequence[str] | None = None,
+    labels: Sequence[str | None] | None = None,
+    workspace: str | os.PathLike[str] | None = None,
+    effort: Effort = "normal",
+    encoder: str | None = None,
+    seed: int = 0,
+    params: Mapping[str, Any] | None = None,
+    verbose: bool = True,
+) -> GrowResult:
+    """Grow a dataset and a classifier from few or badly labeled rows.
+
+    Args:
+        data: a table with a column `image` or `text`, a column `label`, and, optionally, `split`
+            (train, validation, test, pool or out_of_scope) and `group`.
+        images: instead of `data`, a folder with a subfolder per class, or a sequence of images.
+        texts: instead of `data`, a sequence of texts.
+        labels: the label of each image or text; None for a row without a label, which joins the unlabeled pool.
+        workspace: a new folder for the workspace; None makes a temporary one.
+        effort: how much to try: "quick", "normal" or "thorough".
+        encoder: a pretrained encoder, a folder or a model of the Hugging Face Hub; "none" for none; None for the default.
+        seed: of all random numbers.
+        params: more values of params.yaml by their dotted keys, for example {"validate.folds": 3}.
+        verbose: whether to print a line for each stage.
+
+    Raises:
+        InputError: the rows, the labels or the params cannot be used; the message says how to fix it.
+        GateFailed: a quality gate failed; the rows are in `quarantine/`.
+    """
+    given = {"data": data, "images": images, "texts": texts}
+    if sum(value is not None for value in given.values()) != 1:
+        raise InputError("Pass the rows as one of data, images or texts.")
+    folder = Path(workspace) if workspace is not None else Path(tempfile.mkdtemp(prefix="seedling-")) / "workspace"
+    with tempfile.TemporaryDirectory() as temporary:
+        source, modality = _source(data, images, texts, labels, Path(temporary))
+        folder = make_workspace(folder, source, modality, encoder=encoder)
+    for key, value in {"effort": effort, "seed": seed, **(params or {})}.items():
+        set_value(folder, key.split("."), value)
+    _run(folder, verbose=verbose)
+    return GrowResult(folder)
+
+
+@dataclass(frozen=True)
+class GrowResult:
+    """The result of a run in a workspace. `GrowResult(Path("flowers"))` opens a workspace that was run before."""
+
+    workspace: Path
+
+    @property
+    def report(self) -> Path:
+        """The path of the HTML report."""
+        return self.workspace / "reports" / "report.html"
+
+    @property
+    def data_report(self) -> Path:
+        """The path of the HTML page on the data."""
+        return self.workspace / "reports" / "data.html"
+
+    @cached_property
+    def metrics(self) -> dict[str, float]:
+        """The headline metrics, as in reports/metrics.json."""
+        metrics: dict[str, float] = read_json(self.workspace / "reports" / "metrics.json")
+        return metrics
+
+    @cached_property
+    def label_issues(self) -> pd.DataFrame:
+        """The evaluated training labels, the likeliest label errors first, as in reports/label_issues.csv."""
+        from seedling.report.data_page import label_issues
+
+        validated = self.workspace / "generations" / "validate"
+        return label_issues(read(validated), read_rejected(validated))
+
+    def predict(self, rows: Iterable[Image], *, probabilities: bool = False) -> pd.DataFrame:
+        """Predict the class of each image or text.
+
+        Returns one row per input: `predicted`, `confidence` (0 to 1), `abstains` (whether the confidence is below the
+        threshold that training chose), `error` (why a row has no prediction), and, if `probabilities`, a column per class.
+        """
+        from seedling.models.predictor import Question
+
+        predictor = self._predictor
+        questions = [
+            Question(str(number), row if predictor.modality == "text" else _encoded(row))
+            for number, row in enumerate(rows)
+        ]
+        answers = list(predictor.answers(questions))
+        columns = ("predicted", "confidence", "abstains", "error")
+        frame = pd.DataFrame({name: [getattr(answer, name) for answer in answers] for name in columns})
+        if probabilities:
+            for position, label in enumerate(predictor.model.classes):
+                frame[label] = [
+                    None if answer.probabilities is None else answer.probabilities[position] for answer in answers
+                ]
+        return frame
+
+    @cached_property
+    def _predictor(self) -> Predictor:
+        from seedling.models.predictor import Predictor
+
+        return Predictor.of(self.workspace)
+
+    def __str__(self) -> str:
+        """The headline of the report, and where the report is."""
+        return f"{headline(read_evaluation(self.workspace / 'reports') or {})}\nReport: {self.report}"
+
+
+def _source(
+    data: pd.DataFrame | None,
+    images: str | os.PathLike[str] | Sequence[Image] | None,
+    texts: Sequence[str] | None,
+    labels: Sequence[str | None] | None,
+    temporary: Path,
+) -> tuple[Path, Literal["image", "text"]]:
+    """The folder or table to make a workspace from, and the modality."""
+    if isinstance(images, str | os.PathLike):
+        if labels is not None:
+            raise InputError(
+                "A folder of images has its labels in its subfolders: leave out `labels`, or pass a list of images."
+            )
+        return Path(images), "image"
+    if data is None:
+        name, values = ("image", images) if images is not None else ("text", texts)
+        rows = list(values or ())
+        if labels is not None and len(labels) != len(rows):
+            raise InputError(
+                f"There are {len(rows):,} rows and {len(labels):,} labels: pass one label per row, None for no label."
+            )
+        data = pd.DataFrame(
+            {name: pd.Series(rows, dtype=object), "label": list(labels) if labels is not None else None}
+        )
+    modality: Literal["image", "text"] = "image" if "image" in data else "text"
+    if modality not in data:
+        raise InputError(
+            f"The table needs a column `image` or `text`; it has {', '.join(map(str, data.columns)) or 'none'}."
+        )
+    if modality == "image":
+        data = data.assign(image=[_encoded(image) for image in data["image"]])
+    data.to_parquet(temporary / ROWS_FILE)
+    return temporary / ROWS_FILE, modality
+
+
+def _encoded(image: Image) -> bytes:
+    """The bytes of an image file. Raises InputError for what is not an image."""
+    if isinstance(image, bytes):
+        return image
+    if isinstance(image, str | os.PathLike):
+        return Path(image).read_bytes()
+    pixels = np.asarray(image)
+    if pixels.dtype != np.uint8 or pixels.ndim not in {2, 3} or (pixels.ndim == 3 and pixels.shape[2] != 3):
+        raise InputError(
+            f"An image is an array of shape {pixels.shape} and type {pixels.dtype}: "
+            "pass (height, width) or (height, width, 3) of uint8, a PIL image in RGB or L, bytes, or a path."
+        )
+    return image_files.encode(pixels if pixels.ndim == 3 else np.repeat(pixels[..., None], 3, axis=2))
+
+
+def _run(workspace: Path, *, verbose: bool) -> None:
+    """Runs all stages in order, recorded by DVC, and writes the pages."""
+    ledger = open_ledger(workspace)
+    if verbose:
+        ledger.finished = _print_outcome
+    with workspace_lock(workspace), ledger.snapshotted():
+        for name in stages():
+            ledger.run(name)
+    write_page("validate", workspace)
+    write_page("evaluate", workspace)
+
+
+def _print_outcome(outcome: Outcome) -> None:
+    kept = f", {outcome.summary['kept']:,} rows" if "kept" in outcome.summary else ""
+    print(f"{outcome.stage}: {outcome.how} in {outcome.seconds:.1f} s{kept}", flush=True)
