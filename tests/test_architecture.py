@@ -1,4 +1,4 @@
-"""The import rules of docs/design.md, read from the source code."""
+"""The import rules of docs/architecture.md, read from the source code."""
 
 from __future__ import annotations
 
