@@ -33,7 +33,7 @@ from seedling.models.model import single_threaded
 from seedling.models.saving import make_features
 from seedling.models.training import FitContext
 from seedling.stats.statistics import softmax, wilson
-from seedling.train.choice import Judged
+from seedling.train.choice import EvaluationRows
 from seedling.train.cross_validation import TrainingData
 from seedling.train.learning_curve import learning_curve
 from seedling.train.step_contributions import step_contributions
@@ -99,13 +99,13 @@ def what_children_bought(
             head = with_children(features, children, rows[fold != one], given[fold != one], classes)
             chances[fold == one] = softmax(head.logits(Inputs(features[rows[fold == one]])))
         said[Candidate("logistic_regression", recipe)] = chances
-    judged = Judged(given, np.arange(len(rows)), rows.astype(str), np.ones(len(rows)))
+    judged = EvaluationRows(given, np.arange(len(rows)), rows.astype(str), np.ones(len(rows)))
     return step_contributions(said, judged, 1_000, 0)
 
 
 def bench_of(
     features: np.ndarray, rows: np.ndarray, given: np.ndarray, fold: np.ndarray, classes: int
-) -> tuple[TrainingData, Judged]:
+) -> tuple[TrainingData, EvaluationRows]:
     """The labeled rows as train has them."""
     many = len(rows)
     names = rows.astype(str)
@@ -122,7 +122,7 @@ def bench_of(
         pseudo_weight_by_fold=np.zeros((many, 6)),
     )
     inputs = Inputs(features[rows])
-    judged = Judged(given, np.arange(many), names, np.ones(many))
+    judged = EvaluationRows(given, np.arange(many), names, np.ones(many))
     return TrainingData(held, inputs, inputs.take(np.arange(0)), FitContext(classes, 0, 1)), judged
 
 

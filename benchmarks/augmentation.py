@@ -25,7 +25,7 @@ from seedling.augment.catalog import CannotChange
 from seedling.augment.makers import Resources, maker_of, steps_of
 from seedling.augment.screening import screen
 from seedling.augment.sentences import Context
-from seedling.augment.teaching import Parents
+from seedling.augment.teaching import LabeledRows
 from seedling.augment.thesaurus import read_thesaurus
 from seedling.config.params import EncoderParams, WorkspaceConfig
 from seedling.features.classical import FeatureMaker
@@ -56,7 +56,7 @@ def rows_of(name: str, data: Path | None) -> tuple[str, list[Any], np.ndarray, n
     return column, table[column].tolist(), table["label"].astype(str).to_numpy(), (table["split"] == "test").to_numpy()
 
 
-def parents_of(payloads: list[Any], labels: np.ndarray, many: int, seed: int, maker: FeatureMaker) -> Parents:
+def parents_of(payloads: list[Any], labels: np.ndarray, many: int, seed: int, maker: FeatureMaker) -> LabeledRows:
     """So many rows a class, drawn by the seed, in five folds."""
     rng = np.random.default_rng(seed)
     names = sorted(set(labels))
@@ -67,7 +67,7 @@ def parents_of(payloads: list[Any], labels: np.ndarray, many: int, seed: int, ma
         [rng.permutation(len(mine)) % 5 for mine in (np.flatnonzero(number == one) for one in range(len(names)))]
     )
     ids = [str(row) for row in rows]
-    return Parents(
+    return LabeledRows(
         ids, drawn, number, fold, np.array(ids), np.ones(len(ids)), len(names), maker, maker.fit_transform(drawn)
     )
 
@@ -126,7 +126,7 @@ def peers(modality: str) -> dict[str, Callable[[Any, int], Any]]:
 
 
 def accuracy(
-    parents: Parents,
+    parents: LabeledRows,
     make: Callable[[Any, int], Any] | None,
     many: int,
     learner: str,
@@ -183,7 +183,7 @@ def one_seed(
     ways: dict[str, tuple[Callable[[Any, int], Any] | None, int]] = {
         "none": (None, 0),
         "usual": (maker_for(None), CHILDREN),
-        "auto": (maker_for(found.policy) if found.policy else None, found.children),
+        "auto": (maker_for(found.policy) if found.policy else None, found.per_row),
         **{peer: (make, CHILDREN) for peer, make in peers(modality).items()},
     }
     result = [
@@ -197,7 +197,7 @@ def one_seed(
         seed,
         f"screened in {seconds:.0f} s",
         found.policy,
-        found.children,
+        found.per_row,
         {(one["learner"][:7], one["way"]): round(one["accuracy"], 3) for one in result},
         flush=True,
     )

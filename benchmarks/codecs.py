@@ -23,7 +23,7 @@ from PIL import Image
 from record import Found, write
 from sklearn.datasets import load_digits
 
-from seedling.augment.catalog import SETS
+from seedling.augment.catalog import PRESETS
 from seedling.augment.image_policy import PolicyTransform
 from seedling.augment.makers import steps_of
 from seedling.config.params import WorkspaceConfig
@@ -96,7 +96,7 @@ def settings(data: Path | None) -> dict[str, list[Any]]:
                 cv2.resize(one, (side, side), interpolation=cv2.INTER_AREA) for one in photographs
             ]
     facts = WorkspaceConfig(modality="image")
-    for name, policy in (("digits", SETS["glyphs"]), ("photographs", SETS["photographs"])):
+    for name, policy in (("digits", PRESETS["glyphs"]), ("photographs", PRESETS["photographs"])):
         change = PolicyTransform([{one.name: dict(one.arguments)} for one in steps_of(policy, facts, {})])
         for setting, image_arrays in found.items():
             if setting.startswith(name):

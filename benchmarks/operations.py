@@ -33,7 +33,7 @@ from seedling.augment import augment
 from seedling.augment.catalog import OPERATIONS
 from seedling.augment.color import change_luminosity, reorder_channels, rotate_colors
 from seedling.augment.image_policy import PolicyTransform
-from seedling.augment.light import Spot, lit
+from seedling.augment.light import Spot, add_spots
 from seedling.augment.makers import Resources, maker_of, steps_of
 from seedling.augment.noise import photon_noise
 from seedling.augment.sentences import OPERATIONS as WORD_OPERATIONS
@@ -41,7 +41,7 @@ from seedling.augment.sentences import Context, change
 from seedling.config.params import AugmentParams, Template, WorkspaceConfig
 from seedling.dataset.generation import GenerationWriter, Row, identify
 from seedling.media import images
-from seedling.synthesize.templates import sample
+from seedling.synthesize.templates import sample_sentences
 
 SIX = [
     {"flip_left_right": {"p": 0.5}},
@@ -123,7 +123,7 @@ def _transforms_of(table: Table, side: int, rounds: int) -> None:
     turn = np.array([[1, 0, 0, 0], [0, 0.8, -0.6, 100], [0, 0.6, 0.8, -50]])
     mixed = np.empty_like(image)
     for name, peer, ours, theirs in (
-        ("glare", "RandomSunFlare", lambda: lit(image, [spot]), lambda: flare(image=image)),
+        ("glare", "RandomSunFlare", lambda: add_spots(image, [spot]), lambda: flare(image=image)),
         ("photon noise", "ShotNoise", lambda: photon_noise(image, 200.0, rng), lambda: shot(image=image)),
         ("color rotation", "bare OpenCV", lambda: rotate_colors(image, 37), lambda: there_and_back(lambda lab: cv2.transform(lab, turn))),
         ("opening of the luminosity", "bare OpenCV", lambda: change_luminosity(image, "opening", 5), lambda: there_and_back(opened)),
@@ -230,7 +230,7 @@ def of_templates(table: Table) -> None:
     rates = []
     for seed in range(5):
         began = time.perf_counter()
-        many = sum(1 for _ in sample([template], 200_000, np.random.default_rng(seed)))
+        many = sum(1 for _ in sample_sentences([template], 200_000, np.random.default_rng(seed)))
         rates.append(many / (time.perf_counter() - began))
     table.add("templates: 200,000 of 3,001,500 sentences", "seedling", "rate", rates, "sentences/s")
 

@@ -31,7 +31,7 @@ def peak() -> float:
 
 def filters(rows: int) -> tuple[float, float]:
     """Every filter once over rows × 10 probabilities."""
-    from seedling.pseudo_label.filters import FILTERS, Seen
+    from seedling.pseudo_label.filters import FILTERS, FilterInput
 
     rng = np.random.default_rng(0)
     probabilities = rng.random((rows, 10), dtype=np.float32)
@@ -40,7 +40,7 @@ def filters(rows: int) -> tuple[float, float]:
     spread = rng.random(rows, dtype=np.float32)
     agrees = spread > 0.2
     began = time.perf_counter()
-    seen = Seen(probabilities, agrees, 0.5, np.zeros(10, dtype=bool), spread)
+    seen = FilterInput(probabilities, agrees, 0.5, np.zeros(10, dtype=bool), spread)
     for judge in FILTERS.values():
         judge(seen, 0.9)
     return time.perf_counter() - began, peak()

@@ -22,7 +22,7 @@ import pandas as pd
 from rich.table import Table
 from rich.text import Text
 
-from seedling.augment import children_of_each
+from seedling.augment import augmentations_per_row
 from seedling.config.params import Params, load, set_value
 from seedling.dataset.generation import Row, digest, read_manifest, rewritten, write_json
 from seedling.errors import DamagedFile, InputError, SeedlingError
@@ -38,7 +38,7 @@ from seedling.records.run_history import runs
 from seedling.runner import work_ungated, write_page
 from seedling.stats.randomness import generator
 from seedling.stats.statistics import log_loss_of_rows, paired_difference, share
-from seedling.synthesize import OF_IMAGES
+from seedling.synthesize import IMAGE_METHODS
 from seedling.terminal.console import PrintableConsole
 from seedling.versioning.ledger import open_ledger
 
@@ -46,7 +46,7 @@ PLACE, RUNNING, RESULT = Path(".seedling", "ablation"), "running", Path("reports
 REPAIRS = ("drop", "relabel", "down-weight")
 NO_CHILDREN = ((("augment", "augmentations_per_row"), "0"), (("augment", "adversarial"), "0"))
 NOTHING_NEW = (
-    *((("synthesize", one), "0") for one in OF_IMAGES),
+    *((("synthesize", method), "0") for method in IMAGE_METHODS),
     (("synthesize", "templates"), "[]"),
 )
 
@@ -144,7 +144,7 @@ def steps_of(workspace: Path, params: Params) -> list[Step]:
     if params.validate_.label_issues in REPAIRS:
         found.append(Step("repair", "validate", ((("validate", "label_issues"), '"report"'),)))
     labeled = sum(one["rows"] for one in manifest["counts"] if one["split"] == "train" and one["label"] is not None)
-    if children_of_each(labeled, params.augment, params.facts) or params.augment.adversarial:
+    if augmentations_per_row(labeled, params.augment, params.facts) or params.augment.adversarial:
         found.append(Step("augment", "augment", NO_CHILDREN))
     made = workspace / "generations" / "synthesize"
     if read_manifest(made)["rows"]["kept"]:

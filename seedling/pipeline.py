@@ -67,13 +67,13 @@ def scrape(context: StageContext) -> None:
     """Runs the package scrape on the workspace."""
     from seedling.scrape import scrape as run
 
-    params, remembered = context.params, context.workspace / ".seedling" / "web"
+    params, crawl_stores = context.params, context.workspace / ".seedling" / "web"
     run(
         params.scrape,
         params.facts,
         data=context.data,
         output=context.output,
-        remembered=remembered,
+        crawl_stores=crawl_stores,
         progress=context.progress,
     )
 
@@ -130,11 +130,11 @@ def train(round_number: int) -> StageFunction:
     """The function that runs the package train on the workspace, for one round."""
 
     def run_round(context: StageContext) -> None:
-        from seedling.train import Sources
+        from seedling.train import InputFolders
         from seedling.train import train as run
 
         params, workspace, has_teacher = context.params, context.workspace, round_number > 0
-        sources = Sources(
+        folders = InputFolders(
             **_rows(workspace),
             augmented=workspace / AUGMENTED,
             synthesized=workspace / SYNTHESIZED,
@@ -146,7 +146,7 @@ def train(round_number: int) -> StageFunction:
             params.facts,
             round_number=round_number,
             rounds=params.rounds,
-            sources=sources,
+            folders=folders,
             workspace=workspace,
             inputs=context.data.parent,
             output=context.output,

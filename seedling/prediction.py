@@ -26,7 +26,7 @@ from seedling.errors import InputError
 from seedling.files.data_files import NotRead, decode_text, files_below, read_bytes, read_first_bytes
 from seedling.files.ignored_files import is_hidden
 from seedling.media import images
-from seedling.models.predictor import ROWS_AT_ONCE, Answer, Predictor, Question
+from seedling.models.predictor import ROWS_PER_BATCH, Answer, Predictor, Question
 from seedling.progress import counted, terminal
 from seedling.scrape.folder import TEXT_SUFFIXES
 from seedling.scrape.items import Item
@@ -81,7 +81,7 @@ def predict(
             else None
         )
         at_once = (
-            1 if STANDARD_INPUT in paths and output is None else ROWS_AT_ONCE
+            1 if STANDARD_INPUT in paths and output is None else ROWS_PER_BATCH
         )  # who waits for a line wants its answer
         for answer in counted(predictor.answers(rows, at_once), progress, "rows", total):
             write(answer)
@@ -321,7 +321,7 @@ def _to_parquet(path: Path, plain: Any, names: Sequence[str]) -> Iterator[Write]
 
         def write(answer: Answer) -> None:
             held.append(plain(answer))
-            if len(held) >= 4 * ROWS_AT_ONCE:
+            if len(held) >= 4 * ROWS_PER_BATCH:
                 writer.write_table(pa.Table.from_pylist(held, schema=schema))
                 held.clear()
 

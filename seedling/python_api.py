@@ -123,7 +123,7 @@ class GrowResult:
 
         predictor = self._predictor
         questions = [
-            Question(str(number), row if predictor.modality == "text" else _encoded(row))
+            Question(str(number), str(row) if predictor.modality == "text" else _encoded(row))
             for number, row in enumerate(rows)
         ]
         answers = list(predictor.answers(questions))

@@ -16,7 +16,7 @@ from seedling.dataset.generation import MANIFEST, read, read_rejected, stage_of
 from seedling.errors import InputError
 from seedling.files.reading import read_frame, read_json
 from seedling.pipeline import row_stages
-from seedling.scrape.crawl_store import Memory
+from seedling.scrape.crawl_store import CrawlStore
 from seedling.terminal.console import PrintableConsole
 
 ENOUGH = 10  # rows shown where a question fits several
@@ -127,9 +127,9 @@ def _fetched(workspace: Path, row: str, chapters: dict[str, pd.DataFrame]) -> It
     frame = chapters.get("scrape")
     origins = [] if frame is None else frame.loc[frame["id"] == row, "origin"].dropna().tolist()
     for path in sorted((workspace / ".seedling" / "web").glob("*.sqlite")):
-        with Memory(path) as memory:
+        with CrawlStore(path) as store:
             for origin in origins:
-                asked = memory.fetched(origin) or memory.fetched(origin.partition("#")[0])
+                asked = store.fetched(origin) or store.fetched(origin.partition("#")[0])
                 if asked is not None:
                     yield f"  fetched {datetime.fromtimestamp(asked, UTC).isoformat(timespec='seconds')} ({path.stem})"
 

@@ -17,7 +17,7 @@ QUICK = {"allow_private_hosts": True, "requests_per_second": 200}
 def run(place: Path, facts: WorkspaceConfig, *sources: dict[str, Any], as_of: str | None = None, **more: Any) -> Path:
     (place / "data").mkdir(exist_ok=True)
     params = ScrapeParams.model_validate({"sources": list(sources), "as_of": as_of, **more})
-    scrape(params, facts, data=place / "data", output=place / "out", remembered=place / "web")
+    scrape(params, facts, data=place / "data", output=place / "out", crawl_stores=place / "web")
     return place / "out"
 
 

@@ -17,9 +17,9 @@ from sklearn.datasets import load_sample_image
 from seedling.augment.catalog import OPERATIONS, Entry
 from seedling.augment.image_policy import PolicyTransform
 from seedling.media.images import Pixels
-from seedling.synthesize.cutting import Placement, object_mask, pasted, without_object
+from seedling.synthesize.cutting import Placement, object_mask, paste, remove_object
 from seedling.synthesize.mixing import cut_in, mix
-from seedling.synthesize.translating import matched
+from seedling.synthesize.translating import match_colors
 
 TILE, CAPTION, GAP, ACROSS = (150, 112), 22, 12, 4
 SEED = 5
@@ -44,10 +44,10 @@ def tiles() -> list[tuple[str, list[Pixels]]]:
         ("cutmix (synthesize)", [cut]),
         (
             "cut_and_paste (synthesize)",
-            [pasted(flower, mask, china, where, "feather"), pasted(flower, mask, china, where, "poisson")],
+            [paste(flower, mask, china, where, "feather"), paste(flower, mask, china, where, "poisson")],
         ),
-        ("negatives (synthesize)", [without_object(flower, mask)]),
-        ("translate (synthesize)", [matched(flower, china, share) for share in (0.5, 1.0)]),
+        ("negatives (synthesize)", [remove_object(flower, mask)]),
+        ("translate (synthesize)", [match_colors(flower, china, share) for share in (0.5, 1.0)]),
     ]
 
 

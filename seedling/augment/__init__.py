@@ -1,4 +1,4 @@
-"""augment: label-preserving children of the labeled training rows, each with its parent and its recipe.
+"""augment: label-preserving augmented rows of the labeled training rows, each with its parent and its recipe.
 
 python -m seedling.runner augment
 """
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from seedling.augment.families import Families, Parent, pieces_of
+from seedling.augment.families import AugmentBatch, Parent, batches_of
 from seedling.augment.makers import Resources, steps_of
 from seedling.config.params import AugmentParams, WorkspaceConfig
 from seedling.dataset.generation import GenerationWriter, Row, payloads, read, read_manifest
@@ -23,17 +23,18 @@ from seedling.progress import Progress, silent
 from seedling.stats.randomness import generator
 
 if TYPE_CHECKING:
-    from seedling.augment.judges import Judges
+    from seedling.augment.judges import FoldModels
+    from seedling.augment.teaching import LabelGuard
     from seedling.features.classical import FeatureMaker
 
-BY_EFFORT = {"quick": 1, "normal": 2, "thorough": 5}
-ENOUGH = 20_000  # children in all where params leave their number open: more labeled rows need fewer of them
-MOST_BALANCED = 10  # times as many children of a rare class's row as of the commonest one's
+AUGMENTATIONS_PER_ROW = {"quick": 1, "normal": 2, "thorough": 5}  # by effort
+MAX_AUGMENTED_ROWS = 20_000  # in total where augmentations_per_row is not set: more labeled rows need fewer each
+MAX_BALANCE_FACTOR = 10  # augmented rows per row of a rare class, in multiples of those per row of the largest class
 
 
 def augment(
     params: AugmentParams,
-    facts: WorkspaceConfig,
+    config: WorkspaceConfig,
     *,
     collected: Path,
     validated: Path,
@@ -42,68 +43,74 @@ def augment(
     features: FeatureMaker | None = None,
     progress: Progress = silent,
 ) -> None:
-    """Writes `generations/augment`; children take split, fold, group, label and weight from their parent.
+    """Write `generations/augment`. Augmented rows inherit split, fold, group, label and weight from their parent.
 
-    data: where a thesaurus and the user's own functions lie; features: not fitted yet, for `policy: auto` and the label guard; None: as without an encoder.
+    data: the folder that holds the thesaurus and the user's plugins.
+    features: an unfitted feature maker for `policy: auto` and the label guard; None means no encoder.
     """
-    if facts.modality == "image" and (params.thesaurus or params.protect or params.masked_lm):
-        raise InputError(
-            "params.yaml: augment.thesaurus, augment.masked_lm and augment.protect are of texts, but this is an image workspace: remove them."
-        )
-    # Here, so that processes that make children need no torch, which takes a second and two hundred megabytes each.
-    from seedling.augment.judges import Judges
+    _check_modality(params, config)
+    # Imported here: worker processes that augment rows need no torch, which takes a second and 200 MB in each of them.
+    from seedling.augment.judges import FoldModels
     from seedling.augment.resources import resources_of
     from seedling.models.saving import make_features
 
     classes = read_manifest(validated)["classes"]
     rows = read(validated)
     parents = rows[(rows["split"] == "train") & rows["label"].notna()].set_index("id")
-    own_features = features or make_features(None, None, facts)
-    resources = resources_of(params, facts, parents, data, own_features)
-    judges = Judges(parents, classes, collected, own_features, params, facts, progress)
-    policy, children, notes = _chosen(judges, resources)
-    steps = steps_of(policy, facts, resources.own)
-    of_class = balanced(Counter(parents["label"]), children if steps else 0, params.balance if steps else 0.0)
-    hard = judges.hardness() if any(of_class.values()) else {}
-    many = favoring_hard(parents["label"].map(of_class), hard, params.hard, facts.seed)
-    total = sum(many.values())
-    families = Families(steps, params, facts, resources)
-    guard = judges.guard() if total else None
-    known = Known(rows, facts)
-    with GenerationWriter(output, stage="augment", modality=facts.modality) as writer:
+    feature_maker = features or make_features(None, None, config)
+    resources = resources_of(params, config, parents, data, feature_maker)
+    models = FoldModels(parents, classes, collected, feature_maker, params, config, progress)
+    policy, per_row, notes = _choose_policy(models, resources)
+    steps = steps_of(policy, config, resources.plugins)
+    per_class = balance_counts(Counter(parents["label"]), per_row if steps else 0, params.balance if steps else 0.0)
+    hardness = models.hardness() if any(per_class.values()) else {}
+    count_by_id = favor_hard_rows(parents["label"].map(per_class), hardness, params.hard, config.seed)
+    total = sum(count_by_id.values())
+    batch = AugmentBatch(steps, params, config, resources)
+    guard = models.guard() if total else None
+    duplicates = DuplicateFilter(rows, config)
+    with GenerationWriter(output, stage="augment", modality=config.modality) as writer:
         source = (
-            (name, payload, parents.loc[name].to_dict(), range(many[name]))
-            for name, payload in (payloads([collected], parents.index) if total else ())
+            (row_id, payload, parents.loc[row_id].to_dict(), range(count_by_id[row_id]))
+            for row_id, payload in (payloads([collected], parents.index) if total else ())
         )
         done = 0
-        for row, same, reason in _made(families, source, guard):
+        for row, content_id, reason in _augmented_rows(batch, source, guard):
             done += 1
-            _write(writer, row, reason or known.reason(row, same))
-            progress("make children", done, total)
-        for row, same in judges.misleading():
+            _write(writer, row, reason or duplicates.reason(row, content_id))
+            progress("augment rows", done, total)
+        for row, content_id in models.adversarial_rows():
             total += 1
-            _write(writer, row, known.reason(row, same))
-        if params.hard and not hard:
-            notes["hard"] = "nobody could say which rows are hard"
+            _write(writer, row, duplicates.reason(row, content_id))
+        if params.hard and not hardness:
+            notes["hard"] = "the hardness of rows could not be estimated"
         if params.balance:
-            notes["class_shares"] = _shares(parents["label"], writer)
+            notes["class_shares"] = _class_shares(parents["label"], writer)
         if done:
-            notes["policy"] = [{one.name: dict(one.arguments)} for one in steps]
-        writer.close(rows_in=total, classes=classes, augmentations_per_row=children, **notes)
+            notes["policy"] = [{step.name: dict(step.arguments)} for step in steps]
+        writer.close(rows_in=total, classes=classes, augmentations_per_row=per_row, **notes)
 
 
-def _chosen(judges: Judges, resources: Resources) -> tuple[Any, int, dict[str, Any]]:
-    """The policy, how many children a row gets, and what the manifest says of the choice: as params have them, or as they help where those say `auto`."""
-    params, parents = judges.params, len(judges.parents)
-    children = children_of_each(parents, params, judges.facts)
+def _check_modality(params: AugmentParams, config: WorkspaceConfig) -> None:
+    if config.modality == "image" and (params.thesaurus or params.protect or params.masked_lm):
+        raise InputError(
+            "params.yaml: augment.thesaurus, augment.masked_lm and augment.protect apply to texts, but this is an "
+            "image workspace: remove them."
+        )
+
+
+def _choose_policy(models: FoldModels, resources: Resources) -> tuple[Any, int, dict[str, Any]]:
+    """Return the policy, the augmented rows per row and notes for the manifest: from params, or screened if `auto`."""
+    params, n_parents = models.params, len(models.parents)
+    per_row = augmentations_per_row(n_parents, params, models.config)
     if params.policy != "auto":
-        return params.policy, children, {}
-    found, why = judges.screened(resources)
-    if found is None:
-        return None, children, {"screening": {"cannot_screen": why}}
+        return params.policy, per_row, {}
+    screening, obstacle = models.screen(resources)
+    if screening is None:
+        return None, per_row, {"screening": {"cannot_screen": obstacle}}
     if params.augmentations_per_row is None:
-        children = min(found.children, ENOUGH // max(1, parents))
-    return found.policy, children, {"screening": found.as_json()}
+        per_row = min(screening.per_row, MAX_AUGMENTED_ROWS // max(1, n_parents))
+    return screening.policy, per_row, {"screening": screening.as_json()}
 
 
 def _write(writer: GenerationWriter, row: Row, reason: str | None) -> None:
@@ -113,83 +120,102 @@ def _write(writer: GenerationWriter, row: Row, reason: str | None) -> None:
         writer.keep(row)
 
 
-class Known:
-    """What a child may not be: a copy of a row that is there, or of another child. It would be learnt from where its twin judges, or count twice.
+class DuplicateFilter:
+    """Reject augmented rows that copy a collected row or another augmented row.
 
-    Images are the same where their pixels are, texts where only case, punctuation and blanks differ.
+    A copy of a row of another fold or of the test split would leak, and a copy of an augmented row would count twice.
+    Images are equal if their pixels are equal; texts if they differ in case, punctuation and whitespace only.
     """
 
-    def __init__(self, rows: pd.DataFrame, facts: WorkspaceConfig) -> None:
-        self._of_text = facts.modality == "text"
+    def __init__(self, rows: pd.DataFrame, config: WorkspaceConfig) -> None:
+        self._is_text = config.modality == "text"
         held_out = rows["split"].isin(["test", "validation"])
-        keys = [texts.normalized(one) for one in rows["text"]] if self._of_text else rows["id"].tolist()
-        self._rows: dict[str, str] = dict(zip(keys, rows["id"], strict=True))
-        self._held_out = {key for key, out in zip(keys, held_out, strict=True) if out}
-        self._children: set[tuple[str, str | None]] = set()
+        keys = [texts.normalized(text) for text in rows["text"]] if self._is_text else rows["id"].tolist()
+        self._row_ids: dict[str, str] = dict(zip(keys, rows["id"], strict=True))
+        self._held_out = {key for key, is_held_out in zip(keys, held_out, strict=True) if is_held_out}
+        self._augmented: set[tuple[str, str | None]] = set()
 
-    def reason(self, row: Row, same: str) -> str | None:
-        """Why the child cannot stay; None where it can, and is known from now on. same: the hash of its content alone."""
-        if same == row.parent_ids[0]:
+    def reason(self, row: Row, content_id: str) -> str | None:
+        """Return the reason to reject the row, or None; a row that passes is remembered.
+
+        content_id: the hash of the row's content alone.
+        """
+        if content_id == row.parent_ids[0]:
             return "unchanged"
-        if self._of_text and not row.payload:
+        if self._is_text and not row.payload:
             return "empty"
-        key = texts.normalized(str(row.payload)) if self._of_text else same
+        key = texts.normalized(str(row.payload)) if self._is_text else content_id
         if key in self._held_out:
             return "near_duplicate_of_test"
-        if key in self._rows and self._rows[key] != row.parent_ids[0]:
+        if key in self._row_ids and self._row_ids[key] != row.parent_ids[0]:
             return "copy_of_another_row"
-        if (key, row.label) in self._children:
+        if (key, row.label) in self._augmented:
             return "exact_duplicate"
-        self._children.add((key, row.label))
+        self._augmented.add((key, row.label))
         return None
 
 
-def children_of_each(parents: int, params: AugmentParams, facts: WorkspaceConfig) -> int:
-    """How many children each row gets."""
+def augmentations_per_row(n_parents: int, params: AugmentParams, config: WorkspaceConfig) -> int:
+    """Return the number of augmented rows per labeled row, before balancing and hardness."""
     if params.augmentations_per_row is not None:
         return params.augmentations_per_row
-    return min(BY_EFFORT[facts.effort], ENOUGH // max(1, parents))
+    return min(AUGMENTATIONS_PER_ROW[config.effort], MAX_AUGMENTED_ROWS // max(1, n_parents))
 
 
-def balanced(rows: Mapping[str, int], children: int, balance: float) -> dict[str, int]:
-    """Children a row by class: of the commonest class `children`; of a rarer one more, so that with balance 1 all classes hold about as many rows as
-    the commonest with its children does, and with 0 every row has the same number. At most MOST_BALANCED times as many.
+def balance_counts(rows_per_class: Mapping[str, int], per_row: int, balance: float) -> dict[str, int]:
+    """Return the augmented rows per row, by class.
+
+    A class of n rows gets (1 + per_row) * (n_max / n) ** balance - 1, rounded, where n_max is the size of the largest
+    class. With balance 1 all classes end up at about the same size, with 0 every row has the same number. The limit is
+    MAX_BALANCE_FACTOR times `per_row`.
     """
-    most = max(rows.values(), default=0)
-    wanted = {label: (1 + children) * (most / many) ** balance - 1 for label, many in rows.items()}
-    limit = MOST_BALANCED * max(1, children)
-    return {label: min(round(one), limit) for label, one in wanted.items()}
+    n_max = max(rows_per_class.values(), default=0)
+    targets = {label: (1 + per_row) * (n_max / n_rows) ** balance - 1 for label, n_rows in rows_per_class.items()}
+    limit = MAX_BALANCE_FACTOR * max(1, per_row)
+    return {label: min(round(target), limit) for label, target in targets.items()}
 
 
-def favoring_hard(many: pd.Series, hardness: Mapping[str, float], hard: float, seed: int) -> dict[str, int]:
-    """Children by row: with `hard` 0 as many as given; with 1 none of its class's easiest row, and twice as many of its hardest. many: by id.
+def favor_hard_rows(
+    count_by_id: pd.Series, hardness: Mapping[str, float], strength: float, seed: int
+) -> dict[str, int]:
+    """Return the augmented rows per row, by id: count * (1 + strength * (2 * hardness - 1)).
 
-    What is left of a whole number is a chance, drawn by the row's name.
+    count_by_id: the number per row before, indexed by id.
+    strength: 0 keeps the counts; 1 gives none to the easiest row of a class and twice as many to the hardest.
+    A fractional part is a probability, drawn per row id.
     """
-    if not hardness or not hard:
-        return {name: int(children) for name, children in many.items()}
-    wanted = {name: children * (1 + hard * (2 * hardness[name] - 1)) for name, children in many.items()}
-    return {name: int(one) + int(generator(seed, "hard", name).random() < one % 1) for name, one in wanted.items()}
-
-
-def _shares(parents: pd.Series, writer: GenerationWriter) -> dict[str, dict[str, float]]:
-    """Each class's share of the training rows, before and after."""
-    before = Counter(parents)
-    after = before + Counter(dict.fromkeys(before, 0))
-    for (_, label, _), rows in writer.kept.items():
-        after[label] += rows
+    if not hardness or not strength:
+        return {row_id: int(count) for row_id, count in count_by_id.items()}
+    targets = {row_id: count * (1 + strength * (2 * hardness[row_id] - 1)) for row_id, count in count_by_id.items()}
     return {
-        when: {label: round(rows / counts.total(), 6) for label, rows in sorted(counts.items())}
-        for when, counts in (("before", before), ("after", after))
+        row_id: int(target) + int(generator(seed, "hard", row_id).random() < target % 1)
+        for row_id, target in targets.items()
     }
 
 
-def _made(families: Families, parents: Iterator[Parent], guard: Any) -> Iterator[tuple[Row, str, str | None]]:
-    """Every child, in its parents' order, on as many cores as it is worth, and whether the guard wants it. Texts are quick, or wait for a model."""
-    pieces = pieces_of(parents)
-    of_images = families.facts.modality == "image"
-    for children in in_processes(families, pieces) if of_images else map(families, pieces):
-        asked = [(row.parent_ids[0], row.payload) for row, _, reason in children if reason is None] if guard else []
-        changed = iter(guard.changed(asked) if asked else ())
-        for row, same, reason in children:
-            yield row, same, reason or ("label_changed" if guard and next(changed) else None)
+def _class_shares(labels: pd.Series, writer: GenerationWriter) -> dict[str, dict[str, float]]:
+    """Return the share of the training rows per class, before and after augmentation."""
+    before = Counter(labels)
+    after = before + Counter(dict.fromkeys(before, 0))
+    for (_, label, _), n_rows in writer.kept.items():
+        after[label] += n_rows
+    return {
+        phase: {label: round(n_rows / counts.total(), 6) for label, n_rows in sorted(counts.items())}
+        for phase, counts in (("before", before), ("after", after))
+    }
+
+
+def _augmented_rows(
+    batch: AugmentBatch, parents: Iterator[Parent], guard: LabelGuard | None
+) -> Iterator[tuple[Row, str, str | None]]:
+    """Yield each augmented row in the order of the parents, its content id, and the reason to reject it.
+
+    Images are augmented by several processes. Texts are not: they are fast, or they wait for a language model.
+    """
+    batches = batches_of(parents)
+    is_image = batch.config.modality == "image"
+    for rows in in_processes(batch, batches) if is_image else map(batch, batches):
+        candidates = [(row.parent_ids[0], row.payload) for row, _, reason in rows if reason is None] if guard else []
+        label_changes = iter(guard.label_changes(candidates) if guard and candidates else ())
+        for row, content_id, reason in rows:
+            yield row, content_id, reason or ("label_changed" if guard and next(label_changes) else None)

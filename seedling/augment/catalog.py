@@ -1,7 +1,8 @@
-"""The operations on images by name, each with a strength from 0 to 1: what a policy may name, what `policy: auto` tries, what the docs show.
+"""The operations on images by name, each with a strength from 0 to 1, for policies and for `policy: auto`.
 
-An operation is one or two transforms with arguments that grow with the strength; borders are reflected, so that no black frame tells a child from
-its parent. At strength 1 most people still name a photograph's object; whether *this* data keeps its label is what `auto` measures.
+An operation is one or two transforms whose arguments grow with the strength. Borders are reflected, so that no black
+frame distinguishes an augmented image from its parent. At strength 1 most people still recognize the object in a
+photograph; `auto` measures whether the label is preserved on the data at hand.
 """
 
 from __future__ import annotations
@@ -12,25 +13,28 @@ from typing import Any
 
 import cv2
 
-REFLECTED = cv2.BORDER_REFLECT_101
-Entry = Mapping[str, Mapping[str, Any]]  # one transform's name and arguments
+REFLECT_BORDER = cv2.BORDER_REFLECT_101
+Entry = Mapping[str, Mapping[str, Any]]  # name and arguments of one transform
 
 
 class CannotChange(ValueError):
-    """An operation that this row does not bear: an image of one pixel cannot be made smaller."""
+    """The operation cannot be applied to this row: for example, an image of one pixel cannot become smaller."""
 
     reason = "cannot_be_changed"
 
 
 class MadeBlank(CannotChange):
-    """Operations that leave nothing of this row."""
+    """The operations turn this image into a blank one."""
 
     reason = "blank"
 
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """kind: for the docs; graded: whether the strength changes anything; entry: strength → transform and arguments, applied always."""
+    """An operation on images.
+
+    kind: for the docs; entry: strength → transform and arguments, with probability 1; graded: has a strength.
+    """
 
     kind: str
     entry: Callable[[float], Entry]
@@ -38,55 +42,71 @@ class Operation:
 
 
 def _affine(**arguments: Any) -> Entry:
-    still = {"scale": 1.0, "rotate": 0.0, "translate_percent": 0.0, "shear": 0.0}
-    return {"Affine": {**still, **arguments, "border_mode": REFLECTED, "p": 1.0}}
+    identity = {"scale": 1.0, "rotate": 0.0, "translate_percent": 0.0, "shear": 0.0}
+    return {"Affine": {**identity, **arguments, "border_mode": REFLECT_BORDER, "p": 1.0}}
 
 
-def _always(name: str, **arguments: Any) -> Entry:
+def _entry(name: str, **arguments: Any) -> Entry:
     return {name: {**arguments, "p": 1.0}}
 
 
-def _plain(name: str, **arguments: Any) -> Callable[[float], Entry]:
-    return lambda _: _always(name, **arguments)
+def _ungraded(name: str, **arguments: Any) -> Callable[[float], Entry]:
+    return lambda _: _entry(name, **arguments)
 
 
 def _morphology(*operations: str) -> Callable[[float], Entry]:
-    return lambda s: _always("LuminosityMorphology", operations=[*operations], size=[3, 3 + 2 * round(2 * s)])
+    return lambda s: _entry("LuminosityMorphology", operations=[*operations], size=[3, 3 + 2 * round(2 * s)])
 
 
 OPERATIONS: dict[str, Operation] = {
-    "flip_left_right": Operation("geometry", _plain("HorizontalFlip"), graded=False),
-    "flip_up_down": Operation("geometry", _plain("VerticalFlip"), graded=False),
-    "quarter_turns": Operation("geometry", _plain("RandomRotate90"), graded=False),
+    "flip_left_right": Operation("geometry", _ungraded("HorizontalFlip"), graded=False),
+    "flip_up_down": Operation("geometry", _ungraded("VerticalFlip"), graded=False),
+    "quarter_turns": Operation("geometry", _ungraded("RandomRotate90"), graded=False),
     "rotate": Operation("geometry", lambda s: _affine(rotate=[-45 * s, 45 * s])),
     "shift": Operation("geometry", lambda s: _affine(translate_percent=[-0.3 * s, 0.3 * s])),
     "scale": Operation("geometry", lambda s: _affine(scale=[1 - 0.5 * s, 1 + 0.5 * s], keep_ratio=True)),
-    "crop": Operation("geometry", lambda s: _affine(scale=[1.05, 1.05 + s], translate_percent=[-0.25 * s, 0.25 * s], keep_ratio=True)),
-    "shear": Operation("geometry", lambda s: _affine(shear={"x": [-30 * s, 30 * s], "y": [-30 * s, 30 * s]})),
-    "perspective": Operation("geometry", lambda s: _always("Perspective", scale=[0.02, 0.02 + 0.15 * s], border_mode=REFLECTED)),
-    "elastic": Operation("geometry", lambda s: _always("ElasticTransform", alpha=20 + 200 * s, sigma=8, border_mode=REFLECTED)),
-    "erase": Operation("geometry", lambda s: _always(
-        "CoarseDropout", num_holes_range=[1, 2], hole_height_range=[0.1, 0.1 + 0.4 * s], hole_width_range=[0.1, 0.1 + 0.4 * s], fill="random_uniform"
+    "crop": Operation("geometry", lambda s: _affine(
+        scale=[1.05, 1.05 + s], translate_percent=[-0.25 * s, 0.25 * s], keep_ratio=True
     )),
-    "blur": Operation("sharpness", lambda s: _always("GaussianBlur", sigma_limit=[0.3, 0.3 + 2.5 * s], blur_limit=0)),
-    "motion_blur": Operation("sharpness", lambda s: _always("MotionBlur", blur_limit=[3, 3 + 2 * round(5 * s)])),
-    "defocus": Operation("sharpness", lambda s: _always("Defocus", radius=[1, 1 + round(3 * s)], alias_blur=[0.1, 0.3])),
-    "sharpen": Operation("sharpness", lambda s: _always("Sharpen", alpha=[0.1, 0.1 + 0.6 * s], lightness=[1.0, 1.0])),
-    "downscale": Operation("sharpness", lambda s: _always("Downscale", scale_range=[max(0.2, 0.9 - 0.7 * s), 0.95])),
-    "jpeg": Operation("sharpness", lambda s: _always("ImageCompression", quality_range=[round(100 - 65 * s), 100])),
-    "gaussian_noise": Operation("noise", lambda s: _always("GaussianNoise", std_range=[0.01, 0.01 + 0.12 * s])),
-    "photon_noise": Operation("noise", lambda s: _always("PhotonNoise", photons=[400 * 0.05**s, 1000.0])),
-    "iso_noise": Operation("noise", lambda s: _always("ISONoise", color_shift=[0.01, 0.01 + 0.08 * s], intensity=[0.05, 0.05 + 0.4 * s])),
-    "salt_and_pepper": Operation("noise", lambda s: _always("SaltAndPepper", amount=[0.005, 0.005 + 0.06 * s])),
-    "brightness_contrast": Operation("light", lambda s: _always("RandomBrightnessContrast", brightness_limit=0.5 * s, contrast_limit=0.5 * s)),
-    "gamma": Operation("light", lambda s: _always("RandomGamma", gamma_limit=[100 - 60 * s, 100 + 120 * s])),
-    "local_contrast": Operation("light", lambda s: _always("CLAHE", clip_limit=[1.0, 1.0 + 5 * s])),
-    "glare": Operation("light", lambda s: _always("Glare", strength=[0.2, 0.2 + 0.7 * s], size=[0.05, 0.05 + 0.25 * s])),
-    "shadow": Operation("light", lambda s: _always("SoftShadow", strength=[0.2, 0.2 + 0.6 * s], size=[0.1, 0.1 + 0.4 * s])),
-    "color_rotation": Operation("color", lambda s: _always("ColorRotation", degrees=[-180 * s, 180 * s])),
-    "channel_order": Operation("color", _plain("ChannelOrder"), graded=False),
-    "gray": Operation("color", _plain("ToGray"), graded=False),
-    "invert": Operation("color", _plain("InvertImg"), graded=False),
+    "shear": Operation("geometry", lambda s: _affine(shear={"x": [-30 * s, 30 * s], "y": [-30 * s, 30 * s]})),
+    "perspective": Operation("geometry", lambda s: _entry(
+        "Perspective", scale=[0.02, 0.02 + 0.15 * s], border_mode=REFLECT_BORDER
+    )),
+    "elastic": Operation("geometry", lambda s: _entry(
+        "ElasticTransform", alpha=20 + 200 * s, sigma=8, border_mode=REFLECT_BORDER
+    )),
+    "erase": Operation("geometry", lambda s: _entry(
+        "CoarseDropout",
+        num_holes_range=[1, 2],
+        hole_height_range=[0.1, 0.1 + 0.4 * s],
+        hole_width_range=[0.1, 0.1 + 0.4 * s],
+        fill="random_uniform",
+    )),
+    "blur": Operation("sharpness", lambda s: _entry("GaussianBlur", sigma_limit=[0.3, 0.3 + 2.5 * s], blur_limit=0)),
+    "motion_blur": Operation("sharpness", lambda s: _entry("MotionBlur", blur_limit=[3, 3 + 2 * round(5 * s)])),
+    "defocus": Operation("sharpness", lambda s: _entry("Defocus", radius=[1, 1 + round(3 * s)], alias_blur=[0.1, 0.3])),
+    "sharpen": Operation("sharpness", lambda s: _entry("Sharpen", alpha=[0.1, 0.1 + 0.6 * s], lightness=[1.0, 1.0])),
+    "downscale": Operation("sharpness", lambda s: _entry("Downscale", scale_range=[max(0.2, 0.9 - 0.7 * s), 0.95])),
+    "jpeg": Operation("sharpness", lambda s: _entry("ImageCompression", quality_range=[round(100 - 65 * s), 100])),
+    "gaussian_noise": Operation("noise", lambda s: _entry("GaussianNoise", std_range=[0.01, 0.01 + 0.12 * s])),
+    "photon_noise": Operation("noise", lambda s: _entry("PhotonNoise", photons=[400 * 0.05**s, 1000.0])),
+    "iso_noise": Operation("noise", lambda s: _entry(
+        "ISONoise", color_shift=[0.01, 0.01 + 0.08 * s], intensity=[0.05, 0.05 + 0.4 * s]
+    )),
+    "salt_and_pepper": Operation("noise", lambda s: _entry("SaltAndPepper", amount=[0.005, 0.005 + 0.06 * s])),
+    "brightness_contrast": Operation("light", lambda s: _entry(
+        "RandomBrightnessContrast", brightness_limit=0.5 * s, contrast_limit=0.5 * s
+    )),
+    "gamma": Operation("light", lambda s: _entry("RandomGamma", gamma_limit=[100 - 60 * s, 100 + 120 * s])),
+    "local_contrast": Operation("light", lambda s: _entry("CLAHE", clip_limit=[1.0, 1.0 + 5 * s])),
+    "glare": Operation("light", lambda s: _entry("Glare", strength=[0.2, 0.2 + 0.7 * s], size=[0.05, 0.05 + 0.25 * s])),
+    "shadow": Operation("light", lambda s: _entry(
+        "SoftShadow", strength=[0.2, 0.2 + 0.6 * s], size=[0.1, 0.1 + 0.4 * s]
+    )),
+    "color_rotation": Operation("color", lambda s: _entry("ColorRotation", degrees=[-180 * s, 180 * s])),
+    "channel_order": Operation("color", _ungraded("ChannelOrder"), graded=False),
+    "gray": Operation("color", _ungraded("ToGray"), graded=False),
+    "invert": Operation("color", _ungraded("InvertImg"), graded=False),
     "erosion": Operation("luminosity", _morphology("erosion")),
     "dilation": Operation("luminosity", _morphology("dilation")),
     "opening": Operation("luminosity", _morphology("opening")),
@@ -96,12 +116,12 @@ OPERATIONS: dict[str, Operation] = {
     "black_hat": Operation("luminosity", _morphology("black_hat")),
 }  # fmt: skip
 
-MEDIUM = 0.4  # the strength of an operation that is named without one
-WEAK_AND_STRONG = (0.2, 0.8)  # tried beside it
+DEFAULT_STRENGTH = 0.4  # of an operation that is named without a strength
+SCREENED_STRENGTHS = (0.2, 0.8)  # that `policy: auto` tries besides the default
 
-REPLACING = {"gradient", "top_hat", "black_hat"}  # leave little of an image; two of them nothing
+RESIDUAL_OPERATIONS = {"gradient", "top_hat", "black_hat"}  # they leave little of an image; two leave nothing
 
-SETS: dict[str, list[dict[str, dict[str, float]]]] = {
+PRESETS: dict[str, list[dict[str, dict[str, float]]]] = {
     "photographs": [
         {"flip_left_right": {"p": 0.5}},
         {"rotate": {"strength": 0.2, "p": 0.5}},

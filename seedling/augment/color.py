@@ -1,6 +1,6 @@
-"""Colors and luminosity: channel orders, turns of the a/b plane in CIE LAB, and morphology of the luminosity alone.
+"""Colors and luminosity: channel orders, rotations of the a/b plane in CIE LAB, and morphology of the luminosity.
 
-All take and give 8-bit RGB, (height, width, 3), and leave their input alone.
+All functions take and return 8-bit RGB, (height, width, 3), and do not change their input.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 
 from seedling.media.images import Pixels
 
-ORDERS = tuple(permutations(range(3)))  # all six; the first leaves an image as it is
+ORDERS = tuple(permutations(range(3)))  # all six; the first is the identity
 Morphology = Literal["erosion", "dilation", "opening", "closing", "gradient", "top_hat", "black_hat"]
 MORPHOLOGIES: tuple[Morphology, ...] = get_args(Morphology)
 OPENCV: dict[Morphology, int] = {
@@ -29,36 +29,36 @@ OPENCV: dict[Morphology, int] = {
 
 
 def reorder_channels(pixels: Pixels, order: tuple[int, int, int]) -> Pixels:
-    """The channels in another order: `order[0]` says which channel becomes red, and so on."""
+    """Reorder the channels: `order[0]` is the channel that becomes red, and so on."""
     changed = np.empty_like(pixels)
-    cv2.mixChannels([pixels], [changed], [part for place, one in enumerate(order) for part in (one, place)])
+    cv2.mixChannels([pixels], [changed], [index for pair in zip(order, range(3), strict=True) for index in pair])
     return changed
 
 
 def rotate_colors(pixels: Pixels, degrees: float) -> Pixels:
-    """Turns every color by this angle about the gray axis of CIE LAB: luminosity and chroma stay, the hue moves on.
+    """Rotate each color about the gray axis of CIE LAB: the hue changes, luminosity and chroma do not.
 
-    What leaves the RGB cube is cut off at its faces. 8 bits of LAB round by up to two levels in RGB.
+    Colors outside the RGB cube are clipped to its faces. 8-bit LAB rounds by up to two levels in RGB.
     """
     lab = cv2.cvtColor(pixels, cv2.COLOR_RGB2LAB)
     angle = math.radians(degrees)
     cosine, sine = math.cos(angle), math.sin(angle)
-    about_gray = 128.0  # where OpenCV's 8 bits have a = b = 0
-    turn = np.array(
+    gray = 128.0  # a = b = 0 in OpenCV's 8-bit LAB
+    rotation = np.array(
         [
             [1, 0, 0, 0],
-            [0, cosine, -sine, about_gray * (1 - cosine + sine)],
-            [0, sine, cosine, about_gray * (1 - sine - cosine)],
+            [0, cosine, -sine, gray * (1 - cosine + sine)],
+            [0, sine, cosine, gray * (1 - sine - cosine)],
         ]
     )
-    turned: Pixels = cv2.cvtColor(cv2.transform(lab, turn), cv2.COLOR_LAB2RGB)
-    return turned
+    rotated: Pixels = cv2.cvtColor(cv2.transform(lab, rotation), cv2.COLOR_LAB2RGB)
+    return rotated
 
 
 def change_luminosity(pixels: Pixels, operation: Morphology, size: int) -> Pixels:
-    """Gray-scale morphology (Serra 1982) of the luminosity with an ellipse of `size` pixels; the colors stay where they are.
+    """Apply gray-scale morphology (Serra 1982) to the luminosity, with an ellipse of `size` pixels.
 
-    gradient, top_hat and black_hat are what remains after a subtraction, and become the luminosity themselves.
+    The colors do not change. For gradient, top_hat and black_hat the result of the subtraction is the new luminosity.
     """
     lab = cv2.cvtColor(pixels, cv2.COLOR_RGB2LAB)
     element = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (size, size))

@@ -1,4 +1,4 @@
-"""What asks models of the other folds: which operations help, which rows are hard, which children changed their label, and what misleads."""
+"""Models of the other folds: which operations help, which rows are hard, which augmented rows changed their label."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from seedling.augment.adversarial import misleading
+from seedling.augment.adversarial import adversarial_images
 from seedling.augment.families import row_of
-from seedling.augment.makers import Made, Resources
-from seedling.augment.screening import ROWS, CannotScreen, Screening, screen
-from seedling.augment.teaching import Guard, Parents, hardness, read_parents
+from seedling.augment.makers import Augmented, Resources
+from seedling.augment.screening import MAX_SCREENED_ROWS, CannotScreen, Screening, screen
+from seedling.augment.teaching import LabeledRows, LabelGuard, hardness, read_labeled_rows
 from seedling.config.params import AugmentParams, WorkspaceConfig
 from seedling.dataset.generation import Row, recipe_json
 from seedling.errors import InputError
@@ -24,66 +24,66 @@ from seedling.stats.randomness import generator
 
 
 @dataclass(frozen=True)
-class Judges:
-    """They see the labeled training rows, by id, and their features, which are not fitted yet."""
+class FoldModels:
+    """Tasks for models of the other folds. parents: labeled training rows, by id; features: not fitted yet."""
 
     parents: pd.DataFrame
     classes: list[str]
     collected: Path
     features: FeatureMaker
     params: AugmentParams
-    facts: WorkspaceConfig
+    config: WorkspaceConfig
     progress: Progress
 
     @property
-    def _folds(self) -> int:
+    def _n_folds(self) -> int:
         return int(self.parents["fold"].nunique())
 
-    def _drawn(self, at_most: int) -> Parents:
-        return read_parents(
-            self.parents, self.classes, self.collected, self.features, at_most, self.facts.seed, self.progress
+    def _read(self, max_rows: int) -> LabeledRows:
+        return read_labeled_rows(
+            self.parents, self.classes, self.collected, self.features, max_rows, self.config.seed, self.progress
         )
 
-    def screened(self, resources: Resources) -> tuple[Screening | None, str]:
-        """Which operations help; None, and why, where that cannot be told."""
+    def screen(self, resources: Resources) -> tuple[Screening | None, str]:
+        """Return the operations that help, or None and the reason if the rows do not allow a screening."""
         try:
             with single_threaded():
-                drawn = self._drawn(ROWS[self.facts.effort])
-                return screen(drawn, self.params.weight, self.facts, resources, self.progress), ""
+                rows = self._read(MAX_SCREENED_ROWS[self.config.effort])
+                return screen(rows, self.params.weight, self.config, resources, self.progress), ""
         except CannotScreen as error:
             return None, str(error)
 
     def hardness(self) -> Mapping[str, float]:
-        """How hard rows are to models of the other folds; empty where nobody asks, or nobody could say."""
-        if not self.params.hard or self._folds < 2:
+        """Return the hardness per row id; empty if params do not use it or there are fewer than two folds."""
+        if not self.params.hard or self._n_folds < 2:
             return {}
         with single_threaded():
-            return hardness(self._drawn(len(self.parents)))
+            return hardness(self._read(len(self.parents)))
 
-    def guard(self) -> Guard | None:
-        """Who says which children changed their label; None where params want nobody, or nobody could."""
-        if not self.params.label_guard or self._folds < 2:
+    def guard(self) -> LabelGuard | None:
+        """Return the label guard; None if params do not use it or there are fewer than two folds."""
+        if not self.params.label_guard or self._n_folds < 2:
             return None
         with single_threaded():
-            return Guard(self._drawn(len(self.parents)))
+            return LabelGuard(self._read(len(self.parents)))
 
-    def misleading(self) -> Iterator[tuple[Row, str]]:
-        """Adversarial children of as many rows as params ask for, with the hash of their content alone."""
-        params, facts = self.params, self.facts
-        if params.adversarial and facts.modality != "image":
+    def adversarial_rows(self) -> Iterator[tuple[Row, str]]:
+        """Yield adversarial images of a share `augment.adversarial` of the rows, each with its content id."""
+        params, config = self.params, self.config
+        if params.adversarial and config.modality != "image":
             raise InputError(
                 "params.yaml: augment.adversarial changes images, but this is a text workspace: remove it."
             )
-        if not params.adversarial or self._folds < 2:
+        if not params.adversarial or self._n_folds < 2:
             return
-        drawn = self._drawn(len(self.parents))
-        chances = [generator(facts.seed, "adversarial", one).random() for one in drawn.ids]
-        chosen = [row for row, chance in enumerate(chances) if chance < params.adversarial]
+        rows = self._read(len(self.parents))
+        chances = [generator(config.seed, "adversarial", row_id).random() for row_id in rows.ids]
+        selected = [row for row, chance in enumerate(chances) if chance < params.adversarial]
         with single_threaded():
-            found = misleading(
-                drawn, chosen, params.adversarial_attack, params.adversarial_levels, facts.max_megapixels
+            perturbed = adversarial_images(
+                rows, selected, params.adversarial_attack, params.adversarial_levels, config.max_megapixels
             )
-            for row, pixels, told in counted(found, self.progress, "mislead models", len(chosen)):
-                name, recipe = drawn.ids[row], recipe_json(params.adversarial_attack, **told)
-                made = Made(images.encode(pixels), recipe, images.content(pixels))
-                yield row_of(name, self.parents.loc[name].to_dict(), made, params)
+            for row, pixels, details in counted(perturbed, self.progress, "create adversarial images", len(selected)):
+                parent_id, recipe = rows.ids[row], recipe_json(params.adversarial_attack, **details)
+                augmented = Augmented(images.encode(pixels), recipe, images.content(pixels))
+                yield row_of(parent_id, self.parents.loc[parent_id].to_dict(), augmented, params)

@@ -1,8 +1,8 @@
-"""Glare and shadow: Gaussian spots on the luminosity, with the grain of Poisson noise.
+"""Glare and shadow: Gaussian spots on the luminosity, with Poisson noise as grain.
 
-A spot is a two-dimensional Gaussian of any mean and covariance, and its grain is mean-subtracted Poisson noise. It is added to, or taken from, the
-luma of YCbCr (BT.601) alone, which is the same amount of red, green and blue: the chroma under a spot stays what it was until a channel saturates.
-What lies beyond three standard deviations stays as it is, bit by bit, and costs no time.
+A spot is a two-dimensional Gaussian with any mean and covariance; its grain is Poisson noise minus its mean. It is
+added to, or subtracted from, the luma of YCbCr (BT.601), that is, the same amount of red, green and blue: the chroma
+does not change until a channel saturates. Pixels beyond three standard deviations do not change.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from numpy.typing import NDArray
 
 from seedling.media.images import Pixels
 
-REACH = 3.0  # standard deviations; beyond them a spot of full strength would add less than three levels
-GRAIN_RATE = 8.0  # Poisson rate of the grain: low enough that its skew is seen
-TILE = 512  # pixels: the grain of a spot is a window into one tile, made once
+MAX_DISTANCE = 3.0  # standard deviations; beyond, a spot of full strength would add less than three levels
+GRAIN_RATE = 8.0  # Poisson rate of the grain: low enough for a visible skew
+TILE_PIXELS = 512  # side of the tile; the grain of a spot is a window into this one tile
 
 
 @dataclass(frozen=True, slots=True)
 class Spot:
-    """A spot of light, in pixels of the image that it falls on.
+    """A spot of light, in pixels of the image.
 
-    x, y: its center; long, short: standard deviations along its axes; degrees: of the long axis to the x axis, y pointing down;
-    strength: the share of the whole luminosity range at its center, negative for a shadow; grain: how much the grain changes it, 0: smooth;
-    window: where in the tile the grain is taken from.
+    x, y: the center; long, short: standard deviations along the axes; degrees: of the long axis to the x axis, with y
+    pointing down; strength: share of the luminosity range at the center, negative for a shadow; grain: standard
+    deviation of the grain, 0 for a smooth spot; window: top and left of the grain in the tile.
     """
 
     x: float
@@ -42,36 +42,39 @@ class Spot:
     window: tuple[int, int] = (0, 0)
 
 
-def lit(pixels: Pixels, spots: Sequence[Spot]) -> tuple[Pixels, NDArray[np.float32]]:
-    """The image under these spots, and the mask: (height, width), the share of the luminosity range that was asked to be added, before saturation.
+def add_spots(pixels: Pixels, spots: Sequence[Spot]) -> tuple[Pixels, NDArray[np.float32]]:
+    """Return the image with the spots, and a mask, (height, width): the added share of the luminosity range.
 
-    pixels: 8-bit RGB, (height, width, 3), left alone.
+    The mask is before saturation. pixels: 8-bit RGB, (height, width, 3), not changed.
     """
     changed, mask = pixels.copy(), np.zeros(pixels.shape[:2], dtype=np.float32)
     for spot in spots:
         rows, columns = _support(spot, *pixels.shape[:2])
         if rows.start >= rows.stop or columns.start >= columns.stop:
             continue
-        profile, under = _profile(spot, rows, columns), changed[rows, columns]
+        profile, covered = _profile(spot, rows, columns), changed[rows, columns]
         mask[rows, columns] += np.float32(spot.strength) * profile
         light = cv2.convertScaleAbs(profile, alpha=255 * abs(spot.strength))
         change = cv2.add if spot.strength > 0 else cv2.subtract
-        changed[rows, columns] = change(under, cv2.merge([light, light, light]))
+        changed[rows, columns] = change(covered, cv2.merge([light, light, light]))
     return changed, mask
 
 
 def _support(spot: Spot, height: int, width: int) -> tuple[slice, slice]:
-    """The rows and columns that the spot's ellipse of three standard deviations touches."""
+    """Return the rows and columns of the bounding box of the spot's ellipse of three standard deviations."""
     angle = math.radians(spot.degrees)
-    wide = REACH * math.hypot(spot.long * math.cos(angle), spot.short * math.sin(angle))
-    high = REACH * math.hypot(spot.long * math.sin(angle), spot.short * math.cos(angle))
+    wide = MAX_DISTANCE * math.hypot(spot.long * math.cos(angle), spot.short * math.sin(angle))
+    high = MAX_DISTANCE * math.hypot(spot.long * math.sin(angle), spot.short * math.cos(angle))
     rows = slice(max(0, math.ceil(spot.y - high)), min(height, math.floor(spot.y + high) + 1))
     columns = slice(max(0, math.ceil(spot.x - wide)), min(width, math.floor(spot.x + wide) + 1))
     return rows, columns
 
 
 def _profile(spot: Spot, rows: slice, columns: slice) -> NDArray[np.float32]:
-    """(rows, columns): the spot with its grain, 1 at the center of one without; nothing beyond its ellipse."""
+    """Return (rows, columns): exp(-d² / 2) * (1 + grain * noise), where d is the distance in standard deviations.
+
+    0 beyond the ellipse of three standard deviations.
+    """
     angle = math.radians(spot.degrees)
     y = np.arange(rows.start, rows.stop, dtype=np.float32)[:, None] - np.float32(spot.y)
     x = np.arange(columns.start, columns.stop, dtype=np.float32)[None, :] - np.float32(spot.x)
@@ -79,28 +82,28 @@ def _profile(spot: Spot, rows: slice, columns: slice) -> NDArray[np.float32]:
     xx = (cosine / spot.long) ** 2 + (sine / spot.short) ** 2
     yy = (sine / spot.long) ** 2 + (cosine / spot.short) ** 2
     xy = 2 * cosine * sine * (1 / spot.long**2 - 1 / spot.short**2)
-    exponent = np.float32(-xy / 2) * y * x  # the squared distance in standard deviations, halved and negative
+    exponent = np.float32(-xy / 2) * y * x  # -d² / 2
     exponent += np.float32(-xx / 2) * x * x + np.float32(-yy / 2) * y * y
     shape = cv2.exp(exponent)
     if spot.grain:
         high, wide = shape.shape
         tile = _grain(high, wide, spot.window)
         shape = cv2.multiply(shape, cv2.max(cv2.multiply(tile, float(spot.grain)) + np.float32(1), 0.0))
-    shape[exponent < np.float32(-(REACH**2) / 2)] = 0
+    shape[exponent < np.float32(-(MAX_DISTANCE**2) / 2)] = 0
     result: NDArray[np.float32] = shape
     return result
 
 
 def _grain(high: int, wide: int, window: tuple[int, int]) -> NDArray[np.float32]:
-    """(high, wide): a window of the tile, which goes on at its other side."""
+    """Return (high, wide): a window of the tile, wrapped around at its edges."""
     tile, (top, left) = _tile(), window
-    if top % TILE + high <= TILE and left % TILE + wide <= TILE:
-        return tile[top % TILE : top % TILE + high, left % TILE : left % TILE + wide]
-    return tile[np.ix_((top + np.arange(high)) % TILE, (left + np.arange(wide)) % TILE)]
+    if top % TILE_PIXELS + high <= TILE_PIXELS and left % TILE_PIXELS + wide <= TILE_PIXELS:
+        return tile[top % TILE_PIXELS : top % TILE_PIXELS + high, left % TILE_PIXELS : left % TILE_PIXELS + wide]
+    return tile[np.ix_((top + np.arange(high)) % TILE_PIXELS, (left + np.arange(wide)) % TILE_PIXELS)]
 
 
 @cache
 def _tile() -> NDArray[np.float32]:
-    """(TILE, TILE): Poisson noise less its mean, in its standard deviations."""
-    noise = np.random.default_rng(2024).poisson(GRAIN_RATE, (TILE, TILE)) - GRAIN_RATE
+    """Return (TILE_PIXELS, TILE_PIXELS): Poisson noise, standardized to mean 0 and variance 1."""
+    noise = np.random.default_rng(2024).poisson(GRAIN_RATE, (TILE_PIXELS, TILE_PIXELS)) - GRAIN_RATE
     return (noise / math.sqrt(GRAIN_RATE)).astype(np.float32)

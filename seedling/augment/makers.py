@@ -1,4 +1,4 @@
-"""What makes a child of a row: the policy of params.yaml, brought to names and arguments, and carried out."""
+"""The policy of params.yaml, resolved to steps with arguments, and applied to rows."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ from seedling.plugins import AUGMENTING, plugin_functions
 from seedling.stats.randomness import derived_seed
 
 FILE, ENTRY_POINTS = AUGMENTING
-# They stand in a recipe that is written once: to write a policy's JSON takes as long as a small image's changes.
+# Placeholders in a recipe that is serialized once: to serialize a policy takes as long as to augment a small image.
 SEED, APPLIED = "<seed>", "<applied>"
 SURROGATE = re.compile("[\ud800-\udfff]")
-SHORT = (",", ":")  # JSON without blanks
-OWN = "own"  # a user's function: {"own": {"name": …}}
+JSON_SEPARATORS = (",", ":")  # no whitespace
+PLUGIN_KEY = "own"  # a user's function in a recipe: {"own": {"name": …}}
 
 DEFAULT_IMAGES: tuple[Mapping[str, Any], ...] = (
-    # Changes that keep the label of nearly anything. No flips: a mirrored digit or letter is another one.
+    # These preserve nearly all labels. No flips: a mirrored digit or letter is another one.
     {
         "Affine": {
             "rotate": [-10, 10],
             "translate_percent": [-0.08, 0.08],
             "scale": [0.9, 1.1],
             "shear": [-5, 5],
-            "border_mode": catalog.REFLECTED,
+            "border_mode": catalog.REFLECT_BORDER,
             "p": 1.0,
         }
     },
@@ -47,15 +47,15 @@ DEFAULT_IMAGES: tuple[Mapping[str, Any], ...] = (
 
 
 class Step(NamedTuple):
-    """A transform, a text operation or a user's function (`own`), its arguments, and what it is called in params.yaml."""
+    """A transform, a text operation or a plugin (`own`), its arguments, and its name in params.yaml."""
 
     name: str
     arguments: Mapping[str, Any]
-    shown: str
+    display_name: str
 
 
-class Made(NamedTuple):
-    """A child's payload, its recipe, and what its id is the hash of."""
+class Augmented(NamedTuple):
+    """An augmented payload, its recipe, and the content that is hashed to its id."""
 
     payload: Any
     recipe: str | None
@@ -63,27 +63,32 @@ class Made(NamedTuple):
 
 
 class Maker(NamedTuple):
-    """read: of a parent's payload, once for all of its children; make: of what was read and a seed."""
+    """Two functions that augment a row.
+
+    read: decodes a parent's payload, once for all of its augmented rows; make: augments the result, for a seed.
+    """
 
     read: Callable[[Any], Any]
-    make: Callable[[Any, int], Made]
+    make: Callable[[Any, int], Augmented]
 
-    def __call__(self, payload: Any, seed: int) -> Made:
-        """One child."""
+    def __call__(self, payload: Any, seed: int) -> Augmented:
+        """Read and augment one payload."""
         return self.make(self.read(payload), seed)
 
 
 @dataclass(frozen=True)
 class Resources:
-    """What steps may need beside the row. own: the user's functions; context: of text operations; data: where the functions were found;
-    filled_by: the key of the masked language model; plugin: their file in data/.
+    """What steps may need besides the row.
+
+    plugins: the user's functions by name; context: for text operations; data: the folder of the plugin file;
+    filled_by: the key of the masked language model; plugin_file: the name of the file in data/.
     """
 
-    own: Mapping[str, Callable[..., Any]]
+    plugins: Mapping[str, Callable[..., Any]]
     context: sentences.Context
     data: Path | None = None
     filled_by: str | None = None
-    plugin: str | None = None
+    plugin_file: str | None = None
 
     @classmethod
     def of(
@@ -91,144 +96,160 @@ class Resources:
         data: Path | None,
         context: sentences.Context | None = None,
         filled_by: str | None = None,
-        plugin: str | None = None,
+        plugin_file: str | None = None,
     ) -> Resources:
-        """Those of a workspace's data/. plugin: the file in it that params.yaml names. Raises InputError where that cannot be imported."""
-        own = plugin_functions(data, plugin, ENTRY_POINTS, "augment.plugin")
-        return cls(own, context or sentences.Context(), data, filled_by, plugin)
+        """Load the resources of a workspace's data/. Raises InputError if the plugin file cannot be imported."""
+        plugins = plugin_functions(data, plugin_file, ENTRY_POINTS, "augment.plugin")
+        return cls(plugins, context or sentences.Context(), data, filled_by, plugin_file)
 
-    def __reduce__(self) -> Any:  # in another process the user's functions are imported anew
-        return Resources.of, (self.data, self.context, self.filled_by, self.plugin)
+    def __reduce__(self) -> Any:  # another process imports the plugins itself
+        return Resources.of, (self.data, self.context, self.filled_by, self.plugin_file)
 
 
-def steps_of(policy: Sequence[Any] | None, facts: WorkspaceConfig, own: Mapping[str, Any]) -> list[Step]:
-    """The policy with every name looked up and every strength made arguments. Raises InputError for a name that is none."""
+def steps_of(policy: Sequence[Any] | None, config: WorkspaceConfig, plugins: Mapping[str, Any]) -> list[Step]:
+    """Resolve each name and strength of the policy to steps with arguments. Raises InputError for an unknown name."""
     if policy is None:
-        policy = DEFAULT_IMAGES if facts.modality == "image" else sentences.DEFAULT_POLICY
-    found: list[Step] = []
+        policy = DEFAULT_IMAGES if config.modality == "image" else sentences.DEFAULT_POLICY
+    steps: list[Step] = []
     for entry in policy:
-        for name, given in ({entry: None} if isinstance(entry, str) else entry).items():
-            found += _steps(name, given, facts, own)
-    return found
+        for name, arguments in ({entry: None} if isinstance(entry, str) else entry).items():
+            steps += _resolve(name, arguments, config, plugins)
+    return steps
 
 
-def _steps(name: str, given: Any, facts: WorkspaceConfig, own: Mapping[str, Any]) -> list[Step]:
-    known = catalog.OPERATIONS if facts.modality == "image" else sentences.OPERATIONS
-    if name in own and name in known:
-        raise InputError(f"data/{FILE}: there is an operation '{name}' already: give your function another name.")
-    if name == OWN and isinstance(given, Mapping) and "name" in given:  # as a recipe has it
-        return [Step(OWN, given, str(given["name"]))]
-    if name in own:
-        allowed = {"p"} if facts.modality == "image" else set()
-        return [Step(OWN, {"name": name, **_told(name, given, allowed)}, name)]
-    if facts.modality == "text":
-        if name not in known:
-            raise InputError(_unknown(name, [*known, *own]))
-        told = _told(name, given, {"share"}, "share")
-        if told.get("share") == 0:
+def _resolve(name: str, value: Any, config: WorkspaceConfig, plugins: Mapping[str, Any]) -> list[Step]:
+    """Resolve one entry of a policy. value: its arguments, a number, or None."""
+    operations = catalog.OPERATIONS if config.modality == "image" else sentences.OPERATIONS
+    if name in plugins and name in operations:
+        raise InputError(f"data/{FILE}: '{name}' is the name of a built-in operation: rename your function.")
+    if name == PLUGIN_KEY and isinstance(value, Mapping) and "name" in value:  # as in a recipe
+        return [Step(PLUGIN_KEY, value, str(value["name"]))]
+    if name in plugins:
+        allowed = {"p"} if config.modality == "image" else set()
+        return [Step(PLUGIN_KEY, {"name": name, **_numbers(name, value, allowed)}, name)]
+    if config.modality == "text":
+        return [_text_step(name, value, plugins)]
+    return _image_steps(name, value)
+
+
+def _text_step(name: str, value: Any, plugins: Mapping[str, Any]) -> Step:
+    if name not in sentences.OPERATIONS:
+        raise InputError(_unknown_operation(name, [*sentences.OPERATIONS, *plugins]))
+    numbers = _numbers(name, value, {"share"}, "share")
+    if numbers.get("share") == 0:
+        raise InputError(f"params.yaml: augment.policy: {name}: a share of 0 changes nothing: remove the operation.")
+    return Step(name, {"share": numbers.get("share", sentences.DEFAULT_SHARE)}, name)
+
+
+def _image_steps(name: str, value: Any) -> list[Step]:
+    if name not in catalog.OPERATIONS:
+        if not (value is None or isinstance(value, Mapping)):
             raise InputError(
-                f"params.yaml: augment.policy: {name}: a share of 0 changes nothing: leave the operation out."
+                f"params.yaml: augment.policy: {name}: albumentations transforms take arguments, as in "
+                f"{{{name}: {{p: 0.5}}}}, not {value!r}."
             )
-        return [Step(name, {"share": told.get("share", sentences.MEDIUM)}, name)]
-    if name not in known:
-        if not (given is None or isinstance(given, Mapping)):
-            raise InputError(
-                f"params.yaml: augment.policy: {name}: albumentations' transforms take arguments, as in {{{name}: {{p: 0.5}}}}, not {given!r}."
-            )
-        return [Step(name, given or {}, name)]  # building it says whether there is such a one
-    graded = catalog.OPERATIONS[name].graded
-    told = _told(name, given, {"strength", "p"} if graded else {"p"}, "strength" if graded else None)
-    entry = catalog.OPERATIONS[name].entry(told.get("strength", catalog.MEDIUM))
-    return [Step(one, {**arguments, "p": told.get("p", 1.0)}, name) for one, arguments in entry.items()]
+        return [Step(name, value or {}, name)]  # building the transform reports an unknown name
+    operation = catalog.OPERATIONS[name]
+    allowed = {"strength", "p"} if operation.graded else {"p"}
+    numbers = _numbers(name, value, allowed, "strength" if operation.graded else None)
+    entry = operation.entry(numbers.get("strength", catalog.DEFAULT_STRENGTH))
+    return [Step(transform, {**arguments, "p": numbers.get("p", 1.0)}, name) for transform, arguments in entry.items()]
 
 
-def _told(name: str, given: Any, allowed: set[str], alone: str | None = None) -> dict[str, float]:
-    """What params say of an operation, numbers from 0 to 1. alone: what a number without a name is."""
-    if given is None:
+def _numbers(name: str, value: Any, allowed: set[str], default_key: str | None = None) -> dict[str, float]:
+    """Return an operation's arguments in params, from 0 to 1. default_key: the meaning of a number without a name."""
+    if value is None:
         return {}
-    if isinstance(given, int | float) and alone is not None:
-        given = {alone: given}
-    if not isinstance(given, Mapping) or {*given} - allowed:
-        takes = " and ".join(sorted(allowed, reverse=True)) or "nothing"
-        more = ", ".join(sorted({*given} - allowed)) if isinstance(given, Mapping) else repr(given)
-        hint = (
-            f": {{{name}: {{p: {given}}}}} is its chance" if "p" in allowed and isinstance(given, int | float) else ""
-        )
-        raise InputError(f"params.yaml: augment.policy: {name} takes {takes}, not {more}{hint}.")
-    return {one: _between(name, value) for one, value in given.items()}
+    if isinstance(value, int | float) and default_key is not None:
+        value = {default_key: value}
+    if not isinstance(value, Mapping) or {*value} - allowed:
+        takes = " and ".join(sorted(allowed, reverse=True)) or "no arguments"
+        excess = ", ".join(sorted({*value} - allowed)) if isinstance(value, Mapping) else repr(value)
+        is_probability = "p" in allowed and isinstance(value, int | float)
+        hint = f": write {{{name}: {{p: {value}}}}} for a probability" if is_probability else ""
+        raise InputError(f"params.yaml: augment.policy: {name} takes {takes}, not {excess}{hint}.")
+    return {key: _unit_number(name, number) for key, number in value.items()}
 
 
-def _between(name: str, given: Any) -> float:
-    if isinstance(given, bool) or not isinstance(given, int | float) or not 0 <= given <= 1:
-        raise InputError(f"params.yaml: augment.policy: {name}: a number from 0 to 1 is needed, not {given!r}.")
-    return float(given)
+def _unit_number(name: str, value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+        raise InputError(f"params.yaml: augment.policy: {name} takes a number from 0 to 1, not {value!r}.")
+    return float(value)
 
 
-def _unknown(name: str, known: Sequence[str]) -> str:
-    near = difflib.get_close_matches(name, known, 1)
+def _unknown_operation(name: str, operations: Sequence[str]) -> str:
+    matches = difflib.get_close_matches(name, operations, 1)
+    suggestion = f" Did you mean {matches[0]}?" if matches else ""
     return (
-        f"params.yaml: augment.policy: there is no operation '{name}'.{f' Did you mean {near[0]}?' if near else ''} "
-        f"There is {', '.join(known)}. For functions of your own name their file in data/, as in `plugin: {FILE}`, beside the policy."
+        f"params.yaml: augment.policy: unknown operation '{name}'.{suggestion} The operations are "
+        f"{', '.join(operations)}. To use a function of your own, name its file in data/ beside the policy: "
+        f"`plugin: {FILE}`."
     )
 
 
-def maker_of(steps: Sequence[Step], facts: WorkspaceConfig, resources: Resources) -> Maker:
-    """Images go through all steps in turn, each with its own chance; a text through one of them, drawn. Raises InputError for steps that cannot be built."""
-    if missing := [one.shown for one in steps if one.name == OWN and one.arguments["name"] not in resources.own]:
+def maker_of(steps: Sequence[Step], config: WorkspaceConfig, resources: Resources) -> Maker:
+    """Build the maker of the steps. Raises InputError if a step cannot be built.
+
+    An image goes through all steps in order, each with its own probability; a text through one step, drawn at random.
+    """
+    plugin_names = [step.arguments["name"] for step in steps if step.name == PLUGIN_KEY]
+    if missing := [name for name in plugin_names if name not in resources.plugins]:
         raise InputError(
-            f"There is no function '{missing[0]}' in the file that augment.plugin names, or among installed packages."
+            f"Unknown function '{missing[0]}': it is neither in the file that augment.plugin names nor in an installed "
+            "package."
         )
-    if facts.modality == "text":
-        return Maker(str, partial(_of_text, list(steps), resources))
+    if config.modality == "text":
+        return Maker(str, partial(_augment_text, list(steps), resources))
     from seedling.augment.image_policy import PolicyTransform
 
-    policy = [{one.name: dict(one.arguments)} for one in steps]
-    transform = PolicyTransform(policy, resources.own, [one.shown for one in steps])
+    policy = [{step.name: dict(step.arguments)} for step in steps]
+    transform = PolicyTransform(policy, resources.plugins, [step.display_name for step in steps])
     recipe = recipe_json("transforms", policy=policy, seed=SEED, applied=[APPLIED])
-    read = partial(images.decode, max_megapixels=facts.max_megapixels)
-    return Maker(read, partial(_of_image, transform, _around(recipe)))
+    read = partial(images.decode, max_megapixels=config.max_megapixels)
+    return Maker(read, partial(_augment_image, transform, _split_recipe(recipe)))
 
 
-def _around(recipe: str) -> tuple[str, ...]:
-    """A recipe's text before, between and after what differs from child to child, which stand in their keys' order."""
+def _split_recipe(recipe: str) -> tuple[str, ...]:
+    """Return the recipe's text before, between and after its two placeholders, `applied` and `seed` in this order."""
     before, rest = recipe.split(f'["{APPLIED}"]')
     return before, *rest.split(f'"{SEED}"')
 
 
-def _of_image(transform: Any, recipe: tuple[str, ...], parent: Pixels, seed: int) -> Made:
-    pixels, applied = transform.apply(parent.copy(), seed)  # a transform may change what it is given
+def _augment_image(transform: Any, recipe: tuple[str, ...], parent: Pixels, seed: int) -> Augmented:
+    pixels, applied = transform.apply(parent.copy(), seed)  # a transform may change its input
     if images.is_blank(pixels) and not images.is_blank(parent):
         raise catalog.MadeBlank
     before, between, after = recipe
-    told = f"{before}{json.dumps(applied, separators=SHORT)}{between}{seed}{after}"
-    return Made(images.encode(pixels), told, images.content(pixels))
+    filled = f"{before}{json.dumps(applied, separators=JSON_SEPARATORS)}{between}{seed}{after}"
+    return Augmented(images.encode(pixels), filled, images.content(pixels))
 
 
-def _of_text(steps: list[Step], resources: Resources, payload: str, seed: int) -> Made:
+def _augment_text(steps: list[Step], resources: Resources, payload: str, seed: int) -> Augmented:
     first = derived_seed(seed, "operation") % len(steps)
-    for step in [*steps[first:], *steps[:first]]:  # where one can do nothing (no word has a synonym) the next one may
-        made = _by_step(step, resources, payload, seed)
-        if made.payload != payload:
+    for step in [*steps[first:], *steps[:first]]:  # a step may change nothing, such as when no word has a synonym
+        augmented = _apply_text_step(step, resources, payload, seed)
+        if augmented.payload != payload:
             break
-    return made
+    return augmented
 
 
-def _by_step(step: Step, resources: Resources, payload: str, seed: int) -> Made:
+def _apply_text_step(step: Step, resources: Resources, payload: str, seed: int) -> Augmented:
     name, arguments, _ = step
-    if name == OWN:
-        own = arguments["name"]
-        try:
-            changed = resources.own[own](payload, np.random.default_rng(seed))
-        except Exception as error:
-            raise InputError(f"data/{FILE}: '{own}' stopped at a text: {type(error).__name__}: {error}") from error
-        if not isinstance(changed, str):
-            raise InputError(f"data/{FILE}: '{own}' gave {type(changed).__name__}, not a text.")
-        if SURROGATE.search(changed):
-            raise InputError(
-                f"data/{FILE}: '{own}' gave a text with half of a character (a surrogate), which no file can hold."
-            )
-        text = texts.clean(changed)
+    if name == PLUGIN_KEY:
+        text = _apply_plugin(arguments["name"], resources, payload, seed)
     else:
         text = sentences.change(payload, name, arguments["share"], seed, resources.context)
-    filled = {"filled_by": resources.filled_by} if name == "mask" and resources.filled_by else {}
-    return Made(text, recipe_json(name, **arguments, **filled, seed=seed), texts.content(text))
+    filled_by = {"filled_by": resources.filled_by} if name == "mask" and resources.filled_by else {}
+    return Augmented(text, recipe_json(name, **arguments, **filled_by, seed=seed), texts.content(text))
+
+
+def _apply_plugin(name: str, resources: Resources, payload: str, seed: int) -> str:
+    try:
+        changed = resources.plugins[name](payload, np.random.default_rng(seed))
+    except Exception as error:
+        raise InputError(f"data/{FILE}: '{name}' failed on a text: {type(error).__name__}: {error}") from error
+    if not isinstance(changed, str):
+        raise InputError(f"data/{FILE}: '{name}' returned {type(changed).__name__}, not a string.")
+    if SURROGATE.search(changed):
+        raise InputError(f"data/{FILE}: '{name}' returned a text with a lone surrogate, which UTF-8 cannot encode.")
+    return texts.clean(changed)

@@ -1,4 +1,4 @@
-"""What steps draw from beside the row: the user's functions, synonyms, the training texts' words, and a model that fills masks."""
+"""Resources of the steps: the user's plugins, synonyms, words of the training texts, and a model that fills masks."""
 
 from __future__ import annotations
 
@@ -17,30 +17,34 @@ from seedling.features.classical import FeatureMaker
 from seedling.features.encoded_features import EncodedFeatures
 from seedling.files.data_files import inside
 
-MOST_NEAR, LEAST_NEAR = 5, 0.5  # words for one, and their cosine, that an encoder's vocabulary gives
+MAX_NEAR_WORDS, MIN_NEAR_COSINE = 5, 0.5  # synonyms per word from an encoder's vocabulary, and their similarity
 
 
 def resources_of(
-    params: AugmentParams, facts: WorkspaceConfig, parents: pd.DataFrame, data: Path | None, features: FeatureMaker
+    params: AugmentParams, config: WorkspaceConfig, parents: pd.DataFrame, data: Path | None, features: FeatureMaker
 ) -> Resources:
-    """All that params ask for. parents: labeled training rows. Raises InputError where some of it cannot be had, or nothing would use it."""
-    filler = _filler(params, data)
-    context = _context(params, facts, parents, data, features, filler.fill if filler else None)
+    """Return the resources that params name. parents: labeled training rows.
+
+    Raises InputError if a resource is missing, or if no operation uses it.
+    """
+    filler = _mask_filler(params, data)
+    context = _context(params, config, parents, data, features, filler.fill if filler else None)
     return Resources.of(data, context, filler.key if filler else None, params.plugin)
 
 
-def _named(policy: Sequence[str | dict[str, Any]] | None) -> set[str]:
-    """The operations of a list in params.yaml; none where it leaves them open."""
-    return {one if isinstance(one, str) else next(iter(one)) for one in policy or ()}
+def _operation_names(policy: Sequence[str | dict[str, Any]] | None) -> set[str]:
+    """Return the names of a policy in params.yaml; empty for the default policy."""
+    return {entry if isinstance(entry, str) else next(iter(entry)) for entry in policy or ()}
 
 
-def _filler(params: AugmentParams, data: Path | None) -> Any:
-    """What puts words where masks are; None where params name no model. Raises InputError where no operation would ask for it."""
+def _mask_filler(params: AugmentParams, data: Path | None) -> Any:
+    """Return the masked language model, or None. Raises InputError if no operation uses it."""
     if params.masked_lm is None:
         return None
-    if params.policy != "auto" and "mask" not in _named(params.policy):
+    if params.policy != "auto" and "mask" not in _operation_names(params.policy):
         raise InputError(
-            "params.yaml: augment.masked_lm fills the masks of `mask`: name it in augment.policy, as in [mask]."
+            "params.yaml: augment.masked_lm fills the masks of the operation `mask`: add it to augment.policy, as in "
+            "[mask]."
         )
     from seedling.models.masked_words import MaskedWords
 
@@ -49,25 +53,25 @@ def _filler(params: AugmentParams, data: Path | None) -> Any:
 
 def _context(
     params: AugmentParams,
-    facts: WorkspaceConfig,
+    config: WorkspaceConfig,
     parents: pd.DataFrame,
     data: Path | None,
     features: FeatureMaker,
     fill: Any,
 ) -> sentences.Context:
-    """What operations on texts draw from: the user's thesaurus, else the words that lie near in the encoder's vocabulary."""
-    if facts.modality != "text":
+    """Return the context of text operations: synonyms are the user's thesaurus, or near words of the encoder."""
+    if config.modality != "text":
         return sentences.Context()
     near: Mapping[str, Any] = {}
-    protected = frozenset(word.lower() for one in params.protect for word in one.split())
+    protected = frozenset(word.lower() for phrase in params.protect for word in phrase.split())
     words = sorted(
         {word for text in parents["text"] for word in str(text).lower().split() if word.isalpha()}
-        - sentences.NEGATIONS  # one that is put in turns a text's meaning round
+        - sentences.NEGATIONS  # an inserted negation reverses the meaning of a text
         - protected
     )
-    named = {"synonym"} if params.policy == "auto" else _named(params.policy)
+    names = {"synonym"} if params.policy == "auto" else _operation_names(params.policy)
     if params.thesaurus is not None and data is not None:
         near = read_thesaurus(inside(data, params.thesaurus))
-    elif isinstance(features, EncodedFeatures) and named & {"synonym", "insert"}:
-        near = features.encoder.near_words(words, MOST_NEAR, LEAST_NEAR)
+    elif isinstance(features, EncodedFeatures) and names & {"synonym", "insert"}:
+        near = features.encoder.near_words(words, MAX_NEAR_WORDS, MIN_NEAR_COSINE)
     return sentences.Context(near, words, protected, fill)

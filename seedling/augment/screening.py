@@ -1,9 +1,16 @@
-"""`augment.policy: auto`: which operations, how strong and how many children help this data, by cross-validation on its own training folds.
+"""`augment.policy: auto`: which operations help this data, how strong, and how many augmented rows per row.
 
-Learners of round 0 are taught each fold's other rows with and without the children of an operation, and asked about the fold: a paired comparison on
-the same rows. Operations go through successive halving (Jamieson and Talwalkar 2016): all of them with one child a row and logistic regression, the better
-third at other strengths, and then what is left together, beside sets that suit many data, by all learners that train would use. What wins is compared
-once more on other folds, and kept where it helps there too, so the answer may be none. No rule says that a digit must not be flipped; the comparison does.
+Learners of round 0 are cross-fitted on the training folds with and without the augmented rows of a policy: a paired
+comparison on the same evaluation rows. Policies go through successive halving (Jamieson and Talwalkar 2016):
+
+1. each operation, with one augmented row per row and logistic regression;
+2. the best third of the operations at other strengths;
+3. combinations of the operations that helped, and the presets, with all learners of the train stage;
+4. the best combination and the best preset with more augmented rows per row;
+5. both once more, on other folds and with other augmented rows.
+
+A policy that does not help in step 5 is dropped, so the answer may be no augmentation. No rule forbids an operation,
+such as flipping a digit: the comparison rejects it.
 """
 
 from __future__ import annotations
@@ -18,7 +25,7 @@ from numpy.typing import NDArray
 from seedling.augment import catalog, sentences
 from seedling.augment.catalog import CannotChange
 from seedling.augment.makers import Maker, Resources, maker_of, steps_of
-from seedling.augment.teaching import QUICK_LEARNER, Children, Parents, probabilities_of, taught_and_asked
+from seedling.augment.teaching import QUICK_LEARNER, AugmentedRows, LabeledRows, cross_fit, probabilities_of
 from seedling.config.params import WorkspaceConfig
 from seedling.errors import InputError
 from seedling.models.training import FitContext
@@ -27,41 +34,41 @@ from seedling.progress import Progress
 from seedling.stats.randomness import derived_seed
 from seedling.stats.statistics import Difference, Floats, Ints, log_loss_of_rows, paired_difference
 
-ROWS = {"quick": 150, "normal": 400, "thorough": 2_000}  # that judge, and are changed
-KEPT_SHARE, AT_LEAST = 3, 6  # a third of the operations goes on, but not fewer than these
-TOGETHER = 0.5  # the chance of each operation where several are kept
-MOST_TOGETHER = (3, 8)
-RATIOS = (1, 2, 5)  # children a row
-STEPS = {
-    "quick": 0,
-    "normal": 120,
-    "thorough": 600,
-}  # of the network, which is one of the learners where images come without an encoder
-PROBABLY_HELPS, MAY_HELP = (
-    0.2,
-    0.4,
-)  # probability of being worse, below; sets that suit many data have that on their side
-DRAWS = 2_000
+MAX_SCREENED_ROWS = {"quick": 150, "normal": 400, "thorough": 2_000}  # by effort
+MIN_SCREENED_ROWS = 20
+KEPT_OPERATIONS_DIVISOR, MIN_KEPT_OPERATIONS = 3, 6  # a third of the operations passes step 1, but at least six
+COMBINED_PROBABILITY = 0.5  # of each operation in a combination
+COMBINATION_SIZES = (3, 8)  # operations
+ROWS_PER_PARENT = (1, 2, 5)
+NETWORK_STEPS = {"quick": 0, "normal": 120, "thorough": 600}  # the network is a learner for images without an encoder
+MAX_P_WORSE = 0.2  # a policy helps if its probability of being worse is below
+MAX_P_WORSE_PRESET = 0.4  # the same for presets, which are known to help on similar data
+N_BOOTSTRAP_DRAWS = 2_000
+
+Candidate = tuple[str, list[Any], int]  # name, policy, augmented rows per row
 
 
 @dataclass(frozen=True, slots=True)
-class Tried:
-    """One policy and what it did. policy: as params.yaml would have it; accuracy, log_loss: with its children less without, on the same rows;
-    label_changes: the share of children that models which never saw their parent no longer take for its label, of parents that they do.
+class PolicyResult:
+    """One policy and its effect.
+
+    policy: in the form of params.yaml; accuracy, log_loss: with augmented rows minus without, on the same rows;
+    label_changes: of the augmented rows whose parent the out-of-fold model classifies correctly, the share that it
+    assigns to another class.
     """
 
     name: str
     policy: list[Any]
-    children: int
+    per_row: int
     accuracy: Difference
     log_loss: Difference
     label_changes: float
 
     def as_json(self, kept: bool) -> dict[str, Any]:
-        """As the manifest has it."""
+        """Return the entry for the manifest."""
         return {
             "name": self.name,
-            "children": self.children,
+            "children": self.per_row,
             "accuracy": self.accuracy.rounded(),
             "log_loss": self.log_loss.rounded(),
             "label_changes": round(self.label_changes, 6),
@@ -71,220 +78,292 @@ class Tried:
 
 @dataclass(frozen=True, slots=True)
 class Screening:
-    """What was found. policy: as params.yaml would have it, empty where nothing helps; children: a row, 0 where nothing helps; confirmed: what won,
-    compared once more on folds dealt anew and with other children.
+    """The outcome. policy: in the form of params.yaml, empty if nothing helps.
+
+    per_row: augmented rows per row, 0 if nothing helps; rows: how many evaluation rows; confirmed: the best policy on
+    other folds and with other augmented rows; results: entries for the manifest.
     """
 
     policy: list[Any]
-    children: int
+    per_row: int
     rows: int
-    confirmed: Tried
-    tried: list[dict[str, Any]]
+    confirmed: PolicyResult
+    results: list[dict[str, Any]]
 
     def as_json(self) -> dict[str, Any]:
-        """As the manifest has it."""
+        """Return the note for the manifest."""
         confirmed = self.confirmed.as_json(kept=bool(self.policy))
-        return {"rows": self.rows, "policy": self.policy, "confirmed": confirmed, "tried": self.tried}
+        return {"rows": self.rows, "policy": self.policy, "confirmed": confirmed, "tried": self.results}
 
 
 class CannotScreen(ValueError):
-    """There are too few rows or folds to tell what helps."""
+    """Too few rows or folds for a screening."""
 
 
 def screen(
-    parents: Parents, weight: float, facts: WorkspaceConfig, resources: Resources, progress: Progress
+    parents: LabeledRows, weight: float, config: WorkspaceConfig, resources: Resources, progress: Progress
 ) -> Screening:
-    """What helps these rows. parents: drawn, with features; weight: of a child, beside its parent's.
+    """Screen the operations on these rows. weight: of an augmented row, a factor on its parent's weight.
 
-    Raises CannotScreen with fewer than two folds, or twenty rows in them.
+    Raises CannotScreen for fewer than two folds, or fewer than MIN_SCREENED_ROWS rows in them.
     """
-    judged = np.flatnonzero(parents.fold >= 0)
-    if len(np.unique(parents.fold[judged])) < 2 or len(judged) < 20:
-        raise CannotScreen("fewer than twenty labeled rows lie in at least two folds")
-    parents.features.transform(parents.payloads[:1])  # an encoder is loaded once, and not by several threads
-    trial = _Trial(parents, judged, weight, facts, resources, progress)
-    graded, names = _names(facts, resources, parents)
-    first = trial.run([(name, [name], 1) for name in names])
-    better = sorted(first, key=_at_worst)[: max(AT_LEAST, len(names) // KEPT_SHARE)]
-    strengths = (catalog if facts.modality == "image" else sentences).WEAK_AND_STRONG
-    second = trial.run(
-        [(f"{one.name} {some:g}", [{one.name: some}], 1) for one in better for some in strengths if one.name in graded]
-    )
-    best = [min([one, *(two for two in second if one.name in two.policy[0])], key=_at_worst) for one in better]
-    helps = sorted((one for one in best if one.log_loss.probability_worse < PROBABLY_HELPS), key=_at_worst)
-    sets = sorted({min(many, len(helps)) for many in MOST_TOGETHER} - {0, 1})
-    wanted = [(f"the best {many}", _together([one.policy[0] for one in helps[:many]], facts), 1) for many in sets]
-    if not wanted:
-        wanted = [(one.name, one.policy, 1) for one in helps]
-    wanted += [(name, policy, 1) for name, policy in _sets(facts)]
-    learners = _learners(parents, facts)
-    finals = _Trial(parents, judged, weight, facts, resources, progress, learners)
-    third = finals.run(wanted)
-    presets = {name for name, _ in _sets(facts)}
-    searched = [one for one in third if one.name not in presets]
-    preset = [one for one in third if one.name in presets]
-    rivals = [min(some, key=_mean) for some in (searched, preset) if some]
+    rows = np.flatnonzero(parents.fold >= 0)
+    if len(np.unique(parents.fold[rows])) < 2 or len(rows) < MIN_SCREENED_ROWS:
+        raise CannotScreen("fewer than twenty labeled rows are in folds, or all of them are in one fold")
+    parents.features.transform(parents.payloads[:1])  # loads an encoder once, before threads use it
+    trial = _Trial(parents, rows, weight, config, resources, progress)
+    first, second, best = _screen_operations(trial)
+
+    learners = _learners(parents, config)
+    finals = _Trial(parents, rows, weight, config, resources, progress, learners)
+    third = finals.run(_combinations(best, config))
+    finalists = _best_search_and_preset(third, config)
+    # A candidate's name also seeds its bootstrap draws: a new wording would change the results.
     fourth = finals.run(
-        [(f"{one.name}, {many} children", one.policy, many) for one in rivals for many in RATIOS if many > 1]
+        [
+            (f"{result.name}, {count} children", result.policy, count)
+            for result in finalists
+            for count in ROWS_PER_PARENT
+            if count > 1
+        ]
     )
-    rivals = [min([one, *(more for more in fourth if more.policy == one.policy)], key=_mean) for one in rivals]
-    # What won among so many owes something to these folds and these children: both are asked again with others.
-    again = _Trial(parents.dealt_anew(facts.seed), judged, weight, facts, resources, progress, learners, draw="again")
-    fifth = again.run([(one.name, one.policy, one.children) for one in rivals])
-    helped = [
-        one
-        for one in fifth
-        if one.log_loss.probability_worse < (MAY_HELP if one.policy == rivals[-1].policy else PROBABLY_HELPS)
+    finalists = [
+        min([result, *(other for other in fourth if other.policy == result.policy)], key=_log_loss)
+        for result in finalists
     ]
-    confirmed = min(helped or fifth, key=_mean)
-    winner = rivals[fifth.index(confirmed)]
-    chosen = confirmed if helped else None
-    part = {*_named(chosen)} if chosen else set()
-    rows = [
-        one.as_json(kept=one.children == 1 and one in best and bool(part & {*_named(one)})) for one in [*first, *second]
+    # The best of many candidates is favored by these folds and augmented rows: both are drawn again.
+    other_folds = parents.reassign_folds(config.seed)
+    confirmation = _Trial(other_folds, rows, weight, config, resources, progress, learners, draw="again")
+    fifth = confirmation.run([(result.name, result.policy, result.per_row) for result in finalists])
+    return _outcome(len(rows), [*first, *second], best, [*third, *fourth], finalists, fifth)
+
+
+def _screen_operations(trial: _Trial) -> tuple[list[PolicyResult], list[PolicyResult], list[PolicyResult]]:
+    """Return the results of steps 1 and 2, and the best result of each operation that passed step 1."""
+    config = trial.config
+    graded, names = _operation_names(config, trial.resources, trial.parents)
+    first = trial.run([(name, [name], 1) for name in names])
+    passed = sorted(first, key=_log_loss_high)[: max(MIN_KEPT_OPERATIONS, len(names) // KEPT_OPERATIONS_DIVISOR)]
+    strengths = (catalog if config.modality == "image" else sentences).SCREENED_STRENGTHS
+    second = trial.run(
+        [
+            (f"{result.name} {strength:g}", [{result.name: strength}], 1)
+            for result in passed
+            for strength in strengths
+            if result.name in graded
+        ]
+    )
+    best = [
+        min([result, *(other for other in second if result.name in other.policy[0])], key=_log_loss_high)
+        for result in passed
     ]
-    rows += [one.as_json(kept=chosen is not None and one is winner) for one in [*third, *fourth]]
-    policy = chosen.policy if chosen else []
-    return Screening(policy, chosen.children if chosen else 0, len(judged), confirmed, rows)
+    return first, second, best
 
 
-def _at_worst(one: Tried) -> float:
-    """The upper end of the log-loss's interval: what changes much on few rows is not taken for what helps."""
-    return one.log_loss.high
+def _combinations(best: Sequence[PolicyResult], config: WorkspaceConfig) -> list[Candidate]:
+    """Return combinations of the operations that help, or each alone if there are too few, and the presets."""
+    helpful = sorted((result for result in best if result.log_loss.probability_worse < MAX_P_WORSE), key=_log_loss_high)
+    sizes = sorted({min(size, len(helpful)) for size in COMBINATION_SIZES} - {0, 1})
+    candidates: list[Candidate] = [
+        (f"the best {size}", _combine([result.policy[0] for result in helpful[:size]], config), 1) for size in sizes
+    ]
+    if not candidates:
+        candidates = [(result.name, result.policy, 1) for result in helpful]
+    return candidates + [(name, policy, 1) for name, policy in _presets(config)]
 
 
-def _mean(one: Tried) -> float:
-    return one.log_loss.value
+def _best_search_and_preset(results: Sequence[PolicyResult], config: WorkspaceConfig) -> list[PolicyResult]:
+    """Return the best screened combination, if any, and the best preset."""
+    preset_names = {name for name, _ in _presets(config)}
+    searched = [result for result in results if result.name not in preset_names]
+    presets = [result for result in results if result.name in preset_names]
+    return [min(group, key=_log_loss) for group in (searched, presets) if group]
 
 
-def _named(one: Tried) -> list[str]:
-    return [name for entry in one.policy for name in ([entry] if isinstance(entry, str) else entry)]
+def _outcome(
+    n_rows: int,
+    single: Sequence[PolicyResult],
+    best: Sequence[PolicyResult],
+    combined: Sequence[PolicyResult],
+    finalists: Sequence[PolicyResult],
+    confirmed: Sequence[PolicyResult],
+) -> Screening:
+    """Return the finalist with the lowest log-loss of those that help, or none. confirmed: of finalists, in order."""
+    preset = finalists[-1]
+    helpful = [
+        result
+        for result in confirmed
+        if result.log_loss.probability_worse < (MAX_P_WORSE_PRESET if result.policy == preset.policy else MAX_P_WORSE)
+    ]
+    lowest = min(helpful or confirmed, key=_log_loss)
+    winner = finalists[confirmed.index(lowest)]
+    selected = lowest if helpful else None
+    selected_names = {*_names_in(selected)} if selected else set()
+    results = [
+        result.as_json(kept=result.per_row == 1 and result in best and bool(selected_names & {*_names_in(result)}))
+        for result in single
+    ]
+    results += [result.as_json(kept=selected is not None and result is winner) for result in combined]
+    policy, per_row = (selected.policy, selected.per_row) if selected else ([], 0)
+    return Screening(policy, per_row, n_rows, lowest, results)
 
 
-def _names(facts: WorkspaceConfig, resources: Resources, parents: Parents) -> tuple[set[str], list[str]]:
-    """The operations that have a strength, and all; of the user's functions those that make a child: others may find objects, or help."""
-    own = [one for one in resources.own if _makes_children(one, facts, resources, parents.payloads[0])]
-    if facts.modality == "image":
-        graded = {name for name, one in catalog.OPERATIONS.items() if one.graded}
-        return graded, [*catalog.OPERATIONS, *own]
-    known = [one for one in sentences.OPERATIONS if one != "synonym" or resources.context.near]
-    return {*known} - {"case"}, [*known, *own]
+def _log_loss_high(result: PolicyResult) -> float:
+    """The upper end of the log-loss interval, which penalizes large changes on few rows."""
+    return result.log_loss.high
 
 
-def _makes_children(name: str, facts: WorkspaceConfig, resources: Resources, payload: Any) -> bool:
+def _log_loss(result: PolicyResult) -> float:
+    return result.log_loss.value
+
+
+def _names_in(result: PolicyResult) -> list[str]:
+    return [name for entry in result.policy for name in ([entry] if isinstance(entry, str) else entry)]
+
+
+def _operation_names(config: WorkspaceConfig, resources: Resources, parents: LabeledRows) -> tuple[set[str], list[str]]:
+    """Return the operations with a strength, and all operations.
+
+    Of the plugins only those that augment a row count: others may be object finders or helper functions.
+    """
+    payload = parents.payloads[0]
+    plugins = [name for name in resources.plugins if _can_augment(name, config, resources, payload)]
+    if config.modality == "image":
+        graded = {name for name, operation in catalog.OPERATIONS.items() if operation.graded}
+        return graded, [*catalog.OPERATIONS, *plugins]
+    names = [name for name in sentences.OPERATIONS if name != "synonym" or resources.context.near]
+    return {*names} - {"case"}, [*names, *plugins]
+
+
+def _can_augment(name: str, config: WorkspaceConfig, resources: Resources, payload: Any) -> bool:
     try:
-        maker_of(steps_of([name], facts, resources.own), facts, resources)(payload, 0)
+        maker_of(steps_of([name], config, resources.plugins), config, resources)(payload, 0)
     except (InputError, CannotChange):
         return False
     return True
 
 
-def _sets(facts: WorkspaceConfig) -> list[tuple[str, list[Any]]]:
-    """Sets of operations that suit many data: each alone may do too little to be seen."""
-    usual = [{one.name: dict(one.arguments)} for one in steps_of(None, facts, {})]
-    if facts.modality == "text":
-        return [("usual", usual)]
-    return [("usual", usual), *((name, [*some]) for name, some in catalog.SETS.items())]
+def _presets(config: WorkspaceConfig) -> list[tuple[str, list[Any]]]:
+    """Return policies that help on many datasets; each of their operations alone may have too small an effect."""
+    default = [{step.name: dict(step.arguments)} for step in steps_of(None, config, {})]
+    if config.modality == "text":
+        return [("usual", default)]
+    return [("usual", default), *((name, [*policy]) for name, policy in catalog.PRESETS.items())]
 
 
-def _learners(parents: Parents, facts: WorkspaceConfig) -> tuple[str, ...]:
-    network = parents.inputs.images is not None and facts.modality == "image" and STEPS[facts.effort] > 0
-    return (QUICK_LEARNER, "network") if network else (QUICK_LEARNER,)
+def _learners(parents: LabeledRows, config: WorkspaceConfig) -> tuple[str, ...]:
+    has_network = parents.inputs.images is not None and config.modality == "image" and NETWORK_STEPS[config.effort] > 0
+    return (QUICK_LEARNER, "network") if has_network else (QUICK_LEARNER,)
 
 
-def _together(policies: Sequence[Any], facts: WorkspaceConfig) -> list[Any]:
-    """Several operations: images go through each with a chance of a half, a text through one of them."""
-    if facts.modality == "text":
-        return list(policies)
+def _combine(entries: Sequence[Any], config: WorkspaceConfig) -> list[Any]:
+    """Return one policy of several entries: images go through each with COMBINED_PROBABILITY, a text through one."""
+    if config.modality == "text":
+        return list(entries)
     order = list(catalog.OPERATIONS)
-    found: list[Any] = []
-    replaced = False
-    for one in policies:
-        ((name, given),) = one.items() if isinstance(one, dict) else [(one, None)]
-        if name in catalog.REPLACING and replaced:  # what is left of an image twice is nothing
+    policy: list[Any] = []
+    has_residual = False
+    for entry in entries:
+        ((name, strength),) = entry.items() if isinstance(entry, dict) else [(entry, None)]
+        if name in catalog.RESIDUAL_OPERATIONS and has_residual:  # two of them leave a blank image
             continue
-        replaced |= name in catalog.REPLACING
+        has_residual |= name in catalog.RESIDUAL_OPERATIONS
         if name in catalog.OPERATIONS:
-            found.append({name: {**({} if given is None else {"strength": given}), "p": TOGETHER}})
+            strength_argument = {} if strength is None else {"strength": strength}
+            policy.append({name: {**strength_argument, "p": COMBINED_PROBABILITY}})
         else:
-            found.append(one)
-    return sorted(found, key=lambda one: order.index(next(iter(one))) if isinstance(one, dict) else len(order))
+            policy.append(entry)
+    return sorted(policy, key=lambda entry: order.index(next(iter(entry))) if isinstance(entry, dict) else len(order))
 
 
 class _Trial:
-    """The rows without children, and what children change."""
+    """Comparisons of policies on the same evaluation rows with the same learners, against no augmentation."""
 
     def __init__(
         self,
-        parents: Parents,
-        judged: NDArray[np.intp],
+        parents: LabeledRows,
+        evaluation_rows: NDArray[np.intp],
         weight: float,
-        facts: WorkspaceConfig,
+        config: WorkspaceConfig,
         resources: Resources,
         progress: Progress,
         learners: tuple[str, ...] = (QUICK_LEARNER,),
         draw: str = "",
     ) -> None:
-        self.parents, self.judged, self.weight, self.facts = parents, judged, weight, facts
+        """draw: seeds the augmented rows, beside the workspace's seed."""
+        self.parents, self.evaluation_rows, self.weight, self.config = parents, evaluation_rows, weight, config
         self.resources, self._progress, self._draw = resources, progress, draw
-        self._truth: Ints = parents.labels[judged]
-        self._groups = parents.groups[judged]
-        self._setting = FitContext(parents.classes, facts.seed, STEPS[facts.effort] or 1)
-        asked = in_threads(lambda name: taught_and_asked(parents, judged, None, self._setting, name), list(learners))
-        self._without = {name: said for name, (said, _) in zip(learners, asked, strict=True)}
-        self._models = asked[0][1]
+        self._labels: Ints = parents.labels[evaluation_rows]
+        self._groups = parents.groups[evaluation_rows]
+        self._context = FitContext(parents.classes, config.seed, NETWORK_STEPS[config.effort] or 1)
+        fits = in_threads(
+            lambda learner: cross_fit(parents, evaluation_rows, None, self._context, learner), list(learners)
+        )
+        self._baseline = {learner: probabilities for learner, (probabilities, _) in zip(learners, fits, strict=True)}
+        self._models = fits[0][1]
         self._done = self._total = 0
 
-    def run(self, wanted: Sequence[tuple[str, list[Any], int]]) -> list[Tried]:
-        """Each policy's comparison with no children; as many at a time as there are cores."""
-        self._total += len(wanted)
-        return in_threads(self._one, list(wanted))
+    def run(self, candidates: Sequence[Candidate]) -> list[PolicyResult]:
+        """Compare each candidate with no augmentation, in parallel threads."""
+        self._total += len(candidates)
+        return in_threads(self._compare, list(candidates))
 
-    def _one(self, wanted: tuple[str, list[Any], int]) -> Tried:
-        name, policy, many = wanted
-        maker = maker_of(steps_of(policy, self.facts, self.resources.own), self.facts, self.resources)
-        children = self._children(maker, many)
-        right, loss = np.zeros((2, len(self._truth))), np.zeros((2, len(self._truth)))
-        for learner, before in self._without.items():
-            after, _ = taught_and_asked(self.parents, self.judged, children, self._setting, learner)
-            right += np.stack([said.argmax(axis=1) == self._truth for said in (before, after)]) / len(self._without)
-            loss += np.stack([log_loss_of_rows(said, self._truth) for said in (before, after)]) / len(self._without)
-        rng = np.random.default_rng(derived_seed(self.facts.seed, "screening", name))
+    def _compare(self, candidate: Candidate) -> PolicyResult:
+        """Average correctness and log-loss over the learners, and compare them row by row."""
+        name, policy, per_row = candidate
+        maker = maker_of(steps_of(policy, self.config, self.resources.plugins), self.config, self.resources)
+        augmented = self._augment(maker, per_row)
+        labels, n_learners = self._labels, len(self._baseline)
+        correct, loss = np.zeros((2, len(labels))), np.zeros((2, len(labels)))
+        for learner, before in self._baseline.items():
+            after, _ = cross_fit(self.parents, self.evaluation_rows, augmented, self._context, learner)
+            correct += np.stack([scores.argmax(axis=1) == labels for scores in (before, after)]) / n_learners
+            loss += np.stack([log_loss_of_rows(scores, labels) for scores in (before, after)]) / n_learners
+        rng = np.random.default_rng(derived_seed(self.config.seed, "screening", name))
         accuracy = paired_difference(
-            right[0], right[1], self._groups, larger_is_better=True, draws=DRAWS, rng=rng, wrong=1 / len(self._without)
+            correct[0],
+            correct[1],
+            self._groups,
+            larger_is_better=True,
+            draws=N_BOOTSTRAP_DRAWS,
+            rng=rng,
+            wrong=1 / n_learners,
         )
-        log_loss = paired_difference(loss[0], loss[1], self._groups, larger_is_better=False, draws=DRAWS, rng=rng)
+        log_loss = paired_difference(
+            loss[0], loss[1], self._groups, larger_is_better=False, draws=N_BOOTSTRAP_DRAWS, rng=rng
+        )
         self._done += 1
-        self._progress("try operations", self._done, self._total)
-        return Tried(name, policy, many, accuracy, log_loss, self._label_changes(children))
+        self._progress("screen operations", self._done, self._total)
+        return PolicyResult(name, policy, per_row, accuracy, log_loss, self._label_change_share(augmented))
 
-    def _children(self, maker: Maker, many: int) -> Children:
-        payloads, of = [], []
-        for row, (parent, payload) in enumerate(zip(self.parents.ids, self.parents.payloads, strict=True)):
-            read = maker.read(payload)
-            for number in range(many):
+    def _augment(self, maker: Maker, per_row: int) -> AugmentedRows:
+        payloads, parent_index = [], []
+        for row, (parent_id, payload) in enumerate(zip(self.parents.ids, self.parents.payloads, strict=True)):
+            decoded = maker.read(payload)
+            for number in range(per_row):
+                seed = derived_seed(self.config.seed, "screening", self._draw, parent_id, number)
                 try:
-                    child, _, _ = maker.make(
-                        read, derived_seed(self.facts.seed, "screening", self._draw, parent, number)
-                    )
+                    augmented = maker.make(decoded, seed)
                 except CannotChange:
                     continue
-                payloads.append(child)
-                of.append(row)
-        return Children(self.parents.features.transform(payloads), np.array(of, dtype=np.intp), self.weight)
+                payloads.append(augmented.payload)
+                parent_index.append(row)
+        inputs = self.parents.features.transform(payloads)
+        return AugmentedRows(inputs, np.array(parent_index, dtype=np.intp), self.weight)
 
-    def _label_changes(self, children: Children) -> float:
-        """By the models without children, each asked about the children of rows that it did not see."""
-        of, without = children.of, self._without[QUICK_LEARNER]
-        place = np.full(len(self.parents.ids), -1, dtype=np.intp)
-        place[self.judged] = np.arange(len(self.judged))
-        right = np.zeros(len(of), dtype=bool)
-        same = np.zeros(len(of), dtype=bool)
+    def _label_change_share(self, augmented: AugmentedRows) -> float:
+        """Return PolicyResult.label_changes, by the quick learner's models without augmentation."""
+        parent_index, baseline = augmented.parent_index, self._baseline[QUICK_LEARNER]
+        evaluation_index = np.full(len(self.parents.ids), -1, dtype=np.intp)
+        evaluation_index[self.evaluation_rows] = np.arange(len(self.evaluation_rows))
+        parent_correct = np.zeros(len(parent_index), dtype=bool)
+        augmented_correct = np.zeros(len(parent_index), dtype=bool)
         for fold, model in self._models.items():
-            mine = np.flatnonzero(self.parents.fold[of] == fold)
-            if len(mine):
-                said: Floats = probabilities_of(model, children.inputs.take(mine))
-                truth = self.parents.labels[of[mine]]
-                right[mine] = without[place[of[mine]]].argmax(axis=1) == truth
-                same[mine] = said.argmax(axis=1) == truth
-        return float(1 - same[right].mean()) if right.any() else 0.0
+            in_fold = np.flatnonzero(self.parents.fold[parent_index] == fold)
+            if len(in_fold):
+                probabilities: Floats = probabilities_of(model, augmented.inputs.take(in_fold))
+                labels = self.parents.labels[parent_index[in_fold]]
+                parent_probabilities = baseline[evaluation_index[parent_index[in_fold]]]
+                parent_correct[in_fold] = parent_probabilities.argmax(axis=1) == labels
+                augmented_correct[in_fold] = probabilities.argmax(axis=1) == labels
+        return float(1 - augmented_correct[parent_correct].mean()) if parent_correct.any() else 0.0

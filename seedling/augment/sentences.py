@@ -1,7 +1,8 @@
-"""Operations on texts by name: words that are replaced, added, moved, dropped, mistyped, misread, cased or masked.
+"""Operations on texts by name: replace, insert, swap, delete, mistype, misread, recase or mask words.
 
-Names, numbers and negations are left alone, and so are the words that params protect: they are what a label most often hangs on. All whitespace stays
-as it was. Each operation changes about `share` of the words that may change, at least one of them, and gives the text itself where nothing may.
+Names, numbers, negations and protected words do not change: a label depends on them most often. Whitespace stays as it
+is. Each operation changes about `share` of the words that may change, and at least one; a text without such a word is
+returned unchanged.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ T = TypeVar("T")
 PIECES = re.compile(r"\s+|\S+")
 CORE = re.compile(r"^(\W*)(.*?)(\W*)$", re.DOTALL)
 SENTENCE_END = (".", "!", "?", "…", ":", '."', '!"', '?"')
-# English, and the commonest ones of German, French, Spanish, Italian, Portuguese and Dutch.
+# English, and the most frequent in German, French, Spanish, Italian, Portuguese and Dutch.
 NEGATIONS = frozenset(
     [
         "no",
@@ -62,22 +63,25 @@ NEGATIONS = frozenset(
         "zonder",
     ]
 )
-LOOKALIKES = {  # what optical character recognition takes for another (Kukich 1992 has such tables)
-    "l": "1I", "I": "l1", "i": "lj", "O": "0", "o": "0c", "0": "O", "S": "5", "s": "5", "B": "8", "Z": "2", "z": "2", "g": "9q", "q": "g9",
-    "e": "c", "c": "e", "a": "o", "u": "v", "v": "u", "n": "h", "h": "b", "b": "h", "t": "f", "f": "t", "m": "n",
+LOOKALIKES = {  # confusions of optical character recognition (see the tables in Kukich 1992)
+    "l": "1I", "I": "l1", "i": "lj", "O": "0", "o": "0c", "0": "O", "S": "5", "s": "5", "B": "8", "Z": "2", "z": "2",
+    "g": "9q", "q": "g9", "e": "c", "c": "e", "a": "o", "u": "v", "v": "u", "n": "h", "h": "b", "b": "h", "t": "f",
+    "f": "t", "m": "n",
 }  # fmt: skip
 MASK = "[MASK]"
-HOLE = "\ue000"  # where a model will put a word: nothing that a text says itself
-MASKED, RANDOM = 0.8, 0.1  # of the chosen words; the rest stay (Devlin et al. 2019)
+HOLE = "\ue000"  # a mask that a model will fill: a private-use character, which no text contains
+MASKED_SHARE, RANDOM_SHARE = 0.8, 0.1  # of the selected words; the others stay (Devlin et al. 2019)
 
-Near = Mapping[str, Sequence[str]]  # a word in lower case → words that may stand for it
-Spots = tuple[tuple[int, str], ...]  # places of a word's letters, and what each may become
+Near = Mapping[str, Sequence[str]]  # word in lower case → its synonyms
+Substitutions = tuple[tuple[int, str], ...]  # index of a letter in a word, and its possible replacements
 
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """What operations draw from. near: synonyms; vocabulary: words of the training texts; protected: words, in lower case, that stay; fill: puts words
-    where masks are, (text, mask, the words under them, seed, which words never) → text.
+    """Resources of the operations.
+
+    near: synonyms; vocabulary: words of the training texts; protected: words, in lower case, that must not change;
+    fill: replaces masks, (text, mask, the masked words, seed, predicate of forbidden words) → text.
     """
 
     near: Near = field(default_factory=dict)
@@ -87,58 +91,68 @@ class Context:
 
 
 @dataclass(slots=True)
-class Cut:
-    """A text cut into words and the blanks between them; able: places in `pieces` of the words that may change; hidden: words under masks, by place."""
+class Tokens:
+    """A text split into words and the whitespace between them.
+
+    words: indices in `pieces` of all words; changeable: of the words that may change; masked: masked words by index.
+    """
 
     pieces: list[str]
     words: Sequence[int]
-    able: Sequence[int]
-    hidden: dict[int, str] = field(default_factory=dict)
+    changeable: Sequence[int]
+    masked: dict[int, str] = field(default_factory=dict)
 
 
-class Seen(NamedTuple):
-    """What a word shows by itself. plain: letters alone, and no negation; capital: at its beginning; inner: a capital farther on; ends: a sentence."""
+class WordTraits(NamedTuple):
+    """What a word shows without its context.
+
+    plain: letters only, and not a negation; capital: the first letter; inner: another letter is a capital;
+    ends_sentence: it ends with a punctuation mark that ends a sentence.
+    """
 
     lower: str
     plain: bool
     capital: bool
     inner: bool
-    ends: bool
+    ends_sentence: bool
 
 
-@lru_cache(100_000)  # a language's words come again and again
-def _seen(piece: str) -> Seen:
+@lru_cache(100_000)  # the words of a language repeat
+def _traits(piece: str) -> WordTraits:
     lower = piece.lower().strip(".,;:!?\"'()[]…")
     plain = lower.isalpha() and lower not in NEGATIONS and "n't" not in lower
-    single = piece == piece.upper() and len(lower) <= 1  # "I", "A": no name
+    single = piece == piece.upper() and len(lower) <= 1  # "I", "A": not a name
     capital = piece[0].isupper() or (not piece[0].isalnum() and piece.lstrip("\"'([")[:1].isupper())
-    inner = any(one.isupper() for one in piece[1:])
-    return Seen(lower, plain, capital and not single, inner and not single, piece.endswith(SENTENCE_END))
+    inner = any(letter.isupper() for letter in piece[1:])
+    return WordTraits(lower, plain, capital and not single, inner and not single, piece.endswith(SENTENCE_END))
 
 
-def cut(text: str, protected: frozenset[str] = frozenset()) -> Cut:
-    """The text's words, and which of them may change: no number, no negation, no name (a capital letter within a
-    sentence, or a second one; in a text of capitals none).
+def tokenize(text: str, protected: frozenset[str] = frozenset()) -> Tokens:
+    """Split the text into words, and find those that may change.
+
+    Numbers, negations, names and protected words may not change. A name has a capital letter within a sentence, or a
+    capital that is not its first letter; a text in capitals has no names.
     """
-    known = _cut(text, protected)
-    return Cut([*known.pieces], known.words, known.able)
+    cached = _tokenize(text, protected)
+    return Tokens([*cached.pieces], cached.words, cached.changeable)
 
 
-@lru_cache(64)  # the children of a row are made one after the other
-def _cut(text: str, protected: frozenset[str]) -> Cut:
+@lru_cache(64)  # the augmented rows of one row are created one after the other
+def _tokenize(text: str, protected: frozenset[str]) -> Tokens:
     pieces, first = _pieces(text)
     words = range(first, len(pieces), 2)
-    able, begins, shouted = [], True, text.isupper()
-    for place in words:
-        lower, plain, capital, inner, begins_next = _seen(pieces[place])
-        if plain and (shouted or not (inner or (capital and not begins))) and lower not in protected:
-            able.append(place)
-        begins = begins_next
-    return Cut(pieces, words, able)
+    changeable, begins_sentence, is_upper = [], True, text.isupper()
+    for index in words:
+        lower, plain, capital, inner, ends_sentence = _traits(pieces[index])
+        is_name = not is_upper and (inner or (capital and not begins_sentence))
+        if plain and not is_name and lower not in protected:
+            changeable.append(index)
+        begins_sentence = ends_sentence
+    return Tokens(pieces, words, changeable)
 
 
 def _pieces(text: str) -> tuple[list[str], int]:
-    """Words and the blanks between them, in turn, and the first word's place."""
+    """Return words and the whitespace between them, alternating, and the index of the first word."""
     words = text.split()
     if " ".join(words) != text:
         return PIECES.findall(text), int(text[:1].isspace())
@@ -147,147 +161,157 @@ def _pieces(text: str) -> tuple[list[str], int]:
     return pieces, 0
 
 
-Operation = Callable[[Cut, float, Draws, Context], None]
+Operation = Callable[[Tokens, float, Draws, Context], None]
 
 
 def change(text: str, operation: str, share: float, seed: int, context: Context) -> str:
-    """The text after one operation, see OPERATIONS. share: of the words that may change."""
-    found = cut(text, context.protected)
-    if found.able:
-        OPERATIONS[operation](found, share, Draws(seed), context)
-    changed = "".join(found.pieces)
-    if context.fill is not None and found.hidden:
-        hidden = [found.hidden[place] for place in sorted(found.hidden)]
-        return context.fill(changed, HOLE, hidden, seed, lambda word: word in NEGATIONS or word in context.protected)
+    """Return the text after one operation of OPERATIONS. share: of the words that may change."""
+    tokens = tokenize(text, context.protected)
+    if tokens.changeable:
+        OPERATIONS[operation](tokens, share, Draws(seed), context)
+    changed = "".join(tokens.pieces)
+    if context.fill is not None and tokens.masked:
+        masked = [tokens.masked[index] for index in sorted(tokens.masked)]
+        return context.fill(changed, HOLE, masked, seed, lambda word: word in NEGATIONS or word in context.protected)
     return changed
 
 
-def _one(some: Sequence[T], draw: Draws) -> T:
-    """Any of them."""
-    return some[draw.below(len(some))]
+def _choose(options: Sequence[T], draws: Draws) -> T:
+    """Return one of the options, drawn uniformly."""
+    return options[draws.below(len(options))]
 
 
-def _some(places: Sequence[int], share: float, draw: Draws) -> list[int]:
-    """So many of them, at least one, in the order in which they were drawn."""
-    left = len(places)
-    many = round(share * left)
-    if many < 2:
-        return [places[draw.below(left)]] if left else []
-    rest, found = list(places), []
-    for _ in range(many):
-        place = draw.below(left)
-        found.append(rest[place])
-        left -= 1
-        rest[place] = rest[left]
-    return found
+def _sample(indices: Sequence[int], share: float, draws: Draws) -> list[int]:
+    """Draw this share of the indices without replacement, at least one, in the order of the draws."""
+    n_left = len(indices)
+    n_sampled = round(share * n_left)
+    if n_sampled < 2:
+        return [indices[draws.below(n_left)]] if n_left else []
+    rest, sampled = list(indices), []
+    for _ in range(n_sampled):
+        position = draws.below(n_left)
+        sampled.append(rest[position])
+        n_left -= 1
+        rest[position] = rest[n_left]
+    return sampled
 
 
 @lru_cache(100_000)
 def _core(piece: str) -> tuple[str, str, str]:
-    """What stands before the word, the word, and what stands after it."""
-    found = CORE.match(piece)
-    return (found[1], found[2], found[3]) if found else ("", piece, "")
+    """Return the punctuation before the word, the word, and the punctuation after it."""
+    match = CORE.match(piece)
+    return (match[1], match[2], match[3]) if match else ("", piece, "")
 
 
-def synonym(found: Cut, share: float, draw: Draws, context: Context) -> None:
-    """Words become others that mean nearly the same (Zhang et al. 2015)."""
-    known = [place for place in found.able if _core(found.pieces[place])[1].lower() in context.near]
-    for place in _some(known, share, draw):
-        before, word, after = _core(found.pieces[place])
-        found.pieces[place] = before + as_cased(_one(context.near[word.lower()], draw), word) + after
+def _with_synonyms(tokens: Tokens, context: Context) -> list[int]:
+    return [index for index in tokens.changeable if _core(tokens.pieces[index])[1].lower() in context.near]
 
 
-def insert(found: Cut, share: float, draw: Draws, context: Context) -> None:
-    """Synonyms of words of the text are put in somewhere; without synonyms, words of the training texts."""
-    known = [place for place in found.able if _core(found.pieces[place])[1].lower() in context.near]
-    more = [_one(context.near[_core(found.pieces[place])[1].lower()], draw) for place in _some(known, share, draw)]
-    if not known and context.vocabulary:
-        more = [_one(context.vocabulary, draw) for _ in _some(found.able, share, draw)]
-    for word in more:
-        place = _one(found.words, draw)
-        found.pieces[place] = f"{word} {found.pieces[place]}"
+def synonym(tokens: Tokens, share: float, draws: Draws, context: Context) -> None:
+    """Replace words by synonyms (Zhang et al. 2015)."""
+    for index in _sample(_with_synonyms(tokens, context), share, draws):
+        before, word, after = _core(tokens.pieces[index])
+        tokens.pieces[index] = before + as_cased(_choose(context.near[word.lower()], draws), word) + after
 
 
-def swap(found: Cut, share: float, draw: Draws, context: Context) -> None:
-    """A word and the next one that may change take each other's places (Wei and Zou 2019)."""
-    for first in _some(range(len(found.able) - 1), share / 2, draw):
-        here, there = found.able[first], found.able[first + 1]
-        found.pieces[here], found.pieces[there] = found.pieces[there], found.pieces[here]
+def insert(tokens: Tokens, share: float, draws: Draws, context: Context) -> None:
+    """Insert synonyms of words of the text at random positions; without synonyms, words of the training texts."""
+    candidates = _with_synonyms(tokens, context)
+    inserted = [
+        _choose(context.near[_core(tokens.pieces[index])[1].lower()], draws)
+        for index in _sample(candidates, share, draws)
+    ]
+    if not candidates and context.vocabulary:
+        inserted = [_choose(context.vocabulary, draws) for _ in _sample(tokens.changeable, share, draws)]
+    for word in inserted:
+        index = _choose(tokens.words, draws)
+        tokens.pieces[index] = f"{word} {tokens.pieces[index]}"
 
 
-def delete(found: Cut, share: float, draw: Draws, context: Context) -> None:
-    """Words go, but never the last two."""
-    pieces, last = found.pieces, len(found.pieces) - 1
-    for place in _some(found.able, share, draw)[: max(0, len(found.words) - 2)]:
-        pieces[place] = ""
-        if place < last:
-            pieces[place + 1] = ""
-        elif place:
-            pieces[place - 1] = ""
+def swap(tokens: Tokens, share: float, draws: Draws, context: Context) -> None:
+    """Swap a word with the next one that may change (Wei and Zou 2019)."""
+    for first in _sample(range(len(tokens.changeable) - 1), share / 2, draws):
+        left, right = tokens.changeable[first], tokens.changeable[first + 1]
+        tokens.pieces[left], tokens.pieces[right] = tokens.pieces[right], tokens.pieces[left]
 
 
-def typo(found: Cut, share: float, draw: Draws, context: Context) -> None:
-    """A letter of a word becomes its neighbor on the keyboard (QWERTY)."""
-    _one_letter(found, share, draw, _beside)
+def delete(tokens: Tokens, share: float, draws: Draws, context: Context) -> None:
+    """Delete words, but keep at least two."""
+    pieces, last = tokens.pieces, len(tokens.pieces) - 1
+    for index in _sample(tokens.changeable, share, draws)[: max(0, len(tokens.words) - 2)]:
+        pieces[index] = ""
+        if index < last:
+            pieces[index + 1] = ""
+        elif index:
+            pieces[index - 1] = ""
 
 
-def misread(found: Cut, share: float, draw: Draws, context: Context) -> None:
-    """A letter of a word is taken for one that looks like it."""
-    _one_letter(found, share, draw, _alike)
+def typo(tokens: Tokens, share: float, draws: Draws, context: Context) -> None:
+    """Replace a letter of a word by its neighbor on the keyboard (QWERTY)."""
+    _replace_letters(tokens, share, draws, _keyboard_substitutions)
 
 
-def _one_letter(found: Cut, share: float, draw: Draws, spots_of: Callable[[str], Spots]) -> None:
-    for place in _some(found.able, share, draw):
-        piece = found.pieces[place]
-        if spots := spots_of(piece):
-            spot, others = spots[draw.below(len(spots))]
-            found.pieces[place] = f"{piece[:spot]}{others[draw.below(len(others))]}{piece[spot + 1 :]}"
+def misread(tokens: Tokens, share: float, draws: Draws, context: Context) -> None:
+    """Replace a letter of a word by one that looks similar."""
+    _replace_letters(tokens, share, draws, _lookalike_substitutions)
+
+
+def _replace_letters(
+    tokens: Tokens, share: float, draws: Draws, substitutions_of: Callable[[str], Substitutions]
+) -> None:
+    for index in _sample(tokens.changeable, share, draws):
+        piece = tokens.pieces[index]
+        if substitutions := substitutions_of(piece):
+            letter_index, letters = _choose(substitutions, draws)
+            tokens.pieces[index] = f"{piece[:letter_index]}{_choose(letters, draws)}{piece[letter_index + 1 :]}"
 
 
 @lru_cache(100_000)
-def _beside(piece: str) -> Spots:
-    return _spots(piece, NEIGHBORS)
+def _keyboard_substitutions(piece: str) -> Substitutions:
+    return _substitutions(piece, NEIGHBORS)
 
 
 @lru_cache(100_000)
-def _alike(piece: str) -> Spots:
-    return _spots(piece, LOOKALIKES)
+def _lookalike_substitutions(piece: str) -> Substitutions:
+    return _substitutions(piece, LOOKALIKES)
 
 
-def _spots(piece: str, table: Mapping[str, str]) -> Spots:
-    found = []
-    for spot, letter in enumerate(piece):
+def _substitutions(piece: str, table: Mapping[str, str]) -> Substitutions:
+    substitutions = []
+    for index, letter in enumerate(piece):
         if letter in table:
-            found.append((spot, table[letter]))
+            substitutions.append((index, table[letter]))
         elif letter.lower() in table:
-            found.append((spot, table[letter.lower()].upper()))
-    return tuple(found)
+            substitutions.append((index, table[letter.lower()].upper()))
+    return tuple(substitutions)
 
 
-def case(found: Cut, share: float, draw: Draws, context: Context) -> None:
-    """The whole text in lower case, in capitals, or words with a capital."""
-    way = _one((str.lower, str.upper, str.capitalize), draw)
-    for place in found.able:
-        found.pieces[place] = way(found.pieces[place])
+def case(tokens: Tokens, share: float, draws: Draws, context: Context) -> None:
+    """Change the whole text to lower case, upper case, or capitalized words."""
+    convert = _choose((str.lower, str.upper, str.capitalize), draws)
+    for index in tokens.changeable:
+        tokens.pieces[index] = convert(tokens.pieces[index])
 
 
-def mask(found: Cut, share: float, draw: Draws, context: Context) -> None:
-    """Of the chosen words 80 % become [MASK], 10 % another word of the training texts, 10 % stay (Devlin et al. 2019). A masked language model, where
-    there is one, then says what may stand there.
+def mask(tokens: Tokens, share: float, draws: Draws, context: Context) -> None:
+    """Mask words (Devlin et al. 2019).
+
+    Of the selected words 80 % become [MASK], 10 % a random word of the training texts, and 10 % stay. With a masked
+    language model, the model then fills the masks.
     """
-    for place in _some(found.able, share, draw):
-        chance = draw.random()
-        before, word, after = _core(found.pieces[place])
-        if chance < MASKED:
-            found.pieces[place] = before + (MASK if context.fill is None else HOLE) + after
-            found.hidden[place] = word
-        elif chance < MASKED + RANDOM and context.vocabulary:
-            found.pieces[place] = before + _one(context.vocabulary, draw) + after
+    for index in _sample(tokens.changeable, share, draws):
+        chance = draws.random()
+        before, word, after = _core(tokens.pieces[index])
+        if chance < MASKED_SHARE:
+            tokens.pieces[index] = before + (MASK if context.fill is None else HOLE) + after
+            tokens.masked[index] = word
+        elif chance < MASKED_SHARE + RANDOM_SHARE and context.vocabulary:
+            tokens.pieces[index] = before + _choose(context.vocabulary, draws) + after
 
 
 OPERATIONS: dict[str, Operation] = {
-    one.__name__: one for one in (synonym, insert, swap, delete, typo, misread, case, mask)
+    operation.__name__: operation for operation in (synonym, insert, swap, delete, typo, misread, case, mask)
 }
-MEDIUM = 0.15  # the share of words of an operation that is named without one
-WEAK_AND_STRONG = (0.05, 0.3)  # tried beside it
+DEFAULT_SHARE = 0.15  # of the words, for an operation that is named without a share
+SCREENED_STRENGTHS = (0.05, 0.3)  # shares that `policy: auto` tries besides the default
 DEFAULT_POLICY = ("swap", "delete", "typo")

@@ -1,4 +1,4 @@
-"""Models of the other folds: what they say of a row, or of a child of a row, that they never saw."""
+"""Models of the other folds: predictions for rows, and for their augmented rows, that a model did not train on."""
 
 from __future__ import annotations
 
@@ -25,8 +25,11 @@ QUICK_LEARNER = "logistic_regression"
 
 
 @dataclass(frozen=True)
-class Parents:
-    """Labeled training rows with their features. labels: (n,), class numbers; fold: (n,), -1 for rows of none; features: fitted to them."""
+class LabeledRows:
+    """Labeled training rows with their features.
+
+    labels: (n,), class indices; fold: (n,), -1 for rows without a fold; classes: their number; features: fitted.
+    """
 
     ids: list[str]
     payloads: list[Any]
@@ -38,44 +41,44 @@ class Parents:
     features: FeatureMaker
     inputs: Inputs
 
-    def dealt_anew(self, seed: int) -> Parents:
-        """The same rows in other folds, each group in one; rows of no fold stay in none."""
-        dealt = np.array([derived_seed(seed, "dealt anew", group) for group in self.groups])
-        folds, fold = len({*self.fold.tolist()} - {-1}), self.fold.copy()
+    def reassign_folds(self, seed: int) -> LabeledRows:
+        """Return the same rows in other folds, each group in one fold; rows without a fold keep none."""
+        order = np.array([derived_seed(seed, "dealt anew", group) for group in self.groups])
+        n_folds, fold = len({*self.fold.tolist()} - {-1}), self.fold.copy()
         for label in range(self.classes):
-            mine = sorted(
-                {
-                    (int(dealt[row]), self.groups[row])
-                    for row in np.flatnonzero((self.labels == label) & (self.fold >= 0))
-                }
-            )
-            for turn, (_, group) in enumerate(mine):
-                fold[(self.groups == group) & (self.fold >= 0)] = turn % folds
+            label_rows = np.flatnonzero((self.labels == label) & (self.fold >= 0))
+            groups = sorted({(int(order[row]), self.groups[row]) for row in label_rows})
+            for turn, (_, group) in enumerate(groups):
+                fold[(self.groups == group) & (self.fold >= 0)] = turn % n_folds
         return replace(self, fold=fold)
 
 
-def read_parents(
+def read_labeled_rows(
     rows: pd.DataFrame,
     classes: Sequence[str],
     collected: Path,
     maker: FeatureMaker,
-    at_most: int,
+    max_rows: int,
     seed: int,
     progress: Progress,
-) -> Parents:
-    """The rows, at most so many: each class's by an order of their names, in turn. rows: indexed by id."""
-    if len(rows) > at_most:
-        turn = rows.assign(order=[derived_seed(seed, "screened", one) for one in rows.index]).sort_values("order")
-        turn["turn"] = turn.groupby("label").cumcount()
-        rows = rows.loc[sorted(turn.sort_values(["turn", "order"]).index[:at_most])]
+) -> LabeledRows:
+    """Read the rows and fit the features. rows: indexed by id.
+
+    If there are more than max_rows, the classes take turns, each in a random order of its row ids.
+    """
+    if len(rows) > max_rows:
+        ordered = rows.assign(order=[derived_seed(seed, "screened", row_id) for row_id in rows.index])
+        ordered = ordered.sort_values("order")
+        ordered["turn"] = ordered.groupby("label").cumcount()
+        rows = rows.loc[sorted(ordered.sort_values(["turn", "order"]).index[:max_rows])]
     ids = rows.index.tolist()
     inputs = maker.of_rows(ids, partial(payloads, [collected]), fit=True, progress=progress)
-    read = dict(payloads([collected], ids))
-    number = {label: place for place, label in enumerate(classes)}
-    return Parents(
+    payload_by_id = dict(payloads([collected], ids))
+    label_to_index = {label: index for index, label in enumerate(classes)}
+    return LabeledRows(
         ids=ids,
-        payloads=[read[one] for one in ids],
-        labels=np.array([number[label] for label in rows["label"]], dtype=np.int64),
+        payloads=[payload_by_id[row_id] for row_id in ids],
+        labels=np.array([label_to_index[label] for label in rows["label"]], dtype=np.int64),
         fold=rows["fold"].astype("float64").fillna(-1).to_numpy(dtype=np.int64),
         groups=rows["group"].to_numpy(dtype=str),
         weights=rows["weight"].to_numpy(dtype=np.float64),
@@ -86,46 +89,52 @@ def read_parents(
 
 
 @dataclass(frozen=True)
-class Children:
-    """Children of parents. of: (n,), their parents' rows; weight: beside their parent's."""
+class AugmentedRows:
+    """Augmented rows. parent_index: (n,), the index of the parent; weight: a factor on the parent's weight."""
 
     inputs: Inputs
-    of: NDArray[np.intp]
+    parent_index: NDArray[np.intp]
     weight: float
 
 
-def taught_and_asked(
-    parents: Parents,
-    judged: NDArray[np.intp],
-    children: Children | None,
-    setting: FitContext,
+def cross_fit(
+    parents: LabeledRows,
+    evaluation_rows: NDArray[np.intp],
+    augmented: AugmentedRows | None,
+    context: FitContext,
     learner: str = QUICK_LEARNER,
 ) -> tuple[Floats, dict[int, Learner]]:
-    """(n_judged, n_classes): each judged row's probabilities, from a model of the other folds' rows and of their children, at one temperature;
+    """Fit one model per fold on the other folds' rows and their augmented rows, and predict the fold's rows.
+
+    Returns the out-of-fold probabilities, (n_evaluation_rows, n_classes), calibrated by one temperature for all models,
     and the models by fold.
     """
-    folds = sorted({int(one) for one in parents.fold[judged]})
-    logits, models = np.zeros((len(judged), parents.classes)), {}
+    folds = sorted({int(fold) for fold in parents.fold[evaluation_rows]})
+    logits, models = np.zeros((len(evaluation_rows), parents.classes)), {}
     for fold in folds:
-        models[fold] = make_learner(learner, setting.of_model(seed=derived_seed(setting.seed, learner, fold)))
-        models[fold].fit(*_taught(parents, parents.fold != fold, children))
-        mine = np.flatnonzero(parents.fold[judged] == fold)
-        logits[mine] = models[fold].logits(parents.inputs.take(judged[mine]))
-    return softmax(logits / fit_temperature(logits, parents.labels[judged])), models
+        models[fold] = make_learner(learner, context.of_model(seed=derived_seed(context.seed, learner, fold)))
+        models[fold].fit(*_training_data(parents, parents.fold != fold, augmented))
+        in_fold = np.flatnonzero(parents.fold[evaluation_rows] == fold)
+        logits[in_fold] = models[fold].logits(parents.inputs.take(evaluation_rows[in_fold]))
+    return softmax(logits / fit_temperature(logits, parents.labels[evaluation_rows])), models
 
 
-def _taught(parents: Parents, seen: NDArray[np.bool_], children: Children | None) -> tuple[Inputs, Floats, Floats]:
-    rows = np.flatnonzero(seen)
+def _training_data(
+    parents: LabeledRows, in_training: NDArray[np.bool_], augmented: AugmentedRows | None
+) -> tuple[Inputs, Floats, Floats]:
+    """Return inputs, one-hot labels and weights of the parents in training and of their augmented rows."""
+    rows = np.flatnonzero(in_training)
     inputs, labels, weights = parents.inputs.take(rows), parents.labels[rows], parents.weights[rows]
-    if children is not None:
-        mine = np.flatnonzero(seen[children.of])
-        inputs = _beside(inputs, children.inputs.take(mine))
-        labels = np.concatenate([labels, parents.labels[children.of[mine]]])
-        weights = np.concatenate([weights, children.weight * parents.weights[children.of[mine]]])
+    if augmented is not None:
+        augmented_rows = np.flatnonzero(in_training[augmented.parent_index])
+        parent_rows = augmented.parent_index[augmented_rows]
+        inputs = _stack(inputs, augmented.inputs.take(augmented_rows))
+        labels = np.concatenate([labels, parents.labels[parent_rows]])
+        weights = np.concatenate([weights, augmented.weight * parents.weights[parent_rows]])
     return inputs, np.eye(parents.classes)[labels], weights
 
 
-def _beside(first: Inputs, second: Inputs) -> Inputs:
+def _stack(first: Inputs, second: Inputs) -> Inputs:
     both = [first.features, second.features]
     features = sparse.vstack(both).tocsr() if sparse.issparse(both[0]) else np.concatenate(both)
     if first.images is None or second.images is None:
@@ -134,49 +143,62 @@ def _beside(first: Inputs, second: Inputs) -> Inputs:
 
 
 def probabilities_of(model: Learner, inputs: Inputs) -> Floats:
-    """(n, n_classes), not brought to a temperature."""
+    """Return the model's probabilities, (n, n_classes), without temperature scaling."""
     return softmax(model.logits(inputs))
 
 
-def hardness(parents: Parents) -> dict[str, float]:
-    """How hard each row is to models of the other folds: the rank of its label's probability within its class, 0 the easiest, 1 the hardest.
+def hardness(parents: LabeledRows) -> dict[str, float]:
+    """Return the hardness per row id: the rank of the label's out-of-fold probability within the class, 0 to 1.
 
-    Rows whose label is probably wrong are at most in the middle, since more copies of an error teach the error: those that another class claims, by at
-    least the probability that its own rows have on average (confident learning, Northcutt et al. 2021). Rows of no fold are in the middle.
+    0 is the easiest row, 1 the hardest; rows without a fold, and the only row of a class, have 0.5.
+    Likely label errors have at most 0.5, since augmenting an error teaches the error. Confident learning (Northcutt et
+    al. 2021) finds them: let t_k be the mean probability of class k over the rows labeled k. A row is a likely label
+    error if argmax_k {p_k : p_k >= t_k} exists and is not its label.
     """
-    judged = np.flatnonzero(parents.fold >= 0)
-    said, _ = taught_and_asked(parents, judged, None, FitContext(parents.classes))
-    label, found = parents.labels[judged], dict.fromkeys(parents.ids, 0.5)
-    own = said[np.arange(len(judged)), label]
-    usual = np.array([own[label == one].mean() if (label == one).any() else 2.0 for one in range(parents.classes)])
-    claims = np.where(said >= usual, said, 0.0)
-    doubted = (claims.max(axis=1) > 0) & (claims.argmax(axis=1) != label)
-    for one in np.unique(label):
-        mine = np.flatnonzero(label == one)
-        ranks = np.argsort(np.argsort(-own[mine], kind="stable"), kind="stable") / max(1, len(mine) - 1)
-        for row, rank in zip(mine, ranks, strict=True):
-            found[parents.ids[judged[row]]] = min(0.5, float(rank)) if doubted[row] or len(mine) == 1 else float(rank)
-    return found
+    evaluation_rows = np.flatnonzero(parents.fold >= 0)
+    probabilities, _ = cross_fit(parents, evaluation_rows, None, FitContext(parents.classes))
+    labels, hardness_by_id = parents.labels[evaluation_rows], dict.fromkeys(parents.ids, 0.5)
+    label_probability = probabilities[np.arange(len(evaluation_rows)), labels]
+    thresholds = np.array(
+        [
+            label_probability[labels == class_index].mean() if (labels == class_index).any() else 2.0
+            for class_index in range(parents.classes)
+        ]
+    )
+    confident = np.where(probabilities >= thresholds, probabilities, 0.0)
+    is_label_issue = (confident.max(axis=1) > 0) & (confident.argmax(axis=1) != labels)
+    for class_index in np.unique(labels):
+        class_rows = np.flatnonzero(labels == class_index)
+        order = np.argsort(np.argsort(-label_probability[class_rows], kind="stable"), kind="stable")
+        ranks = order / max(1, len(class_rows) - 1)
+        for row, rank in zip(class_rows, ranks, strict=True):
+            capped = is_label_issue[row] or len(class_rows) == 1
+            hardness_by_id[parents.ids[evaluation_rows[row]]] = min(0.5, float(rank)) if capped else float(rank)
+    return hardness_by_id
 
 
-class Guard:
-    """Says of which children the models of the other folds no longer take for their parent's class, though they did take the parent for it."""
+class LabelGuard:
+    """Find augmented rows whose label seems to have changed.
 
-    def __init__(self, parents: Parents) -> None:
-        judged = np.flatnonzero(parents.fold >= 0)
-        said, self._models = taught_and_asked(parents, judged, None, FitContext(parents.classes))
-        self._right = {
+    An augmented row's label changed if the model of the other folds predicted the parent's label for the parent, and
+    predicts another class for the augmented row.
+    """
+
+    def __init__(self, parents: LabeledRows) -> None:
+        evaluation_rows = np.flatnonzero(parents.fold >= 0)
+        probabilities, self._models = cross_fit(parents, evaluation_rows, None, FitContext(parents.classes))
+        self._correct = {
             parents.ids[row]: (int(parents.fold[row]), int(parents.labels[row]))
-            for row, one in zip(judged, said, strict=True)
-            if int(one.argmax()) == parents.labels[row]
+            for row, row_probabilities in zip(evaluation_rows, probabilities, strict=True)
+            if int(row_probabilities.argmax()) == parents.labels[row]
         }
         self._features = parents.features
 
-    def changed(self, children: Sequence[tuple[str, Any]]) -> Iterator[bool]:
-        """For each (parent's id, child's payload): whether its label seems to have changed. False where the models did not know the parent."""
-        inputs = self._features.transform([payload for _, payload in children])
-        for row, (parent, _) in enumerate(children):
-            fold, label = self._right.get(parent, (-1, -1))
+    def label_changes(self, augmented: Sequence[tuple[str, Any]]) -> Iterator[bool]:
+        """Yield for each (parent id, payload) whether the label changed; False if the parent was misclassified."""
+        inputs = self._features.transform([payload for _, payload in augmented])
+        for row, (parent_id, _) in enumerate(augmented):
+            fold, label = self._correct.get(parent_id, (-1, -1))
             if fold < 0:
                 yield False
                 continue

@@ -1,4 +1,4 @@
-"""A user's thesaurus: a table of words and of what may stand for them."""
+"""A user's thesaurus: a table of words and their synonyms."""
 
 from __future__ import annotations
 
@@ -10,48 +10,51 @@ import pandas as pd
 from seedling.errors import InputError
 
 WORD, SYNONYMS = ("word", "lemma"), ("synonyms", "synonym")
-SHORTEST = 4  # letters: shorter words are mostly those that hold a sentence together, and have many senses
-MOST = 5  # words that may stand for one
+MIN_WORD_LETTERS = 4  # most shorter words are function words, or have many senses
+MAX_SYNONYMS_PER_WORD = 5
 
 
 def read_thesaurus(path: Path) -> dict[str, list[str]]:
-    """A word in lower case → single words that may stand for it, the first sense's where the table has a column `sense`.
+    """Return word in lower case → single-word synonyms, of the first sense if the table has a column `sense`.
 
-    path: CSV, TSV, JSONL or Parquet with the columns word (or lemma) and synonyms: a list, or words between commas or semicolons. Raises InputError for
-    another file, or one in which there is nothing.
+    path: CSV, TSV, JSONL or Parquet with the columns word (or lemma) and synonyms: a list, or words separated by commas
+    or semicolons. Raises InputError for another file, or if it has no usable word.
     """
     if not path.is_file():
         raise InputError(
-            f"params.yaml: augment.thesaurus: {path} does not exist: put the file into data/, and name it from there."
+            f"params.yaml: augment.thesaurus: {path} does not exist: put the file into data/, and give its path there."
         )
     try:
-        table = _table(path)
+        table = _read_table(path)
     except (ValueError, OSError) as error:
         raise InputError(f"params.yaml: augment.thesaurus: {path} cannot be read: {error}") from error
-    word, synonyms = (next((one for one in names if one in table.columns), None) for names in (WORD, SYNONYMS))
-    if word is None or synonyms is None:
+    word_column, synonym_column = (
+        next((name for name in names if name in table.columns), None) for names in (WORD, SYNONYMS)
+    )
+    if word_column is None or synonym_column is None:
         raise InputError(
-            f"params.yaml: augment.thesaurus: {path} has the columns {', '.join(map(str, table.columns))}: it needs `word` and `synonyms`."
+            f"params.yaml: augment.thesaurus: {path} has the columns {', '.join(map(str, table.columns))}: it needs "
+            "`word` and `synonyms`."
         )
     if "sense" in table.columns:
         table = table[table["sense"] == 1]
-    found: dict[str, list[str]] = {}
-    for key, others in zip(table[word].astype(str).str.lower(), table[synonyms], strict=True):
-        if len(key) < SHORTEST or not key.isalpha():
+    thesaurus: dict[str, list[str]] = {}
+    for word, cell in zip(table[word_column].astype(str).str.lower(), table[synonym_column], strict=True):
+        if len(word) < MIN_WORD_LETTERS or not word.isalpha():
             continue
-        known = found.setdefault(key, [])
-        known += [one for one in _listed(others) if one.isalpha() and one != key and one not in known][
-            : MOST - len(known)
-        ]
-    found = {key: known for key, known in found.items() if known}
-    if not found:
+        synonyms = thesaurus.setdefault(word, [])
+        new = [synonym for synonym in _listed(cell) if synonym.isalpha() and synonym not in {word, *synonyms}]
+        synonyms += new[: MAX_SYNONYMS_PER_WORD - len(synonyms)]
+    thesaurus = {word: synonyms for word, synonyms in thesaurus.items() if synonyms}
+    if not thesaurus:
         raise InputError(
-            f"params.yaml: augment.thesaurus: {path} has no word of {SHORTEST} letters or more with a synonym of one word."
+            f"params.yaml: augment.thesaurus: {path} has no word of {MIN_WORD_LETTERS} letters or more with a "
+            "single-word synonym."
         )
-    return found
+    return thesaurus
 
 
-def _table(path: Path) -> pd.DataFrame:
+def _read_table(path: Path) -> pd.DataFrame:
     match path.suffix.lower():
         case ".parquet":
             return pd.read_parquet(path)
@@ -64,7 +67,7 @@ def _table(path: Path) -> pd.DataFrame:
     raise ValueError("it is none of .csv, .tsv, .jsonl, .parquet")
 
 
-def _listed(given: Any) -> list[str]:
-    if isinstance(given, str):
-        given = given.replace(";", ",").split(",")
-    return [str(one).strip() for one in given] if given is not None and not isinstance(given, float) else []
+def _listed(cell: Any) -> list[str]:
+    if isinstance(cell, str):
+        cell = cell.replace(";", ",").split(",")
+    return [str(word).strip() for word in cell] if cell is not None and not isinstance(cell, float) else []

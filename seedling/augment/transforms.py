@@ -1,6 +1,7 @@
-"""What albumentations lacks or is slow at, as its transforms: they compose and serialize with the others, and keep boxes, masks and keypoints right.
+"""Transforms that albumentations lacks, or has in a slower form.
 
-Each wraps a pure function of this folder, or of OpenCV, and draws from albumentations' own generators.
+They compose and serialize with those of albumentations, and support boxes, masks and keypoints. Each wraps a pure
+function of this package or of OpenCV, and draws from albumentations' generators.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from seedling.augment.color import (
     reorder_channels,
     rotate_colors,
 )
-from seedling.augment.light import TILE, Spot, lit
+from seedling.augment.light import TILE_PIXELS, Spot, add_spots
 from seedling.augment.noise import gaussian_noise, photon_noise
 from seedling.media.images import Pixels
 
@@ -30,13 +31,13 @@ Range = tuple[float, float]
 
 
 class Affine(A.Affine):  # type: ignore[misc]
-    """albumentations' own to the bit; a small image waited longer for its six matrices of three by three than for its warping."""
+    """albumentations' Affine, bit for bit, without matrix products that take longer than to warp a small image."""
 
     def get_params_dependent_on_data(self, params: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
-        """The same draws in the same order, and their product written out."""
+        """Draw in the order of albumentations, and compute the product of the matrices in closed form."""
         if self.fit_output:
-            found: dict[str, Any] = super().get_params_dependent_on_data(params, data)
-            return found
+            drawn: dict[str, Any] = super().get_params_dependent_on_data(params, data)
+            return drawn
         height, width = shape = params["shape"][:2]
         translate, shear = self._get_translate_params(shape), self._get_shear_params()
         scale = self._get_scale(self.scale, self.keep_ratio, self.balanced_scale, self.py_random)
@@ -51,19 +52,19 @@ class Affine(A.Affine):  # type: ignore[misc]
         }
 
     def apply(self, img: Pixels, matrix: NDArray[np.float64], output_shape: tuple[int, int], **params: Any) -> Pixels:
-        """One call of OpenCV for a plain image."""
+        """Warp an RGB image by one call of OpenCV."""
         if img.ndim != 3 or img.shape[2] != 3 or self.border_mode == cv2.BORDER_CONSTANT:
-            other: Pixels = super().apply(img, matrix, output_shape, **params)
-            return other
+            warped_by_base: Pixels = super().apply(img, matrix, output_shape, **params)
+            return warped_by_base
         size = (round(output_shape[1]), round(output_shape[0]))
         warped: Pixels = cv2.warpAffine(img, matrix[:2], size, flags=self.interpolation, borderMode=self.border_mode)
         return warped
 
 
 def _linear(rotate: float, shear: dict[str, float], scale: dict[str, float]) -> tuple[float, float, float, float]:
-    """Scaled, then turned, then sheared: the four numbers of that matrix, row by row."""
-    turn = math.radians(rotate % 360)
-    cosine, sine = math.cos(turn), math.sin(turn)
+    """Return the matrix that scales, then rotates, then shears: four numbers, row by row."""
+    angle = math.radians(rotate % 360)
+    cosine, sine = math.cos(angle), math.sin(angle)
     along_x, along_y = math.tan(math.radians(shear["x"])), math.tan(math.radians(shear["y"]))
     return (
         (cosine - along_x * sine) * scale["x"],
@@ -76,7 +77,7 @@ def _linear(rotate: float, shear: dict[str, float], scale: dict[str, float]) -> 
 def _about(
     linear: tuple[float, float, float, float], translate: dict[str, int], x: float, y: float
 ) -> NDArray[np.float64]:
-    """(3, 3): the linear part about the point (x, y), and then the translation."""
+    """Return (3, 3): the linear map about the point (x, y), then the translation."""
     a, b, c, d = linear
     return np.array(
         [
@@ -88,34 +89,34 @@ def _about(
 
 
 class GaussianNoise(A.ImageOnlyTransform):  # type: ignore[misc]
-    """A normal number added to every value, its standard deviation within `std_range` as a share of full white; rounded and saturated."""
+    """Add normal noise to each value, round and saturate. std_range: of the standard deviation, share of full white."""
 
     def __init__(self, std_range: Range = (0.01, 0.05), p: float = 0.5) -> None:
         super().__init__(p=p)
         self.std_range = _range("std_range", std_range, 0, 1)
 
     def get_params_dependent_on_data(self, params: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
-        """The standard deviation, and a byte for each value."""
-        _eight_bits(data["image"])
-        drawn = np.frombuffer(self.random_generator.bytes(math.prod(params["shape"])), np.uint8)
-        return {"std": self.py_random.uniform(*self.std_range), "drawn": drawn}
+        """Draw the standard deviation and one byte per value."""
+        _check_eight_bits(data["image"])
+        random_bytes = np.frombuffer(self.random_generator.bytes(math.prod(params["shape"])), np.uint8)
+        return {"std": self.py_random.uniform(*self.std_range), "random_bytes": random_bytes}
 
-    def apply(self, img: Pixels, std: float, drawn: NDArray[np.uint8], **_: Any) -> Pixels:
+    def apply(self, img: Pixels, std: float, random_bytes: NDArray[np.uint8], **_: Any) -> Pixels:
         """See `gaussian_noise`."""
-        return gaussian_noise(img, std, drawn)
+        return gaussian_noise(img, std, random_bytes)
 
 
 class ChannelOrder(A.ImageOnlyTransform):  # type: ignore[misc]
-    """One of the other five orders of red, green and blue, or one of those given."""
+    """Reorder red, green and blue by one of `orders`: by default, one of the five other orders."""
 
     def __init__(self, orders: Sequence[Sequence[int]] = ORDERS[1:], p: float = 0.5) -> None:
         super().__init__(p=p)
         self.orders = tuple((int(r), int(g), int(b)) for r, g, b in orders)
-        if not self.orders or any(sorted(one) != [0, 1, 2] for one in self.orders):
-            raise ValueError("orders: each holds 0, 1 and 2 once, as in [2, 1, 0]")
+        if not self.orders or any(sorted(order) != [0, 1, 2] for order in self.orders):
+            raise ValueError("orders: each must contain 0, 1 and 2 once, as in [2, 1, 0]")
 
     def get_params(self) -> dict[str, Any]:
-        """The order."""
+        """Draw the order."""
         return {"order": self.orders[self.py_random.randrange(len(self.orders))]}
 
     def apply(self, img: Pixels, order: tuple[int, int, int], **_: Any) -> Pixels:
@@ -124,14 +125,14 @@ class ChannelOrder(A.ImageOnlyTransform):  # type: ignore[misc]
 
 
 class ColorRotation(A.ImageOnlyTransform):  # type: ignore[misc]
-    """Every color turned about the gray axis by an angle within `degrees`."""
+    """Rotate each color about the gray axis by an angle within `degrees`."""
 
     def __init__(self, degrees: Range = (-180.0, 180.0), p: float = 0.5) -> None:
         super().__init__(p=p)
         self.degrees = _range("degrees", degrees, -360, 360)
 
     def get_params(self) -> dict[str, Any]:
-        """The angle."""
+        """Draw the angle."""
         return {"angle": self.py_random.uniform(*self.degrees)}
 
     def apply(self, img: Pixels, angle: float, **_: Any) -> Pixels:
@@ -140,7 +141,7 @@ class ColorRotation(A.ImageOnlyTransform):  # type: ignore[misc]
 
 
 class LuminosityMorphology(A.ImageOnlyTransform):  # type: ignore[misc]
-    """Morphology of the luminosity alone, one of `operations`, with an ellipse of a size within `size` (odd sizes, pixels)."""
+    """Apply one of `operations` to the luminosity, with an ellipse of an odd number of pixels within `size`."""
 
     def __init__(
         self, operations: Sequence[Morphology] = MORPHOLOGIES[:4], size: tuple[int, int] = (3, 5), p: float = 0.5
@@ -148,21 +149,25 @@ class LuminosityMorphology(A.ImageOnlyTransform):  # type: ignore[misc]
         super().__init__(p=p)
         self.operations, self.size = tuple(operations), (int(size[0]), int(size[1]))
         if not operations or not {*operations} <= {*MORPHOLOGIES}:
-            raise ValueError(f"operations: each is one of {', '.join(MORPHOLOGIES)}")
+            raise ValueError(f"operations: each must be one of {', '.join(MORPHOLOGIES)}")
         _range("size", size, 1, 1001)
 
     def get_params(self) -> dict[str, Any]:
-        """The operation and its ellipse."""
+        """Draw the operation and the size of its ellipse."""
         operation = self.operations[self.py_random.randrange(len(self.operations))]
-        return {"operation": operation, "across": self.py_random.randint(*self.size) // 2 * 2 + 1}
+        return {"operation": operation, "diameter": self.py_random.randint(*self.size) // 2 * 2 + 1}
 
-    def apply(self, img: Pixels, operation: Morphology, across: int, **_: Any) -> Pixels:
+    def apply(self, img: Pixels, operation: Morphology, diameter: int, **_: Any) -> Pixels:
         """See `change_luminosity`."""
-        return change_luminosity(img, operation, across)
+        return change_luminosity(img, operation, diameter)
 
 
 class _Spots(A.ImageOnlyTransform):  # type: ignore[misc]
-    """Gaussian spots of light or shadow; the result also holds `glare_mask`, (height, width), what was added before saturation."""
+    """Gaussian spots of light or shadow.
+
+    With `mask`, the result has `glare_mask`, (height, width): the added share of the luminosity range, before
+    saturation.
+    """
 
     sign = 1.0
 
@@ -184,68 +189,72 @@ class _Spots(A.ImageOnlyTransform):  # type: ignore[misc]
         self.mask = mask
 
     def get_params_dependent_on_data(self, params: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
-        """The spots: centers anywhere, standard deviations as shares of the longer side (the short one 0.3 to 1 of the long one), any angle."""
-        (height, width), draw = params["shape"][:2], self.py_random
-        found = []
-        for _ in range(draw.randint(*self.spots)):
-            long = draw.uniform(*self.size) * max(height, width)
-            spot = Spot(
-                x=draw.uniform(0, width - 1),
-                y=draw.uniform(0, height - 1),
-                long=long,
-                short=long * draw.uniform(0.3, 1.0),
-                degrees=draw.uniform(0.0, 180.0),
-                strength=self.sign * draw.uniform(*self.strength),
-                grain=draw.uniform(*self.grain),
-                window=(draw.randrange(TILE), draw.randrange(TILE)),
-            )
-            found.append(spot)
-        return {"found": found}
+        """Draw the spots: uniform centers and angles.
 
-    def apply(self, img: Pixels, found: Sequence[Spot], **_: Any) -> Pixels:
-        """See `lit`."""
-        return lit(img, found)[0]
+        The long standard deviation is a share `size` of the longer side, the short one 0.3 to 1 of the long one.
+        """
+        (height, width), rng = params["shape"][:2], self.py_random
+        drawn_spots = []
+        for _ in range(rng.randint(*self.spots)):
+            long = rng.uniform(*self.size) * max(height, width)
+            spot = Spot(
+                x=rng.uniform(0, width - 1),
+                y=rng.uniform(0, height - 1),
+                long=long,
+                short=long * rng.uniform(0.3, 1.0),
+                degrees=rng.uniform(0.0, 180.0),
+                strength=self.sign * rng.uniform(*self.strength),
+                grain=rng.uniform(*self.grain),
+                window=(rng.randrange(TILE_PIXELS), rng.randrange(TILE_PIXELS)),
+            )
+            drawn_spots.append(spot)
+        return {"drawn_spots": drawn_spots}
+
+    def apply(self, img: Pixels, drawn_spots: Sequence[Spot], **_: Any) -> Pixels:
+        """See `add_spots`."""
+        return add_spots(img, drawn_spots)[0]
 
     def apply_with_params(self, params: dict[str, Any], *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """As albumentations does, and the mask, for those who train a model to take glare away."""
-        done: dict[str, Any] = super().apply_with_params(params, *args, **kwargs)
+        """Add the mask to the result, for example to train a model that removes glare."""
+        result: dict[str, Any] = super().apply_with_params(params, *args, **kwargs)
         if self.mask:
-            done["glare_mask"] = lit(np.zeros((*params["shape"][:2], 3), np.uint8), params["found"])[1]
-        return done
+            black = np.zeros((*params["shape"][:2], 3), np.uint8)
+            result["glare_mask"] = add_spots(black, params["drawn_spots"])[1]
+        return result
 
 
 class Glare(_Spots):
-    """Spots of light on the luminosity."""
+    """Add spots of light to the luminosity."""
 
 
 class SoftShadow(_Spots):
-    """Spots of shadow on the luminosity."""
+    """Add spots of shadow to the luminosity."""
 
     sign = -1.0
 
 
 class PhotonNoise(A.ImageOnlyTransform):  # type: ignore[misc]
-    """Poisson noise of a sensor that counts a number of photons within `photons` at full white, one of 16 steps between them."""
+    """Add the Poisson noise of a sensor that counts `photons` photons at full white; 16 values within the range."""
 
     def __init__(self, photons: Range = (50.0, 400.0), p: float = 0.5) -> None:
         super().__init__(p=p)
         self.photons = _range("photons", photons, 1, 1e6)
 
     def get_params(self) -> dict[str, Any]:
-        """The photons, in equal ratios, and the seed of their noise."""
-        low, high = (math.log(one) for one in self.photons)
+        """Draw the number of photons, evenly spaced in the logarithm, and the seed of the noise."""
+        low, high = (math.log(count) for count in self.photons)
         step = self.py_random.randrange(16) / 15
         return {"count": math.exp(low + (high - low) * step), "seed": self.py_random.getrandbits(63)}
 
     def apply(self, img: Pixels, count: float, seed: int, **_: Any) -> Pixels:
         """See `photon_noise`."""
-        _eight_bits(img)
+        _check_eight_bits(img)
         return photon_noise(img, count, np.random.default_rng(seed))
 
 
-OURS: dict[str, type[A.BasicTransform]] = {
-    one.__name__: one
-    for one in (
+TRANSFORMS: dict[str, type[A.BasicTransform]] = {
+    transform.__name__: transform
+    for transform in (
         Affine,
         ChannelOrder,
         ColorRotation,
@@ -258,16 +267,16 @@ OURS: dict[str, type[A.BasicTransform]] = {
 }
 
 
-def _eight_bits(img: Pixels) -> None:
+def _check_eight_bits(img: Pixels) -> None:
     if img.dtype != np.uint8 or img.ndim != 3 or img.shape[2] != 3:
-        raise ValueError(f"8-bit images of (height, width, 3) are needed, not {img.dtype} of {img.shape}")
+        raise ValueError(f"8-bit images of shape (height, width, 3) are required, not {img.dtype} of {img.shape}")
 
 
-def _range(name: str, given: Sequence[float], low: float, high: float) -> Range:
+def _range(name: str, bounds: Sequence[float], low: float, high: float) -> Range:
     try:
-        first, last = (float(one) for one in given)
+        first, last = (float(bound) for bound in bounds)
     except (TypeError, ValueError):
-        raise ValueError(f"{name}: two numbers, as in [{low:g}, {high:g}]") from None
+        raise ValueError(f"{name}: expected two numbers, as in [{low:g}, {high:g}]") from None
     if not low <= first <= last <= high:
-        raise ValueError(f"{name}: two rising numbers within {low:g} and {high:g}, not [{first:g}, {last:g}]")
+        raise ValueError(f"{name}: expected two ascending numbers from {low:g} to {high:g}, not [{first:g}, {last:g}]")
     return first, last

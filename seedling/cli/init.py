@@ -77,7 +77,7 @@ def init(
 ) -> None:
     """Create a workspace, a git and DVC repository, from a folder, from a table, or for data to collect."""
     with explained(debug):
-        from seedling.init.create import make_workspace, told_left_out
+        from seedling.init.create import describe_left_out, make_workspace
         from seedling.progress import terminal
 
         source = images or texts
@@ -108,7 +108,7 @@ def init(
                 preview_lines=preview_lines,
                 progress=progress,
             )
-        for sentence in [*told_left_out(left_out), *preview_lines]:
+        for sentence in [*describe_left_out(left_out), *preview_lines]:
             print(printable(sentence))
         packed = sorted((workspace / "data" / "packed").glob("*.parquet")) if pack is not False else []
         if packed and pack is None:

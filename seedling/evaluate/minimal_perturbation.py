@@ -16,7 +16,7 @@ import torch
 
 from seedling.dataset.generation import Modality
 from seedling.media import images
-from seedling.models.gradients import RIVALS, FromPixels, towards_a_rival
+from seedling.models.gradients import MAX_RIVAL_CLASSES, FromPixels, step_to_nearest_class
 from seedling.models.model import TrainedModel
 from seedling.models.portable import Portable
 from seedling.progress import Progress
@@ -55,7 +55,7 @@ def minimal_perturbation(
     most = ROWS[effort]
     if modality == "image":
         pixels = FromPixels(Portable(model, smooth=True))
-        most = max(FEWEST, min(most, int(FLOPS[effort] / (3 * STEPS * (1 + RIVALS) * pixels.flops()))))
+        most = max(FEWEST, min(most, int(FLOPS[effort] / (3 * STEPS * (1 + MAX_RIVAL_CLASSES) * pixels.flops()))))
     known = [(truth[one], payload) for one, payload in islice(rows, 3 * most)]
     said = model.predict([payload for _, payload in known]).argmax(axis=1)
     right = [payload for (label, payload), one in zip(known, said, strict=True) if label == one][:most]
@@ -85,7 +85,7 @@ def deepfool(model: TrainedModel, pixels: FromPixels, image_arrays: Any, progres
     step = torch.zeros_like(start)
     for number in range(STEPS):
         progress("smallest steps", number, total)
-        step = step + towards_a_rival(pixels, start + step, torch.from_numpy(before))
+        step = step + step_to_nearest_class(pixels, start + step, torch.from_numpy(before))
     steps = OVERSHOOT * step.numpy()
     smallest = np.full(len(image_arrays), np.inf)
     for number, length in enumerate(LENGTHS):

@@ -110,7 +110,7 @@ def robustness(
                 yield images.encode(pixels if change is None else change(pixels, rng))
 
     def right(change: Change | None, name: str, before: int) -> np.ndarray:
-        said = model.predict(changed(change, name, before), at_once=AT_ONCE).argmax(axis=1)
+        said = model.predict(changed(change, name, before), batch_size=AT_ONCE).argmax(axis=1)
         return np.array(said == [truth[one] for one in order], dtype=np.float64)
 
     as_they_are = right(None, "", 0)

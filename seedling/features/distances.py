@@ -1,4 +1,4 @@
-"""How far rows are from each other, by their features."""
+"""Distances between rows by their features."""
 
 from __future__ import annotations
 
@@ -12,45 +12,50 @@ from seedling.parallel.executor import in_threads
 from seedling.stats.statistics import Floats, Ints
 
 NEIGHBORS = 10
-NUMBERS_AT_ONCE = 4_000_000  # distances that one thread holds
+MAX_DISTANCES_PER_BLOCK = 4_000_000  # per thread
 
 
-def of_length_one(features: Any) -> Any:
-    """Each row of length 1, dense or sparse; zeros as they are."""
+def normalize_rows(features: Any) -> Any:
+    """Scale each row to length 1, dense or sparse; rows of zeros stay zeros."""
     if sparse.issparse(features):
         lengths = np.sqrt(np.asarray(features.multiply(features).sum(axis=1)).ravel())
         return sparse.csr_matrix(sparse.diags(1 / np.maximum(lengths, 1e-9)) @ features)
     return features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-9)
 
 
-def away_from(rows: Any, others: Any) -> NDArray[np.float32]:
-    """(n_rows, n_others): 1 - cosine. Both of length 1."""
-    found = rows @ others.T
-    dense = np.asarray(found.toarray() if sparse.issparse(found) else found, dtype=np.float32)
+def cosine_distances(rows: Any, others: Any) -> NDArray[np.float32]:
+    """(n_rows, n_others): 1 − cosine similarity. Both inputs have rows of length 1."""
+    cosines = rows @ others.T
+    dense = np.asarray(cosines.toarray() if sparse.issparse(cosines) else cosines, dtype=np.float32)
     return np.subtract(1, dense, out=dense)
 
 
 def blocks(rows: int) -> list[slice]:
-    """Rows in blocks whose distances to all rows a thread can hold; their size depends on how many rows there are alone."""
-    step = int(np.clip(NUMBERS_AT_ONCE // max(1, rows), 16, 1_024))
+    """Split rows into blocks whose distances to all rows fit into memory; depends only on the number of rows."""
+    step = int(np.clip(MAX_DISTANCES_PER_BLOCK // max(1, rows), 16, 1_024))
     return [slice(first, first + step) for first in range(0, rows, step)]
 
 
 def distances(features: Any, groups: Ints, labeled: int) -> tuple[Floats, Floats]:
-    """Of each row the mean distance (1 - cosine) to its nearest others, and that to the nearest labeled one; NaN where there is none.
+    """Return, per row, the mean cosine distance to its nearest neighbors, and the distance to the nearest labeled row.
 
-    features: (n_rows, d), the first `labeled` of which have labels; groups: (n_rows,), of near-duplicates, which are not counted.
+    Cosine distance is 1 − cosine similarity; NaN if there are no other rows. features: (n_rows, d), of which the first
+    `labeled` have labels; groups: (n_rows,), near-duplicate groups, whose members are ignored as neighbors.
     """
-    unit = of_length_one(features)
+    unit = normalize_rows(features)
     nearest = min(NEIGHBORS, len(groups) - int(np.bincount(groups).max()))
 
-    def of_block(mine: slice) -> tuple[Floats, Floats]:
-        away = away_from(unit[mine], unit)
-        away[groups[mine, None] == groups[None]] = np.inf
-        to_label = away[:, :labeled].min(axis=1)
-        closest = np.partition(away, nearest - 1, axis=1)[:, :nearest] if nearest else np.full((len(away), 1), np.nan)
+    def of_block(block: slice) -> tuple[Floats, Floats]:
+        block_distances = cosine_distances(unit[block], unit)
+        block_distances[groups[block, None] == groups[None]] = np.inf
+        to_label = block_distances[:, :labeled].min(axis=1)
+        closest = (
+            np.partition(block_distances, nearest - 1, axis=1)[:, :nearest]
+            if nearest
+            else np.full((len(block_distances), 1), np.nan)
+        )
         return closest.mean(axis=1), np.where(np.isfinite(to_label), to_label, np.nan)
 
     parts = in_threads(of_block, blocks(len(groups)))
-    own, label = (np.concatenate(one) for one in zip(*parts, strict=True))
-    return np.maximum(own, 0.0), np.maximum(label, 0.0)
+    to_neighbors, to_labeled = (np.concatenate(block_values) for block_values in zip(*parts, strict=True))
+    return np.maximum(to_neighbors, 0.0), np.maximum(to_labeled, 0.0)

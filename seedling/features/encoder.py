@@ -1,9 +1,9 @@
-"""Pretrained encoders, frozen: images or texts → features.
+"""Pretrained, frozen encoders: images or texts → features.
 
-Any `AutoModel` of images or texts: a local folder, a model of the Hugging Face Hub (pinned by revision), or
-all-MiniLM-L6-v2 out of its own package. A row's features do not depend on the rows beside it, nor on the number of
-workers: texts of equal length share a batch, so nothing is padded; images come in batches of one size, the last one
-filled up, as the processor's kernels are chosen by the size. Features are kept as float16.
+Any `AutoModel` for images or texts: a local folder, a model of the Hugging Face Hub (pinned by revision), or
+all-MiniLM-L6-v2 from its own package. A row's features do not depend on the other rows or on the number of workers:
+texts of equal length share a batch, so there is no padding; images come in batches of a fixed size, the last one
+padded, because the CPU kernels depend on the batch size. Features are stored as float16.
 """
 
 from __future__ import annotations
@@ -25,23 +25,23 @@ from seedling.dataset.generation import Modality
 from seedling.errors import InputError
 from seedling.features.classical import raw_blocks
 from seedling.features.encoder_handle import EncoderHandle
-from seedling.features.pretrained import settings_of
+from seedling.features.pretrained import read_settings
 from seedling.media import images
-from seedling.models.device import device_of, keep_freed_memory, one_thread
+from seedling.models.device import device_of, keep_freed_memory, use_one_thread
 from seedling.parallel.executor import kept_threads, usable_cores
 
 Features = NDArray[np.float32]  # (n, d)
 
-SHORTEST_WORD = 4  # letters: shorter ones mostly hold a sentence together
-COLORS = 48  # the last columns of an image's features
-IMAGES_AT_ONCE = 16
-TOKENS_AT_ONCE = 1_024
-TEXTS_AT_ONCE = 2_048  # texts that are sorted by length together
+MIN_WORD_LETTERS = 4  # shorter words are mostly function words
+COLOR_COLUMNS = 48  # the last columns of an image's features: its color histogram
+IMAGES_PER_BATCH = 16
+TOKENS_PER_BATCH = 1_024
+TEXTS_PER_BLOCK = 2_048  # texts in one sort by length
 
 
 @dataclass(frozen=True)
 class Encoder:
-    """A loaded encoder. `key` names the weights, the preprocessing and the precision: what features depend on."""
+    """A loaded encoder. `key` identifies the weights, the preprocessing and the precision, on which features depend."""
 
     key: str
     modality: Modality
@@ -50,84 +50,87 @@ class Encoder:
     device: Any
     precision: str
     max_tokens: int
-    pooling: str  # of texts: mean or cls
+    pooling: str  # for texts: mean or cls
 
     def encode(self, payloads: Iterable[bytes | str], max_megapixels: float = 64.0) -> Iterator[Features]:
-        """(≤ 2048, d) a block, in the payloads' order; float16's precision.
+        """Yield features (≤ 2048, d) per block, in the order of the payloads, rounded to float16.
 
         payloads: encoded images or texts, all of the encoder's modality.
         """
         keep_freed_memory()
-        remaining, at_once = iter(payloads), rows_at_once(self.modality)
+        remaining, block_size = iter(payloads), rows_per_block(self.modality)
         threads = kept_threads(1 if self.device.type == "cuda" else usable_cores())
-        while block := list(islice(remaining, at_once)):
+        while block := list(islice(remaining, block_size)):
             if self.modality == "image":
                 yield self._images(block, max_megapixels, threads)
             else:
-                yield self._texts([str(one) for one in block], threads)
+                yield self._texts([str(text) for text in block], threads)
 
     def prepared(self, payloads: Sequence[Any]) -> list[Any]:
-        """Rows as `batch` takes them: images as they are, texts as token numbers."""
+        """Return rows as `batch` takes them: images unchanged, texts as token ids."""
         if self.modality == "image":
             return list(payloads)
-        tokens = self.prepare([str(one) for one in payloads], truncation=True, max_length=self.max_tokens)["input_ids"]
-        return [one or [self.prepare.unk_token_id or 0] for one in tokens]  # a tokenizer may leave nothing
+        texts = [str(payload) for payload in payloads]
+        encoded = self.prepare(texts, truncation=True, max_length=self.max_tokens)
+        unknown = [self.prepare.unk_token_id or 0]  # for texts without tokens
+        return [token_ids or unknown for token_ids in encoded["input_ids"]]
 
     def batch(self, rows: Sequence[Any], max_megapixels: float = 64.0) -> dict[str, Any]:
-        """What the model is called with for these rows, which may be of any length; see `prepared`."""
+        """Return the model inputs of these rows, which may differ in length; see `prepared`."""
         import torch
 
         if self.modality == "image":
-            pixels = [one if isinstance(one, np.ndarray) else images.decode(one, max_megapixels) for one in rows]
-            return {"pixel_values": self._laid_out(self.prepare(pixels))}
-        longest = max(len(one) for one in rows)
-        padded = [one + [0] * (longest - len(one)) for one in rows]
-        shown = [[1] * len(one) + [0] * (longest - len(one)) for one in rows]
-        ready = {"input_ids": torch.tensor(padded), "attention_mask": torch.tensor(shown)}
-        return {name: one.to(self.device) for name, one in ready.items()}
+            pixels = [row if isinstance(row, np.ndarray) else images.decode(row, max_megapixels) for row in rows]
+            return {"pixel_values": self._on_device(self.prepare(pixels))}
+        longest = max(len(token_ids) for token_ids in rows)
+        padded = [token_ids + [0] * (longest - len(token_ids)) for token_ids in rows]
+        masks = [[1] * len(token_ids) + [0] * (longest - len(token_ids)) for token_ids in rows]
+        model_inputs = {"input_ids": torch.tensor(padded), "attention_mask": torch.tensor(masks)}
+        return {name: tensor.to(self.device) for name, tensor in model_inputs.items()}
 
-    def embedded(self, ready: dict[str, Any]) -> Any:
-        """(n, d) for what `batch` gave, with gradients where they are wanted."""
-        return self._pooled(self.model(**ready), ready.get("attention_mask"))
+    def embedded(self, model_inputs: dict[str, Any]) -> Any:
+        """(n, d) for the result of `batch`, with gradients if they are enabled."""
+        return self._pooled(self.model(**model_inputs), model_inputs.get("attention_mask"))
 
-    def near_words(self, words: Iterable[str], most: int, least: float) -> dict[str, list[str]]:
-        """Of those words that the tokenizer keeps whole: other whole words whose input vectors lie near, the nearest first.
+    def near_words(self, words: Iterable[str], max_per_word: int, min_cosine: float) -> dict[str, list[str]]:
+        """Return words with similar input vectors, nearest first, for words that are a single token.
 
-        most: so many of each at most; least: their cosine similarity, once the mean of all vectors is taken off. Words of one or more than one token
-        that are shorter than four letters are left out. Empty for an encoder without words.
+        max_per_word: maximum number per word; min_cosine: minimum cosine similarity, after the mean of all vectors is
+        subtracted. Words with fewer than four letters or several tokens are left out. Empty for an image encoder.
         """
         if self.modality == "image":
             return {}
-        known = self.prepare.get_vocab()
-        whole = sorted(word for word in known if word.isalpha() and word.islower() and len(word) >= SHORTEST_WORD)
-        vectors = (
-            self.model.get_input_embeddings().weight.detach().cpu().float().numpy()[[known[word] for word in whole]]
+        vocabulary = self.prepare.get_vocab()
+        whole_words = sorted(
+            word for word in vocabulary if word.isalpha() and word.islower() and len(word) >= MIN_WORD_LETTERS
         )
+        weights = self.model.get_input_embeddings().weight.detach().cpu().float().numpy()
+        vectors = weights[[vocabulary[word] for word in whole_words]]
         vectors -= vectors.mean(axis=0)
         vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-9)
-        place = {word: row for row, word in enumerate(whole)}
-        asked = sorted({word for word in words if word in place})
-        found: dict[str, list[str]] = {}
-        for first in range(0, len(asked), 256):
-            some = asked[first : first + 256]
-            rows = [place[word] for word in some]
-            close = vectors[rows] @ vectors.T
-            close[np.arange(len(rows)), rows] = -1
-            best = np.argsort(-close, axis=1, kind="stable")[:, :most]
-            for row, word in enumerate(some):
-                near = [whole[one] for one in best[row] if close[row, one] >= least]
-                found |= {word: near} if near else {}
-        return found
+        row_of_word = {word: row for row, word in enumerate(whole_words)}
+        queries = sorted({word for word in words if word in row_of_word})
+        neighbors: dict[str, list[str]] = {}
+        for first in range(0, len(queries), 256):
+            block = queries[first : first + 256]
+            rows = [row_of_word[word] for word in block]
+            cosines = vectors[rows] @ vectors.T
+            cosines[np.arange(len(rows)), rows] = -1
+            best = np.argsort(-cosines, axis=1, kind="stable")[:, :max_per_word]
+            for row, word in enumerate(block):
+                near = [whole_words[neighbor] for neighbor in best[row] if cosines[row, neighbor] >= min_cosine]
+                neighbors |= {word: near} if near else {}
+        return neighbors
 
     def _images(self, block: Sequence[Any], max_megapixels: float, threads: ThreadPoolExecutor) -> Features:
-        def one(batch: Sequence[bytes]) -> Features:
+        def encode_batch(batch: Sequence[bytes]) -> Features:
             pixels = [images.decode(image, max_megapixels) for image in batch]
-            filled = pixels + [pixels[-1]] * (IMAGES_AT_ONCE - len(pixels))
-            made = self._forward({"pixel_values": self.prepare(filled)})[: len(pixels)]
-            return np.concatenate([made, colors(pixels)], axis=1)
+            padded = pixels + [pixels[-1]] * (IMAGES_PER_BATCH - len(pixels))
+            embeddings = self._forward({"pixel_values": self.prepare(padded)})[: len(pixels)]
+            return np.concatenate([embeddings, colors(pixels)], axis=1)
 
-        batches = [block[first : first + IMAGES_AT_ONCE] for first in range(0, len(block), IMAGES_AT_ONCE)]
-        return np.concatenate(list(threads.map(one, batches)))
+        batches = [block[first : first + IMAGES_PER_BATCH] for first in range(0, len(block), IMAGES_PER_BATCH)]
+        return np.concatenate(list(threads.map(encode_batch, batches)))
 
     def _texts(self, block: list[str], threads: ThreadPoolExecutor) -> Features:
         import torch
@@ -136,81 +139,82 @@ class Encoder:
         order = sorted(range(len(tokens)), key=lambda row: (len(tokens[row]), row))
         batches: list[list[int]] = []
         for length, rows in groupby(order, key=lambda row: len(tokens[row])):
-            same, many = list(rows), max(1, TOKENS_AT_ONCE // max(1, length))
-            batches += [same[first : first + many] for first in range(0, len(same), many)]
+            same_length, batch_size = list(rows), max(1, TOKENS_PER_BATCH // max(1, length))
+            batches += [same_length[first : first + batch_size] for first in range(0, len(same_length), batch_size)]
 
-        def one(rows: list[int]) -> Features:
+        def encode_batch(rows: list[int]) -> Features:
             ids = torch.tensor([tokens[row] for row in rows])
             return self._forward({"input_ids": ids, "attention_mask": torch.ones_like(ids)})
 
-        made = np.concatenate(list(threads.map(one, batches[::-1])))  # the longest first: the workers end together
-        result = np.empty_like(made)
-        result[[row for batch in batches[::-1] for row in batch]] = made
+        # Longest first, so that the workers finish at the same time.
+        embeddings = np.concatenate(list(threads.map(encode_batch, batches[::-1])))
+        result = np.empty_like(embeddings)
+        result[[row for batch in batches[::-1] for row in batch]] = embeddings
         return result
 
-    def _forward(self, ready: dict[str, Any]) -> Features:
+    def _forward(self, model_inputs: dict[str, Any]) -> Features:
         import torch
 
-        one_thread(self.device)
-        many = len(next(iter(ready.values())))
+        use_one_thread(self.device)
+        n_rows = len(next(iter(model_inputs.values())))
         try:
             with torch.inference_mode():
-                on_device = {name: self._laid_out(one) for name, one in ready.items()}
+                on_device = {name: self._on_device(tensor) for name, tensor in model_inputs.items()}
                 pooled = self._pooled(self.model(**on_device)).float()
         except torch.OutOfMemoryError:
-            if many == 1:
+            if n_rows == 1:
                 raise InputError(
-                    "One row alone is too large for the device's memory: choose a smaller `encoder` in params.yaml."
+                    "A single row does not fit into the device's memory. Choose a smaller `encoder` in params.yaml."
                 ) from None
             halves = [
-                dict(zip(ready, parts, strict=True))
-                for parts in zip(*(one.chunk(2) for one in ready.values()), strict=True)
+                dict(zip(model_inputs, parts, strict=True))
+                for parts in zip(*(tensor.chunk(2) for tensor in model_inputs.values()), strict=True)
             ]
             return np.concatenate([self._forward(half) for half in halves])
         return np.asarray(pooled.cpu().numpy().astype(np.float16), dtype=np.float32)
 
-    def _laid_out(self, one: Any) -> Any:
+    def _on_device(self, tensor: Any) -> Any:
         import torch
 
-        moved = one.to(self.device)
+        moved = tensor.to(self.device)
         if moved.is_floating_point():
             moved = moved.to(getattr(torch, self.precision))
         return moved.contiguous(memory_format=torch.channels_last) if moved.ndim == 4 else moved
 
-    def _pooled(self, made: Any, shown: Any = None) -> Any:
-        """(n, d): a network of images' pooled output, else the mean over places; texts: mean or first token, length 1.
+    def _pooled(self, output: Any, attention_mask: Any = None) -> Any:
+        """(n, d). Images: the pooler output, or else the mean over positions. Texts: mean or first token, of length 1.
 
-        shown: (n, tokens), 1 where a token is, 0 where the row was filled up; None where no row was.
+        attention_mask: (n, tokens), 1 for tokens, 0 for padding; None if no row is padded.
         """
         import torch
 
         if self.modality == "image":
-            pooled = getattr(made, "pooler_output", None)
+            pooled = getattr(output, "pooler_output", None)
             if pooled is None:
-                last = made.last_hidden_state
+                last = output.last_hidden_state
                 pooled = last.mean(dim=1) if last.ndim == 3 else last.mean(dim=(2, 3))
             return pooled.flatten(1)
-        tokens = made.last_hidden_state
+        tokens = output.last_hidden_state
         if self.pooling == "cls":
             pooled = tokens[:, 0]
-        elif shown is None:
+        elif attention_mask is None:
             pooled = tokens.mean(dim=1)
         else:
-            pooled = (tokens * shown[..., None]).sum(dim=1) / shown.sum(dim=1, keepdim=True)
+            pooled = (tokens * attention_mask[..., None]).sum(dim=1) / attention_mask.sum(dim=1, keepdim=True)
         return torch.nn.functional.normalize(pooled.float(), dim=1)
 
 
-def rows_at_once(modality: Modality) -> int:
-    """Rows that are encoded together."""
-    return 256 if modality == "image" else TEXTS_AT_ONCE
+def rows_per_block(modality: Modality) -> int:
+    """Return the number of rows that are encoded together."""
+    return 256 if modality == "image" else TEXTS_PER_BLOCK
 
 
 @dataclass(frozen=True)
 class EncodePiece:
-    """Encodes consecutive rows in whichever process it is called, with that process's own copy of the encoder.
+    """Encodes consecutive rows in any process, with that process's own copy of the encoder.
 
-    handle: its workspace must have the same path there if the encoder is a folder in it.
-    digest: of the encoder here, which must be the same there.
+    handle: its workspace must have the same path in that process if the encoder is a folder in it. digest: of the
+    encoder in this process; the other process must have the same.
     """
 
     handle: EncoderHandle
@@ -219,12 +223,12 @@ class EncodePiece:
 
     @property
     def piece_size(self) -> tuple[int, int]:
-        """How many rows are a piece, and of what their number must be a multiple: batches are then those of one process."""
-        rows = rows_at_once(self.handle.modality)
-        return rows, IMAGES_AT_ONCE if self.handle.modality == "image" else rows
+        """The rows per piece, and a number of which it is a multiple, so that batches equal those of one process."""
+        rows = rows_per_block(self.handle.modality)
+        return rows, IMAGES_PER_BATCH if self.handle.modality == "image" else rows
 
     def __call__(self, payloads: Sequence[bytes | str]) -> Features:
-        """(n, d). Raises InputError where the encoder is not there, or another one."""
+        """(n, d). Raises InputError if the encoder is missing or has another digest."""
         encoder = _own_encoder(self.handle, self.digest)
         return np.concatenate(list(encoder.encode(payloads, self.max_megapixels)))
 
@@ -233,15 +237,17 @@ class EncodePiece:
 def _own_encoder(handle: EncoderHandle, digest: str) -> Encoder:
     if handle.digest != digest:
         raise InputError(
-            f"The encoder '{handle.params.model}' of this worker is not the one of the run: give both the same files, or the same path."
+            f"The encoder '{handle.params.model}' of this worker differs from the encoder of the run. "
+            "Use the same files, or the same path, for both."
         )
     return load_encoder(handle)
 
 
 @dataclass(frozen=True)
 class Preparation:
-    """Images as the encoder wants them, after its preprocessor_config.json, but for the crop: the whole frame is shown,
-    since what a user's class is may stand at the edge.
+    """The image preprocessing of preprocessor_config.json, but without cropping.
+
+    The whole image is resized, because the relevant object may be at its edge.
     """
 
     height: int
@@ -251,23 +257,23 @@ class Preparation:
 
     @classmethod
     def of(cls, config: Mapping[str, Any]) -> Preparation:
-        """From the file's values, with transformers' usual ones where it has none."""
+        """Read the file's values, with transformers' defaults for missing ones."""
         size: Any = config.get("crop_size") or config.get("size") or 224
         sides: dict[str, Any] = size if isinstance(size, dict) else {"height": size, "width": size}
         edge = sides.get("shortest_edge", 224)
-        plain = config.get("do_normalize", True) is False
+        unnormalized = config.get("do_normalize", True) is False
         return cls(
             height=int(sides.get("height", edge)),
             width=int(sides.get("width", edge)),
-            mean=(0.0,) * 3 if plain else tuple(config.get("image_mean") or (0.5,) * 3),
-            deviation=(1.0,) * 3 if plain else tuple(config.get("image_std") or (0.5,) * 3),
+            mean=(0.0,) * 3 if unnormalized else tuple(config.get("image_mean") or (0.5,) * 3),
+            deviation=(1.0,) * 3 if unnormalized else tuple(config.get("image_std") or (0.5,) * 3),
         )
 
     def __call__(self, pixels: Sequence[images.Pixels]) -> Any:
         """(n, 3, height, width), float32."""
         import torch
 
-        resized = [images.resized(one, self.width, self.height) for one in pixels]
+        resized = [images.resized(image, self.width, self.height) for image in pixels]
         values = (np.stack(resized).astype(np.float32) / 255 - np.array(self.mean, np.float32)) / np.array(
             self.deviation, np.float32
         )
@@ -275,15 +281,19 @@ class Preparation:
 
 
 def colors(pixels: Sequence[images.Pixels]) -> Features:
-    """Square-rooted LAB histograms (n, 48): what encoders are taught to overlook, and few labels need."""
-    small = [cv2.resize(one, (64, 64), interpolation=cv2.INTER_AREA) for one in pixels]
+    """Return square roots of LAB histograms (n, 48).
+
+    Encoders are trained to ignore color, but it helps with few labels.
+    """
+    small = [cv2.resize(image, (64, 64), interpolation=cv2.INTER_AREA) for image in pixels]
     return raw_blocks(np.stack(small))[2].astype(np.float16).astype(np.float32)
 
 
 def load_encoder(handle: EncoderHandle) -> Encoder:
-    """The encoder of the handle, on the device that there is.
+    """Load the encoder of the handle onto the available device.
 
-    Raises InputError: no such folder, no weights, another modality, other weights than `sha256` says, no network.
+    Raises InputError if there is no such folder, no weights or no network, or if the modality or `sha256` does not
+    match.
     """
     folder, digest = handle.folder, handle.digest
     try:
@@ -292,7 +302,8 @@ def load_encoder(handle: EncoderHandle) -> Encoder:
         raise
     except Exception as error:
         raise InputError(
-            f"{folder} gives no encoder: {type(error).__name__}: {error}. Name another as `encoder` in params.yaml."
+            f"Cannot load an encoder from {folder} ({type(error).__name__}: {error}). "
+            "Set `encoder` in params.yaml to another model."
         ) from error
 
 
@@ -309,17 +320,17 @@ def _load(folder: Path, modality: Modality, precision: str, key: str) -> Encoder
         .eval()
         .requires_grad_(requires_grad=False)
     )
-    place = str(folder)
+    folder_name = str(folder)
     if modality == "image":
-        prepare: Any = Preparation.of(settings_of(folder / "preprocessor_config.json"))
+        prepare: Any = Preparation.of(read_settings(folder / "preprocessor_config.json"))
         fuse_batch_norms(model)
         model = model.to(memory_format=torch.channels_last)
-        longest = 0
+        max_tokens = 0
     else:
-        prepare = AutoTokenizer.from_pretrained(place, local_files_only=True, trust_remote_code=False)
-        said = settings_of(folder / "sentence_bert_config.json").get("max_seq_length")
-        longest = int(said or min(int(prepare.model_max_length), 512))
-    cls = bool(settings_of(folder / "1_Pooling" / "config.json").get("pooling_mode_cls_token"))
+        prepare = AutoTokenizer.from_pretrained(folder_name, local_files_only=True, trust_remote_code=False)
+        max_seq_length = read_settings(folder / "sentence_bert_config.json").get("max_seq_length")
+        max_tokens = int(max_seq_length or min(int(prepare.model_max_length), 512))
+    cls = bool(read_settings(folder / "1_Pooling" / "config.json").get("pooling_mode_cls_token"))
     return Encoder(
         key=key,
         modality=modality,
@@ -327,37 +338,37 @@ def _load(folder: Path, modality: Modality, precision: str, key: str) -> Encoder
         prepare=prepare,
         device=device,
         precision=precision,
-        max_tokens=longest,
+        max_tokens=max_tokens,
         pooling="cls" if cls else "mean",
     )
 
 
 def fuse_batch_norms(model: Any) -> int:
-    """Folds each batch normalization that directly follows its convolution into it; gives how many.
+    """Fold each batch normalization that directly follows a convolution into it; return the number of folded layers.
 
-    Which follows which is read from a layer's children, so a layer whose `forward` goes another way would change its
-    function: the caller's model is left as it was unless it gives the same output for a random image.
+    The order of layers is read from a module's children, which its `forward` may not follow. The model is therefore
+    left unchanged unless it gives the same output for a random image.
     """
     import torch
     from torch import nn
     from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-    draw = torch.Generator().manual_seed(0)
-    image = torch.rand((1, int(getattr(model.config, "num_channels", 3)), 64, 64), generator=draw)
-    before: list[tuple[Any, str, Any, str, Any]] = []
+    generator = torch.Generator().manual_seed(0)
+    image = torch.rand((1, int(getattr(model.config, "num_channels", 3)), 64, 64), generator=generator)
+    fused: list[tuple[Any, str, Any, str, Any]] = []
     with torch.no_grad(), suppress(ValueError, RuntimeError, TypeError):
         expected = model(pixel_values=image).last_hidden_state
         for layer in list(model.modules()):
             children = list(layer.named_children())
             for (first, convolution), (second, norm) in pairwise(children):
                 if isinstance(convolution, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
-                    before.append((layer, first, convolution, second, norm))
+                    fused.append((layer, first, convolution, second, norm))
                     setattr(layer, first, fuse_conv_bn_eval(convolution, norm))
                     setattr(layer, second, nn.Identity())
-        found = model(pixel_values=image).last_hidden_state
-        if torch.allclose(expected, found, rtol=1e-3, atol=1e-3 * float(expected.abs().max())):
-            return len(before)
-    for layer, first, convolution, second, norm in before:
+        actual = model(pixel_values=image).last_hidden_state
+        if torch.allclose(expected, actual, rtol=1e-3, atol=1e-3 * float(expected.abs().max())):
+            return len(fused)
+    for layer, first, convolution, second, norm in fused:
         setattr(layer, first, convolution)
         setattr(layer, second, norm)
     return 0

@@ -1,4 +1,4 @@
-"""The workspace's encoder as one handle: what params.yaml names, resolved once to its folder and digest."""
+"""A handle of the workspace's encoder: the setting in params.yaml, resolved once to a folder and a digest."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from seedling.config.params import EncoderParams, Params
 from seedling.dataset.generation import Modality
 from seedling.features.pretrained import find_pretrained, key_of
 
-VERSION = "1"  # of how features are computed with an encoder: part of the digest
+VERSION = "1"  # of the feature computation with an encoder; part of the digest
 
 
 @dataclass(frozen=True)
 class EncoderHandle:
-    """A pretrained encoder of a workspace. params: as params.yaml names it; a relative folder is relative to the workspace."""
+    """A pretrained encoder of a workspace. params: from params.yaml; a relative folder is relative to the workspace."""
 
     params: EncoderParams
     modality: Modality
@@ -27,23 +27,23 @@ class EncoderHandle:
 
     @cached_property
     def folder(self) -> Path:
-        """The folder that holds the model. Raises InputError if there is none, it has no weights, or is of another modality."""
+        """The folder of the model. Raises InputError if there is none, it has no weights, or the modality differs."""
         return find_pretrained(self.params, self.workspace, self.modality)
 
     @cached_property
     def digest(self) -> str:
-        """A hash of the weights, the model's settings, the precision, and how Seedling computes features with it.
+        """A hash of the weights, the model's settings, the precision, and the version of the feature computation.
 
-        Raises InputError as `folder` does, and if the weights are not those that `sha256` in params.yaml names.
+        Raises InputError as `folder` does, and if the weights do not match `sha256` in params.yaml.
         """
         return key_of(self.folder, self.params, VERSION)
 
     @property
     def cache_folder(self) -> Path:
-        """The folder of the features that were computed before."""
+        """The folder of the feature cache."""
         return self.workspace / ".seedling" / "features"
 
 
 def encoder_of(params: Params, workspace: Path) -> EncoderHandle | None:
-    """The encoder that params.yaml names; None if it names none."""
+    """Return the encoder that params.yaml names; None if it names none."""
     return None if params.encoder is None else EncoderHandle(params.encoder, params.modality, workspace)

@@ -1,4 +1,4 @@
-"""Features that were made before: an encoder's work, and that of counting words, is done once a row for all folds and rounds."""
+"""A cache of features: encoding and counting words are done once per row for all folds and rounds."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from seedling.parallel.executor import this_process
 from seedling.progress import Progress, silent
 from seedling.terminal.notices import state_once
 
-ROWS_TOGETHER = 4_096  # that each of several processes encodes before they meet
+ROWS_PER_PROCESS = 4_096  # that each of several processes encodes between exchanges
 
 
 @dataclass
 class FeatureCache:
-    """Features that were made before, by key and row id, which says all that they depend on. dtype: as they are kept."""
+    """Cached features by row id; the key covers everything that features depend on. dtype: of the stored values."""
 
     folder: Path
     key: str
@@ -34,23 +34,25 @@ class FeatureCache:
     def __post_init__(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         self._path = self.folder / f"{self.key}.sqlite"
-        with self._made_anew_if_damaged():
+        with self._recreated_if_damaged():
             self._create()
 
     def _create(self) -> None:
         with closing(self._open()) as database, database:
             database.execute("CREATE TABLE IF NOT EXISTS features (id TEXT PRIMARY KEY, value BLOB) WITHOUT ROWID")
-        self._path.touch()  # `seedling clean` goes by the last use
+        self._path.touch()  # `seedling clean` uses the time of the last use
 
     @contextmanager
-    def _made_anew_if_damaged(self) -> Iterator[None]:
-        """Where the file turns out to be damaged, a new one takes its place: all that it holds can be computed again."""
+    def _recreated_if_damaged(self) -> Iterator[None]:
+        """Replace a damaged file by an empty one: everything in it can be computed again."""
         try:
             yield
         except sqlite3.DatabaseError as error:
             if not isinstance(explain(error, database=self._path), DamagedFile):
                 raise
-            state_once(f"The feature cache {self._path} is damaged ({error}): it is made anew, nothing else is lost.")
+            state_once(
+                f"The feature cache {self._path} is damaged ({error}) and is created again. No other data is lost."
+            )
             for suffix in ("", "-wal", "-shm", "-journal"):
                 self._path.with_name(self._path.name + suffix).unlink(missing_ok=True)
             self._create()
@@ -59,24 +61,26 @@ class FeatureCache:
         return sqlite3.connect(self._path, timeout=60)
 
     def get(self, ids: Sequence[str]) -> dict[str, Features]:
-        """What is known of these ids."""
-        found: dict[str, Features] = {}
-        with self._made_anew_if_damaged(), closing(self._open()) as database:
+        """Return the cached features of these ids."""
+        features: dict[str, Features] = {}
+        with self._recreated_if_damaged(), closing(self._open()) as database:
             for first in range(0, len(ids), 500):
-                some = ids[first : first + 500]
-                marks = ",".join("?" * len(some))
-                for one, value in database.execute(f"SELECT id, value FROM features WHERE id IN ({marks})", some):  # noqa: S608
-                    found[one] = np.frombuffer(value, self.dtype).astype(np.float32)
-        return found
+                block = ids[first : first + 500]
+                placeholders = ",".join("?" * len(block))
+                query = f"SELECT id, value FROM features WHERE id IN ({placeholders})"  # noqa: S608
+                for row_id, value in database.execute(query, block):
+                    features[row_id] = np.frombuffer(value, self.dtype).astype(np.float32)
+        return features
 
     def put(self, ids: Sequence[str], features: Features) -> None:
-        """Keeps these; whole blocks, so that a kill loses one at most, or of several processes `ROWS_TOGETHER` each: one
-        alone writes.
+        """Store features; only the leading process writes.
+
+        Callers pass whole blocks, so a kill loses at most one block, or `ROWS_PER_PROCESS` rows per process.
         """
         if not this_process().leads:
             return
-        rows = [(one, row.astype(self.dtype).tobytes()) for one, row in zip(ids, features, strict=True)]
-        with self._made_anew_if_damaged(), closing(self._open()) as database, database:
+        rows = [(row_id, row.astype(self.dtype).tobytes()) for row_id, row in zip(ids, features, strict=True)]
+        with self._recreated_if_damaged(), closing(self._open()) as database, database:
             database.executemany("INSERT OR REPLACE INTO features VALUES (?, ?)", rows)
 
 
@@ -89,46 +93,48 @@ def encode_rows(
     progress: Progress = silent,
     remote: EncodePiece | None = None,
 ) -> Features:
-    """(n, d), in the ids' order; only rows that the cache lacks are read and encoded, by several processes each its share.
+    """(n, d), in the order of the ids; only rows that the cache lacks are encoded, divided among the processes.
 
-    load: gives the encoder, which takes seconds, and is called only where rows are missing; read: called with their ids; remote: what a
-    cluster's workers do instead.
+    load: loads the encoder, which takes seconds, and is called only if rows are missing; read: called with the missing
+    ids; remote: the function for workers of a cluster.
     """
     process = this_process()
-    known = cache.get(ids)
-    # As the one that writes saw it: its first rows may be there already when another process looks.
-    missing: list[str] = process.by_leader(lambda: [one for one in dict.fromkeys(ids) if one not in known])
-    before = len(known)
-    progress("encode", before, before + len(missing))
+    features_of_id = cache.get(ids)
+    # The leader decides: it may write rows before another process reads the cache.
+    missing: list[str] = process.by_leader(
+        lambda: [row_id for row_id in dict.fromkeys(ids) if row_id not in features_of_id]
+    )
+    n_cached = len(features_of_id)
+    progress("encode", n_cached, n_cached + len(missing))
 
     def encoded(share: Sequence[str]) -> dict[str, Features]:
-        waiting: list[str] = []
+        read_ids: list[str] = []
 
-        def each() -> Iterator[bytes | str]:
-            for one, payload in read(share):
-                waiting.append(one)
+        def payloads() -> Iterator[bytes | str]:
+            for row_id, payload in read(share):
+                read_ids.append(row_id)
                 yield payload
 
-        made: dict[str, Features] = {}
+        encoded_rows: dict[str, Features] = {}
         if remote is not None and on_cluster():
-            blocks = over_cluster(remote, pieces_of(each(), *remote.piece_size))
+            blocks = over_cluster(remote, pieces_of(payloads(), *remote.piece_size))
         else:
-            blocks = load().encode(each(), max_megapixels)
+            blocks = load().encode(payloads(), max_megapixels)
         for block in blocks:
-            those = waiting[len(made) : len(made) + len(block)]
-            cache.put(those, block)
-            made.update(zip(those, block, strict=True))
-            done = len(known) - before + len(made) * process.count
-            progress("encode", before + min(done, len(missing)), before + len(missing))
-        return made
+            block_ids = read_ids[len(encoded_rows) : len(encoded_rows) + len(block)]
+            cache.put(block_ids, block)
+            encoded_rows.update(zip(block_ids, block, strict=True))
+            n_done = len(features_of_id) - n_cached + len(encoded_rows) * process.count
+            progress("encode", n_cached + min(n_done, len(missing)), n_cached + len(missing))
+        return encoded_rows
 
     if process.count == 1:
-        known.update(encoded(missing) if missing else {})
-    for first in range(0, len(missing), ROWS_TOGETHER * process.count) if process.count > 1 else ():
-        some = missing[first : first + ROWS_TOGETHER * process.count]
-        shares = [some[number :: process.count] for number in range(process.count)]
+        features_of_id.update(encoded(missing) if missing else {})
+    for first in range(0, len(missing), ROWS_PER_PROCESS * process.count) if process.count > 1 else ():
+        exchanged_ids = missing[first : first + ROWS_PER_PROCESS * process.count]
+        shares = [exchanged_ids[number :: process.count] for number in range(process.count)]
         for number, part in enumerate(process.spread(encoded, shares, "encode")):
-            known.update(part)
+            features_of_id.update(part)
             if number != process.number and part:
                 cache.put(list(part), np.stack(list(part.values())))
-    return np.stack([known[one] for one in ids]) if len(ids) else np.zeros((0, 1), np.float32)
+    return np.stack([features_of_id[row_id] for row_id in ids]) if len(ids) else np.zeros((0, 1), np.float32)

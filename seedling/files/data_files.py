@@ -1,8 +1,8 @@
-"""Decides which files of a folder of data are read: regular files inside it, and links to such files.
+"""Decides which files of a data folder are read: regular files inside it, and links to such files.
 
-A folder may come from anybody. A link that leads out of it could bring any file of this machine into an exported dataset, and
-opening a named pipe or a device could wait forever. In a DVC workspace data/ may consist of links into DVC's cache
-(`cache.type = symlink`); those are followed.
+A folder may come from an untrusted source. A link out of it could copy any file of this machine into an exported
+dataset, and opening a named pipe or a device could block forever. In a DVC workspace, data/ may consist of links into
+DVC's cache (`cache.type = symlink`), which are followed.
 """
 
 from __future__ import annotations
@@ -19,10 +19,9 @@ from seedling.errors import InputError
 
 BROKEN_LINK, OUTSIDE, NOT_REGULAR = "broken_link", "link_outside_data", "not_a_regular_file"
 LOOP, READ_BEFORE = "link_loop", "link_to_a_folder_read_before"
-OF_DVC = re.compile(r"/files/md5/[0-9a-f]{2}/[0-9a-f]{30}$")  # a file in DVC's cache, wherever the cache lies
-
-
-BYTE_ORDER_MARKS = (  # UTF-32's first: in little-endian order it begins as UTF-16's does
+OF_DVC = re.compile(r"/files/md5/[0-9a-f]{2}/[0-9a-f]{30}$")  # a file in DVC's cache, which may be at any path
+# UTF-32 first: its little-endian mark begins with UTF-16's.
+BYTE_ORDER_MARKS = (
     (codecs.BOM_UTF32_LE, "utf-32"),
     (codecs.BOM_UTF32_BE, "utf-32"),
     (codecs.BOM_UTF16_LE, "utf-16"),
@@ -31,11 +30,11 @@ BYTE_ORDER_MARKS = (  # UTF-32's first: in little-endian order it begins as UTF-
 
 
 class NotRead(OSError):
-    """A file that is not read; the reason is its text."""
+    """A file that is not read; the message is the reason code."""
 
 
 def inside(data: Path, relative: str) -> Path:
-    """The path below data/, absolute. Raises InputError for one that leads out of it, itself or by a link."""
+    """Return the absolute path below data/. Raises InputError if the path, or a link in it, leads out of data/."""
     root = data.resolve()
     path = Path(os.path.normpath(root / relative))
     resolved = path.resolve()
@@ -49,7 +48,7 @@ def inside(data: Path, relative: str) -> Path:
 
 
 def fault_of(path: Path, root: Path) -> str | None:
-    """Why the file is not read; None where it is a regular file inside `root`, or a link to one. root: resolved."""
+    """Why the file is not read; None for a regular file inside `root`, or a link to one. root: resolved."""
     try:
         resolved = path.resolve(strict=True)
     except RuntimeError:
@@ -62,14 +61,14 @@ def fault_of(path: Path, root: Path) -> str | None:
 
 
 def real_path(path: Path) -> Path:
-    """The path with links resolved as far as they lead anywhere; `Path.resolve` raises an error for a link to itself."""
+    """Return the path with its links resolved; `Path.resolve` raises an error for a link to itself."""
     return Path(os.path.realpath(path))
 
 
 def read_bytes(path: Path, root: Path | None = None, max_bytes: int | None = None) -> bytes:
-    """The file's bytes; a pipe or a device is never waited for.
+    """Return the file's bytes, without waiting for a pipe or a device.
 
-    root: the folder, resolved, that it must lie in; None: wherever it lies, as for a path that the user wrote. Raises NotRead.
+    root: the resolved folder that must contain it; None: any path, as for a path that the user wrote. Raises NotRead.
     """
     with _opened(path, root) as file:
         if max_bytes is None:
@@ -81,7 +80,7 @@ def read_bytes(path: Path, root: Path | None = None, max_bytes: int | None = Non
 
 
 def read_first_bytes(path: Path, byte_count: int, root: Path | None = None) -> bytes:
-    """The file's first bytes, at most so many; as `read_bytes` otherwise."""
+    """Return at most the first `byte_count` bytes of the file, as `read_bytes` does."""
     with _opened(path, root) as file:
         return file.read(byte_count)
 
@@ -89,21 +88,21 @@ def read_first_bytes(path: Path, byte_count: int, root: Path | None = None) -> b
 def _opened(path: Path, root: Path | None) -> BinaryIO:
     if root is not None and (fault := fault_of(path, root)) is not None:
         raise NotRead(fault)
-    opened = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    file = os.fdopen(opened, "rb")
-    if not stat.S_ISREG(os.fstat(opened).st_mode):
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    file = os.fdopen(descriptor, "rb")
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         file.close()
         raise NotRead(NOT_REGULAR)
     return file
 
 
 def read_text(path: Path, root: Path | None = None) -> str:
-    """The file's text, in UTF-8 or what its byte order mark says, with line ends as newlines. Raises NotRead, UnicodeDecodeError."""
+    r"""Return the file's text as `decode_text` does, with line ends as \n. Raises NotRead and UnicodeDecodeError."""
     return decode_text(read_bytes(path, root)).replace("\r\n", "\n").replace("\r", "\n")
 
 
 def decode_text(encoded: bytes) -> str:
-    """The text of bytes in UTF-8, or in UTF-16 or UTF-32 where they begin with its byte order mark. Raises UnicodeDecodeError."""
+    """Decode UTF-8, or UTF-16 or UTF-32 with a byte order mark. Raises UnicodeDecodeError."""
     encoding = next((name for mark, name in BYTE_ORDER_MARKS if encoded.startswith(mark)), "utf-8-sig")
     return encoded.decode(encoding)
 
@@ -111,11 +110,11 @@ def decode_text(encoded: bytes) -> str:
 def files_below(
     top: Path, root: Path, enter: Callable[[Path], bool] = lambda _: True
 ) -> Iterator[tuple[Path, str | None]]:
-    """Each file below `top`, with the reason for which it is not read, if any; those of a folder in the order of their names, then its folders'.
+    """Yield each file below `top` with the reason why it is not read, or None.
 
-    Links to folders inside `root` are followed, each folder once and never to one that the link lies in, so that links upon
-    links neither loop nor multiply the files; a link that is not followed is listed with its reason. enter: whether a folder
-    is looked into.
+    A folder's files come first, by name, then the files of its folders. A link to a folder inside `root` is followed
+    once, and never to a folder that contains the link, so that links cannot loop or multiply the files; a link that is
+    not followed is yielded with its reason. enter: whether to enter a folder.
     """
     for folder, names, faults in _folders(top, root, enter, set(), frozenset()):
         for name in names:
@@ -125,18 +124,16 @@ def files_below(
 
 
 def folders_below(top: Path, root: Path) -> Iterator[Path]:
-    """Each folder that `files_below` looks into, `top` and empty ones too."""
+    """Yield each folder that `files_below` enters, including `top` and empty folders."""
     for folder, _, _ in _folders(top, root, lambda _: True, set(), frozenset()):
         yield folder
 
 
-Visited = tuple[
-    Path, list[str], list[tuple[Path, str]]
-]  # a folder, its files' names, and its folders that are not looked into
+Visited = tuple[Path, list[str], list[tuple[Path, str]]]  # a folder, its files' names, its folders that are not entered
 
 
 def _folders(
-    folder: Path, root: Path, enter: Callable[[Path], bool], followed: set[Path], around: frozenset[Path]
+    folder: Path, root: Path, enter: Callable[[Path], bool], followed: set[Path], parents: frozenset[Path]
 ) -> Iterator[Visited]:
     try:
         names = sorted(path.name for path in folder.iterdir())
@@ -145,28 +142,28 @@ def _folders(
     except OSError:
         yield folder, [], [(folder, "unreadable_folder")]
         return
-    around |= {resolved}
-    below, faults = [], []
+    parents |= {resolved}
+    entered, faults = [], []
     for path in (folder / name for name in folders):
         if enter(path):
-            fault = _fault_of_folder(path, root, followed, around)
+            fault = _fault_of_folder(path, root, followed, parents)
             if fault is None:
-                below.append(path)
+                entered.append(path)
             else:
                 faults.append((path, fault))
-    apart = set(folders)
-    yield folder, [name for name in names if name not in apart], faults
-    for path in below:
-        yield from _folders(path, root, enter, followed, around)
+    folder_names = set(folders)
+    yield folder, [name for name in names if name not in folder_names], faults
+    for path in entered:
+        yield from _folders(path, root, enter, followed, parents)
 
 
-def _fault_of_folder(path: Path, root: Path, followed: set[Path], around: frozenset[Path]) -> str | None:
+def _fault_of_folder(path: Path, root: Path, followed: set[Path], parents: frozenset[Path]) -> str | None:
     if not path.is_symlink():
         return None
     resolved = path.resolve()
     if not resolved.is_relative_to(root):
         return OUTSIDE
-    if resolved in around:
+    if resolved in parents:
         return LOOP
     if resolved in followed:
         return READ_BEFORE
@@ -175,10 +172,10 @@ def _fault_of_folder(path: Path, root: Path, followed: set[Path], around: frozen
 
 
 def leads_out(folder: Path, root: Path) -> bool:
-    """Whether the folder is a link, or lies behind one, that leads out of `root`."""
+    """Whether the folder is a link, or is below a link, that leads out of `root`."""
     return not folder.resolve().is_relative_to(root)
 
 
 def _in_cache(resolved: Path, root: Path) -> bool:
-    """Whether a link from data/ of a DVC workspace ends in DVC's cache, which may be shared and lie anywhere."""
+    """Whether a link from data/ of a DVC workspace ends in DVC's cache, which may be shared and at any path."""
     return (root.parent / ".dvc").is_dir() and OF_DVC.search(resolved.as_posix()) is not None

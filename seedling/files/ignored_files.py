@@ -1,4 +1,4 @@
-"""Accounts for every file of data/: each one is read by a source, or is ignored with a reason and listed in `ignored.csv`."""
+"""Accounts for each file of data/: a source reads it, or it is listed in `ignored.csv` with the reason."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from seedling.files.data_files import files_below, inside, real_path
 from seedling.plugins import is_code
 
 IGNORED = "ignored.csv"  # in generations/scrape/
-NOT_COPIED = "not_copied.csv"  # in the workspace: the files of its source that `seedling init` left out
+NOT_COPIED = "not_copied.csv"  # in the workspace: the files of its source that `seedling init` did not copy
 HIDDEN, SYSTEM_FILE, PLACEHOLDER, VERSION_CONTROL = "hidden", "system_file", "placeholder", "version_control"
 NAME_NOT_UTF8 = "name_not_utf8"
-UNREAD_NAMES = frozenset({HIDDEN, SYSTEM_FILE, VERSION_CONTROL, NAME_NOT_UTF8})  # reasons that a name alone gives
+UNREAD_NAMES = frozenset({HIDDEN, SYSTEM_FILE, VERSION_CONTROL, NAME_NOT_UTF8})  # reasons that depend on the name alone
 NO_SOURCE_READS_IT, READ_ELSEWHERE, CODE = "no_source_reads_it", "link_to_a_file_that_is_read", "code"
-LEFT_OUT_BY_DVC = frozenset({".git", ".hg", ".dvc"})  # of data/, so they are no files of it
+LEFT_OUT_BY_DVC = frozenset({".git", ".hg", ".dvc"})  # folders in data/ that DVC does not track
 REPOSITORY_NAMES = frozenset(
     {".git", ".hg", ".svn", ".dvc", ".gitignore", ".gitattributes", ".gitmodules", ".dvcignore"}
 )
@@ -32,24 +32,24 @@ SYSTEM_FOLDERS = frozenset({"__macosx", "@eadir", "$recycle.bin", "system volume
 
 @dataclass(frozen=True)
 class FileCounts:
-    """What became of the files of data/: `total` = `read` + the number of `ignored` ones, (path relative to data/, reason), sorted."""
+    """File counts of data/: `total` = `read` + number of `ignored`, (path relative to data/, reason), sorted."""
 
     total: int
     read: int
     ignored: tuple[tuple[str, str], ...]
 
     def reasons(self) -> dict[str, int]:
-        """Reason → number of ignored files."""
+        """Return reason → number of ignored files."""
         return dict(sorted(Counter(reason for _, reason in self.ignored).items()))
 
 
 def is_hidden(name: str) -> bool:
-    """Whether no source reads a file or folder of this name: it begins with a dot, or the operating system made it."""
+    """Whether sources ignore a file or folder of this name: it begins with a dot, or the system creates it."""
     return name.startswith(".") or name.casefold() in SYSTEM_FILES or name.casefold() in SYSTEM_FOLDERS
 
 
 def is_utf8(name: str) -> bool:
-    """Whether the name of a file or folder is UTF-8, as DVC and Parquet need it."""
+    """Whether the name of a file or folder is UTF-8, as DVC and Parquet require."""
     try:
         name.encode()
     except UnicodeEncodeError:
@@ -57,30 +57,30 @@ def is_utf8(name: str) -> bool:
     return True
 
 
-def is_passed_over(name: str) -> bool:
-    """Whether no source reads a file or looks into a folder of this name: it is hidden, or not UTF-8."""
+def is_ignored(name: str) -> bool:
+    """Whether sources ignore a file or folder of this name: it is hidden, or not UTF-8."""
     return is_hidden(name) or not is_utf8(name)
 
 
-def hidden_folder(path: Path) -> bool:
-    """Whether no source looks into the folder, by its name."""
-    return is_passed_over(path.name)
+def is_ignored_folder(path: Path) -> bool:
+    """Whether sources ignore the folder because of its name."""
+    return is_ignored(path.name)
 
 
 def hidden_files(folder: Path) -> list[tuple[str, str]]:
-    """The files that no source reads for their names or their folders' names: (path relative to `folder`, reason), sorted."""
-    found = []
+    """Return the files with an ignored name in their path: (path relative to `folder`, reason), sorted."""
+    hidden = []
     for path, _ in files_below(folder, folder.resolve()):
         relative = path.relative_to(folder)
         if (reason := reason_of(relative)) in UNREAD_NAMES:
-            found.append((relative.as_posix(), reason))
-    return sorted(found)
+            hidden.append((relative.as_posix(), reason))
+    return sorted(hidden)
 
 
 def count_files(data: Path, sources: Sequence[Source], read: frozenset[str]) -> FileCounts:
-    """Walks data/ and tells what is read from what is ignored.
+    """Count the files of data/ that are read and that are ignored.
 
-    read: the files that sources gave as rows, or that their tables name, relative to data/.
+    read: the files that are rows, or that tables name, relative to data/.
     """
     root = data.resolve()
     tables, folders = _used_by(sources, data)
@@ -101,7 +101,7 @@ def count_files(data: Path, sources: Sequence[Source], read: frozenset[str]) -> 
 
 
 def reason_of(relative: PurePath) -> str:
-    """Why a file that no source gave is ignored. relative: to data/."""
+    """Return why a file that no source reads is ignored. relative: to data/."""
     if not is_utf8(str(relative)):
         return NAME_NOT_UTF8
     if relative.name in PLACEHOLDERS:
@@ -116,7 +116,7 @@ def reason_of(relative: PurePath) -> str:
 
 
 def _used_by(sources: Sequence[Source], data: Path) -> tuple[frozenset[Path], list[Path]]:
-    """The files that are tables, and the folders whose files another library reads; resolved."""
+    """Return the files that are tables, and the folders whose files another library reads; resolved."""
     files: set[Path] = set()
     folders: list[Path] = []
     for source in sources:
@@ -133,41 +133,41 @@ def _used_by(sources: Sequence[Source], data: Path) -> tuple[frozenset[Path], li
 
 
 def _path_of(source: Source, data: Path) -> Path | None:
-    named = {TableSource: "path", HuggingFaceSource: "dataset", CrawlSource: "saved_site"}.get(type(source))
-    value = None if named is None else getattr(source, named)
+    field = {TableSource: "path", HuggingFaceSource: "dataset", CrawlSource: "saved_site"}.get(type(source))
+    value = None if field is None else getattr(source, field)
     if value is None:
         return None
     try:
         path = inside(data, value)
-    except InputError:  # a dataset of the Hub, or a path that reading the source refuses
+    except InputError:  # a dataset of the Hub, or a path that the source's reader rejects
         return None
     return path if path.exists() else None
 
 
 def write_ignored(path: Path, ignored: Sequence[tuple[str, str]]) -> None:
-    """Writes the list as CSV with the columns file and reason; nothing where no file is ignored."""
+    """Write the list as CSV with the columns file and reason; no file if the list is empty."""
     if not ignored:
         return
     write_list(path, ("file", "reason"), [(shown_name(name), reason) for name, reason in ignored])
 
 
 def shown_name(name: str) -> str:
-    """The name as text: bytes of it that are not UTF-8 become a replacement character."""
+    """Return the name as text: bytes that are not UTF-8 become a replacement character."""
     return os.fsencode(name).decode("utf-8", errors="replace")
 
 
 def ignored_phrase(reasons: dict[str, int]) -> str:
-    """What the terminal says of ignored files; empty where there are none but placeholders."""
-    shown = {reason: count for reason, count in reasons.items() if reason != PLACEHOLDER}
-    if not shown:
+    """Describe ignored files for the terminal; empty if there are none but placeholders."""
+    counts = {reason: count for reason, count in reasons.items() if reason != PLACEHOLDER}
+    if not counts:
         return ""
-    listed = ", ".join(f"{count:,} {reason.replace('_', ' ')}" for reason, count in shown.items())
-    total = sum(shown.values())
+    listed = ", ".join(f"{count:,} {reason.replace('_', ' ')}" for reason, count in counts.items())
+    total = sum(counts.values())
     return f"{total:,} {'file' if total == 1 else 'files'} ignored ({listed})"
 
 
 def count_not_copied(workspace: Path) -> dict[str, int]:
-    """Reason → number of the files that `seedling init` did not copy into data/."""
+    """Return reason → number of files that `seedling init` did not copy into data/."""
     path = workspace / NOT_COPIED
     if not path.is_file():
         return {}

@@ -1,4 +1,4 @@
-"""The folders of a workspace that Seedling writes to: a link in their place could lead a write, or a removal, to a file of the user's."""
+"""Checks the folders that Seedling writes to: a link in one could make it overwrite or delete a file of the user."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ DVC_FOLDERS = (".dvc/tmp", ".dvc/cache/runs")
 
 
 def check_own_folders(workspace: Path) -> None:
-    """Raises InputError where a folder that Seedling writes to, or something in its first two levels, is a link out of the workspace.
+    """Raise InputError if a folder that Seedling writes to, or an entry in its first two levels, links elsewhere.
 
-    Links into DVC's cache are its way to store files, wherever that lies.
+    Links into DVC's cache, which may be at any path, are allowed.
     """
     root = workspace.resolve()
     for path in _written(workspace):
@@ -23,7 +23,8 @@ def check_own_folders(workspace: Path) -> None:
             target = real_path(path)
             if not target.is_relative_to(root) and OF_DVC.search(target.as_posix()) is None:
                 raise InputError(
-                    f"{path} is a link to {target}, outside of the workspace: nothing is written or removed behind it. Remove the link."
+                    f"{path} is a link to {target}, outside of the workspace: nothing is written or removed there. "
+                    "Remove the link."
                 )
 
 

@@ -1,6 +1,6 @@
-"""Reading files that may be damaged: cut by a full disk, half written by a process that was killed, edited by hand.
+"""Reads files that may be damaged: cut by a full disk, incomplete after a kill, or edited by hand.
 
-Every reader of a workspace's files goes through here, so that an error names the file and what to do about it.
+All readers of a workspace's files use this module, so that an error names the file and its remedy.
 """
 
 from __future__ import annotations
@@ -21,34 +21,35 @@ STAGE_OUTPUTS = ("generations", "models", "reports")
 
 @contextmanager
 def reading(path: Path) -> Iterator[None]:
-    """Whatever goes wrong while the block reads this file is raised as DamagedFile; errors of permission, of a file that
-    is not there, and of memory stay what they are.
+    """Raise errors of reading this file as DamagedFile.
+
+    Errors of permission, of a missing file, and of memory are raised unchanged.
     """
     try:
         yield
     except (SeedlingError, PermissionError, FileNotFoundError, MemoryError):
         raise
-    except Exception as error:  # a library's parser raises what it likes: KeyError, BadZipFile, SafetensorError …
+    except Exception as error:  # parsers raise many types: KeyError, BadZipFile, SafetensorError …
         raise DamagedFile(path, error, remedy(path)) from error
 
 
 def read_json(path: Path) -> Any:
-    """The file's value. Raises DamagedFile where it is no JSON, and FileNotFoundError."""
+    """Return the file's value. Raises DamagedFile if it is not JSON, and FileNotFoundError."""
     with reading(path):
         return json.loads(path.read_text(encoding="utf-8"))
 
 
 def remedy(path: Path) -> str:
-    """What to do about a damaged file at this place."""
+    """Return what to do about a damaged file at this path."""
     if set(path.parts) & set(STAGE_OUTPUTS):
-        return "delete this file and run `seedling run`, which restores it from DVC's cache or makes it again"
+        return "delete this file and run `seedling run`, which restores it from DVC's cache or creates it again"
     if ".seedling" in path.parts:
         return "delete this file and run again"
     return "restore it from a backup, or delete it"
 
 
 def read_frame(path: Path, columns: Sequence[str] | None = None) -> pd.DataFrame:
-    """The Parquet file's rows. Raises DamagedFile where it is cut or no Parquet, and FileNotFoundError."""
+    """Return the Parquet file's rows. Raises DamagedFile if it is cut or not Parquet, and FileNotFoundError."""
     import pandas as pd
 
     with reading(path):

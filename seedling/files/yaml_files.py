@@ -1,4 +1,4 @@
-"""YAML that people edit and git merges: read with limits, and with a remedy for what a merge or an editor left in it."""
+"""Reads YAML files that users edit and git merges: with limits, and with remedies for conflicts and common mistakes."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from ruamel.yaml.nodes import MappingNode, Node, SequenceNode
 from seedling.config.secret_literals import without_secrets
 from seedling.errors import InputError
 
-MAX_BYTES = 2**20  # which takes the parser some seconds; the largest that we know has a tenth of it
-MAX_OPEN_BRACKETS = 50  # the parser looks at each of them for each word within
+MAX_BYTES = 2**20  # takes the parser some seconds; known files have at most a tenth of it
+MAX_OPEN_BRACKETS = 50  # the parser checks each open bracket for each word inside
 MAX_LEVELS = 100
-MAX_VALUES = 200_000  # of a file whose aliases are written out; the largest that we know has some thousands
+MAX_VALUES = 200_000  # of a file with its aliases expanded; known files have some thousands
 
 ALIAS = re.compile(r"[&*][^\s,\[\]{}]")  # an anchor or an alias may have any name
 
@@ -30,15 +30,15 @@ MERGED_BY_COMMAND = {"dvc.lock", "data.dvc"}
 
 
 def read_yaml_file(path: Path) -> Any:
-    """The file's value, None of an empty one.
+    """Return the file's value, None for an empty file.
 
-    Raises InputError, which names the file and the remedy: conflict markers of git, no YAML, no UTF-8, nested too deeply, or
-    aliases that would fill the memory.
+    Raises InputError, with the file and the remedy, for conflict markers of git, invalid YAML or UTF-8, too many
+    levels, and aliases that would fill the memory.
     """
     try:
         if path.stat().st_size > MAX_BYTES:
             raise InputError(
-                f"{path} has {path.stat().st_size:,} bytes, and at most {MAX_BYTES:,} are read: shorten it."
+                f"{path} has {path.stat().st_size:,} bytes, but at most {MAX_BYTES:,} are read: shorten it."
             )
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
@@ -47,18 +47,18 @@ def read_yaml_file(path: Path) -> Any:
 
 
 def parse_yaml(text: str, path: Path | str) -> Any:
-    """As `read_yaml_file`, of a text; `path` is for the message."""
+    """Parse a text as `read_yaml_file` does; `path` is for messages."""
     check_no_conflict(text, path)
     try:
         check_limits(text, path)
         value = YAML(typ="safe").load(text)
     except (YAMLError, ValueError) as error:
-        quoted = (
-            " Put what holds a colon, such as 'http://host:80/' or '.tag::text', in quotes."
+        hint = (
+            " Put values with a colon, such as 'http://host:80/' or '.tag::text', in quotes."
             if "unexpected ':'" in str(error)
             else ""
         )
-        raise InputError(f"{path} is not readable YAML: {without_secrets(str(error))}.{quoted}") from error
+        raise InputError(f"{path} is not readable YAML: {without_secrets(str(error))}.{hint}") from error
     except RecursionError as error:
         raise _too_deep(path) from error
     check_depth(value, path)
@@ -66,11 +66,9 @@ def parse_yaml(text: str, path: Path | str) -> Any:
 
 
 def check_limits(text: str, path: Path | str) -> None:
-    """Raises InputError for a text that is too long or nested too deeply, or whose aliases stand for more values than any program should
-    walk through.
-    """
+    """Raise InputError for a text that is too long, has too many levels, or has aliases for too many values."""
     if len(text) > MAX_BYTES:
-        raise InputError(f"{path} has {len(text):,} characters, and at most {MAX_BYTES:,} are read: shorten it.")
+        raise InputError(f"{path} has {len(text):,} characters, but at most {MAX_BYTES:,} are read: shorten it.")
     if _open_brackets(text) > MAX_OPEN_BRACKETS:
         raise _too_deep(path)
     if ALIAS.search(text) is None:
@@ -79,55 +77,56 @@ def check_limits(text: str, path: Path | str) -> None:
         root = YAML(typ="safe").compose(text)
         if root is not None and _values(root, {}) > MAX_VALUES:
             raise InputError(
-                f"{path} has aliases (*name) that stand for more than {MAX_VALUES:,} values: write out what is needed."
+                f"{path} has aliases (*name) that stand for more than {MAX_VALUES:,} values: write the needed "
+                "values out."
             )
     except RecursionError as error:
         raise _too_deep(path) from error
 
 
 def check_depth(value: Any, path: Path | str) -> None:
-    """Raises InputError for a value with more levels than functions that call themselves can walk down."""
+    """Raise InputError for a value with more levels than recursive functions can handle."""
     level, seen = [value], set[int]()
     for _ in range(MAX_LEVELS):
-        below: list[Any] = []
+        members: list[Any] = []
         for container in level:
             if isinstance(container, dict | list) and id(container) not in seen:
                 seen.add(id(container))
-                below.extend([*container, *container.values()] if isinstance(container, dict) else container)
-        if not below:
+                members.extend([*container, *container.values()] if isinstance(container, dict) else container)
+        if not members:
             return
-        level = below
+        level = members
     raise _too_deep(path)
 
 
 def _open_brackets(text: str) -> int:
-    """How many brackets are open at most, those in quotes counted too."""
-    most = depth = 0
+    """Return the largest number of open brackets, including brackets in quotes."""
+    deepest = depth = 0
     for bracket in BRACKET.findall(text):
         depth = depth + 1 if bracket in "[{" else max(0, depth - 1)
-        most = max(most, depth)
-    return most
+        deepest = max(deepest, depth)
+    return deepest
 
 
 def _too_deep(path: Path | str) -> InputError:
-    return InputError(f"{path} is nested too deeply: no value of Seedling's has more than a dozen levels.")
+    return InputError(f"{path} is nested too deeply: Seedling's files have at most a dozen levels.")
 
 
 def check_no_conflict(text: str, path: Path | str) -> None:
-    """Raises InputError where git left the markers of a merge conflict in the text."""
+    """Raise InputError for conflict markers of git in the text."""
     start = CONFLICT_START.search(text)
     if start is None or CONFLICT_END.search(text) is None:
         return
     line = text.count("\n", 0, start.start()) + 1
-    how = SOLVED_BY_COMMAND if Path(path).name in MERGED_BY_COMMAND else SOLVED_BY_HAND
-    raise InputError(f"{path} has an unsolved merge conflict at line {line}: {how}.")
+    remedy = SOLVED_BY_COMMAND if Path(path).name in MERGED_BY_COMMAND else SOLVED_BY_HAND
+    raise InputError(f"{path} has an unsolved merge conflict at line {line}: {remedy}.")
 
 
 def _values(node: Node, counts: dict[int, int]) -> int:
-    """How many values the node holds once its aliases are written out. Each node is visited once, however often it is named."""
+    """Count the values of the node with its aliases expanded. Each node is visited once."""
     if id(node) in counts:
         return counts[id(node)]
-    counts[id(node)] = MAX_VALUES + 1  # found again below itself: it never ends
+    counts[id(node)] = MAX_VALUES + 1  # a node that contains itself never ends
     count = 1
     if isinstance(node, MappingNode):
         count += sum(_values(key, counts) + _values(value, counts) for key, value in node.value)

@@ -1,1 +1,1 @@
-"""`seedling init`: makes a workspace of a folder or a table."""
+"""`seedling init`: creates a workspace from a folder or a table."""

@@ -1,4 +1,4 @@
-"""`seedling init`: makes an ordinary git + DVC repository of a user's folder or table."""
+"""`seedling init`: creates a workspace, an ordinary git and DVC repository, from a user's folder or table."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from seedling.files.ignored_files import (
     NOT_COPIED,
     UNREAD_NAMES,
     hidden_files,
-    is_passed_over,
+    is_ignored,
     reason_of,
     write_ignored,
 )
@@ -42,7 +42,7 @@ from seedling.media import images
 from seedling.plugins import CODE, is_code
 from seedling.progress import Progress, silent
 from seedling.records.test_evaluations import LOG
-from seedling.scrape.folder import ROOTS, TEXT_SUFFIXES
+from seedling.scrape.folder import SPLIT_FOLDERS, TEXT_SUFFIXES
 from seedling.scrape.packing import PACKED, pack_folder
 from seedling.scrape.table import SUFFIXES
 from seedling.terminal.notices import state_once
@@ -53,27 +53,16 @@ from seedling.versioning.ledger import create_repository, renew_links_of
 FOLDER = "{kind: folder, path: .}"
 BY_CLASS = FOLDER.replace("}", ", by_class: true}")
 MAY_BE_EMPTY = FOLDER.replace("}", ", may_be_empty: true}")
-MANY = 10_000  # files: DVC looks at each of them whenever it is asked anything
-
-
+MIN_PACKED_FILES = 10_000  # DVC checks each file of data/ in each command
 OWN_FILES = (
-    *(
-        ".dvc/.gitignore",
-        ".dvc/config",
-        ".dvcignore",
-        ".gitattributes",
-        ".gitignore",
-        "README.md",
-        "data.dvc",
-        "dvc.yaml",
-    ),
-    *("gates.yaml", NOT_COPIED, "params.yaml", "prefect.yaml", LOG),
+    *(".dvc/.gitignore", ".dvc/config", ".dvcignore", ".gitattributes", ".gitignore", "README.md"),
+    *("data.dvc", "dvc.yaml", "gates.yaml", NOT_COPIED, "params.yaml", "prefect.yaml", LOG),
 )
 HINTS = {
-    CODE: " Read them, and say --with-code to copy them.",
+    CODE: " Read them, and use --with-code to copy them.",
     HIDDEN: " Names that begin with a dot are not read: rename the folder or the files if they are data.",
     NAME_NOT_UTF8: " Their names are not UTF-8: rename them, for example with `convmv -f latin1 -t utf8`.",
-    OUTSIDE: " Links that lead out of the folder are not followed: copy what they lead to into it.",
+    OUTSIDE: " Links that lead out of the folder are not followed: copy their targets into it.",
 }
 
 
@@ -94,84 +83,104 @@ def make_workspace(
     preview_lines: list[str] | None = None,
     progress: Progress = silent,
 ) -> Path:
-    """Copies the source to `folder`/data and puts params, gates and the line beside it; gives the workspace.
+    """Copy the source to `folder`/data, write params, gates and the pipeline beside it, and return the workspace.
 
-    source: None where all rows are to be collected: data/ then has empty folders for what the user may add.
-    encoder: what params.yaml names as `encoder`, a folder or a model of the Hub, looked at before anything is copied;
-    None: all-MiniLM-L6-v2 for texts where its package is installed, "none": none.
-    pack: whether a folder's files become Parquet files in data/packed; None: from MANY files on.
-    by_source: whether the source's top folders are sources, with class folders in each, or classes; None: what their names say.
-    with_code: whether scripts and programs in the source are copied, too; left_out: takes each file that was not copied, with its reason.
-    columns: of tables, text, image, label, split, id or group → the column's own name; encoding: of tables, utf-8 where it is None; delimiter: of
-    tables, found out where it is None; no_label: words in a column of labels that stand for none. preview_lines: takes what is said of the data.
+    source: None if all rows will be collected: data/ then has empty folders to which the user may add files.
+    encoder: the `encoder` of params.yaml, a folder or a model of the Hub, which is checked before anything is copied;
+    None: all-MiniLM-L6-v2 for texts if its package is installed; "none": no encoder.
+    pack: whether a folder's files become Parquet files in data/packed; None: from MIN_PACKED_FILES files on.
+    by_source: whether the source's top folders are sources with class folders in each, or classes; None: detected.
+    columns: of tables, text, image, label, split, id or group → the column's name; encoding: of tables, None: utf-8;
+    delimiter: of tables, None: detected; no_label: values of the label column that stand for no label.
+    with_code: whether scripts and programs in the source are copied, too.
+    left_out: receives each file that is not copied, with its reason; preview_lines: receives the preview of the data.
 
-    Raises InputError where the folder holds a workspace or other files, the source does not exist or holds no such
-    rows, an option has nothing to speak of, top folders may be sources or classes, or git is not there.
+    Raises InputError if the folder has a workspace or other files, the source does not exist or has no such rows, an
+    option does not apply, top folders may be sources or classes, or git is not installed.
     """
     folder = folder.resolve()
     _check(folder, source)
     options = TableOptions(columns, encoding, delimiter, no_label)
-    listed = [MAY_BE_EMPTY] if source is None else _sources(source, modality, by_source, options)
-    if pack and listed not in ([FOLDER], [BY_CLASS]):
+    source_lines = [MAY_BE_EMPTY] if source is None else _sources(source, modality, by_source, options)
+    if pack and source_lines not in ([FOLDER], [BY_CLASS]):
         raise InputError(
-            "--pack is of one folder of classes: leave it out, tables and several sources stay as they are."
+            "--pack applies only to a single folder of classes: remove it; tables and several sources are not packed."
         )
-    named = _encoder(encoder, modality)
+    encoder_value = _encoder(encoder, modality)
     out: list[tuple[str, str]] = [] if left_out is None else left_out
     lines: list[str] = [] if preview_lines is None else preview_lines
-    beside = folder.with_name(f".{folder.name}.new")  # renamed at the end: a failure leaves nothing behind
+    temporary = folder.with_name(f".{folder.name}.new")  # renamed at the end: a failure leaves nothing behind
     try:
-        shutil.rmtree(beside, ignore_errors=True)
-        beside.mkdir(parents=True)
-        many = 0 if source is None else sum(len(names) for _, _, names in os.walk(source))
-        if source is None:
-            _invite(beside / "data")
-        elif listed in ([FOLDER], [BY_CLASS]) and many and (pack or (pack is None and many >= MANY)):
-            by_class = listed == [BY_CLASS]
-            out += pack_folder(
-                source, beside / "data", modality, many, progress, with_code=with_code, by_class=by_class
-            )
-            listed = [f"{{kind: table, path: {PACKED}}}", MAY_BE_EMPTY]
-        else:
-            out += _copy(source, beside / "data", many, progress, with_code=with_code)
-        if source is not None and source.is_dir():
-            out += hidden_files(source)
-        write_ignored(beside / NOT_COPIED, sorted(out))
-        _write_files(beside, folder.name, modality, listed, named)
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        data = temporary / "data"
+        source_lines = _fill_data(source, data, modality, source_lines, pack, out, progress, with_code=with_code)
+        write_ignored(temporary / NOT_COPIED, sorted(out))
+        _write_files(temporary, folder.name, modality, source_lines, encoder_value)
         progress("track with DVC", 0, None)
         if source is not None:
-            lines.extend(_preview(beside, source))
-        _track(beside)
+            lines.extend(_preview(temporary, source))
+        _track(temporary)
         if folder.exists():
             folder.rmdir()
-        beside.replace(folder)
+        temporary.replace(folder)
         renew_links_of(folder)
     except InputError as error:
-        raise InputError(str(error).replace(str(beside), str(folder))) from error
+        raise InputError(str(error).replace(str(temporary), str(folder))) from error
     except (OSError, shutil.Error, UnicodeEncodeError) as error:
-        raise SeedlingError(f"{folder} could not be made: {_first_line(error)}. Mend that, then run again.") from error
+        raise SeedlingError(
+            f"{folder} could not be created: {_first_line(error)}. Fix the cause, then run again."
+        ) from error
     finally:
-        shutil.rmtree(beside, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)
     return folder
 
 
+def _fill_data(
+    source: Path | None,
+    data: Path,
+    modality: Modality,
+    source_lines: list[str],
+    pack: bool | None,
+    out: list[tuple[str, str]],
+    progress: Progress,
+    *,
+    with_code: bool,
+) -> list[str]:
+    """Copy or pack the source into data/, add what is left out to `out`, and return the sources' lines."""
+    if source is None:
+        _make_label_folders(data)
+        return source_lines
+    file_count = sum(len(names) for _, _, names in os.walk(source))
+    can_pack = source_lines in ([FOLDER], [BY_CLASS]) and file_count > 0
+    if can_pack and (pack or (pack is None and file_count >= MIN_PACKED_FILES)):
+        by_class = source_lines == [BY_CLASS]
+        out += pack_folder(source, data, modality, file_count, progress, with_code=with_code, by_class=by_class)
+        source_lines = [f"{{kind: table, path: {PACKED}}}", MAY_BE_EMPTY]
+    else:
+        out += _copy(source, data, file_count, progress, with_code=with_code)
+    if source.is_dir():
+        out += hidden_files(source)
+    return source_lines
+
+
 def _first_line(error: Exception) -> str:
-    """Shutil collects errors as (from, to, why); the first one says enough."""
+    """Return an error's message; of the errors (source, target, message) that shutil collects, the first message."""
     if isinstance(error, shutil.Error) and error.args and isinstance(error.args[0], list):
         return str(error.args[0][0][-1])
     return str(error)
 
 
 def _preview(workspace: Path, source: Path) -> list[str]:
-    """What is said of the data. Raises InputError where a source cannot be read as params.yaml has it."""
+    """Return the preview. Raises InputError if a source cannot be read as params.yaml describes it."""
     try:
         return preview(workspace)
     except InputError as error:
         raise InputError(for_command_line(str(error), workspace / "data", source)) from error
 
 
-def _invite(data: Path) -> None:
-    """Folders for the user's own labels; git and DVC keep no empty one, and scrape passes over hidden files."""
+def _make_label_folders(data: Path) -> None:
+    """Create folders for the user's own labels, with a hidden file in each: git and DVC do not keep empty folders."""
     for name in ("labeled", "unlabeled"):
         (data / name).mkdir(parents=True)
         (data / name / ".keep").touch()
@@ -189,93 +198,109 @@ def _check(folder: Path, source: Path | None) -> None:
     if not source.exists():
         raise InputError(f"{source} does not exist: name a folder or a {', '.join(SUFFIXES)} file.")
     if source.is_dir() and folder.resolve().is_relative_to(source.resolve()):
-        raise InputError(f"{folder} lies within {source}: name a folder outside of it.")
+        raise InputError(f"{folder} is inside {source}: name a folder outside of it.")
 
 
 def _quoted(name: str) -> str:
-    """As YAML reads it, with any letter."""
+    """Return the name as a YAML string."""
     return json.dumps(name, ensure_ascii=False)
 
 
 def _sources(source: Path, modality: Modality, by_source: bool | None, options: TableOptions) -> list[str]:
-    """The `scrape.sources` lines for params.yaml: the table itself, or the folder and the tables in it.
+    """Return the `scrape.sources` lines for params.yaml: the table itself, or the folder and the tables in it.
 
-    Raises InputError where nothing is there, an option has nothing to speak of, or top folders may be sources or classes.
+    Raises InputError if the source has no rows, an option does not apply, or top folders may be sources or classes.
     """
     root = source.parent if source.is_file() else source
-    if source.is_file():
-        if source.suffix.lower() not in SUFFIXES:
-            raise InputError(f"{source} is none of {', '.join(SUFFIXES)}: save the table as one of these.")
-        tables, inner = [source.name], []
-    else:
-        tables = table_paths(source)
-        inner = sorted(path for path in source.iterdir() if path.is_dir() and not is_passed_over(path.name))
-    if options.settings() and not tables:
-        raise InputError(
-            f"--column, --encoding, --delimiter and --no-label are of tables, and {source} holds none: leave them out."
-        )
-    if by_source and (tables or not inner):
-        raise InputError(
-            f"--by-source is of folders alone, and {source} holds a table: leave it out, and name the sources in params.yaml."
-        )
+    tables, inner = _tables_and_folders(source)
+    _check_options(source, tables, inner, by_source, options)
     try:
-        found_tables = find_tables(root, tables, modality, options)
+        table_sources = find_tables(root, tables, modality, options)
     except MissingColumn as error:
         if not inner or options.columns:
             raise InputError(for_command_line(str(error), root, source)) from error
-        found_tables = TableSources([TableSource(kind="table", path=path) for path in tables])
+        table_sources = TableSources([TableSource(kind="table", path=path) for path in tables])
     except InputError as error:
         raise InputError(for_command_line(str(error), root, source)) from error
-    if any("/" in path or path == "." for path in tables):  # nothing but tables lies in the folders
+    if any("/" in path or path == "." for path in tables):  # the folders have only tables
         inner = []
-    layout = lay_out(source, found_tables.tables, inner, modality, named_columns=bool(options.columns))
-    for notice in [*found_tables.notices, *layout.notices]:
+    layout = lay_out(source, table_sources.tables, inner, modality, named_columns=bool(options.columns))
+    for notice in [*table_sources.notices, *layout.notices]:
         state_once(notice)
-    found = [source_line(table) for table in layout.tables]
-    folder = BY_CLASS if by_source is False and any(path.name.casefold() in ROOTS for path in inner) else FOLDER
+    lines = [source_line(table) for table in layout.tables]
+    line_of_root = (
+        BY_CLASS if by_source is False and any(path.name.casefold() in SPLIT_FOLDERS for path in inner) else FOLDER
+    )
     if inner and layout.folders:
-        several = not tables and _hold_classes(inner, modality, by_source)
-        found = [f"{{kind: folder, path: {_quoted(one.name)}}}" for one in inner] if several else [folder, *found]
-    if not found:
-        wanted = "images in <class>/ folders" if modality == "image" else "a table nor .txt files in <class>/ folders"
-        raise InputError(f"{source} holds neither {wanted}, nor labeled/ and unlabeled/ folders with such.")
-    return found
+        if not tables and _are_sources(inner, modality, by_source):
+            lines = [f"{{kind: folder, path: {_quoted(folder.name)}}}" for folder in inner]
+        else:
+            lines = [line_of_root, *lines]
+    if not lines:
+        content = "images in <class>/ folders" if modality == "image" else "a table nor .txt files in <class>/ folders"
+        raise InputError(f"{source} has neither {content}, nor labeled/ and unlabeled/ folders with such files.")
+    return lines
 
 
-def _hold_classes(folders: Sequence[Path], modality: Modality, by_source: bool | None) -> bool:
-    """Whether these are sources with folders of classes, or of splits, in each. Raises InputError where they may be, or may be classes."""
+def _tables_and_folders(source: Path) -> tuple[list[str], list[Path]]:
+    """Return the source's tables, relative to it, and its top folders."""
+    if source.is_file():
+        if source.suffix.lower() not in SUFFIXES:
+            raise InputError(f"{source} is not a {', '.join(SUFFIXES)} file: save the table as one of these.")
+        return [source.name], []
+    folders = sorted(path for path in source.iterdir() if path.is_dir() and not is_ignored(path.name))
+    return table_paths(source), folders
+
+
+def _check_options(
+    source: Path, tables: Sequence[str], folders: Sequence[Path], by_source: bool | None, options: TableOptions
+) -> None:
+    if options.settings() and not tables:
+        raise InputError(
+            f"--column, --encoding, --delimiter and --no-label apply only to tables, and {source} has none: "
+            "remove them."
+        )
+    if by_source and (tables or not folders):
+        raise InputError(
+            f"--by-source applies only to folders, and {source} has a table: remove it, and name the sources in "
+            "params.yaml."
+        )
+
+
+def _are_sources(folders: Sequence[Path], modality: Modality, by_source: bool | None) -> bool:
+    """Whether these are sources with class or split folders in each. Raises InputError if they may also be classes."""
     if by_source is None:
         check_split_names(folders)
-    if by_source is not None or any(one.name.casefold() in ROOTS for one in folders):
+    if by_source is not None or any(folder.name.casefold() in SPLIT_FOLDERS for folder in folders):
         return bool(by_source)
-    below = [_folders_in(folder) for folder in folders]
+    subfolders = [_folders_in(folder) for folder in folders]
     suffixes = images.SUFFIXES if modality == "image" else TEXT_SUFFIXES
     if any(path.suffix.lower() in suffixes for folder in folders for path in folder.iterdir()):
-        return False  # rows lie in them, as in classes
-    if all(inner and all(_is_split(one) for one in inner) for inner in below):
+        return False  # they have rows, like classes
+    if all(inner and all(_is_split(folder) for folder in inner) for inner in subfolders):
         return True
-    counts = Counter(one.name for inner in below for one in inner)
-    shared = sorted(name for name, many in counts.items() if many > 1)
+    counts = Counter(folder.name for inner in subfolders for folder in inner)
+    shared = sorted(name for name, count in counts.items() if count > 1)
     if shared:
         raise InputError(
-            f"{', '.join(one.name for one in folders[:4])}: are they sources, with the classes {', '.join(shared[:4])} in each, or are they the "
-            "classes themselves? Say --by-source or --by-class."
+            f"{', '.join(folder.name for folder in folders[:4])}: are they sources, with the classes "
+            f"{', '.join(shared[:4])} in each, or are they the classes? Use --by-source or --by-class."
         )
     return False
 
 
 def _folders_in(folder: Path) -> list[Path]:
-    return [one for one in folder.iterdir() if one.is_dir() and not is_passed_over(one.name)]
+    return [path for path in folder.iterdir() if path.is_dir() and not is_ignored(path.name)]
 
 
 def _is_split(folder: Path) -> bool:
-    """Whether it is named like a split, and has classes in it where that split has any."""
-    split = ROOTS.get(folder.name.casefold())
+    """Whether the folder is named like a split, and has class folders if that split has classes."""
+    split = SPLIT_FOLDERS.get(folder.name.casefold())
     return split is not None and (split in {"pool", "out_of_scope"} or bool(_folders_in(folder)))
 
 
-def _copy(source: Path, data: Path, many: int, progress: Progress, *, with_code: bool) -> list[tuple[str, str]]:
-    """Copies the files that may be read, links as what they lead to; gives those that are left out, each with its reason."""
+def _copy(source: Path, data: Path, file_count: int, progress: Progress, *, with_code: bool) -> list[tuple[str, str]]:
+    """Copy readable files, and links as their targets. Returns the files that are left out: (path, reason)."""
     data.mkdir()
     if not source.is_dir():
         if (fault := fault_of(source, source.resolve().parent)) is not None:
@@ -284,7 +309,7 @@ def _copy(source: Path, data: Path, many: int, progress: Progress, *, with_code:
         return []
     root, left_out = source.resolve(), []
     for folder in folders_below(source, root):
-        if any(is_passed_over(part) for part in folder.relative_to(source).parts):
+        if any(is_ignored(part) for part in folder.relative_to(source).parts):
             continue
         (data / folder.relative_to(source)).mkdir(parents=True, exist_ok=True)
     for copied, (path, fault) in enumerate(files_below(source, root), start=1):
@@ -294,37 +319,37 @@ def _copy(source: Path, data: Path, many: int, progress: Progress, *, with_code:
         if reason is not None:
             left_out.append((path.relative_to(source).as_posix(), reason))
             continue
-        to = data / path.relative_to(source)
-        to.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy2(path, to)
-        progress("copy", copied, many or None)
+        target = data / path.relative_to(source)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(path, target)
+        progress("copy", copied, file_count or None)
     return left_out
 
 
-def told_left_out(left_out: Sequence[tuple[str, str]]) -> list[str]:
-    """What `seedling init` prints of the files that it did not copy: a sentence for each reason, with the first names."""
+def describe_left_out(left_out: Sequence[tuple[str, str]]) -> list[str]:
+    """Return a sentence per reason why files are not copied, with the first names."""
     sentences = []
     for reason, count in sorted(Counter(reason for _, reason in left_out).items()):
-        names = [name for name, why in left_out if why == reason][:5]
-        shown = ", ".join(ascii(name)[1:-1] for name in names) + (" …" if count > len(names) else "")
-        sentences.append(f"Left out, {reason}: {count:,} ({shown}).{HINTS.get(reason, '')}")
+        names = [name for name, cause in left_out if cause == reason][:5]
+        listed = ", ".join(ascii(name)[1:-1] for name in names) + (" …" if count > len(names) else "")
+        sentences.append(f"Left out, {reason}: {count:,} ({listed}).{HINTS.get(reason, '')}")
     return sentences
 
 
-def _encoder(wanted: str | None, modality: Literal["image", "text"]) -> str:
-    """The value of `encoder` in params.yaml; a folder is written whole and pinned by its weights' hash."""
+def _encoder(name: str | None, modality: Literal["image", "text"]) -> str:
+    """Return the value of `encoder` in params.yaml, with the weights' hash; a local folder becomes an absolute path."""
     from seedling.config.params import EncoderParams
     from seedling.features.pretrained import MINILM, find_pretrained, minilm_folder, weights_sha256
 
-    if wanted == "none" or (wanted is None and (modality == "image" or minilm_folder() is None)):
+    if name == "none" or (name is None and (modality == "image" or minilm_folder() is None)):
         return "null"
-    folder = find_pretrained(EncoderParams(model=wanted or MINILM), Path.cwd(), modality)
-    local = wanted is not None and (Path.cwd() / wanted).expanduser().is_dir()
-    model = str(folder.resolve()) if local else wanted or MINILM
+    folder = find_pretrained(EncoderParams(model=name or MINILM), Path.cwd(), modality)
+    is_local = name is not None and (Path.cwd() / name).expanduser().is_dir()
+    model = str(folder.resolve()) if is_local else name or MINILM
     return f"{{model: {json.dumps(model)}, sha256: {weights_sha256(folder)}}}"
 
 
-def _write_files(folder: Path, name: str, modality: str, listed: list[str], encoder: str) -> None:
+def _write_files(folder: Path, name: str, modality: str, source_lines: list[str], encoder: str) -> None:
     templates = files("seedling.init") / "workspace_files"
     (folder / "dvc.yaml").write_text(render_dvc_yaml(), encoding="utf-8")
     for file in ("gates.yaml", ".gitignore", ".gitattributes", "prefect.yaml", "README.md"):
@@ -334,7 +359,7 @@ def _write_files(folder: Path, name: str, modality: str, listed: list[str], enco
         (folder / file).write_text(text, encoding="utf-8")
     (folder / LOG).touch()
     params = templates.joinpath("params.yaml.template").read_text(encoding="utf-8")
-    lines = "\n".join(f"    - {line}" for line in listed)
+    lines = "\n".join(f"    - {line}" for line in source_lines)
     (folder / "params.yaml").write_text(
         params.replace("MODALITY", modality).replace("    - SOURCES", lines).replace("ENCODER", encoder),
         encoding="utf-8",
@@ -342,32 +367,32 @@ def _write_files(folder: Path, name: str, modality: str, listed: list[str], enco
 
 
 def deployment_name(workspace_name: str) -> str:
-    """The workspace's name without the characters that Prefect forbids in names, and without templating braces."""
+    """Return the workspace's name without the characters that Prefect forbids in names, and without braces."""
     return re.sub(r"[/%&<>{}$]", "-", workspace_name)
 
 
 def _track(folder: Path) -> None:
-    """Git init, dvc init, dvc add data, and a first commit, under the user's name where git knows it."""
+    """Run git init, dvc init and dvc add data, and commit, with the user's name if git has one."""
     _git(folder, "init", "--quiet")
     create_repository(folder)
     ignore = folder / ".dvc" / ".gitignore"
-    if not ignore.exists():  # DVC leaves it out where the user's own gitignore names the same files
+    if not ignore.exists():  # DVC omits it if the user's own gitignore has the same names
         ignore.write_text("/config.local\n/tmp\n/cache\n", encoding="utf-8")
     _git(folder, "add", "--all")
-    own = [name for name in OWN_FILES if (folder / name).is_file()]
-    _git(folder, "add", "--force", "--", *own)  # whatever the user's own gitignore leaves out
+    own_files = [name for name in OWN_FILES if (folder / name).is_file()]
+    _git(folder, "add", "--force", "--", *own_files)  # also what the user's own gitignore excludes
     commit = ("commit", "--quiet", "--message", "A Seedling workspace")
     identity = identity_environment(folder)
     try:
         _git(folder, *commit, more=identity)
-    except InputError as error:  # a signing key that is not there, or a hook that wants another message
+    except InputError as error:  # a missing signing key, or a hook that rejects the message
         _git(folder, *commit, "--no-gpg-sign", "--no-verify", more=identity)
-        state_once(f"The first commit is unsigned and passed no hooks, since {str(error).removesuffix('.')}.")
+        state_once(f"The first commit is unsigned and skipped all hooks: {str(error).removesuffix('.')}.")
 
 
 def _git(folder: Path, *arguments: str, more: Mapping[str, str] = MappingProxyType({})) -> None:
     environment = {**os.environ, **more}
-    command = ["git", "-c", "core.safecrlf=false", *arguments]  # a workspace's files end lines as they do everywhere
+    command = ["git", "-c", "core.safecrlf=false", *arguments]  # the files of a workspace end lines with a line feed
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)  # noqa: S603
     if done.returncode != 0:
         raise InputError(f"git {arguments[0]} failed in {folder}: {' '.join(done.stderr.split())}")

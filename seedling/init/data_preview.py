@@ -1,4 +1,4 @@
-"""What `seedling init` says of the data before anything is made of it: what was taken for what, five rows, the classes, and every rejection."""
+"""The preview that `seedling init` prints: the columns' roles, five rows, the classes, and all rejected rows."""
 
 from __future__ import annotations
 
@@ -22,27 +22,26 @@ from seedling.scrape.label_values import MAYBE_NO_LABEL
 from seedling.scrape.table import Table
 from seedling.terminal.printable import printable
 
-ROWS_SHOWN = 5
-CLASSES_SHOWN = 20
-NAMES_SHOWN = 5
+MAX_ROWS_SHOWN = 5
+MAX_CLASSES_SHOWN = 20
+MAX_NAMES_SHOWN = 5
 MAX_CELL_CHARACTERS = 60
 
 
 @dataclass
 class DataPreview:
-    """What was counted over all sources."""
+    """Counts over all sources."""
 
     lines: list[str] = field(default_factory=list)
     splits: Counter[str] = field(default_factory=Counter)
     classes: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))  # class → split → rows
     reasons: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))  # reason → origins
-    folders_below: dict[str, set[str]] = field(
-        default_factory=lambda: defaultdict(set)
-    )  # class → folders in its folder
+    # class → folders in its folder
+    folders_below: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
     files_read: set[str] = field(default_factory=set)  # relative to data/
 
     def count(self, items: Iterable[Item]) -> Iterator[Item]:
-        """The same items, counted."""
+        """Yield the same items, and count them."""
         for item in items:
             if item.file is not None:
                 self.files_read.add(item.file)
@@ -59,32 +58,32 @@ class DataPreview:
 
 
 def preview(workspace: Path) -> list[str]:
-    """The lines that are printed. Raises InputError where a source cannot be read, or where no image of a table is there."""
+    """Return the lines to print. Raises InputError if a source cannot be read, or if no image of a table exists."""
     params, data = load(workspace), workspace / "data"
-    found = DataPreview()
+    counts = DataPreview()
     sources = params.scrape.sources
     tables = labels_by_file(sources, data, params.modality)
     elsewhere = frozenset((data / source.path).resolve() for source in sources if isinstance(source, TableSource))
     folders = [(data / source.path).resolve() for source in sources if isinstance(source, FolderSource)]
     for source in sources:
         if isinstance(source, TableSource):
-            _of_table(source, data, params.modality, found)
+            _preview_table(source, data, params.modality, counts)
         elif isinstance(source, FolderSource):
             others = frozenset({*elsewhere, *(path for path in folders if path != (data / source.path).resolve())})
             items = read_folder(source, data, params.modality, sys.maxsize, others, tables)
-            rows = _shown(found.count(items), params.modality)
-            found.lines += [f"{_folder_name(source)}: a folder of files.", *_rows(rows)]
-    ignored = count_files(data, sources, frozenset(found.files_read)).ignored
-    return [*found.lines, *_totals(found), *_ignored(ignored)]
+            rows = _first_rows(counts.count(items), params.modality)
+            counts.lines += [f"{_folder_name(source)}: a folder of files.", *_aligned(rows)]
+    ignored = count_files(data, sources, frozenset(counts.files_read)).ignored
+    return [*counts.lines, *_totals(counts), *_ignored(ignored)]
 
 
 def _folder_name(source: FolderSource) -> str:
     return "The folder" if source.path == "." else f"The folder {printable(source.path)}"
 
 
-def _of_table(source: TableSource, data: Path, modality: Modality, found: DataPreview) -> None:
+def _preview_table(source: TableSource, data: Path, modality: Modality, counts: DataPreview) -> None:
     table = Table(source, data, modality)
-    before = sum(map(len, found.reasons.values()))
+    rejected_before = sum(map(len, counts.reasons.values()))
     images_missing: list[Item] = []
 
     def watched() -> Iterator[Item]:
@@ -93,60 +92,61 @@ def _of_table(source: TableSource, data: Path, modality: Modality, found: DataPr
                 images_missing.append(item)
             yield item
 
-    rows_before = found.splits.total()
-    rows = _shown(found.count(watched()), modality)
-    kept = found.splits.total() - rows_before
-    rejected = sum(map(len, found.reasons.values())) - before
+    kept_before = counts.splits.total()
+    rows = _first_rows(counts.count(watched()), modality)
+    kept = counts.splits.total() - kept_before
+    rejected = sum(map(len, counts.reasons.values())) - rejected_before
     if images_missing and not kept:
         raise InputError(
-            f"{table.path}: none of its images is there ({images_missing[0].reason}, {printable(images_missing[0].origin)} the first): name the "
-            "folder that holds both the table and the images, and write their paths relative to the table."
+            f"{table.path}: none of its images exists (the first is {printable(images_missing[0].origin)}, "
+            f"{images_missing[0].reason}): name the folder that has both the table and the images, and write their "
+            "paths relative to the table."
         )
-    path = printable(source.path)
-    found.lines += [
-        f"{path}: {kept + rejected:,} rows, {rejected:,} of them rejected; {table.files[0].described}. {_taken(table, source, modality)}",
-        *_rows(rows),
+    counts.lines += [
+        f"{printable(source.path)}: {kept + rejected:,} rows, {rejected:,} of them rejected; "
+        f"{table.files[0].described}. {_columns_line(table, source, modality)}",
+        *_aligned(rows),
     ]
     if table.changes:
         changes = ", ".join(f"{printable(change)} ({rows:,})" for change, rows in sorted(table.changes.items()))
-        found.lines.append(f"  Label values: {changes}.")
+        counts.lines.append(f"  Label values: {changes}.")
     if table.dropped_labels:
-        found.lines.append(
+        counts.lines.append(
             f"  {table.dropped_labels:,} rows of the pool or out of scope have a label, which is not used."
         )
 
 
-def _taken(table: Table, source: TableSource, modality: Modality) -> str:
-    """Which column was taken for what, and which are not read."""
+def _columns_line(table: Table, source: TableSource, modality: Modality) -> str:
+    """Describe the columns' roles, and list the columns that are not read."""
     columns = table.columns[0]
     used = columns.used()
-    taken = [
+    roles = [
         f"{modality if role == 'content' else role} from the column '{printable(name)}'" for role, name in used.items()
     ]
     if "label" not in used:
-        taken.append("no column of labels (--column label=NAME names it)")
+        roles.append("no column of labels (--column label=NAME names it)")
     splits = {table.default_split(file) for file in table.files} - {None}
     if splits:
         by = "" if source.default_split else " by the file's name"
-        taken.append(
+        roles.append(
             f"split {', '.join(sorted(map(str, splits)))}{by}" + (" where its cell is blank" if "split" in used else "")
         )
     if source.image_folder:
-        taken.append(f"images in {printable(source.image_folder)}")
+        roles.append(f"images in {printable(source.image_folder)}")
     others = [printable(name) for name in table.files[0].columns if name and name not in used.values()]
     rest = (
         f" Not read: {', '.join(others[:10])}{' …' if len(others) > 10 else ''}."
         if others and not columns.exported
         else ""
     )
-    return f"Taken: {'; '.join(taken)}.{rest}"
+    return f"Read: {'; '.join(roles)}.{rest}"
 
 
-def _shown(items: Iterable[Item], modality: Modality) -> list[tuple[str, str, str]]:
-    """The first rows; all items are read."""
+def _first_rows(items: Iterable[Item], modality: Modality) -> list[tuple[str, str, str]]:
+    """Return the first rows, and read all items."""
     rows: list[tuple[str, str, str]] = []
     for item in items:
-        if len(rows) < ROWS_SHOWN and item.reason is None:
+        if len(rows) < MAX_ROWS_SHOWN and item.reason is None:
             rows.append((_cut(_content(item, modality)), _cut(item.label or "—"), item.split))
     return rows
 
@@ -154,11 +154,11 @@ def _shown(items: Iterable[Item], modality: Modality) -> list[tuple[str, str, st
 def _content(item: Item, modality: Modality) -> str:
     try:
         return str(item.load()) if modality == "text" else item.file or item.origin
-    except (OSError, ValueError):  # said as the row's reason, where it is read
+    except (OSError, ValueError):  # becomes the row's reason later, when it is read
         return item.origin
 
 
-def _rows(rows: Sequence[tuple[str, str, str]]) -> list[str]:
+def _aligned(rows: Sequence[tuple[str, str, str]]) -> list[str]:
     widths = [max(len(cell) for cell in column) for column in zip_longest(*rows, fillvalue="")]
     return [
         "  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
@@ -166,56 +166,57 @@ def _rows(rows: Sequence[tuple[str, str, str]]) -> list[str]:
 
 
 def _cut(text: str) -> str:
-    shown = printable(" ".join(text[: 2 * MAX_CELL_CHARACTERS].split()))
-    return shown if len(shown) <= MAX_CELL_CHARACTERS else shown[: MAX_CELL_CHARACTERS - 1] + "…"
+    line = printable(" ".join(text[: 2 * MAX_CELL_CHARACTERS].split()))
+    return line if len(line) <= MAX_CELL_CHARACTERS else line[: MAX_CELL_CHARACTERS - 1] + "…"
 
 
-def _totals(found: DataPreview) -> Iterator[str]:
-    by_rows = sorted(found.classes, key=lambda label: (-found.classes[label].total(), label))
-    shown = [f"{_cut(label)} {found.classes[label].total():,}" for label in by_rows[:CLASSES_SHOWN]]
-    more = f" and {len(by_rows) - CLASSES_SHOWN:,} more" if len(by_rows) > CLASSES_SHOWN else ""
-    yield f"Classes: {', '.join(shown) + more if shown else 'none, as no row has a label'}."
-    splits = ", ".join(f"{split} {rows:,}" for split, rows in sorted(found.splits.items()))
-    yield f"Splits: {splits or 'none'}." + (" Rows in the pool have no label." if found.splits["pool"] else "")
-    for reason, origins in sorted(found.reasons.items()):
-        names = ", ".join(printable(origin) for origin in origins[:NAMES_SHOWN])
-        yield f"Rejected, {reason}: {len(origins):,} ({names}{' …' if len(origins) > NAMES_SHOWN else ''})."
-    yield from _doubts(found)
+def _totals(counts: DataPreview) -> Iterator[str]:
+    by_rows = sorted(counts.classes, key=lambda label: (-counts.classes[label].total(), label))
+    listed = [f"{_cut(label)} {counts.classes[label].total():,}" for label in by_rows[:MAX_CLASSES_SHOWN]]
+    more = f" and {len(by_rows) - MAX_CLASSES_SHOWN:,} more" if len(by_rows) > MAX_CLASSES_SHOWN else ""
+    yield f"Classes: {', '.join(listed) + more if listed else 'none, as no row has a label'}."
+    splits = ", ".join(f"{split} {rows:,}" for split, rows in sorted(counts.splits.items()))
+    yield f"Splits: {splits or 'none'}." + (" Rows in the pool have no label." if counts.splits["pool"] else "")
+    for reason, origins in sorted(counts.reasons.items()):
+        names = ", ".join(printable(origin) for origin in origins[:MAX_NAMES_SHOWN])
+        yield f"Rejected, {reason}: {len(origins):,} ({names}{' …' if len(origins) > MAX_NAMES_SHOWN else ''})."
+    yield from _warnings(counts)
 
 
 def _ignored(ignored: Sequence[tuple[str, str]]) -> Iterator[str]:
-    """One line per reason why files in data/ are not read; placeholders that keep an empty folder in git are not listed."""
+    """Yield a line per reason why files of data/ are not read; placeholders that keep empty folders are omitted."""
     names_by_reason = defaultdict(list)
     for name, reason in ignored:
         names_by_reason[reason].append(name)
     for reason, names in sorted(names_by_reason.items()):
         if reason != PLACEHOLDER:
-            shown = ", ".join(printable(shown_name(name)) for name in names[:NAMES_SHOWN])
-            more = " …" if len(names) > NAMES_SHOWN else ""
-            yield f"Ignored, {reason.replace('_', ' ')}: {len(names):,} ({shown}{more})."
+            listed = ", ".join(printable(shown_name(name)) for name in names[:MAX_NAMES_SHOWN])
+            more = " …" if len(names) > MAX_NAMES_SHOWN else ""
+            yield f"Ignored, {reason.replace('_', ' ')}: {len(names):,} ({listed}{more})."
 
 
-def _doubts(found: DataPreview) -> Iterator[str]:
-    """What may not be meant: one class alone, spellings of one class, and words that may stand for no label."""
-    if len(found.classes) == 1:
-        (label,) = found.classes
-        folders = sorted(found.folders_below[label])
-        shown = f"{', '.join(map(_cut, folders[:NAMES_SHOWN]))}{' …' if len(folders) > NAMES_SHOWN else ''}"
-        within = (
-            f" The folder '{_cut(label)}' holds {shown}: if these are the classes, give `seedling init` that folder."
-        )
-        yield "Training needs at least two classes." + (within if len(folders) > 1 else "")
+def _warnings(counts: DataPreview) -> Iterator[str]:
+    """Yield what may be unintended: a single class, spellings of one class, and labels that may stand for no label."""
+    if len(counts.classes) == 1:
+        (label,) = counts.classes
+        folders = sorted(counts.folders_below[label])
+        listed = f"{', '.join(map(_cut, folders[:MAX_NAMES_SHOWN]))}{' …' if len(folders) > MAX_NAMES_SHOWN else ''}"
+        hint = f" The folder '{_cut(label)}' has {listed}: if these are the classes, give `seedling init` that folder."
+        yield "Training needs at least two classes." + (hint if len(folders) > 1 else "")
     spellings = defaultdict(list)
-    for label in sorted(found.classes):
+    for label in sorted(counts.classes):
         spellings[label.casefold()].append(label)
     for labels in spellings.values():
         if len(labels) > 1:
-            shown = " and ".join(f"'{_cut(label)}'" for label in labels)
-            yield f"{shown} differ in case alone and are one class; validate.merge_case: false keeps them apart."
+            listed = " and ".join(f"'{_cut(label)}'" for label in labels)
+            yield f"{listed} differ only in case and are one class; validate.merge_case: false keeps them apart."
     for digit, word in (("1", "true"), ("0", "false")):
-        words = [label for label in sorted(found.classes) if label.casefold() == word]
-        if words and digit in found.classes:
-            yield f"'{words[0]}' and '{digit}' are two classes; write one of them for both in the table if they mean the same."
-    for label in sorted(found.classes):
+        words = [label for label in sorted(counts.classes) if label.casefold() == word]
+        if words and digit in counts.classes:
+            yield f"'{words[0]}' and '{digit}' are two classes; if they mean the same, write one of them in the table."
+    for label in sorted(counts.classes):
         if label.casefold() in MAYBE_NO_LABEL:
-            yield f"'{_cut(label)}' ({found.classes[label].total():,} rows) is a class; say --no-label '{_cut(label)}' if it stands for no label."
+            yield (
+                f"'{_cut(label)}' ({counts.classes[label].total():,} rows) is a class; use --no-label '{_cut(label)}' "
+                "if it stands for no label."
+            )

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from seedling.features.classical import Inputs
-from seedling.features.distances import away_from, blocks, of_length_one
+from seedling.features.distances import blocks, cosine_distances, normalize_rows
 from seedling.models.heads import Head
 from seedling.parallel.executor import in_threads
 from seedling.stats.statistics import SMALLEST, Floats, Ints
@@ -77,12 +77,12 @@ class Nearest:
     @classmethod
     def of(cls, features: Any, fold: Ints) -> Nearest:
         """By the angle between features. fold: (n_rows,)."""
-        unit = of_length_one(features)
+        unit = normalize_rows(features)
         many = len(fold)
         nearest = min(NEIGHBORS, int((many - np.unique(fold, return_counts=True)[1]).min()))
 
         def of_block(mine: slice) -> tuple[NDArray[np.intp], Any]:
-            away = away_from(unit[mine], unit)
+            away = cosine_distances(unit[mine], unit)
             away[fold[mine, None] == fold[None]] = np.inf
             found = np.argpartition(away, nearest - 1, axis=1)[:, :nearest]
             return found, np.take_along_axis(away, found, axis=1)

@@ -1,10 +1,15 @@
-"""Learners: what turns rows into probabilities.
+"""Learners: models from features to class probabilities.
 
-features   images → pixels, HOG and color; texts → TF-IDF of words and characters
-encoder    a pretrained encoder as a function from rows to features; encoded_features: what learners see of it; feature_cache: once a row
-heads      logistic regression, SVM, trees and nearest neighbors on features, with soft labels and weights
-training   learning by gradients: steps, checkpoints, resuming; network: a small residual one; fine_tuned: the encoder itself
-losses     class imbalance and doubtful labels
-graph      labels spread over a nearest-neighbor graph
-saving     models as files that run no code when loaded
+model, predictor       a trained model, and its predictions for new rows
+heads, trees           logistic regression, random forest and boosted trees, with soft labels and weights
+instance_based         support vector machine and nearest neighbors
+training, device       gradient training with checkpoints; GPU or CPU
+network                a small residual network, trained from scratch
+fine_tuned             the fine-tuned encoder
+losses                 class imbalance and label noise
+label_propagation      labels propagated on a nearest-neighbor graph
+image_flow             a generator of small images
+masked_words           replacement words from a masked language model
+portable*, gradients   a model as a torch module, for ONNX export and gradients
+saving, model_arrays   model files that run no code when they are loaded
 """

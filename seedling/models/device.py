@@ -1,4 +1,4 @@
-"""Where models run: a GPU, Apple's, or the processor; on how many threads, how exactly, and in what memory."""
+"""The device of models (CUDA, Apple or CPU), its threads, precision and memory."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from seedling.parallel.executor import this_process
 
 
 def device_of(number: int = 0) -> Any:
-    """The number-th GPU, counted round and round; Apple's; else the processor. GPUs are asked for exact, repeatable sums.
+    """Return a GPU by number (modulo the number of GPUs), Apple's GPU, or the CPU.
 
-    A process that works beside others has the GPU of its own number.
+    With several processes, each process uses the GPU of its local number. CUDA is set to exact, deterministic
+    arithmetic.
     """
     import torch
 
@@ -25,23 +26,26 @@ def device_of(number: int = 0) -> Any:
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 
-def one_thread(device: Any) -> None:
-    """On the processor a model's sums stay on one thread: in another order they would give other bytes."""
+def use_one_thread(device: Any) -> None:
+    """Use one thread on the CPU: a different order of sums would give different bytes."""
     import torch
 
     if device.type == "cpu":
-        torch.set_num_threads(1)  # of this thread: OpenMP keeps the number a thread
+        torch.set_num_threads(1)  # for the current thread: OpenMP stores the number per thread
 
 
-def in_half(device: Any) -> AbstractContextManager[object]:
-    """Mixed precision where the device has it: bfloat16 in the forward pass, float32 in weights and sums."""
+def mixed_precision(device: Any) -> AbstractContextManager[object]:
+    """Return a context with mixed precision on CUDA: bfloat16 in the forward pass, float32 weights and sums."""
     import torch
 
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=device.type == "cuda")
 
 
 def keep_freed_memory() -> None:
-    """Tells the C library (glibc) to keep freed memory for the next layer: handing it back costs most of the time."""
+    """Make the C library (glibc) keep freed memory for the next layer.
+
+    Otherwise most of the time is spent on returning memory to the system.
+    """
     with suppress(OSError, AttributeError):
         library = ctypes.CDLL(None)
         for option, value in ((-3, 2**31 - 1), (-1, 2**31 - 1), (-2, 256 * 2**20), (-8, 1)):
@@ -49,6 +53,6 @@ def keep_freed_memory() -> None:
 
 
 def release_freed_memory() -> None:
-    """Hands freed memory back to the system (glibc), which `keep_freed_memory` and small objects in between have held."""
+    """Return freed memory to the system (glibc) that `keep_freed_memory` and fragmentation retained."""
     with suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)

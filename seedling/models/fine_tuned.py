@@ -1,9 +1,9 @@
-"""The encoder itself, tuned to the labels there are: low-rank adapters (Hu et al. 2022) in the upper half of its layers.
+"""The fine-tuned encoder: low-rank adapters (Hu et al. 2022) in the upper half of its layers.
 
-Rows of one class are drawn together and apart from the others (supervised contrastive loss, Khosla et al. 2020), which
-teaches an encoder more from few labels than cross-entropy does; pairs are those within a batch, so the memory does not grow
-with the square of the rows. A logistic regression on the tuned features, beside the frozen ones, gives the logits.
-What is saved is the adapters and that regression: the encoder stays where it is, pinned by its key.
+The loss pulls rows of one class together and pushes other classes away (supervised contrastive loss, Khosla et al.
+2020), which learns more from few labels than cross-entropy does. Pairs are formed within a batch, so memory does not
+grow with the square of the number of rows. A logistic regression on the tuned and the frozen features gives the logits.
+Only the adapters and the regression are saved: the encoder stays in its folder, pinned by its key.
 """
 
 from __future__ import annotations
@@ -16,13 +16,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from seedling.errors import InputError
 from seedling.features.classical import Contents, Inputs
 from seedling.features.encoded_features import EncodedFeatures, unit
-from seedling.features.encoder import COLORS, Encoder, Features
-from seedling.models.device import device_of, in_half, one_thread
+from seedling.features.encoder import COLOR_COLUMNS, Encoder, Features
+from seedling.models.device import device_of, mixed_precision, use_one_thread
 from seedling.models.heads import ABSENT, hard_rows, make_estimator
 from seedling.models.losses import MIXIN, MIXIN_SHARE
 from seedling.models.model_arrays import check_arrays, check_classes
@@ -30,84 +31,72 @@ from seedling.models.training import FitContext, Loop
 from seedling.stats.statistics import Floats
 
 RANK = 8
-RATE = 1e-3
-CLASSES_A_BATCH, ROWS_A_CLASS = 8, 4
-SHARPNESS = 0.1  # temperature of the contrastive loss
-ENOUGH_TO_HOLD_OUT = 100  # rows: with fewer, all of them teach and the steps are fixed
+PEAK_LEARNING_RATE = 1e-3
+CLASSES_PER_BATCH, ROWS_PER_CLASS = 8, 4
+TEMPERATURE = 0.1  # of the contrastive loss
+MIN_ROWS_TO_HOLD_OUT = 100  # with fewer rows, all rows are training rows and the number of steps is fixed
 STEPS_BETWEEN_CHECKS, PATIENCE = 20, 2
-SHARE_OF_STEPS, MOST_STEPS = 5, 200  # a step is dear: a fifth of the network's
-FLOPS_A_SECOND = {"cpu": 4e10, "mps": 5e11, "cuda": 5e12}  # that small batches reach
+NETWORK_STEPS_PER_STEP, MAX_STEPS = 5, 200  # a step is expensive: a fifth of the network's steps
+FLOPS_PER_SECOND = {"cpu": 4e10, "mps": 5e11, "cuda": 5e12}  # that small batches reach, by device type
 ARRAYS_OF_HEAD = {"center": ("f", 1), "classes": ("i", 1), "coefficients": ("f", 2), "intercept": ("f", 1)}
-TOKENS = 16  # of a usual short text, for the prediction of seconds
+EXAMPLE_TOKENS = 16  # of a typical short text, to predict the seconds
 
 
 class FineTuned:
-    """The tuned encoder as a learner: fit on weighted, soft-labeled rows, give logits."""
+    """The fine-tuned encoder as a learner: fits weighted, soft-labeled rows and returns logits."""
 
     name = "fine_tuned"
 
-    def __init__(self, setting: FitContext) -> None:
-        self.setting, self.classes = setting, setting.classes
+    def __init__(self, context: FitContext) -> None:
+        self.context, self.classes = context, context.classes
         self._tuned: Encoder | None = None
         self._head: dict[str, torch.Tensor] = {}
 
     def fit(self, inputs: Inputs, targets: Floats, weights: Floats) -> None:
-        """targets: (n_rows, n_classes), rows sum to 1; weights: (n_rows,). Raises Diverged for a loss that is no number."""
-        encoder, contents = frozen_encoder(self.setting), _contents(inputs)
-        device = device_of(self.setting.device) if encoder.device.type == "cuda" else encoder.device
-        one_thread(device)
-        model = adapted(encoder, self.setting.seed).to(device)
-        tuned = replace(encoder, model=model, device=device)
-        rows = Ready(tuned, contents, _maker(self.setting).max_megapixels)
-        mixin = self.setting.mixin if self.setting.loss == MIXIN else None
-        others = None if mixin is None else Ready(tuned, _contents(mixin.inputs), rows.max_megapixels)
+        """Fine-tune the adapters, then fit the regression.
+
+        targets: (n_rows, n_classes), rows sum to 1; weights: (n_rows,). Raises Diverged for a loss that is not finite.
+        """
+        encoder, contents = frozen_encoder(self.context), _contents(inputs)
+        device = device_of(self.context.device) if encoder.device.type == "cuda" else encoder.device
+        use_one_thread(device)
+        model = with_adapters(encoder, self.context.seed).to(device)
+        tuned_encoder = replace(encoder, model=model, device=device)
+        prepared_rows = PreparedRows(tuned_encoder, contents, _maker(self.context).max_megapixels)
+        mixin = self.context.mixin if self.context.loss == MIXIN else None
+        prepared_mixin = (
+            None
+            if mixin is None
+            else PreparedRows(tuned_encoder, _contents(mixin.inputs), prepared_rows.max_megapixels)
+        )
         labels = targets.argmax(axis=1)
-        held_out = np.zeros(len(labels), dtype=bool)
-        if len(labels) >= ENOUGH_TO_HOLD_OUT:
-            held_out[np.random.default_rng(self.setting.seed).permutation(len(labels))[: len(labels) // 5]] = True
-        taught = np.flatnonzero(~held_out)
-        state = {"best": torch.tensor(torch.inf), "waited": torch.tensor(0)}
-        loop = Loop(model, self.setting, RATE, state)
+        train, held_out = train_and_held_out(len(labels), self.context.seed)
+        stopping = EarlyStopping(prepared_rows, train, held_out, labels, self.classes)
+        loop = Loop(model, self.context, PEAK_LEARNING_RATE, stopping.state)
 
-        def loss_of(step: int, draw: torch.Generator) -> Iterator[torch.Tensor]:
-            model.eval()  # dropout would draw from torch's global generator
-            batch = taught[drawn_batch(labels[taught], weights[taught], draw)]
-            for part in np.array_split(batch, min(loop.parts, max(1, len(batch) // 4))):
-                with in_half(device):
-                    made = rows.embed(part)
-                yield contrastive_loss(made.float(), torch.from_numpy(labels[part]).to(device)) * len(part) / len(batch)
-            if mixin is None or others is None:
-                return
-            batch = drawn_batch(mixin.labels, mixin.weights, draw)  # its classes draw together too, apart from ours
-            for part in np.array_split(batch, min(loop.parts, max(1, len(batch) // 4))):
-                with in_half(device):
-                    made = others.embed(part)
-                loss = contrastive_loss(made.float(), torch.from_numpy(mixin.labels[part]).to(device))
-                yield MIXIN_SHARE * loss * len(part) / len(batch)
+        def loss_of(step: int, generator: torch.Generator) -> Iterator[torch.Tensor]:
+            model.eval()  # dropout would use torch's global generator
+            batch = train[sample_batch(labels[train], weights[train], generator)]
+            yield from batch_losses(prepared_rows, labels, batch, loop.parts)
+            if mixin is not None and prepared_mixin is not None:
+                # A batch of its own, because its classes differ from ours.
+                mixin_batch = sample_batch(mixin.labels, mixin.weights, generator)
+                yield from batch_losses(prepared_mixin, mixin.labels, mixin_batch, loop.parts, MIXIN_SHARE)
 
-        def enough(step: int) -> bool:
-            if not held_out.any() or step % STEPS_BETWEEN_CHECKS:
-                return False
-            loss = class_mean_loss(rows, taught, np.flatnonzero(held_out), labels, self.classes)
-            better = loss < float(state["best"]) - 1e-3
-            state["waited"].fill_(0 if better else int(state["waited"]) + 1)
-            state["best"].fill_(min(loss, float(state["best"])))
-            return int(state["waited"]) >= PATIENCE
-
-        steps = min(max(2, self.setting.steps // SHARE_OF_STEPS), MOST_STEPS)
-        averaged = loop.run(loss_of, steps, enough)
+        n_steps = min(max(2, self.context.steps // NETWORK_STEPS_PER_STEP), MAX_STEPS)
+        averaged = loop.run(loss_of, n_steps, stopping.should_stop)
         model.load_state_dict(averaged, strict=False)
-        self._tuned = replace(tuned, model=model.eval())
+        self._tuned = replace(tuned_encoder, model=model.eval())
         self._fit_head(inputs, targets, weights)
 
     def _fit_head(self, inputs: Inputs, targets: Floats, weights: Floats) -> None:
-        made = self._encode(_contents(inputs))
-        center = made.mean(axis=0, dtype=np.float64).astype(np.float32)
-        features = joined(made, center, inputs.features)
+        embeddings = self._encode(_contents(inputs))
+        center = embeddings.mean(axis=0, dtype=np.float64).astype(np.float32)
+        features = combined_features(embeddings, center, inputs.features)
         rows, labels, row_weights = hard_rows(targets, weights)
         if len(np.unique(labels)) == 1:
-            wide = features.shape[1]
-            coefficients, intercept, classes = np.zeros((1, wide)), np.zeros(1), np.unique(labels)
+            n_features = features.shape[1]
+            coefficients, intercept, classes = np.zeros((1, n_features)), np.zeros(1), np.unique(labels)
         else:
             estimator = make_estimator("logistic_regression", 0, len(rows))
             with warnings.catch_warnings():
@@ -125,83 +114,130 @@ class FineTuned:
         }
 
     def logits(self, inputs: Inputs) -> Floats:
-        """(n_rows, n_classes); a class that was not in training gets the smallest there is."""
+        """(n_rows, n_classes); a class that was not in the training rows gets `ABSENT`."""
         result = np.full((len(inputs), self.classes), ABSENT)
         if len(inputs) == 0:
             return result
-        head = {name: one.numpy() for name, one in self._head.items()}
-        features = joined(self._encode(_contents(inputs)), head["center"], inputs.features)
+        head = {name: tensor.numpy() for name, tensor in self._head.items()}
+        features = combined_features(self._encode(_contents(inputs)), head["center"], inputs.features)
         result[:, head["classes"]] = features.astype(np.float64) @ head["coefficients"].T + head["intercept"]
         return result
 
     def _encode(self, contents: Contents) -> Features:
         if self._tuned is None:
             raise InputError("The encoder was not tuned.")
-        made = np.concatenate(list(self._tuned.encode(contents, _maker(self.setting).max_megapixels)))
-        return made[:, :-COLORS] if self._tuned.modality == "image" else made
+        embeddings = np.concatenate(list(self._tuned.encode(contents, _maker(self.context).max_megapixels)))
+        return embeddings[:, :-COLOR_COLUMNS] if self._tuned.modality == "image" else embeddings
 
     def tensors(self) -> dict[str, torch.Tensor]:
-        """What is saved: the adapters and the regression."""
+        """Return what is saved: the adapters and the regression."""
         if self._tuned is None:
             raise InputError("The encoder was not tuned.")
-        adapters = {name: one for name, one in self._tuned.model.named_parameters() if "lora_" in name}
-        kept = {f"adapter.{name}": one for name, one in adapters.items()} | {
-            f"head.{name}": one for name, one in self._head.items()
+        adapters = {name: parameter for name, parameter in self._tuned.model.named_parameters() if "lora_" in name}
+        saved = {f"adapter.{name}": tensor for name, tensor in adapters.items()} | {
+            f"head.{name}": tensor for name, tensor in self._head.items()
         }
-        return {name: one.detach().cpu().contiguous() for name, one in sorted(kept.items())}
+        return {name: tensor.detach().cpu().contiguous() for name, tensor in sorted(saved.items())}
 
     def load_tensors(self, tensors: dict[str, torch.Tensor]) -> None:
-        """The adapters and the regression that were saved, on the encoder as it lies in its folder."""
-        encoder = frozen_encoder(self.setting)
-        model = adapted(encoder, 0)
-        adapters = {name.removeprefix("adapter."): one for name, one in tensors.items() if name.startswith("adapter.")}
+        """Load the saved adapters and regression onto the encoder. Raises ValueError if they do not fit."""
+        encoder = frozen_encoder(self.context)
+        model = with_adapters(encoder, 0)
+        adapters = {
+            name.removeprefix("adapter."): tensor for name, tensor in tensors.items() if name.startswith("adapter.")
+        }
         expected = {name for name, _ in model.named_parameters() if "lora_" in name}
         if adapters.keys() != expected:
             raise ValueError("the adapters are not those of the encoder's layers")
         model.load_state_dict(adapters, strict=False)
         self._tuned = replace(encoder, model=model.to(encoder.device).eval())
-        head = {name.removeprefix("head."): one for name, one in tensors.items() if name.startswith("head.")}
-        check_arrays({name: one.numpy() for name, one in head.items()}, ARRAYS_OF_HEAD)
+        head = {name.removeprefix("head."): tensor for name, tensor in tensors.items() if name.startswith("head.")}
+        check_arrays({name: tensor.numpy() for name, tensor in head.items()}, ARRAYS_OF_HEAD)
         check_classes(head["classes"].numpy(), self.classes)
         if not len(head["classes"]) == len(head["coefficients"]) == len(head["intercept"]):
             raise ValueError("coefficients and intercepts do not fit the classes")
         self._head = head
 
 
-class Ready:
-    """Rows as the encoder takes them, prepared once."""
+class PreparedRows:
+    """Rows that are prepared once as input of the encoder."""
 
     def __init__(self, encoder: Encoder, contents: Contents, max_megapixels: float) -> None:
         self.encoder, self.prepared = encoder, encoder.prepared(list(contents))
         self.max_megapixels = max_megapixels
 
-    def embed(self, rows: Any) -> torch.Tensor:
-        """(n, d): of length 1, with gradients where they are wanted."""
-        ready = self.encoder.batch([self.prepared[row] for row in rows], self.max_megapixels)
-        return nn.functional.normalize(self.encoder.embedded(ready).float(), dim=1)
+    def embeddings(self, rows: Any) -> torch.Tensor:
+        """(n, d): rows of length 1, with gradients if they are enabled."""
+        model_inputs = self.encoder.batch([self.prepared[row] for row in rows], self.max_megapixels)
+        return nn.functional.normalize(self.encoder.embedded(model_inputs).float(), dim=1)
 
 
-def frozen_encoder(setting: FitContext) -> Encoder:
-    """The encoder that the features are made by."""
-    return _maker(setting).encoder
+class EarlyStopping:
+    """Stops the training when the loss of the held-out rows has not decreased for `PATIENCE` checks.
+
+    train, held_out: row numbers; labels: (n_rows,). state: tensors that belong to the checkpoint.
+    """
+
+    def __init__(self, rows: PreparedRows, train: Any, held_out: Any, labels: Any, n_classes: int) -> None:
+        self.rows, self.train, self.held_out = rows, train, held_out
+        self.labels, self.n_classes = labels, n_classes
+        self.state = {"best": torch.tensor(torch.inf), "waited": torch.tensor(0)}
+
+    def should_stop(self, step: int) -> bool:
+        """Whether to stop after this step; the loss is computed every `STEPS_BETWEEN_CHECKS` steps."""
+        if not len(self.held_out) or step % STEPS_BETWEEN_CHECKS:
+            return False
+        best, waited = self.state["best"], self.state["waited"]
+        loss = class_mean_loss(self.rows, self.train, self.held_out, self.labels, self.n_classes)
+        improved = loss < float(best) - 1e-3
+        waited.fill_(0 if improved else int(waited) + 1)
+        best.fill_(min(loss, float(best)))
+        return int(waited) >= PATIENCE
 
 
-def _maker(setting: FitContext) -> EncodedFeatures:
-    if not isinstance(setting.maker, EncodedFeatures):
+def train_and_held_out(n_rows: int, seed: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Return the row numbers to train on and the fifth to hold out; none is held out of a few rows."""
+    held_out = np.zeros(n_rows, dtype=bool)
+    if n_rows >= MIN_ROWS_TO_HOLD_OUT:
+        held_out[np.random.default_rng(seed).permutation(n_rows)[: n_rows // 5]] = True
+    return np.flatnonzero(~held_out), np.flatnonzero(held_out)
+
+
+def batch_losses(rows: PreparedRows, labels: Any, batch: Any, parts: int, share: float = 1.0) -> Iterator[torch.Tensor]:
+    """Yield the losses of a batch's parts, which add up to `share` times the mean loss. batch: row numbers."""
+    device = rows.encoder.device
+    for part in np.array_split(batch, min(parts, max(1, len(batch) // 4))):
+        with mixed_precision(device):
+            embeddings = rows.embeddings(part)
+        loss = contrastive_loss(embeddings.float(), torch.from_numpy(labels[part]).to(device))
+        yield share * loss * len(part) / len(batch)
+
+
+def frozen_encoder(context: FitContext) -> Encoder:
+    """Return the encoder that computes the features."""
+    return _maker(context).encoder
+
+
+def _maker(context: FitContext) -> EncodedFeatures:
+    if not isinstance(context.maker, EncodedFeatures):
         raise InputError(
-            "There is no encoder to tune: leave `fine_tuned` out of train.candidates, or name an `encoder` in params.yaml."
+            "There is no encoder to tune. "
+            "Remove `fine_tuned` from train.candidates, or name an `encoder` in params.yaml."
         )
-    return setting.maker
+    return context.maker
 
 
 def _contents(inputs: Inputs) -> Contents:
     if inputs.contents is None:
-        raise InputError("Fine-tuning needs the rows themselves, and only their features are at hand.")
+        raise InputError("Fine-tuning needs the images or texts, but only their features were passed.")
     return inputs.contents
 
 
-def adapted(encoder: Encoder, seed: int) -> Any:
-    """A copy of the encoder's model with adapters of rank 8, drawn from the seed, in the upper half of its layers."""
+def with_adapters(encoder: Encoder, seed: int) -> Any:
+    """Return a copy of the encoder's model with rank-8 adapters in the upper half of its layers.
+
+    The seed determines the initial weights of the adapters.
+    """
     from peft import LoraConfig, inject_adapter_in_model
 
     model = copy.deepcopy(encoder.model)
@@ -216,56 +252,69 @@ def adapted(encoder: Encoder, seed: int) -> Any:
         warnings.simplefilter("ignore")
         model = inject_adapter_in_model(config, model)
     for layer in model.modules():
-        if isinstance(getattr(layer, "base_layer", None), nn.Conv2d):  # some models ask a convolution how it is built
-            for fact in ("stride", "kernel_size", "padding", "dilation"):
-                setattr(layer, fact, getattr(layer.base_layer, fact))
-    draw = torch.Generator().manual_seed(seed % 2**63)
+        if isinstance(getattr(layer, "base_layer", None), nn.Conv2d):  # some models read these attributes
+            for attribute in ("stride", "kernel_size", "padding", "dilation"):
+                setattr(layer, attribute, getattr(layer.base_layer, attribute))
+    generator = torch.Generator().manual_seed(seed % 2**63)
     with torch.no_grad():
-        for name, one in model.named_parameters():
-            one.requires_grad_("lora_" in name)
-            if "lora_A" in name:  # peft draws them from torch's global generator; B stays zero
-                one.copy_(nn.init.kaiming_uniform_(torch.empty(one.shape), a=5**0.5, generator=draw))
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_("lora_" in name)
+            if "lora_A" in name:  # peft uses torch's global generator; B stays zero
+                parameter.copy_(nn.init.kaiming_uniform_(torch.empty(parameter.shape), a=5**0.5, generator=generator))
     return model
 
 
-def drawn_batch(labels: np.ndarray, weights: Floats, draw: torch.Generator) -> np.ndarray:
-    """Row numbers: up to eight classes and of each up to four rows, by weight and without repeats."""
+def sample_batch(labels: np.ndarray, weights: Floats, generator: torch.Generator) -> np.ndarray:
+    """Return row numbers, sampled by weight without replacement.
+
+    A batch has up to eight classes and up to four rows per class, or more if there are fewer classes.
+    """
     present = np.unique(labels[weights > 0])
-    classes = present[torch.randperm(len(present), generator=draw)[:CLASSES_A_BATCH].numpy()]
-    room = max(ROWS_A_CLASS, CLASSES_A_BATCH * ROWS_A_CLASS // len(classes))
+    classes = present[torch.randperm(len(present), generator=generator)[:CLASSES_PER_BATCH].numpy()]
+    rows_per_class = max(ROWS_PER_CLASS, CLASSES_PER_BATCH * ROWS_PER_CLASS // len(classes))
     chosen = []
-    for one in classes:
-        mine = np.flatnonzero((labels == one) & (weights > 0))
-        drawn = torch.multinomial(torch.from_numpy(weights[mine]), min(room, len(mine)), generator=draw)
-        chosen.append(mine[drawn.numpy()])
+    for label in classes:
+        class_rows = np.flatnonzero((labels == label) & (weights > 0))
+        sampled = torch.multinomial(
+            torch.from_numpy(weights[class_rows]), min(rows_per_class, len(class_rows)), generator=generator
+        )
+        chosen.append(class_rows[sampled.numpy()])
     return np.concatenate(chosen)
 
 
-def contrastive_loss(made: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Supervised contrastive loss over the batch, and cross-entropy towards the batch's class means.
+def contrastive_loss(embeddings: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Supervised contrastive loss over the batch, plus cross-entropy to the class means of the batch.
 
-    made: (n, d), rows of length 1; labels: (n,). A row alone of its class teaches by being none of the others.
+    With similarities s_ij = z_i·z_j / TEMPERATURE, the first term is the mean over rows i, and over their positives p,
+    of −log(exp(s_ip) / Σ_{j≠i} exp(s_ij)).
+
+    embeddings: (n, d), rows of length 1; labels: (n,). A row that is alone in its class only serves as a negative.
     """
-    itself = torch.eye(len(made), dtype=torch.bool, device=made.device)
-    alike = (labels[:, None] == labels[None]) & ~itself
-    closeness = (made @ made.T / SHARPNESS).masked_fill(itself, -1e9)
-    log_shares = closeness - torch.logsumexp(closeness, dim=1, keepdim=True)
-    pairs = alike.sum(dim=1)
-    contrast = -((log_shares * alike).sum(dim=1) / pairs.clamp(min=1)).sum() / (pairs > 0).sum().clamp(min=1)
-    present, place = torch.unique(labels, return_inverse=True)
-    means = torch.stack([made[place == one].mean(dim=0) for one in range(len(present))])
-    towards = made @ nn.functional.normalize(means, dim=1).T / SHARPNESS
-    return contrast + nn.functional.cross_entropy(towards, place)
+    is_self = torch.eye(len(embeddings), dtype=torch.bool, device=embeddings.device)
+    is_positive = (labels[:, None] == labels[None]) & ~is_self
+    similarities = (embeddings @ embeddings.T / TEMPERATURE).masked_fill(is_self, -1e9)
+    log_probabilities = similarities - torch.logsumexp(similarities, dim=1, keepdim=True)
+    n_positives = is_positive.sum(dim=1)
+    contrastive = -((log_probabilities * is_positive).sum(dim=1) / n_positives.clamp(min=1)).sum() / (
+        n_positives > 0
+    ).sum().clamp(min=1)
+    present, class_index = torch.unique(labels, return_inverse=True)
+    means = torch.stack([embeddings[class_index == index].mean(dim=0) for index in range(len(present))])
+    class_logits = embeddings @ nn.functional.normalize(means, dim=1).T / TEMPERATURE
+    return contrastive + nn.functional.cross_entropy(class_logits, class_index)
 
 
-def class_mean_loss(rows: Ready, taught: Any, asked: Any, labels: Any, classes: int) -> float:
-    """How unlikely the held-out rows' classes are by their closeness to the classes' means."""
+def class_mean_loss(rows: PreparedRows, train: Any, held_out: Any, labels: Any, n_classes: int) -> float:
+    """Return the mean cross-entropy of the held-out rows under a softmax of their similarities to the class means."""
     with torch.no_grad():
-        known, made = (torch.cat([rows.embed(part) for part in _blocks(some)]).cpu() for some in (taught, asked))
-    means = torch.zeros((classes, known.shape[1]))
-    means.index_add_(0, torch.from_numpy(labels[taught]), known)
-    towards = made @ nn.functional.normalize(means, dim=1).T / SHARPNESS
-    return float(nn.functional.cross_entropy(towards, torch.from_numpy(labels[asked])))
+        train_embeddings, embeddings = (
+            torch.cat([rows.embeddings(part) for part in _blocks(row_numbers)]).cpu()
+            for row_numbers in (train, held_out)
+        )
+    means = torch.zeros((n_classes, train_embeddings.shape[1]))
+    means.index_add_(0, torch.from_numpy(labels[train]), train_embeddings)
+    class_logits = embeddings @ nn.functional.normalize(means, dim=1).T / TEMPERATURE
+    return float(nn.functional.cross_entropy(class_logits, torch.from_numpy(labels[held_out])))
 
 
 def _blocks(rows: Any, size: int = 32) -> Iterator[Any]:
@@ -273,19 +322,19 @@ def _blocks(rows: Any, size: int = 32) -> Iterator[Any]:
         yield rows[first : first + size]
 
 
-def joined(made: Features, center: Features, frozen: Features) -> Features:
-    """(n, d): tuned features, centered and of length 1, beside what the other heads see."""
-    return np.concatenate([unit(made - center), frozen], axis=1)
+def combined_features(tuned: Features, center: Features, frozen: Features) -> Features:
+    """(n, d): the centered, length-1 tuned features, next to the features that the other heads use."""
+    return np.concatenate([unit(tuned - center), frozen], axis=1)
 
 
-def predicted_seconds_of_model(setting: FitContext, fitted: float, asked: float) -> float:
-    """Seconds of one model on a usual core, or a usual GPU: from the operations of one row's forward pass."""
+def predicted_seconds_of_model(context: FitContext, fit_rows: float, evaluation_rows: float) -> float:
+    """Return the predicted seconds of one model on a typical core or GPU, from the FLOPs of one row's forward pass."""
     from torch.utils.flop_counter import FlopCounterMode
 
-    encoder = frozen_encoder(setting)
-    example: Any = np.zeros((64, 64, 3), np.uint8) if encoder.modality == "image" else [1] * TOKENS
+    encoder = frozen_encoder(context)
+    example: Any = np.zeros((64, 64, 3), np.uint8) if encoder.modality == "image" else [1] * EXAMPLE_TOKENS
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         encoder.embedded(encoder.batch([example]))
-    a_row = counter.get_total_flops() / FLOPS_A_SECOND.get(encoder.device.type, 4e10)
-    steps = min(setting.steps // SHARE_OF_STEPS, MOST_STEPS)
-    return float(a_row * (3 * steps * CLASSES_A_BATCH * ROWS_A_CLASS + fitted + asked))
+    seconds_per_row = counter.get_total_flops() / FLOPS_PER_SECOND.get(encoder.device.type, 4e10)
+    steps = min(context.steps // NETWORK_STEPS_PER_STEP, MAX_STEPS)
+    return float(seconds_per_row * (3 * steps * CLASSES_PER_BATCH * ROWS_PER_CLASS + fit_rows + evaluation_rows))

@@ -1,4 +1,4 @@
-"""Which way an image must change for a model to say something else: slopes of its smooth stand-in, from pixels on."""
+"""Gradients of a model with respect to the pixels of an image, computed on its smooth torch version."""
 
 from __future__ import annotations
 
@@ -11,78 +11,82 @@ from torch.utils.flop_counter import FlopCounterMode
 from seedling.models.portable import COLOR_SIDE, Portable
 from seedling.stats.statistics import SMALLEST
 
-RIVALS = 2  # likeliest other classes that a step may lead to
+MAX_RIVAL_CLASSES = 2  # likeliest other classes that a step can lead to
 
 
 class FromPixels(nn.Module):
-    """The smooth stand-in, from one image's pixels on: what else the model takes is made of them here."""
+    """The smooth version of a model, starting at an image's pixels: computes the model's other inputs from them."""
 
     def __init__(self, portable: Portable) -> None:
         super().__init__()
         self.portable = portable.eval()
-        made: Any = portable.maker
+        maker: Any = portable.maker
         if portable.kind == "encoded images":
-            self.made = made.encoder.prepare
-            self.size = (int(self.made.height), int(self.made.width))
+            self.preprocessing = maker.encoder.prepare
+            self.size = (int(self.preprocessing.height), int(self.preprocessing.width))
         else:
-            self.size = (int(made.side), int(made.side))
+            self.size = (int(maker.side), int(maker.side))
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """(n, height, width, 3), 0 to 255 → (n, n_classes), rows sum to 1."""
         if self.portable.kind == "encoded images":
-            values = (images / 255 - torch.tensor(self.made.mean)) / torch.tensor(self.made.deviation)
-            given = [values.permute(0, 3, 1, 2), _to_side(images, COLOR_SIDE)]
+            values = (images / 255 - torch.tensor(self.preprocessing.mean)) / torch.tensor(self.preprocessing.deviation)
+            model_inputs = [values.permute(0, 3, 1, 2), _resized(images, COLOR_SIDE)]
         else:
             network_side: Any = getattr(self.portable.maker, "network_side", 0)
-            given = [images, *([_to_side(images, network_side)] if self.portable.needs_small else [])]
-        result: torch.Tensor = self.portable(*given)
+            model_inputs = [images, *([_resized(images, network_side)] if self.portable.needs_small else [])]
+        result: torch.Tensor = self.portable(*model_inputs)
         return result
 
     def flops(self) -> float:
-        """Operations of one image's forward pass."""
+        """Return the FLOPs of one image's forward pass."""
         with FlopCounterMode(display=False) as counter, torch.no_grad():
             self(torch.zeros((1, *self.size, 3)))
         return float(max(counter.get_total_flops(), 1))
 
 
-def _to_side(images: torch.Tensor, side: int) -> torch.Tensor:
-    """By averages over areas."""
+def _resized(images: torch.Tensor, side: int) -> torch.Tensor:
+    """Resize by averaging over areas."""
     sized = nn.functional.interpolate(images.permute(0, 3, 1, 2), size=(side, side), mode="area")
     return sized.permute(0, 2, 3, 1)
 
 
-def towards_a_rival(pixels: FromPixels, images: torch.Tensor, own: torch.Tensor) -> torch.Tensor:
-    """DeepFool's next step of each image, to the nearest of the linearized borders; nothing for one that is across already."""
-    shown = images.clamp(0, 255).detach().requires_grad_()
-    logits = torch.log(pixels(shown).clamp(min=SMALLEST))
-    if not logits.requires_grad:  # trees alone: they have steps, and no slope
-        return torch.zeros_like(images)
-    of_own = logits.gather(1, own[:, None])[:, 0]
-    others = logits.detach().scatter(1, own[:, None], -torch.inf)
-    rivals = others.topk(min(RIVALS, logits.shape[1] - 1), dim=1).indices
-    best, nearest = torch.zeros_like(images), torch.full((len(images),), torch.inf)
-    for rival in rivals.T:
-        gap = logits.gather(1, rival[:, None])[:, 0] - of_own
-        (slope,) = torch.autograd.grad(gap.sum(), shown, retain_graph=True)
-        slope = torch.nan_to_num(slope)
-        steep = slope.flatten(1).norm(dim=1)
-        distance = torch.where(steep > 0, gap.detach().abs() / steep.clamp(min=1e-12), torch.inf)
-        closer = distance < nearest
-        nearest = torch.where(closer, distance, nearest)
-        taken = (gap.detach().abs() + 1e-4) / (steep**2).clamp(min=1e-12)
-        best = torch.where(closer[:, None, None, None], taken[:, None, None, None] * slope, best)
-    across = others.max(dim=1).values > of_own.detach()
-    return torch.where(across[:, None, None, None], torch.zeros_like(best), best).detach()
+def step_to_nearest_class(pixels: FromPixels, images: torch.Tensor, predicted: torch.Tensor) -> torch.Tensor:
+    """Return the next DeepFool step per image (Moosavi-Dezfooli et al. 2016), to the nearest linearized class border.
 
-
-def away_from_label(pixels: FromPixels, images: torch.Tensor, own: torch.Tensor) -> torch.Tensor:
-    """-1, 0 or 1 for every value: which way the label's log-loss grows (the fast gradient sign method, Goodfellow et al. 2015).
-
-    images: (n, height, width, 3), 0 to 255, of the stand-in's size; own: (n,), the labels' class numbers.
+    With the margin f = logit(rival) − logit(predicted) and its gradient w, the distance to the border is |f| / ‖w‖ and
+    the step is (|f| / ‖w‖²) w. The step is 0 for an image that is already across a border.
     """
-    shown = images.clamp(0, 255).detach().requires_grad_()
-    loss = -torch.log(pixels(shown).clamp(min=SMALLEST)).gather(1, own[:, None]).sum()
+    inputs = images.clamp(0, 255).detach().requires_grad_()
+    logits = torch.log(pixels(inputs).clamp(min=SMALLEST))
+    if not logits.requires_grad:  # trees only: they are piecewise constant, without a gradient
+        return torch.zeros_like(images)
+    predicted_logits = logits.gather(1, predicted[:, None])[:, 0]
+    other_logits = logits.detach().scatter(1, predicted[:, None], -torch.inf)
+    rivals = other_logits.topk(min(MAX_RIVAL_CLASSES, logits.shape[1] - 1), dim=1).indices
+    best_step, smallest_distance = torch.zeros_like(images), torch.full((len(images),), torch.inf)
+    for rival in rivals.T:
+        margin = logits.gather(1, rival[:, None])[:, 0] - predicted_logits
+        (gradient,) = torch.autograd.grad(margin.sum(), inputs, retain_graph=True)
+        gradient = torch.nan_to_num(gradient)
+        gradient_norm = gradient.flatten(1).norm(dim=1)
+        distance = torch.where(gradient_norm > 0, margin.detach().abs() / gradient_norm.clamp(min=1e-12), torch.inf)
+        is_closer = distance < smallest_distance
+        smallest_distance = torch.where(is_closer, distance, smallest_distance)
+        step_factor = (margin.detach().abs() + 1e-4) / (gradient_norm**2).clamp(min=1e-12)
+        best_step = torch.where(is_closer[:, None, None, None], step_factor[:, None, None, None] * gradient, best_step)
+    is_misclassified = other_logits.max(dim=1).values > predicted_logits.detach()
+    return torch.where(is_misclassified[:, None, None, None], torch.zeros_like(best_step), best_step).detach()
+
+
+def loss_gradient_sign(pixels: FromPixels, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Return the sign of the log loss's gradient per value, -1, 0 or 1 (FGSM, Goodfellow et al. 2015).
+
+    images: (n, height, width, 3), 0 to 255, of the size that the smooth model expects; labels: (n,), class numbers.
+    """
+    inputs = images.clamp(0, 255).detach().requires_grad_()
+    loss = -torch.log(pixels(inputs).clamp(min=SMALLEST)).gather(1, labels[:, None]).sum()
     if not loss.requires_grad:
         return torch.zeros_like(images)
-    (slope,) = torch.autograd.grad(loss, shown)
-    return torch.nan_to_num(slope).sign()
+    (gradient,) = torch.autograd.grad(loss, inputs)
+    return torch.nan_to_num(gradient).sign()

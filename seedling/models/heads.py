@@ -1,4 +1,4 @@
-"""Weak learners on features; each takes soft labels and weights, and gives logits whose scale a temperature sets."""
+"""Weak learners on features. Each fits soft labels and weights and returns logits, which a temperature calibrates."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from seedling.models.trees import (
 )
 from seedling.stats.statistics import SMALLEST, Floats, softmax
 
-ABSENT = np.log(SMALLEST)  # the logit of a class that a learner never saw
+ABSENT = np.log(SMALLEST)  # the logit of a class that is not in the training rows
 HEADS = ("logistic_regression", "random_forest", "boosted_trees")
 NODES = dict.fromkeys(("classes", "tree_start", "feature", "left", "right"), ("i", 1)) | {"threshold": ("f", 1)}
 ARRAYS_OF_HEADS = {  # the arrays of each learner: name → kind of number and dimensions
@@ -30,24 +30,25 @@ ARRAYS_OF_HEADS = {  # the arrays of each learner: name → kind of number and d
     "boosted_trees": NODES | {"value": ("f", 1), "baseline": ("f", 1)},
 }
 DROPOUT_DRAWS = 10
-LEFT_OUT = 0.1  # share of the features
-ROWS_AT_ONCE = 2_048  # whose kernel values are in memory together
+DROPPED_FEATURE_SHARE = 0.1  # of the features, in each dropout draw
+ROWS_PER_BLOCK = 2_048  # whose kernel values or probabilities are in memory together
 
 
 def hard_rows(targets: Floats, weights: Floats) -> tuple[NDArray[np.intp], NDArray[np.intp], Floats]:
-    """A soft label as several hard ones: row numbers, classes and weights, one entry a class with a share.
+    """Convert soft labels to hard ones: row numbers, classes and weights, one entry per positive class probability.
 
-    targets: (n_rows, n_classes), rows sum to 1; weights: (n_rows,). The weights of a row's entries sum to its weight.
+    targets: (n_rows, n_classes), rows sum to 1; weights: (n_rows,). The weights of a row's entries sum to the row's
+    weight.
     """
     rows, classes = np.nonzero(targets > 0)
     return rows, classes, (targets[rows, classes] * weights[rows]).astype(np.float64)
 
 
 class Head:
-    """A scikit-learn estimator's parameters on the features, kept as plain arrays of numbers.
+    """The fitted parameters of a scikit-learn estimator, kept as plain arrays of numbers.
 
-    `arrays` holds `classes`, and of a linear learner `weights` (n_features, n_classes or 1) and `intercepts`, of trees what
-    seedling/models/trees.py makes of them. A learner that saw one class has nothing but `classes`.
+    `arrays` contains `classes` and, for a linear learner, `weights` (n_features, n_classes or 1) and `intercepts`; for
+    trees, the arrays of seedling/models/trees.py. After training on a single class it contains only `classes`.
     """
 
     def __init__(self, name: str, seed: int, classes: int, arrays: dict[str, NDArray[Any]] | None = None) -> None:
@@ -56,22 +57,22 @@ class Head:
         self._shares: Floats | None = None
 
     def fit(self, inputs: Inputs, targets: Floats, weights: Floats) -> None:
-        """targets: (n_rows, n_classes), rows sum to 1; weights: (n_rows,)."""
+        """Fit on rows with soft labels. targets: (n_rows, n_classes), rows sum to 1; weights: (n_rows,)."""
         rows, labels, row_weights = hard_rows(targets, weights)
         self._shares = None
         present = np.unique(labels)
-        if len(present) == 1:  # near-duplicates that hold two classes can leave a fold with one
+        if len(present) == 1:  # near-duplicates stay in one fold, which can leave one class to train on
             self.arrays = {"classes": present.astype(np.int64)}
             return
         estimator = make_estimator(self.name, self.seed, len(rows))
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", category=UserWarning, module="sklearn")
             warnings.filterwarnings("ignore", message=".*lbfgs failed to converge.*")
-            estimator.fit(self._shown(inputs)[rows], labels, sample_weight=row_weights)
+            estimator.fit(self._estimator_input(inputs)[rows], labels, sample_weight=row_weights)
         self.arrays = arrays_of(self.name, estimator)
 
     def restore(self, arrays: dict[str, NDArray[Any]]) -> None:
-        """Takes over arrays from a file. Raises ValueError where they are not those of such a learner."""
+        """Load arrays from a file. Raises ValueError if they are not the arrays of such a learner."""
         kinds = {"classes": ("i", 1)} if len(arrays.get("classes", ())) == 1 else ARRAYS_OF_HEADS[self.name]
         check_arrays(arrays, kinds)
         check_classes(arrays["classes"], self.classes)
@@ -88,7 +89,7 @@ class Head:
         self.arrays, self._shares = arrays, None
 
     def logits(self, inputs: Inputs) -> Floats:
-        """(n_rows, n_classes); a class that was not in training gets the smallest there is."""
+        """(n_rows, n_classes); a class that was not in the training rows gets `ABSENT`."""
         result = np.full((len(inputs), self.classes), ABSENT)
         result[:, self.arrays["classes"]] = self._scores(inputs)
         return result
@@ -99,49 +100,53 @@ class Head:
         if self.name == "random_forest":
             if self._shares is None:
                 self._shares = leaf_shares(self.arrays)
-            return _logarithms(forest_probabilities(self.arrays, inputs.features, self._shares))
+            return _log_probabilities(forest_probabilities(self.arrays, inputs.features, self._shares))
         if self.name == "boosted_trees":
-            return _logarithms(boosting_probabilities(self.arrays, inputs.features))
+            return _log_probabilities(boosting_probabilities(self.arrays, inputs.features))
         scores = np.asarray(inputs.features @ self.arrays["weights"] + self.arrays["intercepts"], dtype=np.float64)
         return np.concatenate([-scores / 2, scores / 2], axis=1) if scores.shape[1] == 1 else scores
 
     def dropout_std(self, inputs: Inputs, seed: int) -> Floats:
-        """(n_rows,): the deviation of the likeliest class's probability when a tenth of the features is left out at random,
-        a linear learner's Monte Carlo dropout (Gal and Ghahramani 2016); zeros for learners that are not linear.
+        """(n_rows,): Monte Carlo dropout (Gal and Ghahramani 2016) of a linear learner; zeros for other learners.
+
+        Returns the standard deviation of the likeliest class's probability over draws that drop a tenth of the
+        features.
         """
         if self.name != "logistic_regression" or len(inputs) == 0:
             return np.zeros(len(inputs))
         rng = np.random.default_rng(seed)
-        wide = inputs.features.shape[1]
-        masks = ((rng.random((DROPOUT_DRAWS, wide)) > LEFT_OUT) / (1 - LEFT_OUT)).astype(np.float32)
-        without = [self._weighing(mask) for mask in masks]
-        found = []
-        for first in range(0, len(inputs), ROWS_AT_ONCE):
-            rows = Inputs(inputs.features[first : first + ROWS_AT_ONCE])
-            found.append(deviation_of_likeliest(np.stack([softmax(one.logits(rows)) for one in without])))
-        return np.concatenate(found)
+        n_features = inputs.features.shape[1]
+        masks = (
+            (rng.random((DROPOUT_DRAWS, n_features)) > DROPPED_FEATURE_SHARE) / (1 - DROPPED_FEATURE_SHARE)
+        ).astype(np.float32)
+        masked_heads = [self._with_feature_factors(mask) for mask in masks]
+        blocks = []
+        for first in range(0, len(inputs), ROWS_PER_BLOCK):
+            rows = Inputs(inputs.features[first : first + ROWS_PER_BLOCK])
+            blocks.append(std_of_likeliest(np.stack([softmax(head.logits(rows)) for head in masked_heads])))
+        return np.concatenate(blocks)
 
-    def _weighing(self, factors: NDArray[np.float32]) -> Head:
-        """The linear learner that this is where each feature counts so much: the factor goes to the weights, not the rows."""
+    def _with_feature_factors(self, factors: NDArray[np.float32]) -> Head:
+        """Return a linear learner with each feature multiplied by a factor; the weights are scaled, not the rows."""
         arrays = dict(self.arrays)
         if "weights" in arrays:
             arrays["weights"] = arrays["weights"] * factors[:, None]
         return Head(self.name, self.seed, self.classes, arrays)
 
-    def _shown(self, inputs: Inputs) -> Any:
-        """Boosted trees want dense features; the others take them as they are."""
+    def _estimator_input(self, inputs: Inputs) -> Any:
+        """Return the features; dense for boosted trees, which do not accept sparse ones."""
         if self.name == "boosted_trees" and sparse.issparse(inputs.features):
             return inputs.features.toarray()
         return inputs.features
 
 
-def _logarithms(probabilities: Floats) -> Floats:
+def _log_probabilities(probabilities: Floats) -> Floats:
     result: Floats = np.log(np.maximum(probabilities, 1e-3))
     return result
 
 
 def arrays_of(name: str, estimator: Any) -> dict[str, NDArray[Any]]:
-    """A fitted estimator's parameters as arrays."""
+    """Return a fitted estimator's parameters as arrays."""
     if name == "random_forest":
         return forest_arrays(estimator)
     if name == "boosted_trees":
@@ -153,18 +158,18 @@ def arrays_of(name: str, estimator: Any) -> dict[str, NDArray[Any]]:
     }
 
 
-def deviation_of_likeliest(shares: Floats) -> Floats:
-    """(n_rows,): of the class that is likeliest in the mean, the standard deviation over the draws.
+def std_of_likeliest(probabilities: Floats) -> Floats:
+    """(n_rows,): the standard deviation over draws of the probability of the class with the highest mean.
 
-    shares: (n_draws, n_rows, n_classes), probabilities.
+    probabilities: (n_draws, n_rows, n_classes).
     """
-    likeliest = shares.mean(axis=0).argmax(axis=1)
-    result: Floats = shares[:, np.arange(shares.shape[1]), likeliest].std(axis=0)
+    likeliest = probabilities.mean(axis=0).argmax(axis=1)
+    result: Floats = probabilities[:, np.arange(probabilities.shape[1]), likeliest].std(axis=0)
     return result
 
 
-def make_estimator(name: str, seed: int, rows: int) -> Any:
-    """The scikit-learn estimator of this name; `rows` sets how few of them a boosted tree's leaf may hold."""
+def make_estimator(name: str, seed: int, n_rows: int) -> Any:
+    """Return the unfitted scikit-learn estimator; `n_rows` sets the minimum leaf size of boosted trees."""
     if name == "logistic_regression":
         from sklearn.linear_model import LogisticRegression
 
@@ -172,9 +177,13 @@ def make_estimator(name: str, seed: int, rows: int) -> Any:
     if name == "boosted_trees":
         from sklearn.ensemble import HistGradientBoostingClassifier
 
-        smallest = int(np.clip(rows // 100, 2, 20))
+        min_samples_leaf = int(np.clip(n_rows // 100, 2, 20))
         return HistGradientBoostingClassifier(
-            max_iter=60, max_leaf_nodes=15, min_samples_leaf=smallest, early_stopping=False, random_state=seed % 2**32
+            max_iter=60,
+            max_leaf_nodes=15,
+            min_samples_leaf=min_samples_leaf,
+            early_stopping=False,
+            random_state=seed % 2**32,
         )
     from sklearn.ensemble import RandomForestClassifier
 

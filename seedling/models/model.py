@@ -1,4 +1,4 @@
-"""A trained model as it is used: features, members, temperatures. What train writes and evaluate reads."""
+"""A trained model: features, members and temperatures. The train stage writes it; evaluate and predictions read it."""
 
 from __future__ import annotations
 
@@ -28,12 +28,16 @@ MAX_HALVES = 64
 def soft_vote(
     logits: Sequence[Floats], temperatures: Sequence[float], temperature: float, votes: Sequence[float] | None = None
 ) -> Floats:
-    """(n_rows, n_classes): the members' probabilities, each under its own temperature, averaged and sharpened.
+    """(n_rows, n_classes): the weighted mean of the members' calibrated probabilities, with a final temperature.
 
-    logits: one array a member; temperature: of the average, on its logarithm; votes: each member's, alike where None.
+    softmax(log(Σ_m v_m softmax(z_m / T_m) / Σ_m v_m) / T). logits: one array per member; temperatures: T_m;
+    temperature: T; votes: v_m, equal if None.
     """
-    each = [softmax(one / own) for one, own in zip(logits, temperatures, strict=True)]
-    return softmax(np.log(np.maximum(np.average(each, axis=0, weights=votes), SMALLEST)) / temperature)
+    calibrated = [
+        softmax(member_logits / member_temperature)
+        for member_logits, member_temperature in zip(logits, temperatures, strict=True)
+    ]
+    return softmax(np.log(np.maximum(np.average(calibrated, axis=0, weights=votes), SMALLEST)) / temperature)
 
 
 @dataclass(frozen=True)
@@ -42,11 +46,11 @@ class TrainedModel:
 
     classes: list[str]
     features: FeatureMaker
-    members: list[list[Learner]]  # a list a member, one learner a half of the pool
+    members: list[list[Learner]]  # one list per member, with one learner per half of the pool
     temperatures: list[float]
     temperature: float
     votes: list[float]
-    abstain_below: float  # confidence under which the model had better not answer; 0: it always answers
+    abstain_below: float  # minimum confidence of a prediction; 0: the model never abstains
 
     def probabilities(self, inputs: Inputs) -> Floats:
         """(n_rows, n_classes), rows sum to 1."""
@@ -54,13 +58,13 @@ class TrainedModel:
         return soft_vote(logits, self.temperatures, self.temperature, self.votes)
 
     def predict_rows(self, ids: Sequence[str], read: Read, progress: Progress = silent) -> Floats:
-        """(n_rows, n_classes), in the ids' order; rows that were encoded before are not encoded again."""
+        """(n_rows, n_classes), in the order of the ids; rows that were encoded before come from the cache."""
         return self.probabilities(self.features.of_rows(ids, read, fit=False, progress=progress))
 
-    def predict(self, payloads: Iterable[bytes | str], at_once: int = 512) -> Floats:
-        """(n_rows, n_classes) for encoded images or texts, a block in memory at a time."""
+    def predict(self, payloads: Iterable[bytes | str], batch_size: int = 512) -> Floats:
+        """(n_rows, n_classes) for encoded images or texts; `batch_size` rows are in memory at a time."""
         remaining, parts = iter(payloads), [np.zeros((0, len(self.classes)))]
-        while block := list(islice(remaining, at_once)):
+        while block := list(islice(remaining, batch_size)):
             parts.append(self.probabilities(self.features.transform(block)))
         return np.concatenate(parts)
 
@@ -69,7 +73,7 @@ Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class MemberRecord(BaseModel):
-    """A member of the model, as model.json names it. file: a plain name, so that no path leads out of the model's folder."""
+    """A member of the model in model.json. file: a plain name, so that it cannot point outside the model's folder."""
 
     learner: Candidate
     file: Annotated[str, Field(pattern=r"^[\w+-]+$", max_length=200)]
@@ -79,13 +83,13 @@ class MemberRecord(BaseModel):
 
 
 class SelectivePredictionRecord(BaseModel):
-    """The confidence threshold below which the model abstains, as model.json has it."""
+    """The confidence threshold below which the model abstains, in model.json."""
 
     threshold: Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 class ModelRecord(BaseModel):
-    """What loading a model needs of its model.json."""
+    """The fields of model.json that loading a model needs."""
 
     classes: Annotated[list[str], Field(min_length=1)]
     modality: Modality
@@ -95,7 +99,10 @@ class ModelRecord(BaseModel):
 
 
 def read_record(folder: Path) -> ModelRecord:
-    """model.json of `models/<round>`, checked. Raises MissingGeneration where there is none, DamagedFile where it is not one."""
+    """Read and validate model.json of `models/<round>`.
+
+    Raises MissingGeneration if the file does not exist, DamagedFile if it is invalid.
+    """
     path = folder / "model.json"
     if not path.is_file():
         raise MissingGeneration(folder, f"train@{folder.name}")
@@ -108,30 +115,35 @@ def read_record(folder: Path) -> ModelRecord:
 
 
 def load_model(folder: Path, workspace: Path) -> TrainedModel:
-    """The model in `models/<round>` of the workspace. Runs no code of its files.
+    """Load the model in `models/<round>` of the workspace, without running code from its files.
 
-    Raises MissingGeneration where the round trained none, DamagedFile where a file is not that of a model.
+    Raises MissingGeneration if the round has no model, DamagedFile if a file is not valid.
     """
     record = read_record(folder)
     maker = load_features(folder, record.modality, workspace)
-    setting = FitContext(len(record.classes), maker=maker)
+    context = FitContext(len(record.classes), maker=maker)
     return TrainedModel(
         classes=record.classes,
         features=maker,
         members=[
-            [load_learner(one.learner, folder / f"half-{half}" / one.file, setting) for half in range(one.halves)]
-            for one in record.members
+            [
+                load_learner(member.learner, folder / f"half-{half}" / member.file, context)
+                for half in range(member.halves)
+            ]
+            for member in record.members
         ],
-        temperatures=[one.temperature for one in record.members],
+        temperatures=[member.temperature for member in record.members],
         temperature=record.temperature,
-        votes=[one.votes for one in record.members],
+        votes=[member.votes for member in record.members],
         abstain_below=record.selective_prediction.threshold,
     )
 
 
 @contextmanager
 def single_threaded() -> Iterator[None]:
-    """One thread for linear algebra and for torch: sums in another order would give other bytes on other machines."""
+    """Use one thread for linear algebra and torch: a different order of sums would give different bytes on other
+    machines.
+    """
     import torch
     from threadpoolctl import threadpool_limits
 

@@ -1,4 +1,4 @@
-"""Learners as torch modules: each says what its own `logits` say."""
+"""Learners as torch modules, which return the same logits as the learners."""
 
 from __future__ import annotations
 
@@ -21,29 +21,29 @@ from seedling.models.portable_features import Embedding, unit_rows
 from seedling.models.trees import LEAF, depth_of, leaf_shares
 from seedling.stats.statistics import SMALLEST
 
-STEEPNESS = 2.0  # of what stands for a vote where gradients are wanted
+VOTE_STEEPNESS = 2.0  # of the sigmoid that replaces a vote when gradients are needed
 
 
-class Classes(nn.Module):
-    """Scores of the classes that a learner saw, at their places among all; the others get the smallest there is."""
+class ClassPlacement(nn.Module):
+    """Places the scores of the classes that a learner was trained on among all classes; the others get `ABSENT`."""
 
-    place: torch.Tensor
+    placement: torch.Tensor
     absent: torch.Tensor
 
     def __init__(self, present: Any, classes: int) -> None:
         super().__init__()
-        place = torch.zeros((len(present), classes))
-        place[torch.arange(len(present)), torch.as_tensor(np.asarray(present, dtype=np.int64))] = 1.0
-        self.register_buffer("place", place)
-        self.register_buffer("absent", ABSENT * (1 - place.sum(dim=0)))
+        placement = torch.zeros((len(present), classes))
+        placement[torch.arange(len(present)), torch.as_tensor(np.asarray(present, dtype=np.int64))] = 1.0
+        self.register_buffer("placement", placement)
+        self.register_buffer("absent", ABSENT * (1 - placement.sum(dim=0)))
 
     def forward(self, scores: torch.Tensor) -> torch.Tensor:
         """(n, n_present) → (n, n_classes)."""
-        return scores @ self.place + self.absent
+        return scores @ self.placement + self.absent
 
 
 class Linear(nn.Module):
-    """Logits by one product."""
+    """Logits of a linear learner."""
 
     weights: torch.Tensor
     bias: torch.Tensor
@@ -55,7 +55,7 @@ class Linear(nn.Module):
             weights, bias = np.concatenate([-weights, weights]) / 2, np.concatenate([-bias, bias]) / 2
         self.register_buffer("weights", torch.from_numpy(weights.T.astype(np.float32)))
         self.register_buffer("bias", torch.from_numpy(bias.astype(np.float32)))
-        self.classes = Classes(present, classes)
+        self.classes = ClassPlacement(present, classes)
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         """(n, d) → (n, n_classes)."""
@@ -64,11 +64,11 @@ class Linear(nn.Module):
 
 
 class Constant(nn.Module):
-    """A learner that saw one class."""
+    """A learner that was trained on a single class."""
 
     def __init__(self, present: Any, classes: int) -> None:
         super().__init__()
-        self.classes = Classes(present, classes)
+        self.classes = ClassPlacement(present, classes)
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         """(n, d) → (n, n_classes)."""
@@ -76,8 +76,8 @@ class Constant(nn.Module):
         return result
 
 
-class Machine(nn.Module):
-    """A support vector machine, one against one: each pair's decision, and what classes win of them."""
+class SupportVectorModule(nn.Module):
+    """A one-vs-one support vector machine: the decision per pair, and the votes of the classes."""
 
     decisions: torch.Tensor
     intercepts: torch.Tensor
@@ -86,55 +86,56 @@ class Machine(nn.Module):
 
     def __init__(self, machine: SupportVectorMachine, smooth: bool) -> None:
         super().__init__()
-        known = machine.arrays
-        self.smooth, self.gamma = smooth, float(known["gamma"][0])
-        many = len(known["classes"])
-        pairs = [(one, other) for one in range(many) for other in range(one + 1, many)]
-        decisions, vectors = _by_pair(known["coefficients"], known["counts"], pairs), machine.kept
-        if self.gamma == 0:  # linear: the vectors are summed up beforehand
+        arrays = machine.arrays
+        self.smooth, self.gamma = smooth, float(arrays["gamma"][0])
+        n_classes = len(arrays["classes"])
+        pairs = [(first, second) for first in range(n_classes) for second in range(first + 1, n_classes)]
+        decisions, vectors = _pair_decisions(arrays["coefficients"], arrays["counts"], pairs), machine.kept
+        if self.gamma == 0:  # linear: the vectors are summed beforehand
             decisions, vectors = np.asarray(sparse.csr_matrix(vectors).T @ decisions), None
-        sides = np.zeros((len(pairs), many), np.float32)
-        sides[np.arange(len(pairs)), [one for one, _ in pairs]] = 1
-        sides[np.arange(len(pairs)), [other for _, other in pairs]] = -1
+        sides = np.zeros((len(pairs), n_classes), np.float32)
+        sides[np.arange(len(pairs)), [first for first, _ in pairs]] = 1
+        sides[np.arange(len(pairs)), [second for _, second in pairs]] = -1
         self.register_buffer("decisions", torch.from_numpy(decisions.astype(np.float32)))
-        self.register_buffer("intercepts", torch.from_numpy(np.asarray(known["intercepts"], dtype=np.float32)))
+        self.register_buffer("intercepts", torch.from_numpy(np.asarray(arrays["intercepts"], dtype=np.float32)))
         self.register_buffer("sides", torch.from_numpy(sides))
         self.register_buffer("vectors", None if vectors is None else torch.from_numpy(np.asarray(vectors, np.float32)))
-        self.classes = Classes(known["classes"], machine.classes)
+        self.classes = ClassPlacement(arrays["classes"], machine.classes)
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         """(n, d) → (n, n_classes)."""
-        shown = features
+        kernel = features
         if self.vectors is not None:
-            lengths = (features**2).sum(dim=1, keepdim=True) + (self.vectors**2).sum(dim=1)
-            shown = torch.exp(-self.gamma * (lengths - 2 * features @ self.vectors.T).clamp(min=0))
-        decision = shown @ self.decisions + self.intercepts
+            squared_norms = (features**2).sum(dim=1, keepdim=True) + (self.vectors**2).sum(dim=1)
+            kernel = torch.exp(-self.gamma * (squared_norms - 2 * features @ self.vectors.T).clamp(min=0))
+        decision = kernel @ self.decisions + self.intercepts
         sums = decision @ self.sides
-        if (
-            self.sides.shape[1] == 2
-        ):  # of two classes a positive decision speaks for the second, of more for the first of a pair
+        if self.sides.shape[1] == 2:
+            # A positive decision is for the second class; with more classes, for the first of the pair.
             scores = sums / -2
         else:
-            won = torch.sigmoid(STEEPNESS * decision) if self.smooth else (decision >= 0).float()
-            votes = won @ self.sides.clamp(min=0) + (1 - won) @ (-self.sides).clamp(min=0)
+            wins = torch.sigmoid(VOTE_STEEPNESS * decision) if self.smooth else (decision >= 0).float()
+            votes = wins @ self.sides.clamp(min=0) + (1 - wins) @ (-self.sides).clamp(min=0)
             scores = votes + sums / (3 * (sums.abs() + 1))
         result: torch.Tensor = self.classes(scores)
         return result
 
 
-def _by_pair(coefficients: Any, counts: Any, pairs: Sequence[tuple[int, int]]) -> Any:
-    """(n_vectors, n_pairs): what each vector adds to each pair's decision."""
+def _pair_decisions(coefficients: Any, counts: Any, pairs: Sequence[tuple[int, int]]) -> Any:
+    """(n_vectors, n_pairs): the coefficient of each vector in the decision of each pair."""
     ends = np.cumsum(counts)
-    found = np.zeros((int(ends[-1]), len(pairs)))
-    for place, (one, other) in enumerate(pairs):
-        mine, its = (slice(ends[each] - counts[each], ends[each]) for each in (one, other))
-        found[mine, place] = coefficients[other - 1, mine]
-        found[its, place] = coefficients[one, its]
-    return found
+    decisions = np.zeros((int(ends[-1]), len(pairs)))
+    for pair_index, (first, second) in enumerate(pairs):
+        first_vectors, second_vectors = (
+            slice(ends[class_index] - counts[class_index], ends[class_index]) for class_index in (first, second)
+        )
+        decisions[first_vectors, pair_index] = coefficients[second - 1, first_vectors]
+        decisions[second_vectors, pair_index] = coefficients[first, second_vectors]
+    return decisions
 
 
 class Neighbors(nn.Module):
-    """The nearest training rows' summed opinions."""
+    """The summed labels of the nearest training rows."""
 
     rows: torch.Tensor
     labels: torch.Tensor
@@ -142,9 +143,9 @@ class Neighbors(nn.Module):
 
     def __init__(self, learner: NearestNeighbors) -> None:
         super().__init__()
-        kept, labels = learner.kept, learner.arrays["labels"]
-        rows = kept.toarray() if sparse.issparse(kept) else kept
-        self.many = min(NEIGHBORS, len(rows))
+        train_rows, labels = learner.kept, learner.arrays["labels"]
+        rows = train_rows.toarray() if sparse.issparse(train_rows) else train_rows
+        self.n_neighbors = min(NEIGHBORS, len(rows))
         self.register_buffer("rows", torch.from_numpy(np.asarray(rows, np.float32).T.copy()))
         self.register_buffer("labels", torch.from_numpy(labels.astype(np.float32)))
         self.register_buffer("prior", torch.from_numpy((labels.sum(axis=0) / labels.sum()).astype(np.float32)))
@@ -152,14 +153,14 @@ class Neighbors(nn.Module):
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         """(n, d) → (n, n_classes)."""
-        near, place = torch.topk(unit_rows(features) @ self.rows, self.many, dim=1)
-        closeness = torch.exp(-(2 - 2 * near).clamp(min=0) / self.width**2)
-        opinion = (closeness[..., None] * self.labels[place]).sum(dim=1)
-        return torch.log((opinion + 0.1 * self.prior).clamp(min=SMALLEST))
+        similarities, neighbors = torch.topk(unit_rows(features) @ self.rows, self.n_neighbors, dim=1)
+        closeness = torch.exp(-(2 - 2 * similarities).clamp(min=0) / self.width**2)
+        label_sums = (closeness[..., None] * self.labels[neighbors]).sum(dim=1)
+        return torch.log((label_sums + 0.1 * self.prior).clamp(min=SMALLEST))
 
 
 class Trees(nn.Module):
-    """Decision trees, walked through level by level; a leaf leads to itself."""
+    """Decision trees, traversed level by level; a leaf points to itself."""
 
     feature: torch.Tensor
     threshold: torch.Tensor
@@ -181,51 +182,51 @@ class Trees(nn.Module):
         else:
             values = leaf_shares(arrays)
             values[leaf] /= values[leaf].sum(axis=1, keepdims=True)
-        first = np.repeat(starts[:-1], np.diff(starts))
+        first_nodes = np.repeat(starts[:-1], np.diff(starts))
         nodes = {
             "feature": np.maximum(arrays["feature"], 0).astype(np.int64),
-            "threshold": _not_above(arrays["threshold"]),
-            "left": arrays["left"].astype(np.int64) - first,
-            "right": arrays["right"].astype(np.int64) - first,
+            "threshold": _rounded_down(arrays["threshold"]),
+            "left": arrays["left"].astype(np.int64) - first_nodes,
+            "right": arrays["right"].astype(np.int64) - first_nodes,
             "value": values.astype(np.float32),
         }
-        most, self.depth = int(np.diff(starts).max()), depth_of(arrays)
-        for name, each in nodes.items():
-            trees = [each[one:end] for one, end in pairwise(starts)]
-            padded = [np.pad(one, [(0, most - len(one)), *[(0, 0)] * (one.ndim - 1)]) for one in trees]
+        max_nodes, self.depth = int(np.diff(starts).max()), depth_of(arrays)
+        for name, node_values in nodes.items():
+            trees = [node_values[begin:end] for begin, end in pairwise(starts)]
+            padded = [np.pad(tree, [(0, max_nodes - len(tree)), *[(0, 0)] * (tree.ndim - 1)]) for tree in trees]
             self.register_buffer(name, torch.from_numpy(np.stack(padded)))
         self.register_buffer("tree", torch.arange(len(starts) - 1)[None])
         start = arrays["baseline"].reshape(1, -1) if self.boosted else np.zeros((1, 1))
         self.register_buffer("start", torch.from_numpy(start.astype(np.float32)))
-        self.classes = Classes(arrays["classes"], classes)
+        self.classes = ClassPlacement(arrays["classes"], classes)
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         """(n, d) → (n, n_classes)."""
         node = (0 * features[:, :1]).long() + torch.zeros_like(self.tree)
         for _ in range(self.depth):
-            seen = torch.gather(features, 1, self.feature[self.tree, node])
-            less = seen <= self.threshold[self.tree, node]
-            node = torch.where(less, self.left[self.tree, node], self.right[self.tree, node])
+            values_at_nodes = torch.gather(features, 1, self.feature[self.tree, node])
+            goes_left = values_at_nodes <= self.threshold[self.tree, node]
+            node = torch.where(goes_left, self.left[self.tree, node], self.right[self.tree, node])
         values = self.value[self.tree, node]
         if not self.boosted:
-            shares = values.mean(dim=1)
+            probabilities = values.mean(dim=1)
         else:
             scores = self.start + values.sum(dim=1)
             if scores.shape[1] == 1:
                 scores = torch.cat([torch.zeros_like(scores), scores], dim=1)
-            shares = torch.softmax(scores, dim=1)
-        result: torch.Tensor = self.classes(torch.log(shares.clamp(min=1e-3)))
+            probabilities = torch.softmax(scores, dim=1)
+        result: torch.Tensor = self.classes(torch.log(probabilities.clamp(min=1e-3)))
         return result
 
 
-def _not_above(thresholds: Any) -> Any:
-    """float32, rounded down: a float32 is at most the one where it is at most the other."""
+def _rounded_down(thresholds: Any) -> Any:
+    """float32, rounded down, so that x ≤ threshold has the same result for every float32 x."""
     rounded = thresholds.astype(np.float32)
     return np.where(rounded > thresholds, np.nextafter(rounded, np.float32(-np.inf)), rounded).astype(np.float32)
 
 
-class Pixels(nn.Module):
-    """The network, from pixels on."""
+class NetworkModule(nn.Module):
+    """The residual network, from pixels to logits."""
 
     def __init__(self, learner: Network) -> None:
         super().__init__()
@@ -238,8 +239,8 @@ class Pixels(nn.Module):
         return torch.as_tensor(self.net(images.float().permute(0, 3, 1, 2) / 127.5 - 1))
 
 
-class Tuned(nn.Module):
-    """The tuned encoder, beside what the other heads see."""
+class FineTunedModule(nn.Module):
+    """The fine-tuned encoder with the features that the other heads use."""
 
     center: torch.Tensor
 
@@ -253,15 +254,15 @@ class Tuned(nn.Module):
             head["coefficients"].numpy(), head["intercept"].numpy(), head["classes"].numpy(), learner.classes
         )
 
-    def forward(self, ready: Mapping[str, torch.Tensor], features: torch.Tensor) -> torch.Tensor:
+    def forward(self, model_inputs: Mapping[str, torch.Tensor], features: torch.Tensor) -> torch.Tensor:
         """(n, n_classes)."""
-        made = unit_rows(self.embedding(ready) - self.center)
-        result: torch.Tensor = self.linear(torch.cat([made, features], dim=1))
+        tuned = unit_rows(self.embedding(model_inputs) - self.center)
+        result: torch.Tensor = self.linear(torch.cat([tuned, features], dim=1))
         return result
 
 
-class Lessened(nn.Module):
-    """Logits without the training classes' shares."""
+class LogitAdjusted(nn.Module):
+    """Logits minus the logarithms of the training classes' shares."""
 
     log_shares: torch.Tensor
 
@@ -277,18 +278,18 @@ class Lessened(nn.Module):
 
 
 def as_module(learner: Any, classes: int, smooth: bool) -> nn.Module:
-    """The module of a learner. Raises InputError for one that has none."""
+    """Return the torch module of a learner. Raises InputError if the learner has none."""
     if isinstance(learner, Adjusted):
-        return Lessened(as_module(learner.learner, classes, smooth), learner.log_shares)
+        return LogitAdjusted(as_module(learner.learner, classes, smooth), learner.log_shares)
     if isinstance(learner, Network):
-        return Pixels(learner)
+        return NetworkModule(learner)
     if isinstance(learner, FineTuned):
-        return Tuned(learner, smooth)
+        return FineTunedModule(learner, smooth)
     if isinstance(learner, NearestNeighbors):
         return Neighbors(learner)
     if isinstance(learner, SupportVectorMachine):
         present = learner.arrays["classes"]
-        return Constant(present, classes) if len(present) == 1 else Machine(learner, smooth)
+        return Constant(present, classes) if len(present) == 1 else SupportVectorModule(learner, smooth)
     if isinstance(learner, Head):
         arrays = learner.arrays
         if len(arrays["classes"]) == 1:
@@ -296,4 +297,4 @@ def as_module(learner: Any, classes: int, smooth: bool) -> nn.Module:
         if learner.name == "logistic_regression":
             return Linear(arrays["weights"].T, arrays["intercepts"], arrays["classes"], classes)
         return Trees(arrays, classes)
-    raise InputError(f"{learner.name} has no graph.")
+    raise InputError(f"Learner '{learner.name}' cannot be converted to a torch module.")

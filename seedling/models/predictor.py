@@ -1,4 +1,4 @@
-"""The accepted model of a workspace, asked about new images or texts."""
+"""The accepted model of a workspace, ready to predict new images or texts."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from seedling.media import images, texts
 from seedling.media.image_modes import Color, color_of
 from seedling.models.model import TrainedModel, load_model, read_record
 
-ROWS_AT_ONCE = 512
+ROWS_PER_BATCH = 512
 Payload = bytes | str
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A row to be asked: where it comes from, and its encoded image or text, or the reason why there is none."""
+    """A row to predict: its source, and its encoded image or text, or the reason why it has none."""
 
     source: str
     payload: Payload | None
@@ -32,8 +32,10 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What the model says of a row. abstains: whether it had better not be believed, being less sure than the limit that was chosen in
-    training; error: why nothing is said.
+    """The prediction for a row.
+
+    abstains: whether the confidence is below the threshold that was chosen in training; error: why there is no
+    prediction.
     """
 
     source: str
@@ -46,85 +48,93 @@ class Answer:
 
 @dataclass(frozen=True)
 class Predictor:
-    """A model of one round, with the modality of its rows and what it takes of an image."""
+    """The model of one round, with the modality of its rows and its image settings."""
 
     model: TrainedModel
     modality: Modality
     round: int
     max_megapixels: float
-    background: Color | None = None  # of transparent images; None: what shows them
+    background: Color | None = None  # behind transparent images; None: chosen per image
 
     @classmethod
-    def of(cls, workspace: Path, number: int | None = None) -> Predictor:
-        """The model of this round; of the accepted one, where None.
+    def of(cls, workspace: Path, round_number: int | None = None) -> Predictor:
+        """Load the model of this round, or of the accepted round if None.
 
-        Raises MissingGeneration where nothing is trained yet, InputError where there is no such round.
+        Raises MissingGeneration if nothing is trained yet, InputError if there is no such round.
         """
-        rounds = sorted(int(one.parent.name) for one in (workspace / "models").glob("[0-9]*/model.json"))
+        rounds = sorted(int(record.parent.name) for record in (workspace / "models").glob("[0-9]*/model.json"))
         if not rounds:
             raise MissingGeneration("models", "train@0")
-        if number is None:
+        if round_number is None:
             path = workspace / "models" / str(rounds[-1]) / "decision.json"
             with reading(path):
-                number = int(read_json(path)["accepted_round"])
-        if number not in rounds:
-            raise InputError(f"No model was trained in round {number}: there are {', '.join(map(str, rounds))}.")
-        folder = workspace / "models" / str(number)
+                round_number = int(read_json(path)["accepted_round"])
+        if round_number not in rounds:
+            raise InputError(
+                f"No model was trained in round {round_number}. Trained rounds: {', '.join(map(str, rounds))}."
+            )
+        folder = workspace / "models" / str(round_number)
         model = load_model(folder, workspace)
         max_megapixels = float(getattr(model.features, "max_megapixels", 64.0))
-        return cls(model, read_record(folder).modality, number, max_megapixels, _background(workspace))
+        return cls(model, read_record(folder).modality, round_number, max_megapixels, _background(workspace))
 
     def warm_up(self) -> None:
-        """Loads what is loaded when the first row comes: an encoder's weights, libraries."""
+        """Load what the first row would load: the encoder's weights and libraries."""
         gray = np.full((32, 32, 3), 128, np.uint8)
         next(self.answers([Question("", "warm" if self.modality == "text" else images.encode(gray))]))
 
-    def answers(self, questions: Iterable[Question], at_once: int = ROWS_AT_ONCE) -> Iterator[Answer]:
-        """One answer a question, in their order, so many in memory at a time. An image that cannot be decoded, or an empty text, is answered
-        with its reason; the others are not held up by it.
+    def answers(self, questions: Iterable[Question], batch_size: int = ROWS_PER_BATCH) -> Iterator[Answer]:
+        """Yield one answer per question, in order; `batch_size` rows are in memory at a time.
+
+        An image that cannot be decoded or an empty text gets an answer with the reason; the other rows are predicted.
         """
         remaining = iter(questions)
-        while block := list(islice(remaining, at_once)):
-            checked = [self._checked(one) for one in block]
-            able = [one for one in checked if one.error is None]
-            said = iter(self._said([one.payload for one in able if one.payload is not None]))
-            for one in checked:
+        while block := list(islice(remaining, batch_size)):
+            checked = [self._checked(question) for question in block]
+            valid = [question for question in checked if question.error is None]
+            results = iter(
+                self._probabilities_or_errors([question.payload for question in valid if question.payload is not None])
+            )
+            for question in checked:
                 yield (
-                    Answer(one.source, None, None, None, None, one.error)
-                    if one.error
-                    else self._answer(one, next(said))
+                    Answer(question.source, None, None, None, None, question.error)
+                    if question.error
+                    else self._answer(question, next(results))
                 )
 
-    def _checked(self, one: Question) -> Question:
-        """With the reason for which it cannot be asked. An image's header alone is looked at: it is decoded once, by the model."""
-        if one.error is not None or one.payload is None:
-            return Question(one.source, None, one.error or "empty")
-        if isinstance(one.payload, str):
-            text = texts.clean(one.payload)
-            return Question(one.source, text) if text else Question(one.source, None, "empty")
-        return replace(one, payload=images.on_background(one.payload, self.max_megapixels, self.background))
+    def _checked(self, question: Question) -> Question:
+        """Return the question with an error if it cannot be predicted.
 
-    def _said(self, payloads: Sequence[Payload]) -> list[Sequence[float] | str]:
-        """Probabilities, or a reason, of each."""
+        Only the header of an image is read here; the model decodes the image once.
+        """
+        if question.error is not None or question.payload is None:
+            return Question(question.source, None, question.error or "empty")
+        if isinstance(question.payload, str):
+            text = texts.clean(question.payload)
+            return Question(question.source, text) if text else Question(question.source, None, "empty")
+        return replace(question, payload=images.on_background(question.payload, self.max_megapixels, self.background))
+
+    def _probabilities_or_errors(self, payloads: Sequence[Payload]) -> list[Sequence[float] | str]:
+        """Return the probabilities, or a reason, per payload."""
         try:
             return list(self.model.predict(payloads).tolist())
         except images.Undecodable as error:
             if len(payloads) == 1:
                 return [str(error)]
             half = len(payloads) // 2
-            return [*self._said(payloads[:half]), *self._said(payloads[half:])]
+            return [*self._probabilities_or_errors(payloads[:half]), *self._probabilities_or_errors(payloads[half:])]
 
-    def _answer(self, one: Question, said: Sequence[float] | str) -> Answer:
-        if isinstance(said, str):
-            return Answer(one.source, None, None, None, None, said)
-        best = max(range(len(said)), key=said.__getitem__)
-        abstains = said[best] < self.model.abstain_below
-        rounded = [round(chance, 6) for chance in said]
-        return Answer(one.source, self.model.classes[best], rounded[best], abstains, rounded)
+    def _answer(self, question: Question, result: Sequence[float] | str) -> Answer:
+        if isinstance(result, str):
+            return Answer(question.source, None, None, None, None, result)
+        best = max(range(len(result)), key=result.__getitem__)
+        abstains = result[best] < self.model.abstain_below
+        rounded = [round(probability, 6) for probability in result]
+        return Answer(question.source, self.model.classes[best], rounded[best], abstains, rounded)
 
 
 def _background(workspace: Path) -> Color | None:
-    """As the rows that the model learned from were put on it. A folder of models without params.yaml has no setting."""
+    """Return the background that the training rows got. A folder of models without params.yaml has no setting."""
     if not (workspace / "params.yaml").is_file():
         return None
     return color_of(load(workspace).scrape.transparent_background)

@@ -1,4 +1,4 @@
-"""Models as files: arrays of numbers as safetensors, and JSON. Nothing in them is an object, so that loading runs no code."""
+"""Model files: arrays as safetensors, and JSON. They contain no Python objects, so loading them runs no code."""
 
 from __future__ import annotations
 
@@ -23,41 +23,41 @@ from seedling.stats.statistics import Floats
 
 ARRAYS = "features.safetensors"
 MAX_SIDE = 128  # pixels, as train.image_side in params.yaml
-OLD_SUFFIX = ".skops"  # of archives of objects, which versions before this one wrote
+OLD_SUFFIX = ".skops"  # of the pickled-object archives of earlier versions
 
 
 class Learner(Protocol):
-    """fit on weighted, soft-labeled rows; give logits."""
+    """Fits weighted, soft-labeled rows and returns logits."""
 
     name: str
     classes: int
 
     def fit(self, inputs: Inputs, targets: Floats, weights: Floats) -> None:
-        """targets: (n_rows, n_classes), rows sum to 1; weights: (n_rows,)."""
+        """Fit on rows with soft labels. targets: (n_rows, n_classes), rows sum to 1; weights: (n_rows,)."""
 
     def logits(self, inputs: Inputs) -> Floats:
         """(n_rows, n_classes)."""
 
 
-def make_learner(name: str, setting: FitContext) -> Learner:
-    """An untrained learner of this name."""
+def make_learner(name: str, context: FitContext) -> Learner:
+    """Return an untrained learner of this name."""
     if name == "network":
         from seedling.models.network import Network
 
-        return Network(setting)
+        return Network(context)
     if name == "fine_tuned":
         from seedling.models.fine_tuned import FineTuned
 
-        return FineTuned(setting)
+        return FineTuned(context)
     if name == "nearest_neighbors":
-        return NearestNeighbors(setting.classes)
+        return NearestNeighbors(context.classes)
     if name == "svm":
-        return SupportVectorMachine(setting.classes)
-    return Head(name, setting.seed, setting.classes)
+        return SupportVectorMachine(context.classes)
+    return Head(name, context.seed, context.classes)
 
 
 def save_learner(learner: Learner, path: Path) -> None:
-    """Writes `path` with .safetensors behind it, and with .shares.json where its logits are adjusted."""
+    """Write `path` with the suffix .safetensors; the log shares of a logit-adjusted learner go to .shares.json."""
     path.parent.mkdir(parents=True, exist_ok=True)
     if isinstance(learner, Adjusted):
         write_json(path.with_suffix(".shares.json"), learner.log_shares.tolist())
@@ -68,25 +68,25 @@ def save_learner(learner: Learner, path: Path) -> None:
     else:
         from safetensors.torch import save_file as save_tensors
 
-        made: Any = learner
-        save_tensors(made.tensors(), file)
+        torch_learner: Any = learner
+        save_tensors(torch_learner.tensors(), file)
 
 
-def load_learner(name: str, path: Path, setting: FitContext) -> Learner:
-    """The learner that `save_learner` wrote. Runs no code of its file.
+def load_learner(name: str, path: Path, context: FitContext) -> Learner:
+    """Load a learner that `save_learner` wrote, without running code from its file.
 
-    Raises IncompleteGeneration where the file is missing, DamagedFile where it is not such a learner's.
+    Raises IncompleteGeneration if the file is missing, DamagedFile if it is not the file of such a learner.
     """
     file = path.with_suffix(".safetensors")
     if not file.is_file():
-        old = path.with_suffix(OLD_SUFFIX)
-        if old.is_file():
+        old_file = path.with_suffix(OLD_SUFFIX)
+        if old_file.is_file():
             raise IncompleteGeneration(
-                f"{old} was written by an earlier version of Seedling, as an archive of objects that could run code: "
-                "it is not loaded. `seedling run` trains the model again."
+                f"{old_file} is from an earlier version of Seedling and may contain code, so it is not loaded. "
+                "Run `seedling run` to train the model again."
             )
-        raise IncompleteGeneration(f"{file} is missing: run `seedling run` again, or `dvc checkout`.")
-    learner = make_learner(name, setting)
+        raise IncompleteGeneration(f"{file} is missing. Run `seedling run` again, or `dvc checkout`.")
+    learner = make_learner(name, context)
     with reading(file):
         _fill(learner, file)
     adjusted = path.with_suffix(".shares.json")
@@ -95,12 +95,12 @@ def load_learner(name: str, path: Path, setting: FitContext) -> Learner:
     with reading(adjusted):
         log_shares = np.array(read_json(adjusted), dtype=np.float64)
         if log_shares.shape != (learner.classes,):
-            raise ValueError("it does not hold a share for each class")
+            raise ValueError("it does not contain one share per class")
         return Adjusted(learner, log_shares)
 
 
 def _fill(learner: Learner, file: Path) -> None:
-    """Puts what the file holds into an untrained learner, checked."""
+    """Check the contents of the file and load them into an untrained learner."""
     if isinstance(learner, Head | KeptRows):
         from safetensors.numpy import load_file
 
@@ -108,21 +108,21 @@ def _fill(learner: Learner, file: Path) -> None:
     else:
         from safetensors.torch import load_file as load_tensors
 
-        made: Any = learner
-        made.load_tensors(load_tensors(file))
+        torch_learner: Any = learner
+        torch_learner.load_tensors(load_tensors(file))
 
 
-def make_features(encoder: EncoderHandle | None, image_side: int | None, facts: WorkspaceConfig) -> FeatureMaker:
-    """Features that are not fitted yet: the encoder's if there is one."""
+def make_features(encoder: EncoderHandle | None, image_side: int | None, config: WorkspaceConfig) -> FeatureMaker:
+    """Return an unfitted feature maker: of the encoder, if there is one."""
     if encoder is not None:
-        return EncodedFeatures(encoder, facts.max_megapixels)
-    return ImageFeatures(image_side, facts.max_megapixels) if facts.modality == "image" else TextFeatures()
+        return EncodedFeatures(encoder, config.max_megapixels)
+    return ImageFeatures(image_side, config.max_megapixels) if config.modality == "image" else TextFeatures()
 
 
 def save_features(maker: FeatureMaker, folder: Path) -> None:
-    """Writes the fitted features, features.json: means and scales, or terms and their inverse document frequencies.
+    """Write the fitted features to features.json: means and scales, or terms and their inverse document frequencies.
 
-    Of an encoder its name and key are written, not its weights; the words' topics go to features.safetensors.
+    For an encoder, its name and key are written, not its weights; the LSA topics of words go to features.safetensors.
     """
     if isinstance(maker, TextFeatures):
         write_json(folder / "features.json", terms_of(maker))
@@ -130,9 +130,9 @@ def save_features(maker: FeatureMaker, folder: Path) -> None:
         from safetensors.numpy import save_file
 
         arrays = {"center": maker.center, "topics": maker.topics}
-        save_file({name: one for name, one in arrays.items() if one is not None}, folder / ARRAYS)
-        known = {"encoder": maker.handle.params.model_dump(), "key": maker.key, "max_megapixels": maker.max_megapixels}
-        write_json(folder / "features.json", known | ({"words": terms_of(maker.words)} if maker.words else {}))
+        save_file({name: array for name, array in arrays.items() if array is not None}, folder / ARRAYS)
+        record = {"encoder": maker.handle.params.model_dump(), "key": maker.key, "max_megapixels": maker.max_megapixels}
+        write_json(folder / "features.json", record | ({"words": terms_of(maker.words)} if maker.words else {}))
     elif isinstance(maker, ImageFeatures):
         blocks = [
             {"mean": mean.tolist(), "scale": scale if np.isfinite(scale) else None}
@@ -143,46 +143,49 @@ def save_features(maker: FeatureMaker, folder: Path) -> None:
 
 
 def terms_of(maker: TextFeatures) -> dict[str, Any]:
-    """By half, its terms and their inverse document frequencies."""
+    """Return the terms and their inverse document frequencies, by half (`words` and `characters`)."""
     return {
         name: {
             "terms": [str(term) for term in half.get_feature_names_out()],
-            "idf": [float(one) for one in half.idf_],
+            "idf": [float(idf) for idf in half.idf_],
         }
         for name, half in {"words": maker.words, "characters": maker.characters}.items()
     }
 
 
 def load_features(folder: Path, modality: Modality, workspace: Path) -> FeatureMaker:
-    """The features that `save_features` wrote to `models/<round>`. An encoder's relative path is relative to the workspace."""
+    """Load the features that `save_features` wrote to `models/<round>`.
+
+    A relative path of an encoder is relative to the workspace.
+    """
     path = folder / "features.json"
-    known = read_json(path)
-    if "encoder" in known:
+    record = read_json(path)
+    if "encoder" in record:
         from safetensors.numpy import load_file
 
         with reading(path):
-            params = EncoderParams.model_validate(known["encoder"])
-            words = _text_features(known["words"]) if "words" in known else None
-            max_megapixels, key = known["max_megapixels"], known["key"]
+            params = EncoderParams.model_validate(record["encoder"])
+            words = _text_features(record["words"]) if "words" in record else None
+            max_megapixels, key = record["max_megapixels"], record["key"]
         with reading(folder / ARRAYS):
             arrays = load_file(folder / ARRAYS)
         handle = EncoderHandle(params, modality, workspace)
         return EncodedFeatures(handle, max_megapixels, words=words, key=key, **arrays)
     with reading(path):
         if modality == "text":
-            return _text_features(known)
+            return _text_features(record)
         for name in ("side", "network_side"):
-            if type(known[name]) is not int or not 1 <= known[name] <= MAX_SIDE:
-                raise ValueError(f"{name} is {known[name]!r}, not a number from 1 to {MAX_SIDE}")
+            if type(record[name]) is not int or not 1 <= record[name] <= MAX_SIDE:
+                raise ValueError(f"{name} is {record[name]!r}, not an integer from 1 to {MAX_SIDE}")
         blocks = [
-            (np.array(one["mean"], np.float32), np.inf if one["scale"] is None else one["scale"])
-            for one in known["blocks"]
+            (np.array(block["mean"], np.float32), np.inf if block["scale"] is None else block["scale"])
+            for block in record["blocks"]
         ]
-        return ImageFeatures(known["side"], known["max_megapixels"], known["network_side"], blocks)
+        return ImageFeatures(record["side"], record["max_megapixels"], record["network_side"], blocks)
 
 
-def _text_features(known: dict[str, Any]) -> TextFeatures:
-    return TextFeatures(**{name: _vectorizer(name, **known[name]) for name in ("words", "characters")})
+def _text_features(halves: dict[str, Any]) -> TextFeatures:
+    return TextFeatures(**{name: _vectorizer(name, **halves[name]) for name in ("words", "characters")})
 
 
 def _vectorizer(name: str, terms: list[str], idf: list[float]) -> Any:

@@ -1,9 +1,10 @@
-"""pseudo_label: labels the pool by models that were not trained on the row, and keeps what the filter keeps.
+"""pseudo_label: label the pool with models that were not trained on the row, and keep the labels that pass a filter.
 
     python -m seedling.runner pseudo_label@1
 
-The teacher's opinion is spread over the neighbor graph of all training rows, lineage by lineage (see
-seedling/train/cross_validation.py), and scaled by a temperature that is fitted on rows whose labels the lineage never saw.
+Per fold model (see seedling/train/cross_validation.py), the teacher's predictions are propagated over the neighbor
+graph of all training rows and calibrated with a temperature that is fitted on rows whose labels the fold model never
+saw.
 """
 
 from __future__ import annotations
@@ -25,9 +26,9 @@ from seedling.features.classical import FeatureMaker, dense
 from seedling.models.model import single_threaded
 from seedling.models.saving import load_features
 from seedling.progress import Progress, silent
-from seedling.pseudo_label.filters import FILTERS, Seen, Tried, compare_filters, unreliable_classes
+from seedling.pseudo_label.filters import FILTERS, FilterInput, FilterResult, compare_filters, unreliable_classes
 from seedling.pseudo_label.queue import write_queue
-from seedling.pseudo_label.teacher import Refined, Taught, read_taught, refine
+from seedling.pseudo_label.teacher import PseudoLabels, TeacherPredictions, read_teacher_predictions, refine
 from seedling.records.results import read_decision
 from seedling.stats.randomness import generator
 from seedling.stats.statistics import Floats, wilson
@@ -42,14 +43,14 @@ COLUMNS = [
     pa.field("dropout_std", pa.float32()),
 ]
 QUEUE = "queue.csv"
-NOT_DRAWN = "beyond_pool_rows"
-MAX_DIFFICULTY_WEIGHT = 3.0  # times what an average class's row counts
-GRAPH_ROWS = 20_000  # beyond, the neighbors' graph costs more than it brings and the teacher speaks alone
+BEYOND_POOL_ROWS = "beyond_pool_rows"  # reason code
+MAX_DIFFICULTY_WEIGHT = 3.0  # times the weight of a row of an average class
+MAX_GRAPH_ROWS = 20_000  # beyond, the neighbor graph costs more than it gains and the teacher is used alone
 
 
 def pseudo_label(
     params: PseudoLabelParams,
-    facts: WorkspaceConfig,
+    config: WorkspaceConfig,
     *,
     round_number: int,
     rounds: int,
@@ -60,161 +61,181 @@ def pseudo_label(
     output: Path,
     progress: Progress = silent,
 ) -> None:
-    """Writes `generations/pseudo_label/<round>`: the pool's rows with a label, or rejected as `refused_by_filter`.
+    """Write `generations/pseudo_label/<round>`: the pool's rows with a label, or rejected as `refused_by_filter`.
 
-    Columns pseudo_label_by_fold and pseudo_weight_by_fold: what each fold's lineage says and how much that counts, by its own
-    opinion alone; -1 and 0 where its filter refused. label, confidence and weight are the final lineage's: 0 for a row
-    that only some fold keeps, which serves the comparison of the rounds. margin: between the two likeliest classes;
-    fold_agreement: share of lineages that say the same; neighbor_agreement: whether the teacher alone says so too;
-    dropout_std: how far Monte Carlo dropout moves the likeliest class's probability. Rows of the pool beyond
-    `train.pool_rows` are rejected as `beyond_pool_rows`: no model was asked about them. queue.csv: the rows that a person's label would teach most.
+    Columns:
+
+    - pseudo_label_by_fold, pseudo_weight_by_fold: each fold model's label and its weight, computed from that fold model
+      alone; -1 and 0 if its filter refused the row.
+    - label, confidence, weight: the final model's. The weight is 0 for a row that only some fold model keeps, which is
+      needed for the comparison of rounds.
+    - margin: difference between the two highest probabilities.
+    - fold_agreement: share of fold models that predict the same class.
+    - neighbor_agreement: whether the teacher alone predicts the same class.
+    - dropout_std: Monte Carlo dropout standard deviation of the predicted class's probability.
+
+    Pool rows beyond `train.pool_rows` have no predictions and are rejected as `beyond_pool_rows`. queue.csv lists the
+    rows whose labels by a human would help most.
     """
     stage, classes = f"pseudo_label@{round_number}", read_manifest(validated)["classes"]
     stopped = read_decision(teacher / "decision.json")["stop"] or round_number > rounds
-    with GenerationWriter(output, stage=stage, modality=facts.modality, images=False, extra=COLUMNS) as writer:
+    with GenerationWriter(output, stage=stage, modality=config.modality, images=False, extra=COLUMNS) as writer:
         if stopped:
             writer.close(rows_in=0, classes=classes, skipped=True)
             return
-        taught = read_taught(teacher, validated, classes)
-        progress("label the pool", 0, len(taught.pool_ids))
+        predictions = read_teacher_predictions(teacher, validated, classes)
+        progress("label the pool", 0, len(predictions.pool_ids))
         with single_threaded():
-            refined = refine(
-                taught,
-                _features(taught, load_features(teacher, facts.modality, workspace), collected, params),
-                params,
-                facts.seed,
-            )
-        share = 0.5 + 0.5 * round_number / max(1, rounds)
-        kept, name, table = choose_filter(refined, params, share, facts.seed)
-        rows = read(validated, splits=["pool"], ids=taught.pool_ids).set_index("id").loc[taught.pool_ids].reset_index()
-        write_queue(output / QUEUE, rows, refined, classes, params.queue)
-        for row, reason in _rows(rows, taught, refined, kept, classes, params, round_number):
+            features = _features(predictions, load_features(teacher, config.modality, workspace), collected, params)
+            labels = refine(predictions, features, params, config.seed)
+        curriculum_share = 0.5 + 0.5 * round_number / max(1, rounds)
+        kept, name, table = choose_filter(labels, params, curriculum_share, config.seed)
+        pool_ids = predictions.pool_ids
+        rows = read(validated, splits=["pool"], ids=pool_ids).set_index("id").loc[pool_ids].reset_index()
+        write_queue(output / QUEUE, rows, labels, classes, params.queue)
+        for row, reason in _rows(rows, predictions, labels, kept, classes, params, round_number):
             if reason:
                 writer.reject(row, reason)
             else:
                 writer.keep(row)
-        beyond = 0
-        for row in _not_drawn(validated, set(taught.pool_ids)):
-            writer.reject(row, NOT_DRAWN)
-            beyond += 1
+        n_beyond = 0
+        for row in _rows_beyond_limit(validated, set(pool_ids)):
+            writer.reject(row, BEYOND_POOL_ROWS)
+            n_beyond += 1
         progress("label the pool", len(rows), len(rows))
-        writer.close(rows_in=len(rows) + beyond, classes=classes, audit=audit(refined, name, table, classes))
+        writer.close(rows_in=len(rows) + n_beyond, classes=classes, audit=audit(labels, name, table, classes))
 
 
-def _features(taught: Taught, maker: FeatureMaker, collected: Path, params: PseudoLabelParams) -> Any:
-    """(n_labeled + n_pool, d), or None where there is no graph to build."""
-    wanted = [*taught.labeled_ids, *taught.pool_ids]
-    if params.propagation == 0 or len(wanted) > GRAPH_ROWS:
+def _features(predictions: TeacherPredictions, maker: FeatureMaker, collected: Path, params: PseudoLabelParams) -> Any:
+    """(n_labeled + n_pool, d): features for the neighbor graph, or None if no graph is built."""
+    ids = [*predictions.labeled_ids, *predictions.pool_ids]
+    if params.propagation == 0 or len(ids) > MAX_GRAPH_ROWS:
         return None
-    return dense(maker.of_rows(wanted, partial(payloads, [collected]), fit=False).features)
+    return dense(maker.of_rows(ids, partial(payloads, [collected]), fit=False).features)
 
 
 def choose_filter(
-    refined: Refined, params: PseudoLabelParams, share: float, seed: int
-) -> tuple[NDArray[np.bool_], str, list[Tried]]:
-    """(n_lineages, n_pool) what is kept, the filter's name, and the table of all filters on the held-out rows."""
-    said = refined.held_out.argmax(axis=1)
-    doubted = unreliable_classes(said, refined.truth, refined.held_out.shape[1])
-    seen = Seen(refined.held_out, refined.held_agrees, share, doubted, refined.held_out_std)
-    best, table = compare_filters(seen, refined.truth, params.threshold, generator(seed, "bake-off"))
+    labels: PseudoLabels, params: PseudoLabelParams, curriculum_share: float, seed: int
+) -> tuple[NDArray[np.bool_], str, list[FilterResult]]:
+    """Return which labels are kept (n_fold_models, n_pool), the filter's name, and the comparison of all filters.
+
+    curriculum_share: share of the pool that the filter `curriculum` keeps, 0 to 1.
+    """
+    predicted = labels.held_out.argmax(axis=1)
+    unreliable = unreliable_classes(predicted, labels.truth, labels.held_out.shape[1])
+    held_out = FilterInput(labels.held_out, labels.held_out_agrees, curriculum_share, unreliable, labels.held_out_std)
+    best, table = compare_filters(held_out, labels.truth, params.threshold, generator(seed, "bake-off"))
     name = params.filter or best
     pools = [
-        Seen(one, agrees, share, doubted, dropout_std)
-        for one, agrees, dropout_std in zip(refined.probabilities, refined.agrees, refined.dropout_std, strict=True)
+        FilterInput(probabilities, agrees, curriculum_share, unreliable, dropout_std)
+        for probabilities, agrees, dropout_std in zip(
+            labels.probabilities, labels.agrees, labels.dropout_std, strict=True
+        )
     ]
-    return np.stack([FILTERS[name](one, params.threshold) for one in pools]), name, table
+    return np.stack([FILTERS[name](pool, params.threshold) for pool in pools]), name, table
 
 
-def audit(refined: Refined, name: str, table: list[Tried], classes: list[str]) -> dict[str, Any]:
-    """How right the kept pseudo-labels may be expected to be, in all and by class: the filter on labeled rows held out
-    as if in the pool; beside it what the other filters would have kept.
+def audit(labels: PseudoLabels, name: str, table: list[FilterResult], classes: list[str]) -> dict[str, Any]:
+    """The expected precision of the kept pseudo-labels, in total and per class, and the results of the other filters.
+
+    It is measured on held-out labeled rows that are treated like the pool.
     """
-    said = refined.held_out.argmax(axis=1)
-    chosen = next(one for one in table if one.filter == name)
+    predicted = labels.held_out.argmax(axis=1)
+    chosen = next(result for result in table if result.filter == name)
     by_class = {}
-    for place, label in enumerate(classes):
-        mine = said == place
-        found = wilson(int((refined.truth[mine] == place).sum()), int(mine.sum())).rounded() if mine.any() else None
-        by_class[label] = {"rows": int(mine.sum()), "precision": found}
+    for index, label in enumerate(classes):
+        rows = predicted == index
+        n_correct, n_rows = int((labels.truth[rows] == index).sum()), int(rows.sum())
+        by_class[label] = {"rows": n_rows, "precision": wilson(n_correct, n_rows).rounded() if n_rows else None}
     return {
-        "temperature": refined.temperature,
-        "teacher_weight": refined.teacher_weight,
-        "rows": len(refined.truth),
+        "temperature": labels.temperature,
+        "teacher_weight": labels.teacher_weight,
+        "rows": len(labels.truth),
         "filter": name,
         "kept": chosen.kept,
         "precision": None if chosen.precision is None else chosen.precision.rounded(),
         "classes": by_class,
-        "bake_off": [one.as_json() for one in table],
+        "bake_off": [result.as_json() for result in table],
     }
 
 
 def difficulty_weights(probabilities: Floats, strength: float) -> Floats:
-    """(n_rows,), 1 in the mean: what a row counts more where its class is a hard one.
+    """(n_rows,), mean 1: a factor that increases the weight of rows of difficult classes.
 
-    A class is hard where its rows' mean confidence is low, which the plain weight, the confidence, punishes once more
-    (the learning status of FreeMatch, Wang et al. 2023, turned into sampling weights as in CReST, Wei et al. 2021):
-    (mean confidence / class's mean confidence)^(2 × strength), at most `MOST_HEED`. 0: every row counts 1; 0.5: the classes' rows
-    count alike on average; 1: a hard class's count more than an easy one's.
+    A class is difficult if the mean confidence of its rows is low. The plain weight, which is the confidence, already
+    penalizes such a class. The factor is
+
+        min((mean confidence / mean confidence of the class)^(2 × strength), `MAX_DIFFICULTY_WEIGHT`),
+
+    divided by its mean over the rows. It is the learning status of FreeMatch (Wang et al. 2023), used as a sampling
+    weight as in CReST (Wei et al. 2021). strength 0: the factor is 1; 0.5: the mean weight is equal for all classes;
+    1: rows of a difficult class weigh more than those of an easy class.
     """
     if strength == 0 or len(probabilities) == 0:
         return np.ones(len(probabilities))
-    said, confidence = probabilities.argmax(axis=1), probabilities.max(axis=1)
-    classes = probabilities.shape[1]
-    rows = np.bincount(said, minlength=classes)
-    mean = np.bincount(said, weights=confidence, minlength=classes) / np.maximum(rows, 1)
-    factor = np.ones(classes)
-    factor[rows > 0] = np.minimum((confidence.mean() / mean[rows > 0]) ** (2 * strength), MAX_DIFFICULTY_WEIGHT)
-    found: Floats = factor[said] / factor[said].mean()
-    return found
+    predicted, confidence = probabilities.argmax(axis=1), probabilities.max(axis=1)
+    n_classes = probabilities.shape[1]
+    n_rows = np.bincount(predicted, minlength=n_classes)
+    class_confidence = np.bincount(predicted, weights=confidence, minlength=n_classes) / np.maximum(n_rows, 1)
+    present = n_rows > 0
+    factor = np.ones(n_classes)
+    factor[present] = np.minimum(
+        (confidence.mean() / class_confidence[present]) ** (2 * strength), MAX_DIFFICULTY_WEIGHT
+    )
+    weights: Floats = factor[predicted] / factor[predicted].mean()
+    return weights
 
 
 def _rows(
     rows: pd.DataFrame,
-    taught: Taught,
-    refined: Refined,
+    predictions: TeacherPredictions,
+    labels: PseudoLabels,
     kept: NDArray[np.bool_],
     classes: list[str],
     params: PseudoLabelParams,
     round_number: int,
-) -> Any:
-    probabilities = refined.probabilities
-    heeded = np.stack([one.max(axis=1) * difficulty_weights(one, params.hard_classes) for one in probabilities])
-    weights = np.where(kept, params.weight * heeded, 0.0)  # less sure, less said
-    said = np.where(kept, probabilities.argmax(axis=2), -1)
+) -> Iterator[tuple[Row, str | None]]:
+    """Each pool row with its label, and the reason if it is rejected. rows: the pool; kept: (n_fold_models, n_pool)."""
+    probabilities = labels.probabilities
+    confidence_weights = np.stack(
+        [of_fold.max(axis=1) * difficulty_weights(of_fold, params.hard_classes) for of_fold in probabilities]
+    )
+    weights = np.where(kept, params.weight * confidence_weights, 0.0)
+    label_by_fold = np.where(kept, probabilities.argmax(axis=2), -1)
     final = probabilities[-1]
     ordered = np.sort(final, axis=1)
     margin = ordered[:, -1] - ordered[:, -2]
-    agreement = (probabilities.argmax(axis=2) == final.argmax(axis=1)).mean(axis=0)
-    for place, known in enumerate(rows.itertuples(index=False)):
+    fold_agreement = (probabilities.argmax(axis=2) == final.argmax(axis=1)).mean(axis=0)
+    for index, pool_row in enumerate(rows.itertuples(index=False)):
         row = Row(
-            id=known.id,
+            id=pool_row.id,
             split="pool",
-            label=classes[int(final[place].argmax())],
-            label_probs=final[place].tolist(),
+            label=classes[int(final[index].argmax())],
+            label_probs=final[index].tolist(),
             label_source=f"pseudo:{round_number}",
-            weight=float(weights[-1, place]),
-            confidence=float(final[place].max()),
-            origin=known.origin,
-            license=known.license,
-            attribution=known.attribution,
-            group=known.group,
-            payload=getattr(known, "text", None),
+            weight=float(weights[-1, index]),
+            confidence=float(final[index].max()),
+            origin=pool_row.origin,
+            license=pool_row.license,
+            attribution=pool_row.attribution,
+            group=pool_row.group,
+            payload=getattr(pool_row, "text", None),
             extra={
-                "pseudo_label_by_fold": said[:, place].tolist(),
-                "pseudo_weight_by_fold": weights[:, place].tolist(),
-                "half": int(taught.half[place]),
-                "margin": float(margin[place]),
-                "fold_agreement": float(agreement[place]),
-                "neighbor_agreement": bool(refined.agrees[-1, place]),
-                "dropout_std": float(refined.dropout_std[-1, place]),
+                "pseudo_label_by_fold": label_by_fold[:, index].tolist(),
+                "pseudo_weight_by_fold": weights[:, index].tolist(),
+                "half": int(predictions.half[index]),
+                "margin": float(margin[index]),
+                "fold_agreement": float(fold_agreement[index]),
+                "neighbor_agreement": bool(labels.agrees[-1, index]),
+                "dropout_std": float(labels.dropout_std[-1, index]),
             },
         )
-        yield row, None if kept[:, place].any() else "refused_by_filter"
+        yield row, None if kept[:, index].any() else "refused_by_filter"
 
 
-def _not_drawn(validated: Path, drawn: set[str]) -> Iterator[Row]:
-    """Pool rows that no model was asked about, without a label; a few in memory at a time."""
-    for known in stream(validated):
-        if known.split == "pool" and known.id not in drawn:
-            unknown = {field.name: None for field in COLUMNS}
-            yield replace(known, fold=None, label=None, label_probs=None, label_source=None, extra=unknown)
+def _rows_beyond_limit(validated: Path, predicted_ids: set[str]) -> Iterator[Row]:
+    """Pool rows beyond `train.pool_rows`, without a label. They are streamed, so that only a few are in memory."""
+    for row in stream(validated):
+        if row.split == "pool" and row.id not in predicted_ids:
+            empty = {field.name: None for field in COLUMNS}
+            yield replace(row, fold=None, label=None, label_probs=None, label_source=None, extra=empty)

@@ -1,7 +1,7 @@
-"""Which of the pool's labels are kept; each filter is a pure function of what is written for a row.
+"""Filters decide which pseudo-labels are kept; each filter is a pure function of a row's predictions.
 
-All of them are tried on labeled rows that were held out as if they were pool (`bake_off`), and one other than `all`
-is used only where it is surely better there: wrong labels at a low weight cost less than right ones that are missing.
+All filters are compared on labeled rows that are held out and treated like the pool. A filter other than `all` is used
+only if it is significantly better (bootstrap): wrong labels with a low weight cost less than missing correct ones.
 """
 
 from __future__ import annotations
@@ -17,26 +17,28 @@ from numpy.typing import NDArray
 from seedling.stats.statistics import Estimate, Floats, Ints, wilson
 
 Mask = NDArray[np.bool_]
-SURELY = 0.9  # bootstrap probability with which another filter must beat `all`
-DRAWS = 500
+MIN_P_BETTER = 0.9  # bootstrap probability with which another filter must beat `all`
+BOOTSTRAP_SAMPLES = 500
 
 
 @dataclass(frozen=True)
-class Seen:
-    """What a filter may look at: probabilities (n_rows, n_classes), rows sum to 1; agrees: (n_rows,), whether teacher
-    and neighbors say the same; share: how much of the pool this round may take, 0 to 1; doubted: (n_classes,), classes
-    that the held-out rows speak against; spread: (n_rows,), of Monte Carlo dropout.
+class FilterInput:
+    """The values that a filter can use.
+
+    probabilities: (n_rows, n_classes), rows sum to 1; agrees: (n_rows,), whether teacher and neighbors predict the same
+    class; curriculum_share: share of the pool that this round may keep, 0 to 1; unreliable: (n_classes,), classes whose
+    held-out pseudo-labels are mostly wrong; dropout_std: (n_rows,), Monte Carlo dropout standard deviation.
     """
 
     probabilities: Floats
     agrees: Mask
-    share: float
-    doubted: Mask
+    curriculum_share: float
+    unreliable: Mask
     dropout_std: Floats
 
     @cached_property
-    def said(self) -> Ints:
-        """(n_rows,) class numbers."""
+    def predicted(self) -> Ints:
+        """(n_rows,): class indices."""
         return np.asarray(self.probabilities.argmax(axis=1), dtype=np.int64)
 
     @cached_property
@@ -45,80 +47,79 @@ class Seen:
         return np.asarray(self.probabilities.max(axis=1))
 
 
-def keep_all(seen: Seen, threshold: float) -> Mask:
-    """Every row, at the weight of its confidence."""
-    return np.ones(len(seen.probabilities), dtype=bool)
+def keep_all(rows: FilterInput, threshold: float) -> Mask:
+    """Keep every row, weighted by its confidence."""
+    return np.ones(len(rows.probabilities), dtype=bool)
 
 
-def fixed_confidence(seen: Seen, threshold: float) -> Mask:
-    """At least so confident (Lee 2013; Sohn et al. 2020)."""
-    return seen.confidence >= threshold
+def fixed_confidence(rows: FilterInput, threshold: float) -> Mask:
+    """Keep rows with at least this confidence (Lee 2013; Sohn et al. 2020)."""
+    return rows.confidence >= threshold
 
 
-def class_wise(seen: Seen, threshold: float) -> Mask:
-    """Confident enough for its class.
+def class_wise(rows: FilterInput, threshold: float) -> Mask:
+    """Keep rows that are confident enough for their class (after FreeMatch, Wang et al. 2023).
 
-    The limit of a class is `threshold` × the mean confidence of all rows × the class's mean confidence over the surest
-    class's (after FreeMatch, Wang et al. 2023): neither a hard class nor a model that is unsure of everything, as one
-    that has seen few labels must be, is left without rows.
+    limit(class) = threshold × mean confidence × mean confidence of the class / highest mean confidence of a class.
+    Difficult classes keep some rows, and so does a model with low confidence in all rows, as after few labels.
     """
-    if len(seen.probabilities) == 0:
+    if len(rows.probabilities) == 0:
         return np.zeros(0, dtype=bool)
-    said, confidence = seen.said, seen.confidence
-    classes = seen.probabilities.shape[1]
-    rows = np.bincount(said, minlength=classes)
-    mean = np.bincount(said, weights=confidence, minlength=classes) / np.maximum(rows, 1)
-    limits = threshold * confidence.mean() * mean / mean.max()
-    return np.asarray(confidence >= limits[said])
+    predicted, confidence = rows.predicted, rows.confidence
+    n_classes = rows.probabilities.shape[1]
+    n_rows = np.bincount(predicted, minlength=n_classes)
+    class_confidence = np.bincount(predicted, weights=confidence, minlength=n_classes) / np.maximum(n_rows, 1)
+    limits = threshold * confidence.mean() * class_confidence / class_confidence.max()
+    return np.asarray(confidence >= limits[predicted])
 
 
-def top_a_class(seen: Seen, threshold: float) -> Mask:
-    """The surer half of each class's rows."""
-    kept = np.zeros(len(seen.probabilities), dtype=bool)
-    for label in np.unique(seen.said):
-        rows = np.flatnonzero(seen.said == label)
-        order = rows[np.argsort(-seen.confidence[rows], kind="stable")]
-        kept[order[: -(-len(rows) // 2)]] = True
+def top_per_class(rows: FilterInput, threshold: float) -> Mask:
+    """Keep the more confident half of each class's rows."""
+    kept = np.zeros(len(rows.probabilities), dtype=bool)
+    for label in np.unique(rows.predicted):
+        positions = np.flatnonzero(rows.predicted == label)
+        order = positions[np.argsort(-rows.confidence[positions], kind="stable")]
+        kept[order[: -(-len(positions) // 2)]] = True
     return kept
 
 
-def agreement(seen: Seen, threshold: float) -> Mask:
-    """Teacher and neighbors say the same."""
-    return seen.agrees
+def agreement(rows: FilterInput, threshold: float) -> Mask:
+    """Keep rows for which teacher and neighbors predict the same class."""
+    return rows.agrees
 
 
-def dropout_certainty(seen: Seen, threshold: float) -> Mask:
-    """Monte Carlo dropout hardly moves the likeliest class's probability (after Rizve et al. 2021)."""
-    return np.asarray(seen.dropout_std <= 1 - threshold)
+def dropout_certainty(rows: FilterInput, threshold: float) -> Mask:
+    """Keep rows with a dropout standard deviation of at most 1 − threshold (after Rizve et al. 2021)."""
+    return np.asarray(rows.dropout_std <= 1 - threshold)
 
 
-def without_doubted_classes(seen: Seen, threshold: float) -> Mask:
-    """Not of a class whose held-out pseudo-labels were mostly wrong."""
-    return np.asarray(~seen.doubted[seen.said])
+def without_unreliable_classes(rows: FilterInput, threshold: float) -> Mask:
+    """Drop rows of classes whose held-out pseudo-labels are mostly wrong."""
+    return np.asarray(~rows.unreliable[rows.predicted])
 
 
-def curriculum(seen: Seen, threshold: float) -> Mask:
-    """The surest rows, more of them each round (Cascante-Bonilla et al. 2021)."""
-    if len(seen.probabilities) == 0:
+def curriculum(rows: FilterInput, threshold: float) -> Mask:
+    """Keep the most confident rows, more of them in each round (Cascante-Bonilla et al. 2021)."""
+    if len(rows.probabilities) == 0:
         return np.zeros(0, dtype=bool)
-    return np.asarray(seen.confidence >= np.quantile(seen.confidence, 1 - seen.share))
+    return np.asarray(rows.confidence >= np.quantile(rows.confidence, 1 - rows.curriculum_share))
 
 
-FILTERS: dict[str, Callable[[Seen, float], Mask]] = {
+FILTERS: dict[str, Callable[[FilterInput, float], Mask]] = {
     "all": keep_all,
     "confidence": fixed_confidence,
     "class_wise": class_wise,
-    "top_per_class": top_a_class,
+    "top_per_class": top_per_class,
     "agreement": agreement,
     "dropout_certainty": dropout_certainty,
-    "without_unreliable_classes": without_doubted_classes,
+    "without_unreliable_classes": without_unreliable_classes,
     "curriculum": curriculum,
 }
 
 
 @dataclass(frozen=True)
-class Tried:
-    """One filter on held-out rows: how many it kept, how right they were, and the expected gain (see `expected_gain`)."""
+class FilterResult:
+    """A filter's result on held-out rows: number of kept rows, their precision, and the gain (see `expected_gain`)."""
 
     filter: str
     kept: int
@@ -127,49 +128,56 @@ class Tried:
     probability_better: float  # than `all`
 
     def as_json(self) -> dict[str, Any]:
-        """As it is written to the manifest."""
-        found = asdict(self)
-        found["precision"] = None if self.precision is None else self.precision.rounded()
-        return found | {"gain": round(self.gain, 6), "probability_better": round(self.probability_better, 6)}
+        """The entry in the manifest."""
+        entry = asdict(self)
+        entry["precision"] = None if self.precision is None else self.precision.rounded()
+        return entry | {"gain": round(self.gain, 6), "probability_better": round(self.probability_better, 6)}
 
 
-def expected_gain(kept: Mask, right: Mask, confidence: Floats, classes: int) -> float:
-    """Right labels above chance that a row of the pool brings, weighted as they will be in training.
+def expected_gain(kept: Mask, correct: Mask, confidence: Floats, classes: int) -> float:
+    """Correct labels above chance per pool row, weighted as in training.
 
-    Σ weight × (1 if right, −1/(classes − 1) if wrong) / rows: 0 for labels drawn at random, 1 for sure and right ones.
+    gain = Σ weight × (1 if correct, −1/(classes − 1) if wrong) / rows. It is 0 for random labels, and 1 if all labels
+    are correct with confidence 1. classes: number of classes.
     """
-    value = np.where(right, 1.0, -1.0 / max(1, classes - 1))
+    value = np.where(correct, 1.0, -1.0 / max(1, classes - 1))
     return float((kept * confidence * value).mean()) if len(kept) else 0.0
 
 
-def compare_filters(seen: Seen, truth: Ints, threshold: float, rng: np.random.Generator) -> tuple[str, list[Tried]]:
-    """The filter to use, and the table of all. truth: (n_rows,), of held-out labeled rows."""
-    right, confidence, classes = seen.said == truth, seen.confidence, seen.probabilities.shape[1]
-    rows = len(truth)
-    draws = rng.integers(rows, size=(DRAWS, rows)) if rows else np.zeros((DRAWS, 0), dtype=np.intp)
-    value = confidence * np.where(right, 1.0, -1.0 / max(1, classes - 1))
-    table: list[Tried] = []
-    for name, judge in FILTERS.items():
-        kept = judge(seen, threshold)
-        hits, many = int(right[kept].sum()), int(kept.sum())
-        ahead = (kept * value - value)[draws].mean(axis=1) if rows else np.zeros(DRAWS)
+def compare_filters(
+    held_out: FilterInput, truth: Ints, threshold: float, rng: np.random.Generator
+) -> tuple[str, list[FilterResult]]:
+    """Return the filter to use and the results of all filters. truth: (n_rows,), labels of the held-out rows."""
+    correct, confidence = held_out.predicted == truth, held_out.confidence
+    n_rows, n_classes = len(truth), held_out.probabilities.shape[1]
+    samples = (
+        rng.integers(n_rows, size=(BOOTSTRAP_SAMPLES, n_rows))
+        if n_rows
+        else np.zeros((BOOTSTRAP_SAMPLES, 0), dtype=np.intp)
+    )
+    value = confidence * np.where(correct, 1.0, -1.0 / max(1, n_classes - 1))
+    table: list[FilterResult] = []
+    for name, filter_rows in FILTERS.items():
+        kept = filter_rows(held_out, threshold)
+        n_correct, n_kept = int(correct[kept].sum()), int(kept.sum())
+        advantage = (kept * value - value)[samples].mean(axis=1) if n_rows else np.zeros(BOOTSTRAP_SAMPLES)
         table.append(
-            Tried(
+            FilterResult(
                 filter=name,
-                kept=many,
-                precision=wilson(hits, many) if many else None,
-                gain=expected_gain(kept, right, confidence, classes),
-                probability_better=float((ahead > 0).mean()),
+                kept=n_kept,
+                precision=wilson(n_correct, n_kept) if n_kept else None,
+                gain=expected_gain(kept, correct, confidence, n_classes),
+                probability_better=float((advantage > 0).mean()),
             )
         )
-    sure = [one for one in table if one.probability_better >= SURELY]
-    return (max(sure, key=lambda one: one.gain).filter if sure else "all"), table
+    better = [result for result in table if result.probability_better >= MIN_P_BETTER]
+    return (max(better, key=lambda result: result.gain).filter if better else "all"), table
 
 
-def unreliable_classes(said: Ints, truth: Ints, classes: int) -> Mask:
-    """(n_classes,): those whose pseudo-labels on held-out rows are surely more often wrong than right (Wilson)."""
-    result = np.zeros(classes, dtype=bool)
-    for label in np.unique(said):
-        mine = said == label
-        result[label] = wilson(int((truth[mine] == label).sum()), int(mine.sum())).high < 0.5
-    return result
+def unreliable_classes(predicted: Ints, truth: Ints, classes: int) -> Mask:
+    """(n_classes,): classes whose precision on held-out rows is significantly below 0.5 (Wilson interval)."""
+    unreliable = np.zeros(classes, dtype=bool)
+    for label in np.unique(predicted):
+        rows = predicted == label
+        unreliable[label] = wilson(int((truth[rows] == label).sum()), int(rows.sum())).high < 0.5
+    return unreliable

@@ -1,4 +1,4 @@
-"""What the teacher says of the pool, spread over the rows' neighbors lineage by lineage, and calibrated."""
+"""The teacher's predictions of the pool, propagated over neighbors per fold model, and calibrated."""
 
 from __future__ import annotations
 
@@ -16,27 +16,27 @@ from numpy.typing import NDArray
 from seedling.config.params import PseudoLabelParams
 from seedling.dataset.generation import read
 from seedling.files.reading import read_frame, reading
-from seedling.models.label_propagation import brought_to, neighbor_graph, propagate_labels
+from seedling.models.label_propagation import neighbor_graph, propagate_labels, scale_to_class_shares
 from seedling.parallel.executor import in_threads
 from seedling.parallel.pool import in_pieces
 from seedling.stats.randomness import generator
 from seedling.stats.statistics import SMALLEST, Floats, Ints, fit_temperature, log_loss_of_rows, softmax
 
 NO_FOLD = -1  # of a labeled row that every model has seen
-TEACHER_WEIGHTS = (0.1, 0.01, 0.001, 1e-5)  # what the teacher's opinion may count beside a label; the first is usual
-UNPROVEN_WEIGHT = TEACHER_WEIGHTS[-1]  # where no labeled row could be held out to say what the opinion is worth
-SURELY = 0.9  # bootstrap probability with which another weight must beat the usual one
-ENOUGH_ROWS = 60  # held out: with fewer, two or three of them would decide
-DRAWS = 500
+TEACHER_WEIGHTS = (0.1, 0.01, 0.001, 1e-5)  # weight of a teacher's prediction relative to a label; the first is default
+UNTESTED_TEACHER_WEIGHT = TEACHER_WEIGHTS[-1]  # used if no labeled row is held out to test the predictions
+MIN_P_BETTER = 0.9  # bootstrap probability with which another weight must beat the default
+MIN_HELD_OUT_ROWS = 60  # with fewer, two or three rows would decide
+BOOTSTRAP_SAMPLES = 500
 
 
 @dataclass(frozen=True)
-class Taught:
-    """What the teacher says. Lineage k is fold k's, the last one the final model's.
+class TeacherPredictions:
+    """The teacher's predictions. Fold model k never saw fold k; the last one is the final model.
 
-    labeled: (n_labeled, n_classes) out of fold; pool: (n_lineages, n_pool, n_classes); fold (-1: never held out), truth,
-    weights, human, repaired: (n_labeled,); trust: (n_lineages, n_labeled), how far each lineage believes the labels;
-    labeled_std: (n_labeled,) and pool_std: (n_lineages, n_pool), of Monte Carlo dropout.
+    labeled: (n_labeled, n_classes), out of fold; pool: (n_fold_models, n_pool, n_classes); half: (n_pool,), 0 or 1;
+    fold (-1: never held out), truth, weights, human, repaired: (n_labeled,); label_weights: (n_fold_models, n_labeled);
+    labeled_std: (n_labeled,) and pool_std: (n_fold_models, n_pool), Monte Carlo dropout standard deviations.
     """
 
     labeled_ids: list[str]
@@ -50,13 +50,13 @@ class Taught:
     weights: Floats
     human: NDArray[np.bool_]
     repaired: NDArray[np.bool_]
-    trust: Floats
+    label_weights: Floats
     labeled_std: Floats
     pool_std: Floats
 
 
-def read_taught(teacher: Path, validated: Path, classes: list[str]) -> Taught:
-    """The teacher's predictions, in arrays."""
+def read_teacher_predictions(teacher: Path, validated: Path, classes: list[str]) -> TeacherPredictions:
+    """Read the teacher's predictions into arrays. teacher: the folder `models/<round>`."""
     labeled = read_frame(teacher / "out_of_fold.parquet")
     labeled = labeled[labeled["split"] == "train"]
     weight = read(validated, ["id", "weight"], splits=["train"]).drop_duplicates("id").set_index("id")["weight"]
@@ -65,8 +65,8 @@ def read_taught(teacher: Path, validated: Path, classes: list[str]) -> Taught:
     fold = labeled["fold"].astype("float64").fillna(NO_FOLD).to_numpy(dtype=np.int64)
     folds = sorted(set(fold.tolist()) - {NO_FOLD})
     shape = (len(pool), len(folds) + 1, len(classes))
-    number = {label: place for place, label in enumerate(classes)}
-    return Taught(
+    label_to_index = {label: index for index, label in enumerate(classes)}
+    return TeacherPredictions(
         labeled_ids=labeled["id"].tolist(),
         pool_ids=pool["id"].to_pylist(),
         half=pool["half"].to_numpy().astype(np.int64),
@@ -74,34 +74,36 @@ def read_taught(teacher: Path, validated: Path, classes: list[str]) -> Taught:
         pool=_flat(pool["probabilities"]).astype(np.float64).reshape(shape).transpose(1, 0, 2),
         fold=fold,
         folds=folds,
-        truth=np.array([number[label] for label in labeled["label"]], dtype=np.int64),
+        truth=np.array([label_to_index[label] for label in labeled["label"]], dtype=np.int64),
         weights=weight.loc[labeled["id"]].to_numpy(dtype=np.float64),
         human=(labeled["label_source"] == "human").to_numpy(),
         repaired=(labeled["label_source"] == "repaired").to_numpy(),
-        trust=np.stack(labeled["label_weight_by_fold"].to_numpy()).astype(np.float64).T,
+        label_weights=np.stack(labeled["label_weight_by_fold"].to_numpy()).astype(np.float64).T,
         labeled_std=labeled["dropout_std"].to_numpy(dtype=np.float64),
         pool_std=_flat(pool["dropout_std"]).astype(np.float64).reshape(shape[:2]).T,
     )
 
 
 def _flat(column: pa.ChunkedArray) -> NDArray[np.float32]:
-    """The values of a column of lists, one after the other."""
+    """The concatenated values of a column of lists."""
     return np.asarray(column.combine_chunks().flatten().to_numpy(), dtype=np.float32)
 
 
 @dataclass(frozen=True)
-class Refined:
-    """The pool's labels. probabilities: (n_lineages, n_pool, n_classes), calibrated; agrees: (n_lineages, n_pool), whether
-    the teacher and the neighbors say the same; spread: (n_lineages, n_pool), of Monte Carlo dropout; held_out,
-    held_agrees, held_spread: the same of trusted labeled rows, by lineages that never saw them; truth: (n_held_out,);
-    teacher_weight: what the teacher's opinion counted beside a label in the final lineage, None where there is no graph; density: (n_pool,), how
-    close a row's neighbors are, 1 on average.
+class PseudoLabels:
+    """The pool's labels.
+
+    probabilities: (n_fold_models, n_pool, n_classes), calibrated; agrees: (n_fold_models, n_pool), whether the teacher
+    and the neighbors predict the same class; dropout_std: (n_fold_models, n_pool); held_out, held_out_agrees,
+    held_out_std: the same for held-out labeled rows, by fold models that never saw them; truth: (n_held_out,);
+    teacher_weight: weight of the teacher's predictions relative to a label in the final model, None without a graph;
+    density: (n_pool,), closeness of a row's neighbors, mean 1.
     """
 
     probabilities: Floats
     agrees: NDArray[np.bool_]
     held_out: Floats
-    held_agrees: NDArray[np.bool_]
+    held_out_agrees: NDArray[np.bool_]
     dropout_std: Floats
     held_out_std: Floats
     truth: Ints
@@ -112,12 +114,13 @@ class Refined:
 
 
 @dataclass(frozen=True)
-class Lineage:
-    """One lineage's view of labeled and pool rows, in this order, before it is known what the teacher counts.
+class FoldPropagation:
+    """One fold model's labels and predictions, propagated over the labeled rows followed by the pool rows.
 
-    hidden: (n_labeled,), whose labels it never saw; teacher: (n, n_classes); from_labels, from_teacher: (n, n_classes), what
-    of either reaches a row through the graph, in single precision, None where there is none. Spreading is linear in its seeds, so that one
-    spreading of each serves all weights.
+    hidden: (n_labeled,), rows whose labels the fold model never saw; teacher: (n, n_classes), the teacher's
+    predictions; from_labels, from_teacher: (n, n_classes), what reaches a row from labels and from predictions, in
+    single precision, None without a graph. Propagation is linear in its seeds, so that one pass for each serves all
+    teacher weights.
     """
 
     hidden: NDArray[np.bool_]
@@ -126,70 +129,64 @@ class Lineage:
     from_teacher: NDArray[np.float32] | None
 
     @classmethod
-    def of(cls, taught: Taught, place: int, graph: Any, strength: float) -> Lineage:
-        """place: the lineage's number, the final one's the last."""
-        many = len(taught.truth)
-        hidden = taught.fold == taught.folds[place] if place < len(taught.folds) else np.zeros(many, dtype=bool)
-        teacher = np.concatenate([taught.labeled, taught.pool[place]])
+    def compute(cls, predictions: TeacherPredictions, fold_index: int, graph: Any, strength: float) -> FoldPropagation:
+        """Propagate the labels and the predictions. fold_index: position of the fold model, the final model is last."""
+        hidden = (
+            predictions.fold == predictions.folds[fold_index]
+            if fold_index < len(predictions.folds)
+            else np.zeros(len(predictions.truth), dtype=bool)
+        )
+        teacher = np.concatenate([predictions.labeled, predictions.pool[fold_index]])
         if graph is None:
             return cls(hidden, teacher, None, None)
-        shown = np.flatnonzero(~hidden)
-        labels, opinion = np.zeros_like(teacher), teacher.copy()
-        labels[shown, taught.truth[shown]] = taught.weights[shown] * taught.trust[place][shown]
-        opinion[shown] = 0.0  # what was predicted for these rows comes from models that saw the hidden ones
-        both = propagate_labels(graph, np.concatenate([labels, opinion], axis=1).astype(np.float32), strength=strength)
-        return cls(hidden, teacher, both[:, : teacher.shape[1]], both[:, teacher.shape[1] :])
+        visible = np.flatnonzero(~hidden)
+        label_seeds, teacher_seeds = np.zeros_like(teacher), teacher.copy()
+        label_weights = predictions.weights[visible] * predictions.label_weights[fold_index][visible]
+        label_seeds[visible, predictions.truth[visible]] = label_weights
+        teacher_seeds[visible] = 0.0  # predictions of visible rows come from models that saw the hidden rows
+        seeds = np.concatenate([label_seeds, teacher_seeds], axis=1).astype(np.float32)
+        propagated = propagate_labels(graph, seeds, strength=strength)
+        n_classes = teacher.shape[1]
+        return cls(hidden, teacher, propagated[:, :n_classes], propagated[:, n_classes:])
 
-    def said(self, weight: float) -> Floats:
-        """(n, n_classes), rows sum to 1, where the teacher's opinion of a row counts so much beside a label."""
+    def probabilities(self, teacher_weight: float) -> Floats:
+        """(n, n_classes), rows sum to 1. teacher_weight: weight of a teacher's prediction relative to a label."""
         if self.from_labels is None or self.from_teacher is None:
             return self.teacher
         pool = self.teacher[len(self.hidden) :]
-        return brought_to(pool.mean(axis=0), self.from_labels + weight * self.from_teacher.astype(np.float64))
+        combined = self.from_labels + teacher_weight * self.from_teacher.astype(np.float64)
+        return scale_to_class_shares(pool.mean(axis=0), combined)
 
 
-def refine(taught: Taught, features: Any, params: PseudoLabelParams, seed: int = 0) -> Refined:
-    """Spreads the teacher's opinion over the neighbors, lineage by lineage, and calibrates it on what each never saw.
+def refine(predictions: TeacherPredictions, features: Any, params: PseudoLabelParams, seed: int = 0) -> PseudoLabels:
+    """Propagate the teacher's predictions over neighbors, and calibrate them on rows that each fold model never saw.
 
-    features: (n_labeled + n_pool, d), or None for the teacher's opinion as it is.
+    features: (n_labeled + n_pool, d), or None to use the teacher's predictions without propagation.
     """
     graph = None if features is None else neighbor_graph(features, params.neighbors)
-    many = len(taught.truth)
-    of_lineage = partial(Lineage.of, taught, graph=graph, strength=params.propagation)
-    lineages: list[Lineage] = list(in_pieces(of_lineage, range(len(taught.folds) + 1), here=in_threads))
-    testable = (taught.fold != NO_FOLD) & ~taught.repaired
-    trusted = testable & taught.human if (testable & taught.human).any() else testable
-    truth = taught.truth[trusted]
-
-    def held_out(weights: Sequence[float]) -> tuple[Floats, NDArray[np.bool_]]:
-        """The trusted rows' logits by lineages that never saw them, and whether the teacher alone says the same."""
-        logits, agrees = np.zeros_like(taught.labeled), np.zeros(many, dtype=bool)
-        for one, weight in zip(lineages, weights, strict=True):
-            said = one.said(weight)[:many][one.hidden]
-            logits[one.hidden] = logarithm(said)
-            agrees[one.hidden] = said.argmax(axis=1) == one.teacher[:many][one.hidden].argmax(axis=1)
-        return logits[trusted], agrees[trusted]
-
-    weights = [TEACHER_WEIGHTS[0] if testable.any() else UNPROVEN_WEIGHT] * len(lineages)
-    if graph is not None and testable.any():
-        tried = [held_out([one] * len(lineages))[0] for one in TEACHER_WEIGHTS]
-        seen = [~one.hidden[trusted] for one in lineages]  # a lineage's own fold has no say in its weight
-        rng = [generator(seed, "teacher weight", place) for place in range(len(lineages))]
-        weights = [
-            weight_of_teacher([logits[rows] for logits in tried], truth[rows], draws)
-            for rows, draws in zip(seen, rng, strict=True)
-        ]
-    known, known_agrees = held_out(weights)
-    temperature = fit_temperature(known, truth)
-    pool = [(one.said(weight)[many:], one.teacher[many:]) for one, weight in zip(lineages, weights, strict=True)]
-    density = np.ones(len(taught.pool_ids)) if graph is None else np.asarray(graph.sum(axis=1)).ravel()[many:]
-    return Refined(
-        probabilities=np.stack([softmax(logarithm(said) / temperature) for said, _ in pool]),
-        agrees=np.stack([said.argmax(axis=1) == teacher.argmax(axis=1) for said, teacher in pool]),
-        held_out=softmax(known / temperature),
-        held_agrees=known_agrees,
-        dropout_std=taught.pool_std,
-        held_out_std=taught.labeled_std[trusted],
+    n_labeled = len(predictions.truth)
+    compute = partial(FoldPropagation.compute, predictions, graph=graph, strength=params.propagation)
+    propagations: list[FoldPropagation] = list(in_pieces(compute, range(len(predictions.folds) + 1), here=in_threads))
+    testable = (predictions.fold != NO_FOLD) & ~predictions.repaired
+    tested = testable & predictions.human if (testable & predictions.human).any() else testable
+    truth = predictions.truth[tested]
+    weights = _teacher_weights(predictions, propagations, tested, has_graph=graph is not None, seed=seed)
+    logits, held_out_agrees = _held_out_logits(predictions, propagations, weights)
+    held_out = logits[tested]
+    temperature = fit_temperature(held_out, truth)
+    pool = [
+        (propagation.probabilities(weight)[n_labeled:], propagation.teacher[n_labeled:])
+        for propagation, weight in zip(propagations, weights, strict=True)
+    ]
+    n_pool = len(predictions.pool_ids)
+    density = np.ones(n_pool) if graph is None else np.asarray(graph.sum(axis=1)).ravel()[n_labeled:]
+    return PseudoLabels(
+        probabilities=np.stack([softmax(safe_log(probabilities) / temperature) for probabilities, _ in pool]),
+        agrees=np.stack([probabilities.argmax(axis=1) == teacher.argmax(axis=1) for probabilities, teacher in pool]),
+        held_out=softmax(held_out / temperature),
+        held_out_agrees=held_out_agrees[tested],
+        dropout_std=predictions.pool_std,
+        held_out_std=predictions.labeled_std[tested],
         truth=truth,
         temperature=temperature,
         teacher_weight=None if graph is None else weights[-1],
@@ -198,22 +195,70 @@ def refine(taught: Taught, features: Any, params: PseudoLabelParams, seed: int =
     )
 
 
-def weight_of_teacher(held_out: Sequence[Floats], truth: Ints, rng: np.random.Generator) -> float:
-    """What the teacher's opinion counts beside a label: the usual weight, unless another's log-loss on held-out rows is
-    surely smaller. A teacher of two rows a class can be sure and wrong, and then the labels alone say more.
+def _held_out_logits(
+    predictions: TeacherPredictions, propagations: Sequence[FoldPropagation], weights: Sequence[float]
+) -> tuple[Floats, NDArray[np.bool_]]:
+    """Logits of the labeled rows by fold models that never saw them, and whether the teacher alone agrees.
 
-    held_out: (n_rows, n_classes), logits under each of `TEACHER_WEIGHTS`; truth: (n_rows,).
+    Returns (n_labeled, n_classes) and (n_labeled,), zeros for rows that were never held out. weights: the teacher's,
+    one per fold model.
     """
-    rows = len(truth)
-    if rows < ENOUGH_ROWS:
+    n_labeled = len(predictions.truth)
+    logits, agrees = np.zeros_like(predictions.labeled), np.zeros(n_labeled, dtype=bool)
+    for propagation, weight in zip(propagations, weights, strict=True):
+        hidden = propagation.hidden
+        probabilities = propagation.probabilities(weight)[:n_labeled][hidden]
+        logits[hidden] = safe_log(probabilities)
+        agrees[hidden] = probabilities.argmax(axis=1) == propagation.teacher[:n_labeled][hidden].argmax(axis=1)
+    return logits, agrees
+
+
+def _teacher_weights(
+    predictions: TeacherPredictions,
+    propagations: Sequence[FoldPropagation],
+    tested: NDArray[np.bool_],
+    *,
+    has_graph: bool,
+    seed: int,
+) -> list[float]:
+    """The teacher's weight per fold model, chosen on held-out rows of the other folds. tested: (n_labeled,)."""
+    if not tested.any():
+        return [UNTESTED_TEACHER_WEIGHT] * len(propagations)
+    if not has_graph:
+        return [TEACHER_WEIGHTS[0]] * len(propagations)
+    truth = predictions.truth[tested]
+    logits_by_weight = [
+        _held_out_logits(predictions, propagations, [weight] * len(propagations))[0][tested]
+        for weight in TEACHER_WEIGHTS
+    ]
+    chosen = []
+    for fold_index, propagation in enumerate(propagations):
+        rows = ~propagation.hidden[tested]  # a fold model's weight must not depend on the fold that it never sees
+        rng = generator(seed, "teacher weight", fold_index)
+        chosen.append(choose_teacher_weight([logits[rows] for logits in logits_by_weight], truth[rows], rng))
+    return chosen
+
+
+def choose_teacher_weight(held_out: Sequence[Floats], truth: Ints, rng: np.random.Generator) -> float:
+    """Choose the weight of the teacher's predictions relative to a label.
+
+    It is the default unless the weight with the smallest log loss on held-out rows is significantly better (bootstrap,
+    `MIN_P_BETTER`). A teacher that was trained on two rows per class can be confident and wrong; then the labels alone
+    are more accurate.
+
+    held_out: (n_rows, n_classes), logits with each of `TEACHER_WEIGHTS`.
+    truth: (n_rows,).
+    """
+    n_rows = len(truth)
+    if n_rows < MIN_HELD_OUT_ROWS:
         return TEACHER_WEIGHTS[0]
-    losses = [log_loss_of_rows(softmax(one / fit_temperature(one, truth)), truth) for one in held_out]
-    best = int(np.argmin([one.mean() for one in losses]))
-    ahead = (losses[0] - losses[best])[rng.integers(rows, size=(DRAWS, rows))].mean(axis=1) > 0
-    return TEACHER_WEIGHTS[best if ahead.mean() >= SURELY else 0]
+    losses = [log_loss_of_rows(softmax(logits / fit_temperature(logits, truth)), truth) for logits in held_out]
+    best = int(np.argmin([loss.mean() for loss in losses]))
+    is_better = (losses[0] - losses[best])[rng.integers(n_rows, size=(BOOTSTRAP_SAMPLES, n_rows))].mean(axis=1) > 0
+    return TEACHER_WEIGHTS[best if is_better.mean() >= MIN_P_BETTER else 0]
 
 
-def logarithm(probabilities: Floats) -> Floats:
-    """Of zero too: that of the smallest number that counts."""
-    found: Floats = np.log(np.maximum(probabilities, SMALLEST))
-    return found
+def safe_log(probabilities: Floats) -> Floats:
+    """The logarithm, with probabilities clipped to at least `SMALLEST`."""
+    logs: Floats = np.log(np.maximum(probabilities, SMALLEST))
+    return logs

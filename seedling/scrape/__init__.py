@@ -1,4 +1,4 @@
-"""scrape: brings folders, tables and sites into one record, with weak labels and provenance.
+"""scrape: collects folders, tables and websites into one generation, with weak labels and provenance.
 
 python -m seedling.runner scrape
 """
@@ -42,68 +42,74 @@ from seedling.scrape.folder import LabelsByFile, empty_classes, read_folder
 from seedling.scrape.hub import read_hub
 from seedling.scrape.image_tables import labels_by_file
 from seedling.scrape.items import Item, has_lone_surrogate, storable
-from seedling.scrape.label_rules import FILE, Audit, DawidSkene, Majority, Rules, Votes
+from seedling.scrape.label_rules import LABELING_FILE, Audit, DawidSkene, Majority, Rules, Votes
 from seedling.scrape.label_values import SURROGATE
 from seedling.scrape.table import read_table
-from seedling.scrape.web import collected, items_of, name_of
+from seedling.scrape.web import collect, items_of, name_of
 
-VOTES = pa.field("votes", pa.list_(pa.string()))  # where several rules speak
-AT_ONCE = 256  # items in memory
-MEGABYTES_A_PIECE = 8  # of items that are sent to one worker together
+VOTES = pa.field("votes", pa.list_(pa.string()))  # added if there is more than one rule
+ITEMS_PER_BLOCK = 256  # items that are in memory together
+MEGABYTES_PER_BLOCK = 8  # of items that are sent to one worker together
 
 
 def scrape(
     params: ScrapeParams,
-    facts: WorkspaceConfig,
+    config: WorkspaceConfig,
     *,
     data: Path,
     output: Path,
-    remembered: Path | None = None,
+    crawl_stores: Path | None = None,
     progress: Progress = silent,
 ) -> None:
-    """Writes `generations/scrape`: every item of every source, kept as it came or rejected with a reason, with the label that its source or its
-    label rules give it.
+    """Write `generations/scrape`: each item of each source, unchanged or rejected with a reason, with its label.
 
-    remembered: the folder in which sources on the web are remembered between runs; None: they are not.
-    Raises InputError for a source that is not there, cannot be read or holds nothing; SourceUnreachable for a site that gave nothing for now.
+    The label comes from the source or from label rules.
+
+    crawl_stores: the folder with one file per web source, which is kept between runs; None: nothing is kept.
+    Raises InputError for a source that is missing, unreadable or empty; SourceUnreachable for a site that returned
+    nothing because of a temporary failure.
     """
     if not data.is_dir():
         raise InputError(
-            f"{data} does not exist: `dvc pull` brings it where it is stored, `seedling init` makes it anew."
+            f"{data} does not exist: restore it with `dvc pull` if it is stored, or create it with `seedling init`."
         )
     _check_names(params.sources)
-    tables = cache(partial(labels_by_file, params.sources, data, facts.modality))
+    tables = cache(partial(labels_by_file, params.sources, data, config.modality))
     with ExitStack() as stack:
-        sources = [_opened(one, params, facts, data, remembered, tables, progress, stack) for one in params.sources]
-        combine = _combine(params, sources, facts)
-        shown = len({name for one in sources for name in one.rules.names()}) > 1
-        _write(params, facts, sources, combine, data, output, [VOTES] if shown else [], progress)
+        sources = [
+            _open(source, params, config, data, crawl_stores, tables, progress, stack) for source in params.sources
+        ]
+        combine = _combine(params, sources, config)
+        has_several_rules = len({name for source in sources for name in source.rules.names()}) > 1
+        _write(params, config, sources, combine, data, output, [VOTES] if has_several_rules else [], progress)
 
 
 def _check_names(sources: Sequence[Source]) -> None:
-    names = Counter(name_of(one) for one in sources if isinstance(one, CrawlSource | SequenceSource | ApiSource))
-    if twice := [name for name, many in names.items() if many > 1]:
-        raise InputError(f"params.yaml: two sources would be remembered as '{twice[0]}': give each its own `name`.")
+    names = Counter(
+        name_of(source) for source in sources if isinstance(source, CrawlSource | SequenceSource | ApiSource)
+    )
+    if duplicates := [name for name, count in names.items() if count > 1]:
+        raise InputError(f"params.yaml: two sources have the name '{duplicates[0]}': give each its own `name`.")
 
 
 def _write(
     params: ScrapeParams,
-    facts: WorkspaceConfig,
-    sources: Sequence[Opened],
+    config: WorkspaceConfig,
+    sources: Sequence[OpenSource],
     combine: Majority | DawidSkene,
     data: Path,
     output: Path,
     extra: list[pa.Field],
     progress: Progress,
 ) -> None:
-    found, votes_of, labeled = 0, dict[str, tuple[str, Votes]](), set[str | None]()
+    row_count, votes_of, labeled = 0, dict[str, tuple[str, Votes]](), set[str | None]()
     human: dict[str, str] = {}
     files_read: set[str] = set()
-    with GenerationWriter(output, stage="scrape", modality=facts.modality, extra=extra) as writer:
-        items = counted(_noting_files(_labeled(sources, combine, facts), files_read), progress, "read")
+    with GenerationWriter(output, stage="scrape", modality=config.modality, extra=extra) as writer:
+        items = counted(_noting_files(_labeled(sources, combine, config), files_read), progress, "read")
         seen: dict[tuple[str, str | None], set[str | None]] = {}
-        for row, votes, reason in _rows(items, facts, color_of(params.transparent_background)):
-            found += 1
+        for row, votes, reason in _rows(items, config, color_of(params.transparent_background)):
+            row_count += 1
             if extra:
                 row = replace(row, extra={"votes": [f"{rule}={label}" for rule, label in votes] or None})
             if row.label_source == "human" and row.label:
@@ -114,31 +120,45 @@ def _write(
             if reason or row.label in labels:
                 writer.reject(row, reason or "exact_duplicate")
                 continue
-            # The same thing under the same address with another tag: validate is to see both, and to tell them apart.
+            # The same content with the same origin and another tag: validate needs both, under different origins.
             writer.keep(replace(row, origin=f"{row.origin}#{row.label}") if labels else row)
             labels.add(row.label)
             labeled.add(row.label)
-        if not found:
+        if not row_count:
             raise InputError(
-                "Nothing was found: describe a source under scrape.sources in params.yaml (docs/collecting.md), or put rows into data/labeled/<class>/."
+                "No items found: describe a source under scrape.sources in params.yaml (docs/collecting.md), "
+                "or put rows into data/labeled/<class>/."
             )
-        audit = Audit(found)
-        for identity, votes in votes_of.values():
-            audit.hear(votes, human.get(identity))
-        notes: dict[str, Any] = {"rules": audit.table()} if votes_of else {}
-        if no_items := {one.name: one.counts for one in sources if one.counts}:
-            notes["no_items"] = no_items
-        if empty := sorted({label for one in sources for label in one.empty} - labeled):
-            notes["empty_classes"] = empty
+        notes = _rule_notes(row_count, votes_of, human) | _source_notes(sources, labeled)
         files = count_files(data, params.sources, frozenset(files_read))
         write_ignored(output / IGNORED, files.ignored)
         notes["files"] = {"in": files.total, "read": files.read, "ignored": files.reasons()}
         kinds = [source.kind for source in params.sources]
-        writer.close(rows_in=found, sources=kinds, **notes)
+        writer.close(rows_in=row_count, sources=kinds, **notes)
+
+
+def _rule_notes(row_count: int, votes_of: Mapping[str, tuple[str, Votes]], human: Mapping[str, str]) -> dict[str, Any]:
+    """Statistics of the label rules for the manifest; human: row id → human label."""
+    if not votes_of:
+        return {}
+    audit = Audit(row_count)
+    for row_id, votes in votes_of.values():
+        audit.add(votes, human.get(row_id))
+    return {"rules": audit.table()}
+
+
+def _source_notes(sources: Sequence[OpenSource], labeled: set[str | None]) -> dict[str, Any]:
+    """What sources found besides rows, for the manifest; labeled: the labels of all rows."""
+    notes: dict[str, Any] = {}
+    if no_items := {source.name: source.counts for source in sources if source.counts}:
+        notes["no_items"] = no_items
+    if empty := sorted({label for source in sources for label in source.empty} - labeled):
+        notes["empty_classes"] = empty
+    return notes
 
 
 def _noting_files(items: Iterable[tuple[Item, Votes]], files_read: set[str]) -> Iterator[tuple[Item, Votes]]:
-    """The same items; their files are added to `files_read`."""
+    """Yield the same items, and add their files to `files_read`."""
     for item, votes in items:
         if item.file is not None:
             files_read.add(item.file)
@@ -146,8 +166,11 @@ def _noting_files(items: Iterable[tuple[Item, Votes]], files_read: set[str]) -> 
 
 
 @dataclass(frozen=True, slots=True)
-class Opened:
-    """A source whose items can be read, more than once; counts: what gave no item and is no error; empty: classes whose folders hold no file."""
+class OpenSource:
+    """A source whose items can be read, more than once.
+
+    counts: reason → pages or numbers without an item that are not errors; empty: classes whose folders have no file.
+    """
 
     name: str
     items: Callable[[], Iterator[Item]]
@@ -157,77 +180,84 @@ class Opened:
     empty: Sequence[str] = ()
 
 
-def _opened(
+def _open(
     source: Source,
     params: ScrapeParams,
-    facts: WorkspaceConfig,
+    config: WorkspaceConfig,
     data: Path,
-    remembered: Path | None,
+    crawl_stores: Path | None,
     tables: Callable[[], LabelsByFile],
     progress: Progress,
     stack: ExitStack,
-) -> Opened:
-    limit = int(params.max_megabytes * 2**20)
+) -> OpenSource:
+    max_bytes = int(params.max_megabytes * 2**20)
     rules = Rules([*rules_of(source), *params.rules], data)
     if isinstance(source, FolderSource):
         others = [
-            one.saved_site if isinstance(one, CrawlSource) else getattr(one, "path", None) for one in params.sources
+            other.saved_site if isinstance(other, CrawlSource) else getattr(other, "path", None)
+            for other in params.sources
         ]
-        code = [name for name in (FILE, AUGMENTING[0]) if not (data / name).is_symlink()]
-        elsewhere = frozenset(real_path(data / other) for other in [*others, *code] if other)
+        code = [name for name in (LABELING_FILE, AUGMENTING[0]) if not (data / name).is_symlink()]
+        elsewhere = frozenset(real_path(data / relative) for relative in [*others, *code] if relative)
 
         def read() -> Iterator[Item]:
-            return read_folder(source, data, facts.modality, limit, elsewhere, tables())
+            return read_folder(source, data, config.modality, max_bytes, elsewhere, tables())
 
-        classes = source.role == "training" and inside(data, source.path).is_dir()
-        empty = empty_classes(source, data, elsewhere) if classes else ()
-        return Opened(source.path, read, rules, source.role, empty=empty)
+        has_classes = source.role == "training" and inside(data, source.path).is_dir()
+        empty = empty_classes(source, data, elsewhere) if has_classes else ()
+        return OpenSource(source.path, read, rules, source.role, empty=empty)
     if isinstance(source, TableSource):
-        read = partial(read_table, source, data, facts.modality, limit, fields=bool(rules))
-        return Opened(source.path, read, rules, source.role)
+        read = partial(read_table, source, data, config.modality, max_bytes, fields=bool(rules))
+        return OpenSource(source.path, read, rules, source.role)
     if isinstance(source, HuggingFaceSource):
-        return Opened(source.dataset, partial(read_hub, source, data, facts.modality, limit), rules, source.role)
-    from_web = stack.enter_context(
-        collected(source, data, remembered, params.as_of, facts.modality == "image", progress)
-    )
-    return Opened(name_of(source), partial(items_of, source, from_web), rules, source.role, from_web.counts)
+        read = partial(read_hub, source, data, config.modality, max_bytes)
+        return OpenSource(source.dataset, read, rules, source.role)
+    crawl = stack.enter_context(collect(source, data, crawl_stores, params.as_of, config.modality == "image", progress))
+    return OpenSource(name_of(source), partial(items_of, source, crawl), rules, source.role, crawl.counts)
 
 
 def rules_of(source: Source) -> list[LabelRule]:
-    """A source's own label rules, its `tag` among them."""
+    """Return a source's own label rules, including one for its `tag`."""
     rules = list(getattr(source, "rules", []))
     if isinstance(source, CrawlSource) and source.tag:
         rules.insert(0, LabelRule(rule=source.rule, field="tag", map=source.tags or None))
     return rules
 
 
-def _combine(params: ScrapeParams, sources: Sequence[Opened], facts: WorkspaceConfig) -> Majority | DawidSkene:
+def _combine(params: ScrapeParams, sources: Sequence[OpenSource], config: WorkspaceConfig) -> Majority | DawidSkene:
     if params.combine == "majority":
         return Majority()
-    cast = Counter(
-        one.rules.votes(_fields(item, one.rules, facts)) for one in sources if one.rules for item in one.items()
+    counts = Counter(
+        source.rules.votes(_fields(item, source.rules, config))
+        for source in sources
+        if source.rules
+        for item in source.items()
     )
-    del cast[()]
-    return DawidSkene(cast)
+    del counts[()]
+    return DawidSkene(counts)
 
 
 def _labeled(
-    sources: Sequence[Opened], combine: Majority | DawidSkene, facts: WorkspaceConfig
+    sources: Sequence[OpenSource], combine: Majority | DawidSkene, config: WorkspaceConfig
 ) -> Iterator[tuple[Item, Votes]]:
-    """Each item with its rules' votes; what people did not label has what the votes come to."""
+    """Yield each item with its rules' votes; an item without a human label gets the label that the votes agree on."""
     for source in sources:
         for item in source.items():
             votes = (
-                source.rules.votes(_fields(item, source.rules, facts)) if source.rules and item.reason is None else ()
+                source.rules.votes(_fields(item, source.rules, config)) if source.rules and item.reason is None else ()
             )
             if source.role == "background" and item.split in {"train", "pool"}:
                 item = replace(item, split="train", label=NOTHING, label_source="weak:background")
             elif item.label is None and item.split == "pool" and (agreed := combine(votes)) is not None:
-                by = "+".join(agreed.rules)
+                rule_names = "+".join(agreed.rules)
                 item = replace(
-                    item, split="train", label=agreed.label, label_source=f"weak:{by}", confidence=agreed.confidence
+                    item,
+                    split="train",
+                    label=agreed.label,
+                    label_source=f"weak:{rule_names}",
+                    confidence=agreed.confidence,
                 )
-            if source.role == "mixin":  # never held out: another dataset's rows say nothing of ours
+            if source.role == "mixin":  # never held out: rows of another dataset do not measure accuracy on this one
                 item = replace(
                     item, split="mixin", reason=item.reason or (None if item.label else "mixin_without_label")
                 )
@@ -237,7 +267,11 @@ def _labeled(
 
 
 def _storable(item: Item) -> Item:
-    """The item as files can hold it: half a character, as of a text that was cut within an emoji, is written out in names; a label with one is none."""
+    """Return the item with strings that files can store.
+
+    A lone surrogate, half of a character as in a text that was cut within an emoji, is escaped in names; a label with
+    a lone surrogate is removed.
+    """
     texts_of = {name: getattr(item, name) for name in ("origin", "label_source", "license", "attribution", "group")}
     changes: dict[str, Any] = {
         name: storable(value) for name, value in texts_of.items() if value is not None and has_lone_surrogate(value)
@@ -247,47 +281,50 @@ def _storable(item: Item) -> Item:
     return replace(item, **changes) if changes else item
 
 
-def _fields(item: Item, rules: Rules, facts: WorkspaceConfig) -> Mapping[str, str]:
+def _fields(item: Item, rules: Rules, config: WorkspaceConfig) -> Mapping[str, str]:
     fields = {**item.fields, "origin": item.origin}
-    if facts.modality == "text" and rules.needs_text():
-        with suppress(OSError, UnicodeDecodeError):  # said as the row's reason, where it is read
+    if config.modality == "text" and rules.needs_text():
+        with suppress(OSError, UnicodeDecodeError):  # becomes the row's reason later, when it is read
             fields["text"] = str(item.load())
     return fields
 
 
 def _rows(
-    items: Iterable[tuple[Item, Votes]], facts: WorkspaceConfig, background: Color | None
+    items: Iterable[tuple[Item, Votes]], config: WorkspaceConfig, background: Color | None
 ) -> Iterator[tuple[Row, Votes, str | None]]:
-    """The rows in the items' order, decoded by as many threads as the machine has cores, or by a cluster. background: of transparent images."""
-    load = partial(_load, facts=facts, background=background)
+    """Yield the rows in the items' order, decoded by one thread per core, or by a cluster.
+
+    background: the color behind transparent images.
+    """
+    load = partial(_load, config=config, background=background)
     waiting: deque[tuple[Item, Votes, Loaded]] = deque()
 
     def loaded() -> Iterator[Loaded]:
         remaining = iter(items)
         with ThreadPoolExecutor() as threads:
-            while block := list(islice(remaining, AT_ONCE)):
-                for (item, votes), found in zip(block, threads.map(load, block), strict=True):
-                    waiting.append((item, votes, found))
-                    yield found
+            while block := list(islice(remaining, ITEMS_PER_BLOCK)):
+                for (item, votes), content in zip(block, threads.map(load, block), strict=True):
+                    waiting.append((item, votes, content))
+                    yield content
 
     with ThreadPoolExecutor() as threads:
         in_threads = partial(_by_threads, threads)
-        for contents in in_pieces(Decode(facts), _pieces(loaded()), here=in_threads):
+        for contents in in_pieces(Decode(config), _blocks(loaded()), here=in_threads):
             for content in contents:
                 item, votes, (payload, _) = waiting.popleft()
-                yield _row(item, content, payload, facts), votes, content.reason
+                yield _row(item, content, payload, config), votes, content.reason
 
 
-def _by_threads(threads: ThreadPoolExecutor, decode: Decode, pieces: Iterable[list[Loaded]]) -> Iterator[list[Content]]:
-    for piece in pieces:
-        yield list(threads.map(decode.one, piece))
+def _by_threads(threads: ThreadPoolExecutor, decode: Decode, blocks: Iterable[list[Loaded]]) -> Iterator[list[Content]]:
+    for block in blocks:
+        yield list(threads.map(decode.decode, block))
 
 
-Loaded = tuple[bytes | str, str | None]  # what an item holds, and the reason where it cannot be read
+Loaded = tuple[bytes | str, str | None]  # an item's content, and the reason if it cannot be read
 
 
-def _load(given: tuple[Item, Votes], facts: WorkspaceConfig, background: Color | None) -> Loaded:
-    item, _ = given
+def _load(item_and_votes: tuple[Item, Votes], config: WorkspaceConfig, background: Color | None) -> Loaded:
+    item, _ = item_and_votes
     if item.reason is not None:
         return b"", item.reason
     try:
@@ -299,25 +336,28 @@ def _load(given: tuple[Item, Votes], facts: WorkspaceConfig, background: Color |
     except OSError:
         return b"", "unreadable_file"
     if isinstance(payload, bytes):
-        payload = images.on_background(payload, facts.max_megapixels, background)
+        payload = images.on_background(payload, config.max_megapixels, background)
     return payload, None
 
 
-def _pieces(loaded: Iterable[Loaded]) -> Iterator[list[Loaded]]:
-    piece, held = list[Loaded](), 0
-    for one in loaded:
-        piece.append(one)
-        held += len(one[0])
-        if len(piece) == AT_ONCE or held > MEGABYTES_A_PIECE * 2**20:
-            yield piece
-            piece, held = [], 0
-    if piece:
-        yield piece
+def _blocks(loaded: Iterable[Loaded]) -> Iterator[list[Loaded]]:
+    block, byte_count = list[Loaded](), 0
+    for content in loaded:
+        block.append(content)
+        byte_count += len(content[0])
+        if len(block) == ITEMS_PER_BLOCK or byte_count > MEGABYTES_PER_BLOCK * 2**20:
+            yield block
+            block, byte_count = [], 0
+    if block:
+        yield block
 
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """What decoding gave: the id, None of what cannot be read; a text tidied, None of an image; the reason why it cannot stay."""
+    """Decoded content.
+
+    id: None if it cannot be read; text: normalized, None for an image; reason: why it is rejected.
+    """
 
     id: str | None
     text: str | None = None
@@ -326,16 +366,16 @@ class Content:
 
 @dataclass(frozen=True)
 class Decode:
-    """Decodes and identifies what items hold; a piece of work that any process may do."""
+    """Decodes items and computes their ids, in any process."""
 
-    facts: WorkspaceConfig
+    config: WorkspaceConfig
 
     def __call__(self, loaded: Sequence[Loaded]) -> list[Content]:
-        """The content of each."""
-        return [self.one(one) for one in loaded]
+        """Decode each item of a block."""
+        return [self.decode(content) for content in loaded]
 
-    def one(self, loaded: Loaded) -> Content:
-        """Bytes that give no image are kept as they are: whether they may stay is validate's business."""
+    def decode(self, loaded: Loaded) -> Content:
+        """Decode one item. Bytes that are not an image stay as they are: validate decides whether to reject them."""
         payload, reason = loaded
         if reason is not None:
             return Content(None, reason=reason)
@@ -344,7 +384,7 @@ class Decode:
                 return Content(None, reason=SURROGATE)
             return Content(_identity(texts.content(payload)), text=texts.clean(payload))
         try:
-            return Content(_identity(images.content(images.decode(payload, self.facts.max_megapixels))))
+            return Content(_identity(images.content(images.decode(payload, self.config.max_megapixels))))
         except images.Undecodable:
             return Content(_identity(payload))
 
@@ -353,7 +393,7 @@ def _identity(content: bytes) -> str | None:
     return identify(content) if content else None
 
 
-def _row(item: Item, content: Content, payload: bytes | str, facts: WorkspaceConfig) -> Row:
+def _row(item: Item, content: Content, payload: bytes | str, config: WorkspaceConfig) -> Row:
     return Row(
         id=content.id or identify(item.origin.encode()),
         split=item.split,
@@ -365,7 +405,7 @@ def _row(item: Item, content: Content, payload: bytes | str, facts: WorkspaceCon
         license=item.license,
         attribution=item.attribution,
         group=item.group,
-        payload=(b"" if facts.modality == "image" else "")
+        payload=(b"" if config.modality == "image" else "")
         if content.reason
         else payload
         if content.text is None

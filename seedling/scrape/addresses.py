@@ -1,7 +1,7 @@
-"""Where a host is, and whether it may be asked: each resolution of a name is judged, and what was judged is what is connected to.
+"""Resolves host names, and checks whether their addresses may be connected to.
 
-A page chooses the names that are resolved, and a name may resolve to another address a moment later. So no connection is made to what
-another cache, or the system, resolved a name to.
+A page chooses the names that are resolved, and a name may resolve to another address a moment later (DNS rebinding). So
+each connection goes to the very address that was checked, never to the result of another cache or of the system.
 """
 
 from __future__ import annotations
@@ -17,67 +17,67 @@ from urllib.request import getproxies
 
 from seedling.config.public_addresses import is_public
 
-MAX_REMEMBERED_HOSTS = 10_000  # one that was forgotten is resolved and judged again
+MAX_CACHED_HOSTS = 10_000  # a host beyond these is resolved and checked again
 NO_SUCH_HOST, PRIVATE = "no_such_host", "private_address"
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
+class CheckedHost:
     """The address to connect to, or the reason why there is none."""
 
     address: str | None
     reason: str | None = None
 
 
-class JudgedHosts:
-    """The hosts that were resolved, each with the address that was judged.
+class HostChecker:
+    """Resolves hosts, checks their addresses, and caches the results.
 
-    allowed: the names whose addresses may be private, or True for all.
+    allowed: the names whose addresses may be private, or True for all names.
     """
 
     def __init__(self, allowed: bool | Iterable[str]) -> None:
         self._all_allowed = allowed is True
         self._allowed = frozenset() if isinstance(allowed, bool) else frozenset(name.lower() for name in allowed)
-        self._judged: OrderedDict[str, Judged] = OrderedDict()
+        self._checked: OrderedDict[str, CheckedHost] = OrderedDict()
 
     def allows(self, host: str) -> bool:
-        """Whether the host is asked wherever it is."""
+        """Whether the host may be connected to at any address."""
         return self._all_allowed or host in self._allowed
 
-    async def judge(self, host: str) -> Judged:
-        """Where the host is. A name that is unknown just now is asked for again the next time."""
+    async def check(self, host: str) -> CheckedHost:
+        """Return the host's address, or why there is none. A host that cannot be resolved is not cached."""
         host = host.lower()
-        if host in self._judged:
-            self._judged.move_to_end(host)
-            return self._judged[host]
-        found = await resolved(host)
-        if not found:
-            return Judged(None, NO_SUCH_HOST)
-        public = self.allows(host) or all(is_public(address) for address in found)
-        judged = Judged(found[0]) if public else Judged(None, PRIVATE)
-        self._judged[host] = judged
-        if len(self._judged) > MAX_REMEMBERED_HOSTS:
-            self._judged.popitem(last=False)
-        return judged
+        if host in self._checked:
+            self._checked.move_to_end(host)
+            return self._checked[host]
+        addresses = await resolve(host)
+        if not addresses:
+            return CheckedHost(None, NO_SUCH_HOST)
+        is_allowed = self.allows(host) or all(is_public(address) for address in addresses)
+        checked = CheckedHost(addresses[0]) if is_allowed else CheckedHost(None, PRIVATE)
+        self._checked[host] = checked
+        if len(self._checked) > MAX_CACHED_HOSTS:
+            self._checked.popitem(last=False)
+        return checked
 
 
-async def resolved(host: str) -> list[str]:
-    """The host's IP addresses, those of version 4 first; none where nobody knows it."""
+async def resolve(host: str) -> list[str]:
+    """Return the host's IP addresses, IPv4 first; an empty list if the name cannot be resolved."""
     try:
-        found = await asyncio.get_running_loop().getaddrinfo(host, None, type=socket.SOCK_STREAM)
+        infos = await asyncio.get_running_loop().getaddrinfo(host, None, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError):
         return []
-    return [str(one[4][0]) for one in sorted(found, key=lambda one: one[0] != socket.AF_INET)]
+    return [str(info[4][0]) for info in sorted(infos, key=lambda info: info[0] != socket.AF_INET)]
 
 
 @cache
-def judged_hosts(allowed: bool | tuple[str, ...]) -> JudgedHosts:
-    """The one judge of this process for what it is allowed: the check of an address and the connection share what was judged."""
-    return JudgedHosts(allowed)
+def host_checker(allowed: bool | tuple[str, ...]) -> HostChecker:
+    """Return the process's one checker for these allowed names, so that all checks and connections share its cache."""
+    return HostChecker(allowed)
 
 
 def proxy_hosts() -> list[str]:
-    """The hosts of the proxies that the environment names, which are connected to wherever they are."""
+    """Return the hosts of the proxies that the environment names; they may be at any address."""
     addresses = (
         address if "://" in address else f"//{address}" for name, address in getproxies().items() if name != "no"
     )

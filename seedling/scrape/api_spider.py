@@ -1,4 +1,4 @@
-"""A spider for interfaces: JSON over GET or POST, page by page."""
+"""A spider for APIs: JSON over GET or POST, page by page."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from scrapy.http import Request, Response
 from seedling.scrape.base_spider import SourceSpider
 from seedling.scrape.politeness import key_of
 from seedling.scrape.secret_values import origin_of
-from seedling.scrape.selecting import fingerprint_of, parsed
+from seedling.scrape.selecting import fingerprint_of, parse_json
 
 
 class ApiSpider(SourceSpider):
-    """Asks an interface for its items, page by page."""
+    """Requests an API's items, page by page."""
 
     async def start(self) -> AsyncIterator[Request]:
-        """The first page."""
+        """Yield the request for the first page."""
         yield self._request({}, 0)
 
     def _request(self, cursor: dict[str, Any], page: int, address: str | None = None) -> Request:
@@ -50,47 +50,47 @@ class ApiSpider(SourceSpider):
         )
 
     def parse(self, response: Response, page: int, **_: Any) -> Iterator[Request]:
-        """A page of items, and the next one."""
-        values = parsed(response)
+        """Yield the requests for a page's images, and for the next page."""
+        values = parse_json(response)
         if values is None:
             self.no_item(response.url, "page_not_json")
             return
         nodes = jmespath.search(self.source.items, values) or []
         if isinstance(values, dict) and values.get("errors") and self.source.graphql:
             self.counts["graphql_errors"] += 1
-            if not nodes:  # the chain ends here, and perhaps not the next time
+            if not nodes:  # the chain of pages ends here, perhaps for this time only
                 self.failed += 1
-                self.memory.forget_answer(key_of(response.request))
+                self.store.forget_answer(key_of(response.request))
                 self.no_item(response.url, "page_graphql_errors")
                 return
-        self.page_came(response.url)
+        self.page_arrived(response.url)
         for node in nodes if isinstance(nodes, list) else [nodes]:
-            if not self.room():
+            if not self.has_room_for_item():
                 return
-            own = jmespath.search(self.source.id, node) if self.source.id else None
-            place = str(own) if own is not None else fingerprint_of(json.dumps(node, sort_keys=True))
-            yield from self.json_item(node, f"{self.source.url}#{place}", response, place)
+            api_id = jmespath.search(self.source.id, node) if self.source.id else None
+            item_id = str(api_id) if api_id is not None else fingerprint_of(json.dumps(node, sort_keys=True))
+            yield from self.json_item(node, f"{self.source.url}#{item_id}", response, item_id)
         yield from self._next(values, response, page)
-        self.say()
+        self.report_progress()
 
     def _next(self, values: Any, response: Response, page: int) -> Iterator[Request]:
         source = self.source
-        onward = jmespath.search(source.next, values) if source.next else None
+        following = jmespath.search(source.next, values) if source.next else None
         if (
-            onward is None
-            or onward is False
-            or onward == ""
+            following is None
+            or following is False
+            or following == ""
             or (source.more and not jmespath.search(source.more, values))
         ):
             return
-        if not self.another_page(page + 1):
+        if not self.has_room_for_page(page + 1):
             return
         if source.cursor is None:
-            url = response.urljoin(str(onward))
+            url = response.urljoin(str(following))
             if origin_of(url) == origin_of(source.url):
                 yield self._request({}, page + 1, url)
             else:
                 self.counts["next_page_elsewhere"] += 1
             return
-        place, _, name = source.cursor.partition(".")
-        yield self._request({place: {name: onward}}, page + 1)
+        part, _, name = source.cursor.partition(".")  # part: query, body or variables
+        yield self._request({part: {name: following}}, page + 1)

@@ -1,4 +1,4 @@
-"""What every spider does: it asks, takes items down with their faults, and says how far it is."""
+"""The base class of all spiders: requests pages, stores items and their faults, and reports progress."""
 
 from __future__ import annotations
 
@@ -23,192 +23,202 @@ from scrapy.exceptions import (
 )
 from scrapy.http import Request, Response
 
-from seedling.scrape.content import PASSING, fault_of
-from seedling.scrape.crawl_store import Memory
+from seedling.scrape.content import TEMPORARY_FAILURE, fault_of
+from seedling.scrape.crawl_store import CrawlStore
 from seedling.scrape.downloading import Refused
 from seedling.scrape.limits import ReceivedBytes
 from seedling.scrape.politeness import key_of
 from seedling.scrape.secret_values import SecretValues
-from seedling.scrape.selecting import is_json_path, scalar
+from seedling.scrape.selecting import field_text, is_json_path
 
-SAID_EVERY = 0.5  # seconds
-MOST_CHARACTERS = 1_000_000  # of a text
+PROGRESS_SECONDS = 0.5  # between two progress lines
+MAX_TEXT_CHARACTERS = 1_000_000
 
 
 class SourceSpider(scrapy.Spider):  # type: ignore[misc]
-    """What every kind of source does: asks, takes items down, and says how far it is."""
+    """Requests pages, stores items, and reports progress, for every kind of source."""
 
     name = "seedling"
 
-    def __init__(self, source: Any, memory: Memory, visit: int, proxy: str | None, images: bool) -> None:
+    def __init__(self, source: Any, store: CrawlStore, visit: int, proxy: str | None, images: bool) -> None:
         super().__init__()
-        self.source, self.memory, self.visit, self.proxy, self.images = source, memory, visit, proxy, images
+        self.source, self.store, self.visit, self.proxy, self.images = source, store, visit, proxy, images
         self.secrets = SecretValues.of(source)
-        self.received = ReceivedBytes(int(source.max_source_megabytes * 2**20), memory.stored_bytes(visit))
+        self.received = ReceivedBytes(int(source.max_source_megabytes * 2**20), store.stored_bytes(visit))
         self.counts: Counter[str] = Counter()
-        self.failed = self.found = self.finished = self.pages = 0
-        self._said = 0.0
+        self.failed = self.items_found = self.finished = self.pages = 0
+        self._reported = 0.0
 
-    def write(self, line: Mapping[str, Any], page: str, place: str, body: str | None = None) -> None:
-        """Takes an item down, or the reason why it is none."""
+    def write(self, record: Mapping[str, Any], page: str, item_id: str, body: str | None = None) -> None:
+        """Store an item, or why it is rejected. item_id: unique on its page; body: the key of its content."""
         if self.secrets:
-            line, page, place = (
-                self.secrets.masked_values(dict(line)),
+            record, page, item_id = (
+                self.secrets.masked_values(dict(record)),
                 self.secrets.masked(page),
-                self.secrets.masked(place),
+                self.secrets.masked(item_id),
             )
-        self.memory.keep_item(line, self.visit, page=page, place=place, body=body)
+        self.store.store_item(record, self.visit, page=page, item_id=item_id, body=body)
         self.finished += 1
-        self.say()
+        self.report_progress()
 
-    def item(self, known: dict[str, Any], place: str, text: str | None, image_url: str | None) -> Iterator[Request]:
-        """An item whose text is there, or whose image is to be fetched. known: its origin, page, fields, license and attribution."""
-        page = known["page"]
+    def item(
+        self, metadata: dict[str, Any], item_id: str, text: str | None, image_url: str | None
+    ) -> Iterator[Request]:
+        """Store an item with a text, or yield the request for its image.
+
+        metadata: its origin, page, fields, license and attribution.
+        """
+        page = metadata["page"]
         if not self.images:
-            fault = "empty" if not text else "too_many_characters" if len(text) > MOST_CHARACTERS else None
-            self.write({**known, **({"reason": fault} if fault else {"text": text})}, page, place)
+            fault = "empty" if not text else "too_many_characters" if len(text) > MAX_TEXT_CHARACTERS else None
+            self.write({**metadata, **({"reason": fault} if fault else {"text": text})}, page, item_id)
         elif not image_url:
-            self.write({**known, "reason": "no_image"}, page, place)
+            self.write({**metadata, "reason": "no_image"}, page, item_id)
         elif not image_url.startswith(("http://", "https://")):
-            self.write({**known, "reason": "not_http"}, page, place)
+            self.write({**metadata, "reason": "not_http"}, page, item_id)
         else:
             request = Request(
                 image_url,
                 callback=self.content,
                 errback=self.no_content,
-                cb_kwargs={"known": known, "place": place},
+                cb_kwargs={"metadata": metadata, "item_id": item_id},
                 meta={"content": True},
                 dont_filter=True,
             )
-            request.cb_kwargs["address"] = request.url  # as it is asked for, before any redirect
+            request.cb_kwargs["address"] = request.url  # before any redirect
             yield request
 
-    def content(self, response: Response, known: dict[str, Any], place: str, address: str | None = None) -> None:
-        """An image's bytes came: judged by what they begin with, whatever they are called. address: under which it was asked for."""
-        line = {**known, "origin": address or response.url}
+    def content(self, response: Response, metadata: dict[str, Any], item_id: str, address: str | None = None) -> None:
+        """Store an item whose image has arrived, if its first bytes are valid. address: its URL before redirects."""
+        record = {**metadata, "origin": address or response.url}
         fault = fault_of(response.body)
         if fault:
-            self.write({**line, "reason": fault}, known["page"], place)
+            self.write({**record, "reason": fault}, metadata["page"], item_id)
             return
         key = key_of(response.request)
-        if line["origin"] != response.url:  # a redirect led here, elsewhere perhaps the next time
-            asked, found = key_of(Request(line["origin"])), key
-            self.memory.keep_answer_as(asked, line["origin"], found)
-            key = asked
-        self.write(line, known["page"], place, body=key)
+        if record["origin"] != response.url:  # a redirect, which may lead elsewhere the next time
+            requested_key = key_of(Request(record["origin"]))
+            self.store.store_answer_as(requested_key, record["origin"], key)
+            key = requested_key
+        self.write(record, metadata["page"], item_id, body=key)
 
     def no_content(self, failure: Any) -> None:
-        """An image could not be had."""
-        given = failure.request.cb_kwargs
-        line = {**given["known"], "origin": given["address"], "reason": reason_of(failure)}
-        self.failed += bool(PASSING.match(line["reason"]))
-        self.write(line, given["known"]["page"], given["place"])
+        """Store why an image could not be fetched."""
+        arguments = failure.request.cb_kwargs
+        record = {**arguments["metadata"], "origin": arguments["address"], "reason": reason_of(failure)}
+        self.failed += bool(TEMPORARY_FAILURE.match(record["reason"]))
+        self.write(record, arguments["metadata"]["page"], arguments["item_id"])
 
     def no_page(self, failure: Any) -> None:
-        """A page could not be had: what it leads to is missing, and the rest goes on."""
+        """Store why a page could not be fetched; the crawl continues with the other pages."""
         url, reason = failure.request.url, f"page_{reason_of(failure)}"
-        self.failed += bool(PASSING.match(reason))
+        self.failed += bool(TEMPORARY_FAILURE.match(reason))
         self.no_item(url, reason)
 
-    def no_item(self, url: str, reason: str, place: str = "page") -> None:
-        """A page holds nothing that could be an item."""
-        self.write({"origin": url, "page": url, "reason": reason}, url, place)
+    def no_item(self, url: str, reason: str, item_id: str = "page") -> None:
+        """Store why a page has no items."""
+        self.write({"origin": url, "page": url, "reason": reason}, url, item_id)
 
-    def page_came(self, url: str) -> None:
-        """A page is here, whatever failed before."""
+    def page_arrived(self, url: str) -> None:
+        """Count a page that has arrived, and delete the record of an earlier failure."""
         self.pages += 1
-        self.memory.forget(url, "page")
+        self.store.forget(url, "page")
 
-    def json_item(self, node: Any, origin: str, response: Response, place: str) -> Iterator[Request]:
-        """An item that is a JSON value."""
+    def json_item(self, node: Any, origin: str, response: Response, item_id: str) -> Iterator[Request]:
+        """Store or request an item that is a JSON value."""
         try:
-            yield from self.item(*json_item(self.source, node, origin, response, place))
+            yield from self.item(*json_item(self.source, node, origin, response, item_id))
         except (ValueError, TypeError, JMESPathError) as error:
-            self.not_an_item(response, place, error)
+            self.not_an_item(response, item_id, error)
 
-    def not_an_item(self, response: Response, place: str, error: Exception) -> None:
-        """Something in an item breaks the rules of addresses or values; the others go on."""
-        line = {"origin": f"{response.url}#{place}", "page": response.url, "reason": "not_understood"}
-        self.logger.warning("%s: %s", line["origin"], error)
-        self.write(line, response.url, place)
+    def not_an_item(self, response: Response, item_id: str, error: Exception) -> None:
+        """Store that an item has an invalid address or value; the crawl continues with the others."""
+        record = {"origin": f"{response.url}#{item_id}", "page": response.url, "reason": "not_understood"}
+        self.logger.warning("%s: %s", record["origin"], error)
+        self.write(record, response.url, item_id)
 
     def not_understood(self, failure: Any, response: Response) -> None:
-        """Reading a page broke off."""
+        """Store that reading a page raised an error."""
         self.failed += 1
         self.no_item(response.url, f"page_not_understood_{type(failure.value).__name__.lower()}")
 
-    def room(self) -> bool:
-        """Whether another item is wanted."""
-        self.found += 1
-        if self.found > self.source.max_items:
+    def has_room_for_item(self) -> bool:
+        """Count an item, and return whether it is within the source's limits."""
+        self.items_found += 1
+        if self.items_found > self.source.max_items:
             self.counts["beyond_max_items"] += 1
-        return bool(self.found <= self.source.max_items) and self.room_for_bytes()
+        return bool(self.items_found <= self.source.max_items) and self.has_room_for_bytes()
 
-    def room_for_bytes(self) -> bool:
-        """Whether the source has brought no more bytes than it may."""
+    def has_room_for_bytes(self) -> bool:
+        """Whether the source has sent no more bytes than its limit."""
         if self.received.exhausted:
             self.counts["beyond_max_source_megabytes"] += 1
         return not self.received.exhausted
 
-    def another_page(self, so_far: int) -> bool:
-        """Whether another page may be asked for."""
-        if so_far >= self.source.max_pages:
+    def has_room_for_page(self, page_count: int) -> bool:
+        """Whether another page may be requested after this many."""
+        if page_count >= self.source.max_pages:
             self.counts["beyond_max_pages"] += 1
-        return bool(so_far < self.source.max_pages) and self.room_for_bytes()
+        return bool(page_count < self.source.max_pages) and self.has_room_for_bytes()
 
-    def say(self, last: bool = False) -> None:
-        """How far it is, on standard output."""
+    def report_progress(self, last: bool = False) -> None:
+        """Write a progress line to standard output, at most one per PROGRESS_SECONDS unless it is the last."""
         now = time.monotonic()
-        if not last and now - self._said < SAID_EVERY:
+        if not last and now - self._reported < PROGRESS_SECONDS:
             return
-        self._said = now
-        told = {"done": self.finished, "total": self.total(), **self.crawler.seedling_pace.told()}
-        print(json.dumps(told), flush=True)
+        self._reported = now
+        progress = {
+            "done": self.finished,
+            "total": self.total(),
+            **self.crawler.seedling_rate_limiter.busiest_host(),
+        }
+        print(json.dumps(progress), flush=True)
 
     def total(self) -> int | None:
-        """How many there will be, where that is known."""
+        """Return the number of items, if it is known before the end."""
         return None
 
     def closed(self, reason: str) -> None:
-        """Scrapy's last call: the visit is finished where it brought something, and nothing failed that may come next time."""
-        self.say(last=True)
-        if absent := self.memory.absent(self.visit):
+        """Finish the visit, if it found items and nothing failed temporarily. Scrapy calls it last."""
+        self.report_progress(last=True)
+        if absent := self.store.absent(self.visit):
             self.counts["absent"] = absent
-        if reason == "finished" and not self.failed and self.memory.how_many(self.visit)[0]:
-            self.memory.finish(self.visit, self.counts)
+        if reason == "finished" and not self.failed and self.store.count_items(self.visit)[0]:
+            self.store.finish(self.visit, self.counts)
         print(json.dumps({"closed": reason, "counts": self.counts, "failed": self.failed}), flush=True)
 
 
 def json_item(
-    source: Any, node: Any, origin: str, response: Response, place: str
+    source: Any, node: Any, origin: str, response: Response, item_id: str
 ) -> tuple[dict[str, Any], str, str | None, str | None]:
-    """What `SourceSpider.item` wants to know of a JSON value."""
-    fields = {name: scalar(jmespath.search(path, node)) for name, path in source.fields.items()}
-    known = {
+    """Return the arguments of `SourceSpider.item` for a JSON value."""
+    fields = {name: field_text(jmespath.search(path, node)) for name, path in source.fields.items()}
+    metadata = {
         "origin": origin,
         "page": response.url,
         "fields": {name: value for name, value in sorted(fields.items()) if value is not None},
         "license": _stated(source.license, node),
         "attribution": _stated(source.attribution, node),
     }
-    text = scalar(jmespath.search(source.text, node)) if source.text else node if isinstance(node, str) else None
-    image_url = scalar(jmespath.search(source.image, node)) if source.image else None
-    return known, place, " ".join(text.split()) if text else None, response.urljoin(image_url) if image_url else None
+    text = field_text(jmespath.search(source.text, node)) if source.text else node if isinstance(node, str) else None
+    image_url = field_text(jmespath.search(source.image, node)) if source.image else None
+    image_address = response.urljoin(image_url) if image_url else None
+    return metadata, item_id, " ".join(text.split()) if text else None, image_address
 
 
-def _stated(given: str | None, node: Any) -> str | None:
-    """A value of params: words, or a JMESPath behind an @, such as @.license.name."""
-    return scalar(jmespath.search(given, node)) if given and is_json_path(given) else given
+def _stated(setting: str | None, node: Any) -> str | None:
+    """Return a setting of params.yaml: the text itself, or what its JMESPath after an @ finds, as @.license.name."""
+    return field_text(jmespath.search(setting, node)) if setting and is_json_path(setting) else setting
 
 
 def reason_of(failure: Any) -> str:
-    """A failure's reason code: `http_404`, `robots_txt`, `private_address`, `timeout`, `truncated` and so on."""
+    """Return a failure's reason code: `http_404`, `robots_txt`, `private_address`, `timeout`, `truncated` and so on."""
     error = failure.value
     if isinstance(error, Refused):
         return str(error)
     if (status := getattr(getattr(error, "response", None), "status", None)) is not None:
         return f"http_{status}"
-    said = f"{error} {error.__cause__ or ''}".lower()
+    message = f"{error} {error.__cause__ or ''}".lower()
     for kind, code in (
         (CannotResolveHostError, "no_such_host"),
         (DownloadTimeoutError, "timeout"),
@@ -220,15 +230,17 @@ def reason_of(failure: Any) -> str:
         if isinstance(error, kind):
             return code
     if isinstance(error, IgnoreRequest):
-        if "robots" in said:
+        if "robots" in message:
             return "robots_txt"
-        return "redirect_loop" if "redirect" in said else "too_many_bytes"
-    if any(word in said for word in ("ssl", "tls", "certificate")):
+        return "redirect_loop" if "redirect" in message else "too_many_bytes"
+    if any(word in message for word in ("ssl", "tls", "certificate")):
         return "tls_failure"
     if "playwright" in type(error).__module__:
-        if "no usable sandbox" in said:
+        if "no usable sandbox" in message:
             return "no_sandbox"
-        if "executable doesn't exist" in said or "failed to launch" in said:
+        if "executable doesn't exist" in message or "failed to launch" in message:
             return "no_browser"
-        return "never_shown" if "wait_for_selector" in said else "timeout" if "timeout" in said else "browser_error"
+        if "wait_for_selector" in message:
+            return "never_shown"
+        return "timeout" if "timeout" in message else "browser_error"
     return re.sub(r"(?<!^)(?=[A-Z])", "_", type(error).__name__).lower().removesuffix("_error")

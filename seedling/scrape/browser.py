@@ -1,4 +1,4 @@
-"""Pages that a browser renders: how they are worked, and what they may reach."""
+"""Pages that a browser renders: which actions they need, and which hosts they may reach."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from seedling.scrape.egress_proxy import listener, serve
 
 CALM_MILLISECONDS = (300, 5_000)  # without a change, and at most
 CLICK_MILLISECONDS = 3_000
-ANSWER_SECONDS = 15.0  # of a page whose scripts end
+MAX_CALM_SECONDS = 15.0  # for a page whose scripts never pause
 
 
 def in_browser(source: CrawlSource) -> dict[str, Any]:
-    """What makes Chromium fetch and work a page."""
+    """Return the request's meta that makes Chromium fetch the page and perform the source's actions."""
     from scrapy_playwright.page import PageMethod
 
-    return {"playwright": True, "playwright_page_methods": [PageMethod(worked, source=source)]}
+    return {"playwright": True, "playwright_page_methods": [PageMethod(perform_actions, source=source)]}
 
 
 CALM = """([calm, most]) => new Promise(done => {
@@ -31,13 +31,13 @@ CALM = """([calm, most]) => new Promise(done => {
 })"""
 
 
-async def worked(page: Any, source: CrawlSource) -> None:
-    """Waits for what the source waits for, and clicks on what it clicks on until that is gone, each time until the page is calm."""
-    from playwright.async_api import TimeoutError as TookTooLong
+async def perform_actions(page: Any, source: CrawlSource) -> None:
+    """Wait for the source's `wait_for`, click each `click` selector until it is gone, and wait for a calm page."""
+    from playwright.async_api import TimeoutError as PlaywrightTimeoutError
 
     if source.wait_for:
         await page.wait_for_selector(source.wait_for)
-    await _calm(page)
+    await _wait_until_calm(page)
     for selector in source.click:
         for _ in range(source.max_clicks):
             button = page.locator(selector).first
@@ -45,37 +45,38 @@ async def worked(page: Any, source: CrawlSource) -> None:
                 break
             try:
                 await button.click(timeout=CLICK_MILLISECONDS)
-            except TookTooLong:  # it went while we reached for it
+            except PlaywrightTimeoutError:  # the button has disappeared
                 break
             await page.wait_for_load_state("networkidle")
-            await _calm(page)
+            await _wait_until_calm(page)
 
 
-async def _calm(page: Any) -> None:
-    """Waits until the page is calm. Raises TimeoutError where a script holds it."""
-    await asyncio.wait_for(page.evaluate(CALM, CALM_MILLISECONDS), ANSWER_SECONDS)
+async def _wait_until_calm(page: Any) -> None:
+    """Wait until the page stops changing. Raises TimeoutError if a script blocks it."""
+    await asyncio.wait_for(page.evaluate(CALM, CALM_MILLISECONDS), MAX_CALM_SECONDS)
 
 
-class Gate:
-    """What a browser's pages may ask for: judged by scheme before a request leaves, and by host in the gateway that all of them go through."""
+class EgressProxy:
+    """Restricts the requests of a browser's pages: by scheme before they are sent, and by host in the egress proxy."""
 
-    def __init__(self, chosen: dict[str, Any]) -> None:
-        """Changes the settings, which Scrapy copies when the crawler is made."""
+    def __init__(self, scrapy_settings: dict[str, Any]) -> None:
+        """Change the settings, before the crawler is created and copies them."""
         self._port, address = listener()
-        launch = chosen["PLAYWRIGHT_LAUNCH_OPTIONS"]
-        chosen["PLAYWRIGHT_LAUNCH_OPTIONS"] = {**launch, "proxy": {"server": address, "bypass": "<-loopback>"}}
-        chosen["PLAYWRIGHT_ABORT_REQUEST"] = not_asked
+        launch = scrapy_settings["PLAYWRIGHT_LAUNCH_OPTIONS"]
+        proxy = {"server": address, "bypass": "<-loopback>"}
+        scrapy_settings["PLAYWRIGHT_LAUNCH_OPTIONS"] = {**launch, "proxy": proxy}
+        scrapy_settings["PLAYWRIGHT_ABORT_REQUEST"] = is_forbidden
 
-    def watch(self, crawler: Any) -> None:
-        """Opens the gateway when the crawler begins."""
+    def connect(self, crawler: Any) -> None:
+        """Start the proxy when the crawler starts."""
 
-        async def open_gateway(**_: Any) -> None:
+        async def start_proxy(**_: Any) -> None:
             self._server = await serve(self._port, crawler.seedling_hosts.address_of, crawler.spider.received.add)
 
-        self._open = open_gateway  # signals hold what they call weakly
-        crawler.signals.connect(open_gateway, signal=scrapy.signals.spider_opened)
+        self._start = start_proxy  # signals hold weak references
+        crawler.signals.connect(start_proxy, signal=scrapy.signals.spider_opened)
 
 
-def not_asked(request: Any) -> bool:
-    """What is no page of the web, such as a file, is not asked for by a page in the browser."""
+def is_forbidden(request: Any) -> bool:
+    """Whether a page requests something that is not on the web, such as a file."""
     return not request.url.startswith(("http://", "https://", "data:", "blob:", "about:"))

@@ -1,22 +1,26 @@
-"""What a stranger's bytes are, by what they begin with, whatever their name and type say."""
+"""Detects content that is not an image from its first bytes, without trusting its name or its content type."""
 
 from __future__ import annotations
 
 import re
 
 ARCHIVES = (b"PK\x03\x04", b"Rar!", b"7z\xbc\xaf", b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"%PDF")
-# What fails so may come next time.
-PASSING = re.compile(
-    r"(page_)?(robots_)?(http_5..|http_429|rate_limited|timeout|connection_refused|no_such_host|truncated|.*lost.*|.*failed.*|browser_error|never_shown|graphql_errors)"
+# Reasons of temporary failures: the next visit requests these addresses again.
+TEMPORARY_FAILURE = re.compile(
+    r"(page_)?(robots_)?"
+    r"(http_5..|http_429|rate_limited|timeout|connection_refused|no_such_host|truncated|.*lost.*|.*failed.*"
+    r"|browser_error|never_shown|graphql_errors)"
 )
-LOOKED_AT = 512  # bytes
+HEAD_BYTES = 512
 
 
 def fault_of(content: bytes) -> str | None:
-    """The reason why bytes that should be an image are refused unopened, or None: `empty`, `archive`, `error_page` (HTML, where a site says
-    200 and shows words), `svg`, which is a program. Other bytes that give no image are validate's business.
+    """Return why bytes are rejected as an image without being decoded, or None.
+
+    Reasons: `empty`, `archive`, `error_page` (HTML, from a site that answers 200 with an error message), `svg` (a
+    program). Other bytes that are not an image are left to validate.
     """
-    begin = content[:LOOKED_AT].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    begin = content[:HEAD_BYTES].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if not begin:
         return "empty"
     if content.startswith(ARCHIVES):

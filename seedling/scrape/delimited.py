@@ -1,7 +1,7 @@
-"""Delimited text (CSV, TSV and their relatives): records with the numbers of their lines, and the reason where a line is not a record.
+"""Reads delimited text (CSV, TSV and similar): records with line numbers, or the reason why a line is not a record.
 
-A stray quotation mark makes a CSV parser take the lines up to the next mark for one field. A record of several lines that
-are records themselves is therefore taken apart: its first line is rejected, and reading goes on with the second.
+With a stray quotation mark, a CSV parser reads the lines up to the next mark as one field. So if each line of a record
+is a record by itself, the first line is rejected, and reading continues at the second.
 """
 
 from __future__ import annotations
@@ -27,27 +27,27 @@ csv.field_size_limit(MAX_FIELD_CHARACTERS)
 
 @dataclass(frozen=True, slots=True)
 class Dialect:
-    """How a file is written. skip_blanks: blanks after a delimiter are not part of a field, so that a quote may follow them."""
+    """How a file is written. skip_blanks: blanks after a delimiter are not part of the field, a quote may follow."""
 
     delimiter: str
     quoting: Quoting = "double"
     skip_blanks: bool = False
 
     def described(self) -> str:
-        """In a few words, as `seedling init` prints it."""
+        """Describe the dialect in a few words, as `seedling init` prints it."""
         name = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars"}.get(
             self.delimiter, repr(self.delimiter)
         )
-        of_quotes = {"double": "", "backslash": ', \\" within quotes', "none": ", quotation marks are text"}
-        return f"separated by {name}{of_quotes[self.quoting]}"
+        quotes = {"double": "", "backslash": ', \\" within quotes', "none": ", quotation marks are text"}
+        return f"separated by {name}{quotes[self.quoting]}"
 
     @property
     def whole_fields(self) -> re.Pattern[str]:
-        """What a record whose quotes are escaped by backslashes is: the csv module lets text follow a closing quotation mark there."""
+        """A pattern of complete records with backslash escapes: the csv module accepts text after a closing quote."""
         return _whole_fields(self.delimiter, self.skip_blanks)
 
     def options(self) -> dict[str, Any]:
-        """For the csv module."""
+        """Return the options for the csv module."""
         if self.quoting == "none":
             return {"delimiter": self.delimiter, "quoting": csv.QUOTE_NONE, "strict": True}
         escape = {"doublequote": False, "escapechar": "\\"} if self.quoting == "backslash" else {}
@@ -59,13 +59,13 @@ def _whole_fields(delimiter: str, skip_blanks: bool) -> re.Pattern[str]:
     end = re.escape(delimiter)
     quoted = rf'{" *" if skip_blanks else ""}"(?:[^"\\]|\\.)*+"(?={end}|\Z)'
     plain = rf'(?:[^"{end}\\]|\\.)(?:[^{end}\\]|\\.)*+'
-    field = rf"(?>{quoted}|{plain}|)"  # taken or left as a whole, so that matching takes linear time
+    field = rf"(?>{quoted}|{plain}|)"  # atomic, so that matching takes linear time
     return re.compile(rf"{field}(?:{end}{field})*+", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """The cells that begin in a line, or the reason why there are none; line counts from 1, as an editor does."""
+    """The cells of a record that starts at a line, or the reason why there are none; lines count from 1."""
 
     line: int
     cells: Sequence[str]
@@ -74,8 +74,10 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """What a record of the table looks like: how many cells it has, from `at_least` on where the last columns have no name,
-    and which cell holds one of the known labels.
+    """The form of the table's records.
+
+    width: number of cells; at_least: number of cells up to the last column with a name; label_index: the cell with one
+    of the labels.
     """
 
     width: int
@@ -84,47 +86,47 @@ class Shape:
     labels: frozenset[str] = frozenset()
 
     def fits(self, cells: Sequence[str]) -> bool:
-        """Whether the cells of a line, read without quotes, are a record."""
+        """Whether the cells of a line, split without quoting, can be a record."""
         if not self.at_least <= len(cells) <= self.width:
             return False
         return self.label_index is None or bare(cells[self.label_index]) in self.labels
 
 
 def bare(cell: str) -> str:
-    """The cell without blanks and quotation marks around it."""
+    """Return the cell without blanks and quotation marks around it."""
     return cell.strip().strip(QUOTE).strip()
 
 
 def is_wrapped(cell: str) -> bool:
-    """Whether the cell stands within quotation marks, which may be its text or its quotes."""
+    """Whether the cell has quotation marks around it, which may be text or quotes."""
     return len(cell) > 1 and cell[0] == cell[-1] == QUOTE
 
 
 def is_quoted(cell: str) -> bool:
-    """Whether a CSV writer can have quoted the cell: it is wrapped in quotation marks, and those within it are doubled."""
+    """Whether a CSV writer may have quoted the cell: it has quotation marks around it, and inner ones are doubled."""
     return is_wrapped(cell) and QUOTE not in cell[1:-1].replace(QUOTE * 2, "")
 
 
 class Lines:
-    """The lines of a file with their numbers; lines that were taken can be given back."""
+    """The lines of a file with their numbers; lines can be given back."""
 
     def __init__(self, lines: Iterator[str]) -> None:
         self._lines, self._returned, self.number = lines, deque[str](), 0
 
     def take(self) -> str | None:
-        """The next line with its terminator; None at the end."""
+        """Return the next line with its terminator; None at the end."""
         line = self._returned.popleft() if self._returned else next(self._lines, None)
         self.number += line is not None
         return line
 
     def give_back(self, lines: Sequence[str]) -> None:
-        """The lines are taken again."""
+        """Put lines back, to be taken again."""
         self._returned.extendleft(reversed(lines))
         self.number -= len(lines)
 
 
 def records(lines: Lines, dialect: Dialect, shape: Shape) -> Iterator[Record]:
-    """The records that follow; blank lines are passed over."""
+    """Yield the records that follow; blank lines are skipped."""
     while (line := lines.take()) is not None:
         start, content = lines.number, line.rstrip("\r\n")
         if not content.strip():
@@ -139,7 +141,7 @@ def records(lines: Lines, dialect: Dialect, shape: Shape) -> Iterator[Record]:
 
 
 def header(lines: Lines, dialect: Dialect) -> list[str]:
-    """The cells of the first line that is not blank, without quotes and blanks around them; [] where there is none."""
+    """Return the cells of the first line that is not blank, without quotes and blanks around them; [] at the end."""
     while (line := lines.take()) is not None:
         if line.strip("\r\n\t "):
             try:
@@ -165,7 +167,7 @@ def _checked(line: int, cells: Sequence[str], shape: Shape) -> Record:
 
 
 def _parse(line: str, lines: Lines, dialect: Dialect) -> tuple[list[str], list[str]]:
-    """The cells of one record, and the lines that it took after the first. Raises csv.Error, with the lines given back."""
+    """Return a record's cells, and the lines after its first. Raises csv.Error, and gives these lines back."""
     more: list[str] = []
 
     def fed() -> Iterator[str]:
@@ -191,18 +193,18 @@ def _parsed(line: str, lines: Lines, dialect: Dialect, shape: Shape) -> Iterator
     except csv.Error as error:
         yield from _broken(line, lines, dialect, shape, STRAY_BREAK if "new-line" in str(error) else UNBALANCED)
         return
-    if more and _swallowed([line, *more], dialect, shape):
+    if more and _is_swallowed([line, *more], dialect, shape):
         lines.give_back(more)
         yield Record(start, (), UNBALANCED)
         return
     yield _checked(start, cells, shape)
 
 
-def _swallowed(taken: Sequence[str], dialect: Dialect, shape: Shape) -> bool:
-    """Whether a record of several lines is records that a stray quotation mark put together: each line has a known label."""
+def _is_swallowed(record_lines: Sequence[str], dialect: Dialect, shape: Shape) -> bool:
+    """Whether a stray quotation mark has joined several records: each of the lines has a known label."""
     if shape.at_least < 2 or shape.label_index is None:  # without labels, the lines of a text may look like records
         return False
-    return all(shape.fits(_split(line, dialect)) for line in taken)
+    return all(shape.fits(_split(line, dialect)) for line in record_lines)
 
 
 def _split(line: str, dialect: Dialect) -> list[str]:
@@ -210,9 +212,7 @@ def _split(line: str, dialect: Dialect) -> list[str]:
 
 
 def _broken(line: str, lines: Lines, dialect: Dialect, shape: Shape, reason: str) -> Iterator[Record]:
-    """Rejects the line alone where it is a record by itself, else all lines up to the one that has the closing quotation mark:
-    none of them is taken for a record.
-    """
+    """Yield rejected records: the line alone if it can be a record, else all lines up to the closing quotation mark."""
     start = lines.number
     yield Record(start, (), reason)
     if line.count(QUOTE) % 2 == 0 or (shape.at_least > 1 and shape.fits(_split(line, dialect))):
@@ -228,16 +228,16 @@ def _broken(line: str, lines: Lines, dialect: Dialect, shape: Shape, reason: str
 
 
 def defects(records_read: Iterator[Record], dialect: Dialect, content_index: int) -> int:
-    """How many records speak against the dialect: those that are rejected, and cells that keep the quotation marks around them."""
+    """Count the records that contradict the dialect: rejected ones, and ones whose cells keep their quotation marks."""
     rejected = read = wrapped_content = wrapped = 0
     for record in records_read:
         read += 1
         rejected += record.reason is not None
         if record.reason is None:
-            if dialect.quoting != "none":  # read with quotes, these stand after a blank
+            if dialect.quoting != "none":  # these quotation marks follow a blank
                 wrapped += any(is_wrapped(cell.strip()) for cell in record.cells)
                 continue
-            quoted = [is_quoted(cell.lstrip()) for cell in record.cells]  # no parser takes a blank after the quotes
+            quoted = [is_quoted(cell.lstrip()) for cell in record.cells]  # no blank may follow the closing quote
             wrapped_content += quoted.pop(content_index) if content_index < len(quoted) else 0
             wrapped += any(quoted)
     return rejected + wrapped + (wrapped_content if 2 * wrapped_content > read else 0)

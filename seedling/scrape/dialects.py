@@ -1,4 +1,4 @@
-"""Finds out how a delimited file is written, by reading it: line ends, delimiter, quoting, and where a record is one."""
+"""Detects how a delimited file is written from its content: line ends, delimiter, quoting, and the form of records."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from seedling.scrape.delimited import (
 
 DELIMITERS = (",", ";", "\t", "|")
 SAMPLE_RECORDS = 1_000
-MAX_LABELS = 10_000  # more different values are not labels, and tell nothing about a record
+MAX_LABELS = 10_000  # a column with more values is not used as the label column of records
 HEAD_BYTES = 2**16
 BOMS = (
     (b"\xff\xfe\x00\x00", "utf-32"),
@@ -34,13 +34,13 @@ BOMS = (
     (b"\xff\xfe", "utf-16"),
     (b"\xfe\xff", "utf-16"),
 )
-HeaderRank = Callable[[Sequence[str]], int]  # how many of the columns that are looked for a header has
-IndexOf = Callable[[Sequence[str]], tuple[int, int | None]]  # of the content and of the label
+HeaderRank = Callable[[Sequence[str]], int]  # how many of the expected columns a header has
+IndexOf = Callable[[Sequence[str]], tuple[int, int | None]]  # indices of the content and of the label
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """How a file is written: everything that is needed to read its records."""
+    """How a file is written: all that is needed to read its records."""
 
     path: Path
     encoding: str
@@ -51,15 +51,15 @@ class Layout:
     shape: Shape
 
     def records(self) -> Iterator[Record]:
-        """All records, from the file's begin."""
-        with opened(self.path, self.encoding, self.terminator) as lines:
+        """Yield all records from the start of the file."""
+        with open_lines(self.path, self.encoding, self.terminator) as lines:
             _skip(lines, self.lines_before_header)
             header(lines, self.dialect)
             yield from records(lines, self.dialect, self.shape)
 
 
 def encoding_of(path: Path, encoding: str) -> str:
-    """The encoding, where a byte order mark says it or, without its mark, as it is set."""
+    """Return the encoding of the byte order mark, or the configured one."""
     if encoding.lower().replace("_", "-") not in {"utf-8", "utf8"}:
         return encoding
     with path.open("rb") as file:
@@ -68,8 +68,8 @@ def encoding_of(path: Path, encoding: str) -> str:
 
 
 @contextmanager
-def opened(path: Path, encoding: str, terminator: Terminator) -> Iterator[Lines]:
-    """The file's lines."""
+def open_lines(path: Path, encoding: str, terminator: Terminator) -> Iterator[Lines]:
+    """Open the file for reading its lines."""
     with path.open(encoding=encoding, newline=terminator) as file:
         yield Lines(iter(file))
 
@@ -83,20 +83,21 @@ def find_layout(
     delimiter: str | None = None,
     quoting: Quoting | None = None,
 ) -> Layout:
-    """The layout under which the fewest records are rejected.
+    """Return the layout with the fewest rejected records.
 
-    rank: how well a header suits, which decides on the delimiter; index_of: where a header has the content and the label.
-    delimiter, quoting: what is set. Raises UnicodeError.
+    rank: how well a header suits, which decides on the delimiter; index_of: header → indices of content and label.
+    delimiter, quoting: as configured; None: detected. Raises UnicodeError.
     """
     encoding = encoding_of(path, encoding)
     terminator = _terminator(path, encoding)
-    before, named = _separator_line(path, encoding, terminator)
+    lines_before, separator = _separator_line(path, encoding, terminator)
     preferred = "\t" if path.suffix.lower() == ".tsv" else ","
-    known = delimiter or named
-    candidates = [known] if known else sorted(DELIMITERS, key=lambda one: one != preferred)
-    base = Layout(path, encoding, terminator, before, Dialect(candidates[0], quoting or "double"), (), Shape(0, 0))
-    layouts = [_with(base, replace(base.dialect, delimiter=one), index_of) for one in candidates]
-    best = max(layouts, key=lambda one: (rank(one.columns), *_share_of_records(one)))
+    fixed = delimiter or separator
+    candidates = [fixed] if fixed else sorted(DELIMITERS, key=lambda candidate: candidate != preferred)
+    dialect = Dialect(candidates[0], quoting or "double")
+    base = Layout(path, encoding, terminator, lines_before, dialect, (), Shape(0, 0))
+    layouts = [_with_dialect(base, replace(dialect, delimiter=candidate), index_of) for candidate in candidates]
+    best = max(layouts, key=lambda layout: (rank(layout.columns), *_share_of_records(layout)))
     if not best.columns:
         return best
     best = _with_labels(best)
@@ -104,30 +105,30 @@ def find_layout(
 
 
 def _terminator(path: Path, encoding: str) -> Terminator:
-    """A carriage return alone ends the lines of files from old Macs, and of nothing else."""
+    """Detect files of old Macs, whose lines end with a carriage return alone."""
     with path.open(encoding=encoding, newline="") as file:
         head = file.read(HEAD_BYTES)
     first = head.find("\r")
     alone = first >= 0 and head[first + 1 : first + 2] != "\n" and "\n" not in head[:first]
-    # A line feed somewhere later may stand within a field; one that ends most lines makes the return a stray one.
+    # A later line feed may be part of a field; if most lines end with one, the carriage return is a stray one.
     return "\r" if alone and head.count("\r") > head.count("\n") else "\n"
 
 
 def _separator_line(path: Path, encoding: str, terminator: Terminator) -> tuple[int, str | None]:
-    """Excel's `sep=;` above the header: how many lines it takes, and what it names."""
-    with opened(path, encoding, terminator) as lines:
+    """Return the number of lines and the delimiter of Excel's `sep=;` above the header; (0, None) without it."""
+    with open_lines(path, encoding, terminator) as lines:
         first = (lines.take() or "").rstrip("\r\n")
-    bare = first.strip(QUOTE)
-    return (1, bare[4]) if bare.lower().startswith("sep=") and len(bare) == 5 else (0, None)
+    content = first.strip(QUOTE)
+    return (1, content[4]) if content.lower().startswith("sep=") and len(content) == 5 else (0, None)
 
 
-def _skip(lines: Lines, many: int) -> None:
-    for _ in range(many):
+def _skip(lines: Lines, count: int) -> None:
+    for _ in range(count):
         lines.take()
 
 
-def _with(layout: Layout, dialect: Dialect, index_of: IndexOf) -> Layout:
-    with opened(layout.path, layout.encoding, layout.terminator) as lines:
+def _with_dialect(layout: Layout, dialect: Dialect, index_of: IndexOf) -> Layout:
+    with open_lines(layout.path, layout.encoding, layout.terminator) as lines:
         _skip(lines, layout.lines_before_header)
         columns = tuple(header(lines, dialect))
     named = [number for number, name in enumerate(columns, start=1) if name]
@@ -136,14 +137,14 @@ def _with(layout: Layout, dialect: Dialect, index_of: IndexOf) -> Layout:
 
 
 def _share_of_records(layout: Layout) -> tuple[float, int]:
-    """The share of the first records that are none, negative; and how many columns there are."""
-    found = list(islice(layout.records(), SAMPLE_RECORDS)) if layout.columns else []
-    rejected = sum(record.reason is not None for record in found)
-    return -rejected / max(1, len(found)), min(2, len(layout.columns))
+    """Return the negative share of rejected records among the first ones, and the number of columns, at most 2."""
+    sample = list(islice(layout.records(), SAMPLE_RECORDS)) if layout.columns else []
+    rejected = sum(record.reason is not None for record in sample)
+    return -rejected / max(1, len(sample)), min(2, len(layout.columns))
 
 
 def _with_labels(layout: Layout) -> Layout:
-    """Its shape with the labels of lines that hold no quotation mark, so that every dialect reads them alike."""
+    """Return the layout with the labels of lines without quotation marks, which all dialects read alike."""
     index = layout.shape.label_index
     if index is None:
         return layout
@@ -163,12 +164,12 @@ def _with_quoting(layout: Layout, index_of: IndexOf) -> Layout:
         return best
     dialect = layout.dialect
     escaped = [replace(dialect, quoting="backslash"), replace(dialect, quoting="backslash", skip_blanks=True)]
-    for changed in (
+    for candidate in (
         replace(dialect, skip_blanks=True),
         *(escaped if _has_escaped_quotes(layout) else []),
         replace(dialect, quoting="none"),
     ):
-        other = replace(_with(layout, changed, index_of), shape=layout.shape)
+        other = replace(_with_dialect(layout, candidate, index_of), shape=layout.shape)
         if len(other.columns) == len(layout.columns) and (count := _defects(other, index_of)) < fewest:
             best, fewest = other, count
     return best
@@ -176,10 +177,10 @@ def _with_quoting(layout: Layout, index_of: IndexOf) -> Layout:
 
 def _defects(layout: Layout, index_of: IndexOf) -> int:
     content = index_of(layout.columns)[0]
-    found = defects(layout.records(), layout.dialect, content)
+    count = defects(layout.records(), layout.dialect, content)
     if layout.dialect.quoting == "none" and _header_is_quoted(layout):
-        found += 1 + sum(1 for _ in layout.records())  # quotation marks are in use
-    return found
+        count += 1 + sum(1 for _ in layout.records())  # the file uses quotation marks
+    return count
 
 
 def _has_escaped_quotes(layout: Layout) -> bool:
@@ -188,7 +189,7 @@ def _has_escaped_quotes(layout: Layout) -> bool:
 
 
 def _header_is_quoted(layout: Layout) -> bool:
-    with opened(layout.path, layout.encoding, layout.terminator) as lines:
+    with open_lines(layout.path, layout.encoding, layout.terminator) as lines:
         _skip(lines, layout.lines_before_header)
         while (line := lines.take()) is not None:
             if line.strip():

@@ -1,4 +1,4 @@
-"""The connections themselves, as parts of Scrapy: to judged addresses alone, with limits on what comes back, and secrets for one site alone."""
+"""Scrapy's connections: only to checked addresses, with limits on what is received, and secrets for one site only."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from twisted.python.failure import Failure
 from twisted.web._newclient import HEADER, STATUS
 from zope.interface import implementer
 
-from seedling.scrape.addresses import PRIVATE, JudgedHosts, judged_hosts, proxy_hosts
+from seedling.scrape.addresses import PRIVATE, HostChecker, host_checker, proxy_hosts
 from seedling.scrape.limits import SOURCE_TOO_LARGE, LimitExceeded, ReceivedBytes
 from seedling.scrape.secret_values import SecretValues
 
@@ -26,34 +26,34 @@ HEADERS_TOO_LARGE = "too_many_header_bytes"
 
 
 class Refused(IgnoreRequest):  # type: ignore[misc]
-    """A request that is not made, or not made again; the message is the reason code."""
+    """A request that is not sent, or not sent again; the message is the reason code."""
 
 
 @implementer(IHostResolution)
 class Resolution:
-    """One resolution of a name, for Twisted."""
+    """One resolution of a host name, for Twisted."""
 
     def __init__(self, name: str) -> None:
         self.name = name
 
     def cancel(self) -> None:
-        """The answer is ignored then."""
+        """Do nothing: the answer is ignored."""
 
 
 @implementer(IHostnameResolver)
-class JudgingResolver:
-    """Twisted's resolver: gives the one address that was judged, and none for a host that may not be asked."""
+class CheckingResolver:
+    """Twisted's resolver: resolves a host to its checked address, and forbidden hosts to no address."""
 
-    def __init__(self, hosts: JudgedHosts, proxies: Iterable[str], reactor: Any) -> None:
-        self._hosts, self._proxies, self._reactor = hosts, JudgedHosts(proxies), reactor
+    def __init__(self, hosts: HostChecker, proxies: Iterable[str], reactor: Any) -> None:
+        self._hosts, self._proxies, self._reactor = hosts, HostChecker(proxies), reactor
 
     @classmethod
-    def from_crawler(cls, crawler: Any, reactor: Any) -> JudgingResolver:
-        """Scrapy's own way of making a resolver."""
-        return cls(judged_hosts(crawler.settings["SEEDLING_PRIVATE_HOSTS"]), proxy_hosts(), reactor)
+    def from_crawler(cls, crawler: Any, reactor: Any) -> CheckingResolver:
+        """Create the resolver. Scrapy calls it."""
+        return cls(host_checker(crawler.settings["SEEDLING_PRIVATE_HOSTS"]), proxy_hosts(), reactor)
 
     def install_on_reactor(self) -> None:
-        """Every connection to a name goes through it."""
+        """Resolve the host names of all connections with this resolver."""
         self._reactor.installNameResolver(self)
 
     def resolveHostName(  # noqa: N802  (Twisted names it so)
@@ -64,52 +64,54 @@ class JudgingResolver:
         addressTypes: Any = None,
         transportSemantics: str = "TCP",
     ) -> Any:
-        """Tells the receiver of the address, if there is one."""
+        """Tell the receiver the checked address, if there is one."""
         resolution = Resolution(hostName)
         resolutionReceiver.resolutionBegan(resolution)
 
-        async def judge() -> None:
+        async def check() -> None:
             hosts = self._proxies if self._proxies.allows(hostName.lower()) else self._hosts
             try:
-                address = (await hosts.judge(hostName)).address
+                address = (await hosts.check(hostName)).address
                 if address is not None:
                     kind = IPv6Address if ":" in address else IPv4Address
                     resolutionReceiver.addressResolved(kind(transportSemantics, address, portNumber))
             finally:
                 resolutionReceiver.resolutionComplete()
 
-        Deferred.fromCoroutine(_awaited(judge))
+        Deferred.fromCoroutine(_awaited(check))
         return resolution
 
 
-async def _awaited(judge: Callable[[], Any]) -> None:
-    """A coroutine of asyncio's within one of Twisted's."""
-    await Deferred.fromFuture(asyncio.ensure_future(judge()))
+async def _awaited(check: Callable[[], Any]) -> None:
+    """Await an asyncio coroutine within a coroutine of Twisted."""
+    await Deferred.fromFuture(asyncio.ensure_future(check()))
 
 
 class Limited:
-    """What Scrapy's handlers get on top. Requests carry the names of variables until they leave, and answers when they are back, so that no
-    log, no error and no file of the crawl has a value.
+    """Adds limits and secrets to Scrapy's download handlers.
+
+    Requests carry the names of environment variables until they are sent, and answers are masked on arrival, so that no
+    log, error or file of the crawl has a secret's value.
     """
 
     def __init__(self, crawler: Any) -> None:
-        super().__init__(crawler)  # type: ignore[call-arg]  # of Scrapy's handler, beside which this class stands
+        super().__init__(crawler)  # type: ignore[call-arg]  # of Scrapy's handler, the other base class
         spider = crawler.spider
         self._secrets: SecretValues = spider.secrets
         self._received: ReceivedBytes = spider.received
-        self._hosts = judged_hosts(crawler.settings["SEEDLING_PRIVATE_HOSTS"])
+        self._hosts = host_checker(crawler.settings["SEEDLING_PRIVATE_HOSTS"])
         pool: Any = self._pool  # type: ignore[attr-defined]
         pool._factory = limited_factory(pool._factory, self._received)
 
     async def download_request(self, request: Request) -> Response:
-        """Raises Refused for what is over a limit, and for a host that turned out to be private as the connection was made."""
+        """Send a request. Raises Refused when a limit is exceeded, and for a host whose address is private."""
         if self._received.exhausted:
             raise Refused(SOURCE_TOO_LARGE)
         sent = self._with_values(request)
         try:
             response = await super().download_request(sent)  # type: ignore[misc]
         except CannotResolveHostError as error:
-            if (await self._hosts.judge(urlsplit(sent.url).hostname or "")).reason == PRIVATE:
+            if (await self._hosts.check(urlsplit(sent.url).hostname or "")).reason == PRIVATE:
                 raise Refused(PRIVATE) from error
             raise
         except Exception as error:
@@ -143,22 +145,25 @@ class Limited:
 
 
 class Downloads(Limited, HTTP11DownloadHandler):  # type: ignore[misc]
-    """Scrapy's own handler of HTTP, with the limits."""
+    """Scrapy's HTTP handler, with the limits."""
 
 
 class MaskAnswers:
-    """Downloader middleware outside of decompression and inside of the cache: sites repeat a token in their answers, as in the next page's address."""
+    """Downloader middleware between decompression and cache that masks secrets in answers.
+
+    Sites repeat a token in their answers, for example in the next page's address.
+    """
 
     def __init__(self, crawler: Any) -> None:
         self._secrets: SecretValues = crawler.spider.secrets
 
     @classmethod
     def from_crawler(cls, crawler: Any) -> MaskAnswers:
-        """Scrapy's own way of making a middleware."""
+        """Create the middleware. Scrapy calls it."""
         return cls(crawler)
 
     def process_response(self, request: Request, response: Response) -> Response:
-        """The answer without the values, where it is a text."""
+        """Return the answer with secrets masked, if it is text."""
         if not self._secrets or not isinstance(response, TextResponse) or "cached" in response.flags:
             return response
         body = self._secrets.masked_bytes(response.body)
@@ -166,7 +171,7 @@ class MaskAnswers:
 
 
 def limited_factory(factory: Any, received: ReceivedBytes) -> Any:
-    """A factory of connections as the given one, which end where a head is too large or the source has brought too much."""
+    """Return a connection factory whose connections end at a head that is too large, or at the source's byte limit."""
 
     class Limits(factory):  # type: ignore[misc]
         def buildProtocol(self, address: Any) -> Any:  # noqa: N802  (Twisted names it so)
@@ -178,10 +183,10 @@ def limited_factory(factory: Any, received: ReceivedBytes) -> Any:
 
 
 def _limit(protocol: Any, received: ReceivedBytes) -> None:
-    take_data, ask = protocol.dataReceived, protocol.request
+    take_data, send = protocol.dataReceived, protocol.request
 
-    def request(asked: Any) -> Any:
-        answer = ask(asked)
+    def request(outgoing: Any) -> Any:
+        answer = send(outgoing)
         _limit_head(protocol._parser)
         return answer
 
@@ -197,7 +202,7 @@ def _limit(protocol: Any, received: ReceivedBytes) -> None:
 
 
 def _limit_head(parser: Any) -> None:
-    """Counts a head's lines as they come. The parser's error, raised within it, ends the connection."""
+    """Count the bytes of a head's lines as they arrive. An error raised within the parser ends the connection."""
     take_line, count = parser.lineReceived, 0
 
     def line_received(line: bytes) -> None:
@@ -212,7 +217,7 @@ def _limit_head(parser: Any) -> None:
 
 
 def _limit_of(error: BaseException | None) -> LimitExceeded | None:
-    """The limit that an error tells of, somewhere among its causes."""
+    """Return the LimitExceeded among an error's causes, if there is one."""
     while error is not None:
         if isinstance(error, LimitExceeded):
             return error

@@ -1,4 +1,4 @@
-"""A dataset of the Hugging Face Hub, or one of its kind in a folder: the only importer of `datasets`."""
+"""Reads a dataset of the Hugging Face Hub, or a local folder of that form: the only importer of `datasets`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from seedling.files.data_files import OUTSIDE, fault_of, inside, read_bytes
 from seedling.scrape.items import Item
 from seedling.scrape.label_values import label_value
 
-NAMED = {
+SPLIT_NAMES = {
     "train": "train",
     "validation": "validation",
     "valid": "validation",
@@ -26,21 +26,25 @@ NAMED = {
 
 
 def read_hub(source: HuggingFaceSource, data: Path, modality: Modality, max_bytes: int) -> Iterator[Item]:
-    """The dataset's rows, split by split in their order. Raises InputError where `datasets` is missing or cannot load it, or a column is not there."""
-    wanted = source.text if modality == "text" else source.image
-    for name, split in _splits(source, data):
-        ours = source.splits.get(name) or NAMED.get(name)
-        if ours is None or (source.splits and name not in source.splits):
+    """Yield the dataset's rows, split by split in their order.
+
+    Raises InputError if `datasets` is missing or cannot load the dataset, or if a column is missing.
+    """
+    column = source.text if modality == "text" else source.image
+    for name, rows in _splits(source, data):
+        split = source.splits.get(name) or SPLIT_NAMES.get(name)
+        if split is None or (source.splits and name not in source.splits):
             continue
-        if ours not in SPLITS:
-            raise InputError(f"params.yaml: splits: '{ours}' is none of {', '.join(SPLITS)}.")
-        if wanted not in split.column_names:
+        if split not in SPLITS:
+            raise InputError(f"params.yaml: splits: '{split}' is not one of {', '.join(SPLITS)}.")
+        if column not in rows.column_names:
             raise InputError(
-                f"Dataset {source.dataset} has no column '{wanted}': it has {', '.join(split.column_names)}."
+                f"Dataset {source.dataset} has no column '{column}': it has {', '.join(rows.column_names)}."
             )
-        names = getattr(split.features.get(source.label), "names", None)
-        for number, row in enumerate(_undecoded(split, wanted, modality)):
-            yield _item(row, f"{source.dataset}/{name}#{number}", ours, wanted, names, source, data, max_bytes)
+        class_names = getattr(rows.features.get(source.label), "names", None)
+        for number, row in enumerate(_undecoded(rows, column, modality)):
+            origin = f"{source.dataset}/{name}#{number}"
+            yield _item(row, origin, split, column, class_names, source, data, max_bytes)
 
 
 def _splits(source: HuggingFaceSource, data: Path) -> Iterator[tuple[str, Any]]:
@@ -50,13 +54,14 @@ def _splits(source: HuggingFaceSource, data: Path) -> Iterator[tuple[str, Any]]:
     except ImportError as error:
         raise InputError("A source of kind huggingface needs `datasets`: pip install 'seedling-ml[hub]'.") from error
     local = inside(data, source.dataset)
-    place = str(local) if local.exists() else source.dataset
+    path_or_name = str(local) if local.exists() else source.dataset
     try:
-        loaded = datasets.load_dataset(place, source.config, revision=source.revision)
+        loaded = datasets.load_dataset(path_or_name, source.config, revision=source.revision)
     except Exception as error:
         raise InputError(
-            f"The dataset {source.dataset} could not be loaded ({type(error).__name__}: {str(error).splitlines()[0][:200]}): "
-            "name a folder in data/ or a dataset of the Hub, its `config` where it has several, and look whether the Hub answers."
+            f"The dataset {source.dataset} could not be loaded "
+            f"({type(error).__name__}: {str(error).splitlines()[0][:200]}): name a folder in data/ or a dataset of the "
+            "Hub, with its `config` if it has several, and check that the Hub is reachable."
         ) from error
     if not local.exists():
         warn_if_unpinned(
@@ -65,17 +70,17 @@ def _splits(source: HuggingFaceSource, data: Path) -> Iterator[tuple[str, Any]]:
     yield from loaded.items()
 
 
-def _undecoded(split: Any, wanted: str, modality: Modality) -> Any:
-    """Images stay bytes: decoding them is our own business, within limits."""
+def _undecoded(rows: Any, column: str, modality: Modality) -> Any:
+    """Return the rows with images as bytes, which are decoded later within limits."""
     if modality == "text":
-        return split
+        return rows
     import datasets
 
-    return split.cast_column(wanted, datasets.Image(decode=False))
+    return rows.cast_column(column, datasets.Image(decode=False))
 
 
 def _image(cell: Mapping[str, Any], data: Path) -> tuple[bytes | None, str | None]:
-    """The bytes of a cell of `datasets`, and the reason where its path is not read: a path counts inside data/ and the Hub's own caches."""
+    """Return (bytes of a cell, None), or (None, reason). A path is read only inside data/ and the Hub's own caches."""
     if cell.get("bytes") or not cell.get("path"):
         return cell.get("bytes"), None
     import datasets
@@ -92,37 +97,35 @@ def _item(
     row: Any,
     origin: str,
     split: str,
-    wanted: str,
-    names: list[str] | None,
+    column: str,
+    class_names: list[str] | None,
     source: HuggingFaceSource,
     data: Path,
     max_bytes: int,
 ) -> Item:
-    content = row[wanted]
-    of_label = label_value(row.get(source.label), names or ())  # -1 stands for no label where the numbers have names
-    label, reason = of_label.label, None
-    nothing: bytes | str = b"" if isinstance(content, dict | bytes) else ""
+    content = row[column]
+    value = label_value(row.get(source.label), class_names or ())  # -1 means no label if class numbers have names
+    label, reason = value.label, None
+    empty: bytes | str = b"" if isinstance(content, dict | bytes) else ""
     if isinstance(content, dict):
         content, reason = _image(content, data)
-    if of_label.reason is not None and split in {"train", "validation", "test"}:
-        reason = reason or of_label.reason
+    if value.reason is not None and split in {"train", "validation", "test"}:
+        reason = reason or value.reason
     if reason is not None:
-        content = nothing
+        content = empty
     elif content is None or content == "":
-        content, reason = nothing, "empty"
+        content, reason = empty, "empty"
     elif isinstance(content, bytes) and len(content) > max_bytes:
         reason = "too_many_bytes"
-    ours = split if label or of_label.reason or split in {"pool", "out_of_scope"} else "pool"
-    labeled = label if ours in {"train", "validation", "test"} else None
-    fields = {
-        name: str(value) for name, value in row.items() if name != wanted and isinstance(value, (str, int, float))
-    }
+    split = split if label or value.reason or split in {"pool", "out_of_scope"} else "pool"
+    human_label = label if split in {"train", "validation", "test"} else None
+    fields = {name: str(cell) for name, cell in row.items() if name != column and isinstance(cell, (str, int, float))}
     return Item(
         origin=origin,
         load=lambda: content,
-        split=ours,
-        label=labeled,
-        label_source="human" if labeled else None,
+        split=split,
+        label=human_label,
+        label_source="human" if human_label else None,
         license=source.license,
         attribution=source.attribution,
         fields=fields,

@@ -1,4 +1,4 @@
-"""Finds the files that a table's image column names: paths as Windows writes them, absolute ones of another machine, and addresses of files."""
+"""Finds the files that a table's image column names: also Windows paths, another machine's paths, and file URLs."""
 
 from __future__ import annotations
 
@@ -12,16 +12,14 @@ from urllib.parse import unquote, urlsplit
 from seedling.files.data_files import NOT_REGULAR, OUTSIDE, fault_of
 
 ADDRESS, PATH_OUTSIDE, NO_SUCH_FILE = "address_not_file", "path_outside_data", "no_such_file"
-NO_IMAGE_THERE = frozenset(
-    {ADDRESS, PATH_OUTSIDE, NO_SUCH_FILE, OUTSIDE}
-)  # reasons of rows whose image cannot be read here
+NO_IMAGE_THERE = frozenset({ADDRESS, PATH_OUTSIDE, NO_SUCH_FILE, OUTSIDE})  # reasons: the image cannot be read here
 SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")
 DRIVE = re.compile(r"[A-Za-z]:[\\/]")
-MAX_PREFIX_SEARCHES = 1_000  # absolute paths that are tried before it is known where their folder begins
+MAX_PREFIX_SEARCHES = 1_000  # absolute paths that are tried until their common prefix is found
 
 
 class ImagePaths:
-    """The files below `root` that paths mean which start in `folder`. Both are resolved."""
+    """Resolves paths that start in `folder` to files below `root`. Both are resolved."""
 
     def __init__(self, folder: Path, root: Path) -> None:
         self._folder, self._root = folder, root
@@ -30,7 +28,7 @@ class ImagePaths:
         self._searches = 0
 
     def find(self, value: str) -> tuple[Path, str | None]:
-        """The file, and the reason where it is not read."""
+        """Return (file, None), or (path, the reason why it is not read)."""
         try:
             return self._find(value.strip())
         except (OSError, ValueError):  # a name too long for any file system, or with a NUL
@@ -56,7 +54,7 @@ class ImagePaths:
         return path, self._fault(path)
 
     def _of_another_machine(self, parts: tuple[str, ...]) -> tuple[Path, str | None]:
-        """An absolute path: its first folders, the same for all rows, stand for the table's folder."""
+        """Resolve an absolute path of another machine: its prefix, the same for all rows, stands for the folder."""
         if self._prefix is None and self._searches < MAX_PREFIX_SEARCHES:
             self._searches += 1
             ends = (number for number in range(1, len(parts)) if self._inner(parts[number:]).is_file())
@@ -71,7 +69,7 @@ class ImagePaths:
         return self._as_written_here(self._folder.joinpath(*parts))
 
     def _as_written_here(self, path: Path) -> Path:
-        """The file that is there under this name, or under the only one that differs in case or in how accents are composed."""
+        """Return the existing path of this name, or the only one that differs in case or in Unicode composition."""
         if os.path.lexists(path) or not path.is_relative_to(self._root):
             return path
         actual = self._root

@@ -1,4 +1,4 @@
-"""Which files of data/ are rows of image tables, and the labels that the tables give them."""
+"""Finds which files of data/ are rows of image tables, and the labels that the tables give them."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from seedling.scrape.table_files import embeds_all
 
 
 def labels_by_file(sources: Sequence[Source], data: Path, modality: Modality) -> LabelsByFile:
-    """Each file that a table among the sources names, relative to data/ → the labels that tables give it, None for no label.
+    """Map each file that a table of the sources names, relative to data/, to its labels; None stands for no label.
 
-    Raises InputError where a table cannot be read.
+    Raises InputError for a table that cannot be read.
     """
     if modality != "image":
         return NO_FILES
@@ -28,9 +28,9 @@ def labels_by_file(sources: Sequence[Source], data: Path, modality: Modality) ->
             for item in table.items(sys.maxsize) if not holds_images(table) else ():
                 if item.file is not None:
                     labels[item.file].add(item.label)
-    return {file: frozenset(given) for file, given in labels.items()}
+    return {file: frozenset(labels_of_file) for file, labels_of_file in labels.items()}
 
 
 def holds_images(table: Table) -> bool:
-    """Whether its files hold the images' bytes themselves, which are not read for nothing."""
+    """Whether the table's files contain the images' bytes, which are large and need not be read here."""
     return all(embeds_all(file.path, columns.content) for file, columns in zip(table.files, table.columns, strict=True))

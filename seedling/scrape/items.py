@@ -1,4 +1,4 @@
-"""What every source gives: items, as they come, before anything is judged."""
+"""Items: what each source yields, before any check of their content."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 
 JOINERS = frozenset("\u200c\u200d")
-BLANKS = frozenset("\u115f\u1160\u2800\u3164\uffa0")  # fillers: letters by their category, and nothing to be seen
+BLANKS = frozenset("\u115f\u1160\u2800\u3164\uffa0")  # fillers: letters by their Unicode category, but invisible
 
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One thing that a source held: encoded bytes or text, or the reason why there are none.
+    """One item of a source: encoded bytes or text, or the reason why it has none.
 
-    `load` reads the bytes when the item's turn comes, so that a listing of a million files costs no memory.
+    `load` reads the bytes only when the item is processed, so that a listing of a million files needs little memory.
     """
 
     origin: str
@@ -27,23 +27,24 @@ class Item:
     confidence: float = 1.0  # of the label
     license: str | None = None
     attribution: str | None = None
-    group: str | None = None  # what the source says belongs together: a page, an original
+    group: str | None = None  # items that the source says belong together: a page, an original
     fields: Mapping[str, str] = field(default_factory=dict)  # that label rules read
     reason: str | None = None
-    file: str | None = None  # that it is read from, relative to data/; None where it lies in a table or on the web
+    file: str | None = None  # the item's file, relative to data/; None for an item of a table or of the web
 
 
 def visible(text: str) -> str:
-    """The text without characters that nobody sees: controls, zero-width blanks, soft hyphens, marks of byte order and direction.
+    """Return the text without invisible characters.
 
-    Joiners stay where a script or an emoji needs them, between characters beyond U+02FF.
+    These are controls, zero-width blanks, soft hyphens, and marks of byte order and direction. Joiners stay where a
+    script or an emoji needs them, between characters beyond U+02FF.
     """
     if text.isascii() and text.isprintable():
         return text
     kept = []
-    for place, character in enumerate(text):
+    for index, character in enumerate(text):
         if character in JOINERS:
-            around = text[max(0, place - 1) : place] + text[place + 1 : place + 2]
+            around = text[max(0, index - 1) : index] + text[index + 1 : index + 2]
             if len(around) == 2 and min(around) > "\u02ff":
                 kept.append(character)
         elif character.isspace() or not (
@@ -55,7 +56,7 @@ def visible(text: str) -> str:
 
 @lru_cache(maxsize=1024)
 def tidy_label(label: str | None) -> str | None:
-    """NFC, without invisible characters, full-width letters as the usual ones, blanks folded; None where nothing is left."""
+    """Normalize a label: NFC, no invisible characters, full-width letters as ASCII, blanks folded; None if empty."""
     if not label:
         return None
     narrow = "".join(
@@ -66,10 +67,10 @@ def tidy_label(label: str | None) -> str | None:
 
 
 def storable(text: str) -> str:
-    """The text with lone surrogates, which no file can hold, written out by their numbers."""
+    """Return the text with lone surrogates, which no file can store, as backslash escapes."""
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def has_lone_surrogate(text: str) -> bool:
-    """Whether the text has half of a character, as a text has that was cut within an emoji."""
+    """Whether the text contains half of a surrogate pair, as a text that was cut within an emoji."""
     return not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text)

@@ -1,4 +1,4 @@
-"""Weak labels: rules that each read a field of an item, and how several that speak of one item are brought to agree."""
+"""Weak labels: rules that each read a field of an item, and label models that combine the votes of several rules."""
 
 from __future__ import annotations
 
@@ -19,62 +19,62 @@ from seedling.plugins import plugin_functions
 from seedling.scrape.items import tidy_label
 from seedling.stats.statistics import Floats, wilson
 
-FILE = "labeling.py"  # in data/, so that a change of it is a change of the stage's input
+LABELING_FILE = "labeling.py"  # in data/, so that a change of it is a change of the stage's input
 ENTRY_POINTS = "seedling.labeling"
 Votes = tuple[tuple[str, str], ...]  # rule and label, in the rules' order
 Function = Callable[[Mapping[str, str]], str | None]
-ITERATIONS, SETTLED = 200, 1e-8
-BEFORE = 1.0  # right votes beforehand of each rule, of which a tenth as many are wrong
+MAX_ITERATIONS, TOLERANCE = 200, 1e-8
+PRIOR_VOTES = 1.0  # right votes that each rule has a priori; a tenth as many are wrong
 
 
 class Rules:
-    """The rules of a source, ready to be asked."""
+    """The rules of a source, ready to be applied."""
 
     def __init__(self, rules: Sequence[LabelRule], data: Path) -> None:
-        """Raises InputError for a name that two rules have, and a function that is nowhere."""
+        """Raises InputError for a name that two rules have, and for an unknown function."""
         names = Counter(rule.rule for rule in rules)
-        if twice := [name for name, many in names.items() if many > 1]:
-            raise InputError(f"params.yaml: two label rules are named '{twice[0]}': give each its own name.")
-        own = plugin_functions(data, _file_of(rules), ENTRY_POINTS, "a label rule's function")
-        self._rules = [(rule, _asked(rule, own)) for rule in rules]
+        if duplicates := [name for name, count in names.items() if count > 1]:
+            raise InputError(f"params.yaml: two label rules are named '{duplicates[0]}': give each its own name.")
+        plugins = plugin_functions(data, _file_of(rules), ENTRY_POINTS, "a label rule's function")
+        self._rules = [(rule, _function_of(rule, plugins)) for rule in rules]
 
     def __bool__(self) -> bool:
         return bool(self._rules)
 
     def names(self) -> list[str]:
-        """The rules' names."""
+        """Return the rules' names."""
         return [rule.rule for rule, _ in self._rules]
 
     def needs_text(self) -> bool:
-        """Whether an item's text must be read for it."""
+        """Whether a rule reads an item's text."""
         return any(rule.function or rule.field == "text" for rule, _ in self._rules)
 
     def votes(self, fields: Mapping[str, str]) -> Votes:
-        """What each rule that does not abstain says."""
-        said = ((rule.rule, tidy_label(ask(fields))) for rule, ask in self._rules)
-        return tuple((name, label) for name, label in said if label)
+        """Return the label of each rule that does not abstain."""
+        labels = ((rule.rule, tidy_label(apply(fields))) for rule, apply in self._rules)
+        return tuple((name, label) for name, label in labels if label)
 
 
 def _file_of(rules: Sequence[LabelRule]) -> str | None:
-    """The file in data/ that is loaded where a rule names a function."""
-    return FILE if any(rule.function for rule in rules) else None
+    """Return the file in data/ with labeling functions, if a rule names a function."""
+    return LABELING_FILE if any(rule.function for rule in rules) else None
 
 
-def _asked(rule: LabelRule, own: Mapping[str, Function]) -> Function:
+def _function_of(rule: LabelRule, plugins: Mapping[str, Function]) -> Function:
     if rule.function is not None:
-        if rule.function not in own:
+        if rule.function not in plugins:
             raise InputError(
-                f"params.yaml: rule '{rule.rule}': there is no function '{rule.function}' in data/{FILE} or among installed packages "
-                f"(there is: {', '.join(sorted(own)) or 'none'})."
+                f"params.yaml: rule '{rule.rule}': there is no function '{rule.function}' in data/{LABELING_FILE} or "
+                f"among installed packages (there is: {', '.join(sorted(plugins)) or 'none'})."
             )
-        return partial(_by_function, rule, own[rule.function])
+        return partial(_by_function, rule, plugins[rule.function])
     if rule.words is not None:
-        of_label = {
-            label: re.compile(r"(?<!\w)(?:" + "|".join(re.escape(word) for word in some) + r")(?!\w)", re.IGNORECASE)
-            for label, some in rule.words.items()
-            if some
+        pattern_by_label = {
+            label: re.compile(r"(?<!\w)(?:" + "|".join(re.escape(word) for word in words) + r")(?!\w)", re.IGNORECASE)
+            for label, words in rule.words.items()
+            if words
         }
-        return partial(_by_words, rule.field, of_label)
+        return partial(_by_words, rule.field, pattern_by_label)
     if rule.bands is not None:
         return partial(_by_bands, rule.field, rule.bands)
     return partial(_by_pattern, rule, Pattern(rule.pattern) if rule.pattern else None)
@@ -82,20 +82,20 @@ def _asked(rule: LabelRule, own: Mapping[str, Function]) -> Function:
 
 def _by_function(rule: LabelRule, function: Function, fields: Mapping[str, str]) -> str | None:
     try:
-        said = function(fields)
+        label = function(fields)
     except Exception as error:
         raise InputError(
-            f"The labeling function '{rule.function}' stopped at {fields.get('origin')}: {type(error).__name__}: {error}. Mend it in "
-            f"data/{FILE}; return None where it has nothing to say."
+            f"The labeling function '{rule.function}' stopped at {fields.get('origin')}: {type(error).__name__}: "
+            f"{error}. Fix it in data/{LABELING_FILE}; return None to abstain."
         ) from error
-    return _mapped(rule, None if said is None else str(said))
+    return _mapped(rule, None if label is None else str(label))
 
 
-def _by_words(field: str, of_label: Mapping[str, re.Pattern[str]], fields: Mapping[str, str]) -> str | None:
-    """The label whose words stand there; none where two labels' do."""
+def _by_words(field: str, pattern_by_label: Mapping[str, re.Pattern[str]], fields: Mapping[str, str]) -> str | None:
+    """Return the label that has a word in the field; None if two labels have."""
     value = fields.get(field)
-    found = [label for label, some in of_label.items() if some.search(value)] if value else []
-    return found[0] if len(found) == 1 else None
+    labels = [label for label, pattern in pattern_by_label.items() if pattern.search(value)] if value else []
+    return labels[0] if len(labels) == 1 else None
 
 
 def _by_bands(field: str, bands: Mapping[str, tuple[float, float]], fields: Mapping[str, str]) -> str | None:
@@ -110,19 +110,19 @@ def _by_pattern(rule: LabelRule, pattern: Pattern | None, fields: Mapping[str, s
     value = fields.get(rule.field)
     if value is None or pattern is None:
         return _mapped(rule, value)
-    found = pattern.search(value)
-    return _mapped(rule, None if found is None else found[1] if pattern.groups else found[0])
+    match = pattern.search(value)
+    return _mapped(rule, None if match is None else match[1] if pattern.groups else match[0])
 
 
-def _mapped(rule: LabelRule, said: str | None) -> str | None:
-    if said is None or not rule.map:
-        return said
-    return rule.map.get(" ".join(said.split()))
+def _mapped(rule: LabelRule, label: str | None) -> str | None:
+    if label is None or not rule.map:
+        return label
+    return rule.map.get(" ".join(label.split()))
 
 
 @dataclass(frozen=True, slots=True)
 class Agreed:
-    """The label that the votes come to, how sure that is (0 to 1), and the rules that say so."""
+    """The label that the votes agree on, its probability (0 to 1), and the rules that voted for it."""
 
     label: str
     confidence: float
@@ -130,99 +130,106 @@ class Agreed:
 
 
 class Majority:
-    """The label that most rules name; where two are named as often, none."""
+    """Combines votes into the label with most votes; None for a tie."""
 
     def __call__(self, votes: Votes) -> Agreed | None:
-        """What the votes come to."""
-        said = Counter(label for _, label in votes).most_common()
-        if not said or (len(said) > 1 and said[0][1] == said[1][1]):
+        """Combine the votes for one item."""
+        counts = Counter(label for _, label in votes).most_common()
+        if not counts or (len(counts) > 1 and counts[0][1] == counts[1][1]):
             return None
-        label, many = said[0]
-        return Agreed(label, many / len(votes), tuple(rule for rule, one in votes if one == label))
+        label, count = counts[0]
+        return Agreed(label, count / len(votes), tuple(rule for rule, vote in votes if vote == label))
 
 
 class DawidSkene:
-    """How often each rule takes one class for another is estimated together with the classes (Dawid and Skene 1979), from the items that
-    several rules speak of; a rule that abstains says nothing. The posterior is the confidence.
+    """Combines votes with each rule's confusion matrix, which is estimated together with the classes.
+
+    P(class | votes) ∝ prior[class] · ∏_rules confusion[rule, class, vote], over the rules that vote; an abstention has
+    no factor. The posterior is the label's confidence. Source: Dawid and Skene (1979).
     """
 
     def __init__(self, counts: Mapping[Votes, int]) -> None:
-        """counts: how many items have these votes."""
+        """counts: votes → number of items that have them."""
         self._posterior: dict[Votes, Floats] = {}
         if not counts:
             return
         self._rules = sorted({rule for votes in counts for rule, _ in votes})
         self._labels = sorted({label for votes in counts for _, label in votes})
-        place = {label: number for number, label in enumerate(self._labels)}
-        row = {rule: number for number, rule in enumerate(self._rules)}
+        label_to_index = {label: index for index, label in enumerate(self._labels)}
+        rule_to_index = {rule: index for index, rule in enumerate(self._rules)}
         patterns = sorted(counts)
-        weights = np.array([counts[one] for one in patterns], dtype=float)
+        weights = np.array([counts[pattern] for pattern in patterns], dtype=float)
         cast = np.zeros((len(patterns), len(self._rules), len(self._labels)))
-        for number, votes in enumerate(patterns):
+        for index, votes in enumerate(patterns):
             for rule, label in votes:
-                cast[number, row[rule], place[label]] = 1
+                cast[index, rule_to_index[rule], label_to_index[label]] = 1
         self._posterior = dict(zip(patterns, _dawid_skene(cast, weights), strict=True))
 
     def __call__(self, votes: Votes) -> Agreed | None:
-        """What the votes come to."""
+        """Combine the votes for one item; None for a tie."""
         if not votes:
             return None
-        likely = self._posterior[votes]
-        best = np.flatnonzero(likely >= likely.max() - 1e-9)
+        posterior = self._posterior[votes]
+        best = np.flatnonzero(posterior >= posterior.max() - 1e-9)
         if len(best) > 1:
             return None
         label = self._labels[int(best[0])]
-        return Agreed(label, float(likely[best[0]]), tuple(rule for rule, one in votes if one == label))
+        return Agreed(label, float(posterior[best[0]]), tuple(rule for rule, vote in votes if vote == label))
 
 
 def _dawid_skene(cast: Floats, weights: Floats) -> Floats:
-    """(n_patterns, n_labels) posteriors. cast: (n_patterns, n_rules, n_labels), 1 where a rule says so; weights: items of each pattern.
+    """Estimate the posteriors of the labels by expectation maximization, from the majority's shares.
 
-    Begins with the majority; each rule has some right votes beforehand, so that one of few votes is not taken for always wrong.
+    M-step: prior[t] ∝ Σ_p w_p q_pt + 1, confusion[r, t, l] ∝ Σ_p w_p q_pt cast_prl + PRIOR_VOTES · pseudo-counts.
+    E-step: q_pt ∝ prior[t] · ∏_r,l confusion[r, t, l]^cast_prl.
+    The pseudo-counts keep a rule with few votes from being estimated as always wrong.
+
+    cast: (n_patterns, n_rules, n_labels), 1 where a rule votes for a label; weights: (n_patterns,), items per pattern.
+    Returns (n_patterns, n_labels), rows sum to 1.
     """
     labels = cast.shape[2]
-    before = BEFORE * (np.eye(labels) + 0.1 / max(1, labels - 1) * (1 - np.eye(labels)))
+    pseudo_counts = PRIOR_VOTES * (np.eye(labels) + 0.1 / max(1, labels - 1) * (1 - np.eye(labels)))
     shares = cast.sum(axis=1)
     posterior = shares / np.maximum(shares.sum(axis=1, keepdims=True), 1e-12)
-    for _ in range(ITERATIONS):
-        heavy = posterior * weights[:, None]
-        prior = (heavy.sum(axis=0) + 1) / (weights.sum() + labels)
-        confusion = np.einsum("pt,prl->rtl", heavy, cast) + before
+    for _ in range(MAX_ITERATIONS):
+        weighted = posterior * weights[:, None]
+        prior = (weighted.sum(axis=0) + 1) / (weights.sum() + labels)
+        confusion = np.einsum("pt,prl->rtl", weighted, cast) + pseudo_counts
         confusion /= confusion.sum(axis=2, keepdims=True)
         logs = np.log(prior) + np.einsum("prl,rtl->pt", cast, np.log(confusion))
-        changed = np.exp(logs - logs.max(axis=1, keepdims=True))
-        changed /= changed.sum(axis=1, keepdims=True)
-        moved = float(np.abs(changed - posterior).max(initial=0.0))
-        posterior = changed
-        if moved < SETTLED:
+        updated = np.exp(logs - logs.max(axis=1, keepdims=True))
+        updated /= updated.sum(axis=1, keepdims=True)
+        change = float(np.abs(updated - posterior).max(initial=0.0))
+        posterior = updated
+        if change < TOLERANCE:
             break
     result: Floats = posterior
     return result
 
 
 class Audit:
-    """What the rules did: how many items each speaks of, how often with others and against them, and how often a person agrees."""
+    """Counts each rule's votes, overlaps, conflicts with other rules, and agreement with human labels."""
 
     def __init__(self, items: int) -> None:
         self._items = items
         self._votes: Counter[str] = Counter()
         self._overlaps: Counter[str] = Counter()
         self._conflicts: Counter[str] = Counter()
-        self._judged: Counter[str] = Counter()
+        self._evaluated: Counter[str] = Counter()
         self._right: Counter[str] = Counter()
 
-    def hear(self, votes: Votes, human: str | None) -> None:
-        """One item's votes, and the label that a person gave it."""
+    def add(self, votes: Votes, human: str | None) -> None:
+        """Count one item's votes, with its human label if it has one."""
         for rule, label in votes:
             self._votes[rule] += 1
             self._overlaps[rule] += len(votes) > 1
             self._conflicts[rule] += any(other != label for _, other in votes)
             if human is not None:
-                self._judged[rule] += 1
+                self._evaluated[rule] += 1
                 self._right[rule] += label.casefold() == human.casefold()
 
     def table(self) -> list[dict[str, Any]]:
-        """A row a rule; precision, with Wilson's interval, where people labeled items that it speaks of."""
+        """Return statistics per rule; precision, with Wilson's interval, on the items that have a human label."""
         return [
             {
                 "rule": rule,
@@ -230,8 +237,10 @@ class Audit:
                 "coverage": round(self._votes[rule] / self._items, 6),
                 "overlap": round(self._overlaps[rule] / self._items, 6),
                 "conflict": round(self._conflicts[rule] / self._items, 6),
-                "judged": self._judged[rule],
-                "precision": wilson(self._right[rule], self._judged[rule]).rounded() if self._judged[rule] else None,
+                "judged": self._evaluated[rule],
+                "precision": (
+                    wilson(self._right[rule], self._evaluated[rule]).rounded() if self._evaluated[rule] else None
+                ),
             }
             for rule in sorted(self._votes)
         ]

@@ -1,4 +1,4 @@
-"""The values of a label column: lists of one, structs, bytes and whole floats become the word that they hold; others are refused or asked about."""
+"""Reads the values of a label column: unpacks lists of one, structs, bytes and whole floats; rejects other values."""
 
 from __future__ import annotations
 
@@ -13,10 +13,8 @@ from typing import Any
 from seedling.errors import InputError
 from seedling.scrape.items import has_lone_surrogate, tidy_label
 
-NO_LABEL_WORDS = frozenset(
-    {"nan", "<na>", "nat", "null", "#n/a", "unlabeled", "unlabelled"}
-)  # that are never a class's name
-MAYBE_NO_LABEL = frozenset({"none", "n/a", "na", "nil", "undefined", "unknown", "?", "-"})  # that may be one
+NO_LABEL_WORDS = frozenset({"nan", "<na>", "nat", "null", "#n/a", "unlabeled", "unlabelled"})  # never a class name
+MAYBE_NO_LABEL = frozenset({"none", "n/a", "na", "nil", "undefined", "unknown", "?", "-"})  # may be a class name
 MINUS_ONE = "-1"
 LABEL_KEYS = ("label", "name", "class", "value", "id")
 WHOLE_FLOAT = re.compile(r"[+-]?\d+\.0*")
@@ -26,12 +24,14 @@ WRITTEN_VALUE = re.compile(
     r"""\[\s*\]|\[\s*(?:'[^']*'|"[^"]*"|-?\d+(?:\.\d+)?)\s*(?:,[^\]]*)?\]|b(?:'[^']*'|"[^"]*")"""
 )
 SEVERAL, UNREADABLE, SURROGATE = "several_labels", "unreadable_label", "lone_surrogate"
-ASK_MINUS_ONE = "set `no_label: ['-1']` for this source in params.yaml where it stands for no label, `no_label: []` where it is a class."
+ASK_MINUS_ONE = (
+    "set `no_label: ['-1']` for this source in params.yaml if it stands for no label, `no_label: []` if it is a class."
+)
 
 
 @dataclass(frozen=True, slots=True)
 class LabelValue:
-    """The label that a value stands for; reason: why it stands for none and the row is rejected; change: what was made of the value."""
+    """The label of a value. reason: why the row is rejected; change: how the value was converted."""
 
     label: str | None = None
     reason: str | None = None
@@ -39,16 +39,16 @@ class LabelValue:
 
 
 def label_value(value: Any, class_names: Sequence[str] = (), no_label: Collection[str] | None = None) -> LabelValue:
-    """What a cell of a label column means.
+    """Return the label of a cell of a label column.
 
-    class_names: of a column of numbers, where the table has them (`ClassLabel` of the Hub's `datasets`). no_label: the values that stand for no
-    label; None: NO_LABEL_WORDS.
+    class_names: of a column of class numbers, if the table has them (`ClassLabel` of the Hub's `datasets`).
+    no_label: the values that stand for no label; None: NO_LABEL_WORDS.
     """
     if value is None or value != value:
         return LabelValue()
     if class_names and isinstance(value, int) and not isinstance(value, bool):
-        named = class_names[value] if 0 <= value < len(class_names) else None
-        return LabelValue(None if named is None else tidy_label(named))
+        class_name = class_names[value] if 0 <= value < len(class_names) else None
+        return LabelValue(None if class_name is None else tidy_label(class_name))
     word, reason, change = _word(value)
     if word is None or reason is not None:
         return LabelValue(None, reason, change)
@@ -58,12 +58,12 @@ def label_value(value: Any, class_names: Sequence[str] = (), no_label: Collectio
     if label is not None and label != " ".join(word.split()):
         change = change or "invisible or full-width characters removed"
     if label is not None and (label.casefold() in NO_LABEL_WORDS if no_label is None else label in no_label):
-        return LabelValue(None, None, f"'{label}' taken for no label")
+        return LabelValue(None, None, f"'{label}' read as no label")
     return LabelValue(label, None, change)
 
 
 def _word(value: Any) -> tuple[str | None, str | None, str | None]:
-    """(word, reason, change)."""
+    """Return (word, reason, change)."""
     if isinstance(value, str):
         return _written(value)
     if isinstance(value, bytes | bytearray):
@@ -78,7 +78,7 @@ def _word(value: Any) -> tuple[str | None, str | None, str | None]:
         if len(members) > 1:
             return None, SEVERAL, None
         word, reason, _ = _word(members[0]) if members else (None, None, None)
-        return word, reason, "list of one label unpacked" if members else "empty list taken for no label"
+        return word, reason, "list of one label unpacked" if members else "empty list read as no label"
     if isinstance(value, float | Decimal):
         whole = value == value.to_integral_value() if isinstance(value, Decimal) and value.is_finite() else False
         if whole or (isinstance(value, float) and value.is_integer()):
@@ -111,20 +111,21 @@ def _of_struct(value: Mapping[str, Any]) -> tuple[str | None, str | None, str | 
 
 @dataclass(frozen=True, slots=True)
 class LabelCounts:
-    """How often each label stands in each split of a table."""
+    """The number of rows per label in each split of a table."""
 
     of_split: Mapping[str, Counter[str]]
 
     def total(self) -> Counter[str]:
-        """In all splits."""
+        """Return the counts over all splits."""
         return sum(self.of_split.values(), Counter())
 
 
-def minus_one_is_no_label(counts: LabelCounts, where: str) -> bool:
+def minus_one_is_no_label(counts: LabelCounts, table: str) -> bool:
     """Whether -1 stands for no label, as in GLUE's test splits and scikit-learn's semi-supervised learners.
 
-    It is a class beside 1 alone, as of a support vector machine, and beside words. It is no label where the splits that have it have nothing else.
-    Raises InputError where it may be either, as beside 0 and 1.
+    It is a class if the only other label is 1, as for a support vector machine, or if other labels are words. It means
+    no label if each split that has it has no other label. Raises InputError if it may be either, as beside 0 and 1.
+    table: its name, for the message.
     """
     total = counts.total()
     others = set(total) - {MINUS_ONE}
@@ -132,8 +133,8 @@ def minus_one_is_no_label(counts: LabelCounts, where: str) -> bool:
         return False
     if all(set(labels) == {MINUS_ONE} for labels in counts.of_split.values() if MINUS_ONE in labels):
         return True
-    shown = ", ".join(sorted(others)[:5])
+    listed = ", ".join(sorted(others)[:5])
     raise InputError(
-        f"{where}: the label -1 stands in {total[MINUS_ONE]:,} of {total.total():,} rows beside {shown}, and may be a class or stand for no label: "
-        f"{ASK_MINUS_ONE}"
+        f"{table}: {total[MINUS_ONE]:,} of {total.total():,} rows have the label -1, the others {listed}: it may be a "
+        f"class or stand for no label: {ASK_MINUS_ONE}"
     )

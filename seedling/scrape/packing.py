@@ -1,4 +1,4 @@
-"""Packs a folder of very many files into a table of Parquet files, so that DVC has dozens of files to watch and not thousands."""
+"""Packs a folder with very many files into Parquet files, so that DVC tracks dozens of files instead of thousands."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from seedling.progress import Progress, counted, silent
 from seedling.scrape.folder import read_folder
 
 PACKED = "packed"
-ROWS_AT_ONCE = 2_000
-BYTES_AT_ONCE = 32 * 2**20
+MAX_ROWS_PER_FILE = 2_000
+MAX_BYTES_PER_FILE = 32 * 2**20
 
 
 def pack_folder(
@@ -32,15 +32,16 @@ def pack_folder(
     with_code: bool = True,
     by_class: bool = False,
 ) -> list[tuple[str, str]]:
-    """Writes the source's files as `data/packed/part-*.parquet` (text or image, label, split, id); gives what it leaves out, with reasons.
+    """Write the source's files as `data/packed/part-*.parquet` (text or image, label, split, id).
 
-    A file's bytes go in as they are, its path becomes the id, so that a row's origin still names it. Files that cannot
-    be rows (outside of class folders, not UTF-8) are copied beside, where the scrape stage rejects them with its reason.
-    Raises InputError where the source holds no files, OSError where one cannot be read or written.
+    A file's bytes are unchanged, and its path becomes the id, so that a row's origin still names it. Files that cannot
+    be rows (outside class folders, not UTF-8) are copied to data/, where the scrape stage rejects them with a reason.
+    Returns the files that are left out: (path, reason). Raises InputError for a source without files, OSError if a
+    file cannot be read or written.
     """
-    wanted = pa.field("image", IMAGE_TYPE) if modality == "image" else pa.field("text", pa.string())
-    texts = [pa.field(name, pa.string()) for name in ("label", "split", "id")]
-    schema = pa.schema([wanted, *texts])
+    content_field = pa.field("image", IMAGE_TYPE) if modality == "image" else pa.field("text", pa.string())
+    other_fields = [pa.field(name, pa.string()) for name in ("label", "split", "id")]
+    schema = pa.schema([content_field, *other_fields])
     (data / PACKED).mkdir(parents=True)
     rows: list[dict[str, Any]] = []
     left_out: list[tuple[str, str]] = []
@@ -73,14 +74,14 @@ def pack_folder(
             _copy(path, data / item.origin)
             continue
         cell: Any = {"bytes": content, "path": None} if isinstance(content, bytes) else content
-        rows.append({wanted.name: cell, "label": item.label, "split": item.split, "id": item.origin})
+        rows.append({content_field.name: cell, "label": item.label, "split": item.split, "id": item.origin})
         size += len(content)
-        if len(rows) >= ROWS_AT_ONCE or size >= BYTES_AT_ONCE:
+        if len(rows) >= MAX_ROWS_PER_FILE or size >= MAX_BYTES_PER_FILE:
             flush()
     flush()
     return left_out
 
 
-def _copy(path: Path, to: Path) -> None:
-    to.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copy2(path, to)
+def _copy(path: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copy2(path, target)

@@ -1,4 +1,4 @@
-"""How the crawler behaves towards hosts, as parts of Scrapy: the pace of each, which addresses are shunned, and what need not be asked again."""
+"""Scrapy middleware for polite crawling: a rate limit per host, public addresses only, and a persistent HTTP cache."""
 
 from __future__ import annotations
 
@@ -15,41 +15,41 @@ from scrapy.http import Headers, Request, Response
 from scrapy.responsetypes import responsetypes
 from scrapy.utils.request import fingerprint
 
-from seedling.scrape.addresses import JudgedHosts, judged_hosts
+from seedling.scrape.addresses import HostChecker, host_checker
 from seedling.scrape.content import fault_of
-from seedling.scrape.crawl_store import Memory
+from seedling.scrape.crawl_store import CrawlStore
 from seedling.scrape.downloading import Refused
 from seedling.scrape.rate_finder import RateFinder
 from seedling.scrape.secret_values import origin_of
 
-LONGEST_WAIT = 120.0  # seconds; a site that asks for more is left alone this time
-GIVE_UP = 12  # refusals in a row
-TRIES = {429: 6, 503: 4}  # of one address
-NOTED_EVERY = 0.5  # seconds, for the pace's plot
-KEPT = {200, 203, 204, 404, 410}  # statuses of answers that need not be asked for again in a visit
+MAX_WAIT_SECONDS = 120.0  # a site that requests a longer wait is not requested again in this visit
+MAX_REFUSALS_IN_A_ROW = 12
+MAX_TRIES = {429: 6, 503: 4}  # of one address, by status
+RATE_NOTE_SECONDS = 0.5  # between two points of the rate plot
+CACHED_STATUSES = {200, 203, 204, 404, 410}  # answers that are not requested again in the same visit
 
 
 class Host:
-    """One host's finder and the requests that wait for their turn, first come, first served."""
+    """One host's rate finder, and its queue of waiting requests, first in, first out."""
 
     def __init__(self, finder: RateFinder) -> None:
-        self.finder, self.given_up = finder, ""
+        self.finder, self.given_up = finder, ""  # given_up: the reason code
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._changed, self._task = asyncio.Event(), None  # type: tuple[asyncio.Event, asyncio.Task[None] | None]
 
     async def turn(self) -> None:
-        """Returns when the next request may leave."""
-        mine: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.append(mine)
+        """Return when the next request may be sent."""
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append(turn)
         if self._task is None or self._task.done():
-            self._task = asyncio.create_task(self._let_go())
-        await mine
+            self._task = asyncio.create_task(self._release())
+        await turn
 
     def changed(self) -> None:
-        """An answer came, so that another request may leave."""
+        """Note that an answer has arrived, so that another request may be sent."""
         self._changed.set()
 
-    async def _let_go(self) -> None:
+    async def _release(self) -> None:
         while self._waiting:
             wait = 0.0 if self.given_up else self.finder.wait(time.monotonic())
             if math.isinf(wait):
@@ -58,60 +58,60 @@ class Host:
             elif wait > 0:
                 await asyncio.sleep(wait)
             else:
-                next_one = self._waiting.popleft()
-                if not next_one.done():
+                turn = self._waiting.popleft()
+                if not turn.done():
                     self.finder.sent(time.monotonic())
-                    next_one.set_result(None)
+                    turn.set_result(None)
 
 
-class Pace:
-    """Downloader middleware nearest to the network: each host at the pace that it allows; what it refuses is asked again later."""
+class RateLimiter:
+    """Downloader middleware next to the network: keeps each host's rate limit, and retries what the host refuses."""
 
     def __init__(self, crawler: Any) -> None:
         self._crawler, spider = crawler, crawler.spider
         self._proxy: str | None = spider.proxy
         self._ceiling: float = spider.source.requests_per_second
         self._fixed: bool = spider.source.fixed_pace
-        self._memory: Memory = spider.memory
+        self._store: CrawlStore = spider.store
         self._visit: int = spider.visit
         self.hosts: dict[str, Host] = {}
         self._delays: dict[str, float] = {}
         self._began = self._noted = time.monotonic()
 
     @classmethod
-    def from_crawler(cls, crawler: Any) -> Pace:
-        """Scrapy's own way of making a middleware."""
-        made = cls(crawler)
-        crawler.signals.connect(made.robots_parsed, signal=scrapy.signals.robots_parsed)
-        crawler.signals.connect(made.closed, signal=scrapy.signals.spider_closed)
-        crawler.seedling_pace = made
-        return made
+    def from_crawler(cls, crawler: Any) -> RateLimiter:
+        """Create the middleware. Scrapy calls it."""
+        limiter = cls(crawler)
+        crawler.signals.connect(limiter.robots_parsed, signal=scrapy.signals.robots_parsed)
+        crawler.signals.connect(limiter.closed, signal=scrapy.signals.spider_closed)
+        crawler.seedling_rate_limiter = limiter
+        return limiter
 
     def robots_parsed(self, robotparser: Any, request: Request) -> None:
-        """A Crawl-delay lowers the ceiling."""
+        """Lower the ceiling of the rate to the host's Crawl-delay."""
         delay = robotparser.crawl_delay(self._crawler.settings["USER_AGENT"])
         if delay and not math.isnan(delay):
             host = _host(request)
-            if delay > LONGEST_WAIT:
+            if delay > MAX_WAIT_SECONDS:
                 self.host(host).given_up = "crawl_delay_too_long"
             self._delays[host] = float(delay)
             if host in self.hosts:
                 self.hosts[host].finder.lower_ceiling(1 / float(delay))
 
     def host(self, name: str) -> Host:
-        """The host of this name, with what is remembered of it."""
+        """Return the host of this name, with its rate from earlier runs."""
         if name not in self.hosts:
             ceiling = min(self._ceiling, 1 / self._delays.get(name, 1e-9))
             finder = RateFinder(ceiling)
             if self._fixed:
-                finder.keep_to(ceiling)
-            elif (known := self._memory.host(name)) is not None:
-                finder.remember(*known)
+                finder.fix_rate(ceiling)
+            elif (stored := self._store.host(name)) is not None:
+                finder.resume(*stored)
             self.hosts[name] = Host(finder)
         return self.hosts[name]
 
     async def process_request(self, request: Request) -> None:
-        """Holds the request until it is its turn."""
+        """Hold the request until the host's rate limit allows it."""
         if self._proxy:
             request.meta["proxy"] = self._proxy
         host = self.host(_host(request))
@@ -122,8 +122,8 @@ class Pace:
         request.meta["sent"] = time.monotonic()
 
     async def process_response(self, request: Request, response: Response) -> Response | Request:
-        """A 429 or 503 is asked again, after the time that the site names."""
-        if "cached" in response.flags:  # nobody was asked
+        """Retry a request that was answered by 429 or 503, after the time that the site states."""
+        if "cached" in response.flags:  # no request was sent
             return response
         now, host = time.monotonic(), self.host(_host(request))
         sent = request.meta.pop("sent", now)
@@ -136,40 +136,40 @@ class Pace:
         wait = retry_after(response)
         host.finder.refused(sent, now, wait)
         host.changed()
-        if (wait or 0.0) > LONGEST_WAIT or host.finder.turned_away >= GIVE_UP:
+        if (wait or 0.0) > MAX_WAIT_SECONDS or host.finder.refusals_in_a_row >= MAX_REFUSALS_IN_A_ROW:
             host.given_up = "rate_limited"
             raise Refused(host.given_up)
         tries = request.meta.get("tries", 0) + 1
-        if tries >= TRIES[response.status]:  # others are let through: it is this address
+        if tries >= MAX_TRIES[response.status]:  # the host answers other requests, so the reason is this address
             raise Refused("rate_limited" if response.status == 429 else "http_503")
         self._note(now)
         return request.replace(dont_filter=True, meta={**request.meta, "tries": tries})
 
     def process_exception(self, request: Request, exception: Exception) -> None:
-        """No answer at all: the place is free again."""
+        """Free the place of a request that got no answer."""
         if request.meta.pop("sent", None) is not None:
             host = self.host(_host(request))
             host.finder.lost()
             host.changed()
 
     def _note(self, now: float) -> None:
-        if now - self._noted < NOTED_EVERY:
+        if now - self._noted < RATE_NOTE_SECONDS:
             return
         self._noted = now
         for name, host in self.hosts.items():
             if host.finder.answers:
-                self._memory.note_pace(self._visit, name, now - self._began, host.finder.state())
+                self._store.store_rate(self._visit, name, now - self._began, host.finder.state())
 
     def closed(self) -> None:
-        """Remembers each host's pace."""
+        """Store each host's rate for the next run."""
         self._noted = 0.0
         self._note(time.monotonic())
         for name, host in self.hosts.items():
             if not self._fixed and host.finder.answers:
-                self._memory.keep_host(name, host.finder.rate, host.finder.low, host.finder.high)
+                self._store.store_host(name, host.finder.rate, host.finder.low, host.finder.high)
 
-    def told(self) -> dict[str, Any]:
-        """The busiest host's state, for the live line."""
+    def busiest_host(self) -> dict[str, Any]:
+        """Return the state of the host with most answers, for the progress line."""
         busy = max(self.hosts.values(), key=lambda host: host.finder.answers, default=None)
         if busy is None:
             return {}
@@ -182,7 +182,7 @@ def _host(request: Request) -> str:
 
 
 def retry_after(response: Response) -> float | None:
-    """The seconds that the site asks us to wait; None where it does not say."""
+    """Return the seconds that the site's Retry-After states; None if it has none."""
     value = (response.headers.get("Retry-After") or b"").decode("latin-1").strip()
     try:
         return max(0.0, float(value))
@@ -195,22 +195,24 @@ def retry_after(response: Response) -> float | None:
 
 
 class PublicHosts:
-    """Downloader middleware before all others: http and https alone, and no private address, on which a page could make us ask things of our
-    own network (server-side request forgery). The address that was judged is the one that is connected to.
+    """Downloader middleware before all others: refuses URLs that are not http or https, and private addresses.
+
+    Otherwise a page could make the crawler send requests into its own network (server-side request forgery). The
+    connection goes to the address that was checked.
     """
 
     def __init__(self, crawler: Any) -> None:
-        self.hosts: JudgedHosts = judged_hosts(crawler.settings["SEEDLING_PRIVATE_HOSTS"])
+        self.hosts: HostChecker = host_checker(crawler.settings["SEEDLING_PRIVATE_HOSTS"])
 
     @classmethod
     def from_crawler(cls, crawler: Any) -> PublicHosts:
-        """Scrapy's own way of making a middleware."""
-        made = cls(crawler)
-        crawler.seedling_hosts = made
-        return made
+        """Create the middleware. Scrapy calls it."""
+        public_hosts = cls(crawler)
+        crawler.seedling_hosts = public_hosts
+        return public_hosts
 
     async def process_request(self, request: Request) -> None:
-        """Raises Refused for what is not asked; headers that hold a secret go to the place that they are for, and to no other."""
+        """Raise Refused for a forbidden address, and drop headers with secrets unless they go to their own origin."""
         if (secret := request.meta.get("secret")) and origin_of(request.url) != secret["origin"]:
             for name in secret["headers"]:
                 request.headers.pop(name, None)
@@ -218,58 +220,60 @@ class PublicHosts:
             raise Refused(reason)
 
     async def refusal(self, url: str) -> str | None:
-        """The reason why the address is not asked, or None."""
+        """Return the reason why the address is not requested, or None."""
         parts = urlsplit(url)
         if parts.scheme not in {"http", "https"}:
             return "not_http"
         host = parts.hostname or ""
-        return None if self.hosts.allows(host) else (await self.hosts.judge(host)).reason
+        return None if self.hosts.allows(host) else (await self.hosts.check(host)).reason
 
     async def address_of(self, host: str) -> str | None:
-        """The IP address to connect to for a host that may be asked: the one that was judged. None for another."""
-        return (await self.hosts.judge(host)).address
+        """Return the checked IP address to connect to for a host; None if the host may not be connected to."""
+        return (await self.hosts.check(host)).address
 
 
-class Shelf:
-    """Storage for Scrapy's HTTP cache: the source's memory."""
+class HttpCache:
+    """Storage of Scrapy's HTTP cache in the source's crawl store."""
 
-    _memory: Memory
+    _store: CrawlStore
     _visit: int
 
     def __init__(self, settings: Any) -> None:
-        """Scrapy's own way of making a storage."""
+        """Create the storage. Scrapy calls it."""
 
     def open_spider(self, spider: Any) -> None:
-        """The spider has the memory open."""
-        self._memory, self._visit = spider.memory, spider.visit
+        """Take the crawl store, which the spider has opened."""
+        self._store, self._visit = spider.store, spider.visit
 
     def close_spider(self, spider: Any) -> None:
-        """The memory stays open."""
+        """Leave the crawl store open."""
 
     def retrieve_response(self, spider: Any, request: Request) -> Response | None:
-        """The stored answer, whatever its age; the policy judges it by the visit in its flags."""
-        known = self._memory.answer(key_of(request))
-        if known is None:
+        """Return the stored answer of any age; the policy decides by the visit in its flags."""
+        answer = self._store.answer(key_of(request))
+        if answer is None:
             return None
-        headers = Headers({name: list(values) for name, values in known.headers.items()})
-        kind = responsetypes.from_args(headers=headers, url=known.url, body=known.body)
-        return kind(
-            url=known.url, status=known.status, headers=headers, body=known.body, flags=[f"visit {known.visit}"]
+        headers = Headers({name: list(values) for name, values in answer.headers.items()})
+        response_class = responsetypes.from_args(headers=headers, url=answer.url, body=answer.body)
+        return response_class(
+            url=answer.url, status=answer.status, headers=headers, body=answer.body, flags=[f"visit {answer.visit}"]
         )
 
     def store_response(self, spider: Any, request: Request, response: Response) -> None:
-        """Keeps the answer, as one of this visit."""
+        """Store the answer as one of this visit."""
         headers = {
             name.decode("latin-1"): [value.decode("latin-1") for value in values]
             for name, values in response.headers.items()
             if name != b"Set-Cookie"
         }
-        self._memory.keep_answer(key_of(request), response.url, response.status, headers, response.body, self._visit)
+        self._store.store_answer(key_of(request), response.url, response.status, headers, response.body, self._visit)
 
 
-class Revisit:
-    """Policy for Scrapy's HTTP cache: an answer of this visit stands; of an earlier one a page is asked for on condition that it changed,
-    and an item's content, unless `revisit` says otherwise, not at all.
+class RevisitPolicy:
+    """Policy of Scrapy's HTTP cache: an answer of this visit is fresh.
+
+    A page from an earlier visit is requested conditionally; an item's content from an earlier visit is not requested
+    again, unless `revisit` is `all`.
     """
 
     def __init__(self, settings: Any) -> None:
@@ -277,32 +281,32 @@ class Revisit:
         self._items_too: bool = settings["SEEDLING_REVISIT"] == "all"
 
     def should_cache_request(self, request: Request) -> bool:
-        """Everything; what a request's headers hold is not kept."""
+        """Cache each request; its headers are not stored."""
         return True
 
     def should_cache_response(self, response: Response, request: Request) -> bool:
-        """What tells something that lasts: no refusal, no failure."""
-        return response.status in KEPT
+        """Cache answers that last; refusals and failures are not cached."""
+        return response.status in CACHED_STATUSES
 
     def is_cached_response_fresh(self, cachedresponse: Response, request: Request) -> bool:
-        """Whether the stored answer stands; where it does not, the request is made conditional."""
+        """Whether the stored answer can be used; if not, the request is made conditional."""
         if f"visit {self._visit}" in cachedresponse.flags:
             return True
-        if request.meta.get("playwright"):  # what its scripts ask for may have changed where the page itself has not
+        if request.meta.get("playwright"):  # its scripts may request other data although the page is unchanged
             return False
-        whole = cachedresponse.status == 200 and fault_of(cachedresponse.body) is None
-        if request.meta.get("content") and not self._items_too and whole:
+        is_whole = cachedresponse.status == 200 and fault_of(cachedresponse.body) is None
+        if request.meta.get("content") and not self._items_too and is_whole:
             return True
-        for asked, told in (("If-Modified-Since", "Last-Modified"), ("If-None-Match", "ETag")):
-            if told in cachedresponse.headers:
-                request.headers[asked] = cachedresponse.headers[told]
+        for condition, header in (("If-Modified-Since", "Last-Modified"), ("If-None-Match", "ETag")):
+            if header in cachedresponse.headers:
+                request.headers[condition] = cachedresponse.headers[header]
         return False
 
     def is_cached_response_valid(self, cachedresponse: Response, response: Response, request: Request) -> bool:
-        """The site says that nothing changed."""
+        """Whether the site answers that nothing has changed (304)."""
         return bool(response.status == 304)
 
 
 def key_of(request: Request) -> str:
-    """The request's fingerprint: method, address and body."""
+    """Return the request's fingerprint, of its method, URL and body."""
     return str(fingerprint(request).hex())

@@ -1,4 +1,4 @@
-"""The rate finder: the fastest pace that a host allows, found with few refusals and held just below it."""
+"""Finds the highest request rate that a host allows with few refusals, and keeps the rate just below it."""
 
 from __future__ import annotations
 
@@ -7,59 +7,56 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import Literal
 
-START = 4.0  # requests a second at a host that is not known yet
-STEP_SECONDS, STEP_ANSWERS = 0.25, 4  # at each rate of the probe at least
-CATCH_UP = 0.02  # seconds of lateness that are made good; what came later than that is lost
-UNKNOWN = 4.0  # the first refusal comes late where a host saves up permissions: the limit may be so many times lower
-ENOUGH = 8  # answers between two refusals, from which on their number says what the limit is
-NARROW = 1.06  # a bracket this narrow is found
-FREE, AFFORDABLE, AFFORDABLE_WAIT = 2, 0.004, 0.02  # refusals, refusals an answer, and seconds of waiting a second
-QUIET_SECONDS, QUIET_ANSWERS = (20.0, 8.0), 300  # without a refusal, before more than was once refused is tried
-PASS_ANSWERS, PASS_SECONDS, SAVED_UP = (
-    10,
-    0.75,
-    1.0,
-)  # without a refusal, and the rate is good, until a count says otherwise
-LONGEST_BACKOFF = 60.0  # seconds; where a host that refuses does not say how long to wait
-SLOWEST = 0.05  # requests a second
-SLUGGISH, SLACK_SECONDS = 3.0, 0.05  # times the quickest answers' latency, and seconds, that tell a queue
-THINNED = 4096
-RECENT = 8  # answers
-QUEUE = 64  # answers whose latency is remembered
+START_RATE = 4.0  # requests per second to an unknown host
+MIN_STEP_SECONDS, MIN_STEP_ANSWERS = 0.25, 4  # at each rate of the probe
+CATCH_UP_SECONDS = 0.02  # a delay of up to this long is made up for; a longer one is not
+PROBE_UNCERTAINTY = 4.0  # a host with a burst allowance refuses late: its limit may be this many times lower
+MIN_ANSWERS_OF_ESTIMATE = 8  # between two refusals, for their number to estimate the limit
+CONVERGED_RATIO = 1.06  # high / low at which the search ends
+FREE_REFUSALS, REFUSALS_PER_ANSWER, WAIT_SHARE = 2, 0.004, 0.02  # within which the finder takes risks
+QUIET_SECONDS, QUIET_ANSWERS = (20.0, 8.0), 300  # without a refusal, before a rate above the bracket is tried
+# Without a refusal for so long, a rate is taken as allowed; BURST_SECONDS per second of the wait before it.
+PASS_ANSWERS, PASS_SECONDS, BURST_SECONDS = 10, 0.75, 1.0
+MAX_BACKOFF_SECONDS = 60.0  # after a refusal without Retry-After
+MIN_RATE = 0.05  # requests per second
+QUEUE_LATENCY_RATIO, QUEUE_SLACK_SECONDS = 3.0, 0.05  # over the lowest latency: a higher one means that requests queue
+MAX_TIMES = 4096
+RECENT_ANSWERS = 8
+MAX_LATENCIES = 64
 
 
 @dataclass(slots=True)
 class RateFinder:
-    """Paces the requests to one host. Knows no clock: every call is given the time, in seconds.
+    """Finds and keeps the request rate for one host. It has no clock: each call gets the time in seconds.
 
-    Probe: doubles the rate until the host refuses. Search: between two refusals a host has given out just what it allows in that time, so the
-    number of answers brackets its limit, the closer the longer it took; the next rate lies within the bracket, nearer to its lower end, since a
-    refusal is dearer than a moment's wait. Hold: at the lower end, with small additive steps up, and beyond the bracket only after a
-    long time without refusal, as limits change. Answers that come ever later say the same as a refusal.
+    Probe: double the rate until the host refuses. Search: between two refusals, the number of answers divided by the
+    time estimates the host's limit, the better the longer the time; the next rate is within the bracket [low, high],
+    nearer to `low`, because a refusal costs more than a short wait. Hold: stay near `low` with small additive steps
+    up, and go beyond the bracket only after a long time without a refusal, because limits change. Growing latencies
+    count as a refusal.
     """
 
     ceiling: float
-    rate: float = START
-    low: float | None = None  # the bracket of the host's limit
+    rate: float = START_RATE
+    low: float | None = None  # bounds of the host's limit
     high: float | None = None
     phase: Literal["probe", "search", "hold"] = "probe"
     refusals: int = 0
     answers: int = 0
-    turned_away: int = 0  # times in a row
+    refusals_in_a_row: int = 0
     _next: float = 0.0
     _not_before: float = 0.0
     _in_flight: int = 0
-    _episode: float | None = None  # when it last refused; requests sent before tell nothing new
+    _episode: float | None = None  # time of the last refusal; requests that were sent before it have no information
     _resumed: float = 0.0
-    _since: int = 0  # answers to requests that were sent since
-    _times: list[float] = field(default_factory=list)  # of those, thinned
+    _since: int = 0  # answers to requests that were sent after the last refusal
+    _times: list[float] = field(default_factory=list)  # of these answers, thinned
     _step: float | None = None
     _step_answers: int = 0
-    _quickest: dict[str, float] = field(
-        default_factory=dict
-    )  # latency by kind of request: a page may take less than an image
-    _usual: float = 0.0  # latency, a moving mean
-    _latencies: deque[tuple[float, bool]] = field(default_factory=lambda: deque(maxlen=QUEUE))
+    # Per kind of request, because a page may be faster than an image.
+    _lowest_latency: dict[str, float] = field(default_factory=dict)
+    _mean_latency: float = 0.0  # exponential moving average
+    _latencies: deque[tuple[float, bool]] = field(default_factory=lambda: deque(maxlen=MAX_LATENCIES))
     _raised: float = 0.0
     _fixed: bool = False
     _passed: int = 0  # answers at this rate
@@ -68,124 +65,128 @@ class RateFinder:
     def __post_init__(self) -> None:
         self.rate = min(self.rate, self.ceiling)
 
-    def keep_to(self, rate: float) -> None:
-        """Holds this very rate: nothing is searched for."""
+    def fix_rate(self, rate: float) -> None:
+        """Keep this rate, without a search."""
         self.rate, self.low, self.high, self.phase, self._fixed = rate, rate, rate, "hold", True
 
-    def remember(self, rate: float, low: float | None, high: float | None) -> None:
-        """Begins where an earlier run stopped."""
+    def resume(self, rate: float, low: float | None, high: float | None) -> None:
+        """Start with the state of an earlier run."""
         self.rate, self.low, self.high = min(rate, self.ceiling), low, high
         if high is not None:
             self.phase = "hold"
 
     def lower_ceiling(self, ceiling: float) -> None:
-        """The host asks for a slower pace (Crawl-delay)."""
+        """Lower the highest rate, for example to the host's Crawl-delay."""
         self.ceiling = min(self.ceiling, ceiling)
         self.rate = min(self.rate, self.ceiling)
 
     def state(self) -> tuple[float, float | None, float | None, int, int]:
-        """Rate, the bracket's ends, answers and refusals so far."""
+        """Return the rate, the bounds of the limit, and the numbers of answers and refusals."""
         return self.rate, self.low, self.high, self.answers, self.refusals
 
     def wait(self, now: float) -> float:
-        """Seconds until the next request may be sent: 0 now, infinity where an answer must come first."""
-        if self._in_flight >= self.most_in_flight():
+        """Return the seconds until the next request may be sent; infinity if an answer must arrive first."""
+        if self._in_flight >= self.max_in_flight():
             return math.inf
         return max(0.0, self._next - now, self._not_before - now)
 
-    def most_in_flight(self) -> int:
-        """As many as the rate needs, and a few more: a host's queue is not filled, and a refusal meets few others on the way."""
-        if not self._quickest:
+    def max_in_flight(self) -> int:
+        """Return how many requests may be in flight: 2 + 1.5 · rate · latency, so that the host's queue stays short."""
+        if not self._lowest_latency:
             return 2
-        usual = min(self._usual, SLUGGISH * max(self._quickest.values()) + SLACK_SECONDS)
-        return 2 + math.ceil(1.5 * self.rate * usual)
+        ceiling = QUEUE_LATENCY_RATIO * max(self._lowest_latency.values()) + QUEUE_SLACK_SECONDS
+        return 2 + math.ceil(1.5 * self.rate * min(self._mean_latency, ceiling))
 
     def sent(self, now: float) -> None:
-        """A request leaves."""
+        """Note that a request was sent."""
         self._in_flight += 1
-        self._next = max(self._next, now - CATCH_UP) + 1 / self.rate
+        self._next = max(self._next, now - CATCH_UP_SECONDS) + 1 / self.rate
         if self._step is None:
             self._step = now
 
     def lost(self) -> None:
-        """A request got no answer: its place is free."""
+        """Note that a request got no answer."""
         self._in_flight = max(0, self._in_flight - 1)
 
     def answered(self, sent: float, now: float, kind: str = "") -> None:
-        """The host answered a request of this kind."""
+        """Note that the host answered a request of this kind."""
         self.lost()
         self.answers += 1
-        self.turned_away = 0
+        self.refusals_in_a_row = 0
         latency = now - sent
-        self._quickest[kind] = min(self._quickest.get(kind, math.inf), latency)
-        self._usual += (latency - self._usual) * (0.1 if self._usual else 1.0)
-        self._latencies.append((now, latency > SLUGGISH * self._quickest[kind] + SLACK_SECONDS))
+        lowest = self._lowest_latency[kind] = min(self._lowest_latency.get(kind, math.inf), latency)
+        self._mean_latency += (latency - self._mean_latency) * (0.1 if self._mean_latency else 1.0)
+        self._latencies.append((now, latency > QUEUE_LATENCY_RATIO * lowest + QUEUE_SLACK_SECONDS))
         if self._episode is None or sent > self._episode:
             self._since += 1
             self._times.append(now)
-            if len(self._times) > THINNED:
+            if len(self._times) > MAX_TIMES:
                 del self._times[::2]
         if self._fixed:
             return
         if self.phase == "probe":
             self._probe(now)
             return
-        if self._episode is None:  # remembered: it begins now
+        if self._episode is None:  # resumed from an earlier run: the episode starts now
             self._episode = self._resumed = self._raised = now
-        if self._sluggish():
-            self._give_way(now)
+        if self._requests_queue():
+            self._back_off(now)
         if sent > self._resumed and self.low is not None:
-            self._passed += 1
-            if (
-                self._passed
-                >= max(PASS_ANSWERS, (PASS_SECONDS + SAVED_UP * (self._resumed - self._episode)) * self.rate)
-                and self.phase == "search"
-            ):
-                self.low, self._passed = max(self.low, self.rate), 0
-            self.low = max(self.low, (self._since - 1) / (now - self._episode))
-            if self.high is not None and self.low > self.high:
-                self.high = self.low * NARROW  # the limit rose, or the host saves up more than was thought
+            self._raise_low(now, self.low, self._episode)
         self._choose(now)
 
+    def _raise_low(self, now: float, low: float, episode: float) -> None:
+        self._passed += 1
+        seconds = PASS_SECONDS + BURST_SECONDS * (self._resumed - episode)
+        if self._passed >= max(PASS_ANSWERS, seconds * self.rate) and self.phase == "search":
+            low, self._passed = max(low, self.rate), 0
+        self.low = max(low, (self._since - 1) / (now - episode))
+        if self.high is not None and self.low > self.high:
+            self.high = self.low * CONVERGED_RATIO  # the limit rose, or the host's burst allowance is larger
+
     def refused(self, sent: float, now: float, wait: float | None) -> None:
-        """The host refused a request (429, 503); wait: its Retry-After."""
+        """Note that the host refused a request (429 or 503). wait: its Retry-After in seconds."""
         self.lost()
         self.refusals += 1
-        on_the_way = self._episode is not None and sent <= self._episode
-        self.turned_away += not on_the_way
-        own_wait = min(LONGEST_BACKOFF, 2.0 ** (self.turned_away - 1) / min(self.rate, 20.0))
-        until = max(self._not_before, now + (own_wait if wait is None else wait))
+        was_in_flight = self._episode is not None and sent <= self._episode
+        self.refusals_in_a_row += not was_in_flight
+        backoff = min(MAX_BACKOFF_SECONDS, 2.0 ** (self.refusals_in_a_row - 1) / min(self.rate, 20.0))
+        until = max(self._not_before, now + (backoff if wait is None else wait))
         self._waited += until - max(self._not_before, now)
         self._not_before = until
-        if on_the_way or self.turned_away > 1:  # nothing new about the rate
+        if was_in_flight or self.refusals_in_a_row > 1:  # no new information about the rate
             self._resumed = self._not_before
-            if not on_the_way:
-                self._count_from(now)
+            if not was_in_flight:
+                self._start_episode(now)
             return
         if self._fixed:
             pass
         elif self._episode is None or self.phase == "probe":
-            self.high, self.low = self.rate, max(self.rate / UNKNOWN, min(self.low or 0.0, self.rate / 1.5))
+            self.high, self.low = self.rate, max(self.rate / PROBE_UNCERTAINTY, min(self.low or 0.0, self.rate / 1.5))
         else:
             self.high = self.rate
-            enough = self._since >= ENOUGH
+            can_estimate = self._since >= MIN_ANSWERS_OF_ESTIMATE
             self.low = min(
-                max((self._since - 1) / (now - self._episode), self._lately(now)) if enough else self.rate / 2,
+                max((self._since - 1) / (now - self._episode), self._recent_rate(now))
+                if can_estimate
+                else self.rate / 2,
                 self.rate / 1.005,
             )
-        self._count_from(now)
+        self._start_episode(now)
         self._resumed, self._passed, self._raised = self._not_before, 0, now
         self.phase = "search"
         self._choose(now)
 
-    def _count_from(self, now: float) -> None:
-        """Answers to what was sent before tell nothing more of the limit."""
+    def _start_episode(self, now: float) -> None:
+        """Start to count answers: those to requests that were sent before have no information about the limit."""
         self._episode, self._since = now, 0
         self._times.clear()
 
-    def _lately(self, now: float) -> float:
-        """The rate of the later half of the answers, beside what may have been saved up in the last wait: in the earlier one the host may have had
-        more to give than was asked for.
+    def _recent_rate(self, now: float) -> float:
+        """Return the rate of the later half of the answers, in requests per second.
+
+        The earlier half may include a burst allowance. The last wait counts as time, in which the host may have
+        accumulated a new allowance.
         """
         half = self._times[len(self._times) // 2]
         return self._since / 2 / (now - half + self._resumed - (self._episode or 0.0))
@@ -193,53 +194,53 @@ class RateFinder:
     def _probe(self, now: float) -> None:
         self._step_answers += 1
         began = self._step if self._step is not None else now
-        if self._step_answers < STEP_ANSWERS or now - began < STEP_SECONDS:
+        if self._step_answers < MIN_STEP_ANSWERS or now - began < MIN_STEP_SECONDS:
             return
-        if self._sluggish():
-            self._give_way(now)
-        elif self._step_answers >= 0.6 * self.rate * (
-            now - began
-        ):  # else the rate was not reached, and more of it tells nothing
+        if self._requests_queue():
+            self._back_off(now)
+        elif self._step_answers >= 0.6 * self.rate * (now - began):  # otherwise this rate was not reached
             self.rate = min(2 * self.rate, self.ceiling)
         self._step, self._step_answers = now, 0
 
-    def _sluggish(self) -> bool:
-        """Whether even the quickest of the last answers took far longer than the quickest of all: requests queue; a pause of our own delays some."""
-        recent = [late for _, late in self._latencies][-RECENT:]
-        return len(recent) == RECENT and all(recent)
+    def _requests_queue(self) -> bool:
+        """Whether all recent answers took far longer than the fastest one: a single pause delays only some."""
+        recent = [is_slow for _, is_slow in self._latencies][-RECENT_ANSWERS:]
+        return len(recent) == RECENT_ANSWERS and all(recent)
 
-    def _give_way(self, now: float) -> None:
-        """Takes the rate at which answers came for the limit, and lets the queue run empty."""
-        came = (RECENT - 1) / max(now - self._latencies[-RECENT][0], 1e-3)  # requests queued all the while
-        self.high = came * 1.02
-        self.low = came * 0.9
-        self._count_from(now)
+    def _back_off(self, now: float) -> None:
+        """Take the rate of the recent answers as the limit, and let the queue run empty."""
+        answer_rate = (RECENT_ANSWERS - 1) / max(now - self._latencies[-RECENT_ANSWERS][0], 1e-3)
+        self.high = answer_rate * 1.02
+        self.low = answer_rate * 0.9
+        self._start_episode(now)
         self.phase, self._resumed, self._raised = "search", now, now
         self._latencies.clear()
-        self._not_before = max(self._not_before, now + SLUGGISH * max(self._quickest.values()))
+        self._not_before = max(self._not_before, now + QUEUE_LATENCY_RATIO * max(self._lowest_latency.values()))
         self._choose(now)
 
-    def _bold(self, now: float) -> bool:
-        """Whether there were so few refusals that another one is cheap."""
-        return self.refusals < FREE + AFFORDABLE * self.answers and self._waited < FREE + AFFORDABLE_WAIT * now
+    def _takes_risks(self, now: float) -> bool:
+        """Whether there were so few refusals and waits that another refusal is acceptable."""
+        few_refusals = self.refusals < FREE_REFUSALS + REFUSALS_PER_ANSWER * self.answers
+        return few_refusals and self._waited < FREE_REFUSALS + WAIT_SHARE * now
 
     def _choose(self, now: float) -> None:
-        """The rate within the bracket."""
+        """Set the rate to low · (high / low)^share; the share is larger for a wide bracket and after few refusals."""
         if self._fixed or self.low is None or self._episode is None:
             return
         if self.high is None:
             self.phase = "probe"
             return
-        width = self.high / self.low
-        bold = self._bold(now)
-        share = 0.5 if bold and width > 1.3 else 0.35 if bold else 0.2 if width > 1.3 else 0.1
-        wanted = self.low * width**share
-        if width <= NARROW:
+        ratio = self.high / self.low
+        takes_risks = self._takes_risks(now)
+        is_wide = ratio > 1.3
+        share = (0.5 if is_wide else 0.35) if takes_risks else 0.2 if is_wide else 0.1
+        rate = self.low * ratio**share
+        if ratio <= CONVERGED_RATIO:
             self.phase = "hold"
         quiet = now - max(self._raised, self._resumed)
-        needed = max(QUIET_SECONDS[bold], QUIET_ANSWERS / self.rate)
-        if quiet > needed:
-            wanted = max(wanted, self.high * (1 + 0.01 * (quiet - needed)))
-            if wanted > 1.15 * self.high:
+        min_quiet = max(QUIET_SECONDS[takes_risks], QUIET_ANSWERS / self.rate)
+        if quiet > min_quiet:
+            rate = max(rate, self.high * (1 + 0.01 * (quiet - min_quiet)))
+            if rate > 1.15 * self.high:
                 self.high, self.phase, self._step, self._step_answers = None, "probe", now, 0
-        self.rate = min(max(wanted, SLOWEST), self.ceiling)
+        self.rate = min(max(rate, MIN_RATE), self.ceiling)

@@ -1,4 +1,4 @@
-"""robots.txt as RFC 9309 has it: what cannot be read for now forbids everything while it lasts; what is not there allows everything."""
+"""Obeys robots.txt (RFC 9309): an unreachable file forbids all pages for now, a missing file allows all pages."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ from twisted.python.failure import Failure
 from seedling.scrape.base_spider import reason_of
 from seedling.scrape.downloading import Refused
 
-MAX_ROBOTS_BYTES = 512_000  # the RFC asks for 500 KiB at least
+MAX_ROBOTS_BYTES = 512_000  # the RFC requires at least 500 KiB
 TOO_MANY_REQUESTS = 429
-OF_THE_WHOLE_HOST = {"no_such_host", "private_address", "tls_failure", "connection_refused", "rate_limited"}
+HOST_REASONS = {"no_such_host", "private_address", "tls_failure", "connection_refused", "rate_limited"}
 
 
 class RobotsTxt(RobotsTxtMiddleware):  # type: ignore[misc]
-    """Scrapy's middleware, which takes the words of an error page for rules and each failure for a permission."""
+    """Fixes Scrapy's middleware, which parses an error page as rules and takes each failure as a permission."""
 
     def __init__(self, crawler: Any) -> None:
         super().__init__(crawler)
         self._forbidden: dict[str, str] = {}  # host → the reason code
 
     async def process_request(self, request: Request, spider: Any = None) -> None:
-        """Raises Refused where robots.txt could not be read, IgnoreRequest where it forbids the address."""
+        """Raise Refused if robots.txt could not be read, IgnoreRequest if it forbids the address."""
         await super().process_request(request)
         reason = self._forbidden.get(request.url.split("/", 3)[2])
         if reason is not None and not request.meta.get("dont_obey_robotstxt"):
             raise Refused(reason)
 
     async def _parse_robots(self, response: Response, netloc: str, request: Request) -> None:
-        """2.3.1: a server's error forbids, and so does one that refuses for now; another status than success means that there is none."""
+        """Parse the answer: 5xx and 429 forbid all pages, other errors mean that there is no file (RFC 9309, 2.3.1)."""
         if response.status >= 500 or response.status == TOO_MANY_REQUESTS:
             self._forbidden[netloc] = f"robots_http_{response.status}"
         body = response.body if 200 <= response.status < 300 else b""
@@ -41,9 +41,9 @@ class RobotsTxt(RobotsTxtMiddleware):  # type: ignore[misc]
         await super()._parse_robots(response.replace(body=body), netloc, request)
 
     def _robots_error(self, exc: Exception, netloc: str) -> None:
-        """No answer forbids, except for redirects that lead nowhere, which mean that there is none (2.3.1.2)."""
+        """Forbid all pages if there is no answer; an endless redirect means that there is no file (2.3.1.2)."""
         redirects = isinstance(exc, IgnoreRequest) and "redirect" in str(exc).lower()
         if not redirects:
             reason = reason_of(Failure(exc))
-            self._forbidden[netloc] = reason if reason in OF_THE_WHOLE_HOST else f"robots_{reason}"
+            self._forbidden[netloc] = reason if reason in HOST_REASONS else f"robots_{reason}"
         super()._robots_error(exc, netloc)

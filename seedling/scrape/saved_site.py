@@ -1,7 +1,7 @@
-"""A site saved to a folder, served on loopback as if it were the site itself, with the site's own rate limit.
+"""Serves a site that is saved in a folder on loopback, with the site's own addresses and rate limit.
 
-The server is an HTTP proxy that answers for one host: a crawler that goes through it asks for the real addresses,
-so that origins, links and robots.txt are those of the site whatever port the server got.
+The server is an HTTP proxy that answers for each host: a crawler that uses it requests the site's real addresses, so
+that origins, links and robots.txt do not depend on the server's port.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ from seedling.files.data_files import read_bytes
 
 
 class TokenBucket:
-    """Lets `rate` requests a second through, and bursts of a quarter of a second's worth."""
+    """Allows `rate` requests per second, with bursts of up to `rate` / 4 requests."""
 
     def __init__(self, rate: float) -> None:
         self._rate = rate
-        self._room = max(1.0, rate / 4)
-        self._tokens, self._last, self._lock = self._room, time.monotonic(), threading.Lock()
+        self._capacity = max(1.0, rate / 4)
+        self._tokens, self._last, self._lock = self._capacity, time.monotonic(), threading.Lock()
 
     def wait_for_next(self) -> float:
-        """Takes a token and returns 0.0, or returns the seconds until there is one."""
+        """Take a token and return 0.0, or return the seconds until there is a token."""
         with self._lock:
             now = time.monotonic()
-            self._tokens = min(self._room, self._tokens + (now - self._last) * self._rate)
+            self._tokens = min(self._capacity, self._tokens + (now - self._last) * self._rate)
             self._last = now
             if self._tokens >= 1:
                 self._tokens -= 1
@@ -42,13 +42,13 @@ class TokenBucket:
 
 
 @contextmanager
-def served(folder: Path, requests_per_second: float, data: Path | None = None) -> Iterator[str]:
-    """Serves the folder while the block runs; gives the proxy's address, `http://127.0.0.1:PORT`.
+def serve_folder(folder: Path, requests_per_second: float, data: Path | None = None) -> Iterator[str]:
+    """Serve the folder while the block runs, and yield the proxy's address, `http://127.0.0.1:PORT`.
 
     data: the folder that links may not lead out of; None: `folder`.
     """
     if not (folder / "index.html").is_file():
-        raise InputError(f"{folder} is no saved site: it has no index.html. Mend `saved_site` in params.yaml.")
+        raise InputError(f"{folder} is not a saved site: it has no index.html. Fix `saved_site` in params.yaml.")
     bucket, root = TokenBucket(requests_per_second), folder.resolve()
     data = root if data is None else data.resolve()
 
@@ -61,8 +61,8 @@ def served(folder: Path, requests_per_second: float, data: Path | None = None) -
             if wait > 0:
                 self._send(429, b"slow down\n", "text/plain", {"Retry-After": str(max(1, math.ceil(wait)))})
                 return
-            asked = Path(os.path.normpath(root / unquote(urlsplit(self.path).path).lstrip("/")))
-            path = asked / "index.html" if asked.is_dir() else asked
+            requested = Path(os.path.normpath(root / unquote(urlsplit(self.path).path).lstrip("/")))
+            path = requested / "index.html" if requested.is_dir() else requested
             try:
                 content = read_bytes(path, data) if path.is_relative_to(root) else None
             except (OSError, ValueError):
@@ -80,7 +80,7 @@ def served(folder: Path, requests_per_second: float, data: Path | None = None) -
             self.wfile.write(body)
 
         def log_message(self, format: str, *args: object) -> None:  # noqa: A002  (the base class names it so)
-            """Silent: the crawl counts what it is answered."""
+            """Log nothing: the crawl counts the answers that it gets."""
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Answer)
     server.daemon_threads = True

@@ -1,4 +1,4 @@
-"""Finding things on a page or in an answer: CSS, XPath and JMESPath, as words."""
+"""Selects text on a page or in an answer, with CSS, XPath and JMESPath."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from lxml import etree
 from seedling.config.patterns import Pattern
 
 
-def scalar(value: Any) -> str | None:
-    """A JSON value as a field holds it: words and numbers as they are written, lists joined."""
+def field_text(value: Any) -> str | None:
+    """Return a JSON value as a field's text: strings and numbers as they are, lists joined by commas."""
     if value is None or isinstance(value, str):
         return value
     if isinstance(value, list):
-        return ", ".join(part for one in value if (part := scalar(one)) is not None)
+        return ", ".join(part for member in value if (part := field_text(member)) is not None)
     return json.dumps(value)
 
 
-def parsed(response: Any) -> Any:
-    """The answer's JSON; None where it is none."""
+def parse_json(response: Any) -> Any:
+    """Return the answer's JSON value; None if it is not JSON."""
     try:
         return json.loads(response.body)
     except (ValueError, RecursionError):
@@ -29,7 +29,7 @@ def parsed(response: Any) -> Any:
 
 
 def fingerprint_of(content: str) -> str:
-    """What stands for an item without an id of its own: its place would be another item's tomorrow."""
+    """Return a hash that identifies an item without an id: its position on the page may change."""
     return hashlib.blake2b(content.encode(), digest_size=6).hexdigest()
 
 
@@ -38,38 +38,38 @@ def is_xpath(selector: str) -> bool:
     return selector.startswith(("/", "./", "("))
 
 
-def is_selector(given: str) -> bool:
-    """Whether a license or an author is to be found on the page, and not given in words: "(c) Ada" is no XPath."""
-    return "::" in given or given.startswith(("/", "./", "(/", "(./"))
+def is_selector(setting: str) -> bool:
+    """Whether a license or author is a selector, and not the text itself: "(c) Ada" is not XPath."""
+    return "::" in setting or setting.startswith(("/", "./", "(/", "(./"))
 
 
-def is_json_path(given: str) -> bool:
-    """The same in JSON, where a path from the item begins with "@.": "@ada" is a name."""
-    return given.startswith("@.")
+def is_json_path(setting: str) -> bool:
+    """Whether a license or author is a path in the item's JSON, which begins with "@.": "@ada" is a name."""
+    return setting.startswith("@.")
 
 
-def picked(node: Any, selector: str) -> Any:
-    """The nodes that a CSS or XPath selector finds."""
+def select_nodes(node: Any, selector: str) -> Any:
+    """Return the nodes that a CSS or XPath selector finds."""
     return node.xpath(selector) if is_xpath(selector) else node.css(selector)
 
 
-def first(node: Any, selector: str) -> str | None:
-    """The first word or words that a selector finds, blanks folded."""
-    found = picked(node, selector).get()
-    return " ".join(found.split()) or None if found else None
+def first_text(node: Any, selector: str) -> str | None:
+    """Return the first text that a selector finds, blanks folded; None if there is none."""
+    text = select_nodes(node, selector).get()
+    return " ".join(text.split()) or None if text else None
 
 
-def words(node: Any, selector: str) -> str:
-    """All that a selector finds, one text, blanks folded; of a whole page without its scripts and styles."""
+def all_text(node: Any, selector: str) -> str:
+    """Return all text that a selector finds, blanks folded; `::text` omits scripts and styles."""
     if selector == "::text":
         return " ".join(" ".join(node.xpath(".//text()[not(parent::script or parent::style)]").getall()).split())
-    return " ".join("".join(picked(node, selector).getall()).split())
+    return " ".join("".join(select_nodes(node, selector).getall()).split())
 
 
-# XPath's regular expressions (EXSLT) as parsel has them, with a limit of time: lxml asks Python's own engine.
+# EXSLT's regular expressions in XPath, as in parsel, with a time limit: lxml uses Python's `re` without one.
 def _text(value: Any) -> str:
-    first_one = next(iter(value), "") if isinstance(value, list) else value
-    return "".join(first_one.itertext()) if isinstance(first_one, etree._Element) else str(first_one)
+    content = next(iter(value), "") if isinstance(value, list) else value
+    return "".join(content.itertext()) if isinstance(content, etree._Element) else str(content)
 
 
 def _pattern(pattern: Any, flags: Any) -> Pattern:
@@ -83,12 +83,12 @@ def _test(_: Any, text: Any, pattern: Any, flags: Any = "") -> bool:
 def _match(_: Any, text: Any, pattern: Any, flags: Any = "") -> list[etree._Element]:
     limited = _pattern(pattern, flags)
     if "g" in _text(flags):
-        found = ["".join(one.groups(default="")) or one[0] for one in limited.find_all(_text(text))]
+        texts = ["".join(match.groups(default="")) or match[0] for match in limited.find_all(_text(text))]
     else:
-        one = limited.search(_text(text))
-        found = [] if one is None else [one[0], *one.groups(default="")]
+        match = limited.search(_text(text))
+        texts = [] if match is None else [match[0], *match.groups(default="")]
     root = etree.Element("matches")
-    for content in found:
+    for content in texts:
         etree.SubElement(root, "match").text = content
     return list(root)
 

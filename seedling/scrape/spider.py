@@ -1,8 +1,8 @@
-"""The collecting itself, on Scrapy, in a process of its own (Twisted's reactor starts only once in a process).
+"""Runs one source's spider on Scrapy, in a process of its own: Twisted's reactor starts only once per process.
 
-    python -m seedling.scrape.spider     with the source and where it is remembered as JSON on standard input
+    python -m seedling.scrape.spider     with the source and the path of its crawl store as JSON on standard input
 
-Writes answers and items to the source's memory, and says on standard output how far it is.
+Writes answers and items to the source's crawl store, and progress lines to standard output.
 """
 
 from __future__ import annotations
@@ -24,49 +24,50 @@ from seedling.config.sources import ApiSource, CrawlSource, SequenceSource, Sour
 from seedling.parallel.pool import end_with
 from seedling.scrape.api_spider import ApiSpider
 from seedling.scrape.base_spider import SourceSpider
-from seedling.scrape.browser import Gate
-from seedling.scrape.crawl_store import Memory
-from seedling.scrape.downloading import Downloads, JudgingResolver, MaskAnswers
+from seedling.scrape.browser import EgressProxy
+from seedling.scrape.crawl_store import CrawlStore
+from seedling.scrape.downloading import CheckingResolver, Downloads, MaskAnswers
 from seedling.scrape.page_spiders import CrawlSpider, SequenceSpider
-from seedling.scrape.politeness import Pace, PublicHosts, Revisit, Shelf
+from seedling.scrape.politeness import HttpCache, PublicHosts, RateLimiter, RevisitPolicy
 from seedling.scrape.robots import RobotsTxt
 
 WebSource = CrawlSource | SequenceSource | ApiSource
 
 
 def settings(source: WebSource, visit: int, proxy: str | None = None) -> dict[str, Any]:
-    """Scrapy's settings for one source. proxy: of a saved site, which answers in every host's stead."""
+    """Return Scrapy's settings for one source. proxy: of a saved site, which answers instead of every host."""
     allowed = source.allow_private_hosts
     private_hosts = tuple(allowed) if isinstance(allowed, list) else allowed or proxy is not None
-    most = int(source.max_megabytes * 2**20)
-    chosen: dict[str, Any] = {
+    max_bytes = int(source.max_megabytes * 2**20)
+    scrapy_settings: dict[str, Any] = {
         "SEEDLING_VISIT": visit,
         "SEEDLING_PRIVATE_HOSTS": private_hosts,
         "SEEDLING_REVISIT": source.revisit,
         "ROBOTSTXT_OBEY": True,
         "USER_AGENT": "seedling/0.1 (dataset crawler; obeys robots.txt)",
-        "DOWNLOAD_DELAY": 0,  # the pace is Pace's business
+        "DOWNLOAD_DELAY": 0,  # RateLimiter waits instead
         "CONCURRENT_REQUESTS": 64,
-        "CONCURRENT_ITEMS": 1,  # what a page gives is written down as it comes: a hundred tasks a page would take most of the time
+        "CONCURRENT_ITEMS": 1,  # items are stored as they are parsed: a hundred tasks per page would only add overhead
         "CONCURRENT_REQUESTS_PER_DOMAIN": 64,
-        "DOWNLOAD_MAXSIZE": most,
+        "DOWNLOAD_MAXSIZE": max_bytes,
         "DOWNLOAD_WARNSIZE": 0,
         "DOWNLOAD_TIMEOUT": 30,
         "DOWNLOAD_HANDLERS": {**dict.fromkeys(("file", "ftp", "s3", "data")), "http": Downloads, "https": Downloads},
-        "TWISTED_DNS_RESOLVER": JudgingResolver,
+        "TWISTED_DNS_RESOLVER": CheckingResolver,
         "REDIRECT_MAX_TIMES": 5,
-        "RETRY_HTTP_CODES": [500, 502, 504, 522, 524, 408],  # 429 and 503 are asked again by Pace
+        "RETRY_HTTP_CODES": [500, 502, 504, 522, 524, 408],  # RateLimiter retries 429 and 503
         "DOWNLOADER_MIDDLEWARES": {
             PublicHosts: 50,
             "scrapy.downloadermiddlewares.robotstxt.RobotsTxtMiddleware": None,
             RobotsTxt: 100,
             MaskAnswers: 587,
-            "scrapy.downloadermiddlewares.httpcache.HttpCacheMiddleware": 585,  # outside compression: bytes are kept as they are
-            Pace: 950,
+            # Outside compression, so that bytes are stored as they come.
+            "scrapy.downloadermiddlewares.httpcache.HttpCacheMiddleware": 585,
+            RateLimiter: 950,
         },
         "HTTPCACHE_ENABLED": True,
-        "HTTPCACHE_STORAGE": Shelf,
-        "HTTPCACHE_POLICY": Revisit,
+        "HTTPCACHE_STORAGE": HttpCache,
+        "HTTPCACHE_POLICY": RevisitPolicy,
         "LOG_LEVEL": "ERROR",
         "TELNETCONSOLE_ENABLED": False,
         "COOKIES_ENABLED": False,
@@ -74,48 +75,56 @@ def settings(source: WebSource, visit: int, proxy: str | None = None) -> dict[st
     }
     if isinstance(source, CrawlSource) and source.browser:
         handler = "seedling.scrape.browser_downloads.BrowserDownloads"
-        heap = f"--js-flags=--max-old-space-size={math.ceil(source.max_page_memory_megabytes)}"
-        launch: dict[str, Any] = {"chromium_sandbox": source.browser_sandbox, "args": [heap, *NO_DIRECT_UDP]}
-        if source.browser_path:
-            launch["executable_path"] = source.browser_path
-        chosen["DOWNLOAD_HANDLERS"] |= {"http": handler, "https": handler}
-        chosen |= {"PLAYWRIGHT_LAUNCH_OPTIONS": launch, "PLAYWRIGHT_MAX_PAGES_PER_CONTEXT": 4, "CONCURRENT_REQUESTS": 8}
-    return chosen
+        scrapy_settings["DOWNLOAD_HANDLERS"] |= {"http": handler, "https": handler}
+        scrapy_settings |= _browser_settings(source)
+    return scrapy_settings
 
 
-# WebRTC would reach hosts past the proxy that judges addresses. The first switch is that of headless Chromium.
+def _browser_settings(source: CrawlSource) -> dict[str, Any]:
+    heap = f"--js-flags=--max-old-space-size={math.ceil(source.max_page_memory_megabytes)}"
+    launch: dict[str, Any] = {"chromium_sandbox": source.browser_sandbox, "args": [heap, *NO_DIRECT_UDP]}
+    if source.browser_path:
+        launch["executable_path"] = source.browser_path
+    return {
+        "PLAYWRIGHT_LAUNCH_OPTIONS": launch,
+        "PLAYWRIGHT_MAX_PAGES_PER_CONTEXT": 4,
+        "CONCURRENT_REQUESTS": 8,
+    }
+
+
+# WebRTC could reach hosts without the proxy that checks addresses. The first switch is that of headless Chromium.
 NO_DIRECT_UDP = (
     "--force-webrtc-ip-handling-policy=disable_non_proxied_udp",
     "--webrtc-ip-handling-policy=disable_non_proxied_udp",
 )
-KINDS = {"crawl": CrawlSpider, "sequence": SequenceSpider, "api": ApiSpider}
+SPIDERS = {"crawl": CrawlSpider, "sequence": SequenceSpider, "api": ApiSpider}
 
 
 def not_understood(failure: Any, response: Response, spider: SourceSpider) -> None:
-    """Scrapy's signal for a page that broke its reader."""
+    """Store that a page could not be parsed. Scrapy calls it when a callback raises."""
     spider.not_understood(failure, response)
 
 
 def main() -> None:
-    """Collects the source on standard input."""
-    given = json.load(sys.stdin)
-    end_with(given.get("leader", os.getppid()))
-    source: Any = TypeAdapter(Source).validate_python(given["source"])
-    with Memory(Path(given["memory"])) as memory:
-        chosen = settings(source, given["visit"], given["proxy"])
-        gate = Gate(chosen) if source.kind == "crawl" and source.browser else None
-        process = CrawlerProcess(chosen)
-        crawler = process.create_crawler(KINDS[source.kind])
-        if gate is not None:
-            gate.watch(crawler)
+    """Collect the source that standard input describes."""
+    request = json.load(sys.stdin)
+    end_with(request.get("leader", os.getppid()))
+    source: Any = TypeAdapter(Source).validate_python(request["source"])
+    with CrawlStore(Path(request["store"])) as store:
+        scrapy_settings = settings(source, request["visit"], request["proxy"])
+        egress_proxy = EgressProxy(scrapy_settings) if source.kind == "crawl" and source.browser else None
+        process = CrawlerProcess(scrapy_settings)
+        crawler = process.create_crawler(SPIDERS[source.kind])
+        if egress_proxy is not None:
+            egress_proxy.connect(crawler)
         crawler.signals.connect(not_understood, signal=scrapy.signals.spider_error)
         process.crawl(
             crawler,
             source=source,
-            memory=memory,
-            visit=given["visit"],
-            proxy=given["proxy"],
-            images=given["images"],
+            store=store,
+            visit=request["visit"],
+            proxy=request["proxy"],
+            images=request["images"],
         )
         process.start()
 

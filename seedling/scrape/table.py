@@ -1,4 +1,4 @@
-"""A table of a user's: CSV, TSV, JSONL or Parquet with a text or image column, and optional label, split and id."""
+"""Reads a table, in CSV, TSV, JSONL or Parquet, with a text or image column, and optional label, split and id."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from seedling.config.sources import TableSource
 from seedling.dataset.generation import SPLITS, Modality
 from seedling.errors import InputError
 from seedling.files.data_files import fault_of, inside, read_bytes
-from seedling.scrape.columns import NAME_COLUMNS, SPLIT_NAMES, Columns, folded, resolve, split_by_name
+from seedling.scrape.columns import NAME_COLUMNS, SPLIT_NAMES, Columns, normalized_name, resolve, split_by_name
 from seedling.scrape.image_paths import ImagePaths
 from seedling.scrape.items import Item, has_lone_surrogate, storable, tidy_label, visible
 from seedling.scrape.label_values import (
@@ -30,8 +30,8 @@ from seedling.scrape.table_files import SET_ENCODING, SUFFIXES, TableFile, Table
 __all__ = ["NAME_COLUMNS", "SET_ENCODING", "SUFFIXES", "Table", "read_table"]
 
 LABELED = frozenset({"train", "validation", "test"})
-MADE_FROM_OTHERS = "made_from_other_rows"  # of an export: held-out rows could not be told from what was made of them
-MAX_MALFORMED_SHARE = 0.5  # more, and the table is not what it was taken for
+MADE_FROM_OTHERS = "made_from_other_rows"  # rows of an export: they may be made from held-out rows
+MAX_MALFORMED_SHARE = 0.5  # of the rows; above it, the table is not read correctly
 MIN_MALFORMED_ROWS = 5
 MALFORMED = frozenset(
     {"too_few_fields", "too_many_fields", "unbalanced_quote", "stray_line_break", "not_json", "duplicate_key"}
@@ -41,19 +41,20 @@ MALFORMED = frozenset(
 def read_table(
     source: TableSource, data: Path, modality: Modality, max_bytes: int, *, fields: bool = False
 ) -> Iterator[Item]:
-    """The table's items in its order; of a folder, its Parquet files in their names' order are one table. fields: whether label rules read columns.
+    """Yield the table's items in order; the Parquet files of a folder, ordered by name, are one table.
 
-    Raises InputError: no such file, another format, a column that is not there, another encoding, no rows, labels that may be
-    none, mostly malformed rows.
+    fields: whether label rules read columns.
+    Raises InputError: missing file, unknown format, missing column, another encoding, no rows, a label that may mean no
+    label, mostly malformed rows.
     """
     yield from Table(source, data, modality).items(max_bytes, fields=fields)
 
 
 class Table:
-    """A table that is opened: `files` with their columns, by which `seedling init` says what is taken for what."""
+    """An opened table: its `files` with their columns, from which `seedling init` reports what it found."""
 
     def __init__(self, source: TableSource, data: Path, modality: Modality) -> None:
-        """Raises InputError where it cannot be opened or lacks a column."""
+        """Raises InputError if the table cannot be opened or lacks a column."""
         self.source, self._modality = source, modality
         self._root = data.resolve()
         self.path = _checked_path(source, data)
@@ -63,11 +64,11 @@ class Table:
         beside = self.path if self.path.is_dir() else self.path.parent
         folder = inside(data, source.image_folder) if source.image_folder else beside
         self._image_paths = ImagePaths(folder, self._root)
-        self.changes: Counter[str] = Counter()  # what was made of label values, filled while the items are read
-        self.dropped_labels = 0  # of rows whose split has none
+        self.changes: Counter[str] = Counter()  # changes to label values, counted while the items are read
+        self.dropped_labels = 0  # labels of rows in a split without labels
 
     def items(self, max_bytes: int, *, fields: bool = False) -> Iterator[Item]:
-        """The items in the files' order, as `read_table` gives them."""
+        """Yield the items in the files' order, as `read_table` does."""
         no_label = self._no_label()
         malformed: list[str] = []
         number = 0
@@ -76,22 +77,23 @@ class Table:
             for row in file.rows():
                 number += 1
                 if row.reason in MALFORMED:
-                    malformed.append(f"{row.place} ({row.reason})")
+                    malformed.append(f"{row.position} ({row.reason})")
                 if row.reason is not None:
                     yield self._malformed(row)
                     continue
                 item = self._item(row, number, file, columns, default, no_label, max_bytes)
                 yield replace(item, fields=_fields(row.values, columns.content)) if fields else item
         if number == 0:
-            raise InputError(f"{self.path} holds no rows.")
+            raise InputError(f"{self.path} has no rows.")
         if len(malformed) >= MIN_MALFORMED_ROWS and len(malformed) > MAX_MALFORMED_SHARE * number:
             raise InputError(
-                f"{self.path}: {len(malformed):,} of {number:,} rows do not fit its first line or are not whole, {malformed[0]} the first: "
-                "repair or export the table again, or set `delimiter` and `quoting` for this source in params.yaml."
+                f"{self.path}: {len(malformed):,} of {number:,} rows do not fit the header or are incomplete, the "
+                f"first at {malformed[0]}: repair or export the table again, or set `delimiter` and `quoting` for this "
+                "source in params.yaml."
             )
 
     def default_split(self, file: TableFile) -> str | None:
-        """The split of rows whose own is blank: what is set, or what the file's name says."""
+        """Return the split of rows with a blank one: the configured one, or the one in the file's name."""
         if self.source.default_split is not None:
             return self.source.default_split
         return split_by_name(file.path.relative_to(self._root).as_posix())
@@ -129,7 +131,7 @@ class Table:
         default = default or self._split_of_path(values.get(columns.content))
         split = _split_of(values, columns, default) or ("train" if value.label or value.reason else "pool")
         if split == "train" and value.label is None and value.reason is None:
-            split = "pool"  # a row of the training data that nobody labeled
+            split = "pool"  # an unlabeled row of the training data
         reason = _reason(split, value)
         path: Path | None = None
         content: Any = b"" if self._modality == "image" else ""
@@ -155,15 +157,15 @@ class Table:
         return _as_exported(item, values) if columns.exported else item
 
     def _split_of_path(self, value: Any) -> str | None:
-        """The split that the first folder of an image's path stands for, as in exports and other layouts with a folder a split."""
+        """Return the split in the name of an image path's first folder, as in layouts with a folder per split."""
         if self._modality == "text" or not isinstance(value, str):
             return None
         first, slash, _ = value.strip().replace("\\", "/").removeprefix("./").partition("/")
-        return SPLIT_NAMES.get(folded(first)) if slash else None
+        return SPLIT_NAMES.get(normalized_name(first)) if slash else None
 
     def _malformed(self, row: TableRow) -> Item:
         return Item(
-            origin=f"{self._name}#{row.place}",
+            origin=f"{self._name}#{row.position}",
             load=lambda: b"" if self._modality == "image" else "",
             reason=row.reason,
         )
@@ -194,7 +196,7 @@ def _checked_path(source: TableSource, data: Path) -> Path:
     if not path.is_dir() and (fault := fault_of(path, data.resolve())):
         raise InputError(f"{path} is not read ({fault}): copy the table itself into data/.")
     if path.is_file() and path.suffix.lower() not in SUFFIXES:
-        raise InputError(f"{path} is none of {', '.join(SUFFIXES)}: save the table as one of these.")
+        raise InputError(f"{path} is not a {', '.join(SUFFIXES)} file: save the table as one of these.")
     return path
 
 
@@ -208,7 +210,7 @@ def _label_of(values: Mapping[str, Any], file: TableFile, columns: Columns, no_l
 
 
 def _split_of(values: Mapping[str, Any], columns: Columns, default: str | None) -> str | None:
-    word = folded(_word(values.get(columns.split)) or "") if columns.split else ""
+    word = normalized_name(_word(values.get(columns.split)) or "") if columns.split else ""
     return SPLIT_NAMES.get(word, word) or default
 
 
@@ -247,8 +249,8 @@ def _word(value: Any) -> str | None:
 
 
 def _as_exported(item: Item, values: Mapping[str, Any]) -> Item:
-    """The item of a row that `seedling export` wrote, with what it says of its label, license and author."""
-    words = {folded(name): _word(value) or None for name, value in values.items()}
+    """Return the item of a row of `seedling export` with the provenance of its label, license and attribution."""
+    words = {normalized_name(name): _word(value) or None for name, value in values.items()}
     confidence = _share(words["confidence"]) if item.label else 1.0
     weight = _share(words["weight"]) if item.label else 1.0
     return replace(
@@ -256,14 +258,14 @@ def _as_exported(item: Item, values: Mapping[str, Any]) -> Item:
         label_source=(words["label_source"] or "human") if item.label else None,
         license=words.get("license") or words.get("licence"),
         attribution=words["attribution"],
-        weight=weight / confidence if item.split == "train" else weight,  # the record's weight has the confidence in it
+        weight=weight / confidence if item.split == "train" else weight,  # the exported weight includes the confidence
         confidence=confidence,
         reason=item.reason or (MADE_FROM_OTHERS if words["stage"] in {"augment", "synthesize"} else None),
     )
 
 
 def _share(word: str | None) -> float:
-    """A number above 0 and up to 1; 1 where it is none."""
+    """Return a number in (0, 1]; 1 if the word is not such a number."""
     try:
         number = float(word or 1)
     except ValueError:

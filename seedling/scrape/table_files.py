@@ -1,4 +1,4 @@
-"""The files of a table, CSV, TSV, JSONL or Parquet: their columns, and their rows as they stand, each with its place and what is wrong with it."""
+"""Reads the files of a table, CSV, TSV, JSONL or Parquet: their columns, and their raw rows with position and fault."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ BATCH_ROWS = 256
 
 @dataclass(frozen=True, slots=True)
 class TableRow:
-    """One row: its values by column; place: how a person finds it, such as `line 12`; reason: why it cannot be read."""
+    """One row: its values by column; position: where a user finds it, as `line 12`; reason: why it cannot be read."""
 
-    place: str
+    position: str
     values: Mapping[str, Any]
     reason: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class TableFile:
-    """A file of a table. class_names: by column of numbers, the names that the file has for them."""
+    """A file of a table. class_names: column of class numbers → the names that the file has for them."""
 
     path: Path
     columns: Sequence[str]
@@ -45,7 +45,7 @@ class TableFile:
 
 
 def table_files(path: Path, source: TableSource, modality: Modality) -> list[TableFile]:
-    """The file, or the Parquet files of a folder in their names' order. Raises InputError for one that cannot be read."""
+    """Return the file, or the Parquet files of a folder by name. Raises InputError for a file that cannot be read."""
     if path.is_dir():
         return [_parquet(part) for part in _parts(path)]
     with explained(path, source.encoding):
@@ -59,7 +59,7 @@ def table_files(path: Path, source: TableSource, modality: Modality) -> list[Tab
 
 
 def _parts(path: Path) -> list[Path]:
-    """The Parquet files of a folder. Raises InputError for one that is not read."""
+    """Return the Parquet files of a folder. Raises InputError for a file that is not read."""
     listed = [(part, fault) for part, fault in files_below(path, path) if part.suffix.lower() == ".parquet"]
     for part, fault in listed:
         if fault:
@@ -68,13 +68,13 @@ def _parts(path: Path) -> list[Path]:
 
 
 class explained:  # noqa: N801  (a context manager, read like contextlib's)
-    """Turns what the readers raise into an InputError that names the file, its encoding and the place."""
+    """Replaces errors of the readers by an InputError that names the file, its encoding and the position."""
 
     def __init__(self, path: Path, encoding: str) -> None:
         self._path, self._encoding = path, encoding
 
     def __enter__(self) -> None:
-        """Nothing is needed before."""
+        """Do nothing."""
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         if isinstance(error, UnicodeError):
@@ -89,13 +89,14 @@ class explained:  # noqa: N801  (a context manager, read like contextlib's)
 
 
 def _undecodable(path: Path, encoding: str, error: UnicodeError) -> str:
-    """The sentence for a file in another encoding, with the byte and its line."""
+    """Return the message for a file in another encoding, with the first wrong byte and its line."""
     try:
         content = path.read_bytes()
         content.decode(encoding_of(path, encoding))
     except UnicodeDecodeError as first:
         line = content[: first.start].count(b"\n") + 1
-        return f"{path} is not {encoding} (byte 0x{content[first.start]:02x} in line {line}): convert it, or {SET_ENCODING}"
+        byte = content[first.start]
+        return f"{path} is not {encoding} (byte 0x{byte:02x} in line {line}): convert it, or {SET_ENCODING}"
     except (UnicodeError, OSError):
         pass
     return f"{path} is not {encoding} ({error}): convert it, or {SET_ENCODING}"
@@ -124,15 +125,15 @@ def _delimited(path: Path, source: TableSource, modality: Modality) -> TableFile
 
 def _named_cells(layout: Layout) -> Iterator[TableRow]:
     for record in layout.records():
-        place = f"line {record.line}"
+        position = f"line {record.line}"
         if record.reason is not None:
-            yield TableRow(place, {}, record.reason)
+            yield TableRow(position, {}, record.reason)
         else:
-            yield TableRow(place, dict(zip(layout.columns, record.cells, strict=True)))
+            yield TableRow(position, dict(zip(layout.columns, record.cells, strict=True)))
 
 
 class _DuplicateKeyError(ValueError):
-    """An object names a key twice, and which value is meant is unknown."""
+    """An object has the same key twice."""
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -143,7 +144,7 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _objects(path: Path, encoding: str) -> Iterator[TableRow]:
-    """The objects of a file of JSON lines, or of one JSON array."""
+    """Yield the objects of a file of JSON lines, or of a JSON array."""
     with path.open(encoding=encoding) as file:
         head = file.read(1024)
         file.seek(0)
@@ -169,14 +170,14 @@ def _array(content: str, path: Path) -> Iterator[TableRow]:
         yield TableRow(f"item {number}", member if is_object else {}, None if is_object else NOT_JSON)
 
 
-def _object(line: str, place: str) -> TableRow:
+def _object(line: str, position: str) -> TableRow:
     try:
         values = json.loads(line, object_pairs_hook=_once)
     except _DuplicateKeyError:
-        return TableRow(place, {}, DUPLICATE_KEY)
+        return TableRow(position, {}, DUPLICATE_KEY)
     except (ValueError, RecursionError):
-        return TableRow(place, {}, NOT_JSON)
-    return TableRow(place, values) if isinstance(values, dict) else TableRow(place, {}, NOT_JSON)
+        return TableRow(position, {}, NOT_JSON)
+    return TableRow(position, values) if isinstance(values, dict) else TableRow(position, {}, NOT_JSON)
 
 
 def _json_lines(path: Path, encoding: str) -> TableFile:
@@ -208,7 +209,7 @@ def _parquet(path: Path) -> TableFile:
 
 
 def _of_batch(batch: Any) -> Iterable[dict[str, Any] | None]:
-    """The rows' values; None for one with a text that is not UTF-8."""
+    """Return the rows' values; None for a row with a text that is not UTF-8."""
     try:
         values: list[dict[str, Any] | None] = batch.to_pylist()
     except UnicodeDecodeError:
@@ -222,7 +223,7 @@ def _of_batch(batch: Any) -> Iterable[dict[str, Any] | None]:
 
 
 def _class_names(schema: Any) -> dict[str, Sequence[str]]:
-    """What the Hub's `datasets` writes of columns of class numbers."""
+    """Return the names of class numbers by column, from the metadata that the Hub's `datasets` writes."""
     try:
         features = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))["info"]["features"]
         return {name: list(map(str, of["names"])) for name, of in features.items() if of.get("_type") == "ClassLabel"}
@@ -231,7 +232,7 @@ def _class_names(schema: Any) -> dict[str, Sequence[str]]:
 
 
 def embeds_all(path: Path, column: str) -> bool:
-    """Whether the file is Parquet and each row of the column holds bytes, by the statistics of its footer. Raises InputError."""
+    """Whether a file is Parquet and each row of the column has bytes, by its footer's statistics. Raises InputError."""
     if path.suffix.lower() != ".parquet":
         return False
     with explained(path, "Parquet"):
@@ -244,7 +245,7 @@ def embeds_all(path: Path, column: str) -> bool:
 
 
 def _has_no_null(group: Any, leaf: str) -> bool:
-    """Whether the column of a row group, by its path in the file's schema, is known to have a value in each row."""
-    chunks = [group.column(place) for place in range(group.num_columns)]
+    """Whether a column of a row group, by its path in the file's schema, has a value in each row."""
+    chunks = [group.column(index) for index in range(group.num_columns)]
     statistics = next((chunk.statistics for chunk in chunks if chunk.path_in_schema == leaf), None)
     return statistics is not None and statistics.has_null_count and statistics.null_count == 0

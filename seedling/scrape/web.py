@@ -1,4 +1,4 @@
-"""A source on the web: has the spider collect what is new, and hands on all that is remembered, in an order of its own."""
+"""A web source: runs the spider for what is new, and yields all stored items in a fixed order."""
 
 from __future__ import annotations
 
@@ -32,15 +32,15 @@ from seedling.faults import explain
 from seedling.files.data_files import inside
 from seedling.parallel.memory_limit import described_limit
 from seedling.progress import Progress
-from seedling.scrape.content import PASSING
-from seedling.scrape.crawl_store import Memory
+from seedling.scrape.content import TEMPORARY_FAILURE
+from seedling.scrape.crawl_store import CrawlStore
 from seedling.scrape.items import Item
-from seedling.scrape.saved_site import served
+from seedling.scrape.saved_site import serve_folder
 from seedling.scrape.secret_values import SecretValues, check_secrets
 from seedling.scrape.selecting import is_json_path, is_selector, is_xpath
 
 Web = CrawlSource | SequenceSource | ApiSource
-HOW = (
+OTHER_SETTINGS = (  # that do not change what is requested
     "name",
     "requests_per_second",
     "fixed_pace",
@@ -56,33 +56,36 @@ HOW = (
     "allow_env",
 )
 
-# Parameters that are newer than some sources' files: at their defaults they change no visit.
-LATER = {"max_source_megabytes", "max_page_seconds", "max_page_megabytes", "max_page_memory_megabytes"}
+# Parameters that are newer than some sources' files: at their defaults they do not change the definition.
+LATER_PARAMETERS = {"max_source_megabytes", "max_page_seconds", "max_page_megabytes", "max_page_memory_megabytes"}
 
 REMEDIES = {
-    "private_address": "Its host is not on the public internet: name it in the source's `allow_private_hosts` if it is yours.",
+    "private_address": "Its host is not on the public internet: add it to the source's `allow_private_hosts` if it is "
+    "yours.",
     "robots_txt": "The site's robots.txt asks crawlers to stay away: ask its owner for the data.",
-    "no_such_host": "Nobody knows this host: mend the address, or look whether this machine is online.",
-    "tls_failure": "The host speaks no TLS that can be trusted: try http://, or mend the address.",
-    "no_sandbox": "Chromium finds no sandbox on this machine: allow unprivileged user namespaces (docs/collecting.md), or, where the site is trusted, set `browser_sandbox: false`.",
-    "too_much_memory": "Its page takes more memory than `max_page_memory_megabytes`: raise it if the site is trusted.",
-    "no_browser": "There is no such browser: name Chromium's path as the source's `browser_path`, or `playwright install chromium`.",
-    "http_401": "The site wants a login: an interface with a key in `headers` may be what you need.",
-    "http_403": "The site refuses: it may want a login, or no crawler.",
+    "no_such_host": "The host name cannot be resolved: check the address and your network connection.",
+    "tls_failure": "The host has no valid TLS certificate: try http://, or fix the address.",
+    "no_sandbox": "Chromium finds no sandbox on this machine: allow unprivileged user namespaces (docs/collecting.md), "
+    "or, if you trust the site, set `browser_sandbox: false`.",
+    "too_much_memory": "Its page takes more memory than `max_page_memory_megabytes`: raise it if you trust the site.",
+    "no_browser": "There is no such browser: set the source's `browser_path` to Chromium's path, or run "
+    "`playwright install chromium`.",
+    "http_401": "The site requires a login: an API with a key in `headers` may have the data.",
+    "http_403": "The site refuses: it may require a login, or forbid crawlers.",
 }
 
 
 @dataclass(frozen=True, slots=True)
-class Collected:
-    """A source's file, the visit that its items are read up to, and what gave no item and is no error."""
+class Crawl:
+    """A source's crawl store, the visit up to which items are read, and reason → pages without items (not errors)."""
 
-    memory: Path
+    store: Path
     visit: int
     counts: dict[str, int]
 
 
 def name_of(source: Web) -> str:
-    """Under which the source is remembered."""
+    """Return the name of the source's crawl store."""
     if source.name:
         return source.name
     address = _address(source)
@@ -97,76 +100,85 @@ def _address(source: Web) -> str:
 
 
 @contextmanager
-def collected(
-    source: Web, data: Path, remembered: Path | None, as_of: str | None, images: bool, progress: Progress
-) -> Iterator[Collected]:
-    """Collects what this visit has not got yet; a finished visit asks nothing.
+def collect(
+    source: Web, data: Path, crawl_stores: Path | None, as_of: str | None, images: bool, progress: Progress
+) -> Iterator[Crawl]:
+    """Collect what this visit has not yet collected; a finished visit sends no requests.
 
-    remembered: the folder of the sources' files; None, and where the site lies in data/: forgotten afterwards.
-    Raises InputError for addresses that are none, and where nothing was found; SourceUnreachable where the site gave nothing for now.
+    crawl_stores: the folder of the sources' crawl stores; None, and for a saved site: the store is temporary.
+    Raises InputError for invalid addresses, and if nothing was found; SourceUnreachable after temporary failures.
     """
     _check(source)
     check_secrets(source)
     check_selectors(source, images)
     with ExitStack() as stack:
         if isinstance(source, CrawlSource) and source.saved_site:
-            proxy = stack.enter_context(served(inside(data, source.saved_site), source.saved_site_limit, data))
+            proxy = stack.enter_context(serve_folder(inside(data, source.saved_site), source.saved_site_limit, data))
         else:
             proxy = None
-        kept = None if proxy else remembered
-        folder = kept or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="seedling-web-")))
+        persistent = None if proxy else crawl_stores
+        folder = persistent or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="seedling-web-")))
         path = folder / f"{name_of(source)}.sqlite"
-        with Memory(path) as memory:
-            _check_order(as_of, memory.visits(), name_of(source))
-            visit, finished = memory.visit(as_of, _definition(source, images))
-            counts = memory.counts(visit)
+        with CrawlStore(path) as store:
+            _check_order(as_of, store.visits(), name_of(source))
+            visit, finished = store.visit(as_of, _definition(source, images))
+            counts = store.counts(visit)
         if not finished:
             counts = _run_spider(source, path, visit, proxy, images, progress)
-        with Memory(path) as memory:
-            if not finished and remembered is not None:
-                _write_pace(remembered / f"{name_of(source)}.pace.json", source, memory)
-            _check_found(source, memory, visit)
-        yield Collected(path, visit, counts)
+        with CrawlStore(path) as store:
+            if not finished and crawl_stores is not None:
+                _write_rates(crawl_stores / f"{name_of(source)}.pace.json", source, store)
+            _check_items(source, store, visit)
+        yield Crawl(path, visit, counts)
 
 
 def _check(source: Web) -> None:
     for address in source.start if isinstance(source, CrawlSource) else [source.url]:
         if not address.startswith(("http://", "https://")):
-            raise InputError(f"params.yaml: scrape.sources: '{address}' is no http:// or https:// address.")
+            raise InputError(f"params.yaml: scrape.sources: '{address}' is not an http:// or https:// address.")
         if isinstance(source, CrawlSource) and source.saved_site and not address.startswith("http://"):
             raise InputError(
-                f"params.yaml: a saved site is served without TLS: write start as http://, not '{address}'."
+                f"params.yaml: a saved site is served without TLS: start its address with http://, not '{address}'."
             )
 
 
 def check_selectors(source: Web, images: bool) -> None:
-    """Raises InputError for a selector that cannot be read, and a source that has nothing for this modality."""
+    """Raise InputError for an invalid selector, and for a source without content of this modality."""
     json_paths = isinstance(source, ApiSource) or (isinstance(source, SequenceSource) and source.format == "json")
-    found = is_json_path if json_paths else is_selector
+    is_path = is_json_path if json_paths else is_selector
     names = ("follow", "item", "image", "text", "tag", "items", "id", "next", "more", "license", "attribution")
-    for name, given in [*((one, getattr(source, one, None)) for one in names), *source.fields.items()]:
-        for selector in given if isinstance(given, list) else [given]:
-            if not selector or (name in {"license", "attribution"} and not found(selector)):
+    for name, setting in [*((name, getattr(source, name, None)) for name in names), *source.fields.items()]:
+        for selector in setting if isinstance(setting, list) else [setting]:
+            if not selector or (name in {"license", "attribution"} and not is_path(selector)):
                 continue
             if fault := _fault(selector, json_paths):
                 raise InputError(f"params.yaml: scrape.sources: {name}: '{selector}' cannot be read: {fault}.")
-    wanted = "image" if images else "text"
-    if isinstance(source, ApiSource) and getattr(source, wanted) is None:
+    content = "image" if images else "text"
+    if isinstance(source, ApiSource) and getattr(source, content) is None:
         raise InputError(
-            f"params.yaml: scrape.sources: the source at {source.url} needs `{wanted}`, where an item has it."
+            f"params.yaml: scrape.sources: the source at {source.url} needs `{content}`: the path to an item's "
+            f"{content}."
         )
-    if isinstance(source, CrawlSource) and source.browser and source.browser_sandbox and os.geteuid() == 0:
+    if isinstance(source, CrawlSource):
+        _check_crawl(source, images)
+
+
+def _check_crawl(source: CrawlSource, images: bool) -> None:
+    if source.browser and source.browser_sandbox and os.geteuid() == 0:
         raise InputError(
-            f"Chromium has no sandbox for root, so no page of {source.start[0]} is opened: run Seedling as another user, or, where the site is "
-            "trusted or the machine is thrown away, set `browser_sandbox: false` for this source in params.yaml."
+            f"Chromium has no sandbox for root, so no page of {source.start[0]} is opened: run Seedling as another "
+            "user, or, if you trust the site or the machine is disposable, set `browser_sandbox: false` for this "
+            "source in params.yaml."
         )
-    if isinstance(source, CrawlSource) and source.saved_site and source.browser:
+    if source.saved_site and source.browser:
         raise InputError(
-            "params.yaml: scrape.sources: a saved site is served to the crawler alone: leave `browser` or `saved_site` out."
+            "params.yaml: scrape.sources: a saved site is served only to the crawler, not to a browser: remove "
+            "`browser` or `saved_site`."
         )
-    if images and isinstance(source, CrawlSource) and source.text:
+    if images and source.text:
         raise InputError(
-            "params.yaml: scrape.sources: `text` is given, but modality is image: name `image`, the image's address, instead."
+            "params.yaml: scrape.sources: `text` is set, but the modality is image: set `image`, the selector of the "
+            "image's address, instead."
         )
 
 
@@ -184,17 +196,17 @@ def _fault(selector: str, json_path: bool) -> str | None:
 
 
 def _check_order(as_of: str | None, visits: list[str], name: str) -> None:
-    """An old revision's rows lie in DVC's cache: the web of today is not what it was then."""
-    days = [day for one in visits if (day := _day(one))]
+    """Raise InputError for a visit in the past: DVC's cache has its rows, and the web has changed since."""
+    days = [day for visit in visits if (day := _day(visit))]
     if (as_of or "") in visits[:-1]:
         raise InputError(
-            f"scrape.as_of is {as_of}, but source '{name}' was visited again since: bring the generation of then back with `dvc checkout` or "
-            "`dvc pull`, or name a new word."
+            f"scrape.as_of is {as_of}, but source '{name}' was visited again since: restore the generation of that "
+            "visit with `dvc checkout` or `dvc pull`, or set a new value."
         )
-    if as_of and as_of not in visits and (asked := _day(as_of)) and days and asked < max(days):
+    if as_of and as_of not in visits and (day := _day(as_of)) and days and day < max(days):
         raise InputError(
-            f"scrape.as_of is {as_of}, but source '{name}' was collected on {max(days)} already and not on that day: bring the generation of "
-            "then back with `dvc checkout` or `dvc pull`, or name a later day."
+            f"scrape.as_of is {as_of}, but source '{name}' was collected on {max(days)} and not on that day: restore "
+            "the generation of that day with `dvc checkout` or `dvc pull`, or set a later day."
         )
 
 
@@ -206,123 +218,130 @@ def _day(name: str) -> date | None:
 
 
 def _definition(source: Web, images: bool) -> str:
-    """What the source asks for, not how fast or under which labels."""
-    asked = {name: value for name, value in source.model_dump().items() if name not in HOW}
-    for name in LATER & source.model_dump().keys():
-        if asked[name] == type(source).model_fields[name].default:
-            del asked[name]
-    told = json.dumps([asked, images], sort_keys=True)
-    return hashlib.blake2b(told.encode(), digest_size=8).hexdigest()
+    """Return a hash of what the source requests; it does not depend on rate limits or labels."""
+    settings = {name: value for name, value in source.model_dump().items() if name not in OTHER_SETTINGS}
+    for name in LATER_PARAMETERS & source.model_dump().keys():
+        if settings[name] == type(source).model_fields[name].default:
+            del settings[name]
+    settings_json = json.dumps([settings, images], sort_keys=True)
+    return hashlib.blake2b(settings_json.encode(), digest_size=8).hexdigest()
 
 
-def _check_found(source: Web, memory: Memory, visit: int) -> None:
-    if memory.how_many(visit)[0]:
+def _check_items(source: Web, store: CrawlStore, visit: int) -> None:
+    if store.count_items(visit)[0]:
         return
-    reasons = Counter(str(line["reason"]) for line, _ in memory.items(visit))
-    told = ", ".join(f"{reason} ({many})" for reason, many in sorted(reasons.items())) or _nothing_there(source)
-    if any(PASSING.match(reason) for reason in reasons):
+    reasons = Counter(str(record["reason"]) for record, _ in store.items(visit))
+    listed = ", ".join(f"{reason} ({count})" for reason, count in sorted(reasons.items())) or _nothing_there(source)
+    if any(TEMPORARY_FAILURE.match(reason) for reason in reasons):
         hint = (
-            " (or mend `wait_for`, which names nothing that came)"
-            if any("never_shown" in one for one in reasons)
+            " (or fix `wait_for`: no page has an element that it matches)"
+            if any("never_shown" in reason for reason in reasons)
             else ""
         )
-        raise SourceUnreachable(f"{_address(source)} gave nothing for now: {told}. Run it again later{hint}.")
+        raise SourceUnreachable(
+            f"{_address(source)} returned no items because of temporary failures: {listed}. Run again later{hint}."
+        )
     remedy = next(
-        (said for reason, said in REMEDIES.items() if any(reason in one for one in reasons)),
-        "Mend the source in params.yaml; or, where the site answered badly for a while, run it again under a new `scrape.as_of`.",
+        (remedy for code, remedy in REMEDIES.items() if any(code in reason for reason in reasons)),
+        "Fix the source in params.yaml; or, if the site had a temporary fault, run again with a new `scrape.as_of`.",
     )
-    raise InputError(f"Collecting {_address(source)} brought nothing: {told}. {remedy}")
+    raise InputError(f"Collecting {_address(source)} found no items: {listed}. {remedy}")
 
 
 def _nothing_there(source: Web) -> str:
     if isinstance(source, ApiSource):
         return f"nothing at items: {source.items}"
-    return f"no '{source.item}' on the pages" if source.item else "no page is there"
+    return f"no '{source.item}' on the pages" if source.item else "no pages"
 
 
 def _run_spider(
-    source: Web, memory: Path, visit: int, proxy: str | None, images: bool, progress: Progress
+    source: Web, store: Path, visit: int, proxy: str | None, images: bool, progress: Progress
 ) -> dict[str, int]:
-    given = {"source": source.model_dump(), "memory": str(memory), "visit": visit, "proxy": proxy, "images": images}
-    given["leader"] = os.getpid()
+    request = {"source": source.model_dump(), "store": str(store), "visit": visit, "proxy": proxy, "images": images}
+    request["leader"] = os.getpid()
     command = [sys.executable, "-P", "-m", "seedling.scrape.spider"]
     closed: dict[str, Any] | None = None
     with tempfile.TemporaryFile("w+", encoding="utf-8") as errors:
-        spider = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True)  # noqa: S603
+        spider = subprocess.Popen(  # noqa: S603
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True
+        )
         try:
-            assert spider.stdin is not None  # noqa: S101  (asked for two lines above)
+            assert spider.stdin is not None  # noqa: S101  (a pipe, as requested above)
             assert spider.stdout is not None  # noqa: S101
-            spider.stdin.write(json.dumps(given))
+            spider.stdin.write(json.dumps(request))
             spider.stdin.close()
             for line in spider.stdout:
                 if line.startswith("{"):
-                    said: dict[str, Any] = json.loads(line)
-                    if "closed" in said:
-                        closed = said
+                    message: dict[str, Any] = json.loads(line)
+                    if "closed" in message:
+                        closed = message
                     else:
-                        progress(told(name_of(source), said), said["done"], said["total"])
+                        progress(progress_line(name_of(source), message), message["done"], message["total"])
             spider.wait()
         finally:
             if spider.poll() is None:
                 spider.kill()
                 spider.wait()
         if closed is None:
-            raise _broke_off(source, spider.returncode, _last(SecretValues.of(source), errors), memory)
+            raise _broke_off(source, spider.returncode, _last_error(SecretValues.of(source), errors), store)
     counts: dict[str, int] = closed["counts"]
     return counts
 
 
-def _write_pace(path: Path, source: Web, memory: Memory) -> None:
-    """For the report: how fast each host was asked, beside the memory and not in any generation's bytes."""
+def _write_rates(path: Path, source: Web, store: CrawlStore) -> None:
+    """Write the request rates per host for the report, beside the crawl store: a generation's bytes have no times."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    told = {"source": name_of(source), "ceiling": source.requests_per_second, "points": memory.pace()}
-    path.write_text(json.dumps(told), encoding="utf-8")
+    rates = {"source": name_of(source), "ceiling": source.requests_per_second, "points": store.rates()}
+    path.write_text(json.dumps(rates), encoding="utf-8")
 
 
-def _broke_off(source: Web, returncode: int, last: str, memory: Path) -> SeedlingError:
-    """Why the process that collects ended before its time. Only what another try may mend is SourceUnreachable."""
+def _broke_off(source: Web, returncode: int, last: str, store: Path) -> SeedlingError:
+    """Return why the spider's process ended early: SourceUnreachable only if another run may succeed."""
     if returncode == -signal.SIGKILL:
         return SeedlingError(
-            f"The process that collects {_address(source)} was killed, most likely out of memory ({described_limit()}): "
-            "close other programs or raise the limit, and run again; what is there is kept."
+            f"The process that collects {_address(source)} was killed, most likely out of memory "
+            f"({described_limit()}): close other programs or raise the limit, and run again; what has "
+            "been collected is kept."
         )
-    if known := explain(sqlite3.DatabaseError(last), writing=memory, database=memory):
-        return known
-    return SourceUnreachable(f"Collecting {_address(source)} broke off: {last}. Run it again: what is there is kept.")
+    if explained := explain(sqlite3.DatabaseError(last), writing=store, database=store):
+        return explained
+    return SourceUnreachable(
+        f"Collecting {_address(source)} ended early: {last}. Run again: what has been collected is kept."
+    )
 
 
-def _last(secrets: SecretValues, errors: IO[str]) -> str:
-    """The end of what the spider wrote, masked before it is cut: a secret that is cut would not be known."""
+def _last_error(secrets: SecretValues, errors: IO[str]) -> str:
+    """Return the end of the spider's standard error, masked before it is cut: part of a secret would not be found."""
     errors.seek(0)
-    said = secrets.masked(errors.read())
-    if "Executable doesn't exist" in said or "No module named 'scrapy_playwright'" in said:
-        return "there is no browser: pip install 'seedling-ml[browser]', and name Chromium's path as `browser_path`"
-    return said[-500:].strip()
+    text = secrets.masked(errors.read())
+    if "Executable doesn't exist" in text or "No module named 'scrapy_playwright'" in text:
+        return "there is no browser: pip install 'seedling-ml[browser]', and set `browser_path` to Chromium's path"
+    return text[-500:].strip()
 
 
-def told(name: str, said: dict[str, Any]) -> str:
-    """The live line: which source, its pace, the bracket of its limit, and how often it was refused."""
-    if not said.get("rate"):
+def progress_line(name: str, message: dict[str, Any]) -> str:
+    """Return the live line: the source, its request rate, the bounds of its limit, and how often it was refused."""
+    if not message.get("rate"):
         return name
-    pace = f"{name} {said['rate']:.3g}/s"
-    if said.get("high"):
-        pace += f" (limit {said['low']:.3g} to {said['high']:.3g})"
-    return pace + (f", {said['refusals']} refused" if said["refusals"] else "")
+    line = f"{name} {message['rate']:.3g}/s"
+    if message.get("high"):
+        line += f" (limit {message['low']:.3g} to {message['high']:.3g})"
+    return line + (f", {message['refusals']} refused" if message["refusals"] else "")
 
 
-def items_of(source: Web, from_web: Collected) -> Iterator[Item]:
-    """All items of the source, by address, whatever order they came in."""
+def items_of(source: Web, crawl: Crawl) -> Iterator[Item]:
+    """Yield all items of the source, ordered by address."""
     grouped = isinstance(source, CrawlSource) and source.group_by_page
-    with Memory(from_web.memory) as memory:
-        for line, body in memory.items(from_web.visit):
-            content: bytes | str = body if body is not None else str(line.get("text", ""))
+    with CrawlStore(crawl.store) as store:
+        for record, body in store.items(crawl.visit):
+            content: bytes | str = body if body is not None else str(record.get("text", ""))
             yield Item(
-                origin=line["origin"],
+                origin=record["origin"],
                 load=lambda content=content: content,  # type: ignore[misc]
                 weight=source.weight,
-                license=line.get("license"),
-                attribution=line.get("attribution"),
-                group=f"page {line['page']}" if grouped and "reason" not in line else None,
-                fields={**line.get("fields", {}), "page": line["page"]},
-                reason=line.get("reason"),
+                license=record.get("license"),
+                attribution=record.get("attribution"),
+                group=f"page {record['page']}" if grouped and "reason" not in record else None,
+                fields={**record.get("fields", {}), "page": record["page"]},
+                reason=record.get("reason"),
             )

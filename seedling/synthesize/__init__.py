@@ -1,4 +1,4 @@
-"""synthesize: new training rows. Mixtures with soft labels, pasted objects, generated and translated images; templates with slots for texts.
+"""synthesize: new training rows. Images: mixup, CutMix, cut and paste, generation and translation; texts: templates.
 
 python -m seedling.runner synthesize
 """
@@ -20,22 +20,22 @@ from seedling.media import images, texts
 from seedling.parallel.pool import in_pieces
 from seedling.progress import Progress, counted, silent
 from seedling.stats.randomness import generator
-from seedling.synthesize.generating import generated
-from seedling.synthesize.mixing import LEAST_CUT, Pair, cut_in, draw_pairs, mix, mixed_label
+from seedling.synthesize.generating import generated_rows
+from seedling.synthesize.mixing import MIN_CUT_SHARE, Pair, cut_in, draw_pairs, mix, mixed_label
 from seedling.synthesize.pasting import cut_rows
-from seedling.synthesize.templates import possible, sample
-from seedling.synthesize.translating import translated
+from seedling.synthesize.templates import count_sentences, sample_sentences
+from seedling.synthesize.translating import translated_rows
 
-BY_EFFORT = {"quick": 0.5, "normal": 1.0, "thorough": 2.0}
-OF_IMAGES = ("mixup", "cutmix", "cut_and_paste", "negatives", "generate", "translate")  # params that say how many
-ENOUGH = 4000  # mixtures in all where params leave their number open
-OF_PARENT = ("fold", "label", "weight", "group")  # columns that a mixture takes from the rows it is made of
-MIXTURES_A_PIECE, MEGABYTES_A_PIECE = 128, 8
+MIXUP_PER_ROW = {"quick": 0.5, "normal": 1.0, "thorough": 2.0}  # by effort
+MAX_MIXUP_ROWS = 4000  # in total where synthesize.mixup is not set
+IMAGE_METHODS = ("mixup", "cutmix", "cut_and_paste", "negatives", "generate", "translate")  # params with a number
+PARENT_COLUMNS = ("fold", "label", "weight", "group")  # that a mixup or CutMix row depends on
+MAX_PAIRS_PER_BATCH, MAX_MEGABYTES_PER_BATCH = 128, 8
 
 
 def synthesize(
     params: SynthesizeParams,
-    facts: WorkspaceConfig,
+    config: WorkspaceConfig,
     *,
     collected: Path,
     validated: Path,
@@ -43,34 +43,32 @@ def synthesize(
     data: Path | None = None,
     progress: Progress = silent,
 ) -> None:
-    """Writes `generations/synthesize`. data: where files of slot values lie. Raises InputError for templates that cannot be filled or name no class."""
+    """Write `generations/synthesize`. data: the folder that holds files of slot values and the user's plugins.
+
+    Raises InputError for params of the other modality, and for templates that cannot be filled or name an unknown
+    class.
+    """
     rows, classes = read(validated), read_manifest(validated)["classes"]
     notes: dict[str, Any] = {}
-    if facts.modality == "image" and params.templates:
-        raise InputError("params.yaml: synthesize.templates make texts, but this is an image workspace: remove them.")
-    of_images = [name for name in OF_IMAGES if getattr(params, name)]
-    if facts.modality == "text" and of_images:
-        raise InputError(
-            f"params.yaml: synthesize.{of_images[0]} makes images, but this is a text workspace: remove it."
-        )
-    with GenerationWriter(output, stage="synthesize", modality=facts.modality) as writer:
-        made: Iterator[tuple[Row, str | None]]
-        if facts.modality == "image":
+    _check_modality(params, config)
+    with GenerationWriter(output, stage="synthesize", modality=config.modality) as writer:
+        new_rows: Iterator[tuple[Row, str | None]]
+        if config.modality == "image":
             by_id = rows.set_index("id")
             parents = rows[(rows["split"] == "train") & rows["label"].notna()].set_index("id")
-            made = chain(
-                _mixtures(parents, classes, params, facts, collected, progress),
-                cut_rows(parents, classes, params, facts, collected, data, progress),
-                generated(by_id, classes, params, facts, collected, progress),
-                translated(by_id, params, facts, collected, progress),
+            new_rows = chain(
+                _mixed_rows(parents, classes, params, config, collected, progress),
+                cut_rows(parents, classes, params, config, collected, data, progress),
+                generated_rows(by_id, classes, params, config, collected, progress),
+                translated_rows(by_id, params, config, collected, progress),
             )
         else:
-            of_class = _by_class(params, classes)
-            notes = _said_of_templates(of_class, params, data)
-            made = _sentences(rows, of_class, params, facts, data, progress)
+            templates_by_class = _templates_by_class(params, classes)
+            notes = _template_notes(templates_by_class, params, data)
+            new_rows = _template_rows(rows, templates_by_class, params, config, data, progress)
         rows_in = 0
         seen: set[str] = set()
-        for row, reason in made:
+        for row, reason in new_rows:
             rows_in += 1
             if reason or row.id in seen:
                 writer.reject(row, reason or "exact_duplicate")
@@ -80,142 +78,173 @@ def synthesize(
         writer.close(rows_in=rows_in, classes=classes, **notes)
 
 
-def _mixtures(
+def _check_modality(params: SynthesizeParams, config: WorkspaceConfig) -> None:
+    if config.modality == "image" and params.templates:
+        raise InputError("params.yaml: synthesize.templates make texts, but this is an image workspace: remove them.")
+    image_methods = [name for name in IMAGE_METHODS if getattr(params, name)]
+    if config.modality == "text" and image_methods:
+        raise InputError(
+            f"params.yaml: synthesize.{image_methods[0]} makes images, but this is a text workspace: remove it."
+        )
+
+
+def _mixed_rows(
     parents: pd.DataFrame,
     classes: Sequence[str],
     params: SynthesizeParams,
-    facts: WorkspaceConfig,
+    config: WorkspaceConfig,
     collected: Path,
     progress: Progress,
 ) -> Iterator[tuple[Row, str | None]]:
-    a_row = params.mixup
-    if a_row is None:
-        a_row = min(BY_EFFORT[facts.effort], ENOUGH / max(1, len(parents)))
+    """Yield the mixup rows and the CutMix rows."""
+    mixup_per_row = params.mixup
+    if mixup_per_row is None:
+        mixup_per_row = min(MIXUP_PER_ROW[config.effort], MAX_MIXUP_ROWS / max(1, len(parents)))
     ids, folds, labels = list(parents.index), parents["fold"].fillna(-1).astype(int).tolist(), parents["label"].tolist()
     drawn: list[tuple[str, Pair]] = []
-    for way, many, alpha in (("mixup", a_row, params.mixup_alpha), ("cutmix", params.cutmix, params.cutmix_alpha)):
-        pairs = draw_pairs(ids, folds, many, alpha, facts.seed, way=way, labels=labels, partners=params.partners)
-        drawn += [(way, pair) for pair in pairs]
-    wanted = {one for _, pair in drawn for one in (pair.first, pair.second)}
-    image_arrays: dict[str, Any] = dict(payloads([collected], wanted)) if drawn else {}
-    known: dict[str, Image] = {
-        one: (image, {name: parents.at[one, name] for name in OF_PARENT}) for one, image in image_arrays.items()
+    for method, per_row, alpha in (
+        ("mixup", mixup_per_row, params.mixup_alpha),
+        ("cutmix", params.cutmix, params.cutmix_alpha),
+    ):
+        pairs = draw_pairs(
+            ids, folds, per_row, alpha, config.seed, method=method, labels=labels, partners=params.partners
+        )
+        drawn += [(method, pair) for pair in pairs]
+    parent_ids = {parent_id for _, pair in drawn for parent_id in (pair.first, pair.second)}
+    encoded: dict[str, Any] = dict(payloads([collected], parent_ids)) if drawn else {}
+    images_by_id: dict[str, ParentImage] = {
+        row_id: (image, {name: parents.at[row_id, name] for name in PARENT_COLUMNS})
+        for row_id, image in encoded.items()
     }
-    mixed = (Mixed(way, pair, known[pair.first], known[pair.second]) for way, pair in drawn)
-    rows = chain.from_iterable(in_pieces(Mixtures(params.weight, tuple(classes), facts), _in_pieces(mixed)))
+    jobs = (MixJob(method, pair, images_by_id[pair.first], images_by_id[pair.second]) for method, pair in drawn)
+    rows = chain.from_iterable(in_pieces(MixBatch(params.weight, tuple(classes), config), _batches(jobs)))
     for row in counted(rows, progress, "mix images", len(drawn)):
         yield row, None
 
 
-Image = tuple[bytes, dict[str, Any]]  # encoded, and the columns `OF_PARENT`
+ParentImage = tuple[bytes, dict[str, Any]]  # the encoded image, and the columns PARENT_COLUMNS
 
 
-class Mixed(NamedTuple):
-    """A mixture to be made: how, of which rows, and their images."""
+class MixJob(NamedTuple):
+    """Two images to mix. method: mixup or cutmix."""
 
-    way: str
+    method: str
     pair: Pair
-    first: Image
-    second: Image
+    first: ParentImage
+    second: ParentImage
 
 
-def _in_pieces(mixed: Iterable[Mixed]) -> Iterator[list[Mixed]]:
-    piece, held = list[Mixed](), 0
-    for one in mixed:
-        piece.append(one)
-        held += len(one.first[0]) + len(one.second[0])
-        if len(piece) == MIXTURES_A_PIECE or held > MEGABYTES_A_PIECE * 2**20:
-            yield piece
-            piece, held = [], 0
-    if piece:
-        yield piece
+def _batches(jobs: Iterable[MixJob]) -> Iterator[list[MixJob]]:
+    batch, n_bytes = list[MixJob](), 0
+    for job in jobs:
+        batch.append(job)
+        n_bytes += len(job.first[0]) + len(job.second[0])
+        if len(batch) == MAX_PAIRS_PER_BATCH or n_bytes > MAX_MEGABYTES_PER_BATCH * 2**20:
+            yield batch
+            batch, n_bytes = [], 0
+    if batch:
+        yield batch
 
 
 @dataclass(frozen=True)
-class Mixtures:
-    """Mixes images two by two; a piece of work that any process may do. weight: of each new row."""
+class MixBatch:
+    """Mix a batch of image pairs. Picklable, for worker processes. weight: a factor on the parents' smaller weight."""
 
     weight: float
     classes: tuple[str, ...]
-    facts: WorkspaceConfig
+    config: WorkspaceConfig
 
-    def __call__(self, mixed: Sequence[Mixed]) -> list[Row]:
-        """A row for each."""
-        return [self._mixture(*one) for one in mixed]
+    def __call__(self, jobs: Sequence[MixJob]) -> list[Row]:
+        """Return one row per job."""
+        return [self._mix(*job) for job in jobs]
 
-    def _mixture(self, way: str, pair: Pair, one: Image, other: Image) -> Row:
-        (_, first), (_, second) = one, other
-        decoded = [images.decode(encoded, self.facts.max_megapixels) for encoded, _ in (one, other)]
+    def _mix(self, method: str, pair: Pair, first: ParentImage, second: ParentImage) -> Row:
+        (first_encoded, first_columns), (second_encoded, second_columns) = first, second
+        first_pixels = images.decode(first_encoded, self.config.max_megapixels)
+        second_pixels = images.decode(second_encoded, self.config.max_megapixels)
         share = pair.share
-        if way == "mixup":
-            pixels = mix(decoded[0], decoded[1], share)
+        if method == "mixup":
+            pixels = mix(first_pixels, second_pixels, share)
+            recipe = recipe_json(method, share=round(share, 6))
         else:
-            rng = generator(self.facts.seed, "cutmix place", pair.first, pair.second, pair.share)
-            pixels, share, place = cut_in(decoded[0], decoded[1], min(share, 1 - LEAST_CUT), rng)
-        recipe = recipe_json(way, share=round(share, 6), **({} if way == "mixup" else {"place": place}))
+            rng = generator(self.config.seed, "cutmix place", pair.first, pair.second, pair.share)
+            pixels, share, rectangle = cut_in(first_pixels, second_pixels, min(share, 1 - MIN_CUT_SHARE), rng)
+            recipe = recipe_json(method, share=round(share, 6), place=rectangle)
         return Row(
             id=identify(images.content(pixels), [pair.first, pair.second], recipe),
             split="train",
-            fold=None if pd.isna(first["fold"]) else int(first["fold"]),
-            label=(first if share >= 0.5 else second)["label"],
-            label_probs=mixed_label(first["label"], second["label"], share, self.classes),
-            label_source=way,
-            weight=self.weight * min(float(first["weight"]), float(second["weight"])),
+            fold=None if pd.isna(first_columns["fold"]) else int(first_columns["fold"]),
+            label=(first_columns if share >= 0.5 else second_columns)["label"],
+            label_probs=mixed_label(first_columns["label"], second_columns["label"], share, self.classes),
+            label_source=method,
+            weight=self.weight * min(float(first_columns["weight"]), float(second_columns["weight"])),
             confidence=max(share, 1 - share),
             parent_ids=[pair.first, pair.second],
             recipe=recipe,
-            group=first["group"],
+            group=first_columns["group"],
             payload=images.encode(pixels),
         )
 
 
-def _by_class(params: SynthesizeParams, classes: Sequence[str]) -> dict[str, list[Template]]:
-    """Each class's templates; those without a label are every class's. Raises InputError for a class that is none."""
-    of_class: dict[str, list[Template]] = {}
+def _templates_by_class(params: SynthesizeParams, classes: Sequence[str]) -> dict[str, list[Template]]:
+    """Return the templates of each class; a template without a label belongs to every class.
+
+    Raises InputError for an unknown class.
+    """
     names = [template.label for template in params.templates if template.label is not None]
     names += params.template_rows if isinstance(params.template_rows, dict) else []
     if unknown := [name for name in [*names, *params.label_names] if name not in classes]:
         raise InputError(
-            f"params.yaml: synthesize: '{unknown[0]}' is no class: it must be one of {', '.join(classes)}."
+            f"params.yaml: synthesize: '{unknown[0]}' is not a class: it must be one of {', '.join(classes)}."
         )
+    templates_by_class: dict[str, list[Template]] = {}
     for template in params.templates:
         for label in [template.label] if template.label is not None else classes:
-            of_class.setdefault(label, []).append(template)
-    return of_class
+            templates_by_class.setdefault(label, []).append(template)
+    return templates_by_class
 
 
-def _spoken(params: SynthesizeParams, label: str) -> str:
+def _label_text(params: SynthesizeParams, label: str) -> str:
+    """Return the text of {label} in a template."""
     return params.label_names.get(label, label.replace("_", " "))
 
 
-def _said_of_templates(
-    of_class: dict[str, list[Template]], params: SynthesizeParams, data: Path | None
+def _template_notes(
+    templates_by_class: dict[str, list[Template]], params: SynthesizeParams, data: Path | None
 ) -> dict[str, Any]:
-    told = [
-        {"class": label, "text": one.text, "possible": possible(one, data, _spoken(params, label))}
-        for label, templates in sorted(of_class.items())
-        for one in templates
+    """Return the number of sentences per template, for the manifest."""
+    notes = [
+        {
+            "class": label,
+            "text": template.text,
+            "possible": count_sentences(template, data, _label_text(params, label)),
+        }
+        for label, templates in sorted(templates_by_class.items())
+        for template in templates
     ]
-    if silent := [one["text"] for one in told if one["possible"] == 0]:
-        raise InputError(f"params.yaml: synthesize.templates: '{silent[0]}': its `never` forbids every sentence.")
-    return {"templates": told} if told else {}
+    if empty := [note["text"] for note in notes if note["possible"] == 0]:
+        raise InputError(f"params.yaml: synthesize.templates: '{empty[0]}': its `never` forbids every sentence.")
+    return {"templates": notes} if notes else {}
 
 
-def _sentences(
+def _template_rows(
     rows: pd.DataFrame,
-    of_class: dict[str, list[Template]],
+    templates_by_class: dict[str, list[Template]],
     params: SynthesizeParams,
-    facts: WorkspaceConfig,
+    config: WorkspaceConfig,
     data: Path | None,
     progress: Progress,
 ) -> Iterator[tuple[Row, str | None]]:
-    known = {texts.normalized(text) for text in rows["text"]}  # a copy of a collected row would leak through the folds
-    said: dict[str, str] = {}
-    for label in counted(sorted(of_class), progress, "fill templates", len(of_class)):
-        rng = generator(facts.seed, "templates", label)
-        many = params.template_rows if isinstance(params.template_rows, int) else params.template_rows.get(label, 0)
-        for template, filled in sample(of_class[label], many, rng, data, _spoken(params, label)):
-            text, recipe = texts.clean(filled), recipe_json("template", text=template.text)
+    collected_texts = {texts.normalized(text) for text in rows["text"]}  # a copy of such a row would leak across folds
+    label_by_text: dict[str, str] = {}
+    for label in counted(sorted(templates_by_class), progress, "fill templates", len(templates_by_class)):
+        rng = generator(config.seed, "templates", label)
+        by_class = params.template_rows
+        n_rows = by_class if isinstance(by_class, int) else by_class.get(label, 0)
+        for template, sentence in sample_sentences(
+            templates_by_class[label], n_rows, rng, data, _label_text(params, label)
+        ):
+            text, recipe = texts.clean(sentence), recipe_json("template", text=template.text)
             row = Row(
                 id=identify(texts.content(text), recipe=recipe),
                 split="train",
@@ -226,13 +255,14 @@ def _sentences(
                 group=identify(template.text.encode()),
                 payload=text,
             )
-            yield row, _fault(texts.normalized(text), known, said, label)
-            said.setdefault(texts.normalized(text), label)
+            yield row, _reason(texts.normalized(text), label, collected_texts, label_by_text)
+            label_by_text.setdefault(texts.normalized(text), label)
 
 
-def _fault(text: str, known: set[str], said: dict[str, str], label: str) -> str | None:
+def _reason(text: str, label: str, collected_texts: set[str], label_by_text: dict[str, str]) -> str | None:
+    """Return the reason to reject the sentence, or None."""
     if not text:
         return "empty"
-    if text in known or said.get(text) == label:
+    if text in collected_texts or label_by_text.get(text) == label:
         return "exact_duplicate"
-    return "said_of_another_class" if text in said else None
+    return "said_of_another_class" if text in label_by_text else None

@@ -1,7 +1,8 @@
-"""Images of a class that a small generator makes (seedling/models/image_flow.py), one generator a fold.
+"""Images of a class from a small generator (seedling/models/image_flow.py), one generator per fold.
 
-Each learns from its own fold's labeled rows alone, so that a row stays in the fold of all that it was made from; before that all of them learn together
-what the pool's images look like, whose labels nobody knows. What comes out almost as it went in is rejected: it teaches nothing new.
+Each generator trains on the labeled rows of its own fold alone, so that a generated row belongs to the fold of all rows
+that it depends on. If the pool is large enough, one generator is first pretrained on the pool's images without labels.
+Generated images that are nearly copies of training images are rejected: they add no information.
 """
 
 from __future__ import annotations
@@ -23,194 +24,212 @@ from seedling.parallel.executor import in_threads
 from seedling.progress import Progress, counted
 from seedling.stats.randomness import derived_seed, how_many
 
-STEPS = {"quick": 150, "normal": 800, "thorough": 5_000}  # of training, of a fold's generator, and before of the pool's
-ENOUGH_IN_POOL = 200  # images: from here on the pool is learnt from
-MOST_FROM_POOL = 5_000
-MARGIN = 1.25  # how much rougher than any row an image may be
-COPY = 6.0  # mean difference of thumbnails, 0 to 255, from which on an image is another one
+TRAINING_STEPS = {"quick": 150, "normal": 800, "thorough": 5_000}  # per fold, and the same for pretraining
+MIN_POOL_IMAGES = 200  # for pretraining
+MAX_POOL_IMAGES = 5_000
+MAX_ROUGHNESS_RATIO = 1.25  # of an image's roughness to that of the roughest row
+MIN_THUMBNAIL_DIFFERENCE = 6.0  # mean difference of thumbnails, 0 to 255; below, an image is a copy
 
 
 @dataclass(frozen=True)
-class Taught:
-    """What a fold's generator made of one class. family: the rows it learnt the class from."""
+class GeneratedClass:
+    """The images of one class from one fold's generator. training_ids: the rows of the class that it trained on."""
 
     fold: int
     label: str
-    family: list[str]
+    training_ids: list[str]
     image_arrays: list[images.Pixels]
 
 
-def generated(
+def generated_rows(
     rows: pd.DataFrame,
     classes: Sequence[str],
     params: SynthesizeParams,
-    facts: WorkspaceConfig,
+    config: WorkspaceConfig,
     collected: Path,
     progress: Progress,
 ) -> Iterator[tuple[Row, str | None]]:
-    """Images of every class and fold, each with the reason where it cannot stay. rows: all of validate's, indexed by id.
+    """Yield images per class and fold, `synthesize.generate` per labeled row, with the reason to reject each or None.
 
-    So many a labeled row as params say. Its parents are the two rows of its class and fold that it is most like; the recipe's `learnt_from` is the hash of
-    all that its generator learnt the class from. Raises InputError where no row lies in a fold, Diverged where a generator's training breaks down.
+    rows: all of validate's, indexed by id. The parents of an image are the two most similar rows of its class and fold;
+    `learnt_from` in the recipe is the hash of all rows of the class that its generator trained on. Raises InputError if
+    no labeled row has a fold, and Diverged if the training of a generator diverges.
     """
     parents = rows[(rows["split"] == "train") & rows["label"].notna() & rows["fold"].notna()]
     if not params.generate:
         return
     if not len(parents):
         raise InputError(
-            "params.yaml: synthesize.generate: no labeled row lies in a fold, so there is nothing to learn from: label a second row of some "
-            "classes, or set it to 0."
+            "params.yaml: synthesize.generate: no labeled row has a fold, so there are no rows to train on: label a "
+            "second row of some classes, or set it to 0."
         )
     from seedling.models.model import single_threaded
 
-    pool = sorted(rows.index[rows["split"] == "pool"], key=lambda one: derived_seed(facts.seed, "generate", one))
-    pool = pool[:MOST_FROM_POOL]
+    pool = sorted(rows.index[rows["split"] == "pool"], key=lambda row_id: derived_seed(config.seed, "generate", row_id))
+    pool = pool[:MAX_POOL_IMAGES]
     held_out = rows.index[rows["split"].isin(["test", "validation"])]
-    small = _small([*parents.index, *pool, *held_out], params.generate_side, collected, facts, progress)
-    steps = params.generate_steps or STEPS[facts.effort]
+    side = params.generate_side
+    small_images = _read_squares([*parents.index, *pool, *held_out], side, collected, config, progress)
+    steps = params.generate_steps or TRAINING_STEPS[config.effort]
     with single_threaded():
-        made = _by_fold(parents, pool, small, classes, params, facts, steps, progress)
-    gray = all(images.is_gray(small[one]) for one in parents.index)
-    known = Copies(
-        {one: small[one] for one in [*parents.index, *pool]},
-        {one: small[one] for one in held_out},
-        sum(len(one.image_arrays) for one in made),
+        generated = _generate(parents, pool, small_images, classes, params, config, steps, progress)
+    gray = all(images.is_gray(small_images[row_id]) for row_id in parents.index)
+    copies = CopyFilter(
+        {row_id: small_images[row_id] for row_id in [*parents.index, *pool]},
+        {row_id: small_images[row_id] for row_id in held_out},
+        sum(len(class_images.image_arrays) for class_images in generated),
     )
-    told = {"steps": steps, "side": params.generate_side, "pool": len(pool) if len(pool) >= ENOUGH_IN_POOL else 0}
-    for one in made:
-        learnt_from, weight = identify(b"", one.family), params.weight * float(parents.loc[one.family, "weight"].mean())
-        for number, pixels in enumerate(one.image_arrays):
-            child = _as_gray(pixels) if gray else pixels
-            recipe = recipe_json("generated", learnt_from=learnt_from, number=number, seed=facts.seed, **told)
-            near = known.nearest(child, one.family)
-            row = Row(
-                id=identify(images.content(child), near, recipe),
-                split="train",
-                fold=one.fold,
-                label=one.label,
-                label_source="generated",
-                weight=weight,
-                parent_ids=near,
-                recipe=recipe,
-                group=learnt_from,
-                payload=images.encode(child),
-            )
-            yield row, known.reason(child, one.family)
+    details = {"steps": steps, "side": side, "pool": len(pool) if len(pool) >= MIN_POOL_IMAGES else 0}
+    for class_images in generated:
+        learnt_from = identify(b"", class_images.training_ids)
+        weight = params.weight * float(parents.loc[class_images.training_ids, "weight"].mean())
+        for number, array in enumerate(class_images.image_arrays):
+            pixels = _as_gray(array) if gray else array
+            recipe = recipe_json("generated", learnt_from=learnt_from, number=number, seed=config.seed, **details)
+            parent_ids = copies.nearest(pixels, class_images.training_ids)
+            row = _generated_row(class_images, pixels, parent_ids, recipe, weight, learnt_from)
+            yield row, copies.reason(pixels, class_images.training_ids)
 
 
-class Copies:
-    """Which image is almost another one, or like none: by the mean difference of their thumbnails."""
+def _generated_row(
+    generated: GeneratedClass, pixels: images.Pixels, parent_ids: list[str], recipe: str, weight: float, group: str
+) -> Row:
+    return Row(
+        id=identify(images.content(pixels), parent_ids, recipe),
+        split="train",
+        fold=generated.fold,
+        label=generated.label,
+        label_source="generated",
+        weight=weight,
+        parent_ids=parent_ids,
+        recipe=recipe,
+        group=group,
+        payload=images.encode(pixels),
+    )
 
-    def __init__(self, taught: Mapping[str, images.Pixels], held_out: Mapping[str, images.Pixels], most: int) -> None:
-        """taught: what a generator may have learnt, or other folds' rows; held_out: what judges; most: images that will be asked about."""
-        self._place = {name: number for number, name in enumerate(taught)}
-        self._taught = _thumbnails(taught.values())
+
+class CopyFilter:
+    """Reject images that are copies, or unlike all rows, by the mean difference of thumbnails."""
+
+    def __init__(
+        self, training: Mapping[str, images.Pixels], held_out: Mapping[str, images.Pixels], max_images: int
+    ) -> None:
+        """Compute the thumbnails of all rows.
+
+        training: training and pool images of all folds; held_out: images of the test and validation splits;
+        max_images: the number of calls of `reason`.
+        """
+        self._index = {row_id: index for index, row_id in enumerate(training)}
+        self._training = _thumbnails(training.values())
         self._held_out = _thumbnails(held_out.values())
-        self._kept = np.zeros((most, *self._taught.shape[1:]), np.float32)
-        self._many = 0  # of them
-        self._roughest = max((roughness(one) for one in taught.values()), default=0.0)
+        self._accepted = np.zeros((max_images, *self._training.shape[1:]), np.float32)
+        self._n_accepted = 0
+        self._max_roughness = max((roughness(pixels) for pixels in training.values()), default=0.0)
 
-    def nearest(self, pixels: images.Pixels, family: Sequence[str]) -> list[str]:
-        """The two of the family that it is most like, at most."""
-        away = _away(self._taught[[self._place[one] for one in family]], images.thumbnail(pixels))
-        return [family[one] for one in np.argsort(away, kind="stable")[:2]]
+    def nearest(self, pixels: images.Pixels, row_ids: Sequence[str]) -> list[str]:
+        """Return the two most similar of the rows, or fewer if there are fewer."""
+        thumbnails = self._training[[self._index[row_id] for row_id in row_ids]]
+        differences = _differences(thumbnails, images.thumbnail(pixels))
+        return [row_ids[index] for index in np.argsort(differences, kind="stable")[:2]]
 
-    def reason(self, pixels: images.Pixels, family: Sequence[str]) -> str | None:
-        """Why the image is none of its own; None where it is, and is known from now on."""
-        mine = images.thumbnail(pixels)
-        if (_away(self._held_out, mine) < COPY).any():
+    def reason(self, pixels: images.Pixels, training_ids: Sequence[str]) -> str | None:
+        """Return the reason to reject the image, or None; an image that passes is remembered."""
+        thumbnail = images.thumbnail(pixels)
+        if (_differences(self._held_out, thumbnail) < MIN_THUMBNAIL_DIFFERENCE).any():
             return "near_duplicate_of_test"
-        if roughness(pixels) > MARGIN * max(self._roughest, 1.0):
+        if roughness(pixels) > MAX_ROUGHNESS_RATIO * max(self._max_roughness, 1.0):
             return "unlike_any_row"
-        copied = np.flatnonzero(_away(self._taught, mine) < COPY)
+        copied = np.flatnonzero(_differences(self._training, thumbnail) < MIN_THUMBNAIL_DIFFERENCE)
         if len(copied):
-            of_family = np.isin(copied, [self._place[one] for one in family])
-            return "copy_of_a_parent" if of_family.all() else "copy_of_another_row"
-        if (_away(self._kept[: self._many], mine) < COPY).any():
+            is_parent = np.isin(copied, [self._index[row_id] for row_id in training_ids])
+            return "copy_of_a_parent" if is_parent.all() else "copy_of_another_row"
+        if (_differences(self._accepted[: self._n_accepted], thumbnail) < MIN_THUMBNAIL_DIFFERENCE).any():
             return "copy_of_another_row"
-        self._kept[self._many] = mine
-        self._many += 1
+        self._accepted[self._n_accepted] = thumbnail
+        self._n_accepted += 1
         return None
 
 
 def roughness(pixels: images.Pixels) -> float:
-    """The mean difference of neighbors, 0 to 255: what a generator that learnt too little leaves of its noise."""
+    """Return the mean absolute difference of neighboring pixels, 0 to 255: high if a generator left noise."""
     values = pixels.astype(np.float32)
     return float(np.abs(np.diff(values, axis=0)).mean() + np.abs(np.diff(values, axis=1)).mean()) / 2
 
 
 def _thumbnails(image_arrays: Iterable[images.Pixels]) -> NDArray[np.float32]:
-    """(n, 16, 16, 3)."""
-    found = [images.thumbnail(one) for one in image_arrays]
-    return np.stack(found) if found else np.zeros((0, 16, 16, 3), np.float32)
+    """Return (n, 16, 16, 3)."""
+    thumbnails = [images.thumbnail(pixels) for pixels in image_arrays]
+    return np.stack(thumbnails) if thumbnails else np.zeros((0, 16, 16, 3), np.float32)
 
 
-def _away(many: NDArray[np.float32], one: NDArray[np.float32]) -> NDArray[np.float32]:
-    """(n,): mean differences, 0 to 255."""
-    result: NDArray[np.float32] = np.abs(many - one).mean(axis=(1, 2, 3))
+def _differences(thumbnails: NDArray[np.float32], thumbnail: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return (n,): the mean absolute differences to one thumbnail, 0 to 255."""
+    result: NDArray[np.float32] = np.abs(thumbnails - thumbnail).mean(axis=(1, 2, 3))
     return result
 
 
-def _small(
-    names: Sequence[str], side: int, collected: Path, facts: WorkspaceConfig, progress: Progress
+def _read_squares(
+    row_ids: Sequence[str], side: int, collected: Path, config: WorkspaceConfig, progress: Progress
 ) -> dict[str, NDArray[np.uint8]]:
-    """Every image, (side, side, 3), its middle square."""
-    found = {}
-    for name, encoded in counted(payloads([collected], names), progress, "read images", len(names)):
-        pixels = images.decode(bytes(encoded), facts.max_megapixels)  # type: ignore[arg-type]
+    """Return the central square of each image, resized to (side, side, 3)."""
+    squares = {}
+    for row_id, encoded in counted(payloads([collected], row_ids), progress, "read images", len(row_ids)):
+        pixels = images.decode(bytes(encoded), config.max_megapixels)  # type: ignore[arg-type]
         height, width = pixels.shape[:2]
-        across = min(height, width)
-        top, left = (height - across) // 2, (width - across) // 2
-        found[name] = images.resized(pixels[top : top + across, left : left + across], side, side)
-    return found
+        length = min(height, width)
+        top, left = (height - length) // 2, (width - length) // 2
+        squares[row_id] = images.resized(pixels[top : top + length, left : left + length], side, side)
+    return squares
 
 
-def _by_fold(
+def _generate(
     parents: pd.DataFrame,
     pool: Sequence[str],
-    small: Mapping[str, images.Pixels],
+    small_images: Mapping[str, images.Pixels],
     classes: Sequence[str],
     params: SynthesizeParams,
-    facts: WorkspaceConfig,
+    config: WorkspaceConfig,
     steps: int,
     progress: Progress,
-) -> list[Taught]:
-    """Every fold's generator taught, and what it made."""
+) -> list[GeneratedClass]:
+    """Train one generator per fold, and return its images per class."""
     from seedling.models.image_flow import ImageFlow
     from seedling.models.training import FitContext
 
-    folds = sorted({int(one) for one in parents["fold"]})
-    of_pool = len(pool) >= ENOUGH_IN_POOL
-    done = dict.fromkeys([-1, *folds], 0)
+    folds = sorted({int(fold) for fold in parents["fold"]})
+    has_pretraining = len(pool) >= MIN_POOL_IMAGES
+    steps_done = dict.fromkeys([-1, *folds], 0)  # -1: pretraining
 
-    def watched(fold: int) -> Callable[[int, float], None]:
+    def watcher(fold: int) -> Callable[[int, float], None]:
         def watch(step: int, loss: float) -> None:
-            done[fold] = step
-            progress("teach generators", sum(done.values()), steps * (len(folds) + of_pool))
+            steps_done[fold] = step
+            progress("train generators", sum(steps_done.values()), steps * (len(folds) + has_pretraining))
 
         return watch
 
-    first = ImageFlow(
-        len(classes), params.generate_side, FitContext(len(classes), derived_seed(facts.seed, "generate"), steps)
+    pretrained = ImageFlow(
+        len(classes), params.generate_side, FitContext(len(classes), derived_seed(config.seed, "generate"), steps)
     )
-    if of_pool:
-        shown = np.stack([small[one] for one in pool])
-        first.fit(shown, np.full(len(shown), -1, dtype=np.int64), watched(-1))
+    if has_pretraining:
+        pool_images = np.stack([small_images[row_id] for row_id in pool])
+        pretrained.fit(pool_images, np.full(len(pool_images), -1, dtype=np.int64), watcher(-1))
 
-    def of_fold(fold: int) -> list[Taught]:
-        mine = parents[parents["fold"] == fold]
-        flow = first.copy(FitContext(len(classes), derived_seed(facts.seed, "generate", fold), steps, device=fold))
-        labels = pd.Index(classes).get_indexer(mine["label"]).astype(np.int64)
-        flow.fit(np.stack([small[one] for one in mine.index]), labels, watched(fold))
-        found = []
-        for label, some in mine.groupby("label", sort=True):
-            family = sorted(some.index)
-            many = sum(how_many(params.generate, facts.seed, "generate", one) for one in family)
-            seeds = [derived_seed(facts.seed, "generate", fold, label, number) for number in range(many)]
-            found.append(Taught(fold, str(label), family, list(flow.sample(classes.index(str(label)), seeds))))
-        return found
+    def generate_fold(fold: int) -> list[GeneratedClass]:
+        fold_rows = parents[parents["fold"] == fold]
+        seed = derived_seed(config.seed, "generate", fold)
+        flow = pretrained.copy(FitContext(len(classes), seed, steps, device=fold))
+        labels = pd.Index(classes).get_indexer(fold_rows["label"]).astype(np.int64)
+        flow.fit(np.stack([small_images[row_id] for row_id in fold_rows.index]), labels, watcher(fold))
+        generated = []
+        for label, class_rows in fold_rows.groupby("label", sort=True):
+            row_ids = sorted(class_rows.index)
+            count = sum(how_many(params.generate, config.seed, "generate", row_id) for row_id in row_ids)
+            seeds = [derived_seed(config.seed, "generate", fold, label, number) for number in range(count)]
+            image_arrays = list(flow.sample(classes.index(str(label)), seeds))
+            generated.append(GeneratedClass(fold, str(label), row_ids, image_arrays))
+        return generated
 
-    return [one for some in in_threads(of_fold, folds) for one in some]
+    return [class_images for fold_images in in_threads(generate_fold, folds) for class_images in fold_images]
 
 
 def _as_gray(pixels: images.Pixels) -> images.Pixels:

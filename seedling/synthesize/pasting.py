@@ -1,4 +1,4 @@
-"""Rows that are cut and pasted: which object before which background, within a fold, and backgrounds as rows of the class `nothing`."""
+"""Rows of cut and paste: which object on which background, within a fold; and backgrounds as rows of `nothing`."""
 
 from __future__ import annotations
 
@@ -18,177 +18,200 @@ from seedling.media import images
 from seedling.plugins import AUGMENTING, plugin_functions
 from seedling.progress import Progress, counted
 from seedling.stats.randomness import generator, how_many
-from seedling.synthesize.cutting import Finder, Mask, NoObject, draw_placement, object_mask, pasted, without_object
+from seedling.synthesize.cutting import Finder, Mask, NoObject, draw_placement, object_mask, paste, remove_object
 
 
 def cut_rows(
     parents: pd.DataFrame,
     classes: Sequence[str],
     params: SynthesizeParams,
-    facts: WorkspaceConfig,
+    config: WorkspaceConfig,
     collected: Path,
     data: Path | None,
     progress: Progress,
 ) -> Iterator[tuple[Row, str | None]]:
-    """Pasted objects and negatives, each with the reason where it could not be made. parents: labeled training rows, indexed by id.
+    """Yield pasted objects and backgrounds, each with the reason to reject it or None.
 
-    Raises InputError where negatives are asked for without a class `nothing`, and for a finder that is nowhere.
+    parents: labeled training rows, indexed by id. Raises InputError for negatives without a class `nothing`, and for an
+    unknown finder.
     """
     if params.negatives and NOTHING not in classes:
         raise InputError(
-            f"params.yaml: synthesize.negatives makes rows of the class '{NOTHING}', and there is none: put some images into data/labeled/{NOTHING}/, or add a source with `role: background`."
+            f"params.yaml: synthesize.negatives makes rows of the class '{NOTHING}', which does not exist: put some "
+            f"images into data/labeled/{NOTHING}/, or add a source with `role: background`."
         )
     finder = _finder(params, data)
     objects = parents[parents["label"] != NOTHING]
-    wanted = [
-        (one, number)
-        for one in objects.index
-        for number in range(how_many(params.cut_and_paste, facts.seed, "paste", one))
+    to_paste = [
+        (row_id, number)
+        for row_id in objects.index
+        for number in range(how_many(params.cut_and_paste, config.seed, "paste", row_id))
     ]
-    bare = [one for one in objects.index if how_many(params.negatives, facts.seed, "negative", one)]
-    if not wanted and not bare:
+    to_clear = [row_id for row_id in objects.index if how_many(params.negatives, config.seed, "negative", row_id)]
+    if not to_paste and not to_clear:
         return
-    names = sorted({one for one, _ in wanted} | {*bare} | {*parents.index[parents["label"] == NOTHING]})
-    shown = _Images(dict(payloads([collected], names)), facts.max_megapixels)
-    _find_objects(shown, objects.loc[objects.index.isin(names)], finder, progress)
-    behind = _backgrounds(parents, shown, cleared=finder is not None)
-    for one, number in counted(wanted, progress, "cut and paste", len(wanted)):
-        known = parents.loc[one]
-        rng = generator(facts.seed, "cut and paste", one, number)
-        others = [other for other in behind(known) if other != one] or ([] if finder else [one])
-        mask, where = shown.mask(one), draw_placement(rng)
-        if mask is None or not others:
-            recipe = recipe_json("cut_and_paste", number=number)
-            why = "no_object_found" if mask is None else "no_background"
-            yield _row(one, None, known, shown.pixels(one), recipe, params, known["label"]), why
-            continue
-        other = others[int(rng.integers(len(others)))]
-        pixels = pasted(shown.pixels(one), mask, shown.bare(other), where, params.blend)
-        placed = {name: round(getattr(where, name), 6) for name in ("scale", "degrees", "x", "y")}
-        recipe = recipe_json("cut_and_paste", cut_by=params.cut_by, blend=params.blend, **placed)
-        yield _row(one, other if other != one else None, known, pixels, recipe, params, known["label"]), None
-    for one in bare:
-        reason = "no_object_found" if shown.mask(one) is None else None
+    background_ids = parents.index[parents["label"] == NOTHING]
+    names = sorted({row_id for row_id, _ in to_paste} | {*to_clear} | {*background_ids})
+    image_store = _Images(dict(payloads([collected], names)), config.max_megapixels)
+    _find_objects(image_store, objects.loc[objects.index.isin(names)], finder, progress)
+    backgrounds_of = _backgrounds(parents, image_store, any_class=finder is not None)
+    for row_id, number in counted(to_paste, progress, "cut and paste", len(to_paste)):
+        parent = parents.loc[row_id]
+        candidates = [other for other in backgrounds_of(parent) if other != row_id] or ([] if finder else [row_id])
+        yield _pasted_row(row_id, number, parent, candidates, image_store, params, config)
+    for row_id in to_clear:
+        reason = "no_object_found" if image_store.mask(row_id) is None else None
         recipe = recipe_json("background", cut_by=params.cut_by)
-        yield _row(one, None, parents.loc[one], shown.bare(one), recipe, params, NOTHING), reason
+        yield _row([row_id], parents.loc[row_id], image_store.background(row_id), recipe, params, NOTHING), reason
 
 
 class _Images:
-    """Encoded images and packed masks, opened one at a time: a thousand photographs do not fit into memory as pixels."""
+    """Encoded images and packed masks, decoded on demand: the pixels of 1,000 photographs do not fit into memory."""
 
     def __init__(self, encoded: dict[str, Any], max_megapixels: float) -> None:
         self._encoded, self._max_megapixels = encoded, max_megapixels
         self._masks: dict[str, tuple[NDArray[np.uint8], tuple[int, int]]] = {}
 
-    def pixels(self, one: str) -> images.Pixels:
-        """The image."""
-        return images.decode(self._encoded[one], self._max_megapixels)
+    def pixels(self, row_id: str) -> images.Pixels:
+        """Decode the image."""
+        return images.decode(self._encoded[row_id], self._max_megapixels)
 
-    def keep(self, one: str, mask: Mask | None) -> None:
-        """Where its object is."""
+    def set_mask(self, row_id: str, mask: Mask | None) -> None:
+        """Store the object's mask."""
         if mask is not None:
-            self._masks[one] = np.packbits(mask), (mask.shape[0], mask.shape[1])
+            self._masks[row_id] = np.packbits(mask), (mask.shape[0], mask.shape[1])
 
-    def mask(self, one: str) -> Mask | None:
-        """Where its object is, None where there is none."""
-        if one not in self._masks:
+    def mask(self, row_id: str) -> Mask | None:
+        """Return the object's mask, None if no object was found."""
+        if row_id not in self._masks:
             return None
-        packed, (height, width) = self._masks[one]
+        packed, (height, width) = self._masks[row_id]
         return np.unpackbits(packed, count=height * width).reshape(height, width).astype(bool)
 
-    def bare(self, one: str) -> images.Pixels:
-        """The image without its object."""
-        mask = self.mask(one)
-        return self.pixels(one) if mask is None else without_object(self.pixels(one), mask)
+    def background(self, row_id: str) -> images.Pixels:
+        """Return the image without its object."""
+        mask = self.mask(row_id)
+        return self.pixels(row_id) if mask is None else remove_object(self.pixels(row_id), mask)
+
+
+def _pasted_row(
+    row_id: str,
+    number: int,
+    parent: pd.Series,
+    backgrounds: Sequence[str],
+    image_store: _Images,
+    params: SynthesizeParams,
+    config: WorkspaceConfig,
+) -> tuple[Row, str | None]:
+    """Paste the row's object on a background drawn from `backgrounds`; return the row and the reason to reject it."""
+    rng = generator(config.seed, "cut and paste", row_id, number)
+    mask, placement = image_store.mask(row_id), draw_placement(rng)
+    if mask is None or not backgrounds:
+        recipe = recipe_json("cut_and_paste", number=number)
+        reason = "no_object_found" if mask is None else "no_background"
+        return _row([row_id], parent, image_store.pixels(row_id), recipe, params, parent["label"]), reason
+    background_id = backgrounds[int(rng.integers(len(backgrounds)))]
+    pixels = paste(image_store.pixels(row_id), mask, image_store.background(background_id), placement, params.blend)
+    position = {name: round(getattr(placement, name), 6) for name in ("scale", "degrees", "x", "y")}
+    recipe = recipe_json("cut_and_paste", cut_by=params.cut_by, blend=params.blend, **position)
+    parent_ids = [row_id] if background_id == row_id else [row_id, background_id]
+    return _row(parent_ids, parent, pixels, recipe, params, parent["label"]), None
 
 
 def _finder(params: SynthesizeParams, data: Path | None) -> Finder | None:
+    """Return the user's function that finds objects; None for GrabCut."""
     if params.cut_by == "grabcut":
         return None
-    own = plugin_functions(data, params.plugin, AUGMENTING[1], "synthesize.plugin")
-    if params.cut_by not in own:
+    plugins = plugin_functions(data, params.plugin, AUGMENTING[1], "synthesize.plugin")
+    if params.cut_by not in plugins:
         if params.plugin is None:
             raise InputError(
-                f"params.yaml: synthesize.cut_by: '{params.cut_by}' is not a method of ours, and no file of functions is named: "
-                f"write grabcut, or name the file in data/ that has it, such as `plugin: {AUGMENTING[0]}`, in the same section."
+                f"params.yaml: synthesize.cut_by: '{params.cut_by}' is not a built-in method, and no plugin is named: "
+                f"write grabcut, or name the file in data/ that has the function, such as `plugin: {AUGMENTING[0]}`, "
+                "in the same section."
             )
         raise InputError(
-            f"params.yaml: synthesize.cut_by: there is no function '{params.cut_by}' in data/{AUGMENTING[0]} or among installed packages (there is: grabcut{''.join(f', {one}' for one in sorted(own))})."
+            f"params.yaml: synthesize.cut_by: unknown function '{params.cut_by}': neither data/{AUGMENTING[0]} nor an "
+            f"installed package has it. The methods are {', '.join(['grabcut', *sorted(plugins)])}."
         )
-    return own[params.cut_by]
+    return plugins[params.cut_by]
 
 
-def _find_objects(shown: _Images, objects: pd.DataFrame, finder: Finder | None, progress: Progress) -> None:
-    """Each row's object, by as many threads as the machine has cores."""
+def _find_objects(image_store: _Images, objects: pd.DataFrame, finder: Finder | None, progress: Progress) -> None:
+    """Find the object of each row, in parallel threads, and store its mask."""
 
-    def of(one: str) -> Mask | None:
-        told = {"id": one, "origin": objects.at[one, "origin"], "label": objects.at[one, "label"]}
-        pixels = shown.pixels(one)
+    def find(row_id: str) -> Mask | None:
+        details = {"id": row_id, "origin": objects.at[row_id, "origin"], "label": objects.at[row_id, "label"]}
+        pixels = image_store.pixels(row_id)
         try:
-            found = None if finder is None else finder(pixels.copy(), told)
+            location = None if finder is None else finder(pixels.copy(), details)
         except Exception as error:
             raise InputError(
-                f"data/{AUGMENTING[0]}: the finder stopped at {told['origin']}: {type(error).__name__}: {error}"
+                f"data/{AUGMENTING[0]}: the finder failed on {details['origin']}: {type(error).__name__}: {error}"
             ) from error
-        if finder is not None and found is None:
+        if finder is not None and location is None:
             return None
         try:
-            return object_mask(pixels, found)
+            return object_mask(pixels, location)
         except NoObject:
             return None
         except (TypeError, ValueError) as error:
             raise InputError(
-                f"data/{AUGMENTING[0]}: the finder must give a mask (height, width), a box (left, top, right, bottom) or None; at {told['origin']} it gave something else: {error}"
+                f"data/{AUGMENTING[0]}: the finder must return a mask (height, width), a box (left, top, right, "
+                f"bottom) or None; for {details['origin']} it returned something else: {error}"
             ) from error
 
-    names = list(objects.index)
+    row_ids = list(objects.index)
     with ThreadPoolExecutor() as threads:
-        for one, mask in zip(names, counted(threads.map(of, names), progress, "find objects", len(names)), strict=True):
-            shown.keep(one, mask)
+        masks = counted(threads.map(find, row_ids), progress, "find objects", len(row_ids))
+        for row_id, mask in zip(row_ids, masks, strict=True):
+            image_store.set_mask(row_id, mask)
 
 
-def _backgrounds(parents: pd.DataFrame, shown: _Images, *, cleared: bool) -> Callable[[pd.Series], Sequence[str]]:
-    """A row → the rows of its fold before whose background it may stand: those of the class `nothing`; where there is none, those whose object was found.
-    cleared: where masks or boxes say what is to go, nothing of it stays; what GrabCut takes for the object may leave much of it, so there the label is
-    kept true by backgrounds of the same class, and the object may move within its own image.
+def _backgrounds(
+    parents: pd.DataFrame, image_store: _Images, *, any_class: bool
+) -> Callable[[pd.Series], Sequence[str]]:
+    """Return a function: row → ids of the rows of its fold whose background it may be pasted on.
+
+    These are the rows of the class `nothing`; if the fold has none, the rows whose object was found. GrabCut may leave
+    part of an object behind, so it needs backgrounds of the same class to preserve the label. any_class: True for a
+    user's finder, which is assumed to remove the object entirely.
     """
-    empty, found = dict[Any, list[str]](), dict[Any, list[str]]()
+    empty, cleared = dict[Any, list[str]](), dict[Any, list[str]]()
 
-    def key(known: pd.Series) -> Any:
-        return _fold(known), None if cleared else known["label"]
+    def key(row: pd.Series) -> Any:
+        return _fold(row), None if any_class else row["label"]
 
-    for one in parents.index:
-        known = parents.loc[one]
-        if known["label"] == NOTHING:
-            empty.setdefault(_fold(known), []).append(one)
-        elif shown.mask(one) is not None:
-            found.setdefault(key(known), []).append(one)
-    return lambda known: empty.get(_fold(known)) or found.get(key(known), [])
+    for row_id in parents.index:
+        parent = parents.loc[row_id]
+        if parent["label"] == NOTHING:
+            empty.setdefault(_fold(parent), []).append(row_id)
+        elif image_store.mask(row_id) is not None:
+            cleared.setdefault(key(parent), []).append(row_id)
+    return lambda row: empty.get(_fold(row)) or cleared.get(key(row), [])
 
 
-def _fold(known: pd.Series) -> int:
-    return -1 if pd.isna(known["fold"]) else int(known["fold"])
+def _fold(row: pd.Series) -> int:
+    return -1 if pd.isna(row["fold"]) else int(row["fold"])
 
 
 def _row(
-    one: str,
-    behind: str | None,
-    known: pd.Series,
+    parent_ids: list[str],
+    parent: pd.Series,
     pixels: images.Pixels,
     recipe: str,
     params: SynthesizeParams,
     label: str,
 ) -> Row:
-    parents = [one] if behind is None else [one, behind]
     return Row(
-        id=identify(images.content(pixels), parents, recipe),
+        id=identify(images.content(pixels), parent_ids, recipe),
         split="train",
-        fold=None if pd.isna(known["fold"]) else int(known["fold"]),
+        fold=None if pd.isna(parent["fold"]) else int(parent["fold"]),
         label=label,
         label_source="background" if label == NOTHING else "cut_and_paste",
-        weight=params.weight * float(known["weight"]),
-        parent_ids=parents,
+        weight=params.weight * float(parent["weight"]),
+        parent_ids=parent_ids,
         recipe=recipe,
-        group=known["group"],
+        group=parent["group"],
         payload=images.encode(np.ascontiguousarray(pixels)),
     )

@@ -1,11 +1,13 @@
 """A grammar of templates: "Find me a {cuisine} restaurant [within {number:1-1000} {unit} of {place}]".
 
-{slot}          one of the slot's values, the same wherever the slot stands; {n:1-1000} and {n:0.5-3:0.5} are numbers, with a step
-[…]             a part that may be left out; they may stand in one another
-a(n) {slot}     "a", or "an" where the value begins with a vowel's sound
-{{ }} [[ ]]     the brackets themselves; ]] ends two parts where two are open
-A template is compiled to variants, one for every choice of optional parts; a variant's sentences are numbered in the mixed radix of its slots, less what
-`never` forbids. So their number is known before any is made.
+{slot}          one of the slot's values, the same at each occurrence
+{n:1-1000}      a number; {n:0.5-3:0.5} has a step
+[…]             an optional part; they may be nested
+a(n) {slot}     "a", or "an" if the value begins with a vowel sound
+{{ }} [[ ]]     literal brackets; ]] closes two parts if two are open
+
+A template is compiled to variants, one per choice of optional parts. The sentences of a variant are the Cartesian
+product of its slots minus the combinations that `never` forbids, so that they are counted without being enumerated.
 """
 
 from __future__ import annotations
@@ -28,22 +30,25 @@ from seedling.files.data_files import inside
 TOKENS = re.compile(r"\{\{|\}\}|\[\[|\]\]|\{([^{}]*)\}|[\[\]{}]|[^\[\]{}]+")
 RANGE = re.compile(r"^(-?[\d.]+)-(-?[\d.]+)(?::([\d.]+))?$")
 ARTICLE = re.compile(r"(?:^|(?<=[\s\"'(]))([Aa])\(n\)\s+$")
-SILENT_H = ("hour", "honest", "honor", "honor", "heir")
-LIKE_YOU = re.compile(
+SILENT_H = ("hour", "honest", "honor", "honour", "heir")  # both spellings: values are the user's
+CONSONANT_SOUND = re.compile(  # words that begin with a vowel letter, but a consonant sound
     r"uni(?!n|m)|us[aeu]|eu|one\b|once\b|ubi|uti|ufo|ute|uk\b|ur[aoi]"
-)  # begin with a vowel's letter, and not with its sound
-SPELT = "aefhilmnorsx"  # letters whose names begin with a vowel's sound
-EIGHTS = re.compile(r"^(8|11$|18$|11\D|18\D|1[18]\d{3}(\D|$))")
-MOST_VARIANTS = 4096
-MOST_VALUES = 1_000_000
-MOST_RULES = 16  # all sets of them are counted
-FEW = 200_000  # sentences: up to here all are weighed against one another; beyond, they are drawn and repeats are drawn again
-TRIES = 50
+)
+VOWEL_SOUND_LETTERS = "aefhilmnorsx"  # letters whose names begin with a vowel sound
+VOWEL_SOUND_NUMBERS = re.compile(r"^(8|11$|18$|11\D|18\D|1[18]\d{3}(\D|$))")
+MAX_VARIANTS = 4096
+MAX_RANGE_VALUES = 1_000_000
+MAX_NEVER_RULES = 16  # counting enumerates all subsets of the rules
+MAX_ENUMERATED_SENTENCES = 200_000  # of a variant; beyond, sentences are drawn with rejection of repetitions
+MAX_DRAW_ROUNDS = 50
+
+Rule = Mapping[int, NDArray[np.bool_]]  # slot index → which of its values; forbids all combinations of these values
+Combinations = Sequence[NDArray[np.intp]]  # one array of value indices per slot, each (n,)
 
 
 @dataclass(frozen=True)
 class Slot:
-    """values: as they are written; weights: (n,), sum to 1."""
+    """values: as text; weights: (n,), sum to 1."""
 
     name: str
     values: tuple[str, ...]
@@ -54,65 +59,70 @@ class Slot:
 class Variant:
     """A template with its optional parts decided.
 
-    literals: one more than places; places: the slot's number at each, shown: its values there, with their article; never: boxes of forbidden
-    combinations, slot number → which values.
+    literals: the text between slot references, one more than these; references: the slot index of each reference;
+    reference_texts: the values of each reference with their article; never: forbidden combinations.
     """
 
     literals: tuple[str, ...]
     slots: tuple[Slot, ...]
-    places: tuple[int, ...]
-    shown: tuple[tuple[str, ...], ...]
-    never: tuple[Mapping[int, NDArray[np.bool_]], ...]
+    references: tuple[int, ...]
+    reference_texts: tuple[tuple[str, ...], ...]
+    never: tuple[Rule, ...]
 
     @property
     def sizes(self) -> list[int]:
-        """How many values each slot has."""
+        """The number of values per slot."""
         return [len(slot.values) for slot in self.slots]
 
     def count(self) -> int:
-        """Its sentences: the product of its slots, less what is forbidden (inclusion and exclusion over the boxes)."""
+        """Count the sentences: the product of the slot sizes minus the union of the rules (inclusion–exclusion).
+
+        n = sum over subsets S of the rules of (-1)^|S| * |intersection of S|.
+        """
         total = math.prod(self.sizes)
-        for many in range(1, len(self.never) + 1):
-            for some in itertools.combinations(self.never, many):
-                total += (-1) ** many * self._in_all(some)
+        for n_rules in range(1, len(self.never) + 1):
+            for rules in itertools.combinations(self.never, n_rules):
+                total += (-1) ** n_rules * self._intersection_size(rules)
         return total
 
-    def _in_all(self, boxes: Sequence[Mapping[int, NDArray[np.bool_]]]) -> int:
-        left = list(self.sizes)
-        for slot in {one for box in boxes for one in box}:
-            left[slot] = int(np.logical_and.reduce([box[slot] for box in boxes if slot in box]).sum())
-        return math.prod(left)
+    def _intersection_size(self, rules: Sequence[Rule]) -> int:
+        sizes = list(self.sizes)
+        for slot in {slot for rule in rules for slot in rule}:
+            sizes[slot] = int(np.logical_and.reduce([rule[slot] for rule in rules if slot in rule]).sum())
+        return math.prod(sizes)
 
-    def allowed(self, chosen: Sequence[NDArray[np.intp]]) -> NDArray[np.bool_]:
-        """Which combinations may be said. chosen: one array of value numbers a slot, all (n,)."""
-        many = len(chosen[0]) if chosen else 1
-        fine = np.ones(many, dtype=bool)
-        for box in self.never:
-            fine &= ~np.logical_and.reduce([mask[chosen[slot]] for slot, mask in box.items()])
-        return fine
+    def allowed(self, combinations: Combinations) -> NDArray[np.bool_]:
+        """Return (n,): whether `never` allows each combination."""
+        is_allowed = np.ones(len(combinations[0]) if combinations else 1, dtype=bool)
+        for rule in self.never:
+            is_allowed &= ~np.logical_and.reduce([mask[combinations[slot]] for slot, mask in rule.items()])
+        return is_allowed
 
-    def weights(self, chosen: Sequence[NDArray[np.intp]]) -> NDArray[np.float64]:
-        """(n,): of each combination, the product of its values'."""
-        found = np.ones(len(chosen[0]) if chosen else 1)
-        for slot, values in zip(self.slots, chosen, strict=True):
-            found *= slot.weights[values]
-        return found
+    def weights(self, combinations: Combinations) -> NDArray[np.float64]:
+        """Return (n,): the weight of each combination, the product of the weights of its values."""
+        products = np.ones(len(combinations[0]) if combinations else 1)
+        for slot, value_indices in zip(self.slots, combinations, strict=True):
+            products *= slot.weights[value_indices]
+        return products
 
-    def said(self, chosen: Sequence[NDArray[np.intp]]) -> list[str]:
-        """The sentences of these combinations."""
-        many = len(chosen[0]) if chosen else 1
+    def sentences(self, combinations: Combinations) -> list[str]:
+        """Return the sentence of each combination."""
+        n_sentences = len(combinations[0]) if combinations else 1
         columns: list[Sequence[str] | Iterator[str]] = []
-        for literal, place, shown in zip(self.literals, self.places, self.shown, strict=False):
-            columns += [itertools.repeat(literal, many), [shown[value] for value in chosen[place]]]
-        columns.append(itertools.repeat(self.literals[-1], many))
-        found = ["".join(parts) for parts in zip(*columns, strict=True)]
-        return [" ".join(text.split()) for text in found] if self._loose else found
+        for literal, slot, slot_texts in zip(self.literals, self.references, self.reference_texts, strict=False):
+            columns += [
+                itertools.repeat(literal, n_sentences),
+                [slot_texts[value] for value in combinations[slot]],
+            ]
+        columns.append(itertools.repeat(self.literals[-1], n_sentences))
+        sentences = ["".join(parts) for parts in zip(*columns, strict=True)]
+        return [" ".join(text.split()) for text in sentences] if self._has_extra_spaces else sentences
 
     @property
-    def _loose(self) -> bool:
-        """Whether leaving parts out has left two blanks in a row, or one at an end."""
+    def _has_extra_spaces(self) -> bool:
+        """Whether omitted parts leave two spaces in a row, or one at an end."""
         return (
-            any("  " in one for one in self.literals)
+            any("  " in literal for literal in self.literals)
             or self.literals[0][:1] == " "
             or self.literals[-1][-1:] == " "
             or any(first[-1:] == " " == second[:1] for first, second in itertools.pairwise(self.literals))
@@ -120,79 +130,82 @@ class Variant:
 
 
 def compile_template(template: Template, data: Path | None = None, label: str | None = None) -> list[Variant]:
-    """The template's variants. data: where files of slot values lie; label: what {label} says.
+    """Compile the template to its variants. data: the folder of files of slot values; label: the value of {label}.
 
-    Raises InputError for brackets that do not close, a slot without values, a range that is none, and more than MOST_VARIANTS choices.
+    Raises InputError for unmatched brackets, a slot without values, an invalid range, and more than MAX_VARIANTS
+    choices.
     """
     if label is not None and "label" in template.slots:
-        raise _wrong(template, "the slot {label} is the class's own name: give yours another one")
-    values = {"label": (label,)} if label is not None else {}
-    pieces = _parsed(template)
-    if len(template.never) > MOST_RULES:
-        raise _wrong(template, f"`never` has {len(template.never)} rules: more than {MOST_RULES} cannot be counted")
+        raise _error(template, "{label} is reserved for the class's own name: rename the slot")
+    pieces = _parse(template)
+    if len(template.never) > MAX_NEVER_RULES:
+        raise _error(template, f"`never` has {len(template.never)} rules: the maximum is {MAX_NEVER_RULES}")
     _check_slots(template, pieces)
     choices = _choices(pieces)
-    if len(choices) > MOST_VARIANTS:
-        raise _wrong(template, f"its optional parts allow {len(choices):,} choices: more than {MOST_VARIANTS:,}")
-    slots: dict[str, Slot] = {name: Slot(name, tuple(map(str, some)), np.ones(1)) for name, some in values.items()}
-    found: dict[tuple[str, ...], Variant] = {}
+    if len(choices) > MAX_VARIANTS:
+        raise _error(template, f"its optional parts allow {len(choices):,} choices: the maximum is {MAX_VARIANTS:,}")
+    slots: dict[str, Slot] = {} if label is None else {"label": Slot("label", (label,), np.ones(1))}
+    variants: dict[tuple[str, ...], Variant] = {}
     for choice in choices:
         variant = _variant(template, choice, slots, data)
-        found.setdefault((*variant.literals, *(variant.slots[place].name for place in variant.places)), variant)
-    return list(found.values())
+        slot_names = (variant.slots[slot].name for slot in variant.references)
+        variants.setdefault((*variant.literals, *slot_names), variant)
+    return list(variants.values())
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where a slot stands, with the range that is written there."""
+class SlotReference:
+    """An occurrence of a slot. number_range: the range after its colon."""
 
     name: str
-    given: str | None
+    number_range: str | None
 
 
 @dataclass(frozen=True)
 class Optional:
-    """A part that may be left out."""
+    """A part that may be omitted."""
 
     pieces: list[Piece]
 
 
-Piece = str | Place | Optional
+Piece = str | SlotReference | Optional
 
 
 def _check_slots(template: Template, pieces: Sequence[Piece]) -> None:
-    """One range a slot, rules of slots that there are, and a label that is always said."""
-    places = list(_places(pieces))
+    """Raises InputError for two ranges of one slot, rules of unknown slots, and a template without a label."""
+    references = list(_references(pieces))
     ranges: dict[str, str] = {}
-    for place in places:
-        if place.given is not None and ranges.setdefault(place.name, place.given) != place.given:
-            raise _wrong(
+    for reference in references:
+        number_range = reference.number_range
+        if number_range is not None and ranges.setdefault(reference.name, number_range) != number_range:
+            raise _error(
                 template,
-                f"{{{place.name}}} has two ranges, {ranges[place.name]} and {place.given}: give them two names",
+                f"{{{reference.name}}} has two ranges, {ranges[reference.name]} and {number_range}: use two names",
             )
     for rule in template.never:
         if not rule:
-            raise _wrong(template, "`never` has an empty rule, which would forbid everything")
-        if unknown := [name for name in rule if name not in {place.name for place in places}]:
-            raise _wrong(template, f"`never` names the slot '{unknown[0]}', which is not in it")
-    if template.label is None and not any(isinstance(one, Place) and one.name == "label" for one in pieces):
-        raise _wrong(template, "without a label of its own it must say {label}, and outside of any [part]")
+            raise _error(template, "`never` has an empty rule, which would forbid every sentence")
+        if unknown := [name for name in rule if name not in {reference.name for reference in references}]:
+            raise _error(template, f"`never` names the slot '{unknown[0]}', which is not in the text")
+    has_label = any(isinstance(piece, SlotReference) and piece.name == "label" for piece in pieces)
+    if template.label is None and not has_label:
+        raise _error(template, "without a label of its own it must contain {label}, outside of any [part]")
 
 
-def _places(pieces: Sequence[Piece]) -> Iterator[Place]:
-    for one in pieces:
-        if isinstance(one, Optional):
-            yield from _places(one.pieces)
-        elif isinstance(one, Place):
-            yield one
+def _references(pieces: Sequence[Piece]) -> Iterator[SlotReference]:
+    for piece in pieces:
+        if isinstance(piece, Optional):
+            yield from _references(piece.pieces)
+        elif isinstance(piece, SlotReference):
+            yield piece
 
 
-def _parsed(template: Template) -> list[Piece]:
+def _parse(template: Template) -> list[Piece]:
     stack: list[list[Piece]] = [[]]
     end = 0
     for token in TOKENS.finditer(template.text):
         end, text = token.end(), token[0]
-        if text == "]]" and len(stack) > 2:  # two parts end here
+        if text == "]]" and len(stack) > 2:  # closes two parts
             stack[-2].append(Optional(stack.pop()))
             stack[-2].append(Optional(stack.pop()))
         elif text in {"{{", "}}", "[[", "]]"}:
@@ -201,89 +214,99 @@ def _parsed(template: Template) -> list[Piece]:
             stack.append([])
         elif text == "]":
             if len(stack) == 1:
-                raise _wrong(template, "a ] closes nothing: write ]] for the bracket itself")
-            inner = Optional(stack.pop())
-            stack[-1].append(inner)
+                raise _error(template, "a ] has no matching [: write ]] for a literal bracket")
+            optional = Optional(stack.pop())
+            stack[-1].append(optional)
         elif token[1] is not None:
-            name, _, given = token[1].partition(":")
-            if not name.strip().isidentifier():
-                raise _wrong(
-                    template,
-                    f"{{{token[1]}}} names no slot: a name of letters and digits, as in {{city}} or {{number:1-10}}",
-                )
-            stack[-1].append(Place(name.strip(), given.strip() or None))
+            stack[-1].append(_reference(template, token[1]))
         elif text in "{}":
-            raise _wrong(template, f"a {text} stands alone: slots are written {{name}}, the bracket itself {text * 2}")
+            raise _error(
+                template, f"a {text} has no match: write {{name}} for a slot, or {text * 2} for a literal bracket"
+            )
         else:
             stack[-1].append(text)
     if len(stack) > 1 or end != len(template.text):
-        raise _wrong(template, "a [ is not closed: write [[ for the bracket itself")
+        raise _error(template, "a [ is not closed: write [[ for a literal bracket")
     return stack[0]
 
 
+def _reference(template: Template, content: str) -> SlotReference:
+    """Parse the content of {…}: a slot name, and a range after a colon."""
+    name, _, number_range = content.partition(":")
+    if not name.strip().isidentifier():
+        raise _error(
+            template,
+            f"{{{content}}} is not a slot: write a name of letters and digits, as in {{city}} or {{number:1-10}}",
+        )
+    return SlotReference(name.strip(), number_range.strip() or None)
+
+
 def _choices(pieces: Sequence[Piece]) -> list[list[Piece]]:
-    """Every way to decide the optional parts; each a flat list of literals and slots."""
-    found: list[list[Piece]] = [[]]
+    """Return each choice of optional parts as a flat list of literals and slot references."""
+    choices: list[list[Piece]] = [[]]
     for piece in pieces:
-        ways: list[list[Piece]] = [[], *_choices(piece.pieces)] if isinstance(piece, Optional) else [[piece]]
-        found = [[*before, *way] for before in found for way in ways]
-        if len(found) > MOST_VARIANTS:
+        options: list[list[Piece]] = [[], *_choices(piece.pieces)] if isinstance(piece, Optional) else [[piece]]
+        choices = [[*choice, *option] for choice in choices for option in options]
+        if len(choices) > MAX_VARIANTS:
             break
-    return found
+    return choices
 
 
 def _variant(template: Template, choice: Sequence[Piece], slots: dict[str, Slot], data: Path | None) -> Variant:
+    """Build the variant of a choice. slots: read already; new ones are added."""
     literals, names, literal = list[str](), list[str](), ""
     for piece in choice:
-        if isinstance(piece, Place):
+        if isinstance(piece, SlotReference):
             if piece.name not in slots:
-                slots[piece.name] = _slot(template, piece.name, piece.given, data)
+                slots[piece.name] = _read_slot(template, piece.name, piece.number_range, data)
             literals.append(literal)
             names.append(piece.name)
             literal = ""
         else:
             literal += str(piece)
     literals.append(literal)
-    present = list(dict.fromkeys(names))
-    shown, plain = [], list(literals)
-    for place, name in enumerate(names):
-        article = ARTICLE.search(literals[place])
-        of_slot = slots[name].values
+    distinct_names = list(dict.fromkeys(names))
+    reference_texts = []
+    for index, name in enumerate(names):
+        article = ARTICLE.search(literals[index])
+        slot_texts = slots[name].values
         if article:
-            plain[place] = literals[place][: article.start()]
-            of_slot = tuple(f"{article[1]}{'n' if begins_with_vowel(value) else ''} {value}" for value in of_slot)
-        shown.append(of_slot)
+            literals[index] = literals[index][: article.start()]
+            slot_texts = tuple(f"{article[1]}{'n' if begins_with_vowel(value) else ''} {value}" for value in slot_texts)
+        reference_texts.append(slot_texts)
     return Variant(
-        tuple(plain),
-        tuple(slots[name] for name in present),
-        tuple(present.index(name) for name in names),
-        tuple(shown),
-        tuple(_boxes(template, [slots[name] for name in present])),
+        tuple(literals),
+        tuple(slots[name] for name in distinct_names),
+        tuple(distinct_names.index(name) for name in names),
+        tuple(reference_texts),
+        tuple(_rules(template, [slots[name] for name in distinct_names])),
     )
 
 
-def _boxes(template: Template, slots: Sequence[Slot]) -> Iterator[dict[int, NDArray[np.bool_]]]:
+def _rules(template: Template, slots: Sequence[Slot]) -> Iterator[dict[int, NDArray[np.bool_]]]:
     names = [slot.name for slot in slots]
     for rule in template.never:
-        if not all(name in names for name in rule):  # the part with this slot is left out
+        if not all(name in names for name in rule):  # the part with this slot is omitted
             continue
-        yield {names.index(name): _named(template, slots[names.index(name)], given) for name, given in rule.items()}
+        yield {
+            names.index(name): _matching_values(template, slots[names.index(name)], values)
+            for name, values in rule.items()
+        }
 
 
-def _named(template: Template, slot: Slot, given: str | list[str]) -> NDArray[np.bool_]:
-    """Which of the slot's values a rule means: one, several, or a range of numbers."""
-    wanted = given if isinstance(given, list) else [given]
+def _matching_values(template: Template, slot: Slot, patterns: str | list[str]) -> NDArray[np.bool_]:
+    """Return (n_values,): the values of the slot that a rule names. A pattern is a value or a range of numbers."""
     mask = np.zeros(len(slot.values), dtype=bool)
-    for one in map(str, wanted):
-        here = np.array([value == one for value in slot.values])
-        limits = RANGE.match(one)
-        ends = [_number(end) for end in (limits[1], limits[2])] if limits else []
-        if not here.any() and ends and None not in ends:
-            low, high = (float(end) for end in ends if end is not None)
-            here = np.array([_number(value) is not None and low <= float(value) <= high for value in slot.values])
-        if not here.any():
-            raise _wrong(template, f"`never`: the slot '{slot.name}' has no value '{one}'")
-        mask |= here
+    for pattern in map(str, patterns if isinstance(patterns, list) else [patterns]):
+        matches = np.array([value == pattern for value in slot.values])
+        range_match = RANGE.match(pattern)
+        bounds = [_number(bound) for bound in (range_match[1], range_match[2])] if range_match else []
+        if not matches.any() and bounds and None not in bounds:
+            low, high = (float(bound) for bound in bounds if bound is not None)
+            matches = np.array([_number(value) is not None and low <= float(value) <= high for value in slot.values])
+        if not matches.any():
+            raise _error(template, f"`never`: the slot '{slot.name}' has no value '{pattern}'")
+        mask |= matches
     return mask
 
 
@@ -294,47 +317,55 @@ def _number(value: str) -> Decimal | None:
         return None
 
 
-def _slot(template: Template, name: str, given: str | None, data: Path | None) -> Slot:
-    if given is not None:
-        numbers = _range(template, given)
+def _read_slot(template: Template, name: str, number_range: str | None, data: Path | None) -> Slot:
+    if number_range is not None:
+        numbers = _range_values(template, number_range)
         return Slot(name, numbers, np.full(len(numbers), 1 / len(numbers)))
     values = template.slots.get(name)
     if values is None:
-        known = ", ".join(template.slots) or "none"
-        raise _wrong(template, f"there are no values for {{{name}}}: add them under slots (there is: {known})")
+        defined = ", ".join(template.slots) or "none"
+        raise _error(template, f"there are no values for {{{name}}}: add them under slots (defined: {defined})")
     if isinstance(values, SlotFile):
-        values = _of_file(template, values, data)
-    told = dict.fromkeys(values, 1.0) if isinstance(values, list) else values
-    weights = np.array(list(told.values()), dtype=np.float64)
-    if below := [value for value, weight in told.items() if weight < 0]:
-        raise _wrong(template, f"the slot '{name}': the weight of '{below[0]}' is below 0")
-    if not told or not (weights >= 0).all() or weights.sum() <= 0:
-        raise _wrong(template, f"the slot '{name}' has no value that may be drawn")
-    kept = [(value, weight) for value, weight in zip(told, weights, strict=True) if weight > 0]
-    return Slot(name, tuple(value for value, _ in kept), np.array([weight for _, weight in kept]) / weights.sum())
+        values = _read_values(template, values, data)
+    value_weights = dict.fromkeys(values, 1.0) if isinstance(values, list) else values
+    weights = np.array(list(value_weights.values()), dtype=np.float64)
+    if negative := [value for value, weight in value_weights.items() if weight < 0]:
+        raise _error(template, f"the slot '{name}': the weight of '{negative[0]}' is below 0")
+    if not value_weights or not (weights >= 0).all() or weights.sum() <= 0:
+        raise _error(template, f"the slot '{name}' has no value with a weight above 0")
+    positive = [(value, weight) for value, weight in zip(value_weights, weights, strict=True) if weight > 0]
+    return Slot(
+        name, tuple(value for value, _ in positive), np.array([weight for _, weight in positive]) / weights.sum()
+    )
 
 
-def _range(template: Template, given: str) -> tuple[str, ...]:
-    found = RANGE.match(given)
-    numbers = [_number(one) for one in (found[1], found[2], found[3] or "1")] if found else []
-    if len(numbers) != 3 or any(one is None for one in numbers):
-        raise _wrong(template, f"'{given}' is no range: write {{number:1-10}}, or {{number:0.5-3:0.5}} with a step")
-    low, high, step = (one for one in numbers if one is not None)
+def _range_values(template: Template, number_range: str) -> tuple[str, ...]:
+    match = RANGE.match(number_range)
+    numbers = [_number(part) for part in (match[1], match[2], match[3] or "1")] if match else []
+    if len(numbers) != 3 or any(number is None for number in numbers):
+        raise _error(
+            template,
+            f"'{number_range}' is not a range: write {{number:1-10}}, or {{number:0.5-3:0.5}} with a step",
+        )
+    low, high, step = (number for number in numbers if number is not None)
     if step <= 0:
-        raise _wrong(template, f"the range {given} has a step of {step}: it must be above 0")
+        raise _error(template, f"the range {number_range} has a step of {step}: it must be above 0")
     if high < low:
-        raise _wrong(template, f"the range {given} is empty: the smaller number comes first")
-    many = int((high - low) / step) + 1
-    if many > MOST_VALUES:
-        raise _wrong(template, f"the range {given} has {many:,} numbers: more than {MOST_VALUES:,}; give it a step")
-    return tuple(str(low + step * number) for number in range(many))
+        raise _error(template, f"the range {number_range} is empty: write the smaller number first")
+    count = int((high - low) / step) + 1
+    if count > MAX_RANGE_VALUES:
+        raise _error(
+            template,
+            f"the range {number_range} has {count:,} numbers, more than {MAX_RANGE_VALUES:,}: use a larger step",
+        )
+    return tuple(str(low + step * index) for index in range(count))
 
 
-def _of_file(template: Template, given: SlotFile, data: Path | None) -> list[str]:
-    path = inside(data or Path(), given.file)
+def _read_values(template: Template, source: SlotFile, data: Path | None) -> list[str]:
+    path = inside(data or Path(), source.file)
     if not path.is_file():
-        raise _wrong(template, f"the file {path} does not exist: put it into data/")
-    if given.column is None:
+        raise _error(template, f"the file {path} does not exist: put it into data/")
+    if source.column is None:
         return [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
     import pandas as pd
 
@@ -344,90 +375,92 @@ def _of_file(template: Template, given: SlotFile, data: Path | None) -> list[str
         if path.suffix == ".parquet"
         else pd.read_csv(path, sep=separator, dtype=str, keep_default_na=False)
     )
-    if given.column not in table.columns:
-        raise _wrong(template, f"{path} has no column '{given.column}' (it has {', '.join(map(str, table.columns))})")
-    return [value for one in table[given.column].drop_duplicates() if (value := str(one).strip())]
+    if source.column not in table.columns:
+        raise _error(template, f"{path} has no column '{source.column}' (it has {', '.join(map(str, table.columns))})")
+    return [value for cell in table[source.column].drop_duplicates() if (value := str(cell).strip())]
 
 
-def _wrong(template: Template, why: str) -> InputError:
-    return InputError(f"params.yaml: synthesize.templates: '{template.text}': {why}.")
+def _error(template: Template, message: str) -> InputError:
+    return InputError(f"params.yaml: synthesize.templates: '{template.text}': {message}.")
 
 
 def begins_with_vowel(value: str) -> bool:
-    """Whether English says "an" before it: by its first letters, and for numbers by how 8, 11 and 18 are said."""
-    bare = value.lstrip("\"'(")
-    word = bare.lower()
+    """Return whether English puts "an" before the value: by its first letters, and for 8, 11 and 18 by sound."""
+    unquoted = value.lstrip("\"'(")
+    word = unquoted.lower()
     if word[:1].isdigit():
-        return bool(EIGHTS.match(word))
-    first = re.split(r"\W", bare, maxsplit=1)[0]
-    if 1 < len(first) <= 3 and first.isupper():  # said letter by letter
-        return word[0] in SPELT
+        return bool(VOWEL_SOUND_NUMBERS.match(word))
+    first = re.split(r"\W", unquoted, maxsplit=1)[0]
+    if 1 < len(first) <= 3 and first.isupper():  # an abbreviation, pronounced letter by letter
+        return word[0] in VOWEL_SOUND_LETTERS
     if word.startswith(SILENT_H):
         return True
-    return word[:1] in set("aeiou") and not LIKE_YOU.match(word)
+    return word[:1] in set("aeiou") and not CONSONANT_SOUND.match(word)
 
 
-def possible(template: Template, data: Path | None = None, label: str | None = None) -> int:
-    """How many sentences the template can say."""
+def count_sentences(template: Template, data: Path | None = None, label: str | None = None) -> int:
+    """Count the distinct choices of parts and values of the template."""
     return sum(variant.count() for variant in compile_template(template, data, label))
 
 
-def sample(
+def sample_sentences(
     templates: Sequence[Template],
-    most: int,
+    max_sentences: int,
     rng: np.random.Generator,
     data: Path | None = None,
     label: str | None = None,
 ) -> Iterator[tuple[Template, str]]:
-    """At most `most` sentences: of each template alike, and of each choice of its optional parts, as far as they go; its values by their weights.
+    """Sample sentences without replacement: equally many per template, and per choice of optional parts.
 
-    Of each none twice. Where there are few, the heaviest keys of a weighted draw without replacement (Efraimidis and Spirakis 2006); where there are many, draws, of which
-    repeats are drawn again.
+    Values are drawn by their weights. A variant of few sentences is sampled exactly, by the largest keys of a weighted
+    draw without replacement (Efraimidis and Spirakis 2006); a variant of many by drawing again after repetitions.
     """
     compiled = [(template, compile_template(template, data, label)) for template in templates]
     counts = [[variant.count() for variant in variants] for _, variants in compiled]
-    for (template, variants), each, share in zip(
-        compiled, counts, shared_out([sum(one) for one in counts], most), strict=True
-    ):
-        for variant, count, many in zip(variants, each, shared_out(each, share), strict=True):
-            if many:
-                made = _of_few(variant, many, rng) if count <= FEW else _of_many(variant, many, rng)
-                yield from ((template, text) for text in made)
+    shares = divide_evenly([sum(variant_counts) for variant_counts in counts], max_sentences)
+    for (template, variants), variant_counts, share in zip(compiled, counts, shares, strict=True):
+        variant_shares = divide_evenly(variant_counts, share)
+        for variant, count, n_sampled in zip(variants, variant_counts, variant_shares, strict=True):
+            if n_sampled:
+                draw = _sample_exactly if count <= MAX_ENUMERATED_SENTENCES else _sample_by_rejection
+                yield from ((template, text) for text in draw(variant, n_sampled, rng))
 
 
-def shared_out(rooms: Sequence[int], most: int) -> list[int]:
-    """Alike to each, as far as its room goes; what one cannot take goes to the others."""
-    given, left = [0] * len(rooms), min(most, sum(rooms))
-    for turn, place in enumerate(sorted(range(len(rooms)), key=lambda one: rooms[one])):
-        given[place] = min(rooms[place], left // (len(rooms) - turn))
-        left -= given[place]
-    for place in sorted(range(len(rooms)), key=lambda one: -rooms[one]):  # what division left over
-        more = min(rooms[place] - given[place], left)
-        given[place], left = given[place] + more, left - more
-    return given
+def divide_evenly(capacities: Sequence[int], total: int) -> list[int]:
+    """Divide the total evenly up to each capacity; what exceeds a capacity goes to the others."""
+    shares, left = [0] * len(capacities), min(total, sum(capacities))
+    for turn, index in enumerate(sorted(range(len(capacities)), key=lambda index: capacities[index])):
+        shares[index] = min(capacities[index], left // (len(capacities) - turn))
+        left -= shares[index]
+    for index in sorted(range(len(capacities)), key=lambda index: -capacities[index]):  # the remainder of the division
+        extra = min(capacities[index] - shares[index], left)
+        shares[index], left = shares[index] + extra, left - extra
+    return shares
 
 
-def _of_few(variant: Variant, most: int, rng: np.random.Generator) -> list[str]:
-    every = [one.ravel() for one in np.indices(variant.sizes)] if variant.slots else []
-    fine = np.flatnonzero(variant.allowed(every))
-    keys = rng.exponential(size=len(fine)) / variant.weights(every)[fine]
-    chosen = fine[np.argsort(keys, kind="stable")[:most]]
-    return variant.said([one[chosen] for one in every]) if variant.slots else variant.said([])
+def _sample_exactly(variant: Variant, n_sampled: int, rng: np.random.Generator) -> list[str]:
+    """Enumerate all allowed combinations; the smallest values of Exponential(1) / weight are a weighted sample."""
+    combinations = [indices.ravel() for indices in np.indices(variant.sizes)] if variant.slots else []
+    allowed = np.flatnonzero(variant.allowed(combinations))
+    keys = rng.exponential(size=len(allowed)) / variant.weights(combinations)[allowed]
+    sampled = allowed[np.argsort(keys, kind="stable")[:n_sampled]]
+    return variant.sentences([indices[sampled] for indices in combinations])
 
 
-def _of_many(variant: Variant, most: int, rng: np.random.Generator) -> Iterator[str]:
+def _sample_by_rejection(variant: Variant, n_sampled: int, rng: np.random.Generator) -> Iterator[str]:
+    """Draw combinations, and drop forbidden and repeated ones, for at most MAX_DRAW_ROUNDS rounds."""
     seen: set[str] = set()
-    for _ in range(TRIES):
-        chosen = [
-            rng.integers(len(slot.values), size=most - len(seen))
+    for _ in range(MAX_DRAW_ROUNDS):
+        combinations = [
+            rng.integers(len(slot.values), size=n_sampled - len(seen))
             if np.ptp(slot.weights) == 0
-            else rng.choice(len(slot.values), size=most - len(seen), p=slot.weights)
+            else rng.choice(len(slot.values), size=n_sampled - len(seen), p=slot.weights)
             for slot in variant.slots
         ]
-        fine = variant.allowed(chosen)
-        for text in variant.said([one[fine] for one in chosen]) if fine.any() else ():
+        allowed = variant.allowed(combinations)
+        for text in variant.sentences([indices[allowed] for indices in combinations]) if allowed.any() else ():
             if text not in seen:
                 seen.add(text)
                 yield text
-        if len(seen) >= most:
+        if len(seen) >= n_sampled:
             return

@@ -1,7 +1,8 @@
-"""Images of one source as they would look from another: the image of the one, with the colors and the light of the other.
+"""Images in the style of another source: the content of one image with the colors and the light of another.
 
-Each channel's values are matched to those of an image from there (histogram matching, Gonzalez and Woods 2018, chapter 3), as far as is drawn. It
-wants no training, so one image of the other place is enough; a translation that is learnt (CycleGAN, Zhu et al. 2017) wants hundreds, and a GPU.
+The values of each channel are matched to those of an image of the other source (histogram matching, Gonzalez and Woods
+2018, chapter 3), up to a random share. This needs no training, so that one image of the other source is enough; a
+learned translation (CycleGAN, Zhu et al. 2017) needs hundreds of images and a GPU.
 """
 
 from __future__ import annotations
@@ -21,92 +22,100 @@ from seedling.media import images
 from seedling.progress import Progress
 from seedling.stats.randomness import generator, how_many
 
-LEAST = 0.5  # of the way to the other image's values, at least
-AT_ONCE = 256  # children whose parents are read together
+MIN_SHARE = 0.5  # of the change to the style image's values
+ROWS_PER_BATCH = 256  # whose parents are read together
 
 
-def matched(content: images.Pixels, look: images.Pixels, share: float) -> images.Pixels:
-    """The content, (height, width, 3), whose channels have their values moved by `share` of the way to where those of `look`, of any size, lie.
+def match_colors(content: images.Pixels, style: images.Pixels, share: float) -> images.Pixels:
+    """Return the content, (height, width, 3), with its channels matched to those of the style image, of any size.
 
-    A level goes where the middle of its pixels' ranks lies there, so that a flat ground, which holds many ranks, does not jump to their end.
+    Each level v becomes (1 - share) * v + share * F_style^-1(F_content(v)). F(v) is the middle of the ranks of the
+    pixels with level v, so that a uniform background, which covers many ranks, does not jump to their end.
     """
     result, levels = np.empty_like(content), np.arange(256)
     for channel in range(3):
-        mine, there = (np.bincount(one[..., channel].ravel(), minlength=256) for one in (content, look))
-        ranks, ranks_there = ((one.cumsum() - one / 2) / one.sum() for one in (mine, there))
-        target = np.interp(ranks, ranks_there[there > 0], levels[there > 0])
+        content_counts, style_counts = (
+            np.bincount(image[..., channel].ravel(), minlength=256) for image in (content, style)
+        )
+        content_ranks, style_ranks = (
+            (counts.cumsum() - counts / 2) / counts.sum() for counts in (content_counts, style_counts)
+        )
+        target = np.interp(content_ranks, style_ranks[style_counts > 0], levels[style_counts > 0])
         table = np.rint((1 - share) * levels + share * target).astype(np.uint8)
         result[..., channel] = table[content[..., channel]]
     return result
 
 
-def translated(
-    rows: pd.DataFrame, params: SynthesizeParams, facts: WorkspaceConfig, collected: Path, progress: Progress
+def translated_rows(
+    rows: pd.DataFrame, params: SynthesizeParams, config: WorkspaceConfig, collected: Path, progress: Progress
 ) -> Iterator[tuple[Row, str | None]]:
-    """Labeled training rows as from another source, each with the reason where it cannot be one. rows: all of validate's, indexed by id.
+    """Yield labeled training rows in the style of another source, each with the reason to reject it or None.
 
-    The look is that of a row of the pool, or of the row's own fold: what judges a row must not be in what was made for another. Raises InputError
-    where there is no such source, only one, or none that also has a row's class or is of the pool.
+    rows: all of validate's, indexed by id. The style image is of the pool or of the row's own fold, so that no row
+    contains content of another fold or of the test split. Raises InputError if translate_into is unknown, if there is
+    only one source, or if no other source has rows of the row's class or of the pool.
     """
     if not params.translate:
         return
     sources = rows["origin"].map(source_of)
     labeled = rows[(rows["split"] == "train") & rows["label"].notna()]
-    _check(params.translate_into, sorted(set(sources[rows["split"].isin(["train", "pool"])])))
-    looks = _Looks(rows, labeled, sources, params.translate_into)
+    _check_sources(params.translate_into, sorted(set(sources[rows["split"].isin(["train", "pool"])])))
+    styles = _StyleRows(rows, labeled, sources, params.translate_into)
     drawn: list[tuple[str, str | None, float]] = []
-    for one in labeled.index[sources[labeled.index] != params.translate_into]:
-        for number in range(how_many(params.translate, facts.seed, "translate", one)):
-            rng = generator(facts.seed, "translate", one, number)
-            able = looks.of(one)
-            look = able[int(rng.integers(len(able)))] if able else None
-            drawn.append((one, look, round(float(rng.uniform(LEAST, 1.0)), 4)))
-    if all(look is None for _, look, _ in drawn):
+    for row_id in labeled.index[sources[labeled.index] != params.translate_into]:
+        for number in range(how_many(params.translate, config.seed, "translate", row_id)):
+            rng = generator(config.seed, "translate", row_id, number)
+            candidates = styles.candidates(row_id)
+            style_id = candidates[int(rng.integers(len(candidates)))] if candidates else None
+            drawn.append((row_id, style_id, round(float(rng.uniform(MIN_SHARE, 1.0)), 4)))
+    if all(style_id is None for _, style_id, _ in drawn):
         raise InputError(
-            "params.yaml: synthesize.translate: no labeled row has another source to look as if it were from, which must hold rows of its class too, or "
-            "of the pool: put images from elsewhere into a folder of their own, or set it to 0."
+            "params.yaml: synthesize.translate: no labeled row has another source whose style it can take, that is, "
+            "one with rows of its class or of the pool: put images from elsewhere into a folder of their own, or set "
+            "it to 0."
         )
-    known = set[bytes]()
-    for first in range(0, len(drawn), AT_ONCE):
-        block = drawn[first : first + AT_ONCE]
-        encoded = dict(payloads([collected], {name for one, look, _ in block for name in (one, look) if name}))
+    seen = set[bytes]()
+    for first in range(0, len(drawn), ROWS_PER_BATCH):
+        batch = drawn[first : first + ROWS_PER_BATCH]
+        ids = {row_id for content_id, style_id, _ in batch for row_id in (content_id, style_id) if row_id}
+        encoded = dict(payloads([collected], ids))
         progress("translate images", first, len(drawn))
-        for one, look, share in block:
-            yield _row(one, look, share, labeled.loc[one], encoded, known, params, facts)
+        for row_id, style_id, share in batch:
+            yield _translated_row(row_id, style_id, share, labeled.loc[row_id], encoded, seen, params, config)
 
 
-def _row(
-    one: str,
-    look: str | None,
+def _translated_row(
+    content_id: str,
+    style_id: str | None,
     share: float,
     parent: pd.Series,
     encoded: Mapping[str, Any],
-    known: set[bytes],
+    seen: set[bytes],
     params: SynthesizeParams,
-    facts: WorkspaceConfig,
+    config: WorkspaceConfig,
 ) -> tuple[Row, str | None]:
-    """The child, and why it cannot stay. known: the content of those before it, to which its own is added."""
-    content, reason = images.decode(bytes(encoded[one]), facts.max_megapixels), None
-    pixels = content
-    if look is None:
+    """Return the row, and the reason to reject it or None. seen: contents of earlier rows; this one is added."""
+    original, reason = images.decode(bytes(encoded[content_id]), config.max_megapixels), None
+    pixels = original
+    if style_id is None:
         reason = "no_other_source"
     else:
-        pixels = matched(content, images.decode(bytes(encoded[look]), facts.max_megapixels), share)
-        if (pixels == content).all():
+        pixels = match_colors(original, images.decode(bytes(encoded[style_id]), config.max_megapixels), share)
+        if (pixels == original).all():
             reason = "copy_of_a_parent"
-    told, parents = images.content(pixels), [one] if look is None else [one, look]
-    if reason is None and told in known:
+    content, parent_ids = images.content(pixels), [content_id] if style_id is None else [content_id, style_id]
+    if reason is None and content in seen:
         reason = "exact_duplicate"
-    known.add(told)
+    seen.add(content)
     recipe = recipe_json("translate", share=share)
     row = Row(
-        id=identify(told, parents, recipe),
+        id=identify(content, parent_ids, recipe),
         split="train",
         fold=None if pd.isna(parent["fold"]) else int(parent["fold"]),
         label=parent["label"],
         label_source="translate",
         weight=params.weight * float(parent["weight"]),
-        parent_ids=parents,
+        parent_ids=parent_ids,
         recipe=recipe,
         group=parent["group"],
         payload=images.encode(pixels),
@@ -114,46 +123,56 @@ def _row(
     return row, reason
 
 
-def _check(into: str | None, known: list[str]) -> None:
-    """Raises InputError where there is no such source, or no other one."""
-    if into is not None and into not in known:
+def _check_sources(into: str | None, sources: list[str]) -> None:
+    """Raises InputError if the source `into` does not exist, or is the only one."""
+    if into is not None and into not in sources:
         raise InputError(
-            f"params.yaml: synthesize.translate_into: there is no source '{into}'; there is {', '.join(known)} (the first folder, the table or the "
-            "site of a row's origin)."
+            f"params.yaml: synthesize.translate_into: unknown source '{into}'. The sources are {', '.join(sources)} "
+            "(the first folder, the table or the site of a row's origin)."
         )
-    if len(known) < 2:
+    if len(sources) < 2:
         raise InputError(
-            f"params.yaml: synthesize.translate: all rows come from one source ({', '.join(known) or 'none'}): put images from elsewhere into a "
-            "folder of their own, or set it to 0."
+            f"params.yaml: synthesize.translate: all rows come from one source ({', '.join(sources) or 'none'}): put "
+            "images from elsewhere into a folder of their own, or set it to 0."
         )
 
 
-class _Looks:
-    """Rows whose look may be taken: of the pool, and of each fold, by source. A row of the pool that is nearly a labeled one is of that one's fold."""
+class _StyleRows:
+    """Rows whose style may be taken: of the pool, and of each fold, by source.
+
+    A pool row that is a near-duplicate of a labeled row belongs to the fold of that row.
+    """
 
     def __init__(self, rows: pd.DataFrame, labeled: pd.DataFrame, sources: pd.Series, into: str | None) -> None:
         self._folds, self._sources, self._labels = labeled["fold"].fillna(-1).astype(int), sources, labeled["label"]
-        fold_of_group = dict(zip(labeled["group"], self._folds, strict=True))
-        self._able: dict[tuple[int | None, str], list[str]] = defaultdict(list)
+        group_to_fold = dict(zip(labeled["group"], self._folds, strict=True))
+        self._by_fold_and_source: dict[tuple[int | None, str], list[str]] = defaultdict(list)
         self._classes: dict[str, set[str]] = defaultdict(set)
-        for one in sorted(rows.index[rows["split"] == "pool"]):
-            self._able[fold_of_group.get(rows.at[one, "group"]), sources[one]].append(one)
-        for one in sorted(labeled.index):
-            self._able[self._folds[one], sources[one]].append(one)
-            self._classes[sources[one]].add(labeled.at[one, "label"])
-        self._known = [into] if into is not None else sorted({source for _, source in self._able})
-        self._found: dict[tuple[int, str, str], list[str]] = {}
+        for row_id in sorted(rows.index[rows["split"] == "pool"]):
+            self._by_fold_and_source[group_to_fold.get(rows.at[row_id, "group"]), sources[row_id]].append(row_id)
+        for row_id in sorted(labeled.index):
+            self._by_fold_and_source[self._folds[row_id], sources[row_id]].append(row_id)
+            self._classes[sources[row_id]].add(labeled.at[row_id, "label"])
+        all_sources = sorted({source for _, source in self._by_fold_and_source})
+        self._target_sources = [into] if into is not None else all_sources
+        self._cache: dict[tuple[int, str, str], list[str]] = {}
 
-    def of(self, one: str) -> list[str]:
-        """Those that this row may take the look of: of a source that has its class too, or no labeled row. One of other classes alone looks like these."""
-        fold, source, label = self._folds[one], self._sources[one], self._labels[one]
-        if (fold, source, label) not in self._found:
+    def candidates(self, row_id: str) -> list[str]:
+        """Return the rows whose style this row may take: of sources that also have its class, or no labeled row.
+
+        The style of a source that has other classes only would be the style of these classes.
+        """
+        fold, source, label = self._folds[row_id], self._sources[row_id], self._labels[row_id]
+        if (fold, source, label) not in self._cache:
             others = [
                 name
-                for name in self._known
+                for name in self._target_sources
                 if name != source and (label in self._classes[name] or not self._classes[name])
             ]
-            self._found[fold, source, label] = [
-                row for place in (None, fold) for name in others for row in self._able[place, name]
+            self._cache[fold, source, label] = [
+                style_id
+                for style_fold in (None, fold)
+                for name in others
+                for style_id in self._by_fold_and_source[style_fold, name]
             ]
-        return self._found[fold, source, label]
+        return self._cache[fold, source, label]

@@ -1,4 +1,4 @@
-"""train: learners compared by cross-validation, out-of-fold predictions, and a decision against the round before.
+"""train: compare learners by cross-validation, predict out of fold, and accept or reject the round.
 
 python -m seedling.runner train@0
 """
@@ -35,24 +35,25 @@ from seedling.parallel.launcher import LAUNCH, launched
 from seedling.progress import Progress, silent
 from seedling.records.results import read_decision
 from seedling.train import files
-from seedling.train.choice import Judged, abstention, calibrated, candidate_table
-from seedling.train.comparison import Loop, decision_of
-from seedling.train.cross_validation import TrainingData
+from seedling.train.choice import Choice, EvaluationRows, abstention, calibrated, candidate_table
+from seedling.train.comparison import Loop, decide
+from seedling.train.cross_validation import Predictions, TrainingData
 from seedling.train.learning_curve import learning_curve
-from seedling.train.repeated import repeated
+from seedling.train.repeated import repeated_cross_validation
 from seedling.train.round_decision import RoundDecision
 from seedling.train.step_contributions import step_contributions
 from seedling.train.tally import Candidate
-from seedling.train.trial import choose_and_fit, try_candidates
+from seedling.train.trial import Trial, choose_and_fit, try_candidates
 from seedling.train.unknown import unknown_classes
 from seedling.train.unseen_sources import unseen_sources
 
-STEPS = {"quick": 150, "normal": 240, "thorough": 1500}  # of what learns by gradients
+GRADIENT_STEPS = {"quick": 150, "normal": 240, "thorough": 1500}
 POOL_ROWS = {"quick": 10_000, "normal": 30_000, "thorough": 100_000}
+ANALYSES = ("learning_curve", "repeated", "unknown_classes", "unseen_sources")  # keys of candidates.json
 
 
 @dataclass(frozen=True)
-class Sources:
+class InputFolders:
     """The folders that train reads; the last two are None in round 0."""
 
     collected: Path
@@ -65,26 +66,28 @@ class Sources:
 
 def train(
     params: TrainParams,
-    facts: WorkspaceConfig,
+    config: WorkspaceConfig,
     *,
     round_number: int,
     rounds: int,
-    sources: Sources,
+    folders: InputFolders,
     workspace: Path,
     output: Path,
     encoder: EncoderHandle | None = None,
     inputs: Path | None = None,
     progress: Progress = silent,
 ) -> None:
-    """Writes `models/<round>`: the chosen model, the table of candidates, out-of-fold and pool predictions, the decision.
+    """Write `models/<round>`: the chosen model, the candidates, out-of-fold and pool predictions, and the decision.
 
-    Where the loop has stopped before, or no pseudo-label was kept, only a decision that says so is written. After a kill
-    the next run goes on where this one was: in `.seedling/unfinished/`, which is cleared at the end. Where the environment
-    names a launcher its processes do the work; the one that leads does all of this, the others are done when the folds are.
-    inputs: the folder of params.yaml and data/ that these processes read; the workspace if None.
+    If the loop has stopped or no pseudo-label was kept, only a decision with the reason is written. After a kill, the
+    next run resumes from `.seedling/unfinished/`, which is cleared at the end. If the environment names a launcher, its
+    processes do the work: the leader does all of it, the others return after cross-validation.
+
+    rounds: maximum number of rounds.
+    inputs: folder of params.yaml and data/ for the launched processes; the workspace if None.
     """
-    previous = _previous_verdict(sources)
-    if previous and (skipped := _skip(previous, round_number, rounds, sources)):
+    previous = _previous_decision(folders)
+    if previous and (skipped := _skip_decision(previous, round_number, rounds, folders)):
         write_json(output / "decision.json", skipped.as_json())
         write_json(output / MANIFEST, {"stage": f"train@{round_number}", "skipped": skipped.reason})
         return
@@ -92,72 +95,143 @@ def train(
         launched(launcher, f"train@{round_number}", workspace, output, progress, inputs=inputs)
         return
     progress("compute features", 0, None)
-    classes = files.classes_of(sources.validated)
-    bench, frame, maker = _training_data(params, facts, classes, round_number, sources, workspace, encoder, progress)
-    judged = _judged(frame, classes, params)
+    classes = files.classes_of(folders.validated)
+    data, frame, maker = _training_data(params, config, classes, round_number, folders, workspace, encoder, progress)
+    evaluation_rows = _evaluation_rows(frame, classes, params)
     release_freed_memory()  # of images and their parts, before the folds' copies
+    loop = Loop(round_number, rounds, folders.teacher, previous)
     with single_threaded():
-        trial = try_candidates(bench, params, facts, judged, sources.teacher, progress)
-        if not this_process().leads:
-            return
-        choice = choose_and_fit(trial, judged, facts.seed, sources.teacher, output)
-        trained = trial.trained
-        said = {one: calibrated(trained[one], judged).astype(np.float32)[None] for one in trained}
-        predictions = choice.combine(trained)
-        loop = Loop(round_number, rounds, sources.teacher, previous)
-        round_decision, said = decision_of(loop, said, predictions, judged, bench, params, facts)
-        trust = _trust_of(choice.members, bench)
-        curve = learning_curve(bench, judged) if round_number == 0 else None
-        again = repeated(bench, judged, facts) if round_number == 0 else None
-        unknown = unknown_classes(bench, judged, classes, facts) if round_number == 0 else None
-        origins = frame.loc[frame["split"] == "train", "origin"].tolist()
-        unseen = unseen_sources(bench, judged, origins, facts) if round_number == 0 else None
+        results = _run_round(loop, params, config, data, evaluation_rows, frame, classes, output, progress)
+    if results is None:
+        return
     save_features(maker, output)
-    files.write_predictions(output, bench.rows, frame, predictions, trust)
-    files.write_candidates(output, said)
-    files.write_losses(output, bench.said)
-    files.write_seconds(workspace, f"train@{round_number}", bench.said)
-    table = candidate_table(trained, choice, judged)
-    firsts = {one: probabilities[0].astype(np.float64) for one, probabilities in said.items()}
-    learnt = {
-        "tried": table,
-        "left_out": trial.left_out_as_json(),
-        "step_contributions": step_contributions(firsts, judged, params.bootstrap_draws, facts.seed),
-        "learning_curve": curve,
-        "repeated": again,
-        "unknown_classes": unknown,
-        "unseen_sources": unseen,
-    }
-    write_json(output / "candidates.json", learnt)
-    write_json(output / "decision.json", round_decision.as_json())
-    nothing = classes.index(NOTHING) if NOTHING in classes else None
-    abstain = abstention(
-        judged.of(predictions), judged.truth, params.target_selective_accuracy, judged.outside(predictions), nothing
-    )
-    write_json(output / "model.json", choice.as_json(classes, facts, round_number, bench.halves, abstain))
-    folders = {name: folder for name, folder in vars(sources).items() if name != "teacher"}
-    write_json(output / MANIFEST, files.manifest(round_number, bench.rows, folders))
+    files.write_predictions(output, data.rows, frame, results.predictions, results.label_weights)
+    files.write_candidates(output, results.probabilities)
+    files.write_losses(output, data.tally)
+    files.write_seconds(workspace, f"train@{round_number}", data.tally)
+    _write_json_files(output, round_number, params, config, data, evaluation_rows, classes, results)
+    digested_folders = {name: folder for name, folder in vars(folders).items() if name != "teacher"}
+    write_json(output / MANIFEST, files.manifest(round_number, data.rows, digested_folders))
     for unfinished in (workspace / ".seedling" / "unfinished").glob(f"train@{round_number}-*"):
         shutil.rmtree(unfinished, ignore_errors=True)
 
 
-def _trust_of(members: tuple[Candidate, ...], bench: TrainingData) -> NDArray[np.float64]:
-    """(n_lineages, n_labeled): the trust in the labels, where the chosen model's main part used one; else ones."""
-    used = Counter(one.loss for one in members if one.loss in TRUSTED)
-    if 2 * used.total() <= len(members):
-        return np.ones((len(bench.rows.folds) + 1, len(bench.rows.labeled)))
-    loss = used.most_common(1)[0][0]
-    return np.stack([bench.trust(place, loss) for place in range(len(bench.rows.folds) + 1)])
+@dataclass(frozen=True)
+class RoundResults:
+    """The results of a round, before they are written.
+
+    predictions: the chosen model's; probabilities: (n_seeds, n_evaluated, n_classes) per candidate; label_weights:
+    (n_fold_models, n_labeled); analyses: by key of candidates.json, empty after round 0.
+    """
+
+    trial: Trial
+    choice: Choice
+    predictions: Predictions
+    probabilities: dict[Candidate, NDArray[np.float32]]
+    round_decision: RoundDecision
+    label_weights: NDArray[np.float64]
+    analyses: dict[str, dict[str, Any] | None]
 
 
-def _previous_verdict(sources: Sources) -> dict[str, Any] | None:
-    if sources.teacher is None:
+def _run_round(
+    loop: Loop,
+    params: TrainParams,
+    config: WorkspaceConfig,
+    data: TrainingData,
+    evaluation_rows: EvaluationRows,
+    frame: pd.DataFrame,
+    classes: list[str],
+    output: Path,
+    progress: Progress,
+) -> RoundResults | None:
+    """Try the candidates, choose, and decide; the final models are written to `output`.
+
+    Returns None in a launched process that does not lead: it is done after cross-validation.
+    """
+    trial = try_candidates(data, params, config, evaluation_rows, loop.teacher, progress)
+    if not this_process().leads:
         return None
-    return read_decision(sources.teacher / "decision.json")
+    choice = choose_and_fit(trial, evaluation_rows, config.seed, loop.teacher, output)
+    probabilities = {
+        candidate: calibrated(logits, evaluation_rows).astype(np.float32)[None]
+        for candidate, logits in trial.trained.items()
+    }
+    predictions = choice.combine(trial.trained)
+    round_decision, probabilities = decide(loop, probabilities, predictions, evaluation_rows, data, params, config)
+    label_weights = _label_weights(choice.members, data)
+    analyses = _analyses(data, evaluation_rows, frame, classes, config) if loop.number == 0 else {}
+    return RoundResults(trial, choice, predictions, probabilities, round_decision, label_weights, analyses)
 
 
-def _skip(previous: Mapping[str, Any], round_number: int, rounds: int, sources: Sources) -> RoundDecision | None:
-    kept = 0 if sources.pseudo_labels is None else read_manifest(sources.pseudo_labels)["rows"]["kept"]
+def _write_json_files(
+    output: Path,
+    round_number: int,
+    params: TrainParams,
+    config: WorkspaceConfig,
+    data: TrainingData,
+    evaluation_rows: EvaluationRows,
+    classes: list[str],
+    results: RoundResults,
+) -> None:
+    """Write candidates.json, decision.json and model.json."""
+    first_seed = {candidate: by_seed[0].astype(np.float64) for candidate, by_seed in results.probabilities.items()}
+    candidates = {
+        "tried": candidate_table(results.trial.trained, results.choice, evaluation_rows),
+        "left_out": results.trial.left_out_as_json(),
+        "step_contributions": step_contributions(first_seed, evaluation_rows, params.bootstrap_draws, config.seed),
+        **{key: results.analyses.get(key) for key in ANALYSES},
+    }
+    write_json(output / "candidates.json", candidates)
+    write_json(output / "decision.json", results.round_decision.as_json())
+    abstain = abstention(
+        evaluation_rows.select(results.predictions),
+        evaluation_rows.truth,
+        params.target_selective_accuracy,
+        evaluation_rows.out_of_scope(results.predictions),
+        classes.index(NOTHING) if NOTHING in classes else None,
+    )
+    model = results.choice.as_json(classes, config, round_number, data.n_models, abstain)
+    write_json(output / "model.json", model)
+
+
+def _analyses(
+    data: TrainingData,
+    evaluation_rows: EvaluationRows,
+    frame: pd.DataFrame,
+    classes: list[str],
+    config: WorkspaceConfig,
+) -> dict[str, dict[str, Any] | None]:
+    """The analyses of round 0 by key of candidates.json; None for an analysis with too few rows."""
+    origins = frame.loc[frame["split"] == "train", "origin"].tolist()
+    return {
+        "learning_curve": learning_curve(data, evaluation_rows),
+        "repeated": repeated_cross_validation(data, evaluation_rows, config),
+        "unknown_classes": unknown_classes(data, evaluation_rows, classes, config),
+        "unseen_sources": unseen_sources(data, evaluation_rows, origins, config),
+    }
+
+
+def _label_weights(members: tuple[Candidate, ...], data: TrainingData) -> NDArray[np.float64]:
+    """(n_fold_models, n_labeled): label weights if more than half of the members use them, else ones."""
+    n_fold_models = len(data.rows.folds) + 1
+    loss_counts = Counter(member.loss for member in members if member.loss in TRUSTED)
+    if 2 * loss_counts.total() <= len(members):
+        return np.ones((n_fold_models, len(data.rows.labeled)))
+    loss = loss_counts.most_common(1)[0][0]
+    return np.stack([data.label_weights(fold_index, loss) for fold_index in range(n_fold_models)])
+
+
+def _previous_decision(folders: InputFolders) -> dict[str, Any] | None:
+    if folders.teacher is None:
+        return None
+    return read_decision(folders.teacher / "decision.json")
+
+
+def _skip_decision(
+    previous: Mapping[str, Any], round_number: int, rounds: int, folders: InputFolders
+) -> RoundDecision | None:
+    """The decision "skipped" with its reason; None if the round must be trained."""
+    n_pseudo_labels = 0 if folders.pseudo_labels is None else read_manifest(folders.pseudo_labels)["rows"]["kept"]
     if previous["stop"]:
         reason = (
             previous["reason"]
@@ -166,7 +240,7 @@ def _skip(previous: Mapping[str, Any], round_number: int, rounds: int, sources: 
         )
     elif round_number > rounds:
         reason = f"params and effort ask for {rounds} rounds"
-    elif kept == 0:
+    elif n_pseudo_labels == 0:
         reason = "no pseudo-label was kept"
     else:
         return None
@@ -175,96 +249,104 @@ def _skip(previous: Mapping[str, Any], round_number: int, rounds: int, sources: 
 
 def _training_data(
     params: TrainParams,
-    facts: WorkspaceConfig,
+    config: WorkspaceConfig,
     classes: list[str],
     round_number: int,
-    sources: Sources,
+    folders: InputFolders,
     workspace: Path,
     encoder: EncoderHandle | None,
     progress: Progress,
 ) -> tuple[TrainingData, pd.DataFrame, FeatureMaker]:
-    """The rows and their features; the labeled and validation rows as a frame; the fitted features."""
+    """The rows and their features, the labeled and validation rows as a frame, and the fitted feature maker."""
+    pool_rows = params.pool_rows or POOL_ROWS[config.effort]
     rows = training_rows(
         classes,
-        validated=sources.validated,
-        augmented=sources.augmented,
-        synthesized=sources.synthesized,
-        pseudo_labels=sources.pseudo_labels,
-        seed=facts.seed,
-        pool_rows=params.pool_rows or POOL_ROWS[facts.effort],
+        validated=folders.validated,
+        augmented=folders.augmented,
+        synthesized=folders.synthesized,
+        pseudo_labels=folders.pseudo_labels,
+        seed=config.seed,
+        pool_rows=pool_rows,
     )
-    # Every round has the same rows: what round 0 learnt of their features holds for all.
-    maker = (
-        load_features(sources.teacher, facts.modality, workspace)
-        if sources.teacher
-        else make_features(encoder, params.image_side, facts)
-    )
-    folders = [sources.collected, sources.augmented, sources.synthesized]
+    maker = _feature_maker(params, config, folders, workspace, encoder)
+    payload_folders = [folders.collected, folders.augmented, folders.synthesized]
     inputs = maker.of_rows(
-        rows.ids.tolist(), partial(payloads, folders), fit=sources.teacher is None, progress=progress
+        rows.ids.tolist(), partial(payloads, payload_folders), fit=folders.teacher is None, progress=progress
     )
-    mixed = mixed_in_rows(sources.validated, params.pool_rows or POOL_ROWS[facts.effort], facts.seed)
+    mixin_rows = mixed_in_rows(folders.validated, pool_rows, config.seed)
     columns = ["id", "split", "fold", "label", "label_source", "group", "origin"]
-    known = read(sources.validated, columns, splits=["train", "validation", "out_of_scope"]).set_index("id")
-    held_out = known[known["split"] == "validation"].index.tolist()
-    outside = known[known["split"] == "out_of_scope"].index.tolist()
-    validation = maker.of_rows([*held_out, *outside], partial(payloads, [sources.collected]), fit=False)
-    frame = known.loc[[*rows.ids[rows.labeled], *held_out]].reset_index()
-    key = hashlib.blake2b(
-        "".join(
-            [
-                params.model_dump_json(),
-                facts.model_dump_json(),
-                *(digest(one) for one in vars(sources).values() if one),
-                str(getattr(maker, "key", "")),
-            ]
-        ).encode(),
-        digest_size=8,
-    ).hexdigest()
-    bench = TrainingData(
+    splits = ["train", "validation", "out_of_scope"]
+    validated_rows = read(folders.validated, columns, splits=splits).set_index("id")
+    validation_ids = validated_rows[validated_rows["split"] == "validation"].index.tolist()
+    out_of_scope_ids = validated_rows[validated_rows["split"] == "out_of_scope"].index.tolist()
+    validation = maker.of_rows([*validation_ids, *out_of_scope_ids], partial(payloads, [folders.collected]), fit=False)
+    frame = validated_rows.loc[[*rows.ids[rows.labeled], *validation_ids]].reset_index()
+    key = _unfinished_key(params, config, folders, maker)
+    mixin = _mixin(mixin_rows, maker, folders) if round_number == 0 and params.mixin else None
+    steps = params.steps or GRADIENT_STEPS[config.effort]
+    data = TrainingData(
         rows=rows,
         inputs=inputs,
         validation=validation,
-        setting=FitContext(
-            len(classes),
-            facts.seed,
-            params.steps or STEPS[facts.effort],
-            mixin=_mixin(mixed, maker, sources) if round_number == 0 and params.mixin else None,
-            maker=maker,
-        ),
+        context=FitContext(len(classes), config.seed, steps, mixin=mixin, maker=maker),
         pseudo_labeled=round_number > 0,
         scratch=workspace / ".seedling" / "unfinished" / f"train@{round_number}-{key}",
     )
-    return bench, frame, maker
+    return data, frame, maker
 
 
-def _mixin(rows: pd.DataFrame, maker: FeatureMaker, sources: Sources) -> Mixin | None:
-    """Another dataset's rows as the learners take them; None where there are none, or too few classes to tell apart."""
+def _feature_maker(
+    params: TrainParams,
+    config: WorkspaceConfig,
+    folders: InputFolders,
+    workspace: Path,
+    encoder: EncoderHandle | None,
+) -> FeatureMaker:
+    """A new feature maker in round 0, later the teacher's: all rounds have the same rows, so it is fitted once."""
+    if folders.teacher is None:
+        return make_features(encoder, params.image_side, config)
+    return load_features(folders.teacher, config.modality, workspace)
+
+
+def _unfinished_key(params: TrainParams, config: WorkspaceConfig, folders: InputFolders, maker: FeatureMaker) -> str:
+    """A hash of everything that unfinished work depends on: work under another key is never resumed."""
+    parts = [
+        params.model_dump_json(),
+        config.model_dump_json(),
+        *(digest(folder) for folder in vars(folders).values() if folder),
+        str(getattr(maker, "key", "")),
+    ]
+    return hashlib.blake2b("".join(parts).encode(), digest_size=8).hexdigest()
+
+
+def _mixin(rows: pd.DataFrame, maker: FeatureMaker, folders: InputFolders) -> Mixin | None:
+    """Another dataset's rows as learner inputs; None if it has no rows or fewer than two classes."""
     labels, names = pd.factorize(rows["label"], sort=True)
     if len(names) < 2:
         return None
-    inputs = maker.of_rows(rows.index.tolist(), partial(payloads, [sources.collected]), fit=False)
+    inputs = maker.of_rows(rows.index.tolist(), partial(payloads, [folders.collected]), fit=False)
     return Mixin(inputs, labels.astype(np.int64), rows["weight"].to_numpy(dtype=np.float64), len(names))
 
 
-def _judged(frame: pd.DataFrame, classes: list[str], params: TrainParams) -> Judged:
-    """Rows that people labeled and that some model does not see; where there are none, such rows that rules labeled. None that were
-    relabeled: they agree with the models by construction.
+def _evaluation_rows(frame: pd.DataFrame, classes: list[str], params: TrainParams) -> EvaluationRows:
+    """Select the human-labeled rows that some fold model does not see; if there are none, such rows labeled by rules.
+
+    Relabeled rows are excluded: they agree with the models by construction.
     """
     labeled = (frame["split"] == "train").to_numpy()
     held_out = (frame["fold"].notna() & (frame["label_source"] != "repaired")).to_numpy() | ~labeled
-    by_hand = (frame["label_source"] == "human").to_numpy() & held_out
-    chosen = by_hand if by_hand.any() else held_out
-    used = frame[chosen | ~labeled]
-    number = {label: place for place, label in enumerate(classes)}
-    truth = np.array([number[label] for label in used["label"]], dtype=np.int64)
+    held_out_by_humans = (frame["label_source"] == "human").to_numpy() & held_out
+    chosen = held_out_by_humans if held_out_by_humans.any() else held_out
+    evaluated = frame[chosen | ~labeled]
+    label_to_index = {label: index for index, label in enumerate(classes)}
+    truth = np.array([label_to_index[label] for label in evaluated["label"]], dtype=np.int64)
     weights = np.ones(len(truth))
     if params.choose_by == "balanced_log_loss" and len(truth):
         weights = balanced(np.eye(len(classes))[truth], weights)
-    return Judged(
+    return EvaluationRows(
         truth=truth,
-        place=np.flatnonzero(chosen[labeled]),
-        groups=used["group"].to_numpy(dtype=str),
+        labeled_index=np.flatnonzero(chosen[labeled]),
+        groups=evaluated["group"].to_numpy(dtype=str),
         weights=weights,
-        validation=int((~labeled).sum()),
+        n_validation=int((~labeled).sum()),
     )

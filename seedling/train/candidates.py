@@ -1,4 +1,4 @@
-"""What is tried in a round: learners, ingredients and losses, as far as the time budget of the effort goes."""
+"""The candidates of a round: learners, training data and losses, as far as the time budget of the effort allows."""
 
 from __future__ import annotations
 
@@ -17,90 +17,108 @@ from seedling.models.losses import CONSISTENCY, MIXIN, NETWORK_LOSSES
 from seedling.train.cross_validation import TrainingData
 from seedling.train.tally import Candidate
 
-BUDGET = {"quick": 60.0, "normal": 200.0, "thorough": 7200.0}  # seconds of one core, a round
+BUDGET_SECONDS = {"quick": 60.0, "normal": 200.0, "thorough": 7200.0}  # of one core, per round
 HEADS = ("logistic_regression", "svm", "random_forest")
-DENSE_HEADS = ("logistic_regression", "svm")  # trees say little of hundreds of directions that all mean a bit
-MORE_HEADS = ("nearest_neighbors", "boosted_trees")  # worth their time where time is no matter
-PRETRAINING_IMAGES = 200  # fewer say too little about what images have in common
-UNEVEN = 2.0  # the largest class over the smallest, from where on losses for imbalance are tried
-ENOUGH_TO_DOUBT = 60  # labeled rows: with fewer, a row that stands apart is more likely rare than wrong
-ENOUGH_A_CLASS = 5  # of them: a model of one or two rows a class doubts nearly every row
+DENSE_HEADS = ("logistic_regression", "svm")  # trees are weak on hundreds of dense features of equal importance
+THOROUGH_HEADS = ("nearest_neighbors", "boosted_trees")  # too slow for their gain at other efforts
+MIN_PRETRAINING_IMAGES = 200  # fewer show too little of what the images have in common
+MIN_CLASS_RATIO = 2.0  # largest over smallest class; from here on, losses for imbalance are tried
+MIN_ROWS_TO_WEIGHT = 60  # labeled rows: with fewer, an outlier is more likely a rare row than a label error
+MIN_ROWS_PER_CLASS = 5  # labeled rows: a model of one or two rows per class finds label errors in almost every row
 
 
 def first_candidates(
     params: TrainParams,
-    facts: WorkspaceConfig,
+    config: WorkspaceConfig,
     rows: TrainingRows,
     *,
-    mixin: bool = False,
+    has_mixin: bool = False,
     has_encoder: bool = False,
 ) -> list[Candidate]:
-    """Round 0: each head on collected rows alone, with children, and with all; what learns by gradients on all, and where there is
-    another dataset (mixin) with and without it.
+    """Candidates of round 0: each head on collected rows, plus augmented rows, plus synthesized rows.
+
+    Networks use all rows, with and without another dataset if there is one (has_mixin). Fine-tuning uses collected
+    rows. Raises InputError if train.candidates names a learner that the data does not allow.
     """
-    encoded, thorough = has_encoder, facts.effort == "thorough"
-    default = [*DENSE_HEADS]  # in the order in which the budget is spent
-    if encoded and facts.effort != "quick":
-        default.append("fine_tuned")
-    if not encoded and facts.modality == "image" and facts.effort != "quick":
-        default.append("network")
-    if not encoded or thorough:
-        default.append("random_forest")
-    default += MORE_HEADS if thorough else ()
-    learners: Sequence[str] = params.candidates or default
-    for name, needs in (("network", not encoded and facts.modality == "image"), ("fine_tuned", encoded)):
-        if name in learners and not needs:
-            why = (
-                "learns from small images without an encoder"
-                if name == "network"
-                else "tunes the encoder, and there is none"
-            )
-            remedy = "set `encoder` to null" if name == "network" and encoded else "leave it out"
-            raise InputError(f"params.yaml: train.candidates: '{name}' {why}: {remedy}.")
-    recipes = [INGREDIENTS[: many + 1] for many in range(len(INGREDIENTS))]
+    learners: Sequence[str] = params.candidates or _default_learners(config, has_encoder)
+    _check_learners(learners, config, has_encoder)
+    data_choices = [INGREDIENTS[: count + 1] for count in range(len(INGREDIENTS))]
     present = {kind for kind in INGREDIENTS if (rows.ingredient == kind).any()}
-    recipes = [recipe for recipe in recipes if recipe[-1] in present]
-    images = int(((rows.ingredient == "pool") | (rows.ingredient == "collected")).sum())
-    of_pool = len(rows.pool) > 0 and images >= PRETRAINING_IMAGES and params.losses is None
-    found = []
+    data_choices = [trained_on for trained_on in data_choices if trained_on[-1] in present]
+    n_images = int(((rows.ingredient == "pool") | (rows.ingredient == "collected")).sum())
+    uses_pool = len(rows.pool) > 0 and n_images >= MIN_PRETRAINING_IMAGES and params.losses is None
+    candidates = []
     for learner in learners:
         if learner == "network":
-            found += [Candidate(learner, recipes[-1], CONSISTENCY)] if of_pool else []
-            found += [Candidate(learner, recipes[-1], MIXIN)] if mixin else []
-            found.append(Candidate(learner, recipes[-1]))  # the pool is no help everywhere, nor is another dataset
+            candidates += [Candidate(learner, data_choices[-1], CONSISTENCY)] if uses_pool else []
+            candidates += [Candidate(learner, data_choices[-1], MIXIN)] if has_mixin else []
+            candidates.append(Candidate(learner, data_choices[-1]))  # neither the pool nor a mixin helps on all data
+        elif learner == "fine_tuned":
+            candidates += [Candidate(learner, data_choices[0], MIXIN)] if has_mixin else []
+            candidates += [Candidate(learner, trained_on) for trained_on in data_choices[:1]]
         else:
-            found += [Candidate(learner, recipes[0], MIXIN)] if mixin and learner == "fine_tuned" else []
-            found += [Candidate(learner, recipe) for recipe in (recipes[:1] if learner == "fine_tuned" else recipes)]
-    return found
+            candidates += [Candidate(learner, trained_on) for trained_on in data_choices]
+    return candidates
+
+
+def _default_learners(config: WorkspaceConfig, has_encoder: bool) -> list[str]:
+    """The learners without train.candidates, in the order in which they use the budget."""
+    thorough = config.effort == "thorough"
+    learners = [*DENSE_HEADS]
+    if has_encoder and config.effort != "quick":
+        learners.append("fine_tuned")
+    if not has_encoder and config.modality == "image" and config.effort != "quick":
+        learners.append("network")
+    if not has_encoder or thorough:
+        learners.append("random_forest")
+    learners += THOROUGH_HEADS if thorough else ()
+    return learners
+
+
+def _check_learners(learners: Sequence[str], config: WorkspaceConfig, has_encoder: bool) -> None:
+    """Raise InputError if a learner needs images without an encoder, or an encoder, and has none."""
+    allowed = {"network": not has_encoder and config.modality == "image", "fine_tuned": has_encoder}
+    for name, is_allowed in allowed.items():
+        if name in learners and not is_allowed:
+            reason = (
+                "learns from small images without an encoder"
+                if name == "network"
+                else "tunes the encoder, and no encoder is set"
+            )
+            remedy = "set `encoder` to null" if name == "network" and has_encoder else "leave it out"
+            raise InputError(f"params.yaml: train.candidates: '{name}' {reason}: {remedy}.")
 
 
 def further_candidates(
-    params: TrainParams, facts: WorkspaceConfig, rows: TrainingRows, best: Sequence[Candidate]
+    params: TrainParams, config: WorkspaceConfig, rows: TrainingRows, best: Sequence[Candidate]
 ) -> list[Candidate]:
-    """The best recipe of each learner under other losses, where the labels give cause to try them."""
-    losses: list[str] = [one for one in params.losses or [] if one not in {"plain", MIXIN}]
+    """Combine each learner's best training data with other losses that the labels give a reason to try."""
+    losses: list[str] = [loss for loss in params.losses or [] if loss not in {"plain", MIXIN}]
     if params.losses is None:
-        counts = rows.targets[rows.labeled].sum(axis=0)
-        if len(rows.labeled) >= max(ENOUGH_TO_DOUBT, ENOUGH_A_CLASS * len(counts)):
+        class_counts = rows.targets[rows.labeled].sum(axis=0)
+        if len(rows.labeled) >= max(MIN_ROWS_TO_WEIGHT, MIN_ROWS_PER_CLASS * len(class_counts)):
             losses += TRUSTED
-        if counts.max() >= UNEVEN * max(counts.min(), 1):
+        if class_counts.max() >= MIN_CLASS_RATIO * max(class_counts.min(), 1):
             losses += ["balanced", "logit_adjusted"]
-        if facts.effort == "thorough":
+        if config.effort == "thorough":
             losses += list(NETWORK_LOSSES)
-    usual: tuple[str, ...] = DENSE_HEADS if facts.effort != "thorough" else (*HEADS, *MORE_HEADS)
-    mixed_in = bool((rows.ingredient == "synthesize").any())
+    heads: tuple[str, ...] = DENSE_HEADS if config.effort != "thorough" else (*HEADS, *THOROUGH_HEADS)
+    has_synthesized = bool((rows.ingredient == "synthesize").any())
     return [
-        Candidate(one.learner, one.recipe, loss)
-        for one in best
+        Candidate(candidate.learner, candidate.trained_on, loss)
+        for candidate in best
         for loss in losses
-        if (one.learner == "network" and (loss != "second_head" or mixed_in))
-        or (one.learner in usual and loss not in (*NETWORK_LOSSES, CONSISTENCY))
-        if one.learner != "network" or facts.effort == "thorough" or params.losses is not None
+        if (candidate.learner == "network" and (loss != "second_head" or has_synthesized))
+        or (candidate.learner in heads and loss not in (*NETWORK_LOSSES, CONSISTENCY))
+        if candidate.learner != "network" or config.effort == "thorough" or params.losses is not None
     ]
 
 
 def later_candidates(teacher: Path) -> tuple[list[Candidate], list[Candidate]]:
-    """What voted in the round before; and what else was best of each learner there, and all that is taken over, so that no choice is lost."""
+    """Candidates of a later round: the members of the previous round's ensemble, and others.
+
+    The others are the best candidate of each learner and all carried ones, so that no earlier choice is lost.
+    """
     table = read_json(teacher / "candidates.json")["tried"]
     tried = [
         (entry, Candidate(entry["learner"], tuple(entry["recipe"]), entry["loss"]))
@@ -108,63 +126,68 @@ def later_candidates(teacher: Path) -> tuple[list[Candidate], list[Candidate]]:
         if entry["learner"] != "ensemble"
     ]
     best: dict[str, tuple[dict[str, Any], Candidate]] = {}
-    for entry, one in tried:
-        rival = best.get(one.learner)
+    for entry, candidate in tried:
+        rival = best.get(candidate.learner)
         if rival is None or _rank(entry) < _rank(rival[0]):
-            best[one.learner] = (entry, one)
-    voted = [one for entry, one in tried if entry["chosen"]]
-    others = [one for _, one in tried if one.carried or best[one.learner][1] == one]
-    return voted, [one for one in others if one not in voted]
+            best[candidate.learner] = (entry, candidate)
+    members = [candidate for entry, candidate in tried if entry["chosen"]]
+    others = [candidate for _, candidate in tried if candidate.carried or best[candidate.learner][1] == candidate]
+    return members, [candidate for candidate in others if candidate not in members]
 
 
 def _rank(entry: Mapping[str, Any]) -> tuple[bool, float]:
-    """Without a row to judge by the chosen one is best."""
+    """Sort key, smallest is best: the loss of the choice; without evaluation rows, the chosen candidate."""
     return (False, entry["choice_loss"]) if entry["log_loss"] is not None else (not entry["chosen"], 0.0)
 
 
 def within_budget(
-    candidates: Sequence[Candidate], bench: TrainingData, budget: float, *, at_least: int = 1
+    candidates: Sequence[Candidate], data: TrainingData, budget: float, *, at_least: int = 1
 ) -> tuple[list[Candidate], float, dict[Candidate, float]]:
-    """Those that fit the budget in their order, the first `at_least` always, and their seconds; and those of each of the others.
+    """Return the candidates that fit the budget, the sum of their seconds, and the seconds of each of the others.
 
-    The seconds are predicted, not measured: what is tried must not depend on how busy the machine is.
+    Candidates are taken in their order, the first `at_least` always. The seconds are predicted, not measured: the
+    choice must not depend on the load of the machine.
     """
-    spent = 0.0
-    kept: list[Candidate] = []
+    total_seconds = 0.0
+    affordable: list[Candidate] = []
     left_out: dict[Candidate, float] = {}
-    for one in candidates:
-        seconds = predicted_seconds(one, bench)
-        if len(kept) >= at_least and spent + seconds > budget:
-            left_out[one] = seconds
+    for candidate in candidates:
+        seconds = predicted_seconds(candidate, data)
+        if len(affordable) >= at_least and total_seconds + seconds > budget:
+            left_out[candidate] = seconds
             continue
-        kept.append(one)
-        spent += seconds
-    return kept, spent, left_out
+        affordable.append(candidate)
+        total_seconds += seconds
+    return affordable, total_seconds, left_out
 
 
-def predicted_seconds(candidate: Candidate, bench: TrainingData) -> float:
-    """What cross-validating it takes on one usual core, roughly, as it was seen on sets of a few thousand rows."""
-    rows = bench.rows
-    own = np.isin(rows.ingredient, candidate.recipe).sum()
-    halves = bench.halves(candidate)
-    fitted = float(own + (len(rows.pool) / 2 if bench.pseudo_labeled else 0))
-    asked = float(len(rows.pool) / halves + len(rows.labeled) / max(1, len(rows.folds)) + len(bench.validation))
-    wide = float(min(bench.inputs.features.shape[1], 2_000))
-    classes = float(bench.classes)
-    models = (len(rows.folds) + 1) * halves
-    each = {
-        "logistic_regression": 5e-9 * fitted * wide * classes,
-        "svm": 4e-10 * fitted * (fitted + asked) * wide,
-        "random_forest": 2e-6 * 100 * np.sqrt(wide) * fitted + 1e-5 * asked,
-        "nearest_neighbors": 3e-10 * fitted * (fitted + asked) * wide,
-        "boosted_trees": 1e-8 * 60 * classes * fitted * wide,
+def predicted_seconds(candidate: Candidate, data: TrainingData) -> float:
+    """Predict the seconds of cross-validating a candidate on one core, from timings on a few thousand rows."""
+    rows = data.rows
+    n_models_per_fold = data.n_models(candidate)
+    n_train = float(
+        np.isin(rows.ingredient, candidate.trained_on).sum() + (len(rows.pool) / 2 if data.pseudo_labeled else 0)
+    )
+    n_predicted = float(
+        len(rows.pool) / n_models_per_fold + len(rows.labeled) / max(1, len(rows.folds)) + len(data.validation)
+    )
+    n_features = float(min(data.inputs.features.shape[1], 2_000))
+    n_classes = float(data.classes)
+    n_models = (len(rows.folds) + 1) * n_models_per_fold
+    seconds_per_model = {
+        "logistic_regression": 5e-9 * n_train * n_features * n_classes,
+        "svm": 4e-10 * n_train * (n_train + n_predicted) * n_features,
+        "random_forest": 2e-6 * 100 * np.sqrt(n_features) * n_train + 1e-5 * n_predicted,
+        "nearest_neighbors": 3e-10 * n_train * (n_train + n_predicted) * n_features,
+        "boosted_trees": 1e-8 * 60 * n_classes * n_train * n_features,
     }
     if candidate.learner == "network":
-        side = 0 if bench.inputs.images is None else bench.inputs.images.shape[1]
-        a_step = 0.011 * (side / 16) ** 2 * {CONSISTENCY: 2.5, MIXIN: 2.0}.get(candidate.loss, 1.0)
-        return float(models * bench.setting.steps * a_step)
+        side = 0 if data.inputs.images is None else data.inputs.images.shape[1]
+        seconds_per_step = 0.011 * (side / 16) ** 2 * {CONSISTENCY: 2.5, MIXIN: 2.0}.get(candidate.loss, 1.0)
+        return float(n_models * data.context.steps * seconds_per_step)
     if candidate.learner == "fine_tuned":
         from seedling.models.fine_tuned import predicted_seconds_of_model
 
-        return models * predicted_seconds_of_model(bench.setting, fitted, asked) * (2 if candidate.loss == MIXIN else 1)
-    return float(models * each[candidate.learner])
+        seconds = predicted_seconds_of_model(data.context, n_train, n_predicted)
+        return n_models * seconds * (2 if candidate.loss == MIXIN else 1)
+    return float(n_models * seconds_per_model[candidate.learner])

@@ -1,4 +1,4 @@
-"""Which learners, on which ingredients and losses: the smallest out-of-fold log-loss on rows that people labeled."""
+"""Choose learners, training data and losses by the smallest out-of-fold log loss on human-labeled rows."""
 
 from __future__ import annotations
 
@@ -26,33 +26,34 @@ from seedling.stats.statistics import (
 from seedling.train.cross_validation import Predictions
 from seedling.train.tally import Candidate
 
-PICKS = 12  # of the ensemble's greedy selection, with replacement
-SURELY = 0.8  # bootstrap probability with which the selection must beat the plain vote of all
-DEFAULT_VOTE = ("network", "fine_tuned", "logistic_regression", "svm")  # where no row can be held out
+MAX_ENSEMBLE_PICKS = 12  # of the greedy selection, with replacement
+MIN_P_BETTER = 0.8  # bootstrap probability with which the greedy ensemble must beat the plain one
+DEFAULT_MEMBERS = ("network", "fine_tuned", "logistic_regression", "svm")  # used if no row can be held out
 
 
 @dataclass(frozen=True)
-class Judged:
-    """The rows that decide: labeled by people (by rules where there are none), predicted by models that never saw them.
+class EvaluationRows:
+    """The rows that decide: labeled by humans (by rules if there are none), predicted by models that never saw them.
 
-    place: (n_labeled_judged,) row numbers within the labeled rows; validation rows follow behind them;
-    validation: how many; out-of-scope rows follow behind them, which decide nothing but when to abstain;
-    truth, groups: (n,) for labeled and validation rows together; weights: (n,), what a row counts in a choice, mean 1.
+    truth, groups: (n,), labeled rows first, then validation rows; labeled_index: (n_labeled_evaluated,), positions
+    within the labeled rows; weights: (n,), each row's weight in the choice, mean 1; n_validation: number of validation
+    rows. In `Predictions.validation`, out-of-scope rows follow the validation rows; only the abstention threshold uses
+    them.
     """
 
     truth: Ints
-    place: NDArray[np.intp]
+    labeled_index: NDArray[np.intp]
     groups: NDArray[np.str_]
     weights: Floats
-    validation: int = 0
+    n_validation: int = 0
 
-    def of(self, predictions: Predictions) -> Floats:
-        """The judged rows' predictions, (n, n_classes)."""
-        return np.concatenate([predictions.labeled[self.place], predictions.validation[: self.validation]])
+    def select(self, predictions: Predictions) -> Floats:
+        """(n, n_classes): the predictions of the evaluation rows."""
+        return np.concatenate([predictions.labeled[self.labeled_index], predictions.validation[: self.n_validation]])
 
-    def outside(self, predictions: Predictions) -> Floats:
-        """The out-of-scope rows' predictions, (n_out_of_scope, n_classes)."""
-        return predictions.validation[self.validation :]
+    def out_of_scope(self, predictions: Predictions) -> Floats:
+        """(n_out_of_scope, n_classes): the predictions of the out-of-scope rows."""
+        return predictions.validation[self.n_validation :]
 
 
 @dataclass(frozen=True)
@@ -71,10 +72,11 @@ class Choice:
         def vote(logits: Sequence[Floats]) -> Floats:
             return soft_vote(logits, self.temperatures, self.temperature, self.votes)
 
+        n_fold_models = len(parts[0].pool)
         return Predictions(
             labeled=vote([part.labeled for part in parts]),
             validation=vote([part.validation for part in parts]),
-            pool=np.stack([vote([part.pool[place] for part in parts]) for place in range(len(parts[0].pool))]),
+            pool=np.stack([vote([part.pool[fold_index] for part in parts]) for fold_index in range(n_fold_models)]),
             labeled_std=np.max([part.labeled_std for part in parts], axis=0),
             pool_std=np.max([part.pool_std for part in parts], axis=0),
         )
@@ -82,174 +84,207 @@ class Choice:
     def as_json(
         self,
         classes: Sequence[str],
-        facts: WorkspaceConfig,
+        config: WorkspaceConfig,
         round_number: int,
-        halves: Callable[[Candidate], int],
+        n_models: Callable[[Candidate], int],
         abstain: Mapping[str, Any],
     ) -> dict[str, Any]:
-        """As it is written to model.json. halves: how many models a member has, one a half of the pool."""
+        """The content of model.json. n_models: number of models of a member, one per half of the pool."""
         return {
             "selective_prediction": dict(abstain),
             "classes": list(classes),
             "members": [
                 {
                     "learner": member.learner,
-                    "recipe": list(member.recipe),
+                    "recipe": list(member.trained_on),
                     "loss": member.loss,
-                    "file": member.name,  # in models/<round>/half-<half>/, without its ending
-                    "halves": halves(member),
+                    "file": member.name,  # in models/<round>/half-<half>/, without its suffix
+                    "halves": n_models(member),
                     "temperature": temperature,
                     "votes": votes,
                 }
                 for member, temperature, votes in zip(self.members, self.temperatures, self.votes, strict=True)
             ],
-            "modality": facts.modality,
+            "modality": config.modality,
             "round": round_number,
             "temperature": self.temperature,
         }
 
 
-def choose(trained: Mapping[Candidate, Predictions], judged: Judged, seed: int = 0) -> Choice:
-    """The plain vote of each learner's best, unless one learner alone, or a greedy selection (Caruana et al. 2004), is better.
+def choose(trained: Mapping[Candidate, Predictions], evaluation_rows: EvaluationRows, seed: int = 0) -> Choice:
+    """Choose the best learner, the plain ensemble of all learners, or a greedy ensemble (Caruana et al. 2004).
 
-    One learner alone must have the smaller log-loss; the selection, which has more freedom to flatter itself, must be
-    ahead in 80 % of bootstrap draws. Where no row can be held out the vote of the usual learners stands.
+    The plain ensemble gives each learner's best candidate one vote. A single learner replaces it if its log loss is
+    smaller. The greedy ensemble can overfit the evaluation rows, so it must be better in at least 80 % of the bootstrap
+    samples. If no row can be held out, the default learners vote.
     """
-    best = best_of_learners(trained, judged)
-    if len(judged.truth) == 0:
-        members = tuple(one for one in best if one.learner in DEFAULT_VOTE) or tuple(best)
-        return make_choice(members, trained, judged)
-    every = [tuple(best), *((one,) for one in best)]  # the vote of all first: it wins a tie
-    simple = min(every, key=lambda members: _loss(make_choice(members, trained, judged), trained, judged))
-    plain = make_choice(simple, trained, judged)
-    counted = greedy(trained, judged)
-    selected = make_choice(tuple(counted), trained, judged, tuple(float(one) for one in counted.values()))
-    old, new = (_losses(one, trained, judged) for one in (plain, selected))
-    ahead = paired_difference(
-        new, old, judged.groups, larger_is_better=True, draws=500, rng=generator(seed, "selection")
+    best = best_per_learner(trained, evaluation_rows)
+    if len(evaluation_rows.truth) == 0:
+        members = tuple(candidate for candidate in best if candidate.learner in DEFAULT_MEMBERS) or tuple(best)
+        return make_choice(members, trained, evaluation_rows)
+    options = [tuple(best), *((candidate,) for candidate in best)]  # the ensemble is first: it wins a tie
+    plain_members = min(
+        options,
+        key=lambda members: _loss(make_choice(members, trained, evaluation_rows), trained, evaluation_rows),
     )
-    return selected if new.mean() < old.mean() and 1 - ahead.probability_worse >= SURELY else plain
+    plain = make_choice(plain_members, trained, evaluation_rows)
+    votes = greedy(trained, evaluation_rows)
+    selected = make_choice(tuple(votes), trained, evaluation_rows, tuple(float(count) for count in votes.values()))
+    old, new = (_losses(choice, trained, evaluation_rows) for choice in (plain, selected))
+    difference = paired_difference(
+        new, old, evaluation_rows.groups, larger_is_better=True, draws=500, rng=generator(seed, "selection")
+    )
+    return selected if new.mean() < old.mean() and 1 - difference.probability_worse >= MIN_P_BETTER else plain
 
 
-def best_of_learners(trained: Mapping[Candidate, Predictions], judged: Judged) -> list[Candidate]:
-    """Each learner on its best recipe and loss, in the order in which the learners were tried."""
+def best_per_learner(trained: Mapping[Candidate, Predictions], evaluation_rows: EvaluationRows) -> list[Candidate]:
+    """Each learner with its best training data and loss, in the order in which the learners were tried."""
     best: dict[str, tuple[float, Candidate]] = {}
+    can_evaluate = len(evaluation_rows.truth) > 0
     for candidate in trained:
-        loss = _loss(make_choice((candidate,), trained, judged), trained, judged) if len(judged.truth) else 0.0
+        loss = (
+            _loss(make_choice((candidate,), trained, evaluation_rows), trained, evaluation_rows)
+            if can_evaluate
+            else 0.0
+        )
         rival = best.get(candidate.learner)
-        # Without a row to judge by, the recipe with most ingredients, which comes last.
-        if rival is None or loss < rival[0] or (len(judged.truth) == 0 and candidate.loss == "plain"):
+        # Without evaluation rows, take the candidate with the most training data, which comes last.
+        if rival is None or loss < rival[0] or (not can_evaluate and candidate.loss == "plain"):
             best[candidate.learner] = (loss, candidate)
     return [candidate for _, candidate in best.values()]
 
 
-def greedy(trained: Mapping[Candidate, Predictions], judged: Judged) -> Counter[Candidate]:
-    """How often each candidate is picked: at each step the one that makes the average's log-loss smallest."""
-    said = {one: calibrated(predictions, judged) for one, predictions in trained.items()}
+def greedy(trained: Mapping[Candidate, Predictions], evaluation_rows: EvaluationRows) -> Counter[Candidate]:
+    """Select an ensemble greedily: each step adds the candidate that makes the average's log loss smallest."""
+    probabilities = {candidate: calibrated(logits, evaluation_rows) for candidate, logits in trained.items()}
+    n_classes = next(iter(probabilities.values())).shape[1]
     picked: Counter[Candidate] = Counter()
-    total, before = np.zeros((len(judged.truth), next(iter(said.values())).shape[1])), np.inf
-    for number in range(1, PICKS + 1):
+    total, previous_loss = np.zeros((len(evaluation_rows.truth), n_classes)), np.inf
+    for number in range(1, MAX_ENSEMBLE_PICKS + 1):
         losses = {
-            one: float((judged.weights * log_loss_of_rows((total + each) / number, judged.truth)).mean())
-            for one, each in said.items()
+            candidate: _weighted_log_loss((total + of_candidate) / number, evaluation_rows)
+            for candidate, of_candidate in probabilities.items()
         }
-        best = min(losses, key=lambda one: losses[one])
-        if losses[best] > before - 1e-4:
+        best = min(losses, key=lambda candidate: losses[candidate])
+        if losses[best] > previous_loss - 1e-4:
             break
         picked[best] += 1
-        total, before = total + said[best], losses[best]
+        total, previous_loss = total + probabilities[best], losses[best]
     return picked
 
 
 def make_choice(
     members: tuple[Candidate, ...],
     trained: Mapping[Candidate, Predictions],
-    judged: Judged,
+    evaluation_rows: EvaluationRows,
     votes: tuple[float, ...] | None = None,
 ) -> Choice:
-    """These members, calibrated on the judged rows."""
+    """A choice of these members, calibrated on the evaluation rows."""
     votes = votes or (1.0,) * len(members)
-    logits = [judged.of(trained[member]) for member in members]
-    temperatures = tuple(fit_temperature(one, judged.truth) for one in logits)
-    vote = np.log(soft_vote(logits, temperatures, 1.0, votes))
-    return Choice(members, temperatures, fit_temperature(vote, judged.truth), votes)
+    logits = [evaluation_rows.select(trained[member]) for member in members]
+    temperatures = tuple(fit_temperature(of_member, evaluation_rows.truth) for of_member in logits)
+    ensemble_logits = np.log(soft_vote(logits, temperatures, 1.0, votes))
+    return Choice(members, temperatures, fit_temperature(ensemble_logits, evaluation_rows.truth), votes)
 
 
-def _losses(choice: Choice, trained: Mapping[Candidate, Predictions], judged: Judged) -> Floats:
-    logits = [judged.of(trained[one]) for one in choice.members]
+def _losses(choice: Choice, trained: Mapping[Candidate, Predictions], evaluation_rows: EvaluationRows) -> Floats:
+    """(n,): the choice's log loss per evaluation row, times the row's weight."""
+    logits = [evaluation_rows.select(trained[member]) for member in choice.members]
     probabilities = soft_vote(logits, choice.temperatures, choice.temperature, choice.votes)
-    result: Floats = judged.weights * log_loss_of_rows(probabilities, judged.truth)
-    return result
+    losses: Floats = evaluation_rows.weights * log_loss_of_rows(probabilities, evaluation_rows.truth)
+    return losses
 
 
-def _loss(choice: Choice, trained: Mapping[Candidate, Predictions], judged: Judged) -> float:
-    return float(_losses(choice, trained, judged).mean())
+def _loss(choice: Choice, trained: Mapping[Candidate, Predictions], evaluation_rows: EvaluationRows) -> float:
+    return float(_losses(choice, trained, evaluation_rows).mean())
 
 
-def calibrated(predictions: Predictions, judged: Judged) -> Floats:
-    """(n, n_classes): one candidate's probabilities of the judged rows, under its own temperature."""
-    logits = judged.of(predictions)
-    return softmax(logits / fit_temperature(logits, judged.truth))
+def _weighted_log_loss(probabilities: Floats, evaluation_rows: EvaluationRows) -> float:
+    return float((evaluation_rows.weights * log_loss_of_rows(probabilities, evaluation_rows.truth)).mean())
+
+
+def calibrated(predictions: Predictions, evaluation_rows: EvaluationRows) -> Floats:
+    """(n, n_classes): one candidate's probabilities of the evaluation rows, at its own temperature."""
+    logits = evaluation_rows.select(predictions)
+    return softmax(logits / fit_temperature(logits, evaluation_rows.truth))
 
 
 def abstention(
-    probabilities: Floats, truth: Ints, wanted: float, outside: Floats | None = None, nothing: int | None = None
+    probabilities: Floats,
+    truth: Ints,
+    target_accuracy: float,
+    out_of_scope: Floats | None = None,
+    nothing: int | None = None,
 ) -> dict[str, Any]:
-    """Under which confidence the model had better not answer, so that of its answers a share `wanted` is right.
+    """Choose the confidence threshold below which the model abstains, so that its answers reach the target accuracy.
 
-    probabilities: (n, n_classes), out of fold; outside: the same of out-of-scope rows, of which every answer is wrong but
-    `nothing`, the number of the class for what is none of the others. The lowest such limit; where there is none, the one above which the answers
-    are oftenest right, of a tenth of the rows at least. `threshold` 0: it always answers. `accuracy`, of the rows that it answers, and `coverage` are shares
-    with Wilson's intervals. The threshold is chosen on these very rows, so `accuracy` is slightly optimistic.
+    The threshold is the lowest one that reaches the target. If none does, it is the one with the highest selective
+    accuracy among those that answer at least a tenth of the rows. A `threshold` of 0 means that the model always
+    answers. `accuracy` (selective accuracy) and `coverage` are shares with Wilson intervals. `accuracy` is slightly
+    optimistic, since the threshold is chosen on the same rows.
+
+    probabilities: (n, n_classes), out of fold.
+    truth: (n,).
+    out_of_scope: (n_out_of_scope, n_classes), probabilities of out-of-scope rows, for which every answer but
+        `nothing` is wrong.
+    nothing: index of the class "none of the others", if there is one.
     """
     if len(truth) == 0:
-        return {"threshold": 0.0, "target_accuracy": wanted, "coverage": None, "accuracy": None, "out_of_scope": 0}
-    confidence, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == truth
-    if outside is not None and len(outside):
-        confidence = np.concatenate([confidence, outside.max(axis=1)])
-        right = np.concatenate([right, outside.argmax(axis=1) == (-1 if nothing is None else nothing)])
+        return {
+            "threshold": 0.0,
+            "target_accuracy": target_accuracy,
+            "coverage": None,
+            "accuracy": None,
+            "out_of_scope": 0,
+        }
+    confidence, correct = probabilities.max(axis=1), probabilities.argmax(axis=1) == truth
+    if out_of_scope is not None and len(out_of_scope):
+        confidence = np.concatenate([confidence, out_of_scope.max(axis=1)])
+        correct = np.concatenate([correct, out_of_scope.argmax(axis=1) == (-1 if nothing is None else nothing)])
     order = np.argsort(-confidence, kind="stable")
-    hits = np.cumsum(right[order])
-    shares = hits / np.arange(1, len(order) + 1)
-    enough = np.flatnonzero(shares >= wanted)
-    last = int(enough[-1]) if len(enough) else int(shares[len(order) // 10 :].argmax() + len(order) // 10)
-    everyone = last == len(order) - 1
-    answered = wilson(last + 1, len(order))
+    hits = np.cumsum(correct[order])
+    accuracies = hits / np.arange(1, len(order) + 1)
+    reaching_target = np.flatnonzero(accuracies >= target_accuracy)
+    tenth = len(order) // 10
+    last = int(reaching_target[-1]) if len(reaching_target) else int(accuracies[tenth:].argmax() + tenth)
+    answers_all = last == len(order) - 1
     return {
-        "threshold": 0.0
-        if everyone
-        else float(np.floor(confidence[order[last]] * 1e6) / 1e6),  # so that this row is answered
-        "target_accuracy": wanted,
-        "coverage": answered.rounded(),
+        # Rounded down, so that the last row is answered.
+        "threshold": 0.0 if answers_all else float(np.floor(confidence[order[last]] * 1e6) / 1e6),
+        "target_accuracy": target_accuracy,
+        "coverage": wilson(last + 1, len(order)).rounded(),
         "accuracy": wilson(int(hits[last]), last + 1).rounded(),
-        "out_of_scope": 0 if outside is None else len(outside),
+        "out_of_scope": 0 if out_of_scope is None else len(out_of_scope),
     }
 
 
-def candidate_table(trained: Mapping[Candidate, Predictions], choice: Choice, judged: Judged) -> list[dict[str, Any]]:
-    """One entry a candidate: learner, recipe, loss, accuracy with its interval, log-loss, its share of the chosen vote."""
+def candidate_table(
+    trained: Mapping[Candidate, Predictions], choice: Choice, evaluation_rows: EvaluationRows
+) -> list[dict[str, Any]]:
+    """One entry per candidate: learner, training data, loss, accuracy with interval, log loss, share of votes."""
     table = []
     votes = dict(zip(choice.members, choice.votes, strict=True))
     for candidate, predictions in trained.items():
-        said = calibrated(predictions, judged)
-        entry = _entry(candidate.learner, candidate.recipe, said, judged)
-        if len(judged.truth):  # what the choice looks at, where that is not the plain mean
-            weighted = float((judged.weights * log_loss_of_rows(said, judged.truth)).mean())
-            entry["choice_loss"] = round(weighted, 6)
-        share = votes.get(candidate, 0.0) / sum(choice.votes)
-        table.append({**entry, "loss": candidate.loss, "chosen": candidate in votes, "vote": round(share, 4)})
+        probabilities = calibrated(predictions, evaluation_rows)
+        entry = _entry(candidate.learner, candidate.trained_on, probabilities, evaluation_rows)
+        if len(evaluation_rows.truth):  # the loss that the choice minimizes; rows may be weighted
+            entry["choice_loss"] = round(_weighted_log_loss(probabilities, evaluation_rows), 6)
+        vote_share = votes.get(candidate, 0.0) / sum(choice.votes)
+        table.append({**entry, "loss": candidate.loss, "chosen": candidate in votes, "vote": round(vote_share, 4)})
     if len(choice.members) > 1:
-        whole = judged.of(choice.combine(trained))
-        recipe = tuple(dict.fromkeys(one for member in choice.members for one in member.recipe))
-        entry = _entry("ensemble", recipe, whole, judged)
+        probabilities = evaluation_rows.select(choice.combine(trained))
+        trained_on = tuple(dict.fromkeys(kind for member in choice.members for kind in member.trained_on))
+        entry = _entry("ensemble", trained_on, probabilities, evaluation_rows)
         table.append({**entry, "loss": "plain", "chosen": True, "vote": 1.0})
     return table
 
 
-def _entry(learner: str, recipe: tuple[str, ...], probabilities: Floats, judged: Judged) -> dict[str, Any]:
-    entry: dict[str, Any] = {"learner": learner, "recipe": list(recipe), "accuracy": None, "log_loss": None}
-    if len(judged.truth) == 0:
+def _entry(
+    learner: str, trained_on: tuple[str, ...], probabilities: Floats, evaluation_rows: EvaluationRows
+) -> dict[str, Any]:
+    entry: dict[str, Any] = {"learner": learner, "recipe": list(trained_on), "accuracy": None, "log_loss": None}
+    if len(evaluation_rows.truth) == 0:
         return entry
-    right = probabilities.argmax(axis=1) == judged.truth
-    loss = float(log_loss_of_rows(probabilities, judged.truth).mean())
-    return {**entry, "accuracy": share(right, judged.groups, 0.95).rounded(), "log_loss": round(loss, 6)}
+    correct = probabilities.argmax(axis=1) == evaluation_rows.truth
+    loss = float(log_loss_of_rows(probabilities, evaluation_rows.truth).mean())
+    return {**entry, "accuracy": share(correct, evaluation_rows.groups, 0.95).rounded(), "log_loss": round(loss, 6)}

@@ -1,4 +1,4 @@
-"""A round beside the one before: which learners are compared, under how many seeds, and what the gain is worth."""
+"""Compare a round with the accepted one: which learners, how many seeds, and what the gain is worth in labels."""
 
 from __future__ import annotations
 
@@ -16,116 +16,137 @@ from seedling.stats.randomness import generator
 from seedling.stats.statistics import Estimate
 from seedling.train import files
 from seedling.train.candidates import predicted_seconds
-from seedling.train.choice import Judged, calibrated
-from seedling.train.cross_validation import Predictions, TrainingData, out_of_fold_anew
-from seedling.train.learning_curve import right_with, worth_in_labels
-from seedling.train.round_decision import RoundDecision, judge, scores_of_rows, unjudged
+from seedling.train.choice import EvaluationRows, calibrated
+from seedling.train.cross_validation import Predictions, TrainingData, out_of_fold_with_seeds
+from seedling.train.learning_curve import correct_with_folds, worth_in_labels
+from seedling.train.round_decision import RoundDecision, compare_rounds, decide_without_evaluation_rows, mean_scores
 from seedling.train.tally import Candidate
 
-SEEDS = {"quick": 1, "normal": 3, "thorough": 5}
+N_SEEDS = {"quick": 1, "normal": 3, "thorough": 5}
 
 
 @dataclass(frozen=True)
 class Loop:
-    """Where the loop stands: this round's number, how many there may be, and of the round before the folder and the decision,
-    None in round 0.
+    """The state of the loop: this round's number, the maximum number of rounds, and the previous round.
+
+    teacher, previous: the previous round's folder and decision, None in round 0.
     """
 
     number: int
-    at_most: int
+    max_rounds: int
     teacher: Path | None
     previous: Mapping[str, Any] | None
 
     @property
     def last(self) -> bool:
-        """Whether no round may follow."""
-        return self.number >= self.at_most
+        """Whether this is the last round."""
+        return self.number >= self.max_rounds
 
 
-def decision_of(
+def decide(
     loop: Loop,
-    said: dict[Candidate, NDArray[np.float32]],
+    probabilities: dict[Candidate, NDArray[np.float32]],
     predictions: Predictions,
-    judged: Judged,
-    bench: TrainingData,
+    evaluation_rows: EvaluationRows,
+    data: TrainingData,
     params: TrainParams,
-    facts: WorkspaceConfig,
+    config: WorkspaceConfig,
 ) -> tuple[RoundDecision, dict[Candidate, NDArray[np.float32]]]:
-    """The decision, and what the candidates said with the further seeds that it asked for. Round 0 is always accepted.
+    """Return the decision and the candidates' probabilities, with more seeds where the comparison needs them.
 
-    said: (1, n_judged, n_classes) a candidate; predictions: the chosen model's.
+    Round 0 is always accepted.
+
+    probabilities: (1, n_evaluated, n_classes) per candidate.
+    predictions: the chosen model's.
     """
     if loop.teacher is None or loop.previous is None:
-        many = len(bench.rows.pool)
-        start = "the start, cross-validated" if len(judged.truth) else "the start; no labeled row can be held out"
-        pool = "" if many else "; the pool is empty, so there is nothing to pseudo-label"
-        return RoundDecision(0, "accepted", loop.last or many == 0, f"{start}{pool}", 0, len(judged.truth)), said
-    classes = predictions.pool.shape[2]
-    before = files.read_candidates(loop.teacher, classes)
-    both = [one for one in said if one in before]
-    both = [one for one in both if not one.carried] or both  # what was taken over has not changed
-    said = said | with_more_seeds(
-        min(both, key=lambda one: predicted_seconds(one, bench)), said, judged, bench, params, facts
-    )
-    taught = np.stack(read_frame(loop.teacher / files.POOL)["probabilities"].to_numpy())
-    old_labels, new_labels = taught[:, -classes:].argmax(axis=1), predictions.pool[-1].argmax(axis=1)
-    changed = old_labels != new_labels
-    if len(judged.truth) == 0:
-        vanished = len(set(old_labels.tolist()) - set(new_labels.tolist()))
-        return unjudged(loop.number, loop.previous["accepted_round"], vanished, last=loop.last), said
-    found = judge(
+        return _first_decision(loop, len(data.rows.pool), len(evaluation_rows.truth)), probabilities
+    n_classes = predictions.pool.shape[2]
+    old = files.read_candidates(loop.teacher, n_classes)
+    in_both = [candidate for candidate in probabilities if candidate in old]
+    # Carried candidates did not change, so they are only compared if there is no other.
+    compared = [candidate for candidate in in_both if not candidate.carried] or in_both
+    cheapest = min(compared, key=lambda candidate: predicted_seconds(candidate, data))
+    probabilities = probabilities | with_more_seeds(cheapest, probabilities, evaluation_rows, data, params, config)
+    old_pool = np.stack(read_frame(loop.teacher / files.POOL)["probabilities"].to_numpy())
+    old_labels, new_labels = old_pool[:, -n_classes:].argmax(axis=1), predictions.pool[-1].argmax(axis=1)
+    if len(evaluation_rows.truth) == 0:
+        n_vanished = len(set(old_labels.tolist()) - set(new_labels.tolist()))
+        decision = decide_without_evaluation_rows(
+            loop.number, loop.previous["accepted_round"], n_vanished, last=loop.last
+        )
+        return decision, probabilities
+    decision = compare_rounds(
         loop.number,
         loop.previous["accepted_round"],
-        [before[one] for one in both],
-        [said[one].astype(np.float64) for one in both],
-        judged.truth,
-        judged.groups,
-        changed_share=float(changed.mean()),
+        [old[candidate] for candidate in compared],
+        [probabilities[candidate].astype(np.float64) for candidate in compared],
+        evaluation_rows.truth,
+        evaluation_rows.groups,
+        changed_share=float((old_labels != new_labels).mean()),
         last=loop.last,
         params=params,
-        seed=facts.seed,
+        seed=config.seed,
     )
-    right = [
-        scores_of_rows(
-            [np.asarray(each[one], dtype=np.float64) for one in both], lambda one: one.argmax(axis=1) == judged.truth
+    scores = [
+        mean_scores(
+            [np.asarray(of_round[candidate], dtype=np.float64) for candidate in compared],
+            lambda of_seed: of_seed.argmax(axis=1) == evaluation_rows.truth,
         ).mean(axis=0)
-        for each in (before, said)
+        for of_round in (old, probabilities)
     ]
-    return replace(found, worth_in_labels=worth_of_round(bench, judged, right, facts)), said
+    return replace(decision, worth_in_labels=worth_of_round(data, evaluation_rows, scores, config)), probabilities
+
+
+def _first_decision(loop: Loop, n_pool: int, n_evaluated: int) -> RoundDecision:
+    """The decision of round 0. n_pool: number of pool rows; n_evaluated: number of evaluation rows."""
+    reason = "the start, cross-validated" if n_evaluated else "the start; no labeled row can be held out"
+    if n_pool == 0:
+        reason += "; the pool is empty, so there is nothing to pseudo-label"
+    return RoundDecision(0, "accepted", loop.last or n_pool == 0, reason, 0, n_evaluated)
 
 
 def with_more_seeds(
     candidate: Candidate,
-    said: dict[Candidate, NDArray[np.float32]],
-    judged: Judged,
-    bench: TrainingData,
+    probabilities: dict[Candidate, NDArray[np.float32]],
+    evaluation_rows: EvaluationRows,
+    data: TrainingData,
     params: TrainParams,
-    facts: WorkspaceConfig,
+    config: WorkspaceConfig,
 ) -> dict[Candidate, NDArray[np.float32]]:
-    """What this candidate, the cheapest that is compared, says under further seeds, behind what it says under the first."""
-    seeds = (params.decision_seeds or SEEDS[facts.effort]) if bench.rows.folds else 1
-    anew = out_of_fold_anew(bench, candidate, range(1, seeds if not candidate.carried else 1))
-    more = [calibrated(one, judged).astype(np.float32)[None] for one in anew]
-    return {candidate: np.concatenate([said[candidate], *more])}
+    """The candidate's probabilities with the first seed, followed by those with further seeds."""
+    n_seeds = (params.decision_seeds or N_SEEDS[config.effort]) if data.rows.folds else 1
+    further = out_of_fold_with_seeds(data, candidate, range(1, n_seeds if not candidate.carried else 1))
+    further_probabilities = [calibrated(logits, evaluation_rows).astype(np.float32)[None] for logits in further]
+    return {candidate: np.concatenate([probabilities[candidate], *further_probabilities])}
 
 
 def worth_of_round(
-    bench: TrainingData, judged: Judged, scores: list[NDArray[np.float64]], facts: WorkspaceConfig
+    data: TrainingData,
+    evaluation_rows: EvaluationRows,
+    scores: list[NDArray[np.float64]],
+    config: WorkspaceConfig,
 ) -> Estimate | None:
-    """What the round is worth in labels; None where there are too few folds, or validation rows alone, to draw a curve."""
-    folds = len(bench.rows.folds)
-    if folds < 3 or len(judged.place) == 0:
+    """How many labels the round's gain is worth; None with fewer than three folds or only validation rows.
+
+    scores: (n_evaluated,), mean correctness before and after the round.
+    """
+    n_folds = len(data.rows.folds)
+    if n_folds < 3 or len(evaluation_rows.labeled_index) == 0:
         return None
-    mine = slice(len(judged.place))  # validation rows, which follow, have no fold to draw a curve with
-    few, many = (right_with(bench, judged, taught).astype(np.float64) for taught in (folds // 2, folds - 1))
-    before, after = (one[mine] for one in scores)
+    labeled = slice(len(evaluation_rows.labeled_index))  # the validation rows behind them have no fold
+    with_few, with_many = (
+        correct_with_folds(data, evaluation_rows, n_train_folds).astype(np.float64)
+        for n_train_folds in (n_folds // 2, n_folds - 1)
+    )
+    before, after = (of_round[labeled] for of_round in scores)
     return worth_in_labels(
-        few,
-        many,
+        with_few,
+        with_many,
         before,
         after,
-        judged.groups[mine],
-        labels=len(bench.rows.labeled),
-        ratio=(folds - 1) / (folds // 2),
-        rng=generator(facts.seed, "worth in labels"),
+        evaluation_rows.groups[labeled],
+        labels=len(data.rows.labeled),
+        ratio=(n_folds - 1) / (n_folds // 2),
+        rng=generator(config.seed, "worth in labels"),
     )

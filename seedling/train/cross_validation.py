@@ -1,9 +1,10 @@
-"""Cross-validation in lineages: what is predicted for a row never comes from a model, or a model's pseudo-labels,
-that saw the row's label.
+"""Cross-validation by fold models: a prediction for a row never comes from a model, or from the pseudo-labels of a
+model, that saw the row's label.
 
-Lineage k never sees fold k: neither its labels, nor children of its rows, nor pseudo-labels of models that saw them.
-One more lineage sees all folds; its models are the ones that are kept. From round 1 on a lineage has two models, each
-learning from one half of the pool and labeling the other, so that no model labels what it was trained on.
+Fold model k never sees fold k: neither its labels, nor augmented rows made from its rows, nor pseudo-labels of models
+that saw them. One more model, the final model, sees all folds and is the one that is saved. From round 1 on, a fold
+model consists of two models. Each learns from one half of the pool and labels the other half, so that no model labels
+rows that it was trained on.
 """
 
 from __future__ import annotations
@@ -34,18 +35,18 @@ from seedling.stats.randomness import derived_seed
 from seedling.stats.statistics import Floats
 from seedling.train.tally import GRADIENT_LEARNERS, Candidate, Tally
 
-WORTH_SPREADING = 20.0  # seconds: less is done before another process has been told
-WORTH_KEEPING = 5.0  # seconds: what took longer is not computed again after a kill
+MIN_SECONDS_TO_DISTRIBUTE = 20.0  # shorter work is done before another process has received it
+MIN_SECONDS_TO_SAVE = 5.0  # results of longer work are saved, so that they survive a kill
 
 
 @dataclass
 class Predictions:
     """Logits of one candidate, or probabilities of the chosen model.
 
-    labeled: (n_labeled, n_classes), out of fold; validation: (n_validation, n_classes), the folds' mean;
-    pool: (n_lineages, n_pool, n_classes), the last lineage's being the final model's (zeros where it was not trained);
-    labeled_std: (n_labeled,) and pool_std: (n_lineages, n_pool), how far Monte Carlo dropout moves the likeliest
-    class's probability, zeros of learners that have none.
+    labeled: (n_labeled, n_classes), out of fold; validation: (n_validation, n_classes), mean over the fold models;
+    pool: (n_fold_models, n_pool, n_classes), the final model's last (zeros if it was not trained);
+    labeled_std: (n_labeled,) and pool_std: (n_fold_models, n_pool), Monte Carlo dropout standard deviation of the
+    predicted class's probability, zeros for learners without dropout.
     """
 
     labeled: Floats
@@ -57,308 +58,358 @@ class Predictions:
 
 @dataclass(frozen=True)
 class TrainingData:
-    """What all candidates of a round share. pseudo_labeled: whether the pool has labels from the round before; scratch:
-    where unfinished work is kept, None for nowhere.
+    """The data that all candidates of a round share.
+
+    pseudo_labeled: whether the pool has labels from the round before; scratch: folder of unfinished work, None if
+    nothing is saved; label_weight_cache: by fold model and loss, see `label_weights`.
     """
 
     rows: TrainingRows
     inputs: Inputs
     validation: Inputs
-    setting: FitContext
+    context: FitContext
     pseudo_labeled: bool = False
     scratch: Path | None = None
-    said: Tally = field(default_factory=lambda: Tally())
-    trusts: dict[tuple[int, str], Floats] = field(default_factory=dict)
+    tally: Tally = field(default_factory=lambda: Tally())
+    label_weight_cache: dict[tuple[int, str], Floats] = field(default_factory=dict)
 
     @property
     def classes(self) -> int:
-        """How many there are."""
-        return self.setting.classes
+        """Number of classes."""
+        return self.context.classes
 
-    def halves(self, candidate: Candidate) -> int:
-        """How many models a lineage has: one a half of the pool where the pool is learnt from, so that the other labels it."""
+    def n_models(self, candidate: Candidate) -> int:
+        """Number of models per fold model: one per half of the pool if the candidate learns from the pool, else one.
+
+        With two models, each half is labeled by the model that did not learn from it.
+        """
         learns_from_pool = candidate.loss == CONSISTENCY or (self.pseudo_labeled and not candidate.carried)
         return 2 if learns_from_pool and len(self.rows.pool) else 1
 
-    def said_by(self, learner: str, taught: NDArray[np.intp], asked: NDArray[np.intp]) -> Floats:
-        """(n_asked, n_classes): logits of such a learner, taught some of the labeled rows and nothing else. taught, asked: numbers of labeled rows."""
-        made, rows = make_learner(learner, self.setting), self.rows.labeled[taught]
-        made.fit(self.inputs.take(rows), self.rows.targets[rows], self.rows.weights[rows])
-        return made.logits(self.inputs.take(self.rows.labeled[asked]))
+    def fit_predict(self, learner: str, train_rows: NDArray[np.intp], test_rows: NDArray[np.intp]) -> Floats:
+        """Fit a learner on some labeled rows and nothing else; return its logits (n_test, n_classes) for others.
 
-    def fit(self, candidate: Candidate, lineage: int | None, place: int, half: int) -> Learner:
-        """One model of one lineage."""
-        began = perf_counter()
-        trust = self.trust(place, candidate.loss) if candidate.loss in TRUSTED else None
-        chosen, targets, weights = self.rows.of_lineage(lineage, place, half, candidate.recipe, trust)
+        train_rows, test_rows: positions within the labeled rows.
+        """
+        model, rows = make_learner(learner, self.context), self.rows.labeled[train_rows]
+        model.fit(self.inputs.take(rows), self.rows.targets[rows], self.rows.weights[rows])
+        return model.logits(self.inputs.take(self.rows.labeled[test_rows]))
+
+    def fit(self, candidate: Candidate, held_out_fold: int | None, fold_index: int, half: int) -> Learner:
+        """Fit one model of one fold model.
+
+        held_out_fold: None for the final model; fold_index: position of the fold model, the final model's is the number
+        of folds; half: the half of the pool that the model learns from.
+        """
+        started = perf_counter()
+        label_weights = self.label_weights(fold_index, candidate.loss) if candidate.loss in TRUSTED else None
+        chosen, targets, weights = self.rows.of_lineage(
+            held_out_fold, fold_index, half, candidate.trained_on, label_weights
+        )
         if candidate.loss == "balanced":
             weights = balanced(targets, weights)
-        where = "final" if lineage is None else f"fold {place + 1}"
-        shown = f"{candidate.learner} {candidate.loss} {where} half {half}"
-        setting = self.setting.of_model(
-            seed=derived_seed(self.setting.seed, candidate.learner, lineage, half),
+        fold_name = "final" if held_out_fold is None else f"fold {fold_index + 1}"
+        model_name = f"{candidate.learner} {candidate.loss} {fold_name} half {half}"
+        context = self.context.of_model(
+            seed=derived_seed(self.context.seed, candidate.learner, held_out_fold, half),
             loss=candidate.loss,
-            device=place,
-            checkpoint=None if self.scratch is None else self.scratch / f"{candidate.name}-{place}-{half}",
-            watch=lambda step, loss: self.said.step(shown, step, loss),
+            device=fold_index,
+            checkpoint=None if self.scratch is None else self.scratch / f"{candidate.name}-{fold_index}-{half}",
+            watch=lambda step, loss: self.tally.record_step(model_name, step, loss),
             mixed_in=self.rows.ingredient[chosen] == "synthesize",
             unlabeled=self._unlabeled(half) if candidate.loss == CONSISTENCY else None,
         )
-        learner = make_learner(candidate.learner, setting)
+        learner = make_learner(candidate.learner, context)
         learner.fit(self.inputs.take(chosen), targets, weights)
         if candidate.loss == "logit_adjusted":
             learner = Adjusted(learner, np.log(class_shares(targets, weights)))
-        self.said.one_more(candidate, perf_counter() - began)
+        self.tally.count_model(candidate, perf_counter() - started)
         return learner
 
     def _unlabeled(self, half: int) -> Inputs | None:
-        """The half of the pool that this model may learn from without labels; it labels the other half."""
+        """The half of the pool that this model learns from without labels; it labels the other half."""
         pool = self.rows.pool
-        mine = pool[self.rows.half[pool] == half]
-        return self.inputs.take(mine) if len(mine) else None
+        rows_of_half = pool[self.rows.half[pool] == half]
+        return self.inputs.take(rows_of_half) if len(rows_of_half) else None
 
-    def trust(self, place: int, loss: str) -> Floats:
-        """(n_labeled,), 0 to 1: how far each labeled row's own label is believed, by models of this lineage that did
-        not learn from the row. Rows that the lineage never sees keep 1. loss: one of `TRUSTED`; the strict one squares the
-        trust, and takes it again from models that learnt with it, in which the row has had a say in others' trust.
+    def label_weights(self, fold_index: int, loss: str) -> Floats:
+        """(n_labeled,), 0 to 1: each labeled row's label weight, from models that did not learn from the row.
+
+        Rows of the fold that the fold model never sees keep 1. With "label_weighted_twice", the weights are squared and
+        then computed once more with models that were trained with the squared weights. loss: one of `TRUSTED`.
         """
-        if (place, loss) not in self.trusts:
-            strict = loss == "label_weighted_twice"
-            before = self.trust(place, "label_weighted") ** 2 if strict else np.ones(len(self.rows.labeled))
-            found = trust_in_labels(self.rows, self.inputs, self.setting, place, before)
-            self.trusts[place, loss] = found**2 if strict else found
-        return self.trusts[place, loss]
+        if (fold_index, loss) not in self.label_weight_cache:
+            twice = loss == "label_weighted_twice"
+            training_weights = (
+                self.label_weights(fold_index, "label_weighted") ** 2 if twice else np.ones(len(self.rows.labeled))
+            )
+            weights = trust_in_labels(self.rows, self.inputs, self.context, fold_index, training_weights)
+            self.label_weight_cache[fold_index, loss] = weights**2 if twice else weights
+        return self.label_weight_cache[fold_index, loss]
 
 
 def cross_validate(
-    bench: TrainingData, candidates: Sequence[Candidate], seconds: float = 0.0
+    data: TrainingData, candidates: Sequence[Candidate], seconds: float = 0.0
 ) -> tuple[dict[Candidate, Predictions], dict[Candidate, str]]:
-    """Each candidate's out-of-fold predictions, and those whose training failed, with the reason.
+    """Return each candidate's out-of-fold predictions, and the reason of each candidate whose training failed.
 
-    The folds are spread over threads, or, where they will take long (`seconds`, predicted), over what the caller of the stage
-    has set: Prefect's task runner in a flow.
+    The folds run in threads or, if the predicted `seconds` are many, on the executor that the caller of the stage
+    configured: Prefect's task runner in a flow.
     """
-    rows = bench.rows
-    folds, labeled = rows.folds, rows.labeled
-    result = {one: no_predictions(bench, len(rows.pool)) for one in candidates}
+    rows = data.rows
+    predictions = {candidate: no_predictions(data, len(rows.pool)) for candidate in candidates}
     failed: dict[Candidate, str] = {}
+    for fold_index, fold_results in enumerate(_results_by_fold(data, candidates, seconds)):
+        for candidate, result in zip(candidates, fold_results, strict=True):
+            _add_fold(data, candidate, fold_index, result, predictions, failed)
+    if not rows.folds and len(data.validation):  # all labeled rows are needed for training: evaluate on validation rows
+        for candidate, of_candidate in predictions.items():
 
-    def of_fold(place: int) -> list[dict[str, Any]]:
-        return [_of_fold(bench, one, place) for one in candidates]
+            def final_logits(candidate: Candidate = candidate) -> Floats:
+                return mean_logits(fit_final(data, candidate), data.validation)
 
-    process, how = this_process(), spread(seconds, WORTH_SPREADING)
-    places = range(len(folds))
-    if on_cluster() or how is in_threads:  # in pieces of a candidate each, so that the last fold leaves no core idle
-        tasks = [*product(candidates, places)]
-        pieces = _by_cluster(bench, tasks) if on_cluster() else in_threads(lambda one: _of_fold(bench, *one), tasks)
-        by_fold = [pieces[place :: len(folds)] for place in places]
-    else:
-        by_fold = how(of_fold, places, "fold")
-    for place, found in enumerate(by_fold):
-        held_out = rows.fold[labeled] == folds[place]
-        for one, parts in zip(candidates, found, strict=True):
-            if place not in process.mine(places) and "failed" not in parts:
-                bench.said.take_over(one, parts, bench.halves(one), float(parts["seconds"]))
-            if "failed" in parts:
-                failed[one] = str(parts["failed"])
-                result.pop(one, None)
-            elif one in result:
-                result[one].labeled[held_out] = parts["labeled"]
-                result[one].validation += parts["validation"] / len(folds)
-                result[one].pool[place] = parts["pool"]
-                result[one].labeled_std[held_out] = parts["labeled_std"]
-                result[one].pool_std[place] = parts["pool_std"]
-    if not folds and len(bench.validation):  # every labeled row is needed in training, but other rows can judge
-        for one in result:
-
-            def of_all(one: Candidate = one) -> Floats:
-                return mean_logits(fit_final(bench, one), bench.validation)
-
-            result[one].validation[:] = process.by_leader(of_all)
-    return result, failed
+            of_candidate.validation[:] = this_process().by_leader(final_logits)
+    return predictions, failed
 
 
-def out_of_fold_anew(bench: TrainingData, candidate: Candidate, numbers: Sequence[int]) -> list[Predictions]:
-    """The candidate's out-of-fold predictions under other seeds, with the pool cut into other halves; none of the pool.
+def _results_by_fold(
+    data: TrainingData, candidates: Sequence[Candidate], seconds: float
+) -> Sequence[Sequence[dict[str, Any]]]:
+    """The results of `_fold_result`, per fold and per candidate, computed where the executor runs them."""
+    n_folds = len(data.rows.folds)
+    fold_indices = range(n_folds)
 
-    numbers: of the seeds, from 1 on. Raises Diverged where a training fails.
+    def results_of_fold(fold_index: int) -> list[dict[str, Any]]:
+        return [_fold_result(data, candidate, fold_index) for candidate in candidates]
+
+    execute = spread(seconds, MIN_SECONDS_TO_DISTRIBUTE)
+    if not on_cluster() and execute is not in_threads:
+        return execute(results_of_fold, fold_indices, "fold")
+    tasks = [
+        *product(candidates, fold_indices)
+    ]  # one per candidate and fold, so that the last fold leaves no core idle
+    results = (
+        _run_on_cluster(data, tasks) if on_cluster() else in_threads(lambda task: _fold_result(data, *task), tasks)
+    )
+    return [results[fold_index::n_folds] for fold_index in fold_indices]
+
+
+def _add_fold(
+    data: TrainingData,
+    candidate: Candidate,
+    fold_index: int,
+    result: dict[str, Any],
+    predictions: dict[Candidate, Predictions],
+    failed: dict[Candidate, str],
+) -> None:
+    """Add one fold's result of a candidate to its predictions; a candidate that failed is moved to `failed`."""
+    rows, n_folds = data.rows, len(data.rows.folds)
+    if fold_index not in this_process().mine(range(n_folds)) and "failed" not in result:
+        data.tally.add_finished(candidate, result, data.n_models(candidate), float(result["seconds"]))
+    if "failed" in result:
+        failed[candidate] = str(result["failed"])
+        predictions.pop(candidate, None)
+    elif candidate in predictions:
+        of_candidate, held_out = predictions[candidate], rows.fold[rows.labeled] == rows.folds[fold_index]
+        of_candidate.labeled[held_out] = result["labeled"]
+        of_candidate.validation += result["validation"] / n_folds
+        of_candidate.pool[fold_index] = result["pool"]
+        of_candidate.labeled_std[held_out] = result["labeled_std"]
+        of_candidate.pool_std[fold_index] = result["pool_std"]
+
+
+def out_of_fold_with_seeds(data: TrainingData, candidate: Candidate, seed_numbers: Sequence[int]) -> list[Predictions]:
+    """The candidate's out-of-fold predictions with other seeds and other halves of the pool, without pool predictions.
+
+    seed_numbers: from 1 on. Raises Diverged if a training fails.
     """
-    seeds = [derived_seed(bench.setting.seed, "decision", number) for number in numbers]
-    folds, labeled = bench.rows.folds, bench.rows.labeled
-    work = AnewWork(replace(bench, scratch=None), candidate)
-    pieces = iter(list(in_pieces(work, [*product(seeds, range(len(folds)))], here=in_threads)))
-    found = []
+    seeds = [derived_seed(data.context.seed, "decision", number) for number in seed_numbers]
+    folds, labeled = data.rows.folds, data.rows.labeled
+    task = ReseededFoldTask(replace(data, scratch=None), candidate)
+    fold_logits = iter(list(in_pieces(task, [*product(seeds, range(len(folds)))], here=in_threads)))
+    predictions_by_seed = []
     for seed in seeds:
-        other = work.under(seed)
-        made = no_predictions(other, pool=0)
-        for lineage, (mine, validation) in zip(folds, pieces, strict=False):
-            made.labeled[other.rows.fold[labeled] == lineage] = mine
-            made.validation += validation / len(folds)
-        found.append(made)
-    return found
+        reseeded = task.reseeded(seed)
+        predictions = no_predictions(reseeded, pool_rows=0)
+        for fold, (held_out_logits, validation_logits) in zip(folds, fold_logits, strict=False):
+            predictions.labeled[reseeded.rows.fold[labeled] == fold] = held_out_logits
+            predictions.validation += validation_logits / len(folds)
+        predictions_by_seed.append(predictions)
+    return predictions_by_seed
 
 
 @dataclass(frozen=True)
-class AnewWork:
-    """Trains a candidate without one fold under another seed; a piece of work that any process may do."""
+class ReseededFoldTask:
+    """Trains a candidate without one fold with another seed; any process can run it."""
 
-    bench: TrainingData
+    data: TrainingData
     candidate: Candidate
 
-    def under(self, seed: int) -> TrainingData:
-        """The bench with this seed, and the pool cut into other halves."""
-        setting = self.bench.setting.of_model(seed=seed)
-        return replace(self.bench, rows=self.bench.rows.halved_anew(seed), setting=setting)
+    def reseeded(self, seed: int) -> TrainingData:
+        """The training data with this seed and with the pool cut into other halves."""
+        context = self.data.context.of_model(seed=seed)
+        return replace(self.data, rows=self.data.rows.halved_anew(seed), context=context)
 
     def __call__(self, task: tuple[int, int]) -> tuple[Floats, Floats]:
-        """The logits of the fold's rows and of the validation rows. task: the seed, and the fold's place."""
-        seed, place = task
-        bench = self.under(seed)
-        lineage, labeled = bench.rows.folds[place], bench.rows.labeled
-        models = [bench.fit(self.candidate, lineage, place, half) for half in range(bench.halves(self.candidate))]
-        held_out = labeled[bench.rows.fold[labeled] == lineage]
-        return mean_logits(models, bench.inputs.take(held_out)), mean_logits(models, bench.validation)
+        """Return the logits of the fold's rows and of the validation rows. task: the seed and the fold index."""
+        seed, fold_index = task
+        data = self.reseeded(seed)
+        fold, labeled = data.rows.folds[fold_index], data.rows.labeled
+        models = [data.fit(self.candidate, fold, fold_index, half) for half in range(data.n_models(self.candidate))]
+        held_out = labeled[data.rows.fold[labeled] == fold]
+        return mean_logits(models, data.inputs.take(held_out)), mean_logits(models, data.validation)
 
 
-def no_predictions(bench: TrainingData, pool: int) -> Predictions:
-    """Zeros, to be filled. pool: how many of its rows."""
-    rows = bench.rows
+def no_predictions(data: TrainingData, pool_rows: int) -> Predictions:
+    """Zeros to be filled. pool_rows: number of pool rows with predictions."""
+    rows = data.rows
     folds, labeled = len(rows.folds), len(rows.labeled)
     return Predictions(
-        labeled=np.zeros((labeled, bench.classes)),
-        validation=np.zeros((len(bench.validation), bench.classes)),
-        pool=np.zeros((folds + 1, pool, bench.classes), dtype=np.float32),
+        labeled=np.zeros((labeled, data.classes)),
+        validation=np.zeros((len(data.validation), data.classes)),
+        pool=np.zeros((folds + 1, pool_rows, data.classes), dtype=np.float32),
         labeled_std=np.zeros(labeled),
-        pool_std=np.zeros((folds + 1, pool), dtype=np.float32),
+        pool_std=np.zeros((folds + 1, pool_rows), dtype=np.float32),
     )
 
 
-def _of_fold(bench: TrainingData, candidate: Candidate, place: int) -> dict[str, Any]:
-    found = _unfinished(bench, candidate, place)
-    if found is not None:
-        return found
-    made = _computed(bench, candidate, place)
-    _keep(bench, candidate, place, made)
-    return made
+def _fold_result(data: TrainingData, candidate: Candidate, fold_index: int) -> dict[str, Any]:
+    """The result of `_compute_fold`, from the file of an unfinished run if there is one."""
+    result = _load_unfinished(data, candidate, fold_index)
+    if result is not None:
+        return result
+    result = _compute_fold(data, candidate, fold_index)
+    _save_unfinished(data, candidate, fold_index, result)
+    return result
 
 
-def _computed(bench: TrainingData, candidate: Candidate, place: int) -> dict[str, Any]:
-    """What a fold's models say of the rows that they did not learn from, or {"failed": why}."""
-    began = perf_counter()
-    rows, lineage = bench.rows, bench.rows.folds[place]
+def _compute_fold(data: TrainingData, candidate: Candidate, fold_index: int) -> dict[str, Any]:
+    """A fold's models' predictions of the rows that they did not learn from, or {"failed": reason}."""
+    started = perf_counter()
+    rows, fold = data.rows, data.rows.folds[fold_index]
     try:
-        models = [bench.fit(candidate, lineage, place, half) for half in range(bench.halves(candidate))]
+        models = [data.fit(candidate, fold, fold_index, half) for half in range(data.n_models(candidate))]
     except Diverged as error:
         return {"failed": str(error)}
-    held_out = bench.inputs.take(rows.labeled[rows.fold[rows.labeled] == lineage])
-    made: dict[str, Any] = {
+    held_out = data.inputs.take(rows.labeled[rows.fold[rows.labeled] == fold])
+    result: dict[str, Any] = {
         "labeled": mean_logits(models, held_out),
-        "labeled_std": np.mean([spread_of(one, held_out, place) for one in models], axis=0),
-        "pool_std": pool_std(bench, models).astype(np.float32),
-        "validation": mean_logits(models, bench.validation),
-        "pool": pool_logits(bench, models).astype(np.float32),
+        "labeled_std": np.mean([dropout_std(model, held_out, fold_index) for model in models], axis=0),
+        "pool_std": pool_std(data, models).astype(np.float32),
+        "validation": mean_logits(models, data.validation),
+        "pool": pool_logits(data, models).astype(np.float32),
     }
-    release_freed_memory()  # each thread's heap would keep the largest copy of the rows that it ever held
-    if not all(np.isfinite(one).all() for one in made.values()):
-        return {"failed": "its predictions are no numbers"}
-    return made | {"seconds": np.array(perf_counter() - began)} | bench.said.of_fold(candidate, place)
+    release_freed_memory()  # otherwise each thread's heap keeps the size of its largest copy of the rows
+    if not all(np.isfinite(values).all() for values in result.values()):
+        return {"failed": "it predicted NaN or infinite values"}
+    losses = data.tally.losses_of_fold(candidate, fold_index)
+    return result | {"seconds": np.array(perf_counter() - started)} | losses
 
 
 @dataclass(frozen=True)
-class FoldWork:
-    """Trains a candidate without one fold; a piece of work that any process may do."""
+class FoldTask:
+    """Trains a candidate without one fold; any process can run it."""
 
-    bench: TrainingData
+    data: TrainingData
 
     def __call__(self, task: tuple[Candidate, int]) -> dict[str, Any]:
-        """See `_computed`. task: the candidate, and the fold's place."""
-        return _computed(replace(self.bench, said=Tally()), *task)
+        """See `_compute_fold`. task: the candidate and the fold index."""
+        return _compute_fold(replace(self.data, tally=Tally()), *task)
 
 
-def _by_cluster(bench: TrainingData, tasks: Sequence[tuple[Candidate, int]]) -> list[dict[str, Any]]:
-    """`_of_fold` of each task, in their order; what takes longest is begun first, so that no worker is left with it at the end."""
-    results = {task: found for task in tasks if (found := _unfinished(bench, *task)) is not None}
-    left = sorted((one for one in tasks if one not in results), key=lambda one: one[0].learner not in GRADIENT_LEARNERS)
-    for (candidate, place), made in zip(left, over_cluster(FoldWork(replace(bench, scratch=None)), left), strict=True):
-        _keep(bench, candidate, place, made)
-        if "failed" not in made:
-            bench.said.take_over(candidate, made, bench.halves(candidate), float(made["seconds"]))
-        results[candidate, place] = made
+def _run_on_cluster(data: TrainingData, tasks: Sequence[tuple[Candidate, int]]) -> list[dict[str, Any]]:
+    """`_fold_result` of each task, in their order.
+
+    The longest tasks start first, so that the cluster does not wait for a single worker at the end.
+    """
+    results = {task: result for task in tasks if (result := _load_unfinished(data, *task)) is not None}
+    open_tasks = sorted(
+        (task for task in tasks if task not in results), key=lambda task: task[0].learner not in GRADIENT_LEARNERS
+    )
+    computed = over_cluster(FoldTask(replace(data, scratch=None)), open_tasks)
+    for (candidate, fold_index), result in zip(open_tasks, computed, strict=True):
+        _save_unfinished(data, candidate, fold_index, result)
+        if "failed" not in result:
+            data.tally.add_finished(candidate, result, data.n_models(candidate), float(result["seconds"]))
+        results[candidate, fold_index] = result
     return [results[task] for task in tasks]
 
 
-def _file_of(bench: TrainingData, candidate: Candidate, place: int) -> Path | None:
-    return None if bench.scratch is None else bench.scratch / f"{candidate.name}-{place}.npz"
+def _unfinished_path(data: TrainingData, candidate: Candidate, fold_index: int) -> Path | None:
+    return None if data.scratch is None else data.scratch / f"{candidate.name}-{fold_index}.npz"
 
 
-def _keep(bench: TrainingData, candidate: Candidate, place: int, made: dict[str, Any]) -> None:
-    """Writes down what took long, for the run after one that was killed."""
-    kept = _file_of(bench, candidate, place)
-    if kept is None or "failed" in made or float(made["seconds"]) <= WORTH_KEEPING:
+def _save_unfinished(data: TrainingData, candidate: Candidate, fold_index: int, result: dict[str, Any]) -> None:
+    """Save a result that took long, so that the next run can use it if this one is killed."""
+    path = _unfinished_path(data, candidate, fold_index)
+    if path is None or "failed" in result or float(result["seconds"]) <= MIN_SECONDS_TO_SAVE:
         return
-    kept.parent.mkdir(parents=True, exist_ok=True)
-    beside = kept.with_suffix(".part.npz")
-    np.savez(beside, **made)
-    beside.replace(kept)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial_path = path.with_suffix(".part.npz")
+    np.savez(partial_path, **result)
+    partial_path.replace(path)
 
 
-def _unfinished(bench: TrainingData, candidate: Candidate, place: int) -> dict[str, Any] | None:
-    """What a run that was killed later than here had computed."""
-    kept = _file_of(bench, candidate, place)
-    if kept is None or not kept.is_file():
+def _load_unfinished(data: TrainingData, candidate: Candidate, fold_index: int) -> dict[str, Any] | None:
+    """The result that a killed run saved; None if there is none or its file is damaged."""
+    path = _unfinished_path(data, candidate, fold_index)
+    if path is None or not path.is_file():
         return None
     try:
-        with np.load(kept, allow_pickle=False) as parts:
-            found = dict(parts)
+        with np.load(path, allow_pickle=False) as arrays:
+            result = dict(arrays)
     except (OSError, ValueError, zipfile.BadZipFile):
         return None
-    bench.said.take_over(candidate, found, bench.halves(candidate))
-    return found | {"seconds": np.array(0.0)}
+    data.tally.add_finished(candidate, result, data.n_models(candidate))
+    return result | {"seconds": np.array(0.0)}
 
 
 def mean_logits(models: Sequence[Learner], inputs: Inputs) -> Floats:
-    """(n_rows, n_classes): the models' mean; nothing is asked of them where there are no rows."""
+    """(n_rows, n_classes): the mean over the models, which are not called if there are no rows."""
     if len(inputs) == 0:
         return np.zeros((0, models[0].classes))
     return np.asarray(np.mean([model.logits(inputs) for model in models], axis=0))
 
 
-def pool_logits(bench: TrainingData, models: Sequence[Learner]) -> Floats:
-    """(n_pool, n_classes): each row by the model that did not learn from its half."""
-    pool = bench.rows.pool
-    result = np.zeros((len(pool), bench.classes))
-    for model, asked in _halves(bench, models):
-        result[asked] = model.logits(bench.inputs.take(pool[asked]))
-    return result
+def pool_logits(data: TrainingData, models: Sequence[Learner]) -> Floats:
+    """(n_pool, n_classes): each row's logits from the model that did not learn from its half."""
+    pool = data.rows.pool
+    logits = np.zeros((len(pool), data.classes))
+    for model, positions in _models_with_pool_rows(data, models):
+        logits[positions] = model.logits(data.inputs.take(pool[positions]))
+    return logits
 
 
-def pool_std(bench: TrainingData, models: Sequence[Learner]) -> Floats:
-    """(n_pool,): as pool_logits, of Monte Carlo dropout."""
-    pool = bench.rows.pool
-    result = np.zeros(len(pool))
-    for number, (model, asked) in enumerate(_halves(bench, models)):
-        result[asked] = spread_of(model, bench.inputs.take(pool[asked]), number)
-    return result
+def pool_std(data: TrainingData, models: Sequence[Learner]) -> Floats:
+    """(n_pool,): as `pool_logits`, the Monte Carlo dropout standard deviation."""
+    pool = data.rows.pool
+    std = np.zeros(len(pool))
+    for number, (model, positions) in enumerate(_models_with_pool_rows(data, models)):
+        std[positions] = dropout_std(model, data.inputs.take(pool[positions]), number)
+    return std
 
 
-def spread_of(model: Learner, inputs: Inputs, number: int) -> Floats:
-    """(n_rows,): zeros of a learner that has no Monte Carlo dropout."""
-    own = getattr(model, "dropout_std", None)
+def dropout_std(model: Learner, inputs: Inputs, number: int) -> Floats:
+    """(n_rows,): Monte Carlo dropout standard deviation; zeros for a learner without dropout.
+
+    number: derives the seed.
+    """
+    method = getattr(model, "dropout_std", None)
     seed = derived_seed(0, "dropout", number)
-    return np.zeros(len(inputs)) if own is None else np.asarray(own(inputs, seed), dtype=np.float64)
+    return np.zeros(len(inputs)) if method is None else np.asarray(method(inputs, seed), dtype=np.float64)
 
 
-def _halves(bench: TrainingData, models: Sequence[Learner]) -> Iterator[tuple[Learner, NDArray[np.intp]]]:
-    """Each model and the places in the pool that it labels: all of them where it is alone."""
-    pool = bench.rows.pool
-    half = bench.rows.half[pool] if len(models) == 2 else np.ones(len(pool), dtype=np.int64)
+def _models_with_pool_rows(data: TrainingData, models: Sequence[Learner]) -> Iterator[tuple[Learner, NDArray[np.intp]]]:
+    """Each model with the positions in the pool that it labels: the half it did not learn from, or all rows."""
+    pool = data.rows.pool
+    half = data.rows.half[pool] if len(models) == 2 else np.ones(len(pool), dtype=np.int64)
     for number, model in enumerate(models):
-        asked = np.flatnonzero(half != number)
-        if len(asked):
-            yield model, asked
+        positions = np.flatnonzero(half != number)
+        if len(positions):
+            yield model, positions
 
 
-def fit_final(bench: TrainingData, candidate: Candidate) -> list[Learner]:
-    """The models that see all folds, one a half."""
-    place = len(bench.rows.folds)
-    return in_threads(lambda half: bench.fit(candidate, None, place, half), range(bench.halves(candidate)))
+def fit_final(data: TrainingData, candidate: Candidate) -> list[Learner]:
+    """Fit the models that see all folds, one per half of the pool."""
+    fold_index = len(data.rows.folds)
+    return in_threads(lambda half: data.fit(candidate, None, fold_index, half), range(data.n_models(candidate)))

@@ -1,4 +1,4 @@
-"""The files of `models/<round>`: predictions, what each candidate said, what the loops lost on the way."""
+"""The files of `models/<round>`: predictions, the candidates' probabilities, and training losses."""
 
 from __future__ import annotations
 
@@ -26,79 +26,83 @@ LOSSES = "losses.csv"
 
 
 def write_predictions(
-    output: Path, rows: TrainingRows, frame: pd.DataFrame, predictions: Predictions, trust: Floats
+    output: Path, rows: TrainingRows, frame: pd.DataFrame, predictions: Predictions, label_weights: Floats
 ) -> None:
-    """Out-of-fold predictions of labeled and validation rows, and every lineage's predictions of the pool.
+    """Write the out-of-fold predictions of labeled and validation rows, and every fold model's pool predictions.
 
-    frame: of the labeled rows and behind them the validation rows; trust: (n_lineages, n_labeled), see TrainingData.trust.
-    Labeled rows of no fold, which every model saw, are written with their labels' own probabilities.
+    Labeled rows without a fold, which every model saw, get the probabilities of their own labels.
+
+    frame: the labeled rows followed by the validation rows.
+    label_weights: (n_fold_models, n_labeled), see `TrainingData.label_weights`.
     """
-    known = frame[["id", "split", "fold", "label", "label_source", "group"]]
+    row_columns = frame[["id", "split", "fold", "label", "label_source", "group"]]
     labeled = predictions.labeled.copy()
     never_held_out = rows.fold[rows.labeled] < 0
     labeled[never_held_out] = rows.targets[rows.labeled][never_held_out]
-    validation = predictions.validation[: len(frame) - len(labeled)]  # behind them stand out-of-scope rows
+    validation = predictions.validation[: len(frame) - len(labeled)]  # out-of-scope rows follow them
     probabilities = np.concatenate([labeled, validation]).astype(np.float32)
-    trusts = np.concatenate([trust.T, np.ones((len(validation), len(trust)))]).astype(np.float32)
-    table = pa.Table.from_pandas(known, preserve_index=False)
+    validation_weights = np.ones((len(validation), len(label_weights)))
+    weights_by_fold = np.concatenate([label_weights.T, validation_weights]).astype(np.float32)
+    table = pa.Table.from_pandas(row_columns, preserve_index=False)
     table = table.append_column("probabilities", pa.array(list(probabilities), pa.list_(pa.float32())))
     dropout_std = np.concatenate([predictions.labeled_std, np.zeros(len(validation))])
     table = table.append_column("dropout_std", pa.array(dropout_std.astype(np.float32)))
-    table = table.append_column("label_weight_by_fold", pa.array(list(trusts), pa.list_(pa.float32())))
+    table = table.append_column("label_weight_by_fold", pa.array(list(weights_by_fold), pa.list_(pa.float32())))
     pq.write_table(table.replace_schema_metadata(), output / OUT_OF_FOLD, compression="zstd")
-    lineages, pool, classes = predictions.pool.shape
-    flat = predictions.pool.transpose(1, 0, 2).reshape(pool, lineages * classes).astype(np.float32)
-    on_pool = {
+    n_fold_models, n_pool, n_classes = predictions.pool.shape
+    by_row = predictions.pool.transpose(1, 0, 2).reshape(n_pool, n_fold_models * n_classes).astype(np.float32)
+    pool_columns = {
         "id": pa.array(rows.ids[rows.pool].tolist(), pa.string()),
         "half": pa.array(rows.half[rows.pool], pa.int8()),
-        "probabilities": _lists(flat),
-        "dropout_std": _lists(np.ascontiguousarray(predictions.pool_std.T, dtype=np.float32)),
+        "probabilities": _list_column(by_row),
+        "dropout_std": _list_column(np.ascontiguousarray(predictions.pool_std.T, dtype=np.float32)),
     }
-    pq.write_table(pa.table(on_pool), output / POOL, compression="zstd")
+    pq.write_table(pa.table(pool_columns), output / POOL, compression="zstd")
 
 
-def _lists(flat: NDArray[np.float32]) -> pa.Array:
-    """A column of equally long lists, without a Python object a row."""
-    many, wide = flat.shape
-    return pa.ListArray.from_arrays(np.arange(many + 1, dtype=np.int32) * wide, pa.array(flat.ravel(), pa.float32()))
+def _list_column(values: NDArray[np.float32]) -> pa.Array:
+    """A column of lists of equal length from (n_rows, length), without one Python object per row."""
+    n_rows, length = values.shape
+    offsets = np.arange(n_rows + 1, dtype=np.int32) * length
+    return pa.ListArray.from_arrays(offsets, pa.array(values.ravel(), pa.float32()))
 
 
-def write_candidates(output: Path, said: Mapping[Candidate, NDArray[np.float32]]) -> None:
-    """One row a candidate: what it said of the judged rows, so that the next round is compared like with like.
+def write_candidates(output: Path, probabilities: Mapping[Candidate, NDArray[np.float32]]) -> None:
+    """Write one row per candidate: its probabilities of the evaluation rows, for the comparison with the next round.
 
-    said: (n_seeds, n_judged, n_classes) a candidate.
+    probabilities: (n_seeds, n_evaluated, n_classes) per candidate.
     """
-    table = {
-        "learner": pa.array([one.learner for one in said], pa.string()),
-        "recipe": pa.array([list(one.recipe) for one in said], pa.list_(pa.string())),
-        "loss": pa.array([one.loss for one in said], pa.string()),
-        "seeds": pa.array([len(each) for each in said.values()], pa.int32()),
-        "probabilities": pa.array([each.ravel() for each in said.values()], pa.list_(pa.float32())),
+    columns = {
+        "learner": pa.array([candidate.learner for candidate in probabilities], pa.string()),
+        "recipe": pa.array([list(candidate.trained_on) for candidate in probabilities], pa.list_(pa.string())),
+        "loss": pa.array([candidate.loss for candidate in probabilities], pa.string()),
+        "seeds": pa.array([len(by_seed) for by_seed in probabilities.values()], pa.int32()),
+        "probabilities": pa.array([by_seed.ravel() for by_seed in probabilities.values()], pa.list_(pa.float32())),
     }
-    pq.write_table(pa.table(table), output / CANDIDATES, compression="zstd")
+    pq.write_table(pa.table(columns), output / CANDIDATES, compression="zstd")
 
 
 def read_candidates(folder: Path, classes: int) -> dict[Candidate, Floats]:
-    """What `write_candidates` wrote: (n_seeds, n_judged, n_classes) a candidate."""
+    """Read the file of `write_candidates`: (n_seeds, n_evaluated, n_classes) per candidate. classes: their number."""
     frame = read_frame(folder / CANDIDATES)
     return {
-        Candidate(one.learner, tuple(one.recipe), one.loss): np.asarray(
-            one.probabilities.astype(np.float64).reshape(one.seeds, -1, classes)
+        Candidate(row.learner, tuple(row.recipe), row.loss): np.asarray(
+            row.probabilities.astype(np.float64).reshape(row.seeds, -1, classes)
         )
-        for one in frame.itertuples()
+        for row in frame.itertuples()
     }
 
 
 def write_carried(output: Path, candidate: Candidate, predictions: Predictions) -> None:
-    """What later rounds need of a learner that they do not train again: its predictions."""
+    """Write the predictions of a candidate that later rounds do not train again."""
     from safetensors.numpy import save_file
 
-    arrays = {name: np.ascontiguousarray(one) for name, one in sorted(vars(predictions).items())}
+    arrays = {name: np.ascontiguousarray(array) for name, array in sorted(vars(predictions).items())}
     save_file(arrays, output / f"{candidate.name}.predictions.safetensors")
 
 
 def read_carried(teacher: Path, candidate: Candidate) -> Predictions:
-    """What `write_carried` wrote in the round before."""
+    """Read the predictions that `write_carried` wrote in the round before."""
     from safetensors.numpy import load_file
 
     path = teacher / f"{candidate.name}.predictions.safetensors"
@@ -107,38 +111,38 @@ def read_carried(teacher: Path, candidate: Candidate) -> Predictions:
 
 
 def copy_carried(teacher: Path, output: Path, candidate: Candidate) -> None:
-    """The learner's files as they are: the models and the predictions."""
+    """Copy a candidate's models and predictions unchanged."""
     name = candidate.name
-    for made in [*teacher.glob(f"half-*/{name}.*"), teacher / f"{name}.predictions.safetensors"]:
-        into = output / made.relative_to(teacher)
-        into.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(made, into)
+    for source in [*teacher.glob(f"half-*/{name}.*"), teacher / f"{name}.predictions.safetensors"]:
+        target = output / source.relative_to(teacher)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source, target)
 
 
-def write_losses(output: Path, said: Tally) -> None:
-    """losses.csv: model, step and loss of what learns by gradients; nothing where nothing did."""
-    if not said.losses:
+def write_losses(output: Path, tally: Tally) -> None:
+    """Write losses.csv: model, step and loss of models trained by gradient descent; no file if there are none."""
+    if not tally.losses:
         return
     with (output / LOSSES).open("w", encoding="utf-8", newline="") as file:
         table = csv.writer(file, lineterminator="\n")
         table.writerow(["model", "step", "loss"])
-        for model, losses in sorted(said.losses.items()):
+        for model, losses in sorted(tally.losses.items()):
             table.writerows([model, step, f"{loss:.5f}"] for step, loss in losses)
 
 
-def write_seconds(workspace: Path, stage: str, said: Tally) -> None:
-    """Beside the generation, as no two runs take equally long: `.seedling/seconds/<stage>.json`."""
-    seconds = {one.name: round(value, 2) for one, value in said.seconds.items()}
+def write_seconds(workspace: Path, stage: str, tally: Tally) -> None:
+    """Write `.seedling/seconds/<stage>.json`, outside the generation, since the seconds differ between runs."""
+    seconds = {candidate.name: round(value, 2) for candidate, value in tally.seconds.items()}
     write_json(workspace / ".seedling" / "seconds" / f"{stage}.json", seconds)
 
 
 def manifest(round_number: int, rows: TrainingRows, folders: Mapping[str, Path | None]) -> dict[str, Any]:
-    """What was trained on what."""
-    used = {kind: int((rows.ingredient == kind).sum()) for kind in (*INGREDIENTS, "pool")}
-    used["pseudo_labeled"] = int((rows.pseudo_label_by_fold[:, -1] >= 0).sum())
-    used["never_held_out"] = int((rows.fold[rows.labeled] < 0).sum())
+    """The manifest: number of rows by kind, and digests of the folders that the round was trained on."""
+    row_counts = {kind: int((rows.ingredient == kind).sum()) for kind in (*INGREDIENTS, "pool")}
+    row_counts["pseudo_labeled"] = int((rows.pseudo_label_by_fold[:, -1] >= 0).sum())
+    row_counts["never_held_out"] = int((rows.fold[rows.labeled] < 0).sum())
     digests = {folder.name: digest(folder) for folder in folders.values() if folder is not None}
-    return {"stage": f"train@{round_number}", "rows": used, "trained_on": digests}
+    return {"stage": f"train@{round_number}", "rows": row_counts, "trained_on": digests}
 
 
 def classes_of(validated: Path) -> list[str]:

@@ -1,4 +1,4 @@
-"""How fast errors fall with labels: what a round's gain is worth in them, and what more of them would buy."""
+"""The learning curve: how accuracy grows with labels, and how many labels a round's gain is worth."""
 
 from __future__ import annotations
 
@@ -9,49 +9,50 @@ from numpy.typing import NDArray
 
 from seedling.parallel.executor import in_threads
 from seedling.stats.statistics import Estimate, Floats, interval, wilson
-from seedling.train.choice import Judged
+from seedling.train.choice import EvaluationRows
 from seedling.train.cross_validation import TrainingData
 
 LEARNER = "logistic_regression"
-FLATTEST, STEEPEST = 0.05, 1.0  # exponents of the error's fall that are believed
-AT_MOST = 50.0  # times the labels that there are: beyond, "as if" says nothing
-CONFIDENCE = 0.8  # of the interval: with few rows a curve of two points is rough, and the page says so
+MIN_EXPONENT, MAX_EXPONENT = 0.05, 1.0  # plausible exponents b of error ∝ labels^-b
+MAX_WORTH_RATIO = 50.0  # times the current labels: beyond, the extrapolation is meaningless
+CONFIDENCE = 0.8  # of the interval: with few rows, a curve of two points is rough; the report shows the level
 
 
-def right_with(bench: TrainingData, judged: Judged, folds_taught: int) -> NDArray[np.bool_]:
-    """(n_labeled_judged,): whether each is right by a model that was taught so many of the other folds' labels."""
-    rows, folds = bench.rows, bench.rows.folds
+def correct_with_folds(data: TrainingData, evaluation_rows: EvaluationRows, n_train_folds: int) -> NDArray[np.bool_]:
+    """(n_labeled_evaluated,): whether a model that was trained on this many other folds predicts the row's label."""
+    rows, folds = data.rows, data.rows.folds
     fold, labels = rows.fold[rows.labeled], rows.targets[rows.labeled].argmax(axis=1)
-    right = np.zeros(len(labels), dtype=bool)
+    correct = np.zeros(len(labels), dtype=bool)
 
-    def judge(place: int) -> None:
-        following = [folds[(place + step) % len(folds)] for step in range(1, folds_taught + 1)]
-        taught, asked = np.flatnonzero(np.isin(fold, following)), np.flatnonzero(fold == folds[place])
-        right[asked] = bench.said_by(LEARNER, taught, asked).argmax(axis=1) == labels[asked]
+    def evaluate_fold(fold_index: int) -> None:
+        train_folds = [folds[(fold_index + step) % len(folds)] for step in range(1, n_train_folds + 1)]
+        train_rows, test_rows = np.flatnonzero(np.isin(fold, train_folds)), np.flatnonzero(fold == folds[fold_index])
+        predicted = data.fit_predict(LEARNER, train_rows, test_rows).argmax(axis=1)
+        correct[test_rows] = predicted == labels[test_rows]
 
-    in_threads(judge, range(len(folds)))
-    return right[judged.place]
+    in_threads(evaluate_fold, range(len(folds)))
+    return correct[evaluation_rows.labeled_index]
 
 
-def learning_curve(bench: TrainingData, judged: Judged) -> dict[str, Any] | None:
-    """Accuracy with ever more of the folds' labels, by logistic regression. None where there are too few folds, or validation rows alone.
+def learning_curve(data: TrainingData, evaluation_rows: EvaluationRows) -> dict[str, Any] | None:
+    """Accuracy of logistic regression by number of training folds; None with fewer than three folds or no labeled rows.
 
-    {"labels": how many there are, "rows": how many are judged, "points": [{"labels", "accuracy"}]}.
+    Returns {"labels": number of labels, "rows": number of evaluation rows, "points": [{"labels", "accuracy"}]}.
     """
-    folds = len(bench.rows.folds)
-    if folds < 3 or len(judged.place) == 0:
+    n_folds = len(data.rows.folds)
+    if n_folds < 3 or len(evaluation_rows.labeled_index) == 0:
         return None
-    labels, points = len(bench.rows.labeled), []
-    for taught in range(1, folds):
-        right = right_with(bench, judged, taught)
-        accuracy = wilson(int(right.sum()), len(right)).rounded()
-        points.append({"labels": round(labels * taught / folds, 1), "accuracy": accuracy})
-    return {"labels": labels, "rows": len(judged.place), "points": points}
+    n_labels, points = len(data.rows.labeled), []
+    for n_train_folds in range(1, n_folds):
+        correct = correct_with_folds(data, evaluation_rows, n_train_folds)
+        accuracy = wilson(int(correct.sum()), len(correct)).rounded()
+        points.append({"labels": round(n_labels * n_train_folds / n_folds, 1), "accuracy": accuracy})
+    return {"labels": n_labels, "rows": len(evaluation_rows.labeled_index), "points": points}
 
 
 def worth_in_labels(
-    few: Floats,
-    many: Floats,
+    with_few: Floats,
+    with_many: Floats,
     old: Floats,
     new: Floats,
     groups: NDArray[np.str_],
@@ -60,18 +61,22 @@ def worth_in_labels(
     rng: np.random.Generator,
     draws: int = 500,
 ) -> Estimate | None:
-    """How many labels more would have contributed the step from `old` to `new`, with an interval; None where nothing can be said.
+    """Estimate how many more labels would have reduced the error as the round did, with an interval.
 
-    few, many, old, new: (n_rows,), how right the same rows were with few labels and with `ratio` times as many, before the
-    round and after it; labels: how many there are now. The error is taken to fall as labels^-b (Hestness et al. 2017), b
-    from the first two; then labels × ((error before / error after)^(1/b) − 1).
+    The error is modeled as error ∝ labels^-b (Hestness et al. 2017), with
+    b = log(error with few / error with many) / log(ratio). The round is then worth
+    labels × ((old error / new error)^(1/b) − 1). None if more labels did not help, so that b cannot be estimated.
+
+    with_few, with_many, old, new: (n_rows,), correctness (0 to 1) of the same rows with few labels, with `ratio`
+        times as many, before the round, and after it.
+    labels: current number of labels.
     """
 
-    def one(rows: NDArray[np.intp]) -> float:
-        errors = [max(1 - float(each[rows].mean()), 0.5 / len(rows)) for each in (few, many, old, new)]
-        exponent = float(np.clip(np.log(errors[0] / errors[1]) / np.log(ratio), FLATTEST, STEEPEST))
-        return float(labels * np.clip((errors[2] / errors[3]) ** (1 / exponent) - 1, -1.0, AT_MOST))
+    def worth(rows: NDArray[np.intp]) -> float:
+        errors = [max(1 - float(correct[rows].mean()), 0.5 / len(rows)) for correct in (with_few, with_many, old, new)]
+        exponent = float(np.clip(np.log(errors[0] / errors[1]) / np.log(ratio), MIN_EXPONENT, MAX_EXPONENT))
+        return float(labels * np.clip((errors[2] / errors[3]) ** (1 / exponent) - 1, -1.0, MAX_WORTH_RATIO))
 
-    if few.mean() >= many.mean() or len(groups) == 0:
+    if with_few.mean() >= with_many.mean() or len(groups) == 0:
         return None
-    return interval(one, groups, draws=draws, confidence=CONFIDENCE, rng=rng)
+    return interval(worth, groups, draws=draws, confidence=CONFIDENCE, rng=rng)

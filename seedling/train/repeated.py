@@ -1,4 +1,4 @@
-"""How much hangs on the luck of the draw: cross-validation again with the rows dealt into other folds, by learners that take seconds."""
+"""Split-to-split variation: repeat cross-validation with other folds, with learners that train in seconds."""
 
 from __future__ import annotations
 
@@ -15,106 +15,136 @@ from seedling.parallel.executor import in_threads
 from seedling.stats.randomness import derived_seed
 from seedling.stats.statistics import Estimate, Floats, wilson
 from seedling.train.candidates import predicted_seconds
-from seedling.train.choice import Judged
+from seedling.train.choice import EvaluationRows
 from seedling.train.cross_validation import TrainingData
 from seedling.train.tally import Candidate
 
 LEARNERS = ("logistic_regression", "svm")
-REPEATS = {"quick": 2, "normal": 5, "thorough": 10}
-SECONDS = {
-    "quick": 5.0,
-    "normal": 20.0,
-    "thorough": 600.0,
-}  # of one core, predicted: what takes longer is repeated less
-FEWEST = 2  # repeats that say anything
+MAX_REPEATS = {"quick": 2, "normal": 5, "thorough": 10}
+BUDGET_SECONDS = {"quick": 5.0, "normal": 20.0, "thorough": 600.0}  # of one core, predicted; it limits the repeats
+MIN_REPEATS = 2  # fewer show no variation
 
 
-def repeated(bench: TrainingData, judged: Judged, facts: WorkspaceConfig) -> dict[str, Any] | None:
-    """Accuracy on the judged rows in every fold of several dealings, near-duplicates together; None where it would take too long, or rows are
-    too few to be dealt again.
+def repeated_cross_validation(
+    data: TrainingData, evaluation_rows: EvaluationRows, config: WorkspaceConfig
+) -> dict[str, Any] | None:
+    """Accuracy on the evaluation rows in each fold of several random splits, with near-duplicates in the same fold.
 
-    {"repeats", "folds", "rows"; "splits": by the better learner, the least, the quartiles' and the most accurate fold; "learners": each with
-    its "accuracy"; "difference": of the second less the first, and "agree": the share of dealings in which the same one is ahead as in the mean}. Intervals
-    take into account that training sets overlap (Nadeau and Bengio 2003).
+    Returns None if it would take too long or if the rows are too few for other folds. Otherwise the keys are:
+
+    - "repeats", "folds", "rows": their numbers;
+    - "splits": the better learner with the minimum, the quartiles and the maximum of its folds' accuracy;
+    - "learners": each learner's accuracy;
+    - "difference": accuracy of the second learner minus the first;
+    - "agree": share of repeats in which the same learner is ahead as in the mean.
+
+    The intervals account for overlapping training sets (Nadeau and Bengio 2003).
     """
-    rows = bench.rows
-    folds, seconds = len(rows.folds), sum(predicted_seconds(Candidate(one, ("collected",)), bench) for one in LEARNERS)
-    repeats = min(REPEATS[facts.effort], int(SECONDS[facts.effort] / max(seconds, 1e-9)))
-    if folds < 2 or repeats < FEWEST or len(judged.place) == 0:
+    rows = data.rows
+    n_folds = len(rows.folds)
+    seconds = sum(predicted_seconds(Candidate(learner, ("collected",)), data) for learner in LEARNERS)
+    repeats = min(MAX_REPEATS[config.effort], int(BUDGET_SECONDS[config.effort] / max(seconds, 1e-9)))
+    if n_folds < 2 or repeats < MIN_REPEATS or len(evaluation_rows.labeled_index) == 0:
         return None
     labels = rows.targets[rows.labeled].argmax(axis=1)
-    dealt = [
-        _dealt(labels, rows.group[rows.labeled], folds, derived_seed(facts.seed, "dealt", one))
-        for one in range(repeats)
-    ]
-    if any(one is None for one in dealt):
-        return None
-    judges = np.zeros(len(labels), dtype=bool)
-    judges[judged.place] = True
-    right = np.zeros((len(LEARNERS), repeats, folds))
-    asked = np.zeros((repeats, folds))
+    splits = []
+    for repeat in range(repeats):
+        split = _split(labels, rows.group[rows.labeled], n_folds, derived_seed(config.seed, "dealt", repeat))
+        if split is None:
+            return None
+        splits.append(split)
+    accuracy = _accuracy_of_splits(data, evaluation_rows, labels, splits)
+    return None if accuracy is None else _summary(accuracy, len(evaluation_rows.labeled_index))
 
-    def judge(task: tuple[int, int, int]) -> None:
+
+def _accuracy_of_splits(
+    data: TrainingData,
+    evaluation_rows: EvaluationRows,
+    labels: NDArray[np.intp],
+    splits: list[NDArray[np.intp]],
+) -> Floats | None:
+    """(n_learners, n_repeats, n_folds): accuracy on the evaluation rows; None if a fold has none.
+
+    labels: (n_labeled,); splits: (n_labeled,) each, the row's fold.
+    """
+    n_folds = len(data.rows.folds)
+    is_evaluated = np.zeros(len(labels), dtype=bool)
+    is_evaluated[evaluation_rows.labeled_index] = True
+    accuracy = np.zeros((len(LEARNERS), len(splits), n_folds))
+    n_test_rows = np.zeros((len(splits), n_folds))
+
+    def evaluate_fold(task: tuple[int, int, int]) -> None:
         learner, repeat, fold = task
-        held: NDArray[np.bool_] = dealt[repeat] == fold  # type: ignore[assignment]
-        tested = np.flatnonzero(held & judges)
-        if len(tested):
-            said = bench.said_by(LEARNERS[learner], np.flatnonzero(~held), tested).argmax(axis=1)
-            right[task] = (said == labels[tested]).mean()
-        asked[repeat, fold] = len(tested)
+        held_out = splits[repeat] == fold
+        test_rows = np.flatnonzero(held_out & is_evaluated)
+        if len(test_rows):
+            predicted = data.fit_predict(LEARNERS[learner], np.flatnonzero(~held_out), test_rows).argmax(axis=1)
+            accuracy[task] = (predicted == labels[test_rows]).mean()
+        n_test_rows[repeat, fold] = len(test_rows)
 
-    in_threads(judge, list(product(range(len(LEARNERS)), range(repeats), range(folds))))
-    if (asked == 0).any():
-        return None
-    better = int(right.mean(axis=(1, 2)).argmax())
-    by_repeat = right[1].mean(axis=1) - right[0].mean(axis=1)
-    agree = float((np.sign(by_repeat) == np.sign(by_repeat.mean())).mean())
-    quantiles = np.quantile(right[better], [0, 0.25, 0.5, 0.75, 1])
+    in_threads(evaluate_fold, list(product(range(len(LEARNERS)), range(len(splits)), range(n_folds))))
+    return None if (n_test_rows == 0).any() else accuracy
+
+
+def _summary(accuracy: Floats, n_rows: int) -> dict[str, Any]:
+    """See `repeated_cross_validation`. accuracy: (n_learners, n_repeats, n_folds)."""
+    _, repeats, n_folds = accuracy.shape
+    better = int(accuracy.mean(axis=(1, 2)).argmax())
+    difference_by_repeat = accuracy[1].mean(axis=1) - accuracy[0].mean(axis=1)
+    agree = float((np.sign(difference_by_repeat) == np.sign(difference_by_repeat.mean())).mean())
+    quantiles = np.quantile(accuracy[better], [0, 0.25, 0.5, 0.75, 1])
     return {
         "repeats": repeats,
-        "folds": folds,
-        "rows": len(judged.place),
-        "splits": {"learner": LEARNERS[better], "accuracy": [round(float(one), 6) for one in quantiles]},
+        "folds": n_folds,
+        "rows": n_rows,
+        "splits": {"learner": LEARNERS[better], "accuracy": [round(float(value), 6) for value in quantiles]},
         "learners": [
             {
                 "learner": name,
-                "accuracy": _no_surer(corrected(right[place].ravel(), folds, (0.0, 1.0)), len(judged.place)),
+                "accuracy": _at_least_wilson(corrected_interval(of_learner.ravel(), n_folds, (0.0, 1.0)), n_rows),
             }
-            for place, name in enumerate(LEARNERS)
+            for name, of_learner in zip(LEARNERS, accuracy, strict=True)
         ],
-        "difference": corrected((right[1] - right[0]).ravel(), folds, (-1.0, 1.0)).rounded(),
+        "difference": corrected_interval((accuracy[1] - accuracy[0]).ravel(), n_folds, (-1.0, 1.0)).rounded(),
         "agree": round(agree, 6),
     }
 
 
-def _dealt(labels: NDArray[np.intp], groups: NDArray[np.str_], folds: int, seed: int) -> NDArray[np.intp] | None:
-    """(n_rows,): each row's fold, classes spread evenly as far as groups allow; None where there are fewer groups than folds, or no
-    class has as many rows.
+def _split(labels: NDArray[np.intp], groups: NDArray[np.str_], folds: int, seed: int) -> NDArray[np.intp] | None:
+    """(n_rows,): each row's fold, stratified by class as far as the groups allow.
+
+    None with fewer groups than folds, or if no class has as many rows as there are folds.
     """
     from sklearn.model_selection import StratifiedGroupKFold
 
     if len(np.unique(groups)) < folds or np.bincount(labels).max() < folds:
         return None
-    dealer = StratifiedGroupKFold(folds, shuffle=True, random_state=seed % 2**32)
-    result = np.zeros(len(labels), dtype=np.intp)
+    splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed % 2**32)
+    fold_of_row = np.zeros(len(labels), dtype=np.intp)
     with warnings.catch_warnings():
-        warnings.filterwarnings(
-            "ignore", message="The least populated class"
-        )  # it is learnt where it is, and missed where it is not
-        for fold, (_, held) in enumerate(dealer.split(np.zeros((len(labels), 1)), labels, groups)):
-            result[held] = fold
-    return result
+        # Folds without a row of a rare class are accepted: the class is learned from the other folds.
+        warnings.filterwarnings("ignore", message="The least populated class")
+        for fold, (_, held_out) in enumerate(splitter.split(np.zeros((len(labels), 1)), labels, groups)):
+            fold_of_row[held_out] = fold
+    return fold_of_row
 
 
-def _no_surer(found: Estimate, rows: int) -> dict[str, float]:
-    """The interval, no narrower than Wilson's of so many rows: splits that are all alike prove no more than their rows do."""
-    own = wilson(round(found.value * rows), rows)
-    return Estimate(found.value, min(found.low, own.low), max(found.high, own.high)).rounded()
+def _at_least_wilson(estimate: Estimate, rows: int) -> dict[str, float]:
+    """The interval, widened to the Wilson interval of as many rows: equal splits prove no more than their rows do."""
+    of_rows = wilson(round(estimate.value * rows), rows)
+    low, high = min(estimate.low, of_rows.low), max(estimate.high, of_rows.high)
+    return Estimate(estimate.value, low, high).rounded()
 
 
-def corrected(found: Floats, folds: int, within: tuple[float, float], confidence: float = 0.95) -> Estimate:
-    """The mean over all splits with the interval of the corrected resampled t-test: variance × (1/splits + test rows/training rows)."""
-    splits, mean = len(found), float(found.mean())
-    variance = float(found.var(ddof=1)) * (1 / splits + 1 / (folds - 1))
-    reach = float(stats.t.ppf((1 + confidence) / 2, splits - 1)) * variance**0.5
-    return Estimate(mean, max(within[0], mean - reach), min(within[1], mean + reach))
+def corrected_interval(scores: Floats, folds: int, bounds: tuple[float, float], confidence: float = 0.95) -> Estimate:
+    """The mean over all splits with the interval of the corrected resampled t-test (Nadeau and Bengio 2003).
+
+    mean ± t · sqrt(variance × (1 / n_splits + n_test / n_train)), where n_test / n_train = 1 / (folds − 1).
+
+    scores: (n_splits,), one per fold of each repeat.
+    bounds: lowest and highest possible value; the interval is clipped to them.
+    """
+    n_splits, mean = len(scores), float(scores.mean())
+    variance = float(scores.var(ddof=1)) * (1 / n_splits + 1 / (folds - 1))
+    margin = float(stats.t.ppf((1 + confidence) / 2, n_splits - 1)) * variance**0.5
+    return Estimate(mean, max(bounds[0], mean - margin), min(bounds[1], mean + margin))

@@ -1,4 +1,4 @@
-"""The loop's right to say no: round r against the accepted one, paired, on rows that people labeled."""
+"""The round decision: compare a round with the accepted one, paired on the same human-labeled rows."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from seedling.stats.statistics import Difference, Estimate, Floats, Ints, log_lo
 
 @dataclass(frozen=True)
 class ClassChange:
-    """What a round did to the recall of one class, on its judged rows; harmed: surely fewer right than before."""
+    """A round's change of one class's recall on its evaluation rows; harmed: significantly lower (paired bootstrap)."""
 
     label: int
     rows: int
@@ -24,13 +24,13 @@ class ClassChange:
     harmed: bool
 
     def as_json(self) -> dict[str, Any]:
-        """As it stands in decision.json."""
+        """The entry in decision.json."""
         return {"label": self.label, "rows": self.rows, "harmed": self.harmed, **self.change.rounded()}
 
 
 @dataclass(frozen=True)
 class RoundDecision:
-    """What became of a round. `accepted_round` is the one whose model counts from here on."""
+    """The decision on a round. `accepted_round` is the round whose model is used from here on."""
 
     round: int
     decision: Literal["accepted", "rejected", "skipped"]
@@ -45,17 +45,17 @@ class RoundDecision:
     seeds: int = 1
 
     def as_json(self) -> dict[str, Any]:
-        """As it is written to decision.json."""
-        found = {**asdict(self)}
+        """The content of decision.json."""
+        content = {**asdict(self)}
         for name in ("accuracy", "log_loss"):
             difference: Difference | None = getattr(self, name)
-            found[name] = difference.rounded() if difference else None
-        found["worth_in_labels"] = self.worth_in_labels.rounded(1) if self.worth_in_labels else None
-        found["classes"] = [one.as_json() for one in self.classes]
-        return found
+            content[name] = difference.rounded() if difference else None
+        content["worth_in_labels"] = self.worth_in_labels.rounded(1) if self.worth_in_labels else None
+        content["classes"] = [class_change.as_json() for class_change in self.classes]
+        return content
 
 
-def judge(
+def compare_rounds(
     round_number: int,
     accepted_round: int,
     old: Sequence[Floats],
@@ -68,21 +68,28 @@ def judge(
     params: TrainParams,
     seed: int,
 ) -> RoundDecision:
-    """Rejects the round where the paired bootstrap says that it is worse; else accepts it.
+    """Reject the round if the paired bootstrap finds it worse, else accept it.
 
-    old, new: (n_seeds, n_rows, n_classes) out-of-fold probabilities of the same human-labeled rows, one array a learner
-    that both rounds trained in the same way. A row's score is the learners' mean, a seed: the old round's chosen model
-    alone would look better than it is, as it was chosen on these very rows, and one learner's luck weighs less. Worse is: right less often, by more than
-    `margin`, with at least `reject_if_p_accuracy_worse`; or so with at least `reject_if_p_worse` and, with that too, a higher
-    log-loss. Log-loss alone does not reject: pseudo-labels make a model surer, which its temperature takes back.
-    The loop stops after a rejection, when fewer than `converged_share` of the pool's labels changed, or at the last round.
+    A row's score per seed is the mean over the learners that both rounds trained in the same way. The old round's
+    chosen model alone would look better than it is, since it was chosen on these rows, and the mean reduces each
+    learner's noise. The round is rejected if
+
+    - P(accuracy is lower by more than `margin`) ≥ `reject_if_p_accuracy_worse`, or
+    - P(accuracy is lower by more than `margin`) ≥ `reject_if_p_worse` and P(log loss is higher) ≥ `reject_if_p_worse`.
+
+    Log loss alone does not reject: pseudo-labels make a model more confident, which its temperature corrects. The loop
+    stops after a rejection, if fewer than `converged_share` of the pool's labels changed, or after the last round.
+
+    old, new: (n_seeds, n_rows, n_classes) out-of-fold probabilities of the same rows, one array per learner.
+    changed_share: share of the pool whose label changed.
+    last: whether this is the last round.
     """
     rng = generator(seed, "decision", round_number)
-    right = [scores_of_rows(each, lambda one: one.argmax(axis=1) == truth) for each in (old, new)]
+    correct = [mean_scores(of_round, lambda p: p.argmax(axis=1) == truth) for of_round in (old, new)]
     draws = params.bootstrap_draws
     accuracy = paired_difference(
-        right[0],
-        right[1],
+        correct[0],
+        correct[1],
         groups,
         larger_is_better=True,
         draws=draws,
@@ -90,48 +97,67 @@ def judge(
         margin=params.margin,
         wrong=1 / len(old),
     )
-    losses = [scores_of_rows(each, lambda one: log_loss_of_rows(one, truth)) for each in (old, new)]
-    loss = paired_difference(losses[0], losses[1], groups, larger_is_better=False, draws=draws, rng=rng)
-    seeds = max(len(one) for one in right)
-    points = f"{100 * accuracy.value:+.1f} points [{100 * accuracy.low:+.1f}, {100 * accuracy.high:+.1f}] on {len(truth)} rows"
-    points += f", {seeds} seeds" if seeds > 1 else ""
+    losses = [mean_scores(of_round, lambda p: log_loss_of_rows(p, truth)) for of_round in (old, new)]
+    log_loss = paired_difference(losses[0], losses[1], groups, larger_is_better=False, draws=draws, rng=rng)
     classes = changes_by_class(
-        right[0].mean(axis=0), right[1].mean(axis=0), truth, groups, params, generator(seed, "classes", round_number)
+        correct[0].mean(axis=0),
+        correct[1].mean(axis=0),
+        truth,
+        groups,
+        params,
+        generator(seed, "classes", round_number),
     )
-    harmed = sum(one.harmed for one in classes)
+    n_seeds = max(len(scores) for scores in correct)
+    decision, stop, reason = _apply_rules(accuracy, log_loss, len(truth), n_seeds, changed_share, last, params)
+    if n_harmed := sum(class_change.harmed for class_change in classes):
+        reason += f"; significantly lower recall in {n_harmed} of {len(classes)} classes"
+    used_round = round_number if decision == "accepted" else accepted_round
+    return RoundDecision(
+        round_number, decision, stop, reason, used_round, len(truth), accuracy, log_loss, classes, seeds=n_seeds
+    )
 
-    def round_decision(decision: Literal["accepted", "rejected"], stop: bool, reason: str) -> RoundDecision:
-        kept = round_number if decision == "accepted" else accepted_round
-        if harmed:
-            reason += f"; {harmed} of {len(classes)} classes lost rows for certain"
-        return RoundDecision(
-            round_number, decision, stop, reason, kept, len(truth), accuracy, loss, classes, seeds=seeds
-        )
 
-    said = f"accuracy {points}: worse with probability {accuracy.probability_worse:.2f}"
+def _apply_rules(
+    accuracy: Difference,
+    log_loss: Difference,
+    n_rows: int,
+    n_seeds: int,
+    changed_share: float,
+    last: bool,
+    params: TrainParams,
+) -> tuple[Literal["accepted", "rejected"], bool, str]:
+    """The decision, whether the loop stops, and the reason. See `compare_rounds`."""
+    points = f"accuracy {100 * accuracy.value:+.1f} points"
+    points += f" [{100 * accuracy.low:+.1f}, {100 * accuracy.high:+.1f}] on {n_rows} rows"
+    points += f", {n_seeds} seeds" if n_seeds > 1 else ""
+    worse = f"{points}: worse with probability {accuracy.probability_worse:.2f}"
     if accuracy.probability_worse >= params.reject_if_p_accuracy_worse:
-        return round_decision("rejected", True, said)
-    if min(accuracy.probability_worse, loss.probability_worse) >= params.reject_if_p_worse:
-        reason = f"{said}; log-loss {loss.value:+.3f}: worse with probability {loss.probability_worse:.2f}"
-        return round_decision("rejected", True, reason)
+        return "rejected", True, worse
+    if min(accuracy.probability_worse, log_loss.probability_worse) >= params.reject_if_p_worse:
+        worse += f"; log-loss {log_loss.value:+.3f}: worse with probability {log_loss.probability_worse:.2f}"
+        return "rejected", True, worse
     if changed_share < params.converged_share:
-        return round_decision(
-            "accepted", True, f"accuracy {points}; converged: {100 * changed_share:.1f} % of the pool's labels changed"
-        )
+        return "accepted", True, f"{points}; converged: {100 * changed_share:.1f} % of the pool's labels changed"
     if last:
-        return round_decision("accepted", True, f"accuracy {points}; this was the last round")
-    return round_decision("accepted", False, f"accuracy {points}")
+        return "accepted", True, f"{points}; this was the last round"
+    return "accepted", False, points
 
 
-def scores_of_rows(said: Sequence[Floats], score: Callable[[Floats], NDArray[Any]]) -> Floats:
-    """(n_seeds, n_rows): the learners' mean score; one that was trained with one seed counts alike in all.
+def mean_scores(probabilities: Sequence[Floats], score: Callable[[Floats], NDArray[Any]]) -> Floats:
+    """(n_seeds, n_rows): the mean score over the learners; a learner with one seed has the same score for all seeds.
 
-    said: (n_seeds or 1, n_rows, n_classes) a learner; score: of (n_rows, n_classes) probabilities.
+    probabilities: (n_seeds or 1, n_rows, n_classes) per learner.
+    score: maps (n_rows, n_classes) probabilities to (n_rows,) scores.
     """
-    each = [np.stack([np.asarray(score(one), dtype=np.float64) for one in learner]) for learner in said]
-    many = max(len(one) for one in each)
-    result: Floats = np.mean([np.broadcast_to(one, (many, one.shape[1])) for one in each], axis=0)
-    return result
+    scores = [
+        np.stack([np.asarray(score(of_seed), dtype=np.float64) for of_seed in of_learner])
+        for of_learner in probabilities
+    ]
+    n_seeds = max(len(of_learner) for of_learner in scores)
+    mean: Floats = np.mean(
+        [np.broadcast_to(of_learner, (n_seeds, of_learner.shape[1])) for of_learner in scores], axis=0
+    )
+    return mean
 
 
 def changes_by_class(
@@ -142,28 +168,34 @@ def changes_by_class(
     params: TrainParams,
     rng: np.random.Generator,
 ) -> tuple[ClassChange, ...]:
-    """How right each class's rows are, after minus before. old, new: (n_rows,), 0 to 1.
+    """The change of each class's recall, after minus before. old, new: (n_rows,), correctness from 0 to 1.
 
-    A class counts as harmed where the bootstrap is `reject_if_p_accuracy_worse` sure, divided among the classes
-    (Bonferroni), since of fifty classes some will lose by chance.
+    A class is harmed if P(recall is lower) ≥ 1 − (1 − `reject_if_p_accuracy_worse`) / n_classes. The division is a
+    Bonferroni correction: of fifty classes, some lose rows by chance.
     """
-    found = []
+    changes = []
     present = np.unique(truth)
     limit = 1 - (1 - params.reject_if_p_accuracy_worse) / len(present)
     for label in present:
-        mine = np.flatnonzero(truth == label)
-        change = paired_difference(old[mine], new[mine], groups[mine], larger_is_better=True, draws=500, rng=rng)
-        harmed = len(mine) > 1 and change.probability_worse >= limit
-        found.append(ClassChange(int(label), len(mine), change, bool(harmed)))
-    return tuple(found)
+        rows = np.flatnonzero(truth == label)
+        change = paired_difference(old[rows], new[rows], groups[rows], larger_is_better=True, draws=500, rng=rng)
+        harmed = len(rows) > 1 and change.probability_worse >= limit
+        changes.append(ClassChange(int(label), len(rows), change, bool(harmed)))
+    return tuple(changes)
 
 
-def unjudged(round_number: int, accepted_round: int, vanished: int, *, last: bool) -> RoundDecision:
-    """Where every labeled row is needed in training, nothing can be compared; a round under which classes vanish from the
-    pool is rejected all the same, as a model that collapses does.
+def decide_without_evaluation_rows(
+    round_number: int, accepted_round: int, n_vanished: int, *, last: bool
+) -> RoundDecision:
+    """Decide if all labeled rows are needed for training: reject if classes vanished from the pool's labels.
+
+    A model that collapses predicts fewer classes. n_vanished: number of classes that vanished.
     """
-    if vanished:
-        reason = f"no labeled row can be held out to judge it, and {vanished} classes vanished from the pool's labels"
+    if n_vanished:
+        reason = (
+            f"no labeled row can be held out to evaluate it, and {n_vanished} classes vanished from the pool's labels"
+        )
         return RoundDecision(round_number, "rejected", True, reason, accepted_round, 0)
-    reason = "no labeled row can be held out to judge it (two of a class can); no class vanished from the pool's labels"
+    reason = "no labeled row can be held out to evaluate it (that takes two per class)"
+    reason += "; no class vanished from the pool's labels"
     return RoundDecision(round_number, "accepted", last, reason, round_number, 0)

@@ -1,4 +1,4 @@
-"""What each step contributed: the same learners with it and without it, on the same rows, which none of them saw."""
+"""Step contributions: compare the same learners with and without each step, on rows that none of them saw."""
 
 from __future__ import annotations
 
@@ -9,39 +9,46 @@ import numpy as np
 
 from seedling.stats.randomness import generator
 from seedling.stats.statistics import Floats, paired_difference
-from seedling.train.choice import Judged
+from seedling.train.choice import EvaluationRows
 from seedling.train.tally import Candidate
 
 PLAIN = "plain"
 
 
-def step_contributions(said: Mapping[Candidate, Floats], judged: Judged, draws: int, seed: int) -> list[dict[str, Any]]:
-    """Of each part of a recipe and each loss: the learners that were trained with it and without it and alike in all else, and the paired
-    difference of accuracy, the mean over those learners.
+def step_contributions(
+    probabilities: Mapping[Candidate, Floats], evaluation_rows: EvaluationRows, draws: int, seed: int
+) -> list[dict[str, Any]]:
+    """The paired difference of accuracy with and without each kind of training data and each loss.
 
-    said: (n_judged, n_classes) a candidate.
+    A step's difference is the mean over the learners that were trained with and without it and are equal otherwise.
+
+    probabilities: (n_evaluated, n_classes) per candidate.
+    draws: number of bootstrap samples.
     """
-    right = {one: (chances.argmax(axis=1) == judged.truth).astype(np.float64) for one, chances in said.items()}
+    correct = {
+        candidate: (of_candidate.argmax(axis=1) == evaluation_rows.truth).astype(np.float64)
+        for candidate, of_candidate in probabilities.items()
+    }
     pairs: dict[tuple[str, str], list[tuple[Candidate, Candidate]]] = {}
-    for one in right if len(judged.truth) else ():
-        shorter = Candidate(one.learner, one.recipe[:-1], one.loss)
-        if len(one.recipe) > 1 and shorter in right:
-            pairs.setdefault(("recipe", one.recipe[-1]), []).append((shorter, one))
-        plain = Candidate(one.learner, one.recipe, PLAIN)
-        if one.loss != PLAIN and plain in right:
-            pairs.setdefault(("loss", one.loss), []).append((plain, one))
-    found = []
-    for (kind, step), both in pairs.items():
-        without, with_it = (np.mean([right[pair[side]] for pair in both], axis=0) for side in (0, 1))
+    for candidate in correct if len(evaluation_rows.truth) else ():
+        with_less_data = Candidate(candidate.learner, candidate.trained_on[:-1], candidate.loss)
+        if len(candidate.trained_on) > 1 and with_less_data in correct:
+            pairs.setdefault(("recipe", candidate.trained_on[-1]), []).append((with_less_data, candidate))
+        with_plain_loss = Candidate(candidate.learner, candidate.trained_on, PLAIN)
+        if candidate.loss != PLAIN and with_plain_loss in correct:
+            pairs.setdefault(("loss", candidate.loss), []).append((with_plain_loss, candidate))
+    contributions = []
+    for (kind, step), step_pairs in pairs.items():
+        without_step, with_step = (np.mean([correct[pair[side]] for pair in step_pairs], axis=0) for side in (0, 1))
         difference = paired_difference(
-            without,
-            with_it,
-            judged.groups,
+            without_step,
+            with_step,
+            evaluation_rows.groups,
             larger_is_better=True,
             draws=draws,
-            rng=generator(seed, "step_contributions"),  # the same draws for each
-            wrong=1 / len(both),  # a row that turns for one learner
+            rng=generator(seed, "step_contributions"),  # the same bootstrap samples for each step
+            wrong=1 / len(step_pairs),  # one row that changes for one learner
         )
-        learners = list(dict.fromkeys(pair[1].learner for pair in both))
-        found.append({"kind": kind, "step": step, "learners": learners, "difference": difference.rounded()})
-    return found
+        learners = list(dict.fromkeys(pair[1].learner for pair in step_pairs))
+        contributions.append({"kind": kind, "step": step, "learners": learners, "difference": difference.rounded()})
+    return contributions

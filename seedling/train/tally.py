@@ -1,4 +1,4 @@
-"""What is tried in a round, a candidate, and the count of the models that are trained, with their seconds and losses."""
+"""A candidate of a round, and the count of trained models with their seconds and losses."""
 
 from __future__ import annotations
 
@@ -16,30 +16,32 @@ GRADIENT_LEARNERS = ("network", "fine_tuned")
 
 @dataclass(frozen=True)
 class Candidate:
-    """A learner, the ingredients that it is trained on besides the pool's pseudo-labels, and its loss.
+    """A learner, the training data that it is fitted on in addition to the pool's pseudo-labels, and its loss.
 
-    loss: plain; trusted, label_weighted_twice (rows whose label is doubtful count less); balanced (each class counts alike);
-    logit_adjusted (Menon et al. 2021); of networks also consistency (the pool is learnt from without labels), focal (Lin et al. 2017),
-    symmetric (Wang et al. 2019) and second_head; of what learns by gradients mixin (another dataset's classes are learnt beside ours).
+    trained_on: some of `INGREDIENTS`; written as `recipe` to the files of a round.
+    loss: plain; label_weighted or label_weighted_twice (likely label errors weigh less); balanced (each class has the
+    same weight); logit_adjusted (Menon et al. 2021). Networks also have consistency (learns from the unlabeled pool),
+    focal (Lin et al. 2017), symmetric (Wang et al. 2019) and second_head. Learners trained by gradient descent have
+    mixin (learns another dataset's classes as a second task).
     """
 
     learner: str
-    recipe: tuple[str, ...]
+    trained_on: tuple[str, ...]
     loss: str = "plain"
 
     @property
     def name(self) -> str:
-        """As its files and its seconds are called."""
-        return "-".join([self.learner, *self.recipe, self.loss])
+        """The name in file names and in the file of seconds."""
+        return "-".join([self.learner, *self.trained_on, self.loss])
 
     @property
     def carried(self) -> bool:
-        """Whether later rounds take it over as round 0 trained it: what learns by gradients costs too much to train again."""
+        """Whether later rounds reuse the model of round 0, since gradient descent is too expensive to repeat."""
         return self.learner in GRADIENT_LEARNERS
 
 
 class Tally:
-    """Counts the models that are trained, from whichever thread, says so, and keeps each candidate's seconds and losses."""
+    """Counts trained models across threads, reports progress, and keeps each candidate's seconds and losses."""
 
     def __init__(self) -> None:
         self._done, self._total, self._lock = 0, 0, threading.Lock()
@@ -48,40 +50,40 @@ class Tally:
         self.losses: dict[str, list[tuple[int, float]]] = {}
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """In another process nothing is counted yet, and nobody watches."""
+        """In another process the count starts at zero, without a progress callback."""
         return Tally, ()
 
-    def expect(self, more: int, progress: Progress) -> None:
-        """From here on, so many more."""
-        self._total, self._progress = self._total + more, progress
+    def expect_models(self, n_models: int, progress: Progress) -> None:
+        """Add models to the expected total and report progress to this callback from now on."""
+        self._total, self._progress = self._total + n_models, progress
 
-    def one_more(self, candidate: Candidate, seconds: float) -> None:
-        """One model is done; those beyond the total are the final ones."""
+    def count_model(self, candidate: Candidate, seconds: float) -> None:
+        """Count one trained model; models beyond the expected total are the final ones."""
         with self._lock:
             self._done += 1
             self._total = max(self._total, self._done)
             self.seconds[candidate] = self.seconds.get(candidate, 0.0) + seconds
             self._progress("train models", self._done, self._total)
 
-    def take_over(self, candidate: Candidate, found: dict[str, Any], models: int, seconds: float = 0.0) -> None:
-        """What was done elsewhere: by a run that was killed, whose seconds count nothing here, or by another process."""
+    def add_finished(self, candidate: Candidate, result: dict[str, Any], n_models: int, seconds: float = 0.0) -> None:
+        """Count models that were trained by another process, or by a killed run (its seconds count as zero)."""
         with self._lock:
-            for name, losses in found.items():
+            for name, losses in result.items():
                 if name.startswith("losses "):
                     model = name.removeprefix("losses ")
                     self.losses[model] = [(int(step), float(loss)) for step, loss in losses]
-        for _ in range(models):
-            self.one_more(candidate, seconds / models)
+        for _ in range(n_models):
+            self.count_model(candidate, seconds / n_models)
 
-    def of_fold(self, candidate: Candidate, place: int) -> dict[str, NDArray[np.float64]]:
-        """The losses of the fold's models, as arrays to be kept."""
-        start = f"{candidate.learner} {candidate.loss} fold {place + 1} "
+    def losses_of_fold(self, candidate: Candidate, fold_index: int) -> dict[str, NDArray[np.float64]]:
+        """The losses of a fold's models as arrays (n, 2) of step and loss, by "losses <model>"."""
+        prefix = f"{candidate.learner} {candidate.loss} fold {fold_index + 1} "
         with self._lock:
-            mine = {model: list(losses) for model, losses in self.losses.items() if model.startswith(start)}
-        return {f"losses {model}": np.array(losses) for model, losses in mine.items()}
+            losses_by_model = {model: list(losses) for model, losses in self.losses.items() if model.startswith(prefix)}
+        return {f"losses {model}": np.array(losses) for model, losses in losses_by_model.items()}
 
-    def step(self, model: str, step: int, loss: float) -> None:
-        """A training step's loss of a model that learns by gradients."""
+    def record_step(self, model: str, step: int, loss: float) -> None:
+        """Record the loss of one training step of a model that is trained by gradient descent."""
         with self._lock:
             self.losses.setdefault(model, []).append((step, loss))
             self._progress(f"train models ({model}, step {step}: loss {loss:.3f})", self._done, self._total)

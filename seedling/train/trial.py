@@ -1,4 +1,4 @@
-"""One round's trial: what is tried, what failed or did not fit the time, what is chosen, and the models that are kept."""
+"""One round's trial: cross-validate the candidates within the budget, choose among them, and fit the final models."""
 
 from __future__ import annotations
 
@@ -17,137 +17,151 @@ from seedling.parallel.executor import this_process
 from seedling.progress import Progress
 from seedling.train import files
 from seedling.train.candidates import (
-    BUDGET,
-    PRETRAINING_IMAGES,
+    BUDGET_SECONDS,
+    MIN_PRETRAINING_IMAGES,
     first_candidates,
     further_candidates,
     later_candidates,
     within_budget,
 )
-from seedling.train.choice import Choice, Judged, best_of_learners, choose
+from seedling.train.choice import Choice, EvaluationRows, best_per_learner, choose
 from seedling.train.cross_validation import Predictions, TrainingData, cross_validate, fit_final, pool_logits, pool_std
 from seedling.train.tally import Candidate
 
 
 @dataclass
 class Trial:
-    """What was cross-validated, and what was left out: the seconds that it would take, or why it failed."""
+    """The cross-validated candidates, and those left out, with predicted seconds or the reason of failure."""
 
-    bench: TrainingData
+    data: TrainingData
     trained: dict[Candidate, Predictions] = field(default_factory=dict)
     left_out: dict[Candidate, float | str] = field(default_factory=dict)
 
     def run(self, candidates: Sequence[Candidate], seconds: float, progress: Progress) -> None:
-        """Cross-validates these as well. seconds: that they will take, predicted."""
-        bench = self.bench
-        bench.said.expect(max(1, len(bench.rows.folds)) * sum(bench.halves(one) for one in candidates), progress)
-        found, failed = cross_validate(bench, candidates, seconds)
-        self.trained.update(found)
+        """Cross-validate more candidates. seconds: the predicted duration."""
+        data = self.data
+        n_models_per_fold = sum(data.n_models(candidate) for candidate in candidates)
+        data.tally.expect_models(max(1, len(data.rows.folds)) * n_models_per_fold, progress)
+        trained, failed = cross_validate(data, candidates, seconds)
+        self.trained.update(trained)
         self.left_out.update(failed)
 
     def left_out_as_json(self) -> list[dict[str, Any]]:
-        """As it is written to candidates.json."""
+        """The entries of `left_out` in candidates.json."""
         return [
             {
-                "learner": one.learner,
-                "recipe": list(one.recipe),
-                "loss": one.loss,
-                "reason": why if isinstance(why, str) else f"would take about {why:.0f} s of one core",
+                "learner": candidate.learner,
+                "recipe": list(candidate.trained_on),
+                "loss": candidate.loss,
+                "reason": reason if isinstance(reason, str) else f"would take about {reason:.0f} s of one core",
             }
-            for one, why in self.left_out.items()
+            for candidate, reason in self.left_out.items()
         ]
 
 
 def try_candidates(
-    bench: TrainingData,
+    data: TrainingData,
     params: TrainParams,
-    facts: WorkspaceConfig,
-    judged: Judged,
+    config: WorkspaceConfig,
+    evaluation_rows: EvaluationRows,
     teacher: Path | None,
     progress: Progress,
 ) -> Trial:
-    """Everything that the round tries within its budget; in later rounds beside what is taken over from the teacher."""
-    budget = params.budget_seconds or BUDGET[facts.effort]
-    voted: list[Candidate] = []
+    """Cross-validate the round's candidates within its budget.
+
+    Later rounds also reuse the carried models of the teacher.
+    """
+    budget = params.budget_seconds or BUDGET_SECONDS[config.effort]
+    members: list[Candidate] = []
     if teacher is None:
-        wanted = first_candidates(
+        candidates = first_candidates(
             params,
-            facts,
-            bench.rows,
-            mixin=bench.setting.mixin is not None,
-            has_encoder=isinstance(bench.setting.maker, EncodedFeatures),
+            config,
+            data.rows,
+            has_mixin=data.context.mixin is not None,
+            has_encoder=isinstance(data.context.maker, EncodedFeatures),
         )
     else:
-        voted, others = later_candidates(teacher)
-        wanted = [*voted, *others]
-    carried = {one: files.read_carried(teacher, one) for one in wanted if teacher is not None and one.carried}
-    wanted = [one for one in wanted if one not in carried]
-    # What votes in the accepted model is tried whatever it takes: without it a round may be worse, and no comparison would show that.
-    always = max(1, sum(one in voted for one in wanted))
-    fitting, seconds, too_long = within_budget(wanted, bench, budget, at_least=always)
-    trial = Trial(pretrained(bench, fitting, progress), carried, dict(too_long))
-    trial.run(fitting, seconds, progress)
-    if teacher is None and trial.trained and len(judged.truth):
-        more = further_candidates(params, facts, bench.rows, best_of_learners(trial.trained, judged))
-        fitting, seconds, too_long = within_budget(more, bench, budget - seconds, at_least=0)
-        trial.left_out.update(too_long)
-        trial.run(fitting, seconds, progress)
+        members, others = later_candidates(teacher)
+        candidates = [*members, *others]
+    carried = {
+        candidate: files.read_carried(teacher, candidate)
+        for candidate in candidates
+        if teacher is not None and candidate.carried
+    }
+    candidates = [candidate for candidate in candidates if candidate not in carried]
+    # Members of the accepted ensemble are always tried: without them, no comparison would show that a round is worse.
+    at_least = max(1, sum(candidate in members for candidate in candidates))
+    affordable, seconds, left_out = within_budget(candidates, data, budget, at_least=at_least)
+    trial = Trial(pretrained(data, affordable, progress), carried, dict(left_out))
+    trial.run(affordable, seconds, progress)
+    if teacher is None and trial.trained and len(evaluation_rows.truth):
+        further = further_candidates(params, config, data.rows, best_per_learner(trial.trained, evaluation_rows))
+        affordable, seconds, left_out = within_budget(further, data, budget - seconds, at_least=0)
+        trial.left_out.update(left_out)
+        trial.run(affordable, seconds, progress)
     return trial
 
 
-def pretrained(bench: TrainingData, candidates: Sequence[Candidate], progress: Progress) -> TrainingData:
-    """Where a network is among the candidates its body learns from all training images, without labels and so once for
-    all lineages.
+def pretrained(data: TrainingData, candidates: Sequence[Candidate], progress: Progress) -> TrainingData:
+    """Pretrain the network's body if a network is among the candidates.
+
+    It learns from all training images without labels, so that one body serves all fold models.
     """
-    rows = np.flatnonzero((bench.rows.ingredient == "collected") | (bench.rows.ingredient == "pool"))
-    uses, images = any(one.learner == "network" for one in candidates), bench.inputs.images
-    if not uses or images is None or len(rows) < PRETRAINING_IMAGES:
-        return bench
+    rows = np.flatnonzero((data.rows.ingredient == "collected") | (data.rows.ingredient == "pool"))
+    has_network, images = any(candidate.learner == "network" for candidate in candidates), data.inputs.images
+    if not has_network or images is None or len(rows) < MIN_PRETRAINING_IMAGES:
+        return data
     from seedling.models.network import pretrain
 
-    what, steps = "pretrain the network on unlabeled images", bench.setting.steps
-    progress(what, 0, steps)
-    setting = bench.setting.of_model(
-        checkpoint=None if bench.scratch is None else bench.scratch / "pretraining",
-        watch=lambda step, loss: progress(f"{what} (loss {loss:.2f})", step, steps),
+    description, steps = "pretrain the network on unlabeled images", data.context.steps
+    progress(description, 0, steps)
+    context = data.context.of_model(
+        checkpoint=None if data.scratch is None else data.scratch / "pretraining",
+        watch=lambda step, loss: progress(f"{description} (loss {loss:.2f})", step, steps),
     )
-    body = this_process().by_leader(lambda: pretrain(images[rows], setting))
-    return replace(bench, setting=bench.setting.of_model(body=body))
+    body = this_process().by_leader(lambda: pretrain(images[rows], context))
+    return replace(data, context=data.context.of_model(body=body))
 
 
-def choose_and_fit(trial: Trial, judged: Judged, seed: int, teacher: Path | None, output: Path) -> Choice:
-    """The choice, with its models that see all folds in `output`. One whose final training fails is left out of the choice.
+def choose_and_fit(
+    trial: Trial, evaluation_rows: EvaluationRows, seed: int, teacher: Path | None, output: Path
+) -> Choice:
+    """Choose among the candidates and write the final models to `output`.
 
-    Raises Diverged where no candidate is left.
+    A candidate whose final training fails is removed and the choice is repeated. Raises Diverged if no candidate is
+    left.
     """
     while trial.trained:
-        choice = choose(trial.trained, judged, seed)
-        failed = _fit(trial, choice, teacher, output)
+        choice = choose(trial.trained, evaluation_rows, seed)
+        failed = _fit_final_models(trial, choice, teacher, output)
         if not failed:
             return choice
-        for one, why in failed.items():
-            del trial.trained[one]
-            trial.left_out[one] = why
-    reasons = "; ".join(f"{one['learner']}: {one['reason']}" for one in trial.left_out_as_json())
-    raise Diverged(f"No learner could be trained ({reasons}): choose others in train.candidates, params.yaml.")
+        for candidate, reason in failed.items():
+            del trial.trained[candidate]
+            trial.left_out[candidate] = reason
+    reasons = "; ".join(f"{entry['learner']}: {entry['reason']}" for entry in trial.left_out_as_json())
+    raise Diverged(
+        f"No learner could be trained ({reasons}). Choose other learners in train.candidates in params.yaml."
+    )
 
 
-def _fit(trial: Trial, choice: Choice, teacher: Path | None, output: Path) -> dict[Candidate, str]:
-    """Of the members, and of what later rounds take over whether it is chosen or not; gives what failed, and why."""
+def _fit_final_models(trial: Trial, choice: Choice, teacher: Path | None, output: Path) -> dict[Candidate, str]:
+    """Fit and save the members and all carried candidates, chosen or not; return the reason of each that failed."""
     failed: dict[Candidate, str] = {}
-    for one, predictions in trial.trained.items():
-        if teacher is not None and one.carried:
-            files.copy_carried(teacher, output, one)
-        elif one in choice.members or one.carried:
+    for candidate, predictions in trial.trained.items():
+        if teacher is not None and candidate.carried:
+            files.copy_carried(teacher, output, candidate)
+        elif candidate in choice.members or candidate.carried:
             try:
-                models = fit_final(trial.bench, one)
+                models = fit_final(trial.data, candidate)
             except Diverged as error:
-                failed[one] = str(error)
+                failed[candidate] = str(error)
                 continue
-            predictions.pool[-1] = pool_logits(trial.bench, models)
-            predictions.pool_std[-1] = pool_std(trial.bench, models)
+            predictions.pool[-1] = pool_logits(trial.data, models)
+            predictions.pool_std[-1] = pool_std(trial.data, models)
             for half, model in enumerate(models):
-                save_learner(model, output / f"half-{half}" / one.name)
-            if one.carried:
-                files.write_carried(output, one, predictions)
+                save_learner(model, output / f"half-{half}" / candidate.name)
+            if candidate.carried:
+                files.write_carried(output, candidate, predictions)
     return failed

@@ -1,4 +1,4 @@
-"""Rows of classes that nobody named: each class in turn is taken for unknown, and a quick learner of the others is asked how sure it is."""
+"""Unknown classes: leave out each class in turn and measure how well confidence separates its rows from known ones."""
 
 from __future__ import annotations
 
@@ -13,62 +13,62 @@ from seedling.parallel.executor import in_threads
 from seedling.stats.randomness import derived_seed
 from seedling.stats.statistics import Estimate, softmax
 from seedling.train.candidates import predicted_seconds
-from seedling.train.choice import Judged
+from seedling.train.choice import EvaluationRows
 from seedling.train.cross_validation import TrainingData
 from seedling.train.tally import Candidate
 
 LEARNER = "logistic_regression"
-MOST_CLASSES = 20
-SECONDS = {
-    "quick": 5.0,
-    "normal": 20.0,
-    "thorough": 300.0,
-}  # of one core, predicted: fewer classes where it would take longer
-FEWEST = 3  # rows of a class, and rows of the others, that say anything
+MAX_CLASSES = 20
+BUDGET_SECONDS = {"quick": 5.0, "normal": 20.0, "thorough": 300.0}  # of one core, predicted; it limits the classes
+MIN_ROWS = 3  # of the class that is left out, and of the others
+MIN_CLASSES = 3
 
 
 def unknown_classes(
-    bench: TrainingData, judged: Judged, classes: Sequence[str], facts: WorkspaceConfig
+    data: TrainingData, evaluation_rows: EvaluationRows, classes: Sequence[str], config: WorkspaceConfig
 ) -> dict[str, Any] | None:
-    """How well confidence tells a class that was left out of training from rows of the others that were held out: AUROC, the mean over such
-    classes with Student's interval, and the class that is told least. None for fewer than three such classes.
+    """AUROC of the maximum softmax probability for telling a class without training rows from held-out known rows.
 
-    What out-of-scope rows would show, as far as the labeled rows can (Hendrycks and Gimpel 2017 score by confidence too).
+    Gives the mean over the classes that are left out with Student's t interval, and the class with the lowest AUROC.
+    None for fewer than three classes. Out-of-scope rows would show the same; this estimates it from labeled rows. The
+    score is that of Hendrycks and Gimpel (2017).
     """
     from sklearn.metrics import roc_auc_score
 
-    rows, folds = bench.rows, bench.rows.folds
+    rows, folds = data.rows, data.rows.folds
     labels, fold = rows.targets[rows.labeled].argmax(axis=1), rows.fold[rows.labeled]
-    judges = np.zeros(len(labels), dtype=bool)
-    judges[judged.place] = True
-    able = [one for one in range(len(classes)) if (judges & (labels == one)).sum() >= FEWEST]
-    a_model = predicted_seconds(Candidate(LEARNER, ("collected",)), bench) / (len(folds) + 1)
-    many = min(MOST_CLASSES, int(SECONDS[facts.effort] / max(a_model, 1e-9)), len(able))
-    tried = sorted(sorted(able, key=lambda one: derived_seed(facts.seed, "unknown", classes[one]))[:many])
-    if len(folds) < 2 or len(tried) < 3:
+    is_evaluated = np.zeros(len(labels), dtype=bool)
+    is_evaluated[evaluation_rows.labeled_index] = True
+    eligible = [label for label in range(len(classes)) if (is_evaluated & (labels == label)).sum() >= MIN_ROWS]
+    seconds_per_model = predicted_seconds(Candidate(LEARNER, ("collected",)), data) / (len(folds) + 1)
+    n_tried = min(MAX_CLASSES, int(BUDGET_SECONDS[config.effort] / max(seconds_per_model, 1e-9)), len(eligible))
+    shuffled = sorted(eligible, key=lambda label: derived_seed(config.seed, "unknown", classes[label]))
+    tried = sorted(shuffled[:n_tried])
+    if len(folds) < 2 or len(tried) < MIN_CLASSES:
         return None
 
-    def judge(place: int) -> float | None:
-        left_out, held = tried[place], folds[place % len(folds)]
-        others = labels != left_out
-        taught, inside = np.flatnonzero(others & (fold != held)), np.flatnonzero(others & (fold == held) & judges)
-        if len(inside) < FEWEST or len(np.unique(labels[taught])) < 2:
+    def auroc(number: int) -> float | None:
+        left_out, held_out_fold = tried[number], folds[number % len(folds)]
+        is_known = labels != left_out
+        train_rows = np.flatnonzero(is_known & (fold != held_out_fold))
+        known_rows = np.flatnonzero(is_known & (fold == held_out_fold) & is_evaluated)
+        if len(known_rows) < MIN_ROWS or len(np.unique(labels[train_rows])) < 2:
             return None
-        outside = np.flatnonzero(~others & judges)
-        asked = np.concatenate([inside, outside])
-        sure = softmax(bench.said_by(LEARNER, taught, asked)).max(axis=1)
-        return float(roc_auc_score(np.arange(len(asked)) < len(inside), sure))
+        unknown_rows = np.flatnonzero(~is_known & is_evaluated)
+        test_rows = np.concatenate([known_rows, unknown_rows])
+        confidence = softmax(data.fit_predict(LEARNER, train_rows, test_rows)).max(axis=1)
+        return float(roc_auc_score(np.arange(len(test_rows)) < len(known_rows), confidence))
 
-    found = in_threads(judge, list(range(len(tried))))
-    known = [(one, classes[tried[place]]) for place, one in enumerate(found) if one is not None]
-    if len(known) < 3:
+    aurocs = in_threads(auroc, list(range(len(tried))))
+    results = [(value, classes[label]) for value, label in zip(aurocs, tried, strict=True) if value is not None]
+    if len(results) < MIN_CLASSES:
         return None
-    values = np.array([one for one, _ in known])
-    reach = float(stats.t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / len(values) ** 0.5)
+    values = np.array([value for value, _ in results])
+    margin = float(stats.t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / len(values) ** 0.5)
     mean = float(values.mean())
-    hardest = min(known)
+    lowest, hardest_class = min(results)
     return {
         "classes": len(values),
-        "auroc": Estimate(mean, max(0.0, mean - reach), min(1.0, mean + reach)).rounded(),
-        "hardest": {"class": hardest[1], "auroc": round(hardest[0], 6)},
+        "auroc": Estimate(mean, max(0.0, mean - margin), min(1.0, mean + margin)).rounded(),
+        "hardest": {"class": hardest_class, "auroc": round(lowest, 6)},
     }

@@ -1,4 +1,4 @@
-"""Rows of a source that no model learnt from: each site, file or folder in turn is left out of training, and a quick learner is asked about its rows."""
+"""Unseen sources: leave out each site, file or folder in turn and measure accuracy on its rows."""
 
 from __future__ import annotations
 
@@ -14,83 +14,88 @@ from seedling.parallel.executor import in_threads
 from seedling.stats.randomness import derived_seed
 from seedling.stats.statistics import Estimate, around_mean, by_group, paired_difference, wilson
 from seedling.train.candidates import predicted_seconds
-from seedling.train.choice import Judged
+from seedling.train.choice import EvaluationRows
 from seedling.train.cross_validation import TrainingData
 from seedling.train.tally import Candidate
 
 LEARNER = "logistic_regression"
-MOST_SOURCES = 20
-SECONDS = {
-    "quick": 5.0,
-    "normal": 20.0,
-    "thorough": 300.0,
-}  # of one core, predicted: fewer sources where it would take longer
-FEWEST = 5  # judged rows of a source that say anything
-DRAWS = 2_000
+MAX_SOURCES = 20
+BUDGET_SECONDS = {"quick": 5.0, "normal": 20.0, "thorough": 300.0}  # of one core, predicted; it limits the sources
+MIN_ROWS_PER_SOURCE = 5  # evaluation rows
+BOOTSTRAP_SAMPLES = 2_000
 
 
 def unseen_sources(
-    bench: TrainingData, judged: Judged, origins: Sequence[str | None], facts: WorkspaceConfig
+    data: TrainingData, evaluation_rows: EvaluationRows, origins: Sequence[str | None], config: WorkspaceConfig
 ) -> dict[str, Any] | None:
-    """How a quick learner does on a source that it did not learn from, beside the same rows where only their fold was left out. None for fewer
-    than two sources whose classes others have too.
+    """A quick learner's accuracy on sources that are left out of training, compared with leaving out only the fold.
 
-    origins: of the labeled rows. {"sources", "rows", "accuracy": on rows of unseen sources, "difference": from seen ones (training rows are
-    not as many: the source's are gone, another fold's are there), "hardest": the worst of so many}. Intervals are over sources, that of the
-    hardest is Wilson's.
+    None for fewer than two sources whose classes occur in other sources. The keys are "sources" and "rows" (their
+    numbers), "accuracy" on rows of unseen sources, "difference" (unseen minus seen source, on the same rows; the two
+    training sets differ in size) and "hardest" (the source with the lowest accuracy). Intervals are over sources, that
+    of the hardest source is a Wilson interval.
+
+    origins: (n_labeled,).
     """
-    rows, folds = bench.rows, bench.rows.folds
+    rows, folds = data.rows, data.rows.folds
     labels, fold = rows.targets[rows.labeled].argmax(axis=1), rows.fold[rows.labeled]
-    source, group = np.array([source_of(one) for one in origins]), rows.group[rows.labeled]
-    judges = np.zeros(len(labels), dtype=bool)
-    judges[judged.place] = True
+    source, group = np.array([source_of(origin) for origin in origins]), rows.group[rows.labeled]
+    is_evaluated = np.zeros(len(labels), dtype=bool)
+    is_evaluated[evaluation_rows.labeled_index] = True
 
     def split(name: str) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-        """The rows that may teach (no copy of the source's among them), and its judged rows whose class those have."""
-        taught = np.flatnonzero((source != name) & ~np.isin(group, group[source == name]))
-        return taught, np.flatnonzero((source == name) & judges & np.isin(labels, labels[taught]))
+        """Training rows without the source and its near-duplicates; the source's evaluation rows of their classes."""
+        train_rows = np.flatnonzero((source != name) & ~np.isin(group, group[source == name]))
+        test_rows = np.flatnonzero((source == name) & is_evaluated & np.isin(labels, labels[train_rows]))
+        return train_rows, test_rows
 
-    able = [one for one in map(str, np.unique(source)) if len(split(one)[1]) >= FEWEST]
-    models = predicted_seconds(Candidate(LEARNER, ("collected",)), bench) / (len(folds) + 1)
-    many = min(MOST_SOURCES, int(SECONDS[facts.effort] / max(models, 1e-9)) - len(folds), len(able))
-    tried = sorted(sorted(able, key=lambda one: derived_seed(facts.seed, "unseen", one))[: max(many, 0)])
+    eligible = [name for name in map(str, np.unique(source)) if len(split(name)[1]) >= MIN_ROWS_PER_SOURCE]
+    seconds_per_model = predicted_seconds(Candidate(LEARNER, ("collected",)), data) / (len(folds) + 1)
+    n_models = int(BUDGET_SECONDS[config.effort] / max(seconds_per_model, 1e-9))
+    n_tried = max(min(MAX_SOURCES, n_models - len(folds), len(eligible)), 0)
+    tried = sorted(sorted(eligible, key=lambda name: derived_seed(config.seed, "unseen", name))[:n_tried])
     if len(folds) < 2 or len(tried) < 2:
         return None
 
-    def away(name: str) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
-        taught, asked = split(name)
-        return asked, bench.said_by(LEARNER, taught, asked).argmax(axis=1) == labels[asked]
+    def correct_if_unseen(name: str) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
+        train_rows, test_rows = split(name)
+        predicted = data.fit_predict(LEARNER, train_rows, test_rows).argmax(axis=1)
+        return test_rows, predicted == labels[test_rows]
 
-    def at_home(held: int) -> NDArray[np.bool_]:
-        asked = np.flatnonzero(fold == held)
-        right = np.zeros(len(labels), dtype=bool)
-        right[asked] = bench.said_by(LEARNER, np.flatnonzero(fold != held), asked).argmax(axis=1) == labels[asked]
-        return right
+    def correct_if_seen(held_out_fold: int) -> NDArray[np.bool_]:
+        train_rows, test_rows = np.flatnonzero(fold != held_out_fold), np.flatnonzero(fold == held_out_fold)
+        correct = np.zeros(len(labels), dtype=bool)
+        correct[test_rows] = data.fit_predict(LEARNER, train_rows, test_rows).argmax(axis=1) == labels[test_rows]
+        return correct
 
-    found = in_threads(away, tried)
-    home = np.any(in_threads(at_home, folds), axis=0)
-    place = np.concatenate([asked for asked, _ in found])
-    right = np.concatenate([one for _, one in found])
-    return _compared(home[place], right, source[place], facts)
+    unseen_results = in_threads(correct_if_unseen, tried)
+    seen = np.any(in_threads(correct_if_seen, folds), axis=0)
+    test_rows = np.concatenate([positions for positions, _ in unseen_results])
+    unseen = np.concatenate([correct for _, correct in unseen_results])
+    return _summary(seen[test_rows], unseen, source[test_rows], config)
 
 
-def _compared(
-    home: NDArray[np.bool_], away: NDArray[np.bool_], source: NDArray[np.str_], facts: WorkspaceConfig
+def _summary(
+    seen: NDArray[np.bool_], unseen: NDArray[np.bool_], source: NDArray[np.str_], config: WorkspaceConfig
 ) -> dict[str, Any]:
-    """What of the same rows was right where their source was seen and where it was not. All: (n_rows,)."""
-    before, hits = home.astype(np.float64), away.astype(np.float64)
-    rng = np.random.default_rng(derived_seed(facts.seed, "unseen sources"))
-    difference = paired_difference(before, hits, source, larger_is_better=True, draws=DRAWS, rng=rng)
-    low, high = around_mean(by_group(np.ones(len(hits)), source), by_group(hits, source), 0.95)
-    of_rows = wilson(int(hits.sum()), len(hits))  # sources that are all alike prove no more than their rows do
+    """See `unseen_sources`.
+
+    seen, unseen: (n_rows,), whether the same rows are predicted correctly with and without their source in training;
+    source: (n_rows,).
+    """
+    before, after = seen.astype(np.float64), unseen.astype(np.float64)
+    rng = np.random.default_rng(derived_seed(config.seed, "unseen sources"))
+    difference = paired_difference(before, after, source, larger_is_better=True, draws=BOOTSTRAP_SAMPLES, rng=rng)
+    low, high = around_mean(by_group(np.ones(len(after)), source), by_group(after, source), 0.95)
+    of_rows = wilson(int(after.sum()), len(after))  # sources that are all alike prove no more than their rows do
     accuracy = Estimate(of_rows.value, max(0.0, min(low, of_rows.low)), min(1.0, max(high, of_rows.high)))
     names = sorted({*source.tolist()})
-    worst = min(names, key=lambda one: (float(hits[source == one].mean()), one))
-    right, many = int(hits[source == worst].sum()), int((source == worst).sum())
+    hardest = min(names, key=lambda name: (float(after[source == name].mean()), name))
+    n_correct, n_rows = int(after[source == hardest].sum()), int((source == hardest).sum())
     return {
         "sources": len(names),
-        "rows": len(hits),
+        "rows": len(after),
         "accuracy": accuracy.rounded(),
         "difference": difference.rounded(),
-        "hardest": {"source": worst, "accuracy": wilson(right, many).rounded(), "rows": many},
+        "hardest": {"source": hardest, "accuracy": wilson(n_correct, n_rows).rounded(), "rows": n_rows},
     }

@@ -54,7 +54,7 @@ def test_init_writes_a_tables_own_columns_and_encoding_into_params(tmp_path: Pat
     table = tmp_path / "letters.csv"
     table.write_bytes("remark,kind\ncafé au lait,drink\npain,food\n".encode("latin-1"))
     for told, remedy in (
-        ({}, "say --encoding latin-1"),
+        ({}, "use --encoding latin-1"),
         ({"encoding": "latin-1"}, "--column text=NAME"),
         ({"columns": {"body": "remark"}}, "must be one of text, image"),
     ):
@@ -152,8 +152,8 @@ def test_a_packed_workspace_takes_loose_files_that_come_later(tmp_path: Path, ma
     [
         (["init", "new"], "one of --images PATH, --texts PATH"),
         (["init", "new", "--images", "nowhere"], "nowhere does not exist"),
-        (["init", "new", "--texts", "odd.xlsx"], "none of .csv, .tsv, .jsonl, .parquet"),
-        (["init", "new", "--images", "empty"], "holds neither images in <class>/ folders"),
+        (["init", "new", "--texts", "odd.xlsx"], "is not a .csv, .tsv, .jsonl, .parquet file"),
+        (["init", "new", "--images", "empty"], "has neither images in <class>/ folders"),
         (["run"], "seedling init DIR --images PATH"),
         (["status"], "seedling init"),
         (["stage", "scrap"], "Unknown stage 'scrap'"),

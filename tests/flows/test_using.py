@@ -86,7 +86,7 @@ def test_answers_do_not_hang_on_what_is_asked_beside_them(tmp_path: Path) -> Non
     """One at a time, or all at once."""
     predictor = Predictor.of(grown(tmp_path, "text", below=0.9))
     rows = [Question(str(number), text) for number, text in enumerate(["sun", "rain", "", "hills", "day 3 of rain"])]
-    assert list(predictor.answers(rows)) == list(predictor.answers(rows, at_once=1))
+    assert list(predictor.answers(rows)) == list(predictor.answers(rows, batch_size=1))
     abstains = {one.source: one.abstains for one in predictor.answers(rows)}
     assert abstains["2"] is None
     assert {one.abstains for one in predictor.answers(rows)} == {True, False, None}
@@ -143,7 +143,7 @@ def test_a_model_that_is_not_there_is_explained(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="workspace"):
         asked(tmp_path / "nowhere", "x.txt", output=tmp_path / "a.csv")
     grown(tmp_path, "text")
-    with pytest.raises(InputError, match="No model was trained in round 3: there are 0"):
+    with pytest.raises(InputError, match=r"No model was trained in round 3\. Trained rounds: 0"):
         Predictor.of(tmp_path, 3)
 
 

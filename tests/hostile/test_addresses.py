@@ -15,8 +15,8 @@ from loopback import image, site
 from visiting import CRAWL
 
 from seedling.config.sources import CrawlSource
-from seedling.scrape.addresses import MAX_REMEMBERED_HOSTS, PRIVATE, JudgedHosts, proxy_hosts
-from seedling.scrape.downloading import JudgingResolver
+from seedling.scrape.addresses import MAX_CACHED_HOSTS, PRIVATE, HostChecker, proxy_hosts
+from seedling.scrape.downloading import CheckingResolver
 
 PUBLIC = "93.184.216.34"
 
@@ -51,10 +51,10 @@ class Receiver:
         self.done.set()
 
 
-async def connect(hosts: JudgedHosts, name: str) -> list[str]:
+async def connect(hosts: HostChecker, name: str) -> list[str]:
     """The addresses that Twisted would connect to."""
     receiver = Receiver()
-    JudgingResolver(hosts, [], None).resolveHostName(receiver, name, 80)
+    CheckingResolver(hosts, [], None).resolveHostName(receiver, name, 80)
     await receiver.done.wait()
     return receiver.addresses
 
@@ -64,16 +64,16 @@ async def connect(hosts: JudgedHosts, name: str) -> list[str]:
 )
 def test_a_name_that_was_forgotten_is_judged_again(then: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The attack: more names than are remembered push the judged one out, and then it resolves to an address inside."""
-    names, hosts = Names(then), JudgedHosts(False)
+    names, hosts = Names(then), HostChecker(False)
     monkeypatch.setattr(socket, "getaddrinfo", names)
 
     async def attack() -> tuple[Any, list[str], list[str]]:
         before = await connect(hosts, "evil.example")
-        hosts._judged.update(
-            (f"{number}.evil.example", hosts._judged["evil.example"]) for number in range(MAX_REMEMBERED_HOSTS)
+        hosts._checked.update(
+            (f"{number}.evil.example", hosts._checked["evil.example"]) for number in range(MAX_CACHED_HOSTS)
         )
-        await hosts.judge("last.evil.example")
-        return before, await connect(hosts, "evil.example"), [(await hosts.judge("evil.example")).reason or ""]
+        await hosts.check("last.evil.example")
+        return before, await connect(hosts, "evil.example"), [(await hosts.check("evil.example")).reason or ""]
 
     before, after, reasons = asyncio.run(attack())
     assert before == [PUBLIC]
@@ -84,7 +84,7 @@ def test_a_name_that_was_forgotten_is_judged_again(then: str, monkeypatch: pytes
 
 def test_a_name_is_one_address_while_it_is_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
     """In any case of its letters: the one that was judged."""
-    names, hosts = Names("127.0.0.1"), JudgedHosts(False)
+    names, hosts = Names("127.0.0.1"), HostChecker(False)
     monkeypatch.setattr(socket, "getaddrinfo", names)
 
     async def ask() -> list[list[str]]:
@@ -98,8 +98,8 @@ def test_one_private_address_among_public_ones_is_enough(monkeypatch: pytest.Mon
     """Else the connection could take the other one."""
     found = [(socket.AF_INET, 1, 6, "", (address, 0)) for address in (PUBLIC, "127.0.0.1")]
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
-    assert asyncio.run(connect(JudgedHosts(False), "evil.example")) == []
-    assert asyncio.run(connect(JudgedHosts(["evil.example"]), "evil.example")) == [PUBLIC]
+    assert asyncio.run(connect(HostChecker(False), "evil.example")) == []
+    assert asyncio.run(connect(HostChecker(["evil.example"]), "evil.example")) == [PUBLIC]
 
 
 def test_the_proxy_of_the_environment_may_be_private(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -112,7 +112,7 @@ def test_the_proxy_of_the_environment_may_be_private(monkeypatch: pytest.MonkeyP
 
 REBINDING = """
 import runpy, socket, seedling.scrape.addresses as addresses
-addresses.MAX_REMEMBERED_HOSTS = 0  # as after ten thousand other names
+addresses.MAX_CACHED_HOSTS = 0  # as after ten thousand other names
 resolve, asked = socket.getaddrinfo, []
 def answer(host, *rest, **named):
     asked.append(host)
@@ -129,10 +129,10 @@ def test_the_crawler_does_not_connect_to_what_it_did_not_judge(tmp_path: Path) -
         port = told.address.rpartition(":")[2]
         told.routes |= {"/": f'<figure><img src="http://evil.example:{port}/x.png"></figure>', "/x.png": image(9)}
         source = {**CRAWL, "start": told.address + "/", "allow_private_hosts": ["127.0.0.1"]}
-        memory = tmp_path / "memory.sqlite"
+        store = tmp_path / "store.sqlite"
         given = {
             "source": CrawlSource(**source).model_dump(),
-            "memory": str(memory),
+            "store": str(store),
             "visit": 1,
             "proxy": None,
             "images": True,

@@ -196,7 +196,7 @@ def test_classes_named_like_a_split_are_asked_about(tmp_path: Path, names: tuple
     source = tmp_path / "source"
     for number, name in enumerate(names):
         fill(source / name, 2, 100 * number)
-    with pytest.raises(InputError, match="Say --by-class"):
+    with pytest.raises(InputError, match="Use --by-class"):
         sources_of(source)
     assert sources_of(source, by_source=False) == ["kind: folder, path: ., by_class: true"]
     found = scraped(source, tmp_path / "out", [{**FOLDER, "by_class": True}])
@@ -376,4 +376,4 @@ def test_a_folder_around_the_classes_is_stated(tmp_path: Path) -> None:
         (tmp_path / "images" / "raw" / shape / "1.png").write_bytes(image(number))
     lines: list[str] = []
     make_workspace(tmp_path / "workspace", tmp_path / "images", "image", encoder="none", preview_lines=lines)
-    assert any("The folder 'raw' holds disc, square: if these are the classes" in line for line in lines), lines
+    assert any("The folder 'raw' has disc, square: if these are the classes" in line for line in lines), lines

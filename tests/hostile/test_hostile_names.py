@@ -18,7 +18,7 @@ from seedling.files.ignored_files import write_ignored
 from seedling.models.predictor import Answer
 from seedling.prediction import Format, _to_text
 from seedling.pseudo_label.queue import write_queue
-from seedling.pseudo_label.teacher import Refined
+from seedling.pseudo_label.teacher import PseudoLabels
 from seedling.report.data_page import _write_csv
 from seedling.report.markdown_text import markdown_text
 from seedling.terminal.console import PrintableConsole
@@ -61,11 +61,11 @@ def test_no_list_that_people_open_begins_a_cell_with_a_formula(tmp_path: Path) -
     """Label errors, duplicates and quality; the queue; ignored files; answers of predict."""
     _write_csv(tmp_path / "quality.csv", pd.DataFrame({"origin": FORMULAS, "original_label": FORMULAS[::-1], "p": 0.5}))
     rows = pd.DataFrame({"id": ["1", "2"], "origin": [FORMULAS[0], FORMULAS[1]]})
-    refined = Refined.__new__(Refined)
-    object.__setattr__(refined, "probabilities", np.array([[[0.5, 0.5], [0.4, 0.6]]]))
-    object.__setattr__(refined, "density", np.ones(2))
-    object.__setattr__(refined, "graph", None)
-    write_queue(tmp_path / "queue.csv", rows, refined, [FORMULAS[2], FORMULAS[3]], 2)
+    labels = PseudoLabels.__new__(PseudoLabels)
+    object.__setattr__(labels, "probabilities", np.array([[[0.5, 0.5], [0.4, 0.6]]]))
+    object.__setattr__(labels, "density", np.ones(2))
+    object.__setattr__(labels, "graph", None)
+    write_queue(tmp_path / "queue.csv", rows, labels, [FORMULAS[2], FORMULAS[3]], 2)
     write_ignored(tmp_path / "ignored.csv", [(name.replace("/", ""), "hidden") for name in FORMULAS])
     out = io.StringIO()
     write = _to_text(Format.csv, out, lambda answer: {"source": answer.source, "predicted": answer.predicted}, [])

@@ -17,7 +17,7 @@ from seedling.media import images
 from seedling.prediction import Files, _sources
 from seedling.scrape.folder import empty_classes, read_folder
 from seedling.scrape.packing import pack_folder
-from seedling.scrape.saved_site import served
+from seedling.scrape.saved_site import serve_folder
 from seedling.scrape.table import read_table
 
 SECRET = b"SECRET KEY MATERIAL"
@@ -171,7 +171,7 @@ def test_a_saved_site_serves_no_file_outside(tmp_path: Path) -> None:
     (site / "index.html").write_text("<p>a site</p>")
     (site / "link.html").symlink_to(secret)
     (site / "inner" / "index.html").symlink_to(secret)
-    with served(site, 1000, tmp_path / "data") as address:
+    with serve_folder(site, 1000, tmp_path / "data") as address:
         assert b"a site" in urllib.request.urlopen(f"{address}/").read()
         for path in ("/link.html", "/inner/", "/inner/index.html", "/../../secret.html", "/%2e%2e/%2e%2e/secret.html"):
             with pytest.raises(urllib.error.HTTPError, match="404"):

@@ -11,7 +11,7 @@ from seedling.augment.makers import Resources
 from seedling.config.params import SynthesizeParams
 from seedling.errors import InputError
 from seedling.gates.checking import load_gates, load_own
-from seedling.init.create import make_workspace, told_left_out
+from seedling.init.create import describe_left_out, make_workspace
 from seedling.media import images
 from seedling.plugins import ANNOUNCED, NO_PLUGINS, plugin_functions
 from seedling.synthesize.pasting import _finder
@@ -45,7 +45,7 @@ def test_init_leaves_code_out_and_lists_it(pack: bool, tmp_path: Path) -> None:
         (name, "code")
         for name in ("augmenting.py", "labeling.py", "expectations.py", "labeled/cat/conftest.py", "run.SH", "a.pth")
     )
-    (sentence,) = told_left_out(left_out)
+    (sentence,) = describe_left_out(left_out)
     assert "6" in sentence and "--with-code" in sentence
     kept = make_workspace(tmp_path / "kept", source, "image", pack=pack, with_code=True)
     assert (kept / "data/augmenting.py").is_file()
@@ -58,13 +58,13 @@ def test_a_file_that_params_do_not_name_is_not_loaded(tmp_path: Path) -> None:
     data.mkdir()
     for path in (data / "augmenting.py", tmp_path / "expectations.py"):
         path.write_text(MARKS.format(mark=str(mark)))
-    assert Resources.of(data).own == {}
+    assert Resources.of(data).plugins == {}
     with pytest.raises(InputError, match=r"plugin: augmenting\.py"):
         _finder(SynthesizeParams(cut_by="darker"), data)
     (tmp_path / "gates.yaml").write_text("scrape: [expect_column_values_to_not_be_null: {column: label}]")
     assert load_own(tmp_path, load_gates(tmp_path)).functions == {}
     assert not mark.exists()
-    assert list(Resources.of(data, plugin="augmenting.py").own) == ["darker"]
+    assert list(Resources.of(data, plugin_file="augmenting.py").plugins) == ["darker"]
     assert mark.exists()
 
 
@@ -87,7 +87,7 @@ def test_switched_off_a_plugin_that_is_named_is_an_error(tmp_path: Path, monkeyp
     (tmp_path / "gates.yaml").write_text("scrape: [expect_column_values_to_be_good: {column: width}]")
     monkeypatch.setenv(NO_PLUGINS, "1")
     with pytest.raises(InputError, match=r"augmenting\.py.*switched off"):
-        Resources.of(tmp_path, plugin="augmenting.py")
+        Resources.of(tmp_path, plugin_file="augmenting.py")
     with pytest.raises(InputError, match=r"expectations\.py.*switched off"):
         load_own(tmp_path, load_gates(tmp_path))
     assert not mark.exists()
@@ -101,5 +101,5 @@ def test_a_plugin_lies_in_data(tmp_path: Path) -> None:
     (data / "augmenting.py").symlink_to(tmp_path / "elsewhere.py")
     for name in ("augmenting.py", "../elsewhere.py", str(tmp_path / "elsewhere.py")):
         with pytest.raises(InputError, match="leads out of"):
-            Resources.of(data, plugin=name)
+            Resources.of(data, plugin_file=name)
     assert not mark.exists()

@@ -25,7 +25,7 @@ def test_robots_that_a_server_fails_to_give_forbid_everything(status: int, tmp_p
         with pytest.raises(SourceUnreachable, match=r"page_(robots_http_5|rate_limited)") as refused:
             run(tmp_path, TEXTS, source)
         assert told.paths() == []
-        assert "Run it again later" in str(refused.value)
+        assert "Run again later" in str(refused.value)
         told.routes["/robots.txt"] = Reply("User-agent: *\nAllow: /", kind="text/plain")
         assert len(read(run(tmp_path, TEXTS, source))) == 1
 

@@ -147,8 +147,8 @@ def test_the_preview_shows_rows_classes_splits_and_every_rejection(tmp_path: Pat
         "Splits: pool 2, train 5. Rows in the pool have no label.",
         "Rejected, no_label: 1 (rows.csv#8).",
         "Rejected, too_few_fields: 1 (rows.csv#line 8).",
-        "'A' and 'a' differ in case alone and are one class",
-        "'none' (1 rows) is a class; say --no-label 'none'",
+        "'A' and 'a' differ only in case and are one class",
+        "'none' (1 rows) is a class; use --no-label 'none'",
     ):
         assert part in page
     assert "\x1b" not in page
@@ -170,7 +170,7 @@ def test_the_preview_says_that_a_word_and_a_digit_are_two_classes(tmp_path: Path
     """`True` and `1` in one column may mean the same, which nobody but the user knows."""
     table(tmp_path / "data" / "rows.csv", "a,True", "b,1", "c,0", header="text,label")
     doubts = [line for line in preview(workspace(tmp_path / "data" / "rows.csv")) if "two classes;" in line]
-    assert doubts == ["'True' and '1' are two classes; write one of them for both in the table if they mean the same."]
+    assert doubts == ["'True' and '1' are two classes; if they mean the same, write one of them in the table."]
 
 
 @pytest.mark.parametrize(

@@ -18,8 +18,8 @@ import psutil
 import pytest
 from sklearn.linear_model import LogisticRegression
 
-from seedling.augment import augment, balanced, favoring_hard
-from seedling.augment.families import pieces_of
+from seedling.augment import augment, balance_counts, favor_hard_rows
+from seedling.augment.families import batches_of
 from seedling.augment.image_policy import PolicyTransform
 from seedling.augment.makers import DEFAULT_IMAGES
 from seedling.config.params import AugmentParams, ScrapeParams, ValidateParams, WorkspaceConfig
@@ -85,7 +85,7 @@ def test_no_other_process_and_several_give_the_same_bytes(
         "    (said / f'used-{os.getpid()}').touch()\n"
         "    return pixels // rng.integers(2, 4).astype('uint8')\n"
     )
-    monkeypatch.setattr("seedling.augment.families.AT_ONCE", 3)
+    monkeypatch.setattr("seedling.augment.families.MAX_ROWS_PER_BATCH", 3)
     found = []
     for others in (1, 2, 4):
         monkeypatch.setattr(workers, "ALONE", 0.0)
@@ -108,12 +108,12 @@ def test_no_other_process_and_several_give_the_same_bytes(
 def test_pieces_begin_small_and_hold_no_more_than_so_many_megapixels() -> None:
     """One child, two, four and so on to sixty-four; of images of three megapixels two at a time, though they have one parent."""
     small, large = images.encode(np.zeros((4, 4, 3), np.uint8)), images.encode(np.zeros((2_000, 1_500, 3), np.uint8))
-    pieces = [*pieces_of((str(one), small, {}, range(5)) for one in range(60))]
+    pieces = [*batches_of((str(one), small, {}, range(5)) for one in range(60))]
     assert [sum(len(numbers) for *_, numbers in piece) for piece in pieces[:8]] == [1, 2, 4, 8, 16, 32, 64, 64]
     assert [(name, number) for piece in pieces for name, _, _, numbers in piece for number in numbers] == [
         (str(one), number) for one in range(60) for number in range(5)
     ]
-    pieces = [*pieces_of(iter([("a", large, {}, range(7))]))]
+    pieces = [*batches_of(iter([("a", large, {}, range(7))]))]
     assert [[*numbers] for piece in pieces for *_, numbers in piece] == [[0], [1, 2], [3, 4], [5, 6]]
 
 
@@ -197,7 +197,7 @@ def test_a_dask_cluster_of_two_processes_gives_the_same_bytes(
     from seedling.errors import SeedlingError
 
     params = AugmentParams(augmentations_per_row=3)
-    monkeypatch.setattr("seedling.augment.families.AT_ONCE", 8)
+    monkeypatch.setattr("seedling.augment.families.MAX_ROWS_PER_BATCH", 8)
     augment(params, IMAGES, **rows, output=tmp_path / "alone")
     with LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None) as cluster:
         monkeypatch.setenv("SEEDLING_DASK", cluster.scheduler_address)
@@ -242,14 +242,14 @@ def test_hard_rows_get_more_children_and_probably_wrong_ones_do_not(tmp_path: Pa
 @pytest.mark.parametrize(("hard", "wanted"), [(0.0, [4, 4, 4]), (0.5, [2, 4, 6]), (1.0, [0, 4, 8])])
 def test_how_many_children_hard_rows_get(hard: float, wanted: list[int]) -> None:
     """The easiest row loses what the hardest one gains."""
-    many = favoring_hard(pd.Series({"a": 4, "b": 4, "c": 4}), {"a": 0.0, "b": 0.5, "c": 1.0}, hard, 0)
+    many = favor_hard_rows(pd.Series({"a": 4, "b": 4, "c": 4}), {"a": 0.0, "b": 0.5, "c": 1.0}, hard, 0)
     assert [many[name] for name in "abc"] == wanted
 
 
 def test_a_part_of_a_child_is_a_chance() -> None:
     """Of one child a row and a little `hard`: two fifths more of the hardest and two fifths fewer of the easiest, as many in all."""
     hard = {f"{level}-{row}": float(level) for level in (0, 1) for row in range(2_000)}
-    many = favoring_hard(pd.Series(dict.fromkeys(hard, 1)), hard, 0.4, 0)
+    many = favor_hard_rows(pd.Series(dict.fromkeys(hard, 1)), hard, 0.4, 0)
     means = [np.mean([many[name] for name in hard if hard[name] == level]) for level in (0, 1)]
     assert means == pytest.approx([0.6, 1.4], abs=0.05)
 
@@ -288,10 +288,10 @@ def texts(place: Path, rows: list[tuple[str, str, int]]) -> Path:
 
 def test_rare_classes_get_more_children() -> None:
     """Twelve rows and three: with balance 1 and one child a row, both classes come to 24; halfway (1 + 1) x 4^0.5 - 1 = 3; at most ten times as many."""
-    assert balanced({"often": 12, "rare": 3}, 1, 1.0) == {"often": 1, "rare": 7}
-    assert balanced({"often": 12, "rare": 3}, 1, 0.5) == {"often": 1, "rare": 3}
-    assert balanced({"often": 12, "rare": 3}, 1, 0.0) == {"often": 1, "rare": 1}
-    assert balanced({"often": 900, "rare": 1}, 1, 1.0) == {"often": 1, "rare": 10}
+    assert balance_counts({"often": 12, "rare": 3}, 1, 1.0) == {"often": 1, "rare": 7}
+    assert balance_counts({"often": 12, "rare": 3}, 1, 0.5) == {"often": 1, "rare": 3}
+    assert balance_counts({"often": 12, "rare": 3}, 1, 0.0) == {"often": 1, "rare": 1}
+    assert balance_counts({"often": 900, "rare": 1}, 1, 1.0) == {"often": 1, "rare": 10}
 
 
 def test_class_shares_are_told_before_and_after(tmp_path: Path) -> None:
@@ -336,7 +336,7 @@ def test_a_users_own_function_makes_children(tmp_path: Path, rows: dict[str, Pat
         output=tmp_path / "out",
     )
     assert sorted(read(tmp_path / "out")["text"]) == ["A BAD NIGHT", "ONE FINE DAY"]
-    with pytest.raises(InputError, match="'broken' gave int, not a text"):
+    with pytest.raises(InputError, match="'broken' returned int, not a string"):
         augment(
             AugmentParams(augmentations_per_row=1, policy=["broken"], plugin="augmenting.py"),
             TEXTS,
@@ -530,7 +530,7 @@ def test_a_functions_chance_is_kept_and_its_name_is_its_own(tmp_path: Path, rows
     for policy, said in (
         ({"darker": 0.3}, "darker takes p, not 0.3"),
         ({"darker": {"foo": 1}}, "takes p, not foo"),
-        ("rotate", "there is an operation 'rotate' already"),
+        ("rotate", "'rotate' is the name of a built-in operation"),
     ):
         with pytest.raises(InputError, match=said):
             augment(

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
-from benches import bench_of, labeled
+from benches import labeled, training_data
 
 from seedling.config.params import load, set_value
 from seedling.errors import InputError, MissingGeneration, SeedlingError
@@ -150,10 +150,10 @@ def test_folds_of_the_network_have_the_same_predictions_and_losses(dask: str, mo
     found = []
     for address in ("", dask):
         monkeypatch.setenv("SEEDLING_DASK", address)
-        bench = bench_of(rows, replace(inputs, images=images))
-        trained, failed = cross_validate(bench, [network])
+        data = training_data(rows, replace(inputs, images=images))
+        trained, failed = cross_validate(data, [network])
         assert failed == {}
-        found.append((trained[network], bench.said.losses))
+        found.append((trained[network], data.tally.losses))
     (here, losses_here), (there, losses_there) = found
     assert (here.labeled == there.labeled).all()
     assert (here.labeled_std == there.labeled_std).all()

@@ -1,4 +1,4 @@
-"""Lineages: what their models learn, whom they trust, and what is kept of a killed run."""
+"""Fold models: what they learn from, label weights, and resuming a killed run."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from benches import bench_of, labeled
+from benches import labeled, training_data
 
 from seedling.dataset.generation import GenerationWriter, Row, identify
 from seedling.dataset.training_rows import NO_FOLD, TrainingRows, drawn_pool
@@ -18,43 +18,45 @@ from seedling.models.saving import Learner
 from seedling.models.training import FitContext
 from seedling.parallel.executor import spread_by
 from seedling.train import cross_validation
-from seedling.train.cross_validation import TrainingData, cross_validate, out_of_fold_anew
+from seedling.train.cross_validation import TrainingData, cross_validate, out_of_fold_with_seeds
 from seedling.train.tally import Candidate
 
 
-def test_a_wrong_label_is_trusted_less_by_models_that_did_not_see_it() -> None:
-    """Three of sixty labels are wrong, far from their class: trusted a fifth at most, the right ones more than half; and
-    where trust is strict, a twenty-fifth at most and more than a quarter.
+def test_a_wrong_label_gets_a_low_weight_from_models_that_did_not_see_it() -> None:
+    """Three of sixty labels are wrong, far from their class: they weigh at most 0.2, the correct ones more than 0.5.
+
+    With "label_weighted_twice", the limits are the squares, 0.04 and 0.25.
     """
     wrong = (4, 17, 33)
     rows, inputs, _ = labeled(60, wrong=wrong)
     for loss, power in (("label_weighted", 1), ("label_weighted_twice", 2)):
-        trust = bench_of(rows, inputs).trust(5, loss)
-        assert trust[list(wrong)].max() < 0.2**power
-        assert np.delete(trust, wrong).min() > 0.5**power
-    bench = bench_of(rows, inputs)
-    once, twice = bench.trust(5, "label_weighted") ** 2, bench.trust(5, "label_weighted_twice")
-    right = np.delete(np.arange(60), wrong)
-    assert twice[right].mean() > once[right].mean(), "models that learnt with trust believe the right labels more"
+        weights = training_data(rows, inputs).label_weights(5, loss)
+        assert weights[list(wrong)].max() < 0.2**power
+        assert np.delete(weights, wrong).min() > 0.5**power
+    data = training_data(rows, inputs)
+    once, twice = data.label_weights(5, "label_weighted") ** 2, data.label_weights(5, "label_weighted_twice")
+    correct = np.delete(np.arange(60), wrong)
+    assert twice[correct].mean() > once[correct].mean(), "models trained with label weights weigh correct labels more"
 
 
-def test_a_lineages_trust_does_not_hang_on_the_labels_that_it_never_sees() -> None:
-    """With every label of fold 0 turned round, lineage 0 trusts the other folds' rows as before, to the bit."""
+def test_a_fold_models_label_weights_do_not_depend_on_the_labels_that_it_never_sees() -> None:
+    """With every label of fold 0 flipped, fold model 0 gives the other folds' rows exactly the same weights."""
     rows, inputs, _ = labeled(60)
-    turned = rows.targets.copy()
-    turned[rows.fold == 0] = turned[rows.fold == 0][:, ::-1]
+    flipped = rows.targets.copy()
+    flipped[rows.fold == 0] = flipped[rows.fold == 0][:, ::-1]
     for loss in TRUSTED:
         first, second = (
-            bench_of(one, inputs).trust(0, loss) for one in (rows, dataclasses.replace(rows, targets=turned))
+            training_data(table, inputs).label_weights(0, loss)
+            for table in (rows, dataclasses.replace(rows, targets=flipped))
         )
         assert (first == second).all()
         assert (first[rows.fold == 0] == 1).all()
 
 
-def test_a_rows_trust_weighs_on_what_was_made_from_it() -> None:
-    """A child counts as its parent is trusted, a mixture as the less trusted of two; other rows keep their weight."""
+def test_a_rows_label_weight_applies_to_the_rows_made_from_it() -> None:
+    """An augmented row has its parent's label weight, a mixup row the lower of two; other rows keep their weight."""
     rows, _, _ = labeled(4)
-    made = TrainingRows(
+    table = TrainingRows(
         ids=np.arange(7).astype(str),
         ingredient=np.array(["collected"] * 4 + ["augment", "synthesize", "synthesize"]),
         fold=np.array([0, 1, 2, 3, 0, 1, NO_FOLD]),
@@ -66,8 +68,8 @@ def test_a_rows_trust_weighs_on_what_was_made_from_it() -> None:
         pseudo_label_by_fold=np.full((7, 5), -1),
         pseudo_weight_by_fold=np.zeros((7, 5)),
     )
-    everything = ("collected", "augment", "synthesize")
-    _, _, weights = made.of_lineage(None, 4, 0, everything, np.array([0.2, 0.6, 0.4, 1.0]))
+    all_data = ("collected", "augment", "synthesize")
+    _, _, weights = table.of_lineage(None, 4, 0, all_data, np.array([0.2, 0.6, 0.4, 1.0]))
     assert weights == pytest.approx([0.1, 0.3, 0.2, 0.5, 0.1, 0.2, 0.5])
     assert rows.folds == [0, 1]
 
@@ -82,58 +84,58 @@ class Exploding:
         raise Diverged("no number at step 1")
 
     def logits(self, inputs: Inputs) -> np.ndarray:
-        """Is never asked."""
+        """Is never called."""
         raise AssertionError
 
 
-def test_a_learner_whose_loss_is_no_number_is_left_out_where_there_are_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The others' predictions are there; why it is missing is said."""
-    real = cross_validation.make_learner
+def test_a_learner_whose_training_diverges_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other learner's predictions are returned, with the reason why this one is missing."""
+    make_learner = cross_validation.make_learner
 
     def make(name: str, setting: FitContext) -> Learner:
-        return Exploding() if name == "svm" else real(name, setting)
+        return Exploding() if name == "svm" else make_learner(name, setting)
 
     monkeypatch.setattr(cross_validation, "make_learner", make)
     rows, inputs, truth = labeled(40)
-    sound, broken = Candidate("logistic_regression", ("collected",)), Candidate("svm", ("collected",))
-    trained, failed = cross_validate(bench_of(rows, inputs), [sound, broken])
-    assert list(trained) == [sound]
-    assert (trained[sound].labeled.argmax(axis=1) == truth).mean() == 1.0
+    valid, broken = Candidate("logistic_regression", ("collected",)), Candidate("svm", ("collected",))
+    trained, failed = cross_validate(training_data(rows, inputs), [valid, broken])
+    assert list(trained) == [valid]
+    assert (trained[valid].labeled.argmax(axis=1) == truth).mean() == 1.0
     assert failed == {broken: "no number at step 1"}
-    assert cross_validate(bench_of(rows, inputs), [broken]) == ({}, {broken: "no number at step 1"})
+    assert cross_validate(training_data(rows, inputs), [broken]) == ({}, {broken: "no number at step 1"})
 
 
 def test_what_a_killed_run_had_finished_is_not_computed_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every fold that took long is kept; the next run takes it over, and half a file is computed anew."""
-    monkeypatch.setattr(cross_validation, "WORTH_KEEPING", -1.0)
+    """Every fold that took long is saved; the next run loads it, and computes a truncated file again."""
+    monkeypatch.setattr(cross_validation, "MIN_SECONDS_TO_SAVE", -1.0)
     rows, inputs, _ = labeled(40)
-    one = Candidate("logistic_regression", ("collected",))
-    first, _ = cross_validate(bench_of(rows, inputs, tmp_path), [one])
-    kept = sorted(tmp_path.glob("*.npz"))
-    assert len(kept) == 5
-    kept[0].write_bytes(kept[0].read_bytes()[:100])
+    candidate = Candidate("logistic_regression", ("collected",))
+    first, _ = cross_validate(training_data(rows, inputs, tmp_path), [candidate])
+    saved = sorted(tmp_path.glob("*.npz"))
+    assert len(saved) == 5
+    saved[0].write_bytes(saved[0].read_bytes()[:100])
     fits: list[int] = []
-    real = cross_validation.make_learner
+    make_learner = cross_validation.make_learner
     monkeypatch.setattr(
-        cross_validation, "make_learner", lambda name, setting: (fits.append(1), real(name, setting))[1]
+        cross_validation, "make_learner", lambda name, setting: (fits.append(1), make_learner(name, setting))[1]
     )
-    second, _ = cross_validate(bench_of(rows, inputs, tmp_path), [one])
+    second, _ = cross_validate(training_data(rows, inputs, tmp_path), [candidate])
     assert len(fits) == 1
-    assert (second[one].labeled == first[one].labeled).all()
+    assert (second[candidate].labeled == first[candidate].labeled).all()
 
 
-def test_results_do_not_hang_on_how_the_folds_are_spread() -> None:
-    """One after the other, in threads: the same numbers to the bit."""
+def test_results_do_not_depend_on_the_executor() -> None:
+    """One fold after the other and in threads: exactly the same numbers."""
     rows, inputs, _ = labeled(40)
-    one = Candidate("random_forest", ("collected",))
-    with spread_by(lambda work, places, name: [work(place) for place in places]):
-        first, _ = cross_validate(bench_of(rows, inputs), [one], seconds=1e9)
-    second, _ = cross_validate(bench_of(rows, inputs), [one], seconds=1e9)
-    assert (first[one].labeled == second[one].labeled).all()
+    candidate = Candidate("random_forest", ("collected",))
+    with spread_by(lambda function, indices, name: [function(index) for index in indices]):
+        first, _ = cross_validate(training_data(rows, inputs), [candidate], seconds=1e9)
+    second, _ = cross_validate(training_data(rows, inputs), [candidate], seconds=1e9)
+    assert (first[candidate].labeled == second[candidate].labeled).all()
 
 
 def test_a_large_pool_is_drawn_by_names(tmp_path: Path) -> None:
-    """So many rows, the same ones in whatever order they stand; all where they are few."""
+    """The limit of rows, the same ones in any order; all rows if they are fewer than the limit."""
     for name, order in (("one", range(500)), ("other", reversed(range(500)))):
         with GenerationWriter(tmp_path / name, stage="validate", modality="text") as writer:
             for number in order:
@@ -147,41 +149,45 @@ def test_a_large_pool_is_drawn_by_names(tmp_path: Path) -> None:
     assert drawn_pool(tmp_path / "one", 500, seed=0) is None
 
 
-def test_where_every_labeled_row_teaches_validation_rows_judge() -> None:
-    """One label a class in no fold, ten validation rows far apart: the final models' predictions of them, all right."""
+def test_if_all_labeled_rows_are_trained_on_validation_rows_are_predicted() -> None:
+    """One label per class without a fold, ten validation rows far apart: the final models predict all correctly."""
     rows, inputs, truth = labeled(12)
-    alone = np.arange(2)
-    one_a_class = TrainingRows(
-        ids=rows.ids[alone],
-        ingredient=rows.ingredient[alone],
+    first_rows = np.arange(2)
+    one_per_class = TrainingRows(
+        ids=rows.ids[first_rows],
+        ingredient=rows.ingredient[first_rows],
         fold=np.full(2, NO_FOLD),
-        targets=rows.targets[alone],
-        weights=rows.weights[alone],
-        parents=rows.parents[alone],
-        group=rows.group[alone],
-        half=rows.half[alone],
+        targets=rows.targets[first_rows],
+        weights=rows.weights[first_rows],
+        parents=rows.parents[first_rows],
+        group=rows.group[first_rows],
+        half=rows.half[first_rows],
         pseudo_label_by_fold=np.full((2, 1), -1),
         pseudo_weight_by_fold=np.zeros((2, 1)),
     )
-    bench = TrainingData(one_a_class, inputs.take(alone), inputs.take(np.arange(2, 12)), FitContext(2))
-    one = Candidate("logistic_regression", ("collected",))
-    trained, _ = cross_validate(bench, [one])
-    assert (trained[one].validation.argmax(axis=1) == truth[2:]).all()
+    data = TrainingData(one_per_class, inputs.take(first_rows), inputs.take(np.arange(2, 12)), FitContext(2))
+    candidate = Candidate("logistic_regression", ("collected",))
+    trained, _ = cross_validate(data, [candidate])
+    assert (trained[candidate].validation.argmax(axis=1) == truth[2:]).all()
 
 
-def test_another_seed_changes_what_depends_on_it_alone() -> None:
-    """Without a pool logistic regression is the same under each seed, and a forest is not."""
+def test_another_seed_changes_only_learners_that_use_it() -> None:
+    """Without a pool, logistic regression is the same with each seed, and a random forest is not."""
     rows, inputs, _ = labeled(40, wrong=(0, 7, 12, 21, 30))
-    bench = bench_of(rows, inputs)
+    data = training_data(rows, inputs)
     tried = [Candidate(name, ("collected",)) for name in ("logistic_regression", "random_forest")]
-    first, _ = cross_validate(bench, tried)
-    same = [np.array_equal(out_of_fold_anew(bench, one, [1])[0].labeled, first[one].labeled) for one in tried]
+    first, _ = cross_validate(data, tried)
+    same = [
+        np.array_equal(out_of_fold_with_seeds(data, candidate, [1])[0].labeled, first[candidate].labeled)
+        for candidate in tried
+    ]
     assert same == [True, False]
 
 
-def test_the_only_other_row_of_a_class_is_trusted_as_others_are() -> None:
-    """A class of two rows, one in the fold that the lineage never sees: no model that is asked knows the class, and the
-    other row's weight must not tell which class that fold holds a row of.
+def test_the_only_visible_row_of_a_class_has_an_average_label_weight() -> None:
+    """A class of two rows, one in the fold that the fold model never sees: no model knows the class.
+
+    The other row's weight must not reveal which class the hidden fold contains.
     """
     rows, inputs, _ = labeled(42, classes=2)
     targets = np.zeros((42, 3))
@@ -190,6 +196,6 @@ def test_the_only_other_row_of_a_class_is_trusted_as_others_are() -> None:
     fold = rows.fold.copy()
     fold[[0, 11]] = [0, 1]
     rare = dataclasses.replace(rows, targets=targets, fold=fold)
-    trust = bench_of(rare, inputs).trust(0, "label_weighted")
+    weights = training_data(rare, inputs).label_weights(0, "label_weighted")
     others = (fold != 0) & (np.arange(42) != 11)
-    assert trust[11] == pytest.approx(trust[others].mean())
+    assert weights[11] == pytest.approx(weights[others].mean())

@@ -15,7 +15,7 @@ from seedling.dataset.generation import GenerationWriter, Row, identify, payload
 from seedling.errors import InputError
 from seedling.media import images
 from seedling.synthesize import synthesize
-from seedling.synthesize.cutting import NoObject, Placement, draw_placement, object_mask, pasted, without_object
+from seedling.synthesize.cutting import NoObject, Placement, draw_placement, object_mask, paste, remove_object
 
 IMAGES = WorkspaceConfig(modality="image")
 
@@ -79,7 +79,7 @@ def test_a_thin_object_can_be_put_down_either_way() -> None:
     image, mask = np.full((64, 64, 3), 120, np.uint8), np.zeros((64, 64), bool)
     image[7:57, 30:33], mask[7:57, 30:33] = 250, True
     for seed in range(40):
-        assert pasted(image, mask, image, draw_placement(np.random.default_rng(seed)), "poisson").shape == image.shape
+        assert paste(image, mask, image, draw_placement(np.random.default_rng(seed)), "poisson").shape == image.shape
 
 
 @pytest.mark.parametrize("blend", ["feather", "poisson"])
@@ -88,7 +88,7 @@ def test_the_object_is_where_it_was_put_and_the_rest_is_background(blend: str) -
     image, ground = disc((200, 40, 40), (90, 120, 160)), disc((170, 90, 90), (170, 90, 90), seed=3)
     if blend == "poisson":
         image[:, 37:44] = (50, 40, 40)
-    made = pasted(image, true_disc(), ground, Placement(0.5, 0, 0.25, 0.5), blend)  # type: ignore[arg-type]
+    made = paste(image, true_disc(), ground, Placement(0.5, 0, 0.25, 0.5), blend)  # type: ignore[arg-type]
     assert (made[:, 45:] == ground[:, 45:]).all()
     if blend == "feather":
         assert made[40, 20].astype(int) == pytest.approx([200, 40, 40], abs=12)
@@ -102,7 +102,7 @@ def test_the_object_is_where_it_was_put_and_the_rest_is_background(blend: str) -
 def test_what_is_behind_an_object_is_filled_in() -> None:
     """Of an even ground nothing of the disc is left, and what was not under it stays."""
     image = disc((200, 40, 40), (90, 120, 160))
-    made = without_object(image, true_disc())
+    made = remove_object(image, true_disc())
     assert np.abs(made[true_disc()].astype(int) - (90, 120, 160)).max() < 15
     far = np.mgrid[:80, :80][0] < 10
     assert np.abs(made[far].astype(int) - image[far]).max() <= 1
@@ -161,7 +161,7 @@ def test_backgrounds_become_rows_of_nothing(tmp_path: Path) -> None:
     assert len(made) == 7
     for _, payload in payloads([tmp_path / "out"], made["id"]):
         assert np.ptp(images.decode(payload)[30:50, 30:50].astype(int), axis=(0, 1)).max() < 30  # type: ignore[arg-type]
-    with pytest.raises(InputError, match=r"there is none: put some images into data/labeled/nothing/"):
+    with pytest.raises(InputError, match=r"which does not exist: put some images into data/labeled/nothing/"):
         plain = rows(tmp_path / "plain")
         synthesize(SynthesizeParams(negatives=0.5), IMAGES, collected=plain, validated=plain, output=tmp_path / "no")
 
@@ -200,10 +200,10 @@ def test_a_users_finder_is_asked(tmp_path: Path) -> None:
     behind = {(one.label, known.loc[one.parent_ids[1], "label"]) for one in made.itertuples()}
     assert ("green", "red") in behind  # of what a box names nothing stays, so any other row's ground will do
     for name, said in (
-        ("wrong", "the finder must give a mask"),
-        ("turned", "the finder must give a mask"),
+        ("wrong", "the finder must return a mask"),
+        ("turned", "the finder must return a mask"),
         ("broken", "RuntimeError: no weights"),
-        ("gone", "no function 'gone'"),
+        ("gone", "unknown function 'gone'"),
     ):
         with pytest.raises(InputError, match=said):
             synthesize(

@@ -24,7 +24,7 @@ from seedling.parallel.memory_limit import estimated_bytes, memory_limit_bytes, 
 from seedling.records.results import read_decision
 from seedling.records.run_records import read_run_records
 from seedling.records.test_evaluations import log_test_evaluation, read_test_evaluations
-from seedling.scrape.crawl_store import Memory
+from seedling.scrape.crawl_store import CrawlStore
 
 CONFLICT = "<<<<<<< HEAD\nseed: 1\n=======\nseed: 2\n>>>>>>> theirs\n"
 BOMB = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n" + "".join(
@@ -142,12 +142,12 @@ def test_a_damaged_feature_cache_is_made_anew(tmp_path: Path, capsys: pytest.Cap
 def test_a_damaged_store_of_a_source_is_never_replaced_unasked(tmp_path: Path) -> None:
     """It holds what the site may no longer have: the error names the file, how to save what is left, and what deleting it costs."""
     path = tmp_path / ".seedling/web/site.sqlite"
-    with Memory(path) as memory:
-        memory.visit("first", "definition")
+    with CrawlStore(path) as store:
+        store.visit("first", "definition")
     path.write_bytes(b"no database " * 1000)
     before = path.read_bytes()
     with pytest.raises(DamagedFile, match=r"site\.sqlite is damaged .*\.recover.*what the site no longer has is lost"):
-        Memory(path)
+        CrawlStore(path)
     assert path.read_bytes() == before
 
 

@@ -13,7 +13,7 @@ from transformers import BertModel, MobileNetV2Model, PreTrainedTokenizerFast
 from seedling.config.params import EncoderParams
 from seedling.errors import InputError
 from seedling.features.encoded_features import EncodedFeatures
-from seedling.features.encoder import COLORS, Preparation, fuse_batch_norms, load_encoder
+from seedling.features.encoder import COLOR_COLUMNS, Preparation, fuse_batch_norms, load_encoder
 from seedling.features.encoder_handle import EncoderHandle
 from seedling.features.feature_cache import FeatureCache, encode_rows
 from seedling.features.pretrained import MINILM, find_pretrained, minilm_folder, weights_sha256
@@ -52,10 +52,10 @@ def test_images_are_pooled_as_transformers_pools_them_with_norms_folded_in(of_im
 
     with torch.inference_mode():
         expected = plain(encoder.prepare([decode(one) for one in IMAGES])).pooler_output.numpy()
-    assert found.shape == (5, expected.shape[1] + COLORS)
-    np.testing.assert_allclose(found[:, :-COLORS], expected, atol=2e-3)
+    assert found.shape == (5, expected.shape[1] + COLOR_COLUMNS)
+    np.testing.assert_allclose(found[:, :-COLOR_COLUMNS], expected, atol=2e-3)
     np.testing.assert_allclose(
-        (found[:, -COLORS:] ** 2).sum(axis=1), 3.0, atol=0.01
+        (found[:, -COLOR_COLUMNS:] ** 2).sum(axis=1), 3.0, atol=0.01
     )  # three histograms, each sums to 1
 
 
@@ -195,7 +195,7 @@ def test_bad_encoders_are_explained(of_texts: Path, of_images: Path, tmp_path: P
 def test_without_a_network_the_hub_is_explained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A hub that does not answer names the remedies."""
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    with pytest.raises(InputError, match="cannot be had from the Hub"):
+    with pytest.raises(InputError, match="cannot be downloaded from the Hub"):
         find_pretrained(EncoderParams(model="somebody/something"), tmp_path, "text")
 
 
@@ -219,9 +219,9 @@ def test_near_words_are_those_with_near_vectors(of_texts: Path) -> None:
     vectors = encoder.model.get_input_embeddings().weight.detach().numpy()[[known[word] for word in words]]
     vectors = vectors - vectors.mean(axis=0)
     cosine = (vectors @ vectors.T) / np.outer(*[np.linalg.norm(vectors, axis=1)] * 2)
-    found = encoder.near_words([*words, "zzzz", "the"], most=2, least=-1.0)
+    found = encoder.near_words([*words, "zzzz", "the"], max_per_word=2, min_cosine=-1.0)
     assert set(found) == set(words)
     for row, word in enumerate(words):
         order = [words[one] for one in np.argsort(-cosine[row]) if one != row]
         assert found[word] == order[:2]
-    assert encoder.near_words(words, most=2, least=1.1) == {}
+    assert encoder.near_words(words, max_per_word=2, min_cosine=1.1) == {}

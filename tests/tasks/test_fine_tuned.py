@@ -14,7 +14,7 @@ from seedling.features.classical import Inputs
 from seedling.features.encoded_features import EncodedFeatures
 from seedling.features.encoder_handle import EncoderHandle
 from seedling.media.images import encode
-from seedling.models.fine_tuned import FineTuned, adapted, contrastive_loss, drawn_batch
+from seedling.models.fine_tuned import FineTuned, contrastive_loss, sample_batch, with_adapters
 from seedling.models.saving import load_features, load_learner, save_features, save_learner
 from seedling.models.training import FitContext
 
@@ -82,7 +82,7 @@ def test_adapters_begin_as_nothing(of_texts: Path) -> None:
     ready = encoder.batch(encoder.prepared(["the red apple falls", "a bus"]))
     with torch.no_grad():
         before = encoder.embedded(ready)
-        model = adapted(encoder, 5)
+        model = with_adapters(encoder, 5)
         after = encoder._pooled(model(**ready), ready["attention_mask"])
     assert torch.allclose(before, after, atol=1e-6)
     assert 0 < sum(one.numel() for one in model.parameters() if one.requires_grad) < 10_000
@@ -92,11 +92,11 @@ def test_a_batch_has_up_to_eight_classes_and_rows_by_weight() -> None:
     """Of twenty classes eight with four rows each; of two classes sixteen each; rows of weight 0 never."""
     draw = torch.Generator().manual_seed(0)
     labels = np.repeat(np.arange(20), 10)
-    batch = drawn_batch(labels, np.ones(200), draw)
+    batch = sample_batch(labels, np.ones(200), draw)
     assert len(np.unique(labels[batch])) == 8
     assert len(batch) == len(np.unique(batch)) == 32
     weights = np.tile([0.0, 1.0], 100)
-    two = drawn_batch(np.repeat([0, 1], 100), weights, draw)
+    two = sample_batch(np.repeat([0, 1], 100), weights, draw)
     assert len(two) == 32
     assert (weights[two] == 1).all()
 

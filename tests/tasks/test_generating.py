@@ -14,9 +14,9 @@ from seedling.dataset.generation import GenerationWriter, Row, identify, payload
 from seedling.errors import InputError
 from seedling.media import images
 from seedling.models.image_flow import ImageFlow
-from seedling.models.training import FitContext, nobody_watches
+from seedling.models.training import FitContext, ignore_loss
 from seedling.synthesize import synthesize
-from seedling.synthesize.generating import Copies, roughness
+from seedling.synthesize.generating import CopyFilter, roughness
 
 COLORS = {"blue": (40, 60, 200), "red": (210, 70, 50)}
 IMAGES = WorkspaceConfig(modality="image", effort="quick")
@@ -34,7 +34,7 @@ def test_a_sample_is_of_the_class_that_was_asked_for_and_of_its_seed_alone() -> 
     rng = np.random.default_rng(0)
     shown = [one for color in COLORS.values() for one in image_arrays(color, 30, rng)]
     flow = ImageFlow(2, 8, FitContext(2, 0, 150))
-    flow.fit(np.stack(shown), np.repeat([0, 1], 30), nobody_watches)
+    flow.fit(np.stack(shown), np.repeat([0, 1], 30), ignore_loss)
     means = np.array([*COLORS.values()])
     for label in (0, 1):
         made = list(flow.sample(label, range(20)))
@@ -99,7 +99,7 @@ def test_a_image_that_is_there_already_is_none() -> None:
     """Of its family, of another class, of the test split, or of an earlier image; and whom it is most like."""
     rng = np.random.default_rng(3)
     own, near, other, test, new = (rng.integers(90, 170, (16, 16, 3)).astype(np.uint8) for _ in range(5))
-    known = Copies({"own": own, "near": near, "other": other}, {"test": test}, 9)
+    known = CopyFilter({"own": own, "near": near, "other": other}, {"test": test}, 9)
     family = ["near", "own"]
     assert known.reason(np.clip(own.astype(int) + 2, 0, 255).astype(np.uint8), family) == "copy_of_a_parent"
     assert known.reason(other, family) == "copy_of_another_row"

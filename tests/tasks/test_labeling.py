@@ -138,9 +138,9 @@ def test_dawid_and_skene_by_hand() -> None:
 def test_the_audit_by_hand() -> None:
     """Four items: a speaks of three, with b of two, against it of one; of two that a person labeled it is right once."""
     audit = Audit(4)
-    audit.hear((("a", "x"), ("b", "x")), "x")
-    audit.hear((("a", "x"), ("b", "y")), "Y")
-    audit.hear((("a", "y"),), None)
+    audit.add((("a", "x"), ("b", "x")), "x")
+    audit.add((("a", "x"), ("b", "y")), "Y")
+    audit.add((("a", "y"),), None)
     found = {one["rule"]: one for one in audit.table()}
     assert [found["a"][name] for name in ("votes", "coverage", "overlap", "conflict", "judged")] == [
         3,

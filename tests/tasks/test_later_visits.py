@@ -17,7 +17,7 @@ from visiting import CRAWL, IMAGES, QUICK, TEXTS, run
 from seedling.config.sources import LabelRule
 from seedling.dataset.generation import read, read_rejected
 from seedling.errors import InputError, SourceUnreachable
-from seedling.scrape.crawl_store import Memory
+from seedling.scrape.crawl_store import CrawlStore
 
 
 def test_a_page_without_its_text_is_asked_again_in_the_next_visit(tmp_path: Path) -> None:
@@ -58,8 +58,8 @@ def test_images_behind_a_changing_redirect_come_once_and_keep_the_page_s_address
         second = run(tmp_path, IMAGES, source, as_of="2")
         assert [path.partition("?")[0] for path in told.paths() if path != "/"] == ["/signed/b.png", "/cdn/b.png"]
     assert read(second)["origin"].tolist() == [told.address + f"/signed/{name}.png" for name in "ab"]
-    with Memory(next((tmp_path / "web").glob("*.sqlite"))) as memory:
-        assert memory.fetched(told.address + "/signed/a.png") is not None
+    with CrawlStore(next((tmp_path / "web").glob("*.sqlite"))) as store:
+        assert store.fetched(told.address + "/signed/a.png") is not None
 
 
 @pytest.mark.slow
@@ -106,7 +106,7 @@ def test_a_page_of_a_browser_is_asked_for_whole_though_it_did_not_change(tmp_pat
         assert len(read(run(tmp_path, TEXTS, source, as_of="2"))) == 3
         for more, error, said in (
             ({"browser_path": "/usr/bin/no-browser"}, InputError, "no_browser.*name Chromium's path"),
-            ({"wait_for": "#nothing"}, SourceUnreachable, "never_shown.*mend `wait_for`"),
+            ({"wait_for": "#nothing"}, SourceUnreachable, "never_shown.*fix `wait_for`"),
         ):
             place = tmp_path / error.__name__
             place.mkdir()

@@ -17,7 +17,7 @@ from seedling.features.classical import ImageFeatures, Inputs, TextFeatures, den
 from seedling.media.images import encode
 from seedling.models.heads import Head, hard_rows, make_estimator
 from seedling.models.instance_based import SupportVectorMachine
-from seedling.models.label_propagation import brought_to, neighbor_graph, propagate_labels
+from seedling.models.label_propagation import neighbor_graph, propagate_labels, scale_to_class_shares
 from seedling.models.model import soft_vote
 from seedling.models.saving import load_features, load_learner, make_learner, save_features, save_learner
 from seedling.models.training import FitContext
@@ -90,7 +90,7 @@ def test_a_machine_on_soft_labels_is_scikit_learns_with_or_without_its_kernel_ma
     at_most: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Three classes, soft labels as weighted hard ones: the decisions are those of SVC with gamma `scale` on the features."""
-    monkeypatch.setattr("seedling.models.instance_based.KERNEL_ROWS", at_most)
+    monkeypatch.setattr("seedling.models.instance_based.MAX_PRECOMPUTED_KERNEL_ROWS", at_most)
     rows, labels = RNG.normal(size=(90, 6)).astype(np.float32), RNG.dirichlet(np.ones(3), 90)
     learner = SupportVectorMachine(3)
     learner.fit(Inputs(rows), labels, np.ones(90))
@@ -217,7 +217,9 @@ def test_spreading_labels_agrees_with_scikit_learns() -> None:
     """Seeded with labels alone, the rows' classes are those of LabelSpreading on two clear clouds."""
     seeds = np.zeros((80, 2))
     seeds[0, 0] = seeds[79, 1] = 1
-    ours = brought_to(np.array([0.5, 0.5]), propagate_labels(neighbor_graph(X, 7), seeds, strength=0.9)).argmax(axis=1)
+    ours = scale_to_class_shares(
+        np.array([0.5, 0.5]), propagate_labels(neighbor_graph(X, 7), seeds, strength=0.9)
+    ).argmax(axis=1)
     known = np.full(80, -1)
     known[0], known[79] = 0, 1
     peer = LabelSpreading(kernel="knn", n_neighbors=7, alpha=0.9).fit(X, known).transduction_

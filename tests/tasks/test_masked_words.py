@@ -93,7 +93,7 @@ def test_a_model_without_an_operation_that_asks_it_is_refused(model: Path, tmp_p
         writer.close(rows_in=0, classes=["x"])
     params = AugmentParams.model_validate({"masked_lm": str(model)})
     told = {"collected": tmp_path / "v", "validated": tmp_path / "v", "output": tmp_path / "out"}
-    with pytest.raises(InputError, match=r"name it in augment\.policy, as in \[mask\]"):
+    with pytest.raises(InputError, match=r"add it to augment\.policy, as in \[mask\]"):
         augment(params, WorkspaceConfig(modality="text"), **told)
 
 

@@ -12,14 +12,21 @@ import numpy as np
 import pytest
 from scipy import ndimage, stats
 
-from seedling.augment.catalog import OPERATIONS, SETS, CannotChange, MadeBlank
+from seedling.augment.catalog import OPERATIONS, PRESETS, CannotChange, MadeBlank
 from seedling.augment.color import MORPHOLOGIES, ORDERS, change_luminosity, reorder_channels, rotate_colors
 from seedling.augment.image_policy import PolicyTransform, build
-from seedling.augment.light import TILE, Spot, lit
+from seedling.augment.light import TILE_PIXELS, Spot, add_spots
 from seedling.augment.makers import Resources, maker_of, steps_of
-from seedling.augment.noise import NORMAL_FROM, gaussian_noise, photon_noise
+from seedling.augment.noise import MIN_PHOTONS_FOR_NORMAL, gaussian_noise, photon_noise
 from seedling.augment.sentences import Context
-from seedling.augment.transforms import OURS, ChannelOrder, ColorRotation, Glare, LuminosityMorphology, PhotonNoise
+from seedling.augment.transforms import (
+    TRANSFORMS,
+    ChannelOrder,
+    ColorRotation,
+    Glare,
+    LuminosityMorphology,
+    PhotonNoise,
+)
 from seedling.config.params import WorkspaceConfig
 from seedling.errors import InputError
 from seedling.media.images import encode, is_blank
@@ -96,7 +103,7 @@ def test_a_smooth_spot_adds_a_gaussian_to_every_channel() -> None:
     """The formula written out: exp(-d' S^-1 d / 2) times the strength, nothing beyond three standard deviations, and saturation."""
     image = np.full((60, 80, 3), (90, 120, 200), np.uint8)
     spot = Spot(x=30.0, y=25.0, long=10.0, short=4.0, degrees=30.0, strength=0.5)
-    made, mask = lit(image, [spot])
+    made, mask = add_spots(image, [spot])
     turn = math.radians(30.0)
     axes = np.array([[math.cos(turn), -math.sin(turn)], [math.sin(turn), math.cos(turn)]])
     covariance = axes @ np.diag([10.0**2, 4.0**2]) @ axes.T
@@ -114,7 +121,7 @@ def test_a_shadow_takes_and_the_order_of_input_is_left_alone() -> None:
     """A negative strength darkens; the image that was given stays as it was."""
     image = scene()
     before = image.copy()
-    made, mask = lit(image, [Spot(20, 20, 8, 8, 0, -0.4)])
+    made, mask = add_spots(image, [Spot(20, 20, 8, 8, 0, -0.4)])
     assert (image == before).all()
     assert mask.min() == pytest.approx(-0.4)
     assert made[20, 20].astype(int).tolist() == (image[20, 20].astype(int) - 102).clip(0).tolist()
@@ -124,7 +131,11 @@ def test_the_grain_is_poisson_noise_without_its_mean() -> None:
     """Over a wide spot the mask varies around the smooth one by the grain, with the skew that a Poisson number of rate 8 has."""
     blank = np.zeros((300, 300, 3), np.uint8)
     wide = {"x": 150.0, "y": 150.0, "long": 1e4, "short": 1e4, "degrees": 0.0, "strength": 0.5}
-    grains = lit(blank, [Spot(**wide, grain=0.2, window=(TILE - 50, 7))])[1] / lit(blank, [Spot(**wide)])[1] - 1
+    grains = (
+        add_spots(blank, [Spot(**wide, grain=0.2, window=(TILE_PIXELS - 50, 7))])[1]
+        / add_spots(blank, [Spot(**wide)])[1]
+        - 1
+    )
     assert grains.mean() == pytest.approx(0, abs=0.01)
     assert grains.std() == pytest.approx(0.2, rel=0.03)
     assert stats.skew(grains.ravel()) == pytest.approx(1 / math.sqrt(8), abs=0.1)
@@ -137,7 +148,7 @@ def test_photon_noise_has_a_poisson_numbers_mean_and_deviation(value: int) -> No
     noisy = photon_noise(image, 255.0, np.random.default_rng(1)).astype(float)
     assert noisy.mean() == pytest.approx(value, abs=0.1)
     assert noisy.std() == pytest.approx(math.sqrt(value), rel=0.02)
-    if value < NORMAL_FROM:  # a Poisson number is zero with probability exp(-5)
+    if value < MIN_PHOTONS_FOR_NORMAL:  # a Poisson number is zero with probability exp(-5)
         assert (noisy == 0).mean() == pytest.approx(math.exp(-value), rel=0.1)
 
 
@@ -159,7 +170,7 @@ def test_an_affine_change_is_albumentations_own_to_the_bit(arguments: dict[str, 
         "bbox_params": A.BboxParams("pascal_voc", label_fields=["labels"]),
         "keypoint_params": A.KeypointParams("xy", remove_invisible=False),
     }
-    ours, theirs = (A.Compose([one(**arguments)], seed=5, **beside) for one in (OURS["Affine"], A.Affine))
+    ours, theirs = (A.Compose([one(**arguments)], seed=5, **beside) for one in (TRANSFORMS["Affine"], A.Affine))
     mask = np.arange(40 * 56, dtype=np.int32).reshape(40, 56) // 100
     for _ in range(8):
         given = {"image": scene(), "mask": mask, "bboxes": [[3, 4, 20, 30]], "labels": [1], "keypoints": [(9.0, 11.0)]}
@@ -186,12 +197,12 @@ def test_gaussian_noise_is_normal(std: float) -> None:
 def test_a_gray_images_noise_is_as_strong_as_a_colored_ones() -> None:
     """The same number for all three channels of a gray image; noise on anything but 8-bit colors is refused."""
     gray = np.full((200, 200, 3), 128, np.uint8)
-    made = OURS["GaussianNoise"](std_range=(0.05, 0.05), p=1)(image=gray)["image"].astype(float) - 128
+    made = TRANSFORMS["GaussianNoise"](std_range=(0.05, 0.05), p=1)(image=gray)["image"].astype(float) - 128
     assert made.std() == pytest.approx(0.05 * 255, rel=0.03)
     assert np.ptp(made, axis=2).max() == 0
     for name in ("GaussianNoise", "PhotonNoise"):
         with pytest.raises(ValueError, match="8-bit images"):
-            OURS[name](p=1)(image=np.zeros((8, 8, 3), np.float32))
+            TRANSFORMS[name](p=1)(image=np.zeros((8, 8, 3), np.float32))
 
 
 @pytest.mark.parametrize("name", [*OPERATIONS])
@@ -254,25 +265,25 @@ def test_our_transforms_compose_serialize_and_leave_boxes_and_masks() -> None:
     assert (
         again(image=scene(), bboxes=[], labels=[])["image"] == whole(image=scene(), bboxes=[], labels=[])["image"]
     ).all()
-    assert {*OURS} >= {type(one).__name__ for one in ours[1:]}
+    assert {*TRANSFORMS} >= {type(one).__name__ for one in ours[1:]}
 
 
 @pytest.mark.parametrize(
     ("policy", "said"),
     [
-        (["glar"], "no transform 'glar'. Did you mean glare?"),
-        ([{"glare": 1.5}], "glare: a number from 0 to 1 is needed, not 1.5"),
+        (["glar"], "unknown transform 'glar'. Did you mean glare?"),
+        ([{"glare": 1.5}], "glare takes a number from 0 to 1, not 1.5"),
         ([{"glare": {"power": 1}}], "glare takes strength and p, not power"),
         ([{"HorizontalFlip": {"chance": 1}}], "HorizontalFlip: .*chance"),
-        ([{"ChannelOrder": {"orders": [[0, 1, 1]]}}], "each holds 0, 1 and 2 once"),
-        ([{"Glare": {"size": [0.5, 0.1]}}], "size: two rising numbers"),
-        ([{"Compose": {"transforms": []}}], "no transform 'Compose'"),
-        ([{"flip_left_right": 0.1}], "takes p, not 0.1: {flip_left_right: {p: 0.1}} is its chance"),
+        ([{"ChannelOrder": {"orders": [[0, 1, 1]]}}], "each must contain 0, 1 and 2 once"),
+        ([{"Glare": {"size": [0.5, 0.1]}}], "size: expected two ascending numbers"),
+        ([{"Compose": {"transforms": []}}], "unknown transform 'Compose'"),
+        ([{"flip_left_right": 0.1}], "takes p, not 0.1: write {flip_left_right: {p: 0.1}} for a probability"),
         ([{"HorizontalFlip": 0.5}], "transforms take arguments"),
-        ([{"rotate": {"p": "abc"}}], "rotate: a number from 0 to 1 is needed, not 'abc'"),
-        (["BBoxSafeRandomCrop"], "BBoxSafeRandomCrop does not make an image of an image: KeyError"),
-        (["Normalize"], "it gives float32 of shape (64, 64, 3), and rows hold 8-bit RGB"),
-        (["rainyy"], "no transform 'rainyy'. Did you mean rainy?"),
+        ([{"rotate": {"p": "abc"}}], "rotate takes a number from 0 to 1, not 'abc'"),
+        (["BBoxSafeRandomCrop"], "BBoxSafeRandomCrop does not turn an image into an image: KeyError"),
+        (["Normalize"], "it returns float32 of shape (64, 64, 3), but rows hold 8-bit RGB"),
+        (["rainyy"], "unknown transform 'rainyy'. Did you mean rainy?"),
         ([{"OverlayElements": {}}], "OverlayElements needs"),
     ],
 )
@@ -315,7 +326,7 @@ def test_odd_images_are_changed_or_said_to_be_unable(shape: tuple[int, int, int]
 
 def test_the_sets_are_policies() -> None:
     """Each can be built, and its child can be made again from the recipe."""
-    for policy in SETS.values():
+    for policy in PRESETS.values():
         make = maker_of(steps_of(policy, IMAGES, {}), IMAGES, Resources.of(None))
         first, recipe, _ = make(encode(scene()), 4)
         assert first == make(encode(scene()), 4)[0]
@@ -329,11 +340,11 @@ def test_a_step_is_albumentations_own_call_to_the_bit(name: str) -> None:
     policy = PolicyTransform([{one.name: dict(one.arguments)} for one in steps])
     stream, _ = policy._build()
     (transform,) = (build(one.name, one.arguments) for one in steps)
-    transform.set_random_state(stream.numbers, stream.py_random)
+    transform.set_random_state(stream.np_random, stream.py_random)
     turns = set()
     for seed in range(12):
         child, applied = policy.apply(scene(), seed)
-        stream.begin(seed)
+        stream.reseed(seed)
         assert (child == transform(image=scene())["image"]).all()
         assert bool(applied) == bool(transform.params)
         turns.add(bool(applied))

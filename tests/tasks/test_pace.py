@@ -80,7 +80,7 @@ def test_retry_after_is_waited_out() -> None:
 def test_without_a_word_the_wait_doubles() -> None:
     """Refused four times in a row without Retry-After at four requests a second: a quarter, a half, one and two seconds."""
     finder, now, waits = RateFinder(100.0), 0.0, []
-    finder.keep_to(4.0)
+    finder.fix_rate(4.0)
     for _ in range(4):
         finder.sent(now)
         finder.refused(now, now + 0.01, None)
@@ -131,7 +131,7 @@ def test_answers_that_come_ever_later_are_a_limit_too() -> None:
 def test_what_was_found_is_where_the_next_run_begins() -> None:
     """A finder that remembers 48 of 50 requests a second is at 45 a second in its first two seconds."""
     finder = RateFinder(1_000.0)
-    finder.remember(48.0, 48.0, 50.0)
+    finder.resume(48.0, 48.0, 50.0)
     let, refused = asked(finder, Bucket(50.0, 50.0), 20.0)
     assert sum(when < 2 for when in let) >= 90
     assert len(refused) <= 3

@@ -10,7 +10,7 @@ import pytest
 
 from seedling.augment.makers import Resources, Step, maker_of, steps_of
 from seedling.augment.resources import resources_of
-from seedling.augment.sentences import LOOKALIKES, MASK, OPERATIONS, Context, change, cut
+from seedling.augment.sentences import LOOKALIKES, MASK, OPERATIONS, Context, change, tokenize
 from seedling.augment.thesaurus import read_thesaurus
 from seedling.config.params import AugmentParams, WorkspaceConfig
 from seedling.errors import InputError
@@ -25,9 +25,9 @@ CONTEXT = Context(
 
 def test_names_numbers_negations_and_protected_words_may_not_change() -> None:
     """By hand: not NOT, 30, Anna, Rome, nor the protected 'book'; words at a sentence's beginning are no names."""
-    found = cut(TEXT, CONTEXT.protected)
-    able = [found.pieces[place].strip(".!") for place in found.able]
-    assert able == ["Please", "a", "quiet", "table", "for", "two", "We", "will", "pay", "euros", "to", "in"]
+    tokens = tokenize(TEXT, CONTEXT.protected)
+    changeable = [tokens.pieces[index].strip(".!") for index in tokens.changeable]
+    assert changeable == ["Please", "a", "quiet", "table", "for", "two", "We", "will", "pay", "euros", "to", "in"]
 
 
 @pytest.mark.parametrize("operation", [*OPERATIONS])
@@ -119,13 +119,13 @@ def test_what_no_text_can_be_made_of_is_explained() -> None:
     with pytest.raises(InputError, match="swap: a share of 0 changes nothing"):
         steps_of([{"swap": 0}], facts, {})
     resources = Resources({"halved": lambda text, _: text + "\ud800"}, CONTEXT)
-    with pytest.raises(InputError, match="'halved' gave a text with half of a character"):
-        maker_of(steps_of(["halved"], facts, resources.own), facts, resources)("good day", 1)
+    with pytest.raises(InputError, match="'halved' returned a text with a lone surrogate"):
+        maker_of(steps_of(["halved"], facts, resources.plugins), facts, resources)("good day", 1)
 
 
 def test_an_unknown_operation_is_explained() -> None:
     """With what was probably meant, and what there is."""
-    with pytest.raises(InputError, match=r"no operation .synonim.\. Did you mean synonym"):
+    with pytest.raises(InputError, match=r"unknown operation .synonim.\. Did you mean synonym"):
         steps_of(["synonim"], WorkspaceConfig(modality="text"), {})
-    with pytest.raises(InputError, match="no function 'gone'"):
+    with pytest.raises(InputError, match="Unknown function 'gone'"):
         maker_of([Step("own", {"name": "gone"}, "gone")], WorkspaceConfig(modality="text"), Resources.of(None))

@@ -218,7 +218,7 @@ def test_which_addresses_are_public(address: str, public: bool) -> None:
             {"kind": "crawl", "start": "http://a.example/", "item": "//p[", "text": "::text"},
             "item: '//p\\[' cannot be read",
         ),
-        ({"kind": "crawl", "start": "a.example", "item": "p"}, "'a.example' is no http:// or https:// address"),
+        ({"kind": "crawl", "start": "a.example", "item": "p"}, "'a.example' is not an http:// or https:// address"),
         ({"kind": "api", "url": "http://a.example/", "items": "[*", "text": "x"}, "items: '\\[\\*' cannot be read"),
         ({"kind": "api", "url": "http://a.example/", "items": "x"}, "needs `text`"),
         (

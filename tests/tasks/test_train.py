@@ -1,9 +1,8 @@
-"""train: lineages that never see what they are judged by, and the decision."""
+"""train: fold models never see the rows that they are evaluated on, and the round decision."""
 
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,32 +10,35 @@ import pytest
 from seedling.config.params import TrainParams
 from seedling.dataset.training_rows import NO_FOLD, TrainingRows, pool_halves
 from seedling.stats.statistics import fit_temperature
-from seedling.train.choice import Judged, choose
+from seedling.train.choice import EvaluationRows, choose
 from seedling.train.cross_validation import Predictions
-from seedling.train.round_decision import RoundDecision, judge
+from seedling.train.round_decision import RoundDecision, compare_rounds
 from seedling.train.tally import Candidate
 
 PARAMS = TrainParams(bootstrap_draws=1000)
 
 
-def chances(right: np.ndarray, sure: float = 0.9) -> np.ndarray:
-    """Two-class probabilities of rows whose true class is 0: `sure` where right, 1 - sure where not."""
-    own = np.where(right, sure, 1 - sure)
-    return np.stack([own, 1 - own], axis=1)
+def two_class(correct: np.ndarray, confidence: float = 0.9) -> np.ndarray:
+    """Two-class probabilities of rows whose true class is 0: `confidence` if correct, 1 - confidence if not."""
+    p_truth = np.where(correct, confidence, 1 - confidence)
+    return np.stack([p_truth, 1 - p_truth], axis=1)
 
 
 def round_decision(
-    *both: np.ndarray | list[np.ndarray], changed: float = 0.5, last: bool = False, margin: float = 0.0
+    *rounds: np.ndarray | list[np.ndarray], changed: float = 0.5, last: bool = False, margin: float = 0.0
 ) -> RoundDecision:
-    old, new = ([each[None] for each in ([one] if isinstance(one, np.ndarray) else one)] for one in both)
-    many = old[0].shape[1]
-    return judge(
+    old, new = (
+        [learner[None] for learner in ([learners] if isinstance(learners, np.ndarray) else learners)]
+        for learners in rounds
+    )
+    n_rows = old[0].shape[1]
+    return compare_rounds(
         1,
         0,
         old,
         new,
-        np.zeros(many, dtype=np.int64),
-        np.arange(many).astype(str),
+        np.zeros(n_rows, dtype=np.int64),
+        np.arange(n_rows).astype(str),
         changed_share=changed,
         last=last,
         params=PARAMS.model_copy(update={"margin": margin}),
@@ -44,63 +46,63 @@ def round_decision(
     )
 
 
-RIGHT = np.arange(100) < 80
+CORRECT = np.arange(100) < 80
 
 
 def test_a_round_that_loses_rows_is_rejected_and_rolled_back() -> None:
-    """72 right where 80 were: worse with probability near one, so round 0 stays."""
-    found = round_decision(chances(RIGHT), chances(np.arange(100) < 72))
-    assert (found.decision, found.accepted_round, found.stop) == ("rejected", 0, True)
-    assert found.accuracy.value == pytest.approx(-0.08)
-    assert "-8.0 points" in found.reason
+    """72 correct instead of 80: worse with a probability close to one, so round 0 stays."""
+    decision = round_decision(two_class(CORRECT), two_class(np.arange(100) < 72))
+    assert (decision.decision, decision.accepted_round, decision.stop) == ("rejected", 0, True)
+    assert decision.accuracy.value == pytest.approx(-0.08)
+    assert "-8.0 points" in decision.reason
 
 
 def test_a_round_that_gains_rows_is_accepted_and_the_loop_goes_on() -> None:
-    """88 right where 80 were."""
-    found = round_decision(chances(RIGHT), chances(np.arange(100) < 88))
-    assert (found.decision, found.accepted_round, found.stop) == ("accepted", 1, False)
+    """88 correct instead of 80."""
+    decision = round_decision(two_class(CORRECT), two_class(np.arange(100) < 88))
+    assert (decision.decision, decision.accepted_round, decision.stop) == ("accepted", 1, False)
 
 
 def test_log_loss_alone_does_not_reject() -> None:
-    """The same rows right: a temperature takes back what sureness did."""
-    assert round_decision(chances(RIGHT, 0.9), chances(RIGHT, 0.999)).decision == "accepted"
+    """The same rows are correct: a temperature corrects the confidence."""
+    assert round_decision(two_class(CORRECT, 0.9), two_class(CORRECT, 0.999)).decision == "accepted"
 
 
 def test_a_loss_of_rows_that_log_loss_confirms_is_rejected_earlier() -> None:
-    """Four rows lost and one won: by the sign test's 26 / 32 worse; rejected where log-loss is worse too, else not."""
-    new = RIGHT.copy()
+    """Four rows lost and one gained: by the sign test 26 / 32 worse; rejected only if log loss is worse too."""
+    new = CORRECT.copy()
     new[[3, 4, 5, 6]], new[90] = False, True
-    found = round_decision(chances(RIGHT), chances(new))
-    assert 0.8 <= found.accuracy.probability_worse < 0.95
-    assert found.decision == "rejected"
-    assert "log-loss" in found.reason
-    assert round_decision(chances(RIGHT, 0.999), chances(new, 0.8)).decision == "accepted"
+    decision = round_decision(two_class(CORRECT), two_class(new))
+    assert 0.8 <= decision.accuracy.probability_worse < 0.95
+    assert decision.decision == "rejected"
+    assert "log-loss" in decision.reason
+    assert round_decision(two_class(CORRECT, 0.999), two_class(new, 0.8)).decision == "accepted"
 
 
 def test_a_loss_within_the_margin_is_accepted() -> None:
-    """Ten rows of a hundred lost for certain: rejected, but not where a person allows 20 points."""
-    new = RIGHT & (np.arange(100) >= 10)
-    assert round_decision(chances(RIGHT), chances(new)).decision == "rejected"
-    assert round_decision(chances(RIGHT), chances(new), margin=0.2).decision == "accepted"
+    """Ten rows of a hundred lost in every sample: rejected, unless params.yaml allows 20 points."""
+    new = CORRECT & (np.arange(100) >= 10)
+    assert round_decision(two_class(CORRECT), two_class(new)).decision == "rejected"
+    assert round_decision(two_class(CORRECT), two_class(new), margin=0.2).decision == "accepted"
 
 
-def test_what_several_learners_lost_counts_though_the_first_won() -> None:
-    """One learner wins ten rows, two lose ten each: 3.3 points less on the mean."""
-    won, lost = RIGHT | (np.arange(100) >= 90), RIGHT & (np.arange(100) >= 10)
-    found = round_decision([chances(RIGHT)] * 3, [chances(won), chances(lost), chances(lost)])
-    assert found.accuracy is not None
-    assert round(found.accuracy.value, 4) == round(-10 / 300, 4)
+def test_the_mean_over_learners_decides_even_if_the_first_learner_gains() -> None:
+    """One learner gains ten rows, two lose ten each: 3.3 points less in the mean."""
+    gained, lost = CORRECT | (np.arange(100) >= 90), CORRECT & (np.arange(100) >= 10)
+    decision = round_decision([two_class(CORRECT)] * 3, [two_class(gained), two_class(lost), two_class(lost)])
+    assert decision.accuracy is not None
+    assert round(decision.accuracy.value, 4) == round(-10 / 300, 4)
 
 
 def test_the_loop_stops_when_the_pools_labels_no_longer_change_or_rounds_end() -> None:
     """Accepted, and stopped with the reason."""
-    assert round_decision(chances(RIGHT), chances(RIGHT), changed=0.005).stop
-    assert "converged" in round_decision(chances(RIGHT), chances(RIGHT), changed=0.005).reason
-    assert "last round" in round_decision(chances(RIGHT), chances(RIGHT), last=True).reason
+    assert round_decision(two_class(CORRECT), two_class(CORRECT), changed=0.005).stop
+    assert "converged" in round_decision(two_class(CORRECT), two_class(CORRECT), changed=0.005).reason
+    assert "last round" in round_decision(two_class(CORRECT), two_class(CORRECT), last=True).reason
 
 
 def table() -> TrainingRows:
-    """Four labeled rows in folds 0 and 1, a child of each, a template row, four pool rows."""
+    """Four labeled rows in folds 0 and 1, an augmented row of each, a template row, four pool rows."""
     ingredient = np.array(["collected"] * 4 + ["augment"] * 4 + ["synthesize"] + ["pool"] * 4)
     fold = np.array([0, 0, 1, 1, 0, 0, 1, 1, NO_FOLD, NO_FOLD, NO_FOLD, NO_FOLD, NO_FOLD])
     targets = np.zeros((13, 2))
@@ -121,8 +123,8 @@ def table() -> TrainingRows:
     )
 
 
-def test_a_folds_lineage_sees_neither_its_rows_nor_their_children() -> None:
-    """Lineage 0 learns from fold 1, its children, templates, and its own half's pseudo-labels as lineage 0 made them."""
+def test_a_fold_model_sees_neither_its_folds_rows_nor_rows_augmented_from_them() -> None:
+    """Fold model 0 learns from fold 1, rows augmented from it, templates, and its own pseudo-labels of one half."""
     chosen, targets, weights = table().of_lineage(0, 0, 0, ("collected", "augment", "synthesize"))
     assert chosen.tolist() == [2, 3, 6, 7, 8, 9]
     assert targets[-1].tolist() == [0, 1]
@@ -130,20 +132,20 @@ def test_a_folds_lineage_sees_neither_its_rows_nor_their_children() -> None:
 
 
 def test_each_half_of_the_pool_has_its_own_model() -> None:
-    """Half 1 learns from rows 10 and 12 alone; lineage 1 has refused row 10."""
+    """Half 1 learns from rows 10 and 12 alone; fold model 1 refused row 10."""
     assert table().of_lineage(0, 0, 1, ("collected",))[0].tolist() == [2, 3, 10, 12]
     chosen, _, weights = table().of_lineage(1, 1, 1, ("collected",))
     assert chosen.tolist() == [0, 1, 12]
-    assert weights.tolist() == [1, 1, 0.7], "by what lineage 1 itself thinks of the label"
+    assert weights.tolist() == [1, 1, 0.7], "the weight is that of fold model 1"
 
 
-def test_the_final_lineage_sees_every_fold() -> None:
-    """No row is held out from the model that is kept."""
+def test_the_final_model_sees_every_fold() -> None:
+    """No row is held out from the model that is saved."""
     assert table().of_lineage(None, 2, 0, ("collected",))[0].tolist() == [0, 1, 2, 3, 9, 11]
 
 
 def test_halves_are_about_equal_and_depend_on_the_group_alone() -> None:
-    """Near-duplicates are in one half; of 1000 groups about 500 are in each."""
+    """Near-duplicates are in the same half; of 1000 groups, about 500 are in each."""
     groups = [f"g{n}" for n in range(1000)]
     halves = pool_halves(groups, 0)
     assert 440 < sum(halves) < 560
@@ -152,26 +154,26 @@ def test_halves_are_about_equal_and_depend_on_the_group_alone() -> None:
 
 
 def predictions(logits: np.ndarray) -> Predictions:
-    """Of labeled rows alone."""
+    """Predictions of labeled rows alone."""
     return Predictions(logits, np.zeros((0, 2)), np.zeros((1, 0, 2)), np.zeros(len(logits)), np.zeros((1, 0)))
 
 
 def test_the_choice_is_the_smallest_log_loss_of_learners_and_ensemble() -> None:
-    """A learner that is always right beats one that guesses, and the two together."""
+    """A learner that is always correct beats one that guesses, and the ensemble of both."""
     truth = np.arange(60) % 2
-    sure, guess = 4 * np.eye(2)[truth], np.random.default_rng(0).normal(size=(60, 2))
-    judged = Judged(truth, np.arange(60), np.arange(60).astype(str), np.ones(60))
+    correct, guess = 4 * np.eye(2)[truth], np.random.default_rng(0).normal(size=(60, 2))
+    evaluation_rows = EvaluationRows(truth, np.arange(60), np.arange(60).astype(str), np.ones(60))
     trained = {
-        Candidate("svm", ("collected",)): predictions(sure),
+        Candidate("svm", ("collected",)): predictions(correct),
         Candidate("random_forest", ("collected",)): predictions(guess),
     }
-    found = choose(trained, judged)
-    assert [member.learner for member in found.members] == ["svm"]
-    assert found.temperatures[0] == fit_temperature(sure, truth)
+    choice = choose(trained, evaluation_rows)
+    assert [member.learner for member in choice.members] == ["svm"]
+    assert choice.temperatures[0] == fit_temperature(correct, truth)
 
 
-def test_verdicts_are_plain_json(tmp_path: Path) -> None:
+def test_decisions_are_plain_json() -> None:
     """As decision.json holds them."""
-    known = json.loads(json.dumps(round_decision(chances(RIGHT), chances(RIGHT)).as_json()))
-    assert set(known) >= {"round", "decision", "stop", "reason", "accepted_round", "accuracy", "log_loss", "rows"}
-    assert set(known["accuracy"]) == {"value", "low", "high", "probability_worse"}
+    content = json.loads(json.dumps(round_decision(two_class(CORRECT), two_class(CORRECT)).as_json()))
+    assert set(content) >= {"round", "decision", "stop", "reason", "accepted_round", "accuracy", "log_loss", "rows"}
+    assert set(content["accuracy"]) == {"value", "low", "high", "probability_worse"}

@@ -15,7 +15,7 @@ from seedling.errors import Diverged
 from seedling.features.classical import Inputs
 from seedling.models import training
 from seedling.models.losses import Adjusted, balanced, class_shares, losses_of_rows
-from seedling.models.network import Limits, Network, changed, pretrain
+from seedling.models.network import AdaptiveThresholds, Network, pretrain, randomly_transformed
 from seedling.models.saving import load_learner, make_learner, save_learner
 from seedling.models.training import Checkpoint, FitContext, Loop, batch_of_step
 
@@ -108,7 +108,7 @@ def test_memory_that_runs_out_makes_smaller_parts_of_the_same_batch() -> None:
 def test_a_loss_that_is_no_number_ends_the_training_with_its_step() -> None:
     """The learner is left out; that the others go on is tested where candidates are tried."""
     net = nn.Linear(1, 1)
-    with pytest.raises(Diverged, match="no number at step 1"):
+    with pytest.raises(Diverged, match="The loss is not a finite number at step 1"):
         Loop(net, FitContext(1), 0.1, {}).run(lambda step, draw: iter([net.weight.sum() * torch.nan]), 3)
 
 
@@ -132,19 +132,21 @@ def test_limits_by_hand() -> None:
 
     So class 0 needs .53 and class 1 .53 × .494 / .506 = .517; a row that is 51 % sure of class 0 is not sure enough.
     """
-    limits = Limits(2, torch.device("cpu"))
-    said, sure = limits.judge(torch.tensor([[0.9, 0.1], [0.7, 0.3], [0.2, 0.8], [0.8, 0.2], [0.2, 0.8]]))
+    thresholds = AdaptiveThresholds(2, torch.device("cpu"))
+    said, sure = thresholds.select(torch.tensor([[0.9, 0.1], [0.7, 0.3], [0.2, 0.8], [0.8, 0.2], [0.2, 0.8]]))
     assert said.tolist() == [0, 0, 1, 0, 1]
     assert sure.tolist() == [1, 1, 1, 1, 1]
-    assert float(limits.state["limit"]) == pytest.approx(0.53)
-    assert limits.state["shares"].tolist() == pytest.approx([0.506, 0.494])
-    assert limits.judge(torch.tensor([[0.51, 0.49]]))[1].tolist() == [0]
+    assert float(thresholds.state["limit"]) == pytest.approx(0.53)
+    assert thresholds.state["shares"].tolist() == pytest.approx([0.506, 0.494])
+    assert thresholds.select(torch.tensor([[0.51, 0.49]]))[1].tolist() == [0]
 
 
 def test_changed_images_stay_images_and_differ() -> None:
     """Same shape, between -1 and 1, another image each draw, the same one for the same draw."""
     shown = torch.from_numpy(IMAGES[:4]).permute(0, 3, 1, 2).float() / 127.5 - 1
-    first, again, other = (changed(shown, torch.Generator().manual_seed(seed), strength=1.0) for seed in (0, 0, 1))
+    first, again, other = (
+        randomly_transformed(shown, torch.Generator().manual_seed(seed), strength=1.0) for seed in (0, 0, 1)
+    )
     assert first.shape == shown.shape and float(first.abs().max()) <= 1
     assert (first == again).all() and not torch.allclose(first, other)
 

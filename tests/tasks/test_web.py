@@ -18,7 +18,7 @@ from visiting import CRAWL, IMAGES, QUICK, TEXTS, gallery, run
 
 from seedling.dataset.generation import read, read_manifest, read_rejected
 from seedling.errors import InputError
-from seedling.scrape.crawl_store import Memory
+from seedling.scrape.crawl_store import CrawlStore
 
 
 def test_an_item_has_its_fields_license_and_author(tmp_path: Path) -> None:
@@ -205,7 +205,7 @@ def test_a_kill_loses_nothing_and_repeats_nothing(tmp_path: Path) -> None:
         code = (
             "import sys, json; from pathlib import Path; from seedling.config.params import *; from seedling.scrape import scrape\n"
             f"scrape(ScrapeParams.model_validate(dict(sources=[json.loads(sys.argv[1])])), WorkspaceConfig(modality='text'), data=Path({str(tmp_path / 'data')!r}), "
-            f"output=Path({str(tmp_path / 'killed')!r}), remembered=Path({str(tmp_path / 'web')!r}))"
+            f"output=Path({str(tmp_path / 'killed')!r}), crawl_stores=Path({str(tmp_path / 'web')!r}))"
         )
         begun = subprocess.Popen([sys.executable, "-c", code, json.dumps(source)], start_new_session=True)
         while len(told.paths()) < 120:
@@ -359,8 +359,8 @@ def test_the_pace_of_a_host_that_never_refused_is_remembered(tmp_path: Path) -> 
         source = {"kind": "sequence", "url": told.address + "/n/{1..60}", "text": "p::text", **QUICK}
         run(tmp_path, TEXTS, source)
         (path,) = (tmp_path / "web").glob("*.sqlite")
-        with Memory(path) as memory:
-            known = memory.host(told.address.removeprefix("http://"))
+        with CrawlStore(path) as store:
+            known = store.host(told.address.removeprefix("http://"))
     assert known is not None
     rate, low, high = known
     assert rate > 4.0  # the pace at which an unknown host is asked first
