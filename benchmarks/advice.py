@@ -24,10 +24,10 @@ from sklearn.model_selection import StratifiedKFold
 
 from seedling.config.params import EncoderParams, WorkspaceConfig
 from seedling.dataset.training_rows import TrainingRows
-from seedling.evaluate.next_steps import Curve, LabelsFrom, errors_by_class, next_steps
+from seedling.evaluate.next_steps import Curve, LabelSource, errors_by_class, next_steps
 from seedling.features.classical import Inputs
 from seedling.features.encoder_handle import EncoderHandle
-from seedling.label_quality.label_issues import doubt
+from seedling.label_quality.label_issues import find_label_issues
 from seedling.models.heads import Head
 from seedling.models.model import single_threaded
 from seedling.models.saving import make_features
@@ -163,22 +163,27 @@ def one_start(
     changed = (features + strength * features.std(axis=0) * more_of_it.normal(size=features.shape)).astype(np.float32)
     head = with_children(features, changed, rows, given, len(classes))
     right = head.logits(Inputs(features[seen])).argmax(axis=1) == truth[seen]
-    found = doubt(Inputs(features[rows]), given, fold, np.ones(len(rows)), len(classes))
+    found = find_label_issues(Inputs(features[rows]), given, fold, np.ones(len(rows)), len(classes))
     learnt = learning_curve(*bench_of(features, rows, given, fold, len(classes)))
     curve = Curve.of(learnt, float(1 - right.mean()), len(seen), found.expected / len(rows), seed)
     advice = next_steps(
         curve,
         rows={"pool": len(pool)},
-        doubt={"expected": found.expected, "judged": len(rows), "items_per_minute": 20, "budget": budget(found, 20)},
+        label_issues={
+            "expected": found.expected,
+            "judged": len(rows),
+            "items_per_minute": 20,
+            "budget": budget(found, 20),
+        },
         errors=errors_by_class(right, truth[seen], classes),
         labels={one: int((given == place).sum()) for place, one in enumerate(classes)},
         step_contributions=what_children_bought(features, changed, rows, given, fold, len(classes)),
         rounds=[],
         slices=[],
-        queue=True,
-        used={"augment"},
-        labels_from=[
-            LabelsFrom(
+        has_queue=True,
+        training_data={"augment"},
+        label_sources=[
+            LabelSource(
                 "source", str(one), int((source == one).sum()), float(np.nansum(found.p_label_error[source == one]))
             )
             for one in range(SOURCES)

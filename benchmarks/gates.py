@@ -28,7 +28,7 @@ from great_expectations.expectations.registry import get_expectation_impl
 from record import Found, write
 
 from seedling.dataset.generation import schema, write_json
-from seedling.gates.checking import ALWAYS, check, load_gates, wanted_columns
+from seedling.gates.checking import REQUIRED_EXPECTATIONS, check, columns_in_gate, load_gates
 from seedling.gates.columns import gated_rows
 
 A_PART = 100_000
@@ -64,7 +64,7 @@ def generation(folder: Path, many: int) -> None:
 def on_disk(place: Path, folder: Path) -> int:
     """Seedling's gate; gives the checks that were met."""
     gates = load_gates(place)
-    rows = gated_rows("validate", folder, wanted=wanted_columns("validate", gates))
+    rows = gated_rows("validate", folder, columns=columns_in_gate("validate", gates))
     return sum(one.passed for one in check("validate", rows, gates, place / "documents"))
 
 
@@ -76,7 +76,7 @@ def in_memory(place: Path, folder: Path) -> int:
     frame["near_duplicate_held_out_elsewhere"] = where.notna() & (where != frame["split"])
     context = gx.get_context(mode="file", project_root_dir=str(place))
     context.variables.progress_bars = ProgressBarsConfig(globally=False)
-    wanted = [*ALWAYS["validate"], *load_gates(place)["validate"]]
+    wanted = [*REQUIRED_EXPECTATIONS["validate"], *load_gates(place)["validate"]]
     suite = gx.ExpectationSuite("validate", [get_expectation_impl(name)(**given) for name, given in wanted])
     batch = (
         context.data_sources.add_pandas("rows").add_dataframe_asset("rows").add_batch_definition_whole_dataframe("all")

@@ -33,7 +33,8 @@ from sklearn.model_selection import StratifiedKFold
 from seedling.config.params import EncoderParams, WorkspaceConfig
 from seedling.features.classical import Inputs
 from seedling.features.encoder_handle import EncoderHandle
-from seedling.label_quality.label_issues import Doubt, doubt
+from seedling.label_quality.label_issues import LabelIssues
+from seedling.label_quality.label_issues import find_label_issues as seedling_label_issues
 from seedling.label_quality.out_of_fold import Learners
 from seedling.models.model import single_threaded
 from seedling.models.saving import make_features, make_learner
@@ -99,7 +100,7 @@ def dealt(given: np.ndarray, seed: int) -> np.ndarray:
 def first_sight(rows: Rows, fold: np.ndarray) -> dict[str, np.ndarray]:
     """Out-of-fold probabilities before anything is known of wrong labels: what cleanlab is given."""
     belief = np.ones(len(fold))
-    logits = Learners.of(Inputs(rows.features), fold).say(rows.given, belief, rows.classes)
+    logits = Learners.of(Inputs(rows.features), fold).fit_predict(rows.given, belief, rows.classes)
     said = {name: softmax(one / fit_temperature(one, rows.given)) for name, one in logits.items()}
     return {**said, "vote": np.mean(list(said.values()), axis=0)}
 
@@ -118,10 +119,10 @@ def best_f1(wrong: np.ndarray, score: np.ndarray) -> float:
     return float((2 * precision * recall / np.maximum(precision + recall, 1e-12)).max())
 
 
-def one_draw(rows: Rows, seed: int) -> tuple[dict[str, float], Doubt]:
+def one_draw(rows: Rows, seed: int) -> tuple[dict[str, float], LabelIssues]:
     """All systems on one dealing of the folds."""
     fold = dealt(rows.given, seed)
-    found_by_us = doubt(Inputs(rows.features), rows.given, fold, np.ones(len(fold)), rows.classes)
+    found_by_us = seedling_label_issues(Inputs(rows.features), rows.given, fold, np.ones(len(fold)), rows.classes)
     found = scores("Seedling", rows.wrong, found_by_us.p_label_error, found_by_us.flagged)
     found["Seedling|F1 at the best cut, chosen with the answer key"] = best_f1(rows.wrong, found_by_us.p_label_error)
     peers, plain = [], []
@@ -142,7 +143,7 @@ def one_draw(rows: Rows, seed: int) -> tuple[dict[str, float], Doubt]:
     return found, found_by_us
 
 
-def repaired(rows: Rows, found: Doubt) -> Iterator[tuple[str, float]]:
+def repaired(rows: Rows, found: LabelIssues) -> Iterator[tuple[str, float]]:
     """Test accuracy after each policy."""
     every, weights = np.arange(len(rows.given)), np.ones(len(rows.given))
     believed = np.where(found.flagged, np.maximum(1 - found.p_label_error, 0.01), 1.0)
@@ -150,7 +151,7 @@ def repaired(rows: Rows, found: Doubt) -> Iterator[tuple[str, float]]:
     policies = {
         "nothing done": (every, rows.given, weights),
         "drop": (np.flatnonzero(~found.flagged), rows.given, weights),
-        "relabel": (every, np.where(found.flagged, found.suggested, rows.given), weights),
+        "relabel": (every, np.where(found.flagged, found.suggested_label, rows.given), weights),
         "down-weight": (every, rows.given, believed),
         "right labels": (known, rows.right, weights),
     }
@@ -177,7 +178,7 @@ def promises(rows: Rows, kind: str, seed: int) -> Iterator[tuple[float, float]]:
         said[np.arange(len(right)), right] = -1
         others = said.argmax(axis=1)
     given[made_wrong] = others[made_wrong]
-    found = doubt(Inputs(rows.features), given, dealt(given, seed), np.ones(len(given)), rows.classes)
+    found = seedling_label_issues(Inputs(rows.features), given, dealt(given, seed), np.ones(len(given)), rows.classes)
     order, wrong = np.argsort(-found.p_label_error, kind="stable"), given != right
     for minutes in MINUTES:
         looked_at = minutes * A_MINUTE
@@ -194,7 +195,7 @@ def few(rows: Rows, many: int, share: float, seed: int) -> dict[str, float]:
     given = np.where(wrong, (rows.right[some] + rng.integers(1, rows.classes, many)) % rows.classes, rows.right[some])
     judged = replace(rows, features=rows.features[some], given=given, right=rows.right[some])
     fold = dealt(given, seed)
-    found = doubt(Inputs(judged.features), given, fold, np.ones(many), rows.classes)
+    found = seedling_label_issues(Inputs(judged.features), given, fold, np.ones(many), rows.classes)
     return {
         "Seedling|labels that are wrong": float(wrong.mean()),
         "Seedling|expected to be wrong": found.expected / many,

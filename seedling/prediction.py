@@ -1,4 +1,4 @@
-"""`seedling predict`: files, folders, tables or lines in; a table of answers out."""
+"""`seedling predict`: predictions for files, folders, tables or lines, as a table."""
 
 from __future__ import annotations
 
@@ -37,13 +37,14 @@ from seedling.terminal.output_encoding import write_utf8
 from seedling.terminal.printable import printable
 
 STANDARD_INPUT = "-"
-MAX_BYTES = 64 * 2**20  # of a file
-HEADER_BYTES = 2**20  # that tell whether a file without a suffix of images is one
-NO_COLUMN = "\0"  # a table's labels and splits are none of the model's business
+MAX_BYTES = 64 * 2**20  # per file
+HEADER_BYTES = 2**20  # that are enough to recognize an image without an image suffix
+NO_COLUMN = "\0"  # name of no column: labels and splits of a table are ignored
+MIN_ROWS_FOR_RATE = 100
 
 
 class Format(StrEnum):
-    """Of the answers."""
+    """File format of the predictions."""
 
     csv = "csv"
     jsonl = "jsonl"
@@ -60,72 +61,90 @@ def predict(
     probabilities: bool,
     number: int | None,
 ) -> None:
-    """Asks the accepted model, or the one of round `number`, about all that `paths` name; writes to `output` or to standard output, and what was
-    done to standard error. Raises InputError where nothing could be asked.
+    """Predicts all rows in `paths` with the accepted model, or the one of round `number`.
+
+    Predictions go to `output` or standard output, a summary to standard error. Raises InputError if no row can be read.
     """
-    chosen = form or _format_of(output)
-    if chosen is Format.parquet and output is None:
+    output_format = form or _format_of(output)
+    if output_format is Format.parquet and output is None:
         raise InputError("Parquet cannot be written to the terminal: name a file with --output.")
     _check_output(output, paths)
     if not (workspace / "models").exists():
-        load(workspace)  # which says it where this is no workspace
+        load(workspace)  # raises the right error if this is not a workspace
     predictor = Predictor.of(workspace, number)
-    listed = list(_sources(paths, predictor.modality, column))
-    console, began = PrintableConsole(stderr=True), time.perf_counter()
-    errors, done, abstained = Counter[str](), 0, 0
-    with terminal("predict") as progress, _writer(chosen, output, predictor.model.classes, probabilities) as write:
-        rows = (row for source in listed for row in source)
-        total = (
-            sum(len(one) for one in listed if isinstance(one, Files))
-            if all(isinstance(one, Files) for one in listed)
-            else None
-        )
-        at_once = (
-            1 if STANDARD_INPUT in paths and output is None else ROWS_PER_BATCH
-        )  # who waits for a line wants its answer
-        for answer in counted(predictor.answers(rows, at_once), progress, "rows", total):
+    sources = list(_sources(paths, predictor.modality, column))
+    console, start = PrintableConsole(stderr=True), time.perf_counter()
+    errors, n_rows, abstained = Counter[str](), 0, 0
+    with (
+        terminal("predict") as progress,
+        _writer(output_format, output, predictor.model.classes, probabilities) as write,
+    ):
+        rows = (row for source in sources for row in source)
+        # Standard input is predicted line by line, so that a program that waits for the prediction gets it.
+        batch_size = 1 if STANDARD_INPUT in paths and output is None else ROWS_PER_BATCH
+        for answer in counted(predictor.answers(rows, batch_size), progress, "rows", _total(sources)):
             write(answer)
-            if at_once == 1:
+            if batch_size == 1:
                 sys.stdout.flush()
-            done += 1
+            n_rows += 1
             abstained += bool(answer.abstains)
             if answer.error:
                 errors[answer.error] += 1
-        if done == errors.total():
-            raise InputError(_nothing(paths, errors, predictor.modality))
-    rate = done / max(time.perf_counter() - began, 1e-9)
-    said = f"{done:,} rows, {rate:,.0f} rows/s; {abstained:,} abstained (round {predictor.round})"
-    if skipped := [name for source in listed if isinstance(source, Files) for name in source.skipped]:
+        if n_rows == errors.total():
+            raise InputError(_nothing_read(paths, errors, predictor.modality))
+    skipped = [name for source in sources if isinstance(source, Files) for name in source.skipped]
+    seconds = time.perf_counter() - start
+    summary = _summary(predictor, n_rows, seconds, abstained, skipped, errors)
+    console.print(summary, highlight=False, soft_wrap=True, style="yellow" if errors else None)
+
+
+def _total(sources: Sequence[Iterable[Question]]) -> int | None:
+    """The number of rows; None if a source is read as a stream."""
+    files = [source for source in sources if isinstance(source, Files)]
+    return sum(len(source) for source in files) if len(files) == len(sources) else None
+
+
+def _summary(
+    predictor: Predictor,
+    n_rows: int,
+    seconds: float,
+    abstained: int,
+    skipped: Sequence[str],
+    errors: Counter[str],
+) -> str:
+    rate = f", {n_rows / max(seconds, 1e-9):,.0f} rows/s" if n_rows >= MIN_ROWS_FOR_RATE else ""
+    summary = f"{n_rows:,} rows{rate}; {abstained:,} abstained (round {predictor.round})"
+    if skipped:
         kind = "images" if predictor.modality == "image" else ".txt files"
-        said += f"; {len(skipped):,} files that are no {kind} were left out, {skipped[0]} the first"
+        summary += f"; skipped {len(skipped):,} files that are not {kind}, {skipped[0]} the first"
     if errors:
-        said += f"; {errors.total():,} could not be read: " + ", ".join(
-            f"{one} {count:,}" for one, count in sorted(errors.items())
-        )
-    console.print(said + ".", highlight=False, soft_wrap=True, style="yellow" if errors else None)
+        counts = ", ".join(f"{error} {count:,}" for error, count in sorted(errors.items()))
+        summary += f"; {errors.total():,} could not be read: {counts}"
+    return summary + "."
 
 
 def _check_output(output: Path | None, paths: Sequence[str]) -> None:
-    """Before any work. Raises InputError for a place that cannot be written, or that is asked about."""
+    """Raises InputError if the output cannot be written, or is one of the inputs."""
     if output is None:
         return
     if (output.exists() and not output.is_file()) or output.is_symlink():
-        raise InputError(f"{output} is no plain file: name another --output, or leave it out for the terminal.")
-    if any(one != STANDARD_INPUT and Path(one).exists() and output.exists() and output.samefile(one) for one in paths):
-        raise InputError(f"{output} is one of the inputs, which would be lost: name another --output.")
+        raise InputError(f"{output} is not a regular file: name another --output, or leave it out for the terminal.")
+    inputs = [path for path in paths if path != STANDARD_INPUT and Path(path).exists()]
+    if output.exists() and any(output.samefile(path) for path in inputs):
+        raise InputError(f"{output} is one of the inputs and would be overwritten: name another --output.")
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(f"{output.parent} cannot be made ({error.strerror}): name another --output.") from error
+        raise InputError(f"{output.parent} cannot be created ({error.strerror}): name another --output.") from error
     if not os.access(output.parent, os.W_OK):
-        raise InputError(f"{output.parent} cannot be written: name another --output.")
+        raise InputError(f"{output.parent} is not writable: name another --output.")
 
 
-def _nothing(paths: Sequence[str], errors: Counter[str], modality: Modality) -> str:
-    why = ", ".join(sorted(errors)) or "there is none"
+def _nothing_read(paths: Sequence[str], errors: Counter[str], modality: Modality) -> str:
+    reasons = ", ".join(sorted(errors)) or "there are none"
     kinds = "images, folders of them, or tables" if modality == "image" else ".txt files, folders of them, or tables"
     reads = "images" if modality == "image" else "texts"
-    return f"No row of {', '.join(paths)} could be read ({why}): the model reads {reads}, so name {kinds}."
+    return f"No row of {', '.join(paths)} could be read ({reasons}): the model reads {reads}, so name {kinds}."
 
 
 def _format_of(output: Path | None) -> Format:
@@ -133,13 +152,14 @@ def _format_of(output: Path | None) -> Format:
         return Format.csv
     suffix = output.suffix.removeprefix(".").lower()
     if suffix not in set(Format):
-        raise InputError(f"{output}: name it .csv, .jsonl or .parquet, or say --format.")
+        raise InputError(f"{output}: unknown format; name the file .csv, .jsonl or .parquet, or set --format.")
     return Format(suffix)
 
 
 class Files:
-    """Files that hold a row each; each is read when its turn comes. skipped: names of others that lie beside them;
-    faults: files and links that are not read, each with its reason.
+    """Files with one row each, read one after the other.
+
+    skipped: names of other files in the same folder; faults: files and links that cannot be read, with the reason.
     """
 
     def __init__(
@@ -158,19 +178,19 @@ class Files:
         for path in self.paths:
             yield _read(path, self.modality)
         for path, fault in self.faults:
-            yield Question(_named(path), None, fault)
+            yield Question(_as_text(path), None, fault)
 
 
 def _sources(paths: Sequence[str], modality: Modality, column: str | None) -> Iterator[Iterable[Question]]:
-    """Raises InputError for a path that is not there."""
-    for one in paths:
-        path = Path(one)
-        if one == STANDARD_INPUT:
+    """The rows of each path. Raises InputError if a path does not exist."""
+    for name in paths:
+        path = Path(name)
+        if name == STANDARD_INPUT:
             yield _lines(sys.stdin, modality)
         elif path.is_dir():
             yield _folder(path, modality)
         elif not path.is_file():
-            raise InputError(f"{one} does not exist: name files, folders, tables, or - for standard input.")
+            raise InputError(f"{name} does not exist: name files, folders, tables, or - for standard input.")
         elif path.suffix.lower() in TABLES:
             yield _table(path, modality, column)
         else:
@@ -178,17 +198,17 @@ def _sources(paths: Sequence[str], modality: Modality, column: str | None) -> It
 
 
 def _folder(folder: Path, modality: Modality) -> Files:
-    """What training would read of the folder: images by their content, texts by their suffix; nothing hidden."""
+    """The files of a folder that training reads too: images by content, texts by suffix, no hidden files."""
     root, paths, skipped, faults = folder.resolve(), list[Path](), list[str](), list[tuple[Path, str]]()
     for path, fault in files_below(folder, root):
         if any(is_hidden(part) for part in path.relative_to(folder).parts):
-            skipped.append(_named(path))
+            skipped.append(_as_text(path))
         elif fault is not None:
             faults.append((path, fault))
         elif _holds_row(path, root, modality):
             paths.append(path)
         else:
-            skipped.append(_named(path))
+            skipped.append(_as_text(path))
     return Files(paths, modality, skipped, faults)
 
 
@@ -199,13 +219,13 @@ def _holds_row(path: Path, root: Path, modality: Modality) -> bool:
         return True
     try:
         return images.megapixels(read_first_bytes(path, HEADER_BYTES, root)) > 0
-    except OSError:  # asked about, and answered with the reason
+    except OSError:  # the row gets this error
         return True
 
 
 def _lines(file: TextIO, modality: Modality) -> Iterator[Question]:
-    """Standard input: a text a line, or the path of an image a line."""
-    if isinstance(file, io.TextIOWrapper):  # bytes of a path are kept as they are
+    """Standard input: one text per line, or one path of an image per line."""
+    if isinstance(file, io.TextIOWrapper):  # keep the bytes of a path
         file.reconfigure(encoding="utf-8-sig", errors="replace" if modality == "text" else "surrogateescape")
     for number, line in enumerate(file, start=1):
         content = line.rstrip("\r\n")
@@ -218,18 +238,15 @@ def _lines(file: TextIO, modality: Modality) -> Iterator[Question]:
 def _table(path: Path, modality: Modality, column: str | None) -> Iterator[Question]:
     path = path.resolve()
     named = {} if column is None else {"text" if modality == "text" else "image": column}
-    unread = {
-        "label": NO_COLUMN,
-        "split": NO_COLUMN,
-        "default_split": "pool",
-    }  # not as if a person had named them: they need not be there
-    source = TableSource.model_construct({"kind", "path", *named}, kind="table", path=path.name, **named, **unread)
+    # model_construct: columns that are set by validation would count as named by the user, and have to exist.
+    ignored = {"label": NO_COLUMN, "split": NO_COLUMN, "default_split": "pool"}
+    source = TableSource.model_construct({"kind", "path", *named}, kind="table", path=path.name, **named, **ignored)
     try:
         for item in read_table(source, path.parent, modality, MAX_BYTES):
             yield _loaded(item, str(path.parent / item.origin))
-    except InputError as error:  # whose remedy is that of a source
-        said = str(error).replace(NAME_COLUMNS, "Name it with --column.")
-        raise InputError(said.replace(f"convert it, or {SET_ENCODING}", "convert it to UTF-8.")) from error
+    except InputError as error:  # its remedy is about params.yaml
+        message = str(error).replace(NAME_COLUMNS, "Name it with --column.")
+        raise InputError(message.replace(f"convert it, or {SET_ENCODING}", "convert it to UTF-8.")) from error
 
 
 def _loaded(item: Item, source: str) -> Question:
@@ -242,88 +259,88 @@ def _loaded(item: Item, source: str) -> Question:
 def _read(path: Path, modality: Modality) -> Question:
     try:
         content = read_bytes(path, max_bytes=MAX_BYTES)
-        return Question(_named(path), content if modality == "image" else decode_text(content))
+        return Question(_as_text(path), content if modality == "image" else decode_text(content))
     except NotRead as error:
-        return Question(_named(path), None, str(error))
+        return Question(_as_text(path), None, str(error))
     except (OSError, ValueError):
-        return Question(_named(path), None, "unreadable")
+        return Question(_as_text(path), None, "unreadable")
 
 
-def _named(path: Path) -> str:
-    """The path as text: what is no UTF-8 in it becomes a sign that stands for it."""
+def _as_text(path: Path) -> str:
+    """The path as text. Bytes that are not UTF-8 become replacement characters."""
     return os.fsencode(path).decode("utf-8", errors="replace")
 
 
 class Write(Protocol):
-    """Takes one answer."""
+    """Writes one prediction."""
 
     def __call__(self, answer: Answer) -> None:
-        """Writes it, now or with others."""
+        """Writes it now, or later with others."""
 
 
 @contextmanager
 def _writer(form: Format, output: Path | None, classes: Sequence[str], probabilities: bool) -> Iterator[Write]:
-    """Answers go to a file beside `output`, which takes its place when all are there."""
+    """Writes to a temporary file beside `output`, which replaces it when all predictions are written."""
     names = [f"p_{name}" for name in classes] if probabilities else []
-    nobody: list[float | None] = [None] * len(names)
+    no_probabilities: list[float | None] = [None] * len(names)
 
-    def plain(answer: Answer) -> dict[str, Any]:
-        found = {name: getattr(answer, name) for name in ("source", "predicted", "confidence", "abstains", "error")}
+    def to_record(answer: Answer) -> dict[str, Any]:
+        record = {name: getattr(answer, name) for name in ("source", "predicted", "confidence", "abstains", "error")}
         if names:
-            found |= dict(zip(names, answer.probabilities or nobody, strict=True))
-        return found
+            record |= dict(zip(names, answer.probabilities or no_probabilities, strict=True))
+        return record
 
     if output is None:
         write_utf8(sys.stdout)
-        yield _to_text(form, sys.stdout, plain, names)
+        yield _to_text(form, sys.stdout, to_record, names)
         sys.stdout.flush()
         return
     partial = output.with_name(f".{output.name}.partial")
     try:
         if form is Format.parquet:
-            with _to_parquet(partial, plain, names) as write:
+            with _to_parquet(partial, to_record, names) as write:
                 yield write
         else:
             with partial.open("w", encoding="utf-8", newline="") as file:
-                yield _to_text(form, file, plain, names)
+                yield _to_text(form, file, to_record, names)
         partial.replace(output)
     finally:
         partial.unlink(missing_ok=True)
 
 
-def _to_text(form: Format, file: TextIO, plain: Any, names: Sequence[str]) -> Write:
+def _to_text(form: Format, file: TextIO, to_record: Any, names: Sequence[str]) -> Write:
     if form is Format.jsonl:
-        return lambda answer: print(json.dumps(plain(answer), ensure_ascii=False), file=file)
+        return lambda answer: print(json.dumps(to_record(answer), ensure_ascii=False), file=file)
     columns = ["source", "predicted", "confidence", "abstains", "error", *names]
-    writer, begun = csv.DictWriter(file, columns, lineterminator="\n"), False
+    writer, has_header = csv.DictWriter(file, columns, lineterminator="\n"), False
     in_terminal = file.isatty()
 
-    def shown(value: Any) -> Any:
+    def as_cell(value: Any) -> Any:
         cell = spreadsheet_cell(value)
         return printable(cell) if in_terminal and isinstance(cell, str) else cell
 
     def write(answer: Answer) -> None:
-        nonlocal begun
-        if not begun:  # not before there is an answer: bad input may come first
+        nonlocal has_header
+        if not has_header:  # only now: if no row can be read, nothing is written
             writer.writeheader()
-        begun = True
-        writer.writerow({name: shown(value) for name, value in plain(answer).items()})
+        has_header = True
+        writer.writerow({name: as_cell(value) for name, value in to_record(answer).items()})
 
     return write
 
 
 @contextmanager
-def _to_parquet(path: Path, plain: Any, names: Sequence[str]) -> Iterator[Write]:
-    kinds = {"source": pa.string(), "predicted": pa.string(), "confidence": pa.float32(), "abstains": pa.bool_()}
-    schema = pa.schema([*kinds.items(), ("error", pa.string()), *((name, pa.float32()) for name in names)])
-    held: list[dict[str, Any]] = []
+def _to_parquet(path: Path, to_record: Any, names: Sequence[str]) -> Iterator[Write]:
+    types = {"source": pa.string(), "predicted": pa.string(), "confidence": pa.float32(), "abstains": pa.bool_()}
+    schema = pa.schema([*types.items(), ("error", pa.string()), *((name, pa.float32()) for name in names)])
+    buffer: list[dict[str, Any]] = []
     with pq.ParquetWriter(path, schema, compression="zstd") as writer:
 
         def write(answer: Answer) -> None:
-            held.append(plain(answer))
-            if len(held) >= 4 * ROWS_PER_BATCH:
-                writer.write_table(pa.Table.from_pylist(held, schema=schema))
-                held.clear()
+            buffer.append(to_record(answer))
+            if len(buffer) >= 4 * ROWS_PER_BATCH:
+                writer.write_table(pa.Table.from_pylist(buffer, schema=schema))
+                buffer.clear()
 
         yield write
-        writer.write_table(pa.Table.from_pylist(held, schema=schema))
+        writer.write_table(pa.Table.from_pylist(buffer, schema=schema))

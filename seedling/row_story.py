@@ -1,4 +1,4 @@
-"""`seedling why ID`: a row's whole story, from where it came to which models learned from it."""
+"""`seedling why ID`: prints the history of a row, from its origin to the models that were trained on it."""
 
 from __future__ import annotations
 
@@ -19,49 +19,52 @@ from seedling.pipeline import row_stages
 from seedling.scrape.crawl_store import CrawlStore
 from seedling.terminal.console import PrintableConsole
 
-ENOUGH = 10  # rows shown where a question fits several
+MAX_LISTED_ROWS = 10
+MIN_P_LABEL_ERROR = 0.0005  # is not rounded to 0.000
 
 
-def show_story(workspace: Path, asked: str) -> None:
-    """Prints the story of the row, or the list of those that the question fits."""
+def show_story(workspace: Path, query: str) -> None:
+    """Prints the history of the row that matches the query, or the list of matches if there are several."""
     load(workspace)
     console = PrintableConsole()
-    chapters = {stage: frame for stage, frame in _generations(workspace) if len(frame)}
-    if not chapters:
-        raise InputError(f"{workspace} holds no generation yet: `seedling run` makes them.")
-    everything = pd.concat(chapters.values(), ignore_index=True)
-    fits = everything["id"].str.startswith(asked)
-    if not fits.any():
-        fits = _fits(everything["origin"], asked)
-    if not fits.any() and "text" in everything:
-        fits = _fits(everything["text"], asked)
-    own = fits & (everything["parent_ids"].map(len) == 0)  # rows that were made share their parent's origin
-    found = everything.loc[own if own.any() else fits, "id"].unique().tolist()
-    if not found:
-        raise InputError(f"No row's id begins with '{asked}', and no row's origin or text contains it.")
-    if len(found) > 1:
-        console.print(f"{len(found)} rows fit; name one of them:")
-        for one in found[:ENOUGH]:
-            console.print(
-                f"  {one}  {everything.loc[everything['id'] == one, 'origin'].iloc[0]}", highlight=False, soft_wrap=True
-            )
+    frames = {stage: frame for stage, frame in _generations(workspace) if len(frame)}
+    if not frames:
+        raise InputError(f"{workspace} contains no rows yet: run `seedling run` first.")
+    rows = pd.concat(frames.values(), ignore_index=True)
+    matches = rows["id"].str.startswith(query)
+    if not matches.any():
+        matches = _matches(rows["origin"], query)
+    if not matches.any() and "text" in rows:
+        matches = _matches(rows["text"], query)
+    collected = matches & (rows["parent_ids"].map(len) == 0)  # augmented rows share the origin of their parent
+    ids = rows.loc[collected if collected.any() else matches, "id"].unique().tolist()
+    if not ids:
+        raise InputError(f"No row has an id that starts with '{query}', or an origin or text that contains it.")
+    if len(ids) > 1:
+        console.print(f"{len(ids)} rows match; name one of them:")
+        for row_id in ids[:MAX_LISTED_ROWS]:
+            origin = rows.loc[rows["id"] == row_id, "origin"].iloc[0]
+            console.print(f"  {row_id}  {origin}", highlight=False, soft_wrap=True)
         return
-    for line in story(workspace, found[0], chapters):
+    for line in story(workspace, ids[0], frames):
         console.print(line, highlight=False, soft_wrap=True, markup=False)
 
 
-def _fits(column: pd.Series, asked: str) -> pd.Series:
-    """The rows where the column is the question, else those where it contains it, however accents are composed and blanks are repeated."""
-    names, name = column.fillna("").map(_composed), _composed(asked)
-    return names == name if (names == name).any() else names.str.contains(name, regex=False)
+def _matches(column: pd.Series, query: str) -> pd.Series:
+    """The rows whose value equals the query, or, if there are none, contains it.
+
+    Composed and decomposed accents are the same, and so are one and several blanks.
+    """
+    values, normalized = column.fillna("").map(_normalized), _normalized(query)
+    return values == normalized if (values == normalized).any() else values.str.contains(normalized, regex=False)
 
 
-def _composed(name: str) -> str:
+def _normalized(name: str) -> str:
     return " ".join(unicodedata.normalize("NFC", name).split())
 
 
 def _generations(workspace: Path) -> Iterator[tuple[str, pd.DataFrame]]:
-    """Stage → its kept and rejected rows (`reason` empty for kept ones)."""
+    """Stage and its kept and rejected rows (`reason` is empty for kept ones)."""
     root = workspace / "generations"
     folders = [root / name for name in row_stages()]
     for folder in [*folders, *sorted((root / "pseudo_label").glob("[0-9]*"))]:
@@ -71,105 +74,114 @@ def _generations(workspace: Path) -> Iterator[tuple[str, pd.DataFrame]]:
                 stage_of(folder),
                 pd.concat([kept, read_rejected(folder).reindex(columns=kept.columns)], ignore_index=True),
             )
-    quarantined = sorted((workspace / "quarantine").glob("*"))
-    for folder in quarantined:
+    for folder in sorted((workspace / "quarantine").glob("*")):
         if (folder / MANIFEST).is_file() and list(folder.glob("part-*.parquet")):
             yield f"quarantine/{folder.name}", read(folder).assign(reason="in quarantine")
 
 
-def story(workspace: Path, row: str, chapters: dict[str, pd.DataFrame]) -> Iterator[str]:
-    """The lines of a row's story."""
-    yield f"row {row}"
-    yield from _fetched(workspace, row, chapters)
-    for stage, frame in chapters.items():
-        for one in frame[frame["id"] == row].to_dict("records"):
-            yield f"  {stage}: {_told(one)}"
-    for stage, frame in chapters.items():
-        children = frame[[row in parents for parents in frame["parent_ids"]]]
-        if len(children):
-            kept = int(children["reason"].isna().sum())
-            yield f"  {stage}: {len(children)} rows were made from it, {kept} kept: {', '.join(children['id'].head(3))} …"
-    yield from _gates_of(workspace, row)
-    yield from _predicted(workspace, row, chapters)
+def story(workspace: Path, row_id: str, frames: dict[str, pd.DataFrame]) -> Iterator[str]:
+    """The lines of a row's history. frames: kept and rejected rows by stage."""
+    yield f"row {row_id}"
+    yield from _fetched(workspace, row_id, frames)
+    for stage, frame in frames.items():
+        for record in frame[frame["id"] == row_id].to_dict("records"):
+            yield f"  {stage}: {_describe(record)}"
+    for stage, frame in frames.items():
+        derived = frame[[row_id in parents for parents in frame["parent_ids"]]]
+        if len(derived):
+            kept = int(derived["reason"].isna().sum())
+            examples = ", ".join(derived["id"].head(3))
+            yield f"  {stage}: {len(derived)} rows were made from it, {kept} kept: {examples} …"
+    yield from _failed_checks(workspace, row_id)
+    yield from _models(workspace, row_id, frames)
 
 
-def _told(one: dict[str, Any]) -> str:
+def _describe(record: dict[str, Any]) -> str:
     parts = []
-    if isinstance(one["reason"], str):
-        parts.append(f"REJECTED: {one['reason']}")
-    if isinstance(one["origin"], str):
-        parts.append(f"from {one['origin']}")
-    parts.append(f"split {one['split']}" + ("" if pd.isna(one["fold"]) else f", fold {int(one['fold'])}"))
-    if isinstance(one["label"], str):
-        parts.append(
-            f"label '{one['label']}' by {one['label_source']}, weight {one['weight']:g}, confidence {one['confidence']:.3f}"
-        )
-    if isinstance(one.get("votes"), Sequence | np.ndarray) and len(one["votes"]):
-        parts.append(f"votes {', '.join(one['votes'])}")
-    if len(one["parent_ids"]):
-        parts.append(f"parents {', '.join(one['parent_ids'])}")
-    if isinstance(one["recipe"], str):
-        parts.append(f"recipe {one['recipe']}")
-    if isinstance(one["group"], str) and one["group"] != one["id"]:
-        parts.append(f"group {one['group']}")
-    if isinstance(one.get("p_label_error"), float) and not pd.isna(one["p_label_error"]):
-        parts.append(f"label wrong with probability {one['p_label_error']:.3f}, '{one['suggested_label']}' suggested")
-    if isinstance(one.get("original_label"), str):
-        parts.append(f"label was given as '{one['original_label']}'")
-    if isinstance(one.get("quality"), Sequence | np.ndarray) and len(one["quality"]):
-        parts.append(f"quality {', '.join(one['quality'])}")
-    parts += [f"{name} {one[name]}" for name in ("license", "attribution") if isinstance(one[name], str)]
+    if isinstance(record["reason"], str):
+        parts.append(f"REJECTED: {record['reason']}")
+    if isinstance(record["origin"], str):
+        parts.append(f"from {record['origin']}")
+    parts.append(f"split {record['split']}" + ("" if pd.isna(record["fold"]) else f", fold {int(record['fold'])}"))
+    if isinstance(record["label"], str):
+        label = f"label '{record['label']}' by {record['label_source']}"
+        parts.append(f"{label}, weight {record['weight']:g}, confidence {record['confidence']:.3f}")
+    if isinstance(record.get("votes"), Sequence | np.ndarray) and len(record["votes"]):
+        parts.append(f"votes {', '.join(record['votes'])}")
+    if len(record["parent_ids"]):
+        parts.append(f"parents {', '.join(record['parent_ids'])}")
+    if isinstance(record["recipe"], str):
+        parts.append(f"recipe {record['recipe']}")
+    if isinstance(record["group"], str) and record["group"] != record["id"]:
+        parts.append(f"group {record['group']}")
+    parts += _describe_quality(record)
+    parts += [f"{name} {record[name]}" for name in ("license", "attribution") if isinstance(record[name], str)]
     return "; ".join(parts)
 
 
-def _fetched(workspace: Path, row: str, chapters: dict[str, pd.DataFrame]) -> Iterator[str]:
-    """When it was last asked for on the web."""
-    frame = chapters.get("scrape")
-    origins = [] if frame is None else frame.loc[frame["id"] == row, "origin"].dropna().tolist()
+def _describe_quality(record: dict[str, Any]) -> Iterator[str]:
+    """What validate measured: the probability of a label error, the original label and quality flags."""
+    p_label_error = record.get("p_label_error")
+    if isinstance(p_label_error, float) and not pd.isna(p_label_error) and p_label_error >= MIN_P_LABEL_ERROR:
+        suggested = f", suggested label '{record['suggested_label']}'"
+        yield f"label error with probability {p_label_error:.3f}{suggested}"
+    if isinstance(record.get("original_label"), str):
+        yield f"original label '{record['original_label']}'"
+    if isinstance(record.get("quality"), Sequence | np.ndarray) and len(record["quality"]):
+        yield f"quality {', '.join(record['quality'])}"
+
+
+def _fetched(workspace: Path, row_id: str, frames: dict[str, pd.DataFrame]) -> Iterator[str]:
+    """When the row was last fetched from the web."""
+    frame = frames.get("scrape")
+    origins = [] if frame is None else frame.loc[frame["id"] == row_id, "origin"].dropna().tolist()
     for path in sorted((workspace / ".seedling" / "web").glob("*.sqlite")):
         with CrawlStore(path) as store:
             for origin in origins:
-                asked = store.fetched(origin) or store.fetched(origin.partition("#")[0])
-                if asked is not None:
-                    yield f"  fetched {datetime.fromtimestamp(asked, UTC).isoformat(timespec='seconds')} ({path.stem})"
+                fetched = store.fetched(origin) or store.fetched(origin.partition("#")[0])
+                if fetched is not None:
+                    time = datetime.fromtimestamp(fetched, UTC).isoformat(timespec="seconds")
+                    yield f"  fetched {time} ({path.stem})"
 
 
-def _gates_of(workspace: Path, row: str) -> Iterator[str]:
-
+def _failed_checks(workspace: Path, row_id: str) -> Iterator[str]:
+    """The checks of quality gates that list the row."""
     for path in sorted(workspace.glob("**/gate.json")):
         for check in read_json(path):
-            if row in check["rows"]:
-                yield f"  gate of {path.parent.relative_to(workspace)}: not met: {check['expectation']} ({check['observed']})"
+            if row_id in check["rows"]:
+                stage = path.parent.relative_to(workspace)
+                yield f"  gate of {stage}: failed: {check['expectation']} ({check['observed']})"
 
 
-def _predicted(workspace: Path, row: str, chapters: dict[str, pd.DataFrame]) -> Iterator[str]:
-    """Which models learned from it, and what was predicted for it by models that did not."""
+def _models(workspace: Path, row_id: str, frames: dict[str, pd.DataFrame]) -> Iterator[str]:
+    """The models that were trained on the row, and the predictions of the others."""
     for model in sorted((workspace / "models").glob("[0-9]*")):
         path = model / "out_of_fold.parquet"
         if not path.is_file():
             continue
         frame = read_frame(path)
-        for one in frame[frame["id"] == row].to_dict("records"):
+        for record in frame[frame["id"] == row_id].to_dict("records"):
             learned = (
                 "held out from all models"
-                if pd.isna(one["fold"])
-                else f"all models but fold {int(one['fold'])}'s learned from it"
+                if pd.isna(record["fold"])
+                else f"all models but fold {int(record['fold'])}'s learned from it"
             )
-            yield f"  models/{model.name}: {learned}; the others give '{one['label']}' {_chance(one, frame):.3f}"
-        pseudo = chapters.get(f"pseudo_label@{model.name}")
-        used = pseudo is not None and bool(
-            ((pseudo["id"] == row) & (pseudo["weight"] > 0) & pseudo["reason"].isna()).any()
-        )
-        if used:
-            yield f"  models/{model.name}: learned from its pseudo-label"
+            probability = _label_probability(record, frame)
+            yield f"  models/{model.name}: {learned}; the others give '{record['label']}' {probability:.3f}"
+        pseudo_labeled = frames.get(f"pseudo_label@{model.name}")
+        if pseudo_labeled is not None:
+            is_used = (pseudo_labeled["weight"] > 0) & pseudo_labeled["reason"].isna()
+            if bool(((pseudo_labeled["id"] == row_id) & is_used).any()):
+                yield f"  models/{model.name}: learned from its pseudo-label"
     path = workspace / "reports" / "predictions.parquet"
     if path.is_file():
         frame = read_frame(path)
-        for one in frame[frame["id"] == row].to_dict("records"):
-            yield f"  evaluate: label '{one['label']}', predicted '{one['predicted']}' by models/{one['round']}"
+        for record in frame[frame["id"] == row_id].to_dict("records"):
+            predicted = f"predicted '{record['predicted']}' by models/{record['round']}"
+            yield f"  evaluate: label '{record['label']}', {predicted}"
 
 
-def _chance(one: dict[str, Any], frame: pd.DataFrame) -> float:
-    """The out-of-fold probability of the row's own label; the classes are the sorted labels."""
+def _label_probability(record: dict[str, Any], frame: pd.DataFrame) -> float:
+    """Out-of-fold probability of the row's label. The classes are the sorted labels of the frame."""
     classes = sorted(frame["label"].unique())
-    return float(one["probabilities"][classes.index(one["label"])])
+    return float(record["probabilities"][classes.index(record["label"])])

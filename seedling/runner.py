@@ -113,21 +113,21 @@ def _pass_gate(stage: Stage, folder: Path, workspace: Path, inputs: Path, max_me
     """Asks the gate; gives what is to be written down once the generation stands. Raises GateFailed where it says no."""
     from seedling.gates.checking import (
         check,
+        columns_in_gate,
         explain,
         load_gates,
-        load_own,
-        wanted_columns,
+        load_user_expectations,
         write_checks,
         write_comparisons,
     )
-    from seedling.gates.columns import gated_rows, offered, remember
+    from seedling.gates.columns import available_columns, gated_rows, save_for_comparison
     from seedling.gates.history import record_gate
 
     gates, memory = load_gates(inputs), workspace / ".seedling" / "gates" / f"{stage.name}.parquet"
     if _skipped(stage, folder):
         write_checks([], folder)  # the loop has stopped: there is nothing to judge
         return lambda: write_comparisons([], workspace, stage.name)
-    columns_to_gate = wanted_columns(stage.name, gates)
+    gate_columns = columns_in_gate(stage.name, gates)
     validated = None if stage.kind in {"scrape", "validate"} else workspace / VALIDATED
     rows = gated_rows(
         stage.name,
@@ -136,10 +136,10 @@ def _pass_gate(stage: Stage, folder: Path, workspace: Path, inputs: Path, max_me
         collected=workspace / COLLECTED,
         last=workspace / stage.output,
         memory=memory,
-        wanted=columns_to_gate,
+        columns=gate_columns,
         max_megapixels=max_megapixels,
     )
-    user_expectations, columns = load_own(inputs, gates), offered(stage.name, folder, validated)
+    user_expectations, columns = load_user_expectations(inputs, gates), available_columns(stage.name, folder, validated)
     checks = check(stage.name, rows, gates, workspace / ".seedling", user_expectations, columns)
     write_checks(checks, folder)
     record_gate(workspace, stage.name, [asdict(check) for check in checks], user_expectations.meanings)
@@ -156,7 +156,7 @@ def _pass_gate(stage: Stage, folder: Path, workspace: Path, inputs: Path, max_me
 
     to_remember = folder.with_name(f"{folder.name}.memory")  # beside it until the generation stands
     to_remember.unlink(missing_ok=True)
-    remember(rows, columns_to_gate, to_remember)
+    save_for_comparison(rows, gate_columns, to_remember)
 
     def write_down() -> None:
         write_comparisons(checks, workspace, stage.name)
@@ -187,9 +187,9 @@ def _gates_page(workspace: Path) -> Path | None:
 
 def gate_changed(stage: Stage, workspace: Path, inputs: Path | None = None) -> bool:
     """Whether the stage's gate would now be asked with other expectations of the user's own than when it was asked."""
-    from seedling.gates.checking import asked_with_others
+    from seedling.gates.checking import user_expectations_changed
 
-    return asked_with_others(inputs or workspace, workspace / stage.output)
+    return user_expectations_changed(inputs or workspace, workspace / stage.output)
 
 
 def _skipped(stage: Stage, folder: Path) -> bool:

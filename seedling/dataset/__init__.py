@@ -1,1 +1,1 @@
-"""The record: how a dataset generation lies on disk."""
+"""Dataset generations on disk: their format, reading and writing."""

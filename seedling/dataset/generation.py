@@ -1,12 +1,13 @@
-"""The record: how a dataset generation lies on disk. The only module that reads and writes one.
+"""The record: the format of a dataset generation on disk. The only module that reads and writes generations.
 
-A folder holds `part-00000.parquet …` (kept rows), `rejected.parquet` (dropped rows, with a `reason`) and
-`manifest.json`, written last: its presence means whole. No wall-clock time and no absolute path is in any of them.
+A folder contains `part-00000.parquet …` (kept rows), `rejected.parquet` (rejected rows, with a `reason`) and
+`manifest.json`. The manifest is written last, so a folder with a manifest is complete. The files contain neither times
+nor absolute paths.
 
-An image's bytes lie once, in the generation that first held them (scrape, augment, synthesize). The stages that only
-decide about rows (validate, pseudo_label) write every column but `image`; `payloads` joins the two by id.
-Part boundaries follow the ids' hashes (content-defined chunking, Muthitacharoen et al. 2001) and the origins' folders,
-so rows that come later change only the parts beside them and DVC stores only those.
+An image is stored once, in the generation that created it (scrape, augment, synthesize). The stages that only decide
+about rows (validate, pseudo_label) write all columns except `image`; `payloads` joins the two by id. Part boundaries
+follow the hashes in the ids (content-defined chunking, Muthitacharoen et al. 2001) and the folders of the origins. New
+rows therefore change only the neighboring parts, and DVC stores only those.
 """
 
 from __future__ import annotations
@@ -34,11 +35,12 @@ from seedling.files.reading import read_json, reading, remedy
 Modality = Literal["image", "text"]
 FORMAT = 1
 MANIFEST = "manifest.json"
-SPLITS = ("train", "validation", "test", "pool", "out_of_scope")  # that a user may name; mixin is a source's role
+SPLITS = ("train", "validation", "test", "pool", "out_of_scope")  # that users can set; mixin is the role of a source
 REJECTED = "rejected.parquet"
 PART_NAME = re.compile(r"part-\d{5,}\.parquet")
-ROWS_PER_PART = 200  # on average; a part has a quarter to four times as many
-BYTES_PER_PART = 64 * 2**20  # a part is also cut here, so that memory stays flat with large photographs
+ROWS_PER_PART = 200  # on average; a part has a quarter of it to four times as many
+READ_BATCH_ROWS = 256
+MAX_PART_BYTES = 64 * 2**20  # bounds the memory for large photographs
 
 IMAGE_TYPE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 COLUMNS: list[pa.Field] = [
@@ -61,7 +63,10 @@ COLUMNS: list[pa.Field] = [
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One row of the record; `payload` is the encoded image or the NFC text, `extra` the stage's own columns."""
+    """One row of the record.
+
+    payload: the encoded image or the NFC text; extra: the stage's own columns.
+    """
 
     id: str
     split: str = "pool"
@@ -82,47 +87,47 @@ class Row:
 
 
 def source_of(origin: str | None) -> str:
-    """The site of an address, the table of a row, the first folder of a file."""
-    place, row, _ = (origin or "").partition("#")
-    if "://" in place:
+    """The host of a URL, the table of a table row, or the first folder of a file path."""
+    location, separator, _ = (origin or "").partition("#")
+    if "://" in location:
         try:
-            return urlsplit(place).hostname or ""
-        except ValueError:  # an address that no site can have
+            return urlsplit(location).hostname or ""
+        except ValueError:  # an invalid URL
             return ""
-    return place if row else place.partition("/")[0]
+    return location if separator else location.partition("/")[0]
 
 
 def identify(content: bytes, parents: Sequence[str] = (), recipe: str | None = None) -> str:
-    """A row's id, 32 hexadecimal digits: of its content (decoded pixels or NFC text) and of what made it."""
+    """A row's id, 32 hexadecimal digits: the hash of its content (decoded pixels or NFC text), parents and recipe."""
     return identities(content, parents, recipe)[1]
 
 
 def identities(content: bytes, parents: Sequence[str] = (), recipe: str | None = None) -> tuple[str, str]:
-    """The hash of a row's content alone, which copies share whatever made them, and its id; see `identify`."""
+    """The hash of the content alone, which copies share whatever their parents and recipe, and the id of `identify`."""
     digest = hashlib.blake2b(content, digest_size=16)
-    alone = digest.copy()
-    alone.update(b"\x1f")
+    content_digest = digest.copy()
+    content_digest.update(b"\x1f")
     for part in (*parents, recipe or ""):
         digest.update(b"\x1f" + part.encode())
-    return alone.hexdigest(), digest.hexdigest()
+    return content_digest.hexdigest(), digest.hexdigest()
 
 
 def recipe_json(operation: str, **parameters: Any) -> str:
-    """The recipe column's canonical JSON: enough to make the row again from its parents."""
+    """The canonical JSON of the recipe column, which is enough to create the row again from its parents."""
     return json.dumps({"operation": operation, **parameters}, sort_keys=True, separators=(",", ":"))
 
 
 def schema(
     modality: Modality, *, images: bool = True, extra: Sequence[pa.Field] = (), reason: bool = False
 ) -> pa.Schema:
-    """The Parquet schema, with the Hugging Face features in its metadata, so that `datasets` decodes the images."""
+    """The Parquet schema. Its metadata contains the Hugging Face features, so that `datasets` decodes the images."""
     fields = list(COLUMNS)
     if modality == "text":
         fields.append(pa.field("text", pa.string()))
     elif images:
         fields.append(pa.field("image", IMAGE_TYPE))
     fields += [*extra, *([pa.field("reason", pa.string())] if reason else [])]
-    features = {one.name: _feature(one.type) for one in fields}
+    features = {column.name: _feature(column.type) for column in fields}
     metadata = {b"huggingface": json.dumps({"info": {"features": features}}, sort_keys=True).encode()}
     return pa.schema(fields, metadata=metadata)
 
@@ -136,7 +141,7 @@ def _feature(kind: pa.DataType) -> dict[str, Any]:
 
 
 class GenerationWriter:
-    """Writes one generation, a part at a time; without `close` the folder has no manifest and counts for nothing."""
+    """Write one generation, a part at a time. Without a call of `close` it has no manifest and is incomplete."""
 
     def __init__(
         self,
@@ -150,7 +155,7 @@ class GenerationWriter:
         folder.mkdir(parents=True, exist_ok=True)
         self._folder, self._stage, self._modality = folder, stage, modality
         self._schema = schema(modality, images=images, extra=extra)
-        self._columns: list[Row] = []
+        self._rows: list[Row] = []
         self._bytes = 0
         self._parts: list[dict[str, Any]] = []
         self._rejected: list[tuple[Row, str]] = []
@@ -170,32 +175,34 @@ class GenerationWriter:
             self._rejected_file.close()
 
     def keep(self, row: Row) -> None:
-        """Adds a kept row."""
-        many = ROWS_PER_PART
-        if len(self._columns) >= many // 4 and _folder(row) != _folder(self._columns[-1]):
-            self._flush()  # so that files that join one folder leave the next folder's parts alone
-        self._columns.append(row)
+        """Add a kept row."""
+        min_rows = ROWS_PER_PART // 4
+        if len(self._rows) >= min_rows and _folder(row) != _folder(self._rows[-1]):
+            self._flush()  # new files in one folder do not change the parts of the next folder
+        self._rows.append(row)
         self._bytes += len(row.payload or "")
         self.kept[row.split, row.label, row.label_source] += 1
-        boundary = len(self._columns) >= many // 4 and int(row.id[:12], 16) % many == 0
-        if boundary or len(self._columns) >= 4 * many or self._bytes >= BYTES_PER_PART:
+        is_boundary = len(self._rows) >= min_rows and int(row.id[:12], 16) % ROWS_PER_PART == 0
+        if is_boundary or len(self._rows) >= 4 * ROWS_PER_PART or self._bytes >= MAX_PART_BYTES:
             self._flush()
 
     def reject(self, row: Row, reason: str) -> None:
-        """Adds a dropped row with its reason, a short snake_case word."""
+        """Add a rejected row with its reason code, in snake_case."""
         self._rejected.append((row, reason))
         self._rejected_bytes += len(row.payload or "")
         self.reasons[reason] += 1
-        if len(self._rejected) >= 4 * ROWS_PER_PART or self._rejected_bytes >= BYTES_PER_PART:
+        if len(self._rejected) >= 4 * ROWS_PER_PART or self._rejected_bytes >= MAX_PART_BYTES:
             self._flush_rejected()
 
     def close(self, *, rows_in: int, classes: Sequence[str] = (), **notes: Any) -> dict[str, Any]:
-        """Writes what is left and then the manifest.
+        """Write the remaining rows and then the manifest, which is returned.
 
-        rows_in: the rows that the stage was given or set out to make, counted apart from what it kept and rejected.
-        Raises IncompleteGeneration where they do not add up.
+        rows_in: the number of rows that the stage received or planned to create, counted independently of the kept and
+        rejected rows; notes: stored in the manifest.
+
+        Raises IncompleteGeneration if rows_in is not the number of kept and rejected rows.
         """
-        if self._columns or not self._parts:
+        if self._rows or not self._parts:
             self._flush()
         self._flush_rejected()
         self._rejected_file.close()
@@ -209,7 +216,7 @@ class GenerationWriter:
             "reasons": dict(sorted(self.reasons.items())),
             "counts": [
                 {"split": split, "label": label, "label_source": source, "rows": rows}
-                for (split, label, source), rows in sorted(self.kept.items(), key=lambda one: str(one[0]))
+                for (split, label, source), rows in sorted(self.kept.items(), key=lambda item: str(item[0]))
             ],
             "parts": self._parts,
             "notes": notes,
@@ -220,10 +227,10 @@ class GenerationWriter:
 
     def _flush(self) -> None:
         name = f"part-{len(self._parts):05d}.parquet"
-        table = _table(self._columns, self._schema)
+        table = _table(self._rows, self._schema)
         pq.write_table(table, self._folder / name, compression="zstd", row_group_size=4 * ROWS_PER_PART)
-        self._parts.append({"file": name, "rows": len(self._columns)})
-        self._columns, self._bytes = [], 0
+        self._parts.append({"file": name, "rows": len(self._rows)})
+        self._rows, self._bytes = [], 0
 
     def _flush_rejected(self) -> None:
         if self._rejected:
@@ -237,7 +244,7 @@ def _folder(row: Row) -> str:
     return (row.origin or "").rpartition("/")[0]
 
 
-def _table(rows: Sequence[Row], wanted: pa.Schema) -> pa.Table:
+def _table(rows: Sequence[Row], columns: pa.Schema) -> pa.Table:
     def cell(row: Row, name: str) -> Any:
         if name == "image":
             return None if row.payload is None else {"bytes": row.payload, "path": f"{row.id}.png"}
@@ -245,26 +252,32 @@ def _table(rows: Sequence[Row], wanted: pa.Schema) -> pa.Table:
             return row.payload
         return row.extra[name] if name in row.extra else getattr(row, name)
 
-    return pa.Table.from_pydict({one.name: [cell(row, one.name) for row in rows] for one in wanted}, schema=wanted)
+    values = {column.name: [cell(row, column.name) for row in rows] for column in columns}
+    return pa.Table.from_pydict(values, schema=columns)
 
 
 def check_counts(manifest: Mapping[str, Any], files: Mapping[str, int] | None = None) -> None:
-    """Raises IncompleteGeneration unless rows in = rows kept + rows rejected (and, with `files`, as the files have it)."""
+    """Check that rows in = rows kept + rows rejected, and that the files have as many rows as the manifest.
+
+    files: {"kept", "rejected"}, from `rows_on_disk`; None: only the manifest is checked.
+
+    Raises IncompleteGeneration if the numbers differ.
+    """
     rows = manifest["rows"]
     if rows["in"] != rows["kept"] + rows["rejected"]:
         raise IncompleteGeneration(
-            f"Stage '{manifest['stage']}' lost rows: {rows['in']} in, but {rows['kept']} kept + {rows['rejected']} rejected. "
-            "This is an error in Seedling: please report it with the manifest."
+            f"Stage '{manifest['stage']}' lost rows: {rows['in']} in, but {rows['kept']} kept + {rows['rejected']} "
+            "rejected. This is an error in Seedling: please report it with the manifest."
         )
     if files is not None and (files["kept"], files["rejected"]) != (rows["kept"], rows["rejected"]):
         raise IncompleteGeneration(
-            f"Stage '{manifest['stage']}': the manifest says {rows['kept']} kept and {rows['rejected']} rejected rows, "
-            f"the files hold {files['kept']} and {files['rejected']}: run the stage again."
+            f"Stage '{manifest['stage']}': the manifest has {rows['kept']} kept and {rows['rejected']} rejected rows, "
+            f"but the files hold {files['kept']} and {files['rejected']}: run the stage again."
         )
 
 
 def rows_on_disk(folder: Path) -> dict[str, int]:
-    """The rows that the Parquet footers count: {"kept", "rejected"}."""
+    """The numbers of rows in the Parquet footers: {"kept", "rejected"}."""
     kept = sum(_rows_in(part) for part in sorted(folder.glob("part-*.parquet")))
     return {"kept": kept, "rejected": _rows_in(folder / REJECTED)}
 
@@ -275,32 +288,42 @@ def _rows_in(file: Path) -> int:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Canonical JSON: sorted keys, two spaces, a last newline; the same value gives the same bytes."""
+    """Write canonical JSON: sorted keys, an indent of two spaces, and a final newline.
+
+    Equal values give equal bytes. The file is renamed into place, so that a kill or a full disk leaves no partial file.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.new")  # renamed into place: a kill or a full disk leaves no half of a file
+    temporary = path.with_name(f".{path.name}.new")
     try:
-        beside.write_text(json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
-        beside.replace(path)
+        temporary.write_text(json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
+        temporary.replace(path)
     except OSError:
-        beside.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """The manifest. Raises MissingGeneration where the folder is absent or not whole."""
+    """Read the manifest.
+
+    Raises MissingGeneration if the folder is absent or incomplete, and DamagedFile if the manifest or a part is not
+    valid.
+    """
     path = folder / MANIFEST
     if not path.is_file():
         raise MissingGeneration(folder.name if folder.parent.name == "generations" else folder, stage_of(folder))
     manifest: dict[str, Any] = read_json(path)
     if not isinstance(manifest, dict) or "rows" not in manifest:
-        raise DamagedFile(path, "it is no manifest", remedy(path))
+        raise DamagedFile(path, "it is not a manifest", remedy(path))
     for name in [*(str(part["file"]) for part in manifest.get("parts", [])), REJECTED]:
         _check_part(path, name)
     return manifest
 
 
 def _check_part(manifest: Path, name: str) -> None:
-    """Raises DamagedFile for a part that is not a file of the generation, but of another folder, or a link to one that is not in DVC's cache."""
+    """Check that a part is a file of the generation, or a link into DVC's cache.
+
+    Raises DamagedFile for a name in another folder or for another link.
+    """
     if name != REJECTED and PART_NAME.fullmatch(name) is None:
         raise DamagedFile(manifest, f"it names {name!r}, which is not a part of a generation", remedy(manifest))
     part = manifest.with_name(name)
@@ -309,17 +332,17 @@ def _check_part(manifest: Path, name: str) -> None:
 
 
 def digest(folder: Path) -> str:
-    """A hash of the folder's files, names and bytes, 16 hexadecimal digits."""
-    whole = hashlib.blake2b(digest_size=8)
-    for path in sorted(one for one in folder.rglob("*") if one.is_file()):
-        whole.update(
+    """A hash of the names and contents of the folder's files, 16 hexadecimal digits."""
+    folder_digest = hashlib.blake2b(digest_size=8)
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        folder_digest.update(
             path.relative_to(folder).as_posix().encode() + b"\x1f" + hashlib.blake2b(path.read_bytes()).digest()
         )
-    return whole.hexdigest()
+    return folder_digest.hexdigest()
 
 
 def stage_of(folder: Path) -> str:
-    """The stage that writes this folder: `generations/pseudo_label/1` → `pseudo_label@1`, `models/0` → `train@0`."""
+    """The stage that writes the folder: `generations/pseudo_label/1` → `pseudo_label@1`, `models/0` → `train@0`."""
     if folder.parent.name in {"pseudo_label", "models"}:
         return f"{folder.parent.name.replace('models', 'train')}@{folder.name}"
     return folder.name
@@ -332,50 +355,54 @@ def read(
     splits: Collection[str] | None = None,
     ids: Collection[str] | None = None,
 ) -> pd.DataFrame:
-    """The kept rows, one frame; all columns but the images unless told.
+    """Read the kept rows into one frame.
 
-    splits, ids: rows of these alone; the others are dropped part by part, so that they never lie in memory together.
+    columns: None for all columns except the images; splits, ids: only these rows are read. Other rows are dropped part
+    by part, so that they are never in memory together.
     """
     files = [part["file"] for part in read_manifest(folder)["parts"]]
-    wanted = {name: pa.array(sorted(some)) for name, some in (("split", splits), ("id", ids)) if some is not None}
-    return _read(folder, files, columns, wanted)
+    selected = {"split": splits, "id": ids}
+    filters = {name: pa.array(sorted(values)) for name, values in selected.items() if values is not None}
+    return _read(folder, files, columns, filters)
 
 
 def columns_of(folder: Path) -> list[str]:
-    """The kept rows' columns but the images."""
+    """The names of the kept rows' columns, except the images."""
     first = folder / read_manifest(folder)["parts"][0]["file"]
     with reading(first):
         return [name for name in pq.read_schema(first).names if name != "image"]
 
 
 def read_rejected(folder: Path, columns: Sequence[str] | None = None) -> pd.DataFrame:
-    """The dropped rows with their reasons."""
+    """Read the rejected rows with their reasons."""
     read_manifest(folder)
     return _read(folder, [REJECTED], columns, {})
 
 
 def _read(
-    folder: Path, files: Sequence[str], columns: Sequence[str] | None, wanted: Mapping[str, pa.Array]
+    folder: Path, files: Sequence[str], columns: Sequence[str] | None, filters: Mapping[str, pa.Array]
 ) -> pd.DataFrame:
+    """Read files of the generation. filters: column → the values of the rows to read."""
     with reading(folder / files[0]):
         names = pq.read_schema(folder / files[0]).names
-    shown = [name for name in names if name != "image"] if columns is None else list(columns)
+    selected = [name for name in names if name != "image"] if columns is None else list(columns)
+    to_read = [*selected, *(name for name in filters if name not in selected)]
     tables = []
     for file in files:
         with reading(folder / file):
-            table = pq.read_table(folder / file, columns=[*shown, *(name for name in wanted if name not in shown)])
-        for name, some in wanted.items():
-            table = table.filter(pc.is_in(table[name], some.cast(pa.string())))
-        tables.append(table.select(shown))
+            table = pq.read_table(folder / file, columns=to_read)
+        for name, values in filters.items():
+            table = table.filter(pc.is_in(table[name], values.cast(pa.string())))
+        tables.append(table.select(selected))
     frame = pa.concat_tables(tables).to_pandas(ignore_metadata=True)
     for name in frame.columns:
-        if isinstance(frame[name].dtype, pd.StringDtype):  # None for what is missing, as Row and the schema have it
+        if isinstance(frame[name].dtype, pd.StringDtype):  # None for missing values, as in Row and the schema
             frame[name] = frame[name].astype(object).where(frame[name].notna(), None)
     return frame
 
 
 def ids_of(folder: Path, split: str) -> Iterator[str]:
-    """The ids of the split's kept rows, in their order, a part in memory at a time."""
+    """Yield the ids of the split's kept rows in order, with one part in memory at a time."""
     for part in read_manifest(folder)["parts"]:
         with reading(folder / part["file"]):
             table = pq.read_table(folder / part["file"], columns=["id", "split"])
@@ -383,40 +410,43 @@ def ids_of(folder: Path, split: str) -> Iterator[str]:
 
 
 def stream(folder: Path) -> Iterator[Row]:
-    """The kept rows in their order, a row group in memory at a time."""
+    """Yield the kept rows in order, with one row group in memory at a time."""
     for part in read_manifest(folder)["parts"]:
         with reading(folder / part["file"]):
             yield from _rows(pq.ParquetFile(folder / part["file"]))
 
 
 def _rows(file: pq.ParquetFile) -> Iterator[Row]:
-    known = set(Row.__slots__)
-    for batch in file.iter_batches(batch_size=256):
+    row_fields = set(Row.__slots__)
+    for batch in file.iter_batches(batch_size=READ_BATCH_ROWS):
         for values in batch.to_pylist():
             image, text = values.pop("image", None), values.pop("text", None)
-            extra = {name: values.pop(name) for name in list(values) if name not in known}
+            extra = {name: values.pop(name) for name in list(values) if name not in row_fields}
             yield Row(**values, payload=image["bytes"] if image else text, extra=extra)
 
 
-def rewritten(folder: Path, into: Path, change: Callable[[Row], Row]) -> None:
-    """The generation with every kept row changed, none added or dropped; its own columns and notes stay, rejected rows are left behind."""
+def rewrite(folder: Path, into: Path, change: Callable[[Row], Row]) -> None:
+    """Write the generation into another folder with every kept row changed.
+
+    The stage's own columns and the notes are kept. Rejected rows are left out.
+    """
     manifest = read_manifest(folder)
-    there = pq.read_schema(folder / manifest["parts"][0]["file"])
-    own = [there.field(name) for name in there.names if name not in {*Row.__slots__, "image", "text"}]
+    columns = pq.read_schema(folder / manifest["parts"][0]["file"])
+    extra = [columns.field(name) for name in columns.names if name not in {*Row.__slots__, "image", "text"}]
     with GenerationWriter(
-        into, stage=manifest["stage"], modality=manifest["modality"], images="image" in there.names, extra=own
+        into, stage=manifest["stage"], modality=manifest["modality"], images="image" in columns.names, extra=extra
     ) as writer:
         for row in stream(folder):
             writer.keep(change(row))
         writer.close(rows_in=sum(writer.kept.values()), classes=manifest["classes"], **manifest["notes"])
 
 
-def payloads(folders: Iterable[Path], wanted: Iterable[str]) -> Iterator[tuple[str, bytes | str]]:
-    """The images or texts of the wanted ids, each once, in the folders' order.
+def payloads(folders: Iterable[Path], ids: Iterable[str]) -> Iterator[tuple[str, bytes | str]]:
+    """Yield the id and the image or text of these rows, each once, in the order of the folders.
 
-    Raises IncompleteGeneration where an id is in none of the folders.
+    Raises IncompleteGeneration if an id is in none of the folders.
     """
-    missing = set(wanted)
+    missing = set(ids)
     for folder in folders:
         column = "text" if read_manifest(folder)["modality"] == "text" else "image"
         for part in read_manifest(folder)["parts"]:
@@ -426,13 +456,13 @@ def payloads(folders: Iterable[Path], wanted: Iterable[str]) -> Iterator[tuple[s
                 file = pq.ParquetFile(folder / part["file"])
                 if column not in file.schema_arrow.names:
                     continue
-                for batch in file.iter_batches(batch_size=256, columns=["id", column]):
+                for batch in file.iter_batches(batch_size=READ_BATCH_ROWS, columns=["id", column]):
                     for values in batch.to_pylist():
                         if values["id"] in missing:
                             missing.discard(values["id"])
                             yield values["id"], values[column]["bytes"] if column == "image" else values[column]
     if missing:
-        shown = ", ".join(sorted(missing)[:3])
+        examples = ", ".join(sorted(missing)[:3])
         raise IncompleteGeneration(
-            f"{len(missing)} rows have no image or text, {shown} among them: run `seedling run` again."
+            f"{len(missing)} rows have no image or text, for example {examples}: run `seedling run` again."
         )

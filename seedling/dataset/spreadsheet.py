@@ -1,4 +1,7 @@
-"""Cells of lists that people open in a spreadsheet: a cell that begins like a formula would be executed there."""
+"""Write CSV lists that are safe to open in a spreadsheet program.
+
+A spreadsheet program may execute a cell that starts like a formula.
+"""
 
 from __future__ import annotations
 
@@ -11,32 +14,32 @@ from seedling.terminal.printable import printable
 
 FORMULA = re.compile(r"[\s'\"]*[=+\-@＝＋－＠]")
 NUMBER = re.compile(r"[+-]?\d+(?:[.,]\d+)?(?:[eE][+-]?\d+)?%?")
-LEADING = "\t\r\n"  # that a spreadsheet passes over
-MARK = "'"  # makes a cell a text
+LEADING = "\t\r\n"  # characters that a spreadsheet program skips
+MARK = "'"  # marks a cell as text
 
 
 def is_formula(value: Any) -> bool:
-    """Whether a spreadsheet may take the cell for a formula or a command; a number is none."""
+    """Whether a spreadsheet program may interpret the cell as a formula or a command. A number is not a formula."""
     if not isinstance(value, str) or not value:
         return False
     return (FORMULA.match(value) is not None or value[0] in LEADING) and not NUMBER.fullmatch(value)
 
 
 def spreadsheet_cell(value: Any) -> Any:
-    r"""The value, with an apostrophe before it where it may be a formula; control characters are written out, as in \r."""
+    r"""The value, after an apostrophe if it may be a formula, with control characters escaped as in \r."""
     if not isinstance(value, str):
         return value
-    shown = printable(value, keep="\n\t")
-    return f"{MARK}{shown}" if is_formula(value) else shown
+    text = printable(value, keep="\n\t")
+    return f"{MARK}{text}" if is_formula(value) else text
 
 
 def original_cell(value: str) -> str:
-    """What `spreadsheet_cell` was given."""
+    """The value that `spreadsheet_cell` received."""
     return value[1:] if value.startswith(MARK) and is_formula(value[1:]) else value
 
 
 def write_list(path: Path, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """Writes a CSV file for people."""
+    """Write a CSV file for people to open."""
     import csv
 
     with path.open("w", encoding="utf-8", newline="") as file:

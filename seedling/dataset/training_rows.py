@@ -1,4 +1,4 @@
-"""What a round trains on: every training row of every generation as arrays, and the rows that it is judged by."""
+"""The rows that a round trains on: all training rows of all generations as arrays."""
 
 from __future__ import annotations
 
@@ -15,30 +15,24 @@ from seedling.dataset.generation import ids_of, read, read_manifest
 from seedling.stats.randomness import derived_seed
 from seedling.stats.statistics import Floats, Ints
 
-INGREDIENTS = ("collected", "augment", "synthesize")  # the pool comes on top, with the pseudo-labels of its round
-COLUMNS = [
-    "id",
-    "split",
-    "fold",
-    "label",
-    "label_probs",
-    "weight",
-    "parent_ids",
-    "group",
-]  # a text lies aside till it is needed
+INGREDIENTS = ("collected", "augment", "synthesize")  # a round adds the pool with its pseudo-labels
+COLUMNS = ["id", "split", "fold", "label", "label_probs", "weight", "parent_ids", "group"]  # texts are read on demand
 PSEUDO_COLUMNS = ("pseudo_label_by_fold", "pseudo_weight_by_fold")
 NO_FOLD = -1
+MAX_PARENTS = 2  # per row
 
 
 @dataclass(frozen=True)
 class TrainingRows:
-    """All arrays have n_rows entries, in one order: labeled collected rows, children, synthesized rows, the pool.
+    """The training rows: labeled collected rows, augmented rows, synthesized rows and the pool, in this order.
 
-    targets: (n_rows, n_classes), rows sum to 1, zeros for the pool; fold: NO_FOLD for rows of no fold;
-    pseudo_label_by_fold: (n_rows, n_lineages), class numbers, -1 where a lineage has no label for the row; pseudo_weight_by_fold:
-    the same shape, what the lineage's label counts;
-    parents: (n_rows, 2), numbers of the labeled rows that a row was made from, -1 where there is none;
-    group: which rows stay together; half: 0 or 1, which half of the pool a row is in.
+    All arrays have n_rows entries.
+
+    ingredient: one of `INGREDIENTS`, or "pool"; fold: NO_FOLD for rows without a fold; targets: (n_rows, n_classes),
+    rows sum to 1, zeros for the pool; parents: (n_rows, 2), the numbers of the labeled rows that a row was made from,
+    -1 if there is none; group: rows with the same group stay together; half: 0 or 1, the half of the pool that a row is
+    in; pseudo_label_by_fold: (n_rows, n_fold_models), class numbers, -1 if a fold model has no label for the row;
+    pseudo_weight_by_fold: the same shape, the weights of these labels.
     """
 
     ids: NDArray[np.str_]
@@ -54,42 +48,51 @@ class TrainingRows:
 
     @property
     def pool(self) -> NDArray[np.intp]:
-        """The pool's row numbers."""
+        """The row numbers of the pool."""
         return np.flatnonzero(self.ingredient == "pool")
 
     @property
     def labeled(self) -> NDArray[np.intp]:
-        """The labeled collected rows' numbers."""
+        """The row numbers of the labeled collected rows."""
         return np.flatnonzero(self.ingredient == "collected")
 
     @property
     def folds(self) -> list[int]:
-        """The folds that hold rows, in rising order."""
-        return sorted({int(one) for one in self.fold[self.labeled]} - {NO_FOLD})
+        """The folds that have rows, in ascending order."""
+        return sorted({int(fold) for fold in self.fold[self.labeled]} - {NO_FOLD})
 
-    def halved_anew(self, seed: int) -> TrainingRows:
-        """The same rows, with the pool cut into other halves."""
+    def with_new_halves(self, seed: int) -> TrainingRows:
+        """The same rows with another division of the pool into halves."""
         return replace(self, half=pool_halves(self.group, seed))
 
-    def of_lineage(
-        self, lineage: int | None, place: int, half: int, recipe: Sequence[str], trust: Floats | None = None
+    def for_fold_model(
+        self,
+        held_out_fold: int | None,
+        column: int,
+        half: int,
+        ingredients: Sequence[str],
+        label_weights: Floats | None = None,
     ) -> tuple[NDArray[np.intp], Floats, Floats]:
-        """Row numbers, targets and weights that one model of a lineage may see.
+        """The row numbers, targets and weights that a fold model is trained on.
 
-        lineage: the fold that it never sees, None for the final model's, which sees all; place: its column in
-        pseudo_label_by_fold; half: the half of the pool whose pseudo-labels it learns from; trust: (n_labeled,), what each
-        labeled row's weight, and that of the rows made from it, is multiplied by.
+        held_out_fold: the fold that the model never sees, None for the final model, which sees all; column: the model's
+        column in pseudo_label_by_fold; half: the half of the pool whose pseudo-labels it uses; ingredients: the rows it
+        uses besides the pool; label_weights: (n_labeled,), factors for the weight of each labeled row and of the rows
+        made from it.
         """
-        own = np.isin(self.ingredient, recipe) & ((self.fold != lineage) if lineage is not None else True)
-        pseudo = (self.ingredient == "pool") & (self.half == half) & (self.pseudo_label_by_fold[:, place] >= 0)
+        from_ingredients = np.isin(self.ingredient, ingredients)
+        if held_out_fold is not None:
+            from_ingredients &= self.fold != held_out_fold
+        has_label = self.pseudo_label_by_fold[:, column] >= 0
+        pseudo_labeled = (self.ingredient == "pool") & (self.half == half) & has_label
         targets, weights = self.targets.copy(), self.weights.copy()
-        targets[pseudo, self.pseudo_label_by_fold[pseudo, place]] = 1.0
-        weights[pseudo] = self.pseudo_weight_by_fold[pseudo, place]
-        if trust is not None:
-            of_row = np.ones(len(weights) + 1)  # the last entry serves rows without a parent
-            of_row[self.labeled] = trust
-            weights *= of_row[self.parents].min(axis=1)
-        chosen = np.flatnonzero(own | pseudo)
+        targets[pseudo_labeled, self.pseudo_label_by_fold[pseudo_labeled, column]] = 1.0
+        weights[pseudo_labeled] = self.pseudo_weight_by_fold[pseudo_labeled, column]
+        if label_weights is not None:
+            factors = np.ones(len(weights) + 1)  # the last entry is for rows without a parent
+            factors[self.labeled] = label_weights
+            weights *= factors[self.parents].min(axis=1)
+        chosen = np.flatnonzero(from_ingredients | pseudo_labeled)
         return chosen, targets[chosen], weights[chosen]
 
 
@@ -103,10 +106,13 @@ def training_rows(
     seed: int,
     pool_rows: int,
 ) -> TrainingRows:
-    """Reads the generations into one table. pseudo_labels: None in round 0; pool_rows: at most so many of the pool."""
-    known = read(validated, COLUMNS, splits=["train"])
+    """Read the generations into one table.
+
+    pseudo_labels: None in round 0; pool_rows: maximum number of rows of the pool.
+    """
+    training = read(validated, COLUMNS, splits=["train"])
     parts = {
-        "collected": known[known["label"].notna()],
+        "collected": training[training["label"].notna()],
         "augment": read(augmented, COLUMNS),
         "synthesize": read(synthesized, COLUMNS),
         "pool": read(validated, COLUMNS, splits=["pool"], ids=drawn_pool(validated, pool_rows, seed)),
@@ -114,16 +120,8 @@ def training_rows(
     frame = pd.concat(parts.values(), ignore_index=True)
     ingredient = np.repeat(list(parts), [len(part) for part in parts.values()])
     fold = frame["fold"].astype("float64").fillna(NO_FOLD).to_numpy(dtype=np.int64)
-    lineages = len(set(fold[ingredient == "collected"].tolist()) - {NO_FOLD}) + 1
-    pseudo_label_by_fold = np.full((len(frame), lineages), -1, dtype=np.int64)
-    pseudo_weight_by_fold = np.zeros(pseudo_label_by_fold.shape)
-    if pseudo_labels is not None:
-        kept = read(pseudo_labels, ["id", *PSEUDO_COLUMNS])
-        place = pd.Index(frame["id"]).get_indexer(kept["id"])
-        pseudo_label_by_fold[place] = np.array(kept["pseudo_label_by_fold"].tolist(), dtype=np.int64).reshape(
-            -1, lineages
-        )
-        pseudo_weight_by_fold[place] = np.array(kept["pseudo_weight_by_fold"].tolist()).reshape(-1, lineages)
+    fold_models = len(set(fold[ingredient == "collected"].tolist()) - {NO_FOLD}) + 1
+    pseudo_label_by_fold, pseudo_weight_by_fold = _pseudo_labels(frame, pseudo_labels, fold_models)
     return TrainingRows(
         ids=frame["id"].to_numpy(dtype=str),
         ingredient=ingredient,
@@ -138,46 +136,69 @@ def training_rows(
     )
 
 
-def mixed_in_rows(validated: Path, at_most: int, seed: int) -> pd.DataFrame:
-    """Another dataset's rows by id, with its own labels and their weights; at most so many, drawn by their names."""
-    found = read(validated, ["id", "label", "weight"], splits=["mixin"]).set_index("id")
-    drawn = heapq.nsmallest(at_most, found.index, key=lambda one: (derived_seed(seed, "mixin", one), one))
-    return found.loc[drawn]
+def _pseudo_labels(frame: pd.DataFrame, folder: Path | None, fold_models: int) -> tuple[Ints, Floats]:
+    """(n_rows, n_fold_models) each: class numbers, -1 for none, and their weights."""
+    labels = np.full((len(frame), fold_models), -1, dtype=np.int64)
+    weights = np.zeros(labels.shape)
+    if folder is not None:
+        kept = read(folder, ["id", *PSEUDO_COLUMNS])
+        row_numbers = pd.Index(frame["id"]).get_indexer(kept["id"])
+        kept_labels = np.array(kept["pseudo_label_by_fold"].tolist(), dtype=np.int64)
+        labels[row_numbers] = kept_labels.reshape(-1, fold_models)
+        weights[row_numbers] = np.array(kept["pseudo_weight_by_fold"].tolist()).reshape(-1, fold_models)
+    return labels, weights
 
 
-def drawn_pool(validated: Path, at_most: int, seed: int) -> list[str] | None:
-    """So many of the pool's ids, drawn by their names, as more rows would cost hours and gigabytes and teach little; None: all."""
-    if sum(one["rows"] for one in read_manifest(validated)["counts"] if one["split"] == "pool") <= at_most:
+def mixed_in_rows(validated: Path, max_rows: int, seed: int) -> pd.DataFrame:
+    """The rows of mixed-in datasets, with their labels and weights, by id: at most `max_rows`, drawn by their ids."""
+    rows = read(validated, ["id", "label", "weight"], splits=["mixin"]).set_index("id")
+    drawn = heapq.nsmallest(max_rows, rows.index, key=lambda row_id: (derived_seed(seed, "mixin", row_id), row_id))
+    return rows.loc[drawn]
+
+
+def drawn_pool(validated: Path, max_rows: int, seed: int) -> list[str] | None:
+    """At most `max_rows` ids of the pool, drawn by hash; None if the pool is not larger.
+
+    More rows would cost hours and gigabytes and improve the models little.
+    """
+    counts = read_manifest(validated)["counts"]
+    if sum(count["rows"] for count in counts if count["split"] == "pool") <= max_rows:
         return None
-    return heapq.nsmallest(at_most, ids_of(validated, "pool"), key=lambda one: (derived_seed(seed, "pool", one), one))
+    ids = ids_of(validated, "pool")
+    return heapq.nsmallest(max_rows, ids, key=lambda row_id: (derived_seed(seed, "pool", row_id), row_id))
 
 
 def _targets(frame: pd.DataFrame, ingredient: NDArray[np.str_], classes: Sequence[str]) -> Floats:
-    """(n_rows, n_classes): the label's own soft one where it has one; zeros for the pool."""
+    """(n_rows, n_classes): the row's soft label if it has one, else its label as one-hot vector; zeros for the pool."""
     targets = np.zeros((len(frame), len(classes)))
-    own = ingredient != "pool"
-    hard = np.flatnonzero(own & frame["label"].notna().to_numpy())
-    targets[hard, pd.Index(classes).get_indexer(frame["label"].iloc[hard])] = 1.0
-    for row in np.flatnonzero(own):
-        soft = frame["label_probs"].iat[row]
-        if soft is not None and soft is not pd.NA and np.ndim(soft) == 1:
-            targets[row] = soft
+    outside_pool = ingredient != "pool"
+    labeled = np.flatnonzero(outside_pool & frame["label"].notna().to_numpy())
+    targets[labeled, pd.Index(classes).get_indexer(frame["label"].iloc[labeled])] = 1.0
+    for row in np.flatnonzero(outside_pool):
+        soft_label = frame["label_probs"].iat[row]
+        if soft_label is not None and soft_label is not pd.NA and np.ndim(soft_label) == 1:
+            targets[row] = soft_label
     return targets
 
 
 def _parents(frame: pd.DataFrame, ingredient: NDArray[np.str_]) -> NDArray[np.intp]:
-    """(n_rows, 2): the labeled collected rows that a row was made from; a collected row is its own parent; -1: none."""
-    parents = np.full((len(frame), 2), -1, dtype=np.intp)
+    """(n_rows, 2): the labeled collected rows that a row was made from, -1 for none.
+
+    A collected row is its own parent.
+    """
+    parents = np.full((len(frame), MAX_PARENTS), -1, dtype=np.intp)
     collected = np.flatnonzero(ingredient == "collected")
     parents[collected, 0] = collected
-    known = pd.Index(frame["id"].iloc[collected])
+    collected_ids = pd.Index(frame["id"].iloc[collected])
     for row in np.flatnonzero((ingredient == "augment") | (ingredient == "synthesize")):
-        named = frame["parent_ids"].iat[row]
-        found = known.get_indexer(list(named)[:2]) if named is not None and np.ndim(named) == 1 else []
-        parents[row, : len(found)] = np.where(np.asarray(found) < 0, -1, collected[found] if len(found) else 0)
+        parent_ids = frame["parent_ids"].iat[row]
+        has_parents = parent_ids is not None and np.ndim(parent_ids) == 1
+        positions = collected_ids.get_indexer(list(parent_ids)[:MAX_PARENTS]) if has_parents else []
+        row_numbers = collected[positions] if len(positions) else 0
+        parents[row, : len(positions)] = np.where(np.asarray(positions) < 0, -1, row_numbers)
     return parents
 
 
 def pool_halves(groups: Iterable[str], seed: int) -> Ints:
-    """Which half of the pool each group is in, 0 or 1: the models that learn from one half label the other."""
+    """The half of the pool, 0 or 1, that each group is in. Models trained on one half label the other."""
     return np.array([derived_seed(seed, "half", group) % 2 for group in groups], dtype=np.int64)

@@ -1,4 +1,4 @@
-"""The calibration error, and its interval: the errors under which rows may well have such gaps as were seen."""
+"""The expected calibration error with a confidence interval, by inverting a test."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from seedling.evaluate.intervals import MOST_SIZES
+from seedling.evaluate.intervals import MAX_GROUP_SIZES
 from seedling.stats.statistics import Estimate, Floats, Ints
 
-PLACES, HALVINGS = 16, 6  # of an interval's end, where it is looked for
+GRID_POINTS, HALVINGS = 16, 6  # of the search for an end of the interval
 
 
 def calibration_error(
@@ -26,31 +26,37 @@ def calibration_error(
     confidence: float,
     rng: np.random.Generator,
 ) -> Estimate:
-    """Expected calibration error, |confidence - accuracy| over equal-width bins of confidence weighted by rows, without what chance adds.
+    """Expected calibration error without the bias that chance adds, with its interval.
 
-    Gaps of few rows are never 0, so the plain sum is too large, and a bootstrap of it larger. Here the gaps are scaled, rows are drawn that are as
-    often right as that says, and the value is the error under which half of the draws have no larger sum than the one seen. The interval holds the
-    errors that a test does not refuse, of the gaps that were seen, scaled, and of all bins surer, or less sure, than right by the same. Of no error
-    only a large sum speaks against it, so there all of the test's share lies on that side; it moves to both, as the draws leave those without an
-    error behind (after Feldman and Cousins 1998). Rows of a group may be all alike or each its own: what refuses less counts.
+    The plain error is sum over bins b of n_b / n |confidence_b - accuracy_b|, over equal-width bins of confidence. It
+    is biased upward, as the gaps of few rows are never 0, and a bootstrap of it is biased more. Here, rows are drawn
+    with the accuracy confidence_b - scale * direction_b. The value is the error at which half of the draws have no
+    larger plain error than the observed one. The interval contains the errors that a test on the plain error does not
+    reject, for three directions: the observed gaps, and the same gap in all bins, upward and downward.
+
+    At an error of 0, only a large plain error is evidence against it, so the whole level of the test is on that side.
+    For larger errors it moves to both sides, as the draws depart from those at an error of 0 (after Feldman and
+    Cousins 1998). Rows of a group are drawn as all alike and as independent; the wider interval is used.
     """
-    surest = probabilities.max(axis=1)
+    highest = probabilities.max(axis=1)
     right = (probabilities.argmax(axis=1) == truth).astype(np.float64)
-    _, place = np.unique(np.minimum((surest * bins).astype(int), bins - 1), return_inverse=True)
-    rows = np.bincount(place).astype(np.float64)
-    said, gaps = (np.bincount(place, weights=one) / rows for one in (surest, surest - right))
+    _, bin_of_row = np.unique(np.minimum((highest * bins).astype(int), bins - 1), return_inverse=True)
+    rows = np.bincount(bin_of_row).astype(np.float64)
+    mean_confidence = np.bincount(bin_of_row, weights=highest) / rows
+    gaps = np.bincount(bin_of_row, weights=highest - right) / rows
     seed, even = int(rng.integers(2**31)), np.ones(len(rows))
     tests = [
-        _Test(rows, said, gaps, way, design, draws, seed, (1 - confidence) / 2)
-        for way in (gaps, even, -even)
-        for design in _groups_in_bins(place, groups)
+        _Test(rows, mean_confidence, gaps, direction, design, draws, seed, (1 - confidence) / 2)
+        for direction in (gaps, even, -even)
+        for design in _groups_in_bins(bin_of_row, groups)
     ]
-    value = tests[0].median  # of the gaps that were seen, groups alike
-    return Estimate(value, min(value, *(one.smallest for one in tests)), max(value, *(one.largest for one in tests)))
+    value = tests[0].median  # in the direction of the observed gaps, rows of a group alike
+    low, high = min(test.smallest for test in tests), max(test.largest for test in tests)
+    return Estimate(value, min(value, low), max(value, high))
 
 
 class _Shares(NamedTuple):
-    """Of draws under one error: with no smaller sum than the one seen, with no larger one, and the test's share on the latter side."""
+    """Shares of draws with at least the observed plain error, and with at most it; `tail`: the level of the latter."""
 
     no_smaller: float
     no_larger: float
@@ -59,16 +65,18 @@ class _Shares(NamedTuple):
 
 @dataclass(frozen=True)
 class _Test:
-    """Of ever larger errors in one direction: which are refused, as the rows drawn under them hardly ever have such a sum of gaps as was seen.
+    """A test of ever larger calibration errors in one direction.
 
-    rows, said, gaps, way: (n_bins,), how many rows there are, their mean confidence, what it is off by as seen, and the direction; design: (n_bins,)
-    sizes of groups and how many there are of each, the rows of a group being alike; tail: the share of draws on either side that refuses.
+    An error is rejected if draws under it rarely have a plain error like the observed one.
+
+    rows, mean_confidence, gaps, direction: (n_bins,), the gaps are observed ones; design: pairs of (n_bins,) group
+    sizes and numbers of groups of that size, the rows of a group are alike; tail: level on either side.
     """
 
     rows: Floats
-    said: Floats
+    mean_confidence: Floats
     gaps: Floats
-    way: Floats
+    direction: Floats
     design: Sequence[tuple[Floats, Ints]]
     draws: int
     seed: int
@@ -76,76 +84,84 @@ class _Test:
 
     @property
     def smallest(self) -> float:
-        """The largest error that the sum seen is too large for."""
-        return self._last(lambda found: found.no_smaller <= 2 * self.tail - found.tail)
+        """The largest error for which the observed plain error is too large."""
+        return self._last(lambda shares: shares.no_smaller <= 2 * self.tail - shares.tail)
 
     @property
     def median(self) -> float:
-        """The largest error under which half of the draws have no larger sum."""
-        return self._last(lambda found: found.no_larger > 0.5)
+        """The largest error at which more than half of the draws have no larger plain error."""
+        return self._last(lambda shares: shares.no_larger > 0.5)
 
     @property
     def largest(self) -> float:
-        """The largest error that is not refused."""
-        return self._last(lambda found: found.no_larger > found.tail)
+        """The largest error that is not rejected."""
+        return self._last(lambda shares: shares.no_larger > shares.tail)
 
     def _last(self, holds: Callable[[_Shares], bool]) -> float:
-        """The error furthest away for which this holds; 0 where it does nowhere."""
-        tried = np.flatnonzero([holds(found) for found in self._at_places])
-        if not len(tried):
+        """The largest error for which the condition holds, by bisection between grid points; 0 if it never holds."""
+        holding = np.flatnonzero([holds(shares) for shares in self._shares_on_grid])
+        if not len(holding):
             return 0.0
-        low, high = self._places[tried[-1]], self._places[min(tried[-1] + 1, len(self._places) - 1)]
+        low, high = self._grid[holding[-1]], self._grid[min(holding[-1] + 1, len(self._grid) - 1)]
         for _ in range(HALVINGS):
             middle = (low + high) / 2
             low, high = (middle, high) if holds(self._shares(middle)) else (low, middle)
-        return float(self._sum(self.said - self._accuracy((low + high) / 2)))
+        return float(self._error(self.mean_confidence - self._accuracy((low + high) / 2)))
 
     @cached_property
-    def _places(self) -> Floats:
-        reach = 1 / max(float(self._sum(self.way)), 1e-3)  # an error of 1, were nothing cut off
-        return np.concatenate([[0.0], reach * np.geomspace(0.002, 1.0, PLACES)])
+    def _grid(self) -> Floats:
+        """(GRID_POINTS + 1,): scales of the direction."""
+        largest_scale = 1 / max(float(self._error(self.direction)), 1e-3)  # an error of 1 if nothing is clipped
+        return np.concatenate([[0.0], largest_scale * np.geomspace(0.002, 1.0, GRID_POINTS)])
 
     @cached_property
-    def _at_places(self) -> list[_Shares]:
-        return [self._shares(float(one)) for one in self._places]
+    def _shares_on_grid(self) -> list[_Shares]:
+        return [self._shares(float(scale)) for scale in self._grid]
 
     @cached_property
-    def _usual(self) -> float:
-        """The median sum where nothing is off."""
-        return float(np.median(self._drawn(0.0)))
+    def _median_at_zero(self) -> float:
+        """The median plain error of draws from a calibrated model."""
+        return float(np.median(self._draw_errors(0.0)))
 
-    def _shares(self, far: float) -> _Shares:
-        sums, seen = self._drawn(far), self._sum(self.gaps)
-        tail = self.tail * (1 - 2 * min(0.5, float((sums <= self._usual).mean())))
-        return _Shares(float((sums >= seen - 1e-12).mean()), float((sums <= seen + 1e-12).mean()), tail)
+    def _shares(self, scale: float) -> _Shares:
+        errors, observed = self._draw_errors(scale), self._error(self.gaps)
+        tail = self.tail * (1 - 2 * min(0.5, float((errors <= self._median_at_zero).mean())))
+        return _Shares(float((errors >= observed - 1e-12).mean()), float((errors <= observed + 1e-12).mean()), tail)
 
-    def _drawn(self, far: float) -> Floats:
-        """(draws,): the plain sums; the same chance wherever, so that ends can be searched for."""
+    def _draw_errors(self, scale: float) -> Floats:
+        """(draws,): plain errors. Each scale uses the same random numbers, so that the search is smooth."""
         rng, hits = np.random.default_rng(self.seed), np.zeros((self.draws, len(self.rows)))
-        for size, many in self.design:
-            hits += size * rng.binomial(many, self._accuracy(far), size=hits.shape)
-        return self._sum(self.said - hits / self.rows)
+        for size, n_groups in self.design:
+            hits += size * rng.binomial(n_groups, self._accuracy(scale), size=hits.shape)
+        return self._error(self.mean_confidence - hits / self.rows)
 
-    def _accuracy(self, far: float) -> Floats:
-        return np.clip(self.said - far * self.way, 0.0, 1.0)
+    def _accuracy(self, scale: float) -> Floats:
+        return np.clip(self.mean_confidence - scale * self.direction, 0.0, 1.0)
 
-    def _sum(self, gaps: Floats) -> Floats:
-        """Of gaps a bin, weighted by its rows; (..., n_bins) to (...)."""
+    def _error(self, gaps: Floats) -> Floats:
+        """Sum over bins of n_b / n |gap_b|; (..., n_bins) to (...)."""
         return np.asarray((self.rows / self.rows.sum() * np.abs(gaps)).sum(axis=-1))
 
 
-def _groups_in_bins(place: NDArray[np.intp], groups: NDArray[np.str_]) -> list[list[tuple[Floats, Ints]]]:
-    """Rows of a bin as they are drawn: those of a group alike, and each its own; (n_bins,) sizes, and how many there are of each."""
-    rows = np.bincount(place)
-    bins, alone = len(rows), [(np.ones(len(rows)), rows.astype(np.int64))]
-    _, where = np.unique(groups, return_inverse=True)
-    in_both, sizes = np.unique(where * bins + place, return_counts=True)
-    of = in_both % bins
-    drawn = np.unique(sizes)
-    if len(drawn) == 1 and drawn[0] == 1:
-        return [alone]
-    if len(drawn) > MOST_SIZES:  # as many groups of one size, worth the same
-        many = np.maximum(1, np.round(rows**2 / np.bincount(of, weights=sizes.astype(np.float64) ** 2)))
-        return [[(rows / many, many.astype(np.int64))], alone]
-    of_sizes = [(np.full(bins, float(one)), np.bincount(of[sizes == one], minlength=bins)) for one in drawn]
-    return [[(size, many.astype(np.int64)) for size, many in of_sizes], alone]
+def _groups_in_bins(bin_of_row: NDArray[np.intp], groups: NDArray[np.str_]) -> list[list[tuple[Floats, Ints]]]:
+    """Designs for drawing the rows of a bin: rows of a group alike, and each row independent.
+
+    A design is a list of (n_bins,) group sizes and the number of groups of that size per bin.
+    """
+    rows = np.bincount(bin_of_row)
+    n_bins, independent = len(rows), [(np.ones(len(rows)), rows.astype(np.int64))]
+    _, group_of_row = np.unique(groups, return_inverse=True)
+    bin_in_group, sizes = np.unique(group_of_row * n_bins + bin_of_row, return_counts=True)
+    bin_of_group = bin_in_group % n_bins
+    distinct_sizes = np.unique(sizes)
+    if len(distinct_sizes) == 1 and distinct_sizes[0] == 1:
+        return [independent]
+    if len(distinct_sizes) > MAX_GROUP_SIZES:  # replace by groups of one size with the same effective number of rows
+        squares = np.bincount(bin_of_group, weights=sizes.astype(np.float64) ** 2)
+        n_groups = np.maximum(1, np.round(rows**2 / squares))
+        return [[(rows / n_groups, n_groups.astype(np.int64))], independent]
+    alike = [
+        (np.full(n_bins, float(size)), np.bincount(bin_of_group[sizes == size], minlength=n_bins).astype(np.int64))
+        for size in distinct_sizes
+    ]
+    return [alike, independent]

@@ -1,4 +1,4 @@
-"""Metrics of probabilities against the truth, each with its interval over near-duplicate groups."""
+"""Metrics of predicted probabilities, each with an interval that accounts for near-duplicate groups."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ from seedling.stats.statistics import (
     wilson,
 )
 
-ENOUGH_CLASSES = 6  # for "among the three likeliest" to say something
-TOP = 3
+MIN_CLASSES_FOR_TOP_3 = 6
+TOP_K = 3
 
 
 def with_intervals(
@@ -38,84 +38,104 @@ def with_intervals(
     seed: int,
     ranks: Ints | None = None,
 ) -> dict[str, dict[str, float] | None]:
-    """accuracy, balanced_accuracy, macro_f1, log_loss, brier, calibration_error, from six classes on top_3_accuracy, and with `ranks`
-    steps_off; each {"value", "low", "high"}, None where there is no row.
+    """Each metric as {"value", "low", "high"}, or None if there are no rows.
 
-    probabilities: (n_rows, n_classes), rows sum to 1; truth: (n_rows,) class numbers; groups: (n_rows,), which count whole. brier: the
-    squared distance of a row's probabilities from what it is (Brier 1950), 0 to 2; ranks: (n_classes,), each class's place where they
-    have an order; steps_off: how many places away the prediction is.
+    The metrics are accuracy, balanced_accuracy, macro_f1, log_loss, brier, calibration_error, with six classes or more
+    top_3_accuracy, and with `ranks` steps_off.
+
+    brier: sum over classes of (p - y)^2, averaged over rows, between 0 and 2 (Brier 1950); steps_off: mean absolute
+    difference between the ranks of the predicted and the true class.
+
+    probabilities: (n_rows, n_classes), rows sum to 1; truth: (n_rows,) class indices; groups: (n_rows,), resampled as
+    a whole; ranks: (n_classes,), rank of each class if the classes are ordered.
     """
-    classes, said = probabilities.shape[1], probabilities.argmax(axis=1)
+    n_classes, predicted = probabilities.shape[1], probabilities.argmax(axis=1)
     names = ["accuracy", "balanced_accuracy", "macro_f1", "log_loss", "brier", "calibration_error"]
-    names += (["top_3_accuracy"] if classes >= ENOUGH_CLASSES else []) + (["steps_off"] if ranks is not None else [])
+    names += ["top_3_accuracy"] if n_classes >= MIN_CLASSES_FOR_TOP_3 else []
+    names += ["steps_off"] if ranks is not None else []
     if len(truth) == 0:
         return dict.fromkeys(names)
 
-    def drawn(name: str) -> dict[str, Any]:
+    def bootstrap(name: str) -> dict[str, Any]:
         return {
             "draws": params.bootstrap_draws,
             "confidence": params.confidence,
             "rng": generator(seed, "evaluate", name),
         }
 
-    of_rows: dict[str, tuple[Floats, float, float]] = {  # of each row, of one that is wrong, and the most that there is
-        name: (of_truth(scores, truth), float((chances_if_wrong(probabilities) * scores).sum()), most)
-        for name, scores, most in (
+    estimates: dict[str, Estimate] = {
+        "accuracy": accuracy(predicted, truth, groups, params),
+        "top_3_accuracy": share(_in_top_k(probabilities, predicted, truth), groups, params.confidence),
+        "calibration_error": calibration_error(
+            probabilities, truth, groups, bins=params.calibration_bins, **bootstrap("calibration_error")
+        ),
+        **intervals.balanced_accuracy_and_macro_f1(predicted, truth, groups, **bootstrap("confusion")),
+        **{
+            name: intervals.mean(values, groups, wrong=wrong, maximum=maximum, **bootstrap(name))
+            for name, (values, wrong, maximum) in _row_metrics(probabilities, predicted, truth, ranks).items()
+        },
+    }
+    return {name: estimates[name].rounded() for name in names}
+
+
+def _row_metrics(
+    probabilities: Floats, predicted: Ints, truth: Ints, ranks: Ints | None
+) -> dict[str, tuple[Floats, float, float]]:
+    """Metrics that are means over rows: the value per row, the value to expect of a wrong row, and the maximum."""
+    n_classes = probabilities.shape[1]
+    row_metrics: dict[str, tuple[Floats, float, float]] = {
+        name: (of_truth(scores, truth), float((chances_if_wrong(probabilities) * scores).sum()), maximum)
+        for name, scores, maximum in (
             ("log_loss", log_losses(probabilities), -np.log(SMALLEST)),
             ("brier", briers(probabilities), 2.0),
         )
     }
     if ranks is not None:
-        steps = np.abs(ranks[said] - ranks[truth]).astype(np.float64)
-        of_rows["steps_off"] = (steps, (classes + 1) / 3, classes - 1.0)
-    among = np.argpartition(-probabilities, TOP - 1, axis=1)[:, :TOP] if classes >= ENOUGH_CLASSES else said[:, None]
-    found: dict[str, Estimate] = {
-        "accuracy": accuracy(said, truth, groups, params),
-        "top_3_accuracy": share((among == truth[:, None]).any(axis=1), groups, params.confidence),
-        "calibration_error": calibration_error(
-            probabilities, truth, groups, bins=params.calibration_bins, **drawn("calibration_error")
-        ),
-        **intervals.of_confusion(said, truth, groups, **drawn("confusion")),
-        **{
-            name: intervals.mean(values, groups, wrong=wrong, most=most, **drawn(name))
-            for name, (values, wrong, most) in of_rows.items()
-        },
-    }
-    return {name: found[name].rounded() for name in names}
+        steps = np.abs(ranks[predicted] - ranks[truth]).astype(np.float64)
+        row_metrics["steps_off"] = (steps, (n_classes + 1) / 3, n_classes - 1.0)
+    return row_metrics
 
 
-def accuracy(said: Ints, truth: Ints, groups: NDArray[np.str_], params: EvaluateParams) -> Estimate:
-    """The share of rows that are right."""
-    return share(said == truth, groups, params.confidence)
+def _in_top_k(probabilities: Floats, predicted: Ints, truth: Ints) -> NDArray[np.bool_]:
+    """(n_rows,): whether the true class is among the TOP_K most probable ones; the single one with few classes."""
+    if probabilities.shape[1] < MIN_CLASSES_FOR_TOP_3:
+        return np.asarray(predicted == truth)
+    top_k = np.argpartition(-probabilities, TOP_K - 1, axis=1)[:, :TOP_K]
+    return np.asarray((top_k == truth[:, None]).any(axis=1))
 
 
-def per_class(said: Ints, truth: Ints, classes: Sequence[str], confidence: float = 0.95) -> list[dict[str, Any]]:
-    """Rows, precision and recall of each class, each share with Wilson's interval; None where there is nothing to divide."""
-    table = confusion(said, truth, len(classes))
-    found = []
-    for place, name in enumerate(classes):
-        hits, were, called = int(table[place, place]), int(table[place].sum()), int(table[:, place].sum())
-        found.append(
+def accuracy(predicted: Ints, truth: Ints, groups: NDArray[np.str_], params: EvaluateParams) -> Estimate:
+    """The share of rows that are right, with its interval."""
+    return share(predicted == truth, groups, params.confidence)
+
+
+def per_class(predicted: Ints, truth: Ints, classes: Sequence[str], confidence: float = 0.95) -> list[dict[str, Any]]:
+    """Rows, precision and recall per class, with Wilson intervals; None if the denominator is 0."""
+    table = confusion(predicted, truth, len(classes))
+    results = []
+    for index, name in enumerate(classes):
+        hits, n_true, n_predicted = int(table[index, index]), int(table[index].sum()), int(table[:, index].sum())
+        results.append(
             {
                 "class": name,
-                "rows": were,
-                "recall": wilson(hits, were, confidence).rounded() if were else None,
-                "precision": wilson(hits, called, confidence).rounded() if called else None,
+                "rows": n_true,
+                "recall": wilson(hits, n_true, confidence).rounded() if n_true else None,
+                "precision": wilson(hits, n_predicted, confidence).rounded() if n_predicted else None,
             }
         )
-    return found
+    return results
 
 
 def calibration_bins(probabilities: Floats, truth: Ints, bins: int) -> list[dict[str, float]]:
-    """Mean confidence, accuracy and rows of each bin that holds rows."""
+    """Mean confidence, accuracy and number of rows per bin of confidence; empty bins are left out."""
     confidence, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == truth
-    place = np.minimum((confidence * bins).astype(int), bins - 1)
+    bin_of_row = np.minimum((confidence * bins).astype(int), bins - 1)
     return [
         {
-            "confidence": round(float(confidence[place == one].mean()), 6),
-            "accuracy": round(float(right[place == one].mean()), 6),
-            "rows": int((place == one).sum()),
+            "confidence": round(float(confidence[bin_of_row == bin_index].mean()), 6),
+            "accuracy": round(float(right[bin_of_row == bin_index].mean()), 6),
+            "rows": int((bin_of_row == bin_index).sum()),
         }
-        for one in range(bins)
-        if (place == one).any()
+        for bin_index in range(bins)
+        if (bin_of_row == bin_index).any()
     ]

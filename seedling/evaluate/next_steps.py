@@ -1,7 +1,7 @@
-"""What to do next: the gain that each way to spend half an hour may be expected to bring, from how fast errors fall with labels.
+"""What to do next: the expected gain in accuracy of each way to spend half an hour.
 
-Errors are taken to fall as labels^-b (Hestness et al. 2017). Rows whose own label is wrong count as errors that no label mends, so their
-share is taken off before b is fitted. Whether the advice is worth following is measured: benchmarks/advice.py.
+The error rate is modeled as labels^-b (Hestness et al. 2017). Rows with a wrong label count as errors that more labels
+do not fix, so their share is subtracted before b is fitted. benchmarks/advice.py measures whether the advice helps.
 """
 
 from __future__ import annotations
@@ -18,22 +18,26 @@ from seedling.evaluate.slices import holm
 from seedling.stats.randomness import generator
 from seedling.stats.statistics import Estimate, Floats
 
-MINUTES, A_MINUTE = 30, 20  # a person's half hour, in rows where validate says nothing else
-DRAWS = 2_000
-FLATTEST, STEEPEST = 0.05, 1.0  # exponents that are believed
-CONFIDENCE = 0.8  # of a gain: a curve of a few points is rough
-TIMES = (2, 4)
-FEW = 3  # classes and slices that are named
-KEY_OF = {"augment": "augment.augmentations_per_row", "synthesize": "synthesize.mixup"}  # that switches a step off
-NEARLY_ALL = 0.95  # of the wrong labels: to look for the rest is not worth the minutes
-WORTH_SAYING = 0.0005  # of accuracy
-FEWEST_LABELS = 10  # of a source or a rule, that say anything of it
-SURE = 0.05  # chance of blaming any where none is worse
+MINUTES = 30
+ROWS_PER_MINUTE = 20  # that a person checks or labels, unless validate has another estimate
+CURVE_DRAWS = 2_000
+MIN_EXPONENT, MAX_EXPONENT = 0.05, 1.0
+GAIN_CONFIDENCE = 0.8  # a learning curve of a few points is imprecise
+LABEL_FACTORS = (2, 4)
+MAX_NAMED = 3  # sources and slices
+PARAM_OF_STEP = {"augment": "augment.augmentations_per_row", "synthesize": "synthesize.mixup"}  # 0 turns the step off
+NEARLY_ALL = 0.95  # share of the wrong labels; finding the rest is not worth the time
+MIN_GAIN = 0.0005  # of accuracy
+MIN_LABELS_PER_SOURCE = 10
+FAMILYWISE_ERROR_RATE = 0.05  # chance of naming any source if none is worse
 
 
 @dataclass(frozen=True)
-class LabelsFrom:
-    """Judged training labels of one site, folder or table (kind `source`), or of one rule (kind `rule`). wrong: how many are expected to be."""
+class LabelSource:
+    """Training labels of one site, folder or table (kind `source`) or of one rule (kind `rule`).
+
+    wrong: expected number of wrong labels.
+    """
 
     kind: str
     name: str
@@ -43,219 +47,265 @@ class LabelsFrom:
 
 @dataclass(frozen=True)
 class Curve:
-    """How fast errors fall: draws of the exponent and of the share of errors, (DRAWS,) each, and how many labels there are."""
+    """How fast the error rate falls with labels: draws of the exponent b and of the error rate, (CURVE_DRAWS,) each.
+
+    labels: current number of labels.
+    """
 
     exponents: Floats
     errors: Floats
     labels: int
 
     @classmethod
-    def of(cls, found: Mapping[str, Any] | None, error: float, rows: float, noise: float, seed: int) -> Curve | None:
-        """Draws from what is known: each point's errors from their posterior, b from them by least squares on the logarithms.
+    def of(cls, measured: Mapping[str, Any] | None, error: float, rows: float, noise: float, seed: int) -> Curve | None:
+        """Draws error rates from their posteriors, and fits b to each draw.
 
-        found: what train measured; error, rows: the share of errors now and the effective rows that it was measured on; noise: the share of wrong
-        labels among the rows that train judged by.
+        With x = log(labels) and y = log(error - noise) of the measured points, b is the least-squares slope
+        -sum((x - mean(x)) y) / sum((x - mean(x))^2). Posteriors are Beta distributions with Jeffreys' prior.
+
+        measured: the learning curve that train measured; error, rows: the current error rate, and the effective number
+        of rows it was measured on; noise: share of wrong labels among the evaluation rows of train.
         """
-        if found is None or rows <= 0:
+        if measured is None or rows <= 0:
             return None
         rng = generator(seed, "evaluate", "next steps")
-        many, judged = np.log([one["labels"] for one in found["points"]]), found["rows"]
-        wrong = judged * (1 - np.array([one["accuracy"]["value"] for one in found["points"]]))
-        shares = rng.beta(wrong + 0.5, judged - wrong + 0.5, size=(DRAWS, len(many)))
-        logs = np.log(np.maximum(shares - noise, 0.5 / judged))
-        away = many - many.mean()
-        exponents = np.clip(-(logs * away).sum(axis=1) / (away**2).sum(), FLATTEST, STEEPEST)
-        return cls(exponents, rng.beta(error * rows + 0.5, rows - error * rows + 0.5, size=DRAWS), int(found["labels"]))
+        log_labels, evaluation_rows = np.log([point["labels"] for point in measured["points"]]), measured["rows"]
+        wrong = evaluation_rows * (1 - np.array([point["accuracy"]["value"] for point in measured["points"]]))
+        error_rates = rng.beta(wrong + 0.5, evaluation_rows - wrong + 0.5, size=(CURVE_DRAWS, len(log_labels)))
+        log_errors = np.log(np.maximum(error_rates - noise, 0.5 / evaluation_rows))
+        centered = log_labels - log_labels.mean()
+        exponents = np.clip(-(log_errors * centered).sum(axis=1) / (centered**2).sum(), MIN_EXPONENT, MAX_EXPONENT)
+        current_errors = rng.beta(error * rows + 0.5, rows - error * rows + 0.5, size=CURVE_DRAWS)
+        return cls(exponents, current_errors, int(measured["labels"]))
 
-    def gain(self, times: float, share: float = 1.0) -> Estimate:
-        """Of accuracy, with so many times as many labels; share: of the errors that fall."""
-        gains = self.errors * share * (1 - times**-self.exponents)
-        tail = (1 - CONFIDENCE) / 2
+    def gain(self, factor: float, share: float = 1.0) -> Estimate:
+        """Gain in accuracy from `factor` times as many labels: share * error * (1 - factor^-b).
+
+        share: share of the errors that can fall.
+        """
+        gains = self.errors * share * (1 - factor**-self.exponents)
+        tail = (1 - GAIN_CONFIDENCE) / 2
         low, value, high = np.quantile(gains, [tail, 0.5, 1 - tail])
         return Estimate(float(value), float(low), float(high))
 
 
-def extrapolated(curve: Curve | None, accuracy: float) -> list[dict[str, Any]]:
-    """The accuracy that twice and four times as many labels may be expected to bring."""
-    found: list[dict[str, Any]] = []
+def extrapolate(curve: Curve | None, accuracy: float) -> list[dict[str, Any]]:
+    """The accuracy to expect with two and four times as many labels; empty without a curve."""
+    expected: list[dict[str, Any]] = []
     if curve is None:
-        return found
-    for times in TIMES:
-        gain = curve.gain(times)
-        reached = Estimate(*(min(1.0, accuracy + one) for one in (gain.value, gain.low, gain.high)))
-        found.append({"times": times, "labels": times * curve.labels, "accuracy": reached.rounded()})
-    return found
+        return expected
+    for factor in LABEL_FACTORS:
+        gain = curve.gain(factor)
+        estimate = Estimate(*(min(1.0, accuracy + value) for value in (gain.value, gain.low, gain.high)))
+        expected.append({"times": factor, "labels": factor * curve.labels, "accuracy": estimate.rounded()})
+    return expected
 
 
 def next_steps(
     curve: Curve | None,
     *,
     rows: Mapping[str, int],
-    doubt: Mapping[str, Any],
+    label_issues: Mapping[str, Any],
     errors: Mapping[str, int],
     labels: Mapping[str, int],
     step_contributions: Sequence[Mapping[str, Any]],
     rounds: Sequence[Mapping[str, Any]],
     slices: Sequence[Mapping[str, Any]],
-    queue: bool,
-    used: Collection[str],
-    labels_from: Sequence[LabelsFrom] = (),
+    has_queue: bool,
+    training_data: Collection[str],
+    label_sources: Sequence[LabelSource] = (),
     unlabeled: int = 0,
 ) -> list[dict[str, Any]]:
-    """Advice, the largest expected gain first: what, how, minutes, and the gain of accuracy with its 80 % interval (None where nothing
-    tells).
+    """Advice with what, text, how, minutes and gain, the largest expected gain first.
 
-    rows: kept ones by split; doubt: what validate says of the labels; errors, labels: by class, wrong test rows and training labels; contributed:
-    train's steps; rounds: with `decision`; slices: with `worse`; queue: whether the pool's rows were put into an order to label them in; used: what
-    the chosen model learnt from; labels_from: the judged labels by source and by rule; unlabeled: held-out rows that scrape rejected for want of a label.
+    gain: of accuracy, with an 80 % interval; None if it is unknown.
+
+    rows: kept rows by split; label_issues: validate's estimate of the wrong labels; errors, labels: wrong evaluation
+    rows and training labels, by class; step_contributions: measured by train; rounds: with `decision`; slices: with
+    `worse`; has_queue: whether the pool's rows were ranked for labeling; training_data: stages whose rows the model
+    was trained on; label_sources: training labels by source and by rule; unlabeled: held-out rows that scrape rejected
+    because they have no label.
     """
-    a_minute = float(doubt.get("items_per_minute", A_MINUTE))
-    at_most = max(1, round(MINUTES * a_minute))
-    found = [
-        *_label_more(curve, rows, at_most, a_minute, queue, unlabeled),
-        *_check_labels(curve, doubt),
-        *_fix_sources(curve, labels_from, a_minute),
-        *_collect(errors, labels, at_most, a_minute),
-        *_leave_out(step_contributions, rounds, used),
-        *_look_at(slices),
+    rows_per_minute = float(label_issues.get("items_per_minute", ROWS_PER_MINUTE))
+    max_rows = max(1, round(MINUTES * rows_per_minute))
+    advice = [
+        *_label_more(curve, rows, max_rows, rows_per_minute, has_queue, unlabeled),
+        *_check_labels(curve, label_issues),
+        *_fix_sources(curve, label_sources, rows_per_minute),
+        *_label_class(errors, labels, max_rows, rows_per_minute),
+        *_leave_out(step_contributions, rounds, training_data),
+        *_check_slices(slices),
     ]
-    told = [one for one in found if one["gain"] is None or one["gain"]["value"] >= WORTH_SAYING]
-    return sorted(told, key=lambda one: -(one["gain"] or {"value": 0.0})["value"])
+    useful = [step for step in advice if step["gain"] is None or step["gain"]["value"] >= MIN_GAIN]
+    return sorted(useful, key=_negative_gain)
 
 
-def _advice(what: str, text: str, how: str, takes: float | None, gain: Estimate | None) -> dict[str, Any]:
-    minutes = None if takes is None else max(1, round(takes))
+def _negative_gain(step: Mapping[str, Any]) -> float:
+    """Sort key: the largest gain first, unknown gains last."""
+    return -float((step["gain"] or {"value": 0.0})["value"])
+
+
+def _advice(what: str, text: str, how: str, minutes: float | None, gain: Estimate | None) -> dict[str, Any]:
     return {
         "what": what,
         "text": text,
         "how": how,
-        "minutes": minutes,
+        "minutes": None if minutes is None else max(1, round(minutes)),
         "gain": None if gain is None else gain.rounded(),
     }
 
 
 def _label_more(
-    curve: Curve | None, rows: Mapping[str, int], at_most: int, a_minute: float, queue: bool, unlabeled: int
+    curve: Curve | None,
+    rows: Mapping[str, int],
+    max_rows: int,
+    rows_per_minute: float,
+    has_queue: bool,
+    unlabeled: int,
 ) -> list[dict[str, Any]]:
     if curve is None:
         return []
-    many = min(at_most, rows.get("pool", 0) or at_most, curve.labels)
-    times = (curve.labels + many) / curve.labels
+    n_rows = min(max_rows, rows.get("pool", 0) or max_rows, curve.labels)
+    factor = (curve.labels + n_rows) / curve.labels
     if rows.get("pool", 0):
-        how = "Give them their labels in data/."
-        if queue:
-            how = "generations/pseudo_label/1/queue.csv lists the pool's rows that teach most, best first."
-        return [_advice("label", f"Label {many:,} rows of the pool", how, many / a_minute, curve.gain(times))]
-    how = "No row is left in the pool: add rows to data/."
+        how = "Add their labels in data/."
+        if has_queue:
+            how = "generations/pseudo_label/1/queue.csv lists the most informative rows of the pool, best first."
+        return [
+            _advice("label", f"Label {n_rows:,} rows of the pool", how, n_rows / rows_per_minute, curve.gain(factor))
+        ]
+    how = "The pool is empty: add rows to data/."
     if unlabeled:
         how = (
-            f"{unlabeled:,} rows of the validation or test split have no label and were rejected: give them their labels in data/, or put them into "
-            "the pool. Then add rows."
+            f"{unlabeled:,} rows of the validation or test split have no label and were rejected: add their labels in "
+            "data/, or move them to the pool. Then add rows."
         )
-    text = f"Collect and label {many:,} further rows"
-    return [_advice("collect", text, how, many / a_minute, curve.gain(times))]
+    text = f"Collect and label {n_rows:,} more rows"
+    return [_advice("collect", text, how, n_rows / rows_per_minute, curve.gain(factor))]
 
 
-def _check_labels(curve: Curve | None, doubt: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Wrong labels cost as if a share of all were missing: a share `noise` of them leaves (1 - noise)^2 of what they teach (after Angluin
-    and Laird 1988, for many classes).
+def _check_labels(curve: Curve | None, label_issues: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Checking the likely label errors.
+
+    A share `noise` of wrong labels is worth (1 - noise)^2 of the labels (after Angluin and Laird 1988, for many
+    classes), so fixing a share f of them is worth ((1 - (1 - f) noise) / (1 - noise))^2 times as many labels.
     """
-    wrong, judged = doubt.get("expected", 0.0), doubt.get("judged", 0)
-    if curve is None or wrong < 1 or not judged:
+    wrong, n_labels = label_issues.get("expected", 0.0), label_issues.get("judged", 0)
+    if curve is None or wrong < 1 or not n_labels:
         return []
-    able = [one for one in doubt["budget"] if one["minutes"] <= MINUTES]
-    if not able:
+    affordable = [entry for entry in label_issues["budget"] if entry["minutes"] <= MINUTES]
+    if not affordable:
         return []
-    nearly_all = [one for one in able if one["share"]["value"] >= NEARLY_ALL]
-    spent = nearly_all[0] if nearly_all else able[-1]
-    mended = wrong * spent["share"]["value"]
-    times = ((1 - (wrong - mended) / judged) / (1 - wrong / judged)) ** 2
-    how = "reports/data.html shows them, the most doubtful first; reports/label_issues.csv lists them. If most of the first ten are right, stop: of few rows or of hard classes a model cannot tell hard rows from wrongly labeled ones."
-    text = f"Look at the {spent['rows']:,} most doubtful labels"
-    return [_advice("check_labels", text, how, spent["rows"] / doubt["items_per_minute"], curve.gain(times))]
+    sufficient = [entry for entry in affordable if entry["share"]["value"] >= NEARLY_ALL]
+    entry = sufficient[0] if sufficient else affordable[-1]
+    fixed = wrong * entry["share"]["value"]
+    factor = ((1 - (wrong - fixed) / n_labels) / (1 - wrong / n_labels)) ** 2
+    how = (
+        "reports/data.html shows them, the most likely errors first; reports/label_issues.csv lists them. If most of "
+        "the first ten labels are right, stop: with few rows or hard classes, difficult rows and wrong labels look "
+        "alike."
+    )
+    text = f"Check the {entry['rows']:,} most likely label errors"
+    return [_advice("check_labels", text, how, entry["rows"] / label_issues["items_per_minute"], curve.gain(factor))]
 
 
-def _fix_sources(curve: Curve | None, labels_from: Sequence[LabelsFrom], a_minute: float) -> list[dict[str, Any]]:
-    """Sources and rules whose labels are surely wrong more often than the others': by Fisher's exact test, one-sided, with Holm's correction."""
-    rows = sum(one.rows for one in labels_from if one.kind == "source")
-    wrong = sum(one.wrong for one in labels_from if one.kind == "source")
-    of_sources = {
-        (one.rows, one.wrong) for one in labels_from if one.kind == "source"
-    }  # a rule that speaks of just these is not named too
-    able = [
-        one
-        for one in labels_from
-        if FEWEST_LABELS <= one.rows < rows and (one.kind == "source" or (one.rows, one.wrong) not in of_sources)
+def _fix_sources(
+    curve: Curve | None, label_sources: Sequence[LabelSource], rows_per_minute: float
+) -> list[dict[str, Any]]:
+    """Sources and rules with significantly more wrong labels than the others.
+
+    By a one-sided Fisher's exact test with Holm's correction.
+    """
+    sources = [source for source in label_sources if source.kind == "source"]
+    rows, wrong = sum(source.rows for source in sources), sum(source.wrong for source in sources)
+    counts_of_sources = {(source.rows, source.wrong) for source in sources}  # a rule of the same rows is not named too
+    tested = [
+        source
+        for source in label_sources
+        if MIN_LABELS_PER_SOURCE <= source.rows < rows
+        and (source.kind == "source" or (source.rows, source.wrong) not in counts_of_sources)
     ]
-    chances = [
+    p_values = [
         fisher_exact(
             [
-                [round(one.wrong), one.rows - round(one.wrong)],
-                [round(wrong - one.wrong), rows - one.rows - round(wrong - one.wrong)],
+                [round(source.wrong), source.rows - round(source.wrong)],
+                [round(wrong - source.wrong), rows - source.rows - round(wrong - source.wrong)],
             ],
             alternative="greater",
         ).pvalue
-        for one in able
+        for source in tested
     ]
-    found = []
-    for one, sure in zip(able, holm(chances, SURE), strict=True):
-        if not sure:
+    advice = []
+    for source, is_worse in zip(tested, holm(p_values, FAMILYWISE_ERROR_RATE), strict=True):
+        if not is_worse:
             continue
-        times = ((1 - (wrong - one.wrong) / rows) / max(1 - wrong / rows, 0.01)) ** 2
-        others = f"{wrong - one.wrong:.0f}" if round(wrong - one.wrong) else "none"
-        how = f"{one.wrong:.0f} of its {one.rows:,} labels are probably wrong, and {others} of the other {rows - one.rows:,}: "
-        how += "mend where they come from, or those rows; reports/label_issues.csv lists them."
-        text = f"Fix the {one.kind} {one.name or 'that is the top of data/'}"
-        found.append(_advice("fix_source", text, how, one.wrong / a_minute, curve.gain(times) if curve else None))
-    return sorted(found, key=lambda one: -(one["gain"] or {"value": 0.0})["value"])[:FEW]
+        factor = ((1 - (wrong - source.wrong) / rows) / max(1 - wrong / rows, 0.01)) ** 2
+        others = f"{wrong - source.wrong:.0f}" if round(wrong - source.wrong) else "none"
+        how = (
+            f"An estimated {source.wrong:.0f} of its {source.rows:,} labels are wrong, and {others} of the other "
+            f"{rows - source.rows:,}. Fix the source or these rows; reports/label_issues.csv lists them."
+        )
+        text = f"Fix the {source.kind} {source.name or 'that is the top of data/'}"
+        gain = curve.gain(factor) if curve else None
+        advice.append(_advice("fix_source", text, how, source.wrong / rows_per_minute, gain))
+    return sorted(advice, key=_negative_gain)[:MAX_NAMED]
 
 
-def _collect(
-    errors: Mapping[str, int], labels: Mapping[str, int], at_most: int, a_minute: float
+def _label_class(
+    errors: Mapping[str, int], labels: Mapping[str, int], max_rows: int, rows_per_minute: float
 ) -> list[dict[str, Any]]:
-    """The class of which most is missed, if it stands out. Without a number: rows of one class alone take from the others, too."""
-    total, usual = sum(errors.values()), sum(labels.values())
-    if len(errors) < 3 or not total:
+    """The class with most errors, if its share of the errors is more than twice its share of the labels.
+
+    Without a gain: more rows of one class also take predictions from the other classes.
+    """
+    total_errors, total_labels = sum(errors.values()), sum(labels.values())
+    if len(errors) < 3 or not total_errors:
         return []
-    name = min(errors, key=lambda one: (-errors[one], one))
-    if errors[name] < 2 or errors[name] * usual <= 2 * total * labels.get(name, 0):
+    name = min(errors, key=lambda label: (-errors[label], label))
+    if errors[name] < 2 or errors[name] * total_labels <= 2 * total_errors * labels.get(name, 0):
         return []
-    many = min(labels.get(name, 0) or at_most, at_most)
-    how = f"{errors[name]} of the {total} errors are rows of this class, more than twice its share of the labels."
-    return [_advice("collect_class", f"Label {many:,} more rows of “{name}”", how, many / a_minute, None)]
+    n_rows = min(labels.get(name, 0) or max_rows, max_rows)
+    how = (
+        f"{errors[name]} of the {total_errors} errors are rows of this class, more than twice its share of the labels."
+    )
+    return [_advice("collect_class", f"Label {n_rows:,} more rows of “{name}”", how, n_rows / rows_per_minute, None)]
 
 
 def _leave_out(
-    step_contributions: Sequence[Mapping[str, Any]], rounds: Sequence[Mapping[str, Any]], used: Collection[str]
+    step_contributions: Sequence[Mapping[str, Any]],
+    rounds: Sequence[Mapping[str, Any]],
+    training_data: Collection[str],
 ) -> list[dict[str, Any]]:
-    """Steps that surely cost accuracy, where the chosen model learnt from them all the same."""
-    found = []
-    for one in step_contributions:
-        if one["step"] in KEY_OF and one["step"] in used and one["difference"]["high"] < 0:
-            loss = Estimate(*(-one["difference"][end] for end in ("value", "high", "low")))
-            how = f"Set {KEY_OF[one['step']]}: 0 in params.yaml; the vote leaves it out where it can already."
-            found.append(_advice("leave_out", f"Leave out {one['step']}", how, None, loss))
-    if any(one["decision"] == "rejected" for one in rounds):
-        how = "Set pseudo_label.rounds lower in params.yaml: a round was rolled back, its time is spent for nothing."
-        found.append(_advice("stop", "Stop pseudo-labeling earlier", how, None, None))
-    return found
+    """Steps that significantly reduce accuracy although the model in use was trained with them."""
+    advice = []
+    for result in step_contributions:
+        step, difference = result["step"], result["difference"]
+        if step in PARAM_OF_STEP and step in training_data and difference["high"] < 0:
+            loss = Estimate(-difference["value"], -difference["high"], -difference["low"])
+            how = f"Set {PARAM_OF_STEP[step]}: 0 in params.yaml; model selection already leaves it out where it can."
+            advice.append(_advice("leave_out", f"Leave out {step}", how, None, loss))
+    if any(result["decision"] == "rejected" for result in rounds):
+        how = "Set pseudo_label.rounds lower in params.yaml: a round was rolled back, so its time was wasted."
+        advice.append(_advice("stop", "Stop pseudo-labeling earlier", how, None, None))
+    return advice
 
 
-def _look_at(slices: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    worse = [one for one in slices if one["worse"]]
+def _check_slices(slices: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    worse = sorted((result for result in slices if result["worse"]), key=lambda result: result["accuracy"]["value"])
     return [
         _advice(
             "slice",
-            f"Look at rows with {one['column']} {one['value']}",
-            f"The model is surely worse there: {100 * one['accuracy']['value']:.0f} % of {one['rows']} rows right.",
+            f"Check rows with {result['column']} {result['value']}",
+            "The model is significantly worse on this slice: "
+            f"accuracy {100 * result['accuracy']['value']:.0f} % on {result['rows']} rows.",
             None,
             None,
         )
-        for one in sorted(worse, key=lambda one: one["accuracy"]["value"])[:FEW]
+        for result in worse[:MAX_NAMED]
     ]
 
 
 def errors_by_class(right: NDArray[np.bool_], truth: NDArray[np.int64], classes: Sequence[str]) -> dict[str, int]:
-    """How many rows of each class are wrong."""
+    """The number of wrong rows per class."""
     counts = np.bincount(truth[~right], minlength=len(classes))
     return {name: int(count) for name, count in zip(classes, counts, strict=True)}

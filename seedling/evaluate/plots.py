@@ -1,4 +1,4 @@
-"""The plots' data: CSV files that DVC's templates, the report and other tools draw."""
+"""Data of the plots: CSV files for DVC's templates, the report and other tools."""
 
 from __future__ import annotations
 
@@ -18,34 +18,47 @@ from seedling.files.reading import reading
 
 
 def write_plots(folder: Path, scored: Scored, metrics: Mapping[str, Any], params: EvaluateParams) -> None:
-    """Confusion, calibration, rounds, recall, what abstaining buys, and the learning curve; a head line alone where there is nothing."""
+    """Writes confusion, calibration, rounds, recall, risk-coverage and learning curve; only the header if no data."""
     classes = scored.classes
-    said = [classes[place] for place in scored.said]
-    pairs = [{"label": label, "predicted": one} for label, one in zip(scored.frame["label"], said, strict=True)]
+    predictions = [classes[index] for index in scored.predicted]
+    pairs = [
+        {"label": label, "predicted": predicted}
+        for label, predicted in zip(scored.frame["label"], predictions, strict=True)
+    ]
     _write_csv(folder / "confusion.csv", pairs, ["label", "predicted"])
     bins = calibration_bins(scored.probabilities, scored.truth, params.calibration_bins)
     _write_csv(folder / "calibration.csv", bins, ["confidence", "accuracy", "rows"])
     rounds = [
-        {"round": one["round"], "accuracy": one["accuracy"]["value"]} for one in metrics["rounds"] if one["accuracy"]
+        {"round": result["round"], "accuracy": result["accuracy"]["value"]}
+        for result in metrics["rounds"]
+        if result["accuracy"]
     ]
     _write_csv(folder / "rounds.csv", rounds, ["round", "accuracy"])
     recalls = [
-        {"class": one["class"], "recall": one["recall"]["value"]}
-        for one in metrics["per_class"]
-        if one["recall"] is not None
+        {"class": result["class"], "recall": result["recall"]["value"]}
+        for result in metrics["per_class"]
+        if result["recall"] is not None
     ]
     _write_csv(folder / "recall.csv", recalls, ["class", "recall"])
     curve = risk_coverage_curve(scored.confidence, scored.right)
     _write_csv(folder / "risk_coverage.csv", curve, ["coverage", "error", "confidence"])
-    found = metrics["learning_curve"] or {"points": [], "expected": []}
-    points = [{"labels": one["labels"], **one["accuracy"], "of": "measured"} for one in found["points"]]
-    points += [{"labels": one["labels"], **one["accuracy"], "of": "expected"} for one in found["expected"]]
-    points = [{"accuracy": one.pop("value"), **one} for one in points]
+    learning_curve = metrics["learning_curve"] or {"points": [], "expected": []}
+    points = [
+        {"labels": point["labels"], "accuracy": point["accuracy"]["value"], **_ends(point["accuracy"]), "of": kind}
+        for key, kind in (("points", "measured"), ("expected", "expected"))
+        for point in learning_curve[key]
+    ]
     _write_csv(folder / "learning_curve.csv", points, ["labels", "accuracy", "low", "high", "of"])
 
 
+def _ends(estimate: Mapping[str, float]) -> dict[str, float]:
+    return {"low": estimate["low"], "high": estimate["high"]}
+
+
 def write_losses(path: Path, model: Path) -> None:
-    """Writes the mean training loss per step over the fits of the learner with the most steps; only the header if no learner has steps.
+    """Writes the mean training loss per step over the fits of the learner with the most steps.
+
+    Writes only the header if no learner has steps.
 
     DVC draws one line per revision: a file with one series per fit would become a zigzag through all of them.
     """

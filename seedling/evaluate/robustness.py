@@ -1,4 +1,4 @@
-"""What becomes of the accuracy where images are worse and texts are typed in haste: the same rows, changed and judged again."""
+"""Robustness to corruptions: accuracy on the same rows after blur, noise, typing errors and other changes."""
 
 from __future__ import annotations
 
@@ -18,29 +18,29 @@ from seedling.progress import Progress
 from seedling.stats.randomness import generator
 from seedling.stats.statistics import paired_difference
 
-ROWS = {"quick": 100, "normal": 200, "thorough": 1_000}
-NOISE = 25.0  # standard deviation in levels
-BLUR = 0.02  # standard deviation as a share of the longer side
-JPEG = 20  # quality
-GLARE = 1 / 6  # standard deviation as a share of the longer side
-LONGEST = 512  # pixels, to which images are brought before they are changed: changes are the same for all, and cost no more for large ones
-AT_ONCE = 32
-TYPING = 0.1  # share of the words with a typing error
+ROWS_BY_EFFORT = {"quick": 100, "normal": 200, "thorough": 1_000}
+NOISE_LEVELS = 25.0  # standard deviation in gray levels
+BLUR_SHARE = 0.02  # standard deviation as a share of the longer side
+JPEG_QUALITY = 20
+GLARE_SHARE = 1 / 6  # standard deviation as a share of the longer side
+MAX_SIDE_PIXELS = 512  # images are resized to this before a change, so that it has the same strength and cost for all
+ROWS_PER_BATCH = 32
+TYPO_SHARE = 0.1  # share of words with a typing error
 
 Change = Callable[[Any, np.random.Generator], Any]
-Rows = Callable[[], Iterable[tuple[str, bytes | str]]]  # (id, encoded image or text) of each, always in the same order
+Rows = Callable[[], Iterable[tuple[str, bytes | str]]]  # (id, encoded image or text), always in the same order
 
 
 def _noisy(pixels: Pixels, rng: np.random.Generator) -> Pixels:
-    return np.clip(pixels + rng.normal(scale=NOISE, size=pixels.shape), 0, 255).astype(np.uint8)
+    return np.clip(pixels + rng.normal(scale=NOISE_LEVELS, size=pixels.shape), 0, 255).astype(np.uint8)
 
 
 def _blurred(pixels: Pixels, rng: np.random.Generator) -> Pixels:
-    return np.asarray(cv2.GaussianBlur(pixels, (0, 0), max(0.5, BLUR * max(pixels.shape[:2]))), dtype=np.uint8)
+    return np.asarray(cv2.GaussianBlur(pixels, (0, 0), max(0.5, BLUR_SHARE * max(pixels.shape[:2]))), dtype=np.uint8)
 
 
 def _compressed(pixels: Pixels, rng: np.random.Generator) -> Pixels:
-    return images.decode(images.compressed(pixels, JPEG))
+    return images.decode(images.compressed(pixels, JPEG_QUALITY))
 
 
 def _small(pixels: Pixels, rng: np.random.Generator) -> Pixels:
@@ -49,16 +49,16 @@ def _small(pixels: Pixels, rng: np.random.Generator) -> Pixels:
 
 
 def _glaring(pixels: Pixels, rng: np.random.Generator) -> Pixels:
-    """A bright spot, round, of a sixth of the longer side, anywhere in the image."""
+    """A round bright spot at a random position."""
     height, width = pixels.shape[:2]
     down, across = np.mgrid[:height, :width]
     row, column = rng.uniform(0, height), rng.uniform(0, width)
-    distance = ((down - row) ** 2 + (across - column) ** 2) / (GLARE * max(height, width)) ** 2
+    distance = ((down - row) ** 2 + (across - column) ** 2) / (GLARE_SHARE * max(height, width)) ** 2
     brighter = pixels + 255 * np.exp(-distance / 2)[..., None]
     return np.asarray(np.clip(brighter, 0, 255), dtype=np.uint8)
 
 
-IMAGES: Mapping[str, Change] = {
+IMAGE_CHANGES: Mapping[str, Change] = {
     "blurred": _blurred,
     "noisy": _noisy,
     "a spot of glare": _glaring,
@@ -66,8 +66,8 @@ IMAGES: Mapping[str, Change] = {
     "JPEG of low quality": _compressed,
     "half the size": _small,
 }
-TEXTS: Mapping[str, Change] = {
-    "a typing error in ten words": lambda text, rng: mistyped(text, TYPING, rng),
+TEXT_CHANGES: Mapping[str, Change] = {
+    "a typing error in ten words": lambda text, rng: mistyped(text, TYPO_SHARE, rng),
     "a typing error in three words": lambda text, rng: mistyped(text, 1 / 3, rng),
     "without capitals": lambda text, rng: text.lower(),
     "the first half alone": lambda text, rng: " ".join(text.split()[: max(1, len(text.split()) // 2)]),
@@ -86,46 +86,49 @@ def robustness(
     seed: int,
     progress: Progress,
 ) -> dict[str, Any] | None:
-    """Accuracy on the rows as they are, images at most `LONGEST` pixels, and after each change with the paired difference; None
-    without rows. A few lie in memory at a time.
+    """Accuracy on the unchanged rows, and after each change with the paired difference; None without rows.
 
-    truth: a row's class number by its id; groups: its group.
+    Images are resized to at most `MAX_SIDE_PIXELS` first. Few rows are in memory at a time.
+
+    truth: class index by row id; groups: near-duplicate group by row id.
     """
     if not truth:
         return None
-    changes = TEXTS if modality == "text" else IMAGES
+    changes = TEXT_CHANGES if modality == "text" else IMAGE_CHANGES
     order: list[str] = []
-    whole = len(truth) * (len(changes) + 1)
+    total = len(truth) * (len(changes) + 1)
 
-    def changed(change: Change | None, name: str, before: int) -> Iterator[bytes | str]:
+    def changed_rows(change: Change | None, name: str, n_done: int) -> Iterator[bytes | str]:
         order.clear()
-        for one, payload in rows():
-            order.append(one)
-            progress("changed rows", before + len(order), whole)
-            rng = generator(seed, "robustness", name, one)
+        for row_id, payload in rows():
+            order.append(row_id)
+            progress("robustness test", n_done + len(order), total)
+            rng = generator(seed, "robustness", name, row_id)
             if isinstance(payload, str):
                 yield payload if change is None else change(payload, rng)
             else:
-                pixels = images.shrunk(images.decode(payload, max_megapixels), LONGEST)
+                pixels = images.shrunk(images.decode(payload, max_megapixels), MAX_SIDE_PIXELS)
                 yield images.encode(pixels if change is None else change(pixels, rng))
 
-    def right(change: Change | None, name: str, before: int) -> np.ndarray:
-        said = model.predict(changed(change, name, before), batch_size=AT_ONCE).argmax(axis=1)
-        return np.array(said == [truth[one] for one in order], dtype=np.float64)
+    def is_right(change: Change | None, name: str, n_done: int) -> np.ndarray:
+        predicted = model.predict(changed_rows(change, name, n_done), batch_size=ROWS_PER_BATCH).argmax(axis=1)
+        return np.array(predicted == [truth[row_id] for row_id in order], dtype=np.float64)
 
-    as_they_are = right(None, "", 0)
-    found = []
-    for place, (name, change) in enumerate(changes.items(), start=1):
-        after = right(change, name, place * len(truth))
+    unchanged = is_right(None, "", 0)
+    results = []
+    for number, (name, change) in enumerate(changes.items(), start=1):
+        changed = is_right(change, name, number * len(truth))
         difference = paired_difference(
-            as_they_are,
-            after,
-            np.array([groups[one] for one in order]),
+            unchanged,
+            changed,
+            np.array([groups[row_id] for row_id in order]),
             larger_is_better=True,
             draws=params.bootstrap_draws,
             confidence=params.confidence,
             rng=generator(seed, "robustness"),
             wrong=1.0,
         )
-        found.append({"change": name, "accuracy": round(float(after.mean()), 6), "difference": difference.rounded()})
-    return {"rows": len(truth), "accuracy": round(float(as_they_are.mean()), 6), "changes": found}
+        results.append(
+            {"change": name, "accuracy": round(float(changed.mean()), 6), "difference": difference.rounded()}
+        )
+    return {"rows": len(truth), "accuracy": round(float(unchanged.mean()), 6), "changes": results}

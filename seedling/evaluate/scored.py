@@ -1,4 +1,4 @@
-"""Rows with what a model says of them."""
+"""Rows with the probabilities that a model predicts for them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from seedling.stats.statistics import Floats, Ints
 
 @dataclass(frozen=True)
 class Scored:
-    """Rows with their probabilities: what metrics and plots are made of."""
+    """Rows and their probabilities: the input of metrics and plots."""
 
     frame: pd.DataFrame  # id, origin, label, group
     probabilities: Floats
@@ -21,9 +21,9 @@ class Scored:
 
     @property
     def truth(self) -> Ints:
-        """(n_rows,) class numbers."""
-        number = {label: place for place, label in enumerate(self.classes)}
-        return np.array([number[label] for label in self.frame["label"]], dtype=np.int64)
+        """(n_rows,) class indices."""
+        label_to_index = {label: index for index, label in enumerate(self.classes)}
+        return np.array([label_to_index[label] for label in self.frame["label"]], dtype=np.int64)
 
     @property
     def groups(self) -> NDArray[np.str_]:
@@ -32,16 +32,16 @@ class Scored:
         return groups
 
     @property
-    def said(self) -> Ints:
-        """(n_rows,): the likeliest class."""
+    def predicted(self) -> Ints:
+        """(n_rows,): index of the class with the highest probability."""
         return np.asarray(self.probabilities.argmax(axis=1))
 
     @property
     def right(self) -> NDArray[np.bool_]:
-        """(n_rows,): whether it is the right one."""
-        return np.asarray(self.said == self.truth)
+        """(n_rows,): whether the predicted class is the label."""
+        return np.asarray(self.predicted == self.truth)
 
     @property
     def confidence(self) -> Floats:
-        """(n_rows,): the likeliest class's probability."""
+        """(n_rows,): probability of the predicted class."""
         return self.probabilities.max(axis=1) if len(self.frame) else np.zeros(0)

@@ -1,16 +1,22 @@
-"""The quality gates: Great Expectations over a stage's rows, wherever they are. The only package that imports great_expectations and duckdb.
+"""Quality gates: Great Expectations checks of a stage's rows.
 
-asking     gates.yaml, the gates that always hold, what a gate says and where that is written
-columns    what a gate sees: a generation's columns, and those that are made where they are named
-on_disk    rows that are read when they are asked for
-engine     Great Expectations over them
-own        a user's expectations.py
+The only package that imports great_expectations and duckdb.
 
-gates.yaml lists, a stage, expectations by Great Expectations' own names with their own arguments and a severity. The gates in `asking.ALWAYS`
-stand before them and cannot be switched off.
+checking            runs a gate: gates.yaml, the required expectations, the results and the failure message
+columns             the columns that a gate sees: those of the generation, and those computed if a gate names them
+conditions          which row conditions and patterns gates.yaml may contain
+engine              Great Expectations' engine for rows on disk
+history             the results of all gates over time
+limited_patterns    regular expressions and JSON schemas with a time limit
+on_disk             rows that are read on demand
+store               Great Expectations' own files
+user_expectations   a user's expectations.py
+
+gates.yaml lists expectations per stage, by Great Expectations' names, with their arguments and a severity. The
+expectations in `checking.REQUIRED_EXPECTATIONS` run before them and cannot be switched off.
 """
 
 import logging
 
-# It warns that Seedling's metrics replace its own, which is what they are for, and about its own defaults.
+# Great Expectations warns that Seedling's metrics replace its own, which is intended, and about its own defaults.
 logging.getLogger("great_expectations").setLevel(logging.ERROR)

@@ -1,7 +1,7 @@
-"""Asking a stage's gate: expectations in, checks out.
+"""Run a stage's gate: from expectations to checks.
 
-gates.yaml lists, a stage, expectations by Great Expectations' own names with their own arguments and a severity.
-The gates in ALWAYS stand before them and cannot be switched off.
+gates.yaml lists expectations per stage, by Great Expectations' names, with their arguments and a severity. The
+`REQUIRED_EXPECTATIONS` run before them and cannot be switched off.
 """
 
 from __future__ import annotations
@@ -26,38 +26,41 @@ from seedling.gates.columns import RELATIVE
 from seedling.gates.conditions import check_condition, check_patterns
 from seedling.gates.on_disk import GatedRows
 from seedling.gates.store import remove_damaged_store
-from seedling.gates.user_expectations import FILE as OWN_FILE
-from seedling.gates.user_expectations import Own, arguments_of, digest_of, own_expectations
+from seedling.gates.user_expectations import FILE as USER_FILE
+from seedling.gates.user_expectations import UserExpectations, arguments_of, digest_of, import_user_expectations
 
 Expectations = Sequence[tuple[str, dict[str, Any]]]
 
-UNIQUE: Expectations = [("expect_column_values_to_be_unique", {"column": "id"})]
+UNIQUE_ID: Expectations = [("expect_column_values_to_be_unique", {"column": "id"})]
 NO_HELD_OUT_PARENT: Expectations = [
     ("expect_column_values_to_be_in_set", {"column": "made_from_held_out_row", "value_set": [False]})
 ]
-ALWAYS: dict[str, Expectations] = {
+REQUIRED_EXPECTATIONS: dict[str, Expectations] = {
     "scrape": [("expect_compound_columns_to_be_unique", {"column_list": ["id", "origin"]})],
     "validate": [
-        *UNIQUE,
+        *UNIQUE_ID,
         ("expect_column_values_to_be_in_set", {"column": "near_duplicate_held_out_elsewhere", "value_set": [False]}),
     ],
-    "augment": [*UNIQUE, *NO_HELD_OUT_PARENT],
-    "synthesize": [*UNIQUE, *NO_HELD_OUT_PARENT],
-    "pseudo_label": [*UNIQUE, *NO_HELD_OUT_PARENT],
-    "train": UNIQUE,
-    "evaluate": UNIQUE,
+    "augment": [*UNIQUE_ID, *NO_HELD_OUT_PARENT],
+    "synthesize": [*UNIQUE_ID, *NO_HELD_OUT_PARENT],
+    "pseudo_label": [*UNIQUE_ID, *NO_HELD_OUT_PARENT],
+    "train": UNIQUE_ID,
+    "evaluate": UNIQUE_ID,
 }
 GATE = "gate.json"
-MAY_MAKE_NOTHING = {"augment", "synthesize", "pseudo_label"}
-MEANINGS = {"unknown_split": f" (a split is {', '.join(SPLITS)}, or empty)"}
-UNJUDGED = "could not be judged"
+STAGES_WITHOUT_ROWS = {"augment", "synthesize", "pseudo_label"}  # these may produce no rows
+REASON_MEANINGS = {"unknown_split": f" (a split is {', '.join(SPLITS)}, or empty)"}
+NOT_EVALUATED = "could not be evaluated"
+MAX_ROW_IDS = 5  # unexpected rows per check
+MAX_EXAMPLES = 3  # unexpected values per check
 _one_at_a_time = threading.Lock()
 
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One expectation's result. `rows` are up to five ids of unexpected rows; `source` is a hash of the user's file where the expectation
-    is written there.
+    """The result of one expectation.
+
+    rows: up to five ids of unexpected rows; source: a hash of the user's file if the expectation is defined there.
     """
 
     expectation: str
@@ -70,29 +73,29 @@ class Check:
 
     @property
     def stops(self) -> bool:
-        """Whether it stops the line."""
+        """Whether it stops the pipeline."""
         return not self.passed and self.severity == "critical"
 
     @property
-    def compares(self) -> bool:
-        """Whether it compares with the generation before."""
+    def is_relative(self) -> bool:
+        """Whether it compares with the previous generation."""
         return self.arguments.get("column") in RELATIVE
 
     @property
     def limit(self) -> str:
-        """The arguments in words: what was expected."""
+        """The expected values: the arguments as text."""
         return ", ".join(f"{name}={value!r}" for name, value in self.arguments.items())
 
 
 def load_gates(workspace: Path) -> dict[str, Expectations]:
-    """gates.yaml. Raises InputError that names an unknown stage, or an entry that is no expectation."""
+    """Read gates.yaml. Raises InputError that names an unknown stage, or an entry that is not an expectation."""
     path = workspace / "gates.yaml"
     lists = read_yaml(path) or {}
     gates: dict[str, Expectations] = {}
     for stage, entries in lists.items():
-        if stage not in ALWAYS:
-            raise InputError(f"{path}: '{stage}' is no stage: the stages are {', '.join(ALWAYS)}.")
-        found = []
+        if stage not in REQUIRED_EXPECTATIONS:
+            raise InputError(f"{path}: '{stage}' is not a stage. Use one of {', '.join(REQUIRED_EXPECTATIONS)}.")
+        expectations = []
         for entry in entries or []:
             if not isinstance(entry, dict) or len(entry) != 1:
                 raise InputError(f"{path}: {stage}: write `- expect_…: {{column: …}}`, not {entry!r}.")
@@ -100,19 +103,19 @@ def load_gates(workspace: Path) -> dict[str, Expectations]:
             if isinstance(arguments, dict):
                 check_condition(arguments.get("row_condition"), f"{path}: {stage}: {name}")
                 check_patterns(arguments, f"{path}: {stage}: {name}")
-            found.append((str(name), dict(arguments or {})))
-        gates[stage] = found
+            expectations.append((str(name), dict(arguments or {})))
+        gates[stage] = expectations
     return gates
 
 
-def wanted_columns(stage: str, gates: Mapping[str, Expectations]) -> set[str]:
-    """What the stage's gate names: columns, and the words of its conditions on rows."""
-    kind, found = stage.partition("@")[0], set[str]()
-    for _, arguments in [*ALWAYS[kind], *gates.get(kind, [])]:
-        named = [arguments.get(key) for key in ("column", "column_A", "column_B")]
-        found |= {str(one) for one in [*named, *(arguments.get("column_list") or [])] if one is not None}
-        found |= {*re.findall(r"\w+", str(arguments.get("row_condition") or ""))}
-    return found
+def columns_in_gate(stage: str, gates: Mapping[str, Expectations]) -> set[str]:
+    """The names in the stage's gate: its columns, and the words of its row conditions."""
+    kind, names = stage.partition("@")[0], set[str]()
+    for _, arguments in [*REQUIRED_EXPECTATIONS[kind], *gates.get(kind, [])]:
+        columns = [arguments.get(key) for key in ("column", "column_A", "column_B")]
+        names |= {str(column) for column in [*columns, *(arguments.get("column_list") or [])] if column is not None}
+        names |= {*re.findall(r"\w+", str(arguments.get("row_condition") or ""))}
+    return names
 
 
 def check(
@@ -120,65 +123,76 @@ def check(
     rows: GatedRows,
     gates: Mapping[str, Expectations],
     documents: Path,
-    own: Own | None = None,
+    user: UserExpectations | None = None,
     columns: Sequence[str] = (),
 ) -> list[Check]:
-    """Runs the stage's gate over its rows; results also go to Great Expectations' own stores below `documents`.
+    """Run the stage's gate over its rows. The results also go to Great Expectations' own stores below `documents`.
 
-    own: the workspace's own expectations; columns: those that a gate may name besides the rows', for the message. Raises
-    InputError for an expectation that neither they nor Great Expectations have, or arguments that it does not take.
+    user: the workspace's own expectations; columns: names that a gate may use besides the columns of `rows`, for the
+    error message.
+
+    Raises InputError for an unknown expectation, or for arguments that the expectation does not accept.
     """
     kind = stage.partition("@")[0]
-    always = [(name, {**arguments, "severity": "critical"}) for name, arguments in ALWAYS[kind]]
-    wanted = [*always, *gates.get(kind, [])]
-    _check_columns(kind, wanted, rows, columns)
-    own = own or Own()
-    with _one_at_a_time:  # the import too: two threads in the package's circular imports would meet half-made modules
-        for name, function in own.functions.items():
+    required = [(name, {**arguments, "severity": "critical"}) for name, arguments in REQUIRED_EXPECTATIONS[kind]]
+    entries = [*required, *gates.get(kind, [])]
+    _check_columns(kind, entries, rows, columns)
+    user = user or UserExpectations()
+    with _one_at_a_time:  # also the import: threads that import the package's circular modules at once see partial ones
+        for name, function in user.functions.items():
             _register(name, function)
-        expectations = [_expectation(kind, *one) for one in wanted]
+        expectations = [_expectation(kind, *entry) for entry in entries]
         try:
             results = _run(stage, expectations, rows, documents)
         except Exception:
             if not remove_damaged_store(documents / "gx"):
                 raise
-            results = _run(stage, [_expectation(kind, *one) for one in wanted], rows, documents)
+            results = _run(stage, [_expectation(kind, *entry) for entry in entries], rows, documents)
     checks = [
-        _as_check(name, arguments, result, own.digest if own.holds(name) else None)
-        for (name, arguments), result in zip(wanted, results, strict=True)
+        _as_check(name, arguments, result, user.digest if user.defines(name) else None)
+        for (name, arguments), result in zip(entries, results, strict=True)
     ]
-    return [_of_nothing(one) if not len(rows) and kind in MAY_MAKE_NOTHING else one for one in checks]
+    is_empty = not len(rows) and kind in STAGES_WITHOUT_ROWS
+    return [_pass_without_values(result) if is_empty else result for result in checks]
 
 
-def _of_nothing(one: Check) -> Check:
-    """Where a stage made no row there is no value that could be unexpected; how many rows there are is still asked."""
-    about_values = "column" in one.arguments or "column_list" in one.arguments
-    return replace(one, passed=True, observed="there are no rows") if about_values else one
+def _pass_without_values(result: Check) -> Check:
+    """Pass a check of values if the stage produced no rows. Checks of the number of rows stay as they are."""
+    about_values = "column" in result.arguments or "column_list" in result.arguments
+    return replace(result, passed=True, observed="there are no rows") if about_values else result
 
 
-def load_own(workspace: Path, gates: Mapping[str, Expectations]) -> Own:
-    """The workspace's own expectations, where the gates name one. One stage at a time imports them, and Great Expectations with them."""
+def load_user_expectations(workspace: Path, gates: Mapping[str, Expectations]) -> UserExpectations:
+    """Load the workspace's own expectations if the gates name one.
+
+    Only one stage at a time imports them, and with them Great Expectations.
+    """
     with _one_at_a_time:
-        return own_expectations(workspace, [name for listed in gates.values() for name, _ in listed])
+        return import_user_expectations(workspace, [name for entries in gates.values() for name, _ in entries])
 
 
-def asked_with_others(workspace: Path, folder: Path) -> bool:
-    """Whether the gate of the generation in `folder` was asked with other expectations of the user's own than there are now."""
-    path, now = folder / GATE, digest_of(workspace)
+def user_expectations_changed(workspace: Path, folder: Path) -> bool:
+    """Whether the user's expectations have changed since the gate of the generation in `folder` ran."""
+    path, digest = folder / GATE, digest_of(workspace)
     checks = read_json(path) if path.is_file() else []
-    return any(one.get("source") not in {None, now} for one in checks)
+    return any(result.get("source") not in {None, digest} for result in checks)
 
 
-def _check_columns(kind: str, wanted: Expectations, rows: GatedRows, columns: Sequence[str]) -> None:
-    offered = list(dict.fromkeys([*rows.columns, *columns]))
-    for name, arguments in wanted:
+def _check_columns(kind: str, entries: Expectations, rows: GatedRows, columns: Sequence[str]) -> None:
+    available = list(dict.fromkeys([*rows.columns, *columns]))
+    for name, arguments in entries:
         for column in [*map(arguments.get, ("column", "column_A", "column_B")), *(arguments.get("column_list") or [])]:
             if column is not None and column not in rows.columns and name != "expect_column_to_exist":
-                near = difflib.get_close_matches(str(column), offered, n=1)
-                hint = f" (did you mean '{near[0]}'?)" if near else ""
                 raise InputError(
-                    f"gates.yaml: {kind}: {name}: there is no column '{column}'{hint}; there are {', '.join(offered)}."
+                    f"gates.yaml: {kind}: {name}: there is no column '{column}'{_hint(str(column), available)}; "
+                    f"there are {', '.join(available)}."
                 )
+
+
+def _hint(name: str, available: Sequence[str]) -> str:
+    """The most similar available name as a question, or an empty string."""
+    similar = difflib.get_close_matches(name, available, n=1)
+    return f" (did you mean '{similar[0]}'?)" if similar else ""
 
 
 def _expectation(kind: str, name: str, arguments: Mapping[str, Any]) -> Any:
@@ -189,99 +203,103 @@ def _expectation(kind: str, name: str, arguments: Mapping[str, Any]) -> Any:
     )
 
     try:
-        make = get_expectation_impl(name)
+        expectation_class = get_expectation_impl(name)
     except ExpectationNotFoundError as error:
-        near = difflib.get_close_matches(name, list_registered_expectation_implementations(), n=1)
-        hint = f" (did you mean '{near[0]}'?)" if near else ""
+        hint = _hint(name, list_registered_expectation_implementations())
         raise InputError(
-            f"gates.yaml: {kind}: neither Great Expectations nor {OWN_FILE} has '{name}'{hint}."
+            f"gates.yaml: {kind}: neither Great Expectations nor {USER_FILE} has '{name}'{hint}."
         ) from error
     try:
-        return make(**{"severity": "critical", **arguments})
+        return expectation_class(**{"severity": "critical", **arguments})
     except (ValueError, TypeError) as error:
-        raise InputError(f"gates.yaml: {kind}: {name}: {_short(error)}") from error
+        raise InputError(f"gates.yaml: {kind}: {name}: {_short_message(error)}") from error
 
 
 def _register(name: str, function: Callable[..., Any]) -> None:
-    """Makes an expectation of Great Expectations out of a user's function of a column's values."""
+    """Register a user's function of a column's values as an expectation of Great Expectations."""
     from great_expectations.execution_engine import PandasExecutionEngine
     from great_expectations.expectations.expectation import ColumnMapExpectation
     from great_expectations.expectations.metrics import ColumnMapMetricProvider, column_condition_partial
 
-    takes, metric = arguments_of(function), f"column_values.own.{name}"
+    parameters, metric = arguments_of(function), f"column_values.own.{name}"
 
-    def judge(cls: type, column: Any, **given: Any) -> Any:
-        said = function(column, **{one: given[one] for one in takes if given.get(one) is not None})
-        if np.ndim(said) == 0 or len(said) != len(column):
-            what = f"{len(said)} answers" if np.ndim(said) else f"{said!r}"
-            raise TypeError(
-                f"{name} gave {what} for {len(column)} values: it must say of each whether it is as expected"
-            )
-        answers = np.asarray(said, dtype=object)
-        if not all(isinstance(one, bool | np.bool_) for one in answers):
-            raise TypeError(f"{name} gave answers that are neither true nor false")
-        return pd.Series(answers.astype(bool), index=column.index)
+    def condition(cls: type, column: Any, **arguments: Any) -> Any:
+        passed = {parameter: arguments[parameter] for parameter in parameters if arguments.get(parameter) is not None}
+        return _boolean_series(name, function(column, **passed), column)
 
-    own_metric: dict[str, Any] = {"condition_metric_name": metric, "condition_value_keys": takes}
-    own_metric["_pandas"] = column_condition_partial(engine=PandasExecutionEngine)(judge)
-    type(ColumnMapMetricProvider)(f"Metric_{name}", (ColumnMapMetricProvider,), own_metric)
-    own: dict[str, Any] = {
-        **dict.fromkeys(takes),
-        "__annotations__": dict.fromkeys(takes, Any),
+    metric_attributes: dict[str, Any] = {"condition_metric_name": metric, "condition_value_keys": parameters}
+    metric_attributes["_pandas"] = column_condition_partial(engine=PandasExecutionEngine)(condition)
+    type(ColumnMapMetricProvider)(f"Metric_{name}", (ColumnMapMetricProvider,), metric_attributes)
+    expectation_attributes: dict[str, Any] = {
+        **dict.fromkeys(parameters),
+        "__annotations__": dict.fromkeys(parameters, Any),
         "__module__": __name__,
         "__doc__": function.__doc__,
         "map_metric": metric,
-        "success_keys": ("mostly", *takes),
-        "args_keys": ("column", *takes),
+        "success_keys": ("mostly", *parameters),
+        "args_keys": ("column", *parameters),
     }
     title = "".join(part.title() for part in name.split("_"))
-    type(ColumnMapExpectation)(title, (ColumnMapExpectation,), own)
+    type(ColumnMapExpectation)(title, (ColumnMapExpectation,), expectation_attributes)
 
 
-def _short(error: Exception) -> str:
-    """What pydantic says, an argument once, without its types' inner names."""
+def _boolean_series(name: str, returned: Any, column: Any) -> Any:
+    """The function's result as booleans. Raises TypeError unless it is one boolean per value of the column."""
+    if np.ndim(returned) == 0 or len(returned) != len(column):
+        result = f"{len(returned)} results" if np.ndim(returned) else f"{returned!r}"
+        raise TypeError(f"{name} returned {result} for {len(column)} values: it must return one boolean per value")
+    values = np.asarray(returned, dtype=object)
+    if not all(isinstance(value, bool | np.bool_) for value in values):
+        raise TypeError(f"{name} returned values that are not booleans: it must return one boolean per value")
+    return pd.Series(values.astype(bool), index=column.index)
+
+
+def _short_message(error: Exception) -> str:
+    """Pydantic's message per argument, once, without the names of its inner types."""
     if not hasattr(error, "errors"):
         return str(error)
-    said = {".".join(str(step) for step in one["loc"]): one["msg"] for one in reversed(error.errors())}
-    return "; ".join(what if where == "__root__" else f"'{where}': {what}" for where, what in said.items())
+    messages = {".".join(str(step) for step in entry["loc"]): entry["msg"] for entry in reversed(error.errors())}
+    return "; ".join(
+        message if location == "__root__" else f"'{location}': {message}" for location, message in messages.items()
+    )
 
 
 def _run(stage: str, expectations: list[Any], rows: GatedRows, documents: Path) -> list[Any]:
+    """Great Expectations' results, in the order of the expectations."""
     import great_expectations as gx
 
-    from seedling.gates.engine import over
+    from seedling.gates.engine import engine_over
 
     context = _context(documents)
-    shutil.rmtree(
-        documents / "gx" / "uncommitted" / "validations" / stage, ignore_errors=True
-    )  # else each run would leave its results there
+    # Each run would add its results to those of earlier runs.
+    shutil.rmtree(documents / "gx" / "uncommitted" / "validations" / stage, ignore_errors=True)
     source = context.data_sources.add_or_update_pandas(f"seedling {stage}")
     batch = source.add_dataframe_asset(stage).add_batch_definition_whole_dataframe("rows")
     suite = context.suites.add_or_update(gx.ExpectationSuite(name=stage, expectations=expectations))
     definition = gx.ValidationDefinition(name=stage, data=batch, suite=suite)
-    wanted = {
+    result_format = {
         "result_format": "SUMMARY",
         "unexpected_index_column_names": ["id"],
-        "partial_unexpected_count": 5,
+        "partial_unexpected_count": MAX_ROW_IDS,
         "return_unexpected_index_query": False,
     }
     definition = context.validation_definitions.add_or_update(definition)
-    with over(rows) as parameters:
-        found = definition.run(batch_parameters=dict(parameters), result_format=wanted)
-    # Great Expectations gives results back sorted; each carries the arguments that it was asked with.
-    left, ordered = list(found.results), []
-    for one in suite.expectations:
-        match = next(result for result in left if _same(result.expectation_config, one.configuration))
-        left.remove(match)
+    with engine_over(rows) as parameters:
+        results = definition.run(batch_parameters=dict(parameters), result_format=result_format)
+    # Great Expectations returns sorted results; each contains the arguments of its expectation.
+    remaining, ordered = list(results.results), []
+    for expectation in suite.expectations:
+        match = next(result for result in remaining if _same(result.expectation_config, expectation.configuration))
+        remaining.remove(match)
         ordered.append(match)
     return ordered
 
 
-def _same(one: Any, other: Any) -> bool:
-    def plain(config: Any) -> dict[str, Any]:
-        return {key: value for key, value in config.kwargs.items() if key != "batch_id"}
+def _same(configuration: Any, other: Any) -> bool:
+    def arguments(configuration: Any) -> dict[str, Any]:
+        return {key: value for key, value in configuration.kwargs.items() if key != "batch_id"}
 
-    return bool(one.type == other.type and plain(one) == plain(other))
+    return bool(configuration.type == other.type and arguments(configuration) == arguments(other))
 
 
 def _context(documents: Path) -> Any:
@@ -295,33 +313,44 @@ def _context(documents: Path) -> Any:
 
 
 def _as_check(name: str, arguments: Mapping[str, Any], result: Any, source: str | None) -> Check:
-    found = result.result or {}
-    if raised := _raised(result.exception_info or {}):
-        observed = f"{UNJUDGED}: {raised}"
-    elif found.get("observed_value") is not None:
-        observed = str(_plain(found["observed_value"]))
-    elif "partial_missing_list" in found or "missing_list" in found:
-        missing = found.get("partial_missing_list") or found.get("missing_list") or []
-        observed = f"in no row: {', '.join(sorted(str(one) for one in missing))}" if missing else "each in some row"
-    else:
-        observed = f"{found.get('unexpected_count', 0)} of {found.get('element_count', 0)} rows unexpected"
-        if some := found.get("partial_unexpected_list"):
-            observed += f", such as {', '.join(dict.fromkeys(str(_plain(one)) for one in some[:3]))}"
-    index = found.get("partial_unexpected_index_list") or []
-    ids = [str(one["id"]) for one in index if isinstance(one, dict) and "id" in one]
-    rest = {key: value for key, value in arguments.items() if key != "severity"}
+    details = result.result or {}
+    index = details.get("partial_unexpected_index_list") or []
+    ids = [str(entry["id"]) for entry in index if isinstance(entry, dict) and "id" in entry]
     return Check(
-        name, rest, str(arguments.get("severity", "critical")), bool(result.success), observed, ids[:5], source
+        expectation=name,
+        arguments={key: value for key, value in arguments.items() if key != "severity"},
+        severity=str(arguments.get("severity", "critical")),
+        passed=bool(result.success),
+        observed=_observed(details, result.exception_info or {}),
+        rows=ids[:MAX_ROW_IDS],
+        source=source,
     )
 
 
-def _raised(information: Mapping[str, Any]) -> str | None:
-    """What went wrong while it was judged: said of the expectation, or of each metric that it needs."""
-    for one in [information, *information.values()]:
-        if isinstance(one, Mapping) and one.get("exception_message"):
-            # The first error of the traceback is the user's own, without Great Expectations' wrapping.
-            own = re.findall(r"^\w+: .*$", str(one.get("exception_traceback") or ""), flags=re.MULTILINE)
-            return own[0] if own else str(one["exception_message"])
+def _observed(details: Mapping[str, Any], exception_info: Mapping[str, Any]) -> str:
+    """The observed value, the missing values, or the number of unexpected rows with examples, as text."""
+    if raised := _exception_message(exception_info):
+        return f"{NOT_EVALUATED}: {raised}"
+    if details.get("observed_value") is not None:
+        return str(_plain(details["observed_value"]))
+    if "partial_missing_list" in details or "missing_list" in details:
+        missing = details.get("partial_missing_list") or details.get("missing_list") or []
+        return f"in no row: {', '.join(sorted(map(str, missing)))}" if missing else "each value is in a row"
+    observed = f"{details.get('unexpected_count', 0)} of {details.get('element_count', 0)} rows unexpected"
+    if examples := details.get("partial_unexpected_list"):
+        values = dict.fromkeys(str(_plain(example)) for example in examples[:MAX_EXAMPLES])
+        observed += f", such as {', '.join(values)}"
+    return observed
+
+
+def _exception_message(information: Mapping[str, Any]) -> str | None:
+    """The error of the evaluation: of the expectation, or of the first failing metric that it needs."""
+    for entry in [information, *information.values()]:
+        if isinstance(entry, Mapping) and entry.get("exception_message"):
+            # The first error of the traceback comes from the user's code, without Great Expectations' wrapping.
+            traceback = str(entry.get("exception_traceback") or "")
+            errors = re.findall(r"^\w+: .*$", traceback, flags=re.MULTILINE)
+            return errors[0] if errors else str(entry["exception_message"])
     return None
 
 
@@ -331,54 +360,56 @@ def _plain(value: Any) -> Any:
 
 
 def write_checks(checks: Sequence[Check], folder: Path) -> None:
-    """gate.json beside the rows: a generation carries the proof of its gate, but for what compares with the one before, which is
-    no function of the stage's inputs.
+    """Write gate.json into the generation, without the checks that compare with the previous generation.
+
+    Those checks are not a function of the stage's inputs.
     """
-    write_json(folder / GATE, [asdict(one) for one in checks if not one.compares])
+    write_json(folder / GATE, [asdict(result) for result in checks if not result.is_relative])
 
 
 def write_comparisons(checks: Sequence[Check], workspace: Path, stage: str) -> None:
-    """What compares with the generation before, beside the generations, once this one stands."""
-    write_json(beside_generations(workspace, stage), [asdict(one) for one in checks if one.compares])
+    """Write the checks that compare with the previous generation outside of the generations."""
+    write_json(comparisons_path(workspace, stage), [asdict(result) for result in checks if result.is_relative])
 
 
 def read_checks(workspace: Path, stage: str, folder: Path) -> list[dict[str, Any]]:
-    """What `write_checks` wrote of the stage, whose output is `folder`; none where it has not run."""
-    files = [folder / GATE, beside_generations(workspace, stage)]
-    return [one for file in files if file.is_file() for one in read_json(file)]
+    """Read the checks of the stage with the output `folder`; an empty list if it has not run."""
+    files = [folder / GATE, comparisons_path(workspace, stage)]
+    return [result for file in files if file.is_file() for result in read_json(file)]
 
 
-def beside_generations(workspace: Path, stage: str) -> Path:
-    """Where checks lie that compare a stage's rows with those before."""
+def comparisons_path(workspace: Path, stage: str) -> Path:
+    """The file of the checks that compare a stage's rows with the previous generation."""
     return workspace / ".seedling" / "gates" / f"{stage}.json"
 
 
 def explain(
     stage: str, checks: Sequence[Check], quarantine: Path, page: Path | None, rejected: Mapping[str, int] | None = None
 ) -> str:
-    """What a failed gate says: expectation, observed value, limit, rows, where they are, and what to do.
+    """The message of a failed gate: expectation, observed value, limit, rows, quarantine folder, and how to fix it.
 
-    page: of all gates, where it was written; rejected: by reason, the rows that the stage itself did not keep, of which the checks know nothing.
+    page: the page of all gates, if it was written; rejected: reason → number of rows that the stage rejected before the
+    gate.
     """
-    lines, judged = [f"The gate of stage '{stage}' failed."], set[bool]()
-    for one in (one for one in checks if one.stops):
-        known = not one.observed.startswith(UNJUDGED)
-        judged.add(known)
-        said = f"observed {one.observed}; expected {one.limit}" if known else f"{one.observed} ({one.limit})"
-        lines.append(f"  {one.expectation}: {said}.")
-        if one.rows:
-            lines.append(f"    rows: {', '.join(one.rows)} (`seedling why ID` tells more)")
+    lines = [f"The gate of stage '{stage}' failed."]
+    failed = [result for result in checks if result.stops]
+    evaluated = {not result.observed.startswith(NOT_EVALUATED) for result in failed}
+    for result in failed:
+        if result.observed.startswith(NOT_EVALUATED):
+            lines.append(f"  {result.expectation}: {result.observed} ({result.limit}).")
+        else:
+            lines.append(f"  {result.expectation}: observed {result.observed}; expected {result.limit}.")
+        if result.rows:
+            lines.append(f"    rows: {', '.join(result.rows)} (`seedling why ID` explains a row)")
     if rejected:
-        told = (
-            f"{many:,} as {reason}{MEANINGS.get(reason, '')}"
-            for reason, many in sorted(rejected.items(), key=lambda one: -one[1])
-        )
-        lines.append(f"  Rejected before the gate: {', '.join(told)}.")
+        most_common = sorted(rejected.items(), key=lambda item: -item[1])
+        counts = (f"{rows:,} as {reason}{REASON_MEANINGS.get(reason, '')}" for reason, rows in most_common)
+        lines.append(f"  Rejected before the gate: {', '.join(counts)}.")
     lines.append(f"  The rows are in {quarantine}; nothing was recorded.")
     if page is not None:
-        lines.append(f"  Every gate and its history: {page}.")
-    if False in judged:
-        lines.append("  What could not be judged is mended where it is written: gates.yaml, or expectations.py.")
-    if True in judged:
-        lines.append("  Mend the data, or change the limit in gates.yaml, and run again.")
+        lines.append(f"  All gates and their history: {page}.")
+    if False in evaluated:
+        lines.append("  Fix the expectations that could not be evaluated, in gates.yaml or expectations.py.")
+    if True in evaluated:
+        lines.append("  Fix the data, or change the limit in gates.yaml, and run again.")
     return "\n".join(lines)

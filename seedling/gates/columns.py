@@ -1,4 +1,4 @@
-"""What a stage's gate sees: the columns of its generation, and those that are made where a gate names them."""
+"""The columns that a stage's gate sees: those of its generation, and those that are computed if a gate names them."""
 
 from __future__ import annotations
 
@@ -14,42 +14,49 @@ from pandas.api.types import is_numeric_dtype
 
 from seedling.dataset.generation import MANIFEST, columns_of, payloads, stream
 from seedling.files.reading import read_frame
-from seedling.gates.on_disk import GatedRows, Stored, database, marked
+from seedling.gates.on_disk import GatedRows, StoredRows, database, rows_selected
 from seedling.media import images
-from seedling.media import quality_metrics as signals
+from seedling.media import quality_metrics as metrics
 
 LISTS = ("parent_ids", "label_probs", "pseudo_label_by_fold", "pseudo_weight_by_fold", "quality")
-OF_LABELS = ("class_share", "rows_per_parent")
+LABEL_COLUMNS = ("class_share", "rows_per_parent")
 RELATIVE = ("rows_change", "class_share_change", "label_flipped", "drift_p_value")
-"""Columns that compare with the generation that stands, the last one that passed: they say nothing where there is none."""
-OF_SAME_IDS = {"train", "evaluate", "pseudo_label"}  # stages whose rows are validate's
-MEASURED = (*signals.IMAGE, *signals.TEXT, "nearest_labeled")
+"""Columns that compare with the previous generation that passed. Without one, they have the value for no change."""
+PREDICTION_STAGES = {"train", "evaluate"}
+STAGES_WITH_SAME_IDS = {"train", "evaluate", "pseudo_label"}  # their rows have the ids of validate's
+METRICS = (*metrics.IMAGE, *metrics.TEXT, "nearest_labeled")
 
 NEAR_HELD_OUT = """
-    SELECT place FROM rows JOIN (
-        SELECT "group", first(split ORDER BY place) AS held FROM rows WHERE split IN ('test', 'validation') GROUP BY "group"
+    SELECT row_index FROM rows JOIN (
+        SELECT "group", first(split ORDER BY row_index) AS held_out FROM rows
+        WHERE split IN ('test', 'validation') GROUP BY "group"
     ) USING ("group")
-    WHERE split IS DISTINCT FROM held
+    WHERE split IS DISTINCT FROM held_out
 """
 MADE_FROM_HELD_OUT = """
-    SELECT DISTINCT place
-    FROM (SELECT place, id AS one FROM rows UNION ALL SELECT place, unnest(parent_ids) AS one FROM rows)
-    WHERE one IN (SELECT id FROM validated WHERE split IN ('test', 'validation'))
+    SELECT DISTINCT row_index FROM (
+        SELECT row_index, id AS origin_id FROM rows
+        UNION ALL SELECT row_index, unnest(parent_ids) AS origin_id FROM rows
+    )
+    WHERE origin_id IN (SELECT id FROM validated WHERE split IN ('test', 'validation'))
 """
-CHILDREN = "SELECT count(parent_ids[1]) OVER (PARTITION BY parent_ids[1]) AS many FROM rows ORDER BY place"
-FLIPPED = """
-    SELECT place FROM rows JOIN (SELECT id, first(label ORDER BY place) AS known FROM before GROUP BY id) USING (id)
-    WHERE label <> known
+ROWS_PER_PARENT = (
+    "SELECT count(parent_ids[1]) OVER (PARTITION BY parent_ids[1]) AS row_count FROM rows ORDER BY row_index"
+)
+LABEL_FLIPPED = """
+    SELECT row_index FROM rows
+    JOIN (SELECT id, first(label ORDER BY row_index) AS old_label FROM previous GROUP BY id) USING (id)
+    WHERE label <> old_label
 """
 
 
 @dataclass(frozen=True)
-class Made:
-    """A generation, and where lies what its further columns are made from.
+class GateInput:
+    """A generation, and the files from which its computed columns are made.
 
-    validated: None for scrape and validate, which come before it; collected: where payloads lie that the generation does not
-    hold; last: the generation that this one would follow; memory: what was remembered of one that passed (`remember`), for where
-    it no longer stands.
+    validated: validate's generation, None for scrape and validate; collected: the generation with the payloads that
+    this one does not hold; last: the generation that this one replaces; memory: what `save_for_comparison` wrote for
+    the last generation that passed, used if that generation is no longer on disk.
     """
 
     folder: Path
@@ -61,81 +68,95 @@ class Made:
 
     @cached_property
     def rows(self) -> GatedRows:
-        """Its rows, with what it holds itself."""
-        stored = Stored.generation(self.folder)
-        return GatedRows(stored, tuple(columns_of(self.folder)), pd.DataFrame(index=pd.RangeIndex(sum(stored.counts))))
+        """The rows with the columns of the generation."""
+        return _stored_rows(StoredRows.generation(self.folder), tuple(columns_of(self.folder)))
 
     @cached_property
     def before(self) -> GatedRows | None:
-        """What stood before: the generation itself, but for images that it has no measures of and memory has; None where there is neither."""
-        standing = Made(self.last).rows if self.last is not None and (self.last / MANIFEST).is_file() else None
+        """The previous generation's rows, from disk or from `memory`; None if there is neither.
+
+        A generation of images on disk may lack metrics that `memory` has. Then `memory` is used if it has as many rows.
+        """
+        on_disk = GateInput(self.last).rows if self.last is not None and (self.last / MANIFEST).is_file() else None
         if self.memory is None or not self.memory.is_file():
-            return standing
-        stored = Stored.file(self.memory)
-        known = GatedRows(stored, tuple(stored.schema.names), pd.DataFrame(index=pd.RangeIndex(sum(stored.counts))))
-        if standing is None:
-            return known
-        measured = [{*MEASURED} & {*one.columns} for one in (known, standing)]
-        blind = "text" not in standing.columns and len(measured[0]) > len(measured[1])
-        return known if blind and len(known) == len(standing) else standing
+            return on_disk
+        stored = StoredRows.file(self.memory)
+        saved = _stored_rows(stored, tuple(stored.schema.names))
+        if on_disk is None:
+            return saved
+        saved_metrics, metrics_on_disk = ({*METRICS} & {*rows.columns} for rows in (saved, on_disk))
+        lacks_metrics = "text" not in on_disk.columns and len(saved_metrics) > len(metrics_on_disk)
+        return saved if lacks_metrics and len(saved) == len(on_disk) else on_disk
 
     def leaks(self) -> Any:
-        """validate: whether the group of near-duplicates has a held-out row in another split; the first one's split counts. Else:
-        whether the row, or one that it was made from, is held out.
+        """(n_rows,): whether a row leaks held-out information.
+
+        For validate: whether its near-duplicate group has a held-out row in another split than the row; the group's
+        first held-out row defines that split. For later stages: whether the row, or one of its parents, is held out.
         """
         if self.validated is None:
-            with database(rows=self.rows.stored) as base:
-                return marked(base, NEAR_HELD_OUT, len(self.rows))
-        with database(rows=self.rows.stored, validated=Stored.generation(self.validated)) as base:
-            return marked(base, MADE_FROM_HELD_OUT, len(self.rows))
+            with database(rows=self.rows.stored) as connection:
+                return rows_selected(connection, NEAR_HELD_OUT, len(self.rows))
+        with database(rows=self.rows.stored, validated=StoredRows.generation(self.validated)) as connection:
+            return rows_selected(connection, MADE_FROM_HELD_OUT, len(self.rows))
 
     def class_share(self) -> Any:
-        """Of each row the share that its label has among the labeled rows; NaN of unlabeled ones."""
+        """(n_rows,): the share of labeled rows with the row's label; NaN for unlabeled rows."""
         labels = self.rows.read(["label"])["label"]
         return labels.map(labels.value_counts(normalize=True)).astype(float)
 
     def rows_per_parent(self) -> Any:
-        """How many rows have the same first parent; 0 of rows without one."""
-        with database(rows=self.rows.stored) as base:
-            return base.execute(CHILDREN).fetchnumpy()["many"].astype(float)
+        """(n_rows,): the number of rows with the same first parent; 0 for rows without a parent."""
+        with database(rows=self.rows.stored) as connection:
+            return connection.execute(ROWS_PER_PARENT).fetchnumpy()["row_count"].astype(float)
 
     def rows_change(self) -> Any:
-        """How many rows there are, over how many there were."""
+        """The number of rows divided by the number in the previous generation."""
         return 1.0 if self.before is None or not len(self.before) else len(self.rows) / len(self.before)
 
     def class_share_change(self) -> Any:
-        """How far the share of each row's label has moved."""
+        """(n_rows,): the absolute change in the share of the row's label."""
         if self.before is None:
             return 0.0
         labels = self.rows.read(["label"])["label"]
-        then = labels.map(self.before.read(["label"])["label"].value_counts(normalize=True)).fillna(0.0)
-        return (labels.map(labels.value_counts(normalize=True)).astype(float) - then.astype(float)).abs().fillna(0.0)
+        old_shares = self.before.read(["label"])["label"].value_counts(normalize=True)
+        old = labels.map(old_shares).fillna(0.0).astype(float)
+        return (labels.map(labels.value_counts(normalize=True)).astype(float) - old).abs().fillna(0.0)
 
     def label_flipped(self) -> Any:
-        """Whether a row had another label; False where it had none or has none now."""
+        """(n_rows,): whether the label has changed; False if the row had no label or has none now."""
         if self.before is None:
             return False
-        with database(rows=self.rows.stored, before=self.before.stored) as base:
-            return marked(base, FLIPPED, len(self.rows))
+        with database(rows=self.rows.stored, previous=self.before.stored) as connection:
+            return rows_selected(connection, LABEL_FLIPPED, len(self.rows))
 
     def drift_p_value(self, measured: GatedRows) -> float:
-        """The smallest p-value of a two-sample Kolmogorov-Smirnov test over the numbers that were measured, times how many
-        there are (Bonferroni): without drift it is below a limit with at most that probability.
+        """The smallest p-value of two-sample Kolmogorov-Smirnov tests, one per metric, with Bonferroni's correction.
+
+        It is min(1, m min_j p_j) for m metrics: without drift, it is below a limit with at most that probability.
         """
         from scipy.stats import ks_2samp
 
         before = self.before
         if before is not None and self.last is not None and "text" in before.columns:
-            before = with_measures(Made(self.last), {*signals.TEXT})
+            before = with_metrics(GateInput(self.last), {*metrics.TEXT})
         if before is None:
             return 1.0
-        kinds = [
-            {name: one.empty[name].dtype for name in MEASURED if name in one.columns} for one in (measured, before)
+        dtypes, old_dtypes = (
+            {name: rows.empty[name].dtype for name in METRICS if name in rows.columns} for rows in (measured, before)
+        )
+        numeric = [
+            name
+            for name, dtype in dtypes.items()
+            if is_numeric_dtype(dtype) and name in old_dtypes and is_numeric_dtype(old_dtypes[name])
         ]
-        numbers = [name for name in kinds[0] if all(name in one and is_numeric_dtype(one[name]) for one in kinds)]
-        pairs = [[one.read([name])[name].dropna() for one in (measured, before)] for name in numbers]
-        found = [float(ks_2samp(now, then).pvalue) for now, then in pairs if len(now) and len(then)]
-        return min(1.0, min(found) * len(found)) if found else 1.0
+        pairs = [[rows.read([name])[name].dropna() for rows in (measured, before)] for name in numeric]
+        p_values = [float(ks_2samp(new, old).pvalue) for new, old in pairs if len(new) and len(old)]
+        return min(1.0, min(p_values) * len(p_values)) if p_values else 1.0
+
+
+def _stored_rows(stored: StoredRows, columns: tuple[str, ...]) -> GatedRows:
+    return GatedRows(stored, columns, pd.DataFrame(index=pd.RangeIndex(sum(stored.counts))))
 
 
 def gated_rows(
@@ -146,120 +167,135 @@ def gated_rows(
     collected: Path | None = None,
     last: Path | None = None,
     memory: Path | None = None,
-    wanted: Collection[str] = (),
+    columns: Collection[str] = (),
     max_megapixels: float = 64.0,
 ) -> GatedRows:
-    """The rows of the stage in `folder`, with the columns of `wanted`, which the gate names, that are to be made."""
-    kind = stage.partition("@")[0]
-    if kind in {"train", "evaluate"}:
-        rows = GatedRows.of(_predictions(kind, folder))
-        return rows if validated is None else _with_validated(rows, validated, wanted)
-    made = Made(folder, validated, collected, last, memory, max_megapixels)
-    drift = "drift_p_value" in wanted
-    rows = with_measures(made, {*MEASURED} if drift else {*wanted})
-    columns: dict[str, Any] = {}
-    if kind != "scrape":
-        columns["near_duplicate_held_out_elsewhere" if validated is None else "made_from_held_out_row"] = made.leaks()
-    for name, make in _makers(made, rows).items():
-        if name in wanted:
-            columns[name] = make()
-    frame = pd.concat([rows.made, pd.DataFrame(columns, index=rows.made.index)], axis=1)
-    rows = replace(rows, shown=tuple(name for name in rows.shown if name not in LISTS), made=frame)
-    return _with_validated(rows, validated, wanted) if validated is not None and kind in OF_SAME_IDS else rows
+    """The rows of the stage in `folder`.
 
-
-def _with_validated(rows: GatedRows, validated: Path, wanted: Collection[str]) -> GatedRows:
-    """The rows, with those columns of `wanted` that they have not themselves, as validate has them of the same ids; NaN of ids that
-    it has not.
+    columns: the names in the gate; those that are not in the generation are computed. The others: see `GateInput`.
     """
-    known = [
-        name for name in columns_of(validated) if name not in LISTS and name in wanted and name not in rows.columns
-    ]
-    if not known:
+    kind = stage.partition("@")[0]
+    if kind in PREDICTION_STAGES:
+        rows = GatedRows.of(_predictions(kind, folder))
+        return rows if validated is None else _with_validated(rows, validated, columns)
+    gate_input = GateInput(folder, validated, collected, last, memory, max_megapixels)
+    rows = with_metrics(gate_input, {*METRICS} if "drift_p_value" in columns else {*columns})
+    computed: dict[str, Any] = {}
+    if kind != "scrape":
+        leak_column = "near_duplicate_held_out_elsewhere" if validated is None else "made_from_held_out_row"
+        computed[leak_column] = gate_input.leaks()
+    for name, compute in _computed_columns(gate_input, rows).items():
+        if name in columns:
+            computed[name] = compute()
+    frame = pd.concat([rows.computed, pd.DataFrame(computed, index=rows.computed.index)], axis=1)
+    rows = replace(rows, read_columns=tuple(name for name in rows.read_columns if name not in LISTS), computed=frame)
+    if validated is None or kind not in STAGES_WITH_SAME_IDS:
         return rows
-    sources = {"validated": Stored.generation(validated)} | ({"rows": rows.stored} if rows.stored.files else {})
-    with database(**sources) as base:
+    return _with_validated(rows, validated, columns)
+
+
+def _with_validated(rows: GatedRows, validated: Path, columns: Collection[str]) -> GatedRows:
+    """Add the columns that only validate's generation has, by id; NaN for ids that it does not have."""
+    names = [
+        name for name in columns_of(validated) if name not in LISTS and name in columns and name not in rows.columns
+    ]
+    if not names:
+        return rows
+    sources = {"validated": StoredRows.generation(validated)} | ({"rows": rows.stored} if rows.stored.files else {})
+    with database(**sources) as connection:
         if not rows.stored.files:
-            base.register("rows", rows.made[["id"]].assign(place=rows.made.index))
-        found = base.table("validated").project(", ".join(f'"{name}"' for name in ("id", *known)))
-        values = found.join(base.table("rows").project("id, place"), "id").df().set_index("place")[known]
-    return replace(rows, made=pd.concat([rows.made, values.reindex(rows.made.index)], axis=1))
+            connection.register("rows", rows.computed[["id"]].assign(row_index=rows.computed.index))
+        table = connection.table("validated").project(", ".join(f'"{name}"' for name in ("id", *names)))
+        joined = table.join(connection.table("rows").project("id, row_index"), "id")
+        values = joined.df().set_index("row_index")[names]
+    return replace(rows, computed=pd.concat([rows.computed, values.reindex(rows.computed.index)], axis=1))
 
 
-def _makers(made: Made, rows: GatedRows) -> Mapping[str, Callable[[], Any]]:
+def _computed_columns(gate_input: GateInput, rows: GatedRows) -> Mapping[str, Callable[[], Any]]:
     return {
-        "class_share": made.class_share,
-        "rows_per_parent": made.rows_per_parent,
-        "rows_change": made.rows_change,
-        "class_share_change": made.class_share_change,
-        "label_flipped": made.label_flipped,
-        "drift_p_value": lambda: made.drift_p_value(rows),
+        "class_share": gate_input.class_share,
+        "rows_per_parent": gate_input.rows_per_parent,
+        "rows_change": gate_input.rows_change,
+        "class_share_change": gate_input.class_share_change,
+        "label_flipped": gate_input.label_flipped,
+        "drift_p_value": lambda: gate_input.drift_p_value(rows),
     }
 
 
-def remember(rows: GatedRows, wanted: Collection[str], path: Path) -> None:
-    """Writes what a later generation is compared with: labels, and what was measured where drift is asked for; nothing where the gate
-    compares nothing. It outlives the generation, which `dvc repro` takes away before it makes the next.
+def save_for_comparison(rows: GatedRows, columns: Collection[str], path: Path) -> None:
+    """Write the values that the next generation is compared with: the labels, and the metrics if the gate tests drift.
+
+    Writes nothing if the gate compares nothing. The file outlives the generation, which `dvc repro` deletes before it
+    makes the next one.
+
+    columns: the names in the gate.
     """
-    if {*wanted} & {*RELATIVE}:
-        kept = {"id", "label", *(MEASURED if "drift_p_value" in wanted else ())}
-        rows.write([name for name in rows.columns if name in kept], path)
+    if {*columns} & {*RELATIVE}:
+        saved = {"id", "label", *(METRICS if "drift_p_value" in columns else ())}
+        rows.write([name for name in rows.columns if name in saved], path)
 
 
 def _predictions(kind: str, folder: Path) -> pd.DataFrame:
     frame = read_frame(folder / ("out_of_fold.parquet" if kind == "train" else "predictions.parquet"))
-    chances = np.stack(frame["probabilities"].to_numpy()) if len(frame) else np.zeros((0, 1))
-    best = chances.max(axis=1) if len(frame) else []
-    frame = frame.drop(columns="probabilities").assign(confidence=best)
+    probabilities = np.stack(frame["probabilities"].to_numpy()) if len(frame) else np.zeros((0, 1))
+    confidence = probabilities.max(axis=1) if len(frame) else []
+    frame = frame.drop(columns="probabilities").assign(confidence=confidence)
     if kind == "evaluate":
         frame["correct"] = (frame["label"] == frame["predicted"]).astype(float) if len(frame) else []
     return frame
 
 
-def with_measures(made: Made, wanted: Collection[str]) -> GatedRows:
-    """The rows, with those numbers of `wanted` that can be measured in them and that the generation does not hold: payloads are
-    its own, or else those collected.
+def with_metrics(gate_input: GateInput, columns: Collection[str]) -> GatedRows:
+    """The rows with the quality metrics in `columns` that the generation does not hold, computed from the payloads.
+
+    The payloads come from the generation, or else from `collected`.
     """
-    rows = made.rows
-    measures = signals.TEXT if "text" in rows.columns else signals.IMAGE
-    missing = [name for name in measures if name in wanted and name not in rows.columns]
+    rows = gate_input.rows
+    names = metrics.TEXT if "text" in rows.columns else metrics.IMAGE
+    missing = [name for name in names if name in columns and name not in rows.columns]
     if not missing:
         return rows
     if "text" in rows.columns:
-        found: dict[str, list[Any]] = {name: [] for name in missing}
-        measure = signals.lengths if {*missing} <= {"characters", "words"} else signals.of_text
+        values: dict[str, list[Any]] = {name: [] for name in missing}
+        measure = metrics.lengths if {*missing} <= {"characters", "words"} else metrics.text_metrics
         for part in rows.parts(["text"]):
             for text in part["text"]:
-                said = measure(text)
+                measured = measure(text)
                 for name in missing:
-                    found[name].append(said[name])
-        return replace(rows, made=pd.DataFrame(found, index=rows.made.index))
-    holds = any(row.payload is not None for row in stream(made.folder))
+                    values[name].append(measured[name])
+        return replace(rows, computed=pd.DataFrame(values, index=rows.computed.index))
+    has_payloads = any(row.payload is not None for row in stream(gate_input.folder))
     ids = rows.read(["id"])["id"]
-    where = made.folder if holds or made.collected is None else made.collected
-    image_arrays = dict(_of_images(payloads([where], set(ids)), made.max_megapixels))
-    values = pd.DataFrame([image_arrays[one] for one in ids], index=rows.made.index, columns=missing)
-    return replace(rows, made=values)
+    folder = gate_input.folder if has_payloads or gate_input.collected is None else gate_input.collected
+    metrics_by_id = dict(_image_metrics(payloads([folder], set(ids)), gate_input.max_megapixels))
+    frame = pd.DataFrame([metrics_by_id[row_id] for row_id in ids], index=rows.computed.index, columns=missing)
+    return replace(rows, computed=frame)
 
 
-def _of_images(
+def _image_metrics(
     encoded: Iterable[tuple[str, bytes | str]], max_megapixels: float
 ) -> Iterable[tuple[str, dict[str, float]]]:
-    """Nothing of a file that is no image: scrape passes it on, and validate says why it cannot be used."""
-    for one, payload in encoded:
+    """Id and metrics of each image; no metrics if it cannot be decoded.
+
+    scrape keeps such rows, and validate rejects them with a reason.
+    """
+    for row_id, payload in encoded:
         try:
-            yield one, signals.of_image(images.decode(bytes(payload), max_megapixels))  # type: ignore[arg-type]
+            pixels = images.decode(bytes(payload), max_megapixels)  # type: ignore[arg-type]
+            yield row_id, metrics.image_metrics(pixels)
         except images.Undecodable:
-            yield one, {}
+            yield row_id, {}
 
 
-def offered(stage: str, folder: Path, validated: Path | None) -> list[str]:
-    """The columns that the stage's gate may name beyond those that were read."""
-    same = stage.partition("@")[0] in OF_SAME_IDS
-    known = [name for name in columns_of(validated) if name not in LISTS] if validated is not None and same else []
-    if not (folder / MANIFEST).is_file() or stage.partition("@")[0] in {"train", "evaluate"}:
-        return known
-    there = columns_of(folder)
-    measured = signals.TEXT if "text" in there else signals.IMAGE
-    own = [name for name in there if name not in LISTS]
-    return list(dict.fromkeys([*own, *measured, *OF_LABELS, *RELATIVE, *known]))
+def available_columns(stage: str, folder: Path, validated: Path | None) -> list[str]:
+    """The columns that the stage's gate may name besides those that were read."""
+    kind = stage.partition("@")[0]
+    from_validate: list[str] = []
+    if validated is not None and kind in STAGES_WITH_SAME_IDS:
+        from_validate = [name for name in columns_of(validated) if name not in LISTS]
+    if not (folder / MANIFEST).is_file() or kind in PREDICTION_STAGES:
+        return from_validate
+    stored = columns_of(folder)
+    measurable = metrics.TEXT if "text" in stored else metrics.IMAGE
+    usable = [name for name in stored if name not in LISTS]
+    return list(dict.fromkeys([*usable, *measurable, *LABEL_COLUMNS, *RELATIVE, *from_validate]))

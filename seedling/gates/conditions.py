@@ -1,7 +1,8 @@
-"""Conditions on rows (`row_condition`) and patterns in gates.yaml: what may stand in one.
+"""Check the row conditions (`row_condition`) and patterns in gates.yaml before they are used.
 
-pandas evaluates them, and would call any function that it can reach from a column or from its own modules (`@pd.io…`), those that write
-files or start programs among them. So a condition is read first: columns, values, comparisons and a few methods of columns.
+pandas evaluates row conditions. It calls any function that it can reach from a column or from its own modules
+(`@pd.io…`), including functions that write files or start programs. A condition may therefore contain only columns,
+values, comparisons and a few methods of columns.
 """
 
 from __future__ import annotations
@@ -14,101 +15,124 @@ from typing import Any
 from seedling.config.patterns import Pattern
 from seedling.errors import InputError
 
-METHODS = {
-    *("isnull", "isna", "notnull", "notna", "isin", "between", "abs", "round", "duplicated", "notna", "eq", "ne", "lt", "le", "gt", "ge"),
-    *("mean", "median", "min", "max", "std", "sum", "count", "nunique", "quantile", "rank", "mode", "astype"),
-    *("len", "lower", "upper", "strip", "startswith", "endswith", "contains", "match", "fullmatch", "isdigit", "isnumeric", "isalpha"),
-}  # fmt: skip
+COMPARISON_METHODS = ("isnull", "isna", "notnull", "notna", "isin", "between", "eq", "ne", "lt", "le", "gt", "ge")
+COLUMN_METHODS = (
+    "mean",
+    "median",
+    "min",
+    "max",
+    "std",
+    "sum",
+    "count",
+    "nunique",
+    "quantile",
+    "rank",
+    "mode",
+    "astype",
+)
+VALUE_METHODS = ("abs", "round", "duplicated")
+TEXT_METHODS = ("len", "lower", "upper", "strip", "startswith", "endswith", "isdigit", "isnumeric", "isalpha")
+MATCHING = {"contains", "match", "fullmatch"}  # methods with a pattern
+METHODS = {*COMPARISON_METHODS, *COLUMN_METHODS, *VALUE_METHODS, *TEXT_METHODS, *MATCHING}
 ACCESSORS = {"str"}
-MATCHING = {"contains", "match", "fullmatch"}
 REPEATED = re.compile(r"(?<!\\)[*+?{]")
-ALLOWED = (
-    *(ast.Expression, ast.BoolOp, ast.And, ast.Or, ast.UnaryOp, ast.Not, ast.Invert, ast.USub, ast.UAdd, ast.Compare, ast.Eq, ast.NotEq),
-    *(ast.Lt, ast.LtE, ast.Gt, ast.GtE, ast.In, ast.NotIn, ast.Is, ast.IsNot, ast.BinOp, ast.BitAnd, ast.BitOr, ast.BitXor, ast.Add),
-    *(ast.Sub, ast.Mult, ast.Div, ast.FloorDiv, ast.Mod, ast.Constant, ast.List, ast.Tuple, ast.Set, ast.Load, ast.Name, ast.keyword),
-)  # fmt: skip
+ALLOWED_NODES = (
+    *(ast.Expression, ast.Constant, ast.List, ast.Tuple, ast.Set, ast.Load, ast.Name, ast.keyword),
+    *(ast.BoolOp, ast.And, ast.Or, ast.UnaryOp, ast.Not, ast.Invert, ast.USub, ast.UAdd),
+    *(ast.Compare, ast.Eq, ast.NotEq, ast.Lt, ast.LtE, ast.Gt, ast.GtE, ast.In, ast.NotIn, ast.Is, ast.IsNot),
+    *(ast.BinOp, ast.BitAnd, ast.BitOr, ast.BitXor, ast.Add, ast.Sub, ast.Mult, ast.Div, ast.FloorDiv, ast.Mod),
+)
 MAX_CHARACTERS = 2_000
 REMEDY = "compare columns with values, as in 'split == \"train\" and words > 3'"
 
 
 def check_condition(condition: Any, where: str) -> None:
-    """Raises InputError for a condition that pandas may not be given. where: the place in gates.yaml, for the message."""
+    """Raise InputError for a condition that must not reach pandas.
+
+    where: the location in gates.yaml, for the message.
+    """
     if isinstance(condition, str):
         _check_words(condition, where)
-    elif isinstance(condition, dict):  # as Great Expectations writes its own conditions down
+    elif isinstance(condition, dict):  # the serialized form of Great Expectations' conditions
         for value in condition.values():
-            check_condition_parts(value, where)
+            _check_mapping_value(value, where)
     elif condition is not None:
         raise InputError(f"{where}: row_condition is {condition!r}: {REMEDY}.")
 
 
-def check_condition_parts(value: Any, where: str) -> None:
-    """As `check_condition`, of what stands in a condition that is written as a mapping: texts in it reach pandas too."""
+def _check_mapping_value(value: Any, where: str) -> None:
+    """Check the values of a condition that is written as a mapping, because texts in it also reach pandas."""
     if isinstance(value, dict):
-        for name, below in value.items():
-            if name in {"pass_through_filter", "condition"} and isinstance(below, str):
-                _check_words(below, where)
-            elif name == "name" and isinstance(below, str) and re.fullmatch(r"\w+", below) is None:
-                raise InputError(f"{where}: row_condition names a column {below!r}: {REMEDY}.")
+        for name, part in value.items():
+            if name in {"pass_through_filter", "condition"} and isinstance(part, str):
+                _check_words(part, where)
+            elif name == "name" and isinstance(part, str) and re.fullmatch(r"\w+", part) is None:
+                raise InputError(f"{where}: row_condition names a column {part!r}: {REMEDY}.")
             else:
-                check_condition_parts(below, where)
+                _check_mapping_value(part, where)
     elif isinstance(value, list):
-        for below in value:
-            check_condition_parts(below, where)
+        for part in value:
+            _check_mapping_value(part, where)
     elif isinstance(value, str) and re.search(r"[@()\[\]`\"'\\]", value):
-        raise InputError(f"{where}: row_condition holds {value!r}, which may be code: {REMEDY}.")
+        raise InputError(f"{where}: row_condition contains {value!r}, which may be code: {REMEDY}.")
 
 
 def _check_words(condition: str, where: str) -> None:
     if len(condition) > MAX_CHARACTERS:
         raise InputError(f"{where}: row_condition has more than {MAX_CHARACTERS:,} characters: shorten it.")
-    # A pair of backticks around quotation marks would be a column here, and parts of two texts with code between them in pandas.
-    plain = re.sub(r"`([^`'\"\n]*)`", lambda found: "_" + re.sub(r"\W", "_", found[1]), condition)
+    # Backticks around quotation marks would be a column name here, but two strings with code between them in pandas.
+    plain = re.sub(r"`([^`'\"\n]*)`", lambda match: "_" + re.sub(r"\W", "_", match[1]), condition)
     try:
         if "`" in plain:
-            raise ValueError("a backtick without another, or around quotation marks")
+            raise ValueError("an unpaired backtick, or backticks around quotation marks")
         tree = ast.parse(plain.strip(), mode="eval")
-        fault = next((fault for node in ast.walk(tree) if (fault := _fault(node))), None) or _outside(tree.body)
+        fault = next((fault for node in ast.walk(tree) if (fault := _fault(node))), None) or _fault_of_whole(tree.body)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
-        fault = "it cannot be read" + (", and @ leads to Python's own names" if "@" in plain else "")
+        fault = "it cannot be parsed" + (", and @ refers to Python variables" if "@" in plain else "")
     if fault:
-        raise InputError(f"{where}: row_condition {condition[:200]!r} is not used: {fault}. Instead, {REMEDY}.")
+        raise InputError(f"{where}: row_condition {condition[:200]!r} is not allowed: {fault}. Instead, {REMEDY}.")
 
 
 def _fault(node: ast.AST) -> str | None:
     match node:
         case ast.Attribute():
             if node.attr not in METHODS | ACCESSORS:
-                return f"'{node.attr}' is not among the methods that may stand in one"
+                return f"'{node.attr}' is not an allowed method"
         case ast.Call():
             if not isinstance(node.func, ast.Attribute) or node.func.attr not in METHODS:
-                return "a function is called that is not a method of a column"
+                return "it calls a function that is not a method of a column"
             return _fault_of_pattern(node) if node.func.attr in MATCHING else None
         case ast.Name():
             if node.id.startswith("__"):
                 return f"'{node.id}' is not a column"
-        case _ if not isinstance(node, ALLOWED):
-            return f"it holds {type(node).__name__}"
+        case _ if not isinstance(node, ALLOWED_NODES):
+            return f"it contains {type(node).__name__}"
     return None
 
 
 def _fault_of_pattern(call: ast.Call) -> str | None:
-    """Pandas asks Python's engine, which has no limit of time: a pattern may repeat nothing."""
-    given = call.args[0] if call.args else next((one.value for one in call.keywords if one.arg == "pat"), None)
-    if not isinstance(given, ast.Constant) or not isinstance(given.value, str):
-        return "its pattern is not written out"
-    if REPEATED.search(given.value):
-        return "its pattern repeats something, which can take forever; an expectation such as expect_column_values_to_match_regex may"
+    """Reject patterns with repetitions: pandas uses Python's regular expressions, which have no time limit."""
+    pattern = call.args[0] if call.args else next((word.value for word in call.keywords if word.arg == "pat"), None)
+    if not isinstance(pattern, ast.Constant) or not isinstance(pattern.value, str):
+        return "its pattern is not a string literal"
+    if REPEATED.search(pattern.value):
+        return (
+            "its pattern contains a repetition, which can take very long; "
+            "expectations such as expect_column_values_to_match_regex allow repetitions"
+        )
     return None
 
 
-def _outside(body: ast.expr) -> str | None:
-    """A condition that is an attribute and no value, such as `id.str`, is none."""
+def _fault_of_whole(body: ast.expr) -> str | None:
+    """Reject a condition that is only an attribute or a constant, such as `id.str`."""
     return "it is not a comparison" if isinstance(body, ast.Attribute | ast.Constant) else None
 
 
 def check_patterns(arguments: Mapping[str, Any], where: str) -> None:
-    """Raises InputError for a regular expression of an expectation that cannot be read. where: the place in gates.yaml."""
+    """Raise InputError for an invalid regular expression in an expectation.
+
+    where: the location in gates.yaml, for the message.
+    """
     listed = arguments.get("regex_list")
     for pattern in [arguments.get("regex"), *(listed if isinstance(listed, list) else [])]:
         if isinstance(pattern, str):

@@ -1,7 +1,7 @@
-"""Great Expectations over rows that are on disk: its own engine for pandas, shown no more of them at a time than a metric needs.
+"""Great Expectations' pandas engine for rows on disk. It loads only the rows and columns that a metric needs.
 
-Each decision is what Great Expectations' code for pandas says. What looks at a row by itself is asked a part at a time; values that
-repeat are found by DuckDB; anything else is shown the columns that it names, whole.
+Great Expectations' own pandas code computes every result. Metrics of single rows run on one part at a time, DuckDB
+finds missing and repeated values, and any other metric gets all values of the columns that it names.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from great_expectations.expectations.registry import get_metric_provider
 from seedling.gates import limited_patterns  # registers its metrics in place of Great Expectations' own
 from seedling.gates.on_disk import GatedRows
 
-OF_ROWS = "table.row_count"
-OF_SCHEMA = {"table.columns", "table.column_types", "table.column_count"}
-A_ROW_BY_ITSELF = {
+ROW_COUNT = "table.row_count"
+SCHEMA_METRICS = {"table.columns", "table.column_types", "table.column_count"}
+SINGLE_ROW_METRICS = {
     *(
-        f"column_values.{one}.condition"
-        for one in (
+        f"column_values.{name}.condition"
+        for name in (
             "between",
             "dateutil_parseable",
             "in_set",
@@ -45,143 +45,157 @@ A_ROW_BY_ITSELF = {
         )
     ),
     "column_values.value_length.map",
-    *(f"column_pair_values.{one}.condition" for one in ("a_greater_than_b", "equal", "in_set")),
+    *(f"column_pair_values.{name}.condition" for name in ("a_greater_than_b", "equal", "in_set")),
 }
-OF_DISTINCT_VALUES = ("column.distinct_values", "column.max", "column.min")
-UNIQUE = {"column_values.unique.condition", "compound_columns.unique.condition"}
-FEW = 10_000  # distinct values
-PRESENT = "column_values.nonnull.condition"
-EXAMPLES = (".unexpected_values", ".unexpected_rows", ".unexpected_index_list")
+DISTINCT_VALUE_METRICS = ("column.distinct_values", "column.max", "column.min")
+UNIQUE_METRICS = {"column_values.unique.condition", "compound_columns.unique.condition"}
+MAX_CACHED_VALUES = 10_000  # distinct values of a column
+NON_NULL_METRIC = "column_values.nonnull.condition"
+EXAMPLE_SUFFIXES = (".unexpected_values", ".unexpected_rows", ".unexpected_index_list")
 
 Metrics = dict[Any, Any]
 
 
-class _Shown(PandasBatchData):  # type: ignore[misc]
-    """The frame that the engine shows at this moment."""
+class _CurrentFrame(PandasBatchData):  # type: ignore[misc]
+    """Batch data whose frame is the one that the engine loads for the current metric."""
 
     @property
     def dataframe(self) -> pd.DataFrame:
-        return self.execution_engine.show()
+        return self.execution_engine.load_frame()
 
 
-class OnDisk(PandasExecutionEngine):  # type: ignore[misc]
+class OnDiskEngine(PandasExecutionEngine):  # type: ignore[misc]
     """The engine for `rows`."""
 
     rows: ClassVar[GatedRows]
 
-    def __init__(self, **given: Any) -> None:
-        super().__init__(caching=False, **given)  # what is asked twice is asked of other parts
-        self._known_values: dict[tuple[str, ...], pd.DataFrame] = {}
-        self.show: Callable[[], pd.DataFrame] = lambda: self.rows.empty
+    def __init__(self, **arguments: Any) -> None:
+        super().__init__(caching=False, **arguments)  # the same metric is computed on different parts
+        self._distinct_values: dict[tuple[str, ...], pd.DataFrame] = {}
+        self.load_frame: Callable[[], pd.DataFrame] = lambda: self.rows.empty
 
     def get_batch_data_and_markers(self, batch_spec: Any) -> tuple[Any, Any]:
-        """The batch is what `show` gives, whenever it is looked at."""
+        """Return a batch that calls `load_frame` whenever its frame is used."""
         data, markers = super().get_batch_data_and_markers(batch_spec)
-        return _Shown(self, data.dataframe), markers
+        return _CurrentFrame(self, data.dataframe), markers
 
     def resolve_metrics(
         self, metrics_to_resolve: Iterable[Any], metrics: Metrics | None = None, runtime_configuration: Any = None
     ) -> Metrics:
-        """One metric after the other, each with what it is to be shown."""
-        found: Metrics = {}
-        for one in metrics_to_resolve:
+        """Compute the metrics one after the other, each on the rows that it needs."""
+        results: Metrics = {}
+        for metric in metrics_to_resolve:
 
-            def ask(show: Callable[[], pd.DataFrame], known: Metrics, one: Any = one) -> Any:
-                self.show = show
-                return super(OnDisk, self).resolve_metrics([one], known, runtime_configuration)[one.id]
+            def compute(load_frame: Callable[[], pd.DataFrame], available: Metrics, metric: Any = metric) -> Any:
+                self.load_frame = load_frame
+                inherited = super(OnDiskEngine, self).resolve_metrics
+                return inherited([metric], available, runtime_configuration)[metric.id]
 
-            found[one.id] = self._answer(one, ask, {**(metrics or {}), **found})
-        return found
+            results[metric.id] = self._resolve(metric, compute, {**(metrics or {}), **results})
+        return results
 
-    def _answer(self, one: Any, ask: Callable[..., Any], known: Metrics) -> Any:
-        name, rows, columns = one.metric_name, self.rows, self._columns(one)
-        condition_on_rows = one.metric_domain_kwargs.get("row_condition")
-        of_all_rows = not condition_on_rows
-        if _of_many_rows(condition_on_rows) and name not in OF_SCHEMA:
-            return ask(lambda: rows.read(columns), known)
-        if name == OF_ROWS and of_all_rows:
+    def _resolve(self, metric: Any, compute: Callable[..., Any], available: Metrics) -> Any:
+        """Compute one metric.
+
+        compute: calls Great Expectations' code on a frame; available: the results of the metrics that it depends on.
+        """
+        name, rows, columns = metric.metric_name, self.rows, self._columns(metric)
+        row_condition = metric.metric_domain_kwargs.get("row_condition")
+        if _needs_several_rows(row_condition) and name not in SCHEMA_METRICS:
+            return compute(lambda: rows.read(columns), available)
+        if name == ROW_COUNT and not row_condition:
             return len(rows)
-        if name in OF_SCHEMA:
-            return ask(lambda: rows.empty, known)
-        if name in {PRESENT, *UNIQUE} and of_all_rows and rows.texts_on_disk(columns):
-            _, *domain = ask(lambda: rows.empty, known)
-            return self._of_texts(one, columns), *domain
-        if name in A_ROW_BY_ITSELF:
-            return self._by_parts(one, ask, known, columns)
-        if name.startswith(OF_DISTINCT_VALUES) and of_all_rows:
-            return ask(lambda: self._distinct(columns), known)
-        if name.endswith(EXAMPLES) and one.metric_value_kwargs["result_format"]["result_format"] != "COMPLETE":
-            wrong = one.metric_dependencies["unexpected_condition"].id
-            condition, *domain = known[wrong]
-            limit = one.metric_value_kwargs["result_format"]["partial_unexpected_count"]
-            places = condition.index[condition.to_numpy(dtype=bool)][:limit]
-            first = (pd.Series(True, index=places, dtype=bool), *domain)
-            return ask(lambda: rows.at(places, columns), {**known, wrong: first})
-        return ask(lambda: rows.read(columns), known)
+        if name in SCHEMA_METRICS:
+            return compute(lambda: rows.empty, available)
+        if name in {NON_NULL_METRIC, *UNIQUE_METRICS} and not row_condition and rows.texts_on_disk(columns):
+            _, *domain = compute(lambda: rows.empty, available)
+            return self._unexpected_texts(metric, columns), *domain
+        if name in SINGLE_ROW_METRICS:
+            return self._resolve_by_parts(metric, compute, available, columns)
+        if name.startswith(DISTINCT_VALUE_METRICS) and not row_condition:
+            return compute(lambda: self._distinct(columns), available)
+        if name.endswith(EXAMPLE_SUFFIXES):
+            result_format = metric.metric_value_kwargs["result_format"]
+            if result_format["result_format"] != "COMPLETE":
+                return self._resolve_examples(metric, compute, available, columns)
+        return compute(lambda: rows.read(columns), available)
+
+    def _resolve_examples(
+        self, metric: Any, compute: Callable[..., Any], available: Metrics, columns: list[str]
+    ) -> Any:
+        """Compute examples of unexpected rows on the first unexpected rows only."""
+        condition_id = metric.metric_dependencies["unexpected_condition"].id
+        condition, *domain = available[condition_id]
+        limit = metric.metric_value_kwargs["result_format"]["partial_unexpected_count"]
+        row_numbers = condition.index[condition.to_numpy(dtype=bool)][:limit]
+        first = (pd.Series(True, index=row_numbers, dtype=bool), *domain)
+        return compute(lambda: self.rows.at(row_numbers, columns), {**available, condition_id: first})
 
     def _distinct(self, columns: list[str]) -> pd.DataFrame:
-        found = self._known_values.get(tuple(columns))
-        if found is None:
-            found = self.rows.distinct(columns)
-            if (
-                len(found) <= FEW
-            ):  # several checks ask for the values of a column of few; many are not worth their memory
-                self._known_values[tuple(columns)] = found
-        return found
+        values = self._distinct_values.get(tuple(columns))
+        if values is None:
+            values = self.rows.distinct(columns)
+            if len(values) <= MAX_CACHED_VALUES:  # several checks may use them; more values would take too much memory
+                self._distinct_values[tuple(columns)] = values
+        return values
 
-    def _of_texts(self, one: Any, columns: list[str]) -> pd.Series:
-        """The rows that are not as expected, of those that the metric is about: where a text is missing, or stands again."""
-        if one.metric_name == PRESENT:
+    def _unexpected_texts(self, metric: Any, columns: list[str]) -> pd.Series:
+        """Whether each row is unexpected, of the rows in the metric's domain: its text is missing, or is repeated."""
+        if metric.metric_name == NON_NULL_METRIC:
             return pd.Series(self.rows.missing(columns, in_all=False))
-        several = "column_list" in one.metric_domain_kwargs
-        ignored = one.metric_domain_kwargs.get("ignore_row_if", "never") if several else "any_value_is_missing"
-        again = self.rows.repeated(columns)
+        is_compound = "column_list" in metric.metric_domain_kwargs
+        ignored = metric.metric_domain_kwargs.get("ignore_row_if", "never") if is_compound else "any_value_is_missing"
+        repeated = self.rows.repeated(columns)
         if ignored == "never":
-            return pd.Series(again)
+            return pd.Series(repeated)
         left_out = self.rows.missing(columns, in_all=ignored == "all_values_are_missing")
-        return _ranged(pd.Series(again[~left_out], index=np.flatnonzero(~left_out)), len(again))
+        unexpected = pd.Series(repeated[~left_out], index=np.flatnonzero(~left_out))
+        return _with_range_index(unexpected, len(repeated))
 
-    def _columns(self, one: Any) -> list[str]:
-        """What the metric names, in its domain, its condition on rows or its examples; all where that cannot be told."""
-        domain, values = one.metric_domain_kwargs, one.metric_value_kwargs
-        named = {domain.get(key) for key in ("column", "column_A", "column_B")} | {*(domain.get("column_list") or ())}
-        provider, _ = get_metric_provider(one.metric_name, self)
-        ours = one.metric_name.startswith("column_values.own.") or provider.__module__ == limited_patterns.__name__
-        if not any(named) or not (ours or provider.__module__.startswith("great_expectations.")):
+    def _columns(self, metric: Any) -> list[str]:
+        """The columns in the metric's domain, row condition or examples; all columns if they cannot be determined."""
+        domain, values = metric.metric_domain_kwargs, metric.metric_value_kwargs
+        names = {domain.get(key) for key in ("column", "column_A", "column_B")} | {*(domain.get("column_list") or ())}
+        provider, _ = get_metric_provider(metric.metric_name, self)
+        is_ours = metric.metric_name.startswith("column_values.own.") or (
+            provider.__module__ == limited_patterns.__name__
+        )
+        if not any(names) or not (is_ours or provider.__module__.startswith("great_expectations.")):
             return self.rows.columns
-        named |= {*((values.get("result_format") or {}).get("unexpected_index_column_names") or ())}
-        named |= {*re.findall(r"\w+", str(domain.get("row_condition") or ""))}
-        return [name for name in self.rows.columns if name in named]
+        names |= {*((values.get("result_format") or {}).get("unexpected_index_column_names") or ())}
+        names |= {*re.findall(r"\w+", str(domain.get("row_condition") or ""))}
+        return [name for name in self.rows.columns if name in names]
 
-    def _by_parts(self, one: Any, ask: Callable[..., Any], known: Metrics, columns: list[str]) -> Any:
-        found, domain = [], []
-        lengths = [known_id.id for name, known_id in one.metric_dependencies.items() if name.endswith(".map")]
+    def _resolve_by_parts(
+        self, metric: Any, compute: Callable[..., Any], available: Metrics, columns: list[str]
+    ) -> Any:
+        results, domain = [], []
+        map_ids = [dependency.id for name, dependency in metric.metric_dependencies.items() if name.endswith(".map")]
         for part in self.rows.parts(columns):
-            last = part.index[-1] if len(part) else -1
-            sliced = {
-                key: (known[key][0].loc[part.index[0] if len(part) else 0 : last], *known[key][1:]) for key in lengths
-            }
-            said, *domain = ask(lambda part=part: part, {**known, **sliced})
-            found.append(said)
-        return _ranged(found[0] if len(found) == 1 else pd.concat(found), len(self.rows)), *domain
+            first, last = (part.index[0], part.index[-1]) if len(part) else (0, -1)
+            sliced = {key: (available[key][0].loc[first:last], *available[key][1:]) for key in map_ids}
+            result, *domain = compute(lambda part=part: part, {**available, **sliced})
+            results.append(result)
+        unexpected = results[0] if len(results) == 1 else pd.concat(results)
+        return _with_range_index(unexpected, len(self.rows)), *domain
 
 
-def _of_many_rows(condition: Any) -> bool:
-    """Whether a condition on rows, in pandas' words, may call what looks at more than one of them."""
-    words = condition.get("pass_through_filter") if isinstance(condition, dict) else condition
-    words = getattr(words, "pass_through_filter", words)
-    return isinstance(words, str) and re.search(r"[(\[@]", words) is not None
+def _needs_several_rows(condition: Any) -> bool:
+    """Whether a row condition in pandas' syntax may call a function of several rows."""
+    text = condition.get("pass_through_filter") if isinstance(condition, dict) else condition
+    text = getattr(text, "pass_through_filter", text)
+    return isinstance(text, str) and re.search(r"[(\[@]", text) is not None
 
 
-def _ranged(values: pd.Series, rows: int) -> pd.Series:
-    """With the lighter index where no row is left out."""
+def _with_range_index(values: pd.Series, rows: int) -> pd.Series:
+    """The values with a range index, which takes less memory, if no row is left out."""
     return values.set_axis(pd.RangeIndex(rows)) if len(values) == rows else values
 
 
 @contextmanager
-def over(rows: GatedRows) -> Iterator[Mapping[str, pd.DataFrame]]:
-    """Within the block Great Expectations' pandas sources are these rows; gives the parameters of the batch."""
-    PandasDatasource.execution_engine_override = type("OnDisk", (OnDisk,), {"rows": rows})
+def engine_over(rows: GatedRows) -> Iterator[Mapping[str, pd.DataFrame]]:
+    """Let Great Expectations' pandas sources use these rows within the block. Yields the batch parameters."""
+    PandasDatasource.execution_engine_override = type("OnDiskEngine", (OnDiskEngine,), {"rows": rows})
     try:
         yield {"dataframe": rows.empty}
     finally:

@@ -1,6 +1,6 @@
-"""The history of all gates: each result of each stage's gate, also of those that failed, in .seedling/gates/history.jsonl.
+"""The history of all gates, passed and failed, in .seedling/gates/history.jsonl.
 
-Written by `run_stage` whoever runs the stage, so that `dvc repro` is in it as well as `seedling run`.
+`run_stage` writes it, so it covers `dvc repro` as well as `seedling run`.
 """
 
 from __future__ import annotations
@@ -14,12 +14,15 @@ from typing import Any
 
 HISTORY = Path(".seedling", "gates", "history.jsonl")
 MAX_RECORDS_PER_STAGE = 50
-COMPACTED_AT_BYTES = 2_000_000
+MAX_HISTORY_BYTES = 2_000_000  # a larger file is compacted
 
 
 @dataclass(frozen=True)
 class GateRecord:
-    """One evaluation of one stage's gate. checks: as in gate.json, each with its `meaning` where it has a sentence of its own."""
+    """One run of a stage's gate.
+
+    checks: as in gate.json; checks of the user's own expectations also have a `meaning` if they are documented.
+    """
 
     stage: str
     time: str
@@ -34,7 +37,10 @@ class GateRecord:
 def record_gate(
     workspace: Path, stage: str, checks: Sequence[Mapping[str, Any]], meanings: Mapping[str, str] | None = None
 ) -> None:
-    """Appends one evaluation of the stage's gate. meanings: expectation → its sentence, of the user's own ones."""
+    """Append one run of the stage's gate.
+
+    meanings: name → description of the user's own expectations.
+    """
     path = workspace / HISTORY
     path.parent.mkdir(parents=True, exist_ok=True)
     described = [
@@ -48,12 +54,12 @@ def record_gate(
     }
     with path.open("a", encoding="utf-8") as file:
         file.write(json.dumps(record, ensure_ascii=False, sort_keys=True, default=str) + "\n")
-    if path.stat().st_size > COMPACTED_AT_BYTES:
+    if path.stat().st_size > MAX_HISTORY_BYTES:
         _compact(path)
 
 
 def gate_history(workspace: Path) -> list[GateRecord]:
-    """All evaluations, the oldest first; a line that a kill cut short is left out."""
+    """All runs of all gates, the oldest first. Lines that are incomplete, for example after a kill, are skipped."""
     path = workspace / HISTORY
     return list(_records(path)) if path.is_file() else []
 
@@ -68,7 +74,7 @@ def _records(path: Path) -> Iterator[GateRecord]:
 
 
 def _compact(path: Path) -> None:
-    """Keeps the newest evaluations of each stage, so that the file is bounded."""
+    """Keep only the newest records of each stage, so that the file stays small."""
     records, kept = list(_records(path)), set[int]()
     counts: dict[str, int] = {}
     for number in range(len(records) - 1, -1, -1):

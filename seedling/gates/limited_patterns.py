@@ -1,7 +1,7 @@
-"""Great Expectations' metrics of regular expressions and JSON schemas for pandas, with a limit on the time of a search.
+"""Great Expectations' metrics for regular expressions and JSON schemas in pandas, with a time limit per search.
 
-Where pandas gives a pattern to Arrow, whose engine is linear, its decision is kept as it is. A JSON schema loads no other one: `$ref`
-could name an address inside.
+If pandas passes a pattern to Arrow, whose engine runs in linear time, its result is used as it is. A JSON schema cannot
+load another schema, because `$ref` could contain an internal address.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ from seedling.config.patterns import Pattern
 
 
 def matches(column: pd.Series, pattern: str) -> pd.Series:
-    """(n_rows,): whether the pattern is found in each value."""
+    """(n_rows,): whether the value contains a match of the pattern."""
     texts = column.astype(str)
-    if _linear(texts, pattern):
+    if _runs_in_arrow(texts, pattern):
         return texts.str.contains(pattern)
     limited = Pattern(pattern)
     return texts.map(lambda text: limited.search(text) is not None).astype(bool)
 
 
-def _linear(texts: pd.Series, pattern: str) -> bool:
-    """Whether pandas gives the pattern to Arrow's engine, and that engine reads it."""
-    by_python = getattr(texts.array, "_needs_python_regex", None)  # pandas' own rule, where it has one
-    if by_python is None or by_python(pattern):
+def _runs_in_arrow(texts: pd.Series, pattern: str) -> bool:
+    """Whether pandas passes the pattern to Arrow's engine, and that engine accepts it."""
+    needs_python = getattr(texts.array, "_needs_python_regex", None)  # pandas' own rule, if this version has one
+    if needs_python is None or needs_python(pattern):
         return False
     try:
         pc.match_substring_regex(pa.array(["a"]), pattern)
@@ -73,14 +73,14 @@ class MatchRegexList(ColumnMapMetricProvider):  # type: ignore[misc]
 
     condition_metric_name = "column_values.match_regex_list"
     condition_value_keys = ("regex_list", "match_on")
-    default_kwarg_values = {"match_on": "any"}  # noqa: RUF012  (the base class has it so)
+    default_kwarg_values = {"match_on": "any"}  # noqa: RUF012  (a plain dict, as in the base class)
 
     @column_condition_partial(engine=PandasExecutionEngine)  # type: ignore[untyped-decorator]
     def _pandas(cls, column: Any, regex_list: list[str], match_on: str, **_: Any) -> Any:  # noqa: N805
         if match_on not in {"any", "all"}:
             raise ValueError("match_on must be either 'any' or 'all'")
-        found = pd.concat([matches(column, pattern) for pattern in regex_list], axis=1, ignore_index=True)
-        return found.any(axis="columns") if match_on == "any" else found.all(axis="columns")
+        matched = pd.concat([matches(column, pattern) for pattern in regex_list], axis=1, ignore_index=True)
+        return matched.any(axis="columns") if match_on == "any" else matched.all(axis="columns")
 
 
 class NotMatchRegexList(ColumnMapMetricProvider):  # type: ignore[misc]
@@ -91,9 +91,8 @@ class NotMatchRegexList(ColumnMapMetricProvider):  # type: ignore[misc]
 
     @column_condition_partial(engine=PandasExecutionEngine)  # type: ignore[untyped-decorator]
     def _pandas(cls, column: Any, regex_list: list[str], **_: Any) -> Any:  # noqa: N805
-        return ~pd.concat([matches(column, pattern) for pattern in regex_list], axis=1, ignore_index=True).any(
-            axis="columns"
-        )
+        matched = pd.concat([matches(column, pattern) for pattern in regex_list], axis=1, ignore_index=True)
+        return ~matched.any(axis="columns")
 
 
 class MatchJsonSchema(ColumnMapMetricProvider):  # type: ignore[misc]
@@ -104,16 +103,16 @@ class MatchJsonSchema(ColumnMapMetricProvider):  # type: ignore[misc]
 
     @column_condition_partial(engine=PandasExecutionEngine)  # type: ignore[untyped-decorator]
     def _pandas(cls, column: Any, json_schema: Mapping[str, Any], **_: Any) -> Any:  # noqa: N805
-        limited = limited_validator(json_schema)
-        return column.map(lambda text: limited.is_valid(json.loads(text)))
+        validator = limited_validator(json_schema)
+        return column.map(lambda text: validator.is_valid(json.loads(text)))
 
 
 def limited_validator(schema: Mapping[str, Any]) -> Any:
-    """Jsonschema's validator with limited patterns, which loads no other schema."""
-    made = validators.validator_for(schema)
-    made.check_schema(schema)
+    """A jsonschema validator with a time limit per pattern, which does not load other schemas."""
+    standard = validators.validator_for(schema)
+    standard.check_schema(schema)
     limited = validators.extend(
-        made,
+        standard,
         {
             "pattern": _pattern,
             "patternProperties": _pattern_properties,
@@ -130,11 +129,11 @@ def _pattern(_: Any, pattern: str, instance: Any, __: Any) -> Iterator[Any]:
 
 def _pattern_properties(validator: Any, patterns: Mapping[str, Any], instance: Any, _: Any) -> Iterator[Any]:
     if isinstance(instance, dict):
-        for pattern, below in patterns.items():
+        for pattern, subschema in patterns.items():
             limited = Pattern(pattern)
             for name, value in instance.items():
                 if limited.search(name) is not None:
-                    yield from validator.descend(value, below, path=name, schema_path=pattern)
+                    yield from validator.descend(value, subschema, path=name, schema_path=pattern)
 
 
 def _additional_properties(validator: Any, allowed: Any, instance: Any, schema: Mapping[str, Any]) -> Iterator[Any]:
@@ -142,7 +141,7 @@ def _additional_properties(validator: Any, allowed: Any, instance: Any, schema: 
         return
     limited = [Pattern(pattern) for pattern in schema.get("patternProperties", {})]
     for name, value in instance.items():
-        if name in schema.get("properties", {}) or any(one.search(name) is not None for one in limited):
+        if name in schema.get("properties", {}) or any(pattern.search(name) is not None for pattern in limited):
             continue
         if isinstance(allowed, dict):
             yield from validator.descend(value, allowed, path=name)

@@ -1,6 +1,7 @@
-"""Rows as a gate sees them: on disk, a column read when it is asked for, and a part at a time where that is enough.
+"""Rows on disk as a gate sees them: columns are read on demand, and a part at a time where that is enough.
 
-The only importer of duckdb. It answers what is asked of all values of a column at once, and puts on disk what does not fit in memory.
+The only importer of duckdb, which runs queries over all values of a column and spills to disk what does not fit in
+memory.
 """
 
 from __future__ import annotations
@@ -24,126 +25,129 @@ from seedling.dataset.generation import read_manifest
 from seedling.errors import IncompleteGeneration
 from seedling.files.reading import reading
 
-MEMORY = "1GB"  # that DuckDB may take; beyond it goes to a folder of its own, which is removed
+MEMORY_LIMIT = "1GB"  # of DuckDB; it spills the rest into a temporary folder
+PART_ROWS = 2**17
 
 
 @dataclass(frozen=True)
-class Stored:
-    """Parquet files of one schema, in their order, and how many rows each has."""
+class StoredRows:
+    """Parquet files with one schema, in order, and the number of rows of each."""
 
     files: tuple[Path, ...]
     counts: tuple[int, ...]
 
     @classmethod
-    def generation(cls, folder: Path) -> Stored:
+    def generation(cls, folder: Path) -> StoredRows:
         """The kept rows of a generation."""
         parts = read_manifest(folder)["parts"]
-        return cls(tuple(folder / one["file"] for one in parts), tuple(one["rows"] for one in parts))
+        return cls(tuple(folder / part["file"] for part in parts), tuple(part["rows"] for part in parts))
 
     @classmethod
-    def file(cls, path: Path) -> Stored:
-        """One file."""
+    def file(cls, path: Path) -> StoredRows:
+        """The rows of one file."""
         with reading(path):
             return cls((path,), (pq.read_metadata(path).num_rows,))
 
     @property
     def schema(self) -> pa.Schema:
-        """Of all files."""
+        """The schema of all files."""
         with reading(self.files[0]):
             return pq.read_schema(self.files[0])
 
 
 @contextmanager
-def database(**stored: Stored) -> Iterator[Any]:
-    """A DuckDB connection with a view a name: the files' columns, and `place`, the row's number from 0."""
+def database(**stored: StoredRows) -> Iterator[Any]:
+    """Open a DuckDB connection with one view per name: the files' columns, and `row_index`, the row's number from 0.
+
+    Raises IncompleteGeneration if the files do not have as many rows as their counts.
+    """
     import duckdb
 
     with (
-        tempfile.TemporaryDirectory() as spill,
-        duckdb.connect(config={"memory_limit": MEMORY, "temp_directory": spill}) as base,
+        tempfile.TemporaryDirectory() as spill_folder,
+        duckdb.connect(config={"memory_limit": MEMORY_LIMIT, "temp_directory": spill_folder}) as connection,
     ):
-        for name, one in stored.items():
-            files = [str(file) for file in one.files]
-            starts = np.cumsum([0, *one.counts[:-1]])
-            base.register(f"{name}_starts", pa.table({"filename": files, "start": starts}))
-            base.read_parquet(list(map(_literal, files)), filename=True, file_row_number=True).create_view(
-                f"{name}_parts"
-            )
-            base.execute(
-                f"CREATE VIEW {name} AS SELECT *, start + file_row_number AS place "
+        for name, rows in stored.items():
+            files = [str(file) for file in rows.files]
+            starts = np.cumsum([0, *rows.counts[:-1]])
+            connection.register(f"{name}_starts", pa.table({"filename": files, "start": starts}))
+            parts = connection.read_parquet(list(map(_escape_glob, files)), filename=True, file_row_number=True)
+            parts.create_view(f"{name}_parts")
+            connection.execute(
+                f"CREATE VIEW {name} AS SELECT *, start + file_row_number AS row_index "
                 f"FROM {name}_parts JOIN {name}_starts USING (filename)"
             )
-            ((seen,),) = base.execute(f"SELECT count(*) FROM {name}").fetchall()
-            if seen != sum(one.counts):
+            ((count,),) = connection.execute(f"SELECT count(*) FROM {name}").fetchall()
+            if count != sum(rows.counts):
                 raise IncompleteGeneration(
-                    f"{one.files[0].parent} should hold {sum(one.counts):,} rows, {seen:,} are there: run the stage again."
+                    f"{rows.files[0].parent} has {count:,} rows instead of {sum(rows.counts):,}: run the stage again."
                 )
-        yield base
+        yield connection
 
 
-def _literal(path: str) -> str:
-    """A path as it is where a pattern is read."""
+def _escape_glob(path: str) -> str:
+    """The path as a glob pattern that matches only itself."""
     return re.sub(r"([*?\[])", r"[\1]", path)
 
 
-def marked(base: Any, query: str, rows: int) -> NDArray[np.bool_]:
-    """(n_rows,): True at the places that the query gives."""
+def rows_selected(connection: Any, query: str, rows: int) -> NDArray[np.bool_]:
+    """(n_rows,): whether the query returns the row's `row_index`."""
     result = np.zeros(rows, dtype=bool)
-    result[base.execute(query).fetchnumpy()["place"]] = True
+    result[connection.execute(query).fetchnumpy()["row_index"]] = True
     return result
 
 
 @dataclass(frozen=True)
 class GatedRows:
-    """Rows in their order, numbered from 0: columns of files, of which `shown` are seen, and further ones that were made of them, in memory.
+    """Rows in order, numbered from 0.
 
-    rows_at_once: of a part in memory.
+    stored: the files; read_columns: the columns that are read from them; computed: further columns, in memory;
+    rows_at_once: the number of rows of a part in memory.
     """
 
-    stored: Stored
-    shown: tuple[str, ...]
-    made: pd.DataFrame
-    rows_at_once: int = 2**17
+    stored: StoredRows
+    read_columns: tuple[str, ...]
+    computed: pd.DataFrame
+    rows_at_once: int = PART_ROWS
 
     @classmethod
     def of(cls, frame: pd.DataFrame) -> GatedRows:
-        """A frame that is in memory anyway."""
-        return cls(Stored((), ()), (), frame.reset_index(drop=True))
+        """The rows of a frame in memory."""
+        return cls(StoredRows((), ()), (), frame.reset_index(drop=True))
 
     def __len__(self) -> int:
-        return sum(self.stored.counts) if self.stored.files else len(self.made)
+        return sum(self.stored.counts) if self.stored.files else len(self.computed)
 
     @property
     def columns(self) -> list[str]:
-        """Their names."""
-        return [*(name for name in self.shown if name not in self.made), *map(str, self.made.columns)]
+        """The names of all columns."""
+        return [*(name for name in self.read_columns if name not in self.computed), *map(str, self.computed.columns)]
 
     @cached_property
     def empty(self) -> pd.DataFrame:
-        """No rows, with each column's type: as of all rows read together."""
-        names = [name for name in self.columns if name not in self.made]
-        frame = self.made.iloc[:0]
+        """A frame without rows that has the column types of all rows together."""
+        names = [name for name in self.columns if name not in self.computed]
+        frame = self.computed.iloc[:0]
         if names:
-            schema = self.stored.schema
-            frame = pd.concat([_frame(pa.schema([schema.field(one) for one in names]).empty_table()), frame], axis=1)
-        for name in self._with_gaps:
-            frame[name] = frame[name].astype(
-                object if pa.types.is_boolean(self.stored.schema.field(name).type) else float
-            )
+            schema = pa.schema([self.stored.schema.field(name) for name in names])
+            frame = pd.concat([_frame(schema.empty_table()), frame], axis=1)
+        for name in self._columns_with_gaps:
+            is_boolean = pa.types.is_boolean(self.stored.schema.field(name).type)
+            frame[name] = frame[name].astype(object if is_boolean else float)
         return frame[self.columns]
 
     @cached_property
-    def _with_gaps(self) -> list[str]:
-        """The columns of files that hold numbers without a value for what is missing, which is missing somewhere."""
+    def _columns_with_gaps(self) -> list[str]:
+        """The stored integer and boolean columns with missing values, which pandas reads as another type."""
         schema = pa.schema([]) if not self.stored.files else self.stored.schema
-        kinds = {name: schema.field(name).type for name in self.shown if name not in self.made}
-        whole = [name for name, kind in kinds.items() if pa.types.is_integer(kind) or pa.types.is_boolean(kind)]
-        if not whole:
+        types = {name: schema.field(name).type for name in self.read_columns if name not in self.computed}
+        names = [name for name, kind in types.items() if pa.types.is_integer(kind) or pa.types.is_boolean(kind)]
+        if not names:
             return []
-        counts = ", ".join(f"count({_quoted(name)})" for name in whole)
-        with database(rows=self.stored) as base:
-            found = base.execute(f"SELECT {counts} FROM rows").fetchone()
-        return [name for name, count in zip(whole, found, strict=True) if count < len(self)]
+        selection = ", ".join(f"count({_quoted(name)})" for name in names)
+        with database(rows=self.stored) as connection:
+            counts = connection.execute(f"SELECT {selection} FROM rows").fetchone()
+        return [name for name, count in zip(names, counts, strict=True) if count < len(self)]
 
     def read(self, names: Sequence[str]) -> pd.DataFrame:
         """All rows of these columns."""
@@ -151,95 +155,102 @@ class GatedRows:
         return parts[0] if len(parts) == 1 else pd.concat(parts)
 
     def parts(self, names: Sequence[str]) -> Iterator[pd.DataFrame]:
-        """All rows of these columns, so many in memory at a time; at least one part, if an empty one. Their index is the rows' numbers."""
+        """Yield all rows of these columns in parts, at least one, possibly empty. Their index is the row number."""
         for rows, files in self._chunks():
             yield self._part(rows, files, names)
 
-    def at(self, places: Iterable[int], names: Sequence[str]) -> pd.DataFrame:
-        """The rows with these numbers, which rise."""
-        wanted, found = np.asarray(list(places), dtype=np.int64), [self.empty[list(names)]]
+    def at(self, row_numbers: Iterable[int], names: Sequence[str]) -> pd.DataFrame:
+        """The rows with these numbers, in ascending order."""
+        numbers, frames = np.asarray(list(row_numbers), dtype=np.int64), [self.empty[list(names)]]
         for rows, files in self._chunks():
-            mine = wanted[(wanted >= rows.start) & (wanted < rows.stop)]
-            if len(mine):
-                found.append(self._part(rows, files, names).loc[mine])
-        return found[0] if len(found) == 1 else pd.concat(found[1:])
+            in_chunk = numbers[(numbers >= rows.start) & (numbers < rows.stop)]
+            if len(in_chunk):
+                frames.append(self._part(rows, files, names).loc[in_chunk])
+        return frames[0] if len(frames) == 1 else pd.concat(frames[1:])
 
     def texts_on_disk(self, names: Sequence[str]) -> bool:
-        """Whether these are columns of texts in the files, of which DuckDB and pandas think the same: numbers that are equal, or missing, are
-        not so in all engines.
+        """Whether all of these are stored text columns.
+
+        For texts, DuckDB and pandas agree on which values are equal or missing. For numbers they do not always.
         """
-        kinds = [self.stored.schema.field(one).type for one in names if one in self.shown and one not in self.made]
-        return len(kinds) == len(names) and all(map(pa.types.is_string, kinds))
+        types = [
+            self.stored.schema.field(name).type
+            for name in names
+            if name in self.read_columns and name not in self.computed
+        ]
+        return len(types) == len(names) and all(map(pa.types.is_string, types))
 
     def repeated(self, names: Sequence[str]) -> NDArray[np.bool_]:
-        """(n_rows,): whether another row has the same texts in these columns, where what is missing equals what is missing."""
+        """(n_rows,): whether another row has the same texts in these columns; missing values are equal."""
         columns = ", ".join(map(_quoted, names))
-        same = " AND ".join(f"rows.{_quoted(one)} IS NOT DISTINCT FROM several.{_quoted(one)}" for one in names)
-        with database(rows=self.stored) as base:
-            base.execute(f"CREATE TEMP TABLE several AS SELECT {columns} FROM rows GROUP BY ALL HAVING count(*) > 1")
-            return marked(base, f"SELECT place FROM rows JOIN several ON {same}", len(self))
+        same = " AND ".join(f"rows.{_quoted(name)} IS NOT DISTINCT FROM several.{_quoted(name)}" for name in names)
+        with database(rows=self.stored) as connection:
+            connection.execute(
+                f"CREATE TEMP TABLE several AS SELECT {columns} FROM rows GROUP BY ALL HAVING count(*) > 1"
+            )
+            return rows_selected(connection, f"SELECT row_index FROM rows JOIN several ON {same}", len(self))
 
     def missing(self, names: Sequence[str], *, in_all: bool) -> NDArray[np.bool_]:
-        """(n_rows,): whether no text is in all of these columns, or else in any of them."""
-        condition = (" AND " if in_all else " OR ").join(f"{_quoted(one)} IS NULL" for one in names)
-        with database(rows=self.stored) as base:
-            return marked(base, f"SELECT place FROM rows WHERE {condition}", len(self))
+        """(n_rows,): whether the value is missing in all of these columns, or in any of them."""
+        condition = (" AND " if in_all else " OR ").join(f"{_quoted(name)} IS NULL" for name in names)
+        with database(rows=self.stored) as connection:
+            return rows_selected(connection, f"SELECT row_index FROM rows WHERE {condition}", len(self))
 
     def distinct(self, names: Sequence[str]) -> pd.DataFrame:
         """The first row of each combination of values in these columns."""
-        found = self.empty[list(names)]
+        rows = self.empty[list(names)]
         for part in self.parts(names):
-            found = part.drop_duplicates() if found.empty else pd.concat([found, part]).drop_duplicates()
-        return found
+            rows = part.drop_duplicates() if rows.empty else pd.concat([rows, part]).drop_duplicates()
+        return rows
 
     def write(self, names: Sequence[str], path: Path) -> None:
-        """These columns as one Parquet file."""
-        kinds = {name: self.stored.schema.field(name).type for name in names if name not in self.made}
-        kinds |= {name: pa.Array.from_pandas(self.made[name]).type for name in names if name in self.made}
-        schema = pa.schema([pa.field(name, pa.string() if kinds[name] == pa.null() else kinds[name]) for name in names])
+        """Write these columns as one Parquet file."""
+        types = {name: self.stored.schema.field(name).type for name in names if name not in self.computed}
+        types |= {name: pa.Array.from_pandas(self.computed[name]).type for name in names if name in self.computed}
+        schema = pa.schema([pa.field(name, pa.string() if types[name] == pa.null() else types[name]) for name in names])
         with pq.ParquetWriter(path, schema, compression="zstd") as writer:
             for part in self.parts(names):
                 writer.write_table(pa.Table.from_pandas(part, schema=schema, preserve_index=False))
 
     def _chunks(self) -> Iterator[tuple[range, list[Path]]]:
-        """The numbers of each part's rows, and its files."""
-        first, held, files = 0, 0, list[Path]()
-        for file, count in zip(self.stored.files, self.stored.counts, strict=True):
+        """The row numbers and the files of each part."""
+        first, count, files = 0, 0, list[Path]()
+        for file, rows in zip(self.stored.files, self.stored.counts, strict=True):
             files.append(file)
-            held += count
-            if held >= self.rows_at_once:
-                yield range(first, first + held), files
-                first, held, files = first + held, 0, []
+            count += rows
+            if count >= self.rows_at_once:
+                yield range(first, first + count), files
+                first, count, files = first + count, 0, []
         if files or not first:
             yield range(first, len(self)), files
 
     def _part(self, rows: range, files: Sequence[Path], names: Sequence[str]) -> pd.DataFrame:
         if not files:
-            return self.made[list(names)]
+            return self.computed[list(names)]
         index = pd.RangeIndex(rows.start, rows.stop)
-        stored = [name for name in names if name not in self.made]
+        stored = [name for name in names if name not in self.computed]
         frame = pd.DataFrame(index=index)
         if stored:
             frame = _frame(pa.concat_tables([pq.read_table(file, columns=stored) for file in files]), index)
         if frame.select_dtypes(["integer", "bool"]).columns.size:
-            gaps = [name for name in self._with_gaps if name in frame]
-            frame = frame.astype({name: self.empty[name].dtype for name in gaps})
+            with_gaps = [name for name in self._columns_with_gaps if name in frame]
+            frame = frame.astype({name: self.empty[name].dtype for name in with_gaps})
         for name in names:
-            if name in self.made:
-                frame[name] = self.made[name].iloc[rows.start : rows.stop]
+            if name in self.computed:
+                frame[name] = self.computed[name].iloc[rows.start : rows.stop]
         return frame[list(names)]
 
 
 def _frame(table: pa.Table, index: pd.RangeIndex | None = None) -> pd.DataFrame:
-    """As pandas reads it, but texts as objects, None for what is missing, the same text once in memory."""
+    """The table in pandas' types, with texts as objects and None if missing; equal texts share memory."""
     rows = pd.RangeIndex(table.num_rows) if index is None else index
     columns = {}
     for name in table.column_names:
         column = table[name]
         if pa.types.is_string(column.type):
-            once = column.combine_chunks().dictionary_encode()
-            texts = np.array([*once.dictionary.to_pylist(), None], dtype=object)
-            columns[name] = pd.Series(texts[once.indices.fill_null(-1).to_numpy()], index=rows, dtype=object)
+            encoded = column.combine_chunks().dictionary_encode()
+            texts = np.array([*encoded.dictionary.to_pylist(), None], dtype=object)
+            columns[name] = pd.Series(texts[encoded.indices.fill_null(-1).to_numpy()], index=rows, dtype=object)
         else:
             columns[name] = column.to_pandas().set_axis(rows)
     return pd.DataFrame(columns, index=rows)

@@ -1,4 +1,4 @@
-"""Great Expectations' own files below .seedling/gx: its configuration, suites and last results."""
+"""Great Expectations' own files in .seedling/gx: its configuration, suites and latest results."""
 
 from __future__ import annotations
 
@@ -11,23 +11,24 @@ from seedling.files.yaml_files import read_yaml_file
 from seedling.terminal.notices import state_once
 
 CONFIGURATION = "great_expectations.yml"
-LAST_KEYS = ("stores", "data_docs_sites")  # a configuration that was cut lacks them
+LAST_KEYS = ("stores", "data_docs_sites")  # missing in a truncated configuration
 
 
 def remove_damaged_store(store: Path) -> bool:
-    """Removes the folder where a file in it is cut or empty, and gives whether it did: Great Expectations makes a new one.
+    """Remove the folder if a file in it is truncated or empty. Returns whether it was removed.
 
-    Nothing is lost: the results of each gate stand in the generations (gate.json) and in the history of all gates.
+    Great Expectations creates a new folder. Nothing is lost, because each gate's results are also in the generation
+    (gate.json) and in the history of all gates.
     """
-    damaged = next((path for path in sorted(store.rglob("*")) if path.is_file() and not _is_whole(path)), None)
+    damaged = next((path for path in sorted(store.rglob("*")) if path.is_file() and not _is_complete(path)), None)
     if damaged is None:
         return False
-    state_once(f"{damaged} is damaged: Great Expectations' folder {store} is made anew, nothing is lost.")
+    state_once(f"{damaged} is damaged. Great Expectations' folder {store} is created again; nothing is lost.")
     shutil.rmtree(store)
     return True
 
 
-def _is_whole(path: Path) -> bool:
+def _is_complete(path: Path) -> bool:
     try:
         if path.name == CONFIGURATION:
             return set(LAST_KEYS) <= {*(read_yaml_file(path) or {})}

@@ -1,8 +1,9 @@
-"""A user's own expectations: expectations.py in the workspace, usable from gates.yaml by their names.
+"""A user's own expectations: expectations.py in the workspace, which gates.yaml refers to by name.
 
-A gate that names one of them is asked again when the file has changed. Classes of Great Expectations register themselves when the file is imported. A function is less to write: one whose name begins with
-`expect_column_values_` is given the column's values, as a pandas Series without the missing ones, and its other arguments from
-gates.yaml; it says of each value whether it is as expected.
+A gate that uses one of them runs again if the file has changed. Classes of Great Expectations register themselves when
+the file is imported. A function is shorter: if its name starts with `expect_column_values_`, it receives the column's
+non-missing values as a pandas Series, and its other arguments from gates.yaml. It returns one boolean per value:
+whether the value is as expected.
 """
 
 from __future__ import annotations
@@ -19,24 +20,24 @@ from seedling.plugins import load_module
 
 FILE = "expectations.py"
 MODULE = "seedling_own_expectations"
-START = "expect_column_values_"
+PREFIX = "expect_column_values_"
 
 
 @dataclass(frozen=True)
-class Own:
-    """What the file holds: functions by name, its text, and a hash of it; all empty where there is no file."""
+class UserExpectations:
+    """The content of the file: functions by name, the text, and a hash of it; all empty without a file."""
 
     functions: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
     text: str = ""
     digest: str = ""
 
-    def holds(self, expectation: str) -> bool:
-        """Whether an expectation of this name is written there, as a function or, in capitals, as a class."""
-        return _plain(expectation) in _plain(self.text)
+    def defines(self, expectation: str) -> bool:
+        """Whether the file contains an expectation of this name, as a function or, in CamelCase, as a class."""
+        return _without_case(expectation) in _without_case(self.text)
 
     @property
     def meanings(self) -> dict[str, str]:
-        """The first line of each function's docstring, by its name; functions without one are left out."""
+        """Function name → the first line of its docstring; functions without a docstring are left out."""
         first_lines = {
             name: (function.__doc__ or "").strip().partition("\n")[0].rstrip(".")
             for name, function in self.functions.items()
@@ -44,43 +45,44 @@ class Own:
         return {name: line for name, line in first_lines.items() if line}
 
 
-def own_expectations(workspace: Path, names: Iterable[str] | None = None) -> Own:
-    """The workspace's expectations.py, imported: its classes are registered by that.
+def import_user_expectations(workspace: Path, names: Iterable[str] | None = None) -> UserExpectations:
+    """Import the workspace's expectations.py, which also registers its classes.
 
-    names: the expectations that gates.yaml names; the file is left alone where it holds none of them. None: it is imported.
-    Raises InputError where the file cannot be imported, with its line.
+    names: the expectations in gates.yaml; the file is not imported if it defines none of them. None: it is imported.
+
+    Raises InputError with the line if the file cannot be imported.
     """
     path = workspace / FILE
     if not path.is_file():
-        return Own()
+        return UserExpectations()
     text = path.read_text(encoding="utf-8", errors="replace")
-    if names is not None and not any(Own(text=text).holds(name) for name in names):
-        return Own()
+    if names is not None and not any(UserExpectations(text=text).defines(name) for name in names):
+        return UserExpectations()
     module = load_module(path, MODULE, "gates.yaml")
-    found: dict[str, Callable[..., Any]] = {
-        name: made
-        for name, made in vars(module).items()
-        if inspect.isfunction(made) and made.__module__ == MODULE and name.startswith("expect_")
+    functions: dict[str, Callable[..., Any]] = {
+        name: value
+        for name, value in vars(module).items()
+        if inspect.isfunction(value) and value.__module__ == MODULE and name.startswith("expect_")
     }
-    for name, made in found.items():
-        if not name.startswith(START) or not inspect.signature(made).parameters:
+    for name, function in functions.items():
+        if not name.startswith(PREFIX) or not inspect.signature(function).parameters:
             raise InputError(
-                f"{path}: {name}: a function must be called {START}… and take the column's values first; "
-                "anything else is written as a class of Great Expectations."
+                f"{path}: {name}: a function must be called {PREFIX}… and take the column's values first; "
+                "write any other expectation as a class of Great Expectations."
             )
-    return Own(found, path.read_text(encoding="utf-8"), digest_of(workspace))
+    return UserExpectations(functions, path.read_text(encoding="utf-8"), digest_of(workspace))
 
 
 def digest_of(workspace: Path) -> str:
-    """A hash of the file, empty where there is none."""
+    """A hash of the file; an empty string without a file."""
     path = workspace / FILE
     return hashlib.blake2b(path.read_bytes(), digest_size=8).hexdigest() if path.is_file() else ""
 
 
-def _plain(name: str) -> str:
+def _without_case(name: str) -> str:
     return name.replace("_", "").casefold()
 
 
 def arguments_of(function: Callable[..., Any]) -> tuple[str, ...]:
-    """What it takes from gates.yaml: all but the column's values."""
+    """The names of the function's arguments in gates.yaml: all parameters except the column's values."""
     return tuple(inspect.signature(function).parameters)[1:]

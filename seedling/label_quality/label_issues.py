@@ -1,8 +1,10 @@
-"""Which labels are doubtful: for each row the probability that its label is wrong, by models that did not learn from it.
+"""Find label issues: the probability that each row's label is wrong, from models that were not fitted on the row.
 
-Learners that err in different ways say out of fold what a row is (seedling/label_quality/out_of_fold.py). Their
-common opinion and the given labels are explained by wrong labels, and the learners learn twice more with what was found out, each row
-counting as far as it is believed. What they say at last is weighed by models of the mistakes that people make.
+1. Several learners predict each row out of fold (seedling/label_quality/out_of_fold.py).
+2. A noise matrix is fitted to the mean of their log probabilities and the labels. It gives the probability that each
+   label is correct, which weights the rows when the learners are fitted again. Steps 1 and 2 run `ROUNDS` times.
+3. The final log probabilities and labels are evaluated by an average over noise models
+   (seedling/label_quality/noise_model.py).
 """
 
 from __future__ import annotations
@@ -16,167 +18,194 @@ from scipy import sparse
 from scipy.special import expit
 
 from seedling.features.classical import Inputs
-from seedling.label_quality.noise_model import Explained, Mistakes, sharpened
+from seedling.label_quality.noise_model import AveragedNoiseModel, NoiseMatrixFit, calibrated_log_probabilities
 from seedling.label_quality.out_of_fold import Learners
 from seedling.stats.statistics import SMALLEST, Estimate, Floats, Ints, fit_temperature, log_loss_of_rows, softmax
 
-LOOKS = 3
-HARDEST = 2 / 3  # of the wrong labels, at most, are of the kind that is hardest to see
-LEAST = 0.3  # probability of being wrong below which no label is called doubtful
+ROUNDS = 3
+MAX_CONFUSABLE_SHARE = 2 / 3  # of the wrong labels: those that name the class that the row resembles most
+MIN_P_LABEL_ERROR = 0.3  # below, no label is flagged as an issue
 
 
 @dataclass(frozen=True, slots=True)
-class Doubt:
-    """What was found of each row.
+class LabelIssues:
+    """The estimates for each row.
 
-    p_label_error: (n_rows,), the probability that its label is wrong, NaN where nobody can judge; suggested: (n_rows,), the likeliest
-    other class; flagged: (n_rows,), whether the label is called doubtful; believed: (n_rows,), how likely it is what it
-    most likely is; would_show: (n_rows, n_classes), the p_label_error that it would have under each other label, NaN under what it most
-    likely is; confused: (n_rows,), the same under the label of the class with which it is most easily confused; between: how
-    many labels are wrong at least and at most, with 95 %; p_label_error sums to what is expected.
+    p_label_error: (n_rows,), the probability that the label is wrong, NaN if it cannot be estimated; suggested_label:
+    (n_rows,), the most likely other class; flagged: (n_rows,), whether the label is an issue; p_likeliest: (n_rows,),
+    the probability of the most likely class; p_error_if_labeled: (n_rows, n_classes), the p_label_error that the row
+    would have under each other label, NaN at its most likely class; p_error_if_confused: (n_rows,), the same under the
+    most similar other class; between: 95 % interval of the number of wrong labels.
     """
 
     p_label_error: Floats
-    suggested: Ints
+    suggested_label: Ints
     flagged: NDArray[np.bool_]
-    believed: Floats
-    would_show: Floats
-    confused: Floats
+    p_likeliest: Floats
+    p_error_if_labeled: Floats
+    p_error_if_confused: Floats
     between: tuple[float, float]
 
     @property
     def expected(self) -> float:
-        """How many labels are wrong, as expected."""
+        """The expected number of wrong labels: the sum of p_label_error."""
         return float(np.nansum(self.p_label_error))
 
     def share_found(self, rows: int) -> Estimate:
-        """The share of all wrong labels that a person finds who looks at so many rows, the most doubtful first.
+        """The share of all wrong labels among the `rows` labels that are most likely wrong.
 
-        The value is the expected one. A wrong label that names the class with which the row is most easily confused is
-        harder to see than one that names any class, and nobody knows beforehand how many are of which kind. So the interval
-        reaches from what the same rows would catch if two thirds of them were of the first kind to what they would catch if all were
-        of the second; it holds what is expected if they are as few or as many as can be, and two standard errors.
+        The value is sum(p of the first rows) / sum(all p). A wrong label that names the most similar class is harder to
+        find than one that names any class, and the mix of the two kinds is unknown. The interval therefore covers the
+        share found if two thirds of the wrong labels are of the first kind, the share found if all are of the second
+        kind, and the value at both ends of `between`; two standard errors are added on each side.
         """
-        judged = np.sort(np.nan_to_num(self.p_label_error, nan=0.0))[::-1]
-        total = float(judged.sum())
+        ranked = np.sort(np.nan_to_num(self.p_label_error, nan=0.0))[::-1]
+        total = float(ranked.sum())
         if total <= 0 or rows <= 0:
             return Estimate(0.0, 0.0, 1.0 if rows > 0 else 0.0)
-        if rows >= len(judged):
+        if rows >= len(ranked):
             return Estimate(1.0, 1.0, 1.0)
-        limit = judged[rows - 1]
-        expected = float(judged[:rows].sum()) / total
-        under_each = [_share_of_first(judged, rows, count) for count in self.between if count > 0]
-        known = ~np.isnan(self.p_label_error)
-        weights, shown = self.believed[known], self.would_show[known]
-        hardest = float((weights * (self.confused[known] >= limit)).sum() / weights.sum())
-        any_label = float((weights * np.nanmean(shown >= limit, axis=1, where=~np.isnan(shown))).sum() / weights.sum())
-        low, high = (
-            min(expected, expected + HARDEST * (hardest - expected), *under_each),
-            max(expected, any_label, *under_each),
-        )
-        below, above = (2 * float(np.sqrt(max(one * (1 - one), 0.25 / total) / total)) for one in (low, high))
-        return Estimate(expected, max(0.0, low - below), min(1.0, high + above))
+        value = float(ranked[:rows].sum()) / total
+        at_ends = [_share_of_first(ranked, rows, count) for count in self.between if count > 0]
+        confusable, any_class = self._shares_above(ranked[rows - 1])
+        low = min(value, value + MAX_CONFUSABLE_SHARE * (confusable - value), *at_ends)
+        high = max(value, any_class, *at_ends)
+        below, above = (2 * float(np.sqrt(max(p * (1 - p), 0.25 / total) / total)) for p in (low, high))
+        return Estimate(value, max(0.0, low - below), min(1.0, high + above))
+
+    def _shares_above(self, limit: float) -> tuple[float, float]:
+        """The share of wrong labels above the limit, if all name the most similar class, and if they name any class."""
+        evaluated = ~np.isnan(self.p_label_error)
+        weights, p_error = self.p_likeliest[evaluated], self.p_error_if_labeled[evaluated]
+        confusable = (weights * (self.p_error_if_confused[evaluated] >= limit)).sum() / weights.sum()
+        above = np.nanmean(p_error >= limit, axis=1, where=~np.isnan(p_error))
+        return float(confusable), float((weights * above).sum() / weights.sum())
 
 
-class CannotJudge(Exception):
-    """Nothing can be said of these labels; the message says why, in a sentence."""
+class CannotEvaluateLabels(Exception):
+    """The labels cannot be evaluated. The message is a clause that states the reason."""
 
 
-def doubt(inputs: Inputs, given: Ints, fold: Ints, weights: Floats, classes: int) -> Doubt:
-    """Judges each row's label by models of the other folds.
+def find_label_issues(inputs: Inputs, labels: Ints, fold: Ints, weights: Floats, classes: int) -> LabelIssues:
+    """Estimate for each row the probability that its label is wrong, from models of the other folds.
 
-    given: (n_rows,) class numbers; fold: (n_rows,); weights: (n_rows,), what a label counts before it is doubted. Raises
-    CannotJudge where there are too few folds or classes, features that are no numbers or all the same, or models that say no more than
-    the classes' shares.
+    Args:
+        inputs: the features of the rows.
+        labels: (n_rows,), class numbers.
+        fold: (n_rows,).
+        weights: (n_rows,), the weight of each label before its quality is known.
+        classes: the number of classes.
+
+    Raises:
+        CannotEvaluateLabels: there are too few folds or classes, the features are not finite or are all the same, or no
+            learner predicts better than the class frequencies.
     """
     folds = np.unique(fold)
-    _check(inputs, given, fold, folds, weights)
+    _check_inputs(inputs, labels, fold, folds, weights)
     learners = Learners.of(inputs, fold)
-    known = np.zeros(len(given), dtype=bool)  # whose class stands in another fold too
-    for one in folds:
-        mine = fold == one
-        known[mine] = np.isin(given[mine], given[~mine])
-    if not known.any():
-        raise CannotJudge("every class has all its rows in one fold")
-    belief = weights.copy()
-    for look in range(LOOKS):
-        said = list(learners.say(given, belief, classes).values())
-        if look == 0:
-            _check_worth(said, given, known, classes)
-        together = np.mean([sharpened(one, given, known) for one in said], axis=0)
-        found = Explained.by(together, given, known)
-        belief = weights * np.where(known, found.believed, 1.0)
-    mistakes, place = Mistakes.behind(found, known), np.arange(len(given))
-    p_label_error = np.where(known, 1 - mistakes.posterior[place, given], np.nan)
-    others = mistakes.posterior.copy()
-    others[place, given] = -1.0
-    shown = mistakes.would_show.copy()
-    shown[place, mistakes.posterior.argmax(axis=1)] = np.nan
-    runner_up = np.where(np.isnan(shown), -np.inf, together).argmax(axis=1)
-    return Doubt(
+    evaluable = _has_class_in_another_fold(labels, fold, folds)
+    if not evaluable.any():
+        raise CannotEvaluateLabels("every class has all its rows in one fold")
+    label_weights = weights.copy()
+    for round_index in range(ROUNDS):
+        logits = list(learners.fit_predict(labels, label_weights, classes).values())
+        if round_index == 0:
+            _check_informative(logits, labels, evaluable, classes)
+        mean = np.mean([calibrated_log_probabilities(values, labels, evaluable) for values in logits], axis=0)
+        matrix_fit = NoiseMatrixFit.fit(mean, labels, evaluable)
+        label_weights = weights * np.where(evaluable, matrix_fit.p_label_correct, 1.0)
+    return _label_issues(AveragedNoiseModel.fit(matrix_fit, evaluable), mean, labels, evaluable)
+
+
+def _label_issues(
+    model: AveragedNoiseModel, log_probabilities: Floats, labels: Ints, evaluable: NDArray[np.bool_]
+) -> LabelIssues:
+    row_numbers = np.arange(len(labels))
+    p_label_error = np.where(evaluable, 1 - model.posterior[row_numbers, labels], np.nan)
+    other_classes = model.posterior.copy()
+    other_classes[row_numbers, labels] = -1.0
+    p_error = model.p_error_if_labeled.copy()
+    p_error[row_numbers, model.posterior.argmax(axis=1)] = np.nan
+    most_similar = np.where(np.isnan(p_error), -np.inf, log_probabilities).argmax(axis=1)
+    return LabelIssues(
         p_label_error=p_label_error,
-        suggested=others.argmax(axis=1),
-        flagged=doubtful(p_label_error),
-        believed=mistakes.posterior.max(axis=1),
-        would_show=shown,
-        confused=shown[place, runner_up],
-        between=(mistakes.fewest, mistakes.most),
+        suggested_label=other_classes.argmax(axis=1),
+        flagged=flag_label_issues(p_label_error),
+        p_likeliest=model.posterior.max(axis=1),
+        p_error_if_labeled=p_error,
+        p_error_if_confused=p_error[row_numbers, most_similar],
+        between=(model.fewest, model.most),
     )
 
 
-def _check(inputs: Inputs, given: Ints, fold: Ints, folds: NDArray[Any], weights: Floats) -> None:
+def _has_class_in_another_fold(labels: Ints, fold: Ints, folds: NDArray[Any]) -> NDArray[np.bool_]:
+    """(n_rows,): whether another fold holds a row of the same class. Other rows cannot be evaluated."""
+    evaluable = np.zeros(len(labels), dtype=bool)
+    for fold_index in folds:
+        in_fold = fold == fold_index
+        evaluable[in_fold] = np.isin(labels[in_fold], labels[~in_fold])
+    return evaluable
+
+
+def _check_inputs(inputs: Inputs, labels: Ints, fold: Ints, folds: NDArray[Any], weights: Floats) -> None:
     values = inputs.features.data if sparse.issparse(inputs.features) else inputs.features
     if len(folds) < 2:
-        raise CannotJudge("no two folds hold labeled rows")
-    if len(np.unique(given)) < 2:
-        raise CannotJudge("fewer than two classes have rows that can be held out")
-    if any(weights[fold != one].max() <= SMALLEST for one in folds):
-        raise CannotJudge("all labels outside a fold count nothing")
+        raise CannotEvaluateLabels("fewer than two folds hold labeled rows")
+    if len(np.unique(labels)) < 2:
+        raise CannotEvaluateLabels("fewer than two classes have rows that can be held out")
+    if any(weights[fold != fold_index].max() <= SMALLEST for fold_index in folds):
+        raise CannotEvaluateLabels("all labels outside one of the folds have weight 0")
     if not np.isfinite(values).all():
-        raise CannotJudge("some features are no numbers")
+        raise CannotEvaluateLabels("some features are not finite numbers")
     if not sparse.issparse(inputs.features) and not np.ptp(inputs.features, axis=0).any():
-        raise CannotJudge("all rows have the same features")
+        raise CannotEvaluateLabels("all rows have the same features")
 
 
-def _check_worth(said: list[Floats], given: Ints, known: NDArray[np.bool_], classes: int) -> None:
-    shares = np.bincount(given[known], minlength=classes) / known.sum()
-    guess = log_loss_of_rows(np.broadcast_to(shares, (int(known.sum()), classes)), given[known]).mean()
-    losses = [
-        log_loss_of_rows(softmax(one[known] / fit_temperature(one[known], given[known])), given[known]).mean()
-        for one in said
-    ]
-    if min(losses) >= guess:
-        raise CannotJudge("the models say no more of a row than how common the classes are")
+def _check_informative(logits: list[Floats], labels: Ints, evaluable: NDArray[np.bool_], classes: int) -> None:
+    """Raise CannotEvaluateLabels if no learner has a smaller log loss than the class frequencies."""
+    rows = int(evaluable.sum())
+    frequencies = np.bincount(labels[evaluable], minlength=classes) / evaluable.sum()
+    baseline = log_loss_of_rows(np.broadcast_to(frequencies, (rows, classes)), labels[evaluable]).mean()
+    losses = []
+    for values in logits:
+        temperature = fit_temperature(values[evaluable], labels[evaluable])
+        losses.append(log_loss_of_rows(softmax(values[evaluable] / temperature), labels[evaluable]).mean())
+    if min(losses) >= baseline:
+        raise CannotEvaluateLabels("the models predict labels no better than the class frequencies do")
 
 
 def _share_of_first(p_label_error: Floats, rows: int, total: float) -> float:
-    """Of probabilities that are brought to `total`, the share that the first rows have."""
-    brought = expit(log_odds(p_label_error) + shift_to(p_label_error, total))
-    return float(brought[:rows].sum() / brought.sum())
+    """The first rows' share of the probabilities, after their log odds are shifted so that they sum to `total`."""
+    shifted = expit(log_odds(p_label_error) + shift_to(p_label_error, total))
+    return float(shifted[:rows].sum() / shifted.sum())
 
 
-def log_odds(chances: Floats) -> Floats:
-    """Of probabilities, NaN where there is none."""
-    return np.asarray(np.log(np.maximum(chances, SMALLEST)) - np.log(np.maximum(1 - chances, SMALLEST)))
+def log_odds(probabilities: Floats) -> Floats:
+    """log(p / (1 - p)), finite for 0 and 1."""
+    return np.asarray(np.log(np.maximum(probabilities, SMALLEST)) - np.log(np.maximum(1 - probabilities, SMALLEST)))
 
 
-def shift_to(chances: Floats, total: float) -> float:
-    """What is to be added to all log odds, so that the probabilities sum to `total`. By bisection."""
-    odds, low, high = log_odds(chances), -20.0, 20.0
+def shift_to(probabilities: Floats, total: float) -> float:
+    """The d for which sum(expit(log_odds(p) + d)) = total, found by bisection."""
+    odds, low, high = log_odds(probabilities), -20.0, 20.0
     for _ in range(60):
         middle = (low + high) / 2
         low, high = (middle, high) if expit(odds + middle).sum() < total else (low, middle)
     return (low + high) / 2
 
 
-def doubtful(p_label_error: Floats) -> NDArray[np.bool_]:
-    """(n_rows,): the most doubtful rows, as many as make the expected F1 of "is wrong" largest (Lipton et al. 2014), none
-    below `LEAST`. p_label_error: (n_rows,), NaN of rows that cannot be judged.
+def flag_label_issues(p_label_error: Floats) -> NDArray[np.bool_]:
+    """(n_rows,): the rows most likely wrong, as many as maximize the expected F1 (Lipton et al. 2014).
+
+    With the probabilities in descending order, flagging the first k gives the expected F1 = 2 sum_{i <= k} p_i /
+    (k + sum_i p_i). No row with a probability below `MIN_P_LABEL_ERROR` is flagged.
+
+    p_label_error: (n_rows,), NaN for rows that cannot be evaluated.
     """
-    chances = np.nan_to_num(p_label_error, nan=0.0)
-    order = np.argsort(-chances, kind="stable")
-    found = np.cumsum(chances[order])
-    expected = 2 * found / (np.arange(1, len(chances) + 1) + found[-1])
-    limit = max(chances[order[int(np.argmax(expected))]], LEAST)
-    result: NDArray[np.bool_] = chances >= limit
+    probabilities = np.nan_to_num(p_label_error, nan=0.0)
+    order = np.argsort(-probabilities, kind="stable")
+    cumulative = np.cumsum(probabilities[order])
+    expected_f1 = 2 * cumulative / (np.arange(1, len(probabilities) + 1) + cumulative[-1])
+    limit = max(probabilities[order[int(np.argmax(expected_f1))]], MIN_P_LABEL_ERROR)
+    result: NDArray[np.bool_] = probabilities >= limit
     return result

@@ -1,4 +1,4 @@
-"""How far each row's own label is believed, by models that did not learn from the row."""
+"""Label weights: how much each row's label counts, estimated by models that were not fitted on the row."""
 
 from __future__ import annotations
 
@@ -10,34 +10,41 @@ from seedling.models.saving import make_learner
 from seedling.models.training import FitContext
 from seedling.stats.statistics import Floats, fit_temperature, softmax
 
-TRUSTED = ("label_weighted", "label_weighted_twice")  # the losses in which it counts
+LABEL_WEIGHTED_LOSSES = ("label_weighted", "label_weighted_twice")
 
 
-def trust_in_labels(rows: TrainingRows, inputs: Inputs, setting: FitContext, place: int, before: Floats) -> Floats:
-    """(n_labeled,), 0 to 1: each label's probability over the likeliest class's. Cross-validation within the lineage: nothing
-    that it never sees has a say. before: (n_labeled,), the trust with which the models learn.
+def estimate_label_weights(
+    rows: TrainingRows, inputs: Inputs, context: FitContext, fold_index: int, weights_before: Floats
+) -> Floats:
+    """(n_labeled,), 0 to 1: p(label) / max_k p(k) for each labeled row, with out-of-fold probabilities p.
+
+    The cross-validation excludes the rows of the fold model's own fold, so that they do not influence its weights.
+    Their weight is 1.
+
+    fold_index: position in `rows.folds` of the fold that the model never sees; weights_before: (n_labeled,), the label
+    weights with which the cross-validated models are fitted.
     """
     folds, labeled = rows.folds, rows.labeled
-    seen = [fold for number, fold in enumerate(folds) if number != place]
-    fold, targets, weights = rows.fold[labeled], rows.targets[labeled], rows.weights[labeled] * before
+    seen = [fold for position, fold in enumerate(folds) if position != fold_index]
+    fold, targets, weights = rows.fold[labeled], rows.targets[labeled], rows.weights[labeled] * weights_before
     logits = np.zeros_like(targets)
-    unknown = np.zeros(len(labeled), dtype=bool)  # their class stands in no other fold: no model can judge them
+    not_evaluable = np.zeros(len(labeled), dtype=bool)  # no other fold holds a row of the class
     if len(seen) < 2:
         return np.ones(len(labeled))
-    for one in seen:
-        others = np.flatnonzero(np.isin(fold, seen) & (fold != one))
-        asked = np.flatnonzero(fold == one)
-        learner = make_learner("logistic_regression", setting)
-        learner.fit(inputs.take(labeled[others]), targets[others], weights[others])
-        logits[asked] = learner.logits(inputs.take(labeled[asked]))
-        unknown[asked] = targets[others].sum(axis=0)[targets[asked].argmax(axis=1)] == 0
-    mine = np.isin(fold, seen) & ~unknown
-    truth = targets.argmax(axis=1)
-    probabilities = softmax(logits / fit_temperature(logits[mine], truth[mine]))
-    given = probabilities[np.arange(len(truth)), truth]
-    result: Floats = np.where(mine, given / probabilities.max(axis=1), 1.0)
-    # As much as the others in the mean: any other value would tell the lineage which classes have a row in the fold that it
-    # must not see, and make this loss look better than it is.
-    if unknown.any() and mine.any():
-        result[unknown] = result[mine].mean()
+    for held_out in seen:
+        training = np.flatnonzero(np.isin(fold, seen) & (fold != held_out))
+        evaluation = np.flatnonzero(fold == held_out)
+        learner = make_learner("logistic_regression", context)
+        learner.fit(inputs.take(labeled[training]), targets[training], weights[training])
+        logits[evaluation] = learner.logits(inputs.take(labeled[evaluation]))
+        not_evaluable[evaluation] = targets[training].sum(axis=0)[targets[evaluation].argmax(axis=1)] == 0
+    evaluated = np.isin(fold, seen) & ~not_evaluable
+    labels = targets.argmax(axis=1)
+    probabilities = softmax(logits / fit_temperature(logits[evaluated], labels[evaluated]))
+    p_label = probabilities[np.arange(len(labels)), labels]
+    result: Floats = np.where(evaluated, p_label / probabilities.max(axis=1), 1.0)
+    # Rows that cannot be evaluated get the mean weight. Any other value would reveal to the fold model which classes
+    # have a row in the fold that it must not see, and would make this loss look better than it is.
+    if not_evaluable.any() and evaluated.any():
+        result[not_evaluable] = result[evaluated].mean()
     return result

@@ -1,8 +1,32 @@
-"""How wrong labels explain what was given: by models of the mistakes that people make, beside an opinion of what each row is.
+"""Label noise models: the probability that each label is wrong, given out-of-fold class probabilities.
 
-`Explained` fits one model of many numbers, how often a row of each class carries each label, by expectation maximization (after Dawid and
-Skene 1979): quick, and good enough to teach by. `Mistakes` says how likely each label is wrong: it weighs a few simple models, each by how likely it
-makes the labels, and gives no single one the last word (Bayesian model averaging; Hoeting et al. 1999).
+Notation: row i has the given label l_i and the unknown true class y_i, K is the number of classes, and
+p_i(k) = softmax(logits_i / T)_k is the out-of-fold probability of class k at the temperature T.
+
+1. `NoiseMatrixFit` estimates one noise matrix N[k, l] = P(label l | true class k) by expectation maximization (Dawid
+   and Skene 1979). It is fast, and its posterior weights the labels while learners are fitted:
+
+       E step:  P(y_i = k | l_i) = p_i(k) N[k, l_i] / sum_j p_i(j) N[j, l_i]
+                C[k, l] = sum over rows i with l_i = l of P(y_i = k | l_i)
+       M step:  e_k = (sum_{l != k} C[k, l] + n0 s0) / (sum_l C[k, l] + n0),   n0 = PRIOR_ROWS, s0 = PRIOR_NOISE_RATE
+                N[k, k] = 1 - e_k,   N[k, l] = e_k (C[k, l] + e_k / (K - 1)) / sum_{j != k} (C[k, j] + e_k / (K - 1))
+
+2. `AveragedNoiseModel` averages over many models m = (T, s, noise type), each weighted by its posterior probability
+   (Bayesian model averaging; Hoeting et al. 1999). s is the overall noise rate, and the noise rate of class k is
+
+       s_k = s, or min(s r_k, MAX_CLASS_NOISE_RATE) if the noise type has one rate per class,
+
+   where r_k = e_k / (mean noise rate over all rows). A wrong label on a row of class k is l with the probability
+
+       q_i(l | k) = uniform / (K - 1) + confusable p_i(l) / (1 - p_i(k)) + class_pairs W[k, l]
+       W[k, l]    = (C[k, l] + 1 / (K - 1)) / (sum_{j != k} C[k, j] + 1),   C without row i itself.
+
+   The model's likelihood of a label, its log weight, and the result are
+
+       L_i(m)       = (1 - s_{l_i}) p_i(l_i) + sum_{k != l_i} s_k p_i(k) q_i(l_i | k)
+       log w(m)     = sum_i log L_i(m) - PENALTY_PER_PARAMETER K (parameters per class) + log prior(T) + log prior(s)
+       log T        ~ Normal(MEAN_LOG_TEMPERATURE, STD_LOG_TEMPERATURE²),   s ~ Beta(1, 1 / MEAN_NOISE_RATE - 1)
+       P(y_i = k | l_i) = sum_m w(m) P_m(y_i = k | l_i),   p_label_error_i = 1 - P(y_i = l_i | l_i).
 """
 
 from __future__ import annotations
@@ -18,330 +42,408 @@ from seedling.parallel.executor import in_threads
 from seedling.stats.statistics import SMALLEST, Floats, Ints, fit_temperature, softmax
 
 TEMPERATURES = np.exp(np.linspace(np.log(0.1), np.log(8), 17))
-STEPS_TO_CHOOSE, STEPS = 20, 50  # of expectation maximization
-ROWS_TO_CHOOSE = 5_000  # by which a temperature is chosen and models are weighed
-USUAL_ROWS = 20.0  # the prior: so many rows of each class beforehand,
-USUAL_SHARE = 0.05  # and of their labels this share is wrong
-UNSURE = 8.0  # labeled rows a class with which a temperature e times as sharp as the plain one must gain a nat a row
+SEARCH_STEPS, STEPS = 20, 50  # steps of expectation maximization: per tried temperature, and for the final fit
+MAX_FIT_ROWS = 5_000  # rows used to choose a temperature and to weight models
+PRIOR_ROWS = 20.0  # pseudo-rows per class in the prior of the noise matrix
+PRIOR_NOISE_RATE = 0.05  # share of wrong labels among the pseudo-rows
+TEMPERATURE_PENALTY_ROWS = 8.0  # labeled rows per class at which a temperature ratio of e costs one nat per row
 
-BELIEVED_WRONG = 1 / 10  # of all labels, beforehand
-SHARES = np.linspace(0.0, np.sqrt(0.6), 25) ** 2  # of wrong labels
-MOST_OF_A_CLASS = 0.95  # of its labels are wrong
-LOG_TEMPERATURE = np.log(1.1)  # of opinions that agree with right labels, in the mean of sets,
-DEVIATION = 0.2  # and how far it varies between them
-SCALES = np.exp(LOG_TEMPERATURE + np.linspace(-1.2, 0.8, 21))  # temperatures
-PRICE = 1.0  # nats a class that what was learnt of single classes must gain
-KEPT = 0.999  # of the models' weight
-TAIL = 0.025  # of how many are wrong, to either side
-CLEARLY = 3.0  # nats by which some wrong labels must be likelier than none, or there may be none
-MISFIT = 1.15  # times as many or as few, as no model of mistakes is the true one
-ROWS_AT_ONCE = 20_000
+MEAN_NOISE_RATE = 1 / 10  # prior mean of the share of wrong labels
+NOISE_RATES = np.linspace(0.0, np.sqrt(0.6), 25) ** 2  # grid of the overall share of wrong labels
+MAX_CLASS_NOISE_RATE = 0.95
+MEAN_LOG_TEMPERATURE = np.log(1.1)  # mean over data sets of the temperature that fits correct labels
+STD_LOG_TEMPERATURE = 0.2  # standard deviation over data sets
+TEMPERATURE_GRID = np.exp(MEAN_LOG_TEMPERATURE + np.linspace(-1.2, 0.8, 21))
+PENALTY_PER_PARAMETER = 1.0  # nats per class and estimated parameter
+KEPT_WEIGHT = 0.999  # share of the total weight; the least likely models beyond it are dropped
+TAIL = 0.025  # probability in each tail of the number of wrong labels
+MIN_EVIDENCE_NATS = 3.0  # log-likelihood gain over a noise rate of 0, below which 0 wrong labels remain possible
+MISFIT_FACTOR = 1.15  # widens the interval, because no noise model is the true one
+BLOCK_ROWS = 20_000
 
 
 @dataclass(frozen=True, slots=True)
-class Way:
-    """How people err. Of the wrong labels some name any other class (`even`), some one that the row looks like (`confusable`), and some what others
-    of their class name (`pairs`); by_class: whether each class has a share of wrong labels of its own.
+class NoiseType:
+    """Which wrong labels people give.
+
+    uniform, confusable, class_pairs: shares that sum to 1. Uniform errors name any other class, confusable errors a
+    class that the row resembles, and class-pair errors the classes that other wrong labels of the same true class name.
+    rate_per_class: whether each class has its own noise rate.
     """
 
-    even: float = 0.0
+    uniform: float = 0.0
     confusable: float = 0.0
-    pairs: float = 0.0
-    by_class: bool = False
+    class_pairs: float = 0.0
+    rate_per_class: bool = False
 
     @property
-    def learnt(self) -> int:
-        """How many numbers a class it has."""
-        return (self.pairs > 0) + self.by_class
+    def parameters_per_class(self) -> int:
+        """Number of parameters per class that are estimated from the data."""
+        return (self.class_pairs > 0) + self.rate_per_class
 
 
-SIMPLE = (
-    Way(even=1.0),
-    Way(even=0.5, confusable=0.5),
-    Way(confusable=1.0),
-    Way(even=1.0, by_class=True),
-    Way(confusable=1.0, by_class=True),
+SIMPLE_NOISE_TYPES = (
+    NoiseType(uniform=1.0),
+    NoiseType(uniform=0.5, confusable=0.5),
+    NoiseType(confusable=1.0),
+    NoiseType(uniform=1.0, rate_per_class=True),
+    NoiseType(confusable=1.0, rate_per_class=True),
 )
-ALL = (*SIMPLE, Way(confusable=0.5, pairs=0.5), Way(confusable=0.5, pairs=0.5, by_class=True))
+NOISE_TYPES = (
+    *SIMPLE_NOISE_TYPES,
+    NoiseType(confusable=0.5, class_pairs=0.5),
+    NoiseType(confusable=0.5, class_pairs=0.5, rate_per_class=True),
+)
 
 
 @dataclass(frozen=True, slots=True)
-class Explained:
-    """An opinion and the given labels, explained by wrong labels.
+class NoiseMatrixFit:
+    """A noise matrix fitted to out-of-fold logits and labels.
 
-    temperature: the opinion's; posterior: (n_rows, n_classes), what each row is; carries: (n_classes, n_classes), of a class's rows, how many carry
-    which label.
+    temperature: of the logits; posterior: (n_rows, n_classes), P(true class | label), 0 for rows that are not
+    evaluable; noise_matrix: (n_classes, n_classes), P(label | true class), one true class per row.
     """
 
     logits: Floats
-    given: Ints
+    labels: Ints
     temperature: float
     posterior: Floats
-    carries: Floats
+    noise_matrix: Floats
 
     @classmethod
-    def by(cls, logits: Floats, given: Ints, known: NDArray[np.bool_]) -> Explained:
-        """logits: (n_rows, n_classes); given: (n_rows,); known: (n_rows,), the rows that have a say in it."""
-        temperature, posterior = fitting_temperature(logits, given, known), np.zeros_like(logits)
-        posterior[known], carries, _ = _posterior(softmax(logits[known] / temperature), given[known], STEPS)
-        return cls(logits, given, temperature, posterior, carries)
+    def fit(cls, logits: Floats, labels: Ints, evaluable: NDArray[np.bool_]) -> NoiseMatrixFit:
+        """Fit the temperature and the noise matrix.
+
+        logits: (n_rows, n_classes); labels: (n_rows,); evaluable: (n_rows,), the rows that are used.
+        """
+        temperature = fit_noisy_temperature(logits, labels, evaluable)
+        posterior = np.zeros_like(logits)
+        probabilities = softmax(logits[evaluable] / temperature)
+        posterior[evaluable], noise_matrix, _ = _expectation_maximization(probabilities, labels[evaluable], STEPS)
+        return cls(logits, labels, temperature, posterior, noise_matrix)
 
     @property
-    def believed(self) -> Floats:
-        """(n_rows,): the probability that the row is what its label says."""
-        return np.asarray(self.posterior[np.arange(len(self.given)), self.given])
+    def p_label_correct(self) -> Floats:
+        """(n_rows,): the probability that the label is the true class."""
+        return np.asarray(self.posterior[np.arange(len(self.labels)), self.labels])
 
 
-def fitting_temperature(logits: Floats, given: Ints, known: NDArray[np.bool_]) -> float:
-    """The temperature under which the given labels are likeliest, when some may be wrong. The plain one, which takes all labels for right,
-    is kept where few rows a class speak for another: there wrong labels and weak models look alike.
+def fit_noisy_temperature(logits: Floats, labels: Ints, evaluable: NDArray[np.bool_]) -> float:
+    """Choose the temperature under which the labels are most likely if some of them may be wrong.
 
-    logits: (n_rows, n_classes); given: (n_rows,); known: (n_rows,), the rows that have a say in it.
+    It maximizes mean_i log L_i(T) - (TEMPERATURE_PENALTY_ROWS K / n)² log²(T / T0), where T0 is the temperature fitted
+    without label noise. The penalty keeps T near T0 if there are few rows per class: there, wrong labels and weak
+    models cannot be told apart.
+
+    logits: (n_rows, n_classes); labels: (n_rows,); evaluable: (n_rows,), the rows that are used.
     """
-    rows = _some(known)
-    plain = fit_temperature(logits[rows], given[rows])
-    price = (UNSURE * logits.shape[1] / len(rows)) ** 2
+    rows = _sample_fit_rows(evaluable)
+    noise_free = fit_temperature(logits[rows], labels[rows])
+    penalty = (TEMPERATURE_PENALTY_ROWS * logits.shape[1] / len(rows)) ** 2
 
-    def gain(temperature: float) -> float:
-        _, _, likelihood = _posterior(softmax(logits[rows] / temperature), given[rows], STEPS_TO_CHOOSE)
-        return float(likelihood - price * np.log(temperature / plain) ** 2)
+    def objective(temperature: float) -> float:
+        _, _, likelihood = _expectation_maximization(softmax(logits[rows] / temperature), labels[rows], SEARCH_STEPS)
+        return float(likelihood - penalty * np.log(temperature / noise_free) ** 2)
 
-    return float(TEMPERATURES[int(np.argmax(in_threads(gain, TEMPERATURES.tolist())))])
-
-
-def sharpened(logits: Floats, given: Ints, known: NDArray[np.bool_]) -> Floats:
-    """(n_rows, n_classes): the logarithms of an opinion's probabilities, at the temperature that fits the labels."""
-    return np.asarray(np.log(np.maximum(softmax(logits / fitting_temperature(logits, given, known)), 1e-9)))
+    return float(TEMPERATURES[int(np.argmax(in_threads(objective, TEMPERATURES.tolist())))])
 
 
-def _some(known: NDArray[np.bool_]) -> NDArray[np.intp]:
-    """As many rows as models are chosen by, drawn, so that their order does not matter."""
-    rows = np.flatnonzero(known)
-    return np.sort(np.random.default_rng(0).permutation(rows)[:ROWS_TO_CHOOSE])
+def calibrated_log_probabilities(logits: Floats, labels: Ints, evaluable: NDArray[np.bool_]) -> Floats:
+    """(n_rows, n_classes): log probabilities at the temperature of `fit_noisy_temperature`."""
+    return np.asarray(np.log(np.maximum(softmax(logits / fit_noisy_temperature(logits, labels, evaluable)), 1e-9)))
 
 
-def _posterior(probabilities: Floats, given: Ints, steps: int) -> tuple[Floats, Floats, float]:
-    """What each row is, from the opinion and its label; how often a class's rows carry which label; the labels' mean log-likelihood.
+def _sample_fit_rows(evaluable: NDArray[np.bool_]) -> NDArray[np.intp]:
+    """At most `MAX_FIT_ROWS` evaluable rows, drawn at random so that the order of the rows does not matter."""
+    rows = np.flatnonzero(evaluable)
+    return np.sort(np.random.default_rng(0).permutation(rows)[:MAX_FIT_ROWS])
 
-    A class's share of wrong labels starts from the prior, and so do the classes that they name: evenly. probabilities:
-    (n_rows, n_classes), rows sum to 1; given: (n_rows,).
+
+def _expectation_maximization(probabilities: Floats, labels: Ints, steps: int) -> tuple[Floats, Floats, float]:
+    """Return the posterior of the true classes, the noise matrix, and the mean log-likelihood of the labels.
+
+    Equations: part 1 of the module docstring. The noise matrix starts at the prior with evenly distributed wrong
+    labels. probabilities: (n_rows, n_classes), rows sum to 1; labels: (n_rows,).
     """
     classes = probabilities.shape[1]
-    labels = sparse.csr_matrix((np.ones(len(given)), (np.arange(len(given)), given)), shape=probabilities.shape)
-    own = np.eye(classes, dtype=bool)
-    carries = np.where(own, 1 - USUAL_SHARE, USUAL_SHARE / max(1, classes - 1))
+    one_hot = sparse.csr_matrix((np.ones(len(labels)), (np.arange(len(labels)), labels)), shape=probabilities.shape)
+    diagonal = np.eye(classes, dtype=bool)
+    noise_matrix = np.where(diagonal, 1 - PRIOR_NOISE_RATE, PRIOR_NOISE_RATE / max(1, classes - 1))
     for _ in range(steps):
-        joint = probabilities * carries[:, given].T
+        joint = probabilities * noise_matrix[:, labels].T
         posterior = joint / np.maximum(joint.sum(axis=1, keepdims=True), SMALLEST)
-        counts = np.asarray((labels.T @ posterior).T)
+        counts = np.asarray((one_hot.T @ posterior).T)
         rows = counts.sum(axis=1)
-        wrong = (rows - np.diag(counts) + USUAL_ROWS * USUAL_SHARE) / (rows + USUAL_ROWS)
-        others = np.where(own, 0.0, counts + wrong[:, None] / max(1, classes - 1))
-        carries = others / np.maximum(others.sum(axis=1, keepdims=True), SMALLEST) * wrong[:, None]
-        carries[own] = 1 - wrong
-    joint = probabilities * carries[:, given].T
+        noise_rates = (rows - np.diag(counts) + PRIOR_ROWS * PRIOR_NOISE_RATE) / (rows + PRIOR_ROWS)
+        wrong_counts = np.where(diagonal, 0.0, counts + noise_rates[:, None] / max(1, classes - 1))
+        noise_matrix = (
+            wrong_counts / np.maximum(wrong_counts.sum(axis=1, keepdims=True), SMALLEST) * noise_rates[:, None]
+        )
+        noise_matrix[diagonal] = 1 - noise_rates
+    joint = probabilities * noise_matrix[:, labels].T
     total = np.maximum(joint.sum(axis=1), SMALLEST)
-    return joint / total[:, None], carries, float(np.log(total).mean())
+    return joint / total[:, None], noise_matrix, float(np.log(total).mean())
 
 
 @dataclass(frozen=True, slots=True)
-class Mistakes:
-    """What each row is, weighed over models of the mistakes: how many labels are wrong, how people err, and how sharp the opinion is.
+class AveragedNoiseModel:
+    """The posterior of the true classes, averaged over noise models.
 
-    posterior: (n_rows, n_classes), what each row is; would_show: (n_rows, n_classes), the probability of being wrong that each row
-    would have under each label; fewest, most: labels that are wrong, each exceeded or fallen short of with `TAIL`, and `MISFIT` beyond.
+    posterior: (n_rows, n_classes), P(true class | label); p_error_if_labeled: (n_rows, n_classes), the probability of a
+    label error that the row would have under each label; fewest, most: interval of the number of wrong labels, with the
+    probability `TAIL` in each tail, widened by `MISFIT_FACTOR`.
     """
 
     posterior: Floats
-    would_show: Floats
+    p_error_if_labeled: Floats
     fewest: float
     most: float
 
     @classmethod
-    def behind(cls, opinion: Explained, known: NDArray[np.bool_]) -> Mistakes:
-        """The models differ in their temperature, believed to be near the one that opinions on right labels have; in the share of
-        wrong labels, `BELIEVED_WRONG` in the mean; and in their `Way`. How the classes' shares compare is taken from `opinion`; what the wrong
-        labels of each class name is learnt from what the simple ways say of all other rows. Either costs `PRICE` a class.
+    def fit(cls, matrix_fit: NoiseMatrixFit, evaluable: NDArray[np.bool_]) -> AveragedNoiseModel:
+        """Weight and average the models of part 2 of the module docstring.
 
-        known: (n_rows,), the rows that have a say and are judged.
+        The ratio r_k of each class's noise rate to the overall rate comes from `matrix_fit`. The class-pair shares W
+        come from the posterior of the simple noise types on all other rows. Each costs `PENALTY_PER_PARAMETER` per
+        class.
+
+        evaluable: (n_rows,), the rows that are used and evaluated.
         """
-        logits, given, some = opinion.logits[known], opinion.given[known], _some(np.ones(int(known.sum()), dtype=bool))
-        rates = _compared(opinion.posterior[known], opinion.carries)
-        simple = Weights.of(logits[some], given[some], None, rates, SIMPLE)
-        first = _in_blocks(lambda mine: _averaged(logits[mine], given[mine], simple, None, rates), len(given))
-        pairs = Pairs.of(first, given)
-        weights = Weights.of(logits[some], given[some], pairs.without(first, given, some), rates, ALL)
+        logits, labels = matrix_fit.logits[evaluable], matrix_fit.labels[evaluable]
+        fit_rows = _sample_fit_rows(np.ones(int(evaluable.sum()), dtype=bool))
+        ratios = _noise_rate_ratios(matrix_fit.posterior[evaluable], matrix_fit.noise_matrix)
+        simple = ModelWeights.fit(logits[fit_rows], labels[fit_rows], None, ratios, SIMPLE_NOISE_TYPES)
+        first = _in_blocks(lambda rows: _averaged(logits[rows], labels[rows], simple, None, ratios), len(labels))
+        pairs = ClassPairs.count(first, labels)
+        pair_shares = pairs.leave_one_out(first, labels, fit_rows)
+        weights = ModelWeights.fit(logits[fit_rows], labels[fit_rows], pair_shares, ratios, NOISE_TYPES)
 
-        def judge(mine: NDArray[np.intp]) -> Floats:
-            return _averaged(logits[mine], given[mine], weights, pairs.without(first, given, mine), rates)
+        def block_posterior(rows: NDArray[np.intp]) -> Floats:
+            return _averaged(logits[rows], labels[rows], weights, pairs.leave_one_out(first, labels, rows), ratios)
 
-        posterior, shown = np.zeros_like(opinion.logits), np.zeros_like(opinion.logits)
-        judged = _in_blocks(judge, len(given))
-        posterior[known] = judged
-        shown[known] = _in_blocks(lambda mine: would_show(logits[mine], weights, pairs.share, rates), len(given))
-        expected = float(len(given) - judged[np.arange(len(given)), given].sum())
-        fewest, most = (expected * one for one in weights.ends())
-        return cls(posterior, shown, fewest / MISFIT, min(most * MISFIT, float(len(given))))
-
-
-def _compared(posterior: Floats, carries: Floats) -> Floats:
-    """(n_classes,): each class's share of wrong labels over that of all rows."""
-    wrong, rows = 1 - np.diag(carries), posterior.sum(axis=0)
-    return np.asarray(wrong / max(float((wrong * rows).sum() / max(float(rows.sum()), SMALLEST)), SMALLEST))
+        posterior, p_error = np.zeros_like(matrix_fit.logits), np.zeros_like(matrix_fit.logits)
+        averaged = _in_blocks(block_posterior, len(labels))
+        posterior[evaluable] = averaged
+        p_error[evaluable] = _in_blocks(
+            lambda rows: p_error_if_labeled(logits[rows], weights, pairs.shares, ratios), len(labels)
+        )
+        expected = float(len(labels) - averaged[np.arange(len(labels)), labels].sum())
+        fewest, most = (expected * ratio for ratio in weights.interval_ratios())
+        return cls(posterior, p_error, fewest / MISFIT_FACTOR, min(most * MISFIT_FACTOR, float(len(labels))))
 
 
-def _in_blocks(work: Callable[[NDArray[np.intp]], Floats], rows: int) -> Floats:
-    parts = [np.arange(first, min(first + ROWS_AT_ONCE, rows)) for first in range(0, rows, ROWS_AT_ONCE)]
-    return np.concatenate([work(part) for part in parts])
+def _noise_rate_ratios(posterior: Floats, noise_matrix: Floats) -> Floats:
+    """(n_classes,): each class's noise rate divided by the noise rate of all rows."""
+    noise_rates, rows = 1 - np.diag(noise_matrix), posterior.sum(axis=0)
+    overall = float((noise_rates * rows).sum() / max(float(rows.sum()), SMALLEST))
+    return np.asarray(noise_rates / max(overall, SMALLEST))
+
+
+def _in_blocks(compute: Callable[[NDArray[np.intp]], Floats], rows: int) -> Floats:
+    blocks = [np.arange(first, min(first + BLOCK_ROWS, rows)) for first in range(0, rows, BLOCK_ROWS)]
+    return np.concatenate([compute(block) for block in blocks])
 
 
 @dataclass(frozen=True, slots=True)
-class Weights:
-    """(n_temperatures, n_shares, n_ways): what each model counts, and how many of the rows' labels are wrong by it."""
+class ModelWeights:
+    """The posterior weight of each noise model.
+
+    weight: (n_temperatures, n_noise_rates, n_noise_types), sums to 1; wrong: same shape, the number of wrong labels
+    among the rows under each model; may_be_none: whether the labels are also plausible without any wrong label.
+    """
 
     weight: Floats
     wrong: Floats
-    ways: tuple[Way, ...]
+    noise_types: tuple[NoiseType, ...]
     may_be_none: bool
 
     @classmethod
-    def of(cls, logits: Floats, given: Ints, pairs: Floats | None, rates: Floats, ways: tuple[Way, ...]) -> Weights:
-        """logits: (n_rows, n_classes); given: (n_rows,); pairs: (n_rows, n_classes), from Pairs.without; rates: (n_classes,)."""
+    def fit(
+        cls,
+        logits: Floats,
+        labels: Ints,
+        pair_shares: Floats | None,
+        ratios: Floats,
+        noise_types: tuple[NoiseType, ...],
+    ) -> ModelWeights:
+        """Compute the weights by the formulas of part 2 of the module docstring.
 
-        def of_temperature(temperature: float) -> tuple[Floats, Floats]:
-            own, named = _named(softmax(logits / temperature), given, pairs)
-            likely, wrong = np.zeros((len(SHARES), len(ways))), np.zeros((len(SHARES), len(ways)))
-            for place, way in enumerate(ways):
-                mixed = _mixed(way, named)
-                total = mixed.sum(axis=1)
-                for at, share in enumerate(SHARES):
-                    shares = _shares(way, float(share), rates)
-                    mistaken = mixed @ shares if way.by_class else share * total
-                    whole = np.maximum(own * (1 - shares[given]) + mistaken, SMALLEST)
-                    likely[at, place], wrong[at, place] = np.log(whole).sum(), (mistaken / whole).sum()
-                likely[:, place] -= PRICE * logits.shape[1] * way.learnt
-            return likely, wrong
+        logits: (n_rows, n_classes); labels: (n_rows,); pair_shares: (n_rows, n_classes), from
+        `ClassPairs.leave_one_out`; ratios: (n_classes,), each class's noise rate over the overall one.
+        """
 
-        found = in_threads(of_temperature, SCALES.tolist())
-        likely, wrong = (np.array(one) for one in zip(*found, strict=True))
-        likely -= (((np.log(SCALES) - LOG_TEMPERATURE) / DEVIATION) ** 2 / 2)[:, None, None]
-        may_be_none = bool(likely[:, 0].max() > likely.max() - CLEARLY)
-        # Beta(1, 1/BELIEVED_WRONG - 1), and the shares do not stand at equal distances.
-        likely += ((1 / BELIEVED_WRONG - 2) * np.log1p(-SHARES) + np.log(np.gradient(SHARES)))[None, :, None]
-        weight = np.exp(likely - likely.max()).ravel()
+        def likelihoods(temperature: float) -> tuple[Floats, Floats]:
+            return _grid_likelihoods(softmax(logits / temperature), labels, pair_shares, ratios, noise_types)
+
+        per_temperature = in_threads(likelihoods, TEMPERATURE_GRID.tolist())
+        log_weight, wrong = (np.array(grids) for grids in zip(*per_temperature, strict=True))
+        deviation = (np.log(TEMPERATURE_GRID) - MEAN_LOG_TEMPERATURE) / STD_LOG_TEMPERATURE
+        log_weight -= (deviation**2 / 2)[:, None, None]
+        may_be_none = bool(log_weight[:, 0].max() > log_weight.max() - MIN_EVIDENCE_NATS)
+        # log density of Beta(1, 1 / MEAN_NOISE_RATE - 1), plus the log width of each cell of the uneven grid.
+        log_prior = (1 / MEAN_NOISE_RATE - 2) * np.log1p(-NOISE_RATES) + np.log(np.gradient(NOISE_RATES))
+        log_weight += log_prior[None, :, None]
+        weight = np.exp(log_weight - log_weight.max()).ravel()
         order = np.argsort(-weight, kind="stable")
-        reached = np.cumsum(weight[order]) / weight.sum()
-        weight[order[np.searchsorted(reached, KEPT) + 1 :]] = 0.0
-        return cls((weight / weight.sum()).reshape(likely.shape), wrong, ways, may_be_none)
+        cumulative = np.cumsum(weight[order]) / weight.sum()
+        weight[order[np.searchsorted(cumulative, KEPT_WEIGHT) + 1 :]] = 0.0
+        return cls((weight / weight.sum()).reshape(log_weight.shape), wrong, noise_types, may_be_none)
 
-    def ends(self) -> tuple[float, float]:
-        """How few and how many labels are wrong, each exceeded or fallen short of with `TAIL`, as shares of how many are in the mean."""
+    def interval_ratios(self) -> tuple[float, float]:
+        """The `TAIL` and 1 - `TAIL` quantiles of the number of wrong labels, divided by its mean."""
         order = np.argsort(self.wrong, axis=None)
-        reached = np.cumsum(self.weight.ravel()[order])
-        ends = np.minimum(np.searchsorted(reached, (TAIL, 1 - TAIL)), len(order) - 1)
-        low, high = self.wrong.ravel()[order][ends] / max(float((self.weight * self.wrong).sum()), SMALLEST)
+        cumulative = np.cumsum(self.weight.ravel()[order])
+        positions = np.minimum(np.searchsorted(cumulative, (TAIL, 1 - TAIL)), len(order) - 1)
+        low, high = self.wrong.ravel()[order][positions] / max(float((self.weight * self.wrong).sum()), SMALLEST)
         return 0.0 if self.may_be_none else min(float(low), 1.0), max(float(high), 1.0)
 
-    def models(self) -> Iterator[tuple[float, list[tuple[float, float, Way]]]]:
-        """Of each temperature the models that count: weight, share of wrong labels, way."""
-        for row, temperature in enumerate(SCALES):
-            found = np.argwhere(self.weight[row] > 0).tolist()
-            if found:
-                models = [(float(self.weight[row, at, way]), float(SHARES[at]), self.ways[way]) for at, way in found]
+    def models(self) -> Iterator[tuple[float, list[tuple[float, float, NoiseType]]]]:
+        """Yield each temperature with its models of nonzero weight: weight, noise rate, noise type."""
+        for row, temperature in enumerate(TEMPERATURE_GRID):
+            positions = np.argwhere(self.weight[row] > 0).tolist()
+            if positions:
+                models = [
+                    (float(self.weight[row, at_rate, at_type]), float(NOISE_RATES[at_rate]), self.noise_types[at_type])
+                    for at_rate, at_type in positions
+                ]
                 yield float(temperature), models
 
 
+def _grid_likelihoods(
+    probabilities: Floats,
+    labels: Ints,
+    pair_shares: Floats | None,
+    ratios: Floats,
+    noise_types: tuple[NoiseType, ...],
+) -> tuple[Floats, Floats]:
+    """(n_noise_rates, n_noise_types) each: penalized log-likelihood of all labels, expected number of wrong labels."""
+    log_likelihood = np.zeros((len(NOISE_RATES), len(noise_types)))
+    wrong = np.zeros((len(NOISE_RATES), len(noise_types)))
+    p_label, error_terms = _error_terms(probabilities, labels, pair_shares)
+    for type_index, noise_type in enumerate(noise_types):
+        mixed = _mix(noise_type, error_terms)
+        total = mixed.sum(axis=1)
+        for rate_index, rate in enumerate(NOISE_RATES):
+            class_rates = _class_noise_rates(noise_type, float(rate), ratios)
+            p_wrong_label = mixed @ class_rates if noise_type.rate_per_class else rate * total
+            likelihood = np.maximum(p_label * (1 - class_rates[labels]) + p_wrong_label, SMALLEST)
+            log_likelihood[rate_index, type_index] = np.log(likelihood).sum()
+            wrong[rate_index, type_index] = (p_wrong_label / likelihood).sum()
+        penalty = PENALTY_PER_PARAMETER * probabilities.shape[1] * noise_type.parameters_per_class
+        log_likelihood[:, type_index] -= penalty
+    return log_likelihood, wrong
+
+
 @dataclass(frozen=True, slots=True)
-class Pairs:
-    """(n_classes, n_classes): how many rows of a class carry the label of another, by what was believed first."""
+class ClassPairs:
+    """The expected number of wrong labels per pair of classes.
+
+    counts: (n_classes, n_classes), C[k, l], the rows of class k with the label l, 0 on the diagonal.
+    """
 
     counts: Floats
 
     @classmethod
-    def of(cls, posterior: Floats, given: Ints) -> Pairs:
-        """posterior: (n_rows, n_classes); given: (n_rows,)."""
-        labels = sparse.csr_matrix((np.ones(len(given)), (np.arange(len(given)), given)), shape=posterior.shape)
-        counts = np.asarray((labels.T @ posterior).T)
+    def count(cls, posterior: Floats, labels: Ints) -> ClassPairs:
+        """posterior: (n_rows, n_classes); labels: (n_rows,)."""
+        one_hot = sparse.csr_matrix((np.ones(len(labels)), (np.arange(len(labels)), labels)), shape=posterior.shape)
+        counts = np.asarray((one_hot.T @ posterior).T)
         np.fill_diagonal(counts, 0.0)
         return cls(counts)
 
     @property
-    def share(self) -> Floats:
-        """(n_classes, n_classes): of the wrong labels of a class, how many name which; one more is shared out evenly."""
+    def shares(self) -> Floats:
+        """(n_classes, n_classes): W[k, l], the share of class k's wrong labels that are l.
+
+        One pseudo-count per class is spread evenly over the other classes.
+        """
         classes = len(self.counts)
         shares = (self.counts + 1 / max(1, classes - 1)) / (self.counts.sum(axis=1, keepdims=True) + 1)
         np.fill_diagonal(shares, 0.0)
         return np.asarray(shares)
 
-    def without(self, posterior: Floats, given: Ints, rows: NDArray[np.intp]) -> Floats:
-        """(len(rows), n_classes): the share that each row's label has of each class's wrong ones, without the row itself."""
-        label, own = given[rows], posterior[rows]
-        own[np.arange(len(rows)), label] = 0.0
+    def leave_one_out(self, posterior: Floats, labels: Ints, rows: NDArray[np.intp]) -> Floats:
+        """(len(rows), n_classes): W[k, l_i] for each row i and class k, computed without row i itself."""
+        row_labels, row_counts = labels[rows], posterior[rows]
+        row_counts[np.arange(len(rows)), row_labels] = 0.0
         classes = len(self.counts)
-        found = self.counts[:, label].T - own + 1 / max(1, classes - 1)
-        found /= self.counts.sum(axis=1)[None] - own + 1
-        found[np.arange(len(rows)), label] = 0.0
-        return np.asarray(np.maximum(found, 0.0))
+        shares = self.counts[:, row_labels].T - row_counts + 1 / max(1, classes - 1)
+        shares /= self.counts.sum(axis=1)[None] - row_counts + 1
+        shares[np.arange(len(rows)), row_labels] = 0.0
+        return np.asarray(np.maximum(shares, 0.0))
 
 
-def _others(values: Floats) -> Floats:
-    """(n_rows, n_classes): the sum of each row's other values; at the largest one added up, not taken off, which would cancel."""
-    place, largest = np.arange(len(values)), values.argmax(axis=1)
+def _sum_of_others(values: Floats) -> Floats:
+    """(n_rows, n_classes): the sum of the row's other values.
+
+    At the largest value the others are added up instead of subtracting it from the total, which would cancel digits.
+    """
+    row_numbers, largest = np.arange(len(values)), values.argmax(axis=1)
     rest = values.copy()
-    rest[place, largest] = 0.0
+    rest[row_numbers, largest] = 0.0
     result = values.sum(axis=1, keepdims=True) - values
-    result[place, largest] = rest.sum(axis=1)
+    result[row_numbers, largest] = rest.sum(axis=1)
     return np.asarray(np.maximum(result, 0.0))
 
 
-def _named(probabilities: Floats, given: Ints, pairs: Floats | None) -> tuple[Floats, list[Floats]]:
-    """The chance that a row is what its label says, (n_rows,), and by what a wrong label names the chances of each class with that label,
-    (n_rows, n_classes), 0 for the label itself. A confusable one names a class by its chance among the others (the opinion's).
-    """
-    place = np.arange(len(given))
-    own = probabilities[place, given]
-    even = probabilities / max(1, probabilities.shape[1] - 1)
-    confusable = probabilities * (own[:, None] / np.maximum(_others(probabilities), np.finfo(np.float64).tiny))
-    named = [even, confusable, *([] if pairs is None else [probabilities * pairs])]
-    for one in named:
-        one[place, given] = 0.0
-    return own, named
+def _error_terms(probabilities: Floats, labels: Ints, pair_shares: Floats | None) -> tuple[Floats, list[Floats]]:
+    """Return p_i(l_i), (n_rows,), and p_i(k) q_i(l_i | k) per pure noise type, (n_rows, n_classes), 0 at k = l_i."""
+    row_numbers = np.arange(len(labels))
+    p_label = probabilities[row_numbers, labels]
+    uniform = probabilities / max(1, probabilities.shape[1] - 1)
+    confusable = probabilities * (
+        p_label[:, None] / np.maximum(_sum_of_others(probabilities), np.finfo(np.float64).tiny)
+    )
+    terms = [uniform, confusable, *([] if pair_shares is None else [probabilities * pair_shares])]
+    for term in terms:
+        term[row_numbers, labels] = 0.0
+    return p_label, terms
 
 
-def _mixed(way: Way, named: Sequence[Floats]) -> Floats:
-    parts = zip((way.even, way.confusable, way.pairs), named, strict=False)
-    return np.asarray(np.sum([part * one for part, one in parts if part], axis=0))
+def _mix(noise_type: NoiseType, terms: Sequence[Floats]) -> Floats:
+    parts = zip((noise_type.uniform, noise_type.confusable, noise_type.class_pairs), terms, strict=False)
+    return np.asarray(np.sum([share * term for share, term in parts if share], axis=0))
 
 
-def _shares(way: Way, share: float, rates: Floats) -> Floats:
-    """(n_classes,): of each class's labels, how many are wrong."""
-    return np.minimum(share * rates, MOST_OF_A_CLASS) if way.by_class else np.full(len(rates), share)
+def _class_noise_rates(noise_type: NoiseType, rate: float, ratios: Floats) -> Floats:
+    """(n_classes,): s_k, the noise rate of each class."""
+    if noise_type.rate_per_class:
+        return np.minimum(rate * ratios, MAX_CLASS_NOISE_RATE)
+    return np.full(len(ratios), rate)
 
 
-def _averaged(logits: Floats, given: Ints, weights: Weights, pairs: Floats | None, rates: Floats) -> Floats:
-    """(n_rows, n_classes): what each row is, by all models that count."""
-    result, place = np.zeros_like(logits), np.arange(len(given))
+def _averaged(
+    logits: Floats, labels: Ints, weights: ModelWeights, pair_shares: Floats | None, ratios: Floats
+) -> Floats:
+    """(n_rows, n_classes): P(true class | label), averaged over all models of nonzero weight."""
+    result, row_numbers = np.zeros_like(logits), np.arange(len(labels))
     for temperature, models in weights.models():
-        own, named = _named(softmax(logits / temperature), given, pairs)
-        for weight, share, way in models:
-            shares = _shares(way, share, rates)
-            joint = _mixed(way, named) * shares
-            joint[place, given] = (1 - shares[given]) * own
+        p_label, error_terms = _error_terms(softmax(logits / temperature), labels, pair_shares)
+        for weight, rate, noise_type in models:
+            class_rates = _class_noise_rates(noise_type, rate, ratios)
+            joint = _mix(noise_type, error_terms) * class_rates
+            joint[row_numbers, labels] = (1 - class_rates[labels]) * p_label
             result += weight * joint / np.maximum(joint.sum(axis=1, keepdims=True), SMALLEST)
     return np.asarray(result / np.maximum(result.sum(axis=1, keepdims=True), SMALLEST))
 
 
-def would_show(logits: Floats, weights: Weights, pairs: Floats, rates: Floats) -> Floats:
-    """(n_rows, n_classes): each row's probability of being wrong under each label, by all models that count."""
-    result, even = np.zeros_like(logits), (1 - np.eye(logits.shape[1])) / max(1, logits.shape[1] - 1)
+def p_error_if_labeled(logits: Floats, weights: ModelWeights, pair_shares: Floats, ratios: Floats) -> Floats:
+    """(n_rows, n_classes): the probability of a label error that each row would have under each label l.
+
+    It is sum_m w(m) M_l / ((1 - s_l) p(l) + M_l) with M_l = sum_{k != l} s_k p(k) q(l | k).
+    pair_shares: (n_classes, n_classes), from `ClassPairs.shares`; ratios: (n_classes,).
+    """
+    result = np.zeros_like(logits)
+    uniform = (1 - np.eye(logits.shape[1])) / max(1, logits.shape[1] - 1)
     for temperature, models in weights.models():
-        opinion = softmax(logits / temperature)
-        odds = opinion / np.maximum(_others(opinion), np.finfo(np.float64).tiny)
-        for weight, share, way in models:
-            shares = _shares(way, share, rates)
-            mistaken = way.confusable * opinion * _others(odds * shares)
-            for part, names in ((way.even, even), (way.pairs, pairs)):
-                if part:
-                    mistaken += part * ((opinion * shares) @ names)
-            result += weight * mistaken / np.maximum((1 - shares) * opinion + mistaken, SMALLEST)
+        probabilities = softmax(logits / temperature)
+        odds = probabilities / np.maximum(_sum_of_others(probabilities), np.finfo(np.float64).tiny)
+        for weight, rate, noise_type in models:
+            class_rates = _class_noise_rates(noise_type, rate, ratios)
+            p_wrong_label = noise_type.confusable * probabilities * _sum_of_others(odds * class_rates)
+            for share, label_shares in ((noise_type.uniform, uniform), (noise_type.class_pairs, pair_shares)):
+                if share:
+                    p_wrong_label += share * ((probabilities * class_rates) @ label_shares)
+            p_correct_label = (1 - class_rates) * probabilities
+            result += weight * p_wrong_label / np.maximum(p_correct_label + p_wrong_label, SMALLEST)
     return result

@@ -1,9 +1,16 @@
-"""How many of the test split's own labels are wrong, as far as the model can tell, and what the score would be without them.
+"""Estimate how many labels of the test split are wrong, and the accuracy of the model against the true classes.
 
-A label is taken to be the true class, or with the probability e any other: labels that take a class for the one most like it cannot be told
-from the model's own mistakes, and are hardly seen (benchmarks/labels_of_test.py). Of e and of the temperature that takes back what wrong
-labels did to the model's confidence, every pair is weighed by how likely it makes the labels (as in Rebbapragada and Brodley 2007, with both
-unknown), and no score is replaced by what is found.
+With p(k; T) the model's probabilities at the temperature T, K classes, and the noise rate e, a test label l of a row is
+drawn from the true class y by
+
+    P(l | y) = 1 - e if l = y, e / (K - 1) otherwise,
+    P(l)     = (1 - e) p(l; T) + e / (K - 1) (1 - p(l; T)).
+
+Wrong labels that name the class most like the true one cannot be told from the model's own mistakes, so they are rarely
+detected (benchmarks/labels_of_test.py). The temperature reverts the effect of wrong labels on the model's confidence.
+Each pair (e, T) of a grid is weighted by the likelihood of the labels times the priors e ~ Beta(1, 1 / MEAN_NOISE_RATE
+- 1) and log T ~ Normal(0, STD_LOG_TEMPERATURE²), as in Rebbapragada and Brodley (2007) with both unknown. The result
+does not replace any score.
 """
 
 from __future__ import annotations
@@ -14,62 +21,75 @@ import numpy as np
 
 from seedling.stats.statistics import SMALLEST, Estimate, Floats, Ints, softmax
 
-RATES = np.linspace(0.0, 0.5, 51)
+NOISE_RATES = np.linspace(0.0, 0.5, 51)
 TEMPERATURES = np.exp(np.linspace(-1.2, 0.4, 17))
-BELIEVED_WRONG = 1 / 20  # beforehand, of all labels, as validate believes
-SPREAD = 0.4  # of the temperature's logarithm, beforehand
+MEAN_NOISE_RATE = 1 / 20  # prior mean of the share of wrong labels
+STD_LOG_TEMPERATURE = 0.4  # of the prior
 DRAWS = 4_000
-FEWEST = 30  # rows that say anything
+MIN_ROWS = 30
 
 
 def label_errors(
     probabilities: Floats, truth: Ints, effective: float, confidence: float = 0.95
 ) -> dict[str, Any] | None:
-    """{"rate": the share of wrong labels, "accuracy": of the model against the true classes}, each with the interval that holds it if the model's
-    probabilities are right in kind; None for fewer than `FEWEST` rows.
+    """Estimate the share of wrong labels and the accuracy against the true classes, each with its credible interval.
 
-    probabilities: (n_rows, n_classes), of a model that saw none of the rows; truth: (n_rows,), the labels as they are; effective: as how many rows
-    they count, near-duplicates being less than one each.
+    The intervals are valid if the model's probabilities are calibrated up to a temperature.
+
+    Args:
+        probabilities: (n_rows, n_classes), of a model that was not fitted on the rows.
+        truth: (n_rows,), the labels as they are.
+        effective: the effective number of rows, in which near-duplicates count less than one each.
+        confidence: the probability inside each interval.
+
+    Returns:
+        {"rate": the share of wrong labels, "accuracy": against the true classes}; None for fewer than `MIN_ROWS` rows.
     """
     rows, classes = probabilities.shape
-    if rows < FEWEST or classes < 2:
+    if rows < MIN_ROWS or classes < 2:
         return None
-    logits, said = np.log(np.maximum(probabilities, SMALLEST)), probabilities.argmax(axis=1)
-    agrees = said == truth
-    weight, accuracy, spread = (np.zeros((len(TEMPERATURES), len(RATES))) for _ in range(3))
-    for row, temperature in enumerate(TEMPERATURES):
-        shares = softmax(logits / temperature)
-        own, best = shares[np.arange(rows), truth], shares.max(axis=1)
-        for column, rate in enumerate(RATES):
-            other = rate / (classes - 1)
-            likely = (1 - rate) * own + other * (1 - own)
-            # That what the model says is the true class, given the label: where they agree, and where they do not.
-            true = np.where(agrees, (1 - rate) * best, other * best) / np.maximum(likely, SMALLEST)
-            accuracy[row, column], spread[row, column] = (
-                true.mean(),
-                np.sqrt((true * (1 - true)).sum() / rows / effective),
-            )
-            weight[row, column] = np.log(np.maximum(likely, SMALLEST)).sum() * effective / rows
-        weight[row] += (1 / BELIEVED_WRONG - 2) * np.log1p(-RATES) - (np.log(temperature) / SPREAD) ** 2 / 2
-    weight = np.exp(weight - weight.max())
-    weight /= weight.sum()
+    weight, accuracy, deviation = _evaluate_grid(probabilities, truth, effective)
     tails = ((1 - confidence) / 2, (1 + confidence) / 2)
-    # Which of the rows are the wrong ones nobody knows either: of each pair, as many rows right as chance makes of them.
+    # The wrong rows are unknown too: for each drawn pair, the number of correct rows varies by chance.
     rng = np.random.default_rng(0)
     drawn = rng.choice(weight.size, size=DRAWS, p=weight.ravel())
-    some = np.clip(accuracy.ravel()[drawn] + spread.ravel()[drawn] * rng.normal(size=DRAWS), 0.0, 1.0)
+    accuracies = accuracy.ravel()[drawn] + deviation.ravel()[drawn] * rng.normal(size=DRAWS)
     value = float((accuracy * weight).sum())
-    low, high = (float(one) for one in np.quantile(some, tails))
+    low, high = (float(limit) for limit in np.quantile(np.clip(accuracies, 0.0, 1.0), tails))
     return {
-        "rate": _weighed(np.broadcast_to(RATES, weight.shape), weight, tails).rounded(),
+        "rate": _weighted_estimate(np.broadcast_to(NOISE_RATES, weight.shape), weight, tails).rounded(),
         "accuracy": Estimate(value, min(low, value), max(high, value)).rounded(),
     }
 
 
-def _weighed(values: Floats, weight: Floats, tails: tuple[float, float]) -> Estimate:
-    """The mean, and the values between which all but the tails of the weight lie."""
+def _evaluate_grid(probabilities: Floats, truth: Ints, effective: float) -> tuple[Floats, Floats, Floats]:
+    """(n_temperatures, n_noise_rates) each: posterior weight, mean accuracy, and standard deviation of the accuracy."""
+    rows, classes = probabilities.shape
+    logits, predicted = np.log(np.maximum(probabilities, SMALLEST)), probabilities.argmax(axis=1)
+    agrees = predicted == truth
+    log_weight, accuracy, deviation = (np.zeros((len(TEMPERATURES), len(NOISE_RATES))) for _ in range(3))
+    for row, temperature in enumerate(TEMPERATURES):
+        calibrated = softmax(logits / temperature)
+        p_label, p_predicted = calibrated[np.arange(rows), truth], calibrated.max(axis=1)
+        for column, rate in enumerate(NOISE_RATES):
+            other = rate / (classes - 1)
+            likelihood = (1 - rate) * p_label + other * (1 - p_label)
+            # P(predicted class is the true class | label), for rows where prediction and label agree and where not.
+            joint = np.where(agrees, (1 - rate) * p_predicted, other * p_predicted)
+            p_correct = joint / np.maximum(likelihood, SMALLEST)
+            accuracy[row, column] = p_correct.mean()
+            deviation[row, column] = np.sqrt((p_correct * (1 - p_correct)).sum() / rows / effective)
+            log_weight[row, column] = np.log(np.maximum(likelihood, SMALLEST)).sum() * effective / rows
+        penalty = (np.log(temperature) / STD_LOG_TEMPERATURE) ** 2 / 2
+        log_weight[row] += (1 / MEAN_NOISE_RATE - 2) * np.log1p(-NOISE_RATES) - penalty
+    weight = np.exp(log_weight - log_weight.max())
+    return weight / weight.sum(), accuracy, deviation
+
+
+def _weighted_estimate(values: Floats, weight: Floats, tails: tuple[float, float]) -> Estimate:
+    """The weighted mean, and the weighted quantiles at the tails."""
     order = np.argsort(values, axis=None)
-    reached = np.cumsum(weight.ravel()[order])
-    places = np.minimum(np.searchsorted(reached, tails), len(order) - 1)
-    low, high = (float(one) for one in values.ravel()[order][places])
+    cumulative = np.cumsum(weight.ravel()[order])
+    positions = np.minimum(np.searchsorted(cumulative, tails), len(order) - 1)
+    low, high = (float(limit) for limit in values.ravel()[order][positions])
     return Estimate(float((values * weight).sum()), low, high)

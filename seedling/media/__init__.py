@@ -1,1 +1,1 @@
-"""Images and texts: decoding, normalization, measures of quality."""
+"""Images and texts: decoding, normalization and quality metrics."""

@@ -1,8 +1,8 @@
-"""Decodes images under limits of pixels and of work.
+"""Decode images, with limits on the number of pixels and on the decoding work.
 
-Decoding goes by content, never by a file's name. A file's structure is read before any pixel, so that a decompression bomb
-is refused for the price of a few bytes. What costs much within the limits is decoded in a process that ends when it takes
-longer than anything should.
+The format is detected from the content, never from the file name. The structure of a file is read before any pixel, so
+that a decompression bomb is rejected after a few bytes. Expensive images within the limits are decoded in a separate
+process with a limit on its processor time.
 """
 
 from __future__ import annotations
@@ -27,26 +27,34 @@ TURNS = {
     6: Image.Transpose.ROTATE_270,
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
-}  # by EXIF's orientation
+}  # EXIF orientation → transposition
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
-warnings.filterwarnings("ignore", module=r"PIL\.")  # damaged files are told by their reasons, not on standard error
+warnings.filterwarnings("ignore", module=r"PIL\.")  # damaged files are reported by reason codes, not on standard error
 logging.getLogger("PIL").setLevel(logging.CRITICAL)
 
-MIN_SHARE_FOR_PROCESS = 0.25  # of the limit of work, from which on an image is decoded in a process of its own
+MIN_SHARE_FOR_PROCESS = 0.25  # of the work limit; more expensive images are decoded in a separate process
 
 
 class Undecodable(ValueError):
-    """These bytes give no image; the message is the reason code."""
+    """The bytes cannot be decoded as an image. The message is the reason code."""
 
 
 def decode(
     encoded: bytes, max_megapixels: float = 64.0, background: Color | None = None, *, ends_itself: bool = False
 ) -> Pixels:
-    """The image as RGB, (height, width, 3); EXIF orientation applied, the first frame or page. Deep values and transparency are brought to RGB by
-    seedling/media/image_modes.py. What is wrong with the file's metadata costs nothing. background: of transparent images; None: what shows them.
-    ends_itself: whether this process ends where an image takes too long, so that costly ones need no process of their own.
+    """Decode the first frame or page of an image as RGB, (height, width, 3), with the EXIF orientation applied.
 
-    Raises Undecodable: `empty_file`, `undecodable` (not one of FORMATS, or broken), `too_many_pixels`, `too_slow_to_decode`, `values_out_of_range`.
+    seedling/media/image_modes.py converts deep values and transparency to RGB. Damaged metadata is ignored.
+
+    Args:
+        encoded: the content of the file.
+        max_megapixels: the maximum size.
+        background: the color behind transparent images; None: a color on which they are visible.
+        ends_itself: whether this process may end if an image takes too long, so that it decodes expensive images too.
+
+    Raises:
+        Undecodable: `empty_file`, `undecodable` (not one of FORMATS, or damaged), `too_many_pixels`,
+            `too_slow_to_decode`, `values_out_of_range`.
     """
     if not encoded:
         raise Undecodable("empty_file")
@@ -62,7 +70,7 @@ def decode(
 
 
 def decode_here(encoded: bytes, max_megapixels: float, background: Color | None = None) -> Pixels:
-    """As `decode`, in this process, without the limits of work."""
+    """Decode as `decode` does, but in this process and without the limits on the work."""
     try:
         return _decode_upright(encoded, max_megapixels, background)
     except Undecodable:
@@ -80,33 +88,33 @@ def _decode_upright(encoded: bytes, max_megapixels: float, background: Color | N
     if image.width * image.height > max_megapixels * 1e6:
         raise Undecodable("too_many_pixels")
     image.load()
-    if image.format != "TIFF":  # which Pillow turns by itself
+    if image.format != "TIFF":  # Pillow applies the orientation of a TIFF itself
         turn = TURNS.get(read_metadata(encoded).orientation)
         image = image if turn is None else image.transpose(turn)
     return to_rgb(image, background)
 
 
 def _open(encoded: bytes) -> Image.Image:
-    """The image with its header read. Raises whatever Pillow raises, and ValueError."""
+    """Read the header of the image. Raises Pillow's exceptions and ValueError."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of pixels, for which our own limit stands in `decode`, and of damaged tags
+        warnings.simplefilter("ignore")  # about damaged tags, and about pixels, which `decode` limits
         return Image.open(io.BytesIO(without_metadata(encoded)), formats=FORMATS)
 
 
 def may_be_transparent(encoded: bytes) -> bool:
-    """By the image's header; false where there is none."""
+    """Whether the image's header declares transparency; False without a readable header."""
     try:
         return is_transparent(_open(encoded))
-    except Exception:  # noqa: BLE001  (decoding says what is wrong with it)
+    except Exception:  # noqa: BLE001  (decoding reports the error)
         return False
 
 
 def megapixels(encoded: bytes) -> float:
-    """Of an image by its header alone; 0 where there is none."""
+    """The size of an image according to its header, in megapixels; 0 without a readable header."""
     try:
         image = _open(encoded)
         return image.width * image.height / 1e6
-    except Exception:  # noqa: BLE001  (decoding says what is wrong with it)
+    except Exception:  # noqa: BLE001  (decoding reports the error)
         return 0.0
 
 

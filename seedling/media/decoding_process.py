@@ -1,8 +1,8 @@
-"""Decodes single images in processes of their own, which end when they take too much of the processor's time.
+"""Decode images in separate processes with a limit on the processor time per image.
 
-This is the last resort behind the limits on a file's structure (seedling/media/decoding_limits.py). What is counted is the processor's
-time of the one image, not the clock's: neither other programs nor the number of workers change what is refused. A decoder that
-crashes takes its process with it and nothing else.
+This is the last line of defense after the limits on a file's structure (seedling/media/decoding_limits.py). The limit
+is on processor time, not on elapsed time, so neither other programs nor the number of workers change which images are
+rejected. A crash of a decoder ends only its own process.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import numpy as np
 from seedling.media.decoding_limits import TOO_SLOW
 from seedling.media.image_modes import Color, Pixels
 
-MAX_CPU_SECONDS = 10  # of one image; the largest ones within the limits take about three
+MAX_CPU_SECONDS = 10  # per image; the largest images within the limits take about three
 MAX_ADDRESS_SPACE_BYTES = 8 * 2**30
 REQUEST, ANSWER = struct.Struct(">dIQ?3B"), struct.Struct(">?II")
 CRASHED = "undecodable"
@@ -31,10 +31,13 @@ CPU_LIMIT_STATUS = -getattr(signal, "SIGXCPU", 0)
 
 
 class Decoder:
-    """A process that decodes one image after the other. module: the one that calls `serve_answers` when it is started."""
+    """A process that decodes one image after the other.
+
+    module: the module that calls `serve_answers` when it runs.
+    """
 
     def __init__(self, module: str) -> None:
-        root = str(Path(__file__).resolve().parents[2])  # of the package, however this process found it
+        root = str(Path(__file__).resolve().parents[2])  # the package's location, however this process imported it
         path = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
         self._process = subprocess.Popen(  # noqa: S603  (our own module)
             [sys.executable, "-P", "-m", module],
@@ -42,13 +45,13 @@ class Decoder:
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             env=os.environ | {"PYTHONPATH": path},
-            start_new_session=True,  # Ctrl-C is for whoever asked, who ends this one by closing its input
+            start_new_session=True,  # Ctrl-C reaches only the parent, which ends this process by closing its input
         )
 
     def answer(
         self, encoded: bytes, max_megapixels: float, max_cpu_seconds: int, background: Color | None
     ) -> Pixels | str | None:
-        """The pixels, or the reason why there are none; None where the process ended meanwhile."""
+        """Return the pixels, or the reason code of a rejection; None if the process has ended."""
         assert self._process.stdin is not None  # noqa: S101
         assert self._process.stdout is not None  # noqa: S101
         try:
@@ -61,12 +64,12 @@ class Decoder:
             return None
 
     def close(self) -> int:
-        """Ends the process; its exit status."""
+        """End the process and return its exit status."""
         for pipe in (self._process.stdin, self._process.stdout):
             try:
                 if pipe is not None:
                     pipe.close()
-            except OSError:  # what was still to be written
+            except OSError:  # unwritten data
                 pass
         return self._process.wait()
 
@@ -83,7 +86,10 @@ def answer_of_process(
     background: Color | None = None,
     max_cpu_seconds: int = MAX_CPU_SECONDS,
 ) -> Pixels | str:
-    """The pixels, or the reason why there are none, by a process that is kept for the next image."""
+    """Decode an image in a process, which is kept for the next image.
+
+    Returns the pixels, or the reason code of a rejection. module: see `Decoder`.
+    """
     decoder = _take(module)
     answer = decoder.answer(encoded, max_megapixels, max_cpu_seconds, background)
     if answer is None:
@@ -96,7 +102,7 @@ def answer_of_process(
 def _take(module: str) -> Decoder:
     global _owner
     with _lock:
-        if _owner != os.getpid():  # forked: the processes are its parent's
+        if _owner != os.getpid():  # after a fork, the processes belong to the parent
             _idle.clear()
             _owner = os.getpid()
         if _idle:
@@ -111,27 +117,32 @@ def _close_all() -> None:
 
 
 def serve_answers(decode: Callable[[bytes, float, Color | None], Pixels], refusal: type[Exception]) -> None:
-    """Answers on standard output what standard input asks, until that ends. refusal: what `decode` raises, with the reason."""
-    asked, told = sys.stdin.buffer, sys.stdout.buffer
-    while head := asked.read(REQUEST.size):
-        max_megapixels, max_cpu_seconds, length, has_background, *color = REQUEST.unpack(head)
-        encoded = asked.read(length)
+    """Answer the requests on standard input on standard output, until standard input ends.
+
+    refusal: the exception that `decode` raises, with the reason code as its message.
+    """
+    requests, answers = sys.stdin.buffer, sys.stdout.buffer
+    while head := requests.read(REQUEST.size):
+        max_megapixels, max_cpu_seconds, length, has_background, red, green, blue = REQUEST.unpack(head)
+        encoded = requests.read(length)
         _limit_this_process(max_cpu_seconds)
         try:
-            pixels = np.ascontiguousarray(
-                decode(encoded, max_megapixels, (color[0], color[1], color[2]) if has_background else None)
-            )
+            background = (red, green, blue) if has_background else None
+            pixels = np.ascontiguousarray(decode(encoded, max_megapixels, background))
         except refusal as error:
             reason = str(error).encode()
-            told.write(ANSWER.pack(False, len(reason), 0) + reason)
+            answers.write(ANSWER.pack(False, len(reason), 0) + reason)
         else:
-            told.write(ANSWER.pack(True, *pixels.shape[:2]))
-            told.write(pixels.tobytes())
-        told.flush()
+            answers.write(ANSWER.pack(True, *pixels.shape[:2]))
+            answers.write(pixels.tobytes())
+        answers.flush()
 
 
 def _limit_this_process(max_cpu_seconds: int) -> None:
-    """From now on. An exported model's preprocessing may run on Windows, which knows no such limits."""
+    """Limit this process from now on.
+
+    Windows, where an exported model's preprocessing may run, does not have such limits.
+    """
     if sys.platform == "win32":
         return
     import resource
@@ -142,25 +153,26 @@ def _limit_this_process(max_cpu_seconds: int) -> None:
         resource.RLIMIT_AS: MAX_ADDRESS_SPACE_BYTES,
         resource.RLIMIT_CORE: 0,
     }
-    for which, limit in limits.items():
-        hard = resource.getrlimit(which)[1]
-        resource.setrlimit(which, (limit if hard == resource.RLIM_INFINITY else min(limit, hard), hard))
+    for kind, limit in limits.items():
+        hard = resource.getrlimit(kind)[1]
+        resource.setrlimit(kind, (limit if hard == resource.RLIM_INFINITY else min(limit, hard), hard))
 
 
 def _read_answer(pipe: IO[bytes]) -> Pixels | str:
-    decoded, first, second = ANSWER.unpack(_read(pipe, ANSWER.size))
-    if not decoded:
-        return _read(pipe, first).decode()
-    pixels: Pixels = np.frombuffer(_read(pipe, first * second * 3), np.uint8).reshape(first, second, 3)
+    is_decoded, length_or_height, width = ANSWER.unpack(_read(pipe, ANSWER.size))
+    if not is_decoded:
+        return _read(pipe, length_or_height).decode()
+    height = length_or_height
+    pixels: Pixels = np.frombuffer(_read(pipe, height * width * 3), np.uint8).reshape(height, width, 3)
     return pixels
 
 
 def _read(pipe: IO[bytes], size: int) -> bytearray:
     content = bytearray(size)
-    rest = memoryview(content)
-    while len(rest):
-        count = pipe.readinto(rest)  # type: ignore[attr-defined]
+    remaining = memoryview(content)
+    while len(remaining):
+        count = pipe.readinto(remaining)  # type: ignore[attr-defined]
         if not count:
             raise EOFError
-        rest = rest[count:]
+        remaining = remaining[count:]
     return content

@@ -1,4 +1,4 @@
-"""Image files as they are handed to others: without what they say of place, author and camera, and upright."""
+"""Prepare image files for other people: upright, and without the location, the author and the camera."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ from seedling.media.tiff_parts import NotWalkable
 
 
 def image_for_others(encoded: bytes, max_megapixels: float) -> bytes:
-    """The file without EXIF, XMP, IPTC and comments, its pixels as they were, its color profile kept.
+    """Remove EXIF, XMP, IPTC and comments from the file. The pixels and the color profile stay the same.
 
-    An image that is stored turned is written upright as PNG, which loses nothing of what Seedling sees of it. So are a TIFF
-    whose directory cannot be walked, and a damaged GIF whose pixels change without its comments. Raises Undecodable where such a
-    file cannot be decoded.
+    An image that is stored rotated is written upright as PNG, with the pixels that Seedling uses. The same applies to a
+    TIFF whose directory cannot be read, and to a damaged GIF whose pixels change without its comments.
+
+    Raises Undecodable if such a file cannot be decoded.
     """
     try:
         if read_metadata(encoded).orientation == UPRIGHT:

@@ -1,7 +1,7 @@
-"""What an image file says besides its pixels: read tolerantly, and taken out without decoding or re-encoding a pixel.
+"""Read and remove the metadata of image files, without decoding or re-encoding a pixel.
 
-Decoders refuse whole images for what is wrong with their metadata. So pixels are decoded from `without_metadata`, and the one
-thing in it that changes pixels, the orientation, is read here, where damage is no error.
+Decoders reject images with damaged metadata. Pixels are therefore decoded from the file that `without_metadata`
+returns. The orientation, which is the only metadata that changes pixels, is read here, and damaged metadata is ignored.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ from seedling.media.image_parts import (
 from seedling.media.tiff_parts import tiff_without_metadata
 
 ORIENTATION_TAG, GPS_TAG = 0x0112, 0x8825
-GPS_PLACE_TAGS = frozenset({2, 4, 20, 22, 28})  # latitude and longitude, those of the destination, and the area's name
+GPS_PLACE_TAGS = frozenset({2, 4, 20, 22, 28})  # coordinates of the camera and of the destination, and the area's name
 UPRIGHT = 1
 MAX_EXIF_ENTRIES = 1_000
 TEXT_KEYWORDS = (b"Raw profile type ", b"XML:com.adobe.xmp\0")
-MAX_TEXTS = 20  # of a PNG that are unpacked
-MAX_TEXT_BYTES = 2**20  # of a compressed text chunk; a longer one holds no orientation that anybody wrote
+MAX_TEXTS = 20  # text chunks of a PNG that are decompressed
+MAX_TEXT_BYTES = 2**20  # read from a compressed text chunk; real metadata is smaller
 EXIF_HEADER, XMP_HEADER = b"Exif\0\0", b"http://ns.adobe.com/xap/1.0/\0"
-FORMAT_OF_TYPE = {1: "B", 3: "H", 4: "I", 13: "I"}  # of 13 are offsets of directories
+FORMAT_OF_TYPE = {1: "B", 3: "H", 4: "I", 13: "I"}  # 13: offsets of directories
 EXIF_HEADERS = re.compile(rb"(?:Exif\0\0)+")
 XMP_ORIENTATION = re.compile(rb'tiff:Orientation(?:="|>)([0-9])')
 XMP_LOCATION = re.compile(rb"exif:GPS(?:Latitude|Longitude)|Iptc4xmpCore:Location|photoshop:City")
-JPEG_KEPT = frozenset({0xE0, 0xEE})  # JFIF and Adobe: decoders take the color space from them
+JPEG_KEPT = frozenset({0xE0, 0xEE})  # JFIF and Adobe, which define the color space
 JPEG_APPLICATION = frozenset(range(0xE0, 0xF0))
 JPEG_COMMENT, JPEG_END = 0xFE, b"\xff\xd9"
 PNG_KEPT = frozenset({b"IHDR", b"PLTE", b"IDAT", b"IEND", b"tRNS"})
@@ -51,7 +51,7 @@ IPTC_LOCATION = re.compile(rb"\x1c\x02[\x5a\x5c\x5f\x64\x65]")  # city, sublocat
 
 @dataclass(frozen=True, slots=True)
 class Metadata:
-    """The blocks of a file that say something: EXIF's TIFF block, XMP and IPTC, each as it lies there; empty where there is none."""
+    """The metadata blocks of a file, as they are stored: the TIFF block of EXIF, XMP, and IPTC; empty if absent."""
 
     exif: bytes = b""
     xmp: bytes = b""
@@ -59,17 +59,17 @@ class Metadata:
 
     @property
     def orientation(self) -> int:
-        """EXIF's number, 1 to 8: 1 is upright, and so is anything that is no such number. XMP says it where EXIF does not."""
-        found = exif_tags(self.exif)
-        if ORIENTATION_TAG in found:
-            value = found[ORIENTATION_TAG]
+        """The EXIF orientation, 1 to 8, from EXIF or else from XMP; 1, which is upright, if it is not valid."""
+        tags = exif_tags(self.exif)
+        if ORIENTATION_TAG in tags:
+            value = tags[ORIENTATION_TAG]
             return value if value is not None and 1 <= value <= 8 else UPRIGHT
-        in_xmp = XMP_ORIENTATION.search(self.xmp)
-        return int(in_xmp[1]) if in_xmp and 1 <= int(in_xmp[1]) <= 8 else UPRIGHT
+        match = XMP_ORIENTATION.search(self.xmp)
+        return int(match[1]) if match and 1 <= int(match[1]) <= 8 else UPRIGHT
 
     @property
     def has_location(self) -> bool:
-        """Whether it seems to say where the image was taken: GPS in EXIF, a place in XMP or IPTC."""
+        """Whether the metadata seems to contain a location: GPS coordinates in EXIF, or a place in XMP or IPTC."""
         gps = exif_tags(self.exif).get(GPS_TAG)
         return (
             (gps is not None and not GPS_PLACE_TAGS.isdisjoint(exif_tags(self.exif, gps)))
@@ -79,22 +79,23 @@ class Metadata:
 
 
 def read_metadata(encoded: bytes) -> Metadata:
-    """The metadata of a JPEG, PNG, WebP or TIFF file; what is damaged is left out."""
+    """Read the metadata of a JPEG, PNG, WebP or TIFF file. Damaged parts are left out."""
     if encoded.startswith(JPEG_SIGNATURE):
-        return _of_jpeg(encoded)
+        return _read_jpeg(encoded)
     if encoded.startswith(PNG_SIGNATURE):
-        return _of_png(encoded)
+        return _read_png(encoded)
     if is_webp(encoded):
         chunks = {part.kind: encoded[part.content : part.end] for part in webp_chunks(encoded)}
-        return Metadata(_bare(chunks.get(b"EXIF", b"")), chunks.get(b"XMP ", b""))
+        return Metadata(_without_exif_header(chunks.get(b"EXIF", b"")), chunks.get(b"XMP ", b""))
     if encoded.startswith(TIFF_SIGNATURES):
         return Metadata(encoded)
     return Metadata()
 
 
 def exif_tags(exif: bytes, offset: int | None = None) -> Mapping[int, int | None]:
-    """The tags of a directory of a TIFF block, of the first one where no offset is given; the value of those that hold a single whole
-    number, else None.
+    """The tags of a directory of a TIFF block, with the value if it is a single integer, else None.
+
+    offset: of the directory; None: the first one.
     """
     order = {b"II": "<", b"MM": ">"}.get(exif[:2])
     if order is None or len(exif) < 8:
@@ -104,29 +105,33 @@ def exif_tags(exif: bytes, offset: int | None = None) -> Mapping[int, int | None
     if offset + 2 > len(exif):
         return {}
     (count,) = struct.unpack_from(f"{order}H", exif, offset)
-    found: dict[int, int | None] = {}
+    tags: dict[int, int | None] = {}
     for number in range(min(count, MAX_EXIF_ENTRIES)):
         entry = offset + 2 + 12 * number
         if entry + 12 > len(exif):
             break
         tag, kind, values = struct.unpack_from(f"{order}HHI", exif, entry)
-        single = values == 1 and kind in FORMAT_OF_TYPE
-        found[tag] = struct.unpack_from(f"{order}{FORMAT_OF_TYPE[kind]}", exif, entry + 8)[0] if single else None
-    return found
+        is_integer = values == 1 and kind in FORMAT_OF_TYPE
+        tags[tag] = struct.unpack_from(f"{order}{FORMAT_OF_TYPE[kind]}", exif, entry + 8)[0] if is_integer else None
+    return tags
 
 
 def without_metadata(encoded: bytes, *, keep_color: bool = False) -> bytes:
-    """The file without EXIF, XMP, IPTC, comments and times, its pixels as they were; the same bytes where it has none.
+    """Remove EXIF, XMP, IPTC, comments and times from the file. The pixels stay the same.
 
-    keep_color: whether color profiles and an animation's further frames stay, as in a file for others; a decoder needs neither here. What lies
-    behind the image's end, such as a phone's film or second image, goes with the metadata then.
-    Of a TIFF the first image stays. Raises NotWalkable for a TIFF whose directory cannot be walked.
+    Returns the same bytes if there is no metadata. Only the first image of a TIFF is kept.
+
+    keep_color: whether to keep color profiles and all frames of an animation, as for a file that is exported; data
+    after the end of the image, such as the video or the second image of a phone, is removed then. The decoder needs
+    neither.
+
+    Raises NotWalkable for a TIFF whose directory cannot be read.
     """
     if encoded.startswith(JPEG_SIGNATURE):
         return _jpeg_without(encoded, keep_color=keep_color)
     if encoded.startswith(PNG_SIGNATURE):
         kept = PNG_KEPT | PNG_ANIMATION | PNG_COLOR if keep_color else PNG_KEPT
-        return _joined(encoded, encoded[: len(PNG_SIGNATURE)], list(png_chunks(encoded)), kept)
+        return _keep_parts(encoded, encoded[: len(PNG_SIGNATURE)], list(png_chunks(encoded)), kept)
     if is_webp(encoded):
         return _webp_without(encoded, keep_color=keep_color)
     if encoded.startswith(GIF_SIGNATURES):
@@ -136,23 +141,23 @@ def without_metadata(encoded: bytes, *, keep_color: bool = False) -> bytes:
     return encoded
 
 
-def _joined(encoded: bytes, head: bytes, parts: list[Part], kept: frozenset[bytes]) -> bytes:
+def _keep_parts(encoded: bytes, head: bytes, parts: list[Part], kept: frozenset[bytes]) -> bytes:
     if all(part.kind in kept for part in parts) and parts and parts[-1].end == len(encoded):
         return encoded
     return head + b"".join(encoded[part.start : part.end] for part in parts if part.kind in kept)
 
 
-def _bare(exif: bytes) -> bytes:
-    """Without the header in front of the TIFF block, which some write twice."""
+def _without_exif_header(exif: bytes) -> bytes:
+    """The TIFF block of EXIF without its header, which some programs write twice."""
     headers = EXIF_HEADERS.match(exif)
     return exif[headers.end() :] if headers else exif
 
 
-def _of_jpeg(encoded: bytes) -> Metadata:
+def _read_jpeg(encoded: bytes) -> Metadata:
     exif, xmp, iptc = list[bytes](), list[bytes](), list[bytes]()
     for segment in jpeg_segments(encoded, up_to_first_scan=True):
         if segment.kind == b"\xe1" and encoded.startswith(EXIF_HEADER, segment.content):
-            exif.append(_bare(encoded[segment.content : segment.end]))
+            exif.append(_without_exif_header(encoded[segment.content : segment.end]))
         elif segment.kind == b"\xe1" and encoded.startswith(XMP_HEADER, segment.content):
             xmp.append(encoded[segment.content + len(XMP_HEADER) : segment.end])
         elif segment.kind == b"\xed":
@@ -160,16 +165,16 @@ def _of_jpeg(encoded: bytes) -> Metadata:
     return Metadata(b"".join(exif), b"".join(xmp), b"".join(iptc))
 
 
-def _of_png(encoded: bytes) -> Metadata:
+def _read_png(encoded: bytes) -> Metadata:
     exif, xmp, iptc, texts = b"", b"", b"", 0
     for chunk in png_chunks(encoded):
         if chunk.kind == b"eXIf":
-            exif = _bare(encoded[chunk.content : chunk.end - 4])
+            exif = _without_exif_header(encoded[chunk.content : chunk.end - 4])
         elif chunk.kind in {b"tEXt", b"zTXt", b"iTXt"} and encoded.startswith(TEXT_KEYWORDS, chunk.content):
             texts += 1
-            for keyword, text in _text_of(encoded[chunk.content : chunk.end - 4], chunk.kind):
+            for keyword, text in _read_text(encoded[chunk.content : chunk.end - 4], chunk.kind):
                 if keyword in {b"Raw profile type exif", b"Raw profile type APP1"}:
-                    exif = exif or _bare(_from_hex(text))
+                    exif = exif or _without_exif_header(_from_hex(text))
                 elif keyword == b"Raw profile type iptc":
                     iptc = _from_hex(text)
                 elif keyword == b"XML:com.adobe.xmp":
@@ -179,8 +184,8 @@ def _of_png(encoded: bytes) -> Metadata:
     return Metadata(exif, xmp, iptc)
 
 
-def _text_of(content: bytes, kind: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """The keyword and the text of a text chunk, if it can be read."""
+def _read_text(content: bytes, kind: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Yield the keyword and the text of a text chunk; nothing if it cannot be decompressed."""
     keyword, _, text = content.partition(b"\0")
     if kind == b"tEXt":
         yield keyword, text[:MAX_TEXT_BYTES]
@@ -201,7 +206,7 @@ def _text_of(content: bytes, kind: bytes) -> Iterator[tuple[bytes, bytes]]:
 
 
 def _from_hex(text: bytes) -> bytes:
-    """ImageMagick's way: three lines of head, and then hexadecimal digits."""
+    """Decode ImageMagick's format: three header lines, followed by hexadecimal digits."""
     try:
         return bytes.fromhex(b"".join(text.split(b"\n")[3:]).decode("ascii"))
     except (ValueError, UnicodeDecodeError):
@@ -210,11 +215,11 @@ def _from_hex(text: bytes) -> bytes:
 
 def _jpeg_without(encoded: bytes, *, keep_color: bool) -> bytes:
     pieces, position, end = [], 0, 2
-    for segment in jpeg_segments(encoded, up_to_first_scan=not keep_color):  # decoders pass over what stands behind
+    for segment in jpeg_segments(encoded, up_to_first_scan=not keep_color):  # decoders ignore later segments
         marker, end = segment.kind[0], segment.end
-        icc = keep_color and marker == 0xE2 and encoded.startswith(b"ICC_PROFILE\0", segment.content)
-        application = marker in JPEG_APPLICATION - JPEG_KEPT and not icc
-        if application or marker == JPEG_COMMENT or _is_thumbnail(encoded, segment):
+        is_profile = keep_color and marker == 0xE2 and encoded.startswith(b"ICC_PROFILE\0", segment.content)
+        is_application = marker in JPEG_APPLICATION - JPEG_KEPT and not is_profile
+        if is_application or marker == JPEG_COMMENT or _is_thumbnail(encoded, segment):
             pieces.append(encoded[position : segment.start])
             position = segment.end
     if keep_color and encoded[end:] != JPEG_END:
@@ -223,7 +228,7 @@ def _jpeg_without(encoded: bytes, *, keep_color: bool) -> bytes:
 
 
 def _is_thumbnail(encoded: bytes, segment: Part) -> bool:
-    """Whether it is a JFIF extension, which holds a small copy of the image as it was once."""
+    """Whether the segment is a JFIF extension, which may contain a thumbnail of the image before it was edited."""
     return segment.kind == b"\xe0" and encoded.startswith(b"JFXX\0", segment.content)
 
 

@@ -1,8 +1,8 @@
-"""Brings every mode of a decoded image to 8-bit RGB, by one fixed scale for each mode.
+"""Convert all modes of decoded images to 8-bit RGB, with a fixed scale for each mode.
 
-An image's own maximum is never the scale: two exposures of one scene would become the same image, and one hot pixel would turn
-the rest black. Of 16 bits the upper eight stay, as Pillow takes them of 16-bit RGB: 8-bit images that were widened, by
-shifting or by repeating their bits, come back as they were.
+The scale never depends on an image's maximum. Otherwise two exposures of one scene would become the same image, and one
+hot pixel would make all other pixels black. Of 16 bits, the upper eight are kept, as Pillow does for 16-bit RGB. Images
+that were widened from 8 to 16 bits, by shifting or by repeating the bits, are restored exactly.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ Pixels = NDArray[np.uint8]  # (height, width, 3), RGB
 Color = tuple[int, int, int]  # red, green, blue
 DEEP_GRAY_MODES = frozenset({"I;16", "I;16L", "I;16B", "I;16N"})
 MAX_16_BITS = 65_535
-FLOAT_TOLERANCE = 0.01  # beyond 0 to 1, as resampling leaves it
+FLOAT_TOLERANCE = 0.01  # allowed outside of 0 to 1, because resampling overshoots
 OUT_OF_RANGE = "values_out_of_range"
 WHITE, BLACK = (255, 255, 255), (0, 0, 0)
-MIN_VISIBLE_LEVELS = 16  # by which something of a transparent image differs from white, for white to be its background
+MIN_VISIBLE_LEVELS = 16  # contrast of a transparent image with white, below which its background is black
 
 
 class ValuesOutOfRange(ValueError):
-    """Values of 32 bits or floating-point values for which there is no fixed scale."""
+    """32-bit integers or floating-point values outside of the fixed scale."""
 
 
 def color_of(background: str) -> Color | None:
-    """The color of a name or of #rrggbb; None of `auto`."""
+    """The color of a color name or of #rrggbb; None for `auto`."""
     if background == "auto":
         return None
     red, green, blue = ImageColor.getrgb(background)[:3]
@@ -34,15 +34,17 @@ def color_of(background: str) -> Color | None:
 
 
 def is_transparent(image: Image.Image) -> bool:
-    """Whether something of the image may be seen through."""
+    """Whether the image may have transparent pixels."""
     return image.mode in {"RGBA", "LA", "PA", "La", "RGBa"} or "transparency" in image.info
 
 
 def to_rgb(image: Image.Image, background: Color | None = None) -> Pixels:
-    """The loaded image as 8-bit RGB: 16-bit values by their upper eight bits, 32-bit integers as 16-bit ones, floating-point values
-    from 0 to 1, and transparency on `background`; None: on one that shows what is there.
+    """Convert a loaded image to 8-bit RGB.
 
-    Raises ValuesOutOfRange where 32-bit values are not within 0 to 65535, or floating-point values not within 0 to 1.
+    16-bit values are reduced to their upper eight bits, 32-bit integers are treated as 16-bit ones, and floating-point
+    values are scaled from 0 to 1. background: the color behind transparent pixels; None: see `on_background`.
+
+    Raises ValuesOutOfRange if 32-bit integers are not within 0 to 65535, or floating-point values not within 0 to 1.
     """
     if image.mode in DEEP_GRAY_MODES | {"I", "F"}:
         return _from_deep_gray(image, background)
@@ -54,23 +56,25 @@ def to_rgb(image: Image.Image, background: Color | None = None) -> Pixels:
 
 
 def on_background(rgba: Image.Image, background: Color | None = None) -> Pixels:
-    """The image on this color; None: on white, or on black where nothing of it could be seen on white."""
+    """Put the image on this color; None: on white, or on black if nothing is visible on white."""
     if background is not None:
-        return _composed(rgba, background)
-    on_white = _composed(rgba, WHITE)
+        return _composite(rgba, background)
+    on_white = _composite(rgba, WHITE)
     if int(on_white.min(initial=255)) > 255 - MIN_VISIBLE_LEVELS and np.asarray(rgba)[..., 3].any():
-        return _composed(rgba, BLACK)
+        return _composite(rgba, BLACK)
     return on_white
 
 
-def _composed(rgba: Image.Image, background: Color) -> Pixels:
-    ground = Image.new("RGBA", rgba.size, (*background, 255))
-    return np.array(Image.alpha_composite(ground, rgba).convert("RGB"))
+def _composite(rgba: Image.Image, background: Color) -> Pixels:
+    canvas = Image.new("RGBA", rgba.size, (*background, 255))
+    return np.array(Image.alpha_composite(canvas, rgba).convert("RGB"))
 
 
 def _with_alpha(image: Image.Image) -> Image.Image:
     transparent = image.info.get("transparency")
-    if isinstance(transparent, tuple) and max(transparent) > 255:  # of 16 bits, while the pixels have eight by now
+    if (
+        isinstance(transparent, tuple) and max(transparent) > 255
+    ):  # has 16 bits, but the pixels are already reduced to eight
         image.info["transparency"] = tuple(level >> 8 for level in transparent)
     straight = {"La": "LA", "RGBa": "RGBA"}.get(image.mode)  # premultiplied colors are divided by their alpha
     return (image if straight is None else image.convert(straight)).convert("RGBA")
@@ -96,8 +100,8 @@ def _from_deep_gray(image: Image.Image, background: Color | None) -> Pixels:
 
 
 def _from_float(values: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """Values that are no numbers are black."""
-    with np.errstate(invalid="ignore"):  # signaling values that are no numbers
+    """Scale floating-point values from 0 to 1. NaN becomes black."""
+    with np.errstate(invalid="ignore"):  # signaling NaN
         numbers = np.nan_to_num(values.astype(np.float64), nan=0.0, posinf=np.inf, neginf=-np.inf)
     low, high = (numbers.min(), numbers.max()) if numbers.size else (0.0, 0.0)
     if low < -FLOAT_TOLERANCE or high > 1 + FLOAT_TOLERANCE:
@@ -111,7 +115,7 @@ def _is_12_bits(image: Image.Image) -> bool:
 
 
 def _white_is_zero(image: Image.Image) -> bool:
-    """Whether a TIFF counts from white; Pillow turns such values over itself where they have 8 bits."""
+    """Whether 0 is white in a TIFF. Pillow itself inverts such values if they have 8 bits."""
     return getattr(image, "tag_v2", {}).get(262) == 0
 
 

@@ -1,4 +1,4 @@
-"""Images: encoding, resizing, and what makes two of them the same or nearly so. Decoding is seedling/media/decoding.py."""
+"""Encode, resize and compare images. Decoding is in seedling/media/decoding.py."""
 
 from __future__ import annotations
 
@@ -15,92 +15,100 @@ from seedling.media.image_metadata import UPRIGHT, read_metadata
 from seedling.media.image_modes import Color
 
 Pixels = NDArray[np.uint8]  # (height, width, 3), RGB
-BLANK = 2.0  # of the contrast: below it an image is taken for blank
-CLEAR = 32  # levels of a channel between two of a few pixels, from which on nobody need ask
+MAX_BLANK_CONTRAST = 2.0  # gray levels; an image with less contrast is blank
+MIN_CLEAR_RANGE = 32  # levels of a channel; a subsample with a larger range proves that the image is not blank
 
 
 def rotated_by_exif(encoded: bytes) -> bool:
-    """Whether the file says that its pixels are to be turned; `decode` does, other tools may not."""
+    """Whether the metadata requires a rotation of the pixels, which `decode` applies and other tools may not."""
     return read_metadata(encoded).orientation != UPRIGHT
 
 
-QUICK_PNG = [
+FAST_PNG = [
     *(cv2.IMWRITE_PNG_COMPRESSION, 1),
-    *(cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_RLE),  # what repeats in a photograph's bytes repeats at once
+    *(cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_RLE),  # in photographs, only neighboring bytes repeat
     *(cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_UP),
 ]
 
 
 def encode(pixels: Pixels) -> bytes:
-    """PNG, lossless, by the quickest way that compresses. Gray images are stored with one channel."""
+    """Encode as PNG with the fastest settings that compress. Gray images are stored with one channel."""
     source = pixels[..., 0] if is_gray(pixels) else pixels[..., ::-1]
-    done, buffer = cv2.imencode(".png", source, QUICK_PNG)
-    if not done:
+    is_encoded, buffer = cv2.imencode(".png", source, FAST_PNG)
+    if not is_encoded:
         raise Undecodable("unencodable")
     return bytes(buffer.tobytes())
 
 
 def on_background(encoded: bytes, max_megapixels: float, background: Color | None) -> bytes:
-    """A file that may be transparent as one that is not, on this color; all others, and where the color is None, as they are."""
+    """Encode a file with transparency again on this color. Returns other files as they are.
+
+    background: None: the file is returned as it is.
+    """
     if background is None or not may_be_transparent(encoded):
         return encoded
     try:
         return encode(decode(encoded, max_megapixels, background))
-    except Undecodable:  # which is said where it is decoded
+    except Undecodable:  # reported when the image is decoded
         return encoded
 
 
 def is_gray(pixels: Pixels) -> bool:
-    """Whether all channels are the same; of a colored image one pixel, or a few, tell."""
+    """Whether all channels are equal. Checks the center and a subsample first, which suffices for most color images."""
     red, green, blue = pixels[pixels.shape[0] // 2, pixels.shape[1] // 2].tolist()
     if not red == green == blue:
         return False
-    for some in (pixels[::16, ::16], pixels):
-        if (some[..., 0] != some[..., 1]).any() or (some[..., 0] != some[..., 2]).any():
+    for sample in (pixels[::16, ::16], pixels):
+        if (sample[..., 0] != sample[..., 1]).any() or (sample[..., 0] != sample[..., 2]).any():
             return False
     return True
 
 
 def compressed(pixels: Pixels, quality: int = 80) -> bytes:
-    """JPEG."""
-    done, buffer = cv2.imencode(".jpg", pixels[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
-    if not done:
+    """Encode as JPEG."""
+    is_encoded, buffer = cv2.imencode(".jpg", pixels[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
+    if not is_encoded:
         raise Undecodable("unencodable")
     return bytes(buffer.tobytes())
 
 
 def content(pixels: Pixels) -> bytes:
-    """What the row's id is the hash of: shape and pixels, so a PNG and a BMP of one image are one content."""
+    """The bytes that a row's id is computed from: shape and pixels, so that the file format does not matter."""
     return f"{pixels.shape[0]}x{pixels.shape[1]}".encode() + pixels.tobytes()
 
 
 def contrast(pixels: Pixels) -> float:
-    """The largest channel's range between its 1st and 99th percentile, 0 to 255: near 0 is a blank image."""
+    """The largest range of a channel between its 1st and 99th percentiles, 0 to 255. A blank image is near 0."""
     low, high = np.percentile(pixels.reshape(-1, 3), [1, 99], axis=0)
     return float((high - low).max())
 
 
 def is_blank(pixels: Pixels) -> bool:
-    """Whether nothing is on it, as `contrast` has it; of an image on which there is something a few pixels tell."""
-    some = pixels[::8, ::8].reshape(-1, 3)
-    return int((some.max(axis=0) - some.min(axis=0)).max()) < CLEAR and contrast(pixels) < BLANK
+    """Whether the contrast is below `MAX_BLANK_CONTRAST`. Checks a subsample first, which is enough for most images."""
+    sample = pixels[::8, ::8].reshape(-1, 3)
+    sample_range = int((sample.max(axis=0) - sample.min(axis=0)).max())
+    return sample_range < MIN_CLEAR_RANGE and contrast(pixels) < MAX_BLANK_CONTRAST
 
 
 def thumbnail(pixels: Pixels, side: int = 16) -> NDArray[np.float32]:
-    """(side, side, 3) by area averaging, 0 to 255."""
+    """(side, side, 3): the image resized by area averaging, 0 to 255."""
     small: NDArray[np.float32] = cv2.resize(pixels, (side, side), interpolation=cv2.INTER_AREA).astype(np.float32)
     return small
 
 
 def resized(pixels: Pixels, width: int, height: int) -> Pixels:
-    """(height, width, 3), the whole image, its shape not kept; area averaging down, cubic up."""
-    down = max(pixels.shape[:2]) >= height
-    changed: Pixels = cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA if down else cv2.INTER_CUBIC)
-    return changed
+    """(height, width, 3): the image resized without keeping its aspect ratio.
+
+    Area averaging is used to reduce the size, cubic interpolation to enlarge it.
+    """
+    is_smaller = max(pixels.shape[:2]) >= height
+    interpolation = cv2.INTER_AREA if is_smaller else cv2.INTER_CUBIC
+    result: Pixels = cv2.resize(pixels, (width, height), interpolation=interpolation)
+    return result
 
 
 def shrunk(pixels: Pixels, longest: int) -> Pixels:
-    """The image with its longer side at most so many pixels, its shape kept."""
+    """The image reduced so that its longer side has at most `longest` pixels. The aspect ratio is kept."""
     scale = min(1.0, longest / max(pixels.shape[:2]))
     size = (max(1, round(pixels.shape[1] * scale)), max(1, round(pixels.shape[0] * scale)))
     smaller: Pixels = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA) if scale < 1 else pixels
@@ -112,6 +120,6 @@ def perceptual_hash(pixels: Pixels) -> int:
     gray = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)
     small = cv2.resize(gray, (32, 32), interpolation=cv2.INTER_AREA).astype(np.float32)
     low = cv2.dct(small)[:8, :8].ravel()
-    low[0] = np.median(low[1:])  # the mean brightness says nothing about the content
+    low[0] = np.median(low[1:])  # the mean brightness does not describe the content
     bits = low > np.median(low)
     return int.from_bytes(np.packbits(bits).tobytes(), "big")

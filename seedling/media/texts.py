@@ -1,4 +1,4 @@
-"""Texts: normalization, and what makes two of them the same or nearly so."""
+"""Normalize texts, for storage and for the comparison of near-duplicates."""
 
 from __future__ import annotations
 
@@ -14,22 +14,25 @@ _OTHER_THAN_NUMBERS = re.compile(r"(?!(?<=\d)[.,](?=\d))(?!(?<!\w)[-+−](?=[.\d
 
 
 def clean(text: str) -> str:
-    """NFC, line ends as newlines, no control characters, no byte order mark, no blanks at the ends: the text that a row holds."""
-    text = text.lstrip("\ufeff")  # a byte order mark, wherever the text came from
+    """The text as a row stores it: NFC, newlines as line ends, without control characters and surrounding blanks."""
+    text = text.lstrip("\ufeff")  # byte order mark
     unified = unicodedata.normalize("NFC", text.replace("\r\n", "\n").replace("\r", "\n"))
     return _CONTROL.sub("", unified).strip()
 
 
 def content(text: str) -> bytes:
-    """What the row's id is the hash of."""
+    """The bytes that a row's id is computed from."""
     return clean(text).encode()
 
 
 def normalized(text: str) -> str:
-    """What near-duplicates share: NFKC, case, blanks, and punctuation that is no number's, folded away."""
+    """The text for the comparison of near-duplicates: NFKC, without case, and with punctuation and blanks as one blank.
+
+    Signs, decimal points and units of numbers are kept.
+    """
     folded = unicodedata.normalize("NFKC", text).casefold()
     other = _OTHER
-    if _DIGIT.search(folded):  # -5 is not 5, nor 1.5 15, nor $7 €7
+    if _DIGIT.search(folded):  # -5 differs from 5, 1.5 from 15, and $7 from €7
         folded, other = _UNIT.sub(r" \g<0> ", folded), _OTHER_THAN_NUMBERS
     words = _SPACE.sub(" ", other.sub(" ", folded)).strip()
-    return words or _SPACE.sub(" ", folded).strip()  # a text of punctuation alone is not a duplicate of every other one
+    return words or _SPACE.sub(" ", folded).strip()  # texts of punctuation only are not all equal

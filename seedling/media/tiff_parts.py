@@ -1,4 +1,4 @@
-"""Walks the first directory of a TIFF without decoding a pixel: the tags that describe its pixels stay, all else is blanked."""
+"""Read the first directory of a TIFF without decoding a pixel, and blank all tags that do not describe its pixels."""
 
 from __future__ import annotations
 
@@ -11,39 +11,23 @@ WIDTH, HEIGHT, SAMPLES, ROWS_PER_STRIP, PLANAR, SEPARATE_PLANES = 256, 257, 277,
 TILE_WIDTH, TILE_HEIGHT = 322, 323
 STRIP_OFFSETS, STRIP_BYTES, TILE_OFFSETS, TILE_BYTES = 273, 279, 324, 325
 PIXEL_TAGS = frozenset(
-    {
-        256,
-        257,
-        258,
-        COMPRESSION_TAG,
-        PHOTOMETRIC_TAG,
-        266,
-        STRIP_OFFSETS,
-        274,
-        277,
-        278,
-        STRIP_BYTES,
-        284,
-        292,
-        293,
-        317,
-        320,
-    }
-    | {322, 323, TILE_OFFSETS, TILE_BYTES, 332, 334, 338, 339, 347, 529, 530, 531, 532}
+    {WIDTH, HEIGHT, 258, COMPRESSION_TAG, PHOTOMETRIC_TAG, 266, 274, SAMPLES, ROWS_PER_STRIP, PLANAR, 292, 293}
+    | {STRIP_OFFSETS, STRIP_BYTES, TILE_WIDTH, TILE_HEIGHT, TILE_OFFSETS, TILE_BYTES, 317, 320, 332, 334, 338, 339}
+    | {347, 529, 530, 531, 532}
 )
 BYTES_OF_TYPE = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8}
 NUMBER_OF_TYPE = {1: "B", 3: "H", 4: "I"}
 MAX_TAGS = 1_000
-MAX_TIFF_PIECES = 100_000  # strips or tiles: decoders list them in Python
+MAX_TIFF_PIECES = 100_000  # strips or tiles, which decoders list in Python
 
 
 class NotWalkable(ValueError):
-    """The directory is damaged, or of a kind that is not walked (BigTIFF)."""
+    """The directory is damaged, or of an unsupported kind (BigTIFF)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Tag:
-    """One entry of the directory: its twelve bytes as they lie there, and where its values start and end in the file."""
+    """One entry of the directory: its twelve bytes, and the positions where its values start and end in the file."""
 
     number: int
     kind: int
@@ -55,7 +39,7 @@ class Tag:
 
 @dataclass(frozen=True)
 class Directory:
-    """The first directory of a TIFF file. order: of its bytes, as `struct` writes it; offset: where it lies."""
+    """The first directory of a TIFF file. order: the byte order in the notation of `struct`; offset: its position."""
 
     encoded: bytes
     order: str
@@ -64,16 +48,16 @@ class Directory:
 
     @classmethod
     def of(cls, encoded: bytes) -> Directory:
-        """Raises NotWalkable."""
+        """Read the directory. Raises NotWalkable if it is damaged or unsupported."""
         order = {b"II\x2a\0": "<", b"MM\0\x2a": ">"}.get(encoded[:4])
         if order is None or len(encoded) < 8:
             raise NotWalkable("no TIFF header")
         (offset,) = struct.unpack_from(f"{order}I", encoded, 4)
         if offset + 2 > len(encoded):
-            raise NotWalkable("the directory lies behind the end")
+            raise NotWalkable("the directory is beyond the end of the file")
         (count,) = struct.unpack_from(f"{order}H", encoded, offset)
         if count > MAX_TAGS or offset + 2 + 12 * count > len(encoded):
-            raise NotWalkable("the directory is cut")
+            raise NotWalkable("the directory is truncated")
         tags = []
         for entry in range(offset + 2, offset + 2 + 12 * count, 12):
             number, kind, values, pointer = struct.unpack_from(f"{order}HHII", encoded, entry)
@@ -83,7 +67,7 @@ class Directory:
         return cls(encoded, order, offset, tuple(tags))
 
     def numbers(self, number: int) -> tuple[int, ...]:
-        """The whole numbers of a tag; none where it is absent or cut. Raises NotWalkable for too many."""
+        """The integers of a tag; empty if it is absent or truncated. Raises NotWalkable for too many values."""
         for tag in self.tags:
             if tag.number == number and tag.kind in NUMBER_OF_TYPE and tag.end <= len(self.encoded):
                 if tag.count > MAX_TIFF_PIECES:
@@ -92,11 +76,11 @@ class Directory:
         return ()
 
     def number(self, number: int, default: int) -> int:
-        """The first whole number of a tag."""
+        """The first integer of a tag, or the default."""
         return (*self.numbers(number), default)[0]
 
-    def most_pieces(self) -> int:
-        """How many strips or tiles an image of this size has."""
+    def max_pieces(self) -> int:
+        """The number of strips or tiles of an image of this size."""
         width, height = self.number(WIDTH, 0), self.number(HEIGHT, 0)
         planes = self.number(SAMPLES, 1) if self.number(PLANAR, 1) == SEPARATE_PLANES else 1
         if self.numbers(TILE_OFFSETS):
@@ -105,17 +89,20 @@ class Directory:
         return planes * -(-height // max(1, min(height, self.number(ROWS_PER_STRIP, height))))
 
     def pieces(self) -> list[tuple[int, int]]:
-        """Start and end of each strip or tile."""
-        found = []
+        """The start and end of each strip or tile."""
+        pieces = []
         for offsets, sizes in ((STRIP_OFFSETS, STRIP_BYTES), (TILE_OFFSETS, TILE_BYTES)):
             starts = self.numbers(offsets)
             lengths = self.numbers(sizes) or (len(self.encoded),) * len(starts)
-            found += [(start, start + length) for start, length in zip(starts, lengths, strict=False)]
-        return found
+            pieces += [(start, start + length) for start, length in zip(starts, lengths, strict=False)]
+        return pieces
 
 
 def tiff_without_metadata(encoded: bytes, *, keep_color: bool) -> bytes:
-    """The first image of the file: its other tags and all bytes that belong to none that stays are zero. Raises NotWalkable."""
+    """Keep only the first image of the file: all other bytes, and tags that do not describe pixels, become zero.
+
+    keep_color: whether the color profile is kept. Raises NotWalkable if the directory cannot be read.
+    """
     directory = Directory.of(encoded)
     kept = PIXEL_TAGS | {COLOR_PROFILE_TAG} if keep_color else PIXEL_TAGS
     tags = [tag for tag in directory.tags if tag.number in kept]
@@ -123,11 +110,11 @@ def tiff_without_metadata(encoded: bytes, *, keep_color: bool) -> bytes:
     cleared = bytearray(len(encoded))
     outside = [(tag.start, tag.end) for tag in tags if tag.end - tag.start > 4]
     copied = 0
-    for start, end in sorted([(0, 8), *outside, *directory.pieces()]):  # which may lie upon one another
+    for start, end in sorted([(0, 8), *outside, *directory.pieces()]):  # pieces may overlap
         first = max(start, copied)
         piece = encoded[first:end]
         cleared[first : first + len(piece)] = piece
         copied = max(copied, end)
-    place = directory.offset
-    cleared[place : place + len(head)] = head[: len(cleared) - place]
+    offset = directory.offset
+    cleared[offset : offset + len(head)] = head[: len(cleared) - offset]
     return bytes(cleared)

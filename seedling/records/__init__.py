@@ -1,1 +1,1 @@
-"""Typed readers of what stages and runs wrote."""
+"""Readers and writers of the records of stages and runs."""

@@ -1,4 +1,4 @@
-"""What evaluate found: all of it in reports/evaluation.json, the headline metrics in reports/metrics.json, which DVC shows.
+"""Results of evaluate: all in reports/evaluation.json, the headline metrics for DVC in reports/metrics.json.
 
 Read by the report, the cards, `seedling status`, `seedling compare` and the run records.
 """
@@ -19,9 +19,9 @@ HEADLINE_METRICS = ("accuracy", "balanced_accuracy", "macro_f1", "log_loss", "br
 
 
 def read_evaluation(reports: Path) -> dict[str, Any] | None:
-    """All that evaluate found, from the folder reports/; None where nothing was evaluated yet.
+    """The results in the folder reports/; None if nothing was evaluated yet.
 
-    Raises DamagedFile where the file is cut.
+    Raises DamagedFile if the file is truncated.
     """
     contents = {name: path.read_bytes() for name in (EVALUATION, METRICS) if (path := reports / name).is_file()}
     with reading(reports / (EVALUATION if EVALUATION in contents else METRICS)):
@@ -29,9 +29,9 @@ def read_evaluation(reports: Path) -> dict[str, Any] | None:
 
 
 def parse_evaluation(evaluation: bytes | None, metrics: bytes | None) -> dict[str, Any] | None:
-    """All that evaluate found, from the contents of evaluation.json and metrics.json; None where neither holds it.
+    """The results from the contents of evaluation.json and metrics.json; None if neither contains them.
 
-    Until evaluation.json existed, metrics.json held everything: results of that time are still read.
+    Before evaluation.json existed, metrics.json contained all results; such files are still read.
     """
     for content in (evaluation, metrics):
         if content is not None:
@@ -42,7 +42,7 @@ def parse_evaluation(evaluation: bytes | None, metrics: bytes | None) -> dict[st
 
 
 def read_decision(path: Path) -> dict[str, Any]:
-    """A round's decision. Raises DamagedFile where a key that each decision has is missing, and FileNotFoundError."""
+    """A round's decision. Raises DamagedFile if a required key is missing, and FileNotFoundError."""
     with reading(path):
         round_decision: dict[str, Any] = json.loads(path.read_bytes())
         missing = [key for key in DECISION_KEYS if key not in round_decision]
@@ -56,9 +56,9 @@ def read_decision(path: Path) -> dict[str, Any]:
 
 
 def headline_metrics(evaluation: Mapping[str, Any]) -> dict[str, float]:
-    """At most twelve numbers, of the test split where there is one, else of cross-validation.
+    """At most twelve numbers, from the test split if there is one, otherwise from cross-validation.
 
-    `test_rows` is 0 where the numbers are of cross-validation.
+    `test_rows` is 0 if the numbers are from cross-validation.
     """
     metrics = evaluation["test"] or evaluation["cross_validation"] or {}
     columns: dict[str, float] = {

@@ -1,4 +1,4 @@
-"""What became of each run: a small file per run below .seedling/runs, for the report, history.html, `status` and `compare`."""
+"""Records of runs: one file per run below .seedling/runs, for the report, history.html, `status` and `compare`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from seedling.versioning.ledger import Outcome
 
 @dataclass(frozen=True)
 class Run:
-    """A run's name and what it recorded."""
+    """A run's name and its record."""
 
     name: str
     record: dict[str, Any]
@@ -29,9 +29,10 @@ class Run:
 
 @dataclass(frozen=True)
 class RunInputs:
-    """What a run works on, as far as it says what changed since the run before.
+    """The inputs of a run, from which changes since the previous run are derived.
 
-    data_digest, data_files: of data/ as data.dvc has it; params: of params.yaml; gates: a hash of gates.yaml and expectations.py.
+    data_digest, data_files: of data/ according to data.dvc; params: contents of params.yaml; gates: a hash of
+    gates.yaml and expectations.py.
     """
 
     data_digest: str | None = None
@@ -41,7 +42,7 @@ class RunInputs:
 
 
 def read_inputs(workspace: Path) -> RunInputs:
-    """The workspace's inputs as they lie there; what cannot be read is left out."""
+    """The current inputs of the workspace; unreadable ones are left out."""
     try:
         (data,) = read_yaml(workspace / "data.dvc")["outs"]
     except (SeedlingError, KeyError, TypeError, ValueError):
@@ -68,7 +69,7 @@ def record_run(
     outcome: str = "",
     inputs: RunInputs | None = None,
 ) -> None:
-    """Writes the run's file: when it ended, what it worked on, each stage with how and how long, the metrics."""
+    """Writes the run's record: end time, inputs, outcome and seconds per stage, and metrics."""
     metrics = read_evaluation(workspace / "reports")
     record = {
         "name": name,
@@ -78,14 +79,14 @@ def record_run(
         "inputs": None if inputs is None else asdict(inputs),
         "label_issues": label_issues(workspace),
         "labeled_rows": _labeled_rows(workspace),
-        "stages": [{"stage": one.stage, "how": one.how, "seconds": round(one.seconds, 3)} for one in outcomes],
+        "stages": [{"stage": stage.stage, "how": stage.how, "seconds": round(stage.seconds, 3)} for stage in outcomes],
         "metrics": metrics,
     }
     write_json(workspace / RUNS / f"{name}.json", record)
 
 
 def label_issues(workspace: Path) -> dict[str, Any] | None:
-    """{flagged, expected, judged} of validate's labels; None where they could not be judged."""
+    """{flagged, expected, judged} label issues according to validate; None if it could not estimate them."""
     manifest = _json(workspace / "generations" / "validate" / "manifest.json") or {}
     noise = (manifest.get("notes") or {}).get("doubt") or {}
     if "expected" not in noise:
@@ -104,13 +105,13 @@ def runs(workspace: Path) -> list[Run]:
 
 
 def last_record(workspace: Path) -> dict[str, Any] | None:
-    """The record of the newest run that can be read; None where there is none."""
+    """The record of the newest run that can be read; None without runs."""
     records = read_run_records(workspace)
     return records[-1] if records else None
 
 
 def _json(path: Path) -> dict[str, Any] | None:
-    """The file's object; None where it is absent or cut short."""
+    """The JSON object in the file; None if it is missing or truncated."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""The records of past runs, small JSON files below .seedling/runs, as the report, `status` and `compare` read them."""
+"""Reader of the records of past runs: small JSON files below .seedling/runs."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ FOLDER = Path(".seedling", "runs")
 
 
 def read_run_records(workspace: Path) -> list[dict[str, Any]]:
-    """All records, the oldest first. One that is damaged is left out, and standard error names it: no run depends on it."""
+    """All records, the oldest first. Damaged ones are left out and named on standard error: no run depends on them."""
     records = []
     for path in sorted((workspace / FOLDER).glob("*.json")):
         try:
             record = read_json(path)
             if not (isinstance(record, dict) and all(isinstance(record.get(key), str) for key in ("name", "ended"))):
-                raise DamagedFile(path, "it is no record of a run", "delete it")
+                raise DamagedFile(path, "it is not a record of a run", "delete it")
         except (DamagedFile, OSError) as error:
             state_once(f"{error} The run is left out of the history." if isinstance(error, DamagedFile) else str(error))
             continue
         records.append({"stages": [], "metrics": None, **record})
-    return sorted(records, key=lambda one: (one["ended"], one["name"]))
+    return sorted(records, key=lambda record: (record["ended"], record["name"]))

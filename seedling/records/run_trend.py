@@ -1,4 +1,4 @@
-"""A workspace's runs over time, read from .seedling/runs: one point per run, also of records that older versions wrote."""
+"""A workspace's runs over time, from .seedling/runs: one point per run, including records of older versions."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from seedling.records.run_records import read_run_records
 class RunPoint:
     """One run as a point of the trend.
 
-    accuracy, log_loss: {value, low, high}, None where nothing was held out; evaluated_on: `test` or `cross_validation`;
-    label_issues: flagged labels, None where the record does not say; seconds: by stage, of those that worked.
+    accuracy, log_loss: {value, low, high}, None if nothing was held out; evaluated_on: `test` or `cross_validation`;
+    label_issues: flagged labels, None if not recorded; seconds: by stage, of the stages that were run.
     """
 
     name: str
@@ -43,12 +43,12 @@ class RunPoint:
 
     @property
     def total_seconds(self) -> float:
-        """Work of all stages; stages that ran at the same time count one after the other."""
+        """Sum over all stages, even if they ran at the same time."""
         return sum(self.seconds.values())
 
 
 def run_points(workspace: Path) -> list[RunPoint]:
-    """The finished runs of the workspace, the oldest first; a record that cannot be read is left out."""
+    """The finished runs of the workspace, the oldest first; unreadable records are left out."""
     points = []
     for record in read_run_records(workspace):
         with suppress(ValueError, KeyError, TypeError, AttributeError):
@@ -57,7 +57,7 @@ def run_points(workspace: Path) -> list[RunPoint]:
 
 
 def point_of(record: Mapping[str, Any]) -> RunPoint:
-    """The point of one run's record. Raises KeyError or TypeError where it is not one."""
+    """The point of one run's record. Raises KeyError or TypeError if it is not a record."""
     metrics = record.get("metrics") or {}
     evaluated_on = "test" if metrics.get("test") else "cross_validation"
     evaluation = metrics.get(evaluated_on) or {}
@@ -95,7 +95,7 @@ def _seconds_by_kind(stages: Sequence[Mapping[str, Any]]) -> dict[str, float]:
 
 
 def new_test_rows(points: Sequence[RunPoint]) -> set[str]:
-    """Names of the runs that were evaluated on other rows than the run before: their numbers cannot be compared with it."""
+    """Names of runs that were evaluated on other rows than the previous run, so that the two are not comparable."""
     return {
         after.name
         for before, after in pairwise(points)

@@ -1,4 +1,4 @@
-"""What a stage's output says of itself, in numbers and in a phrase."""
+"""A summary of a stage's output: its counts, and a short note."""
 
 from __future__ import annotations
 
@@ -15,55 +15,66 @@ if TYPE_CHECKING:
 
 
 def summary(stage: Stage, workspace: Path) -> dict[str, Any]:
-    """What the stage's output says of itself: rows in, kept and rejected, reasons, checks, and a phrase on the rest."""
+    """Summary of a stage's output: rows in, kept and rejected, reasons, checks and a note."""
     from seedling.gates.checking import read_checks
 
     folder = workspace / stage.output
     checks = read_checks(workspace, stage.name, folder)
-    manifest = _json(folder / "manifest.json", {})
     if stage.kind == "train":
-        path = folder / "decision.json"
-        round_decision = read_decision(path) if path.is_file() else None
-        return {
-            "checks": checks,
-            "note": f"{round_decision['decision']}: {round_decision['reason']}" if round_decision else "",
-        }
+        return {"checks": checks, "note": _round_note(folder / "decision.json")}
     if stage.kind == "evaluate":
         metrics = read_evaluation(folder)
         return {"checks": checks, "note": headline(metrics) if metrics else ""}
-    notes = manifest.get("notes", {})
-    note = "skipped: the loop has stopped" if notes.get("skipped") else doubted(notes.get("doubt") or {})
-    phrases = [note] if note else []
-    if empty := notes.get("empty_classes"):
-        phrases.append(f"no file in the folder of {', '.join(empty)}")
-    if ignored := ignored_phrase(notes.get("files", {}).get("ignored", {})):
-        phrases.append(f"{ignored}: {stage.output}/{IGNORED}")
-    if scene_rows := notes.get("fixed_camera"):
-        phrases.append(
-            f"{scene_rows:,} images of a fixed camera, not taken for near-duplicates (validate.fixed_camera)"
-        )
-    note = "; ".join(phrases)
+    manifest = _json(folder / "manifest.json", {})
+    note = _rows_note(manifest.get("notes", {}), stage.output)
     return {**manifest.get("rows", {}), "reasons": manifest.get("reasons", {}), "checks": checks, "note": note}
 
 
-def doubted(doubt: Mapping[str, Any]) -> str:
-    """What validate says of the labels, in a phrase."""
-    if not doubt:
+def _round_note(path: Path) -> str:
+    if not path.is_file():
         return ""
-    if "cannot_judge" in doubt:
-        return f"labels not judged: {doubt['cannot_judge']}"
-    repaired = f", {doubt['repaired']} repaired ({doubt['policy']})" if doubt["repaired"] else ""
-    return f"{doubt['expected']:.0f} of {doubt['judged']} labels probably wrong, {doubt['flagged']} doubtful{repaired}"
+    round_decision = read_decision(path)
+    return f"{round_decision['decision']}: {round_decision['reason']}"
+
+
+def _rows_note(notes: Mapping[str, Any], output: str) -> str:
+    """The remarkable facts of a stage that writes rows. output: its folder, relative to the workspace."""
+    if notes.get("skipped"):
+        phrases = ["skipped: the loop has stopped"]
+    else:
+        phrases = [phrase] if (phrase := label_issues_phrase(notes.get("doubt") or {})) else []
+    if empty := notes.get("empty_classes"):
+        phrases.append(f"no file in the folder of {', '.join(empty)}")
+    if ignored := ignored_phrase(notes.get("files", {}).get("ignored", {})):
+        phrases.append(f"{ignored}: {output}/{IGNORED}")
+    if scene_rows := notes.get("fixed_camera"):
+        phrases.append(
+            f"{scene_rows:,} images of a fixed camera, not treated as near-duplicates (validate.fixed_camera)"
+        )
+    return "; ".join(phrases)
+
+
+def label_issues_phrase(label_issues: Mapping[str, Any]) -> str:
+    """Validate's estimate of the label errors, as a phrase."""
+    if not label_issues:
+        return ""
+    if "cannot_judge" in label_issues:
+        return f"label errors not estimated: {label_issues['cannot_judge']}"
+    expected, n_labels, flagged = round(label_issues["expected"]), label_issues["judged"], label_issues["flagged"]
+    errors = f"about {expected:,} of {n_labels:,} labels expected to be wrong"
+    issues = f"{flagged:,} likely label {'error' if flagged == 1 else 'errors'}" if flagged else "none stands out"
+    repaired = f", {label_issues['repaired']:,} repaired ({label_issues['policy']})" if label_issues["repaired"] else ""
+    return f"{errors}, {issues}{repaired}"
 
 
 def headline(metrics: Mapping[str, Any]) -> str:
-    """The result in a phrase, with its interval."""
-    where = "test" if metrics.get("test") else "cross_validation"
-    if not metrics.get(where):
-        return "accuracy unknown: no labeled row can be held out (label two of a class, or give a test split)"
-    found = metrics[where]["accuracy"]
-    split = "test split" if where == "test" else "cross-validation alone (no test split)"
-    return f"accuracy {found['value']:.3f} [{found['low']:.3f}, {found['high']:.3f}] on {split}"
+    """Accuracy with its interval, as a phrase."""
+    split = "test" if metrics.get("test") else "cross_validation"
+    if not metrics.get(split):
+        return "accuracy unknown: no labeled row can be held out (label two rows per class, or add a test split)"
+    accuracy = metrics[split]["accuracy"]
+    evaluated_on = "test split" if split == "test" else "cross-validation alone (no test split)"
+    return f"accuracy {accuracy['value']:.3f} [{accuracy['low']:.3f}, {accuracy['high']:.3f}] on {evaluated_on}"
 
 
 def _json(path: Path, default: Any) -> Any:

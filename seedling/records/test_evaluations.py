@@ -1,8 +1,8 @@
-"""The log of test-set evaluations: each model that the locked test split has judged. Written by evaluate, read by the report.
+"""The log of test-set evaluations: each model that was evaluated on the locked test split.
 
-The log is test_evaluations.jsonl at the top of the workspace, which git tracks, so that a clone knows it; no stage depends on it.
-A copy in .seedling/ keeps the lines that a checkout of an older commit or experiment takes from the tracked file. Lines are
-only ever added, so two logs are merged by taking the lines of both.
+evaluate writes it, the report reads it. The log is test_evaluations.jsonl at the top of the workspace. Git tracks it,
+so a clone has it too; no stage depends on it. A copy in .seedling/ keeps the lines that a checkout of an older commit
+or experiment removes from the tracked file. Lines are only ever added, so logs are merged by taking the lines of all.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ LOG_LOST = "log lost"
 
 @dataclass(frozen=True)
 class EvaluationLog:
-    """What the log says of one test split. models: the first evaluation of each different model, the oldest first.
+    """The evaluations of one test split. models: the first evaluation of each different model, the oldest first.
 
-    incomplete_since: when the log began anew though results existed, or "" where there are results and no log at all;
-    None where the log is complete.
+    incomplete_since: time at which the log was restarted although results existed, or "" if there are results and no
+    log at all; None if the log is complete.
     """
 
     models: list[dict[str, Any]]
@@ -39,10 +39,10 @@ class EvaluationLog:
 def log_test_evaluation(
     workspace: Path, test_digest: str, model_digest: str, metrics: Sequence[str], *, has_earlier_results: bool = False
 ) -> None:
-    """Adds a line to the log: when, who, which test split and model, by their digests, and which metrics were taken.
+    """Adds a line to the log: time, user, digests of the test split and the model, and names of the metrics.
 
-    has_earlier_results: whether the workspace holds results of an earlier evaluation on a test split; where it does and there is no log, the
-    log says that it is incomplete.
+    has_earlier_results: whether the workspace contains results of an earlier evaluation on a test split. If it does and
+    there is no log, the new log is marked as incomplete.
     """
     lines = _lines(workspace)
     now = datetime.now(UTC).isoformat(timespec="seconds")
@@ -57,9 +57,9 @@ def log_test_evaluation(
 
 
 def read_test_evaluations(workspace: Path, test_digest: str, *, has_results: bool) -> EvaluationLog:
-    """The evaluations on this test split. has_results: whether the workspace holds results on it.
+    """The evaluations on this test split. has_results: whether the workspace contains results on it.
 
-    Raises InputError where git left conflict markers in the log.
+    Raises InputError if git left conflict markers in the log.
     """
     entries = [json.loads(line) for line in _lines(workspace)]
     by_model: dict[str, dict[str, Any]] = {}
@@ -73,7 +73,7 @@ def read_test_evaluations(workspace: Path, test_digest: str, *, has_results: boo
 
 
 def bring_log_up_to_date(workspace: Path) -> bool:
-    """Writes the tracked log where it lacks lines that this machine knows, from its former place too; says whether it did."""
+    """Adds lines of the local copies to the tracked log if it lacks them; returns whether it did."""
     lines = _lines(workspace)
     if not lines or lines == _lines_of(workspace / LOG):
         return False
@@ -82,7 +82,7 @@ def bring_log_up_to_date(workspace: Path) -> bool:
 
 
 def merge_lines(logs: Iterable[Iterable[str]]) -> list[str]:
-    """The lines of several logs, each once, by time; a line that is damaged is in none."""
+    """The distinct lines of several logs, by time; damaged lines are left out."""
     lines = dict.fromkeys(line for log in logs for line in log if _is_entry(line))
     return sorted(lines, key=lambda line: str(json.loads(line).get("time", "")))
 
@@ -92,9 +92,9 @@ def _lines(workspace: Path) -> list[str]:
 
 
 def _lines_of(log: Path) -> list[str]:
-    """The log's lines; one that a kill or a full disk cut is left out, and standard error says so.
+    """The lines of a log. A line that is truncated is left out, with a message on standard error.
 
-    Raises InputError where git left conflict markers in the log.
+    Raises InputError if git left conflict markers in the log.
     """
     if not log.is_file():
         return []
@@ -123,7 +123,7 @@ def _is_entry(line: str) -> bool:
 
 
 def _write(workspace: Path, lines: Sequence[str]) -> None:
-    """Both copies, each renamed into place, so that a kill leaves no half line."""
+    """Writes both copies. Each is renamed into place, so that a killed process leaves no truncated line."""
     content = "".join(f"{line}\n" for line in lines)
     for path in (workspace / LOCAL_COPY, workspace / LOG):
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,1 +1,1 @@
-"""Every HTML page, card and chart."""
+"""All HTML pages, cards and charts."""

@@ -1,4 +1,4 @@
-"""Cards beside the report, as the Hugging Face Hub has them: what the dataset is, and what the model is."""
+"""The dataset card and the model card, in the format of the Hugging Face Hub."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ COLUMNS = [
     "license",
     "attribution",
 ]
-MADE = ("augment", "synthesize", "pseudo_label")
-REPORTED = ("accuracy", "balanced_accuracy", "macro_f1", "top_3_accuracy", "log_loss", "calibration_error")
+GENERATED_STAGES = ("augment", "synthesize", "pseudo_label")
+CARD_METRICS = ("accuracy", "balanced_accuracy", "macro_f1", "top_3_accuracy", "log_loss", "calibration_error")
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """Rows with where their images or texts lie."""
+    """Rows, and the folders with their images or texts."""
 
     rows: pd.DataFrame
     sources: tuple[Path, ...]
@@ -49,33 +49,34 @@ class Dataset:
     rejected: Mapping[str, Mapping[str, int]] = field(default_factory=dict)  # stage → reason → rows
 
     @classmethod
-    def of(cls, workspace: Path, splits: Sequence[str], made: Sequence[str]) -> Dataset:
-        """The rows of these splits, as validate has them, and what the stages of `made` added. Raises InputError for a name that is none."""
-        for given, known in ((splits, SPLITS), (made, MADE)):
-            for one in given:
-                if one not in known:
-                    raise InputError(f"'{one}' is none of {', '.join(known)}.")
+    def of(cls, workspace: Path, splits: Sequence[str], generated: Sequence[str]) -> Dataset:
+        """The validated rows of these splits, and the rows that the stages in `generated` added.
+
+        Raises InputError for an unknown split or stage.
+        """
+        for names, allowed in ((splits, SPLITS), (generated, GENERATED_STAGES)):
+            for name in names:
+                if name not in allowed:
+                    raise InputError(f"'{name}' is not one of {', '.join(allowed)}.")
         check_own_folders(workspace)  # a linked generation would copy rows of another workspace
         root = workspace / "generations"
         manifest = read_manifest(root / "validate")
         frames = [read(root / "validate", COLUMNS, splits=list(splits)).assign(stage="validate")]
         sources = [root / "scrape"]
         labeled = {*frames[0].loc[frames[0]["label"].notna(), "id"]}
-        for stage in made:
+        for stage in generated:
             folder = root / stage
-            if stage == "pseudo_label":  # what the accepted model learnt from
+            if stage == "pseudo_label":  # the rows that the accepted model was trained on
                 folder /= str(read_decisions(workspace / "models")[-1]["accepted_round"])
             if (folder / MANIFEST).is_file():
-                found = read(folder, COLUMNS).assign(stage=stage)
-                frames.append(found[~found["id"].isin(labeled)])
+                added = read(folder, COLUMNS).assign(stage=stage)
+                frames.append(added[~added["id"].isin(labeled)])
                 sources += [] if stage == "pseudo_label" else [folder]
-        rows = pd.concat([one.astype(object) for one in frames], ignore_index=True)
-        rows = rows.drop_duplicates("id", keep="last").reset_index(
-            drop=True
-        )  # a pool row that was labeled counts with its label
+        rows = pd.concat([frame.astype(object) for frame in frames], ignore_index=True)
+        rows = rows.drop_duplicates("id", keep="last").reset_index(drop=True)  # prefer the pool row with a pseudo-label
         _check_names(rows)
         if rows.empty:
-            raise InputError(f"There is no row of {', '.join(splits)}: `seedling status` shows what there is.")
+            raise InputError(f"There are no rows of {', '.join(splits)}: `seedling status` lists the rows by stage.")
         manifests = {"scrape": read_manifest(root / "scrape"), "validate": manifest}
         rejected = {stage: dict(sorted(of_stage["reasons"].items())) for stage, of_stage in manifests.items()}
         return cls(rows, tuple(sources), manifest["modality"], manifest["classes"], rejected)
@@ -86,17 +87,18 @@ class Dataset:
 
 
 def _check_names(rows: pd.DataFrame) -> None:
-    """Raises InputError for an id or a split that cannot be the name of a file: an export has files of these names."""
+    """Raises InputError for an id or a split that cannot be a file name, as exported files have these names."""
     for column, pattern in (("id", r"(?!\.)[^/\\\0]{1,200}"), ("split", r"\w{1,30}")):
         for name in rows[column].unique():
             if re.fullmatch(pattern, str(name)) is None:
                 raise InputError(
-                    f"The {column} {str(name)[:200]!r} cannot be part of a file's name, so Seedling did not write it: delete generations/ and run `seedling run`."
+                    f"The {column} {str(name)[:200]!r} cannot be part of a file name, so Seedling did not write it: "
+                    "delete generations/ and run `seedling run`."
                 )
 
 
 def write_cards(workspace: Path) -> None:
-    """Writes model_card.md and dataset_card.md to reports/, which speak of the accepted model and of the rows that people or sites gave."""
+    """Writes reports/model_card.md and reports/dataset_card.md, of the accepted model and of the validated rows."""
     reports, name = workspace / "reports", workspace.resolve().name
     (reports / "model_card.md").write_text(model_card(workspace, name), encoding="utf-8")
     dataset = Dataset.of(workspace, SPLITS, ())
@@ -104,9 +106,10 @@ def write_cards(workspace: Path) -> None:
 
 
 def dataset_card(dataset: Dataset, name: str, license_name: str, *, as_parquet: bool = False) -> str:
-    """README.md: the dataset card of the Hub, with what is known of the rows."""
+    """The dataset card of the Hub, a README.md."""
     rows = dataset.rows
     task = "image-classification" if dataset.modality == "image" else "text-classification"
+    kind = "images" if dataset.modality == "image" else "texts"
     header: dict[str, Any] = {
         "license": license_name,
         "task_categories": [task],
@@ -115,183 +118,202 @@ def dataset_card(dataset: Dataset, name: str, license_name: str, *, as_parquet: 
     }
     if as_parquet:
         splits = list(dict.fromkeys(rows["split"]))
-        files = [{"split": one, "path": f"data/{one}-*.parquet"} for one in splits]
+        files = [{"split": split, "path": f"data/{split}-*.parquet"} for split in splits]
         header["configs"] = [{"config_name": "default", "data_files": files}]
-    lines = ["---", *_yaml(header), "---", "", f"# {markdown_text(name)}", ""]
-    lines += [
-        f"{len(rows):,} {'images' if dataset.modality == 'image' else 'texts'} of {len(dataset.classes)} classes, grown with Seedling.",
+    lines = [
+        *("---", *_yaml(header), "---", "", f"# {markdown_text(name)}", ""),
+        f"{len(rows):,} {kind} of {len(dataset.classes)} classes, collected and labeled with Seedling.",
         "",
-    ]
-    lines += [
-        "| split | rows | labeled by people | by rules or models | made from others | unlabeled |",
-        "|---|---|---|---|---|---|",
-    ]
-    for split, mine in rows.groupby("split", sort=False):
-        made = mine["stage"].isin(["augment", "synthesize"])
-        human = (mine["label_source"] == "human") & ~made
-        none = mine["label"].isna() & ~made
-        counts = [len(mine), human.sum(), (~human & ~none & ~made).sum(), made.sum(), none.sum()]
-        lines.append(f"| {split} | " + " | ".join(f"{int(one):,}" for one in counts) + " |")
-    lines += [
+        *_split_table(rows),
         "",
-        "| class | " + " | ".join(dict.fromkeys(rows["split"])) + " |",
-        "|---|" + "---|" * rows["split"].nunique(),
+        *_class_table(dataset),
     ]
-    for one in dataset.classes:
-        counts = [
-            int(((rows["label"] == one) & (rows["split"] == split)).sum()) for split in dict.fromkeys(rows["split"])
-        ]
-        lines.append(f"| {markdown_text(one)} | " + " | ".join(f"{count:,}" for count in counts) + " |")
     if any(dataset.rejected.values()):
-        lines += ["", "## Rows that were rejected", ""]
+        lines += ["", "## Rejected rows", ""]
         for stage, reasons in dataset.rejected.items():
-            listed = ", ".join(f"{count:,} {reason.replace('_', ' ')}" for reason, count in reasons.items())
-            lines.append(f"- by {stage}: {listed or 'none'}")
-    known = Counter(rows["license"].fillna("not stated"))
+            counts = ", ".join(f"{count:,} {reason.replace('_', ' ')}" for reason, count in reasons.items())
+            lines.append(f"- by {stage}: {counts or 'none'}")
+    licenses = Counter(rows["license"].fillna("not stated"))
+    lines += ["", "## Licenses", ""]
     lines += [
-        "",
-        "## Licenses",
-        "",
-        *(
-            f"- {markdown_text(what)}: {count:,} rows"
-            for what, count in sorted(known.items(), key=lambda pair: (-pair[1], pair[0]))
-        ),
+        f"- {markdown_text(license_of_rows)}: {count:,} rows"
+        for license_of_rows, count in sorted(licenses.items(), key=lambda item: (-item[1], item[0]))
     ]
     lines += [
         "",
-        "Where a page stated a license or an author, `license` and `attribution` of each row say so; `origin` says where it comes from.",
+        "`license` and `attribution` contain the license and author that a page states; `origin` is the source of the "
+        "row.",
         "",
     ]
     return "\n".join(lines)
 
 
+def _split_table(rows: pd.DataFrame) -> Iterator[str]:
+    """Rows by split and source of the label, as a Markdown table."""
+    yield "| split | rows | labeled by people | labeled by rules or models | augmented or synthetic | unlabeled |"
+    yield "|---|---|---|---|---|---|"
+    for split, of_split in rows.groupby("split", sort=False):
+        is_generated = of_split["stage"].isin(["augment", "synthesize"])
+        is_human = (of_split["label_source"] == "human") & ~is_generated
+        is_unlabeled = of_split["label"].isna() & ~is_generated
+        is_automatic = ~is_human & ~is_unlabeled & ~is_generated
+        counts = [len(of_split), *(mask.sum() for mask in (is_human, is_automatic, is_generated, is_unlabeled))]
+        yield f"| {split} | " + " | ".join(f"{int(count):,}" for count in counts) + " |"
+
+
+def _class_table(dataset: Dataset) -> Iterator[str]:
+    """Rows by class and split, as a Markdown table."""
+    rows = dataset.rows
+    splits = list(dict.fromkeys(rows["split"]))
+    yield "| class | " + " | ".join(splits) + " |"
+    yield "|---|" + "---|" * len(splits)
+    for name in dataset.classes:
+        counts = [int(((rows["label"] == name) & (rows["split"] == split)).sum()) for split in splits]
+        yield f"| {markdown_text(name)} | " + " | ".join(f"{count:,}" for count in counts) + " |"
+
+
 def model_card(
     workspace: Path, name: str, license_name: str = "unknown", use: str = "", number: int | None = None
 ) -> str:
-    """README.md of the accepted model, as the Hub has them: how good, where it may be used and where not, what it learnt from.
+    """The model card of the Hub, a README.md: metrics, limits of use and training data.
 
-    use: a section on how to ask it, as Markdown; number: a round, of which no more is known than its cross-validation where it is not the accepted
-    one. Raises MissingGeneration where nothing was evaluated.
+    use: a section on how to use the model, as Markdown; number: a round other than the accepted one, whose only metric
+    is the cross-validated accuracy. Raises MissingGeneration if nothing was evaluated.
     """
-    reports = workspace / "reports"
-    metrics = read_evaluation(reports)
+    metrics = read_evaluation(workspace / "reports")
     if metrics is None:
         raise MissingGeneration(f"reports/{EVALUATION}", "evaluate")
-    accepted = metrics["accepted_round"]
-    shown = accepted if number is None else number
-    model = read_json(workspace / "models" / str(shown) / "model.json")
-    where = "test" if metrics["test"] else "cross_validation"
-    task = "image-classification" if model["modality"] == "image" else "text-classification"
-    header: dict[str, Any] = {"license": license_name, "pipeline_tag": task, "tags": ["seedling"]}
-    results = [
-        {"type": one, "value": metrics[where][one]["value"], "name": one.replace("_", " ")}
-        for one in REPORTED
-        if metrics[where] and metrics[where].get(one)
-    ]
-    if results and shown == accepted:
-        measured = {
-            "task": {"type": task},
-            "dataset": {"name": name, "type": name, "split": where.replace("_", "-")},
-            "metrics": results,
-        }
-        header["model-index"] = [{"name": name, "results": [measured]}]
-    kind, classes = (
-        "images" if model["modality"] == "image" else "texts",
-        [markdown_text(one) for one in model["classes"]],
-    )
+    round_number = metrics["accepted_round"] if number is None else number
+    is_accepted = round_number == metrics["accepted_round"]
+    model = read_json(workspace / "models" / str(round_number) / "model.json")
+    split = "test" if metrics["test"] else "cross_validation"
+    kind = "images" if model["modality"] == "image" else "texts"
+    classes = [markdown_text(label) for label in model["classes"]]
+    header = _model_header(metrics, model, name, license_name, split if is_accepted else None)
     lines = ["---", *_yaml(header), "---", "", f"# {markdown_text(name)}", ""]
-    lines += [f"Puts {kind} into one of {len(classes)} classes: {', '.join(classes)}.", ""]
-    if shown == accepted:
-        lines += _how_good(metrics, where)
-        lines += ["## Where it may be used, and where not", "", *_where(metrics), ""]
+    lines += [f"Classifies {kind} into {len(classes)} classes: {', '.join(classes)}.", ""]
+    if is_accepted:
+        lines += _metrics_section(metrics, split)
+        lines += ["## Intended use and limits", "", *_limits(metrics), ""]
     else:
-        lines += [_of_another_round(metrics, shown), ""]
-    learnt = read_manifest(workspace / "models" / str(shown))["rows"]
-    labeled = sum(
-        one["rows"]
-        for one in read_manifest(workspace / "generations" / "validate")["counts"]
-        if one["split"] == "train"
-    )
-    lines += ["## What it learnt from", "", f"{labeled:,} labeled rows"]
-    if learnt["pseudo_labeled"]:
-        lines[-1] += f", and {learnt['pseudo_labeled']:,} rows of the pool with labels of its own"
-    recipes = " + ".join(dict.fromkeys(part for one in model["members"] for part in one["recipe"]))
-    lines[-1] += f". The model is {vote(model)}, of round {shown}, taught with: {recipes}."
+        lines += [_sentence_of_other_round(metrics, round_number), ""]
+    lines += ["## Training data", "", _training_data_sentence(workspace, model, round_number)]
     lines += ["", use] if use else [""]
     return "\n".join(lines).rstrip() + "\n"
 
 
-def _of_another_round(metrics: Mapping[str, Any], number: int) -> str:
-    found = next((one["accuracy"] for one in metrics["rounds"] if one["round"] == number and one["accuracy"]), None)
-    said = f"**This is round {number}; the accepted one is round {metrics['accepted_round']}.** "
-    if found is None:
-        return said + "How good it is was not judged."
-    interval = f"{found['value']:.3f}, between {found['low']:.3f} and {found['high']:.3f}"
-    return said + f"Cross-validated it is right in {interval} of the rows; no test row was shown to it."
+def _model_header(
+    metrics: Mapping[str, Any], model: Mapping[str, Any], name: str, license_name: str, split: str | None
+) -> dict[str, Any]:
+    """The YAML header. split: whose metrics it contains; None for no metrics."""
+    task = "image-classification" if model["modality"] == "image" else "text-classification"
+    header: dict[str, Any] = {"license": license_name, "pipeline_tag": task, "tags": ["seedling"]}
+    if split is None or not metrics[split]:
+        return header
+    results = [
+        {"type": metric, "value": metrics[split][metric]["value"], "name": metric.replace("_", " ")}
+        for metric in CARD_METRICS
+        if metrics[split].get(metric)
+    ]
+    if results:
+        evaluation = {
+            "task": {"type": task},
+            "dataset": {"name": name, "type": name, "split": split.replace("_", "-")},
+            "metrics": results,
+        }
+        header["model-index"] = [{"name": name, "results": [evaluation]}]
+    return header
 
 
-def _how_good(metrics: Mapping[str, Any], where: str) -> list[str]:
-    found = metrics[where]
-    if not found:
-        return ["**How good it is, nobody can say yet:** no row was held out.", ""]
-    rows = f"{found['rows']:,} " + (
-        "test rows that took no part in training"
-        if where == "test"
-        else "labeled rows, by cross-validation, which also chose the model and so flatters"
+def _training_data_sentence(workspace: Path, model: Mapping[str, Any], round_number: int) -> str:
+    counts = read_manifest(workspace / "generations" / "validate")["counts"]
+    labeled = sum(count["rows"] for count in counts if count["split"] == "train")
+    pseudo_labeled = read_manifest(workspace / "models" / str(round_number))["rows"]["pseudo_labeled"]
+    rows = f"{labeled:,} labeled rows"
+    if pseudo_labeled:
+        rows += f", and {pseudo_labeled:,} rows of the pool with pseudo-labels"
+    training_data = " + ".join(dict.fromkeys(step for member in model["members"] for step in member["recipe"]))
+    return f"{rows}. The model is {vote(model)}, of round {round_number}, trained on: {training_data}."
+
+
+def _sentence_of_other_round(metrics: Mapping[str, Any], round_number: int) -> str:
+    accuracy = next(
+        (result["accuracy"] for result in metrics["rounds"] if result["round"] == round_number and result["accuracy"]),
+        None,
+    )
+    notice = f"**This is round {round_number}; the accepted one is round {metrics['accepted_round']}.** "
+    if accuracy is None:
+        return notice + "Its accuracy is unknown."
+    interval = f"{accuracy['value']:.3f} [{accuracy['low']:.3f}, {accuracy['high']:.3f}]"
+    return notice + f"Its cross-validated accuracy is {interval}; it was not evaluated on the test split."
+
+
+def _metrics_section(metrics: Mapping[str, Any], split: str) -> list[str]:
+    estimates = metrics[split]
+    if not estimates:
+        return ["**The accuracy is unknown:** no labeled row was held out.", ""]
+    rows = f"{estimates['rows']:,} " + (
+        "test rows that were not used in training"
+        if split == "test"
+        else "labeled rows, by cross-validation, which also selected the model and is therefore optimistic"
     )
     lines = [
         f"On {rows}, with {metrics['confidence']:.0%} intervals:",
         "",
-        "| measure | value | interval |",
+        "| metric | value | interval |",
         "|---|---|---|",
     ]
-    lines += [
-        f"| {one.replace('_', ' ')} | {found[one]['value']:.3f} | {found[one]['low']:.3f} to {found[one]['high']:.3f} |"
-        for one in REPORTED
-        if found.get(one)
-    ]
+    for metric in CARD_METRICS:
+        if estimate := estimates.get(metric):
+            interval = f"{estimate['low']:.3f} to {estimate['high']:.3f}"
+            lines.append(f"| {metric.replace('_', ' ')} | {estimate['value']:.3f} | {interval} |")
     return [*lines, ""]
 
 
-def _where(metrics: Mapping[str, Any]) -> list[str]:
-    """A bullet for each thing that is known, and for each that is not."""
-    abstain, outside, lines = metrics["selective_prediction"], metrics["out_of_scope"], []
-    if abstain["accuracy"] and abstain["threshold"] > 0:
-        lines.append(
-            f"- Abstaining under a confidence of {abstain['threshold']:.3f}, it answers {abstain['coverage']['value']:.1%} of the rows, and {abstain['accuracy']['value']:.1%} of those rightly (between {abstain['accuracy']['low']:.1%} and {abstain['accuracy']['high']:.1%})."
+def _limits(metrics: Mapping[str, Any]) -> Iterator[str]:
+    """One bullet per known limit of use, and per unknown one."""
+    selective = metrics["selective_prediction"]
+    if selective["accuracy"] and selective["threshold"] > 0:
+        accuracy = selective["accuracy"]
+        yield (
+            f"- Above a confidence of {selective['threshold']:.3f}, it covers {selective['coverage']['value']:.1%} of "
+            f"the "
+            f"rows with an accuracy of {accuracy['value']:.1%} [{accuracy['low']:.1%}, {accuracy['high']:.1%}]; "
+            f"below, it "
+            "abstains."
         )
-    if outside:
-        lines.append(
-            f"- Of {outside['rows']:,} rows of no class it would answer {outside['coverage']['value']:.1%} all the same."
+    yield _out_of_scope_limit(metrics)
+    if unseen := metrics["unseen_sources"]:
+        yield (
+            f"- On a source that it was not trained on, a quick model has an accuracy of "
+            f"{unseen['accuracy']['value']:.1%}, "
+            f"{100 * unseen['difference']['value']:+.1f} points from its accuracy on a source that it was trained on."
         )
-    else:
-        lines.append("- What it does with rows of no class was not tried.")
-        if away := metrics["unknown_classes"]:
-            lines[-1] += (
-                f" A quick model that never saw a class tells its rows from the others with an AUROC of {away['auroc']['value']:.2f} in the mean."
-            )
-    if away := metrics["unseen_sources"]:
-        lines.append(
-            f"- From a source that it never saw a quick model is right of {away['accuracy']['value']:.1%}, "
-            f"{100 * away['difference']['value']:+.1f} points from where it saw it."
+    for result in metrics["per_class"]:
+        if result["rows"] == 0:
+            yield f"- The class {markdown_text(result['class'])} has no evaluation rows."
+    for result in metrics["slices"]:
+        if result["worse"]:
+            column, value = result["column"].replace("_", " "), markdown_text(str(result["value"]))
+            yield f"- Significantly worse if {column} is {value}: accuracy {result['accuracy']['value']:.1%}."
+    for result in (metrics["robustness"] or {}).get("changes", []):
+        if result["difference"]["high"] < 0:
+            points = f"{100 * result['difference']['value']:+.1f} points of accuracy"
+            yield f"- {result['change'].capitalize()}: {points}."
+
+
+def _out_of_scope_limit(metrics: Mapping[str, Any]) -> str:
+    if outside := metrics["out_of_scope"]:
+        coverage = f"{outside['coverage']['value']:.1%}"
+        return f"- It does not abstain on {coverage} of {outside['rows']:,} rows that belong to none of the classes."
+    limit = "- Rows that belong to none of the classes were not evaluated."
+    if unknown := metrics["unknown_classes"]:
+        limit += (
+            " As a stand-in, each class was left out of training in turn: confidence separates its rows from known "
+            "ones "
+            f"with an AUROC of {unknown['auroc']['value']:.2f}."
         )
-    lines += [
-        f"- The class {markdown_text(one['class'])} was never tested."
-        for one in metrics["per_class"]
-        if one["rows"] == 0
-    ]
-    lines += [
-        f"- Surely worse where {one['column'].replace('_', ' ')} is {markdown_text(str(one['value']))}: {one['accuracy']['value']:.1%} right."
-        for one in metrics["slices"]
-        if one["worse"]
-    ]
-    changes = (metrics["robustness"] or {}).get("changes", [])
-    lines += [
-        f"- {one['change'].capitalize()}: {100 * one['difference']['value']:+.1f} points of accuracy."
-        for one in changes
-        if one["difference"]["high"] < 0
-    ]
-    return lines
+    return limit
 
 
 def _yaml(header: dict[str, Any]) -> list[str]:

@@ -1,6 +1,6 @@
-"""reports/gates.html: every stage's expectations, what was observed last, and since when each passes or fails.
+"""reports/gates.html: each stage's expectations, their last results, and since when they pass or fail.
 
-Written after each gate, so by every command that runs a stage; complete without a network.
+The page is written after each gate, by every command that runs a stage. It needs no network.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from seedling.gates.history import GateRecord, gate_history
 from seedling.report.pages import environment
 
 PAGE = Path("reports", "gates.html")
-SHOWN_RESULTS = 30
-SHOWN_FAILURES = 50
+MAX_RESULTS = 30
+MAX_FAILURES = 50
 
 
 @dataclass(frozen=True)
@@ -38,12 +38,12 @@ class ExpectationHistory:
 
     @property
     def observed(self) -> str:
-        """What the last evaluation observed."""
+        """The observed value of the last evaluation."""
         return self.results[-1][2]
 
     @property
     def since(self) -> str:
-        """Time of the first evaluation of the unbroken row that ends with the last one."""
+        """Time since which all evaluations had the same result as the last one."""
         first = self.results[-1][0]
         for time, passed, _ in reversed(self.results):
             if passed != self.passed:
@@ -53,13 +53,13 @@ class ExpectationHistory:
 
     @property
     def recent(self) -> list[tuple[str, bool, str]]:
-        """The newest results that a page has room for."""
-        return self.results[-SHOWN_RESULTS:]
+        """The newest MAX_RESULTS results."""
+        return self.results[-MAX_RESULTS:]
 
 
 @dataclass(frozen=True)
 class StageHistory:
-    """One stage's gate: its expectations as they were asked last, and how often it was evaluated."""
+    """The gate of one stage: its current expectations, and the number of evaluations."""
 
     stage: str
     last: GateRecord
@@ -68,7 +68,7 @@ class StageHistory:
 
 
 def write_gates_page(workspace: Path) -> Path:
-    """Writes the page from the gates' history; gives its path."""
+    """Writes the page from the history of the gates; returns its path."""
     records = gate_history(workspace)
     stages = stage_histories(records)
     failing = [(stage.stage, expectation) for stage in stages for expectation in stage.expectations]
@@ -80,20 +80,22 @@ def write_gates_page(workspace: Path) -> Path:
             stages=stages,
             expectations=sum(len(stage.expectations) for stage in stages),
             failing=[(stage, expectation) for stage, expectation in failing if not expectation.passed],
-            failures=[record for record in reversed(records) if not record.passed][:SHOWN_FAILURES],
+            failures=[record for record in reversed(records) if not record.passed][:MAX_FAILURES],
             updated=max((record.time for record in records), default=None),
         )
     )
     path = workspace / PAGE
     path.parent.mkdir(parents=True, exist_ok=True)
-    replacement = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")  # two stages may end together
+    replacement = path.with_name(
+        f".{path.name}.{os.getpid()}.{threading.get_ident()}"
+    )  # two stages may end at the same time
     replacement.write_text(page, encoding="utf-8")
     replacement.replace(path)
     return path
 
 
 def stage_histories(records: Sequence[GateRecord]) -> list[StageHistory]:
-    """The gates by stage, in the order in which stages were last evaluated first."""
+    """The gates by stage, in the order of their first evaluations."""
     by_stage: dict[str, list[GateRecord]] = {}
     for record in records:
         by_stage.setdefault(record.stage, []).append(record)
@@ -105,7 +107,7 @@ def stage_histories(records: Sequence[GateRecord]) -> list[StageHistory]:
 
 
 def _expectations(evaluations: Sequence[GateRecord]) -> list[ExpectationHistory]:
-    """The expectations of the last evaluation with all their results; those that were taken out are left out."""
+    """The expectations of the last evaluation with all their results; removed expectations are left out."""
     results: dict[str, list[tuple[str, bool, str]]] = {}
     for record in evaluations:
         for check in record.checks:
@@ -123,7 +125,7 @@ def _expectations(evaluations: Sequence[GateRecord]) -> list[ExpectationHistory]
 
 
 def _key(check: Mapping[str, Any]) -> str:
-    """An expectation keeps its history while its name and arguments stay; the severity may change."""
+    """Identifies an expectation by its name and arguments; the severity may change."""
     return json.dumps([check["expectation"], check["arguments"]], sort_keys=True, default=str)
 
 

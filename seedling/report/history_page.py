@@ -1,4 +1,4 @@
-"""reports/history.html: the workspace's runs over time, as charts and as a table; written at the end of each run."""
+"""reports/history.html: the runs of the workspace over time, as charts and a table. Written after each run."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from seedling.report import trend_charts
 from seedling.report.pages import environment
 
 PAGE = Path("reports", "history.html")
-SHOWN_RUNS = 200
-SHOWN_FAILURES = 20
+MAX_RUNS = 200
+MAX_FAILURES = 20
 
 
 def write_history_page(workspace: Path) -> Path:
-    """Writes the page from the runs' records and the gates' history; gives its path."""
+    """Writes the page from the records of runs and the history of gates; returns its path."""
     points = run_points(workspace)
     page = (
         environment("history.html.jinja")
         .get_template("history.html.jinja")
         .render(
             name=workspace.resolve().name,
-            points=points[-SHOWN_RUNS:][::-1],
+            points=points[-MAX_RUNS:][::-1],
             runs=len(points),
             last=points[-1] if points else None,
             new_test_rows=new_test_rows(points),
@@ -39,7 +39,7 @@ def write_history_page(workspace: Path) -> Path:
                 if chart is not None
             ],
             most_runs=trend_charts.MAX_RUNS_IN_CHART,
-            failures=[record for record in reversed(gate_history(workspace)) if not record.passed][:SHOWN_FAILURES],
+            failures=[record for record in reversed(gate_history(workspace)) if not record.passed][:MAX_FAILURES],
         )
     )
     path = workspace / PAGE

@@ -1,4 +1,4 @@
-"""Names of strangers (classes, licenses, origins) as Markdown shows them: text, and nothing that acts."""
+"""Escapes untrusted names (classes, licenses, origins) for Markdown, so that they are only text."""
 
 from __future__ import annotations
 
@@ -7,14 +7,17 @@ import re
 from seedling.terminal.printable import printable
 
 SPECIAL = re.compile(r"[\\`*\[\]<>&|~!$]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])|:(?=//)|(?<=www)\.|(?<=mailto):|@")
-AT_THE_START = re.compile(r"[#+=:-]|\d+(?=[.)])")  # headings, lists, rules
+SPECIAL_AT_START = re.compile(r"[#+=:-]|\d+(?=[.)])")  # headings, lists, rules
 
 
 def markdown_text(text: str) -> str:
-    """The text with what Markdown or HTML would act on as character references: no link, image, tag, table or heading; on one line."""
+    """The text on one line, with the special characters of Markdown and HTML as character references.
+
+    It cannot become a link, image, tag, table or heading.
+    """
     line = " ".join(printable(str(text), keep="\n\t").split())
     escaped = SPECIAL.sub(lambda match: f"&#{ord(match[0])};", line)
-    start = AT_THE_START.match(escaped)
+    start = SPECIAL_AT_START.match(escaped)
     if start is None or escaped.startswith("&#"):
         return escaped
     if start[0].isdigit():

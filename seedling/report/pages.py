@@ -1,4 +1,4 @@
-"""What the pages have in common: templates, filters, and a row as it is shown on a page."""
+"""Shared parts of the pages: templates, filters, and previews of rows."""
 
 from __future__ import annotations
 
@@ -16,44 +16,68 @@ from seedling.media import images
 from seedling.media.personal_data import as_shown
 
 SHARED = ("style.css", "marks.jinja", "families.jinja", "screening.jinja", "report.js")
-LONGEST = 160  # characters of a text that are shown
-PARTS = re.compile(r"[^_\-/ ]{1,12}[_\-/]*|[_\-/ ]+")  # of a name, between which a line may end
+MAX_TEXT_CHARACTERS = 160
+NAME_PARTS = re.compile(r"[^_\-/ ]{1,12}[_\-/]*|[_\-/ ]+")  # a line may break between them
 
 
 def environment(*templates: str) -> jinja2.Environment:
-    """Jinja with these templates of this folder and what they share; all that is put into them is escaped."""
-    known = {
+    """A Jinja environment with these templates and the shared ones. All values are escaped."""
+    sources = {
         name: files("seedling.report").joinpath(name).read_text(encoding="utf-8") for name in (*templates, *SHARED)
     }
-    made = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, loader=jinja2.DictLoader(known))
-    made.filters["percent"] = lambda share: f"{100 * share:.1f}\u00a0%"
-    made.filters["whole_percent"] = lambda share: f"{100 * share:.0f}\u00a0%"
-    made.filters["thousands"] = lambda number: f"{number:,}".replace(",", "\u202f")
-    made.filters["points"] = lambda share: f"{100 * share:+.1f}"
-    made.filters["name"] = breakable
-    made.filters["words"] = lambda name: str(name).replace("_", " ")
-    return made
+    loader = jinja2.DictLoader(sources)
+    jinja = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, loader=loader)
+    jinja.filters["percent"] = percent
+    jinja.filters["whole_percent"] = whole_percent
+    jinja.filters["thousands"] = thousands
+    jinja.filters["points"] = points
+    jinja.filters["name"] = breakable
+    jinja.filters["words"] = lambda name: str(name).replace("_", " ")
+    return jinja
+
+
+def percent(share: float) -> str:
+    """0.1234 → 12.3 %, with a space that does not break."""
+    return f"{100 * share:.1f}\u00a0%"
+
+
+def whole_percent(share: float) -> str:
+    """0.1234 → 12 %, with a space that does not break."""
+    return f"{100 * share:.0f}\u00a0%"
+
+
+def thousands(number: float) -> str:
+    """12345 → 12 345, with a narrow space that does not break."""
+    return f"{number:,}".replace(",", "\u202f")
+
+
+def points(share: float) -> str:
+    """0.0123 → +1.2: percentage points with their sign."""
+    return f"{100 * share:+.1f}"
 
 
 def breakable(name: object) -> Markup:
-    """A class's name, which may be long and without a blank, with places where a line may end."""
-    return Markup("<wbr>").join(escape(one) for one in PARTS.findall(str(name)))
+    """A name with places where a line may break, as it may be long and without a blank."""
+    return Markup("<wbr>").join(escape(part) for part in NAME_PARTS.findall(str(name)))
 
 
 def vote(model: Mapping[str, Any]) -> str:
-    """Who answers, from model.json; a learner that votes under several recipes or losses is named once, with their number."""
+    """The learners of the model, from model.json. A learner with several votes is named once, with their number."""
     counts = Counter(member["learner"].replace("_", " ") for member in model["members"])
-    names = [name if many == 1 else f"{many} × {name}" for name, many in counts.items()]
+    names = [name if count == 1 else f"{count} × {name}" for name, count in counts.items()]
     if len(model["members"]) == 1:
         return names[0]
     return "a vote of " + (names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}")
 
 
-def shown(payload: bytes | str, side: int = 96) -> dict[str, str]:
-    """An image as a data address, no larger than `side` pixels; a text, cut, with personal data masked unless it is to be shown."""
+def preview(payload: bytes | str, side: int = 96) -> dict[str, str]:
+    """An image as a data URL, at most `side` pixels wide and high; a text, shortened, with personal data masked.
+
+    Personal data is shown if reports.show_personal_data is set.
+    """
     if isinstance(payload, str):
         text = as_shown(payload)
-        return {"text": text if len(text) <= LONGEST else text[: LONGEST - 3] + "…"}
+        return {"text": text if len(text) <= MAX_TEXT_CHARACTERS else text[: MAX_TEXT_CHARACTERS - 3] + "…"}
     try:
         pixels = images.decode(payload)
     except images.Undecodable as error:

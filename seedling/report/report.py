@@ -1,5 +1,7 @@
-"""reports/report.html: one self-contained page that a person likes to read. A view of what the stages wrote; made
-again after every run, so it may also say what changed since the run before, and how long each stage took.
+"""reports/report.html: one self-contained page about the model, its data and how it was made.
+
+The page is derived from the outputs of all stages. It is rewritten after each run, as it also shows what changed since
+the previous run and how long each stage took.
 """
 
 from __future__ import annotations
@@ -21,120 +23,85 @@ from seedling.pipeline import row_stages
 from seedling.records.results import EVALUATION, read_evaluation
 from seedling.records.run_records import read_run_records
 from seedling.records.test_evaluations import read_test_evaluations
-from seedling.report import charts
+from seedling.report import charts, sentences
 from seedling.report.contact_sheet import STAGES, sheet
-from seedling.report.pages import environment, shown, vote
+from seedling.report.pages import environment, preview, vote
 from seedling.report.row_stories import examples, stories
 from seedling.stats.statistics import Estimate, confusion, wilson_of
 
-SAMPLES = 12
-MEASURES = (
+MAX_SAMPLES = 12
+MAX_CONFUSION_CLASSES = 20
+MAX_WORST = 8  # rows in tables of the worst classes or confusions
+MAX_WEAKEST_CLASSES = 3
+METRIC_MEANINGS = (
     ("accuracy", "share of rows that are right"),
-    ("balanced_accuracy", "the mean over classes of the share that is found: rare classes count as much"),
-    ("macro_f1", "the mean over classes of F1: found and not mistaken"),
-    ("top_3_accuracy", "share of rows whose class is among the three likeliest"),
-    ("steps_off", "how many places of the classes' order the answer is away"),
-    ("log_loss", "how surprised the model is by the truth; 0 is never"),
+    ("balanced_accuracy", "recall, averaged over classes: rare classes count as much as common ones"),
+    ("macro_f1", "F1 (precision and recall together), averaged over classes"),
+    ("top_3_accuracy", "share of rows whose class is among the three most probable ones"),
+    ("steps_off", "distance between predicted and true class in the order of the classes"),
+    ("log_loss", "-log of the probability of the true class, averaged over rows; 0 is best"),
     ("brier", "squared distance of the probabilities from the truth, 0 to 2"),
-    ("calibration_error", "how far confidence is from accuracy, without what chance adds"),
+    ("calibration_error", "difference between confidence and accuracy, without what chance adds"),
 )
-STEP_WORDS = {  # ingredients and losses of training, as the table of what each contributed has them
-    "augment": "changed copies of training rows",
-    "synthesize": "mixtures, pasted or translated images, filled templates",
-    "consistency": "the network says the same of a pool image however it is changed",
-    "mixin": "another dataset's rows under a head of their own",
-    "label_weighted": "labels that other folds doubt count less",
-    "label_weighted_twice": "labels that other folds doubt hardly count",
-    "balanced": "rare classes weigh as much as common ones",
-    "logit_adjusted": "rare classes are told from common ones by a margin",
+STEP_MEANINGS = {  # training data and losses, in the table of step contributions
+    "augment": "augmented rows",
+    "synthesize": "mixed, pasted or translated images, and filled templates",
+    "consistency": "the network's prediction of a pool image stays the same under augmentation",
+    "mixin": "rows of another dataset, with a separate output layer",
+    "label_weighted": "likely label errors have a lower weight",
+    "label_weighted_twice": "likely label errors have a much lower weight",
+    "balanced": "rare classes have the same weight as common ones",
+    "logit_adjusted": "rare classes are separated from common ones by a margin",
 }
 GLOSSARY = (
-    ("row", "one image or text with what is known of it"),
-    ("pool", "rows without a label, which the model may label itself (pseudo-labels) and learn from in later rounds"),
+    ("row", "one image or text with its metadata"),
+    ("pool", "rows without a label, which the model may pseudo-label and train on in later rounds"),
     (
         "test split",
-        "labeled rows that no stage but the last has read; where there is one, the number on top is of these",
+        "labeled rows that only the last stage reads; if there is one, the accuracy on top is measured on it",
     ),
-    ("cross-validation", "each labeled row is judged by a model that was trained without it"),
-    ("95 % interval", "of such intervals, each from other rows of the same kind, that share holds the truth"),
-    ("weak label", "given by a rule on where a row stands, such as a tag of its page, not by a person"),
-    ("mixup", "a mixture of two rows, with both labels in the same shares"),
-    (
-        "round",
-        "training once; later rounds learn from the pool's pseudo-labels too, and are rolled back where that made them worse",
-    ),
-    (
-        "log-loss",
-        "how surprised the model is by the truth: 0 where it was sure and right; being sure and wrong costs most",
-    ),
-    ("DeepFool", "a search for the smallest change of an image that turns the answer"),
-    ("gate", "checks of a stage's rows that must be met before the next stage may use them"),
-    (
-        "svm, boosted trees, logistic regression, network",
-        "learners; the model in use is one of them, or a vote of several",
-    ),
+    ("cross-validation", "each labeled row is predicted by a model that was trained without it"),
+    ("95 % interval", "if this were repeated on new rows, 95 % of such intervals would contain the true value"),
+    ("weak label", "given by a rule, such as a tag of the row's page, not by a person"),
+    ("mixup", "a weighted average of two rows and of their labels"),
+    ("round", "one training; later rounds also train on pseudo-labels, and are rolled back if the result is worse"),
+    ("log-loss", "0 if the model is certain and right, and largest if it is certain and wrong"),
+    ("DeepFool", "a search for the smallest change of an image that flips the prediction"),
+    ("quality gate", "checks of a stage's rows that must pass before the next stage may use them"),
+    ("svm, boosted trees, logistic regression, network", "learners; the model is one of them, or a vote of several"),
 )
-WORDS = {
-    "scrape": "brought in from data/ and from sites",
-    "validate": "checked, split and folded",
-    "augment": "children of training rows, label kept",
-    "synthesize": "new rows: mixtures, pasted or translated images, filled templates",
+STAGE_MEANINGS = {
+    "scrape": "collected from data/ and from sites",
+    "validate": "checked, and assigned to splits and folds",
+    "augment": "augmented training rows with the same label",
+    "synthesize": "new rows: mixed, pasted or translated images, filled templates",
     "pseudo_label": "pool rows labeled by the model",
 }
 
 
 def write_report(workspace: Path) -> Path:
-    """Writes the page from generations/, models/, reports/ and the runs' history; gives its path."""
+    """Writes the page from generations/, models/, reports/ and the records of runs; returns its path."""
     metrics = read_evaluation(workspace / "reports")
     if metrics is None:
         raise MissingGeneration(f"reports/{EVALUATION}", "evaluate")
-    generations, plots = workspace / "generations", workspace / "reports" / "plots"
-    runs, classes = read_run_records(workspace), read_manifest(generations / "validate")["classes"]
-    evaluations = read_test_evaluations(
-        workspace, metrics["test_digest"] or "", has_results=metrics["test"] is not None
-    )
-    sheets = {stage: sheet(generations, stage) for stage in STAGES}
-    screening = _notes(generations / "augment").get("screening")
+    classes = read_manifest(workspace / "generations" / "validate")["classes"]
+    runs = read_run_records(workspace)
     page = (
         environment("report.html.jinja")
         .get_template("report.html.jinja")
         .render(
             name=workspace.resolve().name,
-            subject=_subject(workspace, metrics["accepted_round"]),
             metrics=metrics,
-            mislabeled=_mislabeled(generations / "validate"),
-            unlearnt=_unlearnt(generations / "validate") if metrics["test"] else 0,
-            limits=limits_together(metrics["operating_points"]),
-            step_words=STEP_WORDS,
+            sentences=sentences,
             glossary=GLOSSARY,
-            headline=_headline(metrics),
-            evaluations=evaluations,
-            corrected=_corrected(metrics, len(evaluations.models)),
-            measures=MEASURES,
-            shown_where=[where for where in ("test", "cross_validation") if metrics[where]],
-            weakest=_weakest(metrics["per_class"]),
-            curve=charts.learning_curve(metrics["learning_curve"]),
-            abstaining=charts.abstaining(pd.read_csv(plots / "risk_coverage.csv")),
-            stages=_stages(generations, runs),
+            **_result_context(workspace, metrics),
+            **_rows_context(workspace / "generations", runs),
+            **_rounds_context(workspace, metrics),
             not_copied=count_not_copied(workspace),
-            samples=_samples(generations),
-            sheets=sheets,
-            made=bool(screening) or any(one["families"] for one in sheets.values()),
-            screening=screening,
-            class_shares=_notes(generations / "augment").get("class_shares"),
-            rules=read_manifest(generations / "scrape")["notes"].get("rules", []),
-            no_items=read_manifest(generations / "scrape")["notes"].get("no_items", {}),
-            paces=_paces(workspace / ".seedling" / "web"),
-            rounds=_rounds(workspace / "models", metrics),
-            audits=_audits(generations),
-            candidates=_candidates(workspace / "models" / "0", workspace / ".seedling" / "seconds" / "train@0.json"),
-            left_out=_left_out(workspace / "models" / "0"),
-            losses=charts.losses(read_losses(workspace / "models" / "0")),
+            crawl_rates=_crawl_rates(workspace / ".seedling" / "web"),
             confusion=_confusion(workspace / "reports" / "predictions.parquet", classes),
-            calibration=charts.calibration(pd.read_csv(plots / "calibration.csv").to_dict("records")),
             gates=_gates(workspace),
             change=_change(runs),
-            ablation=_ablation(workspace, metrics["accepted_round"]),
             stories=stories(workspace),
             examples=examples(workspace, classes),
         )
@@ -144,137 +111,198 @@ def write_report(workspace: Path) -> Path:
     return path
 
 
-def _paces(remembered: Path) -> list[dict[str, Any]]:
-    """How fast each source on the web was asked in its last visit, where it took long enough to be shown."""
-    found = []
-    for path in sorted(remembered.glob("*.pace.json")):
-        told = read_json(path)
-        chart = charts.pace(told["points"])
+def _result_context(workspace: Path, metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """The accuracy, its interpretation, and the limits of use."""
+    validated, plots = workspace / "generations" / "validate", workspace / "reports" / "plots"
+    evaluations = read_test_evaluations(
+        workspace, metrics["test_digest"] or "", has_results=metrics["test"] is not None
+    )
+    return {
+        "subject": _subject(workspace, metrics["accepted_round"]),
+        "headline": _headline(metrics),
+        "label_noise": _label_noise(validated),
+        "unlearned": _unlearned_rows(validated) if metrics["test"] else 0,
+        "operating_points": merge_thresholds(metrics["operating_points"]),
+        "evaluations": evaluations,
+        "corrected": _corrected(metrics, len(evaluations.models)),
+        "metric_meanings": METRIC_MEANINGS,
+        "splits": [split for split in ("test", "cross_validation") if metrics[split]],
+        "weakest": _weakest(metrics["per_class"]),
+        "learning_curve": charts.learning_curve(metrics["learning_curve"]),
+        "risk_coverage": charts.risk_coverage(pd.read_csv(plots / "risk_coverage.csv")),
+        "calibration": charts.calibration(pd.read_csv(plots / "calibration.csv").to_dict("records")),
+        "step_meanings": STEP_MEANINGS,
+        "ablation": _ablation(workspace, metrics["accepted_round"]),
+    }
+
+
+def _rows_context(generations: Path, runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The rows of each stage, samples, and the rows that were made."""
+    scrape_notes, augment_notes = read_manifest(generations / "scrape")["notes"], _notes(generations / "augment")
+    sheets = {stage: sheet(generations, stage) for stage in STAGES}
+    screening = augment_notes.get("screening")
+    return {
+        "stages": _stages(generations, runs),
+        "rules": scrape_notes.get("rules", []),
+        "no_items": scrape_notes.get("no_items", {}),
+        "samples": _samples(generations),
+        "sheets": sheets,
+        "screening": screening,
+        "class_shares": augment_notes.get("class_shares"),
+        "made": bool(screening) or any(contents["groups"] for contents in sheets.values()),
+    }
+
+
+def _rounds_context(workspace: Path, metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """The rounds, the audits of pseudo-labels, and the candidates of round 0."""
+    first_round = workspace / "models" / "0"
+    return {
+        "rounds": _rounds(workspace / "models", metrics),
+        "audits": _audits(workspace / "generations"),
+        "candidates": _candidates(first_round, workspace / ".seedling" / "seconds" / "train@0.json"),
+        "left_out": read_json(first_round / "candidates.json")["left_out"],
+        "losses": charts.losses(read_losses(first_round)),
+    }
+
+
+def _crawl_rates(folder: Path) -> list[dict[str, Any]]:
+    """The crawl rate of each web source in its last visit, if the visit was long enough for a chart."""
+    rates = []
+    for path in sorted(folder.glob("*.pace.json")):
+        record = read_json(path)
+        chart = charts.crawl_rate(record["points"])
         if chart is not None:
-            last = {one["host"]: one for one in told["points"]}
-            found.append({**told, "chart": chart, "hosts": list(last.values())})
-    return found
+            last = {point["host"]: point for point in record["points"]}
+            rates.append({**record, "chart": chart, "hosts": list(last.values())})
+    return rates
 
 
-def _ablation(workspace: Path, accepted: int) -> dict[str, Any] | None:
-    """What `seedling ablate` found; of an earlier model than the accepted one no more than that it did."""
+def _ablation(workspace: Path, accepted_round: int) -> dict[str, Any] | None:
+    """The results of `seedling ablate`; only {"earlier": True} if they are of another model than the accepted one."""
     path = workspace / "reports" / "ablation.json"
     if not path.is_file():
         return None
-    found: dict[str, Any] = read_json(path)
-    if found["model"] != digest(workspace / "models" / str(accepted)):
+    ablation: dict[str, Any] = read_json(path)
+    if ablation["model"] != digest(workspace / "models" / str(accepted_round)):
         return {"earlier": True}
-    return found if found["bars"] else None
+    return ablation if ablation["bars"] else None
 
 
-def _subject(workspace: Path, accepted: int) -> dict[str, Any]:
-    """What the model in use tells apart, and from which rows it learnt that. unchecked: labels that no person gave."""
+def _subject(workspace: Path, accepted_round: int) -> dict[str, Any]:
+    """What the model classifies, and its training rows. unchecked: number of labels that no person gave."""
     manifest = read_manifest(workspace / "generations" / "validate")
-    model = read_json(workspace / "models" / str(accepted) / "model.json")
-    rows = read_json(workspace / "models" / str(accepted) / "manifest.json")["rows"]
-    sources: dict[str, int] = {}
-    for one in manifest["counts"]:
-        if one["split"] == "train":
-            source = one["label_source"] or "human"
-            sources[source] = sources.get(source, 0) + one["rows"]
-    said = {
-        source: "by people"
-        if source == "human"
-        else f"by rules ({source[5:]})"
-        if source.startswith("weak:")
-        else f"by models ({source})"
-        for source in sources
-    }
+    model = read_json(workspace / "models" / str(accepted_round) / "model.json")
+    rows = read_json(workspace / "models" / str(accepted_round) / "manifest.json")["rows"]
+    labels_by_source: dict[str, int] = {}
+    for count in manifest["counts"]:
+        if count["split"] == "train":
+            source = count["label_source"] or "human"
+            labels_by_source[source] = labels_by_source.get(source, 0) + count["rows"]
     return {
         "modality": manifest["modality"],
         "classes": manifest["classes"],
-        "labeled": sum(sources.values()),
-        "unchecked": sum(many for source, many in sources.items() if source != "human"),
+        "labeled": sum(labels_by_source.values()),
+        "unchecked": sum(labels for source, labels in labels_by_source.items() if source != "human"),
         "sources": [
-            (said[source], many) for source, many in sorted(sources.items(), key=lambda one: one[0] != "human")
+            (_source_in_words(source), labels)
+            for source, labels in sorted(labels_by_source.items(), key=lambda item: item[0] != "human")
         ],
         "pseudo_labeled": rows["pseudo_labeled"],
         "learners": vote(model),
     }
 
 
-def _unlearnt(validated: Path) -> int:
-    """How many test rows were left out, as too few training rows, or none, are of their class."""
+def _source_in_words(label_source: str) -> str:
+    if label_source == "human":
+        return "by people"
+    return f"by rules ({label_source[5:]})" if label_source.startswith("weak:") else f"by models ({label_source})"
+
+
+def _unlearned_rows(validated: Path) -> int:
+    """Number of test rows that were rejected because their class has too few training rows, or none."""
     rejected = read_rejected(validated, ["split", "reason"])
-    return int(
-        ((rejected["split"] == "test") & rejected["reason"].isin(["class_not_in_training", "class_too_small"])).sum()
-    )
+    is_unlearned = rejected["reason"].isin(["class_not_in_training", "class_too_small"])
+    return int(((rejected["split"] == "test") & is_unlearned).sum())
 
 
-def _mislabeled(validated: Path) -> float:
-    """The share of labels that validate expects to be wrong; 0 where it could not judge, or repaired them."""
-    doubt = read_manifest(validated)["notes"].get("doubt") or {}
-    return doubt.get("expected", 0.0) / max(1, doubt.get("judged", 0)) if not doubt.get("repaired") else 0.0
+def _label_noise(validated: Path) -> float:
+    """Expected share of wrong labels; 0 if validate has no estimate, or repaired the labels."""
+    label_issues = read_manifest(validated)["notes"].get("doubt") or {}
+    if label_issues.get("repaired"):
+        return 0.0
+    return float(label_issues.get("expected", 0.0) / max(1, label_issues.get("judged", 0)))
 
 
-def limits_together(points: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The operating points, those of one limit together. allowed: the errors that it was chosen for, the fewest first."""
-    found: list[dict[str, Any]] = []
-    for one in points:
-        if found and found[-1]["threshold"] == one["threshold"]:
-            found[-1]["allowed"].append(one["max_error_rate"])
+def merge_thresholds(points: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The operating points, consecutive ones with the same threshold merged.
+
+    allowed: the maximum error rates that the threshold was chosen for, the lowest first.
+    """
+    merged: list[dict[str, Any]] = []
+    for point in points:
+        if merged and merged[-1]["threshold"] == point["threshold"]:
+            merged[-1]["allowed"].append(point["max_error_rate"])
         else:
-            found.append({**one, "allowed": [one["max_error_rate"]]})
-    return found
+            merged.append({**point, "allowed": [point["max_error_rate"]]})
+    return merged
 
 
 def _headline(metrics: Mapping[str, Any]) -> dict[str, Any]:
-    where = "test" if metrics["test"] else "cross_validation"
-    found = metrics[where] or {"rows": 0, "accuracy": {"value": None}}
-    return {"where": where, "rows": found["rows"], **found["accuracy"]}
+    split = "test" if metrics["test"] else "cross_validation"
+    estimates = metrics[split] or {"rows": 0, "accuracy": {"value": None}}
+    return {"where": split, "rows": estimates["rows"], **estimates["accuracy"]}
 
 
-def _corrected(metrics: Mapping[str, Any], looks: int) -> Estimate | None:
-    """The accuracy's interval after so many models were judged by one test split: each at its share of the errors that are allowed (Bonferroni)."""
-    if looks < 2 or not metrics["test"]:
+def _corrected(metrics: Mapping[str, Any], n_models: int) -> Estimate | None:
+    """The interval of the accuracy with Bonferroni's correction for the models evaluated on this test split.
+
+    Its level is 1 - (1 - confidence) / n_models.
+    """
+    if n_models < 2 or not metrics["test"]:
         return None
-    found = metrics["test"]
-    return wilson_of(found["accuracy"]["value"], found["effective_rows"], 1 - (1 - metrics["confidence"]) / looks)
+    test = metrics["test"]
+    return wilson_of(test["accuracy"]["value"], test["effective_rows"], 1 - (1 - metrics["confidence"]) / n_models)
 
 
 def _weakest(classes: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """The classes of which least is found, three at most, where anything is missed."""
-    missed = [one for one in classes if one["recall"] and one["recall"]["value"] < 1]
-    return sorted(missed, key=lambda one: (one["recall"]["value"], one["class"]))[:3]
+    """The classes with the lowest recall below 1, at most MAX_WEAKEST_CLASSES."""
+    imperfect = [result for result in classes if result["recall"] and result["recall"]["value"] < 1]
+    return sorted(imperfect, key=lambda result: (result["recall"]["value"], result["class"]))[:MAX_WEAKEST_CLASSES]
 
 
 def _stages(generations: Path, runs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Each generation: rows, reasons, what it does in words, and the seconds of the last run that worked on it."""
+    """Each generation: rows, reasons, meaning, and the seconds of the last run of its stage."""
     seconds: dict[str, float] = {}
     for run in runs:
-        seconds |= {one["stage"]: one["seconds"] for one in run["stages"] if one["how"] == "done"}
+        seconds |= {stage["stage"]: stage["seconds"] for stage in run["stages"] if stage["how"] == "done"}
     folders = [generations / name for name in row_stages()] + sorted((generations / "pseudo_label").glob("[0-9]*"))
-    found = []
+    results = []
     for folder in folders:
         manifest = read_manifest(folder)
         if manifest["notes"].get("skipped"):
             continue
         name = manifest["stage"]
-        found.append(
+        results.append(
             {
                 "name": name,
-                "words": WORDS[name.partition("@")[0]],
+                "words": STAGE_MEANINGS[name.partition("@")[0]],
                 "rows": manifest["rows"],
-                "reasons": sorted(manifest["reasons"].items(), key=lambda one: -one[1]),
+                "reasons": sorted(manifest["reasons"].items(), key=lambda item: -item[1]),
                 "notes": manifest["notes"],
                 "counts": _by_split(manifest["counts"]),
                 "seconds": seconds.get(name),
             }
         )
-    return found
+    return results
 
 
 def _by_split(counts: Sequence[Mapping[str, Any]]) -> dict[str, int]:
-    total: dict[str, int] = {}
-    for one in counts:
-        source = "" if one["label_source"] in {None, "human"} else f" ({one['label_source']})"
-        total[one["split"] + source] = total.get(one["split"] + source, 0) + one["rows"]
-    return total
+    """Rows by split and source of the label, such as `train (weak:tag)`."""
+    totals: dict[str, int] = {}
+    for count in counts:
+        source = "" if count["label_source"] in {None, "human"} else f" ({count['label_source']})"
+        totals[count["split"] + source] = totals.get(count["split"] + source, 0) + count["rows"]
+    return totals
 
 
 def _notes(folder: Path) -> dict[str, Any]:
@@ -283,7 +311,7 @@ def _notes(folder: Path) -> dict[str, Any]:
 
 
 def _samples(generations: Path) -> list[dict[str, Any]]:
-    """Some rows of each stage that holds any: a few of each label, by the ids' order, so the same each time."""
+    """A few rows of each label from each stage that has rows: those with the first ids, so always the same."""
     samples = []
     for name in ("scrape", "pseudo_label/1"):
         folder = generations / name
@@ -293,9 +321,10 @@ def _samples(generations: Path) -> list[dict[str, Any]]:
         if rows.empty:
             continue
         labeled = rows[rows["label"].notna()]
-        shown_rows = labeled if len(labeled) else rows
-        of_each = max(1, SAMPLES // max(1, shown_rows["label"].nunique()))
-        chosen = shown_rows.groupby("label", dropna=False).head(of_each).sort_values(["label", "id"]).head(SAMPLES)
+        candidates = labeled if len(labeled) else rows
+        per_label = max(1, MAX_SAMPLES // max(1, candidates["label"].nunique()))
+        chosen = candidates.groupby("label", dropna=False).head(per_label).sort_values(["label", "id"])
+        chosen = chosen.head(MAX_SAMPLES)
         source = [folder] if name != "pseudo_label/1" else [generations / "scrape"]
         content = dict(payloads(source, chosen["id"]))
         samples.append(
@@ -305,7 +334,7 @@ def _samples(generations: Path) -> list[dict[str, Any]]:
                     {
                         "label": row.label or "unlabeled",
                         "weak": str(row.label_source or "").startswith("weak"),
-                        **shown(content[row.id]),
+                        **preview(content[row.id]),
                     }
                     for row in chosen.itertuples()
                 ],
@@ -315,54 +344,53 @@ def _samples(generations: Path) -> list[dict[str, Any]]:
 
 
 def _rounds(models: Path, metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
-    found = []
-    for one in metrics["rounds"]:
-        manifest = read_json(models / str(one["round"]) / "manifest.json")
-        model = read_json(models / str(one["round"]) / "model.json")
+    rounds = []
+    for result in metrics["rounds"]:
+        manifest = read_json(models / str(result["round"]) / "manifest.json")
+        model = read_json(models / str(result["round"]) / "model.json")
         learners = ", ".join(member["learner"].replace("_", " ") for member in model["members"])
-        found.append({**one, "learners": learners, "pseudo_labeled": manifest["rows"]["pseudo_labeled"]})
-    return found
+        rounds.append({**result, "learners": learners, "pseudo_labeled": manifest["rows"]["pseudo_labeled"]})
+    return rounds
 
 
 def _audits(generations: Path) -> list[dict[str, Any]]:
-    """The audit of each round that labeled the pool, its least right classes first."""
-    found = []
+    """The audit of each round that labeled the pool, with its least reliable classes first."""
+    audits = []
     for folder in sorted((generations / "pseudo_label").glob("[0-9]*")):
         audit = read_manifest(folder)["notes"].get("audit")
         if audit:
-            known = [{"class": name, **one} for name, one in audit["classes"].items() if one["precision"]]
-            wrong = [one for one in known if one["precision"]["value"] < 1]
-            worst = sorted(wrong, key=lambda one: (one["precision"]["value"], one["class"]))[:8]
-            unjudged = sorted({*audit["classes"]} - {one["class"] for one in known})
-            found.append({**audit, "round": int(folder.name), "worst": worst, "unjudged": unjudged})
-    return found
+            predicted = [{"class": name, **result} for name, result in audit["classes"].items() if result["precision"]]
+            imperfect = [result for result in predicted if result["precision"]["value"] < 1]
+            worst = sorted(imperfect, key=lambda result: (result["precision"]["value"], result["class"]))[:MAX_WORST]
+            never_predicted = sorted({*audit["classes"]} - {result["class"] for result in predicted})
+            audits.append({**audit, "round": int(folder.name), "worst": worst, "never_predicted": never_predicted})
+    return audits
 
 
 def _candidates(model: Path, seconds: Path) -> list[dict[str, Any]]:
-    """The table of candidates, the best first, with the seconds that each took where this machine trained them."""
-    table = read_json(model / "candidates.json")["tried"]
-    took = read_json(seconds) if seconds.is_file() else {}
-    for one in table:
-        one["seconds"] = took.get("-".join([one["learner"], *one["recipe"], one["loss"]]))
-    return sorted(table, key=lambda one: (one["log_loss"] is None, one["log_loss"], not one["chosen"]))
-
-
-def _left_out(model: Path) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = read_json(model / "candidates.json")["left_out"]
-    return found
+    """The candidates, the best first, with the seconds of each if it was trained on this machine."""
+    candidates = read_json(model / "candidates.json")["tried"]
+    seconds_by_name = read_json(seconds) if seconds.is_file() else {}
+    for candidate in candidates:
+        name = "-".join([candidate["learner"], *candidate["recipe"], candidate["loss"]])
+        candidate["seconds"] = seconds_by_name.get(name)
+    return sorted(
+        candidates,
+        key=lambda candidate: (candidate["log_loss"] is None, candidate["log_loss"], not candidate["chosen"]),
+    )
 
 
 def _confusion(predictions: Path, classes: Sequence[str]) -> dict[str, Any]:
-    """The table as shares of each true class; left out where there are more classes than a page can show."""
+    """The confusion matrix and the most frequent confusions. counts: None if there are too many classes for a page."""
     frame = read_frame(predictions, columns=["label", "predicted"])
-    number = {label: place for place, label in enumerate(classes)}
-    truth = np.array([number[one] for one in frame["label"]], dtype=np.int64)
-    said = np.array([number[one] for one in frame["predicted"]], dtype=np.int64)
-    counts = confusion(said, truth, len(classes))
+    label_to_index = {label: index for index, label in enumerate(classes)}
+    truth = np.array([label_to_index[label] for label in frame["label"]], dtype=np.int64)
+    predicted = np.array([label_to_index[label] for label in frame["predicted"]], dtype=np.int64)
+    counts = confusion(predicted, truth, len(classes))
     pairs = [
         {
             "truth": classes[row],
-            "said": classes[column],
+            "predicted": classes[column],
             "rows": int(counts[row, column]),
             "cell": f"{row}-{column}",
         }
@@ -370,14 +398,14 @@ def _confusion(predictions: Path, classes: Sequence[str]) -> dict[str, Any]:
     ]
     return {
         "classes": list(classes),
-        "counts": counts.tolist() if len(classes) <= 20 else None,
+        "counts": counts.tolist() if len(classes) <= MAX_CONFUSION_CLASSES else None,
         "totals": counts.sum(axis=1).tolist(),
-        "worst": sorted(pairs, key=lambda one: (-one["rows"], one["truth"], one["said"]))[:8],
+        "worst": sorted(pairs, key=lambda pair: (-pair["rows"], pair["truth"], pair["predicted"]))[:MAX_WORST],
     }
 
 
 def _gates(workspace: Path) -> list[dict[str, Any]]:
-    found = []
+    gates = []
     for path in [
         *sorted(workspace.glob("generations/**/gate.json")),
         *sorted(workspace.glob("models/*/gate.json")),
@@ -386,19 +414,19 @@ def _gates(workspace: Path) -> list[dict[str, Any]]:
         name = "evaluate" if path.parent.name == "reports" else stage_of(path.parent)
         checks = read_checks(workspace, name, path.parent)
         if checks:
-            missed = [one for one in checks if not one["passed"]]
-            found.append({"stage": name, "checks": len(checks), "missed": missed})
-    return found
+            failed = [check for check in checks if not check["passed"]]
+            gates.append({"stage": name, "checks": len(checks), "failed": failed})
+    return gates
 
 
 def _change(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
-    """The last run against the one before: the accuracy, and the rows kept a stage where they differ."""
+    """The last run compared with the previous one: the accuracy, and the rows kept per stage where they differ."""
     with_metrics = [run for run in runs if run["metrics"]]
     if len(with_metrics) < 2:
         return None
     old, new = with_metrics[-2], with_metrics[-1]
-    where = "test" if new["metrics"]["test"] and old["metrics"]["test"] else "cross_validation"
-    if not (old["metrics"][where] and new["metrics"][where]):
+    split = "test" if new["metrics"]["test"] and old["metrics"]["test"] else "cross_validation"
+    if not (old["metrics"][split] and new["metrics"][split]):
         return None
     before, after = old["metrics"]["rows"], new["metrics"]["rows"]
     rows = [
@@ -407,8 +435,8 @@ def _change(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
     ]
     return {
         "against": old["name"],
-        "before": old["metrics"][where]["accuracy"],
-        "after": new["metrics"][where]["accuracy"],
+        "before": old["metrics"][split]["accuracy"],
+        "after": new["metrics"][split]["accuracy"],
         "same_test": old["metrics"]["test_digest"] == new["metrics"]["test_digest"],
-        "rows": [one for one in rows if one["before"] != one["after"]],
+        "rows": [stage for stage in rows if stage["before"] != stage["after"]],
     }

@@ -1,4 +1,4 @@
-"""What the report can tell of any row: where it came from, what became of it, and examples of each kind of mistake."""
+"""Row histories for the report: the facts about each row, and example rows per cell of the confusion matrix."""
 
 from __future__ import annotations
 
@@ -12,100 +12,113 @@ import pandas as pd
 from seedling.dataset.generation import MANIFEST, columns_of, payloads, read, read_manifest, read_rejected
 from seedling.files.reading import read_frame
 from seedling.media.personal_data import as_shown
-from seedling.report.pages import shown
+from seedling.report.pages import preview
 
-MOST_ROWS = 6_000  # on the page; `seedling why` knows them all
-MOST_EXAMPLES = 240
-OF_A_CELL = 8
-SIDE = 72  # pixels of an example
-FROM_VALIDATE = ("p_label_error", "suggested_label", "original_label", "text")
-LONGEST = 120  # characters of a text
-RECORD = ("id", "origin", "split", "fold", "label", "label_source", "parent_ids", "group")
+MAX_ROWS = 6_000  # on the page; `seedling why` finds all rows
+MAX_EXAMPLES = 240
+MAX_EXAMPLES_PER_CELL = 8
+SIDE_PIXELS = 72
+MAX_TEXT_CHARACTERS = 120
+COLUMNS = ("id", "origin", "split", "fold", "label", "label_source", "parent_ids", "group")
+VALIDATE_COLUMNS = ("p_label_error", "suggested_label", "original_label", "text")
+KEY_OF_COLUMN = {
+    "origin": "o",
+    "split": "s",
+    "label": "l",
+    "label_source": "b",
+    "suggested_label": "u",
+    "original_label": "v",
+}
 
 
 def stories(workspace: Path) -> dict[str, Any]:
-    """{"rows": id → what is known of it, "left_out": how many rows are not among them}; those that were judged come first, then by stage.
+    """{"rows": facts by row id, "left_out": number of rows that are not included}.
 
-    Of a row: o origin, s split, f fold, l label, b by whom, g group, p parents, c the stage that brought it, r why it was
-    rejected and where, w the probability that its label is wrong, u the suggested one, v the label as it was given, k round → pseudo-label,
-    a the answer, y the answer's confidence, t its text, cut, x copies of it: origin and why each was rejected.
+    Rows with a prediction come first, then the others by stage. Keys of a row: o origin, s split, f fold, l label,
+    b label source, g group, p parent ids, c stage that brought the row, r reason and stage of its rejection,
+    w probability of a label error, u suggested label, v original label, k pseudo-label by round, a predicted label,
+    y confidence, t shortened text, x copies: origin and reason of the rejection of each.
     """
-    root, found = workspace / "generations", dict[str, dict[str, Any]]()
+    root, rows = workspace / "generations", dict[str, dict[str, Any]]()
     predictions = read_frame(workspace / "reports" / "predictions.parquet")
-    judged = set(predictions["id"])
-    folders = [root / one for one in ("validate", "augment", "synthesize")]
-    every = sum(read_manifest(one)["rows"]["in"] for one in folders if (one / MANIFEST).is_file())
+    predicted_ids = set(predictions["id"])
+    folders = [
+        folder for stage in ("validate", "augment", "synthesize") if ((folder := root / stage) / MANIFEST).is_file()
+    ]
+    total = sum(read_manifest(folder)["rows"]["in"] for folder in folders)
     for folder in folders:
-        for one in _told(folder, judged) if (folder / MANIFEST).is_file() else ():
-            if len(found) >= MOST_ROWS:
+        for facts in _read_facts(folder, predicted_ids):
+            if len(rows) >= MAX_ROWS:
                 break
-            row = one.pop("id")
-            if found.setdefault(row, one) is not one and "o" in one:  # a copy, rejected as one
-                found[row].setdefault("x", []).append([one["o"], one.get("r", "")])
+            row_id = facts.pop("id")
+            if rows.setdefault(row_id, facts) is not facts and "o" in facts:  # a rejected copy
+                rows[row_id].setdefault("x", []).append([facts["o"], facts.get("r", "")])
     for folder in sorted((root / "pseudo_label").glob("[0-9]*")):
         labels = read(folder, ["id", "label", "weight"])
-        for row, label in zip(labels["id"], labels["label"], strict=True):
-            if row in found:
-                found[row].setdefault("k", {})[folder.name] = label
-    for row, said, shares in zip(
+        for row_id, label in zip(labels["id"], labels["label"], strict=True):
+            if row_id in rows:
+                rows[row_id].setdefault("k", {})[folder.name] = label
+    for row_id, predicted, probabilities in zip(
         predictions["id"], predictions["predicted"], predictions["probabilities"], strict=True
     ):
-        if row in found:
-            found[row] |= {"a": said, "y": round(float(np.max(shares)), 3)}
-    return {"rows": found, "left_out": every - len(found) if len(found) >= MOST_ROWS else 0}
+        if row_id in rows:
+            rows[row_id] |= {"a": predicted, "y": round(float(np.max(probabilities)), 3)}
+    return {"rows": rows, "left_out": total - len(rows) if len(rows) >= MAX_ROWS else 0}
 
 
-def _told(folder: Path, first: set[str]) -> Iterator[dict[str, Any]]:
-    there = columns_of(folder)
-    wanted = [one for one in (*RECORD, *FROM_VALIDATE) if one in there]
-    kept = read(folder, wanted)
+def _read_facts(folder: Path, first: set[str]) -> Iterator[dict[str, Any]]:
+    """The facts about the rows of a stage, kept rows before rejected ones, those with an id in `first` first."""
+    available = columns_of(folder)
+    columns = [name for name in (*COLUMNS, *VALIDATE_COLUMNS) if name in available]
+    kept = read(folder, columns)
     kept = kept.assign(reason=None, first=~kept["id"].isin(first)).sort_values(["first", "id"], kind="stable")
-    rejected = read_rejected(folder).reindex(columns=[*wanted, "reason"])
-    letters = {
-        "origin": "o",
-        "split": "s",
-        "label": "l",
-        "label_source": "b",
-        "suggested_label": "u",
-        "original_label": "v",
-    }
-    for frame in (kept.head(MOST_ROWS), rejected.head(MOST_ROWS)):
+    rejected = read_rejected(folder).reindex(columns=[*columns, "reason"])
+    for frame in (kept.head(MAX_ROWS), rejected.head(MAX_ROWS)):
         for row in frame.to_dict("records"):
-            one: dict[str, Any] = {"id": row["id"], "c": folder.name}
-            one |= {letter: row[name] for name, letter in letters.items() if isinstance(row.get(name), str)}
-            if isinstance(row.get("text"), str):
-                text = as_shown(row["text"])
-                one["t"] = text if len(text) <= LONGEST else text[: LONGEST - 1] + "…"
-            if isinstance(row.get("fold"), int | float) and row["fold"] == row["fold"]:
-                one["f"] = int(row["fold"])
-            if isinstance(row.get("p_label_error"), float) and row["p_label_error"] == row["p_label_error"]:
-                one["w"] = round(row["p_label_error"], 3)
-            if row["parent_ids"] is not None and len(row["parent_ids"]):
-                one["p"] = list(row["parent_ids"])
-            if isinstance(row.get("group"), str) and row["group"] != row["id"]:
-                one["g"] = row["group"]
-            if isinstance(row["reason"], str):
-                one["r"] = f"{row['reason']} ({folder.name})"
-            yield one
+            yield _facts(row, folder.name)
+
+
+def _facts(row: Mapping[str, Any], stage: str) -> dict[str, Any]:
+    facts: dict[str, Any] = {"id": row["id"], "c": stage}
+    facts |= {key: row[name] for name, key in KEY_OF_COLUMN.items() if isinstance(row.get(name), str)}
+    if isinstance(row.get("text"), str):
+        text = as_shown(row["text"])
+        facts["t"] = text if len(text) <= MAX_TEXT_CHARACTERS else text[: MAX_TEXT_CHARACTERS - 1] + "…"
+    if isinstance(row.get("fold"), int | float) and row["fold"] == row["fold"]:
+        facts["f"] = int(row["fold"])
+    if isinstance(row.get("p_label_error"), float) and row["p_label_error"] == row["p_label_error"]:
+        facts["w"] = round(row["p_label_error"], 3)
+    if row["parent_ids"] is not None and len(row["parent_ids"]):
+        facts["p"] = list(row["parent_ids"])
+    if isinstance(row.get("group"), str) and row["group"] != row["id"]:
+        facts["g"] = row["group"]
+    if isinstance(row["reason"], str):
+        facts["r"] = f"{row['reason']} ({stage})"
+    return facts
 
 
 def examples(workspace: Path, classes: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
-    """By cell, `truth-said` in class numbers, some rows of the confusion table, the surest first, as they are shown; mistakes before what is
-    right, as many of each cell as there is room for.
+    """Previews of rows by cell of the confusion matrix, `truth-predicted` in class indices.
+
+    The most confident rows come first. Errors take precedence over right rows, which share the remaining places.
     """
     frame = read_frame(workspace / "reports" / "predictions.parquet")
-    number = {name: place for place, name in enumerate(classes)}
-    frame = frame.assign(confidence=[float(np.max(one)) for one in frame["probabilities"]])
+    label_to_index = {label: index for index, label in enumerate(classes)}
+    frame = frame.assign(confidence=[float(np.max(probabilities)) for probabilities in frame["probabilities"]])
     frame = frame.sort_values(["confidence", "id"], ascending=[False, True])
     wrong = frame[frame["label"] != frame["predicted"]]
     right = frame[frame["label"] == frame["predicted"]]
-    cells = wrong.groupby(["label", "predicted"], sort=False).head(OF_A_CELL).head(MOST_EXAMPLES)
-    room = max(0, MOST_EXAMPLES - len(cells)) // max(1, len(classes))
-    chosen = pd.concat([cells, right.groupby("label", sort=False).head(min(OF_A_CELL, room))])
+    cells = wrong.groupby(["label", "predicted"], sort=False).head(MAX_EXAMPLES_PER_CELL).head(MAX_EXAMPLES)
+    per_class = min(MAX_EXAMPLES_PER_CELL, max(0, MAX_EXAMPLES - len(cells)) // max(1, len(classes)))
+    chosen = pd.concat([cells, right.groupby("label", sort=False).head(per_class)])
     content: Mapping[str, bytes | str] = dict(payloads([workspace / "generations" / "scrape"], chosen["id"]))
-    found: dict[str, list[dict[str, Any]]] = {}
+    by_cell: dict[str, list[dict[str, Any]]] = {}
     for row in chosen.to_dict("records"):
-        cell = f"{number[row['label']]}-{number[row['predicted']]}"
-        told = {"id": row["id"], "sure": round(row["confidence"], 3), **shown(content[row["id"]], SIDE)}
-        found.setdefault(cell, []).append(told)
-    return found
+        cell = f"{label_to_index[row['label']]}-{label_to_index[row['predicted']]}"
+        example = {
+            "id": row["id"],
+            "confidence": round(row["confidence"], 3),
+            **preview(content[row["id"]], SIDE_PIXELS),
+        }
+        by_cell.setdefault(cell, []).append(example)
+    return by_cell

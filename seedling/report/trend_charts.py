@@ -11,31 +11,31 @@ from markupsafe import Markup
 
 from seedling.pipeline import stage_kinds
 from seedling.records.run_trend import RunPoint
-from seedling.report.charts import CONFIG, LEAF, LINE, SOFT, drawn
+from seedling.report.charts import CONFIG, LEAF, LINE, SOFT, draw
 
 MAX_RUNS_IN_CHART = 60
 MAX_AXIS_LABELS = 4
 CHART_WIDTH, CHART_HEIGHT = 330, 170
-# Readable on white and on black, and apart from each other for people who see colors differently (Okabe and Ito 2008).
+# Readable on white and on black, and distinguishable with color vision deficiency (Okabe and Ito 2008).
 STAGE_COLORS = ("#0072b2", "#56b4e9", "#009e73", "#8fc31f", "#e69f00", "#cc79a7", "#8c8c8c")
 PAPER_COLORS = {LEAF: "#1f7a4d", SOFT: "#5b6b63", LINE: "#dde5e0", "var(--paper)": "#ffffff"}
 
 
 def accuracy_chart(points: Sequence[RunPoint]) -> Markup | None:
-    """Accuracy with its interval, run by run; None where no run has any."""
+    """Accuracy with its interval per run; None if no run has one."""
     spec = _accuracy_spec(points)
-    return None if spec is None else drawn(_accuracy_in_words(points), spec, CHART_WIDTH, CHART_HEIGHT)
+    return None if spec is None else draw(_accuracy_in_words(points), spec, CHART_WIDTH, CHART_HEIGHT)
 
 
 def accuracy_image(points: Sequence[RunPoint]) -> str | None:
-    """The same as an SVG image in a data address with colors of its own, for pages that are not Seedling's."""
+    """The accuracy chart as an SVG image in a data URL with fixed colors, for pages outside Seedling."""
     import vl_convert
 
     spec = _accuracy_spec(points)
     if spec is None:
         return None
-    whole = {"width": 560, "height": 180, "description": _accuracy_in_words(points), "config": CONFIG, **spec}
-    text = json.dumps({**whole, "background": "#ffffff", "padding": 12})
+    full_spec = {"width": 560, "height": 180, "description": _accuracy_in_words(points), "config": CONFIG, **spec}
+    text = json.dumps({**full_spec, "background": "#ffffff", "padding": 12})
     for variable, color in PAPER_COLORS.items():
         text = text.replace(variable, color)
     svg: str = vl_convert.vegalite_to_svg(json.loads(text), vl_version="5.20")
@@ -43,9 +43,9 @@ def accuracy_image(points: Sequence[RunPoint]) -> str | None:
 
 
 def log_loss_chart(points: Sequence[RunPoint]) -> Markup | None:
-    """Log-loss with its interval, run by run; None where no run has any."""
-    shown = [point for point in _newest(points) if point.log_loss]
-    if not shown:
+    """Log-loss with its interval per run; None if no run has one."""
+    estimates = [point.log_loss for point in _newest(points) if point.log_loss]
+    if not estimates:
         return None
     values = [
         {"run": number, **{name: point.log_loss[name] for name in ("value", "low", "high")}}
@@ -53,22 +53,22 @@ def log_loss_chart(points: Sequence[RunPoint]) -> Markup | None:
         if point.log_loss
     ]
     spec = _interval_spec(values, points, "log-loss", ".2f", {"zero": False})
-    last = shown[-1].log_loss or {}
+    last = estimates[-1]
     words = f"Log-loss of {len(values)} runs; the last one {last['value']:.3f} [{last['low']:.3f}, {last['high']:.3f}]."
-    return drawn(words, spec, CHART_WIDTH, CHART_HEIGHT)
+    return draw(words, spec, CHART_WIDTH, CHART_HEIGHT)
 
 
 def rows_chart(points: Sequence[RunPoint]) -> Markup | None:
-    """Rows of the dataset, run by run; None where no record says."""
+    """Rows of the dataset per run; None if no run recorded them."""
     values = [{"run": number, "rows": point.rows} for number, point in _numbered(points) if point.rows is not None]
     if not values:
         return None
     words = f"Rows kept by validate in {len(values)} runs, from {values[0]['rows']:,} to {values[-1]['rows']:,}."
-    return drawn(words, _bars(values, points, "rows", "rows"), CHART_WIDTH, CHART_HEIGHT)
+    return draw(words, _bars(values, points, "rows", "rows"), CHART_WIDTH, CHART_HEIGHT)
 
 
 def label_issues_chart(points: Sequence[RunPoint]) -> Markup | None:
-    """Likely label errors, run by run; None where no record says."""
+    """Likely label errors per run; None if no run recorded them."""
     values = [
         {"run": number, "issues": point.label_issues}
         for number, point in _numbered(points)
@@ -77,11 +77,11 @@ def label_issues_chart(points: Sequence[RunPoint]) -> Markup | None:
     if not values:
         return None
     words = f"Likely label errors in {len(values)} runs; {values[-1]['issues']:,} in the last one."
-    return drawn(words, _bars(values, points, "issues", "likely label errors"), CHART_WIDTH, CHART_HEIGHT)
+    return draw(words, _bars(values, points, "issues", "likely label errors"), CHART_WIDTH, CHART_HEIGHT)
 
 
 def durations_chart(points: Sequence[RunPoint]) -> Markup | None:
-    """Seconds of each stage's work, stacked, run by run; None where nothing worked."""
+    """Seconds per stage, stacked, per run; None if no stage was run."""
     values = [
         {"run": number, "stage": kind.replace("_", "-"), "seconds": point.seconds[kind], "order": order}
         for number, point in _numbered(points)
@@ -108,8 +108,8 @@ def durations_chart(points: Sequence[RunPoint]) -> Markup | None:
             "order": {"field": "order"},
         },
     }
-    words = f"Seconds of the stages' work in {len(_newest(points))} runs; {last.total_seconds:.0f} in the last one."
-    return drawn(words, spec, CHART_WIDTH, CHART_HEIGHT)
+    words = f"Seconds per stage in {len(_newest(points))} runs; {last.total_seconds:.0f} in the last one."
+    return draw(words, spec, CHART_WIDTH, CHART_HEIGHT)
 
 
 def _accuracy_spec(points: Sequence[RunPoint]) -> dict[str, Any] | None:
@@ -126,8 +126,8 @@ def _accuracy_spec(points: Sequence[RunPoint]) -> dict[str, Any] | None:
 def _accuracy_in_words(points: Sequence[RunPoint]) -> str:
     last = [point.accuracy for point in points if point.accuracy][-1]
     return (
-        f"Accuracy of {len(_newest(points))} runs; the last one {100 * last['value']:.1f} %, "
-        f"between {100 * last['low']:.1f} % and {100 * last['high']:.1f} %."
+        f"Accuracy of {len(_newest(points))} runs; the last one {100 * last['value']:.1f} % "
+        f"[{100 * last['low']:.1f} %, {100 * last['high']:.1f} %]."
     )
 
 
@@ -169,7 +169,7 @@ def _bar_width(points: Sequence[RunPoint]) -> float:
 
 
 def _run_axis(points: Sequence[RunPoint]) -> dict[str, Any]:
-    """The runs at even distances, some of them with their day."""
+    """Axis of the runs at equal distances, some of them labeled with the date or time."""
     newest = _newest(points)
     step = max(1, -(-len(newest) // MAX_AXIS_LABELS))
     labeled = list(range(len(newest) - 1, -1, -step))[::-1]
@@ -180,7 +180,7 @@ def _run_axis(points: Sequence[RunPoint]) -> dict[str, Any]:
         "labelExpr": f"{json.dumps(days)}[datum.value]",
         "grid": False,
         "labelAngle": 0,
-        "title": f"runs of {newest[0].day[:10]}" if same_day else "runs, by their day",
+        "title": f"runs of {newest[0].day[:10]}" if same_day else "runs, by date",
     }
     scale = {"domain": [-0.6, len(newest) - 0.4], "nice": False, "zero": False}
     return {"field": "run", "type": "quantitative", "scale": scale, "axis": axis}

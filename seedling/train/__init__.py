@@ -24,7 +24,7 @@ from seedling.dataset.generation import MANIFEST, digest, payloads, read, read_m
 from seedling.dataset.training_rows import mixed_in_rows, training_rows
 from seedling.features.classical import FeatureMaker
 from seedling.features.encoder_handle import EncoderHandle
-from seedling.label_quality.label_weights import TRUSTED
+from seedling.label_quality.label_weights import LABEL_WEIGHTED_LOSSES
 from seedling.models.device import release_freed_memory
 from seedling.models.losses import balanced
 from seedling.models.model import single_threaded
@@ -214,7 +214,7 @@ def _analyses(
 def _label_weights(members: tuple[Candidate, ...], data: TrainingData) -> NDArray[np.float64]:
     """(n_fold_models, n_labeled): label weights if more than half of the members use them, else ones."""
     n_fold_models = len(data.rows.folds) + 1
-    loss_counts = Counter(member.loss for member in members if member.loss in TRUSTED)
+    loss_counts = Counter(member.loss for member in members if member.loss in LABEL_WEIGHTED_LOSSES)
     if 2 * loss_counts.total() <= len(members):
         return np.ones((n_fold_models, len(data.rows.labeled)))
     loss = loss_counts.most_common(1)[0][0]

@@ -12,7 +12,7 @@ from seedling.config.params import TrainParams, WorkspaceConfig
 from seedling.dataset.training_rows import INGREDIENTS, TrainingRows
 from seedling.errors import InputError
 from seedling.files.reading import read_json
-from seedling.label_quality.label_weights import TRUSTED
+from seedling.label_quality.label_weights import LABEL_WEIGHTED_LOSSES
 from seedling.models.losses import CONSISTENCY, MIXIN, NETWORK_LOSSES
 from seedling.train.cross_validation import TrainingData
 from seedling.train.tally import Candidate
@@ -97,7 +97,7 @@ def further_candidates(
     if params.losses is None:
         class_counts = rows.targets[rows.labeled].sum(axis=0)
         if len(rows.labeled) >= max(MIN_ROWS_TO_WEIGHT, MIN_ROWS_PER_CLASS * len(class_counts)):
-            losses += TRUSTED
+            losses += LABEL_WEIGHTED_LOSSES
         if class_counts.max() >= MIN_CLASS_RATIO * max(class_counts.min(), 1):
             losses += ["balanced", "logit_adjusted"]
         if config.effort == "thorough":

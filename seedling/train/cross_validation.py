@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from seedling.dataset.training_rows import TrainingRows
 from seedling.errors import Diverged
 from seedling.features.classical import Inputs
-from seedling.label_quality.label_weights import TRUSTED, trust_in_labels
+from seedling.label_quality.label_weights import LABEL_WEIGHTED_LOSSES, estimate_label_weights
 from seedling.models.device import release_freed_memory
 from seedling.models.losses import CONSISTENCY, Adjusted, balanced, class_shares
 from seedling.models.saving import Learner, make_learner
@@ -102,8 +102,10 @@ class TrainingData:
         of folds; half: the half of the pool that the model learns from.
         """
         started = perf_counter()
-        label_weights = self.label_weights(fold_index, candidate.loss) if candidate.loss in TRUSTED else None
-        chosen, targets, weights = self.rows.of_lineage(
+        label_weights = (
+            self.label_weights(fold_index, candidate.loss) if candidate.loss in LABEL_WEIGHTED_LOSSES else None
+        )
+        chosen, targets, weights = self.rows.for_fold_model(
             held_out_fold, fold_index, half, candidate.trained_on, label_weights
         )
         if candidate.loss == "balanced":
@@ -136,14 +138,14 @@ class TrainingData:
         """(n_labeled,), 0 to 1: each labeled row's label weight, from models that did not learn from the row.
 
         Rows of the fold that the fold model never sees keep 1. With "label_weighted_twice", the weights are squared and
-        then computed once more with models that were trained with the squared weights. loss: one of `TRUSTED`.
+        then computed once more with models that were trained with the squared weights. loss: one of `LABEL_WEIGHTED_LOSSES`.
         """
         if (fold_index, loss) not in self.label_weight_cache:
             twice = loss == "label_weighted_twice"
             training_weights = (
                 self.label_weights(fold_index, "label_weighted") ** 2 if twice else np.ones(len(self.rows.labeled))
             )
-            weights = trust_in_labels(self.rows, self.inputs, self.context, fold_index, training_weights)
+            weights = estimate_label_weights(self.rows, self.inputs, self.context, fold_index, training_weights)
             self.label_weight_cache[fold_index, loss] = weights**2 if twice else weights
         return self.label_weight_cache[fold_index, loss]
 
@@ -248,7 +250,7 @@ class ReseededFoldTask:
     def reseeded(self, seed: int) -> TrainingData:
         """The training data with this seed and with the pool cut into other halves."""
         context = self.data.context.of_model(seed=seed)
-        return replace(self.data, rows=self.data.rows.halved_anew(seed), context=context)
+        return replace(self.data, rows=self.data.rows.with_new_halves(seed), context=context)
 
     def __call__(self, task: tuple[int, int]) -> tuple[Floats, Floats]:
         """Return the logits of the fold's rows and of the validation rows. task: the seed and the fold index."""

@@ -1,4 +1,4 @@
-"""validate: rejects what cannot be used, finds duplicates and leaks, and assigns split and fold.
+"""validate: reject unusable rows, find duplicates and leaks, and assign splits and folds.
 
 python -m seedling.runner validate
 """
@@ -24,14 +24,14 @@ from seedling.errors import InputError
 from seedling.features.classical import FeatureMaker
 from seedling.models.saving import make_features
 from seedling.progress import Progress, silent
-from seedling.validate.checks import THUMBNAIL_SIDE, CheckedRow, look
+from seedling.validate.checks import THUMBNAIL_SIDE, CheckedRow, check_row
 from seedling.validate.duplicates import Clusters, equal_texts, near_duplicate_images, near_duplicate_texts
 from seedling.validate.fixed_camera import scenes, without_scenes
-from seedling.validate.label_checks import judge
+from seedling.validate.label_checks import check_labels
 from seedling.validate.quality_flags import quality
 from seedling.validate.splits import assign_folds, carve_test
 
-MEASURED = {
+METRIC_FIELDS = {
     "image": [
         pa.field("width", pa.int32()),
         pa.field("height", pa.int32()),
@@ -48,7 +48,7 @@ MEASURED = {
         pa.field("personal_data", pa.bool_()),
     ],
 }
-FOUND = [
+CHECK_FIELDS = [
     pa.field("nearest_labeled", pa.float32()),
     pa.field("quality", pa.list_(pa.string())),
     pa.field("p_label_error", pa.float32()),
@@ -56,265 +56,314 @@ FOUND = [
     pa.field("is_label_issue", pa.bool_()),
     pa.field("original_label", pa.string()),
 ]
-GROUPED = [pa.field("near_group", pa.string())]  # where sources say what belongs together
-ORDER = {"test": 0, "validation": 1, "train": 2, "pool": 3, "out_of_scope": 4, "mixin": 5}  # which copy of a row stays
+GROUP_FIELDS = [pa.field("near_group", pa.string())]  # only if sources define groups
+SPLIT_PRIORITY = {"test": 0, "validation": 1, "train": 2, "pool": 3, "out_of_scope": 4, "mixin": 5}
+"""Of copies in several splits, the one in the split with the smallest number is kept."""
+CHECK_BATCH_ROWS = 256
 
 
 def validate(
     params: ValidateParams,
-    facts: WorkspaceConfig,
+    config: WorkspaceConfig,
     *,
     collected: Path,
     output: Path,
     features: FeatureMaker | None = None,
     progress: Progress = silent,
 ) -> None:
-    """Writes `generations/validate`: the collected rows with label, split, fold and group, what was measured in them, and how
-    doubtful their labels are, without their images. features: not fitted yet, by which labels are judged; None: as without an encoder.
+    """Write `generations/validate`: the collected rows without images.
 
-    Raises InputError where fewer than two classes are left.
+    Each row has its label, split, fold and group, its quality metrics, and the probability of a label error.
+
+    features: computes the features for the label checks, not fitted yet; None: the features without an encoder.
+
+    Raises InputError if fewer than two classes are left.
     """
     rows_in = read_manifest(collected)["rows"]["kept"]
-    looked = _look_at_all(collected, params, facts, progress)
-    spellings = merge_spellings(looked) if params.merge_case else {}
-    grouped = any(one.row.group is not None for one in looked)
-    reject_copies(looked)
-    scene_rows = group_near_duplicates(looked, params, facts)
-    reject_leaks(looked)
-    classes = reject_small_classes(looked, params.min_class_rows)
-    carved = carve_test_rows(looked, params, facts.seed)
-    deal_folds(looked, params.folds, facts.seed)
-    usual = flag_quality(looked)
-    maker = features or make_features(None, None, facts)
-    doubt = judge(looked, classes, maker, collected, params, facts, progress)
-    extra = MEASURED[facts.modality] + FOUND + (GROUPED if grouped else [])
-    with GenerationWriter(output, stage="validate", modality=facts.modality, images=False, extra=extra) as writer:
-        for one in looked:
-            row = replace(one.row, extra=_found(one, extra))
-            if one.reason:
-                writer.reject(row, one.reason)
+    checked_rows = _check_rows(collected, params, config, progress)
+    spellings = merge_spellings(checked_rows) if params.merge_case else {}
+    has_groups = any(checked.row.group is not None for checked in checked_rows)
+    reject_copies(checked_rows)
+    scene_rows = group_near_duplicates(checked_rows, params, config)
+    reject_leaks(checked_rows)
+    classes = reject_small_classes(checked_rows, params.min_class_rows)
+    carved = carve_test_rows(checked_rows, params, config.seed)
+    deal_folds(checked_rows, params.folds, config.seed)
+    usual = flag_quality(checked_rows)
+    maker = features or make_features(None, None, config)
+    label_notes = check_labels(checked_rows, classes, maker, collected, params, config, progress)
+    extra = METRIC_FIELDS[config.modality] + CHECK_FIELDS + (GROUP_FIELDS if has_groups else [])
+    with GenerationWriter(output, stage="validate", modality=config.modality, images=False, extra=extra) as writer:
+        for checked in checked_rows:
+            row = replace(checked.row, extra=_extra_columns(checked, extra))
+            if checked.reason:
+                writer.reject(row, checked.reason)
             else:
                 writer.keep(row)
+        codes = Counter(code for checked in usable(checked_rows) for code in checked.quality_codes)
         writer.close(
             rows_in=rows_in,
             classes=classes,
             merged_spellings=spellings,
             carved_test_rows=carved,
-            quality=dict(sorted(Counter(code for one in usable(looked) for code in one.codes).items())),
+            quality=dict(sorted(codes.items())),
             usual_here=usual,
-            doubt=doubt,
+            doubt=label_notes,
             **({"fixed_camera": scene_rows} if scene_rows else {}),
         )
 
 
-def flag_quality(looked: list[CheckedRow]) -> dict[str, int]:
-    """Gives each usable row its quality codes; what is too common to be a defect, with the number of such rows."""
-    rows = [one for one in usable(looked) if one.row.split != "mixin"]  # what is odd among ours may be usual there
-    codes, usual = quality(pd.DataFrame([one.signals for one in rows]))
-    for one, found in zip(rows, codes, strict=True):
-        one.codes = found
+def flag_quality(checked_rows: list[CheckedRow]) -> dict[str, int]:
+    """Set the quality codes of each usable row.
+
+    Returns the codes that are too common to be defects, with their numbers of rows. Mixed-in rows are left out, because
+    what is unusual here may be usual in another dataset.
+    """
+    rows = [checked for checked in usable(checked_rows) if checked.row.split != "mixin"]
+    codes, usual = quality(pd.DataFrame([checked.signals for checked in rows]))
+    for checked, row_codes in zip(rows, codes, strict=True):
+        checked.quality_codes = row_codes
     return usual
 
 
-def _found(one: CheckedRow, extra: Sequence[pa.Field]) -> dict[str, Any]:
-    """The stage's own columns of a row; null where nothing was measured."""
-    known = {**one.signals, **one.doubt, "quality": one.codes, "original_label": one.given, "near_group": one.near}
-    return {field.name: known.get(field.name) for field in extra}
+def _extra_columns(checked: CheckedRow, extra: Sequence[pa.Field]) -> dict[str, Any]:
+    """The stage's own columns of a row; null if nothing was measured."""
+    values = {
+        **checked.signals,
+        **checked.label_issue,
+        "quality": checked.quality_codes,
+        "original_label": checked.original_label,
+        "near_group": checked.near_group,
+    }
+    return {field.name: values.get(field.name) for field in extra}
 
 
-def _look_at_all(
-    collected: Path, params: ValidateParams, facts: WorkspaceConfig, progress: Progress
+def _check_rows(
+    collected: Path, params: ValidateParams, config: WorkspaceConfig, progress: Progress
 ) -> list[CheckedRow]:
     rows = stream(collected)
-    check = partial(look, params=params, facts=facts)
+    check = partial(check_row, params=params, config=config)
     total = read_manifest(collected)["rows"]["kept"]
-    looked: list[CheckedRow] = []
+    checked_rows: list[CheckedRow] = []
     with ThreadPoolExecutor() as threads:
-        while block := list(islice(rows, 256)):
-            looked += threads.map(check, block)
-            progress("look at rows", len(looked), total)
-    return looked
+        while batch := list(islice(rows, CHECK_BATCH_ROWS)):
+            checked_rows += threads.map(check, batch)
+            progress("check rows", len(checked_rows), total)
+    return checked_rows
 
 
-def usable(looked: list[CheckedRow]) -> list[CheckedRow]:
-    """The rows that nothing speaks against so far."""
-    return [one for one in looked if one.reason is None]
+def usable(checked_rows: list[CheckedRow]) -> list[CheckedRow]:
+    """The rows that are not rejected so far."""
+    return [checked for checked in checked_rows if checked.reason is None]
 
 
-def merge_spellings(looked: list[CheckedRow]) -> dict[str, str]:
-    """Labels that differ in case alone become their commonest spelling; gives the spellings that were changed. Another dataset's labels are its own."""
-    looked = [one for one in looked if one.row.split != "mixin"]
-    counts = Counter(one.row.label for one in looked if one.row.label)
-    commonest: dict[str, str] = {}
-    for label in sorted(counts, key=lambda label: (-counts[label], label)):
-        commonest.setdefault(label.casefold(), label)
-    for one in looked:
-        if one.row.label:
-            one.row = replace(one.row, label=commonest[one.row.label.casefold()])
-    return {label: commonest[label.casefold()] for label in sorted(counts) if commonest[label.casefold()] != label}
+def merge_spellings(checked_rows: list[CheckedRow]) -> dict[str, str]:
+    """Give labels that differ only in case their most common spelling. Returns changed spelling → new spelling.
 
-
-def reject_copies(looked: list[CheckedRow]) -> None:
-    """Of exact copies one stays (test before training before pool); copies whose labels conflict all go."""
-    copies: dict[str, list[CheckedRow]] = defaultdict(list)
-    for one in usable(looked):
-        copies[one.row.id].append(one)
-    for same in copies.values():
-        ours = [one for one in same if one.row.split != "mixin"] or same
-        by_hand = [one for one in ours if one.row.label_source == "human"]
-        voters = by_hand or [one for one in ours if one.row.label]
-        if len({one.row.label for one in voters}) > 1:
-            for one in ours:
-                one.reason = "conflicting_labels" if one.row.label else None
-        left = sorted(usable(same), key=lambda one: (ORDER[one.row.split], one.row.label_source != "human"))
-        for one in left[1:]:
-            one.reason = "exact_duplicate"
-
-
-def group_near_duplicates(looked: list[CheckedRow], params: ValidateParams, facts: WorkspaceConfig) -> int:
-    """Gives each usable row its group: the smallest id among what its source says belongs together, or among its near-duplicates. Images of a
-    fixed camera are no near-duplicates of one another, unless params say so; gives how many there are.
-
-    Near-duplicates of one source group join it. Those that stand in several (a banner on every page) are a group of their own:
-    were they to join them, a few would chain a whole site into one group, which no split can cut.
+    The labels of mixed-in datasets are left as they are.
     """
-    _reject_mixed_in_copies(usable(looked), params, facts)
-    rows, named = [one for one in usable(looked) if one.row.split != "mixin"], defaultdict(set)
-    for one in looked:  # of a copy that goes the group stays with the row that is kept
-        if one.row.group is not None:
-            named[one.row.id].add(one.row.group)
-    sets = near_clusters(rows, params, facts)
-    of_scenes = (
-        scenes(rows, sets, params.near_duplicate_difference)
-        if facts.modality == "image" and params.fixed_camera == "auto"
+    rows = [checked for checked in checked_rows if checked.row.split != "mixin"]
+    counts = Counter(checked.row.label for checked in rows if checked.row.label)
+    most_common: dict[str, str] = {}
+    for label in sorted(counts, key=lambda label: (-counts[label], label)):
+        most_common.setdefault(label.casefold(), label)
+    for checked in rows:
+        if checked.row.label:
+            checked.row = replace(checked.row, label=most_common[checked.row.label.casefold()])
+    return {label: most_common[label.casefold()] for label in sorted(counts) if most_common[label.casefold()] != label}
+
+
+def reject_copies(checked_rows: list[CheckedRow]) -> None:
+    """Keep one of several exact copies, by `SPLIT_PRIORITY`; reject all copies if their labels conflict."""
+    copies_by_id: dict[str, list[CheckedRow]] = defaultdict(list)
+    for checked in usable(checked_rows):
+        copies_by_id[checked.row.id].append(checked)
+    for copies in copies_by_id.values():
+        candidates = [checked for checked in copies if checked.row.split != "mixin"] or copies
+        by_hand = [checked for checked in candidates if checked.row.label_source == "human"]
+        voters = by_hand or [checked for checked in candidates if checked.row.label]
+        if len({checked.row.label for checked in voters}) > 1:
+            for checked in candidates:
+                checked.reason = "conflicting_labels" if checked.row.label else None
+        remaining = sorted(usable(copies), key=_copy_priority)
+        for checked in remaining[1:]:
+            checked.reason = "exact_duplicate"
+
+
+def _copy_priority(checked: CheckedRow) -> tuple[int, bool]:
+    return SPLIT_PRIORITY[checked.row.split], checked.row.label_source != "human"
+
+
+def group_near_duplicates(checked_rows: list[CheckedRow], params: ValidateParams, config: WorkspaceConfig) -> int:
+    """Set the group of each usable row to the smallest id in its source group or set of near-duplicates.
+
+    Images of one fixed-camera scene do not count as near-duplicates of one another unless params say so. Returns the
+    number of such images.
+
+    Near-duplicates in one source group join it. Near-duplicates in several source groups (a banner on every page) form
+    their own group: if they joined all of them, a few would chain a whole site into one group that cannot be split.
+    """
+    _reject_mixed_in_copies(usable(checked_rows), params, config)
+    rows = [checked for checked in usable(checked_rows) if checked.row.split != "mixin"]
+    source_groups: dict[str, set[str]] = defaultdict(set)
+    for checked in checked_rows:  # the kept row also belongs to the groups of its rejected copies
+        if checked.row.group is not None:
+            source_groups[checked.row.id].add(checked.row.group)
+    near = near_clusters(rows, params, config)
+    scene_sets = (
+        scenes(rows, near, params.near_duplicate_difference)
+        if config.modality == "image" and params.fixed_camera == "auto"
         else []
     )
-    if of_scenes:
-        sets = without_scenes(len(rows), sets, of_scenes)
-    joined = Clusters(len(rows))
-    first_of: dict[str, int] = {}
-    for members in sets.members():
-        near = min(rows[number].row.id for number in members)
-        sources = {name for number in members for name in named[rows[number].row.id]}
-        for number in members:
-            one = rows[number]
-            one.near, one.sources, one.shared = near, frozenset(named[one.row.id]), len(sources) > 1
-            joined.join(members[0], number)
-        for source in sources if len(sources) == 1 else ():
-            joined.join(first_of.setdefault(source, members[0]), members[0])
-    for members in joined.members():
+    if scene_sets:
+        near = without_scenes(len(rows), near, scene_sets)
+    for members in _join_source_groups(rows, near, source_groups).members():
         group = min(rows[number].row.id for number in members)
         for number in members:
             rows[number].row = replace(rows[number].row, group=group)
-    return sum(len(members) for members in of_scenes)
+    return sum(len(members) for members in scene_sets)
 
 
-def near_clusters(rows: list[CheckedRow], params: ValidateParams, facts: WorkspaceConfig) -> Clusters:
-    """Which rows are near-duplicates of one another."""
-    if facts.modality == "text":
-        texts = [str(one.near_key) for one in rows]
-        sets = Clusters(len(rows), [one.row.label for one in rows])  # a word may be what tells classes apart
+def _join_source_groups(rows: list[CheckedRow], near: Clusters, source_groups: dict[str, set[str]]) -> Clusters:
+    """Join near-duplicates with the source group they share, and note the groups in the rows.
+
+    source_groups: row id → the groups that its sources define.
+    """
+    joined = Clusters(len(rows))
+    first_of_source: dict[str, int] = {}
+    for members in near.members():
+        near_group = min(rows[number].row.id for number in members)
+        sources = {source for number in members for source in source_groups[rows[number].row.id]}
+        for number in members:
+            checked = rows[number]
+            checked.near_group, checked.spans_sources = near_group, len(sources) > 1
+            checked.source_groups = frozenset(source_groups[checked.row.id])
+            joined.join(members[0], number)
+        for source in sources if len(sources) == 1 else ():
+            joined.join(first_of_source.setdefault(source, members[0]), members[0])
+    return joined
+
+
+def near_clusters(rows: list[CheckedRow], params: ValidateParams, config: WorkspaceConfig) -> Clusters:
+    """The sets of near-duplicate rows."""
+    clusters = Clusters(len(rows))
+    if config.modality == "text":
+        texts = [str(checked.near_key) for checked in rows]
+        # Near-duplicate texts with different labels stay apart: one word may tell the classes apart.
+        clusters = Clusters(len(rows), [checked.row.label for checked in rows])
         for pair in equal_texts(texts):
-            sets.join(*pair)
-        for pair in near_duplicate_texts(texts, params.near_duplicate_similarity, sets.settled):
-            sets.join(*pair)
-    elif params.fixed_camera is True:
-        sets = Clusters(len(rows))
-    else:
-        sets = Clusters(len(rows))
-        hashes = np.array([one.near_key for one in rows], dtype=np.uint64)
-        thumbnails = np.array([one.thumbnail for one in rows], dtype=np.uint8).reshape(len(rows), THUMBNAIL_SIDE**2 * 3)
+            clusters.join(*pair)
+        for pair in near_duplicate_texts(texts, params.near_duplicate_similarity, clusters.settled):
+            clusters.join(*pair)
+    elif params.fixed_camera is not True:
+        hashes = np.array([checked.near_key for checked in rows], dtype=np.uint64)
+        thumbnails = np.array([checked.thumbnail for checked in rows], dtype=np.uint8)
         for pair in near_duplicate_images(
-            hashes, thumbnails, bits=params.near_duplicate_bits, difference=params.near_duplicate_difference
+            hashes,
+            thumbnails.reshape(len(rows), THUMBNAIL_SIDE**2 * 3),
+            bits=params.near_duplicate_bits,
+            difference=params.near_duplicate_difference,
         ):
-            sets.join(*pair)
-    return sets
+            clusters.join(*pair)
+    return clusters
 
 
-def _reject_mixed_in_copies(rows: list[CheckedRow], params: ValidateParams, facts: WorkspaceConfig) -> None:
-    """Another dataset's rows that come near a labeled row of ours go: every fold's model would learn from them. The others are groups of their own,
-    so that they chain none of ours together.
+def _reject_mixed_in_copies(rows: list[CheckedRow], params: ValidateParams, config: WorkspaceConfig) -> None:
+    """Reject mixed-in rows that are near-duplicates of a labeled row, because every fold's model would learn from them.
+
+    The other mixed-in rows form groups of their own, so that they do not chain other rows together.
     """
-    mixed = [one for one in rows if one.row.split == "mixin"]
-    for members in near_clusters(rows, params, facts).members() if mixed else ():
-        ours = {rows[number].row.split for number in members} - {"mixin", "pool", "out_of_scope"}
-        for number in members if ours else ():
+    mixed_in = [checked for checked in rows if checked.row.split == "mixin"]
+    for members in near_clusters(rows, params, config).members() if mixed_in else ():
+        splits = {rows[number].row.split for number in members} - {"mixin", "pool", "out_of_scope"}
+        for number in members if splits else ():
             if rows[number].row.split == "mixin":
-                rows[number].reason = f"near_duplicate_of_{min(ours, key=ORDER.__getitem__)}"
-    for one in mixed:
-        one.near, one.sources, one.shared = one.row.id, frozenset(), False
-        one.row = replace(one.row, group=one.row.id)
+                rows[number].reason = f"near_duplicate_of_{min(splits, key=SPLIT_PRIORITY.__getitem__)}"
+    for checked in mixed_in:
+        checked.near_group, checked.source_groups, checked.spans_sources = checked.row.id, frozenset(), False
+        checked.row = replace(checked.row, group=checked.row.id)
 
 
-def reject_leaks(looked: list[CheckedRow]) -> None:
-    """Near-duplicates of a test row, and what its source says belongs to it, go from everywhere else, those of a validation row from what is left."""
-    for split in ("test", "validation"):
-        held_out = [one for one in usable(looked) if one.row.split == split]
-        near = {one.near for one in held_out}
-        sources = {name for one in held_out if not one.shared for name in one.sources}
-        for one in usable(looked):
-            if ORDER[one.row.split] <= ORDER[split]:
-                continue
-            if one.near in near:
-                one.reason = f"near_duplicate_of_{split}"
-            elif one.sources & sources:
-                one.reason = f"same_group_as_{split}"
+def reject_leaks(checked_rows: list[CheckedRow]) -> None:
+    """Reject rows of other splits that are near-duplicates or in the source group of a held-out row.
 
-
-def reject_small_classes(looked: list[CheckedRow], min_class_rows: int) -> list[str]:
-    """The classes, sorted; the rows of a class with too few training groups go, and held-out rows of no class.
-
-    Raises InputError where fewer than two classes are left.
+    The test split comes first, then the validation split.
     """
-    groups: dict[str, set[str | None]] = defaultdict(set)
-    for one in usable(looked):
-        if one.row.split == "train" and one.row.label:
-            groups[one.row.label].add(one.row.group)
-    classes = sorted(label for label, members in groups.items() if len(members) >= min_class_rows)
+    for split in ("test", "validation"):
+        held_out = [checked for checked in usable(checked_rows) if checked.row.split == split]
+        near_groups = {checked.near_group for checked in held_out}
+        sources = {source for checked in held_out if not checked.spans_sources for source in checked.source_groups}
+        for checked in usable(checked_rows):
+            if SPLIT_PRIORITY[checked.row.split] <= SPLIT_PRIORITY[split]:
+                continue
+            if checked.near_group in near_groups:
+                checked.reason = f"near_duplicate_of_{split}"
+            elif checked.source_groups & sources:
+                checked.reason = f"same_group_as_{split}"
+
+
+def reject_small_classes(checked_rows: list[CheckedRow], min_class_rows: int) -> list[str]:
+    """Reject the rows of classes with too few training groups, and held-out rows of other classes.
+
+    Returns the remaining classes, sorted. Raises InputError if fewer than two are left.
+    """
+    groups_by_label: dict[str, set[str | None]] = defaultdict(set)
+    for checked in usable(checked_rows):
+        if checked.row.split == "train" and checked.row.label:
+            groups_by_label[checked.row.label].add(checked.row.group)
+    classes = sorted(label for label, groups in groups_by_label.items() if len(groups) >= min_class_rows)
     if len(classes) < 2:
-        found = ", ".join(f"'{label}' ({len(members)})" for label, members in sorted(groups.items())) or "none"
+        counts = ", ".join(f"'{label}' ({len(groups)})" for label, groups in sorted(groups_by_label.items())) or "none"
         raise InputError(
-            f"At least two classes with {min_class_rows} different labeled rows each are needed; found: {found}. "
-            f"Of {len(looked)} rows {_why_rejected(looked)}. "
-            "Add labeled rows in data/ (labeled/<class>/, or the label column), or mend those."
+            f"At least two classes with {min_class_rows} different labeled rows each are required; found: {counts}. "
+            f"Of {len(checked_rows)} rows, {_rejection_summary(checked_rows)}. "
+            "Add labeled rows in data/ (labeled/<class>/, or the label column), or fix the rejected ones."
         )
-    known = set(classes)
-    for one in usable(looked):
-        if one.row.label and one.row.label not in known and one.row.split != "mixin":
-            one.reason = "class_too_small" if one.row.label in groups else "class_not_in_training"
+    known_classes = set(classes)
+    for checked in usable(checked_rows):
+        if checked.row.label and checked.row.label not in known_classes and checked.row.split != "mixin":
+            checked.reason = "class_too_small" if checked.row.label in groups_by_label else "class_not_in_training"
     return classes
 
 
-def _why_rejected(looked: list[CheckedRow]) -> str:
-    reasons = Counter(one.reason for one in looked if one.reason)
-    return ", ".join(f"{rows} are rejected as {reason}" for reason, rows in reasons.most_common()) or "none is rejected"
+def _rejection_summary(checked_rows: list[CheckedRow]) -> str:
+    reasons = Counter(checked.reason for checked in checked_rows if checked.reason)
+    return ", ".join(f"{rows} were rejected as {reason}" for reason, rows in reasons.most_common()) or "0 were rejected"
 
 
-def carve_test_rows(looked: list[CheckedRow], params: ValidateParams, seed: int) -> int:
-    """Where no test split is given, takes one from the labeled rows; gives how many. None where it would be too small."""
-    if params.test_share == 0 or any(one.row.split == "test" for one in usable(looked)):
+def carve_test_rows(checked_rows: list[CheckedRow], params: ValidateParams, seed: int) -> int:
+    """Move labeled rows to the test split if the data has no test split. Returns the number of moved rows.
+
+    Moves no row if the test split would have fewer than `min_test_rows`.
+    """
+    if params.test_share == 0 or any(checked.row.split == "test" for checked in usable(checked_rows)):
         return 0
-    labeled = [one for one in usable(looked) if one.row.split == "train" and one.row.label_source == "human"]
-    labels, groups = [str(one.row.label) for one in labeled], [str(one.row.group) for one in labeled]
-    by_source = {str(one.row.group) for one in labeled if one.near != one.row.group}
+    training = [checked for checked in usable(checked_rows) if checked.row.split == "train"]
+    labeled = [checked for checked in training if checked.row.label_source == "human"]
+    labels, groups = [str(checked.row.label) for checked in labeled], [str(checked.row.group) for checked in labeled]
+    by_source = {str(checked.row.group) for checked in labeled if checked.near_group != checked.row.group}
     chosen = carve_test(labels, groups, params.test_share, seed, max(2, params.min_class_rows), by_source)
-    carved = [one for one in labeled if one.row.group in chosen]
+    carved = [checked for checked in labeled if checked.row.group in chosen]
     if len(carved) < params.min_test_rows:
         return 0
-    for one in carved:
-        one.row = replace(one.row, split="test")
-    reject_leaks(looked)
+    for checked in carved:
+        checked.row = replace(checked.row, split="test")
+    reject_leaks(checked_rows)
     return len(carved)
 
 
-def deal_folds(looked: list[CheckedRow], folds: int, seed: int) -> None:
-    """Gives every labeled training row its fold; none to the only one of its class, which every model must see."""
-    labeled = [one for one in usable(looked) if one.row.split == "train"]
-    labels, groups = [str(one.row.label) for one in labeled], [str(one.row.group) for one in labeled]
-    fold_of = assign_folds(labels, groups, folds, seed)
-    of_class: dict[str, set[str]] = defaultdict(set)
+def deal_folds(checked_rows: list[CheckedRow], folds: int, seed: int) -> None:
+    """Set the fold of every labeled training row.
+
+    The only group of a class gets no fold, because every model must see it.
+    """
+    labeled = [checked for checked in usable(checked_rows) if checked.row.split == "train"]
+    labels, groups = [str(checked.row.label) for checked in labeled], [str(checked.row.group) for checked in labeled]
+    fold_by_group = assign_folds(labels, groups, folds, seed)
+    groups_by_label: dict[str, set[str]] = defaultdict(set)
     for label, group in zip(labels, groups, strict=True):
-        of_class[label].add(group)
-    for one in labeled:  # a group may hold several classes, and be all that there is of one of them
-        alone = len(of_class[str(one.row.label)]) == 1
-        one.row = replace(one.row, fold=None if alone else fold_of.get(str(one.row.group)))
+        groups_by_label[label].add(group)
+    for checked in labeled:  # a group with several classes may be the only group of one of them
+        is_only_group = len(groups_by_label[str(checked.row.label)]) == 1
+        fold = None if is_only_group else fold_by_group.get(str(checked.row.group))
+        checked.row = replace(checked.row, fold=fold)

@@ -1,4 +1,4 @@
-"""Labels and rows judged by the features that train will use: doubtful labels and what is done about them, rows far from all others."""
+"""Check labels and rows by the features that train uses: likely label errors and their repair, and outliers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from seedling.config.params import ValidateParams, WorkspaceConfig
 from seedling.dataset.generation import payloads
 from seedling.features.classical import FeatureMaker, Inputs
 from seedling.features.distances import distances
-from seedling.label_quality.label_issues import CannotJudge, Doubt, doubt
+from seedling.label_quality.label_issues import CannotEvaluateLabels, LabelIssues, find_label_issues
 from seedling.models.model import single_threaded
 from seedling.progress import Progress
 from seedling.stats.randomness import derived_seed
@@ -25,52 +25,60 @@ from seedling.stats.statistics import Ints
 from seedling.validate.checks import CheckedRow
 from seedling.validate.quality_flags import Limit, beyond
 
-POOL_ROWS = 10_000  # of the pool, drawn by their names, are looked at
-MINUTES = (5, 10, 30, 60, 120, 240)  # of a person's time for which the report says what they buy
-LEAST_A_CLASS = 5  # labeled rows in the mean: with fewer, wrong labels and weak models cannot be told apart
-TOO_MANY = 0.5  # share of a class's rows: beyond, a person must look before anything is changed
-FAR = Limit("distance", above=True, sure=np.inf, logarithmic=True)
+MAX_POOL_ROWS = 10_000  # pool rows that are checked, drawn at random by their ids
+REVIEW_MINUTES = (5, 10, 30, 60, 120, 240)  # review times for which the report states the share of wrong labels found
+MIN_ROWS_PER_CLASS = 5  # mean labeled rows: with fewer, wrong labels and weak models cannot be told apart
+MAX_ISSUE_SHARE = 0.5  # of a class's rows; above it, the class is not repaired automatically
+MAX_PAIRS = 8  # most common label pairs in the manifest
+MIN_LABEL_WEIGHT = 0.01  # of a label issue with the policy down-weight
+OUTLIER_LIMIT = Limit("distance", above=True, absolute=np.inf, logarithmic=True)
 
 
-def judge(
-    looked: list[CheckedRow],
+def check_labels(
+    checked_rows: list[CheckedRow],
     classes: list[str],
     maker: FeatureMaker,
     collected: Path,
     params: ValidateParams,
-    facts: WorkspaceConfig,
+    config: WorkspaceConfig,
     progress: Progress,
 ) -> dict[str, Any]:
-    """Writes what is found into the rows, carries out `label_issues`, and gives what there is to say of doubtful labels.
+    """Find outliers and label issues, note them in the rows, and apply the policy `label_issues`.
 
-    looked: split and dealt to folds.
+    checked_rows: with splits and folds. Returns the summary for the manifest's notes.
     """
     if params.label_issues == "ignore":
         return {"cannot_judge": "`validate.label_issues` is `ignore`"}
-    training = [one for one in looked if one.reason is None and one.row.split == "train" and one.row.label]
-    pool = [one for one in looked if one.reason is None and one.row.split == "pool"]
-    if len(pool) > POOL_ROWS:
-        name = {id(one): derived_seed(facts.seed, "judged pool", one.row.id) for one in pool}
-        pool = heapq.nsmallest(POOL_ROWS, pool, key=lambda one: (name[id(one)], one.row.id))
+    kept = [checked for checked in checked_rows if checked.reason is None]
+    training = [checked for checked in kept if checked.row.split == "train" and checked.row.label]
+    pool = [checked for checked in kept if checked.row.split == "pool"]
+    if len(pool) > MAX_POOL_ROWS:
+        order = {id(checked): derived_seed(config.seed, "judged pool", checked.row.id) for checked in pool}
+        pool = heapq.nsmallest(MAX_POOL_ROWS, pool, key=lambda checked: (order[id(checked)], checked.row.id))
     rows = [*training, *pool]
     progress("compute features", 0, None)
-    inputs = maker.of_rows([one.row.id for one in rows], partial(payloads, [collected]), fit=True, progress=progress)
-    progress("judge labels", 0, None)
+    ids = [checked.row.id for checked in rows]
+    inputs = maker.of_rows(ids, partial(payloads, [collected]), fit=True, progress=progress)
+    progress("check labels", 0, None)
     with single_threaded():
-        _judge_distances(rows, inputs, len(training))
-        return _judge_labels(training, inputs, classes, params)
+        _flag_outliers(rows, inputs, len(training))
+        return _check_training_labels(training, inputs, classes, params)
 
 
-def _judge_distances(rows: list[CheckedRow], inputs: Inputs, labeled: int) -> None:
-    groups = np.unique([str(one.row.group) for one in rows], return_inverse=True)[1]
+def _flag_outliers(rows: list[CheckedRow], inputs: Inputs, labeled: int) -> None:
+    """Set each row's distance to the nearest labeled row, and the code `outlier`.
+
+    labeled: number of labeled rows; they come first.
+    """
+    groups = np.unique([str(checked.row.group) for checked in rows], return_inverse=True)[1]
     if len(np.unique(groups)) < 3 or labeled == 0 or not _finite(inputs):
         return
-    own, nearest = distances(inputs.features, groups, labeled)
-    for one, value in zip(rows, nearest, strict=True):
-        one.signals = {**one.signals, "nearest_labeled": float(value)}
-    for one, out in zip(rows, beyond(own, FAR), strict=True):
-        if out:
-            one.codes.append("outlier")
+    to_nearest, to_labeled = distances(inputs.features, groups, labeled)
+    for checked, distance in zip(rows, to_labeled, strict=True):
+        checked.signals = {**checked.signals, "nearest_labeled": float(distance)}
+    for checked, is_outlier in zip(rows, beyond(to_nearest, OUTLIER_LIMIT), strict=True):
+        if is_outlier:
+            checked.quality_codes.append("outlier")
 
 
 def _finite(inputs: Inputs) -> bool:
@@ -78,107 +86,130 @@ def _finite(inputs: Inputs) -> bool:
     return bool(np.isfinite(np.asarray(values)).all())
 
 
-def _judge_labels(
+def _check_training_labels(
     training: list[CheckedRow], inputs: Inputs, classes: list[str], params: ValidateParams
 ) -> dict[str, Any]:
-    place = np.array([number for number, one in enumerate(training) if one.row.fold is not None], dtype=np.intp)
-    judged = [training[number] for number in place]
-    number = {label: at for at, label in enumerate(classes)}
-    given = np.array([number[str(one.row.label)] for one in judged], dtype=np.int64)
+    row_numbers = np.array(
+        [number for number, checked in enumerate(training) if checked.row.fold is not None], dtype=np.intp
+    )
+    evaluated = [training[number] for number in row_numbers]
+    label_to_index = {label: index for index, label in enumerate(classes)}
+    labels = np.array([label_to_index[str(checked.row.label)] for checked in evaluated], dtype=np.int64)
     try:
-        if len(judged) < LEAST_A_CLASS * len(classes):
-            raise CannotJudge(f"there are fewer than {LEAST_A_CLASS} labeled rows a class")
-        fold = np.array([one.row.fold for one in judged], dtype=np.int64)
-        weights = np.array([one.row.weight for one in judged], dtype=np.float64)
-        found = doubt(inputs.take(place), given, fold, weights, len(classes))
-    except CannotJudge as error:
+        if len(evaluated) < MIN_ROWS_PER_CLASS * len(classes):
+            raise CannotEvaluateLabels(f"there are fewer than {MIN_ROWS_PER_CLASS} labeled rows per class")
+        fold = np.array([checked.row.fold for checked in evaluated], dtype=np.int64)
+        weights = np.array([checked.row.weight for checked in evaluated], dtype=np.float64)
+        issues = find_label_issues(inputs.take(row_numbers), labels, fold, weights, len(classes))
+    except CannotEvaluateLabels as error:
         return {"cannot_judge": str(error)}
-    for one, p_label_error, suggested, flagged in zip(
-        judged, found.p_label_error, found.suggested, found.flagged, strict=True
-    ):
-        if not np.isnan(p_label_error):
-            one.doubt = {
-                "p_label_error": float(p_label_error),
-                "suggested_label": classes[suggested],
-                "is_label_issue": bool(flagged),
-            }
-    left = left_to_people(found.flagged, given, classes)
-    repaired = repair(judged, found, params.label_issues, set(left))
+    _note_label_issues(evaluated, issues, classes)
+    left = left_to_people(issues.flagged, labels, classes)
+    repaired = repair(evaluated, issues, params.label_issues, set(left))
     return {
-        "judged": int((~np.isnan(found.p_label_error)).sum()),
-        "expected": round(found.expected, 3),
-        "between": [round(one, 3) for one in found.between],
-        "flagged": int(found.flagged.sum()),
+        "judged": int((~np.isnan(issues.p_label_error)).sum()),
+        "expected": round(issues.expected, 3),
+        "between": [round(limit, 3) for limit in issues.between],
+        "flagged": int(issues.flagged.sum()),
         "policy": params.label_issues,
         "repaired": repaired,
         "left_to_people": left,
-        "by_class": [_of_class(found, given == number[label], label) for label in classes],
-        "pairs": _pairs(judged, found, classes),
+        "by_class": [_class_summary(issues, labels == label_to_index[label], label) for label in classes],
+        "pairs": _label_pairs(evaluated, issues, classes),
         "items_per_minute": params.items_per_minute,
-        "budget": budget(found, params.items_per_minute),
+        "budget": budget(issues, params.items_per_minute),
     }
 
 
-def left_to_people(flagged: NDArray[np.bool_], given: Ints, classes: Sequence[str]) -> list[str]:
-    """The classes more than half of whose labels are called doubtful. flagged, given: (n_rows,), whether, and the number of the class."""
+def _note_label_issues(evaluated: list[CheckedRow], issues: LabelIssues, classes: list[str]) -> None:
+    for checked, p_label_error, suggested_label, flagged in zip(
+        evaluated, issues.p_label_error, issues.suggested_label, issues.flagged, strict=True
+    ):
+        if not np.isnan(p_label_error):
+            checked.label_issue = {
+                "p_label_error": float(p_label_error),
+                "suggested_label": classes[suggested_label],
+                "is_label_issue": bool(flagged),
+            }
+
+
+def left_to_people(flagged: NDArray[np.bool_], labels: Ints, classes: Sequence[str]) -> list[str]:
+    """The classes with label issues in more than half of their rows, which a person must review.
+
+    flagged, labels: (n_rows,), whether the label is an issue, and its class number.
+    """
     return [
         name
-        for number, name in enumerate(classes)
-        if (given == number).any() and flagged[given == number].mean() > TOO_MANY
+        for class_index, name in enumerate(classes)
+        if (labels == class_index).any() and flagged[labels == class_index].mean() > MAX_ISSUE_SHARE
     ]
 
 
-def _of_class(found: Doubt, mine: NDArray[np.bool_], label: str) -> dict[str, Any]:
-    expected = round(float(np.nansum(found.p_label_error[mine])), 3)
-    return {"class": label, "rows": int(mine.sum()), "expected": expected, "flagged": int(found.flagged[mine].sum())}
+def _class_summary(issues: LabelIssues, in_class: NDArray[np.bool_], label: str) -> dict[str, Any]:
+    return {
+        "class": label,
+        "rows": int(in_class.sum()),
+        "expected": round(float(np.nansum(issues.p_label_error[in_class])), 3),
+        "flagged": int(issues.flagged[in_class].sum()),
+    }
 
 
-def _pairs(judged: list[CheckedRow], found: Doubt, classes: list[str]) -> list[dict[str, Any]]:
-    """The commonest mistakes among doubtful rows: which label was given where another is suggested."""
+def _label_pairs(evaluated: list[CheckedRow], issues: LabelIssues, classes: list[str]) -> list[dict[str, Any]]:
+    """The most common pairs of original and suggested label among the label issues."""
     counts = Counter(
-        (str(one.given or one.row.label), classes[suggested])
-        for one, suggested, flagged in zip(judged, found.suggested, found.flagged, strict=True)
+        (str(checked.original_label or checked.row.label), classes[suggested_label])
+        for checked, suggested_label, flagged in zip(evaluated, issues.suggested_label, issues.flagged, strict=True)
         if flagged
     )
-    ordered = sorted(counts.items(), key=lambda one: (-one[1], one[0]))[:8]
+    most_common = sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:MAX_PAIRS]
     return [
-        {"original_label": given, "suggested_label": suggested, "rows": rows} for (given, suggested), rows in ordered
+        {"original_label": original, "suggested_label": suggested, "rows": rows}
+        for (original, suggested), rows in most_common
     ]
 
 
-def budget(found: Doubt, items_per_minute: float) -> list[dict[str, Any]]:
-    """What so many minutes of a person's time would find, the most doubtful rows first, until all are looked at."""
-    known = int((~np.isnan(found.p_label_error)).sum())
-    told = []
-    for minutes in MINUTES:
-        rows = min(known, int(minutes * items_per_minute))
-        told.append({"minutes": minutes, "rows": rows, "share": found.share_found(rows).rounded()})
-        if rows == known:
+def budget(issues: LabelIssues, items_per_minute: float) -> list[dict[str, Any]]:
+    """The share of wrong labels that a person finds in each of `REVIEW_MINUTES`, in descending order of p_label_error.
+
+    The list ends with the first review time that covers all rows.
+    """
+    evaluated = int((~np.isnan(issues.p_label_error)).sum())
+    entries = []
+    for minutes in REVIEW_MINUTES:
+        rows = min(evaluated, int(minutes * items_per_minute))
+        entries.append({"minutes": minutes, "rows": rows, "share": issues.share_found(rows).rounded()})
+        if rows == evaluated:
             break
-    return told
+    return entries
 
 
-def repair(judged: list[CheckedRow], found: Doubt, policy: str, left_alone: set[str]) -> int:
-    """Carries out the policy on the doubtful rows; gives how many rows were changed. Each keeps what it was told: `given`."""
-    act: dict[str, Callable[[CheckedRow], None]] = {"drop": _drop, "relabel": _relabel, "down-weight": _down_weight}
-    if policy not in act:
+def repair(evaluated: list[CheckedRow], issues: LabelIssues, policy: str, excluded_labels: set[str]) -> int:
+    """Apply the policy to the label issues. Returns the number of changed rows, which keep their `original_label`."""
+    actions: dict[str, Callable[[CheckedRow], None]] = {
+        "drop": _drop,
+        "relabel": _relabel,
+        "down-weight": _down_weight,
+    }
+    if policy not in actions:
         return 0
-    doubtful: Ints = np.flatnonzero(found.flagged)
-    chosen = [judged[at] for at in doubtful if judged[at].row.label not in left_alone]
-    for one in chosen:
-        one.given = one.row.label
-        act[policy](one)
+    flagged: Ints = np.flatnonzero(issues.flagged)
+    chosen = [evaluated[number] for number in flagged if evaluated[number].row.label not in excluded_labels]
+    for checked in chosen:
+        checked.original_label = checked.row.label
+        actions[policy](checked)
     return len(chosen)
 
 
-def _drop(one: CheckedRow) -> None:
-    one.reason = "label_issue"
+def _drop(checked: CheckedRow) -> None:
+    checked.reason = "label_issue"
 
 
-def _relabel(one: CheckedRow) -> None:
-    # No longer what a person said: such rows are learnt from, but judge nothing, as they agree with the models by construction.
-    one.row = replace(one.row, label=one.doubt["suggested_label"], label_source="repaired")
+def _relabel(checked: CheckedRow) -> None:
+    # The label no longer comes from a person. Models are trained on such rows but not evaluated on them, because the
+    # labels agree with the models by construction.
+    checked.row = replace(checked.row, label=checked.label_issue["suggested_label"], label_source="repaired")
 
 
-def _down_weight(one: CheckedRow) -> None:
-    one.row = replace(one.row, weight=one.row.weight * max(1 - one.doubt["p_label_error"], 0.01))
+def _down_weight(checked: CheckedRow) -> None:
+    weight = checked.row.weight * max(1 - checked.label_issue["p_label_error"], MIN_LABEL_WEIGHT)
+    checked.row = replace(checked.row, weight=weight)

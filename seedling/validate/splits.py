@@ -1,4 +1,4 @@
-"""Who goes where: a test split where none is given, and folds; by class, by near-duplicate group, by seed."""
+"""Assign test split and folds, stratified by class. Groups stay whole, and the seed and the groups' names decide."""
 
 from __future__ import annotations
 
@@ -7,45 +7,48 @@ from collections.abc import Collection, Mapping, Sequence
 
 from seedling.stats.randomness import derived_seed
 
-LARGE = 200  # groups: from here on a class is dealt by its groups' names alone, so a row's place outlives rows to come
+LARGE_CLASS_GROUPS = 200  # from here on a hash of each group's name decides, so later rows do not move earlier ones
 
 
 def shuffled_groups(labels: Sequence[str], groups: Sequence[str], seed: int, purpose: str) -> dict[str, list[str]]:
-    """Class → its groups in an order that depends on seed, purpose and the group's name alone.
+    """Class → its groups in an order that depends only on the seed, the purpose and each group's name.
 
-    A group that holds several classes counts for its commonest.
+    A group with several classes counts for its most common class.
     """
     votes: dict[str, Counter[str]] = defaultdict(Counter)
     for label, group in zip(labels, groups, strict=True):
         votes[group][label] += 1
-    of_class: dict[str, list[str]] = defaultdict(list)
+    groups_by_class: dict[str, list[str]] = defaultdict(list)
     for group, counts in votes.items():
-        of_class[min(counts, key=lambda label: (-counts[label], label))].append(group)
+        groups_by_class[min(counts, key=lambda label: (-counts[label], label))].append(group)
     return {
-        label: sorted(of_class[label], key=lambda group: (derived_seed(seed, purpose, group), group))
-        for label in sorted(of_class)
+        label: sorted(groups_by_class[label], key=lambda group: (derived_seed(seed, purpose, group), group))
+        for label in sorted(groups_by_class)
     }
 
 
 def assign_folds(labels: Sequence[str], groups: Sequence[str], folds: int, seed: int) -> dict[str, int]:
-    """Group → fold: each class's groups are dealt out in turn, each class beginning where the last one stopped.
+    """Group → fold: the groups of each class are assigned in turn, starting where the previous class stopped.
 
-    So a class of two groups or more of its own stands in at least two folds, and every model has seen it; the only group of
-    a class gets no fold, as a model that does not see it could not know the class.
-    A LARGE class's groups go where their names' hashes say, nearly evenly, and stay there whatever comes later.
+    A class with at least two groups is therefore in at least two folds, so that every model sees it. The only group of
+    a class gets no fold, because a model that does not see it could not know the class. In a class with at least
+    `LARGE_CLASS_GROUPS` groups, a hash of each group's name decides; the folds are nearly even and later rows do not
+    change them.
     """
-    fold_of: dict[str, int] = {}
+    fold_by_group: dict[str, int] = {}
     turn = 0
-    for of_class in shuffled_groups(labels, groups, seed, "fold").values():
-        if len(of_class) == 1:
+    for class_groups in shuffled_groups(labels, groups, seed, "fold").values():
+        if len(class_groups) == 1:
             continue
-        if len(of_class) >= LARGE:
-            fold_of |= {group: derived_seed(seed, "fold of a large class", group) % folds for group in of_class}
+        if len(class_groups) >= LARGE_CLASS_GROUPS:
+            fold_by_group |= {
+                group: derived_seed(seed, "fold of a large class", group) % folds for group in class_groups
+            }
             continue
-        for group in of_class:
-            fold_of[group] = turn % folds
+        for group in class_groups:
+            fold_by_group[group] = turn % folds
             turn += 1
-    return fold_of
+    return fold_by_group
 
 
 def carve_test(
@@ -53,53 +56,57 @@ def carve_test(
     groups: Sequence[str],
     share: float,
     seed: int,
-    stay: int = 2,
+    min_remaining: int = 2,
     by_source: Collection[str] = (),
 ) -> set[str]:
-    """The groups of a stratified test split: the given share of each class's rows, rounded down.
+    """Choose the groups of a stratified test split: the given share of each class's rows, rounded down.
 
-    At least `stay` groups of each class stay; near-duplicates that hold several classes all do. by_source: groups that a source made, which may
-    well hold several classes; they are dealt first, each where all of its classes have room. Of a LARGE class's groups each
-    goes with a chance of `share`, drawn from its name, so it stays in the test split when rows come later.
+    At least `min_remaining` groups of each class remain in training, and so do all near-duplicates with several
+    classes. In a class with at least `LARGE_CLASS_GROUPS` groups, each group is chosen with the probability `share`,
+    drawn from its name, so that it stays in the test split when rows are added.
+
+    by_source: groups that a source defines, which may contain several classes. They are chosen first, each if all of
+    its classes have room.
     """
     sizes: Mapping[str, int] = Counter(groups)
-    mixed = {
-        group
-        for group, many in Counter(group for _, group in set(zip(labels, groups, strict=True))).items()
-        if many > 1
-    }
-    chosen = _of_sources(labels, groups, share, seed, stay, by_source)
-    mixed |= {*by_source}
-    for of_class in shuffled_groups(labels, groups, seed, "test").values():
-        if len(of_class) >= LARGE:
-            chosen |= {one for one in of_class if one not in mixed and derived_seed(seed, "test", one) < share * 2**63}
+    class_counts = Counter(group for _, group in set(zip(labels, groups, strict=True)))
+    excluded = {group for group, classes in class_counts.items() if classes > 1} | {*by_source}
+    chosen = _choose_source_groups(labels, groups, share, seed, min_remaining, by_source)
+    for class_groups in shuffled_groups(labels, groups, seed, "test").values():
+        candidates = [group for group in class_groups if group not in excluded]
+        if len(class_groups) >= LARGE_CLASS_GROUPS:
+            chosen |= {group for group in candidates if derived_seed(seed, "test", group) < share * 2**63}
             continue
-        room = int(sum(sizes[group] for group in of_class) * share)
-        for group in [one for one in of_class if one not in mixed][stay:]:
+        room = int(sum(sizes[group] for group in class_groups) * share)
+        for group in candidates[min_remaining:]:
             if sizes[group] <= room:
                 chosen.add(group)
                 room -= sizes[group]
     return chosen
 
 
-def _of_sources(
-    labels: Sequence[str], groups: Sequence[str], share: float, seed: int, stay: int, by_source: Collection[str]
+def _choose_source_groups(
+    labels: Sequence[str],
+    groups: Sequence[str],
+    share: float,
+    seed: int,
+    min_remaining: int,
+    by_source: Collection[str],
 ) -> set[str]:
-    """Of the groups that sources made those whose rows fit into the share of every class that they hold, in an order by their names."""
-    held: dict[str, Counter[str]] = {group: Counter() for group in by_source}
-    left: dict[str, set[str]] = {}
-    rows = Counter(labels)
+    """Choose source groups whose rows fit into the share of every class they contain, in the order of hashed names."""
+    rows_by_group: dict[str, Counter[str]] = {group: Counter() for group in by_source}
+    remaining: dict[str, set[str]] = {}
     for label, group in zip(labels, groups, strict=True):
-        left.setdefault(label, set()).add(group)
-        if group in held:
-            held[group][label] += 1
-    room = {label: many * share for label, many in rows.items()}
+        remaining.setdefault(label, set()).add(group)
+        if group in rows_by_group:
+            rows_by_group[group][label] += 1
+    room = {label: rows * share for label, rows in Counter(labels).items()}
     chosen: set[str] = set()
-    for group in sorted(held, key=lambda one: (derived_seed(seed, "test", one), one)):
-        counts = held[group]
-        if all(many <= room[label] and len(left[label]) > stay for label, many in counts.items()):
+    for group in sorted(rows_by_group, key=lambda group: (derived_seed(seed, "test", group), group)):
+        counts = rows_by_group[group]
+        if all(rows <= room[label] and len(remaining[label]) > min_remaining for label, rows in counts.items()):
             chosen.add(group)
-            for label, many in counts.items():
-                room[label] -= many
-                left[label].discard(group)
+            for label, rows in counts.items():
+                room[label] -= rows
+                remaining[label].discard(group)
     return chosen

@@ -12,7 +12,16 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from seedling.ablation import NO_CHILDREN, NOTHING_NEW, Bar, Step, Variant, _changed, compared, steps_of
+from seedling.ablation import (
+    NO_AUGMENTED_ROWS,
+    NO_SYNTHETIC_ROWS,
+    Bar,
+    Step,
+    Variant,
+    _stages_to_run,
+    compare_bars,
+    steps_of,
+)
 from seedling.augment import augment
 from seedling.config.params import (
     AugmentParams,
@@ -43,15 +52,15 @@ def said(right: list[float]) -> pd.DataFrame:
 
 def test_only_what_a_step_reaches_is_run_anew() -> None:
     """Without augmentation nothing before train changes; another repair changes all but scrape; rounds beyond the variant's are left."""
-    names = [stage.name for stage in _changed(Variant("", (AUGMENT,), 1))]
+    names = [stage.name for stage in _stages_to_run(Variant("", (AUGMENT,), 1))]
     assert names == ["augment", "train@0", "pseudo_label@1", "train@1"]
-    assert [stage.name for stage in _changed(Variant("", (REPAIR,), 0))] == [
+    assert [stage.name for stage in _stages_to_run(Variant("", (REPAIR,), 0))] == [
         "validate",
         "augment",
         "synthesize",
         "train@0",
     ]
-    assert _changed(Variant("", (), 3)) == []
+    assert _stages_to_run(Variant("", (), 3)) == []
 
 
 def test_without_augment_and_synthesize_no_row_is_made(make_images: Callable[..., Path], tmp_path: Path) -> None:
@@ -65,7 +74,7 @@ def test_without_augment_and_synthesize_no_row_is_made(make_images: Callable[...
         "augment": {"augmentations_per_row": 2, "adversarial": 0.5, "hard": 0.5, "balance": 1.0},
         "synthesize": {"mixup": 1, "cutmix": 1, "cut_and_paste": 1, "negatives": 0.5, "generate": 1, "translate": 1},
     }
-    for (section, key), value in (*NO_CHILDREN, *NOTHING_NEW):
+    for (section, key), value in (*NO_AUGMENTED_ROWS, *NO_SYNTHETIC_ROWS):
         sections[section][key] = json.loads(value)
     told = {"collected": collected, "validated": validated}
     augment(AugmentParams.model_validate(sections["augment"]), facts, **told, output=tmp_path / "augment")
@@ -89,7 +98,7 @@ def test_a_mix_in_is_a_step_of_its_own(tmp_path: Path) -> None:
         names.append([one.name for one in steps])
         if losses[-1] == "mixin":
             assert steps[-1].params == ((("train", "mixin"), "false"),)
-            assert [stage.name for stage in _changed(Variant("", (steps[-1],), 0))] == ["train@0"]
+            assert [stage.name for stage in _stages_to_run(Variant("", (steps[-1],), 0))] == ["train@0"]
     assert names == [["augment", "mix-in"], ["augment"]]
 
 
@@ -97,7 +106,7 @@ def test_a_bar_is_the_paired_difference_on_the_rows_that_both_judged() -> None:
     """Of three common rows one turns right: +1/3; a row that one side lacks does not count; a variant that was not run has no bar."""
     old, new, other = Variant("old", (AUGMENT,), 0), Variant("new", (), 0), Variant("other", (REPAIR,), 0)
     bars = [Bar("augment", "added", old, new), Bar("repair", "left out", other, new)]
-    found = compared(bars, {old: said([1, 0, 0]), new: said([1, 1, 0, 1])}, PARAMS, ["other"])
+    found = compare_bars(bars, {old: said([1, 0, 0]), new: said([1, 1, 0, 1])}, PARAMS, ["other"])
     (bar,) = found["bars"]
     assert (bar["rows"], bar["before"], bar["after"]) == (3, 0.333333, 0.666667)
     assert bar["accuracy"]["value"] == pytest.approx(1 / 3, abs=1e-6)
@@ -142,7 +151,7 @@ def test_a_variant_is_the_line_as_one_would_run_it(example: Callable[[str], Path
     none = subprocess.run(
         [*SEEDLING, "ablate", "--minutes", "0", "-w", place], check=True, capture_output=True, text=True
     )
-    assert "Not tried for want of time: labels alone" in none.stdout
+    assert "Not tried within the time limit: labels alone" in none.stdout
     subprocess.run([*SEEDLING, "ablate", "-w", place], check=True, capture_output=True)
     found = json.loads((place / "reports/ablation.json").read_text(encoding="utf-8"))
     steps = {(one["kind"], one["step"]) for one in found["bars"]}
@@ -157,14 +166,14 @@ def test_a_variant_is_the_line_as_one_would_run_it(example: Callable[[str], Path
         "each bar begins where the last ended"
     )
     assert (place / "test_evaluations.jsonl").read_text(encoding="utf-8") == looks
-    assert "The line without it" in (place / "reports/report.html").read_text(encoding="utf-8")
+    assert "Ablation of the pipeline" in (place / "reports/report.html").read_text(encoding="utf-8")
     cut = next((place / ".seedling/ablation").glob("*.parquet"))
     whole = cut.read_bytes()
     cut.write_bytes(whole[: len(whole) // 2])
     again = subprocess.run(
         [*SEEDLING, "ablate", "--minutes", "0", "-w", place], check=True, capture_output=True, text=True
     )
-    assert "Not tried for want of time" in again.stdout, "a file cut short counts for nothing"
+    assert "Not tried within the time limit" in again.stdout, "a file cut short counts for nothing"
     cut.write_bytes(whole)
     kept = sorted(path.stat().st_mtime_ns for path in (place / ".seedling/ablation").glob("*.parquet"))
     subprocess.run([*SEEDLING, "ablate", "--minutes", "0", "-w", place], check=True, capture_output=True)
@@ -175,7 +184,7 @@ def test_a_variant_is_the_line_as_one_would_run_it(example: Callable[[str], Path
     write_page("evaluate", place)
     page = (place / "reports/report.html").read_text(encoding="utf-8")
     assert "of an earlier model" in page
-    assert "The line without it" not in page
+    assert "Ablation of the pipeline" not in page
     set_value(place, ["synthesize", "template_rows"], 3)
     stale = subprocess.run([*SEEDLING, "ablate", "-w", place], check=False, capture_output=True, text=True)
     assert stale.returncode == 2

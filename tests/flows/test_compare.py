@@ -65,8 +65,8 @@ def test_params_that_differ_are_named_with_dots() -> None:
     new = {"seed": 0, "train": {"loss": "label_weighted", "steps": 10}, "augment": {"copies": 2}}
     assert changed_params(old, new) == [
         ("train.loss", "plain", "label_weighted"),
-        ("gone", "True", "not named"),
-        ("augment.copies", "not named", "2"),
+        ("gone", "True", "not set"),
+        ("augment.copies", "not set", "2"),
     ]
 
 
@@ -91,9 +91,9 @@ def test_paired_differences_and_turned_rows_by_hand() -> None:
     found = compare_sides(side("old", [True] * 4 + [False] * 6), side("new", [False] + [True] * 6 + [False] * 3))
     assert found.differences["accuracy"].value == pytest.approx(0.2)
     assert found.differences["brier"].value == pytest.approx(-0.2 * (1.28 - 0.02))
-    assert (found.mended, found.broken) == (["r4", "r5", "r6"], ["r0"])
+    assert (found.fixed, found.broken) == (["r4", "r5", "r6"], ["r0"])
     assert [one[0] for one in metric_rows(found)] == ["accuracy", "log loss"]
-    assert "3 of 10 rows turned right, 1 turned wrong (r0" in sentences(found)[1]
+    assert "3 of 10 rows became right, 1 became wrong (r0" in sentences(found)[1]
     page = as_html(found)
     for part in ("old → new", "no longer in the cache", "r5", "seed"):
         assert part in page
@@ -104,7 +104,7 @@ def test_probabilities_that_fit_better_are_said_where_accuracy_is_the_same() -> 
     old, new = side("old", [True] * 2_000), side("new", [True] * 2_000)
     new.predictions["probabilities"] = [[0.99, 0.01]] * 2_000
     said = sentences(compare_sides(old, new))[0]
-    assert said.startswith("No difference in accuracy")
+    assert said.startswith("No significant difference in accuracy")
     assert said.endswith("Its probabilities fit better (log-loss).")
 
 
@@ -114,5 +114,5 @@ def test_runs_that_cannot_be_compared_are_explained() -> None:
         compare_sides(side("old", [True]), side("new", [True], classes=("a", "c")))
     other = side("new", [True])
     other.predictions["id"] = ["elsewhere"]
-    with pytest.raises(InputError, match="no row in common"):
+    with pytest.raises(InputError, match="no evaluation row in common"):
         compare_sides(side("old", [True]), other)

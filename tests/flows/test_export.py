@@ -141,8 +141,8 @@ def test_what_cannot_be_exported_is_explained(tmp_path: Path) -> None:
     for folder, form, splits, said in (
         ("full", None, ["train"], "is not empty"),
         ("new", Form.folders, ["train"], "not exported as folders"),
-        ("new", None, ["training"], "'training' is none of train"),
-        ("new", None, ["validation"], "There is no row of validation"),
+        ("new", None, ["training"], "'training' is not one of train"),
+        ("new", None, ["validation"], "There are no rows of validation"),
     ):
         with pytest.raises(InputError, match=said):
             export(place, tmp_path / folder, form=form, splits=splits, made=[], license_name="mit")

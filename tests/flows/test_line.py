@@ -113,7 +113,7 @@ def test_two_runs_compare_and_a_row_tells_its_story(workspace: Path) -> None:
     set_value(workspace, ["augment", "augmentations_per_row"], 0)
     behind = call(workspace, "seedling", "compare", run.stem, check=False)
     assert behind.returncode == 2
-    assert "The workspace's numbers are of before augment" in behind.stderr
+    assert "The results of the workspace are stale: augment" in behind.stderr
     call(workspace, "seedling", "run")
     done = call(workspace, "seedling", "compare", run.stem)
     assert "difference, paired" in done.stdout

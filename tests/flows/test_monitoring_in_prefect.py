@@ -268,7 +268,7 @@ def test_a_failed_gate_is_one_sentence(watched: Watched) -> None:
     assert len([log for log in logs if log["level"] >= 40]) == 1
     assert all("Traceback" not in log["message"] and "\n" not in log["message"] for log in logs)
     assert "The gate of stage 'validate' failed." in watched.failed_output
-    assert "Mend the data, or change the limit" in watched.failed_output
+    assert "Fix the data, or change the limit" in watched.failed_output
 
 
 def test_events_reach_prefect_the_webhook_and_an_automation(watched: Watched) -> None:

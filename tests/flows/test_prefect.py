@@ -101,10 +101,10 @@ def test_the_ui_shows_the_run_and_the_report_answers_clicks(server: dict[str, st
         page.locator("table.matrix button.cell").first.click()
         expect(page.locator("#examples-of figure").first).to_be_visible()
         page.locator("#examples-of button.row").first.click()
-        expect(page.locator("#story")).to_contain_text("the model says")
+        expect(page.locator("#story")).to_contain_text("the model predicts")
         expect(page.locator("#story img")).to_be_visible()
-        page.locator("#asked").fill("labeled/disc/0.png")
-        expect(page.locator("#story")).to_contain_text("rows fit")  # itself and its children
+        page.locator("#row-query").fill("labeled/disc/0.png")
+        expect(page.locator("#story")).to_contain_text("rows match")  # itself and its children
         assert problems == []
         browser.close()
 

@@ -24,7 +24,7 @@ def test_recipes_are_said_in_words() -> None:
         in_words('{"operation":"transforms","policy":[],"seed":1,"applied":["Affine","SoftShadow"]}')
         == "affine, soft shadow"
     )
-    assert in_words('{"operation":"transforms","policy":[],"seed":1,"applied":[]}') == "no step's turn"
+    assert in_words('{"operation":"transforms","policy":[],"seed":1,"applied":[]}') == "no operation"
     assert in_words('{"operation":"typo","share":0.15,"seed":4}') == "typo, 15% of the words"
     assert in_words('{"operation":"own","name":"rainy","seed":4}') == "rainy"
     assert in_words('{"operation":"translate","share":0.75}') == "translate, 75% of the way"
@@ -42,11 +42,9 @@ def test_the_sheet_shows_families_of_every_class(workspace: Path) -> None:
     set_value(workspace, ["augment", "augmentations_per_row"], 2)
     for stage in ("scrape", "validate", "augment", "synthesize"):
         assert seedling(workspace, "stage", stage).returncode == 0
-    found = sheet(workspace / "generations", "augment", families=3, children=5)
-    assert sorted(one["parent_ids"][0]["label"] for one in found["families"]) == ["bar", "cross", "disc"]
-    assert all(
-        len(one["children"]) == 2 and one["children"][0]["image"].startswith("data:") for one in found["families"]
-    )
+    found = sheet(workspace / "generations", "augment", parents=3, rows_per_parent=5)
+    assert sorted(group["parents"][0]["label"] for group in found["groups"]) == ["bar", "cross", "disc"]
+    assert all(len(group["rows"]) == 2 and group["rows"][0]["image"].startswith("data:") for group in found["groups"])
     done = seedling(workspace, "show", "synthesize", "--sources", "4")
     assert done.returncode == 0, done.stderr
     assert "have changed" not in done.stdout

@@ -79,7 +79,7 @@ def test_what_is_left_out_of_a_folder_is_said(tmp_path: Path) -> None:
         (data / name).write_text("sun", encoding="utf-8")
     done = subprocess.run([*SEEDLING, "predict", data, "-w", workspace], capture_output=True, text=True, check=True)
     assert len(done.stdout.splitlines()) == 3
-    assert f"2 files that are no .txt files were left out, {data / 'c.png'} the first" in done.stderr
+    assert f"skipped 2 files that are not .txt files, {data / 'c.png'} the first" in done.stderr
 
 
 def test_answers_do_not_hang_on_what_is_asked_beside_them(tmp_path: Path) -> None:
@@ -125,13 +125,13 @@ def test_nothing_of_the_users_is_overwritten(tmp_path: Path) -> None:
     (tmp_path / "folder.csv").mkdir()
     for output, said in (
         (table, "one of the inputs"),
-        (tmp_path / "link.csv", "no plain file"),
-        (tmp_path / "folder.csv", "no plain file"),
+        (tmp_path / "link.csv", "not a regular file"),
+        (tmp_path / "folder.csv", "not a regular file"),
     ):
         with pytest.raises(InputError, match=said):
             asked(workspace, table, output=output)
     assert table.read_text(encoding="utf-8") == "text\nrain\n"
-    with pytest.raises(InputError, match="cannot be made"):
+    with pytest.raises(InputError, match="cannot be created"):
         asked(workspace, table, output=table / "x.csv")
     assert asked(workspace, table, output=tmp_path / "new/a.csv")["source"].tolist() == [f"{table}#1"]
 

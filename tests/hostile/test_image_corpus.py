@@ -11,7 +11,7 @@ from seedling.config.params import ScrapeParams, ValidateParams, WorkspaceConfig
 from seedling.dataset.generation import Row, read, read_rejected
 from seedling.scrape import scrape
 from seedling.validate import validate
-from seedling.validate.checks import look
+from seedling.validate.checks import check_row
 
 FORMS = list(forms())
 CONFIG = WorkspaceConfig(modality="image")
@@ -20,7 +20,9 @@ CONFIG = WorkspaceConfig(modality="image")
 @pytest.mark.parametrize(("encoded", "outcome"), [form[2:] for form in FORMS], ids=[form[0] for form in FORMS])
 def test_each_form_is_kept_or_rejected_for_its_reason(encoded: bytes, outcome: str) -> None:
     """By what validate looks at in a row by itself."""
-    assert (look(Row("1", "train", origin="1", payload=encoded), ValidateParams(), CONFIG).reason or KEPT) == outcome
+    assert (
+        check_row(Row("1", "train", origin="1", payload=encoded), ValidateParams(), CONFIG).reason or KEPT
+    ) == outcome
 
 
 def test_there_are_sixty_broken_forms_and_each_has_its_own_bytes() -> None:

@@ -109,7 +109,7 @@ def test_an_export_has_no_name_that_leads_elsewhere(name: str, split: str, tmp_p
     """The attack: ids and splits are parts of the names of an export's files."""
     for stage in ("scrape", "validate"):
         generation(tmp_path / "generations" / stage, row(name, split))
-    with pytest.raises(InputError, match="cannot be part of a file's name"):
+    with pytest.raises(InputError, match="cannot be part of a file name"):
         Dataset.of(tmp_path, ["train"], ())
 
 

@@ -123,13 +123,13 @@ def rows(*texts: str) -> GatedRows:
     ],
 )
 def test_an_expectation_ends(expectation: tuple[str, dict[str, Any]], tmp_path: Path) -> None:
-    """It could not be judged, and says why."""
+    """It could not be evaluated, and says why."""
     name, arguments = expectation
     gates = {"train": [(name, {"column": "text", **arguments})]}
     text = f'"{LONG}"' if "json" in name else LONG
     (*_, judged) = check("train", rows("x" if "json" not in name else '"x"', text), gates, tmp_path)
     assert not judged.passed
-    assert "could not be judged" in judged.observed
+    assert "could not be evaluated" in judged.observed
     assert "takes more than" in judged.observed
 
 

@@ -10,7 +10,7 @@ import pytest
 from seedling.augment.makers import Resources
 from seedling.config.params import SynthesizeParams
 from seedling.errors import InputError
-from seedling.gates.checking import load_gates, load_own
+from seedling.gates.checking import load_gates, load_user_expectations
 from seedling.init.create import describe_left_out, make_workspace
 from seedling.media import images
 from seedling.plugins import ANNOUNCED, NO_PLUGINS, plugin_functions
@@ -62,7 +62,7 @@ def test_a_file_that_params_do_not_name_is_not_loaded(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"plugin: augmenting\.py"):
         _finder(SynthesizeParams(cut_by="darker"), data)
     (tmp_path / "gates.yaml").write_text("scrape: [expect_column_values_to_not_be_null: {column: label}]")
-    assert load_own(tmp_path, load_gates(tmp_path)).functions == {}
+    assert load_user_expectations(tmp_path, load_gates(tmp_path)).functions == {}
     assert not mark.exists()
     assert list(Resources.of(data, plugin_file="augmenting.py").plugins) == ["darker"]
     assert mark.exists()
@@ -89,7 +89,7 @@ def test_switched_off_a_plugin_that_is_named_is_an_error(tmp_path: Path, monkeyp
     with pytest.raises(InputError, match=r"augmenting\.py.*switched off"):
         Resources.of(tmp_path, plugin_file="augmenting.py")
     with pytest.raises(InputError, match=r"expectations\.py.*switched off"):
-        load_own(tmp_path, load_gates(tmp_path))
+        load_user_expectations(tmp_path, load_gates(tmp_path))
     assert not mark.exists()
 
 

@@ -19,9 +19,9 @@ from seedling.media import images
 from seedling.media.image_export import image_for_others
 from seedling.media.image_metadata import read_metadata
 from seedling.media.personal_data import masked, personal_data_shown
-from seedling.report.pages import shown
-from seedling.validate.checks import look
-from seedling.validate.quality_flags import health
+from seedling.report.pages import preview
+from seedling.validate.checks import check_row
+from seedling.validate.quality_flags import quality
 
 PHOTO = np.random.default_rng(5).integers(0, 255, (20, 30, 3)).astype(np.uint8)
 SECRETS = (b"Ada Author", b"SN-0451", b"Secret Street", b"hidden comment", b"\x30\x00\x00\x00\x01\x00\x00\x00")
@@ -116,7 +116,7 @@ def test_exported_files_hold_no_place_unless_asked_for(form: Form, tmp_path: Pat
     place = workspace(tmp_path / "ws")
     for keep in (False, True):
         folder = tmp_path / f"{form}{keep}"
-        export(place, folder, form=form, splits=["train"], made=[], license="unknown", keep_metadata=keep)
+        export(place, folder, form=form, splits=["train"], made=[], license_name="unknown", keep_metadata=keep)
         if form is Form.huggingface:
             from datasets import load_dataset
 
@@ -135,7 +135,7 @@ def test_a_place_gives_its_code_however_many_rows_have_one() -> None:
 
     def says_place(encoded: bytes) -> bool:
         row = Row("1", "train", payload=encoded, origin="1")
-        signals = look(row, ValidateParams(), WorkspaceConfig(modality="image")).signals
+        signals = check_row(row, ValidateParams(), WorkspaceConfig(modality="image")).signals
         return bool(signals["location_metadata"])
 
     jpeg = photograph("JPEG", place=False)
@@ -154,7 +154,7 @@ def test_a_place_gives_its_code_however_many_rows_have_one() -> None:
         assert says_place(jpeg[:2] + marker + struct.pack(">H", len(content) + 2) + content + jpeg[2:])
     import pandas as pd
 
-    codes, usual = health(pd.DataFrame({"location_metadata": [True, True, False]}))
+    codes, usual = quality(pd.DataFrame({"location_metadata": [True, True, False]}))
     assert codes == [["location_metadata"], ["location_metadata"], []]
     assert usual == {}
     assert read_metadata(b"") == read_metadata(images.encode(PHOTO))
@@ -177,9 +177,9 @@ def test_a_place_gives_its_code_however_many_rows_have_one() -> None:
 def test_personal_data_is_masked_on_pages_unless_asked_for(text: str, expected: str | None) -> None:
     """What is none stays as it is."""
     assert masked(text) == (expected or text)
-    assert shown(text) == {"text": expected or text}
+    assert preview(text) == {"text": expected or text}
     with personal_data_shown(True):
-        assert shown(text) == {"text": text}
+        assert preview(text) == {"text": text}
 
 
 @pytest.mark.parametrize("where", ["in the frame", "in front of the frame"])

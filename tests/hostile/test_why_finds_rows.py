@@ -51,8 +51,8 @@ def test_names_are_listed_as_they_are(workspace: Path, capsys: pytest.CaptureFix
     """`[old]` stays, an escape sequence is written out."""
     show_story(workspace, "[old]")
     out = capsys.readouterr().out
-    assert "2 rows fit" in out
+    assert "2 rows match" in out
     assert "labeled/[old]/1.txt" in out
     assert r"labeled/[old]/2\x1b[2J.txt" in out
-    with pytest.raises(InputError, match="origin or text contains it"):
+    with pytest.raises(InputError, match="an origin or text that contains it"):
         show_story(workspace, "nowhere")

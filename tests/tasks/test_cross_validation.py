@@ -13,7 +13,7 @@ from seedling.dataset.generation import GenerationWriter, Row, identify
 from seedling.dataset.training_rows import NO_FOLD, TrainingRows, drawn_pool
 from seedling.errors import Diverged
 from seedling.features.classical import Inputs
-from seedling.label_quality.label_weights import TRUSTED
+from seedling.label_quality.label_weights import LABEL_WEIGHTED_LOSSES
 from seedling.models.saving import Learner
 from seedling.models.training import FitContext
 from seedling.parallel.executor import spread_by
@@ -44,7 +44,7 @@ def test_a_fold_models_label_weights_do_not_depend_on_the_labels_that_it_never_s
     rows, inputs, _ = labeled(60)
     flipped = rows.targets.copy()
     flipped[rows.fold == 0] = flipped[rows.fold == 0][:, ::-1]
-    for loss in TRUSTED:
+    for loss in LABEL_WEIGHTED_LOSSES:
         first, second = (
             training_data(table, inputs).label_weights(0, loss)
             for table in (rows, dataclasses.replace(rows, targets=flipped))
@@ -69,7 +69,7 @@ def test_a_rows_label_weight_applies_to_the_rows_made_from_it() -> None:
         pseudo_weight_by_fold=np.zeros((7, 5)),
     )
     all_data = ("collected", "augment", "synthesize")
-    _, _, weights = table.of_lineage(None, 4, 0, all_data, np.array([0.2, 0.6, 0.4, 1.0]))
+    _, _, weights = table.for_fold_model(None, 4, 0, all_data, np.array([0.2, 0.6, 0.4, 1.0]))
     assert weights == pytest.approx([0.1, 0.3, 0.2, 0.5, 0.1, 0.2, 0.5])
     assert rows.folds == [0, 1]
 

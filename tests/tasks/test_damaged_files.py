@@ -123,7 +123,7 @@ def test_a_generation_that_was_cut_names_the_file_and_the_remedy(generation: Pat
 def test_a_manifest_that_is_json_but_no_manifest_is_named(generation: Path) -> None:
     """An empty list, for example."""
     (generation / "manifest.json").write_text("[]")
-    with pytest.raises(DamagedFile, match=r"manifest\.json is damaged \(it is no manifest\)"):
+    with pytest.raises(DamagedFile, match=r"manifest\.json is damaged \(it is not a manifest\)"):
         read_manifest(generation)
 
 

@@ -13,7 +13,7 @@ from seedling.config.params import EvaluateParams, WorkspaceConfig
 from seedling.errors import InputError
 from seedling.evaluate.metrics import calibration_bins, per_class, with_intervals
 from seedling.evaluate.plots import write_losses
-from seedling.evaluate.robustness import IMAGES, robustness
+from seedling.evaluate.robustness import IMAGE_CHANGES, robustness
 from seedling.models.heads import Head
 from seedling.models.model import TrainedModel
 from seedling.models.saving import make_features
@@ -25,9 +25,9 @@ from seedling.records.test_evaluations import (
     log_test_evaluation,
     read_test_evaluations,
 )
-from seedling.report.charts import pace
-from seedling.report.data_page import misspelt
-from seedling.report.report import limits_together
+from seedling.report.charts import crawl_rate
+from seedling.report.data_page import intended_class
+from seedling.report.report import merge_thresholds
 
 PARAMS = EvaluateParams(bootstrap_draws=300)
 
@@ -75,7 +75,7 @@ def test_a_class_that_may_be_a_typing_error_is_pointed_out() -> None:
         "1": 20,
         "1.0": 20,
     }
-    found = {label: misspelt(label, rows) for label in rows}
+    found = {label: intended_class(label, rows) for label in rows}
     assert {label for label, other in found.items() if other} == {"shiping", "1", "1.0"}
     assert found["1.0"] == "1"
     assert found["shiping"] == "shipping"
@@ -149,7 +149,7 @@ def test_allowed_errors_of_one_limit_stand_together() -> None:
         {"max_error_rate": 0.02, "threshold": 0.0, "errors": None},
         {"max_error_rate": 0.05, "threshold": None, "errors": None},
     ]
-    assert [(one["threshold"], one["allowed"]) for one in limits_together(points)] == [
+    assert [(one["threshold"], one["allowed"]) for one in merge_thresholds(points)] == [
         (0.0, [0.01, 0.02]),
         (None, [0.05]),
     ]
@@ -177,13 +177,13 @@ def test_the_same_texts_typed_in_haste_are_judged_again() -> None:
     assert robustness(model, rows.items, {}, {}, PARAMS, **settings) is None
 
 
-@pytest.mark.parametrize("change", IMAGES)
+@pytest.mark.parametrize("change", IMAGE_CHANGES)
 def test_a_worse_image_has_its_size(change: str) -> None:
     """Each change keeps height, width and type, of an image of one pixel too."""
     source = np.random.default_rng(0)
     for shape in ((1, 1, 3), (9, 40, 3)):
         pixels = source.integers(0, 256, size=shape).astype(np.uint8)
-        changed = IMAGES[change](pixels, np.random.default_rng(0))
+        changed = IMAGE_CHANGES[change](pixels, np.random.default_rng(0))
         assert (changed.shape, changed.dtype) == (shape, np.uint8)
 
 
@@ -201,10 +201,10 @@ def test_the_pace_is_drawn_with_what_came() -> None:
         }
         for second in range(1, 6)
     ]
-    drawing = pace(points)
+    drawing = crawl_rate(points)
     assert drawing is not None
-    assert "a.example: 10 answers a second, 1 of 51 requests refused" in drawing
-    assert pace(points[:3]) is None
+    assert "a.example: 10 responses per second, 1 of 51 requests refused" in drawing
+    assert crawl_rate(points[:3]) is None
 
 
 def test_the_loss_plot_of_dvc_is_one_line(tmp_path: Path) -> None:

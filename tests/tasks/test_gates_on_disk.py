@@ -1,4 +1,4 @@
-"""Gates over rows on disk: what Great Expectations says of them is what it says of one frame in memory, and memory stays flat."""
+"""Gates over rows on disk: the results are those of one frame in memory, and memory stays flat."""
 
 from __future__ import annotations
 
@@ -19,32 +19,33 @@ from great_expectations.data_context.types.base import ProgressBarsConfig
 from great_expectations.expectations.registry import get_expectation_impl
 
 from seedling.errors import IncompleteGeneration
-from seedling.gates.engine import over
-from seedling.gates.on_disk import GatedRows, Stored
+from seedling.gates.engine import engine_over
+from seedling.gates.on_disk import GatedRows, StoredRows
 
-ROWS, A_FILE = 60, 13
+ROWS, ROWS_PER_FILE = 60, 13
 
 
 def columns() -> dict[str, pa.Array]:
-    """Sixty rows: ids of which two repeat, texts and numbers with gaps, and a column that is missing throughout."""
+    """Sixty rows: a repeated id, texts and numbers with gaps, and a column without values."""
     numbers = np.arange(ROWS)
-    ids = [f"{one:04x}" for one in numbers]
+    ids = [f"{number:04x}" for number in numbers]
     ids[41], ids[58] = ids[3], None
     words = [
-        None if one % 11 == 5 else ["ein Wort", "naïve", "", "a1", "2024-02-30", '{"a": 1}'][one % 6] for one in numbers
+        None if number % 11 == 5 else ["ein Wort", "naïve", "", "a1", "2024-02-30", '{"a": 1}'][number % 6]
+        for number in numbers
     ]
     return {
-        "id": pa.array([f"row{one}" for one in numbers]),
+        "id": pa.array([f"row{number}" for number in numbers]),
         "key": pa.array(ids, pa.string()),
         "word": pa.array(words, pa.string()),
-        "json": pa.array(['{"a": 1}' if one % 3 else "[1]" for one in numbers]),
-        "day": pa.array([f"2024-{1 + one % 12:02d}-{1 + one % 28:02d}" for one in numbers]),
-        "label": pa.array([None if one % 7 == 0 else "abc"[one % 3] for one in numbers], pa.string()),
-        "count": pa.array(numbers % 5, pa.int8(), mask=numbers >= 50),  # gaps in the last files alone
+        "json": pa.array(['{"a": 1}' if number % 3 else "[1]" for number in numbers]),
+        "day": pa.array([f"2024-{1 + number % 12:02d}-{1 + number % 28:02d}" for number in numbers]),
+        "label": pa.array([None if number % 7 == 0 else "abc"[number % 3] for number in numbers], pa.string()),
+        "count": pa.array(numbers % 5, pa.int8(), mask=numbers >= 50),  # gaps only in the last files
         "whole": pa.array(numbers * 3, pa.int64()),
         "share": pa.array(np.where(numbers % 9 == 4, np.nan, np.sin(numbers)), pa.float32(), mask=numbers % 13 == 2),
         "flag": pa.array((numbers % 4 == 0).tolist(), pa.bool_()),
-        "perhaps": pa.array([None if one == 59 else bool(one % 2) for one in numbers], pa.bool_()),
+        "perhaps": pa.array([None if number == 59 else bool(number % 2) for number in numbers], pa.bool_()),
         "nothing": pa.nulls(ROWS, pa.string()),
     }
 
@@ -160,75 +161,77 @@ EXPECTATIONS: list[tuple[str, dict[str, Any]]] = [
 
 @pytest.fixture(scope="module")
 def both(tmp_path_factory: pytest.TempPathFactory) -> tuple[pd.DataFrame, GatedRows]:
-    """The rows as one frame, and in five files of which two are a part."""
+    """The rows as one frame, and in five files, two of which are one part."""
     folder, table = tmp_path_factory.mktemp("rows"), pa.table(columns())
     files, counts = [], []
-    for first in range(0, ROWS, A_FILE):
+    for first in range(0, ROWS, ROWS_PER_FILE):
         files.append(folder / f"part{first:02d}.parquet")
-        pq.write_table(table.slice(first, A_FILE), files[-1])
-        counts.append(min(A_FILE, ROWS - first))
+        pq.write_table(table.slice(first, ROWS_PER_FILE), files[-1])
+        counts.append(min(ROWS_PER_FILE, ROWS - first))
     made = pd.DataFrame({"made": np.arange(ROWS) % 17})
     frame = pd.DataFrame({name: pd.Series(column.to_pylist(), dtype=object) for name, column in columns().items()})
     for name, kind in (("count", float), ("whole", "int64"), ("share", "float32"), ("flag", bool)):
         frame[name] = frame[name].astype(kind)
     frame["made"] = made["made"]
-    return frame, GatedRows(Stored(tuple(files), tuple(counts)), tuple(columns()), made, rows_at_once=20)
+    return frame, GatedRows(StoredRows(tuple(files), tuple(counts)), tuple(columns()), made, rows_at_once=20)
 
 
-def asked(rows: pd.DataFrame | GatedRows, expectations: list[tuple[str, dict[str, Any]]]) -> list[Any]:
-    """What Great Expectations says of each; of a frame by its own way."""
+def results_of(rows: pd.DataFrame | GatedRows, expectations: list[tuple[str, dict[str, Any]]]) -> list[Any]:
+    """Great Expectations' result of each expectation, of a frame with its own engine."""
     context = gx.get_context(mode="ephemeral")
     context.variables.progress_bars = ProgressBarsConfig(globally=False)
     batch = (
         context.data_sources.add_pandas("rows").add_dataframe_asset("rows").add_batch_definition_whole_dataframe("all")
     )
-    wanted = {
+    result_format = {
         "result_format": "SUMMARY",
         "unexpected_index_column_names": ["id"],
         "partial_unexpected_count": 4,
         "return_unexpected_index_query": False,
     }
-    said = []
+    results = []
     for name, arguments in expectations:
         expectation = get_expectation_impl(name)(**arguments)
         if isinstance(rows, GatedRows):
-            with over(rows) as parameters:
-                found = batch.get_batch(dict(parameters)).validate(expectation, result_format=wanted)
+            with engine_over(rows) as parameters:
+                result = batch.get_batch(dict(parameters)).validate(expectation, result_format=result_format)
         else:
-            found = batch.get_batch({"dataframe": rows}).validate(expectation, result_format=wanted)
-        messages = re.findall(r'"exception_message": "([^"]*)', json.dumps(found.exception_info, default=str))
-        said.append((name, arguments, found.success, json.loads(json.dumps(found.to_json_dict()["result"])), messages))
-    return said
+            result = batch.get_batch({"dataframe": rows}).validate(expectation, result_format=result_format)
+        messages = re.findall(r'"exception_message": "([^"]*)', json.dumps(result.exception_info, default=str))
+        results.append(
+            (name, arguments, result.success, json.loads(json.dumps(result.to_json_dict()["result"])), messages)
+        )
+    return results
 
 
-def test_every_verdict_is_that_of_one_frame_in_memory(both: tuple[pd.DataFrame, GatedRows]) -> None:
-    """Success, counts, shares, values and rows of a hundred expectations: as Great Expectations has them of the whole frame."""
+def test_every_result_is_that_of_one_frame_in_memory(both: tuple[pd.DataFrame, GatedRows]) -> None:
+    """Success, counts, shares, values and rows of a hundred expectations are those of the whole frame."""
     frame, rows = both
-    for of_frame, on_disk in zip(asked(frame, EXPECTATIONS), asked(rows, EXPECTATIONS), strict=True):
+    for of_frame, on_disk in zip(results_of(frame, EXPECTATIONS), results_of(rows, EXPECTATIONS), strict=True):
         assert on_disk == of_frame
 
 
 def test_the_hundred_expectations_are_worth_comparing(both: tuple[pd.DataFrame, GatedRows]) -> None:
-    """Some are met, some are not, and all can be judged."""
-    said = asked(both[1], EXPECTATIONS)
-    assert len(said) > 100 and {one[2] for one in said} == {True, False}
-    assert [one for one in said if one[4]] == []
+    """Some pass, some fail, and none raises an error."""
+    results = results_of(both[1], EXPECTATIONS)
+    assert len(results) > 100 and {success for _, _, success, _, _ in results} == {True, False}
+    assert [result for result in results if result[4]] == []
 
 
-def test_a_folder_whose_name_is_a_pattern_is_read_as_it_is_called(tmp_path: Path) -> None:
-    """`w[1]` beside `w1`: the rows of the one that was named, and an error where there are not as many as there should be."""
+def test_a_folder_with_a_pattern_as_name_is_read_literally(tmp_path: Path) -> None:
+    """The rows of `w[1]` are read and not those of `w1`; a wrong number of rows is an error."""
     for name, ids in (("w[1]", ["a", "a", "b"]), ("w1", ["a", "b", "c"])):
         (tmp_path / name).mkdir()
         pq.write_table(pa.table({"id": ids}), tmp_path / name / "rows.parquet")
     path = tmp_path / "w[1]" / "rows.parquet"
     nothing = pd.DataFrame(index=pd.RangeIndex(3))
-    assert GatedRows(Stored((path,), (3,)), ("id",), nothing).repeated(["id"]).tolist() == [True, True, False]
-    with pytest.raises(IncompleteGeneration, match="should hold 4 rows, 3 are there"):
-        GatedRows(Stored((path,), (4,)), ("id",), nothing).repeated(["id"])
+    assert GatedRows(StoredRows((path,), (3,)), ("id",), nothing).repeated(["id"]).tolist() == [True, True, False]
+    with pytest.raises(IncompleteGeneration, match="has 3 rows instead of 4"):
+        GatedRows(StoredRows((path,), (4,)), ("id",), nothing).repeated(["id"])
 
 
-def test_columns_are_read_with_the_types_of_the_whole(both: tuple[pd.DataFrame, GatedRows]) -> None:
-    """A part without gaps has the type of the column that has some elsewhere; one row in the middle is that row."""
+def test_parts_have_the_column_types_of_all_rows(both: tuple[pd.DataFrame, GatedRows]) -> None:
+    """A part without gaps has the type of a column with gaps elsewhere, and single rows can be read."""
     frame, rows = both
     assert rows.columns == list(frame.columns)
     for part in [rows.empty, *rows.parts(rows.columns), rows.read(rows.columns)]:
@@ -243,7 +246,7 @@ import resource, sys
 import numpy as np, pyarrow as pa, pyarrow.parquet as pq
 from pathlib import Path
 from seedling.gates.checking import check
-from seedling.gates.on_disk import GatedRows, Stored
+from seedling.gates.on_disk import GatedRows, StoredRows
 import pandas as pd, great_expectations, seedling.gates.engine, duckdb
 folder, rows = Path(sys.argv[1]), int(sys.argv[2])
 for part in range(rows // 100_000):
@@ -251,7 +254,8 @@ for part in range(rows // 100_000):
     pq.write_table(pa.table({"id": ids, "recipe": ids, "split": ["train"] * 100_000}), folder / f"{part}.parquet")
     del ids
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-stored = Stored(tuple(folder / f"{part}.parquet" for part in range(rows // 100_000)), (100_000,) * (rows // 100_000))
+files = tuple(folder / f"{part}.parquet" for part in range(rows // 100_000))
+stored = StoredRows(files, (100_000,) * len(files))
 seen = GatedRows(stored, ("id", "recipe", "split"), pd.DataFrame({"made_from_held_out_row": np.zeros(rows, bool)}))
 gates = {"augment": [("expect_column_values_to_match_regex", {"column": "recipe", "regex": "^[0-9a-f]+$"})]}
 checks = check("augment", seen, gates, folder / "documents")
@@ -261,7 +265,7 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
 
 
 def test_the_frame_is_never_in_memory(tmp_path: Path) -> None:
-    """A million rows of two long texts, 180 MB as Python's objects: a gate on both needs less than half of that."""
+    """A million rows with two long texts take 180 MB as Python objects; a gate on both needs less than half."""
     done = subprocess.run(
         [sys.executable, "-c", MEASURE, str(tmp_path), "1000000"],
         capture_output=True,

@@ -102,7 +102,7 @@ def test_a_line_that_a_kill_cut_short_costs_only_itself(tmp_path: Path) -> None:
 
 def test_the_history_of_gates_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Past the limit each stage keeps its newest evaluations."""
-    monkeypatch.setattr(history, "COMPACTED_AT_BYTES", 20_000)
+    monkeypatch.setattr(history, "MAX_HISTORY_BYTES", 20_000)
     monkeypatch.setattr(history, "MAX_RECORDS_PER_STAGE", 5)
     record_gate(tmp_path, "validate", [check(True, "the only one")])
     for number in range(200):

@@ -1,4 +1,4 @@
-"""The record: what is on disk, and that other tools read it as it stands."""
+"""Generations on disk: their content, and that other tools read them directly."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ def write(folder: Path, rows: int = 5, rejected: int = 2) -> Path:
     return folder
 
 
-def test_pandas_reads_a_generation_as_it_stands(tmp_path: Path) -> None:
-    """A folder's parts are plain Parquet with the record's columns."""
+def test_pandas_reads_a_generation(tmp_path: Path) -> None:
+    """The parts of a folder are Parquet files with the record's columns."""
     frame = pd.read_parquet(sorted(write(tmp_path / "g").glob("part-*.parquet")))
     assert len(frame) == 5
     assert {"id", "split", "fold", "label", "label_probs", "weight", "parent_ids", "recipe", "origin", "image"} <= set(
@@ -54,14 +54,14 @@ def test_pandas_reads_a_generation_as_it_stands(tmp_path: Path) -> None:
     assert frame["image"].iloc[3]["bytes"] == png(3)
 
 
-def test_duckdb_reads_a_generation_as_it_stands(tmp_path: Path) -> None:
+def test_duckdb_reads_a_generation(tmp_path: Path) -> None:
     """SQL over the parts counts what was written."""
     folder = write(tmp_path / "g")
     counted = duckdb.sql(f"SELECT count(*), count(label) FROM '{folder}/part-*.parquet'").fetchall()[0]
     assert counted == (5, 2)
 
 
-def test_datasets_decodes_the_images_as_they_stand(tmp_path: Path) -> None:
+def test_datasets_decodes_the_images(tmp_path: Path) -> None:
     """`load_dataset("parquet")` gives decoded images, by the features in the files' metadata."""
     from datasets import load_dataset
 
@@ -72,14 +72,14 @@ def test_datasets_decodes_the_images_as_they_stand(tmp_path: Path) -> None:
 
 
 def test_the_same_rows_give_the_same_bytes(tmp_path: Path) -> None:
-    """Nothing of time or place is in a generation."""
-    one, other = write(tmp_path / "one"), write(tmp_path / "other")
-    for path in one.iterdir():
+    """A generation contains neither times nor paths."""
+    first, other = write(tmp_path / "first"), write(tmp_path / "other")
+    for path in first.iterdir():
         assert path.read_bytes() == (other / path.name).read_bytes(), path.name
 
 
-def test_a_folder_without_a_manifest_counts_for_nothing(tmp_path: Path) -> None:
-    """What was broken off before its manifest is missing, not half there."""
+def test_a_folder_without_a_manifest_is_missing(tmp_path: Path) -> None:
+    """A generation that was interrupted before its manifest is missing, not incomplete."""
     folder = write(tmp_path / "g")
     (folder / "manifest.json").unlink()
     with pytest.raises(MissingGeneration, match="seedling run"):
@@ -87,7 +87,7 @@ def test_a_folder_without_a_manifest_counts_for_nothing(tmp_path: Path) -> None:
 
 
 def test_lost_rows_are_an_error(tmp_path: Path) -> None:
-    """Rows in = kept + rejected, or the manifest is not written."""
+    """The manifest is written only if rows in = kept + rejected."""
     with GenerationWriter(tmp_path / "g", stage="scrape", modality="text") as writer:
         writer.keep(Row("00", payload="one"))
         with pytest.raises(IncompleteGeneration, match="2 in, but 1 kept"):
@@ -95,8 +95,8 @@ def test_lost_rows_are_an_error(tmp_path: Path) -> None:
     assert not (tmp_path / "g" / "manifest.json").exists()
 
 
-def test_files_that_hold_other_rows_than_the_manifest_are_an_error(tmp_path: Path) -> None:
-    """The count is taken from the Parquet footers, not from what the writer says of itself."""
+def test_files_with_other_counts_than_the_manifest_are_an_error(tmp_path: Path) -> None:
+    """The counts come from the Parquet footers, not from the writer."""
     folder = write(tmp_path / "g")
     assert rows_on_disk(folder) == {"kept": 5, "rejected": 2}
     with pytest.raises(IncompleteGeneration, match="files hold"):
@@ -104,36 +104,36 @@ def test_files_that_hold_other_rows_than_the_manifest_are_an_error(tmp_path: Pat
 
 
 def test_rejected_rows_are_kept_with_their_reason(tmp_path: Path) -> None:
-    """Nothing disappears: the dropped rows have the same columns, and why."""
+    """The rejected rows have the same columns, and a reason."""
     rejected = read_rejected(write(tmp_path / "g"))
     assert rejected["reason"].tolist() == ["undecodable", "undecodable"]
     assert set(read(tmp_path / "g").columns) | {"reason"} == set(rejected.columns)
 
 
-def test_rows_come_back_as_they_were_written(tmp_path: Path) -> None:
-    """Stream gives the very rows, images and all, in their order."""
+def test_rows_are_read_as_they_were_written(tmp_path: Path) -> None:
+    """`stream` yields the same rows with their images, in order."""
     rows = list(stream(write(tmp_path / "g")))
     assert [row.payload for row in rows] == [png(number) for number in range(5)]
     assert [row.label for row in rows] == [None, "a", None, "a", None]
 
 
-def test_payloads_finds_each_wanted_image_once(tmp_path: Path) -> None:
-    """Images are joined to rows by id; one that is nowhere is an error."""
-    folder, wanted = write(tmp_path / "g"), [identify(b"2"), identify(b"4")]
-    assert dict(payloads([folder], wanted)) == {wanted[0]: png(2), wanted[1]: png(4)}
+def test_payloads_yields_each_image_once(tmp_path: Path) -> None:
+    """Images are joined to rows by id; an id without an image is an error."""
+    folder, ids = write(tmp_path / "g"), [identify(b"2"), identify(b"4")]
+    assert dict(payloads([folder], ids)) == {ids[0]: png(2), ids[1]: png(4)}
     with pytest.raises(IncompleteGeneration, match="1 rows have no image"):
         list(payloads([folder], ["nowhere"]))
 
 
-def test_rows_that_come_later_leave_earlier_parts_alone(tmp_path: Path) -> None:
-    """With 3,000 more rows at the end of 30,000, all parts but the last old one stay byte for byte."""
+def test_new_rows_do_not_change_earlier_parts(tmp_path: Path) -> None:
+    """After 3,000 rows are added to 30,000, all old parts but the last have the same bytes."""
 
-    def parts(many: int) -> set[bytes]:
-        folder = tmp_path / str(many)
+    def parts(row_count: int) -> set[bytes]:
+        folder = tmp_path / str(row_count)
         with GenerationWriter(folder, stage="scrape", modality="text") as writer:
-            for number in range(many):
+            for number in range(row_count):
                 writer.keep(Row(identify(str(number).encode()), payload=f"text {number}"))
-            writer.close(rows_in=many)
+            writer.close(rows_in=row_count)
         return {path.read_bytes() for path in folder.glob("part-*.parquet")}
 
     before, after = parts(30_000), parts(33_000)
@@ -141,7 +141,7 @@ def test_rows_that_come_later_leave_earlier_parts_alone(tmp_path: Path) -> None:
 
 
 def test_the_id_depends_on_content_parents_and_recipe() -> None:
-    """The same content made another way is another row."""
+    """The same content with other parents or another recipe is another row."""
     ids = {
         identify(b"x"),
         identify(b"y"),
@@ -154,7 +154,7 @@ def test_the_id_depends_on_content_parents_and_recipe() -> None:
 
 
 def test_the_manifest_is_written_last(tmp_path: Path) -> None:
-    """When it is there, all parts that it names are."""
+    """If the manifest exists, all parts that it names exist."""
     folder = write(tmp_path / "g")
     manifest = json.loads((folder / "manifest.json").read_text())
     newest = max(folder.iterdir(), key=lambda path: path.stat().st_mtime_ns)

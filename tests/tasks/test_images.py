@@ -1,4 +1,4 @@
-"""Images: what is decoded, and what is refused with which reason."""
+"""Images: which are decoded, and which are rejected with which reason."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ def saved(image: Image.Image, kind: str, **options: object) -> bytes:
 
 
 @pytest.mark.parametrize("kind", ["PNG", "BMP", "WEBP", "GIF", "JPEG"])
-def test_every_promised_format_is_decoded(kind: str) -> None:
-    """To (height, width, 3), whatever the file is called."""
+def test_every_supported_format_is_decoded(kind: str) -> None:
+    """The result is (height, width, 3), and lossless formats keep the pixels."""
     options = {"lossless": True} if kind == "WEBP" else {}
     pixels = images.decode(saved(Image.fromarray(PHOTO), kind, **options))
     assert pixels.shape == (20, 30, 3)
@@ -31,26 +31,26 @@ def test_every_promised_format_is_decoded(kind: str) -> None:
 
 
 def test_the_same_pixels_are_the_same_content_in_any_lossless_format() -> None:
-    """A PNG and a BMP of one image have one id."""
+    """A PNG and a BMP of one image have the same content bytes."""
     decoded = [images.decode(saved(Image.fromarray(PHOTO), kind)) for kind in ("PNG", "BMP")]
     assert images.content(decoded[0]) == images.content(decoded[1])
 
 
 def test_a_gif_gives_its_first_frame() -> None:
-    """Red before blue."""
+    """The first frame is red, the second blue."""
     red, blue = Image.new("RGB", (9, 9), (255, 0, 0)), Image.new("RGB", (9, 9), (0, 0, 255))
     pixels = images.decode(saved(red, "GIF", save_all=True, append_images=[blue]))
     assert tuple(pixels[4, 4]) == (255, 0, 0)
 
 
-def test_transparency_is_seen_on_white() -> None:
+def test_transparency_becomes_white() -> None:
     """A fully transparent image is white, not black."""
     pixels = images.decode(saved(Image.new("RGBA", (9, 9), (0, 0, 0, 0)), "PNG"))
     assert (pixels == 255).all()
 
 
 def test_the_exif_orientation_is_applied() -> None:
-    """Orientation 6 turns the stored image by a quarter, clockwise."""
+    """Orientation 6 rotates the stored image clockwise by 90 degrees."""
     exif = Image.Exif()
     exif[0x0112] = 6
     pixels = images.decode(saved(Image.fromarray(PHOTO), "PNG", exif=exif))
@@ -75,20 +75,20 @@ def test_sixteen_bit_gray_keeps_its_upper_eight_bits() -> None:
     ],
     ids=["empty", "text", "truncated", "bomb", "svg"],
 )
-def test_what_is_no_usable_image_is_refused_with_a_reason(encoded: bytes, reason: str) -> None:
-    """A bomb is refused by its header, before any pixel is decoded."""
+def test_unusable_images_are_rejected_with_a_reason(encoded: bytes, reason: str) -> None:
+    """A decompression bomb is rejected by its header, before any pixel is decoded."""
     with pytest.raises(images.Undecodable, match=f"^{reason}$"):
         images.decode(encoded)
 
 
 def test_encoding_is_lossless() -> None:
-    """Color and gray come back as they were."""
+    """Color and gray images keep their pixels."""
     for pixels in (PHOTO, np.repeat(PHOTO[..., :1], 3, axis=2)):
         assert (images.decode(images.encode(pixels)) == pixels).all()
 
 
-def test_a_slightly_changed_image_has_a_near_hash_and_another_one_has_not() -> None:
-    """A little brightness moves at most 3 of 64 bits; another image moves many."""
+def test_a_slightly_changed_image_has_a_near_hash_and_another_image_does_not() -> None:
+    """A slightly brighter image changes at most 3 of 64 bits; another image changes more than 10."""
     smooth = np.asarray(Image.fromarray(PHOTO).resize((64, 64), Image.Resampling.BICUBIC))
     brighter = np.clip(smooth.astype(int) + 4, 0, 255).astype(np.uint8)
     other = np.ascontiguousarray(smooth[::-1, ::-1])

@@ -11,7 +11,7 @@ from sklearn.metrics import balanced_accuracy_score, brier_score_loss, f1_score,
 from seedling.config.params import EvaluateParams
 from seedling.evaluate import intervals
 from seedling.evaluate.metrics import with_intervals
-from seedling.evaluate.scope import limit_for, operating_points, out_of_scope, risk_coverage_curve
+from seedling.evaluate.scope import operating_points, out_of_scope, risk_coverage_curve, threshold_for
 from seedling.evaluate.slices import holm, slices
 from seedling.stats.statistics import effective_rows, share, softmax
 
@@ -43,7 +43,7 @@ def test_rows_of_a_group_that_are_alike_count_once() -> None:
 def test_an_interval_of_rows_that_are_all_right_has_a_width() -> None:
     """Forty right answers do not prove that none is ever wrong."""
     truth = np.tile([0, 1], 20)
-    found = intervals.of_confusion(truth, truth, ALONE, draws=500, confidence=0.95, rng=rng())
+    found = intervals.balanced_accuracy_and_macro_f1(truth, truth, ALONE, draws=500, confidence=0.95, rng=rng())
     for one in (*found.values(), share(truth == truth, ALONE, 0.95)):
         assert one.value == one.high == 1.0
         assert 0.85 < one.low < 0.99
@@ -53,7 +53,9 @@ def test_balanced_accuracy_and_macro_f1_are_those_of_scikit_learn() -> None:
     """Five classes, of which one is never said and one never true."""
     truth = np.array([0, 0, 0, 1, 1, 2, 2, 2, 2, 3])
     said = np.array([0, 1, 0, 1, 1, 2, 0, 2, 4, 2])
-    found = intervals.of_confusion(said, truth, np.arange(10).astype(str), draws=200, confidence=0.95, rng=rng())
+    found = intervals.balanced_accuracy_and_macro_f1(
+        said, truth, np.arange(10).astype(str), draws=200, confidence=0.95, rng=rng()
+    )
     with pytest.warns(UserWarning, match="y_pred contains classes not in y_true"):
         balanced = balanced_accuracy_score(truth, said)
     assert found["balanced_accuracy"].value == pytest.approx(balanced)
@@ -64,7 +66,7 @@ def test_balanced_accuracy_and_macro_f1_are_those_of_scikit_learn() -> None:
 def test_the_interval_of_a_mean_is_students_where_values_are_normal() -> None:
     """Two hundred normal values far from 0: within a tenth of the classical half width."""
     values = np.random.default_rng(3).normal(10, 1, size=200)
-    settings = {"wrong": 10.0, "most": 20.0, "confidence": 0.95}
+    settings = {"wrong": 10.0, "maximum": 20.0, "confidence": 0.95}
     found = intervals.mean(values, np.arange(200).astype(str), draws=4000, rng=rng(), **settings)
     half = 1.972 * values.std(ddof=1) / 200**0.5
     assert found.value == pytest.approx(values.mean())
@@ -75,16 +77,18 @@ def test_the_interval_of_a_mean_is_students_where_values_are_normal() -> None:
 def test_rows_that_are_all_right_do_not_prove_that_none_is_wrong() -> None:
     """Nine rows of .1, and one more that would have 3: the upper end is above .1, and nowhere beyond the most that there is."""
     settings = {"draws": 500, "confidence": 0.95, "rng": rng()}
-    found = intervals.mean(np.full(9, 0.1), np.arange(9).astype(str), wrong=3.0, most=5.0, **settings)
+    found = intervals.mean(np.full(9, 0.1), np.arange(9).astype(str), wrong=3.0, maximum=5.0, **settings)
     assert found.value == pytest.approx(0.1)
     assert 0.39 < found.high <= 5.0  # beyond the mean with that row
-    assert intervals.mean(np.full(9, 0.1), np.arange(9).astype(str), wrong=3.0, most=0.3, **settings).high == 0.3
+    assert intervals.mean(np.full(9, 0.1), np.arange(9).astype(str), wrong=3.0, maximum=0.3, **settings).high == 0.3
 
 
 def test_classes_that_are_only_said_do_not_widen_balanced_accuracy() -> None:
     """Ninety of a hundred rows right, the others taken for ten classes that no row is of: the interval is Wilson's of the one class."""
     truth, said = np.zeros(100, np.int64), np.r_[np.zeros(90), np.arange(1, 11)].astype(np.int64)
-    found = intervals.of_confusion(said, truth, np.arange(100).astype(str), draws=300, confidence=0.95, rng=rng())
+    found = intervals.balanced_accuracy_and_macro_f1(
+        said, truth, np.arange(100).astype(str), draws=300, confidence=0.95, rng=rng()
+    )
     expected = binomtest(90, 100).proportion_ci(method="wilson")
     one = found["balanced_accuracy"]
     assert (one.value, one.low, one.high) == pytest.approx((0.9, expected.low, expected.high), abs=0.01)
@@ -97,7 +101,9 @@ def test_the_intervals_of_many_small_classes_cover() -> None:
     for _ in range(300):
         truth = source.integers(30, size=120)
         said = np.where(source.random(120) < 0.8, truth, (truth + source.integers(1, 30, size=120)) % 30)
-        found = intervals.of_confusion(said, truth, np.arange(120).astype(str), draws=300, confidence=0.95, rng=source)
+        found = intervals.balanced_accuracy_and_macro_f1(
+            said, truth, np.arange(120).astype(str), draws=300, confidence=0.95, rng=source
+        )
         for name, one in found.items():
             hits[name] += one.low <= 0.8 <= one.high
     assert all(0.91 <= one / 300 <= 0.985 for one in hits.values()), hits
@@ -123,9 +129,9 @@ def test_all_measures_are_those_of_scikit_learn() -> None:
 def test_auroc_is_scikit_learns_and_perfect_separation_keeps_a_width() -> None:
     """With ties; and where every inner row is surer than every outer one."""
     inside, outside = np.array([0.9, 0.8, 0.8, 0.4]), np.array([0.8, 0.3, 0.2])
-    found = intervals.area(inside, outside, draws=300, confidence=0.95, rng=rng())
+    found = intervals.auroc(inside, outside, draws=300, confidence=0.95, rng=rng())
     assert found.value == pytest.approx(roc_auc_score([1] * 4 + [0] * 3, np.concatenate([inside, outside])))
-    apart = intervals.area(np.ones(10), np.zeros(10), draws=100, confidence=0.95, rng=rng())
+    apart = intervals.auroc(np.ones(10), np.zeros(10), draws=100, confidence=0.95, rng=rng())
     assert (apart.value, apart.high) == (1.0, 1.0)
     assert apart.low < 1.0
 
@@ -163,11 +169,11 @@ def test_holm_by_hand() -> None:
 def test_limits_and_coverage_by_hand() -> None:
     """Five rows, the two least sure wrong: a limit of 0 errors answers three; one in four wrong answers four; equally sure rows go together."""
     sure, right = np.array([0.9, 0.8, 0.7, 0.6, 0.5]), np.array([True, True, True, False, False])
-    assert limit_for(sure, right, 0.0) == 0.7
-    assert limit_for(sure, right, 0.25) == 0.6
-    assert limit_for(sure, right, 0.4) == 0.0
-    assert limit_for(sure, ~right, 0.1) is None
-    assert limit_for(np.array([0.9, 0.9]), np.array([True, False]), 0.1) is None
+    assert threshold_for(sure, right, 0.0) == 0.7
+    assert threshold_for(sure, right, 0.25) == 0.6
+    assert threshold_for(sure, right, 0.4) == 0.0
+    assert threshold_for(sure, ~right, 0.1) is None
+    assert threshold_for(np.array([0.9, 0.9]), np.array([True, False]), 0.1) is None
     assert [one["error"] for one in risk_coverage_curve(sure, right)] == [0, 0, 0, 0.25, 0.4]
     points = operating_points((sure, right), (sure, right, np.arange(5).astype(str)), PARAMS)
     assert [one["coverage"]["value"] for one in points] == [0.6] * 4
@@ -183,6 +189,6 @@ def test_rows_of_no_class_are_counted_where_they_would_be_answered() -> None:
     assert found is not None
     assert (found["rows"], found["coverage"]["value"], found["auroc"]["value"]) == (4, 0.5, 0.75)
     assert out_of_scope(of(0.9), np.zeros((0, 3)), 0.5, PARAMS, 0) is None
-    known = out_of_scope(of(0.9, 0.95), of(0.99, 0.98)[:, [1, 2, 0]], 0.5, PARAMS, 0, nothing=2)
+    known = out_of_scope(of(0.9, 0.95), of(0.99, 0.98)[:, [1, 2, 0]], 0.5, PARAMS, 0, background_class=2)
     assert known is not None
     assert (known["coverage"]["value"], known["auroc"]["value"]) == (0.0, 1.0)

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 
 from seedling.dataset.generation import GenerationWriter, Row, identify
-from seedling.report import row_stories as lineage
+from seedling.report import row_stories
 from seedling.report.row_stories import examples, stories
 
 
@@ -88,7 +88,7 @@ def test_rows_that_were_judged_come_first_where_there_is_no_room(
     workspace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Two of six: those with an answer; the page counts the others."""
-    monkeypatch.setattr(lineage, "MOST_ROWS", 2)
+    monkeypatch.setattr(row_stories, "MAX_ROWS", 2)
     found = stories(workspace)
     assert set(found["rows"]) == {TESTED.id, SURE.id}
     assert found["left_out"] == 4
@@ -98,4 +98,4 @@ def test_examples_lie_under_their_cell(workspace: Path) -> None:
     """The a that was taken for b, and the b that was not."""
     found = examples(workspace, ["a", "b"])
     assert {cell: [one["id"] for one in rows] for cell, rows in found.items()} == {"0-1": [TESTED.id], "1-1": [SURE.id]}
-    assert (found["0-1"][0]["text"], found["0-1"][0]["sure"]) == ("tested", 0.7)
+    assert (found["0-1"][0]["text"], found["0-1"][0]["confidence"]) == ("tested", 0.7)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from seedling.evaluate.next_steps import Curve, LabelsFrom, errors_by_class, extrapolated, next_steps
+from seedling.evaluate.next_steps import Curve, LabelSource, errors_by_class, extrapolate, next_steps
 
 
 def falling(noise: float = 0.0) -> dict[str, object]:
@@ -23,10 +23,10 @@ def test_twice_the_labels_bring_what_the_power_law_says() -> None:
     for noise in (0.0, 0.1):
         curve = Curve.of(falling(noise), 0.1, 100_000, noise, 0)
         assert curve is not None
-        twice, four = extrapolated(curve, 0.9)
+        twice, four = extrapolate(curve, 0.9)
         assert twice["accuracy"]["value"] == pytest.approx(1 - 0.1 / 2**0.5, abs=1e-3)
         assert (four["labels"], four["accuracy"]["value"]) == (400, pytest.approx(0.95, abs=1e-3))
-    assert extrapolated(Curve.of(None, 0.1, 100, 0, 0), 0.9) == []
+    assert extrapolate(Curve.of(None, 0.1, 100, 0, 0), 0.9) == []
 
 
 def test_advice_is_ranked_by_what_it_may_bring() -> None:
@@ -36,7 +36,7 @@ def test_advice_is_ranked_by_what_it_may_bring() -> None:
     steps = next_steps(
         Curve.of(falling(), 0.2, 1000, 0, 0),
         rows={"pool": 500, "train": 100},
-        doubt={
+        label_issues={
             "expected": 20.0,
             "judged": 100,
             "items_per_minute": 10,
@@ -51,8 +51,8 @@ def test_advice_is_ranked_by_what_it_may_bring() -> None:
         ],
         rounds=[{"decision": "rejected"}],
         slices=[{"worse": True, "column": "words", "value": "over 9", "rows": 30, "accuracy": {"value": 0.5}}],
-        queue=True,
-        used={"augment"},
+        has_queue=True,
+        training_data={"augment"},
     )
     gains = {one["what"]: one["gain"]["value"] for one in reversed(steps) if one["gain"]}  # of the classes the best
     assert gains["label"] == pytest.approx(0.2 * (1 - 2**-0.5), abs=5e-3)
@@ -73,28 +73,28 @@ def test_the_source_of_most_wrong_labels_is_to_be_fixed() -> None:
     """
     asked = {
         "rows": {},
-        "doubt": {},
+        "label_issues": {},
         "errors": {},
         "labels": {},
         "step_contributions": [],
         "rounds": [],
         "slices": [],
-        "queue": True,
-        "used": set(),
+        "has_queue": True,
+        "training_data": set(),
     }
     curve = Curve.of(falling(), 0.2, 1000, 0, 0)
     labels = [
-        LabelsFrom("source", "bad.example", 100, 30.0),
-        LabelsFrom("source", "good", 300, 5.0),
-        LabelsFrom("rule", "tag", 9, 9.0),
-        LabelsFrom("rule", "alt", 100, 30.0),
+        LabelSource("source", "bad.example", 100, 30.0),
+        LabelSource("source", "good", 300, 5.0),
+        LabelSource("rule", "tag", 9, 9.0),
+        LabelSource("rule", "alt", 100, 30.0),
     ]
-    steps = [one for one in next_steps(curve, **asked, labels_from=labels) if one["what"] == "fix_source"]
+    steps = [one for one in next_steps(curve, **asked, label_sources=labels) if one["what"] == "fix_source"]
     assert [(one["text"], one["minutes"]) for one in steps] == [("Fix the source bad.example", 2)]
     times = ((1 - 5 / 400) / (1 - 35 / 400)) ** 2
     assert steps[0]["gain"]["value"] == pytest.approx(0.2 * (1 - times**-0.5), abs=2e-3)
     assert "30 of its 100" in steps[0]["how"]
-    alone = next_steps(curve, **asked, labels_from=[LabelsFrom("source", "bad.example", 400, 90.0)])
+    alone = next_steps(curve, **asked, label_sources=[LabelSource("source", "bad.example", 400, 90.0)])
     assert "fix_source" not in [one["what"] for one in alone]
 
 

@@ -1,4 +1,4 @@
-"""Intervals and comparisons against hand calculations, scikit-learn and simulation."""
+"""Intervals and comparisons, against hand calculations, scikit-learn and simulations."""
 
 from __future__ import annotations
 
@@ -30,32 +30,31 @@ from seedling.stats.statistics import (
 
 RNG = np.random.default_rng(3)
 TRUTH = RNG.integers(0, 4, 200)
-CHANCES = softmax(RNG.normal(size=(200, 4)) + 2 * np.eye(4)[TRUTH])
-ALONE = np.arange(200).astype(str)
+PROBABILITIES = softmax(RNG.normal(size=(200, 4)) + 2 * np.eye(4)[TRUTH])
 
 
 def test_macro_f1_log_loss_and_confusion_are_those_of_scikit_learn() -> None:
-    """An independent implementation gives the same numbers."""
-    said = CHANCES.argmax(axis=1)
-    assert macro_f1(said, TRUTH, 4) == pytest.approx(f1_score(TRUTH, said, average="macro"))
-    assert log_loss_of_rows(CHANCES, TRUTH).mean() == pytest.approx(log_loss(TRUTH, CHANCES))
-    assert (confusion(said, TRUTH, 4) == confusion_matrix(TRUTH, said)).all()
+    """An independent implementation gives the same values."""
+    predicted = PROBABILITIES.argmax(axis=1)
+    assert macro_f1(predicted, TRUTH, 4) == pytest.approx(f1_score(TRUTH, predicted, average="macro"))
+    assert log_loss_of_rows(PROBABILITIES, TRUTH).mean() == pytest.approx(log_loss(TRUTH, PROBABILITIES))
+    assert (confusion(predicted, TRUTH, 4) == confusion_matrix(TRUTH, predicted)).all()
 
 
 def test_calibration_error_by_hand() -> None:
-    """Two rows at 0.9, one right: |0.9 - 0.5|; two at 0.6, both right: |0.6 - 1|; the mean is 0.4."""
-    chances = np.array([[0.9, 0.1], [0.9, 0.1], [0.6, 0.4], [0.6, 0.4]])
-    assert calibration_error(chances, np.array([0, 1, 0, 0]), 10) == pytest.approx(0.4)
+    """Two rows at 0.9, one correct: |0.9 - 0.5|; two at 0.6, both correct: |0.6 - 1|; the mean is 0.4."""
+    probabilities = np.array([[0.9, 0.1], [0.9, 0.1], [0.6, 0.4], [0.6, 0.4]])
+    assert calibration_error(probabilities, np.array([0, 1, 0, 0]), 10) == pytest.approx(0.4)
 
 
 def test_wilson_by_hand() -> None:
-    """8 of 10 at 95 %: 0.490 to 0.943 (Wilson's formula, worked out)."""
+    """8 of 10 at 95 %: 0.490 to 0.943, from Wilson's formula."""
     found = wilson(8, 10)
     assert (found.low, found.high) == (pytest.approx(0.4902, abs=1e-4), pytest.approx(0.9433, abs=1e-4))
 
 
 def test_the_interval_of_an_accuracy_covers_the_truth() -> None:
-    """Of 300 draws of 80 rows that are right with probability 0.8, the 95 % interval covers 0.8 in 91 to 98 %."""
+    """In 300 draws of 80 rows with an accuracy of 0.8, the 95 % interval covers 0.8 in 91 to 98 % of the draws."""
     covered = 0
     for seed in range(300):
         rng = np.random.default_rng(seed)
@@ -72,15 +71,15 @@ def test_the_interval_of_an_accuracy_covers_the_truth() -> None:
 
 
 def test_groups_are_drawn_whole() -> None:
-    """A near-duplicate is in a resample as often as the row that it resembles."""
+    """A near-duplicate is in a resample as often as the row it resembles."""
     groups = np.array(["a", "b", "a", "c"])
     for rows in resamples(groups, 50, np.random.default_rng(0)):
         counts = np.bincount(rows, minlength=4)
         assert counts[0] == counts[2]
 
 
-def test_the_paired_difference_says_which_is_worse() -> None:
-    """Ten rows lost of a hundred are worse with certainty; the same scores are not worse at all."""
+def test_the_paired_difference_detects_the_worse_scores() -> None:
+    """Ten of a hundred rows lost are worse with a probability near 1; equal scores have a probability of 0."""
     old, new = np.ones(100), np.ones(100)
     new[:10] = 0
     groups, rng = np.arange(100).astype(str), np.random.default_rng(0)
@@ -92,8 +91,8 @@ def test_the_paired_difference_says_which_is_worse() -> None:
     assert (same.value, same.probability_worse) == (0.0, 0.0)
 
 
-def test_a_difference_is_the_same_whether_rows_are_drawn_at_once_or_one_by_one() -> None:
-    """Of the means of `resamples`' draws, taken one after the other, as many are below 0."""
+def test_a_difference_is_the_same_whether_draws_are_vectorized_or_sequential() -> None:
+    """The share of negative means is that of the sequential draws from `resamples`."""
     rng = np.random.default_rng(0)
     old, new = rng.random(40), rng.random(40)
     groups = rng.permutation(40).astype(str)
@@ -105,8 +104,11 @@ def test_a_difference_is_the_same_whether_rows_are_drawn_at_once_or_one_by_one()
     assert 0.05 < found.probability_worse < 0.95
 
 
-def test_the_bootstrap_t_is_students_interval_where_values_are_normal() -> None:
-    """Three hundred normal values: the ends are Student's within a tenth of the half-width; skewed values reach further to their long side."""
+def test_the_bootstrap_t_interval_is_students_for_normal_values() -> None:
+    """For 300 normal values, the ends agree with Student's within a tenth of the half-width.
+
+    For skewed values, the interval is longer on the side of the long tail.
+    """
     values = np.random.default_rng(3).normal(size=300)
     low, high = bootstrap_t(np.ones(300), values, draws=4000, confidence=0.95, rng=np.random.default_rng(0))
     ends = stats.t.interval(0.95, 299, values.mean(), stats.sem(values))
@@ -118,8 +120,11 @@ def test_the_bootstrap_t_is_students_interval_where_values_are_normal() -> None:
     assert bootstrap_t(np.ones(5), np.full(5, 2.0), draws=200, confidence=0.95, rng=np.random.default_rng(0)) == (2, 2)
 
 
-def test_few_groups_are_students_of_their_means() -> None:
-    """Five groups of twelve rows: the interval is the one of Student's t over five means; six times one row and one of 94 is worth 1.13 groups."""
+def test_the_interval_of_few_groups_is_students_of_their_means() -> None:
+    """For five groups of twelve rows, the interval is Student's over five means.
+
+    One group of 94 rows and six of one row are 1.13 effective groups.
+    """
     values = np.random.default_rng(4).normal(size=60) + np.repeat([0.5, -1.0, 0.2, 2.0, 0.1], 12)
     sums = values.reshape(5, 12).sum(axis=1)
     means = sums / 12
@@ -132,13 +137,16 @@ def test_few_groups_are_students_of_their_means() -> None:
     assert few_groups(np.ones(4)) == 1.0
 
 
-def test_a_difference_over_few_groups_covers_the_truth() -> None:
-    """Six groups of unequal size that differ among themselves: 500 intervals hold the true difference in 90 % or more, and none leaves [-1, 1]."""
+def test_the_interval_of_a_difference_over_few_groups_covers_the_truth() -> None:
+    """With six groups of unequal size and effect, at least 90 % of 500 intervals cover the true difference.
+
+    All intervals are within [-1, 1].
+    """
     groups, hits = np.repeat(["a", "b", "c", "d", "e", "f"], [60, 30, 20, 15, 12, 10]), 0
-    _, where = np.unique(groups, return_inverse=True)
+    _, group_index = np.unique(groups, return_inverse=True)
     for seed in range(500):
         rng = np.random.default_rng(seed)
-        gain = rng.choice([0.0, 0.2], size=6)[where]  # 0.1 in the mean
+        gain = rng.choice([0.0, 0.2], size=6)[group_index]  # 0.1 on average
         drawn = rng.random(len(groups))
         found = paired_difference(
             (drawn < 0.6) * 1.0, (drawn < 0.6 + gain) * 1.0, groups, larger_is_better=True, draws=200, rng=rng
@@ -148,15 +156,17 @@ def test_a_difference_over_few_groups_covers_the_truth() -> None:
     assert hits >= 450
 
 
-def test_what_a_wrong_row_would_differ_by_hand() -> None:
-    """Two rows surely of the first class: wrong with .1 and .2 under the old model, .3 and .2 under the new one, so that the second class would cost
-    ln(.1 / .3) less on the first, as often as (.1 + .3) / 2 of .4, and nothing on the other. Rows that hardly differ then leave a wide interval.
+def test_the_score_difference_of_a_wrong_row_by_hand() -> None:
+    """Two rows predicted as the first class, wrong with .1 and .2 by the old model and .3 and .2 by the new one.
+
+    The log loss of the second class differs by ln 3 on the first row, which is the wrong one with the probability
+    ((.1 + .3) / 2) / .4, and by 0 on the other. Rows that hardly differ then have a wide interval.
     """
     old, new = np.array([[0.9, 0.1], [0.8, 0.2]]), np.array([[0.7, 0.3], [0.8, 0.2]])
     assert chances_if_wrong(old) == pytest.approx(np.array([[0, 1 / 3], [0, 2 / 3]]))
-    assert chances_if_wrong(np.eye(2)) == pytest.approx(np.array([[0, 0.5], [0.5, 0]])), "none is ever wrong"
+    assert chances_if_wrong(np.eye(2)) == pytest.approx(np.array([[0, 0.5], [0.5, 0]])), "no prediction is ever wrong"
     both = np.array([[0.1, 0.2, 0.7], [0.5, 0.25, 0.25]])
-    by_class = np.stack([((both - np.eye(3)[one]) ** 2).sum(axis=1) for one in range(3)], axis=1)
+    by_class = np.stack([((both - np.eye(3)[label]) ** 2).sum(axis=1) for label in range(3)], axis=1)
     assert briers(both) == pytest.approx(by_class)
     assert of_truth(log_losses(both), np.array([2, 0])) == pytest.approx(-np.log([0.7, 0.5]))
     found = difference_if_wrong(old, new, log_losses)
@@ -171,13 +181,13 @@ def test_what_a_wrong_row_would_differ_by_hand() -> None:
     assert narrow.high < 0.005 < wide.high < found
 
 
-def test_no_difference_is_larger_than_rows_can_differ() -> None:
-    """One row, right under both models: between a row lost and a row won, not beyond."""
-    for many in (1, 3):
+def test_the_interval_of_a_difference_stays_within_the_possible_values() -> None:
+    """For rows that both models predict correctly, the interval is within one row lost and one row won."""
+    for rows in (1, 3):
         found = paired_difference(
-            np.ones(many),
-            np.ones(many),
-            np.arange(many).astype(str),
+            np.ones(rows),
+            np.ones(rows),
+            np.arange(rows).astype(str),
             larger_is_better=True,
             draws=200,
             rng=np.random.default_rng(0),
@@ -187,7 +197,7 @@ def test_no_difference_is_larger_than_rows_can_differ() -> None:
 
 
 def test_seeds_are_drawn_as_rows_are() -> None:
-    """One seed won a fifth on every row, the other lost it: a draw of two seeds is worse with probability a quarter."""
+    """One seed gains 0.2 on every row, the other loses it: a draw of two seeds is worse with the probability 1/4."""
     old, groups = np.full((1, 50), 0.5), np.arange(50).astype(str)
     new = np.stack([np.full(50, 0.7), np.full(50, 0.3)])
     found = paired_difference(
@@ -197,16 +207,16 @@ def test_seeds_are_drawn_as_rows_are() -> None:
     assert found.probability_worse == pytest.approx(0.25, abs=0.03)
 
 
-def test_the_temperature_finds_how_much_logits_were_sharpened() -> None:
-    """Labels drawn from softmax(z); told 3z, the fitted temperature is close to 3."""
+def test_the_temperature_reverts_the_scaling_of_logits() -> None:
+    """For labels drawn from softmax(z) and logits 3z, the fitted temperature is close to 3."""
     rng = np.random.default_rng(1)
     logits = rng.normal(size=(4000, 5)) * 2
     truth = np.array([rng.choice(5, p=row) for row in softmax(logits)])
     assert fit_temperature(3 * logits, truth) == pytest.approx(3, rel=0.1)
 
 
-def test_rows_that_are_all_right_do_not_make_a_model_certain() -> None:
-    """After 50 right answers of 50, the confidence stays below the rule of succession's 51/52."""
+def test_correct_rows_alone_do_not_make_a_model_certain() -> None:
+    """After 50 correct predictions of 50, the confidence is 51/52, by the rule of succession."""
     logits = np.tile([5.0, 0.0], (50, 1))
-    sure = softmax(logits / fit_temperature(logits, np.zeros(50, dtype=np.int64))).max()
-    assert sure == pytest.approx(51 / 52, abs=0.002)
+    confidence = softmax(logits / fit_temperature(logits, np.zeros(50, dtype=np.int64))).max()
+    assert confidence == pytest.approx(51 / 52, abs=0.002)

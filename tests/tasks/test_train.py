@@ -125,7 +125,7 @@ def table() -> TrainingRows:
 
 def test_a_fold_model_sees_neither_its_folds_rows_nor_rows_augmented_from_them() -> None:
     """Fold model 0 learns from fold 1, rows augmented from it, templates, and its own pseudo-labels of one half."""
-    chosen, targets, weights = table().of_lineage(0, 0, 0, ("collected", "augment", "synthesize"))
+    chosen, targets, weights = table().for_fold_model(0, 0, 0, ("collected", "augment", "synthesize"))
     assert chosen.tolist() == [2, 3, 6, 7, 8, 9]
     assert targets[-1].tolist() == [0, 1]
     assert weights[-1] == 0.5
@@ -133,15 +133,15 @@ def test_a_fold_model_sees_neither_its_folds_rows_nor_rows_augmented_from_them()
 
 def test_each_half_of_the_pool_has_its_own_model() -> None:
     """Half 1 learns from rows 10 and 12 alone; fold model 1 refused row 10."""
-    assert table().of_lineage(0, 0, 1, ("collected",))[0].tolist() == [2, 3, 10, 12]
-    chosen, _, weights = table().of_lineage(1, 1, 1, ("collected",))
+    assert table().for_fold_model(0, 0, 1, ("collected",))[0].tolist() == [2, 3, 10, 12]
+    chosen, _, weights = table().for_fold_model(1, 1, 1, ("collected",))
     assert chosen.tolist() == [0, 1, 12]
     assert weights.tolist() == [1, 1, 0.7], "the weight is that of fold model 1"
 
 
 def test_the_final_model_sees_every_fold() -> None:
     """No row is held out from the model that is saved."""
-    assert table().of_lineage(None, 2, 0, ("collected",))[0].tolist() == [0, 1, 2, 3, 9, 11]
+    assert table().for_fold_model(None, 2, 0, ("collected",))[0].tolist() == [0, 1, 2, 3, 9, 11]
 
 
 def test_halves_are_about_equal_and_depend_on_the_group_alone() -> None:

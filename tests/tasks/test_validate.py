@@ -45,26 +45,26 @@ def reasons(output: Path) -> dict[str, int]:
 
 
 def test_of_exact_copies_one_is_kept(tmp_path: Path) -> None:
-    """The labeled one before the unlabeled."""
+    """The labeled copy is kept, not the unlabeled one."""
     output = checked(tmp_path, [text("twice"), text("twice", "x"), *BASE])
     assert reasons(output) == {"exact_duplicate": 1}
     assert read(output).set_index("text").loc["twice", "label"] == "x"
 
 
-def test_copies_with_conflicting_labels_both_go(tmp_path: Path) -> None:
-    """Nobody knows which is right."""
+def test_copies_with_conflicting_labels_are_both_rejected(tmp_path: Path) -> None:
+    """It is unknown which label is correct."""
     output = checked(tmp_path, [text("both", "x"), text("both", "y"), *BASE])
     assert reasons(output) == {"conflicting_labels": 2}
 
 
 def test_a_human_label_outranks_a_weak_one(tmp_path: Path) -> None:
-    """A wrong tag on a copy does not cost the labeled row."""
+    """A wrong weak label on a copy does not reject the labeled row."""
     output = checked(tmp_path, [text("both", "x"), text("both", "y", source="weak:tag"), *BASE])
     assert reasons(output) == {"exact_duplicate": 1}
     assert read(output).set_index("text").loc["both", "label"] == "x"
 
 
-def test_near_duplicates_of_test_rows_leave_training_and_pool(tmp_path: Path) -> None:
+def test_near_duplicates_of_test_rows_are_rejected_from_training_and_pool(tmp_path: Path) -> None:
     """Case and punctuation do not hide a leak."""
     held_out = text("Is this seen?", "x", "test")
     output = checked(tmp_path, [held_out, text("is this seen", "x"), text("IS THIS SEEN!"), *BASE])
@@ -72,7 +72,7 @@ def test_near_duplicates_of_test_rows_leave_training_and_pool(tmp_path: Path) ->
 
 
 def test_near_duplicates_in_training_share_a_fold(tmp_path: Path) -> None:
-    """So that no fold is judged by a row that it was trained on."""
+    """No model is evaluated on a row that it was trained on."""
     rows = [text(f"{word}{mark}", label) for word, label in (("one", "x"), ("two", "y")) for mark in ("", "!", "?")]
     kept = read(checked(tmp_path, [*rows, *BASE]))
     for word in ("one", "two"):
@@ -81,48 +81,53 @@ def test_near_duplicates_in_training_share_a_fold(tmp_path: Path) -> None:
         assert of_word["fold"].nunique() == of_word["group"].nunique() == 1
 
 
-OWN = [
-    f"{one} {other}"
-    for one in ("red", "old", "big", "far", "dry", "wet", "raw", "icy")
-    for other in ("inn", "den", "pub", "spa", "zoo")
+PHRASES = [
+    f"{adjective} {noun}"
+    for adjective in ("red", "old", "big", "far", "dry", "wet", "raw", "icy")
+    for noun in ("inn", "den", "pub", "spa", "zoo")
 ]
 
 
-def of(group: str, row: Row) -> Row:
-    """The row as a source gives it that knows what belongs together."""
+def in_group(group: str, row: Row) -> Row:
+    """The row with the group that a source defines."""
     return replace(row, group=group)
 
 
-def test_what_a_source_says_belongs_together_leaks_nowhere(tmp_path: Path) -> None:
-    """Of a page that has a test row the training and the pool row go, with a reason of their own; a copy of the test row keeps its reason."""
-    page = [of("page 1", one) for one in (text("asked of the model", "x", "test"), text("taught", "x"), text("pool"))]
+def test_rows_in_the_source_group_of_a_test_row_are_rejected(tmp_path: Path) -> None:
+    """The training and the pool row of the test row's page have another reason than a copy of the test row."""
+    page = [
+        in_group("page 1", row) for row in (text("asked of the model", "x", "test"), text("taught", "x"), text("pool"))
+    ]
     output = checked(tmp_path, [*page, text("Asked of the model!", "x"), *BASE])
     assert reasons(output) == {"same_group_as_test": 2, "near_duplicate_of_test": 1}
     assert read(output).set_index("text").loc["asked of the model", "split"] == "test"
 
 
-def test_what_a_source_says_belongs_together_shares_a_fold(tmp_path: Path) -> None:
-    """Six rows of a page are in one fold, also by way of a copy of one of them; near_group tells copies from neighbors."""
-    page = [of("page 1", text(f"number {n} on this page, and no other {'z' * n}".strip(), "x")) for n in range(6)]
+def test_rows_in_a_source_group_share_a_fold(tmp_path: Path) -> None:
+    """Six rows of a page and a copy of one of them are in one fold; near_group tells copies from neighbors."""
+    page = [in_group("page 1", text(f"number {n} on this page, and no other {'z' * n}".strip(), "x")) for n in range(6)]
     rows = read(checked(tmp_path, [*page, text("Number 0 on this page, and no other!", "x"), *BASE])).set_index("text")
-    mine = rows[rows.index.str.contains("this page")]
-    assert len(mine) == 7
-    assert mine["fold"].nunique() == mine["group"].nunique() == 1
-    assert mine["near_group"].nunique() < 7
-    first = mine["near_group"]["number 0 on this page, and no other"]
-    assert first == mine["near_group"]["Number 0 on this page, and no other!"]
+    on_page = rows[rows.index.str.contains("this page")]
+    assert len(on_page) == 7
+    assert on_page["fold"].nunique() == on_page["group"].nunique() == 1
+    assert on_page["near_group"].nunique() < 7
+    first = on_page["near_group"]["number 0 on this page, and no other"]
+    assert first == on_page["near_group"]["Number 0 on this page, and no other!"]
     others = rows[~rows.index.str.contains("this page")]
     assert (others["group"] == others["id"]).all()
 
 
-def test_pages_of_several_classes_are_carved_whole_and_a_class_of_one_row_is_in_no_fold(tmp_path: Path) -> None:
-    """Forty pages of an x and a y row each: a quarter goes, half of it x; a class whose only row stands on a page is in no fold, though the page is."""
+def test_pages_with_several_classes_are_carved_whole_and_a_class_with_one_row_has_no_fold(tmp_path: Path) -> None:
+    """A quarter of forty pages, with an x and a y row each, becomes the test split.
+
+    A class with a single row on one of the pages has no fold, although the page has one.
+    """
     things = ["hut", "cat", "sky", "oak", "fig", "bee", "sea", "ant", "elk", "owl"]
-    pages = [f"{one} {other}" for one in ("red", "old", "big", "far") for other in things]
-    rows = [of(page, text(f"{page} {label * 4}", label)) for page in pages for label in ("x", "y")]
+    pages = [f"{adjective} {noun}" for adjective in ("red", "old", "big", "far") for noun in things]
+    rows = [in_group(page, text(f"{page} {label * 4}", label)) for page in pages for label in ("x", "y")]
     output = checked(
         tmp_path,
-        [*rows, of(pages[0], text("once only", "z"))],
+        [*rows, in_group(pages[0], text("once only", "z"))],
         test_share=0.25,
         min_test_rows=5,
         near_duplicate_similarity=1,
@@ -131,45 +136,55 @@ def test_pages_of_several_classes_are_carved_whole_and_a_class_of_one_row_is_in_
     test = kept[kept["split"] == "test"]
     assert test["label"].value_counts().to_dict() == {"x": 10, "y": 10}
     assert (kept.groupby("group")["split"].nunique() == 1).all()
-    alone = kept.set_index("text").loc["once only"]
-    assert (alone["split"], np.isnan(alone["fold"])) == ("train", True)
+    single = kept.set_index("text").loc["once only"]
+    assert (single["split"], np.isnan(single["fold"])) == ("train", True)
 
 
-def test_a_copy_that_goes_leaves_its_group_to_the_row_that_stays(tmp_path: Path) -> None:
-    """A test row's copy stands on a page: the page's other row leaks. A text of two pages binds neither to the other."""
-    rows = [text("asked", "x", "test"), of("page 1", text("asked", "x")), of("page 1", text("beside it", "x"))]
-    rows += [of("page 2", text("on both", "y")), of("page 3", text("on both", "y"))]
-    rows += [of("page 2", text("second page alone", "y")), of("page 3", text("third page alone", "y"))]
+def test_the_kept_copy_inherits_the_group_of_the_rejected_copy(tmp_path: Path) -> None:
+    """A copy of a test row is on a page: the page's other row is rejected. A text on two pages does not join them."""
+    rows = [
+        text("asked", "x", "test"),
+        in_group("page 1", text("asked", "x")),
+        in_group("page 1", text("beside it", "x")),
+    ]
+    rows += [in_group("page 2", text("on both", "y")), in_group("page 3", text("on both", "y"))]
+    rows += [in_group("page 2", text("second page alone", "y")), in_group("page 3", text("third page alone", "y"))]
     output = checked(tmp_path, [*rows, *BASE])
     assert reasons(output) == {"exact_duplicate": 2, "same_group_as_test": 1}
     groups = read(output).set_index("text")["group"]
-    assert len({groups[one] for one in ("on both", "second page alone", "third page alone")}) == 3
+    assert len({groups[content] for content in ("on both", "second page alone", "third page alone")}) == 3
 
 
 def test_near_duplicates_do_not_chain_pages(tmp_path: Path) -> None:
-    """Each two of 40 pages say nearly the same once, and four things of their own: 40 groups of four rows, the pairs apart, and a test split."""
+    """Pairs of 40 pages share a near-duplicate and have four rows of their own.
+
+    There are 40 groups of four rows, the near-duplicates form separate groups, and there is a test split.
+    """
     rows = []
     for page in range(40):
-        said = f"{OWN[page // 2]} hotel" if page % 2 else f"{OWN[page // 2].title()} Hotel!"
-        rows.append(of(f"page {page}", text(said, "a")))
+        shared_text = f"{PHRASES[page // 2]} hotel" if page % 2 else f"{PHRASES[page // 2].title()} Hotel!"
+        rows.append(in_group(f"page {page}", text(shared_text, "a")))
         rows += [
-            of(f"page {page}", text(f"{OWN[page]} {word}", "ab"[page % 2])) for word in ("hut", "cat", "sky", "oak")
+            in_group(f"page {page}", text(f"{PHRASES[page]} {word}", "ab"[page % 2]))
+            for word in ("hut", "cat", "sky", "oak")
         ]
     kept = read(checked(tmp_path, rows))
     shared = kept["text"].str.lower().str.contains("hotel")
     assert sorted(kept[~shared].groupby("group").size()) == [4] * 40
     assert not {*kept[shared]["group"]} & {*kept[~shared]["group"]}
-    assert set(kept[shared].groupby("group").size()) <= {1, 2}  # alone where the other's page is in the test split
+    assert set(kept[shared].groupby("group").size()) <= {1, 2}  # 1 if the other page is in the test split
     assert (kept["split"] == "test").sum() >= 20
 
 
 def test_a_carved_test_split_takes_pages_whole(tmp_path: Path) -> None:
-    """Two rows a page, a hundred pages: no page stands in both splits, and nothing has to be rejected."""
+    """With two rows per page, no page is in both splits, and no row is rejected."""
     words = [
-        f"{one} {other}" for one in ("red", "old", "big", "far", "dry") for other in ("hut", "cat", "sky", "oak", "fig")
+        f"{adjective} {noun}"
+        for adjective in ("red", "old", "big", "far", "dry")
+        for noun in ("hut", "cat", "sky", "oak", "fig")
     ]
     rows = [
-        of(f"page {label} {number}", text(f"{word} {label * 3} {part}", label))
+        in_group(f"page {label} {number}", text(f"{word} {label * 3} {part}", label))
         for label in ("x", "y")
         for number, word in enumerate(words)
         for part in ("upper", "lower side of it")
@@ -182,46 +197,46 @@ def test_a_carved_test_split_takes_pages_whole(tmp_path: Path) -> None:
     assert (kept.groupby("group").size() == 2).all()
 
 
-def test_spellings_that_differ_in_case_become_the_commonest(tmp_path: Path) -> None:
-    """'X' and 'x' are one class, and the manifest says so."""
+def test_spellings_that_differ_in_case_become_the_most_common_one(tmp_path: Path) -> None:
+    """'X' and 'x' are one class, which the manifest states."""
     output = checked(tmp_path, [*BASE, text("capital", "X")])
     assert read_manifest(output)["classes"] == ["x", "y"]
     assert read_manifest(output)["notes"]["merged_spellings"] == {"X": "x"}
 
 
-def test_a_class_of_too_few_rows_is_rejected(tmp_path: Path) -> None:
-    """Where a person asks for two; its held-out rows go with it."""
+def test_a_class_with_too_few_rows_is_rejected(tmp_path: Path) -> None:
+    """With min_class_rows of 2, a class with one row is rejected, including its held-out rows."""
     rows = [*BASE, text("alone", "z"), text("alone too", "z", "test"), text("other", "q", "test")]
     assert reasons(checked(tmp_path, rows, min_class_rows=2)) == {"class_too_small": 2, "class_not_in_training": 1}
 
 
-def test_the_only_row_of_a_class_is_in_no_fold(tmp_path: Path) -> None:
-    """Every model must see it, or could not know the class; the other classes' rows have folds."""
+def test_the_only_row_of_a_class_has_no_fold(tmp_path: Path) -> None:
+    """Every model must see it to know the class; the rows of the other classes have folds."""
     rows = read(checked(tmp_path, [*BASE, text("alone", "z")])).query("split == 'train'")
     assert rows.loc[rows["label"] == "z", "fold"].isna().all()
     assert rows.loc[rows["label"] != "z", "fold"].notna().all()
 
 
-def test_one_class_alone_is_explained(tmp_path: Path) -> None:
-    """What was found, how many, and what to do."""
+def test_a_single_class_is_an_error(tmp_path: Path) -> None:
+    """The message states the classes, their numbers of rows, and what to do."""
     with pytest.raises(InputError, match=r"At least two classes.*found: 'x' \(4\).*Add labeled rows"):
         checked(tmp_path, BASE[:4])
 
 
 def test_empty_and_short_texts_have_reasons(tmp_path: Path) -> None:
-    """Both are kept among the rejected."""
+    """Both are in the table of rejected rows."""
     output = checked(tmp_path, [*BASE, text(""), text("a")])
     assert reasons(output) == {"empty": 1, "too_short": 1}
 
 
-def test_a_test_split_is_carved_where_none_is_given_and_rows_suffice(tmp_path: Path) -> None:
-    """A fifth of each class, by seed; none where it would be too small."""
-    many = [text(f"{label} says {n} things", label) for label in ("x", "y") for n in range(100)]
-    output = checked(tmp_path, many, min_test_rows=30)
+def test_a_test_split_is_carved_if_there_is_none_and_rows_suffice(tmp_path: Path) -> None:
+    """It is a fifth of each class; there is none if it would be too small."""
+    rows = [text(f"{label} says {n} things", label) for label in ("x", "y") for n in range(100)]
+    output = checked(tmp_path, rows, min_test_rows=30)
     test = read(output).query("split == 'test'")
     assert test.groupby("label").size().to_dict() == {"x": 20, "y": 20}
-    few = checked(tmp_path / "few", many, min_test_rows=41)
-    assert "test" not in set(read(few)["split"])
+    too_small = checked(tmp_path / "too_small", rows, min_test_rows=41)
+    assert "test" not in set(read(too_small)["split"])
 
 
 def image(pixels: np.ndarray, label: str | None, split: str | None = None, kind: str = "PNG") -> Row:
@@ -237,8 +252,8 @@ def noise(seed: int, side: int = 40) -> np.ndarray:
     return np.asarray(Image.fromarray(rng.integers(0, 255, (6, 6, 3)).astype(np.uint8)).resize((side, side)))
 
 
-def test_images_that_cannot_be_used_have_reasons(tmp_path: Path) -> None:
-    """Broken, empty, tiny and blank."""
+def test_unusable_images_have_reasons(tmp_path: Path) -> None:
+    """Damaged, empty, tiny and blank images are rejected."""
     rows = [image(noise(n), "x" if n < 4 else "y") for n in range(8)]
     broken = [Row("0" * 31 + str(n), payload=content) for n, content in enumerate((b"", b"\xff\xd8 torn"))]
     rows += [*broken, image(noise(90, 5), None), image(np.full((40, 40, 3), 77, np.uint8), None)]
@@ -248,7 +263,7 @@ def test_images_that_cannot_be_used_have_reasons(tmp_path: Path) -> None:
 
 
 def test_a_recompressed_test_image_is_found_in_training(tmp_path: Path) -> None:
-    """JPEG at quality 60 of a test image is a near-duplicate; other images are not."""
+    """A JPEG of a test image with quality 60 is a near-duplicate; other images are not."""
     rows = [image(noise(n), "x" if n < 4 else "y") for n in range(8)]
     buffer = io.BytesIO()
     Image.fromarray(noise(50)).save(buffer, "JPEG", quality=60)
@@ -258,7 +273,7 @@ def test_a_recompressed_test_image_is_found_in_training(tmp_path: Path) -> None:
 
 
 def test_banded_search_finds_what_comparing_all_pairs_finds() -> None:
-    """Against brute force: all pairs within 3 bits and 6 levels, no others."""
+    """The search finds the same pairs within 3 bits and 6 gray levels as brute force."""
     hashes = RNG.integers(0, 2**63, 60).astype(np.uint64)
     copies = hashes[:30] ^ (np.uint64(1) << RNG.integers(0, 63, 30).astype(np.uint64)) ^ np.uint64(1 << 40)
     every = np.concatenate([hashes, copies])
@@ -277,12 +292,12 @@ def test_banded_search_finds_what_comparing_all_pairs_finds() -> None:
 
 
 def test_folds_are_balanced_and_do_not_depend_on_the_order_of_rows() -> None:
-    """Every class is spread as evenly as it can be; shuffling the rows changes nothing."""
+    """Each class is distributed as evenly as possible, and the order of the rows changes nothing."""
     labels = ["a"] * 10 + ["b"] * 7 + ["c"] * 2
     groups = [f"g{n}" for n in range(19)]
     folds = assign_folds(labels, groups, 5, seed=0)
     for label in "abc":
-        of_label = Counter(folds[group] for one, group in zip(labels, groups, strict=True) if one == label)
+        of_label = Counter(folds[group] for other, group in zip(labels, groups, strict=True) if other == label)
         assert max(of_label.values()) - (min(of_label.values()) if len(of_label) == 5 else 0) <= 1
     order = RNG.permutation(19)
     assert folds == assign_folds([labels[n] for n in order], [groups[n] for n in order], 5, seed=0)
@@ -290,29 +305,29 @@ def test_folds_are_balanced_and_do_not_depend_on_the_order_of_rows() -> None:
 
 
 def test_carving_leaves_two_groups_of_each_class() -> None:
-    """Five rows in groups of four and one: the single one could go by its size, but then one group were left."""
+    """With groups of four rows and of one, the single row would fit, but then only one group would remain."""
     labels, groups = ["b"] * 5 + ["a"] * 20, ["big"] * 4 + ["single"] + [f"g{n}" for n in range(20)]
     for seed in range(5):
         assert not carve_test(labels, groups, 0.2, seed) & {"big", "single"}
 
 
 def test_a_carved_test_takes_whole_groups() -> None:
-    """A fifth of ten rows is two: one group of two or two of one, never half a group."""
+    """A fifth of ten rows is one group of two rows or two groups of one, never half a group."""
     groups = ["p", "p", "q", "r", "s", "t", "u", "v", "w", "w"]
     chosen = carve_test(["a"] * 10, groups, 0.2, seed=3)
     assert sum(groups.count(group) for group in chosen) == 2
 
 
-def test_rows_of_a_large_class_keep_their_place_when_others_come() -> None:
-    """A third more rows move nobody's fold, and nobody into or out of a carved test split; the shares are as asked for."""
+def test_rows_of_a_large_class_keep_their_fold_when_rows_are_added() -> None:
+    """A third more rows change no fold and move no row into or out of the test split; the shares are as configured."""
     groups = [f"g{n}" for n in range(4_000)]
-    before, after = (["a"] * many for many in (3_000, 4_000))
+    before, after = ["a"] * 3_000, ["a"] * 4_000
     folds = assign_folds(before, groups[:3_000], 5, seed=0)
     assert folds.items() <= assign_folds(after, groups, 5, seed=0).items()
     test = carve_test(before, groups[:3_000], 0.2, seed=0)
     assert carve_test(after, groups, 0.2, seed=0) & set(groups[:3_000]) == test
-    assert abs(len(test) - 600) < 5 * 22  # five standard errors of a draw of 3,000 with a chance of a fifth
-    assert all(abs(many - 600) < 5 * 22 for many in Counter(folds.values()).values())
+    assert abs(len(test) - 600) < 5 * 22  # five standard errors of 3,000 draws with the probability 1/5
+    assert all(abs(rows - 600) < 5 * 22 for rows in Counter(folds.values()).values())
 
 
 def grams(text: str) -> set[str]:
@@ -321,7 +336,7 @@ def grams(text: str) -> set[str]:
 
 
 def test_texts_that_share_four_fifths_of_their_grams_are_near_duplicates() -> None:
-    """Every pair of 300 texts is compared by hand: those of Jaccard 0.8 or more end in one group, and nothing else does."""
+    """All pairs of 300 texts with a Jaccard similarity of at least 0.8, and no others, are in one group."""
     rng = np.random.default_rng(4)
     words = ["alpha", "bravo", "charlie", "delta", "echo", "foxtrot", "golf", "hotel", "india", "juliett"]
     texts = [" ".join(rng.choice(words, 14)) for _ in range(150)]
@@ -329,19 +344,19 @@ def test_texts_that_share_four_fifths_of_their_grams_are_near_duplicates() -> No
         text.replace(text.split()[-1], "zulu", 1) if number % 2 else f"{text} x" for number, text in enumerate(texts)
     ]
     pairs = set(near_duplicate_texts(texts, 0.8))
-    own = [grams(text) for text in texts]
+    gram_sets = [grams(text) for text in texts]
     by_hand = {
-        (one, other)
-        for one in range(len(texts))
-        for other in range(one + 1, len(texts))
-        if len(own[one] & own[other]) >= 0.8 * len(own[one] | own[other])
+        (number, other)
+        for number in range(len(texts))
+        for other in range(number + 1, len(texts))
+        if len(gram_sets[number] & gram_sets[other]) >= 0.8 * len(gram_sets[number] | gram_sets[other])
     }
     assert len(by_hand) > 60
     assert clusters(300, pairs) == clusters(300, by_hand)
 
 
-def test_short_texts_and_similarity_one_ask_for_equality() -> None:
-    """`yes` and `yet` are two texts; at similarity 1 one changed letter in forty is enough to differ."""
+def test_short_texts_and_a_similarity_of_1_require_equality() -> None:
+    """`yes` and `yet` differ; with a similarity of 1, one changed letter in forty makes a difference."""
     assert list(near_duplicate_texts(["yes", "yet", "yes"], 0.8)) == []
     assert list(equal_texts(["yes", "yet", "yes"])) == [(0, 2)]
     long = "the quick brown fox jumps over the lazy dog"
@@ -349,8 +364,8 @@ def test_short_texts_and_similarity_one_ask_for_equality() -> None:
     assert list(near_duplicate_texts([long, long[:-1] + "t"], 0.8)) == [(0, 1)]
 
 
-def test_texts_that_differ_in_a_word_and_in_their_label_are_no_copies(tmp_path: Path) -> None:
-    """The word may be what tells the classes apart; with the same label, or none, the pair is a leak."""
+def test_texts_that_differ_in_a_word_and_in_their_label_are_not_copies(tmp_path: Path) -> None:
+    """The word may tell the classes apart. With the same label, or without a label, the pair is a leak."""
     long = "please turn the lamp in the large living room upstairs {} for me at once"
     rows = [
         text(long.format("on"), "x", "test"),
@@ -363,14 +378,14 @@ def test_texts_that_differ_in_a_word_and_in_their_label_are_no_copies(tmp_path: 
     assert "off" in " ".join(read(output)["text"])
 
 
-def test_texts_that_differ_in_case_alone_are_copies_whatever_their_labels(tmp_path: Path) -> None:
-    """There a label is wrong: the training row leaves, as it would betray the test row's text."""
+def test_texts_that_differ_only_in_case_are_copies_whatever_their_labels(tmp_path: Path) -> None:
+    """One of the labels is wrong, and the training row is rejected because it has the test row's text."""
     output = checked(tmp_path, [text("Is this seen?", "x", "test"), text("is this seen", "y"), *BASE])
     assert reasons(output) == {"near_duplicate_of_test": 1}
 
 
-def test_sets_of_different_labels_are_kept_apart_also_by_way_of_rows_without() -> None:
-    """0 and 1 are equal texts, of which only 1 has a label, y: neither may join x; 3 has none and may join either, once."""
+def test_sets_with_different_labels_are_not_joined_by_rows_without_a_label() -> None:
+    """0 and 1 are equal texts and only 1 has a label, y: neither may join x. 3 has no label and may join one."""
     sets = Clusters(5, [None, "y", "x", None, "x"])
     sets.join(0, 1)
     assert sets.settled(0, 2)

@@ -1,0 +1,380 @@
+"""Sentences of report.html and data.html that depend on conditions.
+
+Each function returns one sentence or phrase as text or as HTML with escaped values; "" or None if it does not apply.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from markupsafe import Markup
+
+from seedling.records.test_evaluations import EvaluationLog
+from seedling.report.pages import breakable, percent, points, thousands, whole_percent
+from seedling.stats.statistics import Estimate
+
+MAX_NAMED_CLASSES = 12
+MAX_VISIBLE_LEVELS = 1.0  # of 255 gray levels; a smaller change of an image is invisible
+USUAL_TEACHER_WEIGHT = 0.1  # of a nearby label
+HIGH_AGREEMENT = 0.9
+
+Values = Mapping[str, Any]
+
+
+def soft(text: str) -> Markup:
+    """The text in a lighter color."""
+    return Markup('<span class="soft">{}</span>').format(text)
+
+
+def warning(text: str) -> Markup:
+    """The text in the color of warnings."""
+    return Markup('<span class="warn">{}</span>').format(text)
+
+
+def interval(estimate: Mapping[str, float]) -> str:
+    """[12.3 %, 45.6 %]."""
+    return f"[{percent(estimate['low'])}, {percent(estimate['high'])}]"
+
+
+def points_with_interval(difference: Mapping[str, float]) -> Markup:
+    """+1.2 points [-3.4, +5.6]."""
+    ends = soft(f"[{points(difference['low'])}, {points(difference['high'])}]")
+    return Markup("{} points {}").format(points(difference["value"]), ends)
+
+
+def plural(count: int, noun: str) -> str:
+    """1 row, 2 rows."""
+    return f"{thousands(count)} {noun}" if count == 1 else f"{thousands(count)} {noun}s"
+
+
+def listed(counts: Mapping[str, int]) -> str:
+    """{"too_small": 2, "blurred": 1} → 2 too small, 1 blurred."""
+    return ", ".join(f"{thousands(count)} {name.replace('_', ' ')}" for name, count in counts.items())
+
+
+def subject_sentence(subject: Values, accepted_round: int) -> Markup:
+    """What the model classifies, what it was trained on, and which round is in use."""
+    classes = subject["classes"]
+    names = Markup(", ").join(breakable(name) for name in classes[:MAX_NAMED_CLASSES])
+    more = f" and {thousands(len(classes) - MAX_NAMED_CLASSES)} more" if len(classes) > MAX_NAMED_CLASSES else ""
+    sources = ", ".join(f"{thousands(rows)} {source}" for source, rows in subject["sources"])
+    pseudo_labeled = (
+        f" and {thousands(subject['pseudo_labeled'])} pseudo-labeled rows" if subject["pseudo_labeled"] else ""
+    )
+    return Markup(
+        "Classifies {} into {} classes: {}{}. Trained on {} labeled rows ({}){}. The model in use is round {}: {}."
+    ).format(
+        "images" if subject["modality"] == "image" else "texts",
+        thousands(len(classes)),
+        names,
+        more,
+        thousands(subject["labeled"]),
+        sources,
+        pseudo_labeled,
+        accepted_round,
+        subject["learners"],
+    )
+
+
+def accuracy_sentence(headline: Values, confidence: float) -> Markup:
+    """The interval of the accuracy, and the rows it was measured on."""
+    if headline["value"] is None:
+        return Markup(
+            "<b>The accuracy is unknown:</b> there is no test split, and every labeled row is needed for training. "
+            "Label "
+            "a second row of some classes, or give rows the split <code>test</code> (in data/test/&lt;class&gt;/, or "
+            "in "
+            "the table)."
+        )
+    rows = (
+        f"{thousands(headline['rows'])} test rows, which were not used in training"
+        if headline["where"] == "test"
+        else f"{thousands(headline['rows'])} labeled rows by cross-validation"
+    )
+    return Markup("accuracy ({} interval <b>{}</b> to <b>{}</b>), on {}.").format(
+        whole_percent(confidence), percent(headline["low"]), percent(headline["high"]), rows
+    )
+
+
+def abstention_sentence(selective: Values, rows: int, label_noise: float) -> Markup | None:
+    """Coverage and selective accuracy at the threshold in use; None if the model never abstains.
+
+    rows: number of evaluation rows; label_noise: expected share of wrong labels.
+    """
+    if not selective["coverage"] or selective["threshold"] <= 0:
+        return None
+    coverage, threshold = selective["coverage"]["value"], percent(selective["threshold"])
+    if not selective["accuracy"]:
+        sentence = Markup("No row has a confidence above {}, so it predicts none of them").format(threshold)
+    else:
+        accuracy, target = selective["accuracy"], selective["target_accuracy"]
+        result = Markup("{} {} of them rightly").format(percent(accuracy["value"]), soft(interval(accuracy)))
+        missed = accuracy["value"] < target
+        sentence = Markup("Above a confidence of {} it predicts {} of {} rows ({}), {}{}").format(
+            threshold,
+            thousands(round(coverage * rows)),
+            thousands(rows),
+            percent(coverage),
+            result,
+            Markup("; {}").format(warning(f"the target is {whole_percent(target)}")) if missed else "",
+        )
+    if label_noise > 1 - selective["target_accuracy"] and coverage < 0.5:
+        sentence += Markup(
+            ". {} it was chosen on rows of which an estimated {} have a wrong label, and a wrong label counts as an "
+            "error. "
+            "Check those labels first"
+        ).format(warning("The threshold may be too strict:"), whole_percent(label_noise))
+    return sentence
+
+
+def out_of_scope_sentence(out_of_scope: Values | None, unknown_classes: Values | None, threshold: float) -> Markup:
+    """How the model treats rows that belong to none of the classes."""
+    if out_of_scope is None:
+        sentence = Markup("{} put examples into data/out_of_scope/ (or give them the split {} in the table)").format(
+            warning("not evaluated:"), Markup("<code>out_of_scope</code>")
+        )
+        if unknown_classes is not None:
+            sentence += Markup(". {}").format(_stand_in(unknown_classes))
+        return sentence
+    coverage, auroc = out_of_scope["coverage"], out_of_scope["auroc"]
+    return Markup("It does not abstain on {} {} of {} rows; AUROC of confidence {:.3f} {}{}").format(
+        percent(coverage["value"]),
+        soft(interval(coverage)),
+        thousands(out_of_scope["rows"]),
+        auroc["value"],
+        soft(f"[{auroc['low']:.3f}, {auroc['high']:.3f}]"),
+        Markup(" {}").format(soft("(optimistic: the threshold was chosen on these rows)")) if threshold > 0 else "",
+    )
+
+
+def _stand_in(unknown_classes: Values) -> Markup:
+    auroc, hardest = unknown_classes["auroc"], unknown_classes["hardest"]
+    return Markup(
+        '<span class="soft">As a stand-in, each class was left out of training in turn: confidence separates its rows '
+        "from "
+        "known ones with an AUROC of {:.2f} [{:.2f}, {:.2f}] (chance: 0.5); worst for {} ({:.2f})</span>"
+    ).format(auroc["value"], auroc["low"], auroc["high"], breakable(hardest["class"]), hardest["auroc"])
+
+
+def unseen_source_sentence(unseen_sources: Values) -> Markup:
+    """Accuracy of a quick model on sources that were left out of its training."""
+    accuracy, hardest = unseen_sources["accuracy"], unseen_sources["hardest"]
+    return Markup(
+        "On a site, file or folder that was left out of training, a quick model has an accuracy of {} {}, {} from its "
+        "accuracy with it; worst of {} sources: {} {}"
+    ).format(
+        percent(accuracy["value"]),
+        soft(interval(accuracy)),
+        points_with_interval(unseen_sources["difference"]),
+        unseen_sources["sources"],
+        hardest["source"],
+        soft(
+            f"({percent(hardest['accuracy']['value'])} {interval(hardest['accuracy'])} of "
+            f"{thousands(hardest['rows'])} rows)"
+        ),
+    )
+
+
+def unlearned_sentence(rows: int) -> str:
+    """The test rows that were left out because their class has too few training rows."""
+    it = "it" if rows == 1 else "them"
+    return (
+        f"{plural(rows, 'row')} of classes with too few training rows: the model gets {it} wrong, and the accuracy "
+        f"above "
+        f"does not include {it}"
+    )
+
+
+def unchecked_labels_sentence(subject: Values, where: str) -> Markup:
+    """The training labels that no person checked."""
+    sentence = Markup("{} of the {} training labels were given by rules or models, not by people").format(
+        thousands(subject["unchecked"]), thousands(subject["labeled"])
+    )
+    if where == "test":
+        return sentence + " " + soft("(those of the test rows were given by people)")
+    if subject["unchecked"] == subject["labeled"]:
+        return sentence + ", and the accuracy above is measured against them"
+    return sentence
+
+
+def evaluation_log_sentence(log: EvaluationLog, corrected: Estimate | None) -> Markup:
+    """How often the test split was used, by whom and when, and what this means for the accuracy.
+
+    corrected: interval of the accuracy with Bonferroni's correction for the number of models.
+    """
+    models, since = log.models, log.incomplete_since
+    if since is None:
+        sentence = Markup("{}").format(len(models))
+    else:
+        count = (
+            f"at least {len(models)}: the log was restarted on {since[:10]}, and earlier evaluations are not counted"
+            if models
+            else "unknown: test_evaluations.jsonl has no entry for this test split, although there are results on it"
+        )
+        sentence = Markup(
+            "{}; <code>git log -- test_evaluations.jsonl</code> or another copy of the workspace may have the log."
+        ).format(count)
+    if models:
+        users = ", ".join(dict.fromkeys(str(entry["who"]) for entry in models))
+        first, last = models[0]["time"][:10], models[-1]["time"][:10]
+        sentence += Markup(" {}").format(
+            soft(f"by {users}, {first} to {last}" if first != last else f"by {users}, {last}")
+        )
+    if len(models) == 1 and since is None:
+        sentence += soft(
+            ": first use of the test set, so the accuracy is unbiased. Picking the best of many evaluations would "
+            "inflate it"
+        )
+    if corrected is not None:
+        sentence += soft(
+            f". If you choose between these {len(models)} models by this score, read {percent(corrected.low)} to "
+            f"{percent(corrected.high)}"
+        )
+    return sentence
+
+
+def wrong_test_labels_sentence(test_labels: Values) -> Markup:
+    """The estimated share of wrong test labels, and the accuracy without them."""
+    rate, accuracy = test_labels["rate"], test_labels["accuracy"]
+    return Markup(
+        'Are the test labels right? <span class="soft">An estimated {} {} of them are wrong, if errors are random; '
+        "with "
+        "those fixed, the accuracy would be <b>{}</b> {}. A model hardly notices a label of a similar class, so there "
+        "may be "
+        "more; a weak model takes difficult rows for wrong labels, so there may be fewer.</span>"
+    ).format(percent(rate["value"]), interval(rate), percent(accuracy["value"]), interval(accuracy))
+
+
+def split_variation_sentence(repeated: Values) -> Markup:
+    """How much the accuracy varies from split to split, and whether two quick learners can be told apart."""
+    splits, difference = repeated["splits"], repeated["difference"]
+    lowest, lower, _, upper, highest = splits["accuracy"]
+    first, second = (_learner_accuracy(learner) for learner in repeated["learners"])
+    sentence = Markup(
+        "Over {} splits of {} rows ({} folds, {} times), {} scored <b>{}</b> to <b>{}</b>, half of the time {} to {}: "
+        "one "
+        'split of so few rows says little. <span class="soft">{}, {}; difference {} points [{}, {}]'
+    ).format(
+        repeated["repeats"] * repeated["folds"],
+        thousands(repeated["rows"]),
+        repeated["folds"],
+        repeated["repeats"],
+        splits["learner"].replace("_", " "),
+        *(percent(value) for value in (lowest, highest, lower, upper)),
+        first[:1].upper() + first[1:],
+        second,
+        *(points(difference[end]) for end in ("value", "low", "high")),
+    )
+    if difference["low"] <= 0 <= difference["high"]:
+        sentence += ": not significant"
+        if repeated["agree"] > HIGH_AGREEMENT:
+            sentence += " (the same one wins nearly every time, but the splits share rows, so that proves nothing)"
+    return sentence + Markup(".</span>")
+
+
+def _learner_accuracy(learner: Values) -> str:
+    accuracy = learner["accuracy"]
+    return f"{learner['learner'].replace('_', ' ')} {percent(accuracy['value'])} {interval(accuracy)}"
+
+
+def fold_accuracies_sentence(folds: Sequence[Values]) -> str:
+    """The accuracy of each cross-validation fold."""
+    accuracies = ", ".join(f"{percent(fold['accuracy'])} of {fold['rows']}" for fold in folds)
+    return f"Accuracy of each cross-validation fold: {accuracies}."
+
+
+def missed_target(point: Values) -> Markup | None:
+    """A note if the error rate of an operating point is above its maximum; None otherwise."""
+    errors, target = point["errors"], point["allowed"][0]
+    if not errors or errors["value"] <= target:
+        return None
+    missed = f"target of {whole_percent(target)} not met"
+    if errors["low"] > target:
+        return Markup('<span class="bad">{}</span>').format(missed)
+    return warning(f"{missed}, perhaps by chance")
+
+
+def thresholds_sentence(cross_validated_rows: int, where: str) -> str:
+    """The rows that the thresholds were chosen on, and whether the table is an independent check."""
+    rows = thousands(cross_validated_rows) if cross_validated_rows else "no"
+    check = (
+        "so their results on the test rows are an independent check."
+        if where == "test"
+        else "so their results on the same rows are optimistic."
+    )
+    return f"The thresholds were chosen on {rows} cross-validated rows, {check}"
+
+
+def perturbation_sentence(perturbation: Values) -> Markup:
+    """The size of the minimal perturbation that flips a prediction."""
+    rows, flipped, median = perturbation["rows"], perturbation["turned"], perturbation["median"]
+    if not flipped:
+        return Markup("No minimal perturbation was found for the {} right rows that were tried.").format(rows)
+    low, high = perturbation["quartiles"]
+    if perturbation["unit"] == "words":
+        return Markup("Leaving out <b>{} of the words</b> flips the prediction {}.").format(
+            percent(median),
+            soft(f"(half of the texts: {percent(low)} to {percent(high)}; {flipped} of {rows} flipped)"),
+        )
+    size = soft(f"(half of the images: {low:.2g} to {high:.2g}; DeepFool)")
+    if median < MAX_VISIBLE_LEVELS:
+        return Markup(
+            "An invisible change (<b>{:.2g} of 255 gray levels</b>) flips the prediction in {} of {} tries {}. Do not "
+            "use "
+            "the model where someone may try to fool it."
+        ).format(median, flipped, rows, size)
+    return Markup("A change of <b>{:.2g} of 255 gray levels</b> flips the prediction in {} of {} tries {}.").format(
+        median, flipped, rows, size
+    )
+
+
+def teacher_weight_sentence(audit: Values) -> str:
+    """Why the model's prediction hardly counts for the pseudo-labels; "" if it counts as usual."""
+    weight = audit["teacher_weight"]
+    if not weight or weight >= USUAL_TEACHER_WEIGHT:
+        return ""
+    if not audit["rows"]:
+        return "No row could be held out to check the model, so its prediction only breaks ties between nearby labels."
+    return (
+        "On the held-out rows the model was overconfident, so its prediction of a row counts "
+        f"1/{thousands(round(1 / weight))} of a nearby label instead of the usual 1/10."
+    )
+
+
+def label_issues_sentence(label_noise: Values) -> Markup | None:
+    """Validate's estimate of the wrong labels; None without an estimate."""
+    if not label_noise or "cannot_judge" in label_noise:
+        return None
+    flagged, repaired = label_noise["flagged"], label_noise["repaired"]
+    sentence = Markup(
+        "of {} labels are expected to be wrong, estimated by out-of-fold models and a model of labeling mistakes; "
+    ).format(thousands(label_noise["judged"]))
+    if flagged:
+        sentence += Markup("<b>{}</b> likely enough to flag").format(
+            f"{thousands(flagged)} {'is' if flagged == 1 else 'are'}"
+        )
+    else:
+        sentence += "none is likely enough to flag"
+    if repaired:
+        sentence += Markup(", and {} of them {} repaired (<code>{}</code>)").format(
+            thousands(repaired), "was" if repaired == 1 else "were", label_noise["policy"]
+        )
+    return sentence + "."
+
+
+def copies_sentence(copies: Values, leaks: Mapping[str, int]) -> str:
+    """Numbers of duplicates, removed leaks and conflicting labels; "" without duplicates."""
+    if not copies["rows"]:
+        return ""
+    kinds = f" ({', '.join(f'{thousands(rows)} {kind}' for kind, rows in leaks.items())})" if leaks else ""
+    conflicts = (
+        f" All {thousands(copies['conflicts'])} rows with contradicting labels were rejected."
+        if copies["conflicts"]
+        else ""
+    )
+    return (
+        f"{thousands(copies['rows'])} rows are duplicates or near-duplicates, in {plural(copies['groups'], 'group')}. "
+        f"{thousands(sum(leaks.values()))} rows were rejected because they would leak a held-out row into another split"
+        f"{kinds}.{conflicts} The remaining rows of a group are in the same fold."
+    )

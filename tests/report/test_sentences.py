@@ -1,0 +1,323 @@
+"""Sentences of the report and of the data page, for each of their conditions."""
+
+from __future__ import annotations
+
+import html
+import re
+from typing import Any
+
+import pytest
+from markupsafe import Markup
+
+from seedling.records.test_evaluations import EvaluationLog
+from seedling.report import sentences
+from seedling.stats.statistics import Estimate
+
+ESTIMATE = {"value": 0.8, "low": 0.7, "high": 0.9}
+
+
+def plain(sentence: str | Markup | None) -> str:
+    """The sentence as a reader sees it: without tags, and with ordinary spaces."""
+    assert sentence is not None
+    text = html.unescape(re.sub(r"<[^>]*>", "", str(sentence)))
+    return text.replace("\u00a0", " ").replace("\u202f", " ")
+
+
+def subject(**changes: Any) -> dict[str, Any]:
+    """A model of two classes, trained on 1,200 labels of people and 300 of a rule."""
+    return {
+        "modality": "image",
+        "classes": ["cat", "dog"],
+        "labeled": 1_500,
+        "unchecked": 300,
+        "sources": [("by people", 1_200), ("by rules (tag)", 300)],
+        "pseudo_labeled": 0,
+        "learners": "svm",
+        **changes,
+    }
+
+
+def test_the_subject_names_classes_labels_and_round() -> None:
+    """With pseudo-labels; of more than twelve classes the first twelve; names are escaped."""
+    assert plain(sentences.subject_sentence(subject(pseudo_labeled=40), 2)) == (
+        "Classifies images into 2 classes: cat, dog. Trained on 1 500 labeled rows (1 200 by people, 300 by rules "
+        "(tag)) "
+        "and 40 pseudo-labeled rows. The model in use is round 2: svm."
+    )
+    many = plain(sentences.subject_sentence(subject(modality="text", classes=[f"c{n}" for n in range(20)]), 0))
+    assert "texts into 20 classes" in many
+    assert "c11 and 8 more." in many
+    assert "pseudo-labeled" not in many
+    assert "&lt;b&gt;" in sentences.subject_sentence(subject(classes=["<b>"]), 0)
+
+
+def test_the_accuracy_has_its_interval_and_rows() -> None:
+    """On test rows, by cross-validation, and unknown."""
+    headline = {"where": "test", "rows": 224, **ESTIMATE}
+    assert plain(sentences.accuracy_sentence(headline, 0.95)) == (
+        "accuracy (95 % interval 70.0 % to 90.0 %), on 224 test rows, which were not used in training."
+    )
+    headline["where"] = "cross_validation"
+    assert plain(sentences.accuracy_sentence(headline, 0.9)) == (
+        "accuracy (90 % interval 70.0 % to 90.0 %), on 224 labeled rows by cross-validation."
+    )
+    assert plain(sentences.accuracy_sentence({**headline, "value": None}, 0.95)).startswith("The accuracy is unknown:")
+
+
+def test_abstention_states_coverage_and_the_target_only_if_it_is_missed() -> None:
+    """A target of 95 % is missed with 89.3 %, one of 85 % is met; no row is confident enough; no threshold."""
+    selective = {
+        "threshold": 0.598,
+        "target_accuracy": 0.95,
+        "coverage": {"value": 205 / 224, "low": 0.8, "high": 0.95},
+        "accuracy": {"value": 0.893, "low": 0.85, "high": 0.93},
+    }
+    assert plain(sentences.abstention_sentence(selective, 224, 0.0)) == (
+        "Above a confidence of 59.8 % it predicts 205 of 224 rows (91.5 %), 89.3 % [85.0 %, 93.0 %] of them rightly; "
+        "the target is 95 %"
+    )
+    assert "target" not in plain(sentences.abstention_sentence({**selective, "target_accuracy": 0.85}, 224, 0.0))
+    assert plain(sentences.abstention_sentence({**selective, "accuracy": None}, 224, 0.0)) == (
+        "No row has a confidence above 59.8 %, so it predicts none of them"
+    )
+    assert sentences.abstention_sentence({**selective, "threshold": 0.0}, 224, 0.0) is None
+    assert sentences.abstention_sentence({**selective, "coverage": None}, 224, 0.0) is None
+
+
+def test_a_threshold_that_wrong_labels_raised_is_pointed_out() -> None:
+    """A tenth of the labels are wrong, the target is 95 %, and less than half of the rows are covered."""
+    selective = {
+        "threshold": 0.9,
+        "target_accuracy": 0.95,
+        "coverage": {**ESTIMATE, "value": 0.3},
+        "accuracy": ESTIMATE,
+    }
+    sentence = plain(sentences.abstention_sentence(selective, 100, 0.1))
+    assert (
+        "The threshold may be too strict: it was chosen on rows of which an estimated 10 % have a wrong label"
+        in sentence
+    )
+    assert "too strict" not in plain(sentences.abstention_sentence(selective, 100, 0.01))
+
+
+def test_rows_of_no_class_are_evaluated_or_a_stand_in_is_named() -> None:
+    """With such rows, with the stand-in, and with neither."""
+    unknown = {"auroc": {"value": 0.71, "low": 0.6, "high": 0.8}, "hardest": {"class": "cloudy", "auroc": 0.55}}
+    outside = {"coverage": ESTIMATE, "rows": 30, "auroc": {"value": 0.912, "low": 0.85, "high": 0.96}}
+    assert plain(sentences.out_of_scope_sentence(None, None, 0.5)) == (
+        "not evaluated: put examples into data/out_of_scope/ (or give them the split out_of_scope in the table)"
+    )
+    assert plain(sentences.out_of_scope_sentence(None, unknown, 0.5)).endswith(
+        "As a stand-in, each class was left out of training in turn: confidence separates its rows from known ones "
+        "with an "
+        "AUROC of 0.71 [0.60, 0.80] (chance: 0.5); worst for cloudy (0.55)"
+    )
+    evaluated = plain(sentences.out_of_scope_sentence(outside, unknown, 0.0))
+    assert evaluated == (
+        "It does not abstain on 80.0 % [70.0 %, 90.0 %] of 30 rows; AUROC of confidence 0.912 [0.850, 0.960]"
+    )
+    assert "optimistic" in plain(sentences.out_of_scope_sentence(outside, unknown, 0.5))
+
+
+def test_a_new_source_is_compared_with_known_ones() -> None:
+    """Accuracy, difference and the worst source, whose name is escaped."""
+    unseen = {
+        "accuracy": ESTIMATE,
+        "difference": {"value": -0.05, "low": -0.1, "high": 0.0},
+        "hardest": {"source": "<i>", "accuracy": ESTIMATE, "rows": 12},
+        "sources": 3,
+    }
+    sentence = sentences.unseen_source_sentence(unseen)
+    assert "accuracy of 80.0 % [70.0 %, 90.0 %], -5.0 points [-10.0, +0.0] from" in plain(sentence)
+    assert "worst of 3 sources: &lt;i&gt; " in sentence
+
+
+@pytest.mark.parametrize(
+    ("rows", "expected"),
+    [
+        (
+            1,
+            "1 row of classes with too few training rows: the model gets it wrong, and the accuracy above does not "
+            "include it",
+        ),
+        (
+            2,
+            "2 rows of classes with too few training rows: the model gets them wrong, and the accuracy above does not "
+            "include them",
+        ),
+    ],
+)
+def test_unlearned_rows_agree_in_number(rows: int, expected: str) -> None:
+    """One row and two."""
+    assert plain(sentences.unlearned_sentence(rows)) == expected
+
+
+def test_unchecked_labels_are_counted() -> None:
+    """With a test split, without one, and where no label was checked."""
+    counted = "300 of the 1 500 training labels were given by rules or models, not by people"
+    assert plain(sentences.unchecked_labels_sentence(subject(), "cross_validation")) == counted
+    assert plain(sentences.unchecked_labels_sentence(subject(), "test")) == (
+        f"{counted} (those of the test rows were given by people)"
+    )
+    every = subject(unchecked=1_500)
+    assert plain(sentences.unchecked_labels_sentence(every, "cross_validation")).endswith(
+        ", and the accuracy above is measured against them"
+    )
+
+
+def test_test_set_evaluations_are_counted_and_corrected() -> None:
+    """The first use, two models, a restarted log, and no log at all."""
+    first = {"who": "ann", "time": "2026-11-27T10:00:00+00:00"}
+    second = {"who": "bob", "time": "2026-11-28T10:00:00+00:00"}
+    assert plain(sentences.evaluation_log_sentence(EvaluationLog([first]), None)) == (
+        "1 by ann, 2026-11-27: first use of the test set, so the accuracy is unbiased. Picking the best of many "
+        "evaluations "
+        "would inflate it"
+    )
+    assert plain(sentences.evaluation_log_sentence(EvaluationLog([first, second]), Estimate(0.5, 0.419, 0.548))) == (
+        "2 by ann, bob, 2026-11-27 to 2026-11-28. If you choose between these 2 models by this score, read 41.9 % to "
+        "54.8 %"
+    )
+    restarted = plain(sentences.evaluation_log_sentence(EvaluationLog([first], "2026-11-26T00:00:00"), None))
+    assert restarted.startswith(
+        "at least 1: the log was restarted on 2026-11-26, and earlier evaluations are not counted;"
+    )
+    assert "first use" not in restarted
+    assert plain(sentences.evaluation_log_sentence(EvaluationLog([], ""), None)).startswith(
+        "unknown: test_evaluations.jsonl has no entry for this test split, although there are results on it;"
+    )
+
+
+def test_wrong_test_labels_are_an_estimate() -> None:
+    """The share of wrong labels, and the accuracy without them."""
+    sentence = plain(sentences.wrong_test_labels_sentence({"rate": {**ESTIMATE, "value": 0.05}, "accuracy": ESTIMATE}))
+    assert "An estimated 5.0 % [70.0 %, 90.0 %] of them are wrong" in sentence
+    assert "the accuracy would be 80.0 % [70.0 %, 90.0 %]." in sentence
+
+
+def test_split_variation_says_whether_learners_differ() -> None:
+    """25 splits; a difference whose interval contains zero, with and without agreement, and one that does not."""
+    repeated = {
+        "rows": 60,
+        "folds": 5,
+        "repeats": 5,
+        "agree": 0.5,
+        "splits": {"learner": "logistic_regression", "accuracy": [0.5, 0.7, 0.8, 0.9, 1.0]},
+        "learners": [
+            {"learner": "logistic_regression", "accuracy": ESTIMATE},
+            {"learner": "svm", "accuracy": ESTIMATE},
+        ],
+        "difference": {"value": -0.036, "low": -0.1, "high": 0.03},
+    }
+    sentence = plain(sentences.split_variation_sentence(repeated))
+    assert sentence == (
+        "Over 25 splits of 60 rows (5 folds, 5 times), logistic regression scored 50.0 % to 100.0 %, half of the time "
+        "70.0 % to 90.0 %: one split of so few rows says little. Logistic regression 80.0 % [70.0 %, 90.0 %], svm "
+        "80.0 % "
+        "[70.0 %, 90.0 %]; difference -3.6 points [-10.0, +3.0]: not significant."
+    )
+    agreeing = plain(sentences.split_variation_sentence({**repeated, "agree": 0.95}))
+    assert "the splits share rows, so that proves nothing" in agreeing
+    different = {**repeated, "difference": {"value": -0.06, "low": -0.1, "high": -0.01}}
+    assert plain(sentences.split_variation_sentence(different)).endswith("points [-10.0, -1.0].")
+
+
+def test_fold_accuracies_are_listed() -> None:
+    """Two folds."""
+    folds = [{"accuracy": 0.5, "rows": 10}, {"accuracy": 0.75, "rows": 8}]
+    assert plain(sentences.fold_accuracies_sentence(folds)) == (
+        "Accuracy of each cross-validation fold: 50.0 % of 10, 75.0 % of 8."
+    )
+
+
+def test_a_missed_target_is_bad_only_beyond_chance() -> None:
+    """Met, without rows, missed within the interval, and missed beyond it."""
+    point = {"allowed": [0.01, 0.02], "errors": {"value": 0.03, "low": 0.005, "high": 0.06}}
+    assert plain(sentences.missed_target(point)) == "target of 1 % not met, perhaps by chance"
+    significant = sentences.missed_target({**point, "errors": {"value": 0.03, "low": 0.02, "high": 0.06}})
+    assert plain(significant) == "target of 1 % not met"
+    assert 'class="bad"' in str(significant)
+    assert sentences.missed_target({**point, "errors": {"value": 0.01, "low": 0.0, "high": 0.06}}) is None
+    assert sentences.missed_target({**point, "errors": None}) is None
+
+
+def test_thresholds_are_an_independent_check_on_test_rows_alone() -> None:
+    """On test rows, and on the rows that chose them."""
+    assert plain(sentences.thresholds_sentence(1_200, "test")) == (
+        "The thresholds were chosen on 1 200 cross-validated rows, so their results on the test rows are an "
+        "independent check."
+    )
+    assert plain(sentences.thresholds_sentence(0, "cross_validation")) == (
+        "The thresholds were chosen on no cross-validated rows, so their results on the same rows are optimistic."
+    )
+
+
+def test_an_invisible_perturbation_is_a_warning() -> None:
+    """Below one gray level, above it, words, and none found."""
+    images = {"unit": "levels", "rows": 16, "turned": 13, "median": 0.21, "quartiles": [0.1, 0.4]}
+    assert plain(sentences.perturbation_sentence(images)) == (
+        "An invisible change (0.21 of 255 gray levels) flips the prediction in 13 of 16 tries (half of the images: "
+        "0.1 to "
+        "0.4; DeepFool). Do not use the model where someone may try to fool it."
+    )
+    visible = plain(sentences.perturbation_sentence({**images, "median": 12.0}))
+    assert visible.startswith("A change of 12 of 255 gray levels flips") and "fool" not in visible.replace(
+        "DeepFool", ""
+    )
+    words = {"unit": "words", "rows": 8, "turned": 8, "median": 0.25, "quartiles": [0.1, 0.5]}
+    assert plain(sentences.perturbation_sentence(words)).startswith(
+        "Leaving out 25.0 % of the words flips the prediction"
+    )
+    assert plain(sentences.perturbation_sentence({**images, "turned": 0})) == (
+        "No minimal perturbation was found for the 16 right rows that were tried."
+    )
+
+
+def test_a_teacher_that_hardly_counts_is_explained() -> None:
+    """Usual weight, overconfident, and without held-out rows."""
+    assert sentences.teacher_weight_sentence({"teacher_weight": 0.1, "rows": 20}) == ""
+    assert sentences.teacher_weight_sentence({"teacher_weight": 0.0, "rows": 20}) == ""
+    assert "1/50 of a nearby label" in sentences.teacher_weight_sentence({"teacher_weight": 0.02, "rows": 20})
+    assert "only breaks ties" in sentences.teacher_weight_sentence({"teacher_weight": 0.02, "rows": 0})
+
+
+def test_label_issues_are_flagged_and_repaired() -> None:
+    """None flagged, one, two repaired, and no estimate."""
+    noise = {"judged": 1_028, "flagged": 0, "repaired": 0, "policy": "drop"}
+    assert plain(sentences.label_issues_sentence(noise)) == (
+        "of 1 028 labels are expected to be wrong, estimated by out-of-fold models and a model of labeling mistakes; "
+        "none is "
+        "likely enough to flag."
+    )
+    assert plain(sentences.label_issues_sentence({**noise, "flagged": 1})).endswith("; 1 is likely enough to flag.")
+    assert plain(sentences.label_issues_sentence({**noise, "flagged": 2, "repaired": 2})).endswith(
+        "; 2 are likely enough to flag, and 2 of them were repaired (drop)."
+    )
+    assert sentences.label_issues_sentence({}) is None
+    assert sentences.label_issues_sentence({"cannot_judge": "too few labels"}) is None
+
+
+def test_copies_and_leaks_are_counted() -> None:
+    """With leaks and conflicts, with neither, and without copies."""
+    copies = {"rows": 12, "groups": 5, "conflicts": 2}
+    assert plain(
+        sentences.copies_sentence(copies, {"near-duplicates of test rows": 3, "exact copies of test rows": 1})
+    ) == (
+        "12 rows are duplicates or near-duplicates, in 5 groups. 4 rows were rejected because they would leak a "
+        "held-out row "
+        "into another split (3 near-duplicates of test rows, 1 exact copies of test rows). All 2 rows with "
+        "contradicting "
+        "labels were rejected. The remaining rows of a group are in the same fold."
+    )
+    assert plain(sentences.copies_sentence({"rows": 2, "groups": 1, "conflicts": 0}, {})) == (
+        "2 rows are duplicates or near-duplicates, in 1 group. 0 rows were rejected because they would leak a "
+        "held-out row "
+        "into another split. The remaining rows of a group are in the same fold."
+    )
+    assert sentences.copies_sentence({"rows": 0, "groups": 0, "conflicts": 0}, {}) == ""
+
+
+def test_counts_are_listed_in_words() -> None:
+    """Underscores become blanks, and thousands are set apart."""
+    assert plain(sentences.listed({"too_small": 1_200, "blurred": 1})) == "1 200 too small, 1 blurred"
+    assert sentences.listed({}) == ""
