@@ -1,12 +1,17 @@
-"""Is the advice worth following? Each piece of it is followed in simulation, and the first is set against the others.
+"""Measure whether the report's advice is worth following: simulate each step and compare the first with the others.
 
     python benchmarks/advice.py --data FOLDER --backbone FOLDER [--draws 20]
 
-FOLDER holds the sets of benchmarks/few_labels.py. A start is some labeled training rows, a part of them with wrong labels, the rest of
-the training rows as a pool. The rows come from four sources, dealt at random; in every other start all wrong labels are one source's, in the
-others anybody's. Seedling's own curve, doubt and advice are asked; what they see of the model's errors is one half of the test rows.
-Following a piece: the least sure pool rows get their labels, or the most doubtful labels are mended, or a source's, or so many pool rows of a class get
-theirs. Each row has a child, whose features are changed a little or beyond recognition, as an augmentation does; leaving it out is a piece, too. Then the same learner (logistic regression) is trained anew and judged on the other half. A random piece is the mean of all.
+FOLDER holds the sets of benchmarks/few_labels.py. A start consists of labeled training rows, some of them with wrong
+labels, and the other training rows as the pool. The rows come from four random sources. In every second start, all
+wrong labels are in one source, in the others in any source. Seedling's learning curve, label issues and advice use
+one half of the test rows to estimate the model's errors.
+
+A step is followed as a user would follow it: the least confident pool rows get their labels, the most likely label
+errors are corrected, the labels of a source are corrected, or pool rows of one class get their labels. Each row has
+an augmented row, whose features change by a random strength. Leaving the augmented rows out is a step, too. Then the
+same learner (logistic regression) is trained again and evaluated on the other half of the test rows. The value of a
+random step is the mean of all steps.
 """
 
 from __future__ import annotations
@@ -19,7 +24,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from few_labels import parser_of
-from record import Found, mean_with_interval, write
+from record import Measurement, mean_with_interval, write
 from sklearn.model_selection import StratifiedKFold
 
 from seedling.config.params import EncoderParams, WorkspaceConfig
@@ -41,22 +46,26 @@ from seedling.train.tally import Candidate
 from seedling.validate.label_checks import budget
 
 SETS = ("trashnet", "banking77_oos")
-A_CLASS, WRONG = (
+LABELS_PER_CLASS, SHARE_OF_LABEL_ERRORS = (
     {"trashnet": (10, 40), "banking77_oos": (5, 15)},
     (0.0, 0.2),
-)  # labels a class, share of wrong ones: drawn between
+)  # ranges of the labels per class and of the share of wrong labels; uniform
 SOURCES = 4
-STRENGTH = (
+AUGMENTATION_STRENGTH = (
     0.2,
     5.0,
-)  # of the children's noise, in the features' standard deviations: drawn between, on a logarithmic scale
+)  # range of the noise of augmented rows, in standard deviations of the features; log-uniform
 
 
 def load(data: Path, name: str, backbone: str) -> tuple[np.ndarray, pd.DataFrame, list[str]]:
-    """Features, rows with label and split, classes."""
+    """Return features, rows with label and split, and classes."""
     frame = pd.read_parquet(data / name / "data.parquet")
-    known = set(frame.loc[frame["split"] == "test", "label"]) & set(frame.loc[frame["split"] == "train", "label"])
-    frame = frame[frame["split"].isin(["train", "test"]) & frame["label"].isin(known)].reset_index(drop=True)
+    labels_in_both_splits = set(frame.loc[frame["split"] == "test", "label"]) & set(
+        frame.loc[frame["split"] == "train", "label"]
+    )
+    frame = frame[frame["split"].isin(["train", "test"]) & frame["label"].isin(labels_in_both_splits)].reset_index(
+        drop=True
+    )
     modality: Any = "text" if "text" in frame else "image"
     encoder = EncoderParams(model="all-MiniLM-L6-v2" if modality == "text" else backbone)
     with tempfile.TemporaryDirectory() as folder:
@@ -66,232 +75,266 @@ def load(data: Path, name: str, backbone: str) -> tuple[np.ndarray, pd.DataFrame
             WorkspaceConfig(modality=modality),
         )
         features = maker.fit_transform(frame[modality].tolist()).features
-    return features, frame, sorted(known)
+    return features, frame, sorted(labels_in_both_splits)
 
 
-def taught(features: np.ndarray, rows: np.ndarray, given: np.ndarray, classes: int) -> Head:
-    """Logistic regression on these rows."""
+def fit_logistic_regression(features: np.ndarray, rows: np.ndarray, labels: np.ndarray, classes: int) -> Head:
+    """Fit logistic regression on these rows."""
     head = Head("logistic_regression", 0, classes)
-    head.fit(Inputs(features[rows]), np.eye(classes)[given], np.ones(len(rows)))
+    head.fit(Inputs(features[rows]), np.eye(classes)[labels], np.ones(len(rows)))
     return head
 
 
-def with_children(
-    features: np.ndarray, changed: np.ndarray | None, rows: np.ndarray, given: np.ndarray, classes: int
+def fit_with_augmented_rows(
+    features: np.ndarray, changed: np.ndarray | None, rows: np.ndarray, labels: np.ndarray, classes: int
 ) -> Head:
-    """Logistic regression on these rows and, where they are given, a changed child of each at half its weight."""
+    """Fit logistic regression on these rows and, unless `changed` is None, on their augmented rows at half weight."""
     if changed is None:
-        return taught(features, rows, given, classes)
-    head, many = Head("logistic_regression", 0, classes), len(rows)
+        return fit_logistic_regression(features, rows, labels, classes)
+    head, n_rows = Head("logistic_regression", 0, classes), len(rows)
     both = np.concatenate([features[rows], changed[rows]])
-    head.fit(Inputs(both), np.eye(classes)[np.tile(given, 2)], np.repeat([1.0, 0.5], many))
+    head.fit(Inputs(both), np.eye(classes)[np.tile(labels, 2)], np.repeat([1.0, 0.5], n_rows))
     return head
 
 
-def what_children_bought(
-    features: np.ndarray, changed: np.ndarray, rows: np.ndarray, given: np.ndarray, fold: np.ndarray, classes: int
+def contribution_of_augmentation(
+    features: np.ndarray, changed: np.ndarray, rows: np.ndarray, labels: np.ndarray, fold: np.ndarray, classes: int
 ) -> list[dict[str, Any]]:
-    """As train says it: the same learner with the children and without them, on folds that it has not seen."""
-    said = {}
-    for recipe, children in ((("collected",), None), (("collected", "augment"), changed)):
-        chances = np.zeros((len(rows), classes))
-        for one in np.unique(fold):
-            head = with_children(features, children, rows[fold != one], given[fold != one], classes)
-            chances[fold == one] = softmax(head.logits(Inputs(features[rows[fold == one]])))
-        said[Candidate("logistic_regression", recipe)] = chances
-    judged = EvaluationRows(given, np.arange(len(rows)), rows.astype(str), np.ones(len(rows)))
-    return step_contributions(said, judged, 1_000, 0)
+    """Compare the same learner with and without augmented rows on held-out folds, as train does."""
+    probabilities_by_candidate = {}
+    for training_data, augmented in ((("collected",), None), (("collected", "augment"), changed)):
+        probabilities = np.zeros((len(rows), classes))
+        for fold_index in np.unique(fold):
+            head = fit_with_augmented_rows(
+                features, augmented, rows[fold != fold_index], labels[fold != fold_index], classes
+            )
+            probabilities[fold == fold_index] = softmax(head.logits(Inputs(features[rows[fold == fold_index]])))
+        probabilities_by_candidate[Candidate("logistic_regression", training_data)] = probabilities
+    evaluation_rows = EvaluationRows(labels, np.arange(len(rows)), rows.astype(str), np.ones(len(rows)))
+    return step_contributions(probabilities_by_candidate, evaluation_rows, 1_000, 0)
 
 
-def bench_of(
-    features: np.ndarray, rows: np.ndarray, given: np.ndarray, fold: np.ndarray, classes: int
+def training_data_of(
+    features: np.ndarray, rows: np.ndarray, labels: np.ndarray, fold: np.ndarray, classes: int
 ) -> tuple[TrainingData, EvaluationRows]:
-    """The labeled rows as train has them."""
-    many = len(rows)
+    """Return the labeled rows in the form that train uses."""
+    n_rows = len(rows)
     names = rows.astype(str)
-    held = TrainingRows(
+    training_rows = TrainingRows(
         ids=names,
-        ingredient=np.array(["collected"] * many),
+        ingredient=np.array(["collected"] * n_rows),
         fold=fold,
-        targets=np.eye(classes)[given],
-        weights=np.ones(many),
-        parents=np.stack([np.arange(many), np.full(many, -1)], axis=1),
+        targets=np.eye(classes)[labels],
+        weights=np.ones(n_rows),
+        parents=np.stack([np.arange(n_rows), np.full(n_rows, -1)], axis=1),
         group=names,
-        half=np.zeros(many, dtype=np.int64),
-        pseudo_label_by_fold=np.full((many, 6), -1),
-        pseudo_weight_by_fold=np.zeros((many, 6)),
+        half=np.zeros(n_rows, dtype=np.int64),
+        pseudo_label_by_fold=np.full((n_rows, 6), -1),
+        pseudo_weight_by_fold=np.zeros((n_rows, 6)),
     )
     inputs = Inputs(features[rows])
-    judged = EvaluationRows(given, np.arange(many), names, np.ones(many))
-    return TrainingData(held, inputs, inputs.take(np.arange(0)), FitContext(classes, 0, 1)), judged
+    evaluation_rows = EvaluationRows(labels, np.arange(n_rows), names, np.ones(n_rows))
+    return TrainingData(training_rows, inputs, inputs.take(np.arange(0)), FitContext(classes, 0, 1)), evaluation_rows
 
 
-def mislabeled(
-    truth: np.ndarray, source: np.ndarray, only: int | None, classes: int, rng: np.random.Generator
+def add_label_errors(
+    truth: np.ndarray, source: np.ndarray, bad_source: int | None, classes: int, rng: np.random.Generator
 ) -> np.ndarray:
-    """The labels as they are given: some of them wrong, all of these one source's where `only` is given."""
-    share, given = rng.uniform(*WRONG), truth.copy()
-    able = np.full(len(truth), True) if only is None else source == only
-    wrong = able & (rng.random(len(truth)) < share * len(truth) / able.sum())
-    given[wrong] = (given[wrong] + rng.integers(1, classes, size=int(wrong.sum()))) % classes
-    return given
+    """Return the labels with some of them wrong; if `bad_source` is not None, all errors are in that source."""
+    share, labels = rng.uniform(*SHARE_OF_LABEL_ERRORS), truth.copy()
+    can_be_wrong = np.full(len(truth), True) if bad_source is None else source == bad_source
+    wrong = can_be_wrong & (rng.random(len(truth)) < share * len(truth) / can_be_wrong.sum())
+    labels[wrong] = (labels[wrong] + rng.integers(1, classes, size=int(wrong.sum()))) % classes
+    return labels
 
 
-def named(advice: Mapping[str, Any]) -> int:
-    """The source that a piece of advice names."""
+def source_of(advice: Mapping[str, Any]) -> int:
+    """Return the source that a step names."""
     return int(advice["text"].rpartition(" ")[2])
 
 
-def one_start(
+def simulate_start(
     features: np.ndarray, frame: pd.DataFrame, classes: list[str], name: str, seed: int
 ) -> list[dict[str, Any]]:
-    """Each piece of advice with the gain that it promised and the one that it brought; `right`: of a source, whether it is the one that is worse."""
+    """Return each step with its expected and measured gain; `right`: whether the named source is the worst one."""
     rng = np.random.default_rng(seed)
     truth = frame["label"].map(classes.index).to_numpy()
-    train, test = (rng.permutation(np.flatnonzero(frame["split"] == one)) for one in ("train", "test"))
-    seen, unseen = test[::2], test[1::2]
-    many = int(rng.integers(*A_CLASS[name]))
-    rows = np.concatenate([train[truth[train] == one][:many] for one in range(len(classes))])
+    train, test = (rng.permutation(np.flatnonzero(frame["split"] == split)) for split in ("train", "test"))
+    report_rows, test_rows = test[::2], test[1::2]
+    labels_per_class = int(rng.integers(*LABELS_PER_CLASS[name]))
+    rows = np.concatenate(
+        [train[truth[train] == class_index][:labels_per_class] for class_index in range(len(classes))]
+    )
     pool = np.setdiff1d(train, rows)
-    source, only = rng.integers(SOURCES, size=len(rows)), seed % SOURCES if seed % 2 else None
-    given = mislabeled(truth[rows], source, only, len(classes), rng)
+    source, bad_source = rng.integers(SOURCES, size=len(rows)), seed % SOURCES if seed % 2 else None
+    noisy_labels = add_label_errors(truth[rows], source, bad_source, len(classes), rng)
     fold = np.zeros(len(rows), dtype=np.int64)
-    for number, (_, mine) in enumerate(StratifiedKFold(5, shuffle=True, random_state=seed).split(rows, given)):
-        fold[mine] = number
-    more_of_it = np.random.default_rng([seed, 1])  # children that are changed a little, or beyond recognition
-    strength = float(np.exp(more_of_it.uniform(*np.log(STRENGTH))))
-    changed = (features + strength * features.std(axis=0) * more_of_it.normal(size=features.shape)).astype(np.float32)
-    head = with_children(features, changed, rows, given, len(classes))
-    right = head.logits(Inputs(features[seen])).argmax(axis=1) == truth[seen]
-    found = find_label_issues(Inputs(features[rows]), given, fold, np.ones(len(rows)), len(classes))
-    learnt = learning_curve(*bench_of(features, rows, given, fold, len(classes)))
-    curve = Curve.of(learnt, float(1 - right.mean()), len(seen), found.expected / len(rows), seed)
+    for number, (_, fold_rows) in enumerate(
+        StratifiedKFold(5, shuffle=True, random_state=seed).split(rows, noisy_labels)
+    ):
+        fold[fold_rows] = number
+    augmentation_rng = np.random.default_rng([seed, 1])  # augmented rows that change a little or completely
+    strength = float(np.exp(augmentation_rng.uniform(*np.log(AUGMENTATION_STRENGTH))))
+    changed = (features + strength * features.std(axis=0) * augmentation_rng.normal(size=features.shape)).astype(
+        np.float32
+    )
+    head = fit_with_augmented_rows(features, changed, rows, noisy_labels, len(classes))
+    right = head.logits(Inputs(features[report_rows])).argmax(axis=1) == truth[report_rows]
+    label_issues = find_label_issues(Inputs(features[rows]), noisy_labels, fold, np.ones(len(rows)), len(classes))
+    curve_points = learning_curve(*training_data_of(features, rows, noisy_labels, fold, len(classes)))
+    curve = Curve.of(curve_points, float(1 - right.mean()), len(report_rows), label_issues.expected / len(rows), seed)
     advice = next_steps(
         curve,
         rows={"pool": len(pool)},
         label_issues={
-            "expected": found.expected,
+            "expected": label_issues.expected,
             "judged": len(rows),
             "items_per_minute": 20,
-            "budget": budget(found, 20),
+            "budget": budget(label_issues, 20),
         },
-        errors=errors_by_class(right, truth[seen], classes),
-        labels={one: int((given == place).sum()) for place, one in enumerate(classes)},
-        step_contributions=what_children_bought(features, changed, rows, given, fold, len(classes)),
+        errors=errors_by_class(right, truth[report_rows], classes),
+        labels={
+            name_of_class: int((noisy_labels == class_index).sum()) for class_index, name_of_class in enumerate(classes)
+        },
+        step_contributions=contribution_of_augmentation(features, changed, rows, noisy_labels, fold, len(classes)),
         rounds=[],
         slices=[],
         has_queue=True,
         training_data={"augment"},
         label_sources=[
             LabelSource(
-                "source", str(one), int((source == one).sum()), float(np.nansum(found.p_label_error[source == one]))
+                "source",
+                str(source_index),
+                int((source == source_index).sum()),
+                float(np.nansum(label_issues.p_label_error[source == source_index])),
             )
-            for one in range(SOURCES)
+            for source_index in range(SOURCES)
         ],
     )
-    before = float((head.logits(Inputs(features[unseen])).argmax(axis=1) == truth[unseen]).mean())
-    unsure = softmax(head.logits(Inputs(features[pool]))).max(axis=1)
-    brought = []
-    for one in advice:
-        ordered = pool[np.argsort(unsure, kind="stable")]
-        more, labels = followed(one, rows, given, source, truth, ordered, found, classes)
-        children = None if one["what"] == "leave_out" else changed
-        model = with_children(features, children, more, labels, len(classes))
-        after = model.logits(Inputs(features[unseen])).argmax(axis=1) == truth[unseen]
-        gained = float(after.mean()) - before
-        told = {"what": one["what"], "expected": (one["gain"] or {}).get("value"), "gained": gained}
-        brought.append(told | ({"right": named(one) == only} if one["what"] == "fix_source" else {}))
-    return brought
+    before = float((head.logits(Inputs(features[test_rows])).argmax(axis=1) == truth[test_rows]).mean())
+    confidence = softmax(head.logits(Inputs(features[pool]))).max(axis=1)
+    outcomes = []
+    for step in advice:
+        pool_by_confidence = pool[np.argsort(confidence, kind="stable")]
+        followed_rows, labels = follow(
+            step, rows, noisy_labels, source, truth, pool_by_confidence, label_issues, classes
+        )
+        augmented = None if step["what"] == "leave_out" else changed
+        model = fit_with_augmented_rows(features, augmented, followed_rows, labels, len(classes))
+        after = model.logits(Inputs(features[test_rows])).argmax(axis=1) == truth[test_rows]
+        gain = float(after.mean()) - before
+        outcome = {"what": step["what"], "expected": (step["gain"] or {}).get("value"), "gained": gain}
+        outcomes.append(outcome | ({"right": source_of(step) == bad_source} if step["what"] == "fix_source" else {}))
+    return outcomes
 
 
-def followed(
+def follow(
     advice: Mapping[str, Any],
     rows: np.ndarray,
-    given: np.ndarray,
+    noisy_labels: np.ndarray,
     source: np.ndarray,
     truth: np.ndarray,
     pool: np.ndarray,
-    found: Any,
+    label_issues: Any,
     classes: list[str],
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The labeled rows and their labels when the advice was followed; pool: the least sure first."""
+    """Return the labeled rows and their labels after the step; `pool` is sorted by confidence, the lowest first."""
     if advice["what"] == "check_labels":
-        labels = given.copy()
-        looked_at = np.argsort(-found.p_label_error, kind="stable")[: int(advice["text"].split()[3].replace(",", ""))]
-        labels[looked_at] = truth[rows[looked_at]]
+        labels = noisy_labels.copy()
+        checked_rows = np.argsort(-label_issues.p_label_error, kind="stable")[
+            : int(advice["text"].split()[3].replace(",", ""))
+        ]
+        labels[checked_rows] = truth[rows[checked_rows]]
         return rows, labels
     if advice["what"] == "leave_out":
-        return rows, given
+        return rows, noisy_labels
     if advice["what"] == "fix_source":
-        return rows, np.where(source == named(advice), truth[rows], given)
-    many = int(advice["text"].split()[1].replace(",", ""))
+        return rows, np.where(source == source_of(advice), truth[rows], noisy_labels)
+    count = int(advice["text"].split()[1].replace(",", ""))
     if advice["what"] == "collect_class":
         name = advice["text"].partition("“")[2].partition("”")[0]
         pool = pool[truth[pool] == classes.index(name)]
-    more = np.concatenate([rows, pool[:many]])
-    return more, np.concatenate([given, truth[pool[:many]]])
+    followed_rows = np.concatenate([rows, pool[:count]])
+    return followed_rows, np.concatenate([noisy_labels, truth[pool[:count]]])
 
 
-def told(name: str, starts: list[list[dict[str, Any]]], command: str) -> list[Found]:
-    """What following brought: the first piece, a random one, and each kind beside what it promised."""
-    asked = [one for one in starts if one]
+def measure_gains(name: str, starts: list[list[dict[str, Any]]], command: str) -> list[Measurement]:
+    """Measure the gains of the first step, of a random one, and of each kind beside its expected gain."""
+    starts_with_advice = [start for start in starts if start]
     first, mean = (
-        np.array([pick(one) for one in asked])
-        for pick in (lambda one: one[0]["gained"], lambda one: np.mean([piece["gained"] for piece in one]))
+        np.array([pick(start) for start in starts_with_advice])
+        for pick in (
+            lambda outcomes: outcomes[0]["gained"],
+            lambda outcomes: np.mean([piece["gained"] for piece in outcomes]),
+        )
     )
-    setting = f"{name}, {len(asked)} starts"
+    setting = f"{name}, {len(starts_with_advice)} starts"
     systems = {"the first piece": first, "a random piece": mean, "first over random": first - mean}
-    found = [
-        Found(setting, one, "gain of accuracy", *mean_with_interval(values.tolist()), "share", len(asked), command)
-        for one, values in systems.items()
+    measurements = [
+        Measurement(
+            setting,
+            system,
+            "gain of accuracy",
+            *mean_with_interval(values.tolist()),
+            "share",
+            len(starts_with_advice),
+            command,
+        )
+        for system, values in systems.items()
     ]
-    for what in sorted({piece["what"] for one in asked for piece in one}):
-        pieces = [piece for one in asked for piece in one if piece["what"] == what]
-        for metric, words in (("expected", "gain that is expected"), ("gained", "gain")):
+    for kind in sorted({piece["what"] for start in starts_with_advice for piece in start}):
+        pieces = [piece for start in starts_with_advice for piece in start if piece["what"] == kind]
+        for metric, metric_name in (("expected", "gain that is expected"), ("gained", "gain")):
             values = [piece[metric] for piece in pieces if piece[metric] is not None]
             if values:
-                found.append(Found(name, what, words, *mean_with_interval(values), "share", len(values), command))
-    return found
+                measurements.append(
+                    Measurement(name, kind, metric_name, *mean_with_interval(values), "share", len(values), command)
+                )
+    return measurements
 
 
-def blamed(name: str, starts: list[list[dict[str, Any]]], command: str) -> list[Found]:
-    """How often a source is named, and the right one; in every other start one is worse."""
-    found = []
-    for one_is_worse, among in ((True, starts[1::2]), (False, starts[::2])):
-        setting = f"{name}, wrong labels of {'one source' if one_is_worse else 'all sources'}"
-        round_decisions = [[piece["right"] for piece in one if piece["what"] == "fix_source"] for one in among]
-        counts = {"names that source": sum(True in one for one in round_decisions)} if one_is_worse else {}
-        counts |= {"blames another": sum(False in one for one in round_decisions)}
-        for words, many in counts.items():
-            one = wilson(many, len(among))
-            found.append(
-                Found(
+def measure_sources(name: str, starts: list[list[dict[str, Any]]], command: str) -> list[Measurement]:
+    """Measure how often the advice names a source, and the right one; in every second start one source is worse."""
+    measurements = []
+    for has_bad_source, group_of_starts in ((True, starts[1::2]), (False, starts[::2])):
+        setting = f"{name}, wrong labels of {'one source' if has_bad_source else 'all sources'}"
+        round_decisions = [
+            [piece["right"] for piece in start if piece["what"] == "fix_source"] for start in group_of_starts
+        ]
+        counts = (
+            {"names that source": sum(True in names_worst for names_worst in round_decisions)} if has_bad_source else {}
+        )
+        counts |= {"blames another": sum(False in names_worst for names_worst in round_decisions)}
+        for metric_name, count in counts.items():
+            interval = wilson(count, len(group_of_starts))
+            measurements.append(
+                Measurement(
                     setting,
                     "fix_source",
-                    words,
-                    one.value,
-                    one.low,
-                    one.high,
+                    metric_name,
+                    interval.value,
+                    interval.low,
+                    interval.high,
                     "share",
-                    len(among),
+                    len(group_of_starts),
                     command,
                 )
             )
-    return found
+    return measurements
 
 
 def main() -> None:
-    """Runs the starts and writes results/advice.csv."""
+    """Run the starts and write results/advice.csv."""
     parser = parser_of(str(__doc__), SETS, draws=20)
-    asked = parser.parse_args()
-    command = f"python benchmarks/advice.py --data DATA --backbone BACKBONE --draws {asked.draws}"
-    found: list[Found] = []
-    for name in asked.sets:
-        features, frame, classes = load(asked.data, name, asked.backbone)
+    arguments = parser.parse_args()
+    command = f"python benchmarks/advice.py --data DATA --backbone BACKBONE --draws {arguments.draws}"
+    measurements: list[Measurement] = []
+    for name in arguments.sets:
+        features, frame, classes = load(arguments.data, name, arguments.backbone)
         with single_threaded():
-            starts = [one_start(features, frame, classes, name, seed) for seed in range(asked.draws)]
-        found += told(name, starts, command) + blamed(name, starts, command)
-    write("advice", found)
+            starts = [simulate_start(features, frame, classes, name, seed) for seed in range(arguments.draws)]
+        measurements += measure_gains(name, starts, command) + measure_sources(name, starts, command)
+    write("advice", measurements)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,10 @@
-"""How children of images may be stored: time to encode and decode, and size, of PNG by its levels, strategies and filters, and of other codecs.
+"""Compare codecs for augmented images by time to encode and decode, and by size.
 
-PYTHONPATH=. python benchmarks/codecs.py --data ../shared/data
-Children of real photographs brought to several sizes and of handwritten digits, by the set of operations for each, and pages of text; one core, means
-over the images, medians over the repeats. Sizes are after Parquet's zstd. JPEG is there for comparison: it loses, and each further generation loses more.
+    PYTHONPATH=. python benchmarks/codecs.py --data ../shared/data
+
+The images are augmented photographs in several sizes, augmented handwritten digits (each with its preset of
+operations), and pages of text. One core; means over the images, medians over the repeats. Sizes are after Parquet's
+zstd compression. JPEG is included for comparison: it is lossy, and each generation loses more.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 from PIL import Image
-from record import Found, write
+from record import Measurement, write
 from sklearn.datasets import load_digits
 
 from seedling.augment.catalog import PRESETS
@@ -33,7 +35,7 @@ Codec = tuple[Callable[[Any], bytes], Callable[[bytes], Any]]
 
 
 def png(*flags: int) -> Codec:
-    """By OpenCV, gray images with one channel, and back by the line's own decoder."""
+    """Encode with OpenCV, gray images with one channel, and decode with the pipeline's own decoder."""
 
     def there(pixels: Any) -> bytes:
         source = pixels[..., 0] if images.is_gray(pixels) else pixels[..., ::-1]
@@ -43,7 +45,7 @@ def png(*flags: int) -> Codec:
 
 
 def by_pillow(name: str, **options: Any) -> Codec:
-    """By Pillow both ways."""
+    """Encode and decode with Pillow."""
 
     def there(pixels: Any) -> bytes:
         into = io.BytesIO()
@@ -72,64 +74,67 @@ CODECS: dict[str, Codec] = {
 
 
 def page(seed: int, side: int = 512) -> Any:
-    """Lines of words, black on white."""
+    """Draw lines of words, black on white."""
     rng = np.random.default_rng(seed)
     sheet = np.full((side, side, 3), 255, np.uint8)
     for line in range(20, side, 24):
-        words = " ".join("".join(chr(97 + int(one)) for one in rng.integers(0, 26, 6)) for _ in range(6))
+        words = " ".join("".join(chr(97 + int(letter)) for letter in rng.integers(0, 26, 6)) for _ in range(6))
         cv2.putText(sheet, words, (8, line), cv2.FONT_HERSHEY_SIMPLEX, 0.5, (20, 20, 20), 1, cv2.LINE_AA)
     return sheet
 
 
 def settings(data: Path | None) -> dict[str, list[Any]]:
-    """Name → images."""
-    found = {
+    """Return the images by setting."""
+    images_by_setting = {
         "digits, 8 pixels": [
-            cv2.merge([np.rint(one.reshape(8, 8) * 255 / 16).astype(np.uint8)] * 3) for one in load_digits().data[:200]
+            cv2.merge([np.rint(digit.reshape(8, 8) * 255 / 16).astype(np.uint8)] * 3)
+            for digit in load_digits().data[:200]
         ],
         "pages of text, 512 pixels": [page(seed) for seed in range(20)],
     }
     if data is not None:
-        photographs = [images.decode(one) for one in pd.read_parquet(data / "trashnet/data.parquet")["image"][::25]]
+        photographs = [
+            images.decode(payload) for payload in pd.read_parquet(data / "trashnet/data.parquet")["image"][::25]
+        ]
         for side in (32, 96, 224, 384):
-            found[f"photographs, {side} pixels"] = [
-                cv2.resize(one, (side, side), interpolation=cv2.INTER_AREA) for one in photographs
+            images_by_setting[f"photographs, {side} pixels"] = [
+                cv2.resize(photograph, (side, side), interpolation=cv2.INTER_AREA) for photograph in photographs
             ]
     facts = WorkspaceConfig(modality="image")
     for name, policy in (("digits", PRESETS["glyphs"]), ("photographs", PRESETS["photographs"])):
-        change = PolicyTransform([{one.name: dict(one.arguments)} for one in steps_of(policy, facts, {})])
-        for setting, image_arrays in found.items():
+        change = PolicyTransform([{step.name: dict(step.arguments)} for step in steps_of(policy, facts, {})])
+        for setting, image_arrays in images_by_setting.items():
             if setting.startswith(name):
-                found[setting] = [change(one, seed) for seed, one in enumerate(image_arrays)]
-    return found
+                images_by_setting[setting] = [change(pixels, seed) for seed, pixels in enumerate(image_arrays)]
+    return images_by_setting
 
 
 def main() -> None:
-    """Runs all."""
+    """Run all settings and write results/codecs.csv."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path)
     parser.add_argument("--repeats", type=int, default=5)
     args = parser.parse_args()
     cv2.setNumThreads(1)
     command = "PYTHONPATH=. python " + " ".join(["benchmarks/codecs.py", *sys.argv[1:]])
-    table: list[Found] = []
+    table: list[Measurement] = []
     for setting, image_arrays in settings(args.data).items():
         for name, (there, back) in CODECS.items():
             times: tuple[list[float], list[float]] = ([], [])
             for _ in range(args.repeats):
                 began = time.perf_counter()
-                encoded = [there(one) for one in image_arrays]
-                between = time.perf_counter()
-                decoded = [back(one) for one in encoded]
-                times[0].append(1e3 * (between - began) / len(image_arrays))
-                times[1].append(1e3 * (time.perf_counter() - between) / len(image_arrays))
+                encoded = [there(pixels) for pixels in image_arrays]
+                encoded_at = time.perf_counter()
+                decoded = [back(payload) for payload in encoded]
+                times[0].append(1e3 * (encoded_at - began) / len(image_arrays))
+                times[1].append(1e3 * (time.perf_counter() - encoded_at) / len(image_arrays))
             if "loses" not in name:
-                assert all((one == other).all() for one, other in zip(decoded, image_arrays, strict=True))  # noqa: S101
-            for metric, some in zip(("encode", "decode"), times, strict=True):
-                low, middle, high = (float(one) for one in np.quantile(some, [0.25, 0.5, 0.75]))
-                table.append(Found(setting, name, metric, middle, low, high, "ms", args.repeats, command))
+                assert all((restored == other).all() for restored, other in zip(decoded, image_arrays, strict=True))  # noqa: S101
+            for metric, milliseconds in zip(("encode", "decode"), times, strict=True):
+                low, middle, high = (float(quantile) for quantile in np.quantile(milliseconds, [0.25, 0.5, 0.75]))
+                table.append(Measurement(setting, name, metric, middle, low, high, "ms", args.repeats, command))
             size = pa.compress(b"".join(encoded), "zstd").size / len(image_arrays)
-            table.append(Found(setting, name, "size", size, size, size, "bytes", len(image_arrays), command))
+            table.append(Measurement(setting, name, "size", size, size, size, "bytes", len(image_arrays), command))
     write("codecs", table)
 
 

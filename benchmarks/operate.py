@@ -1,11 +1,12 @@
-"""Scheduled runs in a row on PostgreSQL, disturbed at random: what is lost, what ends wrong, what stays behind, how storage grows.
+"""Run a schedule on PostgreSQL with random disturbances; count lost rows, wrong results and leftover processes.
 
     python benchmarks/operate.py [--runs 30] [--seed 0]
 
 A small workspace of texts is deployed on a schedule and pushes each accepted run to an S3 store. Each run meets one
-disturbance at a random moment: signal 9, 15 or 2 to the run while one of its stages works, each stage in turn, signal 9 to the worker or to the Prefect server (both are
-started again), 30 seconds without the S3 store, new rows before or during the run, or none. After each run the schedule
-pauses and the workspace is checked. At the end an undisturbed run must have every row that was ever added.
+disturbance at a random moment: signal 9, 15 or 2 to the run while one of its stages runs, each stage in turn; signal
+9 to the worker or to the Prefect server (both are started again); 30 seconds without the S3 store; new rows before or
+during the run; or none. After each run the schedule pauses and the workspace is checked. At the end, an undisturbed
+run must contain every row that was ever added.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from typing import Any
 import asyncpg
 import httpx
 from anyio import run as run_async
-from record import Found, mean_with_interval, write
+from record import Measurement, mean_with_interval, write
 
 sys.path.append(str(Path(__file__).parents[1] / "tests"))
 
@@ -53,16 +54,16 @@ from text_workspaces import TABLE, append_letters, call, deploy, make_letters_wo
 
 SIGNALS = {"signal 9": signal.SIGKILL, "signal 15": signal.SIGTERM, "signal 2": signal.SIGINT}
 DISTURBANCES = ("none", "rows before", "rows during", *SIGNALS, "worker killed", "server killed", "S3 outage")
-ENDS = {  # how a run may end that met the disturbance
+ENDS = {  # allowed final states of a run, by disturbance
     **{disturbance: {"COMPLETED"} for disturbance in DISTURBANCES},
     **{
         name: {"COMPLETED", "CRASHED", "CANCELLED"} for name in SIGNALS
-    },  # completed: the signal came after the last stage
+    },  # completed: the signal arrived after the last stage
 }
 INTERVAL_SECONDS = 15
 OUTAGE_SECONDS = 30
 STAGES = ("scrape", "validate", "augment", "synthesize", "train@0", "pseudo_label@1", "evaluate")
-MAX_DELAY_SECONDS = 25  # of another disturbance than a signal after the run's start; a run takes about as long
+MAX_DELAY_SECONDS = 25  # of disturbances other than signals, after the run's start; about one run
 MAX_DELAY_IN_STAGE_SECONDS = 1.5
 MAX_RUN_SECONDS = 900
 ORPHAN_GRACE_SECONDS = 60
@@ -70,7 +71,7 @@ ORPHAN_GRACE_SECONDS = 60
 
 @dataclass
 class Observation:
-    """What was seen of one run and after it."""
+    """The observed state of one run and of the workspace after it."""
 
     disturbance: str
     state: str
@@ -84,7 +85,7 @@ class Observation:
 
 @dataclass
 class Site:
-    """The services and the workspace that the benchmark runs on."""
+    """The services and the workspace of the benchmark."""
 
     server: Service
     worker: Service
@@ -96,22 +97,22 @@ class Site:
 
     @property
     def deployment(self) -> dict[str, Any]:
-        """The workspace's deployment, as the server has it."""
+        """The workspace's deployment on the server."""
         return wait_for(lambda: deployment_of(self.server, self.workspace.name), what="the deployment")
 
     def pause(self, paused: bool) -> None:
-        """Pauses or resumes the schedule."""
+        """Pause or resume the schedule."""
         url = f"{self.server.env['PREFECT_API_URL']}/deployments/{self.deployment['id']}"
         wait_for(lambda: httpx.patch(url, json={"paused": paused}, timeout=60).is_success, what="the paused schedule")
 
     def add_rows(self, count: int) -> None:
-        """Appends new letters to the workspace's table."""
+        """Append new letters to the workspace's table."""
         append_letters(self.workspace / "data" / TABLE, self.rows, count)
         self.rows += count
 
 
 def size_of(folder: Path) -> int:
-    """Bytes of all files below; files that vanish meanwhile do not count."""
+    """Return the bytes of all files in a folder; files that vanish during the count are skipped."""
     total = 0
     for path in folder.rglob("*"):
         with suppress(OSError):
@@ -120,7 +121,7 @@ def size_of(folder: Path) -> int:
 
 
 def database_size(url: str) -> int:
-    """Bytes of Prefect's database."""
+    """Return the bytes of Prefect's database."""
 
     async def ask() -> int:
         connection = await asyncpg.connect(url.replace("+asyncpg", ""))
@@ -133,16 +134,16 @@ def database_size(url: str) -> int:
 
 
 def rows_read(workspace: Path) -> int:
-    """Rows that the scrape generation was made from: those kept and those rejected."""
+    """Return the number of rows that the scrape generation was made from, kept and rejected."""
     manifest = json.loads((workspace / "generations/scrape/manifest.json").read_text(encoding="utf-8"))
     return int(manifest["rows"]["in"])
 
 
 def status_is_true(site: Site, *, run_completed: bool, data_changed: bool) -> bool:
-    """Whether `dvc status` says what is there.
+    """Return whether `dvc status` reports the true state.
 
-    Where it calls scrape up to date, the generation has as many rows as data/; after a completed run without new data
-    it calls everything up to date.
+    If it reports scrape as up to date, the generation must have as many rows as data/. After a completed run without
+    new data, it must report everything as up to date.
     """
     done = subprocess.run(
         [sys.executable, "-m", "dvc", "status", "--json"],
@@ -162,22 +163,22 @@ def status_is_true(site: Site, *, run_completed: bool, data_changed: bool) -> bo
 
 
 def wait_for_stage(site: Site, stage: str, run_id: str) -> None:
-    """Returns once a task of that stage works, or the run has ended without one."""
+    """Return once a task of that stage runs, or the run has ended without one."""
     url = f"{site.server.env['PREFECT_API_URL']}/flow_runs/{run_id}"
 
     def works_or_ended() -> bool:
         run = httpx.get(url, timeout=60).raise_for_status().json()
         if run["state"]["type"] in TERMINAL_STATES:
             return True
-        begun = {"start_time": {"after_": run["start_time"]}}  # tasks of a killed run stay Running in Prefect's record
-        body = {"task_runs": {"name": {"any_": [stage]}, "state": {"type": {"any_": ["RUNNING"]}}, **begun}}
+        started = {"start_time": {"after_": run["start_time"]}}  # tasks of a killed run stay Running in Prefect
+        body = {"task_runs": {"name": {"any_": [stage]}, "state": {"type": {"any_": ["RUNNING"]}}, **started}}
         return bool(post(site.server, "task_runs/filter", body))
 
     wait_for(works_or_ended, MAX_RUN_SECONDS, f"stage {stage}")
 
 
 def disturb(site: Site, disturbance: str, run_id: str, stage: str, share: float) -> None:
-    """Waits for a moment that `share` (0 to 1) names, then does to the run what the disturbance says."""
+    """Wait for the moment that `share` (0 to 1) selects, then apply the disturbance to the run."""
     if disturbance in SIGNALS:
         wait_for_stage(site, stage, run_id)
         time.sleep(share * MAX_DELAY_IN_STAGE_SECONDS)
@@ -199,19 +200,19 @@ def disturb(site: Site, disturbance: str, run_id: str, stage: str, share: float)
         site.store.start()
 
 
-def wait_for_run(site: Site, known: set[str]) -> dict[str, Any]:
-    """The next run of the deployment that works."""
+def wait_for_run(site: Site, earlier_run_ids: set[str]) -> dict[str, Any]:
+    """Return the next run of the deployment that starts."""
 
     def working() -> dict[str, Any] | None:
-        runs = [run for run in runs_of(site.server, site.deployment["id"]) if run["id"] not in known]
-        begun = {"RUNNING", *TERMINAL_STATES} - {"CANCELLED"}  # canceled: due while another one was at work
-        return next((run for run in runs if run["state"]["type"] in begun), None)
+        runs = [run for run in runs_of(site.server, site.deployment["id"]) if run["id"] not in earlier_run_ids]
+        started = {"RUNNING", *TERMINAL_STATES} - {"CANCELLED"}  # canceled: due while another run was active
+        return next((run for run in runs if run["state"]["type"] in started), None)
 
     return dict(wait_for(working, MAX_RUN_SECONDS, "a scheduled run") or {})
 
 
 def wait_for_end(site: Site, run_id: str) -> dict[str, Any]:
-    """The run once it has ended, or as it is after MAX_RUN_SECONDS."""
+    """Return the run once it has ended, or its state after MAX_RUN_SECONDS."""
     url = f"{site.server.env['PREFECT_API_URL']}/flow_runs/{run_id}"
 
     def ended() -> dict[str, Any] | None:
@@ -225,19 +226,19 @@ def wait_for_end(site: Site, run_id: str) -> dict[str, Any]:
 
 
 def orphans_after(site: Site) -> int:
-    """Processes of flow runs that still live a while after their run has ended."""
+    """Return the number of flow-run processes that still live after the grace period."""
     with suppress(AssertionError):
         wait_for(lambda: not flow_run_processes(site.server.env), ORPHAN_GRACE_SECONDS)
     return len(flow_run_processes(site.server.env))
 
 
 def observe_run(site: Site, disturbance: str, stage: str, draw: random.Random) -> None:
-    """Lets the schedule start one run, disturbs it, and notes what became of it."""
+    """Let the schedule start one run, disturb it, and record the result."""
     if disturbance == "rows before" or disturbance in SIGNALS or (disturbance != "none" and draw.random() < 0.7):
         site.add_rows(draw.randint(1, 4))
-    known = {run["id"] for run in runs_of(site.server, site.deployment["id"])}
+    earlier_run_ids = {run["id"] for run in runs_of(site.server, site.deployment["id"])}
     site.pause(False)
-    run = wait_for_run(site, known)
+    run = wait_for_run(site, earlier_run_ids)
     rows_at_start = site.rows
     disturber = threading.Thread(target=disturb, args=(site, disturbance, run["id"], stage, draw.random()))
     disturber.start()
@@ -262,7 +263,7 @@ def observe_run(site: Site, disturbance: str, stage: str, draw: random.Random) -
 
 
 def lost_rows(site: Site) -> int:
-    """Texts that were added and are in no row of the validate generation, kept or rejected."""
+    """Return the number of added texts that are in no row of the scrape generation, kept or rejected."""
     from seedling.dataset.generation import payloads, read, read_rejected
 
     folder = site.workspace / "generations/scrape"
@@ -272,7 +273,7 @@ def lost_rows(site: Site) -> int:
 
 
 def seconds_without_news(site: Site, repeats: int = 3) -> list[float]:
-    """Wall time of `seedling run` on the warm server where nothing is new."""
+    """Return the wall times of `seedling run` on the warm server with nothing new."""
     seconds = []
     for _ in range(repeats):
         began = time.perf_counter()
@@ -282,44 +283,49 @@ def seconds_without_news(site: Site, repeats: int = 3) -> list[float]:
 
 
 def clean(site: Site) -> None:
-    """`seedling clean` of all but the last run, and of every flow run that has ended."""
+    """Run `seedling clean` for all but the last run and for every flow run that has ended."""
     call([BIN / "seedling", "clean", "--apply", "--keep", "1", "--days", "0"], site.workspace, site.server.env)
 
 
-def measure(site: Site, runs: int, draw: random.Random, command: str) -> list[Found]:
-    """Runs as many times, cleans, and gives the numbers."""
+def measure(site: Site, runs: int, draw: random.Random, command: str) -> list[Measurement]:
+    """Run the plan, clean, and return the measurements."""
     setting = f"{runs} scheduled runs on PostgreSQL"
-    numbers: list[Found] = []
+    numbers: list[Measurement] = []
 
     def add(system: str, metric: str, values: float | list[float], unit: str) -> None:
         listed = values if isinstance(values, list) else [values]
         value, low, high = mean_with_interval(listed)
-        numbers.append(Found(setting, system, metric, value, low, high, unit, len(listed), command))
+        numbers.append(Measurement(setting, system, metric, value, low, high, unit, len(listed), command))
 
     plan = [DISTURBANCES[number % len(DISTURBANCES)] for number in range(runs - 2)]
     draw.shuffle(plan)
     stages = cycle(draw.sample(STAGES, len(STAGES)))
     for disturbance in ["none", *plan, "none"]:
         observe_run(site, disturbance, next(stages) if disturbance in SIGNALS else "", draw)
-    seen = site.observations
+    observations = site.observations
     add("Seedling", "rows lost", float(lost_rows(site)), "rows")
-    wrong = [one for one in seen if one.state not in ENDS[one.disturbance]]
+    wrong = [observation for observation in observations if observation.state not in ENDS[observation.disturbance]]
     add("Seedling", "runs that ended wrong", float(len(wrong)), "runs")
-    add("Seedling", "processes left behind", float(sum(one.orphans for one in seen)), "processes")
+    add(
+        "Seedling",
+        "processes left behind",
+        float(sum(observation.orphans for observation in observations)),
+        "processes",
+    )
     add(
         "Seedling",
         "runs after which dvc status was not true",
-        float(sum(not one.status_is_true for one in seen)),
+        float(sum(not observation.status_is_true for observation in observations)),
         "runs",
     )
-    ended = Counter(one.state for one in seen)
+    ended = Counter(observation.state for observation in observations)
     for state in sorted(ended):
         add("Prefect", f"runs that ended {state.capitalize()}", float(ended[state]), "runs")
     growths = [("workspace_bytes", "workspace growth per run"), ("database_bytes", "database growth per run")]
     for attribute, metric in growths:
-        sizes = [getattr(one, attribute) for one in seen]
+        sizes = [getattr(observation, attribute) for observation in observations]
         add("storage", metric, [float(after - before) / 1e6 for before, after in pairwise(sizes)], "MB")
-    quiet = [one.seconds for one in seen if one.nothing_new]
+    quiet = [observation.seconds for observation in observations if observation.nothing_new]
     if quiet:
         add("Prefect", "scheduled run with nothing new, warm server", quiet, "s")
     add("Seedling", "seedling run with nothing new, warm server", seconds_without_news(site), "s")
@@ -333,17 +339,17 @@ def measure(site: Site, runs: int, draw: random.Random, command: str) -> list[Fo
 
 
 def main() -> None:
-    """Writes results/operate.csv."""
+    """Run the benchmark and write results/operate.csv."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", type=int, default=30)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
         "--no-record", action="store_true", help="print the numbers without writing results/operate.csv"
     )
-    given = parser.parse_args()
-    if given.runs < 3:
+    arguments = parser.parse_args()
+    if arguments.runs < 3:
         parser.error("--runs: at least 3, of which the first and the last one are undisturbed")
-    command = f"python benchmarks/operate.py --runs {given.runs} --seed {given.seed}"
+    command = f"python benchmarks/operate.py --runs {arguments.runs} --seed {arguments.seed}"
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="seedling-operate-")))
         database = stack.enter_context(postgres())
@@ -360,13 +366,13 @@ def main() -> None:
         worker.start()
         site = Site(server, worker, store, workspace, database, 60)
         deploy(workspace, server, INTERVAL_SECONDS, paused=True)
-        numbers = measure(site, given.runs, random.Random(given.seed), command)  # noqa: S311  (a plan, no secret)
+        numbers = measure(site, arguments.runs, random.Random(arguments.seed), command)  # noqa: S311  (a plan, no secret)
         worker.stop()
         server.stop()
         left = processes_with("PREFECT_HOME", server.env["PREFECT_HOME"])
         if left:
             raise RuntimeError(f"left behind: {left}")
-    if given.no_record:
+    if arguments.no_record:
         print(*numbers, sep="\n")
     else:
         write("operate", numbers)

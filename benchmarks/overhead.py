@@ -1,9 +1,9 @@
-"""The line's overhead: what `seedling run` takes beyond its stages' own work, and what it takes when nothing changed.
+"""Measure the time of `seedling run` beyond the stage functions, and its time if nothing changed.
 
     python benchmarks/overhead.py [--repeats 3]
 
-Stages' own work is what each stage's function takes when it is called alone, one after the other, in one process that
-has imported everything (seedling.runner, without gate and ledger), on the same workspace.
+The stages' own work is the time of the stage functions, called one after the other in a process that has imported
+everything (seedling.runner, without gate and ledger), on the same workspace.
 """
 
 from __future__ import annotations
@@ -23,13 +23,14 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from record import Found, mean_with_interval, write
+from record import Measurement, mean_with_interval, write
 
 BIN = Path(sys.executable).parent
-OWN_WORK = """
+STAGES_CODE = """
 import sys, time; from pathlib import Path
 import great_expectations, pandas, torch, albumentations, sklearn.svm, sklearn.ensemble  # noqa
-from seedling.config.params import load; from seedling.runner import stages, _publish
+from seedling.config.params import load; from seedling.runner import _publish
+from seedling.features.encoder_handle import encoder_of; from seedling.pipeline import StageContext, stages
 from seedling.progress import silent
 workspace, total = Path(sys.argv[1]), 0.0
 params = load(workspace)
@@ -37,7 +38,8 @@ for stage in stages().values():
     partial = workspace / ".seedling" / "partial" / stage.name
     partial.mkdir(parents=True)
     began = time.perf_counter()
-    stage.function(params, workspace, workspace / "data", partial, silent)
+    encoder = encoder_of(params, workspace)
+    stage.function(StageContext(params, workspace, workspace / "data", partial, silent, encoder))
     total += time.perf_counter() - began
     _publish(partial, workspace / stage.output, whole=stage.kind != "evaluate")
 print(total)
@@ -45,12 +47,12 @@ print(total)
 
 
 def make_workspace(folder: Path, env: dict[str, str]) -> Path:
-    """Four classes of 10 images, 60 in the pool, 10 test images a class; quick."""
+    """Write four classes with 10 labeled and 10 test images each, and 60 pool images; `effort: quick`."""
     rng = np.random.default_rng(0)
     means = rng.integers(0, 255, (4, 6, 6, 3))
-    for part, many in (("labeled", 10), ("test", 10), ("unlabeled", 15)):
+    for part, count in (("labeled", 10), ("test", 10), ("unlabeled", 15)):
         for label in range(4):
-            for number in range(many):
+            for number in range(count):
                 small = np.clip(means[label] + rng.normal(0, 40, (6, 6, 3)), 0, 255).astype(np.uint8)
                 path = (
                     folder
@@ -61,23 +63,23 @@ def make_workspace(folder: Path, env: dict[str, str]) -> Path:
                 )
                 path.parent.mkdir(parents=True, exist_ok=True)
                 Image.fromarray(small).resize((32, 32)).save(path)
-    made = folder / "workspace"
-    call(["seedling", "init", made, "--images", folder / "images"], folder, env)
-    params = made / "params.yaml"
+    workspace = folder / "workspace"
+    call(["seedling", "init", workspace, "--images", folder / "images"], folder, env)
+    params = workspace / "params.yaml"
     params.write_text(params.read_text().replace("effort: normal", "effort: quick"))
-    return made
+    return workspace
 
 
 def call(command: list[object], cwd: Path, env: dict[str, str]) -> float:
-    """The seconds that the command takes."""
+    """Run the command and return its seconds."""
     began = time.perf_counter()
-    subprocess.run([str(one) for one in command], cwd=cwd, env=env, check=True, capture_output=True)
+    subprocess.run([str(part) for part in command], cwd=cwd, env=env, check=True, capture_output=True)
     return time.perf_counter() - began
 
 
 @contextmanager
 def server(env: dict[str, str]) -> Iterator[dict[str, str]]:
-    """A running Prefect server; gives the environment of its clients."""
+    """Run a Prefect server and yield the environment of its clients."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -96,34 +98,40 @@ def server(env: dict[str, str]) -> Iterator[dict[str, str]]:
         process.wait()
 
 
-def once(seconds: dict[str, list[float]]) -> None:
-    """Measures each once, in a folder and a Prefect home of their own."""
+def measure_once(seconds: dict[str, list[float]]) -> None:
+    """Measure each quantity once, with a separate folder and Prefect home."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         env = {**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}", "PREFECT_HOME": str(folder / "prefect")}
-        made = make_workspace(folder, env)
-        alone = folder / "alone"
-        shutil.copytree(made, alone)
-        whole = call(["seedling", "run"], made, env)
+        workspace = make_workspace(folder, env)
+        stages_workspace = folder / "alone"
+        shutil.copytree(workspace, stages_workspace)
+        seconds_of_run = call(["seedling", "run"], workspace, env)
         done = subprocess.run(
-            [sys.executable, "-c", OWN_WORK, str(alone)], env=env, check=True, capture_output=True, text=True
+            [sys.executable, "-c", STAGES_CODE, str(stages_workspace)],
+            env=env,
+            check=True,
+            capture_output=True,
+            text=True,
         )
-        seconds["overhead of `seedling run`, cold, temporary server"].append(whole - float(done.stdout))
+        seconds["overhead of `seedling run`, cold, temporary server"].append(seconds_of_run - float(done.stdout))
         seconds["stages' own work"].append(float(done.stdout))
-        seconds["`seedling run`, nothing changed, temporary server"].append(call(["seedling", "run"], made, env))
-        seconds["`dvc repro`, nothing changed"].append(call(["dvc", "repro"], made, env))
-        seconds["`dvc status`, nothing changed"].append(call(["dvc", "status"], made, env))
-        seconds["`seedling --help`"].append(call(["seedling", "--help"], made, env))
+        seconds["`seedling run`, nothing changed, temporary server"].append(call(["seedling", "run"], workspace, env))
+        seconds["`dvc repro`, nothing changed"].append(call(["dvc", "repro"], workspace, env))
+        seconds["`dvc status`, nothing changed"].append(call(["dvc", "status"], workspace, env))
+        seconds["`seedling --help`"].append(call(["seedling", "--help"], workspace, env))
         with server(env) as running:
-            call(["seedling", "run"], made, running)
-            seconds["`seedling run`, nothing changed, running server"].append(call(["seedling", "run"], made, running))
+            call(["seedling", "run"], workspace, running)
+            seconds["`seedling run`, nothing changed, running server"].append(
+                call(["seedling", "run"], workspace, running)
+            )
 
 
 def main() -> None:
-    """Writes results/overhead.csv."""
+    """Run the repeats and write results/overhead.csv."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeats", type=int, default=3)
-    given = parser.parse_args()
+    arguments = parser.parse_args()
     names = [
         "overhead of `seedling run`, cold, temporary server",
         "stages' own work",
@@ -134,11 +142,11 @@ def main() -> None:
         "`seedling --help`",
     ]
     seconds: dict[str, list[float]] = {name: [] for name in names}
-    for _ in range(given.repeats):
-        once(seconds)
-    command = f"python benchmarks/overhead.py --repeats {given.repeats}"
-    found = [
-        Found(
+    for _ in range(arguments.repeats):
+        measure_once(seconds)
+    command = f"python benchmarks/overhead.py --repeats {arguments.repeats}"
+    measurements = [
+        Measurement(
             "140 images, quick",
             "Seedling" if "dvc" not in name else "DVC alone",
             name,
@@ -149,7 +157,7 @@ def main() -> None:
         )
         for name, values in seconds.items()
     ]
-    write("overhead", found)
+    write("overhead", measurements)
 
 
 if __name__ == "__main__":

@@ -1,13 +1,16 @@
-"""Collecting from a site of a known limit: what each crawler gets, and how often it is refused.
+"""Compare crawlers on a site with a known rate limit: delivered pages and refused requests.
 
-    python benchmarks/pace.py [--seconds 60] [--limits 5 50 500] [--systems seedling scrapy autothrottle fixed_delay crawlee] [--shapes ...]
+    python benchmarks/pace.py [--seconds 60] [--limits 5 50 500] [--systems seedling scrapy ...] [--shapes ...]
 
-The server, a process of its own on loopback, answers 404 to robots.txt and else 200 or 429 with Retry-After in whole seconds. Shapes of its limit:
-`bucket` (tokens for a second are saved up), `small_bucket` (for a quarter of a second), `fixed` and `sliding` windows of a second, `slow` (never
-refuses, but answers no faster than the limit), `halves` and `doubles` (a bucket whose limit changes in the middle), `free` (no limit; pages/s).
-Of the limit: pages that were let through, over those that it allows, in all the seconds and in their later half; refused: of all requests. Scrapy as
-it comes, with AutoThrottle, and with DOWNLOAD_DELAY at the true limit; Crawlee's HttpCrawler as it comes
-(its packages differ from ours: install it elsewhere with pip's --target, and name that folder in the environment as CRAWLEE).
+The server is a separate process on loopback. It answers 404 to robots.txt, and otherwise 200 or 429 with Retry-After
+in whole seconds. Shapes of its limit: `bucket` (saves up the tokens of one second), `small_bucket` (of a quarter of a
+second), `fixed` and `sliding` windows of one second, `slow` (never refuses, but answers no faster than the limit),
+`halves` and `doubles` (a bucket whose limit changes in the middle), `free` (no limit; pages/s).
+
+"of the limit" is the number of delivered pages divided by the number that the limit allows, in all seconds and in
+their later half. "refused" is a share of all requests. Scrapy runs with its defaults, with AutoThrottle, and with
+DOWNLOAD_DELAY at the true limit. Crawlee's HttpCrawler runs with its defaults. Its packages conflict with those of
+this project: install it elsewhere with pip's --target, and name that folder in the environment variable CRAWLEE.
 """
 
 from __future__ import annotations
@@ -27,15 +30,15 @@ from collections import deque
 from pathlib import Path
 
 import psutil
-from record import Found, write
+from record import Measurement, write
 
 BODY = b"<html><body><p>a page of a site that has a limit, with a few words on it</p></body></html>"
-AT_TEN = (9.0, 13.0)  # seconds in which the pace after ten seconds is counted
-SETTLED = 10.0
+WINDOW_AFTER_TEN_SECONDS = (9.0, 13.0)  # seconds that count for the metric "after 10 s"
+WARM_UP_SECONDS = 10.0
 
 
 class Limit:
-    """A token bucket, a window, or none."""
+    """A token bucket, a window, or no limit."""
 
     def __init__(self, shape: str, rate: float, seconds: float) -> None:
         self.shape, self.rate, self.change_at = shape, rate, seconds / 2
@@ -44,7 +47,7 @@ class Limit:
         self.free_at = 0.0
 
     def ask(self, now: float) -> float:
-        """0 where the request is let through, else the seconds until one is."""
+        """Return 0 if the request is allowed, or else the seconds until one is."""
         if self.began is None:
             self.began = self.last = now
         if self.shape in {"halves", "doubles"} and now - self.began > self.change_at:
@@ -67,30 +70,30 @@ class Limit:
         return (1 - self.tokens) / self.rate
 
     def delay(self, now: float) -> float:
-        """Seconds until a server that only slows down answers."""
+        """Return the seconds until a server that only slows down answers."""
         self.free_at = max(self.free_at, now) + 1 / self.rate
         return self.free_at - now
 
 
 class Server(asyncio.Protocol):
-    """As little HTTP as keeps connections alive, so that the server is not what is measured."""
+    """A minimal HTTP server that keeps connections alive, so that the server is not the bottleneck."""
 
     limit: Limit
     log: list[tuple[float, bool]]
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """A client."""
+        """Accept a client."""
         self.transport, self.buffer = transport, b""
 
     def data_received(self, data: bytes) -> None:
-        """Requests without a body, one behind the other."""
+        """Parse pipelined requests without a body."""
         self.buffer += data
         while b"\r\n\r\n" in self.buffer:
             head, _, self.buffer = self.buffer.partition(b"\r\n\r\n")
             self.answer(head)
 
     def answer(self, head: bytes) -> None:
-        """To one request."""
+        """Answer one request."""
         if b"/robots.txt" in head[:40]:
             self.send(b"404 Not Found", b"", b"")
             return
@@ -107,15 +110,15 @@ class Server(asyncio.Protocol):
             self.send(b"429 Too Many Requests", b"slow down", b"Retry-After: %d\r\n" % max(1, math.ceil(wait)))
 
     def send(self, status: bytes, body: bytes, more: bytes) -> None:
-        """An answer."""
+        """Send one response."""
         kind = b"Content-Type: text/html; charset=utf-8\r\n"
         self.transport.write(b"HTTP/1.1 %s\r\n%s%sContent-Length: %d\r\n\r\n%s" % (status, kind, more, len(body), body))
 
 
 def serve(shape: str, rate: float, seconds: float, log: str) -> None:
-    """Says its port, answers until it is told to stop, and writes down what it let through."""
+    """Print the port, answer until SIGTERM, and write the log of requests."""
 
-    async def work() -> None:
+    async def main_loop() -> None:
         Server.limit, Server.log = Limit(shape, rate, seconds), []
         server = await asyncio.get_running_loop().create_server(Server, "127.0.0.1", 0)
         print(server.sockets[0].getsockname()[1], flush=True)
@@ -124,11 +127,11 @@ def serve(shape: str, rate: float, seconds: float, log: str) -> None:
         await stop.wait()
         Path(log).write_text(json.dumps(Server.log), encoding="utf-8")
 
-    asyncio.run(work())
+    asyncio.run(main_loop())
 
 
 def seedling(address: str, folder: Path, addresses: int = 9_000_000) -> list[str]:
-    """Ours, with a ceiling that no limit here reaches."""
+    """Return the command of Seedling's spider, with a maximum rate above all limits."""
     source = {
         "kind": "sequence",
         "url": f"{address}/{{1..{addresses}}}",
@@ -136,13 +139,13 @@ def seedling(address: str, folder: Path, addresses: int = 9_000_000) -> list[str
         "requests_per_second": 5000,
     }
     source |= {"max_items": addresses, "max_pages": addresses}
-    given = {"source": {**source, "allow_private_hosts": True}, "memory": str(folder / "web.sqlite"), "visit": 1}
-    (folder / "given.json").write_text(json.dumps({**given, "proxy": None, "images": False}), encoding="utf-8")
+    job = {"source": {**source, "allow_private_hosts": True}, "memory": str(folder / "web.sqlite"), "visit": 1}
+    (folder / "given.json").write_text(json.dumps({**job, "proxy": None, "images": False}), encoding="utf-8")
     return [sys.executable, "-m", "seedling.scrape.spider"]
 
 
 def by_scrapy(address: str, chosen: str) -> None:
-    """Scrapy, with the settings of that name."""
+    """Run Scrapy with these settings."""
     import scrapy
     import scrapy.signals
     from scrapy.crawler import CrawlerProcess
@@ -166,11 +169,11 @@ def by_scrapy(address: str, chosen: str) -> None:
 
 
 def by_crawlee(address: str) -> None:
-    """Crawlee's HttpCrawler; requests are added as they are needed."""
+    """Run Crawlee's HttpCrawler; requests are added on demand."""
     from crawlee import ConcurrencySettings
     from crawlee.crawlers import HttpCrawler, HttpCrawlingContext
 
-    async def work() -> None:
+    async def main_loop() -> None:
         crawler = HttpCrawler(configure_logging=False, concurrency_settings=ConcurrencySettings())
         added = 2000
 
@@ -183,25 +186,25 @@ def by_crawlee(address: str) -> None:
 
         await crawler.run([f"{address}/{number}" for number in range(2000)])
 
-    asyncio.run(work())
+    asyncio.run(main_loop())
 
 
-def started(shape: str, rate: float, seconds: float, log: Path) -> tuple[subprocess.Popen[str], str]:
-    """A server, and its address."""
+def start_server(shape: str, rate: float, seconds: float, log: Path) -> tuple[subprocess.Popen[str], str]:
+    """Start a server and return it with its address."""
     command = [sys.executable, __file__, "--serve", shape, str(rate), str(seconds), str(log)]
     server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     return server, f"http://127.0.0.1:{int((server.stdout or sys.stdin).readline())}"
 
 
 def run(system: str, shape: str, rate: float, seconds: float) -> list[tuple[float, bool]]:
-    """The server's log of so many seconds, from the first request on."""
+    """Return the server's log of these seconds, from the first request on."""
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder) / "log.json"
-        server, address = started(shape, rate, seconds, log)
+        server, address = start_server(shape, rate, seconds, log)
         settings = {"autothrottle": {"AUTOTHROTTLE_ENABLED": True}}
         settings["fixed_delay"] = {"DOWNLOAD_DELAY": 1 / rate, "RANDOMIZE_DOWNLOAD_DELAY": False}
         if system == "seedling":
-            command, given = seedling(address, Path(folder)), Path(folder) / "given.json"
+            command, job_file = seedling(address, Path(folder)), Path(folder) / "given.json"
         else:
             name = "--crawlee" if system == "crawlee" else "--scrapy"
             command = [
@@ -211,27 +214,31 @@ def run(system: str, shape: str, rate: float, seconds: float) -> list[tuple[floa
                 address,
                 *([] if system == "crawlee" else [json.dumps(settings.get(system, {}))]),
             ]
-            given = Path(os.devnull)
-        with given.open() as said:
+            job_file = Path(os.devnull)
+        with job_file.open() as job_stream:
             client = subprocess.Popen(
                 command,
-                stdin=said,
+                stdin=job_stream,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
                 cwd=folder,
                 env=_paths(*([os.environ["CRAWLEE"]] if system == "crawlee" and "CRAWLEE" in os.environ else [])),
             )
-        time.sleep(seconds + 8)  # imports take some
+        time.sleep(seconds + 8)  # time for imports
         client.kill()
         client.wait()
         server.terminate()
         server.wait()
-        found = [(when, bool(let)) for when, let in json.loads(log.read_text(encoding="utf-8"))]
-    return [(when - found[0][0], let) for when, let in found if when - found[0][0] <= seconds] if found else []
+        log_entries = [(when, bool(let)) for when, let in json.loads(log.read_text(encoding="utf-8"))]
+    return (
+        [(when - log_entries[0][0], let) for when, let in log_entries if when - log_entries[0][0] <= seconds]
+        if log_entries
+        else []
+    )
 
 
-def measured(log: list[tuple[float, bool]], shape: str, rate: float, seconds: float) -> dict[str, float]:
-    """What the table says of one run."""
+def metrics_of(log: list[tuple[float, bool]], shape: str, rate: float, seconds: float) -> dict[str, float]:
+    """Return the metrics of one run."""
 
     def allowed(first: float, last: float) -> float:
         if shape in {"halves", "doubles"}:
@@ -243,7 +250,7 @@ def measured(log: list[tuple[float, bool]], shape: str, rate: float, seconds: fl
         return sum(let and first <= when < last for when, let in log) / allowed(first, last)
 
     if shape == "free":
-        later = sum(when >= SETTLED for when, _ in log) / max(1.0, seconds - SETTLED)
+        later = sum(when >= WARM_UP_SECONDS for when, _ in log) / max(1.0, seconds - WARM_UP_SECONDS)
         return {"pages/s": len(log) / seconds, "pages/s after 10 s": later}
     row = longest = 0
     for _, let in log:
@@ -251,15 +258,15 @@ def measured(log: list[tuple[float, bool]], shape: str, rate: float, seconds: fl
         longest = max(longest, row)
     return {
         "of the limit": share(0, seconds),
-        "later half": share(seconds / 2 + (SETTLED if shape in {"halves", "doubles"} else 0), seconds),
-        "after 10 s": share(*AT_TEN),
+        "later half": share(seconds / 2 + (WARM_UP_SECONDS if shape in {"halves", "doubles"} else 0), seconds),
+        "after 10 s": share(*WINDOW_AFTER_TEN_SECONDS),
         "refused": sum(not let for _, let in log) / max(1, len(log)),
         "refused in a row": float(longest),
     }
 
 
 def main() -> None:
-    """Runs all, one at a time."""
+    """Run all combinations, one at a time."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--limits", type=float, nargs="*", default=[5, 50, 500])
@@ -272,76 +279,86 @@ def main() -> None:
     )
     parser.add_argument("--own-limits", type=float, nargs="*", default=[50])
     parser.add_argument("--free", type=int, default=5, help="pairs of runs without a limit")
-    parser.add_argument("--addresses", type=int, default=0, help="of a sequence, to see the crawler's memory")
-    parser.add_argument("--asked", type=int, default=0, help="so many of them; 0: all")
+    parser.add_argument(
+        "--addresses", type=int, default=0, help="length of a sequence, to measure the crawler's memory; 0: omit it"
+    )
+    parser.add_argument("--asked", type=int, default=0, help="number of addresses to fetch; 0: all")
     parser.add_argument("--name", default="pace")
     args = parser.parse_args()
     command = "PYTHONPATH=. python " + " ".join(["benchmarks/pace.py", *sys.argv[1:]])
     runs = [(shape, limit, system) for shape in args.shapes for limit in args.limits for system in args.systems]
     runs += [(shape, limit, "seedling") for shape in args.own_shapes for limit in args.own_limits]
-    found: list[Found] = []
+    measurements: list[Measurement] = []
     for shape, limit, system in runs:
-        told = measured(run(system, shape, limit, args.seconds), shape, limit, args.seconds)
+        metrics = metrics_of(run(system, shape, limit, args.seconds), shape, limit, args.seconds)
         setting = f"{shape.replace('_', ' ')}, {limit:g}/s"
-        for metric, value in told.items():
+        for metric, value in metrics.items():
             unit = {"refused in a row": "requests"}.get(metric, "share")
-            found.append(Found(setting, system, metric, value, value, value, unit, 1, command))
-        print(setting, system, told, flush=True)
-    found += memory_of(args.addresses, args.asked or args.addresses, command) if args.addresses else []
-    found += without_limit(args.free, args.seconds, command)
-    write(args.name, found)
+            measurements.append(Measurement(setting, system, metric, value, value, value, unit, 1, command))
+        print(setting, system, metrics, flush=True)
+    measurements += memory_of(args.addresses, args.asked or args.addresses, command) if args.addresses else []
+    measurements += without_limit(args.free, args.seconds, command)
+    write(args.name, measurements)
 
 
-def without_limit(pairs: int, seconds: float, command: str) -> list[Found]:
-    """Pages a second where nothing is refused, in turn so that a busy minute of the machine meets both; the ratio is of neighbors."""
-    told: dict[str, list[dict[str, float]]] = {"seedling": [], "scrapy": []}
+def without_limit(pairs: int, seconds: float, command: str) -> list[Measurement]:
+    """Return pages per second without a limit. Systems take turns, and ratios are of consecutive runs."""
+    metrics_by_system: dict[str, list[dict[str, float]]] = {"seedling": [], "scrapy": []}
     for _ in range(pairs):
-        for system, of_system in told.items():
-            of_system.append(measured(run(system, "free", 1.0, seconds), "free", 1.0, seconds))
+        for system, of_system in metrics_by_system.items():
+            of_system.append(metrics_of(run(system, "free", 1.0, seconds), "free", 1.0, seconds))
             print("no limit", system, of_system[-1], flush=True)
     lines = []
-    for metric in told["seedling"][0] if pairs else ():
-        ours, theirs = ([one[metric] for one in told[system]] for system in told)
+    for metric in metrics_by_system["seedling"][0] if pairs else ():
+        ours, theirs = ([metrics[metric] for metrics in metrics_by_system[system]] for system in metrics_by_system)
         lines += [("seedling", metric, ours, "1/s"), ("scrapy", metric, theirs, "1/s")]
-        ratios = [mine / their for mine, their in zip(ours, theirs, strict=True)]
+        ratios = [our_rate / their for our_rate, their in zip(ours, theirs, strict=True)]
         lines.append(("seedling / scrapy", metric, ratios, "ratio"))
     return [
-        Found("no limit", system, metric, statistics.median(some), min(some), max(some), unit, pairs, command)
-        for system, metric, some, unit in lines
+        Measurement(
+            "no limit", system, metric, statistics.median(values), min(values), max(values), unit, pairs, command
+        )
+        for system, metric, values, unit in lines
     ]
 
 
-def memory_of(addresses: int, asked: int, command: str) -> list[Found]:
-    """What the crawler's process holds after a hundredth, a tenth, half and all of so many that are asked of a sequence."""
-    marks, held, done = [asked // 100, asked // 10, asked // 2, asked], list[float](), 0
-    with tempfile.TemporaryDirectory() as place:
-        folder = Path(place)
-        server, address = started("free", 1.0, 1.0, folder / "log.json")
+def memory_of(addresses: int, addresses_to_fetch: int, command: str) -> list[Measurement]:
+    """Return the memory of the crawler's process after 1 %, 10 %, 50 % and all of the addresses."""
+    marks, memory_at_marks, done = (
+        [addresses_to_fetch // 100, addresses_to_fetch // 10, addresses_to_fetch // 2, addresses_to_fetch],
+        list[float](),
+        0,
+    )
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        server, address = start_server("free", 1.0, 1.0, folder / "log.json")
         crawl, began = seedling(address, folder, addresses), time.monotonic()
-        with (folder / "given.json").open() as said:
-            client = subprocess.Popen(crawl, stdin=said, stdout=subprocess.PIPE, text=True, cwd=folder, env=_paths())
+        with (folder / "given.json").open() as job_stream:
+            client = subprocess.Popen(
+                crawl, stdin=job_stream, stdout=subprocess.PIPE, text=True, cwd=folder, env=_paths()
+            )
         for line in client.stdout or ():
             done = json.loads(line).get("done", done)
-            while len(held) < len(marks) and done >= marks[len(held)]:
-                held.append(psutil.Process(client.pid).memory_info().rss / 2**20)
-                print(f"{done:,} of {addresses:,}: {held[-1]:.0f} MiB", flush=True)
-            if len(held) == len(marks):
+            while len(memory_at_marks) < len(marks) and done >= marks[len(memory_at_marks)]:
+                memory_at_marks.append(psutil.Process(client.pid).memory_info().rss / 2**20)
+                print(f"{done:,} of {addresses:,}: {memory_at_marks[-1]:.0f} MiB", flush=True)
+            if len(memory_at_marks) == len(marks):
                 break
         seconds = time.monotonic() - began
         client.kill()
         client.wait()
         server.terminate()
         server.wait()
-    told = [(f"memory after {mark:,}", value, "MiB") for mark, value in zip(marks, held, strict=True)]
+    memory_rows = [(f"memory after {mark:,}", value, "MiB") for mark, value in zip(marks, memory_at_marks, strict=True)]
     setting = f"a sequence of {addresses:,} addresses"
     return [
-        Found(setting, "seedling", metric, value, value, value, unit, 1, command)
-        for metric, value, unit in [*told, (f"time of {asked:,}", seconds, "s")]
+        Measurement(setting, "seedling", metric, value, value, value, unit, 1, command)
+        for metric, value, unit in [*memory_rows, (f"time of {addresses_to_fetch:,}", seconds, "s")]
     ]
 
 
 def _paths(*more: str) -> dict[str, str]:
-    """The environment in which this process's packages are found."""
+    """Return the environment in which this process's packages are importable."""
     return {**os.environ, "PYTHONPATH": os.pathsep.join([*more, *sys.path])}
 
 

@@ -1,4 +1,4 @@
-"""How a benchmark writes down what it found: one CSV a benchmark, one line a number, with the command that made it."""
+"""Write the results of a benchmark: one CSV file per benchmark, one row per number, with its command."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ RESULTS = Path(__file__).with_name("results")
 
 
 @dataclass(frozen=True)
-class Found:
+class Measurement:
     """One number with its interval over n draws."""
 
     setting: str
@@ -29,7 +29,7 @@ class Found:
 
 
 def mean_with_interval(values: Sequence[float], seed: int = 0) -> tuple[float, float, float]:
-    """The mean and its 95 % bootstrap interval over draws."""
+    """Return the mean and its 95 % bootstrap interval over draws."""
     array = np.asarray(values, dtype=float)
     rng = np.random.default_rng(seed)
     means = array[rng.integers(len(array), size=(5000, len(array)))].mean(axis=1)
@@ -37,7 +37,7 @@ def mean_with_interval(values: Sequence[float], seed: int = 0) -> tuple[float, f
 
 
 def show_tables() -> None:
-    """Puts every table of results/ between its marks in docs/benchmarks.md: `<!-- table: name -->` to `<!-- end -->`."""
+    """Insert every table of results/ into docs/benchmarks.md between `<!-- table: name -->` and `<!-- end -->`."""
     page = RESULTS.parents[1] / "docs" / "benchmarks.md"
     text = page.read_text(encoding="utf-8")
     for path in sorted(RESULTS.glob("*.csv")):
@@ -46,27 +46,29 @@ def show_tables() -> None:
         lines = ["| setting | system | metric | value | 95 % interval | unit | n |", "|---|---|---|---|---|---|---|"]
         for row in rows:
             value, low, high = (f"{float(row[name]):.4g}" for name in ("value", "low", "high"))
-            shown = f"{low} to {high}" if row["n"] != "1" else ""
+            interval = f"{low} to {high}" if row["n"] != "1" else ""
             lines.append(
-                f"| {row['setting']} | {row['system']} | {row['metric']} | {value} | {shown} | {row['unit']} | {row['n']} |"
+                f"| {row['setting']} | {row['system']} | {row['metric']} | {value} | {interval} "
+                f"| {row['unit']} | {row['n']} |"
             )
         commands = dict.fromkeys(f"`{row['command']}`" for row in rows)
         table = "\n".join([*"\n\n".join(commands).splitlines(), "", *lines])
         marks = re.compile(rf"(<!-- table: {path.stem} -->\n).*?(<!-- end -->)", re.DOTALL)
-        text = marks.sub(lambda found, table=table: found[1] + table + "\n" + found[2], text)
+        text = marks.sub(lambda match, table=table: match[1] + table + "\n" + match[2], text)
     page.write_text(text, encoding="utf-8")
 
 
-def write(name: str, found: Sequence[Found]) -> None:
-    """Writes results/<name>.csv and prints it."""
+def write(name: str, measurements: Sequence[Measurement]) -> None:
+    """Write results/<name>.csv, update docs/benchmarks.md, and print the rows."""
     RESULTS.mkdir(exist_ok=True)
     with (RESULTS / f"{name}.csv").open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow([field.name for field in fields(Found)])
-        for one in found:
-            writer.writerow([round(cell, 4) if isinstance(cell, float) else cell for cell in astuple(one)])
+        writer.writerow([field.name for field in fields(Measurement)])
+        for measurement in measurements:
+            writer.writerow([round(cell, 4) if isinstance(cell, float) else cell for cell in astuple(measurement)])
     show_tables()
-    for one in found:
+    for measurement in measurements:
         print(
-            f"{one.setting:28} {one.system:28} {one.metric:28} {one.value:9.4f} [{one.low:.4f}, {one.high:.4f}] {one.unit}"
+            f"{measurement.setting:28} {measurement.system:28} {measurement.metric:28} {measurement.value:9.4f} "
+            f"[{measurement.low:.4f}, {measurement.high:.4f}] {measurement.unit}"
         )

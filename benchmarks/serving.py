@@ -1,12 +1,12 @@
-"""Using a model: `seedling predict` beside the bare model, and the latency of `seedling serve` under a held load.
+"""Measure `seedling predict` beside the bare model, and the latency of `seedling serve` at a constant request rate.
 
     python benchmarks/serving.py --data FOLDER --backbone FOLDER [--rows 1000] [--draws 3] [--seconds 20]
 
-FOLDER holds the sets of benchmarks/few_labels.py. The model is logistic regression on the encoder's features of 500 training rows, saved as
-train saves it. Bare: that model, loaded, on rows that are in memory. Seedling: the whole of `predict` but the start, from files (images) or a
-table (texts) to a CSV file. The server is a process of its own; requests of one short text leave at fixed times, whether or not earlier
-ones have been answered, so that waiting counts (open loop). It answers by the encoder's features, and by the words and letters alone that
-a workspace has unless it names an encoder.
+FOLDER holds the sets of benchmarks/few_labels.py. The model is logistic regression on the encoder's features of 500
+training rows, saved as train saves it. Bare: the loaded model on rows in memory. Seedling: the complete `predict`
+without its start, from files (images) or a table (texts) to a CSV file. The server is a separate process. Requests of
+one short text leave at fixed times, whether or not earlier ones have been answered, so that waiting counts (open
+loop). The server uses the encoder's features, and without an encoder the words and letters of the text.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ import httpx
 import numpy as np
 import pandas as pd
 from few_labels import parser_of
-from record import Found, mean_with_interval, write
+from record import Measurement, mean_with_interval, write
 
 from seedling.config.params import EncoderParams, WorkspaceConfig
 from seedling.features.encoder_handle import EncoderHandle
@@ -36,13 +36,13 @@ from seedling.models.saving import make_features, save_features, save_learner
 from seedling.prediction import predict
 
 SETS = ("trashnet", "sms_spam")
-TAUGHT = 500
-RATES = {True: (10, 25, 50), False: (50, 100, 200)}  # requests a second, with an encoder and without
+TRAINING_ROWS = 500
+RATES = {True: (10, 25, 50), False: (50, 100, 200)}  # requests per second, with an encoder (True) and without
 
 
-def grown(folder: Path, frame: pd.DataFrame, modality: Any, backbone: str | None) -> Path:
-    """A workspace of one round; without an encoder where backbone is None."""
-    model, train = folder / "models" / "0", frame[frame["split"] == "train"].sample(TAUGHT, random_state=0)
+def make_workspace(folder: Path, frame: pd.DataFrame, modality: Any, backbone: str | None) -> Path:
+    """Write a workspace with one round; backbone None: without an encoder."""
+    model, train = folder / "models" / "0", frame[frame["split"] == "train"].sample(TRAINING_ROWS, random_state=0)
     classes = sorted(train["label"].unique())
     truth = train["label"].map(classes.index).to_numpy()
     encoder = EncoderParams(model="all-MiniLM-L6-v2" if modality == "text" else str(backbone))
@@ -50,24 +50,24 @@ def grown(folder: Path, frame: pd.DataFrame, modality: Any, backbone: str | None
         EncoderHandle(encoder, modality, folder) if backbone else None, None, WorkspaceConfig(modality=modality)
     )
     head = Head("logistic_regression", 0, len(classes))
-    head.fit(maker.fit_transform(train[modality].tolist()), np.eye(len(classes))[truth], np.ones(TAUGHT))
+    head.fit(maker.fit_transform(train[modality].tolist()), np.eye(len(classes))[truth], np.ones(TRAINING_ROWS))
     save_learner(head, model / "half-0" / "lr")
     save_features(maker, model)
     member = {"learner": "logistic_regression", "file": "lr", "halves": 1, "temperature": 1.0, "votes": 1.0}
-    known = {
+    model_document = {
         "classes": classes,
         "modality": modality,
         "members": [member],
         "temperature": 1.0,
         "selective_prediction": {"threshold": 0.5},
     }
-    (model / "model.json").write_text(json.dumps(known), encoding="utf-8")
+    (model / "model.json").write_text(json.dumps(model_document), encoding="utf-8")
     (model / "decision.json").write_text(json.dumps({"accepted_round": 0}), encoding="utf-8")
     return folder
 
 
 def rates(workspace: Path, rows: pd.DataFrame, modality: str) -> tuple[float, float]:
-    """Rows a second of the bare model, and of predict."""
+    """Return rows per second of the bare model and of predict."""
     inputs = workspace / "asked"
     inputs.mkdir(exist_ok=True)
     if modality == "image":
@@ -77,22 +77,24 @@ def rates(workspace: Path, rows: pd.DataFrame, modality: str) -> tuple[float, fl
         rows[["text"]].to_csv(inputs / "rows.csv", index=False)
     path = inputs if modality == "image" else inputs / "rows.csv"
     model = Predictor.of(workspace).model
-    model.predict(rows[modality].iloc[:8].tolist())  # the encoder is loaded at its first row
+    model.predict(rows[modality].iloc[:8].tolist())  # loads the encoder
     began = time.perf_counter()
     model.predict(rows[modality].tolist())
     bare = len(rows) / (time.perf_counter() - began)
     settings = {"form": None, "column": None, "probabilities": False, "number": None}
-    took = []
-    for many in ("warm", "all"):
-        asked = [str(path)] if many == "all" else [str(inputs / "00000.jpg")] if modality == "image" else [str(path)]
+    seconds_of_phase = []
+    for phase in ("warm", "all"):
+        inputs_to_predict = (
+            [str(path)] if phase == "all" else [str(inputs / "00000.jpg")] if modality == "image" else [str(path)]
+        )
         began = time.perf_counter()
-        predict(workspace, asked, output=workspace / "answers.csv", **settings)  # type: ignore[arg-type]
-        took.append(time.perf_counter() - began)
-    return bare, len(rows) / took[-1]
+        predict(workspace, inputs_to_predict, output=workspace / "answers.csv", **settings)  # type: ignore[arg-type]
+        seconds_of_phase.append(time.perf_counter() - began)
+    return bare, len(rows) / seconds_of_phase[-1]
 
 
-async def held(address: str, bodies: list[dict[str, Any]], a_second: float, seconds: float) -> np.ndarray:
-    """(n_requests,): milliseconds of each."""
+async def send_at_rate(address: str, bodies: list[dict[str, Any]], a_second: float, seconds: float) -> np.ndarray:
+    """Return the latency of each request in milliseconds: (n_requests,)."""
     async with httpx.AsyncClient(base_url=address, timeout=30) as client:
 
         async def one(due: float, body: dict[str, Any]) -> float:
@@ -101,13 +103,13 @@ async def held(address: str, bodies: list[dict[str, Any]], a_second: float, seco
             return 1000 * (time.perf_counter() - due)
 
         begin = time.perf_counter() + 0.5
-        many = int(a_second * seconds)
-        dues = [begin + number / a_second for number in range(many)]
+        n_requests = int(a_second * seconds)
+        dues = [begin + number / a_second for number in range(n_requests)]
         return np.array(await asyncio.gather(*(one(due, bodies[n % len(bodies)]) for n, due in enumerate(dues))))
 
 
 def latencies(workspace: Path, rows: pd.DataFrame, rates: tuple[int, ...], seconds: float) -> dict[float, np.ndarray]:
-    """Milliseconds of each request, by the load."""
+    """Return the latency of each request in milliseconds, by request rate."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -133,62 +135,77 @@ def latencies(workspace: Path, rows: pd.DataFrame, rates: tuple[int, ...], secon
             except httpx.TransportError:
                 time.sleep(0.1)
         bodies = [{"texts": [text]} for text in rows["text"]]
-        gc.freeze()  # the client's own pauses are not the server's
-        asyncio.run(held(address, bodies, 10, 3))
-        return {rate: asyncio.run(held(address, bodies, rate, seconds)) for rate in rates}
+        gc.freeze()  # keep garbage collection of the client out of the latency
+        asyncio.run(send_at_rate(address, bodies, 10, 3))
+        return {rate: asyncio.run(send_at_rate(address, bodies, rate, seconds)) for rate in rates}
     finally:
         server.terminate()
         server.wait()
 
 
 def main() -> None:
-    """Runs the draws and writes results/serving.csv."""
+    """Run the draws and write results/serving.csv."""
     parser = parser_of(str(__doc__), SETS, draws=3)
     parser.add_argument("--rows", type=int, default=1000)
-    parser.add_argument("--seconds", type=float, default=20.0, help="of each load")
-    given = parser.parse_args()
-    sets = "" if tuple(given.sets) == SETS else f" --sets {' '.join(given.sets)}"
+    parser.add_argument("--seconds", type=float, default=20.0, help="seconds per request rate")
+    arguments = parser.parse_args()
+    sets = "" if tuple(arguments.sets) == SETS else f" --sets {' '.join(arguments.sets)}"
     command = (
-        f"python benchmarks/serving.py --data DATA --backbone BACKBONE{sets} --rows {given.rows} --draws {given.draws}"
+        f"python benchmarks/serving.py --data DATA --backbone BACKBONE{sets} --rows {arguments.rows} "
+        f"--draws {arguments.draws}"
     )
-    found = []
-    for name in given.sets:
-        frame = pd.read_parquet(given.data / name / "data.parquet")
+    measurements = []
+    for name in arguments.sets:
+        frame = pd.read_parquet(arguments.data / name / "data.parquet")
         modality = "text" if "text" in frame else "image"
-        with tempfile.TemporaryDirectory() as place:
-            workspace = grown(Path(place), frame, modality, given.backbone)
+        with tempfile.TemporaryDirectory() as scratch:
+            workspace = make_workspace(Path(scratch), frame, modality, arguments.backbone)
             others = frame[frame["split"] != "train"]
             pairs = np.array(
                 [
-                    rates(workspace, others.sample(min(given.rows, len(others)), random_state=one), modality)
-                    for one in range(given.draws)
+                    rates(workspace, others.sample(min(arguments.rows, len(others)), random_state=seed), modality)
+                    for seed in range(arguments.draws)
                 ]
             )
             for system, values in (("bare model", pairs[:, 0]), ("Seedling", pairs[:, 1])):
-                found.append(
-                    Found(
-                        f"{name}, predict", system, "rate", *mean_with_interval(values), "rows/s", given.draws, command
+                measurements.append(
+                    Measurement(
+                        f"{name}, predict",
+                        system,
+                        "rate",
+                        *mean_with_interval(values),
+                        "rows/s",
+                        arguments.draws,
+                        command,
                     )
                 )
             ratio = mean_with_interval(pairs[:, 1] / pairs[:, 0])
-            found.append(
-                Found(
-                    f"{name}, predict", "Seedling", "rate over the bare model's", *ratio, "ratio", given.draws, command
+            measurements.append(
+                Measurement(
+                    f"{name}, predict",
+                    "Seedling",
+                    "rate over the bare model's",
+                    *ratio,
+                    "ratio",
+                    arguments.draws,
+                    command,
                 )
             )
         if modality != "text":
             continue
         for encoded, rates_held in RATES.items():
-            with tempfile.TemporaryDirectory() as place:
-                workspace = grown(Path(place), frame, modality, given.backbone if encoded else None)
-                for rate, took in latencies(workspace, others, rates_held, given.seconds).items():
+            with tempfile.TemporaryDirectory() as scratch:
+                workspace = make_workspace(Path(scratch), frame, modality, arguments.backbone if encoded else None)
+                for rate, seconds_of_phase in latencies(workspace, others, rates_held, arguments.seconds).items():
                     setting = f"{name}, one text, {'encoder' if encoded else 'no encoder'}, {rate} requests/s"
                     for metric, share in (("median", 0.5), ("99th percentile", 0.99)):
-                        value = float(np.quantile(took, share))
-                        found.append(
-                            Found(setting, "Seedling", f"latency, {metric}", value, value, value, "ms", 1, command)
+                        value = float(np.quantile(seconds_of_phase, share))
+                        measurements.append(
+                            Measurement(
+                                setting, "Seedling", f"latency, {metric}", value, value, value, "ms", 1, command
+                            )
                         )
-    write("serving", found)
+    write("serving", measurements)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""60,000 small images: import, what `dvc status` takes after, and what a generation that adds 10 % costs to store.
+"""Measure 60,000 small images: import, the time of `dvc status`, and the storage of a generation with 10 % more rows.
 
     python benchmarks/storage.py [--rows 60000]
 
-The images are 28×28, in ten class folders; the 10 % that come later have later names, as a camera's or a crawler's
-files do; once they stand after the old names of each class, once between them.
+The images are 28×28 in ten class folders. The 10 % that come later have later names, as files of cameras and crawlers
+do: once they sort after the old names of each class, once between them.
 """
 
 from __future__ import annotations
@@ -19,32 +19,32 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from record import Found, write
+from record import Measurement, write
 
 BIN = Path(sys.executable).parent
 
 
-def write_images(data: Path, first: int, many: int, prefix: str) -> None:
-    """`many` noise images over ten classes."""
+def write_images(data: Path, first: int, count: int, prefix: str) -> None:
+    """Write `count` noise images over ten classes."""
     rng = np.random.default_rng(first)
     for label in range(10):
         (data / "labeled" / f"c{label}").mkdir(parents=True, exist_ok=True)
-    for number in range(first, first + many):
+    for number in range(first, first + count):
         small = rng.integers(0, 255, (7, 7)).astype(np.uint8)
         path = data / "labeled" / f"c{number % 10}" / f"{prefix}{number:06d}.png"
         cv2.imwrite(str(path), cv2.resize(small, (28, 28)))
 
 
 def call(command: list[object], cwd: Path) -> float:
-    """The seconds that the command takes."""
+    """Run the command and return its seconds."""
     env = {**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}"}
     began = time.perf_counter()
-    subprocess.run([str(one) for one in command], cwd=cwd, env=env, check=True, capture_output=True)
+    subprocess.run([str(part) for part in command], cwd=cwd, env=env, check=True, capture_output=True)
     return time.perf_counter() - began
 
 
 def scrape_alone(workspace: Path) -> float:
-    """Peak memory in MB of the import, in a process of its own."""
+    """Return the peak memory of the import in MB, measured in a separate process."""
     code = (
         "import resource, sys; from pathlib import Path\n"
         "from seedling.config.params import load; from seedling.scrape import scrape\n"
@@ -58,31 +58,31 @@ def scrape_alone(workspace: Path) -> float:
 
 
 def size(folder: Path) -> int:
-    """Bytes of all files below."""
+    """Return the bytes of all files in the folder."""
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
 def parts(folder: Path) -> dict[str, int]:
-    """A generation's Parquet files' content hashes and sizes."""
+    """Return the content hashes and sizes of a generation's Parquet files."""
     import hashlib
 
     return {hashlib.md5(path.read_bytes()).hexdigest(): path.stat().st_size for path in folder.glob("*.parquet")}  # noqa: S324
 
 
 def main() -> None:
-    """Writes results/storage.csv."""
+    """Run the steps and write results/storage.csv."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, default=60_000)
-    given = parser.parse_args()
-    command, found = f"python benchmarks/storage.py --rows {given.rows}", []
-    setting = f"{given.rows} images of 28x28"
+    arguments = parser.parse_args()
+    command, measurements = f"python benchmarks/storage.py --rows {arguments.rows}", []
+    setting = f"{arguments.rows} images of 28x28"
 
     def add(system: str, metric: str, value: float, unit: str, where: str = setting) -> None:
-        found.append(Found(where, system, metric, value, value, value, unit, 1, command))
+        measurements.append(Measurement(where, system, metric, value, value, value, unit, 1, command))
 
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        write_images(folder / "images", 0, given.rows, "")
+        write_images(folder / "images", 0, arguments.rows, "")
         workspace = folder / "workspace"
         add(
             "Seedling",
@@ -103,7 +103,10 @@ def main() -> None:
         for where, prefix in (("10 % more, later names", "z"), ("10 % more, names between", "0")):
             before, cache = parts(generations / "scrape"), size(workspace / ".dvc/cache")
             write_images(
-                workspace / "data", given.rows + (0 if prefix == "z" else given.rows), given.rows // 10, prefix
+                workspace / "data",
+                arguments.rows + (0 if prefix == "z" else arguments.rows),
+                arguments.rows // 10,
+                prefix,
             )
             add(
                 "Seedling",
@@ -121,11 +124,11 @@ def main() -> None:
             )
             add("DVC alone", "the new images themselves", size_of_new(workspace, prefix) / 2**20, "MB", where)
     add("this benchmark", "its own peak memory", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, "MB")
-    write("storage", found)
+    write("storage", measurements)
 
 
 def size_of_new(workspace: Path, prefix: str) -> int:
-    """Bytes of the images whose names begin with the prefix and are longer than the first ones'."""
+    """Return the bytes of the images whose names begin with the prefix and have more than six characters."""
     return sum(path.stat().st_size for path in (workspace / "data").rglob(f"{prefix}*.png") if len(path.stem) > 6)
 
 
