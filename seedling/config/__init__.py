@@ -1,1 +1,1 @@
-"""params.yaml as frozen models."""
+"""params.yaml as frozen pydantic models."""

@@ -1,4 +1,4 @@
-"""Which revision of a model or dataset of the Hugging Face Hub is taken, said where nothing pins it."""
+"""Warns about models and datasets of the Hugging Face Hub that are not pinned to a revision."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ MOVING_REVISIONS = frozenset({None, "main", "master"})
 
 
 def warn_if_unpinned(name: str, revision: str | None, remedy: str) -> None:
-    """States once that another commit may be taken tomorrow. remedy: the key and the value that pin it."""
+    """Warn once that a later run may use another commit. remedy: the key and the value that pin the revision."""
     if revision in MOVING_REVISIONS:
         state_once(
-            f"{name} comes from the Hugging Face Hub at whatever commit is the newest. Whoever may change it there may change your model. "
-            f"Pin it in params.yaml: {remedy}"
+            f"{name} is loaded from the Hugging Face Hub without a fixed revision, so a change there can change your "
+            f"results. Pin it in params.yaml: {remedy}"
         )

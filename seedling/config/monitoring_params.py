@@ -1,4 +1,4 @@
-"""The sections `notify` and `reports` of params.yaml: who is told of a run's events, and where its pages can be opened."""
+"""The sections `notify` and `reports` of params.yaml: notifications of events, and where a run's pages are served."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ ENVIRONMENT_REFERENCE = r"^\$\{SEEDLING_[A-Z0-9_]+\}$"
 
 
 def _check_reference(value: object) -> object:
-    """A webhook's address is a secret: params.yaml is versioned, so it may only name the variable that holds it."""
+    """Reject a literal webhook address: it is a secret and params.yaml is versioned, so only a variable is allowed."""
     if isinstance(value, str) and not value.startswith("${"):
         raise ValueError(
             "a webhook's address is a secret and params.yaml is versioned: put it into an environment variable and "
@@ -39,10 +39,10 @@ def _check_store(value: str) -> str:
 
 
 class NotifyParams(Section):
-    """Who is told of which events.
+    """The receivers of notifications, and the events that are sent.
 
-    webhook: the environment variable that holds the address, as ${SEEDLING_…}; block: a Prefect notification block as
-    type/name; template: of the message, in Jinja; allow_private: whether the webhook may be on a private address.
+    webhook: the environment variable with the address, as ${SEEDLING_…}. block: a Prefect notification block as
+    type/name. template: the message as a Jinja template. allow_private: whether the webhook may have a private address.
     """
 
     webhook: Annotated[str | None, Field(pattern=ENVIRONMENT_REFERENCE), BeforeValidator(_check_reference)] = None
@@ -60,10 +60,10 @@ class NotifyParams(Section):
 
 
 class ReportsParams(Section):
-    """Where the pages of a run can be opened, and what they show.
+    """Where the pages of a run are served, and what they show.
 
-    base_url: the address under which the pages are served; store: where they are copied after a run; show_personal_data: whether
-    texts on pages are shown with what looks like personal data in them.
+    base_url: the address under which the pages are served. store: the destination to which the pages are copied after
+    a run. show_personal_data: whether the pages show likely personal data in texts instead of masking it.
     """
 
     base_url: Annotated[str | None, AfterValidator(_check_base_url)] = None

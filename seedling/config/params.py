@@ -1,4 +1,4 @@
-"""params.yaml: every number that a person may change, loaded once into frozen models that forbid unknown keys."""
+"""params.yaml as frozen pydantic models that forbid unknown keys: every setting that a user may change."""
 
 from __future__ import annotations
 
@@ -22,35 +22,40 @@ from seedling.config.sources import LabelRule, Source
 from seedling.errors import InputError
 from seedling.files.yaml_files import read_yaml_file
 
-_shown = reprlib.Repr()  # of a value in an error: enough to find it in the file
-_shown.maxstring = _shown.maxother = 200
+_value_repr = reprlib.Repr()  # shortens a value in an error message; enough remains to find it in the file
+_value_repr.maxstring = _value_repr.maxother = 200
 
 Effort = Literal["quick", "normal", "thorough"]
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
-NOTHING = "nothing"  # a class of this name holds what is none of the others
+NOTHING = "nothing"  # the class whose rows belong to none of the other classes
 
 
-def _as_a_word(value: Any) -> Any:
+def _as_string(value: Any) -> Any:
     if isinstance(value, date):
-        raise ValueError(  # noqa: TRY004  (which pydantic would not tell of)
-            f"YAML takes {value} for a date, which DVC's lock file cannot hold: write it in quotes, '{value}'"
+        raise ValueError(  # noqa: TRY004  (pydantic does not report a TypeError)
+            f"YAML reads {value} as a date, which dvc.lock cannot store: put it in quotes, '{value}'"
         )
     return None if value is None else str(value)
 
 
 def _as_list(value: Any) -> Any:
-    """One operation stands for a list of one."""
+    """Wrap a single operation in a list."""
     return [value] if (isinstance(value, str) and value != "auto") or isinstance(value, dict) else value
 
 
 class ScrapeParams(Section):
-    """What to bring in; every path is relative to data/. rules: of every source; combine: how several that speak of one item agree. transparent_background: on which
-    transparent images are put; auto: white, or black where nothing of the image could be seen on white. A new `as_of` (any word, a date by custom) makes the stage go to the web again.
+    """The sources to collect rows from; every path is relative to data/.
+
+    as_of: the name of a visit to the web, by convention a date; with a new value, the stage visits the web sources
+    again.
+    rules: label rules for every source. combine: how the labels of several rules for one item are combined.
+    transparent_background: the color behind transparent images; auto: white, or black if the image would not be
+    visible on white.
     """
 
-    as_of: Annotated[str | None, BeforeValidator(_as_a_word)] = None
+    as_of: Annotated[str | None, BeforeValidator(_as_string)] = None
     sources: Annotated[list[Source], Field(min_length=1)]
     rules: list[LabelRule] = []
     combine: Literal["majority", "dawid_skene"] = "majority"
@@ -59,10 +64,10 @@ class ScrapeParams(Section):
 
 
 class ValidateParams(Section):
-    """What a usable row is, and how rows are split.
+    """The requirements for a usable row, and how rows are split.
 
-    fixed_camera: whether all images show nearly the same scene, so that none is a near-duplicate of another; auto: those that do are
-    found, and kept apart.
+    fixed_camera: whether all images show nearly the same scene, so that they do not count as near-duplicates; auto:
+    such images are detected and kept apart.
     """
 
     min_side: Annotated[int, Field(ge=1)] = 8
@@ -84,7 +89,8 @@ class ValidateParams(Section):
 class EncoderParams(Section):
     """A pretrained encoder: a folder, a model of the Hub at a revision, or all-MiniLM-L6-v2 from its package.
 
-    sha256: what the weights' file must hash to; precision: bfloat16 is faster where the device has it, and less exact.
+    sha256: the expected hash of the weights' file. precision: bfloat16 is faster on devices that support it, and less
+    exact.
     """
 
     model: str
@@ -94,17 +100,20 @@ class EncoderParams(Section):
 
 
 def _as_model(value: Any) -> Any:
-    """A name alone is a model with nothing more said of it."""
+    """Read a name without settings as a model with default settings."""
     return {"model": value} if isinstance(value, str) else value
 
 
 class AugmentParams(Section):
-    """Label-preserving children of training rows; `augmentations_per_row` of them for each row, by effort if null.
+    """Label-preserving augmented rows: `augmentations_per_row` of them per training row, by effort if null.
 
-    policy: operations by name, with a strength or with arguments; `auto`: those that help this data. balance: 0 to 1, how far rare classes get more
-    children; hard: likewise rows that models of the other folds find hard. thesaurus: a file in data/; masked_lm: a model that fills the masks of `mask`; protect: words that text operations leave alone; label_guard: children that models of the other folds
-    take for another class than their parent are rejected. adversarial: the share of rows that get a child which misleads such a model,
-    changed by adversarial_levels of 255. plugin: a Python file in data/ whose functions the policy may name; nothing is loaded where null.
+    policy: operations by name, with a strength or with arguments; auto: the operations that help this data.
+    balance: 0 to 1, how strongly rare classes get additional augmented rows. hard: 0 to 1, the same for rows that
+    out-of-fold models find difficult. thesaurus: a file in data/. masked_lm: the model that fills the masks of `mask`.
+    protect: words that text operations do not change. label_guard: whether to reject augmented rows for which
+    out-of-fold models predict another class than for the parent row. adversarial: the share of rows that get an
+    adversarial example against such a model, changed by at most adversarial_levels of 255. plugin: a Python file in
+    data/ whose functions the policy may name; null loads nothing.
     """
 
     augmentations_per_row: Annotated[int, Field(ge=0)] | None = None
@@ -122,36 +131,36 @@ class AugmentParams(Section):
     weight: Annotated[float, Field(gt=0, le=1)] = 0.5
 
 
-def _as_words(value: Any) -> Any:
-    """YAML takes a bare number for one; in a sentence it is a word."""
+def _as_strings(value: Any) -> Any:
+    """Convert numbers in a list or in the keys of a mapping to strings, since YAML parses unquoted numbers."""
     if isinstance(value, list):
-        return [item if isinstance(item, str) else _number_as_word(item) for item in value]
+        return [item if isinstance(item, str) else _number_as_string(item) for item in value]
     if isinstance(value, dict) and "file" not in value:
-        return {key if isinstance(key, str) else _number_as_word(key): item for key, item in value.items()}
+        return {key if isinstance(key, str) else _number_as_string(key): item for key, item in value.items()}
     return value
 
 
-def _number_as_word(value: Any) -> str:
+def _number_as_string(value: Any) -> str:
     if isinstance(value, bool) or value is None:
-        raise ValueError(f"YAML takes {value} for no word: put it in quotes")
+        raise ValueError(f"YAML reads {value} as a value that is not text: put it in quotes")
     return str(value)
 
 
 class SlotFile(Section):
-    """Values of a slot from a file in data/: its lines, or a column of a table."""
+    """Values of a slot from a file in data/: the file's lines, or a column of a table."""
 
     file: str
     column: str | None = None
 
 
-SlotValues = Annotated[list[str] | SlotFile | dict[str, float], BeforeValidator(_as_words)]
+SlotValues = Annotated[list[str] | SlotFile | dict[str, float], BeforeValidator(_as_strings)]
 
 
 class Template(Section):
-    """One template: `text` with {slots} and [optional parts], the label of what it makes, and the slots' values.
+    """One template: `text` with {slots} and [optional parts], the label of its rows, and the slots' values.
 
-    label: null where the text names it, {label}: it then makes rows of every class. slots: a list, values with weights, or a file. never: combinations
-    that are not said, slot → value, values or a range of numbers.
+    label: null if the text contains {label}; the template then generates rows of every class. slots: a list, values
+    with weights, or a file. never: combinations that are not generated, slot → value, values or a range of numbers.
     """
 
     label: str | None = None
@@ -161,25 +170,28 @@ class Template(Section):
         dict[
             str,
             Annotated[
-                list[str], BeforeValidator(lambda words: _as_words(words if isinstance(words, list) else [words]))
+                list[str], BeforeValidator(lambda values: _as_strings(values if isinstance(values, list) else [values]))
             ],
         ]
     ] = []
 
     @model_validator(mode="after")
-    def _says_its_label(self) -> Template:
+    def _check_label(self) -> Template:
         if self.label is None and "{label}" not in self.text:
-            raise ValueError(f"'{self.text}' has no label: give it one, or let the text name it as {{label}}")
+            raise ValueError(f"'{self.text}' has no label: set `label`, or use {{label}} in the text")
         return self
 
 
 class SynthesizeParams(Section):
-    """New rows: mixtures and pasted objects for images (per training row), templates for texts (at most so many a class).
+    """Synthetic rows: mixup, CutMix and pasted objects for images (rows per training row), templates for texts.
 
-    partners: of a mixture, any row of the fold, or rows of the same or of another class. cut_by: what finds an object, grabcut or a function of
-    the plugin, a Python file in data/. negatives: backgrounds without their object, per training row, as rows of the class `nothing`. generate: images of a
-    generator, per training row, generate_side pixels wide; it learns for generate_steps, by effort where null. translate: images as from another source, per training
-    row, from translate_into, any other where null. label_names: how a class is said in {label}.
+    partners: the second image of mixup and CutMix is any row of the fold, or a row of the same or of another class.
+    cut_by: the method that finds an object: grabcut, or a function of the plugin. plugin: a Python file in data/.
+    negatives: backgrounds without their object per training row, as rows of the class `nothing`. generate: images of a
+    generative model per training row, generate_side pixels wide; the model trains for generate_steps, by effort if
+    null. translate: images in the style of another source per training row, from translate_into, or from any other
+    source if null. template_rows: the maximum number of rows per class from templates. label_names: the text that
+    stands for a class in {label}.
     """
 
     mixup: Annotated[float, Field(ge=0)] | None = None
@@ -221,7 +233,7 @@ Loss = Literal[
 
 
 class TrainParams(Section):
-    """Which learners are compared, and when a round is worse than the one before."""
+    """The learners that are compared, and when a round counts as worse than the previous one."""
 
     candidates: list[Candidate] | None = None
     losses: list[Loss] | None = None
@@ -252,11 +264,11 @@ Filter = Literal[
 ]
 
 
-MAX_ROUNDS = 3  # of pseudo-labels: so many stages are in dvc.yaml; params and effort may ask for fewer
+MAX_ROUNDS = 3  # pseudo-label rounds in dvc.yaml; params and effort may limit a run to fewer
 
 
 class PseudoLabelParams(Section):
-    """How many rounds (by effort where null), and which of the pool's labels are kept."""
+    """The number of pseudo-label rounds (by effort if null), and which pseudo-labels of the pool are kept."""
 
     rounds: Annotated[int, Field(ge=0, le=MAX_ROUNDS)] | None = None
     filter: Filter | None = None
@@ -269,20 +281,20 @@ class PseudoLabelParams(Section):
 
 
 class EvaluateParams(Section):
-    """How the intervals are drawn, by what the rows are cut, and how many of them are judged again with changes."""
+    """The bootstrap intervals, the columns of the slices, and the number of rows for the robustness evaluation."""
 
     bootstrap_draws: Annotated[int, Field(ge=200)] = 2000
     confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
     calibration_bins: Annotated[int, Field(ge=2)] = 10
-    ordered_classes: tuple[str, ...] = ()  # from the lowest to the highest, where the classes have an order
-    slices: tuple[str, ...] | None = None  # columns; None: the usual ones
+    ordered_classes: tuple[str, ...] = ()  # from the lowest to the highest, if the classes have an order
+    slices: tuple[str, ...] | None = None  # columns; None: the default ones
     robustness_rows: Annotated[int, Field(ge=0)] | None = None  # None: by effort
 
 
 class WorkspaceConfig(Section):
-    """What every stage knows of the workspace."""
+    """The settings that every stage uses."""
 
-    # Part of every stage's key, so that no cached result of another version is taken for one of this version.
+    # Part of every stage's cache key, so that results of another version are never reused.
     pipeline_version: Literal[16] = 16
     modality: Literal["image", "text"]
     effort: Effort = "normal"
@@ -290,7 +302,7 @@ class WorkspaceConfig(Section):
     max_megapixels: Annotated[float, Field(gt=0)] = 64.0
 
 
-SECRET_SETTINGS = {  # of DVC's remotes
+SECRET_SETTINGS = {  # names of settings of DVC remotes
     *("access_key_id", "secret_access_key", "session_token", "password", "custom_auth_header", "token"),
     *("connection_string", "account_key", "sas_token", "client_secret", "passphrase"),
 }
@@ -300,7 +312,7 @@ SECRET_IN_QUERY = re.compile(
 
 
 def find_secrets(settings: Mapping[str, Any]) -> list[str]:
-    """The settings of a DVC remote that hold a secret: a password, a key, or an address with one of them in it."""
+    """Return the names of the remote's settings that hold a secret: a password, a key, or a URL that contains one."""
     secrets = [name for name in settings if name.lower() in SECRET_SETTINGS]
     for name in ("url", "endpointurl"):
         address = urlsplit(str(settings.get(name, "")))
@@ -310,12 +322,16 @@ def find_secrets(settings: Mapping[str, Any]) -> list[str]:
 
 
 def _as_remote(value: Any) -> Any:
-    """An address alone is a remote with nothing more set."""
+    """Read a URL without settings as a remote with default settings."""
     return {"url": value} if isinstance(value, str) else value
 
 
 class Params(WorkspaceConfig):
-    """The whole of params.yaml. encoder: computes the features of all stages. remote: where DVC pushes to, an address, the name of a DVC remote, or its settings; push: after each run, for at most push_minutes."""
+    """All of params.yaml.
+
+    encoder: computes the features of all stages. remote: the DVC remote to push to: a URL, the name of a DVC remote,
+    or the remote's settings. push: whether to push after each run, for at most push_minutes.
+    """
 
     encoder: Annotated[EncoderParams | None, BeforeValidator(_as_model)] = None
     remote: Annotated[dict[str, str | int | bool] | None, BeforeValidator(_as_remote)] = None
@@ -334,22 +350,25 @@ class Params(WorkspaceConfig):
 
     @property
     def facts(self) -> WorkspaceConfig:
-        """Modality, effort, seed and the largest image that is decoded."""
+        """The settings that every stage uses: pipeline version, modality, effort, seed and maximum image size."""
         return WorkspaceConfig(**{name: getattr(self, name) for name in WorkspaceConfig.model_fields})
 
     @property
     def rounds(self) -> int:
-        """The pseudo-label rounds at most: as params say, else by effort."""
+        """The maximum number of pseudo-label rounds: `pseudo_label.rounds`, or by effort if that is null."""
         by_effort = {"quick": 1, "normal": 2, "thorough": 3}[self.effort]
         return by_effort if self.pseudo_label.rounds is None else self.pseudo_label.rounds
 
 
 def load(workspace: Path) -> Params:
-    """The workspace's params. Raises InputError that names the file, the key and the nearest known one."""
+    """Read the workspace's params.yaml.
+
+    Raises InputError that names the file, the invalid key and the most similar valid key.
+    """
     path = workspace / "params.yaml"
     values = read_yaml(path)
     if not isinstance(values, dict):
-        raise InputError(f"{path} holds no sections: start from `seedling init` or copy an example's params.yaml.")
+        raise InputError(f"{path} has no sections: start from `seedling init` or copy an example's params.yaml.")
     scrape = values.get("scrape")
     check_sources(scrape.get("sources") if isinstance(scrape, dict) else None, path)
     try:
@@ -361,7 +380,7 @@ def load(workspace: Path) -> Params:
 
 
 def _check_remote(path: Path, remote: Mapping[str, Any] | None) -> None:
-    """Apart from the model, whose errors would show the value."""
+    """Check the remote outside of the model, whose errors would print the secret value."""
     if remote is None:
         return
     if not remote.get("url"):
@@ -370,37 +389,41 @@ def _check_remote(path: Path, remote: Mapping[str, Any] | None) -> None:
         )
     if secrets := find_secrets(remote):
         raise InputError(
-            f"{path}, which git tracks, holds a secret in 'remote.{secrets[0]}': remove it there, and give it in the environment "
-            "(such as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY), or with `dvc remote modify --local seedling KEY VALUE`."
+            f"{path}, which git tracks, holds a secret in 'remote.{secrets[0]}': remove it there, and set it in the "
+            "environment (such as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY), or with "
+            "`dvc remote modify --local seedling KEY VALUE`."
         )
 
 
 def read_yaml(path: Path) -> Any:
-    """A YAML file's value. Raises InputError where it is absent or no YAML."""
+    """Return the parsed content of a YAML file. Raises InputError if it does not exist or is not valid YAML."""
     if not path.is_file():
         raise InputError(
-            f"{path} does not exist: is this a Seedling workspace? `seedling init DIR --images PATH` makes one."
+            f"{path} does not exist: is this a Seedling workspace? `seedling init DIR --images PATH` creates one."
         )
     return read_yaml_file(path)
 
 
 def set_value(workspace: Path, keys: Sequence[str], value: Any) -> None:
-    """Writes one value into params.yaml, comments kept: what a run used stands in the file that DVC versions."""
+    """Write one value into params.yaml and keep its comments, so that the versioned file has the value that was used.
+
+    keys: the path of keys to the value.
+    """
     path, yaml = workspace / "params.yaml", YAML()
     yaml.preserve_quotes, yaml.width = True, 200
     yaml.indent(mapping=2, sequence=4, offset=2)
-    read_yaml(path)  # with its limits and its errors
+    read_yaml(path)  # checks the size limits and reports syntax errors
     values = yaml.load(path.read_text(encoding="utf-8"))
     section = values
     for key in keys[:-1]:
         section = section[key]
     if section.get(keys[-1]) != value:
         section[keys[-1]] = value
-        beside = path.with_suffix(".yaml.new")  # renamed into place, so that no kill leaves half a file
+        temporary = path.with_suffix(".yaml.new")  # renamed into place, so that a kill leaves no partial file
         try:
-            with beside.open("w", encoding="utf-8") as file:
+            with temporary.open("w", encoding="utf-8") as file:
                 yaml.dump(values, file)
-            beside.replace(path)
+            temporary.replace(path)
         except OSError as error:
             raise InputError(
                 f"{path} cannot be written ({error.strerror}): change its owner or mode, or free space."
@@ -410,29 +433,29 @@ def set_value(workspace: Path, keys: Sequence[str], value: Any) -> None:
 def _explain(path: Path, error: ValidationError) -> str:
     lines = []
     for detail in error.errors():
-        where = ".".join(str(step) for step in detail["loc"])
+        key_path = ".".join(str(key) for key in detail["loc"])
         if detail["type"] == "extra_forbidden":
-            if (present := present_name(where)) is not None:
-                lines.append(f"'{where}' is now '{present}': `seedling migrate` renames it")
+            if (current_name := present_name(key_path)) is not None:
+                lines.append(f"'{key_path}' is now '{current_name}': `seedling migrate` renames it")
                 continue
-            near = difflib.get_close_matches(str(detail["loc"][-1]), known_keys(), n=1, cutoff=0.5)
-            lines.append(f"unknown key '{where}'" + (f" (did you mean '{near[0]}'?)" if near else ""))
+            similar = difflib.get_close_matches(str(detail["loc"][-1]), known_keys(), n=1, cutoff=0.5)
+            lines.append(f"unknown key '{key_path}'" + (f" (did you mean '{similar[0]}'?)" if similar else ""))
         elif detail["loc"] == ("pipeline_version",):
-            present_version = WorkspaceConfig.model_fields["pipeline_version"].default
+            current_version = WorkspaceConfig.model_fields["pipeline_version"].default
             lines.append(
-                f"pipeline_version is {detail['input']!r}, but this Seedling has {present_version}: run `seedling migrate`, after which every stage runs again"
+                f"pipeline_version is {detail['input']!r}, but this Seedling has {current_version}: run "
+                "`seedling migrate`, after which every stage runs again"
             )
         else:
-            secret = detail["loc"][:2] == ("notify", "webhook")
-            input_shown = (
-                "" if secret or isinstance(detail["input"], dict) else f" (it is {_shown.repr(detail['input'])})"
-            )
-            lines.append(f"'{where}': {detail['msg'][0].lower()}{detail['msg'][1:]}{input_shown}")
+            is_secret = detail["loc"][:2] == ("notify", "webhook")
+            is_hidden = is_secret or isinstance(detail["input"], dict)
+            input_text = "" if is_hidden else f" (it is {_value_repr.repr(detail['input'])})"
+            lines.append(f"'{key_path}': {detail['msg'][0].lower()}{detail['msg'][1:]}{input_text}")
     return f"{path}: " + "; ".join(lines) + ". docs/params.md lists every key."
 
 
 def known_keys() -> list[str]:
-    """Every key that params.yaml may hold, in any section."""
+    """Return every valid key of params.yaml, of all sections."""
     sections = [
         *(Params, ScrapeParams, ValidateParams, AugmentParams, Template, SlotFile, SynthesizeParams),
         *(EncoderParams, TrainParams, PseudoLabelParams, EvaluateParams, NotifyParams, ReportsParams),

@@ -1,7 +1,7 @@
-"""Regular expressions that users write, with a limit on the time that one search takes.
+"""Regular expressions from users, with a time limit for each search.
 
-Python's own engine tries every way to match: `^(a+)+$` takes years on forty letters, and holds the interpreter meanwhile. The `regex`
-package reads the same language, needs no such detour for most of it, and stops when it is told to.
+Python's `re` backtracks: `^(a+)+$` takes years on forty letters and blocks the interpreter meanwhile. The `regex`
+package supports the same syntax, avoids most of this backtracking, and has a timeout.
 """
 
 from __future__ import annotations
@@ -13,19 +13,21 @@ import regex
 
 from seedling.errors import InputError
 
-MAX_SECONDS_PER_SEARCH = 2.0  # of this process's computing time; a search that ends takes microseconds
+MAX_SECONDS_PER_SEARCH = 2.0  # CPU time of this process; a normal search takes microseconds
 MAX_PATTERN_CHARACTERS = 1_000
-SHOWN_CHARACTERS = 60
+MAX_QUOTED_CHARACTERS = 60
 
 
 class PatternTooSlow(InputError):
-    """A search that was given up."""
+    """A search exceeded the time limit."""
 
 
-def fault_of_pattern(pattern: str) -> str | None:
-    """What is wrong with a regular expression, or None."""
+def pattern_fault(pattern: str) -> str | None:
+    """Describe what is wrong with a regular expression; None if it is valid."""
     if len(pattern) > MAX_PATTERN_CHARACTERS:
-        return f"has {len(pattern):,} characters, and at most {MAX_PATTERN_CHARACTERS:,} are read: make several of it"
+        return (
+            f"has {len(pattern):,} characters, the limit is {MAX_PATTERN_CHARACTERS:,}: split it into several patterns"
+        )
     try:
         re.compile(pattern)
         regex.compile(pattern, regex.V0)
@@ -35,29 +37,31 @@ def fault_of_pattern(pattern: str) -> str | None:
 
 
 class Pattern:
-    """A compiled expression. Raises InputError for one that cannot be read."""
+    """A compiled regular expression. Raises InputError if the expression is not valid."""
 
     def __init__(self, pattern: str, *, ignore_case: bool = False) -> None:
-        if fault := fault_of_pattern(pattern):
-            raise InputError(f"'{pattern[:SHOWN_CHARACTERS]}' {fault}.")
+        if fault := pattern_fault(pattern):
+            raise InputError(f"'{pattern[:MAX_QUOTED_CHARACTERS]}' {fault}.")
         self.pattern = pattern
         self._compiled = regex.compile(pattern, regex.V0 | (regex.IGNORECASE if ignore_case else 0))
 
     @property
     def groups(self) -> int:
-        """How many groups it has."""
+        """The number of groups."""
         return int(self._compiled.groups)
 
     def search(self, text: str) -> Any:
-        """The first match, as `re.search` gives it, or None. Raises PatternTooSlow."""
+        """Return the first match, as `re.search` does, or None. Raises PatternTooSlow."""
         return self._limited(self._compiled.search, text)
 
     def find_all(self, text: str) -> list[Any]:
-        """All matches. Raises PatternTooSlow."""
-        return list(self._limited(lambda *arguments, **named: list(self._compiled.finditer(*arguments, **named)), text))
+        """Return all matches. Raises PatternTooSlow."""
+        return list(
+            self._limited(lambda *arguments, **options: list(self._compiled.finditer(*arguments, **options)), text)
+        )
 
     def replace(self, replacement: str, text: str, *, count: int = 0) -> str:
-        """As `re.sub`. Raises PatternTooSlow."""
+        """Replace matches, as `re.sub` does. Raises PatternTooSlow."""
         return str(
             self._limited(
                 lambda limited_text, timeout: self._compiled.sub(replacement, limited_text, count, timeout=timeout),
@@ -70,6 +74,7 @@ class Pattern:
             return search(text, timeout=MAX_SECONDS_PER_SEARCH)
         except TimeoutError:
             raise PatternTooSlow(
-                f"The regular expression '{self.pattern[:SHOWN_CHARACTERS]}' takes more than {MAX_SECONDS_PER_SEARCH:g} seconds on a text of "
-                f"{len(text):,} characters that begins with {text[:SHOWN_CHARACTERS]!r}: write it without repetitions within repetitions, such as (a+)+."
+                f"The regular expression '{self.pattern[:MAX_QUOTED_CHARACTERS]}' takes more than "
+                f"{MAX_SECONDS_PER_SEARCH:g} seconds on a text of {len(text):,} characters that begins with "
+                f"{text[:MAX_QUOTED_CHARACTERS]!r}: write it without nested repetitions such as (a+)+."
             ) from None

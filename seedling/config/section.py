@@ -1,4 +1,4 @@
-"""What every section of params.yaml is."""
+"""The base model of the sections of params.yaml."""
 
 from pydantic import BaseModel, ConfigDict
 

@@ -1,4 +1,4 @@
-"""Where rows may come from: the sections of params.yaml under `scrape.sources`, one model a kind."""
+"""The sources of rows: the sections of params.yaml under `scrape.sources`, one model per kind."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from seedling.config.patterns import fault_of_pattern
+from seedling.config.patterns import pattern_fault
 from seedling.config.section import Section
 
 ENCODINGS = (
@@ -44,69 +44,72 @@ ENCODINGS = (
 )
 
 
-def _compiles(pattern: str) -> str:
-    _is_pattern(pattern)
+def _check_group_pattern(pattern: str) -> str:
+    _check_pattern(pattern)
     if not re.compile(pattern).groups:
-        raise ValueError("needs brackets around what files that belong together share, as in '([^/]+)_crop'")
+        raise ValueError("needs brackets around the part that files of one group share, as in '([^/]+)_crop'")
     return pattern
 
 
-def _is_pattern(pattern: str) -> str:
-    if fault := fault_of_pattern(pattern):
+def _check_pattern(pattern: str) -> str:
+    if fault := pattern_fault(pattern):
         raise ValueError(fault)
     return pattern
 
 
-def _is_encoding(name: str) -> str:
+def _check_encoding(name: str) -> str:
     try:
         codecs.lookup(name)
-        "a".encode(name)  # some codecs are not for texts
+        "a".encode(name)  # some codecs do not encode text
     except (LookupError, UnicodeError) as error:
-        near = difflib.get_close_matches(name.lower(), ENCODINGS, n=1)
-        hint = f"did you mean '{near[0]}'?" if near else "such as utf-8, latin-1, cp1252 or utf-16."
-        raise ValueError(f"'{name}' is not an encoding of texts that Python knows: {hint}") from error
+        similar = difflib.get_close_matches(name.lower(), ENCODINGS, n=1)
+        hint = f"did you mean '{similar[0]}'?" if similar else "such as utf-8, latin-1, cp1252 or utf-16."
+        raise ValueError(f"'{name}' is not a text encoding that Python supports: {hint}") from error
     return name
 
 
-def _rises(address: str) -> str:
+def _check_range(address: str) -> str:
     first, last = (int(number) for number in re.findall(r"\{(\d+)\.\.(\d+)\}", address)[0])
     if first > last:
         raise ValueError(f"its range goes from {first} down to {last}: write the smaller number first")
     return address
 
 
-def _many(value: Any) -> Any:
-    """One word stands for a list of one."""
+def _as_list(value: Any) -> Any:
+    """Wrap a single string in a list."""
     return [value] if isinstance(value, str) else value
 
 
-# background: every row is of the class `nothing`; mixin: another labeled dataset, whose own classes are learnt beside ours.
+# background: every row is of the class `nothing`. mixin: another labeled dataset, whose classes the model learns as an
+# auxiliary task.
 Role = Literal["training", "background", "mixin"]
-Words = Annotated[list[str], BeforeValidator(_many)]
+Strings = Annotated[list[str], BeforeValidator(_as_list)]
 
 
 class FolderSource(Section):
-    """The user's folder: `labeled/<class>/*`, `unlabeled/*`, optional `test/<class>/*` and `validation/<class>/*`.
+    """A folder of the user: `labeled/<class>/*`, `unlabeled/*`, optional `test/<class>/*` and `validation/<class>/*`.
 
-    group: a regular expression over a file's path; files in which its first bracket holds the same belong together.
-    by_class: whether every folder in it is a class, also one that is named like a split, such as test or pool.
+    group: a regular expression that is matched against a file's path; files with the same first bracket form a group.
+    by_class: whether every folder in it is a class, including folders that are named like a split, such as test or
+    pool.
     """
 
     kind: Literal["folder"]
     path: str = "."
     may_be_empty: bool = False
     by_class: bool = False
-    group: Annotated[str, AfterValidator(_compiles)] | None = None
+    group: Annotated[str, AfterValidator(_check_group_pattern)] | None = None
     role: Role = "training"
 
 
 class TableSource(Section):
     """A CSV, TSV, JSONL or Parquet file with a text or image column, or a folder of Parquet files.
 
-    group: a column; rows with the same word in it belong together. delimiter, quoting: how a CSV or TSV file is written; None:
-    found out. default_split: of rows whose split is blank; None: what the file's name says (test.csv), else train where they have a label, else pool.
-    no_label: values of the label column that stand for no label; [] for none; None: the usual words, such as nan and null. image_folder: where
-    the paths in the image column start; None: in the table's folder.
+    group: a column; rows with the same value in it form a group. delimiter, quoting: the dialect of a CSV or TSV file;
+    None: detected. default_split: the split of rows whose split is blank; None: from the file's name (test.csv), else
+    train for rows with a label and pool for the others. no_label: values of the label column that mean no label; []: no
+    such values; None: the usual ones, such as nan and null. image_folder: the folder that paths in the image column are
+    relative to; None: the table's folder.
     """
 
     kind: Literal["table"]
@@ -117,7 +120,7 @@ class TableSource(Section):
     split: str = "split"
     id: str = "id"
     group: str | None = None
-    encoding: Annotated[str, AfterValidator(_is_encoding)] = "utf-8"
+    encoding: Annotated[str, AfterValidator(_check_encoding)] = "utf-8"
     delimiter: Annotated[str, Field(pattern=r'^[^"\r\n]$')] | None = None
     quoting: Literal["double", "backslash", "none"] | None = None
     default_split: Literal["train", "validation", "test", "pool", "out_of_scope"] | None = None
@@ -127,49 +130,52 @@ class TableSource(Section):
 
 
 class LabelRule(Section):
-    """A labeling function (Ratner et al. 2017): reads a field of an item and says its label, or nothing.
+    """A labeling function (Ratner et al. 2017): reads a field of an item and returns its label, or abstains.
 
-    field: `origin`, `text`, a column of a table, or a field of a web source (`page`, `alt`, `title`, `around`, its own `fields`). One of words
-    (label → words, any of which stands in the field), pattern (a regular expression whose first bracket, or whole match, is the label),
-    bands (label → from, up to but not with), and function (in data/labeling.py, or of a package). map: what was found → label; what it does not
-    name is no label. Without any of them the field itself is.
+    field: `origin`, `text`, a column of a table, or a field of a web source (`page`, `alt`, `title`, `around`, or one
+    of its `fields`). At most one of: words (label → words; the field contains any of them), pattern (a regular
+    expression; its first bracket or its whole match is the label), bands (label → lower bound, excluded upper bound),
+    function (in data/labeling.py, or in a package). Without any of them, the field itself is the label. map: the result
+    → label; the rule abstains for a result that is not listed.
     """
 
     rule: Annotated[str, Field(pattern=r"^[\w-]+$")]
     field: str = "text"
     words: dict[str, list[str]] | None = None
-    pattern: Annotated[str, AfterValidator(_is_pattern)] | None = None
+    pattern: Annotated[str, AfterValidator(_check_pattern)] | None = None
     bands: dict[str, tuple[float, float]] | None = None
     function: str | None = None
     map: dict[str, str] | None = None
 
     @model_validator(mode="after")
-    def _one_way(self) -> LabelRule:
-        ways_set = [name for name in ("words", "pattern", "bands", "function") if getattr(self, name) is not None]
-        if len(ways_set) > 1:
+    def _check_methods(self) -> LabelRule:
+        methods = [name for name in ("words", "pattern", "bands", "function") if getattr(self, name) is not None]
+        if len(methods) > 1:
             raise ValueError(
-                f"rule '{self.rule}' has {' and '.join(ways_set)}: one of them decides, so make it two rules"
+                f"rule '{self.rule}' has {' and '.join(methods)}, but only one of them is allowed: write two rules"
             )
-        ends = sorted((low, high, label) for label, (low, high) in (self.bands or {}).items())
-        for low, high, label in ends:
+        bands = sorted((low, high, label) for label, (low, high) in (self.bands or {}).items())
+        for low, high, label in bands:
             if low >= high:
                 raise ValueError(
                     f"rule '{self.rule}': the band of '{label}' is empty: it goes from {low:g} up to {high:g}"
                 )
-        for (_, high, label), (low, _, other) in itertools.pairwise(ends):
+        for (_, high, label), (low, _, next_label) in itertools.pairwise(bands):
             if low < high:
-                raise ValueError(f"rule '{self.rule}': the bands of '{label}' and '{other}' both hold {low:g}")
+                raise ValueError(f"rule '{self.rule}': the bands of '{label}' and '{next_label}' both contain {low:g}")
         return self
 
 
 class WebSource(Section):
-    """What all sources on the web share.
+    """The settings of all web sources.
 
-    name: under which it is remembered in .seedling/web/; its kind and address without one. requests_per_second is a ceiling below which the pace is
-    found; fixed_pace: it is kept instead. revisit: what is asked for again when `as_of` changes, pages alone or items too (only what changed is sent).
-    allow_private_hosts: those of loopback and of the own network that may be asked, or true for all. rules: beside those of `scrape.rules`.
-    max_megabytes: of one answer; max_source_megabytes: of all that the source sends in a visit. ${SEEDLING_…} in an address, a query, a body or a
-    header is a variable of the environment, sent to the source's own host and written nowhere; allow_env: other variables that may be read so.
+    name: the name of the source in .seedling/web/; by default its kind and address. requests_per_second: the upper
+    limit of the adaptive request rate; fixed_pace: always use this rate instead. revisit: what is requested again when
+    `as_of` changes: only pages, or items, too (the requests are conditional). allow_private_hosts: hosts on loopback or
+    on a private network that may be requested; true allows all. rules: label rules in addition to `scrape.rules`.
+    max_megabytes: the limit per response; max_source_megabytes: the limit for all responses in one visit. ${SEEDLING_…}
+    in an address, a query, a body or a header is an environment variable, which is sent only to the source's own host
+    and never stored; allow_env: other environment variables that may be used.
     """
 
     name: Annotated[str, Field(pattern=r"^[\w.-]+$")] | None = None
@@ -191,17 +197,18 @@ class WebSource(Section):
 
 
 class CrawlSource(WebSource):
-    """A site: pages are followed, each item on them gives an image or a text, and fields that label rules read.
+    """A website: the crawler follows its pages; each item on them is an image or a text with fields for label rules.
 
-    item, image, text, fields, tag: CSS selectors, or XPath where they begin with / ./ or (. tag with tags: a label rule in short, named `rule`.
-    group_by_page: whether the items of one page belong together. browser: pages are rendered by Chromium, which waits for wait_for and clicks on
-    each of `click` until it is gone, in its sandbox unless browser_sandbox says otherwise; max_page_seconds, max_page_megabytes and
-    max_page_memory_megabytes: what one page may take there. saved_site: a folder with the site's files, which is then served on loopback and crawled in the site's stead.
+    item, image, text, fields, tag: CSS selectors, or XPath if they begin with / ./ or (. tag, tags: a short form of a
+    label rule with the name `rule`. group_by_page: whether the items of a page form a group. browser: Chromium renders
+    the pages; it waits for wait_for and clicks each of `click` until it disappears. browser_sandbox: whether Chromium
+    runs in its sandbox. max_page_seconds, max_page_megabytes, max_page_memory_megabytes: the limits per page in the
+    browser. saved_site: a folder with the site's files, which is served on loopback and crawled instead of the site.
     """
 
     kind: Literal["crawl"]
-    start: Annotated[Words, Field(min_length=1)]
-    follow: Words = ["a[rel=next]"]
+    start: Annotated[Strings, Field(min_length=1)]
+    follow: Strings = ["a[rel=next]"]
     item: str
     image: str | None = None
     text: str | None = None
@@ -224,13 +231,16 @@ class CrawlSource(WebSource):
 
 
 class SequenceSource(WebSource):
-    """Enumerated addresses, `https://host/reports/{1..250000}` ({0001..9999} keeps the zeros); an absent one is counted and is no error.
+    """Enumerated addresses, `https://host/reports/{1..250000}`; {0001..9999} keeps the zeros.
 
-    item, image, text, fields: as in a crawl; item: the whole page without one. format: of the answers; in `json` the selectors are JMESPath.
+    A missing page is counted and is not an error. item, image, text, fields: as in a crawl; the default item is the
+    whole page. format: the format of the responses; for `json`, the selectors are JMESPath.
     """
 
     kind: Literal["sequence"]
-    url: Annotated[str, Field(pattern=r"^([^{}]|\$\{\w+\})*\{\d+\.\.\d+\}([^{}]|\$\{\w+\})*$"), AfterValidator(_rises)]
+    url: Annotated[
+        str, Field(pattern=r"^([^{}]|\$\{\w+\})*\{\d+\.\.\d+\}([^{}]|\$\{\w+\})*$"), AfterValidator(_check_range)
+    ]
     item: str | None = None
     image: str | None = None
     text: str | None = None
@@ -238,10 +248,11 @@ class SequenceSource(WebSource):
 
 
 class ApiSource(WebSource):
-    """JSON over GET or POST, page by page. items, id, text, image, fields, next: JMESPath.
+    """A paginated JSON API over GET or POST. items, id, text, image, fields, next: JMESPath.
 
-    next: the next page's address, or a cursor that goes into `cursor` (query.after, body.page, variables.after) until there is none, or until
-    `more` is false. graphql: a query, sent by POST with variables.
+    next: the next page's address, or a cursor that is sent as `cursor` (query.after, body.page, variables.after). The
+    last page is the one without `next`, or where `more` is false. graphql: a query, which is sent by POST with
+    `variables`.
     """
 
     kind: Literal["api"]
@@ -261,22 +272,25 @@ class ApiSource(WebSource):
     more: str | None = None
 
     @model_validator(mode="after")
-    def _cursor_has_a_place(self) -> ApiSource:
+    def _check_cursor(self) -> ApiSource:
         parameter = (self.cursor or "").partition(".")[0]
         if parameter == "body" and self.body is None:
-            raise ValueError(f"cursor is {self.cursor}, but there is no `body`: write `body: {{}}`, or take query")
+            raise ValueError(f"cursor is {self.cursor}, but there is no `body`: set `body: {{}}`, or use query")
         if parameter == "variables" and self.graphql is None:
-            raise ValueError(f"cursor is {self.cursor}, but there is no `graphql` query whose variables they are")
+            raise ValueError(f"cursor is {self.cursor}, but there is no `graphql` query with variables: set `graphql`")
         if self.cursor and self.next is None:
-            raise ValueError(f"cursor is {self.cursor}, but `next` does not say where an answer has it")
+            raise ValueError(f"cursor is {self.cursor}, but `next` is missing: set it to the cursor's JMESPath")
         return self
 
 
 class HuggingFaceSource(Section):
-    """A dataset of the Hugging Face Hub, or a folder in data/ that `datasets` reads. Needs `pip install 'seedling-ml[hub]'`.
+    """A dataset of the Hugging Face Hub, or a folder in data/ that `datasets` reads.
 
-    splits: the dataset's split → ours; without them `train`, `validation` and `test` are taken as they are named. label: a column of words, or of
-    numbers whose names the dataset knows; rows without one are pool.
+    Needs `pip install 'seedling-ml[hub]'`.
+
+    splits: the dataset's split → the split in Seedling; by default, `train`, `validation` and `test` keep their names.
+    label: a column of strings, or of integers with class names in the dataset's features; rows without a label belong
+    to the pool.
     """
 
     kind: Literal["huggingface"]
@@ -298,8 +312,8 @@ Source = Annotated[
 ]
 
 
-def described(source: Source) -> str:
-    """A source in a few words: where it lies."""
+def describe_source(source: Source) -> str:
+    """Return the location of a source: its path, its addresses or its dataset's name."""
     match source:
         case FolderSource() | TableSource():
             return "data" if source.path == "." else f"data/{source.path}"
@@ -312,7 +326,7 @@ def described(source: Source) -> str:
 
 
 def visited_sources(sources: Sequence[Source]) -> list[CrawlSource | SequenceSource | ApiSource]:
-    """The sources whose rows may change without a change in the workspace; a saved site is part of data/."""
+    """Return the sources whose rows may change without a change in the workspace; a saved site is part of data/."""
     return [
         source
         for source in sources

@@ -10,7 +10,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 from ruamel.yaml.nodes import MappingNode, Node, SequenceNode
 
-from seedling.config.secret_literals import without_secrets
+from seedling.config.secret_literals import mask_secrets
 from seedling.errors import InputError
 
 MAX_BYTES = 2**20  # takes the parser some seconds; known files have at most a tenth of it
@@ -58,7 +58,7 @@ def parse_yaml(text: str, path: Path | str) -> Any:
             if "unexpected ':'" in str(error)
             else ""
         )
-        raise InputError(f"{path} is not readable YAML: {without_secrets(str(error))}.{hint}") from error
+        raise InputError(f"{path} is not readable YAML: {mask_secrets(str(error))}.{hint}") from error
     except RecursionError as error:
         raise _too_deep(path) from error
     check_depth(value, path)

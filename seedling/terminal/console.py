@@ -1,4 +1,4 @@
-"""The console that all output for people goes through: what strangers named is shown as it is written, and cannot act on the terminal."""
+"""The console for all output on the terminal; text from data is printed literally and cannot control the terminal."""
 
 from __future__ import annotations
 
@@ -12,13 +12,16 @@ from seedling.terminal.printable import printable
 
 
 class PrintableConsole(Console):
-    """Rich's console without its markup and emoji codes, so that `[old]` in a path stays, and without escape sequences in texts."""
+    """Rich's console without escape sequences in text.
 
-    def __init__(self, *, stderr: bool = False, **more: Any) -> None:
-        super().__init__(stderr=stderr, markup=False, emoji=False, **more)
+    Markup and emoji codes are off, so that `[old]` in a path is printed literally.
+    """
+
+    def __init__(self, *, stderr: bool = False, **options: Any) -> None:
+        super().__init__(stderr=stderr, markup=False, emoji=False, **options)
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
-        """The segments, with what is not seen written out; rich's own control codes are segments of their own."""
+        """Yield the segments with invisible characters escaped; Rich's own control codes are separate segments."""
         for segment in super().render(renderable, options):
             if segment.control:
                 yield segment

@@ -1,4 +1,4 @@
-"""Sentences for the person who runs a command: what was worked around, and what to do about it. They go to standard error, each once."""
+"""Notices for the user of a command, such as a workaround and its remedy; each is printed once to standard error."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ logger = logging.getLogger("seedling")
 
 
 class _StandardError(logging.Handler):
-    """Writes to whatever standard error is just now: a live table redirects it while it is drawn."""
+    """Writes to the current standard error, since a live table redirects it temporarily."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        # What is redirected into memory, as around each call of DVC, nobody would read.
+        # Calls of DVC redirect standard error into memory, where the notice would be lost.
         stream = sys.__stderr__ if isinstance(sys.stderr, io.StringIO) else sys.stderr
         try:
             if stream is not None:
@@ -26,7 +26,7 @@ class _StandardError(logging.Handler):
 
 
 def state_once(sentence: str) -> None:
-    """Logs the sentence as a warning of the logger `seedling`, the first time that this process has it to say."""
+    """Log the sentence as a warning of the logger `seedling`, once per process."""
     if sentence in _stated:
         return
     _stated.add(sentence)

@@ -1,4 +1,4 @@
-"""The encodings of standard output and standard error: messages are written in any, data in UTF-8."""
+"""The encodings of standard output and standard error: messages use any encoding, data uses UTF-8."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TextIO
 
 
 def replace_unwritable(*streams: TextIO) -> None:
-    """Lets the streams write a replacement for characters that their encoding lacks, such as ASCII or cp1252, where they would raise an error."""
+    """Make the streams replace characters that their encoding (such as ASCII or cp1252) lacks, instead of failing."""
     for stream in streams:
         reconfigure = getattr(stream, "reconfigure", None)
         if reconfigure is not None and codecs.lookup(stream.encoding).name != "utf-8":
@@ -16,7 +16,7 @@ def replace_unwritable(*streams: TextIO) -> None:
 
 
 def write_utf8(stream: TextIO) -> None:
-    """Makes the stream write UTF-8, whatever the terminal's encoding: for data, in which no character may be replaced."""
+    """Make the stream write UTF-8 in any terminal; for data, in which no character may be replaced."""
     reconfigure = getattr(stream, "reconfigure", None)
     if reconfigure is not None:
         reconfigure(encoding="utf-8", errors="backslashreplace", newline="\n")

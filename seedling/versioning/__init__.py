@@ -1,1 +1,1 @@
-"""Git and DVC: which generation was made from what. The only importer of dvc."""
+"""Git and DVC: records the inputs of each generation. The only package that imports dvc."""

@@ -1,4 +1,4 @@
-"""DVC's cache beside generations that are whole: missing objects are put back from the files, links into a cache that was moved are renewed."""
+"""Repairs DVC's cache: adds missing objects from intact generations, and renews links into a cache that was moved."""
 
 from __future__ import annotations
 
@@ -12,44 +12,43 @@ from seedling.terminal.notices import state_once
 
 
 def recommit_whole_outputs(stage: Any) -> bool:
-    """Copies the outputs of a DVC stage to the cache where they are what dvc.lock says, by their hashes, and only the cache lacks
-    them; gives whether that was so.
+    """Copy the outputs of a DVC stage to the cache if they match the hashes in dvc.lock and only the cache lacks them.
 
-    A cache that was deleted, moved to another disk, or not pulled is filled this way.
+    Returns whether the outputs were copied. This fills a cache that was deleted, moved to another disk, or not pulled.
     """
     if stage.changed_stage() or stage.changed_deps() or any(out.workspace_status() for out in stage.outs):
         return False
     stage.commit()
     state_once(
-        "DVC's cache lacked outputs that are whole in the workspace: they were put back, and nothing was computed again."
+        "DVC's cache lacked outputs that are intact in the workspace: they were added to the cache, and no stage ran."
     )
     return True
 
 
 def renew_links(repo: Any) -> int:
-    """Replaces links into a DVC cache that is no longer where they lead, as after the workspace was moved; gives how many.
+    """Replace broken links into a DVC cache, for example after the workspace was moved; return the number of links.
 
-    With `cache.type = symlink`, what DVC tracks are absolute links. Only links whose object the repository's cache holds are
-    replaced. repo: a DVC repository, opened.
+    With `cache.type = symlink`, DVC's tracked files are absolute links. Only links whose object is in the repository's
+    cache are replaced. repo: an open DVC repository.
     """
     if "symlink" not in repo.cache.local.cache_types:
         return 0
-    renewed = 0
+    renewed_count = 0
     for folder in ("data", "generations", "models", "reports"):
-        for link, target in _dead_links(Path(repo.root_dir, folder)):
+        for link, target in _broken_links(Path(repo.root_dir, folder)):
             prefix, name = Path(target).parts[-2:]
             cached = Path(repo.cache.local.oid_to_path(prefix + name.removesuffix(".dir")))
             if cached.is_file():
-                beside = link.with_name(f".{link.name}.link")
-                beside.unlink(missing_ok=True)
-                beside.symlink_to(cached)
-                beside.replace(link)
-                renewed += 1
-    return renewed
+                temporary = link.with_name(f".{link.name}.link")
+                temporary.unlink(missing_ok=True)
+                temporary.symlink_to(cached)
+                temporary.replace(link)
+                renewed_count += 1
+    return renewed_count
 
 
-def _dead_links(folder: Path) -> Iterator[tuple[Path, str]]:
-    """Links to files that are not there and are named like objects of a DVC cache, each with its target."""
+def _broken_links(folder: Path) -> Iterator[tuple[Path, str]]:
+    """Yield broken links whose target is named like an object of a DVC cache, each with its target."""
     for parent, _, names in os.walk(folder):
         for name in names:
             path = Path(parent, name)

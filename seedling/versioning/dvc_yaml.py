@@ -1,11 +1,11 @@
-"""dvc.yaml, rendered from the stage table."""
+"""Renders dvc.yaml from the stage table."""
 
 from __future__ import annotations
 
 from seedling.config.params import MAX_ROUNDS
 from seedling.pipeline import AUGMENTED, SYNTHESIZED, Stage, row_stages, stages
 
-RUNNER = "python -P -m seedling.runner"  # -P: no module is imported from the workspace
+RUNNER = "python -P -m seedling.runner"  # -P: Python imports no module from the workspace
 HEADER = """\
 # The pipeline as DVC stages. `dvc repro` runs it without Prefect, `seedling run` within Prefect, with the same bytes.
 # python -P: Python imports modules from where they are installed, and not from this folder.
@@ -29,7 +29,7 @@ EVALUATION_OUTPUTS = """\
 
 
 def render_dvc_yaml() -> str:
-    """The text of dvc.yaml, which is the same in every workspace."""
+    """Render dvc.yaml, which is the same in every workspace."""
     table = stages()
     rounds = range(1, MAX_ROUNDS + 1)
     items = "".join(
@@ -71,7 +71,7 @@ def _outputs(stage: Stage) -> str:
 
 
 def _render_rounds(stage: Stage, items: str, variables: dict[str, str]) -> str:
-    """The stages of all rounds, from that of round 1. variables: what stands for each input that differs by round."""
+    """Render the stages of all rounds from the stage of round 1. variables: input of round 1 → template variable."""
     inputs = [f'"{variables[name]}"' if name in variables else name for name in stage.inputs]
     return (
         f"  {stage.kind}:\n"

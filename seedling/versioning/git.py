@@ -11,9 +11,10 @@ from seedling.errors import SeedlingError
 
 
 def git(workspace: Path, *arguments: str, environment: Mapping[str, str] | None = None, check: bool = True) -> str:
-    """What git prints, without the last line break; "" where it fails and `check` is false.
+    """Run git and return its output without trailing line breaks; "" if it fails and `check` is false.
 
-    environment: variables besides the process's own. Raises SeedlingError with git's last line.
+    environment: variables in addition to the process's own. Raises SeedlingError with the last line of git's message if
+    it fails and `check` is true.
     """
     completed = subprocess.run(  # noqa: S603
         ["git", *arguments],  # noqa: S607

@@ -1,6 +1,6 @@
-"""Who Seedling's own commits are by where git knows nobody: containers, service users, a machine that was just set up.
+"""The author of Seedling's commits if git has no identity: in containers, for service users, on new machines.
 
-`seedling init` and `seedling run` use it: the first commit of a workspace, and the experiment of each run.
+`seedling init` uses it for the first commit of a workspace, and `seedling run` for the experiment of each run.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from pathlib import Path
 
 FALLBACK_NAME, FALLBACK_EMAIL = "Seedling", "seedling@localhost"
 
-# What `git rev-parse --local-env-vars` lists: git sets these for its hooks, and they would point Seedling's own calls of
-# git and DVC at the repository whose hook started it. GIT_CONFIG_COUNT and GIT_CONFIG_PARAMETERS stay: containers pass
-# safe.directory and the user's name in them.
+# The variables that `git rev-parse --local-env-vars` lists. Git sets them for its hooks; they would make Seedling's
+# calls of git and DVC use the repository of the hook that started it. GIT_CONFIG_COUNT and GIT_CONFIG_PARAMETERS are
+# kept, since containers pass safe.directory and the user's name in them.
 HOOK_VARIABLES = (
     "GIT_ALTERNATE_OBJECT_DIRECTORIES",
     "GIT_COMMON_DIR",
@@ -34,41 +34,41 @@ HOOK_VARIABLES = (
 
 
 def drop_hook_variables() -> None:
-    """Removes from this process's environment what git sets for its hooks, so that each call of git or DVC finds its own repository."""
+    """Remove git's hook variables from the environment, so that git and DVC use the workspace's repository."""
     for name in HOOK_VARIABLES:
         os.environ.pop(name, None)
 
 
 def identity_environment(workspace: Path) -> dict[str, str]:
-    """The environment variables that a call of git needs besides the process's own; none where git knows who commits.
+    """Return environment variables for the parts of the git identity that are not configured; {} if none is missing.
 
-    Only what is missing is filled in: a name that is configured is kept beside a fallback address. Needs no HOME, and no
-    entry of the user in the system's list of users.
+    A configured name is kept even if the address is missing, and vice versa. This needs neither HOME nor an entry of
+    the user in the system's user database.
     """
-    configured = _configured(workspace)
+    configured = _configured_identity(workspace)
     missing: dict[str, str] = {}
     for role in ("author", "committer"):
-        for what, fallback in (("name", FALLBACK_NAME), ("email", FALLBACK_EMAIL)):
-            variable = f"GIT_{role.upper()}_{what.upper()}"
-            if os.environ.get(variable) or (what == "email" and os.environ.get("EMAIL")):
+        for field, fallback in (("name", FALLBACK_NAME), ("email", FALLBACK_EMAIL)):
+            variable = f"GIT_{role.upper()}_{field.upper()}"
+            if os.environ.get(variable) or (field == "email" and os.environ.get("EMAIL")):
                 continue
-            if not (configured.get(f"{role}.{what}") or configured.get(f"user.{what}")):
+            if not (configured.get(f"{role}.{field}") or configured.get(f"user.{field}")):
                 missing[variable] = fallback
     return missing
 
 
 def identity_notice(environment: Mapping[str, str]) -> str | None:
-    """The sentence to show where `identity_environment` filled anything in, else None."""
+    """Return a notice about the fallback identity; None if `environment` is empty."""
     if not environment:
         return None
     return (
-        f"Git knows no name or address for this user, so what Seedling commits is by {FALLBACK_NAME} <{FALLBACK_EMAIL}>; "
-        "`git config --global user.name NAME` and `git config --global user.email ADDRESS` change that."
+        f"Git has no name or address for this user, so Seedling commits as {FALLBACK_NAME} <{FALLBACK_EMAIL}>; set "
+        "them with `git config --global user.name NAME` and `git config --global user.email ADDRESS`."
     )
 
 
-def _configured(workspace: Path) -> dict[str, str]:
-    listed = subprocess.run(
+def _configured_identity(workspace: Path) -> dict[str, str]:
+    completed = subprocess.run(
         ["git", "config", "--null", "--get-regexp", r"^(user|author|committer)\.(name|email)$"],  # noqa: S607
         cwd=workspace,
         capture_output=True,
@@ -78,7 +78,7 @@ def _configured(workspace: Path) -> dict[str, str]:
         check=False,
     )
     identity: dict[str, str] = {}
-    for entry in listed.stdout.split("\0"):
+    for entry in completed.stdout.split("\0"):
         key, _, value = entry.partition("\n")
         if value.strip():
             identity[key.lower()] = value.strip()

@@ -1,8 +1,9 @@
-"""What was made from what: the only importer of dvc.
+"""The ledger: runs stages and records their inputs and outputs with DVC.
 
-Running a stage means: unchanged → nothing; seen before → restored from DVC's run cache; else run in this process,
-counted, gated (seedling/runner.py), and recorded in dvc.lock. A failed gate records nothing.
-One `Repo` and one lock around each of its operations, never around the work: threads would lose entries of dvc.lock.
+To run a stage: if nothing changed, do nothing; if the run cache has the result, restore it; otherwise execute the stage
+in this process, count its rows and check its gate (seedling/runner.py), and record it in dvc.lock. A stage whose gate
+fails is not recorded. All threads share one `Repo`, and a lock surrounds each of its operations but not the execution
+of a stage; without the lock, concurrent threads would lose entries of dvc.lock.
 """
 
 from __future__ import annotations
@@ -52,82 +53,82 @@ limit_yaml()
 SETTLE_ATTEMPTS = 5
 SETTLE_SECONDS = 1.0
 SNAPSHOT_FILES = (*REQUIRED_FILES, *OPTIONAL_FILES)
-How = Literal["unchanged", "restored", "done"]
-Watch = Callable[[str], AbstractContextManager[Progress]]  # stage name → where its progress goes
+OutcomeKind = Literal["unchanged", "restored", "done"]
+Watch = Callable[[str], AbstractContextManager[Progress]]  # stage name → context manager of its progress callback
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a stage: how it came about, in how many seconds, and what it says of itself."""
+    """The outcome of a stage: whether it was unchanged, restored or done, its seconds, and its summary."""
 
     stage: str
-    how: How
+    how: OutcomeKind
     seconds: float
     summary: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Ticket:
-    """A stage's hold on its folders, and the inputs that it began with."""
+    """A stage's lock on its folders, and its inputs when it started."""
 
-    busy: AbstractContextManager[None]
+    lock: AbstractContextManager[None]
     inputs: list[Any]
 
 
 @dataclass
-class Record:
-    """wanted: whether what a stage made is to be recorded."""
+class Execution:
+    """The execution of a stage. output_changed: whether to record its output."""
 
-    wanted: bool = True
+    output_changed: bool = True
 
 
-class PinnedData(Dependency):  # type: ignore[misc]  # DVC comes without types
-    """data/ as the run's snapshot has it, whatever lies in the workspace by now."""
+class PinnedData(Dependency):  # type: ignore[misc]  # DVC has no type annotations
+    """data/ as in the run's snapshot, regardless of later changes in the workspace."""
 
     def __init__(self, dependency: Dependency, pointer: Any) -> None:
-        """pointer: data.dvc's output, as it was when the run began."""
+        """pointer: the output of data.dvc at the start of the run."""
         super().__init__(dependency.stage, dependency.fs_path)
         self.meta, self.hash_info, self._pointer = dependency.meta, dependency.hash_info, pointer
 
     @property
     def exists(self) -> bool:
-        """The snapshot can always be brought back from DVC's cache."""
+        """Always true, since the snapshot can be restored from DVC's cache."""
         return True
 
     def get_hash(self) -> Any:
-        """The snapshot's digest."""
+        """Return the snapshot's digest."""
         return self._pointer.hash_info
 
     def save(self) -> None:
-        """Takes the snapshot's digest for what the stage read."""
+        """Record the snapshot's digest as the digest of the data that the stage read."""
         self.meta, self.hash_info = self._pointer.meta, self._pointer.hash_info
 
 
-class PinnedParams(ParamsDependency):  # type: ignore[misc]  # DVC comes without types
-    """A file of params as the run's snapshot has it, whatever stands in the workspace by now."""
+class PinnedParams(ParamsDependency):  # type: ignore[misc]  # DVC has no type annotations
+    """A params file as in the run's snapshot, regardless of later changes in the workspace."""
 
     def __init__(self, dependency: ParamsDependency, copy: Path) -> None:
-        """copy: the snapshot's copy of the file."""
+        """copy: the copy of the file in the snapshot."""
         super().__init__(dependency.stage, dependency.fs_path, dependency.params)
         self.hash_info, self._copy = dependency.hash_info, copy
 
     def read_params(self, flatten: bool = True, **_: Any) -> dict[str, Any]:
-        """The values of the dependency's keys in the snapshot's copy."""
+        """Read the values of the dependency's keys from the copy in the snapshot."""
         values: dict[str, Any] = read_param_file(self.repo.fs, str(self._copy), list(self.params) or None, flatten)
         return values
 
     @property
     def exists(self) -> bool:
-        """The snapshot was taken of it."""
+        """Always true, since the snapshot has a copy."""
         return True
 
     def isfile(self) -> bool:
-        """It is one in the snapshot."""
+        """Always true, since the snapshot's copy is a file."""
         return True
 
 
 class Ledger:
-    """One workspace's dvc.yaml and dvc.lock."""
+    """Runs the stages of a workspace and records them in its dvc.lock."""
 
     def __init__(self, workspace: Path) -> None:
         self.workspace = workspace
@@ -141,8 +142,8 @@ class Ledger:
 
     @contextmanager
     def snapshotted(self) -> Iterator[Snapshot]:
-        """Until the block ends, stages work on the workspace's inputs as they are now, and are recorded with these."""
-        load(self.workspace)  # what may not be read is not copied either, such as a secret in params.yaml
+        """Take a snapshot of the workspace's inputs; stages in the block use it and are recorded with it."""
+        load(self.workspace)  # fails before invalid inputs are copied, such as params.yaml with a secret
         drop_stale_locks(Path(self._repo.tmp_dir))
         with self._operation() as repo:
             renew_links(repo)
@@ -159,19 +160,19 @@ class Ledger:
             self.snapshot = self._pointer = None
 
     def _state_ignored(self, repo: Repo, listing: Listing) -> None:
-        """States how many files of data/ a .dvcignore of the workspace hides, which then belong to no run."""
+        """Warn if the workspace's .dvcignore excludes files of data/, since runs do not use them."""
         if (self._pointer.meta.nfiles or 0) >= len(listing.files):
             return
         data = self.workspace / "data"
-        hidden = [name for name in sorted(listing.files) if repo.dvcignore.is_ignored_file(str(data / name))]
-        if hidden:
+        ignored = [name for name in sorted(listing.files) if repo.dvcignore.is_ignored_file(str(data / name))]
+        if ignored:
             state_once(
-                f"{len(hidden):,} files of data/ are hidden from DVC by {self.workspace / '.dvcignore'}, {hidden[0]} the first, and belong to "
-                "no run: take the pattern out, or move the files out of data/."
+                f"{len(ignored):,} files of data/ are hidden from DVC by {self.workspace / '.dvcignore'}, such as "
+                f"{ignored[0]}, and runs do not use them: remove the pattern, or move the files out of data/."
             )
 
     def changed_during_run(self) -> list[str]:
-        """What differs from the snapshot by now, a phrase each: "params.yaml", "data/ (2 files added, 1 changed)"."""
+        """List the inputs that differ from the snapshot: "params.yaml", "data/ (2 added, 1 changed)"."""
         if self.snapshot is None:
             return []
         changed = self.snapshot.changed_files()
@@ -192,9 +193,9 @@ class Ledger:
         return ["data/" if name == "data.dvc" else name for name in changed]
 
     def track_data(self) -> bool:
-        """`dvc add data` where data/ differs from data.dvc; where it is missing, brings it back from the cache.
+        """Run `dvc add data` if data/ differs from data.dvc; restore data/ from the cache if it is missing.
 
-        Gives whether anything was done. Raises InputError where there is neither data/ nor a stored copy.
+        Returns whether data/ was added or restored. Raises InputError if there is neither data/ nor a stored copy.
         """
         data, pointer = self.workspace / "data", self.workspace / "data.dvc"
         with self._operation() as repo:
@@ -209,27 +210,29 @@ class Ledger:
                     repo.checkout(["data.dvc"], force=True)
                 except CheckoutError as error:
                     state = "is older than data.dvc" if data.is_dir() else "is missing"
-                    raise InputError(f"{data} {state} and DVC's cache has no copy: `dvc pull`.") from error
+                    raise InputError(f"{data} {state} and DVC's cache has no copy: run `dvc pull`.") from error
                 return True
-        raise InputError(f"{data} does not exist: put labeled/<class>/ and unlabeled/ there, or use `seedling init`.")
+        raise InputError(
+            f"{data} does not exist: create it with labeled/<class>/ and unlabeled/, or use `seedling init`."
+        )
 
     def _pointer_was_pulled(self, loaded: Any) -> bool:
-        """Whether data.dvc changed since the last run, as by `git pull`, while data/ is still what that run read.
+        """Whether data.dvc changed since the last run, for example by `git pull`, while data/ did not.
 
-        To add data/ would then undo what was pulled.
+        Adding data/ would then undo the pulled change.
         """
-        last = self.workspace / SNAPSHOT_FOLDER / "data.dvc"
-        if not last.is_file() or last.read_bytes() == (self.workspace / "data.dvc").read_bytes():
+        last_pointer = self.workspace / SNAPSHOT_FOLDER / "data.dvc"
+        if not last_pointer.is_file() or last_pointer.read_bytes() == (self.workspace / "data.dvc").read_bytes():
             return False
-        (entry,) = load_yaml(str(last))["outs"]
+        (entry,) = load_yaml(str(last_pointer))["outs"]
         (output,) = loaded.outs
         return bool(output.get_hash().value == entry["md5"])
 
     def _add_settled(self, repo: Repo) -> bool:
-        """`dvc add data`, again while files of it change meanwhile; gives whether it was added.
+        """Run `dvc add data`, and repeat it while its files change; return whether data/ was added.
 
-        DVC hashes a file and then stores it: one that grows in between would lie in the cache under the wrong hash. Where
-        data/ does not come to rest, it stays as it was last tracked, and what is new belongs to the next run.
+        DVC hashes a file and then stores it, so a file that grows in between is stored under the wrong hash. If data/
+        keeps changing after SETTLE_ATTEMPTS, the previously tracked version stays, and the next run adds the changes.
         """
         data, pointer = self.workspace / "data", self.workspace / "data.dvc"
         tracked_before = pointer.read_bytes() if pointer.exists() else None
@@ -242,80 +245,81 @@ class Ledger:
             self._drop_torn_objects(repo, changed)
             time.sleep(SETTLE_SECONDS)
         if tracked_before is None:
-            raise InputError(f"{data / changed[0]} is still being written: wait until it is whole, then run again.")
+            raise InputError(f"{data / changed[0]} is still being written: wait until it is complete, then run again.")
         pointer.write_bytes(tracked_before)
         return False
 
     def _drop_torn_objects(self, repo: Repo, changed: Sequence[str]) -> None:
-        """Removes from the cache what was stored of these files of data/ and does not have the content of its hash."""
+        """Remove the cache objects of these files of data/ whose content does not match their hash."""
         (output,) = self._load(repo, "data.dvc").outs
         digests = {"/".join(key): digest.value for key, _, digest in output.get_obj() or ()}
         for name in changed:
             if name in digests:
-                stored = Path(output.cache.oid_to_path(digests[name]))
-                if stored.is_file() and file_md5(str(stored), output.cache.fs) != digests[name]:
-                    stored.unlink()
+                cached = Path(output.cache.oid_to_path(digests[name]))
+                if cached.is_file() and file_md5(str(cached), output.cache.fs) != digests[name]:
+                    cached.unlink()
 
     def run(self, name: str, *, force: bool = False, visit: bool = False) -> Outcome:
-        """Brings the stage up to date. Raises GateFailed, InputError and the other errors of the stage.
+        """Bring the stage up to date. Raises GateFailed, InputError and the other errors of the stage.
 
-        visit: the stage works even if nothing changed here, since its sources on the web may have; where it makes the same
-        rows again, nothing is recorded and the outcome is "unchanged".
+        force: execute the stage even if nothing changed. visit: execute it because its web sources may have changed; if
+        the rows are the same, nothing is recorded and the outcome is "unchanged".
         """
         if self.snapshot is None:
             with self.snapshotted():
                 return self.run(name, force=force, visit=visit)
-        stage, began = find_stage(name), time.perf_counter()
+        stage, start_seconds = find_stage(name), time.perf_counter()
         check_inputs(stage, self.workspace)
         with self.watch(name) as progress:
             with self._operation() as repo:
                 loaded = self._load(repo, name)
-                how: How = "done" if force or visit else self._without_work(repo, loaded)
+                how: OutcomeKind = "done" if force or visit else self._restore(repo, loaded)
                 if how != "done" and gate_changed(stage, self.workspace, self.snapshot.folder):
                     how, loaded = "done", self._load(repo, name)
                 compare = visit and not loaded.changed_outs()
                 ticket = self._reserve(repo, stage, loaded) if how == "done" else None
-            if ticket is not None and not self._work(stage, ticket, progress, _same_rows if compare else None):
+            if ticket is not None and not self._execute(stage, ticket, progress, _same_rows if compare else None):
                 how = "unchanged"
-        outcome = Outcome(name, how, time.perf_counter() - began, summary(stage, self.workspace))
-        if not (visit and how == "unchanged"):  # whoever asked for the visit brings the stage up to date next
+        outcome = Outcome(name, how, time.perf_counter() - start_seconds, summary(stage, self.workspace))
+        if not (visit and how == "unchanged"):  # the caller brings the stage up to date next
             self.finished(outcome)
         return outcome
 
-    def _work(
+    def _execute(
         self, stage: Stage, ticket: Ticket, progress: Progress, compare: Callable[[Path, Path], bool] | None
     ) -> bool:
-        """Runs the stage on the snapshot and records it; gives whether its output changed.
+        """Execute the stage on the snapshot and record it; return whether its output changed.
 
-        compare: whether the new output has the rows of the old one, which then stays.
+        compare: returns whether the new output has the same rows as the old one, which then stays.
         """
-        assert self.snapshot is not None  # noqa: S101  (run takes one)
+        assert self.snapshot is not None  # noqa: S101  (`run` takes a snapshot)
         if "data" in stage.inputs:
             with self._operation():
                 self._link_data(self.snapshot)
         try:
-            with self._recorded(stage, ticket) as record:
-                record.wanted = run_stage(
+            with self._recorded(stage, ticket) as execution:
+                execution.output_changed = run_stage(
                     stage, self.workspace, progress, inputs=self.snapshot.folder, same_rows=compare
                 )
         except InputError as error:
-            error.args = (self.snapshot.as_seen_by_user(str(error)), *error.args[1:])
+            error.args = (self.snapshot.with_workspace_paths(str(error)), *error.args[1:])
             raise
-        return record.wanted
+        return execution.output_changed
 
     def _link_data(self, snapshot: Snapshot) -> None:
         tree = self._pointer.get_obj()
-        cached = self._pointer.cache.oid_to_path
-        snapshot.link_data(("/".join(key), Path(cached(digest.value))) for key, _, digest in tree or ())
+        cache_path = self._pointer.cache.oid_to_path
+        snapshot.link_data(("/".join(key), Path(cache_path(digest.value))) for key, _, digest in tree or ())
 
-    def _without_work(self, repo: Repo, loaded: Any) -> How:
+    def _restore(self, repo: Repo, loaded: Any) -> OutcomeKind:
+        """Bring the stage up to date without executing it; return "done" if it has to be executed."""
         if not loaded.changed() or recommit_whole_outputs(loaded):
             return "unchanged"
-        # Before anything saved the stage's dependencies: one whose dependencies are saved takes stale outputs for its own.
+        # Restore before the stage's dependencies are saved: once they are, DVC accepts stale outputs as current.
         try:
             try:
                 repo.stage_cache.restore(loaded)
-            except ConfirmRemoveError:  # an output that was changed by hand goes, as it does in `dvc repro`
+            except ConfirmRemoveError:  # a manually changed output is removed, as in `dvc repro`
                 self._load(repo, loaded.addressing).remove_outs(force=True)
                 repo.stage_cache.restore(self._load(repo, loaded.addressing))
         except (RunCacheNotFoundError, CheckoutError):
@@ -325,46 +329,46 @@ class Ledger:
 
     @staticmethod
     def _record(loaded: Any) -> None:
-        """What `dvc commit --force` does for one stage."""
+        """Record one stage as `dvc commit --force` does."""
         loaded.save()
         loaded.commit()
         loaded.dump(update_pipeline=False)
 
     def _reserve(self, repo: Repo, stage: Stage, loaded: Any) -> Ticket:
-        """While the stage works, DVC commands of other processes find its folders busy, as they do in `dvc repro`."""
-        inputs, output = (
+        """Lock the stage's folders against DVC commands of other processes while it runs, as `dvc repro` does."""
+        input_paths, output_paths = (
             [str(self.workspace / folder) for folder in group] for group in (stage.inputs, (stage.output,))
         )
-        busy = rwlock(repo.tmp_dir, repo.fs, f"seedling {stage.name}", inputs, output, False)
-        busy.__enter__()
-        return Ticket(busy, self._inputs_of(loaded))
+        lock = rwlock(repo.tmp_dir, repo.fs, f"seedling {stage.name}", input_paths, output_paths, False)
+        lock.__enter__()
+        return Ticket(lock, self._current_inputs(loaded))
 
     @contextmanager
-    def _recorded(self, stage: Stage, ticket: Ticket) -> Iterator[Record]:
-        """Records what the block made, unless it failed or its inputs changed meanwhile; gives the folders free."""
-        record = Record()
+    def _recorded(self, stage: Stage, ticket: Ticket) -> Iterator[Execution]:
+        """Release the stage's lock after the block, and record the stage unless it failed or its inputs changed."""
+        execution = Execution()
         try:
-            yield record
+            yield execution
         except BaseException:
             with self._operation():
-                ticket.busy.__exit__(None, None, None)
+                ticket.lock.__exit__(None, None, None)
             raise
         with self._operation() as repo:
-            ticket.busy.__exit__(None, None, None)
-            if not record.wanted:
+            ticket.lock.__exit__(None, None, None)
+            if not execution.output_changed:
                 return
             loaded = self._load(repo, stage.name)
-            if self._inputs_of(loaded) != ticket.inputs:  # else the new inputs stood beside the old ones' output
+            if self._current_inputs(loaded) != ticket.inputs:  # dvc.lock would pair new inputs with an old output
                 raise SeedlingError(
-                    f"Folders that stage '{stage.name}' read changed while it worked, and not by this run: run again."
+                    f"Another process changed the inputs of stage '{stage.name}' while the stage ran: run again."
                 )
             self._record(loaded)
 
     @staticmethod
-    def _inputs_of(loaded: Any) -> list[Any]:
-        """What DVC takes for the stage's inputs just now: hashes of folders, values of params."""
+    def _current_inputs(loaded: Any) -> list[Any]:
+        """Return the current inputs of the stage as DVC records them: hashes of folders, values of params."""
         loaded.save_deps()
-        return [(dep.def_path, dep.hash_info) for dep in loaded.deps]
+        return [(dependency.def_path, dependency.hash_info) for dependency in loaded.deps]
 
     def _load(self, repo: Repo, name: str) -> Any:
         repo._reset()
@@ -372,11 +376,11 @@ class Ledger:
         return stage if self.snapshot is None or name == "data.dvc" else self._pinned(stage)
 
     def _pinned(self, stage: Any) -> Any:
-        """The stage with the dependencies that a person may change meanwhile read from the snapshot."""
-        assert self.snapshot is not None  # noqa: S101  (_load looked)
+        """Make the stage read the dependencies that a user may change during a run from the snapshot."""
+        assert self.snapshot is not None  # noqa: S101  (`_load` checks this)
         if "dvc.yaml" in self.snapshot.changed_files():
             raise SeedlingError(
-                f"{self.workspace / 'dvc.yaml'} changed during the run, so its stages can no longer be recorded: run again."
+                f"{self.workspace / 'dvc.yaml'} changed during the run, so its stages cannot be recorded: run again."
             )
         for position, dependency in enumerate(stage.deps):
             if dependency.def_path == "data":
@@ -386,80 +390,77 @@ class Ledger:
         return stage
 
     def save_experiment(self, name: str) -> str | None:
-        """Saves the run as a DVC experiment, so that runs can be compared without a commit on a branch.
+        """Save the run as a DVC experiment, so that runs can be compared without a commit on a branch.
 
-        It holds the snapshot that the stages worked on, never what lies in the workspace by now.
+        The experiment contains the snapshot that the stages used, without later changes in the workspace.
         """
-        assert self.snapshot is not None  # noqa: S101  (a run ends within its snapshot)
+        assert self.snapshot is not None  # noqa: S101  (a run ends before its snapshot is dropped)
         files = {name: self.snapshot.folder / name for name in SNAPSHOT_FILES}
         for path in ("dvc.lock", TEST_EVALUATIONS):
             files[path] = self.workspace / path
         return save_experiment(self.workspace, name, {name: file for name, file in files.items() if file.is_file()})
 
     def states(self) -> dict[str, str]:
-        """Stage → `changed` or `missing`, for those that `dvc status` has something to say about."""
+        """Return stage → `changed` or `missing`, for the stages that `dvc status` lists."""
         with self._operation() as repo:
             repo._reset()
             status = repo.status()
         states = {}
         for name, changes in status.items():
-            outs = [
+            output_states = {
                 state
                 for change in changes
                 if isinstance(change, dict)
                 for state in change.get("changed outs", {}).values()
-            ]
-            states[str(name).removeprefix("dvc.yaml:")] = "missing" if outs and set(outs) == {"deleted"} else "changed"
+            }
+            is_missing = output_states == {"deleted"}
+            states[str(name).removeprefix("dvc.yaml:")] = "missing" if is_missing else "changed"
         return states
 
     def files_at(self, revision: str | None, paths: Sequence[str]) -> dict[str, bytes | None]:
-        """The files' bytes at a git revision or DVC experiment, None where one is not there; None: the workspace's own.
+        """Return path → bytes at a git revision or DVC experiment; None for a missing file.
 
-        Raises InputError where there is no such revision.
+        revision: None reads the workspace's own files. Raises InputError if the revision does not exist.
         """
         if revision is None:
-            here = {path: self.workspace / path for path in paths}
-            return {path: file.read_bytes() if file.is_file() else None for path, file in here.items()}
+            files = {path: self.workspace / path for path in paths}
+            return {path: file.read_bytes() if file.is_file() else None for path, file in files.items()}
         with self._operation():
             try:
-                files = DVCFileSystem(str(self.workspace), rev=revision)
-                return {path: files.read_bytes(path) if files.exists(path) else None for path in paths}
+                file_system = DVCFileSystem(str(self.workspace), rev=revision)
+                return {path: file_system.read_bytes(path) if file_system.exists(path) else None for path in paths}
             except (RevError, CloneError) as error:
-                raise InputError(
-                    f"'{revision}' is no run, experiment or git revision: `dvc exp list` and `git log` show what there is."
-                ) from error
+                raise _unknown_revision(revision) from error
             except FileNotFoundError:
                 return dict.fromkeys(paths)
 
     def folder_at(self, revision: str | None, path: str, into: Path) -> Path | None:
-        """The folder at a git revision or DVC experiment, fetched into `into`; None where it is not there, or no longer in the cache. None as
-        revision: the workspace's own, as it lies.
+        """Copy a folder at a git revision or DVC experiment below `into` and return its path.
 
-        Raises InputError where there is no such revision.
+        Returns None if the folder does not exist or is no longer in the cache. revision: None returns the workspace's
+        own folder. Raises InputError if the revision does not exist.
         """
         if revision is None:
             return self.workspace / path if (self.workspace / path).is_dir() else None
         with self._operation():
             try:
-                files = DVCFileSystem(str(self.workspace), rev=revision)
-                if not files.isdir(path):
+                file_system = DVCFileSystem(str(self.workspace), rev=revision)
+                if not file_system.isdir(path):
                     return None
-                files.get(path, str(into / Path(path).name), recursive=True)
+                file_system.get(path, str(into / Path(path).name), recursive=True)
             except (RevError, CloneError) as error:
-                raise InputError(
-                    f"'{revision}' is no run, experiment or git revision: `dvc exp list` and `git log` show what there is."
-                ) from error
+                raise _unknown_revision(revision) from error
             except FileNotFoundError:
                 return None
         return into / Path(path).name
 
     def sort_lock(self) -> None:
-        """Brings dvc.lock's entries into the line's order: which of two parallel stages ended first says nothing."""
+        """Sort dvc.lock in pipeline order, so that it does not depend on which parallel stage ends first."""
         path = self.workspace / "dvc.lock"
         with self._operation():
             lock = load_yaml(path)
-            position = {name: number for number, name in enumerate(stages())}
-            ordered = sorted(lock["stages"], key=lambda name: (position.get(name, len(position)), name))
+            stage_to_index = {name: index for index, name in enumerate(stages())}
+            ordered = sorted(lock["stages"], key=lambda name: (stage_to_index.get(name, len(stage_to_index)), name))
             if ordered != list(lock["stages"]):
                 dump_yaml(path, {**lock, "stages": {name: lock["stages"][name] for name in ordered}})
 
@@ -469,28 +470,35 @@ class Ledger:
             with (
                 self._lock,
                 _inside(self.workspace),
-                redirect_stderr(io.StringIO()),  # DVC's own progress bars would tear the table
+                redirect_stderr(io.StringIO()),  # DVC's progress bars would corrupt the live table
                 lock_repo(self._repo) if locked else nullcontext(),
             ):
                 yield self._repo
         except LockError as error:
             raise WorkspaceBusy(
-                f"Another dvc command is at work in {self.workspace}: wait for it, then run again."
+                f"Another dvc command is running in {self.workspace}: wait for it, then run again."
             ) from error
         except DvcException as error:
             message = str(error).rstrip(".")
             if "are missing from" in message:
                 raise InputError(
-                    f"{message}: put it back, a section even empty (`validate: {{}}`, `validate: []`), a key as null (`encoder: null`)."
+                    f"{message}: restore it; a section may be empty (`validate: {{}}`, `validate: []`), a key may be "
+                    "null (`encoder: null`)."
                 ) from error
             seedling_error = explain(error) or explain_dvc(message, self.workspace)
             if seedling_error is not None:
                 raise seedling_error from error
-            raise SeedlingError(f"DVC: {message}. `dvc status` and `dvc doctor` tell more.") from error
+            raise SeedlingError(f"DVC: {message}. Run `dvc status` and `dvc doctor` for details.") from error
+
+
+def _unknown_revision(revision: str) -> InputError:
+    return InputError(
+        f"'{revision}' is not a run, an experiment or a git revision: `dvc exp list` and `git log` list them."
+    )
 
 
 def _same_rows(visited: Path, output: Path) -> bool:
-    from seedling.scrape.visits import same_rows  # loads the crawler, which a run without a visit does not need
+    from seedling.scrape.visits import same_rows  # imports the crawler, which only visits need
 
     return same_rows(visited, output)
 
@@ -498,8 +506,8 @@ def _same_rows(visited: Path, output: Path) -> bool:
 def _open(workspace: Path) -> Repo:
     if not (workspace / ".dvc").is_dir():
         raise InputError(
-            f"{workspace} is no Seedling workspace (it has no .dvc): make one with `seedling init DIR --images PATH`, "
-            "or name another with --workspace."
+            f"{workspace} is not a Seedling workspace (it has no .dvc): create one with "
+            "`seedling init DIR --images PATH`, or name another with --workspace."
         )
     check_tracked_files(workspace)
     try:
@@ -511,30 +519,30 @@ def _open(workspace: Path) -> Repo:
 
 
 def _check_cache_path(repo: Repo) -> None:
-    """Raises InputError for a cache whose path has braces, which each command of DVC takes for a placeholder."""
+    """Raise InputError if the cache's path has braces, since every DVC command interprets them as a placeholder."""
     path = str(repo.cache.local.path)
     if "{" in path or "}" in path:
         raise InputError(
-            f"DVC cannot use a cache whose path has braces, {path}: rename that folder, or set another one with "
+            f"DVC cannot use a cache whose path has braces, {path}: rename the folder, or set another one with "
             "`dvc cache dir --global`."
         )
 
 
 def create_repository(folder: Path) -> None:
-    """`dvc init` and `dvc add data`. Raises InputError where DVC cannot."""
+    """Run `dvc init` and `dvc add data`. Raises InputError if DVC fails."""
     logging.getLogger("dvc").setLevel(logging.ERROR)
     try:
-        with redirect_stdout(io.StringIO()):  # DVC's advice on its own commands
+        with redirect_stdout(io.StringIO()):  # hides DVC's hints
             Repo.init(str(folder)).close()
             with Repo(str(folder)) as repo, _inside(folder):
                 _check_cache_path(repo)
                 repo.add(["data"])
     except DvcException as error:
-        raise InputError(f"DVC cannot make a repository of {folder}: {error}") from error
+        raise InputError(f"DVC cannot create a repository in {folder}: {error}") from error
 
 
-def renew_links_of(folder: Path) -> None:
-    """Renews the links of a workspace that was moved, see `renew_links`. Raises InputError where DVC cannot open it."""
+def renew_workspace_links(folder: Path) -> None:
+    """Renew the links of a workspace that was moved, see `renew_links`. Raises InputError if DVC cannot open it."""
     try:
         with Repo(str(folder)) as repo:
             renew_links(repo)
@@ -544,16 +552,16 @@ def renew_links_of(folder: Path) -> None:
 
 @contextmanager
 def _inside(workspace: Path) -> Iterator[None]:
-    """DVC resolves what it is told against the working directory."""
-    before = Path.cwd()
+    """Change the working directory to the workspace, since DVC resolves relative paths against it."""
+    previous_folder = Path.cwd()
     os.chdir(workspace)
     try:
         yield
     finally:
-        os.chdir(before)
+        os.chdir(previous_folder)
 
 
 @cache
 def open_ledger(workspace: Path) -> Ledger:
-    """The workspace's ledger, one a process."""
+    """Return the workspace's ledger, one per process."""
     return Ledger(workspace)

@@ -1,8 +1,8 @@
-"""`seedling resolve`: resolves what git cannot merge of a workspace's own files, so that `seedling run` can go on.
+"""`seedling resolve`: resolves merge conflicts in dvc.lock, data.dvc and the log of test-set evaluations.
 
-dvc.lock becomes the current branch's, which fits the folders that lie in the workspace: DVC compares each stage's inputs with it, so the next run
-makes anew what the merge changed. data.dvc becomes a merge of both sides' files, and data/ is brought to it. The log of test-set
-evaluations keeps the lines of both sides.
+dvc.lock becomes the version of the current branch, which matches the folders in the workspace: DVC compares each
+stage's inputs with it, so the next run executes the stages that the merge affects. data.dvc becomes a merge of the
+files of both sides, and data/ is checked out. The log of test-set evaluations keeps the lines of both sides.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ CONFLICT = re.compile(
 
 @dataclass(frozen=True)
 class Sides:
-    """A file's content in the common ancestor, on the current branch and on the merged one; None where it is not there."""
+    """A file's content in the common ancestor, on the current branch and on the merged one; None if it is missing."""
 
     base: str | None
     ours: str | None
@@ -36,10 +36,10 @@ class Sides:
 
 
 def resolve(workspace: Path, data: Side | None = None) -> list[str]:
-    """Resolves dvc.lock, data.dvc and the log; gives a sentence for each change.
+    """Resolve dvc.lock, data.dvc and the log of test-set evaluations; return a sentence for each change.
 
-    data: takes one side's data as a whole. Raises InputError where both sides changed a file of data/ and it is not said which counts, where
-    data/ holds changes that were not committed, or where other files are left that a person must resolve.
+    data: the side whose data is used instead of merging. Raises InputError if both sides changed the same file of data/
+    and `data` is None, if data/ has uncommitted changes, or if other files have conflicts that the user must resolve.
     """
     with workspace_lock(workspace):
         unmerged = _unmerged(workspace)
@@ -49,16 +49,17 @@ def resolve(workspace: Path, data: Side | None = None) -> list[str]:
         if sides := _sides(workspace, DVC_LOCK, unmerged):
             content = sides.ours if sides.ours is not None else sides.theirs
             _write(workspace, DVC_LOCK, content or "")
-            changes.append("dvc.lock: the current branch's entries; `seedling run` makes anew what the merge changed.")
+            changes.append(
+                "dvc.lock: the current branch's entries; `seedling run` executes the stages that the merge affects."
+            )
         if sides := _sides(workspace, LOG, unmerged):
-            lines = merge_lines((side or "").splitlines() for side in (sides.ours, sides.theirs))
+            lines = merge_lines((content or "").splitlines() for content in (sides.ours, sides.theirs))
             _write(workspace, LOG, "".join(f"{line}\n" for line in lines))
-            changes.append(f"{LOG}: the lines of both sides, {len(lines)} in all.")
-        left = sorted(set(unmerged) - {DATA_POINTER, DVC_LOCK, LOG})
-    if left:
-        raise InputError(
-            " ".join([*changes, f"Left for you: {', '.join(left)}. Edit them, `git add` them, then `git commit`."])
-        )
+            changes.append(f"{LOG}: the lines of both sides, {len(lines)} in total.")
+        unresolved = sorted(set(unmerged) - {DATA_POINTER, DVC_LOCK, LOG})
+    if unresolved:
+        remedy = "Edit them, `git add` them, then `git commit`."
+        raise InputError(" ".join([*changes, f"Still in conflict: {', '.join(unresolved)}. {remedy}"]))
     return changes
 
 
@@ -67,7 +68,8 @@ def _resolve_data(workspace: Path, sides: Sides, prefer: Side | None) -> str:
     conflicting = path.read_text(encoding="utf-8") if path.is_file() else None
     if sides.ours is None or sides.theirs is None:
         raise InputError(
-            f"{path} was removed on one side of the merge: `git checkout --ours` or `--theirs` {DATA_POINTER}, then `dvc checkout`."
+            f"{path} was removed on one side of the merge: run `git checkout --ours` or `--theirs` {DATA_POINTER}, "
+            "then `dvc checkout`."
         )
     try:
         summary = merge_data(workspace, path, base=sides.base, ours=sides.ours, theirs=sides.theirs, prefer=prefer)
@@ -85,18 +87,18 @@ def _write(workspace: Path, name: str, content: str) -> None:
 
 
 def _unmerged(workspace: Path) -> dict[str, dict[int, str]]:
-    """Path relative to the workspace → git's stage (1 base, 2 ours, 3 theirs) → blob."""
+    """Return path relative to the workspace → git's stage number (1 base, 2 ours, 3 theirs) → blob."""
     files: dict[str, dict[int, str]] = defaultdict(dict)
     for entry in git(workspace, "ls-files", "--unmerged", "-z").split("\0"):
         if entry:
-            about, _, path = entry.partition("\t")
-            _, blob, stage = about.split(" ")
+            attributes, _, path = entry.partition("\t")
+            _, blob, stage = attributes.split(" ")
             files[path][int(stage)] = blob
     return dict(files)
 
 
 def _sides(workspace: Path, name: str, unmerged: dict[str, dict[int, str]]) -> Sides | None:
-    """The file's sides as git's index has them, else as its conflict markers do; None where it is not in conflict."""
+    """Return the file's sides from git's index, or else from its conflict markers; None if it has no conflict."""
     if name in unmerged:
         contents = {stage: git(workspace, "cat-file", "blob", blob) + "\n" for stage, blob in unmerged[name].items()}
         return Sides(contents.get(1), contents.get(2), contents.get(3))

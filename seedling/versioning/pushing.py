@@ -1,7 +1,7 @@
-"""Pushes data, stage outputs, the run cache and the experiments after a run: what `push: true` in params.yaml asks for.
+"""Pushes data, stage outputs, the run cache and the experiments after a run, if params.yaml has `push: true`.
 
-The transfer is a process of its own with a time limit, so that a remote that does not answer never stops a run: what could not be
-pushed is recorded in .seedling/push.json and pushed by the next run.
+A separate process with a time limit transfers the files, so that a remote that does not respond never blocks a run. A
+failed push is recorded in .seedling/push.json, and the next run pushes again.
 
 python -m seedling.versioning.pushing WORKSPACE REMOTE        # one attempt
 """
@@ -31,7 +31,7 @@ PUSH_STATE = Path(".seedling", "push.json")
 REMOTE_NAME = "seedling"
 ATTEMPTS = 3
 BACKOFF_SECONDS = 2.0  # doubled after each attempt
-REACH_TIMEOUT_SECONDS = 60.0  # until the remote has answered for the first time
+REACH_TIMEOUT_SECONDS = 60.0  # until the first response of the remote
 REACHED = "reached"
 EXPERIMENT_REF = re.compile(r"refs/exps/[0-9a-f]{2}/[0-9a-f]{38}/.+")
 ENVIRONMENT = {"GIT_TERMINAL_PROMPT": "0", "DVC_NO_ANALYTICS": "1"}
@@ -39,9 +39,9 @@ SSH_COMMAND = "ssh -o BatchMode=yes -o ConnectTimeout=15"
 
 
 def prepare_remote(workspace: Path, params: Params) -> str | None:
-    """Makes the remote of params.yaml DVC's default remote; gives the name of the remote that runs push to, None where `push` is false.
+    """Make the remote of params.yaml DVC's default remote; return the remote to push to, or None if `push` is false.
 
-    Raises InputError where `push` is true and there is no remote, or where .dvc/config, which git tracks, holds a secret.
+    Raises InputError if `push` is true and there is no remote, or if .dvc/config, which git tracks, has a secret.
     """
     from seedling.versioning.storage import default_remote, remote_names, set_default_remote
 
@@ -66,15 +66,15 @@ def prepare_remote(workspace: Path, params: Params) -> str | None:
 
 
 def is_push_due(workspace: Path) -> bool:
-    """Whether `push` is true and something was not pushed yet; asks no remote."""
+    """Whether `push` is true and there are changes to push; does not contact the remote."""
     remote = prepare_remote(workspace, load(workspace))
     return remote is not None and not _is_pushed(workspace, remote)
 
 
 def push_workspace(workspace: Path) -> str | None:
-    """Pushes what the last push did not; gives a sentence on what could not be pushed, None where all is on the remote.
+    """Push the changes since the last push; return the error message, or None if the remote is up to date.
 
-    Never raises for a remote that cannot be reached, and ends after `push_minutes` at the latest.
+    Does not raise if the remote cannot be reached, and ends after `push_minutes` at the latest.
     """
     params = load(workspace)
     remote = prepare_remote(workspace, params)
@@ -94,7 +94,7 @@ def push_workspace(workspace: Path) -> str | None:
     message = (
         f"Pushed to the remote '{remote}'."
         if error is None
-        else f"The push to the remote '{remote}' failed ({error}); nothing is lost, the next run pushes again."
+        else f"The push to the remote '{remote}' failed ({error}). No data is lost; the next run pushes again."
     )
     now = datetime.now().astimezone().isoformat(timespec="seconds")
     record = {"complete": error is None, "message": message, "time": now, "fingerprint": fingerprint}
@@ -103,7 +103,7 @@ def push_workspace(workspace: Path) -> str | None:
 
 
 def read_push_state(workspace: Path) -> dict[str, Any] | None:
-    """What became of the last push: complete, message, time; None where nothing was pushed yet."""
+    """Return the outcome of the last push: complete, message, time, fingerprint; None before the first push."""
     try:
         state: dict[str, Any] = json.loads((workspace / PUSH_STATE).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -112,10 +112,10 @@ def read_push_state(workspace: Path) -> dict[str, Any] | None:
 
 
 def experiment_refs(workspace: Path) -> dict[str, str]:
-    """The refs of DVC's experiments → their commits."""
-    listed = git(workspace, "for-each-ref", "--format=%(refname) %(objectname)", "refs/exps/").splitlines()
-    refs = dict(line.rsplit(" ", 1) for line in listed)
-    return {ref: commit for ref, commit in refs.items() if EXPERIMENT_REF.fullmatch(ref)}
+    """Return ref → commit of DVC's experiments."""
+    lines = git(workspace, "for-each-ref", "--format=%(refname) %(objectname)", "refs/exps/").splitlines()
+    ref_to_commit = dict(line.rsplit(" ", 1) for line in lines)
+    return {ref: commit for ref, commit in ref_to_commit.items() if EXPERIMENT_REF.fullmatch(ref)}
 
 
 def _is_pushed(workspace: Path, remote: str) -> bool:
@@ -124,7 +124,7 @@ def _is_pushed(workspace: Path, remote: str) -> bool:
 
 
 def _fingerprint(workspace: Path, remote: str) -> str:
-    """Changes whenever there is something new to push, or another place to push it to."""
+    """Return a hash that changes whenever there is something new to push, or another remote to push to."""
     files = [workspace / name for name in ("dvc.lock", "data.dvc", ".dvc/config", ".dvc/config.local")]
     contents = [path.read_bytes() if path.is_file() else b"" for path in files]
     refs = json.dumps([remote, experiment_refs(workspace), _git_remote(workspace)], sort_keys=True)
@@ -132,7 +132,7 @@ def _fingerprint(workspace: Path, remote: str) -> str:
 
 
 def _attempt(workspace: Path, remote: str, deadline: float) -> str | None:
-    """One push in a process of its own; gives what went wrong."""
+    """Push once in a separate process; return the error, or None on success."""
     command = [sys.executable, "-P", "-m", "seedling.versioning.pushing", str(workspace), remote]
     environment = {**os.environ, **ENVIRONMENT}
     environment.setdefault("GIT_SSH_COMMAND", SSH_COMMAND)
@@ -150,11 +150,11 @@ def _attempt(workspace: Path, remote: str, deadline: float) -> str | None:
     lines: list[str] = []
     reader = threading.Thread(target=_read_lines, args=(process, lines), daemon=True)
     reader.start()
-    must_answer_by = min(deadline, time.monotonic() + REACH_TIMEOUT_SECONDS)
+    reach_deadline = min(deadline, time.monotonic() + REACH_TIMEOUT_SECONDS)
     try:
         while process.poll() is None:
-            if time.monotonic() > (deadline if REACHED in lines else must_answer_by):
-                return "it took longer than `push_minutes`" if REACHED in lines else "the remote did not answer"
+            if time.monotonic() > (deadline if REACHED in lines else reach_deadline):
+                return "it took longer than `push_minutes`" if REACHED in lines else "the remote did not respond"
             time.sleep(0.1)
     finally:
         if process.poll() is None:
@@ -166,7 +166,7 @@ def _attempt(workspace: Path, remote: str, deadline: float) -> str | None:
 
 
 def _read_lines(process: subprocess.Popen[str], lines: list[str]) -> None:
-    assert process.stdout is not None  # noqa: S101  (it was opened as a pipe)
+    assert process.stdout is not None  # noqa: S101  (it is a pipe)
     lines.extend(line.strip() for line in process.stdout)
 
 
@@ -175,24 +175,27 @@ def _refuse_secrets_in_config(path: Path) -> None:
     try:
         config.read(path, encoding="utf-8")
     except configparser.Error:
-        return  # DVC says what is wrong with it
+        return  # DVC reports what is wrong with the file
     for section in config.sections():
         secret_names = find_secrets(dict(config[section]))
         if secret_names and "remote" in section:
             raise InputError(
-                f"{path}, which git tracks, holds a secret in `{secret_names[0]}` of [{section}]: remove it there, and set it with "
-                "`dvc remote modify --local NAME KEY VALUE`, or in the environment."
+                f"{path}, which git tracks, holds a secret in `{secret_names[0]}` of [{section}]: remove it there, and "
+                "set it with `dvc remote modify --local NAME KEY VALUE`, or in the environment."
             )
 
 
 def _git_remote(workspace: Path) -> str | None:
-    """`origin`, or the only git remote; None where there is none, or several of other names."""
+    """Return `origin`, or the only git remote; None if there is no remote, or several with other names."""
     names = git(workspace, "remote").split()
     return "origin" if "origin" in names else names[0] if len(names) == 1 else None
 
 
 def _push_experiments(workspace: Path) -> None:
-    """What `dvc exp push` does with git, for all experiments. Raises SeedlingError where the git remote refuses or cannot be reached."""
+    """Push all experiments to the git remote, as `dvc exp push` does.
+
+    Raises SeedlingError if the git remote rejects the push or cannot be reached.
+    """
     remote, refs = _git_remote(workspace), sorted(experiment_refs(workspace))
     if remote is not None and refs:
         try:
@@ -202,14 +205,14 @@ def _push_experiments(workspace: Path) -> None:
 
 
 def _end_with_parent(parent: int) -> None:
-    """Ends this process when the run that started it is gone, however that ended."""
+    """End this process when the run that started it ends. parent: the process id of the run."""
     while os.getppid() == parent:
         time.sleep(0.5)
     os._exit(1)
 
 
 def main() -> None:
-    """One attempt to push; prints `reached` once the remote has answered, and what went wrong; exit code 0 or 2."""
+    """Push once; print `reached` when the remote responds, and the error if the push fails; exit code 0 or 2."""
     threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
     from seedling.versioning.storage import push_all, reach_remote
 
@@ -219,9 +222,9 @@ def main() -> None:
         print(REACHED, flush=True)
         push_all(workspace, remote, experiment_refs(workspace).values())
         _push_experiments(workspace)
-    except Exception as error:  # noqa: BLE001  (each store's library has its own errors for a remote that fails)
-        first = str(error).strip().splitlines() or [type(error).__name__]
-        print(f"{type(error).__name__}: {first[0]}" if not isinstance(error, SeedlingError) else first[0], flush=True)
+    except Exception as error:  # noqa: BLE001  (each store's library raises its own errors)
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        print(f"{type(error).__name__}: {lines[0]}" if not isinstance(error, SeedlingError) else lines[0], flush=True)
         os._exit(2)
 
 

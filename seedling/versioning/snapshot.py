@@ -1,7 +1,7 @@
-"""The inputs of a run as they were when it began: params.yaml, gates.yaml, expectations.py, dvc.yaml and the digest of data/.
+"""The snapshot of a run's inputs at its start: params.yaml, gates.yaml, expectations.py, dvc.yaml, the digest of data/.
 
-A run reads its snapshot and never the workspace's own files, so what a person adds or edits meanwhile belongs to the next
-run. The files of data/ are linked from DVC's cache into the snapshot only when a stage has to read them.
+A run reads its snapshot instead of the workspace's own files, so changes during a run take effect in the next run. The
+files of data/ are linked from DVC's cache into the snapshot only when a stage reads them.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ OPTIONAL_FILES = ("expectations.py",)
 
 @dataclass(frozen=True)
 class Snapshot:
-    """What a run works on.
+    """The inputs of a run.
 
-    data_digest: DVC's hash of data/; directories, links: every folder below data/ and every link to one with its target,
-    since DVC tracks neither empty folders nor what lies behind such links.
+    data_digest: DVC's hash of data/. directories, links: every folder below data/, and every link to a folder with its
+    target, since DVC tracks neither empty folders nor the content of linked folders.
     """
 
     workspace: Path
@@ -42,7 +42,7 @@ class Snapshot:
         return self.workspace / FOLDER
 
     def changed_files(self) -> list[str]:
-        """The names of the copied files that no longer equal the workspace's own."""
+        """Return the names of the copied files that differ from the workspace's own files."""
         return [
             name
             for name in (*REQUIRED_FILES, *OPTIONAL_FILES)
@@ -50,9 +50,9 @@ class Snapshot:
         ]
 
     def link_data(self, files: Iterable[tuple[str, Path]]) -> None:
-        """Fills the snapshot's data/ with links to the files of DVC's cache, or copies where the disk cannot link.
+        """Fill the snapshot's data/ with hard links to the files in DVC's cache, or with copies if links fail.
 
-        files: (path relative to data/, file in the cache). Raises InputError where the cache lacks one.
+        files: (path relative to data/, file in the cache). Raises InputError if a file is missing from the cache.
         """
         data, unfinished = self.folder / "data", self.folder / "data.unfinished"
         if _content(self.folder / "data.digest") == self.data_digest.encode() and data.is_dir():
@@ -69,18 +69,18 @@ class Snapshot:
         (self.folder / "data.digest").write_text(self.data_digest, encoding="ascii")
 
     def drop_data(self) -> None:
-        """Removes the snapshot's data/."""
+        """Remove the snapshot's data/."""
         (self.folder / "data.digest").unlink(missing_ok=True)
         for name in ("data", "data.unfinished"):
             shutil.rmtree(self.folder / name, ignore_errors=True)
 
-    def as_seen_by_user(self, message: str) -> str:
-        """The message with paths of the snapshot replaced by the workspace's own."""
+    def with_workspace_paths(self, message: str) -> str:
+        """Replace the snapshot's paths in a message with the workspace's paths."""
         return message.replace(str(self.folder), str(self.workspace))
 
 
 def copy_inputs(workspace: Path, data_digest: str, listing: Listing) -> Snapshot:
-    """Copies the files of the workspace that a run reads, and gives the snapshot of them. listing: of data/."""
+    """Copy the workspace's files that a run reads, and return the snapshot. listing: the listing of data/."""
     snapshot = Snapshot(workspace, data_digest, listing.directories, listing.links)
     snapshot.folder.mkdir(parents=True, exist_ok=True)
     for name in REQUIRED_FILES:
@@ -96,8 +96,10 @@ def copy_inputs(workspace: Path, data_digest: str, listing: Listing) -> Snapshot
 
 @dataclass(frozen=True)
 class Listing:
-    """What lies in data/: the folders, links to folders with their targets, and of each file its size in bytes, its time of
-    change in ns and its inode.
+    """The content of data/.
+
+    directories: every folder. links: links to folders with their targets. files: path → size in bytes, modification
+    time in ns, inode.
     """
 
     directories: tuple[str, ...]
@@ -105,55 +107,58 @@ class Listing:
     files: dict[str, tuple[int, int, int]]
 
     def changed_since(self, earlier: Listing) -> list[str]:
-        """The files that are new, gone or changed since an earlier listing, sorted."""
+        """Return the files that were added, removed or changed since an earlier listing, sorted."""
         names = self.files.keys() | earlier.files.keys()
         return sorted(name for name in names if self.files.get(name) != earlier.files.get(name))
 
 
 def list_data(data: Path) -> Listing:
-    """Lists data/ without following links to folders.
+    """List data/ without following links to folders.
 
-    Raises InputError for a .dvcignore, and for a file that DVC could not track as it is: it would wait forever for what a pipe holds, keep a copy of
-    what a link outside data/ leads to, and stop at a link that leads nowhere.
+    Raises InputError for a .dvcignore, for a name that is not UTF-8, and for a file that DVC cannot track: it would
+    wait forever for a pipe, copy the target of a link to a file outside data/, and fail at a broken link.
     """
     directories, links, files, root = [], [], {}, data.resolve()
-    for folder, names, file_names in os.walk(data, onerror=_raise):
-        names[:] = [name for name in names if name not in LEFT_OUT_BY_DVC]
-        inside = Path(folder).relative_to(data)
-        for name in names:
+    for folder, folder_names, file_names in os.walk(data, onerror=_raise):
+        folder_names[:] = [name for name in folder_names if name not in LEFT_OUT_BY_DVC]
+        relative_folder = Path(folder).relative_to(data)
+        _check_names(Path(folder), folder_names, file_names)
+        for name in folder_names:
             path = Path(folder, name)
             if path.is_symlink():
-                links.append(((inside / name).as_posix(), _link_target(path, root)))
+                links.append(((relative_folder / name).as_posix(), _link_target(path, root)))
             else:
-                directories.append((inside / name).as_posix())
-        for name in [*names, *file_names]:
-            if not is_utf8(name):
-                raise InputError(
-                    f"{str(Path(folder, name))!a}: the name is not UTF-8, so DVC cannot track it: rename it."
-                )
+                directories.append((relative_folder / name).as_posix())
         for name in file_names:
-            if name == DVC_IGNORE:
-                raise InputError(
-                    f"{Path(folder, name)} would hide files of data/ from DVC, so that a run would not see them: move it out of data/."
-                )
             try:
                 status = Path(folder, name).lstat()
-            except FileNotFoundError:  # removed since the folder was read
+            except FileNotFoundError:  # removed since the folder was listed
                 continue
             if not stat.S_ISREG(status.st_mode):
                 _check_link(Path(folder, name), root)
-            files[(inside / name).as_posix()] = (status.st_size, status.st_mtime_ns, status.st_ino)
+            files[(relative_folder / name).as_posix()] = (status.st_size, status.st_mtime_ns, status.st_ino)
     return Listing(tuple(sorted(directories)), tuple(sorted(links)), files)
 
 
+def _check_names(folder: Path, folder_names: list[str], file_names: list[str]) -> None:
+    for name in [*folder_names, *file_names]:
+        if not is_utf8(name):
+            raise InputError(f"{str(folder / name)!a}: the name is not UTF-8, so DVC cannot track it: rename it.")
+    if DVC_IGNORE in file_names:
+        raise InputError(
+            f"{folder / DVC_IGNORE} would hide files of data/ from DVC, so that a run would not read them: move it out "
+            "of data/."
+        )
+
+
 def _raise(error: OSError) -> None:
-    """A folder that cannot be read would otherwise be passed over, as if its rows had been removed."""
+    """Raise the error of `os.walk`, which would otherwise skip an unreadable folder as if its rows had been removed."""
     if not isinstance(error, FileNotFoundError):  # removed since its parent was read
         raise error
 
 
 def _link_target(link: Path, root: Path) -> str:
-    """The link's target, relative to its own folder where it lies in data/, so that it means the same in the snapshot."""
+    """Return the link's target; relative to the link if it is in data/, so that the link also works in the snapshot."""
     target = link.resolve()
     return os.path.relpath(target, link.parent.resolve()) if target.is_relative_to(root) else str(target)
 
@@ -166,11 +171,11 @@ def _check_link(path: Path, root: Path) -> None:
         )
     if fault == OUTSIDE:
         raise InputError(
-            f"{path} is a link to a file outside data/ ({path.resolve()}), of which DVC would keep a copy: copy the file "
-            "into data/ yourself, or remove the link."
+            f"{path} is a link to a file outside data/ ({path.resolve()}), and DVC would store a copy of it: copy the "
+            "file into data/ yourself, or remove the link."
         )
     if fault is not None:
-        raise InputError(f"{path} is a link that leads nowhere: correct it, or remove it.")
+        raise InputError(f"{path} is a broken link: correct it, or remove it.")
 
 
 def _content(path: Path) -> bytes | None:
@@ -183,7 +188,7 @@ def _link(cached: Path, target: Path) -> None:
         target.hardlink_to(cached)
     except FileNotFoundError as error:
         raise InputError(
-            f"DVC's cache has no copy of data/ ({cached} is missing): `dvc pull` brings it, or `dvc add --force data`."
+            f"DVC's cache has no copy of data/ ({cached} is missing): run `dvc pull` or `dvc add --force data`."
         ) from error
-    except OSError:  # another disk, or one without hard links
+    except OSError:  # the cache is on another disk, or the disk has no hard links
         shutil.copyfile(cached, target)

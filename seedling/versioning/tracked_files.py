@@ -1,6 +1,7 @@
-"""The files that DVC and git keep for a workspace, looked at before DVC reads them: conflicts, empty or wrong files, with the remedy.
+"""Checks a workspace's dvc.yaml, dvc.lock, data.dvc, gates.yaml and params.yaml before DVC reads them.
 
-Any command that opens the ledger does this.
+Every command that opens the ledger runs these checks. They report conflict markers and empty or invalid files, with the
+remedy.
 """
 
 from __future__ import annotations
@@ -17,17 +18,23 @@ from seedling.files.yaml_files import ALIAS, MAX_BYTES, check_no_conflict, parse
 from seedling.terminal.notices import state_once
 
 REMEDIES = {
-    "dvc.yaml": "`git checkout -- dvc.yaml` brings it back",
-    "dvc.lock": "`git checkout -- dvc.lock` brings back the committed one, or delete it: `seedling run` writes it anew, from DVC's cache where it can",
-    "data.dvc": "`git checkout -- data.dvc` brings back the committed one, or delete it where data/ is whole: `seedling run` writes it anew",
-    "gates.yaml": "`git checkout -- gates.yaml` brings it back",
-    "params.yaml": "`git checkout -- params.yaml` brings it back",
+    "dvc.yaml": "`git checkout -- dvc.yaml` restores it",
+    "dvc.lock": (
+        "`git checkout -- dvc.lock` restores the committed version; or delete it, and `seedling run` writes a new one, "
+        "from DVC's cache if possible"
+    ),
+    "data.dvc": (
+        "`git checkout -- data.dvc` restores the committed version; or delete it if data/ is complete, and "
+        "`seedling run` writes a new one"
+    ),
+    "gates.yaml": "`git checkout -- gates.yaml` restores it",
+    "params.yaml": "`git checkout -- params.yaml` restores it",
 }
 REQUIRED_KEY = {"dvc.yaml": "stages", "dvc.lock": "stages", "data.dvc": "outs"}
 
 
 def check_tracked_files(workspace: Path) -> None:
-    """Raises InputError for the first of these files that cannot be used, with what is wrong and what to do."""
+    """Raise InputError for the first of these files that cannot be used; the message has the reason and the remedy."""
     for name in ("dvc.yaml", "params.yaml", "gates.yaml"):
         if not (workspace / name).is_file():
             raise InputError(f"{workspace / name} is missing: {REMEDIES[name]}.")
@@ -43,12 +50,12 @@ def _check(path: Path, remedy: str) -> None:
             raise InputError(f"{path} has more than {MAX_BYTES:,} bytes: {remedy}.")
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
-        raise InputError(f"{path} is no UTF-8 ({error.reason} at byte {error.start}): {remedy}.") from error
+        raise InputError(f"{path} is not UTF-8 ({error.reason} at byte {error.start}): {remedy}.") from error
     if not text.strip():
         raise InputError(f"{path} is empty: {remedy}.")
     check_no_conflict(text, path)
     if path.name in {"params.yaml", "gates.yaml"} or ALIAS.search(text):
-        _check_shape(path, parse_yaml(text, path), remedy)  # DVC would walk through what aliases stand for
+        _check_shape(path, parse_yaml(text, path), remedy)  # without this limit, DVC would expand all aliases
     elif (key := REQUIRED_KEY[path.name]) and not re.search(rf"^{key}:", text, re.MULTILINE):
         raise InputError(f"{path} has no '{key}:': {remedy}.")
 
@@ -56,12 +63,12 @@ def _check(path: Path, remedy: str) -> None:
 def _check_shape(path: Path, value: Any, remedy: str) -> None:
     key = REQUIRED_KEY.get(path.name)
     if not isinstance(value, dict) or (key is not None and key not in value):
-        what = f"has no '{key}:'" if key else "holds no sections"
-        raise InputError(f"{path} {what}: {remedy}.")
+        fault = f"has no '{key}:'" if key else "has no sections"
+        raise InputError(f"{path} {fault}: {remedy}.")
 
 
 def explain_dvc(message: str, workspace: Path) -> InputError | None:
-    """What DVC says of a tracked file that it cannot read, with the remedy; None where it speaks of something else."""
+    """Translate DVC's message about an unreadable tracked file into an InputError; None for other messages."""
     if not any(
         phrase in message
         for phrase in ("validation failed", "is corrupted", "is not valid utf-8", "Unable to read param")
@@ -74,39 +81,39 @@ def explain_dvc(message: str, workspace: Path) -> InputError | None:
 
 
 def drop_stale_locks(dvc_tmp: Path) -> None:
-    """Removes from DVC's list of busy folders those of processes that have ended, and the list itself where a kill cut it.
+    """Remove the locks of ended processes from DVC's rwlock file, and the file itself if a kill truncated it.
 
-    DVC recognizes an ended process by its number alone, and in a container that was restarted the numbers are the same again.
-    To be called by whoever holds the workspace.
+    DVC recognizes an ended process by its id alone, and ids repeat after the restart of a container. The caller must
+    hold the workspace lock.
     """
     path = dvc_tmp / "rwlock"
     try:
-        written = path.stat().st_mtime
-        busy = json.loads(path.read_text(encoding="utf-8"))
-        kept = {
-            "write": {name: entry for name, entry in busy.get("write", {}).items() if _alive(entry, written)},
+        write_time = path.stat().st_mtime
+        locks = json.loads(path.read_text(encoding="utf-8"))
+        live_locks = {
+            "write": {name: entry for name, entry in locks.get("write", {}).items() if _is_alive(entry, write_time)},
             "read": {
-                name: [entry for entry in entries if _alive(entry, written)]
-                for name, entries in busy.get("read", {}).items()
+                name: [entry for entry in entries if _is_alive(entry, write_time)]
+                for name, entries in locks.get("read", {}).items()
             },
         }
     except FileNotFoundError:
         return
     except (ValueError, AttributeError, KeyError, TypeError):
-        state_once(f"{path} was damaged, and is begun anew: it only lists which DVC commands are at work.")
+        state_once(f"{path} was damaged and is replaced; it only lists the DVC commands that are running.")
         path.unlink(missing_ok=True)
         return
-    kept["read"] = {name: entries for name, entries in kept["read"].items() if entries}
-    if kept != {"write": busy.get("write", {}), "read": busy.get("read", {})}:
-        beside = path.with_name("rwlock.new")
-        beside.write_text(json.dumps(kept), encoding="utf-8")
-        beside.replace(path)
+    live_locks["read"] = {name: entries for name, entries in live_locks["read"].items() if entries}
+    if live_locks != {"write": locks.get("write", {}), "read": locks.get("read", {})}:
+        temporary = path.with_name("rwlock.new")
+        temporary.write_text(json.dumps(live_locks), encoding="utf-8")
+        temporary.replace(path)
 
 
-def _alive(entry: dict[str, Any], written: float) -> bool:
-    """Whether the process that holds the folder can still be at work: it began before the list was last written."""
+def _is_alive(entry: dict[str, Any], write_time: float) -> bool:
+    """Whether the process of the lock exists and started before the lock file was last written."""
     try:
-        return bool(psutil.Process(int(entry["pid"])).create_time() <= written)
+        return bool(psutil.Process(int(entry["pid"])).create_time() <= write_time)
     except psutil.NoSuchProcess:
         return False
     except psutil.AccessDenied:

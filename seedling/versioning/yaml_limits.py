@@ -1,7 +1,7 @@
-"""DVC's reading of YAML, with the limits of ours.
+"""Applies Seedling's limits to YAML files that DVC reads.
 
-DVC reads every dvc.yaml, dvc.lock and *.dvc below the workspace, what they name as params and variables, and its run cache. It walks
-through what aliases stand for, which a few lines make endless.
+DVC reads every dvc.yaml, dvc.lock and *.dvc below the workspace, their params and variables, and its run cache. It
+expands aliases, and a few lines of nested aliases can expand without end.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _parse = dvc.utils.serialize._yaml.parse_yaml
 
 
 def parse_yaml(text: str, path: str, typ: str = "safe") -> Any:
-    """As DVC's own. Raises InputError, which names the file, for one that is too large or never ends.
+    """Parse YAML as DVC does. Raises InputError with the path for a file that is too large or expands without end.
 
     DVC reads params.yaml several times per stage, so parsed texts are cached; each call returns its own copy.
     """
@@ -42,17 +42,17 @@ def _parse_within_limits(text: str, path: str, typ: str) -> Any:
         check_limits(text, path)
     except InputError:
         raise
-    except Exception:  # noqa: BLE001  (not YAML: DVC says so in its own words)
+    except Exception:  # noqa: BLE001  (not YAML: DVC raises its own error)
         return _parse(text, path, typ)
     try:
         value = _parse(text, path, typ)
     except RecursionError as error:
-        raise InputError(f"{path} is nested too deeply: no value of DVC's has more than a dozen levels.") from error
+        raise InputError(f"{path} is nested too deeply: DVC's files have at most a dozen levels.") from error
     check_depth(value, path)
     return value
 
 
 def limit_yaml() -> None:
-    """Puts the limits in, wherever DVC has the function by name."""
+    """Replace DVC's YAML parser with the limited one in every module that imports it by name."""
     for module in (dvc.utils.serialize._yaml, dvc.utils.serialize, dvc.utils.strictyaml):
         module.parse_yaml = parse_yaml

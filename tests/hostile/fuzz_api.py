@@ -119,11 +119,11 @@ def fuzz_api(seconds: float) -> int:
 
 def fuzz_modality(modality: Literal["image", "text"], seconds: float) -> int:
     """Fuzzes the API of a model of this modality."""
-    limits, patience = Limits(a_second=100_000), 2 * SECONDS_PER_REQUEST
+    limits, patience = Limits(requests_per_second=100_000), 2 * SECONDS_PER_REQUEST
     with ExitStack() as stack:
         workspace = grown(Path(stack.enter_context(tempfile.TemporaryDirectory())), modality)
         app = make_app(Predictor.of(workspace), limits)
-        port = stack.enter_context(serving(app, limits.of_connections()))
+        port = stack.enter_context(serving(app, limits.connection_limits()))
         client = stack.enter_context(httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=patience))
 
         @settings(

@@ -13,7 +13,7 @@ import pytest
 from seedling.dataset.generation import read_manifest
 from seedling.errors import InputError
 from seedling.init.create import make_workspace
-from seedling.versioning.ledger import Ledger, renew_links_of
+from seedling.versioning.ledger import Ledger, renew_workspace_links
 from seedling.versioning.snapshot import list_data
 
 
@@ -70,7 +70,7 @@ def test_links_into_the_cache_lead_somewhere_after_init_and_after_a_move(
     assert (work / "data" / "wet" / "0.txt").is_symlink()
     assert (work / "data" / "wet" / "0.txt").read_text() == "wet weather in region 0"
     moved = work.rename(tmp_path / "moved")
-    renew_links_of(moved)
+    renew_workspace_links(moved)
     assert (moved / "data" / "wet" / "0.txt").read_text() == "wet weather in region 0"
 
 

@@ -307,7 +307,7 @@ def test_messages_of_one_kind_are_logged_once_per_span(monkeypatch: pytest.Monke
     monkeypatch.setattr(time, "monotonic", lambda: began + 120)
     last = record()
     assert span.filter(last)
-    assert last.getMessage() == "Invalid request. (2 more of this kind since the last such line.)"
+    assert last.getMessage() == "Invalid request. (2 more messages of this kind since the last one.)"
 
 
 def test_the_page_server_has_the_same_limits(tmp_path: Path) -> None:
@@ -337,8 +337,8 @@ def test_the_page_server_has_the_same_limits(tmp_path: Path) -> None:
 
 def test_the_api_answers_beside_half_requests_and_unfinished_bodies(tmp_path: Path) -> None:
     """The whole API: 300 of each, while a text is asked about."""
-    limits = Limits(a_second=10_000)
-    with serving(make_app(Predictor.of(grown(tmp_path, "text")), limits), limits.of_connections()) as port:
+    limits = Limits(requests_per_second=10_000)
+    with serving(make_app(Predictor.of(grown(tmp_path, "text")), limits), limits.connection_limits()) as port:
         halves = [send(port, HALF) for _ in range(300)]
         bodies = [send(port, post(7_000_000, "localhost", "Content-Type: application/json") + b"{") for _ in range(100)]
         response = httpx.post(f"http://127.0.0.1:{port}/predict", json={"texts": ["rain"]}, timeout=10)

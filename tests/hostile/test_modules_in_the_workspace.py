@@ -77,7 +77,7 @@ def test_the_command_line_and_its_children_import_nothing_of_the_workspace(shado
         "import subprocess\n"
         "subprocess.run([sys.executable, '-c', 'import scrapy, uvicorn, joblib'], check=True)\n"
         "from seedling.parallel import pool as workers\n"
-        "workers.ALONE = 0.0\n"
+        "workers.LOCAL_SECONDS = 0.0\n"
         "workers.usable_cores = lambda: 2\n"
         "print(list(workers.in_processes(abs, [-1, -2, -3])))\n"
     )

@@ -116,7 +116,7 @@ def test_exported_files_hold_no_place_unless_asked_for(form: Form, tmp_path: Pat
     place = workspace(tmp_path / "ws")
     for keep in (False, True):
         folder = tmp_path / f"{form}{keep}"
-        export(place, folder, form=form, splits=["train"], made=[], license_name="unknown", keep_metadata=keep)
+        export(place, folder, form=form, splits=["train"], include=[], license_name="unknown", keep_metadata=keep)
         if form is Form.huggingface:
             from datasets import load_dataset
 

@@ -106,7 +106,7 @@ def test_an_export_that_is_read_back_is_the_same(modality: Modality, form: Form,
     """Class names that are no file names, texts that are formulas, rows without a label; the folder and its data/ alike."""
     made = workspace(tmp_path / "work", modality)
     splits = ["train", "validation", "test", "pool"]
-    export(made, tmp_path / "data", form=form, splits=splits, made=[], license_name="mit")
+    export(made, tmp_path / "data", form=form, splits=splits, include=[], license_name="mit")
     data = tmp_path / "data" / inner
     lines = "\n".join(f"    - {line}" for line in _sources(data, modality, None, TableOptions()))
     params = data.parent / "params.yaml"

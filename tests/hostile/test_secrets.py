@@ -12,7 +12,7 @@ from visiting import QUICK, TEXTS, run
 
 from seedling.config import params
 from seedling.config.params import ScrapeParams
-from seedling.config.secret_literals import find_secret, without_secrets
+from seedling.config.secret_literals import find_secret, mask_secrets
 from seedling.config.sources import ApiSource
 from seedling.dataset.generation import read
 from seedling.errors import InputError
@@ -122,7 +122,7 @@ def test_an_error_of_the_file_does_not_quote_the_secret(tmp_path: Path) -> None:
         params.load(tmp_path)
     assert "hunter2" not in str(refused.value)
     assert (
-        without_secrets('  x-api-key: "hunter2"\nb: ghp_abcdefghijklmnop0123\nc: plain')
+        mask_secrets('  x-api-key: "hunter2"\nb: ghp_abcdefghijklmnop0123\nc: plain')
         == '  x-api-key: "…\nb: …\nc: plain'
     )
     path.write_text(

@@ -144,9 +144,9 @@ def slow_jpeg(side: int, scans: int) -> bytes:
 @pytest.mark.parametrize("rows", [[slow_jpeg(1300, 3000)] * 16, [slow_jpeg(3900, 90)] * 2], ids=["small", "large"])
 def test_slow_images_delay_nobody(tmp_path: Path, rows: list[bytes]) -> None:
     """Three requests full of slow images at once; every good request beside them is answered within a second in the median, and with its class."""
-    limits = Limits(a_second=10_000)
+    limits = Limits(requests_per_second=10_000)
     body = {"images": [base64.b64encode(one).decode() for one in rows]}
-    with serving(make_app(Predictor.of(grown(tmp_path, "image")), limits), limits.of_connections()) as port:
+    with serving(make_app(Predictor.of(grown(tmp_path, "image")), limits), limits.connection_limits()) as port:
         url = f"http://127.0.0.1:{port}/predict"
         good = {"images": [base64.b64encode(image(200)).decode()]}
         assert httpx.post(url, json=good, timeout=30).status_code == 200
