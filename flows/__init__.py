@@ -1,1 +1,1 @@
-"""Prefect flows: which stage runs when, for whom, and what Prefect shows of it."""
+"""Prefect flows: the order of the stages, schedules, and what Prefect's UI shows of a run."""

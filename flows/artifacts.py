@@ -1,6 +1,6 @@
-"""What Prefect's UI shows of a run: a table per stage, progress of long stages, the result with its trend, links to the pages.
+"""The Prefect artifacts of a run: a table per stage, progress of long stages, the result with its trend, page links.
 
-Each key begins with the workspace's name, so that the versions of one key are the runs of one workspace.
+Each key begins with the workspace's name, so that the versions of a key are the runs of one workspace.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from prefect.artifacts import (
 )
 
 from seedling.config.params import Params
-from seedling.config.sources import described
+from seedling.config.sources import describe_source
 from seedling.files.reading import read_json
 from seedling.flows.result_markdown import result_markdown
 from seedling.flows.run_names import artifact_key
@@ -31,21 +31,21 @@ from seedling.records.run_trend import run_points
 from seedling.report.markdown_text import markdown_text
 from seedling.versioning.ledger import Outcome
 
-RUNS_IN_TABLE = 30
-LONG = 2.0  # seconds; below, a progress bar would only flicker
+MAX_RUNS_IN_TABLE = 30
+MIN_PROGRESS_SECONDS = 2.0  # for shorter stages, a progress bar would only flicker
 
 
 def publish(workspace: Path, outcome: Outcome) -> None:
-    """The stage's table: rows and reasons, seconds, and each check of its gate."""
+    """Publishes a table with the stage's rows, reasons and seconds, and a table with the checks of its gate."""
     key = artifact_key(workspace, outcome.stage)
-    rows = [{"what": what, "value": str(value)} for what, value in facts(outcome)]
+    rows = [{"what": name, "value": str(value)} for name, value in outcome_items(outcome)]
     create_table_artifact(key=f"{key}-rows", table=rows, description=f"**{outcome.stage}**: {outcome.how}")
     if checks := outcome.summary.get("checks"):
         publish_gate(workspace, outcome.stage, checks)
 
 
 def publish_gate(workspace: Path, stage: str, checks: Sequence[Mapping[str, Any]]) -> None:
-    """Each check of the stage's gate, also of one that failed."""
+    """Publishes a table with each check of the stage's gate, also of a failed gate."""
     table = [
         {
             "passed": "yes" if check["passed"] else "NO",
@@ -58,11 +58,11 @@ def publish_gate(workspace: Path, stage: str, checks: Sequence[Mapping[str, Any]
     ]
     failed = sum(not check["passed"] for check in checks)
     key = artifact_key(workspace, stage, "gate")
-    create_table_artifact(key=key, table=table, description=f"{len(checks)} checks, {failed} not met")
+    create_table_artifact(key=key, table=table, description=f"{len(checks)} checks, {failed} failed")
 
 
-def facts(outcome: Outcome) -> Iterator[tuple[str, Any]]:
-    """What is worth saying of a stage, in order."""
+def outcome_items(outcome: Outcome) -> Iterator[tuple[str, Any]]:
+    """Yields name and value of each number of a stage: rows, rejections by reason, seconds; and its note."""
     for name in ("in", "kept", "rejected"):
         if name in outcome.summary:
             yield f"rows {name}", outcome.summary[name]
@@ -73,13 +73,13 @@ def facts(outcome: Outcome) -> Iterator[tuple[str, Any]]:
 
 
 def outcome_line(outcome: Outcome) -> str:
-    """The facts of a stage in one line, for the run's log."""
-    return ", ".join(f"{what} {value}" for what, value in facts(outcome) if what != "seconds")
+    """The items of a stage in one line, for the run's log."""
+    return ", ".join(f"{name} {value}" for name, value in outcome_items(outcome) if name != "seconds")
 
 
 def publish_description(workspace: Path, params: Params) -> None:
-    """What this run is of: the workspace, where its rows come from, and how much is tried."""
-    sources = ", ".join(described(source) for source in params.scrape.sources)
+    """Publishes what this run works on: the workspace, its sources, and the effort."""
+    sources = ", ".join(describe_source(source) for source in params.scrape.sources)
     description = {
         "workspace": str(workspace),
         "rows come from": f"{sources}{f', as of {params.scrape.as_of}' if params.scrape.as_of else ''}",
@@ -93,19 +93,22 @@ def publish_description(workspace: Path, params: Params) -> None:
 
 
 def publish_rounds(workspace: Path, number: int) -> None:
-    """The rounds up to this one: learners, cross-validated log-loss and accuracy of the best candidate, and the decision; a version more with each round."""
+    """Publishes a table of the rounds up to `number`, as a new version of the artifact.
+
+    Its columns: the best candidate by cross-validated log-loss, its accuracy and log-loss, and the round's decision.
+    """
     models, rounds = workspace / "models", []
     for path in [models / str(round_number) / "candidates.json" for round_number in range(number + 1)]:
-        if not path.is_file():  # skipped: the loop had stopped
+        if not path.is_file():  # the round was skipped
             continue
-        tried = read_json(path)["tried"]
+        candidates = read_json(path)["tried"]
         round_decision = read_decision(path.with_name("decision.json"))
-        judged = [candidate for candidate in tried if candidate["log_loss"] is not None]
-        best = min(judged, key=lambda candidate: float(candidate["log_loss"])) if judged else None
+        evaluated = [candidate for candidate in candidates if candidate["log_loss"] is not None]
+        best = min(evaluated, key=lambda candidate: float(candidate["log_loss"])) if evaluated else None
         rounds.append(
             {
                 "round": round_decision["round"],
-                "best candidate": " + ".join([best["learner"], *best["recipe"]]) if best else "not judged",
+                "best candidate": " + ".join([best["learner"], *best["recipe"]]) if best else "not evaluated",
                 "accuracy": _with_interval(best["accuracy"]) if best else "",
                 "log-loss": f"{best['log_loss']:.3f}" if best else "",
                 "decision": f"{round_decision['decision']}: {round_decision['reason']}",
@@ -113,7 +116,7 @@ def publish_rounds(workspace: Path, number: int) -> None:
         )
     if rounds:
         key = artifact_key(workspace, "rounds")
-        create_table_artifact(key=key, table=rounds, description="Cross-validated, one line per round")
+        create_table_artifact(key=key, table=rounds, description="Cross-validated metrics, one row per round")
 
 
 def _with_interval(estimate: Mapping[str, float]) -> str:
@@ -121,7 +124,7 @@ def _with_interval(estimate: Mapping[str, float]) -> str:
 
 
 def publish_metrics(workspace: Path) -> None:
-    """The metrics run by run, the newest first: the same number over time, in one table."""
+    """Publishes a table of the metrics of each run, the newest first."""
     table = [
         {
             "run": point.day,
@@ -133,42 +136,43 @@ def publish_metrics(workspace: Path) -> None:
             "likely label errors": "" if point.label_issues is None else str(point.label_issues),
             "seconds": f"{point.total_seconds:.0f}",
         }
-        for point in reversed(run_points(workspace)[-RUNS_IN_TABLE:])
+        for point in reversed(run_points(workspace)[-MAX_RUNS_IN_TABLE:])
     ]
     if table:
         key = artifact_key(workspace, "metrics")
-        create_table_artifact(key=key, table=table, description="One line per run, the newest first")
+        create_table_artifact(key=key, table=table, description="One row per run, the newest first")
 
 
 def publish_result(workspace: Path, headline: str, links: Mapping[str, str], outcomes: Sequence[Outcome]) -> None:
-    """The result with its interval, links to the pages, the trend, and what each stage did. links: page → address."""
+    """Publishes the result with its interval, page links, the trend, and the outcome of each stage.
+
+    links: maps pages to addresses.
+    """
     markdown = result_markdown(workspace, headline, links, outcomes)
     create_markdown_artifact(key=artifact_key(workspace, "result"), markdown=markdown, description="The accepted model")
 
 
 @contextmanager
 def progress_artifact(workspace: Path, stage: str, also: Progress) -> Iterator[Progress]:
-    """Progress that goes on to `also`, and to Prefect's UI once the stage has taken longer than LONG."""
+    """Yields a progress function that calls `also` and, after MIN_PROGRESS_SECONDS, updates Prefect's UI."""
     began = last_update = time.monotonic()
     artifact: UUID | None = None
-    flow_run_context = (
-        contextvars.copy_context()
-    )  # progress comes from worker threads, which know nothing of the Prefect run
+    flow_run_context = contextvars.copy_context()  # worker threads, which report progress, do not have it
 
     def show(what: str, done: int, total: int | None) -> None:
         nonlocal last_update, artifact
         also(what, done, total)
         now = time.monotonic()
-        if total and now - began > LONG and now - last_update > LONG / 2:
+        if total and now - began > MIN_PROGRESS_SECONDS and now - last_update > MIN_PROGRESS_SECONDS / 2:
             last_update = now
             artifact = flow_run_context.copy().run(
-                _tell, artifact, workspace, stage, what, min(100.0, 100 * done / total)
+                _publish_progress, artifact, workspace, stage, what, min(100.0, 100 * done / total)
             )
 
     yield show
 
 
-def _tell(artifact: UUID | None, workspace: Path, stage: str, what: str, percent: float) -> UUID:
+def _publish_progress(artifact: UUID | None, workspace: Path, stage: str, what: str, percent: float) -> UUID:
     description = f"{stage}: {what}"
     if artifact is None:
         artifact_id: Any = create_progress_artifact(

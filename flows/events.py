@@ -1,6 +1,6 @@
 """The Prefect events of a run, such as seedling.gate.failed, with the workspace as their resource.
 
-An automation can be triggered by each (deploy/automations.yaml); `notify` in params.yaml sends them without one.
+Each event can trigger an automation (deploy/automations.yaml); `notify` in params.yaml sends events without one.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ TITLES: dict[EventKind, str] = {
     "round_rejected": "A round was rejected",
     "drift": "The data drifts",
     "needs_review": "Labels need a review",
-    "nothing_new": "Nothing new",
+    "nothing_new": "Nothing has changed",
     "run_failed": "The run failed",
 }
 
 
 @dataclass(frozen=True)
 class RunEvent:
-    """Something that happened in a run: its kind, one sentence, and details by name."""
+    """An event of a run: its kind, one sentence, and details by name."""
 
     kind: EventKind
     sentence: str
@@ -45,59 +45,61 @@ class RunEvent:
 
 
 def events_of_error(error: BaseException) -> list[RunEvent]:
-    """The events of a run that an error stopped."""
+    """Returns the events of a run that ended with an error."""
     if isinstance(error, GateFailed):
         failed = [check for check in error.checks if not check["passed"]]
         drifting = [check for check in failed if _compares(check)]
         events = [RunEvent("gate_failed", sentence_of(error), {"failed": [_brief(check) for check in failed]})]
-        return events + ([_drift("the gate that failed", drifting)] if drifting else [])
+        return events + ([_drift("the failed gate", drifting)] if drifting else [])
     return [RunEvent("run_failed", sentence_of(error))]
 
 
 def events_of_outcomes(
     outcomes: Sequence[Outcome], issues: Mapping[str, Any] | None, issues_before: int
 ) -> list[RunEvent]:
-    """The events of a run that ended; issues: as seedling.records.run_history.label_issues gives them, issues_before: flagged by the last run."""
-    worked = [outcome for outcome in outcomes if outcome.how != "unchanged"]
-    if not worked:
-        return [
-            RunEvent("nothing_new", "No stage had anything to do: data, params and gates are those of the last run.")
-        ]
-    return [*_rejected(worked), *_drifts(worked), *_reviews(worked, issues, issues_before)]
+    """Returns the events of a run that completed.
+
+    issues: the result of seedling.records.run_history.label_issues; issues_before: the number of labels that the
+    previous run flagged.
+    """
+    changed = [outcome for outcome in outcomes if outcome.how != "unchanged"]
+    if not changed:
+        return [RunEvent("nothing_new", "No stage ran: data, params and gates are the same as in the last run.")]
+    return [*_rejected(changed), *_drifts(changed), *_reviews(changed, issues, issues_before)]
 
 
-def _rejected(worked: Sequence[Outcome]) -> Iterator[RunEvent]:
-    for outcome in worked:
+def _rejected(changed: Sequence[Outcome]) -> Iterator[RunEvent]:
+    for outcome in changed:
         note = str(outcome.summary.get("note", ""))
         if outcome.stage.startswith("train@") and note.startswith("rejected"):
             number = outcome.stage.partition("@")[2]
             yield RunEvent("round_rejected", f"Round {number} was {note}.", {"round": int(number)})
 
 
-def _drifts(worked: Sequence[Outcome]) -> Iterator[RunEvent]:
-    for outcome in worked:
+def _drifts(changed: Sequence[Outcome]) -> Iterator[RunEvent]:
+    for outcome in changed:
         drifting = [check for check in outcome.summary.get("checks", ()) if not check["passed"] and _compares(check)]
         if drifting:
             yield _drift(f"stage {outcome.stage}", drifting)
 
 
-def _drift(where: str, checks: Sequence[Mapping[str, Any]]) -> RunEvent:
+def _drift(producer: str, checks: Sequence[Mapping[str, Any]]) -> RunEvent:
     drifted_columns = "; ".join(
         f"{check['expectation']} ({check['arguments']['column']}): {check['observed']}" for check in checks
     )
     return RunEvent(
         "drift",
-        f"The rows of {where} differ from those before: {drifted_columns}.",
+        f"The rows of {producer} differ from the previous ones: {drifted_columns}.",
         {"failed": [_brief(check) for check in checks]},
     )
 
 
-def _reviews(worked: Sequence[Outcome], issues: Mapping[str, Any] | None, issues_before: int) -> Iterator[RunEvent]:
-    remade = any(outcome.stage == "validate" for outcome in worked)
-    if remade and issues and issues["flagged"] > issues_before:
+def _reviews(changed: Sequence[Outcome], issues: Mapping[str, Any] | None, issues_before: int) -> Iterator[RunEvent]:
+    is_validated = any(outcome.stage == "validate" for outcome in changed)
+    if is_validated and issues and issues["flagged"] > issues_before:
         yield RunEvent(
             "needs_review",
-            f"{issues['flagged']} of {issues['judged']} labels are likely wrong ({issues_before} in the run before): "
+            f"{issues['flagged']} of {issues['judged']} labels are likely wrong ({issues_before} in the previous run): "
             "reports/label_issues.csv lists them.",
             dict(issues),
         )
@@ -112,7 +114,7 @@ def _brief(check: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def emit(workspace: Path, event: RunEvent, context: Mapping[str, Any]) -> None:
-    """Emits the event to Prefect, with the workspace as its resource. context: what every event of the run carries."""
+    """Emits the event to Prefect, with the workspace as its resource. context: added to every event of the run."""
     from prefect.events import emit_event
 
     name = workspace.resolve().name

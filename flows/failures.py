@@ -1,4 +1,4 @@
-"""A stage or run that a user's error stops ends in a Failed state with one sentence, without tracebacks in Prefect's log."""
+"""Ends a stage or run with a user's error in a Failed state with one sentence, without tracebacks in Prefect's log."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ MAX_SHOWN_ROWS = 3
 def errors_as_failed_states(function: Callable[P, R]) -> Callable[P, R]:
     """Wraps the function of a flow or task: errors that a user can fix are returned as Failed states.
 
-    Prefect logs the traceback of each error that a function raises, once per level; a returned state is one line. Whoever
-    asks for the result still gets the error itself. SourceUnreachable is raised as ever, for it is worth another try.
+    Prefect logs the traceback of each error that a function raises, once per level; a returned state is one line. The
+    state's result still raises the error. SourceUnreachable is raised directly, since the task can be retried.
     """
 
     @functools.wraps(function)
@@ -36,7 +36,7 @@ def errors_as_failed_states(function: Callable[P, R]) -> Callable[P, R]:
         except SeedlingError as error:
             return Failed(message=sentence_of(error), data=error)
 
-    return cast(Callable[P, R], run)  # Prefect takes the state for the run's, and gives or raises what is in it
+    return cast(Callable[P, R], run)  # Prefect uses the state as the run's, and returns or raises its result
 
 
 class StageTask:
@@ -55,27 +55,27 @@ class StageTask:
         return self.task.submit(*arguments, **named)
 
 
-def _is_news(record: logging.LogRecord) -> bool:
-    """Prefect says of a returned state that it failed, with all that is in it, and then once more that the run finished in it."""
+def _is_not_returned_state(record: logging.LogRecord) -> bool:
+    """Filters out the record of a returned Failed state, since Prefect also logs that the run finished in it."""
     return not record.getMessage().startswith("Task run failed with state: Failed(")
 
 
-def _has_not_been_said(record: logging.LogRecord) -> bool:
-    """As it exits, a deployed run's process logs the error of its Failed or Skipped state twice again, with the traceback."""
+def _is_not_logged_again(record: logging.LogRecord) -> bool:
+    """Filters out records of an error that was logged: at exit, a deployed run logs its error twice with traceback."""
     error = record.exc_info[1] if isinstance(record.exc_info, tuple) else None
     is_expected = isinstance(error, SeedlingError | CancelledRun)
     return not (is_expected and "exited with unexpected exception" in record.getMessage())
 
 
-logging.getLogger("prefect.task_runs").addFilter(_is_news)
+logging.getLogger("prefect.task_runs").addFilter(_is_not_returned_state)
 for _name in ("prefect.flow_runs", "prefect.task_runs"):
     logging.getLogger(_name).addFilter(make_printable)
 for _name in ("prefect.flow_runs", "prefect.engine"):
-    logging.getLogger(_name).addFilter(_has_not_been_said)
+    logging.getLogger(_name).addFilter(_is_not_logged_again)
 
 
 def sentence_of(error: BaseException) -> str:
-    """What an error says, in one line; of a failed gate the stage and the expectations that failed."""
+    """Returns the error's message in one line; for a failed gate, the stage and the failed expectations."""
     if not isinstance(error, GateFailed):
         return str(error).partition("\n")[0] or type(error).__name__
     heading, _, details = str(error).partition("\n")
@@ -86,12 +86,12 @@ def sentence_of(error: BaseException) -> str:
         f"{check['expectation']}{_column(check)} observed {check['observed']}, expected {_limit(check)}"
         for check in failed[:MAX_SHOWN_EXPECTATIONS]
     ]
-    more = f"; and {len(failed) - len(parts)} more" if len(failed) > len(parts) else ""
+    remainder = f"; and {len(failed) - len(parts)} more" if len(failed) > len(parts) else ""
     lines = [line.strip() for line in details.splitlines()]
     rows = [f"{row[:12]}…" for check in failed for row in check.get("rows", ())][:MAX_SHOWN_ROWS]
     shown_rows = f" Rows: {', '.join(rows)}." if rows else ""
     quarantine_line = next((line for line in lines if "quarantine/" in line), "")
-    return f"{heading.rstrip('.')}: {'; '.join(parts)}{more}.{shown_rows} {quarantine_line} {lines[-1]}".rstrip()
+    return f"{heading.rstrip('.')}: {'; '.join(parts)}{remainder}.{shown_rows} {quarantine_line} {lines[-1]}".rstrip()
 
 
 def _column(check: Mapping[str, Any]) -> str:
@@ -101,4 +101,4 @@ def _column(check: Mapping[str, Any]) -> str:
 
 def _limit(check: Mapping[str, Any]) -> str:
     limits = [f"{name}={value!r}" for name, value in check["arguments"].items() if name != "column"]
-    return ", ".join(limits) or "that it holds"
+    return ", ".join(limits) or "to be true"

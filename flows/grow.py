@@ -40,12 +40,15 @@ from seedling.versioning.ledger import Ledger, Outcome, open_ledger
 from seedling.versioning.pushing import is_push_due, prepare_remote, push_workspace
 from seedling.web_visits import has_open_visit
 
-OPEN_RUN = Path(".seedling", "open_run")  # there while a run works, and after one that was stopped
+OPEN_RUN = Path(".seedling", "open_run")  # exists during a run, and after a run that was stopped
 
 
 @task(name="push", cache_policy=NO_CACHE, persist_result=False)
 def push(workspace: str) -> str | None:
-    """Pushes data, outputs, run cache and experiments; a remote that cannot be reached is a warning, and the next run tries again."""
+    """Pushes data, outputs, run cache and experiments.
+
+    If the remote is unreachable, logs a warning and returns it; the next run tries again.
+    """
     failure = push_workspace(Path(workspace))
     if failure is not None:
         get_run_logger().warning(failure)
@@ -54,7 +57,10 @@ def push(workspace: str) -> str | None:
 
 @dataclass(frozen=True)
 class RunResult:
-    """outcomes: of each stage, none where nothing had changed; changed_during_run: what the next run will take."""
+    """The result of a run.
+
+    outcomes: one per stage; changed_during_run: inputs that changed meanwhile, which the next run uses.
+    """
 
     name: str
     outcomes: list[Outcome]
@@ -64,9 +70,9 @@ class RunResult:
 @flow(name="grow", flow_run_name=name_at_start, persist_result=False, on_running=[remember_flow_run])
 @monitored
 def grow(workspace: str = ".", as_of: str | None = None, visit: bool = False) -> RunResult:
-    """Grows the dataset and the model of one workspace, and keeps a round only where it is not worse.
+    """Grows the dataset and the model of one workspace, and accepts a round only if it is not worse.
 
-    as_of: written into params.yaml first. visit: asks the sources on the web for new rows.
+    as_of: written to params.yaml first; visit: whether to visit the web sources for new rows.
     """
     return pushed(Path(workspace), run_pipeline(Path(workspace).resolve(), as_of=as_of, visit=visit))
 
@@ -74,9 +80,9 @@ def grow(workspace: str = ".", as_of: str | None = None, visit: bool = False) ->
 @flow(name="grow on schedule", flow_run_name=name_at_start, persist_result=False, on_running=[remember_flow_run])
 @monitored
 def scheduled(workspace: str) -> RunResult | State[Any]:
-    """What a deployment runs: as grow, and the sources on the web are visited again.
+    """Runs `grow` for a deployment, and visits the web sources again.
 
-    Ends as Cancelled, named "Skipped", where another run holds the workspace.
+    Ends as Cancelled, named "Skipped", if another run holds the workspace.
     """
     ends_with_parent()
     with stops_in_time(keep_handlers=True):
@@ -89,16 +95,16 @@ def scheduled(workspace: str) -> RunResult | State[Any]:
 
 
 def pushed(workspace: Path, result: RunResult) -> RunResult:
-    """Pushes where `push: true` asks for it and something was not pushed yet, also by an earlier run; gives the run's result."""
+    """Pushes what no run has pushed yet, if params.yaml has `push: true`. Returns the run's result."""
     folder = workspace.resolve()
-    with suppress(WorkspaceBusy), workspace_lock(folder):  # a run that began meanwhile pushes at its own end
+    with suppress(WorkspaceBusy), workspace_lock(folder):  # a run that started meanwhile pushes when it ends
         if is_push_due(folder):
             push(str(folder))
     return result
 
 
 def run_pipeline(workspace: Path, *, as_of: str | None, visit: bool) -> RunResult:
-    """The stages in their order, on a snapshot of the workspace's inputs; nothing but the check where nothing changed."""
+    """Runs the stages in order on a snapshot of the workspace's inputs; none of them if nothing has changed."""
     folder = str(workspace)
     with workspace_lock(workspace):
         ledger = prepare(workspace, as_of)
@@ -117,7 +123,7 @@ def run_pipeline(workspace: Path, *, as_of: str | None, visit: bool) -> RunResul
             futures = [augment.submit(folder), synthesize.submit(folder)]
             outcomes += [future.result() for future in futures]
             outcomes.append(train(folder, 0))
-            for number in range(1, MAX_ROUNDS + 1):  # after the decision that stops the loop, rounds only say so
+            for number in range(1, MAX_ROUNDS + 1):  # after the decision that stops the loop, rounds are skipped
                 outcomes.append(pseudo_label(folder, number))
                 outcomes.append(train(folder, number))
             outcomes.append(evaluate(folder))
@@ -125,7 +131,7 @@ def run_pipeline(workspace: Path, *, as_of: str | None, visit: bool) -> RunResul
 
 
 def prepare(workspace: Path, as_of: str | None) -> Ledger:
-    """Before the pipeline: the name of a visit goes into params.yaml, and progress goes to Prefect's UI, too."""
+    """Prepares a run: writes `as_of` to params.yaml, upgrades the workspace, and also reports progress to Prefect."""
     if as_of is not None:
         set_value(workspace, ["scrape", "as_of"], as_of)
     load(workspace)
@@ -138,8 +144,8 @@ def prepare(workspace: Path, as_of: str | None) -> Ledger:
 
 
 def nothing_changed(ledger: Ledger, workspace: Path) -> list[Outcome]:
-    """The outcome "unchanged" of every stage, where all of them and their pages are up to date; else none."""
-    assert ledger.snapshot is not None  # noqa: S101  (a run takes one)
+    """Returns the outcome "unchanged" of every stage if all stages and pages are up to date, else an empty list."""
+    assert ledger.snapshot is not None  # noqa: S101  (run_pipeline has taken one)
     began = time.perf_counter()
     pages = [workspace / "reports" / name for name in ("report.html", "data.html")]
     if not all(page.is_file() for page in pages) or ledger.states():
@@ -163,14 +169,14 @@ def _watching(workspace: Path, terminal: Callable[[str], Any]) -> Callable[[str]
         with terminal(stage) as inner, progress_artifact(workspace, stage, inner) as progress:
             yield progress
 
-    watch.terminal = terminal  # type: ignore[attr-defined]  # a second run in this process wraps this one, not watch
+    watch.terminal = terminal  # type: ignore[attr-defined]  # a second run in this process wraps it again
     return watch
 
 
 def conclude(run: MonitoredRun, outcomes: list[Outcome], *, was_stopped: bool) -> RunResult:
-    """After the pipeline: the record, the pages, the result; a run that changed anything becomes a DVC experiment.
+    """Concludes a run: writes record, pages and result, and saves a run with changes as a DVC experiment.
 
-    was_stopped: whether the run before this one ended within its stages, so that what they made has no experiment yet.
+    was_stopped: whether the previous run ended during its stages, so that their output has no experiment yet.
     """
     workspace, ledger = run.workspace, open_ledger(run.workspace)
     changed = was_stopped or any(outcome.how != "unchanged" for outcome in outcomes)
@@ -185,5 +191,5 @@ def conclude(run: MonitoredRun, outcomes: list[Outcome], *, was_stopped: bool) -
     (workspace / OPEN_RUN).unlink(missing_ok=True)
     run_ended(run, outcomes)
     if changed_during_run:
-        get_run_logger().info("Changed during the run, for the next one: %s", ", ".join(changed_during_run))
+        get_run_logger().info("Inputs that changed during the run, for the next one: %s", ", ".join(changed_during_run))
     return RunResult(run.record_name, outcomes, changed_during_run)

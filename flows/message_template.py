@@ -1,6 +1,6 @@
-"""The subset of Jinja that `notify.template` may use: its rendering needs little time and memory, whatever the template.
+"""The subset of Jinja that `notify.template` may use: rendering any template needs little time and memory.
 
-It has values, conditions, loops that are not nested, and filters that do not make a text longer. One short line of full Jinja
+It has values, conditions, loops without nesting, and filters that do not lengthen a text. A short line of full Jinja
 (nested loops, macros, arithmetic) could use all time and memory of a machine.
 """
 
@@ -23,7 +23,8 @@ FILTERS = frozenset(
     {"capitalize", "count", "d", "default", "first", "int", "last", "length", "lower", "round", "title"}
     | {"tojson", "trim", "upper", "join"}
 )
-FILTERS_WITH_ARGUMENTS = frozenset({"d", "default", "round"})  # others grow by theirs: tojson(indent=9999999999)
+# The arguments of other filters can lengthen a text: tojson(indent=9999999999).
+FILTERS_WITH_ARGUMENTS = frozenset({"d", "default", "round"})
 METHODS = frozenset({"items", "keys", "values"})
 
 
@@ -70,7 +71,7 @@ def _check_filter(node: nodes.Filter) -> None:
         raise TemplateSyntaxError("* and ** are not supported in arguments", node.lineno)
     if node.name not in {"join", *FILTERS_WITH_ARGUMENTS} and _has_arguments(node):
         raise TemplateSyntaxError(f"arguments of the filter '{node.name}' are not supported", node.lineno)
-    if node.name == "join":  # of a text with a text, again and again, it would square their lengths
+    if node.name == "join":  # repeated joins of texts with texts would square their lengths
         separators = [*node.args, *(keyword.value for keyword in node.kwargs)]
         for separator in separators:
             if not isinstance(separator, nodes.Const) or len(str(separator.value)) > MAX_SEPARATOR_CHARACTERS:

@@ -1,7 +1,7 @@
-"""What a run tells the outside: its name and tags, artifacts, events, notifications, and its pages' copies.
+"""Reports a run: its name and tags, artifacts, events, notifications, and the copies of its pages.
 
-Called by flows/grow.py at the start, at the end, and where an error stops the run. Nothing here fails a run: what cannot be
-told is a warning in the run's log.
+flows/grow.py calls it at the start, at the end, and if an error stops the run. A failure here does not fail the run: it
+is a warning in the run's log.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ R = TypeVar("R")
 
 @dataclass(frozen=True)
 class MonitoredRun:
-    """A run as it began: when, on which inputs, and the record of the run before it."""
+    """The start of a run: its time, its inputs, and the record of the previous run."""
 
     workspace: Path
     inputs: RunInputs
-    before: dict[str, Any] | None
+    last_record: dict[str, Any] | None
     started: datetime = field(default_factory=lambda: datetime.now().astimezone())
 
     @property
@@ -53,25 +53,28 @@ class MonitoredRun:
 
 
 def name_at_start() -> str:
-    """The flow run's name until its inputs are known; for `flow_run_name`."""
+    """The name of the flow run until its inputs are known, for Prefect's `flow_run_name`."""
     workspace = Path(str(runtime.flow_run.parameters.get("workspace", ".")))
     return run_names.flow_run_name(workspace, datetime.now().astimezone())
 
 
 def run_started(workspace: Path, inputs_folder: Path | None = None) -> MonitoredRun:
-    """Names and tags the run by what has changed since the last one. inputs_folder: where the run's inputs lie, if not in the workspace."""
+    """Names and tags the run by what has changed since the last one.
+
+    inputs_folder: the folder of the run's inputs, None for the workspace.
+    """
     run = MonitoredRun(workspace.resolve(), read_inputs(inputs_folder or workspace), last_record(workspace))
     with _never_failing("name the run"):
-        _name(run, run_names.what_changed(run.inputs, run.before))
+        _name(run, run_names.what_changed(run.inputs, run.last_record))
     return run
 
 
 def record_and_draw(run: MonitoredRun, outcomes: Sequence[Outcome]) -> None:
-    """Writes the run's record, and the pages of all runs and of all gates."""
+    """Writes the run's record, and the pages of runs and gates."""
     from seedling.report.gates_page import write_gates_page
     from seedling.report.history_page import write_history_page
 
-    changed = run_names.what_changed(run.inputs, run.before, outcomes)
+    changed = run_names.what_changed(run.inputs, run.last_record, outcomes)
     outcome = run_names.outcome_of(outcomes)
     record_run(run.workspace, run.record_name, outcomes, what_changed=changed, outcome=outcome, inputs=run.inputs)
     with _never_failing("write the pages of runs and gates"):
@@ -81,9 +84,9 @@ def record_and_draw(run: MonitoredRun, outcomes: Sequence[Outcome]) -> None:
 
 
 def run_ended(run: MonitoredRun, outcomes: Sequence[Outcome]) -> None:
-    """Names and tags the run by its result, publishes it, copies its pages, and tells of its events."""
+    """Names and tags the run by its result, publishes the result, copies the pages, and sends the events."""
     params = load(run.workspace)
-    changed = run_names.what_changed(run.inputs, run.before, outcomes)
+    changed = run_names.what_changed(run.inputs, run.last_record, outcomes)
     outcome = run_names.outcome_of(outcomes)
     with _never_failing("name the run"):
         _name(run, changed, outcome)
@@ -98,12 +101,12 @@ def run_ended(run: MonitoredRun, outcomes: Sequence[Outcome]) -> None:
         publish_result(run.workspace, _result(run.workspace), links, outcomes)
         if outcome != "nothing new":
             publish_metrics(run.workspace)
-    issues_before = ((run.before or {}).get("label_issues") or {}).get("flagged", 0)
-    _tell(run, changed, params, events_of_outcomes(outcomes, label_issues(run.workspace), issues_before))
+    issues_before = ((run.last_record or {}).get("label_issues") or {}).get("flagged", 0)
+    _send_events(run, changed, params, events_of_outcomes(outcomes, label_issues(run.workspace), issues_before))
 
 
 def run_stopped(run: MonitoredRun | None, workspace: Path, error: BaseException) -> None:
-    """Tags the run by its failure and tells of it; an overlap with another run is not one."""
+    """Tags the run as failed and sends the events; an overlap with another run is not a failure."""
     from seedling.errors import GateFailed
 
     if isinstance(error, WorkspaceBusy):
@@ -114,14 +117,14 @@ def run_stopped(run: MonitoredRun | None, workspace: Path, error: BaseException)
     except SeedlingError:
         params = None
     outcome: run_names.RunOutcome = "gate failed" if isinstance(error, GateFailed) else "failed"
-    changed = run_names.what_changed(run.inputs, run.before)
+    changed = run_names.what_changed(run.inputs, run.last_record)
     with _never_failing("name the run"):
         _name(run, changed, outcome)
-    _tell(run, changed, params, events_of_error(error))
+    _send_events(run, changed, params, events_of_error(error))
 
 
 def monitored(function: Callable[P, R]) -> Callable[P, R]:
-    """Wraps a flow's function, whose first argument is the workspace: errors are told of, and end as one sentence."""
+    """Wraps a flow's function, whose first argument is the workspace: errors are reported, and end as one sentence."""
 
     @functools.wraps(function)
     def run(*arguments: P.args, **named: P.kwargs) -> R:
@@ -130,7 +133,7 @@ def monitored(function: Callable[P, R]) -> Callable[P, R]:
             return function(*arguments, **named)
         except Exception as error:
             workspace = Path(str(named.get("workspace", arguments[0] if arguments else ".")))
-            with _never_failing("tell of the failure"):
+            with _never_failing("report the failure"):
                 run_stopped(_current.get("run"), workspace, error)
             raise
 
@@ -141,7 +144,7 @@ _current: dict[str, MonitoredRun] = {}
 
 
 def begin(workspace: Path, inputs_folder: Path | None = None) -> MonitoredRun:
-    """run_started, noted for `monitored`: at most one run works in a process at a time."""
+    """Calls run_started and stores the run for `monitored`: a process has at most one run at a time."""
     _current["run"] = run_started(workspace, inputs_folder)
     return _current["run"]
 
@@ -152,7 +155,7 @@ def _name(run: MonitoredRun, changed: str, outcome: run_names.RunOutcome | None 
     run_names.rename_run(name, run_names.tags(run.workspace, effort, outcome))
 
 
-def _tell(run: MonitoredRun, changed: str, params: Params | None, events: Sequence[RunEvent]) -> None:
+def _send_events(run: MonitoredRun, changed: str, params: Params | None, events: Sequence[RunEvent]) -> None:
     context = {
         "run": run_names.flow_run_name(run.workspace, run.started, changed),
         "flow_run_id": runtime.flow_run.id,
@@ -173,21 +176,21 @@ def _result(workspace: Path) -> str:
 
 
 def _record_restored_gates(workspace: Path, outcomes: Sequence[Outcome]) -> bool:
-    """A generation that stands, or came back from DVC's run cache, passed its gate: after a failed one that is news.
+    """Records the gates of unchanged or restored generations whose last recorded gate failed: they pass again.
 
-    Returns whether there was any.
+    Returns whether there were any.
     """
-    last, news = {record.stage: record for record in gate_history(workspace)}, False
+    last, is_recorded = {record.stage: record for record in gate_history(workspace)}, False
     for outcome in outcomes:
         checks, last_record_of_stage = outcome.summary.get("checks"), last.get(outcome.stage)
         if checks and (last_record_of_stage is None or not last_record_of_stage.passed):
             record_gate(workspace, outcome.stage, checks)
-            news = True
-    return news
+            is_recorded = True
+    return is_recorded
 
 
 def _redraw_gates_that_pass_again(workspace: Path, outcomes: Sequence[Outcome]) -> None:
-    """After bad data is taken back nothing is left to do, and yet the page of the gates has to say so."""
+    """Updates the page of gates after bad data was removed, when no stage has to run again."""
     if _record_restored_gates(workspace, outcomes):
         from seedling.report.gates_page import write_gates_page
 
@@ -198,7 +201,7 @@ def _redraw_gates_that_pass_again(workspace: Path, outcomes: Sequence[Outcome]) 
 def _never_failing(what: str) -> Iterator[None]:
     try:
         yield
-    except Exception as error:  # noqa: BLE001  (whatever a server, a store or a library did, the run's result stands)
+    except Exception as error:  # noqa: BLE001  (an error of a server, a store or a library does not change the run's result)
         sentence = str(error).partition("\n")[0] if isinstance(error, SeedlingError) else type(error).__name__
         _logger().warning("Seedling could not %s: %s", what, sentence)
         _logger().debug("Details", exc_info=True)

@@ -1,6 +1,6 @@
-"""`notify` in params.yaml: a run's events as messages to a webhook or a Prefect notification block.
+"""Sends a run's events to a webhook or a Prefect notification block, as `notify` in params.yaml sets it.
 
-A delivery has a short time-out and three tries, and whatever happens to it is logged and never fails the run.
+A delivery has a short timeout and up to three attempts. A failed delivery is logged and does not fail the run.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from seedling.errors import InputError
 from seedling.flows.events import EVENT_NAMES, TITLES, RunEvent
 from seedling.flows.message_template import render
 
-TRIES = 3
+MAX_ATTEMPTS = 3
 PAUSE_SECONDS = 1.0
 MAX_MESSAGE_CHARACTERS = 4000
 DEFAULT_TEMPLATE = """\
@@ -37,15 +37,15 @@ Run: {{ run }}
 
 
 class DeliveryError(Exception):
-    """A message that did not arrive; the text names no secret."""
+    """A message was not delivered; the text contains no secret."""
 
 
 def notify(
     workspace: Path, params: NotifyParams | None, events: Sequence[RunEvent], context: Mapping[str, Any]
 ) -> list[str]:
-    """Sends each event that params ask for; gives a sentence per delivery that failed.
+    """Sends the events that params select. Returns one sentence per failed delivery.
 
-    context: `run`, the run's name; `links`, page → address; `result`, the headline or an empty text.
+    context: `run`, the run's name; `links`, page → address; `result`, the headline or an empty string.
     """
     if params is None:
         return []
@@ -67,7 +67,7 @@ def notify(
 
 
 def rendered(workspace: Path, params: NotifyParams, event: RunEvent, context: Mapping[str, Any]) -> str:
-    """The message of one event. Raises InputError where the template is not one."""
+    """Renders the message of one event. Raises InputError if the template is not valid."""
     values = {
         "title": TITLES[event.kind],
         "event": EVENT_NAMES[event.kind],
@@ -81,18 +81,18 @@ def rendered(workspace: Path, params: NotifyParams, event: RunEvent, context: Ma
         return render(params.template or DEFAULT_TEMPLATE, values).strip()[:MAX_MESSAGE_CHARACTERS]
     except (TemplateError, TypeError, ValueError, ArithmeticError, LookupError, AttributeError) as error:
         raise InputError(
-            f"params.yaml: notify.template cannot be rendered: {error}. docs/monitoring.md shows its values."
+            f"params.yaml: notify.template cannot be rendered: {error}. docs/monitoring.md lists its values."
         ) from error
 
 
 def _to_webhook(params: NotifyParams, event: RunEvent, message: str, context: Mapping[str, Any]) -> None:
-    """POSTs {text, event, workspace, run, …} as JSON, the text in the key that chat services read. Raises DeliveryError."""
+    """POSTs {text, event, workspace, run, …} as JSON; chat services display the key `text`. Raises DeliveryError."""
     if params.webhook is None:
         return
     variable = params.webhook[2:-1]
     address = os.environ.get(variable, "")
     if not address:
-        raise DeliveryError(f"the environment variable {variable} is not set where the run works")
+        raise DeliveryError(f"the environment variable {variable} is not set in the environment of the run")
     body = {
         "text": message,
         "event": EVENT_NAMES[event.kind],
@@ -101,7 +101,7 @@ def _to_webhook(params: NotifyParams, event: RunEvent, message: str, context: Ma
         **{name: context.get(name) for name in ("workspace", "run", "links", "result")},
     }
     problem = ""
-    for number in range(TRIES):
+    for number in range(MAX_ATTEMPTS):
         if number:
             time.sleep(PAUSE_SECONDS * number)
         try:
@@ -120,18 +120,18 @@ def _to_webhook(params: NotifyParams, event: RunEvent, message: str, context: Ma
 
 
 def _post(address: str, body: Mapping[str, Any], params: NotifyParams) -> int:
-    """The answer's status. The host is resolved once and that address is asked, so that it cannot change in between."""
+    """Returns the response's status. The host is resolved once and checked, so that its address cannot change."""
     parts = urlsplit(address)
     if parts.scheme not in {"http", "https"} or not parts.hostname:
         raise ValueError("not an http or https address")
     port = parts.port or (443 if parts.scheme == "https" else 80)
     resolved = [str(entry[4][0]) for entry in socket.getaddrinfo(parts.hostname, port, type=socket.SOCK_STREAM)]
     if not params.allow_private and not all(is_public(ip_address) for ip_address in resolved):
-        raise DeliveryError("the webhook is on a private address, which `notify.allow_private: true` would allow")
+        raise DeliveryError("the webhook has a private address; `notify.allow_private: true` allows it")
     pinned = f"[{resolved[0]}]" if ":" in resolved[0] else resolved[0]
     target = urlunsplit((parts.scheme, f"{pinned}:{port}", parts.path or "/", parts.query, ""))
     host = parts.hostname if parts.port is None else f"{parts.hostname}:{parts.port}"
-    certificates = httpx.create_ssl_context(trust_env=True)  # a proxy would resolve the host once more
+    certificates = httpx.create_ssl_context(trust_env=True)  # without a proxy, which would resolve the host again
     with httpx.Client(
         timeout=params.timeout_seconds, follow_redirects=False, trust_env=False, verify=certificates
     ) as client:
@@ -148,5 +148,5 @@ def _to_block(params: NotifyParams, event: RunEvent, message: str, context: Mapp
     try:
         block: Any = Block.load(params.block)
         block.notify(message, subject=f"{TITLES[event.kind]}: {context['workspace']}")
-    except Exception as error:  # a block may be of any library, and its error may hold its secret
+    except Exception as error:  # a block may use any library, and its error may contain its secret
         raise DeliveryError(f"block {params.block}: {type(error).__name__}") from error

@@ -1,4 +1,4 @@
-"""Old Prefect flow runs of a workspace, which `seedling clean` removes from a lasting Prefect server."""
+"""Finds and removes old flow runs of a workspace on a permanent Prefect server, for `seedling clean`."""
 
 from __future__ import annotations
 
@@ -18,18 +18,21 @@ from prefect.client.schemas.filters import (
 )
 from prefect.client.schemas.objects import FlowRun
 
-from seedling.flows.temporary_server import given_api_url
+from seedling.flows.temporary_server import configured_api_url
 
 FLOWS = ["grow", "grow on schedule"]
-PAGE = 200  # what Prefect's server gives at most
+MAX_RUNS_PER_REQUEST = 200  # the server's limit
 
 
 class PrefectFlowRuns:
-    """The flow runs on the Prefect server that the environment or the profile names."""
+    """The flow runs on the Prefect server of the environment or the profile."""
 
     def older_than(self, workspace: Path, days: float) -> list[FlowRun]:
-        """The workspace's flow runs that ended so many days ago; empty if no lasting server is set or it does not answer."""
-        if given_api_url() is None:
+        """Returns the workspace's flow runs that ended more than `days` ago.
+
+        Empty if no permanent server is set, or if it does not answer.
+        """
+        if configured_api_url() is None:
             return []
         with get_client(sync_client=True) as client:
             if client.api_healthcheck() is not None:
@@ -52,7 +55,7 @@ def _ended(client: SyncPrefectClient, before: Any) -> Iterator[FlowRun]:
     while page := client.read_flow_runs(
         flow_filter=FlowFilter(name=FlowFilterName(any_=FLOWS)),
         flow_run_filter=FlowRunFilter(end_time=FlowRunFilterEndTime(before_=before)),
-        limit=PAGE,
+        limit=MAX_RUNS_PER_REQUEST,
         offset=offset,
     ):
         yield from page

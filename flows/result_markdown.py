@@ -1,4 +1,4 @@
-"""The text of the result artifact: headline, links, trend, gates, rows by stage, likely label errors, seconds."""
+"""Renders the result artifact: headline, links, trend, gates, rows by stage, likely label errors, seconds."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from seedling.records.run_trend import RunPoint, new_test_rows, run_points
 from seedling.report.markdown_text import markdown_text
 from seedling.versioning.ledger import Outcome
 
-RUNS_IN_TREND = 10
-RUNS_IN_CHART = 30
-SHOWN_LABEL_ERRORS = 10
+MAX_RUNS_IN_TREND = 10
+MAX_RUNS_IN_CHART = 30
+MAX_LABEL_ERRORS = 10
 
 
 def result_markdown(workspace: Path, headline: str, links: Mapping[str, str], outcomes: Sequence[Outcome]) -> str:
-    """The whole artifact. links: page → http(s) address, empty where nothing serves the pages.
+    """Renders the whole artifact. links: page → http(s) address, empty if no server serves the pages.
 
-    A run with nothing new has no chart: it would show the same points as the run before it.
+    A run without changes has no chart, which would be the same as in the previous run.
     """
-    points, anything_new = run_points(workspace), any(outcome.how != "unchanged" for outcome in outcomes)
+    points, has_changes = run_points(workspace), any(outcome.how != "unchanged" for outcome in outcomes)
     parts = [
         f"# {headline}",
         _links(workspace, links),
-        *_trend(points, with_chart=anything_new),
+        *_trend(points, with_chart=has_changes),
         *_rows(outcomes),
         *_label_errors(workspace),
         *_gates(outcomes),
@@ -39,8 +39,8 @@ def _links(workspace: Path, links: Mapping[str, str]) -> str:
         return " · ".join(f"[{title}]({address})" for title, address in links.items())
     command = f"seedling serve-reports --workspace {workspace}"
     return (
-        f"The pages are in `{workspace / 'reports'}` and nothing serves them: `{command}` does, and the next run then "
-        "links to them here. `reports.base_url` in params.yaml names another address."
+        f"The pages are in `{workspace / 'reports'}`, and no server serves them. Start one with `{command}`, and the "
+        "next run links to them here; or set `reports.base_url` in params.yaml to the address of another server."
     )
 
 
@@ -49,12 +49,12 @@ def _trend(points: Sequence[RunPoint], *, with_chart: bool) -> Iterator[str]:
         return
     yield "## Runs"
     if with_chart and len(points) > 1:
-        # Imported here, as it loads SciPy, which a run with nothing new must not wait for.
+        # Imported here because it loads SciPy, which would delay a run without changes.
         from seedling.report.trend_charts import accuracy_image
 
-        if image := accuracy_image(points[-RUNS_IN_CHART:]):
-            yield f"![Accuracy with its interval, run by run]({image})"
-    newest, other_rows = points[-RUNS_IN_TREND:][::-1], new_test_rows(points)
+        if image := accuracy_image(points[-MAX_RUNS_IN_CHART:]):
+            yield f"![Accuracy with its interval, per run]({image})"
+    newest, other_rows = points[-MAX_RUNS_IN_TREND:][::-1], new_test_rows(points)
     yield _table(
         ["run", "what changed", "accuracy", "log-loss", "rows", "label errors", "seconds"],
         [
@@ -86,7 +86,7 @@ def _gates(outcomes: Sequence[Outcome]) -> Iterator[str]:
     ]
     if lines:
         failed = sum(not line[1].startswith("yes") for line in lines)
-        yield f"## Gates: {len(lines)} expectations, {failed} not met"
+        yield f"## Gates: {len(lines)} expectations, {failed} failed"
         yield _table(["stage", "passed", "expectation", "observed"], sorted(lines, key=lambda line: line[1] == "yes"))
 
 
@@ -106,14 +106,14 @@ def _rows(outcomes: Sequence[Outcome]) -> Iterator[str]:
 def _label_errors(workspace: Path) -> Iterator[str]:
     path = workspace / "reports" / "label_issues.csv"
     try:
-        frame = pd.read_csv(path, dtype=str, keep_default_na=False).head(SHOWN_LABEL_ERRORS)
+        frame = pd.read_csv(path, dtype=str, keep_default_na=False).head(MAX_LABEL_ERRORS)
     except (OSError, ValueError):
         return
     if not frame.empty:
         yield "## Likely label errors"
         columns = ["origin", "original_label", "suggested_label", "p_label_error"]
         lines = [[markdown_text(original_cell(cell)) for cell in line] for line in frame[columns].to_numpy().tolist()]
-        yield _table(["row", "label", "suggested_label", "probability of an error"], lines)
+        yield _table(["row", "label", "suggested label", "probability of an error"], lines)
 
 
 def _interval(estimate: Mapping[str, float] | None) -> str:
@@ -125,7 +125,7 @@ def _column(arguments: Mapping[str, object]) -> str:
 
 
 def _table(head: Sequence[str], lines: Sequence[Sequence[str]], right_from: int = 99, right_to: int = 99) -> str:
-    """A Markdown table; columns from right_from up to right_to are set to the right."""
+    """Renders a Markdown table; columns from right_from up to right_to are aligned to the right."""
     rule = ["--:" if right_from <= column < right_to else "---" for column in range(len(head))]
     return "\n".join("| " + " | ".join(_cell(cell) for cell in line) + " |" for line in [head, rule, *lines])
 

@@ -1,4 +1,4 @@
-"""How a run is called in Prefect: `flowers 2026-11-28 18:03 data +12`, its tags, and the keys of its artifacts."""
+"""The name of a run in Prefect, such as `flowers 2026-11-28 18:03 data +12`, its tags, and its artifact keys."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from seedling.versioning.ledger import Outcome
 
 RunOutcome = Literal["accepted", "rejected", "gate failed", "nothing new", "failed"]
 OUTCOMES: tuple[RunOutcome, ...] = ("accepted", "rejected", "gate failed", "nothing new", "failed")
-MAX_NAMED_PARAMS = 2
+MAX_PARAMS_IN_NAME = 2
 
 
 def artifact_key(workspace: Path, *parts: str) -> str:
@@ -23,31 +23,31 @@ def artifact_key(workspace: Path, *parts: str) -> str:
 
 
 def flow_run_name(workspace: Path, started: datetime, what_changed: str = "") -> str:
-    """`<workspace> <date time> <what changed>`, the last part once it is known."""
+    """Returns `<workspace> <date time> <what changed>`; the last part may be unknown."""
     return f"{workspace.resolve().name} {started:%Y-%m-%d %H:%M} {what_changed}".rstrip()
 
 
 def experiment_name(started: datetime) -> str:
-    """The name of the run's record and DVC experiment, which git must accept as a branch: 20261128-180342-grow."""
+    """Returns the name of the run's record and DVC experiment, a valid branch name: 20261128-180342-grow."""
     return f"{started:%Y%m%d-%H%M%S}-grow"
 
 
 def what_changed(
     inputs: RunInputs, last_record: Mapping[str, Any] | None, outcomes: Sequence[Outcome] | None = None
 ) -> str:
-    """What differs from the run before, in a few words; empty where it is not known before the stages have run.
+    """Returns what differs from the previous run, in a few words; may be empty before the stages have run.
 
-    outcomes: of the stages, once they have run: what no input explains is then named by the first stage that worked.
+    outcomes: those of the stages, after they have run; if the inputs are equal, the first stage that ran is named.
     """
     if last_record is None:
         return "first run"
     parts = list(_changed_inputs(inputs, last_record.get("inputs")))
     if outcomes is not None and not parts:
-        worked = [outcome for outcome in outcomes if outcome.how != "unchanged"]
-        if not worked:
+        changed = [outcome for outcome in outcomes if outcome.how != "unchanged"]
+        if not changed:
             return "nothing new"
-        rows = _new_rows(worked, last_record)
-        parts.append(f"rows {rows:+d}" if rows else f"{worked[0].stage} redone")
+        rows = _new_rows(changed, last_record)
+        parts.append(f"rows {rows:+d}" if rows else f"{changed[0].stage} redone")
     return ", ".join(parts)
 
 
@@ -61,13 +61,13 @@ def _changed_inputs(now: RunInputs, before: Mapping[str, Any] | None) -> Iterato
         name for name in _changed_keys(before.get("params") or {}, now.params) if name not in {"notify", "reports"}
     ]
     if params:
-        yield f"params {', '.join(params)}" if len(params) <= MAX_NAMED_PARAMS else f"{len(params)} params"
+        yield f"params {', '.join(params)}" if len(params) <= MAX_PARAMS_IN_NAME else f"{len(params)} params"
     if now.gates != before.get("gates"):
         yield "gates"
 
 
 def _changed_keys(before: Mapping[str, Any], after: Mapping[str, Any], above: str = "") -> list[str]:
-    """Dotted names of the values that differ; `notify` and `reports` are named as a whole, for they change no row."""
+    """Dotted keys of the values that differ; `notify` and `reports` only as a whole, since they change no rows."""
     names: list[str] = []
     for key in {**before, **after}:
         old, new = before.get(key), after.get(key)
@@ -80,15 +80,15 @@ def _changed_keys(before: Mapping[str, Any], after: Mapping[str, Any], above: st
     return names
 
 
-def _new_rows(worked: Sequence[Outcome], last_record: Mapping[str, Any]) -> int:
-    """Rows that scrape kept more than in the run before; 0 where it did not work."""
+def _new_rows(changed: Sequence[Outcome], last_record: Mapping[str, Any]) -> int:
+    """The increase of the rows that scrape kept since the previous run; 0 if it did not run."""
     before = (((last_record.get("metrics") or {}).get("rows") or {}).get("scrape") or {}).get("kept")
-    kept = [outcome.summary.get("kept") for outcome in worked if outcome.stage == "scrape"]
+    kept = [outcome.summary.get("kept") for outcome in changed if outcome.stage == "scrape"]
     return int(kept[0]) - int(before) if kept and kept[0] is not None and before is not None else 0
 
 
 def outcome_of(outcomes: Sequence[Outcome]) -> RunOutcome:
-    """`rejected` where the last round that was compared is rejected, `nothing new` where no stage worked."""
+    """Returns `rejected` if the last compared round was rejected, `nothing new` if no stage ran, else `accepted`."""
     if all(outcome.how == "unchanged" for outcome in outcomes):
         return "nothing new"
     notes = [str(outcome.summary.get("note", "")) for outcome in outcomes if outcome.stage.startswith("train@")]
@@ -97,12 +97,12 @@ def outcome_of(outcomes: Sequence[Outcome]) -> RunOutcome:
 
 
 def tags(workspace: Path, effort: str, outcome: RunOutcome | None = None) -> list[str]:
-    """The run's tags: workspace, effort, and the outcome once it is known."""
+    """The run's tags: workspace, effort, and, if known, the outcome."""
     return [workspace.resolve().name, effort, *([outcome] if outcome else [])]
 
 
 def rename_run(name: str, run_tags: Sequence[str]) -> None:
-    """Gives the current flow run, and the deployment's run around it, this name and these tags beside those of the user."""
+    """Sets the name of the current flow run and its parent run, and adds the tags to those of the user."""
     from prefect import runtime
     from prefect.client.orchestration import get_client
 

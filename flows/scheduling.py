@@ -1,7 +1,6 @@
-"""`seedling schedule`: the workspace as a Prefect deployment that runs by a cron schedule, with a server where none is reachable.
+"""`seedling schedule`: runs the workspace as a Prefect deployment by a cron schedule, and starts a server if necessary.
 
-Runs never overlap: one that is due while another is at work is cancelled. After downtime, one run catches up for all that
-were missed.
+Runs do not overlap: a run that is due during another one is canceled. After downtime, one run replaces all missed runs.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from seedling.flows.temporary_server import (
     bypass_proxies_for_loopback,
     check_api,
     check_prefect_home,
-    given_api_url,
+    configured_api_url,
     use_api,
 )
 from seedling.serving.report_server import DEFAULT_PORT, serve_reports_beside
@@ -38,9 +37,9 @@ if TYPE_CHECKING:
 
 LOG_FILE = Path(".seedling") / "logs" / "prefect-schedule-server.log"
 MAX_RUNS_PER_REQUEST = 200  # the server's limit
-START_GRACE_SECONDS = 120  # for which a run that was accepted and does not start holds the slot
-# Kept in files, the record of who holds the deployment's only slot outlives the server; in memory, as is Prefect's default,
-# a server that is killed during a run would leave the slot taken for good.
+START_GRACE_SECONDS = 120  # an accepted run that does not start holds the slot for this time
+# Files keep the lease of the deployment's only slot when the server ends. With Prefect's default, leases in memory, a
+# server that is killed during a run leaves the slot taken forever.
 LEASES = {"PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem"}
 
 
@@ -53,9 +52,9 @@ def schedule_workspace(
     reports_host: str = "127.0.0.1",
     reports_port: int = DEFAULT_PORT,
 ) -> None:
-    """Runs the workspace by the schedule until stopped, and serves its pages at reports_host and reports_port.
+    """Runs the workspace by the schedule until stopped, and serves its pages on reports_host and reports_port.
 
-    Raises InputError for a cron expression or time zone that is not valid.
+    Raises InputError if the cron expression or the time zone is not valid.
     """
     params = load(workspace)
     check_prefect_home()
@@ -73,21 +72,21 @@ def schedule_workspace(
         skip_missed_runs(deployment_id, keep_latest=True)
         console.print(
             f"Scheduled '{title}' at '{cron}' ({timezone}). A run that would overlap with another is skipped. "
-            f"UI: {api.removesuffix('/api')}. Ctrl-C stops.",
+            f"UI: {api.removesuffix('/api')}. Press Ctrl-C to stop.",
             highlight=False,
             soft_wrap=True,
         )
         if pages := serve_reports_beside(workspace, params.reports, reports_host, reports_port):
             console.print(f"Pages: {pages}/", highlight=False, soft_wrap=True)
         asyncio.run(runner.start())
-        if runner.stopping:  # Prefect's runner takes SIGTERM itself, ends its runs and returns
+        if runner.stopping:  # Prefect's runner handles SIGTERM itself: it ends its runs and returns
             raise Stopped(signal.SIGTERM)
 
 
 def skip_missed_runs(deployment_id: UUID, *, keep_latest: bool) -> int:
     """Cancels, as "Skipped", the deployment's scheduled runs whose time has passed, and returns how many.
 
-    keep_latest: All but the latest of them, which then runs for all.
+    keep_latest: whether to keep the latest of them, which then runs instead of all.
     """
     from prefect.client.orchestration import get_client
     from prefect.client.schemas.objects import StateType
@@ -99,7 +98,7 @@ def skip_missed_runs(deployment_id: UUID, *, keep_latest: bool) -> int:
             missed = due[1:] if keep_latest else due
             for run in missed:
                 client.set_flow_run_state(
-                    run.id, skipped_state("Skipped: its time passed, and one later run catches up."), force=True
+                    run.id, skipped_state("Skipped: its time has passed, and a later run replaces it."), force=True
                 )
             skipped += len(missed)
             if len(due) < MAX_RUNS_PER_REQUEST:
@@ -114,9 +113,10 @@ def skipped_state(message: str) -> State[Any]:
 
 
 def free_slot(deployment_id: UUID, *, nothing_runs: bool) -> None:
-    """Frees the deployment's only slot where a run that was killed, or a server that was, left it taken.
+    """Frees the deployment's only slot if a killed run or server has left it taken.
 
-    nothing_runs: It is known that no run of the deployment is alive; those that are recorded as running have crashed.
+    nothing_runs: whether it is known that no run of the deployment is alive; runs recorded as running are then marked
+    as crashed.
     """
     from prefect.client.orchestration import get_client
     from prefect.client.schemas.actions import GlobalConcurrencyLimitUpdate
@@ -127,7 +127,7 @@ def free_slot(deployment_id: UUID, *, nothing_runs: bool) -> None:
         active = _runs(client, deployment_id, [StateType.PENDING, StateType.RUNNING, StateType.CANCELLING])
         if nothing_runs:
             for run in active:
-                message = "The process that ran it ended without telling Prefect."
+                message = "The process of the run ended without setting its state."
                 client.set_flow_run_state(run.id, Crashed(message=message), force=True)
         elif active:
             return
@@ -139,7 +139,7 @@ def free_slot(deployment_id: UUID, *, nothing_runs: bool) -> None:
 def _runs(
     client: SyncPrefectClient, deployment_id: UUID, state_types: list[Any], *, due: bool = False
 ) -> list[FlowRun]:
-    """The deployment's runs in these states, the latest first; with `due`, those whose time has passed."""
+    """Returns the deployment's runs in these states, the latest first. due: only those whose time has passed."""
     from prefect.client.schemas import filters
     from prefect.client.schemas.sorting import FlowRunSort
 
@@ -164,7 +164,7 @@ def _deployment(workspace: Path, title: str, schedule: Schedule) -> RunnerDeploy
     deployment = scheduled.to_deployment(
         name=title,
         schedule=schedule,
-        paused=False,  # also where an earlier schedule of this name was paused in the UI
+        paused=False,  # also if an earlier schedule of this name was paused in the UI
         parameters={"workspace": str(workspace)},
         concurrency_limit=ConcurrencyLimitConfig(
             limit=1, collision_strategy=ConcurrencyLimitStrategy.CANCEL_NEW, grace_period_seconds=START_GRACE_SECONDS
@@ -183,20 +183,21 @@ def _schedule(cron: str, timezone: str) -> Schedule:
         return Cron(cron, timezone=timezone)
     except ValueError as error:
         raise InputError(
-            f"'{cron}' is not a cron expression: write five fields as in crontab, such as \"0 6 * * *\" for every day at six."
+            f"'{cron}' is not a cron expression: write five fields as in crontab, for example \"0 6 * * *\" for every "
+            "day at six."
         ) from error
 
 
 @contextmanager
 def _api(workspace: Path, console: PrintableConsole) -> Iterator[tuple[str, bool]]:
-    """The API that PREFECT_API_URL names, or of a server on this machine, started here where it is not running.
+    """Connects to the API of PREFECT_API_URL, else to the server on this machine, which is started if necessary.
 
-    Yields its address, and whether the server was started here.
+    Yields the API's address, and whether the server was started.
     """
     from prefect.settings import get_current_settings
 
     bypass_proxies_for_loopback()
-    api_url = given_api_url()
+    api_url = configured_api_url()
     if api_url is not None:
         check_api(api_url)
         yield api_url, False

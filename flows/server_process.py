@@ -1,6 +1,6 @@
-"""The process of a Prefect server that `seedling run` or `seedling schedule` starts: `python -m seedling.flows.server_process`.
+"""The Prefect server process of `seedling run` and `seedling schedule`: `python -m seedling.flows.server_process`.
 
-It accepts connections on a listening socket that its parent opened, and ends when its parent has ended, however that happened.
+It accepts connections on a listening socket that its parent opened, and ends with its parent, also if that is killed.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ import time
 from pathlib import Path
 
 POLL_SECONDS = 0.5
-SHUTDOWN_SECONDS = 5.0  # after which the process ends without waiting for the server's services
-START_LOCK_SECONDS = 300.0
+SHUTDOWN_SECONDS = 5.0  # then the process ends without waiting for the server's services
+START_LOCK_TIMEOUT_SECONDS = 300.0
 
 
 def main(listener_descriptor: int, parent: int) -> None:
-    """Serves Prefect's API until SIGTERM, or until the parent process has ended. Exits with 3 if the server cannot start."""
+    """Serves Prefect's API until SIGTERM, or until the parent process ends. Exits with 3 if the server cannot start."""
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     import uvicorn
     from filelock import FileLock, Timeout
@@ -30,10 +30,10 @@ def main(listener_descriptor: int, parent: int) -> None:
 
     class Server(uvicorn.Server):
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-            # Two servers that migrate a new SQLite database at the same time would fail on each other's tables.
+            # Two servers that migrate a new SQLite database at the same time fail on each other's tables.
             lock = FileLock(home / "seedling-server-start.lock")
             try:
-                lock.acquire(timeout=START_LOCK_SECONDS)
+                lock.acquire(timeout=START_LOCK_TIMEOUT_SECONDS)
             except Timeout:
                 print(f"{lock.lock_file} is still held: starting without it.", file=sys.stderr, flush=True)
             try:
@@ -51,7 +51,7 @@ def main(listener_descriptor: int, parent: int) -> None:
 
 
 def _end_with(parent: int) -> None:
-    """Ends this process when `parent` is not its parent any more: first as SIGTERM does, then at once."""
+    """Ends this process when its parent has ended: first by SIGTERM, then immediately."""
     while os.getppid() == parent:
         time.sleep(POLL_SECONDS)
     os.kill(os.getpid(), signal.SIGTERM)

@@ -1,7 +1,8 @@
-"""Stopping by a signal: `seedling run`, `stage`, `schedule` and a scheduled run end in time and leave no process behind.
+"""Stops by a signal: `seedling run`, `stage`, `schedule` and a scheduled run end in time and leave no processes.
 
-SIGINT (Ctrl-C), SIGTERM and SIGHUP first unwind the main thread as an exception, so that files are left whole. What cannot be
-unwound, such as a thread that trains, is cut off when the grace period is over: Prefect is told, child processes are killed.
+SIGINT (Ctrl-C), SIGTERM and SIGHUP first unwind the main thread with an exception, so that files stay complete. After
+the grace period, code that cannot be unwound, such as a thread that trains, is ended: the flow run gets its final
+state, child processes are killed, and this process exits.
 """
 
 from __future__ import annotations
@@ -20,17 +21,17 @@ from uuid import UUID
 
 GRACE_SECONDS = 3.0
 SCHEDULE_GRACE_SECONDS = 15.0  # a schedule first ends its run, which has a grace period of its own
-PREFECT_SECONDS = 1.0  # for telling Prefect's server; a process that is stopped does not wait longer for it
+PREFECT_TIMEOUT_SECONDS = 1.0  # for setting the state of the flow runs
 PARENT_POLL_SECONDS = 0.5
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-STOPPED = "Stopped. What was finished is kept: the same command goes on from there."
+STOPPED = "Stopped. Finished stages are kept: run the same command again to continue."
 
 _announced = threading.Event()
 _flow_run_ids: list[UUID] = []
 
 
 class Stopped(KeyboardInterrupt):
-    """SIGTERM or SIGHUP, raised in the main thread; `exit_code` is the shell's for that signal."""
+    """SIGTERM or SIGHUP, raised in the main thread. `exit_code` is the shell's code for the signal."""
 
     def __init__(self, signal_number: int) -> None:
         super().__init__()
@@ -46,17 +47,17 @@ def exit_code_of(error: KeyboardInterrupt) -> int:
 def stops_in_time(grace_seconds: float = GRACE_SECONDS, *, keep_handlers: bool = False) -> Iterator[None]:
     """Within the block, a signal ends this process and all its descendants after at most the grace period.
 
-    A second signal ends them at once. Once a signal has arrived, this holds beyond the block, until the process has ended.
+    A second signal ends them immediately. After a signal, the time limit also applies after the block.
 
     Args:
-        grace_seconds: For the main thread to unwind.
-        keep_handlers: Leaves what SIGTERM and SIGHUP do to the main thread as it is: in a process that Prefect started.
+        grace_seconds: the time for the main thread to unwind.
+        keep_handlers: whether to keep the handlers of SIGTERM and SIGHUP, for a process that Prefect started.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    # The wakeup descriptor is written by C code, so the watching thread learns of a signal also while the main thread
-    # is in a long call of a library and cannot run a Python handler.
+    # C code writes to the wakeup descriptor, so the watching thread receives a signal even while the main thread is in
+    # a long library call and cannot run a Python handler.
     readable, writable = os.pipe()
     os.set_blocking(writable, False)
     previous_descriptor = signal.set_wakeup_fd(writable, warn_on_full_buffer=False)
@@ -70,7 +71,7 @@ def stops_in_time(grace_seconds: float = GRACE_SECONDS, *, keep_handlers: bool =
     try:
         yield
     except KeyboardInterrupt:
-        arrived.set()  # the watching thread may not have got so far
+        arrived.set()  # the watching thread may not have set it yet
         raise
     finally:
         if not arrived.is_set():
@@ -81,7 +82,7 @@ def stops_in_time(grace_seconds: float = GRACE_SECONDS, *, keep_handlers: bool =
 
 
 def ends_with_parent() -> None:
-    """Stops this process, with its descendants, when the process that started it has ended."""
+    """Stops this process and its descendants when its parent process has ended."""
     parent = os.getppid()
 
     def watch() -> None:
@@ -93,7 +94,7 @@ def ends_with_parent() -> None:
 
 
 def remember_flow_run(flow: Any, flow_run: Any, state: Any) -> None:
-    """A hook for Prefect's `on_running`: the run whose state is set when this process is cut off."""
+    """A hook for Prefect's `on_running`: stores the run, whose state is set if this process is stopped."""
     _flow_run_ids.append(flow_run.id)
 
 
@@ -108,18 +109,21 @@ def announce_stopped() -> None:
 
 
 def stop_now(signal_number: int) -> NoReturn:
-    """Tells Prefect, kills all descendants but Prefect's server, which ends by itself, and ends this process."""
+    """Sets the state of the flow runs, kills all descendants except Prefect's server, and ends this process.
+
+    Prefect's server ends by itself.
+    """
     if _flow_run_ids:
-        teller = threading.Thread(target=_tell_prefect, args=(signal_number,), daemon=True)
-        teller.start()
-        teller.join(PREFECT_SECONDS)
+        thread = threading.Thread(target=_set_final_states, args=(signal_number,), daemon=True)
+        thread.start()
+        thread.join(PREFECT_TIMEOUT_SECONDS)
     kill_descendants()
     announce_stopped()
     os._exit(128 + signal_number)
 
 
 def kill_descendants() -> None:
-    """Kills all processes that descend from this one, but Prefect's server."""
+    """Kills all descendants of this process except Prefect's server."""
     import psutil
 
     for child in psutil.Process().children(recursive=True):
@@ -140,13 +144,13 @@ def _watch(readable: int, grace_seconds: float, arrived: threading.Event) -> Non
     arrived.set()
     deadline = time.monotonic() + grace_seconds
     second = _next_signal(readable, deadline)
-    if second is None:  # no second signal, or the block has ended: the process has the rest of its time
+    if second is None:  # no second signal, or the block has ended: wait for the rest of the grace period
         time.sleep(max(0.0, deadline - time.monotonic()))
     stop_now(signal_number)
 
 
 def _next_signal(readable: int, deadline: float | None) -> int | None:
-    """The number of the next signal of SIGNALS; None at the deadline, or once the other end of the pipe is closed."""
+    """Returns the next signal of SIGNALS; None at the deadline, or if the other end of the pipe is closed."""
     while True:
         seconds_left = None if deadline is None else max(0.0, deadline - time.monotonic())
         if not select.select([readable], [], [], seconds_left)[0]:
@@ -158,16 +162,18 @@ def _next_signal(readable: int, deadline: float | None) -> int | None:
             return received[0]
 
 
-def _tell_prefect(signal_number: int) -> None:
-    """Ends the flow runs of this process: as Cancelled where a person stopped them, else as Crashed."""
+def _set_final_states(signal_number: int) -> None:
+    """Ends the flow runs of this process: as Cancelled if a user stopped them, else as Crashed."""
     from prefect.client.orchestration import get_client
     from prefect.states import Cancelled, Crashed
 
     name = signal.Signals(signal_number).name
     with suppress(Exception), get_client(sync_client=True) as client:
         states = {run_id: client.read_flow_run(run_id).state for run_id in _flow_run_ids}
-        cancelled = signal_number == signal.SIGINT or any(state and state.is_cancelling() for state in states.values())
+        is_cancelled = signal_number == signal.SIGINT or any(
+            state and state.is_cancelling() for state in states.values()
+        )
         for run_id, state in states.items():
             if state is None or not (state.is_final() or state.is_cancelling()):
-                ended = Cancelled if cancelled else Crashed
-                client.set_flow_run_state(run_id, ended(message=f"Stopped by {name}."), force=True)
+                final_state = Cancelled if is_cancelled else Crashed
+                client.set_flow_run_state(run_id, final_state(message=f"Stopped by {name}."), force=True)

@@ -1,8 +1,8 @@
-"""A Prefect server of one's own: `seedling run` and `seedling schedule` start one where no PREFECT_API_URL is set.
+"""A temporary Prefect server: `seedling run` and `seedling schedule` start one if PREFECT_API_URL is not set.
 
-The server is a child process in a session of its own, so that Ctrl-C does not reach it. Its parent opens the listening
-socket and keeps it: when the server dies, clients wait in the socket's queue until the next one accepts them. The server
-inherits neither standard input nor output, writes to a log file, and ends when its parent has ended, also by kill -9.
+The server is a child process in its own session, so that Ctrl-C does not reach it. Its parent opens and keeps the
+listening socket: if the server dies, clients wait in the socket's queue until the next server accepts them. The server
+does not inherit standard input or output, writes to a log file, and ends with its parent, also after kill -9.
 """
 
 from __future__ import annotations
@@ -43,18 +43,18 @@ LOG_FILE = Path(".seedling") / "logs" / "prefect-server.log"
 
 NOT_INHERITED = ("PREFECT_API_URL", "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL")  # a run silences its own console only
 
-# What Prefect sets for a server that one process uses for a while: no user interface, no scheduler.
+# Prefect's settings for an ephemeral server, which one process uses: no user interface, no scheduler.
 TEMPORARY = {"PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1", "PREFECT_API_BLOCKS_REGISTER_ON_START": "0"}
 
 
 class PrefectServer:
-    """A Prefect server in a child process, which is started again when it dies.
+    """A Prefect server in a child process, which is restarted if it dies.
 
     Args:
-        log_path: The file that takes what the server prints; an older one is kept beside it as `.1`.
-        announce: Takes one sentence when the server died and is started again, or is not.
-        port: 0 is any free port.
-        environment: Additional environment variables of the child.
+        log_path: the log file of the server's output; the previous one is kept as `.1`.
+        announce: called with one sentence if the server has died, and is restarted or not.
+        port: the port; 0 is any free port.
+        environment: additional environment variables of the child process.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class PrefectServer:
         self.api_url = f"http://127.0.0.1:{self._listener.getsockname()[1]}/api"
 
     def start(self, timeout_seconds: float = START_TIMEOUT_SECONDS) -> None:
-        """Starts the server and waits until it answers. Raises SeedlingError, and leaves no process, where it does not."""
+        """Starts the server and waits until it answers. Otherwise stops it and raises SeedlingError."""
         _rotate(self.log_path)
         try:
             self._spawn()
@@ -86,7 +86,7 @@ class PrefectServer:
         threading.Thread(target=self._supervise, name="prefect-server-supervisor", daemon=True).start()
 
     def stop(self, timeout_seconds: float = STOP_TIMEOUT_SECONDS) -> None:
-        """Ends the server, by SIGKILL if it does not end in time."""
+        """Stops the server, by SIGKILL if it does not end in time."""
         self._stopping.set()
         with self._lock:
             process = self._process
@@ -144,24 +144,24 @@ class PrefectServer:
             time.sleep(0.1)
 
     def _supervise(self) -> None:
-        """Starts the server again each time it dies, unless the new one does not start either."""
+        """Restarts the server each time it dies, until a restart fails."""
         while self._process is not None:
             code = self._await_exit()
             if self._stopping.is_set():
                 return
             self._announce(
-                f"The Prefect server ended ({_exit_text(code)}) and is started again. Its log is {self.log_path}."
+                f"The Prefect server ended ({_exit_text(code)}) and is restarted. Its log is {self.log_path}."
             )
             try:
                 self._spawn()
                 self._wait_until_healthy(START_TIMEOUT_SECONDS)
             except (SeedlingError, OSError) as error:
-                self.stop()  # closes the socket too: clients fail at once instead of waiting in its queue
-                self._announce(f"Prefect is not available any more. {error}")
+                self.stop()  # also closes the socket: clients fail immediately instead of waiting in its queue
+                self._announce(f"Prefect is no longer available. {error}")
                 return
 
     def _await_exit(self) -> int:
-        assert self._process is not None  # noqa: S101  (the caller looked)
+        assert self._process is not None  # noqa: S101  (checked by the caller)
         while True:
             try:
                 return self._process.wait(SUPERVISION_SECONDS)
@@ -173,26 +173,27 @@ class PrefectServer:
 
 @contextmanager
 def temporary_server(workspace: Path, announce: Callable[[str], None]) -> Iterator[bool]:
-    """Prefect for this process: the server that PREFECT_API_URL names, or one that starts while the block does other things.
+    """Connects this process to the server of PREFECT_API_URL, or starts a temporary one in parallel with the block.
 
-    Yields whether it is a temporary one. The server is ready when the block ends, and lives until this process ends. PREFECT_API_URL names it from the start.
-    Raises SeedlingError where no server can be reached or started.
+    Yields whether the server is temporary. It is ready when the block ends, and runs until this process ends.
+    PREFECT_API_URL is set to its address from the start of the block.
+    Raises SeedlingError if no server can be reached or started.
     """
     check_prefect_home()
     bypass_proxies_for_loopback()
-    api_url = given_api_url()
+    api_url = configured_api_url()
     if api_url is not None:
         check_api(api_url)
         yield False
         return
     server = PrefectServer(workspace / LOG_FILE, announce, environment=TEMPORARY)
-    atexit.register(server.stop)  # by then, Prefect's own exit handlers have sent the last logs and events
+    atexit.register(server.stop)  # after Prefect's exit handlers, which send the last logs and events
     failures: list[BaseException] = []
 
     def start() -> None:
         try:
             server.start()
-        except BaseException as error:  # noqa: BLE001  (raised below, in the thread that waits)
+        except BaseException as error:  # noqa: BLE001  (raised below, in the calling thread)
             failures.append(error)
 
     starter = threading.Thread(target=start, daemon=True)
@@ -200,13 +201,13 @@ def temporary_server(workspace: Path, announce: Callable[[str], None]) -> Iterat
     use_api(server.api_url)
     yield True
     while starter.is_alive():
-        starter.join(0.5)  # a join without a limit would keep Ctrl-C waiting
+        starter.join(0.5)  # a join without a timeout would delay Ctrl-C
     if failures:
         raise failures[0]
 
 
-def given_api_url() -> str | None:
-    """The API that the environment or Prefect's profile names, if any."""
+def configured_api_url() -> str | None:
+    """Returns the API address of the environment or Prefect's profile, if any."""
     from prefect.settings import get_current_settings
 
     url = get_current_settings().api.url
@@ -214,14 +215,14 @@ def given_api_url() -> str | None:
 
 
 def use_api(url: str) -> None:
-    """Makes Prefect use this API in this process, and in those that it starts."""
+    """Makes Prefect use this API in this process and its child processes."""
     os.environ["PREFECT_API_URL"] = url
     if "prefect" in sys.modules:
         importlib.import_module("prefect.context").refresh_global_settings_context()
 
 
 def check_prefect_home() -> None:
-    """Raises SeedlingError where Prefect's folder cannot be written, which Prefect itself notices late and with a traceback."""
+    """Raises SeedlingError if Prefect's folder is not writable; Prefect itself reports it late and with a traceback."""
     home = Path(os.environ.get("PREFECT_HOME") or Path("~") / ".prefect").expanduser()
     try:
         home.mkdir(parents=True, exist_ok=True)
@@ -229,12 +230,13 @@ def check_prefect_home() -> None:
             pass
     except OSError as error:
         raise SeedlingError(
-            f"Prefect's folder {home} cannot be written ({error.strerror}): make it writable, or set PREFECT_HOME to a folder that is."
+            f"Prefect's folder {home} is not writable ({error.strerror}): make it writable, or set PREFECT_HOME to a "
+            "writable folder."
         ) from error
 
 
 def check_api(url: str) -> None:
-    """Raises SeedlingError where no Prefect API answers at the address within seconds."""
+    """Raises SeedlingError if no Prefect API answers at the address in time."""
     from prefect.client.orchestration import SyncPrefectClient
     from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, get_current_settings, temporary_settings
 
@@ -248,36 +250,39 @@ def check_api(url: str) -> None:
                 url, api_key=key, auth_string=login, httpx_settings={"timeout": API_TIMEOUT_SECONDS}
             ) as client:
                 failure = client.api_healthcheck()
-        except Exception as error:  # noqa: BLE001  (whatever is wrong with the address is told to the user)
+        except Exception as error:  # noqa: BLE001  (any error of the address is reported to the user)
             failure = error
     if failure is not None:
         raise SeedlingError(
-            f"No Prefect server answers at {url} ({str(failure) or type(failure).__name__}): start it with `prefect server start`, "
-            "correct PREFECT_API_URL, or unset it to let Seedling start a server of its own."
+            f"No Prefect server answers at {url} ({str(failure) or type(failure).__name__}): start it with `prefect "
+            "server start`, correct PREFECT_API_URL, or unset it to let Seedling start a server."
         )
 
 
 def bypass_proxies_for_loopback() -> None:
-    """Adds this machine to NO_PROXY, so that requests to a local server do not go to HTTP_PROXY.
+    """Adds this machine to NO_PROXY, so that requests to a local server do not use HTTP_PROXY.
 
-    Prefect's client opens a transport for every proxy of the environment, also for those that it does not use: one of a kind
-    that it cannot use, such as SOCKS, is taken out of this process's environment, and its variable is stated.
+    Prefect's client opens a transport for every proxy of the environment, even if it does not use it. A proxy of an
+    unsupported kind, such as SOCKS, is removed from this process's environment, with a notice.
     """
     for name in ("NO_PROXY", "no_proxy"):
-        listed = [host for host in os.environ.get(name, "").split(",") if host]
-        os.environ[name] = ",".join([*listed, *(host for host in LOOPBACK_HOSTS if host not in listed)])
+        hosts = [host for host in os.environ.get(name, "").split(",") if host]
+        os.environ[name] = ",".join([*hosts, *(host for host in LOOPBACK_HOSTS if host not in hosts)])
     for name in [name for name in os.environ if name.lower() in PROXY_VARIABLES]:
         scheme = urlsplit(os.environ[name]).scheme.lower() if "://" in os.environ[name] else "http"
-        usable = scheme in HTTP_SCHEMES or (scheme in SOCKS_SCHEMES and importlib.util.find_spec("socksio") is not None)
-        if not usable:
+        is_usable = scheme in HTTP_SCHEMES or (
+            scheme in SOCKS_SCHEMES and importlib.util.find_spec("socksio") is not None
+        )
+        if not is_usable:
             del os.environ[name]
             state_once(
-                f"{name} names a proxy of the kind {scheme}, which Prefect's client cannot use: this run does without it."
+                f"{name} names a proxy of the kind {scheme}, which Prefect's client does not support: this run ignores "
+                "it."
             )
 
 
 def answers(api_url: str) -> bool:
-    """Whether a healthy Prefect API is at this loopback address."""
+    """Whether a healthy Prefect API answers at this loopback address."""
     direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
         with direct.open(f"{api_url}/health", timeout=2) as response:
@@ -287,7 +292,7 @@ def answers(api_url: str) -> bool:
 
 
 def last_line(log_path: Path) -> str:
-    """The last line of a log file that holds more than blanks; empty where there is none."""
+    """Returns the last line of a log file that is not blank, or an empty string."""
     try:
         lines = log_path.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
@@ -304,7 +309,8 @@ def _listening_socket(port: int) -> socket.socket:
     except OSError as error:
         listener.close()
         raise SeedlingError(
-            f"Port {port} of 127.0.0.1 cannot be used for the Prefect server: {error.strerror}."
+            f"The Prefect server cannot listen on port {port} of 127.0.0.1 ({error.strerror}): free the port, or set "
+            "PREFECT_SERVER_API_PORT to another one."
         ) from error
     return listener
 
@@ -316,7 +322,7 @@ def _rotate(log_path: Path) -> None:
             log_path.replace(log_path.with_name(f"{log_path.name}.1"))
     except OSError as error:
         raise SeedlingError(
-            f"The log {log_path} cannot be written ({error.strerror}): change its owner or mode."
+            f"The log {log_path} is not writable ({error.strerror}): change its owner or mode."
         ) from error
 
 

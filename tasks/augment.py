@@ -1,4 +1,4 @@
-"""The task `augment`: makes changed copies of the labeled rows."""
+"""The task `augment`: creates augmented copies of the labeled rows."""
 
 from __future__ import annotations
 
@@ -8,5 +8,5 @@ from seedling.versioning.ledger import Outcome
 
 @stage_task("augment")
 def augment(workspace: str) -> Outcome:
-    """Makes changed copies of the labeled rows."""
+    """Creates augmented copies of the labeled rows."""
     return bring_up_to_date(workspace, "augment")

@@ -11,7 +11,7 @@ from seedling.web_visits import visit_sources
 
 
 def is_worth_retrying(task: Any, run: Any, state: Any) -> bool:
-    """Whether a later try may succeed: not for bad input, nor for a failed gate, which a person must fix."""
+    """Whether a retry may succeed: not after bad input or a failed gate, which the user must fix."""
     try:
         state.result()
     except SourceUnreachable:
@@ -25,5 +25,5 @@ def is_worth_retrying(task: Any, run: Any, state: Any) -> bool:
 
 @stage_task("scrape", retries=2, retry_delay_seconds=10, retry_condition_fn=is_worth_retrying)
 def scrape(workspace: str, visit: bool = False) -> Outcome:
-    """Collects the rows of all sources. visit: asks the sources on the web for new rows."""
+    """Collects the rows of all sources. visit: whether to visit the web sources for new rows."""
     return bring_up_to_date(workspace, "scrape", before_stage=visit_sources if visit else None)

@@ -1,4 +1,4 @@
-"""What the tasks of all stages share: the options of the Prefect task, the run of the stage, and its artifacts."""
+"""Shared by the tasks of all stages: the options of the Prefect task, the run of the stage, and its artifacts."""
 
 from __future__ import annotations
 
@@ -14,14 +14,15 @@ from prefect.cache_policies import NO_CACHE
 from seedling.errors import GateFailed
 from seedling.flows.artifacts import outcome_line, publish, publish_gate
 from seedling.flows.failures import StageTask, errors_as_failed_states
-from seedling.parallel.executor import pieces_at_once, spread_by
+from seedling.parallel.executor import pieces_at_once, using_executor
 from seedling.versioning.ledger import Ledger, Outcome, open_ledger
 
 
 def stage_task(run_name: str, **options: Any) -> Callable[[Callable[..., Outcome]], StageTask]:
-    """Makes a function the Prefect task of a stage, named like the function.
+    """Turns a function into the Prefect task of a stage, with the function's name.
 
-    run_name: the name of each task run, with the function's parameters in braces. options: more options of `prefect.task`.
+    run_name: the name of each task run, with the function's parameters in braces. options: further options of
+    `prefect.task`.
     """
 
     def decorate(function: Callable[..., Outcome]) -> StageTask:
@@ -38,13 +39,13 @@ def bring_up_to_date(
 ) -> Outcome:
     """Runs the stage if its inputs changed, and publishes its rows and the checks of its gate as artifacts.
 
-    before_stage: is called first; if it gives an outcome, this is the stage's outcome.
-    Raises the errors of the stage; the checks of a failed gate are published before.
+    before_stage: called first; if it returns an outcome, the stage itself does not run.
+    Raises the errors of the stage; the checks of a failed gate are published first.
     """
     folder = Path(workspace)
     ledger = open_ledger(folder)
     try:
-        with spread_by(over_task_runner):
+        with using_executor(on_task_runner):
             outcome = (before_stage(ledger) if before_stage is not None else None) or ledger.run(stage)
     except GateFailed as error:
         with suppress(Exception):  # an artifact that Prefect refuses must not hide the failed gate
@@ -55,11 +56,11 @@ def bring_up_to_date(
     return outcome
 
 
-def over_task_runner(function: Callable[[int], Any], pieces: Sequence[int], name: str) -> list[Any]:
-    """Runs each piece of a stage's work, such as a fold of train, as a Prefect task of its own on the flow's task runner.
+def on_task_runner(function: Callable[[int], Any], pieces: Sequence[int], name: str) -> list[Any]:
+    """Runs each piece of a stage's work, such as a fold of train, as a Prefect task on the flow's task runner.
 
-    The pieces share what is in memory, so the runner must be one of threads, as Prefect's default is. No more pieces work
-    at once than there are cores, or GPUs.
+    The pieces share memory, so the task runner must use threads, as Prefect's default does. At most `pieces_at_once()`
+    pieces run at the same time.
     """
     slots = BoundedSemaphore(pieces_at_once())
 

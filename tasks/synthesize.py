@@ -1,4 +1,4 @@
-"""The task `synthesize`: makes new rows from templates and by mixing pairs of rows."""
+"""The task `synthesize`: creates new rows from templates and by mixing pairs of rows."""
 
 from __future__ import annotations
 
@@ -8,5 +8,5 @@ from seedling.versioning.ledger import Outcome
 
 @stage_task("synthesize")
 def synthesize(workspace: str) -> Outcome:
-    """Makes new rows from templates and by mixing pairs of rows."""
+    """Creates new rows from templates and by mixing pairs of rows."""
     return bring_up_to_date(workspace, "synthesize")

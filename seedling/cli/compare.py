@@ -11,8 +11,8 @@ from seedling.cli.options import Debug, Workspace, explained
 
 
 def compare(
-    old: Annotated[str, typer.Argument(help="Run, DVC experiment or git revision; `workspace` is the present state.")],
-    new: Annotated[str, typer.Argument(help="What to compare it with, likewise.")] = "workspace",
+    old: Annotated[str, typer.Argument(help="Run, DVC experiment or git revision; `workspace` is the current state.")],
+    new: Annotated[str, typer.Argument(help="Run, DVC experiment or git revision to compare it with.")] = "workspace",
     workspace: Workspace = Path(),
     debug: Debug = False,
 ) -> None:

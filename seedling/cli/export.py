@@ -53,7 +53,7 @@ def export(
     workspace: Workspace = Path(),
     debug: Debug = False,
 ) -> None:
-    """Export the dataset as folders, a table, or in the layout of the Hugging Face Hub, or the model as ONNX; with a card."""
+    """Export the dataset as folders, a table or a Hugging Face Hub dataset, or the model as ONNX; with a card."""
     with explained(debug):
         if model:
             if form or splits or include or keep_metadata:
@@ -74,7 +74,7 @@ def export(
             folder,
             form=None if form is None else Form(form.value),
             splits=splits or ["train", "validation", "test"],
-            made=include or [],
+            include=include or [],
             license_name=license_name,
             keep_metadata=keep_metadata,
         )

@@ -35,7 +35,7 @@ def init(
         str | None,
         typer.Option(
             help="Pretrained encoder: a folder saved by transformers, a model of the Hugging Face Hub, or none.",
-            show_default="all-MiniLM-L6-v2 for texts, where seedling-ml[minilm] is installed",
+            show_default="all-MiniLM-L6-v2 for texts, if seedling-ml[minilm] is installed",
         ),
     ] = None,
     pack: Annotated[
@@ -83,10 +83,11 @@ def init(
         source = images or texts
         if sum(option is not None for option in (images, texts, collect)) != 1:
             raise InputError("Name the data with one of --images PATH, --texts PATH, or --collect images|texts.")
-        of_data = (by_source, column, encoding, delimiter, no_label)
-        if collect is not None and any(option is not None for option in of_data):
+        data_options = (by_source, column, encoding, delimiter, no_label)
+        if collect is not None and any(option is not None for option in data_options):
             raise InputError(
-                "--by-source, --column, --encoding, --delimiter and --no-label describe existing data and cannot be used with --collect."
+                "--by-source, --column, --encoding, --delimiter and --no-label describe existing data and cannot be "
+                "used with --collect."
             )
         left_out: list[tuple[str, str]] = []
         preview_lines: list[str] = []
@@ -113,7 +114,8 @@ def init(
         packed = sorted((workspace / "data" / "packed").glob("*.parquet")) if pack is not False else []
         if packed and pack is None:
             print(
-                f"The files of {source} are packed in {len(packed)} Parquet files (--loose keeps them as separate files)."
+                f"The files of {source} are packed in {len(packed)} Parquet files "
+                "(--loose keeps them as separate files)."
             )
-        then = ", describe a source in params.yaml (docs/collecting.md), and" if collect else " &&"
-        print(printable(f"{workspace} is ready. Next: cd {workspace}{then} seedling run"))
+        next_step = ", describe a source in params.yaml (docs/collecting.md), and" if collect else " &&"
+        print(printable(f"{workspace} is ready. Next: cd {workspace}{next_step} seedling run"))

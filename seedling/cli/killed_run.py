@@ -1,6 +1,6 @@
-"""A word when a run is killed: the kernel ends a process that takes too much memory without giving it the chance to say so.
+"""Reports that a run was killed, which the kernel does without a message to a process that uses too much memory.
 
-`seedling run` and `seedling stage` fork a small process that waits for their end; it ends with them, in any case.
+`seedling run` and `seedling stage` fork a small watcher process, which always ends with them.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ FINISHED = b"."
 
 @contextmanager
 def announced_if_killed(workspace: Path) -> Iterator[None]:
-    """Where this process is killed (signal 9) while the block runs, standard error says so, with the likely reason and what to do.
+    """Writes the likely reason and a fix to standard error if this process is killed (signal 9) within the block.
 
-    To be entered before threads are started. Does nothing where processes cannot be forked.
+    Must be entered before threads are started. Does nothing on platforms without fork.
     """
     if not hasattr(os, "fork"):
         yield
@@ -41,10 +41,10 @@ def announced_if_killed(workspace: Path) -> Iterator[None]:
 
 
 def _watch(reading: int, writing: int, workspace: Path) -> None:
-    """In the forked process: waits until the other end of the pipe is closed, which the kernel does with a killed process."""
+    """Runs in the watcher: waits until the kernel closes the other end of the pipe, when the run ends or is killed."""
     try:
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # these go to the run, which then ends by itself
-            signal.signal(number, signal.SIG_IGN)
+        for ignored in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # the run handles these and ends by itself
+            signal.signal(ignored, signal.SIG_IGN)
         os.close(writing)
         null = os.open(os.devnull, os.O_RDWR)
         os.dup2(null, 0)
@@ -57,9 +57,9 @@ def _watch(reading: int, writing: int, workspace: Path) -> None:
 
 def _announce(workspace: Path) -> None:
     sentence = (
-        f"The run was killed: by somebody (kill -9), or by the kernel, most likely out of memory ({described_limit()}). Close other "
-        f"programs, raise the limit, or take fewer rows (docs/requirements.md says what a run needs). `seedling run` in {workspace} "
-        "goes on from the last finished stage."
+        f"The run was killed: by a user (kill -9) or by the kernel, most likely out of memory ({described_limit()}). "
+        "Close other programs, raise the limit, or use fewer rows (docs/requirements.md lists what a run needs). "
+        f"`seedling run` in {workspace} continues from the last finished stage."
     )
     with suppress(OSError):
         os.write(2, f"\n{sentence}\n".encode())

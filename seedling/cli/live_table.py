@@ -25,28 +25,28 @@ SIGNS = {"unchanged": ("=", "dim"), "restored": ("<", "cyan"), "done": ("+", "gr
 
 
 @dataclass
-class Work:
-    """A stage that is being worked on."""
+class RunningStage:
+    """The progress of a running stage; times are of the monotonic clock."""
 
-    began: float
-    what: str = ""
+    started_at: float
+    step: str = ""
     done: int = 0
     total: int | None = None
-    first: float = 0.0
+    step_started_at: float = 0.0
 
 
-class Board:
-    """Stages as rows: waiting, at work with a bar and the time left, or what became of them."""
+class LiveTable:
+    """A table of the stages: pending, running with a progress bar and the remaining time, or finished."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
         self._lock = threading.Lock()
-        self._work: dict[str, Work] = {}
+        self._running: dict[str, RunningStage] = {}
         self._outcomes: dict[str, Outcome] = {}
 
     @contextmanager
     def live(self) -> Iterator[None]:
-        """Shows the table while the block runs; where the output is no terminal, only finished stages are printed."""
+        """Shows the table within the block; if the output is not a terminal, only finished stages are printed."""
         if not self._console.is_terminal:
             yield
             return
@@ -55,33 +55,34 @@ class Board:
 
     @contextmanager
     def watch(self, stage: str) -> Iterator[Progress]:
-        """A stage's progress goes to its row."""
+        """Yields a progress function that updates the stage's row."""
         with self._lock:
-            self._work[stage] = Work(time.monotonic())
+            self._running[stage] = RunningStage(time.monotonic())
 
         def show(what: str, done: int, total: int | None) -> None:
             with self._lock:
-                running = self._work[stage]
-                if running.what != what:
-                    running.first = time.monotonic()
-                running.what, running.done, running.total = what, done, total
+                running = self._running[stage]
+                if running.step != what:
+                    running.step_started_at = time.monotonic()
+                running.step, running.done, running.total = what, done, total
 
         yield show
 
     def finish(self, outcome: Outcome) -> None:
-        """The stage is up to date."""
+        """Shows that the stage is up to date."""
         with self._lock:
             self._outcomes[outcome.stage] = outcome
-            self._work.pop(outcome.stage, None)
+            self._running.pop(outcome.stage, None)
         if not self._console.is_terminal:
             sign, style = SIGNS[outcome.how]
             self._console.print(
-                Text(f"{sign} {outcome.stage:15} {outcome.seconds:6.1f} s  ", style=style) + self._said(outcome),
+                Text(f"{sign} {outcome.stage:15} {outcome.seconds:6.1f} s  ", style=style)
+                + self._outcome_text(outcome),
                 soft_wrap=True,
             )
 
     def table(self) -> Table:
-        """The rows as they are now."""
+        """Renders the current rows."""
         table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
         for name, justify in (
             ("", "left"),
@@ -97,8 +98,8 @@ class Board:
             for name in stages():
                 if (outcome := self._outcomes.get(name)) is not None:
                     table.add_row(*self._finished(outcome))
-                elif (running := self._work.get(name)) is not None:
-                    seconds = time.monotonic() - running.began
+                elif (running := self._running.get(name)) is not None:
+                    seconds = time.monotonic() - running.started_at
                     table.add_row("›", Text(name, style="bold"), "", "", "", f"{seconds:.0f}", self._bar(running))
                 else:
                     table.add_row("·", Text(name, style="dim"))
@@ -112,11 +113,11 @@ class Board:
             Text(outcome.stage),
             *numbers,
             f"{outcome.seconds:.1f}",
-            self._said(outcome, rows=False),
+            self._outcome_text(outcome, rows=False),
         )
 
     @staticmethod
-    def _said(outcome: Outcome, *, rows: bool = True) -> Text:
+    def _outcome_text(outcome: Outcome, *, rows: bool = True) -> Text:
         summary, text = outcome.summary, Text()
         if rows and "in" in summary:
             text.append(f"{summary['in']:,} in, {summary['kept']:,} kept, {summary['rejected']:,} rejected")
@@ -137,14 +138,14 @@ class Board:
         return text
 
     @staticmethod
-    def _bar(running: Work) -> RenderableType:
+    def _bar(running: RunningStage) -> RenderableType:
         if not running.total:
-            return Text(running.what + (f" {running.done:,}" if running.done else ""), style="dim")
-        rate = running.done / max(time.monotonic() - running.first, 1e-6)
+            return Text(running.step + (f" {running.done:,}" if running.done else ""), style="dim")
+        rate = running.done / max(time.monotonic() - running.step_started_at, 1e-6)
         left = f"{(running.total - running.done) / rate:.0f} s left" if running.done else ""
         row = Table.grid(padding=(0, 1))
         row.add_row(
             ProgressBar(running.total, running.done, width=20),
-            Text(f"{running.what} {running.done:,}/{running.total:,} {left}", style="dim"),
+            Text(f"{running.step} {running.done:,}/{running.total:,} {left}", style="dim"),
         )
         return Group(row)

@@ -80,12 +80,13 @@ def options(
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version.")
     ] = False,
 ) -> None:
-    """Grows a trustworthy image or text classifier from too little, or badly labeled, data."""
+    """Grow a reliable image or text classifier from few or badly labeled rows."""
 
 
 def _open_closed_streams() -> None:
-    """Opens the standard streams that the caller closed (`>&-`) on nothing: else the next file that is opened would take
-    their place, and receive what is printed.
+    """Opens the standard streams that the caller closed (`>&-`) on the null device.
+
+    Otherwise the next file that is opened would get their descriptors, and receive the output.
     """
     for descriptor, name in enumerate(("stdin", "stdout", "stderr")):
         try:
@@ -96,25 +97,25 @@ def _open_closed_streams() -> None:
 
 
 def main() -> None:
-    """The console script. Ends the process as soon as what was registered for its end is done."""
+    """Runs the console script. Ends the process right after the exit handlers."""
     if codecs.lookup(sys.getfilesystemencoding()).name != "utf-8":  # DVC and JSON files need paths in UTF-8
         os.environ["PYTHONUTF8"] = "1"
-        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606  (this very command once more)
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606  (the same command again)
     _open_closed_streams()
     replace_unwritable(sys.stdout, sys.stderr)
-    code: object = 70  # of an error that goes through, in our own code for the command line; 1 means that a gate failed
+    code: object = 70  # of an unexpected error in the command line's code; 1 means that a gate failed
 
     def leave() -> None:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code if isinstance(code, int) else int(code is not None))
 
-    atexit.register(leave)  # first in, last out: without it, two seconds go into taking torch's modules down one by one
+    atexit.register(leave)  # runs last; without it, unloading torch's modules takes two seconds
     try:
         app(sys.argv[1:], prog_name="seedling")
     except SystemExit as end:
         code = end.code
-        if code == KEYBOARD_INTERRUPT:  # Typer's, for a Ctrl-C before the command began to work
+        if code == KEYBOARD_INTERRUPT:  # from Typer, for Ctrl-C before the command has started
             from seedling.flows.stopping import announce_stopped
 
             announce_stopped()

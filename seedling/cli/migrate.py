@@ -9,7 +9,7 @@ from seedling.terminal.printable import printable
 
 
 def migrate(workspace: Workspace = Path(), debug: Debug = False) -> None:
-    """Rewrites params.yaml, gates.yaml, dvc.yaml and prefect.yaml of a workspace that an earlier version made."""
+    """Update params.yaml, gates.yaml, dvc.yaml and prefect.yaml of a workspace from an earlier version."""
     with explained(debug):
         from seedling.lock import workspace_lock
         from seedling.migration import migrate as migrate_workspace

@@ -23,7 +23,7 @@ Debug = Annotated[bool, typer.Option("--debug", help="Show the tracebacks of err
 
 
 def _switch_off_plugins(value: bool) -> bool:
-    """Sets the environment variable that child processes keep to, too."""
+    """Sets the environment variable, which child processes inherit."""
     if value:
         os.environ[NO_PLUGINS] = "1"
     return value
@@ -51,8 +51,8 @@ AllowHost = Annotated[
 def explained(debug: bool) -> Iterator[None]:
     """End the command on any error with one sentence and an exit code.
 
-    Exit code 1: a gate failed; 2: an error that the user can fix; 70: an unexpected error, whose traceback is in a log file.
-    debug: the traceback is also shown.
+    Exit code 1: a gate failed; 2: an error that the user can fix; 70: an unexpected error, with its traceback in a log
+    file. debug: whether to also print the traceback.
     """
     from seedling.terminal.console import PrintableConsole
 
@@ -61,7 +61,7 @@ def explained(debug: bool) -> Iterator[None]:
         yield
     except typer.Exit:
         raise
-    except BrokenPipeError as error:  # who read the output has enough
+    except BrokenPipeError as error:  # the reader of the output has closed it
         sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115  (Python flushes it at the end)
         raise typer.Exit(0) from error
     except KeyboardInterrupt as error:
@@ -72,17 +72,17 @@ def explained(debug: bool) -> Iterator[None]:
     except Exception as error:
         from seedling.faults import as_seedling_error
 
-        seedling_error = as_seedling_error(error, " ".join(["seedling", *sys.argv[1:]]), _workspace_named())
+        seedling_error = as_seedling_error(error, " ".join(["seedling", *sys.argv[1:]]), _workspace_option())
         if debug:
             traceback.print_exception(error)
         console.print(str(seedling_error), style="red", markup=False, highlight=False, soft_wrap=True)
         raise typer.Exit(seedling_error.exit_code) from error
 
 
-def _workspace_named() -> Path:
+def _workspace_option() -> Path:
     """The workspace that the command was called with, for its log file."""
     import click
 
     context = click.get_current_context(silent=True)
-    named = context.params.get("workspace") if context is not None else None
-    return Path(named or Path()).absolute()
+    workspace = context.params.get("workspace") if context is not None else None
+    return Path(workspace or Path()).absolute()

@@ -15,7 +15,7 @@ from seedling.parallel.launcher import LAUNCH
 
 
 class Effort(StrEnum):
-    """The one dial."""
+    """How much a run tries."""
 
     quick = "quick"
     normal = "normal"
@@ -44,9 +44,9 @@ def run(
     from seedling.flows.stopping import stops_in_time
 
     with explained(debug), announced_if_killed(workspace.absolute()), stops_in_time():
-        from seedling.cli.running import run_line
+        from seedling.cli.running import run_workspace
 
         if launch is not None:
             os.environ[LAUNCH] = launch
 
-        run_line(workspace.resolve(), None if effort is None else effort.value, as_of, visit=visit)
+        run_workspace(workspace.resolve(), None if effort is None else effort.value, as_of, visit=visit)

@@ -1,4 +1,4 @@
-"""`seedling run` and `seedling stage`: the flow, or one stage of it, with a live table."""
+"""Runs the flow (`seedling run`) or one stage (`seedling stage`) with a live table."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 
-from seedling.cli.live_table import Board
+from seedling.cli.live_table import LiveTable
 from seedling.config.params import load, set_value
 from seedling.flows.temporary_server import temporary_server
 from seedling.lock import workspace_lock
@@ -25,7 +25,7 @@ from seedling.terminal.console import PrintableConsole
 from seedling.terminal.notices import state_once
 from seedling.versioning.pushing import read_push_state
 
-HEAVY = (
+SLOW_IMPORTS = (
     "great_expectations",
     "torch",
     "sklearn.ensemble",
@@ -37,27 +37,28 @@ HEAVY = (
 
 
 class RunConsole(PrintableConsole):
-    """A console whose reader may leave: the run goes on without it."""
+    """A console that ignores a closed pipe, so that the run continues without a reader."""
 
     def on_broken_pipe(self) -> None:
-        """Sends standard output nowhere from now on, where rich would end the process."""
+        """Redirects standard output to the null device; rich would end the process."""
         self.quiet = True
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, sys.stdout.fileno())
-        os.close(nowhere)
+        null_device = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null_device, sys.stdout.fileno())
+        os.close(null_device)
 
 
-def run_line(workspace: Path, effort: str | None, as_of: str | None, *, visit: bool = False) -> None:
-    """Runs the flow on the workspace, shows its stages, and ends with the headline and where the report lies."""
+def run_workspace(workspace: Path, effort: str | None, as_of: str | None, *, visit: bool = False) -> None:
+    """Runs the flow on the workspace, shows its stages, and prints the headline and the path of the report."""
     params = load(workspace)
     if warning := memory_warning(expected_rows(workspace), params.modality):
         state_once(warning)
     console = RunConsole()
-    with workspace_lock(workspace):  # said before Prefect's server starts, which takes seconds
+    with workspace_lock(workspace):  # before Prefect's server starts, which takes seconds
         _upgrade(workspace, console)
     if effort is not None:
         set_value(workspace, ["effort"], effort)
-    os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")  # the table speaks here, logs in the UI
+    # The terminal has the table, the UI the logs.
+    os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
     with (
         console.status("Starting Prefect …"),
         importing_in_bulk(),
@@ -66,36 +67,41 @@ def run_line(workspace: Path, effort: str | None, as_of: str | None, *, visit: b
         from seedling.flows.grow import grow
         from seedling.versioning.ledger import open_ledger
 
-        board, ledger = Board(console), open_ledger(workspace)
-        ledger.watch, ledger.finished = board.watch, board.finish
-        if ledger.states():  # where nothing changed, nothing of it is needed
-            for name in HEAVY:
+        live_table, ledger = LiveTable(console), open_ledger(workspace)
+        ledger.watch, ledger.finished = live_table.watch, live_table.finish
+        if ledger.states():  # a run without changes does not need them
+            for name in SLOW_IMPORTS:
                 importlib.import_module(name)
     began = time.monotonic()
-    with board.live(), nobody_waits_for_heartbeats(temporary):
+    with live_table.live(), without_heartbeats(temporary):
         state = grow(str(workspace), as_of=as_of, visit=visit, return_state=True)
     if state.is_failed() or state.is_crashed():
-        _raise_of(state)
+        _raise_error_of(state)
+    _print_result(console, workspace, time.monotonic() - began, state.result().changed_during_run)
+
+
+def _print_result(console: PrintableConsole, workspace: Path, seconds: float, changed: list[str]) -> None:
+    """Prints the headline, the path of the report, the result of the push, and inputs that changed during the run."""
     metrics = read_evaluation(workspace / "reports") or {}
     console.print(f"\n{headline(metrics)}", style="bold green", highlight=False)
     console.print(
-        f"{time.monotonic() - began:.0f} s. Report: {workspace / 'reports' / 'report.html'}",
+        f"{seconds:.0f} s. Report: {workspace / 'reports' / 'report.html'}",
         highlight=False,
         soft_wrap=True,
     )
     if load(workspace).push and (push := read_push_state(workspace)):
         style = None if push["complete"] else "yellow"
         console.print(push["message"], style=style, markup=False, highlight=False, soft_wrap=True)
-    if changed := state.result().changed_during_run:
+    if changed:
         console.print(
-            f"Changed during the run: {', '.join(changed)}. `seedling run` takes it in.",
+            f"Changed during the run: {', '.join(changed)}. Run `seedling run` again to use these changes.",
             highlight=False,
             soft_wrap=True,
         )
 
 
 def _upgrade(workspace: Path, console: PrintableConsole) -> None:
-    """Upgrades what an earlier version wrote, and prints what was changed."""
+    """Upgrades the files of an earlier version, and prints the changes."""
     from seedling.upgrading import upgrade_workspace
 
     for change in upgrade_workspace(workspace):
@@ -108,7 +114,10 @@ def _announce(console: PrintableConsole, sentence: str) -> None:
 
 @contextmanager
 def importing_in_bulk() -> Iterator[None]:
-    """The garbage collector rests meanwhile, and never looks at the modules again: a quarter of the imports' time."""
+    """Disables the garbage collector within the block, and excludes the imported objects from later collections.
+
+    This saves a quarter of the import time.
+    """
     gc.disable()
     try:
         yield
@@ -118,30 +127,30 @@ def importing_in_bulk() -> Iterator[None]:
 
 
 @contextmanager
-def nobody_waits_for_heartbeats(temporary: bool) -> Iterator[None]:
-    """A server that ends with the run has no use for the run's heartbeats, whose thread takes a second to stop."""
+def without_heartbeats(temporary: bool) -> Iterator[None]:
+    """Disables the heartbeats of a run on a temporary server, which does not need them: their thread ends slowly."""
     from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 
     with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}) if temporary else nullcontext():
         yield
 
 
-def _raise_of(state: object) -> None:
-    """Raises what stopped the flow, so that the command line can explain it and leave with its exit code."""
+def _raise_error_of(state: object) -> None:
+    """Raises the error of the flow, so that the command line can explain it and exit with its code."""
     state.result(raise_on_failure=True)  # type: ignore[attr-defined]
 
 
-def run_one(workspace: Path, name: str, *, force: bool) -> None:
+def run_one_stage(workspace: Path, name: str, *, force: bool) -> None:
     """Brings one stage up to date, without Prefect."""
     from seedling.versioning.ledger import open_ledger
 
     find_stage(name)
     load(workspace)
     console = RunConsole()
-    board, ledger = Board(console), open_ledger(workspace)
-    ledger.watch, ledger.finished = board.watch, board.finish
-    with workspace_lock(workspace), board.live():
+    live_table, ledger = LiveTable(console), open_ledger(workspace)
+    ledger.watch, ledger.finished = live_table.watch, live_table.finish
+    with workspace_lock(workspace), live_table.live():
         ledger.run(name, force=force)
     if page := write_page(name, workspace):
-        what = "Report" if name == "evaluate" else "Data page"
-        console.print(f"{what}: {page}", highlight=False, soft_wrap=True)
+        title = "Report" if name == "evaluate" else "Data page"
+        console.print(f"{title}: {page}", highlight=False, soft_wrap=True)

@@ -28,8 +28,9 @@ def serve(
     token_env: Annotated[
         str | None,
         typer.Option(
-            help="Name of the environment variable with the token that requests must send as `Authorization: Bearer TOKEN`.",
-            show_default="SEEDLING_API_TOKEN, where it is set",
+            help="Name of the environment variable with the token that requests must send as "
+            "`Authorization: Bearer TOKEN`.",
+            show_default="SEEDLING_API_TOKEN, if it is set",
         ),
     ] = None,
     number: Annotated[
@@ -42,22 +43,27 @@ def serve(
     with explained(debug):
         if cron is not None:
             raise InputError(
-                "`seedling serve` serves the model over HTTP. Scheduled runs are: seedling schedule --cron '...'"
+                "`seedling serve` serves the model over HTTP. For scheduled runs, use seedling schedule --cron '...'"
             )
         from seedling.models.predictor import Predictor
-        from seedling.serving.api import TOKEN_VARIABLE, Limits, reserved, serve_api
+        from seedling.serving.api import TOKEN_VARIABLE, Limits, bind_socket, serve_api
         from seedling.serving.http_clients import AllowedHosts, checked_hosts, is_loopback
         from seedling.serving.http_guard import token_from
 
         hosts = AllowedHosts(host, checked_hosts(allow_host or ()))
         token = token_from(dict(os.environ), token_env, TOKEN_VARIABLE)
-        listener = reserved(host, port)
+        listener = bind_socket(host, port)
         predictor = Predictor.of(workspace.resolve(), number)
         print(
-            f"Serving the model of round {predictor.round} at http://{host}:{port}/predict; /openapi.json describes it. Press Ctrl-C to stop."
+            f"Serving the model of round {predictor.round} at http://{host}:{port}/predict; "
+            "/openapi.json describes it. Press Ctrl-C to stop."
         )
         if token is None and not is_loopback(host):
             print(f"Anyone who can reach {host}:{port} can use the model. --token-env requires a token.")
         serve_api(
-            predictor, listener, Limits(megabytes=megabytes, a_second=rate, connections=connections), hosts, token
+            predictor,
+            listener,
+            Limits(megabytes=megabytes, requests_per_second=rate, connections=connections),
+            hosts,
+            token,
         )

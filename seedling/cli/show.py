@@ -17,7 +17,7 @@ def show(
     workspace: Workspace = Path(),
     debug: Debug = False,
 ) -> None:
-    """Write a contact sheet: rows that a stage made, beside the rows they were made from, with the recipe of each."""
+    """Write a contact sheet: source rows next to the rows that a stage generated from them, with their recipes."""
     with explained(debug):
         from seedling.config.params import load
         from seedling.media.personal_data import personal_data_shown
@@ -28,4 +28,4 @@ def show(
             path = write_contact_sheet(workspace.resolve(), stage, sources, per_source)
         print(f"Contact sheet: {path.as_uri()}")
         if stage in open_ledger(workspace.resolve()).states():
-            print(f"The inputs have changed since: `seedling stage {stage}` makes these rows again.")
+            print(f"The inputs have changed since: run `seedling stage {stage}` to generate these rows again.")

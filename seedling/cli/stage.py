@@ -24,6 +24,6 @@ def stage(
     from seedling.flows.stopping import stops_in_time
 
     with explained(debug), announced_if_killed(workspace.absolute()), stops_in_time():
-        from seedling.cli.running import run_one
+        from seedling.cli.running import run_one_stage
 
-        run_one(workspace.resolve(), name, force=force)
+        run_one_stage(workspace.resolve(), name, force=force)

@@ -15,7 +15,7 @@ def why(
     workspace: Workspace = Path(),
     debug: Debug = False,
 ) -> None:
-    """Show where a row comes from and what became of it: labels, related rows, rejections, and models that learned from it."""
+    """Show the provenance of a row and its use: labels, related rows, rejections, and models trained on it."""
     with explained(debug):
         from seedling.row_story import show_story
 

@@ -1,4 +1,4 @@
-"""`seedling export`: the dataset as folders of images, as tables, or as a dataset of the Hugging Face Hub, with its card."""
+"""`seedling export`: writes the dataset as image folders, tables or a Hugging Face Hub dataset, with its card."""
 
 from __future__ import annotations
 
@@ -26,23 +26,22 @@ from seedling.progress import Progress, counted, terminal
 from seedling.report.cards import Dataset, dataset_card
 from seedling.terminal.console import PrintableConsole
 
-ROWS_A_FILE = 2_000
-UNLABELED = "_unlabeled"  # no class's folder begins so
+ROWS_PER_FILE = 2_000
+UNLABELED = "_unlabeled"  # folder names of classes never begin with _
 SUFFIX_OF = {
     **{b"\x89PNG": "png", b"\xff\xd8\xff": "jpg", b"RIFF": "webp", b"BM": "bmp", b"GIF8": "gif"},
     **{b"II": "tif", b"MM": "tif"},
 }
 
+Convert = Callable[[bytes], bytes]  # an image file → the file to write
 
-Convert = Callable[[bytes], bytes]  # an image file as it is written
 
-
-def _as_it_came(encoded: bytes) -> bytes:
+def _unchanged(encoded: bytes) -> bytes:
     return encoded
 
 
 class Form(StrEnum):
-    """Of a dataset."""
+    """Layout of an exported dataset."""
 
     folders = "folders"
     table = "table"
@@ -55,55 +54,68 @@ def export(
     *,
     form: Form | None,
     splits: Sequence[str],
-    made: Sequence[str],
+    include: Sequence[str],
     license_name: str,
     keep_metadata: bool = False,
 ) -> None:
-    """Writes the dataset to `folder`, which is made. keep_metadata: whether image files are written as they came, with what they say of place,
-    author and camera; else without, and upright. Raises InputError where something is in it, or where the form does not suit the rows.
+    """Writes the dataset to a new folder.
+
+    Args:
+        workspace: the workspace.
+        folder: the folder to create.
+        form: the layout; None for folders of images or a table of texts.
+        splits: the splits to export.
+        include: the stages whose rows are also exported: augment, synthesize, pseudo_label.
+        license_name: the license, for the card.
+        keep_metadata: whether image files keep their metadata, such as place, author and camera; else they are
+            written without it, and rotated upright.
+
+    Raises:
+        InputError: the folder is not empty, or the rows cannot have this layout.
     """
     params = load(workspace)
     if folder.exists() and any(folder.iterdir()):
-        raise InputError(f"{folder} is not empty: name another folder, or empty it.")
+        raise InputError(f"{folder} is not empty: choose another folder, or empty it.")
     chosen = form or (Form.folders if params.modality == "image" else Form.table)
-    dataset = Dataset.of(workspace, splits, made)
-    convert: Convert = _as_it_came if keep_metadata else partial(image_for_others, max_megapixels=params.max_megapixels)
+    dataset = Dataset.of(workspace, splits, include)
+    convert: Convert = _unchanged if keep_metadata else partial(image_for_others, max_megapixels=params.max_megapixels)
     if chosen is Form.folders and dataset.modality == "text":
-        raise InputError("Texts are not exported as folders: use --as table or --as huggingface.")
-    beside = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(beside, ignore_errors=True)
-    beside.mkdir(parents=True)
+        raise InputError("Texts cannot be exported as folders: use --as table or --as huggingface.")
+    partial_folder = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(partial_folder, ignore_errors=True)
+    partial_folder.mkdir(parents=True)
     try:
         with terminal("export") as progress:
-            WRITERS[chosen](dataset, beside, convert, progress)
-        (beside / "README.md").write_text(
+            WRITERS[chosen](dataset, partial_folder, convert, progress)
+        (partial_folder / "README.md").write_text(
             dataset_card(dataset, workspace.name, license_name, as_parquet=chosen is Form.huggingface), encoding="utf-8"
         )
         if folder.exists():
             folder.rmdir()
-        beside.replace(folder)
+        partial_folder.replace(folder)
     finally:
-        shutil.rmtree(beside, ignore_errors=True)
+        shutil.rmtree(partial_folder, ignore_errors=True)
     counts = ", ".join(f"{count:,} {name}" for name, count in Counter(dataset.rows["split"]).items())
     PrintableConsole().print(
         f"{folder}: {len(dataset.rows):,} rows ({counts}), {chosen}.", highlight=False, soft_wrap=True
     )
     if chosen is not Form.huggingface and (formulas := sum(map(_has_formula, _csv_values(dataset)))):
         PrintableConsole().print(
-            f"{formulas:,} rows have a cell that a spreadsheet would take for a formula: open the .csv files with a program, or export --as huggingface.",
+            f"{formulas:,} rows have a cell that a spreadsheet would treat as a formula: open the .csv files with a "
+            "program, or export --as huggingface.",
             style="yellow",
             highlight=False,
             soft_wrap=True,
         )
-    for stage in made:
+    for stage in include:
         if not (dataset.rows["stage"] == stage).any():
             PrintableConsole().print(
-                f"No row of {stage} is among them: the accepted model learnt from none, or none was made."
+                f"The dataset has no rows of {stage}: none were created, or the accepted model was not trained on them."
             )
 
 
 def _csv_values(dataset: Dataset) -> Iterator[list[Any]]:
-    """The values of each row that stand in a CSV file."""
+    """Yields the values of each row in the CSV files."""
     contents = dict(dataset.content(dataset.rows)) if dataset.modality == "text" else {}
     for row in _plain(dataset.rows):
         yield [*row.values(), contents.get(row["id"])]
@@ -114,24 +126,25 @@ def _has_formula(values: Sequence[Any]) -> bool:
 
 
 def _as_folders(dataset: Dataset, folder: Path, convert: Convert, progress: Progress) -> None:
-    """split/class/id.png, as torchvision's ImageFolder and the Hub's imagefolder read them, and metadata.csv."""
+    """Writes split/class/id.png, which torchvision's ImageFolder and the Hub's imagefolder read, and metadata.csv."""
     rows_by_id = dataset.rows.set_index("id")
     names = plain_names(dataset.classes)
-    places = {}
+    file_names = {}
     for row_id, content in counted(dataset.content(dataset.rows), progress, "images", len(rows_by_id)):
         row, encoded = rows_by_id.loc[row_id], convert(bytes(content))  # type: ignore[arg-type]
         label = UNLABELED if row["label"] is None else names[row["label"]]
         path = folder / row["split"] / label / f"{row_id}.{suffix_of(encoded)}"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(encoded)
-        places[row_id] = path.relative_to(folder).as_posix()
+        file_names[row_id] = path.relative_to(folder).as_posix()
     _write_csv(
-        folder / "metadata.csv", [{"file_name": places[row["id"]], **row} for row in _plain(dataset.rows, "parent_ids")]
+        folder / "metadata.csv",
+        [{"file_name": file_names[row["id"]], **row} for row in _plain(dataset.rows, "parent_ids")],
     )
 
 
 def _as_table(dataset: Dataset, folder: Path, convert: Convert, progress: Progress) -> None:
-    """A CSV a split; images lie beside it, in images/."""
+    """Writes one CSV file per split, and the images to images/."""
     content = dict(counted(dataset.content(dataset.rows), progress, "rows", len(dataset.rows)))
     for split, rows in dataset.rows.groupby("split", sort=False):
         lines = []
@@ -149,14 +162,43 @@ def _as_table(dataset: Dataset, folder: Path, convert: Convert, progress: Progre
 
 
 def _as_huggingface(dataset: Dataset, folder: Path, convert: Convert, progress: Progress) -> None:
-    """data/<split>-00000.parquet with the Hub's features: `datasets.load_dataset(folder)` reads it."""
-    image = dataset.modality == "image"
-    kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())]) if image else pa.string()
-    content_of = "image" if image else "text"
+    """Writes data/<split>-00000.parquet with the Hub's features, for `datasets.load_dataset(folder)`."""
+    schema = _huggingface_schema(dataset)
+    content_column = "image" if dataset.modality == "image" else "text"
+    label_to_index = {name: class_index for class_index, name in enumerate(dataset.classes)}
+    (folder / "data").mkdir()
+    done = 0
+    for split, rows in dataset.rows.groupby("split", sort=False):
+        for part, first in enumerate(range(0, len(rows), ROWS_PER_FILE)):
+            rows_of_file = rows.iloc[first : first + ROWS_PER_FILE]
+            content = dict(dataset.content(rows_of_file))
+            lines = []
+            for row in _plain(rows_of_file):
+                payload = content[row["id"]]
+                cell: Any = payload
+                if isinstance(payload, bytes):
+                    encoded = convert(payload)
+                    cell = {"bytes": encoded, "path": f"{row['id']}.{suffix_of(encoded)}"}
+                label_index = None if row["label"] is None else label_to_index[row["label"]]
+                lines.append({**row, "label": label_index, content_column: cell})
+            pq.write_table(
+                pa.Table.from_pylist(lines, schema=schema),
+                folder / "data" / f"{split}-{part:05d}.parquet",
+                compression="zstd",
+            )
+            done += len(rows_of_file)
+            progress("rows", done, len(dataset.rows))
+
+
+def _huggingface_schema(dataset: Dataset) -> pa.Schema:
+    """The Arrow schema, with the Hub's description of its features as metadata."""
+    is_image = dataset.modality == "image"
+    content_type = pa.struct([("bytes", pa.binary()), ("path", pa.string())]) if is_image else pa.string()
+    content_column = "image" if is_image else "text"
     texts = ["id", "label_source", "origin", "license", "attribution", "stage"]
     schema = pa.schema(
         [
-            (content_of, kind),
+            (content_column, content_type),
             ("label", pa.int64()),
             *((name, pa.string()) for name in texts),
             ("weight", pa.float32()),
@@ -166,34 +208,9 @@ def _as_huggingface(dataset: Dataset, folder: Path, convert: Convert, progress: 
     features: dict[str, Any] = {name: {"dtype": "string", "_type": "Value"} for name in texts}
     features |= {name: {"dtype": "float32", "_type": "Value"} for name in ("weight", "confidence")}
     features |= {"label": {"names": dataset.classes, "_type": "ClassLabel"}}
-    features |= {content_of: {"_type": "Image"} if image else {"dtype": "string", "_type": "Value"}}
-    ordered = {name: features[name] for name in schema.names}
-    schema = schema.with_metadata({"huggingface": json.dumps({"info": {"features": ordered}})})
-    number = {name: class_index for class_index, name in enumerate(dataset.classes)}
-    (folder / "data").mkdir()
-    done = 0
-    for split, rows in dataset.rows.groupby("split", sort=False):
-        for part, first in enumerate(range(0, len(rows), ROWS_A_FILE)):
-            rows_of_file = rows.iloc[first : first + ROWS_A_FILE]
-            content = dict(dataset.content(rows_of_file))
-            lines = []
-            for row in _plain(rows_of_file):
-                payload = content[row["id"]]
-                payload = convert(payload) if isinstance(payload, bytes) else payload
-                held = (
-                    {"bytes": payload, "path": f"{row['id']}.{suffix_of(payload)}"}
-                    if isinstance(payload, bytes)
-                    else payload
-                )
-                label = None if row["label"] is None else number[row["label"]]
-                lines.append({**row, "label": label, content_of: held})
-            pq.write_table(
-                pa.Table.from_pylist(lines, schema=schema),
-                folder / "data" / f"{split}-{part:05d}.parquet",
-                compression="zstd",
-            )
-            done += len(rows_of_file)
-            progress("rows", done, len(dataset.rows))
+    features |= {content_column: {"_type": "Image"} if is_image else {"dtype": "string", "_type": "Value"}}
+    ordered_features = {name: features[name] for name in schema.names}
+    return schema.with_metadata({"huggingface": json.dumps({"info": {"features": ordered_features}})})
 
 
 WRITERS = {Form.folders: _as_folders, Form.table: _as_table, Form.huggingface: _as_huggingface}
@@ -205,7 +222,7 @@ def _plain(rows: pd.DataFrame, *without: str) -> Iterator[dict[str, Any]]:
 
 
 def _one_line(value: Any) -> Any:
-    """Python's csv module writes a carriage return without quotes, and readers take it for the end of a row."""
+    """Replaces carriage returns, which the csv module does not quote and readers treat as the end of a row."""
     return value.replace("\r", " ") if isinstance(value, str) else value
 
 
@@ -217,7 +234,7 @@ def _write_csv(path: Path, rows: Sequence[dict[str, Any]]) -> None:
 
 
 def plain_names(classes: Sequence[str]) -> dict[str, str]:
-    """A folder's name for each class: letters, digits, dots, dashes; no two alike, none that leads elsewhere."""
+    """Maps each class to a distinct folder name of letters, digits, dots and dashes, without path separators."""
     folder_names: dict[str, str] = {}
     for name in classes:
         plain = re.sub(r"[^\w.-]+", "_", unicodedata.normalize("NFC", name)).strip("._") or "class"
@@ -230,5 +247,5 @@ def plain_names(classes: Sequence[str]) -> dict[str, str]:
 
 
 def suffix_of(encoded: bytes) -> str:
-    """By content."""
+    """Returns the file name extension of an image, by its first bytes."""
     return next((suffix for start, suffix in SUFFIX_OF.items() if encoded.startswith(start)), "png")

@@ -1,4 +1,4 @@
-"""`seedling export --model`: the accepted model as ONNX, with its classes, its preprocessing and its card in one folder."""
+"""`seedling export --model`: writes the accepted model as ONNX with its classes, preprocessing and card to a folder."""
 
 from __future__ import annotations
 
@@ -29,47 +29,50 @@ from seedling.progress import Progress, terminal
 from seedling.report.cards import model_card
 from seedling.terminal.console import PrintableConsole
 
-NEEDED = ("onnx", "onnxscript", "onnxruntime")
-CHECKED = 64  # rows that the file is asked about before it is handed out
-PREPROCESSING = "seedling_preprocessing"  # the package beside predict.py
+REQUIRED_PACKAGES = ("onnx", "onnxscript", "onnxruntime")
+N_CHECKED_ROWS = 64  # predicted with the file before it is published
+CHECK_BATCH_ROWS = 16
+PREPROCESSING = "seedling_preprocessing"  # the package next to predict.py
 MEDIA = "seedling.media"
-MOST_BYTES = 1.9e9  # of an ONNX file
-FAR = 1e-4  # between two probabilities
-MOST_FAR = 0.02  # share of the checked rows: a support vector machine's vote can hang on the last digit
-USE = """## How to ask it
+MAX_FILE_BYTES = 1.9e9  # of an ONNX file
+MAX_PROBABILITY_DIFFERENCE = 1e-4
+MAX_DIFFERENT_SHARE = 0.02  # of the checked rows: a support vector machine's vote can depend on the last digit
+USAGE = """## Usage
 
-`python predict.py {what}` writes CSV: each row's class, confidence, and whether the model had better abstain. It needs `pip install {packages}`, and nothing of Seedling.
-From Python: `from predict import Model; Model().probabilities(rows)`. Other runtimes: `config.json` says what each of model.onnx's inputs holds."""
+`python predict.py {arguments}` writes CSV: each row's class, confidence, and whether the model abstains.
+It needs `pip install {packages}`, but not Seedling.
+From Python: `from predict import Model; Model().probabilities(rows)`.
+For other runtimes, `config.json` describes each input of model.onnx."""
 
 
 def export_model(workspace: Path, folder: Path, *, number: int | None, license_name: str) -> None:
-    """Writes model.onnx, config.json, predict.py and README.md to `folder`, which is made, after asking both about the same rows.
+    """Writes model.onnx, config.json, predict.py and README.md to a new folder, and compares it with the model.
 
-    Raises InputError where something is in the folder, or `seedling-ml[onnx]` is not installed; SeedlingError where the two disagree.
+    Raises:
+        InputError: the folder is not empty, or `seedling-ml[onnx]` is not installed.
+        SeedlingError: the predictions of the file differ from those of the model.
     """
     if folder.exists() and any(folder.iterdir()):
-        raise InputError(f"{folder} is not empty: name another folder, or empty it.")
-    missing = [package for package in NEEDED if importlib.util.find_spec(package) is None]
+        raise InputError(f"{folder} is not empty: choose another folder, or empty it.")
+    missing = [package for package in REQUIRED_PACKAGES if importlib.util.find_spec(package) is None]
     if missing:
-        raise InputError(
-            f"{', '.join(missing)} not installed: `pip install 'seedling-ml[onnx]'` brings what ONNX needs."
-        )
+        raise InputError(f"The ONNX export needs {', '.join(missing)}: run `pip install 'seedling-ml[onnx]'`.")
     predictor = Predictor.of(workspace, number)
-    beside = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(beside, ignore_errors=True)
-    beside.mkdir(parents=True)
+    partial_folder = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(partial_folder, ignore_errors=True)
+    partial_folder.mkdir(parents=True)
     try:
         with terminal("export") as progress, single_threaded():
-            farthest = _write(predictor, workspace, beside, license_name, progress)
+            max_difference = _write(predictor, workspace, partial_folder, license_name, progress)
         if folder.exists():
             folder.rmdir()
-        beside.replace(folder)
+        partial_folder.replace(folder)
     finally:
-        shutil.rmtree(beside, ignore_errors=True)
+        shutil.rmtree(partial_folder, ignore_errors=True)
     megabytes = sum(file.stat().st_size for file in folder.iterdir()) / 1e6
-    difference_shown = "" if farthest is None else f", probabilities at most {farthest:.0e} from the model's own"
+    difference_text = "" if max_difference is None else f", probabilities within {max_difference:.0e} of the model's"
     PrintableConsole().print(
-        f"{folder}: round {predictor.round} as ONNX, {megabytes:.1f} MB{difference_shown}.",
+        f"{folder}: round {predictor.round} as ONNX, {megabytes:.1f} MB{difference_text}.",
         highlight=False,
         soft_wrap=True,
     )
@@ -82,16 +85,16 @@ def _write(predictor: Predictor, workspace: Path, folder: Path, license_name: st
     progress("write the preprocessing", 1, 3)
     write_json(folder / "config.json", _config(predictor, portable))
     _write_preprocessing(portable, folder)
-    progress("ask both", 2, 3)
-    farthest = _checked(predictor, portable, workspace, folder / "model.onnx")
-    image = predictor.modality == "image"
-    packages = "onnxruntime numpy pillow opencv-python-headless" if image else "onnxruntime numpy scikit-learn"
+    progress("compare predictions", 2, 3)
+    max_difference = _max_difference(predictor, portable, workspace, folder / "model.onnx")
+    is_image = predictor.modality == "image"
+    packages = "onnxruntime numpy pillow opencv-python-headless" if is_image else "onnxruntime numpy scikit-learn"
     packages += " tokenizers" if "input_ids" in portable.inputs else ""
-    use = USE.format(what="PICTURE..." if image else "< lines.txt", packages=packages)
+    usage = USAGE.format(arguments="IMAGE..." if is_image else "< lines.txt", packages=packages)
     (folder / "README.md").write_text(
-        model_card(workspace, workspace.name, license_name, use, predictor.round), encoding="utf-8"
+        model_card(workspace, workspace.name, license_name, usage, predictor.round), encoding="utf-8"
     )
-    return farthest
+    return max_difference
 
 
 def _example(portable: Portable) -> tuple[Any, ...]:
@@ -100,21 +103,22 @@ def _example(portable: Portable) -> tuple[Any, ...]:
 
 
 def write_onnx(portable: Portable, example: Sequence[Any], path: Path) -> None:
-    """The graph of this module, with any number of rows and tokens; the same model gives the same bytes. Raises InputError for one that is too large
-    for a file.
+    """Writes the module's graph, for any number of rows and tokens; the same model gives the same bytes.
+
+    Raises InputError if the model is too large for a file.
     """
     import onnx
     import torch
 
-    bytes_of = sum(tensor.numel() * tensor.element_size() for tensor in (*portable.parameters(), *portable.buffers()))
-    if bytes_of > MOST_BYTES:
+    n_bytes = sum(tensor.numel() * tensor.element_size() for tensor in (*portable.parameters(), *portable.buffers()))
+    if n_bytes > MAX_FILE_BYTES:
         raise InputError(
-            f"The model has {bytes_of / 1e9:.1f} GB of numbers, and one ONNX file holds {MOST_BYTES / 1e9:g}: name a smaller `encoder`, "
-            "or leave `svm` and `nearest_neighbors` out of train.candidates, and train again."
+            f"The model has {n_bytes / 1e9:.1f} GB of numbers, and an ONNX file holds {MAX_FILE_BYTES / 1e9:g}: set a "
+            "smaller `encoder`, or leave `svm` and `nearest_neighbors` out of train.candidates, and train again."
         )
-    free = torch.export.Dim.DYNAMIC
-    axes: dict[str, dict[int, Any]] = {name: {0: free} for name in portable.inputs}
-    axes |= {name: {0: free, 1: free} for name in ("input_ids", "attention_mask") if name in axes}
+    dynamic = torch.export.Dim.DYNAMIC
+    axes: dict[str, dict[int, Any]] = {name: {0: dynamic} for name in portable.inputs}
+    axes |= {name: {0: dynamic, 1: dynamic} for name in ("input_ids", "attention_mask") if name in axes}
     with _quiet():
         program = torch.onnx.export(
             portable,
@@ -127,7 +131,7 @@ def write_onnx(portable: Portable, example: Sequence[Any], path: Path) -> None:
         )
     onnx_model = program.model_proto  # type: ignore[union-attr]
     del onnx_model.metadata_props[:]
-    for holder in (onnx_model.graph, *onnx_model.functions):  # where this machine keeps its files is nobody's business
+    for holder in (onnx_model.graph, *onnx_model.functions):  # metadata has paths of this machine
         del holder.metadata_props[:]
         for node in holder.node:
             del node.metadata_props[:]
@@ -144,9 +148,9 @@ def write_onnx(portable: Portable, example: Sequence[Any], path: Path) -> None:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """The exporter speaks of what nobody asked for."""
+    """Silences the exporter's warnings and logs."""
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")]
-    before = [logger.level for logger in loggers]
+    previous_levels = [logger.level for logger in loggers]
     for logger in loggers:
         logger.setLevel(logging.ERROR)
     try:
@@ -154,7 +158,7 @@ def _quiet() -> Iterator[None]:
             warnings.simplefilter("ignore")
             yield
     finally:
-        for logger, level in zip(loggers, before, strict=True):
+        for logger, level in zip(loggers, previous_levels, strict=True):
             logger.setLevel(level)
 
 
@@ -169,7 +173,7 @@ def _config(predictor: Predictor, portable: Portable) -> dict[str, Any]:
                 "width": preparation.width,
                 "mean": preparation.mean,
                 "deviation": preparation.deviation,
-                "is": "RGB / 255, less the mean, over the deviation; (n, 3, height, width)",
+                "is": "(RGB / 255 - mean) / deviation; (n, 3, height, width)",
             }
         elif name in {"images", "small"}:
             side = 64 if isinstance(maker, EncodedFeatures) else maker.side if name == "images" else maker.network_side
@@ -179,12 +183,12 @@ def _config(predictor: Predictor, portable: Portable) -> dict[str, Any]:
             inputs[name] = {
                 "at_most": maker.encoder.max_tokens,
                 "unknown": tokenizer.unk_token_id or 0,
-                "is": "token numbers by tokenizer.json, filled up with 0; (n, tokens)",
+                "is": "token ids of tokenizer.json, padded with 0; (n, tokens)",
             }
         elif name == "attention_mask":
-            inputs[name] = {"is": "1 where a token is, 0 where a row was filled up; (n, tokens)"}
+            inputs[name] = {"is": "1 for a token, 0 for padding; (n, tokens)"}
         else:
-            inputs[name] = {"is": "TF-IDF by words.json, as predict.py counts it; (n, terms)"}
+            inputs[name] = {"is": "TF-IDF of the terms in words.json, as predict.py computes it; (n, terms)"}
     return {
         "modality": predictor.modality,
         "classes": predictor.model.classes,
@@ -200,27 +204,28 @@ def _write_preprocessing(portable: Portable, folder: Path) -> None:
     maker: Any = portable.maker
     script = files("seedling.init").joinpath("workspace_files", "predict.py.template").read_text(encoding="utf-8")
     (folder / "predict.py").write_text(script, encoding="utf-8")
-    used = "texts" if "words" in portable.inputs else "images"
-    _copy_modules(used, folder / PREPROCESSING)
+    module = "texts" if "words" in portable.inputs else "images"
+    _copy_modules(module, folder / PREPROCESSING)
     if "words" in portable.inputs:
-        encoded = isinstance(maker, EncodedFeatures)
-        write_json(folder / "words.json", terms_of(maker.words if encoded else maker))
+        has_encoder = isinstance(maker, EncodedFeatures)
+        write_json(folder / "words.json", terms_of(maker.words if has_encoder else maker))
     if "input_ids" in portable.inputs:
         backend = getattr(maker.encoder.prepare, "backend_tokenizer", None)
         if backend is None:
             raise InputError(
-                "The encoder's tokenizer is written in Python alone, and has no file that others could read."
+                "The encoder's tokenizer has no tokenizer.json, which ONNX runtimes need: use an encoder with a fast "
+                "tokenizer."
             )
         (folder / "tokenizer.json").write_text(backend.to_str(pretty=True), encoding="utf-8")
 
 
 def _copy_modules(name: str, folder: Path) -> None:
-    """Copies this module of seedling.media, and those of that package that it imports, as a package that stands alone."""
+    """Copies a module of seedling.media, and the modules of that package that it imports, as a package of their own."""
     folder.mkdir(exist_ok=True)
     (folder / "__init__.py").touch()
-    waiting, copied = [name], set[str]()
-    while waiting:
-        module = waiting.pop()
+    pending, copied = [name], set[str]()
+    while pending:
+        module = pending.pop()
         if module in copied:
             continue
         copied.add(module)
@@ -229,20 +234,21 @@ def _copy_modules(name: str, folder: Path) -> None:
         (folder / f"{module}.py").write_text(renamed, encoding="utf-8")
         for node in ast.walk(ast.parse(source)):
             if isinstance(node, ast.ImportFrom) and node.module == MEDIA:
-                waiting += [alias.name for alias in node.names]
+                pending += [alias.name for alias in node.names]
             elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith(f"{MEDIA}."):
-                waiting.append(str(node.module).removeprefix(f"{MEDIA}."))
+                pending.append(str(node.module).removeprefix(f"{MEDIA}."))
 
 
-def _checked(predictor: Predictor, portable: Portable, workspace: Path, path: Path) -> float | None:
-    """The largest difference between the file's and the model's probabilities on some rows, None where there is no row.
+def _max_difference(predictor: Predictor, portable: Portable, workspace: Path, path: Path) -> float | None:
+    """Returns max |p_file - p_model| over some rows, or None if there are no rows.
 
-    Raises SeedlingError where they disagree on more of them than a vote's last digit explains.
+    Raises SeedlingError if the difference exceeds MAX_PROBABILITY_DIFFERENCE on more than MAX_DIFFERENT_SHARE of the
+    rows.
     """
     import onnxruntime
 
     collected, validated = (workspace / "generations" / stage for stage in ("scrape", "validate"))
-    ids = sorted(read(validated, ["id"])["id"])[:CHECKED] if (validated / MANIFEST).is_file() else []
+    ids = sorted(read(validated, ["id"])["id"])[:N_CHECKED_ROWS] if (validated / MANIFEST).is_file() else []
     rows = [payload for _, payload in payloads([collected], ids)] if ids else []
     if not rows:
         return None
@@ -253,16 +259,18 @@ def _checked(predictor: Predictor, portable: Portable, workspace: Path, path: Pa
     remaining, outputs = iter(rows), []
     for block in iter(partial(_block, remaining), []):
         arrays = portable.prepared(block, predictor.max_megapixels)
-        named = {name: array.numpy() for name, array in zip(portable.inputs, arrays, strict=True)}
-        outputs.append(session.run(None, named)[0])
-    apart = np.abs(np.concatenate(outputs) - expected).max(axis=1)
-    if (apart > FAR).mean() > MOST_FAR:
+        inputs = {name: array.numpy() for name, array in zip(portable.inputs, arrays, strict=True)}
+        outputs.append(session.run(None, inputs)[0])
+    differences = np.abs(np.concatenate(outputs) - expected).max(axis=1)
+    is_different = differences > MAX_PROBABILITY_DIFFERENCE
+    if is_different.mean() > MAX_DIFFERENT_SHARE:
         raise SeedlingError(
-            f"The ONNX file's probabilities differ from the model's by up to {apart.max():.3g} on {int((apart > FAR).sum())} of {len(apart)} rows: "
-            "it is not handed out. Another version of torch or onnxruntime may do better (constraints.txt names those that were tried)."
+            f"The ONNX file's probabilities differ from the model's by up to {differences.max():.3g} on "
+            f"{int(is_different.sum())} of {len(differences)} rows, so it was not exported. Install the versions of "
+            "torch and onnxruntime in constraints.txt, and export again."
         )
-    return float(apart.max())
+    return float(differences.max())
 
 
 def _block(rows: Iterator[Any]) -> list[Any]:
-    return list(islice(rows, 16))
+    return list(islice(rows, CHECK_BATCH_ROWS))

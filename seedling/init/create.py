@@ -48,7 +48,7 @@ from seedling.scrape.table import SUFFIXES
 from seedling.terminal.notices import state_once
 from seedling.versioning.dvc_yaml import render_dvc_yaml
 from seedling.versioning.git_identity import identity_environment
-from seedling.versioning.ledger import create_repository, renew_links_of
+from seedling.versioning.ledger import create_repository, renew_workspace_links
 
 FOLDER = "{kind: folder, path: .}"
 BY_CLASS = FOLDER.replace("}", ", by_class: true}")
@@ -124,7 +124,7 @@ def make_workspace(
         if folder.exists():
             folder.rmdir()
         temporary.replace(folder)
-        renew_links_of(folder)
+        renew_workspace_links(folder)
     except InputError as error:
         raise InputError(str(error).replace(str(temporary), str(folder))) from error
     except (OSError, shutil.Error, UnicodeEncodeError) as error:

@@ -1,10 +1,10 @@
-"""Pieces of a stage's work on a Dask cluster, whose scheduler the environment variable SEEDLING_DASK names.
+"""Computes the pieces of a stage's work on a Dask cluster, whose scheduler the variable SEEDLING_DASK names.
 
     dask scheduler                                            # on one machine
-    dask worker tcp://scheduler:8786 --nthreads 1             # on each of the others, once for each core
+    dask worker tcp://scheduler:8786 --nthreads 1             # on each other machine, once per core
     SEEDLING_DASK=tcp://scheduler:8786 seedling run
 
-The work object goes to every worker once, its pieces one by one. A piece whose worker died is done again by another worker.
+Every worker gets the function once, and the pieces one by one. If a worker dies, another one computes its piece again.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ R = TypeVar("R")
 
 ADDRESS_VARIABLE = "SEEDLING_DASK"
 CONNECT_TIMEOUT_SECONDS = 10
-WORKER_TIMEOUT_SECONDS = 30  # for the first worker, and for another one after the last one died
-PIECES_PER_THREAD = 2  # unfinished at once: one that is computed and one that waits beside it
-RESULTS_PER_THREAD = 8  # at most, finished ones that wait for an earlier piece among them
+WORKER_TIMEOUT_SECONDS = 30  # for the first worker, and for a new one after the last one died
+PIECES_PER_THREAD = 2  # unfinished: one that is computed, and one that is queued
+MAX_RESULTS_PER_THREAD = 8  # including finished ones that wait for an earlier piece
 MAX_ATTEMPTS = 4  # for a piece whose worker dies; Dask gives up after as many
-SECONDS_BETWEEN_ATTEMPTS = 2.0  # in which a nanny has begun to restart a dead worker
-CHECKED_PACKAGES = (  # their versions decide about bytes
+SECONDS_BETWEEN_ATTEMPTS = 2.0  # in which a nanny begins to restart a dead worker
+CHECKED_PACKAGES = (  # the bytes of the results depend on their versions
     "seedling",
     "albumentations",
     "numpy",
@@ -48,15 +48,18 @@ CHECKED_PACKAGES = (  # their versions decide about bytes
 
 
 def on_cluster() -> bool:
-    """Whether pieces go to a cluster: SEEDLING_DASK is set, and this process is neither a worker's nor one of several that a launcher started."""
+    """Whether pieces are computed on a cluster.
+
+    True if SEEDLING_DASK is set, and this process is neither a worker's nor one of several that a launcher started.
+    """
     return bool(os.environ.get(ADDRESS_VARIABLE)) and not is_inside_piece() and this_process().count == 1
 
 
 def over_cluster(function: Callable[[P], R], pieces: Iterable[P]) -> Iterator[R]:
-    """function(piece) of each, in their order, by the cluster's workers. Both must be picklable.
+    """Yields function(piece) for each piece, in their order, from the cluster's workers. Both must be picklable.
 
-    Raises SeedlingError where there is no scheduler or no worker, where a worker has other versions, or where workers keep dying;
-    and whatever error `function` raises, its message unchanged.
+    Raises SeedlingError if there is no scheduler or no worker, if a worker has other versions, or if workers keep
+    dying; and the errors of `function`, with their messages unchanged.
     """
     remaining = iter(pieces)
     first = next(remaining, None)
@@ -76,7 +79,7 @@ def over_cluster(function: Callable[[P], R], pieces: Iterable[P]) -> Iterator[R]
 
 @dataclass(frozen=True)
 class _Sent(Generic[P, R]):
-    """What every worker gets once. versions: of the packages here."""
+    """Sent to every worker once. versions: those of the packages on this machine."""
 
     function: Callable[[P], R]
     versions: dict[str, str]
@@ -84,7 +87,7 @@ class _Sent(Generic[P, R]):
 
 @dataclass(frozen=True)
 class _Failed:
-    """An error of ours in a worker: not every exception class can be pickled, its message can."""
+    """A SeedlingError in a worker: not every exception class can be pickled, but its message can."""
 
     kind: type[SeedlingError]
     message: str
@@ -93,67 +96,77 @@ class _Failed:
         """The error to raise here."""
         try:
             return self.kind(self.message)
-        except TypeError:  # a class whose constructor takes something else than a message
+        except TypeError:  # the constructor of the class does not take a message
             return SeedlingError(self.message)
 
 
 class _Queue(Generic[P, R]):
-    """The pieces in flight, in their order, with what is needed to submit them again."""
+    """The submitted pieces, in their order, with the data to submit them again."""
 
     def __init__(self, client: Any, address: str, function: Callable[[P], R]) -> None:
         self._client, self._address, self._function = client, address, function
-        self._flying: deque[list[Any]] = deque()  # [piece, future, attempts]
+        self._in_flight: deque[list[Any]] = deque()  # [piece, future, attempts]
         self._sent = self._scattered()
 
     def __len__(self) -> int:
-        return len(self._flying)
+        return len(self._in_flight)
 
     def has_room(self) -> bool:
-        """Waits until a worker has nothing waiting, or results must be taken first: memory stays flat however many pieces there are."""
+        """Waits until a piece can be added, or a result must be taken first, so that memory stays constant.
+
+        Returns whether a piece can be added.
+        """
         from distributed import wait
 
         while True:
             threads = max(1, sum(self._client.nthreads().values()))
-            unfinished = [future for _, future, _ in self._flying if not future.done()]
-            if len(unfinished) < PIECES_PER_THREAD * threads and len(self._flying) < RESULTS_PER_THREAD * threads:
+            unfinished = [future for _, future, _ in self._in_flight if not future.done()]
+            if (
+                len(unfinished) < PIECES_PER_THREAD * threads
+                and len(self._in_flight) < MAX_RESULTS_PER_THREAD * threads
+            ):
                 return True
-            if len(unfinished) == 0 or self._flying[0][1].done() or len(self._flying) >= RESULTS_PER_THREAD * threads:
+            if (
+                len(unfinished) == 0
+                or self._in_flight[0][1].done()
+                or len(self._in_flight) >= MAX_RESULTS_PER_THREAD * threads
+            ):
                 return False
             try:
                 with self._client.as_current():
                     wait(unfinished, return_when="FIRST_COMPLETED")
-            except CancelledError:  # whoever takes the results submits those pieces again
+            except CancelledError:  # next_result submits those pieces again
                 return False
 
     def add(self, piece: P) -> None:
         """Submits the piece."""
-        self._flying.append([piece, self._submitted(piece), 1])
+        self._in_flight.append([piece, self._submitted(piece), 1])
 
     def next_result(self) -> R:
-        """The oldest piece's result. Raises what its work raised."""
+        """Returns the result of the oldest piece, or raises its error."""
         from distributed import KilledWorker
 
         while True:
-            _, future, attempts = self._flying[0]
+            _, future, attempts = self._in_flight[0]
             try:
                 result = future.result()
             except (KilledWorker, CancelledError) as error:
-                # With the last worker that holds the work object, whatever waits for that object is cancelled.
+                # If the last worker that holds the function dies, all pieces that wait for it are canceled.
                 if attempts >= MAX_ATTEMPTS or isinstance(error, KilledWorker):
                     raise SeedlingError(
-                        f"{ADDRESS_VARIABLE}: workers of {self._address} died again and again, most likely for want of memory: give them "
-                        f"more, or fewer threads each ({error})."
+                        f"{ADDRESS_VARIABLE}: workers of {self._address} died repeatedly, most likely out of memory: "
+                        f"give them more memory, or fewer threads each ({error})."
                     ) from error
                 self._submit_again()
                 continue
-            self._flying.popleft()
+            self._in_flight.popleft()
             if isinstance(result, _Failed):
                 raise result.raised()
             return result  # type: ignore[no-any-return]
 
     def _submit_again(self) -> None:
         self._sent = self._scattered()
-        for entry in self._flying:
+        for entry in self._in_flight:
             if entry[1].status in {"cancelled", "lost"}:
                 entry[1:] = [self._submitted(entry[0]), entry[2] + 1]
 
@@ -164,12 +177,9 @@ class _Queue(Generic[P, R]):
         for attempt in range(1, MAX_ATTEMPTS + 1):
             _wait_for_worker(self._client, self._address)
             try:
-                # To one worker, from which the others fetch it with their first piece: Dask's own broadcast may wait for ever.
+                # To one worker, from which the others fetch it with their first piece: Dask's broadcast may never end.
                 return self._client.scatter(_Sent(self._function, _versions()), hash=False)
-            except (
-                OSError,
-                TimeoutError,
-            ):  # a worker died while it was sent the object, and the scheduler has yet to notice
+            except (OSError, TimeoutError):  # the worker died meanwhile, and the scheduler has not noticed it yet
                 if attempt == MAX_ATTEMPTS:
                     raise
                 time.sleep(SECONDS_BETWEEN_ATTEMPTS)
@@ -193,9 +203,10 @@ def _client(address: str) -> Iterator[Any]:
         for worker, versions in client.run(_versions, on_error="return").items():
             if isinstance(versions, ImportError):
                 raise SeedlingError(
-                    f"{ADDRESS_VARIABLE}: the worker {worker} cannot import Seedling ({versions}): install it there, in the same version."
+                    f"{ADDRESS_VARIABLE}: the worker {worker} cannot import Seedling ({versions}): install the same "
+                    "version there."
                 )
-            if not isinstance(versions, Exception):  # another one means that the worker has just died
+            if not isinstance(versions, Exception):  # other errors mean that the worker has just died
                 _check_versions(versions, _versions(), worker)
         yield client
 
@@ -210,13 +221,13 @@ def _wait_for_worker(client: Any, address: str) -> None:
 
 
 def _apply(sent: _Sent[P, R], piece: P) -> R | _Failed:
-    """In a worker: one piece, on one thread, so that its sums have the same order as here."""
+    """Computes one piece in a worker, on one thread, so that its sums have the same order as on this machine."""
     from threadpoolctl import threadpool_limits
 
     try:
         _check_versions(_versions(), sent.versions, "that took a piece")
         with inside_piece():
-            threadpool_limits(1)  # for good: other pieces may be computed in this process's other threads
+            threadpool_limits(1)  # not reset: other threads of this process may compute other pieces
             if torch := sys.modules.get("torch"):
                 torch.set_num_threads(1)
             return sent.function(piece)
@@ -225,12 +236,12 @@ def _apply(sent: _Sent[P, R], piece: P) -> R | _Failed:
 
 
 def _check_versions(of_worker: dict[str, str], here: dict[str, str], worker: str) -> None:
-    """Raises SeedlingError where they differ."""
+    """Raises SeedlingError if the versions differ."""
     if of_worker != here:
         names = [name for name in here if of_worker.get(name) != here[name]]
         raise SeedlingError(
-            f"{ADDRESS_VARIABLE}: the worker {worker} has {_as_text(of_worker, names)}, and here is {_as_text(here, names)}: "
-            "other versions may give other bytes. Install the same ones."
+            f"{ADDRESS_VARIABLE}: the worker {worker} has {_as_text(of_worker, names)}, and this machine has "
+            f"{_as_text(here, names)}: other versions may compute other bytes. Install the same versions."
         )
 
 

@@ -1,6 +1,6 @@
-"""How independent work is spread: threads here, Prefect's task runner where a flow says so, or several processes of a launcher.
+"""Executors of independent work: threads, Prefect's task runner inside a flow, or the processes of a launcher.
 
-Results never depend on it.
+The results do not depend on the executor.
 """
 
 from __future__ import annotations
@@ -18,18 +18,24 @@ from typing import Any
 from seedling.errors import SeedlingError
 from seedling.parallel.memory_limit import memory_limit_bytes
 
-# Below this limit there is no room for training two networks at the same time (docs/requirements.md).
+# Below this limit, two networks cannot be trained at the same time (docs/requirements.md).
 SMALL_MEMORY_BYTES = 2.5 * 2**30
 
-Spread = Callable[[Callable[[Any], Any], Sequence[Any], str], list[Any]]  # (work, places, name) → results in order
+Executor = Callable[[Callable[[Any], Any], Sequence[Any], str], list[Any]]  # (function, items, name) → ordered results
 
 
 @dataclass(frozen=True)
 class Process:
-    """One process among those that share a training; alone, unless a launcher started it beside others.
+    """One of the processes that share a training; the only one, unless a launcher started several.
 
-    All go through the same steps, so that each meets the others where something is gathered. gather: what each of them
-    gives → all of it, in the processes' order; number: from 0, the one that leads; local, locals: the same on this machine.
+    All processes run the same steps, because `gather` waits for all of them.
+
+    Args:
+        number: the rank; process 0 leads.
+        count: the number of processes.
+        local: the rank among the processes on this machine.
+        locals: the number of processes on this machine.
+        gather: returns the values that all processes pass, in the order of their numbers.
     """
 
     number: int = 0
@@ -40,40 +46,43 @@ class Process:
 
     @property
     def leads(self) -> bool:
-        """Whether it is the one that writes; the others only compute."""
+        """Whether this process writes the output; the others only compute."""
         return self.number == 0
 
-    def mine(self, places: Sequence[Any]) -> Sequence[Any]:
-        """Its share of them."""
-        return places[self.number :: self.count]
+    def share(self, items: Sequence[Any]) -> Sequence[Any]:
+        """Returns this process's share of the items."""
+        return items[self.number :: self.count]
 
     def by_leader(self, function: Callable[[], Any]) -> Any:
-        """What `work` gives in the process that leads, in all of them."""
+        """Calls the function in the leading process, and returns its result in all processes."""
         return self.gather(function() if self.leads else None)[0]
 
-    def spread(self, function: Callable[[Any], Any], places: Sequence[Any], name: str) -> list[Any]:
-        """work(place) of each, in their order, wherever it was done. An error of one process is raised in all."""
+    def map(self, function: Callable[[Any], Any], items: Sequence[Any], name: str) -> list[Any]:
+        """Returns function(item) for each item, in their order, divided among the processes.
+
+        An error of one process is raised in all.
+        """
         try:
-            done, failed = in_threads(function, self.mine(places), name), None
+            results, failure = in_threads(function, self.share(items), name), None
         except SeedlingError as error:
-            done, failed = [], str(error)
-        parts = self.gather((done, failed))
-        for _, why in parts:
-            if why is not None:
-                raise SeedlingError(why)
-        return [parts[turn % self.count][0][turn // self.count] for turn in range(len(places))]
+            results, failure = [], str(error)
+        parts = self.gather((results, failure))
+        for _, message in parts:
+            if message is not None:
+                raise SeedlingError(message)
+        return [parts[index % self.count][0][index // self.count] for index in range(len(items))]
 
 
 _process = Process()
 
 
 def this_process() -> Process:
-    """Which one this is; the only one, unless `join` was called."""
+    """Returns this process; the only one, unless `join` was called."""
     return _process
 
 
 def join(process: Process) -> None:
-    """Says that this process is one of several, for as long as it lives."""
+    """Declares that this process is one of several, until it ends."""
     global _process
     _process = process
 
@@ -83,7 +92,7 @@ _thread = threading.local()
 
 @contextmanager
 def inside_piece() -> Iterator[None]:
-    """Within the block this thread of a cluster's worker computes one piece: on one core, and without asking the cluster."""
+    """Marks this thread as computing a piece in a cluster's worker: on one core, without using the cluster itself."""
     _thread.inside_piece = True
     try:
         yield
@@ -99,8 +108,8 @@ def is_inside_piece() -> bool:
 def usable_cores(memory_bytes: int | None = None) -> int:
     """The number of cores that this process may use, or 1 if less than `SMALL_MEMORY_BYTES` of memory is available.
 
-    Processes on one machine share its cores, and so do the pieces of a worker. memory_bytes: the memory limit; None: the limit of
-    the machine or its container.
+    Processes on one machine share its cores, and so do the pieces of a worker. memory_bytes: the memory limit, None for
+    that of the machine or its container.
     """
     if is_inside_piece() or _is_small(memory_bytes):
         return 1
@@ -109,9 +118,10 @@ def usable_cores(memory_bytes: int | None = None) -> int:
 
 
 def pieces_at_once(memory_bytes: int | None = None) -> int:
-    """The number of independent pieces of work to run at the same time, or 1 if less than `SMALL_MEMORY_BYTES` of memory is available.
+    """The number of independent pieces of work to run at the same time.
 
-    Otherwise one piece per core and at least two, since pieces also wait for disks. memory_bytes: as for `usable_cores`.
+    One if less than `SMALL_MEMORY_BYTES` of memory is available, else one per core and at least two, since pieces also
+    wait for disks. memory_bytes: as for `usable_cores`.
     """
     return 1 if _is_small(memory_bytes) else max(2, usable_cores())
 
@@ -126,41 +136,44 @@ def _limit_bytes() -> int:
 
 
 def kept_threads(threads: int) -> ThreadPoolExecutor:
-    """So many threads that stay: what a thread has prepared, torch's kernels above all, is there for the next rows."""
+    """Returns a pool of threads that is kept, so that prepared state such as torch's kernels is reused."""
     return _threads(threads, os.getpid())
 
 
 @cache
 def _threads(threads: int, process: int) -> ThreadPoolExecutor:
-    """process: whose they are; a forked one has none of its parent's threads."""
+    """The kept threads of a process, by its id: a forked process does not have its parent's threads."""
     return ThreadPoolExecutor(threads)
 
 
-def in_threads(function: Callable[[Any], Any], places: Sequence[Any], name: str = "") -> list[Any]:
-    """work(place) of each, in their order; what is computed releases Python's lock, so threads do."""
+def in_threads(function: Callable[[Any], Any], items: Sequence[Any], name: str = "") -> list[Any]:
+    """Returns function(item) for each item, in their order, from threads: the work releases Python's lock."""
     with ThreadPoolExecutor(pieces_at_once()) as threads:
-        return list(threads.map(function, places))
+        return list(threads.map(function, items))
 
 
-_spread: ContextVar[Spread] = ContextVar("dropout_std", default=in_threads)
+_executor: ContextVar[Executor] = ContextVar("executor", default=in_threads)
 
 
-def spread(seconds: float, worth: float) -> Spread:
-    """How work is spread that will take so many seconds, predicted: below `worth` in threads, as it is done before anybody
-    else has been told. Among several processes always over all of them, so that each has the same results.
+def choose_executor(predicted_seconds: float, min_seconds: float) -> Executor:
+    """Returns the executor for work of a predicted duration.
+
+    Below `min_seconds`, threads: distributing the work would take longer. With several processes always all of them,
+    so that each has the same results.
     """
     if _process.count > 1:
-        return _process.spread
-    return _spread.get() if seconds > worth else in_threads
+        return _process.map
+    return _executor.get() if predicted_seconds > min_seconds else in_threads
 
 
 @contextmanager
-def spread_by(how: Spread) -> Iterator[None]:
-    """Within the block work is spread so. A function of its own, since Prefect pickles a task's globals, and a ContextVar
-    cannot be.
+def using_executor(executor: Executor) -> Iterator[None]:
+    """Makes `choose_executor` return this executor within the block.
+
+    A function of this module, since Prefect pickles a task's globals, and a ContextVar cannot be pickled.
     """
-    before = _spread.set(how)
+    token = _executor.set(executor)
     try:
         yield
     finally:
-        _spread.reset(before)
+        _executor.reset(token)

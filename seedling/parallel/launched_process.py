@@ -1,7 +1,7 @@
-"""What a launcher starts in every process (seedling/parallel/launcher.py): the stage's work, shared with the others.
+"""The program that a launcher starts in every process (seedling/parallel/launcher.py): a stage, shared with the others.
 
-Encoding and folds are shared out; the process that leads makes the choice and writes. The bytes are those of one process, on
-machines of one kind.
+Encoding and folds are divided among the processes; the leading process decides and writes. On machines of one kind, the
+bytes are the same as those of a single process.
 """
 
 from __future__ import annotations
@@ -25,22 +25,22 @@ from seedling.parallel.launcher import LAUNCH
 from seedling.pipeline import StageContext, find_stage
 from seedling.progress import silent
 
-SECONDS_TO_TELL = 10
-PATIENCE = timedelta(days=7)  # of one process with another, which may have a slower fold
+ERROR_DELAY_SECONDS = 10
+GATHER_TIMEOUT = timedelta(days=7)  # one process may have a much slower fold than another
 
 
 def main(stage: str, output: Path, inputs: Path) -> None:
-    """What the launcher runs in every process, in the workspace's folder. inputs: the folder of params.yaml and data/.
+    """Runs the stage in the current folder, as one of several processes. inputs: the folder of params.yaml and data/.
 
-    Standard output is the leading process's alone, a JSON object a line: {"progress": [what, done, total]},
-    {"error": why} or {"done": true}.
+    Only the leading process writes to standard output, one JSON object per line: {"progress": [what, done, total]},
+    {"error": message} or {"done": true}.
     """
     import torch
     from accelerate import PartialState
     from accelerate.utils import gather_object
 
-    os.environ.pop(LAUNCH, None)  # here the work is done, not launched once more
-    state, workspace = PartialState(cpu=not torch.cuda.is_available(), timeout=PATIENCE), Path.cwd()
+    os.environ.pop(LAUNCH, None)  # this process computes, and must not launch again
+    state, workspace = PartialState(cpu=not torch.cuda.is_available(), timeout=GATHER_TIMEOUT), Path.cwd()
 
     def gather(value: Any) -> list[Any]:
         return list(gather_object([value])) if state.num_processes > 1 else [value]
@@ -56,52 +56,53 @@ def main(stage: str, output: Path, inputs: Path) -> None:
     )
     leads = state.is_main_process
     if leads:
-        Thread(target=_leave_with_the_reader, daemon=True).start()
-    with tempfile.TemporaryDirectory() as nowhere:
+        Thread(target=_exit_without_reader, daemon=True).start()
+    with tempfile.TemporaryDirectory() as discarded:
         try:
             params = load(inputs)
             context = StageContext(
                 params,
                 workspace,
                 inputs / "data",
-                output if leads else Path(nowhere),
-                telling if leads else silent,
+                output if leads else Path(discarded),
+                write_progress if leads else silent,
                 encoder_of(params, workspace),
             )
             find_stage(stage).function(context)
         except Exception as error:
-            why = explain(error, stage)
-            if why is None:
+            seedling_error = explain(error, stage)
+            if seedling_error is None:
                 raise
-            if not leads:  # the launcher stops the others when one fails, and the first may have to say the same
-                time.sleep(SECONDS_TO_TELL)
-                print(why, file=sys.stderr)
-                sys.exit(why.exit_code)
-            tell("error", str(why))
+            if not leads:  # the launcher stops all processes when one fails; the leading one may report the same error
+                time.sleep(ERROR_DELAY_SECONDS)
+                print(seedling_error, file=sys.stderr)
+                sys.exit(seedling_error.exit_code)
+            write_message("error", str(seedling_error))
             return
     if leads:
-        tell("done", True)
+        write_message("done", True)
     state.destroy_process_group()
 
 
-def _leave_with_the_reader() -> None:
-    """Ends this process, and by the launcher all others, when nobody reads its standard output any more: the run that
-    started it was killed, and another may soon work on the same files.
+def _exit_without_reader() -> None:
+    """Ends this process when its standard output has no reader: the run was killed, and another may use the same files.
+
+    The launcher then ends the other processes.
     """
-    watched = select.poll()
-    watched.register(sys.stdout.fileno(), 0)
-    while not any(event & (select.POLLERR | select.POLLHUP) for _, event in watched.poll()):
+    poll = select.poll()
+    poll.register(sys.stdout.fileno(), 0)
+    while not any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll()):
         time.sleep(1)
     os._exit(1)
 
 
-def telling(what: str, done: int, total: int | None) -> None:
-    """Progress, for the process that started the launcher."""
-    tell("progress", [what, done, total])
+def write_progress(what: str, done: int, total: int | None) -> None:
+    """Sends progress to the process that started the launcher."""
+    write_message("progress", [what, done, total])
 
 
-def tell(name: str, value: Any) -> None:
-    """A line on standard output."""
+def write_message(name: str, value: Any) -> None:
+    """Writes a JSON object to standard output, on one line."""
     print(json.dumps({name: value}), flush=True)
 
 

@@ -1,10 +1,10 @@
-"""A stage's work given to a launcher, which starts seedling/parallel/launched_process.py in as many processes as it is told.
+"""Runs a stage by a launcher, which starts seedling/parallel/launched_process.py in several processes.
 
     SEEDLING_LAUNCH="accelerate launch --num_processes 4" seedling run     # GPUs
     SEEDLING_LAUNCH="torchrun --nproc_per_node 2" seedling run             # processors
 
-`-m seedling.parallel.launched_process STAGE FOLDER INPUTS` is put behind the launcher's words, and it is called in the workspace's folder, which all
-machines must see; with `srun … accelerate launch …` one command reaches many of them.
+`-m seedling.parallel.launched_process STAGE FOLDER INPUTS` is appended to the launcher's command, which runs in the
+workspace's folder. All machines must share this folder; `srun … accelerate launch …` uses several machines.
 """
 
 from __future__ import annotations
@@ -27,11 +27,12 @@ from seedling.progress import Progress
 LAUNCH = "SEEDLING_LAUNCH"
 
 
-def launched(
+def run_by_launcher(
     launch: str, stage: str, workspace: Path, output: Path, progress: Progress, *, inputs: Path | None = None
 ) -> None:
-    """Runs the stage's work by the launcher, and hears how far it is. Raises InputError where there is no such command,
-    SeedlingError with what the leading process said, or where to look, when it failed.
+    """Runs the stage by the launcher, and reports its progress.
+
+    Raises InputError if the command does not exist, and SeedlingError with the leading process's error if it fails.
     """
     command = [
         *_program(launch),
@@ -42,14 +43,13 @@ def launched(
         str(inputs or workspace),
     ]
     result: dict[str, Any] = {}
-    environment = (
-        {"OMP_NUM_THREADS": "1"} | os.environ | SAFE_PATH
-    )  # as a model has anyway, and launchers speak of it at length
-    with subprocess.Popen(  # noqa: S603  (the user's own words)
+    # Models use one thread anyway; without the variable, launchers print a long warning.
+    environment = {"OMP_NUM_THREADS": "1"} | os.environ | SAFE_PATH
+    with subprocess.Popen(  # noqa: S603  (the user's command)
         command, cwd=workspace, env=environment, stdout=subprocess.PIPE, text=True
-    ) as running:
+    ) as process:
         try:
-            for line in running.stdout or ():
+            for line in process.stdout or ():
                 message = _message(line)
                 if message is None:
                     sys.stderr.write(line)
@@ -60,41 +60,41 @@ def launched(
                 if "error" in result:
                     break
         except BaseException:
-            running.terminate()
+            process.terminate()
             raise
         if "error" in result:
-            running.terminate()  # the others may wait for the one that failed
+            process.terminate()  # other processes may wait for the one that failed
     if "error" in result:
         raise SeedlingError(result["error"])
-    if "done" not in result and running.returncode in {-signal.SIGKILL, 128 + signal.SIGKILL}:
+    if "done" not in result and process.returncode in {-signal.SIGKILL, 128 + signal.SIGKILL}:
         raise SeedlingError(
-            f"'{launch}' was killed, most likely out of memory ({described_limit()}): start fewer processes, close other programs, "
-            "or take fewer rows (docs/requirements.md)."
+            f"'{launch}' was killed, most likely out of memory ({described_limit()}): start fewer processes, close "
+            "other programs, or use fewer rows (docs/requirements.md)."
         )
     if "done" not in result:
         raise SeedlingError(
-            f"'{launch}' ended with exit code {running.returncode} before the stage was done: what it said stands above."
+            f"'{launch}' ended with exit code {process.returncode} before the stage was complete: its output is above."
         )
 
 
 def _program(launch: str) -> list[str]:
-    """The launcher's words, the first one a path: that of our own environment before any other's of that name."""
+    """Splits the launcher's command and resolves its program, first in the folder of this Python interpreter."""
     try:
         words = shlex.split(launch)
     except ValueError as error:
-        raise InputError(f"{LAUNCH}: '{launch}' is no command line ({error}): close its quotes.") from error
+        raise InputError(f"{LAUNCH}: '{launch}' is not a command line ({error}): close its quotes.") from error
     if not words:
-        raise InputError(f"{LAUNCH} holds no command: name one, or leave it empty.")
-    first, *others = words
-    beside = Path(sys.executable).parent / first
-    program = str(beside) if beside.is_file() else shutil.which(first)
+        raise InputError(f"{LAUNCH} holds no command: set one, or unset the variable.")
+    name, *arguments = words
+    path = Path(sys.executable).parent / name
+    program = str(path) if path.is_file() else shutil.which(name)
     if program is None:
-        raise InputError(f"{LAUNCH}: there is no command '{first}': give its path, or install it.")
-    return [str(Path(program).absolute()), *others]
+        raise InputError(f"{LAUNCH}: there is no command '{name}': use its path, or install it.")
+    return [str(Path(program).absolute()), *arguments]
 
 
 def _message(line: str) -> dict[str, Any] | None:
-    """What the leading process tells in a line, which a launcher may have put a prefix to."""
+    """Parses a message of the leading process; None for another line. A launcher may have put a prefix before it."""
     try:
         message = json.loads(line[line.index("{") :])
     except ValueError:

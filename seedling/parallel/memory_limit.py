@@ -1,6 +1,7 @@
-"""How much memory a run may use, and how much it is likely to need: said before it starts, since the kernel kills without a word.
+"""Compares a run's memory limit with an estimate of what it needs, before the kernel kills it without a message.
 
-The limit is the smallest of the machine's memory and the limits of this process's cgroups (containers, systemd, Kubernetes).
+The limit is the minimum of the machine's memory and the limits of this process's cgroups (containers, systemd,
+Kubernetes).
 """
 
 from __future__ import annotations
@@ -16,17 +17,19 @@ from seedling.errors import SeedlingError
 
 GIB = 2**30
 CGROUPS = Path("/sys/fs/cgroup")
-UNLIMITED = 2**60  # cgroup v1 writes a number near 2**63 where there is no limit
+UNLIMITED_BYTES = 2**60  # without a limit, cgroup v1 has a number near 2**63
+BASE_BYTES = 1.0 * GIB
+BYTES_PER_ROW = {"image": 40_000, "text": 30_000}
 
 
 def memory_limit_bytes(cgroups: Path = CGROUPS, membership: Path = Path("/proc/self/cgroup")) -> int:
-    """The most memory that this process may have: the machine's, or less where a cgroup says so (v1 and v2, any parent)."""
+    """The maximum memory of this process: that of the machine, or the limit of a cgroup (v1 or v2, any parent)."""
     limits = [psutil.virtual_memory().total, *_cgroup_limits(cgroups, membership)]
     return min(limits)
 
 
 def described_limit() -> str:
-    """The limit in words, for messages."""
+    """The limit as text, for messages."""
     limit, machine = memory_limit_bytes(), psutil.virtual_memory().total
     if limit < machine:
         return f"this container or service may use {limit / GIB:.1f} GiB of the machine's {machine / GIB:.1f} GiB"
@@ -37,11 +40,11 @@ def _cgroup_limits(cgroups: Path, membership: Path) -> list[int]:
     limits: list[int] = []
     try:
         lines = membership.read_text(encoding="utf-8").splitlines()
-    except OSError:  # no Linux
+    except OSError:  # not Linux
         return limits
     for line in lines:
-        number, controllers, path = (*line.split(":", 2), "", "")[:3]
-        if number == "0" and not controllers:  # v2, mounted at the top or beside v1's controllers
+        hierarchy, controllers, path = (*line.split(":", 2), "", "")[:3]
+        if hierarchy == "0" and not controllers:  # v2, mounted at the root or next to v1's controllers
             for root in (cgroups, cgroups / "unified"):
                 limits += _limits_up(root, path, "memory.max")
         elif "memory" in controllers.split(","):
@@ -50,13 +53,13 @@ def _cgroup_limits(cgroups: Path, membership: Path) -> list[int]:
 
 
 def _limits_up(root: Path, path: str, file: str) -> list[int]:
-    """The limits of the group and its parents. Inside a container the group's own path may not be there: its root is then the mount's."""
+    """The limits of the group and its parents. In a container, the group's path may be missing below the mount."""
     limits = []
     folder = root / path.lstrip("/")
     while True:
         try:
             text = (folder / file).read_text(encoding="ascii").strip()
-            if text.isdigit() and int(text) < UNLIMITED:
+            if text.isdigit() and int(text) < UNLIMITED_BYTES:
                 limits.append(int(text))
         except (OSError, ValueError):
             pass
@@ -66,29 +69,24 @@ def _limits_up(root: Path, path: str, file: str) -> list[int]:
 
 
 def estimated_bytes(rows: int, modality: Literal["image", "text"]) -> int:
-    """What a run on so many rows is likely to need at its peak; the numbers were measured, see docs/requirements.md."""
-    fixed, each = (BASE_BYTES, BYTES_A_ROW[modality])
-    return int(fixed + rows * each)
-
-
-BASE_BYTES = 1.0 * GIB
-BYTES_A_ROW = {"image": 40_000, "text": 30_000}
+    """Estimates a run's peak memory: BASE_BYTES + rows * BYTES_PER_ROW, as measured (docs/requirements.md)."""
+    return int(BASE_BYTES + rows * BYTES_PER_ROW[modality])
 
 
 def memory_warning(rows: int, modality: Literal["image", "text"], limit: int | None = None) -> str | None:
-    """A sentence where the run is likely to need more memory than it may have, else None."""
+    """Returns a warning if the run probably needs more memory than the limit, else None."""
     limit = memory_limit_bytes() if limit is None else limit
     needed = estimated_bytes(rows, modality)
     if needed <= limit:
         return None
     return (
-        f"A run on {rows:,} rows needs about {needed / GIB:.1f} GiB of memory, and it may use {limit / GIB:.1f} GiB: it may be killed. "
-        "Raise the limit, or take fewer rows (docs/requirements.md)."
+        f"A run on {rows:,} rows needs about {needed / GIB:.1f} GiB of memory, and it may use {limit / GIB:.1f} GiB: "
+        "it may be killed. Raise the limit, or use fewer rows (docs/requirements.md)."
     )
 
 
 def expected_rows(workspace: Path) -> int:
-    """How many rows a run is likely to have: those that were collected last, or the files and packed rows in data/, whichever are more."""
+    """Estimates the rows of a run: max(rows collected by the last run, files and packed rows in data/)."""
     import pyarrow.parquet as pq
 
     from seedling.files.reading import read_json, reading

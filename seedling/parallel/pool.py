@@ -1,7 +1,7 @@
-"""Pieces of a stage's work, by whoever does them: this process, other processes of this machine (loky's, which need no guarded main module),
-or a Dask cluster (seedling/parallel/cluster.py).
+"""Computes the pieces of a stage's work in this process, in other processes, or on a Dask cluster.
 
-Results never depend on it. As many pieces are under way, or wait to be taken, as twice the workers, so that memory stays flat.
+The other processes are loky's, which need no guarded main module; the cluster is in seedling/parallel/cluster.py. The
+results do not depend on the choice. At most two pieces per worker are running or queued, so that memory stays constant.
 """
 
 from __future__ import annotations
@@ -25,10 +25,11 @@ from seedling.parallel.memory_limit import described_limit
 
 P = TypeVar("P")
 R = TypeVar("R")
-ALONE = 2.0  # seconds that work is done in this process before others are asked: they need as long to start
-TAKEN_AFTER = 5.0  # seconds, at most, that a piece is awaited to be taken by a pool that ends
+LOCAL_SECONDS = 2.0  # of work in this process before a pool is started, which takes as long
+PICKUP_TIMEOUT_SECONDS = 5.0  # for the last piece of a pool that is shut down
+PIECES_PER_WORKER = 2
 
-_work: Callable[[Any], Any] | None = None  # what this process was started for
+_function: Callable[[Any], Any] | None = None  # in a process of the pool: the function that it calls
 
 
 def in_pieces(
@@ -36,84 +37,85 @@ def in_pieces(
     pieces: Iterable[P],
     here: Callable[[Callable[[P], R], Any], Iterable[R]] = map,
 ) -> Iterator[R]:
-    """work(piece) of each, in their order: by the Dask cluster where SEEDLING_DASK names one, else as `here` does it.
+    """Yields function(piece) for each piece, in their order: on the Dask cluster of SEEDLING_DASK, else by `here`.
 
-    For a cluster both must be picklable; `work` is sent to each worker once, so what is large and shared belongs there. Raises what
-    `over_cluster` raises.
+    For a cluster, both must be picklable; the function is sent to each worker once, so it should hold what is large
+    and shared. Raises what `over_cluster` raises.
     """
     return over_cluster(function, pieces) if on_cluster() else iter(here(function, pieces))
 
 
 def in_processes(function: Callable[[P], R], pieces: Iterable[P]) -> Iterator[R]:
-    """work(piece) of each, in their order. Both must bear pickling; work is sent once a process.
+    """Yields function(piece) for each piece, in their order. Both must be picklable; a process gets the function once.
 
-    Little work is done here, more by as many processes as there are cores, or, where SEEDLING_DASK names a scheduler, by that cluster's.
-    Raises SeedlingError where the cluster cannot be had, or a process ends before its time; and what work raises.
+    After `LOCAL_SECONDS` of work in this process, one process per core computes the other pieces. If SEEDLING_DASK
+    names a scheduler, the workers of its cluster compute all of them.
+    Raises SeedlingError if the cluster is unreachable or a process is killed, and the errors of the function.
     """
     if on_cluster():
         yield from over_cluster(function, pieces)
         return
-    rest, began = iter(pieces), time.monotonic()
-    for piece in rest:
+    remaining, began = iter(pieces), time.monotonic()
+    for piece in remaining:
         yield function(piece)
-        if usable_cores() > 1 and time.monotonic() - began > ALONE:
+        if usable_cores() > 1 and time.monotonic() - began > LOCAL_SECONDS:
             break
-    first = next(rest, None)
+    first = next(remaining, None)
     if first is None:
         return
-    with _own(function) as (submit, workers):
-        ahead: deque[Any] = deque()
-        for piece in itertools.chain([first], rest):
-            ahead.append(submit(piece))
-            if len(ahead) >= 2 * workers:
-                yield ahead.popleft().result()
-        while ahead:
-            yield ahead.popleft().result()
+    with _process_pool(function) as (submit, workers):
+        futures: deque[Any] = deque()
+        for piece in itertools.chain([first], remaining):
+            futures.append(submit(piece))
+            if len(futures) >= PIECES_PER_WORKER * workers:
+                yield futures.popleft().result()
+        while futures:
+            yield futures.popleft().result()
 
 
 @contextmanager
-def _own(function: Callable[[P], R]) -> Iterator[tuple[Callable[[P], Any], int]]:
+def _process_pool(function: Callable[[P], R]) -> Iterator[tuple[Callable[[P], Any], int]]:
     from joblib.externals.loky import ProcessPoolExecutor
     from joblib.externals.loky.process_executor import TerminatedWorkerError
 
     workers = usable_cores()
-    pool = ProcessPoolExecutor(workers, initializer=_begin, initargs=(pickle.dumps(function), os.getpid()))
+    pool = ProcessPoolExecutor(workers, initializer=_initialize, initargs=(pickle.dumps(function), os.getpid()))
     last: deque[Any] = deque(maxlen=1)
 
     def submit(piece: P) -> Any:
-        last.append(pool.submit(_do, piece))
+        last.append(pool.submit(_call, piece))
         return last[0]
 
     try:
         yield submit, workers
     except TerminatedWorkerError as error:
         raise SeedlingError(
-            f"A process that worked beside this one was killed, most likely out of memory ({described_limit()}): close other programs, or "
-            "let fewer cores work (taskset -c 0 seedling run)."
+            f"A worker process was killed, most likely out of memory ({described_limit()}): close other programs, or "
+            "use fewer cores (taskset -c 0 seedling run)."
         ) from error
     finally:
-        # A piece that the pool's thread has not taken to its queue yet, when it is shut down, makes that thread fail. It has room for all, so it soon
-        # has taken them; microseconds are left between its word and its deed.
-        until = time.monotonic() + TAKEN_AFTER
-        while last and not (last[0].running() or last[0].done()) and time.monotonic() < until:
+        # The pool's thread fails if the pool is shut down before it has moved all pieces to its queue. The queue has
+        # room for all of them, so the wait is short.
+        deadline = time.monotonic() + PICKUP_TIMEOUT_SECONDS
+        while last and not (last[0].running() or last[0].done()) and time.monotonic() < deadline:
             time.sleep(0.001)
         pool.shutdown(wait=True, kill_workers=True)
 
 
-def _begin(function: bytes, leader: int) -> None:
-    """In a process that was started: what it is there for, and that it ends with the one that started it."""
-    global _work
-    end_with(leader)
-    with _as_if_without("torch"):  # albumentations takes it in where it can, and images do not need it
+def _initialize(function: bytes, parent: int) -> None:
+    """Initializes a process of the pool: stores its function, and makes it end with its parent."""
+    global _function
+    end_with(parent)
+    with _hidden_package("torch"):  # albumentations imports it if it is installed, and images do not need it
         importlib.import_module("albumentations")
-    _work = pickle.loads(function)  # noqa: S301  (what _own made)
+    _function = pickle.loads(function)  # noqa: S301  (pickled by _process_pool)
 
 
-def end_with(leader: int) -> None:
-    """Ends this process when the one that started it, of this number, has ended, however it did: nobody would know that it still works."""
+def end_with(parent: int) -> None:
+    """Ends this process as soon as its parent process has ended, also if that was killed. parent: the process id."""
 
     def watch() -> None:
-        while os.getppid() == leader:
+        while os.getppid() == parent:
             time.sleep(0.5)
         os._exit(1)
 
@@ -121,8 +123,8 @@ def end_with(leader: int) -> None:
 
 
 @contextmanager
-def _as_if_without(package: str) -> Iterator[None]:
-    """Whoever tries to import it finds that it is not installed."""
+def _hidden_package(package: str) -> Iterator[None]:
+    """Makes imports of the package fail within the block, as if it were not installed."""
     sys.modules[package] = None  # type: ignore[assignment]
     try:
         yield
@@ -130,6 +132,6 @@ def _as_if_without(package: str) -> Iterator[None]:
         del sys.modules[package]
 
 
-def _do(piece: Any) -> Any:
-    assert _work is not None  # noqa: S101  (_begin has run)
-    return _work(piece)
+def _call(piece: Any) -> Any:
+    assert _function is not None  # noqa: S101  (_initialize has run)
+    return _function(piece)

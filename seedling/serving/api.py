@@ -30,50 +30,72 @@ from seedling.serving.http_guard import GuardedApp, RequestLimits
 from seedling.serving.image_requests import ImageRequests, TooManyPixels
 
 TOKEN_VARIABLE = "SEEDLING_API_TOKEN"  # noqa: S105  (the name of an environment variable)
-BODIES_AT_ONCE = 8  # of the largest size
-MOST_TEXTS, MOST_IMAGES = 64, 16  # of a request
-TEXTS_TOGETHER, LETTERS_TOGETHER, IMAGES_TOGETHER = 8, 4_000, 4  # of several requests, in one call of the model
-ALONE = 2.0  # calls that a request fills, where it may not share one
+MAX_BODIES_IN_MEMORY = 8  # of the maximum size
+MAX_TEXTS_PER_REQUEST, MAX_IMAGES_PER_REQUEST = 64, 16
+MAX_TEXTS_PER_BATCH, MAX_CHARACTERS_PER_BATCH, MAX_IMAGES_PER_BATCH = 8, 4_000, 4  # where requests share a batch
+UNSHARED_BATCH_SHARE = 2.0  # share of a request that is predicted in a batch of its own
+ROUNDING_TOLERANCE = 1e-9  # of a sum of shares
+INVALID_IMAGE = b"invalid base64"  # no decoder accepts these bytes
+ERROR_RESPONSES: dict[int | str, dict[str, Any]] = {
+    400: {"description": "The body is not JSON, or the Host header names another server"},
+    401: {"description": "The bearer token is missing or wrong"},
+    408: {"description": "The body did not arrive in time"},
+    413: {"description": "The body is too large"},
+    415: {"description": "The Content-Type is not JSON"},
+    429: {"description": "Too many requests from this client"},
+    431: {"description": "The headers are too large"},
+    503: {"description": "Too many requests are waiting"},
+}
 
 
 @dataclass(frozen=True)
 class Limits:
-    """megabytes: of a request's body; a_second: requests of one client, twice as many at once; waiting: requests that are asked or wait;
-    megapixels: of an image, and twice as many of a request; seconds: that a request waits for its turn; connections: of one client, twice as
-    many in all.
+    """Limits of the model server.
+
+    Args:
+        megabytes: maximum size of a request's body, in MB.
+        requests_per_second: maximum rate per client; bursts may have twice as many requests.
+        max_requests: maximum number of requests that are processed or wait.
+        megapixels: maximum size of an image, in megapixels; the images of a request may have twice as many in total.
+        wait_seconds: maximum time that a request waits for its batch.
+        connections: maximum number of open connections per client; twice as many in total.
     """
 
     megabytes: float = 8.0
-    a_second: float = 50.0
-    waiting: int = 64
+    requests_per_second: float = 50.0
+    max_requests: int = 64
     megapixels: float = 16.0
-    seconds: float = 10.0
+    wait_seconds: float = 10.0
     connections: int = 128
 
-    def of_requests(self) -> RequestLimits:
-        """As the guard takes them."""
+    def request_limits(self) -> RequestLimits:
+        """The limits that GuardedApp applies."""
         body_bytes = int(self.megabytes * 1e6)
-        return RequestLimits(body_bytes, BODIES_AT_ONCE * body_bytes, self.a_second, self.seconds)
+        return RequestLimits(body_bytes, MAX_BODIES_IN_MEMORY * body_bytes, self.requests_per_second, self.wait_seconds)
 
-    def of_connections(self) -> ConnectionLimits:
-        """As the server takes them."""
+    def connection_limits(self) -> ConnectionLimits:
+        """The limits that LimitedConfig applies."""
         return ConnectionLimits(per_client=self.connections, total=2 * self.connections)
 
 
 class Texts(BaseModel):
-    """Texts to be asked about."""
+    """Texts to classify."""
 
-    texts: list[Annotated[str, Field(max_length=20_000)]] = Field(min_length=1, max_length=MOST_TEXTS)
+    texts: list[Annotated[str, Field(max_length=20_000)]] = Field(min_length=1, max_length=MAX_TEXTS_PER_REQUEST)
 
 
 class Images(BaseModel):
     """Encoded images (PNG, JPEG, WebP, BMP, GIF, TIFF), each as base64."""
 
-    images: list[str] = Field(min_length=1, max_length=MOST_IMAGES)
+    images: list[str] = Field(min_length=1, max_length=MAX_IMAGES_PER_REQUEST)
 
 
-class Said(BaseModel):
-    """What the model says of one; `abstains`: it is less sure than the limit chosen in training; `error`: why it says nothing."""
+class Prediction(BaseModel):
+    """The prediction for one row.
+
+    abstains: whether the confidence is below the threshold that was chosen in training; error: why there is no
+    prediction.
+    """
 
     predicted: str | None
     confidence: float | None
@@ -83,14 +105,14 @@ class Said(BaseModel):
 
 
 class Answers(BaseModel):
-    """One a row, in their order, and the round of the model."""
+    """One prediction per row, in the order of the request, and the round of the model."""
 
-    answers: list[Said]
+    answers: list[Prediction]
     round: int
 
 
 class Health(BaseModel):
-    """What is served."""
+    """The state of the server and the model that it serves."""
 
     status: str
     modality: str
@@ -99,113 +121,126 @@ class Health(BaseModel):
 
 
 @dataclass(eq=False)
-class Asked:
-    """A request's questions, the share of a call that they fill, and their answers once there are any."""
+class PendingRequest:
+    """The questions of a request and, after its batch, their answers. share: the share of a batch that they fill."""
 
     questions: list[Question]
     share: float
     answers: list[Answer] = field(default_factory=list)
-    begun: bool = False  # being asked, with others
+    is_running: bool = False  # its batch is being predicted
     done: anyio.Event = field(default_factory=anyio.Event)
 
 
-class Together:
-    """Asks the model, one call at a time: small requests that come in while it is at work are asked together in the next call, on all cores.
-    Large ones are asked alone, so that nobody waits for another's many rows; and so is each of a call that failed. No answer depends on the rows
-    beside it.
+class RequestBatcher:
+    """Calls the model for one batch of requests at a time.
+
+    Small requests that arrive during a call share the next batch, which uses all cores. Large requests have a batch of
+    their own, so that small requests do not wait for many foreign rows. After a failed batch, each of its requests is
+    predicted alone. An answer does not depend on the other rows of its batch.
     """
 
     def __init__(self, predictor: Predictor) -> None:
         self.predictor = predictor
-        self._turn = anyio.Lock()  # tokenizers and learners are not for several threads
-        self._waiting: list[Asked] = []
+        self._lock = anyio.Lock()  # tokenizers and learners are not thread-safe
+        self._pending: list[PendingRequest] = []
 
     @property
     def requests(self) -> int:
-        """Those that are asked or wait."""
-        return len(self._waiting)
+        """The number of requests that are processed or wait."""
+        return len(self._pending)
 
-    async def answers(self, questions: list[Question], share: float, seconds: float = math.inf) -> list[Answer]:
-        """One a question, in their order. Whoever has the turn asks for others that wait too.
+    async def answers(self, questions: list[Question], share: float, wait_seconds: float = math.inf) -> list[Answer]:
+        """Returns one answer per question, in their order.
 
-        share: of what one call may hold; a request over 1 is asked alone; seconds: that it waits to be asked. Raises TimeoutError after them.
+        The task that acquires the lock also predicts other waiting requests.
+
+        Args:
+            questions: the rows of the request.
+            share: the share of a batch that the request fills; above 1, it has a batch of its own.
+            wait_seconds: the maximum time until its batch starts.
+
+        Raises:
+            TimeoutError: no batch with the request started in time.
         """
-        request = Asked(questions, share)
-        self._waiting.append(request)
+        request = PendingRequest(questions, share)
+        self._pending.append(request)
         try:
-            with anyio.move_on_after(seconds) as waited:
-                await self._turn.acquire()
-            if not waited.cancelled_caught:
+            with anyio.move_on_after(wait_seconds) as wait_scope:
+                await self._lock.acquire()
+            if not wait_scope.cancelled_caught:
                 try:
-                    await self._ask_unless_done(request)
+                    await self._predict_unless_done(request)
                 finally:
-                    self._turn.release()
-            elif request.begun:
+                    self._lock.release()
+            elif request.is_running:
                 await request.done.wait()
         finally:
-            self._waiting.remove(request)
+            self._pending.remove(request)
         if not request.answers:
             raise TimeoutError
         return request.answers
 
-    async def _ask_unless_done(self, first: Asked) -> None:
+    async def _predict_unless_done(self, first: PendingRequest) -> None:
         if first.answers:
             return
         batch = self._batch(first)
         for request in batch:
-            request.begun = True
+            request.is_running = True
         try:
-            await to_thread.run_sync(self._ask, batch)
+            await to_thread.run_sync(self._predict, batch)
         finally:
             for request in batch:
-                request.begun = False
+                request.is_running = False
                 request.done.set()
 
-    def _batch(self, first: Asked) -> list[Asked]:
-        """It and, in the order in which they came, as many others as there is room for."""
-        batch, room = [first], 1 + 1e-9 - first.share
-        for request in self._waiting:
+    def _batch(self, first: PendingRequest) -> list[PendingRequest]:
+        """The request and, in order of arrival, as many others as fit into the batch."""
+        batch, free_share = [first], 1 + ROUNDING_TOLERANCE - first.share
+        for request in self._pending:
             if request is not first and not request.answers:
-                room -= request.share
-                if room < 0:
+                free_share -= request.share
+                if free_share < 0:
                     break
                 batch.append(request)
         return batch
 
-    def _ask(self, batch: list[Asked]) -> None:
+    def _predict(self, batch: list[PendingRequest]) -> None:
         predictions = self.predictor.answers(chain.from_iterable(request.questions for request in batch))
         try:
             for request in batch:
                 request.answers = list(islice(predictions, len(request.questions)))
-        except Exception:  # whose rows did it is not known: that request fails when it is asked alone
+        except Exception:  # it is unknown which request caused it: that one fails when it is predicted alone
             if len(batch) == 1:
                 raise
             for request in batch:
-                request.share = ALONE
-            self._ask(batch[:1])
+                request.share = UNSHARED_BATCH_SHARE
+            self._predict(batch[:1])
 
 
-class Answering:
-    """Requests to the model: counted, timed, and refused where too many wait."""
+class PredictionService:
+    """Predicts the rows of requests, counts and times the requests, and refuses them if too many wait."""
 
     def __init__(self, predictor: Predictor, limits: Limits) -> None:
         self.limits, self._round, self._classes = limits, predictor.round, predictor.model.classes
         self.registry = CollectorRegistry()
         self._seconds = Histogram(
             "seedling_predict_seconds",
-            "Of a request",
+            "Duration of a prediction request",
             registry=self.registry,
             buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1, 5),
         )
-        self._rows = Counter("seedling_rows", "Rows that were asked about", ["outcome"], registry=self.registry)
-        self.refused = Counter("seedling_refused", "Requests that were refused", ["status"], registry=self.registry)
-        self._together = Together(predictor)
+        self._rows = Counter("seedling_rows", "Rows in prediction requests", ["outcome"], registry=self.registry)
+        self.refused = Counter("seedling_refused", "Refused requests", ["status"], registry=self.registry)
+        self._batcher = RequestBatcher(predictor)
         self._in_flight = 0
 
     @contextmanager
     def admitted(self) -> Iterator[None]:
-        """Counts a request while it is worked on, and its time. Raises HTTPException where too many are, or its turn does not come."""
-        if self._in_flight >= self.limits.waiting:
+        """Counts and times a request within the block.
+
+        Raises HTTPException if too many requests are in flight, or if the block raises TimeoutError.
+        """
+        if self._in_flight >= self.limits.max_requests:
             raise self.refusal(503, "Too many requests are waiting: try again.", {"Retry-After": "1"})
         self._in_flight += 1
         try:
@@ -217,40 +252,40 @@ class Answering:
             self._in_flight -= 1
 
     async def answered(self, questions: list[Question], share: float) -> Answers:
-        """What the model says of each. share: of a call. Raises TimeoutError."""
-        answers = await self._together.answers(questions, share, self.limits.seconds)
+        """The predictions for the questions. share: the share of a batch that they fill. Raises TimeoutError."""
+        answers = await self._batcher.answers(questions, share, self.limits.wait_seconds)
         for answer in answers:
             self._rows.labels("error" if answer.error else "abstained" if answer.abstains else "answered").inc()
-        return Answers(answers=[_said(answer, self._classes) for answer in answers], round=self._round)
+        return Answers(answers=[_prediction(answer, self._classes) for answer in answers], round=self._round)
 
-    def refusal(self, code: int, why: str, headers: dict[str, str] | None = None) -> HTTPException:
-        """Counted."""
+    def refusal(self, code: int, reason: str, headers: dict[str, str] | None = None) -> HTTPException:
+        """Counts a refused request and returns the exception to raise."""
         self.refused.labels(str(code)).inc()
-        return HTTPException(code, why, headers=headers)
+        return HTTPException(code, reason, headers=headers)
 
-    async def not_understood(self, request: Request, error: Exception) -> Response:
-        """What is wrong with a body and where, without the body, which may be large or no text at all."""
-        kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-        if kind != "application/json" and not kind.endswith("+json"):
+    async def invalid_body_response(self, request: Request, error: Exception) -> Response:
+        """Lists the errors of an invalid body and their positions, without the body itself, which may be large."""
+        media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if media_type != "application/json" and not media_type.endswith("+json"):
             self.refused.labels("415").inc()
             content = {"detail": "Send the body as JSON, with the header Content-Type: application/json."}
             return Response(json.dumps(content), 415, media_type="application/json")
-        wrong = error.errors() if isinstance(error, RequestValidationError) else []
-        details = [{"loc": error["loc"], "msg": error["msg"], "type": error["type"]} for error in wrong]
+        errors = error.errors() if isinstance(error, RequestValidationError) else []
+        details = [{"loc": error["loc"], "msg": error["msg"], "type": error["type"]} for error in errors]
         return Response(json.dumps({"detail": details}), 422, media_type="application/json")
 
 
 def make_app(
     predictor: Predictor, limits: Limits | None = None, hosts: AllowedHosts | None = None, token: str | None = None
 ) -> Any:
-    """The server as an ASGI application: POST /predict, GET /health, GET /metrics, and its OpenAPI description.
+    """Builds the ASGI application: POST /predict, GET /health, GET /metrics, and GET /openapi.json.
 
-    hosts: loopback names where None; token: what a request must send as a bearer token.
+    hosts: the allowed Host headers, None for loopback names only; token: the bearer token that requests must send.
     """
-    bounds = limits or Limits()
-    answering = Answering(predictor, bounds)
+    active_limits = limits or Limits()
+    service = PredictionService(predictor, active_limits)
     image_requests = (
-        ImageRequests(bounds.megapixels, bounds.seconds, predictor.background)
+        ImageRequests(active_limits.megapixels, active_limits.wait_seconds, predictor.background)
         if predictor.modality == "image"
         else None
     )
@@ -265,7 +300,7 @@ def make_app(
             if image_requests is not None:
                 image_requests.close()
 
-    # No /docs: its page would fetch scripts from elsewhere. /openapi.json says it all, to any tool.
+    # No /docs, because its page loads scripts from another site. /openapi.json has the same content.
     app = FastAPI(
         title="Seedling",
         description="The accepted model of a workspace.",
@@ -274,81 +309,79 @@ def make_app(
         redoc_url=None,
         lifespan=lifespan,
     )
-    errors: dict[int | str, dict[str, Any]] = {
-        400: {"description": "The body is not JSON, or the Host header names another server"},
-        401: {"description": "The bearer token is missing or wrong"},
-        408: {"description": "The body did not come in time"},
-        413: {"description": "The body is too large"},
-        415: {"description": "The body is not said to be JSON"},
-        429: {"description": "Too many requests of this client"},
-        431: {"description": "The headers are too large"},
-        503: {"description": "Too many requests are waiting"},
-    }
-
-    app.add_exception_handler(RequestValidationError, answering.not_understood)
-
-    if image_requests is None:
-
-        @app.post("/predict", responses=errors)
-        async def predict_texts(body: Texts) -> Answers:
-            """What the model says of each text."""
-            letters = sum(len(text) for text in body.texts)
-            share = max(len(body.texts) / TEXTS_TOGETHER, letters / LETTERS_TOGETHER)
-            with answering.admitted():
-                return await answering.answered([Question("", text) for text in body.texts], share)
-    else:
-
-        @app.post("/predict", responses=errors)
-        async def predict_images(body: Images) -> Answers:
-            """What the model says of each image."""
-            with answering.admitted():
-                try:
-                    async with image_requests.decoded([_decoded(image) for image in body.images]) as (rows, megapixels):
-                        share = max(len(rows) / IMAGES_TOGETHER, megapixels / (2 * bounds.megapixels))
-                        return await answering.answered(rows, share)
-                except TooManyPixels as error:
-                    raise answering.refusal(413, str(error)) from error
+    app.add_exception_handler(RequestValidationError, service.invalid_body_response)
+    _add_predict_route(app, service, image_requests, active_limits)
 
     @app.get("/health")
     async def health() -> Health:
-        """Whether it answers, and which model does."""
+        """Returns the state of the server and the model that it serves."""
         return Health(status="ok", modality=predictor.modality, round=predictor.round, classes=predictor.model.classes)
 
     @app.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
     async def metrics() -> Response:
-        """Counts and durations, as Prometheus reads them."""
-        return Response(generate_latest(answering.registry), media_type=CONTENT_TYPE_LATEST)
+        """Returns counts and durations in the Prometheus text format."""
+        return Response(generate_latest(service.registry), media_type=CONTENT_TYPE_LATEST)
 
     return GuardedApp(
         app,
         hosts or AllowedHosts("127.0.0.1"),
-        bounds.of_requests(),
-        on_refusal=lambda status: answering.refused.labels(str(status)).inc(),
+        active_limits.request_limits(),
+        on_refusal=lambda status: service.refused.labels(str(status)).inc(),
         token=token,
     )
 
 
+def _add_predict_route(
+    app: FastAPI, service: PredictionService, image_requests: ImageRequests | None, limits: Limits
+) -> None:
+    """Adds POST /predict for images, or for texts if `image_requests` is None."""
+    if image_requests is None:
+
+        @app.post("/predict", responses=ERROR_RESPONSES)
+        async def predict_texts(body: Texts) -> Answers:
+            """Predicts the class of each text."""
+            n_characters = sum(len(text) for text in body.texts)
+            share = max(len(body.texts) / MAX_TEXTS_PER_BATCH, n_characters / MAX_CHARACTERS_PER_BATCH)
+            with service.admitted():
+                return await service.answered([Question("", text) for text in body.texts], share)
+    else:
+
+        @app.post("/predict", responses=ERROR_RESPONSES)
+        async def predict_images(body: Images) -> Answers:
+            """Predicts the class of each image."""
+            with service.admitted():
+                try:
+                    async with image_requests.decoded([_decoded(image) for image in body.images]) as (rows, megapixels):
+                        share = max(len(rows) / MAX_IMAGES_PER_BATCH, megapixels / (2 * limits.megapixels))
+                        return await service.answered(rows, share)
+                except TooManyPixels as error:
+                    raise service.refusal(413, str(error)) from error
+
+
 def _decoded(image: str) -> bytes:
-    """What is no base64 is no image either: it is answered as such."""
+    """The bytes of an image; for invalid base64, bytes that the decoder reports as an invalid image."""
     try:
         return base64.b64decode(image, validate=True)
     except (binascii.Error, ValueError):
-        return b"no base64"
+        return INVALID_IMAGE
 
 
-def _said(answer: Answer, classes: list[str]) -> Said:
-    chances = None if answer.probabilities is None else dict(zip(classes, answer.probabilities, strict=True))
-    return Said(
+def _prediction(answer: Answer, classes: list[str]) -> Prediction:
+    probabilities = None if answer.probabilities is None else dict(zip(classes, answer.probabilities, strict=True))
+    return Prediction(
         predicted=answer.predicted,
         confidence=answer.confidence,
         abstains=answer.abstains,
-        probabilities=chances,
+        probabilities=probabilities,
         error=answer.error,
     )
 
 
-def reserved(host: str, port: int) -> socket.socket:
-    """A socket bound there, before anything is loaded; nobody is let in yet. Raises InputError where none can be had."""
+def bind_socket(host: str, port: int) -> socket.socket:
+    """Binds a socket to the address before the model is loaded; it does not accept connections yet.
+
+    Raises InputError if the address cannot be used.
+    """
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -357,21 +390,21 @@ def reserved(host: str, port: int) -> socket.socket:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
     except (OSError, OverflowError) as error:
-        why = (error.strerror if isinstance(error, OSError) else None) or str(error)
-        raise InputError(f"Nothing can listen at {host}:{port} ({why}): name another --port, or --host.") from error
+        reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
+        raise InputError(f"Cannot listen on {host}:{port} ({reason}): choose another --port or --host.") from error
     return listener
 
 
 def serve_api(
     predictor: Predictor, listener: socket.socket, limits: Limits, hosts: AllowedHosts, token: str | None = None
 ) -> None:
-    """Serves until stopped."""
+    """Serves the model until the process is stopped."""
     import uvicorn
 
     predictor.warm_up()
     app = make_app(predictor, limits, hosts, token)
     gc.collect()
-    gc.freeze()  # else a full collection goes through all that was loaded, and nobody is answered meanwhile
-    config = LimitedConfig(app, limits.of_connections(), log_level="warning")
-    with contextlib.suppress(KeyboardInterrupt):  # which is how it is ended
+    gc.freeze()  # a full collection would visit every loaded object and block requests meanwhile
+    config = LimitedConfig(app, limits.connection_limits(), log_level="warning")
+    with contextlib.suppress(KeyboardInterrupt):  # Ctrl-C stops the server
         uvicorn.Server(config).run(sockets=[listener])

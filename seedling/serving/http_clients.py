@@ -1,4 +1,4 @@
-"""Who sends a request, for the limits per client, and by which names a server may be addressed."""
+"""Identifies the client of a request, for limits per client, and checks the Host header."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from seedling.errors import InputError
 
 EVERY_ADDRESS = frozenset({"0.0.0.0", "::", ""})  # noqa: S104  (compared with, not bound)
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
-IPV6_NETWORK_BITS = 64  # what a provider gives to one customer, at the least
+IPV6_NETWORK_BITS = 64  # the smallest network that a provider assigns to a customer
 HOST = re.compile(r"(?P<name>\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9._-]{1,253})(?::\d{1,5})?")
 ALLOWED_HOST = re.compile(r"\[?[0-9A-Za-z:._-]{1,253}\]?")
 
 
 def client_of(address: str) -> str:
-    """The client that an address belongs to: an IPv4 address, an IPv6 /64 network, or `loopback` for all of 127/8 and ::1."""
+    """Returns the client of an address: the IPv4 address, its IPv6 /64 network, or `loopback` for 127/8 and ::1."""
     try:
         parsed = ipaddress.ip_address(address.partition("%")[0])
     except ValueError:
@@ -32,16 +32,16 @@ def client_of(address: str) -> str:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach a server that listens at this address."""
+    """Whether only this machine can reach a server that listens on this address."""
     return host == "localhost" or client_of(host) == "loopback"
 
 
 class AllowedHosts:
-    """The values of the Host header that a server answers.
+    """The Host headers that a server accepts: a protection against DNS rebinding.
 
-    A page of a foreign site can make its own name point to this server (DNS rebinding); the browser then sends that name
-    as Host. So a name is refused unless it is a loopback name, the address that the connection came in at, the name that the server listens at,
-    or one of `names`.
+    A foreign site can make its own name point to this server; the browser then sends that name as Host. A name is
+    accepted if it is a loopback name, the local address of the connection, the name that the server listens on, or
+    one of `names`.
     """
 
     def __init__(self, bound_host: str, names: Iterable[str] = ()) -> None:
@@ -52,11 +52,11 @@ class AllowedHosts:
             self._names.add(_bare(bound_host))
 
     def refusal(self, headers: Iterable[tuple[bytes, bytes]], local_address: str) -> str | None:
-        """Why a request with these headers is refused; None where its Host is allowed."""
+        """Returns why a request with these headers is refused, or None if its Host is allowed."""
         values = [value for name, value in headers if name == b"host"]
         match = HOST.fullmatch(values[0].decode("latin-1")) if len(values) == 1 else None
         if match is None:
-            return "The request has no valid Host header: send the name or the address of this server in it."
+            return "The request has no valid Host header: set it to the name or address of this server."
         name = _bare(match["name"])
         if name in self._names or name == _bare(local_address):
             return None
@@ -64,18 +64,19 @@ class AllowedHosts:
 
 
 def checked_hosts(names: Iterable[str]) -> list[str]:
-    """The names of --allow-host. Raises InputError for what cannot be a host name or an address."""
+    """Returns the names of --allow-host. Raises InputError if one is not a host name or address."""
     checked = list(names)
     for name in checked:
         if not ALLOWED_HOST.fullmatch(name) or (":" in name and client_of(name.strip("[]")) == name.strip("[]")):
             raise InputError(
-                f"--allow-host {name!r} is not a host: give a name or an address alone, without http:// and port, as in --allow-host models.example."
+                f"--allow-host {name!r} is not a host: pass a name or address without http:// and port, "
+                "for example --allow-host models.example."
             )
     return checked
 
 
 def _bare(name: str) -> str:
-    """Lower case, without the brackets of an IPv6 address and the final dot of a full name; an IPv6 address in its shortest form."""
+    """Normalizes a host: lower case, no brackets, no final dot, and IPv6 addresses in their shortest form."""
     bare = name.strip("[]").rstrip(".").lower().partition("%")[0]
     if ":" not in bare:
         return bare

@@ -1,4 +1,4 @@
-"""Limits on requests, for this package's HTTP servers: by which name they address the server, who sends them, how fast, and how large they are."""
+"""Limits on requests, for this package's HTTP servers: Host header, bearer token, rate per client, and body size."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 Headers = list[tuple[bytes, bytes]]
 
-QUALITY = "/health"
-UNLIMITED_PATHS = frozenset({QUALITY, "/metrics"})  # whoever watches the server must see it under load
-MAX_CLIENTS = 10_000  # whose rate is remembered
+HEALTH_PATH = "/health"
+UNLIMITED_PATHS = frozenset({HEALTH_PATH, "/metrics"})  # monitoring must work under load
+MAX_CLIENTS = 10_000  # with a stored rate
 MAX_HEADERS = 100
-SMALL_BODY_BYTES = 64 * 1024  # bodies up to this size need no room in the memory for bodies
-BODY_GRACE_SECONDS_UNDER_LOAD = 1.0  # that a body may be late where another body waits for room
+SMALL_BODY_BYTES = 64 * 1024  # bodies up to this size do not count toward BodyMemory
+BODY_GRACE_SECONDS_UNDER_LOAD = 1.0  # delay allowed if another body waits for memory
 MIN_BODY_BYTES_PER_SECOND = 50_000
-ROOM_INTERVAL_SECONDS = 0.05
+MEMORY_POLL_SECONDS = 0.05
 LINGER_SECONDS = 2.0
 REQUEST_TIMEOUT = 408
 MIN_TOKEN_CHARACTERS = 16
@@ -44,8 +44,14 @@ RETRY_SOON = (b"retry-after", b"1")
 
 @dataclass(frozen=True)
 class RequestLimits:
-    """body_bytes: of a request; bodies_bytes: of all requests at a time; requests_per_second: of a client, twice as many at once;
-    wait_seconds: that a request waits for room; body_grace_seconds: that a body may be later than one at the lowest rate.
+    """Limits on the requests of a server.
+
+    Args:
+        body_bytes: maximum size of a body.
+        bodies_bytes: maximum total size of the bodies in memory.
+        requests_per_second: maximum rate per client; bursts may have twice as many requests.
+        wait_seconds: maximum time that a request waits for memory.
+        body_grace_seconds: maximum delay of a body behind one that arrives at MIN_BODY_BYTES_PER_SECOND.
     """
 
     body_bytes: int = 0
@@ -56,7 +62,7 @@ class RequestLimits:
 
 
 class BodyRead:
-    """A body that is being received: the bytes reserved for it, and the time by which more of it must be there."""
+    """A body that is being received: the bytes reserved for it, and the deadline for its next bytes."""
 
     def __init__(self, reserved_bytes: int, grace_seconds: float) -> None:
         self.reserved_bytes, self.received_bytes = reserved_bytes, 0
@@ -66,14 +72,14 @@ class BodyRead:
         self.waiting: anyio.CancelScope | None = None
 
     def advance(self, received_bytes: int) -> None:
-        """Moves the deadline by the time that so many bytes take at the lowest rate, and never beyond the grace."""
+        """Extends the deadline: min(now + grace, deadline + received_bytes / MIN_BODY_BYTES_PER_SECOND)."""
         self.received_bytes += received_bytes
         latest = anyio.current_time() + self._grace_seconds
         self.deadline = min(latest, self.deadline + received_bytes / MIN_BODY_BYTES_PER_SECOND)
 
 
 class BodyMemory:
-    """Room for the bodies of all requests at a time. A body's whole size is reserved before it is read."""
+    """The memory for the bodies of all requests. The whole size of a body is reserved before it is read."""
 
     def __init__(self, max_bytes: int, grace_seconds: float) -> None:
         self._max_bytes, self._grace_seconds = max_bytes, grace_seconds
@@ -81,26 +87,26 @@ class BodyMemory:
 
     @property
     def reserved_bytes(self) -> int:
-        """Of all bodies that are held or being received."""
+        """The total size of the bodies that are in memory or being received."""
         return sum(read.reserved_bytes for read in self._reads)
 
     async def reserve(self, size_bytes: int, wait_seconds: float) -> BodyRead:
-        """Waits for room; meanwhile bodies that make no progress are given up. Raises TimeoutError."""
+        """Waits for free memory and reserves it; cancels bodies without progress meanwhile. Raises TimeoutError."""
         reserved_bytes = 0 if size_bytes <= SMALL_BODY_BYTES else size_bytes
         if reserved_bytes:
             with anyio.fail_after(wait_seconds):
                 while self.reserved_bytes + reserved_bytes > self._max_bytes:
-                    self._give_up_slow()
-                    await anyio.sleep(ROOM_INTERVAL_SECONDS)
+                    self._cancel_slow_bodies()
+                    await anyio.sleep(MEMORY_POLL_SECONDS)
         read = BodyRead(reserved_bytes, self._grace_seconds)
         self._reads.add(read)
         return read
 
     def release(self, read: BodyRead) -> None:
-        """Its bytes are free."""
+        """Frees the memory of the body."""
         self._reads.discard(read)
 
-    def _give_up_slow(self) -> None:
+    def _cancel_slow_bodies(self) -> None:
         latest = anyio.current_time() + self._grace_seconds - BODY_GRACE_SECONDS_UNDER_LOAD
         for read in self._reads:
             if read.reserved_bytes and not read.complete and read.deadline < latest and read.waiting is not None:
@@ -108,9 +114,9 @@ class BodyMemory:
 
 
 class GuardedApp:
-    """ASGI: answers what is refused itself, and passes everything else on.
+    """An ASGI application that responds to refused requests itself and passes all others on.
 
-    on_refusal: called with the status of each refusal; token: without which only /health answers.
+    on_refusal: called with the status of each refused request; token: required for everything except /health.
     """
 
     def __init__(
@@ -125,10 +131,10 @@ class GuardedApp:
         self._token = token
         self._memory = BodyMemory(limits.bodies_bytes, limits.body_grace_seconds)
         self._memory_return = MemoryReturn()
-        self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()  # client → (requests left, at which time)
+        self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()  # client → (requests left, time of update)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answers 400, 401, 408, 413, 429, 431 or 503, or passes the request on."""
+        """Responds with 400, 401, 408, 413, 429, 431 or 503, or passes the request on."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
@@ -138,7 +144,7 @@ class GuardedApp:
             await self._refuse(receive, send, *refusal)
             return
         if self._token is not None and not self._authorized(headers):
-            if scope["path"] == QUALITY:
+            if scope["path"] == HEALTH_PATH:
                 for message in _json_answer(200, {"status": "ok"}):
                     await send(message)
             else:
@@ -149,12 +155,15 @@ class GuardedApp:
         await self._pass_on(scope, receive, send, _declared_bytes(headers, self._limits.body_bytes))
 
     def _refusal(self, scope: Scope, headers: Headers) -> tuple[Any, ...] | None:
-        """Status, sentence and headers for a request that is refused by its head alone."""
+        """Returns status, message and headers if the request is refused because of its headers, else None."""
         if len(headers) > MAX_HEADERS or sum(len(name) + len(value) for name, value in headers) > MAX_HEADER_BYTES:
-            return 431, f"A request may have {MAX_HEADERS} headers with {MAX_HEADER_BYTES:,} bytes together."
+            return (
+                431,
+                f"The headers are too large: at most {MAX_HEADERS} headers and {MAX_HEADER_BYTES:,} bytes are allowed.",
+            )
         names = [name for name, _ in headers]
         if b"transfer-encoding" in names and (b"content-length" in names or scope["http_version"] == "1.0"):
-            return 400, "A request has either Content-Length or, from HTTP/1.1 on, Transfer-Encoding."
+            return 400, "Send either Content-Length or, with HTTP/1.1, Transfer-Encoding."
         if reason := self._hosts.refusal(headers, str((scope.get("server") or ("",))[0])):
             return 400, reason
         if scope["path"] not in UNLIMITED_PATHS and not self._is_in_rate(str((scope.get("client") or ("",))[0])):
@@ -164,11 +173,11 @@ class GuardedApp:
         return None
 
     async def _pass_on(self, scope: Scope, receive: Receive, send: Send, size_bytes: int) -> None:
-        """Calls the application; its body is counted and timed while it is received."""
+        """Calls the application, and limits the size and time of the body while it is received."""
         try:
             read = await self._memory.reserve(size_bytes, self._limits.wait_seconds)
         except TimeoutError:
-            await self._refuse(receive, send, 503, "Too many large requests at once: try again.", RETRY_SOON)
+            await self._refuse(receive, send, 503, "Too many large requests at the same time: try again.", RETRY_SOON)
             return
         refusal: tuple[Any, ...] | None = None
 
@@ -182,7 +191,7 @@ class GuardedApp:
                     message = await receive()
                 read.waiting = None
                 if message is None:
-                    refusal = REQUEST_TIMEOUT, "The body did not come in time."
+                    refusal = REQUEST_TIMEOUT, "The body did not arrive in time."
             if message is None:
                 return {"type": "http.disconnect"}
             read.advance(len(message.get("body", b"")))
@@ -206,19 +215,19 @@ class GuardedApp:
                 await self._refuse(receive, send, *refusal)
 
     def _too_large(self) -> str:
-        return f"The body may have {self._limits.body_bytes:,} bytes."
+        return f"The body is too large: at most {self._limits.body_bytes:,} bytes are allowed."
 
     def _is_in_rate(self, address: str) -> bool:
-        """A token bucket per client."""
+        """Whether the client is within its rate, by a token bucket with room for two seconds of requests."""
         if math.isinf(self._limits.requests_per_second):
             return True
         client, now, burst = client_of(address), time.monotonic(), 2 * self._limits.requests_per_second
-        left, then = self._buckets.pop(client, (burst, now))
-        left = min(burst, left + (now - then) * self._limits.requests_per_second)
-        self._buckets[client] = (left - 1 if left >= 1 else left, now)
+        n_left, updated_at = self._buckets.pop(client, (burst, now))
+        n_left = min(burst, n_left + (now - updated_at) * self._limits.requests_per_second)
+        self._buckets[client] = (n_left - 1 if n_left >= 1 else n_left, now)
         if len(self._buckets) > MAX_CLIENTS:
             self._buckets.popitem(last=False)
-        return left >= 1
+        return n_left >= 1
 
     def _authorized(self, headers: Headers) -> bool:
         values = [value for name, value in headers if name == b"authorization"]
@@ -229,7 +238,10 @@ class GuardedApp:
     async def _refuse(
         self, receive: Receive, send: Send, status: int, reason: str, *headers: tuple[bytes, bytes]
     ) -> None:
-        """Answers, and then takes what the client still sends for a while: a connection that is closed before has the answer thrown away."""
+        """Responds, and then reads what the client still sends for up to LINGER_SECONDS.
+
+        If the connection were closed earlier, the client would discard the response.
+        """
         self._on_refusal(status)
         start, body = _json_answer(status, {"detail": reason}, (b"connection", b"close"), *headers)
         await send(start)
@@ -241,9 +253,9 @@ class GuardedApp:
 
 
 def _unless_answered(send: Send) -> Send:
-    """Wraps `send` to drop the answer if uvicorn has already answered 400, because the request's body was not valid HTTP.
+    """Wraps `send` to drop the response if uvicorn has already responded with 400 to a body that is not valid HTTP.
 
-    Uvicorn calls the application in that case, too, and would log a traceback for every answer that comes too late.
+    uvicorn also calls the application in that case, and would log a traceback for each response that comes too late.
     """
     answered = False
 
@@ -262,9 +274,9 @@ def _unless_answered(send: Send) -> Send:
 
 
 def token_from(environment: dict[str, str], variable: str | None, default_variable: str) -> str | None:
-    """The token in an environment variable; None where none is named and the default one is not set.
+    """Returns the token of an environment variable, or None if no variable is named and the default one is not set.
 
-    Raises InputError where the variable that is named is not set, or what it holds is too short to be secret.
+    Raises InputError if the named variable is not set, or if its value is too short to be secret.
     """
     name = variable or default_variable
     token = environment.get(name)
@@ -274,8 +286,8 @@ def token_from(environment: dict[str, str], variable: str | None, default_variab
         raise InputError(f"--token-env {name}: the environment variable is not set. Set it, or leave the option out.")
     if not TOKEN.fullmatch(token):
         raise InputError(
-            f"The token in {name} is not one: use {MIN_TOKEN_CHARACTERS} or more letters, digits and signs without blanks, "
-            "as `openssl rand -hex 32` prints them."
+            f"The token in {name} is not valid: use {MIN_TOKEN_CHARACTERS} or more letters, digits and punctuation "
+            "marks without spaces, for example the output of `openssl rand -hex 32`."
         )
     return token
 
@@ -288,7 +300,7 @@ def _json_answer(status: int, content: object, *headers: tuple[bytes, bytes]) ->
 
 
 def _declared_bytes(headers: Headers, without: int) -> int:
-    """Content-Length; `without` for a body whose length is not declared, 0 where there is no body."""
+    """Returns Content-Length; `without` for a body whose length is not declared, 0 if there is no body."""
     declared = dict(headers).get(b"content-length")
     if declared is not None:
         return int(declared) if declared.isdigit() and len(declared) <= MAX_LENGTH_DIGITS else 10**MAX_LENGTH_DIGITS

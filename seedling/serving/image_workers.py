@@ -1,7 +1,7 @@
-"""Decodes images from strangers in processes of their own, each under a limit of processor time, beside the model's turn.
+"""Decodes untrusted images in separate processes with a limit on processor time, in parallel with the model.
 
-The kernel ends a process whose image takes too long, however deep in a decoder it is; another is forked from a server that has the decoders
-loaded. What comes back is an uncompressed bitmap of the same pixels, which costs the model a copy.
+The kernel ends a process whose image takes too long, also inside a decoder; another process is forked from a server
+that has the decoders loaded. The result is an uncompressed bitmap of the same pixels, which is cheap to read.
 """
 
 from __future__ import annotations
@@ -26,26 +26,28 @@ from seedling.media.image_modes import Color
 Image.preinit()
 
 UNDECODABLE = "undecodable"
-PROCESSOR_SECONDS = 0.25  # of any image
-# A quarter of it is what the slowest ordinary files take, of 16 megapixels in lossless WebP.
+PROCESSOR_SECONDS = 0.25  # for any image
+# Four times the time of the slowest ordinary files: 16 megapixels in lossless WebP.
 PROCESSOR_SECONDS_PER_MEGAPIXEL = 0.25
-MAX_WAIT_FACTOR = 20.0  # of the processor time, where other processes need the cores
+MAX_WAIT_FACTOR = 20.0  # times the processor time, in case other processes need the cores
 MIN_WAIT_SECONDS = 30.0
 WORKER_NICENESS = 5  # the model and the event loop go first
-START = struct.Struct("!cdd")  # task, most megapixels, processor seconds
+START = struct.Struct("!cdd")  # task, maximum megapixels, processor seconds
 MEASURE, DECODE = b"m", b"d"
 READY = b"ready"
-START_SECONDS = 60.0  # of a process on a machine that has much else to do
+START_TIMEOUT_SECONDS = 60.0  # for a process on a busy machine
 SIZE, BITMAP, REASON = b"s", b"b", b"r"
 
 
 class DecodingFailed(ValueError):
-    """The image gives no pixels; the message is the reason code."""
+    """The image cannot be decoded; the message is the reason code."""
 
 
 class ImageWorkers:
-    """A pool of processes that measure and decode images; as many at once as `count`. processor_seconds: of any image, however small;
-    background: of transparent images, None: what shows them.
+    """A pool of at most `count` processes that measure and decode images.
+
+    processor_seconds: the time limit for any image, to which larger images add; background: the color behind
+    transparent images, None for the one that makes their content visible.
     """
 
     def __init__(
@@ -59,17 +61,17 @@ class ImageWorkers:
         self._lock = threading.Lock()
 
     async def warm_up(self) -> None:
-        """Starts one process, so that the first request need not wait for it."""
+        """Starts one process, so that the first request does not wait for it."""
         with contextlib.suppress(DecodingFailed):
             await self.megapixels(b"")
 
     async def megapixels(self, encoded: bytes) -> float:
-        """Of an image, by its header. Raises DecodingFailed."""
+        """Returns the size of an image in megapixels, read from its header. Raises DecodingFailed."""
         kind, content = await self._ask(MEASURE, encoded, 0.0, self._processor_seconds)
         return float(content) if kind == SIZE else 0.0
 
     async def bitmap(self, encoded: bytes, megapixels: float, max_megapixels: float) -> bytes:
-        """The image's pixels as an uncompressed bitmap file. megapixels: what its header says. Raises DecodingFailed."""
+        """Returns the pixels as an uncompressed bitmap file. megapixels: by the header. Raises DecodingFailed."""
         seconds = self._processor_seconds + PROCESSOR_SECONDS_PER_MEGAPIXEL * min(megapixels, max_megapixels)
         _, content = await self._ask(DECODE, encoded, max_megapixels, seconds)
         return content
@@ -102,7 +104,7 @@ class ImageWorkers:
 
 
 class _Worker:
-    """One process and the connection to it."""
+    """A decoder process and the connection to it."""
 
     def __init__(self, context: multiprocessing.context.ForkServerContext, background: Color | None) -> None:
         self._connection, other_end = context.Pipe()
@@ -110,7 +112,7 @@ class _Worker:
         self._process.start()
         other_end.close()
         try:
-            is_ready = self._connection.poll(START_SECONDS) and self._connection.recv_bytes() == READY
+            is_ready = self._connection.poll(START_TIMEOUT_SECONDS) and self._connection.recv_bytes() == READY
         except EOFError:
             is_ready = False
         if not is_ready:
@@ -118,7 +120,7 @@ class _Worker:
             raise TimeoutError("An image decoder did not start.")
 
     def ask(self, start: bytes, encoded: bytes, wait_seconds: float) -> tuple[bytes, bytes]:
-        """Kind and content of the answer. Raises EOFError or OSError where the process has ended, TimeoutError."""
+        """Returns kind and content of the answer. Raises TimeoutError; EOFError or OSError if the process has ended."""
         self._connection.send_bytes(start)
         self._connection.send_bytes(encoded)
         if not self._connection.poll(wait_seconds):
@@ -127,7 +129,7 @@ class _Worker:
         return answer[:1], answer[1:]
 
     def end(self) -> str:
-        """Ends the process; gives the reason why it had ended, or was to be."""
+        """Ends the process and returns the reason code of the image that it worked on."""
         self._process.join(timeout=0.1)
         self._process.kill()
         self._process.join()
@@ -138,7 +140,7 @@ class _Worker:
 
 
 def _work(connection: Connection, background: Color | None) -> None:
-    """In the process: answers until the other end is closed."""
+    """Runs in the decoder process: answers until the other end of the connection is closed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGPROF, signal.SIG_DFL)
     os.nice(WORKER_NICENESS)

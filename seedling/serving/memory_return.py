@@ -1,4 +1,4 @@
-"""Gives freed memory back to the system: glibc keeps it after many large requests, for as long as the process lives."""
+"""Returns freed memory to the system: after large requests, glibc keeps it until the process ends."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ DELAY_SECONDS = 2.0
 
 @cache
 def _malloc_trim() -> Any:
-    """The function of glibc; None where the C library is another one."""
+    """Returns the function `malloc_trim` of glibc, or None for another C library."""
     try:
         return ctypes.CDLL(None).malloc_trim
     except (OSError, AttributeError, TypeError):
@@ -20,13 +20,13 @@ def _malloc_trim() -> Any:
 
 
 class MemoryReturn:
-    """Returns memory once, some seconds after it was asked to, however often it was."""
+    """Returns memory once, `DELAY_SECONDS` after the first call of `schedule`, however often it is called."""
 
     def __init__(self) -> None:
         self._scheduled = False
 
     def schedule(self) -> None:
-        """Within a running event loop."""
+        """Schedules the return of memory; requires a running event loop."""
         if not self._scheduled and _malloc_trim() is not None:
             self._scheduled = True
             asyncio.get_running_loop().call_later(DELAY_SECONDS, self._trim)

@@ -1,4 +1,4 @@
-"""Where a workspace's pages can be opened: the address from params.yaml, or that of a page server that runs."""
+"""Finds the address of a workspace's pages: from params.yaml, or from a running page server."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ MAX_PROBE_BYTES = 100_000
 
 
 def slug(name: str) -> str:
-    """A workspace's name in lower case, digits and dashes, as in the addresses of its pages and in Prefect's artifact keys."""
+    """Converts a workspace's name to lower case, digits and dashes, for page addresses and Prefect artifact keys."""
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "workspace"
 
 
 def page_links(workspace: Path, params: ReportsParams) -> dict[str, str]:
-    """Page → http(s) address, of the pages that exist; empty where no page server is known."""
+    """Maps each existing page to its http(s) address; empty if no page server is known."""
     base_url = workspace_url(workspace, params)
     if base_url is None:
         return {}
@@ -33,16 +33,14 @@ def page_links(workspace: Path, params: ReportsParams) -> dict[str, str]:
 
 
 def workspace_url(workspace: Path, params: ReportsParams) -> str | None:
-    """The address below which the workspace's pages are: from params, else of a running page server; None where neither is."""
-    if params.base_url:
-        return (
-            f"{params.base_url}/{quote(slug(workspace.resolve().name))}"  # as serve-reports and the store lay them out
-        )
+    """Returns the base URL of the workspace's pages: from params, else of a running page server, else None."""
+    if params.base_url:  # the layout is that of serve-reports and of the store
+        return f"{params.base_url}/{quote(slug(workspace.resolve().name))}"
     return running_server_url(workspace)
 
 
 def running_server_url(workspace: Path) -> str | None:
-    """The workspace's address at `seedling serve-reports` or `seedling schedule`, where one answers for it now."""
+    """Returns the workspace's address at a running `seedling serve-reports` or `seedling schedule`, else None."""
     try:
         record = json.loads((workspace / SERVER_FILE).read_text(encoding="utf-8"))
         probes, url, instance = record["probes"], str(record["url"]), str(record["instance"])
@@ -52,10 +50,10 @@ def running_server_url(workspace: Path) -> str | None:
 
 
 def _instance_at(probe: str) -> str | None:
-    """Which page server answers at the address; None where none does."""
+    """Returns the id of the page server at the address, or None if there is no page server."""
     if not probe.startswith("http://"):
         return None
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # a proxy knows nothing of this machine
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # a proxy cannot reach this machine
     try:
         with opener.open(probe, timeout=PROBE_SECONDS) as answer:
             served = json.loads(answer.read(MAX_PROBE_BYTES))
@@ -65,9 +63,10 @@ def _instance_at(probe: str) -> str | None:
 
 
 def write_server_file(workspace: Path, *, url: str, probes: Sequence[str], instance: str) -> None:
-    """Notes where the workspace's pages are served, for runs that end while they are.
+    """Records the address of the workspace's pages, for runs that end while the server runs.
 
-    probes: addresses at which the server says which one it is, the instance; a run in another container needs the second.
+    instance: the server's id; probes: addresses at which the server returns it. A run in another container uses the
+    second one.
     """
     path = workspace / SERVER_FILE
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -79,7 +78,7 @@ def write_server_file(workspace: Path, *, url: str, probes: Sequence[str], insta
 
 
 def remove_server_file(workspace: Path, instance: str) -> None:
-    """Takes the note back, unless another server has written its own since."""
+    """Removes the record, unless another server has replaced it."""
     path = workspace / SERVER_FILE
     try:
         if json.loads(path.read_text(encoding="utf-8")).get("instance") == instance:

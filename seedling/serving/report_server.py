@@ -1,6 +1,6 @@
-"""`seedling serve-reports`: the pages of one or several workspaces over HTTP, for the links in Prefect's UI.
+"""`seedling serve-reports`: serves the pages of one or more workspaces over HTTP, for the links in Prefect's UI.
 
-Serves the files of reports/ and nothing else: no other folder, no hidden file, no symbolic link, no listing of a folder.
+Serves only the files in reports/: no other folder, hidden file, symbolic link or folder listing.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ SECURITY_HEADERS = {
 
 
 def named_workspaces(workspaces: Sequence[Path]) -> dict[str, Path]:
-    """URL name → workspace; equal names are numbered. Raises InputError where a folder is not a workspace."""
+    """Maps URL names to workspaces; equal names get a number. Raises InputError if a folder is not a workspace."""
     named: dict[str, Path] = {}
     for workspace in dict.fromkeys(path.resolve() for path in workspaces):
         if not (workspace / "params.yaml").is_file():
@@ -52,19 +52,19 @@ def named_workspaces(workspaces: Sequence[Path]) -> dict[str, Path]:
             name, number = f"{slug(workspace.name)}-{number}", number + 1
         named[name] = workspace
     if not named:
-        raise InputError("Name a workspace whose pages are to be served: --workspace DIR.")
+        raise InputError("There is no workspace to serve: pass --workspace DIR.")
     return named
 
 
 def report_application(named: Mapping[str, Path], instance: str) -> Starlette:
-    """The web application: `/`, `/<workspace>/`, `/<workspace>/<file of reports/>` and `/health`, by GET and HEAD alone."""
-    # Imported here, as it loads SciPy, which a run with nothing new must not wait for.
+    """Builds the application: `/`, `/<workspace>/`, `/<workspace>/<file of reports/>`, `/health`; GET and HEAD only."""
+    # Imported here because it loads SciPy, which would delay a run without changes.
     from seedling.report.pages import environment
 
     template = environment("workspaces.html.jinja").get_template("workspaces.html.jinja")
 
     def index(listed_workspaces: Mapping[str, Path], prefix: str) -> Response:
-        listed = [
+        entries = [
             (
                 workspace.name,
                 prefix.format(name=name),
@@ -72,7 +72,7 @@ def report_application(named: Mapping[str, Path], instance: str) -> Starlette:
             )
             for name, workspace in listed_workspaces.items()
         ]
-        return HTMLResponse(template.render(workspaces=listed), headers=SECURITY_HEADERS)
+        return HTMLResponse(template.render(workspaces=entries), headers=SECURITY_HEADERS)
 
     async def root(_: Request) -> Response:
         return index(named, "{name}/")
@@ -99,7 +99,10 @@ def report_application(named: Mapping[str, Path], instance: str) -> Starlette:
 
 
 def open_report_file(workspace: Path, name: str) -> int | None:
-    """A file descriptor of a regular file below reports/, opened without following any symbolic link; None for anything else."""
+    """Opens a regular file below reports/ without following symbolic links.
+
+    Returns its file descriptor, or None for anything else.
+    """
     parts = name.split("/")
     if not name or any(not part or part.startswith(".") or "\0" in part or "\\" in part for part in parts):
         return None
@@ -145,7 +148,7 @@ def _not_found() -> Response:
 
 
 class ReportServer:
-    """A page server on its own thread; `url` is what links begin with. Ends with `stop` or with the process."""
+    """A page server on its own thread, until `stop` or the end of the process. `url` is the base URL of its links."""
 
     def __init__(
         self,
@@ -177,23 +180,23 @@ class ReportServer:
         )
 
     def start(self) -> None:
-        """Serves from now on. Raises SeedlingError where it does not come up."""
+        """Starts the server. Raises SeedlingError if it does not start in time."""
         self._thread.start()
-        give_up = time.monotonic() + START_TIMEOUT_SECONDS
+        deadline = time.monotonic() + START_TIMEOUT_SECONDS
         while not self._server.started:
-            if not self._thread.is_alive() or time.monotonic() > give_up:
+            if not self._thread.is_alive() or time.monotonic() > deadline:
                 raise SeedlingError(f"The page server did not start at {self.url}: try another --port.")
             time.sleep(0.02)
         for name, workspace in self._named.items():
             write_server_file(workspace, url=f"{self.url}/{name}", probes=self._probes, instance=self._instance)
 
     def wait(self) -> None:
-        """Until it is stopped."""
+        """Waits until the server is stopped."""
         while self._thread.is_alive():
             self._thread.join(timeout=0.5)
 
     def stop(self) -> None:
-        """Ends it; links that were written keep their address for the next one on the same port."""
+        """Stops the server. Existing links work again with the next server on the same port."""
         for workspace in self._named.values():
             remove_server_file(workspace, self._instance)
         self._server.should_exit = True
@@ -204,9 +207,9 @@ class ReportServer:
 def serve_reports_in_background(
     workspaces: Sequence[Path], host: str = "127.0.0.1", port: int = DEFAULT_PORT, base_url: str | None = None
 ) -> str:
-    """Serves the workspaces' pages from a thread of this process until it ends; gives the address that links begin with.
+    """Serves the workspaces' pages from a thread until this process ends. Returns the base URL of the links.
 
-    Raises InputError where the port is taken or a folder is not a workspace.
+    Raises InputError if the port is taken or a folder is not a workspace.
     """
     import atexit
 
@@ -217,10 +220,10 @@ def serve_reports_in_background(
 
 
 def serve_reports_beside(workspace: Path, params: ReportsParams, host: str, port: int) -> str | None:
-    """Serves the workspace's pages from this process where nothing else does; gives the address of its pages.
+    """Serves the workspace's pages from this process if no other server does. Returns the address of the pages.
 
-    None where `reports.base_url` says that another server has them. A port that is taken, as by another workspace's
-    schedule, is replaced by a free one.
+    Returns None if `reports.base_url` names another server. If the port is taken, for example by another workspace's
+    schedule, a free one is used.
     """
     if params.base_url:
         return None
@@ -238,12 +241,12 @@ def serve_reports_beside(workspace: Path, params: ReportsParams, host: str, port
 def serve_reports(
     workspaces: Sequence[Path], host: str, port: int, base_url: str | None, allowed_hosts: Sequence[str] = ()
 ) -> None:
-    """Serves until Ctrl-C or SIGTERM."""
+    """Serves the workspaces' pages until Ctrl-C or SIGTERM."""
     import signal
 
     server = ReportServer(workspaces, host, port, base_url, allowed_hosts)
     server.start()
-    print(f"Pages are served at {server.url}/ . Ctrl-C stops.", flush=True)
+    print(f"Serving the pages at {server.url}/ . Press Ctrl-C to stop.", flush=True)
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         server.wait()
@@ -263,13 +266,14 @@ def _bound(host: str, port: int) -> socket.socket:
     except OSError as error:
         listener.close()
         raise InputError(
-            f"The page server cannot listen at {host}:{port} ({error.strerror or error}): choose another --port or --host."
+            f"The page server cannot listen on {host}:{port} ({error.strerror or error}): "
+            "choose another --port or --host."
         ) from error
     return listener
 
 
 def _reachable(host: str) -> str:
-    """The host in links: where every address is listened at, the machine's own name, by which other machines know it."""
+    """Returns the host for links; for a server on every address, the machine's name, which other machines can use."""
     if host not in EVERY_ADDRESS:
         return _bracketed(host)
     full_name = socket.getfqdn()

@@ -1,4 +1,4 @@
-"""`reports.store` in params.yaml: the workspace's pages are copied to S3 or another store after each run."""
+"""Copies the workspace's pages to S3 or another store after each run, as `reports.store` in params.yaml sets it."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ STORE_EXTRAS = {
 
 
 def upload_pages(workspace: Path, store: str) -> list[str]:
-    """Copies the pages to `<store>/<workspace>/`; gives their addresses there.
+    """Copies the pages to `<store>/<workspace>/`. Returns their addresses.
 
-    Raises InputError where the store's library is not installed, and the library's own errors where it does not answer.
+    Raises InputError if the store's library is not installed, and the library's own errors if the store is unreachable.
     """
     from fsspec.core import url_to_fs
 
@@ -54,5 +54,5 @@ def _options(scheme: str) -> dict[str, Any]:
 
 
 def _content_type(scheme: str) -> dict[str, str]:
-    """Without it a browser would save the page instead of showing it."""
+    """The content type, without which a browser saves the page instead of showing it."""
     return {"ContentType": "text/html; charset=utf-8"} if scheme in {"s3", "s3a"} else {}

@@ -22,7 +22,7 @@ from small_models import grown, image
 
 from seedling.media import images
 from seedling.models.predictor import Answer, Predictor, Question
-from seedling.serving.api import Limits, Together, make_app
+from seedling.serving.api import Limits, RequestBatcher, make_app
 
 Serve = Callable[..., str]
 
@@ -33,13 +33,13 @@ def serve() -> Iterator[Serve]:
     with ExitStack() as stack:
 
         def start(predictor: Predictor, limits: Limits) -> str:
-            port = stack.enter_context(serving(make_app(predictor, limits), limits.of_connections()))
+            port = stack.enter_context(serving(make_app(predictor, limits), limits.connection_limits()))
             return f"http://127.0.0.1:{port}"
 
         yield start
 
 
-FAST = Limits(megabytes=0.1, a_second=10_000)
+FAST = Limits(megabytes=0.1, requests_per_second=10_000)
 
 
 def command(workspace: Path, port: int) -> subprocess.Popen[str]:
@@ -135,7 +135,7 @@ def test_images_of_many_pixels_are_refused_before_they_are_decoded(tmp_path: Pat
     predictor = Predictor.of(grown(tmp_path, "image"))
     small = images.encode(np.zeros((5, 50, 3), np.uint8))
     rows = {name: base64.b64encode(one).decode() for name, one in (("large", image(60)), ("small", small))}
-    with httpx.Client(base_url=serve(predictor, Limits(a_second=10_000, megapixels=0.0003))) as client:
+    with httpx.Client(base_url=serve(predictor, Limits(requests_per_second=10_000, megapixels=0.0003))) as client:
         found = client.post("/predict", json={"images": [rows["large"]]}).json()["answers"]
         assert found[0]["error"] == "too_many_pixels"
         assert client.post("/predict", json={"images": [rows["small"]] * 2}).json()["answers"][1]["error"] is None
@@ -144,7 +144,7 @@ def test_images_of_many_pixels_are_refused_before_they_are_decoded(tmp_path: Pat
 
 def test_a_client_that_asks_too_fast_is_told_to_wait(tmp_path: Path, serve: Serve) -> None:
     """Two requests a second, four at once: of twenty most are refused, with the seconds to wait."""
-    with httpx.Client(base_url=serve(Predictor.of(grown(tmp_path, "text")), Limits(a_second=2))) as client:
+    with httpx.Client(base_url=serve(Predictor.of(grown(tmp_path, "text")), Limits(requests_per_second=2))) as client:
         found = [client.post("/predict", json={"texts": ["rain"]}) for _ in range(20)]
         assert client.get("/health").status_code == 200
     codes = [one.status_code for one in found]
@@ -156,7 +156,7 @@ def test_a_client_that_asks_too_fast_is_told_to_wait(tmp_path: Path, serve: Serv
 def test_a_request_that_waits_too_long_is_told_so(tmp_path: Path, serve: Serve) -> None:
     """Twenty large requests at once of a server that lets nobody wait for longer than 20 ms: some are answered, the others are told when to come again; none hangs."""
     body = {"texts": ["rain over the hills " * 200] * 64}
-    limits = Limits(a_second=10_000, seconds=0.02)
+    limits = Limits(requests_per_second=10_000, wait_seconds=0.02)
     with httpx.Client(base_url=serve(Predictor.of(grown(tmp_path, "text")), limits), timeout=60) as client:
         with ThreadPoolExecutor(20) as threads:
             found = list(threads.map(lambda _: client.post("/predict", json=body), range(20)))
@@ -185,7 +185,7 @@ pause = [0.05]  # seconds that a call takes
 def test_requests_that_wait_are_asked_together_and_fail_alone(tmp_path: Path) -> None:
     """Ten at once go in one call, and each has its own answers. With one that fails all others have theirs; what fills more than a call is asked for by itself."""
     known = Predictor.of(grown(tmp_path, "text"))
-    together = Together(Noted(known.model, known.modality, known.round, known.max_megapixels))
+    together = RequestBatcher(Noted(known.model, known.modality, known.round, known.max_megapixels))
     got: dict[str, list[str | None]] = {}
 
     async def ask(texts: str, share: float) -> None:
@@ -216,7 +216,7 @@ def test_requests_that_wait_are_asked_together_and_fail_alone(tmp_path: Path) ->
 def test_a_request_whose_call_has_begun_is_answered_though_its_time_is_over(tmp_path: Path) -> None:
     """Calls of .5 s, a patience of .8: of three at once that fill half a call each, the second's call begins in time, with the third in it."""
     known = Predictor.of(grown(tmp_path, "text"))
-    together = Together(Noted(known.model, known.modality, known.round, known.max_megapixels))
+    together = RequestBatcher(Noted(known.model, known.modality, known.round, known.max_megapixels))
     got: dict[str, str] = {}
 
     async def ask(text: str, share: float, seconds: float) -> None:
@@ -243,7 +243,7 @@ def test_a_request_whose_call_has_begun_is_answered_though_its_time_is_over(tmp_
 @pytest.mark.slow
 def test_schemathesis_finds_nothing(tmp_path: Path, serve: Serve) -> None:
     """Requests made from the OpenAPI description, and broken ones: no server error, no answer that the description does not know."""
-    address = serve(Predictor.of(grown(tmp_path, "text")), Limits(a_second=10_000))
+    address = serve(Predictor.of(grown(tmp_path, "text")), Limits(requests_per_second=10_000))
     command = [str(Path(sys.executable).parent / "schemathesis"), "run", f"{address}/openapi.json"]
     command += ["--max-examples", "60", "--seed", "1", "--phases", "examples,coverage,fuzzing"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)

@@ -72,7 +72,7 @@ def exported(place: Path, modality: str, form: Form | None, made: tuple[str, ...
         place / "out",
         form=form,
         splits=["train", "test", "pool"],
-        made=made,
+        include=made,
         license_name="mit",
     )
     assert not list(place.glob(".*partial"))
@@ -145,7 +145,7 @@ def test_what_cannot_be_exported_is_explained(tmp_path: Path) -> None:
         ("new", None, ["validation"], "There are no rows of validation"),
     ):
         with pytest.raises(InputError, match=said):
-            export(place, tmp_path / folder, form=form, splits=splits, made=[], license_name="mit")
+            export(place, tmp_path / folder, form=form, splits=splits, include=[], license_name="mit")
     assert not (tmp_path / "new").exists()
 
 

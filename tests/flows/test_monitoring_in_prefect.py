@@ -234,7 +234,7 @@ def test_links_in_the_ui_open_by_a_click(watched: Watched, host: str) -> None:
         page.goto(f"http://{host}:{watched.ui_port}/artifacts/artifact/{artifact['id']}")
         link = page.get_by_role("link", name="Report", exact=True)
         expect(link).to_be_visible(timeout=60_000)
-        chart = page.get_by_role("img", name="Accuracy with its interval, run by run")
+        chart = page.get_by_role("img", name="Accuracy with its interval, per run")
         expect(chart).to_be_visible(timeout=60_000)
         assert chart.evaluate("image => image.complete && image.naturalWidth > 0")
         for title in ("Report", "History", "Gates"):

@@ -49,7 +49,7 @@ def test_the_sheet_shows_families_of_every_class(workspace: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "have changed" not in done.stdout
     set_value(workspace, ["augment", "augmentations_per_row"], 3)
-    assert "`seedling stage augment` makes these rows again" in seedling(workspace, "show", "augment").stdout
+    assert "`seedling stage augment` to generate these rows again" in seedling(workspace, "show", "augment").stdout
     page = (workspace / "reports/contact_sheet_synthesize.html").read_text(encoding="utf-8")
     assert page.count('<section class="family') == 4
     assert re.search(r"\d+% (bar|cross|disc)", page)

@@ -190,7 +190,7 @@ def test_a_remote_that_never_answers_does_not_hang_the_run(copy: Path) -> None:
         began = time.monotonic()
         message = push_workspace(copy)
         assert message is not None
-        assert "the remote did not answer" in message
+        assert "the remote did not respond" in message
         assert time.monotonic() - began < 60
     assert (
         subprocess.run(["pgrep", "-f", f"seedling.versioning.pushing {copy}"], stdout=subprocess.DEVNULL).returncode

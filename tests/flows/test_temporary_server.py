@@ -46,7 +46,7 @@ def test_a_run_goes_on_when_its_server_is_killed(finished_copy: Path, tmp_path: 
     assert server is not None
     server.kill()
     assert process.wait(SECONDS) == 0, output.read_text()
-    assert "The Prefect server ended (killed by SIGKILL) and is started again." in output.read_text()
+    assert "The Prefect server ended (killed by SIGKILL) and is restarted." in output.read_text()
     assert flow_run_states(environment) == [("COMPLETED", "Completed")]
     assert_no_process_is_left(environment)
 
