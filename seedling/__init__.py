@@ -3,7 +3,7 @@
 import os
 from typing import TYPE_CHECKING, Any
 
-from seedling.import_path import leave_out_working_folder
+from seedling.import_path import remove_working_folder
 from seedling.versioning.git_identity import drop_hook_variables
 
 if TYPE_CHECKING:
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 __all__ = ["GrowResult", "grow"]
 
-leave_out_working_folder()
+remove_working_folder()
 drop_hook_variables()
 
 # Set before the libraries are imported: no usage statistics, no update checks.

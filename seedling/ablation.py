@@ -36,7 +36,7 @@ from seedling.pipeline import AUGMENTED, VALIDATED, Stage, stages
 from seedling.progress import Progress, terminal
 from seedling.records.results import read_decision, read_evaluation
 from seedling.records.run_history import runs
-from seedling.runner import work_ungated, write_page
+from seedling.runner import run_without_gate, write_page
 from seedling.stats.randomness import generator
 from seedling.stats.statistics import log_loss_of_rows, paired_difference, share
 from seedling.synthesize import IMAGE_METHODS
@@ -249,7 +249,7 @@ def _evaluation_rows(
             if stage.kind == "scrape":
                 rewrite(workspace / stage.output, running / stage.output, _without_weak_label)
             else:
-                work_ungated(
+                run_without_gate(
                     stage,
                     running,
                     _with_prefix(progress, f"{variant.name}: {stage.name}"),

@@ -1,7 +1,8 @@
-"""`seedling clean`: removes what no kept run needs, and says how many bytes that frees.
+"""`seedling clean`: removes files that no kept run needs, and prints how many bytes this frees.
 
-Kept are the workspace as it lies, every branch, tag and stash, the last runs with their experiments, tagged experiments, and experiments
-that no run of Seedling made. DVC's objects and run-cache entries go where none of these needs them.
+The command keeps the current workspace, every branch, tag and stash, the latest runs with their experiments, tagged
+experiments, and experiments that Seedling did not create. It removes DVC objects and run-cache entries that none of
+these needs.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ FEATURES = ".seedling/features"
 
 @dataclass(frozen=True)
 class Keep:
-    """How much is kept. runs: the last ones; the others in days, and megabytes of the feature cache."""
+    """What is kept. runs: the number of latest runs. Ages are in days, the size of the feature cache in megabytes."""
 
     runs: int = 20
     quarantine_days: float = 30.0
@@ -44,7 +45,7 @@ class Keep:
 
 @dataclass(frozen=True)
 class Removal:
-    """One kind of what goes: its name, how many of it, and the bytes that this frees."""
+    """A kind of files or records to remove: its name, the number of items, and the number of bytes that this frees."""
 
     kind: str
     count: int
@@ -53,7 +54,7 @@ class Removal:
 
 @dataclass
 class Plan:
-    """What is to be removed, and the names of the runs that are kept."""
+    """The files and records to remove, and the names of the runs to keep."""
 
     workspace: Path
     kept_runs: list[str]
@@ -67,7 +68,7 @@ class Plan:
 
     @property
     def removals(self) -> list[Removal]:
-        """Each kind with its count and size."""
+        """The count and the size per kind."""
         files = {
             "run records": self.run_records,
             "quarantined generations": self.quarantine,
@@ -87,14 +88,14 @@ class FlowRuns(Protocol):
     """The records of past runs on an orchestrator's server, such as Prefect's flow runs."""
 
     def older_than(self, workspace: Path, days: float) -> list[Any]:
-        """The workspace's runs that ended so many days ago."""
+        """Return the workspace's runs that ended more than `days` days ago."""
 
     def remove(self, flow_runs: list[Any]) -> None:
-        """Removes these runs from the server."""
+        """Remove these runs from the server."""
 
 
 def clean(workspace: Path, keep: Keep, *, apply: bool, flow_runs: FlowRuns | None = None) -> Plan:
-    """Finds what can be removed, and removes it if `apply`.
+    """Find the files and records that can be removed, and remove them if `apply` is true.
 
     flow_runs: the server's records of past runs; None leaves them alone.
     Raises WorkspaceBusy during a run, SeedlingError if a branch cannot be read.
@@ -112,22 +113,22 @@ def clean(workspace: Path, keep: Keep, *, apply: bool, flow_runs: FlowRuns | Non
 
 
 def _plan(workspace: Path, keep: Keep) -> Plan:
-    refs, past = experiment_refs(workspace), runs(workspace)
-    of_runs = {reference_name(run.name): run.name for run in past}
-    last = {run.name for run in past[-keep.runs :]} if keep.runs else set()
-    kept = last | {
-        of_runs[name]
+    refs, past_runs = experiment_refs(workspace), runs(workspace)
+    ref_to_run = {reference_name(run.name): run.name for run in past_runs}
+    latest_runs = {run.name for run in past_runs[-keep.runs :]} if keep.runs else set()
+    kept_runs = latest_runs | {
+        ref_to_run[name]
         for ref, commit in refs.items()
-        if (name := ref.rsplit("/", 1)[-1]) in of_runs and _must_stay(workspace, ref, commit)
+        if (name := ref.rsplit("/", 1)[-1]) in ref_to_run and _is_needed(workspace, commit)
     }
-    gone = {
+    removed_refs = {
         ref: commit
         for ref, commit in refs.items()
-        if (name := ref.rsplit("/", 1)[-1]) in of_runs and of_runs[name] not in kept
+        if (name := ref.rsplit("/", 1)[-1]) in ref_to_run and ref_to_run[name] not in kept_runs
     }
-    revisions = [commit for ref, commit in refs.items() if ref not in gone]
-    plan = Plan(workspace, sorted(kept), gone)
-    plan.run_records = [workspace / RUN_RECORDS / f"{run.name}.json" for run in past if run.name not in kept]
+    revisions = [commit for ref, commit in refs.items() if ref not in removed_refs]
+    plan = Plan(workspace, sorted(kept_runs), removed_refs)
+    plan.run_records = [workspace / RUN_RECORDS / f"{run.name}.json" for run in past_runs if run.name not in kept_runs]
     plan.cache = unused_cache(workspace, [*revisions, *_other_revisions(workspace, refs)], all_commits=keep.all_commits)
     plan.quarantine = _older_than(workspace / "quarantine", keep.quarantine_days)
     plan.features = list(_old_features(workspace / FEATURES, keep))
@@ -135,8 +136,8 @@ def _plan(workspace: Path, keep: Keep) -> Plan:
     return plan
 
 
-def _must_stay(workspace: Path, ref: str, commit: str) -> bool:
-    """Whether a tag or branch has the experiment, or the workspace's results are its results."""
+def _is_needed(workspace: Path, commit: str) -> bool:
+    """Whether a tag or a branch contains the experiment's commit, or the workspace has its results."""
     if git(
         workspace,
         "for-each-ref",
@@ -150,24 +151,28 @@ def _must_stay(workspace: Path, ref: str, commit: str) -> bool:
         return True
     prefix = git(workspace, "rev-parse", "--show-prefix")
     lock = workspace / "dvc.lock"
-    saved = git(workspace, "rev-parse", "--verify", "--quiet", f"{commit}:{prefix}dvc.lock", check=False)
-    return lock.is_file() and saved == git(workspace, "hash-object", "--no-filters", str(lock))
+    lock_blob = git(workspace, "rev-parse", "--verify", "--quiet", f"{commit}:{prefix}dvc.lock", check=False)
+    return lock.is_file() and lock_blob == git(workspace, "hash-object", "--no-filters", str(lock))
 
 
 def _other_revisions(workspace: Path, experiments: Collection[str]) -> list[str]:
-    """Commits beside the local branches, the tags and the experiments: HEAD, remote branches, stashes, DVC's queue."""
-    listed = git(
+    """Return the commits of HEAD, remote branches, stashes and DVC's queue, each once."""
+    lines = git(
         workspace, "for-each-ref", "--format=%(refname) %(objectname)", "refs/remotes", "refs/exps"
     ).splitlines()
-    others = dict(line.rsplit(" ", 1) for line in listed)
-    commits = [commit for ref, commit in others.items() if ref not in experiments]
+    ref_to_commit = dict(line.rsplit(" ", 1) for line in lines)
+    commits = [commit for ref, commit in ref_to_commit.items() if ref not in experiments]
     stashes = git(workspace, "reflog", "show", "--format=%H", "refs/stash", check=False).split()
     head = git(workspace, "rev-parse", "--verify", "--quiet", "HEAD", check=False).split()
     return list(dict.fromkeys([*head, *commits, *stashes]))
 
 
 def _apply(plan: Plan) -> None:
-    """Experiments go first, so that a kill leaves none without its files; the next call removes the rest."""
+    """Remove the planned files and records.
+
+    Experiments are removed first, so that a kill leaves no experiment without its files; the next call removes the
+    rest.
+    """
     for ref in plan.experiments:
         git(plan.workspace, "update-ref", "-d", ref)
     remove_cache_files(plan.workspace, [*plan.cache.run_entries, *plan.cache.objects])
@@ -179,13 +184,13 @@ def _apply(plan: Plan) -> None:
 
 
 def _old_features(folder: Path, keep: Keep) -> Iterator[Path]:
-    """Caches that no run used for so many days, then the least recently used ones beyond so many megabytes."""
+    """Yield feature caches unused for `feature_days`, and the least recently used ones above `feature_megabytes`."""
     paths = sorted(_entries(folder), key=lambda path: path.stat().st_mtime, reverse=True)
-    total = 0
+    total_bytes = 0
     for path in paths:
-        total += _size(path)
-        age = time.time() - path.stat().st_mtime
-        if age > keep.feature_days * DAY_SECONDS or total > keep.feature_megabytes * 1e6:
+        total_bytes += _size(path)
+        age_seconds = time.time() - path.stat().st_mtime
+        if age_seconds > keep.feature_days * DAY_SECONDS or total_bytes > keep.feature_megabytes * 1e6:
             yield path
 
 
@@ -199,22 +204,22 @@ def _entries(folder: Path) -> list[Path]:
 
 def _size(path: Path) -> int:
     if path.is_dir():
-        return sum(inner.lstat().st_size for inner in path.rglob("*") if not inner.is_dir())
+        return sum(file.lstat().st_size for file in path.rglob("*") if not file.is_dir())
     return path.lstat().st_size if path.exists() else 0
 
 
 def show_plan(plan: Plan, *, applied: bool) -> None:
-    """Prints what goes, or went, by kind, and the sum."""
-    console, total = PrintableConsole(), 0
+    """Print the number and the bytes of removed items per kind, and the sum. applied: whether they were removed."""
+    console, total_bytes = PrintableConsole(), 0
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for name in ("", "number", "bytes"):
         table.add_column(name, justify="right" if name else "left", header_style="dim")
     for removal in plan.removals:
-        total += removal.size_bytes
+        total_bytes += removal.size_bytes
         table.add_row(removal.kind, f"{removal.count:,}", f"{removal.size_bytes:,}")
     console.print(table)
     console.print(f"{len(plan.kept_runs)} runs are kept.", highlight=False)
     if applied:
-        console.print(f"{total:,} bytes were freed.", highlight=False)
+        console.print(f"{total_bytes:,} bytes were freed.", highlight=False)
     else:
-        console.print(f"{total:,} bytes would be freed: `seedling clean --apply` does it.", highlight=False)
+        console.print(f"{total_bytes:,} bytes would be freed: `seedling clean --apply` does it.", highlight=False)

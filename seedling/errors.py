@@ -1,14 +1,15 @@
-"""What can go wrong, and what to do about it.
+"""The exceptions that Seedling raises; their messages include the remedy.
 
-SeedlingError              exit code 2; the message carries the remedy
-├── InputError             data, params or arguments that cannot be used as they are
-│   ├── MissingColumn      a table lacks a column that it is read by
-│   └── SourceUnreachable  a site did not answer this time; worth another try
-├── MissingGeneration      a stage's input has not been made yet
-├── IncompleteGeneration   a folder that is not whole, or whose row counts do not add up
-├── DamagedFile            a file that was cut, or is not what its name says
-├── WorkspaceBusy          another run is at work in the same workspace
-├── UnexpectedError        exit code 70; nothing that we foresaw, its traceback is in a log file
+SeedlingError              exit code 2; the root of all errors below
+├── InputError             data, params or arguments are not usable
+│   ├── MissingColumn      a table lacks a required column
+│   ├── SourceUnreachable  a site did not respond; another attempt may succeed
+│   └── Diverged           the training loss of a model is not finite
+├── MissingGeneration      the input of a stage does not exist yet
+├── IncompleteGeneration   a folder is incomplete, or its row counts do not add up
+├── DamagedFile            a file is truncated, or its content does not match its name
+├── WorkspaceBusy          another run is active in the same workspace
+├── UnexpectedError        exit code 70; an unknown error, its traceback is in a log file
 └── GateFailed             exit code 1; a critical expectation failed
 """
 
@@ -19,62 +20,65 @@ from typing import Any
 
 
 class SeedlingError(Exception):
-    """The root of all errors that a user can cause; shown without a traceback."""
+    """The root of all errors that a user can cause; the command line prints it without a traceback."""
 
     exit_code = 2
 
 
 class InputError(SeedlingError):
-    """Data, params or arguments that cannot be used as they are."""
+    """Data, params or arguments are not usable."""
 
 
 class MissingColumn(InputError):
-    """A table lacks a column that it is read by."""
+    """A table lacks a required column."""
 
 
 class SourceUnreachable(InputError):
-    """A site did not answer, or not all of it; another try may bring more."""
+    """A site did not respond, or only in part; another attempt may succeed."""
 
 
 class MissingGeneration(SeedlingError):
-    """A stage's input has not been made yet."""
+    """The input of a stage does not exist yet."""
 
     def __init__(self, folder: object, stage: str) -> None:
         super().__init__(
-            f"Generation '{folder}' is missing: run `seedling stage {stage}`, or `seedling run` for the whole line."
+            f"Generation '{folder}' is missing: run `seedling stage {stage}`, or `seedling run` for the whole pipeline."
         )
 
 
 class IncompleteGeneration(SeedlingError):
-    """A folder that is not whole, or whose row counts do not add up."""
+    """A folder is incomplete, or its row counts do not add up."""
 
 
 class DamagedFile(SeedlingError):
-    """A file that was cut, or is not what its name says."""
+    """A file is truncated, or its content does not match its name. cause: the error of the reader, or its message."""
 
-    def __init__(self, path: object, why: BaseException | str, remedy: str) -> None:
-        lines = str(why).strip().splitlines() or [""]
-        what = f"{type(why).__name__}: {lines[0]}" if isinstance(why, BaseException) else lines[0]
-        super().__init__(f"{path} is damaged ({what.rstrip('.: ')}): {remedy}.")
-        self.path, self._arguments = path, (path, what, remedy)
+    def __init__(self, path: object, cause: BaseException | str, remedy: str) -> None:
+        lines = str(cause).strip().splitlines() or [""]
+        reason = f"{type(cause).__name__}: {lines[0]}" if isinstance(cause, BaseException) else lines[0]
+        super().__init__(f"{path} is damaged ({reason.rstrip('.: ')}): {remedy}.")
+        self.path, self._arguments = path, (path, reason, remedy)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickled with its arguments, as it comes from another process."""
+        """Support pickling, since the error may be raised in another process."""
         return type(self), self._arguments
 
 
 class UnexpectedError(SeedlingError):
-    """Nothing that was foreseen: most likely an error in Seedling. Its traceback is in a log file that the message names."""
+    """An unknown error, most likely a bug in Seedling; the message names the log file with its traceback."""
 
     exit_code = 70  # EX_SOFTWARE of sysexits.h; never 1, which means that a gate failed
 
 
 class WorkspaceBusy(SeedlingError):
-    """Another run is at work in the same workspace."""
+    """Another run is active in the same workspace."""
 
 
 class GateFailed(SeedlingError):
-    """A critical expectation failed; the rows are in quarantine and nothing was recorded. checks: all of the gate, as in gate.json."""
+    """A critical expectation failed; the rows are in quarantine and the stage is not recorded.
+
+    checks: all checks of the gate, as in gate.json.
+    """
 
     exit_code = 1
 
@@ -83,9 +87,9 @@ class GateFailed(SeedlingError):
         self.checks = list(checks)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickled with its checks, as it comes from another process of Prefect's."""
+        """Support pickling with the checks, since the error may be raised in another Prefect process."""
         return type(self), (str(self), self.checks)
 
 
 class Diverged(InputError):
-    """A training whose loss is no number any more; the learner is left out where there are others."""
+    """The training loss of a model is not finite; the learner is skipped if other learners remain."""

@@ -1,7 +1,7 @@
-"""Keeps Python from importing modules that lie in the working folder, in this process and in those that it starts.
+"""Prevents imports of modules from the working folder, in this process and in its child processes.
 
-`python -m` puts the working folder first in `sys.path`: a file of the workspace that is named like a dependency, such as
-scrapy.py, would be executed in its place.
+`python -m` inserts the working folder at the start of `sys.path`. A file of the workspace with the name of a
+dependency, such as scrapy.py, would be executed instead of the dependency.
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ import os
 import sys
 from pathlib import Path
 
-SAFE_PATH = {"PYTHONSAFEPATH": "1"}  # what `python -P` is for child processes
+SAFE_PATH = {"PYTHONSAFEPATH": "1"}  # equivalent to `python -P`, for child processes
 PACKAGE = "seedling"
 
 
-def leave_out_working_folder() -> None:
-    """Takes the working folder out of `sys.path` where `python -m` put it there, and sets PYTHONSAFEPATH for child processes.
+def remove_working_folder() -> None:
+    """Remove the working folder from `sys.path` if `python -m` inserted it, and set PYTHONSAFEPATH for child processes.
 
-    The folder stays where our own packages lie in it, as in a checkout of the repository.
+    The folder stays if it contains this package, as in a checkout of the repository.
     """
     os.environ.update(SAFE_PATH)
     if sys.flags.safe_path or not sys.path or not _started_as_module():
@@ -29,6 +29,6 @@ def leave_out_working_folder() -> None:
 
 def _started_as_module() -> bool:
     """Whether Python was started as `python -m seedling` or `python -m seedling.…`."""
-    words = sys.orig_argv[1:]
-    module = words[words.index("-m") + 1 :][:1] if "-m" in words else []
+    arguments = sys.orig_argv[1:]
+    module = arguments[arguments.index("-m") + 1 :][:1] if "-m" in arguments else []
     return bool(module) and module[0].partition(".")[0] == PACKAGE

@@ -1,4 +1,4 @@
-"""One run at a time in a workspace; the second says so and leaves."""
+"""The workspace lock: allows one run at a time in a workspace."""
 
 from __future__ import annotations
 
@@ -14,35 +14,41 @@ from seedling.errors import SeedlingError, WorkspaceBusy
 from seedling.files.own_folders import check_own_folders
 
 RUN_LOCK = Path(".seedling", "run.lock")
-RUN_PID = Path(".seedling", "run.pid")  # written while the lock is held, and left behind
+RUN_PID = Path(".seedling", "run.pid")  # written while the lock is held, and never removed
 
 
 @contextmanager
 def workspace_lock(workspace: Path) -> Iterator[None]:
-    """Holds the workspace while the block runs; the lock goes with its process, however that ends.
+    """Hold the workspace lock while the block runs; the system releases the lock when the process ends.
 
-    Raises WorkspaceBusy where another process holds it, InputError where a link leads its files out of the workspace.
+    Raises WorkspaceBusy if another process holds the lock, InputError if a link leads the lock's files out of the
+    workspace.
     """
     check_own_folders(workspace)
     path = workspace / RUN_LOCK
     try:
         path.parent.mkdir(exist_ok=True)
         with FileLock(path, timeout=0):
-            holder = path.with_suffix(".pid")
-            holder.write_text(str(os.getpid()), encoding="ascii")
+            pid_file = path.with_suffix(".pid")
+            pid_file.write_text(str(os.getpid()), encoding="ascii")
             yield
     except Timeout as error:
-        holder = path.with_suffix(".pid")
-        who = f" (process {holder.read_text(encoding='ascii')})" if holder.is_file() else ""
+        pid_file = path.with_suffix(".pid")
+        process = f" (process {pid_file.read_text(encoding='ascii')})" if pid_file.is_file() else ""
         raise WorkspaceBusy(
-            f"Another run{who} is at work in {workspace}: wait for it, or stop it, then run again."
+            f"Another run{process} is active in {workspace}: wait for it or stop it, then run again."
         ) from error
     except PermissionError as error:
-        raise SeedlingError(f"There is no permission to write {error.filename}: change its owner or mode.") from error
+        raise SeedlingError(
+            f"Seedling has no permission to write {error.filename}: change its owner or mode."
+        ) from error
 
 
 def running_process(workspace: Path) -> int | None:
-    """The process that holds the workspace, None where nobody does; does not disturb a run that is about to start."""
+    """Return the id of the process that holds the workspace lock; None if the lock is free.
+
+    The check does not interfere with a run that is about to start, unless the pid of an ended run is in use again.
+    """
     try:
         process = int((workspace / RUN_PID).read_text(encoding="ascii"))
     except (OSError, ValueError):
@@ -50,7 +56,7 @@ def running_process(workspace: Path) -> int | None:
     if not psutil.pid_exists(process):
         return None
     try:
-        with FileLock(workspace / RUN_LOCK, timeout=0):  # another process may have got the number of an ended one
+        with FileLock(workspace / RUN_LOCK, timeout=0):  # another process may have the pid of an ended run
             return None
     except (Timeout, OSError):
         return process

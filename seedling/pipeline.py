@@ -1,6 +1,7 @@
 """The stage table: each stage's name, function, inputs, output and params, in the order of the pipeline.
 
-dvc.yaml is rendered from it (seedling/versioning/dvc_yaml.py); the flow, `seedling status`, `seedling stage` and the report read it.
+dvc.yaml is rendered from it (seedling/versioning/dvc_yaml.py); the flow, `seedling status`, `seedling stage` and the
+report read it.
 """
 
 from __future__ import annotations
@@ -16,20 +17,15 @@ from seedling.progress import Progress
 
 COLLECTED, VALIDATED = "generations/scrape", "generations/validate"
 AUGMENTED, SYNTHESIZED = "generations/augment", "generations/synthesize"
-WORKSPACE_PARAMS = (
-    "pipeline_version",
-    "modality",
-    "seed",
-    "max_megapixels",
-)  # keys of params.yaml that every stage reads
+WORKSPACE_PARAMS = ("pipeline_version", "modality", "seed", "max_megapixels")  # params.yaml keys that all stages read
 
 
 @dataclass(frozen=True)
 class StageContext:
-    """What a stage works with.
+    """The arguments of a stage's function.
 
-    workspace: holds generations/ and models/; data: the input folder; output: the new folder that the stage writes.
-    encoder: the workspace's pretrained encoder, None if it has none.
+    workspace: the folder of generations/ and models/; data: the input folder; output: the new folder to write to;
+    encoder: the workspace's pretrained encoder, if any.
     """
 
     params: Params
@@ -47,8 +43,8 @@ StageFunction = Callable[[StageContext], None]
 class Stage:
     """A stage of the pipeline.
 
-    name: as in dvc.yaml, with the round after an @. inputs, output: folders, relative to the workspace.
-    params: the keys of params.yaml whose change runs the stage again.
+    name: as in dvc.yaml, with the round after an @; inputs, output: folders, relative to the workspace;
+    params: the keys of params.yaml that the stage depends on.
     """
 
     name: str
@@ -127,7 +123,7 @@ def synthesize(context: StageContext) -> None:
 
 
 def train(round_number: int) -> StageFunction:
-    """The function that runs the package train on the workspace, for one round."""
+    """Returns the function that runs the package train on the workspace, for one round."""
 
     def run_round(context: StageContext) -> None:
         from seedling.train import InputFolders
@@ -158,7 +154,7 @@ def train(round_number: int) -> StageFunction:
 
 
 def pseudo_label(round_number: int) -> StageFunction:
-    """The function that runs the package pseudo_label on the workspace, for one round."""
+    """Returns the function that runs the package pseudo_label on the workspace, for one round."""
 
     def run_round(context: StageContext) -> None:
         from seedling.pseudo_label import pseudo_label as run
@@ -201,7 +197,7 @@ def _rows(workspace: Path) -> dict[str, Path]:
 
 
 def stages(rounds: int = MAX_ROUNDS) -> dict[str, Stage]:
-    """The stages by name, in the order of the pipeline; later rounds than `rounds` are left out."""
+    """Returns the stages by name, in the order of the pipeline, with rounds 1 to `rounds`."""
     rows, new_rows = (COLLECTED, VALIDATED), (AUGMENTED, SYNTHESIZED)
     with_effort = (*WORKSPACE_PARAMS, "effort")
     train_params = (*with_effort, "encoder", "train", "pseudo_label.rounds")
@@ -236,12 +232,12 @@ def stage_kinds() -> list[str]:
 
 
 def row_stages() -> list[str]:
-    """The stages that write one generation of rows per run: all before the rounds."""
+    """The stages before the rounds, which write one generation of rows per run."""
     return [stage.name for stage in stages(0).values() if stage.output.startswith("generations/")]
 
 
 def find_stage(name: str) -> Stage:
-    """The stage of this name. Raises InputError that lists the names."""
+    """Returns the stage with this name. Raises InputError, with the valid names, if there is none."""
     table = stages()
     if name not in table:
         raise InputError(f"Unknown stage '{name}'. The stages are {', '.join(table)}.")

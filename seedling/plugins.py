@@ -1,7 +1,8 @@
-"""Loads a user's own Python code: a file of the workspace that params.yaml or gates.yaml names, or an installed package's entry points.
+"""Loads plugins: Python files of the workspace that params.yaml or gates.yaml names, and entry points of packages.
 
-All plugins come through here. A file is executed only where it is named, never because it lies somewhere; each file that is
-executed is printed to standard error once a run. `--no-plugins` (SEEDLING_NO_PLUGINS) makes every such load an error.
+This module loads all plugins. A file is executed only if a setting names it, never because of its location. The path of
+each executed file is printed to standard error once per run. With `--no-plugins` (SEEDLING_NO_PLUGINS), loading a
+plugin is an error.
 """
 
 from __future__ import annotations
@@ -20,10 +21,10 @@ from seedling.errors import InputError
 from seedling.files.data_files import inside
 from seedling.terminal.printable import printable
 
-NO_PLUGINS = "SEEDLING_NO_PLUGINS"  # an environment variable, so that child processes keep to it
+NO_PLUGINS = "SEEDLING_NO_PLUGINS"  # an environment variable, so that child processes inherit it
 ANNOUNCED = "SEEDLING_PLUGINS_ANNOUNCED"  # files whose loading was printed, so that child processes do not repeat it
-AUGMENTING = ("augmenting.py", "seedling.augmenting")  # the usual file in data/, and the entry points
-CODE = "code"  # the reason for which `seedling init` leaves a file out
+AUGMENTING = ("augmenting.py", "seedling.augmenting")  # the default file in data/, and the entry point group
+CODE = "code"  # the reason code for files that `seedling init` leaves out because they are code
 CODE_SUFFIXES = frozenset(
     [
         ".py",
@@ -60,17 +61,18 @@ CODE_SUFFIXES = frozenset(
 
 
 def is_code(path: Path) -> bool:
-    """Whether the file is code by its name: a script, a library or a program."""
+    """Whether the file's suffix is that of a script, a library or a program."""
     return path.suffix.lower() in CODE_SUFFIXES
 
 
 def plugin_functions(
     data: Path | None, file: str | None, entry_points: str, named_in: str
 ) -> dict[str, Callable[..., Any]]:
-    """By name: what packages register under `entry_points`, and the public functions that the file in data/ defines, which come first.
+    """Load the public functions of a file in data/ and of the entry points of packages; return name → function.
 
-    named_in: the key of params.yaml that names the file, for messages. Nothing is loaded where `file` is None. Raises InputError
-    where the file is missing, leads out of data/ or cannot be imported, or plugins are switched off.
+    A function of the file overrides an entry point of the same name. file: None loads nothing. entry_points: the entry
+    point group. named_in: the key of params.yaml that names the file, for messages. Raises InputError if the file is
+    missing, leads out of data/ or cannot be imported, or if plugins are switched off.
     """
     if file is None or data is None:
         return {}
@@ -83,16 +85,23 @@ def plugin_functions(
         if functions:
             return functions
         raise InputError(
-            f"{path} does not exist: params.yaml names it in {named_in}. Put it there, or set the key to null."
+            f"{path} does not exist, but {named_in} in params.yaml names it: create it, or set the key to null."
         )
     name = f"seedling_{path.stem}"
     module = load_module(path, name, named_in)
-    public = {key: value for key, value in vars(module).items() if callable(value) and not key.startswith("_")}
-    return functions | {key: value for key, value in public.items() if getattr(value, "__module__", "") == name}
+    public_callables = {
+        key: value for key, value in vars(module).items() if callable(value) and not key.startswith("_")
+    }
+    return functions | {
+        key: value for key, value in public_callables.items() if getattr(value, "__module__", "") == name
+    }
 
 
 def load_module(path: Path, name: str, named_in: str) -> ModuleType:
-    """Executes the file as the module `name`. Raises InputError with the line at which it failed, or where plugins are switched off."""
+    """Execute the file as the module `name`.
+
+    Raises InputError with the line at which it failed, or if plugins are switched off.
+    """
     _check_allowed(path, named_in)
     _announce(path, named_in)
     spec = importlib.util.spec_from_file_location(name, path)
@@ -114,8 +123,8 @@ def load_module(path: Path, name: str, named_in: str) -> ModuleType:
 def _check_allowed(path: Path, named_in: str) -> None:
     if os.environ.get(NO_PLUGINS):
         raise InputError(
-            f"{named_in} names code, {path}, and plugins are switched off (--no-plugins or {NO_PLUGINS}): "
-            "read the file and run without that option, or take its name out."
+            f"{named_in} names the plugin {path}, but plugins are switched off (--no-plugins or {NO_PLUGINS}): "
+            f"review the file and run without that option, or remove {named_in}."
         )
 
 

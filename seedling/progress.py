@@ -1,4 +1,4 @@
-"""How a stage says how far it is; the terminal, Prefect and the tests each pass their own."""
+"""The progress callback of a stage; the terminal, Prefect and the tests each pass their own."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ Item = TypeVar("Item")
 
 
 class Progress(Protocol):
-    """Called with what is being done, how many are done, and how many there are (None where nobody knows)."""
+    """Called with the current activity, the number of finished items, and their total number (None if unknown)."""
 
     def __call__(self, what: str, done: int, total: int | None) -> None:
-        """Hears of it."""
+        """Report the progress."""
 
 
 def silent(what: str, done: int, total: int | None) -> None:
-    """Says nothing."""
+    """Report nothing."""
 
 
 def counted(items: Iterable[Item], progress: Progress, what: str, total: int | None = None) -> Iterator[Item]:
-    """The items as they come; `progress` hears of every one."""
+    """Yield the items and report each of them to `progress`."""
     progress(what, 0, total)
     for done, item in enumerate(items, start=1):
         yield item
@@ -31,7 +31,7 @@ def counted(items: Iterable[Item], progress: Progress, what: str, total: int | N
 
 @contextmanager
 def terminal(stage: str) -> Iterator[Progress]:
-    """A progress bar on standard error, with a rate and the time left; nothing where nobody looks at it."""
+    """Show a progress bar with the remaining time on standard error; nothing if that is not a terminal."""
     if not sys.stderr.isatty():
         yield silent
         return

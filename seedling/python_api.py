@@ -1,6 +1,6 @@
-"""The Python API: `seedling.grow` runs the whole pipeline on images or texts, and gives the result as Python objects.
+"""The Python API: `seedling.grow` runs the whole pipeline on images or texts, and returns the result as Python objects.
 
-The workspace that it makes is that of the command line: `seedling status`, `seedling compare` and `dvc repro` work in it.
+It creates a workspace as the command line does: `seedling status`, `seedling compare` and `dvc repro` work in it.
 """
 
 from __future__ import annotations
@@ -59,19 +59,19 @@ def grow(
         images: instead of `data`, a folder with a subfolder per class, or a sequence of images.
         texts: instead of `data`, a sequence of texts.
         labels: the label of each image or text; None for a row without a label, which joins the unlabeled pool.
-        workspace: a new folder for the workspace; None makes a temporary one.
+        workspace: a new folder for the workspace; None creates a temporary one.
         effort: how much to try: "quick", "normal" or "thorough".
-        encoder: a pretrained encoder, a folder or a model of the Hugging Face Hub; "none" for none; None for the default.
-        seed: of all random numbers.
-        params: more values of params.yaml by their dotted keys, for example {"validate.folds": 3}.
+        encoder: a pretrained encoder, as a folder or a model of the Hugging Face Hub; "none" for no encoder; None for
+            the default.
+        seed: the seed of all random numbers.
+        params: other values of params.yaml by their dotted keys, for example {"validate.folds": 3}.
         verbose: whether to print a line for each stage.
 
     Raises:
-        InputError: the rows, the labels or the params cannot be used; the message says how to fix it.
+        InputError: the rows, the labels or the params are not valid; the message explains how to fix them.
         GateFailed: a quality gate failed; the rows are in `quarantine/`.
     """
-    given = {"data": data, "images": images, "texts": texts}
-    if sum(value is not None for value in given.values()) != 1:
+    if sum(value is not None for value in (data, images, texts)) != 1:
         raise InputError("Pass the rows as one of data, images or texts.")
     folder = Path(workspace) if workspace is not None else Path(tempfile.mkdtemp(prefix="seedling-")) / "workspace"
     with tempfile.TemporaryDirectory() as temporary:
@@ -85,7 +85,7 @@ def grow(
 
 @dataclass(frozen=True)
 class GrowResult:
-    """The result of a run in a workspace. `GrowResult(Path("flowers"))` opens a workspace that was run before."""
+    """The result of a run in a workspace. `GrowResult(Path("flowers"))` opens the workspace of an earlier run."""
 
     workspace: Path
 
@@ -117,7 +117,8 @@ class GrowResult:
         """Predict the class of each image or text.
 
         Returns one row per input: `predicted`, `confidence` (0 to 1), `abstains` (whether the confidence is below the
-        threshold that training chose), `error` (why a row has no prediction), and, if `probabilities`, a column per class.
+        threshold that training chose), `error` (why a row has no prediction), and, if `probabilities` is set, a column
+        per class.
         """
         from seedling.models.predictor import Question
 
@@ -154,7 +155,7 @@ def _source(
     labels: Sequence[str | None] | None,
     temporary: Path,
 ) -> tuple[Path, Literal["image", "text"]]:
-    """The folder or table to make a workspace from, and the modality."""
+    """Returns the folder or table for the workspace, and the modality."""
     if isinstance(images, str | os.PathLike):
         if labels is not None:
             raise InputError(
@@ -183,7 +184,7 @@ def _source(
 
 
 def _encoded(image: Image) -> bytes:
-    """The bytes of an image file. Raises InputError for what is not an image."""
+    """Returns the bytes of an image file. Raises InputError if the value is not an image."""
     if isinstance(image, bytes):
         return image
     if isinstance(image, str | os.PathLike):
@@ -192,7 +193,7 @@ def _encoded(image: Image) -> bytes:
     if pixels.dtype != np.uint8 or pixels.ndim not in {2, 3} or (pixels.ndim == 3 and pixels.shape[2] != 3):
         raise InputError(
             f"An image is an array of shape {pixels.shape} and type {pixels.dtype}: "
-            "pass (height, width) or (height, width, 3) of uint8, a PIL image in RGB or L, bytes, or a path."
+            "pass uint8 of shape (height, width) or (height, width, 3), a PIL image in RGB or L, bytes, or a path."
         )
     return image_files.encode(pixels if pixels.ndim == 3 else np.repeat(pixels[..., None], 3, axis=2))
 

@@ -1,6 +1,6 @@
-"""Runs one stage: its work, the count of its rows, its gate, and the publication of its output.
+"""Runs one stage: its function, the check of its row counts, its gate, and the publication of its output.
 
-python -m seedling.runner augment        # one stage in the current workspace; what dvc.yaml calls
+python -m seedling.runner augment        # one stage in the current workspace, as in dvc.yaml
 """
 
 from __future__ import annotations
@@ -35,21 +35,21 @@ def run_stage(
     inputs: Path | None = None,
     same_rows: Callable[[Path, Path], bool] | None = None,
 ) -> bool:
-    """Runs the stage's function, checks rows in = kept + rejected, runs the gate, and only then replaces its output.
+    """Runs the stage's function, checks rows in = kept + rejected, runs the gate, and then replaces the stage's output.
 
-    All is written beside the workspace's folders first, so a kill at any moment leaves the last whole generation.
-    inputs: the folder that holds params.yaml, gates.yaml and data/, the workspace if None; a run passes its snapshot.
-    same_rows: called with the new folder and the output; where it says yes, the output stays as it is.
+    Everything is first written to another folder, so a kill at any time leaves the last complete generation.
+    inputs: the folder with params.yaml, gates.yaml and data/, None for the workspace; a run passes its snapshot.
+    same_rows: called with the new folder and the output; if it returns True, the output is not replaced.
 
     Returns whether the output was replaced.
-    Raises GateFailed where a critical expectation failed: the rows are then in quarantine/.
+    Raises GateFailed if a critical expectation failed; the rows are then in quarantine/.
     """
     inputs = inputs or workspace
     params = load(inputs)
     check_inputs(stage, workspace)
     partial = workspace / ".seedling" / "partial" / stage.name
     try:
-        _tidy_after_a_kill(partial, workspace / stage.output)
+        _recover_from_kill(partial, workspace / stage.output)
         partial.mkdir(parents=True)
         encoder = encoder_of(params, workspace)
         stage.function(StageContext(params, workspace, inputs / "data", partial, progress, encoder))
@@ -57,9 +57,9 @@ def run_stage(
             return False
         progress("gate", 0, None)
         _check_rows(stage, partial, workspace)
-        write_down = _pass_gate(stage, partial, workspace, inputs, params.max_megapixels)
+        record_comparisons = _run_gate(stage, partial, workspace, inputs, params.max_megapixels)
         _publish(partial, workspace / stage.output, whole=stage.kind != "evaluate")
-        write_down()
+        record_comparisons()
     except SeedlingError:
         raise
     except Exception as error:
@@ -73,10 +73,10 @@ def run_stage(
     return True
 
 
-def work_ungated(
+def run_without_gate(
     stage: Stage, workspace: Path, progress: Progress = silent, *, encoder: EncoderHandle | None = None
 ) -> None:
-    """Runs the stage's function alone, without its gate, into its folder, which must not exist.
+    """Runs only the stage's function, without its gate. The output folder must not exist.
 
     encoder: that of the workspace that this one is a variant of.
     """
@@ -87,10 +87,10 @@ def work_ungated(
 
 
 def check_inputs(stage: Stage, workspace: Path) -> None:
-    """Raises MissingGeneration, which names the stage to run first, where one of the stage's folders is not there."""
+    """Raises MissingGeneration, which names the stage to run first, if an input folder of the stage is missing."""
     for folder in stage.inputs:
         if not (workspace / folder).exists() and folder != "data":
-            raise MissingGeneration(folder, _maker_of(folder))
+            raise MissingGeneration(folder, _stage_with_output(folder))
 
 
 def _check_rows(stage: Stage, folder: Path, workspace: Path) -> None:
@@ -100,7 +100,7 @@ def _check_rows(stage: Stage, folder: Path, workspace: Path) -> None:
         return
     manifest = read_manifest(folder)
     check_counts(manifest, rows_on_disk(folder))
-    rows_in: int = manifest["rows"]["in"]  # for two stages it is known apart from what they say themselves
+    rows_in: int = manifest["rows"]["in"]  # for two stages, the number is also known from their input
     if stage.kind == "validate":
         rows_in = read_manifest(workspace / COLLECTED)["rows"]["kept"]
     elif stage.kind == "pseudo_label" and not manifest["notes"].get("skipped"):
@@ -109,8 +109,11 @@ def _check_rows(stage: Stage, folder: Path, workspace: Path) -> None:
     check_counts({**manifest, "rows": {**manifest["rows"], "in": rows_in}})
 
 
-def _pass_gate(stage: Stage, folder: Path, workspace: Path, inputs: Path, max_megapixels: float) -> Callable[[], None]:
-    """Asks the gate; gives what is to be written down once the generation stands. Raises GateFailed where it says no."""
+def _run_gate(stage: Stage, folder: Path, workspace: Path, inputs: Path, max_megapixels: float) -> Callable[[], None]:
+    """Runs the stage's gate. Returns a function to call after the generation is published, which stores comparisons.
+
+    Raises GateFailed if a critical expectation failed.
+    """
     from seedling.gates.checking import (
         check,
         columns_in_gate,
@@ -123,9 +126,9 @@ def _pass_gate(stage: Stage, folder: Path, workspace: Path, inputs: Path, max_me
     from seedling.gates.columns import available_columns, gated_rows, save_for_comparison
     from seedling.gates.history import record_gate
 
-    gates, memory = load_gates(inputs), workspace / ".seedling" / "gates" / f"{stage.name}.parquet"
+    gates, comparison_file = load_gates(inputs), workspace / ".seedling" / "gates" / f"{stage.name}.parquet"
     if _skipped(stage, folder):
-        write_checks([], folder)  # the loop has stopped: there is nothing to judge
+        write_checks([], folder)  # the loop has stopped: there are no rows to check
         return lambda: write_comparisons([], workspace, stage.name)
     gate_columns = columns_in_gate(stage.name, gates)
     validated = None if stage.kind in {"scrape", "validate"} else workspace / VALIDATED
@@ -135,7 +138,7 @@ def _pass_gate(stage: Stage, folder: Path, workspace: Path, inputs: Path, max_me
         validated=validated,
         collected=workspace / COLLECTED,
         last=workspace / stage.output,
-        memory=memory,
+        memory=comparison_file,
         columns=gate_columns,
         max_megapixels=max_megapixels,
     )
@@ -145,48 +148,54 @@ def _pass_gate(stage: Stage, folder: Path, workspace: Path, inputs: Path, max_me
     record_gate(workspace, stage.name, [asdict(check) for check in checks], user_expectations.meanings)
     page = _gates_page(workspace)
     if any(check.stops for check in checks):
-        from seedling.dataset.generation import digest
-
-        quarantine = workspace / "quarantine" / f"{stage.name}-{digest(folder)}"
-        shutil.rmtree(quarantine, ignore_errors=True)
-        quarantine.parent.mkdir(exist_ok=True)
-        shutil.move(folder, quarantine)
+        quarantine = _move_to_quarantine(stage, folder, workspace)
         message = explain(stage.name, checks, quarantine.relative_to(workspace), page, _rejected(quarantine))
         raise GateFailed(message, [asdict(check) for check in checks])
 
-    to_remember = folder.with_name(f"{folder.name}.memory")  # beside it until the generation stands
-    to_remember.unlink(missing_ok=True)
-    save_for_comparison(rows, gate_columns, to_remember)
+    new_comparison_file = folder.with_name(f"{folder.name}.memory")  # until the generation is published
+    new_comparison_file.unlink(missing_ok=True)
+    save_for_comparison(rows, gate_columns, new_comparison_file)
 
-    def write_down() -> None:
+    def record_comparisons() -> None:
         write_comparisons(checks, workspace, stage.name)
-        memory.parent.mkdir(parents=True, exist_ok=True)
-        memory.unlink(missing_ok=True)  # of a generation that no longer stands
-        if to_remember.is_file():
-            to_remember.replace(memory)
+        comparison_file.parent.mkdir(parents=True, exist_ok=True)
+        comparison_file.unlink(missing_ok=True)  # of the replaced generation
+        if new_comparison_file.is_file():
+            new_comparison_file.replace(comparison_file)
 
-    return write_down
+    return record_comparisons
+
+
+def _move_to_quarantine(stage: Stage, folder: Path, workspace: Path) -> Path:
+    """Moves the output of a stage whose gate failed to quarantine/. Returns its new folder."""
+    from seedling.dataset.generation import digest
+
+    quarantine = workspace / "quarantine" / f"{stage.name}-{digest(folder)}"
+    shutil.rmtree(quarantine, ignore_errors=True)
+    quarantine.parent.mkdir(exist_ok=True)
+    shutil.move(folder, quarantine)
+    return quarantine
 
 
 def _rejected(folder: Path) -> dict[str, int]:
-    """Rows that the stage did not keep, by reason; none of a model."""
+    """The number of rows that the stage rejected, by reason; empty for a model."""
     reasons: dict[str, int] = _json(folder / "manifest.json", {}).get("reasons", {})
     return reasons
 
 
 def _gates_page(workspace: Path) -> Path | None:
-    """The page of all gates, written anew; None where it cannot be written, which must not hide a failed gate."""
+    """Writes the page of all gates. Returns its path, or None on an error, which must not hide a failed gate."""
     from seedling.report.gates_page import write_gates_page
 
     try:
         return write_gates_page(workspace).relative_to(workspace)
-    except Exception as error:  # noqa: BLE001  (the page is of older results too, and those may be damaged)
+    except Exception as error:  # noqa: BLE001  (the page also shows older results, which may be damaged)
         print(printable(f"The page of the gates could not be written: {error}", keep="\n"), file=sys.stderr)
         return None
 
 
 def gate_changed(stage: Stage, workspace: Path, inputs: Path | None = None) -> bool:
-    """Whether the stage's gate would now be asked with other expectations of the user's own than when it was asked."""
+    """Whether the user's own expectations in the stage's gate have changed since the gate ran."""
     from seedling.gates.checking import user_expectations_changed
 
     return user_expectations_changed(inputs or workspace, workspace / stage.output)
@@ -199,7 +208,7 @@ def _skipped(stage: Stage, folder: Path) -> bool:
 
 
 def _publish(partial: Path, output: Path, *, whole: bool) -> None:
-    """Puts what was made in its place; a whole folder in one rename, the reports file by file."""
+    """Moves the output to its place: as a whole folder by a rename, or, for the reports, file by file."""
     if not whole:
         output.mkdir(parents=True, exist_ok=True)
         for item in sorted(partial.iterdir()):
@@ -209,15 +218,15 @@ def _publish(partial: Path, output: Path, *, whole: bool) -> None:
     if not output.is_dir():
         partial.replace(output)
         return
-    old = partial.with_name(f"{partial.name}{OLD}")  # aside first: two renames, and a kill between them is mended
+    old = partial.with_name(f"{partial.name}{OLD}")  # _recover_from_kill handles a kill between the two renames
     shutil.rmtree(old, ignore_errors=True)
     output.replace(old)
     partial.replace(output)
     shutil.rmtree(old)
 
 
-def _tidy_after_a_kill(partial: Path, output: Path) -> None:
-    """What a killed run left: half a stage goes; a whole generation that stood aside goes back to its place."""
+def _recover_from_kill(partial: Path, output: Path) -> None:
+    """Cleans up after a killed run: removes the partial output, and restores a generation that was moved aside."""
     shutil.rmtree(partial, ignore_errors=True)
     old = partial.with_name(f"{partial.name}{OLD}")
     if old.is_dir() and not output.exists():
@@ -226,13 +235,13 @@ def _tidy_after_a_kill(partial: Path, output: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def _maker_of(folder: str) -> str:
+def _stage_with_output(folder: str) -> str:
     stage_of_output = {stage.output: stage.name for stage in stages().values()}
     return stage_of_output.get(folder, "train@0")
 
 
 def write_page(kind: str, workspace: Path) -> Path | None:
-    """The page that shows what the stage found, made anew: of validate the data page, of evaluate the report, with its cards; else None."""
+    """Writes the page of a stage: the data page for validate, the report and its cards for evaluate, else None."""
     from seedling.media.personal_data import personal_data_shown
 
     with personal_data_shown(load(workspace).reports.show_personal_data):
@@ -258,9 +267,9 @@ def _json(path: Path, default: Any) -> Any:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Runs one stage in the current folder; exit code 0 done, 1 a gate failed, 2 bad input, 70 an unknown error."""
+    """Runs one stage in the current folder. Exit code 0: done, 1: a gate failed, 2: bad input, 70: unexpected error."""
     parser = argparse.ArgumentParser(
-        prog="python -m seedling.runner", description="Runs one stage in the current workspace, without recording it."
+        prog="python -m seedling.runner", description="Run one stage in the current workspace, without recording it."
     )
     parser.add_argument("stage", help=f"name of the stage: {', '.join(stages())}")
     name = parser.parse_args(arguments).stage

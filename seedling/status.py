@@ -1,6 +1,6 @@
-"""`seedling status`: each stage's rows, whether it is up to date, which stage is running, and the last result.
+"""`seedling status`: the rows and the state of each stage, the running stage, and the latest result.
 
-It holds no lock and changes nothing, so it works at any time, also during a run.
+The command takes no lock and changes nothing, so it also works during a run.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from seedling.records.summaries import headline, summary
 from seedling.runner import gate_changed
 from seedling.terminal.console import PrintableConsole
 from seedling.versioning.pushing import read_push_state
-from seedling.versioning.storage import paths_at_work, read_states
+from seedling.versioning.storage import locked_output_paths, read_states
 
-EXIT_CODES = {"up to date": 0, "gate failed": 1, "work to do": 3, "running": 4}  # 2 is an error, as of every command
+EXIT_CODES = {"up to date": 0, "gate failed": 1, "work to do": 3, "running": 4}  # 2 is an error, as in every command
 STYLES = {"up to date": "green", "missing": "dim", "running": "cyan", "gate failed": "red"}
 
 
 @dataclass(frozen=True)
 class StageStatus:
-    """One stage: its state, and its rows where it has any."""
+    """The state of a stage, and its row counts if it has rows."""
 
     name: str
     state: str
@@ -44,7 +44,7 @@ class StageStatus:
 
 @dataclass(frozen=True)
 class WorkspaceStatus:
-    """What a monitor needs to know of a workspace. state: a key of EXIT_CODES."""
+    """The state of a workspace for monitoring. state: a key of EXIT_CODES."""
 
     workspace: str
     state: str
@@ -64,69 +64,68 @@ class WorkspaceStatus:
 
 
 def read_status(workspace: Path) -> WorkspaceStatus:
-    """Reads the workspace without a lock. Raises InputError where the folder is no workspace."""
+    """Read the workspace without a lock. Raises InputError if the folder is not a workspace."""
     load(workspace)
     running = _running(workspace)
     states = read_states(workspace)
-    stage_statuses, failed = [], []
-    gates = {record.stage: record for record in gate_history(workspace)}  # the last of each
+    stage_statuses, failed_gates = [], []
+    gates = {record.stage: record for record in gate_history(workspace)}  # the latest record per stage
     for name, stage in stages().items():
-        facts = summary(stage, workspace) if (workspace / stage.output).exists() else {}
+        stage_summary = summary(stage, workspace) if (workspace / stage.output).exists() else {}
         state = states.get(name, "up to date")
         if state == "up to date" and gate_changed(stage, workspace):
             state = "expectations changed"
         if name in gates and not gates[name].passed:
-            failed.append(name)
+            failed_gates.append(name)
             state = "gate failed"
         if running is not None and name in running["stages"]:
             state = "running"
-        rows = (facts.get("in"), facts.get("kept"), facts.get("rejected"))
-        stage_statuses.append(StageStatus(name, state, *rows, note=str(facts.get("note", ""))))
-    evaluation, past = read_evaluation(workspace / "reports"), runs(workspace)
+        row_counts = (stage_summary.get("in"), stage_summary.get("kept"), stage_summary.get("rejected"))
+        stage_statuses.append(StageStatus(name, state, *row_counts, note=str(stage_summary.get("note", ""))))
+    evaluation, past_runs = read_evaluation(workspace / "reports"), runs(workspace)
     is_current = not states and all(stage.state == "up to date" for stage in stage_statuses)
-    state = "up to date" if is_current else "gate failed" if failed else "work to do"
+    state = "up to date" if is_current else "gate failed" if failed_gates else "work to do"
     return WorkspaceStatus(
         workspace=str(workspace),
         state="running" if running is not None else state,
         stages=stage_statuses,
         running=running,
-        failed_gates=failed,
+        failed_gates=failed_gates,
         headline=None if evaluation is None else headline(evaluation),
         metrics={} if evaluation is None else headline_metrics(evaluation),
-        last_run={"name": past[-1].name, "ended": past[-1].record["ended"]} if past else None,
-        runs=len(past),
+        last_run={"name": past_runs[-1].name, "ended": past_runs[-1].record["ended"]} if past_runs else None,
+        runs=len(past_runs),
         push=read_push_state(workspace),
     )
 
 
 def show_status(workspace: Path, *, as_json: bool = False) -> int:
-    """Prints the status, as a table or as JSON; gives the exit code."""
+    """Print the status as a table or as JSON; return the exit code."""
     status = read_status(workspace)
     if as_json:
         print(json.dumps({**asdict(status), "exit_code": status.exit_code}, indent=2))
     else:
-        _print_table(status)
+        _print_status(status)
     return status.exit_code
 
 
 def _running(workspace: Path) -> dict[str, Any] | None:
-    process, paths = running_process(workspace), paths_at_work(workspace)
+    process, paths = running_process(workspace), locked_output_paths(workspace)
     if process is None and not paths:
         return None
-    at_work = [
+    running_stages = [
         name
         for name, stage in stages().items()
         if any(path == stage.output or path.startswith(f"{stage.output}/") for path in paths)
     ]
-    since = None
+    start_time = None
     if process is not None:
-        began = (workspace / RUN_PID).stat().st_mtime
-        since = datetime.fromtimestamp(began).astimezone().isoformat(timespec="seconds")
-    return {"process": process, "since": since, "stages": at_work}
+        start_timestamp = (workspace / RUN_PID).stat().st_mtime
+        start_time = datetime.fromtimestamp(start_timestamp).astimezone().isoformat(timespec="seconds")
+    return {"process": process, "since": start_time, "stages": running_stages}
 
 
-def _print_table(status: WorkspaceStatus) -> None:
-    console = PrintableConsole()
+def _stage_table(stage_statuses: list[StageStatus]) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for name, justify in (
         ("stage", "left"),
@@ -137,31 +136,37 @@ def _print_table(status: WorkspaceStatus) -> None:
         ("", "left"),
     ):
         table.add_column(name, justify=justify, header_style="dim")  # type: ignore[arg-type]
-    for stage in status.stages:
-        numbers = [
-            "" if number is None else f"{number:,}" for number in (stage.rows_in, stage.rows_kept, stage.rows_rejected)
+    for stage in stage_statuses:
+        row_counts = [
+            "" if count is None else f"{count:,}" for count in (stage.rows_in, stage.rows_kept, stage.rows_rejected)
         ]
-        table.add_row(stage.name, Text(stage.state, style=STYLES.get(stage.state, "yellow")), *numbers, stage.note)
-    console.print(table)
+        table.add_row(stage.name, Text(stage.state, style=STYLES.get(stage.state, "yellow")), *row_counts, stage.note)
+    return table
+
+
+def _print_status(status: WorkspaceStatus) -> None:
+    console = PrintableConsole()
+    console.print(_stage_table(status.stages))
     if status.headline:
         console.print(f"\n{status.headline}", highlight=False)
     if status.last_run:
-        count = "1 run" if status.runs == 1 else f"{status.runs} runs"
+        run_count = "1 run" if status.runs == 1 else f"{status.runs} runs"
         console.print(
-            f"{count}, the last one {status.last_run['name']}, ended {status.last_run['ended']}", highlight=False
+            f"{run_count}; the latest, {status.last_run['name']}, ended {status.last_run['ended']}", highlight=False
         )
     if status.push and not status.push["complete"]:
         console.print(f"Not pushed: {status.push['message']}", style="yellow", highlight=False)
     if status.running:
-        where = ", ".join(status.running["stages"]) or "between stages"
+        running_stages = ", ".join(status.running["stages"]) or "between stages"
         since = f" since {status.running['since']}" if status.running["since"] else ""
         process = f" (process {status.running['process']})" if status.running["process"] else ""
-        console.print(f"A run{process} is at work{since}: {where}.", style="cyan", highlight=False)
+        console.print(f"A run{process} is active{since}: {running_stages}.", style="cyan", highlight=False)
     elif status.failed_gates:
         console.print(
-            f"The gate of {', '.join(status.failed_gates)} failed: the rows are in quarantine/; `seedling run` tries again.",
+            f"The gate of {', '.join(status.failed_gates)} failed: the rows are in quarantine/. Fix the data or the "
+            "gate, then `seedling run`.",
             style="red",
             highlight=False,
         )
     elif status.state == "work to do":
-        console.print("`seedling run` brings all of it up to date.")
+        console.print("`seedling run` brings all stages up to date.")

@@ -1,7 +1,7 @@
-"""Visits to the sources on the web: what a scheduled run does before it looks for work.
+"""Visits to the web sources, which a scheduled run makes before it checks which stages are out of date.
 
-A visit has a name, `scrape.as_of`. Its name goes into params.yaml only where it brought other rows, so a visit that brings
-nothing changes no file that DVC or git knows.
+A visit has a name, `scrape.as_of`. The name is written to params.yaml only if the visit changed the rows, so a visit
+without changes modifies no file that DVC or git tracks.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ State = Literal["unfinished", "refused"]
 
 
 def has_open_visit(workspace: Path) -> bool:
-    """Whether an earlier visit was stopped, or its rows were refused by the gate."""
+    """Whether an earlier visit was interrupted, or its rows failed the gate."""
     return (workspace / OPEN_VISIT).is_file()
 
 
 def visit_sources(ledger: Ledger) -> Outcome | None:
-    """Runs scrape under the name of a new visit; gives its outcome, or None where it brought nothing.
+    """Run scrape under the name of a new visit; return its outcome, or None if the rows did not change.
 
-    A visit that was stopped is continued under its name. Raises what scrape raises.
+    An interrupted visit continues under its name. Raises the errors of scrape.
     """
     snapshot = ledger.snapshot
     assert snapshot is not None  # noqa: S101  (a run takes one)
@@ -48,7 +48,7 @@ def visit_sources(ledger: Ledger) -> Outcome | None:
     except GateFailed:
         _keep_open(workspace, name, "refused")
         raise
-    # A visit that was stopped may have been recorded under its name already, which therefore has to stay.
+    # An interrupted visit may have been recorded under its name already, so the name must stay.
     if outcome.how == "unchanged" and stopped_name is None:
         from seedling.scrape.visits import rename_visit
 
@@ -61,14 +61,14 @@ def visit_sources(ledger: Ledger) -> Outcome | None:
 
 
 def _stopped_visit(workspace: Path) -> str | None:
-    """The name of a visit that was stopped before its end, if any."""
+    """Return the name of an interrupted visit; None if there is none."""
     path = workspace / OPEN_VISIT
     if not path.is_file():
         return None
     try:
         visit = read_json(path)
         return str(visit["as_of"]) if visit["state"] == "unfinished" else None
-    except (DamagedFile, KeyError, TypeError):  # cut by a kill: a new visit asks again for what the old one brought
+    except (DamagedFile, KeyError, TypeError):  # truncated by a kill; a new visit requests the same pages again
         return None
 
 

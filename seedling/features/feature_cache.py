@@ -133,7 +133,7 @@ def encode_rows(
     for first in range(0, len(missing), ROWS_PER_PROCESS * process.count) if process.count > 1 else ():
         exchanged_ids = missing[first : first + ROWS_PER_PROCESS * process.count]
         shares = [exchanged_ids[number :: process.count] for number in range(process.count)]
-        for number, part in enumerate(process.spread(encoded, shares, "encode")):
+        for number, part in enumerate(process.map(encoded, shares, "encode")):
             features_of_id.update(part)
             if number != process.number and part:
                 cache.put(list(part), np.stack(list(part.values())))

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote, quote_plus, urlsplit
 
-from seedling.config.secret_literals import BARE_VARIABLE, OWN_PREFIX, REMEDY, VARIABLE, find_secret, variables_in
+from seedling.config.secret_literals import BARE_VARIABLE, REMEDY, SEEDLING_PREFIX, VARIABLE, find_secret, variables_in
 from seedling.config.sources import ApiSource, CrawlSource, SequenceSource
 from seedling.errors import InputError
 from seedling.terminal.notices import state_once
@@ -51,10 +51,10 @@ def check_secrets(source: Web) -> None:
             if bare := BARE_VARIABLE.search(value):
                 raise InputError(f"{where}: the header {name} names {bare[0]}: write ${{{bare[0][1:]}}}.")
     for name in variables_in(source.model_dump()):
-        if not name.startswith(OWN_PREFIX) and name not in source.allow_env:
+        if not name.startswith(SEEDLING_PREFIX) and name not in source.allow_env:
             raise InputError(
                 f"{where} reads the environment variable {name or '${}'}: only variables whose names begin with "
-                f"{OWN_PREFIX} may be read, and those that the source lists, as in `allow_env: [{name or 'NAME'}]`."
+                f"{SEEDLING_PREFIX} may be read, and those that the source lists, as in `allow_env: [{name or 'NAME'}]`."
             )
         if name not in os.environ:
             raise InputError(f"{where} needs the environment variable {name}, which is not set.")
@@ -63,7 +63,7 @@ def check_secrets(source: Web) -> None:
                 f"{where}: the environment variable {name} holds a line break or another control "
                 "character: set it again."
             )
-        if not name.startswith(OWN_PREFIX):
+        if not name.startswith(SEEDLING_PREFIX):
             state_once(
                 f"The environment variable {name} is sent to {origin_of(addresses_of(source)[0])}, as `allow_env` in "
                 "params.yaml allows."

@@ -31,7 +31,7 @@ from seedling.models.model import single_threaded
 from seedling.models.saving import load_features, make_features, save_features
 from seedling.models.training import FitContext, Mixin
 from seedling.parallel.executor import this_process
-from seedling.parallel.launcher import LAUNCH, launched
+from seedling.parallel.launcher import LAUNCH, run_by_launcher
 from seedling.progress import Progress, silent
 from seedling.records.results import read_decision
 from seedling.train import files
@@ -92,7 +92,7 @@ def train(
         write_json(output / MANIFEST, {"stage": f"train@{round_number}", "skipped": skipped.reason})
         return
     if launcher := os.environ.get(LAUNCH):
-        launched(launcher, f"train@{round_number}", workspace, output, progress, inputs=inputs)
+        run_by_launcher(launcher, f"train@{round_number}", workspace, output, progress, inputs=inputs)
         return
     progress("compute features", 0, None)
     classes = files.classes_of(folders.validated)

@@ -29,7 +29,7 @@ from seedling.models.losses import CONSISTENCY, Adjusted, balanced, class_shares
 from seedling.models.saving import Learner, make_learner
 from seedling.models.training import FitContext
 from seedling.parallel.cluster import on_cluster, over_cluster
-from seedling.parallel.executor import in_threads, spread, this_process
+from seedling.parallel.executor import choose_executor, in_threads, this_process
 from seedling.parallel.pool import in_pieces
 from seedling.stats.randomness import derived_seed
 from seedling.stats.statistics import Floats
@@ -184,7 +184,7 @@ def _results_by_fold(
     def results_of_fold(fold_index: int) -> list[dict[str, Any]]:
         return [_fold_result(data, candidate, fold_index) for candidate in candidates]
 
-    execute = spread(seconds, MIN_SECONDS_TO_DISTRIBUTE)
+    execute = choose_executor(seconds, MIN_SECONDS_TO_DISTRIBUTE)
     if not on_cluster() and execute is not in_threads:
         return execute(results_of_fold, fold_indices, "fold")
     tasks = [
@@ -206,7 +206,7 @@ def _add_fold(
 ) -> None:
     """Add one fold's result of a candidate to its predictions; a candidate that failed is moved to `failed`."""
     rows, n_folds = data.rows, len(data.rows.folds)
-    if fold_index not in this_process().mine(range(n_folds)) and "failed" not in result:
+    if fold_index not in this_process().share(range(n_folds)) and "failed" not in result:
         data.tally.add_finished(candidate, result, data.n_models(candidate), float(result["seconds"]))
     if "failed" in result:
         failed[candidate] = str(result["failed"])

@@ -88,7 +88,7 @@ def test_no_other_process_and_several_give_the_same_bytes(
     monkeypatch.setattr("seedling.augment.families.MAX_ROWS_PER_BATCH", 3)
     found = []
     for others in (1, 2, 4):
-        monkeypatch.setattr(workers, "ALONE", 0.0)
+        monkeypatch.setattr(workers, "LOCAL_SECONDS", 0.0)
         monkeypatch.setattr(workers, "usable_cores", lambda many=others: many)
         out = tmp_path / str(others)
         params = AugmentParams(
@@ -123,7 +123,7 @@ def test_a_process_that_is_ended_is_said(monkeypatch: pytest.MonkeyPatch) -> Non
     from seedling.errors import SeedlingError
     from seedling.parallel import pool as workers
 
-    monkeypatch.setattr(workers, "ALONE", 0.0)
+    monkeypatch.setattr(workers, "LOCAL_SECONDS", 0.0)
     monkeypatch.setattr(workers, "usable_cores", lambda: 2)
     leader = os.getpid()
     with pytest.raises(SeedlingError, match="killed, most likely out of memory"):
@@ -141,7 +141,7 @@ def test_other_processes_are_a_few_pieces_ahead_and_end_with_this_one(monkeypatc
     """Who takes slowly is not overrun; a generator that is closed leaves nobody behind; a process whose leader is killed ends by itself."""
     from seedling.parallel import pool as workers
 
-    monkeypatch.setattr(workers, "ALONE", 0.0)
+    monkeypatch.setattr(workers, "LOCAL_SECONDS", 0.0)
     monkeypatch.setattr(workers, "usable_cores", lambda: 2)
     taken = []
     found = workers.in_processes(str, (taken.append(one) or one for one in range(100)))
@@ -155,7 +155,7 @@ def test_other_processes_are_a_few_pieces_ahead_and_end_with_this_one(monkeypatc
     ]
     code = (
         "import time; from seedling.parallel import pool as workers\n"
-        "workers.ALONE, workers.usable_cores = 0.0, lambda: 2\n"
+        "workers.LOCAL_SECONDS, workers.usable_cores = 0.0, lambda: 2\n"
         "found = workers.in_processes(time.sleep, iter([0, 0, 0, 600, 600]))\n"
         "print(next(found), next(found), flush=True); next(found); next(found)"
     )
@@ -176,7 +176,7 @@ def test_a_process_that_makes_children_takes_torch_in_only_where_a_function_want
     """albumentations, which would do so, is there without it."""
     from seedling.parallel import pool as workers
 
-    monkeypatch.setattr(workers, "ALONE", 0.0)
+    monkeypatch.setattr(workers, "LOCAL_SECONDS", 0.0)
     monkeypatch.setattr(workers, "usable_cores", lambda: 2)
     asked = "('torch' in __import__('sys').modules, __import__('albumentations').Affine, __import__('os').getpid())"
     wanted = "(__import__('torch').arange(3).sum().item(), __import__('os').getpid())"

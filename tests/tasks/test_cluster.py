@@ -25,10 +25,10 @@ from benches import labeled, training_data
 
 from seedling.config.params import load, set_value
 from seedling.errors import InputError, MissingGeneration, SeedlingError
-from seedling.features.encoder_handle import EncoderHandle
+from seedling.features.encoder_handle import EncoderHandle, encoder_of
 from seedling.parallel import cluster
 from seedling.parallel.pool import in_pieces
-from seedling.pipeline import find_stage
+from seedling.pipeline import StageContext, find_stage
 from seedling.progress import silent
 from seedling.train.cross_validation import cross_validate
 from seedling.train.tally import Candidate
@@ -109,7 +109,9 @@ def assert_same_bytes(
             monkeypatch.setenv("SEEDLING_DASK", where)
             output = workspace / stage.output if where else workspace / "here" / name
             output.mkdir(parents=True)
-            stage.function(load(workspace), workspace, workspace / "data", output, silent)
+            params = load(workspace)
+            encoder = encoder_of(params, workspace)
+            stage.function(StageContext(params, workspace, workspace / "data", output, silent, encoder))
             outputs.append(bytes_of(output))
         here, there = outputs
         assert here.keys() == there.keys()
@@ -236,7 +238,7 @@ def test_errors_of_a_piece_are_the_runs_own(dask: str, monkeypatch: pytest.Monke
         list(in_pieces(failing, [1]))
     with pytest.raises(SeedlingError, match="Generation 'scrape' is missing"):
         list(in_pieces(failing, [2]))
-    with pytest.raises(SeedlingError, match="most likely for want of memory"):
+    with pytest.raises(SeedlingError, match="most likely out of memory"):
         list(in_pieces(always_deadly, [0]))
 
 
@@ -256,6 +258,6 @@ def test_a_cluster_that_cannot_be_used_is_named(tmp_path: Path, monkeypatch: pyt
         monkeypatch.setattr(cluster, "WORKER_TIMEOUT_SECONDS", START_SECONDS)
         with (
             workers_of(address, tmp_path, 1, FIRST=str(other.parent)),
-            pytest.raises(SeedlingError, match=r"has scipy 0\.0\.1, and here is scipy"),
+            pytest.raises(SeedlingError, match=r"has scipy 0\.0\.1, and this machine has scipy"),
         ):
             list(in_pieces(str, [1]))

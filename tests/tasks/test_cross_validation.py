@@ -16,7 +16,7 @@ from seedling.features.classical import Inputs
 from seedling.label_quality.label_weights import LABEL_WEIGHTED_LOSSES
 from seedling.models.saving import Learner
 from seedling.models.training import FitContext
-from seedling.parallel.executor import spread_by
+from seedling.parallel.executor import using_executor
 from seedling.train import cross_validation
 from seedling.train.cross_validation import TrainingData, cross_validate, out_of_fold_with_seeds
 from seedling.train.tally import Candidate
@@ -128,7 +128,7 @@ def test_results_do_not_depend_on_the_executor() -> None:
     """One fold after the other and in threads: exactly the same numbers."""
     rows, inputs, _ = labeled(40)
     candidate = Candidate("random_forest", ("collected",))
-    with spread_by(lambda function, indices, name: [function(index) for index in indices]):
+    with using_executor(lambda function, indices, name: [function(index) for index in indices]):
         first, _ = cross_validate(training_data(rows, inputs), [candidate], seconds=1e9)
     second, _ = cross_validate(training_data(rows, inputs), [candidate], seconds=1e9)
     assert (first[candidate].labeled == second[candidate].labeled).all()

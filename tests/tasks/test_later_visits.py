@@ -105,7 +105,11 @@ def test_a_page_of_a_browser_is_asked_for_whole_though_it_did_not_change(tmp_pat
         told.routes["/notes"] = Reply('["a", "b", "c"]', kind="application/json")
         assert len(read(run(tmp_path, TEXTS, source, as_of="2"))) == 3
         for more, error, said in (
-            ({"browser_path": "/usr/bin/no-browser"}, InputError, "no_browser.*name Chromium's path"),
+            (
+                {"browser_path": "/usr/bin/no-browser"},
+                InputError,
+                "no_browser.*set the source's `browser_path` to Chromium's path",
+            ),
             ({"wait_for": "#nothing"}, SourceUnreachable, "never_shown.*fix `wait_for`"),
         ):
             place = tmp_path / error.__name__
@@ -140,7 +144,7 @@ def test_no_site_is_asked_by_a_process_whose_leader_is_gone(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("bands", "said"),
     [
-        ({"low": (0, 30), "high": (15, 60)}, "the bands of 'low' and 'high' both hold 15"),
+        ({"low": (0, 30), "high": (15, 60)}, "the bands of 'low' and 'high' both contain 15"),
         ({"low": (3, 1)}, "the band of 'low' is empty"),
     ],
 )

@@ -38,7 +38,7 @@ def test_a_small_file_loads_with_the_defaults(tmp_path: Path) -> None:
         (GOOD.replace("quick", "huge"), r"'effort': input should be 'quick', 'normal' or 'thorough' \(it is 'huge'\)"),
         (GOOD + "pipeline_version: 1\n", r"pipeline_version is 1, but this Seedling has \d+: run `seedling migrate`"),
         ("modality: [", "not readable YAML"),
-        ("", "holds no sections"),
+        ("", "has no sections"),
     ],
 )
 def test_a_wrong_file_is_explained(tmp_path: Path, text: str, said: str) -> None:

@@ -154,7 +154,7 @@ def test_the_file_is_the_same_each_time_and_names_no_path(tmp_path: Path) -> Non
 def test_a_model_too_large_for_a_file_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """With the remedy."""
     model = trained(TextFeatures(), TEXTS, np.arange(len(TEXTS)) % 3, ["svm"])
-    monkeypatch.setattr(export_model, "MOST_BYTES", 10)
+    monkeypatch.setattr(export_model, "MAX_FILE_BYTES", 10)
     graph = Portable(model).eval()
     with pytest.raises(InputError, match=r"smaller `encoder`"):
         write_onnx(graph, graph.prepared(TEXTS[:2]), tmp_path / "model.onnx")

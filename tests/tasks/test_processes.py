@@ -26,7 +26,7 @@ from seedling.dataset.generation import digest
 from seedling.errors import InputError, SeedlingError
 from seedling.init.create import make_workspace
 from seedling.parallel.executor import Process
-from seedling.parallel.launcher import LAUNCH, launched
+from seedling.parallel.launcher import LAUNCH, run_by_launcher
 from seedling.pipeline import find_stage
 from seedling.progress import silent
 from seedling.runner import run_stage
@@ -60,7 +60,7 @@ def test_shares_are_put_together_in_order_and_an_error_reaches_all() -> None:
 
         process = Process(number, 3, gather=gather)
         try:
-            return process.spread(work, range(5), "fold"), process.by_leader(lambda: f"said by {number}")
+            return process.map(work, range(5), "fold"), process.by_leader(lambda: f"said by {number}")
         except SeedlingError as error:
             return str(error)
 
@@ -184,13 +184,13 @@ def test_a_launcher_that_is_not_there_is_named(made: Path, monkeypatch: pytest.M
 def test_words_that_are_no_command_are_explained(launch: str, why: str, tmp_path: Path) -> None:
     """Blanks alone, and a quote that is left open."""
     with pytest.raises(InputError, match=why):
-        launched(launch, "train@0", tmp_path, tmp_path, silent)
+        run_by_launcher(launch, "train@0", tmp_path, tmp_path, silent)
 
 
 def test_a_launcher_that_ends_without_a_word_is_an_error(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Even where its exit code says that all is well: nothing was trained."""
     monkeypatch.setenv(LAUNCH, "true")
-    with pytest.raises(SeedlingError, match="before the stage was done"):
+    with pytest.raises(SeedlingError, match="before the stage was complete"):
         run_stage(find_stage("train@0"), made)
 
 

@@ -248,9 +248,9 @@ def test_a_source_that_cannot_work_is_said_before_anything_is_asked(
 @pytest.mark.parametrize(
     ("more", "said"),
     [
-        ({"cursor": "body.page", "next": "n"}, "there is no `body`: write `body: {}`"),
+        ({"cursor": "body.page", "next": "n"}, "there is no `body`: set `body: {}`"),
         ({"cursor": "variables.after", "next": "n"}, "there is no `graphql` query"),
-        ({"cursor": "query.after"}, "`next` does not say where"),
+        ({"cursor": "query.after"}, "`next` is missing"),
     ],
 )
 def test_a_cursor_without_its_place_is_refused(more: dict[str, Any], said: str) -> None:
