@@ -11,6 +11,7 @@ from __future__ import annotations
 import io
 import logging
 import os
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -23,6 +24,7 @@ from typing import Any, Literal
 from dvc.api import DVCFileSystem
 from dvc.dependency.base import Dependency
 from dvc.dependency.param import ParamsDependency, read_param_file
+from dvc.dvcfile import Lockfile
 from dvc.exceptions import CheckoutError, ConfirmRemoveError, DvcException
 from dvc.lock import LockError
 from dvc.repo import Repo, lock_repo
@@ -332,7 +334,8 @@ class Ledger:
         """Record one stage as `dvc commit --force` does."""
         loaded.save()
         loaded.commit()
-        loaded.dump(update_pipeline=False)
+        with _replaced_lock(Path(loaded.repo.root_dir)) as draft:
+            Lockfile(loaded.repo, str(draft)).dump_stages([loaded])
 
     def _reserve(self, repo: Repo, stage: Stage, loaded: Any) -> Ticket:
         """Lock the stage's folders against DVC commands of other processes while it runs, as `dvc repro` does."""
@@ -462,7 +465,8 @@ class Ledger:
             stage_to_index = {name: index for index, name in enumerate(stages())}
             ordered = sorted(lock["stages"], key=lambda name: (stage_to_index.get(name, len(stage_to_index)), name))
             if ordered != list(lock["stages"]):
-                dump_yaml(path, {**lock, "stages": {name: lock["stages"][name] for name in ordered}})
+                with _replaced_lock(self.workspace) as draft:
+                    dump_yaml(draft, {**lock, "stages": {name: lock["stages"][name] for name in ordered}})
 
     @contextmanager
     def _operation(self, *, locked: bool = True) -> Iterator[Repo]:
@@ -489,6 +493,19 @@ class Ledger:
             if seedling_error is not None:
                 raise seedling_error from error
             raise SeedlingError(f"DVC: {message}. Run `dvc status` and `dvc doctor` for details.") from error
+
+
+@contextmanager
+def _replaced_lock(workspace: Path) -> Iterator[Path]:
+    """Yield a copy of dvc.lock to change, then rename it: DVC writes in place, and a kill would leave half a file."""
+    lock, draft = workspace / "dvc.lock", workspace / ".dvc" / "tmp" / "dvc.lock.draft"
+    draft.unlink(missing_ok=True)
+    if lock.is_file():
+        shutil.copyfile(lock, draft)
+    yield draft
+    with draft.open("rb") as file:
+        os.fsync(file.fileno())
+    draft.replace(lock)
 
 
 def _unknown_revision(revision: str) -> InputError:

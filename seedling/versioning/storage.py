@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import chdir, contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
@@ -26,6 +27,8 @@ from seedling.versioning.yaml_limits import limit_yaml, parse_yaml
 
 limit_yaml()
 
+LOCK_WRITE_SECONDS = 2.0  # a dvc.lock that cannot be read and is younger than this is read again
+
 
 @dataclass(frozen=True)
 class CacheUse:
@@ -42,6 +45,21 @@ def read_states(workspace: Path) -> dict[str, str]:
 
     The function takes no lock, so it works during a run. Raises InputError if dvc.yaml or dvc.lock cannot be read.
     """
+    while True:
+        try:
+            return _read_states(workspace)
+        except SeedlingError:
+            # `dvc repro` and `dvc commit` write dvc.lock in place, so that a reader can see half of it.
+            if not _changed_recently(workspace / "dvc.lock"):
+                raise
+            time.sleep(0.05)
+
+
+def _changed_recently(path: Path) -> bool:
+    return path.is_file() and time.time() - path.stat().st_mtime < LOCK_WRITE_SECONDS
+
+
+def _read_states(workspace: Path) -> dict[str, str]:
     states: dict[str, str] = {}
     with _opened(workspace) as repo:
         for stage in repo.index.stages:

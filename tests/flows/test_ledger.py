@@ -9,6 +9,7 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import pytest
+import yaml
 
 from seedling.config.params import set_value
 from seedling.dataset.generation import read
@@ -51,6 +52,24 @@ def test_a_stage_is_done_then_unchanged_and_dvc_agrees(workspace: Path) -> None:
     assert ledger.run("scrape").how == "done"
     assert ledger.run("scrape").how == "unchanged"
     assert "didn't change, skipping" in dvc(workspace, "repro", "--single-item", "scrape")
+
+
+def test_a_reader_of_dvc_lock_never_sees_half_of_it(workspace: Path) -> None:
+    """A file opened before a stage is recorded, or before the entries are sorted, still reads the earlier bytes whole."""
+    ledger, lock = Ledger(workspace), workspace / "dvc.lock"
+    ledger.run("scrape")
+    before = lock.read_bytes()
+    with lock.open("rb") as opened:
+        ledger.run("validate")
+        assert opened.read() == before
+    stages_in_lock = yaml.safe_load(lock.read_text())["stages"]
+    assert set(stages_in_lock) == {"scrape", "validate"}
+    unsorted = yaml.safe_dump({"schema": "2.0", "stages": dict(reversed(stages_in_lock.items()))}, sort_keys=False)
+    lock.write_text(unsorted)
+    with lock.open() as opened_text:
+        ledger.sort_lock()
+        assert opened_text.read() == unsorted
+    assert list(yaml.safe_load(lock.read_text())["stages"]) == ["scrape", "validate"]
 
 
 def test_what_was_seen_before_is_restored_and_is_never_stale(workspace: Path) -> None:

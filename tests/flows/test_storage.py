@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -285,6 +286,19 @@ def test_a_file_that_both_branches_changed_needs_a_decision(copy: Path) -> None:
 
 
 @pytest.mark.slow
+def test_the_status_waits_for_a_half_written_dvc_lock(copy: Path) -> None:
+    """`dvc repro` writes dvc.lock in place: a status that reads half of it reads again, and is right once the file is whole."""
+    lock = copy / "dvc.lock"
+    whole = lock.read_bytes()
+    lock.write_bytes(whole[: len(whole) // 2] + b"\n  - [")
+    writer = threading.Timer(1.0, lock.write_bytes, [whole])
+    writer.start()
+    try:
+        assert read_status(copy).exit_code == 0
+    finally:
+        writer.join()
+
+
 def test_the_status_is_shown_during_a_run(copy: Path) -> None:
     """While stages work, the status names them, with exit code 4; then work to do is 3, a failed gate 1, and nothing to do 0."""
     assert read_status(copy).exit_code == 0
