@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -10,17 +9,10 @@ import typer
 
 from seedling.cli.options import Debug, Workspace, explained
 from seedling.errors import InputError
+from seedling.formats import DatasetForm
 
 
-class DatasetForm(StrEnum):
-    """Layout of an exported dataset."""
-
-    folders = "folders"
-    table = "table"
-    huggingface = "huggingface"
-
-
-def export(
+def export(  # noqa: PLR0913  (Typer makes an option of each argument)
     folder: Annotated[Path, typer.Argument(help="New folder to write to.")],
     form: Annotated[
         DatasetForm | None,
@@ -66,13 +58,12 @@ def export(
             return
         if number is not None:
             raise InputError("--round selects a model: add --model, or leave it out.")
-        from seedling.export.dataset import Form
         from seedling.export.dataset import export as export_dataset
 
         export_dataset(
             workspace.resolve(),
             folder,
-            form=None if form is None else Form(form.value),
+            form=form,
             splits=splits or ["train", "validation", "test"],
             include=include or [],
             license_name=license_name,
