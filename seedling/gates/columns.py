@@ -159,7 +159,7 @@ def _stored_rows(stored: StoredRows, columns: tuple[str, ...]) -> GatedRows:
     return GatedRows(stored, columns, pd.DataFrame(index=pd.RangeIndex(sum(stored.counts))))
 
 
-def gated_rows(
+def gated_rows(  # noqa: PLR0913  (the fields of GateInput, each by its name)
     stage: str,
     folder: Path,
     *,
