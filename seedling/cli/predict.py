@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from seedling.cli.options import Debug, Workspace, explained
+from seedling.cli.options import Debug, Round, Workspace, explained
 from seedling.formats import PredictionFormat
 
 
@@ -30,9 +30,7 @@ def predict(  # noqa: PLR0913  (Typer makes an option of each argument)
     probabilities: Annotated[
         bool, typer.Option("--probabilities", help="Also write the probability of each class.")
     ] = False,
-    number: Annotated[
-        int | None, typer.Option("--round", help="Round of the model.", show_default="the accepted one")
-    ] = None,
+    number: Round = None,
     workspace: Workspace = Path(),
     debug: Debug = False,
 ) -> None:
