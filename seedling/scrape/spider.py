@@ -37,7 +37,7 @@ WebSource = CrawlSource | SequenceSource | ApiSource
 HANDLERS = {**dict.fromkeys(("file", "ftp", "s3", "data")), "http": Downloads, "https": Downloads}  # by scheme
 FIXED_SETTINGS: dict[str, Any] = {  # of every source
     "ROBOTSTXT_OBEY": True,
-    "USER_AGENT": "seedling/0.1 (dataset crawler; obeys robots.txt)",
+    "USER_AGENT": "seedling/0.2 (dataset crawler; obeys robots.txt)",
     "DOWNLOAD_DELAY": 0,  # RateLimiter waits instead
     "CONCURRENT_REQUESTS": 64,
     "CONCURRENT_ITEMS": 1,  # items are stored as they are parsed: a hundred tasks per page would only add overhead
