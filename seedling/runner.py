@@ -115,7 +115,7 @@ def _run_gate(stage: Stage, folder: Path, workspace: Path, inputs: Path, max_meg
     Raises GateFailed if a critical expectation failed.
     """
     from seedling.gates import checking
-    from seedling.gates.columns import available_columns, gated_rows, save_for_comparison
+    from seedling.gates.columns import GateInput, available_columns, gated_rows, save_for_comparison
     from seedling.gates.history import record_gate
 
     gates, comparison_file = checking.load_gates(inputs), workspace / ".seedling" / "gates" / f"{stage.name}.parquet"
@@ -124,16 +124,15 @@ def _run_gate(stage: Stage, folder: Path, workspace: Path, inputs: Path, max_meg
         return lambda: checking.write_comparisons([], workspace, stage.name)
     gate_columns = checking.columns_in_gate(stage.name, gates)
     validated = None if stage.kind in {"scrape", "validate"} else workspace / VALIDATED
-    rows = gated_rows(
-        stage.name,
+    gate_input = GateInput(
         folder,
         validated=validated,
         collected=workspace / COLLECTED,
         last=workspace / stage.output,
         memory=comparison_file,
-        columns=gate_columns,
         max_megapixels=max_megapixels,
     )
+    rows = gated_rows(stage.name, gate_input, gate_columns)
     user_expectations = checking.load_user_expectations(inputs, gates)
     columns = available_columns(stage.name, folder, validated)
     checks = checking.check(stage.name, rows, gates, workspace / ".seedling", user_expectations, columns)

@@ -203,7 +203,7 @@ def _rows(
     weights = np.where(kept, params.weight * confidence_weights, 0.0)
     label_by_fold = np.where(kept, probabilities.argmax(axis=2), -1)
     final = probabilities[-1]
-    extra_columns = {
+    extra_columns: dict[str, NDArray[Any]] = {
         "pseudo_label_by_fold": label_by_fold.T,
         "pseudo_weight_by_fold": weights.T,
         "half": predictions.half,
