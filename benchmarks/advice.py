@@ -228,7 +228,7 @@ def simulate_start(
     return outcomes
 
 
-def follow(
+def follow(  # noqa: PLR0913  (the labeled rows, the pool and the truth, each as an array)
     advice: Mapping[str, Any],
     rows: np.ndarray,
     noisy_labels: np.ndarray,

@@ -180,9 +180,9 @@ def one_seed(
 ) -> list[dict[str, Any]]:
     """Return the test accuracy of every policy on one draw of the parent rows."""
     modality, payloads, labels, test = rows_of(name, data)
-    facts = WorkspaceConfig(modality=modality, seed=seed)  # type: ignore[arg-type]
+    config = WorkspaceConfig(modality=modality, seed=seed)  # type: ignore[arg-type]
     maker = make_features(
-        EncoderHandle(EncoderParams(model=encoder), facts.modality, Path.cwd()) if encoder else None, None, facts
+        EncoderHandle(EncoderParams(model=encoder), config.modality, Path.cwd()) if encoder else None, None, config
     )
     train = np.flatnonzero(~test)
     parents = parents_of([payloads[row] for row in train], labels[train], labels_per_class, seed, maker)
@@ -199,11 +199,11 @@ def one_seed(
         context = Context(near, words)
     resources = Resources({}, context)
     began = time.perf_counter()
-    screening = screen(parents, WEIGHT, facts, resources, lambda *_: None)
+    screening = screen(parents, WEIGHT, config, resources, lambda *_: None)
     seconds = time.perf_counter() - began
 
     def maker_for(policy: Any) -> Callable[[Any, int], Any]:
-        make = maker_of(steps_of(policy, facts, {}), facts, resources)
+        make = maker_of(steps_of(policy, config, {}), config, resources)
         return lambda payload, draw: make(payload, draw)[0]
 
     policies: dict[str, tuple[Callable[[Any, int], Any] | None, int]] = {

@@ -100,9 +100,9 @@ def settings(data: Path | None) -> dict[str, list[Any]]:
             images_by_setting[f"photographs, {side} pixels"] = [
                 cv2.resize(photograph, (side, side), interpolation=cv2.INTER_AREA) for photograph in photographs
             ]
-    facts = WorkspaceConfig(modality="image")
+    config = WorkspaceConfig(modality="image")
     for name, policy in (("digits", PRESETS["glyphs"]), ("photographs", PRESETS["photographs"])):
-        change = PolicyTransform([{step.name: dict(step.arguments)} for step in steps_of(policy, facts, {})])
+        change = PolicyTransform([{step.name: dict(step.arguments)} for step in steps_of(policy, config, {})])
         for setting, image_arrays in images_by_setting.items():
             if setting.startswith(name):
                 images_by_setting[setting] = [change(pixels, seed) for seed, pixels in enumerate(image_arrays)]

@@ -29,7 +29,7 @@ from record import Measurement, write
 
 from seedling.dataset.generation import schema, write_json
 from seedling.gates.checking import REQUIRED_EXPECTATIONS, check, columns_in_gate, load_gates
-from seedling.gates.columns import gated_rows
+from seedling.gates.columns import GateInput, gated_rows
 
 ROWS_PER_PART = 100_000
 
@@ -64,7 +64,7 @@ def generation(folder: Path, n_rows: int) -> None:
 def on_disk(workspace: Path, folder: Path) -> int:
     """Run Seedling's gate and return the number of passed checks."""
     gates = load_gates(workspace)
-    rows = gated_rows("validate", folder, columns=columns_in_gate("validate", gates))
+    rows = gated_rows("validate", GateInput(folder), columns_in_gate("validate", gates))
     return sum(result.passed for result in check("validate", rows, gates, workspace / "documents"))
 
 

@@ -63,13 +63,13 @@ def one_seed(
         )
         for row in map(int, train)
     ]
-    facts = WorkspaceConfig(modality="image", seed=seed, effort=effort)
+    config = WorkspaceConfig(modality="image", seed=seed, effort=effort)
     with tempfile.TemporaryDirectory() as folder:
         here = Path(folder)
         generation(here / "validate", rows, classes)
         began = time.perf_counter()
         params = SynthesizeParams(mixup=0, generate=1.0, generate_side=side)
-        synthesize(params, facts, collected=here / "validate", validated=here / "validate", output=here / "made")
+        synthesize(params, config, collected=here / "validate", validated=here / "validate", output=here / "made")
         numbers: dict[str, float] = {"seconds": time.perf_counter() - began}
         manifest, kept = read_manifest(here / "made"), read(here / "made", ["id", "label"])
         numbers["copies"] = manifest["reasons"].get("copy_of_a_parent", 0) / max(1, manifest["rows"]["in"])
@@ -80,7 +80,7 @@ def one_seed(
     targets = np.array([number[str(labels[row])] for row in drawn])
     of_made = np.array([number[label] for label in kept["label"]], dtype=np.int64)
     test_rows = np.flatnonzero(test)[:: max(1, int(test.sum()) // at_most)]
-    maker = make_features(None, None, facts)
+    maker = make_features(None, None, config)
     maker.fit_transform(labeled_images)
     test_inputs, truth = (
         maker.transform([image_arrays[row] for row in test_rows]),

@@ -49,7 +49,7 @@ def scrape_alone(workspace: Path) -> float:
         "import resource, sys; from pathlib import Path\n"
         "from seedling.config.params import load; from seedling.scrape import scrape\n"
         "w = Path(sys.argv[1]); p = load(w)\n"
-        "scrape(p.scrape, p.facts, data=w / 'data', output=w / 'measured')\n"
+        "scrape(p.scrape, p.config, data=w / 'data', output=w / 'measured')\n"
         "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)"
     )
     done = subprocess.run([sys.executable, "-c", code, str(workspace)], check=True, capture_output=True, text=True)

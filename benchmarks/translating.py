@@ -103,9 +103,9 @@ def translated_rows(labeled: list[bytes], labels: list[str], pool: list[bytes], 
         return augmented_by_row
 
 
-def peers(labeled: list[bytes], pool: list[Pixels], facts: WorkspaceConfig) -> dict[str, dict[int, list[bytes]]]:
+def peers(labeled: list[bytes], pool: list[Pixels], config: WorkspaceConfig) -> dict[str, dict[int, list[bytes]]]:
     """Return the augmented rows of each peer, by the number of the labeled row."""
-    usual = maker_of(steps_of(None, facts, {}), facts, Resources({}, Context()))
+    usual = maker_of(steps_of(None, config, {}), config, Resources({}, Context()))
 
     def fourier(pixels: Pixels, look: Pixels, rng: np.random.Generator) -> Pixels:
         return fourier_domain_adaptation(pixels, look, float(rng.uniform(0, 0.1)))
@@ -122,10 +122,10 @@ def peers(labeled: list[bytes], pool: list[Pixels], facts: WorkspaceConfig) -> d
         pixels = images.decode(payload)
         for child in range(ROWS_PER_PARENT):
             augmented_by_peer["usual policy"].setdefault(number, []).append(
-                usual(payload, derived_seed(facts.seed, number, child)).payload
+                usual(payload, derived_seed(config.seed, number, child)).payload
             )
             for name, method in (("albumentations, Fourier", fourier), ("albumentations, histogram", histogram)):
-                rng = np.random.default_rng(derived_seed(facts.seed, name, number, child))
+                rng = np.random.default_rng(derived_seed(config.seed, name, number, child))
                 look = pool[int(rng.integers(len(pool)))]
                 look = cv2.resize(look, (pixels.shape[1], pixels.shape[0]), interpolation=cv2.INTER_AREA)
                 augmented_by_peer[name].setdefault(number, []).append(images.encode(method(pixels, look, rng)))
@@ -147,9 +147,9 @@ def one_seed(
         for row in [*pool, *test_rows]
     }
     labeled, truth = [image_arrays[row] for row in train], np.searchsorted(classes, labels[test_rows])
-    facts = WorkspaceConfig(modality="image", seed=seed)
+    config = WorkspaceConfig(modality="image", seed=seed)
     maker = make_features(
-        EncoderHandle(EncoderParams(model=encoder), facts.modality, Path.cwd()) if encoder else None, None, facts
+        EncoderHandle(EncoderParams(model=encoder), config.modality, Path.cwd()) if encoder else None, None, config
     )
     maker.fit_transform(labeled)
     evaluation_inputs = {
@@ -161,7 +161,7 @@ def one_seed(
     augmented_by_method["translate"] = translated_rows(
         labeled, labels[train].tolist(), [images.encode(pixels) for pixels in pool_images], seed
     )
-    augmented_by_method |= peers(labeled, pool_images, facts)
+    augmented_by_method |= peers(labeled, pool_images, config)
     results = []
     for method, augmented_of_row in augmented_by_method.items():
         augmented = [

@@ -1,4 +1,6 @@
-"""Prints the hashed lines of constraints-hashes.txt for packages: those that `pip install --dry-run --report FILE` lists, or those named.
+"""Prints the hashed lines of constraints-hashes.txt for packages.
+
+The packages are those that `pip install --dry-run --report FILE` lists, or those named.
 
 python deploy/locked_requirements.py REPORT.json   or   python deploy/locked_requirements.py NAME...
 

@@ -2,8 +2,8 @@
 
     python examples/tour.py [FOLDER]
 
-Each stage is one call of `run_stage`, which runs the stage's function, counts its rows, checks its quality gate, and puts
-the output into its folder. Between the stages the tour prints what became of one labeled image.
+Each stage is one call of `run_stage`, which runs the stage's function, counts its rows, checks its quality gate, and
+puts the output into its folder. Between the stages the tour prints what became of one labeled image.
 """
 
 from __future__ import annotations

@@ -159,7 +159,7 @@ def steps_of(workspace: Path, params: Params) -> list[Step]:
     if params.validate_.label_issues in REPAIRS:
         steps.append(Step("repair", "validate", ((("validate", "label_issues"), '"report"'),)))
     labeled = sum(count["rows"] for count in training_counts)
-    if augmentations_per_row(labeled, params.augment, params.facts) or params.augment.adversarial:
+    if augmentations_per_row(labeled, params.augment, params.config) or params.augment.adversarial:
         steps.append(Step("augment", "augment", NO_AUGMENTED_ROWS))
     if read_manifest(workspace / "generations" / "synthesize")["rows"]["kept"]:
         steps.append(Step("synthesize", "synthesize", NO_SYNTHETIC_ROWS))

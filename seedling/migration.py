@@ -1,6 +1,7 @@
 """`seedling migrate`: rewrites the files of a workspace that pipeline version 15 made, so that this version runs it.
 
-Comments and the order of keys stay. Every stage runs again afterwards, since the generations of version 15 have other columns.
+Comments and the order of keys stay. Every stage runs again afterwards, since the generations of version 15 have other
+columns.
 """
 
 from __future__ import annotations
@@ -31,15 +32,16 @@ KEY_AFTER = "max_megapixels"  # the encoder is written below it
 def migrate(workspace: Path) -> list[str]:
     """Rewrites params.yaml, gates.yaml, dvc.yaml and prefect.yaml; gives a sentence for each changed file.
 
-    Raises InputError if params.yaml is of neither version, or cannot be used once it is rewritten; then no file is changed.
+    Raises InputError if params.yaml is of neither version, or cannot be used once it is rewritten; then no file is
+    changed.
     """
     version = _version(workspace)
     if version == VERSION:
         return []
     if version != FORMER_VERSION:
         raise InputError(
-            f"{workspace / 'params.yaml'}: pipeline version {version} cannot be migrated: "
-            f"this Seedling migrates version {FORMER_VERSION} to {VERSION}. Use a Seedling in between, or a new workspace."
+            f"{workspace / 'params.yaml'}: pipeline version {version} cannot be migrated: this Seedling migrates "
+            f"version {FORMER_VERSION} to {VERSION}. Use a Seedling in between, or a new workspace."
         )
     texts = {path: text for path, text in _rewritten(workspace) if text != path.read_text(encoding="utf-8")}
     former = {path: path.read_bytes() for path in texts}
@@ -106,7 +108,7 @@ def _gates(text: str) -> str:
 
 
 def _pipeline(text: str) -> str:
-    """dvc.yaml: commands, names of params and the renamed plot; the train stages depend on the workspace's encoder, too."""
+    """dvc.yaml: commands, names of params and the renamed plot; the train stages depend on the encoder, too."""
     text = FORMER_COMMAND.sub(
         lambda match: f"python -P -m seedling.runner {match[3] or f'{match[1]}@{match[2]}'}", text
     )

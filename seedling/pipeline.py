@@ -66,7 +66,7 @@ def scrape(context: StageContext) -> None:
     params, crawl_stores = context.params, context.workspace / ".seedling" / "web"
     run(
         params.scrape,
-        params.facts,
+        params.config,
         data=context.data,
         output=context.output,
         crawl_stores=crawl_stores,
@@ -82,8 +82,8 @@ def validate(context: StageContext) -> None:
     params = context.params
     run(
         params.validate_,
-        params.facts,
-        features=make_features(context.encoder, None, params.facts),
+        params.config,
+        features=make_features(context.encoder, None, params.config),
         collected=context.workspace / COLLECTED,
         output=context.output,
         progress=context.progress,
@@ -98,11 +98,11 @@ def augment(context: StageContext) -> None:
     params = context.params
     run(
         params.augment,
-        params.facts,
+        params.config,
         **_rows(context.workspace),
         output=context.output,
         data=context.data,
-        features=make_features(context.encoder, None, params.facts),
+        features=make_features(context.encoder, None, params.config),
         progress=context.progress,
     )
 
@@ -114,7 +114,7 @@ def synthesize(context: StageContext) -> None:
     params = context.params
     run(
         params.synthesize,
-        params.facts,
+        params.config,
         **_rows(context.workspace),
         output=context.output,
         data=context.data,
@@ -139,7 +139,7 @@ def train(round_number: int) -> StageFunction:
         )
         run(
             params.train,
-            params.facts,
+            params.config,
             round_number=round_number,
             rounds=params.rounds,
             folders=folders,
@@ -162,7 +162,7 @@ def pseudo_label(round_number: int) -> StageFunction:
         params = context.params
         run(
             params.pseudo_label,
-            params.facts,
+            params.config,
             round_number=round_number,
             rounds=params.rounds,
             **_rows(context.workspace),
@@ -182,7 +182,7 @@ def evaluate(context: StageContext) -> None:
     params, workspace = context.params, context.workspace
     run(
         params.evaluate,
-        params.facts,
+        params.config,
         **_rows(workspace),
         generations=workspace / "generations",
         models=workspace / "models",

@@ -11,7 +11,6 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from enum import StrEnum
 from pathlib import Path
 from typing import Any, Protocol, TextIO
 
@@ -25,6 +24,7 @@ from seedling.dataset.spreadsheet import spreadsheet_cell
 from seedling.errors import InputError
 from seedling.files.data_files import NotRead, decode_text, files_below, read_bytes, read_first_bytes
 from seedling.files.ignored_files import is_hidden
+from seedling.formats import PredictionFormat
 from seedling.media import images
 from seedling.models.predictor import ROWS_PER_BATCH, Answer, Predictor, Question
 from seedling.progress import counted, terminal
@@ -43,20 +43,12 @@ NO_COLUMN = "\0"  # name of no column: labels and splits of a table are ignored
 MIN_ROWS_FOR_RATE = 100
 
 
-class Format(StrEnum):
-    """File format of the predictions."""
-
-    csv = "csv"
-    jsonl = "jsonl"
-    parquet = "parquet"
-
-
 def predict(
     workspace: Path,
     paths: Sequence[str],
     *,
     output: Path | None,
-    form: Format | None,
+    form: PredictionFormat | None,
     column: str | None,
     probabilities: bool,
     number: int | None,
@@ -66,7 +58,7 @@ def predict(
     Predictions go to `output` or standard output, a summary to standard error. Raises InputError if no row can be read.
     """
     output_format = form or _format_of(output)
-    if output_format is Format.parquet and output is None:
+    if output_format is PredictionFormat.parquet and output is None:
         raise InputError("Parquet cannot be written to the terminal: name a file with --output.")
     _check_output(output, paths)
     if not (workspace / "models").exists():
@@ -147,13 +139,13 @@ def _nothing_read(paths: Sequence[str], errors: Counter[str], modality: Modality
     return f"No row of {', '.join(paths)} could be read ({reasons}): the model reads {reads}, so name {kinds}."
 
 
-def _format_of(output: Path | None) -> Format:
+def _format_of(output: Path | None) -> PredictionFormat:
     if output is None:
-        return Format.csv
+        return PredictionFormat.csv
     suffix = output.suffix.removeprefix(".").lower()
-    if suffix not in set(Format):
+    if suffix not in set(PredictionFormat):
         raise InputError(f"{output}: unknown format; name the file .csv, .jsonl or .parquet, or set --format.")
-    return Format(suffix)
+    return PredictionFormat(suffix)
 
 
 class Files:
@@ -279,7 +271,9 @@ class Write(Protocol):
 
 
 @contextmanager
-def _writer(form: Format, output: Path | None, classes: Sequence[str], probabilities: bool) -> Iterator[Write]:
+def _writer(
+    form: PredictionFormat, output: Path | None, classes: Sequence[str], probabilities: bool
+) -> Iterator[Write]:
     """Writes to a temporary file beside `output`, which replaces it when all predictions are written."""
     names = [f"p_{name}" for name in classes] if probabilities else []
     no_probabilities: list[float | None] = [None] * len(names)
@@ -297,7 +291,7 @@ def _writer(form: Format, output: Path | None, classes: Sequence[str], probabili
         return
     partial = output.with_name(f".{output.name}.partial")
     try:
-        if form is Format.parquet:
+        if form is PredictionFormat.parquet:
             with _to_parquet(partial, to_record, names) as write:
                 yield write
         else:
@@ -308,8 +302,8 @@ def _writer(form: Format, output: Path | None, classes: Sequence[str], probabili
         partial.unlink(missing_ok=True)
 
 
-def _to_text(form: Format, file: TextIO, to_record: Any, names: Sequence[str]) -> Write:
-    if form is Format.jsonl:
+def _to_text(form: PredictionFormat, file: TextIO, to_record: Any, names: Sequence[str]) -> Write:
+    if form is PredictionFormat.jsonl:
         return lambda answer: print(json.dumps(to_record(answer), ensure_ascii=False), file=file)
     columns = ["source", "predicted", "confidence", "abstains", "error", *names]
     writer, has_header = csv.DictWriter(file, columns, lineterminator="\n"), False

@@ -38,7 +38,7 @@ Image = str | os.PathLike[str] | bytes | np.ndarray | Any
 ROWS_FILE = "rows.parquet"
 
 
-def grow(
+def grow(  # noqa: PLR0913  (the keywords of the public API)
     data: pd.DataFrame | None = None,
     *,
     images: str | os.PathLike[str] | Sequence[Image] | None = None,

@@ -114,42 +114,34 @@ def _run_gate(stage: Stage, folder: Path, workspace: Path, inputs: Path, max_meg
 
     Raises GateFailed if a critical expectation failed.
     """
-    from seedling.gates.checking import (
-        check,
-        columns_in_gate,
-        explain,
-        load_gates,
-        load_user_expectations,
-        write_checks,
-        write_comparisons,
-    )
-    from seedling.gates.columns import available_columns, gated_rows, save_for_comparison
+    from seedling.gates import checking
+    from seedling.gates.columns import GateInput, available_columns, gated_rows, save_for_comparison
     from seedling.gates.history import record_gate
 
-    gates, comparison_file = load_gates(inputs), workspace / ".seedling" / "gates" / f"{stage.name}.parquet"
+    gates, comparison_file = checking.load_gates(inputs), workspace / ".seedling" / "gates" / f"{stage.name}.parquet"
     if _skipped(stage, folder):
-        write_checks([], folder)  # the loop has stopped: there are no rows to check
-        return lambda: write_comparisons([], workspace, stage.name)
-    gate_columns = columns_in_gate(stage.name, gates)
+        checking.write_checks([], folder)  # the loop has stopped: there are no rows to check
+        return lambda: checking.write_comparisons([], workspace, stage.name)
+    gate_columns = checking.columns_in_gate(stage.name, gates)
     validated = None if stage.kind in {"scrape", "validate"} else workspace / VALIDATED
-    rows = gated_rows(
-        stage.name,
+    gate_input = GateInput(
         folder,
         validated=validated,
         collected=workspace / COLLECTED,
         last=workspace / stage.output,
         memory=comparison_file,
-        columns=gate_columns,
         max_megapixels=max_megapixels,
     )
-    user_expectations, columns = load_user_expectations(inputs, gates), available_columns(stage.name, folder, validated)
-    checks = check(stage.name, rows, gates, workspace / ".seedling", user_expectations, columns)
-    write_checks(checks, folder)
+    rows = gated_rows(stage.name, gate_input, gate_columns)
+    user_expectations = checking.load_user_expectations(inputs, gates)
+    columns = available_columns(stage.name, folder, validated)
+    checks = checking.check(stage.name, rows, gates, workspace / ".seedling", user_expectations, columns)
+    checking.write_checks(checks, folder)
     record_gate(workspace, stage.name, [asdict(check) for check in checks], user_expectations.meanings)
     page = _gates_page(workspace)
     if any(check.stops for check in checks):
         quarantine = _move_to_quarantine(stage, folder, workspace)
-        message = explain(stage.name, checks, quarantine.relative_to(workspace), page, _rejected(quarantine))
+        message = checking.explain(stage.name, checks, quarantine.relative_to(workspace), page, _rejected(quarantine))
         raise GateFailed(message, [asdict(check) for check in checks])
 
     new_comparison_file = folder.with_name(f"{folder.name}.memory")  # until the generation is published
@@ -157,7 +149,7 @@ def _run_gate(stage: Stage, folder: Path, workspace: Path, inputs: Path, max_meg
     save_for_comparison(rows, gate_columns, new_comparison_file)
 
     def record_comparisons() -> None:
-        write_comparisons(checks, workspace, stage.name)
+        checking.write_comparisons(checks, workspace, stage.name)
         comparison_file.parent.mkdir(parents=True, exist_ok=True)
         comparison_file.unlink(missing_ok=True)  # of the replaced generation
         if new_comparison_file.is_file():

@@ -38,7 +38,8 @@ def _upgrade_pipeline(path: Path) -> bool:
         return False
     if FORMER_OUTPUTS not in content:
         raise InputError(
-            f"{path}: the stage evaluate does not list reports/evaluation.json: add it to the stage's `outs`, then run again."
+            f"{path}: the stage evaluate does not list reports/evaluation.json: add it to the stage's `outs`, then run "
+            "again."
         )
     partial = path.with_name(f"{path.name}.new")
     partial.write_text(content.replace(FORMER_OUTPUTS, OUTPUTS), encoding="utf-8")

@@ -14,10 +14,10 @@ IMAGES, TEXTS = WorkspaceConfig(modality="image"), WorkspaceConfig(modality="tex
 QUICK = {"allow_private_hosts": True, "requests_per_second": 200}
 
 
-def run(place: Path, facts: WorkspaceConfig, *sources: dict[str, Any], as_of: str | None = None, **more: Any) -> Path:
+def run(place: Path, config: WorkspaceConfig, *sources: dict[str, Any], as_of: str | None = None, **more: Any) -> Path:
     (place / "data").mkdir(exist_ok=True)
     params = ScrapeParams.model_validate({"sources": list(sources), "as_of": as_of, **more})
-    scrape(params, facts, data=place / "data", output=place / "out", crawl_stores=place / "web")
+    scrape(params, config, data=place / "data", output=place / "out", crawl_stores=place / "web")
     return place / "out"
 
 

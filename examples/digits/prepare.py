@@ -66,7 +66,8 @@ def figure(row: int, digit: int, rng: np.random.Generator) -> str:
     tagged, wrong, other = rng.random() < TAGGED, rng.random() < WRONG, int(rng.integers(1, 10))
     word = WORDS[(digit + other) % 10 if wrong else digit]
     caption = f'<figcaption><a class="tag">{html.escape(word)}</a></figcaption>' if tagged else ""
-    return f'<figure class="digit"><img src="images/{row:04d}.png" alt="a digit">{caption}<small>CC BY 4.0</small></figure>'
+    image = f'<img src="images/{row:04d}.png" alt="a digit">'
+    return f'<figure class="digit">{image}{caption}<small>CC BY 4.0</small></figure>'
 
 
 if __name__ == "__main__":

@@ -18,7 +18,10 @@ import numpy as np
 
 LABELED, TEST, LOOSE, ON_A_PAGE = 5, 12, 3, 16
 TAGGED, WRONG = 0.35, 0.125
-HEAD = '<!doctype html><html lang="en"><meta charset="utf-8"><title>Requests, page {}</title><body><h1>Requests</h1>\n<ol>\n'
+HEAD = (
+    '<!doctype html><html lang="en"><meta charset="utf-8"><title>Requests, page {}</title>'
+    "<body><h1>Requests</h1>\n<ol>\n"
+)
 SENTENCES = Path(__file__).with_name("sentences.txt")
 
 

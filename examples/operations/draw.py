@@ -1,8 +1,9 @@
-"""Draws docs/images/operations.jpg: every operation on one photograph, weak and strong, and what synthesize makes of two.
+"""Draws docs/images/operations.jpg: each operation on one photograph, weak and strong, and what synthesize does to two.
 
 python examples/operations/draw.py
 
-The photographs are scikit-learn's samples: a flower by dany13 and a temple in China by Mathias Rosenthal, both CC BY 2.0.
+The photographs are scikit-learn's samples: a flower by dany13 and a temple in China by Mathias Rosenthal, both
+CC BY 2.0.
 """
 
 from __future__ import annotations

@@ -6,7 +6,8 @@ python -m seedling.runner augment
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,7 @@ from seedling.dataset.generation import GenerationWriter, Row, payloads, read, r
 from seedling.errors import InputError
 from seedling.media import texts
 from seedling.parallel.pool import in_processes
-from seedling.progress import Progress, silent
+from seedling.progress import Progress, counted, silent
 from seedling.stats.randomness import generator
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ MAX_AUGMENTED_ROWS = 20_000  # in total where augmentations_per_row is not set: 
 MAX_BALANCE_FACTOR = 10  # augmented rows per row of a rare class, in multiples of those per row of the largest class
 
 
-def augment(
+def augment(  # noqa: PLR0913  (the inputs of a stage, each by its name)
     params: AugmentParams,
     config: WorkspaceConfig,
     *,
@@ -58,37 +59,59 @@ def augment(
     rows = read(validated)
     parents = rows[(rows["split"] == "train") & rows["label"].notna()].set_index("id")
     feature_maker = features or make_features(None, None, config)
+    duplicates = DuplicateFilter(rows, config)
     resources = resources_of(params, config, parents, data, feature_maker)
     models = FoldModels(parents, classes, collected, feature_maker, params, config, progress)
     policy, per_row, notes = _choose_policy(models, resources)
     steps = steps_of(policy, config, resources.plugins)
     per_class = balance_counts(Counter(parents["label"]), per_row if steps else 0, params.balance if steps else 0.0)
-    hardness = models.hardness() if any(per_class.values()) else {}
-    count_by_id = favor_hard_rows(parents["label"].map(per_class), hardness, params.hard, config.seed)
-    total = sum(count_by_id.values())
+    count_by_id, hardness_notes = _count_by_id(models, per_class)
     batch = AugmentBatch(steps, params, config, resources)
-    guard = models.guard() if total else None
-    duplicates = DuplicateFilter(rows, config)
     with GenerationWriter(output, stage="augment", modality=config.modality) as writer:
-        source = (
-            (row_id, payload, parents.loc[row_id].to_dict(), range(count_by_id[row_id]))
-            for row_id, payload in (payloads([collected], parents.index) if total else ())
-        )
-        done = 0
-        for row, content_id, reason in _augmented_rows(batch, source, guard):
-            done += 1
-            _write(writer, row, reason or duplicates.reason(row, content_id))
-            progress("augment rows", done, total)
-        for row, content_id in models.adversarial_rows():
-            total += 1
-            _write(writer, row, duplicates.reason(row, content_id))
-        if params.hard and not hardness:
-            notes["hard"] = "the hardness of rows could not be estimated"
+        adversarial_rows = ((row, content_id, None) for row, content_id in models.adversarial_rows())
+        rows_in = _write(writer, chain(_policy_rows(batch, models, count_by_id), adversarial_rows), duplicates)
+        notes |= hardness_notes
         if params.balance:
             notes["class_shares"] = _class_shares(parents["label"], writer)
-        if done:
+        if any(count_by_id.values()):
             notes["policy"] = [{step.name: dict(step.arguments)} for step in steps]
-        writer.close(rows_in=total, classes=classes, augmentations_per_row=per_row, **notes)
+        writer.close(rows_in=rows_in, classes=classes, augmentations_per_row=per_row, **notes)
+
+
+def _count_by_id(models: FoldModels, per_class: Mapping[str, int]) -> tuple[dict[str, int], dict[str, Any]]:
+    """Return the augmented rows per row, by id, and notes for the manifest. per_class: before hardness."""
+    strength = models.params.hard
+    hardness = models.hardness() if any(per_class.values()) else {}
+    counts = favor_hard_rows(models.parents["label"].map(per_class), hardness, strength, models.config.seed)
+    notes = {"hard": "the hardness of rows could not be estimated"} if strength and not hardness else {}
+    return counts, notes
+
+
+def _write(writer: GenerationWriter, rows: Iterable[tuple[Row, str, str | None]], duplicates: DuplicateFilter) -> int:
+    """Keep or reject each row (row, content id, reason to reject it), and return the number of rows."""
+    rows_in = 0
+    for row, content_id, reason in rows:
+        rows_in += 1
+        if reason := reason or duplicates.reason(row, content_id):
+            writer.reject(row, reason)
+        else:
+            writer.keep(row)
+    return rows_in
+
+
+def _policy_rows(
+    batch: AugmentBatch, models: FoldModels, count_by_id: Mapping[str, int]
+) -> Iterator[tuple[Row, str, str | None]]:
+    """Yield each row that the policy makes, its content id, and the label guard's reason to reject it."""
+    total = sum(count_by_id.values())
+    if not total:
+        return
+    guard = models.guard()
+    source = (
+        (row_id, payload, models.parents.loc[row_id].to_dict(), range(count_by_id[row_id]))
+        for row_id, payload in payloads([models.collected], models.parents.index)
+    )
+    yield from counted(_augmented_rows(batch, source, guard), models.progress, "augment rows", total)
 
 
 def _check_modality(params: AugmentParams, config: WorkspaceConfig) -> None:
@@ -111,13 +134,6 @@ def _choose_policy(models: FoldModels, resources: Resources) -> tuple[Any, int, 
     if params.augmentations_per_row is None:
         per_row = min(screening.per_row, MAX_AUGMENTED_ROWS // max(1, n_parents))
     return screening.policy, per_row, {"screening": screening.as_json()}
-
-
-def _write(writer: GenerationWriter, row: Row, reason: str | None) -> None:
-    if reason:
-        writer.reject(row, reason)
-    else:
-        writer.keep(row)
 
 
 class DuplicateFilter:

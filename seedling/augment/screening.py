@@ -111,11 +111,12 @@ def screen(
     if len(np.unique(parents.fold[rows])) < 2 or len(rows) < MIN_SCREENED_ROWS:
         raise CannotScreen("fewer than twenty labeled rows are in folds, or all of them are in one fold")
     parents.features.transform(parents.payloads[:1])  # loads an encoder once, before threads use it
-    trial = _Trial(parents, rows, weight, config, resources, progress)
+    conditions = _Conditions(rows, weight, config, resources, progress)
+    trial = _Trial(parents, conditions)
     first, second, best = _screen_operations(trial)
 
     learners = _learners(parents, config)
-    finals = _Trial(parents, rows, weight, config, resources, progress, learners)
+    finals = _Trial(parents, conditions, learners)
     third = finals.run(_combinations(best, config))
     finalists = _best_search_and_preset(third, config)
     # A candidate's name also seeds its bootstrap draws: a new wording would change the results.
@@ -133,7 +134,7 @@ def screen(
     ]
     # The best of many candidates is favored by these folds and augmented rows: both are drawn again.
     other_folds = parents.reassign_folds(config.seed)
-    confirmation = _Trial(other_folds, rows, weight, config, resources, progress, learners, draw="again")
+    confirmation = _Trial(other_folds, conditions, learners, draw="again")
     fifth = confirmation.run([(result.name, result.policy, result.per_row) for result in finalists])
     return _outcome(len(rows), [*first, *second], best, [*third, *fourth], finalists, fifth)
 
@@ -276,23 +277,36 @@ def _combine(entries: Sequence[Any], config: WorkspaceConfig) -> list[Any]:
     return sorted(policy, key=lambda entry: order.index(next(iter(entry))) if isinstance(entry, dict) else len(order))
 
 
+@dataclass(frozen=True, slots=True)
+class _Conditions:
+    """What all comparisons of one screening have in common. weight: of an augmented row."""
+
+    evaluation_rows: NDArray[np.intp]
+    weight: float
+    config: WorkspaceConfig
+    resources: Resources
+    progress: Progress
+
+
 class _Trial:
     """Comparisons of policies on the same evaluation rows with the same learners, against no augmentation."""
 
     def __init__(
         self,
         parents: LabeledRows,
-        evaluation_rows: NDArray[np.intp],
-        weight: float,
-        config: WorkspaceConfig,
-        resources: Resources,
-        progress: Progress,
+        conditions: _Conditions,
         learners: tuple[str, ...] = (QUICK_LEARNER,),
         draw: str = "",
     ) -> None:
         """draw: seeds the augmented rows, beside the workspace's seed."""
-        self.parents, self.evaluation_rows, self.weight, self.config = parents, evaluation_rows, weight, config
-        self.resources, self._progress, self._draw = resources, progress, draw
+        evaluation_rows, config = conditions.evaluation_rows, conditions.config
+        self.parents, self.evaluation_rows, self.weight = parents, evaluation_rows, conditions.weight
+        self.config, self.resources, self._progress, self._draw = (
+            config,
+            conditions.resources,
+            conditions.progress,
+            draw,
+        )
         self._labels: Ints = parents.labels[evaluation_rows]
         self._groups = parents.groups[evaluation_rows]
         self._context = FitContext(parents.classes, config.seed, NETWORK_STEPS[config.effort] or 1)

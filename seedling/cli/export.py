@@ -2,54 +2,49 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from seedling.cli.options import Debug, Workspace, explained
+from seedling.cli.options import Debug, Round, Workspace, explained
 from seedling.errors import InputError
+from seedling.formats import DatasetForm
+
+Folder = Annotated[Path, typer.Argument(help="New folder to write to.")]
+Form = Annotated[
+    DatasetForm | None,
+    typer.Option("--as", help="Layout of the dataset.", show_default="folders for images, a table for texts"),
+]
+Splits = Annotated[
+    list[str] | None,
+    typer.Option("--split", help="Split to export. May be repeated.", show_default="train, validation, test"),
+]
+Include = Annotated[
+    list[str] | None,
+    typer.Option("--include", help="Also export rows of augment, synthesize or pseudo_label. May be repeated."),
+]
+License = Annotated[str, typer.Option("--license", help="License of the whole dataset or model, for its card.")]
+KeepMetadata = Annotated[
+    bool, typer.Option("--keep-metadata", help="Keep the metadata of image files: place, author and camera.")
+]
+AsModel = Annotated[
+    bool,
+    typer.Option(
+        "--model", help="Export the model instead, as ONNX with its preprocessing. Needs seedling-ml\\[onnx]."
+    ),
+]
 
 
-class DatasetForm(StrEnum):
-    """Layout of an exported dataset."""
-
-    folders = "folders"
-    table = "table"
-    huggingface = "huggingface"
-
-
-def export(
-    folder: Annotated[Path, typer.Argument(help="New folder to write to.")],
-    form: Annotated[
-        DatasetForm | None,
-        typer.Option("--as", help="Layout of the dataset.", show_default="folders for images, a table for texts"),
-    ] = None,
-    splits: Annotated[
-        list[str] | None,
-        typer.Option("--split", help="Split to export. May be repeated.", show_default="train, validation, test"),
-    ] = None,
-    include: Annotated[
-        list[str] | None,
-        typer.Option("--include", help="Also export rows of augment, synthesize or pseudo_label. May be repeated."),
-    ] = None,
-    license_name: Annotated[
-        str, typer.Option("--license", help="License of the whole dataset or model, for its card.")
-    ] = "unknown",
-    keep_metadata: Annotated[
-        bool,
-        typer.Option("--keep-metadata", help="Keep the metadata of image files: place, author and camera."),
-    ] = False,
-    model: Annotated[
-        bool,
-        typer.Option(
-            "--model", help="Export the model instead, as ONNX with its preprocessing. Needs seedling-ml\\[onnx]."
-        ),
-    ] = False,
-    number: Annotated[
-        int | None, typer.Option("--round", help="Round of the model.", show_default="the accepted one")
-    ] = None,
+def export(  # noqa: PLR0913  (Typer makes an option of each argument)
+    folder: Folder,
+    form: Form = None,
+    splits: Splits = None,
+    include: Include = None,
+    license_name: License = "unknown",
+    keep_metadata: KeepMetadata = False,
+    model: AsModel = False,
+    number: Round = None,
     workspace: Workspace = Path(),
     debug: Debug = False,
 ) -> None:
@@ -66,13 +61,12 @@ def export(
             return
         if number is not None:
             raise InputError("--round selects a model: add --model, or leave it out.")
-        from seedling.export.dataset import Form
         from seedling.export.dataset import export as export_dataset
 
         export_dataset(
             workspace.resolve(),
             folder,
-            form=None if form is None else Form(form.value),
+            form=form,
             splits=splits or ["train", "validation", "test"],
             include=include or [],
             license_name=license_name,

@@ -17,8 +17,7 @@ from seedling.plugins import NO_PLUGINS
 Workspace = Annotated[
     Path, typer.Option("--workspace", "-w", help="Folder of the workspace.", show_default="this folder")
 ]
-
-
+Round = Annotated[int | None, typer.Option("--round", help="Round of the model.", show_default="the accepted one")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the tracebacks of errors.")]
 
 

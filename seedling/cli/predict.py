@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from seedling.cli.options import Debug, Workspace, explained
+from seedling.cli.options import Debug, Round, Workspace, explained
+from seedling.formats import PredictionFormat
 
 
-class PredictionFormat(StrEnum):
-    """Format of the predictions."""
-
-    csv = "csv"
-    jsonl = "jsonl"
-    parquet = "parquet"
-
-
-def predict(
+def predict(  # noqa: PLR0913  (Typer makes an option of each argument)
     paths: Annotated[
         list[str],
         typer.Argument(help="Images, texts, folders or tables (CSV, TSV, JSONL, Parquet); - reads standard input."),
@@ -38,23 +30,19 @@ def predict(
     probabilities: Annotated[
         bool, typer.Option("--probabilities", help="Also write the probability of each class.")
     ] = False,
-    number: Annotated[
-        int | None, typer.Option("--round", help="Round of the model.", show_default="the accepted one")
-    ] = None,
+    number: Round = None,
     workspace: Workspace = Path(),
     debug: Debug = False,
 ) -> None:
     """Predict the classes of new images or texts, with confidence, and whether the model abstains."""
     with explained(debug):
-        from seedling.prediction import Format
         from seedling.prediction import predict as predict_paths
 
-        form_of = None if form is None else Format(form.value)
         predict_paths(
             workspace.resolve(),
             paths,
             output=output,
-            form=form_of,
+            form=form,
             column=column,
             probabilities=probabilities,
             number=number,

@@ -8,34 +8,36 @@ from typing import Annotated
 
 import typer
 
-from seedling.cli.options import AllowHost, Debug, Workspace, explained
+from seedling.cli.options import AllowHost, Debug, Round, Workspace, explained
 from seedling.errors import InputError
 
+Host = Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 is every address of the machine.")]
+Port = Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")]
+Megabytes = Annotated[float, typer.Option(min=0.001, help="Maximum size of a request in MB.")]
+Rate = Annotated[float, typer.Option(min=0.1, help="Maximum number of requests per second and client.")]
+Connections = Annotated[
+    int, typer.Option(min=2, max=10_000, help="Maximum number of open connections per client; twice as many in total.")
+]
+TokenEnv = Annotated[
+    str | None,
+    typer.Option(
+        help="Name of the environment variable with the token that requests must send as "
+        "`Authorization: Bearer TOKEN`.",
+        show_default="SEEDLING_API_TOKEN, if it is set",
+    ),
+]
 
-def serve(
+
+def serve(  # noqa: PLR0913  (Typer makes an option of each argument)
     cron: Annotated[str | None, typer.Option(hidden=True)] = None,
-    host: Annotated[
-        str, typer.Option(help="Address to listen on; 0.0.0.0 is every address of the machine.")
-    ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 8000,
-    megabytes: Annotated[float, typer.Option(min=0.001, help="Maximum size of a request in MB.")] = 8.0,
-    rate: Annotated[float, typer.Option(min=0.1, help="Maximum number of requests per second and client.")] = 50.0,
-    connections: Annotated[
-        int,
-        typer.Option(min=2, max=10_000, help="Maximum number of open connections per client; twice as many in total."),
-    ] = 128,
+    host: Host = "127.0.0.1",
+    port: Port = 8000,
+    megabytes: Megabytes = 8.0,
+    rate: Rate = 50.0,
+    connections: Connections = 128,
     allow_host: AllowHost = None,
-    token_env: Annotated[
-        str | None,
-        typer.Option(
-            help="Name of the environment variable with the token that requests must send as "
-            "`Authorization: Bearer TOKEN`.",
-            show_default="SEEDLING_API_TOKEN, if it is set",
-        ),
-    ] = None,
-    number: Annotated[
-        int | None, typer.Option("--round", help="Round of the model.", show_default="the accepted one")
-    ] = None,
+    token_env: TokenEnv = None,
+    number: Round = None,
     workspace: Workspace = Path(),
     debug: Debug = False,
 ) -> None:

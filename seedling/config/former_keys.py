@@ -46,7 +46,7 @@ FORMER_COLUMNS = {  # of generations, which expectations in gates.yaml name
 
 
 def present_name(key: str) -> str | None:
-    """The present name of a key of params.yaml that was renamed; None for any other key. Items of lists have their number."""
+    """The present name of a renamed key of params.yaml; None for any other key. Items of lists have their number."""
     parts = key.split(".")
     if parts[:2] == ["scrape", "sources"] and parts[-1] in FORMER_SOURCE_KEYS:
         return ".".join([*parts[:-1], FORMER_SOURCE_KEYS[parts[-1]]])

@@ -349,7 +349,7 @@ class Params(WorkspaceConfig):
     reports: ReportsParams = ReportsParams()
 
     @property
-    def facts(self) -> WorkspaceConfig:
+    def config(self) -> WorkspaceConfig:
         """The settings that every stage uses: pipeline version, modality, effort, seed and maximum image size."""
         return WorkspaceConfig(**{name: getattr(self, name) for name in WorkspaceConfig.model_fields})
 

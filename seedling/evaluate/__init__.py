@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 COLUMNS_WITHOUT_SLICES = ("id", "parent_ids", "label_probs", "quality")  # unique per row, or lists
 
 
-def evaluate(
+def evaluate(  # noqa: PLR0913  (the inputs of a stage, each by its name)
     params: EvaluateParams,
     config: WorkspaceConfig,
     *,

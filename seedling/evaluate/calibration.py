@@ -38,21 +38,43 @@ def calibration_error(
     For larger errors it moves to both sides, as the draws depart from those at an error of 0 (after Feldman and
     Cousins 1998). Rows of a group are drawn as all alike and as independent; the wider interval is used.
     """
-    highest = probabilities.max(axis=1)
-    right = (probabilities.argmax(axis=1) == truth).astype(np.float64)
-    _, bin_of_row = np.unique(np.minimum((highest * bins).astype(int), bins - 1), return_inverse=True)
-    rows = np.bincount(bin_of_row).astype(np.float64)
-    mean_confidence = np.bincount(bin_of_row, weights=highest) / rows
-    gaps = np.bincount(bin_of_row, weights=highest - right) / rows
-    seed, even = int(rng.integers(2**31)), np.ones(len(rows))
+    binned = Bins.of(probabilities, truth, bins)
+    seed, even = int(rng.integers(2**31)), np.ones(len(binned.rows))
     tests = [
-        _Test(rows, mean_confidence, gaps, direction, design, draws, seed, (1 - confidence) / 2)
-        for direction in (gaps, even, -even)
-        for design in _groups_in_bins(bin_of_row, groups)
+        _Test(binned, direction, design, draws, seed, (1 - confidence) / 2)
+        for direction in (binned.gaps, even, -even)
+        for design in _groups_in_bins(binned.bin_of_row, groups)
     ]
     value = tests[0].median  # in the direction of the observed gaps, rows of a group alike
     low, high = min(test.smallest for test in tests), max(test.largest for test in tests)
     return Estimate(value, min(value, low), max(value, high))
+
+
+@dataclass(frozen=True)
+class Bins:
+    """Rows in equal-width bins of confidence, without empty bins. gaps: mean confidence minus accuracy.
+
+    bin_of_row: (n_rows,); rows (their number), mean_confidence, gaps: (n_bins,).
+    """
+
+    bin_of_row: NDArray[np.intp]
+    rows: Floats
+    mean_confidence: Floats
+    gaps: Floats
+
+    @classmethod
+    def of(cls, probabilities: Floats, truth: Ints, bins: int) -> Bins:
+        """Assign the rows to bins. probabilities: (n_rows, n_classes); truth: (n_rows,)."""
+        highest = probabilities.max(axis=1)
+        right = (probabilities.argmax(axis=1) == truth).astype(np.float64)
+        _, bin_of_row = np.unique(np.minimum((highest * bins).astype(int), bins - 1), return_inverse=True)
+        rows = np.bincount(bin_of_row).astype(np.float64)
+        mean_confidence = np.bincount(bin_of_row, weights=highest) / rows
+        return cls(bin_of_row, rows, mean_confidence, np.bincount(bin_of_row, weights=highest - right) / rows)
+
+    def plain_error(self, gaps: Floats) -> Floats:
+        """Sum over bins of n_b / n |gap_b|; (..., n_bins) to (...)."""
+        return np.asarray((self.rows / self.rows.sum() * np.abs(gaps)).sum(axis=-1))
 
 
 class _Shares(NamedTuple):
@@ -69,13 +91,11 @@ class _Test:
 
     An error is rejected if draws under it rarely have a plain error like the observed one.
 
-    rows, mean_confidence, gaps, direction: (n_bins,), the gaps are observed ones; design: pairs of (n_bins,) group
-    sizes and numbers of groups of that size, the rows of a group are alike; tail: level on either side.
+    bins: the observed rows; direction: (n_bins,); design: pairs of (n_bins,) group sizes and numbers of groups of that
+    size, the rows of a group are alike; tail: level on either side.
     """
 
-    rows: Floats
-    mean_confidence: Floats
-    gaps: Floats
+    bins: Bins
     direction: Floats
     design: Sequence[tuple[Floats, Ints]]
     draws: int
@@ -106,12 +126,14 @@ class _Test:
         for _ in range(HALVINGS):
             middle = (low + high) / 2
             low, high = (middle, high) if holds(self._shares(middle)) else (low, middle)
-        return float(self._error(self.mean_confidence - self._accuracy((low + high) / 2)))
+        return float(self.bins.plain_error(self.bins.mean_confidence - self._accuracy((low + high) / 2)))
 
     @cached_property
     def _grid(self) -> Floats:
         """(GRID_POINTS + 1,): scales of the direction."""
-        largest_scale = 1 / max(float(self._error(self.direction)), 1e-3)  # an error of 1 if nothing is clipped
+        largest_scale = 1 / max(
+            float(self.bins.plain_error(self.direction)), 1e-3
+        )  # an error of 1 if nothing is clipped
         return np.concatenate([[0.0], largest_scale * np.geomspace(0.002, 1.0, GRID_POINTS)])
 
     @cached_property
@@ -124,23 +146,19 @@ class _Test:
         return float(np.median(self._draw_errors(0.0)))
 
     def _shares(self, scale: float) -> _Shares:
-        errors, observed = self._draw_errors(scale), self._error(self.gaps)
+        errors, observed = self._draw_errors(scale), self.bins.plain_error(self.bins.gaps)
         tail = self.tail * (1 - 2 * min(0.5, float((errors <= self._median_at_zero).mean())))
         return _Shares(float((errors >= observed - 1e-12).mean()), float((errors <= observed + 1e-12).mean()), tail)
 
     def _draw_errors(self, scale: float) -> Floats:
         """(draws,): plain errors. Each scale uses the same random numbers, so that the search is smooth."""
-        rng, hits = np.random.default_rng(self.seed), np.zeros((self.draws, len(self.rows)))
+        rng, hits = np.random.default_rng(self.seed), np.zeros((self.draws, len(self.bins.rows)))
         for size, n_groups in self.design:
             hits += size * rng.binomial(n_groups, self._accuracy(scale), size=hits.shape)
-        return self._error(self.mean_confidence - hits / self.rows)
+        return self.bins.plain_error(self.bins.mean_confidence - hits / self.bins.rows)
 
     def _accuracy(self, scale: float) -> Floats:
-        return np.clip(self.mean_confidence - scale * self.direction, 0.0, 1.0)
-
-    def _error(self, gaps: Floats) -> Floats:
-        """Sum over bins of n_b / n |gap_b|; (..., n_bins) to (...)."""
-        return np.asarray((self.rows / self.rows.sum() * np.abs(gaps)).sum(axis=-1))
+        return np.clip(self.bins.mean_confidence - scale * self.direction, 0.0, 1.0)
 
 
 def _groups_in_bins(bin_of_row: NDArray[np.intp], groups: NDArray[np.str_]) -> list[list[tuple[Floats, Ints]]]:

@@ -15,13 +15,13 @@ from numpy.typing import NDArray
 from scipy.stats import fisher_exact
 
 from seedling.evaluate.slices import holm
+from seedling.stats.power_law import power_law_exponent
 from seedling.stats.randomness import generator
 from seedling.stats.statistics import Estimate, Floats
 
 MINUTES = 30
 ROWS_PER_MINUTE = 20  # that a person checks or labels, unless validate has another estimate
 CURVE_DRAWS = 2_000
-MIN_EXPONENT, MAX_EXPONENT = 0.05, 1.0
 GAIN_CONFIDENCE = 0.8  # a learning curve of a few points is imprecise
 LABEL_FACTORS = (2, 4)
 MAX_NAMED = 3  # sources and slices
@@ -60,8 +60,8 @@ class Curve:
     def of(cls, measured: Mapping[str, Any] | None, error: float, rows: float, noise: float, seed: int) -> Curve | None:
         """Draws error rates from their posteriors, and fits b to each draw.
 
-        With x = log(labels) and y = log(error - noise) of the measured points, b is the least-squares slope
-        -sum((x - mean(x)) y) / sum((x - mean(x))^2). Posteriors are Beta distributions with Jeffreys' prior.
+        b is fitted to the measured points' error rates minus noise. Posteriors are Beta distributions with Jeffreys'
+        prior.
 
         measured: the learning curve that train measured; error, rows: the current error rate, and the effective number
         of rows it was measured on; noise: share of wrong labels among the evaluation rows of train.
@@ -69,12 +69,10 @@ class Curve:
         if measured is None or rows <= 0:
             return None
         rng = generator(seed, "evaluate", "next steps")
-        log_labels, evaluation_rows = np.log([point["labels"] for point in measured["points"]]), measured["rows"]
+        labels, evaluation_rows = [point["labels"] for point in measured["points"]], measured["rows"]
         wrong = evaluation_rows * (1 - np.array([point["accuracy"]["value"] for point in measured["points"]]))
-        error_rates = rng.beta(wrong + 0.5, evaluation_rows - wrong + 0.5, size=(CURVE_DRAWS, len(log_labels)))
-        log_errors = np.log(np.maximum(error_rates - noise, 0.5 / evaluation_rows))
-        centered = log_labels - log_labels.mean()
-        exponents = np.clip(-(log_errors * centered).sum(axis=1) / (centered**2).sum(), MIN_EXPONENT, MAX_EXPONENT)
+        error_rates = rng.beta(wrong + 0.5, evaluation_rows - wrong + 0.5, size=(CURVE_DRAWS, len(labels)))
+        exponents = power_law_exponent(labels, np.maximum(error_rates - noise, 0.5 / evaluation_rows))
         current_errors = rng.beta(error * rows + 0.5, rows - error * rows + 0.5, size=CURVE_DRAWS)
         return cls(exponents, current_errors, int(measured["labels"]))
 
@@ -101,7 +99,7 @@ def extrapolate(curve: Curve | None, accuracy: float) -> list[dict[str, Any]]:
     return expected
 
 
-def next_steps(
+def next_steps(  # noqa: PLR0913  (each result that the advice is based on, by its name)
     curve: Curve | None,
     *,
     rows: Mapping[str, int],

@@ -74,7 +74,7 @@ TEXT_CHANGES: Mapping[str, Change] = {
 }
 
 
-def robustness(
+def robustness(  # noqa: PLR0913  (the model, the rows, and the settings by name)
     model: TrainedModel,
     rows: Rows,
     truth: Mapping[str, int],

@@ -9,7 +9,7 @@ import shutil
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from enum import StrEnum
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 from seedling.config.params import load
 from seedling.dataset.spreadsheet import is_formula
 from seedling.errors import InputError
+from seedling.formats import DatasetForm
 from seedling.media.image_export import image_for_others
 from seedling.progress import Progress, counted, terminal
 from seedling.report.cards import Dataset, dataset_card
@@ -40,19 +41,11 @@ def _unchanged(encoded: bytes) -> bytes:
     return encoded
 
 
-class Form(StrEnum):
-    """Layout of an exported dataset."""
-
-    folders = "folders"
-    table = "table"
-    huggingface = "huggingface"
-
-
 def export(
     workspace: Path,
     folder: Path,
     *,
-    form: Form | None,
+    form: DatasetForm | None,
     splits: Sequence[str],
     include: Sequence[str],
     license_name: str,
@@ -76,30 +69,42 @@ def export(
     params = load(workspace)
     if folder.exists() and any(folder.iterdir()):
         raise InputError(f"{folder} is not empty: choose another folder, or empty it.")
-    chosen = form or (Form.folders if params.modality == "image" else Form.table)
+    chosen = form or (DatasetForm.folders if params.modality == "image" else DatasetForm.table)
     dataset = Dataset.of(workspace, splits, include)
     convert: Convert = _unchanged if keep_metadata else partial(image_for_others, max_megapixels=params.max_megapixels)
-    if chosen is Form.folders and dataset.modality == "text":
+    if chosen is DatasetForm.folders and dataset.modality == "text":
         raise InputError("Texts cannot be exported as folders: use --as table or --as huggingface.")
+    with _complete_or_absent(folder) as partial_folder:
+        with terminal("export") as progress:
+            WRITERS[chosen](dataset, partial_folder, convert, progress)
+        (partial_folder / "README.md").write_text(
+            dataset_card(dataset, workspace.name, license_name, as_parquet=chosen is DatasetForm.huggingface),
+            encoding="utf-8",
+        )
+    _print_summary(dataset, folder, chosen, include)
+
+
+@contextmanager
+def _complete_or_absent(folder: Path) -> Iterator[Path]:
+    """Yields a temporary folder, which becomes `folder` at the end, or is removed on an error."""
     partial_folder = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial_folder, ignore_errors=True)
     partial_folder.mkdir(parents=True)
     try:
-        with terminal("export") as progress:
-            WRITERS[chosen](dataset, partial_folder, convert, progress)
-        (partial_folder / "README.md").write_text(
-            dataset_card(dataset, workspace.name, license_name, as_parquet=chosen is Form.huggingface), encoding="utf-8"
-        )
+        yield partial_folder
         if folder.exists():
             folder.rmdir()
         partial_folder.replace(folder)
     finally:
         shutil.rmtree(partial_folder, ignore_errors=True)
+
+
+def _print_summary(dataset: Dataset, folder: Path, form: DatasetForm, include: Sequence[str]) -> None:
     counts = ", ".join(f"{count:,} {name}" for name, count in Counter(dataset.rows["split"]).items())
     PrintableConsole().print(
-        f"{folder}: {len(dataset.rows):,} rows ({counts}), {chosen}.", highlight=False, soft_wrap=True
+        f"{folder}: {len(dataset.rows):,} rows ({counts}), {form}.", highlight=False, soft_wrap=True
     )
-    if chosen is not Form.huggingface and (formulas := sum(map(_has_formula, _csv_values(dataset)))):
+    if form is not DatasetForm.huggingface and (formulas := sum(map(_has_formula, _csv_values(dataset)))):
         PrintableConsole().print(
             f"{formulas:,} rows have a cell that a spreadsheet would treat as a formula: open the .csv files with a "
             "program, or export --as huggingface.",
@@ -213,7 +218,7 @@ def _huggingface_schema(dataset: Dataset) -> pa.Schema:
     return schema.with_metadata({"huggingface": json.dumps({"info": {"features": ordered_features}})})
 
 
-WRITERS = {Form.folders: _as_folders, Form.table: _as_table, Form.huggingface: _as_huggingface}
+WRITERS = {DatasetForm.folders: _as_folders, DatasetForm.table: _as_table, DatasetForm.huggingface: _as_huggingface}
 
 
 def _plain(rows: pd.DataFrame, *without: str) -> Iterator[dict[str, Any]]:

@@ -159,26 +159,12 @@ def _stored_rows(stored: StoredRows, columns: tuple[str, ...]) -> GatedRows:
     return GatedRows(stored, columns, pd.DataFrame(index=pd.RangeIndex(sum(stored.counts))))
 
 
-def gated_rows(
-    stage: str,
-    folder: Path,
-    *,
-    validated: Path | None = None,
-    collected: Path | None = None,
-    last: Path | None = None,
-    memory: Path | None = None,
-    columns: Collection[str] = (),
-    max_megapixels: float = 64.0,
-) -> GatedRows:
-    """The rows of the stage in `folder`.
-
-    columns: the names in the gate; those that are not in the generation are computed. The others: see `GateInput`.
-    """
-    kind = stage.partition("@")[0]
+def gated_rows(stage: str, gate_input: GateInput, columns: Collection[str] = ()) -> GatedRows:
+    """The rows of the stage's generation. columns: the names in the gate; those that it does not hold are computed."""
+    kind, folder, validated = stage.partition("@")[0], gate_input.folder, gate_input.validated
     if kind in PREDICTION_STAGES:
         rows = GatedRows.of(_predictions(kind, folder))
         return rows if validated is None else _with_validated(rows, validated, columns)
-    gate_input = GateInput(folder, validated, collected, last, memory, max_megapixels)
     rows = with_metrics(gate_input, {*METRICS} if "drift_p_value" in columns else {*columns})
     computed: dict[str, Any] = {}
     if kind != "scrape":

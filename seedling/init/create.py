@@ -9,6 +9,7 @@ import shutil
 import subprocess
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
 from types import MappingProxyType
@@ -66,21 +67,37 @@ HINTS = {
 }
 
 
+@dataclass(frozen=True)
+class InitOptions:
+    """What to read and to copy.
+
+    pack: whether a folder's files become Parquet files in data/packed; None: from MIN_PACKED_FILES files on.
+    by_source: whether the source's top folders are sources with class folders in each, or classes; None: detected.
+    with_code: whether scripts and programs in the source are copied, too. table: the settings of all tables.
+    """
+
+    pack: bool | None = None
+    by_source: bool | None = None
+    with_code: bool = False
+    table: TableOptions = field(default_factory=TableOptions)
+
+
+@dataclass(frozen=True)
+class InitFindings:
+    """Receives each file that is not copied, with its reason, and the lines of the preview of the data."""
+
+    left_out: list[tuple[str, str]] = field(default_factory=list)
+    preview_lines: list[str] = field(default_factory=list)
+
+
 def make_workspace(
     folder: Path,
     source: Path | None,
     modality: Modality,
     *,
     encoder: str | None = None,
-    pack: bool | None = None,
-    by_source: bool | None = None,
-    columns: Mapping[str, str] = MappingProxyType({}),
-    encoding: str | None = None,
-    delimiter: str | None = None,
-    no_label: Sequence[str] | None = None,
-    with_code: bool = False,
-    left_out: list[tuple[str, str]] | None = None,
-    preview_lines: list[str] | None = None,
+    options: InitOptions = InitOptions(),
+    findings: InitFindings | None = None,
     progress: Progress = silent,
 ) -> Path:
     """Copy the source to `folder`/data, write params, gates and the pipeline beside it, and return the workspace.
@@ -88,39 +105,22 @@ def make_workspace(
     source: None if all rows will be collected: data/ then has empty folders to which the user may add files.
     encoder: the `encoder` of params.yaml, a folder or a model of the Hub, which is checked before anything is copied;
     None: all-MiniLM-L6-v2 for texts if its package is installed; "none": no encoder.
-    pack: whether a folder's files become Parquet files in data/packed; None: from MIN_PACKED_FILES files on.
-    by_source: whether the source's top folders are sources with class folders in each, or classes; None: detected.
-    columns: of tables, text, image, label, split, id or group → the column's name; encoding: of tables, None: utf-8;
-    delimiter: of tables, None: detected; no_label: values of the label column that stand for no label.
-    with_code: whether scripts and programs in the source are copied, too.
-    left_out: receives each file that is not copied, with its reason; preview_lines: receives the preview of the data.
 
     Raises InputError if the folder has a workspace or other files, the source does not exist or has no such rows, an
     option does not apply, top folders may be sources or classes, or git is not installed.
     """
     folder = folder.resolve()
     _check(folder, source)
-    options = TableOptions(columns, encoding, delimiter, no_label)
-    source_lines = [MAY_BE_EMPTY] if source is None else _sources(source, modality, by_source, options)
-    if pack and source_lines not in ([FOLDER], [BY_CLASS]):
+    source_lines = [MAY_BE_EMPTY] if source is None else _sources(source, modality, options.by_source, options.table)
+    if options.pack and source_lines not in ([FOLDER], [BY_CLASS]):
         raise InputError(
             "--pack applies only to a single folder of classes: remove it; tables and several sources are not packed."
         )
-    encoder_value = _encoder(encoder, modality)
-    out: list[tuple[str, str]] = [] if left_out is None else left_out
-    lines: list[str] = [] if preview_lines is None else preview_lines
+    plan = _Plan(source, modality, source_lines, _encoder(encoder, modality), options)
     temporary = folder.with_name(f".{folder.name}.new")  # renamed at the end: a failure leaves nothing behind
     try:
         shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
-        data = temporary / "data"
-        source_lines = _fill_data(source, data, modality, source_lines, pack, out, progress, with_code=with_code)
-        write_ignored(temporary / NOT_COPIED, sorted(out))
-        _write_files(temporary, folder.name, modality, source_lines, encoder_value)
-        progress("track with DVC", 0, None)
-        if source is not None:
-            lines.extend(_preview(temporary, source))
-        _track(temporary)
+        plan.carry_out(temporary, folder.name, findings or InitFindings(), progress)
         if folder.exists():
             folder.rmdir()
         temporary.replace(folder)
@@ -136,32 +136,56 @@ def make_workspace(
     return folder
 
 
-def _fill_data(
-    source: Path | None,
-    data: Path,
-    modality: Modality,
-    source_lines: list[str],
-    pack: bool | None,
-    out: list[tuple[str, str]],
-    progress: Progress,
-    *,
-    with_code: bool,
-) -> list[str]:
-    """Copy or pack the source into data/, add what is left out to `out`, and return the sources' lines."""
-    if source is None:
-        _make_label_folders(data)
+@dataclass(frozen=True)
+class _Plan:
+    """A workspace to create. source_lines: `scrape.sources` for params.yaml; encoder: the value of `encoder` there."""
+
+    source: Path | None
+    modality: Modality
+    source_lines: list[str]
+    encoder: str
+    options: InitOptions
+
+    def carry_out(self, folder: Path, name: str, findings: InitFindings, progress: Progress) -> None:
+        """Create the folder and its files. name: of the workspace, which the folder gets at the end."""
+        folder.mkdir(parents=True)
+        source_lines = self._fill_data(folder / "data", findings.left_out, progress)
+        write_ignored(folder / NOT_COPIED, sorted(findings.left_out))
+        _write_files(folder, name, self.modality, source_lines, self.encoder)
+        progress("track with DVC", 0, None)
+        if self.source is not None:
+            findings.preview_lines.extend(_preview(folder, self.source))
+        _track(folder)
+
+    def _fill_data(self, data: Path, left_out: list[tuple[str, str]], progress: Progress) -> list[str]:
+        """Copy or pack the source into data/, add what is left out to `left_out`, and return the sources' lines."""
+        source, source_lines, pack, with_code = (
+            self.source,
+            self.source_lines,
+            self.options.pack,
+            self.options.with_code,
+        )
+        if source is None:
+            _make_label_folders(data)
+            return source_lines
+        file_count = sum(len(names) for _, _, names in os.walk(source))
+        can_pack = source_lines in ([FOLDER], [BY_CLASS]) and file_count > 0
+        if can_pack and (pack or (pack is None and file_count >= MIN_PACKED_FILES)):
+            left_out += pack_folder(
+                source,
+                data,
+                self.modality,
+                file_count,
+                progress,
+                with_code=with_code,
+                by_class=source_lines == [BY_CLASS],
+            )
+            source_lines = [f"{{kind: table, path: {PACKED}}}", MAY_BE_EMPTY]
+        else:
+            left_out += _copy(source, data, file_count, progress, with_code=with_code)
+        if source.is_dir():
+            left_out += hidden_files(source)
         return source_lines
-    file_count = sum(len(names) for _, _, names in os.walk(source))
-    can_pack = source_lines in ([FOLDER], [BY_CLASS]) and file_count > 0
-    if can_pack and (pack or (pack is None and file_count >= MIN_PACKED_FILES)):
-        by_class = source_lines == [BY_CLASS]
-        out += pack_folder(source, data, modality, file_count, progress, with_code=with_code, by_class=by_class)
-        source_lines = [f"{{kind: table, path: {PACKED}}}", MAY_BE_EMPTY]
-    else:
-        out += _copy(source, data, file_count, progress, with_code=with_code)
-    if source.is_dir():
-        out += hidden_files(source)
-    return source_lines
 
 
 def _first_line(error: Exception) -> str:

@@ -35,25 +35,7 @@ def main(stage: str, output: Path, inputs: Path) -> None:
     Only the leading process writes to standard output, one JSON object per line: {"progress": [what, done, total]},
     {"error": message} or {"done": true}.
     """
-    import torch
-    from accelerate import PartialState
-    from accelerate.utils import gather_object
-
-    os.environ.pop(LAUNCH, None)  # this process computes, and must not launch again
-    state, workspace = PartialState(cpu=not torch.cuda.is_available(), timeout=GATHER_TIMEOUT), Path.cwd()
-
-    def gather(value: Any) -> list[Any]:
-        return list(gather_object([value])) if state.num_processes > 1 else [value]
-
-    join(
-        Process(
-            number=state.process_index,
-            count=state.num_processes,
-            local=state.local_process_index,
-            locals=int(os.environ.get("LOCAL_WORLD_SIZE", "1")),
-            gather=gather,
-        )
-    )
+    workspace, state = Path.cwd(), _join_others()
     leads = state.is_main_process
     if leads:
         Thread(target=_exit_without_reader, daemon=True).start()
@@ -82,6 +64,30 @@ def main(stage: str, output: Path, inputs: Path) -> None:
     if leads:
         write_message("done", True)
     state.destroy_process_group()
+
+
+def _join_others() -> Any:
+    """Makes this process one of the launcher's. Returns accelerate's state of it."""
+    import torch
+    from accelerate import PartialState
+    from accelerate.utils import gather_object
+
+    os.environ.pop(LAUNCH, None)  # this process computes, and must not launch again
+    state = PartialState(cpu=not torch.cuda.is_available(), timeout=GATHER_TIMEOUT)
+
+    def gather(value: Any) -> list[Any]:
+        return list(gather_object([value])) if state.num_processes > 1 else [value]
+
+    join(
+        Process(
+            number=state.process_index,
+            count=state.num_processes,
+            local=state.local_process_index,
+            locals=int(os.environ.get("LOCAL_WORLD_SIZE", "1")),
+            gather=gather,
+        )
+    )
+    return state
 
 
 def _exit_without_reader() -> None:

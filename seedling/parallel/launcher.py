@@ -16,6 +16,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -64,16 +65,21 @@ def run_by_launcher(
             raise
         if "error" in result:
             process.terminate()  # other processes may wait for the one that failed
+    _check_result(result, launch, process.returncode)
+
+
+def _check_result(result: Mapping[str, Any], launch: str, exit_code: int) -> None:
+    """Raises SeedlingError if the stage failed or did not end. result: the messages of the leading process, by name."""
     if "error" in result:
         raise SeedlingError(result["error"])
-    if "done" not in result and process.returncode in {-signal.SIGKILL, 128 + signal.SIGKILL}:
+    if "done" not in result and exit_code in {-signal.SIGKILL, 128 + signal.SIGKILL}:
         raise SeedlingError(
             f"'{launch}' was killed, most likely out of memory ({described_limit()}): start fewer processes, close "
             "other programs, or use fewer rows (docs/requirements.md)."
         )
     if "done" not in result:
         raise SeedlingError(
-            f"'{launch}' ended with exit code {process.returncode} before the stage was complete: its output is above."
+            f"'{launch}' ended with exit code {exit_code} before the stage was complete: its output is above."
         )
 
 

@@ -48,7 +48,7 @@ MAX_DIFFICULTY_WEIGHT = 3.0  # times the weight of a row of an average class
 MAX_GRAPH_ROWS = 20_000  # beyond, the neighbor graph costs more than it gains and the teacher is used alone
 
 
-def pseudo_label(
+def pseudo_label(  # noqa: PLR0913  (the inputs of a stage, each by its name)
     params: PseudoLabelParams,
     config: WorkspaceConfig,
     *,
@@ -203,9 +203,12 @@ def _rows(
     weights = np.where(kept, params.weight * confidence_weights, 0.0)
     label_by_fold = np.where(kept, probabilities.argmax(axis=2), -1)
     final = probabilities[-1]
-    ordered = np.sort(final, axis=1)
-    margin = ordered[:, -1] - ordered[:, -2]
-    fold_agreement = (probabilities.argmax(axis=2) == final.argmax(axis=1)).mean(axis=0)
+    extra_columns: dict[str, NDArray[Any]] = {
+        "pseudo_label_by_fold": label_by_fold.T,
+        "pseudo_weight_by_fold": weights.T,
+        "half": predictions.half,
+        **_confidence_columns(labels),
+    }
     for index, pool_row in enumerate(rows.itertuples(index=False)):
         row = Row(
             id=pool_row.id,
@@ -220,17 +223,21 @@ def _rows(
             attribution=pool_row.attribution,
             group=pool_row.group,
             payload=getattr(pool_row, "text", None),
-            extra={
-                "pseudo_label_by_fold": label_by_fold[:, index].tolist(),
-                "pseudo_weight_by_fold": weights[:, index].tolist(),
-                "half": int(predictions.half[index]),
-                "margin": float(margin[index]),
-                "fold_agreement": float(fold_agreement[index]),
-                "neighbor_agreement": bool(labels.agrees[-1, index]),
-                "dropout_std": float(labels.dropout_std[-1, index]),
-            },
+            extra={name: values[index].tolist() for name, values in extra_columns.items()},
         )
         yield row, None if kept[:, index].any() else "refused_by_filter"
+
+
+def _confidence_columns(labels: PseudoLabels) -> dict[str, NDArray[Any]]:
+    """(n_pool,) each: the columns on how confident the models are and how much they agree."""
+    final = labels.probabilities[-1]
+    ordered = np.sort(final, axis=1)
+    return {
+        "margin": ordered[:, -1] - ordered[:, -2],
+        "fold_agreement": (labels.probabilities.argmax(axis=2) == final.argmax(axis=1)).mean(axis=0),
+        "neighbor_agreement": labels.agrees[-1],
+        "dropout_std": labels.dropout_std[-1],
+    }
 
 
 def _rows_beyond_limit(validated: Path, predicted_ids: set[str]) -> Iterator[Row]:

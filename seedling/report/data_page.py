@@ -60,15 +60,14 @@ COPIES = ("exact_duplicate", "conflicting_labels", "near_duplicate_of_test", "ne
 
 def write_data_page(workspace: Path) -> Path:
     """Writes the page, `label_issues.csv`, `duplicates.csv` and `quality.csv`; returns the path of the page."""
-    generations, reports = workspace / "generations", workspace / "reports"
+    generations, path = workspace / "generations", workspace / "reports" / "data.html"
     manifest, collected = read_manifest(generations / "validate"), read_manifest(generations / "scrape")
     notes = manifest["notes"]
     kept, rejected = read(generations / "validate"), read_rejected(generations / "validate")
-    reports.mkdir(exist_ok=True)
     issues, copies, flagged = label_issues(kept, rejected), duplicates(kept, rejected), quality_issues(kept)
-    _write_csv(reports / "label_issues.csv", issues)
-    _write_csv(reports / "duplicates.csv", copies)
-    _write_csv(reports / "quality.csv", flagged)
+    path.parent.mkdir(exist_ok=True)
+    for name, rows in (("label_issues", issues), ("duplicates", copies), ("quality", flagged)):
+        _write_csv(path.with_name(f"{name}.csv"), rows)
     label_noise = notes.get("doubt", {})
     copies_summary, leaks = _copies(generations, copies), leaks_by_kind(kept, rejected)
     worst = issues[issues["is_label_issue"].eq(True).astype(bool)].head(MAX_EXAMPLES)
@@ -79,9 +78,7 @@ def write_data_page(workspace: Path) -> Path:
             name=workspace.resolve().name,
             rows=manifest["rows"],
             rows_in=collected["rows"]["in"],
-            rejected={
-                stage: rejections(of_stage) for stage, of_stage in (("scrape", collected), ("validate", manifest))
-            },
+            rejected={"scrape": rejections(collected), "validate": rejections(manifest)},
             label_noise=label_noise,
             label_issues_sentence=label_issues_sentence(label_noise),
             worst=_with_content(generations, worst),
@@ -100,7 +97,6 @@ def write_data_page(workspace: Path) -> Path:
             meaning=MEANING,
         )
     )
-    path = reports / "data.html"
     path.write_text(page, encoding="utf-8")
     return path
 

@@ -75,13 +75,10 @@ def scrape(
         )
     _check_names(params.sources)
     tables = cache(partial(labels_by_file, params.sources, data, config.modality))
+    collection = Collection(params, config, data, crawl_stores, tables, progress)
     with ExitStack() as stack:
-        sources = [
-            _open(source, params, config, data, crawl_stores, tables, progress, stack) for source in params.sources
-        ]
-        combine = _combine(params, sources, config)
-        has_several_rules = len({name for source in sources for name in source.rules.names()}) > 1
-        _write(params, config, sources, combine, data, output, [VOTES] if has_several_rules else [], progress)
+        sources = [collection.open(source, stack) for source in params.sources]
+        _write(collection, sources, output)
 
 
 def _check_names(sources: Sequence[Source]) -> None:
@@ -92,59 +89,79 @@ def _check_names(sources: Sequence[Source]) -> None:
         raise InputError(f"params.yaml: two sources have the name '{duplicates[0]}': give each its own `name`.")
 
 
-def _write(
-    params: ScrapeParams,
-    config: WorkspaceConfig,
-    sources: Sequence[OpenSource],
-    combine: Majority | DawidSkene,
-    data: Path,
-    output: Path,
-    extra: list[pa.Field],
-    progress: Progress,
-) -> None:
-    row_count, votes_of, labeled = 0, dict[str, tuple[str, Votes]](), set[str | None]()
-    human: dict[str, str] = {}
+@dataclass(slots=True)
+class RowTally:
+    """Counts rows while they are written, for the manifest.
+
+    labels: of the kept rows; votes_of: id and origin of a row → its id and its rules' votes; human: row id → human
+    label.
+    """
+
+    row_count: int = 0
+    labels: set[str | None] = field(default_factory=set)
+    votes_of: dict[str, tuple[str, Votes]] = field(default_factory=dict)
+    human: dict[str, str] = field(default_factory=dict)
+
+    def add(self, row: Row, votes: Votes) -> None:
+        """Count a row, whether it is kept or rejected."""
+        self.row_count += 1
+        if row.label_source == "human" and row.label:
+            self.human[row.id] = row.label
+        if votes:
+            self.votes_of[f"{row.id} {row.origin}"] = (row.id, votes)
+
+    def rule_notes(self) -> dict[str, Any]:
+        """Return statistics of the label rules for the manifest."""
+        if not self.votes_of:
+            return {}
+        audit = Audit(self.row_count)
+        for row_id, votes in self.votes_of.values():
+            audit.add(votes, self.human.get(row_id))
+        return {"rules": audit.table()}
+
+
+def _write(collection: Collection, sources: Sequence[OpenSource], output: Path) -> None:
+    params, config = collection.params, collection.config
+    has_several_rules = len({name for source in sources for name in source.rules.names()}) > 1
+    extra = [VOTES] if has_several_rules else []
+    combine = _combine(params, sources, config)
     files_read: set[str] = set()
     with GenerationWriter(output, stage="scrape", modality=config.modality, extra=extra) as writer:
-        items = counted(_noting_files(_labeled(sources, combine, config), files_read), progress, "read")
-        seen: dict[tuple[str, str | None], set[str | None]] = {}
-        for row, votes, reason in _rows(items, config, color_of(params.transparent_background)):
-            row_count += 1
-            if extra:
-                row = replace(row, extra={"votes": [f"{rule}={label}" for rule, label in votes] or None})
-            if row.label_source == "human" and row.label:
-                human[row.id] = row.label
-            if votes:
-                votes_of[f"{row.id} {row.origin}"] = (row.id, votes)
-            labels = seen.setdefault((row.id, row.origin), set())
-            if reason or row.label in labels:
-                writer.reject(row, reason or "exact_duplicate")
-                continue
-            # The same content with the same origin and another tag: validate needs both, under different origins.
-            writer.keep(replace(row, origin=f"{row.origin}#{row.label}") if labels else row)
-            labels.add(row.label)
-            labeled.add(row.label)
-        if not row_count:
+        items = _noting_files(_labeled(sources, combine, config), files_read)
+        rows = _rows(counted(items, collection.progress, "read"), config, color_of(params.transparent_background))
+        tally = _write_rows(writer, rows, has_votes_column=has_several_rules)
+        if not tally.row_count:
             raise InputError(
                 "No items found: describe a source under scrape.sources in params.yaml (docs/collecting.md), "
                 "or put rows into data/labeled/<class>/."
             )
-        notes = _rule_notes(row_count, votes_of, human) | _source_notes(sources, labeled)
-        files = count_files(data, params.sources, frozenset(files_read))
+        notes = tally.rule_notes() | _source_notes(sources, tally.labels)
+        files = count_files(collection.data, params.sources, frozenset(files_read))
         write_ignored(output / IGNORED, files.ignored)
         notes["files"] = {"in": files.total, "read": files.read, "ignored": files.reasons()}
         kinds = [source.kind for source in params.sources]
-        writer.close(rows_in=row_count, sources=kinds, **notes)
+        writer.close(rows_in=tally.row_count, sources=kinds, **notes)
 
 
-def _rule_notes(row_count: int, votes_of: Mapping[str, tuple[str, Votes]], human: Mapping[str, str]) -> dict[str, Any]:
-    """Statistics of the label rules for the manifest; human: row id → human label."""
-    if not votes_of:
-        return {}
-    audit = Audit(row_count)
-    for row_id, votes in votes_of.values():
-        audit.add(votes, human.get(row_id))
-    return {"rules": audit.table()}
+def _write_rows(
+    writer: GenerationWriter, rows: Iterable[tuple[Row, Votes, str | None]], *, has_votes_column: bool
+) -> RowTally:
+    """Keep or reject each row (row, votes, reason to reject it)."""
+    tally = RowTally()
+    labels_of: dict[tuple[str, str | None], set[str | None]] = {}  # id and origin → labels that are already kept
+    for row, votes, reason in rows:
+        tally.add(row, votes)
+        if has_votes_column:
+            row = replace(row, extra={"votes": [f"{rule}={label}" for rule, label in votes] or None})
+        labels = labels_of.setdefault((row.id, row.origin), set())
+        if reason or row.label in labels:
+            writer.reject(row, reason or "exact_duplicate")
+            continue
+        # The same content with the same origin and another tag: validate needs both, under different origins.
+        writer.keep(replace(row, origin=f"{row.origin}#{row.label}") if labels else row)
+        labels.add(row.label)
+        tally.labels.add(row.label)
+    return tally
 
 
 def _source_notes(sources: Sequence[OpenSource], labeled: set[str | None]) -> dict[str, Any]:
@@ -180,40 +197,57 @@ class OpenSource:
     empty: Sequence[str] = ()
 
 
-def _open(
-    source: Source,
-    params: ScrapeParams,
-    config: WorkspaceConfig,
-    data: Path,
-    crawl_stores: Path | None,
-    tables: Callable[[], LabelsByFile],
-    progress: Progress,
-    stack: ExitStack,
-) -> OpenSource:
-    max_bytes = int(params.max_megabytes * 2**20)
-    rules = Rules([*rules_of(source), *params.rules], data)
-    if isinstance(source, FolderSource):
+@dataclass(frozen=True, slots=True)
+class Collection:
+    """What all sources of one run have in common.
+
+    crawl_stores: the folder with one file per web source, or None; tables: the labels that tables give to files.
+    """
+
+    params: ScrapeParams
+    config: WorkspaceConfig
+    data: Path
+    crawl_stores: Path | None
+    tables: Callable[[], LabelsByFile]
+    progress: Progress
+
+    @property
+    def max_bytes(self) -> int:
+        """The maximum size of an item."""
+        return int(self.params.max_megabytes * 2**20)
+
+    def open(self, source: Source, stack: ExitStack) -> OpenSource:
+        """Open a source; a website is crawled first. stack: ends what the source starts."""
+        data, modality = self.data, self.config.modality
+        rules = Rules([*rules_of(source), *self.params.rules], data)
+        if isinstance(source, FolderSource):
+            return self._open_folder(source, rules)
+        if isinstance(source, TableSource):
+            read = partial(read_table, source, data, modality, self.max_bytes, fields=bool(rules))
+            return OpenSource(source.path, read, rules, source.role)
+        if isinstance(source, HuggingFaceSource):
+            read = partial(read_hub, source, data, modality, self.max_bytes)
+            return OpenSource(source.dataset, read, rules, source.role)
+        crawl = stack.enter_context(
+            collect(source, data, self.crawl_stores, self.params.as_of, modality == "image", self.progress)
+        )
+        return OpenSource(name_of(source), partial(items_of, source, crawl), rules, source.role, crawl.counts)
+
+    def _open_folder(self, source: FolderSource, rules: Rules) -> OpenSource:
+        data = self.data
         others = [
             other.saved_site if isinstance(other, CrawlSource) else getattr(other, "path", None)
-            for other in params.sources
+            for other in self.params.sources
         ]
         code = [name for name in (LABELING_FILE, AUGMENTING[0]) if not (data / name).is_symlink()]
         elsewhere = frozenset(real_path(data / relative) for relative in [*others, *code] if relative)
 
         def read() -> Iterator[Item]:
-            return read_folder(source, data, config.modality, max_bytes, elsewhere, tables())
+            return read_folder(source, data, self.config.modality, self.max_bytes, elsewhere, self.tables())
 
         has_classes = source.role == "training" and inside(data, source.path).is_dir()
         empty = empty_classes(source, data, elsewhere) if has_classes else ()
         return OpenSource(source.path, read, rules, source.role, empty=empty)
-    if isinstance(source, TableSource):
-        read = partial(read_table, source, data, config.modality, max_bytes, fields=bool(rules))
-        return OpenSource(source.path, read, rules, source.role)
-    if isinstance(source, HuggingFaceSource):
-        read = partial(read_hub, source, data, config.modality, max_bytes)
-        return OpenSource(source.dataset, read, rules, source.role)
-    crawl = stack.enter_context(collect(source, data, crawl_stores, params.as_of, config.modality == "image", progress))
-    return OpenSource(name_of(source), partial(items_of, source, crawl), rules, source.role, crawl.counts)
 
 
 def rules_of(source: Source) -> list[LabelRule]:

@@ -211,6 +211,28 @@ def _stated(setting: str | None, node: Any) -> str | None:
     return field_text(jmespath.search(setting, node)) if setting and is_json_path(setting) else setting
 
 
+REASON_OF_ERROR: dict[type[BaseException], str] = {
+    CannotResolveHostError: "no_such_host",
+    DownloadTimeoutError: "timeout",
+    TimeoutError: "timeout",
+    DownloadConnectionRefusedError: "connection_refused",
+    ResponseDataLossError: "truncated",
+    DownloadCancelledError: "too_many_bytes",
+}
+BROWSER_FAILURES = {  # words of Playwright's messages, in the order in which they are looked for
+    "no usable sandbox": "no_sandbox",
+    "executable doesn't exist": "no_browser",
+    "failed to launch": "no_browser",
+    "wait_for_selector": "never_shown",
+    "timeout": "timeout",
+}
+
+
+def _first_match(message: str, reasons: Mapping[str, str]) -> str | None:
+    """Return the reason of the first words that the message contains, None if it contains none of them."""
+    return next((reason for words, reason in reasons.items() if words in message), None)
+
+
 def reason_of(failure: Any) -> str:
     """Return a failure's reason code: `http_404`, `robots_txt`, `private_address`, `timeout`, `truncated` and so on."""
     error = failure.value
@@ -218,29 +240,14 @@ def reason_of(failure: Any) -> str:
         return str(error)
     if (status := getattr(getattr(error, "response", None), "status", None)) is not None:
         return f"http_{status}"
-    message = f"{error} {error.__cause__ or ''}".lower()
-    for kind, code in (
-        (CannotResolveHostError, "no_such_host"),
-        (DownloadTimeoutError, "timeout"),
-        (TimeoutError, "timeout"),
-        (DownloadConnectionRefusedError, "connection_refused"),
-        (ResponseDataLossError, "truncated"),
-        (DownloadCancelledError, "too_many_bytes"),
-    ):
+    for kind, code in REASON_OF_ERROR.items():
         if isinstance(error, kind):
             return code
+    message = f"{error} {error.__cause__ or ''}".lower()
     if isinstance(error, IgnoreRequest):
-        if "robots" in message:
-            return "robots_txt"
-        return "redirect_loop" if "redirect" in message else "too_many_bytes"
+        return _first_match(message, {"robots": "robots_txt", "redirect": "redirect_loop"}) or "too_many_bytes"
     if any(word in message for word in ("ssl", "tls", "certificate")):
         return "tls_failure"
     if "playwright" in type(error).__module__:
-        if "no usable sandbox" in message:
-            return "no_sandbox"
-        if "executable doesn't exist" in message or "failed to launch" in message:
-            return "no_browser"
-        if "wait_for_selector" in message:
-            return "never_shown"
-        return "timeout" if "timeout" in message else "browser_error"
+        return _first_match(message, BROWSER_FAILURES) or "browser_error"
     return re.sub(r"(?<!^)(?=[A-Z])", "_", type(error).__name__).lower().removesuffix("_error")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from seedling.files.data_files import OUTSIDE, fault_of, inside, read_bytes
 from seedling.scrape.items import Item
 from seedling.scrape.label_values import label_value
 
+LABELED_SPLITS = frozenset(("train", "validation", "test"))
 SPLIT_NAMES = {
     "train": "train",
     "validation": "validation",
@@ -42,9 +44,9 @@ def read_hub(source: HuggingFaceSource, data: Path, modality: Modality, max_byte
                 f"Dataset {source.dataset} has no column '{column}': it has {', '.join(rows.column_names)}."
             )
         class_names = getattr(rows.features.get(source.label), "names", None)
+        reader = RowReader(source, data, max_bytes, split, column, class_names or ())
         for number, row in enumerate(_undecoded(rows, column, modality)):
-            origin = f"{source.dataset}/{name}#{number}"
-            yield _item(row, origin, split, column, class_names, source, data, max_bytes)
+            yield reader.item(row, origin=f"{source.dataset}/{name}#{number}")
 
 
 def _splits(source: HuggingFaceSource, data: Path) -> Iterator[tuple[str, Any]]:
@@ -93,41 +95,50 @@ def _image(cell: Mapping[str, Any], data: Path) -> tuple[bytes | None, str | Non
     return None, OUTSIDE
 
 
-def _item(
-    row: Any,
-    origin: str,
-    split: str,
-    column: str,
-    class_names: list[str] | None,
-    source: HuggingFaceSource,
-    data: Path,
-    max_bytes: int,
-) -> Item:
-    content = row[column]
-    value = label_value(row.get(source.label), class_names or ())  # -1 means no label if class numbers have names
-    label, reason = value.label, None
-    empty: bytes | str = b"" if isinstance(content, dict | bytes) else ""
-    if isinstance(content, dict):
-        content, reason = _image(content, data)
-    if value.reason is not None and split in {"train", "validation", "test"}:
-        reason = reason or value.reason
-    if reason is not None:
-        content = empty
-    elif content is None or content == "":
-        content, reason = empty, "empty"
-    elif isinstance(content, bytes) and len(content) > max_bytes:
-        reason = "too_many_bytes"
-    split = split if label or value.reason or split in {"pool", "out_of_scope"} else "pool"
-    human_label = label if split in {"train", "validation", "test"} else None
-    fields = {name: str(cell) for name, cell in row.items() if name != column and isinstance(cell, (str, int, float))}
-    return Item(
-        origin=origin,
-        load=lambda: content,
-        split=split,
-        label=human_label,
-        label_source="human" if human_label else None,
-        license=source.license,
-        attribution=source.attribution,
-        fields=fields,
-        reason=reason,
-    )
+@dataclass(frozen=True, slots=True)
+class RowReader:
+    """Makes items of the rows of one split. column: of the content; class_names: of class numbers, or empty."""
+
+    source: HuggingFaceSource
+    data: Path
+    max_bytes: int
+    split: str
+    column: str
+    class_names: Sequence[str]
+
+    def item(self, row: Any, origin: str) -> Item:
+        """Return a row of the dataset as an item."""
+        value = label_value(row.get(self.source.label), self.class_names)  # -1: no label if class numbers have names
+        content, reason = self._content(row[self.column], value.reason)
+        has_split = value.label or value.reason or self.split in {"pool", "out_of_scope"}
+        split = self.split if has_split else "pool"
+        human_label = value.label if split in LABELED_SPLITS else None
+        return Item(
+            origin=origin,
+            load=lambda: content,
+            split=split,
+            label=human_label,
+            label_source="human" if human_label else None,
+            license=self.source.license,
+            attribution=self.source.attribution,
+            fields={
+                name: str(cell)
+                for name, cell in row.items()
+                if name != self.column and isinstance(cell, (str, int, float))
+            },
+            reason=reason,
+        )
+
+    def _content(self, cell: Any, label_reason: str | None) -> tuple[Any, str | None]:
+        """Return the content of a cell and the reason to reject it. label_reason: why the label is not valid."""
+        empty: bytes | str = b"" if isinstance(cell, dict | bytes) else ""
+        content, reason = _image(cell, self.data) if isinstance(cell, dict) else (cell, None)
+        if label_reason is not None and self.split in LABELED_SPLITS:
+            reason = reason or label_reason
+        if reason is not None:
+            return empty, reason
+        if content is None or content == "":
+            return empty, "empty"
+        if isinstance(content, bytes) and len(content) > self.max_bytes:
+            reason = "too_many_bytes"
+        return content, reason

@@ -16,6 +16,7 @@ from seedling.files.data_files import NOT_REGULAR, fault_of
 from seedling.plugins import CODE, is_code
 from seedling.progress import Progress, counted, silent
 from seedling.scrape.folder import read_folder
+from seedling.scrape.items import Item
 
 PACKED = "packed"
 MAX_ROWS_PER_FILE = 2_000
@@ -39,25 +40,9 @@ def pack_folder(
     Returns the files that are left out: (path, reason). Raises InputError for a source without files, OSError if a
     file cannot be read or written.
     """
-    content_field = pa.field("image", IMAGE_TYPE) if modality == "image" else pa.field("text", pa.string())
-    other_fields = [pa.field(name, pa.string()) for name in ("label", "split", "id")]
-    schema = pa.schema([content_field, *other_fields])
     (data / PACKED).mkdir(parents=True)
-    rows: list[dict[str, Any]] = []
+    writer = PartWriter(data / PACKED, modality)
     left_out: list[tuple[str, str]] = []
-    size = parts = 0
-
-    def flush() -> None:
-        nonlocal rows, size, parts
-        if rows:
-            pq.write_table(
-                pa.Table.from_pylist(rows, schema=schema),
-                data / PACKED / f"part-{parts:05d}.parquet",
-                compression="zstd",
-                row_group_size=256,
-            )
-            parts, rows, size = parts + 1, [], 0
-
     items = read_folder(FolderSource(kind="folder", by_class=by_class), source, modality, sys.maxsize)
     for item in counted(items, progress, "pack", total):
         path = source / item.origin
@@ -72,14 +57,43 @@ def pack_folder(
             content = None
         if content is None:
             _copy(path, data / item.origin)
-            continue
-        cell: Any = {"bytes": content, "path": None} if isinstance(content, bytes) else content
-        rows.append({content_field.name: cell, "label": item.label, "split": item.split, "id": item.origin})
-        size += len(content)
-        if len(rows) >= MAX_ROWS_PER_FILE or size >= MAX_BYTES_PER_FILE:
-            flush()
-    flush()
+        else:
+            writer.add(item, content)
+    writer.flush()
     return left_out
+
+
+class PartWriter:
+    """Writes rows to `part-*.parquet` in a folder; a part is full at MAX_ROWS_PER_FILE or MAX_BYTES_PER_FILE."""
+
+    def __init__(self, folder: Path, modality: Modality) -> None:
+        self._folder = folder
+        self._content_name = modality  # the column's name
+        content_type = IMAGE_TYPE if modality == "image" else pa.string()
+        other_fields = [pa.field(name, pa.string()) for name in ("label", "split", "id")]
+        self._schema = pa.schema([pa.field(self._content_name, content_type), *other_fields])
+        self._rows: list[dict[str, Any]] = []
+        self._size_bytes = self._parts = 0
+
+    def add(self, item: Item, content: bytes | str) -> None:
+        """Add a row, and write the part if it is full."""
+        cell: Any = {"bytes": content, "path": None} if isinstance(content, bytes) else content
+        self._rows.append({self._content_name: cell, "label": item.label, "split": item.split, "id": item.origin})
+        self._size_bytes += len(content)
+        if len(self._rows) >= MAX_ROWS_PER_FILE or self._size_bytes >= MAX_BYTES_PER_FILE:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write the rows of an unfinished part."""
+        if not self._rows:
+            return
+        pq.write_table(
+            pa.Table.from_pylist(self._rows, schema=self._schema),
+            self._folder / f"part-{self._parts:05d}.parquet",
+            compression="zstd",
+            row_group_size=256,
+        )
+        self._rows, self._size_bytes, self._parts = [], 0, self._parts + 1
 
 
 def _copy(path: Path, target: Path) -> None:

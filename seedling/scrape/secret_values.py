@@ -36,6 +36,18 @@ def origin_of(url: str) -> str:
 
 def check_secrets(source: Web) -> None:
     """Raise InputError for a literal secret, and for a variable that is forbidden, not set, or part of a host."""
+    _check_literals(source)
+    where = f"params.yaml: scrape.sources: the source at {addresses_of(source)[0]}"
+    for name in variables_in(source.model_dump()):
+        _check_variable(name, source, where)
+        if not name.startswith(SEEDLING_PREFIX):
+            state_once(
+                f"The environment variable {name} is sent to {origin_of(addresses_of(source)[0])}, as `allow_env` in "
+                "params.yaml allows."
+            )
+
+
+def _check_literals(source: Web) -> None:
     if secret_path := find_secret(source.model_dump(exclude_defaults=True)):
         raise InputError(
             f"params.yaml, which git tracks, holds a secret in '{'.'.join(secret_path)}' of a source: {REMEDY}."
@@ -50,24 +62,20 @@ def check_secrets(source: Web) -> None:
         for name, value in source.headers.items():
             if bare := BARE_VARIABLE.search(value):
                 raise InputError(f"{where}: the header {name} names {bare[0]}: write ${{{bare[0][1:]}}}.")
-    for name in variables_in(source.model_dump()):
-        if not name.startswith(SEEDLING_PREFIX) and name not in source.allow_env:
-            raise InputError(
-                f"{where} reads the environment variable {name or '${}'}: only variables whose names begin with "
-                f"{SEEDLING_PREFIX} may be read, and those that the source lists, as in `allow_env: [{name or 'NAME'}]`."
-            )
-        if name not in os.environ:
-            raise InputError(f"{where} needs the environment variable {name}, which is not set.")
-        if re.search(r"[\x00-\x1f\x7f]", os.environ[name]):
-            raise InputError(
-                f"{where}: the environment variable {name} holds a line break or another control "
-                "character: set it again."
-            )
-        if not name.startswith(SEEDLING_PREFIX):
-            state_once(
-                f"The environment variable {name} is sent to {origin_of(addresses_of(source)[0])}, as `allow_env` in "
-                "params.yaml allows."
-            )
+
+
+def _check_variable(name: str, source: Web, where: str) -> None:
+    if not name.startswith(SEEDLING_PREFIX) and name not in source.allow_env:
+        raise InputError(
+            f"{where} reads the environment variable {name or '${}'}: only variables whose names begin with "
+            f"{SEEDLING_PREFIX} may be read, and those that the source lists, as in `allow_env: [{name or 'NAME'}]`."
+        )
+    if name not in os.environ:
+        raise InputError(f"{where} needs the environment variable {name}, which is not set.")
+    if re.search(r"[\x00-\x1f\x7f]", os.environ[name]):
+        raise InputError(
+            f"{where}: the environment variable {name} holds a line break or another control character: set it again."
+        )
 
 
 @dataclass(frozen=True)

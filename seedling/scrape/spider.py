@@ -34,48 +34,52 @@ from seedling.scrape.robots import RobotsTxt
 WebSource = CrawlSource | SequenceSource | ApiSource
 
 
+HANDLERS = {**dict.fromkeys(("file", "ftp", "s3", "data")), "http": Downloads, "https": Downloads}  # by scheme
+FIXED_SETTINGS: dict[str, Any] = {  # of every source
+    "ROBOTSTXT_OBEY": True,
+    "USER_AGENT": "seedling/0.2 (dataset crawler; obeys robots.txt)",
+    "DOWNLOAD_DELAY": 0,  # RateLimiter waits instead
+    "CONCURRENT_REQUESTS": 64,
+    "CONCURRENT_ITEMS": 1,  # items are stored as they are parsed: a hundred tasks per page would only add overhead
+    "CONCURRENT_REQUESTS_PER_DOMAIN": 64,
+    "DOWNLOAD_WARNSIZE": 0,
+    "DOWNLOAD_TIMEOUT": 30,
+    "DOWNLOAD_HANDLERS": HANDLERS,
+    "TWISTED_DNS_RESOLVER": CheckingResolver,
+    "REDIRECT_MAX_TIMES": 5,
+    "RETRY_HTTP_CODES": [500, 502, 504, 522, 524, 408],  # RateLimiter retries 429 and 503
+    "DOWNLOADER_MIDDLEWARES": {
+        PublicHosts: 50,
+        "scrapy.downloadermiddlewares.robotstxt.RobotsTxtMiddleware": None,
+        RobotsTxt: 100,
+        MaskAnswers: 587,
+        # Outside compression, so that bytes are stored as they come.
+        "scrapy.downloadermiddlewares.httpcache.HttpCacheMiddleware": 585,
+        RateLimiter: 950,
+    },
+    "HTTPCACHE_ENABLED": True,
+    "HTTPCACHE_STORAGE": HttpCache,
+    "HTTPCACHE_POLICY": RevisitPolicy,
+    "LOG_LEVEL": "ERROR",
+    "TELNETCONSOLE_ENABLED": False,
+    "COOKIES_ENABLED": False,
+    "URLLENGTH_LIMIT": 4_000,
+}
+
+
 def settings(source: WebSource, visit: int, proxy: str | None = None) -> dict[str, Any]:
     """Return Scrapy's settings for one source. proxy: of a saved site, which answers instead of every host."""
     allowed = source.allow_private_hosts
     private_hosts = tuple(allowed) if isinstance(allowed, list) else allowed or proxy is not None
-    max_bytes = int(source.max_megabytes * 2**20)
-    scrapy_settings: dict[str, Any] = {
+    scrapy_settings: dict[str, Any] = FIXED_SETTINGS | {
         "SEEDLING_VISIT": visit,
         "SEEDLING_PRIVATE_HOSTS": private_hosts,
         "SEEDLING_REVISIT": source.revisit,
-        "ROBOTSTXT_OBEY": True,
-        "USER_AGENT": "seedling/0.1 (dataset crawler; obeys robots.txt)",
-        "DOWNLOAD_DELAY": 0,  # RateLimiter waits instead
-        "CONCURRENT_REQUESTS": 64,
-        "CONCURRENT_ITEMS": 1,  # items are stored as they are parsed: a hundred tasks per page would only add overhead
-        "CONCURRENT_REQUESTS_PER_DOMAIN": 64,
-        "DOWNLOAD_MAXSIZE": max_bytes,
-        "DOWNLOAD_WARNSIZE": 0,
-        "DOWNLOAD_TIMEOUT": 30,
-        "DOWNLOAD_HANDLERS": {**dict.fromkeys(("file", "ftp", "s3", "data")), "http": Downloads, "https": Downloads},
-        "TWISTED_DNS_RESOLVER": CheckingResolver,
-        "REDIRECT_MAX_TIMES": 5,
-        "RETRY_HTTP_CODES": [500, 502, 504, 522, 524, 408],  # RateLimiter retries 429 and 503
-        "DOWNLOADER_MIDDLEWARES": {
-            PublicHosts: 50,
-            "scrapy.downloadermiddlewares.robotstxt.RobotsTxtMiddleware": None,
-            RobotsTxt: 100,
-            MaskAnswers: 587,
-            # Outside compression, so that bytes are stored as they come.
-            "scrapy.downloadermiddlewares.httpcache.HttpCacheMiddleware": 585,
-            RateLimiter: 950,
-        },
-        "HTTPCACHE_ENABLED": True,
-        "HTTPCACHE_STORAGE": HttpCache,
-        "HTTPCACHE_POLICY": RevisitPolicy,
-        "LOG_LEVEL": "ERROR",
-        "TELNETCONSOLE_ENABLED": False,
-        "COOKIES_ENABLED": False,
-        "URLLENGTH_LIMIT": 4_000,
+        "DOWNLOAD_MAXSIZE": int(source.max_megabytes * 2**20),
     }
     if isinstance(source, CrawlSource) and source.browser:
         handler = "seedling.scrape.browser_downloads.BrowserDownloads"
-        scrapy_settings["DOWNLOAD_HANDLERS"] |= {"http": handler, "https": handler}
+        scrapy_settings["DOWNLOAD_HANDLERS"] = HANDLERS | {"http": handler, "https": handler}
         scrapy_settings |= _browser_settings(source)
     return scrapy_settings
 

@@ -12,6 +12,7 @@ import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import chain, islice
 from typing import Annotated, Any
 
@@ -290,16 +291,6 @@ def make_app(
         else None
     )
 
-    @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        if image_requests is not None:
-            await image_requests.warm_up()
-        try:
-            yield
-        finally:
-            if image_requests is not None:
-                image_requests.close()
-
     # No /docs, because its page loads scripts from another site. /openapi.json has the same content.
     app = FastAPI(
         title="Seedling",
@@ -307,7 +298,7 @@ def make_app(
         version="1",
         docs_url=None,
         redoc_url=None,
-        lifespan=lifespan,
+        lifespan=partial(_lifespan, image_requests),
     )
     app.add_exception_handler(RequestValidationError, service.invalid_body_response)
     _add_predict_route(app, service, image_requests, active_limits)
@@ -329,6 +320,18 @@ def make_app(
         on_refusal=lambda status: service.refused.labels(str(status)).inc(),
         token=token,
     )
+
+
+@asynccontextmanager
+async def _lifespan(image_requests: ImageRequests | None, _: FastAPI) -> AsyncIterator[None]:
+    """Starts the processes for images before the first request, and ends them after the last."""
+    if image_requests is not None:
+        await image_requests.warm_up()
+    try:
+        yield
+    finally:
+        if image_requests is not None:
+            image_requests.close()
 
 
 def _add_predict_route(

@@ -113,6 +113,39 @@ class BodyMemory:
                 read.waiting.cancel()
 
 
+class _LimitedBody:
+    """The body of one request, while it is received. refusal: status and message, if it is late or too large."""
+
+    def __init__(self, read: BodyRead, receive: Receive, max_bytes: int) -> None:
+        self._read, self._receive, self._max_bytes = read, receive, max_bytes
+        self.refusal: tuple[int, str] | None = None
+
+    async def receive(self) -> Message:
+        """Receives the next message; `http.disconnect` once the body is refused."""
+        read = self._read
+        if read.complete:
+            return await self._receive()
+        message: Message | None = None
+        if self.refusal is None:
+            with anyio.CancelScope(deadline=read.deadline) as read.waiting:
+                message = await self._receive()
+            read.waiting = None
+            if message is None:
+                self.refusal = REQUEST_TIMEOUT, "The body did not arrive in time."
+        if message is None:
+            return {"type": "http.disconnect"}
+        read.advance(len(message.get("body", b"")))
+        read.complete = not message.get("more_body", False)
+        if read.received_bytes > self._max_bytes:
+            self.refusal = 413, _too_large(self._max_bytes)
+            return {"type": "http.disconnect"}
+        return message
+
+
+def _too_large(max_bytes: int) -> str:
+    return f"The body is too large: at most {max_bytes:,} bytes are allowed."
+
+
 class GuardedApp:
     """An ASGI application that responds to refused requests itself and passes all others on.
 
@@ -169,7 +202,7 @@ class GuardedApp:
         if scope["path"] not in UNLIMITED_PATHS and not self._is_in_rate(str((scope.get("client") or ("",))[0])):
             return 429, "Too many requests: wait a second.", RETRY_SOON
         if _declared_bytes(headers, 0) > self._limits.body_bytes:
-            return 413, self._too_large()
+            return 413, _too_large(self._limits.body_bytes)
         return None
 
     async def _pass_on(self, scope: Scope, receive: Receive, send: Send, size_bytes: int) -> None:
@@ -179,43 +212,20 @@ class GuardedApp:
         except TimeoutError:
             await self._refuse(receive, send, 503, "Too many large requests at the same time: try again.", RETRY_SOON)
             return
-        refusal: tuple[Any, ...] | None = None
-
-        async def receive_in_limits() -> Message:
-            nonlocal refusal
-            if read.complete:
-                return await receive()
-            message: Message | None = None
-            if refusal is None:
-                with anyio.CancelScope(deadline=read.deadline) as read.waiting:
-                    message = await receive()
-                read.waiting = None
-                if message is None:
-                    refusal = REQUEST_TIMEOUT, "The body did not arrive in time."
-            if message is None:
-                return {"type": "http.disconnect"}
-            read.advance(len(message.get("body", b"")))
-            read.complete = not message.get("more_body", False)
-            if read.received_bytes > self._limits.body_bytes:
-                refusal = 413, self._too_large()
-                return {"type": "http.disconnect"}
-            return message
+        body = _LimitedBody(read, receive, self._limits.body_bytes)
 
         async def send_unless_refused(message: Message) -> None:
-            if refusal is None:
+            if body.refusal is None:
                 await send(message)
 
         try:
-            await self.app(scope, receive_in_limits, send_unless_refused)
+            await self.app(scope, body.receive, send_unless_refused)
         finally:
             self._memory.release(read)
             if read.reserved_bytes:
                 self._memory_return.schedule()
-            if refusal is not None:
-                await self._refuse(receive, send, *refusal)
-
-    def _too_large(self) -> str:
-        return f"The body is too large: at most {self._limits.body_bytes:,} bytes are allowed."
+            if body.refusal is not None:
+                await self._refuse(receive, send, *body.refusal)
 
     def _is_in_rate(self, address: str) -> bool:
         """Whether the client is within its rate, by a token bucket with room for two seconds of requests."""

@@ -115,17 +115,6 @@ def confusion(predicted: Ints, truth: Ints, classes: int) -> Ints:
     return counts
 
 
-def calibration_error(probabilities: Floats, truth: Ints, bins: int) -> float:
-    """Expected calibration error over equal-width bins of confidence.
-
-    It is sum_b n_b / n |mean confidence in bin b - accuracy in bin b|.
-    """
-    confidence, is_correct = probabilities.max(axis=1), probabilities.argmax(axis=1) == truth
-    bin_index = np.minimum((confidence * bins).astype(int), bins - 1)
-    gap = np.bincount(bin_index, weights=confidence - is_correct, minlength=bins)
-    return float(np.abs(gap).sum() / len(truth))
-
-
 def resamples(groups: NDArray[np.str_], draws: int, rng: np.random.Generator) -> Iterator[NDArray[np.intp]]:
     """Yield the row numbers of each bootstrap draw (Efron 1979).
 
@@ -280,7 +269,7 @@ def bootstrap_t(
     return center - float(high) * error, center - float(low) * error
 
 
-def paired_difference(
+def paired_difference(  # noqa: PLR0913  (two arrays of scores, and the settings of one bootstrap by name)
     old: Floats,
     new: Floats,
     groups: NDArray[np.str_],

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
@@ -24,11 +25,17 @@ from seedling.parallel.executor import in_threads
 from seedling.progress import Progress, counted
 from seedling.stats.randomness import derived_seed, how_many
 
+if TYPE_CHECKING:
+    from seedling.models.image_flow import ImageFlow
+    from seedling.models.training import FitContext
+
 TRAINING_STEPS = {"quick": 150, "normal": 800, "thorough": 5_000}  # per fold, and the same for pretraining
 MIN_POOL_IMAGES = 200  # for pretraining
 MAX_POOL_IMAGES = 5_000
 MAX_ROUGHNESS_RATIO = 1.25  # of an image's roughness to that of the roughest row
 MIN_THUMBNAIL_DIFFERENCE = 6.0  # mean difference of thumbnails, 0 to 255; below, an image is a copy
+PRETRAINING = -1  # in place of a fold
+Watcher = Callable[[int, float], None]  # called with the step and the loss
 
 
 @dataclass(frozen=True)
@@ -71,41 +78,41 @@ def generated_rows(
     side = params.generate_side
     small_images = _read_squares([*parents.index, *pool, *held_out], side, collected, config, progress)
     steps = params.generate_steps or TRAINING_STEPS[config.effort]
+    training = _GeneratorTraining(parents, pool, small_images, classes, params, config.seed, steps, progress)
     with single_threaded():
-        generated = _generate(parents, pool, small_images, classes, params, config, steps, progress)
-    gray = all(images.is_gray(small_images[row_id]) for row_id in parents.index)
+        generated = training.run()
     copies = CopyFilter(
         {row_id: small_images[row_id] for row_id in [*parents.index, *pool]},
         {row_id: small_images[row_id] for row_id in held_out},
         sum(len(class_images.image_arrays) for class_images in generated),
     )
-    details = {"steps": steps, "side": side, "pool": len(pool) if len(pool) >= MIN_POOL_IMAGES else 0}
+    details = {"seed": config.seed, "steps": steps, "side": side, "pool": len(pool) if training.has_pretraining else 0}
     for class_images in generated:
-        learnt_from = identify(b"", class_images.training_ids)
         weight = params.weight * float(parents.loc[class_images.training_ids, "weight"].mean())
-        for number, array in enumerate(class_images.image_arrays):
-            pixels = _as_gray(array) if gray else array
-            recipe = recipe_json("generated", learnt_from=learnt_from, number=number, seed=config.seed, **details)
-            parent_ids = copies.nearest(pixels, class_images.training_ids)
-            row = _generated_row(class_images, pixels, parent_ids, recipe, weight, learnt_from)
-            yield row, copies.reason(pixels, class_images.training_ids)
+        yield from _rows_of_class(class_images, copies, weight, details)
 
 
-def _generated_row(
-    generated: GeneratedClass, pixels: images.Pixels, parent_ids: list[str], recipe: str, weight: float, group: str
-) -> Row:
-    return Row(
-        id=identify(images.content(pixels), parent_ids, recipe),
-        split="train",
-        fold=generated.fold,
-        label=generated.label,
-        label_source="generated",
-        weight=weight,
-        parent_ids=parent_ids,
-        recipe=recipe,
-        group=group,
-        payload=images.encode(pixels),
-    )
+def _rows_of_class(
+    generated: GeneratedClass, copies: CopyFilter, weight: float, details: Mapping[str, Any]
+) -> Iterator[tuple[Row, str | None]]:
+    """Yield a row per generated image, and the reason to reject it or None. details: of the training, for recipes."""
+    learnt_from = identify(b"", generated.training_ids)
+    for number, pixels in enumerate(generated.image_arrays):
+        recipe = recipe_json("generated", learnt_from=learnt_from, number=number, **details)
+        parent_ids = copies.nearest(pixels, generated.training_ids)
+        row = Row(
+            id=identify(images.content(pixels), parent_ids, recipe),
+            split="train",
+            fold=generated.fold,
+            label=generated.label,
+            label_source="generated",
+            weight=weight,
+            parent_ids=parent_ids,
+            recipe=recipe,
+            group=learnt_from,
+            payload=images.encode(pixels),
+        )
+        yield row, copies.reason(pixels, generated.training_ids)
 
 
 class CopyFilter:
@@ -182,54 +189,75 @@ def _read_squares(
     return squares
 
 
-def _generate(
-    parents: pd.DataFrame,
-    pool: Sequence[str],
-    small_images: Mapping[str, images.Pixels],
-    classes: Sequence[str],
-    params: SynthesizeParams,
-    config: WorkspaceConfig,
-    steps: int,
-    progress: Progress,
-) -> list[GeneratedClass]:
-    """Train one generator per fold, and return its images per class."""
-    from seedling.models.image_flow import ImageFlow
-    from seedling.models.training import FitContext
+@dataclass(frozen=True)
+class _GeneratorTraining:
+    """Trains one generator per fold.
 
-    folds = sorted({int(fold) for fold in parents["fold"]})
-    has_pretraining = len(pool) >= MIN_POOL_IMAGES
-    steps_done = dict.fromkeys([-1, *folds], 0)  # -1: pretraining
+    parents: labeled rows in folds, by id; pool: ids of the pool images for pretraining; small_images: by row id.
+    """
 
-    def watcher(fold: int) -> Callable[[int, float], None]:
-        def watch(step: int, loss: float) -> None:
-            steps_done[fold] = step
-            progress("train generators", sum(steps_done.values()), steps * (len(folds) + has_pretraining))
+    parents: pd.DataFrame
+    pool: Sequence[str]
+    small_images: Mapping[str, images.Pixels]
+    classes: Sequence[str]
+    params: SynthesizeParams
+    seed: int
+    steps: int
+    progress: Progress
 
-        return watch
+    @property
+    def has_pretraining(self) -> bool:
+        """Whether the pool is large enough for pretraining."""
+        return len(self.pool) >= MIN_POOL_IMAGES
 
-    pretrained = ImageFlow(
-        len(classes), params.generate_side, FitContext(len(classes), derived_seed(config.seed, "generate"), steps)
-    )
-    if has_pretraining:
-        pool_images = np.stack([small_images[row_id] for row_id in pool])
-        pretrained.fit(pool_images, np.full(len(pool_images), -1, dtype=np.int64), watcher(-1))
+    def run(self) -> list[GeneratedClass]:
+        """Return the images of each fold's generator, by class."""
+        folds = sorted({int(fold) for fold in self.parents["fold"]})
+        n_trainings = len(folds) + self.has_pretraining
+        steps_done = dict.fromkeys([PRETRAINING, *folds], 0)
 
-    def generate_fold(fold: int) -> list[GeneratedClass]:
-        fold_rows = parents[parents["fold"] == fold]
-        seed = derived_seed(config.seed, "generate", fold)
-        flow = pretrained.copy(FitContext(len(classes), seed, steps, device=fold))
-        labels = pd.Index(classes).get_indexer(fold_rows["label"]).astype(np.int64)
-        flow.fit(np.stack([small_images[row_id] for row_id in fold_rows.index]), labels, watcher(fold))
+        def watcher(fold: int) -> Watcher:
+            def watch(step: int, loss: float) -> None:
+                steps_done[fold] = step
+                self.progress("train generators", sum(steps_done.values()), self.steps * n_trainings)
+
+            return watch
+
+        pretrained = self._pretrain(watcher(PRETRAINING))
+        by_fold = in_threads(lambda fold: self._generate(pretrained, fold, watcher(fold)), folds)
+        return [class_images for fold_images in by_fold for class_images in fold_images]
+
+    def _context(self, *seed_parts: int, device: int = 0) -> FitContext:
+        from seedling.models.training import FitContext
+
+        seed = derived_seed(self.seed, "generate", *seed_parts)
+        return FitContext(len(self.classes), seed, self.steps, device=device)
+
+    def _pretrain(self, watch: Watcher) -> ImageFlow:
+        """Return a generator that is trained on the pool if it has enough images, and untrained otherwise."""
+        from seedling.models.image_flow import ImageFlow
+
+        flow = ImageFlow(len(self.classes), self.params.generate_side, self._context())
+        if self.has_pretraining:
+            pool_images = np.stack([self.small_images[row_id] for row_id in self.pool])
+            flow.fit(pool_images, np.full(len(pool_images), -1, dtype=np.int64), watch)
+        return flow
+
+    def _generate(self, pretrained: ImageFlow, fold: int, watch: Watcher) -> list[GeneratedClass]:
+        fold_rows = self.parents[self.parents["fold"] == fold]
+        flow = pretrained.copy(self._context(fold, device=fold))
+        labels = pd.Index(self.classes).get_indexer(fold_rows["label"]).astype(np.int64)
+        flow.fit(np.stack([self.small_images[row_id] for row_id in fold_rows.index]), labels, watch)
+        is_gray = all(images.is_gray(self.small_images[row_id]) for row_id in self.parents.index)
         generated = []
         for label, class_rows in fold_rows.groupby("label", sort=True):
             row_ids = sorted(class_rows.index)
-            count = sum(how_many(params.generate, config.seed, "generate", row_id) for row_id in row_ids)
-            seeds = [derived_seed(config.seed, "generate", fold, label, number) for number in range(count)]
-            image_arrays = list(flow.sample(classes.index(str(label)), seeds))
-            generated.append(GeneratedClass(fold, str(label), row_ids, image_arrays))
+            count = sum(how_many(self.params.generate, self.seed, "generate", row_id) for row_id in row_ids)
+            seeds = [derived_seed(self.seed, "generate", fold, label, number) for number in range(count)]
+            arrays = flow.sample(self.classes.index(str(label)), seeds)
+            pixels = [_as_gray(array) if is_gray else array for array in arrays]
+            generated.append(GeneratedClass(fold, str(label), row_ids, pixels))
         return generated
-
-    return [class_images for fold_images in in_threads(generate_fold, folds) for class_images in fold_images]
 
 
 def _as_gray(pixels: images.Pixels) -> images.Pixels:

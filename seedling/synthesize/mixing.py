@@ -25,7 +25,7 @@ class Pair:
     share: float
 
 
-def draw_pairs(
+def draw_pairs(  # noqa: PLR0913  (the rows, and the parameters of one method, most of them by name)
     ids: Sequence[str],
     folds: Sequence[int],
     per_row: float,

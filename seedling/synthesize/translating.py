@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -61,14 +61,14 @@ def translated_rows(
     labeled = rows[(rows["split"] == "train") & rows["label"].notna()]
     _check_sources(params.translate_into, sorted(set(sources[rows["split"].isin(["train", "pool"])])))
     styles = _StyleRows(rows, labeled, sources, params.translate_into)
-    drawn: list[tuple[str, str | None, float]] = []
+    drawn: list[StyleDraw] = []
     for row_id in labeled.index[sources[labeled.index] != params.translate_into]:
         for number in range(how_many(params.translate, config.seed, "translate", row_id)):
             rng = generator(config.seed, "translate", row_id, number)
             candidates = styles.candidates(row_id)
             style_id = candidates[int(rng.integers(len(candidates)))] if candidates else None
-            drawn.append((row_id, style_id, round(float(rng.uniform(MIN_SHARE, 1.0)), 4)))
-    if all(style_id is None for _, style_id, _ in drawn):
+            drawn.append(StyleDraw(row_id, style_id, round(float(rng.uniform(MIN_SHARE, 1.0)), 4)))
+    if all(draw.style_id is None for draw in drawn):
         raise InputError(
             "params.yaml: synthesize.translate: no labeled row has another source whose style it can take, that is, "
             "one with rows of its class or of the pool: put images from elsewhere into a folder of their own, or set "
@@ -77,17 +77,23 @@ def translated_rows(
     seen = set[bytes]()
     for first in range(0, len(drawn), ROWS_PER_BATCH):
         batch = drawn[first : first + ROWS_PER_BATCH]
-        ids = {row_id for content_id, style_id, _ in batch for row_id in (content_id, style_id) if row_id}
+        ids = {row_id for draw in batch for row_id in (draw.content_id, draw.style_id) if row_id}
         encoded = dict(payloads([collected], ids))
         progress("translate images", first, len(drawn))
-        for row_id, style_id, share in batch:
-            yield _translated_row(row_id, style_id, share, labeled.loc[row_id], encoded, seen, params, config)
+        for draw in batch:
+            yield _translated_row(draw, labeled.loc[draw.content_id], encoded, seen, params, config)
+
+
+class StyleDraw(NamedTuple):
+    """A row to translate. style_id: of the style image, None if there is none; share: of the change to its values."""
+
+    content_id: str
+    style_id: str | None
+    share: float
 
 
 def _translated_row(
-    content_id: str,
-    style_id: str | None,
-    share: float,
+    draw: StyleDraw,
     parent: pd.Series,
     encoded: Mapping[str, Any],
     seen: set[bytes],
@@ -95,6 +101,7 @@ def _translated_row(
     config: WorkspaceConfig,
 ) -> tuple[Row, str | None]:
     """Return the row, and the reason to reject it or None. seen: contents of earlier rows; this one is added."""
+    content_id, style_id, share = draw
     original, reason = images.decode(bytes(encoded[content_id]), config.max_megapixels), None
     pixels = original
     if style_id is None:

@@ -64,7 +64,7 @@ class InputFolders:
     teacher: Path | None = None
 
 
-def train(
+def train(  # noqa: PLR0913  (the inputs of a stage, each by its name)
     params: TrainParams,
     config: WorkspaceConfig,
     *,
@@ -88,8 +88,7 @@ def train(
     """
     previous = _previous_decision(folders)
     if previous and (skipped := _skip_decision(previous, round_number, rounds, folders)):
-        write_json(output / "decision.json", skipped.as_json())
-        write_json(output / MANIFEST, {"stage": f"train@{round_number}", "skipped": skipped.reason})
+        _write_skipped(output, skipped)
         return
     if launcher := os.environ.get(LAUNCH):
         run_by_launcher(launcher, f"train@{round_number}", workspace, output, progress, inputs=inputs)
@@ -97,11 +96,11 @@ def train(
     progress("compute features", 0, None)
     classes = files.classes_of(folders.validated)
     data, frame, maker = _training_data(params, config, classes, round_number, folders, workspace, encoder, progress)
-    evaluation_rows = _evaluation_rows(frame, classes, params)
+    round_inputs = RoundInputs(params, config, classes, data, frame, _evaluation_rows(frame, classes, params))
     release_freed_memory()  # of images and their parts, before the folds' copies
     loop = Loop(round_number, rounds, folders.teacher, previous)
     with single_threaded():
-        results = _run_round(loop, params, config, data, evaluation_rows, frame, classes, output, progress)
+        results = _run_round(loop, round_inputs, output, progress)
     if results is None:
         return
     save_features(maker, output)
@@ -109,11 +108,28 @@ def train(
     files.write_candidates(output, results.probabilities)
     files.write_losses(output, data.tally)
     files.write_seconds(workspace, f"train@{round_number}", data.tally)
-    _write_json_files(output, round_number, params, config, data, evaluation_rows, classes, results)
+    _write_json_files(output, round_number, round_inputs, results)
     digested_folders = {name: folder for name, folder in vars(folders).items() if name != "teacher"}
     write_json(output / MANIFEST, files.manifest(round_number, data.rows, digested_folders))
     for unfinished in (workspace / ".seedling" / "unfinished").glob(f"train@{round_number}-*"):
         shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def _write_skipped(output: Path, decision: RoundDecision) -> None:
+    write_json(output / "decision.json", decision.as_json())
+    write_json(output / MANIFEST, {"stage": f"train@{decision.round}", "skipped": decision.reason})
+
+
+@dataclass(frozen=True)
+class RoundInputs:
+    """What a round is computed from. frame: the labeled and the validation rows."""
+
+    params: TrainParams
+    config: WorkspaceConfig
+    classes: list[str]
+    data: TrainingData
+    frame: pd.DataFrame
+    evaluation_rows: EvaluationRows
 
 
 @dataclass(frozen=True)
@@ -133,21 +149,12 @@ class RoundResults:
     analyses: dict[str, dict[str, Any] | None]
 
 
-def _run_round(
-    loop: Loop,
-    params: TrainParams,
-    config: WorkspaceConfig,
-    data: TrainingData,
-    evaluation_rows: EvaluationRows,
-    frame: pd.DataFrame,
-    classes: list[str],
-    output: Path,
-    progress: Progress,
-) -> RoundResults | None:
+def _run_round(loop: Loop, inputs: RoundInputs, output: Path, progress: Progress) -> RoundResults | None:
     """Try the candidates, choose, and decide; the final models are written to `output`.
 
     Returns None in a launched process that does not lead: it is done after cross-validation.
     """
+    params, config, data, evaluation_rows = inputs.params, inputs.config, inputs.data, inputs.evaluation_rows
     trial = try_candidates(data, params, config, evaluation_rows, loop.teacher, progress)
     if not this_process().leads:
         return None
@@ -159,21 +166,13 @@ def _run_round(
     predictions = choice.combine(trial.trained)
     round_decision, probabilities = decide(loop, probabilities, predictions, evaluation_rows, data, params, config)
     label_weights = _label_weights(choice.members, data)
-    analyses = _analyses(data, evaluation_rows, frame, classes, config) if loop.number == 0 else {}
+    analyses = _analyses(inputs) if loop.number == 0 else {}
     return RoundResults(trial, choice, predictions, probabilities, round_decision, label_weights, analyses)
 
 
-def _write_json_files(
-    output: Path,
-    round_number: int,
-    params: TrainParams,
-    config: WorkspaceConfig,
-    data: TrainingData,
-    evaluation_rows: EvaluationRows,
-    classes: list[str],
-    results: RoundResults,
-) -> None:
+def _write_json_files(output: Path, round_number: int, inputs: RoundInputs, results: RoundResults) -> None:
     """Write candidates.json, decision.json and model.json."""
+    params, config, classes, evaluation_rows = inputs.params, inputs.config, inputs.classes, inputs.evaluation_rows
     first_seed = {candidate: by_seed[0].astype(np.float64) for candidate, by_seed in results.probabilities.items()}
     candidates = {
         "tried": candidate_table(results.trial.trained, results.choice, evaluation_rows),
@@ -190,23 +189,18 @@ def _write_json_files(
         evaluation_rows.out_of_scope(results.predictions),
         classes.index(NOTHING) if NOTHING in classes else None,
     )
-    model = results.choice.as_json(classes, config, round_number, data.n_models, abstain)
+    model = results.choice.as_json(classes, config, round_number, inputs.data.n_models, abstain)
     write_json(output / "model.json", model)
 
 
-def _analyses(
-    data: TrainingData,
-    evaluation_rows: EvaluationRows,
-    frame: pd.DataFrame,
-    classes: list[str],
-    config: WorkspaceConfig,
-) -> dict[str, dict[str, Any] | None]:
+def _analyses(inputs: RoundInputs) -> dict[str, dict[str, Any] | None]:
     """The analyses of round 0 by key of candidates.json; None for an analysis with too few rows."""
+    config, data, frame, evaluation_rows = inputs.config, inputs.data, inputs.frame, inputs.evaluation_rows
     origins = frame.loc[frame["split"] == "train", "origin"].tolist()
     return {
         "learning_curve": learning_curve(data, evaluation_rows),
         "repeated": repeated_cross_validation(data, evaluation_rows, config),
-        "unknown_classes": unknown_classes(data, evaluation_rows, classes, config),
+        "unknown_classes": unknown_classes(data, evaluation_rows, inputs.classes, config),
         "unseen_sources": unseen_sources(data, evaluation_rows, origins, config),
     }
 
@@ -247,7 +241,7 @@ def _skip_decision(
     return RoundDecision(round_number, "skipped", True, reason, previous["accepted_round"], previous["rows"])
 
 
-def _training_data(
+def _training_data(  # noqa: PLR0913  (the folders and settings that rows and features are computed from)
     params: TrainParams,
     config: WorkspaceConfig,
     classes: list[str],

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -70,15 +70,13 @@ def decide(
     probabilities = probabilities | with_more_seeds(cheapest, probabilities, evaluation_rows, data, params, config)
     old_pool = np.stack(read_frame(loop.teacher / files.POOL)["probabilities"].to_numpy())
     old_labels, new_labels = old_pool[:, -n_classes:].argmax(axis=1), predictions.pool[-1].argmax(axis=1)
+    accepted_round = loop.previous["accepted_round"]
     if len(evaluation_rows.truth) == 0:
         n_vanished = len(set(old_labels.tolist()) - set(new_labels.tolist()))
-        decision = decide_without_evaluation_rows(
-            loop.number, loop.previous["accepted_round"], n_vanished, last=loop.last
-        )
-        return decision, probabilities
+        return decide_without_evaluation_rows(loop.number, accepted_round, n_vanished, last=loop.last), probabilities
     decision = compare_rounds(
         loop.number,
-        loop.previous["accepted_round"],
+        accepted_round,
         [old[candidate] for candidate in compared],
         [probabilities[candidate].astype(np.float64) for candidate in compared],
         evaluation_rows.truth,
@@ -88,14 +86,21 @@ def decide(
         params=params,
         seed=config.seed,
     )
-    scores = [
-        mean_scores(
-            [np.asarray(of_round[candidate], dtype=np.float64) for candidate in compared],
-            lambda of_seed: of_seed.argmax(axis=1) == evaluation_rows.truth,
-        ).mean(axis=0)
+    correct = [
+        _mean_correct([of_round[candidate] for candidate in compared], evaluation_rows)
         for of_round in (old, probabilities)
     ]
-    return replace(decision, worth_in_labels=worth_of_round(data, evaluation_rows, scores, config)), probabilities
+    return replace(decision, worth_in_labels=worth_of_round(data, evaluation_rows, correct, config)), probabilities
+
+
+def _mean_correct(
+    probabilities: Sequence[NDArray[np.floating[Any]]], evaluation_rows: EvaluationRows
+) -> NDArray[np.float64]:
+    """(n_evaluated,): the mean correctness over seeds and candidates; (n_seeds, n_evaluated, n_classes) each."""
+    as_floats = [of_candidate.astype(np.float64) for of_candidate in probabilities]
+    by_seed = mean_scores(as_floats, lambda of_seed: of_seed.argmax(axis=1) == evaluation_rows.truth)
+    mean: NDArray[np.float64] = by_seed.mean(axis=0)
+    return mean
 
 
 def _first_decision(loop: Loop, n_pool: int, n_evaluated: int) -> RoundDecision:
@@ -124,12 +129,12 @@ def with_more_seeds(
 def worth_of_round(
     data: TrainingData,
     evaluation_rows: EvaluationRows,
-    scores: list[NDArray[np.float64]],
+    correct: list[NDArray[np.float64]],
     config: WorkspaceConfig,
 ) -> Estimate | None:
     """How many labels the round's gain is worth; None with fewer than three folds or only validation rows.
 
-    scores: (n_evaluated,), mean correctness before and after the round.
+    correct: (n_evaluated,), mean correctness before and after the round.
     """
     n_folds = len(data.rows.folds)
     if n_folds < 3 or len(evaluation_rows.labeled_index) == 0:
@@ -139,7 +144,7 @@ def worth_of_round(
         correct_with_folds(data, evaluation_rows, n_train_folds).astype(np.float64)
         for n_train_folds in (n_folds // 2, n_folds - 1)
     )
-    before, after = (of_round[labeled] for of_round in scores)
+    before, after = (of_round[labeled] for of_round in correct)
     return worth_in_labels(
         with_few,
         with_many,

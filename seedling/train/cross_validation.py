@@ -138,7 +138,8 @@ class TrainingData:
         """(n_labeled,), 0 to 1: each labeled row's label weight, from models that did not learn from the row.
 
         Rows of the fold that the fold model never sees keep 1. With "label_weighted_twice", the weights are squared and
-        then computed once more with models that were trained with the squared weights. loss: one of `LABEL_WEIGHTED_LOSSES`.
+        then computed once more with models that were trained with the squared weights.
+        loss: one of `LABEL_WEIGHTED_LOSSES`.
         """
         if (fold_index, loss) not in self.label_weight_cache:
             twice = loss == "label_weighted_twice"

@@ -8,12 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seedling.parallel.executor import in_threads
+from seedling.stats.power_law import power_law_exponent
 from seedling.stats.statistics import Estimate, Floats, interval, wilson
 from seedling.train.choice import EvaluationRows
 from seedling.train.cross_validation import TrainingData
 
 LEARNER = "logistic_regression"
-MIN_EXPONENT, MAX_EXPONENT = 0.05, 1.0  # plausible exponents b of error ∝ labels^-b
 MAX_WORTH_RATIO = 50.0  # times the current labels: beyond, the extrapolation is meaningless
 CONFIDENCE = 0.8  # of the interval: with few rows, a curve of two points is rough; the report shows the level
 
@@ -50,7 +50,7 @@ def learning_curve(data: TrainingData, evaluation_rows: EvaluationRows) -> dict[
     return {"labels": n_labels, "rows": len(evaluation_rows.labeled_index), "points": points}
 
 
-def worth_in_labels(
+def worth_in_labels(  # noqa: PLR0913  (the correctness of the same rows by four sets of models, each by its name)
     with_few: Floats,
     with_many: Floats,
     old: Floats,
@@ -63,9 +63,9 @@ def worth_in_labels(
 ) -> Estimate | None:
     """Estimate how many more labels would have reduced the error as the round did, with an interval.
 
-    The error is modeled as error ∝ labels^-b (Hestness et al. 2017), with
-    b = log(error with few / error with many) / log(ratio). The round is then worth
-    labels × ((old error / new error)^(1/b) − 1). None if more labels did not help, so that b cannot be estimated.
+    The error is modeled as error ∝ labels^-b (`power_law_exponent`), with b from the errors with few and with many
+    labels. The round is then worth labels × ((old error / new error)^(1/b) − 1). None if more labels did not help, so
+    that b cannot be estimated.
 
     with_few, with_many, old, new: (n_rows,), correctness (0 to 1) of the same rows with few labels, with `ratio`
         times as many, before the round, and after it.
@@ -74,7 +74,7 @@ def worth_in_labels(
 
     def worth(rows: NDArray[np.intp]) -> float:
         errors = [max(1 - float(correct[rows].mean()), 0.5 / len(rows)) for correct in (with_few, with_many, old, new)]
-        exponent = float(np.clip(np.log(errors[0] / errors[1]) / np.log(ratio), MIN_EXPONENT, MAX_EXPONENT))
+        exponent = float(power_law_exponent([1.0, ratio], np.array(errors[:2])))
         return float(labels * np.clip((errors[2] / errors[3]) ** (1 / exponent) - 1, -1.0, MAX_WORTH_RATIO))
 
     if with_few.mean() >= with_many.mean() or len(groups) == 0:

@@ -55,7 +55,7 @@ class RoundDecision:
         return content
 
 
-def compare_rounds(
+def compare_rounds(  # noqa: PLR0913  (the scores of both rounds, and what the rules depend on by name)
     round_number: int,
     accepted_round: int,
     old: Sequence[Floats],
@@ -87,26 +87,15 @@ def compare_rounds(
     rng = generator(seed, "decision", round_number)
     correct = [mean_scores(of_round, lambda p: p.argmax(axis=1) == truth) for of_round in (old, new)]
     draws = params.bootstrap_draws
+    margin, wrong = params.margin, 1 / len(old)
     accuracy = paired_difference(
-        correct[0],
-        correct[1],
-        groups,
-        larger_is_better=True,
-        draws=draws,
-        rng=rng,
-        margin=params.margin,
-        wrong=1 / len(old),
+        *correct, groups, larger_is_better=True, draws=draws, rng=rng, margin=margin, wrong=wrong
     )
     losses = [mean_scores(of_round, lambda p: log_loss_of_rows(p, truth)) for of_round in (old, new)]
-    log_loss = paired_difference(losses[0], losses[1], groups, larger_is_better=False, draws=draws, rng=rng)
-    classes = changes_by_class(
-        correct[0].mean(axis=0),
-        correct[1].mean(axis=0),
-        truth,
-        groups,
-        params,
-        generator(seed, "classes", round_number),
-    )
+    log_loss = paired_difference(*losses, groups, larger_is_better=False, draws=draws, rng=rng)
+    old_correct, new_correct = (scores.mean(axis=0) for scores in correct)
+    class_rng = generator(seed, "classes", round_number)
+    classes = changes_by_class(old_correct, new_correct, truth, groups, params, class_rng)
     n_seeds = max(len(scores) for scores in correct)
     decision, stop, reason = _apply_rules(accuracy, log_loss, len(truth), n_seeds, changed_share, last, params)
     if n_harmed := sum(class_change.harmed for class_change in classes):

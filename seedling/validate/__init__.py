@@ -94,12 +94,7 @@ def validate(
     label_notes = check_labels(checked_rows, classes, maker, collected, params, config, progress)
     extra = METRIC_FIELDS[config.modality] + CHECK_FIELDS + (GROUP_FIELDS if has_groups else [])
     with GenerationWriter(output, stage="validate", modality=config.modality, images=False, extra=extra) as writer:
-        for checked in checked_rows:
-            row = replace(checked.row, extra=_extra_columns(checked, extra))
-            if checked.reason:
-                writer.reject(row, checked.reason)
-            else:
-                writer.keep(row)
+        _write_rows(writer, checked_rows, extra)
         codes = Counter(code for checked in usable(checked_rows) for code in checked.quality_codes)
         writer.close(
             rows_in=rows_in,
@@ -111,6 +106,15 @@ def validate(
             doubt=label_notes,
             **({"fixed_camera": scene_rows} if scene_rows else {}),
         )
+
+
+def _write_rows(writer: GenerationWriter, checked_rows: Sequence[CheckedRow], extra: Sequence[pa.Field]) -> None:
+    for checked in checked_rows:
+        row = replace(checked.row, extra=_extra_columns(checked, extra))
+        if checked.reason:
+            writer.reject(row, checked.reason)
+        else:
+            writer.keep(row)
 
 
 def flag_quality(checked_rows: list[CheckedRow]) -> dict[str, int]:

@@ -65,11 +65,11 @@ def test_only_what_a_step_reaches_is_run_anew() -> None:
 
 def test_without_augment_and_synthesize_no_row_is_made(make_images: Callable[..., Path], tmp_path: Path) -> None:
     """Params that ask for rows in every way that there is, changed as the steps say: both stages set out to make none."""
-    facts = WorkspaceConfig(modality="image", effort="quick")
+    config = WorkspaceConfig(modality="image", effort="quick")
     data = make_images(labeled=4, pool=2, test=1)
     collected, validated = tmp_path / "scrape", tmp_path / "validate"
-    scrape(PARAMS.scrape, facts, data=data, output=collected)
-    validate(ValidateParams(), facts, collected=collected, output=validated)
+    scrape(PARAMS.scrape, config, data=data, output=collected)
+    validate(ValidateParams(), config, collected=collected, output=validated)
     sections = {
         "augment": {"augmentations_per_row": 2, "adversarial": 0.5, "hard": 0.5, "balance": 1.0},
         "synthesize": {"mixup": 1, "cutmix": 1, "cut_and_paste": 1, "negatives": 0.5, "generate": 1, "translate": 1},
@@ -77,8 +77,8 @@ def test_without_augment_and_synthesize_no_row_is_made(make_images: Callable[...
     for (section, key), value in (*NO_AUGMENTED_ROWS, *NO_SYNTHETIC_ROWS):
         sections[section][key] = json.loads(value)
     told = {"collected": collected, "validated": validated}
-    augment(AugmentParams.model_validate(sections["augment"]), facts, **told, output=tmp_path / "augment")
-    synthesize(SynthesizeParams.model_validate(sections["synthesize"]), facts, **told, output=tmp_path / "synthesize")
+    augment(AugmentParams.model_validate(sections["augment"]), config, **told, output=tmp_path / "augment")
+    synthesize(SynthesizeParams.model_validate(sections["synthesize"]), config, **told, output=tmp_path / "synthesize")
     assert [read_manifest(tmp_path / one)["rows"]["in"] for one in sections] == [0, 0]
 
 

@@ -17,7 +17,7 @@ from ruamel.yaml import YAML
 from seedling.cli.main import app
 from seedling.config.params import load
 from seedling.errors import InputError
-from seedling.init.create import _sources, make_workspace
+from seedling.init.create import InitOptions, _sources, make_workspace
 from seedling.init.table_sources import TableOptions
 
 
@@ -53,13 +53,13 @@ def test_init_writes_a_tables_own_columns_and_encoding_into_params(tmp_path: Pat
     """Without them it says how; with them params.yaml has them, which a text that no utf-8 is needs."""
     table = tmp_path / "letters.csv"
     table.write_bytes("remark,kind\ncafé au lait,drink\npain,food\n".encode("latin-1"))
-    for told, remedy in (
-        ({}, "use --encoding latin-1"),
-        ({"encoding": "latin-1"}, "--column text=NAME"),
-        ({"columns": {"body": "remark"}}, "must be one of text, image"),
+    for table_options, remedy in (
+        (TableOptions(), "use --encoding latin-1"),
+        (TableOptions(encoding="latin-1"), "--column text=NAME"),
+        (TableOptions(columns={"body": "remark"}), "must be one of text, image"),
     ):
         with pytest.raises(InputError, match=remedy):
-            make_workspace(tmp_path / "w", table, "text", encoder="none", **told)
+            make_workspace(tmp_path / "w", table, "text", encoder="none", options=InitOptions(table=table_options))
     options = ["--encoding", "latin-1", "--column", "text=remark", "--column", "label=kind"]
     done = seedling("init", tmp_path / "w", "--texts", table, "--encoder", "none", *options)
     assert done.returncode == 0, done.stderr

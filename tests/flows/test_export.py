@@ -15,8 +15,9 @@ from small_models import write_decision
 
 from seedling.dataset.generation import GenerationWriter, Row, identify
 from seedling.errors import InputError, MissingGeneration
-from seedling.export.dataset import Form, export, plain_names, suffix_of
+from seedling.export.dataset import export, plain_names, suffix_of
 from seedling.export.model import export_model
+from seedling.formats import DatasetForm
 from seedling.media import images
 
 SEEDLING = [sys.executable, "-m", "seedling.cli.main"]
@@ -65,7 +66,7 @@ def workspace(folder: Path, modality: str) -> Path:
     return folder
 
 
-def exported(place: Path, modality: str, form: Form | None, made: tuple[str, ...] = ()) -> Path:
+def exported(place: Path, modality: str, form: DatasetForm | None, made: tuple[str, ...] = ()) -> Path:
     """The folder that was written."""
     export(
         workspace(place / "w", modality),
@@ -100,7 +101,7 @@ def test_folders_hold_every_image_once_below_its_split_and_class(tmp_path: Path)
 @pytest.mark.parametrize("modality", ["image", "text"])
 def test_the_hubs_own_library_reads_what_was_written_for_it(tmp_path: Path, modality: str) -> None:
     """Splits, rows, class names, contents; a pool row that the accepted model learnt from has its label."""
-    found = exported(tmp_path, modality, Form.huggingface, made=("pseudo_label",))
+    found = exported(tmp_path, modality, DatasetForm.huggingface, made=("pseudo_label",))
     loaded = load_dataset(str(found), cache_dir=str(tmp_path / "cache"))
     assert {name: len(rows) for name, rows in loaded.items()} == {"train": 3, "test": 1, "pool": 2}
     assert loaded["train"].features["label"].names == ["../evil", "b"]
@@ -140,7 +141,7 @@ def test_what_cannot_be_exported_is_explained(tmp_path: Path) -> None:
     (tmp_path / "full/file").touch()
     for folder, form, splits, said in (
         ("full", None, ["train"], "is not empty"),
-        ("new", Form.folders, ["train"], "Texts cannot be exported as folders: use --as table"),
+        ("new", DatasetForm.folders, ["train"], "Texts cannot be exported as folders: use --as table"),
         ("new", None, ["training"], "'training' is not one of train"),
         ("new", None, ["validation"], "There are no rows of validation"),
     ):

@@ -8,8 +8,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
 import pytest
@@ -99,6 +99,40 @@ def edit(workspace: Path, kind: str, number: int) -> None:
         )
 
 
+Edits = list[tuple[str, bool, str, int]]  # stage, whether within it or before it, kind, number
+
+
+def editing(workspace: Path, edits: Edits) -> Callable[[str], AbstractContextManager[Progress]]:
+    """For Ledger.watch: makes the edits before each stage, and those within it once it reports its gate."""
+
+    def make_edits(stage: str, *, within: bool) -> None:
+        for name, is_within, kind, number in edits:
+            if name == stage and is_within == within:
+                edit(workspace, kind, number)
+
+    @contextmanager
+    def watch(stage: str) -> Iterator[Progress]:
+        make_edits(stage, within=False)
+
+        def progress(what: str, *_: object) -> None:
+            if what == "gate":
+                make_edits(stage, within=True)
+
+        yield progress
+
+    return watch
+
+
+def copy_of_inputs(workspace: Path) -> Path:
+    """A folder beside the workspace with its data, params and gates alone."""
+    fresh = workspace.with_name("fresh")
+    fresh.mkdir()
+    shutil.copytree(workspace / "data", fresh / "data")
+    for name in ("params.yaml", "gates.yaml"):
+        shutil.copy(workspace / name, fresh / name)
+    return fresh
+
+
 @pytest.mark.slow
 @settings(max_examples=6, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
 @given(
@@ -107,28 +141,13 @@ def edit(workspace: Path, kind: str, number: int) -> None:
     )
 )
 def test_after_any_edits_during_a_run_the_next_run_equals_a_fresh_one(
-    template: Path, tmp_path_factory: pytest.TempPathFactory, edits: list[tuple[str, bool, str, int]]
+    template: Path, tmp_path_factory: pytest.TempPathFactory, edits: Edits
 ) -> None:
-    """Files added, changed and removed, params and gates edited before or within any stage: nothing is lost, nothing claimed."""
+    """Files added, changed and removed, params and gates edited before or within any stage: nothing is lost."""
     workspace = Path(shutil.copytree(template, tmp_path_factory.mktemp("run") / "workspace", symlinks=True))
     began_with = {path.name for path in (workspace / "data").rglob("*.txt")}
-
-    @contextmanager
-    def watch(stage: str) -> Iterator[Progress]:
-        for name, within, kind, number in edits:
-            if name == stage and not within:
-                edit(workspace, kind, number)
-
-        def progress(what: str, *_: object) -> None:
-            if what == "gate":
-                for name, within, kind, number in edits:
-                    if name == stage and within:
-                        edit(workspace, kind, number)
-
-        yield progress
-
     ledger = Ledger(workspace)
-    ledger.watch = watch
+    ledger.watch = editing(workspace, edits)
     with ledger.snapshotted():
         for stage in STAGES:
             ledger.run(stage)
@@ -141,11 +160,7 @@ def test_after_any_edits_during_a_run_the_next_run_equals_a_fresh_one(
     with ledger.snapshotted():
         for stage in STAGES:
             ledger.run(stage)
-    fresh = workspace.with_name("fresh")
-    fresh.mkdir()
-    for name in ("data", "params.yaml", "gates.yaml"):
-        source = workspace / name
-        shutil.copytree(source, fresh / name) if source.is_dir() else shutil.copy(source, fresh / name)
+    fresh = copy_of_inputs(workspace)
     for stage in STAGES:
         run_stage(find_stage(stage), fresh)
         assert rows_of(workspace, stage) == rows_of(fresh, stage)

@@ -12,22 +12,23 @@ import pytest
 from small_models import grown, image
 
 from seedling.errors import InputError, MissingGeneration
+from seedling.formats import PredictionFormat
 from seedling.models.predictor import Predictor, Question
-from seedling.prediction import Format, predict
+from seedling.prediction import predict
 
 SEEDLING = [sys.executable, "-m", "seedling.cli.main"]
 
 
 def asked(workspace: Path, *paths: object, output: Path, column: str | None = None) -> pd.DataFrame:
     """The table of answers."""
-    form = Format(output.suffix[1:])
+    form = PredictionFormat(output.suffix[1:])
     predict(
         workspace, [str(one) for one in paths], output=output, form=None, column=column, probabilities=True, number=None
     )
     read = {
-        Format.csv: pd.read_csv,
-        Format.jsonl: lambda path: pd.read_json(path, lines=True),
-        Format.parquet: pd.read_parquet,
+        PredictionFormat.csv: pd.read_csv,
+        PredictionFormat.jsonl: lambda path: pd.read_json(path, lines=True),
+        PredictionFormat.parquet: pd.read_parquet,
     }
     return read[form](output)
 

@@ -20,7 +20,7 @@ from seedling.config.params import ValidateParams, WorkspaceConfig, load
 from seedling.dataset.generation import Modality
 from seedling.errors import InputError
 from seedling.files.ignored_files import shown_name, write_ignored
-from seedling.init.create import _sources, make_workspace
+from seedling.init.create import InitFindings, InitOptions, _sources, make_workspace
 from seedling.init.data_layout import check_split_names
 from seedling.init.table_sources import TableOptions
 from seedling.report.data_page import write_data_page
@@ -158,9 +158,9 @@ def test_names_that_begin_with_a_dot_are_counted_and_stated(tmp_path: Path, pack
     for name in [*HIDDEN_FILES, "good/1.txt", "bad/1.txt"]:
         (source / name).parent.mkdir(parents=True, exist_ok=True)
         (source / name).write_text(f"text of {name!a}\n")
-    left_out: list[tuple[str, str]] = []
-    work = make_workspace(tmp_path / "work", source, "text", pack=pack, left_out=left_out)
-    assert dict(left_out) == HIDDEN_FILES
+    findings = InitFindings()
+    work = make_workspace(tmp_path / "work", source, "text", options=InitOptions(pack=pack), findings=findings)
+    assert dict(findings.left_out) == HIDDEN_FILES
     with (work / "not_copied.csv").open(newline="") as file:
         listed = {row["file"]: row["reason"] for row in csv.DictReader(file)}
     assert listed == {name.replace("\udce9", "\ufffd"): reason for name, reason in HIDDEN_FILES.items()}
@@ -374,6 +374,7 @@ def test_a_folder_around_the_classes_is_stated(tmp_path: Path) -> None:
     for number, shape in enumerate(("disc", "square")):
         (tmp_path / "images" / "raw" / shape).mkdir(parents=True)
         (tmp_path / "images" / "raw" / shape / "1.png").write_bytes(image(number))
-    lines: list[str] = []
-    make_workspace(tmp_path / "workspace", tmp_path / "images", "image", encoder="none", preview_lines=lines)
+    findings = InitFindings()
+    make_workspace(tmp_path / "workspace", tmp_path / "images", "image", encoder="none", findings=findings)
+    lines = findings.preview_lines
     assert any("The folder 'raw' has disc, square: if these are the classes" in line for line in lines), lines

@@ -15,8 +15,9 @@ import pytest
 
 from seedling.dataset.spreadsheet import original_cell, spreadsheet_cell
 from seedling.files.ignored_files import write_ignored
+from seedling.formats import PredictionFormat
 from seedling.models.predictor import Answer
-from seedling.prediction import Format, _to_text
+from seedling.prediction import _to_text
 from seedling.pseudo_label.queue import write_queue
 from seedling.pseudo_label.teacher import PseudoLabels
 from seedling.report.data_page import _write_csv
@@ -68,7 +69,9 @@ def test_no_list_that_people_open_begins_a_cell_with_a_formula(tmp_path: Path) -
     write_queue(tmp_path / "queue.csv", rows, labels, [FORMULAS[2], FORMULAS[3]], 2)
     write_ignored(tmp_path / "ignored.csv", [(name.replace("/", ""), "hidden") for name in FORMULAS])
     out = io.StringIO()
-    write = _to_text(Format.csv, out, lambda answer: {"source": answer.source, "predicted": answer.predicted}, [])
+    write = _to_text(
+        PredictionFormat.csv, out, lambda answer: {"source": answer.source, "predicted": answer.predicted}, []
+    )
     write(Answer(FORMULAS[0], FORMULAS[4], 0.5, False, None, None))
     contents = [path.read_text(encoding="utf-8") for path in sorted(tmp_path.glob("*.csv"))]
     assert len(contents) == 3

@@ -229,8 +229,8 @@ def test_the_background_of_transparent_images_is_a_parameter(
     (folder / "icon.png").write_bytes(saved("PNG", BLACK_ICON))
     (folder / "photo.jpg").write_bytes(JPEG)
     params = {"sources": [{"kind": "folder", "path": "."}], "transparent_background": background}
-    facts = WorkspaceConfig(modality="image")
-    scrape(ScrapeParams.model_validate(params), facts, data=tmp_path / "data", output=tmp_path / "scrape")
+    config = WorkspaceConfig(modality="image")
+    scrape(ScrapeParams.model_validate(params), config, data=tmp_path / "data", output=tmp_path / "scrape")
     rows = read(tmp_path / "scrape", ["id", "origin"])
     found = dict(payloads([tmp_path / "scrape"], set(rows["id"])))
     by_name = {Path(row.origin).name: bytes(found[row.id]) for row in rows.itertuples()}  # type: ignore[arg-type]

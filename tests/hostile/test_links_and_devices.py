@@ -12,7 +12,7 @@ import pytest
 from seedling.config.sources import FolderSource, TableSource
 from seedling.errors import InputError
 from seedling.files.data_files import fault_of, files_below, inside, read_bytes
-from seedling.init.create import make_workspace
+from seedling.init.create import InitFindings, InitOptions, make_workspace
 from seedling.media import images
 from seedling.prediction import Files, _sources
 from seedling.scrape.folder import empty_classes, read_folder
@@ -100,12 +100,12 @@ def test_a_file_that_becomes_a_link_after_the_listing_is_not_followed(stranger: 
 @pytest.mark.parametrize("pack", [False, True])
 def test_init_copies_no_file_from_outside_and_says_what_it_left_out(pack: bool, stranger: Path, tmp_path: Path) -> None:
     """Loose and packed; no link is left in data/."""
-    left_out: list[tuple[str, str]] = []
-    work = make_workspace(tmp_path / "work", stranger, "image", pack=pack, left_out=left_out)
+    findings = InitFindings()
+    work = make_workspace(tmp_path / "work", stranger, "image", options=InitOptions(pack=pack), findings=findings)
     copied = [path for path in (work / "data").rglob("*") if path.is_file() or path.is_symlink()]
     assert not any(path.is_symlink() for path in copied)
     assert not any(SECRET in path.read_bytes() for path in copied)
-    assert dict(left_out) == {name: reason for name, reason in EXPECTED.items() if reason is not None}
+    assert dict(findings.left_out) == {name: reason for name, reason in EXPECTED.items() if reason is not None}
 
 
 def test_packing_loses_no_file_behind_a_link(stranger: Path, tmp_path: Path) -> None:

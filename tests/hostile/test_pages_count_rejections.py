@@ -53,10 +53,10 @@ def workspace(tmp_path: Path) -> Path:
     (tmp_path / "params.yaml").write_text(
         "pipeline_version: 16\nmodality: text\nscrape: {sources: [{kind: table, path: rows.csv}]}\n"
     )
-    generations, facts = tmp_path / "generations", WorkspaceConfig(modality="text")
+    generations, config = tmp_path / "generations", WorkspaceConfig(modality="text")
     params = ScrapeParams.model_validate({"sources": [{"kind": "table", "path": "rows.csv"}]})
-    scrape(params, facts, data=tmp_path / "data", output=generations / "scrape")
-    validate(ValidateParams(), facts, collected=generations / "scrape", output=generations / "validate")
+    scrape(params, config, data=tmp_path / "data", output=generations / "scrape")
+    validate(ValidateParams(), config, collected=generations / "scrape", output=generations / "validate")
     return tmp_path
 
 

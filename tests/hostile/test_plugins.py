@@ -11,7 +11,7 @@ from seedling.augment.makers import Resources
 from seedling.config.params import SynthesizeParams
 from seedling.errors import InputError
 from seedling.gates.checking import load_gates, load_user_expectations
-from seedling.init.create import describe_left_out, make_workspace
+from seedling.init.create import InitFindings, InitOptions, describe_left_out, make_workspace
 from seedling.media import images
 from seedling.plugins import ANNOUNCED, NO_PLUGINS, plugin_functions
 from seedling.synthesize.pasting import _finder
@@ -38,16 +38,16 @@ def strangers_folder(folder: Path, mark: Path) -> Path:
 def test_init_leaves_code_out_and_lists_it(pack: bool, tmp_path: Path) -> None:
     """Six files are code by their names; with --with-code they are copied, and executed neither way."""
     mark = tmp_path / "ran"
-    source, left_out = strangers_folder(tmp_path / "source", mark), []
-    work = make_workspace(tmp_path / "work", source, "image", pack=pack, left_out=left_out)
+    source, findings = strangers_folder(tmp_path / "source", mark), InitFindings()
+    work = make_workspace(tmp_path / "work", source, "image", options=InitOptions(pack=pack), findings=findings)
     assert not [path for path in (work / "data").rglob("*") if path.suffix.lower() in {".py", ".sh", ".pth"}]
-    assert sorted(left_out) == sorted(
+    assert sorted(findings.left_out) == sorted(
         (name, "code")
         for name in ("augmenting.py", "labeling.py", "expectations.py", "labeled/cat/conftest.py", "run.SH", "a.pth")
     )
-    (sentence,) = describe_left_out(left_out)
+    (sentence,) = describe_left_out(findings.left_out)
     assert "6" in sentence and "--with-code" in sentence
-    kept = make_workspace(tmp_path / "kept", source, "image", pack=pack, with_code=True)
+    kept = make_workspace(tmp_path / "kept", source, "image", options=InitOptions(pack=pack, with_code=True))
     assert (kept / "data/augmenting.py").is_file()
     assert not mark.exists()
 

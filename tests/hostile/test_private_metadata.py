@@ -14,7 +14,8 @@ from small_models import write_decision
 
 from seedling.config.params import ValidateParams, WorkspaceConfig
 from seedling.dataset.generation import GenerationWriter, Row, identify
-from seedling.export.dataset import Form, export
+from seedling.export.dataset import export
+from seedling.formats import DatasetForm
 from seedling.media import images
 from seedling.media.image_export import image_for_others
 from seedling.media.image_metadata import read_metadata
@@ -110,14 +111,14 @@ def workspace(folder: Path) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("form", list(Form))
-def test_exported_files_hold_no_place_unless_asked_for(form: Form, tmp_path: Path) -> None:
+@pytest.mark.parametrize("form", list(DatasetForm))
+def test_exported_files_hold_no_place_unless_asked_for(form: DatasetForm, tmp_path: Path) -> None:
     """As folders, as a table and for the Hub; --keep-metadata writes them as they came."""
     place = workspace(tmp_path / "ws")
     for keep in (False, True):
         folder = tmp_path / f"{form}{keep}"
         export(place, folder, form=form, splits=["train"], include=[], license_name="unknown", keep_metadata=keep)
-        if form is Form.huggingface:
+        if form is DatasetForm.huggingface:
             from datasets import load_dataset
 
             rows = load_dataset("parquet", data_files=str(folder / "data" / "*.parquet"))["train"].to_list()

@@ -11,7 +11,8 @@ import pytest
 from seedling.config.params import WorkspaceConfig, load
 from seedling.config.sources import TableSource
 from seedling.dataset.generation import GenerationWriter, Modality, Row, identify, read
-from seedling.export.dataset import Form, export
+from seedling.export.dataset import export
+from seedling.formats import DatasetForm
 from seedling.init.create import _sources
 from seedling.init.table_sources import TableOptions
 from seedling.media import images
@@ -93,16 +94,18 @@ def as_records(generation: Path) -> list[dict[str, Any]]:
 @pytest.mark.parametrize(
     ("modality", "form", "inner"),
     [
-        ("image", Form.folders, ""),
-        ("image", Form.table, ""),
-        ("image", Form.huggingface, ""),
-        ("image", Form.huggingface, "data"),
-        ("text", Form.table, ""),
-        ("text", Form.huggingface, ""),
-        ("text", Form.huggingface, "data"),
+        ("image", DatasetForm.folders, ""),
+        ("image", DatasetForm.table, ""),
+        ("image", DatasetForm.huggingface, ""),
+        ("image", DatasetForm.huggingface, "data"),
+        ("text", DatasetForm.table, ""),
+        ("text", DatasetForm.huggingface, ""),
+        ("text", DatasetForm.huggingface, "data"),
     ],
 )
-def test_an_export_that_is_read_back_is_the_same(modality: Modality, form: Form, inner: str, tmp_path: Path) -> None:
+def test_an_export_that_is_read_back_is_the_same(
+    modality: Modality, form: DatasetForm, inner: str, tmp_path: Path
+) -> None:
     """Class names that are no file names, texts that are formulas, rows without a label; the folder and its data/ alike."""
     made = workspace(tmp_path / "work", modality)
     splits = ["train", "validation", "test", "pool"]

@@ -5,13 +5,20 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from seedling.evaluate.calibration import calibration_error
+from seedling.evaluate.calibration import Bins, calibration_error
 from seedling.stats.statistics import softmax
 
 
 def rng() -> np.random.Generator:
     """The same draws each time."""
     return np.random.default_rng(0)
+
+
+def test_the_plain_calibration_error_by_hand() -> None:
+    """Two rows at 0.9, one correct: |0.9 - 0.5|; two at 0.6, both correct: |0.6 - 1|; the mean is 0.4."""
+    probabilities = np.array([[0.9, 0.1], [0.9, 0.1], [0.6, 0.4], [0.6, 0.4]])
+    bins = Bins.of(probabilities, np.array([0, 1, 0, 0]), 10)
+    assert float(bins.plain_error(bins.gaps)) == pytest.approx(0.4)
 
 
 def test_the_calibration_error_of_a_calibrated_model_may_be_zero() -> None:

@@ -21,7 +21,7 @@ from seedling.gates.checking import (
     write_checks,
     write_comparisons,
 )
-from seedling.gates.columns import available_columns, gated_rows, save_for_comparison
+from seedling.gates.columns import GateInput, available_columns, gated_rows, save_for_comparison
 from seedling.gates.on_disk import GatedRows
 from seedling.gates.user_expectations import UserExpectations, import_user_expectations
 from seedling.media import images
@@ -70,7 +70,7 @@ def test_a_near_duplicate_of_a_test_row_in_training_stops_validate(tmp_path: Pat
         for name, split, group in (("a", "test", "g"), ("b", "train", "g"), ("c", "train", "h")):
             writer.keep(Row(name * 16, split, group=group, payload=name))
         writer.close(rows_in=3)
-    rows = gated_rows("validate", tmp_path / "validate")
+    rows = gated_rows("validate", GateInput(tmp_path / "validate"))
     leak = check("validate", rows, {}, tmp_path / "gx")[-1]
     assert leak.stops
     assert leak.rows == ["b" * 16]
@@ -140,12 +140,12 @@ def test_metrics_that_a_gate_names_are_computed_for_any_stage(tmp_path: Path) ->
         tmp_path / "g", [*rows_of("two words", "<b>now</b>", "x@y.org"), *rows_of("z", label="y", start=3)]
     )
     wanted = {"text", "words", "markup", "personal_data", "class_share"}
-    frame = frame_of(gated_rows("scrape", folder, columns=wanted)).set_index("text")
+    frame = frame_of(gated_rows("scrape", GateInput(folder), wanted)).set_index("text")
     assert frame["words"].to_dict() == {"two words": 2, "<b>now</b>": 1, "x@y.org": 1, "z": 1}
     assert frame["markup"].tolist() == [False, True, False, False]
     assert frame["personal_data"].tolist() == [False, False, True, False]
     assert frame["class_share"].tolist() == [0.75, 0.75, 0.75, 0.25]
-    assert "class_share" not in gated_rows("scrape", folder).columns
+    assert "class_share" not in gated_rows("scrape", GateInput(folder)).columns
 
 
 def test_columns_of_validate_are_available_in_later_stages_with_the_same_ids(tmp_path: Path) -> None:
@@ -166,7 +166,7 @@ def test_columns_of_validate_are_available_in_later_stages_with_the_same_ids(tmp
     pd.DataFrame(predicted).to_parquet(tmp_path / "reports/predictions.parquet")
     labeled = generation(tmp_path / "pseudo_label", [Row("a" * 32, "pool", payload="a")])
     for stage, folder, near in (("evaluate", tmp_path / "reports", [0.5, None]), ("pseudo_label@1", labeled, [0.25])):
-        rows = gated_rows(stage, folder, validated=tmp_path / "validate", columns={"nearest_labeled", "id"})
+        rows = gated_rows(stage, GateInput(folder, validated=tmp_path / "validate"), {"nearest_labeled", "id"})
         values = frame_of(rows)["nearest_labeled"]
         assert [None if np.isnan(value) else value for value in values] == near
         assert "nearest_labeled" in available_columns(stage, folder, tmp_path / "validate")
@@ -179,8 +179,10 @@ def test_the_generation_on_disk_is_preferred_to_the_saved_one(tmp_path: Path) ->
     now = generation(tmp_path / "now", rows_of(*["word " * (20 + n % 7) for n in range(60)], start=200))
     memory, wanted = tmp_path / "memory.parquet", {"rows_change"}
     old = generation(tmp_path / "old", rows_of("a", "b"))
-    save_for_comparison(gated_rows("scrape", old, columns=wanted), wanted, memory)
-    found = frame_of(gated_rows("scrape", now, last=standing, memory=memory, columns={"drift_p_value", "rows_change"}))
+    save_for_comparison(gated_rows("scrape", GateInput(old), wanted), wanted, memory)
+    found = frame_of(
+        gated_rows("scrape", GateInput(now, last=standing, memory=memory), {"drift_p_value", "rows_change"})
+    )
     assert found["drift_p_value"].max() < 1e-6
     assert set(found["rows_change"]) == {1.0}
 
@@ -192,11 +194,11 @@ def test_a_generation_is_compared_with_the_previous_one(tmp_path: Path) -> None:
         tmp_path / "now", [*rows_of("a", label="x"), *rows_of("b", "c", label="y", start=1), *rows_of("d", start=3)]
     )
     wanted = {"rows_change", "label_flipped", "class_share_change", "drift_p_value"}
-    frame = frame_of(gated_rows("scrape", now, last=last, columns=wanted))
+    frame = frame_of(gated_rows("scrape", GateInput(now, last=last), wanted))
     assert set(frame["rows_change"]) == {2.0}
     assert frame["label_flipped"].tolist() == [False, True, False, False]
     assert set(frame["class_share_change"]) == {0.5}
-    first = frame_of(gated_rows("scrape", now, last=tmp_path / "nothing", columns=wanted))
+    first = frame_of(gated_rows("scrape", GateInput(now, last=tmp_path / "nothing"), wanted))
     assert (
         (first["rows_change"] == 1).all() and (first["drift_p_value"] == 1).all() and not first["label_flipped"].any()
     )
@@ -208,8 +210,8 @@ def test_drift_is_found_if_texts_become_longer(tmp_path: Path) -> None:
     same = generation(tmp_path / "same", rows_of(*["term " * (1 + n % 7) for n in range(60)], start=100))
     longer = generation(tmp_path / "longer", rows_of(*["word " * (20 + n % 7) for n in range(60)], start=200))
     wanted = {"drift_p_value"}
-    assert frame_of(gated_rows("scrape", same, last=last, columns=wanted))["drift_p_value"].max() > 0.5
-    assert frame_of(gated_rows("scrape", longer, last=last, columns=wanted))["drift_p_value"].max() < 1e-9
+    assert frame_of(gated_rows("scrape", GateInput(same, last=last), wanted))["drift_p_value"].max() > 0.5
+    assert frame_of(gated_rows("scrape", GateInput(longer, last=last), wanted))["drift_p_value"].max() < 1e-9
 
 
 def test_checks_that_compare_generations_are_stored_outside_of_them(tmp_path: Path) -> None:
@@ -293,7 +295,7 @@ def test_row_conditions_and_computed_columns_can_be_combined(tmp_path: Path) -> 
         "    {column: words, max_value: 2, row_condition: 'split==\"train\"', condition_parser: pandas}",
     ]
     gates = load_gates(write(tmp_path, "\n".join(lines)))
-    checks = check("scrape", gated_rows("scrape", folder, columns=columns_in_gate("scrape", gates)), gates, tmp_path)
+    checks = check("scrape", gated_rows("scrape", GateInput(folder), columns_in_gate("scrape", gates)), gates, tmp_path)
     assert [result.passed for result in checks] == [True] * 4
 
 
@@ -305,12 +307,12 @@ def test_values_are_saved_for_the_next_comparison(tmp_path: Path) -> None:
         ({"label_flipped"}, {"id", "label"}),
         ({"drift_p_value"}, {"words", "mojibake"}),
     ):
-        save_for_comparison(gated_rows("scrape", folder, columns=wanted), wanted, memory)
+        save_for_comparison(gated_rows("scrape", GateInput(folder), wanted), wanted, memory)
         assert memory.is_file() is (kept is not None)
         assert kept is None or kept <= set(pd.read_parquet(memory).columns)
     assert pd.read_parquet(memory)["words"].tolist() == [2, 1]
     later = generation(tmp_path / "later", rows_of("a b", "c", "d", "e"))
-    assert set(frame_of(gated_rows("scrape", later, memory=memory, columns={"rows_change"}))["rows_change"]) == {2.0}
+    assert set(frame_of(gated_rows("scrape", GateInput(later, memory=memory), {"rows_change"}))["rows_change"]) == {2.0}
 
 
 @pytest.mark.parametrize("gives", ["None", "values[:1] > 0", "['yes'] * len(values)", "True"])
@@ -351,7 +353,7 @@ def test_a_file_that_is_not_an_image_has_no_metrics(tmp_path: Path) -> None:
         for number, payload in enumerate((images.encode(np.full((9, 9, 3), 80, np.uint8)), b"no image")):
             writer.keep(Row(f"{number:032x}", payload=payload))
         writer.close(rows_in=2)
-    brightness = frame_of(gated_rows("scrape", folder, columns={"brightness"}))["brightness"]
+    brightness = frame_of(gated_rows("scrape", GateInput(folder), {"brightness"}))["brightness"]
     assert brightness.iloc[0] == 80 and brightness.isna().tolist() == [False, True]
 
 

@@ -26,9 +26,9 @@ from seedling.scrape.packing import pack_folder
 IMAGES, TEXTS = WorkspaceConfig(modality="image"), WorkspaceConfig(modality="text")
 
 
-def run(data: Path, facts: WorkspaceConfig, *sources: dict[str, object]) -> Path:
+def run(data: Path, config: WorkspaceConfig, *sources: dict[str, object]) -> Path:
     output = data.parent / "out"
-    scrape(ScrapeParams.model_validate({"sources": list(sources)}), facts, data=data, output=output)
+    scrape(ScrapeParams.model_validate({"sources": list(sources)}), config, data=data, output=output)
     return output
 
 

@@ -115,12 +115,12 @@ def test_words_that_are_put_in_are_no_negation_and_none_that_is_protected() -> N
 
 def test_what_no_text_can_be_made_of_is_explained() -> None:
     """A share of none, and a function that gives half of a character."""
-    facts = WorkspaceConfig(modality="text")
+    config = WorkspaceConfig(modality="text")
     with pytest.raises(InputError, match="swap: a share of 0 changes nothing"):
-        steps_of([{"swap": 0}], facts, {})
+        steps_of([{"swap": 0}], config, {})
     resources = Resources({"halved": lambda text, _: text + "\ud800"}, CONTEXT)
     with pytest.raises(InputError, match="'halved' returned a text with a lone surrogate"):
-        maker_of(steps_of(["halved"], facts, resources.plugins), facts, resources)("good day", 1)
+        maker_of(steps_of(["halved"], config, resources.plugins), config, resources)("good day", 1)
 
 
 def test_an_unknown_operation_is_explained() -> None:

@@ -11,7 +11,6 @@ from seedling.stats.statistics import (
     around_mean,
     bootstrap_t,
     briers,
-    calibration_error,
     chances_if_wrong,
     confusion,
     difference_if_wrong,
@@ -39,12 +38,6 @@ def test_macro_f1_log_loss_and_confusion_are_those_of_scikit_learn() -> None:
     assert macro_f1(predicted, TRUTH, 4) == pytest.approx(f1_score(TRUTH, predicted, average="macro"))
     assert log_loss_of_rows(PROBABILITIES, TRUTH).mean() == pytest.approx(log_loss(TRUTH, PROBABILITIES))
     assert (confusion(predicted, TRUTH, 4) == confusion_matrix(TRUTH, predicted)).all()
-
-
-def test_calibration_error_by_hand() -> None:
-    """Two rows at 0.9, one correct: |0.9 - 0.5|; two at 0.6, both correct: |0.6 - 1|; the mean is 0.4."""
-    probabilities = np.array([[0.9, 0.1], [0.9, 0.1], [0.6, 0.4], [0.6, 0.4]])
-    assert calibration_error(probabilities, np.array([0, 1, 0, 0]), 10) == pytest.approx(0.4)
 
 
 def test_wilson_by_hand() -> None:

@@ -20,8 +20,8 @@ from seedling.dataset.generation import read, read_manifest, read_rejected
 from seedling.errors import InputError, SourceUnreachable
 
 
-@pytest.mark.parametrize("facts", [IMAGES])
-def test_what_strangers_send_is_refused_under_a_reason(tmp_path: Path, facts: WorkspaceConfig) -> None:
+@pytest.mark.parametrize("config", [IMAGES])
+def test_what_strangers_send_is_refused_under_a_reason(tmp_path: Path, config: WorkspaceConfig) -> None:
     """Each broken thing has its reason, and the good image beside them is kept."""
     bomb = gzip.compress(b"\0" * 5_000_000)
     bad: dict[str, tuple[Any, str]] = {
@@ -52,7 +52,7 @@ def test_what_strangers_send_is_refused_under_a_reason(tmp_path: Path, facts: Wo
         tls = f'<figure><img src="https://127.0.0.1:{port}/x.png"></figure>'  # a server that speaks no TLS
         told.routes["/"] = shown + tls + "<figure>no image</figure>"
         source = {**CRAWL, "start": told.address + "/", "max_megabytes": 1, "allow_private_hosts": ["127.0.0.1"]}
-        output = run(tmp_path, facts, source)
+        output = run(tmp_path, config, source)
     kept, rejected = read(output), read_rejected(output)
     assert [one.rsplit("/", 1)[1] for one in kept["origin"]] == ["good.png"]
     expected = Counter(reason for _, reason in bad.values()) + Counter(["tls_failure", "no_image"])

@@ -155,7 +155,7 @@ def test_a_cut_mixture_by_hand() -> None:
 
 def test_the_label_of_a_mixture_is_the_likelier_one(tmp_path: Path) -> None:
     """Cut at about a half of images of seven pixels, some have more of the second than of the first."""
-    facts, rng, names = WorkspaceConfig(modality="image"), np.random.default_rng(0), ["a", "b"]
+    config, rng, names = WorkspaceConfig(modality="image"), np.random.default_rng(0), ["a", "b"]
     with GenerationWriter(tmp_path / "v", stage="validate", modality="image") as writer:
         for number in range(20):
             payload = images.encode(rng.integers(0, 255, (7, 7, 3)).astype(np.uint8))
@@ -164,7 +164,7 @@ def test_the_label_of_a_mixture_is_the_likelier_one(tmp_path: Path) -> None:
             writer.keep(Row(row_id, "train", 0, label, label_source="human", group=row_id, payload=payload))
         writer.close(rows_in=20, classes=names)
     params = SynthesizeParams(mixup=0, cutmix=3, cutmix_alpha=500, partners="other_class")
-    synthesize(params, facts, collected=tmp_path / "v", validated=tmp_path / "v", output=tmp_path / "out")
+    synthesize(params, config, collected=tmp_path / "v", validated=tmp_path / "v", output=tmp_path / "out")
     made, labels = read(tmp_path / "out"), read(tmp_path / "v").set_index("id")["label"]
     assert [names[int(np.argmax(one))] for one in made["label_probs"]] == made["label"].tolist()
     assert made["confidence"].to_numpy() == pytest.approx([max(one) for one in made["label_probs"]])

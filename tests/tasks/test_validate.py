@@ -28,12 +28,12 @@ def text(content: str, label: str | None = None, split: str | None = None, sourc
     return Row(identify(content.encode()), where, label=label, label_source=source if label else None, payload=content)
 
 
-def checked(tmp_path: Path, rows: list[Row], facts: WorkspaceConfig = TEXTS, **params: object) -> Path:
-    with GenerationWriter(tmp_path / "scrape", stage="scrape", modality=facts.modality) as writer:
+def checked(tmp_path: Path, rows: list[Row], config: WorkspaceConfig = TEXTS, **params: object) -> Path:
+    with GenerationWriter(tmp_path / "scrape", stage="scrape", modality=config.modality) as writer:
         for row in rows:
             writer.keep(row)
         writer.close(rows_in=len(rows))
-    validate(ValidateParams.model_validate(params), facts, collected=tmp_path / "scrape", output=tmp_path / "out")
+    validate(ValidateParams.model_validate(params), config, collected=tmp_path / "scrape", output=tmp_path / "out")
     return tmp_path / "out"
 
 

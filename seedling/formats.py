@@ -1,0 +1,21 @@
+"""The formats of output files: the command line offers them, and prediction and export write them."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class DatasetForm(StrEnum):
+    """Layout of an exported dataset."""
+
+    folders = "folders"
+    table = "table"
+    huggingface = "huggingface"
+
+
+class PredictionFormat(StrEnum):
+    """Format of the predictions."""
+
+    csv = "csv"
+    jsonl = "jsonl"
+    parquet = "parquet"
