@@ -17,7 +17,7 @@ from rich.text import Text
 
 from seedling.pipeline import stages
 from seedling.progress import AnnouncingProgress, Progress
-from seedling.records.notes import skipped_rounds_note, warning_sentence
+from seedling.records.notes import reasons_phrase, skipped_rounds_note, warning_sentence
 
 if TYPE_CHECKING:
     from seedling.versioning.ledger import Outcome
@@ -148,9 +148,7 @@ class LiveTable:
         summary, text = outcome.summary, Text()
         if rows and "in" in summary:
             text.append(f"{summary['in']:,} in, {summary['kept']:,} kept, {summary['rejected']:,} rejected")
-        reasons = ", ".join(
-            f"{count} {reason.replace('_', ' ')}" for reason, count in summary.get("reasons", {}).items()
-        )
+        reasons = reasons_phrase(summary.get("reasons", {}))
         if reasons:
             text.append(f"{': ' if rows else ''}{reasons}", style="yellow")
         if summary.get("note"):

@@ -11,10 +11,20 @@ from seedling.files.reading import read_json
 from seedling.records.results import read_decision
 
 CANDIDATES, DECISION = "candidates.json", "decision.json"
+REASON_WORDS = {  # what to do about a reason for rejection; other reasons explain themselves
+    "no_label": "no label (held-out rows need one; leave their split empty to move them to the pool)",
+}
 SUBJECT_OF_COLUMN = {  # whose mean a gate checks
     "correct": "share of right predictions",
     "confidence": "mean confidence",
 }
+
+
+def reasons_phrase(reasons: Mapping[str, int]) -> str:
+    """Number of rejected rows by reason, as in `6 exact duplicate, 2 too small`."""
+    return ", ".join(
+        f"{count:,} {REASON_WORDS.get(reason, reason.replace('_', ' '))}" for reason, count in reasons.items()
+    )
 
 
 def decision_note(decision: Mapping[str, Any], accuracy: float | None = None) -> str:

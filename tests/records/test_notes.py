@@ -7,7 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from seedling.records.notes import chosen_accuracy, decision_note, skipped_rounds_note, warning_sentence
+from seedling.records.notes import (
+    chosen_accuracy,
+    decision_note,
+    reasons_phrase,
+    skipped_rounds_note,
+    warning_sentence,
+)
 
 
 def decision(**values: object) -> dict[str, object]:
@@ -63,6 +69,14 @@ def test_the_accuracy_of_a_round_is_that_of_the_chosen_vote(tmp_path: Path) -> N
         (tmp_path / "candidates.json").write_text(json.dumps({"tried": candidates}))
         assert chosen_accuracy(tmp_path) == expected
     assert chosen_accuracy(tmp_path / "missing") is None
+
+
+def test_reasons_say_what_to_do_where_their_name_does_not() -> None:
+    """A held-out row without a label can become a pool row."""
+    assert reasons_phrase({"exact_duplicate": 1_200, "no_label": 540}) == (
+        "1,200 exact duplicate, 540 no label (held-out rows need one; leave their split empty to move them to the pool)"
+    )
+    assert reasons_phrase({}) == ""
 
 
 def test_skipped_rounds_are_one_line() -> None:
