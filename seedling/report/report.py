@@ -28,7 +28,7 @@ from seedling.records.test_evaluations import read_test_evaluations
 from seedling.report import charts, sentences
 from seedling.report.confusion import confusion_context
 from seedling.report.contact_sheet import STAGES, sheet
-from seedling.report.pages import environment, preview, vote
+from seedling.report.pages import environment, never_predicted, preview, vote
 from seedling.report.row_stories import examples, stories
 from seedling.stats.statistics import Estimate, wilson_of
 
@@ -283,11 +283,6 @@ def majority_baseline(validated: Path, predictions: Path) -> dict[str, Any] | No
         return None
     name = min(labels, key=lambda label: (-labels[label], label))
     return {"class": name, "accuracy": float((truth == name).mean())}
-
-
-def never_predicted(classes: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The classes with evaluation rows that no row was predicted as."""
-    return [result["class"] for result in classes if result["rows"] and result["precision"] is None]
 
 
 def weakest(classes: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:

@@ -8,7 +8,8 @@ from typing import Any
 
 import pandas as pd
 
-from seedling.report.report import majority_baseline, never_predicted, weakest
+from seedling.report.pages import never_predicted
+from seedling.report.report import majority_baseline, weakest
 
 
 def result(name: str, rows: int, recall: float | None, precision: float | None) -> dict[str, Any]:
