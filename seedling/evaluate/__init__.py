@@ -215,7 +215,7 @@ def _robustness(
     progress: Progress,
 ) -> dict[str, Any] | None:
     """Robustness on a sample of the test rows: those with the first ids. Ids are hashes, so the sample is random."""
-    from seedling.evaluate.minimal_perturbation import MIN_ROWS, SHARE_OF_ROBUSTNESS_ROWS, minimal_perturbation
+    from seedling.evaluate.minimal_perturbation import MAX_ROWS, SHARE_OF_ROBUSTNESS_ROWS, minimal_perturbation
     from seedling.evaluate.robustness import ROWS_BY_EFFORT, robustness
 
     sample_size = ROWS_BY_EFFORT[config.effort] if params.robustness_rows is None else params.robustness_rows
@@ -241,7 +241,7 @@ def _robustness(
         truth,
         modality=config.modality,
         effort=config.effort,
-        max_rows=max(MIN_ROWS, round(SHARE_OF_ROBUSTNESS_ROWS * sample_size)),
+        max_rows=min(MAX_ROWS, round(SHARE_OF_ROBUSTNESS_ROWS * sample_size)),
         max_megapixels=config.max_megapixels,
         progress=progress,
     )

@@ -19,7 +19,7 @@ from seedling.progress import Progress
 from seedling.stats.randomness import generator
 from seedling.stats.statistics import paired_difference
 
-ROWS_BY_EFFORT = {"quick": 30, "normal": 50, "thorough": 1_000}  # the first two keep this below 15 % of a run
+ROWS_BY_EFFORT = {"quick": 20, "normal": 30, "thorough": 1_000}  # the first two keep this below 15 % of a run
 NOISE_LEVELS = 25.0  # standard deviation in gray levels
 BLUR_SHARE = 0.02  # standard deviation as a share of the longer side
 JPEG_QUALITY = 20

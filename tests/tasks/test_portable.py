@@ -224,4 +224,5 @@ def test_too_few_right_rows_give_no_smallest_step() -> None:
     right = {str(place): place % 3 for place in range(12)}
     assert minimal_perturbation(model, rows[:3], right, **how) is None  # type: ignore[arg-type]
     assert minimal_perturbation(model, rows, {one: (label + 1) % 3 for one, label in right.items()}, **how) is None  # type: ignore[arg-type]
+    assert minimal_perturbation(model, rows, right, **{**how, "max_rows": 3}) is None  # type: ignore[arg-type]
     assert minimal_perturbation(model, rows, right, **how)["rows"] == 8  # type: ignore[arg-type, index]
