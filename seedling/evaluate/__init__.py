@@ -71,10 +71,12 @@ def evaluate(
         test = _predict(model, collected, validated, classes, "test", progress)
         outside = _predict(model, collected, validated, classes, "out_of_scope", progress)
     evaluated = cross_validated if test is None else test
-    results = {
+    results: dict[str, dict[str, Any] | None] = {
         "cross_validation": _metrics(cross_validated, params, config, ranks) if len(cross_validated.frame) else None,
         "test": None if test is None else _metrics(test, params, config, ranks),
     }
+    if test is not None:  # logged before the accuracy is shown, since a user may stop the run then
+        _log(test, results["test"] or {}, model_folder, workspace)
     announce(progress, headline(results))
     with single_threaded():
         robustness = _robustness(model, test, collected, params, config, progress)
@@ -113,8 +115,6 @@ def evaluate(
         "rows": _rows_by_stage(generations),
         "test_digest": None if test is None else test_digest(test.frame),
     }
-    if test is not None:
-        _log(test, metrics["test"], model_folder, workspace)
     write_json(output / EVALUATION, metrics)
     write_json(output / METRICS, headline_metrics(metrics))
     _write_predictions(output / "predictions.parquet", evaluated, accepted_round)
