@@ -7,7 +7,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 .PHONY: help setup setup-hashed hashes sbom run repro ui test test-slow soak fuzz newest check docs bench clean
 .DEFAULT_GOAL := help
 
-help:  ## what there is
+help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
 
 .venv/.ready: pyproject.toml constraints.txt
@@ -30,7 +30,7 @@ setup-hashed: pyproject.toml constraints.txt constraints-hashes.txt  ## the same
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch .venv/.ready
 
-hashes:  ## constraints-hashes.txt anew: the hashes of all files of each pinned package, from the index that pip is set up with
+hashes:  ## rewrite constraints-hashes.txt: the hashes of all files of each pinned package, from the index that pip is set up with
 	rm -rf build/hashes
 	$(PYTHON) -m venv build/hashes
 	build/hashes/bin/python -m pip install --quiet uv
@@ -50,10 +50,10 @@ sbom: .venv/.ready  ## the packages in .venv with versions and licenses, as Cycl
 data: | .venv/.ready
 	$(BIN)/python examples/digits/prepare.py data
 
-run: .venv/.ready | data  ## the main job: the embedded handwritten digits through the whole line
+run: .venv/.ready | data  ## run the whole pipeline on the embedded handwritten digits
 	$(BIN)/seedling run
 
-repro: .venv/.ready | data  ## the same by DVC alone
+repro: .venv/.ready | data  ## the same through DVC alone
 	$(BIN)/dvc repro
 
 ui: .venv/.ready  ## Prefect's UI on http://127.0.0.1:4200, with past runs
@@ -62,22 +62,22 @@ ui: .venv/.ready  ## Prefect's UI on http://127.0.0.1:4200, with past runs
 test: .venv/.ready  ## the fast tests, about 6 minutes on 2 cores
 	$(BIN)/pytest -n 2 -m "not slow and not soak"
 
-test-slow: .venv/.ready  ## whole lines, a real Prefect server, a real browser
+test-slow: .venv/.ready  ## the slow tests: whole pipelines, a real Prefect server, a real browser
 	$(BIN)/pytest -n 2 --dist loadfile -m "slow and not soak"
 
-soak: .venv/.ready  ## tests of many minutes, before a release: deployed topology, the page on nightly runs, a Dask cluster, stopping with child processes
+soak: .venv/.ready  ## tests of many minutes, before a release: deployed topology, the page of nightly runs, a Dask cluster, stopping with child processes
 	$(BIN)/pytest -m soak
 
 FUZZ_SECONDS ?= 600
 FUZZERS := $(wildcard tests/hostile/fuzz_*.py)
 
-fuzz: .venv/.ready  ## changed and broken inputs to what reads tables, params, logs, images and requests, for FUZZ_SECONDS (600) in all
+fuzz: .venv/.ready  ## feed changed and broken inputs to the readers of tables, params, logs, images and requests, for FUZZ_SECONDS (600) in all
 	@for file in $(FUZZERS); do \
 		echo "$$file"; \
 		FUZZ_SECONDS=$$(( $(FUZZ_SECONDS) / $(words $(FUZZERS)) )) PYTHONPATH=$(CURDIR):$(CURDIR)/tests $(BIN)/python $$file || exit 1; \
 	done
 
-newest:  ## weekly: the newest versions that pyproject.toml allows, in a throw-away environment, pass the server, schedule and deploy tests
+newest:  ## weekly: run the server, schedule and deploy tests with the newest versions that pyproject.toml allows, in a throw-away environment
 	rm -rf build/newest
 	$(PYTHON) -m venv build/newest
 	grep '^torch==' constraints.txt > build/newest/torch.txt
@@ -92,7 +92,7 @@ check: .venv/.ready  ## ruff, typos and strict types
 	$(BIN)/typos
 	$(BIN)/mypy
 
-docs: .venv/.ready  ## what the docs say holds: commands, keys, file table
+docs: .venv/.ready  ## check the docs against the code: commands, keys, file table
 	$(BIN)/pytest tests/test_docs.py
 
 bench: .venv/.ready  ## every benchmark; writes benchmarks/results/*.csv; needs DATA=folder of sets and BACKBONE=encoder of images
@@ -106,5 +106,5 @@ bench: .venv/.ready  ## every benchmark; writes benchmarks/results/*.csv; needs 
 	$(BIN)/python benchmarks/overhead.py
 	$(BIN)/python benchmarks/storage.py
 
-clean:  ## everything that was made, but not the environment and the log of looks at the test split
+clean:  ## delete what runs and builds wrote, but keep the environment and the log of test-set evaluations
 	rm -rf data generations models reports quarantine .seedling/gx .seedling/runs .seedling/partial .seedling/unfinished .seedling/seconds build dist

@@ -9,6 +9,7 @@ import contextvars
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -25,7 +26,8 @@ from seedling.config.sources import describe_source
 from seedling.files.reading import read_json
 from seedling.flows.result_markdown import result_markdown
 from seedling.flows.run_names import artifact_key
-from seedling.progress import Progress
+from seedling.progress import AnnouncingProgress, Progress, announce
+from seedling.records.notes import decision_note
 from seedling.records.results import read_decision
 from seedling.records.run_trend import run_points
 from seedling.report.markdown_text import markdown_text
@@ -111,7 +113,7 @@ def publish_rounds(workspace: Path, number: int) -> None:
                 "best candidate": " + ".join([best["learner"], *best["recipe"]]) if best else "not evaluated",
                 "accuracy": _with_interval(best["accuracy"]) if best else "",
                 "log-loss": f"{best['log_loss']:.3f}" if best else "",
-                "decision": f"{round_decision['decision']}: {round_decision['reason']}",
+                "decision": decision_note(round_decision, best["accuracy"]["value"] if best else None),
             }
         )
     if rounds:
@@ -169,7 +171,7 @@ def progress_artifact(workspace: Path, stage: str, also: Progress) -> Iterator[P
                 _publish_progress, artifact, workspace, stage, what, min(100.0, 100 * done / total)
             )
 
-    yield show
+    yield AnnouncingProgress(show, partial(announce, also))
 
 
 def _publish_progress(artifact: UUID | None, workspace: Path, stage: str, what: str, percent: float) -> UUID:

@@ -1,4 +1,4 @@
-"""Grows a trustworthy image or text classifier from too little, or badly labeled, data."""
+"""Grow a reliable image or text classifier from few or badly labeled rows."""
 
 import os
 from typing import TYPE_CHECKING, Any

@@ -433,7 +433,7 @@ def _table(result: Mapping[str, Any]) -> Table:
     for bar in result["bars"]:
         points = bar["accuracy"]
         style = "green" if points["low"] > 0 else "red" if points["high"] < 0 else ""
-        difference = f"{100 * points['value']:+.1f} \\[{100 * points['low']:+.1f}, {100 * points['high']:+.1f}]"
+        difference = f"{100 * points['value']:+.1f} [{100 * points['low']:+.1f}, {100 * points['high']:+.1f}]"
         table.add_row(
             bar["step"],
             how[bar["kind"]],

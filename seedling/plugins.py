@@ -24,6 +24,7 @@ from seedling.terminal.printable import printable
 NO_PLUGINS = "SEEDLING_NO_PLUGINS"  # an environment variable, so that child processes inherit it
 ANNOUNCED = "SEEDLING_PLUGINS_ANNOUNCED"  # files whose loading was printed, so that child processes do not repeat it
 AUGMENTING = ("augmenting.py", "seedling.augmenting")  # the default file in data/, and the entry point group
+FILE_OF_MODULE = "__seedling_plugin_file__"  # attribute of a module that was loaded from data/
 CODE = "code"  # the reason code for files that `seedling init` leaves out because they are code
 CODE_SUFFIXES = frozenset(
     [
@@ -89,12 +90,23 @@ def plugin_functions(
         )
     name = f"seedling_{path.stem}"
     module = load_module(path, name, named_in)
+    vars(module)[FILE_OF_MODULE] = f"data/{file}"
     public_callables = {
         key: value for key, value in vars(module).items() if callable(value) and not key.startswith("_")
     }
     return functions | {
         key: value for key, value in public_callables.items() if getattr(value, "__module__", "") == name
     }
+
+
+def defined_in(function: Callable[..., Any]) -> str:
+    """The file in data/ that defines a plugin, as the user names it; of an entry point, its module.
+
+    A run reads a snapshot of data/, so the path of the executed file is not the one to edit.
+    """
+    module_name = getattr(function, "__module__", None) or type(function).__module__
+    file: str = vars(sys.modules[module_name]).get(FILE_OF_MODULE, module_name) if module_name in sys.modules else ""
+    return file or module_name
 
 
 def load_module(path: Path, name: str, named_in: str) -> ModuleType:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 Item = TypeVar("Item")
@@ -19,6 +20,24 @@ class Progress(Protocol):
 
 def silent(what: str, done: int, total: int | None) -> None:
     """Report nothing."""
+
+
+@dataclass(frozen=True)
+class AnnouncingProgress:
+    """A progress function that also prints results which are known before the stage ends."""
+
+    report: Progress
+    print_result: Callable[[str], None]
+
+    def __call__(self, what: str, done: int, total: int | None) -> None:
+        """Report the progress."""
+        self.report(what, done, total)
+
+
+def announce(progress: Progress, result: str) -> None:
+    """Print a result of the running stage now; a plain progress function ignores it."""
+    if isinstance(progress, AnnouncingProgress):
+        progress.print_result(result)
 
 
 def counted(items: Iterable[Item], progress: Progress, what: str, total: int | None = None) -> Iterator[Item]:
@@ -47,4 +66,4 @@ def terminal(stage: str) -> Iterator[Progress]:
         def show(what: str, done: int, total: int | None) -> None:
             bars.update(task, description=f"{stage}: {what}", completed=done, total=total)
 
-        yield show
+        yield AnnouncingProgress(show, bars.console.print)

@@ -20,6 +20,7 @@ from seedling.augment.transforms import TRANSFORMS
 from seedling.errors import InputError
 from seedling.media import images
 from seedling.media.images import Pixels
+from seedling.plugins import defined_in
 
 Policy = Sequence[Mapping[str, Mapping[str, Any]]]
 Plugin = Callable[[Pixels, np.random.Generator], Pixels]
@@ -148,7 +149,7 @@ def _apply_plugin(plugin: Plugin, probability: float, stream: RandomStream, pixe
         changed = plugin(pixels.copy(), rng)
     except Exception as error:
         raise InputError(
-            f"data/augmenting.py: '{plugin.__name__}' failed on an image: {type(error).__name__}: {error}"
+            f"{defined_in(plugin)}: '{plugin.__name__}' failed on an image: {type(error).__name__}: {error}"
         ) from error
     if not (
         isinstance(changed, np.ndarray)
@@ -157,7 +158,7 @@ def _apply_plugin(plugin: Plugin, probability: float, stream: RandomStream, pixe
         and changed.shape[2] == 3
         and changed.size
     ):
-        raise InputError(f"data/augmenting.py: '{plugin.__name__}' must return 8-bit RGB, (height, width, 3).")
+        raise InputError(f"{defined_in(plugin)}: '{plugin.__name__}' must return 8-bit RGB, (height, width, 3).")
     return changed, True
 
 

@@ -19,7 +19,7 @@ from seedling.dataset.generation import recipe_json
 from seedling.errors import InputError
 from seedling.media import images, texts
 from seedling.media.images import Pixels
-from seedling.plugins import AUGMENTING, plugin_functions
+from seedling.plugins import AUGMENTING, defined_in, plugin_functions
 from seedling.stats.randomness import derived_seed
 
 FILE, ENTRY_POINTS = AUGMENTING
@@ -121,7 +121,9 @@ def _resolve(name: str, value: Any, config: WorkspaceConfig, plugins: Mapping[st
     """Resolve one entry of a policy. value: its arguments, a number, or None."""
     operations = catalog.OPERATIONS if config.modality == "image" else sentences.OPERATIONS
     if name in plugins and name in operations:
-        raise InputError(f"data/{FILE}: '{name}' is the name of a built-in operation: rename your function.")
+        raise InputError(
+            f"{defined_in(plugins[name])}: '{name}' is the name of a built-in operation: rename your function."
+        )
     if name == PLUGIN_KEY and isinstance(value, Mapping) and "name" in value:  # as in a recipe
         return [Step(PLUGIN_KEY, value, str(value["name"]))]
     if name in plugins:
@@ -244,12 +246,14 @@ def _apply_text_step(step: Step, resources: Resources, payload: str, seed: int) 
 
 
 def _apply_plugin(name: str, resources: Resources, payload: str, seed: int) -> str:
+    plugin = resources.plugins[name]
+    file = defined_in(plugin)
     try:
-        changed = resources.plugins[name](payload, np.random.default_rng(seed))
+        changed = plugin(payload, np.random.default_rng(seed))
     except Exception as error:
-        raise InputError(f"data/{FILE}: '{name}' failed on a text: {type(error).__name__}: {error}") from error
+        raise InputError(f"{file}: '{name}' failed on a text: {type(error).__name__}: {error}") from error
     if not isinstance(changed, str):
-        raise InputError(f"data/{FILE}: '{name}' returned {type(changed).__name__}, not a string.")
+        raise InputError(f"{file}: '{name}' returned {type(changed).__name__}, not a string.")
     if SURROGATE.search(changed):
-        raise InputError(f"data/{FILE}: '{name}' returned a text with a lone surrogate, which UTF-8 cannot encode.")
+        raise InputError(f"{file}: '{name}' returned a text with a lone surrogate, which UTF-8 cannot encode.")
     return texts.clean(changed)

@@ -16,7 +16,8 @@ from rich.table import Table
 from rich.text import Text
 
 from seedling.pipeline import stages
-from seedling.progress import Progress
+from seedling.progress import AnnouncingProgress, Progress
+from seedling.records.notes import reasons_phrase, skipped_rounds_note, warning_sentence
 
 if TYPE_CHECKING:
     from seedling.versioning.ledger import Outcome
@@ -38,8 +39,9 @@ class RunningStage:
 class LiveTable:
     """A table of the stages: pending, running with a progress bar and the remaining time, or finished."""
 
-    def __init__(self, console: Console) -> None:
-        self._console = console
+    def __init__(self, console: Console, *, collapse_skipped: bool = True) -> None:
+        """collapse_skipped: whether all skipped rounds are one line."""
+        self._console, self._collapse_skipped = console, collapse_skipped
         self._lock = threading.Lock()
         self._running: dict[str, RunningStage] = {}
         self._outcomes: dict[str, Outcome] = {}
@@ -66,20 +68,42 @@ class LiveTable:
                     running.step_started_at = time.monotonic()
                 running.step, running.done, running.total = what, done, total
 
-        yield show
+        yield AnnouncingProgress(show, self._print_result)
+
+    def _print_result(self, result: str) -> None:
+        """Prints a result of the running stage, above the table if there is one."""
+        self._console.print(result, style="green", highlight=False, soft_wrap=True)
 
     def finish(self, outcome: Outcome) -> None:
         """Shows that the stage is up to date."""
         with self._lock:
             self._outcomes[outcome.stage] = outcome
             self._running.pop(outcome.stage, None)
-        if not self._console.is_terminal:
-            sign, style = SIGNS[outcome.how]
-            self._console.print(
-                Text(f"{sign} {outcome.stage:15} {outcome.seconds:6.1f} s  ", style=style)
-                + self._outcome_text(outcome),
-                soft_wrap=True,
-            )
+        if self._console.is_terminal:
+            return
+        if self._is_collapsed(outcome):
+            if outcome.stage == self._first_skipped():
+                self._console.print(f"- {self._skipped_note()}", style="dim", soft_wrap=True)
+            return
+        sign, style = SIGNS[outcome.how]
+        self._console.print(
+            Text(f"{sign} {outcome.stage:15} {outcome.seconds:6.1f} s  ", style=style) + self._outcome_text(outcome),
+            soft_wrap=True,
+        )
+
+    def _is_collapsed(self, outcome: Outcome) -> bool:
+        return self._collapse_skipped and bool(outcome.summary.get("is_skipped"))
+
+    def _first_skipped(self) -> str | None:
+        """The train stage of the first skipped round."""
+        skipped = [name for name, outcome in self._outcomes.items() if outcome.summary.get("is_skipped")]
+        return next((name for name in stages() if name in skipped and name.startswith("train@")), None)
+
+    def _skipped_note(self) -> str:
+        """One line for all skipped rounds, with the reason of the first one."""
+        name = str(self._first_skipped())
+        reason = str(self._outcomes[name].summary["note"]).removeprefix("skipped: ")
+        return skipped_rounds_note(int(name.partition("@")[2]), reason)
 
     def table(self) -> Table:
         """Renders the current rows."""
@@ -96,7 +120,10 @@ class LiveTable:
             table.add_column(name, justify=justify, header_style="dim")  # type: ignore[arg-type]
         with self._lock:
             for name in stages():
-                if (outcome := self._outcomes.get(name)) is not None:
+                if (outcome := self._outcomes.get(name)) is not None and self._is_collapsed(outcome):
+                    if name == self._first_skipped():
+                        table.add_row("-", Text("rounds", style="dim"), "", "", "", "", self._skipped_note())
+                elif outcome is not None:
                     table.add_row(*self._finished(outcome))
                 elif (running := self._running.get(name)) is not None:
                     seconds = time.monotonic() - running.started_at
@@ -121,20 +148,14 @@ class LiveTable:
         summary, text = outcome.summary, Text()
         if rows and "in" in summary:
             text.append(f"{summary['in']:,} in, {summary['kept']:,} kept, {summary['rejected']:,} rejected")
-        reasons = ", ".join(
-            f"{count} {reason.replace('_', ' ')}" for reason, count in summary.get("reasons", {}).items()
-        )
+        reasons = reasons_phrase(summary.get("reasons", {}))
         if reasons:
             text.append(f"{': ' if rows else ''}{reasons}", style="yellow")
         if summary.get("note"):
             text.append(f"{'  ' if text else ''}{summary['note']}")
         for check in summary.get("checks", []):
             if not check["passed"]:
-                column = check["arguments"].get("column")
-                text.append(
-                    f"  warning: {check['expectation']}{f' ({column})' if column else ''}: {check['observed']}",
-                    style="yellow",
-                )
+                text.append(f"{'  ' if text else ''}gate warning: {warning_sentence(check)}", style="yellow")
         return text
 
     @staticmethod

@@ -55,7 +55,6 @@ COMMANDS = (
 
 app = typer.Typer(
     name="seedling",
-    help=seedling.__doc__,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -74,13 +73,13 @@ def _print_version(is_given: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
+@app.callback(help=seedling.__doc__)
 def options(
     version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version.")
     ] = False,
 ) -> None:
-    """Grow a reliable image or text classifier from few or badly labeled rows."""
+    """The options of the command line itself."""
 
 
 def _open_closed_streams() -> None:

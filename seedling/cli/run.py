@@ -23,9 +23,12 @@ class Effort(StrEnum):
 
 
 def run(
-    effort: Annotated[Effort | None, typer.Option(help="How much to try; written to params.yaml.")] = None,
+    effort: Annotated[
+        Effort | None, typer.Option(help="How much time to spend on better results; written to params.yaml.")
+    ] = None,
     as_of: Annotated[
-        str | None, typer.Option(help="Name of a visit: with a new name the scrape stage visits its web sources again.")
+        str | None,
+        typer.Option(help="Name of a visit to the web sources; a new name makes the scrape stage visit them again."),
     ] = None,
     visit: Annotated[
         bool, typer.Option("--visit", help="Visit the web sources for new rows, as a scheduled run does.")

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from seedling.cli.live_table import LiveTable
 from seedling.config.params import load, set_value
@@ -24,6 +25,10 @@ from seedling.runner import write_page
 from seedling.terminal.console import PrintableConsole
 from seedling.terminal.notices import state_once
 from seedling.versioning.pushing import read_push_state
+from seedling.versioning.uncommitted import commit_command
+
+if TYPE_CHECKING:
+    from seedling.flows.grow import RunResult
 
 SLOW_IMPORTS = (
     "great_expectations",
@@ -49,6 +54,7 @@ class RunConsole(PrintableConsole):
 
 def run_workspace(workspace: Path, effort: str | None, as_of: str | None, *, visit: bool = False) -> None:
     """Runs the flow on the workspace, shows its stages, and prints the headline and the path of the report."""
+    began = time.monotonic()
     params = load(workspace)
     if warning := memory_warning(expected_rows(workspace), params.modality):
         state_once(warning)
@@ -72,32 +78,36 @@ def run_workspace(workspace: Path, effort: str | None, as_of: str | None, *, vis
         if ledger.states():  # a run without changes does not need them
             for name in SLOW_IMPORTS:
                 importlib.import_module(name)
-    began = time.monotonic()
+    start_seconds = time.monotonic() - began
     with live_table.live(), without_heartbeats(temporary):
         state = grow(str(workspace), as_of=as_of, visit=visit, return_state=True)
     if state.is_failed() or state.is_crashed():
         _raise_error_of(state)
-    _print_result(console, workspace, time.monotonic() - began, state.result().changed_during_run)
+    seconds = f"{time.monotonic() - began:.0f} s, {start_seconds:.0f} s of them to start Prefect"
+    _print_result(console, workspace, seconds, state.result())
 
 
-def _print_result(console: PrintableConsole, workspace: Path, seconds: float, changed: list[str]) -> None:
-    """Prints the headline, the path of the report, the result of the push, and inputs that changed during the run."""
+def _print_result(console: PrintableConsole, workspace: Path, seconds: str, result: RunResult) -> None:
+    """Prints the headline, the time, the path of the report, the result of the push, and what to do next."""
     metrics = read_evaluation(workspace / "reports") or {}
     console.print(f"\n{headline(metrics)}", style="bold green", highlight=False)
     console.print(
-        f"{seconds:.0f} s. Report: {workspace / 'reports' / 'report.html'}",
+        f"{seconds}. Report: {workspace / 'reports' / 'report.html'}",
         highlight=False,
         soft_wrap=True,
     )
     if load(workspace).push and (push := read_push_state(workspace)):
         style = None if push["complete"] else "yellow"
         console.print(push["message"], style=style, markup=False, highlight=False, soft_wrap=True)
-    if changed:
+    if result.changed_during_run:
         console.print(
-            f"Changed during the run: {', '.join(changed)}. Run `seedling run` again to use these changes.",
+            f"Changed during the run: {', '.join(result.changed_during_run)}. Run `seedling run` again to "
+            "use these changes.",
             highlight=False,
             soft_wrap=True,
         )
+    if command := commit_command(workspace, result.name, Path.cwd()):
+        console.print(f"Not in git yet; to commit the run:\n  {command}", highlight=False, soft_wrap=True)
 
 
 def _upgrade(workspace: Path, console: PrintableConsole) -> None:
@@ -147,7 +157,7 @@ def run_one_stage(workspace: Path, name: str, *, force: bool) -> None:
     find_stage(name)
     load(workspace)
     console = RunConsole()
-    live_table, ledger = LiveTable(console), open_ledger(workspace)
+    live_table, ledger = LiveTable(console, collapse_skipped=False), open_ledger(workspace)
     ledger.watch, ledger.finished = live_table.watch, live_table.finish
     with workspace_lock(workspace), live_table.live():
         ledger.run(name, force=force)

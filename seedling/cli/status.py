@@ -15,7 +15,7 @@ def status(
     workspace: Workspace = Path(),
     debug: Debug = False,
 ) -> None:
-    """Show the rows of each stage, the running stage, and the last result; also during a run.
+    """Show the state and the rows of each stage, and the last result; also works during a run.
 
     Exit code: 0 up to date, 1 the last gate failed, 2 error, 3 stages to run, 4 a run is in progress.
     """

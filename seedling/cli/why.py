@@ -11,7 +11,9 @@ from seedling.cli.options import Debug, Workspace, explained
 
 
 def why(
-    row: Annotated[str, typer.Argument(metavar="ID", help="Id of a row, its first digits, or a part of its origin.")],
+    row: Annotated[
+        str, typer.Argument(metavar="ID", help="Id of a row, its first digits, or a part of its origin or text.")
+    ],
     workspace: Workspace = Path(),
     debug: Debug = False,
 ) -> None:

@@ -28,8 +28,9 @@ from seedling.evaluate.scored import Scored
 from seedling.evaluate.slices import DEFAULT_COLUMNS, slices
 from seedling.files.reading import read_frame, read_json
 from seedling.label_quality.test_label_errors import label_errors
-from seedling.progress import Progress, silent
+from seedling.progress import Progress, announce, silent
 from seedling.records.results import EVALUATION, METRICS, headline_metrics, read_decision, read_evaluation
+from seedling.records.summaries import headline
 from seedling.records.test_evaluations import log_test_evaluation
 from seedling.stats.statistics import Ints, effective_rows, rows_for_interval, wilson
 
@@ -69,8 +70,16 @@ def evaluate(  # noqa: PLR0913  (the inputs of a stage, each by its name)
         model = load_model(model_folder, workspace)
         test = _predict(model, collected, validated, classes, "test", progress)
         outside = _predict(model, collected, validated, classes, "out_of_scope", progress)
-        robustness = _robustness(model, test, collected, params, config, progress)
     evaluated = cross_validated if test is None else test
+    results: dict[str, dict[str, Any] | None] = {
+        "cross_validation": _metrics(cross_validated, params, config, ranks) if len(cross_validated.frame) else None,
+        "test": None if test is None else _metrics(test, params, config, ranks),
+    }
+    if test is not None:  # logged before the accuracy is shown, since a user may stop the run then
+        _log(test, results["test"] or {}, model_folder, workspace)
+    announce(progress, headline(results))
+    with single_threaded():
+        robustness = _robustness(model, test, collected, params, config, progress)
     train_results = read_json(models / "0" / "candidates.json")
     rounds = _rounds(round_decisions, models, validated, classes, params)
     slice_results = slices(
@@ -81,10 +90,9 @@ def evaluate(  # noqa: PLR0913  (the inputs of a stage, each by its name)
     metrics = {
         "accepted_round": accepted_round,
         "confidence": params.confidence,
-        "cross_validation": _metrics(cross_validated, params, config, ranks) if len(cross_validated.frame) else None,
+        **results,
         "folds": _folds(cross_validated),
         "repeated": train_results["repeated"],
-        "test": None if test is None else _metrics(test, params, config, ranks),
         "test_labels": None if test is None else _test_labels(test, params),
         "per_class": per_class(evaluated.predicted, evaluated.truth, classes, params.confidence),
         "slices": slice_results,
@@ -107,8 +115,6 @@ def evaluate(  # noqa: PLR0913  (the inputs of a stage, each by its name)
         "rows": _rows_by_stage(generations),
         "test_digest": None if test is None else test_digest(test.frame),
     }
-    if test is not None:
-        _log(test, metrics["test"], model_folder, workspace)
     write_json(output / EVALUATION, metrics)
     write_json(output / METRICS, headline_metrics(metrics))
     _write_predictions(output / "predictions.parquet", evaluated, accepted_round)
@@ -209,7 +215,7 @@ def _robustness(
     progress: Progress,
 ) -> dict[str, Any] | None:
     """Robustness on a sample of the test rows: those with the first ids. Ids are hashes, so the sample is random."""
-    from seedling.evaluate.minimal_perturbation import minimal_perturbation
+    from seedling.evaluate.minimal_perturbation import MAX_ROWS, SHARE_OF_ROBUSTNESS_ROWS, minimal_perturbation
     from seedling.evaluate.robustness import ROWS_BY_EFFORT, robustness
 
     sample_size = ROWS_BY_EFFORT[config.effort] if params.robustness_rows is None else params.robustness_rows
@@ -227,6 +233,7 @@ def _robustness(
         max_megapixels=config.max_megapixels,
         seed=config.seed,
         progress=progress,
+        predicted=_by_id(ids, test, test.predicted.tolist()),
     )
     perturbation = minimal_perturbation(
         model,
@@ -234,6 +241,7 @@ def _robustness(
         truth,
         modality=config.modality,
         effort=config.effort,
+        max_rows=min(MAX_ROWS, round(SHARE_OF_ROBUSTNESS_ROWS * sample_size)),
         max_megapixels=config.max_megapixels,
         progress=progress,
     )

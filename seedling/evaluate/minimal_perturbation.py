@@ -22,7 +22,8 @@ from seedling.models.portable import Portable
 from seedling.progress import Progress
 from seedling.stats.statistics import Floats
 
-ROWS_BY_EFFORT = {"quick": 8, "normal": 16, "thorough": 100}
+SHARE_OF_ROBUSTNESS_ROWS = 1 / 8  # a row costs about as much as ten rows that are corrupted in each way
+MAX_ROWS = 100
 MAX_FLOPS_BY_EFFORT = {"quick": 4e11, "normal": 1.2e12, "thorough": 1e13}  # of all gradients; limits the rows
 DEEPFOOL_STEPS = 5
 STEP_LENGTHS = 2.0 ** np.arange(-4, 5)  # multiples of DeepFool's step that are tried on the model itself
@@ -40,15 +41,17 @@ def minimal_perturbation(
     *,
     modality: Modality,
     effort: str,
+    max_rows: int,
     max_megapixels: float,
     progress: Progress,
 ) -> dict[str, Any] | None:
     """Size of the minimal perturbation of the first rows that are right: number flipped, median and quartiles.
 
     Images: root mean square over pixels and channels, in gray levels from 0 to 255, `unit` "levels"; texts: share of
-    words left out, `unit` "words". None if fewer than `MIN_ROWS` rows are right.
+    words left out, `unit` "words". None if fewer than `MIN_ROWS` rows are right, or if `max_rows` is smaller.
     """
-    max_rows = ROWS_BY_EFFORT[effort]
+    if max_rows < MIN_ROWS:
+        return None
     if modality == "image":
         pixels = FromPixels(Portable(model, smooth=True))
         flops_per_row = 3 * DEEPFOOL_STEPS * (1 + MAX_RIVAL_CLASSES) * pixels.flops()

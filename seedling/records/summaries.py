@@ -8,39 +8,40 @@ from typing import TYPE_CHECKING, Any
 
 from seedling.files.ignored_files import IGNORED, ignored_phrase
 from seedling.files.reading import read_json
-from seedling.records.results import read_decision, read_evaluation
+from seedling.records.notes import round_note
+from seedling.records.results import read_evaluation
 
 if TYPE_CHECKING:
     from seedling.pipeline import Stage
 
 
 def summary(stage: Stage, workspace: Path) -> dict[str, Any]:
-    """Summary of a stage's output: rows in, kept and rejected, reasons, checks and a note."""
+    """Summary of a stage's output: rows in, kept and rejected, reasons, checks, a note, and whether it was skipped."""
     from seedling.gates.checking import read_checks
 
     folder = workspace / stage.output
     checks = read_checks(workspace, stage.name, folder)
     if stage.kind == "train":
-        return {"checks": checks, "note": _round_note(folder / "decision.json")}
+        note = round_note(folder)
+        return {"checks": checks, "note": note, "is_skipped": note.startswith("skipped")}
     if stage.kind == "evaluate":
         metrics = read_evaluation(folder)
         return {"checks": checks, "note": headline(metrics) if metrics else ""}
     manifest = _json(folder / "manifest.json", {})
     note = _rows_note(manifest.get("notes", {}), stage.output)
-    return {**manifest.get("rows", {}), "reasons": manifest.get("reasons", {}), "checks": checks, "note": note}
-
-
-def _round_note(path: Path) -> str:
-    if not path.is_file():
-        return ""
-    round_decision = read_decision(path)
-    return f"{round_decision['decision']}: {round_decision['reason']}"
+    return {
+        **manifest.get("rows", {}),
+        "reasons": manifest.get("reasons", {}),
+        "checks": checks,
+        "note": note,
+        "is_skipped": bool(manifest.get("notes", {}).get("skipped")),
+    }
 
 
 def _rows_note(notes: Mapping[str, Any], output: str) -> str:
     """The remarkable facts of a stage that writes rows. output: its folder, relative to the workspace."""
     if notes.get("skipped"):
-        phrases = ["skipped: the loop has stopped"]
+        phrases = ["skipped: no further round"]
     else:
         phrases = [phrase] if (phrase := label_issues_phrase(notes.get("doubt") or {})) else []
     if empty := notes.get("empty_classes"):
@@ -73,7 +74,9 @@ def headline(metrics: Mapping[str, Any]) -> str:
     if not metrics.get(split):
         return "accuracy unknown: no labeled row can be held out (label two rows per class, or add a test split)"
     accuracy = metrics[split]["accuracy"]
-    evaluated_on = "test split" if split == "test" else "cross-validation alone (no test split)"
+    rows = metrics[split].get("rows")
+    count = "" if rows is None else f"{rows:,} "
+    evaluated_on = f"{count}test rows" if split == "test" else f"{count}cross-validated rows (there is no test split)"
     return f"accuracy {accuracy['value']:.3f} [{accuracy['low']:.3f}, {accuracy['high']:.3f}] on {evaluated_on}"
 
 

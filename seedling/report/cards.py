@@ -20,7 +20,7 @@ from seedling.files.own_folders import check_own_folders
 from seedling.files.reading import read_json
 from seedling.records.results import EVALUATION, read_evaluation
 from seedling.report.markdown_text import markdown_text
-from seedling.report.pages import vote
+from seedling.report.pages import never_predicted, vote
 
 COLUMNS = [
     "id",
@@ -188,10 +188,14 @@ def model_card(
     model = read_json(workspace / "models" / str(round_number) / "model.json")
     split = "test" if metrics["test"] else "cross_validation"
     kind = "images" if model["modality"] == "image" else "texts"
-    classes = [markdown_text(label) for label in model["classes"]]
+    never = never_predicted(metrics["per_class"]) if is_accepted else []
+    classes = [markdown_text(label) for label in model["classes"] if label not in never]
     header = _model_header(metrics, model, name, license_name, split if is_accepted else None)
     lines = ["---", *_yaml(header), "---", "", f"# {markdown_text(name)}", ""]
     lines += [f"Classifies {kind} into {len(classes)} classes: {', '.join(classes)}.", ""]
+    if never:
+        names = ", ".join(markdown_text(label) for label in never)
+        lines += [f"**It predicted no evaluation row as {names}**: do not use it to find them.", ""]
     if is_accepted:
         lines += _metrics_section(metrics, split)
         lines += ["## Intended use and limits", "", *_limits(metrics), ""]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from typing import Any
 
@@ -68,6 +68,11 @@ def vote(model: Mapping[str, Any]) -> str:
     if len(model["members"]) == 1:
         return names[0]
     return "a vote of " + (names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}")
+
+
+def never_predicted(classes: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The classes with evaluation rows that no row was predicted as."""
+    return [result["class"] for result in classes if result["rows"] and result["precision"] is None]
 
 
 def preview(payload: bytes | str, side: int = 96) -> dict[str, str]:

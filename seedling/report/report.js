@@ -42,6 +42,13 @@
     story.replaceChildren(make("p", matches.length ? `${matches.length.toLocaleString()} rows match` : none, "soft small"), list);
   };
 
+  const open = element => { for (let part = element && element.closest("details"); part; part = part.parentElement.closest("details")) part.open = true; };
+  const openTarget = () => { const target = document.getElementById(location.hash.slice(1)); if (target) { open(target); target.scrollIntoView(); } };
+  const openAll = () => { for (const part of document.querySelectorAll("details.part")) part.open = true; };
+  addEventListener("hashchange", openTarget); addEventListener("beforeprint", openAll); if (location.hash) openTarget();
+  const button = document.getElementById("open-all"), parts = () => [...document.querySelectorAll("details.part")];
+  button.onclick = () => { const closing = parts().every(part => part.open); for (const part of parts()) part.open = !closing; button.textContent = closing ? "Open all parts" : "Close all parts"; };
+
   const panel = document.getElementById("examples-of");
   for (const cell of document.querySelectorAll("button.cell")) cell.onclick = () => {
     const shown = examples[cell.dataset.cell] || [];
@@ -50,7 +57,7 @@
       const figure = make("figure"), button = link(row.id, 8);
       figure.append(row.image ? image(row, cell.title) : make("p", row.text));
       const caption = make("figcaption", percent(row.confidence) + " "); caption.append(button); figure.append(caption); sheet.append(figure);
-      button.addEventListener("click", () => query.scrollIntoView({ block: "center" }));
+      button.addEventListener("click", () => { open(query); query.scrollIntoView({ block: "center" }); });
     }
     const total = Number(cell.textContent);
     panel.replaceChildren(make("h3", cell.title + (shown.length < total ? ` (${shown.length} of ${total}, most confident first)` : "")), sheet);

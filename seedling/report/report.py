@@ -10,27 +10,29 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from seedling.dataset.generation import digest, payloads, read, read_manifest, read_rejected, stage_of
 from seedling.errors import MissingGeneration
+from seedling.evaluate import read_decisions
 from seedling.evaluate.plots import read_losses
 from seedling.files.ignored_files import count_not_copied
 from seedling.files.reading import read_frame, read_json
 from seedling.gates.checking import read_checks
 from seedling.pipeline import row_stages
+from seedling.records.notes import decision_note, skipped_rounds_note, warning_sentence
+from seedling.records.predicted_gain import predicted_gain
 from seedling.records.results import EVALUATION, read_evaluation
 from seedling.records.run_records import read_run_records
 from seedling.records.test_evaluations import read_test_evaluations
 from seedling.report import charts, sentences
+from seedling.report.confusion import confusion_context
 from seedling.report.contact_sheet import STAGES, sheet
-from seedling.report.pages import environment, preview, vote
+from seedling.report.pages import environment, never_predicted, preview, vote
 from seedling.report.row_stories import examples, stories
-from seedling.stats.statistics import Estimate, confusion, wilson_of
+from seedling.stats.statistics import Estimate, wilson_of
 
 MAX_SAMPLES = 12
-MAX_CONFUSION_CLASSES = 20
 MAX_WORST = 8  # rows in tables of the worst classes or confusions
 MAX_WEAKEST_CLASSES = 3
 METRIC_MEANINGS = (
@@ -99,9 +101,10 @@ def write_report(workspace: Path) -> Path:
             **_rounds_context(workspace, metrics),
             not_copied=count_not_copied(workspace),
             crawl_rates=_crawl_rates(workspace / ".seedling" / "web"),
-            confusion=_confusion(workspace / "reports" / "predictions.parquet", classes),
+            confusion=confusion_context(workspace / "reports" / "predictions.parquet", classes),
             gates=_gates(workspace),
             change=_change(runs),
+            gain=predicted_gain(runs),
             stories=stories(workspace),
             examples=examples(workspace, classes),
         )
@@ -118,8 +121,12 @@ def _result_context(workspace: Path, metrics: Mapping[str, Any]) -> dict[str, An
         workspace, metrics["test_digest"] or "", has_results=metrics["test"] is not None
     )
     return {
-        "subject": _subject(workspace, metrics["accepted_round"]),
+        "subject": {
+            **_subject(workspace, metrics["accepted_round"]),
+            "never_predicted": never_predicted(metrics["per_class"]),
+        },
         "headline": _headline(metrics),
+        "baseline": majority_baseline(validated, workspace / "reports" / "predictions.parquet"),
         "label_noise": _label_noise(validated),
         "unlearned": _unlearned_rows(validated) if metrics["test"] else 0,
         "operating_points": merge_thresholds(metrics["operating_points"]),
@@ -127,7 +134,7 @@ def _result_context(workspace: Path, metrics: Mapping[str, Any]) -> dict[str, An
         "corrected": _corrected(metrics, len(evaluations.models)),
         "metric_meanings": METRIC_MEANINGS,
         "splits": [split for split in ("test", "cross_validation") if metrics[split]],
-        "weakest": _weakest(metrics["per_class"]),
+        "weakest": weakest(metrics["per_class"]),
         "learning_curve": charts.learning_curve(metrics["learning_curve"]),
         "risk_coverage": charts.risk_coverage(pd.read_csv(plots / "risk_coverage.csv")),
         "calibration": charts.calibration(pd.read_csv(plots / "calibration.csv").to_dict("records")),
@@ -160,6 +167,7 @@ def _rounds_context(workspace: Path, metrics: Mapping[str, Any]) -> dict[str, An
         "rounds": _rounds(workspace / "models", metrics),
         "audits": _audits(workspace / "generations"),
         "candidates": _candidates(first_round, workspace / ".seedling" / "seconds" / "train@0.json"),
+        "skipped": _skipped_rounds(workspace / "models"),
         "left_out": read_json(first_round / "candidates.json")["left_out"],
         "losses": charts.losses(read_losses(first_round)),
     }
@@ -264,9 +272,24 @@ def _corrected(metrics: Mapping[str, Any], n_models: int) -> Estimate | None:
     return wilson_of(test["accuracy"]["value"], test["effective_rows"], 1 - (1 - metrics["confidence"]) / n_models)
 
 
-def _weakest(classes: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """The classes with the lowest recall below 1, at most MAX_WEAKEST_CLASSES."""
-    imperfect = [result for result in classes if result["recall"] and result["recall"]["value"] < 1]
+def majority_baseline(validated: Path, predictions: Path) -> dict[str, Any] | None:
+    """The class with most training labels, and the accuracy of always predicting it on the evaluation rows."""
+    labels: dict[str, int] = {}
+    for count in read_manifest(validated)["counts"]:
+        if count["split"] == "train" and count["label"] is not None:
+            labels[count["label"]] = labels.get(count["label"], 0) + count["rows"]
+    truth = read_frame(predictions, columns=["label"])["label"]
+    if not labels or truth.empty:
+        return None
+    name = min(labels, key=lambda label: (-labels[label], label))
+    return {"class": name, "accuracy": float((truth == name).mean())}
+
+
+def weakest(classes: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The predicted classes with the lowest recall below 1, at most MAX_WEAKEST_CLASSES."""
+    imperfect = [
+        result for result in classes if result["precision"] and result["recall"] and result["recall"]["value"] < 1
+    ]
     return sorted(imperfect, key=lambda result: (result["recall"]["value"], result["class"]))[:MAX_WEAKEST_CLASSES]
 
 
@@ -349,8 +372,19 @@ def _rounds(models: Path, metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
         manifest = read_json(models / str(result["round"]) / "manifest.json")
         model = read_json(models / str(result["round"]) / "model.json")
         learners = ", ".join(member["learner"].replace("_", " ") for member in model["members"])
-        rounds.append({**result, "learners": learners, "pseudo_labeled": manifest["rows"]["pseudo_labeled"]})
+        note = decision_note(
+            {**result, "accuracy": result["difference"]}, (result["accuracy"] or {"value": None})["value"]
+        )
+        rounds.append(
+            {**result, "learners": learners, "pseudo_labeled": manifest["rows"]["pseudo_labeled"], "note": note}
+        )
     return rounds
+
+
+def _skipped_rounds(models: Path) -> str | None:
+    """One sentence about all skipped rounds; None if there are none."""
+    skipped = [decision for decision in read_decisions(models) if decision["decision"] == "skipped"]
+    return skipped_rounds_note(skipped[0]["round"], skipped[0]["reason"]) if skipped else None
 
 
 def _audits(generations: Path) -> list[dict[str, Any]]:
@@ -380,30 +414,6 @@ def _candidates(model: Path, seconds: Path) -> list[dict[str, Any]]:
     )
 
 
-def _confusion(predictions: Path, classes: Sequence[str]) -> dict[str, Any]:
-    """The confusion matrix and the most frequent confusions. counts: None if there are too many classes for a page."""
-    frame = read_frame(predictions, columns=["label", "predicted"])
-    label_to_index = {label: index for index, label in enumerate(classes)}
-    truth = np.array([label_to_index[label] for label in frame["label"]], dtype=np.int64)
-    predicted = np.array([label_to_index[label] for label in frame["predicted"]], dtype=np.int64)
-    counts = confusion(predicted, truth, len(classes))
-    pairs = [
-        {
-            "truth": classes[row],
-            "predicted": classes[column],
-            "rows": int(counts[row, column]),
-            "cell": f"{row}-{column}",
-        }
-        for row, column in np.argwhere(counts * (1 - np.eye(len(classes), dtype=int)))
-    ]
-    return {
-        "classes": list(classes),
-        "counts": counts.tolist() if len(classes) <= MAX_CONFUSION_CLASSES else None,
-        "totals": counts.sum(axis=1).tolist(),
-        "worst": sorted(pairs, key=lambda pair: (-pair["rows"], pair["truth"], pair["predicted"]))[:MAX_WORST],
-    }
-
-
 def _gates(workspace: Path) -> list[dict[str, Any]]:
     gates = []
     for path in [
@@ -414,7 +424,7 @@ def _gates(workspace: Path) -> list[dict[str, Any]]:
         name = "evaluate" if path.parent.name == "reports" else stage_of(path.parent)
         checks = read_checks(workspace, name, path.parent)
         if checks:
-            failed = [check for check in checks if not check["passed"]]
+            failed = [{**check, "sentence": warning_sentence(check)} for check in checks if not check["passed"]]
             gates.append({"stage": name, "checks": len(checks), "failed": failed})
     return gates
 

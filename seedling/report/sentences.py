@@ -10,6 +10,7 @@ from typing import Any
 
 from markupsafe import Markup
 
+from seedling.records.predicted_gain import PredictedGain
 from seedling.records.test_evaluations import EvaluationLog
 from seedling.report.pages import breakable, percent, points, thousands, whole_percent
 from seedling.stats.statistics import Estimate
@@ -53,22 +54,35 @@ def listed(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{thousands(count)} {name.replace('_', ' ')}" for name, count in counts.items())
 
 
+def plural_classes(count: int) -> str:
+    """1 class, 2 classes."""
+    return "1 class" if count == 1 else f"{thousands(count)} classes"
+
+
+def named_classes(classes: Sequence[str]) -> Markup:
+    """The first MAX_NAMED_CLASSES names, and the number of the others."""
+    names = Markup(", ").join(breakable(name) for name in classes[:MAX_NAMED_CLASSES])
+    others = len(classes) - MAX_NAMED_CLASSES
+    return names + (f" and {thousands(others)} more" if others > 0 else "")
+
+
 def subject_sentence(subject: Values, accepted_round: int) -> Markup:
     """What the model classifies, what it was trained on, and which round is in use."""
-    classes = subject["classes"]
-    names = Markup(", ").join(breakable(name) for name in classes[:MAX_NAMED_CLASSES])
-    more = f" and {thousands(len(classes) - MAX_NAMED_CLASSES)} more" if len(classes) > MAX_NAMED_CLASSES else ""
-    sources = ", ".join(f"{thousands(rows)} {source}" for source, rows in subject["sources"])
+    never = subject.get("never_predicted", [])
+    classes = [name for name in subject["classes"] if name not in never]
+    sources = ", ".join(
+        f"{thousands(rows)} {source}" if len(subject["sources"]) > 1 else source for source, rows in subject["sources"]
+    )
     pseudo_labeled = (
         f" and {thousands(subject['pseudo_labeled'])} pseudo-labeled rows" if subject["pseudo_labeled"] else ""
     )
     return Markup(
-        "Classifies {} into {} classes: {}{}. Trained on {} labeled rows ({}){}. The model in use is round {}: {}."
+        "Classifies {} into {}: {}{}. Trained on {} labeled rows ({}){}. The model in use is round {}: {}."
     ).format(
         "images" if subject["modality"] == "image" else "texts",
-        thousands(len(classes)),
-        names,
-        more,
+        plural_classes(len(classes)),
+        named_classes(classes),
+        Markup("; never predicts {}").format(named_classes(never)) if never else "",
         thousands(subject["labeled"]),
         sources,
         pseudo_labeled,
@@ -97,6 +111,61 @@ def accuracy_sentence(headline: Values, confidence: float) -> Markup:
     )
 
 
+def baseline_sentence(baseline: Values, headline: Values) -> Markup:
+    """The accuracy of always predicting the most frequent class, and whether the model is clearly better."""
+    sentence = Markup("Always predicting “{}” would be right for <b>{}</b> of these rows.").format(
+        breakable(baseline["class"]), percent(baseline["accuracy"])
+    )
+    if headline["low"] <= baseline["accuracy"]:
+        sentence += Markup(" {}").format(warning("The model is not clearly better than that."))
+    return sentence
+
+
+def predicted_gain_sentence(gain: PredictedGain) -> Markup:
+    """What the previous run expected of the labels that were added or fixed since, and what they brought."""
+    labels = (
+        plural(gain.new_labels, "new label") if gain.new_labels else f"about {plural(gain.fixed_labels, 'fixed label')}"
+    )
+    expected, measured = ({"value": e.value, "low": e.low, "high": e.high} for e in (gain.expected, gain.measured))
+    sentence = Markup("<b>Last time</b> Seedling expected <b>{}</b> from {}; you got <b>{}</b> {}").format(
+        f"{points(expected['value'])} points",
+        labels,
+        points(measured["value"]),
+        soft(f"[{points(measured['low'])}, {points(measured['high'])}]"),
+    )
+    if gain.agrees:
+        return sentence + "."
+    return sentence + Markup(": {}.").format(warning("more" if gain.measured.value > gain.expected.value else "less"))
+
+
+def confidence_sentence(selective: Values, points_by_error: Sequence[Values]) -> Markup | None:
+    """At which confidence the predictions are reliable; None if nothing was evaluated.
+
+    points_by_error: the operating points, the lowest maximum error rate first. The first one that covers rows and is
+    stricter than the threshold in use is named.
+    """
+    if not selective["coverage"]:
+        return None
+    if selective["threshold"] > 0:
+        sentence = Markup("")
+    else:
+        sentence = Markup(
+            "It predicts every row: in cross-validation, it reached the target accuracy of {} without a threshold. "
+        ).format(whole_percent(selective["target_accuracy"]))
+    for point in points_by_error:
+        if point["threshold"] is not None and point["threshold"] > selective["threshold"] and point["errors"]:
+            covered = point["coverage"]["value"]
+            right = {
+                "value": 1 - point["errors"]["value"],
+                "low": 1 - point["errors"]["high"],
+                "high": 1 - point["errors"]["low"],
+            }
+            return sentence + Markup(
+                "Above a confidence of {} it predicts {} of the rows, {} {} of them rightly."
+            ).format(percent(point["threshold"]), percent(covered), percent(right["value"]), soft(interval(right)))
+    return sentence or None
+
+
 def abstention_sentence(selective: Values, rows: int, label_noise: float) -> Markup | None:
     """Coverage and selective accuracy at the threshold in use; None if the model never abstains.
 
@@ -106,7 +175,10 @@ def abstention_sentence(selective: Values, rows: int, label_noise: float) -> Mar
         return None
     coverage, threshold = selective["coverage"]["value"], percent(selective["threshold"])
     if not selective["accuracy"]:
-        sentence = Markup("No row has a confidence above {}, so it predicts none of them").format(threshold)
+        sentence = Markup(
+            "No row has a confidence above {}, the threshold for the target accuracy of {}: the model abstains on all "
+            "of them"
+        ).format(threshold, whole_percent(selective["target_accuracy"]))
     else:
         accuracy, target = selective["accuracy"], selective["target_accuracy"]
         result = Markup("{} {} of them rightly").format(percent(accuracy["value"]), soft(interval(accuracy)))
@@ -304,6 +376,15 @@ def thresholds_sentence(cross_validated_rows: int, where: str) -> str:
         else "so their results on the same rows are optimistic."
     )
     return f"The thresholds were chosen on {rows} cross-validated rows, {check}"
+
+
+def robustness_sentence(robustness: Values) -> Markup:
+    """The rows that were degraded, and how to test more of them."""
+    return Markup("A random sample of {} test rows, of which {} are right without changes. {}").format(
+        thousands(robustness["rows"]),
+        percent(robustness["accuracy"]),
+        soft("The intervals account for the size of the sample."),
+    )
 
 
 def perturbation_sentence(perturbation: Values) -> Markup:

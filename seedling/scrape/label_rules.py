@@ -15,7 +15,7 @@ import numpy as np
 from seedling.config.patterns import Pattern
 from seedling.config.sources import LabelRule
 from seedling.errors import InputError
-from seedling.plugins import plugin_functions
+from seedling.plugins import defined_in, plugin_functions
 from seedling.scrape.items import tidy_label
 from seedling.stats.statistics import Floats, wilson
 
@@ -86,7 +86,7 @@ def _by_function(rule: LabelRule, function: Function, fields: Mapping[str, str])
     except Exception as error:
         raise InputError(
             f"The labeling function '{rule.function}' stopped at {fields.get('origin')}: {type(error).__name__}: "
-            f"{error}. Fix it in data/{LABELING_FILE}; return None to abstain."
+            f"{error}. Fix it in {defined_in(function)}; return None to abstain."
         ) from error
     return _mapped(rule, None if label is None else str(label))
 

@@ -15,7 +15,7 @@ from seedling.config.params import NOTHING, SynthesizeParams, WorkspaceConfig
 from seedling.dataset.generation import Row, identify, payloads, recipe_json
 from seedling.errors import InputError
 from seedling.media import images
-from seedling.plugins import AUGMENTING, plugin_functions
+from seedling.plugins import AUGMENTING, defined_in, plugin_functions
 from seedling.progress import Progress, counted
 from seedling.stats.randomness import generator, how_many
 from seedling.synthesize.cutting import Finder, Mask, NoObject, draw_placement, object_mask, paste, remove_object
@@ -131,10 +131,14 @@ def _finder(params: SynthesizeParams, data: Path | None) -> Finder | None:
                 "in the same section."
             )
         raise InputError(
-            f"params.yaml: synthesize.cut_by: unknown function '{params.cut_by}': neither data/{AUGMENTING[0]} nor an "
+            f"params.yaml: synthesize.cut_by: unknown function '{params.cut_by}': neither data/{params.plugin} nor an "
             f"installed package has it. The methods are {', '.join(['grabcut', *sorted(plugins)])}."
         )
     return plugins[params.cut_by]
+
+
+def _file_of(finder: Finder | None) -> str:
+    return "GrabCut" if finder is None else defined_in(finder)
 
 
 def _find_objects(image_store: _Images, objects: pd.DataFrame, finder: Finder | None, progress: Progress) -> None:
@@ -147,7 +151,7 @@ def _find_objects(image_store: _Images, objects: pd.DataFrame, finder: Finder | 
             location = None if finder is None else finder(pixels.copy(), details)
         except Exception as error:
             raise InputError(
-                f"data/{AUGMENTING[0]}: the finder failed on {details['origin']}: {type(error).__name__}: {error}"
+                f"{_file_of(finder)}: the finder failed on {details['origin']}: {type(error).__name__}: {error}"
             ) from error
         if finder is not None and location is None:
             return None
@@ -157,7 +161,7 @@ def _find_objects(image_store: _Images, objects: pd.DataFrame, finder: Finder | 
             return None
         except (TypeError, ValueError) as error:
             raise InputError(
-                f"data/{AUGMENTING[0]}: the finder must return a mask (height, width), a box (left, top, right, "
+                f"{_file_of(finder)}: the finder must return a mask (height, width), a box (left, top, right, "
                 f"bottom) or None; for {details['origin']} it returned something else: {error}"
             ) from error
 

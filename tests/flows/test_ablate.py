@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 import subprocess
@@ -19,6 +20,7 @@ from seedling.ablation import (
     Step,
     Variant,
     _stages_to_run,
+    _table,
     compare_bars,
     steps_of,
 )
@@ -36,6 +38,7 @@ from seedling.dataset.generation import read, read_manifest, write_json
 from seedling.runner import write_page
 from seedling.scrape import scrape
 from seedling.synthesize import synthesize
+from seedling.terminal.console import PrintableConsole
 from seedling.validate import validate
 
 SEEDLING = [sys.executable, "-m", "seedling.cli.main"]
@@ -189,3 +192,16 @@ def test_a_variant_is_the_line_as_one_would_run_it(example: Callable[[str], Path
     stale = subprocess.run([*SEEDLING, "ablate", "-w", place], check=False, capture_output=True, text=True)
     assert stale.returncode == 2
     assert "synthesize changed since the last run" in stale.stderr
+
+
+def test_the_table_prints_an_interval_in_plain_brackets() -> None:
+    """No backslash before them: the cell is text, not markup."""
+    bar = Bar("augment", "added", Variant("none", (), 0), Variant("+ augment", (AUGMENT,), 0))
+    rows = {bar.old: said([0, 0, 1, 1]), bar.new: said([1, 1, 1, 1])}
+    results = compare_bars([bar], rows, PARAMS, [])
+    console = PrintableConsole(width=200, file=io.StringIO())
+    console.print(_table(results))
+    printed = console.file.getvalue()
+    difference = results["bars"][0]["accuracy"]
+    assert f"+50.0 [{100 * difference['low']:+.1f}, {100 * difference['high']:+.1f}]" in printed
+    assert "\\" not in printed

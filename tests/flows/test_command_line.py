@@ -14,6 +14,7 @@ from loopback import site
 from PIL import Image
 from ruamel.yaml import YAML
 
+import seedling as seedling_package
 from seedling.cli.main import app
 from seedling.config.params import load
 from seedling.errors import InputError
@@ -33,6 +34,11 @@ def test_every_command_has_help(name: str) -> None:
     done = seedling(name, "--help")
     assert done.returncode == 0
     assert len(done.stdout.split()) > 10
+
+
+def test_the_help_of_the_command_line_is_the_docstring_of_the_package() -> None:
+    """One sentence says what Seedling does, in both."""
+    assert str(seedling_package.__doc__) in " ".join(seedling("--help").stdout.split())
 
 
 def test_init_makes_a_git_and_dvc_repository(tmp_path: Path, make_images: Callable[..., Path]) -> None:

@@ -186,6 +186,15 @@ def test_an_exported_model_answers_without_seedling_as_predict_does(workspace: P
         text=True,
         check=True,
     ).stdout
+    of_folder = subprocess.run(
+        [sys.executable, out / "predict.py", workspace / "data/test"],
+        cwd=out,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    assert of_folder.splitlines() == alone.splitlines()[:-1]  # a folder stands for its files
     own = subprocess.run(
         [*SEEDLING, "predict", *image_arrays, "-w", workspace], capture_output=True, text=True, check=True
     ).stdout

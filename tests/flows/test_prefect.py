@@ -98,9 +98,12 @@ def test_the_ui_shows_the_run_and_the_report_answers_clicks(server: dict[str, st
         problems: list[str] = []
         page.on("pageerror", lambda error: problems.append(str(error)))
         page.goto((workspace / "reports" / "report.html").as_uri())
+        expect(page.locator("table.matrix")).to_be_hidden()  # all parts below the first screen are folded
+        page.locator("#errors > summary").click()
         page.locator("table.matrix button.cell").first.click()
         expect(page.locator("#examples-of figure").first).to_be_visible()
         page.locator("#examples-of button.row").first.click()
+        expect(page.locator("#history")).to_have_attribute("open", "")  # the link to a row opens its part
         expect(page.locator("#story")).to_contain_text("the model predicts")
         expect(page.locator("#story img")).to_be_visible()
         page.locator("#row-query").fill("labeled/disc/0.png")

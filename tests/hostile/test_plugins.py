@@ -7,13 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from seedling.augment.image_policy import PolicyTransform
 from seedling.augment.makers import Resources
 from seedling.config.params import SynthesizeParams
 from seedling.errors import InputError
 from seedling.gates.checking import load_gates, load_user_expectations
 from seedling.init.create import InitFindings, InitOptions, describe_left_out, make_workspace
 from seedling.media import images
-from seedling.plugins import ANNOUNCED, NO_PLUGINS, plugin_functions
+from seedling.plugins import ANNOUNCED, NO_PLUGINS, defined_in, plugin_functions
 from seedling.synthesize.pasting import _finder
 
 MARKS = (
@@ -103,3 +104,16 @@ def test_a_plugin_lies_in_data(tmp_path: Path) -> None:
         with pytest.raises(InputError, match="leads out of"):
             Resources.of(data, plugin_file=name)
     assert not mark.exists()
+
+
+def test_errors_of_a_plugin_name_the_file_that_defines_it(tmp_path: Path) -> None:
+    """Whatever the file's name is, and not the path of the run's snapshot; an entry point is named by its module."""
+    snapshot = tmp_path / ".seedling" / "snapshot" / "data"
+    snapshot.mkdir(parents=True)
+    (snapshot / "camera.py").write_text("def broken(pixels, rng):\n    return rng.nothing\n")
+    functions = plugin_functions(snapshot, "camera.py", "seedling.nothing", "augment.plugin")
+    assert defined_in(functions["broken"]) == "data/camera.py"
+    assert defined_in(plugin_functions) == "seedling.plugins"
+    policy = PolicyTransform([{"own": {"name": "broken"}}], functions)
+    with pytest.raises(InputError, match=r"^data/camera\.py: 'broken' failed on an image"):
+        policy(np.full((8, 8, 3), 9, np.uint8), 0)

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from markupsafe import Markup
 
+from seedling.records.predicted_gain import PredictedGain
 from seedling.records.test_evaluations import EvaluationLog
 from seedling.report import sentences
 from seedling.stats.statistics import Estimate
@@ -51,6 +52,73 @@ def test_the_subject_names_classes_labels_and_round() -> None:
     assert "&lt;b&gt;" in sentences.subject_sentence(subject(classes=["<b>"]), 0)
 
 
+def test_a_class_that_is_never_predicted_is_not_claimed() -> None:
+    """It is neither counted nor listed among the classes."""
+    claimed = plain(sentences.subject_sentence(subject(classes=["cat", "dog", "owl"], never_predicted=["dog"]), 0))
+    assert claimed.startswith("Classifies images into 2 classes: cat, owl; never predicts dog. Trained on ")
+
+
+def test_the_baseline_is_the_most_frequent_class() -> None:
+    """A model whose interval reaches it is not clearly better."""
+    baseline = {"class": "ham", "accuracy": 0.65}
+    sentence = "Always predicting “ham” would be right for 65.0 % of these rows."
+    assert plain(sentences.baseline_sentence(baseline, ESTIMATE)) == sentence
+    assert plain(sentences.baseline_sentence({**baseline, "accuracy": 0.7}, ESTIMATE)) == (
+        "Always predicting “ham” would be right for 70.0 % of these rows. The model is not clearly better than that."
+    )
+
+
+@pytest.mark.parametrize(
+    ("new_labels", "fixed", "measured", "end", "labels"),
+    [
+        (580, 0, 0.058, ".", "580 new labels"),
+        (1, 0, 0.058, ".", "1 new label"),
+        (0, 12, 0.058, ".", "about 12 fixed labels"),
+        (580, 0, -0.05, ": less.", "580 new labels"),
+        (580, 0, 0.25, ": more.", "580 new labels"),
+    ],
+)
+def test_the_gain_expected_last_time_is_beside_the_measured_one(
+    new_labels: int, fixed: int, measured: float, end: str, labels: str
+) -> None:
+    """Whether it was less or more is said only if the intervals do not overlap."""
+    gain = PredictedGain(
+        "20261128-grow",
+        new_labels,
+        fixed,
+        Estimate(0.059, 0.03, 0.081),
+        Estimate(measured, measured - 0.03, measured + 0.03),
+    )
+    change = f"{100 * measured:+.1f} [{100 * measured - 3:+.1f}, {100 * measured + 3:+.1f}]"
+    assert plain(sentences.predicted_gain_sentence(gain)) == (
+        f"Last time Seedling expected +5.9 points from {labels}; you got {change}{end}"
+    )
+
+
+def test_the_first_stricter_threshold_is_named() -> None:
+    """Not one that covers nothing, nor one below the threshold in use; without any, only that no threshold is needed."""
+    selective = {"threshold": 0.0, "target_accuracy": 0.95, "coverage": {"value": 1.0}}
+    errors = {"value": 0.009, "low": 0.002, "high": 0.048}
+    none = {"threshold": None, "coverage": None, "errors": None}
+    empty = {"threshold": 0.99, "coverage": {"value": 0.0}, "errors": None}
+    point = {"threshold": 0.892, "coverage": {"value": 0.932}, "errors": errors}
+    always = "It predicts every row: in cross-validation, it reached the target accuracy of 95 % without a threshold. "
+    confident = "Above a confidence of 89.2 % it predicts 93.2 % of the rows, 99.1 % [95.2 %, 99.8 %] of them rightly."
+    assert plain(sentences.confidence_sentence(selective, [none, empty, point])) == always + confident
+    assert plain(sentences.confidence_sentence({**selective, "threshold": 0.5}, [point])) == confident
+    assert sentences.confidence_sentence({**selective, "threshold": 0.9}, [point]) is None
+    assert plain(sentences.confidence_sentence(selective, [none])) == always
+    assert sentences.confidence_sentence({**selective, "coverage": None}, [point]) is None
+
+
+def test_the_sample_of_the_robustness_tests_is_stated() -> None:
+    """With the accuracy on the unchanged rows of the sample."""
+    assert plain(sentences.robustness_sentence({"rows": 1_000, "accuracy": 0.857})) == (
+        "A random sample of 1 000 test rows, of which 85.7 % are right without changes. The intervals account for the "
+        "size of the sample."
+    )
+
+
 def test_the_accuracy_has_its_interval_and_rows() -> None:
     """On test rows, by cross-validation, and unknown."""
     headline = {"where": "test", "rows": 224, **ESTIMATE}
@@ -78,7 +146,8 @@ def test_abstention_states_coverage_and_the_target_only_if_it_is_missed() -> Non
     )
     assert "target" not in plain(sentences.abstention_sentence({**selective, "target_accuracy": 0.85}, 224, 0.0))
     assert plain(sentences.abstention_sentence({**selective, "accuracy": None}, 224, 0.0)) == (
-        "No row has a confidence above 59.8 %, so it predicts none of them"
+        "No row has a confidence above 59.8 %, the threshold for the target accuracy of 95 %: the model abstains on all "
+        "of them"
     )
     assert sentences.abstention_sentence({**selective, "threshold": 0.0}, 224, 0.0) is None
     assert sentences.abstention_sentence({**selective, "coverage": None}, 224, 0.0) is None

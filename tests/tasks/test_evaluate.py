@@ -171,6 +171,11 @@ def test_the_same_texts_typed_in_haste_are_judged_again() -> None:
     first, again = (robustness(model, rows.items, known, groups, PARAMS, **settings) for _ in range(2))
     assert first is not None
     assert first == again
+    predicted = {row_id: int(model.predict([text]).argmax()) for row_id, text in rows.items()}
+    assert robustness(model, rows.items, known, groups, PARAMS, **settings, predicted=predicted) == first
+    all_wrong = {row_id: 1 - index for row_id, index in predicted.items()}
+    worse = robustness(model, rows.items, known, groups, PARAMS, **settings, predicted=all_wrong)
+    assert worse is not None and worse["accuracy"] == 0.0  # known predictions of unchanged texts are not computed again
     by_change = {one["change"]: one for one in first["changes"]}
     assert first["accuracy"] == by_change["without capitals"]["accuracy"] == 1.0
     assert by_change["the first half alone"]["difference"]["value"] == 0.0

@@ -176,7 +176,7 @@ def test_every_learner_has_a_smallest_step_or_none(name: str) -> None:
     rows = [(str(place), one) for place, one in enumerate(IMAGES[:30])]
     truth = {str(place): int(LABELS[place]) for place in range(30)}
     found = minimal_perturbation(
-        model, rows, truth, modality="image", effort="quick", max_megapixels=64.0, progress=silent
+        model, rows, truth, modality="image", effort="quick", max_rows=8, max_megapixels=64.0, progress=silent
     )
     assert found is not None
     if name in {"random_forest", "boosted_trees"}:
@@ -220,8 +220,9 @@ def test_too_few_right_rows_give_no_smallest_step() -> None:
     """Three rows, and rows that are all wrong."""
     model = trained(TextFeatures(), TEXTS, np.arange(len(TEXTS)) % 3, ["logistic_regression"])
     rows = [(str(place), one) for place, one in enumerate(TEXTS[:12])]
-    how = {"modality": "text", "effort": "quick", "max_megapixels": 64.0, "progress": silent}
+    how = {"modality": "text", "effort": "quick", "max_rows": 8, "max_megapixels": 64.0, "progress": silent}
     right = {str(place): place % 3 for place in range(12)}
     assert minimal_perturbation(model, rows[:3], right, **how) is None  # type: ignore[arg-type]
     assert minimal_perturbation(model, rows, {one: (label + 1) % 3 for one, label in right.items()}, **how) is None  # type: ignore[arg-type]
+    assert minimal_perturbation(model, rows, right, **{**how, "max_rows": 3}) is None  # type: ignore[arg-type]
     assert minimal_perturbation(model, rows, right, **how)["rows"] == 8  # type: ignore[arg-type, index]

@@ -1,0 +1,94 @@
+"""Sentences about a stage's result for the terminal, the report and Prefect's UI: round decisions and gate warnings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from seedling.config.params import MAX_ROUNDS
+from seedling.files.reading import read_json
+from seedling.records.results import read_decision
+
+CANDIDATES, DECISION = "candidates.json", "decision.json"
+REASON_WORDS = {  # what to do about a reason for rejection; other reasons explain themselves
+    "no_label": "no label (held-out rows need one; leave their split empty to move them to the pool)",
+}
+SUBJECT_OF_COLUMN = {  # whose mean a gate checks
+    "correct": "share of right predictions",
+    "confidence": "mean confidence",
+}
+
+
+def reasons_phrase(reasons: Mapping[str, int]) -> str:
+    """Number of rejected rows by reason, as in `6 exact duplicate, 2 too small`."""
+    return ", ".join(
+        f"{count:,} {REASON_WORDS.get(reason, reason.replace('_', ' '))}" for reason, count in reasons.items()
+    )
+
+
+def decision_note(decision: Mapping[str, Any], accuracy: float | None = None) -> str:
+    """A round's decision and its reason. It begins with `rejected` or `skipped` if the round was.
+
+    accuracy: the cross-validated accuracy of round 0, if it is known.
+    """
+    reason = str(decision["reason"])
+    if decision["decision"] != "accepted":
+        return f"{decision['decision']}: {reason}"
+    difference = decision.get("accuracy")
+    if decision["round"] == 0 and difference is None:
+        known = "" if accuracy is None else f" (cross-validated accuracy {accuracy:.3f})"
+        rest = reason.partition("; ")[2]
+        return f"round 0: the model to beat{known}" + (f"; {rest}" if rest else "")
+    if difference is None:
+        return f"accepted: {reason}"
+    if difference["low"] == difference["high"] == 0:
+        return f"accepted, no change: {reason}"
+    return f"accepted, {'better' if difference['low'] > 0 else 'not clearly worse'}: {reason}"
+
+
+def round_note(model: Path) -> str:
+    """The note of a round's folder; "" if there is no decision yet."""
+    path = model / DECISION
+    return decision_note(read_decision(path), chosen_accuracy(model)) if path.is_file() else ""
+
+
+def chosen_accuracy(model: Path) -> float | None:
+    """The cross-validated accuracy of the chosen candidate of a round; None if it is unknown."""
+    path = model / CANDIDATES
+    candidates: Sequence[Mapping[str, Any]] = read_json(path)["tried"] if path.is_file() else []
+    votes = [candidate for candidate in candidates if candidate["learner"] == "ensemble"]
+    chosen = votes or [candidate for candidate in candidates if candidate.get("chosen")]
+    return float(chosen[0]["accuracy"]["value"]) if len(chosen) == 1 and chosen[0]["accuracy"] else None
+
+
+def skipped_rounds_note(first_skipped: int, reason: str) -> str:
+    """One line for all skipped rounds. reason: that of the first one, as in `the loop stopped after round 1`."""
+    rounds = f"round {MAX_ROUNDS}" if first_skipped == MAX_ROUNDS else f"rounds {first_skipped} to {MAX_ROUNDS}"
+    return f"{reason}; {rounds} skipped"
+
+
+def warning_sentence(check: Mapping[str, Any]) -> str:
+    """A failed check in words, as in `share of right predictions 0.487, gates.yaml expects at least 0.5`."""
+    arguments, observed = check["arguments"], str(check["observed"])
+    column = arguments.get("column")
+    if check["expectation"] == "expect_column_mean_to_be_between":
+        subject = SUBJECT_OF_COLUMN.get(str(column), f"mean of {column}")
+        return f"{subject} {_rounded(observed)}, gates.yaml expects {_range(arguments)}"
+    limits = ", ".join(f"{name}={value}" for name, value in arguments.items() if name != "column" and value is not None)
+    subject = check["expectation"] + (f" ({column})" if column else "")
+    return f"{subject}: {observed}" + (f"; gates.yaml expects {limits}" if limits else "")
+
+
+def _range(arguments: Mapping[str, Any]) -> str:
+    low, high = arguments.get("min_value"), arguments.get("max_value")
+    if low is not None and high is not None:
+        return f"{low} to {high}"
+    return f"at least {low}" if high is None else f"at most {high}"
+
+
+def _rounded(observed: str) -> str:
+    try:
+        return f"{float(observed):.3g}"
+    except ValueError:
+        return observed

@@ -1,0 +1,111 @@
+"""What the previous run expected of the labels that were added or fixed since, and what they brought.
+
+The learning curve of the previous run expects the accuracy a2 with twice as many labels, so an error rate of
+e * factor^-b with b = -log2((1 - a2) / e), where e is the error rate of that run. n labels of which w are wrong count
+as n (1 - w / n)^2 labels (seedling/evaluate/next_steps.py), so factor is the ratio of these numbers. The expected gain
+is e (1 - factor^-b).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from seedling.stats.statistics import Estimate
+
+DOUBLED = 2  # times as many labels, in the learning curve
+MIN_GAIN = 0.0005  # of accuracy; a smaller expected gain is not worth a sentence
+MIN_FIXED_LABELS = 1.0
+
+
+@dataclass(frozen=True)
+class PredictedGain:
+    """Expected and measured change of the accuracy, with an 80 % and a 95 % interval.
+
+    since: the name of the previous run; new_labels: labels that were added; fixed_labels: the estimated number of wrong
+    labels that were fixed instead.
+    """
+
+    since: str
+    new_labels: int
+    fixed_labels: int
+    expected: Estimate
+    measured: Estimate
+
+    @property
+    def agrees(self) -> bool:
+        """Whether the intervals overlap."""
+        return self.measured.low <= self.expected.high and self.expected.low <= self.measured.high
+
+
+def predicted_gain(runs: Sequence[Mapping[str, Any]]) -> PredictedGain | None:
+    """Compares the last run of these records with the one before; None if nothing was expected of the new labels.
+
+    None also if the two were evaluated on different rows, since the accuracies cannot be compared then.
+    """
+    evaluated = [run for run in runs if run.get("metrics")]
+    if len(evaluated) < 2:
+        return None
+    old, new = evaluated[-2], evaluated[-1]
+    before, after = _accuracy(old["metrics"]), _accuracy(new["metrics"])
+    curve, labels = old["metrics"].get("learning_curve"), _labels(new["metrics"])
+    if old["metrics"].get("test_digest") != new["metrics"].get("test_digest") or not (before and after and curve):
+        return None
+    if labels is None or labels < int(curve["labels"]):
+        return None
+    new_labels, fixed = labels - int(curve["labels"]), 0.0
+    factor = labels / int(curve["labels"])
+    if new_labels == 0:
+        fixed, factor = _fixed_labels(old, new, labels)
+    expected = _expected_gain(before, curve, factor)
+    if expected is None or expected.value < MIN_GAIN:
+        return None
+    return PredictedGain(str(old["name"]), new_labels, round(fixed), expected, _difference(before, after))
+
+
+def _accuracy(metrics: Mapping[str, Any]) -> Estimate | None:
+    evaluation = metrics.get("test") or metrics.get("cross_validation")
+    return Estimate(**evaluation["accuracy"]) if evaluation else None
+
+
+def _labels(metrics: Mapping[str, Any]) -> int | None:
+    curve = metrics.get("learning_curve")
+    return int(curve["labels"]) if curve else None
+
+
+def _fixed_labels(old: Mapping[str, Any], new: Mapping[str, Any], labels: int) -> tuple[float, float]:
+    """The estimated number of wrong labels that were fixed in changed data, and the factor that this is worth."""
+    issues = [run.get("label_issues") or {} for run in (old, new)]
+    digests = [(run.get("inputs") or {}).get("data_digest") for run in (old, new)]
+    if digests[0] == digests[1] or not all("expected" in entry for entry in issues):
+        return 0.0, 1.0
+    wrong = [float(entry["expected"]) for entry in issues]
+    if wrong[0] - wrong[1] < MIN_FIXED_LABELS:
+        return 0.0, 1.0
+    return wrong[0] - wrong[1], ((labels - wrong[1]) / max(labels - wrong[0], 1.0)) ** 2
+
+
+def _expected_gain(before: Estimate, curve: Mapping[str, Any], factor: float) -> Estimate | None:
+    """The gain from `factor` times as many labels. See the module's docstring."""
+    doubled = next((entry["accuracy"] for entry in curve["expected"] if entry["times"] == DOUBLED), None)
+    error = 1 - before.value
+    if doubled is None or error <= 0:
+        return None
+    gains = []
+    for end in ("value", "low", "high"):
+        remaining = min(1.0, max((1 - doubled[end]) / error, 1e-9))
+        gains.append(error * (1 - factor ** math.log2(remaining)))
+    return Estimate(*gains)
+
+
+def _difference(before: Estimate, after: Estimate) -> Estimate:
+    """The change of a share, with Newcombe's interval from the two intervals.
+
+    It treats the two as independent. On the same rows they are not, so the interval is too wide rather than too narrow.
+    """
+    value = after.value - before.value
+    low = value - math.hypot(after.value - after.low, before.high - before.value)
+    high = value + math.hypot(after.high - after.value, before.value - before.low)
+    return Estimate(value, low, high)

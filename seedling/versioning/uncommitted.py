@@ -1,0 +1,46 @@
+"""The workspace's files that git tracks and that differ from the last commit, and the command that commits them."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+from seedling.errors import SeedlingError
+from seedling.versioning.git import git
+
+RECORD_FILES = (  # describe a run: its inputs, its outputs, and the log of test-set evaluations
+    "params.yaml",
+    "gates.yaml",
+    "expectations.py",
+    "prefect.yaml",
+    "dvc.yaml",
+    "data.dvc",
+    "dvc.lock",
+    "test_evaluations.jsonl",
+    ".gitignore",
+    ".dvcignore",
+    "not_copied.csv",
+)
+
+
+def uncommitted_files(workspace: Path) -> list[str]:
+    """The files in RECORD_FILES that are new, changed or deleted; empty if the workspace is not in a git repository."""
+    try:
+        status = git(workspace, "status", "--porcelain", "-z", "--no-renames", "--", *RECORD_FILES)
+        prefix = git(workspace, "rev-parse", "--show-prefix").strip()
+    except (SeedlingError, OSError):
+        return []
+    changed = {entry[3:].removeprefix(prefix) for entry in status.split("\0") if entry}
+    return [name for name in RECORD_FILES if name in changed]
+
+
+def commit_command(workspace: Path, run_name: str, folder: Path | None = None) -> str | None:
+    """The shell command that commits a run's files; None if nothing has changed.
+
+    folder: the shell's working folder; the command names the workspace if it is another one.
+    """
+    names = uncommitted_files(workspace)
+    if not names:
+        return None
+    program = "git" if folder == workspace else f"git -C {shlex.quote(str(workspace))}"
+    return f"{program} add {' '.join(names)} && {program} commit -m {shlex.quote(f'Run {run_name}')}"

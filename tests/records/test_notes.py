@@ -1,0 +1,106 @@
+"""Sentences about round decisions and gate warnings, as a user reads them on the terminal."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from seedling.records.notes import (
+    chosen_accuracy,
+    decision_note,
+    reasons_phrase,
+    skipped_rounds_note,
+    warning_sentence,
+)
+
+
+def decision(**values: object) -> dict[str, object]:
+    """An accepted round 1 without a reason, with these values."""
+    return {"round": 1, "decision": "accepted", "reason": "R", "accuracy": None, **values}
+
+
+@pytest.mark.parametrize(
+    ("values", "accuracy", "note"),
+    [
+        (
+            {"round": 0, "reason": "the start, cross-validated"},
+            0.857,
+            "round 0: the model to beat (cross-validated accuracy 0.857)",
+        ),
+        (
+            {
+                "round": 0,
+                "reason": "the start, cross-validated; the pool is empty, so there is nothing to pseudo-label",
+            },
+            0.9,
+            "round 0: the model to beat (cross-validated accuracy 0.900); the pool is empty, so there is nothing to "
+            "pseudo-label",
+        ),
+        (
+            {"round": 0, "reason": "the start; no labeled row can be held out"},
+            None,
+            "round 0: the model to beat; no labeled row can be held out",
+        ),
+        ({"accuracy": {"value": -0.05, "low": -0.1, "high": 0.04}}, None, "accepted, not clearly worse: R"),
+        ({"accuracy": {"value": 0.05, "low": 0.01, "high": 0.1}}, None, "accepted, better: R"),
+        ({"accuracy": {"value": 0.0, "low": 0.0, "high": 0.0}}, None, "accepted, no change: R"),
+        ({"decision": "rejected", "accuracy": {"value": -0.1, "low": -0.2, "high": 0.0}}, None, "rejected: R"),
+        ({"decision": "skipped"}, None, "skipped: R"),
+    ],
+)
+def test_the_note_of_a_decision_says_why(values: dict[str, object], accuracy: float | None, note: str) -> None:
+    """An accepted round may have a lower accuracy, so the note says what "accepted" means."""
+    assert decision_note(decision(**values), accuracy) == note
+
+
+def test_the_accuracy_of_a_round_is_that_of_the_chosen_vote(tmp_path: Path) -> None:
+    """Without a vote, it is that of the one chosen candidate; of several chosen ones, it is unknown."""
+    svm = {"learner": "svm", "chosen": True, "accuracy": {"value": 0.8}}
+    forest = {"learner": "random_forest", "chosen": False, "accuracy": {"value": 0.7}}
+    vote = {"learner": "ensemble", "chosen": False, "accuracy": {"value": 0.9}}
+    for candidates, expected in (
+        ([svm, forest], 0.8),
+        ([svm, forest, vote], 0.9),
+        ([svm, {**forest, "chosen": True}], None),
+        ([{**svm, "accuracy": None}], None),
+    ):
+        (tmp_path / "candidates.json").write_text(json.dumps({"tried": candidates}))
+        assert chosen_accuracy(tmp_path) == expected
+    assert chosen_accuracy(tmp_path / "missing") is None
+
+
+def test_reasons_say_what_to_do_where_their_name_does_not() -> None:
+    """A held-out row without a label can become a pool row."""
+    assert reasons_phrase({"exact_duplicate": 1_200, "no_label": 540}) == (
+        "1,200 exact duplicate, 540 no label (held-out rows need one; leave their split empty to move them to the pool)"
+    )
+    assert reasons_phrase({}) == ""
+
+
+def test_skipped_rounds_are_one_line() -> None:
+    """With the reason of the first one; the last of three rounds is named alone."""
+    assert skipped_rounds_note(2, "the loop stopped after round 1") == (
+        "the loop stopped after round 1; rounds 2 to 3 skipped"
+    )
+    assert skipped_rounds_note(3, "no pseudo-label was kept") == "no pseudo-label was kept; round 3 skipped"
+
+
+def test_a_gate_warning_says_what_was_measured_and_what_was_expected() -> None:
+    """The mean of `correct` is a share of rows; other checks keep the name of their expectation."""
+    mean = {"expectation": "expect_column_mean_to_be_between", "observed": "0.486667"}
+    arguments = {"column": "correct", "min_value": 0.5}
+    assert warning_sentence({**mean, "arguments": arguments}) == (
+        "share of right predictions 0.487, gates.yaml expects at least 0.5"
+    )
+    arguments = {"column": "width", "min_value": 8, "max_value": 64}
+    assert warning_sentence({**mean, "arguments": arguments}) == "mean of width 0.487, gates.yaml expects 8 to 64"
+    other = {
+        "expectation": "expect_column_distinct_values_to_contain_set",
+        "observed": "['train']",
+        "arguments": {"column": "split", "value_set": ["test"]},
+    }
+    assert warning_sentence(other) == (
+        "expect_column_distinct_values_to_contain_set (split): ['train']; gates.yaml expects value_set=['test']"
+    )
