@@ -13,7 +13,6 @@ from seedling.dataset.generation import GenerationWriter, Row, identify, read
 from seedling.errors import InputError
 from seedling.row_story import show_story
 
-
 STARTS = ("labeled/cafe", "labeled/[old]/1", "labeled/[old]/2")  # of the origins below
 
 
