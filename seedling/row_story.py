@@ -15,6 +15,7 @@ from seedling.config.params import load
 from seedling.dataset.generation import MANIFEST, read, read_rejected, stage_of
 from seedling.errors import InputError
 from seedling.files.reading import read_frame, read_json
+from seedling.models.model import read_record
 from seedling.pipeline import row_stages
 from seedling.scrape.crawl_store import CrawlStore
 from seedling.terminal.console import PrintableConsole
@@ -161,13 +162,7 @@ def _models(workspace: Path, row_id: str, frames: dict[str, pd.DataFrame]) -> It
             continue
         frame = read_frame(path)
         for record in frame[frame["id"] == row_id].to_dict("records"):
-            learned = (
-                "held out from all models"
-                if pd.isna(record["fold"])
-                else f"all models but fold {int(record['fold'])}'s learned from it"
-            )
-            probability = _label_probability(record, frame)
-            yield f"  models/{model.name}: {learned}; the others give '{record['label']}' {probability:.3f}"
+            yield f"  models/{model.name}: {_out_of_fold_sentence(record, read_record(model).classes)}"
         pseudo_labeled = frames.get(f"pseudo_label@{model.name}")
         if pseudo_labeled is not None:
             is_used = (pseudo_labeled["weight"] > 0) & pseudo_labeled["reason"].isna()
@@ -181,7 +176,23 @@ def _models(workspace: Path, row_id: str, frames: dict[str, pd.DataFrame]) -> It
             yield f"  evaluate: label '{record['label']}', {predicted}"
 
 
-def _label_probability(record: dict[str, Any], frame: pd.DataFrame) -> float:
-    """Out-of-fold probability of the row's label. The classes are the sorted labels of the frame."""
-    classes = sorted(frame["label"].unique())
-    return float(record["probabilities"][classes.index(record["label"])])
+def _out_of_fold_sentence(record: dict[str, Any], classes: Sequence[str]) -> str:
+    """Which models were trained on the row, and the probability that the others give its label.
+
+    record: from out_of_fold.parquet; classes: of the model, in the order of its probabilities.
+    """
+    label = record["label"]
+    if record["split"] == "train" and pd.isna(record["fold"]):
+        # The file holds the row's own label in place of a prediction: it is no evidence about the label.
+        return (
+            f"all models learned from it, so none gives '{label}' an out-of-fold probability: the class '{label}' has "
+            "no labeled row outside its group of near-duplicates"
+        )
+    learned = (
+        "held out from all models"
+        if pd.isna(record["fold"])
+        else f"all models but fold {int(record['fold'])}'s learned from it"
+    )
+    if label not in classes:
+        return f"{learned}; they have no class '{label}', so none gives it a probability"
+    return f"{learned}; the others give '{label}' {record['probabilities'][classes.index(label)]:.3f}"

@@ -15,11 +15,12 @@ from scipy import sparse
 
 from seedling.dataset.generation import payloads
 from seedling.features.classical import FeatureMaker, Inputs
+from seedling.label_quality.label_issues import flag_label_issues, label_error_probabilities
 from seedling.models.saving import Learner, make_learner
 from seedling.models.training import FitContext
 from seedling.progress import Progress
 from seedling.stats.randomness import derived_seed
-from seedling.stats.statistics import Floats, Ints, fit_temperature, softmax
+from seedling.stats.statistics import SMALLEST, Floats, Ints, fit_temperature, softmax
 
 QUICK_LEARNER = "logistic_regression"
 
@@ -151,29 +152,24 @@ def hardness(parents: LabeledRows) -> dict[str, float]:
     """Return the hardness per row id: the rank of the label's out-of-fold probability within the class, 0 to 1.
 
     0 is the easiest row, 1 the hardest; rows without a fold, and the only row of a class, have 0.5.
-    Likely label errors have at most 0.5, since augmenting an error teaches the error. Confident learning (Northcutt et
-    al. 2021) finds them: let t_k be the mean probability of class k over the rows labeled k. A row is a likely label
-    error if argmax_k {p_k : p_k >= t_k} exists and is not its label.
+    Likely label errors have at most 0.5, since augmenting an error teaches the error. The same holds for rows whose
+    label cannot be evaluated, because no other fold holds a row of the class.
     """
     evaluation_rows = np.flatnonzero(parents.fold >= 0)
     probabilities, _ = cross_fit(parents, evaluation_rows, None, FitContext(parents.classes))
     labels, hardness_by_id = parents.labels[evaluation_rows], dict.fromkeys(parents.ids, 0.5)
     label_probability = probabilities[np.arange(len(evaluation_rows)), labels]
-    thresholds = np.array(
-        [
-            label_probability[labels == class_index].mean() if (labels == class_index).any() else 2.0
-            for class_index in range(parents.classes)
-        ]
-    )
-    confident = np.where(probabilities >= thresholds, probabilities, 0.0)
-    is_label_issue = (confident.max(axis=1) > 0) & (confident.argmax(axis=1) != labels)
+    log_probabilities = np.log(np.maximum(probabilities, SMALLEST))
+    p_label_error = label_error_probabilities(log_probabilities, labels, parents.fold[evaluation_rows])
+    is_capped = flag_label_issues(p_label_error) | np.isnan(p_label_error)
     for class_index in np.unique(labels):
         class_rows = np.flatnonzero(labels == class_index)
         order = np.argsort(np.argsort(-label_probability[class_rows], kind="stable"), kind="stable")
         ranks = order / max(1, len(class_rows) - 1)
         for row, rank in zip(class_rows, ranks, strict=True):
-            capped = is_label_issue[row] or len(class_rows) == 1
-            hardness_by_id[parents.ids[evaluation_rows[row]]] = min(0.5, float(rank)) if capped else float(rank)
+            row_id = parents.ids[evaluation_rows[row]]
+            if len(class_rows) > 1:
+                hardness_by_id[row_id] = min(0.5, float(rank)) if is_capped[row] else float(rank)
     return hardness_by_id
 
 

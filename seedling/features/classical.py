@@ -293,14 +293,15 @@ def make_vectorizers(vocabulary: list[str] | None = None, min_rows: int = 1, max
 def dense(features: Any, dimensions: int = 150) -> NDArray[np.float32]:
     """Return features whose Euclidean distances are meaningful.
 
-    Dense features are returned unchanged; sparse ones are reduced by latent semantic analysis (Deerwester et al. 1990)
-    and normalized to length 1.
+    Dense features are returned unchanged; sparse ones are reduced by latent semantic analysis (Deerwester et al. 1990,
+    seedling/features/latent_semantics.py) and normalized to length 1.
     """
     if not sparse.issparse(features):
         return np.asarray(features, dtype=np.float32)
-    from sklearn.decomposition import TruncatedSVD
+    from seedling.features.latent_semantics import topic_directions
 
-    reducer = TruncatedSVD(min(dimensions, min(features.shape) - 1), algorithm="arpack", random_state=0)
-    reduced = reducer.fit_transform(features.astype(np.float64))
+    # TruncatedSVD's ARPACK draws unseeded vectors if fewer rows than dimensions are linearly independent.
+    directions = topic_directions(features, min(dimensions, min(features.shape) - 1))
+    reduced = features.astype(np.float64) @ directions
     unit: NDArray[np.float32] = (reduced / (np.linalg.norm(reduced, axis=1, keepdims=True) + 1e-9)).astype(np.float32)
     return unit

@@ -103,7 +103,7 @@ def find_label_issues(inputs: Inputs, labels: Ints, fold: Ints, weights: Floats,
     folds = np.unique(fold)
     _check_inputs(inputs, labels, fold, folds, weights)
     learners = Learners.of(inputs, fold)
-    evaluable = _has_class_in_another_fold(labels, fold, folds)
+    evaluable = has_class_in_another_fold(labels, fold)
     if not evaluable.any():
         raise CannotEvaluateLabels("every class has all its rows in one fold")
     label_weights = weights.copy()
@@ -115,6 +115,23 @@ def find_label_issues(inputs: Inputs, labels: Ints, fold: Ints, weights: Floats,
         matrix_fit = NoiseMatrixFit.fit(mean, labels, evaluable)
         label_weights = weights * np.where(evaluable, matrix_fit.p_label_correct, 1.0)
     return _label_issues(AveragedNoiseModel.fit(matrix_fit, evaluable), mean, labels, evaluable)
+
+
+def label_error_probabilities(logits: Floats, labels: Ints, fold: Ints) -> Floats:
+    """(n_rows,): p_label_error by the out-of-fold logits of one learner, NaN for rows that cannot be evaluated.
+
+    The noise model and its prior are those of `find_label_issues`. It leaves out the other learners and the refits with
+    label weights, for stages that have the logits of one learner anyway.
+
+    logits: (n_rows, n_classes); labels, fold: (n_rows,).
+    """
+    evaluable = has_class_in_another_fold(labels, fold)
+    result = np.full(len(labels), np.nan)
+    if evaluable.any():
+        calibrated = calibrated_log_probabilities(logits, labels, evaluable)
+        model = AveragedNoiseModel.fit(NoiseMatrixFit.fit(calibrated, labels, evaluable), evaluable)
+        result[evaluable] = 1 - model.posterior[evaluable, labels[evaluable]]
+    return result
 
 
 def _label_issues(
@@ -138,10 +155,13 @@ def _label_issues(
     )
 
 
-def _has_class_in_another_fold(labels: Ints, fold: Ints, folds: NDArray[Any]) -> NDArray[np.bool_]:
-    """(n_rows,): whether another fold holds a row of the same class. Other rows cannot be evaluated."""
+def has_class_in_another_fold(labels: Ints, fold: Ints) -> NDArray[np.bool_]:
+    """(n_rows,): whether another fold holds a row of the same class. Other rows cannot be evaluated.
+
+    labels, fold: (n_rows,).
+    """
     evaluable = np.zeros(len(labels), dtype=bool)
-    for fold_index in folds:
+    for fold_index in np.unique(fold):
         in_fold = fold == fold_index
         evaluable[in_fold] = np.isin(labels[in_fold], labels[~in_fold])
     return evaluable

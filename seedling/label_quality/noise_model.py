@@ -8,7 +8,7 @@ p_i(k) = softmax(logits_i / T)_k is the out-of-fold probability of class k at th
 
        E step:  P(y_i = k | l_i) = p_i(k) N[k, l_i] / sum_j p_i(j) N[j, l_i]
                 C[k, l] = sum over rows i with l_i = l of P(y_i = k | l_i)
-       M step:  e_k = (sum_{l != k} C[k, l] + n0 s0) / (sum_l C[k, l] + n0),   n0 = PRIOR_ROWS, s0 = PRIOR_NOISE_RATE
+       M step:  e_k = (sum_{l != k} C[k, l] + n0 s0) / (sum_l C[k, l] + n0),   n0 = PRIOR_ROWS, s0 = MEAN_NOISE_RATE
                 N[k, k] = 1 - e_k,   N[k, l] = e_k (C[k, l] + e_k / (K - 1)) / sum_{j != k} (C[k, j] + e_k / (K - 1))
 
 2. `AveragedNoiseModel` averages over many models m = (T, s, noise type), each weighted by its posterior probability
@@ -38,17 +38,16 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
+from seedling.label_quality.prior import MEAN_NOISE_RATE, log_prior
 from seedling.parallel.executor import in_threads
 from seedling.stats.statistics import SMALLEST, Floats, Ints, fit_temperature, softmax
 
 TEMPERATURES = np.exp(np.linspace(np.log(0.1), np.log(8), 17))
 SEARCH_STEPS, STEPS = 20, 50  # steps of expectation maximization: per tried temperature, and for the final fit
 MAX_FIT_ROWS = 5_000  # rows used to choose a temperature and to weight models
-PRIOR_ROWS = 20.0  # pseudo-rows per class in the prior of the noise matrix
-PRIOR_NOISE_RATE = 0.05  # share of wrong labels among the pseudo-rows
+PRIOR_ROWS = 20.0  # pseudo-rows per class in the prior of the noise matrix, a share MEAN_NOISE_RATE of them wrong
 TEMPERATURE_PENALTY_ROWS = 8.0  # labeled rows per class at which a temperature ratio of e costs one nat per row
 
-MEAN_NOISE_RATE = 1 / 10  # prior mean of the share of wrong labels
 NOISE_RATES = np.linspace(0.0, np.sqrt(0.6), 25) ** 2  # grid of the overall share of wrong labels
 MAX_CLASS_NOISE_RATE = 0.95
 MEAN_LOG_TEMPERATURE = np.log(1.1)  # mean over data sets of the temperature that fits correct labels
@@ -168,13 +167,13 @@ def _expectation_maximization(probabilities: Floats, labels: Ints, steps: int) -
     classes = probabilities.shape[1]
     one_hot = sparse.csr_matrix((np.ones(len(labels)), (np.arange(len(labels)), labels)), shape=probabilities.shape)
     diagonal = np.eye(classes, dtype=bool)
-    noise_matrix = np.where(diagonal, 1 - PRIOR_NOISE_RATE, PRIOR_NOISE_RATE / max(1, classes - 1))
+    noise_matrix = np.where(diagonal, 1 - MEAN_NOISE_RATE, MEAN_NOISE_RATE / max(1, classes - 1))
     for _ in range(steps):
         joint = probabilities * noise_matrix[:, labels].T
         posterior = joint / np.maximum(joint.sum(axis=1, keepdims=True), SMALLEST)
         counts = np.asarray((one_hot.T @ posterior).T)
         rows = counts.sum(axis=1)
-        noise_rates = (rows - np.diag(counts) + PRIOR_ROWS * PRIOR_NOISE_RATE) / (rows + PRIOR_ROWS)
+        noise_rates = (rows - np.diag(counts) + PRIOR_ROWS * MEAN_NOISE_RATE) / (rows + PRIOR_ROWS)
         wrong_counts = np.where(diagonal, 0.0, counts + noise_rates[:, None] / max(1, classes - 1))
         noise_matrix = (
             wrong_counts / np.maximum(wrong_counts.sum(axis=1, keepdims=True), SMALLEST) * noise_rates[:, None]
@@ -280,9 +279,8 @@ class ModelWeights:
         deviation = (np.log(TEMPERATURE_GRID) - MEAN_LOG_TEMPERATURE) / STD_LOG_TEMPERATURE
         log_weight -= (deviation**2 / 2)[:, None, None]
         may_be_none = bool(log_weight[:, 0].max() > log_weight.max() - MIN_EVIDENCE_NATS)
-        # log density of Beta(1, 1 / MEAN_NOISE_RATE - 1), plus the log width of each cell of the uneven grid.
-        log_prior = (1 / MEAN_NOISE_RATE - 2) * np.log1p(-NOISE_RATES) + np.log(np.gradient(NOISE_RATES))
-        log_weight += log_prior[None, :, None]
+        # The log density of the prior, plus the log width of each cell of the uneven grid.
+        log_weight += (log_prior(NOISE_RATES) + np.log(np.gradient(NOISE_RATES)))[None, :, None]
         weight = np.exp(log_weight - log_weight.max()).ravel()
         order = np.argsort(-weight, kind="stable")
         cumulative = np.cumsum(weight[order]) / weight.sum()

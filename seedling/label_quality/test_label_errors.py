@@ -1,16 +1,17 @@
 """Estimate how many labels of the test split are wrong, and the accuracy of the model against the true classes.
 
-With p(k; T) the model's probabilities at the temperature T, K classes, and the noise rate e, a test label l of a row is
+With p(k; T) the model's probabilities at the temperature T, K classes, and the noise rate s, a test label l of a row is
 drawn from the true class y by
 
-    P(l | y) = 1 - e if l = y, e / (K - 1) otherwise,
-    P(l)     = (1 - e) p(l; T) + e / (K - 1) (1 - p(l; T)).
+    P(l | y) = 1 - s if l = y, s / (K - 1) otherwise,
+    P(l)     = (1 - s) p(l; T) + s / (K - 1) (1 - p(l; T)).
 
-Wrong labels that name the class most like the true one cannot be told from the model's own mistakes, so they are rarely
-detected (benchmarks/labels_of_test.py). The temperature reverts the effect of wrong labels on the model's confidence.
-Each pair (e, T) of a grid is weighted by the likelihood of the labels times the priors e ~ Beta(1, 1 / MEAN_NOISE_RATE
-- 1) and log T ~ Normal(0, STD_LOG_TEMPERATURE²), as in Rebbapragada and Brodley (2007) with both unknown. The result
-does not replace any score.
+This is the model of the package with uniform errors only. Wrong labels that name the class most like the true one cannot
+be told from the model's own mistakes: their likelihood hardly depends on s, so averaging over them would return the
+prior. They are rarely detected (benchmarks/labels_of_test.py). Each pair (s, T) of a grid is weighted by the likelihood
+of the labels times the prior of s (prior.py) and log T ~ Normal(0, STD_LOG_TEMPERATURE²), as in Rebbapragada and Brodley
+(2007) with both unknown. The prior of T is wider than in noise_model.py and allows T well below 1, since wrong training
+labels make the evaluated model less confident than it is accurate. The result does not replace any score.
 """
 
 from __future__ import annotations
@@ -19,11 +20,11 @@ from typing import Any
 
 import numpy as np
 
+from seedling.label_quality.prior import log_prior
 from seedling.stats.statistics import SMALLEST, Estimate, Floats, Ints, softmax
 
 NOISE_RATES = np.linspace(0.0, 0.5, 51)
 TEMPERATURES = np.exp(np.linspace(-1.2, 0.4, 17))
-MEAN_NOISE_RATE = 1 / 20  # prior mean of the share of wrong labels
 STD_LOG_TEMPERATURE = 0.4  # of the prior
 DRAWS = 4_000
 MIN_ROWS = 30
@@ -81,7 +82,7 @@ def _evaluate_grid(probabilities: Floats, truth: Ints, effective: float) -> tupl
             deviation[row, column] = np.sqrt((p_correct * (1 - p_correct)).sum() / rows / effective)
             log_weight[row, column] = np.log(np.maximum(likelihood, SMALLEST)).sum() * effective / rows
         penalty = (np.log(temperature) / STD_LOG_TEMPERATURE) ** 2 / 2
-        log_weight[row] += (1 / MEAN_NOISE_RATE - 2) * np.log1p(-NOISE_RATES) - penalty
+        log_weight[row] += log_prior(NOISE_RATES) - penalty
     weight = np.exp(log_weight - log_weight.max())
     return weight / weight.sum(), accuracy, deviation
 

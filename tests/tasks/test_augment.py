@@ -22,10 +22,11 @@ from seedling.augment import augment, balance_counts, favor_hard_rows
 from seedling.augment.families import batches_of
 from seedling.augment.image_policy import PolicyTransform
 from seedling.augment.makers import DEFAULT_IMAGES
+from seedling.augment.teaching import LabeledRows, hardness
 from seedling.config.params import AugmentParams, ScrapeParams, ValidateParams, WorkspaceConfig
 from seedling.dataset.generation import GenerationWriter, Row, identify, payloads, read, read_manifest, read_rejected
 from seedling.errors import InputError
-from seedling.features.classical import ImageFeatures
+from seedling.features.classical import ImageFeatures, Inputs, TextFeatures
 from seedling.media import images
 from seedling.scrape import scrape
 from seedling.validate import validate
@@ -237,6 +238,23 @@ def test_hard_rows_get_more_children_and_probably_wrong_ones_do_not(tmp_path: Pa
     easy = [children["red called red"] / 12, children["blue called blue"] / 12]
     assert max(easy) < 4.5
     assert 0.85 * 4 * len(made) <= sum(children.values()) <= 1.1 * 4 * len(made)
+
+
+def test_rows_between_two_classes_are_hard_and_not_label_errors() -> None:
+    """Two overlapping clusters with correct labels: a quarter of 400 rows looks like the other, and nearly all of these
+    have more than the average hardness, as the only row of a class has.
+    """
+    rng = np.random.default_rng(0)
+    labels = np.append(rng.integers(0, 2, 400), 2)
+    features = (1.35 * np.eye(3)[labels, :2] + rng.normal(size=(401, 2))).astype(np.float32)
+    names, fold = [str(row) for row in range(401)], np.arange(401) % 4
+    maker = TextFeatures()  # not used: the features are there
+    rows = LabeledRows(names, names, labels, fold, np.array(names), np.ones(401), 3, maker, Inputs(features))
+    by_row = hardness(rows)
+    like_the_other = np.flatnonzero((features[:400, 0] > features[:400, 1]) != (labels[:400] == 0))
+    assert len(like_the_other) > 50
+    assert np.mean([by_row[names[row]] > 0.5 for row in like_the_other]) > 0.9
+    assert by_row["400"] == 0.5
 
 
 @pytest.mark.parametrize(("hard", "wanted"), [(0.0, [4, 4, 4]), (0.5, [2, 4, 6]), (1.0, [0, 4, 8])])

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import beta
 from sklearn.datasets import load_digits
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.metrics import average_precision_score, f1_score
@@ -17,7 +18,14 @@ from sklearn.metrics import average_precision_score, f1_score
 from seedling.config.params import ValidateParams, WorkspaceConfig
 from seedling.dataset.generation import GenerationWriter, Row, identify, read, read_manifest, read_rejected
 from seedling.features.classical import Inputs
-from seedling.label_quality.label_issues import CannotEvaluateLabels, LabelIssues, find_label_issues, flag_label_issues
+from seedling.label_quality.label_issues import (
+    CannotEvaluateLabels,
+    LabelIssues,
+    find_label_issues,
+    flag_label_issues,
+    has_class_in_another_fold,
+    label_error_probabilities,
+)
 from seedling.label_quality.noise_model import (
     NOISE_RATES,
     NOISE_TYPES,
@@ -29,7 +37,9 @@ from seedling.label_quality.noise_model import (
     NoiseMatrixFit,
     p_error_if_labeled,
 )
-from seedling.label_quality.out_of_fold import Discriminant, Learners
+from seedling.label_quality.out_of_fold import Discriminant, Learners, regression_logits
+from seedling.label_quality.prior import MEAN_NOISE_RATE, log_prior
+from seedling.label_quality.test_label_errors import label_errors
 from seedling.parallel import executor as parallel
 from seedling.report.data_page import write_data_page
 from seedling.stats.statistics import softmax
@@ -80,7 +90,7 @@ def test_the_same_rows_give_the_same_probabilities_on_any_number_of_cores(monkey
 def test_a_noise_model_explains_labels_by_hand() -> None:
     """One row that is almost certainly of class 0 is labeled 1, among ten thousand correct rows of each class.
 
-    N(0, 1) is nearly the prior's 0.05 × 20 / (n + 20), and the odds of an error are p / (1 - p) × N(0, 1) / N(1, 1).
+    N(0, 1) is nearly the prior's 0.1 × 20 / (n + 20), and the odds of an error are p / (1 - p) × N(0, 1) / N(1, 1).
     """
     rows_per_class, confidence = 10_000, 0.999
     truth = np.repeat([0, 1], rows_per_class)
@@ -140,6 +150,52 @@ def test_probabilities_of_label_errors_are_calibrated() -> None:
     for low, high in ((0.0, 0.3), (0.3, 0.7), (0.7, 1.0)):
         in_bin = (p_error >= low) & (p_error < high)
         assert wrong[in_bin].mean() == pytest.approx(p_error[in_bin].mean(), abs=0.15)
+
+
+def test_the_prior_of_the_share_of_wrong_labels_is_a_beta_distribution_with_mean_one_tenth() -> None:
+    """Its log density agrees with SciPy's up to a constant, and the mean over a fine grid is 0.1."""
+    shares = np.linspace(0.0, 0.95, 20)
+    difference = log_prior(shares) - beta(1, 9).logpdf(shares)
+    assert difference == pytest.approx(np.full(20, difference[0]))
+    fine = np.linspace(0.0, 1.0, 100_001)[:-1]
+    density = np.exp(log_prior(fine))
+    assert (fine * density).sum() / density.sum() == pytest.approx(MEAN_NOISE_RATE, abs=1e-4)
+    assert pytest.approx(0.1) == MEAN_NOISE_RATE
+
+
+def test_training_and_test_labels_are_judged_by_the_same_model() -> None:
+    """With two classes, all noise types are equal: for the same 3,000 rows, both estimates are near the true tenth."""
+    rng = np.random.default_rng(2)
+    p_second = rng.beta(0.3, 0.3, 3_000)
+    probabilities = np.stack([1 - p_second, p_second], axis=1)
+    truth = (rng.random(3_000) < p_second).astype(np.int64)
+    labels = np.where(rng.random(3_000) < 0.1, 1 - truth, truth)
+    of_test = label_errors(probabilities, labels, 3_000)
+    of_training = label_error_probabilities(np.log(probabilities), labels, np.arange(3_000) % 5)
+    assert of_test is not None
+    assert of_test["rate"]["value"] == pytest.approx(0.1, abs=0.03)
+    assert of_training.mean() == pytest.approx(0.1, abs=0.03)
+
+
+def test_one_learner_finds_planted_wrong_labels_and_spares_hard_rows() -> None:
+    """Logistic regression alone: most of 180 planted errors in digits, and few of 400 rows of overlapping clusters."""
+    inputs, labels, wrong, fold = planted(0.2)
+    logits = regression_logits(inputs, labels, fold, np.ones(900), 10)
+    p_label_error = label_error_probabilities(logits, labels, fold)
+    assert average_precision_score(wrong, p_label_error) > 0.9
+    assert f1_score(wrong, flag_label_issues(p_label_error)) > 0.85
+    clusters, labels, _, fold = overlapping(0.0, 0)
+    logits = regression_logits(clusters, labels, fold, np.ones(400), 4)
+    assert flag_label_issues(label_error_probabilities(logits, labels, fold)).mean() < 0.05
+
+
+def test_a_row_whose_class_is_in_one_fold_only_has_no_probability_of_an_error() -> None:
+    """Class 2 is only in fold 1, so its rows have NaN; all classes in one fold give NaN for all rows."""
+    labels, fold = np.array([0, 1, 0, 1, 2, 2]), np.array([0, 0, 1, 1, 1, 1])
+    assert has_class_in_another_fold(labels, fold).tolist() == [True] * 4 + [False] * 2
+    logits = 3 * np.eye(3)[labels]
+    assert np.isnan(label_error_probabilities(logits, labels, fold)).tolist() == [False] * 4 + [True] * 2
+    assert np.isnan(label_error_probabilities(logits, labels, np.zeros(6, dtype=np.int64))).all()
 
 
 def test_wrong_labels_of_only_one_class_are_found() -> None:

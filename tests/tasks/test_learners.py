@@ -213,6 +213,23 @@ def test_sparse_features_become_dense_ones_that_keep_their_angles() -> None:
     assert found @ found.T == pytest.approx(unit @ unit.T, abs=1e-4)
 
 
+def test_linearly_dependent_sparse_features_become_the_same_dense_ones_each_time() -> None:
+    """Three copies of 20 rows span 20 of 40 dimensions: memory that lies elsewhere changes no bit, copies stay equal.
+
+    The cosines are those of the rows themselves, since no dimension that counts is lost.
+    """
+    different = sparse.random(20, 90, 0.2, random_state=0, format="csr")
+    rows = sparse.csr_matrix(sparse.vstack([different] * 3))
+    kept_arrays, results = [], []
+    for number in range(8):
+        kept_arrays.append(np.empty(1_000 + 8 * number))
+        results.append(dense(rows.copy(), 40))
+    assert len({reduced.tobytes() for reduced in results}) == 1
+    assert results[0][:20] == pytest.approx(results[0][40:], abs=1e-6)
+    unit = rows.toarray() / np.linalg.norm(rows.toarray(), axis=1, keepdims=True)
+    assert results[0] @ results[0].T == pytest.approx(unit @ unit.T, abs=1e-5)
+
+
 def test_spreading_labels_agrees_with_scikit_learns() -> None:
     """Seeded with labels alone, the rows' classes are those of LabelSpreading on two clear clouds."""
     seeds = np.zeros((80, 2))
