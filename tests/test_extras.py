@@ -49,7 +49,7 @@ BROUGHT_BY = {
     "zope-interface": "scrapy",
 }
 BLOCKER = '''\
-"""Refuses the modules of BLOCKED_MODULES, as if their packages were not installed, in every Python process."""
+"""Hides the modules of BLOCKED_MODULES, as if their packages were not installed, in every Python process."""
 
 import os
 import sys
@@ -57,14 +57,18 @@ import sys
 BLOCKED = frozenset(os.environ["BLOCKED_MODULES"].split(","))
 
 
-class Blocker:
-    @staticmethod
-    def find_spec(name, path=None, target=None):
-        if name.partition(".")[0] in BLOCKED:
-            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+class Hiding:
+    def __init__(self, finder):
+        self.finder = finder
+
+    def __getattr__(self, name):
+        return getattr(self.finder, name)
+
+    def find_spec(self, name, path=None, target=None):
+        return None if name.partition(".")[0] in BLOCKED else self.finder.find_spec(name, path, target)
 
 
-sys.meta_path.insert(0, Blocker)
+sys.meta_path[:] = map(Hiding, sys.meta_path)
 '''
 
 
@@ -109,7 +113,7 @@ def plain_installation() -> set[str]:
 
 
 def blocked_environment(folder: Path, modules: set[str]) -> dict[str, str]:
-    """Environment variables with which every Python process refuses these modules."""
+    """Environment variables with which no Python process finds these modules."""
     (folder / "blocker").mkdir()
     (folder / "blocker" / "sitecustomize.py").write_text(BLOCKER)
     path = os.pathsep.join([str(folder / "blocker"), str(PROJECT)])
