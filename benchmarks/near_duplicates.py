@@ -13,14 +13,14 @@ from __future__ import annotations
 import argparse
 import resource
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 
 import numpy as np
 from record import Measurement, write
 
-from seedling.validate.duplicates import clusters, near_duplicate_images, near_duplicate_texts
+from seedling.validate.duplicates import Clusters, near_duplicate_images, near_duplicate_texts
 
 SIMILARITY = 0.8
 
@@ -43,11 +43,19 @@ def sentences(n_texts: int) -> tuple[list[str], int]:
     return texts, copies
 
 
+def joined(size: int, pairs: Iterable[tuple[int, int]]) -> list[list[int]]:
+    """Return the sets of row numbers that the pairs connect."""
+    sets = Clusters(size)
+    for row, other in pairs:
+        sets.join(row, other)
+    return sets.members()
+
+
 def of_texts(n_texts: int) -> tuple[float, float, int]:
     """Return seconds, peak memory in GB, and the number of groups with two or more texts."""
     texts, _ = sentences(n_texts)
     began = time.perf_counter()
-    groups = clusters(n_texts, near_duplicate_texts(texts, SIMILARITY))
+    groups = joined(n_texts, near_duplicate_texts(texts, SIMILARITY))
     return time.perf_counter() - began, peak(), sum(len(group) > 1 for group in groups)
 
 
@@ -60,7 +68,7 @@ def of_images(n_images: int) -> tuple[float, float, int]:
     hashes[-copies:] = hashes[:copies] ^ np.uint64(0b101)
     thumbnails[-copies:] = thumbnails[:copies]
     began = time.perf_counter()
-    groups = clusters(n_images, near_duplicate_images(hashes, thumbnails, bits=3, difference=6.0))
+    groups = joined(n_images, near_duplicate_images(hashes, thumbnails, bits=3, difference=6.0))
     return time.perf_counter() - began, peak(), sum(len(group) > 1 for group in groups)
 
 

@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 
 LOCK = Path(__file__).parents[1] / "constraints-hashes.txt"
-WITHOUT_HASH = {"seedling", "torch"}
+WITHOUT_HASH = {"seedling-ml", "torch"}
 
 
 def normalized(name: str) -> str:

@@ -3,6 +3,7 @@
 SeedlingError              exit code 2; the root of all errors below
 ├── InputError             data, params or arguments are not usable
 │   ├── MissingColumn      a table lacks a required column
+│   ├── MissingExtra       a package of an optional feature is not installed
 │   ├── SourceUnreachable  a site did not respond; another attempt may succeed
 │   └── Diverged           the training loss of a model is not finite
 ├── MissingGeneration      the input of a stage does not exist yet
@@ -31,6 +32,10 @@ class InputError(SeedlingError):
 
 class MissingColumn(InputError):
     """A table lacks a required column."""
+
+
+class MissingExtra(InputError):
+    """A package of an optional feature is not installed; the message has the command that installs it."""
 
 
 class SourceUnreachable(InputError):

@@ -7,6 +7,7 @@ import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Annotated
 
@@ -14,8 +15,20 @@ import typer
 
 from seedling.plugins import NO_PLUGINS
 
+_workspace_option: ContextVar[Path] = ContextVar("workspace_option", default=Path())
+
+
+def _store_workspace(value: Path) -> Path:
+    """Stores the option for the log of an unexpected error. Typer no longer has Click's current context."""
+    _workspace_option.set(value)
+    return value
+
+
 Workspace = Annotated[
-    Path, typer.Option("--workspace", "-w", help="Folder of the workspace.", show_default="this folder")
+    Path,
+    typer.Option(
+        "--workspace", "-w", callback=_store_workspace, help="Folder of the workspace.", show_default="this folder"
+    ),
 ]
 Round = Annotated[int | None, typer.Option("--round", help="Round of the model.", show_default="the accepted one")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the tracebacks of errors.")]
@@ -71,17 +84,10 @@ def explained(debug: bool) -> Iterator[None]:
     except Exception as error:
         from seedling.faults import as_seedling_error
 
-        seedling_error = as_seedling_error(error, " ".join(["seedling", *sys.argv[1:]]), _workspace_option())
+        seedling_error = as_seedling_error(
+            error, " ".join(["seedling", *sys.argv[1:]]), _workspace_option.get().absolute()
+        )
         if debug:
             traceback.print_exception(error)
         console.print(str(seedling_error), style="red", markup=False, highlight=False, soft_wrap=True)
         raise typer.Exit(seedling_error.exit_code) from error
-
-
-def _workspace_option() -> Path:
-    """The workspace that the command was called with, for its log file."""
-    import click
-
-    context = click.get_current_context(silent=True)
-    workspace = context.params.get("workspace") if context is not None else None
-    return Path(workspace or Path()).absolute()

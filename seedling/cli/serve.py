@@ -47,6 +47,9 @@ def serve(  # noqa: PLR0913  (Typer makes an option of each argument)
             raise InputError(
                 "`seedling serve` serves the model over HTTP. For scheduled runs, use seedling schedule --cron '...'"
             )
+        from seedling.extras import require
+
+        require("serve", "`seedling serve`")
         from seedling.models.predictor import Predictor
         from seedling.serving.api import TOKEN_VARIABLE, Limits, bind_socket, serve_api
         from seedling.serving.http_clients import AllowedHosts, checked_hosts, is_loopback

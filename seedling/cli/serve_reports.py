@@ -30,6 +30,9 @@ def serve_reports(
 ) -> None:
     """Serve the pages of workspaces over HTTP, for the links in Prefect's UI, until stopped."""
     with explained(debug):
+        from seedling.extras import require
+
+        require("serve", "`seedling serve-reports`")
         from seedling.serving.http_clients import checked_hosts
         from seedling.serving.report_server import serve_reports as serve_pages
 

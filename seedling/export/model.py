@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import importlib.util
 import logging
 import shutil
 import warnings
@@ -19,6 +18,7 @@ import numpy as np
 
 from seedling.dataset.generation import MANIFEST, payloads, read, write_json
 from seedling.errors import InputError, SeedlingError
+from seedling.extras import require
 from seedling.features.encoded_features import EncodedFeatures
 from seedling.media import images
 from seedling.models.model import single_threaded
@@ -29,7 +29,6 @@ from seedling.progress import Progress, terminal
 from seedling.report.cards import model_card
 from seedling.terminal.console import PrintableConsole
 
-REQUIRED_PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 N_CHECKED_ROWS = 64  # predicted with the file before it is published
 CHECK_BATCH_ROWS = 16
 PREPROCESSING = "seedling_preprocessing"  # the package next to predict.py
@@ -49,14 +48,13 @@ def export_model(workspace: Path, folder: Path, *, number: int | None, license_n
     """Writes model.onnx, config.json, predict.py and README.md to a new folder, and compares it with the model.
 
     Raises:
-        InputError: the folder is not empty, or `seedling-ml[onnx]` is not installed.
+        InputError: the folder is not empty.
+        MissingExtra: the extra `onnx` is not installed.
         SeedlingError: the predictions of the file differ from those of the model.
     """
     if folder.exists() and any(folder.iterdir()):
         raise InputError(f"{folder} is not empty: choose another folder, or empty it.")
-    missing = [package for package in REQUIRED_PACKAGES if importlib.util.find_spec(package) is None]
-    if missing:
-        raise InputError(f"The ONNX export needs {', '.join(missing)}: run `pip install 'seedling-ml[onnx]'`.")
+    require("onnx", "The ONNX export")
     predictor = Predictor.of(workspace, number)
     partial_folder = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial_folder, ignore_errors=True)

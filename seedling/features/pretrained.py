@@ -12,6 +12,7 @@ from seedling.config.hub_revisions import warn_if_unpinned
 from seedling.config.params import EncoderParams
 from seedling.dataset.generation import Modality
 from seedling.errors import InputError
+from seedling.extras import install_command, require
 from seedling.files.reading import read_json
 
 MINILM = "all-MiniLM-L6-v2"
@@ -23,8 +24,9 @@ def find_pretrained(params: EncoderParams, workspace: Path, modality: Modality, 
     """Return the folder of the model: local, in the package, or in the Hub's cache, downloaded if it is missing.
 
     param_name: the key in params.yaml. Raises InputError if there is no such folder, it has no weights, the modality
-    differs, or there is no network.
+    differs, or there is no network; MissingExtra without the extra `encoder`.
     """
+    require("encoder", f"`{param_name}` in params.yaml")
     folder = _folder_of(params, workspace, param_name)
     _check_files(folder, modality, param_name)
     return folder
@@ -64,7 +66,7 @@ def _folder_of(params: EncoderParams, workspace: Path, param_name: str) -> Path:
 
         folder = Path(snapshot_download(params.model, revision=params.revision, allow_patterns=list(DOWNLOADED_FILES)))
     except Exception as error:  # the Hub's errors have no common base class
-        hint = ", or run `pip install seedling-ml[minilm]`" if params.model == MINILM else ""
+        hint = f", or run `{install_command('minilm')}`" if params.model == MINILM else ""
         raise InputError(
             f"{param_name} '{params.model}' is not a local folder and cannot be downloaded from the Hub "
             f"({type(error).__name__}). Set {param_name} in params.yaml to a local folder or to null{hint}."

@@ -11,17 +11,11 @@ from seedling.media.decoding import Undecodable as Undecodable
 from seedling.media.decoding import decode as decode
 from seedling.media.decoding import may_be_transparent
 from seedling.media.decoding import megapixels as megapixels
-from seedling.media.image_metadata import UPRIGHT, read_metadata
 from seedling.media.image_modes import Color
 
 Pixels = NDArray[np.uint8]  # (height, width, 3), RGB
 MAX_BLANK_CONTRAST = 2.0  # gray levels; an image with less contrast is blank
 MIN_CLEAR_RANGE = 32  # levels of a channel; a subsample with a larger range proves that the image is not blank
-
-
-def rotated_by_exif(encoded: bytes) -> bool:
-    """Whether the metadata requires a rotation of the pixels, which `decode` applies and other tools may not."""
-    return read_metadata(encoded).orientation != UPRIGHT
 
 
 FAST_PNG = [

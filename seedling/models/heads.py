@@ -22,7 +22,6 @@ from seedling.models.trees import (
 from seedling.stats.statistics import SMALLEST, Floats, softmax
 
 ABSENT = np.log(SMALLEST)  # the logit of a class that is not in the training rows
-HEADS = ("logistic_regression", "random_forest", "boosted_trees")
 NODES = dict.fromkeys(("classes", "tree_start", "feature", "left", "right"), ("i", 1)) | {"threshold": ("f", 1)}
 ARRAYS_OF_HEADS = {  # the arrays of each learner: name → kind of number and dimensions
     "logistic_regression": {"classes": ("i", 1), "weights": ("f", 2), "intercepts": ("f", 1)},

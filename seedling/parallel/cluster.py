@@ -22,6 +22,7 @@ from functools import cache
 from typing import Any, Generic, TypeVar
 
 from seedling.errors import SeedlingError
+from seedling.extras import require
 from seedling.parallel.executor import inside_piece, is_inside_piece, this_process
 
 P = TypeVar("P")
@@ -188,12 +189,9 @@ class _Queue(Generic[P, R]):
 
 @contextmanager
 def _client(address: str) -> Iterator[Any]:
-    try:
-        from distributed import Client
-    except ImportError:
-        raise SeedlingError(
-            f"{ADDRESS_VARIABLE} is set, but Dask is not installed: pip install seedling-ml[dask]"
-        ) from None
+    require("dask", ADDRESS_VARIABLE)
+    from distributed import Client
+
     try:
         client = Client(address, timeout=CONNECT_TIMEOUT_SECONDS, set_as_default=False)
     except (OSError, ValueError, TypeError) as error:

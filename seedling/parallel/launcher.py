@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from seedling.errors import InputError, SeedlingError
+from seedling.extras import require
 from seedling.import_path import SAFE_PATH
 from seedling.parallel.memory_limit import described_limit
 from seedling.progress import Progress
@@ -33,8 +34,10 @@ def run_by_launcher(
 ) -> None:
     """Runs the stage by the launcher, and reports its progress.
 
-    Raises InputError if the command does not exist, and SeedlingError with the leading process's error if it fails.
+    Raises InputError if the command does not exist, and SeedlingError with the leading process's error if it fails;
+    MissingExtra without the extra `launch`.
     """
+    require("launch", LAUNCH)
     command = [
         *_program(launch),
         "-m",

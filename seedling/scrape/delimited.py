@@ -22,8 +22,6 @@ MAX_LINES_OF_BROKEN_RECORD = 100
 TOO_FEW, TOO_MANY = "too_few_fields", "too_many_fields"
 UNBALANCED, STRAY_BREAK = "unbalanced_quote", "stray_line_break"
 
-csv.field_size_limit(MAX_FIELD_CHARACTERS)
-
 
 @dataclass(frozen=True, slots=True)
 class Dialect:
@@ -177,7 +175,11 @@ def _parse(line: str, lines: Lines, dialect: Dialect) -> tuple[list[str], list[s
             yield following
 
     try:
-        cells = next(csv.reader(fed(), **dialect.options()))
+        limit = csv.field_size_limit(MAX_FIELD_CHARACTERS)  # of the process; the module csv has no other
+        try:
+            cells = next(csv.reader(fed(), **dialect.options()))
+        finally:
+            csv.field_size_limit(limit)
         if dialect.quoting == "backslash" and not dialect.whole_fields.fullmatch("".join([line, *more]).rstrip("\r\n")):
             raise csv.Error("text after a closing quotation mark")
     except csv.Error:

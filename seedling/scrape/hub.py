@@ -12,6 +12,7 @@ from seedling.config.hub_revisions import warn_if_unpinned
 from seedling.config.sources import HuggingFaceSource
 from seedling.dataset.generation import SPLITS, Modality
 from seedling.errors import InputError
+from seedling.extras import require
 from seedling.files.data_files import OUTSIDE, fault_of, inside, read_bytes
 from seedling.scrape.items import Item
 from seedling.scrape.label_values import label_value
@@ -51,10 +52,9 @@ def read_hub(source: HuggingFaceSource, data: Path, modality: Modality, max_byte
 
 def _splits(source: HuggingFaceSource, data: Path) -> Iterator[tuple[str, Any]]:
     os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
-    try:
-        import datasets
-    except ImportError as error:
-        raise InputError("A source of kind huggingface needs `datasets`: pip install 'seedling-ml[hub]'.") from error
+    require("hub", "A source of kind huggingface")
+    import datasets
+
     local = inside(data, source.dataset)
     path_or_name = str(local) if local.exists() else source.dataset
     try:

@@ -27,6 +27,7 @@ from seedling.scrape.base_spider import SourceSpider
 from seedling.scrape.browser import EgressProxy
 from seedling.scrape.crawl_store import CrawlStore
 from seedling.scrape.downloading import CheckingResolver, Downloads, MaskAnswers
+from seedling.scrape.exslt import register_functions
 from seedling.scrape.page_spiders import CrawlSpider, SequenceSpider
 from seedling.scrape.politeness import HttpCache, PublicHosts, RateLimiter, RevisitPolicy
 from seedling.scrape.robots import RobotsTxt
@@ -113,6 +114,7 @@ def main() -> None:
     """Collect the source that standard input describes."""
     request = json.load(sys.stdin)
     end_with(request.get("leader", os.getppid()))
+    register_functions()
     source: Any = TypeAdapter(Source).validate_python(request["source"])
     with CrawlStore(Path(request["store"])) as store:
         scrapy_settings = settings(source, request["visit"], request["proxy"])

@@ -19,15 +19,9 @@ from pathlib import Path
 from typing import IO, Any
 from urllib.parse import urlsplit
 
-import jmespath
-from cssselect import SelectorError
-from cssselect.xpath import ExpressionError
-from jmespath.exceptions import JMESPathError
-from lxml import etree
-from parsel.csstranslator import HTMLTranslator
-
 from seedling.config.sources import ApiSource, CrawlSource, SequenceSource
 from seedling.errors import InputError, SeedlingError, SourceUnreachable
+from seedling.extras import install_command, require
 from seedling.faults import explain
 from seedling.files.data_files import inside
 from seedling.parallel.memory_limit import described_limit
@@ -106,8 +100,12 @@ def collect(
     """Collect what this visit has not yet collected; a finished visit sends no requests.
 
     crawl_stores: the folder of the sources' crawl stores; None, and for a saved site: the store is temporary.
-    Raises InputError for invalid addresses, and if nothing was found; SourceUnreachable after temporary failures.
+    Raises InputError for invalid addresses, and if nothing was found; SourceUnreachable after temporary failures;
+    MissingExtra without the extra `crawl`, or without `browser` for a source that needs it.
     """
+    require("crawl", f"A source of kind {source.kind}")
+    if isinstance(source, CrawlSource) and source.browser:
+        require("browser", "A source with `browser: true`")
     _check(source)
     check_secrets(source)
     check_selectors(source, images)
@@ -183,6 +181,13 @@ def _check_crawl(source: CrawlSource, images: bool) -> None:
 
 
 def _fault(selector: str, json_path: bool) -> str | None:
+    import jmespath
+    from cssselect import SelectorError
+    from cssselect.xpath import ExpressionError
+    from jmespath.exceptions import JMESPathError
+    from lxml import etree
+    from parsel.csstranslator import HTMLTranslator
+
     try:
         if json_path:
             jmespath.compile(selector)
@@ -315,7 +320,7 @@ def _last_error(secrets: SecretValues, errors: IO[str]) -> str:
     errors.seek(0)
     text = secrets.masked(errors.read())
     if "Executable doesn't exist" in text or "No module named 'scrapy_playwright'" in text:
-        return "there is no browser: pip install 'seedling-ml[browser]', and set `browser_path` to Chromium's path"
+        return f"there is no browser: {install_command('browser')}, and set `browser_path` to Chromium's path"
     return text[-500:].strip()
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from seedling.errors import InputError
+from seedling.extras import install_command
 from seedling.serving.report_links import PAGES, slug
 
 UPLOAD_TIMEOUT_SECONDS = 20
@@ -33,7 +34,7 @@ def upload_pages(workspace: Path, store: str) -> list[str]:
         filesystem, root = url_to_fs(store, **_options(scheme))
     except (ImportError, ValueError) as error:
         extra = STORE_EXTRAS.get(scheme)
-        remedy = f"install seedling-ml[{extra}]" if extra else "use s3://, gs:// or az://"
+        remedy = install_command(extra) if extra else "use s3://, gs:// or az://"
         raise InputError(f"reports.store: {store} cannot be used ({error}): {remedy}.") from error
     folder = f"{root.rstrip('/')}/{slug(workspace.resolve().name)}"
     uploaded = []

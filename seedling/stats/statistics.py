@@ -101,14 +101,6 @@ def difference_if_wrong(old: Floats, new: Floats, scores: Callable[[Floats], Flo
     return float(np.sqrt((chances_if_wrong((old + new) / 2) * gaps**2).sum()))
 
 
-def macro_f1(predicted: Ints, truth: Ints, classes: int) -> float:
-    """The mean over classes of F1 = 2 TP / (predicted + true), for the classes that are predicted or true."""
-    table = confusion(predicted, truth, classes)
-    hits, rows = np.diag(table), table.sum(axis=0) + table.sum(axis=1)
-    present = rows > 0
-    return float((2 * hits[present] / rows[present]).mean())
-
-
 def confusion(predicted: Ints, truth: Ints, classes: int) -> Ints:
     """(classes, classes): the number of rows per true class (row) and predicted class (column)."""
     counts: Ints = np.bincount(truth * classes + predicted, minlength=classes * classes).reshape(classes, classes)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -189,11 +189,3 @@ def _candidates(bucket: NDArray[np.intp], max_rows: int, window: int) -> Iterato
     reach = len(bucket) if len(bucket) <= max_rows else window
     for position in range(len(bucket) - 1):
         yield bucket[position], bucket[position + 1 : position + 1 + reach]
-
-
-def clusters(size: int, pairs: Iterable[tuple[int, int]]) -> list[list[int]]:
-    """The sets of row numbers that the pairs connect, including those of a single row, each in ascending order."""
-    sets = Clusters(size)
-    for row, other in pairs:
-        sets.join(row, other)
-    return sets.members()

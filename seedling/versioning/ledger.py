@@ -50,8 +50,6 @@ from seedling.versioning.snapshot import OPTIONAL_FILES, REQUIRED_FILES, Listing
 from seedling.versioning.tracked_files import check_tracked_files, drop_stale_locks, explain_dvc
 from seedling.versioning.yaml_limits import limit_yaml
 
-limit_yaml()
-
 SETTLE_ATTEMPTS = 5
 SETTLE_SECONDS = 1.0
 SNAPSHOT_FILES = (*REQUIRED_FILES, *OPTIONAL_FILES)
@@ -406,7 +404,6 @@ class Ledger:
     def states(self) -> dict[str, str]:
         """Return stage → `changed` or `missing`, for the stages that `dvc status` lists."""
         with self._operation() as repo:
-            repo._reset()
             status = repo.status()
         states = {}
         for name, changes in status.items():
@@ -527,6 +524,7 @@ def _open(workspace: Path) -> Repo:
             "`seedling init DIR --images PATH`, or name another with --workspace."
         )
     check_tracked_files(workspace)
+    limit_yaml()
     try:
         repo = Repo(str(workspace), _wait_for_lock=True)
     except DvcException as error:
@@ -548,6 +546,7 @@ def _check_cache_path(repo: Repo) -> None:
 def create_repository(folder: Path) -> None:
     """Run `dvc init` and `dvc add data`. Raises InputError if DVC fails."""
     logging.getLogger("dvc").setLevel(logging.ERROR)
+    limit_yaml()
     try:
         with redirect_stdout(io.StringIO()):  # hides DVC's hints
             Repo.init(str(folder)).close()

@@ -25,8 +25,6 @@ from dvc_data.hashfile.tree import merge as merge_trees
 from seedling.errors import InputError, SeedlingError, WorkspaceBusy
 from seedling.versioning.yaml_limits import limit_yaml, parse_yaml
 
-limit_yaml()
-
 LOCK_WRITE_SECONDS = 2.0  # a dvc.lock that cannot be read and is younger than this is read again
 
 
@@ -262,6 +260,7 @@ def _size(paths: Iterable[Path]) -> int:
 def _opened(workspace: Path) -> Iterator[Repo]:
     """Open a repository that is separate from the ledger's, and hide DVC's progress bars."""
     logging.getLogger("dvc").setLevel(logging.ERROR)
+    limit_yaml()
     if not (workspace / ".dvc").is_dir():
         raise InputError(
             f"{workspace} is not a Seedling workspace (it has no .dvc): name one with --workspace, or create one with "

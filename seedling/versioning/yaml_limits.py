@@ -53,6 +53,9 @@ def _parse_within_limits(text: str, path: str, typ: str) -> Any:
 
 
 def limit_yaml() -> None:
-    """Replace DVC's YAML parser with the limited one in every module that imports it by name."""
+    """Replace DVC's YAML parser with the limited one in every module that imports it by name, in this process.
+
+    Each function that opens a DVC repository calls it. DVC has no setting for such a limit.
+    """
     for module in (dvc.utils.serialize._yaml, dvc.utils.serialize, dvc.utils.strictyaml):
         module.parse_yaml = parse_yaml

@@ -36,7 +36,7 @@ def test_each_pin_has_hashes() -> None:
 def test_a_report_of_pip_becomes_locked_lines(tmp_path: Path) -> None:
     """Names in any spelling; torch and Seedling are left out; a package without a hash is an error."""
     report = tmp_path / "report.json"
-    names = ["Pillow", "ruamel.yaml", "torch", "seedling"]
+    names = ["Pillow", "ruamel.yaml", "torch", "seedling-ml"]
     report.write_text(json.dumps({"install": [{"metadata": {"name": name, "version": "1"}} for name in names]}))
     done = locked(str(report))
     assert done.returncode == 0

@@ -8,14 +8,18 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
+import typer
 from filelock import FileLock
 from loopback import site
 from PIL import Image
 from ruamel.yaml import YAML
+from typer.testing import CliRunner
 
 import seedling as seedling_package
 from seedling.cli.main import app
+from seedling.cli.options import Debug, Workspace, explained
 from seedling.config.params import load
 from seedling.errors import InputError
 from seedling.init.create import InitOptions, _sources, make_workspace
@@ -246,3 +250,18 @@ def test_an_unknown_key_is_named(workspace: Path) -> None:
     done = seedling("run", "-w", workspace)
     assert done.returncode == 2
     assert "unknown key 'sed' (did you mean 'seed'?)" in done.stderr
+
+
+def test_the_log_of_an_unexpected_error_is_in_the_workspace_of_the_option(tmp_path: Path) -> None:
+    """Of `--workspace`, and not in the working folder."""
+    failing = typer.Typer()
+
+    @failing.command()
+    def fail(workspace: Workspace = Path(), debug: Debug = False) -> None:
+        with explained(debug):
+            np.zeros(3).reshape(2, 2)
+
+    (tmp_path / ".seedling").mkdir()
+    result = CliRunner().invoke(failing, ["--workspace", str(tmp_path)])
+    assert result.exit_code == 70
+    assert "test_command_line.py" in (tmp_path / ".seedling/logs/errors.log").read_text()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from scipy import stats
-from sklearn.metrics import confusion_matrix, f1_score, log_loss
+from sklearn.metrics import confusion_matrix, log_loss
 
 from seedling.stats.statistics import (
     around_mean,
@@ -19,7 +19,6 @@ from seedling.stats.statistics import (
     interval,
     log_loss_of_rows,
     log_losses,
-    macro_f1,
     of_truth,
     paired_difference,
     resamples,
@@ -32,10 +31,9 @@ TRUTH = RNG.integers(0, 4, 200)
 PROBABILITIES = softmax(RNG.normal(size=(200, 4)) + 2 * np.eye(4)[TRUTH])
 
 
-def test_macro_f1_log_loss_and_confusion_are_those_of_scikit_learn() -> None:
+def test_log_loss_and_confusion_are_those_of_scikit_learn() -> None:
     """An independent implementation gives the same values."""
     predicted = PROBABILITIES.argmax(axis=1)
-    assert macro_f1(predicted, TRUTH, 4) == pytest.approx(f1_score(TRUTH, predicted, average="macro"))
     assert log_loss_of_rows(PROBABILITIES, TRUTH).mean() == pytest.approx(log_loss(TRUTH, PROBABILITIES))
     assert (confusion(predicted, TRUTH, 4) == confusion_matrix(TRUTH, predicted)).all()
 
@@ -44,6 +42,16 @@ def test_wilson_by_hand() -> None:
     """8 of 10 at 95 %: 0.490 to 0.943, from Wilson's formula."""
     found = wilson(8, 10)
     assert (found.low, found.high) == (pytest.approx(0.4902, abs=1e-4), pytest.approx(0.9433, abs=1e-4))
+
+
+@pytest.mark.parametrize("confidence", [0.8, 0.95, 0.99])
+def test_wilson_is_that_of_scipy(confidence: float) -> None:
+    """For every number of hits among 1, 7 and 200 rows. SciPy takes whole numbers only."""
+    for rows in (1, 7, 200):
+        for hits in range(rows + 1):
+            estimate = wilson(hits, rows, confidence)
+            expected = stats.binomtest(hits, rows).proportion_ci(confidence, method="wilson")
+            assert (estimate.low, estimate.high) == pytest.approx((expected.low, expected.high), abs=1e-12)
 
 
 def test_the_interval_of_an_accuracy_covers_the_truth() -> None:
