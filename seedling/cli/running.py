@@ -20,6 +20,7 @@ from seedling.lock import workspace_lock
 from seedling.parallel.memory_limit import expected_rows, memory_warning
 from seedling.pipeline import find_stage
 from seedling.records.results import read_evaluation
+from seedling.records.run_records import read_run_records
 from seedling.records.summaries import headline
 from seedling.runner import write_page
 from seedling.terminal.console import PrintableConsole
@@ -91,6 +92,11 @@ def _print_result(console: PrintableConsole, workspace: Path, seconds: str, resu
     """Prints the headline, the time, the path of the report, the result of the push, and what to do next."""
     metrics = read_evaluation(workspace / "reports") or {}
     console.print(f"\n{headline(metrics)}", style="bold green", highlight=False)
+    if any(outcome.how != "unchanged" for outcome in result.outcomes):
+        from seedling.records.predicted_gain import predicted_gain  # loads SciPy, which an unchanged run does not need
+
+        if gain := predicted_gain(read_run_records(workspace)):
+            console.print(str(gain), highlight=False, soft_wrap=True)
     console.print(
         f"{seconds}. Report: {workspace / 'reports' / 'report.html'}",
         highlight=False,

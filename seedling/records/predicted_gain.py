@@ -35,6 +35,20 @@ class PredictedGain:
     measured: Estimate
 
     @property
+    def source(self) -> str:
+        """The labels that the gain was expected from, as in `580 new labels`."""
+        count, kind = (self.new_labels, "new label") if self.new_labels else (self.fixed_labels, "fixed label")
+        about = "" if self.new_labels else "about "
+        return f"{about}{count:,} {kind}{'' if count == 1 else 's'}"
+
+    def __str__(self) -> str:
+        measured = self.measured
+        return (
+            f"last time, {100 * self.expected.value:+.1f} points were expected from {self.source}; "
+            f"measured: {100 * measured.value:+.1f} [{100 * measured.low:+.1f}, {100 * measured.high:+.1f}]"
+        )
+
+    @property
     def agrees(self) -> bool:
         """Whether the intervals overlap."""
         return self.measured.low <= self.expected.high and self.expected.low <= self.measured.high

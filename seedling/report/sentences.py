@@ -123,13 +123,10 @@ def baseline_sentence(baseline: Values, headline: Values) -> Markup:
 
 def predicted_gain_sentence(gain: PredictedGain) -> Markup:
     """What the previous run expected of the labels that were added or fixed since, and what they brought."""
-    labels = (
-        plural(gain.new_labels, "new label") if gain.new_labels else f"about {plural(gain.fixed_labels, 'fixed label')}"
-    )
     expected, measured = ({"value": e.value, "low": e.low, "high": e.high} for e in (gain.expected, gain.measured))
     sentence = Markup("<b>Last time</b> Seedling expected <b>{}</b> from {}; you got <b>{}</b> {}").format(
         f"{points(expected['value'])} points",
-        labels,
+        gain.source,
         points(measured["value"]),
         soft(f"[{points(measured['low'])}, {points(measured['high'])}]"),
     )

@@ -49,6 +49,7 @@ def test_twice_as_many_labels_are_expected_to_bring_what_the_curve_said() -> Non
     half = math.hypot(0.04, 0.04)  # Newcombe: the root of the sum of the squared distances to the ends
     assert (gain.measured.low, gain.measured.high) == (pytest.approx(0.058 - half), pytest.approx(0.058 + half))
     assert gain.agrees
+    assert str(gain) == ("last time, +10.0 points were expected from 100 new labels; measured: +5.8 [+0.1, +11.5]")
 
 
 def test_another_number_of_labels_follows_the_same_power_law() -> None:
