@@ -28,6 +28,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from seedling.dataset.row_index import RowGroup, row_index
 from seedling.errors import DamagedFile, IncompleteGeneration, MissingGeneration
 from seedling.files.data_files import OF_DVC, real_path
 from seedling.files.reading import read_json, reading, remedy
@@ -358,9 +359,12 @@ def read(
     """Read the kept rows into one frame.
 
     columns: None for all columns except the images; splits, ids: only these rows are read. Other rows are dropped part
-    by part, so that they are never in memory together.
+    by part, so that they are never in memory together, and parts without any of the ids are not read.
     """
     files = [part["file"] for part in read_manifest(folder)["parts"]]
+    if ids is not None:
+        groups = row_index([folder / file for file in files]).find(ids)
+        files = sorted({group.file.name for group in groups}) or files[:1]
     selected = {"split": splits, "id": ids}
     filters = {name: pa.array(sorted(values)) for name, values in selected.items() if values is not None}
     return _read(folder, files, columns, filters)
@@ -448,21 +452,37 @@ def payloads(folders: Iterable[Path], ids: Iterable[str]) -> Iterator[tuple[str,
     """
     missing = set(ids)
     for folder in folders:
-        column = "text" if read_manifest(folder)["modality"] == "text" else "image"
-        for part in read_manifest(folder)["parts"]:
-            if not missing:
-                return
-            with reading(folder / part["file"]):
-                file = pq.ParquetFile(folder / part["file"])
-                if column not in file.schema_arrow.names:
-                    continue
-                for batch in file.iter_batches(batch_size=READ_BATCH_ROWS, columns=["id", column]):
-                    for values in batch.to_pylist():
-                        if values["id"] in missing:
-                            missing.discard(values["id"])
-                            yield values["id"], values[column]["bytes"] if column == "image" else values[column]
+        if not missing:
+            return
+        manifest = read_manifest(folder)
+        column = "text" if manifest["modality"] == "text" else "image"
+        parts = [folder / part["file"] for part in manifest["parts"]]
+        if not _has_column(parts[0], column):
+            continue
+        for row_id, payload in _payloads(row_index(parts).find(missing), column):
+            missing.discard(row_id)
+            yield row_id, payload
     if missing:
         examples = ", ".join(sorted(missing)[:3])
         raise IncompleteGeneration(
             f"{len(missing)} rows have no image or text, for example {examples}: run `seedling run` again."
         )
+
+
+def _payloads(groups: Iterable[RowGroup], column: str) -> Iterator[tuple[str, bytes | str]]:
+    """Yield the ids and payloads of the groups' rows. A group is read up to its last row that is asked for."""
+    for group in groups:
+        first, last = 0, group.rows[-1]
+        with reading(group.file), pq.ParquetFile(group.file) as file:
+            batches = file.iter_batches(READ_BATCH_ROWS, row_groups=[group.number], columns=["id", column])
+            while first <= last:
+                batch = next(batches)
+                in_batch = group.rows[(group.rows >= first) & (group.rows < first + len(batch))] - first
+                first += len(batch)
+                for values in batch.take(pa.array(in_batch)).to_pylist():
+                    yield values["id"], values[column]["bytes"] if column == "image" else values[column]
+
+
+def _has_column(part: Path, column: str) -> bool:
+    with reading(part):
+        return column in pq.read_schema(part).names
