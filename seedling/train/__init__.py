@@ -9,7 +9,7 @@ import hashlib
 import os
 import shutil
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,8 +20,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from seedling.config.params import NOTHING, TrainParams, WorkspaceConfig
-from seedling.dataset.generation import MANIFEST, digest, payloads, read, read_manifest, write_json
-from seedling.dataset.training_rows import mixed_in_rows, training_rows
+from seedling.dataset.generation import MANIFEST, payloads, read, read_manifest, write_json
+from seedling.dataset.training_rows import TrainingRows, mixed_in_rows, training_rows
 from seedling.features.classical import FeatureMaker
 from seedling.features.encoder_handle import EncoderHandle
 from seedling.label_quality.label_weights import LABEL_WEIGHTED_LOSSES
@@ -110,8 +110,7 @@ def train(
     files.write_losses(output, data.tally)
     files.write_seconds(workspace, f"train@{round_number}", data.tally)
     _write_json_files(output, round_number, params, config, data, evaluation_rows, classes, results)
-    digested_folders = {name: folder for name, folder in vars(folders).items() if name != "teacher"}
-    write_json(output / MANIFEST, files.manifest(round_number, data.rows, digested_folders))
+    write_json(output / MANIFEST, files.manifest(round_number, data.rows))
     for unfinished in (workspace / ".seedling" / "unfinished").glob(f"train@{round_number}-*"):
         shutil.rmtree(unfinished, ignore_errors=True)
 
@@ -281,7 +280,9 @@ def _training_data(
     out_of_scope_ids = validated_rows[validated_rows["split"] == "out_of_scope"].index.tolist()
     validation = maker.of_rows([*validation_ids, *out_of_scope_ids], partial(payloads, [folders.collected]), fit=False)
     frame = validated_rows.loc[[*rows.ids[rows.labeled], *validation_ids]].reset_index()
-    key = _unfinished_key(params, config, folders, maker)
+    mixed_in = mixin_rows[["label", "weight"]].to_records().tolist()
+    other_rows = [validation_ids, out_of_scope_ids, mixed_in]
+    key = _unfinished_key(params, config, rows, other_rows, maker, folders.teacher)
     mixin = _mixin(mixin_rows, maker, folders) if round_number == 0 and params.mixin else None
     steps = params.steps or GRADIENT_STEPS[config.effort]
     data = TrainingData(
@@ -308,15 +309,29 @@ def _feature_maker(
     return load_features(folders.teacher, config.modality, workspace)
 
 
-def _unfinished_key(params: TrainParams, config: WorkspaceConfig, folders: InputFolders, maker: FeatureMaker) -> str:
-    """A hash of everything that unfinished work depends on: work under another key is never resumed."""
+def _unfinished_key(
+    params: TrainParams,
+    config: WorkspaceConfig,
+    rows: TrainingRows,
+    other_rows: Sequence[Any],
+    maker: FeatureMaker,
+    teacher: Path | None,
+) -> str:
+    """A hash of everything that unfinished work depends on: work under another key is never resumed.
+
+    Ids are hashes of the contents, so that the folders themselves need not be read. other_rows: the ids of validation
+    rows and the mixed-in rows; teacher: whose features the round uses, None in round 0.
+    """
+    fitted = [] if teacher is None else [path.read_bytes() for path in sorted(teacher.glob("features.*"))]
     parts = [
         params.model_dump_json(),
         config.model_dump_json(),
-        *(digest(folder) for folder in vars(folders).values() if folder),
+        rows.digest(),
+        repr(other_rows),
         str(getattr(maker, "key", "")),
+        *(hashlib.blake2b(content).hexdigest() for content in fitted),
     ]
-    return hashlib.blake2b("".join(parts).encode(), digest_size=8).hexdigest()
+    return hashlib.blake2b("\x1f".join(parts).encode(), digest_size=8).hexdigest()
 
 
 def _mixin(rows: pd.DataFrame, maker: FeatureMaker, folders: InputFolders) -> Mixin | None:
