@@ -13,6 +13,7 @@ from pathlib import Path
 from seedling.config.params import MAX_ROUNDS, Params
 from seedling.errors import InputError
 from seedling.features.encoder_handle import EncoderHandle
+from seedling.features.feature_cache import feature_cache_folder
 from seedling.progress import Progress
 
 COLLECTED, VALIDATED = "generations/scrape", "generations/validate"
@@ -34,6 +35,11 @@ class StageContext:
     output: Path
     progress: Progress
     encoder: EncoderHandle | None
+
+    @property
+    def feature_cache(self) -> Path:
+        """The folder of the feature cache."""
+        return feature_cache_folder(self.workspace)
 
 
 StageFunction = Callable[[StageContext], None]
@@ -70,6 +76,7 @@ def scrape(context: StageContext) -> None:
         data=context.data,
         output=context.output,
         crawl_stores=crawl_stores,
+        feature_cache=context.feature_cache,
         progress=context.progress,
     )
 
@@ -83,7 +90,8 @@ def validate(context: StageContext) -> None:
     run(
         params.validate_,
         params.facts,
-        features=make_features(context.encoder, None, params.facts),
+        features=make_features(context.encoder, None, params.facts, context.feature_cache),
+        feature_cache=context.feature_cache,
         collected=context.workspace / COLLECTED,
         output=context.output,
         progress=context.progress,
@@ -102,7 +110,7 @@ def augment(context: StageContext) -> None:
         **_rows(context.workspace),
         output=context.output,
         data=context.data,
-        features=make_features(context.encoder, None, params.facts),
+        features=make_features(context.encoder, None, params.facts, context.feature_cache),
         progress=context.progress,
     )
 

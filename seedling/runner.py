@@ -17,6 +17,7 @@ from seedling import faults
 from seedling.config.params import load
 from seedling.errors import GateFailed, MissingGeneration, SeedlingError
 from seedling.features.encoder_handle import EncoderHandle, encoder_of
+from seedling.features.feature_cache import feature_cache_folder
 from seedling.files.reading import read_json
 from seedling.lock import workspace_lock
 from seedling.models.device import release_freed_memory
@@ -141,6 +142,7 @@ def _run_gate(stage: Stage, folder: Path, workspace: Path, inputs: Path, max_meg
         memory=comparison_file,
         columns=gate_columns,
         max_megapixels=max_megapixels,
+        feature_cache=feature_cache_folder(workspace),
     )
     user_expectations, columns = load_user_expectations(inputs, gates), available_columns(stage.name, folder, validated)
     checks = check(stage.name, rows, gates, workspace / ".seedling", user_expectations, columns)

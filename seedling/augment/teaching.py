@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import sparse
 
-from seedling.dataset.generation import payloads
+from seedling.dataset.generation import PayloadReader
 from seedling.features.classical import FeatureMaker, Inputs
 from seedling.models.saving import Learner, make_learner
 from seedling.models.training import FitContext
@@ -72,8 +71,9 @@ def read_labeled_rows(
         ordered["turn"] = ordered.groupby("label").cumcount()
         rows = rows.loc[sorted(ordered.sort_values(["turn", "order"]).index[:max_rows])]
     ids = rows.index.tolist()
-    inputs = maker.of_rows(ids, partial(payloads, [collected]), fit=True, progress=progress)
-    payload_by_id = dict(payloads([collected], ids))
+    read_collected = PayloadReader.of(collected)
+    inputs = maker.of_rows(ids, read_collected, fit=True, progress=progress)
+    payload_by_id = dict(read_collected(ids))
     label_to_index = {label: index for index, label in enumerate(classes)}
     return LabeledRows(
         ids=ids,

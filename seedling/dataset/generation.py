@@ -450,6 +450,12 @@ def payloads(folders: Iterable[Path], ids: Iterable[str]) -> Iterator[tuple[str,
 
     Raises IncompleteGeneration if an id is in none of the folders.
     """
+    for group, column in _locate(folders, ids):
+        yield from zip(group.ids, _payloads(group, column), strict=True)
+
+
+def _locate(folders: Iterable[Path], ids: Iterable[str]) -> Iterator[tuple[RowGroup, str]]:
+    """Yield the row groups that hold the images or texts of these rows, each with the column to read."""
     missing = set(ids)
     for folder in folders:
         if not missing:
@@ -459,9 +465,9 @@ def payloads(folders: Iterable[Path], ids: Iterable[str]) -> Iterator[tuple[str,
         parts = [folder / part["file"] for part in manifest["parts"]]
         if not _has_column(parts[0], column):
             continue
-        for row_id, payload in _payloads(row_index(parts).find(missing), column):
-            missing.discard(row_id)
-            yield row_id, payload
+        for group in row_index(parts).find(missing):
+            missing.difference_update(group.ids)
+            yield group, column
     if missing:
         examples = ", ".join(sorted(missing)[:3])
         raise IncompleteGeneration(
@@ -469,18 +475,37 @@ def payloads(folders: Iterable[Path], ids: Iterable[str]) -> Iterator[tuple[str,
         )
 
 
-def _payloads(groups: Iterable[RowGroup], column: str) -> Iterator[tuple[str, bytes | str]]:
-    """Yield the ids and payloads of the groups' rows. A group is read up to its last row that is asked for."""
-    for group in groups:
-        first, last = 0, group.rows[-1]
-        with reading(group.file), pq.ParquetFile(group.file) as file:
-            batches = file.iter_batches(READ_BATCH_ROWS, row_groups=[group.number], columns=["id", column])
-            while first <= last:
-                batch = next(batches)
-                in_batch = group.rows[(group.rows >= first) & (group.rows < first + len(batch))] - first
-                first += len(batch)
-                for values in batch.take(pa.array(in_batch)).to_pylist():
-                    yield values["id"], values[column]["bytes"] if column == "image" else values[column]
+@dataclass(frozen=True)
+class PayloadReader:
+    """Reads the images or texts of these generations by id, as `payloads` does."""
+
+    folders: tuple[Path, ...]
+
+    @classmethod
+    def of(cls, *folders: Path) -> PayloadReader:
+        """Read from these folders."""
+        return cls(folders)
+
+    def __call__(self, ids: Iterable[str]) -> Iterator[tuple[str, bytes | str]]:
+        """Yield the id and the image or text of these rows, each once. Raises what `payloads` raises."""
+        return payloads(self.folders, ids)
+
+    def order(self, ids: Iterable[str]) -> list[str]:
+        """Return the ids, each once, in the order in which they are read. Raises what `payloads` raises."""
+        return [row_id for group, _ in _locate(self.folders, ids) for row_id in group.ids]
+
+
+def _payloads(group: RowGroup, column: str) -> Iterator[bytes | str]:
+    """Yield the images or texts of the group's rows. The row group is read up to the last of them."""
+    first, last = 0, group.rows[-1]
+    with reading(group.file), pq.ParquetFile(group.file) as file:
+        batches = file.iter_batches(READ_BATCH_ROWS, row_groups=[group.number], columns=[column])
+        while first <= last:
+            batch = next(batches)
+            in_batch = group.rows[(group.rows >= first) & (group.rows < first + len(batch))] - first
+            first += len(batch)
+            for payload in batch[column].take(pa.array(in_batch)).to_pylist():
+                yield payload["bytes"] if column == "image" else payload
 
 
 def _has_column(part: Path, column: str) -> bool:

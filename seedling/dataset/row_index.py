@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -22,11 +23,12 @@ KEPT_INDEXES = 8  # one per generation of a run; an index has about 50 bytes per
 
 @dataclass(frozen=True)
 class RowGroup:
-    """A row group of a part. rows: the numbers of the rows to read within it, ascending."""
+    """Rows to read from a row group of a part. rows: their numbers within it, ascending; ids: of these rows."""
 
     file: Path
     number: int
     rows: NDArray[np.intp]
+    ids: list[str]
 
 
 @dataclass(frozen=True)
@@ -51,11 +53,18 @@ class RowIndex:
         if not len(keys) or not len(self.ids):
             return []
         nearest = np.minimum(np.searchsorted(self.ids, keys), len(self.ids) - 1)
-        rows = np.unique(self.positions[nearest[self.ids[nearest] == keys]])
+        matches = nearest[self.ids[nearest] == keys]
+        rows, first = np.unique(self.positions[matches], return_index=True)
+        row_ids = self.ids[matches[first]]
         group_of_row = np.searchsorted(self.starts, rows, side="right") - 1
+        bounds = np.flatnonzero(np.diff(group_of_row, prepend=-1, append=-1))
         return [
-            RowGroup(*self.groups[group], rows[group_of_row == group] - self.starts[group])
-            for group in np.unique(group_of_row)
+            RowGroup(
+                *self.groups[group_of_row[start]],
+                rows[start:end] - self.starts[group_of_row[start]],
+                [row_id.decode() for row_id in row_ids[start:end].tolist()],
+            )
+            for start, end in pairwise(bounds)
         ]
 
 

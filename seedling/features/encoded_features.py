@@ -15,7 +15,8 @@ from seedling.errors import InputError
 from seedling.features.classical import Contents, FeatureMaker, Inputs, Read, TextFeatures
 from seedling.features.encoder import COLOR_COLUMNS, EncodePiece, Encoder, Features, load_encoder
 from seedling.features.encoder_handle import EncoderHandle
-from seedling.features.feature_cache import FeatureCache, encode_rows
+from seedling.features.encoding import encode_rows
+from seedling.features.feature_cache import FeatureCache
 from seedling.features.latent_semantics import topic_directions
 from seedling.parallel.executor import this_process
 from seedling.progress import Progress, silent

@@ -11,7 +11,6 @@ import shutil
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +19,11 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from seedling.config.params import NOTHING, TrainParams, WorkspaceConfig
-from seedling.dataset.generation import MANIFEST, payloads, read, read_manifest, write_json
+from seedling.dataset.generation import MANIFEST, PayloadReader, read, read_manifest, write_json
 from seedling.dataset.training_rows import TrainingRows, mixed_in_rows, training_rows
 from seedling.features.classical import FeatureMaker
 from seedling.features.encoder_handle import EncoderHandle
+from seedling.features.feature_cache import feature_cache_folder
 from seedling.label_quality.label_weights import LABEL_WEIGHTED_LOSSES
 from seedling.models.device import release_freed_memory
 from seedling.models.losses import balanced
@@ -268,17 +268,16 @@ def _training_data(
         pool_rows=pool_rows,
     )
     maker = _feature_maker(params, config, folders, workspace, encoder)
-    payload_folders = [folders.collected, folders.augmented, folders.synthesized]
-    inputs = maker.of_rows(
-        rows.ids.tolist(), partial(payloads, payload_folders), fit=folders.teacher is None, progress=progress
-    )
+    read_any = PayloadReader.of(folders.collected, folders.augmented, folders.synthesized)
+    read_collected = PayloadReader.of(folders.collected)
+    inputs = maker.of_rows(rows.ids.tolist(), read_any, fit=folders.teacher is None, progress=progress)
     mixin_rows = mixed_in_rows(folders.validated, pool_rows, config.seed)
     columns = ["id", "split", "fold", "label", "label_source", "group", "origin"]
     splits = ["train", "validation", "out_of_scope"]
     validated_rows = read(folders.validated, columns, splits=splits).set_index("id")
     validation_ids = validated_rows[validated_rows["split"] == "validation"].index.tolist()
     out_of_scope_ids = validated_rows[validated_rows["split"] == "out_of_scope"].index.tolist()
-    validation = maker.of_rows([*validation_ids, *out_of_scope_ids], partial(payloads, [folders.collected]), fit=False)
+    validation = maker.of_rows([*validation_ids, *out_of_scope_ids], read_collected, fit=False)
     frame = validated_rows.loc[[*rows.ids[rows.labeled], *validation_ids]].reset_index()
     mixed_in = mixin_rows[["label", "weight"]].to_records().tolist()
     other_rows = [validation_ids, out_of_scope_ids, mixed_in]
@@ -305,7 +304,7 @@ def _feature_maker(
 ) -> FeatureMaker:
     """A new feature maker in round 0, later the teacher's: all rounds have the same rows, so it is fitted once."""
     if folders.teacher is None:
-        return make_features(encoder, params.image_side, config)
+        return make_features(encoder, params.image_side, config, feature_cache_folder(workspace))
     return load_features(folders.teacher, config.modality, workspace)
 
 
@@ -339,7 +338,7 @@ def _mixin(rows: pd.DataFrame, maker: FeatureMaker, folders: InputFolders) -> Mi
     labels, names = pd.factorize(rows["label"], sort=True)
     if len(names) < 2:
         return None
-    inputs = maker.of_rows(rows.index.tolist(), partial(payloads, [folders.collected]), fit=False)
+    inputs = maker.of_rows(rows.index.tolist(), PayloadReader.of(folders.collected), fit=False)
     return Mixin(inputs, labels.astype(np.int64), rows["weight"].to_numpy(dtype=np.float64), len(names))
 
 

@@ -6,7 +6,6 @@ import heapq
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seedling.config.params import ValidateParams, WorkspaceConfig
-from seedling.dataset.generation import payloads
+from seedling.dataset.generation import PayloadReader
 from seedling.features.classical import FeatureMaker, Inputs
 from seedling.features.distances import distances
 from seedling.label_quality.label_issues import CannotEvaluateLabels, LabelIssues, find_label_issues
@@ -58,7 +57,7 @@ def check_labels(
     rows = [*training, *pool]
     progress("compute features", 0, None)
     ids = [checked.row.id for checked in rows]
-    inputs = maker.of_rows(ids, partial(payloads, [collected]), fit=True, progress=progress)
+    inputs = maker.of_rows(ids, PayloadReader.of(collected), fit=True, progress=progress)
     progress("check labels", 0, None)
     with single_threaded():
         _flag_outliers(rows, inputs, len(training))
