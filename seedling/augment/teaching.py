@@ -12,6 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import sparse
 
+from seedling.dataset.class_indices import class_indices
 from seedling.dataset.generation import PayloadReader
 from seedling.features.classical import FeatureMaker, Inputs
 from seedling.models.saving import Learner, make_learner
@@ -74,11 +75,10 @@ def read_labeled_rows(
     read_collected = PayloadReader.of(collected)
     inputs = maker.of_rows(ids, read_collected, fit=True, progress=progress)
     payload_by_id = dict(read_collected(ids))
-    label_to_index = {label: index for index, label in enumerate(classes)}
     return LabeledRows(
         ids=ids,
         payloads=[payload_by_id[row_id] for row_id in ids],
-        labels=np.array([label_to_index[label] for label in rows["label"]], dtype=np.int64),
+        labels=class_indices(rows["label"], classes),
         fold=rows["fold"].astype("float64").fillna(-1).to_numpy(dtype=np.int64),
         groups=rows["group"].to_numpy(dtype=str),
         weights=rows["weight"].to_numpy(dtype=np.float64),

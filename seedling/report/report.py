@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from seedling.dataset.class_indices import class_indices
 from seedling.dataset.generation import digest, payloads, read, read_manifest, read_rejected, stage_of
 from seedling.errors import MissingGeneration
 from seedling.evaluate.plots import read_losses
@@ -383,9 +384,8 @@ def _candidates(model: Path, seconds: Path) -> list[dict[str, Any]]:
 def _confusion(predictions: Path, classes: Sequence[str]) -> dict[str, Any]:
     """The confusion matrix and the most frequent confusions. counts: None if there are too many classes for a page."""
     frame = read_frame(predictions, columns=["label", "predicted"])
-    label_to_index = {label: index for index, label in enumerate(classes)}
-    truth = np.array([label_to_index[label] for label in frame["label"]], dtype=np.int64)
-    predicted = np.array([label_to_index[label] for label in frame["predicted"]], dtype=np.int64)
+    truth = class_indices(frame["label"], classes)
+    predicted = class_indices(frame["predicted"], classes)
     counts = confusion(predicted, truth, len(classes))
     pairs = [
         {

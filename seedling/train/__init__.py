@@ -19,6 +19,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from seedling.config.params import NOTHING, TrainParams, WorkspaceConfig
+from seedling.dataset.class_indices import class_indices
 from seedling.dataset.generation import MANIFEST, PayloadReader, read, read_manifest, write_json
 from seedling.dataset.training_rows import TrainingRows, mixed_in_rows, training_rows
 from seedling.features.classical import FeatureMaker
@@ -352,8 +353,7 @@ def _evaluation_rows(frame: pd.DataFrame, classes: list[str], params: TrainParam
     held_out_by_humans = (frame["label_source"] == "human").to_numpy() & held_out
     chosen = held_out_by_humans if held_out_by_humans.any() else held_out
     evaluated = frame[chosen | ~labeled]
-    label_to_index = {label: index for index, label in enumerate(classes)}
-    truth = np.array([label_to_index[label] for label in evaluated["label"]], dtype=np.int64)
+    truth = class_indices(evaluated["label"], classes)
     weights = np.ones(len(truth))
     if params.choose_by == "balanced_log_loss" and len(truth):
         weights = balanced(np.eye(len(classes))[truth], weights)

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seedling.config.params import ValidateParams, WorkspaceConfig
+from seedling.dataset.class_indices import class_indices
 from seedling.dataset.generation import PayloadReader
 from seedling.features.classical import FeatureMaker, Inputs
 from seedling.features.distances import distances
@@ -92,8 +93,7 @@ def _check_training_labels(
         [number for number, checked in enumerate(training) if checked.row.fold is not None], dtype=np.intp
     )
     evaluated = [training[number] for number in row_numbers]
-    label_to_index = {label: index for index, label in enumerate(classes)}
-    labels = np.array([label_to_index[str(checked.row.label)] for checked in evaluated], dtype=np.int64)
+    labels = class_indices((checked.row.label for checked in evaluated), classes)
     try:
         if len(evaluated) < MIN_ROWS_PER_CLASS * len(classes):
             raise CannotEvaluateLabels(f"there are fewer than {MIN_ROWS_PER_CLASS} labeled rows per class")
@@ -113,7 +113,7 @@ def _check_training_labels(
         "policy": params.label_issues,
         "repaired": repaired,
         "left_to_people": left,
-        "by_class": [_class_summary(issues, labels == label_to_index[label], label) for label in classes],
+        "by_class": [_class_summary(issues, labels == index, label) for index, label in enumerate(classes)],
         "pairs": _label_pairs(evaluated, issues, classes),
         "items_per_minute": params.items_per_minute,
         "budget": budget(issues, params.items_per_minute),

@@ -143,7 +143,8 @@ def test_decoded_images_are_kept_up_to_their_limit() -> None:
     decode = DecodedImages(64.0, max_bytes=2 * 20 * 29 * 3)
     first, second = decode(encoded[0]), decode(encoded[1])
     assert decode(encoded[0]) is first
-    assert not first.flags.writeable
+    with pytest.raises(ValueError, match="read-only"):
+        first[0, 0] = 0
     decode(encoded[2])  # in the place of the second, which was used before the first
     assert decode(encoded[0]) is first
     assert decode(encoded[1]) is not second
