@@ -1,10 +1,11 @@
-"""Count how often a full run decodes each image, hashes folders, and reads payloads, and measure its time.
+"""Count how often a run decodes each image, hashes folders, and reads payloads, and measure its processor time.
 
-    python benchmarks/decoding.py --data FOLDER --backbone FOLDER [--system after] [--project FOLDER] [--only SETTING]
+    python benchmarks/decoding.py --data FOLDER --backbone FOLDER [--photographs 1000] [--system after]
+        [--project FOLDER] [--only SETTING]
 
-Settings: the digits example without an encoder, and 1,000 of trashnet's photographs with and without an encoder. The
-run is `seedling run --effort quick` in a new workspace, with logistic regression as the only learner, since what the
-learners cost is measured elsewhere; benchmarks/recorder/ records all of its processes. The results of another
+Settings: the digits example without an encoder, and trashnet's photographs with and without an encoder. All stages of
+a new workspace run one after the other with `effort: quick`, and with logistic regression as the only learner, since
+what learners cost is measured elsewhere. benchmarks/recorder/ records all processes. The results of another
 `--system` are kept, so that two states of the code can be compared: `--project` is the folder whose code runs.
 """
 
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import hashlib
 import os
 import resource
 import shutil
@@ -29,8 +31,8 @@ from record import RESULTS, Measurement, write
 
 PROJECT = Path(__file__).resolve().parents[1]
 RECORDER = Path(__file__).with_name("recorder")
-PHOTOGRAPHS, LABELED, TEST = 1_000, 300, 200  # the other photographs have no label
 CANDIDATE = "logistic_regression"  # networks train for minutes, but decode nothing
+STAGES = ("scrape", "validate", "augment", "synthesize", "train@0", "pseudo_label@1", "train@1", "evaluate")
 SETTINGS = ("digits", "photographs, no encoder", "photographs, encoder")
 
 
@@ -60,36 +62,35 @@ class Records:
         return records
 
 
-def write_photographs(data: Path, folder: Path) -> None:
-    """Write the first photographs of trashnet to labeled/, unlabeled/ and test/."""
-    frame = pd.read_parquet(data / "trashnet/data.parquet").drop_duplicates("image").head(PHOTOGRAPHS)
+def write_photographs(data: Path, count: int, folder: Path) -> None:
+    """Write the first photographs of trashnet: 30 % to labeled/, 20 % to test/, and the others to unlabeled/."""
+    frame = pd.read_parquet(data / "trashnet/data.parquet").drop_duplicates("image").head(count)
     for number, row in enumerate(frame.itertuples()):
-        split = "labeled" if number < LABELED else "test" if number < LABELED + TEST else "unlabeled"
+        split = "labeled" if number < 0.3 * count else "test" if number < 0.5 * count else "unlabeled"
         target = folder / split if split == "unlabeled" else folder / split / str(row.label)
         target.mkdir(parents=True, exist_ok=True)
-        content = row.image["bytes"] if isinstance(row.image, dict) else row.image
-        (target / f"{row.id}.jpg").write_bytes(content)
+        (target / f"{row.id}.jpg").write_bytes(row.image)
 
 
 def prepare(setting: str, workspace: Path, arguments: argparse.Namespace, environment: dict[str, str]) -> None:
     """Create the workspace of the setting."""
+    workspace.mkdir()
     if setting == "digits":
-        workspace.mkdir()
-        for name in ("params.yaml", "gates.yaml", "dvc.yaml"):
+        for name in ("params.yaml", "gates.yaml"):
             shutil.copy(arguments.project / name, workspace / name)
         script = arguments.project / "examples/digits/prepare.py"
         subprocess.run([sys.executable, script, workspace / "data"], check=True, env=environment)
-        for command in (["git", "init", "-q"], ["dvc", "init", "-q"]):
-            subprocess.run(command, cwd=workspace, check=True, env=environment)
-        set_line(workspace / "params.yaml", "candidates: null", f"candidates: [{CANDIDATE}]")
-        return
-    images = workspace.with_name("images")
-    write_photographs(arguments.data, images)
-    seedling = [sys.executable, "-P", "-m", "seedling.cli.main"]
-    subprocess.run([*seedling, "init", workspace, "--images", images], check=True, env=environment)
+        set_line(workspace / "params.yaml", "effort: normal", "effort: quick")
+    else:
+        write_photographs(arguments.data, arguments.photographs, workspace / "data")
+        files = arguments.project / "seedling/init/workspace_files"
+        encoder = f"{{model: {arguments.backbone.resolve()}}}" if setting.endswith(", encoder") else "null"
+        text = (files / "params.yaml.template").read_text().replace("MODALITY", "image").replace("ENCODER", encoder)
+        text = text.replace("- SOURCES", "- {kind: folder, path: .}")
+        (workspace / "params.yaml").write_text(text)
+        shutil.copy(files / "gates.yaml.template", workspace / "gates.yaml")
+        set_line(workspace / "params.yaml", "effort: normal", "effort: quick")
     set_line(workspace / "params.yaml", "candidates: null", f"candidates: [{CANDIDATE}]")
-    if setting.endswith(", encoder"):
-        set_line(workspace / "params.yaml", "encoder: null", f"encoder: {{model: {arguments.backbone.resolve()}}}")
 
 
 def set_line(path: Path, old: str, new: str) -> None:
@@ -102,8 +103,6 @@ def set_line(path: Path, old: str, new: str) -> None:
 
 def collected_images(workspace: Path) -> Counter[str]:
     """Return the hashes of the encoded images of the generation of scrape, kept and rejected."""
-    import hashlib
-
     hashes: Counter[str] = Counter()
     for path in (workspace / "generations/scrape").glob("*.parquet"):
         for value in pq.read_table(path, columns=["image"])["image"].to_pylist():
@@ -125,9 +124,12 @@ def measure(setting: str, arguments: argparse.Namespace) -> list[Measurement]:
         recorded.mkdir()
         environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(arguments.project), str(RECORDER)])}
         prepare(setting, workspace, arguments, environment)
-        command = [sys.executable, "-P", "-m", "seedling.cli.main", "run", "--effort", "quick", "-w", str(workspace)]
+        environment |= {"SEEDLING_RECORDS": str(recorded)}
         began, used = time.perf_counter(), cpu_seconds()
-        subprocess.run(command, check=True, env=environment | {"SEEDLING_RECORDS": str(recorded)})
+        for stage in STAGES:
+            subprocess.run(
+                [sys.executable, "-P", "-m", "seedling.runner", stage], check=True, cwd=workspace, env=environment
+            )
         seconds, used = time.perf_counter() - began, cpu_seconds() - used
         records, collected = Records.of(recorded), collected_images(workspace)
     by_stage: Counter[str] = Counter()
@@ -143,7 +145,9 @@ def measure(setting: str, arguments: argparse.Namespace) -> list[Measurement]:
         "payload bytes read": (records.read.total() / megabytes, "MB"),
         "payload bytes read per byte returned": (records.read.total() / max(1, records.returned.total()), "ratio"),
     }
-    command_text = "python benchmarks/decoding.py --data DATA --backbone BACKBONE"
+    command_text = (
+        f"python benchmarks/decoding.py --data DATA --backbone BACKBONE --photographs {arguments.photographs}"
+    )
     return [
         Measurement(setting, arguments.system, metric, value, value, value, unit, 1, command_text)
         for metric, (value, unit) in rows.items()
@@ -168,6 +172,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--backbone", type=Path, required=True)
+    parser.add_argument("--photographs", type=int, default=1_000)
     parser.add_argument("--system", default="after")
     parser.add_argument("--project", type=Path, default=PROJECT)
     parser.add_argument("--only", choices=SETTINGS, action="append")

@@ -282,7 +282,7 @@ def _training_data(
     frame = validated_rows.loc[[*rows.ids[rows.labeled], *validation_ids]].reset_index()
     mixed_in = mixin_rows[["label", "weight"]].to_records().tolist()
     other_rows = [validation_ids, out_of_scope_ids, mixed_in]
-    key = _unfinished_key(params, config, rows, other_rows, maker, folders.teacher)
+    key = unfinished_key(params, config, rows, other_rows, maker, folders.teacher)
     mixin = _mixin(mixin_rows, maker, folders) if round_number == 0 and params.mixin else None
     steps = params.steps or GRADIENT_STEPS[config.effort]
     data = TrainingData(
@@ -309,7 +309,7 @@ def _feature_maker(
     return load_features(folders.teacher, config.modality, workspace)
 
 
-def _unfinished_key(
+def unfinished_key(
     params: TrainParams,
     config: WorkspaceConfig,
     rows: TrainingRows,
