@@ -9,12 +9,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from seedling.config.params import MAX_ROUNDS, Params
 from seedling.errors import InputError
 from seedling.features.encoder_handle import EncoderHandle
 from seedling.features.feature_cache import feature_cache_folder
 from seedling.progress import Progress
+
+if TYPE_CHECKING:
+    from seedling.features.image_cache import ImageCache
 
 COLLECTED, VALIDATED = "generations/scrape", "generations/validate"
 AUGMENTED, SYNTHESIZED = "generations/augment", "generations/synthesize"
@@ -40,6 +44,15 @@ class StageContext:
     def feature_cache(self) -> Path:
         """The folder of the feature cache."""
         return feature_cache_folder(self.workspace)
+
+    @property
+    def image_cache(self) -> ImageCache | None:
+        """What scrape measures on each image, for later stages; None for texts."""
+        from seedling.features.image_cache import ImageCache
+
+        if self.params.modality == "text":
+            return None
+        return ImageCache(self.feature_cache, keeps_copies=self.encoder is None)
 
 
 StageFunction = Callable[[StageContext], None]
@@ -76,7 +89,7 @@ def scrape(context: StageContext) -> None:
         data=context.data,
         output=context.output,
         crawl_stores=crawl_stores,
-        feature_cache=context.feature_cache,
+        image_cache=context.image_cache,
         progress=context.progress,
     )
 
@@ -91,7 +104,7 @@ def validate(context: StageContext) -> None:
         params.validate_,
         params.facts,
         features=make_features(context.encoder, None, params.facts, context.feature_cache),
-        feature_cache=context.feature_cache,
+        image_cache=context.image_cache,
         collected=context.workspace / COLLECTED,
         output=context.output,
         progress=context.progress,

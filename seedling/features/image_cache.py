@@ -20,24 +20,29 @@ from seedling.media.image_signals import VERSION, ImageSignals
 
 @dataclass(frozen=True)
 class ImageRecord:
-    """What is kept of a decoded image. signals: see `ImageSignals.to_bytes`; copy: (side, side, 3)."""
+    """What is kept of a decoded image. signals: see `ImageSignals.to_bytes`; copy: (side, side, 3), None for none."""
 
     signals: bytes
     side: int
-    copy: bytes
+    copy: bytes | None
 
     @classmethod
-    def of(cls, pixels: images.Pixels) -> ImageRecord:
-        """Measure and resize an image."""
+    def of(cls, pixels: images.Pixels, *, copy: bool = True) -> ImageRecord:
+        """Measure an image; with `copy`, also resize it."""
         side = images.feature_side(min(pixels.shape[:2]))
-        return cls(ImageSignals.of(pixels).to_bytes(), side, images.resized(pixels, side, side).tobytes())
+        resized = images.resized(pixels, side, side).tobytes() if copy else None
+        return cls(ImageSignals.of(pixels).to_bytes(), side, resized)
 
 
 @dataclass(frozen=True)
 class ImageCache:
-    """Cached signals and small copies of a workspace's images. folder: of the feature cache."""
+    """Cached signals and small copies of a workspace's images.
+
+    folder: of the feature cache; keeps_copies: False with an encoder, which needs larger images.
+    """
 
     folder: Path
+    keeps_copies: bool = True
     _signals: FeatureCache = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -47,7 +52,8 @@ class ImageCache:
         """Store records by row id."""
         self._signals.store([(row_id, record.signals) for row_id, record in records])
         for side in {record.side for _, record in records}:
-            self._copies(side).store([(row_id, record.copy) for row_id, record in records if record.side == side])
+            of_side = [(row_id, record.copy) for row_id, record in records if record.side == side]
+            self._copies(side).store([(row_id, copy) for row_id, copy in of_side if copy is not None])
 
     def signals(self, ids: Sequence[str]) -> dict[str, ImageSignals]:
         """Return the cached signals of these rows."""

@@ -60,7 +60,7 @@ def scrape(
     data: Path,
     output: Path,
     crawl_stores: Path | None = None,
-    feature_cache: Path | None = None,
+    image_cache: ImageCache | None = None,
     progress: Progress = silent,
 ) -> None:
     """Write `generations/scrape`: each item of each source, unchanged or rejected with a reason, with its label.
@@ -68,7 +68,7 @@ def scrape(
     The label comes from the source or from label rules.
 
     crawl_stores: the folder with one file per web source, which is kept between runs; None: nothing is kept.
-    feature_cache: the folder for what later stages need of the decoded images; None: nothing is kept.
+    image_cache: stores what later stages need of the decoded images; None: nothing is kept.
     Raises InputError for a source that is missing, unreadable or empty; SourceUnreachable for a site that returned
     nothing because of a temporary failure.
     """
@@ -84,7 +84,6 @@ def scrape(
         ]
         combine = _combine(params, sources, config)
         has_several_rules = len({name for source in sources for name in source.rules.names()}) > 1
-        image_cache = ImageCache(feature_cache) if config.modality == "image" and feature_cache is not None else None
         extra = [VOTES] if has_several_rules else []
         _write(params, config, sources, combine, data, output, extra, image_cache, progress)
 
@@ -315,7 +314,11 @@ def _rows(
 
     with ThreadPoolExecutor() as threads:
         in_threads = partial(_by_threads, threads)
-        for contents in in_pieces(Decode(config, measures=cache is not None), _blocks(loaded()), here=in_threads):
+        for contents in in_pieces(
+            Decode(config, cache is not None, cache is not None and cache.keeps_copies),
+            _blocks(loaded()),
+            here=in_threads,
+        ):
             if cache is not None:
                 cache.put([(str(content.id), content.record) for content in contents if content.record is not None])
             for content in contents:
@@ -376,10 +379,11 @@ class Content:
 
 @dataclass(frozen=True)
 class Decode:
-    """Decodes items and computes their ids, in any process. measures: whether images get a record."""
+    """Decodes items and computes their ids, in any process. measures: whether images get a record; copies: with a copy."""
 
     config: WorkspaceConfig
     measures: bool = False
+    copies: bool = False
 
     def __call__(self, loaded: Sequence[Loaded]) -> list[Content]:
         """Decode each item of a block."""
@@ -398,7 +402,10 @@ class Decode:
             pixels = images.decode(payload, self.config.max_megapixels)
         except images.Undecodable:
             return Content(_identity(payload))
-        return Content(_identity(images.content(pixels)), record=ImageRecord.of(pixels) if self.measures else None)
+        return Content(
+            _identity(images.content(pixels)),
+            record=ImageRecord.of(pixels, copy=self.copies) if self.measures else None,
+        )
 
 
 def _identity(content: bytes) -> str | None:

@@ -71,7 +71,7 @@ def validate(
     collected: Path,
     output: Path,
     features: FeatureMaker | None = None,
-    feature_cache: Path | None = None,
+    image_cache: ImageCache | None = None,
     progress: Progress = silent,
 ) -> None:
     """Write `generations/validate`: the collected rows without images.
@@ -79,12 +79,12 @@ def validate(
     Each row has its label, split, fold and group, its quality metrics, and the probability of a label error.
 
     features: computes the features for the label checks, not fitted yet; None: the features without an encoder.
-    feature_cache: the folder with what scrape measured on each image; None: all images are decoded again.
+    image_cache: what scrape measured on each image; None: all images are decoded again.
 
     Raises InputError if fewer than two classes are left.
     """
     rows_in = read_manifest(collected)["rows"]["kept"]
-    checked_rows = _check_rows(collected, params, config, feature_cache, progress)
+    checked_rows = _check_rows(collected, params, config, image_cache, progress)
     spellings = merge_spellings(checked_rows) if params.merge_case else {}
     has_groups = any(checked.row.group is not None for checked in checked_rows)
     reject_copies(checked_rows)
@@ -143,10 +143,9 @@ def _extra_columns(checked: CheckedRow, extra: Sequence[pa.Field]) -> dict[str, 
 
 
 def _check_rows(
-    collected: Path, params: ValidateParams, config: WorkspaceConfig, feature_cache: Path | None, progress: Progress
+    collected: Path, params: ValidateParams, config: WorkspaceConfig, cache: ImageCache | None, progress: Progress
 ) -> list[CheckedRow]:
     rows, check = stream(collected), partial(check_row, params=params, config=config)
-    cache = ImageCache(feature_cache) if config.modality == "image" and feature_cache is not None else None
     total = read_manifest(collected)["rows"]["kept"]
     checked_rows: list[CheckedRow] = []
     with ThreadPoolExecutor() as threads:

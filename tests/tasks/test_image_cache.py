@@ -110,8 +110,9 @@ def test_validate_writes_the_same_bytes_with_and_without_the_cache_of_scrape(tmp
     params = ScrapeParams(sources=[FolderSource(kind="folder", path=".")])
     written = {}
     for name, cache in (("plain", None), ("cached", tmp_path / "cache")):
-        scrape(params, CONFIG, data=source, output=tmp_path / name / "scrape", feature_cache=cache)
-        options = {"features": ImageFeatures(cache=cache), "feature_cache": cache}
+        image_cache = None if cache is None else ImageCache(cache)
+        scrape(params, CONFIG, data=source, output=tmp_path / name / "scrape", image_cache=image_cache)
+        options = {"features": ImageFeatures(cache=cache), "image_cache": image_cache}
         validate(
             ValidateParams(), CONFIG, collected=tmp_path / name / "scrape", output=tmp_path / name / "v", **options
         )
@@ -123,10 +124,14 @@ def test_validate_writes_the_same_bytes_with_and_without_the_cache_of_scrape(tmp
 
 
 def test_a_cache_file_above_the_limit_is_emptied(tmp_path: Path) -> None:
-    """It is emptied when it is opened next; a smaller one keeps its values."""
+    """It gets no more values, and is emptied when it is opened next; a smaller one keeps its values."""
     FeatureCache(tmp_path, "key").store([("a", bytes(100_000))])
     assert FeatureCache(tmp_path, "key", max_file_bytes=10**6).stored(["a"]) == {"a": bytes(100_000)}
-    assert FeatureCache(tmp_path, "key", max_file_bytes=10**4).stored(["a"]) == {}
+    small = FeatureCache(tmp_path, "key", max_file_bytes=10**4)
+    assert small.stored(["a"]) == {}
+    small.store([("b", bytes(100_000))])
+    small.store([("c", bytes(10))])
+    assert set(small.stored(["b", "c"])) == {"b"}
 
 
 def test_reading_order_is_the_order_of_the_folders_and_their_rows(tmp_path: Path) -> None:
