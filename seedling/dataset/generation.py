@@ -18,6 +18,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
@@ -28,7 +29,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from seedling.dataset.row_index import RowGroup, row_index
+from seedling.dataset.row_index import RowGroup, RowIndex
 from seedling.errors import DamagedFile, IncompleteGeneration, MissingGeneration
 from seedling.files.data_files import OF_DVC, real_path
 from seedling.files.reading import read_json, reading, remedy
@@ -41,6 +42,7 @@ REJECTED = "rejected.parquet"
 PART_NAME = re.compile(r"part-\d{5,}\.parquet")
 ROWS_PER_PART = 200  # on average; a part has a quarter of it to four times as many
 READ_BATCH_ROWS = 256
+KEPT_INDEXES = 8  # that a process keeps; an index has about 50 bytes per row
 MAX_PART_BYTES = 64 * 2**20  # bounds the memory for large photographs
 
 IMAGE_TYPE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
@@ -363,7 +365,7 @@ def read(
     """
     files = [part["file"] for part in read_manifest(folder)["parts"]]
     if ids is not None:
-        groups = row_index([folder / file for file in files]).find(ids)
+        groups = _row_index([folder / file for file in files]).find(ids)
         files = sorted({group.file.name for group in groups}) or files[:1]
     selected = {"split": splits, "id": ids}
     filters = {name: pa.array(sorted(values)) for name, values in selected.items() if values is not None}
@@ -454,6 +456,13 @@ def payloads(folders: Iterable[Path], ids: Iterable[str]) -> Iterator[tuple[str,
         yield from zip(group.ids, _payloads(group, column), strict=True)
 
 
+def rejected_payloads(folder: Path, ids: Iterable[str]) -> Iterator[tuple[str, bytes | str]]:
+    """Yield the id and the image or text of these rejected rows, each once; ids without a rejected row are left out."""
+    column = "text" if read_manifest(folder)["modality"] == "text" else "image"
+    for group in _row_index([folder / REJECTED]).find(ids):
+        yield from zip(group.ids, _payloads(group, column), strict=True)
+
+
 def _locate(folders: Iterable[Path], ids: Iterable[str]) -> Iterator[tuple[RowGroup, str]]:
     """Yield the row groups that hold the images or texts of these rows, each with the column to read."""
     missing = set(ids)
@@ -465,7 +474,7 @@ def _locate(folders: Iterable[Path], ids: Iterable[str]) -> Iterator[tuple[RowGr
         parts = [folder / part["file"] for part in manifest["parts"]]
         if not _has_column(parts[0], column):
             continue
-        for group in row_index(parts).find(missing):
+        for group in _row_index(parts).find(missing):
             missing.difference_update(group.ids)
             yield group, column
     if missing:
@@ -511,3 +520,25 @@ def _payloads(group: RowGroup, column: str) -> Iterator[bytes | str]:
 def _has_column(part: Path, column: str) -> bool:
     with reading(part):
         return column in pq.read_schema(part).names
+
+
+def _row_index(parts: Sequence[Path]) -> RowIndex:
+    """The index of these parts, read from the column of ids alone, and kept until a part changes."""
+    return _read_index(tuple(parts), tuple(_version(part) for part in parts))
+
+
+def _version(part: Path) -> tuple[int, int, int]:
+    """What changes when a file is replaced or written again."""
+    with reading(part):
+        stat = part.stat()
+    return stat.st_ino, stat.st_size, stat.st_mtime_ns
+
+
+@lru_cache(maxsize=KEPT_INDEXES)
+def _read_index(parts: tuple[Path, ...], versions: tuple[tuple[int, int, int], ...]) -> RowIndex:
+    ids_of_groups: dict[tuple[Path, int], list[str]] = {}
+    for part in parts:
+        with reading(part), pq.ParquetFile(part) as file:
+            for number in range(file.num_row_groups):
+                ids_of_groups[part, number] = file.read_row_group(number, columns=["id"])["id"].to_pylist()
+    return RowIndex.of(ids_of_groups)

@@ -1,24 +1,17 @@
 """An index of a generation by id: which row group of which part holds a row.
 
-It is read from the column of ids alone and kept per process, so that reading k rows reads at most k row groups,
-however many rows the generation has.
+Reading k rows reads at most k row groups, however many rows the generation has.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
-
-from seedling.files.reading import reading
-
-KEPT_INDEXES = 8  # one per generation of a run; an index has about 50 bytes per row
 
 
 @dataclass(frozen=True)
@@ -44,6 +37,14 @@ class RowIndex:
     starts: NDArray[np.intp]
     groups: Sequence[tuple[Path, int]]
 
+    @classmethod
+    def of(cls, ids_of_groups: Mapping[tuple[Path, int], Sequence[str]]) -> RowIndex:
+        """Index rows. ids_of_groups: the ids of each row group by its part and number, in the generation's order."""
+        ids = np.array([row_id.encode() for group in ids_of_groups.values() for row_id in group], dtype=bytes)
+        order = np.argsort(ids, kind="stable")  # equal ids stay in the order of the generation, for `find`
+        starts = np.cumsum([0, *map(len, ids_of_groups.values())], dtype=np.intp)
+        return cls(ids[order], order, starts, list(ids_of_groups))
+
     def find(self, ids: Iterable[str]) -> list[RowGroup]:
         """Return the row groups with rows of these ids, in the order of the generation.
 
@@ -66,31 +67,3 @@ class RowIndex:
             )
             for start, end in pairwise(bounds)
         ]
-
-
-def row_index(files: Sequence[Path]) -> RowIndex:
-    """Return the index of these Parquet files, which is kept until one of them changes."""
-    return _read_index(tuple(files), tuple(_version(path) for path in files))
-
-
-def _version(path: Path) -> tuple[int, int, int]:
-    """What changes when a file is replaced or written again."""
-    with reading(path):
-        stat = path.stat()
-    return stat.st_ino, stat.st_size, stat.st_mtime_ns
-
-
-@lru_cache(maxsize=KEPT_INDEXES)
-def _read_index(files: tuple[Path, ...], versions: tuple[tuple[int, int, int], ...]) -> RowIndex:
-    ids: list[bytes] = []
-    starts, groups = [0], []
-    for path in files:
-        with reading(path), pq.ParquetFile(path) as file:
-            for number in range(file.num_row_groups):
-                column = file.read_row_group(number, columns=["id"])["id"]
-                ids += [row_id.encode() for row_id in column.to_pylist()]
-                groups.append((path, number))
-                starts.append(len(ids))
-    keys = np.array(ids, dtype=bytes)
-    order = np.argsort(keys, kind="stable")  # equal ids stay in the order of the generation, for `find`
-    return RowIndex(keys[order], order, np.array(starts, dtype=np.intp), groups)

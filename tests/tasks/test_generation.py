@@ -23,6 +23,7 @@ from seedling.dataset.generation import (
     read,
     read_manifest,
     read_rejected,
+    rejected_payloads,
     rows_on_disk,
     stream,
 )
@@ -177,6 +178,12 @@ def test_payloads_of_a_generation_that_was_written_again_are_the_new_ones(tmp_pa
     shutil.rmtree(folder)
     reversed_folder.rename(folder)
     assert dict(payloads([folder], ids[:3])) == {ids[number]: f"text {number}" for number in range(3)}
+
+
+def test_rejected_payloads_are_read_by_id(tmp_path: Path) -> None:
+    """Only those of rejected rows; ids of kept rows are left out."""
+    folder = write(tmp_path / "g")
+    assert dict(rejected_payloads(folder, [identify(b"r1"), identify(b"2")])) == {identify(b"r1"): b"?"}
 
 
 def test_of_several_rows_with_one_id_the_first_is_read(tmp_path: Path) -> None:
