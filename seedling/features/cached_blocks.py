@@ -12,6 +12,7 @@ from seedling.dataset.generation import PayloadReader
 from seedling.features.classical import Measure, pieces_of, raw_blocks
 from seedling.features.feature_cache import FeatureCache
 from seedling.features.image_cache import ImageCache, key_of
+from seedling.media import images
 from seedling.media.images import Pixels
 from seedling.parallel.pool import in_pieces
 from seedling.progress import Progress
@@ -91,6 +92,15 @@ def blocks_of_rows(
         n_done += len(rows)
         progress("compute features", n_done, total)
     return image_arrays, blocks
+
+
+def shorter_sides(ids: Sequence[str], read: PayloadReader, folder: Path, max_megapixels: float) -> list[float]:
+    """Return the shorter side of each image in pixels: as scrape measured it, or from the image's header."""
+    metrics = {row_id: signals.metrics for row_id, signals in ImageCache(folder).signals(ids).items()}
+    sides = {row_id: min(values["width"], values["height"]) for row_id, values in metrics.items()}
+    for row_id, payload in read([row_id for row_id in ids if row_id not in sides]):
+        sides[row_id] = images.shorter_side(bytes(payload), max_megapixels)  # type: ignore[arg-type]
+    return list(sides.values())
 
 
 def _copies_or_payloads(

@@ -125,11 +125,11 @@ class ImageFeatures(FeatureMaker):
         """As `FeatureMaker.of_rows`, but the features of each image are computed once per workspace."""
         if self.cache is None or not isinstance(read, PayloadReader) or len(ids) == 0:
             return super().of_rows(ids, read, fit=fit, progress=progress)
-        from seedling.features.cached_blocks import blocks_of_rows
+        from seedling.features.cached_blocks import blocks_of_rows, shorter_sides
 
         order = read.order(ids)
         if fit:
-            self._choose_sides([payload for _, payload in read(order[:ROWS_FOR_SIDES])])
+            self._choose_sides(shorter_sides(order[:ROWS_FOR_SIDES], read, self.cache, self.max_megapixels))
         image_arrays, raw = blocks_of_rows(self._measure(), order, read, self.cache, progress)
         inputs = Inputs(self._fit_scaled(raw) if fit else self._scaled(raw), image_arrays)
         position_of_id = {row_id: row for row, row_id in enumerate(order)}
@@ -139,12 +139,13 @@ class ImageFeatures(FeatureMaker):
         """Choose the side by the size of the images unless it is set, and learn the mean and scale of each block."""
         remaining = iter(payloads)
         first = list(islice(remaining, ROWS_FOR_SIDES))
-        self._choose_sides(first)
+        self._choose_sides([images.shorter_side(bytes(payload), self.max_megapixels) for payload in first])  # type: ignore[arg-type]
         image_arrays, raw = self._raw_blocks_of(chain(first, remaining))
         return Inputs(self._fit_scaled(raw), image_arrays)
 
-    def _choose_sides(self, payloads: Sequence[bytes | str]) -> None:
-        median_side = np.median([images.shorter_side(bytes(payload), self.max_megapixels) for payload in payloads])  # type: ignore[arg-type]
+    def _choose_sides(self, shorter_sides: Sequence[float]) -> None:
+        """Choose the sides that are not set. shorter_sides: of the first images, in pixels."""
+        median_side = np.median(shorter_sides)
         self.side = self.side or images.feature_side(median_side)
         self.network_side = 16 if median_side <= 16 else 32
 
