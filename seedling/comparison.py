@@ -14,6 +14,7 @@ import pandas as pd
 from rich.table import Table
 
 from seedling.config.params import load
+from seedling.dataset.class_indices import class_indices
 from seedling.dataset.generation import read, read_rejected
 from seedling.errors import InputError
 from seedling.files.own_folders import check_own_folders
@@ -186,7 +187,7 @@ def compare_sides(old: Side, new: Side) -> Comparison:
     if both.empty:
         raise InputError(f"'{old.name}' and '{new.name}' have no evaluation row in common: their test splits differ.")
     classes = [result["class"] for result in new.metrics["per_class"]]
-    truth = np.array([classes.index(label) for label in both["label_new"]])
+    truth = class_indices(both["label_new"], classes)
     probabilities = [np.stack(both[f"probabilities_{side}"].to_numpy()).astype(np.float64) for side in ("old", "new")]
     right = [of_side.argmax(axis=1) == truth for of_side in probabilities]
     scores = {"accuracy": ([of_side.astype(float) for of_side in right], 1.0)}

@@ -9,11 +9,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from seedling.config.params import MAX_ROUNDS, Params
 from seedling.errors import InputError
 from seedling.features.encoder_handle import EncoderHandle
+from seedling.features.feature_cache import feature_cache_folder
 from seedling.progress import Progress
+
+if TYPE_CHECKING:
+    from seedling.features.image_cache import ImageCache
 
 COLLECTED, VALIDATED = "generations/scrape", "generations/validate"
 AUGMENTED, SYNTHESIZED = "generations/augment", "generations/synthesize"
@@ -34,6 +39,20 @@ class StageContext:
     output: Path
     progress: Progress
     encoder: EncoderHandle | None
+
+    @property
+    def feature_cache(self) -> Path:
+        """The folder of the feature cache."""
+        return feature_cache_folder(self.workspace)
+
+    @property
+    def image_cache(self) -> ImageCache | None:
+        """What scrape measures on each image, for later stages; None for texts."""
+        from seedling.features.image_cache import ImageCache
+
+        if self.params.modality == "text":
+            return None
+        return ImageCache(self.feature_cache, keeps_copies=self.encoder is None)
 
 
 StageFunction = Callable[[StageContext], None]
@@ -70,6 +89,7 @@ def scrape(context: StageContext) -> None:
         data=context.data,
         output=context.output,
         crawl_stores=crawl_stores,
+        image_cache=context.image_cache,
         progress=context.progress,
     )
 
@@ -83,7 +103,8 @@ def validate(context: StageContext) -> None:
     run(
         params.validate_,
         params.config,
-        features=make_features(context.encoder, None, params.config),
+        features=make_features(context.encoder, None, params.config, context.feature_cache),
+        image_cache=context.image_cache,
         collected=context.workspace / COLLECTED,
         output=context.output,
         progress=context.progress,
@@ -102,7 +123,7 @@ def augment(context: StageContext) -> None:
         **_rows(context.workspace),
         output=context.output,
         data=context.data,
-        features=make_features(context.encoder, None, params.config),
+        features=make_features(context.encoder, None, params.config, context.feature_cache),
         progress=context.progress,
     )
 

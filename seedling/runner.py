@@ -17,6 +17,7 @@ from seedling import faults
 from seedling.config.params import load
 from seedling.errors import GateFailed, MissingGeneration, SeedlingError
 from seedling.features.encoder_handle import EncoderHandle, encoder_of
+from seedling.features.feature_cache import feature_cache_folder
 from seedling.files.reading import read_json
 from seedling.lock import workspace_lock
 from seedling.models.device import release_freed_memory
@@ -131,6 +132,7 @@ def _run_gate(stage: Stage, folder: Path, workspace: Path, inputs: Path, max_meg
         last=workspace / stage.output,
         memory=comparison_file,
         max_megapixels=max_megapixels,
+        feature_cache=feature_cache_folder(workspace),
     )
     rows = gated_rows(stage.name, gate_input, gate_columns)
     user_expectations = checking.load_user_expectations(inputs, gates)

@@ -28,6 +28,7 @@ from seedling.augment.makers import Maker, Resources, maker_of, steps_of
 from seedling.augment.teaching import QUICK_LEARNER, AugmentedRows, LabeledRows, cross_fit, probabilities_of
 from seedling.config.params import WorkspaceConfig
 from seedling.errors import InputError
+from seedling.media.decoded_images import DecodedImages
 from seedling.models.training import FitContext
 from seedling.parallel.executor import in_threads
 from seedling.progress import Progress
@@ -307,6 +308,7 @@ class _Trial:
             conditions.progress,
             draw,
         )
+        self._decode = DecodedImages(config.max_megapixels)
         self._labels: Ints = parents.labels[evaluation_rows]
         self._groups = parents.groups[evaluation_rows]
         self._context = FitContext(parents.classes, config.seed, NETWORK_STEPS[config.effort] or 1)
@@ -353,7 +355,7 @@ class _Trial:
     def _augment(self, maker: Maker, per_row: int) -> AugmentedRows:
         payloads, parent_index = [], []
         for row, (parent_id, payload) in enumerate(zip(self.parents.ids, self.parents.payloads, strict=True)):
-            decoded = maker.read(payload)
+            decoded = self._decode(payload) if isinstance(payload, bytes) else maker.read(payload)
             for number in range(per_row):
                 seed = derived_seed(self.config.seed, "screening", self._draw, parent_id, number)
                 try:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,8 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import sparse
 
-from seedling.dataset.generation import payloads
+from seedling.dataset.class_indices import class_indices
+from seedling.dataset.generation import PayloadReader
 from seedling.features.classical import FeatureMaker, Inputs
 from seedling.label_quality.label_issues import flag_label_issues, label_error_probabilities
 from seedling.models.saving import Learner, make_learner
@@ -73,13 +73,13 @@ def read_labeled_rows(
         ordered["turn"] = ordered.groupby("label").cumcount()
         rows = rows.loc[sorted(ordered.sort_values(["turn", "order"]).index[:max_rows])]
     ids = rows.index.tolist()
-    inputs = maker.of_rows(ids, partial(payloads, [collected]), fit=True, progress=progress)
-    payload_by_id = dict(payloads([collected], ids))
-    label_to_index = {label: index for index, label in enumerate(classes)}
+    read_collected = PayloadReader.of(collected)
+    inputs = maker.of_rows(ids, read_collected, fit=True, progress=progress)
+    payload_by_id = dict(read_collected(ids))
     return LabeledRows(
         ids=ids,
         payloads=[payload_by_id[row_id] for row_id in ids],
-        labels=np.array([label_to_index[label] for label in rows["label"]], dtype=np.int64),
+        labels=class_indices(rows["label"], classes),
         fold=rows["fold"].astype("float64").fillna(-1).to_numpy(dtype=np.int64),
         groups=rows["group"].to_numpy(dtype=str),
         weights=rows["weight"].to_numpy(dtype=np.float64),

@@ -18,6 +18,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
@@ -28,6 +29,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from seedling.dataset.row_index import RowGroup, RowIndex
 from seedling.errors import DamagedFile, IncompleteGeneration, MissingGeneration
 from seedling.files.data_files import OF_DVC, real_path
 from seedling.files.reading import read_json, reading, remedy
@@ -40,6 +42,7 @@ REJECTED = "rejected.parquet"
 PART_NAME = re.compile(r"part-\d{5,}\.parquet")
 ROWS_PER_PART = 200  # on average; a part has a quarter of it to four times as many
 READ_BATCH_ROWS = 256
+KEPT_INDEXES = 8  # that a process keeps; an index has about 50 bytes per row
 MAX_PART_BYTES = 64 * 2**20  # bounds the memory for large photographs
 
 IMAGE_TYPE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
@@ -358,9 +361,12 @@ def read(
     """Read the kept rows into one frame.
 
     columns: None for all columns except the images; splits, ids: only these rows are read. Other rows are dropped part
-    by part, so that they are never in memory together.
+    by part, so that they are never in memory together, and parts without any of the ids are not read.
     """
     files = [part["file"] for part in read_manifest(folder)["parts"]]
+    if ids is not None:
+        groups = _row_index([folder / file for file in files]).find(ids)
+        files = sorted({group.file.name for group in groups}) or files[:1]
     selected = {"split": splits, "id": ids}
     filters = {name: pa.array(sorted(values)) for name, values in selected.items() if values is not None}
     return _read(folder, files, columns, filters)
@@ -446,23 +452,93 @@ def payloads(folders: Iterable[Path], ids: Iterable[str]) -> Iterator[tuple[str,
 
     Raises IncompleteGeneration if an id is in none of the folders.
     """
+    for group, column in _locate(folders, ids):
+        yield from zip(group.ids, _payloads(group, column), strict=True)
+
+
+def rejected_payloads(folder: Path, ids: Iterable[str]) -> Iterator[tuple[str, bytes | str]]:
+    """Yield the id and the image or text of these rejected rows, each once; ids without a rejected row are left out."""
+    column = "text" if read_manifest(folder)["modality"] == "text" else "image"
+    for group in _row_index([folder / REJECTED]).find(ids):
+        yield from zip(group.ids, _payloads(group, column), strict=True)
+
+
+def _locate(folders: Iterable[Path], ids: Iterable[str]) -> Iterator[tuple[RowGroup, str]]:
+    """Yield the row groups that hold the images or texts of these rows, each with the column to read."""
     missing = set(ids)
     for folder in folders:
-        column = "text" if read_manifest(folder)["modality"] == "text" else "image"
-        for part in read_manifest(folder)["parts"]:
-            if not missing:
-                return
-            with reading(folder / part["file"]):
-                file = pq.ParquetFile(folder / part["file"])
-                if column not in file.schema_arrow.names:
-                    continue
-                for batch in file.iter_batches(batch_size=READ_BATCH_ROWS, columns=["id", column]):
-                    for values in batch.to_pylist():
-                        if values["id"] in missing:
-                            missing.discard(values["id"])
-                            yield values["id"], values[column]["bytes"] if column == "image" else values[column]
+        if not missing:
+            return
+        manifest = read_manifest(folder)
+        column = "text" if manifest["modality"] == "text" else "image"
+        parts = [folder / part["file"] for part in manifest["parts"]]
+        if not _has_column(parts[0], column):
+            continue
+        for group in _row_index(parts).find(missing):
+            missing.difference_update(group.ids)
+            yield group, column
     if missing:
         examples = ", ".join(sorted(missing)[:3])
         raise IncompleteGeneration(
             f"{len(missing)} rows have no image or text, for example {examples}: run `seedling run` again."
         )
+
+
+@dataclass(frozen=True)
+class PayloadReader:
+    """Reads the images or texts of these generations by id, as `payloads` does."""
+
+    folders: tuple[Path, ...]
+
+    @classmethod
+    def of(cls, *folders: Path) -> PayloadReader:
+        """Read from these folders."""
+        return cls(folders)
+
+    def __call__(self, ids: Iterable[str]) -> Iterator[tuple[str, bytes | str]]:
+        """Yield the id and the image or text of these rows, each once. Raises what `payloads` raises."""
+        return payloads(self.folders, ids)
+
+    def order(self, ids: Iterable[str]) -> list[str]:
+        """Return the ids, each once, in the order in which they are read. Raises what `payloads` raises."""
+        return [row_id for group, _ in _locate(self.folders, ids) for row_id in group.ids]
+
+
+def _payloads(group: RowGroup, column: str) -> Iterator[bytes | str]:
+    """Yield the images or texts of the group's rows. The row group is read up to the last of them."""
+    first, last = 0, group.rows[-1]
+    with reading(group.file), pq.ParquetFile(group.file) as file:
+        batches = file.iter_batches(READ_BATCH_ROWS, row_groups=[group.number], columns=[column])
+        while first <= last:
+            batch = next(batches)
+            in_batch = group.rows[(group.rows >= first) & (group.rows < first + len(batch))] - first
+            first += len(batch)
+            for payload in batch[column].take(pa.array(in_batch)).to_pylist():
+                yield payload["bytes"] if column == "image" else payload
+
+
+def _has_column(part: Path, column: str) -> bool:
+    with reading(part):
+        return column in pq.read_schema(part).names
+
+
+def _row_index(parts: Sequence[Path]) -> RowIndex:
+    """The index of these parts, read from the column of ids alone, and kept until a part changes."""
+    return _read_index(tuple(parts), tuple(_version(part) for part in parts))
+
+
+def _version(part: Path) -> tuple[int, int, int]:
+    """What changes when a file is replaced or written again."""
+    with reading(part):
+        stat = part.stat()
+    return stat.st_ino, stat.st_size, stat.st_mtime_ns
+
+
+@lru_cache(maxsize=KEPT_INDEXES)
+def _read_index(parts: tuple[Path, ...], versions: tuple[tuple[int, int, int], ...]) -> RowIndex:
+    ids_of_groups: dict[tuple[Path, int], list[str]] = {}
+    for part in parts:
+        with reading(part), pq.ParquetFile(part) as file:
+            for number in range(file.num_row_groups):
+                ids_of_groups[part, number] = file.read_row_group(number, columns=["id"])["id"].to_pylist()
+    return RowIndex.of(ids_of_groups)

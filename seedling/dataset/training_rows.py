@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import heapq
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -64,6 +65,13 @@ class TrainingRows:
     def with_new_halves(self, seed: int) -> TrainingRows:
         """The same rows with another division of the pool into halves."""
         return replace(self, half=pool_halves(self.group, seed))
+
+    def digest(self) -> str:
+        """A hash of all arrays, 16 hexadecimal digits. Ids are hashes of the contents, so it covers these as well."""
+        rows_digest = hashlib.blake2b(digest_size=8)
+        for name, array in sorted(vars(self).items()):
+            rows_digest.update(f"{name} {array.dtype} {array.shape}".encode() + np.ascontiguousarray(array).tobytes())
+        return rows_digest.hexdigest()
 
     def for_fold_model(
         self,

@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from seedling.config.params import NOTHING, EvaluateParams, WorkspaceConfig
-from seedling.dataset.generation import columns_of, digest, payloads, read, read_manifest, source_of, write_json
+from seedling.dataset.generation import PayloadReader, columns_of, digest, read, read_manifest, source_of, write_json
 from seedling.errors import InputError
 from seedling.evaluate.metrics import accuracy, per_class, with_intervals
 from seedling.evaluate.next_steps import Curve, LabelSource, errors_by_class, extrapolate, next_steps
@@ -222,7 +222,7 @@ def _robustness(
     if test is None or sample_size == 0:
         return None
     ids = sorted(test.frame["id"])[:sample_size]
-    rows, truth = partial(payloads, [collected], ids), _by_id(ids, test, test.truth.tolist())
+    rows, truth = partial(PayloadReader.of(collected), ids), _by_id(ids, test, test.truth.tolist())
     results = robustness(
         model,
         rows,
@@ -361,7 +361,7 @@ def _predict(
     rows = read(validated, columns, splits=[split]).set_index("id")
     if rows.empty:
         return None
-    probabilities = model.predict_rows(rows.index.tolist(), partial(payloads, [collected]), progress)
+    probabilities = model.predict_rows(rows.index.tolist(), PayloadReader.of(collected), progress)
     return Scored(rows.reset_index(), probabilities, classes)
 
 

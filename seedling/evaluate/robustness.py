@@ -12,6 +12,7 @@ import numpy as np
 from seedling.config.params import EvaluateParams
 from seedling.dataset.generation import Modality
 from seedling.media import images
+from seedling.media.decoded_images import DecodedImages
 from seedling.media.images import Pixels
 from seedling.media.typos import mistyped
 from seedling.models.model import TrainedModel
@@ -99,6 +100,7 @@ def robustness(  # noqa: PLR0913  (the model, the rows, and the settings by name
         return None
     changes = TEXT_CHANGES if modality == "text" else IMAGE_CHANGES
     order: list[str] = []
+    decode = DecodedImages(max_megapixels, max_side=MAX_SIDE_PIXELS)
     total = len(truth) * (len(changes) + 1)
 
     def changed_rows(change: Change | None, name: str, n_done: int) -> Iterator[bytes | str]:
@@ -110,7 +112,7 @@ def robustness(  # noqa: PLR0913  (the model, the rows, and the settings by name
             if isinstance(payload, str):
                 yield payload if change is None else change(payload, rng)
             else:
-                pixels = images.shrunk(images.decode(payload, max_megapixels), MAX_SIDE_PIXELS)
+                pixels = decode(payload)
                 yield images.encode(pixels if change is None else change(pixels, rng))
 
     def is_right(change: Change | None, name: str, n_done: int) -> np.ndarray:

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from seedling.dataset.class_indices import class_indices
 from seedling.stats.statistics import Floats, Ints
 
 
@@ -22,8 +23,7 @@ class Scored:
     @property
     def truth(self) -> Ints:
         """(n_rows,) class indices."""
-        label_to_index = {label: index for index, label in enumerate(self.classes)}
-        return np.array([label_to_index[label] for label in self.frame["label"]], dtype=np.int64)
+        return class_indices(self.frame["label"], self.classes)
 
     @property
     def groups(self) -> NDArray[np.str_]:

@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from seedling.config.params import load
+from seedling.dataset.class_indices import index_by_class
 from seedling.dataset.spreadsheet import is_formula
 from seedling.errors import InputError
 from seedling.formats import DatasetForm
@@ -170,7 +171,7 @@ def _as_huggingface(dataset: Dataset, folder: Path, convert: Convert, progress: 
     """Writes data/<split>-00000.parquet with the Hub's features, for `datasets.load_dataset(folder)`."""
     schema = _huggingface_schema(dataset)
     content_column = "image" if dataset.modality == "image" else "text"
-    label_to_index = {name: class_index for class_index, name in enumerate(dataset.classes)}
+    label_to_index = index_by_class(dataset.classes)
     (folder / "data").mkdir()
     done = 0
     for split, rows in dataset.rows.groupby("split", sort=False):

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain, islice
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -17,7 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
+from seedling.dataset.generation import PayloadReader
 from seedling.media import images
+from seedling.media.images import Pixels
 from seedling.parallel.pool import in_pieces
 from seedling.progress import Progress, counted, silent
 
@@ -31,6 +34,7 @@ GRAY_MAX_CHROMA = 2.0  # mean absolute chroma in LAB levels (0 to 255), below wh
 
 Read = Callable[[Sequence[str]], Iterable[tuple[str, bytes | str]]]  # ids → (id, payload) pairs, in any order
 ROWS_PER_BLOCK = 2_048
+ROWS_FOR_SIDES = 200  # whose sizes decide the side of the images that features are computed from
 MAX_ROWS_PER_PIECE, MAX_MEGABYTES_PER_PIECE = 256, 8  # that a process decodes before it returns their features
 
 
@@ -105,20 +109,48 @@ class ImageFeatures(FeatureMaker):
     """A thumbnail, HOG and (if the collection has color) color histograms, each block with equal weight."""
 
     def __init__(
-        self, side: int | None = None, max_megapixels: float = 64.0, network_side: int = 32, blocks: Any = None
+        self,
+        side: int | None = None,
+        max_megapixels: float = 64.0,
+        network_side: int = 32,
+        blocks: Any = None,
+        cache: Path | None = None,
     ) -> None:
+        """See `Measure` for the sides. blocks: mean and scale per block, if fitted; cache: the feature cache's folder."""
         self.side, self.max_megapixels, self.network_side = side, max_megapixels, network_side
-        self.blocks: list[tuple[NDArray[np.float32], float]] | None = blocks  # mean and scale per block
+        self.blocks: list[tuple[NDArray[np.float32], float]] | None = blocks
+        self.cache = cache
+
+    def of_rows(self, ids: Sequence[str], read: Read, *, fit: bool, progress: Progress = silent) -> Inputs:
+        """As `FeatureMaker.of_rows`, but the features of each image are computed once per workspace."""
+        if self.cache is None or not isinstance(read, PayloadReader) or len(ids) == 0:
+            return super().of_rows(ids, read, fit=fit, progress=progress)
+        from seedling.features.cached_blocks import blocks_of_rows, shorter_sides
+
+        order = read.order(ids)
+        if fit:
+            self._choose_sides(shorter_sides(order[:ROWS_FOR_SIDES], read, self.cache, self.max_megapixels))
+        image_arrays, raw = blocks_of_rows(self._measure(), order, read, self.cache, progress)
+        inputs = Inputs(self._fit_scaled(raw) if fit else self._scaled(raw), image_arrays)
+        position_of_id = {row_id: row for row, row_id in enumerate(order)}
+        return inputs.take(np.array([position_of_id[row_id] for row_id in ids], dtype=np.intp))
 
     def fit_transform(self, payloads: Iterable[bytes | str]) -> Inputs:
         """Choose the side by the size of the images unless it is set, and learn the mean and scale of each block."""
         remaining = iter(payloads)
-        first = list(islice(remaining, 200))
-        shapes = [images.decode(payload, self.max_megapixels).shape for payload in first]  # type: ignore[arg-type]
-        median_side = np.median([min(shape[:2]) for shape in shapes])
-        self.side = self.side or (32 if median_side <= 48 else 64)
-        self.network_side = 16 if median_side <= 16 else 32
+        first = list(islice(remaining, ROWS_FOR_SIDES))
+        self._choose_sides([images.shorter_side(bytes(payload), self.max_megapixels) for payload in first])  # type: ignore[arg-type]
         image_arrays, raw = self._raw_blocks_of(chain(first, remaining))
+        return Inputs(self._fit_scaled(raw), image_arrays)
+
+    def _choose_sides(self, shorter_sides: Sequence[float]) -> None:
+        """Choose the sides that are not set. shorter_sides: of the first images, in pixels."""
+        median_side = np.median(shorter_sides)
+        self.side = self.side or images.feature_side(median_side)
+        self.network_side = 16 if median_side <= 16 else 32
+
+    def _fit_scaled(self, raw: list[NDArray[np.float32]]) -> NDArray[np.float32]:
+        """Learn the mean and scale of each block, and return the features; empties `raw`."""
         self.blocks = []
         for block in raw:
             mean = block.mean(axis=0)
@@ -130,16 +162,19 @@ class ImageFeatures(FeatureMaker):
             self.blocks.append((mean.astype(np.float32), scale if scale > 1e-6 else np.inf))
         if float(np.abs(raw[0].reshape(-1, THUMBNAIL**2, 3)[..., 1:] - 128).mean()) < GRAY_MAX_CHROMA:
             self.blocks[2] = (self.blocks[2][0], np.inf)  # a gray collection has no useful color histogram
-        return Inputs(self._scaled(raw), image_arrays)
+        return self._scaled(raw)
 
     def transform(self, payloads: Iterable[bytes | str]) -> Inputs:
         """Return the features of further images."""
         image_arrays, raw = self._raw_blocks_of(payloads)
         return Inputs(self._scaled(raw), image_arrays)
 
+    def _measure(self) -> Measure:
+        return Measure(self.side or images.SMALL_SIDE, self.network_side, self.max_megapixels)
+
     def _raw_blocks_of(self, payloads: Iterable[bytes | str]) -> tuple[NDArray[np.uint8], list[NDArray[np.float32]]]:
         """Return the images in the network's size, and the raw feature blocks."""
-        measure = Measure(self.side or 32, self.network_side, self.max_megapixels)
+        measure = self._measure()
         parts = list(in_pieces(measure, pieces_of(payloads)))
         image_arrays = [small for small, _ in parts] or [
             np.zeros((0, measure.network_side, measure.network_side, 3), np.uint8)
@@ -179,10 +214,13 @@ class Measure:
     network_side: int
     max_megapixels: float
 
-    def __call__(self, payloads: Sequence[bytes]) -> tuple[NDArray[np.uint8], list[NDArray[np.float32]]]:
-        """(n, network_side, network_side, 3), and `raw_blocks`."""
+    def __call__(self, payloads: Sequence[bytes | Pixels]) -> tuple[NDArray[np.uint8], list[NDArray[np.float32]]]:
+        """(n, network_side, network_side, 3), and `raw_blocks`. payloads: encoded images, or (side, side, 3) copies."""
         resized = [
-            images.resized(images.decode(payload, self.max_megapixels), self.side, self.side) for payload in payloads
+            images.resized(images.decode(payload, self.max_megapixels), self.side, self.side)
+            if isinstance(payload, bytes)
+            else payload
+            for payload in payloads
         ]
         small = [images.resized(image, self.network_side, self.network_side) for image in resized]
         return np.stack(small), raw_blocks(np.stack(resized))

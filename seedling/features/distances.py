@@ -8,19 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
+from seedling.features.normalization import normalize_rows as normalize_rows
 from seedling.parallel.executor import in_threads
 from seedling.stats.statistics import Floats, Ints
 
 NEIGHBORS = 10
 MAX_DISTANCES_PER_BLOCK = 4_000_000  # per thread
-
-
-def normalize_rows(features: Any) -> Any:
-    """Scale each row to length 1, dense or sparse; rows of zeros stay zeros."""
-    if sparse.issparse(features):
-        lengths = np.sqrt(np.asarray(features.multiply(features).sum(axis=1)).ravel())
-        return sparse.csr_matrix(sparse.diags(1 / np.maximum(lengths, 1e-9)) @ features)
-    return features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-9)
 
 
 def cosine_distances(rows: Any, others: Any) -> NDArray[np.float32]:

@@ -15,8 +15,10 @@ from seedling.errors import InputError
 from seedling.features.classical import Contents, FeatureMaker, Inputs, Read, TextFeatures
 from seedling.features.encoder import COLOR_COLUMNS, EncodePiece, Encoder, Features, load_encoder
 from seedling.features.encoder_handle import EncoderHandle
-from seedling.features.feature_cache import FeatureCache, encode_rows
+from seedling.features.encoding import encode_rows
+from seedling.features.feature_cache import FeatureCache
 from seedling.features.latent_semantics import topic_directions
+from seedling.features.normalization import normalize_rows
 from seedling.parallel.executor import this_process
 from seedling.progress import Progress, silent
 
@@ -137,13 +139,21 @@ class EncodedFeatures(FeatureMaker):
 
         words: (n, topics) for texts; None for images, whose colors are the last columns of `raw`.
         """
-        blocks = [unit(raw[:, :-COLOR_COLUMNS]), unit(raw[:, -COLOR_COLUMNS:])] if words is None else [unit(raw), words]
+        blocks = (
+            [normalize_rows(raw[:, :-COLOR_COLUMNS]), normalize_rows(raw[:, -COLOR_COLUMNS:])]
+            if words is None
+            else [normalize_rows(raw), words]
+        )
         centered = np.concatenate(blocks, axis=1)
         if fit or self.center is None:
             self.center = centered.mean(axis=0, dtype=np.float64).astype(np.float32)
         centered = centered - self.center
         width = blocks[0].shape[1]
-        features = unit(np.concatenate([unit(centered[:, :width]), SURFACE_WEIGHT * unit(centered[:, width:])], axis=1))
+        features = normalize_rows(
+            np.concatenate(
+                [normalize_rows(centered[:, :width]), SURFACE_WEIGHT * normalize_rows(centered[:, width:])], axis=1
+            )
+        )
         return Inputs(features, contents=contents)
 
     def _fit_topics(self, texts: Sequence[Any]) -> Features:
@@ -165,10 +175,4 @@ class EncodedFeatures(FeatureMaker):
 
     def _projected(self, terms: Any) -> Features:
         """(n, topics), rows of length 1. terms: (n, n_terms), sparse."""
-        return unit(np.asarray(sparse.csr_matrix(terms) @ self.topics, dtype=np.float32))
-
-
-def unit(rows: Features) -> Features:
-    """Scale each row to length 1; rows of zeros stay zeros."""
-    scaled: Features = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-9)
-    return scaled
+        return normalize_rows(np.asarray(sparse.csr_matrix(terms) @ self.topics, dtype=np.float32))

@@ -25,6 +25,7 @@ from seedling.dataset.generation import Modality
 from seedling.errors import InputError
 from seedling.features.classical import raw_blocks
 from seedling.features.encoder_handle import EncoderHandle
+from seedling.features.normalization import normalize_rows
 from seedling.features.pretrained import read_settings
 from seedling.media import images
 from seedling.models.device import device_of, keep_freed_memory, use_one_thread
@@ -107,7 +108,7 @@ class Encoder:
         weights = self.model.get_input_embeddings().weight.detach().cpu().float().numpy()
         vectors = weights[[vocabulary[word] for word in whole_words]]
         vectors -= vectors.mean(axis=0)
-        vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-9)
+        vectors = normalize_rows(vectors)
         row_of_word = {word: row for row, word in enumerate(whole_words)}
         queries = sorted({word for word in words if word in row_of_word})
         neighbors: dict[str, list[str]] = {}

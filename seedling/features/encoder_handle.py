@@ -8,6 +8,7 @@ from pathlib import Path
 
 from seedling.config.params import EncoderParams, Params
 from seedling.dataset.generation import Modality
+from seedling.features.feature_cache import feature_cache_folder
 from seedling.features.pretrained import find_pretrained, key_of
 
 VERSION = "1"  # of the feature computation with an encoder; part of the digest
@@ -41,7 +42,7 @@ class EncoderHandle:
     @property
     def cache_folder(self) -> Path:
         """The folder of the feature cache."""
-        return self.workspace / ".seedling" / "features"
+        return feature_cache_folder(self.workspace)
 
 
 def encoder_of(params: Params, workspace: Path) -> EncoderHandle | None:

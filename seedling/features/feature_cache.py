@@ -1,40 +1,52 @@
-"""A cache of features: encoding and counting words are done once per row for all folds and rounds."""
+"""A cache of values by row id: what depends on a row's content alone is computed once per content and workspace."""
 
 from __future__ import annotations
 
+import os
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
+import threading
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from seedling.errors import DamagedFile
 from seedling.faults import explain
-from seedling.features.classical import Read, pieces_of
-from seedling.features.encoder import EncodePiece, Encoder, Features
-from seedling.parallel.cluster import on_cluster, over_cluster
 from seedling.parallel.executor import this_process
-from seedling.progress import Progress, silent
 from seedling.terminal.notices import state_once
 
-ROWS_PER_PROCESS = 4_096  # that each of several processes encodes between exchanges
+Features = NDArray[np.float32]  # (n, d)
+MAX_FILE_BYTES = 4 * 2**30  # a larger file gets no more values, and is emptied when it is opened next
+IDS_PER_QUERY = 500
+
+
+def feature_cache_folder(workspace: Path) -> Path:
+    """Return the folder of the workspace's feature cache."""
+    return workspace / ".seedling" / "features"
 
 
 @dataclass
 class FeatureCache:
-    """Cached features by row id; the key covers everything that features depend on. dtype: of the stored values."""
+    """Cached values by row id, in a file per key. Several threads and processes may use it at the same time.
+
+    key: covers everything that the values depend on besides the row's content; dtype: of stored features.
+    """
 
     folder: Path
     key: str
     dtype: type[np.floating[Any]] = np.float16
+    max_file_bytes: int = MAX_FILE_BYTES
 
     def __post_init__(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         self._path = self.folder / f"{self.key}.sqlite"
         with self._recreated_if_damaged():
+            if self._is_full():
+                self._empty()
             self._create()
 
     def _create(self) -> None:
@@ -53,88 +65,51 @@ class FeatureCache:
             state_once(
                 f"The feature cache {self._path} is damaged ({error}) and is created again. No other data is lost."
             )
-            for suffix in ("", "-wal", "-shm", "-journal"):
-                self._path.with_name(self._path.name + suffix).unlink(missing_ok=True)
+            self._remove()
             self._create()
+
+    def _is_full(self) -> bool:
+        return self._path.is_file() and self._path.stat().st_size > self.max_file_bytes
+
+    def _empty(self) -> None:
+        """Replace the file in one step, so that other threads and processes always find a table."""
+        empty = FeatureCache(self.folder, f".{self.key}.{os.getpid()}.{threading.get_ident()}.new")
+        empty._path.replace(self._path)
+
+    def _remove(self) -> None:
+        for suffix in ("", "-wal", "-shm", "-journal"):
+            self._path.with_name(self._path.name + suffix).unlink(missing_ok=True)
 
     def _open(self) -> sqlite3.Connection:
         return sqlite3.connect(self._path, timeout=60)
 
-    def get(self, ids: Sequence[str]) -> dict[str, Features]:
-        """Return the cached features of these ids."""
-        features: dict[str, Features] = {}
+    def stored(self, ids: Sequence[str]) -> dict[str, bytes]:
+        """Return the cached values of these ids."""
+        values: dict[str, bytes] = {}
         with self._recreated_if_damaged(), closing(self._open()) as database:
-            for first in range(0, len(ids), 500):
-                block = ids[first : first + 500]
+            for first in range(0, len(ids), IDS_PER_QUERY):
+                block = ids[first : first + IDS_PER_QUERY]
                 placeholders = ",".join("?" * len(block))
                 query = f"SELECT id, value FROM features WHERE id IN ({placeholders})"  # noqa: S608
-                for row_id, value in database.execute(query, block):
-                    features[row_id] = np.frombuffer(value, self.dtype).astype(np.float32)
-        return features
+                values.update(database.execute(query, block))
+        return values
+
+    def store(self, values: Sequence[tuple[str, bytes]]) -> None:
+        """Store values by id in one transaction; only the leading process writes.
+
+        Callers pass whole blocks, so that a kill loses at most one block per process.
+        """
+        if not values or not this_process().leads or self._is_full():
+            return
+        with self._recreated_if_damaged(), closing(self._open()) as database, database:
+            database.executemany("INSERT OR REPLACE INTO features VALUES (?, ?)", values)
+
+    def get(self, ids: Sequence[str]) -> dict[str, Features]:
+        """Return the cached features of these ids."""
+        return {
+            row_id: np.frombuffer(value, self.dtype).astype(np.float32) for row_id, value in self.stored(ids).items()
+        }
 
     def put(self, ids: Sequence[str], features: Features) -> None:
-        """Store features; only the leading process writes.
-
-        Callers pass whole blocks, so a kill loses at most one block, or `ROWS_PER_PROCESS` rows per process.
-        """
-        if not this_process().leads:
-            return
-        rows = [(row_id, row.astype(self.dtype).tobytes()) for row_id, row in zip(ids, features, strict=True)]
-        with self._recreated_if_damaged(), closing(self._open()) as database, database:
-            database.executemany("INSERT OR REPLACE INTO features VALUES (?, ?)", rows)
-
-
-def encode_rows(
-    load: Callable[[], Encoder],
-    ids: Sequence[str],
-    read: Read,
-    cache: FeatureCache,
-    max_megapixels: float,
-    progress: Progress = silent,
-    remote: EncodePiece | None = None,
-) -> Features:
-    """(n, d), in the order of the ids; only rows that the cache lacks are encoded, divided among the processes.
-
-    load: loads the encoder, which takes seconds, and is called only if rows are missing; read: called with the missing
-    ids; remote: the function for workers of a cluster.
-    """
-    process = this_process()
-    features_of_id = cache.get(ids)
-    # The leader decides: it may write rows before another process reads the cache.
-    missing: list[str] = process.by_leader(
-        lambda: [row_id for row_id in dict.fromkeys(ids) if row_id not in features_of_id]
-    )
-    n_cached = len(features_of_id)
-    progress("encode", n_cached, n_cached + len(missing))
-
-    def encoded(share: Sequence[str]) -> dict[str, Features]:
-        read_ids: list[str] = []
-
-        def payloads() -> Iterator[bytes | str]:
-            for row_id, payload in read(share):
-                read_ids.append(row_id)
-                yield payload
-
-        encoded_rows: dict[str, Features] = {}
-        if remote is not None and on_cluster():
-            blocks = over_cluster(remote, pieces_of(payloads(), *remote.piece_size))
-        else:
-            blocks = load().encode(payloads(), max_megapixels)
-        for block in blocks:
-            block_ids = read_ids[len(encoded_rows) : len(encoded_rows) + len(block)]
-            cache.put(block_ids, block)
-            encoded_rows.update(zip(block_ids, block, strict=True))
-            n_done = len(features_of_id) - n_cached + len(encoded_rows) * process.count
-            progress("encode", n_cached + min(n_done, len(missing)), n_cached + len(missing))
-        return encoded_rows
-
-    if process.count == 1:
-        features_of_id.update(encoded(missing) if missing else {})
-    for first in range(0, len(missing), ROWS_PER_PROCESS * process.count) if process.count > 1 else ():
-        exchanged_ids = missing[first : first + ROWS_PER_PROCESS * process.count]
-        shares = [exchanged_ids[number :: process.count] for number in range(process.count)]
-        for number, part in enumerate(process.map(encoded, shares, "encode")):
-            features_of_id.update(part)
-            if number != process.number and part:
-                cache.put(list(part), np.stack(list(part.values())))
-    return np.stack([features_of_id[row_id] for row_id in ids]) if len(ids) else np.zeros((0, 1), np.float32)
+        """Store features, as `store` does."""
+        self.store([(row_id, row.astype(self.dtype).tobytes()) for row_id, row in zip(ids, features, strict=True)])

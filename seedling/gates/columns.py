@@ -13,6 +13,7 @@ import pandas as pd
 from pandas.api.types import is_numeric_dtype
 
 from seedling.dataset.generation import MANIFEST, columns_of, payloads, stream
+from seedling.features.image_cache import ImageCache
 from seedling.files.reading import read_frame
 from seedling.gates.on_disk import GatedRows, StoredRows, database, rows_selected
 from seedling.media import images
@@ -56,7 +57,8 @@ class GateInput:
 
     validated: validate's generation, None for scrape and validate; collected: the generation with the payloads that
     this one does not hold; last: the generation that this one replaces; memory: what `save_for_comparison` wrote for
-    the last generation that passed, used if that generation is no longer on disk.
+    the last generation that passed, used if that generation is no longer on disk; feature_cache: the folder with what
+    scrape measured on each image, None to measure all images.
     """
 
     folder: Path
@@ -65,6 +67,7 @@ class GateInput:
     last: Path | None = None
     memory: Path | None = None
     max_megapixels: float = 64.0
+    feature_cache: Path | None = None
 
     @cached_property
     def rows(self) -> GatedRows:
@@ -253,7 +256,10 @@ def with_metrics(gate_input: GateInput, columns: Collection[str]) -> GatedRows:
     has_payloads = any(row.payload is not None for row in stream(gate_input.folder))
     ids = rows.read(["id"])["id"]
     folder = gate_input.folder if has_payloads or gate_input.collected is None else gate_input.collected
-    metrics_by_id = dict(_image_metrics(payloads([folder], set(ids)), gate_input.max_megapixels))
+    cached = {} if gate_input.feature_cache is None else ImageCache(gate_input.feature_cache).signals(ids.tolist())
+    encoded = payloads([folder], set(ids) - set(cached))
+    metrics_by_id = {row_id: signals.metrics for row_id, signals in cached.items()}
+    metrics_by_id.update(_image_metrics(encoded, gate_input.max_megapixels))
     frame = pd.DataFrame([metrics_by_id[row_id] for row_id in ids], index=rows.computed.index, columns=missing)
     return replace(rows, computed=frame)
 

@@ -118,5 +118,16 @@ def megapixels(encoded: bytes) -> float:
         return 0.0
 
 
+def shorter_side(encoded: bytes, max_megapixels: float = 64.0) -> int:
+    """The shorter side of an image in pixels, from its header; from its pixels if the header cannot be read.
+
+    Raises Undecodable as `decode` does if neither can be read.
+    """
+    try:
+        return min(_open(encoded).size)
+    except Exception:  # noqa: BLE001  (decoding reports the error)
+        return min(decode(encoded, max_megapixels).shape[:2])
+
+
 if __name__ == "__main__":  # the process that `decode` starts
     serve_answers(decode_here, Undecodable)

@@ -11,10 +11,13 @@ from seedling.media.decoding import Undecodable as Undecodable
 from seedling.media.decoding import decode as decode
 from seedling.media.decoding import may_be_transparent
 from seedling.media.decoding import megapixels as megapixels
+from seedling.media.decoding import shorter_side as shorter_side
 from seedling.media.image_modes import Color
 
 Pixels = NDArray[np.uint8]  # (height, width, 3), RGB
 MAX_BLANK_CONTRAST = 2.0  # gray levels; an image with less contrast is blank
+MAX_SMALL_IMAGE_SIDE = 48  # pixels of the shorter side, up to which features are computed at `SMALL_SIDE`
+SMALL_SIDE, LARGE_SIDE = 32, 64
 MIN_CLEAR_RANGE = 32  # levels of a channel; a subsample with a larger range proves that the image is not blank
 
 
@@ -99,6 +102,11 @@ def resized(pixels: Pixels, width: int, height: int) -> Pixels:
     interpolation = cv2.INTER_AREA if is_smaller else cv2.INTER_CUBIC
     result: Pixels = cv2.resize(pixels, (width, height), interpolation=interpolation)
     return result
+
+
+def feature_side(shorter_side: float) -> int:
+    """The side of the square copies that classical features are computed from. shorter_side: of the images."""
+    return SMALL_SIDE if shorter_side <= MAX_SMALL_IMAGE_SIDE else LARGE_SIDE
 
 
 def shrunk(pixels: Pixels, longest: int) -> Pixels:

@@ -21,8 +21,9 @@ from torch import nn
 
 from seedling.errors import InputError
 from seedling.features.classical import Contents, Inputs
-from seedling.features.encoded_features import EncodedFeatures, unit
+from seedling.features.encoded_features import EncodedFeatures
 from seedling.features.encoder import COLOR_COLUMNS, Encoder, Features
+from seedling.features.normalization import normalize_rows
 from seedling.models.device import device_of, mixed_precision, use_one_thread
 from seedling.models.heads import ABSENT, hard_rows, make_estimator
 from seedling.models.losses import MIXIN, MIXIN_SHARE
@@ -324,7 +325,7 @@ def _blocks(rows: Any, size: int = 32) -> Iterator[Any]:
 
 def combined_features(tuned: Features, center: Features, frozen: Features) -> Features:
     """(n, d): the centered, length-1 tuned features, next to the features that the other heads use."""
-    return np.concatenate([unit(tuned - center), frozen], axis=1)
+    return np.concatenate([normalize_rows(tuned - center), frozen], axis=1)
 
 
 def predicted_seconds_of_model(context: FitContext, fit_rows: float, evaluation_rows: float) -> float:

@@ -13,6 +13,7 @@ from seedling.errors import IncompleteGeneration
 from seedling.features.classical import FeatureMaker, ImageFeatures, Inputs, TextFeatures, make_vectorizers
 from seedling.features.encoded_features import EncodedFeatures
 from seedling.features.encoder_handle import EncoderHandle
+from seedling.features.feature_cache import feature_cache_folder
 from seedling.files.reading import read_json, reading
 from seedling.models.heads import Head
 from seedling.models.instance_based import KeptRows, NearestNeighbors, SupportVectorMachine
@@ -112,11 +113,18 @@ def _fill(learner: Learner, file: Path) -> None:
         torch_learner.load_tensors(load_tensors(file))
 
 
-def make_features(encoder: EncoderHandle | None, image_side: int | None, config: WorkspaceConfig) -> FeatureMaker:
-    """Return an unfitted feature maker: of the encoder, if there is one."""
+def make_features(
+    encoder: EncoderHandle | None, image_side: int | None, config: WorkspaceConfig, cache: Path | None = None
+) -> FeatureMaker:
+    """Return an unfitted feature maker: of the encoder, if there is one.
+
+    cache: the folder of the feature cache for images without an encoder; None: nothing is kept.
+    """
     if encoder is not None:
         return EncodedFeatures(encoder, config.max_megapixels)
-    return ImageFeatures(image_side, config.max_megapixels) if config.modality == "image" else TextFeatures()
+    if config.modality == "image":
+        return ImageFeatures(image_side, config.max_megapixels, cache=cache)
+    return TextFeatures()
 
 
 def save_features(maker: FeatureMaker, folder: Path) -> None:
@@ -181,7 +189,8 @@ def load_features(folder: Path, modality: Modality, workspace: Path) -> FeatureM
             (np.array(block["mean"], np.float32), np.inf if block["scale"] is None else block["scale"])
             for block in record["blocks"]
         ]
-        return ImageFeatures(record["side"], record["max_megapixels"], record["network_side"], blocks)
+        cache = feature_cache_folder(workspace)
+        return ImageFeatures(record["side"], record["max_megapixels"], record["network_side"], blocks, cache)
 
 
 def _text_features(halves: dict[str, Any]) -> TextFeatures:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from seedling.config.params import PseudoLabelParams, WorkspaceConfig
-from seedling.dataset.generation import GenerationWriter, Row, payloads, read, read_manifest, stream
+from seedling.dataset.generation import GenerationWriter, PayloadReader, Row, read, read_manifest, stream
 from seedling.features.classical import FeatureMaker, dense
 from seedling.models.model import single_threaded
 from seedling.models.saving import load_features
@@ -111,7 +110,7 @@ def _features(predictions: TeacherPredictions, maker: FeatureMaker, collected: P
     ids = [*predictions.labeled_ids, *predictions.pool_ids]
     if params.propagation == 0 or len(ids) > MAX_GRAPH_ROWS:
         return None
-    return dense(maker.of_rows(ids, partial(payloads, [collected]), fit=False).features)
+    return dense(maker.of_rows(ids, PayloadReader.of(collected), fit=False).features)
 
 
 def choose_filter(

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from seedling.config.params import PseudoLabelParams
+from seedling.dataset.class_indices import class_indices
 from seedling.dataset.generation import read
 from seedling.files.reading import read_frame, reading
 from seedling.models.label_propagation import neighbor_graph, propagate_labels, scale_to_class_shares
@@ -65,7 +66,6 @@ def read_teacher_predictions(teacher: Path, validated: Path, classes: list[str])
     fold = labeled["fold"].astype("float64").fillna(NO_FOLD).to_numpy(dtype=np.int64)
     folds = sorted(set(fold.tolist()) - {NO_FOLD})
     shape = (len(pool), len(folds) + 1, len(classes))
-    label_to_index = {label: index for index, label in enumerate(classes)}
     return TeacherPredictions(
         labeled_ids=labeled["id"].tolist(),
         pool_ids=pool["id"].to_pylist(),
@@ -74,7 +74,7 @@ def read_teacher_predictions(teacher: Path, validated: Path, classes: list[str])
         pool=_flat(pool["probabilities"]).astype(np.float64).reshape(shape).transpose(1, 0, 2),
         fold=fold,
         folds=folds,
-        truth=np.array([label_to_index[label] for label in labeled["label"]], dtype=np.int64),
+        truth=class_indices(labeled["label"], classes),
         weights=weight.loc[labeled["id"]].to_numpy(dtype=np.float64),
         human=(labeled["label_source"] == "human").to_numpy(),
         repaired=(labeled["label_source"] == "repaired").to_numpy(),

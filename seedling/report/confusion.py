@@ -10,6 +10,7 @@ import numpy as np
 from markupsafe import Markup, escape
 from numpy.typing import NDArray
 
+from seedling.dataset.class_indices import class_indices
 from seedling.files.reading import read_frame
 from seedling.report.pages import percent
 from seedling.stats.statistics import confusion
@@ -29,9 +30,8 @@ def confusion_context(predictions: Path, classes: Sequence[str]) -> dict[str, An
     by_class: a row of the list per class; map: an SVG.
     """
     frame = read_frame(predictions, columns=["label", "predicted"])
-    label_to_index = {label: index for index, label in enumerate(classes)}
-    truth = np.array([label_to_index[label] for label in frame["label"]], dtype=np.int64)
-    predicted = np.array([label_to_index[label] for label in frame["predicted"]], dtype=np.int64)
+    truth = class_indices(frame["label"], classes)
+    predicted = class_indices(frame["predicted"], classes)
     counts = confusion(predicted, truth, len(classes))
     is_table = len(classes) <= MAX_TABLE_CLASSES
     pairs = _confusions(counts, classes)

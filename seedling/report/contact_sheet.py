@@ -13,7 +13,7 @@ from typing import Any
 
 import pandas as pd
 
-from seedling.dataset.generation import MANIFEST, payloads, read, read_manifest, read_rejected
+from seedling.dataset.generation import MANIFEST, payloads, read, read_manifest, read_rejected, rejected_payloads
 from seedling.errors import InputError
 from seedling.files.own_folders import check_own_folders
 from seedling.report.pages import environment, preview
@@ -90,15 +90,8 @@ def _choose_groups(frame: pd.DataFrame, count: int) -> list[str]:
 
 def _payloads(folder: Path, ids: set[str]) -> dict[str, Any]:
     """The images or texts of kept and of rejected rows, by id."""
-    column = "text" if read_manifest(folder)["modality"] == "text" else "image"
-    rejected = read_rejected(folder, ["id", column])
-    rejected = rejected[rejected["id"].isin(ids)].drop_duplicates("id")
-    content = {
-        row_id: value["bytes"] if column == "image" else value
-        for row_id, value in zip(rejected["id"], rejected[column], strict=True)
-    }
     kept = set(read(folder, ["id"], ids=ids)["id"])
-    return content | dict(payloads([folder], kept))
+    return dict(rejected_payloads(folder, ids)) | dict(payloads([folder], kept))
 
 
 def _group(

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from seedling.dataset.class_indices import index_by_class
 from seedling.dataset.generation import MANIFEST, columns_of, payloads, read, read_manifest, read_rejected
 from seedling.files.reading import read_frame
 from seedling.media.personal_data import as_shown
@@ -103,7 +104,7 @@ def examples(workspace: Path, classes: Sequence[str]) -> dict[str, list[dict[str
     The most confident rows come first. Errors take precedence over right rows, which share the remaining places.
     """
     frame = read_frame(workspace / "reports" / "predictions.parquet")
-    label_to_index = {label: index for index, label in enumerate(classes)}
+    label_to_index = index_by_class(classes)
     frame = frame.assign(confidence=[float(np.max(probabilities)) for probabilities in frame["probabilities"]])
     frame = frame.sort_values(["confidence", "id"], ascending=[False, True])
     wrong = frame[frame["label"] != frame["predicted"]]

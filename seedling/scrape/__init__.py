@@ -31,6 +31,7 @@ from seedling.config.sources import (
 )
 from seedling.dataset.generation import GenerationWriter, Row, identify
 from seedling.errors import InputError
+from seedling.features.image_cache import ImageCache, ImageRecord
 from seedling.files.data_files import NotRead, inside, real_path
 from seedling.files.ignored_files import IGNORED, count_files, write_ignored
 from seedling.media import images, texts
@@ -59,6 +60,7 @@ def scrape(
     data: Path,
     output: Path,
     crawl_stores: Path | None = None,
+    image_cache: ImageCache | None = None,
     progress: Progress = silent,
 ) -> None:
     """Write `generations/scrape`: each item of each source, unchanged or rejected with a reason, with its label.
@@ -66,6 +68,7 @@ def scrape(
     The label comes from the source or from label rules.
 
     crawl_stores: the folder with one file per web source, which is kept between runs; None: nothing is kept.
+    image_cache: stores what later stages need of the decoded images; None: nothing is kept.
     Raises InputError for a source that is missing, unreadable or empty; SourceUnreachable for a site that returned
     nothing because of a temporary failure.
     """
@@ -78,7 +81,7 @@ def scrape(
     collection = Collection(params, config, data, crawl_stores, tables, progress)
     with ExitStack() as stack:
         sources = [collection.open(source, stack) for source in params.sources]
-        _write(collection, sources, output)
+        _write(collection, sources, output, image_cache)
 
 
 def _check_names(sources: Sequence[Source]) -> None:
@@ -120,7 +123,9 @@ class RowTally:
         return {"rules": audit.table()}
 
 
-def _write(collection: Collection, sources: Sequence[OpenSource], output: Path) -> None:
+def _write(
+    collection: Collection, sources: Sequence[OpenSource], output: Path, image_cache: ImageCache | None
+) -> None:
     params, config = collection.params, collection.config
     has_several_rules = len({name for source in sources for name in source.rules.names()}) > 1
     extra = [VOTES] if has_several_rules else []
@@ -128,7 +133,8 @@ def _write(collection: Collection, sources: Sequence[OpenSource], output: Path) 
     files_read: set[str] = set()
     with GenerationWriter(output, stage="scrape", modality=config.modality, extra=extra) as writer:
         items = _noting_files(_labeled(sources, combine, config), files_read)
-        rows = _rows(counted(items, collection.progress, "read"), config, color_of(params.transparent_background))
+        counted_items = counted(items, collection.progress, "read")
+        rows = _rows(counted_items, config, color_of(params.transparent_background), image_cache)
         tally = _write_rows(writer, rows, has_votes_column=has_several_rules)
         if not tally.row_count:
             raise InputError(
@@ -324,11 +330,11 @@ def _fields(item: Item, rules: Rules, config: WorkspaceConfig) -> Mapping[str, s
 
 
 def _rows(
-    items: Iterable[tuple[Item, Votes]], config: WorkspaceConfig, background: Color | None
+    items: Iterable[tuple[Item, Votes]], config: WorkspaceConfig, background: Color | None, cache: ImageCache | None
 ) -> Iterator[tuple[Row, Votes, str | None]]:
     """Yield the rows in the items' order, decoded by one thread per core, or by a cluster.
 
-    background: the color behind transparent images.
+    background: the color behind transparent images; cache: stores what later stages need of the images.
     """
     load = partial(_load, config=config, background=background)
     waiting: deque[tuple[Item, Votes, Loaded]] = deque()
@@ -343,7 +349,13 @@ def _rows(
 
     with ThreadPoolExecutor() as threads:
         in_threads = partial(_by_threads, threads)
-        for contents in in_pieces(Decode(config), _blocks(loaded()), here=in_threads):
+        for contents in in_pieces(
+            Decode(config, cache is not None, cache is not None and cache.keeps_copies),
+            _blocks(loaded()),
+            here=in_threads,
+        ):
+            if cache is not None:
+                cache.put([(str(content.id), content.record) for content in contents if content.record is not None])
             for content in contents:
                 item, votes, (payload, _) = waiting.popleft()
                 yield _row(item, content, payload, config), votes, content.reason
@@ -390,19 +402,26 @@ def _blocks(loaded: Iterable[Loaded]) -> Iterator[list[Loaded]]:
 class Content:
     """Decoded content.
 
-    id: None if it cannot be read; text: normalized, None for an image; reason: why it is rejected.
+    id: None if it cannot be read; text: normalized, None for an image; reason: why it is rejected; record: what later
+    stages need of a decoded image, if it is asked for.
     """
 
     id: str | None
     text: str | None = None
     reason: str | None = None
+    record: ImageRecord | None = None
 
 
 @dataclass(frozen=True)
 class Decode:
-    """Decodes items and computes their ids, in any process."""
+    """Decodes items and computes their ids, in any process.
+
+    measures: whether images get a record; copies: whether the record has a copy of the image.
+    """
 
     config: WorkspaceConfig
+    measures: bool = False
+    copies: bool = False
 
     def __call__(self, loaded: Sequence[Loaded]) -> list[Content]:
         """Decode each item of a block."""
@@ -418,9 +437,13 @@ class Decode:
                 return Content(None, reason=SURROGATE)
             return Content(_identity(texts.content(payload)), text=texts.clean(payload))
         try:
-            return Content(_identity(images.content(images.decode(payload, self.config.max_megapixels))))
+            pixels = images.decode(payload, self.config.max_megapixels)
         except images.Undecodable:
             return Content(_identity(payload))
+        return Content(
+            _identity(images.content(pixels)),
+            record=ImageRecord.of(pixels, copy=self.copies) if self.measures else None,
+        )
 
 
 def _identity(content: bytes) -> str | None:

@@ -14,6 +14,7 @@ import numpy as np
 
 from seedling.config.patterns import Pattern
 from seedling.config.sources import LabelRule
+from seedling.dataset.class_indices import index_by_class
 from seedling.errors import InputError
 from seedling.plugins import defined_in, plugin_functions
 from seedling.scrape.items import tidy_label
@@ -155,7 +156,7 @@ class DawidSkene:
             return
         self._rules = sorted({rule for votes in counts for rule, _ in votes})
         self._labels = sorted({label for votes in counts for _, label in votes})
-        label_to_index = {label: index for index, label in enumerate(self._labels)}
+        label_to_index = index_by_class(self._labels)
         rule_to_index = {rule: index for index, rule in enumerate(self._rules)}
         patterns = sorted(counts)
         weights = np.array([counts[pattern] for pattern in patterns], dtype=float)

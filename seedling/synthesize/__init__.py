@@ -17,6 +17,7 @@ from seedling.config.params import SynthesizeParams, Template, WorkspaceConfig
 from seedling.dataset.generation import GenerationWriter, Row, identify, payloads, read, read_manifest, recipe_json
 from seedling.errors import InputError
 from seedling.media import images, texts
+from seedling.media.decoded_images import DecodedImages
 from seedling.parallel.pool import in_pieces
 from seedling.progress import Progress, counted, silent
 from seedling.stats.randomness import generator
@@ -154,14 +155,20 @@ class MixBatch:
     classes: tuple[str, ...]
     config: WorkspaceConfig
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_decode", DecodedImages(self.config.max_megapixels))
+
+    def __reduce__(self) -> Any:  # each process keeps its own decoded images
+        return MixBatch, (self.weight, self.classes, self.config)
+
     def __call__(self, jobs: Sequence[MixJob]) -> list[Row]:
         """Return one row per job."""
         return [self._mix(*job) for job in jobs]
 
     def _mix(self, method: str, pair: Pair, first: ParentImage, second: ParentImage) -> Row:
         (first_encoded, first_columns), (second_encoded, second_columns) = first, second
-        first_pixels = images.decode(first_encoded, self.config.max_megapixels)
-        second_pixels = images.decode(second_encoded, self.config.max_megapixels)
+        decode: DecodedImages = self._decode  # type: ignore[attr-defined]  # set once, in __post_init__
+        first_pixels, second_pixels = decode(first_encoded), decode(second_encoded)
         share = pair.share
         if method == "mixup":
             pixels = mix(first_pixels, second_pixels, share)

@@ -15,6 +15,7 @@ from seedling.config.params import NOTHING, SynthesizeParams, WorkspaceConfig
 from seedling.dataset.generation import Row, identify, payloads, recipe_json
 from seedling.errors import InputError
 from seedling.media import images
+from seedling.media.decoded_images import DecodedImages
 from seedling.plugins import AUGMENTING, defined_in, plugin_functions
 from seedling.progress import Progress, counted
 from seedling.stats.randomness import generator, how_many
@@ -69,12 +70,12 @@ class _Images:
     """Encoded images and packed masks, decoded on demand: the pixels of 1,000 photographs do not fit into memory."""
 
     def __init__(self, encoded: dict[str, Any], max_megapixels: float) -> None:
-        self._encoded, self._max_megapixels = encoded, max_megapixels
+        self._encoded, self._decode = encoded, DecodedImages(max_megapixels)
         self._masks: dict[str, tuple[NDArray[np.uint8], tuple[int, int]]] = {}
 
     def pixels(self, row_id: str) -> images.Pixels:
-        """Decode the image."""
-        return images.decode(self._encoded[row_id], self._max_megapixels)
+        """Return the decoded image, read-only."""
+        return self._decode(self._encoded[row_id])
 
     def set_mask(self, row_id: str, mask: Mask | None) -> None:
         """Store the object's mask."""

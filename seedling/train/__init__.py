@@ -9,9 +9,8 @@ import hashlib
 import os
 import shutil
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +19,12 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from seedling.config.params import NOTHING, TrainParams, WorkspaceConfig
-from seedling.dataset.generation import MANIFEST, digest, payloads, read, read_manifest, write_json
-from seedling.dataset.training_rows import mixed_in_rows, training_rows
+from seedling.dataset.class_indices import class_indices
+from seedling.dataset.generation import MANIFEST, PayloadReader, read, read_manifest, write_json
+from seedling.dataset.training_rows import TrainingRows, mixed_in_rows, training_rows
 from seedling.features.classical import FeatureMaker
 from seedling.features.encoder_handle import EncoderHandle
+from seedling.features.feature_cache import feature_cache_folder
 from seedling.label_quality.label_weights import LABEL_WEIGHTED_LOSSES
 from seedling.models.device import release_freed_memory
 from seedling.models.losses import balanced
@@ -109,8 +110,7 @@ def train(  # noqa: PLR0913  (the inputs of a stage, each by its name)
     files.write_losses(output, data.tally)
     files.write_seconds(workspace, f"train@{round_number}", data.tally)
     _write_json_files(output, round_number, round_inputs, results)
-    digested_folders = {name: folder for name, folder in vars(folders).items() if name != "teacher"}
-    write_json(output / MANIFEST, files.manifest(round_number, data.rows, digested_folders))
+    write_json(output / MANIFEST, files.manifest(round_number, data.rows))
     for unfinished in (workspace / ".seedling" / "unfinished").glob(f"train@{round_number}-*"):
         shutil.rmtree(unfinished, ignore_errors=True)
 
@@ -263,19 +263,20 @@ def _training_data(  # noqa: PLR0913  (the folders and settings that rows and fe
         pool_rows=pool_rows,
     )
     maker = _feature_maker(params, config, folders, workspace, encoder)
-    payload_folders = [folders.collected, folders.augmented, folders.synthesized]
-    inputs = maker.of_rows(
-        rows.ids.tolist(), partial(payloads, payload_folders), fit=folders.teacher is None, progress=progress
-    )
+    read_any = PayloadReader.of(folders.collected, folders.augmented, folders.synthesized)
+    read_collected = PayloadReader.of(folders.collected)
+    inputs = maker.of_rows(rows.ids.tolist(), read_any, fit=folders.teacher is None, progress=progress)
     mixin_rows = mixed_in_rows(folders.validated, pool_rows, config.seed)
     columns = ["id", "split", "fold", "label", "label_source", "group", "origin"]
     splits = ["train", "validation", "out_of_scope"]
     validated_rows = read(folders.validated, columns, splits=splits).set_index("id")
     validation_ids = validated_rows[validated_rows["split"] == "validation"].index.tolist()
     out_of_scope_ids = validated_rows[validated_rows["split"] == "out_of_scope"].index.tolist()
-    validation = maker.of_rows([*validation_ids, *out_of_scope_ids], partial(payloads, [folders.collected]), fit=False)
+    validation = maker.of_rows([*validation_ids, *out_of_scope_ids], read_collected, fit=False)
     frame = validated_rows.loc[[*rows.ids[rows.labeled], *validation_ids]].reset_index()
-    key = _unfinished_key(params, config, folders, maker)
+    mixed_in = mixin_rows[["label", "weight"]].to_records().tolist()
+    other_rows = [validation_ids, out_of_scope_ids, mixed_in]
+    key = unfinished_key(params, config, rows, other_rows, maker, folders.teacher)
     mixin = _mixin(mixin_rows, maker, folders) if round_number == 0 and params.mixin else None
     steps = params.steps or GRADIENT_STEPS[config.effort]
     data = TrainingData(
@@ -298,19 +299,33 @@ def _feature_maker(
 ) -> FeatureMaker:
     """A new feature maker in round 0, later the teacher's: all rounds have the same rows, so it is fitted once."""
     if folders.teacher is None:
-        return make_features(encoder, params.image_side, config)
+        return make_features(encoder, params.image_side, config, feature_cache_folder(workspace))
     return load_features(folders.teacher, config.modality, workspace)
 
 
-def _unfinished_key(params: TrainParams, config: WorkspaceConfig, folders: InputFolders, maker: FeatureMaker) -> str:
-    """A hash of everything that unfinished work depends on: work under another key is never resumed."""
+def unfinished_key(
+    params: TrainParams,
+    config: WorkspaceConfig,
+    rows: TrainingRows,
+    other_rows: Sequence[Any],
+    maker: FeatureMaker,
+    teacher: Path | None,
+) -> str:
+    """A hash of everything that unfinished work depends on: work under another key is never resumed.
+
+    Ids are hashes of the contents, so that the folders themselves need not be read. other_rows: the ids of validation
+    rows and the mixed-in rows; teacher: whose features the round uses, None in round 0.
+    """
+    fitted = [] if teacher is None else [path.read_bytes() for path in sorted(teacher.glob("features.*"))]
     parts = [
         params.model_dump_json(),
         config.model_dump_json(),
-        *(digest(folder) for folder in vars(folders).values() if folder),
+        rows.digest(),
+        repr(other_rows),
         str(getattr(maker, "key", "")),
+        *(hashlib.blake2b(content).hexdigest() for content in fitted),
     ]
-    return hashlib.blake2b("".join(parts).encode(), digest_size=8).hexdigest()
+    return hashlib.blake2b("\x1f".join(parts).encode(), digest_size=8).hexdigest()
 
 
 def _mixin(rows: pd.DataFrame, maker: FeatureMaker, folders: InputFolders) -> Mixin | None:
@@ -318,7 +333,7 @@ def _mixin(rows: pd.DataFrame, maker: FeatureMaker, folders: InputFolders) -> Mi
     labels, names = pd.factorize(rows["label"], sort=True)
     if len(names) < 2:
         return None
-    inputs = maker.of_rows(rows.index.tolist(), partial(payloads, [folders.collected]), fit=False)
+    inputs = maker.of_rows(rows.index.tolist(), PayloadReader.of(folders.collected), fit=False)
     return Mixin(inputs, labels.astype(np.int64), rows["weight"].to_numpy(dtype=np.float64), len(names))
 
 
@@ -332,8 +347,7 @@ def _evaluation_rows(frame: pd.DataFrame, classes: list[str], params: TrainParam
     held_out_by_humans = (frame["label_source"] == "human").to_numpy() & held_out
     chosen = held_out_by_humans if held_out_by_humans.any() else held_out
     evaluated = frame[chosen | ~labeled]
-    label_to_index = {label: index for index, label in enumerate(classes)}
-    truth = np.array([label_to_index[label] for label in evaluated["label"]], dtype=np.int64)
+    truth = class_indices(evaluated["label"], classes)
     weights = np.ones(len(truth))
     if params.choose_by == "balanced_log_loss" and len(truth):
         weights = balanced(np.eye(len(classes))[truth], weights)

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from seedling.dataset.generation import digest, read_manifest, write_json
+from seedling.dataset.generation import read_manifest, write_json
 from seedling.dataset.training_rows import INGREDIENTS, TrainingRows
 from seedling.files.reading import read_frame, reading
 from seedling.stats.statistics import Floats
@@ -136,13 +136,12 @@ def write_seconds(workspace: Path, stage: str, tally: Tally) -> None:
     write_json(workspace / ".seedling" / "seconds" / f"{stage}.json", seconds)
 
 
-def manifest(round_number: int, rows: TrainingRows, folders: Mapping[str, Path | None]) -> dict[str, Any]:
-    """The manifest: number of rows by kind, and digests of the folders that the round was trained on."""
+def manifest(round_number: int, rows: TrainingRows) -> dict[str, Any]:
+    """The manifest: number of rows by kind, and a digest of the rows that the round was trained on."""
     row_counts = {kind: int((rows.ingredient == kind).sum()) for kind in (*INGREDIENTS, "pool")}
     row_counts["pseudo_labeled"] = int((rows.pseudo_label_by_fold[:, -1] >= 0).sum())
     row_counts["never_held_out"] = int((rows.fold[rows.labeled] < 0).sum())
-    digests = {folder.name: digest(folder) for folder in folders.values() if folder is not None}
-    return {"stage": f"train@{round_number}", "rows": row_counts, "trained_on": digests}
+    return {"stage": f"train@{round_number}", "rows": row_counts, "trained_on": rows.digest()}
 
 
 def classes_of(validated: Path) -> list[str]:

@@ -22,9 +22,11 @@ from seedling.config.params import ValidateParams, WorkspaceConfig
 from seedling.dataset.generation import GenerationWriter, read_manifest, stream
 from seedling.errors import InputError
 from seedling.features.classical import FeatureMaker
+from seedling.features.image_cache import ImageCache
+from seedling.media.image_signals import THUMBNAIL_SIDE
 from seedling.models.saving import make_features
 from seedling.progress import Progress, silent
-from seedling.validate.checks import THUMBNAIL_SIDE, CheckedRow, check_row
+from seedling.validate.checks import CheckedRow, check_row
 from seedling.validate.duplicates import Clusters, equal_texts, near_duplicate_images, near_duplicate_texts
 from seedling.validate.fixed_camera import scenes, without_scenes
 from seedling.validate.label_checks import check_labels
@@ -69,6 +71,7 @@ def validate(
     collected: Path,
     output: Path,
     features: FeatureMaker | None = None,
+    image_cache: ImageCache | None = None,
     progress: Progress = silent,
 ) -> None:
     """Write `generations/validate`: the collected rows without images.
@@ -76,11 +79,12 @@ def validate(
     Each row has its label, split, fold and group, its quality metrics, and the probability of a label error.
 
     features: computes the features for the label checks, not fitted yet; None: the features without an encoder.
+    image_cache: what scrape measured on each image; None: all images are decoded again.
 
     Raises InputError if fewer than two classes are left.
     """
     rows_in = read_manifest(collected)["rows"]["kept"]
-    checked_rows = _check_rows(collected, params, config, progress)
+    checked_rows = _check_rows(collected, params, config, image_cache, progress)
     spellings = merge_spellings(checked_rows) if params.merge_case else {}
     has_groups = any(checked.row.group is not None for checked in checked_rows)
     reject_copies(checked_rows)
@@ -143,15 +147,15 @@ def _extra_columns(checked: CheckedRow, extra: Sequence[pa.Field]) -> dict[str, 
 
 
 def _check_rows(
-    collected: Path, params: ValidateParams, config: WorkspaceConfig, progress: Progress
+    collected: Path, params: ValidateParams, config: WorkspaceConfig, cache: ImageCache | None, progress: Progress
 ) -> list[CheckedRow]:
-    rows = stream(collected)
-    check = partial(check_row, params=params, config=config)
+    rows, check = stream(collected), partial(check_row, params=params, config=config)
     total = read_manifest(collected)["rows"]["kept"]
     checked_rows: list[CheckedRow] = []
     with ThreadPoolExecutor() as threads:
         while batch := list(islice(rows, CHECK_BATCH_ROWS)):
-            checked_rows += threads.map(check, batch)
+            signals = {} if cache is None else cache.signals([row.id for row in batch])
+            checked_rows += threads.map(check, batch, [signals.get(row.id) for row in batch])
             progress("check rows", len(checked_rows), total)
     return checked_rows
 

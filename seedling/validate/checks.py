@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 
 from seedling.config.params import ValidateParams, WorkspaceConfig
 from seedling.dataset.generation import Row
-from seedling.media import images, texts
-from seedling.media import quality_metrics as metrics
+from seedling.features.image_cache import measured
+from seedling.media import texts
 from seedling.media.image_metadata import UPRIGHT, read_metadata
-
-THUMBNAIL_SIDE = 16  # pixels
+from seedling.media.image_signals import ImageSignals
+from seedling.media.quality_metrics import text_metrics
 
 
 @dataclass(slots=True)
@@ -42,24 +42,24 @@ class CheckedRow:
     spans_sources: bool = False
 
 
-def check_row(row: Row, params: ValidateParams, config: WorkspaceConfig) -> CheckedRow:
-    """Check one row by itself."""
+def check_row(
+    row: Row, cached: ImageSignals | None = None, *, params: ValidateParams, config: WorkspaceConfig
+) -> CheckedRow:
+    """Check one row by itself. cached: the signals of its image; None: the image is decoded and measured."""
     if config.modality == "text":
         return _check_text(row, str(row.payload or ""), params)
-    without_image = replace(row, payload=None)
-    try:
-        pixels = images.decode(bytes(row.payload or b""), config.max_megapixels)  # type: ignore[arg-type]
-    except images.Undecodable as error:
-        return CheckedRow(without_image, str(error))
-    if min(pixels.shape[:2]) < params.min_side:
+    without_image, encoded = replace(row, payload=None), bytes(row.payload or b"")  # type: ignore[arg-type]
+    signals = measured(encoded, config.max_megapixels) if cached is None else cached
+    if isinstance(signals, str):
+        return CheckedRow(without_image, signals)
+    metrics = signals.metrics
+    if min(metrics["width"], metrics["height"]) < params.min_side:
         return CheckedRow(without_image, "too_small")
-    if images.contrast(pixels) < params.blank_contrast:
+    if metrics["contrast"] < params.blank_contrast:
         return CheckedRow(without_image, "blank")
-    thumbnail = images.thumbnail(pixels, THUMBNAIL_SIDE).round().astype(np.uint8).ravel()
-    metadata = read_metadata(bytes(row.payload or b""))  # type: ignore[arg-type]
+    metadata = read_metadata(encoded)
     flags = {"rotated_by_exif": metadata.orientation != UPRIGHT, "location_metadata": metadata.has_location}
-    signals = metrics.image_metrics(pixels) | flags
-    return CheckedRow(without_image, None, images.perceptual_hash(pixels), thumbnail, signals)
+    return CheckedRow(without_image, None, signals.perceptual_hash, signals.thumbnail, metrics | flags)
 
 
 def _check_text(row: Row, text: str, params: ValidateParams) -> CheckedRow:
@@ -67,4 +67,4 @@ def _check_text(row: Row, text: str, params: ValidateParams) -> CheckedRow:
         return CheckedRow(row, "empty")
     if len(text) < params.min_characters:
         return CheckedRow(row, "too_short")
-    return CheckedRow(row, None, texts.normalized(text), signals=metrics.text_metrics(text))
+    return CheckedRow(row, None, texts.normalized(text), signals=text_metrics(text))

@@ -6,7 +6,6 @@ import heapq
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seedling.config.params import ValidateParams, WorkspaceConfig
-from seedling.dataset.generation import payloads
+from seedling.dataset.class_indices import class_indices
+from seedling.dataset.generation import PayloadReader
 from seedling.features.classical import FeatureMaker, Inputs
 from seedling.features.distances import distances
 from seedling.label_quality.label_issues import CannotEvaluateLabels, LabelIssues, find_label_issues
@@ -58,7 +58,7 @@ def check_labels(
     rows = [*training, *pool]
     progress("compute features", 0, None)
     ids = [checked.row.id for checked in rows]
-    inputs = maker.of_rows(ids, partial(payloads, [collected]), fit=True, progress=progress)
+    inputs = maker.of_rows(ids, PayloadReader.of(collected), fit=True, progress=progress)
     progress("check labels", 0, None)
     with single_threaded():
         _flag_outliers(rows, inputs, len(training))
@@ -93,8 +93,7 @@ def _check_training_labels(
         [number for number, checked in enumerate(training) if checked.row.fold is not None], dtype=np.intp
     )
     evaluated = [training[number] for number in row_numbers]
-    label_to_index = {label: index for index, label in enumerate(classes)}
-    labels = np.array([label_to_index[str(checked.row.label)] for checked in evaluated], dtype=np.int64)
+    labels = class_indices((checked.row.label for checked in evaluated), classes)
     try:
         if len(evaluated) < MIN_ROWS_PER_CLASS * len(classes):
             raise CannotEvaluateLabels(f"there are fewer than {MIN_ROWS_PER_CLASS} labeled rows per class")
@@ -114,7 +113,7 @@ def _check_training_labels(
         "policy": params.label_issues,
         "repaired": repaired,
         "left_to_people": left,
-        "by_class": [_class_summary(issues, labels == label_to_index[label], label) for label in classes],
+        "by_class": [_class_summary(issues, labels == index, label) for index, label in enumerate(classes)],
         "pairs": _label_pairs(evaluated, issues, classes),
         "items_per_minute": params.items_per_minute,
         "budget": budget(issues, params.items_per_minute),

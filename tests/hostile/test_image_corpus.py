@@ -21,7 +21,7 @@ CONFIG = WorkspaceConfig(modality="image")
 def test_each_form_is_kept_or_rejected_for_its_reason(encoded: bytes, outcome: str) -> None:
     """By what validate looks at in a row by itself."""
     assert (
-        check_row(Row("1", "train", origin="1", payload=encoded), ValidateParams(), CONFIG).reason or KEPT
+        check_row(Row("1", "train", origin="1", payload=encoded), params=ValidateParams(), config=CONFIG).reason or KEPT
     ) == outcome
 
 

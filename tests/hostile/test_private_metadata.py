@@ -136,7 +136,7 @@ def test_a_place_gives_its_code_however_many_rows_have_one() -> None:
 
     def says_place(encoded: bytes) -> bool:
         row = Row("1", "train", payload=encoded, origin="1")
-        signals = check_row(row, ValidateParams(), WorkspaceConfig(modality="image")).signals
+        signals = check_row(row, params=ValidateParams(), config=WorkspaceConfig(modality="image")).signals
         return bool(signals["location_metadata"])
 
     jpeg = photograph("JPEG", place=False)

@@ -15,7 +15,8 @@ from seedling.errors import InputError
 from seedling.features.encoded_features import EncodedFeatures
 from seedling.features.encoder import COLOR_COLUMNS, Preparation, fuse_batch_norms, load_encoder
 from seedling.features.encoder_handle import EncoderHandle
-from seedling.features.feature_cache import FeatureCache, encode_rows
+from seedling.features.encoding import encode_rows
+from seedling.features.feature_cache import FeatureCache
 from seedling.features.pretrained import MINILM, find_pretrained, minilm_folder, weights_sha256
 from seedling.media.images import encode
 from seedling.models.saving import load_features, save_features

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import duckdb
@@ -21,6 +23,7 @@ from seedling.dataset.generation import (
     read,
     read_manifest,
     read_rejected,
+    rejected_payloads,
     rows_on_disk,
     stream,
 )
@@ -123,6 +126,74 @@ def test_payloads_yields_each_image_once(tmp_path: Path) -> None:
     assert dict(payloads([folder], ids)) == {ids[0]: png(2), ids[1]: png(4)}
     with pytest.raises(IncompleteGeneration, match="1 rows have no image"):
         list(payloads([folder], ["nowhere"]))
+
+
+def parts_of_noise(folder: Path, row_count: int) -> list[str]:
+    """Write texts that do not compress, of 2,000 characters each, and return their ids."""
+    rng = np.random.default_rng(0)
+    ids = [identify(str(number).encode()) for number in range(row_count)]
+    with GenerationWriter(folder, stage="scrape", modality="text") as writer:
+        for row_id in ids:
+            writer.keep(Row(row_id, payload=rng.bytes(1_000).hex()))
+        writer.close(rows_in=row_count)
+    return ids
+
+
+def bytes_read_by(action: Callable[[], object]) -> int:
+    """The bytes that this process reads from files during the call."""
+
+    def total() -> int:
+        return int(Path("/proc/self/io").read_text(encoding="ascii").split()[1])
+
+    before = total()
+    action()
+    return total() - before
+
+
+@pytest.mark.skipif(not Path("/proc/self/io").exists(), reason="counts bytes by Linux's /proc")
+def test_reading_few_rows_reads_few_bytes(tmp_path: Path) -> None:
+    """Of 4,000 rows in about 20 parts, one row costs at most its part, and two rows at most two parts."""
+    ids = parts_of_noise(tmp_path / "g", 4_000)
+    parts = [path.stat().st_size for path in (tmp_path / "g").glob("part-*.parquet")]
+    list(payloads([tmp_path / "g"], ids[:1]))  # reads the index
+    one_row = bytes_read_by(lambda: list(payloads([tmp_path / "g"], [ids[-1]])))
+    two_rows = bytes_read_by(lambda: list(payloads([tmp_path / "g"], [ids[0], ids[-1]])))
+    all_rows = bytes_read_by(lambda: list(payloads([tmp_path / "g"], ids)))
+    overhead = 100_000  # the manifest, and the footers of the parts
+    assert one_row < max(parts) + overhead < 0.3 * sum(parts)
+    assert two_rows < 2 * max(parts) + overhead
+    assert 0.5 * sum(parts) < all_rows < 1.5 * sum(parts)
+
+
+def test_payloads_of_a_generation_that_was_written_again_are_the_new_ones(tmp_path: Path) -> None:
+    """The index of a generation is read again after the generation was replaced by another one with the same rows."""
+    folder, reversed_folder = tmp_path / "g", tmp_path / "reversed"
+    ids = [f"{number:032x}" for number in range(300)]
+    for target, numbers in ((folder, range(300)), (reversed_folder, range(299, -1, -1))):
+        with GenerationWriter(target, stage="scrape", modality="text") as writer:
+            for number in numbers:
+                writer.keep(Row(ids[number], payload=f"text {number}"))
+            writer.close(rows_in=300)
+    assert dict(payloads([folder], ids[:3])) == {ids[number]: f"text {number}" for number in range(3)}
+    shutil.rmtree(folder)
+    reversed_folder.rename(folder)
+    assert dict(payloads([folder], ids[:3])) == {ids[number]: f"text {number}" for number in range(3)}
+
+
+def test_rejected_payloads_are_read_by_id(tmp_path: Path) -> None:
+    """Only those of rejected rows; ids of kept rows are left out."""
+    folder = write(tmp_path / "g")
+    assert dict(rejected_payloads(folder, [identify(b"r1"), identify(b"2")])) == {identify(b"r1"): b"?"}
+
+
+def test_of_several_rows_with_one_id_the_first_is_read(tmp_path: Path) -> None:
+    """A generation may have an id twice, under two origins; rows come in its order, whatever the order of the ids."""
+    with GenerationWriter(tmp_path / "g", stage="scrape", modality="text") as writer:
+        for row_id, text in (("b", "first"), ("a", "other"), ("b", "second")):
+            writer.keep(Row(row_id.rjust(32, "0"), payload=text))
+        writer.close(rows_in=3)
+    ids = [row_id.rjust(32, "0") for row_id in ("a", "b")]
+    assert [text for _, text in payloads([tmp_path / "g"], ids)] == ["first", "other"]
 
 
 def test_new_rows_do_not_change_earlier_parts(tmp_path: Path) -> None:

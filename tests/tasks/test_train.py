@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from seedling.config.params import TrainParams
+from seedling.config.params import TrainParams, WorkspaceConfig
 from seedling.dataset.training_rows import NO_FOLD, TrainingRows, pool_halves
+from seedling.features.classical import ImageFeatures
 from seedling.stats.statistics import fit_temperature
+from seedling.train import unfinished_key
 from seedling.train.choice import EvaluationRows, choose
 from seedling.train.cross_validation import Predictions
 from seedling.train.round_decision import RoundDecision, compare_rounds
@@ -177,3 +182,38 @@ def test_decisions_are_plain_json() -> None:
     content = json.loads(json.dumps(round_decision(two_class(CORRECT), two_class(CORRECT)).as_json()))
     assert set(content) >= {"round", "decision", "stop", "reason", "accepted_round", "accuracy", "log_loss", "rows"}
     assert set(content["accuracy"]) == {"value", "low", "high", "probability_worse"}
+
+
+def test_a_digest_of_the_rows_changes_with_any_of_their_values() -> None:
+    """Equal rows have equal digests; another id, fold, target, weight or pseudo-label makes another digest."""
+    rows = table()
+    changed = [replace(rows, **{name: array.copy()}) for name, array in vars(rows).items()]
+    assert {copy.digest() for copy in changed} == {rows.digest()}
+    for copy, name in zip(changed, vars(rows), strict=True):
+        array = getattr(copy, name)
+        array[-1] = "other" if array.dtype.kind == "U" else array[-1] + 1
+    assert len({rows.digest(), *(copy.digest() for copy in changed)}) == 1 + len(changed)
+
+
+def test_unfinished_work_is_resumed_only_with_the_same_rows_params_and_features(tmp_path: Path) -> None:
+    """The key depends on the rows, the other rows, the params, the encoder and the teacher's fitted features."""
+    (tmp_path / "features.json").write_text("{}")
+    maker, config = ImageFeatures(), WorkspaceConfig(modality="image")
+    weights = table().weights + 1
+
+    def key(**changes: Any) -> str:
+        values = {"params": PARAMS, "config": config, "rows": table(), "other_rows": [["v"], [], []], "maker": maker}
+        return unfinished_key(**{**values, "teacher": None, **changes})
+
+    keys = [
+        key(),
+        key(params=PARAMS.model_copy(update={"steps": 7})),
+        key(config=config.model_copy(update={"seed": 1})),
+        key(rows=replace(table(), weights=weights)),
+        key(other_rows=[["w"], [], []]),
+        key(teacher=tmp_path),
+    ]
+    assert len(set(keys)) == len(keys)
+    assert key() == keys[0]
+    (tmp_path / "features.json").write_text('{"side": 32}')
+    assert key(teacher=tmp_path) not in keys

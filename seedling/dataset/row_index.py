@@ -1,0 +1,69 @@
+"""An index of a generation by id: which row group of which part holds a row.
+
+Reading k rows reads at most k row groups, however many rows the generation has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class RowGroup:
+    """Rows to read from a row group of a part. rows: their numbers within it, ascending; ids: of these rows."""
+
+    file: Path
+    number: int
+    rows: NDArray[np.intp]
+    ids: list[str]
+
+
+@dataclass(frozen=True)
+class RowIndex:
+    """The place of each row of a generation.
+
+    ids: (n,), sorted; positions: (n,), the row's number in the generation, in the order of ids; starts: the first row
+    number of each row group, and the number of rows at the end; groups: the part and the number of each row group.
+    """
+
+    ids: NDArray[np.bytes_]
+    positions: NDArray[np.intp]
+    starts: NDArray[np.intp]
+    groups: Sequence[tuple[Path, int]]
+
+    @classmethod
+    def of(cls, ids_of_groups: Mapping[tuple[Path, int], Sequence[str]]) -> RowIndex:
+        """Index rows. ids_of_groups: the ids of each row group by its part and number, in the generation's order."""
+        ids = np.array([row_id.encode() for group in ids_of_groups.values() for row_id in group], dtype=bytes)
+        order = np.argsort(ids, kind="stable")  # equal ids stay in the order of the generation, for `find`
+        starts = np.cumsum([0, *map(len, ids_of_groups.values())], dtype=np.intp)
+        return cls(ids[order], order, starts, list(ids_of_groups))
+
+    def find(self, ids: Iterable[str]) -> list[RowGroup]:
+        """Return the row groups with rows of these ids, in the order of the generation.
+
+        Of several rows with the same id, it is the first. Ids that the generation does not have are left out.
+        """
+        keys = np.array([row_id.encode() for row_id in ids], dtype=bytes)
+        if not len(keys) or not len(self.ids):
+            return []
+        nearest = np.minimum(np.searchsorted(self.ids, keys), len(self.ids) - 1)
+        matches = nearest[self.ids[nearest] == keys]
+        rows, first = np.unique(self.positions[matches], return_index=True)
+        row_ids = self.ids[matches[first]]
+        group_of_row = np.searchsorted(self.starts, rows, side="right") - 1
+        bounds = np.flatnonzero(np.diff(group_of_row, prepend=-1, append=-1))
+        return [
+            RowGroup(
+                *self.groups[group_of_row[start]],
+                rows[start:end] - self.starts[group_of_row[start]],
+                [row_id.decode() for row_id in row_ids[start:end].tolist()],
+            )
+            for start, end in pairwise(bounds)
+        ]
