@@ -17,7 +17,7 @@ from record import Measurement, mean_with_interval, write
 from sklearn.model_selection import StratifiedKFold
 
 from seedling.features.classical import Inputs
-from seedling.label_quality.test_label_errors import label_errors
+from seedling.label_quality.errors_in_test_labels import label_errors
 from seedling.models.model import single_threaded
 from seedling.stats.statistics import confusion, fit_temperature, softmax
 

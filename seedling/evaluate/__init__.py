@@ -27,7 +27,7 @@ from seedling.evaluate.scope import operating_points, out_of_scope
 from seedling.evaluate.scored import Scored
 from seedling.evaluate.slices import DEFAULT_COLUMNS, slices
 from seedling.files.reading import read_frame, read_json
-from seedling.label_quality.test_label_errors import label_errors
+from seedling.label_quality.errors_in_test_labels import label_errors
 from seedling.progress import Progress, announce, silent
 from seedling.records.results import EVALUATION, METRICS, headline_metrics, read_decision, read_evaluation
 from seedling.records.summaries import headline

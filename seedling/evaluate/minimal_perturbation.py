@@ -34,7 +34,7 @@ MAX_WORDS = 30  # per text, that are left out one by one
 Rows = Iterable[tuple[str, bytes | str]]
 
 
-def minimal_perturbation(
+def minimal_perturbation(  # noqa: PLR0913  (the limits come from the params, the effort and the caller)
     model: TrainedModel,
     rows: Rows,
     truth: Mapping[str, int],

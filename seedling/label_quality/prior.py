@@ -1,4 +1,4 @@
-"""The prior of the share of wrong labels, the same for every label noise model: s ~ Beta(1, 1 / MEAN_NOISE_RATE - 1)."""
+"""The prior of the share of wrong labels, the same for every noise model: s ~ Beta(1, 1 / MEAN_NOISE_RATE - 1)."""
 
 from __future__ import annotations
 

@@ -123,9 +123,7 @@ class RowTally:
         return {"rules": audit.table()}
 
 
-def _write(
-    collection: Collection, sources: Sequence[OpenSource], output: Path, image_cache: ImageCache | None
-) -> None:
+def _write(collection: Collection, sources: Sequence[OpenSource], output: Path, image_cache: ImageCache | None) -> None:
     params, config = collection.params, collection.config
     has_several_rules = len({name for source in sources for name in source.rules.names()}) > 1
     extra = [VOTES] if has_several_rules else []

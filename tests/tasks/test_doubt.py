@@ -18,6 +18,7 @@ from sklearn.metrics import average_precision_score, f1_score
 from seedling.config.params import ValidateParams, WorkspaceConfig
 from seedling.dataset.generation import GenerationWriter, Row, identify, read, read_manifest, read_rejected
 from seedling.features.classical import Inputs
+from seedling.label_quality.errors_in_test_labels import label_errors
 from seedling.label_quality.label_issues import (
     CannotEvaluateLabels,
     LabelIssues,
@@ -39,7 +40,6 @@ from seedling.label_quality.noise_model import (
 )
 from seedling.label_quality.out_of_fold import Discriminant, Learners, regression_logits
 from seedling.label_quality.prior import MEAN_NOISE_RATE, log_prior
-from seedling.label_quality.test_label_errors import label_errors
 from seedling.parallel import executor as parallel
 from seedling.report.data_page import write_data_page
 from seedling.stats.statistics import softmax

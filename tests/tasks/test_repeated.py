@@ -11,7 +11,7 @@ from seedling.config.params import WorkspaceConfig
 from seedling.dataset.generation import source_of
 from seedling.dataset.training_rows import TrainingRows
 from seedling.features.classical import Inputs
-from seedling.label_quality.test_label_errors import label_errors
+from seedling.label_quality.errors_in_test_labels import label_errors
 from seedling.models.training import FitContext
 from seedling.train.choice import EvaluationRows
 from seedling.train.cross_validation import TrainingData
