@@ -116,7 +116,7 @@ class ImageFeatures(FeatureMaker):
         blocks: Any = None,
         cache: Path | None = None,
     ) -> None:
-        """See `Measure` for the sides. blocks: mean and scale per block, if fitted; cache: the feature cache's folder."""
+        """The sides: see `Measure`. blocks: mean and scale per block, if fitted; cache: folder of the feature cache."""
         self.side, self.max_megapixels, self.network_side = side, max_megapixels, network_side
         self.blocks: list[tuple[NDArray[np.float32], float]] | None = blocks
         self.cache = cache
