@@ -6,13 +6,13 @@ python -m seedling.runner augment
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from seedling.augment.families import AugmentBatch, Parent, batches_of
+from seedling.augment.families import AugmentBatch, Batching, Parent, batches_of
 from seedling.augment.makers import Resources, steps_of
 from seedling.config.params import AugmentParams, WorkspaceConfig
 from seedling.dataset.generation import GenerationWriter, Row, payloads, read, read_manifest
@@ -42,11 +42,13 @@ def augment(
     data: Path | None = None,
     features: FeatureMaker | None = None,
     progress: Progress = silent,
+    batching: Batching | None = None,
 ) -> None:
     """Write `generations/augment`. Augmented rows inherit split, fold, group, label and weight from their parent.
 
     data: the folder that holds the thesaurus and the user's plugins.
     features: an unfitted feature maker for `policy: auto` and the label guard; None means no encoder.
+    batching: how the work is divided among processes; None for the default.
     """
     _check_modality(params, config)
     # Imported here: worker processes that augment rows need no torch, which takes a second and 200 MB in each of them.
@@ -75,7 +77,7 @@ def augment(
             for row_id, payload in (payloads([collected], parents.index) if total else ())
         )
         done = 0
-        for row, content_id, reason in _augmented_rows(batch, source, guard):
+        for row, content_id, reason in _augmented_rows(batch, source, guard, batching or Batching()):
             done += 1
             _write(writer, row, reason or duplicates.reason(row, content_id))
             progress("augment rows", done, total)
@@ -206,15 +208,19 @@ def _class_shares(labels: pd.Series, writer: GenerationWriter) -> dict[str, dict
 
 
 def _augmented_rows(
-    batch: AugmentBatch, parents: Iterator[Parent], guard: LabelGuard | None
+    batch: AugmentBatch, parents: Iterator[Parent], guard: LabelGuard | None, batching: Batching
 ) -> Iterator[tuple[Row, str, str | None]]:
     """Yield each augmented row in the order of the parents, its content id, and the reason to reject it.
 
     Images are augmented by several processes. Texts are not: they are fast, or they wait for a language model.
     """
-    batches = batches_of(parents)
-    is_image = batch.config.modality == "image"
-    for rows in in_processes(batch, batches) if is_image else map(batch, batches):
+    batches = batches_of(parents, batching)
+    parts: Iterable[list[tuple[Row, str, str | None]]] = (
+        in_processes(batch, batches, local_seconds=batching.local_seconds, processes=batching.processes)
+        if batch.config.modality == "image"
+        else map(batch, batches)
+    )
+    for rows in parts:
         candidates = [(row.parent_ids[0], row.payload) for row, _, reason in rows if reason is None] if guard else []
         label_changes = iter(guard.label_changes(candidates) if guard and candidates else ())
         for row, content_id, reason in rows:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -30,7 +31,6 @@ from seedling.label_quality.noise_model import (
     p_error_if_labeled,
 )
 from seedling.label_quality.out_of_fold import Discriminant, Learners
-from seedling.parallel import executor as parallel
 from seedling.report.data_page import write_data_page
 from seedling.stats.statistics import softmax
 from seedling.validate import validate
@@ -72,7 +72,7 @@ def test_the_same_rows_give_the_same_probabilities_on_any_number_of_cores(monkey
     inputs, given, _, fold = planted(0.1, rows=300)
     found = []
     for cores in (1, 8):
-        monkeypatch.setattr(parallel, "usable_cores", lambda cores=cores: cores)
+        monkeypatch.setattr(os, "sched_getaffinity", lambda _, cores=cores: set(range(cores)))
         found.append(find_label_issues(inputs, given, fold, np.ones(300), 10).p_label_error.tobytes())
     assert found[0] == found[1]
 
