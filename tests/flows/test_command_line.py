@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from filelock import FileLock
+from in_process import seedling
 from loopback import site
 from PIL import Image
 from ruamel.yaml import YAML
@@ -21,7 +22,7 @@ from seedling.init.create import _sources, make_workspace
 from seedling.init.table_sources import TableOptions
 
 
-def seedling(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+def seedling_process(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
     """The command in a process of its own."""
     command = [sys.executable, "-m", "seedling.cli.main", *map(str, arguments)]
     return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False, timeout=280)
@@ -123,13 +124,13 @@ def test_a_workspace_that_collects_all_its_rows(tmp_path: Path) -> None:
         text = params.read_text(encoding="utf-8")
         listed = next(line for line in text.splitlines() if "may_be_empty: true" in line)
         params.write_text(text.replace(listed, f"{listed}\n{source}"), encoding="utf-8")
-        done = seedling("stage", "scrape", "--workspace", tmp_path / "w")
+        done = seedling_process("stage", "scrape", "--workspace", tmp_path / "w")
         assert done.returncode == 0, done.stderr
         assert "40 in, 40 kept" in done.stdout
         own = tmp_path / "w/data/labeled/red"
         own.mkdir()
         (own / "mine.txt").write_text("a crimson thing", encoding="utf-8")
-        done = seedling("stage", "scrape", "--workspace", tmp_path / "w")
+        done = seedling_process("stage", "scrape", "--workspace", tmp_path / "w")
     assert done.returncode == 0, done.stderr
     assert "41 in, 41 kept" in done.stdout
 
@@ -142,7 +143,7 @@ def test_a_packed_workspace_takes_loose_files_that_come_later(tmp_path: Path, ma
     assert sorted(path.name for path in (tmp_path / "w/data").iterdir()) == ["packed"]
     later = make_images(tmp_path / "later", labeled=5, pool=0, test=0)
     shutil.copytree(later / "labeled", tmp_path / "w/data/labeled")
-    done = seedling("stage", "scrape", "--workspace", tmp_path / "w")
+    done = seedling_process("stage", "scrape", "--workspace", tmp_path / "w")
     assert done.returncode == 0, done.stderr
     assert "24 in, 24 kept" in done.stdout
 
@@ -163,7 +164,8 @@ def test_wrong_usage_is_explained_with_exit_code_2(tmp_path: Path, arguments: li
     """What is wrong and what to do, and no traceback."""
     (tmp_path / "odd.xlsx").write_bytes(b"")
     (tmp_path / "empty").mkdir()
-    done = seedling(*arguments, cwd=tmp_path)
+    call = seedling_process if arguments[0] in {"run", "stage"} else seedling
+    done = call(*arguments, cwd=tmp_path)
     assert done.returncode == 2
     assert said in " ".join(done.stderr.split())
     assert "Traceback" not in done.stderr
@@ -172,7 +174,7 @@ def test_wrong_usage_is_explained_with_exit_code_2(tmp_path: Path, arguments: li
 @pytest.mark.slow
 def test_a_stage_runs_alone_and_is_recorded(workspace: Path) -> None:
     """`seedling stage scrape`, then `seedling status` says so."""
-    assert seedling("stage", "scrape", "-w", workspace).returncode == 0
+    assert seedling_process("stage", "scrape", "-w", workspace).returncode == 0
     status = seedling("status", "-w", workspace)
     assert status.returncode == 3, "the other stages are still to run"
     line = next(line for line in status.stdout.splitlines() if line.startswith("scrape"))
@@ -182,7 +184,7 @@ def test_a_stage_runs_alone_and_is_recorded(workspace: Path) -> None:
 
 def test_a_stage_without_its_input_says_which_to_run(workspace: Path) -> None:
     """The missing generation and the command that makes it."""
-    done = seedling("stage", "validate", "-w", workspace)
+    done = seedling_process("stage", "validate", "-w", workspace)
     assert done.returncode == 2
     assert "seedling stage scrape" in done.stderr
 
@@ -191,7 +193,7 @@ def test_a_stage_without_its_input_says_which_to_run(workspace: Path) -> None:
 def test_a_gate_that_says_no_gives_exit_code_1(workspace: Path) -> None:
     """And the message goes to standard error."""
     (workspace / "gates.yaml").write_text("scrape: [expect_table_row_count_to_be_between: {min_value: 1000}]\n")
-    done = seedling("stage", "scrape", "-w", workspace)
+    done = seedling_process("stage", "scrape", "-w", workspace)
     assert done.returncode == 1
     assert "The gate of stage 'scrape' failed" in done.stderr
 
@@ -206,21 +208,21 @@ def test_a_users_own_expectation_fails_is_shown_and_is_mended(workspace: Path) -
     gates = workspace / "gates.yaml"
     line = "  - expect_column_values_to_be_large: {column: width, least: 1000}\n"
     gates.write_text(gates.read_text(encoding="utf-8").replace("validate:\n", "validate:\n" + line), encoding="utf-8")
-    assert seedling("stage", "scrape", "-w", workspace).returncode == 0
-    failed = seedling("stage", "validate", "-w", workspace)
+    assert seedling_process("stage", "scrape", "-w", workspace).returncode == 0
+    failed = seedling_process("stage", "validate", "-w", workspace)
     assert failed.returncode == 1
     assert "expect_column_values_to_be_large: observed 53 of 53 rows unexpected" in failed.stderr
     page = (workspace / "reports" / "gates.html").read_text(encoding="utf-8")
     assert "are large enough" in page and "53 of 53 rows unexpected" in page
     (workspace / "expectations.py").write_text(own.replace("width >= least", "width > 0"), encoding="utf-8")
-    passed = seedling("stage", "validate", "-w", workspace)
+    passed = seedling_process("stage", "validate", "-w", workspace)
     assert passed.returncode == 0, passed.stderr
     assert (workspace / "reports/data.html").is_file() and "Data page:" in passed.stdout
     (workspace / "expectations.py").write_text(own, encoding="utf-8")
     shown = seedling("status", "-w", workspace).stdout
     assert "expectations changed" in next(line for line in shown.splitlines() if line.startswith("validate"))
-    assert seedling("stage", "validate", "-w", workspace).returncode == 1
-    assert seedling("stage", "validate", "-w", workspace).returncode == 1
+    assert seedling_process("stage", "validate", "-w", workspace).returncode == 1
+    assert seedling_process("stage", "validate", "-w", workspace).returncode == 1
 
 
 def test_a_second_run_says_so_and_leaves(workspace: Path) -> None:
@@ -228,7 +230,7 @@ def test_a_second_run_says_so_and_leaves(workspace: Path) -> None:
     (workspace / ".seedling").mkdir(exist_ok=True)
     with FileLock(workspace / ".seedling/run.lock"):
         for arguments in (["run"], ["stage", "scrape"]):
-            done = seedling(*arguments, "-w", workspace)
+            done = seedling_process(*arguments, "-w", workspace)
             assert done.returncode == 2
             assert "Another run" in done.stderr
 
@@ -237,6 +239,6 @@ def test_an_unknown_key_is_named(workspace: Path) -> None:
     """By the nearest that there is."""
     with (workspace / "params.yaml").open("a") as file:
         file.write("sed: 3\n")
-    done = seedling("run", "-w", workspace)
+    done = seedling_process("run", "-w", workspace)
     assert done.returncode == 2
     assert "unknown key 'sed' (did you mean 'seed'?)" in done.stderr
