@@ -99,7 +99,7 @@ def edit(workspace: Path, kind: str, number: int) -> None:
         )
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 @settings(max_examples=6, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
 @given(
     edits=st.lists(

@@ -134,7 +134,7 @@ def test_what_goes_wrong_in_the_processes_is_said_once_and_leaves_nothing(
     assert not _of_training(os.getpid())
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
 def test_a_run_that_is_stopped_stops_its_processes(made: Path, how: signal.Signals) -> None:
     """SIGINT, and SIGKILL, which no handler hears, in the midst of a training: soon after none of the processes is at work."""
