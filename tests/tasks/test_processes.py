@@ -20,6 +20,7 @@ import numpy as np
 import pandas as pd
 import psutil
 import pytest
+from shapes import write_images
 
 from seedling.config.params import set_value
 from seedling.dataset.generation import digest
@@ -34,16 +35,23 @@ from seedling.runner import run_stage
 TWO = "torchrun --nproc_per_node 2"
 
 
-@pytest.fixture
-def made(tmp_path: Path, make_images: Callable[..., Path]) -> Path:
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A workspace of small images with all that train reads; learns by logistic regression and a network."""
-    workspace = tmp_path / "workspace"
-    make_workspace(workspace, make_images(labeled=6, pool=220, test=3), "image")
+    folder = tmp_path_factory.mktemp("prepared")
+    workspace = folder / "workspace"
+    make_workspace(workspace, write_images(folder / "images", labeled=6, pool=220, test=3), "image")
     for key, value in (("candidates", ["logistic_regression", "network"]), ("steps", 20)):
         set_value(workspace, ["train", key], value)
     for stage in ("scrape", "validate", "augment", "synthesize"):
         run_stage(find_stage(stage), workspace)
     return workspace
+
+
+@pytest.fixture
+def made(prepared: Path, tmp_path: Path) -> Path:
+    """A copy of the prepared workspace."""
+    return Path(shutil.copytree(prepared, tmp_path / "workspace", symlinks=True))
 
 
 def test_shares_are_put_together_in_order_and_an_error_reaches_all() -> None:
