@@ -22,6 +22,7 @@ CLIENTS, REQUESTS = 64, 5_000
 MAX_GROWTH_MB = 100
 
 
+@pytest.mark.slow
 def test_the_fuzzed_bodies_are_run_for_a_moment() -> None:
     """`make fuzz` runs the same for ten minutes: here one round of each modality."""
     assert fuzz_api(1.0) >= 100

@@ -118,6 +118,7 @@ def test_hard_rows_are_not_taken_for_wrong_labels() -> None:
     assert np.mean([overlapping_issues(0.2, seed)[0].expected for seed in range(3)]) == pytest.approx(80, rel=0.2)
 
 
+@pytest.mark.slow
 def test_the_interval_of_the_number_of_wrong_labels_covers_the_truth() -> None:
     """In eight draws of clusters and digits, with 5 and 20 % wrong, the 95 % interval misses at most once."""
     covered, widths = [], []

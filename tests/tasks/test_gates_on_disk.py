@@ -268,6 +268,7 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
 """
 
 
+@pytest.mark.slow
 def test_the_frame_is_never_in_memory(tmp_path: Path) -> None:
     """A million rows with two long texts take 180 MB as Python objects; a gate on both needs less than half."""
     done = subprocess.run(

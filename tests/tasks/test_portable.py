@@ -104,6 +104,7 @@ def test_each_learner_says_the_same_as_a_graph(name: str, classes: int) -> None:
     assert np.abs(asked(model, new) - model.predict(new)).max() < 1e-4
 
 
+@pytest.mark.slow
 def test_a_vote_of_all_says_the_same_as_onnx(tmp_path: Path) -> None:
     """Six learners of two halves, logits of one adjusted, through onnxruntime, any number of rows."""
     model = trained(ImageFeatures(), IMAGES, LABELS, HEADS)

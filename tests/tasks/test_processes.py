@@ -202,6 +202,7 @@ def test_a_launcher_that_ends_without_a_word_is_an_error(made: Path, monkeypatch
         run_stage(find_stage("train@0"), made)
 
 
+@pytest.mark.slow
 def test_one_process_by_a_plain_interpreter_is_a_launcher_too(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """`python` starts the module once, which is enough for the stage."""
     set_value(made, ["train", "candidates"], ["logistic_regression"])
