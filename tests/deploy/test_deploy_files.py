@@ -199,8 +199,8 @@ def test_each_started_command_exists_with_each_option(where: str, command: list[
     if command[0] == "seedling":
         from seedling.cli.main import app
 
-        known = typer.main.get_command(app).commands[command[1]].params  # type: ignore[attr-defined]
-        assert options <= {option for parameter in known for option in parameter.opts}, where
+        parameters = typer.main.get_command(app).commands[command[1]].params  # type: ignore[attr-defined]
+        assert options <= {option for parameter in parameters for option in parameter.opts}, where
     else:
         assert command[0] == "prefect"
         assert all(option in help_of_prefect(*command[1:3]) for option in options), where

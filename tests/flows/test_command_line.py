@@ -114,11 +114,11 @@ def test_a_workspace_that_collects_all_its_rows(tmp_path: Path) -> None:
     done = seedling("init", tmp_path / "w", "--collect", "texts")
     assert done.returncode == 0, done.stderr
     assert "docs/collecting.md" in done.stdout
-    with site() as told:
-        told.routes["/"] = "".join(f"<li>{color} thing {n}</li>" for n in range(20) for color in ("red", "blue"))
+    with site() as server:
+        server.routes["/"] = "".join(f"<li>{color} thing {n}</li>" for n in range(20) for color in ("red", "blue"))
         params = tmp_path / "w/params.yaml"
         source = (
-            f"    - {{kind: crawl, start: '{told.address}/', item: li, text: '::text', allow_private_hosts: true,\n"
+            f"    - {{kind: crawl, start: '{server.address}/', item: li, text: '::text', allow_private_hosts: true,\n"
             "       rules: [{rule: color, words: {red: [red], blue: [blue]}}]}"
         )
         text = params.read_text(encoding="utf-8")
@@ -127,9 +127,9 @@ def test_a_workspace_that_collects_all_its_rows(tmp_path: Path) -> None:
         done = seedling_process("stage", "scrape", "--workspace", tmp_path / "w")
         assert done.returncode == 0, done.stderr
         assert "40 in, 40 kept" in done.stdout
-        own = tmp_path / "w/data/labeled/red"
-        own.mkdir()
-        (own / "mine.txt").write_text("a crimson thing", encoding="utf-8")
+        folder = tmp_path / "w/data/labeled/red"
+        folder.mkdir()
+        (folder / "mine.txt").write_text("a crimson thing", encoding="utf-8")
         done = seedling_process("stage", "scrape", "--workspace", tmp_path / "w")
     assert done.returncode == 0, done.stderr
     assert "41 in, 41 kept" in done.stdout
@@ -149,7 +149,7 @@ def test_a_packed_workspace_takes_loose_files_that_come_later(tmp_path: Path, ma
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["init", "new"], "one of --images PATH, --texts PATH"),
         (["init", "new", "--images", "nowhere"], "nowhere does not exist"),
@@ -160,14 +160,14 @@ def test_a_packed_workspace_takes_loose_files_that_come_later(tmp_path: Path, ma
         (["stage", "scrap"], "Unknown stage 'scrap'"),
     ],
 )
-def test_wrong_usage_is_explained_with_exit_code_2(tmp_path: Path, arguments: list[str], said: str) -> None:
+def test_wrong_usage_is_explained_with_exit_code_2(tmp_path: Path, arguments: list[str], message: str) -> None:
     """What is wrong and what to do, and no traceback."""
     (tmp_path / "odd.xlsx").write_bytes(b"")
     (tmp_path / "empty").mkdir()
     call = seedling_process if arguments[0] in {"run", "stage"} else seedling
     done = call(*arguments, cwd=tmp_path)
     assert done.returncode == 2
-    assert said in " ".join(done.stderr.split())
+    assert message in " ".join(done.stderr.split())
     assert "Traceback" not in done.stderr
 
 
@@ -203,8 +203,10 @@ def test_a_users_own_expectation_fails_is_shown_and_is_mended(workspace: Path) -
     """Exit code 1, the function's name and the rows in the terminal, its sentence on the page of the gates; a change of the file alone is
     seen, by `status` too; then the stage passes and the page is there.
     """
-    own = 'def expect_column_values_to_be_large(width, least):\n    """are large enough"""\n    return width >= least\n'
-    (workspace / "expectations.py").write_text(own, encoding="utf-8")
+    expectations = (
+        'def expect_column_values_to_be_large(width, least):\n    """are large enough"""\n    return width >= least\n'
+    )
+    (workspace / "expectations.py").write_text(expectations, encoding="utf-8")
     gates = workspace / "gates.yaml"
     line = "  - expect_column_values_to_be_large: {column: width, least: 1000}\n"
     gates.write_text(gates.read_text(encoding="utf-8").replace("validate:\n", "validate:\n" + line), encoding="utf-8")
@@ -214,13 +216,13 @@ def test_a_users_own_expectation_fails_is_shown_and_is_mended(workspace: Path) -
     assert "expect_column_values_to_be_large: observed 53 of 53 rows unexpected" in failed.stderr
     page = (workspace / "reports" / "gates.html").read_text(encoding="utf-8")
     assert "are large enough" in page and "53 of 53 rows unexpected" in page
-    (workspace / "expectations.py").write_text(own.replace("width >= least", "width > 0"), encoding="utf-8")
+    (workspace / "expectations.py").write_text(expectations.replace("width >= least", "width > 0"), encoding="utf-8")
     passed = seedling_process("stage", "validate", "-w", workspace)
     assert passed.returncode == 0, passed.stderr
     assert (workspace / "reports/data.html").is_file() and "Data page:" in passed.stdout
-    (workspace / "expectations.py").write_text(own, encoding="utf-8")
-    shown = seedling("status", "-w", workspace).stdout
-    assert "expectations changed" in next(line for line in shown.splitlines() if line.startswith("validate"))
+    (workspace / "expectations.py").write_text(expectations, encoding="utf-8")
+    status = seedling("status", "-w", workspace).stdout
+    assert "expectations changed" in next(line for line in status.splitlines() if line.startswith("validate"))
     assert seedling_process("stage", "validate", "-w", workspace).returncode == 1
     assert seedling_process("stage", "validate", "-w", workspace).returncode == 1
 

@@ -71,18 +71,18 @@ def test_a_child_can_be_made_again_from_its_parent_and_recipe(rows: dict[str, Pa
 @pytest.mark.slow
 def test_no_other_process_and_several_give_the_same_bytes(rows: dict[str, Path], tmp_path: Path) -> None:
     """In this process alone, and by 2 and 4 others after the first children; a user's function says where it was, and is imported once a process."""
-    data, said = tmp_path / "data", tmp_path / "said"
+    data, marks = tmp_path / "data", tmp_path / "said"
     data.mkdir()
-    said.mkdir()
+    marks.mkdir()
     (data / "augmenting.py").write_text(
         "import os, pathlib, uuid\n"
-        f"said = pathlib.Path({str(said)!r})\n"
+        f"said = pathlib.Path({str(marks)!r})\n"
         "(said / f'imported-{os.getpid()}-{uuid.uuid4()}').touch()\n"
         "def darker(pixels, rng):\n"
         "    (said / f'used-{os.getpid()}').touch()\n"
         "    return pixels // rng.integers(2, 4).astype('uint8')\n"
     )
-    found = []
+    outputs = []
     for others in (1, 2, 4):
         batching = Batching(max_rows=3, local_seconds=0.0, processes=others)
         out = tmp_path / str(others)
@@ -90,23 +90,23 @@ def test_no_other_process_and_several_give_the_same_bytes(rows: dict[str, Path],
             augmentations_per_row=3, policy=["rotate", "gaussian_noise", "darker"], plugin="augmenting.py"
         )
         augment(params, IMAGES, **rows, data=data, output=out, batching=batching)
-        found.append({path.name: path.read_bytes() for path in out.iterdir()})
-        used = {path.name.split("-")[1] for path in said.glob("used-*")} - {str(os.getpid())}
-        imported = Counter(path.name.split("-")[1] for path in said.glob("imported-*"))
+        outputs.append({path.name: path.read_bytes() for path in out.iterdir()})
+        used = {path.name.split("-")[1] for path in marks.glob("used-*")} - {str(os.getpid())}
+        imported = Counter(path.name.split("-")[1] for path in marks.glob("imported-*"))
         assert len(used) == 0 if others == 1 else 1 <= len(used) <= others
-        assert all(imported[one] == 1 for one in used)
-        for path in said.iterdir():
+        assert all(imported[process_id] == 1 for process_id in used)
+        for path in marks.iterdir():
             path.unlink()
-    assert found[0] == found[1] == found[2]
+    assert outputs[0] == outputs[1] == outputs[2]
 
 
 def test_pieces_begin_small_and_hold_no_more_than_so_many_megapixels() -> None:
     """One child, two, four and so on to sixty-four; of images of three megapixels two at a time, though they have one parent."""
     small, large = images.encode(np.zeros((4, 4, 3), np.uint8)), images.encode(np.zeros((2_000, 1_500, 3), np.uint8))
-    pieces = [*batches_of(((str(one), small, {}, range(5)) for one in range(60)), Batching())]
+    pieces = [*batches_of(((str(number_of_parent), small, {}, range(5)) for number_of_parent in range(60)), Batching())]
     assert [sum(len(numbers) for *_, numbers in piece) for piece in pieces[:8]] == [1, 2, 4, 8, 16, 32, 64, 64]
     assert [(name, number) for piece in pieces for name, _, _, numbers in piece for number in numbers] == [
-        (str(one), number) for one in range(60) for number in range(5)
+        (str(number_of_parent), number) for number_of_parent in range(60) for number in range(5)
     ]
     pieces = [*batches_of(iter([("a", large, {}, range(7))]), Batching())]
     assert [[*numbers] for piece in pieces for *_, numbers in piece] == [[0], [1, 2], [3, 4], [5, 6]]
@@ -133,14 +133,14 @@ def test_other_processes_are_a_few_pieces_ahead_and_end_with_this_one() -> None:
     """Who takes slowly is not overrun; a generator that is closed leaves nobody behind; a process whose leader is killed ends by itself."""
     taken = []
     pieces = (taken.append(number) or number for number in range(100))
-    found = in_processes(str, pieces, local_seconds=0.0, processes=2)
-    assert [next(found) for _ in range(5)] == ["0", "1", "2", "3", "4"]
+    results = in_processes(str, pieces, local_seconds=0.0, processes=2)
+    assert [next(results) for _ in range(5)] == ["0", "1", "2", "3", "4"]
     assert len(taken) <= 5 + 2 * 2
-    found.close()
+    results.close()
     assert not [
-        one
-        for one in psutil.Process().children(recursive=True)
-        if "loky" in " ".join(one.cmdline()) and "popen" in " ".join(one.cmdline())
+        process
+        for process in psutil.Process().children(recursive=True)
+        if "loky" in " ".join(process.cmdline()) and "popen" in " ".join(process.cmdline())
     ]
     code = (
         "import time; from seedling.parallel.pool import in_processes\n"
@@ -161,10 +161,14 @@ def test_other_processes_are_a_few_pieces_ahead_and_end_with_this_one() -> None:
 def test_a_process_that_makes_children_takes_torch_in_only_where_a_function_wants_it() -> None:
     """albumentations, which would do so, is there without it."""
     limits = {"local_seconds": 0.0, "processes": 2}
-    asked = "('torch' in __import__('sys').modules, __import__('albumentations').Affine, __import__('os').getpid())"
-    wanted = "(__import__('torch').arange(3).sum().item(), __import__('os').getpid())"
-    here, *before, _ = in_processes(eval, [asked, asked, asked, wanted], **limits)
-    *_, (three, other) = in_processes(eval, [wanted] * 4, **limits)
+    imported_modules = (
+        "('torch' in __import__('sys').modules, __import__('albumentations').Affine, __import__('os').getpid())"
+    )
+    sum_of_torch = "(__import__('torch').arange(3).sum().item(), __import__('os').getpid())"
+    here, *before, _ = in_processes(
+        eval, [imported_modules, imported_modules, imported_modules, sum_of_torch], **limits
+    )
+    *_, (three, other) = in_processes(eval, [sum_of_torch] * 4, **limits)
     assert {process for *_, process in before}.isdisjoint({here[2], os.getpid()})
     assert {there for there, *_ in before} == {False}
     assert (three, other != os.getpid()) == (3, True)

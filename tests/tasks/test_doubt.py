@@ -69,12 +69,12 @@ def test_few_correct_labels_are_flagged() -> None:
 
 def test_the_same_rows_give_the_same_probabilities_on_any_number_of_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     """The results on one core and on eight are bitwise equal."""
-    inputs, given, _, fold = planted(0.1, rows=300)
-    found = []
+    inputs, labels, _, fold = planted(0.1, rows=300)
+    probabilities = []
     for cores in (1, 8):
         monkeypatch.setattr(os, "sched_getaffinity", lambda _, cores=cores: set(range(cores)))
-        found.append(find_label_issues(inputs, given, fold, np.ones(300), 10).p_label_error.tobytes())
-    assert found[0] == found[1]
+        probabilities.append(find_label_issues(inputs, labels, fold, np.ones(300), 10).p_label_error.tobytes())
+    assert probabilities[0] == probabilities[1]
 
 
 def test_a_noise_model_explains_labels_by_hand() -> None:

@@ -56,7 +56,7 @@ def test_a_training_that_was_killed_goes_on_to_the_same_weights(tmp_path: Path) 
         fitted(disturbed.of_model(watch=watch("killed", last=20)), rows)
     assert (tmp_path / "network.safetensors").is_file()
     resumed = fitted(disturbed.of_model(watch=watch("resumed")), rows)
-    assert all((one == resumed.tensors()[name]).all() for name, one in whole.tensors().items())
+    assert all((tensor == resumed.tensors()[name]).all() for name, tensor in whole.tensors().items())
     assert heard["resumed"] == heard["whole"]
     assert not list(tmp_path.iterdir()), "a checkpoint is cleared in the end"
 
