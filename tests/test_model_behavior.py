@@ -28,7 +28,7 @@ TYPICAL_WORDS = {
 NEUTRAL_WORDS = ("we", "had", "the", "again", "today", "about", "some", "new", "small", "with")
 TEXTS_PER_CLASS = 20
 IMAGES_PER_CLASS = 30
-LOSSLESS_FORMATS = ("BMP", "TIFF", "WEBP", "PPM")
+LOSSLESS_FORMATS = ("BMP", "TIFF", "WEBP")
 
 
 def train_model(modality: Modality, payloads: list[bytes] | list[str], labels: list[str]) -> Predictor:
