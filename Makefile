@@ -59,13 +59,13 @@ repro: .venv/.ready | data  ## the same through DVC alone
 ui: .venv/.ready  ## Prefect's UI on http://127.0.0.1:4200, with past runs
 	$(BIN)/prefect server start
 
-test: .venv/.ready  ## the fast tests, about 6 minutes on 2 cores
-	$(BIN)/pytest -n 2 -m "not slow and not soak"
+test: .venv/.ready  ## the fast tests, a few minutes on 2 cores
+	$(BIN)/pytest -n 2 --dist loadfile -m "not slow and not soak"
 
 test-slow: .venv/.ready  ## the slow tests: whole pipelines, a real Prefect server, a real browser
 	$(BIN)/pytest -n 2 --dist loadfile -m "slow and not soak"
 
-soak: .venv/.ready  ## tests of many minutes, before a release: deployed topology, the page of nightly runs, a Dask cluster, stopping with child processes
+soak: .venv/.ready  ## tests of many minutes, before a release: deployed topology, nightly runs, a Dask cluster, kills, edits during runs, load on the server
 	$(BIN)/pytest -m soak
 
 FUZZ_SECONDS ?= 600

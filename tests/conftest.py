@@ -10,8 +10,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from filelock import FileLock
 from PIL import Image
-from shapes import SHAPES, draw
+from shapes import SHAPES, draw, write_images
 
 os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
 # A test run in the background of a script ignores these, its children inherit that, and tests send them.
@@ -23,35 +24,26 @@ PROJECT = Path(__file__).parents[1]
 
 @pytest.fixture
 def make_images(tmp_path: Path) -> Callable[..., Path]:
-    """Writes an ImageFolder of shapes: `labeled` a class, `pool` unlabeled, `test` a class."""
-
-    def make(folder: Path | None = None, labeled: int = 6, pool: int = 20, test: int = 5) -> Path:
-        root = folder or tmp_path / "images"
-        rng = np.random.default_rng(7)
-        for shape in SHAPES:
-            for part, many in (("labeled", labeled), ("test", test)):
-                for number in range(many):
-                    path = root / part / shape / f"{number}.png"
-                    path.parent.mkdir(parents=True, exist_ok=True)
-                    Image.fromarray(draw(shape, rng)).save(path)
-        for number in range(pool):
-            path = root / "unlabeled" / f"{number}.png"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(draw(SHAPES[number % 3], rng)).save(path)
-        return root
-
-    return make
+    """Writes an ImageFolder of shapes, by default in the test's folder; the counts are those of `write_images`."""
+    return lambda folder=None, **counts: write_images(folder or tmp_path / "images", **counts)
 
 
-@pytest.fixture
-def workspace(tmp_path: Path, make_images: Callable[..., Path]) -> Path:
-    """A real workspace of shapes, git and DVC and all, with the dial on quick."""
+@pytest.fixture(scope="session")
+def new_workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A real workspace of shapes in git and DVC, with `effort: quick`, in which nothing has run. Only to be copied."""
     from seedling.config.params import set_value
     from seedling.init.create import make_workspace
 
-    made = make_workspace(tmp_path / "workspace", make_images(), "image")
-    set_value(made, ["effort"], "quick")
-    return made
+    folder = tmp_path_factory.mktemp("new")
+    created = make_workspace(folder / "workspace", write_images(folder / "images"), "image")
+    set_value(created, ["effort"], "quick")
+    return created
+
+
+@pytest.fixture
+def workspace(new_workspace: Path, tmp_path: Path) -> Path:
+    """A copy of the new workspace."""
+    return Path(shutil.copytree(new_workspace, tmp_path / "workspace", symlinks=True))
 
 
 @pytest.fixture
@@ -83,7 +75,24 @@ def example(tmp_path: Path) -> Callable[[str], Path]:
 
 @pytest.fixture(scope="session")
 def finished_workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny workspace whose pipeline has been run: a run of it has nothing to do. Copy it before you change it."""
+    """A tiny workspace whose pipeline has been run: a run of it has nothing to do. Copy it before you change it.
+
+    All processes of pytest-xdist share it.
+    """
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent
+    folder /= "finished"
+    with FileLock(folder.with_suffix(".lock")):
+        if not (folder / "complete").exists():
+            shutil.rmtree(folder, ignore_errors=True)  # left over by a worker that failed
+            run_small_workspace(folder)
+            (folder / "complete").touch()
+    return folder / "workspace"
+
+
+def run_small_workspace(folder: Path) -> None:
+    """Create the workspace `folder/workspace` of shapes, and run its pipeline by `seedling run`."""
     import subprocess
     import sys
 
@@ -92,7 +101,6 @@ def finished_workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from seedling.config.params import set_value
     from seedling.init.create import make_workspace
 
-    folder = tmp_path_factory.mktemp("finished")
     generator = np.random.default_rng(7)
     for shape in SHAPES:
         for part, count in (("labeled", 6), ("test", 5), ("unlabeled", 2)):
@@ -100,12 +108,11 @@ def finished_workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
             for number in range(count):
                 path = folder / "images" / part / shape / f"{number}.png"
                 Image.fromarray(draw(shape, generator)).save(path)
-    made = make_workspace(folder / "workspace", folder / "images", "image")
-    set_value(made, ["effort"], "quick")
-    set_value(made, ["pseudo_label", "rounds"], 0)
-    command = [str(Path(sys.executable).parent / "seedling"), "run", "-w", str(made)]
+    created = make_workspace(folder / "workspace", folder / "images", "image")
+    set_value(created, ["effort"], "quick")
+    set_value(created, ["pseudo_label", "rounds"], 0)
+    command = [str(Path(sys.executable).parent / "seedling"), "run", "-w", str(created)]
     subprocess.run(command, env=own_environment(folder), check=True, capture_output=True, timeout=900)
-    return made
 
 
 @pytest.fixture

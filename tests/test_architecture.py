@@ -106,6 +106,51 @@ def test_stage_packages_never_import_one_another(stage: str) -> None:
     assert {one for one in importers(f"seedling.{stage}") & others if not is_within(one, f"seedling.{stage}")} == set()
 
 
+def names_of_seedling(tree: ast.Module) -> set[str]:
+    """The names that a test binds to modules and objects of seedling by its imports."""
+    names: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            module = getattr(node, "module", None) or ""
+            for alias in node.names:
+                if is_within(f"{module}.{alias.name}".lstrip("."), "seedling"):
+                    names.add(alias.asname or alias.name)
+    return names
+
+
+def patches_of_seedling(source: str) -> list[int]:
+    """The lines that replace an attribute of a module or object of seedling: by `setattr`, or by an assignment."""
+    tree = ast.parse(source)
+    names, lines = names_of_seedling(tree), []
+    for node in ast.walk(tree):
+        targets: list[ast.expr] = []
+        if isinstance(node, ast.Call) and getattr(node.func, "attr", getattr(node.func, "id", "")) == "setattr":
+            targets = node.args[:1]
+        elif isinstance(node, ast.Assign):
+            targets = [target.value for target in node.targets if isinstance(target, ast.Attribute)]
+        if any(
+            target.id in names
+            if isinstance(target, ast.Name)
+            else isinstance(target, ast.Constant) and is_within(str(target.value), "seedling")
+            for target in targets
+        ):
+            lines.append(node.lineno)
+    return lines
+
+
+def test_tests_patch_nothing_of_seedling() -> None:
+    """What a test varies is an argument or a field; only the operating system and libraries are patched."""
+    patched = "from seedling.gates import history\nmonkeypatch.setattr(history, 'MAX_HISTORY_BYTES', 1)"
+    assert patches_of_seedling(patched) == [2]
+    assert patches_of_seedling("monkeypatch.setattr('seedling.gates.history.HISTORY', 1)") == [1]
+    assert patches_of_seedling("from seedling.parallel import pool\npool.LOCAL_SECONDS = 0") == [2]
+    assert patches_of_seedling("import os\nmonkeypatch.setattr(os, 'geteuid', lambda: 1)") == []
+    files = sorted((PROJECT / "tests").rglob("*.py"))
+    assert len(files) > 100
+    lines = {path.name: patches_of_seedling(path.read_text(encoding="utf-8")) for path in files}
+    assert {name: numbers for name, numbers in lines.items() if numbers} == {}
+
+
 def test_shared_packages_do_not_import_the_stages() -> None:
     """Only stages and what is named here, which looks over all stages, know a stage's code."""
     for stage in STAGE_PACKAGES:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from seedling.augment.families import AugmentBatch, Parent, batches_of
+from seedling.augment.families import AugmentBatch, Batching, Parent, batches_of
 from seedling.augment.makers import Resources, steps_of
 from seedling.config.params import AugmentParams, WorkspaceConfig
 from seedling.dataset.generation import GenerationWriter, Row, payloads, read, read_manifest
@@ -43,11 +43,13 @@ def augment(  # noqa: PLR0913  (the inputs of a stage, each by its name)
     data: Path | None = None,
     features: FeatureMaker | None = None,
     progress: Progress = silent,
+    batching: Batching | None = None,
 ) -> None:
     """Write `generations/augment`. Augmented rows inherit split, fold, group, label and weight from their parent.
 
     data: the folder that holds the thesaurus and the user's plugins.
     features: an unfitted feature maker for `policy: auto` and the label guard; None means no encoder.
+    batching: how the work is divided among processes; None for the default.
     """
     _check_modality(params, config)
     # Imported here: worker processes that augment rows need no torch, which takes a second and 200 MB in each of them.
@@ -69,7 +71,8 @@ def augment(  # noqa: PLR0913  (the inputs of a stage, each by its name)
     batch = AugmentBatch(steps, params, config, resources)
     with GenerationWriter(output, stage="augment", modality=config.modality) as writer:
         adversarial_rows = ((row, content_id, None) for row, content_id in models.adversarial_rows())
-        rows_in = _write(writer, chain(_policy_rows(batch, models, count_by_id), adversarial_rows), duplicates)
+        policy_rows = _policy_rows(batch, models, count_by_id, batching or Batching())
+        rows_in = _write(writer, chain(policy_rows, adversarial_rows), duplicates)
         notes |= hardness_notes
         if params.balance:
             notes["class_shares"] = _class_shares(parents["label"], writer)
@@ -100,7 +103,7 @@ def _write(writer: GenerationWriter, rows: Iterable[tuple[Row, str, str | None]]
 
 
 def _policy_rows(
-    batch: AugmentBatch, models: FoldModels, count_by_id: Mapping[str, int]
+    batch: AugmentBatch, models: FoldModels, count_by_id: Mapping[str, int], batching: Batching
 ) -> Iterator[tuple[Row, str, str | None]]:
     """Yield each row that the policy makes, its content id, and the label guard's reason to reject it."""
     total = sum(count_by_id.values())
@@ -111,7 +114,7 @@ def _policy_rows(
         (row_id, payload, models.parents.loc[row_id].to_dict(), range(count_by_id[row_id]))
         for row_id, payload in payloads([models.collected], models.parents.index)
     )
-    yield from counted(_augmented_rows(batch, source, guard), models.progress, "augment rows", total)
+    yield from counted(_augmented_rows(batch, source, guard, batching), models.progress, "augment rows", total)
 
 
 def _check_modality(params: AugmentParams, config: WorkspaceConfig) -> None:
@@ -222,15 +225,19 @@ def _class_shares(labels: pd.Series, writer: GenerationWriter) -> dict[str, dict
 
 
 def _augmented_rows(
-    batch: AugmentBatch, parents: Iterator[Parent], guard: LabelGuard | None
+    batch: AugmentBatch, parents: Iterator[Parent], guard: LabelGuard | None, batching: Batching
 ) -> Iterator[tuple[Row, str, str | None]]:
     """Yield each augmented row in the order of the parents, its content id, and the reason to reject it.
 
     Images are augmented by several processes. Texts are not: they are fast, or they wait for a language model.
     """
-    batches = batches_of(parents)
-    is_image = batch.config.modality == "image"
-    for rows in in_processes(batch, batches) if is_image else map(batch, batches):
+    batches = batches_of(parents, batching)
+    parts: Iterable[list[tuple[Row, str, str | None]]] = (
+        in_processes(batch, batches, local_seconds=batching.local_seconds, processes=batching.processes)
+        if batch.config.modality == "image"
+        else map(batch, batches)
+    )
+    for rows in parts:
         candidates = [(row.parent_ids[0], row.payload) for row, _, reason in rows if reason is None] if guard else []
         label_changes = iter(guard.label_changes(candidates) if guard and candidates else ())
         for row, content_id, reason in rows:

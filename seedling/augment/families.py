@@ -17,10 +17,24 @@ from seedling.config.params import AugmentParams, WorkspaceConfig
 from seedling.dataset.generation import Row, identities
 from seedling.media import images
 from seedling.models.device import keep_freed_memory
+from seedling.parallel.pool import LOCAL_SECONDS
 from seedling.stats.randomness import derived_seed
 
-MAX_ROWS_PER_BATCH, MAX_MEGAPIXELS_PER_BATCH = 64, 8.0  # that one process augments before it returns them
 Parent = tuple[str, Any, Mapping[Hashable, Any], range]  # id, payload, columns, numbers of its augmented rows
+
+
+@dataclass(frozen=True)
+class Batching:
+    """How the work is divided; the rows do not depend on it.
+
+    max_rows, max_megapixels: that one process augments before it returns them; local_seconds, processes: as for
+    `in_processes`.
+    """
+
+    max_rows: int = 64
+    max_megapixels: float = 8.0
+    local_seconds: float = LOCAL_SECONDS
+    processes: int | None = None
 
 
 @dataclass(frozen=True)
@@ -57,7 +71,7 @@ class AugmentBatch:
             yield (*row_of(parent_id, columns, augmented, self.params), reason)
 
 
-def batches_of(parents: Iterable[Parent]) -> Iterator[list[Parent]]:
+def batches_of(parents: Iterable[Parent], batching: Batching) -> Iterator[list[Parent]]:
     """Yield parents in batches limited by rows and megapixels; a parent with many augmented rows may be divided.
 
     Batch sizes double from 1 row on, so that the time per row is known early.
@@ -66,9 +80,9 @@ def batches_of(parents: Iterable[Parent]) -> Iterator[list[Parent]]:
     for parent_id, payload, columns, numbers in parents:
         size = images.megapixels(payload) if isinstance(payload, bytes) else 0.0
         for number in numbers:
-            if batch and (n_rows >= max_rows or megapixels + size > MAX_MEGAPIXELS_PER_BATCH):
+            if batch and (n_rows >= max_rows or megapixels + size > batching.max_megapixels):
                 yield batch
-                batch, n_rows, megapixels, max_rows = [], 0, 0.0, min(2 * max_rows, MAX_ROWS_PER_BATCH)
+                batch, n_rows, megapixels, max_rows = [], 0, 0.0, min(2 * max_rows, batching.max_rows)
             if batch and batch[-1][0] == parent_id:
                 batch[-1] = (parent_id, payload, columns, range(batch[-1][3].start, number + 1))
             else:

@@ -7,6 +7,9 @@ package supports the same syntax, avoids most of this backtracking, and has a ti
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import regex
@@ -16,6 +19,18 @@ from seedling.errors import InputError
 MAX_SECONDS_PER_SEARCH = 2.0  # CPU time of this process; a normal search takes microseconds
 MAX_PATTERN_CHARACTERS = 1_000
 MAX_QUOTED_CHARACTERS = 60
+
+_max_seconds: ContextVar[float] = ContextVar("max_seconds", default=MAX_SECONDS_PER_SEARCH)
+
+
+@contextmanager
+def limiting_searches(seconds: float) -> Iterator[None]:
+    """Limit each search in this thread to so many seconds within the block."""
+    token = _max_seconds.set(seconds)
+    try:
+        yield
+    finally:
+        _max_seconds.reset(token)
 
 
 class PatternTooSlow(InputError):
@@ -70,11 +85,12 @@ class Pattern:
         )
 
     def _limited(self, search: Any, text: str) -> Any:
+        max_seconds = _max_seconds.get()
         try:
-            return search(text, timeout=MAX_SECONDS_PER_SEARCH)
+            return search(text, timeout=max_seconds)
         except TimeoutError:
             raise PatternTooSlow(
                 f"The regular expression '{self.pattern[:MAX_QUOTED_CHARACTERS]}' takes more than "
-                f"{MAX_SECONDS_PER_SEARCH:g} seconds on a text of {len(text):,} characters that begins with "
+                f"{max_seconds:g} seconds on a text of {len(text):,} characters that begins with "
                 f"{text[:MAX_QUOTED_CHARACTERS]!r}: write it without nested repetitions such as (a+)+."
             ) from None

@@ -100,7 +100,7 @@ def _example(portable: Portable) -> tuple[Any, ...]:
     return portable.prepared(["a text", "another text"] if "words" in portable.inputs else [gray, gray])
 
 
-def write_onnx(portable: Portable, example: Sequence[Any], path: Path) -> None:
+def write_onnx(portable: Portable, example: Sequence[Any], path: Path, *, max_bytes: float = MAX_FILE_BYTES) -> None:
     """Writes the module's graph, for any number of rows and tokens; the same model gives the same bytes.
 
     Raises InputError if the model is too large for a file.
@@ -109,9 +109,9 @@ def write_onnx(portable: Portable, example: Sequence[Any], path: Path) -> None:
     import torch
 
     n_bytes = sum(tensor.numel() * tensor.element_size() for tensor in (*portable.parameters(), *portable.buffers()))
-    if n_bytes > MAX_FILE_BYTES:
+    if n_bytes > max_bytes:
         raise InputError(
-            f"The model has {n_bytes / 1e9:.1f} GB of numbers, and an ONNX file holds {MAX_FILE_BYTES / 1e9:g}: set a "
+            f"The model has {n_bytes / 1e9:.1f} GB of numbers, and an ONNX file holds {max_bytes / 1e9:g}: set a "
             "smaller `encoder`, or leave `svm` and `nearest_neighbors` out of train.candidates, and train again."
         )
     dynamic = torch.export.Dim.DYNAMIC

@@ -35,11 +35,18 @@ class GateRecord:
 
 
 def record_gate(
-    workspace: Path, stage: str, checks: Sequence[Mapping[str, Any]], meanings: Mapping[str, str] | None = None
+    workspace: Path,
+    stage: str,
+    checks: Sequence[Mapping[str, Any]],
+    meanings: Mapping[str, str] | None = None,
+    *,
+    max_bytes: int = MAX_HISTORY_BYTES,
+    max_records_per_stage: int = MAX_RECORDS_PER_STAGE,
 ) -> None:
     """Append one run of the stage's gate.
 
-    meanings: name → description of the user's own expectations.
+    meanings: name → description of the user's own expectations. max_bytes: a larger file is compacted to the newest
+    records of each stage.
     """
     path = workspace / HISTORY
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -54,8 +61,8 @@ def record_gate(
     }
     with path.open("a", encoding="utf-8") as file:
         file.write(json.dumps(record, ensure_ascii=False, sort_keys=True, default=str) + "\n")
-    if path.stat().st_size > MAX_HISTORY_BYTES:
-        _compact(path)
+    if path.stat().st_size > max_bytes:
+        _compact(path, max_records_per_stage)
 
 
 def gate_history(workspace: Path) -> list[GateRecord]:
@@ -73,14 +80,14 @@ def _records(path: Path) -> Iterator[GateRecord]:
             continue
 
 
-def _compact(path: Path) -> None:
+def _compact(path: Path, max_records_per_stage: int) -> None:
     """Keep only the newest records of each stage, so that the file stays small."""
     records, kept = list(_records(path)), set[int]()
     counts: dict[str, int] = {}
     for number in range(len(records) - 1, -1, -1):
         stage = records[number].stage
         counts[stage] = counts.get(stage, 0) + 1
-        if counts[stage] <= MAX_RECORDS_PER_STAGE:
+        if counts[stage] <= max_records_per_stage:
             kept.add(number)
     lines = [
         json.dumps({"stage": record.stage, "time": record.time, "checks": record.checks}, ensure_ascii=False)

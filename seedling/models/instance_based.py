@@ -87,6 +87,10 @@ class SupportVectorMachine(KeptRows):
 
     name = "svm"
 
+    def __init__(self, classes: int, max_precomputed_kernel_rows: int = MAX_PRECOMPUTED_KERNEL_ROWS) -> None:
+        super().__init__(classes)
+        self._max_precomputed_kernel_rows = max_precomputed_kernel_rows
+
     def fit(self, inputs: Inputs, targets: Floats, weights: Floats) -> None:
         """Fit on rows with soft labels. targets: (n_rows, n_classes), rows sum to 1; weights: (n_rows,)."""
         rows, labels, row_weights = hard_rows(targets, weights)
@@ -97,7 +101,7 @@ class SupportVectorMachine(KeptRows):
         if len(present) == 1:  # near-duplicates stay in one fold, which can leave one class to train on
             return
         fit_features, gamma = inputs.features[rows], scale_gamma(inputs.features)
-        machine = make_svc(gamma, len(rows))
+        machine = make_svc(gamma, precompute=len(rows) <= self._max_precomputed_kernel_rows)
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", category=UserWarning, module="sklearn")
             fit_input = (
@@ -176,11 +180,11 @@ def scale_gamma(features: Any) -> float:
     return 1 / (int(features.shape[1]) * (float(features.var(dtype=np.float64)) or 1.0))
 
 
-def make_svc(gamma: float, rows: int) -> Any:
-    """Return the unfitted SVC; it expects a precomputed kernel if there are few, dense rows."""
+def make_svc(gamma: float, *, precompute: bool) -> Any:
+    """Return the unfitted SVC. precompute: it expects a precomputed kernel if the rows are dense."""
     from sklearn.svm import SVC
 
-    kernel = "linear" if gamma == 0 else "precomputed" if rows <= MAX_PRECOMPUTED_KERNEL_ROWS else "rbf"
+    kernel = "linear" if gamma == 0 else "precomputed" if precompute else "rbf"
     return SVC(C=10.0, kernel=kernel, gamma=gamma or "scale", cache_size=500)
 
 

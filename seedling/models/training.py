@@ -60,6 +60,7 @@ class FitContext:
     loss: str = "plain"
     device: int = 0
     checkpoint: Path | None = None
+    seconds_between_checkpoints: float = SECONDS_BETWEEN_CHECKPOINTS
     watch: Callable[[int, float], None] = ignore_loss
     mixed_in: NDArray[np.bool_] | None = None
     unlabeled: Inputs | None = None
@@ -88,8 +89,9 @@ def batch_of_step(rows: int, size: int, seed: int, step: int) -> torch.Tensor:
 class Checkpoint:
     """A step and its tensors in one file; stores nothing if there is no path."""
 
-    def __init__(self, path: Path | None) -> None:
+    def __init__(self, path: Path | None, seconds_between: float = SECONDS_BETWEEN_CHECKPOINTS) -> None:
         self.path = None if path is None else path.with_name(f"{path.name}.safetensors")
+        self._seconds_between = seconds_between
         self._last = monotonic()
 
     def read(self) -> tuple[int, dict[str, torch.Tensor]] | None:
@@ -107,8 +109,8 @@ class Checkpoint:
 
     @property
     def due(self) -> bool:
-        """Whether the last checkpoint is older than `SECONDS_BETWEEN_CHECKPOINTS`."""
-        return self.path is not None and monotonic() - self._last > SECONDS_BETWEEN_CHECKPOINTS
+        """Whether it is time for the next checkpoint."""
+        return self.path is not None and monotonic() - self._last > self._seconds_between
 
     def write(self, step: int, tensors: dict[str, torch.Tensor]) -> None:
         """Write the file atomically, by renaming, so that a kill never leaves a partial file."""
@@ -160,7 +162,7 @@ class Loop:
         optimizer = torch.optim.AdamW(trained, lr=self.peak_learning_rate, weight_decay=self.weight_decay)
         scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, self.peak_learning_rate, total_steps=max(steps, 2))
         averaged = {name: weight.detach().clone() for name, weight in self._weights().items()}
-        checkpoint = Checkpoint(self.context.checkpoint)
+        checkpoint = Checkpoint(self.context.checkpoint, self.context.seconds_between_checkpoints)
         losses = torch.full((steps,), torch.nan)
         first = self._resume(checkpoint, optimizer, scheduler, averaged, losses)
         self.net.train()

@@ -56,7 +56,9 @@ def on_cluster() -> bool:
     return bool(os.environ.get(ADDRESS_VARIABLE)) and not is_inside_piece() and this_process().count == 1
 
 
-def over_cluster(function: Callable[[P], R], pieces: Iterable[P]) -> Iterator[R]:
+def over_cluster(
+    function: Callable[[P], R], pieces: Iterable[P], *, worker_timeout_seconds: float = WORKER_TIMEOUT_SECONDS
+) -> Iterator[R]:
     """Yields function(piece) for each piece, in their order, from the cluster's workers. Both must be picklable.
 
     Raises SeedlingError if there is no scheduler or no worker, if a worker has other versions, or if workers keep
@@ -67,8 +69,8 @@ def over_cluster(function: Callable[[P], R], pieces: Iterable[P]) -> Iterator[R]
     if first is None:
         return
     address = os.environ[ADDRESS_VARIABLE]
-    with _client(address) as client:
-        queue = _Queue(client, address, function)
+    with _client(address, worker_timeout_seconds) as client:
+        queue = _Queue(client, address, function, worker_timeout_seconds)
         queue.add(first)
         for piece in remaining:
             while not queue.has_room():
@@ -104,8 +106,9 @@ class _Failed:
 class _Queue(Generic[P, R]):
     """The submitted pieces, in their order, with the data to submit them again."""
 
-    def __init__(self, client: Any, address: str, function: Callable[[P], R]) -> None:
+    def __init__(self, client: Any, address: str, function: Callable[[P], R], worker_timeout_seconds: float) -> None:
         self._client, self._address, self._function = client, address, function
+        self._worker_timeout_seconds = worker_timeout_seconds
         self._in_flight: deque[list[Any]] = deque()  # [piece, future, attempts]
         self._sent = self._scattered()
 
@@ -176,7 +179,7 @@ class _Queue(Generic[P, R]):
 
     def _scattered(self) -> Any:
         for attempt in range(1, MAX_ATTEMPTS + 1):
-            _wait_for_worker(self._client, self._address)
+            _wait_for_worker(self._client, self._address, self._worker_timeout_seconds)
             try:
                 # To one worker, from which the others fetch it with their first piece: Dask's broadcast may never end.
                 return self._client.scatter(_Sent(self._function, _versions()), hash=False)
@@ -188,7 +191,7 @@ class _Queue(Generic[P, R]):
 
 
 @contextmanager
-def _client(address: str) -> Iterator[Any]:
+def _client(address: str, worker_timeout_seconds: float) -> Iterator[Any]:
     require("dask", ADDRESS_VARIABLE)
     from distributed import Client
 
@@ -197,7 +200,7 @@ def _client(address: str) -> Iterator[Any]:
     except (OSError, ValueError, TypeError) as error:
         raise SeedlingError(f"{ADDRESS_VARIABLE}: there is no Dask scheduler at {address}: {error}") from error
     with client:
-        _wait_for_worker(client, address)
+        _wait_for_worker(client, address, worker_timeout_seconds)
         for worker, versions in client.run(_versions, on_error="return").items():
             if isinstance(versions, ImportError):
                 raise SeedlingError(
@@ -209,9 +212,9 @@ def _client(address: str) -> Iterator[Any]:
         yield client
 
 
-def _wait_for_worker(client: Any, address: str) -> None:
+def _wait_for_worker(client: Any, address: str, timeout_seconds: float) -> None:
     try:
-        client.wait_for_workers(1, timeout=WORKER_TIMEOUT_SECONDS)
+        client.wait_for_workers(1, timeout=timeout_seconds)
     except (TimeoutError, OSError) as error:
         raise SeedlingError(
             f"{ADDRESS_VARIABLE}: the scheduler at {address} has no worker: start some (dask worker {address})."

@@ -45,11 +45,17 @@ def in_pieces(
     return over_cluster(function, pieces) if on_cluster() else iter(here(function, pieces))
 
 
-def in_processes(function: Callable[[P], R], pieces: Iterable[P]) -> Iterator[R]:
+def in_processes(
+    function: Callable[[P], R],
+    pieces: Iterable[P],
+    *,
+    local_seconds: float = LOCAL_SECONDS,
+    processes: int | None = None,
+) -> Iterator[R]:
     """Yields function(piece) for each piece, in their order. Both must be picklable; a process gets the function once.
 
-    After `LOCAL_SECONDS` of work in this process, one process per core computes the other pieces. If SEEDLING_DASK
-    names a scheduler, the workers of its cluster compute all of them.
+    After `local_seconds` of work in this process, other processes compute the other pieces. If SEEDLING_DASK names a
+    scheduler, the workers of its cluster compute all of them. processes: their number, None for one per usable core.
     Raises SeedlingError if the cluster is unreachable or a process is killed, and the errors of the function.
     """
     if on_cluster():
@@ -58,12 +64,13 @@ def in_processes(function: Callable[[P], R], pieces: Iterable[P]) -> Iterator[R]
     remaining, began = iter(pieces), time.monotonic()
     for piece in remaining:
         yield function(piece)
-        if usable_cores() > 1 and time.monotonic() - began > LOCAL_SECONDS:
+        workers = usable_cores() if processes is None else processes
+        if workers > 1 and time.monotonic() - began > local_seconds:
             break
     first = next(remaining, None)
     if first is None:
         return
-    with _process_pool(function) as (submit, workers):
+    with _process_pool(function, workers) as submit:
         futures: deque[Any] = deque()
         for piece in itertools.chain([first], remaining):
             futures.append(submit(piece))
@@ -74,11 +81,10 @@ def in_processes(function: Callable[[P], R], pieces: Iterable[P]) -> Iterator[R]
 
 
 @contextmanager
-def _process_pool(function: Callable[[P], R]) -> Iterator[tuple[Callable[[P], Any], int]]:
+def _process_pool(function: Callable[[P], R], workers: int) -> Iterator[Callable[[P], Any]]:
     from joblib.externals.loky import ProcessPoolExecutor
     from joblib.externals.loky.process_executor import TerminatedWorkerError
 
-    workers = usable_cores()
     pool = ProcessPoolExecutor(workers, initializer=_initialize, initargs=(pickle.dumps(function), os.getpid()))
     last: deque[Any] = deque(maxlen=1)
 
@@ -87,7 +93,7 @@ def _process_pool(function: Callable[[P], R]) -> Iterator[tuple[Callable[[P], An
         return last[0]
 
     try:
-        yield submit, workers
+        yield submit
     except TerminatedWorkerError as error:
         raise SeedlingError(
             f"A worker process was killed, most likely out of memory ({described_limit()}): close other programs, or "

@@ -32,7 +32,7 @@ KEY_OF_COLUMN = {
 }
 
 
-def stories(workspace: Path) -> dict[str, Any]:
+def stories(workspace: Path, max_rows: int = MAX_ROWS) -> dict[str, Any]:
     """{"rows": facts by row id, "left_out": number of rows that are not included}.
 
     Rows with a prediction come first, then the others by stage. Keys of a row: o origin, s split, f fold, l label,
@@ -48,8 +48,8 @@ def stories(workspace: Path) -> dict[str, Any]:
     ]
     total = sum(read_manifest(folder)["rows"]["in"] for folder in folders)
     for folder in folders:
-        for facts in _read_facts(folder, predicted_ids):
-            if len(rows) >= MAX_ROWS:
+        for facts in _read_facts(folder, predicted_ids, max_rows):
+            if len(rows) >= max_rows:
                 break
             row_id = facts.pop("id")
             if rows.setdefault(row_id, facts) is not facts and "o" in facts:  # a rejected copy
@@ -64,17 +64,17 @@ def stories(workspace: Path) -> dict[str, Any]:
     ):
         if row_id in rows:
             rows[row_id] |= {"a": predicted, "y": round(float(np.max(probabilities)), 3)}
-    return {"rows": rows, "left_out": total - len(rows) if len(rows) >= MAX_ROWS else 0}
+    return {"rows": rows, "left_out": total - len(rows) if len(rows) >= max_rows else 0}
 
 
-def _read_facts(folder: Path, first: set[str]) -> Iterator[dict[str, Any]]:
+def _read_facts(folder: Path, first: set[str], max_rows: int) -> Iterator[dict[str, Any]]:
     """The facts about the rows of a stage, kept rows before rejected ones, those with an id in `first` first."""
     available = columns_of(folder)
     columns = [name for name in (*COLUMNS, *VALIDATE_COLUMNS) if name in available]
     kept = read(folder, columns)
     kept = kept.assign(reason=None, first=~kept["id"].isin(first)).sort_values(["first", "id"], kind="stable")
     rejected = read_rejected(folder).reindex(columns=[*columns, "reason"])
-    for frame in (kept.head(MAX_ROWS), rejected.head(MAX_ROWS)):
+    for frame in (kept.head(max_rows), rejected.head(max_rows)):
         for row in frame.to_dict("records"):
             yield _facts(row, folder.name)
 

@@ -10,7 +10,7 @@ rows that it was trained on.
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import product
 from pathlib import Path
@@ -61,7 +61,8 @@ class TrainingData:
     """The data that all candidates of a round share.
 
     pseudo_labeled: whether the pool has labels from the round before; scratch: folder of unfinished work, None if
-    nothing is saved; label_weight_cache: by fold model and loss, see `label_weights`.
+    nothing is saved; label_weight_cache: by fold model and loss, see `label_weights`; min_seconds_to_save: results of
+    longer work are saved; make_learner: creates an unfitted learner by its name.
     """
 
     rows: TrainingRows
@@ -72,6 +73,8 @@ class TrainingData:
     scratch: Path | None = None
     tally: Tally = field(default_factory=lambda: Tally())
     label_weight_cache: dict[tuple[int, str], Floats] = field(default_factory=dict)
+    min_seconds_to_save: float = MIN_SECONDS_TO_SAVE
+    make_learner: Callable[[str, FitContext], Learner] = make_learner
 
     @property
     def classes(self) -> int:
@@ -91,7 +94,7 @@ class TrainingData:
 
         train_rows, test_rows: positions within the labeled rows.
         """
-        model, rows = make_learner(learner, self.context), self.rows.labeled[train_rows]
+        model, rows = self.make_learner(learner, self.context), self.rows.labeled[train_rows]
         model.fit(self.inputs.take(rows), self.rows.targets[rows], self.rows.weights[rows])
         return model.logits(self.inputs.take(self.rows.labeled[test_rows]))
 
@@ -121,7 +124,7 @@ class TrainingData:
             mixed_in=self.rows.ingredient[chosen] == "synthesize",
             unlabeled=self._unlabeled(half) if candidate.loss == CONSISTENCY else None,
         )
-        learner = make_learner(candidate.learner, context)
+        learner = self.make_learner(candidate.learner, context)
         learner.fit(self.inputs.take(chosen), targets, weights)
         if candidate.loss == "logit_adjusted":
             learner = Adjusted(learner, np.log(class_shares(targets, weights)))
@@ -345,7 +348,7 @@ def _unfinished_path(data: TrainingData, candidate: Candidate, fold_index: int) 
 def _save_unfinished(data: TrainingData, candidate: Candidate, fold_index: int, result: dict[str, Any]) -> None:
     """Save a result that took long, so that the next run can use it if this one is killed."""
     path = _unfinished_path(data, candidate, fold_index)
-    if path is None or "failed" in result or float(result["seconds"]) <= MIN_SECONDS_TO_SAVE:
+    if path is None or "failed" in result or float(result["seconds"]) <= data.min_seconds_to_save:
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     partial_path = path.with_suffix(".part.npz")

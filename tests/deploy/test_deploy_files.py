@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -178,6 +179,19 @@ def commands() -> Iterator[tuple[str, list[str]]]:
 COMMANDS = list(commands())
 
 
+@cache
+def help_of_prefect(*words: str) -> str:
+    """What `prefect WORDS --help` prints."""
+    done = subprocess.run(
+        [BIN / "prefect", *words, "--help"],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "COLUMNS": "200"},
+    )
+    return done.stdout
+
+
 @pytest.mark.parametrize(("where", "command"), COMMANDS, ids=[where for where, _ in COMMANDS])
 def test_each_started_command_exists_with_each_option(where: str, command: list[str]) -> None:
     """Of `seedling` by its own table of commands; of `prefect` by its help."""
@@ -185,18 +199,11 @@ def test_each_started_command_exists_with_each_option(where: str, command: list[
     if command[0] == "seedling":
         from seedling.cli.main import app
 
-        known = typer.main.get_command(app).commands[command[1]].params  # type: ignore[attr-defined]
-        assert options <= {option for parameter in known for option in parameter.opts}, where
+        parameters = typer.main.get_command(app).commands[command[1]].params  # type: ignore[attr-defined]
+        assert options <= {option for parameter in parameters for option in parameter.opts}, where
     else:
         assert command[0] == "prefect"
-        done = subprocess.run(
-            [BIN / "prefect", *command[1:3], "--help"],
-            capture_output=True,
-            text=True,
-            check=True,
-            env={**os.environ, "COLUMNS": "200"},
-        )
-        assert all(option in done.stdout for option in options), where
+        assert all(option in help_of_prefect(*command[1:3]) for option in options), where
 
 
 @pytest.mark.parametrize("manifest", MANIFESTS, ids=[f"{one['kind']}-{one['metadata']['name']}" for one in MANIFESTS])

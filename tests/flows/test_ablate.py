@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from in_process import seedling
 
 from seedling.ablation import (
     NO_AUGMENTED_ROWS,
@@ -122,7 +123,7 @@ def test_a_bar_is_the_paired_difference_on_the_rows_that_both_judged() -> None:
 def test_a_line_that_was_not_run_is_said(tmp_path: Path) -> None:
     """With the command that mends it."""
     (tmp_path / "params.yaml").write_text("modality: text\nscrape: {sources: [{kind: folder}]}\n", encoding="utf-8")
-    done = subprocess.run([*SEEDLING, "ablate", "-w", tmp_path], capture_output=True, text=True, check=False)
+    done = seedling("ablate", "-w", tmp_path)
     assert done.returncode == 2
     assert "`seedling run` first" in done.stderr
 

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import typer
 from filelock import FileLock
+from in_process import seedling
 from loopback import site
 from PIL import Image
 from ruamel.yaml import YAML
@@ -26,7 +27,7 @@ from seedling.init.create import InitOptions, _sources, make_workspace
 from seedling.init.table_sources import TableOptions
 
 
-def seedling(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+def seedling_process(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
     """The command in a process of its own."""
     command = [sys.executable, "-m", "seedling.cli.main", *map(str, arguments)]
     return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False, timeout=280)
@@ -123,23 +124,23 @@ def test_a_workspace_that_collects_all_its_rows(tmp_path: Path) -> None:
     done = seedling("init", tmp_path / "w", "--collect", "texts")
     assert done.returncode == 0, done.stderr
     assert "docs/collecting.md" in done.stdout
-    with site() as told:
-        told.routes["/"] = "".join(f"<li>{color} thing {n}</li>" for n in range(20) for color in ("red", "blue"))
+    with site() as server:
+        server.routes["/"] = "".join(f"<li>{color} thing {n}</li>" for n in range(20) for color in ("red", "blue"))
         params = tmp_path / "w/params.yaml"
         source = (
-            f"    - {{kind: crawl, start: '{told.address}/', item: li, text: '::text', allow_private_hosts: true,\n"
+            f"    - {{kind: crawl, start: '{server.address}/', item: li, text: '::text', allow_private_hosts: true,\n"
             "       rules: [{rule: color, words: {red: [red], blue: [blue]}}]}"
         )
         text = params.read_text(encoding="utf-8")
         listed = next(line for line in text.splitlines() if "may_be_empty: true" in line)
         params.write_text(text.replace(listed, f"{listed}\n{source}"), encoding="utf-8")
-        done = seedling("stage", "scrape", "--workspace", tmp_path / "w")
+        done = seedling_process("stage", "scrape", "--workspace", tmp_path / "w")
         assert done.returncode == 0, done.stderr
         assert "40 in, 40 kept" in done.stdout
-        own = tmp_path / "w/data/labeled/red"
-        own.mkdir()
-        (own / "mine.txt").write_text("a crimson thing", encoding="utf-8")
-        done = seedling("stage", "scrape", "--workspace", tmp_path / "w")
+        folder = tmp_path / "w/data/labeled/red"
+        folder.mkdir()
+        (folder / "mine.txt").write_text("a crimson thing", encoding="utf-8")
+        done = seedling_process("stage", "scrape", "--workspace", tmp_path / "w")
     assert done.returncode == 0, done.stderr
     assert "41 in, 41 kept" in done.stdout
 
@@ -152,13 +153,13 @@ def test_a_packed_workspace_takes_loose_files_that_come_later(tmp_path: Path, ma
     assert sorted(path.name for path in (tmp_path / "w/data").iterdir()) == ["packed"]
     later = make_images(tmp_path / "later", labeled=5, pool=0, test=0)
     shutil.copytree(later / "labeled", tmp_path / "w/data/labeled")
-    done = seedling("stage", "scrape", "--workspace", tmp_path / "w")
+    done = seedling_process("stage", "scrape", "--workspace", tmp_path / "w")
     assert done.returncode == 0, done.stderr
     assert "24 in, 24 kept" in done.stdout
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["init", "new"], "one of --images PATH, --texts PATH"),
         (["init", "new", "--images", "nowhere"], "nowhere does not exist"),
@@ -169,20 +170,21 @@ def test_a_packed_workspace_takes_loose_files_that_come_later(tmp_path: Path, ma
         (["stage", "scrap"], "Unknown stage 'scrap'"),
     ],
 )
-def test_wrong_usage_is_explained_with_exit_code_2(tmp_path: Path, arguments: list[str], said: str) -> None:
+def test_wrong_usage_is_explained_with_exit_code_2(tmp_path: Path, arguments: list[str], message: str) -> None:
     """What is wrong and what to do, and no traceback."""
     (tmp_path / "odd.xlsx").write_bytes(b"")
     (tmp_path / "empty").mkdir()
-    done = seedling(*arguments, cwd=tmp_path)
+    call = seedling_process if arguments[0] in {"run", "stage"} else seedling
+    done = call(*arguments, cwd=tmp_path)
     assert done.returncode == 2
-    assert said in " ".join(done.stderr.split())
+    assert message in " ".join(done.stderr.split())
     assert "Traceback" not in done.stderr
 
 
 @pytest.mark.slow
 def test_a_stage_runs_alone_and_is_recorded(workspace: Path) -> None:
     """`seedling stage scrape`, then `seedling status` says so."""
-    assert seedling("stage", "scrape", "-w", workspace).returncode == 0
+    assert seedling_process("stage", "scrape", "-w", workspace).returncode == 0
     status = seedling("status", "-w", workspace)
     assert status.returncode == 3, "the other stages are still to run"
     line = next(line for line in status.stdout.splitlines() if line.startswith("scrape"))
@@ -192,7 +194,7 @@ def test_a_stage_runs_alone_and_is_recorded(workspace: Path) -> None:
 
 def test_a_stage_without_its_input_says_which_to_run(workspace: Path) -> None:
     """The missing generation and the command that makes it."""
-    done = seedling("stage", "validate", "-w", workspace)
+    done = seedling_process("stage", "validate", "-w", workspace)
     assert done.returncode == 2
     assert "seedling stage scrape" in done.stderr
 
@@ -201,7 +203,7 @@ def test_a_stage_without_its_input_says_which_to_run(workspace: Path) -> None:
 def test_a_gate_that_says_no_gives_exit_code_1(workspace: Path) -> None:
     """And the message goes to standard error."""
     (workspace / "gates.yaml").write_text("scrape: [expect_table_row_count_to_be_between: {min_value: 1000}]\n")
-    done = seedling("stage", "scrape", "-w", workspace)
+    done = seedling_process("stage", "scrape", "-w", workspace)
     assert done.returncode == 1
     assert "The gate of stage 'scrape' failed" in done.stderr
 
@@ -211,26 +213,28 @@ def test_a_users_own_expectation_fails_is_shown_and_is_mended(workspace: Path) -
     """Exit code 1, the function's name and the rows in the terminal, its sentence on the page of the gates; a change of the file alone is
     seen, by `status` too; then the stage passes and the page is there.
     """
-    own = 'def expect_column_values_to_be_large(width, least):\n    """are large enough"""\n    return width >= least\n'
-    (workspace / "expectations.py").write_text(own, encoding="utf-8")
+    expectations = (
+        'def expect_column_values_to_be_large(width, least):\n    """are large enough"""\n    return width >= least\n'
+    )
+    (workspace / "expectations.py").write_text(expectations, encoding="utf-8")
     gates = workspace / "gates.yaml"
     line = "  - expect_column_values_to_be_large: {column: width, least: 1000}\n"
     gates.write_text(gates.read_text(encoding="utf-8").replace("validate:\n", "validate:\n" + line), encoding="utf-8")
-    assert seedling("stage", "scrape", "-w", workspace).returncode == 0
-    failed = seedling("stage", "validate", "-w", workspace)
+    assert seedling_process("stage", "scrape", "-w", workspace).returncode == 0
+    failed = seedling_process("stage", "validate", "-w", workspace)
     assert failed.returncode == 1
     assert "expect_column_values_to_be_large: observed 53 of 53 rows unexpected" in failed.stderr
     page = (workspace / "reports" / "gates.html").read_text(encoding="utf-8")
     assert "are large enough" in page and "53 of 53 rows unexpected" in page
-    (workspace / "expectations.py").write_text(own.replace("width >= least", "width > 0"), encoding="utf-8")
-    passed = seedling("stage", "validate", "-w", workspace)
+    (workspace / "expectations.py").write_text(expectations.replace("width >= least", "width > 0"), encoding="utf-8")
+    passed = seedling_process("stage", "validate", "-w", workspace)
     assert passed.returncode == 0, passed.stderr
     assert (workspace / "reports/data.html").is_file() and "Data page:" in passed.stdout
-    (workspace / "expectations.py").write_text(own, encoding="utf-8")
-    shown = seedling("status", "-w", workspace).stdout
-    assert "expectations changed" in next(line for line in shown.splitlines() if line.startswith("validate"))
-    assert seedling("stage", "validate", "-w", workspace).returncode == 1
-    assert seedling("stage", "validate", "-w", workspace).returncode == 1
+    (workspace / "expectations.py").write_text(expectations, encoding="utf-8")
+    status = seedling("status", "-w", workspace).stdout
+    assert "expectations changed" in next(line for line in status.splitlines() if line.startswith("validate"))
+    assert seedling_process("stage", "validate", "-w", workspace).returncode == 1
+    assert seedling_process("stage", "validate", "-w", workspace).returncode == 1
 
 
 def test_a_second_run_says_so_and_leaves(workspace: Path) -> None:
@@ -238,7 +242,7 @@ def test_a_second_run_says_so_and_leaves(workspace: Path) -> None:
     (workspace / ".seedling").mkdir(exist_ok=True)
     with FileLock(workspace / ".seedling/run.lock"):
         for arguments in (["run"], ["stage", "scrape"]):
-            done = seedling(*arguments, "-w", workspace)
+            done = seedling_process(*arguments, "-w", workspace)
             assert done.returncode == 2
             assert "Another run" in done.stderr
 
@@ -247,7 +251,7 @@ def test_an_unknown_key_is_named(workspace: Path) -> None:
     """By the nearest that there is."""
     with (workspace / "params.yaml").open("a") as file:
         file.write("sed: 3\n")
-    done = seedling("run", "-w", workspace)
+    done = seedling_process("run", "-w", workspace)
     assert done.returncode == 2
     assert "unknown key 'sed' (did you mean 'seed'?)" in done.stderr
 

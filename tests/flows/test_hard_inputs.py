@@ -42,6 +42,7 @@ def round_decision(workspace: Path, round_number: int) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.slow
 def test_one_label_a_class_is_used_and_the_report_says_that_nobody_knows_how_well(
     make_images: Callable[..., Path], line: Callable[..., Path]
 ) -> None:
@@ -75,6 +76,7 @@ def test_one_class_of_a_single_row_is_learnt_beside_others(
     assert "cross" in json.loads((workspace / "models/0/model.json").read_text())["classes"]
 
 
+@pytest.mark.slow
 def test_without_a_pool_the_supervised_model_stands(
     make_images: Callable[..., Path], line: Callable[..., Path]
 ) -> None:

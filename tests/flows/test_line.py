@@ -85,6 +85,7 @@ def test_prefect_and_dvc_give_the_same_bytes(example: Callable[[str], Path], nam
     assert any(one["label_source"] == "weak:tag" for one in scraped["counts"])
 
 
+@pytest.mark.soak
 def test_a_kill_in_any_stage_costs_that_stage_alone(workspace: Path, tmp_path: Path) -> None:
     """Killed while it trains, the next run keeps what was finished and ends with the bytes of an unbroken one."""
     unbroken = tmp_path / "unbroken"

@@ -133,7 +133,7 @@ def copy_of_inputs(workspace: Path) -> Path:
     return fresh
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 @settings(max_examples=6, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
 @given(
     edits=st.lists(
@@ -211,6 +211,7 @@ def lock_counts(workspace: Path) -> tuple[int, int]:
     return lock["stages"]["scrape"]["deps"][0]["nfiles"], manifest["rows"]["in"]
 
 
+@pytest.mark.slow
 def test_a_file_that_grows_while_it_is_added_is_whole_or_waits(texts: Path) -> None:
     """DVC never stores half of it under the hash of another half; the earlier state of data/ stands until it is whole."""
     ledger = Ledger(texts)

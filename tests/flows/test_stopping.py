@@ -84,7 +84,15 @@ def _stages_are_finished(output: Path, count: int) -> bool:
     return output.read_text().count(" s  ") >= count
 
 
-@pytest.mark.parametrize("number", list(EXIT_CODES), ids=lambda number: number.name)
+@pytest.mark.parametrize(
+    "number",
+    [
+        signal.SIGINT,
+        pytest.param(signal.SIGTERM, marks=pytest.mark.soak),
+        pytest.param(signal.SIGKILL, marks=pytest.mark.soak),
+    ],
+    ids=lambda number: number.name,
+)
 def test_a_run_that_is_stopped_at_random_moments_leaves_no_process(
     finished_copy: Path, environment: dict[str, str], tmp_path: Path, number: signal.Signals
 ) -> None:

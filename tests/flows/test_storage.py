@@ -299,6 +299,7 @@ def test_the_status_waits_for_a_half_written_dvc_lock(copy: Path) -> None:
         writer.join()
 
 
+@pytest.mark.slow
 def test_the_status_is_shown_during_a_run(copy: Path) -> None:
     """While stages work, the status names them, with exit code 4; then work to do is 3, a failed gate 1, and nothing to do 0."""
     assert read_status(copy).exit_code == 0

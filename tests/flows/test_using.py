@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from in_process import seedling
 from small_models import grown, image
 
 from seedling.errors import InputError, MissingGeneration
@@ -78,7 +79,8 @@ def test_what_is_left_out_of_a_folder_is_said(tmp_path: Path) -> None:
     data.mkdir()
     for name in ("a.txt", "b.txt", "c.png", "d.csv"):
         (data / name).write_text("sun", encoding="utf-8")
-    done = subprocess.run([*SEEDLING, "predict", data, "-w", workspace], capture_output=True, text=True, check=True)
+    done = seedling("predict", data, "-w", workspace)
+    assert done.returncode == 0
     assert len(done.stdout.splitlines()) == 3
     assert f"skipped 2 files that are not .txt files, {data / 'c.png'} the first" in done.stderr
 

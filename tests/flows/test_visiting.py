@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -28,23 +29,38 @@ def page(numbers: range) -> str:
     return "".join(f"<p><q>{text}</q><b>{label}</b></p>" for label, text in texts)
 
 
-@pytest.fixture
-def web() -> Iterator[Site]:
-    """A site with twenty labeled texts."""
-    with site() as served:
-        served.etags = True
-        served.routes["/"] = page(range(10))
-        yield served
+@pytest.fixture(scope="module")
+def server() -> Iterator[Site]:
+    """A site that runs for all tests of this file, so that they can share a workspace with its address."""
+    with site() as running:
+        yield running
 
 
 @pytest.fixture
-def workspace(web: Site, tmp_path: Path) -> Path:
-    """A workspace whose rows all come from the site, scraped once."""
-    made = make_workspace(tmp_path / "workspace", None, "text", encoder="none")
-    crawl = {"kind": "crawl", "start": web.address + "/", "item": "p", "text": "q::text", "tag": "b::text"}
-    set_value(made, ["scrape", "sources"], [{**crawl, "allow_private_hosts": True, "requests_per_second": 200}])
-    Ledger(made).run("scrape")
-    return made
+def web(server: Site) -> Site:
+    """The site with twenty labeled texts."""
+    server.etags = True
+    server.routes = {"/": page(range(10))}
+    server.asked.clear()
+    return server
+
+
+@pytest.fixture(scope="module")
+def scraped_workspace(server: Site, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A workspace whose rows all come from the site, scraped once. Only to be copied."""
+    created = make_workspace(tmp_path_factory.mktemp("scraped") / "workspace", None, "text", encoder="none")
+    crawl = {"kind": "crawl", "start": server.address + "/", "item": "p", "text": "q::text", "tag": "b::text"}
+    set_value(created, ["scrape", "sources"], [{**crawl, "allow_private_hosts": True, "requests_per_second": 200}])
+    server.etags = True
+    server.routes = {"/": page(range(10))}
+    Ledger(created).run("scrape")
+    return created
+
+
+@pytest.fixture
+def workspace(scraped_workspace: Path, web: Site, tmp_path: Path) -> Path:
+    """A copy of the scraped workspace."""
+    return Path(shutil.copytree(scraped_workspace, tmp_path / "workspace", symlinks=True))
 
 
 def visit(workspace: Path) -> str:

@@ -22,12 +22,13 @@ CLIENTS, REQUESTS = 64, 5_000
 MAX_GROWTH_MB = 100
 
 
+@pytest.mark.slow
 def test_the_fuzzed_bodies_are_run_for_a_moment() -> None:
     """`make fuzz` runs the same for ten minutes: here one round of each modality."""
     assert fuzz_api(1.0) >= 100
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 @pytest.mark.parametrize("modality", ["text", "image"])
 def test_64_clients_and_5000_requests_leave_memory_flat(tmp_path: Path, modality: Literal["text", "image"]) -> None:
     """Every answer is right; the second half of the requests adds less than 100 MB to the server and its workers."""

@@ -5,13 +5,12 @@ from __future__ import annotations
 import csv
 import io
 import logging
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from in_process import seedling
 
 from seedling.dataset.spreadsheet import original_cell, spreadsheet_cell
 from seedling.files.ignored_files import write_ignored
@@ -121,16 +120,7 @@ def test_messages_of_loggers_are_printable() -> None:
 
 def test_an_error_of_the_command_line_is_printable(tmp_path: Path) -> None:
     """A path with escape sequences, which does not exist; exit code 2 and one sentence."""
-    command = [
-        sys.executable,
-        "-m",
-        "seedling.cli.main",
-        "init",
-        str(tmp_path / "w"),
-        "--texts",
-        f"{tmp_path}/[old]\x1b[2Jx.csv",
-    ]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = seedling("init", tmp_path / "w", "--texts", f"{tmp_path}/[old]\x1b[2Jx.csv")
     assert done.returncode == 2
     assert r"[old]\x1b[2Jx.csv does not exist" in done.stderr
     assert "\x1b" not in done.stderr + done.stdout

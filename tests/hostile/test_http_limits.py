@@ -347,7 +347,7 @@ def test_the_api_answers_beside_half_requests_and_unfinished_bodies(tmp_path: Pa
             connection.close()
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_memory_returns_after_200_unfinished_bodies(tmp_path: Path) -> None:
     """Each of 7.9 MB: at most 300 MB more while they are held, at most 100 MB after them."""
     with socket.socket() as free:

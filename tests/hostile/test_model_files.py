@@ -6,14 +6,13 @@ import io
 import json
 import pickle
 import shutil
-import subprocess
-import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from in_process import seedling
 from safetensors.numpy import load_file, save_file
 from scipy import sparse
 from small_models import grown
@@ -188,7 +187,7 @@ def _archive_command(workspace: Path, tmp_path: Path, command: str) -> list[str]
         "export": ["export", str(tmp_path / "exported"), "--model"],
         "api": ["api", "--port", "8765"],
     }
-    return [sys.executable, "-P", "-m", "seedling.cli.main", *arguments[command], "-w", str(workspace)]
+    return [*arguments[command], "-w", str(workspace)]
 
 
 @pytest.mark.parametrize("command", ["predict", "export", "api"])
@@ -198,9 +197,7 @@ def test_a_command_refuses_a_strangers_model_with_exit_code_2(command: str, tmp_
     half = workspace / "models" / "0" / "half-0"
     (half / "lr.safetensors").unlink()
     (half / "lr.skops").write_bytes(_archive_of_objects(mark))
-    ran = subprocess.run(
-        _archive_command(workspace, tmp_path, command), capture_output=True, text=True, check=False, timeout=300
-    )
+    ran = seedling(*_archive_command(workspace, tmp_path, command))
     assert ran.returncode == 2, ran.stdout + ran.stderr
     assert "earlier version" in ran.stderr
     assert "Traceback" not in ran.stderr

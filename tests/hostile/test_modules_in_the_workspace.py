@@ -76,10 +76,8 @@ def test_the_command_line_and_its_children_import_nothing_of_the_workspace(shado
         "from seedling.cli.main import app\n"
         "import subprocess\n"
         "subprocess.run([sys.executable, '-c', 'import scrapy, uvicorn, joblib'], check=True)\n"
-        "from seedling.parallel import pool as workers\n"
-        "workers.LOCAL_SECONDS = 0.0\n"
-        "workers.usable_cores = lambda: 2\n"
-        "print(list(workers.in_processes(abs, [-1, -2, -3])))\n"
+        "from seedling.parallel.pool import in_processes\n"
+        "print(list(in_processes(abs, [-1, -2, -3], local_seconds=0.0, processes=2)))\n"
     )
     beside = tmp_path / "bin" / "seedling"
     beside.parent.mkdir()

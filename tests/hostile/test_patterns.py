@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,7 @@ from loopback import site
 from pydantic import ValidationError
 from visiting import QUICK, TEXTS, run
 
-from seedling.config import patterns
-from seedling.config.patterns import Pattern, PatternTooSlow
+from seedling.config.patterns import Pattern, PatternTooSlow, limiting_searches
 from seedling.config.sources import FolderSource, LabelRule
 from seedling.dataset.generation import read_rejected
 from seedling.errors import InputError
@@ -27,9 +27,10 @@ LONG = "a" * 60 + "b"
 
 
 @pytest.fixture(autouse=True)
-def short_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    """So that the tests are quick."""
-    monkeypatch.setattr(patterns, "MAX_SECONDS_PER_SEARCH", 0.3)
+def short_limit() -> Iterator[None]:
+    """A limit of 0.3 seconds, so that the tests are quick."""
+    with limiting_searches(0.3):
+        yield
 
 
 @pytest.mark.parametrize(

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
-from loopback import Reply, site
+from loopback import Reply, Site, site
 from visiting import IMAGES, QUICK, TEXTS, gallery, run
 
 from seedling.dataset.generation import read, read_rejected
@@ -15,28 +18,47 @@ from seedling.errors import InputError, SourceUnreachable
 PAGE = {"kind": "crawl", "item": "p", "text": "::text", **QUICK}
 
 
-@pytest.mark.parametrize("status", [500, 503, 599, 429])
-def test_robots_that_a_server_fails_to_give_forbid_everything(status: int, tmp_path: Path) -> None:
-    """Nothing else is asked, even where the answer's words would allow it; once it is there the same visit goes on."""
-    with site() as told:
-        told.routes |= {"/": "<p>a text</p>"}
-        told.routes["/robots.txt"] = Reply("User-agent: *\nAllow: /", status, "text/plain", {"Retry-After": "0"})
-        source = {**PAGE, "start": told.address + "/"}
-        with pytest.raises(SourceUnreachable, match=r"page_(robots_http_5|rate_limited)") as refused:
-            run(tmp_path, TEXTS, source)
-        assert told.paths() == []
-        assert "Run again later" in str(refused.value)
-        told.routes["/robots.txt"] = Reply("User-agent: *\nAllow: /", kind="text/plain")
-        assert len(read(run(tmp_path, TEXTS, source))) == 1
+@contextmanager
+def sites_with_robots(robots: Mapping[str, Reply]) -> Iterator[dict[str, Site]]:
+    """For each name a site of its own that has this robots.txt and a page with one text."""
+    with ExitStack() as stack:
+        sites = {name: stack.enter_context(site()) for name in robots}
+        for name, server in sites.items():
+            server.routes |= {"/": f"<p>a text of {name}</p>", "/robots.txt": robots[name]}
+        yield sites
 
 
-@pytest.mark.parametrize("status", [400, 401, 403, 404, 410, 451])
-def test_robots_that_are_not_there_allow_everything(status: int, tmp_path: Path) -> None:
-    """A status of 4xx means that there is none, whatever the words of its page."""
-    with site() as told:
-        told.routes |= {"/": "<p>a text</p>"}
-        told.routes["/robots.txt"] = Reply("User-agent: *\nDisallow: /", status, "text/plain")
-        assert len(read(run(tmp_path, TEXTS, {**PAGE, "start": told.address + "/"}))) == 1
+def all_pages(sites: Mapping[str, Site]) -> dict[str, Any]:
+    """A source that starts at every site."""
+    return {**PAGE, "start": [server.address + "/" for server in sites.values()]}
+
+
+def test_robots_that_a_server_fails_to_give_forbid_everything(tmp_path: Path) -> None:
+    """Nothing else is requested, even if the body would allow it. Once the file is there, the same visit continues."""
+    failures = {
+        str(status): Reply("User-agent: *\nAllow: /", status, "text/plain", {"Retry-After": "0"})
+        for status in (500, 503, 599, 429)
+    }
+    with sites_with_robots(failures) as sites:
+        with pytest.raises(SourceUnreachable, match="Run again later") as refused:
+            run(tmp_path, TEXTS, all_pages(sites))
+        for reason in ("page_robots_http_500", "page_robots_http_503", "page_robots_http_599", "page_rate_limited"):
+            assert f"{reason} (1)" in str(refused.value)
+        assert [server.paths() for server in sites.values()] == [[]] * len(failures)
+        for server in sites.values():
+            server.routes["/robots.txt"] = Reply("User-agent: *\nAllow: /", kind="text/plain")
+        assert len(read(run(tmp_path, TEXTS, all_pages(sites)))) == len(failures)
+
+
+def test_robots_that_are_not_there_allow_everything(tmp_path: Path) -> None:
+    """A status of 4xx means that the file does not exist, whatever its body."""
+    missing = {
+        str(status): Reply("User-agent: *\nDisallow: /", status, "text/plain")
+        for status in (400, 401, 403, 404, 410, 451)
+    }
+    with sites_with_robots(missing) as sites:
+        texts = set(read(run(tmp_path, TEXTS, all_pages(sites)))["text"])
+    assert texts == {f"a text of {name}" for name in missing}
 
 
 def test_robots_behind_a_redirect_count(tmp_path: Path) -> None:

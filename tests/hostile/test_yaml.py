@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
+from in_process import seedling
 
 from seedling.config.params import load, set_value
 from seedling.errors import InputError, SeedlingError
@@ -143,12 +142,7 @@ def test_the_command_says_so(workspace: Path) -> None:
     path = workspace / "dvc.lock"
     path.write_text("schema: '2.0'\nstages: {}\n" + bomb("-"))
     try:
-        done = subprocess.run(
-            [sys.executable, "-m", "seedling.cli.main", "status", "--workspace", str(workspace)],
-            capture_output=True,
-            text=True,
-            timeout=120,
-        )
+        done = seedling("status", "--workspace", workspace)
     finally:
         path.unlink()
     assert done.returncode == 2, done.stderr

@@ -19,7 +19,7 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 
 from seedling.augment import augment, balance_counts, favor_hard_rows
-from seedling.augment.families import batches_of
+from seedling.augment.families import Batching, batches_of
 from seedling.augment.image_policy import PolicyTransform
 from seedling.augment.makers import DEFAULT_IMAGES
 from seedling.augment.teaching import LabeledRows, hardness
@@ -28,6 +28,7 @@ from seedling.dataset.generation import GenerationWriter, Row, identify, payload
 from seedling.errors import InputError
 from seedling.features.classical import ImageFeatures, Inputs, TextFeatures
 from seedling.media import images
+from seedling.parallel.pool import in_processes
 from seedling.scrape import scrape
 from seedling.validate import validate
 
@@ -69,66 +70,57 @@ def test_a_child_can_be_made_again_from_its_parent_and_recipe(rows: dict[str, Pa
 
 
 @pytest.mark.slow
-def test_no_other_process_and_several_give_the_same_bytes(
-    rows: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_no_other_process_and_several_give_the_same_bytes(rows: dict[str, Path], tmp_path: Path) -> None:
     """In this process alone, and by 2 and 4 others after the first children; a user's function says where it was, and is imported once a process."""
-    from seedling.parallel import pool as workers
-
-    data, said = tmp_path / "data", tmp_path / "said"
+    data, marks = tmp_path / "data", tmp_path / "said"
     data.mkdir()
-    said.mkdir()
+    marks.mkdir()
     (data / "augmenting.py").write_text(
         "import os, pathlib, uuid\n"
-        f"said = pathlib.Path({str(said)!r})\n"
+        f"said = pathlib.Path({str(marks)!r})\n"
         "(said / f'imported-{os.getpid()}-{uuid.uuid4()}').touch()\n"
         "def darker(pixels, rng):\n"
         "    (said / f'used-{os.getpid()}').touch()\n"
         "    return pixels // rng.integers(2, 4).astype('uint8')\n"
     )
-    monkeypatch.setattr("seedling.augment.families.MAX_ROWS_PER_BATCH", 3)
-    found = []
+    outputs = []
     for others in (1, 2, 4):
-        monkeypatch.setattr(workers, "LOCAL_SECONDS", 0.0)
-        monkeypatch.setattr(workers, "usable_cores", lambda many=others: many)
+        batching = Batching(max_rows=3, local_seconds=0.0, processes=others)
         out = tmp_path / str(others)
         params = AugmentParams(
             augmentations_per_row=3, policy=["rotate", "gaussian_noise", "darker"], plugin="augmenting.py"
         )
-        augment(params, IMAGES, **rows, data=data, output=out)
-        found.append({path.name: path.read_bytes() for path in out.iterdir()})
-        used = {path.name.split("-")[1] for path in said.glob("used-*")} - {str(os.getpid())}
-        imported = Counter(path.name.split("-")[1] for path in said.glob("imported-*"))
+        augment(params, IMAGES, **rows, data=data, output=out, batching=batching)
+        outputs.append({path.name: path.read_bytes() for path in out.iterdir()})
+        used = {path.name.split("-")[1] for path in marks.glob("used-*")} - {str(os.getpid())}
+        imported = Counter(path.name.split("-")[1] for path in marks.glob("imported-*"))
         assert len(used) == 0 if others == 1 else 1 <= len(used) <= others
-        assert all(imported[one] == 1 for one in used)
-        for path in said.iterdir():
+        assert all(imported[process_id] == 1 for process_id in used)
+        for path in marks.iterdir():
             path.unlink()
-    assert found[0] == found[1] == found[2]
+    assert outputs[0] == outputs[1] == outputs[2]
 
 
 def test_pieces_begin_small_and_hold_no_more_than_so_many_megapixels() -> None:
     """One child, two, four and so on to sixty-four; of images of three megapixels two at a time, though they have one parent."""
     small, large = images.encode(np.zeros((4, 4, 3), np.uint8)), images.encode(np.zeros((2_000, 1_500, 3), np.uint8))
-    pieces = [*batches_of((str(one), small, {}, range(5)) for one in range(60))]
+    pieces = [*batches_of(((str(number_of_parent), small, {}, range(5)) for number_of_parent in range(60)), Batching())]
     assert [sum(len(numbers) for *_, numbers in piece) for piece in pieces[:8]] == [1, 2, 4, 8, 16, 32, 64, 64]
     assert [(name, number) for piece in pieces for name, _, _, numbers in piece for number in numbers] == [
-        (str(one), number) for one in range(60) for number in range(5)
+        (str(number_of_parent), number) for number_of_parent in range(60) for number in range(5)
     ]
-    pieces = [*batches_of(iter([("a", large, {}, range(7))]))]
+    pieces = [*batches_of(iter([("a", large, {}, range(7))]), Batching())]
     assert [[*numbers] for piece in pieces for *_, numbers in piece] == [[0], [1, 2], [3, 4], [5, 6]]
 
 
 @pytest.mark.slow
-def test_a_process_that_is_ended_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As for want of memory: the error says so, and what to do."""
+def test_a_killed_process_is_an_error_with_the_remedy() -> None:
+    """As for want of memory."""
     from seedling.errors import SeedlingError
-    from seedling.parallel import pool as workers
 
-    monkeypatch.setattr(workers, "LOCAL_SECONDS", 0.0)
-    monkeypatch.setattr(workers, "usable_cores", lambda: 2)
-    leader = os.getpid()
+    pieces = in_processes(partial(_end_elsewhere, os.getpid()), iter(range(6)), local_seconds=0.0, processes=2)
     with pytest.raises(SeedlingError, match="killed, most likely out of memory"):
-        list(workers.in_processes(partial(_end_elsewhere, leader), iter(range(6))))
+        list(pieces)
 
 
 def _end_elsewhere(leader: int, piece: int) -> int:
@@ -138,26 +130,22 @@ def _end_elsewhere(leader: int, piece: int) -> int:
 
 
 @pytest.mark.slow
-def test_other_processes_are_a_few_pieces_ahead_and_end_with_this_one(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_processes_are_a_few_pieces_ahead_and_end_with_this_one() -> None:
     """Who takes slowly is not overrun; a generator that is closed leaves nobody behind; a process whose leader is killed ends by itself."""
-    from seedling.parallel import pool as workers
-
-    monkeypatch.setattr(workers, "LOCAL_SECONDS", 0.0)
-    monkeypatch.setattr(workers, "usable_cores", lambda: 2)
     taken = []
-    found = workers.in_processes(str, (taken.append(one) or one for one in range(100)))
-    assert [next(found) for _ in range(5)] == ["0", "1", "2", "3", "4"]
+    pieces = (taken.append(number) or number for number in range(100))
+    results = in_processes(str, pieces, local_seconds=0.0, processes=2)
+    assert [next(results) for _ in range(5)] == ["0", "1", "2", "3", "4"]
     assert len(taken) <= 5 + 2 * 2
-    found.close()
+    results.close()
     assert not [
-        one
-        for one in psutil.Process().children(recursive=True)
-        if "loky" in " ".join(one.cmdline()) and "popen" in " ".join(one.cmdline())
+        process
+        for process in psutil.Process().children(recursive=True)
+        if "loky" in " ".join(process.cmdline()) and "popen" in " ".join(process.cmdline())
     ]
     code = (
-        "import time; from seedling.parallel import pool as workers\n"
-        "workers.LOCAL_SECONDS, workers.usable_cores = 0.0, lambda: 2\n"
-        "found = workers.in_processes(time.sleep, iter([0, 0, 0, 600, 600]))\n"
+        "import time; from seedling.parallel.pool import in_processes\n"
+        "found = in_processes(time.sleep, iter([0, 0, 0, 600, 600]), local_seconds=0.0, processes=2)\n"
         "print(next(found), next(found), flush=True); next(found); next(found)"
     )
     leader = psutil.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, cwd=Path(__file__).parents[2])
@@ -171,18 +159,17 @@ def test_other_processes_are_a_few_pieces_ahead_and_end_with_this_one(monkeypatc
 
 
 @pytest.mark.slow
-def test_a_process_that_makes_children_takes_torch_in_only_where_a_function_wants_it(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_a_process_that_makes_children_takes_torch_in_only_where_a_function_wants_it() -> None:
     """albumentations, which would do so, is there without it."""
-    from seedling.parallel import pool as workers
-
-    monkeypatch.setattr(workers, "LOCAL_SECONDS", 0.0)
-    monkeypatch.setattr(workers, "usable_cores", lambda: 2)
-    asked = "('torch' in __import__('sys').modules, __import__('albumentations').Affine, __import__('os').getpid())"
-    wanted = "(__import__('torch').arange(3).sum().item(), __import__('os').getpid())"
-    here, *before, _ = workers.in_processes(eval, [asked, asked, asked, wanted])
-    *_, (three, other) = workers.in_processes(eval, [wanted] * 4)
+    limits = {"local_seconds": 0.0, "processes": 2}
+    imported_modules = (
+        "('torch' in __import__('sys').modules, __import__('albumentations').Affine, __import__('os').getpid())"
+    )
+    sum_of_torch = "(__import__('torch').arange(3).sum().item(), __import__('os').getpid())"
+    here, *before, _ = in_processes(
+        eval, [imported_modules, imported_modules, imported_modules, sum_of_torch], **limits
+    )
+    *_, (three, other) = in_processes(eval, [sum_of_torch] * 4, **limits)
     assert {process for *_, process in before}.isdisjoint({here[2], os.getpid()})
     assert {there for there, *_ in before} == {False}
     assert (three, other != os.getpid()) == (3, True)
@@ -198,11 +185,11 @@ def test_a_dask_cluster_of_two_processes_gives_the_same_bytes(
     from seedling.errors import SeedlingError
 
     params = AugmentParams(augmentations_per_row=3)
-    monkeypatch.setattr("seedling.augment.families.MAX_ROWS_PER_BATCH", 8)
-    augment(params, IMAGES, **rows, output=tmp_path / "alone")
+    batching = Batching(max_rows=8)
+    augment(params, IMAGES, **rows, output=tmp_path / "alone", batching=batching)
     with LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None) as cluster:
         monkeypatch.setenv("SEEDLING_DASK", cluster.scheduler_address)
-        augment(params, IMAGES, **rows, output=tmp_path / "dask")
+        augment(params, IMAGES, **rows, output=tmp_path / "dask", batching=batching)
         with Client(cluster) as client:
             busy = client.run(lambda: "seedling.augment" in sys.modules)
         assert [*busy.values()] == [True, True]

@@ -26,7 +26,7 @@ from benches import labeled, training_data
 from seedling.config.params import load, set_value
 from seedling.errors import InputError, MissingGeneration, SeedlingError
 from seedling.features.encoder_handle import EncoderHandle, encoder_of
-from seedling.parallel import cluster
+from seedling.parallel.cluster import over_cluster
 from seedling.parallel.pool import in_pieces
 from seedling.pipeline import StageContext, find_stage
 from seedling.progress import silent
@@ -244,20 +244,18 @@ def test_errors_of_a_piece_are_the_runs_own(dask: str, monkeypatch: pytest.Monke
 
 def test_a_cluster_that_cannot_be_used_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No scheduler at the address; a scheduler without a worker; a worker with another version of a package."""
-    monkeypatch.setattr(cluster, "WORKER_TIMEOUT_SECONDS", 2)
     monkeypatch.setenv("SEEDLING_DASK", "tcp://127.0.0.1:9")
     with pytest.raises(SeedlingError, match=r"no Dask scheduler at tcp://127\.0\.0\.1:9"):
         list(in_pieces(str, [1]))
     with scheduler(tmp_path) as address:
         monkeypatch.setenv("SEEDLING_DASK", address)
         with pytest.raises(SeedlingError, match="has no worker: start some"):
-            list(in_pieces(str, [1]))
+            list(over_cluster(str, [1], worker_timeout_seconds=2))
         other = tmp_path / "other" / "scipy-0.0.1.dist-info"
         other.mkdir(parents=True)
         (other / "METADATA").write_text("Metadata-Version: 2.1\nName: scipy\nVersion: 0.0.1\n")
-        monkeypatch.setattr(cluster, "WORKER_TIMEOUT_SECONDS", START_SECONDS)
         with (
             workers_of(address, tmp_path, 1, FIRST=str(other.parent)),
             pytest.raises(SeedlingError, match=r"has scipy 0\.0\.1, and this machine has scipy"),
         ):
-            list(in_pieces(str, [1]))
+            list(over_cluster(str, [1], worker_timeout_seconds=START_SECONDS))

@@ -14,10 +14,9 @@ from seedling.dataset.training_rows import NO_FOLD, TrainingRows, drawn_pool
 from seedling.errors import Diverged
 from seedling.features.classical import Inputs
 from seedling.label_quality.label_weights import LABEL_WEIGHTED_LOSSES
-from seedling.models.saving import Learner
+from seedling.models.saving import Learner, make_learner
 from seedling.models.training import FitContext
 from seedling.parallel.executor import using_executor
-from seedling.train import cross_validation
 from seedling.train.cross_validation import TrainingData, cross_validate, out_of_fold_with_seeds
 from seedling.train.tally import Candidate
 
@@ -88,39 +87,39 @@ class Exploding:
         raise AssertionError
 
 
-def test_a_learner_whose_training_diverges_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_learner_whose_training_diverges_is_left_out() -> None:
     """The other learner's predictions are returned, with the reason why this one is missing."""
-    make_learner = cross_validation.make_learner
 
-    def make(name: str, setting: FitContext) -> Learner:
-        return Exploding() if name == "svm" else make_learner(name, setting)
+    def make(name: str, context: FitContext) -> Learner:
+        return Exploding() if name == "svm" else make_learner(name, context)
 
-    monkeypatch.setattr(cross_validation, "make_learner", make)
     rows, inputs, truth = labeled(40)
+    data = dataclasses.replace(training_data(rows, inputs), make_learner=make)
     valid, broken = Candidate("logistic_regression", ("collected",)), Candidate("svm", ("collected",))
-    trained, failed = cross_validate(training_data(rows, inputs), [valid, broken])
+    trained, failed = cross_validate(data, [valid, broken])
     assert list(trained) == [valid]
     assert (trained[valid].labeled.argmax(axis=1) == truth).mean() == 1.0
     assert failed == {broken: "no number at step 1"}
-    assert cross_validate(training_data(rows, inputs), [broken]) == ({}, {broken: "no number at step 1"})
+    assert cross_validate(data, [broken]) == ({}, {broken: "no number at step 1"})
 
 
-def test_what_a_killed_run_had_finished_is_not_computed_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_a_killed_run_had_finished_is_not_computed_again(tmp_path: Path) -> None:
     """Every fold that took long is saved; the next run loads it, and computes a truncated file again."""
-    monkeypatch.setattr(cross_validation, "MIN_SECONDS_TO_SAVE", -1.0)
     rows, inputs, _ = labeled(40)
+    data = dataclasses.replace(training_data(rows, inputs, tmp_path), min_seconds_to_save=-1.0)
     candidate = Candidate("logistic_regression", ("collected",))
-    first, _ = cross_validate(training_data(rows, inputs, tmp_path), [candidate])
+    first, _ = cross_validate(data, [candidate])
     saved = sorted(tmp_path.glob("*.npz"))
     assert len(saved) == 5
     saved[0].write_bytes(saved[0].read_bytes()[:100])
-    fits: list[int] = []
-    make_learner = cross_validation.make_learner
-    monkeypatch.setattr(
-        cross_validation, "make_learner", lambda name, setting: (fits.append(1), make_learner(name, setting))[1]
-    )
-    second, _ = cross_validate(training_data(rows, inputs, tmp_path), [candidate])
-    assert len(fits) == 1
+    fitted: list[str] = []
+
+    def make(name: str, context: FitContext) -> Learner:
+        fitted.append(name)
+        return make_learner(name, context)
+
+    second, _ = cross_validate(dataclasses.replace(data, make_learner=make), [candidate])
+    assert fitted == ["logistic_regression"]
     assert (second[candidate].labeled == first[candidate].labeled).all()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -38,9 +39,8 @@ from seedling.label_quality.noise_model import (
     NoiseMatrixFit,
     p_error_if_labeled,
 )
-from seedling.label_quality.out_of_fold import Discriminant, Learners, regression_logits
+from seedling.label_quality.out_of_fold import Discriminant, Learners
 from seedling.label_quality.prior import MEAN_NOISE_RATE, log_prior
-from seedling.parallel import executor as parallel
 from seedling.report.data_page import write_data_page
 from seedling.stats.statistics import softmax
 from seedling.validate import validate
@@ -79,12 +79,12 @@ def test_few_correct_labels_are_flagged() -> None:
 
 def test_the_same_rows_give_the_same_probabilities_on_any_number_of_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     """The results on one core and on eight are bitwise equal."""
-    inputs, given, _, fold = planted(0.1, rows=300)
-    found = []
+    inputs, labels, _, fold = planted(0.1, rows=300)
+    probabilities = []
     for cores in (1, 8):
-        monkeypatch.setattr(parallel, "usable_cores", lambda cores=cores: cores)
-        found.append(find_label_issues(inputs, given, fold, np.ones(300), 10).p_label_error.tobytes())
-    assert found[0] == found[1]
+        monkeypatch.setattr(os, "sched_getaffinity", lambda _, cores=cores: set(range(cores)))
+        probabilities.append(find_label_issues(inputs, labels, fold, np.ones(300), 10).p_label_error.tobytes())
+    assert probabilities[0] == probabilities[1]
 
 
 def test_a_noise_model_explains_labels_by_hand() -> None:
@@ -128,6 +128,7 @@ def test_hard_rows_are_not_taken_for_wrong_labels() -> None:
     assert np.mean([overlapping_issues(0.2, seed)[0].expected for seed in range(3)]) == pytest.approx(80, rel=0.2)
 
 
+@pytest.mark.slow
 def test_the_interval_of_the_number_of_wrong_labels_covers_the_truth() -> None:
     """In eight draws of clusters and digits, with 5 and 20 % wrong, the 95 % interval misses at most once."""
     covered, widths = [], []

@@ -204,16 +204,20 @@ def results_of(rows: pd.DataFrame | GatedRows, expectations: list[tuple[str, dic
     return results
 
 
-def test_every_result_is_that_of_one_frame_in_memory(both: tuple[pd.DataFrame, GatedRows]) -> None:
+@pytest.fixture(scope="module")
+def results(both: tuple[pd.DataFrame, GatedRows]) -> list[Any]:
+    """The result of each expectation over the rows on disk."""
+    return results_of(both[1], EXPECTATIONS)
+
+
+def test_every_result_is_that_of_one_frame_in_memory(both: tuple[pd.DataFrame, GatedRows], results: list[Any]) -> None:
     """Success, counts, shares, values and rows of a hundred expectations are those of the whole frame."""
-    frame, rows = both
-    for of_frame, on_disk in zip(results_of(frame, EXPECTATIONS), results_of(rows, EXPECTATIONS), strict=True):
+    for of_frame, on_disk in zip(results_of(both[0], EXPECTATIONS), results, strict=True):
         assert on_disk == of_frame
 
 
-def test_the_hundred_expectations_are_worth_comparing(both: tuple[pd.DataFrame, GatedRows]) -> None:
+def test_the_hundred_expectations_are_worth_comparing(results: list[Any]) -> None:
     """Some pass, some fail, and none raises an error."""
-    results = results_of(both[1], EXPECTATIONS)
     assert len(results) > 100 and {success for _, _, success, _, _ in results} == {True, False}
     assert [result for result in results if result[4]] == []
 
@@ -264,6 +268,7 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
 """
 
 
+@pytest.mark.slow
 def test_the_frame_is_never_in_memory(tmp_path: Path) -> None:
     """A million rows with two long texts take 180 MB as Python objects; a gate on both needs less than half."""
     done = subprocess.run(

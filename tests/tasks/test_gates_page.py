@@ -7,8 +7,6 @@ import re
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from seedling.gates import history
 from seedling.gates.history import GateRecord, gate_history, record_gate
 from seedling.records.run_trend import new_test_rows, run_points
@@ -100,13 +98,12 @@ def test_a_line_that_a_kill_cut_short_costs_only_itself(tmp_path: Path) -> None:
     assert [record.passed for record in gate_history(tmp_path)] == [True, False]
 
 
-def test_the_history_of_gates_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_history_of_gates_is_bounded(tmp_path: Path) -> None:
     """Past the limit each stage keeps its newest evaluations."""
-    monkeypatch.setattr(history, "MAX_HISTORY_BYTES", 20_000)
-    monkeypatch.setattr(history, "MAX_RECORDS_PER_STAGE", 5)
-    record_gate(tmp_path, "validate", [check(True, "the only one")])
+    limits = {"max_bytes": 20_000, "max_records_per_stage": 5}
+    record_gate(tmp_path, "validate", [check(True, "the only one")], **limits)
     for number in range(200):
-        record_gate(tmp_path, "scrape", [check(True, str(number))])
+        record_gate(tmp_path, "scrape", [check(True, str(number))], **limits)
     records = gate_history(tmp_path)
     assert (tmp_path / history.HISTORY).stat().st_size < 21_000
     assert records[-1].checks[0]["observed"] == "199"

@@ -20,6 +20,7 @@ from seedling.errors import InputError, SourceUnreachable
 from seedling.scrape.crawl_store import CrawlStore
 
 
+@pytest.mark.slow
 def test_a_page_without_its_text_is_asked_again_in_the_next_visit(tmp_path: Path) -> None:
     """A sequence's second page answers 200 and holds no text: rejected in each visit, until it is mended; what is whole is asked once."""
     with site() as told:

@@ -87,12 +87,11 @@ def test_the_machines_scores_are_scikit_learns(classes: int, as_sparse: bool) ->
 
 @pytest.mark.parametrize("at_most", [0, 6000])
 def test_a_machine_on_soft_labels_is_scikit_learns_with_or_without_its_kernel_made_before(
-    at_most: int, monkeypatch: pytest.MonkeyPatch
+    at_most: int,
 ) -> None:
     """Three classes, soft labels as weighted hard ones: the decisions are those of SVC with gamma `scale` on the features."""
-    monkeypatch.setattr("seedling.models.instance_based.MAX_PRECOMPUTED_KERNEL_ROWS", at_most)
     rows, labels = RNG.normal(size=(90, 6)).astype(np.float32), RNG.dirichlet(np.ones(3), 90)
-    learner = SupportVectorMachine(3)
+    learner = SupportVectorMachine(3, max_precomputed_kernel_rows=at_most)
     learner.fit(Inputs(rows), labels, np.ones(90))
     peer = SVC(C=10, gamma="scale").fit(
         np.repeat(rows, 3, axis=0), np.tile(np.arange(3), 90), sample_weight=labels.ravel()

@@ -10,7 +10,6 @@ import pyarrow as pa
 import pytest
 
 from seedling.dataset.generation import GenerationWriter, Row, identify
-from seedling.report import row_stories
 from seedling.report.row_stories import examples, stories
 
 
@@ -84,14 +83,11 @@ def test_a_row_tells_where_it_came_from_and_what_became_of_it(workspace: Path) -
     assert (rows[CHILD.id]["p"], rows[CHILD.id]["c"]) == ([TAUGHT.id], "augment")
 
 
-def test_rows_that_were_judged_come_first_where_there_is_no_room(
-    workspace: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Two of six: those with an answer; the page counts the others."""
-    monkeypatch.setattr(row_stories, "MAX_ROWS", 2)
-    found = stories(workspace)
-    assert set(found["rows"]) == {TESTED.id, SURE.id}
-    assert found["left_out"] == 4
+def test_rows_with_a_prediction_come_first_where_there_is_no_room(workspace: Path) -> None:
+    """Of six rows, the two with a prediction are included; the others are counted."""
+    included = stories(workspace, max_rows=2)
+    assert set(included["rows"]) == {TESTED.id, SURE.id}
+    assert included["left_out"] == 4
 
 
 def test_examples_lie_under_their_cell(workspace: Path) -> None:

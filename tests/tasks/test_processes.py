@@ -20,6 +20,7 @@ import numpy as np
 import pandas as pd
 import psutil
 import pytest
+from shapes import write_images
 
 from seedling.config.params import set_value
 from seedling.dataset.generation import digest
@@ -34,16 +35,23 @@ from seedling.runner import run_stage
 TWO = "torchrun --nproc_per_node 2"
 
 
-@pytest.fixture
-def made(tmp_path: Path, make_images: Callable[..., Path]) -> Path:
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A workspace of small images with all that train reads; learns by logistic regression and a network."""
-    workspace = tmp_path / "workspace"
-    make_workspace(workspace, make_images(labeled=6, pool=220, test=3), "image")
+    folder = tmp_path_factory.mktemp("prepared")
+    workspace = folder / "workspace"
+    make_workspace(workspace, write_images(folder / "images", labeled=6, pool=220, test=3), "image")
     for key, value in (("candidates", ["logistic_regression", "network"]), ("steps", 20)):
         set_value(workspace, ["train", key], value)
     for stage in ("scrape", "validate", "augment", "synthesize"):
         run_stage(find_stage(stage), workspace)
     return workspace
+
+
+@pytest.fixture
+def made(prepared: Path, tmp_path: Path) -> Path:
+    """A copy of the prepared workspace."""
+    return Path(shutil.copytree(prepared, tmp_path / "workspace", symlinks=True))
 
 
 def test_shares_are_put_together_in_order_and_an_error_reaches_all() -> None:
@@ -134,7 +142,7 @@ def test_what_goes_wrong_in_the_processes_is_said_once_and_leaves_nothing(
     assert not _of_training(os.getpid())
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
 def test_a_run_that_is_stopped_stops_its_processes(made: Path, how: signal.Signals) -> None:
     """SIGINT, and SIGKILL, which no handler hears, in the midst of a training: soon after none of the processes is at work."""
@@ -194,6 +202,7 @@ def test_a_launcher_that_ends_without_a_word_is_an_error(made: Path, monkeypatch
         run_stage(find_stage("train@0"), made)
 
 
+@pytest.mark.slow
 def test_one_process_by_a_plain_interpreter_is_a_launcher_too(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """`python` starts the module once, which is enough for the stage."""
     set_value(made, ["train", "candidates"], ["logistic_regression"])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +13,6 @@ from torch import nn
 
 from seedling.errors import Diverged
 from seedling.features.classical import Inputs
-from seedling.models import training
 from seedling.models.losses import Adjusted, balanced, class_shares, losses_of_rows
 from seedling.models.network import AdaptiveThresholds, Network, pretrain, randomly_transformed
 from seedling.models.saving import load_learner, make_learner, save_learner
@@ -37,14 +36,12 @@ def fitted(setting: FitContext, rows: np.ndarray) -> Network:
     return network
 
 
-def test_a_training_that_was_killed_goes_on_to_the_same_weights(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_training_that_was_killed_goes_on_to_the_same_weights(tmp_path: Path) -> None:
     """Killed at step 20 of 30, with a checkpoint after each step: weights and losses are those of an undisturbed run."""
     rows, pool = np.arange(60), inputs(np.arange(100, 180))
     heard: dict[str, list[tuple[int, float]]] = {"whole": [], "killed": [], "resumed": []}
 
-    def watch(name: str, last: int = 99) -> training.Callable[[int, float], None]:
+    def watch(name: str, last: int = 99) -> Callable[[int, float], None]:
         def hear(step: int, loss: float) -> None:
             heard[name].append((step, loss))
             if step == last:
@@ -54,13 +51,12 @@ def test_a_training_that_was_killed_goes_on_to_the_same_weights(
 
     setting = FitContext(10, seed=3, steps=30, unlabeled=pool)
     whole = fitted(setting.of_model(watch=watch("whole")), rows)
-    monkeypatch.setattr(training, "SECONDS_BETWEEN_CHECKPOINTS", -1.0)
-    disturbed = setting.of_model(checkpoint=tmp_path / "network")
+    disturbed = setting.of_model(checkpoint=tmp_path / "network", seconds_between_checkpoints=-1.0)
     with pytest.raises(Killed):
         fitted(disturbed.of_model(watch=watch("killed", last=20)), rows)
     assert (tmp_path / "network.safetensors").is_file()
     resumed = fitted(disturbed.of_model(watch=watch("resumed")), rows)
-    assert all((one == resumed.tensors()[name]).all() for name, one in whole.tensors().items())
+    assert all((tensor == resumed.tensors()[name]).all() for name, tensor in whole.tensors().items())
     assert heard["resumed"] == heard["whole"]
     assert not list(tmp_path.iterdir()), "a checkpoint is cleared in the end"
 
