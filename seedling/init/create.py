@@ -120,7 +120,7 @@ def make_workspace(
         progress("track with DVC", 0, None)
         if source is not None:
             lines.extend(_preview(temporary, source))
-        _track(temporary)
+        track(temporary)
         if folder.exists():
             folder.rmdir()
         temporary.replace(folder)
@@ -371,7 +371,7 @@ def deployment_name(workspace_name: str) -> str:
     return re.sub(r"[/%&<>{}$]", "-", workspace_name)
 
 
-def _track(folder: Path) -> None:
+def track(folder: Path) -> None:
     """Run git init, dvc init and dvc add data, and commit, with the user's name if git has one."""
     _git(folder, "init", "--quiet")
     create_repository(folder)
