@@ -18,6 +18,7 @@ from seedling.flows.temporary_server import temporary_server
 from seedling.lock import workspace_lock
 from seedling.parallel.memory_limit import expected_rows, memory_warning
 from seedling.pipeline import find_stage
+from seedling.records.next_action import next_action
 from seedling.records.results import read_evaluation
 from seedling.records.summaries import headline
 from seedling.runner import write_page
@@ -81,7 +82,7 @@ def run_workspace(workspace: Path, effort: str | None, as_of: str | None, *, vis
 
 
 def _print_result(console: PrintableConsole, workspace: Path, seconds: float, changed: list[str]) -> None:
-    """Prints the headline, the path of the report, the result of the push, and inputs that changed during the run."""
+    """Prints the headline, the path of the report, what to do next, the result of the push, and changed inputs."""
     metrics = read_evaluation(workspace / "reports") or {}
     console.print(f"\n{headline(metrics)}", style="bold green", highlight=False)
     console.print(
@@ -89,6 +90,7 @@ def _print_result(console: PrintableConsole, workspace: Path, seconds: float, ch
         highlight=False,
         soft_wrap=True,
     )
+    console.print(next_action(workspace), markup=False, highlight=False, soft_wrap=True)
     if load(workspace).push and (push := read_push_state(workspace)):
         style = None if push["complete"] else "yellow"
         console.print(push["message"], style=style, markup=False, highlight=False, soft_wrap=True)
