@@ -50,10 +50,13 @@ sbom: .venv/.ready  ## the packages in .venv with versions and licenses, as Cycl
 data: | .venv/.ready
 	$(BIN)/python examples/digits/prepare.py data
 
-run: .venv/.ready | data  ## run the whole pipeline on the embedded handwritten digits
-	$(BIN)/seedling run
+digits/data: | .venv/.ready
+	if [ -d digits ]; then $(BIN)/python examples/digits/prepare.py $@; else $(BIN)/python examples/digits/create_workspace.py digits; fi
 
-repro: .venv/.ready | data  ## the same through DVC alone
+run: .venv/.ready | digits/data  ## run the whole pipeline on the embedded handwritten digits, in digits/
+	$(BIN)/seedling run --workspace digits
+
+repro: .venv/.ready | data  ## the same stages by DVC alone, in this folder; another type of processor changes dvc.lock
 	$(BIN)/dvc repro
 
 ui: .venv/.ready  ## Prefect's UI on http://127.0.0.1:4200, with past runs
@@ -106,5 +109,7 @@ bench: .venv/.ready  ## every benchmark; writes benchmarks/results/*.csv; needs 
 	$(BIN)/python benchmarks/overhead.py
 	$(BIN)/python benchmarks/storage.py
 
+OUTPUTS := data generations models reports quarantine $(addprefix .seedling/,gx runs partial unfinished seconds)
+
 clean:  ## delete what runs and builds wrote, but keep the environment and the log of test-set evaluations
-	rm -rf data generations models reports quarantine .seedling/gx .seedling/runs .seedling/partial .seedling/unfinished .seedling/seconds build dist
+	rm -rf $(OUTPUTS) $(addprefix digits/,$(OUTPUTS)) build dist

@@ -29,8 +29,8 @@ def main(data: Path) -> None:
     rng = np.random.default_rng(1998)
     order = rng.permutation(len(digits.target))
     test, rest = order[:TEST], order[TEST:]
-    labeled = np.concatenate([rest[digits.target[rest] == one][:LABELED] for one in range(10)])
-    pool = np.array([one for one in rest if one not in set(labeled.tolist())])
+    labeled = np.concatenate([rest[digits.target[rest] == digit][:LABELED] for digit in range(10)])
+    pool = np.array([row for row in rest if row not in set(labeled.tolist())])
     shutil.rmtree(data, ignore_errors=True)
     for folder, rows in (("labeled", labeled), ("test", test)):
         for row in rows:
@@ -71,10 +71,8 @@ def figure(row: int, digit: int, rng: np.random.Generator) -> str:
 
 
 if __name__ == "__main__":
-    wanted = Path(sys.argv[1])
-    beside = wanted.with_name(
-        f".{wanted.name}.new"
-    )  # renamed at the end, so that half a folder is never taken for whole
-    main(beside)
-    shutil.rmtree(wanted, ignore_errors=True)
-    beside.replace(wanted)
+    folder = Path(sys.argv[1])
+    partial_folder = folder.with_name(f".{folder.name}.new")  # renamed at the end: a kill leaves no partial data folder
+    main(partial_folder)
+    shutil.rmtree(folder, ignore_errors=True)
+    partial_folder.replace(folder)

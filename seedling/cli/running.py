@@ -19,6 +19,7 @@ from seedling.flows.temporary_server import temporary_server
 from seedling.lock import workspace_lock
 from seedling.parallel.memory_limit import expected_rows, memory_warning
 from seedling.pipeline import find_stage
+from seedling.records.next_action import next_action
 from seedling.records.results import read_evaluation
 from seedling.records.run_records import read_run_records
 from seedling.records.summaries import headline
@@ -102,6 +103,7 @@ def _print_result(console: PrintableConsole, workspace: Path, seconds: str, resu
         highlight=False,
         soft_wrap=True,
     )
+    console.print(next_action(workspace), markup=False, highlight=False, soft_wrap=True)
     if load(workspace).push and (push := read_push_state(workspace)):
         style = None if push["complete"] else "yellow"
         console.print(push["message"], style=style, markup=False, highlight=False, soft_wrap=True)

@@ -155,7 +155,7 @@ class _Plan:
         progress("track with DVC", 0, None)
         if self.source is not None:
             findings.preview_lines.extend(_preview(folder, self.source))
-        _track(folder)
+        track(folder)
 
     def _fill_data(self, data: Path, left_out: list[tuple[str, str]], progress: Progress) -> list[str]:
         """Copy or pack the source into data/, add what is left out to `left_out`, and return the sources' lines."""
@@ -395,7 +395,7 @@ def deployment_name(workspace_name: str) -> str:
     return re.sub(r"[/%&<>{}$]", "-", workspace_name)
 
 
-def _track(folder: Path) -> None:
+def track(folder: Path) -> None:
     """Run git init, dvc init and dvc add data, and commit, with the user's name if git has one."""
     _git(folder, "init", "--quiet")
     create_repository(folder)

@@ -76,7 +76,13 @@ class ResidualNetwork(nn.Module):
         self.mixin_head = nn.Linear(WIDTHS[-1], mixin_classes) if mixin_classes else None
 
     def pooled(self, images: torch.Tensor) -> torch.Tensor:
-        """(n, width): the input of the heads."""
+        """(n, width): the input of the heads.
+
+        On a CPU, convolutions are a quarter faster (and without gradients, twice as fast) if the channels of a pixel
+        lie side by side. The layout of the images decides; the weights keep theirs, as they are saved.
+        """
+        if images.device.type == "cpu":
+            images = images.contiguous(memory_format=torch.channels_last)
         result: torch.Tensor = self.body(images).mean(dim=(2, 3))
         return result
 

@@ -24,6 +24,7 @@ from seedling.stats.randomness import derived_seed
 
 SECONDS_BETWEEN_CHECKPOINTS = 10.0
 STEPS_BETWEEN_LOSSES = 10
+FUSED_ON = ("cpu", "cuda")  # devices whose fused AdamW is tested: one call instead of one per parameter
 MOVING_AVERAGE_DECAY = 0.99  # of the averaged weights, the mean teacher (Tarvainen and Valpola 2017)
 
 
@@ -159,7 +160,12 @@ class Loop:
         Raises Diverged for a loss that is not finite, InputError if a single row does not fit into the device's memory.
         """
         trained = [parameter for parameter in self.net.parameters() if parameter.requires_grad]
-        optimizer = torch.optim.AdamW(trained, lr=self.peak_learning_rate, weight_decay=self.weight_decay)
+        optimizer = torch.optim.AdamW(
+            trained,
+            lr=self.peak_learning_rate,
+            weight_decay=self.weight_decay,
+            fused=all(parameter.device.type in FUSED_ON for parameter in trained),
+        )
         scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, self.peak_learning_rate, total_steps=max(steps, 2))
         averaged = {name: weight.detach().clone() for name, weight in self._weights().items()}
         checkpoint = Checkpoint(self.context.checkpoint, self.context.seconds_between_checkpoints)

@@ -10,7 +10,8 @@ rows that it was trained on.
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from itertools import product
 from pathlib import Path
@@ -29,7 +30,7 @@ from seedling.models.losses import CONSISTENCY, Adjusted, balanced, class_shares
 from seedling.models.saving import Learner, make_learner
 from seedling.models.training import FitContext
 from seedling.parallel.cluster import on_cluster, over_cluster
-from seedling.parallel.executor import choose_executor, in_threads, this_process
+from seedling.parallel.executor import choose_executor, in_threads, pieces_at_once, this_process
 from seedling.parallel.pool import in_pieces
 from seedling.stats.randomness import derived_seed
 from seedling.stats.statistics import Floats
@@ -184,20 +185,33 @@ def _results_by_fold(
     """The results of `_fold_result`, per fold and per candidate, computed where the executor runs them."""
     n_folds = len(data.rows.folds)
     fold_indices = range(n_folds)
-
-    def results_of_fold(fold_index: int) -> list[dict[str, Any]]:
-        return [_fold_result(data, candidate, fold_index) for candidate in candidates]
-
     execute = choose_executor(seconds, MIN_SECONDS_TO_DISTRIBUTE)
-    if not on_cluster() and execute is not in_threads:
-        return execute(results_of_fold, fold_indices, "fold")
-    tasks = [
-        *product(candidates, fold_indices)
-    ]  # one per candidate and fold, so that the last fold leaves no core idle
-    results = (
-        _run_on_cluster(data, tasks) if on_cluster() else in_threads(lambda task: _fold_result(data, *task), tasks)
-    )
-    return [results[fold_index::n_folds] for fold_index in fold_indices]
+    if not on_cluster() and this_process().count > 1:  # each process computes its share of the folds
+        return execute(
+            lambda fold_index: [_fold_result(data, each, fold_index) for each in candidates], fold_indices, "fold"
+        )
+    tasks = [*product(candidates, fold_indices)]
+    if on_cluster():
+        results = _run_on_cluster(data, tasks)
+        return [results[fold_index::n_folds] for fold_index in fold_indices]
+    # One piece per candidate and fold: with one per fold, five folds on two cores would leave a core idle for half of
+    # the last fold. The longest pieces start first, for the same reason.
+    with ThreadPoolExecutor(pieces_at_once()) as threads:
+        futures = {task: threads.submit(_fold_result, data, *task) for task in _longest_first(tasks)}
+
+        def results_of_fold(fold_index: int) -> list[dict[str, Any]]:
+            return [futures[candidate, fold_index].result() for candidate in candidates]
+
+        try:
+            return execute(results_of_fold, fold_indices, "fold")
+        except BaseException:
+            threads.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def _longest_first(tasks: Iterable[tuple[Candidate, int]]) -> list[tuple[Candidate, int]]:
+    """The tasks of learners that are trained by gradient descent, which take longest, before the others."""
+    return sorted(tasks, key=lambda task: task[0].learner not in GRADIENT_LEARNERS)
 
 
 def _add_fold(
@@ -329,9 +343,7 @@ def _run_on_cluster(data: TrainingData, tasks: Sequence[tuple[Candidate, int]]) 
     The longest tasks start first, so that the cluster does not wait for a single worker at the end.
     """
     results = {task: result for task in tasks if (result := _load_unfinished(data, *task)) is not None}
-    open_tasks = sorted(
-        (task for task in tasks if task not in results), key=lambda task: task[0].learner not in GRADIENT_LEARNERS
-    )
+    open_tasks = _longest_first(task for task in tasks if task not in results)
     computed = over_cluster(FoldTask(replace(data, scratch=None)), open_tasks)
     for (candidate, fold_index), result in zip(open_tasks, computed, strict=True):
         _save_unfinished(data, candidate, fold_index, result)
@@ -416,6 +428,31 @@ def _models_with_pool_rows(data: TrainingData, models: Sequence[Learner]) -> Ite
 
 
 def fit_final(data: TrainingData, candidate: Candidate) -> list[Learner]:
-    """Fit the models that see all folds, one per half of the pool."""
+    """Fit a candidate's models that see all folds, one per half of the pool. Raises Diverged if a training fails."""
+    models = fit_final_models(data, [candidate])[candidate]
+    if isinstance(models, Diverged):
+        raise models
+    return models
+
+
+def fit_final_models(data: TrainingData, candidates: Sequence[Candidate]) -> dict[Candidate, list[Learner] | Diverged]:
+    """Fit each candidate's models that see all folds; a failed training's error takes the place of its models.
+
+    All models are fitted at once, so that no core is idle while another fits a candidate's only model.
+    """
     fold_index = len(data.rows.folds)
-    return in_threads(lambda half: data.fit(candidate, None, fold_index, half), range(data.n_models(candidate)))
+
+    def fit(task: tuple[Candidate, int]) -> Learner | Diverged:
+        try:
+            return data.fit(task[0], None, fold_index, task[1])
+        except Diverged as error:
+            return error
+
+    tasks = _longest_first((candidate, half) for candidate in candidates for half in range(data.n_models(candidate)))
+    fitted = dict(zip(tasks, in_threads(fit, tasks), strict=True))
+    results: dict[Candidate, list[Learner] | Diverged] = {}
+    for candidate in candidates:
+        models = [fitted[candidate, half] for half in range(data.n_models(candidate))]
+        errors = [model for model in models if isinstance(model, Diverged)]
+        results[candidate] = errors[0] if errors else [model for model in models if not isinstance(model, Diverged)]
+    return results

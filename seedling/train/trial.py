@@ -25,7 +25,14 @@ from seedling.train.candidates import (
     within_budget,
 )
 from seedling.train.choice import Choice, EvaluationRows, best_per_learner, choose
-from seedling.train.cross_validation import Predictions, TrainingData, cross_validate, fit_final, pool_logits, pool_std
+from seedling.train.cross_validation import (
+    Predictions,
+    TrainingData,
+    cross_validate,
+    fit_final_models,
+    pool_logits,
+    pool_std,
+)
 from seedling.train.tally import Candidate
 
 
@@ -148,20 +155,28 @@ def choose_and_fit(
 
 def _fit_final_models(trial: Trial, choice: Choice, teacher: Path | None, output: Path) -> dict[Candidate, str]:
     """Fit and save the members and all carried candidates, chosen or not; return the reason of each that failed."""
+    copied = [candidate for candidate in trial.trained if teacher is not None and candidate.carried]
+    fitted = fit_final_models(
+        trial.data,
+        [
+            candidate
+            for candidate in trial.trained
+            if candidate not in copied and (candidate in choice.members or candidate.carried)
+        ],
+    )
+    for candidate in copied:
+        assert teacher is not None  # noqa: S101  (nothing is copied without a teacher)
+        files.copy_carried(teacher, output, candidate)
     failed: dict[Candidate, str] = {}
-    for candidate, predictions in trial.trained.items():
-        if teacher is not None and candidate.carried:
-            files.copy_carried(teacher, output, candidate)
-        elif candidate in choice.members or candidate.carried:
-            try:
-                models = fit_final(trial.data, candidate)
-            except Diverged as error:
-                failed[candidate] = str(error)
-                continue
-            predictions.pool[-1] = pool_logits(trial.data, models)
-            predictions.pool_std[-1] = pool_std(trial.data, models)
-            for half, model in enumerate(models):
-                save_learner(model, output / f"half-{half}" / candidate.name)
-            if candidate.carried:
-                files.write_carried(output, candidate, predictions)
+    for candidate, models in fitted.items():
+        if isinstance(models, Diverged):
+            failed[candidate] = str(models)
+            continue
+        predictions = trial.trained[candidate]
+        predictions.pool[-1] = pool_logits(trial.data, models)
+        predictions.pool_std[-1] = pool_std(trial.data, models)
+        for half, model in enumerate(models):
+            save_learner(model, output / f"half-{half}" / candidate.name)
+        if candidate.carried:
+            files.write_carried(output, candidate, predictions)
     return failed

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,8 +18,14 @@ from seedling.features.classical import Inputs
 from seedling.label_quality.label_weights import LABEL_WEIGHTED_LOSSES
 from seedling.models.saving import Learner, make_learner
 from seedling.models.training import FitContext
-from seedling.parallel.executor import using_executor
-from seedling.train.cross_validation import TrainingData, cross_validate, out_of_fold_with_seeds
+from seedling.parallel.executor import inside_piece, using_executor
+from seedling.train.cross_validation import (
+    TrainingData,
+    cross_validate,
+    fit_final,
+    fit_final_models,
+    out_of_fold_with_seeds,
+)
 from seedling.train.tally import Candidate
 
 
@@ -131,6 +139,50 @@ def test_results_do_not_depend_on_the_executor() -> None:
         first, _ = cross_validate(training_data(rows, inputs), [candidate], seconds=1e9)
     second, _ = cross_validate(training_data(rows, inputs), [candidate], seconds=1e9)
     assert (first[candidate].labeled == second[candidate].labeled).all()
+
+
+def test_a_fold_that_waits_for_its_last_candidate_leaves_no_thread_idle() -> None:
+    """Two candidates, five folds, two threads, and an executor that asks for one fold after the other.
+
+    The second candidate of fold 0 starts after the first candidate of all folds. When fold 0 is done, at most one of
+    these five is still in training: at least five models are done, and not only the two of fold 0.
+    """
+    rows, inputs, _ = labeled(40)
+    candidates = [Candidate("logistic_regression", ("collected",)), Candidate("svm", ("collected",))]
+    data = training_data(rows, inputs)
+    done_counts = [0]
+    data.tally.expect_models(10, lambda what, done, total: done_counts.append(done))
+    done_after_fold: list[int] = []
+
+    def one_after_the_other(function: Callable[[int], Any], indices: Sequence[int], name: str) -> list[Any]:
+        results = []
+        for index in indices:
+            results.append(function(index))
+            done_after_fold.append(max(done_counts))
+        return results
+
+    with using_executor(one_after_the_other), inside_piece():  # a piece of a cluster's worker has one core: two threads
+        trained, _ = cross_validate(data, candidates, seconds=1e9)
+    assert list(trained) == candidates
+    assert done_after_fold[0] >= 5
+    assert done_after_fold[-1] == 10
+
+
+def test_a_failed_final_training_takes_the_place_of_its_models_only() -> None:
+    """The other candidate has its model; asked for alone, the failed one raises."""
+
+    def make(name: str, context: FitContext) -> Learner:
+        return Exploding() if name == "svm" else make_learner(name, context)
+
+    rows, inputs, truth = labeled(40)
+    data = dataclasses.replace(training_data(rows, inputs), make_learner=make)
+    valid, broken = Candidate("logistic_regression", ("collected",)), Candidate("svm", ("collected",))
+    models = fit_final_models(data, [broken, valid])
+    assert isinstance(models[broken], Diverged)
+    (model,) = models[valid] if isinstance(models[valid], list) else ()
+    assert (model.logits(inputs).argmax(axis=1) == truth).all()
+    with pytest.raises(Diverged, match="no number at step 1"):
+        fit_final(data, broken)
 
 
 def test_a_large_pool_is_drawn_by_names(tmp_path: Path) -> None:

@@ -39,7 +39,7 @@ from seedling.label_quality.noise_model import (
     NoiseMatrixFit,
     p_error_if_labeled,
 )
-from seedling.label_quality.out_of_fold import Discriminant, Learners
+from seedling.label_quality.out_of_fold import Discriminant, Learners, regression_logits
 from seedling.label_quality.prior import MEAN_NOISE_RATE, log_prior
 from seedling.report.data_page import write_data_page
 from seedling.stats.statistics import softmax

@@ -1,0 +1,19 @@
+"""What to do after a run, as the last line that `seedling run` prints."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from seedling.files.reading import read_json
+
+
+def next_action(workspace: Path) -> str:
+    """Name the page to open next: the data page if labels are likely wrong, else the report."""
+    reports = workspace / "reports"
+    manifest_path = workspace / "generations" / "validate" / "manifest.json"
+    manifest = read_json(manifest_path) if manifest_path.is_file() else {}
+    flagged = ((manifest.get("notes") or {}).get("doubt") or {}).get("flagged", 0)
+    if not flagged:
+        return f"Next: open {reports / 'report.html'}, which lists what would improve the model most."
+    errors = "1 likely label error" if flagged == 1 else f"{flagged:,} likely label errors"
+    return f"Next: open the report, then check {errors}, each with a suggested label: {reports / 'data.html'}"
