@@ -85,18 +85,16 @@ def compare_rounds(  # noqa: PLR0913  (the scores of both rounds, and what the r
     last: whether this is the last round.
     """
     rng = generator(seed, "decision", round_number)
-    correct = [mean_scores(of_round, lambda p: p.argmax(axis=1) == truth) for of_round in (old, new)]
-    draws = params.bootstrap_draws
-    margin, wrong = params.margin, 1 / len(old)
+    before, after = (mean_scores(of_round, lambda p: p.argmax(axis=1) == truth) for of_round in (old, new))
+    draws, margin, wrong = params.bootstrap_draws, params.margin, 1 / len(old)
     accuracy = paired_difference(
-        *correct, groups, larger_is_better=True, draws=draws, rng=rng, margin=margin, wrong=wrong
+        before, after, groups, larger_is_better=True, draws=draws, rng=rng, margin=margin, wrong=wrong
     )
     losses = [mean_scores(of_round, lambda p: log_loss_of_rows(p, truth)) for of_round in (old, new)]
-    log_loss = paired_difference(*losses, groups, larger_is_better=False, draws=draws, rng=rng)
-    old_correct, new_correct = (scores.mean(axis=0) for scores in correct)
+    log_loss = paired_difference(losses[0], losses[1], groups, larger_is_better=False, draws=draws, rng=rng)
     class_rng = generator(seed, "classes", round_number)
-    classes = changes_by_class(old_correct, new_correct, truth, groups, params, class_rng)
-    n_seeds = max(len(scores) for scores in correct)
+    classes = changes_by_class(before.mean(axis=0), after.mean(axis=0), truth, groups, params, class_rng)
+    n_seeds = max(len(before), len(after))
     decision, stop, reason = _apply_rules(accuracy, log_loss, len(truth), n_seeds, changed_share, last, params)
     if n_harmed := sum(class_change.harmed for class_change in classes):
         reason += f"; significantly lower recall in {n_harmed} of {len(classes)} classes"
