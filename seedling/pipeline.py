@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypedDict
 
 from seedling.config.params import MAX_ROUNDS, Params
 from seedling.errors import InputError
@@ -213,7 +213,14 @@ def evaluate(context: StageContext) -> None:
     )
 
 
-def _rows(workspace: Path) -> dict[str, Path]:
+class RowFolders(TypedDict):
+    """The generations that hold the payloads of rows, and their labels and folds."""
+
+    collected: Path
+    validated: Path
+
+
+def _rows(workspace: Path) -> RowFolders:
     return {"collected": workspace / COLLECTED, "validated": workspace / VALIDATED}
 
 

@@ -175,4 +175,5 @@ class EncodedFeatures(FeatureMaker):
 
     def _projected(self, terms: Any) -> Features:
         """(n, topics), rows of length 1. terms: (n, n_terms), sparse."""
-        return normalize_rows(np.asarray(sparse.csr_matrix(terms) @ self.topics, dtype=np.float32))
+        projected: Features = normalize_rows(np.asarray(sparse.csr_matrix(terms) @ self.topics, dtype=np.float32))
+        return projected

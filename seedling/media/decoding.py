@@ -124,9 +124,9 @@ def shorter_side(encoded: bytes, max_megapixels: float = 64.0) -> int:
     Raises Undecodable as `decode` does if neither can be read.
     """
     try:
-        return min(_open(encoded).size)
+        return int(min(_open(encoded).size))
     except Exception:  # noqa: BLE001  (decoding reports the error)
-        return min(decode(encoded, max_megapixels).shape[:2])
+        return int(min(decode(encoded, max_megapixels).shape[:2]))
 
 
 if __name__ == "__main__":  # the process that `decode` starts
