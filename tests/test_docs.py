@@ -16,7 +16,7 @@ from seedling.dataset.generation import COLUMNS
 
 PROJECT = Path(__file__).parents[1]
 README = (PROJECT / "README.md").read_text(encoding="utf-8")
-DOCS = sorted((PROJECT / "docs").glob("*.md"))
+DOCS = sorted((PROJECT / "docs").glob("**/*.md"))
 
 
 def tracked() -> set[str]:
@@ -86,17 +86,26 @@ def test_make_targets_of_the_docs_exist() -> None:
             assert name in targets, f"{page.name}: make {name}"
 
 
-def test_the_benchmarks_page_shows_the_committed_tables() -> None:
-    """Each table of benchmarks/results is on the page, number by number."""
-    text = (PROJECT / "docs/benchmarks.md").read_text(encoding="utf-8")
+def shown(row: dict[str, str]) -> str:
+    """A row of a benchmark's results as a line of its table shows it."""
+    value, low, high = (f"{float(row[name]):.4g}" for name in ("value", "low", "high"))
+    interval = f"{low} to {high}" if row["n"] != "1" else ""
+    return (
+        f"| {row['setting']} | {row['system']} | {row['metric']} | {value} | {interval} | {row['unit']} | {row['n']} |"
+    )
+
+
+def test_the_benchmark_pages_show_the_committed_tables() -> None:
+    """Each file of benchmarks/results is a table on exactly one page of docs/benchmarks/, line by line."""
+    pages = [path.read_text(encoding="utf-8") for path in (PROJECT / "docs/benchmarks").glob("*.md")]
     tables = sorted((PROJECT / "benchmarks/results").glob("*.csv"))
     assert tables
     for path in tables:
+        (page,) = [page for page in pages if f"<!-- table: {path.stem} -->" in page]
+        table = page.split(f"<!-- table: {path.stem} -->")[1].split("<!-- end -->")[0]
         with path.open(encoding="utf-8", newline="") as file:
-            for row in csv.DictReader(file):
-                assert f"| {row['metric']} | {float(row['value']):.4g} |" in text, (
-                    f"{path.name}: {row['system']} {row['metric']}"
-                )
+            expected = [shown(row) for row in csv.DictReader(file)]
+        assert [line for line in table.splitlines() if line.startswith("| ")][1:] == expected, path.name
 
 
 def test_init_writes_the_gates_that_the_project_itself_uses() -> None:

@@ -53,7 +53,7 @@ def test_the_command_says_that_a_port_is_in_use_before_anything_is_loaded(tmp_pa
     with socket.create_server(("127.0.0.1", 0)) as taken:
         _, said = command(tmp_path, taken.getsockname()[1]).communicate(timeout=60)
     assert "in use" in said
-    assert "choose another --port or --host" in said
+    assert "name another --port" in said
 
 
 @pytest.mark.slow

@@ -140,7 +140,7 @@ def test_what_cannot_be_exported_is_explained(tmp_path: Path) -> None:
     (tmp_path / "full/file").touch()
     for folder, form, splits, said in (
         ("full", None, ["train"], "is not empty"),
-        ("new", Form.folders, ["train"], "Texts cannot be exported as folders: use --as table"),
+        ("new", Form.folders, ["train"], "not exported as folders"),
         ("new", None, ["training"], "'training' is not one of train"),
         ("new", None, ["validation"], "There are no rows of validation"),
     ):

@@ -71,7 +71,7 @@ def test_a_prefect_home_that_cannot_be_written_is_one_sentence(workspace: Path, 
     home = tmp_path / "file" / "prefect" if place == "below a file" else Path("/proc/prefect")
     done = run(workspace, own_environment(tmp_path, PREFECT_HOME=str(home)))
     assert done.returncode == 2
-    assert f"Prefect's folder {home} is not writable" in done.stderr
+    assert f"Prefect's folder {home} cannot be written" in done.stderr
     assert "set PREFECT_HOME" in done.stderr
     assert "Traceback" not in done.stderr + done.stdout
 
