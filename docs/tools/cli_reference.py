@@ -9,21 +9,12 @@ import typer
 
 from seedling.cli.main import app
 
-INTRODUCTION = """\
-# Command line
-
-Every command, as `seedling COMMAND --help` prints it. {commands}
-
-Exit codes: `0` success, `1` a gate failed, `2` invalid input, `70` unexpected error, `130` and `143` stopped by a signal.
-"""
-
 
 def reference() -> str:
-    """The page: a list of the commands, and for each its usage, its help, its arguments and its options."""
+    """A list of the commands, and for each its usage, its help, its arguments and its options."""
     commands = {name: command for name, command in typer.main.get_command(app).commands.items() if not command.hidden}
     links = ", ".join(f"[`{name}`](#seedling-{name})" for name in commands)
-    sections = [section(name, command) for name, command in commands.items()]
-    return "\n".join([INTRODUCTION.format(commands=f"The commands are {links}."), *sections])
+    return "\n".join([f"The commands are {links}.", "", *(section(*command) for command in commands.items())])
 
 
 def section(name: str, command: Any) -> str:

@@ -1,4 +1,4 @@
-"""Hooks of MkDocs: generated pages, files of the repository as pages, links that leave docs/, and charts.
+"""Hooks of MkDocs: charts, the commands, files of the repository as pages, and links that leave docs/.
 
 docs/ reads well in the repository, too: its links lead to files such as ../deploy/README.md. In the site, such a link leads
 to the file's page if the site has one, and is plain text otherwise.
@@ -31,18 +31,18 @@ CHART = re.compile(r"^<!-- chart: (\w+) -->$", re.MULTILINE)
 
 
 def on_files(files: Files, config: Any) -> Files:
-    """Add the reference of the command line, and the repository's own pages."""
-    files.append(File.generated(config, "cli.md", content=cli_reference.reference()))
+    """Add the pages that are files of the repository outside docs/."""
     for page, file in FILES_OF_PAGES.items():
         files.append(File.generated(config, page, content=(PROJECT / file).read_text(encoding="utf-8")))
     return files
 
 
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
-    """Put the charts into their places, and adjust the links that leave docs/."""
+    """Put the charts and the commands into their places, and adjust the links that leave docs/."""
     name = page.file.src_uri
     source = FILES_OF_PAGES.get(name, f"docs/{name}")
     markdown = CHART.sub(lambda match: f'<figure class="chart">{charts.CHARTS[match[1]]()}</figure>', markdown)
+    markdown = markdown.replace("<!-- commands -->", cli_reference.reference())
     markdown = DIAGRAM.sub(lambda match: f'<figure class="chart">{inline_svg(match[1])}</figure>', markdown)
     return LINK.sub(lambda match: adjusted(match, source, name), markdown)
 
@@ -61,8 +61,6 @@ def adjusted(link: re.Match[str], source: str, page: str) -> str:
     path, _, fragment = target.partition("#")
     file = posixpath.normpath(posixpath.join(posixpath.dirname(source), path))
     if not (PROJECT / file).exists():
-        if source.startswith("docs/") and file.removeprefix("docs/") in {"cli.md", *FILES_OF_PAGES}:
-            return link[0]
         raise FileNotFoundError(f"{source}: the link to {target} leads to no file. Correct the link.")
     target_page = PAGES_OF_FILES.get(file, file.removeprefix("docs/") if file.startswith("docs/") else None)
     if target_page is None:
