@@ -34,7 +34,8 @@ WIDTH_PIXELS, HEIGHT_PIXELS = 1280, 860
 WEBP_QUALITY = 80
 MAX_IMAGE_BYTES = 150_000
 SERVER_TIMEOUT_SECONDS = 180
-PAGE_TIMEOUT_MILLISECONDS = 60_000
+REQUEST_TIMEOUT_SECONDS = 120
+PAGE_TIMEOUT_MILLISECONDS = 120_000
 
 
 def make_digits_workspace(folder: Path) -> Path:
@@ -136,7 +137,9 @@ def take_report_screenshots(page: Any, reports: Path) -> None:
 
 def latest_flow_run(api: str) -> dict[str, Any]:
     """Return the flow run that started last."""
-    runs: list[dict[str, Any]] = httpx.post(f"{api}/flow_runs/filter", json={"sort": "START_TIME_DESC"}).json()
+    runs: list[dict[str, Any]] = httpx.post(
+        f"{api}/flow_runs/filter", json={"sort": "START_TIME_DESC"}, timeout=REQUEST_TIMEOUT_SECONDS
+    ).json()
     return runs[0]
 
 
@@ -144,11 +147,12 @@ def take_prefect_screenshots(page: Any, address: str) -> None:
     """Write the screenshots of the runs, of one run and of its result in Prefect's UI."""
     run = latest_flow_run(f"{address}/api")
     page.goto(f"{address}/runs/flow-run/{run['id']}")
+    page.get_by_text("Task Runs", exact=True).click()
     page.get_by_text("evaluate").first.wait_for()
     page.wait_for_timeout(3000)  # the timeline is drawn and moves into its place
     save(page, "prefect-run")
     by_run = {"artifacts": {"flow_run_id": {"any_": [run["id"]]}}}
-    artifacts = httpx.post(f"{address}/api/artifacts/filter", json=by_run).json()
+    artifacts = httpx.post(f"{address}/api/artifacts/filter", json=by_run, timeout=REQUEST_TIMEOUT_SECONDS).json()
     result = next(artifact for artifact in artifacts if artifact["key"].endswith("-result"))
     page.goto(f"{address}/artifacts/artifact/{result['id']}")
     page.get_by_role("heading", name="Stages").wait_for()
