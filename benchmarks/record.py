@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 RESULTS = Path(__file__).with_name("results")
+PAGES = Path(__file__).parents[1] / "docs" / "benchmarks"
 
 
 @dataclass(frozen=True)
@@ -36,30 +37,37 @@ def mean_with_interval(values: Sequence[float], seed: int = 0) -> tuple[float, f
     return float(array.mean()), float(np.quantile(means, 0.025)), float(np.quantile(means, 0.975))
 
 
+def table_of(results: Path) -> str:
+    """Return a file of results/ as Markdown: its commands, and a table with a line per number."""
+    with results.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    lines = ["| setting | system | metric | value | 95 % interval | unit | n |", "|---|---|---|---|---|---|---|"]
+    for row in rows:
+        value, low, high = (f"{float(row[name]):.4g}" for name in ("value", "low", "high"))
+        interval = f"{low} to {high}" if row["n"] != "1" else ""
+        lines.append(
+            f"| {row['setting']} | {row['system']} | {row['metric']} | {value} | {interval} | {row['unit']} | {row['n']} |"
+        )
+    commands = dict.fromkeys(f"`{row['command']}`" for row in rows)
+    return "\n".join([*"\n\n".join(commands).splitlines(), "", *lines])
+
+
 def show_tables() -> None:
-    """Insert every table of results/ into docs/benchmarks.md between `<!-- table: name -->` and `<!-- end -->`."""
-    page = RESULTS.parents[1] / "docs" / "benchmarks.md"
-    text = page.read_text(encoding="utf-8")
-    for path in sorted(RESULTS.glob("*.csv")):
-        with path.open(encoding="utf-8", newline="") as file:
-            rows = list(csv.DictReader(file))
-        lines = ["| setting | system | metric | value | 95 % interval | unit | n |", "|---|---|---|---|---|---|---|"]
-        for row in rows:
-            value, low, high = (f"{float(row[name]):.4g}" for name in ("value", "low", "high"))
-            interval = f"{low} to {high}" if row["n"] != "1" else ""
-            lines.append(
-                f"| {row['setting']} | {row['system']} | {row['metric']} | {value} | {interval} "
-                f"| {row['unit']} | {row['n']} |"
-            )
-        commands = dict.fromkeys(f"`{row['command']}`" for row in rows)
-        table = "\n".join([*"\n\n".join(commands).splitlines(), "", *lines])
-        marks = re.compile(rf"(<!-- table: {path.stem} -->\n).*?(<!-- end -->)", re.DOTALL)
-        text = marks.sub(lambda match, table=table: match[1] + table + "\n" + match[2], text)
-    page.write_text(text, encoding="utf-8")
+    """Insert every table of results/ into its page of docs/benchmarks/, between its marks.
+
+    The marks are `<!-- table: name -->` and `<!-- end -->`.
+    """
+    tables = {path.stem: table_of(path) for path in sorted(RESULTS.glob("*.csv"))}
+    marks = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
+    for page in sorted(PAGES.glob("*.md")):
+        text = page.read_text(encoding="utf-8")
+        shown = marks.sub(lambda match: f"{match[1]}{tables[match[2]]}\n{match[3]}", text)
+        if shown != text:
+            page.write_text(shown, encoding="utf-8")
 
 
 def write(name: str, measurements: Sequence[Measurement]) -> None:
-    """Write results/<name>.csv, update docs/benchmarks.md, and print the rows."""
+    """Write results/<name>.csv, update docs/benchmarks/, and print the rows."""
     RESULTS.mkdir(exist_ok=True)
     with (RESULTS / f"{name}.csv").open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")

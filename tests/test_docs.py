@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import re
+import runpy
 import subprocess
 import tomllib
 from pathlib import Path
@@ -16,7 +17,7 @@ from seedling.dataset.generation import COLUMNS
 
 PROJECT = Path(__file__).parents[1]
 README = (PROJECT / "README.md").read_text(encoding="utf-8")
-DOCS = sorted((PROJECT / "docs").glob("*.md"))
+DOCS = sorted((PROJECT / "docs").glob("**/*.md"))
 
 
 def tracked() -> set[str]:
@@ -86,17 +87,77 @@ def test_make_targets_of_the_docs_exist() -> None:
             assert name in targets, f"{page.name}: make {name}"
 
 
-def test_the_benchmarks_page_shows_the_committed_tables() -> None:
-    """Each table of benchmarks/results is on the page, number by number."""
-    text = (PROJECT / "docs/benchmarks.md").read_text(encoding="utf-8")
+def shown(row: dict[str, str]) -> str:
+    """A row of a benchmark's results as a line of its table shows it."""
+    value, low, high = (f"{float(row[name]):.4g}" for name in ("value", "low", "high"))
+    interval = f"{low} to {high}" if row["n"] != "1" else ""
+    return (
+        f"| {row['setting']} | {row['system']} | {row['metric']} | {value} | {interval} | {row['unit']} | {row['n']} |"
+    )
+
+
+def test_the_benchmark_pages_show_the_committed_tables() -> None:
+    """Each file of benchmarks/results is a table on exactly one page of docs/benchmarks/, line by line."""
+    pages = [path.read_text(encoding="utf-8") for path in (PROJECT / "docs/benchmarks").glob("*.md")]
     tables = sorted((PROJECT / "benchmarks/results").glob("*.csv"))
     assert tables
     for path in tables:
+        (page,) = [page for page in pages if f"<!-- table: {path.stem} -->" in page]
+        table = page.split(f"<!-- table: {path.stem} -->")[1].split("<!-- end -->")[0]
         with path.open(encoding="utf-8", newline="") as file:
-            for row in csv.DictReader(file):
-                assert f"| {row['metric']} | {float(row['value']):.4g} |" in text, (
-                    f"{path.name}: {row['system']} {row['metric']}"
-                )
+            expected = [shown(row) for row in csv.DictReader(file)]
+        assert [line for line in table.splitlines() if line.startswith("| ")][1:] == expected, path.name
+
+
+def results() -> list[dict[str, str]]:
+    """All numbers of benchmarks/results."""
+    rows: list[dict[str, str]] = []
+    for path in sorted((PROJECT / "benchmarks/results").glob("*.csv")):
+        with path.open(encoding="utf-8", newline="") as file:
+            rows += csv.DictReader(file)
+    return rows
+
+
+def test_the_headline_comparisons_are_measured_numbers() -> None:
+    """Each number of the table on docs/benchmarks.md is a value or the end of an interval in benchmarks/results."""
+    measured = {f"{float(row[name]):.4g}" for row in results() for name in ("value", "low", "high") if row[name]}
+    page = (PROJECT / "docs/benchmarks.md").read_text(encoding="utf-8")
+    table = page.split("## Headline comparisons")[1].split("## ")[0]
+    lines = [line.split("|")[3:] for line in table.splitlines() if line.startswith("| [")]
+    numbers = [number for line in lines for number in re.findall(r"(?<![\w.])-?\d+\.\d+", " ".join(line))]
+    assert len(lines) == 10 and len(numbers) > 60
+    assert [number for number in numbers if f"{float(number):.4g}" not in measured] == []
+
+
+def test_what_the_benchmarks_page_says_of_few_and_wrong_labels_is_measured() -> None:
+    """Seedling is ahead of every peer in every setting with few labels, and of confident learning with 20 % wrong labels."""
+    accuracy = [row for row in results() if row["metric"] == "test accuracy"]
+    few = [row for row in accuracy if "few_labels.py" in row["command"] or "digits.py" in row["command"]]
+    noisy = [row for row in accuracy if "label_noise.py" in row["command"] and "20" in row["setting"].partition(",")[0]]
+    for rows, system in ((few, "Seedling, accepted model"), (noisy, "Seedling")):
+        settings = {row["setting"] for row in rows}
+        assert len(settings) >= 8
+        for setting in settings:
+            values = {row["system"]: float(row["value"]) for row in rows if row["setting"] == setting}
+            peers = [value for name, value in values.items() if not name.startswith("Seedling")]
+            assert peers and values[system] > max(peers), setting
+
+
+def test_the_diagram_of_the_stages_is_the_stage_table() -> None:
+    """docs/images/stages.svg is what docs/tools/stage_diagram.py draws from it."""
+    drawn = runpy.run_path(str(PROJECT / "docs/tools/stage_diagram.py"))
+    assert {end for _, end in drawn["edges"]()} | {"scrape"} == set(drawn["POSITIONS"])
+    assert (PROJECT / "docs/images/stages.svg").read_text(encoding="utf-8") == drawn["diagram"]()
+
+
+def test_images_of_the_docs_are_small_and_used() -> None:
+    """Each screenshot is below 150 kB, and a page shows it."""
+    pages = "".join(page.read_text(encoding="utf-8") for page in [PROJECT / "README.md", *DOCS])
+    images = sorted((PROJECT / "docs/images").glob("*.webp"))
+    assert images
+    for image in images:
+        assert image.stat().st_size < 150_000, image.name
+        assert f"images/{image.name}" in pages, image.name
 
 
 def test_init_writes_the_gates_that_the_project_itself_uses() -> None:
