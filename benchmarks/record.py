@@ -45,9 +45,8 @@ def table_of(results: Path) -> str:
     for row in rows:
         value, low, high = (f"{float(row[name]):.4g}" for name in ("value", "low", "high"))
         interval = f"{low} to {high}" if row["n"] != "1" else ""
-        lines.append(
-            f"| {row['setting']} | {row['system']} | {row['metric']} | {value} | {interval} | {row['unit']} | {row['n']} |"
-        )
+        cells = (row["setting"], row["system"], row["metric"], value, interval, row["unit"], row["n"])
+        lines.append(f"| {' | '.join(cells)} |")
     commands = dict.fromkeys(f"`{row['command']}`" for row in rows)
     return "\n".join([*"\n\n".join(commands).splitlines(), "", *lines])
 
