@@ -4,8 +4,8 @@
 was not fitted on row i gives p_i(k), the probability of class k (out_of_fold.py). How likely is y_i != l_i, and how
 many labels are wrong?
 
-**Noise process.** A share s of the labels is wrong. Each row's true class is drawn from its probabilities, and its label
-from the true class:
+**Noise process.** A share s of the labels is wrong. Each row's true class is drawn from its probabilities, and its
+label from the true class:
 
     P(y_i = k) = p_i(k; T),   p_i(k; T) proportional to p_i(k)^(1 / T)
     P(l | y_i = k) = 1 - s_k if l = k,   s_k q_i(l | k) otherwise.
@@ -14,10 +14,10 @@ T corrects how sharp the probabilities are. s_k = s, or one share per class. q_i
 names: any class with the same probability, a class that the row resembles, a few classes that are specific to k, or a
 mixture of these (noise_model.py).
 
-**Prior.** s ~ Beta(1, 1 / MEAN_NOISE_RATE - 1), defined once in prior.py. The prior of T says how sharp such predictions
-are for correct labels, so it belongs to the predictions: validate weights likely errors down before it fits its last
-models, whose predictions are nearly calibrated. A model in evaluate may have learned from wrong labels, which makes it
-less confident, so its prior is wider.
+**Prior.** s ~ Beta(1, 1 / MEAN_NOISE_RATE - 1), defined once in prior.py. The prior of T says how sharp such
+predictions are for correct labels, so it belongs to the predictions: validate weights likely errors down before it fits
+its last models, whose predictions are nearly calibrated. A model in evaluate may have learned from wrong labels, which
+makes it less confident, so its prior is wider.
 
 **Posterior.** For one model m = (T, s, type of q), by Bayes' rule,
 
@@ -41,9 +41,9 @@ It reaches 0 unless some wrong labels are more likely than none by three nats.
 
 **Other questions**, which look similar:
 
-- train: `estimate_label_weights` (label_weights.py). How well do the features support a label, if the label itself is no
-  evidence? Weights by the posterior make models less accurate. See there for the measured reason.
+- train: `estimate_label_weights` (label_weights.py). How well do the features support a label, if the label itself is
+  no evidence? Weights by the posterior make models less accurate. See there for the measured reason.
 - pseudo_label: its filters estimate how often the *teacher's* labels are wrong. Held-out rows with given labels answer
-  this directly, as a binomial share with a Wilson interval. No hidden class has to be inferred, so no noise model and no
-  prior are involved; wrong given labels make the filters slightly too strict, in the same way for each filter.
+  this directly, as a binomial share with a Wilson interval. No hidden class has to be inferred, so no noise model and
+  no prior are involved. Wrong given labels lower the measured precision of every filter.
 """

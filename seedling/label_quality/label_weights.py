@@ -5,8 +5,8 @@
 This is not the probability that the label is correct (see the package's docstring), although both use out-of-fold
 probabilities. P(y_i = l_i | l_i) counts the label itself as evidence: with one wrong label in ten, a label that the
 features make four times less likely than another class is still probably correct, and counts nearly in full. The weight
-asks only how well the features support the label. A few wrong labels then cannot bend the model, and no prior is needed.
-Weighted by the posterior instead, logistic regression is 2 points less accurate with 10 and 20 % wrong labels
+asks only how well the features support the label. A few wrong labels then cannot bend the model, and no prior is
+needed. Weighted by the posterior instead, logistic regression is 2 points less accurate with 10 and 20 % wrong labels
 (docs/architecture.md, "Label weights").
 """
 

@@ -1,4 +1,7 @@
-"""The prior of the share of wrong labels, the same for every label noise model: s ~ Beta(1, 1 / MEAN_NOISE_RATE - 1)."""
+"""The prior of the share of wrong labels, the same for every label noise model.
+
+s ~ Beta(1, 1 / MEAN_NOISE_RATE - 1),   so that its mean is MEAN_NOISE_RATE.
+"""
 
 from __future__ import annotations
 

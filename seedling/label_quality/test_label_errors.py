@@ -6,12 +6,13 @@ drawn from the true class y by
     P(l | y) = 1 - s if l = y, s / (K - 1) otherwise,
     P(l)     = (1 - s) p(l; T) + s / (K - 1) (1 - p(l; T)).
 
-This is the model of the package with uniform errors only. Wrong labels that name the class most like the true one cannot
-be told from the model's own mistakes: their likelihood hardly depends on s, so averaging over them would return the
-prior. They are rarely detected (benchmarks/labels_of_test.py). Each pair (s, T) of a grid is weighted by the likelihood
-of the labels times the prior of s (prior.py) and log T ~ Normal(0, STD_LOG_TEMPERATURE²), as in Rebbapragada and Brodley
-(2007) with both unknown. The prior of T is wider than in noise_model.py and allows T well below 1, since wrong training
-labels make the evaluated model less confident than it is accurate. The result does not replace any score.
+This is the model of the package with uniform errors only. Wrong labels that name the class most like the true one
+cannot be told from the model's own mistakes: their likelihood hardly depends on s, so averaging over them would return
+the prior. They are rarely detected (benchmarks/labels_of_test.py). Each pair (s, T) of a grid is weighted by the
+likelihood of the labels times the prior of s (prior.py) and log T ~ Normal(0, STD_LOG_TEMPERATURE²), as in Rebbapragada
+and Brodley (2007) with both unknown. The prior of T is wider than in noise_model.py and allows T well below 1, since
+wrong training labels make the evaluated model less confident than it is accurate. The result does not replace any
+score.
 """
 
 from __future__ import annotations

@@ -3,8 +3,9 @@
 All filters are compared on labeled rows that are held out and treated like the pool. A filter other than `all` is used
 only if it is significantly better (bootstrap): wrong labels with a low weight cost less than missing correct ones.
 
-The filters do not use the noise model of seedling/label_quality: it infers how often people's labels are wrong, where no
-true class is observed. How often the teacher's labels are wrong is observed on the held-out rows, as a binomial share.
+The filters do not use the noise model of seedling/label_quality: it infers how often people's labels are wrong, where
+no true class is observed. How often the teacher's labels are wrong is observed on the held-out rows, as a binomial
+share.
 """
 
 from __future__ import annotations
