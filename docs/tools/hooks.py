@@ -1,7 +1,7 @@
 """Hooks of MkDocs: charts, the commands, files of the repository as pages, and links that leave docs/.
 
-docs/ reads well in the repository, too: its links lead to files such as ../deploy/README.md. In the site, such a link leads
-to the file's page if the site has one, and is plain text otherwise.
+docs/ reads well in the repository, too: its links lead to files such as ../deploy/README.md. In the site, such a link
+leads to the file's page if the site has one, and is plain text otherwise.
 """
 
 from __future__ import annotations

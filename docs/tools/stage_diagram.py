@@ -97,7 +97,8 @@ def diagram() -> str:
         *(arrow(start, end) for start, end in edges()),
         *(box(kind) for kind in POSITIONS),
         f'<path d="M{LEFT + BOX_WIDTH} {bottom - BOX_HEIGHT // 2} H{RIGHT - 2}"/>',
-        f'<text x="{RIGHT + BOX_WIDTH // 2}" y="{bottom - BOX_HEIGHT // 2 + 4}">reports/report.html, metrics.json</text>',
+        f'<text x="{RIGHT + BOX_WIDTH // 2}" y="{bottom - BOX_HEIGHT // 2 + 4}">'
+        "reports/report.html, metrics.json</text>",
     ]
     words = "Diagram of the stages: " + "; ".join(f"{start} to {end}" for start, end in edges())
     marker = (
