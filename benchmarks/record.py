@@ -45,8 +45,10 @@ def table_of(results: Path) -> str:
     for row in rows:
         value, low, high = (f"{float(row[name]):.4g}" for name in ("value", "low", "high"))
         interval = f"{low} to {high}" if row["n"] != "1" else ""
-        cells = (row["setting"], row["system"], row["metric"], value, interval, row["unit"], row["n"])
-        lines.append(f"| {' | '.join(cells)} |")
+        lines.append(
+            f"| {row['setting']} | {row['system']} | {row['metric']} | {value} | {interval} "
+            f"| {row['unit']} | {row['n']} |"
+        )
     commands = dict.fromkeys(f"`{row['command']}`" for row in rows)
     return "\n".join([*"\n\n".join(commands).splitlines(), "", *lines])
 

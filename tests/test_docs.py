@@ -130,7 +130,7 @@ def test_the_headline_comparisons_are_measured_numbers() -> None:
 
 
 def test_what_the_benchmarks_page_says_of_few_and_wrong_labels_is_measured() -> None:
-    """Seedling is ahead of every peer in every setting with few labels, and of confident learning with 20 % wrong labels."""
+    """Seedling is ahead of every peer with few labels, and of confident learning with 20 % wrong labels, everywhere."""
     accuracy = [row for row in results() if row["metric"] == "test accuracy"]
     few = [row for row in accuracy if "few_labels.py" in row["command"] or "digits.py" in row["command"]]
     noisy = [row for row in accuracy if "label_noise.py" in row["command"] and "20" in row["setting"].partition(",")[0]]

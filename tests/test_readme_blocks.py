@@ -55,7 +55,7 @@ ALL_BLOCKS = [block for page in PAGES for block in blocks_of(page)]
 
 
 def write_photographs(folder: Path) -> None:
-    """Blurred stripes in two colors as photographs of two flowers: 20 labeled and 6 test images per class, 10 unlabeled."""
+    """Stripes in two colors as photographs of two flowers: 20 labeled and 6 test images per class, 10 unlabeled."""
     generator = np.random.default_rng(4)
     for split, count in (
         ("labeled/tulip", 20),
@@ -78,7 +78,7 @@ def write_photographs(folder: Path) -> None:
 
 @pytest.fixture
 def reader(tmp_path: Path) -> tuple[Path, dict[str, str]]:
-    """The working folder of a reader who has cloned the project, with their data, and the environment of a terminal in it."""
+    """The working folder of a reader who has cloned the project, with their data, and the environment of a terminal."""
     folder = tmp_path / "clone"
     folder.mkdir()
     (folder / "examples").symlink_to(PROJECT / "examples")

@@ -191,7 +191,7 @@ def _dots(
     band: Mapping[str, float] | None = None,
     logarithmic: bool = False,
 ) -> Markup:
-    """Dots with intervals, a line per setting: Seedling filled, peers open; behind them, a line or a target."""
+    """Dots with intervals, a line per setting: Seedling green, peers gray; a reference line or a target band behind."""
     axis = _values_axis("value", title)
     axis["scale"] = {"type": "log", "nice": False, "padding": 20} if logarithmic else {"zero": False, "nice": True}
     axis["axis"] = {"values": SPEED_TICKS} if logarithmic else {"tickCount": 7}
