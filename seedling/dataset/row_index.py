@@ -59,11 +59,10 @@ class RowIndex:
         row_ids = self.ids[matches[first]]
         group_of_row = np.searchsorted(self.starts, rows, side="right") - 1
         bounds = np.flatnonzero(np.diff(group_of_row, prepend=-1, append=-1))
-        return [
-            RowGroup(
-                *self.groups[group_of_row[start]],
-                rows[start:end] - self.starts[group_of_row[start]],
-                [row_id.decode() for row_id in row_ids[start:end].tolist()],
-            )
-            for start, end in pairwise(bounds)
-        ]
+        row_groups = []
+        for start, end in pairwise(bounds):
+            group = int(group_of_row[start])
+            file, number = self.groups[group]
+            group_ids = [row_id.decode() for row_id in row_ids[start:end].tolist()]
+            row_groups.append(RowGroup(file, number, rows[start:end] - self.starts[group], group_ids))
+        return row_groups
