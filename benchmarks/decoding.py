@@ -127,9 +127,9 @@ def measure(setting: str, arguments: argparse.Namespace) -> list[Measurement]:
         environment |= {"SEEDLING_RECORDS": str(recorded)}
         began, used = time.perf_counter(), cpu_seconds()
         for stage in STAGES:
-            subprocess.run(
-                [sys.executable, "-P", "-m", "seedling.runner", stage], check=True, cwd=workspace, env=environment
-            )
+            environment["SEEDLING_RECORDED_STAGE"] = stage.partition("@")[0]
+            command = [sys.executable, "-P", "-m", "seedling.runner", stage]
+            subprocess.run(command, check=True, cwd=workspace, env=environment)
         seconds, used = time.perf_counter() - began, cpu_seconds() - used
         records, collected = Records.of(recorded), collected_images(workspace)
     by_stage: Counter[str] = Counter()

@@ -21,7 +21,6 @@ from typing import Any
 STAGES = ("scrape", "validate", "augment", "synthesize", "train", "pseudo_label", "evaluate", "report", "gates")
 _lock = threading.Lock()
 _file: Any = None
-_running: list[str] = []  # the stages that run in this process
 
 
 def record(*fields: object) -> None:
@@ -34,14 +33,14 @@ def record(*fields: object) -> None:
 
 
 def stage_here() -> str:
-    """Return the stage whose package called this function; for shared packages, the stage that runs now."""
+    """Return the stage whose package called this function; in threads of shared packages, the stage that runs."""
     frame: FrameType | None = sys._getframe(2)
     while frame is not None:
         package, _, rest = frame.f_globals.get("__name__", "").partition(".")
         if package == "seedling" and (stage := rest.partition(".")[0]) in STAGES:
             return stage
         frame = frame.f_back
-    return _running[-1] if _running else "report"
+    return os.environ.get("SEEDLING_RECORDED_STAGE", "report")
 
 
 def counting_decoder(decode: Callable[..., Any]) -> Callable[..., Any]:
@@ -92,24 +91,9 @@ def counting_payloads(payloads: Callable[..., Iterator[Any]]) -> Callable[..., I
     return recorded
 
 
-def noting_stage(run_stage: Callable[..., Any]) -> Callable[..., Any]:
-    """Wrap the function that runs a stage, to know which one it is."""
-
-    @functools.wraps(run_stage)
-    def recorded(stage: Any, *arguments: Any, **keywords: Any) -> Any:
-        _running.append(stage.kind)
-        try:
-            return run_stage(stage, *arguments, **keywords)
-        finally:
-            _running.remove(stage.kind)
-
-    return recorded
-
-
 WRAPPED: dict[str, dict[str, Callable[[Any], Any]]] = {
     "seedling.media.decoding": {"decode": counting_decoder},
     "seedling.dataset.generation": {"digest": counting_digest, "payloads": counting_payloads},
-    "seedling.runner": {"run_stage": noting_stage},
 }
 
 

@@ -61,9 +61,8 @@ class RowIndex:
         bounds = np.flatnonzero(np.diff(group_of_row, prepend=-1, append=-1))
         row_groups = []
         for start, end in pairwise(bounds):
-            part, number = self.groups[group_of_row[start]]
-            rows_in_group = rows[start:end] - self.starts[group_of_row[start]]
-            row_groups.append(
-                RowGroup(part, number, rows_in_group, [row.decode() for row in row_ids[start:end].tolist()])
-            )
+            group = int(group_of_row[start])
+            file, number = self.groups[group]
+            group_ids = [row_id.decode() for row_id in row_ids[start:end].tolist()]
+            row_groups.append(RowGroup(file, number, rows[start:end] - self.starts[group], group_ids))
         return row_groups
