@@ -63,7 +63,7 @@ def test_signals_come_back_from_bytes_unchanged() -> None:
     assert (again.thumbnail == signals.thumbnail).all()
 
 
-@pytest.mark.parametrize("side", [40, 90])
+@pytest.mark.parametrize("side", [12, 40, 90])
 def test_features_with_a_cache_are_those_without_one_to_the_bit(tmp_path: Path, side: int) -> None:
     """Nothing cached, copies of scrape cached, features cached: always the features of an uncached computation."""
     pixels = photographs(30, side)
