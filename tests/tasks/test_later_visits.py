@@ -125,14 +125,16 @@ def test_no_site_is_asked_by_a_process_whose_leader_is_gone(tmp_path: Path) -> N
     with site() as told:
         told.routes["/r/*"] = lambda path, _: Reply(f"<p>report {path}</p>")
         source = {"kind": "sequence", "url": told.address + "/r/{1..100000}", "text": "p::text", **QUICK}
-        given = {"source": source, "memory": str(tmp_path / "web.sqlite"), "visit": 1, "proxy": None, "images": False}
-        (tmp_path / "given.json").write_text(json.dumps(given), encoding="utf-8")
+        request = {"source": source, "store": str(tmp_path / "web.sqlite"), "visit": 1, "proxy": None, "images": False}
+        (tmp_path / "request.json").write_text(json.dumps(request), encoding="utf-8")
         code = (
             "import subprocess, sys, time\n"
             "subprocess.Popen([sys.executable, '-m', 'seedling.scrape.spider'], stdin=open(sys.argv[1])); time.sleep(600)"
         )
-        leader = psutil.Popen([sys.executable, "-c", code, str(tmp_path / "given.json")], stdout=subprocess.DEVNULL)
+        leader = psutil.Popen([sys.executable, "-c", code, str(tmp_path / "request.json")], stdout=subprocess.DEVNULL)
+        deadline = time.monotonic() + 60
         while len(told.paths()) < 20:
+            assert time.monotonic() < deadline, "the spider requested fewer than 20 pages within a minute"
             time.sleep(0.05)
         spiders = leader.children(recursive=True)
         assert spiders
