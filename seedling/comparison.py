@@ -247,7 +247,7 @@ def changed_rows(old: pd.DataFrame, new: pd.DataFrame) -> list[Change]:
 
     old, new: by id, with label, split, origin, and the reason of the rejected rows.
     """
-    both = old.join(new, how="outer", lsuffix="_old", rsuffix="_new", validate="1:1")
+    both = old.join(new, how="outer", suffixes=("_old", "_new"), validate="1:1")
     sides = ("old", "new")
     exists = [both[f"origin_{side}"].notna() | both[f"split_{side}"].notna() for side in sides]
     kept = [exists[index] & both[f"reason_{side}"].isna() for index, side in enumerate(sides)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -18,7 +19,11 @@ COPIED = (
 
 def output_of(command: list[str], folder: Path) -> str:
     """What a command prints; it must succeed."""
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True).stdout
+    # The command line, which other tests import, sets PYTHONSAFEPATH: scripts then cannot import their neighbors.
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONSAFEPATH"}
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
 
 
 def status(repository: Path) -> str:

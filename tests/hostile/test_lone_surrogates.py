@@ -72,7 +72,7 @@ def test_items_of_any_source_are_made_storable(field: str, tmp_path: Path) -> No
             yield Item(**given, load=lambda: text, split="train", label_source="human")  # type: ignore[arg-type]
 
     config = WorkspaceConfig(modality="text")
-    ((row, _, reason),) = _rows(_labeled([Opened()], Majority(), config), config, None)  # type: ignore[list-item]
+    ((row, _, reason),) = _rows(_labeled([Opened()], Majority(), config), config, None, None)  # type: ignore[list-item]
     assert reason == ("lone_surrogate" if field in {"label", "text"} else None)
     for value in (row.origin, row.label, row.license, row.attribution, row.group, row.payload):
         str(value).encode()
