@@ -64,7 +64,7 @@ def one_draw(job: tuple[pd.DataFrame, pd.Series, int, int, Any, str]) -> dict[st
             ours, evaluated = run_pipeline(drawn, encoder, arguments.effort, seed, Path(folder), {"losses": losses})
             results[name] = ours["accepted"]
             if name == "with":
-                table = json.loads((Path(folder) / "models/0/candidates.json").read_text())["tried"]
+                table = json.loads((Path(folder) / "models/0/candidates.json").read_text())["candidates"]
                 results["used"] = float(
                     any("label_weighted" in candidate["loss"] and candidate["chosen"] for candidate in table)
                 )

@@ -53,7 +53,7 @@ def make_workspace(folder: Path, frame: pd.DataFrame, modality: Any, backbone: s
     head.fit(maker.fit_transform(train[modality].tolist()), np.eye(len(classes))[truth], np.ones(TRAINING_ROWS))
     save_learner(head, model / "half-0" / "lr")
     save_features(maker, model)
-    member = {"learner": "logistic_regression", "file": "lr", "halves": 1, "temperature": 1.0, "votes": 1.0}
+    member = {"learner": "logistic_regression", "file": "lr", "pool_halves": 1, "temperature": 1.0, "votes": 1.0}
     model_document = {
         "classes": classes,
         "modality": modality,

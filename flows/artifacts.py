@@ -103,7 +103,7 @@ def publish_rounds(workspace: Path, number: int) -> None:
     for path in [models / str(round_number) / "candidates.json" for round_number in range(number + 1)]:
         if not path.is_file():  # the round was skipped
             continue
-        candidates = read_json(path)["tried"]
+        candidates = read_json(path)["candidates"]
         round_decision = read_decision(path.with_name("decision.json"))
         evaluated = [candidate for candidate in candidates if candidate["log_loss"] is not None]
         best = min(evaluated, key=lambda candidate: float(candidate["log_loss"])) if evaluated else None

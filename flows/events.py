@@ -99,7 +99,7 @@ def _reviews(changed: Sequence[Outcome], issues: Mapping[str, Any] | None, issue
     if is_validated and issues and issues["flagged"] > issues_before:
         yield RunEvent(
             "needs_review",
-            f"{issues['flagged']} of {issues['judged']} labels are likely wrong ({issues_before} in the previous run): "
+            f"{issues['flagged']} of {issues['labels']} labels are likely wrong ({issues_before} in the previous run): "
             "reports/label_issues.csv lists them.",
             dict(issues),
         )

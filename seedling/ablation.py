@@ -83,7 +83,7 @@ class Variant:
 class Bar:
     """A variant and the one it is compared with.
 
-    kind: `added` to the previous steps, `left out` of the full pipeline, or `tried` on top of it.
+    kind: `added` to the previous steps, `left out` of the full pipeline, or `on_top` of it.
     """
 
     step: str
@@ -163,7 +163,7 @@ def steps_of(workspace: Path, params: Params) -> list[Step]:
         steps.append(Step("augment", "augment", NO_AUGMENTED_ROWS))
     if read_manifest(workspace / "generations" / "synthesize")["rows"]["kept"]:
         steps.append(Step("synthesize", "synthesize", NO_SYNTHETIC_ROWS))
-    candidates = read_json(workspace / "models" / "0" / "candidates.json")["tried"]
+    candidates = read_json(workspace / "models" / "0" / "candidates.json")["candidates"]
     if any(candidate["loss"] == MIXIN for candidate in candidates):
         steps.append(Step("mix-in", "train", ((("train", "mixin"), "false"),)))
     return steps
@@ -182,11 +182,11 @@ def plan_bars(workspace: Path, params: Params) -> list[Bar]:
     if rounds > 1:
         bars.append(Bar("all rounds", "left out", Variant("all but pseudo-labels", (), 0), full))
     bars += [_left_out_bar(step, full, rounds) for step in _operations(workspace, steps)]
-    label_issues = read_manifest(workspace / VALIDATED)["notes"].get("doubt", {})
+    label_issues = read_manifest(workspace / VALIDATED)["notes"].get("label_issues", {})
     if params.validate_.label_issues == "report" and label_issues.get("flagged"):
         for policy in REPAIRS:
             step = Step(f"repair: {policy}", "validate", ((("validate", "label_issues"), json.dumps(policy)),))
-            bars.append(Bar(step.name, "tried", full, Variant(f"with repair: {policy}", (step,), rounds)))
+            bars.append(Bar(step.name, "on_top", full, Variant(f"with repair: {policy}", (step,), rounds)))
     return bars
 
 
@@ -429,7 +429,7 @@ def _table(result: Mapping[str, Any]) -> Table:
         )
     if result["accuracy_at_start"]:
         table.add_row(result["start"], "", "", f"{result['accuracy_at_start']['value']:.3f}")
-    how = {"added": "added", "left out": "left out of all", "tried": "on top of all"}
+    how = {"added": "added", "left out": "left out of all", "on_top": "on top of all"}
     for bar in result["bars"]:
         points = bar["accuracy"]
         style = "green" if points["low"] > 0 else "red" if points["high"] < 0 else ""

@@ -26,7 +26,7 @@ def grown(folder: Path, modality: Modality, below: float = 0.0) -> Path:
     head.fit(maker.fit_transform(rows), np.eye(2)[np.arange(24) % 2], np.ones(24))
     save_learner(head, model / "half-0" / "lr")
     save_features(maker, model)
-    member = {"learner": "logistic_regression", "file": "lr", "halves": 1, "temperature": 1.0, "votes": 1.0}
+    member = {"learner": "logistic_regression", "file": "lr", "pool_halves": 1, "temperature": 1.0, "votes": 1.0}
     known = {"classes": ["rain", "sun"], "modality": modality, "members": [member], "temperature": 1.0}
     (model / "model.json").write_text(
         json.dumps({**known, "selective_prediction": {"threshold": below}}), encoding="utf-8"

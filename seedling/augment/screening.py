@@ -69,7 +69,7 @@ class PolicyResult:
         """Return the entry for the manifest."""
         return {
             "name": self.name,
-            "children": self.per_row,
+            "augmentations_per_row": self.per_row,
             "accuracy": self.accuracy.rounded(),
             "log_loss": self.log_loss.rounded(),
             "label_changes": round(self.label_changes, 6),
@@ -94,7 +94,7 @@ class Screening:
     def as_json(self) -> dict[str, Any]:
         """Return the note for the manifest."""
         confirmed = self.confirmed.as_json(kept=bool(self.policy))
-        return {"rows": self.rows, "policy": self.policy, "confirmed": confirmed, "tried": self.results}
+        return {"rows": self.rows, "policy": self.policy, "confirmed": confirmed, "trials": self.results}
 
 
 class CannotScreen(ValueError):
@@ -123,7 +123,7 @@ def screen(
     # A candidate's name also seeds its bootstrap draws: a new wording would change the results.
     fourth = finals.run(
         [
-            (f"{result.name}, {count} children", result.policy, count)
+            (f"{result.name}, {count} per row", result.policy, count)
             for result in finalists
             for count in ROWS_PER_PARENT
             if count > 1

@@ -288,7 +288,7 @@ def _next_steps(
     return next_steps(
         curve,
         rows=rows,
-        label_issues=manifest["notes"].get("doubt") or {},
+        label_issues=manifest["notes"].get("label_issues") or {},
         errors=errors_by_class(evaluated.right, evaluated.truth, evaluated.classes),
         labels=labels,
         step_contributions=step_contributions,

@@ -72,7 +72,7 @@ def minimal_perturbation(  # noqa: PLR0913  (the limits come from the params, th
     flipped = sizes[np.isfinite(sizes)]
     quartiles = np.quantile(flipped, [0.25, 0.5, 0.75]) if len(flipped) else [None] * 3
     low, value, high = (None if quartile is None else round(float(quartile), 6) for quartile in quartiles)
-    return {"unit": unit, "rows": len(right), "turned": len(flipped), "median": value, "quartiles": [low, high]}
+    return {"unit": unit, "rows": len(right), "flipped": len(flipped), "median": value, "quartiles": [low, high]}
 
 
 def deepfool(model: TrainedModel, pixels: FromPixels, image_arrays: Any, progress: Progress) -> Floats:

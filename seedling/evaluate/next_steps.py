@@ -188,7 +188,7 @@ def _check_labels(curve: Curve | None, label_issues: Mapping[str, Any]) -> list[
     A share `noise` of wrong labels is worth (1 - noise)^2 of the labels (after Angluin and Laird 1988, for many
     classes), so fixing a share f of them is worth ((1 - (1 - f) noise) / (1 - noise))^2 times as many labels.
     """
-    wrong, n_labels = label_issues.get("expected", 0.0), label_issues.get("judged", 0)
+    wrong, n_labels = label_issues.get("expected", 0.0), label_issues.get("labels", 0)
     if curve is None or wrong < 1 or not n_labels:
         return []
     affordable = [entry for entry in label_issues["budget"] if entry["minutes"] <= MINUTES]

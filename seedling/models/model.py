@@ -77,7 +77,7 @@ class MemberRecord(BaseModel):
 
     learner: Candidate
     file: Annotated[str, Field(pattern=r"^[\w+-]+$", max_length=200)]
-    halves: Annotated[int, Field(ge=1, le=MAX_HALVES)]
+    pool_halves: Annotated[int, Field(ge=1, le=MAX_HALVES)]
     temperature: Positive
     votes: Positive
 
@@ -128,7 +128,7 @@ def load_model(folder: Path, workspace: Path) -> TrainedModel:
         members=[
             [
                 load_learner(member.learner, folder / f"half-{half}" / member.file, context)
-                for half in range(member.halves)
+                for half in range(member.pool_halves)
             ]
             for member in record.members
         ],

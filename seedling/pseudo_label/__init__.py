@@ -154,7 +154,7 @@ def audit(labels: PseudoLabels, name: str, table: list[FilterResult], classes: l
         "kept": chosen.kept,
         "precision": None if chosen.precision is None else chosen.precision.rounded(),
         "classes": by_class,
-        "bake_off": [result.as_json() for result in table],
+        "filters": [result.as_json() for result in table],
     }
 
 

@@ -12,7 +12,7 @@ def next_action(workspace: Path) -> str:
     reports = workspace / "reports"
     manifest_path = workspace / "generations" / "validate" / "manifest.json"
     manifest = read_json(manifest_path) if manifest_path.is_file() else {}
-    flagged = ((manifest.get("notes") or {}).get("doubt") or {}).get("flagged", 0)
+    flagged = ((manifest.get("notes") or {}).get("label_issues") or {}).get("flagged", 0)
     if not flagged:
         return f"Next: open {reports / 'report.html'}, which lists what would improve the model most."
     errors = "1 likely label error" if flagged == 1 else f"{flagged:,} likely label errors"

@@ -56,7 +56,7 @@ def round_note(model: Path) -> str:
 def chosen_accuracy(model: Path) -> float | None:
     """The cross-validated accuracy of the chosen candidate of a round; None if it is unknown."""
     path = model / CANDIDATES
-    candidates: Sequence[Mapping[str, Any]] = read_json(path)["tried"] if path.is_file() else []
+    candidates: Sequence[Mapping[str, Any]] = read_json(path)["candidates"] if path.is_file() else []
     votes = [candidate for candidate in candidates if candidate["learner"] == "ensemble"]
     chosen = votes or [candidate for candidate in candidates if candidate.get("chosen")]
     return float(chosen[0]["accuracy"]["value"]) if len(chosen) == 1 and chosen[0]["accuracy"] else None

@@ -86,12 +86,12 @@ def record_run(
 
 
 def label_issues(workspace: Path) -> dict[str, Any] | None:
-    """{flagged, expected, judged} label issues according to validate; None if it could not estimate them."""
+    """{flagged, expected, labels} label issues according to validate; None if it could not estimate them."""
     manifest = _json(workspace / "generations" / "validate" / "manifest.json") or {}
-    noise = (manifest.get("notes") or {}).get("doubt") or {}
+    noise = (manifest.get("notes") or {}).get("label_issues") or {}
     if "expected" not in noise:
         return None
-    return {"flagged": noise["flagged"], "expected": noise["expected"], "judged": noise["judged"]}
+    return {"flagged": noise["flagged"], "expected": noise["expected"], "labels": noise["labels"]}
 
 
 def _labeled_rows(workspace: Path) -> int | None:

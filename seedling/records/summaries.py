@@ -43,7 +43,7 @@ def _rows_note(notes: Mapping[str, Any], output: str) -> str:
     if notes.get("skipped"):
         phrases = ["skipped: no further round"]
     else:
-        phrases = [phrase] if (phrase := label_issues_phrase(notes.get("doubt") or {})) else []
+        phrases = [phrase] if (phrase := label_issues_phrase(notes.get("label_issues") or {})) else []
     if empty := notes.get("empty_classes"):
         phrases.append(f"no file in the folder of {', '.join(empty)}")
     if ignored := ignored_phrase(notes.get("files", {}).get("ignored", {})):
@@ -59,9 +59,9 @@ def label_issues_phrase(label_issues: Mapping[str, Any]) -> str:
     """Validate's estimate of the label errors, as a phrase."""
     if not label_issues:
         return ""
-    if "cannot_judge" in label_issues:
-        return f"label errors not estimated: {label_issues['cannot_judge']}"
-    expected, n_labels, flagged = round(label_issues["expected"]), label_issues["judged"], label_issues["flagged"]
+    if "not_estimated" in label_issues:
+        return f"label errors not estimated: {label_issues['not_estimated']}"
+    expected, n_labels, flagged = round(label_issues["expected"]), label_issues["labels"], label_issues["flagged"]
     errors = f"about {expected:,} of {n_labels:,} labels expected to be wrong"
     issues = f"{flagged:,} likely label {'error' if flagged == 1 else 'errors'}" if flagged else "none stands out"
     repaired = f", {label_issues['repaired']:,} repaired ({label_issues['policy']})" if label_issues["repaired"] else ""

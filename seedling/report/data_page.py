@@ -68,7 +68,7 @@ def write_data_page(workspace: Path) -> Path:
     path.parent.mkdir(exist_ok=True)
     for name, rows in (("label_issues", issues), ("duplicates", copies), ("quality", flagged)):
         _write_csv(path.with_name(f"{name}.csv"), rows)
-    label_noise = notes.get("doubt", {})
+    label_noise = notes.get("label_issues", {})
     copies_summary, leaks = _copies(generations, copies), leaks_by_kind(kept, rejected)
     worst = issues[issues["is_label_issue"].eq(True).astype(bool)].head(MAX_EXAMPLES)
     page = (
@@ -83,7 +83,7 @@ def write_data_page(workspace: Path) -> Path:
             label_issues_sentence=label_issues_sentence(label_noise),
             worst=_with_content(generations, worst),
             quality=_quality_cards(generations, flagged, notes.get("quality", {})),
-            usual=notes.get("usual_here", {}),
+            usual=notes.get("usual_quality_codes", {}),
             fixed_camera=notes.get("fixed_camera", 0),
             copies=copies_summary,
             copies_sentence=copies_sentence(copies_summary, leaks),

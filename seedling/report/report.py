@@ -235,10 +235,10 @@ def _unlearned_rows(validated: Path) -> int:
 
 def _label_noise(validated: Path) -> float:
     """Expected share of wrong labels; 0 if validate has no estimate, or repaired the labels."""
-    label_issues = read_manifest(validated)["notes"].get("doubt") or {}
+    label_issues = read_manifest(validated)["notes"].get("label_issues") or {}
     if label_issues.get("repaired"):
         return 0.0
-    return float(label_issues.get("expected", 0.0) / max(1, label_issues.get("judged", 0)))
+    return float(label_issues.get("expected", 0.0) / max(1, label_issues.get("labels", 0)))
 
 
 def merge_thresholds(points: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -403,7 +403,7 @@ def _audits(generations: Path) -> list[dict[str, Any]]:
 
 def _candidates(model: Path, seconds: Path) -> list[dict[str, Any]]:
     """The candidates, the best first, with the seconds of each if it was trained on this machine."""
-    candidates = read_json(model / "candidates.json")["tried"]
+    candidates = read_json(model / "candidates.json")["candidates"]
     seconds_by_name = read_json(seconds) if seconds.is_file() else {}
     for candidate in candidates:
         name = "-".join([candidate["learner"], *candidate["recipe"], candidate["loss"]])

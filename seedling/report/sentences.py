@@ -337,7 +337,7 @@ def split_variation_sentence(repeated: Values) -> Markup:
     )
     if difference["low"] <= 0 <= difference["high"]:
         sentence += ": not significant"
-        if repeated["agree"] > HIGH_AGREEMENT:
+        if repeated["agreement"] > HIGH_AGREEMENT:
             sentence += " (the same one wins nearly every time, but the splits share rows, so that proves nothing)"
     return sentence + Markup(".</span>")
 
@@ -386,7 +386,7 @@ def robustness_sentence(robustness: Values) -> Markup:
 
 def perturbation_sentence(perturbation: Values) -> Markup:
     """The size of the minimal perturbation that flips a prediction."""
-    rows, flipped, median = perturbation["rows"], perturbation["turned"], perturbation["median"]
+    rows, flipped, median = perturbation["rows"], perturbation["flipped"], perturbation["median"]
     if not flipped:
         return Markup("No minimal perturbation was found for the {} right rows that were tried.").format(rows)
     low, high = perturbation["quartiles"]
@@ -422,12 +422,12 @@ def teacher_weight_sentence(audit: Values) -> str:
 
 def label_issues_sentence(label_noise: Values) -> Markup | None:
     """Validate's estimate of the wrong labels; None without an estimate."""
-    if not label_noise or "cannot_judge" in label_noise:
+    if not label_noise or "not_estimated" in label_noise:
         return None
     flagged, repaired = label_noise["flagged"], label_noise["repaired"]
     sentence = Markup(
         "of {} labels are expected to be wrong, estimated by out-of-fold models and a model of labeling mistakes; "
-    ).format(thousands(label_noise["judged"]))
+    ).format(thousands(label_noise["labels"]))
     if flagged:
         sentence += Markup("<b>{}</b> likely enough to flag").format(
             f"{thousands(flagged)} {'is' if flagged == 1 else 'are'}"

@@ -238,7 +238,7 @@ class Audit:
                 "coverage": round(self._votes[rule] / self._items, 6),
                 "overlap": round(self._overlaps[rule] / self._items, 6),
                 "conflict": round(self._conflicts[rule] / self._items, 6),
-                "judged": self._evaluated[rule],
+                "evaluated": self._evaluated[rule],
                 "precision": (
                     wilson(self._right[rule], self._evaluated[rule]).rounded() if self._evaluated[rule] else None
                 ),

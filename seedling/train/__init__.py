@@ -175,7 +175,7 @@ def _write_json_files(output: Path, round_number: int, inputs: RoundInputs, resu
     params, config, classes, evaluation_rows = inputs.params, inputs.config, inputs.classes, inputs.evaluation_rows
     first_seed = {candidate: by_seed[0].astype(np.float64) for candidate, by_seed in results.probabilities.items()}
     candidates = {
-        "tried": candidate_table(results.trial.trained, results.choice, evaluation_rows),
+        "candidates": candidate_table(results.trial.trained, results.choice, evaluation_rows),
         "left_out": results.trial.left_out_as_json(),
         "step_contributions": step_contributions(first_seed, evaluation_rows, params.bootstrap_draws, config.seed),
         **{key: results.analyses.get(key) for key in ANALYSES},

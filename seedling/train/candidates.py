@@ -119,7 +119,7 @@ def later_candidates(teacher: Path) -> tuple[list[Candidate], list[Candidate]]:
 
     The others are the best candidate of each learner and all carried ones, so that no earlier choice is lost.
     """
-    table = read_json(teacher / "candidates.json")["tried"]
+    table = read_json(teacher / "candidates.json")["candidates"]
     tried = [
         (entry, Candidate(entry["learner"], tuple(entry["recipe"]), entry["loss"]))
         for entry in table

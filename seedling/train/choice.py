@@ -99,7 +99,7 @@ class Choice:
                     "recipe": list(member.trained_on),
                     "loss": member.loss,
                     "file": member.name,  # in models/<round>/half-<half>/, without its suffix
-                    "halves": n_models(member),
+                    "pool_halves": n_models(member),
                     "temperature": temperature,
                     "votes": votes,
                 }

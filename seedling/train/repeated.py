@@ -36,7 +36,7 @@ def repeated_cross_validation(
     - "splits": the better learner with the minimum, the quartiles and the maximum of its folds' accuracy;
     - "learners": each learner's accuracy;
     - "difference": accuracy of the second learner minus the first;
-    - "agree": share of repeats in which the same learner is ahead as in the mean.
+    - "agreement": share of repeats in which the same learner is ahead as in the mean.
 
     The intervals account for overlapping training sets (Nadeau and Bengio 2003).
     """
@@ -106,7 +106,7 @@ def _summary(accuracy: Floats, n_rows: int) -> dict[str, Any]:
             for name, of_learner in zip(LEARNERS, accuracy, strict=True)
         ],
         "difference": corrected_interval((accuracy[1] - accuracy[0]).ravel(), n_folds, (-1.0, 1.0)).rounded(),
-        "agree": round(agree, 6),
+        "agreement": round(agree, 6),
     }
 
 

@@ -106,8 +106,8 @@ def validate(
             merged_spellings=spellings,
             carved_test_rows=carved,
             quality=dict(sorted(codes.items())),
-            usual_here=usual,
-            doubt=label_notes,
+            usual_quality_codes=usual,
+            label_issues=label_notes,
             **({"fixed_camera": scene_rows} if scene_rows else {}),
         )
 

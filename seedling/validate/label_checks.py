@@ -48,7 +48,7 @@ def check_labels(
     checked_rows: with splits and folds. Returns the summary for the manifest's notes.
     """
     if params.label_issues == "ignore":
-        return {"cannot_judge": "`validate.label_issues` is `ignore`"}
+        return {"not_estimated": "`validate.label_issues` is `ignore`"}
     kept = [checked for checked in checked_rows if checked.reason is None]
     training = [checked for checked in kept if checked.row.split == "train" and checked.row.label]
     pool = [checked for checked in kept if checked.row.split == "pool"]
@@ -101,18 +101,18 @@ def _check_training_labels(
         weights = np.array([checked.row.weight for checked in evaluated], dtype=np.float64)
         issues = find_label_issues(inputs.take(row_numbers), labels, fold, weights, len(classes))
     except CannotEvaluateLabels as error:
-        return {"cannot_judge": str(error)}
+        return {"not_estimated": str(error)}
     _note_label_issues(evaluated, issues, classes)
     left = left_to_people(issues.flagged, labels, classes)
     repaired = repair(evaluated, issues, params.label_issues, set(left))
     return {
-        "judged": int((~np.isnan(issues.p_label_error)).sum()),
+        "labels": int((~np.isnan(issues.p_label_error)).sum()),
         "expected": round(issues.expected, 3),
         "between": [round(limit, 3) for limit in issues.between],
         "flagged": int(issues.flagged.sum()),
         "policy": params.label_issues,
         "repaired": repaired,
-        "left_to_people": left,
+        "unrepaired_classes": left,
         "by_class": [_class_summary(issues, labels == index, label) for index, label in enumerate(classes)],
         "pairs": _label_pairs(evaluated, issues, classes),
         "items_per_minute": params.items_per_minute,

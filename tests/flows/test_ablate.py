@@ -97,7 +97,7 @@ def test_a_mix_in_is_a_step_of_its_own(tmp_path: Path) -> None:
     names = []
     for losses in (["plain", "mixin"], ["plain"]):
         tried = [{"learner": "network", "loss": loss} for loss in losses]
-        write_json(tmp_path / "models/0/candidates.json", {"tried": tried})
+        write_json(tmp_path / "models/0/candidates.json", {"candidates": tried})
         steps = steps_of(tmp_path, PARAMS)
         names.append([one.name for one in steps])
         if losses[-1] == "mixin":

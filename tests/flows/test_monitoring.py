@@ -90,7 +90,7 @@ def test_drift_reviews_and_failed_gates_are_events() -> None:
         "rows": [],
     }
     worked = [Outcome("validate", "done", 1.0, {"checks": [drifting]})]
-    kinds = [event.kind for event in events_of_outcomes(worked, {"flagged": 3, "expected": 2.0, "judged": 9}, 1)]
+    kinds = [event.kind for event in events_of_outcomes(worked, {"flagged": 3, "expected": 2.0, "labels": 9}, 1)]
     assert kinds == ["drift", "needs_review"]
     error = GateFailed("The gate of stage 'scrape' failed.\n  more", [{**drifting, "severity": "critical"}])
     assert [event.kind for event in events_of_error(error)] == ["gate_failed", "drift"]

@@ -210,7 +210,7 @@ def test_a_command_refuses_a_strangers_model_with_exit_code_2(command: str, tmp_
         ("file", "../../../elsewhere/lr"),
         ("file", "/etc/lr"),
         ("learner", "os.system"),
-        ("halves", 10**9),
+        ("pool_halves", 10**9),
         ("temperature", 0),
     ],
 )

@@ -23,13 +23,13 @@ def write_manifest(workspace: Path, notes: dict[str, Any]) -> None:
 )
 def test_likely_label_errors_lead_to_the_data_page(tmp_path: Path, flagged: int, errors: str) -> None:
     """The line counts them and names the page that lists them."""
-    write_manifest(tmp_path, {"doubt": {"flagged": flagged}})
+    write_manifest(tmp_path, {"label_issues": {"flagged": flagged}})
     line = next_action(tmp_path)
     assert errors in line
     assert line.endswith(str(tmp_path / "reports" / "data.html"))
 
 
-@pytest.mark.parametrize("notes", [{"doubt": {"flagged": 0}}, {"doubt": {"cannot_judge": "too few rows"}}, {}])
+@pytest.mark.parametrize("notes", [{"label_issues": {"flagged": 0}}, {"label_issues": {"not_estimated": "too few rows"}}, {}])
 def test_without_label_errors_the_report_is_next(tmp_path: Path, notes: dict[str, Any]) -> None:
     """No label stands out, or none could be evaluated: the data page has nothing to check."""
     write_manifest(tmp_path, notes)

@@ -66,7 +66,7 @@ def test_the_accuracy_of_a_round_is_that_of_the_chosen_vote(tmp_path: Path) -> N
         ([svm, {**forest, "chosen": True}], None),
         ([{**svm, "accuracy": None}], None),
     ):
-        (tmp_path / "candidates.json").write_text(json.dumps({"tried": candidates}))
+        (tmp_path / "candidates.json").write_text(json.dumps({"candidates": candidates}))
         assert chosen_accuracy(tmp_path) == expected
     assert chosen_accuracy(tmp_path / "missing") is None
 

@@ -33,7 +33,7 @@ def record(
                 "expected": [{"times": 2, "labels": 2 * labels, "accuracy": estimate(doubled, 0.01)}],
             },
         },
-        "label_issues": {"expected": wrong, "judged": labels, "flagged": 3},
+        "label_issues": {"expected": wrong, "labels": labels, "flagged": 3},
         "inputs": {"data_digest": data},
     }
 

@@ -270,7 +270,7 @@ def test_split_variation_says_whether_learners_differ() -> None:
         "rows": 60,
         "folds": 5,
         "repeats": 5,
-        "agree": 0.5,
+        "agreement": 0.5,
         "splits": {"learner": "logistic_regression", "accuracy": [0.5, 0.7, 0.8, 0.9, 1.0]},
         "learners": [
             {"learner": "logistic_regression", "accuracy": ESTIMATE},
@@ -285,7 +285,7 @@ def test_split_variation_says_whether_learners_differ() -> None:
         "80.0 % "
         "[70.0 %, 90.0 %]; difference -3.6 points [-10.0, +3.0]: not significant."
     )
-    agreeing = plain(sentences.split_variation_sentence({**repeated, "agree": 0.95}))
+    agreeing = plain(sentences.split_variation_sentence({**repeated, "agreement": 0.95}))
     assert "the splits share rows, so that proves nothing" in agreeing
     different = {**repeated, "difference": {"value": -0.06, "low": -0.1, "high": -0.01}}
     assert plain(sentences.split_variation_sentence(different)).endswith("points [-10.0, -1.0].")
@@ -323,7 +323,7 @@ def test_thresholds_are_an_independent_check_on_test_rows_alone() -> None:
 
 def test_an_invisible_perturbation_is_a_warning() -> None:
     """Below one gray level, above it, words, and none found."""
-    images = {"unit": "levels", "rows": 16, "turned": 13, "median": 0.21, "quartiles": [0.1, 0.4]}
+    images = {"unit": "levels", "rows": 16, "flipped": 13, "median": 0.21, "quartiles": [0.1, 0.4]}
     assert plain(sentences.perturbation_sentence(images)) == (
         "An invisible change (0.21 of 255 gray levels) flips the prediction in 13 of 16 tries (half of the images: "
         "0.1 to "
@@ -333,11 +333,11 @@ def test_an_invisible_perturbation_is_a_warning() -> None:
     assert visible.startswith("A change of 12 of 255 gray levels flips") and "fool" not in visible.replace(
         "DeepFool", ""
     )
-    words = {"unit": "words", "rows": 8, "turned": 8, "median": 0.25, "quartiles": [0.1, 0.5]}
+    words = {"unit": "words", "rows": 8, "flipped": 8, "median": 0.25, "quartiles": [0.1, 0.5]}
     assert plain(sentences.perturbation_sentence(words)).startswith(
         "Leaving out 25.0 % of the words flips the prediction"
     )
-    assert plain(sentences.perturbation_sentence({**images, "turned": 0})) == (
+    assert plain(sentences.perturbation_sentence({**images, "flipped": 0})) == (
         "No minimal perturbation was found for the 16 right rows that were tried."
     )
 
@@ -352,7 +352,7 @@ def test_a_teacher_that_hardly_counts_is_explained() -> None:
 
 def test_label_issues_are_flagged_and_repaired() -> None:
     """None flagged, one, two repaired, and no estimate."""
-    noise = {"judged": 1_028, "flagged": 0, "repaired": 0, "policy": "drop"}
+    noise = {"labels": 1_028, "flagged": 0, "repaired": 0, "policy": "drop"}
     assert plain(sentences.label_issues_sentence(noise)) == (
         "of 1 028 labels are expected to be wrong, estimated by out-of-fold models and a model of labeling mistakes; "
         "none is "
@@ -363,7 +363,7 @@ def test_label_issues_are_flagged_and_repaired() -> None:
         "; 2 are likely enough to flag, and 2 of them were repaired (drop)."
     )
     assert sentences.label_issues_sentence({}) is None
-    assert sentences.label_issues_sentence({"cannot_judge": "too few labels"}) is None
+    assert sentences.label_issues_sentence({"not_estimated": "too few labels"}) is None
 
 
 def test_copies_and_leaks_are_counted() -> None:

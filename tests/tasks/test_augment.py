@@ -410,7 +410,7 @@ def test_auto_keeps_what_helps_and_never_what_turns_a_class_into_another(tmp_pat
         output=tmp_path / "out",
     )
     found = read_manifest(tmp_path / "out")["notes"]["screening"]
-    tried = {one["name"]: one for one in found["tried"]}
+    tried = {one["name"]: one for one in found["trials"]}
     assert len(tried) > 30
     assert tried["flip_left_right"]["label_changes"] > 0.6
     assert tried["brightness_contrast"]["label_changes"] < 0.2

@@ -79,7 +79,7 @@ def test_later_rounds_train_each_learners_best_candidate_and_keep_all_carried_on
         }
         for (learner, loss), value in losses.items()
     ]
-    (tmp_path / "candidates.json").write_text(json.dumps({"tried": tried}))
+    (tmp_path / "candidates.json").write_text(json.dumps({"candidates": tried}))
     members, others = later_candidates(tmp_path)
     assert not members
     assert [(candidate.learner, candidate.loss) for candidate in others] == [
@@ -107,7 +107,7 @@ def test_members_of_the_accepted_model_are_tried_again_beyond_the_budget(tmp_pat
             ("ensemble", 0.1, True),
         )
     ]
-    (tmp_path / "candidates.json").write_text(json.dumps({"tried": tried}))
+    (tmp_path / "candidates.json").write_text(json.dumps({"candidates": tried}))
     rows, inputs, truth = labeled(42, classes=2)
     params, config = TrainParams(budget_seconds=1e-9), WorkspaceConfig(modality="image")
     trial = try_candidates(training_data(rows, inputs), params, config, evaluation_rows(truth), tmp_path, silent)

@@ -440,7 +440,7 @@ def test_few_labels_are_not_evaluated_and_the_reason_is_stored(tmp_path: Path) -
             writer.keep(row)
         writer.close(rows_in=8)
     validate(ValidateParams(test_share=0), TEXTS, collected=tmp_path / "generations/scrape", output=tmp_path / "out")
-    assert "fewer than 5 labeled rows per class" in read_manifest(tmp_path / "out")["notes"]["doubt"]["cannot_judge"]
+    assert "fewer than 5 labeled rows per class" in read_manifest(tmp_path / "out")["notes"]["label_issues"]["not_estimated"]
 
 
 @pytest.mark.parametrize("params", [{"label_issues": "ignore"}, {"test_share": 0.2, "min_test_rows": 2}])
@@ -464,7 +464,7 @@ def test_the_lists_and_the_page_show_the_label_issues_first(tmp_path: Path) -> N
     assert list(ranked.columns[:6]) == ["id", "origin", "original_label", "suggested_label", "p_label_error", "rank"]
     assert set(ranked["origin"].head(6)) == PLANTED and ranked["p_label_error"].is_monotonic_decreasing
     assert "<del>fruit</del> → <ins>road</ins>" in page
-    assert json.dumps(read_manifest(tmp_path / "generations/validate")["notes"]["doubt"]["flagged"]) == "6"
+    assert json.dumps(read_manifest(tmp_path / "generations/validate")["notes"]["label_issues"]["flagged"]) == "6"
 
 
 def test_a_text_that_is_markup_is_shown_and_never_run(tmp_path: Path) -> None:

@@ -112,7 +112,7 @@ def test_the_history_of_gates_is_bounded(tmp_path: Path) -> None:
 
 def test_the_page_of_runs_reads_old_and_new_records(tmp_path: Path) -> None:
     """A record without the newer fields, one with them, and one that a kill cut short, which is left out."""
-    issues = {"flagged": 3, "expected": 2.5, "judged": 60}
+    issues = {"flagged": 3, "expected": 2.5, "labels": 60}
     write_records(
         tmp_path,
         run_record(1, 0.8),

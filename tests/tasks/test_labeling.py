@@ -142,7 +142,7 @@ def test_the_audit_by_hand() -> None:
     audit.add((("a", "x"), ("b", "y")), "Y")
     audit.add((("a", "y"),), None)
     found = {one["rule"]: one for one in audit.table()}
-    assert [found["a"][name] for name in ("votes", "coverage", "overlap", "conflict", "judged")] == [
+    assert [found["a"][name] for name in ("votes", "coverage", "overlap", "conflict", "evaluated")] == [
         3,
         0.75,
         0.5,

@@ -96,13 +96,13 @@ def test_cross_validation_says_whether_it_helps(workspace: Path) -> None:
         [sys.executable, "-m", "seedling.cli.main", "run"], cwd=workspace, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    tried = json.loads((workspace / "models/0/candidates.json").read_text(encoding="utf-8"))["tried"]
+    tried = json.loads((workspace / "models/0/candidates.json").read_text(encoding="utf-8"))["candidates"]
     losses = {one["loss"] for one in tried if one["learner"] == "network"}
     assert {"plain", "mixin"} <= losses
     assert len(read(workspace / "generations/validate", splits=["mixin"])) == 36
     set_value(workspace, ["train", "mixin"], value=False)
     subprocess.run([sys.executable, "-m", "seedling.runner", "train@0"], cwd=workspace, check=True, capture_output=True)
-    without = json.loads((workspace / "models/0/candidates.json").read_text(encoding="utf-8"))["tried"]
+    without = json.loads((workspace / "models/0/candidates.json").read_text(encoding="utf-8"))["candidates"]
     assert {one["loss"] for one in without if one["learner"] == "network"} == losses - {"mixin"}
     mixed = set(read(workspace / "generations/validate", splits=["mixin"])["id"])
     assert not mixed & set(pd.read_parquet(workspace / "reports/predictions.parquet")["id"])

@@ -38,7 +38,7 @@ def test_advice_is_ranked_by_what_it_may_bring() -> None:
         rows={"pool": 500, "train": 100},
         label_issues={
             "expected": 20.0,
-            "judged": 100,
+            "labels": 100,
             "items_per_minute": 10,
             "budget": [
                 {"minutes": many, "rows": 10 * many, "share": {"value": share}} for many, share in ((2, 0.5), (5, 1.0))

@@ -179,9 +179,9 @@ def test_every_learner_has_a_smallest_step_or_none(name: str) -> None:
     )
     assert found is not None
     if name in {"random_forest", "boosted_trees"}:
-        assert found["turned"] == 0
+        assert found["flipped"] == 0
     if name in {"logistic_regression", "network"}:
-        assert found["turned"] > 0
+        assert found["flipped"] > 0
 
 
 def test_the_model_answers_as_before_when_its_graph_was_made(of_images: Path, tmp_path: Path) -> None:

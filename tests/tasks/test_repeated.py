@@ -60,7 +60,7 @@ def test_repeated_splits_show_the_variation_between_splits() -> None:
     assert minimum < median < maximum
     assert variation["learners"][0]["accuracy"]["value"] == pytest.approx(0.84, abs=0.08)
     assert variation["difference"]["low"] <= 0 <= variation["difference"]["high"]
-    assert 0.2 <= variation["agree"] <= 1
+    assert 0.2 <= variation["agreement"] <= 1
 
 
 def test_the_same_rows_are_split_the_same_way_each_time() -> None:

@@ -329,7 +329,7 @@ def test_human_labels_judge_the_rules(tmp_path: Path) -> None:
     rules = [{"rule": "good", "words": {"pos": ["good"]}}]
     output = run(tmp_path, TEXTS, {"kind": "table", "path": "t.csv"}, rules=rules)
     (told,) = read_manifest(output)["notes"]["rules"]
-    assert (told["votes"], told["judged"]) == (3, 3)
+    assert (told["votes"], told["evaluated"]) == (3, 3)
     assert told["precision"]["value"] == pytest.approx(2 / 3, abs=1e-6)
     assert read(output)["label_source"].unique().tolist() == ["human"]
 
