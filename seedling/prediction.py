@@ -105,7 +105,7 @@ def _summary(
     errors: Counter[str],
 ) -> str:
     rate = f", {n_rows / max(seconds, 1e-9):,.0f} rows/s" if n_rows >= MIN_ROWS_FOR_RATE else ""
-    summary = f"{n_rows:,} rows{rate}; {abstained:,} abstained (round {predictor.round})"
+    summary = f"{n_rows:,} row{'' if n_rows == 1 else 's'}{rate}; {abstained:,} abstained (round {predictor.round})"
     if skipped:
         kind = "images" if predictor.modality == "image" else ".txt files"
         summary += f"; skipped {len(skipped):,} files that are not {kind}, {skipped[0]} the first"
