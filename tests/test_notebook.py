@@ -21,7 +21,9 @@ def printed_by(cell: Any) -> str:
 
 def cell_with(notebook: Any, code: str) -> str:
     """What the first cell with that code printed."""
-    return next(printed_by(cell) for cell in notebook["cells"] if code in cell["source"])
+    return next(
+        printed_by(cell) for cell in notebook["cells"] if cell["cell_type"] == "code" and code in cell["source"]
+    )
 
 
 @pytest.mark.slow

@@ -28,7 +28,7 @@ PAGES = [PROJECT / "README.md", *sorted((PROJECT / "docs").glob("*.md"))]
 SHELL_PAGES = ["README.md", "docs/quickstart.md", "docs/tutorial.md"]
 PYTHON_PAGES = ["docs/python.md"]
 BLOCK = re.compile(
-    r"(?:^<!-- not run by tests: (?P<reason>.+) -->\n)?^```(?P<language>sh|python)\n(?P<code>.*?)^```", re.M | re.S
+    r"(?:^<!-- not run by tests: (?P<reason>[^\n]+) -->\n)?^```(?P<language>sh|python)\n(?P<code>.*?)^```", re.M | re.S
 )
 PHOTOGRAPH_PIXELS = 96
 RUN_TIMEOUT_SECONDS = 1800
