@@ -70,7 +70,9 @@ def write_models(workspace: Path, rows: pd.DataFrame, classes: list[str]) -> Non
     record = {
         "classes": classes,
         "modality": "text",
-        "members": [{"learner": "logistic_regression", "file": "head", "pool_halves": 1, "temperature": 1.0, "votes": 1}],
+        "members": [
+            {"learner": "logistic_regression", "file": "head", "pool_halves": 1, "temperature": 1.0, "votes": 1}
+        ],
         "temperature": 1.0,
         "selective_prediction": {"threshold": 0.0},
     }

@@ -29,7 +29,9 @@ def test_likely_label_errors_lead_to_the_data_page(tmp_path: Path, flagged: int,
     assert line.endswith(str(tmp_path / "reports" / "data.html"))
 
 
-@pytest.mark.parametrize("notes", [{"label_issues": {"flagged": 0}}, {"label_issues": {"not_estimated": "too few rows"}}, {}])
+@pytest.mark.parametrize(
+    "notes", [{"label_issues": {"flagged": 0}}, {"label_issues": {"not_estimated": "too few rows"}}, {}]
+)
 def test_without_label_errors_the_report_is_next(tmp_path: Path, notes: dict[str, Any]) -> None:
     """No label stands out, or none could be evaluated: the data page has nothing to check."""
     write_manifest(tmp_path, notes)

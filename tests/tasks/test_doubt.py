@@ -440,7 +440,10 @@ def test_few_labels_are_not_evaluated_and_the_reason_is_stored(tmp_path: Path) -
             writer.keep(row)
         writer.close(rows_in=8)
     validate(ValidateParams(test_share=0), TEXTS, collected=tmp_path / "generations/scrape", output=tmp_path / "out")
-    assert "fewer than 5 labeled rows per class" in read_manifest(tmp_path / "out")["notes"]["label_issues"]["not_estimated"]
+    assert (
+        "fewer than 5 labeled rows per class"
+        in read_manifest(tmp_path / "out")["notes"]["label_issues"]["not_estimated"]
+    )
 
 
 @pytest.mark.parametrize("params", [{"label_issues": "ignore"}, {"test_share": 0.2, "min_test_rows": 2}])
