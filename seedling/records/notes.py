@@ -37,14 +37,16 @@ def decision_note(decision: Mapping[str, Any], accuracy: float | None = None) ->
         return f"{decision['decision']}: {reason}"
     difference = decision.get("accuracy")
     if decision["round"] == 0 and difference is None:
-        known = "" if accuracy is None else f" (cross-validated accuracy {accuracy:.3f})"
+        measured = "" if accuracy is None else f" (cross-validated accuracy {accuracy:.3f})"
         rest = reason.partition("; ")[2]
-        return f"round 0: the model to beat{known}" + (f"; {rest}" if rest else "")
+        return f"round 0: the model to beat{measured}" + (f"; {rest}" if rest else "")
     if difference is None:
         return f"accepted: {reason}"
     if difference["low"] == difference["high"] == 0:
         return f"accepted, no change: {reason}"
-    return f"accepted, {'better' if difference['low'] > 0 else 'not clearly worse'}: {reason}"
+    if difference["low"] > 0:
+        return f"accepted, better: {reason}"
+    return f"accepted, {'not worse' if difference['value'] >= 0 else 'not clearly worse'}: {reason}"
 
 
 def round_note(model: Path) -> str:

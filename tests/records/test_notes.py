@@ -44,6 +44,7 @@ def decision(**values: object) -> dict[str, object]:
             "round 0: the model to beat; no labeled row can be held out",
         ),
         ({"accuracy": {"value": -0.05, "low": -0.1, "high": 0.04}}, None, "accepted, not clearly worse: R"),
+        ({"accuracy": {"value": 0.013, "low": 0.0, "high": 0.04}}, None, "accepted, not worse: R"),
         ({"accuracy": {"value": 0.05, "low": 0.01, "high": 0.1}}, None, "accepted, better: R"),
         ({"accuracy": {"value": 0.0, "low": 0.0, "high": 0.0}}, None, "accepted, no change: R"),
         ({"decision": "rejected", "accuracy": {"value": -0.1, "low": -0.2, "high": 0.0}}, None, "rejected: R"),
