@@ -2,8 +2,8 @@
 
     python examples/digits/prepare.py data
 
-5 labeled images a class, a fixed test split of 500, 97 loose unlabeled images, and the other 1150 on a small
-gallery site: 24 pages, and on every third item or so a tag, which is wrong on one in eight.
+It has 5 labeled images per class, a fixed test split of 500, and 97 unlabeled images. The other 1,150 are on a small
+gallery site of 24 pages: about every third image has a tag, and about one tag in eight is wrong.
 """
 
 from __future__ import annotations
@@ -17,39 +17,39 @@ import cv2
 import numpy as np
 from sklearn.datasets import load_digits
 
-LABELED, TEST, LOOSE, ON_A_PAGE = 5, 500, 97, 48
-TAGGED, WRONG = 0.3, 0.125
+LABELED_PER_CLASS, TEST_ROWS, POOL_FILES, IMAGES_PER_PAGE = 5, 500, 97, 48
+TAGGED_SHARE, WRONG_TAG_SHARE = 0.3, 0.125
 WORDS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
 HEAD = '<!doctype html><html lang="en"><meta charset="utf-8"><title>Digits, page {}</title><body><h1>Digits</h1>\n'
 
 
 def main(data: Path) -> None:
-    """Writes the folder anew; the same bytes each time."""
+    """Create the folder again, with the same bytes each time."""
     digits = load_digits()
     rng = np.random.default_rng(1998)
     order = rng.permutation(len(digits.target))
-    test, rest = order[:TEST], order[TEST:]
-    labeled = np.concatenate([rest[digits.target[rest] == digit][:LABELED] for digit in range(10)])
+    test, rest = order[:TEST_ROWS], order[TEST_ROWS:]
+    labeled = np.concatenate([rest[digits.target[rest] == digit][:LABELED_PER_CLASS] for digit in range(10)])
     pool = np.array([row for row in rest if row not in set(labeled.tolist())])
     shutil.rmtree(data, ignore_errors=True)
     for folder, rows in (("labeled", labeled), ("test", test)):
         for row in rows:
             write_image(data / folder / str(digits.target[row]) / f"{row:04d}.png", digits.images[row])
-    for row in pool[:LOOSE]:
+    for row in pool[:POOL_FILES]:
         write_image(data / "unlabeled" / f"{row:04d}.png", digits.images[row])
-    write_site(data / "site", pool[LOOSE:], digits.images, digits.target, rng)
+    write_site(data / "site", pool[POOL_FILES:], digits.images, digits.target, rng)
 
 
 def write_image(path: Path, image: np.ndarray) -> None:
-    """An 8×8 gray PNG, 0 to 240; uncompressed, so that no zlib's version shows in the bytes."""
+    """Write an 8×8 gray PNG, 0 to 240; uncompressed, so that its bytes do not depend on the version of zlib."""
     path.parent.mkdir(parents=True, exist_ok=True)
     _, encoded = cv2.imencode(".png", (image * 15).astype(np.uint8), [cv2.IMWRITE_PNG_COMPRESSION, 0])
     path.write_bytes(encoded.tobytes())
 
 
 def write_site(site: Path, rows: np.ndarray, images: np.ndarray, target: np.ndarray, rng: np.random.Generator) -> None:
-    """Pages of figures with a `next` link, images under images/, and robots.txt."""
-    pages = [rows[start : start + ON_A_PAGE] for start in range(0, len(rows), ON_A_PAGE)]
+    """Write pages of figures, each with a `next` link, the images under images/, and robots.txt."""
+    pages = [rows[start : start + IMAGES_PER_PAGE] for start in range(0, len(rows), IMAGES_PER_PAGE)]
     for number, on_page in enumerate(pages):
         figures = []
         for row in on_page:
@@ -62,10 +62,11 @@ def write_site(site: Path, rows: np.ndarray, images: np.ndarray, target: np.ndar
 
 
 def figure(row: int, digit: int, rng: np.random.Generator) -> str:
-    """One item of the gallery; now and then with a tag, now and then a wrong one."""
-    tagged, wrong, other = rng.random() < TAGGED, rng.random() < WRONG, int(rng.integers(1, 10))
-    word = WORDS[(digit + other) % 10 if wrong else digit]
-    caption = f'<figcaption><a class="tag">{html.escape(word)}</a></figcaption>' if tagged else ""
+    """An item of the gallery. Some have a tag, and some of the tags are wrong."""
+    has_tag, is_wrong = rng.random() < TAGGED_SHARE, rng.random() < WRONG_TAG_SHARE
+    offset = int(rng.integers(1, 10))
+    word = WORDS[(digit + offset) % 10 if is_wrong else digit]
+    caption = f'<figcaption><a class="tag">{html.escape(word)}</a></figcaption>' if has_tag else ""
     image = f'<img src="images/{row:04d}.png" alt="a digit">'
     return f'<figure class="digit">{image}{caption}<small>CC BY 4.0</small></figure>'
 

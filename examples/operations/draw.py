@@ -32,15 +32,15 @@ def tiles() -> list[tuple[str, list[Pixels]]]:
     flower, china = (
         cv2.resize(load_sample_image(f"{name}.jpg"), TILE, interpolation=cv2.INTER_AREA) for name in ("flower", "china")
     )
-    found = [("the photograph", [flower])]
+    operation_tiles = [("the photograph", [flower])]
     for name, operation in OPERATIONS.items():
         strengths = (0.3, 0.9) if operation.graded else (0.5,)
-        found.append((name, [changed(flower, operation.entry(one)) for one in strengths]))
+        operation_tiles.append((name, [changed(flower, operation.entry(strength)) for strength in strengths]))
     mask = object_mask(flower, (20, 5, 130, 105))
     cut, *_ = cut_in(flower, china, 0.7, np.random.default_rng(1))
     where = Placement(0.8, 10, 0.5, 0.55)
     return [
-        *found,
+        *operation_tiles,
         ("mixup (synthesize)", [mix(flower, china, 0.6)]),
         ("cutmix (synthesize)", [cut]),
         (
@@ -53,23 +53,23 @@ def tiles() -> list[tuple[str, list[Pixels]]]:
 
 
 def changed(image: Pixels, entry: Entry) -> Pixels:
-    """By the first seed from SEED on that changes anything: a quarter turn may be none."""
+    """Transform the image with the first seed from SEED on that changes it: some rotations are by 0 degrees."""
     transform = PolicyTransform([entry])
-    made = (transform(image, seed) for seed in range(SEED, SEED + 50))
-    return next(one for one in made if one.shape == image.shape and (one != image).any())
+    candidates = (transform(image, seed) for seed in range(SEED, SEED + 50))
+    return next(pixels for pixels in candidates if pixels.shape == image.shape and (pixels != image).any())
 
 
 def main() -> None:
-    """Writes the image."""
-    shown = tiles()
+    """Write the image."""
+    captioned = tiles()
     wide = 2 * TILE[0] + 4
-    rows = -(-len(shown) // ACROSS)
+    rows = -(-len(captioned) // ACROSS)
     page = Image.new("RGB", (ACROSS * (wide + GAP) + GAP, rows * (TILE[1] + CAPTION + GAP) + GAP), PAPER)
     draw, font = ImageDraw.Draw(page), ImageFont.load_default(15)
-    for number, (name, images) in enumerate(shown):
+    for number, (name, images) in enumerate(captioned):
         left, top = GAP + number % ACROSS * (wide + GAP), GAP + number // ACROSS * (TILE[1] + CAPTION + GAP)
-        for place, one in enumerate(images):
-            page.paste(Image.fromarray(one), (left + place * (TILE[0] + 4), top))
+        for column, pixels in enumerate(images):
+            page.paste(Image.fromarray(pixels), (left + column * (TILE[0] + 4), top))
         draw.text((left, top + TILE[1] + 3), name, INK if number else SOFT, font)
     path = Path(__file__).parents[2] / "docs" / "images" / "operations.jpg"
     path.parent.mkdir(exist_ok=True)
