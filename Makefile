@@ -98,7 +98,7 @@ check: .venv/.ready  ## ruff, typos and strict types
 docs: .venv/.ready  ## the documentation as a site, in build/site; every warning is an error
 	NO_MKDOCS_2_WARNING=1 PYTHONPATH=$(CURDIR) $(BIN)/python -m mkdocs build --strict
 
-bench: .venv/.ready  ## every benchmark; writes benchmarks/results/*.csv; needs DATA=folder of sets and BACKBONE=encoder of images
+bench: .venv/.ready  ## eight of the benchmarks (the others: the commands on their pages in docs/benchmarks/); writes benchmarks/results/*.csv; needs DATA=folder of sets and BACKBONE=encoder of images
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[bench]"
 	$(BIN)/python benchmarks/digits.py --draws 5
 	$(BIN)/python benchmarks/scale.py
@@ -111,5 +111,5 @@ bench: .venv/.ready  ## every benchmark; writes benchmarks/results/*.csv; needs 
 
 OUTPUTS := data generations models reports quarantine $(addprefix .seedling/,gx runs partial unfinished seconds)
 
-clean:  ## delete what runs and builds wrote, but keep the environment and the log of test-set evaluations
+clean:  ## delete data, generations, models and reports, here and in digits/, and builds; keep the environment, caches and the log of test-set evaluations
 	rm -rf $(OUTPUTS) $(addprefix digits/,$(OUTPUTS)) build dist

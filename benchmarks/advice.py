@@ -188,7 +188,7 @@ def simulate_start(
         rows={"pool": len(pool)},
         label_issues={
             "expected": label_issues.expected,
-            "judged": len(rows),
+            "labels": len(rows),
             "items_per_minute": 20,
             "budget": budget(label_issues, 20),
         },

@@ -1,4 +1,4 @@
-"""Grow a reliable image or text classifier from few or badly labeled rows."""
+"""Train trustworthy image and text classifiers from few or noisy labels."""
 
 import os
 from typing import TYPE_CHECKING, Any

@@ -85,9 +85,12 @@ def grow(  # noqa: PLR0913  (the keywords of the public API)
 
 @dataclass(frozen=True)
 class GrowResult:
-    """The result of a run in a workspace. `GrowResult(Path("flowers"))` opens the workspace of an earlier run."""
+    """The result of a run in a workspace. `GrowResult("flowers")` opens the workspace of an earlier run."""
 
     workspace: Path
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "workspace", Path(self.workspace))  # notebooks often pass a string
 
     @property
     def report(self) -> Path:
@@ -162,9 +165,11 @@ def _source(
                 "A folder of images has its labels in its subfolders: leave out `labels`, or pass a list of images."
             )
         return Path(images), "image"
+    if data is not None and labels is not None:
+        raise InputError("Labels were passed beside a table: put them into its column `label`, or leave out `data`.")
     if data is None:
         name, values = ("image", images) if images is not None else ("text", texts)
-        rows = list(values or ())
+        rows = [] if values is None else list(values)
         if labels is not None and len(labels) != len(rows):
             raise InputError(
                 f"There are {len(rows):,} rows and {len(labels):,} labels: pass one label per row, None for no label."
@@ -203,11 +208,12 @@ def _run(workspace: Path, *, verbose: bool) -> None:
     ledger = open_ledger(workspace)
     if verbose:
         ledger.finished = _print_outcome
-    with workspace_lock(workspace), ledger.snapshotted():
-        for name in stages():
-            ledger.run(name)
-    write_page("validate", workspace)
-    write_page("evaluate", workspace)
+    with workspace_lock(workspace):
+        with ledger.snapshotted():
+            for name in stages():
+                ledger.run(name)
+        write_page("validate", workspace)
+        write_page("evaluate", workspace)
 
 
 def _print_outcome(outcome: Outcome) -> None:

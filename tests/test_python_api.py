@@ -90,3 +90,23 @@ def test_images_come_as_arrays_files_bytes_and_pil_images(tmp_path: Path) -> Non
     )
     assert rows["split"].value_counts().to_dict() == {"train": 16, "pool": 1}
     assert result.predict([bright[3], dark[3]])["predicted"].tolist() == ["bright", "dark"]
+
+
+def test_a_column_of_a_table_may_be_passed_as_texts() -> None:
+    """A Series counts as its values: one label too few is one sentence, and not an error of pandas."""
+    with pytest.raises(InputError, match="There are 2 rows and 1 labels"):
+        seedling.grow(texts=pd.Series(["one text", "another text"]), labels=["a"])
+
+
+def test_labels_beside_a_table_are_refused() -> None:
+    """They would be ignored: the table has its own column."""
+    with pytest.raises(InputError, match="put them into its column `label`"):
+        seedling.grow(pd.DataFrame({"text": ["one text"], "label": ["a"]}), labels=["b"])
+
+
+def test_a_result_is_opened_by_a_path_or_its_name(tmp_path: Path) -> None:
+    """As in a notebook, where a string is shorter."""
+    (tmp_path / "reports").mkdir()
+    (tmp_path / "reports" / "metrics.json").write_text('{"accuracy": 0.5}')
+    for workspace in (tmp_path, str(tmp_path)):
+        assert seedling.GrowResult(workspace).metrics == {"accuracy": 0.5}  # type: ignore[arg-type]

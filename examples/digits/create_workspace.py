@@ -3,7 +3,7 @@
     python examples/digits/create_workspace.py digits
 
 git ignores the folder, because the outputs of training depend on the type of processor: a run in the repository itself
-would change its dvc.lock.
+would change the dvc.lock that git tracks.
 """
 
 from __future__ import annotations

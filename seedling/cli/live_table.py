@@ -82,8 +82,10 @@ class LiveTable:
         if self._console.is_terminal:
             return
         if self._is_collapsed(outcome):
-            if outcome.stage == self._first_skipped():
-                self._console.print(f"- {self._skipped_note()}", style="dim", soft_wrap=True)
+            with self._lock:  # other stages may end meanwhile
+                note = self._skipped_note() if outcome.stage == self._first_skipped() else None
+            if note is not None:
+                self._console.print(f"- {note}", style="dim", soft_wrap=True)
             return
         sign, style = SIGNS[outcome.how]
         self._console.print(

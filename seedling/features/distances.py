@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from seedling.features.normalization import normalize_rows as normalize_rows
+from seedling.features.normalization import normalize_rows
 from seedling.parallel.executor import in_threads
 from seedling.stats.statistics import Floats, Ints
 

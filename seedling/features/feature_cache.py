@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import sqlite3
-import threading
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -20,7 +18,7 @@ from seedling.parallel.executor import this_process
 from seedling.terminal.notices import state_once
 
 Features = NDArray[np.float32]  # (n, d)
-MAX_FILE_BYTES = 4 * 2**30  # a larger file gets no more values, and is emptied when it is opened next
+MAX_FILE_BYTES = 4 * 2**30  # a larger file keeps its values and gets no more
 IDS_PER_QUERY = 500
 
 
@@ -45,8 +43,6 @@ class FeatureCache:
         self.folder.mkdir(parents=True, exist_ok=True)
         self._path = self.folder / f"{self.key}.sqlite"
         with self._recreated_if_damaged():
-            if self._is_full():
-                self._empty()
             self._create()
 
     def _create(self) -> None:
@@ -71,11 +67,6 @@ class FeatureCache:
     def _is_full(self) -> bool:
         return self._path.is_file() and self._path.stat().st_size > self.max_file_bytes
 
-    def _empty(self) -> None:
-        """Replace the file in one step, so that other threads and processes always find a table."""
-        empty = FeatureCache(self.folder, f".{self.key}.{os.getpid()}.{threading.get_ident()}.new")
-        empty._path.replace(self._path)
-
     def _remove(self) -> None:
         for suffix in ("", "-wal", "-shm", "-journal"):
             self._path.with_name(self._path.name + suffix).unlink(missing_ok=True)
@@ -99,7 +90,13 @@ class FeatureCache:
 
         Callers pass whole blocks, so that a kill loses at most one block per process.
         """
-        if not values or not this_process().leads or self._is_full():
+        if not values or not this_process().leads:
+            return
+        if self._is_full():
+            state_once(
+                f"The feature cache {self._path} is full ({self.max_file_bytes / 2**30:.0f} GB): features of new rows "
+                "are computed in each run. Delete the file to start again with the present rows."
+            )
             return
         with self._recreated_if_damaged(), closing(self._open()) as database, database:
             database.executemany("INSERT OR REPLACE INTO features VALUES (?, ?)", values)

@@ -52,8 +52,9 @@ class ImageCache:
         """Store records by row id."""
         self._signals.store([(row_id, record.signals) for row_id, record in records])
         for side in {record.side for _, record in records}:
-            of_side = [(row_id, record.copy) for row_id, record in records if record.side == side]
-            self._copies(side).store([(row_id, copy) for row_id, copy in of_side if copy is not None])
+            of_side = [(row_id, record.copy) for row_id, record in records if record.side == side and record.copy]
+            if of_side:
+                self._copies(side).store(of_side)
 
     def signals(self, ids: Sequence[str]) -> dict[str, ImageSignals]:
         """Return the cached signals of these rows."""

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from seedling.features.classical import Inputs
-from seedling.features.distances import blocks, cosine_distances, normalize_rows
+from seedling.features.distances import blocks, cosine_distances
+from seedling.features.normalization import normalize_rows
 from seedling.models.heads import Head
 from seedling.parallel.executor import in_threads
 from seedling.stats.statistics import SMALLEST, Floats, Ints

@@ -57,7 +57,7 @@ class PredictedGain:
 def predicted_gain(runs: Sequence[Mapping[str, Any]]) -> PredictedGain | None:
     """Compares the last run of these records with the one before; None if nothing was expected of the new labels.
 
-    None also if the two were evaluated on different rows, since the accuracies cannot be compared then.
+    None also unless both were evaluated on the same test split: accuracies on different rows cannot be compared.
     """
     evaluated = [run for run in runs if run.get("metrics")]
     if len(evaluated) < 2:
@@ -65,7 +65,8 @@ def predicted_gain(runs: Sequence[Mapping[str, Any]]) -> PredictedGain | None:
     old, new = evaluated[-2], evaluated[-1]
     before, after = _accuracy(old["metrics"]), _accuracy(new["metrics"])
     curve, labels = old["metrics"].get("learning_curve"), _labels(new["metrics"])
-    if old["metrics"].get("test_digest") != new["metrics"].get("test_digest") or not (before and after and curve):
+    digests = [run["metrics"].get("test_digest") for run in (old, new)]
+    if digests[0] is None or digests[0] != digests[1] or not (before and after and curve):
         return None
     if labels is None or labels < int(curve["labels"]):
         return None

@@ -60,7 +60,7 @@ GLOSSARY = (
     ("pool", "rows without a label, which the model may pseudo-label and train on in later rounds"),
     (
         "test split",
-        "labeled rows that only the last stage reads; if there is one, the accuracy on top is measured on it",
+        "labeled rows that no model was trained or chosen on; if there are any, the accuracy is measured on them",
     ),
     ("cross-validation", "each labeled row is predicted by a model that was trained without it"),
     ("95 % interval", "if this were repeated on new rows, 95 % of such intervals would contain the true value"),

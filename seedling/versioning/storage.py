@@ -14,6 +14,7 @@ from typing import Any
 
 import psutil
 from dvc.exceptions import DvcException
+from dvc.lock import LockError
 from dvc.repo import Repo, lock_repo
 from dvc.utils.serialize import load_yaml
 from dvc_data.hashfile import load as load_object
@@ -266,8 +267,6 @@ def _opened(workspace: Path) -> Iterator[Repo]:
             f"{workspace} is not a Seedling workspace (it has no .dvc): name one with --workspace, or create one with "
             "`seedling init`."
         )
-    from dvc.lock import LockError
-
     try:
         with (
             chdir(workspace),  # DVC resolves relative paths such as data.dvc against the working directory

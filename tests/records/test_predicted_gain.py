@@ -90,3 +90,11 @@ def test_other_test_rows_are_not_compared() -> None:
     second = record("second", 200, 0.9)
     second["metrics"]["test_digest"] = "other"
     assert predicted_gain([record("first", 100, 0.8), second]) is None
+
+
+def test_without_a_test_split_nothing_is_compared() -> None:
+    """Cross-validated rows differ from run to run once labels are added."""
+    runs = [record("first", 100, 0.8), record("second", 200, 0.858)]
+    for run in runs:
+        run["metrics"].update(test=None, cross_validation=run["metrics"]["test"], test_digest=None)
+    assert predicted_gain(runs) is None

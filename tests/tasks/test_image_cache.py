@@ -123,15 +123,28 @@ def test_validate_writes_the_same_bytes_with_and_without_the_cache_of_scrape(tmp
     assert len(ImageCache(tmp_path / "cache").signals(ids)) == 26  # all but the file that is not an image
 
 
-def test_a_cache_file_above_the_limit_is_emptied(tmp_path: Path) -> None:
-    """It gets no more values, and is emptied when it is opened next; a smaller one keeps its values."""
+def test_a_cache_file_above_the_limit_keeps_its_values_and_gets_no_more(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """However often it is opened, by scrape block after block and by later stages; the full file is named once."""
     FeatureCache(tmp_path, "key").store([("a", bytes(100_000))])
-    assert FeatureCache(tmp_path, "key", max_file_bytes=10**6).stored(["a"]) == {"a": bytes(100_000)}
-    small = FeatureCache(tmp_path, "key", max_file_bytes=10**4)
-    assert small.stored(["a"]) == {}
-    small.store([("b", bytes(100_000))])
-    small.store([("c", bytes(10))])
-    assert set(small.stored(["b", "c"])) == {"b"}
+    for _ in range(2):
+        full = FeatureCache(tmp_path, "key", max_file_bytes=10**4)
+        full.store([("b", bytes(10))])
+        assert full.stored(["a", "b"]) == {"a": bytes(100_000)}
+    assert capsys.readouterr().err.count("is full") == 1
+    roomy = FeatureCache(tmp_path, "key", max_file_bytes=10**6)
+    roomy.store([("b", bytes(10))])
+    assert set(roomy.stored(["a", "b"])) == {"a", "b"}
+
+
+def test_a_cache_file_without_its_table_is_created_again(tmp_path: Path) -> None:
+    """As if another process had removed the file after it was opened."""
+    cache = FeatureCache(tmp_path, "key")
+    (tmp_path / "key.sqlite").unlink()
+    assert cache.stored(["a"]) == {}
+    cache.store([("a", b"1")])
+    assert cache.stored(["a"]) == {"a": b"1"}
 
 
 def test_reading_order_is_the_order_of_the_folders_and_their_rows(tmp_path: Path) -> None:
