@@ -87,6 +87,6 @@ def test_dvc_in_the_repository_does_not_see_the_example(repository: Path) -> Non
 
 def test_make_run_uses_the_example() -> None:
     """The last command of `make run` names the ignored folder."""
-    printed = output_of(["make", "--dry-run", "run"], PROJECT)
+    printed = output_of(["make", "--no-print-directory", "--dry-run", "run"], PROJECT)  # also below `make test`
     assert printed.strip().splitlines()[-1].endswith("seedling run --workspace digits")
     assert output_of(["git", "check-ignore", "digits"], PROJECT).strip() == "digits"
