@@ -1,0 +1,55 @@
+"""The base of all JSON records: frozen pydantic models, checked when they are read, with a version."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from seedling.dataset.generation import write_json
+from seedling.files.reading import reading
+
+
+class RecordPart(BaseModel):
+    """A part of a record: frozen, no unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Record(RecordPart):
+    """The content of one JSON file. VERSION rises with each change that an earlier reader would misread."""
+
+    VERSION: ClassVar[int] = 1
+
+    version: int = Field(default=1)
+
+    @classmethod
+    def parse(cls, content: str | bytes) -> Self:
+        """Return the record. Raises ValueError that names the first invalid key, or the version of a later Seedling."""
+        value = json.loads(content)
+        version = value.get("version", 1) if isinstance(value, dict) else 1
+        if isinstance(version, int) and version > cls.VERSION:
+            raise ValueError(
+                f"version {version} is of a later Seedling (this one reads up to {cls.VERSION}). Upgrade Seedling"
+            )
+        try:
+            return cls.model_validate(value)
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise ValueError(f"{'.'.join(map(str, first['loc'])) or 'the file'}: {first['msg']}") from error
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Read the file. Raises DamagedFile if it is not such a record, and FileNotFoundError."""
+        with reading(path):
+            return cls.parse(path.read_bytes())
+
+    def write(self, path: Path) -> None:
+        """Write canonical JSON; equal records give equal bytes."""
+        write_json(path, self.as_json())
+
+    def as_json(self) -> dict[str, Any]:
+        """The content of the file."""
+        return self.model_dump(mode="json")
