@@ -34,8 +34,10 @@ from seedling.lock import workspace_lock
 from seedling.models.losses import MIXIN
 from seedling.pipeline import AUGMENTED, VALIDATED, Stage, stages
 from seedling.progress import Progress, terminal
+from seedling.records.manifest import read_notes
 from seedling.records.results import read_decision, read_evaluation
 from seedling.records.run_history import runs
+from seedling.records.stage_notes import AugmentNotes, ValidateNotes
 from seedling.runner import run_without_gate, write_page
 from seedling.stats.randomness import generator
 from seedling.stats.statistics import log_loss_of_rows, paired_difference, share
@@ -149,19 +151,17 @@ def _run_variants(workspace: Path, params: Params, bars: Sequence[Bar], deadline
 def steps_of(workspace: Path, params: Params) -> list[Step]:
     """The steps of this pipeline that can be left out, in order, without the pseudo-label rounds."""
     manifest = read_manifest(workspace / VALIDATED)
-    training_counts = [
-        count for count in manifest["counts"] if count["split"] == "train" and count["label"] is not None
-    ]
-    sources = {count["label_source"] for count in training_counts}
+    training_counts = [count for count in manifest.counts if count.split == "train" and count.label is not None]
+    sources = {count.label_source for count in training_counts}
     steps = []
     if any(str(source).startswith("weak") for source in sources) and "human" in sources:
         steps.append(Step("weak labels", "scrape", weak=True))
     if params.validate_.label_issues in REPAIRS:
         steps.append(Step("repair", "validate", ((("validate", "label_issues"), '"report"'),)))
-    labeled = sum(count["rows"] for count in training_counts)
+    labeled = sum(count.rows for count in training_counts)
     if augmentations_per_row(labeled, params.augment, params.config) or params.augment.adversarial:
         steps.append(Step("augment", "augment", NO_AUGMENTED_ROWS))
-    if read_manifest(workspace / "generations" / "synthesize")["rows"]["kept"]:
+    if read_manifest(workspace / "generations" / "synthesize").rows.kept:
         steps.append(Step("synthesize", "synthesize", NO_SYNTHETIC_ROWS))
     candidates = read_json(workspace / "models" / "0" / "candidates.json")["candidates"]
     if any(candidate["loss"] == MIXIN for candidate in candidates):
@@ -182,8 +182,8 @@ def plan_bars(workspace: Path, params: Params) -> list[Bar]:
     if rounds > 1:
         bars.append(Bar("all rounds", "left out", Variant("all but pseudo-labels", (), 0), full))
     bars += [_left_out_bar(step, full, rounds) for step in _operations(workspace, steps)]
-    label_issues = read_manifest(workspace / VALIDATED)["notes"].get("label_issues", {})
-    if params.validate_.label_issues == "report" and label_issues.get("flagged"):
+    label_issues = read_notes(workspace / VALIDATED, ValidateNotes).estimated_issues
+    if params.validate_.label_issues == "report" and label_issues is not None and label_issues.flagged:
         for policy in REPAIRS:
             step = Step(f"repair: {policy}", "validate", ((("validate", "label_issues"), json.dumps(policy)),))
             bars.append(Bar(step.name, "on_top", full, Variant(f"with repair: {policy}", (step,), rounds)))
@@ -214,7 +214,7 @@ def _operations(workspace: Path, steps: Sequence[Step]) -> list[Step]:
     """One step per operation of the augmentation policy that was applied, if there are several."""
     if not any(step.name == "augment" for step in steps):
         return []
-    policy = read_manifest(workspace / AUGMENTED)["notes"].get("policy", [])
+    policy = read_notes(workspace / AUGMENTED, AugmentNotes).policy
     operations = []
     for index, entry in enumerate(policy):
         others = policy[:index] + policy[index + 1 :]
@@ -314,7 +314,7 @@ def _accepted(workspace: Path, rounds: int) -> Path:
 
 
 def _out_of_fold_rows(workspace: Path, model: Path) -> pd.DataFrame:
-    scored = out_of_fold(model, workspace / VALIDATED, read_manifest(workspace / VALIDATED)["classes"])
+    scored = out_of_fold(model, workspace / VALIDATED, list(read_manifest(workspace / VALIDATED).classes))
     return pd.DataFrame(
         {
             "id": scored.frame["id"],

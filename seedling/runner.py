@@ -11,18 +11,17 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from seedling import faults
 from seedling.config.params import load
 from seedling.errors import GateFailed, MissingGeneration, SeedlingError
 from seedling.features.encoder_handle import EncoderHandle, encoder_of
 from seedling.features.feature_cache import feature_cache_folder
-from seedling.files.reading import read_json
 from seedling.lock import workspace_lock
 from seedling.models.device import release_freed_memory
 from seedling.pipeline import COLLECTED, VALIDATED, Stage, StageContext, find_stage, stages
 from seedling.progress import Progress, silent, terminal
+from seedling.records.manifest import read_manifest_if_any
 from seedling.terminal.printable import printable
 
 OLD = ".old"
@@ -101,13 +100,10 @@ def _check_rows(stage: Stage, folder: Path, workspace: Path) -> None:
         return
     manifest = read_manifest(folder)
     check_counts(manifest, rows_on_disk(folder))
-    rows_in: int = manifest["rows"]["in"]  # for two stages, the number is also known from their input
-    if stage.kind == "validate":
-        rows_in = read_manifest(workspace / COLLECTED)["rows"]["kept"]
-    elif stage.kind == "pseudo_label" and not manifest["notes"].get("skipped"):
-        counts = read_manifest(workspace / VALIDATED)["counts"]
-        rows_in = sum(count["rows"] for count in counts if count["split"] == "pool")
-    check_counts({**manifest, "rows": {**manifest["rows"], "in": rows_in}})
+    if stage.kind == "validate":  # for two stages, the number of rows in is also known from their input
+        check_counts(manifest, rows_in=read_manifest(workspace / COLLECTED).rows.kept)
+    elif stage.kind == "pseudo_label" and not manifest.is_skipped:
+        check_counts(manifest, rows_in=read_manifest(workspace / VALIDATED).rows_of("pool"))
 
 
 def _run_gate(stage: Stage, folder: Path, workspace: Path, inputs: Path, max_megapixels: float) -> Callable[[], None]:
@@ -173,8 +169,8 @@ def _move_to_quarantine(stage: Stage, folder: Path, workspace: Path) -> Path:
 
 def _rejected(folder: Path) -> dict[str, int]:
     """The number of rows that the stage rejected, by reason; empty for a model."""
-    reasons: dict[str, int] = _json(folder / "manifest.json", {}).get("reasons", {})
-    return reasons
+    manifest = read_manifest_if_any(folder)
+    return {} if manifest is None else manifest.reasons
 
 
 def _gates_page(workspace: Path) -> Path | None:
@@ -198,7 +194,8 @@ def gate_changed(stage: Stage, workspace: Path, inputs: Path | None = None) -> b
 def _skipped(stage: Stage, folder: Path) -> bool:
     if stage.kind == "train":
         return not (folder / "model.json").exists()
-    return stage.kind == "pseudo_label" and bool(_json(folder / "manifest.json", {})["notes"].get("skipped"))
+    manifest = read_manifest_if_any(folder) if stage.kind == "pseudo_label" else None
+    return manifest is not None and manifest.is_skipped
 
 
 def _publish(partial: Path, output: Path, *, whole: bool) -> None:
@@ -254,10 +251,6 @@ def _write_page(kind: str, workspace: Path) -> Path | None:
         write_cards(workspace)
         return write_report(workspace)
     return None
-
-
-def _json(path: Path, default: Any) -> Any:
-    return read_json(path) if path.is_file() else default
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -185,7 +185,8 @@ def test_shared_packages_do_not_import_the_stages() -> None:
         (
             "pyarrow.parquet",
             {
-                "dataset.generation",
+                "dataset.reader",
+                "dataset.writer",
                 "gates.on_disk",
                 "prediction",
                 "export.dataset",

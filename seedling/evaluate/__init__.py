@@ -29,7 +29,9 @@ from seedling.evaluate.slices import DEFAULT_COLUMNS, slices
 from seedling.files.reading import read_frame, read_json
 from seedling.label_quality.errors_in_test_labels import label_errors
 from seedling.progress import Progress, announce, silent
+from seedling.records.manifest import Manifest, read_notes
 from seedling.records.results import EVALUATION, METRICS, headline_metrics, read_decision, read_evaluation
+from seedling.records.stage_notes import ValidateNotes
 from seedling.records.summaries import headline
 from seedling.records.test_evaluations import log_test_evaluation
 from seedling.stats.statistics import Ints, effective_rows, rows_for_interval, wilson
@@ -62,7 +64,7 @@ def evaluate(  # noqa: PLR0913  (the inputs of a stage, each by its name)
     round_decisions = read_decisions(models)
     accepted_round = round_decisions[-1]["accepted_round"]
     model_folder = models / str(accepted_round)
-    classes = read_manifest(validated)["classes"]
+    classes = list(read_manifest(validated).classes)
     ranks = _ranks(classes, params)
     cross_validated = out_of_fold(model_folder, validated, classes)
     model_json = _model_json(model_folder)
@@ -281,14 +283,14 @@ def _next_steps(
 ) -> list[dict[str, Any]]:
     manifest = read_manifest(validated)
     rows, labels = Counter[str](), Counter[str]()
-    for count in manifest["counts"]:
-        rows[count["split"]] += count["rows"]
-        if count["split"] == "train" and count["label"] is not None:
-            labels[count["label"]] += count["rows"]
+    for count in manifest.counts:
+        rows[count.split] += count.rows
+        if count.split == "train" and count.label is not None:
+            labels[count.label] += count.rows
     return next_steps(
         curve,
         rows=rows,
-        label_issues=manifest["notes"].get("label_issues") or {},
+        label_issues=read_notes(validated, ValidateNotes).estimated_issues,
         errors=errors_by_class(evaluated.right, evaluated.truth, evaluated.classes),
         labels=labels,
         step_contributions=step_contributions,
@@ -297,7 +299,7 @@ def _next_steps(
         training_data=training_data,
         label_sources=_label_sources(validated),
         has_queue=(validated.parent / "pseudo_label" / "1" / "queue.csv").is_file(),
-        unlabeled=read_manifest(validated.parent / "scrape")["reasons"].get("no_label", 0),
+        unlabeled=read_manifest(validated.parent / "scrape").reasons.get("no_label", 0),
     )
 
 
@@ -429,8 +431,8 @@ def selective_prediction(scored: Scored, abstention: Mapping[str, Any], confiden
 def _rows_by_stage(generations: Path) -> dict[str, Any]:
     rows_by_stage = {}
     for path in sorted(generations.glob("**/manifest.json")):
-        manifest = read_json(path)
-        rows_by_stage[manifest["stage"]] = {**manifest["rows"], "reasons": manifest["reasons"]}
+        manifest = Manifest.read(path)
+        rows_by_stage[manifest.stage] = {**manifest.rows.model_dump(by_alias=True), "reasons": manifest.reasons}
     return rows_by_stage
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from pandas.api.types import is_numeric_dtype
 
-from seedling.dataset.generation import MANIFEST, columns_of, payloads, stream
+from seedling.dataset.generation import MANIFEST, columns_of, has_payloads, payloads
 from seedling.features.image_cache import ImageCache
 from seedling.files.reading import read_frame
 from seedling.gates.on_disk import GatedRows, StoredRows, database, rows_selected
@@ -253,9 +253,9 @@ def with_metrics(gate_input: GateInput, columns: Collection[str]) -> GatedRows:
                 for name in missing:
                     values[name].append(measured[name])
         return replace(rows, computed=pd.DataFrame(values, index=rows.computed.index))
-    has_payloads = any(row.payload is not None for row in stream(gate_input.folder))
+    holds_images = has_payloads(gate_input.folder)
     ids = rows.read(["id"])["id"]
-    folder = gate_input.folder if has_payloads or gate_input.collected is None else gate_input.collected
+    folder = gate_input.folder if holds_images or gate_input.collected is None else gate_input.collected
     cached = {} if gate_input.feature_cache is None else ImageCache(gate_input.feature_cache).signals(ids.tolist())
     encoded = payloads([folder], set(ids) - set(cached))
     metrics_by_id = {row_id: signals.metrics for row_id, signals in cached.items()}

@@ -89,11 +89,13 @@ def expected_rows(workspace: Path) -> int:
     """Estimates the rows of a run: max(rows collected by the last run, files and packed rows in data/)."""
     import pyarrow.parquet as pq
 
-    from seedling.files.reading import read_json, reading
+    from seedling.files.reading import reading
+    from seedling.records.manifest import read_manifest_if_any
 
     counts = [0]
-    with contextlib.suppress(SeedlingError, OSError, KeyError, TypeError):
-        counts.append(int(read_json(workspace / "generations" / "scrape" / "manifest.json")["rows"]["in"]))
+    with contextlib.suppress(SeedlingError, OSError):
+        collected = read_manifest_if_any(workspace / "generations" / "scrape")
+        counts += [] if collected is None else [collected.rows.rows_in]
     data = workspace / "data"
     files = sum(len(names) for _, _, names in os.walk(data))
     for part in (data / "packed").glob("*.parquet"):

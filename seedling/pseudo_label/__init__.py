@@ -28,7 +28,9 @@ from seedling.progress import Progress, silent
 from seedling.pseudo_label.filters import FILTERS, FilterInput, FilterResult, compare_filters, unreliable_classes
 from seedling.pseudo_label.queue import write_queue
 from seedling.pseudo_label.teacher import PseudoLabels, TeacherPredictions, read_teacher_predictions, refine
+from seedling.records.intervals import EstimateRecord
 from seedling.records.results import read_decision
+from seedling.records.stage_notes import ClassPrecision, PseudoLabelAudit, PseudoLabelNotes
 from seedling.stats.randomness import generator
 from seedling.stats.statistics import Floats, wilson
 
@@ -76,11 +78,11 @@ def pseudo_label(  # noqa: PLR0913  (the inputs of a stage, each by its name)
     Pool rows beyond `train.pool_rows` have no predictions and are rejected as `beyond_pool_rows`. queue.csv lists the
     rows whose labels by a human would help most.
     """
-    stage, classes = f"pseudo_label@{round_number}", read_manifest(validated)["classes"]
+    stage, classes = f"pseudo_label@{round_number}", list(read_manifest(validated).classes)
     stopped = read_decision(teacher / "decision.json")["stop"] or round_number > rounds
     with GenerationWriter(output, stage=stage, modality=config.modality, images=False, extra=COLUMNS) as writer:
         if stopped:
-            writer.close(rows_in=0, classes=classes, skipped=True)
+            writer.close(rows_in=0, classes=classes, notes=PseudoLabelNotes(skipped=True))
             return
         predictions = read_teacher_predictions(teacher, validated, classes)
         progress("label the pool", 0, len(predictions.pool_ids))
@@ -102,7 +104,8 @@ def pseudo_label(  # noqa: PLR0913  (the inputs of a stage, each by its name)
             writer.reject(row, BEYOND_POOL_ROWS)
             n_beyond += 1
         progress("label the pool", len(rows), len(rows))
-        writer.close(rows_in=len(rows) + n_beyond, classes=classes, audit=audit(labels, name, table, classes))
+        notes = PseudoLabelNotes(audit=audit(labels, name, table, classes))
+        writer.close(rows_in=len(rows) + n_beyond, classes=classes, notes=notes)
 
 
 def _features(predictions: TeacherPredictions, maker: FeatureMaker, collected: Path, params: PseudoLabelParams) -> Any:
@@ -134,7 +137,7 @@ def choose_filter(
     return np.stack([FILTERS[name](pool, params.threshold) for pool in pools]), name, table
 
 
-def audit(labels: PseudoLabels, name: str, table: list[FilterResult], classes: list[str]) -> dict[str, Any]:
+def audit(labels: PseudoLabels, name: str, table: list[FilterResult], classes: list[str]) -> PseudoLabelAudit:
     """The expected precision of the kept pseudo-labels, in total and per class, and the results of the other filters.
 
     It is measured on held-out labeled rows that are treated like the pool.
@@ -145,17 +148,18 @@ def audit(labels: PseudoLabels, name: str, table: list[FilterResult], classes: l
     for index, label in enumerate(classes):
         rows = predicted == index
         n_correct, n_rows = int((labels.truth[rows] == index).sum()), int(rows.sum())
-        by_class[label] = {"rows": n_rows, "precision": wilson(n_correct, n_rows).rounded() if n_rows else None}
-    return {
-        "temperature": labels.temperature,
-        "teacher_weight": labels.teacher_weight,
-        "rows": len(labels.truth),
-        "filter": name,
-        "kept": chosen.kept,
-        "precision": None if chosen.precision is None else chosen.precision.rounded(),
-        "classes": by_class,
-        "filters": [result.as_json() for result in table],
-    }
+        precision = EstimateRecord.of(wilson(n_correct, n_rows)) if n_rows else None
+        by_class[label] = ClassPrecision(rows=n_rows, precision=precision)
+    return PseudoLabelAudit(
+        temperature=labels.temperature,
+        teacher_weight=labels.teacher_weight,
+        rows=len(labels.truth),
+        filter=name,
+        kept=chosen.kept,
+        precision=None if chosen.precision is None else EstimateRecord.of(chosen.precision),
+        classes=by_class,
+        filters=tuple(result.record() for result in table),
+    )
 
 
 def difficulty_weights(probabilities: Floats, strength: float) -> Floats:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
@@ -12,10 +11,12 @@ from typing import Any
 
 from seedling.config.params import read_yaml
 from seedling.dataset.generation import write_json
-from seedling.errors import SeedlingError
+from seedling.errors import DamagedFile, SeedlingError
+from seedling.records.manifest import Manifest, read_manifest_if_any
 from seedling.records.results import read_evaluation
 from seedling.records.run_records import FOLDER as RUNS
 from seedling.records.run_records import read_run_records
+from seedling.records.stage_notes import ValidateNotes
 from seedling.versioning.ledger import Outcome
 
 
@@ -87,16 +88,17 @@ def record_run(
 
 def label_issues(workspace: Path) -> dict[str, Any] | None:
     """{flagged, expected, labels} label issues according to validate; None if it could not estimate them."""
-    manifest = _json(workspace / "generations" / "validate" / "manifest.json") or {}
-    noise = (manifest.get("notes") or {}).get("label_issues") or {}
-    if "expected" not in noise:
+    manifest = _manifest(workspace / "generations" / "validate")
+    notes = None if manifest is None else manifest.notes
+    noise = notes.estimated_issues if isinstance(notes, ValidateNotes) else None
+    if noise is None:
         return None
-    return {"flagged": noise["flagged"], "expected": noise["expected"], "labels": noise["labels"]}
+    return {"flagged": noise.flagged, "expected": noise.expected, "labels": noise.labels}
 
 
 def _labeled_rows(workspace: Path) -> int | None:
-    counts = (_json(workspace / "generations" / "validate" / "manifest.json") or {}).get("counts")
-    return None if counts is None else sum(count["rows"] for count in counts if count["label"] is not None)
+    manifest = _manifest(workspace / "generations" / "validate")
+    return None if manifest is None else sum(count.rows for count in manifest.counts if count.label is not None)
 
 
 def runs(workspace: Path) -> list[Run]:
@@ -110,10 +112,9 @@ def last_record(workspace: Path) -> dict[str, Any] | None:
     return records[-1] if records else None
 
 
-def _json(path: Path) -> dict[str, Any] | None:
-    """The JSON object in the file; None if it is missing or truncated."""
+def _manifest(folder: Path) -> Manifest | None:
+    """The manifest of a generation; None if it is missing or damaged."""
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return read_manifest_if_any(folder)
+    except (DamagedFile, OSError):
         return None
-    return value if isinstance(value, dict) else None

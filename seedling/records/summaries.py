@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from seedling.files.ignored_files import IGNORED, ignored_phrase
-from seedling.files.reading import read_json
+from seedling.records.manifest import Manifest, read_manifest_if_any
 from seedling.records.notes import round_note
 from seedling.records.results import read_evaluation
+from seedling.records.stage_notes import LabelIssuesRecord, NotEstimated, ScrapeNotes, ValidateNotes
 
 if TYPE_CHECKING:
     from seedling.pipeline import Stage
@@ -27,44 +28,49 @@ def summary(stage: Stage, workspace: Path) -> dict[str, Any]:
     if stage.kind == "evaluate":
         metrics = read_evaluation(folder)
         return {"checks": checks, "note": headline(metrics) if metrics else ""}
-    manifest = _json(folder / "manifest.json", {})
-    note = _rows_note(manifest.get("notes", {}), stage.output)
+    manifest = read_manifest_if_any(folder)
+    if manifest is None:
+        return {"reasons": {}, "checks": checks, "note": "", "is_skipped": False}
     return {
-        **manifest.get("rows", {}),
-        "reasons": manifest.get("reasons", {}),
+        "in": manifest.rows.rows_in,
+        "kept": manifest.rows.kept,
+        "rejected": manifest.rows.rejected,
+        "reasons": manifest.reasons,
         "checks": checks,
-        "note": note,
-        "is_skipped": bool(manifest.get("notes", {}).get("skipped")),
+        "note": _rows_note(manifest, stage.output),
+        "is_skipped": manifest.is_skipped,
     }
 
 
-def _rows_note(notes: Mapping[str, Any], output: str) -> str:
+def _rows_note(manifest: Manifest, output: str) -> str:
     """The remarkable facts of a stage that writes rows. output: its folder, relative to the workspace."""
-    if notes.get("skipped"):
-        phrases = ["skipped: no further round"]
-    else:
-        phrases = [phrase] if (phrase := label_issues_phrase(notes.get("label_issues") or {})) else []
-    if empty := notes.get("empty_classes"):
-        phrases.append(f"no file in the folder of {', '.join(empty)}")
-    if ignored := ignored_phrase(notes.get("files", {}).get("ignored", {})):
-        phrases.append(f"{ignored}: {output}/{IGNORED}")
-    if scene_rows := notes.get("fixed_camera"):
-        phrases.append(
-            f"{scene_rows:,} images of a fixed camera, not treated as near-duplicates (validate.fixed_camera)"
-        )
+    notes, phrases = manifest.notes, list[str]()
+    if manifest.is_skipped:
+        phrases.append("skipped: no further round")
+    elif isinstance(notes, ScrapeNotes):
+        if notes.empty_classes:
+            phrases.append(f"no file in the folder of {', '.join(notes.empty_classes)}")
+        if notes.files and (ignored := ignored_phrase(notes.files.ignored)):
+            phrases.append(f"{ignored}: {output}/{IGNORED}")
+    elif isinstance(notes, ValidateNotes):
+        if notes.label_issues is not None:
+            phrases.append(label_issues_phrase(notes.label_issues))
+        if notes.fixed_camera:
+            phrases.append(
+                f"{notes.fixed_camera:,} images of a fixed camera, not treated as near-duplicates "
+                "(validate.fixed_camera)"
+            )
     return "; ".join(phrases)
 
 
-def label_issues_phrase(label_issues: Mapping[str, Any]) -> str:
+def label_issues_phrase(label_issues: LabelIssuesRecord | NotEstimated) -> str:
     """Validate's estimate of the label errors, as a phrase."""
-    if not label_issues:
-        return ""
-    if "not_estimated" in label_issues:
-        return f"label errors not estimated: {label_issues['not_estimated']}"
-    expected, n_labels, flagged = round(label_issues["expected"]), label_issues["labels"], label_issues["flagged"]
-    errors = f"about {expected:,} of {n_labels:,} labels expected to be wrong"
+    if isinstance(label_issues, NotEstimated):
+        return f"label errors not estimated: {label_issues.not_estimated}"
+    expected, flagged = round(label_issues.expected), label_issues.flagged
+    errors = f"about {expected:,} of {label_issues.labels:,} labels expected to be wrong"
     issues = f"{flagged:,} likely label {'error' if flagged == 1 else 'errors'}" if flagged else "none stands out"
-    repaired = f", {label_issues['repaired']:,} repaired ({label_issues['policy']})" if label_issues["repaired"] else ""
+    repaired = f", {label_issues.repaired:,} repaired ({label_issues.policy})" if label_issues.repaired else ""
     return f"{errors}, {issues}{repaired}"
 
 
@@ -78,7 +84,3 @@ def headline(metrics: Mapping[str, Any]) -> str:
     count = "" if rows is None else f"{rows:,} "
     evaluated_on = f"{count}test rows" if split == "test" else f"{count}cross-validated rows (there is no test split)"
     return f"accuracy {accuracy['value']:.3f} [{accuracy['low']:.3f}, {accuracy['high']:.3f}] on {evaluated_on}"
-
-
-def _json(path: Path, default: Any) -> Any:
-    return read_json(path) if path.is_file() else default

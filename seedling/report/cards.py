@@ -78,8 +78,8 @@ class Dataset:
         if rows.empty:
             raise InputError(f"There are no rows of {', '.join(splits)}: `seedling status` lists the rows by stage.")
         manifests = {"scrape": read_manifest(root / "scrape"), "validate": manifest}
-        rejected = {stage: dict(sorted(of_stage["reasons"].items())) for stage, of_stage in manifests.items()}
-        return cls(rows, tuple(sources), manifest["modality"], manifest["classes"], rejected)
+        rejected = {stage: dict(sorted(of_stage.reasons.items())) for stage, of_stage in manifests.items()}
+        return cls(rows, tuple(sources), manifest.modality, list(manifest.classes), rejected)
 
     def content(self, rows: pd.DataFrame) -> Iterator[tuple[str, bytes | str]]:
         """(id, encoded image or text) of these rows, in any order."""
@@ -230,9 +230,8 @@ def _model_header(
 
 
 def _training_data_sentence(workspace: Path, model: Mapping[str, Any], round_number: int) -> str:
-    counts = read_manifest(workspace / "generations" / "validate")["counts"]
-    labeled = sum(count["rows"] for count in counts if count["split"] == "train")
-    pseudo_labeled = read_manifest(workspace / "models" / str(round_number))["rows"]["pseudo_labeled"]
+    labeled = read_manifest(workspace / "generations" / "validate").rows_of("train")
+    pseudo_labeled = read_json(workspace / "models" / str(round_number) / MANIFEST)["rows"]["pseudo_labeled"]
     rows = f"{labeled:,} labeled rows"
     if pseudo_labeled:
         rows += f", and {pseudo_labeled:,} rows of the pool with pseudo-labels"

@@ -72,9 +72,11 @@ def sheet(generations: Path, stage: str, parents: int = 6, rows_per_parent: int 
     content |= _payloads(generations / stage, set(rows["id"]))
     labels = dict(read(generations / "validate", ["id", "label"], ids=ids).itertuples(index=False)) if ids else {}
     return {
-        "groups": [_group(name, rows[rows["group"] == name], content, labels, manifest["classes"]) for name in chosen],
-        "rows": manifest["rows"]["kept"],
-        "rejected": manifest["reasons"],
+        "groups": [
+            _group(name, rows[rows["group"] == name], content, labels, list(manifest.classes)) for name in chosen
+        ],
+        "rows": manifest.rows.kept,
+        "rejected": manifest.reasons,
     }
 
 

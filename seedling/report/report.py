@@ -7,6 +7,7 @@ the previous run and how long each stage took.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,12 @@ from seedling.files.ignored_files import count_not_copied
 from seedling.files.reading import read_frame, read_json
 from seedling.gates.checking import read_checks
 from seedling.pipeline import row_stages
+from seedling.records.manifest import LabelCount, read_notes
 from seedling.records.notes import decision_note, skipped_rounds_note, warning_sentence
 from seedling.records.predicted_gain import predicted_gain
 from seedling.records.results import EVALUATION, read_evaluation
 from seedling.records.run_records import read_run_records
+from seedling.records.stage_notes import AugmentNotes, PseudoLabelAudit, PseudoLabelNotes, ScrapeNotes, ValidateNotes
 from seedling.records.test_evaluations import read_test_evaluations
 from seedling.report import charts, sentences
 from seedling.report.confusion import confusion_context
@@ -86,7 +89,7 @@ def write_report(workspace: Path) -> Path:
     metrics = read_evaluation(workspace / "reports")
     if metrics is None:
         raise MissingGeneration(f"reports/{EVALUATION}", "evaluate")
-    classes = read_manifest(workspace / "generations" / "validate")["classes"]
+    classes = list(read_manifest(workspace / "generations" / "validate").classes)
     runs = read_run_records(workspace)
     page = (
         environment("report.html.jinja")
@@ -145,17 +148,18 @@ def _result_context(workspace: Path, metrics: Mapping[str, Any]) -> dict[str, An
 
 def _rows_context(generations: Path, runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """The rows of each stage, samples, and the rows that were made."""
-    scrape_notes, augment_notes = read_manifest(generations / "scrape")["notes"], _notes(generations / "augment")
+    scrape_notes = read_notes(generations / "scrape", ScrapeNotes)
+    augment_notes = read_notes(generations / "augment", AugmentNotes)
     sheets = {stage: sheet(generations, stage) for stage in STAGES}
-    screening = augment_notes.get("screening")
+    screening = augment_notes.screening
     return {
         "stages": _stages(generations, runs),
-        "rules": scrape_notes.get("rules", []),
-        "no_items": scrape_notes.get("no_items", {}),
+        "rules": scrape_notes.rules,
+        "no_items": scrape_notes.no_items,
         "samples": _samples(generations),
         "sheets": sheets,
         "screening": screening,
-        "class_shares": augment_notes.get("class_shares"),
+        "class_shares": augment_notes.class_shares,
         "made": bool(screening) or any(contents["groups"] for contents in sheets.values()),
     }
 
@@ -202,13 +206,13 @@ def _subject(workspace: Path, accepted_round: int) -> dict[str, Any]:
     model = read_json(workspace / "models" / str(accepted_round) / "model.json")
     rows = read_json(workspace / "models" / str(accepted_round) / "manifest.json")["rows"]
     labels_by_source: dict[str, int] = {}
-    for count in manifest["counts"]:
-        if count["split"] == "train":
-            source = count["label_source"] or "human"
-            labels_by_source[source] = labels_by_source.get(source, 0) + count["rows"]
+    for count in manifest.counts:
+        if count.split == "train":
+            source = count.label_source or "human"
+            labels_by_source[source] = labels_by_source.get(source, 0) + count.rows
     return {
-        "modality": manifest["modality"],
-        "classes": manifest["classes"],
+        "modality": manifest.modality,
+        "classes": manifest.classes,
         "labeled": sum(labels_by_source.values()),
         "unchecked": sum(labels for source, labels in labels_by_source.items() if source != "human"),
         "sources": [
@@ -235,10 +239,10 @@ def _unlearned_rows(validated: Path) -> int:
 
 def _label_noise(validated: Path) -> float:
     """Expected share of wrong labels; 0 if validate has no estimate, or repaired the labels."""
-    label_issues = read_manifest(validated)["notes"].get("label_issues") or {}
-    if label_issues.get("repaired"):
+    label_issues = read_notes(validated, ValidateNotes).estimated_issues
+    if label_issues is None or label_issues.repaired:
         return 0.0
-    return float(label_issues.get("expected", 0.0) / max(1, label_issues.get("labels", 0)))
+    return label_issues.expected / max(1, label_issues.labels)
 
 
 def merge_thresholds(points: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -275,9 +279,9 @@ def _corrected(metrics: Mapping[str, Any], n_models: int) -> Estimate | None:
 def majority_baseline(validated: Path, predictions: Path) -> dict[str, Any] | None:
     """The class with most training labels, and the accuracy of always predicting it on the evaluation rows."""
     labels: dict[str, int] = {}
-    for count in read_manifest(validated)["counts"]:
-        if count["split"] == "train" and count["label"] is not None:
-            labels[count["label"]] = labels.get(count["label"], 0) + count["rows"]
+    for count in read_manifest(validated).counts:
+        if count.split == "train" and count.label is not None:
+            labels[count.label] = labels.get(count.label, 0) + count.rows
     truth = read_frame(predictions, columns=["label"])["label"]
     if not labels or truth.empty:
         return None
@@ -302,35 +306,30 @@ def _stages(generations: Path, runs: Sequence[Mapping[str, Any]]) -> list[dict[s
     results = []
     for folder in folders:
         manifest = read_manifest(folder)
-        if manifest["notes"].get("skipped"):
+        if manifest.is_skipped:
             continue
-        name = manifest["stage"]
+        name = manifest.stage
         results.append(
             {
                 "name": name,
                 "words": STAGE_MEANINGS[name.partition("@")[0]],
-                "rows": manifest["rows"],
-                "reasons": sorted(manifest["reasons"].items(), key=lambda item: -item[1]),
-                "notes": manifest["notes"],
-                "counts": _by_split(manifest["counts"]),
+                "rows": manifest.rows,
+                "reasons": sorted(manifest.reasons.items(), key=lambda item: -item[1]),
+                "files": manifest.notes.files if isinstance(manifest.notes, ScrapeNotes) else None,
+                "counts": _by_split(manifest.counts),
                 "seconds": seconds.get(name),
             }
         )
     return results
 
 
-def _by_split(counts: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+def _by_split(counts: Sequence[LabelCount]) -> dict[str, int]:
     """Rows by split and source of the label, such as `train (weak:tag)`."""
     totals: dict[str, int] = {}
     for count in counts:
-        source = "" if count["label_source"] in {None, "human"} else f" ({count['label_source']})"
-        totals[count["split"] + source] = totals.get(count["split"] + source, 0) + count["rows"]
+        source = "" if count.label_source in {None, "human"} else f" ({count.label_source})"
+        totals[count.split + source] = totals.get(count.split + source, 0) + count.rows
     return totals
-
-
-def _notes(folder: Path) -> dict[str, Any]:
-    notes: dict[str, Any] = read_manifest(folder)["notes"] if (folder / "manifest.json").is_file() else {}
-    return notes
 
 
 def _samples(generations: Path) -> list[dict[str, Any]]:
@@ -387,17 +386,26 @@ def _skipped_rounds(models: Path) -> str | None:
     return skipped_rounds_note(skipped[0]["round"], skipped[0]["reason"]) if skipped else None
 
 
-def _audits(generations: Path) -> list[dict[str, Any]]:
-    """The audit of each round that labeled the pool, with its least reliable classes first."""
+@dataclass(frozen=True)
+class RoundAudit:
+    """The audit of a round's pseudo-labels. worst: imperfect classes with the lowest precision, in this order."""
+
+    round: int
+    audit: PseudoLabelAudit
+    worst: list[str]
+    never_predicted: list[str]
+
+
+def _audits(generations: Path) -> list[RoundAudit]:
+    """The audit of each round that labeled the pool."""
     audits = []
     for folder in sorted((generations / "pseudo_label").glob("[0-9]*")):
-        audit = read_manifest(folder)["notes"].get("audit")
-        if audit:
-            predicted = [{"class": name, **result} for name, result in audit["classes"].items() if result["precision"]]
-            imperfect = [result for result in predicted if result["precision"]["value"] < 1]
-            worst = sorted(imperfect, key=lambda result: (result["precision"]["value"], result["class"]))[:MAX_WORST]
-            never_predicted = sorted({*audit["classes"]} - {result["class"] for result in predicted})
-            audits.append({**audit, "round": int(folder.name), "worst": worst, "never_predicted": never_predicted})
+        audit = read_notes(folder, PseudoLabelNotes).audit
+        if audit is not None:
+            precision_of = {name: result.precision for name, result in audit.classes.items() if result.precision}
+            imperfect = [name for name, precision in precision_of.items() if precision.value < 1]
+            worst = sorted(imperfect, key=lambda name: (precision_of[name].value, name))[:MAX_WORST]
+            audits.append(RoundAudit(int(folder.name), audit, worst, sorted({*audit.classes} - {*precision_of})))
     return audits
 
 

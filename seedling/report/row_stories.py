@@ -46,7 +46,7 @@ def stories(workspace: Path, max_rows: int = MAX_ROWS) -> dict[str, Any]:
     folders = [
         folder for stage in ("validate", "augment", "synthesize") if ((folder := root / stage) / MANIFEST).is_file()
     ]
-    total = sum(read_manifest(folder)["rows"]["in"] for folder in folders)
+    total = sum(read_manifest(folder).rows.rows_in for folder in folders)
     for folder in folders:
         for facts in _read_facts(folder, predicted_ids, max_rows):
             if len(rows) >= max_rows:

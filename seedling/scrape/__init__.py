@@ -39,6 +39,7 @@ from seedling.media.image_modes import Color, color_of
 from seedling.parallel.pool import in_pieces
 from seedling.plugins import AUGMENTING
 from seedling.progress import Progress, counted, silent
+from seedling.records.stage_notes import FilesRecord, RuleRecord, ScrapeNotes
 from seedling.scrape.folder import LabelsByFile, empty_classes, read_folder
 from seedling.scrape.hub import read_hub
 from seedling.scrape.image_tables import labels_by_file
@@ -113,14 +114,14 @@ class RowTally:
         if votes:
             self.votes_of[f"{row.id} {row.origin}"] = (row.id, votes)
 
-    def rule_notes(self) -> dict[str, Any]:
+    def rule_statistics(self) -> tuple[RuleRecord, ...]:
         """Return statistics of the label rules for the manifest."""
         if not self.votes_of:
-            return {}
+            return ()
         audit = Audit(self.row_count)
         for row_id, votes in self.votes_of.values():
             audit.add(votes, self.human.get(row_id))
-        return {"rules": audit.table()}
+        return audit.table()
 
 
 def _write(collection: Collection, sources: Sequence[OpenSource], output: Path, image_cache: ImageCache | None) -> None:
@@ -139,12 +140,16 @@ def _write(collection: Collection, sources: Sequence[OpenSource], output: Path, 
                 "No items found: describe a source under scrape.sources in params.yaml (docs/collecting.md), "
                 "or put rows into data/labeled/<class>/."
             )
-        notes = tally.rule_notes() | _source_notes(sources, tally.labels)
         files = count_files(collection.data, params.sources, frozenset(files_read))
         write_ignored(output / IGNORED, files.ignored)
-        notes["files"] = {"in": files.total, "read": files.read, "ignored": files.reasons()}
-        kinds = [source.kind for source in params.sources]
-        writer.close(rows_in=tally.row_count, sources=kinds, **notes)
+        notes = ScrapeNotes(
+            sources=tuple(source.kind for source in params.sources),
+            rules=tally.rule_statistics(),
+            no_items={source.name: dict(source.counts) for source in sources if source.counts},
+            empty_classes=tuple(sorted({label for source in sources for label in source.empty} - tally.labels)),
+            files=FilesRecord(files_in=files.total, read=files.read, ignored=files.reasons()),
+        )
+        writer.close(rows_in=tally.row_count, notes=notes)
 
 
 def _write_rows(
@@ -166,16 +171,6 @@ def _write_rows(
         labels.add(row.label)
         tally.labels.add(row.label)
     return tally
-
-
-def _source_notes(sources: Sequence[OpenSource], labeled: set[str | None]) -> dict[str, Any]:
-    """What sources found besides rows, for the manifest; labeled: the labels of all rows."""
-    notes: dict[str, Any] = {}
-    if no_items := {source.name: source.counts for source in sources if source.counts}:
-        notes["no_items"] = no_items
-    if empty := sorted({label for source in sources for label in source.empty} - labeled):
-        notes["empty_classes"] = empty
-    return notes
 
 
 def _noting_files(items: Iterable[tuple[Item, Votes]], files_read: set[str]) -> Iterator[tuple[Item, Votes]]:

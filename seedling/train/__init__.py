@@ -225,7 +225,7 @@ def _skip_decision(
     previous: Mapping[str, Any], round_number: int, rounds: int, folders: InputFolders
 ) -> RoundDecision | None:
     """The decision "skipped" with its reason; None if the round must be trained."""
-    n_pseudo_labels = 0 if folders.pseudo_labels is None else read_manifest(folders.pseudo_labels)["rows"]["kept"]
+    n_pseudo_labels = 0 if folders.pseudo_labels is None else read_manifest(folders.pseudo_labels).rows.kept
     if previous["stop"]:
         reason = (
             previous["reason"]

@@ -146,5 +146,4 @@ def manifest(round_number: int, rows: TrainingRows) -> dict[str, Any]:
 
 def classes_of(validated: Path) -> list[str]:
     """The classes, sorted."""
-    classes: list[str] = read_manifest(validated)["classes"]
-    return classes
+    return list(read_manifest(validated).classes)

@@ -17,6 +17,7 @@ from PIL import Image
 from seedling.dataset.generation import (
     GenerationWriter,
     Row,
+    RowsOnDisk,
     check_counts,
     identify,
     payloads,
@@ -101,9 +102,9 @@ def test_lost_rows_are_an_error(tmp_path: Path) -> None:
 def test_files_with_other_counts_than_the_manifest_are_an_error(tmp_path: Path) -> None:
     """The counts come from the Parquet footers, not from the writer."""
     folder = write(tmp_path / "g")
-    assert rows_on_disk(folder) == {"kept": 5, "rejected": 2}
+    assert rows_on_disk(folder) == RowsOnDisk(kept=5, rejected=2)
     with pytest.raises(IncompleteGeneration, match="files hold"):
-        check_counts(read_manifest(folder), {"kept": 4, "rejected": 2})
+        check_counts(read_manifest(folder), RowsOnDisk(kept=4, rejected=2))
 
 
 def test_rejected_rows_are_kept_with_their_reason(tmp_path: Path) -> None:
