@@ -8,7 +8,7 @@ from typing import Any
 
 from seedling.records.intervals import EstimateRecord
 from seedling.records.manifest import MANIFEST, LabelCount, Manifest, RowCounts
-from seedling.records.stage_notes import LabelIssuesRecord, PseudoLabelAudit, StageNotes, notes_class
+from seedling.records.stage_notes import LabelIssueEstimate, PseudoLabelAudit, StageNotes, notes_class
 
 
 def manifest(stage: str, notes: StageNotes | None = None, counts: Sequence[LabelCount] = ()) -> Manifest:
@@ -32,7 +32,7 @@ def write_manifest(
     manifest(stage, notes, counts).write(folder / MANIFEST)
 
 
-def label_issues(**changes: Any) -> LabelIssuesRecord:
+def label_issues(**changes: Any) -> LabelIssueEstimate:
     """An estimate without wrong labels among 100, with changes."""
     values = {
         "labels": 100,
@@ -47,7 +47,7 @@ def label_issues(**changes: Any) -> LabelIssuesRecord:
         "items_per_minute": 20.0,
         "budget": (),
     }
-    return LabelIssuesRecord.model_validate(values | changes)
+    return LabelIssueEstimate.model_validate(values | changes)
 
 
 def audit(**changes: Any) -> PseudoLabelAudit:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from scipy.stats import fisher_exact
 
 from seedling.evaluate.slices import holm
-from seedling.records.stage_notes import LabelIssuesRecord
+from seedling.records.stage_notes import LabelIssueEstimate
 from seedling.stats.power_law import power_law_exponent
 from seedling.stats.randomness import generator
 from seedling.stats.statistics import Estimate, Floats
@@ -104,7 +104,7 @@ def next_steps(  # noqa: PLR0913  (each result that the advice is based on, by i
     curve: Curve | None,
     *,
     rows: Mapping[str, int],
-    label_issues: LabelIssuesRecord | None,
+    label_issues: LabelIssueEstimate | None,
     errors: Mapping[str, int],
     labels: Mapping[str, int],
     step_contributions: Sequence[Mapping[str, Any]],
@@ -183,7 +183,7 @@ def _label_more(
     return [_advice("collect", text, how, n_rows / rows_per_minute, curve.gain(factor))]
 
 
-def _check_labels(curve: Curve | None, label_issues: LabelIssuesRecord | None) -> list[dict[str, Any]]:
+def _check_labels(curve: Curve | None, label_issues: LabelIssueEstimate | None) -> list[dict[str, Any]]:
     """Checking the likely label errors.
 
     A share `noise` of wrong labels is worth (1 - noise)^2 of the labels (after Angluin and Laird 1988, for many

@@ -9,6 +9,8 @@ from seedling.records.record import RecordPart
 if TYPE_CHECKING:
     from seedling.stats.statistics import Difference, Estimate
 
+DIGITS = 6
+
 
 class EstimateRecord(RecordPart):
     """A value with its confidence interval."""
@@ -18,9 +20,9 @@ class EstimateRecord(RecordPart):
     high: float
 
     @classmethod
-    def of(cls, estimate: Estimate) -> Self:
-        """Round the estimate. Further digits are noise and differ between processors."""
-        return cls(**estimate.rounded())
+    def of(cls, estimate: Estimate, digits: int = DIGITS) -> Self:
+        """Round the estimate to this many decimal places. Further digits are noise and differ between processors."""
+        return cls(**estimate.rounded(digits))
 
 
 class DifferenceRecord(RecordPart):
@@ -32,6 +34,6 @@ class DifferenceRecord(RecordPart):
     probability_worse: float
 
     @classmethod
-    def of(cls, difference: Difference) -> Self:
-        """Round the difference. Further digits are noise and differ between processors."""
-        return cls(**difference.rounded())
+    def of(cls, difference: Difference, digits: int = DIGITS) -> Self:
+        """Round the difference to this many decimal places. Further digits are noise and differ between processors."""
+        return cls(**difference.rounded(digits))

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, Self, TypeVar
 
 from pydantic import ConfigDict, Field, SerializeAsAny, ValidationError, model_validator
 
 from seedling.errors import DamagedFile
-from seedling.files.reading import remedy
+from seedling.files.reading import read_json, reading, remedy
 from seedling.records.record import Record, RecordPart
 from seedling.records.stage_notes import PseudoLabelNotes, StageNotes, notes_class
 
@@ -61,6 +61,15 @@ class Manifest(Record):
     counts: tuple[LabelCount, ...]
     parts: tuple[PartFile, ...]
     notes: SerializeAsAny[StageNotes]
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Read the file. Raises DamagedFile if it is not a manifest, and FileNotFoundError."""
+        value = read_json(path)
+        if not isinstance(value, dict) or "rows" not in value:
+            raise DamagedFile(path, "it is not a manifest", remedy(path))
+        with reading(path):
+            return cls.of_json(value)
 
     @model_validator(mode="before")
     @classmethod

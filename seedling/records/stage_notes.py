@@ -94,7 +94,7 @@ class ReviewTime(RecordPart):
     share: EstimateRecord
 
 
-class LabelIssuesRecord(RecordPart):
+class LabelIssueEstimate(RecordPart):
     """The estimate of the wrong labels among the training labels.
 
     labels: evaluated labels; expected: expected number of wrong ones, with the interval `between`; flagged: likely
@@ -135,13 +135,13 @@ class ValidateNotes(StageNotes):
     carved_test_rows: int = 0
     quality: dict[str, int] = Field(default_factory=dict)
     usual_quality_codes: dict[str, int] = Field(default_factory=dict)
-    label_issues: LabelIssuesRecord | NotEstimated | None = None
+    label_issues: LabelIssueEstimate | NotEstimated | None = None
     fixed_camera: int = 0
 
     @property
-    def estimated_issues(self) -> LabelIssuesRecord | None:
+    def estimated_issues(self) -> LabelIssueEstimate | None:
         """The estimate of the wrong labels; None if there is none."""
-        return self.label_issues if isinstance(self.label_issues, LabelIssuesRecord) else None
+        return self.label_issues if isinstance(self.label_issues, LabelIssueEstimate) else None
 
 
 class ClassShares(RecordPart):

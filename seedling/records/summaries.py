@@ -10,7 +10,7 @@ from seedling.files.ignored_files import IGNORED, ignored_phrase
 from seedling.records.manifest import Manifest, read_manifest_if_any
 from seedling.records.notes import round_note
 from seedling.records.results import read_evaluation
-from seedling.records.stage_notes import LabelIssuesRecord, NotEstimated, ScrapeNotes, ValidateNotes
+from seedling.records.stage_notes import LabelIssueEstimate, NotEstimated, ScrapeNotes, ValidateNotes
 
 if TYPE_CHECKING:
     from seedling.pipeline import Stage
@@ -63,7 +63,7 @@ def _rows_note(manifest: Manifest, output: str) -> str:
     return "; ".join(phrases)
 
 
-def label_issues_phrase(label_issues: LabelIssuesRecord | NotEstimated) -> str:
+def label_issues_phrase(label_issues: LabelIssueEstimate | NotEstimated) -> str:
     """Validate's estimate of the label errors, as a phrase."""
     if isinstance(label_issues, NotEstimated):
         return f"label errors not estimated: {label_issues.not_estimated}"

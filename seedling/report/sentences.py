@@ -11,7 +11,7 @@ from typing import Any
 from markupsafe import Markup
 
 from seedling.records.predicted_gain import PredictedGain
-from seedling.records.stage_notes import LabelIssuesRecord, NotEstimated, PseudoLabelAudit
+from seedling.records.stage_notes import LabelIssueEstimate, NotEstimated, PseudoLabelAudit
 from seedling.records.test_evaluations import EvaluationLog
 from seedling.report.pages import breakable, percent, points, thousands, whole_percent
 from seedling.stats.statistics import Estimate
@@ -421,9 +421,9 @@ def teacher_weight_sentence(audit: PseudoLabelAudit) -> str:
     )
 
 
-def label_issues_sentence(label_noise: LabelIssuesRecord | NotEstimated | None) -> Markup | None:
+def label_issues_sentence(label_noise: LabelIssueEstimate | NotEstimated | None) -> Markup | None:
     """Validate's estimate of the wrong labels; None without an estimate."""
-    if not isinstance(label_noise, LabelIssuesRecord):
+    if not isinstance(label_noise, LabelIssueEstimate):
         return None
     flagged, repaired = label_noise.flagged, label_noise.repaired
     sentence = Markup(

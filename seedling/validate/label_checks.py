@@ -20,7 +20,7 @@ from seedling.label_quality.label_issues import CannotEvaluateLabels, LabelIssue
 from seedling.models.model import single_threaded
 from seedling.progress import Progress
 from seedling.records.intervals import EstimateRecord
-from seedling.records.stage_notes import ClassLabelIssues, LabelIssuesRecord, LabelPair, NotEstimated, ReviewTime
+from seedling.records.stage_notes import ClassLabelIssues, LabelIssueEstimate, LabelPair, NotEstimated, ReviewTime
 from seedling.stats.randomness import derived_seed
 from seedling.stats.statistics import Ints
 from seedling.validate.checks import CheckedRow
@@ -43,7 +43,7 @@ def check_labels(
     params: ValidateParams,
     config: WorkspaceConfig,
     progress: Progress,
-) -> LabelIssuesRecord | NotEstimated:
+) -> LabelIssueEstimate | NotEstimated:
     """Find outliers and label issues, note them in the rows, and apply the policy `label_issues`.
 
     checked_rows: with splits and folds. Returns the summary for the manifest's notes.
@@ -89,7 +89,7 @@ def _finite(inputs: Inputs) -> bool:
 
 def _check_training_labels(
     training: list[CheckedRow], inputs: Inputs, classes: list[str], params: ValidateParams
-) -> LabelIssuesRecord | NotEstimated:
+) -> LabelIssueEstimate | NotEstimated:
     row_numbers = np.array(
         [number for number, checked in enumerate(training) if checked.row.fold is not None], dtype=np.intp
     )
@@ -107,7 +107,7 @@ def _check_training_labels(
     left = left_to_people(issues.flagged, labels, classes)
     repaired = repair(evaluated, issues, params.label_issues, set(left))
     low, high = issues.between
-    return LabelIssuesRecord(
+    return LabelIssueEstimate(
         labels=int((~np.isnan(issues.p_label_error)).sum()),
         expected=round(issues.expected, 3),
         between=(round(low, 3), round(high, 3)),
