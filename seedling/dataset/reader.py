@@ -204,10 +204,12 @@ def _has_values(part: Path, path: str) -> bool:
     with reading(part):
         metadata = pq.read_metadata(part)
         row_groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
-        for chunk in (group.column(index) for group in row_groups for index in range(group.num_columns)):
-            if chunk.path_in_schema == path and chunk.statistics.null_count < chunk.num_values:
-                return True
-    return False
+    chunks = (group.column(index) for group in row_groups for index in range(group.num_columns))
+    return any(
+        chunk.num_values > (chunk.statistics.null_count if chunk.statistics else 0)
+        for chunk in chunks
+        if chunk.path_in_schema == path
+    )
 
 
 def _row_index(parts: Sequence[Path]) -> RowIndex:
