@@ -182,7 +182,7 @@ def _record_restored_gates(workspace: Path, outcomes: Sequence[Outcome]) -> bool
     """
     last, is_recorded = {record.stage: record for record in gate_history(workspace)}, False
     for outcome in outcomes:
-        checks, last_record_of_stage = outcome.summary.get("checks"), last.get(outcome.stage)
+        checks, last_record_of_stage = outcome.summary.checks, last.get(outcome.stage)
         if checks and (last_record_of_stage is None or not last_record_of_stage.passed):
             record_gate(workspace, outcome.stage, checks)
             is_recorded = True

@@ -217,5 +217,6 @@ def _run(workspace: Path, *, verbose: bool) -> None:
 
 
 def _print_outcome(outcome: Outcome) -> None:
-    kept = f", {outcome.summary['kept']:,} rows" if "kept" in outcome.summary else ""
+    rows = outcome.summary.rows
+    kept = "" if rows is None else f", {rows.kept:,} rows"
     print(f"{outcome.stage}: {outcome.how} in {outcome.seconds:.1f} s{kept}", flush=True)

@@ -14,9 +14,10 @@ import pandas as pd
 from seedling.config.params import load
 from seedling.dataset.generation import MANIFEST, read, read_rejected, stage_of
 from seedling.errors import InputError
-from seedling.files.reading import read_frame, read_json
+from seedling.files.reading import read_frame
 from seedling.models.model import read_record
 from seedling.pipeline import row_stages
+from seedling.records.gate import GateResult
 from seedling.scrape.crawl_store import CrawlStore
 from seedling.terminal.console import PrintableConsole
 
@@ -148,10 +149,10 @@ def _fetched(workspace: Path, row_id: str, frames: dict[str, pd.DataFrame]) -> I
 def _failed_checks(workspace: Path, row_id: str) -> Iterator[str]:
     """The checks of quality gates that list the row."""
     for path in sorted(workspace.glob("**/gate.json")):
-        for check in read_json(path):
-            if row_id in check["rows"]:
+        for check in GateResult.read(path).checks:
+            if row_id in check.rows:
                 stage = path.parent.relative_to(workspace)
-                yield f"  gate of {stage}: failed: {check['expectation']} ({check['observed']})"
+                yield f"  gate of {stage}: failed: {check.expectation} ({check.observed})"
 
 
 def _models(workspace: Path, row_id: str, frames: dict[str, pd.DataFrame]) -> Iterator[str]:

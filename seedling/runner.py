@@ -9,7 +9,6 @@ import argparse
 import shutil
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from pathlib import Path
 
 from seedling import faults
@@ -135,12 +134,12 @@ def _run_gate(stage: Stage, folder: Path, workspace: Path, inputs: Path, max_meg
     columns = available_columns(stage.name, folder, validated)
     checks = checking.check(stage.name, rows, gates, workspace / ".seedling", user_expectations, columns)
     checking.write_checks(checks, folder)
-    record_gate(workspace, stage.name, [asdict(check) for check in checks], user_expectations.meanings)
+    record_gate(workspace, stage.name, checks, user_expectations.meanings)
     page = _gates_page(workspace)
     if any(check.stops for check in checks):
         quarantine = _move_to_quarantine(stage, folder, workspace)
         message = checking.explain(stage.name, checks, quarantine.relative_to(workspace), page, _rejected(quarantine))
-        raise GateFailed(message, [asdict(check) for check in checks])
+        raise GateFailed(message, checks)
 
     new_comparison_file = folder.with_name(f"{folder.name}.memory")  # until the generation is published
     new_comparison_file.unlink(missing_ok=True)

@@ -20,7 +20,7 @@ from seedling.lock import RUN_PID, running_process
 from seedling.pipeline import stages
 from seedling.records.results import headline_metrics, read_evaluation
 from seedling.records.run_history import runs
-from seedling.records.summaries import headline, summary
+from seedling.records.summaries import StageSummary, headline, summary
 from seedling.runner import gate_changed
 from seedling.terminal.console import PrintableConsole
 from seedling.versioning.pushing import read_push_state
@@ -71,7 +71,7 @@ def read_status(workspace: Path) -> WorkspaceStatus:
     stage_statuses, failed_gates = [], []
     gates = {record.stage: record for record in gate_history(workspace)}  # the latest record per stage
     for name, stage in stages().items():
-        stage_summary = summary(stage, workspace) if (workspace / stage.output).exists() else {}
+        stage_summary = summary(stage, workspace) if (workspace / stage.output).exists() else StageSummary()
         state = states.get(name, "up to date")
         if state == "up to date" and gate_changed(stage, workspace):
             state = "expectations changed"
@@ -80,8 +80,9 @@ def read_status(workspace: Path) -> WorkspaceStatus:
             state = "gate failed"
         if running is not None and name in running["stages"]:
             state = "running"
-        row_counts = (stage_summary.get("in"), stage_summary.get("kept"), stage_summary.get("rejected"))
-        stage_statuses.append(StageStatus(name, state, *row_counts, note=str(stage_summary.get("note", ""))))
+        rows = stage_summary.rows
+        row_counts = () if rows is None else (rows.rows_in, rows.kept, rows.rejected)
+        stage_statuses.append(StageStatus(name, state, *row_counts, note=stage_summary.note))
     evaluation, past_runs = read_evaluation(workspace / "reports"), runs(workspace)
     is_current = not states and all(stage.state == "up to date" for stage in stage_statuses)
     state = "up to date" if is_current else "gate failed" if failed_gates else "work to do"

@@ -18,11 +18,10 @@ from seedling.files.reading import read_frame
 from seedling.gates.on_disk import GatedRows, StoredRows, database, rows_selected
 from seedling.media import images
 from seedling.media import quality_metrics as metrics
+from seedling.records.gate import RELATIVE
 
 LISTS = ("parent_ids", "label_probs", "pseudo_label_by_fold", "pseudo_weight_by_fold", "quality")
 LABEL_COLUMNS = ("class_share", "rows_per_parent")
-RELATIVE = ("rows_change", "class_share_change", "label_flipped", "drift_p_value")
-"""Columns that compare with the previous generation that passed. Without one, they have the value for no change."""
 PREDICTION_STAGES = {"train", "evaluate"}
 STAGES_WITH_SAME_IDS = {"train", "evaluate", "pseudo_label"}  # their rows have the ids of validate's
 METRICS = (*metrics.IMAGE, *metrics.TEXT, "nearest_labeled")

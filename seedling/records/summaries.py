@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from seedling.files.ignored_files import IGNORED, ignored_phrase
-from seedling.records.manifest import Manifest, read_manifest_if_any
+from seedling.records.gate import Check
+from seedling.records.manifest import Manifest, RowCounts, read_manifest_if_any
 from seedling.records.notes import round_note
 from seedling.records.results import read_evaluation
 from seedling.records.stage_notes import LabelIssueEstimate, NotEstimated, ScrapeNotes, ValidateNotes
@@ -16,30 +18,38 @@ if TYPE_CHECKING:
     from seedling.pipeline import Stage
 
 
-def summary(stage: Stage, workspace: Path) -> dict[str, Any]:
-    """Summary of a stage's output: rows in, kept and rejected, reasons, checks, a note, and whether it was skipped."""
+@dataclass(frozen=True)
+class StageSummary:
+    """A stage's output in short.
+
+    rows: None for a stage without rows of its own; reasons: reason → rejected rows; checks: of its gate; note: its
+    remarkable facts; is_skipped: whether the loop had stopped before it.
+    """
+
+    rows: RowCounts | None = None
+    reasons: Mapping[str, int] = field(default_factory=dict)
+    checks: Sequence[Check] = ()
+    note: str = ""
+    is_skipped: bool = False
+
+
+def summary(stage: Stage, workspace: Path) -> StageSummary:
+    """Summary of a stage's output."""
     from seedling.gates.checking import read_checks
 
     folder = workspace / stage.output
     checks = read_checks(workspace, stage.name, folder)
     if stage.kind == "train":
         note = round_note(folder)
-        return {"checks": checks, "note": note, "is_skipped": note.startswith("skipped")}
+        return StageSummary(checks=checks, note=note, is_skipped=note.startswith("skipped"))
     if stage.kind == "evaluate":
         metrics = read_evaluation(folder)
-        return {"checks": checks, "note": headline(metrics) if metrics else ""}
+        return StageSummary(checks=checks, note=headline(metrics) if metrics else "")
     manifest = read_manifest_if_any(folder)
     if manifest is None:
-        return {"reasons": {}, "checks": checks, "note": "", "is_skipped": False}
-    return {
-        "in": manifest.rows.rows_in,
-        "kept": manifest.rows.kept,
-        "rejected": manifest.rows.rejected,
-        "reasons": manifest.reasons,
-        "checks": checks,
-        "note": _rows_note(manifest, stage.output),
-        "is_skipped": manifest.is_skipped,
-    }
+        return StageSummary(checks=checks)
+    note = _rows_note(manifest, stage.output)
+    return StageSummary(manifest.rows, manifest.reasons, checks, note, manifest.is_skipped)
 
 
 def _rows_note(manifest: Manifest, output: str) -> str:

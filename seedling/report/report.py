@@ -432,7 +432,7 @@ def _gates(workspace: Path) -> list[dict[str, Any]]:
         name = "evaluate" if path.parent.name == "reports" else stage_of(path.parent)
         checks = read_checks(workspace, name, path.parent)
         if checks:
-            failed = [{**check, "sentence": warning_sentence(check)} for check in checks if not check["passed"]]
+            failed = [(check, warning_sentence(check)) for check in checks if not check.passed]
             gates.append({"stage": name, "checks": len(checks), "failed": failed})
     return gates
 

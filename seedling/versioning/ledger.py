@@ -39,7 +39,7 @@ from seedling.errors import InputError, SeedlingError, WorkspaceBusy
 from seedling.faults import explain
 from seedling.pipeline import Stage, find_stage, stages
 from seedling.progress import Progress, silent
-from seedling.records.summaries import summary
+from seedling.records.summaries import StageSummary, summary
 from seedling.records.test_evaluations import LOG as TEST_EVALUATIONS
 from seedling.runner import check_inputs, gate_changed, run_stage
 from seedling.terminal.notices import state_once
@@ -64,7 +64,7 @@ class Outcome:
     stage: str
     how: OutcomeKind
     seconds: float
-    summary: dict[str, Any] = field(default_factory=dict)
+    summary: StageSummary = field(default_factory=StageSummary)
 
 
 @dataclass(frozen=True)

@@ -225,7 +225,7 @@ def test_checks_that_compare_generations_are_stored_outside_of_them(tmp_path: Pa
     write_comparisons(checks, tmp_path, "augment")
     assert "rows_change" not in (tmp_path / "gate.json").read_text(encoding="utf-8")
     stored = read_checks(tmp_path, "augment", tmp_path)
-    assert [entry["passed"] for entry in stored if entry["arguments"].get("column") == "rows_change"] == [False]
+    assert [entry.passed for entry in stored if entry.column == "rows_change"] == [False]
     assert len(stored) == 4
 
 
