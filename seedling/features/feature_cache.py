@@ -22,11 +22,6 @@ MAX_FILE_BYTES = 4 * 2**30  # a larger file keeps its values and gets no more
 IDS_PER_QUERY = 500
 
 
-def feature_cache_folder(workspace: Path) -> Path:
-    """Return the folder of the workspace's feature cache."""
-    return workspace / ".seedling" / "features"
-
-
 @dataclass
 class FeatureCache:
     """Cached values by row id, in a file per key. Several threads and processes may use it at the same time.
