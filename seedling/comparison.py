@@ -26,7 +26,7 @@ from seedling.stats.randomness import generator
 from seedling.stats.statistics import Difference, briers, difference_if_wrong, log_losses, of_truth, paired_difference
 from seedling.terminal.console import PrintableConsole
 from seedling.versioning.ledger import open_ledger
-from seedling.workspace import EVALUATION, METRICS, PARAMS_FILE, PREDICTIONS, REPORTS, Workspace
+from seedling.workspace import EVALUATION, GENERATIONS, METRICS, PARAMS_FILE, PREDICTIONS, REPORTS, Workspace
 
 COMPARED_METRICS = (
     "accuracy",
@@ -144,7 +144,7 @@ def _side(workspace: Path, name: str) -> Side:
     with reading(Path(PREDICTIONS_FILE)):
         predictions = pd.read_parquet(io.BytesIO(contents[PREDICTIONS_FILE]))
     with tempfile.TemporaryDirectory() as scratch:
-        folder = ledger.folder_at(revision, "generations/validate", Path(scratch))
+        folder = ledger.folder_at(revision, f"{GENERATIONS}/validate", Path(scratch))
         rows = None if folder is None else _rows_of(folder)
     params = parse_yaml(contents[PARAMS_FILE].decode(encoding="utf-8", errors="replace"), f"{PARAMS_FILE} of '{name}'")
     return Side(name, results, predictions, params, rows)

@@ -19,7 +19,7 @@ from seedling.models.model import read_record
 from seedling.pipeline import row_stages
 from seedling.scrape.crawl_store import CrawlStore
 from seedling.terminal.console import PrintableConsole
-from seedling.workspace import CRAWL_STORES, GATE, MANIFEST, OUT_OF_FOLD, PARTS, Workspace
+from seedling.workspace import CRAWL_STORES, GATE, MANIFEST, OUT_OF_FOLD, PARTS, QUARANTINE, Workspace
 
 MAX_LISTED_ROWS = 10
 MIN_P_LABEL_ERROR = 0.0005  # is not rounded to 0.000
@@ -78,7 +78,7 @@ def _generations(workspace: Path) -> Iterator[tuple[str, pd.DataFrame]]:
             )
     for folder in sorted(Workspace(workspace).quarantine.glob("*")):
         if (folder / MANIFEST).is_file() and list(folder.glob(PARTS)):
-            yield f"quarantine/{folder.name}", read(folder).assign(reason="in quarantine")
+            yield f"{QUARANTINE}/{folder.name}", read(folder).assign(reason="in quarantine")
 
 
 def story(workspace: Path, row_id: str, frames: dict[str, pd.DataFrame]) -> Iterator[str]:

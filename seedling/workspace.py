@@ -82,6 +82,11 @@ def fold_predictions_file(candidate: str) -> str:
     return f"{candidate}.predictions.safetensors"
 
 
+def feature_file(key: str) -> str:
+    """The file of the feature cache with the values of a key."""
+    return f"{key}.sqlite"
+
+
 def crawl_store_file(source: str) -> str:
     """The file of a source's crawl store. source: from `name_of`."""
     return f"{source}.sqlite"

@@ -21,7 +21,7 @@ from seedling.files.reading import read_json
 from seedling.records.results import read_evaluation
 from seedling.report.markdown_text import markdown_text
 from seedling.report.pages import never_predicted, vote
-from seedling.workspace import DATASET_CARD, EVALUATION, MANIFEST, MODEL, MODEL_CARD, Workspace
+from seedling.workspace import DATASET_CARD, EVALUATION, MANIFEST, MODEL, MODEL_CARD, REPORTS, Workspace
 
 COLUMNS = [
     "id",
@@ -183,7 +183,7 @@ def model_card(
     """
     metrics = read_evaluation(Workspace(workspace).reports)
     if metrics is None:
-        raise MissingGeneration(f"reports/{EVALUATION}", "evaluate")
+        raise MissingGeneration(f"{REPORTS}/{EVALUATION}", "evaluate")
     round_number = metrics["accepted_round"] if number is None else number
     is_accepted = round_number == metrics["accepted_round"]
     model = read_json(Workspace(workspace).model(round_number) / MODEL)

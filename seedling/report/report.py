@@ -98,7 +98,7 @@ def write_report(workspace: Path) -> Path:
     paths = Workspace(workspace)
     metrics = read_evaluation(paths.reports)
     if metrics is None:
-        raise MissingGeneration(f"reports/{EVALUATION}", "evaluate")
+        raise MissingGeneration(f"{REPORTS}/{EVALUATION}", "evaluate")
     classes = read_manifest(paths.generation("validate"))["classes"]
     runs = read_run_records(workspace)
     page = (
