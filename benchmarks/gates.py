@@ -27,11 +27,12 @@ from great_expectations.data_context.types.base import ProgressBarsConfig
 from great_expectations.expectations.registry import get_expectation_impl
 from record import Measurement, write
 
-from seedling.dataset.generation import MANIFEST, schema
+from seedling.dataset.generation import schema
 from seedling.gates.checking import REQUIRED_EXPECTATIONS, check, columns_in_gate, load_gates
 from seedling.gates.columns import GateInput, gated_rows
 from seedling.records.manifest import Manifest, PartFile, RowCounts
 from seedling.records.stage_notes import ValidateNotes
+from seedling.workspace import MANIFEST
 
 ROWS_PER_PART = 100_000
 

@@ -12,11 +12,11 @@ import numpy as np
 
 from seedling.config.params import ScrapeParams, WorkspaceConfig
 from seedling.dataset.generation import Modality, read, read_rejected
-from seedling.files.ignored_files import IGNORED
 from seedling.media import images
 from seedling.records.manifest import read_notes
 from seedling.records.stage_notes import FilesRecord, ScrapeNotes
 from seedling.scrape import scrape
+from seedling.workspace import IGNORED
 
 
 def image(seed: int) -> bytes:

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from seedling.records.intervals import EstimateRecord
-from seedling.records.manifest import MANIFEST, LabelCount, Manifest, RowCounts
+from seedling.records.manifest import LabelCount, Manifest, RowCounts
 from seedling.records.stage_notes import LabelIssueEstimate, PseudoLabelAudit, StageNotes, notes_class
+from seedling.workspace import MANIFEST
 
 
 def manifest(stage: str, notes: StageNotes | None = None, counts: Sequence[LabelCount] = ()) -> Manifest:

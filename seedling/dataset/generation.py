@@ -11,8 +11,6 @@ about rows (validate, pseudo_label) write all columns except `image`; `payloads`
 from __future__ import annotations
 
 from seedling.dataset.manifest import (
-    PART_NAME,
-    REJECTED,
     RowsOnDisk,
     check_counts,
     digest,
@@ -44,16 +42,13 @@ from seedling.dataset.schema import (
 )
 from seedling.dataset.writer import MAX_PART_BYTES, ROWS_PER_PART, GenerationWriter, rewrite
 from seedling.files.writing import write_json
-from seedling.records.manifest import FORMAT, MANIFEST, Modality
+from seedling.records.manifest import FORMAT, Modality
 
 __all__ = [
     "COLUMNS",
     "FORMAT",
     "IMAGE_TYPE",
-    "MANIFEST",
     "MAX_PART_BYTES",
-    "PART_NAME",
-    "REJECTED",
     "ROWS_PER_PART",
     "SPLITS",
     "GenerationWriter",

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from seedling.errors import DamagedFile, IncompleteGeneration, MissingGeneration
 from seedling.files.data_files import OF_DVC, real_path
 from seedling.files.reading import remedy
-from seedling.records.manifest import MANIFEST, Manifest
-
-REJECTED = "rejected.parquet"
-PART_NAME = re.compile(r"part-\d{5,}\.parquet")
+from seedling.records.manifest import Manifest
+from seedling.workspace import GENERATIONS, MANIFEST, MODELS, PART_NAME, REJECTED
 
 
 @dataclass(frozen=True)
@@ -54,7 +51,7 @@ def read_manifest(folder: Path) -> Manifest:
     """
     path = folder / MANIFEST
     if not path.is_file():
-        raise MissingGeneration(folder.name if folder.parent.name == "generations" else folder, stage_of(folder))
+        raise MissingGeneration(folder.name if folder.parent.name == GENERATIONS else folder, stage_of(folder))
     manifest = Manifest.read(path)
     for name in [*(part.file for part in manifest.parts), REJECTED]:
         _check_part(path, name)
@@ -85,6 +82,6 @@ def digest(folder: Path) -> str:
 
 def stage_of(folder: Path) -> str:
     """The stage that writes the folder: `generations/pseudo_label/1` → `pseudo_label@1`, `models/0` → `train@0`."""
-    if folder.parent.name in {"pseudo_label", "models"}:
-        return f"{folder.parent.name.replace('models', 'train')}@{folder.name}"
+    if folder.parent.name in {"pseudo_label", MODELS}:
+        return f"{folder.parent.name.replace(MODELS, 'train')}@{folder.name}"
     return folder.name

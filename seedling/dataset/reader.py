@@ -12,11 +12,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from seedling.dataset.manifest import REJECTED, RowsOnDisk, read_manifest
+from seedling.dataset.manifest import RowsOnDisk, read_manifest
 from seedling.dataset.row_index import RowGroup, RowIndex
 from seedling.dataset.schema import Row
 from seedling.errors import IncompleteGeneration
 from seedling.files.reading import reading
+from seedling.workspace import PARTS, REJECTED
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,7 +28,7 @@ KEPT_INDEXES = 8  # that a process keeps; an index has about 50 bytes per row
 
 def rows_on_disk(folder: Path) -> RowsOnDisk:
     """The numbers of rows in the Parquet footers."""
-    kept = sum(_rows_in(part) for part in sorted(folder.glob("part-*.parquet")))
+    kept = sum(_rows_in(part) for part in sorted(folder.glob(PARTS)))
     return RowsOnDisk(kept, _rows_in(folder / REJECTED))
 
 

@@ -15,11 +15,12 @@ from typing import Any, Self
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from seedling.dataset.manifest import REJECTED, check_counts, read_manifest
+from seedling.dataset.manifest import check_counts, read_manifest
 from seedling.dataset.reader import stream
 from seedling.dataset.schema import Row, schema
-from seedling.records.manifest import MANIFEST, LabelCount, Manifest, Modality, PartFile, RowCounts
+from seedling.records.manifest import LabelCount, Manifest, Modality, PartFile, RowCounts
 from seedling.records.stage_notes import StageNotes, notes_class
+from seedling.workspace import MANIFEST, REJECTED, part_file
 
 ROWS_PER_PART = 200  # on average; a part has a quarter of it to four times as many
 MAX_PART_BYTES = 64 * 2**20  # bounds the memory for large photographs
@@ -110,7 +111,7 @@ class GenerationWriter:
         return manifest
 
     def _flush(self) -> None:
-        name = f"part-{len(self._parts):05d}.parquet"
+        name = part_file(len(self._parts))
         table = _table(self._rows, self._schema)
         pq.write_table(table, self._folder / name, compression="zstd", row_group_size=4 * ROWS_PER_PART)
         self._parts.append(PartFile(file=name, rows=len(self._rows)))

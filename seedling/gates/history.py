@@ -10,8 +10,8 @@ from datetime import datetime
 from pathlib import Path
 
 from seedling.records.gate import Check, GateRecord, described
+from seedling.workspace import Workspace
 
-HISTORY = Path(".seedling", "gates", "history.jsonl")
 MAX_RECORDS_PER_STAGE = 50
 MAX_HISTORY_BYTES = 2_000_000  # a larger file is compacted
 
@@ -30,7 +30,7 @@ def record_gate(
     meanings: name → description of the user's own expectations. max_bytes: a larger file is compacted to the newest
     records of each stage.
     """
-    path = workspace / HISTORY
+    path = Workspace(workspace).gate_history
     path.parent.mkdir(parents=True, exist_ok=True)
     record = GateRecord(
         stage=stage,
@@ -45,7 +45,7 @@ def record_gate(
 
 def gate_history(workspace: Path) -> list[GateRecord]:
     """All runs of all gates, the oldest first. Lines that are incomplete, for example after a kill, are skipped."""
-    path = workspace / HISTORY
+    path = Workspace(workspace).gate_history
     return list(_records(path)) if path.is_file() else []
 
 

@@ -14,6 +14,7 @@ from typing import Literal
 import psutil
 
 from seedling.errors import SeedlingError
+from seedling.workspace import Workspace
 
 GIB = 2**30
 CGROUPS = Path("/sys/fs/cgroup")
@@ -94,11 +95,11 @@ def expected_rows(workspace: Path) -> int:
 
     counts = [0]
     with contextlib.suppress(SeedlingError, OSError):
-        collected = read_manifest_if_any(workspace / "generations" / "scrape")
+        collected = read_manifest_if_any(Workspace(workspace).generation("scrape"))
         counts += [] if collected is None else [collected.rows.rows_in]
-    data = workspace / "data"
+    data = Workspace(workspace).data
     files = sum(len(names) for _, _, names in os.walk(data))
-    for part in (data / "packed").glob("*.parquet"):
+    for part in Workspace(workspace).packed_data.glob("*.parquet"):
         with contextlib.suppress(SeedlingError, OSError), reading(part):
             files += pq.read_metadata(part).num_rows - 1  # the part itself was counted as a file
     return max(*counts, files)

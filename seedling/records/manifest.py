@@ -12,11 +12,11 @@ from seedling.errors import DamagedFile
 from seedling.files.reading import read_json, reading, remedy
 from seedling.records.record import Record, RecordPart
 from seedling.records.stage_notes import PseudoLabelNotes, StageNotes, notes_class
+from seedling.workspace import MANIFEST
 
 Modality = Literal["image", "text"]
 Notes = TypeVar("Notes", bound=StageNotes)
 FORMAT = 1
-MANIFEST = "manifest.json"
 
 
 class RowCounts(RecordPart):

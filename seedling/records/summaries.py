@@ -7,12 +7,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from seedling.files.ignored_files import IGNORED, ignored_phrase
+from seedling.files.ignored_files import ignored_phrase
 from seedling.records.gate import Check
 from seedling.records.manifest import Manifest, RowCounts, read_manifest_if_any
 from seedling.records.notes import round_note
 from seedling.records.results import read_evaluation
 from seedling.records.stage_notes import LabelIssueEstimate, NotEstimated, ScrapeNotes, ValidateNotes
+from seedling.workspace import IGNORED
 
 if TYPE_CHECKING:
     from seedling.pipeline import Stage

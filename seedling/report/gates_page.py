@@ -16,8 +16,8 @@ from typing import Any
 from seedling.gates.history import gate_history
 from seedling.records.gate import Check, GateRecord
 from seedling.report.pages import environment
+from seedling.workspace import Workspace
 
-PAGE = Path("reports", "gates.html")
 MAX_RESULTS = 30
 MAX_FAILURES = 50
 
@@ -85,7 +85,7 @@ def write_gates_page(workspace: Path) -> Path:
             updated=max((record.time for record in records), default=None),
         )
     )
-    path = workspace / PAGE
+    path = Workspace(workspace).gates_page
     path.parent.mkdir(parents=True, exist_ok=True)
     replacement = path.with_name(
         f".{path.name}.{os.getpid()}.{threading.get_ident()}"

@@ -20,8 +20,8 @@ from seedling.records.intervals import EstimateRecord
 from seedling.records.stage_notes import RuleRecord
 from seedling.scrape.items import tidy_label
 from seedling.stats.statistics import Floats, wilson
+from seedling.workspace import LABELING_FILE
 
-LABELING_FILE = "labeling.py"  # in data/, so that a change of it is a change of the stage's input
 ENTRY_POINTS = "seedling.labeling"
 Votes = tuple[tuple[str, str], ...]  # rule and label, in the rules' order
 Function = Callable[[Mapping[str, str]], str | None]

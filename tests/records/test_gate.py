@@ -9,8 +9,9 @@ import pytest
 
 from seedling.errors import DamagedFile
 from seedling.gates.checking import read_checks, user_expectations_changed, write_checks, write_comparisons
-from seedling.gates.history import HISTORY, gate_history, record_gate
+from seedling.gates.history import gate_history, record_gate
 from seedling.records.gate import Check, GateRecord, GateResult
+from seedling.workspace import Workspace
 
 UNIQUE = Check(
     expectation="expect_column_values_to_be_unique",
@@ -81,7 +82,7 @@ def test_a_check_that_failed_stops_only_if_it_is_critical() -> None:
 def test_a_run_of_a_gate_is_one_line_of_the_history(tmp_path: Path) -> None:
     """A documented expectation has its meaning there; lines of earlier versions have no version."""
     record_gate(tmp_path, "validate", [UNIQUE, DRIFT], {UNIQUE.expectation: "rows are different"})
-    (line,) = (tmp_path / HISTORY).read_text(encoding="utf-8").splitlines()
+    (line,) = Workspace(tmp_path).gate_history.read_text(encoding="utf-8").splitlines()
     content = json.loads(line)
     assert content["version"] == 1
     assert [check.get("meaning") for check in content["checks"]] == ["rows are different", None]
