@@ -8,17 +8,13 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal
 
 from seedling.config.params import load, set_value
 from seedling.config.sources import visited_sources
-from seedling.dataset.generation import write_json
 from seedling.errors import DamagedFile, GateFailed
-from seedling.files.reading import read_json
+from seedling.records.visits import OpenVisit, VisitState
 from seedling.versioning.ledger import Ledger, Outcome
 from seedling.workspace import Workspace
-
-State = Literal["unfinished", "refused"]
 
 
 def has_open_visit(workspace: Path) -> bool:
@@ -66,11 +62,11 @@ def _stopped_visit(workspace: Path) -> str | None:
     if not path.is_file():
         return None
     try:
-        visit = read_json(path)
-        return str(visit["as_of"]) if visit["state"] == "unfinished" else None
-    except (DamagedFile, KeyError, TypeError):  # truncated by a kill; a new visit requests the same pages again
+        visit = OpenVisit.read(path)
+    except DamagedFile:  # truncated by a kill; a new visit requests the same pages again
         return None
+    return visit.as_of if visit.state == "unfinished" else None
 
 
-def _keep_open(workspace: Path, name: str, state: State) -> None:
-    write_json(Workspace(workspace).open_visit, {"as_of": name, "state": state})
+def _keep_open(workspace: Path, name: str, state: VisitState) -> None:
+    OpenVisit(as_of=name, state=state).write(Workspace(workspace).open_visit)

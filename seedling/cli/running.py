@@ -106,8 +106,8 @@ def _print_result(console: PrintableConsole, workspace: Path, seconds: str, resu
     )
     console.print(next_action(workspace), markup=False, highlight=False, soft_wrap=True)
     if load(workspace).push and (push := read_push_state(workspace)):
-        style = None if push["complete"] else "yellow"
-        console.print(push["message"], style=style, markup=False, highlight=False, soft_wrap=True)
+        style = None if push.complete else "yellow"
+        console.print(push.message, style=style, markup=False, highlight=False, soft_wrap=True)
     if result.changed_during_run:
         console.print(
             f"Changed during the run: {', '.join(result.changed_during_run)}. Run `seedling run` again to "

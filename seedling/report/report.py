@@ -21,6 +21,7 @@ from seedling.files.ignored_files import count_not_copied
 from seedling.files.reading import read_frame, read_json
 from seedling.gates.checking import read_checks
 from seedling.pipeline import row_stages
+from seedling.records.crawl_rates import CrawlRates
 from seedling.records.manifest import LabelCount, read_notes
 from seedling.records.notes import decision_note, skipped_rounds_note, warning_sentence
 from seedling.records.predicted_gain import predicted_gain
@@ -196,11 +197,13 @@ def _crawl_rates(folder: Path) -> list[dict[str, Any]]:
     """The crawl rate of each web source in its last visit, if the visit was long enough for a chart."""
     rates = []
     for path in sorted(folder.glob(CRAWL_RATES)):
-        record = read_json(path)
-        chart = charts.crawl_rate(record["points"])
+        record = CrawlRates.read(path)
+        chart = charts.crawl_rate(record.points)
         if chart is not None:
-            last = {point["host"]: point for point in record["points"]}
-            rates.append({**record, "chart": chart, "hosts": list(last.values())})
+            last = {point.host: point for point in record.points}
+            rates.append(
+                {"source": record.source, "ceiling": record.ceiling, "chart": chart, "hosts": list(last.values())}
+            )
     return rates
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -138,7 +138,7 @@ def _extra_columns(checked: CheckedRow, extra: Sequence[pa.Field]) -> dict[str, 
     """The stage's own columns of a row; null if nothing was measured."""
     values = {
         **checked.signals,
-        **checked.label_issue,
+        **({} if checked.label_issue is None else asdict(checked.label_issue)),
         "quality": checked.quality_codes,
         "original_label": checked.original_label,
         "near_group": checked.near_group,

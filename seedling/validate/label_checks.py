@@ -23,7 +23,7 @@ from seedling.records.intervals import EstimateRecord
 from seedling.records.stage_notes import ClassLabelIssues, LabelIssueEstimate, LabelPair, NotEstimated, ReviewTime
 from seedling.stats.randomness import derived_seed
 from seedling.stats.statistics import Ints
-from seedling.validate.checks import CheckedRow
+from seedling.validate.checks import CheckedRow, LabelIssue
 from seedling.validate.quality_flags import Limit, beyond
 
 MAX_POOL_ROWS = 10_000  # pool rows that are checked, drawn at random by their ids
@@ -127,11 +127,7 @@ def _note_label_issues(evaluated: list[CheckedRow], issues: LabelIssues, classes
         evaluated, issues.p_label_error, issues.suggested_label, issues.flagged, strict=True
     ):
         if not np.isnan(p_label_error):
-            checked.label_issue = {
-                "p_label_error": float(p_label_error),
-                "suggested_label": classes[suggested_label],
-                "is_label_issue": bool(flagged),
-            }
+            checked.label_issue = LabelIssue(float(p_label_error), classes[suggested_label], bool(flagged))
 
 
 def left_to_people(flagged: NDArray[np.bool_], labels: Ints, classes: Sequence[str]) -> list[str]:
@@ -186,7 +182,7 @@ def budget(issues: LabelIssues, items_per_minute: float) -> tuple[ReviewTime, ..
 
 def repair(evaluated: list[CheckedRow], issues: LabelIssues, policy: str, excluded_labels: set[str]) -> int:
     """Apply the policy to the label issues. Returns the number of changed rows, which keep their `original_label`."""
-    actions: dict[str, Callable[[CheckedRow], None]] = {
+    actions: dict[str, Callable[[CheckedRow, LabelIssue], None]] = {
         "drop": _drop,
         "relabel": _relabel,
         "down-weight": _down_weight,
@@ -194,23 +190,25 @@ def repair(evaluated: list[CheckedRow], issues: LabelIssues, policy: str, exclud
     if policy not in actions:
         return 0
     flagged: Ints = np.flatnonzero(issues.flagged)
-    chosen = [evaluated[number] for number in flagged if evaluated[number].row.label not in excluded_labels]
-    for checked in chosen:
-        checked.original_label = checked.row.label
-        actions[policy](checked)
-    return len(chosen)
+    repaired = 0
+    for checked in (evaluated[number] for number in flagged):
+        if checked.row.label not in excluded_labels and checked.label_issue is not None:
+            checked.original_label = checked.row.label
+            actions[policy](checked, checked.label_issue)
+            repaired += 1
+    return repaired
 
 
-def _drop(checked: CheckedRow) -> None:
+def _drop(checked: CheckedRow, _: LabelIssue) -> None:
     checked.reason = "label_issue"
 
 
-def _relabel(checked: CheckedRow) -> None:
+def _relabel(checked: CheckedRow, issue: LabelIssue) -> None:
     # The label no longer comes from a person. Models are trained on such rows but not evaluated on them, because the
     # labels agree with the models by construction.
-    checked.row = replace(checked.row, label=checked.label_issue["suggested_label"], label_source="repaired")
+    checked.row = replace(checked.row, label=issue.suggested_label, label_source="repaired")
 
 
-def _down_weight(checked: CheckedRow) -> None:
-    weight = checked.row.weight * max(1 - checked.label_issue["p_label_error"], MIN_LABEL_WEIGHT)
+def _down_weight(checked: CheckedRow, issue: LabelIssue) -> None:
+    weight = checked.row.weight * max(1 - issue.p_label_error, MIN_LABEL_WEIGHT)
     checked.row = replace(checked.row, weight=weight)

@@ -20,11 +20,10 @@ import threading
 import time
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 from seedling.config.params import Params, find_secrets, load
-from seedling.dataset.generation import write_json
-from seedling.errors import InputError, SeedlingError
+from seedling.errors import DamagedFile, InputError, SeedlingError
+from seedling.records.pushes import PushRecord
 from seedling.versioning.git import git
 from seedling.workspace import Workspace
 
@@ -97,18 +96,17 @@ def push_workspace(workspace: Path) -> str | None:
         else f"The push to the remote '{remote}' failed ({error}). No data is lost; the next run pushes again."
     )
     now = datetime.now().astimezone().isoformat(timespec="seconds")
-    record = {"complete": error is None, "message": message, "time": now, "fingerprint": fingerprint}
-    write_json(Workspace(workspace).push_state, record)
+    record = PushRecord(complete=error is None, message=message, time=now, fingerprint=fingerprint)
+    record.write(Workspace(workspace).push_state)
     return None if error is None else message
 
 
-def read_push_state(workspace: Path) -> dict[str, Any] | None:
-    """Return the outcome of the last push: complete, message, time, fingerprint; None before the first push."""
+def read_push_state(workspace: Path) -> PushRecord | None:
+    """Return the outcome of the last push; None before the first push, or if its file is damaged."""
     try:
-        state: dict[str, Any] = json.loads(Workspace(workspace).push_state.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return PushRecord.read(Workspace(workspace).push_state)
+    except (OSError, DamagedFile):
         return None
-    return state
 
 
 def experiment_refs(workspace: Path) -> dict[str, str]:
@@ -120,7 +118,7 @@ def experiment_refs(workspace: Path) -> dict[str, str]:
 
 def _is_pushed(workspace: Path, remote: str) -> bool:
     state = read_push_state(workspace)
-    return bool(state and state["complete"] and state["fingerprint"] == _fingerprint(workspace, remote))
+    return bool(state and state.complete and state.fingerprint == _fingerprint(workspace, remote))
 
 
 def _fingerprint(workspace: Path, remote: str) -> str:

@@ -182,7 +182,7 @@ def test_an_unreachable_remote_does_not_fail_the_run(pushed: Path, s3: ThreadedM
     assert "Pushed to the remote 'seedling'" in seedling(workspace, "run")
     state = read_push_state(workspace)
     assert state is not None
-    assert state["complete"]
+    assert state.complete
     assert (
         len(git(workspace, "ls-remote", "origin", "refs/exps/*").splitlines()) == len(experiment_refs(workspace)) == 2
     )

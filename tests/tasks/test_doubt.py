@@ -46,7 +46,7 @@ from seedling.records.stage_notes import NotEstimated, ValidateNotes
 from seedling.report.data_page import write_data_page
 from seedling.stats.statistics import softmax
 from seedling.validate import validate
-from seedling.validate.checks import CheckedRow
+from seedling.validate.checks import CheckedRow, LabelIssue
 from seedling.validate.label_checks import left_to_people, repair
 
 DIGITS = load_digits()
@@ -428,7 +428,8 @@ def test_a_class_is_left_to_people_if_more_than_half_of_it_is_flagged() -> None:
 
 def test_a_class_that_is_left_to_people_is_not_repaired() -> None:
     """Of two flagged rows, the one in an excluded class stays as it is."""
-    evaluated = [CheckedRow(Row(name, "train", label=name), None) for name in ("a", "b")]
+    issue = LabelIssue(0.9, "c", is_label_issue=True)
+    evaluated = [CheckedRow(Row(name, "train", label=name), None, label_issue=issue) for name in ("a", "b")]
     every = np.ones(2, dtype=bool)
     found = LabelIssues(np.full(2, 0.9), np.array([1, 0]), every, np.ones(2), np.ones((2, 2)), np.ones(2), (2.0,))
     assert repair(evaluated, found, "drop", {"a"}) == 1

@@ -18,6 +18,7 @@ from seedling.models.heads import Head
 from seedling.models.model import TrainedModel
 from seedling.models.saving import make_features
 from seedling.progress import silent
+from seedling.records.crawl_rates import CrawlRatePoint
 from seedling.records.test_evaluations import (
     FORMER_LOG,
     LOG,
@@ -195,15 +196,16 @@ def test_a_worse_image_has_its_size(change: str) -> None:
 def test_the_pace_is_drawn_with_what_came() -> None:
     """Ten answers a second for five seconds, one refusal: so says the drawing to who cannot see it; three points are no drawing."""
     points = [
-        {
-            "host": "a.example",
-            "seconds": float(second),
-            "rate": 11.0,
-            "low": 9.0,
-            "high": 12.0,
-            "answers": 10 * second,
-            "refusals": 1,
-        }
+        CrawlRatePoint(
+            visit=1,
+            host="a.example",
+            seconds=float(second),
+            rate=11.0,
+            low=9.0,
+            high=12.0,
+            answers=10 * second,
+            refusals=1,
+        )
         for second in range(1, 6)
     ]
     drawing = crawl_rate(points)
