@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -72,7 +72,7 @@ def read_rejected(folder: Path, columns: Sequence[str] | None = None) -> pd.Data
 
 
 def _read(
-    folder: Path, files: Sequence[str], columns: Sequence[str] | None, filters: Mapping[str, pa.Array]
+    folder: Path, files: Sequence[str], columns: Sequence[str] | None, filters: Mapping[str, pa.Array[Any]]
 ) -> pd.DataFrame:
     """Read files of the generation. filters: column → the values of the rows to read."""
     import pandas as pd  # here: 0.3 s, which a spider's process does not need
@@ -100,7 +100,13 @@ def ids_of(folder: Path, split: str) -> Iterator[str]:
     for part in read_manifest(folder).parts:
         with reading(folder / part.file):
             table = pq.read_table(folder / part.file, columns=["id", "split"])
-        yield from table.filter(pc.equal(table["split"], split))["id"].to_pylist()
+        yield from _strings(table.filter(pc.equal(table["split"], pa.scalar(split)))["id"])
+
+
+def _strings(column: pa.ChunkedArray[Any]) -> list[str]:
+    """The values of a text column without nulls."""
+    strings: list[Any] = column.to_pylist()
+    return strings
 
 
 def stream(folder: Path) -> Iterator[Row]:
@@ -184,7 +190,8 @@ def _payloads(group: RowGroup, column: str) -> Iterator[bytes | str]:
             batch = next(batches)
             in_batch = group.rows[(group.rows >= first) & (group.rows < first + len(batch))] - first
             first += len(batch)
-            for payload in batch[column].take(pa.array(in_batch)).to_pylist():
+            payloads_of_batch: list[Any] = batch[column].take(pa.array(in_batch, pa.int64())).to_pylist()
+            for payload in payloads_of_batch:
                 yield payload["bytes"] if column == "image" else payload
 
 
@@ -207,7 +214,7 @@ def _has_values(part: Path, path: str) -> bool:
         row_groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
     chunks = (group.column(index) for group in row_groups for index in range(group.num_columns))
     return any(
-        chunk.num_values > (chunk.statistics.null_count if chunk.statistics else 0)
+        chunk.num_values > ((chunk.statistics.null_count or 0) if chunk.statistics else 0)
         for chunk in chunks
         if chunk.path_in_schema == path
     )
@@ -231,5 +238,5 @@ def _read_index(parts: tuple[Path, ...], versions: tuple[tuple[int, int, int], .
     for part in parts:
         with reading(part), pq.ParquetFile(part) as file:
             for number in range(file.num_row_groups):
-                ids_of_groups[part, number] = file.read_row_group(number, columns=["id"])["id"].to_pylist()
+                ids_of_groups[part, number] = _strings(file.read_row_group(number, columns=["id"])["id"])
     return RowIndex.of(ids_of_groups)

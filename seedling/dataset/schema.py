@@ -16,7 +16,7 @@ from seedling.records.manifest import Modality
 SPLITS = ("train", "validation", "test", "pool", "out_of_scope")  # that users can set; mixin is the role of a source
 
 IMAGE_TYPE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
-COLUMNS: list[pa.Field] = [
+COLUMNS: list[pa.Field[Any]] = [
     pa.field("id", pa.string()),
     pa.field("split", pa.string()),
     pa.field("fold", pa.int8()),
@@ -91,7 +91,7 @@ def recipe_json(operation: str, **parameters: Any) -> str:
 
 
 def schema(
-    modality: Modality, *, images: bool = True, extra: Sequence[pa.Field] = (), reason: bool = False
+    modality: Modality, *, images: bool = True, extra: Sequence[pa.Field[Any]] = (), reason: bool = False
 ) -> pa.Schema:
     """The Parquet schema. Its metadata contains the Hugging Face features, so that `datasets` decodes the images."""
     fields = list(COLUMNS)
@@ -101,8 +101,8 @@ def schema(
         fields.append(pa.field("image", IMAGE_TYPE))
     fields += [*extra, *([pa.field("reason", pa.string())] if reason else [])]
     features = {column.name: _feature(column.type) for column in fields}
-    metadata = {b"huggingface": json.dumps({"info": {"features": features}}, sort_keys=True).encode()}
-    return pa.schema(fields, metadata=metadata)
+    metadata = json.dumps({"info": {"features": features}}, sort_keys=True)
+    return pa.schema(fields, metadata={b"huggingface": metadata.encode()})
 
 
 def _feature(kind: pa.DataType) -> dict[str, Any]:

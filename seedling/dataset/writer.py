@@ -36,7 +36,7 @@ class GenerationWriter:
         stage: str,
         modality: Modality,
         images: bool = True,
-        extra: Sequence[pa.Field] = (),
+        extra: Sequence[pa.Field[Any]] = (),
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._folder, self._stage, self._modality = folder, stage, modality
