@@ -52,7 +52,7 @@ def example(tmp_path: Path) -> Callable[[str], Path]:
     import subprocess
     import sys
 
-    from seedling.versioning.ledger import create_repository
+    from seedling.versioning.repository import create_repository
 
     def make(name: str) -> Path:
         place = tmp_path / name

@@ -17,7 +17,7 @@ from seedling.config.params import known_keys, load
 from seedling.errors import InputError
 from seedling.migration import migrate
 from seedling.versioning.dvc_yaml import render_dvc_yaml
-from seedling.versioning.ledger import create_repository
+from seedling.versioning.repository import create_repository
 
 FORMER = Path(__file__).parent / "workspace_version_15"  # as that version wrote it, with more keys set in params.yaml
 CRAWL = "    - {kind: crawl, start: 'http://site.example/', licence: CC0, item: p}  # theirs"

@@ -47,7 +47,7 @@ from seedling.scrape.table import SUFFIXES
 from seedling.terminal.notices import state_once
 from seedling.versioning.dvc_yaml import render_dvc_yaml
 from seedling.versioning.git_identity import identity_environment
-from seedling.versioning.ledger import create_repository, renew_workspace_links
+from seedling.versioning.repository import create_repository, renew_workspace_links
 from seedling.workspace import (
     DATA_POINTER,
     DVC_FOLDER,

@@ -14,7 +14,8 @@ from seedling.dataset.generation import read_manifest
 from seedling.errors import InputError
 from seedling.init.create import make_workspace
 from seedling.records.manifest import RowCounts
-from seedling.versioning.ledger import Ledger, renew_workspace_links
+from seedling.versioning.ledger import Ledger
+from seedling.versioning.repository import renew_workspace_links
 from seedling.versioning.snapshot import list_data
 
 
