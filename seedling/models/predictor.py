@@ -12,10 +12,10 @@ import numpy as np
 from seedling.config.params import load
 from seedling.dataset.generation import Modality
 from seedling.errors import InputError, MissingGeneration
-from seedling.files.reading import read_json, reading
 from seedling.media import images, texts
 from seedling.media.image_modes import Color, color_of
 from seedling.models.model import TrainedModel, load_model, read_record
+from seedling.records.decision import DecisionRecord
 
 ROWS_PER_BATCH = 512
 Payload = bytes | str
@@ -66,9 +66,8 @@ class Predictor:
         if not rounds:
             raise MissingGeneration("models", "train@0")
         if round_number is None:
-            path = workspace / "models" / str(rounds[-1]) / "decision.json"
-            with reading(path):
-                round_number = int(read_json(path)["accepted_round"])
+            decision = DecisionRecord.read(workspace / "models" / str(rounds[-1]) / "decision.json")
+            round_number = decision.accepted_round
         if round_number not in rounds:
             raise InputError(
                 f"No model was trained in round {round_number}. Trained rounds: {', '.join(map(str, rounds))}."

@@ -52,4 +52,4 @@ class Record(RecordPart):
 
     def as_json(self) -> dict[str, Any]:
         """The content of the file."""
-        return self.model_dump(mode="json")
+        return self.model_dump(mode="json", by_alias=True)

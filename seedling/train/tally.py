@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seedling.progress import Progress, silent
+from seedling.records.candidates import CandidateRecord
 
 GRADIENT_LEARNERS = ("network", "fine_tuned")
 
@@ -28,6 +29,11 @@ class Candidate:
     learner: str
     trained_on: tuple[str, ...]
     loss: str = "plain"
+
+    @classmethod
+    def of(cls, record: CandidateRecord) -> Candidate:
+        """The candidate of an entry in candidates.json."""
+        return cls(record.learner, record.recipe, record.loss)
 
     @property
     def name(self) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -15,6 +14,7 @@ from seedling.features.encoded_features import EncodedFeatures
 from seedling.models.saving import save_learner
 from seedling.parallel.executor import this_process
 from seedling.progress import Progress
+from seedling.records.candidates import LeftOutRecord
 from seedling.train import files
 from seedling.train.candidates import (
     BUDGET_SECONDS,
@@ -53,17 +53,17 @@ class Trial:
         self.trained.update(trained)
         self.left_out.update(failed)
 
-    def left_out_as_json(self) -> list[dict[str, Any]]:
+    def left_out_records(self) -> tuple[LeftOutRecord, ...]:
         """The entries of `left_out` in candidates.json."""
-        return [
-            {
-                "learner": candidate.learner,
-                "recipe": list(candidate.trained_on),
-                "loss": candidate.loss,
-                "reason": reason if isinstance(reason, str) else f"would take about {reason:.0f} s of one core",
-            }
+        return tuple(
+            LeftOutRecord(
+                learner=candidate.learner,
+                recipe=candidate.trained_on,
+                loss=candidate.loss,
+                reason=reason if isinstance(reason, str) else f"would take about {reason:.0f} s of one core",
+            )
             for candidate, reason in self.left_out.items()
-        ]
+        )
 
 
 def try_candidates(
@@ -147,7 +147,7 @@ def choose_and_fit(
         for candidate, reason in failed.items():
             del trial.trained[candidate]
             trial.left_out[candidate] = reason
-    reasons = "; ".join(f"{entry['learner']}: {entry['reason']}" for entry in trial.left_out_as_json())
+    reasons = "; ".join(f"{entry.learner}: {entry.reason}" for entry in trial.left_out_records())
     raise Diverged(
         f"No learner could be trained ({reasons}). Choose other learners in train.candidates in params.yaml."
     )
