@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from seedling.augment.families import AugmentBatch, Batching, Parent, batches_of
+from seedling.augment.batches import AugmentBatch, Batching, Parent, batches_of
 from seedling.augment.makers import Resources, steps_of
 from seedling.config.params import AugmentParams, WorkspaceConfig
 from seedling.dataset.generation import GenerationWriter, Row, payloads, read, read_manifest
@@ -24,8 +24,8 @@ from seedling.progress import Progress, counted, silent
 from seedling.stats.randomness import generator
 
 if TYPE_CHECKING:
-    from seedling.augment.judges import FoldModels
-    from seedling.augment.teaching import LabelGuard
+    from seedling.augment.cross_fitting import LabelGuard
+    from seedling.augment.fold_models import FoldModels
     from seedling.features.classical import FeatureMaker
 
 AUGMENTATIONS_PER_ROW = {"quick": 1, "normal": 2, "thorough": 5}  # by effort
@@ -53,7 +53,7 @@ def augment(  # noqa: PLR0913  (the inputs of a stage, each by its name)
     """
     _check_modality(params, config)
     # Imported here: worker processes that augment rows need no torch, which takes a second and 200 MB in each of them.
-    from seedling.augment.judges import FoldModels
+    from seedling.augment.fold_models import FoldModels
     from seedling.augment.resources import resources_of
     from seedling.models.saving import make_features
 

@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 import torch
 
-from seedling.augment.teaching import QUICK_LEARNER, LabeledRows, cross_fit
+from seedling.augment.cross_fitting import QUICK_LEARNER, LabeledRows, cross_fit
 from seedling.media import images
 from seedling.media.images import Pixels
 from seedling.models.gradients import FromPixels, loss_gradient_sign, step_to_nearest_class

@@ -19,10 +19,10 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 
 from seedling.augment import augment, balance_counts, favor_hard_rows
-from seedling.augment.families import Batching, batches_of
+from seedling.augment.batches import Batching, batches_of
+from seedling.augment.cross_fitting import LabeledRows, hardness
 from seedling.augment.image_policy import PolicyTransform
 from seedling.augment.makers import DEFAULT_IMAGES
-from seedling.augment.teaching import LabeledRows, hardness
 from seedling.config.params import AugmentParams, ScrapeParams, ValidateParams, WorkspaceConfig
 from seedling.dataset.generation import GenerationWriter, Row, identify, payloads, read, read_manifest, read_rejected
 from seedling.errors import InputError

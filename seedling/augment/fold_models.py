@@ -9,10 +9,10 @@ from pathlib import Path
 import pandas as pd
 
 from seedling.augment.adversarial import adversarial_images
-from seedling.augment.families import row_of
+from seedling.augment.batches import row_of
+from seedling.augment.cross_fitting import LabeledRows, LabelGuard, hardness, read_labeled_rows
 from seedling.augment.makers import Augmented, Resources
 from seedling.augment.screening import MAX_SCREENED_ROWS, CannotScreen, Screening, screen
-from seedling.augment.teaching import LabeledRows, LabelGuard, hardness, read_labeled_rows
 from seedling.config.params import AugmentParams, WorkspaceConfig
 from seedling.dataset.generation import Row, recipe_json
 from seedling.errors import InputError
