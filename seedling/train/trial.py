@@ -29,20 +29,24 @@ from seedling.train.cross_validation import (
     Predictions,
     TrainingData,
     cross_validate,
-    fit_final_models,
     pool_logits,
     pool_std,
+    take_final_models,
 )
 from seedling.train.tally import Candidate
 
 
 @dataclass
 class Trial:
-    """The cross-validated candidates, and those left out, with predicted seconds or the reason of failure."""
+    """The cross-validated candidates, and those left out, with predicted seconds or the reason of failure.
+
+    saved: candidates whose final models are written.
+    """
 
     data: TrainingData
     trained: dict[Candidate, Predictions] = field(default_factory=dict)
     left_out: dict[Candidate, float | str] = field(default_factory=dict)
+    saved: set[Candidate] = field(default_factory=set)
 
     def run(self, candidates: Sequence[Candidate], seconds: float, progress: Progress) -> None:
         """Cross-validate more candidates. seconds: the predicted duration."""
@@ -155,19 +159,17 @@ def choose_and_fit(
 
 def _fit_final_models(trial: Trial, choice: Choice, teacher: Path | None, output: Path) -> dict[Candidate, str]:
     """Fit and save the members and all carried candidates, chosen or not; return the reason of each that failed."""
-    copied = [candidate for candidate in trial.trained if teacher is not None and candidate.carried]
-    fitted = fit_final_models(
-        trial.data,
-        [
-            candidate
-            for candidate in trial.trained
-            if candidate not in copied and (candidate in choice.members or candidate.carried)
-        ],
-    )
-    for candidate in copied:
-        assert teacher is not None  # noqa: S101  (nothing is copied without a teacher)
-        files.copy_carried(teacher, output, candidate)
+    needed = [
+        candidate
+        for candidate in trial.trained
+        if (candidate in choice.members or candidate.carried) and candidate not in trial.saved
+    ]
+    if teacher is not None:
+        for candidate in [candidate for candidate in needed if candidate.carried]:
+            files.copy_carried(teacher, output, candidate)
+            trial.saved.add(candidate)
     failed: dict[Candidate, str] = {}
+    fitted = take_final_models(trial.data, [candidate for candidate in needed if candidate not in trial.saved])
     for candidate, models in fitted.items():
         if isinstance(models, Diverged):
             failed[candidate] = str(models)
@@ -179,4 +181,5 @@ def _fit_final_models(trial: Trial, choice: Choice, teacher: Path | None, output
             save_learner(model, output / f"half-{half}" / candidate.name)
         if candidate.carried:
             files.write_carried(output, candidate, predictions)
+        trial.saved.add(candidate)
     return failed
