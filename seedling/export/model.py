@@ -206,7 +206,7 @@ def _write_preprocessing(portable: Portable, folder: Path) -> None:
     _copy_modules(module, folder / PREPROCESSING)
     if "words" in portable.inputs:
         has_encoder = isinstance(maker, EncodedFeatures)
-        write_json(folder / "words.json", terms_of(maker.words if has_encoder else maker))
+        write_json(folder / "words.json", terms_of(maker.words if has_encoder else maker).model_dump(mode="json"))
     if "input_ids" in portable.inputs:
         backend = getattr(maker.encoder.prepare, "backend_tokenizer", None)
         if backend is None:
