@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from in_process import seedling
@@ -203,7 +204,7 @@ CANDIDATES = {
     },
     "version": 1,
 }
-ABLATION = {
+ABLATION: dict[str, Any] = {
     "accuracy_at_start": ESTIMATE,
     "bars": [
         {
@@ -304,6 +305,14 @@ def test_a_decision_of_an_earlier_version_is_read() -> None:
     assert DecisionRecord.parse(json.dumps(earlier)) == decision_record()
     required = {key: earlier[key] for key in ("round", "decision", "reason", "stop", "accepted_round")}
     assert DecisionRecord.parse(json.dumps(required)).accepted_round == 1
+
+
+def test_an_ablation_of_an_earlier_version_is_read() -> None:
+    """Its steps that were left out have the kind `left out`."""
+    (bar,) = ABLATION["bars"]
+    earlier = {**ABLATION, "bars": [{**bar, "kind": "left out"}]}
+    del earlier["version"]
+    assert AblationRecord.parse(json.dumps(earlier)) == ablation_record()
 
 
 @pytest.mark.parametrize(
