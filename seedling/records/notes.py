@@ -10,8 +10,8 @@ from seedling.config.params import MAX_ROUNDS
 from seedling.records.candidates import CandidatesRecord
 from seedling.records.decision import DecisionRecord
 from seedling.records.intervals import DifferenceRecord
+from seedling.workspace import CANDIDATES, DECISION
 
-CANDIDATES, DECISION = "candidates.json", "decision.json"
 REASON_WORDS = {  # what to do about a reason for rejection; other reasons explain themselves
     "no_label": "no label (held-out rows need one; leave their split empty to move them to the pool)",
 }
