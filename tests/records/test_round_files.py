@@ -299,6 +299,25 @@ def test_the_vote_has_no_choice_loss_and_later_rounds_no_analyses() -> None:
     assert content["repeated"] is None
 
 
+def test_the_best_candidate_has_the_smallest_log_loss() -> None:
+    """The vote counts as a candidate; without evaluation rows, no candidate has a log loss and none is best."""
+    svm, forest, vote = (
+        candidate(learner, log_loss=loss)
+        for learner, loss in (("svm", 0.5), ("random_forest", 0.75), ("ensemble", 0.25))
+    )
+    record = candidates_record(forest, svm, vote)
+    assert record.best == vote
+    assert record.tried == (forest, svm)
+    assert candidates_record(forest, svm).best == svm
+    assert candidates_record(candidate("svm")).best is None
+
+
+def test_a_skipped_round_has_no_pseudo_labels() -> None:
+    """Its manifest has no rows."""
+    assert RoundManifestRecord(stage="train@2", skipped="R").pseudo_labeled == 0
+    assert RoundManifestRecord.parse(ROUND_MANIFEST).pseudo_labeled == 5
+
+
 def test_a_decision_of_an_earlier_version_is_read() -> None:
     """Files without `version` have the same keys; the five that every version wrote are enough."""
     earlier = {key: value for key, value in json.loads(DECISION).items() if key != "version"}
