@@ -148,6 +148,7 @@ def choose_and_fit(
         choice = choose(trial.trained, evaluation_rows, seed)
         failed = _fit_final_models(trial, choice, teacher, output)
         if not failed:
+            trial.data.final_models.clear()  # of candidates that were not chosen
             return choice
         for candidate, reason in failed.items():
             del trial.trained[candidate]
