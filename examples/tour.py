@@ -21,7 +21,7 @@ from sklearn.datasets import load_digits
 from seedling.dataset.generation import read, read_manifest
 from seedling.pipeline import find_stage
 from seedling.records.decision import DecisionRecord
-from seedling.records.results import read_evaluation
+from seedling.records.results import read_evaluation_summary
 from seedling.records.summaries import headline
 from seedling.runner import run_stage, write_page
 
@@ -69,7 +69,7 @@ def main(workspace: Path) -> None:
     print(f"  Round 1 is {decision.decision}: {decision.reason}")
 
     run("evaluate", workspace, "scores the accepted model on the test images")
-    print(f"  {headline(read_evaluation(workspace / 'reports') or {})}")
+    print(f"  {headline(read_evaluation_summary(workspace / 'reports'))}")
     write_page("validate", workspace)
     print(f"\nReport: {write_page('evaluate', workspace)}")
 

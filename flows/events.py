@@ -14,6 +14,7 @@ from seedling.config.monitoring_params import EventKind
 from seedling.errors import GateFailed
 from seedling.flows.failures import sentence_of
 from seedling.records.gate import Check
+from seedling.records.run_records import LabelIssuesRecord
 from seedling.serving.report_links import slug
 from seedling.versioning.ledger import Outcome
 
@@ -55,11 +56,11 @@ def events_of_error(error: BaseException) -> list[RunEvent]:
 
 
 def events_of_outcomes(
-    outcomes: Sequence[Outcome], issues: Mapping[str, Any] | None, issues_before: int
+    outcomes: Sequence[Outcome], issues: LabelIssuesRecord | None, issues_before: int
 ) -> list[RunEvent]:
     """Returns the events of a run that completed.
 
-    issues: the result of seedling.records.run_history.label_issues; issues_before: the number of labels that the
+    issues: the label issues according to validate; issues_before: the number of labels that the
     previous run flagged.
     """
     changed = [outcome for outcome in outcomes if outcome.how != "unchanged"]
@@ -92,14 +93,14 @@ def _drift(producer: str, checks: Sequence[Check]) -> RunEvent:
     )
 
 
-def _reviews(changed: Sequence[Outcome], issues: Mapping[str, Any] | None, issues_before: int) -> Iterator[RunEvent]:
+def _reviews(changed: Sequence[Outcome], issues: LabelIssuesRecord | None, issues_before: int) -> Iterator[RunEvent]:
     is_validated = any(outcome.stage == "validate" for outcome in changed)
-    if is_validated and issues and issues["flagged"] > issues_before:
+    if is_validated and issues and issues.flagged > issues_before:
         yield RunEvent(
             "needs_review",
-            f"{issues['flagged']} of {issues['labels']} labels are likely wrong ({issues_before} in the previous run): "
+            f"{issues.flagged} of {issues.labels} labels are likely wrong ({issues_before} in the previous run): "
             "reports/label_issues.csv lists them.",
-            dict(issues),
+            issues.model_dump(),
         )
 
 

@@ -9,6 +9,7 @@ import pandas as pd
 
 from seedling.dataset.spreadsheet import original_cell
 from seedling.records.gate import Check
+from seedling.records.intervals import EstimateRecord
 from seedling.records.run_trend import RunPoint, new_test_rows, run_points
 from seedling.report.markdown_text import markdown_text
 from seedling.versioning.ledger import Outcome
@@ -65,7 +66,7 @@ def _trend(points: Sequence[RunPoint], *, with_chart: bool) -> Iterator[str]:
                 point.day,
                 point.what_changed,
                 _interval(point.accuracy) + (" (other evaluation rows)" if point.name in other_rows else ""),
-                f"{point.log_loss['value']:.3f}" if point.log_loss else "",
+                f"{point.log_loss.value:.3f}" if point.log_loss else "",
                 "" if point.rows is None else f"{point.rows:,}",
                 "" if point.label_issues is None else str(point.label_issues),
                 f"{point.total_seconds:.0f}",
@@ -118,8 +119,8 @@ def _label_errors(workspace: Path) -> Iterator[str]:
         yield _table(["row", "label", "suggested label", "probability of an error"], lines)
 
 
-def _interval(estimate: Mapping[str, float] | None) -> str:
-    return f"{estimate['value']:.3f} [{estimate['low']:.3f}, {estimate['high']:.3f}]" if estimate else ""
+def _interval(estimate: EstimateRecord | None) -> str:
+    return f"{estimate.value:.3f} [{estimate.low:.3f}, {estimate.high:.3f}]" if estimate else ""
 
 
 def _column(check: Check) -> str:

@@ -38,8 +38,8 @@ from seedling.records.candidates import CandidatesRecord
 from seedling.records.decision import DecisionRecord
 from seedling.records.intervals import DifferenceRecord, EstimateRecord
 from seedling.records.manifest import read_notes
-from seedling.records.results import read_evaluation
-from seedling.records.run_history import runs
+from seedling.records.results import read_evaluation_summary
+from seedling.records.run_records import read_run_records
 from seedling.records.stage_notes import AugmentNotes, ValidateNotes
 from seedling.runner import run_without_gate, write_page
 from seedling.stats.randomness import generator
@@ -105,7 +105,7 @@ def ablate(workspace: Path, minutes: float) -> None:
     """
     paths = Workspace(workspace)
     params = load(workspace)
-    if read_evaluation(paths.reports) is None:
+    if read_evaluation_summary(paths.reports) is None:
         raise InputError(f"{workspace} contains no report yet: run `seedling run` first.")
     if stale := open_ledger(workspace).states():
         raise InputError(
@@ -353,8 +353,8 @@ def _key(workspace: Path, params: Params, variant: Variant) -> str:
 def predicted_seconds(workspace: Path, variant: Variant) -> float:
     """Sum of the variant's stages' seconds in their last runs here; unknown ones count as 0."""
     seconds: dict[str, float] = {}
-    for run in runs(workspace):
-        seconds |= {stage["stage"]: stage["seconds"] for stage in run.record["stages"] if stage["how"] == "done"}
+    for run in read_run_records(workspace):
+        seconds |= {stage.stage: stage.seconds for stage in run.stages if stage.how == "done"}
     return sum(seconds.get(stage.name, 0.0) for stage in _stages_to_run(variant))
 
 

@@ -18,7 +18,7 @@ from rich.table import Table
 
 from seedling.config.params import load
 from seedling.lock import workspace_lock
-from seedling.records.run_history import runs
+from seedling.records.run_records import read_run_records
 from seedling.terminal.console import PrintableConsole
 from seedling.versioning.experiments import reference_name
 from seedling.versioning.git import git
@@ -111,7 +111,7 @@ def clean(workspace: Path, keep: Keep, *, apply: bool, flow_runs: FlowRuns | Non
 
 
 def _plan(workspace: Path, keep: Keep) -> Plan:
-    refs, past_runs = experiment_refs(workspace), runs(workspace)
+    refs, past_runs = experiment_refs(workspace), read_run_records(workspace)
     ref_to_run = {reference_name(run.name): run.name for run in past_runs}
     latest_runs = {run.name for run in past_runs[-keep.runs :]} if keep.runs else set()
     kept_runs = latest_runs | {

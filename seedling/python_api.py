@@ -19,12 +19,13 @@ import pandas as pd
 from seedling.config.params import set_value
 from seedling.dataset.generation import read, read_rejected
 from seedling.errors import InputError
-from seedling.files.reading import read_json
+from seedling.formats import probability_column
 from seedling.init.create import make_workspace
 from seedling.lock import workspace_lock
 from seedling.media import images as image_files
 from seedling.pipeline import stages
-from seedling.records.results import read_evaluation
+from seedling.records.headline_metrics import HeadlineMetricsRecord
+from seedling.records.results import read_evaluation_summary
 from seedling.records.summaries import headline
 from seedling.runner import write_page
 from seedling.versioning.ledger import Outcome, open_ledger
@@ -106,8 +107,7 @@ class GrowResult:
     @cached_property
     def metrics(self) -> dict[str, float]:
         """The headline metrics, as in reports/metrics.json."""
-        metrics: dict[str, float] = read_json(Workspace(self.workspace).metrics_file)
-        return metrics
+        return HeadlineMetricsRecord.read(Workspace(self.workspace).metrics_file).as_json()
 
     @cached_property
     def label_issues(self) -> pd.DataFrame:
@@ -122,7 +122,7 @@ class GrowResult:
 
         Returns one row per input: `predicted`, `confidence` (0 to 1), `abstains` (whether the confidence is below the
         threshold that training chose), `error` (why a row has no prediction), and, if `probabilities` is set, a column
-        per class.
+        `p_<class>` per class.
         """
         from seedling.models.predictor import Question
 
@@ -136,7 +136,7 @@ class GrowResult:
         frame = pd.DataFrame({name: [getattr(answer, name) for answer in answers] for name in columns})
         if probabilities:
             for position, label in enumerate(predictor.model.classes):
-                frame[label] = [
+                frame[probability_column(label)] = [
                     None if answer.probabilities is None else answer.probabilities[position] for answer in answers
                 ]
         return frame
@@ -149,7 +149,8 @@ class GrowResult:
 
     def __str__(self) -> str:
         """The headline of the report, and where the report is."""
-        return f"{headline(read_evaluation(Workspace(self.workspace).reports) or {})}\nReport: {self.report}"
+        evaluation = read_evaluation_summary(Workspace(self.workspace).reports)
+        return f"{headline(evaluation)}\nReport: {self.report}"
 
 
 def _source(

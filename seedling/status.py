@@ -17,9 +17,10 @@ from seedling.config.params import load
 from seedling.gates.history import gate_history
 from seedling.lock import running_process
 from seedling.pipeline import stages
+from seedling.records.headline_metrics import headline_metrics
 from seedling.records.pushes import PushRecord
-from seedling.records.results import headline_metrics, read_evaluation
-from seedling.records.run_history import runs
+from seedling.records.results import read_evaluation_summary
+from seedling.records.run_records import read_run_records
 from seedling.records.summaries import StageSummary, headline, summary
 from seedling.runner import gate_changed
 from seedling.terminal.console import PrintableConsole
@@ -91,9 +92,9 @@ def read_status(workspace: Path) -> WorkspaceStatus:
         if running is not None and name in running.stages:
             state = "running"
         rows = stage_summary.rows
-        rows_in, kept, rejected = (None, None, None) if rows is None else (rows.rows_in, rows.kept, rows.rejected)
-        stage_statuses.append(StageStatus(name, state, rows_in, kept, rejected, stage_summary.note))
-    evaluation, past_runs = read_evaluation(Workspace(workspace).reports), runs(workspace)
+        row_counts = (None, None, None) if rows is None else (rows.rows_in, rows.kept, rows.rejected)
+        stage_statuses.append(StageStatus(name, state, *row_counts, stage_summary.note))
+    evaluation, past_runs = read_evaluation_summary(Workspace(workspace).reports), read_run_records(workspace)
     is_current = not states and all(stage.state == "up to date" for stage in stage_statuses)
     state = "up to date" if is_current else "gate failed" if failed_gates else "work to do"
     return WorkspaceStatus(
@@ -103,8 +104,8 @@ def read_status(workspace: Path) -> WorkspaceStatus:
         running=running,
         failed_gates=failed_gates,
         headline=None if evaluation is None else headline(evaluation),
-        metrics={} if evaluation is None else headline_metrics(evaluation),
-        last_run={"name": past_runs[-1].name, "ended": past_runs[-1].record["ended"]} if past_runs else None,
+        metrics={} if evaluation is None else headline_metrics(evaluation).as_json(),
+        last_run={"name": past_runs[-1].name, "ended": past_runs[-1].ended} if past_runs else None,
         runs=len(past_runs),
         push=read_push_state(workspace),
     )

@@ -11,12 +11,14 @@ import pandas as pd
 import pytest
 from PIL import Image
 from prefect_runs import own_environment
+from small_models import grown
 from text_workspaces import call, letter
 
 import seedling
 from seedling.config.params import set_value
 from seedling.dataset.generation import digest
 from seedling.errors import InputError
+from seedling.records.model import ModelRecord
 
 QUICK = {"pseudo_label.rounds": 0, "evaluate.robustness_rows": 0}
 
@@ -66,7 +68,7 @@ def test_the_rows_and_the_model_are_those_of_the_command_line(tmp_path: Path) ->
     predictions = result.predict([letter(101)[0], "", letter(102)[0]], probabilities=True)
     assert predictions["predicted"].tolist()[::2] == [letter(101)[1], letter(102)[1]]
     assert predictions["error"].tolist()[1] == "empty"
-    np.testing.assert_allclose(predictions.loc[[0, 2], ["complaint", "praise"]].sum(axis=1), 1.0, atol=1e-5)
+    np.testing.assert_allclose(predictions.loc[[0, 2], ["p_complaint", "p_praise"]].sum(axis=1), 1.0, atol=1e-5)
 
 
 @pytest.mark.slow
@@ -102,6 +104,26 @@ def test_labels_beside_a_table_are_refused() -> None:
     """They would be ignored: the table has its own column."""
     with pytest.raises(InputError, match="put them into its column `label`"):
         seedling.grow(pd.DataFrame({"text": ["one text"], "label": ["a"]}), labels=["b"])
+
+
+def test_a_class_may_have_the_name_of_a_column(tmp_path: Path) -> None:
+    """Classes named error and predicted: their probabilities have columns of their own."""
+    workspace = grown(tmp_path, "text")
+    model_path = workspace / "models/0/model.json"
+    ModelRecord.read(model_path).model_copy(update={"classes": ("error", "predicted")}).write(model_path)
+    predictions = seedling.GrowResult(workspace).predict(["rain rain", ""], probabilities=True)
+    assert predictions.columns.tolist() == [
+        "predicted",
+        "confidence",
+        "abstains",
+        "error",
+        "p_error",
+        "p_predicted",
+    ]
+    assert predictions["predicted"][0] == "error"
+    assert predictions["error"].isna().tolist() == [True, False]
+    assert predictions["p_error"][0] == predictions["confidence"][0] > 0.5
+    assert predictions["p_error"].isna().tolist() == [False, True]
 
 
 def test_a_result_is_opened_by_a_path_or_its_name(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from seedling.lock import workspace_lock
 from seedling.parallel.memory_limit import expected_rows, memory_warning
 from seedling.pipeline import find_stage
 from seedling.records.next_action import next_action
-from seedling.records.results import read_evaluation
+from seedling.records.results import read_evaluation_summary
 from seedling.records.run_records import read_run_records
 from seedling.records.summaries import headline
 from seedling.runner import write_page
@@ -92,8 +92,8 @@ def run_workspace(workspace: Path, effort: str | None, as_of: str | None, *, vis
 
 def _print_result(console: PrintableConsole, workspace: Path, seconds: str, result: RunResult) -> None:
     """Prints the headline, the time, the path of the report, the result of the push, and what to do next."""
-    metrics = read_evaluation(Workspace(workspace).reports) or {}
-    console.print(f"\n{headline(metrics)}", style="bold green", highlight=False)
+    evaluation = read_evaluation_summary(Workspace(workspace).reports)
+    console.print(f"\n{headline(evaluation)}", style="bold green", highlight=False)
     if any(outcome.how != "unchanged" for outcome in result.outcomes):
         from seedling.records.predicted_gain import predicted_gain  # loads SciPy, which an unchanged run does not need
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from seedling.files.ignored_files import ignored_phrase
+from seedling.records.evaluation import EvaluationSummary
 from seedling.records.gate import Check
 from seedling.records.manifest import Manifest, RowCounts, read_manifest_if_any
 from seedling.records.notes import round_note
-from seedling.records.results import read_evaluation
+from seedling.records.results import read_evaluation_summary
 from seedling.records.stage_notes import LabelIssueEstimate, NotEstimated, ScrapeNotes, ValidateNotes
 from seedling.workspace import IGNORED
 
@@ -44,8 +45,8 @@ def summary(stage: Stage, workspace: Path) -> StageSummary:
         note = round_note(folder)
         return StageSummary(checks=checks, note=note, is_skipped=note.startswith("skipped"))
     if stage.kind == "evaluate":
-        metrics = read_evaluation(folder)
-        return StageSummary(checks=checks, note=headline(metrics) if metrics else "")
+        evaluation = read_evaluation_summary(folder)
+        return StageSummary(checks=checks, note=headline(evaluation) if evaluation else "")
     manifest = read_manifest_if_any(folder)
     if manifest is None:
         return StageSummary(checks=checks)
@@ -85,13 +86,13 @@ def label_issues_phrase(label_issues: LabelIssueEstimate | NotEstimated) -> str:
     return f"{errors}, {issues}{repaired}"
 
 
-def headline(metrics: Mapping[str, Any]) -> str:
-    """Accuracy with its interval, as a phrase."""
-    split = "test" if metrics.get("test") else "cross_validation"
-    if not metrics.get(split):
+def headline(evaluation: EvaluationSummary | None) -> str:
+    """Accuracy with its interval, as a phrase. evaluation: None if nothing was evaluated."""
+    metrics = evaluation and evaluation.metrics
+    if evaluation is None or metrics is None:
         return "accuracy unknown: no labeled row can be held out (label two rows per class, or add a test split)"
-    accuracy = metrics[split]["accuracy"]
-    rows = metrics[split].get("rows")
-    count = "" if rows is None else f"{rows:,} "
-    evaluated_on = f"{count}test rows" if split == "test" else f"{count}cross-validated rows (there is no test split)"
-    return f"accuracy {accuracy['value']:.3f} [{accuracy['low']:.3f}, {accuracy['high']:.3f}] on {evaluated_on}"
+    count = "" if metrics.rows is None else f"{metrics.rows:,} "
+    on_test = evaluation.split == "test"
+    evaluated_on = f"{count}test rows" if on_test else f"{count}cross-validated rows (there is no test split)"
+    accuracy = metrics.accuracy
+    return f"accuracy {accuracy.value:.3f} [{accuracy.low:.3f}, {accuracy.high:.3f}] on {evaluated_on}"

@@ -10,16 +10,26 @@ from __future__ import annotations
 import getpass
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from seedling.errors import InputError
 from seedling.terminal.notices import state_once
 from seedling.workspace import Workspace
 
 LOG_LOST = "log lost"
+
+
+@dataclass(frozen=True)
+class LoggedEvaluation:
+    """One evaluation of a model on the test split. time: ISO 8601; who: a user name; test, model: digests."""
+
+    time: str
+    who: str
+    test: str
+    model: str
+    metrics: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -30,7 +40,7 @@ class EvaluationLog:
     log at all; None if the log is complete.
     """
 
-    models: list[dict[str, Any]]
+    models: list[LoggedEvaluation]
     incomplete_since: str | None = None
 
 
@@ -50,8 +60,8 @@ def log_test_evaluation(
         user = getpass.getuser()
     except (KeyError, OSError):  # a container's user without a name
         user = "unknown"
-    entry = {"time": now, "who": user, "test": test_digest, "model": model_digest, "metrics": sorted(metrics)}
-    _write(workspace, [*lines, json.dumps(entry, sort_keys=True)])
+    evaluation = LoggedEvaluation(now, user, test_digest, model_digest, tuple(sorted(metrics)))
+    _write(workspace, [*lines, json.dumps(asdict(evaluation), sort_keys=True)])
 
 
 def read_test_evaluations(workspace: Path, test_digest: str, *, has_results: bool) -> EvaluationLog:
@@ -60,10 +70,17 @@ def read_test_evaluations(workspace: Path, test_digest: str, *, has_results: boo
     Raises InputError if git left conflict markers in the log.
     """
     entries = [json.loads(line) for line in _lines(workspace)]
-    by_model: dict[str, dict[str, Any]] = {}
+    by_model: dict[str, LoggedEvaluation] = {}
     for entry in entries:
         if entry.get("test") == test_digest:
-            by_model.setdefault(entry["model"], entry)
+            evaluation = LoggedEvaluation(
+                entry["time"],
+                str(entry.get("who", "unknown")),
+                entry["test"],
+                entry["model"],
+                tuple(entry.get("metrics", ())),
+            )
+            by_model.setdefault(evaluation.model, evaluation)
     lost = min((entry["time"] for entry in entries if entry.get("event") == LOG_LOST), default=None)
     if lost is None and has_results and not by_model:
         lost = ""

@@ -12,6 +12,7 @@ import pandas as pd
 from markupsafe import Markup
 
 from seedling.records.crawl_rates import CrawlRatePoint
+from seedling.records.evaluation import ExtrapolatedCurveRecord
 
 LEAF, SOFT, LINE = "var(--leaf)", "var(--soft)", "var(--line)"  # colors of the page, light or dark
 CONFIG = {
@@ -47,16 +48,19 @@ def draw(description: str, spec: Mapping[str, Any], width: int, height: int) -> 
     return Markup(f'<svg class="chart" {box} style="max-width: {wide:.0f}px" role="img" aria-label="{label}">{rest}')  # noqa: S704  (Vega escapes what it draws)
 
 
-def learning_curve(results: Mapping[str, Any] | None) -> Markup | None:
+def learning_curve(results: ExtrapolatedCurveRecord | None) -> Markup | None:
     """Accuracy against labels: measured points are filled, expected ones open; None without a learning curve."""
-    if not results:
+    if results is None:
         return None
     points = [
-        {"labels": round(point["labels"]), "of": kind, **point["accuracy"]}
-        for kind in ("points", "expected")
-        for point in results[kind]
+        {"labels": round(point.labels), "of": kind, **point.accuracy.model_dump()}
+        for kind, kind_points in (("points", results.points), ("expected", results.expected))
+        for point in kind_points
     ]
-    values = ", ".join(f"{100 * point['value']:.1f} % with {point['labels']:,}" for point in points)
+    values = ", ".join(
+        f"{100 * point.accuracy.value:.1f} % with {round(point.labels):,}"
+        for point in (*results.points, *results.expected)
+    )
     across = {
         "field": "labels",
         "type": "quantitative",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
+from evaluation_records import estimate
 
 from seedling.comparison import (
     Side,
@@ -16,6 +17,7 @@ from seedling.comparison import (
     sentences,
 )
 from seedling.errors import InputError
+from seedling.records.evaluation import ClassNameRecord, EvaluationSummary, MetricsSummary, StageRowsSummary
 
 
 def rows(**of: tuple[str | None, str, str | None]) -> pd.DataFrame:
@@ -75,11 +77,14 @@ def side(name: str, right: list[bool], classes: tuple[str, ...] = ("a", "b"), lo
     chances = [[0.9, 0.1] if one else [0.2, 0.8] for one in right]
     ids = [f"r{place}" for place in range(len(right))]
     frame = pd.DataFrame({"id": ids, "origin": ids, "label": "a", "group": ids, "probabilities": chances})
-    found = {"value": float(np.mean(right)), "low": 0.0, "high": 1.0}
-    metrics = {"accuracy": found, "log_loss": {**found, "value": loss}, "top_3_accuracy": None}
+    results = EvaluationSummary(
+        test=MetricsSummary(accuracy=estimate(float(np.mean(right))), log_loss=estimate(loss)),
+        per_class=tuple(ClassNameRecord(name=one) for one in classes),
+        rows={"scrape": StageRowsSummary(kept=len(right))},
+    )
     return Side(
         name,
-        {"test": metrics, "per_class": [{"class": one} for one in classes], "rows": {"scrape": {"kept": len(right)}}},
+        results,
         frame,
         {"seed": 0 if name == "old" else 1},
         rows(r0=("a", "train", None)) if name == "old" else None,

@@ -22,7 +22,7 @@ from seedling.flows.failures import sentence_of
 from seedling.flows.notifications import notify
 from seedling.flows.run_names import artifact_key, experiment_name, flow_run_name, outcome_of, what_changed
 from seedling.records.gate import Check
-from seedling.records.run_history import RunInputs
+from seedling.records.run_records import LabelIssuesRecord, RunInputs, RunRecord
 from seedling.records.summaries import StageSummary
 from seedling.serving.report_links import page_links, running_server_url
 from seedling.serving.report_server import ReportServer, serve_reports_beside
@@ -45,7 +45,8 @@ def params(**extra: Any) -> NotifyParams:
 
 def test_a_run_is_named_by_workspace_time_and_what_changed() -> None:
     """Files more, files changed, params by name, gates; the first run and a run with nothing new say so."""
-    before = {"inputs": {"data_digest": "a", "data_files": 10, "params": {"train": {"steps": 5}}, "gates": "g"}}
+    inputs = RunInputs("a", 10, {"train": {"steps": 5}}, "g")
+    before = RunRecord(name="earlier", ended="2026-11-27T18:03:00+00:00", inputs=inputs)
     now = RunInputs("b", 22, {"train": {"steps": 5}}, "g")
     started = datetime(2026, 11, 28, 18, 3, tzinfo=UTC)
     assert flow_run_name(Path("/w/flowers"), started, what_changed(now, before)) == "flowers 2026-11-28 18:03 data +12"
@@ -91,7 +92,8 @@ def test_drift_reviews_and_failed_gates_are_events() -> None:
         observed="0.0001",
     )
     worked = [Outcome("validate", "done", 1.0, StageSummary(checks=[drifting]))]
-    kinds = [event.kind for event in events_of_outcomes(worked, {"flagged": 3, "expected": 2.0, "labels": 9}, 1)]
+    label_issues = LabelIssuesRecord(flagged=3, expected=2.0, labels=9)
+    kinds = [event.kind for event in events_of_outcomes(worked, label_issues, 1)]
     assert kinds == ["drift", "needs_review"]
     error = GateFailed(
         "The gate of stage 'scrape' failed.\n  more", [drifting.model_copy(update={"severity": "critical"})]

@@ -16,6 +16,7 @@ from seedling.errors import InputError, MissingGeneration
 from seedling.formats import PredictionFormat
 from seedling.models.predictor import Predictor, Question
 from seedling.prediction import predict
+from seedling.records.model import ModelRecord
 
 SEEDLING = [sys.executable, "-m", "seedling.cli.main"]
 
@@ -60,6 +61,21 @@ def test_files_folders_and_tables_are_answered_in_one_table(tmp_path: Path, suff
     assert (whole[["p_rain", "p_sun"]].sum(axis=1) - 1).abs().max() < 1e-5
     assert (whole[["p_rain", "p_sun"]].max(axis=1) - whole["confidence"]).abs().max() < 1e-5
     assert not list(tmp_path.glob(".*partial"))
+
+
+def test_a_class_may_have_the_name_of_a_column(tmp_path: Path) -> None:
+    """Classes named error and predicted: their probabilities have columns of their own."""
+    workspace = grown(tmp_path / "w", "text")
+    model_path = workspace / "models/0/model.json"
+    ModelRecord.read(model_path).model_copy(update={"classes": ("error", "predicted")}).write(model_path)
+    (tmp_path / "one.txt").write_text("rain rain", encoding="utf-8")
+    table = asked(workspace, tmp_path / "one.txt", output=tmp_path / "a.parquet")
+    assert table.columns.tolist() == [
+        *("source", "predicted", "confidence", "abstains", "error"),
+        *("p_error", "p_predicted"),
+    ]
+    assert (table["predicted"][0], table["p_error"][0]) == ("error", table["confidence"][0])
+    assert table["error"].isna().all()
 
 
 def test_a_image_that_is_none_does_not_hold_up_the_others(tmp_path: Path) -> None:

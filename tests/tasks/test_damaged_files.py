@@ -82,7 +82,7 @@ def test_half_a_line_in_the_log_of_test_set_evaluations_costs_that_line_alone(
             file.write('{"time": "2026-')
     log_test_evaluation(tmp_path, "split", "model-2", ["accuracy"])
     evaluations = read_test_evaluations(tmp_path, "split", has_results=True)
-    assert [line["model"] for line in evaluations.models] == ["model-1", "model-2"]
+    assert [logged.model for logged in evaluations.models] == ["model-1", "model-2"]
     assert evaluations.incomplete_since is None
     assert f"{log}: line 2 is damaged" in capsys.readouterr().err
 
@@ -96,7 +96,7 @@ def test_a_damaged_run_record_is_left_out_of_the_history(
     folder.mkdir(parents=True)
     (folder / "whole.json").write_text(json.dumps({"name": "whole", "ended": "2026-01-01T00:00:00+00:00"}))
     (folder / "cut.json").write_text(content)
-    assert [record["name"] for record in read_run_records(tmp_path)] == ["whole"]
+    assert [record.name for record in read_run_records(tmp_path)] == ["whole"]
     assert "cut.json is damaged" in capsys.readouterr().err
 
 

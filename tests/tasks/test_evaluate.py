@@ -19,6 +19,7 @@ from seedling.models.model import TrainedModel
 from seedling.models.saving import make_features
 from seedling.progress import silent
 from seedling.records.crawl_rates import CrawlRatePoint
+from seedling.records.evaluation import OperatingPointRecord
 from seedling.records.test_evaluations import (
     bring_log_up_to_date,
     log_test_evaluation,
@@ -38,19 +39,19 @@ def test_metrics_of_rows_that_are_all_right() -> None:
     """
     chances, truth = np.tile([0.9, 0.1], (20, 1)), np.zeros(20, dtype=np.int64)
     found = with_intervals(chances, truth, np.arange(20).astype(str), PARAMS, 0)
-    assert found["accuracy"] == {"value": 1.0, "low": pytest.approx(0.8389, abs=1e-4), "high": 1.0}
-    assert found["log_loss"]["value"] == pytest.approx(0.105361, abs=1e-6)
-    assert found["calibration_error"]["value"] == pytest.approx(0.1, abs=0.01)
-    assert found["calibration_error"]["low"] < 0.03
+    assert found["accuracy"].model_dump() == {"value": 1.0, "low": pytest.approx(0.8389, abs=1e-4), "high": 1.0}
+    assert found["log_loss"].value == pytest.approx(0.105361, abs=1e-6)
+    assert found["calibration_error"].value == pytest.approx(0.1, abs=0.01)
+    assert found["calibration_error"].low < 0.03
 
 
 def test_per_class_shares_by_hand() -> None:
     """Of three a's two are found; b is said twice and right once; nobody is or is called c."""
     truth, said = np.array([0, 0, 0, 1]), np.array([0, 0, 1, 1])
     a, b, c = per_class(said, truth, ["a", "b", "c"])
-    assert (a["recall"]["value"], a["precision"]["value"]) == (round(2 / 3, 6), 1.0)
-    assert (b["recall"]["value"], b["precision"]["value"]) == (1.0, 0.5)
-    assert (c["rows"], c["recall"], c["precision"]) == (0, None, None)
+    assert (a.recall.value, a.precision.value) == (round(2 / 3, 6), 1.0)
+    assert (b.recall.value, b.precision.value) == (1.0, 0.5)
+    assert (c.rows, c.recall, c.precision) == (0, None, None)
 
 
 def test_calibration_bins_hold_all_rows() -> None:
@@ -89,8 +90,8 @@ def test_evaluations_are_counted_by_model_and_test_split(tmp_path: Path) -> None
     assert [len(log.models) for log in logs] == [2, 1, 0]
     assert [log.incomplete_since for log in logs] == [None, None, None]
     (entry,) = logs[1].models
-    assert (entry["metrics"], entry["model"], entry["test"]) == (["accuracy", "log_loss"], "m3", "t2")
-    assert entry["who"]
+    assert (entry.metrics, entry.model, entry.test) == (("accuracy", "log_loss"), "m3", "t2")
+    assert entry.who
     recorded = [json.loads(line) for line in (tmp_path / TEST_EVALUATIONS).read_text().splitlines()]
     assert {(entry["test"], entry["model"]) for entry in recorded} == {("t1", "m1"), ("t1", "m2"), ("t2", "m3")}
 
@@ -101,7 +102,7 @@ def test_a_lost_log_is_not_counted_as_zero(tmp_path: Path) -> None:
     log_test_evaluation(tmp_path, "t1", "m2", ["accuracy"], has_earlier_results=True)
     log = read_test_evaluations(tmp_path, "t1", has_results=True)
     assert len(log.models) == 1
-    assert log.incomplete_since == log.models[0]["time"]
+    assert log.incomplete_since == log.models[0].time
 
 
 def test_an_older_copy_of_the_log_loses_no_line(tmp_path: Path) -> None:
@@ -145,13 +146,12 @@ def test_a_damaged_line_of_the_log_is_not_counted(tmp_path: Path, capsys: pytest
 def test_allowed_errors_of_one_limit_stand_together() -> None:
     """1 and 2 % are kept by never abstaining, 5 % by nothing: two rows of the table, not three."""
     points = [
-        {"max_error_rate": 0.01, "threshold": 0.0, "errors": None},
-        {"max_error_rate": 0.02, "threshold": 0.0, "errors": None},
-        {"max_error_rate": 0.05, "threshold": None, "errors": None},
+        OperatingPointRecord(max_error_rate=max_error_rate, threshold=threshold, coverage=None, errors=None)
+        for max_error_rate, threshold in ((0.01, 0.0), (0.02, 0.0), (0.05, None))
     ]
-    assert [(one["threshold"], one["allowed"]) for one in merge_thresholds(points)] == [
-        (0.0, [0.01, 0.02]),
-        (None, [0.05]),
+    assert [(result.threshold, result.allowed) for result in merge_thresholds(points)] == [
+        (0.0, (0.01, 0.02)),
+        (None, (0.05,)),
     ]
 
 
@@ -175,10 +175,10 @@ def test_the_same_texts_typed_in_haste_are_judged_again() -> None:
     assert robustness(model, rows.items, known, groups, PARAMS, **settings, predicted=predicted) == first
     all_wrong = {row_id: 1 - index for row_id, index in predicted.items()}
     worse = robustness(model, rows.items, known, groups, PARAMS, **settings, predicted=all_wrong)
-    assert worse is not None and worse["accuracy"] == 0.0  # known predictions of unchanged texts are not computed again
-    by_change = {one["change"]: one for one in first["changes"]}
-    assert first["accuracy"] == by_change["without capitals"]["accuracy"] == 1.0
-    assert by_change["the first half alone"]["difference"]["value"] == 0.0
+    assert worse is not None and worse.accuracy == 0.0  # known predictions of unchanged texts are not computed again
+    by_change = {corruption.change: corruption for corruption in first.changes}
+    assert first.accuracy == by_change["without capitals"].accuracy == 1.0
+    assert by_change["the first half alone"].difference.value == 0.0
     assert robustness(model, rows.items, {}, {}, PARAMS, **settings) is None
 
 

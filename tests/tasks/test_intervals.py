@@ -116,7 +116,7 @@ def test_all_measures_are_those_of_scikit_learn() -> None:
     truth, groups = source.integers(8, size=60), np.arange(60).astype(str)
     ranks = np.arange(8)[::-1]
     found = with_intervals(chances, truth, groups, PARAMS, 0, ranks)
-    values = {name: one["value"] for name, one in found.items() if one}
+    values = {name: one.value for name, one in found.items() if one}
     assert values["brier"] == pytest.approx(
         brier_score_loss(truth, chances, labels=range(8), scale_by_half=False), abs=1e-6
     )
@@ -142,13 +142,13 @@ def test_a_part_of_the_rows_that_is_worse_is_named() -> None:
     right = np.array([True] * 60 + [True, False] * 30)
     rows = pd.DataFrame({"words": words, "language": "en", "origin": "x"})
     found = slices(rows, right, np.arange(120).astype(str), PARAMS)
-    assert [(one["column"], one["value"], one["rows"], one["worse"]) for one in found] == [
+    assert [(one.column, one.value, one.rows, one.worse) for one in found] == [
         ("words", "5", 60, False),
         ("words", "50", 60, True),
     ]
     thirds = slices(pd.DataFrame({"brightness": np.arange(120.0)}), right, np.arange(120).astype(str), PARAMS)
-    assert [one["rows"] for one in thirds] == [40, 40, 40]
-    assert [one["worse"] for one in thirds] == [False, False, True]
+    assert [one.rows for one in thirds] == [40, 40, 40]
+    assert [one.worse for one in thirds] == [False, False, True]
 
 
 def test_near_duplicates_that_are_wrong_make_no_slice_surely_worse() -> None:
@@ -156,9 +156,9 @@ def test_near_duplicates_that_are_wrong_make_no_slice_surely_worse() -> None:
     groups = np.array(["one"] * 12 + [str(place) for place in range(188)])
     rows = pd.DataFrame({"language": ["xx"] * 12 + ["en"] * 188})
     right = np.array([False] * 12 + [True] * 180 + [False] * 8)
-    assert [one["worse"] for one in slices(rows, right, groups, PARAMS)] == [False, False]
+    assert [one.worse for one in slices(rows, right, groups, PARAMS)] == [False, False]
     alone = np.arange(200).astype(str)
-    assert True in [one["worse"] for one in slices(rows, right, alone, PARAMS)]
+    assert True in [one.worse for one in slices(rows, right, alone, PARAMS)]
 
 
 def test_holm_by_hand() -> None:
@@ -176,7 +176,7 @@ def test_limits_and_coverage_by_hand() -> None:
     assert threshold_for(np.array([0.9, 0.9]), np.array([True, False]), 0.1) is None
     assert [one["error"] for one in risk_coverage_curve(sure, right)] == [0, 0, 0, 0.25, 0.4]
     points = operating_points((sure, right), (sure, right, np.arange(5).astype(str)), PARAMS)
-    assert [one["coverage"]["value"] for one in points] == [0.6] * 4
+    assert [one.coverage and one.coverage.value for one in points] == [0.6] * 4
 
 
 def test_rows_of_no_class_are_counted_where_they_would_be_answered() -> None:
@@ -187,8 +187,8 @@ def test_rows_of_no_class_are_counted_where_they_would_be_answered() -> None:
 
     found = out_of_scope(of(0.9, 0.95), of(0.4, 0.41, 0.6, 0.97), 0.5, PARAMS, 0)
     assert found is not None
-    assert (found["rows"], found["coverage"]["value"], found["auroc"]["value"]) == (4, 0.5, 0.75)
+    assert (found.rows, found.coverage.value, found.auroc.value) == (4, 0.5, 0.75)
     assert out_of_scope(of(0.9), np.zeros((0, 3)), 0.5, PARAMS, 0) is None
     known = out_of_scope(of(0.9, 0.95), of(0.99, 0.98)[:, [1, 2, 0]], 0.5, PARAMS, 0, background_class=2)
     assert known is not None
-    assert (known["coverage"]["value"], known["auroc"]["value"]) == (0.0, 1.0)
+    assert (known.coverage.value, known.auroc.value) == (0.0, 1.0)

@@ -62,9 +62,14 @@ def workspace(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def predictions(workspace: Path) -> pd.DataFrame:
+    """The predictions as evaluate writes them."""
+    return pd.read_parquet(workspace / "reports" / "predictions.parquet")
+
+
 def test_a_row_tells_where_it_came_from_and_what_became_of_it(workspace: Path) -> None:
     """Origin, split, fold, label, doubt, parents, pseudo-label, answer, and the copy that was rejected."""
-    found = stories(workspace)
+    found = stories(workspace / "generations", predictions(workspace))
     assert found["left_out"] == 0
     rows = found["rows"]
     assert rows[TAUGHT.id] == {
@@ -78,20 +83,20 @@ def test_a_row_tells_where_it_came_from_and_what_became_of_it(workspace: Path) -
         "w": 0.25,
     }
     assert (rows[TESTED.id]["a"], rows[TESTED.id]["y"]) == ("b", 0.7)
-    assert rows[TESTED.id]["x"] == [["t.csv#copy", "exact_duplicate (validate)"]]
+    assert rows[TESTED.id]["x"] == [("t.csv#copy", "exact_duplicate (validate)")]
     assert rows[POOL.id]["k"] == {"1": "b"}
     assert (rows[CHILD.id]["p"], rows[CHILD.id]["c"]) == ([TAUGHT.id], "augment")
 
 
 def test_rows_with_a_prediction_come_first_where_there_is_no_room(workspace: Path) -> None:
     """Of six rows, the two with a prediction are included; the others are counted."""
-    included = stories(workspace, max_rows=2)
+    included = stories(workspace / "generations", predictions(workspace), max_rows=2)
     assert set(included["rows"]) == {TESTED.id, SURE.id}
     assert included["left_out"] == 4
 
 
 def test_examples_lie_under_their_cell(workspace: Path) -> None:
     """The a that was taken for b, and the b that was not."""
-    found = examples(workspace, ["a", "b"])
+    found = examples(workspace / "generations", predictions(workspace), ["a", "b"])
     assert {cell: [one["id"] for one in rows] for cell, rows in found.items()} == {"0-1": [TESTED.id], "1-1": [SURE.id]}
     assert (found["0-1"][0]["text"], found["0-1"][0]["confidence"]) == ("tested", 0.7)

@@ -9,17 +9,18 @@ from round_records import difference, estimate
 
 from seedling.evaluate.next_steps import Curve, LabelSource, errors_by_class, extrapolate, next_steps
 from seedling.records.candidates import LearningCurvePointRecord, LearningCurveRecord, StepContributionRecord
+from seedling.records.evaluation import RoundRecord, SliceRecord
 from seedling.records.intervals import EstimateRecord
 from seedling.records.stage_notes import ReviewTime
 
 
 def falling(noise: float = 0.0) -> LearningCurveRecord:
     """Errors .4 / sqrt(labels / 25) on a million rows, with a share of wrong labels beside them."""
-    points = tuple(
+    points = [
         LearningCurvePointRecord(labels=labels, accuracy=estimate(1 - noise - 0.4 / (labels / 25) ** 0.5))
         for labels in (25, 50, 75, 100)
-    )
-    return LearningCurveRecord(labels=100, rows=1_000_000, points=points)
+    ]
+    return LearningCurveRecord(labels=100, rows=1_000_000, points=tuple(points))
 
 
 def test_twice_the_labels_bring_what_the_power_law_says() -> None:
@@ -30,9 +31,9 @@ def test_twice_the_labels_bring_what_the_power_law_says() -> None:
         curve = Curve.of(falling(noise), 0.1, 100_000, noise, 0)
         assert curve is not None
         twice, four = extrapolate(curve, 0.9)
-        assert twice["accuracy"]["value"] == pytest.approx(1 - 0.1 / 2**0.5, abs=1e-3)
-        assert (four["labels"], four["accuracy"]["value"]) == (400, pytest.approx(0.95, abs=1e-3))
-    assert extrapolate(Curve.of(None, 0.1, 100, 0, 0), 0.9) == []
+        assert twice.accuracy.value == pytest.approx(1 - 0.1 / 2**0.5, abs=1e-3)
+        assert (four.labels, four.accuracy.value) == (400, pytest.approx(0.95, abs=1e-3))
+    assert extrapolate(Curve.of(None, 0.1, 100, 0, 0), 0.9) == ()
 
 
 def test_advice_is_ranked_by_what_it_may_bring() -> None:
@@ -57,22 +58,32 @@ def test_advice_is_ranked_by_what_it_may_bring() -> None:
                 kind="recipe", step="augment", learners=("svm",), difference=difference(-0.03, -0.05, -0.01)
             )
         ],
-        rounds=[{"decision": "rejected"}],
-        slices=[{"worse": True, "column": "words", "value": "over 9", "rows": 30, "accuracy": {"value": 0.5}}],
+        rounds=[
+            RoundRecord(
+                round=1,
+                decision="rejected",
+                reason="worse",
+                worth_in_labels=None,
+                harmed=(),
+                accuracy=None,
+                difference=None,
+            )
+        ],
+        slices=[SliceRecord(column="words", value="over 9", rows=30, accuracy=estimate(0.5), worse=True)],
         has_queue=True,
         training_data={"augment"},
     )
-    gains = {one["what"]: one["gain"]["value"] for one in reversed(steps) if one["gain"]}  # of the classes the best
+    gains = {one.what: one.gain.value for one in reversed(steps) if one.gain}  # of the classes the best
     assert gains["label"] == pytest.approx(0.2 * (1 - 2**-0.5), abs=5e-3)
     assert gains["check_labels"] == pytest.approx(0.2 * (1 - (1 / 0.64) ** -0.5), abs=5e-3)  # a fifth wrong: (1 - .2)^2
     assert gains["leave_out"] == pytest.approx(0.03)
-    told = [one["gain"]["value"] for one in steps if one["gain"]]
+    told = [one.gain.value for one in steps if one.gain]
     assert told == sorted(told, reverse=True)
-    assert [one["what"] for one in steps[-3:]] == ["collect_class", "stop", "slice"]
-    assert "“a”" in steps[-3]["text"]
-    minutes = {one["what"]: one["minutes"] for one in steps}
+    assert [one.what for one in steps[-3:]] == ["collect_class", "stop", "slice"]
+    assert "“a”" in steps[-3].text
+    minutes = {one.what: one.minutes for one in steps}
     assert (minutes["label"], minutes["check_labels"]) == (10, 5)  # at ten rows a minute
-    assert any("augment.augmentations_per_row: 0" in one["how"] for one in steps)
+    assert any("augment.augmentations_per_row: 0" in one.how for one in steps)
 
 
 def test_the_source_of_most_wrong_labels_is_to_be_fixed() -> None:
@@ -97,13 +108,13 @@ def test_the_source_of_most_wrong_labels_is_to_be_fixed() -> None:
         LabelSource("rule", "tag", 9, 9.0),
         LabelSource("rule", "alt", 100, 30.0),
     ]
-    steps = [one for one in next_steps(curve, **asked, label_sources=labels) if one["what"] == "fix_source"]
-    assert [(one["text"], one["minutes"]) for one in steps] == [("Fix the source bad.example", 2)]
+    steps = [one for one in next_steps(curve, **asked, label_sources=labels) if one.what == "fix_source"]
+    assert [(one.text, one.minutes) for one in steps] == [("Fix the source bad.example", 2)]
     times = ((1 - 5 / 400) / (1 - 35 / 400)) ** 2
-    assert steps[0]["gain"]["value"] == pytest.approx(0.2 * (1 - times**-0.5), abs=2e-3)
-    assert "30 of its 100" in steps[0]["how"]
+    assert steps[0].gain.value == pytest.approx(0.2 * (1 - times**-0.5), abs=2e-3)
+    assert "30 of its 100" in steps[0].how
     alone = next_steps(curve, **asked, label_sources=[LabelSource("source", "bad.example", 400, 90.0)])
-    assert "fix_source" not in [one["what"] for one in alone]
+    assert "fix_source" not in [one.what for one in alone]
 
 
 def test_errors_are_counted_a_class() -> None:
