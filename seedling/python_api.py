@@ -42,8 +42,8 @@ def grow(  # noqa: PLR0913  (the keywords of the public API)
     data: pd.DataFrame | None = None,
     *,
     images: str | os.PathLike[str] | Sequence[Image] | None = None,
-    texts: Sequence[str] | None = None,
-    labels: Sequence[str | None] | None = None,
+    texts: Sequence[str] | pd.Series | None = None,
+    labels: Sequence[str | None] | pd.Series | None = None,
     workspace: str | os.PathLike[str] | None = None,
     effort: Effort = "normal",
     encoder: str | None = None,
@@ -154,8 +154,8 @@ class GrowResult:
 def _source(
     data: pd.DataFrame | None,
     images: str | os.PathLike[str] | Sequence[Image] | None,
-    texts: Sequence[str] | None,
-    labels: Sequence[str | None] | None,
+    texts: Sequence[str] | pd.Series | None,
+    labels: Sequence[str | None] | pd.Series | None,
     temporary: Path,
 ) -> tuple[Path, Literal["image", "text"]]:
     """Returns the folder or table for the workspace, and the modality."""

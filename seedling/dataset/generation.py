@@ -48,7 +48,7 @@ KEPT_INDEXES = 8  # that a process keeps; an index has about 50 bytes per row
 MAX_PART_BYTES = 64 * 2**20  # bounds the memory for large photographs
 
 IMAGE_TYPE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
-COLUMNS: list[pa.Field] = [
+COLUMNS: list[pa.Field[Any]] = [
     pa.field("id", pa.string()),
     pa.field("split", pa.string()),
     pa.field("fold", pa.int8()),
@@ -123,7 +123,7 @@ def recipe_json(operation: str, **parameters: Any) -> str:
 
 
 def schema(
-    modality: Modality, *, images: bool = True, extra: Sequence[pa.Field] = (), reason: bool = False
+    modality: Modality, *, images: bool = True, extra: Sequence[pa.Field[Any]] = (), reason: bool = False
 ) -> pa.Schema:
     """The Parquet schema. Its metadata contains the Hugging Face features, so that `datasets` decodes the images."""
     fields = list(COLUMNS)
@@ -133,8 +133,8 @@ def schema(
         fields.append(pa.field("image", IMAGE_TYPE))
     fields += [*extra, *([pa.field("reason", pa.string())] if reason else [])]
     features = {column.name: _feature(column.type) for column in fields}
-    metadata = {b"huggingface": json.dumps({"info": {"features": features}}, sort_keys=True).encode()}
-    return pa.schema(fields, metadata=metadata)
+    metadata = json.dumps({"info": {"features": features}}, sort_keys=True)
+    return pa.schema(fields, metadata={b"huggingface": metadata.encode()})
 
 
 def _feature(kind: pa.DataType) -> dict[str, Any]:
@@ -155,7 +155,7 @@ class GenerationWriter:
         stage: str,
         modality: Modality,
         images: bool = True,
-        extra: Sequence[pa.Field] = (),
+        extra: Sequence[pa.Field[Any]] = (),
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._folder, self._stage, self._modality = folder, stage, modality
@@ -388,7 +388,7 @@ def read_rejected(folder: Path, columns: Sequence[str] | None = None) -> pd.Data
 
 
 def _read(
-    folder: Path, files: Sequence[str], columns: Sequence[str] | None, filters: Mapping[str, pa.Array]
+    folder: Path, files: Sequence[str], columns: Sequence[str] | None, filters: Mapping[str, pa.Array[Any]]
 ) -> pd.DataFrame:
     """Read files of the generation. filters: column → the values of the rows to read."""
     import pandas as pd  # here: 0.3 s, which a spider's process does not need
@@ -416,7 +416,13 @@ def ids_of(folder: Path, split: str) -> Iterator[str]:
     for part in read_manifest(folder)["parts"]:
         with reading(folder / part["file"]):
             table = pq.read_table(folder / part["file"], columns=["id", "split"])
-        yield from table.filter(pc.equal(table["split"], split))["id"].to_pylist()
+        yield from _strings(table.filter(pc.equal(table["split"], pa.scalar(split)))["id"])
+
+
+def _strings(column: pa.ChunkedArray[Any]) -> list[str]:
+    """The values of a text column without nulls."""
+    strings: list[Any] = column.to_pylist()
+    return strings
 
 
 def stream(folder: Path) -> Iterator[Row]:
@@ -517,7 +523,8 @@ def _payloads(group: RowGroup, column: str) -> Iterator[bytes | str]:
             batch = next(batches)
             in_batch = group.rows[(group.rows >= first) & (group.rows < first + len(batch))] - first
             first += len(batch)
-            for payload in batch[column].take(pa.array(in_batch)).to_pylist():
+            payloads_of_batch: list[Any] = batch[column].take(pa.array(in_batch, pa.int64())).to_pylist()
+            for payload in payloads_of_batch:
                 yield payload["bytes"] if column == "image" else payload
 
 
@@ -544,5 +551,5 @@ def _read_index(parts: tuple[Path, ...], versions: tuple[tuple[int, int, int], .
     for part in parts:
         with reading(part), pq.ParquetFile(part) as file:
             for number in range(file.num_row_groups):
-                ids_of_groups[part, number] = file.read_row_group(number, columns=["id"])["id"].to_pylist()
+                ids_of_groups[part, number] = _strings(file.read_row_group(number, columns=["id"])["id"])
     return RowIndex.of(ids_of_groups)

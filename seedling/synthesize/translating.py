@@ -81,7 +81,7 @@ def translated_rows(
         encoded = dict(payloads([collected], ids))
         progress("translate images", first, len(drawn))
         for draw in batch:
-            yield _translated_row(draw, labeled.loc[draw.content_id], encoded, seen, params, config)
+            yield _translated_row(draw, labeled.loc[draw.content_id, :], encoded, seen, params, config)
 
 
 class StyleDraw(NamedTuple):
