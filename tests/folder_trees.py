@@ -52,8 +52,8 @@ def scraped(data: Path, output: Path, sources: Sequence[dict[str, Any]], modalit
     kept, rejected, ignored = read(output), read_rejected(output), output / IGNORED
     listed = list(csv.DictReader(ignored.open(encoding="utf-8", newline=""))) if ignored.exists() else []
     return Scraped(
-        {row.origin: (row.split, row.label) for row in kept.itertuples()},
-        {row.origin: row.reason for row in rejected.itertuples()},
+        dict(zip(kept["origin"], zip(kept["split"], kept["label"], strict=True), strict=True)),
+        dict(zip(rejected["origin"], rejected["reason"], strict=True)),
         {row["file"]: row["reason"] for row in listed},
         read_manifest(output)["notes"]["files"],
     )

@@ -11,12 +11,14 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import psutil
 import pytest
 from http_servers import answer, is_open, send, serving
 from small_models import grown
+from starlette.types import Receive, Scope, Send
 
 from seedling.errors import InputError
 from seedling.models.predictor import Predictor
@@ -32,9 +34,9 @@ QUALITY = b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n
 LIMITS = ConnectionLimits(per_client=8, total=16, header_seconds=1.0, write_seconds=1.0)
 
 
-async def echo(scope: dict[str, object], receive: object, send: object) -> None:
+async def echo(scope: Scope, receive: Receive, send: Send) -> None:
     """Answers with the number of bytes of the body, or of as many as the path says."""
-    size, message = 0, {"more_body": True}
+    size, message = 0, dict[str, Any](more_body=True)
     while message.get("more_body"):
         message = await receive()  # type: ignore[operator]
         size += len(message.get("body", b""))  # type: ignore[arg-type]

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 from loopback import Reply, image, site
@@ -119,7 +120,7 @@ def test_pages_end_at_the_limit_of_the_source(tmp_path: Path) -> None:
         }
         output = run(tmp_path, TEXTS, source)
         assert 1 <= len(told.paths()) <= 6
-    notes = (
+    notes: dict[str, Any] = (
         next(iter(read_manifest(output)["notes"]["no_items"].values()), {})
         if "no_items" in read_manifest(output)["notes"]
         else {}
