@@ -11,14 +11,13 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import httpx
 import psutil
 import pytest
 from http_servers import answer, is_open, send, serving
 from small_models import grown
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from seedling.errors import InputError
 from seedling.models.predictor import Predictor
@@ -36,15 +35,16 @@ LIMITS = ConnectionLimits(per_client=8, total=16, header_seconds=1.0, write_seco
 
 async def echo(scope: Scope, receive: Receive, send: Send) -> None:
     """Answers with the number of bytes of the body, or of as many as the path says."""
-    size, message = 0, dict[str, Any](more_body=True)
+    size = 0
+    message: Message = {"more_body": True}
     while message.get("more_body"):
-        message = await receive()  # type: ignore[operator]
-        size += len(message.get("body", b""))  # type: ignore[arg-type]
+        message = await receive()
+        size += len(message.get("body", b""))
     path = str(scope["path"]).strip("/")
     body = b"x" * int(path) if path.isdigit() else str(size).encode()
     headers = [(b"content-length", str(len(body)).encode())]
-    await send({"type": "http.response.start", "status": 200, "headers": headers})  # type: ignore[operator]
-    await send({"type": "http.response.body", "body": body})  # type: ignore[operator]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
 
 
 def guarded(token: str | None = None, **limits: float) -> GuardedApp:
