@@ -23,6 +23,7 @@ from seedling.parallel.executor import in_threads
 from seedling.parallel.pool import in_pieces
 from seedling.stats.randomness import generator
 from seedling.stats.statistics import SMALLEST, Floats, Ints, fit_temperature, log_loss_of_rows, softmax
+from seedling.workspace import OUT_OF_FOLD, POOL_PREDICTIONS
 
 NO_FOLD = -1  # of a labeled row that every model has seen
 TEACHER_WEIGHTS = (0.1, 0.01, 0.001, 1e-5)  # weight of a teacher's prediction relative to a label; the first is default
@@ -59,11 +60,11 @@ class TeacherPredictions:
 
 def read_teacher_predictions(teacher: Path, validated: Path, classes: list[str]) -> TeacherPredictions:
     """Read the teacher's predictions into arrays. teacher: the folder `models/<round>`."""
-    labeled = read_frame(teacher / "out_of_fold.parquet")
+    labeled = read_frame(teacher / OUT_OF_FOLD)
     labeled = labeled[labeled["split"] == "train"]
     weight = read(validated, ["id", "weight"], splits=["train"]).drop_duplicates("id").set_index("id")["weight"]
-    with reading(teacher / "pool_predictions.parquet"):
-        pool = pq.read_table(teacher / "pool_predictions.parquet")
+    with reading(teacher / POOL_PREDICTIONS):
+        pool = pq.read_table(teacher / POOL_PREDICTIONS)
     fold = np.asarray(labeled["fold"].astype("float64").fillna(NO_FOLD), dtype=np.int64)
     pool_ids: list[Any] = pool["id"].to_pylist()
     folds = sorted(set(fold.tolist()) - {NO_FOLD})
