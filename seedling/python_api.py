@@ -169,7 +169,8 @@ def _source(
     if data is not None and labels is not None:
         raise InputError("Labels were passed beside a table: put them into its column `label`, or leave out `data`.")
     if data is None:
-        name, values = ("image", images) if images is not None else ("text", texts)
+        name = "text" if images is None else "image"
+        values: Iterable[Any] | None = texts if images is None else images
         rows = [] if values is None else list(values)
         if labels is not None and len(labels) != len(rows):
             raise InputError(

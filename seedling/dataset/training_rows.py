@@ -204,7 +204,7 @@ def _parents(frame: pd.DataFrame, ingredient: NDArray[np.str_]) -> NDArray[np.in
     for row in np.flatnonzero((ingredient == "augment") | (ingredient == "synthesize")):
         parent_ids = parent_ids_of_rows[row]
         has_parents = parent_ids is not None and np.ndim(parent_ids) == 1
-        positions = collected_ids.get_indexer(list(parent_ids)[:MAX_PARENTS]) if has_parents else []
+        positions = collected_ids.get_indexer(pd.Index(list(parent_ids)[:MAX_PARENTS])) if has_parents else []
         row_numbers = collected[positions] if len(positions) else 0
         parents[row, : len(positions)] = np.where(np.asarray(positions) < 0, -1, row_numbers)
     return parents

@@ -310,9 +310,8 @@ class TextFeatures(FeatureMaker):
         """Return the features of further texts."""
         texts = [str(payload) for payload in payloads]
         if not texts:  # scikit-learn requires at least one row
-            return Inputs(
-                sparse.csr_matrix((0, len(self.words.vocabulary_) + len(self.characters.vocabulary_)), dtype=np.float32)
-            )
+            n_terms = len(self.words.vocabulary_) + len(self.characters.vocabulary_)
+            return Inputs(sparse.csr_matrix(np.zeros((0, n_terms), dtype=np.float32)))
         halves = [vectorizer.transform(texts) for vectorizer in (self.words, self.characters)]
         return Inputs(sparse.csr_matrix(sparse.hstack(halves) / np.float32(np.sqrt(2))))
 

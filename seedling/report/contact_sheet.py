@@ -73,7 +73,8 @@ def sheet(generations: Path, stage: str, parents: int = 6, rows_per_parent: int 
     content |= _payloads(generations / stage, set(rows["id"]))
     labels: dict[str, str] = {}
     if ids:
-        labels = dict(read(generations / "validate", ["id", "label"], ids=ids).itertuples(index=False, name=None))
+        labeled = read(generations / "validate", ["id", "label"], ids=ids)
+        labels = dict(zip(labeled["id"], labeled["label"], strict=True))
     return {
         "groups": [_group(name, rows[rows["group"] == name], content, labels, manifest["classes"]) for name in chosen],
         "rows": manifest["rows"]["kept"],

@@ -70,7 +70,7 @@ def _list_column(values: NDArray[np.float32]) -> pa.Array[Any]:
     """A column of lists of equal length from (n_rows, length), without one Python object per row."""
     n_rows, length = values.shape
     offsets = np.arange(n_rows + 1, dtype=np.int32) * length
-    return pa.ListArray.from_arrays(pa.array(offsets), pa.array(values.ravel(), pa.float32()))
+    return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), pa.array(values.ravel(), pa.float32()))
 
 
 def write_candidates(output: Path, probabilities: Mapping[Candidate, NDArray[np.float32]]) -> None:

@@ -100,7 +100,7 @@ def test_rows_are_encoded_once(of_texts: Path, tmp_path: Path) -> None:
     """The second time nothing is read; a new row alone is."""
     encoder, cache, asked = load(of_texts, "text"), FeatureCache(tmp_path, "key"), []
 
-    def read(ids: list[str]) -> Iterator[tuple[str, str]]:
+    def read(ids: Sequence[str]) -> Iterator[tuple[str, str]]:
         asked.append(list(ids))
         return ((one, TEXTS[int(one)]) for one in reversed(ids))
 

@@ -178,7 +178,7 @@ def test_arrays_predict_what_scikit_learns_estimator_predicts_to_the_bit(
 
 def test_hog_of_a_ramp_by_hand() -> None:
     """An image that brightens to the right has gradients along x alone: all votes are in orientation bin 0."""
-    ramp = np.tile(np.arange(16, dtype=np.float32) / np.float32(16), (16, 1))[None]
+    ramp = np.asarray(np.tile(np.arange(16, dtype=np.float32) / 16, (16, 1))[None], dtype=np.float32)
     found = hog(ramp, cell=8, bins=4).reshape(4, 4)
     assert (found[:, 0] > 0.45).all()
     assert np.abs(found[:, 1:]).max() == 0
