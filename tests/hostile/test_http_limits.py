@@ -17,14 +17,13 @@ import psutil
 import pytest
 from http_servers import answer, is_open, send, serving
 from small_models import grown
-from starlette.types import Message, Receive, Scope, Send
 
 from seedling.errors import InputError
 from seedling.models.predictor import Predictor
 from seedling.serving.api import Limits, make_app
 from seedling.serving.http_clients import AllowedHosts, checked_hosts, client_of
 from seedling.serving.http_connections import ConnectionLimits, OncePerSpan
-from seedling.serving.http_guard import GuardedApp, RequestLimits, token_from
+from seedling.serving.http_guard import GuardedApp, Message, Receive, RequestLimits, Scope, Send, token_from
 from seedling.serving.report_server import ReportServer
 
 MAX_WAIT_SECONDS = 30  # a busy machine is slow; without the limits the wait has no end

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -165,7 +166,7 @@ def test_columns_of_validate_are_available_in_later_stages_with_the_same_ids(tmp
     (tmp_path / "reports").mkdir()
     pd.DataFrame(predicted).to_parquet(tmp_path / "reports/predictions.parquet")
     labeled = generation(tmp_path / "pseudo_label", [Row("a" * 32, "pool", payload="a")])
-    nearest: list[float | None]
+    nearest: Sequence[float | None]
     for stage, folder, nearest in (
         ("evaluate", tmp_path / "reports", [0.5, None]),
         ("pseudo_label@1", labeled, [0.25]),
