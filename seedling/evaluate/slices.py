@@ -63,7 +63,7 @@ def slices(
 
 def _p_worse(mask: NDArray[np.bool_], right: NDArray[np.bool_], groups: NDArray[np.str_]) -> float:
     """The p-value of Fisher's exact test that the rows of the mask are right less often than the others."""
-    table = [_counts(right[part], groups[part]) for part in (mask, ~mask)]
+    table = np.array([_counts(right[part], groups[part]) for part in (mask, ~mask)])
     return float(fisher_exact(table, alternative="less").pvalue)
 
 

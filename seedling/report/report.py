@@ -19,7 +19,7 @@ from seedling.errors import MissingGeneration
 from seedling.evaluate import read_decisions
 from seedling.evaluate.plots import read_losses
 from seedling.files.ignored_files import count_not_copied
-from seedling.files.reading import read_frame, read_json
+from seedling.files.reading import read_frame, read_json, row_dicts
 from seedling.gates.checking import read_checks
 from seedling.pipeline import row_stages
 from seedling.records.ablation import AblationRecord
@@ -33,14 +33,21 @@ from seedling.records.evaluation import (
     RoundRecord,
 )
 from seedling.records.intervals import EstimateRecord
-from seedling.records.manifest import LabelCount, read_notes
+from seedling.records.manifest import LabelCount, RowCounts, read_notes
 from seedling.records.model import ModelRecord
 from seedling.records.notes import decision_note, skipped_rounds_note, warning_sentence
 from seedling.records.predicted_gain import predicted_gain
 from seedling.records.results import read_evaluation
 from seedling.records.round_manifest import RoundManifestRecord
 from seedling.records.run_records import RunRecord, read_run_records
-from seedling.records.stage_notes import AugmentNotes, PseudoLabelAudit, PseudoLabelNotes, ScrapeNotes, ValidateNotes
+from seedling.records.stage_notes import (
+    AugmentNotes,
+    FilesRecord,
+    PseudoLabelAudit,
+    PseudoLabelNotes,
+    ScrapeNotes,
+    ValidateNotes,
+)
 from seedling.records.test_evaluations import read_test_evaluations
 from seedling.report import charts, sentences
 from seedling.report.confusion import confusion_context
@@ -114,13 +121,17 @@ STAGE_MEANINGS = {
 
 @dataclass(frozen=True)
 class StageResult:
-    """A generation. rows, notes: of its manifest; counts: rows by split; seconds: None if the stage was not run."""
+    """A generation.
+
+    rows: of its manifest; files: that scrape read, None for other stages; counts: rows by split; seconds: None if the
+    stage was not run.
+    """
 
     name: str
     meaning: str
-    rows: Mapping[str, int]
+    rows: RowCounts
     reasons: Sequence[tuple[str, int]]
-    notes: Mapping[str, Any]
+    files: FilesRecord | None
     counts: Mapping[str, int]
     seconds: float | None
 
@@ -234,7 +245,7 @@ def _result_context(workspace: Path, evaluation: EvaluationRecord, predictions: 
         "weakest": weakest(evaluation.per_class),
         "learning_curve": charts.learning_curve(evaluation.learning_curve),
         "risk_coverage": charts.risk_coverage(pd.read_csv(plots / RISK_COVERAGE)),
-        "calibration": charts.calibration(pd.read_csv(plots / CALIBRATION).to_dict("records")),
+        "calibration": charts.calibration(row_dicts(pd.read_csv(plots / CALIBRATION))),
         "step_meanings": STEP_MEANINGS,
         **_ablation(workspace, evaluation.accepted_round),
     }
@@ -444,11 +455,11 @@ def _samples(generations: Path) -> list[Samples]:
                 stage=name.replace("/", "@"),
                 rows=[
                     Sample(
-                        row.label or "unlabeled",
-                        is_weak=str(row.label_source or "").startswith("weak"),
-                        **preview(content[row.id]),
+                        row["label"] or "unlabeled",
+                        is_weak=str(row["label_source"] or "").startswith("weak"),
+                        **preview(content[row["id"]]),
                     )
-                    for row in chosen.itertuples()
+                    for row in row_dicts(chosen[["id", "label", "label_source"]])
                 ],
             )
         )
