@@ -37,6 +37,7 @@ from seedling.models.heads import Head
 from seedling.models.model import single_threaded
 from seedling.models.saving import make_features
 from seedling.models.training import FitContext
+from seedling.records.candidates import StepContributionRecord
 from seedling.stats.statistics import softmax, wilson
 from seedling.train.choice import EvaluationRows
 from seedling.train.cross_validation import TrainingData
@@ -99,7 +100,7 @@ def fit_with_augmented_rows(
 
 def contribution_of_augmentation(
     features: np.ndarray, changed: np.ndarray, rows: np.ndarray, labels: np.ndarray, fold: np.ndarray, classes: int
-) -> list[dict[str, Any]]:
+) -> list[StepContributionRecord]:
     """Compare the same learner with and without augmented rows on held-out folds, as train does."""
     probabilities_by_candidate = {}
     for training_data, augmented in ((("collected",), None), (("collected", "augment"), changed)):

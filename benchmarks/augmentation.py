@@ -25,10 +25,10 @@ from record import Measurement, write
 from sklearn.datasets import load_digits
 
 from seedling.augment.catalog import CannotChange
+from seedling.augment.cross_fitting import LabeledRows
 from seedling.augment.makers import Resources, maker_of, steps_of
 from seedling.augment.screening import screen
 from seedling.augment.sentences import Context
-from seedling.augment.teaching import LabeledRows
 from seedling.augment.thesaurus import read_thesaurus
 from seedling.config.params import EncoderParams, WorkspaceConfig
 from seedling.features.classical import FeatureMaker

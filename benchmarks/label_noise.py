@@ -12,7 +12,6 @@ diagonal dropped.
 
 from __future__ import annotations
 
-import json
 import tempfile
 from concurrent.futures import ProcessPoolExecutor
 from itertools import product
@@ -27,6 +26,8 @@ from record import Measurement, mean_with_interval, write
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold, cross_val_predict
 from sklearn.preprocessing import normalize
+
+from seedling.records.candidates import CandidatesRecord
 
 SETS = (
     "trashnet/noise_sym20",
@@ -64,9 +65,9 @@ def one_draw(job: tuple[pd.DataFrame, pd.Series, int, int, Any, str]) -> dict[st
             ours, evaluated = run_pipeline(drawn, encoder, arguments.effort, seed, Path(folder), {"losses": losses})
             results[name] = ours["accepted"]
             if name == "with":
-                table = json.loads((Path(folder) / "models/0/candidates.json").read_text())["candidates"]
+                table = CandidatesRecord.read(Path(folder) / "models/0/candidates.json").candidates
                 results["used"] = float(
-                    any("label_weighted" in candidate["loss"] and candidate["chosen"] for candidate in table)
+                    any("label_weighted" in candidate.loss and candidate.chosen for candidate in table)
                 )
     labeled = drawn[(drawn["split"] == "train") & drawn["label"].notna()]
     test = drawn[(drawn["split"] == "test") & drawn["id"].isin(evaluated)]

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import json
 import socket
 import subprocess
 import sys
@@ -34,6 +33,8 @@ from seedling.models.heads import Head
 from seedling.models.predictor import Predictor
 from seedling.models.saving import make_features, save_features, save_learner
 from seedling.prediction import predict
+from seedling.records.model import AbstentionRecord, MemberRecord, ModelRecord
+from seedling.train.round_decision import RoundDecision
 
 SETS = ("trashnet", "sms_spam")
 TRAINING_ROWS = 500
@@ -53,16 +54,27 @@ def make_workspace(folder: Path, frame: pd.DataFrame, modality: Any, backbone: s
     head.fit(maker.fit_transform(train[modality].tolist()), np.eye(len(classes))[truth], np.ones(TRAINING_ROWS))
     save_learner(head, model / "half-0" / "lr")
     save_features(maker, model)
-    member = {"learner": "logistic_regression", "file": "lr", "pool_halves": 1, "temperature": 1.0, "votes": 1.0}
-    model_document = {
-        "classes": classes,
-        "modality": modality,
-        "members": [member],
-        "temperature": 1.0,
-        "selective_prediction": {"threshold": 0.5},
-    }
-    (model / "model.json").write_text(json.dumps(model_document), encoding="utf-8")
-    (model / "decision.json").write_text(json.dumps({"accepted_round": 0}), encoding="utf-8")
+    member = MemberRecord(
+        learner="logistic_regression",
+        recipe=("collected",),
+        loss="plain",
+        file="lr",
+        pool_halves=1,
+        temperature=1.0,
+        votes=1.0,
+    )
+    abstention = AbstentionRecord(threshold=0.5, target_accuracy=0.95, coverage=None, accuracy=None, out_of_scope=0)
+    ModelRecord(
+        round=0,
+        modality=modality,
+        classes=tuple(classes),
+        members=(member,),
+        temperature=1.0,
+        selective_prediction=abstention,
+    ).write(model / "model.json")
+    RoundDecision(0, "accepted", stop=True, reason="the start", accepted_round=0, rows=0).record.write(
+        model / "decision.json"
+    )
     return folder
 
 

@@ -20,7 +20,8 @@ from sklearn.datasets import load_digits
 
 from seedling.dataset.generation import read, read_manifest
 from seedling.pipeline import find_stage
-from seedling.records.results import read_decision, read_evaluation
+from seedling.records.decision import DecisionRecord
+from seedling.records.results import read_evaluation
 from seedling.records.summaries import headline
 from seedling.runner import run_stage, write_page
 
@@ -64,8 +65,8 @@ def main(workspace: Path) -> None:
 
     run("pseudo_label@1", workspace, "labels the unlabeled images with the model of round 0")
     run("train@1", workspace, "trains again with these pseudo-labels, and keeps the round unless it is probably worse")
-    decision = read_decision(workspace / "models/1/decision.json")
-    print(f"  Round 1 is {decision['decision']}: {decision['reason']}")
+    decision = DecisionRecord.read(workspace / "models/1/decision.json")
+    print(f"  Round 1 is {decision.decision}: {decision.reason}")
 
     run("evaluate", workspace, "scores the accepted model on the test images")
     print(f"  {headline(read_evaluation(workspace / 'reports') or {})}")

@@ -23,13 +23,13 @@ from prefect.artifacts import (
 
 from seedling.config.params import Params
 from seedling.config.sources import describe_source
-from seedling.files.reading import read_json
 from seedling.flows.result_markdown import result_markdown
 from seedling.flows.run_names import artifact_key
 from seedling.progress import AnnouncingProgress, Progress, announce
+from seedling.records.candidates import CandidatesRecord
+from seedling.records.decision import DecisionRecord
 from seedling.records.gate import Check
 from seedling.records.notes import decision_note
-from seedling.records.results import read_decision
 from seedling.records.run_trend import run_points
 from seedling.report.markdown_text import markdown_text
 from seedling.versioning.ledger import Outcome
@@ -104,17 +104,22 @@ def publish_rounds(workspace: Path, number: int) -> None:
     for path in [models / str(round_number) / CANDIDATES for round_number in range(number + 1)]:
         if not path.is_file():  # the round was skipped
             continue
-        candidates = read_json(path)["candidates"]
-        round_decision = read_decision(path.with_name(DECISION))
-        evaluated = [candidate for candidate in candidates if candidate["log_loss"] is not None]
-        best = min(evaluated, key=lambda candidate: float(candidate["log_loss"])) if evaluated else None
+        decision = DecisionRecord.read(path.with_name(DECISION))
+        best = CandidatesRecord.read(path).best
+        accuracy = best.accuracy if best else None
         rounds.append(
             {
-                "round": round_decision["round"],
-                "best candidate": " + ".join([best["learner"], *best["recipe"]]) if best else "not evaluated",
-                "accuracy": _with_interval(best["accuracy"]) if best else "",
-                "log-loss": f"{best['log_loss']:.3f}" if best else "",
-                "decision": decision_note(round_decision, best["accuracy"]["value"] if best else None),
+                "round": decision.round,
+                "best candidate": " + ".join([best.learner, *best.recipe]) if best else "not evaluated",
+                "accuracy": _with_interval(accuracy.value, accuracy.low, accuracy.high) if accuracy else "",
+                "log-loss": f"{best.log_loss:.3f}" if best else "",
+                "decision": decision_note(
+                    decision.round,
+                    decision.decision,
+                    decision.reason,
+                    decision.accuracy,
+                    accuracy.value if accuracy else None,
+                ),
             }
         )
     if rounds:
@@ -122,8 +127,8 @@ def publish_rounds(workspace: Path, number: int) -> None:
         create_table_artifact(key=key, table=rounds, description="Cross-validated metrics, one row per round")
 
 
-def _with_interval(estimate: Mapping[str, float]) -> str:
-    return f"{estimate['value']:.3f} [{estimate['low']:.3f}, {estimate['high']:.3f}]"
+def _with_interval(value: float, low: float, high: float) -> str:
+    return f"{value:.3f} [{low:.3f}, {high:.3f}]"
 
 
 def publish_metrics(workspace: Path) -> None:
@@ -132,8 +137,8 @@ def publish_metrics(workspace: Path) -> None:
         {
             "run": point.day,
             "what changed": point.what_changed,
-            "accuracy": _with_interval(point.accuracy) if point.accuracy else "unknown",
-            "log-loss": _with_interval(point.log_loss) if point.log_loss else "",
+            "accuracy": _with_interval(**point.accuracy) if point.accuracy else "unknown",
+            "log-loss": _with_interval(**point.log_loss) if point.log_loss else "",
             "evaluated on": f"{point.evaluation_rows} {point.evaluated_on.replace('_', '-')} rows",
             "rows": "" if point.rows is None else f"{point.rows:,}",
             "likely label errors": "" if point.label_issues is None else str(point.label_issues),

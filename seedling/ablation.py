@@ -16,7 +16,6 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -25,17 +24,21 @@ from rich.text import Text
 
 from seedling.augment import augmentations_per_row
 from seedling.config.params import Params, load, set_value
-from seedling.dataset.generation import Row, digest, read_manifest, rewrite, write_json
+from seedling.dataset.generation import Row, digest, read_manifest, rewrite
 from seedling.errors import DamagedFile, InputError, SeedlingError
 from seedling.evaluate import out_of_fold, read_decisions
 from seedling.features.encoder_handle import encoder_of
-from seedling.files.reading import read_frame, read_json
+from seedling.files.reading import read_frame
 from seedling.lock import workspace_lock
 from seedling.models.losses import MIXIN
 from seedling.pipeline import AUGMENTED, VALIDATED, Stage, stages
 from seedling.progress import Progress, terminal
+from seedling.records.ablation import AblationRecord, BarKind, BarRecord
+from seedling.records.candidates import CandidatesRecord
+from seedling.records.decision import DecisionRecord
+from seedling.records.intervals import DifferenceRecord, EstimateRecord
 from seedling.records.manifest import read_notes
-from seedling.records.results import read_decision, read_evaluation
+from seedling.records.results import read_evaluation
 from seedling.records.run_history import runs
 from seedling.records.stage_notes import AugmentNotes, ValidateNotes
 from seedling.runner import run_without_gate, write_page
@@ -85,11 +88,11 @@ class Variant:
 class Bar:
     """A variant and the one it is compared with.
 
-    kind: `added` to the previous steps, `left out` of the full pipeline, or `on_top` of it.
+    kind: `added` to the previous steps, `left_out` of the full pipeline, or `on_top` of it.
     """
 
     step: str
-    kind: str
+    kind: BarKind
     old: Variant
     new: Variant
 
@@ -119,14 +122,17 @@ def ablate(workspace: Path, minutes: float) -> None:
             raise InputError(
                 "No labeled row can be held out, so nothing can be compared: label a second row of some classes."
             )
-        result = _run_variants(workspace, params, bars, start + 60 * minutes)
-        accepted_round = str(read_decisions(paths.models)[-1]["accepted_round"])
-        write_json(paths.ablation_file, {**result, "model": digest(paths.model(accepted_round))})
+        accepted_round = read_decisions(paths.models)[-1].accepted_round
+        model_digest = digest(paths.model(accepted_round))
+        record = _run_variants(workspace, params, bars, start + 60 * minutes, model_digest)
+        record.write(paths.ablation_file)
         write_page("evaluate", workspace)
-    _show(console, result, workspace)
+    _show(console, record, workspace)
 
 
-def _run_variants(workspace: Path, params: Params, bars: Sequence[Bar], deadline: float) -> dict[str, Any]:
+def _run_variants(
+    workspace: Path, params: Params, bars: Sequence[Bar], deadline: float, model_digest: str
+) -> AblationRecord:
     """The comparison of all variants that finish before the deadline, a value of time.monotonic()."""
     rows_of_variant: dict[Variant, pd.DataFrame] = {}
     not_tried: list[str] = []
@@ -146,7 +152,15 @@ def _run_variants(workspace: Path, params: Params, bars: Sequence[Bar], deadline
                 not_tried.append(variant.name)
             else:
                 rows_of_variant[variant] = rows
-    return {**compare_bars(bars, rows_of_variant, params, not_tried), "failed": failed}
+    start = start_of(bars)
+    return AblationRecord(
+        start=start.name if start else None,
+        accuracy_at_start=accuracy_of(rows_of_variant.get(start), params) if start else None,
+        bars=compare_bars(bars, rows_of_variant, params),
+        not_tried=tuple(not_tried),
+        failed=failed,
+        model=model_digest,
+    )
 
 
 def steps_of(workspace: Path, params: Params) -> list[Step]:
@@ -164,8 +178,8 @@ def steps_of(workspace: Path, params: Params) -> list[Step]:
         steps.append(Step("augment", "augment", NO_AUGMENTED_ROWS))
     if read_manifest(Workspace(workspace).generation("synthesize")).rows.kept:
         steps.append(Step("synthesize", "synthesize", NO_SYNTHETIC_ROWS))
-    candidates = read_json(Workspace(workspace).model(0) / CANDIDATES)["candidates"]
-    if any(candidate["loss"] == MIXIN for candidate in candidates):
+    candidates = CandidatesRecord.read(Workspace(workspace).model(0) / CANDIDATES).candidates
+    if any(candidate.loss == MIXIN for candidate in candidates):
         steps.append(Step("mix-in", "train", ((("train", "mixin"), "false"),)))
     return steps
 
@@ -177,11 +191,11 @@ def plan_bars(workspace: Path, params: Params) -> list[Bar]:
     operation left out; each repair of labels on top.
     """
     steps, round_decisions = steps_of(workspace, params), read_decisions(Workspace(workspace).models)
-    rounds = sum(round_decision["decision"] != "skipped" for round_decision in round_decisions) - 1
+    rounds = sum(round_decision.decision != "skipped" for round_decision in round_decisions) - 1
     bars, full = _added_bars(steps, rounds)
     bars += [_left_out_bar(step, full, rounds) for step in steps]
     if rounds > 1:
-        bars.append(Bar("all rounds", "left out", Variant("all but pseudo-labels", (), 0), full))
+        bars.append(Bar("all rounds", "left_out", Variant("all but pseudo-labels", (), 0), full))
     bars += [_left_out_bar(step, full, rounds) for step in _operations(workspace, steps)]
     label_issues = read_notes(workspace / VALIDATED, ValidateNotes).estimated_issues
     if params.validate_.label_issues == "report" and label_issues is not None and label_issues.flagged:
@@ -208,7 +222,7 @@ def _added_bars(steps: Sequence[Step], rounds: int) -> tuple[list[Bar], Variant]
 
 
 def _left_out_bar(step: Step, full: Variant, rounds: int) -> Bar:
-    return Bar(step.name, "left out", Variant(f"without {step.name}", (step,), rounds), full)
+    return Bar(step.name, "left_out", Variant(f"without {step.name}", (step,), rounds), full)
 
 
 def _operations(workspace: Path, steps: Sequence[Step]) -> list[Step]:
@@ -310,8 +324,8 @@ def _without_weak_label(row: Row) -> Row:
 
 def _accepted(workspace: Path, rounds: int) -> Path:
     """The folder of the model that is accepted after this number of rounds."""
-    round_decision = read_decision(Workspace(workspace).model(rounds) / DECISION)
-    return Workspace(workspace).model(round_decision["accepted_round"])
+    round_decision = DecisionRecord.read(Workspace(workspace).model(rounds) / DECISION)
+    return Workspace(workspace).model(round_decision.accepted_round)
 
 
 def _out_of_fold_rows(workspace: Path, model: Path) -> pd.DataFrame:
@@ -345,42 +359,41 @@ def predicted_seconds(workspace: Path, variant: Variant) -> float:
 
 
 def compare_bars(
-    bars: Sequence[Bar],
-    rows_of_variant: Mapping[Variant, pd.DataFrame],
-    params: Params,
-    not_tried: Sequence[str],
-) -> dict[str, Any]:
+    bars: Sequence[Bar], rows_of_variant: Mapping[Variant, pd.DataFrame], params: Params
+) -> tuple[BarRecord, ...]:
     """The bars whose variants were both run: paired differences of accuracy and log-loss, new minus old.
 
     Differences are on the rows that both variants were evaluated on.
     """
-    results = [
+    return tuple(
         result
         for bar in bars
         if bar.old in rows_of_variant
         and bar.new in rows_of_variant
         and (result := _compare_bar(bar, rows_of_variant[bar.old], rows_of_variant[bar.new], params)) is not None
-    ]
-    start = next((bar.old for bar in bars if bar.kind == "added"), None)
-    start_rows = rows_of_variant.get(start) if start is not None else None
-    accuracy_at_start = None
-    if start_rows is not None and len(start_rows):
-        groups = start_rows["group"].to_numpy(dtype=str)
-        accuracy_at_start = share(start_rows["right"].to_numpy() > 0, groups, params.evaluate.confidence).rounded()
-    return {
-        "start": None if start is None else start.name,
-        "accuracy_at_start": accuracy_at_start,
-        "bars": results,
-        "not_tried": list(not_tried),
-    }
+    )
 
 
-def _compare_bar(bar: Bar, old: pd.DataFrame, new: pd.DataFrame, params: Params) -> dict[str, Any] | None:
+def start_of(bars: Sequence[Bar]) -> Variant | None:
+    """The variant that the first step is added to; None if no step is added."""
+    return next((bar.old for bar in bars if bar.kind == "added"), None)
+
+
+def accuracy_of(rows: pd.DataFrame | None, params: Params) -> EstimateRecord | None:
+    """The accuracy of a variant; None if it was not run, or has no evaluation rows."""
+    if rows is None or not len(rows):
+        return None
+    groups = rows["group"].to_numpy(dtype=str)
+    return EstimateRecord.of(share(rows["right"].to_numpy() > 0, groups, params.evaluate.confidence))
+
+
+def _compare_bar(bar: Bar, old: pd.DataFrame, new: pd.DataFrame, params: Params) -> BarRecord | None:
     both = old.merge(new, on=["id", "label"], suffixes=("_old", "_new")).sort_values("id")
     if both.empty:
         return None
-    differences = {
-        metric: paired_difference(
+
+    def difference(metric: str, *, larger_is_better: bool, wrong: float) -> DifferenceRecord:
+        paired = paired_difference(
             both[f"{metric}_old"].to_numpy(),
             both[f"{metric}_new"].to_numpy(),
             both["group_old"].to_numpy(dtype=str),
@@ -389,23 +402,23 @@ def _compare_bar(bar: Bar, old: pd.DataFrame, new: pd.DataFrame, params: Params)
             confidence=params.evaluate.confidence,
             rng=generator(params.seed, "ablate"),  # the same draws for each bar
             wrong=wrong,
-        ).rounded()
-        for metric, larger_is_better, wrong in (("right", True, 1.0), ("log_loss", False, 0.0))
-    }
-    return {
-        "step": bar.step,
-        "kind": bar.kind,
-        "rows": len(both),
-        "before": round(float(both["right_old"].mean()), 6),
-        "after": round(float(both["right_new"].mean()), 6),
-        "accuracy": differences["right"],
-        "log_loss": differences["log_loss"],
-    }
+        )
+        return DifferenceRecord.of(paired)
+
+    return BarRecord(
+        step=bar.step,
+        kind=bar.kind,
+        rows=len(both),
+        before=round(float(both["right_old"].mean()), 6),
+        after=round(float(both["right_new"].mean()), 6),
+        accuracy=difference("right", larger_is_better=True, wrong=1.0),
+        log_loss=difference("log_loss", larger_is_better=False, wrong=0.0),
+    )
 
 
-def _show(console: PrintableConsole, result: Mapping[str, Any], workspace: Path) -> None:
-    console.print(_table(result))
-    for name, error in result["failed"].items():
+def _show(console: PrintableConsole, ablation: AblationRecord, workspace: Path) -> None:
+    console.print(_table(ablation))
+    for name, error in ablation.failed.items():
         console.print(f"Failed: {name}: {error}", style="yellow", markup=False, soft_wrap=True)
     console.print(
         "Accuracy without and with the step, on the cross-validated rows of both variants (a repair removes some).\n"
@@ -413,35 +426,35 @@ def _show(console: PrintableConsole, result: Mapping[str, Any], workspace: Path)
         "selects its own model on these rows. The test split is not used.",
         style="dim",
     )
-    if result["not_tried"]:
+    if ablation.not_tried:
         console.print(
-            f"Not tried within the time limit: {', '.join(result['not_tried'])} "
+            f"Not tried within the time limit: {', '.join(ablation.not_tried)} "
             "(--minutes; finished variants are kept).",
             style="yellow",
         )
     console.print(f"Report: {Workspace(workspace).report_page}", highlight=False, soft_wrap=True)
 
 
-def _table(result: Mapping[str, Any]) -> Table:
+def _table(ablation: AblationRecord) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for name in ("step", "how", "without", "with", "points", "log-loss", "rows"):
         table.add_column(
             name, header_style="dim", overflow="fold", justify="left" if name in {"step", "how"} else "right"
         )
-    if result["accuracy_at_start"]:
-        table.add_row(result["start"], "", "", f"{result['accuracy_at_start']['value']:.3f}")
-    how = {"added": "added", "left out": "left out of all", "on_top": "on top of all"}
-    for bar in result["bars"]:
-        points = bar["accuracy"]
-        style = "green" if points["low"] > 0 else "red" if points["high"] < 0 else ""
-        difference = f"{100 * points['value']:+.1f} [{100 * points['low']:+.1f}, {100 * points['high']:+.1f}]"
+    if ablation.accuracy_at_start:
+        table.add_row(ablation.start, "", "", f"{ablation.accuracy_at_start.value:.3f}")
+    how = {"added": "added", "left_out": "left out of all", "on_top": "on top of all"}
+    for bar in ablation.bars:
+        points = bar.accuracy
+        style = "green" if points.low > 0 else "red" if points.high < 0 else ""
+        difference = f"{100 * points.value:+.1f} [{100 * points.low:+.1f}, {100 * points.high:+.1f}]"
         table.add_row(
-            bar["step"],
-            how[bar["kind"]],
-            f"{bar['before']:.3f}",
-            f"{bar['after']:.3f}",
+            bar.step,
+            how[bar.kind],
+            f"{bar.before:.3f}",
+            f"{bar.after:.3f}",
             Text(difference, style=style),
-            f"{bar['log_loss']['value']:+.3f}",
-            f"{bar['rows']:,}",
+            f"{bar.log_loss.value:+.3f}",
+            f"{bar.rows:,}",
         )
     return table

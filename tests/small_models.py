@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
+from round_records import member, model_record
 
 from seedling.config.params import WorkspaceConfig
 from seedling.dataset.generation import Modality
@@ -26,11 +26,7 @@ def grown(folder: Path, modality: Modality, below: float = 0.0) -> Path:
     head.fit(maker.fit_transform(rows), np.eye(2)[np.arange(24) % 2], np.ones(24))
     save_learner(head, model / "half-0" / "lr")
     save_features(maker, model)
-    member = {"learner": "logistic_regression", "file": "lr", "pool_halves": 1, "temperature": 1.0, "votes": 1.0}
-    known = {"classes": ["rain", "sun"], "modality": modality, "members": [member], "temperature": 1.0}
-    (model / "model.json").write_text(
-        json.dumps({**known, "selective_prediction": {"threshold": below}}), encoding="utf-8"
-    )
+    model_record(member(), threshold=below, modality=modality).write(model / "model.json")
     write_decision(model, accepted_round=0)
     return folder
 
@@ -38,7 +34,7 @@ def grown(folder: Path, modality: Modality, below: float = 0.0) -> Path:
 def write_decision(model: Path, *, accepted_round: int) -> None:
     """The decision of a round of no rows, after which the model of `accepted_round` counts."""
     round_decision = RoundDecision(int(model.name), "accepted", False, "the start", accepted_round, 0)
-    (model / "decision.json").write_text(json.dumps(round_decision.as_json()), encoding="utf-8")
+    round_decision.record.write(model / "decision.json")
 
 
 def image(level: int) -> bytes:

@@ -24,8 +24,8 @@ from numpy.typing import NDArray
 
 from seedling.augment import catalog, sentences
 from seedling.augment.catalog import CannotChange
+from seedling.augment.cross_fitting import QUICK_LEARNER, AugmentedRows, LabeledRows, cross_fit, probabilities_of
 from seedling.augment.makers import Maker, Resources, maker_of, steps_of
-from seedling.augment.teaching import QUICK_LEARNER, AugmentedRows, LabeledRows, cross_fit, probabilities_of
 from seedling.config.params import WorkspaceConfig
 from seedling.errors import InputError
 from seedling.media.decoded_images import DecodedImages

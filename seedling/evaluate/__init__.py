@@ -26,11 +26,15 @@ from seedling.evaluate.plots import write_losses, write_plots
 from seedling.evaluate.scope import operating_points, out_of_scope
 from seedling.evaluate.scored import Scored
 from seedling.evaluate.slices import DEFAULT_COLUMNS, slices
-from seedling.files.reading import read_frame, read_json
+from seedling.files.reading import read_frame
 from seedling.label_quality.errors_in_test_labels import label_errors
 from seedling.progress import Progress, announce, silent
+from seedling.records.candidates import CandidatesRecord, LearningCurveRecord, StepContributionRecord
+from seedling.records.decision import DecisionRecord
 from seedling.records.manifest import Manifest, read_notes
-from seedling.records.results import headline_metrics, read_decision, read_evaluation
+from seedling.records.model import AbstentionRecord, ModelRecord
+from seedling.records.record import RecordPart
+from seedling.records.results import headline_metrics, read_evaluation
 from seedling.records.stage_notes import ValidateNotes
 from seedling.records.summaries import headline
 from seedling.records.test_evaluations import log_test_evaluation
@@ -76,12 +80,12 @@ def evaluate(  # noqa: PLR0913  (the inputs of a stage, each by its name)
     from seedling.models.model import load_model, single_threaded  # and torch, which readers of the pages do not need
 
     round_decisions = read_decisions(models)
-    accepted_round = round_decisions[-1]["accepted_round"]
+    accepted_round = round_decisions[-1].accepted_round
     model_folder = models / str(accepted_round)
     classes = list(read_manifest(validated).classes)
     ranks = _ranks(classes, params)
     cross_validated = out_of_fold(model_folder, validated, classes)
-    model_json = _model_json(model_folder)
+    model_record = ModelRecord.read(model_folder / MODEL)
     with single_threaded():
         model = load_model(model_folder, workspace)
         test = _predict(model, collected, validated, classes, "test", progress)
@@ -96,37 +100,37 @@ def evaluate(  # noqa: PLR0913  (the inputs of a stage, each by its name)
     announce(progress, headline(results))
     with single_threaded():
         robustness = _robustness(model, test, collected, params, config, progress)
-    train_results = read_json(models / "0" / CANDIDATES)
+    train_results = CandidatesRecord.read(models / "0" / CANDIDATES)
     rounds = _rounds(round_decisions, models, validated, classes, params)
     slice_results = slices(
         _slice_columns(evaluated.frame, validated, params), evaluated.right, evaluated.groups, params
     )
     noise = _expected_label_noise(cross_validated.frame, validated)
-    curve = _curve(evaluated, train_results["learning_curve"], noise, config.seed)
+    curve = _curve(evaluated, train_results.learning_curve, noise, config.seed)
     metrics = {
         "accepted_round": accepted_round,
         "confidence": params.confidence,
         **results,
         "folds": _folds(cross_validated),
-        "repeated": train_results["repeated"],
+        "repeated": _content(train_results.repeated),
         "test_labels": None if test is None else _test_labels(test, params),
         "per_class": per_class(evaluated.predicted, evaluated.truth, classes, params.confidence),
         "slices": slice_results,
         "rounds": rounds,
-        "step_contributions": train_results["step_contributions"],
-        **_limits_of_use(evaluated, cross_validated, outside, model_json["selective_prediction"], params, config.seed),
-        "unknown_classes": train_results["unknown_classes"],
-        "unseen_sources": train_results["unseen_sources"],
+        "step_contributions": [_content(contribution) for contribution in train_results.step_contributions],
+        **_limits_of_use(evaluated, cross_validated, outside, model_record.selective_prediction, params, config.seed),
+        "unknown_classes": _content(train_results.unknown_classes),
+        "unseen_sources": _content(train_results.unseen_sources),
         "robustness": robustness,
-        "learning_curve": _learning_curve(curve, evaluated, train_results["learning_curve"]),
+        "learning_curve": _learning_curve(curve, evaluated, train_results.learning_curve),
         "next": _next_steps(
             curve,
             evaluated,
             validated,
-            train_results["step_contributions"],
+            train_results.step_contributions,
             rounds,
             slice_results,
-            _training_data_of(model_json),
+            _training_data_of(model_record),
         ),
         "rows": _rows_by_stage(generations),
         "test_digest": None if test is None else test_digest(test.frame),
@@ -154,7 +158,7 @@ def _limits_of_use(
     evaluated: Scored,
     cross_validated: Scored,
     outside: Scored | None,
-    abstention: Mapping[str, Any],
+    abstention: AbstentionRecord,
     params: EvaluateParams,
     seed: int,
 ) -> dict[str, Any]:
@@ -170,7 +174,7 @@ def _limits_of_use(
         "out_of_scope": out_of_scope(
             evaluated.probabilities,
             np.zeros((0, len(classes))) if outside is None else outside.probabilities,
-            abstention["threshold"],
+            abstention.threshold,
             params,
             seed,
             classes.index(NOTHING) if NOTHING in classes else None,
@@ -179,12 +183,14 @@ def _limits_of_use(
 
 
 def _learning_curve(
-    curve: Curve | None, evaluated: Scored, measured: Mapping[str, Any] | None
+    curve: Curve | None, evaluated: Scored, measured: LearningCurveRecord | None
 ) -> Mapping[str, Any] | None:
     """The measured points and the expected ones; None if train measured no learning curve."""
-    return measured and {
-        "labels": measured["labels"],
-        "points": measured["points"],
+    if measured is None:
+        return None
+    return {
+        "labels": measured.labels,
+        "points": [_content(point) for point in measured.points],
         "expected": extrapolate(curve, float(evaluated.right.mean())),
     }
 
@@ -278,7 +284,7 @@ def _expected_label_noise(evaluation_rows: pd.DataFrame, validated: Path) -> flo
     return float(p_label_error.fillna(0.0).astype(float).mean())
 
 
-def _curve(evaluated: Scored, measured: Mapping[str, Any] | None, noise: float, seed: int) -> Curve | None:
+def _curve(evaluated: Scored, measured: LearningCurveRecord | None, noise: float, seed: int) -> Curve | None:
     if not len(evaluated.frame):
         return None
     error = float(1 - evaluated.right.mean())
@@ -290,7 +296,7 @@ def _next_steps(
     curve: Curve | None,
     evaluated: Scored,
     validated: Path,
-    step_contributions: Sequence[Mapping[str, Any]],
+    step_contributions: Sequence[StepContributionRecord],
     rounds: Sequence[Mapping[str, Any]],
     slice_results: Sequence[Mapping[str, Any]],
     training_data: set[str],
@@ -332,9 +338,9 @@ def _label_sources(validated: Path) -> list[LabelSource]:
     return label_sources
 
 
-def _training_data_of(model_json: Mapping[str, Any]) -> set[str]:
+def _training_data_of(model: ModelRecord) -> set[str]:
     """The stages whose rows the model was trained on, such as `augment`."""
-    return {step for member in model_json["members"] for step in member["recipe"]}
+    return {step for member in model.members for step in member.recipe}
 
 
 def _folds(scored: Scored) -> list[dict[str, Any]]:
@@ -347,12 +353,12 @@ def _folds(scored: Scored) -> list[dict[str, Any]]:
     return folds
 
 
-def read_decisions(models: Path) -> list[dict[str, Any]]:
+def read_decisions(models: Path) -> list[DecisionRecord]:
     """The decisions of all rounds, in order. Raises InputError if no round was trained."""
     paths = sorted((int(path.parent.name), path) for path in models.glob(f"*/{DECISION}") if path.parent.name.isdigit())
     if not paths:
         raise InputError(f"{models} holds no trained round: run `seedling stage train@0`, or `seedling run`.")
-    return [read_decision(path) for _, path in paths]
+    return [DecisionRecord.read(path) for _, path in paths]
 
 
 def out_of_fold(model: Path, validated: Path, classes: Sequence[str]) -> Scored:
@@ -397,7 +403,7 @@ def _test_labels(test: Scored, params: EvaluateParams) -> dict[str, Any] | None:
 
 
 def _rounds(
-    round_decisions: Sequence[Mapping[str, Any]],
+    round_decisions: Sequence[DecisionRecord],
     models: Path,
     validated: Path,
     classes: Sequence[str],
@@ -406,33 +412,40 @@ def _rounds(
     """Each trained round: the decision, and its cross-validated accuracy on the same rows."""
     rounds = []
     for round_decision in round_decisions:
-        if round_decision["decision"] == "skipped":
+        if round_decision.decision == "skipped":
             continue
-        scored = out_of_fold(models / str(round_decision["round"]), validated, classes)
+        scored = out_of_fold(models / str(round_decision.round), validated, classes)
         estimate = (
             accuracy(scored.predicted, scored.truth, scored.groups, params).rounded() if len(scored.frame) else None
         )
-        kept = {name: round_decision[name] for name in ("round", "decision", "reason", "worth_in_labels")}
-        harmed = [classes[result["label"]] for result in round_decision["classes"] if result["harmed"]]
-        rounds.append({**kept, "harmed": harmed, "accuracy": estimate, "difference": round_decision["accuracy"]})
+        result = {
+            "round": round_decision.round,
+            "decision": round_decision.decision,
+            "reason": round_decision.reason,
+            "worth_in_labels": _content(round_decision.worth_in_labels),
+            "harmed": [classes[change.label] for change in round_decision.classes if change.harmed],
+            "accuracy": estimate,
+            "difference": _content(round_decision.accuracy),
+        }
+        rounds.append(result)
     return rounds
 
 
-def _model_json(model: Path) -> dict[str, Any]:
-    model_json: dict[str, Any] = read_json(model / MODEL)
-    return model_json
+def _content(part: RecordPart | None) -> dict[str, Any] | None:
+    """The part as written to evaluation.json."""
+    return None if part is None else part.model_dump(mode="json", by_alias=True)
 
 
-def selective_prediction(scored: Scored, abstention: Mapping[str, Any], confidence: float = 0.95) -> dict[str, Any]:
+def selective_prediction(scored: Scored, abstention: AbstentionRecord, confidence: float = 0.95) -> dict[str, Any]:
     """Coverage and selective accuracy on these rows at the threshold that train chose.
 
     coverage: share of rows with a confidence of at least the threshold; accuracy: share of those that are right.
     """
-    covered, right = scored.confidence >= abstention["threshold"], scored.right
+    covered, right = scored.confidence >= abstention.threshold, scored.right
     return {
-        "threshold": abstention["threshold"],
-        "target_accuracy": abstention["target_accuracy"],
-        "out_of_scope": abstention["out_of_scope"],
+        "threshold": abstention.threshold,
+        "target_accuracy": abstention.target_accuracy,
+        "out_of_scope": abstention.out_of_scope,
         "coverage": wilson(int(covered.sum()), len(covered), confidence).rounded() if len(covered) else None,
         "accuracy": wilson(int(right[covered].sum()), int(covered.sum()), confidence).rounded()
         if covered.any()

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from scipy.stats import fisher_exact
 
 from seedling.evaluate.slices import holm
+from seedling.records.candidates import LearningCurveRecord, StepContributionRecord
 from seedling.records.stage_notes import LabelIssueEstimate
 from seedling.stats.power_law import power_law_exponent
 from seedling.stats.randomness import generator
@@ -58,7 +59,9 @@ class Curve:
     labels: int
 
     @classmethod
-    def of(cls, measured: Mapping[str, Any] | None, error: float, rows: float, noise: float, seed: int) -> Curve | None:
+    def of(
+        cls, measured: LearningCurveRecord | None, error: float, rows: float, noise: float, seed: int
+    ) -> Curve | None:
         """Draws error rates from their posteriors, and fits b to each draw.
 
         b is fitted to the measured points' error rates minus noise. Posteriors are Beta distributions with Jeffreys'
@@ -70,12 +73,12 @@ class Curve:
         if measured is None or rows <= 0:
             return None
         rng = generator(seed, "evaluate", "next steps")
-        labels, evaluation_rows = [point["labels"] for point in measured["points"]], measured["rows"]
-        wrong = evaluation_rows * (1 - np.array([point["accuracy"]["value"] for point in measured["points"]]))
+        labels, evaluation_rows = [point.labels for point in measured.points], measured.rows
+        wrong = evaluation_rows * (1 - np.array([point.accuracy.value for point in measured.points]))
         error_rates = rng.beta(wrong + 0.5, evaluation_rows - wrong + 0.5, size=(CURVE_DRAWS, len(labels)))
         exponents = power_law_exponent(labels, np.maximum(error_rates - noise, 0.5 / evaluation_rows))
         current_errors = rng.beta(error * rows + 0.5, rows - error * rows + 0.5, size=CURVE_DRAWS)
-        return cls(exponents, current_errors, int(measured["labels"]))
+        return cls(exponents, current_errors, measured.labels)
 
     def gain(self, factor: float, share: float = 1.0) -> Estimate:
         """Gain in accuracy from `factor` times as many labels: share * error * (1 - factor^-b).
@@ -107,7 +110,7 @@ def next_steps(  # noqa: PLR0913  (each result that the advice is based on, by i
     label_issues: LabelIssueEstimate | None,
     errors: Mapping[str, int],
     labels: Mapping[str, int],
-    step_contributions: Sequence[Mapping[str, Any]],
+    step_contributions: Sequence[StepContributionRecord],
     rounds: Sequence[Mapping[str, Any]],
     slices: Sequence[Mapping[str, Any]],
     has_queue: bool,
@@ -271,16 +274,16 @@ def _label_class(
 
 
 def _leave_out(
-    step_contributions: Sequence[Mapping[str, Any]],
+    step_contributions: Sequence[StepContributionRecord],
     rounds: Sequence[Mapping[str, Any]],
     training_data: Collection[str],
 ) -> list[dict[str, Any]]:
     """Steps that significantly reduce accuracy although the model in use was trained with them."""
     advice = []
     for result in step_contributions:
-        step, difference = result["step"], result["difference"]
-        if step in PARAM_OF_STEP and step in training_data and difference["high"] < 0:
-            loss = Estimate(-difference["value"], -difference["high"], -difference["low"])
+        step, difference = result.step, result.difference
+        if step in PARAM_OF_STEP and step in training_data and difference.high < 0:
+            loss = Estimate(-difference.value, -difference.high, -difference.low)
             how = f"Set {PARAM_OF_STEP[step]}: 0 in params.yaml; model selection already leaves it out where it can."
             advice.append(_advice("leave_out", f"Leave out {step}", how, None, loss))
     if any(result["decision"] == "rejected" for result in rounds):

@@ -17,8 +17,6 @@ score.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from seedling.label_quality.prior import log_prior
@@ -33,7 +31,7 @@ MIN_ROWS = 30
 
 def label_errors(
     probabilities: Floats, truth: Ints, effective: float, confidence: float = 0.95
-) -> dict[str, Any] | None:
+) -> dict[str, dict[str, float]] | None:
     """Estimate the share of wrong labels and the accuracy against the true classes, each with its credible interval.
 
     The intervals are valid if the model's probabilities are calibrated up to a temperature.

@@ -7,23 +7,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Annotated
 
 import numpy as np
-from pydantic import BaseModel, Field, ValidationError
 
-from seedling.config.params import Candidate
-from seedling.dataset.generation import Modality
 from seedling.errors import MissingGeneration
 from seedling.features.classical import FeatureMaker, Inputs, Read
-from seedling.files.reading import reading
 from seedling.models.saving import Learner, load_features, load_learner
 from seedling.models.training import FitContext
 from seedling.progress import Progress, silent
+from seedling.records.model import ModelRecord
 from seedling.stats.statistics import SMALLEST, Floats, softmax
 from seedling.workspace import MODEL, half_folder
-
-MAX_HALVES = 64
 
 
 def soft_vote(
@@ -70,49 +64,15 @@ class TrainedModel:
         return np.concatenate(parts)
 
 
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-
-
-class MemberRecord(BaseModel):
-    """A member of the model in model.json. file: a plain name, so that it cannot point outside the model's folder."""
-
-    learner: Candidate
-    file: Annotated[str, Field(pattern=r"^[\w+-]+$", max_length=200)]
-    pool_halves: Annotated[int, Field(ge=1, le=MAX_HALVES)]
-    temperature: Positive
-    votes: Positive
-
-
-class SelectivePredictionRecord(BaseModel):
-    """The confidence threshold below which the model abstains, in model.json."""
-
-    threshold: Annotated[float, Field(ge=0, allow_inf_nan=False)]
-
-
-class ModelRecord(BaseModel):
-    """The fields of model.json that loading a model needs."""
-
-    classes: Annotated[list[str], Field(min_length=1)]
-    modality: Modality
-    members: Annotated[list[MemberRecord], Field(min_length=1)]
-    temperature: Positive
-    selective_prediction: SelectivePredictionRecord
-
-
 def read_record(folder: Path) -> ModelRecord:
-    """Read and validate model.json of `models/<round>`.
+    """Read model.json of `models/<round>`.
 
     Raises MissingGeneration if the file does not exist, DamagedFile if it is invalid.
     """
     path = folder / MODEL
     if not path.is_file():
         raise MissingGeneration(folder, f"train@{folder.name}")
-    with reading(path):
-        try:
-            return ModelRecord.model_validate_json(path.read_bytes())
-        except ValidationError as error:
-            first = error.errors()[0]
-            raise ValueError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+    return ModelRecord.read(path)
 
 
 def load_model(folder: Path, workspace: Path) -> TrainedModel:
@@ -124,7 +84,7 @@ def load_model(folder: Path, workspace: Path) -> TrainedModel:
     maker = load_features(folder, record.modality, workspace)
     context = FitContext(len(record.classes), maker=maker)
     return TrainedModel(
-        classes=record.classes,
+        classes=list(record.classes),
         features=maker,
         members=[
             [

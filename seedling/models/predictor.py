@@ -12,10 +12,10 @@ import numpy as np
 from seedling.config.params import load
 from seedling.dataset.generation import Modality
 from seedling.errors import InputError, MissingGeneration
-from seedling.files.reading import read_json, reading
 from seedling.media import images, texts
 from seedling.media.image_modes import Color, color_of
 from seedling.models.model import TrainedModel, load_model, read_record
+from seedling.records.decision import DecisionRecord
 from seedling.workspace import DECISION, MODEL, MODELS, Workspace
 
 ROWS_PER_BATCH = 512
@@ -67,9 +67,8 @@ class Predictor:
         if not rounds:
             raise MissingGeneration(MODELS, "train@0")
         if round_number is None:
-            path = Workspace(workspace).model(rounds[-1]) / DECISION
-            with reading(path):
-                round_number = int(read_json(path)["accepted_round"])
+            decision = DecisionRecord.read(Workspace(workspace).model(rounds[-1]) / DECISION)
+            round_number = decision.accepted_round
         if round_number not in rounds:
             raise InputError(
                 f"No model was trained in round {round_number}. Trained rounds: {', '.join(map(str, rounds))}."

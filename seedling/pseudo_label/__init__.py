@@ -28,8 +28,8 @@ from seedling.progress import Progress, silent
 from seedling.pseudo_label.filters import FILTERS, FilterInput, FilterResult, compare_filters, unreliable_classes
 from seedling.pseudo_label.queue import write_queue
 from seedling.pseudo_label.teacher import PseudoLabels, TeacherPredictions, read_teacher_predictions, refine
+from seedling.records.decision import DecisionRecord
 from seedling.records.intervals import EstimateRecord
-from seedling.records.results import read_decision
 from seedling.records.stage_notes import ClassPrecision, PseudoLabelAudit, PseudoLabelNotes
 from seedling.stats.randomness import generator
 from seedling.stats.statistics import Floats, wilson
@@ -79,7 +79,7 @@ def pseudo_label(  # noqa: PLR0913  (the inputs of a stage, each by its name)
     rows whose labels by a human would help most.
     """
     stage, classes = f"pseudo_label@{round_number}", list(read_manifest(validated).classes)
-    stopped = read_decision(teacher / DECISION)["stop"] or round_number > rounds
+    stopped = DecisionRecord.read(teacher / DECISION).stop or round_number > rounds
     with GenerationWriter(output, stage=stage, modality=config.modality, images=False, extra=COLUMNS) as writer:
         if stopped:
             writer.close(rows_in=0, classes=classes, notes=PseudoLabelNotes(skipped=True))

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from seedling.config.params import MAX_ROUNDS
-from seedling.files.reading import read_json
+from seedling.records.candidates import CandidatesRecord
+from seedling.records.decision import DecisionRecord
 from seedling.records.gate import Check
-from seedling.records.results import read_decision
+from seedling.records.intervals import DifferenceRecord
 from seedling.workspace import CANDIDATES, DECISION
 
 REASON_WORDS = {  # what to do about a reason for rejection; other reasons explain themselves
@@ -28,41 +29,46 @@ def reasons_phrase(reasons: Mapping[str, int]) -> str:
     )
 
 
-def decision_note(decision: Mapping[str, Any], accuracy: float | None = None) -> str:
+def decision_note(
+    round_number: int,
+    decision: str,
+    reason: str,
+    difference: DifferenceRecord | None,
+    accuracy: float | None = None,
+) -> str:
     """A round's decision and its reason. It begins with `rejected` or `skipped` if the round was.
 
-    accuracy: the cross-validated accuracy of round 0, if it is known.
+    difference: of the accuracy, None if the round was not compared; accuracy: the cross-validated accuracy of round 0,
+    if it is known.
     """
-    reason = str(decision["reason"])
-    if decision["decision"] != "accepted":
-        return f"{decision['decision']}: {reason}"
-    difference = decision.get("accuracy")
-    if decision["round"] == 0 and difference is None:
+    if decision != "accepted":
+        return f"{decision}: {reason}"
+    if round_number == 0 and difference is None:
         measured = "" if accuracy is None else f" (cross-validated accuracy {accuracy:.3f})"
         rest = reason.partition("; ")[2]
         return f"round 0: the model to beat{measured}" + (f"; {rest}" if rest else "")
     if difference is None:
         return f"accepted: {reason}"
-    if difference["low"] == difference["high"] == 0:
+    if difference.low == difference.high == 0:
         return f"accepted, no change: {reason}"
-    if difference["low"] > 0:
+    if difference.low > 0:
         return f"accepted, better: {reason}"
-    return f"accepted, {'not worse' if difference['value'] >= 0 else 'not clearly worse'}: {reason}"
+    return f"accepted, {'not worse' if difference.value >= 0 else 'not clearly worse'}: {reason}"
 
 
 def round_note(model: Path) -> str:
     """The note of a round's folder; "" if there is no decision yet."""
     path = model / DECISION
-    return decision_note(read_decision(path), chosen_accuracy(model)) if path.is_file() else ""
+    if not path.is_file():
+        return ""
+    decision = DecisionRecord.read(path)
+    return decision_note(decision.round, decision.decision, decision.reason, decision.accuracy, chosen_accuracy(model))
 
 
 def chosen_accuracy(model: Path) -> float | None:
     """The cross-validated accuracy of the chosen candidate of a round; None if it is unknown."""
     path = model / CANDIDATES
-    candidates: Sequence[Mapping[str, Any]] = read_json(path)["candidates"] if path.is_file() else []
-    votes = [candidate for candidate in candidates if candidate["learner"] == "ensemble"]
-    chosen = votes or [candidate for candidate in candidates if candidate.get("chosen")]
-    return float(chosen[0]["accuracy"]["value"]) if len(chosen) == 1 and chosen[0]["accuracy"] else None
+    return CandidatesRecord.read(path).chosen_accuracy if path.is_file() else None
 
 
 def skipped_rounds_note(first_skipped: int, reason: str) -> str:

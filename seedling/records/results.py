@@ -13,7 +13,6 @@ from typing import Any
 from seedling.files.reading import reading
 from seedling.workspace import EVALUATION, METRICS
 
-DECISION_KEYS = ("round", "decision", "reason", "stop", "accepted_round")  # required by later stages and pages
 HEADLINE_METRICS = ("accuracy", "balanced_accuracy", "macro_f1", "log_loss", "brier", "calibration_error")
 
 
@@ -38,20 +37,6 @@ def parse_evaluation(evaluation: bytes | None, metrics: bytes | None) -> dict[st
             if "cross_validation" in results:
                 return results
     return None
-
-
-def read_decision(path: Path) -> dict[str, Any]:
-    """A round's decision. Raises DamagedFile if a required key is missing, and FileNotFoundError."""
-    with reading(path):
-        round_decision: dict[str, Any] = json.loads(path.read_bytes())
-        missing = [key for key in DECISION_KEYS if key not in round_decision]
-        if missing:
-            raise KeyError(", ".join(missing))
-        round_decision["round"], round_decision["accepted_round"] = (
-            int(round_decision["round"]),
-            int(round_decision["accepted_round"]),
-        )
-    return round_decision
 
 
 def headline_metrics(evaluation: Mapping[str, Any]) -> dict[str, float]:

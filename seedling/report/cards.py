@@ -17,8 +17,9 @@ from seedling.dataset.generation import SPLITS, payloads, read, read_manifest
 from seedling.errors import InputError, MissingGeneration
 from seedling.evaluate import read_decisions
 from seedling.files.own_folders import check_own_folders
-from seedling.files.reading import read_json
+from seedling.records.model import ModelRecord
 from seedling.records.results import read_evaluation
+from seedling.records.round_manifest import RoundManifestRecord
 from seedling.report.markdown_text import markdown_text
 from seedling.report.pages import never_predicted, vote
 from seedling.workspace import DATASET_CARD, EVALUATION, MANIFEST, MODEL, MODEL_CARD, REPORTS, Workspace
@@ -68,7 +69,7 @@ class Dataset:
         for stage in generated:
             folder = root / stage
             if stage == "pseudo_label":  # the rows that the accepted model was trained on
-                folder /= str(read_decisions(Workspace(workspace).models)[-1]["accepted_round"])
+                folder /= str(read_decisions(Workspace(workspace).models)[-1].accepted_round)
             if (folder / MANIFEST).is_file():
                 added = read(folder, COLUMNS).assign(stage=stage)
                 frames.append(added[~added["id"].isin(labeled)])
@@ -186,11 +187,11 @@ def model_card(
         raise MissingGeneration(f"{REPORTS}/{EVALUATION}", "evaluate")
     round_number = metrics["accepted_round"] if number is None else number
     is_accepted = round_number == metrics["accepted_round"]
-    model = read_json(Workspace(workspace).model(round_number) / MODEL)
+    model = ModelRecord.read(Workspace(workspace).model(round_number) / MODEL)
     split = "test" if metrics["test"] else "cross_validation"
-    kind = "images" if model["modality"] == "image" else "texts"
+    kind = "images" if model.modality == "image" else "texts"
     never = never_predicted(metrics["per_class"]) if is_accepted else []
-    classes = [markdown_text(label) for label in model["classes"] if label not in never]
+    classes = [markdown_text(label) for label in model.classes if label not in never]
     header = _model_header(metrics, model, name, license_name, split if is_accepted else None)
     lines = ["---", *_yaml(header), "---", "", f"# {markdown_text(name)}", ""]
     lines += [f"Classifies {kind} into {len(classes)} classes: {', '.join(classes)}.", ""]
@@ -208,10 +209,10 @@ def model_card(
 
 
 def _model_header(
-    metrics: Mapping[str, Any], model: Mapping[str, Any], name: str, license_name: str, split: str | None
+    metrics: Mapping[str, Any], model: ModelRecord, name: str, license_name: str, split: str | None
 ) -> dict[str, Any]:
     """The YAML header. split: whose metrics it contains; None for no metrics."""
-    task = "image-classification" if model["modality"] == "image" else "text-classification"
+    task = "image-classification" if model.modality == "image" else "text-classification"
     header: dict[str, Any] = {"license": license_name, "pipeline_tag": task, "tags": ["seedling"]}
     if split is None or not metrics[split]:
         return header
@@ -230,13 +231,14 @@ def _model_header(
     return header
 
 
-def _training_data_sentence(workspace: Path, model: Mapping[str, Any], round_number: int) -> str:
+def _training_data_sentence(workspace: Path, model: ModelRecord, round_number: int) -> str:
     labeled = read_manifest(Workspace(workspace).generation("validate")).rows_of("train")
-    pseudo_labeled = read_json(Workspace(workspace).model(round_number) / MANIFEST)["rows"]["pseudo_labeled"]
+    round_manifest = RoundManifestRecord.read(Workspace(workspace).model(round_number) / MANIFEST)
+    pseudo_labeled = round_manifest.pseudo_labeled
     rows = f"{labeled:,} labeled rows"
     if pseudo_labeled:
         rows += f", and {pseudo_labeled:,} rows of the pool with pseudo-labels"
-    training_data = " + ".join(dict.fromkeys(step for member in model["members"] for step in member["recipe"]))
+    training_data = " + ".join(dict.fromkeys(step for member in model.members for step in member.recipe))
     return f"{rows}. The model is {vote(model)}, of round {round_number}, trained on: {training_data}."
 
 

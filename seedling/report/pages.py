@@ -14,6 +14,7 @@ from markupsafe import Markup, escape
 
 from seedling.media import images
 from seedling.media.personal_data import as_shown
+from seedling.records.model import ModelRecord
 
 SHARED = ("style.css", "marks.jinja", "families.jinja", "screening.jinja", "report.js")
 MAX_TEXT_CHARACTERS = 160
@@ -61,11 +62,11 @@ def breakable(name: object) -> Markup:
     return Markup("<wbr>").join(escape(part) for part in NAME_PARTS.findall(str(name)))
 
 
-def vote(model: Mapping[str, Any]) -> str:
+def vote(model: ModelRecord) -> str:
     """The learners of the model, from model.json. A learner with several votes is named once, with their number."""
-    counts = Counter(member["learner"].replace("_", " ") for member in model["members"])
+    counts = Counter(member.learner.replace("_", " ") for member in model.members)
     names = [name if count == 1 else f"{count} × {name}" for name, count in counts.items()]
-    if len(model["members"]) == 1:
+    if len(model.members) == 1:
         return names[0]
     return "a vote of " + (names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}")
 

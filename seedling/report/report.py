@@ -21,11 +21,16 @@ from seedling.files.ignored_files import count_not_copied
 from seedling.files.reading import read_frame, read_json
 from seedling.gates.checking import read_checks
 from seedling.pipeline import row_stages
+from seedling.records.ablation import AblationRecord
+from seedling.records.candidates import CandidateRecord, CandidatesRecord
 from seedling.records.crawl_rates import CrawlRates
+from seedling.records.intervals import DifferenceRecord
 from seedling.records.manifest import LabelCount, read_notes
+from seedling.records.model import ModelRecord
 from seedling.records.notes import decision_note, skipped_rounds_note, warning_sentence
 from seedling.records.predicted_gain import predicted_gain
 from seedling.records.results import read_evaluation
+from seedling.records.round_manifest import RoundManifestRecord
 from seedling.records.run_records import read_run_records
 from seedling.records.stage_notes import AugmentNotes, PseudoLabelAudit, PseudoLabelNotes, ScrapeNotes, ValidateNotes
 from seedling.records.test_evaluations import read_test_evaluations
@@ -157,7 +162,7 @@ def _result_context(workspace: Path, metrics: Mapping[str, Any]) -> dict[str, An
         "risk_coverage": charts.risk_coverage(pd.read_csv(plots / RISK_COVERAGE)),
         "calibration": charts.calibration(pd.read_csv(plots / CALIBRATION).to_dict("records")),
         "step_meanings": STEP_MEANINGS,
-        "ablation": _ablation(workspace, metrics["accepted_round"]),
+        **_ablation(workspace, metrics["accepted_round"]),
     }
 
 
@@ -188,7 +193,7 @@ def _rounds_context(workspace: Path, metrics: Mapping[str, Any]) -> dict[str, An
         "audits": _audits(paths.generations),
         "candidates": _candidates(first_round, paths.training_seconds("train@0")),
         "skipped": _skipped_rounds(paths.models),
-        "left_out": read_json(first_round / CANDIDATES)["left_out"],
+        "left_out": CandidatesRecord.read(first_round / CANDIDATES).left_out,
         "losses": charts.losses(read_losses(first_round)),
     }
 
@@ -207,23 +212,20 @@ def _crawl_rates(folder: Path) -> list[dict[str, Any]]:
     return rates
 
 
-def _ablation(workspace: Path, accepted_round: int) -> dict[str, Any] | None:
-    """The results of `seedling ablate`; only {"earlier": True} if they are of another model than the accepted one."""
+def _ablation(workspace: Path, accepted_round: int) -> dict[str, Any]:
+    """The results of `seedling ablate`, and whether they are of an earlier model than the accepted one."""
     path = Workspace(workspace).ablation_file
-    if not path.is_file():
-        return None
-    ablation: dict[str, Any] = read_json(path)
-    if ablation["model"] != digest(Workspace(workspace).model(accepted_round)):
-        return {"earlier": True}
-    return ablation if ablation["bars"] else None
+    ablation = AblationRecord.read(path) if path.is_file() else None
+    is_earlier = ablation is not None and ablation.model != digest(Workspace(workspace).model(accepted_round))
+    return {"ablation": ablation if ablation and ablation.bars else None, "ablation_is_earlier": is_earlier}
 
 
 def _subject(workspace: Path, accepted_round: int) -> dict[str, Any]:
     """What the model classifies, and its training rows. unchecked: number of labels that no person gave."""
     paths = Workspace(workspace)
     manifest = read_manifest(paths.generation("validate"))
-    model = read_json(paths.model(accepted_round) / MODEL)
-    rows = read_json(paths.model(accepted_round) / MANIFEST)["rows"]
+    model = ModelRecord.read(paths.model(accepted_round) / MODEL)
+    round_manifest = RoundManifestRecord.read(paths.model(accepted_round) / MANIFEST)
     labels_by_source: dict[str, int] = {}
     for count in manifest.counts:
         if count.split == "train":
@@ -238,7 +240,7 @@ def _subject(workspace: Path, accepted_round: int) -> dict[str, Any]:
             (_source_in_words(source), labels)
             for source, labels in sorted(labels_by_source.items(), key=lambda item: item[0] != "human")
         ],
-        "pseudo_labeled": rows["pseudo_labeled"],
+        "pseudo_labeled": round_manifest.pseudo_labeled,
         "learners": vote(model),
     }
 
@@ -387,22 +389,24 @@ def _samples(generations: Path) -> list[dict[str, Any]]:
 def _rounds(models: Path, metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
     rounds = []
     for result in metrics["rounds"]:
-        manifest = read_json(models / str(result["round"]) / MANIFEST)
-        model = read_json(models / str(result["round"]) / MODEL)
-        learners = ", ".join(member["learner"].replace("_", " ") for member in model["members"])
+        manifest = RoundManifestRecord.read(models / str(result["round"]) / MANIFEST)
+        model = ModelRecord.read(models / str(result["round"]) / MODEL)
+        learners = ", ".join(member.learner.replace("_", " ") for member in model.members)
         note = decision_note(
-            {**result, "accuracy": result["difference"]}, (result["accuracy"] or {"value": None})["value"]
+            result["round"],
+            result["decision"],
+            result["reason"],
+            DifferenceRecord(**result["difference"]) if result["difference"] else None,
+            (result["accuracy"] or {"value": None})["value"],
         )
-        rounds.append(
-            {**result, "learners": learners, "pseudo_labeled": manifest["rows"]["pseudo_labeled"], "note": note}
-        )
+        rounds.append({**result, "learners": learners, "pseudo_labeled": manifest.pseudo_labeled, "note": note})
     return rounds
 
 
 def _skipped_rounds(models: Path) -> str | None:
     """One sentence about all skipped rounds; None if there are none."""
-    skipped = [decision for decision in read_decisions(models) if decision["decision"] == "skipped"]
-    return skipped_rounds_note(skipped[0]["round"], skipped[0]["reason"]) if skipped else None
+    skipped = [decision for decision in read_decisions(models) if decision.decision == "skipped"]
+    return skipped_rounds_note(skipped[0].round, skipped[0].reason) if skipped else None
 
 
 @dataclass(frozen=True)
@@ -428,17 +432,14 @@ def _audits(generations: Path) -> list[RoundAudit]:
     return audits
 
 
-def _candidates(model: Path, seconds: Path) -> list[dict[str, Any]]:
+def _candidates(model: Path, seconds: Path) -> list[tuple[CandidateRecord, float | None]]:
     """The candidates, the best first, with the seconds of each if it was trained on this machine."""
-    candidates = read_json(model / CANDIDATES)["candidates"]
-    seconds_by_name = read_json(seconds) if seconds.is_file() else {}
-    for candidate in candidates:
-        name = "-".join([candidate["learner"], *candidate["recipe"], candidate["loss"]])
-        candidate["seconds"] = seconds_by_name.get(name)
-    return sorted(
-        candidates,
-        key=lambda candidate: (candidate["log_loss"] is None, candidate["log_loss"], not candidate["chosen"]),
+    candidates = sorted(
+        CandidatesRecord.read(model / CANDIDATES).candidates,
+        key=lambda candidate: (candidate.log_loss is None, candidate.log_loss, not candidate.chosen),
     )
+    seconds_by_name = read_json(seconds) if seconds.is_file() else {}
+    return [(candidate, seconds_by_name.get(candidate.name)) for candidate in candidates]
 
 
 def _gates(workspace: Path) -> list[dict[str, Any]]:

@@ -9,7 +9,7 @@ import hashlib
 import os
 import shutil
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from seedling.config.params import NOTHING, TrainParams, WorkspaceConfig
 from seedling.dataset.class_indices import class_indices
-from seedling.dataset.generation import PayloadReader, read, read_manifest, write_json
+from seedling.dataset.generation import PayloadReader, read, read_manifest
 from seedling.dataset.training_rows import TrainingRows, mixed_in_rows, training_rows
 from seedling.features.classical import FeatureMaker
 from seedling.features.encoder_handle import EncoderHandle
@@ -33,7 +33,9 @@ from seedling.models.training import FitContext, Mixin
 from seedling.parallel.executor import this_process
 from seedling.parallel.launcher import LAUNCH, run_by_launcher
 from seedling.progress import Progress, silent
-from seedling.records.results import read_decision
+from seedling.records.candidates import AnalysesRecord, CandidatesRecord
+from seedling.records.decision import DecisionRecord
+from seedling.records.round_manifest import RoundManifestRecord
 from seedling.train import files
 from seedling.train.choice import Choice, EvaluationRows, abstention, calibrated, candidate_table
 from seedling.train.comparison import Loop, decide
@@ -50,7 +52,6 @@ from seedling.workspace import CANDIDATES, DECISION, FEATURE_FILES, MANIFEST, MO
 
 GRADIENT_STEPS = {"quick": 150, "normal": 240, "thorough": 1500}
 POOL_ROWS = {"quick": 10_000, "normal": 30_000, "thorough": 100_000}
-ANALYSES = ("learning_curve", "repeated", "unknown_classes", "unseen_sources")  # keys of candidates.json
 
 
 @dataclass(frozen=True)
@@ -110,14 +111,14 @@ def train(  # noqa: PLR0913  (the inputs of a stage, each by its name)
     files.write_losses(output, data.tally)
     files.write_seconds(workspace, f"train@{round_number}", data.tally)
     _write_json_files(output, round_number, round_inputs, results)
-    write_json(output / MANIFEST, files.manifest(round_number, data.rows))
+    files.manifest(round_number, data.rows).write(output / MANIFEST)
     for unfinished in Workspace(workspace).unfinished.glob(f"train@{round_number}-*"):
         shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def _write_skipped(output: Path, decision: RoundDecision) -> None:
-    write_json(output / DECISION, decision.as_json())
-    write_json(output / MANIFEST, {"stage": f"train@{decision.round}", "skipped": decision.reason})
+    decision.record.write(output / DECISION)
+    RoundManifestRecord(stage=f"train@{decision.round}", skipped=decision.reason).write(output / MANIFEST)
 
 
 @dataclass(frozen=True)
@@ -137,7 +138,7 @@ class RoundResults:
     """The results of a round, before they are written.
 
     predictions: the chosen model's; probabilities: (n_seeds, n_evaluated, n_classes) per candidate; label_weights:
-    (n_fold_models, n_labeled); analyses: by key of candidates.json, empty after round 0.
+    (n_fold_models, n_labeled); analyses: without content after round 0.
     """
 
     trial: Trial
@@ -146,7 +147,7 @@ class RoundResults:
     probabilities: dict[Candidate, NDArray[np.float32]]
     round_decision: RoundDecision
     label_weights: NDArray[np.float64]
-    analyses: dict[str, dict[str, Any] | None]
+    analyses: AnalysesRecord
 
 
 def _run_round(loop: Loop, inputs: RoundInputs, output: Path, progress: Progress) -> RoundResults | None:
@@ -166,7 +167,7 @@ def _run_round(loop: Loop, inputs: RoundInputs, output: Path, progress: Progress
     predictions = choice.combine(trial.trained)
     round_decision, probabilities = decide(loop, probabilities, predictions, evaluation_rows, data, params, config)
     label_weights = _label_weights(choice.members, data)
-    analyses = _analyses(inputs) if loop.number == 0 else {}
+    analyses = _analyses(inputs) if loop.number == 0 else AnalysesRecord()
     return RoundResults(trial, choice, predictions, probabilities, round_decision, label_weights, analyses)
 
 
@@ -174,35 +175,36 @@ def _write_json_files(output: Path, round_number: int, inputs: RoundInputs, resu
     """Write candidates.json, decision.json and model.json."""
     params, config, classes, evaluation_rows = inputs.params, inputs.config, inputs.classes, inputs.evaluation_rows
     first_seed = {candidate: by_seed[0].astype(np.float64) for candidate, by_seed in results.probabilities.items()}
-    candidates = {
-        "candidates": candidate_table(results.trial.trained, results.choice, evaluation_rows),
-        "left_out": results.trial.left_out_as_json(),
-        "step_contributions": step_contributions(first_seed, evaluation_rows, params.bootstrap_draws, config.seed),
-        **{key: results.analyses.get(key) for key in ANALYSES},
-    }
-    write_json(output / CANDIDATES, candidates)
-    write_json(output / DECISION, results.round_decision.as_json())
-    abstain = abstention(
+    contributions = step_contributions(first_seed, evaluation_rows, params.bootstrap_draws, config.seed)
+    candidates = CandidatesRecord(
+        candidates=candidate_table(results.trial.trained, results.choice, evaluation_rows),
+        left_out=results.trial.left_out_records(),
+        step_contributions=tuple(contributions),
+        **dict(results.analyses),
+    )
+    candidates.write(output / CANDIDATES)
+    results.round_decision.record.write(output / DECISION)
+    selective_prediction = abstention(
         evaluation_rows.select(results.predictions),
         evaluation_rows.truth,
         params.target_selective_accuracy,
         evaluation_rows.out_of_scope(results.predictions),
         classes.index(NOTHING) if NOTHING in classes else None,
     )
-    model = results.choice.as_json(classes, config, round_number, inputs.data.n_models, abstain)
-    write_json(output / MODEL, model)
+    model = results.choice.record(classes, config, round_number, inputs.data.n_models, selective_prediction)
+    model.write(output / MODEL)
 
 
-def _analyses(inputs: RoundInputs) -> dict[str, dict[str, Any] | None]:
-    """The analyses of round 0 by key of candidates.json; None for an analysis with too few rows."""
+def _analyses(inputs: RoundInputs) -> AnalysesRecord:
+    """The analyses of round 0; None for an analysis with too few rows."""
     config, data, frame, evaluation_rows = inputs.config, inputs.data, inputs.frame, inputs.evaluation_rows
     origins = frame.loc[frame["split"] == "train", "origin"].tolist()
-    return {
-        "learning_curve": learning_curve(data, evaluation_rows),
-        "repeated": repeated_cross_validation(data, evaluation_rows, config),
-        "unknown_classes": unknown_classes(data, evaluation_rows, inputs.classes, config),
-        "unseen_sources": unseen_sources(data, evaluation_rows, origins, config),
-    }
+    return AnalysesRecord(
+        learning_curve=learning_curve(data, evaluation_rows),
+        repeated=repeated_cross_validation(data, evaluation_rows, config),
+        unknown_classes=unknown_classes(data, evaluation_rows, inputs.classes, config),
+        unseen_sources=unseen_sources(data, evaluation_rows, origins, config),
+    )
 
 
 def _label_weights(members: tuple[Candidate, ...], data: TrainingData) -> NDArray[np.float64]:
@@ -215,30 +217,26 @@ def _label_weights(members: tuple[Candidate, ...], data: TrainingData) -> NDArra
     return np.stack([data.label_weights(fold_index, loss) for fold_index in range(n_fold_models)])
 
 
-def _previous_decision(folders: InputFolders) -> dict[str, Any] | None:
+def _previous_decision(folders: InputFolders) -> DecisionRecord | None:
     if folders.teacher is None:
         return None
-    return read_decision(folders.teacher / DECISION)
+    return DecisionRecord.read(folders.teacher / DECISION)
 
 
 def _skip_decision(
-    previous: Mapping[str, Any], round_number: int, rounds: int, folders: InputFolders
+    previous: DecisionRecord, round_number: int, rounds: int, folders: InputFolders
 ) -> RoundDecision | None:
     """The decision "skipped" with its reason; None if the round must be trained."""
     n_pseudo_labels = 0 if folders.pseudo_labels is None else read_manifest(folders.pseudo_labels).rows.kept
-    if previous["stop"]:
-        reason = (
-            previous["reason"]
-            if previous["decision"] == "skipped"
-            else f"the loop stopped after round {previous['round']}"
-        )
+    if previous.stop:
+        reason = previous.reason if previous.decision == "skipped" else f"the loop stopped after round {previous.round}"
     elif round_number > rounds:
         reason = f"params and effort ask for {rounds} rounds"
     elif n_pseudo_labels == 0:
         reason = "no pseudo-label was kept"
     else:
         return None
-    return RoundDecision(round_number, "skipped", True, reason, previous["accepted_round"], previous["rows"])
+    return RoundDecision(round_number, "skipped", True, reason, previous.accepted_round, previous.rows)
 
 
 def _training_data(  # noqa: PLR0913  (the folders and settings that rows and features are computed from)

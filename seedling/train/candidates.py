@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from seedling.config.params import TrainParams, WorkspaceConfig
 from seedling.dataset.training_rows import INGREDIENTS, TrainingRows
 from seedling.errors import InputError
-from seedling.files.reading import read_json
 from seedling.label_quality.label_weights import LABEL_WEIGHTED_LOSSES
 from seedling.models.losses import CONSISTENCY, MIXIN, NETWORK_LOSSES
+from seedling.records.candidates import CandidateRecord, CandidatesRecord
 from seedling.train.cross_validation import TrainingData
 from seedling.train.tally import Candidate
 from seedling.workspace import CANDIDATES
@@ -120,25 +119,21 @@ def later_candidates(teacher: Path) -> tuple[list[Candidate], list[Candidate]]:
 
     The others are the best candidate of each learner and all carried ones, so that no earlier choice is lost.
     """
-    table = read_json(teacher / CANDIDATES)["candidates"]
-    tried = [
-        (entry, Candidate(entry["learner"], tuple(entry["recipe"]), entry["loss"]))
-        for entry in table
-        if entry["learner"] != "ensemble"
-    ]
-    best: dict[str, tuple[dict[str, Any], Candidate]] = {}
+    record = CandidatesRecord.read(teacher / CANDIDATES)
+    tried = [(entry, Candidate.of(entry)) for entry in record.tried]
+    best: dict[str, tuple[CandidateRecord, Candidate]] = {}
     for entry, candidate in tried:
         rival = best.get(candidate.learner)
         if rival is None or _rank(entry) < _rank(rival[0]):
             best[candidate.learner] = (entry, candidate)
-    members = [candidate for entry, candidate in tried if entry["chosen"]]
+    members = [candidate for entry, candidate in tried if entry.chosen]
     others = [candidate for _, candidate in tried if candidate.carried or best[candidate.learner][1] == candidate]
     return members, [candidate for candidate in others if candidate not in members]
 
 
-def _rank(entry: Mapping[str, Any]) -> tuple[bool, float]:
+def _rank(entry: CandidateRecord) -> tuple[bool, float]:
     """Sort key, smallest is best: the loss of the choice; without evaluation rows, the chosen candidate."""
-    return (False, entry["choice_loss"]) if entry["log_loss"] is not None else (not entry["chosen"], 0.0)
+    return (not entry.chosen, 0.0) if entry.choice_loss is None else (False, entry.choice_loss)
 
 
 def within_budget(

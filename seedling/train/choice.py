@@ -5,13 +5,17 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
 
+from seedling.config.params import Candidate as LearnerName
 from seedling.config.params import WorkspaceConfig
 from seedling.models.model import soft_vote
+from seedling.records.candidates import ENSEMBLE, CandidateRecord
+from seedling.records.intervals import EstimateRecord
+from seedling.records.model import AbstentionRecord, MemberRecord, ModelRecord
 from seedling.stats.randomness import generator
 from seedling.stats.statistics import (
     Floats,
@@ -81,34 +85,35 @@ class Choice:
             pool_std=np.max([part.pool_std for part in parts], axis=0),
         )
 
-    def as_json(
+    def record(
         self,
         classes: Sequence[str],
         config: WorkspaceConfig,
         round_number: int,
         n_models: Callable[[Candidate], int],
-        abstain: Mapping[str, Any],
-    ) -> dict[str, Any]:
+        selective_prediction: AbstentionRecord,
+    ) -> ModelRecord:
         """The content of model.json. n_models: number of models of a member, one per half of the pool."""
-        return {
-            "selective_prediction": dict(abstain),
-            "classes": list(classes),
-            "members": [
-                {
-                    "learner": member.learner,
-                    "recipe": list(member.trained_on),
-                    "loss": member.loss,
-                    "file": member.name,  # in models/<round>/half-<half>/, without its suffix
-                    "pool_halves": n_models(member),
-                    "temperature": temperature,
-                    "votes": votes,
-                }
-                for member, temperature, votes in zip(self.members, self.temperatures, self.votes, strict=True)
-            ],
-            "modality": config.modality,
-            "round": round_number,
-            "temperature": self.temperature,
-        }
+        members = tuple(
+            MemberRecord(
+                learner=cast("LearnerName", member.learner),  # checked by the record
+                recipe=member.trained_on,
+                loss=member.loss,
+                file=member.name,
+                pool_halves=n_models(member),
+                temperature=temperature,
+                votes=votes,
+            )
+            for member, temperature, votes in zip(self.members, self.temperatures, self.votes, strict=True)
+        )
+        return ModelRecord(
+            round=round_number,
+            modality=config.modality,
+            classes=tuple(classes),
+            members=members,
+            temperature=self.temperature,
+            selective_prediction=selective_prediction,
+        )
 
 
 def choose(trained: Mapping[Candidate, Predictions], evaluation_rows: EvaluationRows, seed: int = 0) -> Choice:
@@ -215,7 +220,7 @@ def abstention(
     target_accuracy: float,
     out_of_scope: Floats | None = None,
     nothing: int | None = None,
-) -> dict[str, Any]:
+) -> AbstentionRecord:
     """Choose the confidence threshold below which the model abstains, so that its answers reach the target accuracy.
 
     The threshold is the lowest one that reaches the target. If none does, it is the one with the highest selective
@@ -230,13 +235,9 @@ def abstention(
     nothing: index of the class "none of the others", if there is one.
     """
     if len(truth) == 0:
-        return {
-            "threshold": 0.0,
-            "target_accuracy": target_accuracy,
-            "coverage": None,
-            "accuracy": None,
-            "out_of_scope": 0,
-        }
+        return AbstentionRecord(
+            threshold=0.0, target_accuracy=target_accuracy, coverage=None, accuracy=None, out_of_scope=0
+        )
     confidence, correct = probabilities.max(axis=1), probabilities.argmax(axis=1) == truth
     if out_of_scope is not None and len(out_of_scope):
         confidence = np.concatenate([confidence, out_of_scope.max(axis=1)])
@@ -248,43 +249,63 @@ def abstention(
     tenth = len(order) // 10
     last = int(reaching_target[-1]) if len(reaching_target) else int(accuracies[tenth:].argmax() + tenth)
     answers_all = last == len(order) - 1
-    return {
+    return AbstentionRecord(
         # Rounded down, so that the last row is answered.
-        "threshold": 0.0 if answers_all else float(np.floor(confidence[order[last]] * 1e6) / 1e6),
-        "target_accuracy": target_accuracy,
-        "coverage": wilson(last + 1, len(order)).rounded(),
-        "accuracy": wilson(int(hits[last]), last + 1).rounded(),
-        "out_of_scope": 0 if out_of_scope is None else len(out_of_scope),
-    }
+        threshold=0.0 if answers_all else float(np.floor(confidence[order[last]] * 1e6) / 1e6),
+        target_accuracy=target_accuracy,
+        coverage=EstimateRecord.of(wilson(last + 1, len(order))),
+        accuracy=EstimateRecord.of(wilson(int(hits[last]), last + 1)),
+        out_of_scope=0 if out_of_scope is None else len(out_of_scope),
+    )
 
 
 def candidate_table(
     trained: Mapping[Candidate, Predictions], choice: Choice, evaluation_rows: EvaluationRows
-) -> list[dict[str, Any]]:
-    """One entry per candidate: learner, training data, loss, accuracy with interval, log loss, share of votes."""
+) -> tuple[CandidateRecord, ...]:
+    """One entry per candidate, and one for the ensemble if the choice has several members."""
     table = []
     votes = dict(zip(choice.members, choice.votes, strict=True))
     for candidate, predictions in trained.items():
         probabilities = calibrated(predictions, evaluation_rows)
-        entry = _entry(candidate.learner, candidate.trained_on, probabilities, evaluation_rows)
-        if len(evaluation_rows.truth):  # the loss that the choice minimizes; rows may be weighted
-            entry["choice_loss"] = round(_weighted_log_loss(probabilities, evaluation_rows), 6)
-        vote_share = votes.get(candidate, 0.0) / sum(choice.votes)
-        table.append({**entry, "loss": candidate.loss, "chosen": candidate in votes, "vote": round(vote_share, 4)})
+        accuracy, log_loss = _accuracy_and_log_loss(probabilities, evaluation_rows)
+        entry = CandidateRecord(
+            learner=candidate.learner,
+            recipe=candidate.trained_on,
+            loss=candidate.loss,
+            accuracy=accuracy,
+            log_loss=log_loss,
+            choice_loss=_rounded_choice_loss(probabilities, evaluation_rows),
+            chosen=candidate in votes,
+            vote=round(votes.get(candidate, 0.0) / sum(choice.votes), 4),
+        )
+        table.append(entry)
     if len(choice.members) > 1:
         probabilities = evaluation_rows.select(choice.combine(trained))
+        accuracy, log_loss = _accuracy_and_log_loss(probabilities, evaluation_rows)
         trained_on = tuple(dict.fromkeys(kind for member in choice.members for kind in member.trained_on))
-        entry = _entry("ensemble", trained_on, probabilities, evaluation_rows)
-        table.append({**entry, "loss": "plain", "chosen": True, "vote": 1.0})
-    return table
+        entry = CandidateRecord(
+            learner=ENSEMBLE,
+            recipe=trained_on,
+            loss="plain",
+            accuracy=accuracy,
+            log_loss=log_loss,
+            chosen=True,
+            vote=1.0,
+        )
+        table.append(entry)
+    return tuple(table)
 
 
-def _entry(
-    learner: str, trained_on: tuple[str, ...], probabilities: Floats, evaluation_rows: EvaluationRows
-) -> dict[str, Any]:
-    entry: dict[str, Any] = {"learner": learner, "recipe": list(trained_on), "accuracy": None, "log_loss": None}
+def _accuracy_and_log_loss(
+    probabilities: Floats, evaluation_rows: EvaluationRows
+) -> tuple[EstimateRecord | None, float | None]:
     if len(evaluation_rows.truth) == 0:
-        return entry
+        return None, None
     correct = probabilities.argmax(axis=1) == evaluation_rows.truth
     loss = float(log_loss_of_rows(probabilities, evaluation_rows.truth).mean())
-    return {**entry, "accuracy": share(correct, evaluation_rows.groups, 0.95).rounded(), "log_loss": round(loss, 6)}
+    return EstimateRecord.of(share(correct, evaluation_rows.groups, 0.95)), round(loss, 6)
+
+
+def _rounded_choice_loss(probabilities: Floats, evaluation_rows: EvaluationRows) -> float | None:
+    """The loss that the choice minimizes; rows may be weighted."""
+    return round(_weighted_log_loss(probabilities, evaluation_rows), 6) if len(evaluation_rows.truth) else None

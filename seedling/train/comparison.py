@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from seedling.config.params import TrainParams, WorkspaceConfig
 from seedling.files.reading import read_frame
+from seedling.records.decision import DecisionRecord
 from seedling.stats.randomness import generator
 from seedling.stats.statistics import Estimate
 from seedling.train import files
@@ -36,7 +37,7 @@ class Loop:
     number: int
     max_rounds: int
     teacher: Path | None
-    previous: Mapping[str, Any] | None
+    previous: DecisionRecord | None
 
     @property
     def last(self) -> bool:
@@ -71,7 +72,7 @@ def decide(
     probabilities = probabilities | with_more_seeds(cheapest, probabilities, evaluation_rows, data, params, config)
     old_pool = np.stack(read_frame(loop.teacher / POOL_PREDICTIONS)["probabilities"].to_numpy())
     old_labels, new_labels = old_pool[:, -n_classes:].argmax(axis=1), predictions.pool[-1].argmax(axis=1)
-    accepted_round = loop.previous["accepted_round"]
+    accepted_round = loop.previous.accepted_round
     if len(evaluation_rows.truth) == 0:
         n_vanished = len(set(old_labels.tolist()) - set(new_labels.tolist()))
         return decide_without_evaluation_rows(loop.number, accepted_round, n_vanished, last=loop.last), probabilities

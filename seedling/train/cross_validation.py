@@ -9,14 +9,12 @@ rows that it was trained on.
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from itertools import product
 from pathlib import Path
 from time import perf_counter
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,10 +32,12 @@ from seedling.parallel.executor import choose_executor, in_threads, pieces_at_on
 from seedling.parallel.pool import in_pieces
 from seedling.stats.randomness import derived_seed
 from seedling.stats.statistics import Floats
+from seedling.train.fold_result import FailedFold, FoldResult
 from seedling.train.tally import GRADIENT_LEARNERS, Candidate, Tally
 
 MIN_SECONDS_TO_DISTRIBUTE = 20.0  # shorter work is done before another process has received it
 MIN_SECONDS_TO_SAVE = 5.0  # results of longer work are saved, so that they survive a kill
+NOT_FINITE = "it predicted NaN or infinite values"
 
 
 @dataclass
@@ -62,8 +62,9 @@ class TrainingData:
     """The data that all candidates of a round share.
 
     pseudo_labeled: whether the pool has labels from the round before; scratch: folder of unfinished work, None if
-    nothing is saved; label_weight_cache: by fold model and loss, see `label_weights`; min_seconds_to_save: results of
-    longer work are saved; make_learner: creates an unfitted learner by its name.
+    nothing is saved; label_weight_cache: by fold model and loss, see `label_weights`; final_models: those that
+    cross-validation has fitted, see `take_final_models`; min_seconds_to_save: results of longer work are saved;
+    make_learner: creates an unfitted learner by its name.
     """
 
     rows: TrainingRows
@@ -74,6 +75,7 @@ class TrainingData:
     scratch: Path | None = None
     tally: Tally = field(default_factory=lambda: Tally())
     label_weight_cache: dict[tuple[int, str], Floats] = field(default_factory=dict)
+    final_models: dict[Candidate, list[Learner]] = field(default_factory=dict)
     min_seconds_to_save: float = MIN_SECONDS_TO_SAVE
     make_learner: Callable[[str, FitContext], Learner] = make_learner
 
@@ -170,18 +172,32 @@ def cross_validate(
         for candidate, result in zip(candidates, fold_results, strict=True):
             _add_fold(data, candidate, fold_index, result, predictions, failed)
     if not rows.folds and len(data.validation):  # all labeled rows are needed for training: evaluate on validation rows
-        for candidate, of_candidate in predictions.items():
-
-            def final_logits(candidate: Candidate = candidate) -> Floats:
-                return mean_logits(fit_final(data, candidate), data.validation)
-
-            of_candidate.validation[:] = this_process().by_leader(final_logits)
+        logits = this_process().by_leader(lambda: _final_logits(data, candidates))
+        for candidate, result in logits.items():
+            if isinstance(result, FailedFold):
+                failed[candidate] = result.reason
+                del predictions[candidate]
+            else:
+                predictions[candidate].validation[:] = result
     return predictions, failed
+
+
+def _final_logits(data: TrainingData, candidates: Sequence[Candidate]) -> dict[Candidate, Floats | FailedFold]:
+    """(n_validation, n_classes) by the final model of each candidate, which is kept for `take_final_models`."""
+    logits: dict[Candidate, Floats | FailedFold] = {}
+    for candidate, models in fit_final_models(data, candidates).items():
+        if isinstance(models, Diverged):
+            logits[candidate] = FailedFold(str(models))
+            continue
+        data.final_models[candidate] = models
+        of_candidate = mean_logits(models, data.validation)
+        logits[candidate] = of_candidate if np.isfinite(of_candidate).all() else FailedFold(NOT_FINITE)
+    return logits
 
 
 def _results_by_fold(
     data: TrainingData, candidates: Sequence[Candidate], seconds: float
-) -> Sequence[Sequence[dict[str, Any]]]:
+) -> Sequence[Sequence[FoldResult | FailedFold]]:
     """The results of `_fold_result`, per fold and per candidate, computed where the executor runs them."""
     n_folds = len(data.rows.folds)
     fold_indices = range(n_folds)
@@ -199,7 +215,7 @@ def _results_by_fold(
     with ThreadPoolExecutor(pieces_at_once()) as threads:
         futures = {task: threads.submit(_fold_result, data, *task) for task in _longest_first(tasks)}
 
-        def results_of_fold(fold_index: int) -> list[dict[str, Any]]:
+        def results_of_fold(fold_index: int) -> list[FoldResult | FailedFold]:
             return [futures[candidate, fold_index].result() for candidate in candidates]
 
         try:
@@ -218,24 +234,25 @@ def _add_fold(
     data: TrainingData,
     candidate: Candidate,
     fold_index: int,
-    result: dict[str, Any],
+    result: FoldResult | FailedFold,
     predictions: dict[Candidate, Predictions],
     failed: dict[Candidate, str],
 ) -> None:
     """Add one fold's result of a candidate to its predictions; a candidate that failed is moved to `failed`."""
     rows, n_folds = data.rows, len(data.rows.folds)
-    if fold_index not in this_process().share(range(n_folds)) and "failed" not in result:
-        data.tally.add_finished(candidate, result, data.n_models(candidate), float(result["seconds"]))
-    if "failed" in result:
-        failed[candidate] = str(result["failed"])
+    if isinstance(result, FailedFold):
+        failed[candidate] = result.reason
         predictions.pop(candidate, None)
-    elif candidate in predictions:
+        return
+    if fold_index not in this_process().share(range(n_folds)):
+        data.tally.add_finished(candidate, result.losses, data.n_models(candidate), result.seconds)
+    if candidate in predictions:
         of_candidate, held_out = predictions[candidate], rows.fold[rows.labeled] == rows.folds[fold_index]
-        of_candidate.labeled[held_out] = result["labeled"]
-        of_candidate.validation += result["validation"] / n_folds
-        of_candidate.pool[fold_index] = result["pool"]
-        of_candidate.labeled_std[held_out] = result["labeled_std"]
-        of_candidate.pool_std[fold_index] = result["pool_std"]
+        of_candidate.labeled[held_out] = result.labeled
+        of_candidate.validation += result.validation / n_folds
+        of_candidate.pool[fold_index] = result.pool
+        of_candidate.labeled_std[held_out] = result.labeled_std
+        of_candidate.pool_std[fold_index] = result.pool_std
 
 
 def out_of_fold_with_seeds(data: TrainingData, candidate: Candidate, seed_numbers: Sequence[int]) -> list[Predictions]:
@@ -245,7 +262,7 @@ def out_of_fold_with_seeds(data: TrainingData, candidate: Candidate, seed_number
     """
     seeds = [derived_seed(data.context.seed, "decision", number) for number in seed_numbers]
     folds, labeled = data.rows.folds, data.rows.labeled
-    task = ReseededFoldTask(replace(data, scratch=None), candidate)
+    task = ReseededFoldTask(replace(data, scratch=None, final_models={}), candidate)
     fold_logits = iter(list(in_pieces(task, [*product(seeds, range(len(folds)))], here=in_threads)))
     predictions_by_seed = []
     for seed in seeds:
@@ -293,37 +310,36 @@ def no_predictions(data: TrainingData, pool_rows: int) -> Predictions:
     )
 
 
-def _fold_result(data: TrainingData, candidate: Candidate, fold_index: int) -> dict[str, Any]:
+def _fold_result(data: TrainingData, candidate: Candidate, fold_index: int) -> FoldResult | FailedFold:
     """The result of `_compute_fold`, from the file of an unfinished run if there is one."""
-    result = _load_unfinished(data, candidate, fold_index)
-    if result is not None:
-        return result
+    unfinished = _load_unfinished(data, candidate, fold_index)
+    if unfinished is not None:
+        return unfinished
     result = _compute_fold(data, candidate, fold_index)
     _save_unfinished(data, candidate, fold_index, result)
     return result
 
 
-def _compute_fold(data: TrainingData, candidate: Candidate, fold_index: int) -> dict[str, Any]:
-    """A fold's models' predictions of the rows that they did not learn from, or {"failed": reason}."""
+def _compute_fold(data: TrainingData, candidate: Candidate, fold_index: int) -> FoldResult | FailedFold:
+    """A fold's models' predictions of the rows that they did not learn from, or why their training failed."""
     started = perf_counter()
     rows, fold = data.rows, data.rows.folds[fold_index]
     try:
         models = [data.fit(candidate, fold, fold_index, half) for half in range(data.n_models(candidate))]
     except Diverged as error:
-        return {"failed": str(error)}
+        return FailedFold(str(error))
     held_out = data.inputs.take(rows.labeled[rows.fold[rows.labeled] == fold])
-    result: dict[str, Any] = {
-        "labeled": mean_logits(models, held_out),
-        "labeled_std": np.mean([dropout_std(model, held_out, fold_index) for model in models], axis=0),
-        "pool_std": pool_std(data, models).astype(np.float32),
-        "validation": mean_logits(models, data.validation),
-        "pool": pool_logits(data, models).astype(np.float32),
-    }
+    result = FoldResult(
+        labeled=mean_logits(models, held_out),
+        labeled_std=np.mean([dropout_std(model, held_out, fold_index) for model in models], axis=0),
+        pool_std=pool_std(data, models).astype(np.float32),
+        validation=mean_logits(models, data.validation),
+        pool=pool_logits(data, models).astype(np.float32),
+        seconds=perf_counter() - started,
+        losses=data.tally.losses_of_fold(candidate, fold_index),
+    )
     release_freed_memory()  # otherwise each thread's heap keeps the size of its largest copy of the rows
-    if not all(np.isfinite(values).all() for values in result.values()):
-        return {"failed": "it predicted NaN or infinite values"}
-    losses = data.tally.losses_of_fold(candidate, fold_index)
-    return result | {"seconds": np.array(perf_counter() - started)} | losses
+    return result if result.is_finite else FailedFold(NOT_FINITE)
 
 
 @dataclass(frozen=True)
@@ -332,23 +348,25 @@ class FoldTask:
 
     data: TrainingData
 
-    def __call__(self, task: tuple[Candidate, int]) -> dict[str, Any]:
+    def __call__(self, task: tuple[Candidate, int]) -> FoldResult | FailedFold:
         """See `_compute_fold`. task: the candidate and the fold index."""
         return _compute_fold(replace(self.data, tally=Tally()), *task)
 
 
-def _run_on_cluster(data: TrainingData, tasks: Sequence[tuple[Candidate, int]]) -> list[dict[str, Any]]:
+def _run_on_cluster(data: TrainingData, tasks: Sequence[tuple[Candidate, int]]) -> list[FoldResult | FailedFold]:
     """`_fold_result` of each task, in their order.
 
     The longest tasks start first, so that the cluster does not wait for a single worker at the end.
     """
-    results = {task: result for task in tasks if (result := _load_unfinished(data, *task)) is not None}
+    results: dict[tuple[Candidate, int], FoldResult | FailedFold] = {
+        task: unfinished for task in tasks if (unfinished := _load_unfinished(data, *task)) is not None
+    }
     open_tasks = _longest_first(task for task in tasks if task not in results)
-    computed = over_cluster(FoldTask(replace(data, scratch=None)), open_tasks)
+    computed = over_cluster(FoldTask(replace(data, scratch=None, final_models={})), open_tasks)
     for (candidate, fold_index), result in zip(open_tasks, computed, strict=True):
         _save_unfinished(data, candidate, fold_index, result)
-        if "failed" not in result:
-            data.tally.add_finished(candidate, result, data.n_models(candidate), float(result["seconds"]))
+        if isinstance(result, FoldResult):
+            data.tally.add_finished(candidate, result.losses, data.n_models(candidate), result.seconds)
         results[candidate, fold_index] = result
     return [results[task] for task in tasks]
 
@@ -357,29 +375,22 @@ def _unfinished_path(data: TrainingData, candidate: Candidate, fold_index: int) 
     return None if data.scratch is None else data.scratch / f"{candidate.name}-{fold_index}.npz"
 
 
-def _save_unfinished(data: TrainingData, candidate: Candidate, fold_index: int, result: dict[str, Any]) -> None:
+def _save_unfinished(
+    data: TrainingData, candidate: Candidate, fold_index: int, result: FoldResult | FailedFold
+) -> None:
     """Save a result that took long, so that the next run can use it if this one is killed."""
     path = _unfinished_path(data, candidate, fold_index)
-    if path is None or "failed" in result or float(result["seconds"]) <= data.min_seconds_to_save:
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial_path = path.with_suffix(".part.npz")
-    np.savez(partial_path, **result)
-    partial_path.replace(path)
+    if path is not None and isinstance(result, FoldResult) and result.seconds > data.min_seconds_to_save:
+        result.save(path)
 
 
-def _load_unfinished(data: TrainingData, candidate: Candidate, fold_index: int) -> dict[str, Any] | None:
+def _load_unfinished(data: TrainingData, candidate: Candidate, fold_index: int) -> FoldResult | None:
     """The result that a killed run saved; None if there is none or its file is damaged."""
     path = _unfinished_path(data, candidate, fold_index)
-    if path is None or not path.is_file():
-        return None
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            result = dict(arrays)
-    except (OSError, ValueError, zipfile.BadZipFile):
-        return None
-    data.tally.add_finished(candidate, result, data.n_models(candidate))
-    return result | {"seconds": np.array(0.0)}
+    result = None if path is None else FoldResult.load(path)
+    if result is not None:
+        data.tally.add_finished(candidate, result.losses, data.n_models(candidate))
+    return result
 
 
 def mean_logits(models: Sequence[Learner], inputs: Inputs) -> Floats:
@@ -427,12 +438,12 @@ def _models_with_pool_rows(data: TrainingData, models: Sequence[Learner]) -> Ite
             yield model, positions
 
 
-def fit_final(data: TrainingData, candidate: Candidate) -> list[Learner]:
-    """Fit a candidate's models that see all folds, one per half of the pool. Raises Diverged if a training fails."""
-    models = fit_final_models(data, [candidate])[candidate]
-    if isinstance(models, Diverged):
-        raise models
-    return models
+def take_final_models(data: TrainingData, candidates: Sequence[Candidate]) -> dict[Candidate, list[Learner] | Diverged]:
+    """As `fit_final_models`, without fitting again the models that cross-validation has fitted; they are given away."""
+    fitted: dict[Candidate, list[Learner] | Diverged] = {
+        candidate: data.final_models.pop(candidate) for candidate in candidates if candidate in data.final_models
+    }
+    return fitted | fit_final_models(data, [candidate for candidate in candidates if candidate not in fitted])
 
 
 def fit_final_models(data: TrainingData, candidates: Sequence[Candidate]) -> dict[Candidate, list[Learner] | Diverged]:

@@ -6,7 +6,6 @@ import csv
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 from seedling.dataset.generation import read_manifest, write_json
 from seedling.dataset.training_rows import INGREDIENTS, TrainingRows
 from seedling.files.reading import read_frame, reading
+from seedling.records.round_manifest import RoundManifestRecord, RoundRowsRecord
 from seedling.stats.statistics import Floats
 from seedling.train.cross_validation import Predictions
 from seedling.train.tally import Candidate, Tally
@@ -142,12 +142,14 @@ def write_seconds(workspace: Path, stage: str, tally: Tally) -> None:
     write_json(Workspace(workspace).training_seconds(stage), seconds)
 
 
-def manifest(round_number: int, rows: TrainingRows) -> dict[str, Any]:
+def manifest(round_number: int, rows: TrainingRows) -> RoundManifestRecord:
     """The manifest: number of rows by kind, and a digest of the rows that the round was trained on."""
-    row_counts = {kind: int((rows.ingredient == kind).sum()) for kind in (*INGREDIENTS, "pool")}
-    row_counts["pseudo_labeled"] = int((rows.pseudo_label_by_fold[:, -1] >= 0).sum())
-    row_counts["never_held_out"] = int((rows.fold[rows.labeled] < 0).sum())
-    return {"stage": f"train@{round_number}", "rows": row_counts, "trained_on": rows.digest()}
+    row_counts = RoundRowsRecord(
+        **{kind: int((rows.ingredient == kind).sum()) for kind in (*INGREDIENTS, "pool")},
+        pseudo_labeled=int((rows.pseudo_label_by_fold[:, -1] >= 0).sum()),
+        never_held_out=int((rows.fold[rows.labeled] < 0).sum()),
+    )
+    return RoundManifestRecord(stage=f"train@{round_number}", rows=row_counts, trained_on=rows.digest())
 
 
 def classes_of(validated: Path) -> list[str]:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
 from seedling.parallel.executor import in_threads
+from seedling.records.candidates import LearningCurvePointRecord, LearningCurveRecord
+from seedling.records.intervals import EstimateRecord
 from seedling.stats.power_law import power_law_exponent
 from seedling.stats.statistics import Estimate, Floats, interval, wilson
 from seedling.train.choice import EvaluationRows
@@ -34,20 +34,18 @@ def correct_with_folds(data: TrainingData, evaluation_rows: EvaluationRows, n_tr
     return correct[evaluation_rows.labeled_index]
 
 
-def learning_curve(data: TrainingData, evaluation_rows: EvaluationRows) -> dict[str, Any] | None:
-    """Accuracy of logistic regression by number of training folds; None with fewer than three folds or no labeled rows.
-
-    Returns {"labels": number of labels, "rows": number of evaluation rows, "points": [{"labels", "accuracy"}]}.
-    """
+def learning_curve(data: TrainingData, evaluation_rows: EvaluationRows) -> LearningCurveRecord | None:
+    """Accuracy of logistic regression by number of folds; None with fewer than three folds or no labeled rows."""
     n_folds = len(data.rows.folds)
     if n_folds < 3 or len(evaluation_rows.labeled_index) == 0:
         return None
     n_labels, points = len(data.rows.labeled), []
     for n_train_folds in range(1, n_folds):
         correct = correct_with_folds(data, evaluation_rows, n_train_folds)
-        accuracy = wilson(int(correct.sum()), len(correct)).rounded()
-        points.append({"labels": round(n_labels * n_train_folds / n_folds, 1), "accuracy": accuracy})
-    return {"labels": n_labels, "rows": len(evaluation_rows.labeled_index), "points": points}
+        accuracy = EstimateRecord.of(wilson(int(correct.sum()), len(correct)))
+        labels = round(n_labels * n_train_folds / n_folds, 1)
+        points.append(LearningCurvePointRecord(labels=labels, accuracy=accuracy))
+    return LearningCurveRecord(labels=n_labels, rows=len(evaluation_rows.labeled_index), points=tuple(points))
 
 
 def worth_in_labels(  # noqa: PLR0913  (the correctness of the same rows by four sets of models, each by its name)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from itertools import product
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +11,8 @@ from scipy import stats
 
 from seedling.config.params import WorkspaceConfig
 from seedling.parallel.executor import in_threads
+from seedling.records.candidates import FoldAccuraciesRecord, LearnerAccuracyRecord, RepeatedRecord
+from seedling.records.intervals import EstimateRecord
 from seedling.stats.randomness import derived_seed
 from seedling.stats.statistics import Estimate, Floats, wilson
 from seedling.train.candidates import predicted_seconds
@@ -27,17 +28,10 @@ MIN_REPEATS = 2  # fewer show no variation
 
 def repeated_cross_validation(
     data: TrainingData, evaluation_rows: EvaluationRows, config: WorkspaceConfig
-) -> dict[str, Any] | None:
+) -> RepeatedRecord | None:
     """Accuracy on the evaluation rows in each fold of several random splits, with near-duplicates in the same fold.
 
-    Returns None if it would take too long or if the rows are too few for other folds. Otherwise the keys are:
-
-    - "repeats", "folds", "rows": their numbers;
-    - "splits": the better learner with the minimum, the quartiles and the maximum of its folds' accuracy;
-    - "learners": each learner's accuracy;
-    - "difference": accuracy of the second learner minus the first;
-    - "agreement": share of repeats in which the same learner is ahead as in the mean.
-
+    Returns None if it would take too long or if the rows are too few for other folds.
     The intervals account for overlapping training sets (Nadeau and Bengio 2003).
     """
     rows = data.rows
@@ -86,28 +80,29 @@ def _accuracy_of_splits(
     return None if (n_test_rows == 0).any() else accuracy
 
 
-def _summary(accuracy: Floats, n_rows: int) -> dict[str, Any]:
+def _summary(accuracy: Floats, n_rows: int) -> RepeatedRecord:
     """See `repeated_cross_validation`. accuracy: (n_learners, n_repeats, n_folds)."""
     _, repeats, n_folds = accuracy.shape
     better = int(accuracy.mean(axis=(1, 2)).argmax())
     difference_by_repeat = accuracy[1].mean(axis=1) - accuracy[0].mean(axis=1)
     agree = float((np.sign(difference_by_repeat) == np.sign(difference_by_repeat.mean())).mean())
-    quantiles = np.quantile(accuracy[better], [0, 0.25, 0.5, 0.75, 1])
-    return {
-        "repeats": repeats,
-        "folds": n_folds,
-        "rows": n_rows,
-        "splits": {"learner": LEARNERS[better], "accuracy": [round(float(value), 6) for value in quantiles]},
-        "learners": [
-            {
-                "learner": name,
-                "accuracy": _at_least_wilson(corrected_interval(of_learner.ravel(), n_folds, (0.0, 1.0)), n_rows),
-            }
-            for name, of_learner in zip(LEARNERS, accuracy, strict=True)
-        ],
-        "difference": corrected_interval((accuracy[1] - accuracy[0]).ravel(), n_folds, (-1.0, 1.0)).rounded(),
-        "agreement": round(agree, 6),
-    }
+    lowest, lower, median, upper, highest = (
+        round(float(value), 6) for value in np.quantile(accuracy[better], [0, 0.25, 0.5, 0.75, 1])
+    )
+    intervals = [corrected_interval(of_learner.ravel(), n_folds, (0.0, 1.0)) for of_learner in accuracy]
+    difference = corrected_interval((accuracy[1] - accuracy[0]).ravel(), n_folds, (-1.0, 1.0))
+    return RepeatedRecord(
+        repeats=repeats,
+        folds=n_folds,
+        rows=n_rows,
+        splits=FoldAccuraciesRecord(learner=LEARNERS[better], accuracy=(lowest, lower, median, upper, highest)),
+        learners=tuple(
+            LearnerAccuracyRecord(learner=name, accuracy=EstimateRecord.of(_at_least_wilson(estimate, n_rows)))
+            for name, estimate in zip(LEARNERS, intervals, strict=True)
+        ),
+        difference=EstimateRecord.of(difference),
+        agreement=round(agree, 6),
+    )
 
 
 def _split(labels: NDArray[np.intp], groups: NDArray[np.str_], folds: int, seed: int) -> NDArray[np.intp] | None:
@@ -129,11 +124,11 @@ def _split(labels: NDArray[np.intp], groups: NDArray[np.str_], folds: int, seed:
     return fold_of_row
 
 
-def _at_least_wilson(estimate: Estimate, rows: int) -> dict[str, float]:
+def _at_least_wilson(estimate: Estimate, rows: int) -> Estimate:
     """The interval, widened to the Wilson interval of as many rows: equal splits prove no more than their rows do."""
     of_rows = wilson(round(estimate.value * rows), rows)
     low, high = min(estimate.low, of_rows.low), max(estimate.high, of_rows.high)
-    return Estimate(estimate.value, low, high).rounded()
+    return Estimate(estimate.value, low, high)
 
 
 def corrected_interval(scores: Floats, folds: int, bounds: tuple[float, float], confidence: float = 0.95) -> Estimate:

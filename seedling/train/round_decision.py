@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from seedling.config.params import TrainParams
+from seedling.records.decision import ClassChangeRecord, DecisionRecord
+from seedling.records.intervals import DifferenceRecord, EstimateRecord
 from seedling.stats.randomness import generator
 from seedling.stats.statistics import Difference, Estimate, Floats, Ints, log_loss_of_rows, paired_difference
 
@@ -23,9 +25,10 @@ class ClassChange:
     change: Difference
     harmed: bool
 
-    def as_json(self) -> dict[str, Any]:
+    @property
+    def record(self) -> ClassChangeRecord:
         """The entry in decision.json."""
-        return {"label": self.label, "rows": self.rows, "harmed": self.harmed, **self.change.rounded()}
+        return ClassChangeRecord(label=self.label, rows=self.rows, harmed=self.harmed, **self.change.rounded())
 
 
 @dataclass(frozen=True)
@@ -44,15 +47,22 @@ class RoundDecision:
     worth_in_labels: Estimate | None = None
     seeds: int = 1
 
-    def as_json(self) -> dict[str, Any]:
+    @property
+    def record(self) -> DecisionRecord:
         """The content of decision.json."""
-        content = {**asdict(self)}
-        for name in ("accuracy", "log_loss"):
-            difference: Difference | None = getattr(self, name)
-            content[name] = difference.rounded() if difference else None
-        content["worth_in_labels"] = self.worth_in_labels.rounded(1) if self.worth_in_labels else None
-        content["classes"] = [class_change.as_json() for class_change in self.classes]
-        return content
+        return DecisionRecord(
+            round=self.round,
+            decision=self.decision,
+            stop=self.stop,
+            reason=self.reason,
+            accepted_round=self.accepted_round,
+            rows=self.rows,
+            accuracy=DifferenceRecord.of(self.accuracy) if self.accuracy else None,
+            log_loss=DifferenceRecord.of(self.log_loss) if self.log_loss else None,
+            classes=tuple(class_change.record for class_change in self.classes),
+            worth_in_labels=EstimateRecord.of(self.worth_in_labels, digits=1) if self.worth_in_labels else None,
+            seeds=self.seeds,
+        )
 
 
 def compare_rounds(  # noqa: PLR0913  (the scores of both rounds, and what the rules depend on by name)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Literal
 
 import numpy as np
 
+from seedling.records.candidates import StepContributionRecord
+from seedling.records.intervals import DifferenceRecord
 from seedling.stats.randomness import generator
 from seedling.stats.statistics import Floats, paired_difference
 from seedling.train.choice import EvaluationRows
@@ -17,7 +19,7 @@ PLAIN = "plain"
 
 def step_contributions(
     probabilities: Mapping[Candidate, Floats], evaluation_rows: EvaluationRows, draws: int, seed: int
-) -> list[dict[str, Any]]:
+) -> list[StepContributionRecord]:
     """The paired difference of accuracy with and without each kind of training data and each loss.
 
     A step's difference is the mean over the learners that were trained with and without it and are equal otherwise.
@@ -29,7 +31,7 @@ def step_contributions(
         candidate: (of_candidate.argmax(axis=1) == evaluation_rows.truth).astype(np.float64)
         for candidate, of_candidate in probabilities.items()
     }
-    pairs: dict[tuple[str, str], list[tuple[Candidate, Candidate]]] = {}
+    pairs: dict[tuple[Literal["recipe", "loss"], str], list[tuple[Candidate, Candidate]]] = {}
     for candidate in correct if len(evaluation_rows.truth) else ():
         with_less_data = Candidate(candidate.learner, candidate.trained_on[:-1], candidate.loss)
         if len(candidate.trained_on) > 1 and with_less_data in correct:
@@ -49,6 +51,8 @@ def step_contributions(
             rng=generator(seed, "step_contributions"),  # the same bootstrap samples for each step
             wrong=1 / len(step_pairs),  # one row that changes for one learner
         )
-        learners = list(dict.fromkeys(pair[1].learner for pair in step_pairs))
-        contributions.append({"kind": kind, "step": step, "learners": learners, "difference": difference.rounded()})
+        learners = tuple(dict.fromkeys(pair[1].learner for pair in step_pairs))
+        contributions.append(
+            StepContributionRecord(kind=kind, step=step, learners=learners, difference=DifferenceRecord.of(difference))
+        )
     return contributions

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seedling.progress import Progress, silent
+from seedling.records.candidates import CandidateRecord
 
 GRADIENT_LEARNERS = ("network", "fine_tuned")
 
@@ -28,6 +30,11 @@ class Candidate:
     learner: str
     trained_on: tuple[str, ...]
     loss: str = "plain"
+
+    @classmethod
+    def of(cls, record: CandidateRecord) -> Candidate:
+        """The candidate of an entry in candidates.json."""
+        return cls(record.learner, record.recipe, record.loss)
 
     @property
     def name(self) -> str:
@@ -65,22 +72,25 @@ class Tally:
             self.seconds[candidate] = self.seconds.get(candidate, 0.0) + seconds
             self._progress("train models", self._done, self._total)
 
-    def add_finished(self, candidate: Candidate, result: dict[str, Any], n_models: int, seconds: float = 0.0) -> None:
-        """Count models that were trained by another process, or by a killed run (its seconds count as zero)."""
+    def add_finished(
+        self, candidate: Candidate, losses: Mapping[str, NDArray[np.float64]], n_models: int, seconds: float = 0.0
+    ) -> None:
+        """Count models that were trained by another process, or by a killed run (its seconds count as zero).
+
+        losses: (n_steps, 2) step and loss by model.
+        """
         with self._lock:
-            for name, losses in result.items():
-                if name.startswith("losses "):
-                    model = name.removeprefix("losses ")
-                    self.losses[model] = [(int(step), float(loss)) for step, loss in losses]
+            for model, of_model in losses.items():
+                self.losses[model] = [(int(step), float(loss)) for step, loss in of_model]
         for _ in range(n_models):
             self.count_model(candidate, seconds / n_models)
 
     def losses_of_fold(self, candidate: Candidate, fold_index: int) -> dict[str, NDArray[np.float64]]:
-        """The losses of a fold's models as arrays (n, 2) of step and loss, by "losses <model>"."""
+        """(n_steps, 2) step and loss by model, of the models of a fold."""
         prefix = f"{candidate.learner} {candidate.loss} fold {fold_index + 1} "
         with self._lock:
             losses_by_model = {model: list(losses) for model, losses in self.losses.items() if model.startswith(prefix)}
-        return {f"losses {model}": np.array(losses) for model, losses in losses_by_model.items()}
+        return {model: np.array(losses) for model, losses in losses_by_model.items()}
 
     def record_step(self, model: str, step: int, loss: float) -> None:
         """Record the loss of one training step of a model that is trained by gradient descent."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -15,6 +14,7 @@ from seedling.features.encoded_features import EncodedFeatures
 from seedling.models.saving import save_learner
 from seedling.parallel.executor import this_process
 from seedling.progress import Progress
+from seedling.records.candidates import LeftOutRecord
 from seedling.train import files
 from seedling.train.candidates import (
     BUDGET_SECONDS,
@@ -29,9 +29,9 @@ from seedling.train.cross_validation import (
     Predictions,
     TrainingData,
     cross_validate,
-    fit_final_models,
     pool_logits,
     pool_std,
+    take_final_models,
 )
 from seedling.train.tally import Candidate
 from seedling.workspace import half_folder
@@ -39,11 +39,15 @@ from seedling.workspace import half_folder
 
 @dataclass
 class Trial:
-    """The cross-validated candidates, and those left out, with predicted seconds or the reason of failure."""
+    """The cross-validated candidates, and those left out, with predicted seconds or the reason of failure.
+
+    saved: candidates whose final models are written.
+    """
 
     data: TrainingData
     trained: dict[Candidate, Predictions] = field(default_factory=dict)
     left_out: dict[Candidate, float | str] = field(default_factory=dict)
+    saved: set[Candidate] = field(default_factory=set)
 
     def run(self, candidates: Sequence[Candidate], seconds: float, progress: Progress) -> None:
         """Cross-validate more candidates. seconds: the predicted duration."""
@@ -54,17 +58,17 @@ class Trial:
         self.trained.update(trained)
         self.left_out.update(failed)
 
-    def left_out_as_json(self) -> list[dict[str, Any]]:
+    def left_out_records(self) -> tuple[LeftOutRecord, ...]:
         """The entries of `left_out` in candidates.json."""
-        return [
-            {
-                "learner": candidate.learner,
-                "recipe": list(candidate.trained_on),
-                "loss": candidate.loss,
-                "reason": reason if isinstance(reason, str) else f"would take about {reason:.0f} s of one core",
-            }
+        return tuple(
+            LeftOutRecord(
+                learner=candidate.learner,
+                recipe=candidate.trained_on,
+                loss=candidate.loss,
+                reason=reason if isinstance(reason, str) else f"would take about {reason:.0f} s of one core",
+            )
             for candidate, reason in self.left_out.items()
-        ]
+        )
 
 
 def try_candidates(
@@ -144,11 +148,12 @@ def choose_and_fit(
         choice = choose(trial.trained, evaluation_rows, seed)
         failed = _fit_final_models(trial, choice, teacher, output)
         if not failed:
+            trial.data.final_models.clear()  # of candidates that were not chosen
             return choice
         for candidate, reason in failed.items():
             del trial.trained[candidate]
             trial.left_out[candidate] = reason
-    reasons = "; ".join(f"{entry['learner']}: {entry['reason']}" for entry in trial.left_out_as_json())
+    reasons = "; ".join(f"{entry.learner}: {entry.reason}" for entry in trial.left_out_records())
     raise Diverged(
         f"No learner could be trained ({reasons}). Choose other learners in train.candidates in params.yaml."
     )
@@ -156,19 +161,17 @@ def choose_and_fit(
 
 def _fit_final_models(trial: Trial, choice: Choice, teacher: Path | None, output: Path) -> dict[Candidate, str]:
     """Fit and save the members and all carried candidates, chosen or not; return the reason of each that failed."""
-    copied = [candidate for candidate in trial.trained if teacher is not None and candidate.carried]
-    fitted = fit_final_models(
-        trial.data,
-        [
-            candidate
-            for candidate in trial.trained
-            if candidate not in copied and (candidate in choice.members or candidate.carried)
-        ],
-    )
-    for candidate in copied:
-        assert teacher is not None  # noqa: S101  (nothing is copied without a teacher)
-        files.copy_carried(teacher, output, candidate)
+    needed = [
+        candidate
+        for candidate in trial.trained
+        if (candidate in choice.members or candidate.carried) and candidate not in trial.saved
+    ]
+    if teacher is not None:
+        for candidate in [candidate for candidate in needed if candidate.carried]:
+            files.copy_carried(teacher, output, candidate)
+            trial.saved.add(candidate)
     failed: dict[Candidate, str] = {}
+    fitted = take_final_models(trial.data, [candidate for candidate in needed if candidate not in trial.saved])
     for candidate, models in fitted.items():
         if isinstance(models, Diverged):
             failed[candidate] = str(models)
@@ -180,4 +183,5 @@ def _fit_final_models(trial: Trial, choice: Choice, teacher: Path | None, output
             save_learner(model, output / half_folder(half) / candidate.name)
         if candidate.carried:
             files.write_carried(output, candidate, predictions)
+        trial.saved.add(candidate)
     return failed

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from scipy import stats
 
 from seedling.config.params import WorkspaceConfig
 from seedling.parallel.executor import in_threads
+from seedling.records.candidates import HardestClassRecord, UnknownClassesRecord
+from seedling.records.intervals import EstimateRecord
 from seedling.stats.randomness import derived_seed
 from seedling.stats.statistics import Estimate, softmax
 from seedling.train.candidates import predicted_seconds
@@ -26,7 +27,7 @@ MIN_CLASSES = 3
 
 def unknown_classes(
     data: TrainingData, evaluation_rows: EvaluationRows, classes: Sequence[str], config: WorkspaceConfig
-) -> dict[str, Any] | None:
+) -> UnknownClassesRecord | None:
     """AUROC of the maximum softmax probability for telling a class without training rows from held-out known rows.
 
     Gives the mean over the classes that are left out with Student's t interval, and the class with the lowest AUROC.
@@ -67,8 +68,8 @@ def unknown_classes(
     margin = float(stats.t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / len(values) ** 0.5)
     mean = float(values.mean())
     lowest, hardest_class = min(results)
-    return {
-        "classes": len(values),
-        "auroc": Estimate(mean, max(0.0, mean - margin), min(1.0, mean + margin)).rounded(),
-        "hardest": {"class": hardest_class, "auroc": round(lowest, 6)},
-    }
+    return UnknownClassesRecord(
+        classes=len(values),
+        auroc=EstimateRecord.of(Estimate(mean, max(0.0, mean - margin), min(1.0, mean + margin))),
+        hardest=HardestClassRecord(name=hardest_class, auroc=round(lowest, 6)),
+    )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +10,8 @@ from numpy.typing import NDArray
 from seedling.config.params import WorkspaceConfig
 from seedling.dataset.generation import source_of
 from seedling.parallel.executor import in_threads
+from seedling.records.candidates import HardestSourceRecord, UnseenSourcesRecord
+from seedling.records.intervals import DifferenceRecord, EstimateRecord
 from seedling.stats.randomness import derived_seed
 from seedling.stats.statistics import Estimate, around_mean, by_group, paired_difference, wilson
 from seedling.train.candidates import predicted_seconds
@@ -27,13 +28,11 @@ BOOTSTRAP_SAMPLES = 2_000
 
 def unseen_sources(
     data: TrainingData, evaluation_rows: EvaluationRows, origins: Sequence[str | None], config: WorkspaceConfig
-) -> dict[str, Any] | None:
+) -> UnseenSourcesRecord | None:
     """A quick learner's accuracy on sources that are left out of training, compared with leaving out only the fold.
 
-    None for fewer than two sources whose classes occur in other sources. The keys are "sources" and "rows" (their
-    numbers), "accuracy" on rows of unseen sources, "difference" (unseen minus seen source, on the same rows; the two
-    training sets differ in size) and "hardest" (the source with the lowest accuracy). Intervals are over sources, that
-    of the hardest source is a Wilson interval.
+    None for fewer than two sources whose classes occur in other sources. The two training sets differ in size.
+    Intervals are over sources, that of the hardest source is a Wilson interval.
 
     origins: (n_labeled,).
     """
@@ -77,7 +76,7 @@ def unseen_sources(
 
 def _summary(
     seen: NDArray[np.bool_], unseen: NDArray[np.bool_], source: NDArray[np.str_], config: WorkspaceConfig
-) -> dict[str, Any]:
+) -> UnseenSourcesRecord:
     """See `unseen_sources`.
 
     seen, unseen: (n_rows,), whether the same rows are predicted correctly with and without their source in training;
@@ -92,10 +91,10 @@ def _summary(
     names = sorted({*source.tolist()})
     hardest = min(names, key=lambda name: (float(after[source == name].mean()), name))
     n_correct, n_rows = int(after[source == hardest].sum()), int((source == hardest).sum())
-    return {
-        "sources": len(names),
-        "rows": len(after),
-        "accuracy": accuracy.rounded(),
-        "difference": difference.rounded(),
-        "hardest": {"source": hardest, "accuracy": wilson(n_correct, n_rows).rounded(), "rows": n_rows},
-    }
+    return UnseenSourcesRecord(
+        sources=len(names),
+        rows=len(after),
+        accuracy=EstimateRecord.of(accuracy),
+        difference=DifferenceRecord.of(difference),
+        hardest=HardestSourceRecord(source=hardest, accuracy=EstimateRecord.of(wilson(n_correct, n_rows)), rows=n_rows),
+    )

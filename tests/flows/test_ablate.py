@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 from in_process import seedling
 from manifests import write_manifest
+from round_records import candidate, candidates_record
 
 from seedling.ablation import (
     NO_AUGMENTED_ROWS,
@@ -23,7 +24,9 @@ from seedling.ablation import (
     Variant,
     _stages_to_run,
     _table,
+    accuracy_of,
     compare_bars,
+    start_of,
     steps_of,
 )
 from seedling.augment import augment
@@ -36,7 +39,8 @@ from seedling.config.params import (
     load,
     set_value,
 )
-from seedling.dataset.generation import read, read_manifest, write_json
+from seedling.dataset.generation import read, read_manifest
+from seedling.records.ablation import AblationRecord
 from seedling.records.manifest import LabelCount
 from seedling.runner import write_page
 from seedling.scrape import scrape
@@ -95,8 +99,8 @@ def test_a_mix_in_is_a_step_of_its_own(tmp_path: Path) -> None:
         write_manifest(tmp_path / "generations" / stage, stage, counts=counts)
     names = []
     for losses in (["plain", "mixin"], ["plain"]):
-        tried = [{"learner": "network", "loss": loss} for loss in losses]
-        write_json(tmp_path / "models/0/candidates.json", {"candidates": tried})
+        tried = [candidate("network", loss=loss) for loss in losses]
+        candidates_record(*tried).write(tmp_path / "models/0/candidates.json")
         steps = steps_of(tmp_path, PARAMS)
         names.append([one.name for one in steps])
         if losses[-1] == "mixin":
@@ -108,15 +112,18 @@ def test_a_mix_in_is_a_step_of_its_own(tmp_path: Path) -> None:
 def test_a_bar_is_the_paired_difference_on_the_rows_that_both_judged() -> None:
     """Of three common rows one turns right: +1/3; a row that one side lacks does not count; a variant that was not run has no bar."""
     old, new, other = Variant("old", (AUGMENT,), 0), Variant("new", (), 0), Variant("other", (REPAIR,), 0)
-    bars = [Bar("augment", "added", old, new), Bar("repair", "left out", other, new)]
-    found = compare_bars(bars, {old: said([1, 0, 0]), new: said([1, 1, 0, 1])}, PARAMS, ["other"])
-    (bar,) = found["bars"]
-    assert (bar["rows"], bar["before"], bar["after"]) == (3, 0.333333, 0.666667)
-    assert bar["accuracy"]["value"] == pytest.approx(1 / 3, abs=1e-6)
-    assert bar["log_loss"]["value"] == pytest.approx(-1 / 3, abs=1e-6)
-    assert bar["accuracy"]["low"] < 0 < bar["accuracy"]["high"], "three rows prove nothing"
-    assert (found["start"], found["accuracy_at_start"]["value"]) == ("old", 0.333333)
-    assert found["not_tried"] == ["other"]
+    bars = [Bar("augment", "added", old, new), Bar("repair", "left_out", other, new)]
+    rows = {old: said([1, 0, 0]), new: said([1, 1, 0, 1])}
+    (bar,) = compare_bars(bars, rows, PARAMS)
+    assert (bar.rows, bar.before, bar.after) == (3, 0.333333, 0.666667)
+    assert bar.accuracy.value == pytest.approx(1 / 3, abs=1e-6)
+    assert bar.log_loss.value == pytest.approx(-1 / 3, abs=1e-6)
+    assert bar.accuracy.low < 0 < bar.accuracy.high, "three rows prove nothing"
+    assert start_of(bars) == old
+    accuracy = accuracy_of(rows[old], PARAMS)
+    assert accuracy is not None
+    assert accuracy.value == 0.333333
+    assert accuracy_of(rows.get(other), PARAMS) is None
 
 
 def test_a_line_that_was_not_run_is_said(tmp_path: Path) -> None:
@@ -159,7 +166,7 @@ def test_a_variant_is_the_line_as_one_would_run_it(example: Callable[[str], Path
     found = json.loads((place / "reports/ablation.json").read_text(encoding="utf-8"))
     steps = {(one["kind"], one["step"]) for one in found["bars"]}
     assert steps >= {("added", "weak labels"), ("added", "augment"), ("added", "synthesize"), ("added", "round 1")}
-    assert steps >= {("left out", "weak labels"), ("left out", "augment"), ("left out", "augment: typo")}
+    assert steps >= {("left_out", "weak labels"), ("left_out", "augment"), ("left_out", "augment: typo")}
     trained = read(alone / "generations/validate", ["id", "split", "label"])
     assert trained.loc[trained["split"] == "train", "label"].notna().all()
     first = json.loads((alone / "reports/evaluation.json").read_text(encoding="utf-8"))["rounds"][0]
@@ -198,10 +205,13 @@ def test_the_table_prints_an_interval_in_plain_brackets() -> None:
     """No backslash before them: the cell is text, not markup."""
     bar = Bar("augment", "added", Variant("none", (), 0), Variant("+ augment", (AUGMENT,), 0))
     rows = {bar.old: said([0, 0, 1, 1]), bar.new: said([1, 1, 1, 1])}
-    results = compare_bars([bar], rows, PARAMS, [])
+    bars = compare_bars([bar], rows, PARAMS)
+    ablation = AblationRecord(
+        start="none", accuracy_at_start=None, bars=bars, not_tried=(), failed={}, model="a digest"
+    )
     console = PrintableConsole(width=200, file=io.StringIO())
-    console.print(_table(results))
+    console.print(_table(ablation))
     printed = console.file.getvalue()
-    difference = results["bars"][0]["accuracy"]
-    assert f"+50.0 [{100 * difference['low']:+.1f}, {100 * difference['high']:+.1f}]" in printed
+    difference = bars[0].accuracy
+    assert f"+50.0 [{100 * difference.low:+.1f}, {100 * difference.high:+.1f}]" in printed
     assert "\\" not in printed

@@ -41,7 +41,7 @@ TOKENS = [
     *[b": ", b"- ", b"&a ", b"*a ", b"<<: ", b"!!python/object ", b"? ", b"${HOME}", b"'", b"#", b"split", b"sep=;\n"],
 ]
 LOG_LINE = {"time": "2026-01-01T00:00:00+00:00", "who": "me", "model": "m", "test": "t", "metrics": ["accuracy"]}
-VERDICT = {"round": 0, "decision": "accepted", "accepted_round": 0, "reason": "first", "rows": 3}
+VERDICT = {"round": 0, "decision": "accepted", "accepted_round": 0, "reason": "first", "stop": False, "rows": 3}
 Target = Callable[[Path, bytes, random.Random], None]
 
 

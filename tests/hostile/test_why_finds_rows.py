@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import unicodedata
 from pathlib import Path
 
 import pandas as pd
 import pytest
+from round_records import member, model_record
 
 from seedling.dataset.generation import GenerationWriter, Row, identify, read
 from seedling.errors import InputError
@@ -67,16 +67,7 @@ def write_models(workspace: Path, rows: pd.DataFrame, classes: list[str]) -> Non
     folder = workspace / "models" / "0"
     folder.mkdir(parents=True)
     rows.to_parquet(folder / "out_of_fold.parquet")
-    record = {
-        "classes": classes,
-        "modality": "text",
-        "members": [
-            {"learner": "logistic_regression", "file": "head", "pool_halves": 1, "temperature": 1.0, "votes": 1}
-        ],
-        "temperature": 1.0,
-        "selective_prediction": {"threshold": 0.0},
-    }
-    (folder / "model.json").write_text(json.dumps(record))
+    model_record(member(), classes=tuple(classes)).write(folder / "model.json")
 
 
 def test_the_probability_of_a_label_does_not_depend_on_which_classes_were_held_out(

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+from round_records import candidate, candidates_record, difference, estimate
 
 from seedling.records.gate import Check
+from seedling.records.intervals import DifferenceRecord
 from seedling.records.notes import (
     chosen_accuracy,
     decision_note,
@@ -18,58 +19,61 @@ from seedling.records.notes import (
 )
 
 
-def decision(**values: object) -> dict[str, object]:
-    """An accepted round 1 without a reason, with these values."""
-    return {"round": 1, "decision": "accepted", "reason": "R", "accuracy": None, **values}
-
-
 @pytest.mark.parametrize(
-    ("values", "accuracy", "note"),
+    ("round_number", "decision", "reason", "change", "accuracy", "note"),
     [
         (
-            {"round": 0, "reason": "the start, cross-validated"},
+            0,
+            "accepted",
+            "the start, cross-validated",
+            None,
             0.857,
             "round 0: the model to beat (cross-validated accuracy 0.857)",
         ),
         (
-            {
-                "round": 0,
-                "reason": "the start, cross-validated; the pool is empty, so there is nothing to pseudo-label",
-            },
+            0,
+            "accepted",
+            "the start, cross-validated; the pool is empty, so there is nothing to pseudo-label",
+            None,
             0.9,
             "round 0: the model to beat (cross-validated accuracy 0.900); the pool is empty, so there is nothing to "
             "pseudo-label",
         ),
         (
-            {"round": 0, "reason": "the start; no labeled row can be held out"},
+            0,
+            "accepted",
+            "the start; no labeled row can be held out",
+            None,
             None,
             "round 0: the model to beat; no labeled row can be held out",
         ),
-        ({"accuracy": {"value": -0.05, "low": -0.1, "high": 0.04}}, None, "accepted, not clearly worse: R"),
-        ({"accuracy": {"value": 0.013, "low": 0.0, "high": 0.04}}, None, "accepted, not worse: R"),
-        ({"accuracy": {"value": 0.05, "low": 0.01, "high": 0.1}}, None, "accepted, better: R"),
-        ({"accuracy": {"value": 0.0, "low": 0.0, "high": 0.0}}, None, "accepted, no change: R"),
-        ({"decision": "rejected", "accuracy": {"value": -0.1, "low": -0.2, "high": 0.0}}, None, "rejected: R"),
-        ({"decision": "skipped"}, None, "skipped: R"),
+        (1, "accepted", "R", difference(-0.05, -0.1, 0.04), None, "accepted, not clearly worse: R"),
+        (1, "accepted", "R", difference(0.013, 0.0, 0.04), None, "accepted, not worse: R"),
+        (1, "accepted", "R", difference(0.05, 0.01, 0.1), None, "accepted, better: R"),
+        (1, "accepted", "R", difference(0.0, 0.0, 0.0), None, "accepted, no change: R"),
+        (1, "rejected", "R", difference(-0.1, -0.2, 0.0), None, "rejected: R"),
+        (1, "skipped", "R", None, None, "skipped: R"),
     ],
 )
-def test_the_note_of_a_decision_says_why(values: dict[str, object], accuracy: float | None, note: str) -> None:
+def test_the_note_of_a_decision_says_why(
+    round_number: int, decision: str, reason: str, change: DifferenceRecord | None, accuracy: float | None, note: str
+) -> None:
     """An accepted round may have a lower accuracy, so the note says what "accepted" means."""
-    assert decision_note(decision(**values), accuracy) == note
+    assert decision_note(round_number, decision, reason, change, accuracy) == note
 
 
 def test_the_accuracy_of_a_round_is_that_of_the_chosen_vote(tmp_path: Path) -> None:
     """Without a vote, it is that of the one chosen candidate; of several chosen ones, it is unknown."""
-    svm = {"learner": "svm", "chosen": True, "accuracy": {"value": 0.8}}
-    forest = {"learner": "random_forest", "chosen": False, "accuracy": {"value": 0.7}}
-    vote = {"learner": "ensemble", "chosen": False, "accuracy": {"value": 0.9}}
+    svm = candidate("svm", chosen=True, accuracy=estimate(0.8))
+    forest = candidate("random_forest", accuracy=estimate(0.7))
+    vote = candidate("ensemble", accuracy=estimate(0.9))
     for candidates, expected in (
         ([svm, forest], 0.8),
         ([svm, forest, vote], 0.9),
-        ([svm, {**forest, "chosen": True}], None),
-        ([{**svm, "accuracy": None}], None),
+        ([svm, forest.model_copy(update={"chosen": True})], None),
+        ([svm.model_copy(update={"accuracy": None})], None),
     ):
-        (tmp_path / "candidates.json").write_text(json.dumps({"candidates": candidates}))
+        candidates_record(*candidates).write(tmp_path / "candidates.json")
         assert chosen_accuracy(tmp_path) == expected
     assert chosen_accuracy(tmp_path / "missing") is None
 

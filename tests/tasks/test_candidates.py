@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 from benches import evaluation_rows, labeled, training_data
+from round_records import candidate, candidates_record
 
 from seedling.config.params import TrainParams, WorkspaceConfig
 from seedling.errors import InputError
@@ -69,20 +69,12 @@ def test_later_rounds_train_each_learners_best_candidate_and_keep_all_carried_on
         ("ensemble", "plain"): 0.1,
     }
     tried = [
-        {
-            "learner": learner,
-            "recipe": ["collected"],
-            "loss": loss,
-            "log_loss": {},
-            "choice_loss": value,
-            "chosen": False,
-        }
-        for (learner, loss), value in losses.items()
+        candidate(learner, loss=loss, log_loss=1.0, choice_loss=value) for (learner, loss), value in losses.items()
     ]
-    (tmp_path / "candidates.json").write_text(json.dumps({"candidates": tried}))
+    candidates_record(*tried).write(tmp_path / "candidates.json")
     members, others = later_candidates(tmp_path)
     assert not members
-    assert [(candidate.learner, candidate.loss) for candidate in others] == [
+    assert [(other.learner, other.loss) for other in others] == [
         ("network", "plain"),
         ("network", "consistency"),
         ("svm", "label_weighted"),
@@ -92,14 +84,7 @@ def test_later_rounds_train_each_learners_best_candidate_and_keep_all_carried_on
 def test_members_of_the_accepted_model_are_tried_again_beyond_the_budget(tmp_path: Path) -> None:
     """A budget for one of three learners, of which two are members: both are tried first, and the third is not."""
     tried = [
-        {
-            "learner": name,
-            "recipe": ["collected"],
-            "loss": "plain",
-            "log_loss": 0.5,
-            "choice_loss": loss,
-            "chosen": chosen,
-        }
+        candidate(name, log_loss=0.5, choice_loss=loss, chosen=chosen)
         for name, loss, chosen in (
             ("logistic_regression", 0.1, False),
             ("random_forest", 0.3, True),
@@ -107,7 +92,7 @@ def test_members_of_the_accepted_model_are_tried_again_beyond_the_budget(tmp_pat
             ("ensemble", 0.1, True),
         )
     ]
-    (tmp_path / "candidates.json").write_text(json.dumps({"candidates": tried}))
+    candidates_record(*tried).write(tmp_path / "candidates.json")
     rows, inputs, truth = labeled(42, classes=2)
     params, config = TrainParams(budget_seconds=1e-9), WorkspaceConfig(modality="image")
     trial = try_candidates(training_data(rows, inputs), params, config, evaluation_rows(truth), tmp_path, silent)

@@ -52,17 +52,19 @@ def test_the_threshold_to_abstain_by_hand() -> None:
     """Confidences .9, .8, .7, .6, of which .7 is wrong: accuracy 3/4 in total, and 2/2 from .8 on."""
     probabilities = np.array([[0.9, 0.1], [0.8, 0.2], [0.7, 0.3], [0.6, 0.4]])
     truth = np.array([0, 0, 1, 0])
-    assert abstention(probabilities, truth, 0.75)["threshold"] == 0.0
+    assert abstention(probabilities, truth, 0.75).threshold == 0.0
     abstain = abstention(probabilities, truth, 0.95)
-    assert (abstain["threshold"], abstain["coverage"]["value"], abstain["accuracy"]["value"]) == (0.8, 0.5, 1.0)
+    assert abstain.coverage is not None
+    assert abstain.accuracy is not None
+    assert (abstain.threshold, abstain.coverage.value, abstain.accuracy.value) == (0.8, 0.5, 1.0)
 
 
 def test_out_of_scope_rows_count_as_wrong_unless_the_model_predicts_nothing() -> None:
     """An out-of-scope row at .85: only .9 reaches the target; if class 1 is `nothing` and predicted, it is correct."""
     probabilities, truth = np.array([[0.9, 0.1], [0.8, 0.2]]), np.array([0, 0])
     out_of_scope = np.array([[0.15, 0.85]])
-    assert abstention(probabilities, truth, 0.95, out_of_scope)["threshold"] == 0.9
-    assert abstention(probabilities, truth, 0.95, out_of_scope, nothing=1)["threshold"] == 0.0
+    assert abstention(probabilities, truth, 0.95, out_of_scope).threshold == 0.9
+    assert abstention(probabilities, truth, 0.95, out_of_scope, nothing=1).threshold == 0.0
 
 
 def test_what_a_gain_is_worth_in_labels_by_hand() -> None:
@@ -137,13 +139,11 @@ def test_a_steps_contribution_is_paired_over_the_learners_with_and_without_it() 
         Candidate("logistic_regression", ("collected",), "label_weighted"): correct(6),
         Candidate("network", ("collected",), "plain"): correct(1),
     }
-    steps = {step["step"]: step for step in step_contributions(probabilities, evaluation_rows(truth), 500, 0)}
-    assert steps["augment"]["difference"]["value"] == pytest.approx(0.15)
-    assert steps["augment"]["learners"] == ["svm", "logistic_regression"]
-    assert (steps["label_weighted"]["kind"], steps["label_weighted"]["difference"]["value"]) == (
-        "loss",
-        pytest.approx(-0.1),
-    )
+    steps = {step.step: step for step in step_contributions(probabilities, evaluation_rows(truth), 500, 0)}
+    assert steps["augment"].difference.value == pytest.approx(0.15)
+    assert steps["augment"].learners == ("svm", "logistic_regression")
+    assert steps["label_weighted"].kind == "loss"
+    assert steps["label_weighted"].difference.value == pytest.approx(-0.1)
     assert set(steps) == {"augment", "label_weighted"}
     assert (
         step_contributions(
@@ -158,13 +158,13 @@ def test_the_learning_curve_adds_the_labels_of_one_fold_after_the_other() -> Non
     rows, inputs, truth = labeled(40)
     curve = learning_curve(training_data(rows, inputs), evaluation_rows(truth))
     assert curve is not None
-    assert [(point["labels"], point["accuracy"]["value"]) for point in curve["points"]] == [
+    assert [(point.labels, point.accuracy.value) for point in curve.points] == [
         (8, 1),
         (16, 1),
         (24, 1),
         (32, 1),
     ]
-    assert (curve["labels"], curve["rows"]) == (40, 40)
+    assert (curve.labels, curve.rows) == (40, 40)
     halves = replace(rows, fold=rows.fold % 2)
     assert learning_curve(training_data(halves, inputs), evaluation_rows(truth)) is None
 
@@ -177,5 +177,5 @@ def test_a_curve_rises_if_labels_help() -> None:
     features[:, 0] += 3 * truth
     curve = learning_curve(training_data(rows, Inputs(features)), evaluation_rows(truth))
     assert curve is not None
-    values = [point["accuracy"]["value"] for point in curve["points"]]
+    values = [point.accuracy.value for point in curve.points]
     assert values[0] < values[-1] - 0.02

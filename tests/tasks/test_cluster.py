@@ -139,7 +139,7 @@ def test_every_stage_of_images_has_the_same_bytes(
     set_value(workspace, ["synthesize", "cutmix"], 0.5)
     set_value(workspace, ["synthesize", "cut_and_paste"], 0.5)
     assert_same_bytes(workspace, dask, monkeypatch)
-    wanted = {"seedling.scrape", "seedling.synthesize", "seedling.augment.families", "seedling.features.classical"}
+    wanted = {"seedling.scrape", "seedling.synthesize", "seedling.augment.batches", "seedling.features.classical"}
     wanted |= {"seedling.train.cross_validation", "seedling.models.label_propagation", "seedling.pseudo_label.teacher"}
     assert wanted <= set.union(*modules_of_workers(dask))
 

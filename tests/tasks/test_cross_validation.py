@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,14 +20,16 @@ from seedling.label_quality.label_weights import LABEL_WEIGHTED_LOSSES
 from seedling.models.saving import Learner, make_learner
 from seedling.models.training import FitContext
 from seedling.parallel.executor import inside_piece, using_executor
+from seedling.progress import silent
+from seedling.train.choice import EvaluationRows
 from seedling.train.cross_validation import (
     TrainingData,
     cross_validate,
-    fit_final,
     fit_final_models,
     out_of_fold_with_seeds,
 )
 from seedling.train.tally import Candidate
+from seedling.train.trial import Trial, choose_and_fit
 
 
 def test_a_wrong_label_gets_a_low_weight_from_models_that_did_not_see_it() -> None:
@@ -169,7 +172,7 @@ def test_a_fold_that_waits_for_its_last_candidate_leaves_no_thread_idle() -> Non
 
 
 def test_a_failed_final_training_takes_the_place_of_its_models_only() -> None:
-    """The other candidate has its model; asked for alone, the failed one raises."""
+    """The other candidate has its model."""
 
     def make(name: str, context: FitContext) -> Learner:
         return Exploding() if name == "svm" else make_learner(name, context)
@@ -181,8 +184,6 @@ def test_a_failed_final_training_takes_the_place_of_its_models_only() -> None:
     assert isinstance(models[broken], Diverged)
     (model,) = models[valid] if isinstance(models[valid], list) else ()
     assert (model.logits(inputs).argmax(axis=1) == truth).all()
-    with pytest.raises(Diverged, match="no number at step 1"):
-        fit_final(data, broken)
 
 
 def test_a_large_pool_is_drawn_by_names(tmp_path: Path) -> None:
@@ -200,8 +201,8 @@ def test_a_large_pool_is_drawn_by_names(tmp_path: Path) -> None:
     assert drawn_pool(tmp_path / "one", 500, seed=0) is None
 
 
-def test_if_all_labeled_rows_are_trained_on_validation_rows_are_predicted() -> None:
-    """One label per class without a fold, ten validation rows far apart: the final models predict all correctly."""
+def one_row_per_class(make: Callable[[str, FitContext], Learner] = make_learner) -> tuple[TrainingData, np.ndarray]:
+    """One label per class without a fold and ten validation rows far apart, with the classes of the validation rows."""
     rows, inputs, truth = labeled(12)
     first_rows = np.arange(2)
     one_per_class = TrainingRows(
@@ -216,10 +217,68 @@ def test_if_all_labeled_rows_are_trained_on_validation_rows_are_predicted() -> N
         pseudo_label_by_fold=np.full((2, 1), -1),
         pseudo_weight_by_fold=np.zeros((2, 1)),
     )
-    data = TrainingData(one_per_class, inputs.take(first_rows), inputs.take(np.arange(2, 12)), FitContext(2))
+    validation = inputs.take(np.arange(2, 12))
+    return TrainingData(one_per_class, inputs.take(first_rows), validation, FitContext(2), make_learner=make), truth[2:]
+
+
+def test_if_all_labeled_rows_are_trained_on_validation_rows_are_predicted() -> None:
+    """The final models, since there are no others, predict all validation rows correctly."""
+    data, truth = one_row_per_class()
     candidate = Candidate("logistic_regression", ("collected",))
     trained, _ = cross_validate(data, [candidate])
-    assert (trained[candidate].validation.argmax(axis=1) == truth[2:]).all()
+    assert (trained[candidate].validation.argmax(axis=1) == truth).all()
+
+
+def test_without_folds_a_final_model_is_fitted_once_and_a_failed_one_is_left_out(tmp_path: Path) -> None:
+    """Of three learners one diverges: it is left out with its reason, and the models of the others are saved."""
+    fitted: list[str] = []
+
+    def make(name: str, context: FitContext) -> Learner:
+        fitted.append(name)
+        return Exploding() if name == "svm" else make_learner(name, context)
+
+    data, truth = one_row_per_class(make)
+    names = ("logistic_regression", "svm", "random_forest")
+    trial = Trial(data)
+    trial.run([Candidate(name, ("collected",)) for name in names], 0.0, silent)
+    assert [(candidate.learner, reason) for candidate, reason in trial.left_out.items()] == [
+        ("svm", "no number at step 1")
+    ]
+    evaluation_rows = EvaluationRows(
+        truth, np.zeros(0, dtype=np.intp), np.arange(10).astype(str), np.ones(10), n_validation=10
+    )
+    choice = choose_and_fit(trial, evaluation_rows, 0, None, tmp_path)
+    assert {member.learner for member in choice.members} <= {"logistic_regression", "random_forest"}
+    assert sorted(path.stem for path in tmp_path.glob("half-0/*")) == sorted(member.name for member in choice.members)
+    assert sorted(fitted) == sorted(names)
+
+
+def test_a_failed_final_training_fits_no_other_model_again(tmp_path: Path) -> None:
+    """The learner that diverges only without a fold is removed; the other members' models are fitted once each."""
+    rows, inputs, truth = labeled(40)
+    fitted: list[str] = []
+
+    class ExplodingOnAllRows(Exploding):
+        """Learns from the rows of four folds, and diverges on those of all five."""
+
+        def fit(self, inputs: Inputs, targets: np.ndarray, weights: np.ndarray) -> None:
+            if len(targets) == len(truth):
+                super().fit(inputs, targets, weights)
+
+        def logits(self, inputs: Inputs) -> np.ndarray:
+            return np.asarray(inputs.features, dtype=np.float64)
+
+    def make(name: str, context: FitContext) -> Learner:
+        fitted.append(name)
+        return ExplodingOnAllRows() if name == "svm" else make_learner(name, context)
+
+    data = dataclasses.replace(training_data(rows, inputs), make_learner=make)
+    trial = Trial(data)
+    trial.run([Candidate(name, ("collected",)) for name in ("logistic_regression", "svm")], 0.0, silent)
+    no_rows = np.zeros(0, dtype=np.int64)
+    choice = choose_and_fit(trial, EvaluationRows(no_rows, no_rows, no_rows.astype(str), np.ones(0)), 0, None, tmp_path)
+    assert [member.learner for member in choice.members] == ["logistic_regression"]
+    assert Counter(fitted) == {"logistic_regression": 6, "svm": 6}
 
 
 def test_another_seed_changes_only_learners_that_use_it() -> None:

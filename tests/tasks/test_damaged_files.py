@@ -21,7 +21,7 @@ from seedling.features.feature_cache import FeatureCache
 from seedling.files.yaml_files import parse_yaml
 from seedling.gates.store import remove_damaged_store
 from seedling.parallel.memory_limit import estimated_bytes, memory_limit_bytes, memory_warning
-from seedling.records.results import read_decision
+from seedling.records.decision import DecisionRecord
 from seedling.records.run_records import read_run_records
 from seedling.records.test_evaluations import log_test_evaluation, read_test_evaluations
 from seedling.scrape.crawl_store import CrawlStore
@@ -251,4 +251,4 @@ def test_a_verdict_without_its_keys_is_a_damaged_file(content: str, tmp_path: Pa
     path.parent.mkdir(parents=True)
     path.write_text(content, encoding="utf-8")
     with pytest.raises(DamagedFile, match=r"decision\.json.*seedling run"):
-        read_decision(path)
+        DecisionRecord.read(path)

@@ -5,18 +5,21 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from manifests import label_issues
+from round_records import difference, estimate
 
 from seedling.evaluate.next_steps import Curve, LabelSource, errors_by_class, extrapolate, next_steps
+from seedling.records.candidates import LearningCurvePointRecord, LearningCurveRecord, StepContributionRecord
 from seedling.records.intervals import EstimateRecord
 from seedling.records.stage_notes import ReviewTime
 
 
-def falling(noise: float = 0.0) -> dict[str, object]:
+def falling(noise: float = 0.0) -> LearningCurveRecord:
     """Errors .4 / sqrt(labels / 25) on a million rows, with a share of wrong labels beside them."""
-    points = [
-        {"labels": many, "accuracy": {"value": 1 - noise - 0.4 / (many / 25) ** 0.5}} for many in (25, 50, 75, 100)
-    ]
-    return {"labels": 100, "rows": 1_000_000, "points": points}
+    points = tuple(
+        LearningCurvePointRecord(labels=labels, accuracy=estimate(1 - noise - 0.4 / (labels / 25) ** 0.5))
+        for labels in (25, 50, 75, 100)
+    )
+    return LearningCurveRecord(labels=100, rows=1_000_000, points=points)
 
 
 def test_twice_the_labels_bring_what_the_power_law_says() -> None:
@@ -50,7 +53,9 @@ def test_advice_is_ranked_by_what_it_may_bring() -> None:
         errors={"a": 10, "b": 6, "c": 4},
         labels={"a": 10, "b": 45, "c": 45},
         step_contributions=[
-            {"kind": "recipe", "step": "augment", "difference": {"value": -0.03, "low": -0.05, "high": -0.01}}
+            StepContributionRecord(
+                kind="recipe", step="augment", learners=("svm",), difference=difference(-0.03, -0.05, -0.01)
+            )
         ],
         rounds=[{"decision": "rejected"}],
         slices=[{"worse": True, "column": "words", "value": "over 9", "rows": 30, "accuracy": {"value": 0.5}}],

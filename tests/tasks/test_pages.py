@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from round_records import member, model_record
+
 from seedling.report.pages import breakable, environment, vote
 
 
@@ -21,7 +23,7 @@ def test_a_long_name_may_break_and_is_escaped() -> None:
 
 def test_a_learner_that_votes_twice_is_named_once() -> None:
     """Alone, two of a kind, and two kinds."""
-    members = [{"learner": one} for one in ("svm", "logistic_regression", "svm")]
-    assert vote({"members": members[:1]}) == "svm"
-    assert vote({"members": members[::2]}) == "a vote of 2 × svm"
-    assert vote({"members": members}) == "a vote of 2 × svm and logistic regression"
+    members = [member(learner) for learner in ("svm", "logistic_regression", "svm")]
+    assert vote(model_record(*members[:1])) == "svm"
+    assert vote(model_record(*members[::2])) == "a vote of 2 × svm"
+    assert vote(model_record(*members)) == "a vote of 2 × svm and logistic regression"

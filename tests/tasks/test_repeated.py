@@ -55,12 +55,12 @@ def test_repeated_splits_show_the_variation_between_splits() -> None:
     """Five splits of sixty rows with a Bayes accuracy of .84: the splits differ, and their mean is near it."""
     variation = repeated_cross_validation(*two_clouds(60, 2.0), CONFIG)
     assert variation is not None
-    assert (variation["repeats"], variation["folds"], variation["rows"]) == (5, 5, 60)
-    minimum, _, median, _, maximum = variation["splits"]["accuracy"]
+    assert (variation.repeats, variation.folds, variation.rows) == (5, 5, 60)
+    minimum, _, median, _, maximum = variation.splits.accuracy
     assert minimum < median < maximum
-    assert variation["learners"][0]["accuracy"]["value"] == pytest.approx(0.84, abs=0.08)
-    assert variation["difference"]["low"] <= 0 <= variation["difference"]["high"]
-    assert 0.2 <= variation["agreement"] <= 1
+    assert variation.learners[0].accuracy.value == pytest.approx(0.84, abs=0.08)
+    assert variation.difference.low <= 0 <= variation.difference.high
+    assert 0.2 <= variation.agreement <= 1
 
 
 def test_the_same_rows_are_split_the_same_way_each_time() -> None:
@@ -70,8 +70,8 @@ def test_the_same_rows_are_split_the_same_way_each_time() -> None:
     )
     separable = repeated_cross_validation(*two_clouds(40, 40.0), CONFIG)
     assert separable is not None
-    assert separable["splits"]["accuracy"] == [1.0] * 5
-    assert separable["learners"][0]["accuracy"]["low"] == pytest.approx(0.9124, abs=1e-3), "Wilson, 40 of 40"
+    assert separable.splits.accuracy == (1.0,) * 5
+    assert separable.learners[0].accuracy.low == pytest.approx(0.9124, abs=1e-3), "Wilson, 40 of 40"
 
 
 def test_a_class_that_is_left_out_is_detected_between_the_others() -> None:
@@ -91,9 +91,9 @@ def test_a_class_that_is_left_out_is_detected_between_the_others() -> None:
         four, replace(evaluation_rows, truth=truth), ["north", "south", "east", "middle"], CONFIG
     )
     assert detection is not None
-    assert detection["classes"] == 4
-    assert detection["auroc"]["low"] <= detection["auroc"]["value"] <= detection["auroc"]["high"]
-    assert detection["hardest"]["class"] != "middle"
+    assert detection.classes == 4
+    assert detection.auroc.low <= detection.auroc.value <= detection.auroc.high
+    assert detection.hardest.name != "middle"
     two_classes = unknown_classes(
         four,
         replace(evaluation_rows, truth=truth, labeled_index=np.flatnonzero(truth < 2)),
@@ -121,11 +121,11 @@ def test_an_unseen_source_is_harder_if_it_differs_from_the_others() -> None:
     origins = [f"https://{'abc'[number]}.example/{row}.png" for row, number in enumerate(site)]
     result = unseen_sources(three, replace(evaluation_rows, truth=truth), origins, CONFIG)
     assert result is not None
-    assert (result["sources"], result["rows"]) == (3, 150)
-    assert result["hardest"]["source"] == "c.example"
-    assert result["hardest"]["accuracy"]["value"] < 0.1
-    assert result["accuracy"]["value"] == pytest.approx(2 / 3, abs=0.05)
-    assert result["difference"]["value"] == pytest.approx(-1 / 3, abs=0.05)
+    assert (result.sources, result.rows) == (3, 150)
+    assert result.hardest.source == "c.example"
+    assert result.hardest.accuracy.value < 0.1
+    assert result.accuracy.value == pytest.approx(2 / 3, abs=0.05)
+    assert result.difference.value == pytest.approx(-1 / 3, abs=0.05)
     assert unseen_sources(three, evaluation_rows, ["labeled/a.png"] * 150, CONFIG) is None
 
 
@@ -142,8 +142,8 @@ def test_copies_of_an_unseen_sources_rows_are_left_out_of_training() -> None:
     origins = [f"https://{site}.example/1" for site in "ab" for _ in range(60)]
     result = unseen_sources(both, replace(evaluation_rows, truth=truth, groups=group), origins, CONFIG)
     assert result is not None
-    assert result["accuracy"]["value"] < 0.65
-    assert result["difference"]["low"] <= 0 <= result["difference"]["high"]
+    assert result.accuracy.value < 0.65
+    assert result.difference.low <= 0 <= result.difference.high
 
 
 @pytest.mark.parametrize(

@@ -179,7 +179,7 @@ def test_the_choice_is_the_smallest_log_loss_of_learners_and_ensemble() -> None:
 
 def test_decisions_are_plain_json() -> None:
     """As decision.json holds them."""
-    content = json.loads(json.dumps(round_decision(two_class(CORRECT), two_class(CORRECT)).as_json()))
+    content = json.loads(json.dumps(round_decision(two_class(CORRECT), two_class(CORRECT)).record.as_json()))
     assert set(content) >= {"round", "decision", "stop", "reason", "accepted_round", "accuracy", "log_loss", "rows"}
     assert set(content["accuracy"]) == {"value", "low", "high", "probability_worse"}
 
