@@ -212,7 +212,7 @@ def one_seed(
         "auto": (maker_for(screening.policy) if screening.policy else None, screening.per_row),
         **{peer: (make, ROWS_PER_PARENT) for peer, make in peers(modality).items()},
     }
-    result = [
+    result: list[dict[str, Any]] = [
         {
             "learner": learner,
             "way": policy_name,

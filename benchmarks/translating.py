@@ -162,7 +162,7 @@ def one_seed(
         labeled, labels[train].tolist(), [images.encode(pixels) for pixels in pool_images], seed
     )
     augmented_by_method |= peers(labeled, pool_images, config)
-    results = []
+    results: list[dict[str, Any]] = []
     for method, augmented_of_row in augmented_by_method.items():
         augmented = [
             (number, payload) for number, payloads_of_row in augmented_of_row.items() for payload in payloads_of_row

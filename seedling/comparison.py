@@ -190,7 +190,7 @@ def compare_sides(old: Side, new: Side) -> Comparison:
         raise InputError(f"'{old.name}' and '{new.name}' have no evaluation row in common: their test splits differ.")
     classes = [result["class"] for result in new.metrics["per_class"]]
     truth = class_indices(both["label_new"], classes)
-    probabilities = [np.stack(both[f"probabilities_{side}"].to_numpy()).astype(np.float64) for side in ("old", "new")]
+    probabilities = [np.stack(both[f"probabilities_{side}"].tolist()).astype(np.float64) for side in ("old", "new")]
     right = [of_side.argmax(axis=1) == truth for of_side in probabilities]
     scores = {"accuracy": ([of_side.astype(float) for of_side in right], 1.0)}
     for name, row_scores in (("log_loss", log_losses), ("brier", briers)):
@@ -249,7 +249,8 @@ def changed_rows(old: pd.DataFrame, new: pd.DataFrame) -> list[Change]:
 
     old, new: by id, with label, split, origin, and the reason of the rejected rows.
     """
-    both = old.join(new, how="outer", suffixes=("_old", "_new"), validate="1:1")
+    suffixes = ("_old", "_new")
+    both = old.merge(new, how="outer", left_index=True, right_index=True, suffixes=suffixes, validate="1:1")
     sides = ("old", "new")
     exists = [both[f"origin_{side}"].notna() | both[f"split_{side}"].notna() for side in sides]
     kept = [exists[index] & both[f"reason_{side}"].isna() for index, side in enumerate(sides)]

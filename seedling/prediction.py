@@ -326,8 +326,10 @@ def _to_text(form: PredictionFormat, file: TextIO, to_record: Any, names: Sequen
 
 @contextmanager
 def _to_parquet(path: Path, to_record: Any, names: Sequence[str]) -> Iterator[Write]:
-    types = {"source": pa.string(), "predicted": pa.string(), "confidence": pa.float32(), "abstains": pa.bool_()}
-    schema = pa.schema([*types.items(), ("error", pa.string()), *((name, pa.float32()) for name in names)])
+    columns: list[tuple[str, pa.DataType]] = [("source", pa.string()), ("predicted", pa.string())]
+    columns += [("confidence", pa.float32()), ("abstains", pa.bool_()), ("error", pa.string())]
+    columns += [(name, pa.float32()) for name in names]
+    schema = pa.schema(columns)
     buffer: list[dict[str, Any]] = []
     with pq.ParquetWriter(path, schema, compression="zstd") as writer:
 

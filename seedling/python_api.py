@@ -43,8 +43,8 @@ def grow(  # noqa: PLR0913  (the keywords of the public API)
     data: pd.DataFrame | None = None,
     *,
     images: str | os.PathLike[str] | Sequence[Image] | None = None,
-    texts: Sequence[str] | None = None,
-    labels: Sequence[str | None] | None = None,
+    texts: Sequence[str] | pd.Series | None = None,
+    labels: Sequence[str | None] | pd.Series | None = None,
     workspace: str | os.PathLike[str] | None = None,
     effort: Effort = "normal",
     encoder: str | None = None,
@@ -155,8 +155,8 @@ class GrowResult:
 def _source(
     data: pd.DataFrame | None,
     images: str | os.PathLike[str] | Sequence[Image] | None,
-    texts: Sequence[str] | None,
-    labels: Sequence[str | None] | None,
+    texts: Sequence[str] | pd.Series | None,
+    labels: Sequence[str | None] | pd.Series | None,
     temporary: Path,
 ) -> tuple[Path, Literal["image", "text"]]:
     """Returns the folder or table for the workspace, and the modality."""
@@ -169,7 +169,8 @@ def _source(
     if data is not None and labels is not None:
         raise InputError("Labels were passed beside a table: put them into its column `label`, or leave out `data`.")
     if data is None:
-        name, values = ("image", images) if images is not None else ("text", texts)
+        name = "text" if images is None else "image"
+        values: Iterable[Any] | None = texts if images is None else images
         rows = [] if values is None else list(values)
         if labels is not None and len(labels) != len(rows):
             raise InputError(

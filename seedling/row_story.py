@@ -14,7 +14,7 @@ import pandas as pd
 from seedling.config.params import load
 from seedling.dataset.generation import read, read_rejected, stage_of
 from seedling.errors import InputError
-from seedling.files.reading import read_frame
+from seedling.files.reading import read_frame, row_dicts
 from seedling.models.model import read_record
 from seedling.pipeline import row_stages
 from seedling.records.gate import GateResult
@@ -87,7 +87,7 @@ def story(workspace: Path, row_id: str, frames: dict[str, pd.DataFrame]) -> Iter
     yield f"row {row_id}"
     yield from _fetched(workspace, row_id, frames)
     for stage, frame in frames.items():
-        for record in frame[frame["id"] == row_id].to_dict("records"):
+        for record in row_dicts(frame[frame["id"] == row_id]):
             yield f"  {stage}: {_describe(record)}"
     for stage, frame in frames.items():
         derived = frame[[row_id in parents for parents in frame["parent_ids"]]]
@@ -163,7 +163,7 @@ def _models(workspace: Path, row_id: str, frames: dict[str, pd.DataFrame]) -> It
         if not path.is_file():
             continue
         frame = read_frame(path)
-        for record in frame[frame["id"] == row_id].to_dict("records"):
+        for record in row_dicts(frame[frame["id"] == row_id]):
             yield f"  models/{model.name}: {_out_of_fold_sentence(record, read_record(model).classes)}"
         pseudo_labeled = frames.get(f"pseudo_label@{model.name}")
         if pseudo_labeled is not None:
@@ -173,7 +173,7 @@ def _models(workspace: Path, row_id: str, frames: dict[str, pd.DataFrame]) -> It
     path = Workspace(workspace).predictions_file
     if path.is_file():
         frame = read_frame(path)
-        for record in frame[frame["id"] == row_id].to_dict("records"):
+        for record in row_dicts(frame[frame["id"] == row_id]):
             predicted = f"predicted '{record['predicted']}' by models/{record['round']}"
             yield f"  evaluate: label '{record['label']}', {predicted}"
 

@@ -56,8 +56,8 @@ def scraped(data: Path, output: Path, sources: Sequence[dict[str, Any]], modalit
     files = read_notes(output, ScrapeNotes).files
     assert files is not None
     return Scraped(
-        {row.origin: (row.split, row.label) for row in kept.itertuples()},
-        {row.origin: row.reason for row in rejected.itertuples()},
+        dict(zip(kept["origin"], zip(kept["split"], kept["label"], strict=True), strict=True)),
+        dict(zip(rejected["origin"], rejected["reason"], strict=True)),
         {row["file"]: row["reason"] for row in listed},
         files,
     )

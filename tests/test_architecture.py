@@ -124,6 +124,8 @@ def patches_of_seedling(source: str) -> list[int]:
     tree = ast.parse(source)
     names, lines = names_of_seedling(tree), []
     for node in ast.walk(tree):
+        if not isinstance(node, ast.expr | ast.stmt):
+            continue
         targets: list[ast.expr] = []
         if isinstance(node, ast.Call) and getattr(node.func, "attr", getattr(node.func, "id", "")) == "setattr":
             targets = node.args[:1]

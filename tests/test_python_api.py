@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -37,7 +38,7 @@ def test_the_import_alone_loads_no_heavy_package() -> None:
         ({"images": "folder", "labels": ["x"]}, "has its labels in its subfolders"),
     ],
 )
-def test_wrong_arguments_are_explained(arguments: dict[str, object], message: str) -> None:
+def test_wrong_arguments_are_explained(arguments: dict[str, Any], message: str) -> None:
     """Before anything is written."""
     with pytest.raises(InputError, match=message):
         seedling.grow(**arguments)

@@ -205,9 +205,10 @@ def favor_hard_rows(
     strength: 0 keeps the counts; 1 gives none to the easiest row of a class and twice as many to the hardest.
     A fractional part is a probability, drawn per row id.
     """
+    counts = zip(count_by_id.index, count_by_id, strict=True)
     if not hardness or not strength:
-        return {row_id: int(count) for row_id, count in count_by_id.items()}
-    targets = {row_id: count * (1 + strength * (2 * hardness[row_id] - 1)) for row_id, count in count_by_id.items()}
+        return {row_id: int(count) for row_id, count in counts}
+    targets = {row_id: count * (1 + strength * (2 * hardness[row_id] - 1)) for row_id, count in counts}
     return {
         row_id: int(target) + int(generator(seed, "hard", row_id).random() < target % 1)
         for row_id, target in targets.items()

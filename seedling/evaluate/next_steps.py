@@ -229,10 +229,12 @@ def _fix_sources(
     ]
     p_values = [
         fisher_exact(
-            [
-                [round(source.wrong), source.rows - round(source.wrong)],
-                [round(wrong - source.wrong), rows - source.rows - round(wrong - source.wrong)],
-            ],
+            np.array(
+                [
+                    [round(source.wrong), source.rows - round(source.wrong)],
+                    [round(wrong - source.wrong), rows - source.rows - round(wrong - source.wrong)],
+                ]
+            ),
             alternative="greater",
         ).pvalue
         for source in tested

@@ -46,7 +46,7 @@ def slices(
             continue
         parts = [(value, mask) for value, mask in _parts(rows[column]) if mask.sum() >= MIN_ROWS_PER_SLICE]
         for value, mask in parts if len(parts) > 1 else ():
-            table = [_counts(right[part], groups[part]) for part in (mask, ~mask)]
+            table = np.array([_counts(right[part], groups[part]) for part in (mask, ~mask)])
             p_values.append(float(fisher_exact(table, alternative="less").pvalue))
             accuracy = share(right[mask], groups[mask], params.confidence).rounded()
             results.append({"column": column, "value": value, "rows": int(mask.sum()), "accuracy": accuracy})

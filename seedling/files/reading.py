@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from seedling.errors import DamagedFile, SeedlingError
 from seedling.workspace import STAGE_OUTPUTS, STATE
@@ -47,9 +47,14 @@ def remedy(path: Path) -> str:
     return "restore it from a backup, or delete it"
 
 
+def row_dicts(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return the rows as dictionaries by column. All our columns have text as names, which pandas does not require."""
+    return cast("list[dict[str, Any]]", frame.to_dict("records"))
+
+
 def read_frame(path: Path, columns: Sequence[str] | None = None) -> pd.DataFrame:
     """Return the Parquet file's rows. Raises DamagedFile if it is cut or not Parquet, and FileNotFoundError."""
     import pandas as pd
 
     with reading(path):
-        return pd.read_parquet(path, columns=columns)
+        return pd.read_parquet(path, columns=None if columns is None else list(columns))

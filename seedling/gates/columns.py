@@ -226,7 +226,7 @@ def save_for_comparison(rows: GatedRows, columns: Collection[str], path: Path) -
 
 def _predictions(kind: str, folder: Path) -> pd.DataFrame:
     frame = read_frame(folder / (OUT_OF_FOLD if kind == "train" else PREDICTIONS))
-    probabilities = np.stack(frame["probabilities"].to_numpy()) if len(frame) else np.zeros((0, 1))
+    probabilities = np.stack(frame["probabilities"].tolist()) if len(frame) else np.zeros((0, 1))
     confidence = probabilities.max(axis=1) if len(frame) else []
     frame = frame.drop(columns="probabilities").assign(confidence=confidence)
     if kind == "evaluate":

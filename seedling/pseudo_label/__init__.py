@@ -35,7 +35,7 @@ from seedling.stats.randomness import generator
 from seedling.stats.statistics import Floats, wilson
 from seedling.workspace import DECISION, QUEUE
 
-COLUMNS = [
+COLUMNS: list[pa.Field[Any]] = [
     pa.field("pseudo_label_by_fold", pa.list_(pa.int16())),
     pa.field("pseudo_weight_by_fold", pa.list_(pa.float32())),
     pa.field("half", pa.int8()),
@@ -212,6 +212,7 @@ def _rows(
         "half": predictions.half,
         **_confidence_columns(labels),
     }
+    pool_row: Any  # a named tuple of the columns
     for index, pool_row in enumerate(rows.itertuples(index=False)):
         row = Row(
             id=pool_row.id,

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
@@ -64,14 +65,15 @@ def read_teacher_predictions(teacher: Path, validated: Path, classes: list[str])
     weight = read(validated, ["id", "weight"], splits=["train"]).drop_duplicates("id").set_index("id")["weight"]
     with reading(teacher / POOL_PREDICTIONS):
         pool = pq.read_table(teacher / POOL_PREDICTIONS)
-    fold = labeled["fold"].astype("float64").fillna(NO_FOLD).to_numpy(dtype=np.int64)
+    fold = np.asarray(labeled["fold"].astype("float64").fillna(NO_FOLD), dtype=np.int64)
+    pool_ids: list[Any] = pool["id"].to_pylist()
     folds = sorted(set(fold.tolist()) - {NO_FOLD})
     shape = (len(pool), len(folds) + 1, len(classes))
     return TeacherPredictions(
         labeled_ids=labeled["id"].tolist(),
-        pool_ids=pool["id"].to_pylist(),
+        pool_ids=pool_ids,
         half=pool["half"].to_numpy().astype(np.int64),
-        labeled=np.stack(labeled["probabilities"].to_numpy()).astype(np.float64),
+        labeled=np.stack(labeled["probabilities"].tolist()).astype(np.float64),
         pool=_flat(pool["probabilities"]).astype(np.float64).reshape(shape).transpose(1, 0, 2),
         fold=fold,
         folds=folds,
@@ -79,15 +81,15 @@ def read_teacher_predictions(teacher: Path, validated: Path, classes: list[str])
         weights=weight.loc[labeled["id"]].to_numpy(dtype=np.float64),
         human=(labeled["label_source"] == "human").to_numpy(),
         repaired=(labeled["label_source"] == "repaired").to_numpy(),
-        label_weights=np.stack(labeled["label_weight_by_fold"].to_numpy()).astype(np.float64).T,
+        label_weights=np.stack(labeled["label_weight_by_fold"].tolist()).astype(np.float64).T,
         labeled_std=labeled["dropout_std"].to_numpy(dtype=np.float64),
         pool_std=_flat(pool["dropout_std"]).astype(np.float64).reshape(shape[:2]).T,
     )
 
 
-def _flat(column: pa.ChunkedArray) -> NDArray[np.float32]:
+def _flat(column: pa.ChunkedArray[Any]) -> NDArray[np.float32]:
     """The concatenated values of a column of lists."""
-    return np.asarray(column.combine_chunks().flatten().to_numpy(), dtype=np.float32)
+    return np.asarray(pc.list_flatten(column).to_numpy(), dtype=np.float32)
 
 
 @dataclass(frozen=True)

@@ -71,7 +71,10 @@ def sheet(generations: Path, stage: str, parents: int = 6, rows_per_parent: int 
     ids = {parent_id for parent_ids in rows["parent_ids"] if parent_ids is not None for parent_id in parent_ids}
     content: dict[str, Any] = dict(payloads([generations / "scrape"], ids)) if ids else {}
     content |= _payloads(generations / stage, set(rows["id"]))
-    labels = dict(read(generations / "validate", ["id", "label"], ids=ids).itertuples(index=False)) if ids else {}
+    labels: dict[str, str] = {}
+    if ids:
+        labeled = read(generations / "validate", ["id", "label"], ids=ids)
+        labels = dict(zip(labeled["id"], labeled["label"], strict=True))
     return {
         "groups": [
             _group(name, rows[rows["group"] == name], content, labels, list(manifest.classes)) for name in chosen

@@ -18,6 +18,7 @@ import pandas as pd
 from seedling.dataset.generation import payloads, read, read_manifest, read_rejected
 from seedling.dataset.spreadsheet import spreadsheet_cell
 from seedling.files.ignored_files import count_not_copied
+from seedling.files.reading import row_dicts
 from seedling.gates.checking import read_checks
 from seedling.media.quality_metrics import IMAGE, TEXT
 from seedling.records.manifest import Manifest, read_notes
@@ -176,7 +177,7 @@ def _write_csv(path: Path, frame: pd.DataFrame) -> None:
 def _with_content(generations: Path, rows: pd.DataFrame) -> list[dict[str, Any]]:
     """The rows with previews of their images or texts."""
     content = dict(payloads([generations / "scrape"], set(rows["id"])))
-    return [{**row, **preview(content[row["id"]], SIDE_PIXELS)} for row in rows.to_dict("records")]
+    return [{**row, **preview(content[row["id"]], SIDE_PIXELS)} for row in row_dicts(rows)]
 
 
 def _quality_cards(generations: Path, flagged: pd.DataFrame, counts: Mapping[str, int]) -> list[dict[str, Any]]:

@@ -18,7 +18,7 @@ from seedling.errors import MissingGeneration
 from seedling.evaluate import read_decisions
 from seedling.evaluate.plots import read_losses
 from seedling.files.ignored_files import count_not_copied
-from seedling.files.reading import read_frame, read_json
+from seedling.files.reading import read_frame, read_json, row_dicts
 from seedling.gates.checking import read_checks
 from seedling.pipeline import row_stages
 from seedling.records.ablation import AblationRecord
@@ -160,7 +160,7 @@ def _result_context(workspace: Path, metrics: Mapping[str, Any]) -> dict[str, An
         "weakest": weakest(metrics["per_class"]),
         "learning_curve": charts.learning_curve(metrics["learning_curve"]),
         "risk_coverage": charts.risk_coverage(pd.read_csv(plots / RISK_COVERAGE)),
-        "calibration": charts.calibration(pd.read_csv(plots / CALIBRATION).to_dict("records")),
+        "calibration": charts.calibration(row_dicts(pd.read_csv(plots / CALIBRATION))),
         "step_meanings": STEP_MEANINGS,
         **_ablation(workspace, metrics["accepted_round"]),
     }
@@ -375,11 +375,11 @@ def _samples(generations: Path) -> list[dict[str, Any]]:
                 "stage": name.replace("/", "@"),
                 "rows": [
                     {
-                        "label": row.label or "unlabeled",
-                        "weak": str(row.label_source or "").startswith("weak"),
-                        **preview(content[row.id]),
+                        "label": row["label"] or "unlabeled",
+                        "weak": str(row["label_source"] or "").startswith("weak"),
+                        **preview(content[row["id"]]),
                     }
-                    for row in chosen.itertuples()
+                    for row in row_dicts(chosen[["id", "label", "label_source"]])
                 ],
             }
         )

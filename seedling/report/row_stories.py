@@ -11,7 +11,7 @@ import pandas as pd
 
 from seedling.dataset.class_indices import index_by_class
 from seedling.dataset.generation import columns_of, payloads, read, read_manifest, read_rejected
-from seedling.files.reading import read_frame
+from seedling.files.reading import read_frame, row_dicts
 from seedling.media.personal_data import as_shown
 from seedling.report.pages import preview
 from seedling.workspace import MANIFEST, Workspace
@@ -76,7 +76,7 @@ def _read_facts(folder: Path, first: set[str], max_rows: int) -> Iterator[dict[s
     kept = kept.assign(reason=None, first=~kept["id"].isin(first)).sort_values(["first", "id"], kind="stable")
     rejected = read_rejected(folder).reindex(columns=[*columns, "reason"])
     for frame in (kept.head(max_rows), rejected.head(max_rows)):
-        for row in frame.to_dict("records"):
+        for row in row_dicts(frame):
             yield _facts(row, folder.name)
 
 

@@ -246,7 +246,7 @@ class _GeneratorTraining:
     def _generate(self, pretrained: ImageFlow, fold: int, watch: Watcher) -> list[GeneratedClass]:
         fold_rows = self.parents[self.parents["fold"] == fold]
         flow = pretrained.copy(self._context(fold, device=fold))
-        labels = pd.Index(self.classes).get_indexer(fold_rows["label"]).astype(np.int64)
+        labels = pd.Index(self.classes).get_indexer(pd.Index(fold_rows["label"])).astype(np.int64)
         flow.fit(np.stack([self.small_images[row_id] for row_id in fold_rows.index]), labels, watch)
         is_gray = all(images.is_gray(self.small_images[row_id]) for row_id in self.parents.index)
         generated = []

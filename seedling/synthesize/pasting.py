@@ -145,9 +145,10 @@ def _file_of(finder: Finder | None) -> str:
 
 def _find_objects(image_store: _Images, objects: pd.DataFrame, finder: Finder | None, progress: Progress) -> None:
     """Find the object of each row, in parallel threads, and store its mask."""
+    origins, labels = objects["origin"], objects["label"]
 
     def find(row_id: str) -> Mask | None:
-        details = {"id": row_id, "origin": objects.at[row_id, "origin"], "label": objects.at[row_id, "label"]}
+        details = {"id": row_id, "origin": origins[row_id], "label": labels[row_id]}
         pixels = image_store.pixels(row_id)
         try:
             location = None if finder is None else finder(pixels.copy(), details)

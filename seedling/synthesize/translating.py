@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import pandas as pd
@@ -81,7 +81,8 @@ def translated_rows(
         encoded = {row_id: cast("bytes", image) for row_id, image in payloads([collected], ids)}
         progress("translate images", first, len(drawn))
         for draw in batch:
-            yield _translated_row(draw, labeled.loc[draw.content_id], encoded, seen, params, config)
+            parent: Any = labeled.loc[draw.content_id]  # ids are unique, which pandas' stubs cannot know
+            yield _translated_row(draw, parent, encoded, seen, params, config)
 
 
 class StyleDraw(NamedTuple):
@@ -159,7 +160,7 @@ class _StyleRows:
             self._by_fold_and_source[group_to_fold.get(rows.at[row_id, "group"]), sources[row_id]].append(row_id)
         for row_id in sorted(labeled.index):
             self._by_fold_and_source[self._folds[row_id], sources[row_id]].append(row_id)
-            self._classes[sources[row_id]].add(labeled.at[row_id, "label"])
+            self._classes[sources[row_id]].add(self._labels[row_id])
         all_sources = sorted({source for _, source in self._by_fold_and_source})
         self._target_sources = [into] if into is not None else all_sources
         self._cache: dict[tuple[int, str, str], list[str]] = {}

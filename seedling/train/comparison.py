@@ -70,7 +70,7 @@ def decide(
     compared = [candidate for candidate in in_both if not candidate.carried] or in_both
     cheapest = min(compared, key=lambda candidate: predicted_seconds(candidate, data))
     probabilities = probabilities | with_more_seeds(cheapest, probabilities, evaluation_rows, data, params, config)
-    old_pool = np.stack(read_frame(loop.teacher / POOL_PREDICTIONS)["probabilities"].to_numpy())
+    old_pool = np.stack(read_frame(loop.teacher / POOL_PREDICTIONS)["probabilities"].tolist())
     old_labels, new_labels = old_pool[:, -n_classes:].argmax(axis=1), predictions.pool[-1].argmax(axis=1)
     accepted_round = loop.previous.accepted_round
     if len(evaluation_rows.truth) == 0:

@@ -6,6 +6,7 @@ import csv
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -57,7 +58,7 @@ def write_predictions(
     pq.write_table(table.replace_schema_metadata(), output / OUT_OF_FOLD, compression="zstd")
     n_fold_models, n_pool, n_classes = predictions.pool.shape
     by_row = predictions.pool.transpose(1, 0, 2).reshape(n_pool, n_fold_models * n_classes).astype(np.float32)
-    pool_columns = {
+    pool_columns: dict[str, pa.Array[Any]] = {
         "id": pa.array(rows.ids[rows.pool].tolist(), pa.string()),
         "half": pa.array(rows.half[rows.pool], pa.int8()),
         "probabilities": _list_column(by_row),
@@ -66,11 +67,11 @@ def write_predictions(
     pq.write_table(pa.table(pool_columns), output / POOL_PREDICTIONS, compression="zstd")
 
 
-def _list_column(values: NDArray[np.float32]) -> pa.Array:
+def _list_column(values: NDArray[np.float32]) -> pa.Array[Any]:
     """A column of lists of equal length from (n_rows, length), without one Python object per row."""
     n_rows, length = values.shape
     offsets = np.arange(n_rows + 1, dtype=np.int32) * length
-    return pa.ListArray.from_arrays(offsets, pa.array(values.ravel(), pa.float32()))
+    return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), pa.array(values.ravel(), pa.float32()))
 
 
 def write_candidates(output: Path, probabilities: Mapping[Candidate, NDArray[np.float32]]) -> None:
@@ -90,12 +91,12 @@ def write_candidates(output: Path, probabilities: Mapping[Candidate, NDArray[np.
 
 def read_candidates(folder: Path, classes: int) -> dict[Candidate, Floats]:
     """Read the file of `write_candidates`: (n_seeds, n_evaluated, n_classes) per candidate. classes: their number."""
-    frame = read_frame(folder / CANDIDATE_PROBABILITIES)
+    frame = read_frame(folder / CANDIDATE_PROBABILITIES)[["learner", "recipe", "loss", "seeds", "probabilities"]]
     return {
-        Candidate(row.learner, tuple(row.recipe), row.loss): np.asarray(
-            row.probabilities.astype(np.float64).reshape(row.seeds, -1, classes)
+        Candidate(learner, tuple(recipe), loss): np.asarray(
+            probabilities.astype(np.float64).reshape(seeds, -1, classes)
         )
-        for row in frame.itertuples()
+        for learner, recipe, loss, seeds, probabilities in frame.itertuples(index=False, name=None)
     }
 
 

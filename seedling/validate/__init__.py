@@ -34,7 +34,7 @@ from seedling.validate.label_checks import check_labels
 from seedling.validate.quality_flags import quality
 from seedling.validate.splits import assign_folds, carve_test
 
-METRIC_FIELDS = {
+METRIC_FIELDS: dict[str, list[pa.Field[Any]]] = {
     "image": [
         pa.field("width", pa.int32()),
         pa.field("height", pa.int32()),
@@ -51,7 +51,7 @@ METRIC_FIELDS = {
         pa.field("personal_data", pa.bool_()),
     ],
 }
-CHECK_FIELDS = [
+CHECK_FIELDS: list[pa.Field[Any]] = [
     pa.field("nearest_labeled", pa.float32()),
     pa.field("quality", pa.list_(pa.string())),
     pa.field("p_label_error", pa.float32()),
@@ -59,7 +59,7 @@ CHECK_FIELDS = [
     pa.field("is_label_issue", pa.bool_()),
     pa.field("original_label", pa.string()),
 ]
-GROUP_FIELDS = [pa.field("near_group", pa.string())]  # only if sources define groups
+GROUP_FIELDS: list[pa.Field[Any]] = [pa.field("near_group", pa.string())]  # only if sources define groups
 SPLIT_PRIORITY = {"test": 0, "validation": 1, "train": 2, "pool": 3, "out_of_scope": 4, "mixin": 5}
 """Of copies in several splits, the one in the split with the smallest number is kept."""
 CHECK_BATCH_ROWS = 256
@@ -112,7 +112,7 @@ def validate(
         writer.close(rows_in=rows_in, classes=classes, notes=notes)
 
 
-def _write_rows(writer: GenerationWriter, checked_rows: Sequence[CheckedRow], extra: Sequence[pa.Field]) -> None:
+def _write_rows(writer: GenerationWriter, checked_rows: Sequence[CheckedRow], extra: Sequence[pa.Field[Any]]) -> None:
     for checked in checked_rows:
         row = replace(checked.row, extra=_extra_columns(checked, extra))
         if checked.reason:
@@ -134,7 +134,7 @@ def flag_quality(checked_rows: list[CheckedRow]) -> dict[str, int]:
     return usual
 
 
-def _extra_columns(checked: CheckedRow, extra: Sequence[pa.Field]) -> dict[str, Any]:
+def _extra_columns(checked: CheckedRow, extra: Sequence[pa.Field[Any]]) -> dict[str, Any]:
     """The stage's own columns of a row; null if nothing was measured."""
     values = {
         **checked.signals,

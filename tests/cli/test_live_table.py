@@ -22,7 +22,8 @@ def console(*, terminal: bool = False) -> Console:
 
 def printed(console: Console) -> list[str]:
     """The lines on the console."""
-    return console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue().splitlines()
 
 
 def finish_all(table: LiveTable, first_skipped: int) -> None:

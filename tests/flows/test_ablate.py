@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -80,13 +81,13 @@ def test_without_augment_and_synthesize_no_row_is_made(make_images: Callable[...
     collected, validated = tmp_path / "scrape", tmp_path / "validate"
     scrape(PARAMS.scrape, config, data=data, output=collected)
     validate(ValidateParams(), config, collected=collected, output=validated)
-    sections = {
+    sections: dict[str, dict[str, Any]] = {
         "augment": {"augmentations_per_row": 2, "adversarial": 0.5, "hard": 0.5, "balance": 1.0},
         "synthesize": {"mixup": 1, "cutmix": 1, "cut_and_paste": 1, "negatives": 0.5, "generate": 1, "translate": 1},
     }
     for (section, key), value in (*NO_AUGMENTED_ROWS, *NO_SYNTHETIC_ROWS):
         sections[section][key] = json.loads(value)
-    told = {"collected": collected, "validated": validated}
+    told: dict[str, Any] = {"collected": collected, "validated": validated}
     augment(AugmentParams.model_validate(sections["augment"]), config, **told, output=tmp_path / "augment")
     synthesize(SynthesizeParams.model_validate(sections["synthesize"]), config, **told, output=tmp_path / "synthesize")
     assert [read_manifest(tmp_path / one).rows.rows_in for one in sections] == [0, 0]
@@ -154,8 +155,8 @@ def test_a_variant_is_the_line_as_one_would_run_it(example: Callable[[str], Path
     }.items():
         set_value(alone, list(keys), value)
     set_value(alone, ["synthesize", "templates"], [])
-    for one in (place, alone):
-        subprocess.run([*SEEDLING, "run", "-w", one], check=True, capture_output=True)
+    for workspace in (place, alone):
+        subprocess.run([*SEEDLING, "run", "-w", workspace], check=True, capture_output=True)
     looks = (place / "test_evaluations.jsonl").read_text(encoding="utf-8")
 
     none = subprocess.run(
@@ -209,9 +210,9 @@ def test_the_table_prints_an_interval_in_plain_brackets() -> None:
     ablation = AblationRecord(
         start="none", accuracy_at_start=None, bars=bars, not_tried=(), failed={}, model="a digest"
     )
-    console = PrintableConsole(width=200, file=io.StringIO())
-    console.print(_table(ablation))
-    printed = console.file.getvalue()
+    output = io.StringIO()
+    PrintableConsole(width=200, file=output).print(_table(ablation))
+    printed = output.getvalue()
     difference = bars[0].accuracy
     assert f"+50.0 [{100 * difference.low:+.1f}, {100 * difference.high:+.1f}]" in printed
     assert "\\" not in printed

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import anyio
 import httpx
@@ -119,6 +120,7 @@ def test_images_are_asked_as_base64_and_bombs_are_refused(tmp_path: Path, serve:
 def test_bad_requests_are_refused(tmp_path: Path, serve: Serve) -> None:
     """Wrong types, too many texts, no JSON: 422; a body that is too large, said or not: 413, and the server lives on."""
     with httpx.Client(base_url=serve(Predictor.of(grown(tmp_path, "text")), FAST)) as client:
+        body: dict[str, Any]
         for body in ({"texts": "rain"}, {"texts": []}, {"texts": ["a"] * 65}, {"text": ["a"]}, {"texts": [3]}):
             assert client.post("/predict", json=body).status_code == 422
         for broken in (b"{", b'{"texts": NaN}', b'{"texts": [1e999]}', b'{"texts": ["\\ud800"]}'):

@@ -22,6 +22,7 @@ import seedling as seedling_package
 from seedling.cli.main import app
 from seedling.cli.options import Debug, Workspace, explained
 from seedling.config.params import load
+from seedling.config.sources import TableSource
 from seedling.errors import InputError
 from seedling.init.create import InitOptions, _sources, make_workspace
 from seedling.init.table_sources import TableOptions
@@ -75,6 +76,7 @@ def test_init_writes_a_tables_own_columns_and_encoding_into_params(tmp_path: Pat
     done = seedling("init", tmp_path / "w", "--texts", table, "--encoder", "none", *options)
     assert done.returncode == 0, done.stderr
     (source,) = load(tmp_path / "w").scrape.sources
+    assert isinstance(source, TableSource)
     assert (source.text, source.label, source.encoding) == ("remark", "kind", "latin-1")
 
 
@@ -115,7 +117,7 @@ def test_init_asks_where_top_folders_may_be_sources_or_classes(tmp_path: Path) -
     assert (asked.returncode, "--by-source or --by-class" in asked.stderr) == (2, True)
     done = seedling("init", tmp_path / "w", "--images", tmp_path / "images", "--by-source")
     assert done.returncode == 0, done.stderr
-    assert [one.path for one in load(tmp_path / "w").scrape.sources] == ["studio", "web"]
+    assert [getattr(source, "path", None) for source in load(tmp_path / "w").scrape.sources] == ["studio", "web"]
 
 
 @pytest.mark.slow

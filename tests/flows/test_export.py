@@ -13,7 +13,7 @@ import pytest
 from datasets import load_dataset
 from small_models import write_decision
 
-from seedling.dataset.generation import GenerationWriter, Row, identify
+from seedling.dataset.generation import GenerationWriter, Modality, Row, identify
 from seedling.errors import InputError, MissingGeneration
 from seedling.export.dataset import export, plain_names, suffix_of
 from seedling.export.model import export_model
@@ -37,7 +37,7 @@ def content(modality: str, number: int) -> bytes | str:
     return f"text {number}" if modality == "text" else images.encode(np.full((6, 6, 3), 10 * number, np.uint8))
 
 
-def workspace(folder: Path, modality: str) -> Path:
+def workspace(folder: Path, modality: Modality) -> Path:
     """Three labeled rows, two of a class with a hostile name, a test row, two pool rows of which one was labeled in round 1."""
     (folder / "models/0").mkdir(parents=True)
     write_decision(folder / "models/0", accepted_round=1)
@@ -54,14 +54,14 @@ def workspace(folder: Path, modality: str) -> Path:
         image_arrays = stage == "scrape"
         with GenerationWriter(
             folder / "generations" / stage, stage=stage, modality=modality, images=image_arrays
-        ) as writer:  # type: ignore[arg-type]
+        ) as writer:
             for row in kept:
                 number = rows.index(row)
                 payload = content(modality, number) if image_arrays or modality == "text" else None
-                label = {"label": "b", "label_source": "model"} if stage == "pseudo_label/1" else {}
+                pseudo_label = {"label": "b", "label_source": "model"} if stage == "pseudo_label/1" else {}
                 known = {name: getattr(row, name) for name in ("id", "split", "label", "label_source", "origin")}
                 row_license = "CC BY 4.0" if number == 0 else None
-                writer.keep(Row(**{**known, **label}, payload=payload, license=row_license))
+                writer.keep(Row(**{**known, **pseudo_label}, payload=payload, license=row_license))
             writer.close(rows_in=len(kept), classes=["../evil", "b"])
     return folder
 

@@ -65,7 +65,7 @@ def test_a_workspace_is_made_by_a_user_whom_git_does_not_know_also_in_a_hook_of_
     monkeypatch.setenv("GIT_DIR", str(other / ".git"))
     monkeypatch.setenv("GIT_INDEX_FILE", str(other / ".git/index"))
     monkeypatch.setenv("GIT_WORK_TREE", str(other))
-    command = [sys.executable, "-m", "seedling.cli.main", "init", tmp_path / "w", "--images", make_images()]
+    command = [sys.executable, "-m", "seedling.cli.main", "init", str(tmp_path / "w"), "--images", str(make_images())]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     for name in ("GIT_DIR", "GIT_INDEX_FILE", "GIT_WORK_TREE"):

@@ -243,7 +243,7 @@ def test_a_schedule_that_is_not_valid_is_one_sentence(
     """Exit code 2, and no server is started."""
     options = {"--cron": "0 6 * * *", option: value}
     words = [word for pair in options.items() for word in pair]
-    command = ["seedling", "schedule", *words, "-w", finished_copy]
+    command = ["seedling", "schedule", *words, "-w", str(finished_copy)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=SECONDS)
     assert done.returncode == 2
     assert message in done.stderr

@@ -114,7 +114,7 @@ def editing(workspace: Path, edits: Edits) -> Callable[[str], AbstractContextMan
     def watch(stage: str) -> Iterator[Progress]:
         make_edits(stage, within=False)
 
-        def progress(what: str, *_: object) -> None:
+        def progress(what: str, done: int, total: int | None) -> None:
             if what == "gate":
                 make_edits(stage, within=True)
 

@@ -208,7 +208,7 @@ def test_a_time_out_ends_the_run(finished_copy: Path, environment: dict[str, str
     """`timeout 30 seedling run` leaves no process."""
     set_value(finished_copy, ["seed"], 7)
     set_value(finished_copy, ["effort"], "thorough")
-    command = ["timeout", "30", "seedling", "run", "-w", finished_copy]
+    command = ["timeout", "30", "seedling", "run", "-w", str(finished_copy)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=SECONDS)
     assert done.returncode == 124
     assert "Stopped." in done.stderr

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
@@ -26,7 +27,7 @@ def asked(workspace: Path, *paths: object, output: Path, column: str | None = No
     predict(
         workspace, [str(one) for one in paths], output=output, form=None, column=column, probabilities=True, number=None
     )
-    read = {
+    read: dict[PredictionFormat, Callable[[Path], pd.DataFrame]] = {
         PredictionFormat.csv: pd.read_csv,
         PredictionFormat.jsonl: lambda path: pd.read_json(path, lines=True),
         PredictionFormat.parquet: pd.read_parquet,

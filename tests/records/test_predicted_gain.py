@@ -44,10 +44,10 @@ def test_twice_as_many_labels_are_expected_to_bring_what_the_curve_said() -> Non
     assert gain is not None
     assert (gain.since, gain.new_labels, gain.fixed_labels) == ("first", 100, 0)
     assert gain.expected.value == pytest.approx(0.1)
-    assert (gain.expected.low, gain.expected.high) == (pytest.approx(0.09), pytest.approx(0.11))
+    assert (gain.expected.low, gain.expected.high) == pytest.approx((0.09, 0.11))
     assert gain.measured.value == pytest.approx(0.058)
     half = math.hypot(0.04, 0.04)  # Newcombe: the root of the sum of the squared distances to the ends
-    assert (gain.measured.low, gain.measured.high) == (pytest.approx(0.058 - half), pytest.approx(0.058 + half))
+    assert (gain.measured.low, gain.measured.high) == pytest.approx((0.058 - half, 0.058 + half))
     assert gain.agrees
     assert str(gain) == ("last time, +10.0 points were expected from 100 new labels; measured: +5.8 [+0.1, +11.5]")
 

@@ -37,6 +37,7 @@ def of_images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with torch.no_grad():
         for module in model.modules():
             if isinstance(module, torch.nn.BatchNorm2d):
+                assert module.running_mean is not None and module.running_var is not None
                 module.running_mean.uniform_(-0.1, 0.1)
                 module.running_var.uniform_(0.5, 1.5)
     model.save_pretrained(folder)

@@ -8,9 +8,10 @@ import signal
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -37,8 +38,14 @@ from seedling.validate import validate
 IMAGES, TEXTS = WorkspaceConfig(modality="image", effort="quick"), WorkspaceConfig(modality="text")
 
 
+def decode(payload: bytes | str) -> images.Pixels:
+    """The pixels of a row of images."""
+    assert isinstance(payload, bytes)
+    return images.decode(payload)
+
+
 @pytest.fixture
-def rows(make_images: Callable[..., Path], tmp_path: Path) -> dict[str, Path]:
+def rows(make_images: Callable[..., Path], tmp_path: Path) -> dict[str, Any]:
     data = make_images(labeled=4, pool=2, test=1)
     folders = {"collected": tmp_path / "scrape", "validated": tmp_path / "validate"}
     sources = ScrapeParams.model_validate({"sources": [{"kind": "folder"}]})
@@ -47,18 +54,19 @@ def rows(make_images: Callable[..., Path], tmp_path: Path) -> dict[str, Path]:
     return folders
 
 
-def test_children_take_label_fold_and_group_from_their_parent(rows: dict[str, Path], tmp_path: Path) -> None:
+def test_children_take_label_fold_and_group_from_their_parent(rows: dict[str, Any], tmp_path: Path) -> None:
     """Three children of each of twelve labeled rows, none of a test or pool row."""
     augment(AugmentParams(augmentations_per_row=3, weight=0.5), IMAGES, **rows, output=tmp_path / "out")
     children, parents = read(tmp_path / "out"), read(rows["validated"]).set_index("id")
     assert len(children) == 36
+    child: Any
     for child in children.itertuples():
-        parent = parents.loc[child.parent_ids[0]]
+        parent: Any = parents.loc[child.parent_ids[0]]
         assert (child.label, child.fold, child.group, child.split) == (parent.label, parent.fold, parent.group, "train")
         assert child.weight == 0.5
 
 
-def test_a_child_can_be_made_again_from_its_parent_and_recipe(rows: dict[str, Path], tmp_path: Path) -> None:
+def test_a_child_can_be_made_again_from_its_parent_and_recipe(rows: dict[str, Any], tmp_path: Path) -> None:
     """The recipe's policy and seed, applied by hand, give the child's very pixels."""
     augment(AugmentParams(augmentations_per_row=1), IMAGES, **rows, output=tmp_path / "out")
     child = read(tmp_path / "out").iloc[5]
@@ -67,12 +75,12 @@ def test_a_child_can_be_made_again_from_its_parent_and_recipe(rows: dict[str, Pa
         next(payloads([rows["collected"]], [child["parent_ids"][0]])),
         next(payloads([tmp_path / "out"], [child["id"]])),
     )
-    again = PolicyTransform(recipe["policy"])(images.decode(parent), recipe["seed"])
-    assert (again == images.decode(made)).all()
+    again = PolicyTransform(recipe["policy"])(decode(parent), recipe["seed"])
+    assert (again == decode(made)).all()
 
 
 @pytest.mark.slow
-def test_no_other_process_and_several_give_the_same_bytes(rows: dict[str, Path], tmp_path: Path) -> None:
+def test_no_other_process_and_several_give_the_same_bytes(rows: dict[str, Any], tmp_path: Path) -> None:
     """In this process alone, and by 2 and 4 others after the first children; a user's function says where it was, and is imported once a process."""
     data, marks = tmp_path / "data", tmp_path / "said"
     data.mkdir()
@@ -137,10 +145,16 @@ def _end_elsewhere(leader: int, piece: int) -> int:
 def test_other_processes_are_a_few_pieces_ahead_and_end_with_this_one() -> None:
     """Who takes slowly is not overrun; a generator that is closed leaves nobody behind; a process whose leader is killed ends by itself."""
     taken = []
-    pieces = (taken.append(number) or number for number in range(100))
-    results = in_processes(str, pieces, local_seconds=0.0, processes=2)
+
+    def pieces() -> Iterator[int]:
+        for number in range(100):
+            taken.append(number)
+            yield number
+
+    results = in_processes(str, pieces(), local_seconds=0.0, processes=2)
     assert [next(results) for _ in range(5)] == ["0", "1", "2", "3", "4"]
     assert len(taken) <= 5 + 2 * 2
+    assert isinstance(results, Generator)
     results.close()
     assert not [
         process
@@ -165,7 +179,7 @@ def test_other_processes_are_a_few_pieces_ahead_and_end_with_this_one() -> None:
 @pytest.mark.slow
 def test_a_process_that_makes_children_takes_torch_in_only_where_a_function_wants_it() -> None:
     """albumentations, which would do so, is there without it."""
-    limits = {"local_seconds": 0.0, "processes": 2}
+    limits: dict[str, Any] = {"local_seconds": 0.0, "processes": 2}
     imported_modules = (
         "('torch' in __import__('sys').modules, __import__('albumentations').Affine, __import__('os').getpid())"
     )
@@ -181,7 +195,7 @@ def test_a_process_that_makes_children_takes_torch_in_only_where_a_function_want
 
 @pytest.mark.slow
 def test_a_dask_cluster_of_two_processes_gives_the_same_bytes(
-    rows: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    rows: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A real scheduler and two workers on loopback, which make all children; without one the error says what is set."""
     from distributed import Client, LocalCluster
@@ -333,12 +347,12 @@ def broken(text, rng):
 """
 
 
-def test_a_users_own_function_makes_children(tmp_path: Path, rows: dict[str, Path]) -> None:
+def test_a_users_own_function_makes_children(tmp_path: Path, rows: dict[str, Any]) -> None:
     """Of texts and of images, named in the policy like any other; what it gives is checked."""
     (tmp_path / "data").mkdir()
     (tmp_path / "data/augmenting.py").write_text(OWN, encoding="utf-8")
     here = texts(tmp_path / "v", [("one fine day", "x", 0), ("a bad night", "y", 1)])
-    told = {"collected": here, "validated": here, "data": tmp_path / "data"}
+    told: dict[str, Any] = {"collected": here, "validated": here, "data": tmp_path / "data"}
     augment(
         AugmentParams(augmentations_per_row=1, policy=["shouted"], plugin="augmenting.py"),
         TEXTS,
@@ -363,7 +377,7 @@ def test_a_users_own_function_makes_children(tmp_path: Path, rows: dict[str, Pat
     for child, payload in payloads([tmp_path / "images"], read(tmp_path / "images")["id"]):
         (parent,) = read(tmp_path / "images", ids=[child])["parent_ids"].iloc[0]
         ((_, before),) = payloads([rows["collected"]], [parent])
-        assert images.decode(payload).mean() < 0.55 * images.decode(before).mean()
+        assert decode(payload).mean() < 0.55 * decode(before).mean()
 
 
 def test_the_guard_rejects_children_that_other_models_take_for_another_class(tmp_path: Path) -> None:
@@ -476,9 +490,10 @@ def test_misleading_children_mislead_a_model_that_never_saw_them(
         model = LogisticRegression(max_iter=500).fit(
             inputs.features[(rows["fold"] != fold).to_numpy()], taught["label"]
         )
+        child: Any
         for child in mine.itertuples():
             parent = child.parent_ids[0]
-            change = images.decode(after[child.id]).astype(float) - images.decode(before[parent])
+            change = decode(after[child.id]).astype(float) - decode(before[parent])
             assert np.sqrt((change**2).mean()) <= 6.5
             said = model.predict_proba(maker.transform([before[parent], after[child.id]]).features)
             own = classes.index(child.label)
@@ -525,13 +540,13 @@ def test_no_operation_makes_no_child(tmp_path: Path) -> None:
     assert len(read(tmp_path / "out")) == 0
 
 
-def test_a_functions_chance_is_kept_and_its_name_is_its_own(tmp_path: Path, rows: dict[str, Path]) -> None:
+def test_a_functions_chance_is_kept_and_its_name_is_its_own(tmp_path: Path, rows: dict[str, Any]) -> None:
     """With p 0 it changes nothing; other keys, and the name of an operation, are refused."""
     (tmp_path / "data").mkdir()
     (tmp_path / "data/augmenting.py").write_text(
         OWN + "\ndef rotate(pixels, rng):\n    return pixels\n", encoding="utf-8"
     )
-    told = {**rows, "data": tmp_path / "data"}
+    told: dict[str, Any] = {**rows, "data": tmp_path / "data"}
     augment(
         AugmentParams(augmentations_per_row=1, policy=[{"darker": {"p": 0.0}}], plugin="augmenting.py"),
         IMAGES,

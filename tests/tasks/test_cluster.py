@@ -187,7 +187,9 @@ def test_an_encoder_and_its_tuning_have_the_same_bytes(
     found = []
     for where, address in (("here", ""), ("there", dask)):
         monkeypatch.setenv("SEEDLING_DASK", address)
-        features = EncodedFeatures(EncoderHandle(load(workspace).encoder, "text", tmp_path / where))
+        encoder = load(workspace).encoder
+        assert encoder is not None
+        features = EncodedFeatures(EncoderHandle(encoder, "text", tmp_path / where))
         found.append(features.of_rows([*rows], partial(rows_of, rows), fit=True).features.tobytes())
     assert found[0] == found[1]
     assert any("seedling.models.fine_tuned" in imported for imported in modules_of_workers(dask))

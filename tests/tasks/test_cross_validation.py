@@ -182,7 +182,9 @@ def test_a_failed_final_training_takes_the_place_of_its_models_only() -> None:
     valid, broken = Candidate("logistic_regression", ("collected",)), Candidate("svm", ("collected",))
     models = fit_final_models(data, [broken, valid])
     assert isinstance(models[broken], Diverged)
-    (model,) = models[valid] if isinstance(models[valid], list) else ()
+    fitted = models[valid]
+    assert not isinstance(fitted, Diverged)
+    (model,) = fitted
     assert (model.logits(inputs).argmax(axis=1) == truth).all()
 
 
@@ -196,7 +198,8 @@ def test_a_large_pool_is_drawn_by_names(tmp_path: Path) -> None:
             writer.close(rows_in=501)
     drawn, other = (drawn_pool(tmp_path / name, 100, seed=0) for name in ("one", "other"))
     assert drawn == other
-    assert len(set(drawn or ())) == 100
+    assert drawn is not None
+    assert len(set(drawn)) == 100
     assert identify(b"known") not in drawn
     assert drawn_pool(tmp_path / "one", 500, seed=0) is None
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -145,11 +146,12 @@ def test_objects_stay_in_their_fold_and_keep_their_label(tmp_path: Path) -> None
     made, parents = read(tmp_path / "out"), read(here).set_index("id")
     assert Counter(made["label"]) == {"red": 6, "green": 8}
     assert Counter(read_rejected(tmp_path / "out")["reason"]) == {"no_object_found": 2}
-    for one in made.itertuples():
-        first, second = parents.loc[one.parent_ids[0]], parents.loc[one.parent_ids[-1]]
-        assert (one.label, one.fold) == (first.label, first.fold) == (second.label, second.fold)
-        assert len(one.parent_ids) == (1 if first.origin == "red/1" else 2)
-        assert json.loads(one.recipe)["operation"] == "cut_and_paste"
+    row: Any
+    for row in made.itertuples():
+        first, second = parents.loc[row.parent_ids[0]], parents.loc[row.parent_ids[-1]]
+        assert (row.label, row.fold) == (first.label, first.fold) == (second.label, second.fold)
+        assert len(row.parent_ids) == (1 if first.origin == "red/1" else 2)
+        assert json.loads(row.recipe)["operation"] == "cut_and_paste"
 
 
 def test_backgrounds_become_rows_of_nothing(tmp_path: Path) -> None:
@@ -186,7 +188,7 @@ def test_a_users_finder_is_asked(tmp_path: Path) -> None:
     here = rows(tmp_path / "v")
     (tmp_path / "data").mkdir()
     (tmp_path / "data/augmenting.py").write_text(FINDERS, encoding="utf-8")
-    told = {"collected": here, "validated": here, "data": tmp_path / "data"}
+    told: dict[str, Any] = {"collected": here, "validated": here, "data": tmp_path / "data"}
     synthesize(
         SynthesizeParams(mixup=0, cut_and_paste=1, cut_by="boxes", plugin="augmenting.py"),
         IMAGES,
@@ -197,7 +199,10 @@ def test_a_users_finder_is_asked(tmp_path: Path) -> None:
         read(here).set_index("id").loc[one[0], "origin"] for one in read(tmp_path / "out")["parent_ids"]
     }
     made, known = read(tmp_path / "out"), read(here).set_index("id")
-    behind = {(one.label, known.loc[one.parent_ids[1], "label"]) for one in made.itertuples()}
+    behind = {
+        (label, known.at[parent_ids[1], "label"])
+        for label, parent_ids in zip(made["label"], made["parent_ids"], strict=True)
+    }
     assert ("green", "red") in behind  # of what a box names nothing stays, so any other row's ground will do
     for name, said in (
         ("wrong", "the finder must return a mask"),

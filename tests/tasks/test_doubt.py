@@ -7,6 +7,7 @@ import os
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -412,7 +413,7 @@ def test_relabel_takes_the_suggestion_and_no_longer_counts_as_a_persons(tmp_path
 
 def test_down_weight_sets_the_weight_to_the_probability_of_a_correct_label(tmp_path: Path) -> None:
     """The weight is 1 - p_label_error, at least a hundredth; the others keep theirs."""
-    kept = read(checked(tmp_path, **{"label_issues": "down-weight"})).set_index("origin")
+    kept = read(checked(tmp_path, label_issues="down-weight")).set_index("origin")
     changed = kept.loc[sorted(PLANTED)]
     assert changed["weight"].to_numpy() == pytest.approx(
         np.maximum(1 - changed["p_label_error"].to_numpy(), 0.01), abs=1e-6
@@ -431,7 +432,7 @@ def test_a_class_that_is_left_to_people_is_not_repaired() -> None:
     issue = LabelIssue(0.9, "c", is_label_issue=True)
     evaluated = [CheckedRow(Row(name, "train", label=name), None, label_issue=issue) for name in ("a", "b")]
     every = np.ones(2, dtype=bool)
-    found = LabelIssues(np.full(2, 0.9), np.array([1, 0]), every, np.ones(2), np.ones((2, 2)), np.ones(2), (2.0,))
+    found = LabelIssues(np.full(2, 0.9), np.array([1, 0]), every, np.ones(2), np.ones((2, 2)), np.ones(2), (2.0, 2.0))
     assert repair(evaluated, found, "drop", {"a"}) == 1
     assert [checked.reason for checked in evaluated] == [None, "label_issue"]
 
@@ -449,7 +450,7 @@ def test_few_labels_are_not_evaluated_and_the_reason_is_stored(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("params", [{"label_issues": "ignore"}, {"test_share": 0.2, "min_test_rows": 2}])
-def test_the_page_exists_whether_labels_are_evaluated_or_not(tmp_path: Path, params: dict[str, object]) -> None:
+def test_the_page_exists_whether_labels_are_evaluated_or_not(tmp_path: Path, params: dict[str, Any]) -> None:
     """Without label checks the page states that the number is unknown; with a carved test split it has the number."""
     checked(tmp_path, **params)
     page = write_data_page(tmp_path).read_text(encoding="utf-8")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,9 +12,10 @@ import torch
 from transformers import BertModel, MobileNetV2Model, PreTrainedTokenizerFast
 
 from seedling.config.params import EncoderParams
+from seedling.dataset.generation import Modality
 from seedling.errors import InputError
 from seedling.features.encoded_features import EncodedFeatures
-from seedling.features.encoder import COLOR_COLUMNS, Preparation, fuse_batch_norms, load_encoder
+from seedling.features.encoder import COLOR_COLUMNS, Encoder, Preparation, fuse_batch_norms, load_encoder
 from seedling.features.encoder_handle import EncoderHandle
 from seedling.features.encoding import encode_rows
 from seedling.features.feature_cache import FeatureCache
@@ -26,7 +28,7 @@ RNG = np.random.default_rng(3)
 IMAGES = [encode(RNG.integers(0, 256, (40, 60, 3)).astype(np.uint8)) for _ in range(5)]
 
 
-def load(folder: Path, modality: str, **more: object) -> object:
+def load(folder: Path, modality: Modality, **more: Any) -> Encoder:
     return load_encoder(EncoderHandle(EncoderParams(model=str(folder), **more), modality, folder))
 
 
@@ -75,6 +77,7 @@ def test_batch_norms_are_folded_only_where_the_function_stays() -> None:
             return type("Made", (), {"last_hidden_state": made})()
 
     odd = Odd().eval()
+    assert odd.norm.running_mean is not None and odd.norm.running_var is not None
     odd.norm.running_mean.fill_(0.3)
     odd.norm.running_var.fill_(4.0)
     assert fuse_batch_norms(odd) == 0
@@ -97,7 +100,7 @@ def test_rows_are_encoded_once(of_texts: Path, tmp_path: Path) -> None:
     """The second time nothing is read; a new row alone is."""
     encoder, cache, asked = load(of_texts, "text"), FeatureCache(tmp_path, "key"), []
 
-    def read(ids: list[str]) -> Iterator[tuple[str, str]]:
+    def read(ids: Sequence[str]) -> Iterator[tuple[str, str]]:
         asked.append(list(ids))
         return ((one, TEXTS[int(one)]) for one in reversed(ids))
 
@@ -142,7 +145,9 @@ def test_texts_that_share_no_word_have_features(of_texts: Path, tmp_path: Path) 
 
 
 @pytest.mark.parametrize("modality", ["text", "image"])
-def test_encoded_features_come_back_from_disk(modality: str, of_texts: Path, of_images: Path, tmp_path: Path) -> None:
+def test_encoded_features_come_back_from_disk(
+    modality: Modality, of_texts: Path, of_images: Path, tmp_path: Path
+) -> None:
     """Length 1, half the weight on colors or words; the saved maker gives the same rows."""
     folder, payloads = (of_texts, TEXTS) if modality == "text" else (of_images, IMAGES)
     maker = EncodedFeatures(EncoderHandle(EncoderParams(model=str(folder)), modality, tmp_path))
@@ -206,6 +211,7 @@ def test_minilm_is_the_published_one_and_agrees_with_sentence_transformers() -> 
     from sentence_transformers import SentenceTransformer
 
     folder = minilm_folder()
+    assert folder is not None
     assert weights_sha256(folder) == "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
     (found,) = load_encoder(EncoderHandle(EncoderParams(model=MINILM), "text", folder)).encode(TEXTS)
     np.testing.assert_allclose(found, SentenceTransformer(str(folder)).encode(TEXTS), atol=1e-3)

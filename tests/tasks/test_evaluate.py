@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -39,9 +40,11 @@ def test_metrics_of_rows_that_are_all_right() -> None:
     chances, truth = np.tile([0.9, 0.1], (20, 1)), np.zeros(20, dtype=np.int64)
     found = with_intervals(chances, truth, np.arange(20).astype(str), PARAMS, 0)
     assert found["accuracy"] == {"value": 1.0, "low": pytest.approx(0.8389, abs=1e-4), "high": 1.0}
-    assert found["log_loss"]["value"] == pytest.approx(0.105361, abs=1e-6)
-    assert found["calibration_error"]["value"] == pytest.approx(0.1, abs=0.01)
-    assert found["calibration_error"]["low"] < 0.03
+    log_loss, error = found["log_loss"], found["calibration_error"]
+    assert log_loss is not None and error is not None
+    assert log_loss["value"] == pytest.approx(0.105361, abs=1e-6)
+    assert error["value"] == pytest.approx(0.1, abs=0.01)
+    assert error["low"] < 0.03
 
 
 def test_per_class_shares_by_hand() -> None:
@@ -167,7 +170,7 @@ def test_the_same_texts_typed_in_haste_are_judged_again() -> None:
     rows = {str(place): text for place, text in enumerate(texts)}
     known = {one: int(truth[int(one)]) for one in rows}
     groups = {one: one for one in rows}
-    settings = {"modality": "text", "seed": 0, "progress": silent}
+    settings: dict[str, Any] = {"modality": "text", "seed": 0, "progress": silent}
     first, again = (robustness(model, rows.items, known, groups, PARAMS, **settings) for _ in range(2))
     assert first is not None
     assert first == again

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from seedling.config.params import EncoderParams
+from seedling.dataset.generation import Modality
 from seedling.errors import InputError
 from seedling.features.classical import Inputs
 from seedling.features.encoded_features import EncodedFeatures
@@ -34,7 +35,7 @@ def texts(many: int, seed: int) -> tuple[list[str], np.ndarray]:
     return rows, labels
 
 
-def maker_of(folder: Path, modality: str) -> EncodedFeatures:
+def maker_of(folder: Path, modality: Modality) -> EncodedFeatures:
     return EncodedFeatures(EncoderHandle(EncoderParams(model=str(folder)), modality, folder))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -165,10 +166,14 @@ def test_columns_of_validate_are_available_in_later_stages_with_the_same_ids(tmp
     (tmp_path / "reports").mkdir()
     pd.DataFrame(predicted).to_parquet(tmp_path / "reports/predictions.parquet")
     labeled = generation(tmp_path / "pseudo_label", [Row("a" * 32, "pool", payload="a")])
-    for stage, folder, near in (("evaluate", tmp_path / "reports", [0.5, None]), ("pseudo_label@1", labeled, [0.25])):
+    nearest: Sequence[float | None]
+    for stage, folder, nearest in (
+        ("evaluate", tmp_path / "reports", [0.5, None]),
+        ("pseudo_label@1", labeled, [0.25]),
+    ):
         rows = gated_rows(stage, GateInput(folder, validated=tmp_path / "validate"), {"nearest_labeled", "id"})
         values = frame_of(rows)["nearest_labeled"]
-        assert [None if np.isnan(value) else value for value in values] == near
+        assert [None if np.isnan(value) else value for value in values] == nearest
         assert "nearest_labeled" in available_columns(stage, folder, tmp_path / "validate")
     assert "nearest_labeled" not in available_columns("augment", labeled, tmp_path / "validate")
 

@@ -25,10 +25,10 @@ from seedling.gates.on_disk import GatedRows, StoredRows
 ROWS, ROWS_PER_FILE = 60, 13
 
 
-def columns() -> dict[str, pa.Array]:
+def columns() -> dict[str, pa.Array[Any]]:
     """Sixty rows: a repeated id, texts and numbers with gaps, and a column without values."""
     numbers = np.arange(ROWS)
-    ids = [f"{number:04x}" for number in numbers]
+    ids: list[str | None] = [f"{number:04x}" for number in numbers]
     ids[41], ids[58] = ids[3], None
     words = [
         None if number % 11 == 5 else ["ein Wort", "naïve", "", "a1", "2024-02-30", '{"a": 1}'][number % 6]
@@ -170,6 +170,7 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> tuple[pd.DataFrame, GatedR
         counts.append(min(ROWS_PER_FILE, ROWS - first))
     made = pd.DataFrame({"made": np.arange(ROWS) % 17})
     frame = pd.DataFrame({name: pd.Series(column.to_pylist(), dtype=object) for name, column in columns().items()})
+    kind: Any
     for name, kind in (("count", float), ("whole", "int64"), ("share", "float32"), ("flag", bool)):
         frame[name] = frame[name].astype(kind)
     frame["made"] = made["made"]

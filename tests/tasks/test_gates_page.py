@@ -102,7 +102,7 @@ def test_a_line_that_a_kill_cut_short_costs_only_itself(tmp_path: Path) -> None:
 
 def test_the_history_of_gates_is_bounded(tmp_path: Path) -> None:
     """Past the limit each stage keeps its newest evaluations."""
-    limits = {"max_bytes": 20_000, "max_records_per_stage": 5}
+    limits: dict[str, Any] = {"max_bytes": 20_000, "max_records_per_stage": 5}
     record_gate(tmp_path, "validate", [check(True, "the only one")], **limits)
     for number in range(200):
         record_gate(tmp_path, "scrape", [check(True, str(number))], **limits)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -46,7 +47,7 @@ def test_a_sample_is_of_the_class_that_was_asked_for_and_of_its_seed_alone() -> 
         assert len({one.tobytes() for one in made}) == 20
 
 
-def write(place: Path, seed_of_fold: dict[int, int], pool: int) -> dict[str, Path]:
+def write(place: Path, seed_of_fold: dict[int, int], pool: int) -> dict[str, Any]:
     """Reds and blues in two folds, each fold's drawn by a seed of its own, and a gray pool."""
     with GenerationWriter(place, stage="validate", modality="image") as writer:
         for fold, seed in seed_of_fold.items():
@@ -85,13 +86,14 @@ def test_generated_images_stay_in_the_fold_that_they_were_made_from(tmp_path: Pa
     assert made["one"][1].isdisjoint(made["other"][1])
     assert made["one"][0].isdisjoint(made["alone"][0])
     parents, kept = read(tmp_path / "one").set_index("id"), read(tmp_path / "one made")
+    row: Any
     for row in kept.itertuples():
         mine = parents.loc[list(row.parent_ids)]
         assert (len(mine), set(mine["label"]), set(mine["fold"])) == (2, {row.label}, {row.fold})
         assert (row.label_source, row.split, row.weight) == ("generated", "train", 0.5)
         recipe = json.loads(row.recipe)
         assert (recipe["steps"], recipe["pool"], recipe["learnt_from"]) == (60, 210, row.group)
-    content = dict(payloads([tmp_path / "one made"], kept["id"]))
+    content: dict[str, Any] = dict(payloads([tmp_path / "one made"], kept["id"]))
     assert {images.decode(one).shape for one in content.values()} <= {(8, 8, 3)}
 
 
@@ -136,6 +138,6 @@ def test_texts_are_not_generated(tmp_path: Path) -> None:
     """The error names the key and the remedy."""
     with GenerationWriter(tmp_path / "v", stage="validate", modality="text") as writer:
         writer.close(rows_in=0, classes=["a"])
-    told = {"collected": tmp_path / "v", "validated": tmp_path / "v", "output": tmp_path / "out"}
+    told: dict[str, Any] = {"collected": tmp_path / "v", "validated": tmp_path / "v", "output": tmp_path / "out"}
     with pytest.raises(InputError, match=r"synthesize\.generate makes images, but this is a text workspace"):
         synthesize(SynthesizeParams(generate=1.0), WorkspaceConfig(modality="text"), **told)

@@ -7,6 +7,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import numpy as np
@@ -52,7 +53,8 @@ def write(folder: Path, rows: int = 5, rejected: int = 2) -> Path:
 
 def test_pandas_reads_a_generation(tmp_path: Path) -> None:
     """The parts of a folder are Parquet files with the record's columns."""
-    frame = pd.read_parquet(sorted(write(tmp_path / "g").glob("part-*.parquet")))
+    parts: Any = sorted(write(tmp_path / "g").glob("part-*.parquet"))  # pandas' stubs leave out the list of files
+    frame = pd.read_parquet(parts)
     assert len(frame) == 5
     assert {"id", "split", "fold", "label", "label_probs", "weight", "parent_ids", "recipe", "origin", "image"} <= set(
         frame
@@ -63,8 +65,9 @@ def test_pandas_reads_a_generation(tmp_path: Path) -> None:
 def test_duckdb_reads_a_generation(tmp_path: Path) -> None:
     """SQL over the parts counts what was written."""
     folder = write(tmp_path / "g")
-    counted = duckdb.sql(f"SELECT count(*), count(label) FROM '{folder}/part-*.parquet'").fetchall()[0]
-    assert counted == (5, 2)
+    counted = duckdb.sql(f"SELECT count(*), count(label) FROM '{folder}/part-*.parquet'")
+    assert counted is not None
+    assert counted.fetchall() == [(5, 2)]
 
 
 def test_datasets_decodes_the_images(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -112,7 +113,7 @@ def test_validate_writes_the_same_bytes_with_and_without_the_cache_of_scrape(tmp
     for name, cache in (("plain", None), ("cached", tmp_path / "cache")):
         image_cache = None if cache is None else ImageCache(cache)
         scrape(params, CONFIG, data=source, output=tmp_path / name / "scrape", image_cache=image_cache)
-        options = {"features": ImageFeatures(cache=cache), "image_cache": image_cache}
+        options: dict[str, Any] = {"features": ImageFeatures(cache=cache), "image_cache": image_cache}
         validate(
             ValidateParams(), CONFIG, collected=tmp_path / name / "scrape", output=tmp_path / name / "v", **options
         )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -76,7 +78,7 @@ def test_the_interval_of_a_mean_is_students_where_values_are_normal() -> None:
 
 def test_rows_that_are_all_right_do_not_prove_that_none_is_wrong() -> None:
     """Nine rows of .1, and one more that would have 3: the upper end is above .1, and nowhere beyond the most that there is."""
-    settings = {"draws": 500, "confidence": 0.95, "rng": rng()}
+    settings: dict[str, Any] = {"draws": 500, "confidence": 0.95, "rng": rng()}
     found = intervals.mean(np.full(9, 0.1), np.arange(9).astype(str), wrong=3.0, maximum=5.0, **settings)
     assert found.value == pytest.approx(0.1)
     assert 0.39 < found.high <= 5.0  # beyond the mean with that row

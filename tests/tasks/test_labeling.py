@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from seedling.errors import InputError
 from seedling.scrape.label_rules import Agreed, Audit, DawidSkene, Majority, Rules
 
 
-def votes(fields: dict[str, str], *rules: dict[str, object], data: Path = Path("nowhere")) -> dict[str, str]:
+def votes(fields: dict[str, str], *rules: Mapping[str, object], data: Path = Path("nowhere")) -> dict[str, str]:
     return dict(Rules([LabelRule.model_validate(rule) for rule in rules], data).votes(fields))
 
 
@@ -95,7 +96,7 @@ def test_dawid_and_skene_learn_whom_to_trust() -> None:
     """One good rule against two that guess: where they differ the good one decides, and more items are right than by majority."""
     rng = np.random.default_rng(5)
     truth = rng.integers(3, size=4_000)
-    cast, items = Counter(), []
+    cast, items = Counter[tuple[tuple[str, str], ...]](), []
     for one in truth:
         said = []
         for rule, (right, speaks) in {
@@ -110,14 +111,14 @@ def test_dawid_and_skene_learn_whom_to_trust() -> None:
         items.append(tuple(said))
         cast[tuple(said)] += 1
     del cast[()]
-    right = {}
+    accuracies = {}
     for name, combine in (("majority", Majority()), ("dawid_skene", DawidSkene(cast))):
         found = [combine(one) for one in items]
-        right[name] = np.mean(
+        accuracies[name] = np.mean(
             [one is not None and one.label == f"c{number}" for one, number in zip(found, truth, strict=True)]
         )
-    assert right["dawid_skene"] > right["majority"] + 0.05
-    assert right["dawid_skene"] > 0.88
+    assert accuracies["dawid_skene"] > accuracies["majority"] + 0.05
+    assert accuracies["dawid_skene"] > 0.88
     sure = DawidSkene(cast)((("good", "c1"), ("guess1", "c0"), ("guess2", "c0")))
     assert sure is not None
     assert sure.label == "c1"
@@ -125,7 +126,7 @@ def test_dawid_and_skene_learn_whom_to_trust() -> None:
 
 def test_dawid_and_skene_by_hand() -> None:
     """Rules that always agree: the posterior is all but certain, and the same whatever the order of the patterns."""
-    cast = {(("a", "x"), ("b", "x")): 50, (("a", "y"), ("b", "y")): 50}
+    cast: dict[tuple[tuple[str, str], ...], int] = {(("a", "x"), ("b", "x")): 50, (("a", "y"), ("b", "y")): 50}
     combine = DawidSkene(cast)
     found = combine((("a", "x"), ("b", "x")))
     assert found is not None

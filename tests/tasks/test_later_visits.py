@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -77,7 +78,12 @@ def test_an_interface_that_answers_with_errors_alone_has_failed_for_now(tmp_path
 
     with site() as told:
         told.routes["/graph"] = answer
-        source = {"kind": "api", "url": told.address + "/graph", "graphql": "query { nodes }", "items": "data.nodes"}
+        source: dict[str, Any] = {
+            "kind": "api",
+            "url": told.address + "/graph",
+            "graphql": "query { nodes }",
+            "items": "data.nodes",
+        }
         source |= {"id": "id", "text": "note", "next": "data.end", "cursor": "variables.after", **QUICK}
         first = run(tmp_path, TEXTS, source, as_of="1")
         assert (len(read(first)), read_rejected(first)["reason"].tolist()) == (1, ["page_graphql_errors"])

@@ -112,6 +112,7 @@ def test_dropout_moves_what_hangs_on_few_features_and_not_what_hangs_on_many() -
     rows[:20, 0], rows[20:, 0] = 1.0, -1.0
     rows[:20, 1:], rows[20:, 1:] = 0.2, -0.2
     learner = make_learner("logistic_regression", FIT_CONTEXT)
+    assert isinstance(learner, Head)
     learner.fit(Inputs(rows), np.repeat(np.eye(2), 20, axis=0), np.ones(40))
     one, fifty = np.zeros((1, 51), np.float32), np.zeros((1, 51), np.float32)
     one[0, 0], fifty[0, 1:] = 1.0, 0.2
@@ -177,7 +178,7 @@ def test_arrays_predict_what_scikit_learns_estimator_predicts_to_the_bit(
 
 def test_hog_of_a_ramp_by_hand() -> None:
     """An image that brightens to the right has gradients along x alone: all votes are in orientation bin 0."""
-    ramp = np.tile(np.arange(16, dtype=np.float32) / 16, (16, 1))[None]
+    ramp = np.asarray(np.tile(np.arange(16, dtype=np.float32) / 16, (16, 1))[None], dtype=np.float32)
     found = hog(ramp, cell=8, bins=4).reshape(4, 4)
     assert (found[:, 0] > 0.45).all()
     assert np.abs(found[:, 1:]).max() == 0
@@ -233,9 +234,8 @@ def test_spreading_labels_agrees_with_scikit_learns() -> None:
     """Seeded with labels alone, the rows' classes are those of LabelSpreading on two clear clouds."""
     seeds = np.zeros((80, 2))
     seeds[0, 0] = seeds[79, 1] = 1
-    ours = scale_to_class_shares(
-        np.array([0.5, 0.5]), propagate_labels(neighbor_graph(X, 7), seeds, strength=0.9)
-    ).argmax(axis=1)
+    propagated = propagate_labels(neighbor_graph(X, 7), seeds.astype(np.float32), strength=0.9)
+    ours = scale_to_class_shares(np.array([0.5, 0.5]), propagated.astype(np.float64)).argmax(axis=1)
     known = np.full(80, -1)
     known[0], known[79] = 0, 1
     peer = LabelSpreading(kernel="knn", n_neighbors=7, alpha=0.9).fit(X, known).transduction_

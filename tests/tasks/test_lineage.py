@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pyarrow as pa
@@ -13,12 +14,12 @@ from seedling.dataset.generation import GenerationWriter, Row, identify
 from seedling.report.row_stories import examples, stories
 
 
-def row(text: str, split: str, label: str | None, **more: object) -> Row:
+def row(text: str, split: str, label: str | None, **more: Any) -> Row:
     """Labeled by a person where it has a label."""
     source = "human" if label else None
     return Row(
         identify(text.encode()), split, label=label, label_source=source, origin=f"t.csv#{text}", payload=text, **more
-    )  # type: ignore[arg-type]
+    )
 
 
 TAUGHT, TESTED, SURE, POOL = (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -92,7 +93,7 @@ def test_a_model_without_an_operation_that_asks_it_is_refused(model: Path, tmp_p
     with GenerationWriter(tmp_path / "v", stage="validate", modality="text") as writer:
         writer.close(rows_in=0, classes=["x"])
     params = AugmentParams.model_validate({"masked_lm": str(model)})
-    told = {"collected": tmp_path / "v", "validated": tmp_path / "v", "output": tmp_path / "out"}
+    told: dict[str, Any] = {"collected": tmp_path / "v", "validated": tmp_path / "v", "output": tmp_path / "out"}
     with pytest.raises(InputError, match=r"add it to augment\.policy, as in \[mask\]"):
         augment(params, WorkspaceConfig(modality="text"), **told)
 

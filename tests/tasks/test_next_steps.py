@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from manifests import label_issues
@@ -79,7 +81,7 @@ def test_the_source_of_most_wrong_labels_is_to_be_fixed() -> None:
     """Thirty of a site's hundred labels are expected to be wrong, five of the folder's three hundred: with those mended a share of 5/400 is left of 35/400.
     A rule of nine labels, all wrong, says too little, one that gave just the site's labels is not named beside it; a site that gave all labels is none among others.
     """
-    asked = {
+    asked: dict[str, Any] = {
         "rows": {},
         "label_issues": None,
         "errors": {},

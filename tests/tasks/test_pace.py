@@ -31,7 +31,7 @@ def asked(
     finder: RateFinder, host: Callable[[float], float], seconds: float, latency: float = 0.004
 ) -> tuple[list[float], list[float]]:
     """When requests were let through, and when they were refused."""
-    now, let, refused = 0.0, [], []
+    now, let, refused = 0.0, list[float](), list[float]()
     on_the_way: list[tuple[float, float, float]] = []
     while now < seconds:
         wait = finder.wait(now)
@@ -109,7 +109,7 @@ def test_a_limit_that_changes_is_found_again(factor: float, seconds: float) -> N
 def test_answers_that_come_ever_later_are_a_limit_too() -> None:
     """A host that answers 40 requests a second one after the other, and refuses none: its queue stays short."""
     finder, free, latencies = RateFinder(1_000.0), 0.0, []
-    now, on_the_way = 0.0, []
+    now, on_the_way = 0.0, list[tuple[float, float]]()
     while now < 40:
         wait = finder.wait(now)
         if on_the_way and on_the_way[0][0] <= now + wait:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -51,7 +52,9 @@ IMAGES = [colored(number) for number in range(60)]
 LABELS = np.arange(60) % 3
 
 
-def trained(maker: FeatureMaker, rows: list, labels: np.ndarray, names: list[str], classes: int = 3) -> TrainedModel:
+def trained(
+    maker: FeatureMaker, rows: list[Any], labels: np.ndarray, names: list[str], classes: int = 3
+) -> TrainedModel:
     """A vote of these learners, each of two halves, on these rows; `classes` may be more than there are labels of."""
     inputs, targets = maker.fit_transform(rows), np.eye(classes)[labels]
     members = []
@@ -67,14 +70,14 @@ def trained(maker: FeatureMaker, rows: list, labels: np.ndarray, names: list[str
     return TrainedModel(names_of_classes, maker, members, temperatures, 0.8, votes, 0.0)
 
 
-def asked(model: TrainedModel, rows: list) -> np.ndarray:
+def asked(model: TrainedModel, rows: list[Any]) -> np.ndarray:
     """What the graph says in torch."""
     graph = Portable(model).eval()
     with torch.no_grad():
         return np.asarray(graph(*graph.prepared(rows)))
 
 
-def asked_as_onnx(model: TrainedModel, rows: list, path: Path) -> np.ndarray:
+def asked_as_onnx(model: TrainedModel, rows: list[Any], path: Path) -> np.ndarray:
     """What onnxruntime says of the written file, given the rows in batches of one and of the rest."""
     graph = Portable(model).eval()
     write_onnx(graph, graph.prepared(rows[:2]), path)

@@ -101,16 +101,18 @@ def test_a_n_is_an_before_a_vowels_sound() -> None:
 
 def test_what_must_never_be_said_is_not_counted_and_not_said() -> None:
     """Of 2 x 10 sentences those of inches above 3 (seven), and 5 of either unit (of inches counted already), go: 12 stay."""
-    template = Template(
-        label="x",
-        text="{n:1-10} {unit}",
-        slots={"unit": ["inch", "mile"]},
-        never=[{"unit": "inch", "n": "4-10"}, {"n": ["5"]}],
+    template = Template.model_validate(
+        {
+            "label": "x",
+            "text": "{n:1-10} {unit}",
+            "slots": {"unit": ["inch", "mile"]},
+            "never": [{"unit": "inch", "n": "4-10"}, {"n": ["5"]}],
+        }
     )
     assert count_sentences(template) == 12
     wanted = {f"{n} inch" for n in (1, 2, 3)} | {f"{n} mile" for n in range(1, 11) if n != 5}
     assert said(template) == wanted
-    huge = Template(label="x", text="{n:1-999} {m:1-999}", never=[{"n": "500-999"}])
+    huge = Template.model_validate({"label": "x", "text": "{n:1-999} {m:1-999}", "never": [{"n": "500-999"}]})
     assert count_sentences(huge) == 499 * 999
     assert all(int(one.split()[0]) < 500 for one in said(huge, 3_000))
 
@@ -177,7 +179,7 @@ def test_sentences_that_differ_in_a_number_are_two(tmp_path: Path) -> None:
     """A sign, a decimal point, a currency: each says another thing; a full stop or a blank before % does not."""
     folder = validated(tmp_path / "v")
     slots = {"c": ["+5", "-5", "1.5", "15", "1,5", "$7", "€7", "8%", "8 %", "9.", "9"]}
-    templates = [Template(label="greet", text="change of {c}", slots=slots)]
+    templates = [Template.model_validate({"label": "greet", "text": "change of {c}", "slots": slots})]
     params = SynthesizeParams(templates=templates)
     synthesize(params, TEXTS, collected=folder, validated=folder, output=tmp_path / "out")
     assert len(read(tmp_path / "out")) == 9

@@ -58,6 +58,7 @@ def test_a_round_that_loses_rows_is_rejected_and_rolled_back() -> None:
     """72 correct instead of 80: worse with a probability close to one, so round 0 stays."""
     decision = round_decision(two_class(CORRECT), two_class(np.arange(100) < 72))
     assert (decision.decision, decision.accepted_round, decision.stop) == ("rejected", 0, True)
+    assert decision.accuracy is not None
     assert decision.accuracy.value == pytest.approx(-0.08)
     assert "-8.0 points" in decision.reason
 
@@ -78,6 +79,7 @@ def test_a_loss_of_rows_that_log_loss_confirms_is_rejected_earlier() -> None:
     new = CORRECT.copy()
     new[[3, 4, 5, 6]], new[90] = False, True
     decision = round_decision(two_class(CORRECT), two_class(new))
+    assert decision.accuracy is not None
     assert 0.8 <= decision.accuracy.probability_worse < 0.95
     assert decision.decision == "rejected"
     assert "log-loss" in decision.reason

@@ -10,6 +10,7 @@ import sys
 import time
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -139,7 +140,7 @@ def test_an_interface_is_asked_page_by_page(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setenv("SEEDLING_TEST_TOKEN", "s3cret")
     with site() as told:
         told.routes |= {"/flaws": found, "/graph": graph}
-        by_get = {
+        by_get: dict[str, Any] = {
             "kind": "api",
             "url": told.address + "/flaws",
             "items": "found",

@@ -1,6 +1,6 @@
 """Compare codecs for augmented images by time to encode and decode, and by size.
 
-    PYTHONPATH=. python benchmarks/codecs.py --data ../shared/data
+    PYTHONPATH=. python benchmarks/image_codecs.py --data ../shared/data
 
 The images are augmented photographs in several sizes, augmented handwritten digits (each with its preset of
 operations), and pages of text. One core; means over the images, medians over the repeats. Sizes are after Parquet's
@@ -116,7 +116,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     args = parser.parse_args()
     cv2.setNumThreads(1)
-    command = "PYTHONPATH=. python " + " ".join(["benchmarks/codecs.py", *sys.argv[1:]])
+    command = "PYTHONPATH=. python " + " ".join(["benchmarks/image_codecs.py", *sys.argv[1:]])
     table: list[Measurement] = []
     for setting, image_arrays in settings(args.data).items():
         for name, (there, back) in CODECS.items():
