@@ -27,9 +27,12 @@ from great_expectations.data_context.types.base import ProgressBarsConfig
 from great_expectations.expectations.registry import get_expectation_impl
 from record import Measurement, write
 
-from seedling.dataset.generation import schema, write_json
+from seedling.dataset.generation import schema
 from seedling.gates.checking import REQUIRED_EXPECTATIONS, check, columns_in_gate, load_gates
 from seedling.gates.columns import GateInput, gated_rows
+from seedling.records.manifest import Manifest, PartFile, RowCounts
+from seedling.records.stage_notes import ValidateNotes
+from seedling.workspace import MANIFEST
 
 ROWS_PER_PART = 100_000
 
@@ -57,8 +60,12 @@ def generation(folder: Path, n_rows: int) -> None:
         columns = {column.name: columns_with_values.get(column.name, pa.nulls(rows, column.type)) for column in kind}
         name = f"part-{number:05d}.parquet"
         pq.write_table(pa.table(columns, schema=kind), folder / name, compression="zstd")
-        parts.append({"file": name, "rows": rows})
-    write_json(folder / "manifest.json", {"modality": "text", "parts": parts})
+        parts.append(PartFile(file=name, rows=rows))
+    counts = RowCounts(rows_in=n_rows, kept=n_rows, rejected=0)
+    manifest = Manifest(
+        stage="validate", modality="text", rows=counts, reasons={}, counts=(), parts=tuple(parts), notes=ValidateNotes()
+    )
+    manifest.write(folder / MANIFEST)
 
 
 def on_disk(workspace: Path, folder: Path) -> int:

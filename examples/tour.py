@@ -57,7 +57,7 @@ def main(workspace: Path) -> None:
 
     run("train@0", workspace, "compares models by cross-validation")
     out_of_fold = pd.read_parquet(workspace / "models/0/out_of_fold.parquet").set_index("id").loc[first.id]
-    classes = read_manifest(workspace / "generations/validate")["classes"]
+    classes = read_manifest(workspace / "generations/validate").classes
     likeliest = int(np.argmax(out_of_fold.probabilities))
     print(
         f"  A model trained without its fold predicts {classes[likeliest]} ({out_of_fold.probabilities[likeliest]:.0%})"
@@ -80,8 +80,8 @@ def run(name: str, workspace: Path, description: str) -> None:
     run_stage(stage, workspace)
     print(f"{name} {description}.")
     if stage.output.startswith("generations/"):
-        rows = read_manifest(workspace / stage.output)["rows"]
-        print(f"  {rows['in']} rows in, {rows['kept']} kept, {rows['rejected']} rejected -> {stage.output}/")
+        rows = read_manifest(workspace / stage.output).rows
+        print(f"  {rows.rows_in} rows in, {rows.kept} kept, {rows.rejected} rejected -> {stage.output}/")
 
 
 def show_made_from(generation: Path, row_id: str) -> None:

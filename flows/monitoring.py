@@ -33,6 +33,7 @@ from seedling.records.summaries import headline
 from seedling.serving.report_links import page_links
 from seedling.serving.report_store import upload_pages
 from seedling.versioning.ledger import Outcome
+from seedling.workspace import Workspace
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -173,7 +174,7 @@ def _send_events(run: MonitoredRun, changed: str, params: Params | None, events:
 
 
 def _result(workspace: Path) -> str:
-    evaluation = read_evaluation_summary(workspace / "reports")
+    evaluation = read_evaluation_summary(Workspace(workspace).reports)
     return "" if evaluation is None else headline(evaluation)
 
 
@@ -184,7 +185,7 @@ def _record_restored_gates(workspace: Path, outcomes: Sequence[Outcome]) -> bool
     """
     last, is_recorded = {record.stage: record for record in gate_history(workspace)}, False
     for outcome in outcomes:
-        checks, last_record_of_stage = outcome.summary.get("checks"), last.get(outcome.stage)
+        checks, last_record_of_stage = outcome.summary.checks, last.get(outcome.stage)
         if checks and (last_record_of_stage is None or not last_record_of_stage.passed):
             record_gate(workspace, outcome.stage, checks)
             is_recorded = True

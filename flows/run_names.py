@@ -79,15 +79,15 @@ def _changed_keys(before: Mapping[str, Any], after: Mapping[str, Any], above: st
 def _new_rows(changed: Sequence[Outcome], last_record: RunRecord) -> int:
     """The increase of the rows that scrape kept since the previous run; 0 if it did not run."""
     before = last_record.metrics.kept("scrape") if last_record.metrics else None
-    kept = [outcome.summary.get("kept") for outcome in changed if outcome.stage == "scrape"]
-    return int(kept[0]) - before if kept and kept[0] is not None and before is not None else 0
+    kept = [outcome.summary.rows.kept for outcome in changed if outcome.stage == "scrape" and outcome.summary.rows]
+    return kept[0] - before if kept and before is not None else 0
 
 
 def outcome_of(outcomes: Sequence[Outcome]) -> RunOutcome:
     """Returns `rejected` if the last compared round was rejected, `nothing new` if no stage ran, else `accepted`."""
     if all(outcome.how == "unchanged" for outcome in outcomes):
         return "nothing new"
-    notes = [str(outcome.summary.get("note", "")) for outcome in outcomes if outcome.stage.startswith("train@")]
+    notes = [outcome.summary.note for outcome in outcomes if outcome.stage.startswith("train@")]
     compared = [note for note in notes if note and not note.startswith("skipped")]
     return "rejected" if compared and compared[-1].startswith("rejected") else "accepted"
 

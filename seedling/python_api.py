@@ -29,6 +29,7 @@ from seedling.records.results import read_evaluation_summary
 from seedling.records.summaries import headline
 from seedling.runner import write_page
 from seedling.versioning.ledger import Outcome, open_ledger
+from seedling.workspace import Workspace
 
 if TYPE_CHECKING:
     from seedling.models.predictor import Predictor
@@ -96,24 +97,24 @@ class GrowResult:
     @property
     def report(self) -> Path:
         """The path of the HTML report."""
-        return self.workspace / "reports" / "report.html"
+        return Workspace(self.workspace).report_page
 
     @property
     def data_report(self) -> Path:
         """The path of the HTML page on the data."""
-        return self.workspace / "reports" / "data.html"
+        return Workspace(self.workspace).data_page
 
     @cached_property
     def metrics(self) -> dict[str, float]:
         """The headline metrics, as in reports/metrics.json."""
-        return HeadlineMetricsRecord.read(self.workspace / "reports" / "metrics.json").as_json()
+        return HeadlineMetricsRecord.read(Workspace(self.workspace).metrics_file).as_json()
 
     @cached_property
     def label_issues(self) -> pd.DataFrame:
         """The evaluated training labels, the likeliest label errors first, as in reports/label_issues.csv."""
         from seedling.report.data_page import label_issues
 
-        validated = self.workspace / "generations" / "validate"
+        validated = Workspace(self.workspace).generation("validate")
         return label_issues(read(validated), read_rejected(validated))
 
     def predict(self, rows: Iterable[Image], *, probabilities: bool = False) -> pd.DataFrame:
@@ -148,7 +149,7 @@ class GrowResult:
 
     def __str__(self) -> str:
         """The headline of the report, and where the report is."""
-        return f"{headline(read_evaluation_summary(self.workspace / 'reports'))}\nReport: {self.report}"
+        return f"{headline(read_evaluation_summary(Workspace(self.workspace).reports))}\nReport: {self.report}"
 
 
 def _source(
@@ -217,5 +218,6 @@ def _run(workspace: Path, *, verbose: bool) -> None:
 
 
 def _print_outcome(outcome: Outcome) -> None:
-    kept = f", {outcome.summary['kept']:,} rows" if "kept" in outcome.summary else ""
+    rows = outcome.summary.rows
+    kept = "" if rows is None else f", {rows.kept:,} rows"
     print(f"{outcome.stage}: {outcome.how} in {outcome.seconds:.1f} s{kept}", flush=True)

@@ -169,8 +169,7 @@ def drawn_pool(validated: Path, max_rows: int, seed: int) -> list[str] | None:
 
     More rows would cost hours and gigabytes and improve the models little.
     """
-    counts = read_manifest(validated)["counts"]
-    if sum(count["rows"] for count in counts if count["split"] == "pool") <= max_rows:
+    if read_manifest(validated).rows_of("pool") <= max_rows:
         return None
     ids = ids_of(validated, "pool")
     return heapq.nsmallest(max_rows, ids, key=lambda row_id: (derived_seed(seed, "pool", row_id), row_id))

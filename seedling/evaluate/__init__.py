@@ -26,7 +26,7 @@ from seedling.evaluate.plots import write_losses, write_plots
 from seedling.evaluate.scope import operating_points, out_of_scope
 from seedling.evaluate.scored import Scored
 from seedling.evaluate.slices import DEFAULT_COLUMNS, slices
-from seedling.files.reading import read_frame, read_json
+from seedling.files.reading import read_frame
 from seedling.label_quality.errors_in_test_labels import label_errors
 from seedling.progress import Progress, announce, silent
 from seedling.records.candidates import CandidatesRecord, LearningCurveRecord, StepContributionRecord
@@ -49,11 +49,27 @@ from seedling.records.evaluation import (
 )
 from seedling.records.headline_metrics import headline_metrics
 from seedling.records.intervals import EstimateRecord
+from seedling.records.manifest import Manifest, read_notes
 from seedling.records.model import AbstentionRecord, ModelRecord
-from seedling.records.results import EVALUATION, METRICS, read_evaluation_summary
+from seedling.records.results import read_evaluation_summary
+from seedling.records.stage_notes import ValidateNotes
 from seedling.records.summaries import headline
 from seedling.records.test_evaluations import log_test_evaluation
 from seedling.stats.statistics import Ints, effective_rows, rows_for_interval, wilson
+from seedling.workspace import (
+    CANDIDATES,
+    DECISION,
+    EVALUATION,
+    LOSSES,
+    MANIFEST,
+    METRICS,
+    MODEL,
+    OUT_OF_FOLD,
+    PLOTS,
+    PREDICTIONS,
+    QUEUE,
+    Workspace,
+)
 
 if TYPE_CHECKING:
     from seedling.models.model import TrainedModel
@@ -84,10 +100,10 @@ def evaluate(  # noqa: PLR0913  (the inputs of a stage, each by its name)
     round_decisions = read_decisions(models)
     accepted_round = round_decisions[-1].accepted_round
     model_folder = models / str(accepted_round)
-    classes = read_manifest(validated)["classes"]
+    classes = list(read_manifest(validated).classes)
     ranks = _ranks(classes, params)
     cross_validated = out_of_fold(model_folder, validated, classes)
-    model_record = ModelRecord.read(model_folder / "model.json")
+    model_record = ModelRecord.read(model_folder / MODEL)
     with single_threaded():
         model = load_model(model_folder, workspace)
         test = _predict(model, collected, validated, classes, "test", progress)
@@ -101,7 +117,7 @@ def evaluate(  # noqa: PLR0913  (the inputs of a stage, each by its name)
     announce(progress, headline(EvaluationSummary(test=test_metrics, cross_validation=cross_validated_metrics)))
     with single_threaded():
         robustness = _robustness(model, test, collected, params, config, progress)
-    train_results = CandidatesRecord.read(models / "0" / "candidates.json")
+    train_results = CandidatesRecord.read(models / "0" / CANDIDATES)
     rounds = _rounds(round_decisions, models, validated, classes, params)
     slice_results = slices(
         _slice_columns(evaluated.frame, validated, params), evaluated.right, evaluated.groups, params
@@ -142,14 +158,14 @@ def evaluate(  # noqa: PLR0913  (the inputs of a stage, each by its name)
     )
     evaluation.write(output / EVALUATION)
     headline_metrics(evaluation).write(output / METRICS)
-    _write_predictions(output / "predictions.parquet", evaluated, accepted_round)
-    write_plots(output / "plots", evaluated, evaluation, params)
-    write_losses(output / "plots" / "losses.csv", models / "0")
+    _write_predictions(output / PREDICTIONS, evaluated, accepted_round)
+    write_plots(output / PLOTS, evaluated, evaluation, params)
+    write_losses(output / PLOTS / LOSSES, models / "0")
 
 
 def _log(digest_of_test: str, metrics: MetricsRecord, model_folder: Path, workspace: Path) -> None:
     """Adds this evaluation of the test split to the log of test-set evaluations."""
-    earlier_results = read_evaluation_summary(workspace / "reports")
+    earlier_results = read_evaluation_summary(Workspace(workspace).reports)
     log_test_evaluation(
         workspace,
         digest_of_test,
@@ -293,14 +309,14 @@ def _next_steps(
 ) -> tuple[AdviceRecord, ...]:
     manifest = read_manifest(validated)
     rows, labels = Counter[str](), Counter[str]()
-    for count in manifest["counts"]:
-        rows[count["split"]] += count["rows"]
-        if count["split"] == "train" and count["label"] is not None:
-            labels[count["label"]] += count["rows"]
+    for count in manifest.counts:
+        rows[count.split] += count.rows
+        if count.split == "train" and count.label is not None:
+            labels[count.label] += count.rows
     return next_steps(
         curve,
         rows=rows,
-        label_issues=manifest["notes"].get("label_issues") or {},
+        label_issues=read_notes(validated, ValidateNotes).estimated_issues,
         errors=errors_by_class(evaluated.right, evaluated.truth, evaluated.classes),
         labels=labels,
         step_contributions=step_contributions,
@@ -308,8 +324,8 @@ def _next_steps(
         slices=slice_results,
         training_data=training_data,
         label_sources=_label_sources(validated),
-        has_queue=(validated.parent / "pseudo_label" / "1" / "queue.csv").is_file(),
-        unlabeled=read_manifest(validated.parent / "scrape")["reasons"].get("no_label", 0),
+        has_queue=(validated.parent / "pseudo_label" / "1" / QUEUE).is_file(),
+        unlabeled=read_manifest(validated.parent / "scrape").reasons.get("no_label", 0),
     )
 
 
@@ -345,9 +361,7 @@ def _folds(scored: Scored) -> tuple[FoldRecord, ...]:
 
 def read_decisions(models: Path) -> list[DecisionRecord]:
     """The decisions of all rounds, in order. Raises InputError if no round was trained."""
-    paths = sorted(
-        (int(path.parent.name), path) for path in models.glob("*/decision.json") if path.parent.name.isdigit()
-    )
+    paths = sorted((int(path.parent.name), path) for path in models.glob(f"*/{DECISION}") if path.parent.name.isdigit())
     if not paths:
         raise InputError(f"{models} holds no trained round: run `seedling stage train@0`, or `seedling run`.")
     return [DecisionRecord.read(path) for _, path in paths]
@@ -355,7 +369,7 @@ def read_decisions(models: Path) -> list[DecisionRecord]:
 
 def out_of_fold(model: Path, validated: Path, classes: Sequence[str]) -> Scored:
     """The human-labeled rows with the predictions of models that were not trained on them."""
-    frame = read_frame(model / "out_of_fold.parquet")
+    frame = read_frame(model / OUT_OF_FOLD)
     frame = frame[frame["fold"].notna() | (frame["split"] != "train")]  # drop rows that every model was trained on
     frame = frame[frame["label_source"] != "repaired"]  # relabeled rows agree with the models by construction
     human = frame[frame["label_source"] == "human"]
@@ -444,9 +458,14 @@ def selective_prediction(
 
 
 def _rows_by_stage(generations: Path) -> dict[str, StageRowsRecord]:
-    manifests = (read_json(path) for path in sorted(generations.glob("**/manifest.json")))
+    manifests = (Manifest.read(path) for path in sorted(generations.glob(f"**/{MANIFEST}")))
     return {
-        manifest["stage"]: StageRowsRecord.model_validate({**manifest["rows"], "reasons": manifest["reasons"]})
+        manifest.stage: StageRowsRecord(
+            rows_in=manifest.rows.rows_in,
+            kept=manifest.rows.kept,
+            rejected=manifest.rows.rejected,
+            reasons=manifest.reasons,
+        )
         for manifest in manifests
     }
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +17,7 @@ from seedling.evaluate.slices import holm
 from seedling.records.candidates import LearningCurveRecord, StepContributionRecord
 from seedling.records.evaluation import AdviceKind, AdviceRecord, ExpectedAccuracyRecord, RoundRecord, SliceRecord
 from seedling.records.intervals import EstimateRecord
+from seedling.records.stage_notes import LabelIssueEstimate
 from seedling.stats.power_law import power_law_exponent
 from seedling.stats.randomness import generator
 from seedling.stats.statistics import Estimate, Floats
@@ -109,7 +109,7 @@ def next_steps(  # noqa: PLR0913  (each result that the advice is based on, by i
     curve: Curve | None,
     *,
     rows: Mapping[str, int],
-    label_issues: Mapping[str, Any],
+    label_issues: LabelIssueEstimate | None,
     errors: Mapping[str, int],
     labels: Mapping[str, int],
     step_contributions: Sequence[StepContributionRecord],
@@ -128,7 +128,7 @@ def next_steps(  # noqa: PLR0913  (each result that the advice is based on, by i
     was trained on; label_sources: training labels by source and by rule; unlabeled: held-out rows that scrape rejected
     because they have no label.
     """
-    rows_per_minute = float(label_issues.get("items_per_minute", ROWS_PER_MINUTE))
+    rows_per_minute = ROWS_PER_MINUTE if label_issues is None else label_issues.items_per_minute
     max_rows = max(1, round(MINUTES * rows_per_minute))
     advice = [
         *_label_more(curve, rows, max_rows, rows_per_minute, has_queue, unlabeled),
@@ -186,29 +186,29 @@ def _label_more(
     return [_advice("collect", text, how, n_rows / rows_per_minute, curve.gain(factor))]
 
 
-def _check_labels(curve: Curve | None, label_issues: Mapping[str, Any]) -> list[AdviceRecord]:
+def _check_labels(curve: Curve | None, label_issues: LabelIssueEstimate | None) -> list[AdviceRecord]:
     """Checking the likely label errors.
 
     A share `noise` of wrong labels is worth (1 - noise)^2 of the labels (after Angluin and Laird 1988, for many
     classes), so fixing a share f of them is worth ((1 - (1 - f) noise) / (1 - noise))^2 times as many labels.
     """
-    wrong, n_labels = label_issues.get("expected", 0.0), label_issues.get("labels", 0)
-    if curve is None or wrong < 1 or not n_labels:
+    if curve is None or label_issues is None or label_issues.expected < 1 or not label_issues.labels:
         return []
-    affordable = [entry for entry in label_issues["budget"] if entry["minutes"] <= MINUTES]
+    wrong, n_labels = label_issues.expected, label_issues.labels
+    affordable = [review for review in label_issues.budget if review.minutes <= MINUTES]
     if not affordable:
         return []
-    sufficient = [entry for entry in affordable if entry["share"]["value"] >= NEARLY_ALL]
-    entry = sufficient[0] if sufficient else affordable[-1]
-    fixed = wrong * entry["share"]["value"]
+    sufficient = [review for review in affordable if review.share.value >= NEARLY_ALL]
+    review = sufficient[0] if sufficient else affordable[-1]
+    fixed = wrong * review.share.value
     factor = ((1 - (wrong - fixed) / n_labels) / (1 - wrong / n_labels)) ** 2
     how = (
         "reports/data.html shows them, the most likely errors first; reports/label_issues.csv lists them. If most of "
         "the first ten labels are right, stop: with few rows or hard classes, difficult rows and wrong labels look "
         "alike."
     )
-    text = f"Check the {entry['rows']:,} most likely label errors"
-    return [_advice("check_labels", text, how, entry["rows"] / label_issues["items_per_minute"], curve.gain(factor))]
+    text = f"Check the {review.rows:,} most likely label errors"
+    return [_advice("check_labels", text, how, review.rows / label_issues.items_per_minute, curve.gain(factor))]
 
 
 def _fix_sources(

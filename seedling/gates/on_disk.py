@@ -39,8 +39,8 @@ class StoredRows:
     @classmethod
     def generation(cls, folder: Path) -> StoredRows:
         """The kept rows of a generation."""
-        parts = read_manifest(folder)["parts"]
-        return cls(tuple(folder / part["file"] for part in parts), tuple(part["rows"] for part in parts))
+        parts = read_manifest(folder).parts
+        return cls(tuple(folder / part.file for part in parts), tuple(part.rows for part in parts))
 
     @classmethod
     def file(cls, path: Path) -> StoredRows:

@@ -8,8 +8,8 @@ from typing import Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from seedling.dataset.generation import write_json
 from seedling.files.reading import reading
+from seedling.files.writing import write_json
 
 
 class RecordPart(BaseModel):
@@ -28,7 +28,11 @@ class Record(RecordPart):
     @classmethod
     def parse(cls, content: str | bytes) -> Self:
         """Return the record. Raises ValueError that names the first invalid key, or the version of a later Seedling."""
-        value = json.loads(content)
+        return cls.of_json(json.loads(content))
+
+    @classmethod
+    def of_json(cls, value: object) -> Self:
+        """Return the record of a parsed file. Raises ValueError as `parse` does."""
         version = value.get("version", 1) if isinstance(value, dict) else 1
         if isinstance(version, int) and version > cls.VERSION:
             raise ValueError(

@@ -10,9 +10,8 @@ from pathlib import Path
 
 from seedling.files.reading import reading
 from seedling.records.evaluation import EvaluationRecord, EvaluationSummary
+from seedling.workspace import EVALUATION, METRICS
 
-EVALUATION = "evaluation.json"  # in reports/: every number, with its interval
-METRICS = "metrics.json"  # in reports/: at most a dozen numbers, a column each in `dvc exp show`
 MARK = "cross_validation"  # a key of all results, in every version
 
 

@@ -3,31 +3,33 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 from seedling.config.params import read_yaml
-from seedling.errors import SeedlingError
+from seedling.errors import DamagedFile, SeedlingError
+from seedling.records.manifest import Manifest, read_manifest_if_any
 from seedling.records.results import read_evaluation
-from seedling.records.run_records import FOLDER as RUNS
 from seedling.records.run_records import LabelIssuesRecord, RunInputs, RunRecord, StageRunRecord, read_run_records
+from seedling.records.stage_notes import ValidateNotes
 from seedling.versioning.ledger import Outcome
+from seedling.workspace import Workspace
 
 
 def read_inputs(workspace: Path) -> RunInputs:
     """The current inputs of the workspace; unreadable ones are left out."""
+    paths = Workspace(workspace)
     try:
-        (data,) = read_yaml(workspace / "data.dvc")["outs"]
+        (data,) = read_yaml(paths.data_pointer)["outs"]
     except (SeedlingError, KeyError, TypeError, ValueError):
         data = {}
     try:
-        params = read_yaml(workspace / "params.yaml")
+        params = read_yaml(paths.params_file)
     except SeedlingError:
         params = {}
-    texts = [path.read_bytes() for name in ("gates.yaml", "expectations.py") if (path := workspace / name).is_file()]
+    gate_files = (paths.gates_file, paths.expectations_file)
+    texts = [path.read_bytes() for path in gate_files if path.is_file()]
     return RunInputs(
         data_digest=data.get("md5"),
         data_files=data.get("nfiles"),
@@ -57,23 +59,24 @@ def record_run(
         stages=tuple(
             StageRunRecord(stage=stage.stage, how=stage.how, seconds=round(stage.seconds, 3)) for stage in outcomes
         ),
-        metrics=read_evaluation(workspace / "reports"),
+        metrics=read_evaluation(Workspace(workspace).reports),
     )
-    record.write(workspace / RUNS / f"{name}.json")
+    record.write(Workspace(workspace).run_record(name))
 
 
 def label_issues(workspace: Path) -> LabelIssuesRecord | None:
     """The label issues according to validate; None if it could not estimate them."""
-    manifest = _json(workspace / "generations" / "validate" / "manifest.json") or {}
-    noise = (manifest.get("notes") or {}).get("label_issues") or {}
-    if "expected" not in noise:
+    manifest = _manifest(Workspace(workspace).generation("validate"))
+    notes = None if manifest is None else manifest.notes
+    noise = notes.estimated_issues if isinstance(notes, ValidateNotes) else None
+    if noise is None:
         return None
-    return LabelIssuesRecord(flagged=noise["flagged"], expected=noise["expected"], labels=noise["labels"])
+    return LabelIssuesRecord(flagged=noise.flagged, expected=noise.expected, labels=noise.labels)
 
 
 def _labeled_rows(workspace: Path) -> int | None:
-    counts = (_json(workspace / "generations" / "validate" / "manifest.json") or {}).get("counts")
-    return None if counts is None else sum(count["rows"] for count in counts if count["label"] is not None)
+    manifest = _manifest(Workspace(workspace).generation("validate"))
+    return None if manifest is None else sum(count.rows for count in manifest.counts if count.label is not None)
 
 
 def last_record(workspace: Path) -> RunRecord | None:
@@ -82,10 +85,9 @@ def last_record(workspace: Path) -> RunRecord | None:
     return records[-1] if records else None
 
 
-def _json(path: Path) -> dict[str, Any] | None:
-    """The JSON object in the file; None if it is missing or truncated."""
+def _manifest(folder: Path) -> Manifest | None:
+    """The manifest of a generation; None if it is missing or damaged."""
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return read_manifest_if_any(folder)
+    except (DamagedFile, OSError):
         return None
-    return value if isinstance(value, dict) else None

@@ -14,8 +14,7 @@ from seedling.files.reading import reading
 from seedling.records.evaluation import EvaluationSummary
 from seedling.records.record import Record, RecordPart
 from seedling.terminal.notices import state_once
-
-FOLDER = Path(".seedling", "runs")
+from seedling.workspace import Workspace
 
 
 @dataclass(frozen=True)
@@ -78,7 +77,7 @@ class RunRecord(Record):
 def read_run_records(workspace: Path) -> list[RunRecord]:
     """All records, the oldest first. Damaged ones are left out and named on standard error: no run depends on them."""
     records = []
-    for path in sorted((workspace / FOLDER).glob("*.json")):
+    for path in sorted(Workspace(workspace).run_records.glob("*.json")):
         try:
             records.append(_read_record(path))
         except (DamagedFile, OSError) as error:

@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 from markupsafe import Markup
 
+from seedling.records.crawl_rates import CrawlRatePoint
 from seedling.records.evaluation import ExtrapolatedCurveRecord
 
 LEAF, SOFT, LINE = "var(--leaf)", "var(--soft)", "var(--line)"  # colors of the page, light or dark
@@ -148,18 +149,18 @@ def calibration(bins: Sequence[Mapping[str, float]]) -> Markup | None:
     return draw(f"Accuracy against confidence: {values}.", spec, 250, 220)
 
 
-def crawl_rate(points: Sequence[Mapping[str, Any]]) -> Markup | None:
+def crawl_rate(points: Sequence[CrawlRatePoint]) -> Markup | None:
     """Responses per second, one line per host; None with too few points.
 
     Dashed: the target rate; as a band: the bounds of the host's limit.
     """
     if len(points) < MIN_CRAWL_POINTS:
         return None
-    frame = pd.DataFrame(points)
-    last = {point["host"]: point for point in points}
+    frame = pd.DataFrame([point.model_dump() for point in points])
+    last = {point.host: point for point in points}
     values = "; ".join(
-        f"{host}: {point['answers'] / point['seconds']:.3g} responses per second, "
-        f"{point['refusals']} of {point['answers'] + point['refusals']} requests refused"
+        f"{host}: {point.answers / point.seconds:.3g} responses per second, "
+        f"{point.refusals} of {point.answers + point.refusals} requests refused"
         for host, point in last.items()
     )
     steps = frame.groupby("host")[["answers", "seconds"]].diff(2)  # over about a second

@@ -24,6 +24,7 @@ from seedling.gates.checking import read_checks
 from seedling.pipeline import row_stages
 from seedling.records.ablation import AblationRecord
 from seedling.records.candidates import CandidateRecord, CandidatesRecord
+from seedling.records.crawl_rates import CrawlRates
 from seedling.records.evaluation import (
     ClassResultRecord,
     EvaluatedSplit,
@@ -31,13 +32,23 @@ from seedling.records.evaluation import (
     OperatingPointRecord,
     RoundRecord,
 )
+from seedling.records.gate import Check
 from seedling.records.intervals import EstimateRecord
+from seedling.records.manifest import LabelCount, RowCounts, read_notes
 from seedling.records.model import ModelRecord
 from seedling.records.notes import decision_note, skipped_rounds_note, warning_sentence
 from seedling.records.predicted_gain import predicted_gain
-from seedling.records.results import EVALUATION, read_evaluation
+from seedling.records.results import read_evaluation
 from seedling.records.round_manifest import RoundManifestRecord
 from seedling.records.run_records import RunRecord, read_run_records
+from seedling.records.stage_notes import (
+    AugmentNotes,
+    FilesRecord,
+    PseudoLabelAudit,
+    PseudoLabelNotes,
+    ScrapeNotes,
+    ValidateNotes,
+)
 from seedling.records.test_evaluations import read_test_evaluations
 from seedling.report import charts, sentences
 from seedling.report.confusion import confusion_context
@@ -46,6 +57,18 @@ from seedling.report.pages import environment, never_predicted, preview, vote
 from seedling.report.results import Baseline, Headline, Subject, ThresholdResult
 from seedling.report.row_stories import examples, stories
 from seedling.stats.statistics import Estimate, wilson_of
+from seedling.workspace import (
+    CALIBRATION,
+    CANDIDATES,
+    CRAWL_RATES,
+    EVALUATION,
+    GATE,
+    MANIFEST,
+    MODEL,
+    REPORTS,
+    RISK_COVERAGE,
+    Workspace,
+)
 
 MAX_SAMPLES = 12
 MAX_WORST = 8  # rows in tables of the worst classes or confusions
@@ -99,13 +122,16 @@ STAGE_MEANINGS = {
 
 @dataclass(frozen=True)
 class StageResult:
-    """A generation. rows, notes: of its manifest; counts: rows by split; seconds: None if the stage was not run."""
+    """A generation.
+
+    files: of data/, None for other stages than scrape; counts: rows by split; seconds: None if the stage was not run.
+    """
 
     name: str
     meaning: str
-    rows: Mapping[str, int]
+    rows: RowCounts
     reasons: Sequence[tuple[str, int]]
-    notes: Mapping[str, Any]
+    files: FilesRecord | None
     counts: Mapping[str, int]
     seconds: float | None
 
@@ -141,11 +167,11 @@ class RoundResult:
 
 @dataclass(frozen=True)
 class GateResult:
-    """A gate. checks: their number; failed: severity and sentence of each failed check."""
+    """A gate. checks: their number; failed: each failed check with a sentence."""
 
     stage: str
     checks: int
-    failed: list[tuple[str, str]]
+    failed: list[tuple[Check, str]]
 
 
 @dataclass(frozen=True)
@@ -165,11 +191,12 @@ class ChangeSinceRun:
 
 def write_report(workspace: Path) -> Path:
     """Writes the page from generations/, models/, reports/ and the records of runs; returns its path."""
-    evaluation = read_evaluation(workspace / "reports")
+    paths = Workspace(workspace)
+    evaluation = read_evaluation(paths.reports)
     if evaluation is None:
-        raise MissingGeneration(f"reports/{EVALUATION}", "evaluate")
-    predictions = read_frame(workspace / "reports" / "predictions.parquet")
-    classes = read_manifest(workspace / "generations" / "validate")["classes"]
+        raise MissingGeneration(f"{REPORTS}/{EVALUATION}", "evaluate")
+    predictions = read_frame(paths.predictions_file)
+    classes = list(read_manifest(paths.generation("validate")).classes)
     runs = read_run_records(workspace)
     page = (
         environment("report.html.jinja")
@@ -180,26 +207,27 @@ def write_report(workspace: Path) -> Path:
             sentences=sentences,
             glossary=GLOSSARY,
             **_result_context(workspace, evaluation, predictions),
-            **_rows_context(workspace / "generations", runs),
+            **_rows_context(paths.generations, runs),
             **_rounds_context(workspace, evaluation),
             not_copied=count_not_copied(workspace),
-            crawl_rates=_crawl_rates(workspace / ".seedling" / "web"),
+            crawl_rates=_crawl_rates(paths.crawl_stores),
             confusion=confusion_context(predictions, classes),
             gates=_gates(workspace),
             change=_change(runs),
             gain=predicted_gain(runs),
-            stories=stories(workspace / "generations", predictions),
-            examples=examples(workspace / "generations", predictions, classes),
+            stories=stories(paths.generations, predictions),
+            examples=examples(paths.generations, predictions, classes),
         )
     )
-    path = workspace / "reports" / "report.html"
+    path = paths.report_page
     path.write_text(page, encoding="utf-8")
     return path
 
 
 def _result_context(workspace: Path, evaluation: EvaluationRecord, predictions: pd.DataFrame) -> dict[str, Any]:
     """The accuracy, its interpretation, and the limits of use."""
-    validated, plots = workspace / "generations" / "validate", workspace / "reports" / "plots"
+    paths = Workspace(workspace)
+    validated, plots = paths.generation("validate"), paths.plots
     evaluations = read_test_evaluations(
         workspace, evaluation.test_digest or "", has_results=evaluation.test is not None
     )
@@ -216,8 +244,8 @@ def _result_context(workspace: Path, evaluation: EvaluationRecord, predictions: 
         "splits": [split for split in SPLITS if evaluation.metrics_of(split)],
         "weakest": weakest(evaluation.per_class),
         "learning_curve": charts.learning_curve(evaluation.learning_curve),
-        "risk_coverage": charts.risk_coverage(pd.read_csv(plots / "risk_coverage.csv")),
-        "calibration": charts.calibration(pd.read_csv(plots / "calibration.csv").to_dict("records")),
+        "risk_coverage": charts.risk_coverage(pd.read_csv(plots / RISK_COVERAGE)),
+        "calibration": charts.calibration(pd.read_csv(plots / CALIBRATION).to_dict("records")),
         "step_meanings": STEP_MEANINGS,
         **_ablation(workspace, evaluation.accepted_round),
     }
@@ -225,30 +253,32 @@ def _result_context(workspace: Path, evaluation: EvaluationRecord, predictions: 
 
 def _rows_context(generations: Path, runs: Sequence[RunRecord]) -> dict[str, Any]:
     """The rows of each stage, samples, and the rows that were made."""
-    scrape_notes, augment_notes = read_manifest(generations / "scrape")["notes"], _notes(generations / "augment")
+    scrape_notes = read_notes(generations / "scrape", ScrapeNotes)
+    augment_notes = read_notes(generations / "augment", AugmentNotes)
     sheets = {stage: sheet(generations, stage) for stage in STAGES}
-    screening = augment_notes.get("screening")
+    screening = augment_notes.screening
     return {
         "stages": _stages(generations, runs),
-        "rules": scrape_notes.get("rules", []),
-        "no_items": scrape_notes.get("no_items", {}),
+        "rules": scrape_notes.rules,
+        "no_items": scrape_notes.no_items,
         "samples": _samples(generations),
         "sheets": sheets,
         "screening": screening,
-        "class_shares": augment_notes.get("class_shares"),
+        "class_shares": augment_notes.class_shares,
         "made": bool(screening) or any(contents["groups"] for contents in sheets.values()),
     }
 
 
 def _rounds_context(workspace: Path, evaluation: EvaluationRecord) -> dict[str, Any]:
     """The rounds, the audits of pseudo-labels, and the candidates of round 0."""
-    first_round = workspace / "models" / "0"
+    paths = Workspace(workspace)
+    first_round = paths.model(0)
     return {
-        "rounds": _rounds(workspace / "models", evaluation.rounds),
-        "audits": _audits(workspace / "generations"),
-        "candidates": _candidates(first_round, workspace / ".seedling" / "seconds" / "train@0.json"),
-        "skipped": _skipped_rounds(workspace / "models"),
-        "left_out": CandidatesRecord.read(first_round / "candidates.json").left_out,
+        "rounds": _rounds(paths.models, evaluation.rounds),
+        "audits": _audits(paths.generations),
+        "candidates": _candidates(first_round, paths.training_seconds("train@0")),
+        "skipped": _skipped_rounds(paths.models),
+        "left_out": CandidatesRecord.read(first_round / CANDIDATES).left_out,
         "losses": charts.losses(read_losses(first_round)),
     }
 
@@ -256,36 +286,38 @@ def _rounds_context(workspace: Path, evaluation: EvaluationRecord) -> dict[str, 
 def _crawl_rates(folder: Path) -> list[dict[str, Any]]:
     """The crawl rate of each web source in its last visit, if the visit was long enough for a chart."""
     rates = []
-    for path in sorted(folder.glob("*.pace.json")):
-        record = read_json(path)
-        chart = charts.crawl_rate(record["points"])
+    for path in sorted(folder.glob(CRAWL_RATES)):
+        record = CrawlRates.read(path)
+        chart = charts.crawl_rate(record.points)
         if chart is not None:
-            last = {point["host"]: point for point in record["points"]}
-            rates.append({**record, "chart": chart, "hosts": list(last.values())})
+            last = {point.host: point for point in record.points}
+            rates.append(
+                {"source": record.source, "ceiling": record.ceiling, "chart": chart, "hosts": list(last.values())}
+            )
     return rates
 
 
 def _ablation(workspace: Path, accepted_round: int) -> dict[str, Any]:
     """The results of `seedling ablate`, and whether they are of an earlier model than the accepted one."""
-    path = workspace / "reports" / "ablation.json"
+    path = Workspace(workspace).ablation_file
     ablation = AblationRecord.read(path) if path.is_file() else None
-    is_earlier = ablation is not None and ablation.model != digest(workspace / "models" / str(accepted_round))
+    is_earlier = ablation is not None and ablation.model != digest(Workspace(workspace).model(accepted_round))
     return {"ablation": ablation if ablation and ablation.bars else None, "ablation_is_earlier": is_earlier}
 
 
 def _subject(workspace: Path, evaluation: EvaluationRecord) -> Subject:
-    manifest = read_manifest(workspace / "generations" / "validate")
-    model_folder = workspace / "models" / str(evaluation.accepted_round)
-    model = ModelRecord.read(model_folder / "model.json")
-    round_manifest = RoundManifestRecord.read(model_folder / "manifest.json")
+    paths = Workspace(workspace)
+    manifest, model_folder = read_manifest(paths.generation("validate")), paths.model(evaluation.accepted_round)
+    model = ModelRecord.read(model_folder / MODEL)
+    round_manifest = RoundManifestRecord.read(model_folder / MANIFEST)
     labels_by_source: dict[str, int] = {}
-    for count in manifest["counts"]:
-        if count["split"] == "train":
-            source = count["label_source"] or "human"
-            labels_by_source[source] = labels_by_source.get(source, 0) + count["rows"]
+    for count in manifest.counts:
+        if count.split == "train":
+            source = count.label_source or "human"
+            labels_by_source[source] = labels_by_source.get(source, 0) + count.rows
     return Subject(
-        modality=manifest["modality"],
-        classes=tuple(manifest["classes"]),
+        modality=manifest.modality,
+        classes=manifest.classes,
         never_predicted=tuple(never_predicted(evaluation.per_class)),
         labeled=sum(labels_by_source.values()),
         unchecked=sum(labels for source, labels in labels_by_source.items() if source != "human"),
@@ -313,10 +345,10 @@ def _unlearned_rows(validated: Path) -> int:
 
 def _label_noise(validated: Path) -> float:
     """Expected share of wrong labels; 0 if validate has no estimate, or repaired the labels."""
-    label_issues = read_manifest(validated)["notes"].get("label_issues") or {}
-    if label_issues.get("repaired"):
+    label_issues = read_notes(validated, ValidateNotes).estimated_issues
+    if label_issues is None or label_issues.repaired:
         return 0.0
-    return float(label_issues.get("expected", 0.0) / max(1, label_issues.get("labels", 0)))
+    return label_issues.expected / max(1, label_issues.labels)
 
 
 def merge_thresholds(points: Sequence[OperatingPointRecord]) -> list[ThresholdResult]:
@@ -346,9 +378,9 @@ def majority_baseline(validated: Path, truth: pd.Series) -> Baseline | None:
     truth: labels of the evaluation rows.
     """
     labels: dict[str, int] = {}
-    for count in read_manifest(validated)["counts"]:
-        if count["split"] == "train" and count["label"] is not None:
-            labels[count["label"]] = labels.get(count["label"], 0) + count["rows"]
+    for count in read_manifest(validated).counts:
+        if count.split == "train" and count.label is not None:
+            labels[count.label] = labels.get(count.label, 0) + count.rows
     if not labels or truth.empty:
         return None
     name = min(labels, key=lambda label: (-labels[label], label))
@@ -374,35 +406,30 @@ def _stages(generations: Path, runs: Sequence[RunRecord]) -> list[StageResult]:
     results = []
     for folder in folders:
         manifest = read_manifest(folder)
-        if manifest["notes"].get("skipped"):
+        if manifest.is_skipped:
             continue
-        name = manifest["stage"]
+        name = manifest.stage
         results.append(
             StageResult(
                 name=name,
                 meaning=STAGE_MEANINGS[name.partition("@")[0]],
-                rows=manifest["rows"],
-                reasons=sorted(manifest["reasons"].items(), key=lambda item: -item[1]),
-                notes=manifest["notes"],
-                counts=_by_split(manifest["counts"]),
+                rows=manifest.rows,
+                reasons=sorted(manifest.reasons.items(), key=lambda item: -item[1]),
+                files=manifest.notes.files if isinstance(manifest.notes, ScrapeNotes) else None,
+                counts=_by_split(manifest.counts),
                 seconds=seconds.get(name),
             )
         )
     return results
 
 
-def _by_split(counts: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+def _by_split(counts: Sequence[LabelCount]) -> dict[str, int]:
     """Rows by split and source of the label, such as `train (weak:tag)`."""
     totals: dict[str, int] = {}
     for count in counts:
-        source = "" if count["label_source"] in {None, "human"} else f" ({count['label_source']})"
-        totals[count["split"] + source] = totals.get(count["split"] + source, 0) + count["rows"]
+        source = "" if count.label_source in {None, "human"} else f" ({count.label_source})"
+        totals[count.split + source] = totals.get(count.split + source, 0) + count.rows
     return totals
-
-
-def _notes(folder: Path) -> dict[str, Any]:
-    notes: dict[str, Any] = read_manifest(folder)["notes"] if (folder / "manifest.json").is_file() else {}
-    return notes
 
 
 def _samples(generations: Path) -> list[Samples]:
@@ -410,7 +437,7 @@ def _samples(generations: Path) -> list[Samples]:
     samples = []
     for name in ("scrape", "pseudo_label/1"):
         folder = generations / name
-        if not (folder / "manifest.json").is_file():
+        if not (folder / MANIFEST).is_file():
             continue
         rows = read(folder).sort_values("id")
         if rows.empty:
@@ -441,8 +468,8 @@ def _samples(generations: Path) -> list[Samples]:
 def _rounds(models: Path, results: Sequence[RoundRecord]) -> list[RoundResult]:
     rounds = []
     for result in results:
-        manifest = RoundManifestRecord.read(models / str(result.round) / "manifest.json")
-        model = ModelRecord.read(models / str(result.round) / "model.json")
+        manifest = RoundManifestRecord.read(models / str(result.round) / MANIFEST)
+        model = ModelRecord.read(models / str(result.round) / MODEL)
         note = decision_note(
             result.round,
             result.decision,
@@ -461,24 +488,33 @@ def _skipped_rounds(models: Path) -> str | None:
     return skipped_rounds_note(skipped[0].round, skipped[0].reason) if skipped else None
 
 
-def _audits(generations: Path) -> list[dict[str, Any]]:
-    """The audit of each round that labeled the pool, with its least reliable classes first."""
+@dataclass(frozen=True)
+class RoundAudit:
+    """The audit of a round's pseudo-labels. worst: imperfect classes with the lowest precision, in this order."""
+
+    round: int
+    audit: PseudoLabelAudit
+    worst: list[str]
+    never_predicted: list[str]
+
+
+def _audits(generations: Path) -> list[RoundAudit]:
+    """The audit of each round that labeled the pool."""
     audits = []
     for folder in sorted((generations / "pseudo_label").glob("[0-9]*")):
-        audit = read_manifest(folder)["notes"].get("audit")
-        if audit:
-            predicted = [{"class": name, **result} for name, result in audit["classes"].items() if result["precision"]]
-            imperfect = [result for result in predicted if result["precision"]["value"] < 1]
-            worst = sorted(imperfect, key=lambda result: (result["precision"]["value"], result["class"]))[:MAX_WORST]
-            never_predicted = sorted({*audit["classes"]} - {result["class"] for result in predicted})
-            audits.append({**audit, "round": int(folder.name), "worst": worst, "never_predicted": never_predicted})
+        audit = read_notes(folder, PseudoLabelNotes).audit
+        if audit is not None:
+            precision_of = {name: result.precision for name, result in audit.classes.items() if result.precision}
+            imperfect = [name for name, precision in precision_of.items() if precision.value < 1]
+            worst = sorted(imperfect, key=lambda name: (precision_of[name].value, name))[:MAX_WORST]
+            audits.append(RoundAudit(int(folder.name), audit, worst, sorted({*audit.classes} - {*precision_of})))
     return audits
 
 
 def _candidates(model: Path, seconds: Path) -> list[tuple[CandidateRecord, float | None]]:
     """The candidates, the best first, with the seconds of each if it was trained on this machine."""
     candidates = sorted(
-        CandidatesRecord.read(model / "candidates.json").candidates,
+        CandidatesRecord.read(model / CANDIDATES).candidates,
         key=lambda candidate: (candidate.log_loss is None, candidate.log_loss, not candidate.chosen),
     )
     seconds_by_name = read_json(seconds) if seconds.is_file() else {}
@@ -486,16 +522,17 @@ def _candidates(model: Path, seconds: Path) -> list[tuple[CandidateRecord, float
 
 
 def _gates(workspace: Path) -> list[GateResult]:
+    paths = Workspace(workspace)
     gates = []
     for path in [
-        *sorted(workspace.glob("generations/**/gate.json")),
-        *sorted(workspace.glob("models/*/gate.json")),
-        workspace / "reports" / "gate.json",
+        *sorted(paths.generations.glob(f"**/{GATE}")),
+        *sorted(paths.models.glob(f"*/{GATE}")),
+        paths.reports / GATE,
     ]:
-        name = "evaluate" if path.parent.name == "reports" else stage_of(path.parent)
+        name = "evaluate" if path.parent.name == REPORTS else stage_of(path.parent)
         checks = read_checks(workspace, name, path.parent)
         if checks:
-            failed = [(check["severity"], warning_sentence(check)) for check in checks if not check["passed"]]
+            failed = [(check, warning_sentence(check)) for check in checks if not check.passed]
             gates.append(GateResult(name, len(checks), failed))
     return gates
 

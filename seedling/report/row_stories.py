@@ -10,9 +10,10 @@ import numpy as np
 import pandas as pd
 
 from seedling.dataset.class_indices import index_by_class
-from seedling.dataset.generation import MANIFEST, columns_of, payloads, read, read_manifest, read_rejected
+from seedling.dataset.generation import columns_of, payloads, read, read_manifest, read_rejected
 from seedling.media.personal_data import as_shown
 from seedling.report.pages import Preview, preview
+from seedling.workspace import MANIFEST
 
 MAX_ROWS = 6_000  # on the page; `seedling why` finds all rows
 MAX_EXAMPLES = 240
@@ -81,7 +82,7 @@ def stories(generations: Path, predictions: pd.DataFrame, max_rows: int = MAX_RO
         for stage in ("validate", "augment", "synthesize")
         if ((folder := generations / stage) / MANIFEST).is_file()
     ]
-    total = sum(read_manifest(folder)["rows"]["in"] for folder in folders)
+    total = sum(read_manifest(folder).rows.rows_in for folder in folders)
     for folder in folders:
         for row_id, facts in _read_facts(folder, predicted_ids, max_rows):
             if len(rows) >= max_rows:

@@ -27,6 +27,7 @@ from seedling.records.evaluation import (
 )
 from seedling.records.intervals import DifferenceRecord, EstimateRecord
 from seedling.records.predicted_gain import PredictedGain
+from seedling.records.stage_notes import LabelIssueEstimate, NotEstimated, PseudoLabelAudit
 from seedling.records.test_evaluations import EvaluationLog
 from seedling.report.pages import breakable, percent, points, thousands, whole_percent
 from seedling.report.results import Baseline, Headline, Subject, ThresholdResult
@@ -416,12 +417,12 @@ def perturbation_sentence(perturbation: MinimalPerturbationRecord) -> Markup:
     )
 
 
-def teacher_weight_sentence(audit: Values) -> str:
+def teacher_weight_sentence(audit: PseudoLabelAudit) -> str:
     """Why the model's prediction hardly counts for the pseudo-labels; "" if it counts as usual."""
-    weight = audit["teacher_weight"]
+    weight = audit.teacher_weight
     if not weight or weight >= USUAL_TEACHER_WEIGHT:
         return ""
-    if not audit["rows"]:
+    if not audit.rows:
         return "No row could be held out to check the model, so its prediction only breaks ties between nearby labels."
     return (
         "On the held-out rows the model was overconfident, so its prediction of a row counts "
@@ -429,14 +430,14 @@ def teacher_weight_sentence(audit: Values) -> str:
     )
 
 
-def label_issues_sentence(label_noise: Values) -> Markup | None:
+def label_issues_sentence(label_noise: LabelIssueEstimate | NotEstimated | None) -> Markup | None:
     """Validate's estimate of the wrong labels; None without an estimate."""
-    if not label_noise or "not_estimated" in label_noise:
+    if not isinstance(label_noise, LabelIssueEstimate):
         return None
-    flagged, repaired = label_noise["flagged"], label_noise["repaired"]
+    flagged, repaired = label_noise.flagged, label_noise.repaired
     sentence = Markup(
         "of {} labels are expected to be wrong, estimated by out-of-fold models and a model of labeling mistakes; "
-    ).format(thousands(label_noise["labels"]))
+    ).format(thousands(label_noise.labels))
     if flagged:
         sentence += Markup("<b>{}</b> likely enough to flag").format(
             f"{thousands(flagged)} {'is' if flagged == 1 else 'are'}"
@@ -445,7 +446,7 @@ def label_issues_sentence(label_noise: Values) -> Markup | None:
         sentence += "none is likely enough to flag"
     if repaired:
         sentence += Markup(", and {} of them {} repaired (<code>{}</code>)").format(
-            thousands(repaired), "was" if repaired == 1 else "were", label_noise["policy"]
+            thousands(repaired), "was" if repaired == 1 else "were", label_noise.policy
         )
     return sentence + "."
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import time
 from collections import Counter
@@ -30,6 +29,7 @@ from seedling.scrape.limits import ReceivedBytes
 from seedling.scrape.politeness import key_of
 from seedling.scrape.secret_values import SecretValues
 from seedling.scrape.selecting import field_text, is_json_path
+from seedling.scrape.spider_messages import SpiderEnd, SpiderProgress, send
 
 PROGRESS_SECONDS = 0.5  # between two progress lines
 MAX_TEXT_CHARACTERS = 1_000_000
@@ -167,12 +167,8 @@ class SourceSpider(scrapy.Spider):  # type: ignore[misc]
         if not last and now - self._reported < PROGRESS_SECONDS:
             return
         self._reported = now
-        progress = {
-            "done": self.finished,
-            "total": self.total(),
-            **self.crawler.seedling_rate_limiter.busiest_host(),
-        }
-        print(json.dumps(progress), flush=True)
+        host = self.crawler.seedling_rate_limiter.busiest_host()
+        send(SpiderProgress(done=self.finished, total=self.total(), host=host))
 
     def total(self) -> int | None:
         """Return the number of items, if it is known before the end."""
@@ -185,7 +181,7 @@ class SourceSpider(scrapy.Spider):  # type: ignore[misc]
             self.counts["absent"] = absent
         if reason == "finished" and not self.failed and self.store.count_items(self.visit)[0]:
             self.store.finish(self.visit, self.counts)
-        print(json.dumps({"closed": reason, "counts": self.counts, "failed": self.failed}), flush=True)
+        send(SpiderEnd(closed=reason, counts=dict(self.counts), failed=self.failed))
 
 
 def json_item(

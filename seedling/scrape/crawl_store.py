@@ -17,6 +17,7 @@ from typing import Any, Self
 
 from seedling.errors import DamagedFile
 from seedling.faults import explain
+from seedling.records.crawl_rates import CrawlRatePoint
 
 TABLES = """
 CREATE TABLE IF NOT EXISTS visits (
@@ -252,11 +253,11 @@ class CrawlStore:
         """Store a point of the rate plot: rate, low, high, answers and refusals, this many seconds after the start."""
         self._base.execute("INSERT INTO pace VALUES (?, ?, ?, ?, ?, ?, ?, ?)", (visit, host, seconds, *state))
 
-    def rates(self) -> list[dict[str, Any]]:
+    def rates(self) -> tuple[CrawlRatePoint, ...]:
         """Return the points of the rate plot, of the last visit that has any."""
         cursor = self._base.execute("SELECT * FROM pace WHERE visit = (SELECT MAX(visit) FROM pace) ORDER BY rowid")
         names = [column[0] for column in cursor.description]
-        return [dict(zip(names, row, strict=True)) for row in cursor]
+        return tuple(CrawlRatePoint(**dict(zip(names, row, strict=True))) for row in cursor)
 
 
 def _unpacked(stored: bytes) -> bytes:

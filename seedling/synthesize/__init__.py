@@ -20,6 +20,7 @@ from seedling.media import images, texts
 from seedling.media.decoded_images import DecodedImages
 from seedling.parallel.pool import in_pieces
 from seedling.progress import Progress, counted, silent
+from seedling.records.stage_notes import SynthesizeNotes, TemplateRecord
 from seedling.stats.randomness import generator
 from seedling.synthesize.generating import generated_rows
 from seedling.synthesize.mixing import MIN_CUT_SHARE, Pair, cut_in, draw_pairs, mix, mixed_label
@@ -49,8 +50,8 @@ def synthesize(
     Raises InputError for params of the other modality, and for templates that cannot be filled or name an unknown
     class.
     """
-    rows, classes = read(validated), read_manifest(validated)["classes"]
-    notes: dict[str, Any] = {}
+    rows, classes = read(validated), read_manifest(validated).classes
+    template_records: tuple[TemplateRecord, ...] = ()
     _check_modality(params, config)
     with GenerationWriter(output, stage="synthesize", modality=config.modality) as writer:
         new_rows: Iterator[tuple[Row, str | None]]
@@ -65,7 +66,7 @@ def synthesize(
             )
         else:
             templates_by_class = _templates_by_class(params, classes)
-            notes = _template_notes(templates_by_class, params, data)
+            template_records = _template_records(templates_by_class, params, data)
             new_rows = _template_rows(rows, templates_by_class, params, config, data, progress)
         rows_in = 0
         seen: set[str] = set()
@@ -76,7 +77,7 @@ def synthesize(
             else:
                 writer.keep(row)
             seen.add(row.id)
-        writer.close(rows_in=rows_in, classes=classes, **notes)
+        writer.close(rows_in=rows_in, classes=classes, notes=SynthesizeNotes(templates=template_records))
 
 
 def _check_modality(params: SynthesizeParams, config: WorkspaceConfig) -> None:
@@ -216,22 +217,22 @@ def _label_text(params: SynthesizeParams, label: str) -> str:
     return params.label_names.get(label, label.replace("_", " "))
 
 
-def _template_notes(
+def _template_records(
     templates_by_class: dict[str, list[Template]], params: SynthesizeParams, data: Path | None
-) -> dict[str, Any]:
+) -> tuple[TemplateRecord, ...]:
     """Return the number of sentences per template, for the manifest."""
-    notes = [
-        {
-            "class": label,
-            "text": template.text,
-            "possible": count_sentences(template, data, _label_text(params, label)),
-        }
+    records = tuple(
+        TemplateRecord(
+            label=label,
+            text=template.text,
+            possible=count_sentences(template, data, _label_text(params, label)),
+        )
         for label, templates in sorted(templates_by_class.items())
         for template in templates
-    ]
-    if empty := [note["text"] for note in notes if note["possible"] == 0]:
+    )
+    if empty := [record.text for record in records if record.possible == 0]:
         raise InputError(f"params.yaml: synthesize.templates: '{empty[0]}': its `never` forbids every sentence.")
-    return {"templates": notes} if notes else {}
+    return records
 
 
 def _template_rows(

@@ -13,6 +13,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from in_process import seedling
+from manifests import write_manifest
 from round_records import candidate, candidates_record
 
 from seedling.ablation import (
@@ -38,8 +39,9 @@ from seedling.config.params import (
     load,
     set_value,
 )
-from seedling.dataset.generation import read, read_manifest, write_json
+from seedling.dataset.generation import read, read_manifest
 from seedling.records.ablation import AblationRecord
+from seedling.records.manifest import LabelCount
 from seedling.runner import write_page
 from seedling.scrape import scrape
 from seedling.synthesize import synthesize
@@ -87,17 +89,14 @@ def test_without_augment_and_synthesize_no_row_is_made(make_images: Callable[...
     told = {"collected": collected, "validated": validated}
     augment(AugmentParams.model_validate(sections["augment"]), config, **told, output=tmp_path / "augment")
     synthesize(SynthesizeParams.model_validate(sections["synthesize"]), config, **told, output=tmp_path / "synthesize")
-    assert [read_manifest(tmp_path / one)["rows"]["in"] for one in sections] == [0, 0]
+    assert [read_manifest(tmp_path / one).rows.rows_in for one in sections] == [0, 0]
 
 
 def test_a_mix_in_is_a_step_of_its_own(tmp_path: Path) -> None:
     """Where train tried to learn from another dataset; leaving it out runs train anew, and nothing before."""
-    manifest = {
-        "counts": [{"split": "train", "label": "a", "label_source": "human", "rows": 0}],
-        "rows": {"in": 0, "kept": 0, "rejected": 0},
-    }
+    counts = [LabelCount(split="train", label="a", label_source="human", rows=0)]
     for stage in ("validate", "synthesize"):
-        write_json(tmp_path / "generations" / stage / "manifest.json", manifest)
+        write_manifest(tmp_path / "generations" / stage, stage, counts=counts)
     names = []
     for losses in (["plain", "mixin"], ["plain"]):
         tried = [candidate("network", loss=loss) for loss in losses]

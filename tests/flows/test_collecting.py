@@ -15,7 +15,9 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tasks"))
 from loopback import Reply, Site, site
 
 from seedling.config.params import load, set_value
-from seedling.dataset.generation import read, read_manifest
+from seedling.dataset.generation import read
+from seedling.records.manifest import read_notes
+from seedling.records.stage_notes import ScrapeNotes
 
 SEEDLING = [sys.executable, "-m", "seedling.cli.main"]
 WEATHER = {
@@ -97,7 +99,7 @@ def test_a_source_of_each_kind_becomes_a_model(example: Callable[[str], Path]) -
         assert load(place).scrape.as_of == "2026-01-01"
         ran = subprocess.run([*SEEDLING, "run", "-w", place], capture_output=True, text=True, check=False)
         assert ran.returncode == 0, ran.stdout + ran.stderr
-        rows, notes = read(place / "generations/scrape"), read_manifest(place / "generations/scrape")["notes"]
+        rows, notes = read(place / "generations/scrape"), read_notes(place / "generations/scrape", ScrapeNotes)
         assert len(rows) == 140
         assert rows["label"].value_counts().to_dict() == {"rain": 70, "sun": 70}
         assert (rows["label"] == [("rain" if "rain" in text else "sun") for text in rows["text"]]).all()
@@ -107,7 +109,7 @@ def test_a_source_of_each_kind_becomes_a_model(example: Callable[[str], Path]) -
             "weak:wetness": 20,
             "weak:kind": 20,
         }
-        assert {one for counts in notes["no_items"].values() for one in counts.items()} == {("absent", 5)}
+        assert {one for counts in notes.no_items.values() for one in counts.items()} == {("absent", 5)}
         page = (place / "reports/report.html").read_text(encoding="utf-8")
         assert "What was collected" in page
         assert "5 absent" in page

@@ -112,7 +112,7 @@ def test_rows_of_a_large_pool_that_no_model_saw_are_kept_aside_without_a_label(
     pool = set(read(workspace / "generations/validate", ["id"], splits=["pool"])["id"])
     rejected = read_rejected(labels)
     beyond = rejected[rejected["reason"] == "beyond_pool_rows"]
-    assert read_manifest(labels)["rows"]["in"] == len(pool)
+    assert read_manifest(labels).rows.rows_in == len(pool)
     assert len(beyond) == len(pool) - 12
     assert beyond["label"].isna().all()
     assert beyond["origin"].notna().all()

@@ -166,7 +166,7 @@ def test_names_that_begin_with_a_dot_are_counted_and_stated(tmp_path: Path, pack
     assert listed == {name.replace("\udce9", "\ufffd"): reason for name, reason in HIDDEN_FILES.items()}
     found = scraped(work / "data", tmp_path / "out", [one.model_dump() for one in load(work).scrape.sources], "text")
     assert len(found.kept) == 2
-    assert found.files["ignored"] == {}
+    assert found.files.ignored == {}
 
 
 def test_hidden_files_that_come_later_are_listed_by_scrape(tmp_path: Path) -> None:
@@ -289,8 +289,8 @@ def test_files_in_are_rows_kept_rejected_and_ignored(tree: dict[tuple[str, str],
         found = scraped(data, top / "out", [FOLDER])
         lists = [set(found.kept), set(found.rejected), set(found.ignored)]
         listed = set().union(*lists)
-        assert sum(map(len, lists)) == len(listed) == found.files["in"]
-        assert found.files["read"] == len(lists[0]) + len(lists[1])
+        assert sum(map(len, lists)) == len(listed) == found.files.files_in
+        assert found.files.read == len(lists[0]) + len(lists[1])
         walked = {
             shown_name((Path(folder) / name).relative_to(data).as_posix())
             for folder, folders, names in os.walk(data)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pandas as pd
 from evaluation_records import estimate
+from manifests import write_manifest
 
 from seedling.records.evaluation import ClassResultRecord
+from seedling.records.manifest import LabelCount
 from seedling.report.pages import never_predicted
 from seedling.report.report import majority_baseline, weakest
 from seedling.report.results import Baseline
@@ -38,12 +39,12 @@ def test_a_class_that_is_never_predicted_is_named_apart_from_the_weakest() -> No
 def test_the_baseline_predicts_the_class_with_most_training_labels(tmp_path: Path) -> None:
     """On the evaluation rows, where another class may be the most frequent one."""
     counts = [
-        {"split": "train", "label": "ham", "label_source": "human", "rows": 60},
-        {"split": "train", "label": "spam", "label_source": "human", "rows": 50},
-        {"split": "train", "label": "spam", "label_source": "weak:rule", "rows": 5},
-        {"split": "test", "label": "spam", "label_source": "human", "rows": 500},
-        {"split": "pool", "label": None, "label_source": None, "rows": 900},
+        LabelCount(split="train", label="ham", label_source="human", rows=60),
+        LabelCount(split="train", label="spam", label_source="human", rows=50),
+        LabelCount(split="train", label="spam", label_source="weak:rule", rows=5),
+        LabelCount(split="test", label="spam", label_source="human", rows=500),
+        LabelCount(split="pool", label=None, label_source=None, rows=900),
     ]
-    (tmp_path / "manifest.json").write_text(json.dumps({"rows": {}, "counts": counts}))
+    write_manifest(tmp_path, "validate", counts=counts)
     assert majority_baseline(tmp_path, pd.Series(["ham", "spam", "spam", "spam"])) == Baseline("ham", 0.25)
     assert majority_baseline(tmp_path, pd.Series([], dtype=str)) is None

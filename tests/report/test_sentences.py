@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from evaluation_records import estimate, selective
+from manifests import audit, label_issues
 from markupsafe import Markup
 from round_records import difference
 
@@ -29,6 +30,7 @@ from seedling.records.evaluation import (
 )
 from seedling.records.intervals import EstimateRecord
 from seedling.records.predicted_gain import PredictedGain
+from seedling.records.stage_notes import NotEstimated
 from seedling.records.test_evaluations import EvaluationLog, LoggedEvaluation
 from seedling.report import sentences
 from seedling.report.results import Baseline, Headline, Subject, ThresholdResult
@@ -367,26 +369,28 @@ def test_an_invisible_perturbation_is_a_warning() -> None:
 
 def test_a_teacher_that_hardly_counts_is_explained() -> None:
     """Usual weight, overconfident, and without held-out rows."""
-    assert sentences.teacher_weight_sentence({"teacher_weight": 0.1, "rows": 20}) == ""
-    assert sentences.teacher_weight_sentence({"teacher_weight": 0.0, "rows": 20}) == ""
-    assert "1/50 of a nearby label" in sentences.teacher_weight_sentence({"teacher_weight": 0.02, "rows": 20})
-    assert "only breaks ties" in sentences.teacher_weight_sentence({"teacher_weight": 0.02, "rows": 0})
+    assert sentences.teacher_weight_sentence(audit(teacher_weight=0.1, rows=20)) == ""
+    assert sentences.teacher_weight_sentence(audit(teacher_weight=0.0, rows=20)) == ""
+    assert "1/50 of a nearby label" in sentences.teacher_weight_sentence(audit(teacher_weight=0.02, rows=20))
+    assert "only breaks ties" in sentences.teacher_weight_sentence(audit(teacher_weight=0.02, rows=0))
 
 
 def test_label_issues_are_flagged_and_repaired() -> None:
     """None flagged, one, two repaired, and no estimate."""
-    noise = {"labels": 1_028, "flagged": 0, "repaired": 0, "policy": "drop"}
+    noise = label_issues(labels=1_028, policy="drop")
     assert plain(sentences.label_issues_sentence(noise)) == (
         "of 1 028 labels are expected to be wrong, estimated by out-of-fold models and a model of labeling mistakes; "
         "none is "
         "likely enough to flag."
     )
-    assert plain(sentences.label_issues_sentence({**noise, "flagged": 1})).endswith("; 1 is likely enough to flag.")
-    assert plain(sentences.label_issues_sentence({**noise, "flagged": 2, "repaired": 2})).endswith(
+    assert plain(sentences.label_issues_sentence(noise.model_copy(update={"flagged": 1}))).endswith(
+        "; 1 is likely enough to flag."
+    )
+    assert plain(sentences.label_issues_sentence(noise.model_copy(update={"flagged": 2, "repaired": 2}))).endswith(
         "; 2 are likely enough to flag, and 2 of them were repaired (drop)."
     )
-    assert sentences.label_issues_sentence({}) is None
-    assert sentences.label_issues_sentence({"not_estimated": "too few labels"}) is None
+    assert sentences.label_issues_sentence(None) is None
+    assert sentences.label_issues_sentence(NotEstimated(not_estimated="too few labels")) is None
 
 
 def test_copies_and_leaks_are_counted() -> None:

@@ -24,11 +24,13 @@ from seedling.augment.cross_fitting import LabeledRows, hardness
 from seedling.augment.image_policy import PolicyTransform
 from seedling.augment.makers import DEFAULT_IMAGES
 from seedling.config.params import AugmentParams, ScrapeParams, ValidateParams, WorkspaceConfig
-from seedling.dataset.generation import GenerationWriter, Row, identify, payloads, read, read_manifest, read_rejected
+from seedling.dataset.generation import GenerationWriter, Row, identify, payloads, read, read_rejected
 from seedling.errors import InputError
 from seedling.features.classical import ImageFeatures, Inputs, TextFeatures
 from seedling.media import images
 from seedling.parallel.pool import in_processes
+from seedling.records.manifest import read_notes
+from seedling.records.stage_notes import AugmentNotes, NotScreened
 from seedling.scrape import scrape
 from seedling.validate import validate
 
@@ -309,9 +311,10 @@ def test_class_shares_are_told_before_and_after(tmp_path: Path) -> None:
     texts(tmp_path / "v", rows)
     params = AugmentParams(augmentations_per_row=1, balance=1.0, policy=["typo"])
     augment(params, TEXTS, collected=tmp_path / "v", validated=tmp_path / "v", output=tmp_path / "out")
-    shares = read_manifest(tmp_path / "out")["notes"]["class_shares"]
-    assert shares["before"] == {"x": 0.75, "y": 0.25}
-    assert shares["after"]["y"] == pytest.approx(0.5, abs=0.1)
+    shares = read_notes(tmp_path / "out", AugmentNotes).class_shares
+    assert shares is not None
+    assert shares.before == {"x": 0.75, "y": 0.25}
+    assert shares.after["y"] == pytest.approx(0.5, abs=0.1)
 
 
 OWN = """
@@ -409,16 +412,17 @@ def test_auto_keeps_what_helps_and_never_what_turns_a_class_into_another(tmp_pat
         validated=tmp_path / "v",
         output=tmp_path / "out",
     )
-    found = read_manifest(tmp_path / "out")["notes"]["screening"]
-    tried = {one["name"]: one for one in found["trials"]}
+    found = read_notes(tmp_path / "out", AugmentNotes).screened
+    assert found is not None
+    tried = {one.name: one for one in found.trials}
     assert len(tried) > 30
-    assert tried["flip_left_right"]["label_changes"] > 0.6
-    assert tried["brightness_contrast"]["label_changes"] < 0.2
-    assert not tried["flip_left_right"]["kept"]
+    assert tried["flip_left_right"].label_changes > 0.6
+    assert tried["brightness_contrast"].label_changes < 0.2
+    assert not tried["flip_left_right"].kept
     mirrored = ("flip_left_right", "quarter_turns", "HorizontalFlip")
-    assert not any(name in json.dumps(found["policy"]) for name in mirrored)
-    if found["policy"]:
-        assert found["confirmed"]["log_loss"]["value"] < 0
+    assert not any(name in json.dumps(found.policy) for name in mirrored)
+    if found.policy:
+        assert found.confirmed.log_loss.value < 0
 
 
 def test_with_few_rows_auto_says_so_and_does_the_usual(tmp_path: Path) -> None:
@@ -439,9 +443,10 @@ def test_with_few_rows_auto_says_so_and_does_the_usual(tmp_path: Path) -> None:
         validated=here,
         output=tmp_path / "out",
     )
-    notes = read_manifest(tmp_path / "out")["notes"]
-    assert "fewer than twenty" in notes["screening"]["cannot_screen"]
-    assert [next(iter(one)) for one in notes["policy"]] == ["swap", "delete", "typo"]
+    notes = read_notes(tmp_path / "out", AugmentNotes)
+    assert isinstance(notes.screening, NotScreened)
+    assert "fewer than twenty" in notes.screening.cannot_screen
+    assert [next(iter(one)) for one in notes.policy] == ["swap", "delete", "typo"]
 
 
 @pytest.mark.parametrize("way", ["fgsm", "deepfool"])

@@ -17,7 +17,7 @@ from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.metrics import average_precision_score, f1_score
 
 from seedling.config.params import ValidateParams, WorkspaceConfig
-from seedling.dataset.generation import GenerationWriter, Row, identify, read, read_manifest, read_rejected
+from seedling.dataset.generation import GenerationWriter, Row, identify, read, read_rejected
 from seedling.features.classical import Inputs
 from seedling.label_quality.errors_in_test_labels import label_errors
 from seedling.label_quality.label_issues import (
@@ -41,10 +41,12 @@ from seedling.label_quality.noise_model import (
 )
 from seedling.label_quality.out_of_fold import Discriminant, Learners, regression_logits
 from seedling.label_quality.prior import MEAN_NOISE_RATE, log_prior
+from seedling.records.manifest import read_notes
+from seedling.records.stage_notes import NotEstimated, ValidateNotes
 from seedling.report.data_page import write_data_page
 from seedling.stats.statistics import softmax
 from seedling.validate import validate
-from seedling.validate.checks import CheckedRow
+from seedling.validate.checks import CheckedRow, LabelIssue
 from seedling.validate.label_checks import left_to_people, repair
 
 DIGITS = load_digits()
@@ -426,7 +428,8 @@ def test_a_class_is_left_to_people_if_more_than_half_of_it_is_flagged() -> None:
 
 def test_a_class_that_is_left_to_people_is_not_repaired() -> None:
     """Of two flagged rows, the one in an excluded class stays as it is."""
-    evaluated = [CheckedRow(Row(name, "train", label=name), None) for name in ("a", "b")]
+    issue = LabelIssue(0.9, "c", is_label_issue=True)
+    evaluated = [CheckedRow(Row(name, "train", label=name), None, label_issue=issue) for name in ("a", "b")]
     every = np.ones(2, dtype=bool)
     found = LabelIssues(np.full(2, 0.9), np.array([1, 0]), every, np.ones(2), np.ones((2, 2)), np.ones(2), (2.0,))
     assert repair(evaluated, found, "drop", {"a"}) == 1
@@ -440,10 +443,9 @@ def test_few_labels_are_not_evaluated_and_the_reason_is_stored(tmp_path: Path) -
             writer.keep(row)
         writer.close(rows_in=8)
     validate(ValidateParams(test_share=0), TEXTS, collected=tmp_path / "generations/scrape", output=tmp_path / "out")
-    assert (
-        "fewer than 5 labeled rows per class"
-        in read_manifest(tmp_path / "out")["notes"]["label_issues"]["not_estimated"]
-    )
+    issues = read_notes(tmp_path / "out", ValidateNotes).label_issues
+    assert isinstance(issues, NotEstimated)
+    assert "fewer than 5 labeled rows per class" in issues.not_estimated
 
 
 @pytest.mark.parametrize("params", [{"label_issues": "ignore"}, {"test_share": 0.2, "min_test_rows": 2}])
@@ -467,7 +469,8 @@ def test_the_lists_and_the_page_show_the_label_issues_first(tmp_path: Path) -> N
     assert list(ranked.columns[:6]) == ["id", "origin", "original_label", "suggested_label", "p_label_error", "rank"]
     assert set(ranked["origin"].head(6)) == PLANTED and ranked["p_label_error"].is_monotonic_decreasing
     assert "<del>fruit</del> → <ins>road</ins>" in page
-    assert json.dumps(read_manifest(tmp_path / "generations/validate")["notes"]["label_issues"]["flagged"]) == "6"
+    issues = json.loads((tmp_path / "generations/validate/manifest.json").read_text())["notes"]["label_issues"]
+    assert json.dumps(issues["flagged"]) == "6"
 
 
 def test_a_text_that_is_markup_is_shown_and_never_run(tmp_path: Path) -> None:

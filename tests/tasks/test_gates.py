@@ -52,7 +52,7 @@ def test_expectations_run_by_great_expectations_own_names(tmp_path: Path) -> Non
     )
     *_, mean, values = check("augment", GatedRows.of(ROWS), gates, tmp_path / "gx")
     assert (mean.passed, mean.observed, mean.severity) == (True, "4.0", "critical")
-    assert (values.passed, values.rows, values.stops) == (False, ["c"], False)
+    assert (values.passed, values.rows, values.stops) == (False, ("c",), False)
     assert "1 of 3 rows unexpected, such as 9.0" in values.observed
 
 
@@ -73,7 +73,7 @@ def test_a_near_duplicate_of_a_test_row_in_training_stops_validate(tmp_path: Pat
     rows = gated_rows("validate", GateInput(tmp_path / "validate"))
     leak = check("validate", rows, {}, tmp_path / "gx")[-1]
     assert leak.stops
-    assert leak.rows == ["b" * 16]
+    assert leak.rows == ("b" * 16,)
 
 
 @pytest.mark.parametrize(
@@ -225,7 +225,7 @@ def test_checks_that_compare_generations_are_stored_outside_of_them(tmp_path: Pa
     write_comparisons(checks, tmp_path, "augment")
     assert "rows_change" not in (tmp_path / "gate.json").read_text(encoding="utf-8")
     stored = read_checks(tmp_path, "augment", tmp_path)
-    assert [entry["passed"] for entry in stored if entry["arguments"].get("column") == "rows_change"] == [False]
+    assert [entry.passed for entry in stored if entry.column == "rows_change"] == [False]
     assert len(stored) == 4
 
 
@@ -251,8 +251,8 @@ def test_a_users_own_function_is_an_expectation(tmp_path: Path) -> None:
     ]
     gates = load_gates(write(tmp_path, "\n".join(lines)))
     *_, odd, above, mostly = check("augment", GatedRows.of(ROWS), gates, tmp_path, import_user_expectations(tmp_path))
-    assert (odd.passed, odd.rows) == (False, ["b"])
-    assert (above.rows, above.severity) == (["a", "b"], "warning")
+    assert (odd.passed, odd.rows) == (False, ("b",))
+    assert (above.rows, above.severity) == (("a", "b"), "warning")
     assert mostly.passed
     assert import_user_expectations(tmp_path).meanings["expect_column_values_to_be_odd"] == "are odd"
 

@@ -7,24 +7,29 @@ import re
 from pathlib import Path
 from typing import Any
 
-from seedling.gates import history
-from seedling.gates.history import GateRecord, gate_history, record_gate
+from seedling.gates.history import gate_history, record_gate
+from seedling.records.gate import Check, GateRecord
 from seedling.records.run_trend import new_test_rows, run_points
 from seedling.report.gates_page import stage_histories, write_gates_page
 from seedling.report.history_page import write_history_page
 from seedling.report.trend_charts import accuracy_image
+from seedling.workspace import Workspace
 
 
-def check(passed: bool, observed: str, **arguments: Any) -> dict[str, Any]:
+def check(passed: bool, observed: str, **arguments: Any) -> Check:
     """One expectation's result as gate.json has it."""
-    return {
-        "expectation": "expect_column_values_to_be_between",
-        "arguments": {"column": "width", **arguments},
-        "severity": "critical",
-        "passed": passed,
-        "observed": observed,
-        "rows": [],
-    }
+    return Check(
+        expectation="expect_column_values_to_be_between",
+        arguments={"column": "width", **arguments},
+        severity="critical",
+        passed=passed,
+        observed=observed,
+    )
+
+
+def gate_record(day: int, result: Check) -> GateRecord:
+    """A run of validate's gate on this day of a month."""
+    return GateRecord(stage="validate", time=f"2026-11-{day:02d}T06:00:00+00:00", checks=(result,))
 
 
 def run_record(number: int, accuracy: float, digest: str = "a", **extra: Any) -> dict[str, Any]:
@@ -60,10 +65,7 @@ def assert_nothing_is_fetched(page: str) -> None:
 def test_the_page_says_since_when_an_expectation_fails(tmp_path: Path) -> None:
     """Three evaluations, the last two failed: it fails since the second one."""
     evaluations = [(True, "0 rows"), (False, "3 rows"), (False, "4 rows")]
-    records = [
-        GateRecord("validate", f"2026-11-0{day}T06:00:00+00:00", [check(passed, observed)])
-        for day, (passed, observed) in enumerate(evaluations, start=1)
-    ]
+    records = [gate_record(day, check(passed, observed)) for day, (passed, observed) in enumerate(evaluations, start=1)]
     ((stage,), (expectation,)) = (stages := stage_histories(records)), stages[0].expectations
     assert (stage.evaluations, expectation.passed, expectation.observed) == (3, False, "4 rows")
     assert expectation.since == "2026-11-02T06:00:00+00:00"
@@ -72,8 +74,8 @@ def test_the_page_says_since_when_an_expectation_fails(tmp_path: Path) -> None:
 def test_an_expectation_with_other_arguments_begins_a_history_of_its_own() -> None:
     """A changed limit is another expectation: the old one's results are not counted to it."""
     records = [
-        GateRecord("validate", "2026-11-01T06:00:00+00:00", [check(False, "3 rows", min_value=1000)]),
-        GateRecord("validate", "2026-11-02T06:00:00+00:00", [check(True, "0 rows", min_value=8)]),
+        gate_record(1, check(False, "3 rows", min_value=1000)),
+        gate_record(2, check(True, "0 rows", min_value=8)),
     ]
     (expectation,) = stage_histories(records)[0].expectations
     assert len(expectation.results) == 1 and expectation.passed
@@ -83,7 +85,7 @@ def test_the_page_of_gates_shows_every_result_and_fetches_nothing(tmp_path: Path
     """Observed values are escaped, and a user's expectation is explained by its docstring."""
     record_gate(tmp_path, "scrape", [check(True, "0 rows")])
     failed = check(False, "such as <b>1</b>", min_value=8)
-    record_gate(tmp_path, "validate", [failed], {failed["expectation"]: "are large enough"})
+    record_gate(tmp_path, "validate", [failed], {failed.expectation: "are large enough"})
     page = write_gates_page(tmp_path).read_text(encoding="utf-8")
     assert "are large enough" in page and "such as &lt;b&gt;1&lt;/b&gt;" in page and "min_value=8" in page
     assert_nothing_is_fetched(page)
@@ -92,7 +94,7 @@ def test_the_page_of_gates_shows_every_result_and_fetches_nothing(tmp_path: Path
 def test_a_line_that_a_kill_cut_short_costs_only_itself(tmp_path: Path) -> None:
     """The evaluations before and after it are read."""
     record_gate(tmp_path, "scrape", [check(True, "0 rows")])
-    with (tmp_path / history.HISTORY).open("a", encoding="utf-8") as file:
+    with Workspace(tmp_path).gate_history.open("a", encoding="utf-8") as file:
         file.write('{"stage": "scrape", "ti\n')
     record_gate(tmp_path, "scrape", [check(False, "1 row")])
     assert [record.passed for record in gate_history(tmp_path)] == [True, False]
@@ -105,8 +107,8 @@ def test_the_history_of_gates_is_bounded(tmp_path: Path) -> None:
     for number in range(200):
         record_gate(tmp_path, "scrape", [check(True, str(number))], **limits)
     records = gate_history(tmp_path)
-    assert (tmp_path / history.HISTORY).stat().st_size < 21_000
-    assert records[-1].checks[0]["observed"] == "199"
+    assert Workspace(tmp_path).gate_history.stat().st_size < 21_000
+    assert records[-1].checks[0].observed == "199"
     assert [record.stage for record in records].count("validate") == 1
 
 

@@ -78,7 +78,7 @@ def test_generated_images_stay_in_the_fold_that_they_were_made_from(tmp_path: Pa
         synthesize(params, IMAGES, **told, output=tmp_path / f"{name} made")
         out = tmp_path / f"{name} made"
         kept = pd.concat([read(out), read_rejected(out)], ignore_index=True)
-        assert read_manifest(out)["rows"]["in"] == len(kept) == 32
+        assert read_manifest(out).rows.rows_in == len(kept) == 32
         made[name] = {fold: set(kept.loc[kept["fold"] == fold, "id"]) for fold in (0, 1)}
     assert made["one"] == made["again"]
     assert made["one"][0] == made["other"][0]
@@ -128,8 +128,8 @@ def test_what_comes_out_as_it_went_in_is_rejected(tmp_path: Path) -> None:
     params = SynthesizeParams(mixup=0, generate=1.0, generate_side=8, generate_steps=500)
     synthesize(params, IMAGES, collected=tmp_path / "v", validated=tmp_path / "v", output=tmp_path / "out")
     manifest = read_manifest(tmp_path / "out")
-    assert manifest["rows"]["in"] == 12
-    assert manifest["reasons"].get("copy_of_a_parent", 0) > 6  # most of twelve
+    assert manifest.rows.rows_in == 12
+    assert manifest.reasons.get("copy_of_a_parent", 0) > 6  # most of twelve
 
 
 def test_texts_are_not_generated(tmp_path: Path) -> None:

@@ -15,9 +15,12 @@ import pytest
 from PIL import Image
 
 from seedling.dataset.generation import (
+    ROWS_PER_PART,
     GenerationWriter,
     Row,
+    RowsOnDisk,
     check_counts,
+    has_payloads,
     identify,
     payloads,
     read,
@@ -101,9 +104,9 @@ def test_lost_rows_are_an_error(tmp_path: Path) -> None:
 def test_files_with_other_counts_than_the_manifest_are_an_error(tmp_path: Path) -> None:
     """The counts come from the Parquet footers, not from the writer."""
     folder = write(tmp_path / "g")
-    assert rows_on_disk(folder) == {"kept": 5, "rejected": 2}
+    assert rows_on_disk(folder) == RowsOnDisk(kept=5, rejected=2)
     with pytest.raises(IncompleteGeneration, match="files hold"):
-        check_counts(read_manifest(folder), {"kept": 4, "rejected": 2})
+        check_counts(read_manifest(folder), RowsOnDisk(kept=4, rejected=2))
 
 
 def test_rejected_rows_are_kept_with_their_reason(tmp_path: Path) -> None:
@@ -231,3 +234,35 @@ def test_the_manifest_is_written_last(tmp_path: Path) -> None:
     newest = max(folder.iterdir(), key=lambda path: path.stat().st_mtime_ns)
     assert newest.name == "manifest.json"
     assert all((folder / part["file"]).exists() for part in manifest["parts"])
+
+
+def test_reading_by_id_returns_all_rows_of_equal_ids(tmp_path: Path) -> None:
+    """One image with two labels is two rows with one id, which may be in two parts."""
+    same, other = identify(b"same"), identify(b"other")
+    with GenerationWriter(tmp_path / "g", stage="scrape", modality="text") as writer:
+        writer.keep(Row(same, label="a", origin="one/1", payload="x"))
+        for number in range(ROWS_PER_PART):
+            writer.keep(Row(identify(str(number).encode()), origin="one/2", payload="y"))
+        writer.keep(Row(same, label="b", origin="two/1", payload="x"))
+        writer.keep(Row(other, label="c", origin="two/2", payload="z"))
+        writer.close(rows_in=ROWS_PER_PART + 3)
+    assert len(read_manifest(tmp_path / "g").parts) > 1
+    assert read(tmp_path / "g", ["label"], ids=[same])["label"].tolist() == ["a", "b"]
+    assert read(tmp_path / "g", ["label"], ids=[other])["label"].tolist() == ["c"]
+    assert read(tmp_path / "g", ["label"], ids=["f" * 32]).empty
+
+
+def test_whether_a_generation_holds_its_images_or_texts(tmp_path: Path) -> None:
+    """Scrape's does; validate's has no images, and one without rows has nothing."""
+    assert has_payloads(write(tmp_path / "images"))
+    assert not has_payloads(write(tmp_path / "none", rows=0))
+    for modality, expected in (("image", False), ("text", True)):
+        folder = tmp_path / modality
+        with GenerationWriter(folder, stage="validate", modality=modality, images=False) as writer:  # type: ignore[arg-type]
+            writer.keep(Row(identify(b"1"), payload="a text"))
+            writer.close(rows_in=1)
+        assert has_payloads(folder) is expected
+    with GenerationWriter(tmp_path / "null", stage="scrape", modality="image") as writer:
+        writer.keep(Row(identify(b"1")))
+        writer.close(rows_in=1)
+    assert not has_payloads(tmp_path / "null")

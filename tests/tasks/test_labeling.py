@@ -141,13 +141,13 @@ def test_the_audit_by_hand() -> None:
     audit.add((("a", "x"), ("b", "x")), "x")
     audit.add((("a", "x"), ("b", "y")), "Y")
     audit.add((("a", "y"),), None)
-    found = {one["rule"]: one for one in audit.table()}
-    assert [found["a"][name] for name in ("votes", "coverage", "overlap", "conflict", "evaluated")] == [
+    found = {one.rule: one for one in audit.table()}
+    assert [getattr(found["a"], name) for name in ("votes", "coverage", "overlap", "conflict", "evaluated")] == [
         3,
         0.75,
         0.5,
         0.25,
         2,
     ]
-    assert found["a"]["precision"]["value"] == 0.5
-    assert found["b"]["precision"]["value"] == 1.0
+    precisions = [one.precision.value for one in (found["a"], found["b"]) if one.precision]
+    assert precisions == [0.5, 1.0]

@@ -49,7 +49,7 @@ def test_its_rows_have_a_split_of_their_own(make_images: Callable[..., Path], tm
     mixed = rows[rows["split"] == "mixin"]
     assert Counter(mixed["label"]) == {"Disc": 3, "rod": 3}
     assert mixed["fold"].isna().all()
-    assert read_manifest(tmp_path / "validate")["classes"] == sorted(SHAPES)
+    assert read_manifest(tmp_path / "validate").classes == tuple(sorted(SHAPES))
     assert Counter(read_rejected(tmp_path / "validate")["reason"]) == {
         "exact_duplicate": 1,
         "near_duplicate_of_train": 1,

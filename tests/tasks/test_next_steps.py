@@ -5,11 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from evaluation_records import estimate
+from manifests import label_issues
 from round_records import difference
 
 from seedling.evaluate.next_steps import Curve, LabelSource, errors_by_class, extrapolate, next_steps
 from seedling.records.candidates import LearningCurvePointRecord, LearningCurveRecord, StepContributionRecord
 from seedling.records.evaluation import RoundRecord, SliceRecord
+from seedling.records.intervals import EstimateRecord
+from seedling.records.stage_notes import ReviewTime
 
 
 def falling(noise: float = 0.0) -> LearningCurveRecord:
@@ -41,14 +44,14 @@ def test_advice_is_ranked_by_what_it_may_bring() -> None:
     steps = next_steps(
         Curve.of(falling(), 0.2, 1000, 0, 0),
         rows={"pool": 500, "train": 100},
-        label_issues={
-            "expected": 20.0,
-            "labels": 100,
-            "items_per_minute": 10,
-            "budget": [
-                {"minutes": many, "rows": 10 * many, "share": {"value": share}} for many, share in ((2, 0.5), (5, 1.0))
+        label_issues=label_issues(
+            expected=20.0,
+            items_per_minute=10.0,
+            budget=[
+                ReviewTime(minutes=minutes, rows=10 * minutes, share=EstimateRecord(value=share, low=share, high=share))
+                for minutes, share in ((2, 0.5), (5, 1.0))
             ],
-        },
+        ),
         errors={"a": 10, "b": 6, "c": 4},
         labels={"a": 10, "b": 45, "c": 45},
         step_contributions=[
@@ -90,7 +93,7 @@ def test_the_source_of_most_wrong_labels_is_to_be_fixed() -> None:
     """
     asked = {
         "rows": {},
-        "label_issues": {},
+        "label_issues": None,
         "errors": {},
         "labels": {},
         "step_contributions": [],

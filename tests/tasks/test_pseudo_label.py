@@ -20,6 +20,7 @@ from seedling.pseudo_label.teacher import (
     choose_teacher_weight,
     refine,
 )
+from seedling.records.stage_notes import ClassPrecision
 from seedling.stats.statistics import softmax
 
 
@@ -298,7 +299,7 @@ def test_the_audit_counts_what_the_filter_would_keep_in_total_and_per_class() ->
     labels = pseudo_labels(np.full((1, 5, 2), 0.5), held_out, np.array([0, 0, 1, 0]))
     _, name, table = choose_filter(labels, PseudoLabelParams(filter="class_wise"), 1.0, 0)
     results = audit(labels, name, table, ["a", "b"])
-    assert (results["filter"], results["rows"], results["kept"]) == ("class_wise", 4, 3)
-    assert results["precision"]["value"] == round(2 / 3, 6)
-    assert results["classes"]["a"]["precision"]["value"] == 0.75
-    assert results["classes"]["b"] == {"rows": 0, "precision": None}
+    assert (results.filter, results.rows, results.kept) == ("class_wise", 4, 3)
+    precisions = [results.precision, results.classes["a"].precision]
+    assert [one and one.value for one in precisions] == [round(2 / 3, 6), 0.75]
+    assert results.classes["b"] == ClassPrecision(rows=0, precision=None)

@@ -18,8 +18,10 @@ import pytest
 from PIL import Image
 
 from seedling.config.params import ScrapeParams, WorkspaceConfig
-from seedling.dataset.generation import read, read_manifest, read_rejected
+from seedling.dataset.generation import read, read_rejected
 from seedling.errors import InputError
+from seedling.records.manifest import read_notes
+from seedling.records.stage_notes import ScrapeNotes
 from seedling.scrape import scrape
 from seedling.scrape.packing import pack_folder
 
@@ -77,8 +79,7 @@ def test_a_class_without_a_file_is_named(make_images: Callable[..., Path]) -> No
     (root / "labeled" / "owl").mkdir()
     (root / "more" / "labeled" / "owl" / "1.png").write_bytes((root / "labeled/bar/0.png").read_bytes())
     output = run(root, IMAGES, {"kind": "folder"}, {"kind": "folder", "path": "more"})
-    manifest = read_manifest(output)
-    assert manifest["notes"]["empty_classes"] == ["ring"]
+    assert read_notes(output, ScrapeNotes).empty_classes == ("ring",)
 
 
 def table(tmp_path: Path, name: str, content: bytes) -> Path:

@@ -16,8 +16,10 @@ from visiting import CRAWL, IMAGES, QUICK, TEXTS, gallery, run
 
 from seedling.config.params import ScrapeParams, WorkspaceConfig
 from seedling.config.public_addresses import is_public
-from seedling.dataset.generation import read, read_manifest, read_rejected
+from seedling.dataset.generation import read, read_rejected
 from seedling.errors import InputError, SourceUnreachable
+from seedling.records.manifest import read_notes
+from seedling.records.stage_notes import ScrapeNotes
 
 
 @pytest.mark.parametrize("config", [IMAGES])
@@ -81,11 +83,11 @@ def test_pages_that_fail_are_counted_and_the_rest_goes_on(tmp_path: Path) -> Non
             "max_pages": 20,
         }
         output = run(tmp_path, TEXTS, source)
-    kept, rejected, notes = read(output), read_rejected(output), read_manifest(output)["notes"]
+    kept, rejected, notes = read(output), read_rejected(output), read_notes(output, ScrapeNotes)
     assert "a text that is fine" in kept["text"].tolist()
     assert any("and more" in one for one in kept["text"])
     assert sorted(rejected["reason"]) == ["page_http_500", "too_many_characters"]
-    counts = next(iter(notes["no_items"].values()))
+    counts = next(iter(notes.no_items.values()))
     assert counts["page_without_items"] == 1
     assert counts["beyond_max_pages"] >= 1
 

@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 
 from seedling.config.params import SynthesizeParams, Template, WorkspaceConfig
-from seedling.dataset.generation import GenerationWriter, Row, identify, read, read_manifest, read_rejected
+from seedling.dataset.generation import GenerationWriter, Row, identify, read, read_rejected
 from seedling.errors import InputError
 from seedling.media import images
+from seedling.records.manifest import read_notes
+from seedling.records.stage_notes import SynthesizeNotes
 from seedling.synthesize import synthesize
 from seedling.synthesize.mixing import cut_in, draw_pairs, mix, mixed_label
 from seedling.synthesize.templates import (
@@ -228,8 +230,8 @@ def test_templates_of_label_names_speak_for_every_class(tmp_path: Path) -> None:
     assert all(
         ("saying hello" in text) == (label == "greet") for text, label in zip(rows["text"], rows["label"], strict=True)
     )
-    told = read_manifest(tmp_path / "out")["notes"]["templates"]
-    assert [(one["class"], one["possible"]) for one in told] == [("greet", 3), ("leave", 3)]
+    told = read_notes(tmp_path / "out", SynthesizeNotes).templates
+    assert [(one.label, one.possible) for one in told] == [("greet", 3), ("leave", 3)]
 
 
 def test_templates_and_their_parts_share_alike(tmp_path: Path) -> None:

@@ -16,6 +16,8 @@ from seedling.config.params import ValidateParams, WorkspaceConfig
 from seedling.dataset.generation import GenerationWriter, Row, identify, read, read_manifest, read_rejected
 from seedling.errors import InputError
 from seedling.media import images
+from seedling.records.manifest import read_notes
+from seedling.records.stage_notes import ValidateNotes
 from seedling.validate import validate
 from seedling.validate.duplicates import Clusters, equal_texts, near_duplicate_images, near_duplicate_texts
 from seedling.validate.splits import assign_folds, carve_test
@@ -201,8 +203,8 @@ def test_a_carved_test_split_takes_pages_whole(tmp_path: Path) -> None:
 def test_spellings_that_differ_in_case_become_the_most_common_one(tmp_path: Path) -> None:
     """'X' and 'x' are one class, which the manifest states."""
     output = checked(tmp_path, [*BASE, text("capital", "X")])
-    assert read_manifest(output)["classes"] == ["x", "y"]
-    assert read_manifest(output)["notes"]["merged_spellings"] == {"X": "x"}
+    assert read_manifest(output).classes == ("x", "y")
+    assert read_notes(output, ValidateNotes).merged_spellings == {"X": "x"}
 
 
 def test_a_class_with_too_few_rows_is_rejected(tmp_path: Path) -> None:

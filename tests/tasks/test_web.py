@@ -18,6 +18,8 @@ from visiting import CRAWL, IMAGES, QUICK, TEXTS, gallery, run
 
 from seedling.dataset.generation import read, read_manifest, read_rejected
 from seedling.errors import InputError
+from seedling.records.manifest import read_notes
+from seedling.records.stage_notes import ScrapeNotes
 from seedling.scrape.crawl_store import CrawlStore
 
 
@@ -45,8 +47,8 @@ def test_an_item_has_its_fields_license_and_author(tmp_path: Path) -> None:
     ]
     assert rows["license"].tolist()[:2] == ["https://licenses.example/by"] * 2
     assert rows["attribution"].tolist() == ["Ada", "Ada", None]
-    table = {one["rule"]: one for one in read_manifest(output)["notes"]["rules"]}
-    assert (table["caption"]["coverage"], table["caption"]["overlap"], table["caption"]["conflict"]) == (
+    table = {one.rule: one for one in read_notes(output, ScrapeNotes).rules}
+    assert (table["caption"].coverage, table["caption"].overlap, table["caption"].conflict) == (
         0.666667,
         0.666667,
         0,
@@ -104,8 +106,8 @@ def test_a_sequence_counts_what_is_absent(tmp_path: Path) -> None:
         rows, manifest = read(output), read_manifest(output)
         assert rows["text"].tolist() == [f"report number {number}" for number in (1, 2, 4, 5, 7, 8, 10, 11)]
         assert rows["label"].tolist() == ["b", "a", "a", "b", "b", "a", "a", "b"]
-        assert manifest["rows"]["rejected"] == 0
-        assert [*manifest["notes"]["no_items"].values()] == [{"absent": 4}]
+        assert manifest.rows.rejected == 0
+        assert [*read_notes(output, ScrapeNotes).no_items.values()] == [{"absent": 4}]
         told.asked.clear()
         told.routes["/r/012"] = "<p>it came at last</p>"
         rows = read(run(tmp_path, TEXTS, source, as_of="2"))
@@ -328,9 +330,10 @@ def test_human_labels_judge_the_rules(tmp_path: Path) -> None:
     frame.to_csv(tmp_path / "data" / "t.csv", index=False)
     rules = [{"rule": "good", "words": {"pos": ["good"]}}]
     output = run(tmp_path, TEXTS, {"kind": "table", "path": "t.csv"}, rules=rules)
-    (told,) = read_manifest(output)["notes"]["rules"]
-    assert (told["votes"], told["evaluated"]) == (3, 3)
-    assert told["precision"]["value"] == pytest.approx(2 / 3, abs=1e-6)
+    (told,) = read_notes(output, ScrapeNotes).rules
+    assert (told.votes, told.evaluated) == (3, 3)
+    assert told.precision is not None
+    assert told.precision.value == pytest.approx(2 / 3, abs=1e-6)
     assert read(output)["label_source"].unique().tolist() == ["human"]
 
 
