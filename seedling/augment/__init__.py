@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from seedling.augment.batches import AugmentBatch, Batching, Parent, batches_of
+from seedling.augment.batches import AugmentBatch, Batching, InheritedColumns, Parent, batches_of
 from seedling.augment.makers import Resources, steps_of
 from seedling.config.params import AugmentParams, WorkspaceConfig
 from seedling.dataset.generation import GenerationWriter, Row, payloads, read, read_manifest
@@ -113,7 +113,7 @@ def _policy_rows(
         return
     guard = models.guard()
     source = (
-        (row_id, payload, models.parents.loc[row_id].to_dict(), range(count_by_id[row_id]))
+        Parent(row_id, payload, InheritedColumns.of(models.parents.loc[row_id].to_dict()), range(count_by_id[row_id]))
         for row_id, payload in payloads([models.collected], models.parents.index)
     )
     yield from counted(_augmented_rows(batch, source, guard, batching), models.progress, "augment rows", total)
@@ -241,7 +241,9 @@ def _augmented_rows(
         else map(batch, batches)
     )
     for rows in parts:
-        candidates = [(row.parent_ids[0], row.payload) for row, _, reason in rows if reason is None] if guard else []
+        candidates = (
+            [(row.parent_ids[0], row.payload or "") for row, _, reason in rows if reason is None] if guard else []
+        )
         label_changes = iter(guard.label_changes(candidates) if guard and candidates else ())
         for row, content_id, reason in rows:
             yield row, content_id, reason or ("label_changed" if guard and next(label_changes) else None)

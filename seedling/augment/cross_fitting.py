@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -33,7 +32,7 @@ class LabeledRows:
     """
 
     ids: list[str]
-    payloads: list[Any]
+    payloads: list[bytes | str]
     labels: Ints
     fold: Ints
     groups: NDArray[np.str_]
@@ -190,7 +189,7 @@ class LabelGuard:
         }
         self._features = parents.features
 
-    def label_changes(self, augmented: Sequence[tuple[str, Any]]) -> Iterator[bool]:
+    def label_changes(self, augmented: Sequence[tuple[str, bytes | str]]) -> Iterator[bool]:
         """Yield for each (parent id, payload) whether the label changed; False if the parent was misclassified."""
         inputs = self._features.transform([payload for _, payload in augmented])
         for row, (parent_id, _) in enumerate(augmented):

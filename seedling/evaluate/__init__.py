@@ -406,8 +406,7 @@ def _metrics(scored: Scored, params: EvaluateParams, config: WorkspaceConfig, ra
 
 def _test_labels(test: Scored, params: EvaluateParams) -> WrongTestLabelsRecord | None:
     effective = rows_for_interval(test.right.astype(float), test.groups, params.confidence)
-    errors = label_errors(test.probabilities, test.truth, effective, params.confidence)
-    return None if errors is None else WrongTestLabelsRecord.model_validate(errors)
+    return label_errors(test.probabilities, test.truth, effective, params.confidence)
 
 
 def _rounds(

@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import sparse
 
 from seedling.features.classical import Inputs
@@ -37,9 +38,9 @@ class KeptRows(ABC):
 
     def __init__(self, classes: int) -> None:
         self.classes = classes
-        self.arrays: dict[str, Any] = {}
+        self.arrays: dict[str, NDArray[Any]] = {}
 
-    def restore(self, arrays: dict[str, Any]) -> None:
+    def restore(self, arrays: dict[str, NDArray[Any]]) -> None:
         """Load arrays from a file. Raises ValueError if they are not the arrays of such a learner."""
         kinds = {"classes": ("i", 1)} if len(arrays.get("classes", ())) == 1 else ARRAYS_OF_KEPT_ROWS[self.name]
         row_kinds = {} if len(kinds) == 1 else DENSE_ROWS if "rows" in arrays else SPARSE_ROWS

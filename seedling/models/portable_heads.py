@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from scipy import sparse
 from torch import nn
 
@@ -170,7 +171,7 @@ class Trees(nn.Module):
     tree: torch.Tensor
     start: torch.Tensor
 
-    def __init__(self, arrays: Mapping[str, Any], classes: int) -> None:
+    def __init__(self, arrays: Mapping[str, NDArray[Any]], classes: int) -> None:
         super().__init__()
         self.boosted = "baseline" in arrays
         starts, leaf = arrays["tree_start"], arrays["feature"] == LEAF

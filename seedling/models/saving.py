@@ -7,22 +7,30 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from seedling.config.params import EncoderParams, WorkspaceConfig
+from seedling.config.params import WorkspaceConfig
 from seedling.dataset.generation import Modality, write_json
 from seedling.errors import IncompleteGeneration
 from seedling.features.classical import FeatureMaker, ImageFeatures, Inputs, TextFeatures, make_vectorizers
 from seedling.features.encoded_features import EncodedFeatures
 from seedling.features.encoder_handle import EncoderHandle
 from seedling.files.reading import read_json, reading
+from seedling.media.images import SMALL_SIDE
 from seedling.models.heads import Head
 from seedling.models.instance_based import KeptRows, NearestNeighbors, SupportVectorMachine
 from seedling.models.losses import Adjusted
 from seedling.models.model_arrays import write_arrays
 from seedling.models.training import FitContext
+from seedling.records.features import (
+    BlockRecord,
+    EncodedFeaturesRecord,
+    ImageFeaturesRecord,
+    TermHalvesRecord,
+    TermsRecord,
+    TextFeaturesRecord,
+)
 from seedling.stats.statistics import Floats
 from seedling.workspace import ARRAYS_SUFFIX, FEATURE_ARRAYS, FEATURES, LOG_SHARES_SUFFIX, Workspace
 
-MAX_SIDE = 128  # pixels, as train.image_side in params.yaml
 OLD_SUFFIX = ".skops"  # of the pickled-object archives of earlier versions
 
 
@@ -131,33 +139,41 @@ def save_features(maker: FeatureMaker, folder: Path) -> None:
 
     For an encoder, its name and key are written, not its weights; the LSA topics of words go to features.safetensors.
     """
+    path = folder / FEATURES
     if isinstance(maker, TextFeatures):
-        write_json(folder / FEATURES, terms_of(maker))
+        TextFeaturesRecord(**dict(terms_of(maker))).write(path)
     elif isinstance(maker, EncodedFeatures):
         from safetensors.numpy import save_file
 
         arrays = {"center": maker.center, "topics": maker.topics}
         save_file({name: array for name, array in arrays.items() if array is not None}, folder / FEATURE_ARRAYS)
-        record = {"encoder": maker.handle.params.model_dump(), "key": maker.key, "max_megapixels": maker.max_megapixels}
-        write_json(folder / FEATURES, record | ({"words": terms_of(maker.words)} if maker.words else {}))
+        EncodedFeaturesRecord(
+            encoder=maker.handle.params,
+            key=maker.key,
+            max_megapixels=maker.max_megapixels,
+            words=terms_of(maker.words) if maker.words else None,
+        ).write(path)
     elif isinstance(maker, ImageFeatures):
-        blocks = [
-            {"mean": mean.tolist(), "scale": scale if np.isfinite(scale) else None}
-            for mean, scale in maker.blocks or []
-        ]
-        sizes = {"side": maker.side, "max_megapixels": maker.max_megapixels, "network_side": maker.network_side}
-        write_json(folder / FEATURES, {**sizes, "blocks": blocks})
+        ImageFeaturesRecord(
+            side=maker.side or SMALL_SIDE,
+            network_side=maker.network_side,
+            max_megapixels=maker.max_megapixels,
+            blocks=tuple(
+                BlockRecord(mean=tuple(mean.tolist()), scale=scale if np.isfinite(scale) else None)
+                for mean, scale in maker.blocks or []
+            ),
+        ).write(path)
 
 
-def terms_of(maker: TextFeatures) -> dict[str, Any]:
-    """Return the terms and their inverse document frequencies, by half (`words` and `characters`)."""
-    return {
-        name: {
-            "terms": [str(term) for term in half.get_feature_names_out()],
-            "idf": [float(idf) for idf in half.idf_],
-        }
-        for name, half in {"words": maker.words, "characters": maker.characters}.items()
-    }
+def terms_of(maker: TextFeatures) -> TermHalvesRecord:
+    """Return the terms and their inverse document frequencies."""
+    words, characters = (
+        TermsRecord(
+            terms=tuple(str(term) for term in half.get_feature_names_out()), idf=tuple(float(idf) for idf in half.idf_)
+        )
+        for half in (maker.words, maker.characters)
+    )
+    return TermHalvesRecord(words=words, characters=characters)
 
 
 def load_features(folder: Path, modality: Modality, workspace: Path) -> FeatureMaker:
@@ -166,37 +182,38 @@ def load_features(folder: Path, modality: Modality, workspace: Path) -> FeatureM
     A relative path of an encoder is relative to the workspace.
     """
     path = folder / FEATURES
-    record = read_json(path)
-    if "encoder" in record:
-        from safetensors.numpy import load_file
-
-        with reading(path):
-            params = EncoderParams.model_validate(record["encoder"])
-            words = _text_features(record["words"]) if "words" in record else None
-            max_megapixels, key = record["max_megapixels"], record["key"]
-        with reading(folder / FEATURE_ARRAYS):
-            arrays = load_file(folder / FEATURE_ARRAYS)
-        handle = EncoderHandle(params, modality, workspace)
-        return EncodedFeatures(handle, max_megapixels, words=words, key=key, **arrays)
+    content = read_json(path)
     with reading(path):
+        if "encoder" in content:
+            return _load_encoded_features(EncodedFeaturesRecord.of_json(content), folder, modality, workspace)
         if modality == "text":
-            return _text_features(record)
-        for name in ("side", "network_side"):
-            if type(record[name]) is not int or not 1 <= record[name] <= MAX_SIDE:
-                raise ValueError(f"{name} is {record[name]!r}, not an integer from 1 to {MAX_SIDE}")
+            return _text_features(TextFeaturesRecord.of_json(content))
+        record = ImageFeaturesRecord.of_json(content)
         blocks = [
-            (np.array(block["mean"], np.float32), np.inf if block["scale"] is None else block["scale"])
-            for block in record["blocks"]
+            (np.array(block.mean, np.float32), np.inf if block.scale is None else block.scale)
+            for block in record.blocks
         ]
         cache = Workspace(workspace).feature_cache
-        return ImageFeatures(record["side"], record["max_megapixels"], record["network_side"], blocks, cache)
+        return ImageFeatures(record.side, record.max_megapixels, record.network_side, blocks, cache)
 
 
-def _text_features(halves: dict[str, Any]) -> TextFeatures:
-    return TextFeatures(**{name: _vectorizer(name, **halves[name]) for name in ("words", "characters")})
+def _load_encoded_features(
+    record: EncodedFeaturesRecord, folder: Path, modality: Modality, workspace: Path
+) -> EncodedFeatures:
+    from safetensors.numpy import load_file
+
+    words = _text_features(record.words) if record.words else None
+    with reading(folder / FEATURE_ARRAYS):
+        arrays = load_file(folder / FEATURE_ARRAYS)
+    handle = EncoderHandle(record.encoder, modality, workspace)
+    return EncodedFeatures(handle, record.max_megapixels, words=words, key=record.key, **arrays)
 
 
-def _vectorizer(name: str, terms: list[str], idf: list[float]) -> Any:
-    vectorizer = make_vectorizers(terms)[name]
-    vectorizer.idf_ = np.array(idf, np.float32)
+def _text_features(halves: TermHalvesRecord) -> TextFeatures:
+    return TextFeatures(_vectorizer("words", halves.words), _vectorizer("characters", halves.characters))
+
+
+def _vectorizer(name: str, terms: TermsRecord) -> Any:
+    vectorizer = make_vectorizers(list(terms.terms))[name]
+    vectorizer.idf_ = np.array(terms.idf, np.float32)
     return vectorizer

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -70,13 +70,13 @@ def cut_rows(
 class _Images:
     """Encoded images and packed masks, decoded on demand: the pixels of 1,000 photographs do not fit into memory."""
 
-    def __init__(self, encoded: dict[str, Any], max_megapixels: float) -> None:
+    def __init__(self, encoded: Mapping[str, bytes | str], max_megapixels: float) -> None:
         self._encoded, self._decode = encoded, DecodedImages(max_megapixels)
         self._masks: dict[str, tuple[NDArray[np.uint8], tuple[int, int]]] = {}
 
     def pixels(self, row_id: str) -> images.Pixels:
         """Return the decoded image, read-only."""
-        return self._decode(self._encoded[row_id])
+        return self._decode(cast("bytes", self._encoded[row_id]))
 
     def set_mask(self, row_id: str, mask: Mask | None) -> None:
         """Store the object's mask."""

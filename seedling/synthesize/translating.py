@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 import pandas as pd
@@ -78,7 +78,7 @@ def translated_rows(
     for first in range(0, len(drawn), ROWS_PER_BATCH):
         batch = drawn[first : first + ROWS_PER_BATCH]
         ids = {row_id for draw in batch for row_id in (draw.content_id, draw.style_id) if row_id}
-        encoded = dict(payloads([collected], ids))
+        encoded = {row_id: cast("bytes", image) for row_id, image in payloads([collected], ids)}
         progress("translate images", first, len(drawn))
         for draw in batch:
             yield _translated_row(draw, labeled.loc[draw.content_id], encoded, seen, params, config)
@@ -95,19 +95,19 @@ class StyleDraw(NamedTuple):
 def _translated_row(
     draw: StyleDraw,
     parent: pd.Series,
-    encoded: Mapping[str, Any],
+    encoded: Mapping[str, bytes],
     seen: set[bytes],
     params: SynthesizeParams,
     config: WorkspaceConfig,
 ) -> tuple[Row, str | None]:
     """Return the row, and the reason to reject it or None. seen: contents of earlier rows; this one is added."""
     content_id, style_id, share = draw
-    original, reason = images.decode(bytes(encoded[content_id]), config.max_megapixels), None
+    original, reason = images.decode(encoded[content_id], config.max_megapixels), None
     pixels = original
     if style_id is None:
         reason = "no_other_source"
     else:
-        pixels = match_colors(original, images.decode(bytes(encoded[style_id]), config.max_megapixels), share)
+        pixels = match_colors(original, images.decode(encoded[style_id], config.max_megapixels), share)
         if (pixels == original).all():
             reason = "copy_of_a_parent"
     content, parent_ids = images.content(pixels), [content_id] if style_id is None else [content_id, style_id]

@@ -48,10 +48,10 @@ class FoldResult:
     def save(self, path: Path) -> None:
         """Write the file. It is renamed into place, so that a kill leaves no partial file."""
         arrays = {name: values for name, values in vars(self).items() if name != "losses"}
-        losses = {f"{LOSSES_PREFIX}{model}": values for model, values in self.losses.items()}
+        arrays |= {f"{LOSSES_PREFIX}{model}": values for model, values in self.losses.items()}
         path.parent.mkdir(parents=True, exist_ok=True)
         partial_path = path.with_suffix(".part.npz")
-        np.savez(partial_path, **arrays, **losses)
+        np.savez(partial_path, **arrays)
         partial_path.replace(path)
 
     @classmethod

@@ -19,7 +19,7 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 
 from seedling.augment import augment, balance_counts, favor_hard_rows
-from seedling.augment.batches import Batching, batches_of
+from seedling.augment.batches import Batching, InheritedColumns, Parent, batches_of
 from seedling.augment.cross_fitting import LabeledRows, hardness
 from seedling.augment.image_policy import PolicyTransform
 from seedling.augment.makers import DEFAULT_IMAGES
@@ -106,12 +106,14 @@ def test_no_other_process_and_several_give_the_same_bytes(rows: dict[str, Path],
 def test_pieces_begin_small_and_hold_no_more_than_so_many_megapixels() -> None:
     """One child, two, four and so on to sixty-four; of images of three megapixels two at a time, though they have one parent."""
     small, large = images.encode(np.zeros((4, 4, 3), np.uint8)), images.encode(np.zeros((2_000, 1_500, 3), np.uint8))
-    pieces = [*batches_of(((str(number_of_parent), small, {}, range(5)) for number_of_parent in range(60)), Batching())]
+    columns = InheritedColumns(0, "a", "human", 1.0, None, None, None, "g")
+    parents = [Parent(str(number_of_parent), small, columns, range(5)) for number_of_parent in range(60)]
+    pieces = [*batches_of(parents, Batching())]
     assert [sum(len(numbers) for *_, numbers in piece) for piece in pieces[:8]] == [1, 2, 4, 8, 16, 32, 64, 64]
     assert [(name, number) for piece in pieces for name, _, _, numbers in piece for number in numbers] == [
         (str(number_of_parent), number) for number_of_parent in range(60) for number in range(5)
     ]
-    pieces = [*batches_of(iter([("a", large, {}, range(7))]), Batching())]
+    pieces = [*batches_of([Parent("a", large, columns, range(7))], Batching())]
     assert [[*numbers] for piece in pieces for *_, numbers in piece] == [[0], [1, 2], [3, 4], [5, 6]]
 
 

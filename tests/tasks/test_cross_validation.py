@@ -266,7 +266,7 @@ def test_a_failed_final_training_fits_no_other_model_again(tmp_path: Path) -> No
                 super().fit(inputs, targets, weights)
 
         def logits(self, inputs: Inputs) -> np.ndarray:
-            return inputs.features.astype(np.float64)
+            return np.asarray(inputs.features, dtype=np.float64)
 
     def make(name: str, context: FitContext) -> Learner:
         fitted.append(name)
