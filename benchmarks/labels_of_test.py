@@ -67,7 +67,8 @@ def draw(
         / temperature
     )
     estimate = label_errors(shares, labels, TEST)
-    assert estimate is not None, "there are enough test rows"
+    if estimate is None:
+        raise ValueError(f"{TEST} test rows are too few for an estimate")
     wrong, right = float((labels != truth[test_rows]).mean()), float((shares.argmax(axis=1) == truth[test_rows]).mean())
     estimated, accuracy = estimate.rate, estimate.accuracy
     return {
