@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from markupsafe import Markup
 
 from seedling.dataset.generation import digest, payloads, read, read_manifest, read_rejected, stage_of
 from seedling.errors import MissingGeneration
@@ -24,7 +25,7 @@ from seedling.gates.checking import read_checks
 from seedling.pipeline import row_stages
 from seedling.records.ablation import AblationRecord
 from seedling.records.candidates import CandidateRecord, CandidatesRecord
-from seedling.records.crawl_rates import CrawlRates
+from seedling.records.crawl_rates import CrawlRatePoint, CrawlRates
 from seedling.records.evaluation import (
     ClassResultRecord,
     EvaluatedSplit,
@@ -175,6 +176,16 @@ class GateResult:
 
 
 @dataclass(frozen=True)
+class CrawlRateChart:
+    """The crawl rate of a source. ceiling: the maximum rate, in requests per second; hosts: the last point of each."""
+
+    source: str
+    ceiling: float
+    chart: Markup
+    hosts: list[CrawlRatePoint]
+
+
+@dataclass(frozen=True)
 class ChangeSinceRun:
     """The changes since the previous run.
 
@@ -283,7 +294,7 @@ def _rounds_context(workspace: Path, evaluation: EvaluationRecord) -> dict[str, 
     }
 
 
-def _crawl_rates(folder: Path) -> list[dict[str, Any]]:
+def _crawl_rates(folder: Path) -> list[CrawlRateChart]:
     """The crawl rate of each web source in its last visit, if the visit was long enough for a chart."""
     rates = []
     for path in sorted(folder.glob(CRAWL_RATES)):
@@ -291,9 +302,7 @@ def _crawl_rates(folder: Path) -> list[dict[str, Any]]:
         chart = charts.crawl_rate(record.points)
         if chart is not None:
             last = {point.host: point for point in record.points}
-            rates.append(
-                {"source": record.source, "ceiling": record.ceiling, "chart": chart, "hosts": list(last.values())}
-            )
+            rates.append(CrawlRateChart(record.source, record.ceiling, chart, list(last.values())))
     return rates
 
 
