@@ -92,8 +92,8 @@ def read_status(workspace: Path) -> WorkspaceStatus:
         if running is not None and name in running.stages:
             state = "running"
         rows = stage_summary.rows
-        row_counts = (None, None, None) if rows is None else (rows.rows_in, rows.kept, rows.rejected)
-        stage_statuses.append(StageStatus(name, state, *row_counts, stage_summary.note))
+        rows_in, kept, rejected = (None, None, None) if rows is None else (rows.rows_in, rows.kept, rows.rejected)
+        stage_statuses.append(StageStatus(name, state, rows_in, kept, rejected, stage_summary.note))
     evaluation, past_runs = read_evaluation_summary(Workspace(workspace).reports), read_run_records(workspace)
     is_current = not states and all(stage.state == "up to date" for stage in stage_statuses)
     state = "up to date" if is_current else "gate failed" if failed_gates else "work to do"

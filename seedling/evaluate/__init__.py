@@ -406,8 +406,7 @@ def _metrics(scored: Scored, params: EvaluateParams, config: WorkspaceConfig, ra
 
 def _test_labels(test: Scored, params: EvaluateParams) -> WrongTestLabelsRecord | None:
     effective = rows_for_interval(test.right.astype(float), test.groups, params.confidence)
-    errors = label_errors(test.probabilities, test.truth, effective, params.confidence)
-    return None if errors is None else WrongTestLabelsRecord.model_validate(errors)
+    return label_errors(test.probabilities, test.truth, effective, params.confidence)
 
 
 def _rounds(
@@ -460,7 +459,12 @@ def selective_prediction(
 def _rows_by_stage(generations: Path) -> dict[str, StageRowsRecord]:
     manifests = (Manifest.read(path) for path in sorted(generations.glob(f"**/{MANIFEST}")))
     return {
-        manifest.stage: StageRowsRecord(**manifest.rows.model_dump(), reasons=manifest.reasons)
+        manifest.stage: StageRowsRecord(
+            rows_in=manifest.rows.rows_in,
+            kept=manifest.rows.kept,
+            rejected=manifest.rows.rejected,
+            reasons=manifest.reasons,
+        )
         for manifest in manifests
     }
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from markupsafe import Markup
 
 from seedling.dataset.generation import digest, payloads, read, read_manifest, read_rejected, stage_of
 from seedling.errors import MissingGeneration
@@ -24,7 +25,7 @@ from seedling.gates.checking import read_checks
 from seedling.pipeline import row_stages
 from seedling.records.ablation import AblationRecord
 from seedling.records.candidates import CandidateRecord, CandidatesRecord
-from seedling.records.crawl_rates import CrawlRates
+from seedling.records.crawl_rates import CrawlRatePoint, CrawlRates
 from seedling.records.evaluation import (
     ClassResultRecord,
     EvaluatedSplit,
@@ -32,6 +33,7 @@ from seedling.records.evaluation import (
     OperatingPointRecord,
     RoundRecord,
 )
+from seedling.records.gate import Check
 from seedling.records.intervals import EstimateRecord
 from seedling.records.manifest import LabelCount, RowCounts, read_notes
 from seedling.records.model import ModelRecord
@@ -167,11 +169,21 @@ class RoundResult:
 
 @dataclass(frozen=True)
 class GateResult:
-    """A gate. checks: their number; failed: severity and sentence of each failed check."""
+    """A gate. checks: their number; failed: each failed check with a sentence."""
 
     stage: str
     checks: int
-    failed: list[tuple[str, str]]
+    failed: list[tuple[Check, str]]
+
+
+@dataclass(frozen=True)
+class CrawlRateChart:
+    """The crawl rate of a source. ceiling: the maximum rate, in requests per second; hosts: the last point of each."""
+
+    source: str
+    ceiling: float
+    chart: Markup
+    hosts: list[CrawlRatePoint]
 
 
 @dataclass(frozen=True)
@@ -283,7 +295,7 @@ def _rounds_context(workspace: Path, evaluation: EvaluationRecord) -> dict[str, 
     }
 
 
-def _crawl_rates(folder: Path) -> list[dict[str, Any]]:
+def _crawl_rates(folder: Path) -> list[CrawlRateChart]:
     """The crawl rate of each web source in its last visit, if the visit was long enough for a chart."""
     rates = []
     for path in sorted(folder.glob(CRAWL_RATES)):
@@ -291,9 +303,7 @@ def _crawl_rates(folder: Path) -> list[dict[str, Any]]:
         chart = charts.crawl_rate(record.points)
         if chart is not None:
             last = {point.host: point for point in record.points}
-            rates.append(
-                {"source": record.source, "ceiling": record.ceiling, "chart": chart, "hosts": list(last.values())}
-            )
+            rates.append(CrawlRateChart(record.source, record.ceiling, chart, list(last.values())))
     return rates
 
 
@@ -318,7 +328,7 @@ def _subject(workspace: Path, evaluation: EvaluationRecord) -> Subject:
             labels_by_source[source] = labels_by_source.get(source, 0) + count.rows
     return Subject(
         modality=manifest.modality,
-        classes=tuple(manifest.classes),
+        classes=manifest.classes,
         never_predicted=tuple(never_predicted(evaluation.per_class)),
         labeled=sum(labels_by_source.values()),
         unchecked=sum(labels for source, labels in labels_by_source.items() if source != "human"),

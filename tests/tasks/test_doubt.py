@@ -177,7 +177,7 @@ def test_training_and_test_labels_are_judged_by_the_same_model() -> None:
     of_test = label_errors(probabilities, labels, 3_000)
     of_training = label_error_probabilities(np.log(probabilities), labels, np.arange(3_000) % 5)
     assert of_test is not None
-    assert of_test["rate"]["value"] == pytest.approx(0.1, abs=0.03)
+    assert of_test.rate.value == pytest.approx(0.1, abs=0.03)
     assert of_training.mean() == pytest.approx(0.1, abs=0.03)
 
 

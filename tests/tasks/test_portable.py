@@ -182,9 +182,9 @@ def test_every_learner_has_a_smallest_step_or_none(name: str) -> None:
     )
     assert found is not None
     if name in {"random_forest", "boosted_trees"}:
-        assert found["flipped"] == 0
+        assert found.flipped == 0
     if name in {"logistic_regression", "network"}:
-        assert found["flipped"] > 0
+        assert found.flipped > 0
 
 
 def test_the_model_answers_as_before_when_its_graph_was_made(of_images: Path, tmp_path: Path) -> None:
@@ -227,4 +227,4 @@ def test_too_few_right_rows_give_no_smallest_step() -> None:
     assert minimal_perturbation(model, rows[:3], right, **how) is None  # type: ignore[arg-type]
     assert minimal_perturbation(model, rows, {one: (label + 1) % 3 for one, label in right.items()}, **how) is None  # type: ignore[arg-type]
     assert minimal_perturbation(model, rows, right, **{**how, "max_rows": 3}) is None  # type: ignore[arg-type]
-    assert minimal_perturbation(model, rows, right, **how)["rows"] == 8  # type: ignore[arg-type, index]
+    assert minimal_perturbation(model, rows, right, **how).rows == 8  # type: ignore[arg-type, union-attr]

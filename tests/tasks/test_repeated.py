@@ -189,9 +189,9 @@ def test_the_rate_of_wrong_labels_is_estimated_with_calibrated_probabilities(rat
     shares, labels, accuracy = drawn(rate)
     errors = label_errors(shares, labels, len(labels))
     assert errors is not None
-    assert errors["rate"]["low"] - 0.02 <= rate <= errors["rate"]["high"]
-    assert errors["accuracy"]["low"] <= accuracy <= errors["accuracy"]["high"]
-    assert errors["rate"]["high"] - errors["rate"]["low"] < 0.15
+    assert errors.rate.low - 0.02 <= rate <= errors.rate.high
+    assert errors.accuracy.low <= accuracy <= errors.accuracy.high
+    assert errors.rate.high - errors.rate.low < 0.15
 
 
 def test_few_rows_give_no_rate_of_wrong_labels() -> None:
@@ -201,5 +201,5 @@ def test_few_rows_give_no_rate_of_wrong_labels() -> None:
     results = [label_errors(shares[:400], labels[:400], n_rows) for n_rows in (100, 400)]
     assert results[0] is not None
     assert results[1] is not None
-    wide, narrow = (errors["rate"] for errors in results if errors is not None)
-    assert wide["high"] - wide["low"] > narrow["high"] - narrow["low"]
+    wide, narrow = (errors.rate for errors in results if errors is not None)
+    assert wide.high - wide.low > narrow.high - narrow.low
