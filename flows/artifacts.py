@@ -29,6 +29,7 @@ from seedling.progress import AnnouncingProgress, Progress, announce
 from seedling.records.candidates import CandidatesRecord
 from seedling.records.decision import DecisionRecord
 from seedling.records.gate import Check
+from seedling.records.intervals import EstimateRecord
 from seedling.records.notes import decision_note
 from seedling.records.run_trend import run_points
 from seedling.report.markdown_text import markdown_text
@@ -127,8 +128,8 @@ def publish_rounds(workspace: Path, number: int) -> None:
         create_table_artifact(key=key, table=rounds, description="Cross-validated metrics, one row per round")
 
 
-def _with_interval(value: float, low: float, high: float) -> str:
-    return f"{value:.3f} [{low:.3f}, {high:.3f}]"
+def _with_interval(estimate: EstimateRecord) -> str:
+    return f"{estimate.value:.3f} [{estimate.low:.3f}, {estimate.high:.3f}]"
 
 
 def publish_metrics(workspace: Path) -> None:
@@ -137,8 +138,8 @@ def publish_metrics(workspace: Path) -> None:
         {
             "run": point.day,
             "what changed": point.what_changed,
-            "accuracy": _with_interval(**point.accuracy) if point.accuracy else "unknown",
-            "log-loss": _with_interval(**point.log_loss) if point.log_loss else "",
+            "accuracy": _with_interval(point.accuracy) if point.accuracy else "unknown",
+            "log-loss": _with_interval(point.log_loss) if point.log_loss else "",
             "evaluated on": f"{point.evaluation_rows} {point.evaluated_on.replace('_', '-')} rows",
             "rows": "" if point.rows is None else f"{point.rows:,}",
             "likely label errors": "" if point.label_issues is None else str(point.label_issues),

@@ -33,7 +33,7 @@ MIN_ROWS = 30
 
 def label_errors(
     probabilities: Floats, truth: Ints, effective: float, confidence: float = 0.95
-) -> dict[str, dict[str, float]] | None:
+) -> WrongTestLabelsRecord | None:
     """Estimate the share of wrong labels and the accuracy against the true classes, each with its credible interval.
 
     The intervals are valid if the model's probabilities are calibrated up to a temperature.

@@ -54,8 +54,10 @@ def learning_curve(results: ExtrapolatedCurveRecord | None) -> Markup | None:
         return None
     points = [
         {"labels": round(point.labels), "of": kind, **point.accuracy.model_dump()}
-        for kind, kind_points in (("points", results.points), ("expected", results.expected))
-        for point in kind_points
+        for kind, point in (
+            *(("points", point) for point in results.points),
+            *(("expected", point) for point in results.expected),
+        )
     ]
     values = ", ".join(
         f"{100 * point.accuracy.value:.1f} % with {round(point.labels):,}"

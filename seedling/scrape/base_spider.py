@@ -25,7 +25,7 @@ from scrapy.http import Request, Response
 from seedling.scrape.content import TEMPORARY_FAILURE, fault_of
 from seedling.scrape.crawl_store import CrawlStore
 from seedling.scrape.downloading import Refused
-from seedling.scrape.items import CrawledItem, FoundItem
+from seedling.scrape.items import CrawledItem, FoundItem, as_crawled
 from seedling.scrape.limits import ReceivedBytes
 from seedling.scrape.politeness import key_of
 from seedling.scrape.secret_values import SecretValues
@@ -64,11 +64,16 @@ class SourceSpider(scrapy.Spider):  # type: ignore[misc]
         page = found["page"]
         if not self.images:
             fault = "empty" if not text else "too_many_characters" if len(text) > MAX_TEXT_CHARACTERS else None
-            self.write({**found, "reason": fault} if fault else {**found, "text": str(text)}, page, item_id)
+            record = as_crawled(found)
+            if fault:
+                record["reason"] = fault
+            else:
+                record["text"] = str(text)
+            self.write(record, page, item_id)
         elif not image_url:
-            self.write({**found, "reason": "no_image"}, page, item_id)
+            self.write(as_crawled(found) | {"reason": "no_image"}, page, item_id)
         elif not image_url.startswith(("http://", "https://")):
-            self.write({**found, "reason": "not_http"}, page, item_id)
+            self.write(as_crawled(found) | {"reason": "not_http"}, page, item_id)
         else:
             request = Request(
                 image_url,
@@ -83,10 +88,10 @@ class SourceSpider(scrapy.Spider):  # type: ignore[misc]
 
     def content(self, response: Response, found: FoundItem, item_id: str, address: str | None = None) -> None:
         """Store an item whose image has arrived, if its first bytes are valid. address: its URL before redirects."""
-        record: CrawledItem = {**found, "origin": address or response.url}
+        record = as_crawled(found, address or response.url)
         fault = fault_of(response.body)
         if fault:
-            self.write({**record, "reason": fault}, found["page"], item_id)
+            self.write(record | {"reason": fault}, found["page"], item_id)
             return
         key = key_of(response.request)
         if record["origin"] != response.url:  # a redirect, which may lead elsewhere the next time
@@ -100,8 +105,8 @@ class SourceSpider(scrapy.Spider):  # type: ignore[misc]
         arguments, reason = failure.request.cb_kwargs, reason_of(failure)
         found: FoundItem = arguments["found"]
         self.failed += bool(TEMPORARY_FAILURE.match(reason))
-        record: CrawledItem = {**found, "origin": arguments["address"], "reason": reason}
-        self.write(record, found["page"], arguments["item_id"])
+        record = as_crawled(found, arguments["address"])
+        self.write(record | {"reason": reason}, found["page"], arguments["item_id"])
 
     def no_page(self, failure: Any) -> None:
         """Store why a page could not be fetched; the crawl continues with the other pages."""

@@ -59,6 +59,17 @@ class CrawledItem(TypedDict, total=False):
     reason: str
 
 
+def as_crawled(found: FoundItem, origin: str | None = None) -> CrawledItem:
+    """Return the item without text and reason. origin: its own address, if it differs from the one that was found."""
+    return {
+        "origin": origin or found["origin"],
+        "page": found["page"],
+        "fields": found["fields"],
+        "license": found["license"],
+        "attribution": found["attribution"],
+    }
+
+
 def visible(text: str) -> str:
     """Return the text without invisible characters.
 

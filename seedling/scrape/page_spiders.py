@@ -237,7 +237,14 @@ class SequenceSpider(PageSpider):
             elif self.images:
                 settings = {name: getattr(self.source, name) for name in STATED_SELECTORS}
                 stated = {name: text for name, text in settings.items() if text and not is_selector(text)}
-                self.content(response, {"page": response.url, "fields": {}, **stated}, "0")
+                found: FoundItem = {
+                    "origin": response.url,
+                    "page": response.url,
+                    "fields": {},
+                    "license": stated.get("license"),
+                    "attribution": stated.get("attribution"),
+                }
+                self.content(response, found, "0")
             else:
                 self.no_item(response.url, "not_a_page", "0")
         self.pending[number] -= 1

@@ -66,7 +66,7 @@ def workspace(folder: Path, modality: Modality) -> Path:
     return folder
 
 
-def exported(place: Path, modality: str, form: DatasetForm | None, made: tuple[str, ...] = ()) -> Path:
+def exported(place: Path, modality: Modality, form: DatasetForm | None, made: tuple[str, ...] = ()) -> Path:
     """The folder that was written."""
     export(
         workspace(place / "w", modality),

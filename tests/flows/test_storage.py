@@ -323,7 +323,7 @@ def test_the_status_is_shown_during_a_run(copy: Path) -> None:
             status = read_status(copy)
             if status.running is not None:
                 assert status.exit_code == 4
-                stages |= set(status.running["stages"])
+                stages |= set(status.running.stages)
     finally:
         os.killpg(run.pid, signal.SIGKILL)
         run.wait()

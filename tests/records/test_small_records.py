@@ -78,7 +78,7 @@ def test_a_push_is_unknown_before_the_first_one_and_after_damage(tmp_path: Path)
 def test_a_spiders_messages_arrive(capsys: pytest.CaptureFixture[str]) -> None:
     """Progress with and without a host, and the end; other lines, such as warnings of a library, are passed over."""
     host = HostRate(rate=4.0, low=2.0, high=8.0, answers=9, refusals=1)
-    messages = [
+    messages: list[SpiderProgress | SpiderEnd] = [
         SpiderProgress(done=0, total=None, host=None),
         SpiderProgress(done=3, total=9, host=host),
         SpiderEnd(closed="finished", counts={"absent": 4}, failed=1),

@@ -254,7 +254,7 @@ def test_rows_between_two_classes_are_hard_and_not_label_errors() -> None:
     features = (1.35 * np.eye(3)[labels, :2] + rng.normal(size=(401, 2))).astype(np.float32)
     names, fold = [str(row) for row in range(401)], np.arange(401) % 4
     maker = TextFeatures()  # not used: the features are there
-    rows = LabeledRows(names, names, labels, fold, np.array(names), np.ones(401), 3, maker, Inputs(features))
+    rows = LabeledRows(names, [*names], labels, fold, np.array(names), np.ones(401), 3, maker, Inputs(features))
     by_row = hardness(rows)
     like_the_other = np.flatnonzero((features[:400, 0] > features[:400, 1]) != (labels[:400] == 0))
     assert len(like_the_other) > 50

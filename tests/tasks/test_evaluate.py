@@ -40,9 +40,9 @@ def test_metrics_of_rows_that_are_all_right() -> None:
     """
     chances, truth = np.tile([0.9, 0.1], (20, 1)), np.zeros(20, dtype=np.int64)
     found = with_intervals(chances, truth, np.arange(20).astype(str), PARAMS, 0)
-    assert found["accuracy"].model_dump() == {"value": 1.0, "low": pytest.approx(0.8389, abs=1e-4), "high": 1.0}
-    log_loss, error = found["log_loss"], found["calibration_error"]
-    assert log_loss is not None and error is not None
+    accuracy, log_loss, error = found["accuracy"], found["log_loss"], found["calibration_error"]
+    assert accuracy is not None and log_loss is not None and error is not None
+    assert accuracy.model_dump() == {"value": 1.0, "low": pytest.approx(0.8389, abs=1e-4), "high": 1.0}
     assert log_loss.value == pytest.approx(0.105361, abs=1e-6)
     assert error.value == pytest.approx(0.1, abs=0.01)
     assert error.low < 0.03
