@@ -137,8 +137,12 @@ def publish_metrics(workspace: Path) -> None:
         {
             "run": point.day,
             "what changed": point.what_changed,
-            "accuracy": _with_interval(**point.accuracy) if point.accuracy else "unknown",
-            "log-loss": _with_interval(**point.log_loss) if point.log_loss else "",
+            "accuracy": _with_interval(point.accuracy.value, point.accuracy.low, point.accuracy.high)
+            if point.accuracy
+            else "unknown",
+            "log-loss": _with_interval(point.log_loss.value, point.log_loss.low, point.log_loss.high)
+            if point.log_loss
+            else "",
             "evaluated on": f"{point.evaluation_rows} {point.evaluated_on.replace('_', '-')} rows",
             "rows": "" if point.rows is None else f"{point.rows:,}",
             "likely label errors": "" if point.label_issues is None else str(point.label_issues),

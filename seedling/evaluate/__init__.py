@@ -194,7 +194,9 @@ def _learning_curve(
     curve: Curve | None, evaluated: Scored, measured: LearningCurveRecord | None
 ) -> ExtrapolatedCurveRecord | None:
     """The measured points and the expected ones; None if train measured no learning curve."""
-    return measured and ExtrapolatedCurveRecord(
+    if measured is None:
+        return None
+    return ExtrapolatedCurveRecord(
         labels=measured.labels,
         points=measured.points,
         expected=extrapolate(curve, float(evaluated.right.mean())),

@@ -55,21 +55,21 @@ def run_points(workspace: Path) -> list[RunPoint]:
 def point_of(record: RunRecord) -> RunPoint:
     """The point of one run's record."""
     results, issues = record.metrics, record.label_issues
-    metrics = results and results.metrics
+    metrics = results.metrics if results else None
     return RunPoint(
         name=record.name,
         ended=record.ended,
         what_changed=record.what_changed or "",
         outcome=record.outcome or "",
         evaluated_on=results.split if results else "cross_validation",
-        test_digest=results and results.test_digest,
-        accuracy=metrics and metrics.accuracy,
-        log_loss=metrics and metrics.log_loss,
-        evaluation_rows=(metrics and metrics.rows) or 0,
+        test_digest=results.test_digest if results else None,
+        accuracy=metrics.accuracy if metrics else None,
+        log_loss=metrics.log_loss if metrics else None,
+        evaluation_rows=(metrics.rows or 0) if metrics else 0,
         rows=results.kept("validate") if results else None,
         labeled_rows=record.labeled_rows,
-        label_issues=issues and issues.flagged,
-        expected_label_errors=issues and issues.expected,
+        label_issues=issues.flagged if issues else None,
+        expected_label_errors=issues.expected if issues else None,
         seconds=_seconds_by_kind(record.stages),
     )
 

@@ -88,7 +88,7 @@ def label_issues_phrase(label_issues: LabelIssueEstimate | NotEstimated) -> str:
 
 def headline(evaluation: EvaluationSummary | None) -> str:
     """Accuracy with its interval, as a phrase. evaluation: None if nothing was evaluated."""
-    metrics = evaluation and evaluation.metrics
+    metrics = evaluation.metrics if evaluation else None
     if evaluation is None or metrics is None:
         return "accuracy unknown: no labeled row can be held out (label two rows per class, or add a test split)"
     count = "" if metrics.rows is None else f"{metrics.rows:,} "
