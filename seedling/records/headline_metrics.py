@@ -40,19 +40,19 @@ def headline_metrics(evaluation: EvaluationSummary) -> HeadlineMetricsRecord:
     metrics, cross_validation = evaluation.metrics, evaluation.cross_validation
     selective = evaluation.selective_prediction
     return HeadlineMetricsRecord(
-        accuracy=_value(metrics and metrics.accuracy),
-        balanced_accuracy=_value(metrics and metrics.balanced_accuracy),
-        macro_f1=_value(metrics and metrics.macro_f1),
-        log_loss=_value(metrics and metrics.log_loss),
-        brier=_value(metrics and metrics.brier),
-        calibration_error=_value(metrics and metrics.calibration_error),
-        cross_validated_accuracy=_value(cross_validation and cross_validation.accuracy),
-        coverage=_value(selective and selective.coverage),
-        selective_accuracy=_value(selective and selective.accuracy),
+        accuracy=_value(metrics.accuracy if metrics else None),
+        balanced_accuracy=_value(metrics.balanced_accuracy if metrics else None),
+        macro_f1=_value(metrics.macro_f1 if metrics else None),
+        log_loss=_value(metrics.log_loss if metrics else None),
+        brier=_value(metrics.brier if metrics else None),
+        calibration_error=_value(metrics.calibration_error if metrics else None),
+        cross_validated_accuracy=_value(cross_validation.accuracy if cross_validation else None),
+        coverage=_value(selective.coverage if selective else None),
+        selective_accuracy=_value(selective.accuracy if selective else None),
         test_rows=(evaluation.test.rows or 0) if evaluation.test else 0,
         accepted_round=evaluation.accepted_round,
     )
 
 
 def _value(estimate: EstimateRecord | None) -> float | None:
-    return estimate and estimate.value
+    return estimate.value if estimate else None
