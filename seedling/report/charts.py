@@ -59,10 +59,9 @@ def learning_curve(results: ExtrapolatedCurveRecord | None) -> Markup | None:
             *(("expected", point) for point in results.expected),
         )
     ]
-    values = ", ".join(
-        f"{100 * point.accuracy.value:.1f} % with {round(point.labels):,}"
-        for point in (*results.points, *results.expected)
-    )
+    measured = [(point.labels, point.accuracy.value) for point in results.points]
+    expected = [(point.labels, point.accuracy.value) for point in results.expected]
+    values = ", ".join(f"{100 * value:.1f} % with {round(labels):,}" for labels, value in [*measured, *expected])
     across = {
         "field": "labels",
         "type": "quantitative",
