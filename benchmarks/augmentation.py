@@ -196,7 +196,7 @@ def one_seed(
     if modality == "text":
         words = sorted({word for text in parents.payloads for word in text.lower().split() if word.isalpha()})
         near = read_thesaurus(data / "wordnet_synonyms" / "data.parquet") if data else {}
-        context = Context(near, words)
+        context = Context(near, [*map(str, words)])
     resources = Resources({}, context)
     began = time.perf_counter()
     screening = screen(parents, WEIGHT, config, resources, lambda *_: None)

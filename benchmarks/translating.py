@@ -103,7 +103,7 @@ def translated_rows(labeled: list[bytes], labels: list[str], pool: list[bytes], 
         return augmented_by_row
 
 
-def peers(labeled: list[bytes], pool: list[Pixels], config: WorkspaceConfig) -> dict[str, dict[int, list[bytes]]]:
+def peers(labeled: list[bytes], pool: list[Pixels], config: WorkspaceConfig) -> dict[str, dict[int, list[bytes | str]]]:
     """Return the augmented rows of each peer, by the number of the labeled row."""
     usual = maker_of(steps_of(None, config, {}), config, Resources({}, Context()))
 
@@ -121,9 +121,9 @@ def peers(labeled: list[bytes], pool: list[Pixels], config: WorkspaceConfig) -> 
     for number, payload in enumerate(labeled):
         pixels = images.decode(payload)
         for child in range(ROWS_PER_PARENT):
-            augmented_by_peer["usual policy"].setdefault(number, []).append(
-                usual(payload, derived_seed(config.seed, number, child)).payload
-            )
+            augmented = usual(payload, derived_seed(config.seed, number, child)).payload
+            assert isinstance(augmented, bytes)
+            augmented_by_peer["usual policy"].setdefault(number, []).append(augmented)
             for name, method in (("albumentations, Fourier", fourier), ("albumentations, histogram", histogram)):
                 rng = np.random.default_rng(derived_seed(config.seed, name, number, child))
                 look = pool[int(rng.integers(len(pool)))]

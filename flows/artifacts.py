@@ -112,7 +112,7 @@ def publish_rounds(workspace: Path, number: int) -> None:
             {
                 "round": decision.round,
                 "best candidate": " + ".join([best.learner, *best.recipe]) if best else "not evaluated",
-                "accuracy": _with_interval(accuracy.value, accuracy.low, accuracy.high) if accuracy else "",
+                "accuracy": _with_interval(accuracy) if accuracy else "",
                 "log-loss": f"{best.log_loss:.3f}" if best else "",
                 "decision": decision_note(
                     decision.round,

@@ -11,8 +11,9 @@ from typing import Any
 import pandas as pd
 from markupsafe import Markup
 
+from seedling.records.candidates import LearningCurvePointRecord
 from seedling.records.crawl_rates import CrawlRatePoint
-from seedling.records.evaluation import ExtrapolatedCurveRecord
+from seedling.records.evaluation import ExpectedAccuracyRecord, ExtrapolatedCurveRecord
 
 LEAF, SOFT, LINE = "var(--leaf)", "var(--soft)", "var(--line)"  # colors of the page, light or dark
 CONFIG = {
@@ -52,12 +53,12 @@ def learning_curve(results: ExtrapolatedCurveRecord | None) -> Markup | None:
     """Accuracy against labels: measured points are filled, expected ones open; None without a learning curve."""
     if results is None:
         return None
+    marked_points: list[tuple[str, LearningCurvePointRecord | ExpectedAccuracyRecord]] = [
+        *(("points", point) for point in results.points),
+        *(("expected", point) for point in results.expected),
+    ]
     points = [
-        {"labels": round(point.labels), "of": kind, **point.accuracy.model_dump()}
-        for kind, point in (
-            *(("points", point) for point in results.points),
-            *(("expected", point) for point in results.expected),
-        )
+        {"labels": round(point.labels), "of": kind, **point.accuracy.model_dump()} for kind, point in marked_points
     ]
     measured = [(point.labels, point.accuracy.value) for point in results.points]
     expected = [(point.labels, point.accuracy.value) for point in results.expected]

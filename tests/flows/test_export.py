@@ -99,7 +99,7 @@ def test_folders_hold_every_image_once_below_its_split_and_class(tmp_path: Path)
 
 
 @pytest.mark.parametrize("modality", ["image", "text"])
-def test_the_hubs_own_library_reads_what_was_written_for_it(tmp_path: Path, modality: str) -> None:
+def test_the_hubs_own_library_reads_what_was_written_for_it(tmp_path: Path, modality: Modality) -> None:
     """Splits, rows, class names, contents; a pool row that the accepted model learnt from has its label."""
     found = exported(tmp_path, modality, DatasetForm.huggingface, made=("pseudo_label",))
     loaded = load_dataset(str(found), cache_dir=str(tmp_path / "cache"))

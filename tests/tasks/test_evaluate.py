@@ -52,6 +52,8 @@ def test_per_class_shares_by_hand() -> None:
     """Of three a's two are found; b is said twice and right once; nobody is or is called c."""
     truth, said = np.array([0, 0, 0, 1]), np.array([0, 0, 1, 1])
     a, b, c = per_class(said, truth, ["a", "b", "c"])
+    assert a.recall is not None and a.precision is not None
+    assert b.recall is not None and b.precision is not None
     assert (a.recall.value, a.precision.value) == (round(2 / 3, 6), 1.0)
     assert (b.recall.value, b.precision.value) == (1.0, 0.5)
     assert (c.rows, c.recall, c.precision) == (0, None, None)
