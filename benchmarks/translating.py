@@ -103,7 +103,7 @@ def translated_rows(labeled: list[bytes], labels: list[str], pool: list[bytes], 
         return augmented_by_row
 
 
-def peers(labeled: list[bytes], pool: list[Pixels], config: WorkspaceConfig) -> dict[str, dict[int, list[bytes | str]]]:
+def peers(labeled: list[bytes], pool: list[Pixels], config: WorkspaceConfig) -> dict[str, dict[int, list[bytes]]]:
     """Return the augmented rows of each peer, by the number of the labeled row."""
     usual = maker_of(steps_of(None, config, {}), config, Resources({}, Context()))
 

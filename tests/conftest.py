@@ -5,14 +5,18 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 from filelock import FileLock
 from PIL import Image
 from shapes import SHAPES, draw, write_images
+
+if TYPE_CHECKING:
+    from services import Service
 
 os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
 # A test run in the background of a script ignores these, its children inherit that, and tests send them.
@@ -111,8 +115,33 @@ def run_small_workspace(folder: Path) -> None:
     created = make_workspace(folder / "workspace", folder / "images", "image")
     set_value(created, ["effort"], "quick")
     set_value(created, ["pseudo_label", "rounds"], 0)
+    set_value(created, ["evaluate", "bootstrap_draws"], 200)
+    set_value(created, ["evaluate", "robustness_rows"], 0)
     command = [str(Path(sys.executable).parent / "seedling"), "run", "-w", str(created)]
     subprocess.run(command, env=own_environment(folder), check=True, capture_output=True, timeout=900)
+
+
+@pytest.fixture(scope="session")
+def shared_prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """A Prefect server that the tests of this process share, since its start takes seconds."""
+    from services import prefect_server, running
+
+    with running(prefect_server(tmp_path_factory.mktemp("shared-prefect"))) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def prefect_variables(shared_prefect_server: Service) -> dict[str, str]:
+    """The environment variables with which commands use the shared Prefect server, and start none."""
+    return {name: shared_prefect_server.env[name] for name in ("PREFECT_HOME", "PREFECT_API_URL")}
+
+
+@pytest.fixture
+def shared_prefect(prefect_variables: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> str:
+    """The runs of this test report to the shared server, whose API has the returned address, and start none."""
+    for name, value in prefect_variables.items():
+        monkeypatch.setenv(name, value)
+    return prefect_variables["PREFECT_API_URL"]
 
 
 @pytest.fixture

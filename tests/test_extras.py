@@ -21,10 +21,10 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from prefect_runs import own_environment
+from short_runs import set_params
 from sklearn.datasets import load_digits
 from text_workspaces import TABLE, append_letters, call
 
-from seedling.config.params import set_value
 from seedling.errors import MissingExtra
 from seedling.extras import EXTRA_MODULES, missing_modules, require
 
@@ -277,20 +277,20 @@ def test_a_plain_installation_runs_reports_and_predicts(modality: str, tmp_path:
         append_letters(source, 0, 40)
     workspace, seedling = tmp_path / "workspace", [sys.executable, "-P", "-m", "seedling.cli.main"]
     call([*seedling, "init", workspace, f"--{modality}", source], tmp_path, environment)
-    set_value(workspace, ["effort"], "quick")
-    set_value(workspace, ["pseudo_label", "rounds"], 1)
+    short = {"effort": "quick", "evaluate.bootstrap_draws": 200, "evaluate.robustness_rows": 5}
+    set_params(workspace, {**short, "pseudo_label.rounds": 1})
     call([*seedling, "run"], workspace, environment)
     assert "<svg" in (workspace / "reports" / "report.html").read_text(encoding="utf-8")
     rows = source / "test" if modality == "images" else source
     call([*seedling, "predict", rows, "--output", tmp_path / "answers.csv"], workspace, environment)
     answers = pd.read_csv(tmp_path / "answers.csv")
-    assert len(answers) == (50 if modality == "images" else 40)
+    assert len(answers) == (20 if modality == "images" else 40)
     assert answers["predicted"].notna().all()
 
 
 def write_images(folder: Path) -> Path:
-    """Writes handwritten digits as an ImageFolder: five labeled and five test images per class, and a pool of 50."""
-    digits = load_digits()
+    """Writes the digits 0 to 3 as an ImageFolder: five labeled and five test images per class, and a pool of 20."""
+    digits = load_digits(n_class=4)
     pixels, seen = (digits.images * 255 / 16).astype(np.uint8), Counter[int]()
     for number, label in enumerate(digits.target[:400]):
         seen[label] += 1

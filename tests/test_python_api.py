@@ -21,7 +21,12 @@ from seedling.dataset.generation import digest
 from seedling.errors import InputError
 from seedling.records.model import ModelRecord
 
-QUICK = {"pseudo_label.rounds": 0, "evaluate.robustness_rows": 0}
+QUICK = {
+    "train.candidates": ["logistic_regression"],
+    "pseudo_label.rounds": 0,
+    "evaluate.bootstrap_draws": 200,
+    "evaluate.robustness_rows": 0,
+}
 
 
 def test_the_import_alone_loads_no_heavy_package() -> None:
@@ -47,7 +52,9 @@ def test_wrong_arguments_are_explained(arguments: dict[str, Any], message: str) 
 
 
 @pytest.mark.slow
-def test_the_rows_and_the_model_are_those_of_the_command_line(tmp_path: Path) -> None:
+def test_the_rows_and_the_model_are_those_of_the_command_line(
+    tmp_path: Path, prefect_variables: dict[str, str]
+) -> None:
     """The same table by `seedling init` and `seedling run`: every generation and the accepted model are equal."""
     texts, labels = zip(*map(letter, range(40)), strict=True)
     frame = pd.DataFrame({"text": texts, "label": labels})
@@ -55,7 +62,7 @@ def test_the_rows_and_the_model_are_those_of_the_command_line(tmp_path: Path) ->
         frame, workspace=tmp_path / "python", effort="quick", encoder="none", params=QUICK, verbose=False
     )
     frame.to_parquet(tmp_path / "rows.parquet")
-    environment, folder = own_environment(tmp_path), tmp_path / "command"
+    environment, folder = own_environment(tmp_path, **prefect_variables), tmp_path / "command"
     call(["seedling", "init", folder, "--texts", tmp_path / "rows.parquet", "--encoder", "none"], tmp_path, environment)
     for key, value in {"effort": "quick", **QUICK}.items():
         set_value(folder, key.split("."), value)

@@ -5,8 +5,6 @@ from __future__ import annotations
 import io
 import json
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +14,9 @@ import pytest
 from in_process import seedling
 from manifests import write_manifest
 from round_records import candidate, candidates_record
+from services import BIN
+from short_runs import set_params
+from text_workspaces import call
 
 from seedling.ablation import (
     NO_AUGMENTED_ROWS,
@@ -41,15 +42,15 @@ from seedling.config.params import (
     set_value,
 )
 from seedling.dataset.generation import read, read_manifest
+from seedling.pipeline import stages
 from seedling.records.ablation import AblationRecord
 from seedling.records.manifest import LabelCount
-from seedling.runner import write_page
+from seedling.runner import run_stage, write_page
 from seedling.scrape import scrape
 from seedling.synthesize import synthesize
 from seedling.terminal.console import PrintableConsole
 from seedling.validate import validate
 
-SEEDLING = [sys.executable, "-m", "seedling.cli.main"]
 AUGMENT = Step("augment", "augment", ((("augment", "augmentations_per_row"), "0"),))
 REPAIR = Step("repair", "validate", ((("validate", "label_issues"), '"report"'),))
 PARAMS = Params.model_validate({"modality": "text", "scrape": {"sources": [{"kind": "folder"}]}})
@@ -135,35 +136,65 @@ def test_a_line_that_was_not_run_is_said(tmp_path: Path) -> None:
     assert "`seedling run` first" in done.stderr
 
 
+@pytest.fixture
+def grown_intents(example: Callable[[str], Path], shared_prefect: str) -> Path:
+    """The workspace of the intents example after `seedling run` with one learner, whose record has each stage's seconds."""
+    workspace = example("intents")
+    set_params(
+        workspace,
+        {
+            "effort": "quick",
+            "train.candidates": ["logistic_regression"],
+            "evaluate.bootstrap_draws": 200,
+            "evaluate.robustness_rows": 0,
+        },
+    )
+    call([BIN / "seedling", "run"], workspace)
+    return workspace
+
+
+def run_without_steps(workspace: Path) -> None:
+    """Switch off the tags of the sites, augment, synthesize and the rounds in params.yaml, and run all stages anew."""
+    for name in (".seedling", "generations", "models", "reports"):
+        shutil.rmtree(workspace / name)
+    sources = [source.model_dump() for source in load(workspace).scrape.sources]
+    for source in sources:
+        source.pop("tag", None)
+        source.pop("tags", None)
+    set_params(
+        workspace,
+        {
+            "scrape.sources": sources,
+            "augment.augmentations_per_row": 0,
+            "synthesize.mixup": 0,
+            "synthesize.templates": [],
+            "pseudo_label.rounds": 0,
+        },
+    )
+    for stage in stages(0).values():
+        run_stage(stage, workspace)
+
+
+def ablate(workspace: Path, *options: str, expected: int = 0) -> str:
+    """What `seedling ablate` prints; its exit code is as expected."""
+    done = seedling("ablate", *options, "-w", workspace)
+    assert done.returncode == expected, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
 @pytest.mark.slow
-def test_a_variant_is_the_line_as_one_would_run_it(example: Callable[[str], Path]) -> None:
+def test_a_variant_is_the_line_as_one_would_run_it(grown_intents: Path) -> None:
     """Labels alone, as ablate has them, and a run whose params switch each step off by hand: the same rows, the same number right. The
     second call runs nothing, the test split is not looked at, and without time nothing is tried.
     """
-    place = example("intents")
-    set_value(place, ["effort"], "quick")
+    place = grown_intents
     alone = place.with_name("alone")
-    shutil.copytree(place, alone)
-    sources = [one.model_dump() for one in load(alone).scrape.sources]
-    for one in sources:
-        one.pop("tag", None)
-        one.pop("tags", None)
-    for keys, value in {
-        ("scrape", "sources"): sources,
-        ("augment", "augmentations_per_row"): 0,
-        ("synthesize", "mixup"): 0,
-    }.items():
-        set_value(alone, list(keys), value)
-    set_value(alone, ["synthesize", "templates"], [])
-    for workspace in (place, alone):
-        subprocess.run([*SEEDLING, "run", "-w", workspace], check=True, capture_output=True)
+    shutil.copytree(place, alone, symlinks=True)
+    run_without_steps(alone)
     looks = (place / "test_evaluations.jsonl").read_text(encoding="utf-8")
 
-    none = subprocess.run(
-        [*SEEDLING, "ablate", "--minutes", "0", "-w", place], check=True, capture_output=True, text=True
-    )
-    assert "Not tried within the time limit: labels alone" in none.stdout
-    subprocess.run([*SEEDLING, "ablate", "-w", place], check=True, capture_output=True)
+    assert "Not tried within the time limit: labels alone" in ablate(place, "--minutes", "0")
+    ablate(place)
     found = json.loads((place / "reports/ablation.json").read_text(encoding="utf-8"))
     steps = {(one["kind"], one["step"]) for one in found["bars"]}
     assert steps >= {("added", "weak labels"), ("added", "augment"), ("added", "synthesize"), ("added", "round 1")}
@@ -181,13 +212,11 @@ def test_a_variant_is_the_line_as_one_would_run_it(example: Callable[[str], Path
     cut = next((place / ".seedling/ablation").glob("*.parquet"))
     whole = cut.read_bytes()
     cut.write_bytes(whole[: len(whole) // 2])
-    again = subprocess.run(
-        [*SEEDLING, "ablate", "--minutes", "0", "-w", place], check=True, capture_output=True, text=True
-    )
-    assert "Not tried within the time limit" in again.stdout, "a file cut short counts for nothing"
+    again = ablate(place, "--minutes", "0")
+    assert "Not tried within the time limit" in again, "a file cut short counts for nothing"
     cut.write_bytes(whole)
     kept = sorted(path.stat().st_mtime_ns for path in (place / ".seedling/ablation").glob("*.parquet"))
-    subprocess.run([*SEEDLING, "ablate", "--minutes", "0", "-w", place], check=True, capture_output=True)
+    ablate(place, "--minutes", "0")
     assert json.loads((place / "reports/ablation.json").read_text(encoding="utf-8")) == found
     assert sorted(path.stat().st_mtime_ns for path in (place / ".seedling/ablation").glob("*.parquet")) == kept
     assert not (place / ".seedling/ablation/running").exists()
@@ -197,9 +226,7 @@ def test_a_variant_is_the_line_as_one_would_run_it(example: Callable[[str], Path
     assert "of an earlier model" in page
     assert "Ablation of the pipeline" not in page
     set_value(place, ["synthesize", "template_rows"], 3)
-    stale = subprocess.run([*SEEDLING, "ablate", "-w", place], check=False, capture_output=True, text=True)
-    assert stale.returncode == 2
-    assert "synthesize changed since the last run" in stale.stderr
+    assert "synthesize changed since the last run" in ablate(place, expected=2)
 
 
 def test_the_table_prints_an_interval_in_plain_brackets() -> None:

@@ -26,6 +26,7 @@ from seedling.config.sources import TableSource
 from seedling.errors import InputError
 from seedling.init.create import InitOptions, _sources, make_workspace
 from seedling.init.table_sources import TableOptions
+from seedling.versioning.ledger import open_ledger
 
 
 def seedling_process(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -222,7 +223,7 @@ def test_a_users_own_expectation_fails_is_shown_and_is_mended(workspace: Path) -
     gates = workspace / "gates.yaml"
     line = "  - expect_column_values_to_be_large: {column: width, least: 1000}\n"
     gates.write_text(gates.read_text(encoding="utf-8").replace("validate:\n", "validate:\n" + line), encoding="utf-8")
-    assert seedling_process("stage", "scrape", "-w", workspace).returncode == 0
+    open_ledger(workspace).run("scrape")
     failed = seedling_process("stage", "validate", "-w", workspace)
     assert failed.returncode == 1
     assert "expect_column_values_to_be_large: observed 53 of 53 rows unexpected" in failed.stderr

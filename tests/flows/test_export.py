@@ -164,9 +164,9 @@ def test_names_of_folders_are_plain_and_no_two_alike() -> None:
 
 
 @pytest.mark.slow
-def test_an_exported_model_answers_without_seedling_as_predict_does(workspace: Path, tmp_path: Path) -> None:
-    """A real line is run, its model written as ONNX, and predict.py asked in a process that cannot see our packages."""
-    subprocess.run([*SEEDLING, "run", "-w", workspace], check=True, capture_output=True)
+def test_an_exported_model_answers_without_seedling_as_predict_does(finished_copy: Path, tmp_path: Path) -> None:
+    """The model of a whole run is written as ONNX, and predict.py asked in a process that cannot see our packages."""
+    workspace = finished_copy
     out, image_arrays = tmp_path / "model", sorted((workspace / "data/test").rglob("*.png"))
     subprocess.run([*SEEDLING, "export", out, "--model", "-w", workspace], check=True, capture_output=True)
     (tmp_path / "sitecustomize.py").write_text(FORBIDDING, encoding="utf-8")

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from seedling.config.params import set_value
 from seedling.errors import DamagedFile, InputError
 from seedling.models.predictor import Predictor
 from seedling.versioning.ledger import Ledger
@@ -127,6 +128,7 @@ def test_a_killed_run_says_so_and_the_next_one_goes_on(workspace: Path) -> None:
 @pytest.mark.slow
 def test_a_model_that_was_cut_is_named_by_predict(workspace: Path) -> None:
     """Exit code 2 and not 1, which would mean that a gate failed; no traceback without --debug, one with it."""
+    set_value(workspace, ["train", "candidates"], ["logistic_regression"])
     for stage in ("scrape", "validate", "augment", "synthesize", "train@0"):
         Ledger(workspace).run(stage)
     model = workspace / "models/0"

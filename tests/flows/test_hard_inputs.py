@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from short_runs import set_params
 
 from seedling.config.params import set_value
 from seedling.dataset.generation import read, read_manifest, read_rejected
@@ -21,12 +22,12 @@ from seedling.runner import run_stage
 
 @pytest.fixture
 def line(tmp_path: Path) -> Callable[..., Path]:
-    """Runs every stage on a folder of images, with the dial on quick; gives the workspace."""
+    """Runs every stage on a folder of images, with the dial on quick and no robustness tests; gives the workspace."""
 
     def run(images: Path, **of_train: Any) -> Path:
         workspace = tmp_path / "workspace"
         make_workspace(workspace, images, "image")
-        set_value(workspace, ["effort"], "quick")
+        set_params(workspace, {"effort": "quick", "evaluate.bootstrap_draws": 200, "evaluate.robustness_rows": 0})
         for key, value in of_train.items():
             set_value(workspace, ["train", key], value)
         for stage in stages().values():

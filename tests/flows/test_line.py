@@ -15,8 +15,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from ruamel.yaml import YAML
+from short_runs import run_all_stages, set_params, shorten_runs
 
 from seedling.config.params import set_value
+from seedling.records.summaries import headline
 
 pytestmark = pytest.mark.slow
 BIN = Path(sys.executable).parent
@@ -57,12 +59,34 @@ def contents(workspace: Path) -> dict[str, bytes]:
     return found
 
 
+def keep_few_digits(data: Path) -> None:
+    """Leave the 50 labeled images, 100 test images, 40 of the pool, and two of the 24 pages of the gallery."""
+    for folder, count in (("test", 100), ("unlabeled", 40)):
+        for path in sorted((data / folder).rglob("*.png"), key=lambda path: path.name)[count:]:
+            path.unlink()
+    pages = [data / "site" / name for name in ("index.html", "page-1.html")]
+    pages[1].write_text(pages[1].read_text(encoding="utf-8").replace('<a rel="next" href="page-2.html">next</a>', ""))
+    html = "".join(page.read_text(encoding="utf-8") for page in pages)
+    for path in (data / "site").rglob("*"):
+        is_shown = path.name in html or path in pages or path.name == "robots.txt"
+        if path.is_file() and not is_shown:
+            path.unlink()
+
+
+LEARNERS = {  # by scikit-learn alone, by joblib's processes, by torch
+    "digits": {"train.candidates": ["logistic_regression", "random_forest", "network"], "train.steps": 10},
+    "intents": {"train.candidates": ["logistic_regression", "random_forest"]},
+}
+
+
+@pytest.mark.usefixtures("shared_prefect")
 @pytest.mark.parametrize("name", ["digits", "intents"])
 def test_prefect_and_dvc_give_the_same_bytes(example: Callable[[str], Path], name: str) -> None:
     """`seedling run` in one copy, `dvc repro` in another; then neither has anything left to do in either."""
     flow = example(name)
+    set_params(flow, {"effort": "quick", "evaluate.robustness_rows": 10, **LEARNERS[name]})
     if name == "digits":
-        set_value(flow, ["effort"], "quick")
+        keep_few_digits(flow / "data")
     alone = flow.with_name(f"{name}-dvc")
     shutil.copytree(flow, alone)
     call(flow, "seedling", "run")
@@ -77,7 +101,7 @@ def test_prefect_and_dvc_give_the_same_bytes(example: Callable[[str], Path], nam
     assert "Data and pipelines are up to date" in call(flow, "dvc", "repro").stdout
     assert "+ " not in call(alone, "seedling", "run").stdout
     metrics = json.loads((flow / "reports/evaluation.json").read_text())
-    assert metrics["test"]["accuracy"]["value"] > {"digits": 0.9, "intents": 0.4}[name]  # chance: 0.1 and 0.125
+    assert metrics["test"]["accuracy"]["value"] > {"digits": 0.7, "intents": 0.4}[name]  # chance: 0.1 and 0.125
     page = flow / "reports/report.html"
     assert page.stat().st_size < 5e6
     assert "given by rules or models, not by people" in page.read_text(encoding="utf-8")
@@ -107,9 +131,10 @@ def test_a_kill_in_any_stage_costs_that_stage_alone(workspace: Path, tmp_path: P
     assert contents(workspace) == contents(unbroken)
 
 
-def test_two_runs_compare_and_a_row_tells_its_story(workspace: Path) -> None:
+@pytest.mark.usefixtures("shared_prefect")
+def test_two_runs_compare_and_a_row_tells_its_story(finished_copy: Path) -> None:
     """By run name and as the workspace; the experiment is one for DVC too."""
-    call(workspace, "seedling", "run")
+    workspace = finished_copy
     (run,) = (workspace / ".seedling/runs").glob("*.json")
     set_value(workspace, ["augment", "augmentations_per_row"], 0)
     behind = call(workspace, "seedling", "compare", run.stem, check=False)
@@ -135,11 +160,10 @@ def test_a_workspace_without_pool_and_test_says_so(tmp_path: Path, make_images: 
     """Cross-validation alone, and no round after the first."""
     from seedling.init.create import make_workspace
 
-    made = make_workspace(tmp_path / "few", make_images(pool=0, test=0), "image")
-    set_value(made, ["effort"], "quick")
-    done = call(made, "seedling", "run")
-    assert "no test split" in done.stdout
+    made = shorten_runs(make_workspace(tmp_path / "few", make_images(pool=0, test=0), "image"), pseudo_label__rounds=1)
+    run_all_stages(made)
     metrics = json.loads((made / "reports/evaluation.json").read_text())
+    assert "no test split" in headline(metrics)  # the last line of `seedling run`
     assert metrics["test"] is None
     assert metrics["accepted_round"] == 0
     assert "There is no test split" in (made / "reports/report.html").read_text()

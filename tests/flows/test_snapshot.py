@@ -16,6 +16,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from ruamel.yaml import YAML
+from short_runs import shorten_runs
 
 from seedling.config.params import set_value
 from seedling.dataset.generation import read, read_rejected
@@ -49,8 +50,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for number in range(24):
         write_text(folder / "texts", number)
     workspace = make_workspace(folder / "workspace", folder / "texts", "text", encoder="none")
-    set_value(workspace, ["effort"], "quick")
-    return workspace
+    return shorten_runs(workspace, augment__augmentations_per_row=1, synthesize__mixup=None)
 
 
 @pytest.fixture
@@ -169,6 +169,7 @@ def test_after_any_edits_during_a_run_the_next_run_equals_a_fresh_one(
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("shared_prefect")
 def test_files_dropped_in_while_evaluate_works_are_taken_by_the_next_run(texts: Path) -> None:
     """A whole `seedling run`: dvc.lock counts the files that were read, the experiment too, and DVC sees the new ones."""
     command = [sys.executable, "-m", "seedling.cli.main", "run", "-w", str(texts)]

@@ -112,6 +112,7 @@ def test_a_run_that_is_stopped_at_random_moments_leaves_no_process(
     if number != signal.SIGKILL:
         assert [state for state, _ in flow_run_states(environment) if state not in {"CANCELLED", "CRASHED"}] == []
     set_value(finished_copy, ["effort"], "quick")
+    set_value(finished_copy, ["train", "candidates"], ["logistic_regression"])
     assert start(finished_copy, environment, output).wait(SECONDS) == 0, output.read_text()
     assert_no_process_is_left(environment)
 

@@ -27,6 +27,7 @@ from seedling.errors import InputError
 from seedling.init.create import make_workspace
 from seedling.status import read_status
 from seedling.versioning.git import git
+from seedling.versioning.ledger import open_ledger
 from seedling.versioning.pushing import experiment_refs, push_workspace, read_push_state
 from seedling.workspace import TEST_EVALUATIONS
 
@@ -66,10 +67,15 @@ def commit(workspace: Path, message: str) -> None:
     git(workspace, "commit", "--quiet", "--message", message)
 
 
+def scrape(workspace: Path) -> None:
+    """Bring the stage up to date, as `seedling stage scrape` does in a process of its own."""
+    open_ledger(workspace).run("scrape")
+
+
 def add_image(workspace: Path, name: str, seed: int) -> None:
     """One more unlabeled image."""
     image = draw(SHAPES[seed % len(SHAPES)], np.random.default_rng(seed))
-    Image.fromarray(image).save(workspace / "data/unlabeled" / name)
+    Image.fromarray(image).save(workspace / "data/unlabeled/disc" / name)
 
 
 def same_files(one: Path, other: Path) -> None:
@@ -84,10 +90,10 @@ def same_files(one: Path, other: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def s3() -> Iterator[ThreadedMotoServer]:
-    """An S3 server with an empty bucket, and keys for it in the environment."""
+def s3(prefect_variables: dict[str, str]) -> Iterator[ThreadedMotoServer]:
+    """An S3 server with an empty bucket; keys for it and the shared Prefect server in the environment."""
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in {**S3_KEYS, **IDENTITY}.items():
+        for name, value in {**S3_KEYS, **IDENTITY, **prefect_variables}.items():
             patch.setenv(name, value)
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
@@ -100,20 +106,10 @@ def s3() -> Iterator[ThreadedMotoServer]:
 
 
 @pytest.fixture(scope="module")
-def pushed(tmp_path_factory: pytest.TempPathFactory, s3: ThreadedMotoServer) -> Path:
+def pushed(tmp_path_factory: pytest.TempPathFactory, s3: ThreadedMotoServer, finished_workspace: Path) -> Path:
     """A workspace with a finished run that pushed to S3 and to a git remote; tests copy it."""
     place = tmp_path_factory.mktemp("storage")
-    rng = np.random.default_rng(7)
-    for shape in SHAPES:
-        for part, count in (("labeled", 6), ("test", 5)):
-            (place / "images" / part / shape).mkdir(parents=True)
-            for number in range(count):
-                Image.fromarray(draw(shape, rng)).save(place / "images" / part / shape / f"{number}.png")
-    (place / "images" / "unlabeled").mkdir()
-    for number in range(20):
-        Image.fromarray(draw(SHAPES[number % 3], rng)).save(place / "images/unlabeled" / f"{number}.png")
-    workspace = make_workspace(place / "workspace", place / "images", "image")
-    set_value(workspace, ["effort"], "quick")
+    workspace = Path(shutil.copytree(finished_workspace, place / "workspace", symlinks=True))
     set_value(workspace, ["push"], True)
     set_value(workspace, ["remote"], {"url": "s3://seedling/store", "endpointurl": f"http://127.0.0.1:{s3._port}"})
     git(place, "init", "--quiet", "--bare", "origin.git")
@@ -248,28 +244,28 @@ def test_two_branches_with_their_own_data_are_merged(copy: Path) -> None:
     main = git(copy, "rev-parse", "--abbrev-ref", "HEAD")
     git(copy, "checkout", "--quiet", "-b", "other")
     add_image(copy, "other.png", 101)
-    (copy / "data/unlabeled/0.png").unlink()
-    seedling(copy, "stage", "scrape")
+    (copy / "data/unlabeled/disc/0.png").unlink()
+    scrape(copy)
     commit(copy, "other")
     git(copy, "checkout", "--quiet", main)
     dvc(copy, "checkout")
     add_image(copy, "ours.png", 102)
-    seedling(copy, "stage", "scrape")
+    scrape(copy)
     commit(copy, "ours")
     assert git(copy, "merge", "other", check=False) == ""
     assert "<<<<<<<" in (copy / "data.dvc").read_text()
     assert "seedling resolve" in seedling(copy, "status", expected=2)
 
     seedling(copy, "resolve")
-    names = {path.name for path in (copy / "data/unlabeled").iterdir()}
+    names = {path.name for path in (copy / "data/unlabeled/disc").iterdir()}
     assert {"ours.png", "other.png"} <= names
     assert "0.png" not in names
     commit(copy, "merge")
-    seedling(copy, "stage", "scrape")
+    scrape(copy)
     assert git(copy, "diff", "--name-only", "--", "data.dvc") == ""
     fresh = make_workspace(copy.parent / "fresh", copy / "data", "image")
     shutil.copy(copy / "params.yaml", fresh / "params.yaml")
-    seedling(fresh, "stage", "scrape")
+    scrape(fresh)
     same_files(fresh / "generations/scrape", copy / "generations/scrape")
 
 
@@ -280,13 +276,13 @@ def test_a_file_that_both_branches_changed_needs_a_decision(copy: Path) -> None:
     for branch, seed in (("other", 7), ("ours", 8)):
         git(copy, "checkout", "--quiet", "-b", branch, main)
         dvc(copy, "checkout")
-        (copy / "data/unlabeled/1.png").unlink()
+        (copy / "data/unlabeled/disc/1.png").unlink()
         add_image(copy, "1.png", seed)
         dvc(copy, "add", "data")
         commit(copy, branch)
     wanted = git(copy, "show", "other:data.dvc")
     git(copy, "merge", "other", check=False)
-    assert "unlabeled/1.png" in seedling(copy, "resolve", expected=2)
+    assert "unlabeled/disc/1.png" in seedling(copy, "resolve", expected=2)
     assert "<<<<<<<" in (copy / "data.dvc").read_text()
     seedling(copy, "resolve", "--data", "theirs")
     assert (copy / "data.dvc").read_text().strip() == wanted.strip()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,12 +15,12 @@ from services import (
     Service,
     deployment_of,
     post,
-    prefect_server,
     process_worker,
     running,
     runs_of,
     wait_for,
 )
+from short_runs import shorten_runs
 
 PROJECT = Path(__file__).parents[2]
 WORKSPACE_FILES = {
@@ -101,20 +101,15 @@ def test_the_workspaces_readme_names_each_file_and_only_commands_that_exist() ->
     assert named <= commands
 
 
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[Service]:
-    with running(prefect_server(tmp_path)) as service:
-        yield service
-
-
 @pytest.mark.slow
 def test_a_worker_in_another_folder_runs_what_a_new_workspace_deploys(
-    workspace: Path, server: Service, tmp_path: Path
+    workspace: Path, shared_prefect_server: Service, tmp_path: Path
 ) -> None:
     """`prefect deploy --all` in the workspace of `seedling init`, a process worker elsewhere: the run completes there."""
-    env = dict(server.env)
+    shorten_runs(workspace)
+    server, env = shared_prefect_server, dict(shared_prefect_server.env)
     prefect = [sys.executable, "-m", "prefect", "--no-prompt"]
-    run([*prefect, "work-pool", "create", "default", "--type", "process"], tmp_path, env)
+    run([*prefect, "work-pool", "create", "default", "--type", "process", "--overwrite"], tmp_path, env)
     run([*prefect, "deploy", "--all"], workspace, env)
     deployment = deployment_of(server, workspace.name)
     assert deployment["parameters"] == {"workspace": str(workspace)}

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -15,12 +13,15 @@ import pandas as pd
 import pytest
 from PIL import Image
 from shapes import SHAPES, draw
+from short_runs import set_params
 
 from seedling.config.params import ScrapeParams, ValidateParams, WorkspaceConfig, set_value
 from seedling.dataset.generation import read, read_manifest, read_rejected
 from seedling.features.classical import Inputs
 from seedling.models.network import Network
 from seedling.models.training import FitContext, Mixin
+from seedling.pipeline import find_stage, stages
+from seedling.runner import run_stage
 from seedling.scrape import scrape
 from seedling.validate import validate
 
@@ -79,29 +80,27 @@ def test_the_network_learns_from_it_and_answers_in_our_classes() -> None:
 
 @pytest.mark.slow
 def test_cross_validation_says_whether_it_helps(workspace: Path) -> None:
-    """Through the command line: the network is tried with and without the other dataset, whose rows are in no other stage's output."""
+    """Through all stages: the network is tried with and without the other dataset, whose rows are in no other stage's output."""
     rng = np.random.default_rng(11)
     for shape, name in zip(SHAPES, ("o", "l", "x"), strict=True):
         (workspace / "data/other" / name).mkdir(parents=True)
         for number in range(12):
             Image.fromarray(draw(shape, rng)).save(workspace / "data/other" / name / f"{number}.png")
-    set_value(workspace, ["effort"], "normal")
-    set_value(workspace, ["train", "steps"], 40)
+    params = {"train.candidates": ["logistic_regression", "network"], "train.steps": 10, "pseudo_label.rounds": 0}
+    set_params(workspace, {**params, "evaluate.bootstrap_draws": 200, "evaluate.robustness_rows": 0})
     path = workspace / "params.yaml"
     text = path.read_text(encoding="utf-8")
     listed = next(line for line in text.splitlines() if "kind: folder" in line)
     more = listed.replace("path: .", "path: other, role: mixin")
     path.write_text(text.replace(listed, f"{listed}\n{more}"), encoding="utf-8")
-    done = subprocess.run(
-        [sys.executable, "-m", "seedling.cli.main", "run"], cwd=workspace, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+    for stage in stages(0).values():
+        run_stage(stage, workspace)
     tried = json.loads((workspace / "models/0/candidates.json").read_text(encoding="utf-8"))["candidates"]
     losses = {one["loss"] for one in tried if one["learner"] == "network"}
     assert {"plain", "mixin"} <= losses
     assert len(read(workspace / "generations/validate", splits=["mixin"])) == 36
     set_value(workspace, ["train", "mixin"], value=False)
-    subprocess.run([sys.executable, "-m", "seedling.runner", "train@0"], cwd=workspace, check=True, capture_output=True)
+    run_stage(find_stage("train@0"), workspace)
     without = json.loads((workspace / "models/0/candidates.json").read_text(encoding="utf-8"))["candidates"]
     assert {one["loss"] for one in without if one["learner"] == "network"} == losses - {"mixin"}
     mixed = set(read(workspace / "generations/validate", splits=["mixin"])["id"])

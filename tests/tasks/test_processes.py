@@ -41,7 +41,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("prepared")
     workspace = folder / "workspace"
     make_workspace(workspace, write_images(folder / "images", labeled=6, pool=220, test=3), "image")
-    for key, value in (("candidates", ["logistic_regression", "network"]), ("steps", 20)):
+    for key, value in (("candidates", ["logistic_regression", "network"]), ("steps", 10)):
         set_value(workspace, ["train", key], value)
     for stage in ("scrape", "validate", "augment", "synthesize"):
         run_stage(find_stage(stage), workspace)
@@ -113,6 +113,7 @@ def test_two_processes_encode_and_count_words_as_one_does(
     labels = ["fruit" if "apple" in one else "vehicle" if number < 30 else None for number, one in enumerate(texts)]
     pd.DataFrame({"text": texts, "label": labels}).to_csv(tmp_path / "rows.csv", index=False)
     made = make_workspace(tmp_path / "workspace", tmp_path / "rows.csv", "text", encoder=str(of_texts))
+    set_value(made, ["train", "steps"], 10)
     line = [find_stage(name) for name in ("scrape", "validate", "augment", "synthesize", "train@0")]
     for stage in line:
         run_stage(stage, made)
