@@ -7,8 +7,6 @@ import json
 import os
 import signal
 import sqlite3
-import subprocess
-import sys
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
@@ -32,6 +30,7 @@ from seedling.scrape.items import Item
 from seedling.scrape.saved_site import serve_folder
 from seedling.scrape.secret_values import SecretValues, check_secrets
 from seedling.scrape.selecting import is_json_path, is_selector, is_xpath
+from seedling.scrape.spider_process import spider_process
 
 Web = CrawlSource | SequenceSource | ApiSource
 OTHER_SETTINGS = (  # that do not change what is requested
@@ -263,19 +262,10 @@ def _run_spider(
     source: Web, store: Path, visit: int, proxy: str | None, images: bool, progress: Progress
 ) -> dict[str, int]:
     request = {"source": source.model_dump(), "store": str(store), "visit": visit, "proxy": proxy, "images": images}
-    request["leader"] = os.getpid()
-    command = [sys.executable, "-P", "-m", "seedling.scrape.spider"]
     closed: dict[str, Any] | None = None
     with tempfile.TemporaryFile("w+", encoding="utf-8") as errors:
-        spider = subprocess.Popen(  # noqa: S603
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True
-        )
-        try:
-            assert spider.stdin is not None  # noqa: S101  (a pipe, as requested above)
-            assert spider.stdout is not None  # noqa: S101
-            spider.stdin.write(json.dumps(request))
-            spider.stdin.close()
-            for line in spider.stdout:
+        with spider_process(request, errors) as spider:
+            for line in spider.output:
                 if line.startswith("{"):
                     message: dict[str, Any] = json.loads(line)
                     if "closed" in message:
@@ -283,10 +273,6 @@ def _run_spider(
                     else:
                         progress(progress_line(name_of(source), message), message["done"], message["total"])
             spider.wait()
-        finally:
-            if spider.poll() is None:
-                spider.kill()
-                spider.wait()
         if closed is None:
             raise _broke_off(source, spider.returncode, _last_error(SecretValues.of(source), errors), store)
     counts: dict[str, int] = closed["counts"]
