@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
+import gc
 import os
+
+# Threads of numerical libraries wait for each other in a loop that keeps a core busy, which the other worker and the
+# processes that tests start need. These let them sleep instead, and are read while the libraries are loaded below.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "4")
+gc.disable()  # until all tests are collected: imports make objects that stay
+
 import shutil
 import signal
 from collections.abc import Callable
@@ -20,6 +28,13 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 PROJECT = Path(__file__).parents[1]
+
+
+def pytest_collection_finish() -> None:
+    """Let the garbage collector look at what tests make, not at the modules that are now imported."""
+    gc.collect()
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture
