@@ -32,7 +32,6 @@ PROJECT = Path(__file__).parents[1]
 
 def pytest_collection_finish() -> None:
     """Let the garbage collector look at what tests make, not at the modules that are now imported."""
-    gc.collect()
     gc.freeze()
     gc.enable()
 
