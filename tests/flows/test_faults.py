@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from dvc.config import Config
 
 from seedling.errors import DamagedFile, InputError
 from seedling.models.predictor import Predictor
@@ -83,8 +84,8 @@ def test_a_deleted_cache_is_filled_from_whole_generations_and_nothing_is_made_ag
 @pytest.mark.parametrize("kind", ["symlink", "hardlink", "copy"])
 def test_every_way_of_linking_to_the_cache_works(workspace: Path, tmp_path: Path, kind: str) -> None:
     """With the cache in another folder: done, unchanged, and restored after the output was deleted."""
-    for key, value in (("cache.type", kind), ("cache.dir", str(tmp_path / "elsewhere"))):
-        subprocess.run([sys.executable, "-m", "dvc", "config", key, value], cwd=workspace, check=True)
+    with Config(workspace / ".dvc").edit("repo") as config:
+        config["cache"] |= {"type": [kind], "dir": str(tmp_path / "elsewhere")}
     assert Ledger(workspace).run("scrape").how == "done"
     assert Ledger(workspace).run("scrape").how == "unchanged"
     shutil.rmtree(workspace / "generations/scrape")
