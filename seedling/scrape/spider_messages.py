@@ -43,7 +43,7 @@ class SpiderRequest:
         time.tzset()
         for number, limit in zip(_LIMITS, self.limits, strict=True):
             if resource.getrlimit(number) != tuple(limit):
-                resource.setrlimit(number, tuple(limit))
+                resource.setrlimit(number, (limit[0], limit[1]))
 
     def send(self, connection: socket.socket, descriptors: list[int]) -> None:
         """Send the request with its file descriptors."""
