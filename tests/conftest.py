@@ -60,6 +60,22 @@ def workspace(new_workspace: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(new_workspace, tmp_path / "workspace", symlinks=True))
 
 
+@pytest.fixture(scope="session")
+def scraped_once(new_workspace: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the new workspace in which scrape has run, recorded in DVC. Only to be copied."""
+    from seedling.versioning.ledger import Ledger
+
+    copy = Path(shutil.copytree(new_workspace, tmp_path_factory.mktemp("scraped") / "workspace", symlinks=True))
+    assert Ledger(copy).run("scrape").how == "done"
+    return copy
+
+
+@pytest.fixture
+def scraped(scraped_once: Path, tmp_path: Path) -> Path:
+    """A copy of the workspace in which scrape has run."""
+    return Path(shutil.copytree(scraped_once, tmp_path / "workspace", symlinks=True))
+
+
 @pytest.fixture
 def example(tmp_path: Path) -> Callable[[str], Path]:
     """Copies an example into a folder of its own, with its data prepared, as a git and DVC repository."""

@@ -68,17 +68,16 @@ def test_a_tracked_file_that_cannot_be_used_is_named_with_the_remedy(
 
 
 def test_a_deleted_cache_is_filled_from_whole_generations_and_nothing_is_made_again(
-    workspace: Path, capfd: pytest.CaptureFixture[str]
+    scraped: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """All objects deleted: the stage is unchanged, standard error says what was done, and its output can be restored again."""
-    Ledger(workspace).run("scrape")
-    before = {path.name: path.stat().st_mtime_ns for path in (workspace / "generations/scrape").iterdir()}
-    shutil.rmtree(workspace / ".dvc/cache/files")
-    assert Ledger(workspace).run("scrape").how == "unchanged"
+    before = {path.name: path.stat().st_mtime_ns for path in (scraped / "generations/scrape").iterdir()}
+    shutil.rmtree(scraped / ".dvc/cache/files")
+    assert Ledger(scraped).run("scrape").how == "unchanged"
     assert "DVC's cache lacked outputs that are intact" in capfd.readouterr().err
-    assert {path.name: path.stat().st_mtime_ns for path in (workspace / "generations/scrape").iterdir()} == before
-    shutil.rmtree(workspace / "generations/scrape")
-    assert Ledger(workspace).run("scrape").how == "restored"
+    assert {path.name: path.stat().st_mtime_ns for path in (scraped / "generations/scrape").iterdir()} == before
+    shutil.rmtree(scraped / "generations/scrape")
+    assert Ledger(scraped).run("scrape").how == "restored"
 
 
 @pytest.mark.parametrize("kind", ["symlink", "hardlink", "copy"])
