@@ -32,6 +32,7 @@ from seedling.records.results import read_decision
 from seedling.records.run_trend import run_points
 from seedling.report.markdown_text import markdown_text
 from seedling.versioning.ledger import Outcome
+from seedling.workspace import CANDIDATES, DECISION, Workspace
 
 MAX_RUNS_IN_TABLE = 30
 MIN_PROGRESS_SECONDS = 2.0  # for shorter stages, a progress bar would only flicker
@@ -99,12 +100,12 @@ def publish_rounds(workspace: Path, number: int) -> None:
 
     Its columns: the best candidate by cross-validated log-loss, its accuracy and log-loss, and the round's decision.
     """
-    models, rounds = workspace / "models", []
-    for path in [models / str(round_number) / "candidates.json" for round_number in range(number + 1)]:
+    models, rounds = Workspace(workspace).models, []
+    for path in [models / str(round_number) / CANDIDATES for round_number in range(number + 1)]:
         if not path.is_file():  # the round was skipped
             continue
         candidates = read_json(path)["candidates"]
-        round_decision = read_decision(path.with_name("decision.json"))
+        round_decision = read_decision(path.with_name(DECISION))
         evaluated = [candidate for candidate in candidates if candidate["log_loss"] is not None]
         best = min(evaluated, key=lambda candidate: float(candidate["log_loss"])) if evaluated else None
         rounds.append(

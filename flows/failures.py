@@ -13,6 +13,7 @@ from prefect.states import Failed
 
 from seedling.errors import GateFailed, SeedlingError, SourceUnreachable
 from seedling.terminal.printable import make_printable
+from seedling.workspace import QUARANTINE
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -90,7 +91,7 @@ def sentence_of(error: BaseException) -> str:
     lines = [line.strip() for line in details.splitlines()]
     rows = [f"{row[:12]}…" for check in failed for row in check.get("rows", ())][:MAX_SHOWN_ROWS]
     shown_rows = f" Rows: {', '.join(rows)}." if rows else ""
-    quarantine_line = next((line for line in lines if "quarantine/" in line), "")
+    quarantine_line = next((line for line in lines if f"{QUARANTINE}/" in line), "")
     return f"{heading.rstrip('.')}: {'; '.join(parts)}{remainder}.{shown_rows} {quarantine_line} {lines[-1]}".rstrip()
 
 

@@ -32,6 +32,7 @@ from seedling.records.summaries import headline
 from seedling.serving.report_links import page_links
 from seedling.serving.report_store import upload_pages
 from seedling.versioning.ledger import Outcome
+from seedling.workspace import Workspace
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -171,7 +172,7 @@ def _send_events(run: MonitoredRun, changed: str, params: Params | None, events:
 
 
 def _result(workspace: Path) -> str:
-    evaluation = read_evaluation(workspace / "reports")
+    evaluation = read_evaluation(Workspace(workspace).reports)
     return "" if evaluation is None else headline(evaluation)
 
 

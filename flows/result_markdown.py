@@ -11,6 +11,7 @@ from seedling.dataset.spreadsheet import original_cell
 from seedling.records.run_trend import RunPoint, new_test_rows, run_points
 from seedling.report.markdown_text import markdown_text
 from seedling.versioning.ledger import Outcome
+from seedling.workspace import Workspace
 
 MAX_RUNS_IN_TREND = 10
 MAX_RUNS_IN_CHART = 30
@@ -39,8 +40,9 @@ def _links(workspace: Path, links: Mapping[str, str]) -> str:
         return " · ".join(f"[{title}]({address})" for title, address in links.items())
     command = f"seedling serve-reports --workspace {workspace}"
     return (
-        f"The pages are in `{workspace / 'reports'}`, and no server serves them. Start one with `{command}`, and the "
-        "next run links to them here; or set `reports.base_url` in params.yaml to the address of another server."
+        f"The pages are in `{Workspace(workspace).reports}`, and no server serves them. Start one with `{command}`, "
+        "and the next run links to them here; or set `reports.base_url` in params.yaml to the address of another "
+        "server."
     )
 
 
@@ -104,7 +106,7 @@ def _rows(outcomes: Sequence[Outcome]) -> Iterator[str]:
 
 
 def _label_errors(workspace: Path) -> Iterator[str]:
-    path = workspace / "reports" / "label_issues.csv"
+    path = Workspace(workspace).label_issues_file
     try:
         frame = pd.read_csv(path, dtype=str, keep_default_na=False).head(MAX_LABEL_ERRORS)
     except (OSError, ValueError):

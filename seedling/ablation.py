@@ -42,8 +42,8 @@ from seedling.stats.statistics import log_loss_of_rows, paired_difference, share
 from seedling.synthesize import IMAGE_METHODS
 from seedling.terminal.console import PrintableConsole
 from seedling.versioning.ledger import open_ledger
+from seedling.workspace import CANDIDATES, DECISION, Workspace
 
-FOLDER, RUNNING, RESULT = Path(".seedling", "ablation"), "running", Path("reports", "ablation.json")
 REPAIRS = ("drop", "relabel", "down-weight")
 NO_AUGMENTED_ROWS = ((("augment", "augmentations_per_row"), "0"), (("augment", "adversarial"), "0"))
 NO_SYNTHETIC_ROWS = (
@@ -98,8 +98,9 @@ def ablate(workspace: Path, minutes: float) -> None:
     The cumulative variants are run first. Raises InputError if the pipeline is not up to date, or no labeled row can be
     held out.
     """
+    paths = Workspace(workspace)
     params = load(workspace)
-    if read_evaluation(workspace / "reports") is None:
+    if read_evaluation(paths.reports) is None:
         raise InputError(f"{workspace} contains no report yet: run `seedling run` first.")
     if stale := open_ledger(workspace).states():
         raise InputError(
@@ -111,14 +112,14 @@ def ablate(workspace: Path, minutes: float) -> None:
         bars = plan_bars(workspace, params)
         if not bars:
             raise InputError("There is no step to leave out: this pipeline neither changes labels nor adds rows.")
-        shutil.rmtree(workspace / FOLDER / RUNNING, ignore_errors=True)  # left by a call that was killed
+        shutil.rmtree(paths.ablation_variant, ignore_errors=True)  # left by a call that was killed
         if _out_of_fold_rows(workspace, _accepted(workspace, 0)).empty:
             raise InputError(
                 "No labeled row can be held out, so nothing can be compared: label a second row of some classes."
             )
         result = _run_variants(workspace, params, bars, start + 60 * minutes)
-        accepted_round = str(read_decisions(workspace / "models")[-1]["accepted_round"])
-        write_json(workspace / RESULT, {**result, "model": digest(workspace / "models" / accepted_round)})
+        accepted_round = str(read_decisions(paths.models)[-1]["accepted_round"])
+        write_json(paths.ablation_file, {**result, "model": digest(paths.model(accepted_round))})
         write_page("evaluate", workspace)
     _show(console, result, workspace)
 
@@ -161,9 +162,9 @@ def steps_of(workspace: Path, params: Params) -> list[Step]:
     labeled = sum(count["rows"] for count in training_counts)
     if augmentations_per_row(labeled, params.augment, params.config) or params.augment.adversarial:
         steps.append(Step("augment", "augment", NO_AUGMENTED_ROWS))
-    if read_manifest(workspace / "generations" / "synthesize")["rows"]["kept"]:
+    if read_manifest(Workspace(workspace).generation("synthesize"))["rows"]["kept"]:
         steps.append(Step("synthesize", "synthesize", NO_SYNTHETIC_ROWS))
-    candidates = read_json(workspace / "models" / "0" / "candidates.json")["candidates"]
+    candidates = read_json(Workspace(workspace).model(0) / CANDIDATES)["candidates"]
     if any(candidate["loss"] == MIXIN for candidate in candidates):
         steps.append(Step("mix-in", "train", ((("train", "mixin"), "false"),)))
     return steps
@@ -175,7 +176,7 @@ def plan_bars(workspace: Path, params: Params) -> list[Bar]:
     Each step added to the previous ones; each round; each step left out of the full pipeline; each augmentation
     operation left out; each repair of labels on top.
     """
-    steps, round_decisions = steps_of(workspace, params), read_decisions(workspace / "models")
+    steps, round_decisions = steps_of(workspace, params), read_decisions(Workspace(workspace).models)
     rounds = sum(round_decision["decision"] != "skipped" for round_decision in round_decisions) - 1
     bars, full = _added_bars(steps, rounds)
     bars += [_left_out_bar(step, full, rounds) for step in steps]
@@ -235,13 +236,13 @@ def _evaluation_rows(
     """
     if not variant.changes:
         return _out_of_fold_rows(workspace, _accepted(workspace, variant.rounds))
-    saved = workspace / FOLDER / f"{_key(workspace, params, variant)}.parquet"
+    saved = Workspace(workspace).ablation_rows(_key(workspace, params, variant))
     if saved.is_file():
         with suppress(DamagedFile, OSError):  # a truncated file is ignored
             return read_frame(saved)
     if predicted_seconds(workspace, variant) > seconds:
         return None
-    running = workspace / FOLDER / RUNNING
+    running = Workspace(workspace).ablation_variant
     shutil.rmtree(running, ignore_errors=True)
     try:
         _prepare(workspace, running, variant)
@@ -285,7 +286,7 @@ def _stages_to_run(variant: Variant) -> list[Stage]:
 def _prepare(workspace: Path, running: Path, variant: Variant) -> None:
     """Writes the variant's params.yaml, and links the outputs that it does not change."""
     running.mkdir(parents=True)
-    shutil.copy(workspace / "params.yaml", running / "params.yaml")
+    shutil.copy(Workspace(workspace).params_file, Workspace(running).params_file)
     for step in variant.changes:
         for keys, value in step.params:
             set_value(running, keys, json.loads(value))
@@ -309,8 +310,8 @@ def _without_weak_label(row: Row) -> Row:
 
 def _accepted(workspace: Path, rounds: int) -> Path:
     """The folder of the model that is accepted after this number of rounds."""
-    round_decision = read_decision(workspace / "models" / str(rounds) / "decision.json")
-    return workspace / "models" / str(round_decision["accepted_round"])
+    round_decision = read_decision(Workspace(workspace).model(rounds) / DECISION)
+    return Workspace(workspace).model(round_decision["accepted_round"])
 
 
 def _out_of_fold_rows(workspace: Path, model: Path) -> pd.DataFrame:
@@ -331,7 +332,7 @@ def _key(workspace: Path, params: Params, variant: Variant) -> str:
     parts = [params.model_dump_json(exclude={"evaluate"}), repr((variant.changes, variant.rounds))]
     if (encoder := encoder_of(params, workspace)) is not None:
         parts.append(encoder.digest)
-    parts.append(digest(workspace / "generations" / "scrape"))
+    parts.append(digest(Workspace(workspace).generation("scrape")))
     return hashlib.blake2b("\n".join(parts).encode(), digest_size=12).hexdigest()
 
 
@@ -418,7 +419,7 @@ def _show(console: PrintableConsole, result: Mapping[str, Any], workspace: Path)
             "(--minutes; finished variants are kept).",
             style="yellow",
         )
-    console.print(f"Report: {workspace / 'reports' / 'report.html'}", highlight=False, soft_wrap=True)
+    console.print(f"Report: {Workspace(workspace).report_page}", highlight=False, soft_wrap=True)
 
 
 def _table(result: Mapping[str, Any]) -> Table:

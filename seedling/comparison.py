@@ -26,8 +26,9 @@ from seedling.stats.randomness import generator
 from seedling.stats.statistics import Difference, briers, difference_if_wrong, log_losses, of_truth, paired_difference
 from seedling.terminal.console import PrintableConsole
 from seedling.versioning.ledger import open_ledger
+from seedling.workspace import EVALUATION, GENERATIONS, METRICS, PARAMS_FILE, PREDICTIONS, REPORTS, Workspace
 
-METRICS = (
+COMPARED_METRICS = (
     "accuracy",
     "balanced_accuracy",
     "macro_f1",
@@ -44,8 +45,9 @@ PROBABILITY_SENTENCES = (  # metric, sentence if it is better, sentence if it is
 )
 BOOTSTRAP_DRAWS = 2000
 MAX_EXAMPLES = 5
-RESULT_FILES = ["reports/evaluation.json", "reports/metrics.json"]
-REQUIRED_FILES = ["reports/predictions.parquet", "params.yaml"]
+RESULT_FILES = [f"{REPORTS}/{EVALUATION}", f"{REPORTS}/{METRICS}"]
+PREDICTIONS_FILE = f"{REPORTS}/{PREDICTIONS}"
+REQUIRED_FILES = [PREDICTIONS_FILE, PARAMS_FILE]
 
 
 @dataclass(frozen=True)
@@ -114,7 +116,7 @@ def show_comparison(workspace: Path, old: str, new: str) -> None:
         console.print(_change_line(change), highlight=False, soft_wrap=True, markup=False)
     if comparison.params:
         console.print(_params_table(comparison))
-    path = workspace / "reports" / f"compare-{_file_name_part(old)}-{_file_name_part(new)}.html"
+    path = Workspace(workspace).comparison_page(_file_name_part(old), _file_name_part(new))
     path.write_text(as_html(comparison), encoding="utf-8")
     console.print(f"Page: {path}", highlight=False, soft_wrap=True)
 
@@ -139,12 +141,12 @@ def _side(workspace: Path, name: str) -> Side:
             "(`dvc pull`). `dvc exp list` and .seedling/runs list the finished runs."
         )
     contents = {path: content or b"" for path, content in files.items()}
-    with reading(Path("reports/predictions.parquet")):
-        predictions = pd.read_parquet(io.BytesIO(contents["reports/predictions.parquet"]))
+    with reading(Path(PREDICTIONS_FILE)):
+        predictions = pd.read_parquet(io.BytesIO(contents[PREDICTIONS_FILE]))
     with tempfile.TemporaryDirectory() as scratch:
-        folder = ledger.folder_at(revision, "generations/validate", Path(scratch))
+        folder = ledger.folder_at(revision, f"{GENERATIONS}/validate", Path(scratch))
         rows = None if folder is None else _rows_of(folder)
-    params = parse_yaml(contents["params.yaml"].decode(encoding="utf-8", errors="replace"), f"params.yaml of '{name}'")
+    params = parse_yaml(contents[PARAMS_FILE].decode(encoding="utf-8", errors="replace"), f"{PARAMS_FILE} of '{name}'")
     return Side(name, results, predictions, params, rows)
 
 
@@ -323,7 +325,7 @@ def metric_rows(comparison: Comparison) -> list[tuple[str, str, str, str]]:
     metrics_of_sides = (comparison.old.metrics[comparison.where], comparison.new.metrics[comparison.where])
     return [
         (metric.replace("_", " "), value(comparison.old, metric), value(comparison.new, metric), paired(metric))
-        for metric in METRICS
+        for metric in COMPARED_METRICS
         if all(metrics.get(metric) for metrics in metrics_of_sides)
     ]
 

@@ -35,6 +35,7 @@ from seedling.scrape.table import SUFFIXES as TABLES
 from seedling.terminal.console import PrintableConsole
 from seedling.terminal.output_encoding import write_utf8
 from seedling.terminal.printable import printable
+from seedling.workspace import Workspace
 
 STANDARD_INPUT = "-"
 MAX_BYTES = 64 * 2**20  # per file
@@ -61,7 +62,7 @@ def predict(
     if output_format is PredictionFormat.parquet and output is None:
         raise InputError("Parquet cannot be written to the terminal: name a file with --output.")
     _check_output(output, paths)
-    if not (workspace / "models").exists():
+    if not Workspace(workspace).models.exists():
         load(workspace)  # raises the right error if this is not a workspace
     predictor = Predictor.of(workspace, number)
     sources = list(_sources(paths, predictor.modality, column))

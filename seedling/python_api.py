@@ -28,6 +28,7 @@ from seedling.records.results import read_evaluation
 from seedling.records.summaries import headline
 from seedling.runner import write_page
 from seedling.versioning.ledger import Outcome, open_ledger
+from seedling.workspace import Workspace
 
 if TYPE_CHECKING:
     from seedling.models.predictor import Predictor
@@ -95,17 +96,17 @@ class GrowResult:
     @property
     def report(self) -> Path:
         """The path of the HTML report."""
-        return self.workspace / "reports" / "report.html"
+        return Workspace(self.workspace).report_page
 
     @property
     def data_report(self) -> Path:
         """The path of the HTML page on the data."""
-        return self.workspace / "reports" / "data.html"
+        return Workspace(self.workspace).data_page
 
     @cached_property
     def metrics(self) -> dict[str, float]:
         """The headline metrics, as in reports/metrics.json."""
-        metrics: dict[str, float] = read_json(self.workspace / "reports" / "metrics.json")
+        metrics: dict[str, float] = read_json(Workspace(self.workspace).metrics_file)
         return metrics
 
     @cached_property
@@ -113,7 +114,7 @@ class GrowResult:
         """The evaluated training labels, the likeliest label errors first, as in reports/label_issues.csv."""
         from seedling.report.data_page import label_issues
 
-        validated = self.workspace / "generations" / "validate"
+        validated = Workspace(self.workspace).generation("validate")
         return label_issues(read(validated), read_rejected(validated))
 
     def predict(self, rows: Iterable[Image], *, probabilities: bool = False) -> pd.DataFrame:
@@ -148,7 +149,7 @@ class GrowResult:
 
     def __str__(self) -> str:
         """The headline of the report, and where the report is."""
-        return f"{headline(read_evaluation(self.workspace / 'reports') or {})}\nReport: {self.report}"
+        return f"{headline(read_evaluation(Workspace(self.workspace).reports) or {})}\nReport: {self.report}"
 
 
 def _source(

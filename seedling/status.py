@@ -16,7 +16,7 @@ from rich.text import Text
 
 from seedling.config.params import load
 from seedling.gates.history import gate_history
-from seedling.lock import RUN_PID, running_process
+from seedling.lock import running_process
 from seedling.pipeline import stages
 from seedling.records.results import headline_metrics, read_evaluation
 from seedling.records.run_history import runs
@@ -25,6 +25,7 @@ from seedling.runner import gate_changed
 from seedling.terminal.console import PrintableConsole
 from seedling.versioning.pushing import read_push_state
 from seedling.versioning.storage import locked_output_paths, read_states
+from seedling.workspace import Workspace
 
 EXIT_CODES = {"up to date": 0, "gate failed": 1, "work to do": 3, "running": 4}  # 2 is an error, as in every command
 STYLES = {"up to date": "green", "missing": "dim", "running": "cyan", "gate failed": "red"}
@@ -82,7 +83,7 @@ def read_status(workspace: Path) -> WorkspaceStatus:
             state = "running"
         row_counts = (stage_summary.get("in"), stage_summary.get("kept"), stage_summary.get("rejected"))
         stage_statuses.append(StageStatus(name, state, *row_counts, note=str(stage_summary.get("note", ""))))
-    evaluation, past_runs = read_evaluation(workspace / "reports"), runs(workspace)
+    evaluation, past_runs = read_evaluation(Workspace(workspace).reports), runs(workspace)
     is_current = not states and all(stage.state == "up to date" for stage in stage_statuses)
     state = "up to date" if is_current else "gate failed" if failed_gates else "work to do"
     return WorkspaceStatus(
@@ -120,7 +121,7 @@ def _running(workspace: Path) -> dict[str, Any] | None:
     ]
     start_time = None
     if process is not None:
-        start_timestamp = (workspace / RUN_PID).stat().st_mtime
+        start_timestamp = Workspace(workspace).run_pid.stat().st_mtime
         start_time = datetime.fromtimestamp(start_timestamp).astimezone().isoformat(timespec="seconds")
     return {"process": process, "since": start_time, "stages": running_stages}
 

@@ -12,9 +12,9 @@ import numpy as np
 
 from seedling.config.params import ScrapeParams, WorkspaceConfig
 from seedling.dataset.generation import Modality, read, read_manifest, read_rejected
-from seedling.files.ignored_files import IGNORED
 from seedling.media import images
 from seedling.scrape import scrape
+from seedling.workspace import IGNORED
 
 
 def image(seed: int) -> bytes:

@@ -19,10 +19,10 @@ from seedling.dataset.generation import recipe_json
 from seedling.errors import InputError
 from seedling.media import images, texts
 from seedling.media.images import Pixels
-from seedling.plugins import AUGMENTING, defined_in, plugin_functions
+from seedling.plugins import AUGMENTING_GROUP, defined_in, plugin_functions
 from seedling.stats.randomness import derived_seed
+from seedling.workspace import AUGMENTING_FILE
 
-FILE, ENTRY_POINTS = AUGMENTING
 # Placeholders in a recipe that is serialized once: to serialize a policy takes as long as to augment a small image.
 SEED, APPLIED = "<seed>", "<applied>"
 SURROGATE = re.compile("[\ud800-\udfff]")
@@ -99,7 +99,7 @@ class Resources:
         plugin_file: str | None = None,
     ) -> Resources:
         """Load the resources of a workspace's data/. Raises InputError if the plugin file cannot be imported."""
-        plugins = plugin_functions(data, plugin_file, ENTRY_POINTS, "augment.plugin")
+        plugins = plugin_functions(data, plugin_file, AUGMENTING_GROUP, "augment.plugin")
         return cls(plugins, context or sentences.Context(), data, filled_by, plugin_file)
 
     def __reduce__(self) -> Any:  # another process imports the plugins itself
@@ -185,7 +185,7 @@ def _unknown_operation(name: str, operations: Sequence[str]) -> str:
     return (
         f"params.yaml: augment.policy: unknown operation '{name}'.{suggestion} The operations are "
         f"{', '.join(operations)}. To use a function of your own, name its file in data/ beside the policy: "
-        f"`plugin: {FILE}`."
+        f"`plugin: {AUGMENTING_FILE}`."
     )
 
 

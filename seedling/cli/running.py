@@ -28,6 +28,7 @@ from seedling.terminal.console import PrintableConsole
 from seedling.terminal.notices import state_once
 from seedling.versioning.pushing import read_push_state
 from seedling.versioning.uncommitted import commit_command
+from seedling.workspace import Workspace
 
 if TYPE_CHECKING:
     from seedling.flows.grow import RunResult
@@ -91,7 +92,7 @@ def run_workspace(workspace: Path, effort: str | None, as_of: str | None, *, vis
 
 def _print_result(console: PrintableConsole, workspace: Path, seconds: str, result: RunResult) -> None:
     """Prints the headline, the time, the path of the report, the result of the push, and what to do next."""
-    metrics = read_evaluation(workspace / "reports") or {}
+    metrics = read_evaluation(Workspace(workspace).reports) or {}
     console.print(f"\n{headline(metrics)}", style="bold green", highlight=False)
     if any(outcome.how != "unchanged" for outcome in result.outcomes):
         from seedling.records.predicted_gain import predicted_gain  # loads SciPy, which an unchanged run does not need
@@ -99,7 +100,7 @@ def _print_result(console: PrintableConsole, workspace: Path, seconds: str, resu
         if gain := predicted_gain(read_run_records(workspace)):
             console.print(str(gain), highlight=False, soft_wrap=True)
     console.print(
-        f"{seconds}. Report: {workspace / 'reports' / 'report.html'}",
+        f"{seconds}. Report: {Workspace(workspace).report_page}",
         highlight=False,
         soft_wrap=True,
     )

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -32,16 +31,14 @@ from seedling.dataset.row_index import RowGroup, RowIndex
 from seedling.errors import DamagedFile, IncompleteGeneration, MissingGeneration
 from seedling.files.data_files import OF_DVC, real_path
 from seedling.files.reading import read_json, reading, remedy
+from seedling.workspace import GENERATIONS, MANIFEST, MODELS, PART_NAME, PARTS, REJECTED, part_file
 
 if TYPE_CHECKING:
     import pandas as pd
 
 Modality = Literal["image", "text"]
 FORMAT = 1
-MANIFEST = "manifest.json"
 SPLITS = ("train", "validation", "test", "pool", "out_of_scope")  # that users can set; mixin is the role of a source
-REJECTED = "rejected.parquet"
-PART_NAME = re.compile(r"part-\d{5,}\.parquet")
 ROWS_PER_PART = 200  # on average; a part has a quarter of it to four times as many
 READ_BATCH_ROWS = 256
 KEPT_INDEXES = 8  # that a process keeps; an index has about 50 bytes per row
@@ -231,7 +228,7 @@ class GenerationWriter:
         return manifest
 
     def _flush(self) -> None:
-        name = f"part-{len(self._parts):05d}.parquet"
+        name = part_file(len(self._parts))
         table = _table(self._rows, self._schema)
         pq.write_table(table, self._folder / name, compression="zstd", row_group_size=4 * ROWS_PER_PART)
         self._parts.append({"file": name, "rows": len(self._rows)})
@@ -283,7 +280,7 @@ def check_counts(manifest: Mapping[str, Any], files: Mapping[str, int] | None = 
 
 def rows_on_disk(folder: Path) -> dict[str, int]:
     """The numbers of rows in the Parquet footers: {"kept", "rejected"}."""
-    kept = sum(_rows_in(part) for part in sorted(folder.glob("part-*.parquet")))
+    kept = sum(_rows_in(part) for part in sorted(folder.glob(PARTS)))
     return {"kept": kept, "rejected": _rows_in(folder / REJECTED)}
 
 
@@ -315,7 +312,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     """
     path = folder / MANIFEST
     if not path.is_file():
-        raise MissingGeneration(folder.name if folder.parent.name == "generations" else folder, stage_of(folder))
+        raise MissingGeneration(folder.name if folder.parent.name == GENERATIONS else folder, stage_of(folder))
     manifest: dict[str, Any] = read_json(path)
     if not isinstance(manifest, dict) or "rows" not in manifest:
         raise DamagedFile(path, "it is not a manifest", remedy(path))
@@ -348,8 +345,8 @@ def digest(folder: Path) -> str:
 
 def stage_of(folder: Path) -> str:
     """The stage that writes the folder: `generations/pseudo_label/1` → `pseudo_label@1`, `models/0` → `train@0`."""
-    if folder.parent.name in {"pseudo_label", "models"}:
-        return f"{folder.parent.name.replace('models', 'train')}@{folder.name}"
+    if folder.parent.name in {"pseudo_label", MODELS}:
+        return f"{folder.parent.name.replace(MODELS, 'train')}@{folder.name}"
     return folder.name
 
 

@@ -29,10 +29,24 @@ from seedling.evaluate.slices import DEFAULT_COLUMNS, slices
 from seedling.files.reading import read_frame, read_json
 from seedling.label_quality.errors_in_test_labels import label_errors
 from seedling.progress import Progress, announce, silent
-from seedling.records.results import EVALUATION, METRICS, headline_metrics, read_decision, read_evaluation
+from seedling.records.results import headline_metrics, read_decision, read_evaluation
 from seedling.records.summaries import headline
 from seedling.records.test_evaluations import log_test_evaluation
 from seedling.stats.statistics import Ints, effective_rows, rows_for_interval, wilson
+from seedling.workspace import (
+    CANDIDATES,
+    DECISION,
+    EVALUATION,
+    LOSSES,
+    MANIFEST,
+    METRICS,
+    MODEL,
+    OUT_OF_FOLD,
+    PLOTS,
+    PREDICTIONS,
+    QUEUE,
+    Workspace,
+)
 
 if TYPE_CHECKING:
     from seedling.models.model import TrainedModel
@@ -80,7 +94,7 @@ def evaluate(  # noqa: PLR0913  (the inputs of a stage, each by its name)
     announce(progress, headline(results))
     with single_threaded():
         robustness = _robustness(model, test, collected, params, config, progress)
-    train_results = read_json(models / "0" / "candidates.json")
+    train_results = read_json(models / "0" / CANDIDATES)
     rounds = _rounds(round_decisions, models, validated, classes, params)
     slice_results = slices(
         _slice_columns(evaluated.frame, validated, params), evaluated.right, evaluated.groups, params
@@ -117,14 +131,14 @@ def evaluate(  # noqa: PLR0913  (the inputs of a stage, each by its name)
     }
     write_json(output / EVALUATION, metrics)
     write_json(output / METRICS, headline_metrics(metrics))
-    _write_predictions(output / "predictions.parquet", evaluated, accepted_round)
-    write_plots(output / "plots", evaluated, metrics, params)
-    write_losses(output / "plots" / "losses.csv", models / "0")
+    _write_predictions(output / PREDICTIONS, evaluated, accepted_round)
+    write_plots(output / PLOTS, evaluated, metrics, params)
+    write_losses(output / PLOTS / LOSSES, models / "0")
 
 
 def _log(test: Scored, metrics: Mapping[str, Any], model_folder: Path, workspace: Path) -> None:
     """Adds this evaluation of the test split to the log of test-set evaluations."""
-    earlier_results = read_evaluation(workspace / "reports")
+    earlier_results = read_evaluation(Workspace(workspace).reports)
     log_test_evaluation(
         workspace,
         test_digest(test.frame),
@@ -296,7 +310,7 @@ def _next_steps(
         slices=slice_results,
         training_data=training_data,
         label_sources=_label_sources(validated),
-        has_queue=(validated.parent / "pseudo_label" / "1" / "queue.csv").is_file(),
+        has_queue=(validated.parent / "pseudo_label" / "1" / QUEUE).is_file(),
         unlabeled=read_manifest(validated.parent / "scrape")["reasons"].get("no_label", 0),
     )
 
@@ -333,9 +347,7 @@ def _folds(scored: Scored) -> list[dict[str, Any]]:
 
 def read_decisions(models: Path) -> list[dict[str, Any]]:
     """The decisions of all rounds, in order. Raises InputError if no round was trained."""
-    paths = sorted(
-        (int(path.parent.name), path) for path in models.glob("*/decision.json") if path.parent.name.isdigit()
-    )
+    paths = sorted((int(path.parent.name), path) for path in models.glob(f"*/{DECISION}") if path.parent.name.isdigit())
     if not paths:
         raise InputError(f"{models} holds no trained round: run `seedling stage train@0`, or `seedling run`.")
     return [read_decision(path) for _, path in paths]
@@ -343,7 +355,7 @@ def read_decisions(models: Path) -> list[dict[str, Any]]:
 
 def out_of_fold(model: Path, validated: Path, classes: Sequence[str]) -> Scored:
     """The human-labeled rows with the predictions of models that were not trained on them."""
-    frame = read_frame(model / "out_of_fold.parquet")
+    frame = read_frame(model / OUT_OF_FOLD)
     frame = frame[frame["fold"].notna() | (frame["split"] != "train")]  # drop rows that every model was trained on
     frame = frame[frame["label_source"] != "repaired"]  # relabeled rows agree with the models by construction
     human = frame[frame["label_source"] == "human"]
@@ -405,7 +417,7 @@ def _rounds(
 
 
 def _model_json(model: Path) -> dict[str, Any]:
-    model_json: dict[str, Any] = read_json(model / "model.json")
+    model_json: dict[str, Any] = read_json(model / MODEL)
     return model_json
 
 
@@ -428,7 +440,7 @@ def selective_prediction(scored: Scored, abstention: Mapping[str, Any], confiden
 
 def _rows_by_stage(generations: Path) -> dict[str, Any]:
     rows_by_stage = {}
-    for path in sorted(generations.glob("**/manifest.json")):
+    for path in sorted(generations.glob(f"**/{MANIFEST}")):
         manifest = read_json(path)
         rows_by_stage[manifest["stage"]] = {**manifest["rows"], "reasons": manifest["reasons"]}
     return rows_by_stage

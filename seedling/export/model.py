@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from seedling.dataset.generation import MANIFEST, payloads, read, write_json
+from seedling.dataset.generation import payloads, read, write_json
 from seedling.errors import InputError, SeedlingError
 from seedling.extras import require
 from seedling.features.encoded_features import EncodedFeatures
@@ -28,6 +28,7 @@ from seedling.models.saving import terms_of
 from seedling.progress import Progress, terminal
 from seedling.report.cards import model_card
 from seedling.terminal.console import PrintableConsole
+from seedling.workspace import MANIFEST, Workspace
 
 N_CHECKED_ROWS = 64  # predicted with the file before it is published
 CHECK_BATCH_ROWS = 16
@@ -245,7 +246,7 @@ def _max_difference(predictor: Predictor, portable: Portable, workspace: Path, p
     """
     import onnxruntime
 
-    collected, validated = (workspace / "generations" / stage for stage in ("scrape", "validate"))
+    collected, validated = (Workspace(workspace).generation(stage) for stage in ("scrape", "validate"))
     ids = sorted(read(validated, ["id"])["id"])[:N_CHECKED_ROWS] if (validated / MANIFEST).is_file() else []
     rows = [payload for _, payload in payloads([collected], ids)] if ids else []
     if not rows:

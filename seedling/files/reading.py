@@ -12,11 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from seedling.errors import DamagedFile, SeedlingError
+from seedling.workspace import STAGE_OUTPUTS, STATE
 
 if TYPE_CHECKING:
     import pandas as pd
-
-STAGE_OUTPUTS = ("generations", "models", "reports")
 
 
 @contextmanager
@@ -43,7 +42,7 @@ def remedy(path: Path) -> str:
     """Return what to do about a damaged file at this path."""
     if set(path.parts) & set(STAGE_OUTPUTS):
         return "delete this file and run `seedling run`, which restores it from DVC's cache or creates it again"
-    if ".seedling" in path.parts:
+    if STATE in path.parts:
         return "delete this file and run again"
     return "restore it from a backup, or delete it"
 

@@ -26,8 +26,8 @@ from seedling.gates.columns import RELATIVE
 from seedling.gates.conditions import check_condition, check_patterns
 from seedling.gates.on_disk import GatedRows
 from seedling.gates.store import remove_damaged_store
-from seedling.gates.user_expectations import FILE as USER_FILE
 from seedling.gates.user_expectations import UserExpectations, arguments_of, digest_of, import_user_expectations
+from seedling.workspace import EXPECTATIONS_FILE, GATE, VALIDATION_RESULTS, Workspace
 
 Expectations = Sequence[tuple[str, dict[str, Any]]]
 
@@ -47,7 +47,6 @@ REQUIRED_EXPECTATIONS: dict[str, Expectations] = {
     "train": UNIQUE_ID,
     "evaluate": UNIQUE_ID,
 }
-GATE = "gate.json"
 STAGES_WITHOUT_ROWS = {"augment", "synthesize", "pseudo_label"}  # these may produce no rows
 REASON_MEANINGS = {"unknown_split": f" (a split is {', '.join(SPLITS)}, or empty)"}
 NOT_EVALUATED = "could not be evaluated"
@@ -89,7 +88,7 @@ class Check:
 
 def load_gates(workspace: Path) -> dict[str, Expectations]:
     """Read gates.yaml. Raises InputError that names an unknown stage, or an entry that is not an expectation."""
-    path = workspace / "gates.yaml"
+    path = Workspace(workspace).gates_file
     lists = read_yaml(path) or {}
     gates: dict[str, Expectations] = {}
     for stage, entries in lists.items():
@@ -145,7 +144,7 @@ def check(
         try:
             results = _run(stage, expectations, rows, documents)
         except Exception:
-            if not remove_damaged_store(documents / "gx"):
+            if not remove_damaged_store(documents / VALIDATION_RESULTS):
                 raise
             results = _run(stage, [_expectation(kind, *entry) for entry in entries], rows, documents)
     checks = [
@@ -207,7 +206,7 @@ def _expectation(kind: str, name: str, arguments: Mapping[str, Any]) -> Any:
     except ExpectationNotFoundError as error:
         hint = _hint(name, list_registered_expectation_implementations())
         raise InputError(
-            f"gates.yaml: {kind}: neither Great Expectations nor {USER_FILE} has '{name}'{hint}."
+            f"gates.yaml: {kind}: neither Great Expectations nor {EXPECTATIONS_FILE} has '{name}'{hint}."
         ) from error
     try:
         return expectation_class(**{"severity": "critical", **arguments})
@@ -272,7 +271,7 @@ def _run(stage: str, expectations: list[Any], rows: GatedRows, documents: Path) 
 
     context = _context(documents)
     # Each run would add its results to those of earlier runs.
-    shutil.rmtree(documents / "gx" / "uncommitted" / "validations" / stage, ignore_errors=True)
+    shutil.rmtree(documents / VALIDATION_RESULTS / "uncommitted" / "validations" / stage, ignore_errors=True)
     source = context.data_sources.add_or_update_pandas(f"seedling {stage}")
     batch = source.add_dataframe_asset(stage).add_batch_definition_whole_dataframe("rows")
     suite = context.suites.add_or_update(gx.ExpectationSuite(name=stage, expectations=expectations))
@@ -380,7 +379,7 @@ def read_checks(workspace: Path, stage: str, folder: Path) -> list[dict[str, Any
 
 def comparisons_path(workspace: Path, stage: str) -> Path:
     """The file of the checks that compare a stage's rows with the previous generation."""
-    return workspace / ".seedling" / "gates" / f"{stage}.json"
+    return Workspace(workspace).gate_comparisons(stage)
 
 
 def explain(

@@ -12,12 +12,13 @@ import numpy as np
 import pandas as pd
 from pandas.api.types import is_numeric_dtype
 
-from seedling.dataset.generation import MANIFEST, columns_of, payloads, stream
+from seedling.dataset.generation import columns_of, payloads, stream
 from seedling.features.image_cache import ImageCache
 from seedling.files.reading import read_frame
 from seedling.gates.on_disk import GatedRows, StoredRows, database, rows_selected
 from seedling.media import images
 from seedling.media import quality_metrics as metrics
+from seedling.workspace import MANIFEST, OUT_OF_FOLD, PREDICTIONS
 
 LISTS = ("parent_ids", "label_probs", "pseudo_label_by_fold", "pseudo_weight_by_fold", "quality")
 LABEL_COLUMNS = ("class_share", "rows_per_parent")
@@ -225,7 +226,7 @@ def save_for_comparison(rows: GatedRows, columns: Collection[str], path: Path) -
 
 
 def _predictions(kind: str, folder: Path) -> pd.DataFrame:
-    frame = read_frame(folder / ("out_of_fold.parquet" if kind == "train" else "predictions.parquet"))
+    frame = read_frame(folder / (OUT_OF_FOLD if kind == "train" else PREDICTIONS))
     probabilities = np.stack(frame["probabilities"].to_numpy()) if len(frame) else np.zeros((0, 1))
     confidence = probabilities.max(axis=1) if len(frame) else []
     frame = frame.drop(columns="probabilities").assign(confidence=confidence)

@@ -12,7 +12,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-HISTORY = Path(".seedling", "gates", "history.jsonl")
+from seedling.workspace import Workspace
+
 MAX_RECORDS_PER_STAGE = 50
 MAX_HISTORY_BYTES = 2_000_000  # a larger file is compacted
 
@@ -48,7 +49,7 @@ def record_gate(
     meanings: name → description of the user's own expectations. max_bytes: a larger file is compacted to the newest
     records of each stage.
     """
-    path = workspace / HISTORY
+    path = Workspace(workspace).gate_history
     path.parent.mkdir(parents=True, exist_ok=True)
     described = [
         {**check, **({"meaning": meaning} if (meaning := (meanings or {}).get(check["expectation"])) else {})}
@@ -67,7 +68,7 @@ def record_gate(
 
 def gate_history(workspace: Path) -> list[GateRecord]:
     """All runs of all gates, the oldest first. Lines that are incomplete, for example after a kill, are skipped."""
-    path = workspace / HISTORY
+    path = Workspace(workspace).gate_history
     return list(_records(path)) if path.is_file() else []
 
 

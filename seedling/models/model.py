@@ -21,6 +21,7 @@ from seedling.models.saving import Learner, load_features, load_learner
 from seedling.models.training import FitContext
 from seedling.progress import Progress, silent
 from seedling.stats.statistics import SMALLEST, Floats, softmax
+from seedling.workspace import MODEL, half_folder
 
 MAX_HALVES = 64
 
@@ -103,7 +104,7 @@ def read_record(folder: Path) -> ModelRecord:
 
     Raises MissingGeneration if the file does not exist, DamagedFile if it is invalid.
     """
-    path = folder / "model.json"
+    path = folder / MODEL
     if not path.is_file():
         raise MissingGeneration(folder, f"train@{folder.name}")
     with reading(path):
@@ -127,7 +128,7 @@ def load_model(folder: Path, workspace: Path) -> TrainedModel:
         features=maker,
         members=[
             [
-                load_learner(member.learner, folder / f"half-{half}" / member.file, context)
+                load_learner(member.learner, folder / half_folder(half) / member.file, context)
                 for half in range(member.pool_halves)
             ]
             for member in record.members

@@ -13,7 +13,6 @@ from seedling.errors import IncompleteGeneration
 from seedling.features.classical import FeatureMaker, ImageFeatures, Inputs, TextFeatures, make_vectorizers
 from seedling.features.encoded_features import EncodedFeatures
 from seedling.features.encoder_handle import EncoderHandle
-from seedling.features.feature_cache import feature_cache_folder
 from seedling.files.reading import read_json, reading
 from seedling.models.heads import Head
 from seedling.models.instance_based import KeptRows, NearestNeighbors, SupportVectorMachine
@@ -21,8 +20,8 @@ from seedling.models.losses import Adjusted
 from seedling.models.model_arrays import write_arrays
 from seedling.models.training import FitContext
 from seedling.stats.statistics import Floats
+from seedling.workspace import ARRAYS_SUFFIX, FEATURE_ARRAYS, FEATURES, LOG_SHARES_SUFFIX, Workspace
 
-ARRAYS = "features.safetensors"
 MAX_SIDE = 128  # pixels, as train.image_side in params.yaml
 OLD_SUFFIX = ".skops"  # of the pickled-object archives of earlier versions
 
@@ -61,9 +60,9 @@ def save_learner(learner: Learner, path: Path) -> None:
     """Write `path` with the suffix .safetensors; the log shares of a logit-adjusted learner go to .shares.json."""
     path.parent.mkdir(parents=True, exist_ok=True)
     if isinstance(learner, Adjusted):
-        write_json(path.with_suffix(".shares.json"), learner.log_shares.tolist())
+        write_json(path.with_suffix(LOG_SHARES_SUFFIX), learner.log_shares.tolist())
         learner = learner.learner
-    file = path.with_suffix(".safetensors")
+    file = path.with_suffix(ARRAYS_SUFFIX)
     if isinstance(learner, Head | KeptRows):
         write_arrays(learner.arrays, file)
     else:
@@ -78,7 +77,7 @@ def load_learner(name: str, path: Path, context: FitContext) -> Learner:
 
     Raises IncompleteGeneration if the file is missing, DamagedFile if it is not the file of such a learner.
     """
-    file = path.with_suffix(".safetensors")
+    file = path.with_suffix(ARRAYS_SUFFIX)
     if not file.is_file():
         old_file = path.with_suffix(OLD_SUFFIX)
         if old_file.is_file():
@@ -90,7 +89,7 @@ def load_learner(name: str, path: Path, context: FitContext) -> Learner:
     learner = make_learner(name, context)
     with reading(file):
         _fill(learner, file)
-    adjusted = path.with_suffix(".shares.json")
+    adjusted = path.with_suffix(LOG_SHARES_SUFFIX)
     if not adjusted.is_file():
         return learner
     with reading(adjusted):
@@ -133,21 +132,21 @@ def save_features(maker: FeatureMaker, folder: Path) -> None:
     For an encoder, its name and key are written, not its weights; the LSA topics of words go to features.safetensors.
     """
     if isinstance(maker, TextFeatures):
-        write_json(folder / "features.json", terms_of(maker))
+        write_json(folder / FEATURES, terms_of(maker))
     elif isinstance(maker, EncodedFeatures):
         from safetensors.numpy import save_file
 
         arrays = {"center": maker.center, "topics": maker.topics}
-        save_file({name: array for name, array in arrays.items() if array is not None}, folder / ARRAYS)
+        save_file({name: array for name, array in arrays.items() if array is not None}, folder / FEATURE_ARRAYS)
         record = {"encoder": maker.handle.params.model_dump(), "key": maker.key, "max_megapixels": maker.max_megapixels}
-        write_json(folder / "features.json", record | ({"words": terms_of(maker.words)} if maker.words else {}))
+        write_json(folder / FEATURES, record | ({"words": terms_of(maker.words)} if maker.words else {}))
     elif isinstance(maker, ImageFeatures):
         blocks = [
             {"mean": mean.tolist(), "scale": scale if np.isfinite(scale) else None}
             for mean, scale in maker.blocks or []
         ]
         sizes = {"side": maker.side, "max_megapixels": maker.max_megapixels, "network_side": maker.network_side}
-        write_json(folder / "features.json", {**sizes, "blocks": blocks})
+        write_json(folder / FEATURES, {**sizes, "blocks": blocks})
 
 
 def terms_of(maker: TextFeatures) -> dict[str, Any]:
@@ -166,7 +165,7 @@ def load_features(folder: Path, modality: Modality, workspace: Path) -> FeatureM
 
     A relative path of an encoder is relative to the workspace.
     """
-    path = folder / "features.json"
+    path = folder / FEATURES
     record = read_json(path)
     if "encoder" in record:
         from safetensors.numpy import load_file
@@ -175,8 +174,8 @@ def load_features(folder: Path, modality: Modality, workspace: Path) -> FeatureM
             params = EncoderParams.model_validate(record["encoder"])
             words = _text_features(record["words"]) if "words" in record else None
             max_megapixels, key = record["max_megapixels"], record["key"]
-        with reading(folder / ARRAYS):
-            arrays = load_file(folder / ARRAYS)
+        with reading(folder / FEATURE_ARRAYS):
+            arrays = load_file(folder / FEATURE_ARRAYS)
         handle = EncoderHandle(params, modality, workspace)
         return EncodedFeatures(handle, max_megapixels, words=words, key=key, **arrays)
     with reading(path):
@@ -189,7 +188,7 @@ def load_features(folder: Path, modality: Modality, workspace: Path) -> FeatureM
             (np.array(block["mean"], np.float32), np.inf if block["scale"] is None else block["scale"])
             for block in record["blocks"]
         ]
-        cache = feature_cache_folder(workspace)
+        cache = Workspace(workspace).feature_cache
         return ImageFeatures(record["side"], record["max_megapixels"], record["network_side"], blocks, cache)
 
 

@@ -14,6 +14,7 @@ from typing import Literal
 import psutil
 
 from seedling.errors import SeedlingError
+from seedling.workspace import MANIFEST, Workspace
 
 GIB = 2**30
 CGROUPS = Path("/sys/fs/cgroup")
@@ -93,10 +94,10 @@ def expected_rows(workspace: Path) -> int:
 
     counts = [0]
     with contextlib.suppress(SeedlingError, OSError, KeyError, TypeError):
-        counts.append(int(read_json(workspace / "generations" / "scrape" / "manifest.json")["rows"]["in"]))
-    data = workspace / "data"
+        counts.append(int(read_json(Workspace(workspace).generation("scrape") / MANIFEST)["rows"]["in"]))
+    data = Workspace(workspace).data
     files = sum(len(names) for _, _, names in os.walk(data))
-    for part in (data / "packed").glob("*.parquet"):
+    for part in Workspace(workspace).packed_data.glob("*.parquet"):
         with contextlib.suppress(SeedlingError, OSError), reading(part):
             files += pq.read_metadata(part).num_rows - 1  # the part itself was counted as a file
     return max(*counts, files)

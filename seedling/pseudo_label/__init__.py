@@ -31,6 +31,7 @@ from seedling.pseudo_label.teacher import PseudoLabels, TeacherPredictions, read
 from seedling.records.results import read_decision
 from seedling.stats.randomness import generator
 from seedling.stats.statistics import Floats, wilson
+from seedling.workspace import DECISION, QUEUE
 
 COLUMNS = [
     pa.field("pseudo_label_by_fold", pa.list_(pa.int16())),
@@ -41,7 +42,6 @@ COLUMNS = [
     pa.field("neighbor_agreement", pa.bool_()),
     pa.field("dropout_std", pa.float32()),
 ]
-QUEUE = "queue.csv"
 BEYOND_POOL_ROWS = "beyond_pool_rows"  # reason code
 MAX_DIFFICULTY_WEIGHT = 3.0  # times the weight of a row of an average class
 MAX_GRAPH_ROWS = 20_000  # beyond, the neighbor graph costs more than it gains and the teacher is used alone
@@ -77,7 +77,7 @@ def pseudo_label(  # noqa: PLR0913  (the inputs of a stage, each by its name)
     rows whose labels by a human would help most.
     """
     stage, classes = f"pseudo_label@{round_number}", read_manifest(validated)["classes"]
-    stopped = read_decision(teacher / "decision.json")["stop"] or round_number > rounds
+    stopped = read_decision(teacher / DECISION)["stop"] or round_number > rounds
     with GenerationWriter(output, stage=stage, modality=config.modality, images=False, extra=COLUMNS) as writer:
         if stopped:
             writer.close(rows_in=0, classes=classes, skipped=True)

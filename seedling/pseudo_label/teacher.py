@@ -22,6 +22,7 @@ from seedling.parallel.executor import in_threads
 from seedling.parallel.pool import in_pieces
 from seedling.stats.randomness import generator
 from seedling.stats.statistics import SMALLEST, Floats, Ints, fit_temperature, log_loss_of_rows, softmax
+from seedling.workspace import OUT_OF_FOLD, POOL_PREDICTIONS
 
 NO_FOLD = -1  # of a labeled row that every model has seen
 TEACHER_WEIGHTS = (0.1, 0.01, 0.001, 1e-5)  # weight of a teacher's prediction relative to a label; the first is default
@@ -58,11 +59,11 @@ class TeacherPredictions:
 
 def read_teacher_predictions(teacher: Path, validated: Path, classes: list[str]) -> TeacherPredictions:
     """Read the teacher's predictions into arrays. teacher: the folder `models/<round>`."""
-    labeled = read_frame(teacher / "out_of_fold.parquet")
+    labeled = read_frame(teacher / OUT_OF_FOLD)
     labeled = labeled[labeled["split"] == "train"]
     weight = read(validated, ["id", "weight"], splits=["train"]).drop_duplicates("id").set_index("id")["weight"]
-    with reading(teacher / "pool_predictions.parquet"):
-        pool = pq.read_table(teacher / "pool_predictions.parquet")
+    with reading(teacher / POOL_PREDICTIONS):
+        pool = pq.read_table(teacher / POOL_PREDICTIONS)
     fold = labeled["fold"].astype("float64").fillna(NO_FOLD).to_numpy(dtype=np.int64)
     folds = sorted(set(fold.tolist()) - {NO_FOLD})
     shape = (len(pool), len(folds) + 1, len(classes))

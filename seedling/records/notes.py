@@ -9,8 +9,8 @@ from typing import Any
 from seedling.config.params import MAX_ROUNDS
 from seedling.files.reading import read_json
 from seedling.records.results import read_decision
+from seedling.workspace import CANDIDATES, DECISION
 
-CANDIDATES, DECISION = "candidates.json", "decision.json"
 REASON_WORDS = {  # what to do about a reason for rejection; other reasons explain themselves
     "no_label": "no label (held-out rows need one; leave their split empty to move them to the pool)",
 }

@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from seedling.files.reading import reading
+from seedling.workspace import EVALUATION, METRICS
 
-EVALUATION = "evaluation.json"  # in reports/: every number, with its interval
-METRICS = "metrics.json"  # in reports/: at most a dozen numbers, a column each in `dvc exp show`
 DECISION_KEYS = ("round", "decision", "reason", "stop", "accepted_round")  # required by later stages and pages
 HEADLINE_METRICS = ("accuracy", "balanced_accuracy", "macro_f1", "log_loss", "brier", "calibration_error")
 

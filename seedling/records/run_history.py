@@ -14,9 +14,9 @@ from seedling.config.params import read_yaml
 from seedling.dataset.generation import write_json
 from seedling.errors import SeedlingError
 from seedling.records.results import read_evaluation
-from seedling.records.run_records import FOLDER as RUNS
 from seedling.records.run_records import read_run_records
 from seedling.versioning.ledger import Outcome
+from seedling.workspace import MANIFEST, Workspace
 
 
 @dataclass(frozen=True)
@@ -43,15 +43,17 @@ class RunInputs:
 
 def read_inputs(workspace: Path) -> RunInputs:
     """The current inputs of the workspace; unreadable ones are left out."""
+    paths = Workspace(workspace)
     try:
-        (data,) = read_yaml(workspace / "data.dvc")["outs"]
+        (data,) = read_yaml(paths.data_pointer)["outs"]
     except (SeedlingError, KeyError, TypeError, ValueError):
         data = {}
     try:
-        params = read_yaml(workspace / "params.yaml")
+        params = read_yaml(paths.params_file)
     except SeedlingError:
         params = {}
-    texts = [path.read_bytes() for name in ("gates.yaml", "expectations.py") if (path := workspace / name).is_file()]
+    gate_files = (paths.gates_file, paths.expectations_file)
+    texts = [path.read_bytes() for path in gate_files if path.is_file()]
     return RunInputs(
         data_digest=data.get("md5"),
         data_files=data.get("nfiles"),
@@ -70,7 +72,7 @@ def record_run(
     inputs: RunInputs | None = None,
 ) -> None:
     """Writes the run's record: end time, inputs, outcome and seconds per stage, and metrics."""
-    metrics = read_evaluation(workspace / "reports")
+    metrics = read_evaluation(Workspace(workspace).reports)
     record = {
         "name": name,
         "ended": datetime.now().astimezone().isoformat(timespec="seconds"),
@@ -82,12 +84,12 @@ def record_run(
         "stages": [{"stage": stage.stage, "how": stage.how, "seconds": round(stage.seconds, 3)} for stage in outcomes],
         "metrics": metrics,
     }
-    write_json(workspace / RUNS / f"{name}.json", record)
+    write_json(Workspace(workspace).run_record(name), record)
 
 
 def label_issues(workspace: Path) -> dict[str, Any] | None:
     """{flagged, expected, labels} label issues according to validate; None if it could not estimate them."""
-    manifest = _json(workspace / "generations" / "validate" / "manifest.json") or {}
+    manifest = _json(Workspace(workspace).generation("validate") / MANIFEST) or {}
     noise = (manifest.get("notes") or {}).get("label_issues") or {}
     if "expected" not in noise:
         return None
@@ -95,7 +97,7 @@ def label_issues(workspace: Path) -> dict[str, Any] | None:
 
 
 def _labeled_rows(workspace: Path) -> int | None:
-    counts = (_json(workspace / "generations" / "validate" / "manifest.json") or {}).get("counts")
+    counts = (_json(Workspace(workspace).generation("validate") / MANIFEST) or {}).get("counts")
     return None if counts is None else sum(count["rows"] for count in counts if count["label"] is not None)
 
 

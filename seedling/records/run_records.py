@@ -8,14 +8,13 @@ from typing import Any
 from seedling.errors import DamagedFile
 from seedling.files.reading import read_json
 from seedling.terminal.notices import state_once
-
-FOLDER = Path(".seedling", "runs")
+from seedling.workspace import Workspace
 
 
 def read_run_records(workspace: Path) -> list[dict[str, Any]]:
     """All records, the oldest first. Damaged ones are left out and named on standard error: no run depends on them."""
     records = []
-    for path in sorted((workspace / FOLDER).glob("*.json")):
+    for path in sorted(Workspace(workspace).run_records.glob("*.json")):
         try:
             record = read_json(path)
             if not (isinstance(record, dict) and all(isinstance(record.get(key), str) for key in ("name", "ended"))):

@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from seedling.files.ignored_files import IGNORED, ignored_phrase
+from seedling.files.ignored_files import ignored_phrase
 from seedling.files.reading import read_json
 from seedling.records.notes import round_note
 from seedling.records.results import read_evaluation
+from seedling.workspace import IGNORED, MANIFEST
 
 if TYPE_CHECKING:
     from seedling.pipeline import Stage
@@ -27,7 +28,7 @@ def summary(stage: Stage, workspace: Path) -> dict[str, Any]:
     if stage.kind == "evaluate":
         metrics = read_evaluation(folder)
         return {"checks": checks, "note": headline(metrics) if metrics else ""}
-    manifest = _json(folder / "manifest.json", {})
+    manifest = _json(folder / MANIFEST, {})
     note = _rows_note(manifest.get("notes", {}), stage.output)
     return {
         **manifest.get("rows", {}),

@@ -17,10 +17,8 @@ from typing import Any
 
 from seedling.errors import InputError
 from seedling.terminal.notices import state_once
+from seedling.workspace import Workspace
 
-LOG = "test_evaluations.jsonl"
-LOCAL_COPY = Path(".seedling", LOG)
-FORMER_LOG = Path(".seedling", "looks.jsonl")
 LOG_LOST = "log lost"
 
 
@@ -75,7 +73,7 @@ def read_test_evaluations(workspace: Path, test_digest: str, *, has_results: boo
 def bring_log_up_to_date(workspace: Path) -> bool:
     """Adds lines of the local copies to the tracked log if it lacks them; returns whether it did."""
     lines = _lines(workspace)
-    if not lines or lines == _lines_of(workspace / LOG):
+    if not lines or lines == _lines_of(Workspace(workspace).test_evaluations_file):
         return False
     _write(workspace, lines)
     return True
@@ -88,7 +86,9 @@ def merge_lines(logs: Iterable[Iterable[str]]) -> list[str]:
 
 
 def _lines(workspace: Path) -> list[str]:
-    return merge_lines(_lines_of(workspace / name) for name in (LOG, LOCAL_COPY, FORMER_LOG))
+    paths = Workspace(workspace)
+    logs = (paths.test_evaluations_file, paths.test_evaluations_copy, paths.former_test_evaluations)
+    return merge_lines(_lines_of(log) for log in logs)
 
 
 def _lines_of(log: Path) -> list[str]:
@@ -125,7 +125,7 @@ def _is_entry(line: str) -> bool:
 def _write(workspace: Path, lines: Sequence[str]) -> None:
     """Writes both copies. Each is renamed into place, so that a killed process leaves no truncated line."""
     content = "".join(f"{line}\n" for line in lines)
-    for path in (workspace / LOCAL_COPY, workspace / LOG):
+    for path in (Workspace(workspace).test_evaluations_copy, Workspace(workspace).test_evaluations_file):
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(f"{path.name}.new")
         partial.write_text(content, encoding="utf-8")

@@ -13,14 +13,15 @@ from typing import Any
 import pandas as pd
 from ruamel.yaml import YAML
 
-from seedling.dataset.generation import MANIFEST, SPLITS, payloads, read, read_manifest
+from seedling.dataset.generation import SPLITS, payloads, read, read_manifest
 from seedling.errors import InputError, MissingGeneration
 from seedling.evaluate import read_decisions
 from seedling.files.own_folders import check_own_folders
 from seedling.files.reading import read_json
-from seedling.records.results import EVALUATION, read_evaluation
+from seedling.records.results import read_evaluation
 from seedling.report.markdown_text import markdown_text
 from seedling.report.pages import never_predicted, vote
+from seedling.workspace import DATASET_CARD, EVALUATION, MANIFEST, MODEL, MODEL_CARD, REPORTS, Workspace
 
 COLUMNS = [
     "id",
@@ -59,7 +60,7 @@ class Dataset:
                 if name not in allowed:
                     raise InputError(f"'{name}' is not one of {', '.join(allowed)}.")
         check_own_folders(workspace)  # a linked generation would copy rows of another workspace
-        root = workspace / "generations"
+        root = Workspace(workspace).generations
         manifest = read_manifest(root / "validate")
         frames = [read(root / "validate", COLUMNS, splits=list(splits)).assign(stage="validate")]
         sources = [root / "scrape"]
@@ -67,7 +68,7 @@ class Dataset:
         for stage in generated:
             folder = root / stage
             if stage == "pseudo_label":  # the rows that the accepted model was trained on
-                folder /= str(read_decisions(workspace / "models")[-1]["accepted_round"])
+                folder /= str(read_decisions(Workspace(workspace).models)[-1]["accepted_round"])
             if (folder / MANIFEST).is_file():
                 added = read(folder, COLUMNS).assign(stage=stage)
                 frames.append(added[~added["id"].isin(labeled)])
@@ -99,10 +100,10 @@ def _check_names(rows: pd.DataFrame) -> None:
 
 def write_cards(workspace: Path) -> None:
     """Writes reports/model_card.md and reports/dataset_card.md, of the accepted model and of the validated rows."""
-    reports, name = workspace / "reports", workspace.resolve().name
-    (reports / "model_card.md").write_text(model_card(workspace, name), encoding="utf-8")
+    reports, name = Workspace(workspace).reports, workspace.resolve().name
+    (reports / MODEL_CARD).write_text(model_card(workspace, name), encoding="utf-8")
     dataset = Dataset.of(workspace, SPLITS, ())
-    (reports / "dataset_card.md").write_text(dataset_card(dataset, name, "unknown"), encoding="utf-8")
+    (reports / DATASET_CARD).write_text(dataset_card(dataset, name, "unknown"), encoding="utf-8")
 
 
 def dataset_card(dataset: Dataset, name: str, license_name: str, *, as_parquet: bool = False) -> str:
@@ -180,12 +181,12 @@ def model_card(
     use: a section on how to use the model, as Markdown; number: a round other than the accepted one, whose only metric
     is the cross-validated accuracy. Raises MissingGeneration if nothing was evaluated.
     """
-    metrics = read_evaluation(workspace / "reports")
+    metrics = read_evaluation(Workspace(workspace).reports)
     if metrics is None:
-        raise MissingGeneration(f"reports/{EVALUATION}", "evaluate")
+        raise MissingGeneration(f"{REPORTS}/{EVALUATION}", "evaluate")
     round_number = metrics["accepted_round"] if number is None else number
     is_accepted = round_number == metrics["accepted_round"]
-    model = read_json(workspace / "models" / str(round_number) / "model.json")
+    model = read_json(Workspace(workspace).model(round_number) / MODEL)
     split = "test" if metrics["test"] else "cross_validation"
     kind = "images" if model["modality"] == "image" else "texts"
     never = never_predicted(metrics["per_class"]) if is_accepted else []
@@ -230,9 +231,9 @@ def _model_header(
 
 
 def _training_data_sentence(workspace: Path, model: Mapping[str, Any], round_number: int) -> str:
-    counts = read_manifest(workspace / "generations" / "validate")["counts"]
+    counts = read_manifest(Workspace(workspace).generation("validate"))["counts"]
     labeled = sum(count["rows"] for count in counts if count["split"] == "train")
-    pseudo_labeled = read_manifest(workspace / "models" / str(round_number))["rows"]["pseudo_labeled"]
+    pseudo_labeled = read_manifest(Workspace(workspace).model(round_number))["rows"]["pseudo_labeled"]
     rows = f"{labeled:,} labeled rows"
     if pseudo_labeled:
         rows += f", and {pseudo_labeled:,} rows of the pool with pseudo-labels"

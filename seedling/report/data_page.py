@@ -22,6 +22,7 @@ from seedling.gates.checking import read_checks
 from seedling.media.quality_metrics import IMAGE, TEXT
 from seedling.report.pages import environment, preview
 from seedling.report.sentences import copies_sentence, label_issues_sentence
+from seedling.workspace import DUPLICATES, LABEL_ISSUES, QUALITY, Workspace
 
 MAX_EXAMPLES = 24  # rows of each kind on the page
 HISTOGRAM_BINS = 30
@@ -60,14 +61,14 @@ COPIES = ("exact_duplicate", "conflicting_labels", "near_duplicate_of_test", "ne
 
 def write_data_page(workspace: Path) -> Path:
     """Writes the page, `label_issues.csv`, `duplicates.csv` and `quality.csv`; returns the path of the page."""
-    generations, path = workspace / "generations", workspace / "reports" / "data.html"
+    generations, path = Workspace(workspace).generations, Workspace(workspace).data_page
     manifest, collected = read_manifest(generations / "validate"), read_manifest(generations / "scrape")
     notes = manifest["notes"]
     kept, rejected = read(generations / "validate"), read_rejected(generations / "validate")
     issues, copies, flagged = label_issues(kept, rejected), duplicates(kept, rejected), quality_issues(kept)
     path.parent.mkdir(exist_ok=True)
-    for name, rows in (("label_issues", issues), ("duplicates", copies), ("quality", flagged)):
-        _write_csv(path.with_name(f"{name}.csv"), rows)
+    for name, rows in ((LABEL_ISSUES, issues), (DUPLICATES, copies), (QUALITY, flagged)):
+        _write_csv(path.with_name(name), rows)
     label_noise = notes.get("label_issues", {})
     copies_summary, leaks = _copies(generations, copies), leaks_by_kind(kept, rejected)
     worst = issues[issues["is_label_issue"].eq(True).astype(bool)].head(MAX_EXAMPLES)

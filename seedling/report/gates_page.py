@@ -15,8 +15,8 @@ from typing import Any
 
 from seedling.gates.history import GateRecord, gate_history
 from seedling.report.pages import environment
+from seedling.workspace import Workspace
 
-PAGE = Path("reports", "gates.html")
 MAX_RESULTS = 30
 MAX_FAILURES = 50
 
@@ -84,7 +84,7 @@ def write_gates_page(workspace: Path) -> Path:
             updated=max((record.time for record in records), default=None),
         )
     )
-    path = workspace / PAGE
+    path = Workspace(workspace).gates_page
     path.parent.mkdir(parents=True, exist_ok=True)
     replacement = path.with_name(
         f".{path.name}.{os.getpid()}.{threading.get_ident()}"

@@ -22,7 +22,7 @@ from seedling.gates.checking import read_checks
 from seedling.pipeline import row_stages
 from seedling.records.notes import decision_note, skipped_rounds_note, warning_sentence
 from seedling.records.predicted_gain import predicted_gain
-from seedling.records.results import EVALUATION, read_evaluation
+from seedling.records.results import read_evaluation
 from seedling.records.run_records import read_run_records
 from seedling.records.test_evaluations import read_test_evaluations
 from seedling.report import charts, sentences
@@ -31,6 +31,18 @@ from seedling.report.contact_sheet import STAGES, sheet
 from seedling.report.pages import environment, never_predicted, preview, vote
 from seedling.report.row_stories import examples, stories
 from seedling.stats.statistics import Estimate, wilson_of
+from seedling.workspace import (
+    CALIBRATION,
+    CANDIDATES,
+    CRAWL_RATES,
+    EVALUATION,
+    GATE,
+    MANIFEST,
+    MODEL,
+    REPORTS,
+    RISK_COVERAGE,
+    Workspace,
+)
 
 MAX_SAMPLES = 12
 MAX_WORST = 8  # rows in tables of the worst classes or confusions
@@ -83,10 +95,11 @@ STAGE_MEANINGS = {
 
 def write_report(workspace: Path) -> Path:
     """Writes the page from generations/, models/, reports/ and the records of runs; returns its path."""
-    metrics = read_evaluation(workspace / "reports")
+    paths = Workspace(workspace)
+    metrics = read_evaluation(paths.reports)
     if metrics is None:
-        raise MissingGeneration(f"reports/{EVALUATION}", "evaluate")
-    classes = read_manifest(workspace / "generations" / "validate")["classes"]
+        raise MissingGeneration(f"{REPORTS}/{EVALUATION}", "evaluate")
+    classes = read_manifest(paths.generation("validate"))["classes"]
     runs = read_run_records(workspace)
     page = (
         environment("report.html.jinja")
@@ -97,11 +110,11 @@ def write_report(workspace: Path) -> Path:
             sentences=sentences,
             glossary=GLOSSARY,
             **_result_context(workspace, metrics),
-            **_rows_context(workspace / "generations", runs),
+            **_rows_context(paths.generations, runs),
             **_rounds_context(workspace, metrics),
             not_copied=count_not_copied(workspace),
-            crawl_rates=_crawl_rates(workspace / ".seedling" / "web"),
-            confusion=confusion_context(workspace / "reports" / "predictions.parquet", classes),
+            crawl_rates=_crawl_rates(paths.crawl_stores),
+            confusion=confusion_context(paths.predictions_file, classes),
             gates=_gates(workspace),
             change=_change(runs),
             gain=predicted_gain(runs),
@@ -109,14 +122,15 @@ def write_report(workspace: Path) -> Path:
             examples=examples(workspace, classes),
         )
     )
-    path = workspace / "reports" / "report.html"
+    path = paths.report_page
     path.write_text(page, encoding="utf-8")
     return path
 
 
 def _result_context(workspace: Path, metrics: Mapping[str, Any]) -> dict[str, Any]:
     """The accuracy, its interpretation, and the limits of use."""
-    validated, plots = workspace / "generations" / "validate", workspace / "reports" / "plots"
+    paths = Workspace(workspace)
+    validated, plots = paths.generation("validate"), paths.plots
     evaluations = read_test_evaluations(
         workspace, metrics["test_digest"] or "", has_results=metrics["test"] is not None
     )
@@ -126,7 +140,7 @@ def _result_context(workspace: Path, metrics: Mapping[str, Any]) -> dict[str, An
             "never_predicted": never_predicted(metrics["per_class"]),
         },
         "headline": _headline(metrics),
-        "baseline": majority_baseline(validated, workspace / "reports" / "predictions.parquet"),
+        "baseline": majority_baseline(validated, paths.predictions_file),
         "label_noise": _label_noise(validated),
         "unlearned": _unlearned_rows(validated) if metrics["test"] else 0,
         "operating_points": merge_thresholds(metrics["operating_points"]),
@@ -136,8 +150,8 @@ def _result_context(workspace: Path, metrics: Mapping[str, Any]) -> dict[str, An
         "splits": [split for split in ("test", "cross_validation") if metrics[split]],
         "weakest": weakest(metrics["per_class"]),
         "learning_curve": charts.learning_curve(metrics["learning_curve"]),
-        "risk_coverage": charts.risk_coverage(pd.read_csv(plots / "risk_coverage.csv")),
-        "calibration": charts.calibration(pd.read_csv(plots / "calibration.csv").to_dict("records")),
+        "risk_coverage": charts.risk_coverage(pd.read_csv(plots / RISK_COVERAGE)),
+        "calibration": charts.calibration(pd.read_csv(plots / CALIBRATION).to_dict("records")),
         "step_meanings": STEP_MEANINGS,
         "ablation": _ablation(workspace, metrics["accepted_round"]),
     }
@@ -162,13 +176,14 @@ def _rows_context(generations: Path, runs: Sequence[Mapping[str, Any]]) -> dict[
 
 def _rounds_context(workspace: Path, metrics: Mapping[str, Any]) -> dict[str, Any]:
     """The rounds, the audits of pseudo-labels, and the candidates of round 0."""
-    first_round = workspace / "models" / "0"
+    paths = Workspace(workspace)
+    first_round = paths.model(0)
     return {
-        "rounds": _rounds(workspace / "models", metrics),
-        "audits": _audits(workspace / "generations"),
-        "candidates": _candidates(first_round, workspace / ".seedling" / "seconds" / "train@0.json"),
-        "skipped": _skipped_rounds(workspace / "models"),
-        "left_out": read_json(first_round / "candidates.json")["left_out"],
+        "rounds": _rounds(paths.models, metrics),
+        "audits": _audits(paths.generations),
+        "candidates": _candidates(first_round, paths.training_seconds("train@0")),
+        "skipped": _skipped_rounds(paths.models),
+        "left_out": read_json(first_round / CANDIDATES)["left_out"],
         "losses": charts.losses(read_losses(first_round)),
     }
 
@@ -176,7 +191,7 @@ def _rounds_context(workspace: Path, metrics: Mapping[str, Any]) -> dict[str, An
 def _crawl_rates(folder: Path) -> list[dict[str, Any]]:
     """The crawl rate of each web source in its last visit, if the visit was long enough for a chart."""
     rates = []
-    for path in sorted(folder.glob("*.pace.json")):
+    for path in sorted(folder.glob(CRAWL_RATES)):
         record = read_json(path)
         chart = charts.crawl_rate(record["points"])
         if chart is not None:
@@ -187,20 +202,21 @@ def _crawl_rates(folder: Path) -> list[dict[str, Any]]:
 
 def _ablation(workspace: Path, accepted_round: int) -> dict[str, Any] | None:
     """The results of `seedling ablate`; only {"earlier": True} if they are of another model than the accepted one."""
-    path = workspace / "reports" / "ablation.json"
+    path = Workspace(workspace).ablation_file
     if not path.is_file():
         return None
     ablation: dict[str, Any] = read_json(path)
-    if ablation["model"] != digest(workspace / "models" / str(accepted_round)):
+    if ablation["model"] != digest(Workspace(workspace).model(accepted_round)):
         return {"earlier": True}
     return ablation if ablation["bars"] else None
 
 
 def _subject(workspace: Path, accepted_round: int) -> dict[str, Any]:
     """What the model classifies, and its training rows. unchecked: number of labels that no person gave."""
-    manifest = read_manifest(workspace / "generations" / "validate")
-    model = read_json(workspace / "models" / str(accepted_round) / "model.json")
-    rows = read_json(workspace / "models" / str(accepted_round) / "manifest.json")["rows"]
+    paths = Workspace(workspace)
+    manifest = read_manifest(paths.generation("validate"))
+    model = read_json(paths.model(accepted_round) / MODEL)
+    rows = read_json(paths.model(accepted_round) / MANIFEST)["rows"]
     labels_by_source: dict[str, int] = {}
     for count in manifest["counts"]:
         if count["split"] == "train":
@@ -329,7 +345,7 @@ def _by_split(counts: Sequence[Mapping[str, Any]]) -> dict[str, int]:
 
 
 def _notes(folder: Path) -> dict[str, Any]:
-    notes: dict[str, Any] = read_manifest(folder)["notes"] if (folder / "manifest.json").is_file() else {}
+    notes: dict[str, Any] = read_manifest(folder)["notes"] if (folder / MANIFEST).is_file() else {}
     return notes
 
 
@@ -338,7 +354,7 @@ def _samples(generations: Path) -> list[dict[str, Any]]:
     samples = []
     for name in ("scrape", "pseudo_label/1"):
         folder = generations / name
-        if not (folder / "manifest.json").is_file():
+        if not (folder / MANIFEST).is_file():
             continue
         rows = read(folder).sort_values("id")
         if rows.empty:
@@ -369,8 +385,8 @@ def _samples(generations: Path) -> list[dict[str, Any]]:
 def _rounds(models: Path, metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
     rounds = []
     for result in metrics["rounds"]:
-        manifest = read_json(models / str(result["round"]) / "manifest.json")
-        model = read_json(models / str(result["round"]) / "model.json")
+        manifest = read_json(models / str(result["round"]) / MANIFEST)
+        model = read_json(models / str(result["round"]) / MODEL)
         learners = ", ".join(member["learner"].replace("_", " ") for member in model["members"])
         note = decision_note(
             {**result, "accuracy": result["difference"]}, (result["accuracy"] or {"value": None})["value"]
@@ -403,7 +419,7 @@ def _audits(generations: Path) -> list[dict[str, Any]]:
 
 def _candidates(model: Path, seconds: Path) -> list[dict[str, Any]]:
     """The candidates, the best first, with the seconds of each if it was trained on this machine."""
-    candidates = read_json(model / "candidates.json")["candidates"]
+    candidates = read_json(model / CANDIDATES)["candidates"]
     seconds_by_name = read_json(seconds) if seconds.is_file() else {}
     for candidate in candidates:
         name = "-".join([candidate["learner"], *candidate["recipe"], candidate["loss"]])
@@ -415,13 +431,14 @@ def _candidates(model: Path, seconds: Path) -> list[dict[str, Any]]:
 
 
 def _gates(workspace: Path) -> list[dict[str, Any]]:
+    paths = Workspace(workspace)
     gates = []
     for path in [
-        *sorted(workspace.glob("generations/**/gate.json")),
-        *sorted(workspace.glob("models/*/gate.json")),
-        workspace / "reports" / "gate.json",
+        *sorted(paths.generations.glob(f"**/{GATE}")),
+        *sorted(paths.models.glob(f"*/{GATE}")),
+        paths.reports / GATE,
     ]:
-        name = "evaluate" if path.parent.name == "reports" else stage_of(path.parent)
+        name = "evaluate" if path.parent.name == REPORTS else stage_of(path.parent)
         checks = read_checks(workspace, name, path.parent)
         if checks:
             failed = [{**check, "sentence": warning_sentence(check)} for check in checks if not check["passed"]]

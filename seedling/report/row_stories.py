@@ -10,10 +10,11 @@ import numpy as np
 import pandas as pd
 
 from seedling.dataset.class_indices import index_by_class
-from seedling.dataset.generation import MANIFEST, columns_of, payloads, read, read_manifest, read_rejected
+from seedling.dataset.generation import columns_of, payloads, read, read_manifest, read_rejected
 from seedling.files.reading import read_frame
 from seedling.media.personal_data import as_shown
 from seedling.report.pages import preview
+from seedling.workspace import MANIFEST, Workspace
 
 MAX_ROWS = 6_000  # on the page; `seedling why` finds all rows
 MAX_EXAMPLES = 240
@@ -40,8 +41,8 @@ def stories(workspace: Path, max_rows: int = MAX_ROWS) -> dict[str, Any]:
     w probability of a label error, u suggested label, v original label, k pseudo-label by round, a predicted label,
     y confidence, t shortened text, x copies: origin and reason of the rejection of each.
     """
-    root, rows = workspace / "generations", dict[str, dict[str, Any]]()
-    predictions = read_frame(workspace / "reports" / "predictions.parquet")
+    root, rows = Workspace(workspace).generations, dict[str, dict[str, Any]]()
+    predictions = read_frame(Workspace(workspace).predictions_file)
     predicted_ids = set(predictions["id"])
     folders = [
         folder for stage in ("validate", "augment", "synthesize") if ((folder := root / stage) / MANIFEST).is_file()
@@ -103,7 +104,7 @@ def examples(workspace: Path, classes: Sequence[str]) -> dict[str, list[dict[str
 
     The most confident rows come first. Errors take precedence over right rows, which share the remaining places.
     """
-    frame = read_frame(workspace / "reports" / "predictions.parquet")
+    frame = read_frame(Workspace(workspace).predictions_file)
     label_to_index = index_by_class(classes)
     frame = frame.assign(confidence=[float(np.max(probabilities)) for probabilities in frame["probabilities"]])
     frame = frame.sort_values(["confidence", "id"], ascending=[False, True])
@@ -112,7 +113,7 @@ def examples(workspace: Path, classes: Sequence[str]) -> dict[str, list[dict[str
     cells = wrong.groupby(["label", "predicted"], sort=False).head(MAX_EXAMPLES_PER_CELL).head(MAX_EXAMPLES)
     per_class = min(MAX_EXAMPLES_PER_CELL, max(0, MAX_EXAMPLES - len(cells)) // max(1, len(classes)))
     chosen = pd.concat([cells, right.groupby("label", sort=False).head(per_class)])
-    content: Mapping[str, bytes | str] = dict(payloads([workspace / "generations" / "scrape"], chosen["id"]))
+    content: Mapping[str, bytes | str] = dict(payloads([Workspace(workspace).generation("scrape")], chosen["id"]))
     by_cell: dict[str, list[dict[str, Any]]] = {}
     for row in chosen.to_dict("records"):
         cell = f"{label_to_index[row['label']]}-{label_to_index[row['predicted']]}"

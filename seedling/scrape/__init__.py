@@ -33,20 +33,20 @@ from seedling.dataset.generation import GenerationWriter, Row, identify
 from seedling.errors import InputError
 from seedling.features.image_cache import ImageCache, ImageRecord
 from seedling.files.data_files import NotRead, inside, real_path
-from seedling.files.ignored_files import IGNORED, count_files, write_ignored
+from seedling.files.ignored_files import count_files, write_ignored
 from seedling.media import images, texts
 from seedling.media.image_modes import Color, color_of
 from seedling.parallel.pool import in_pieces
-from seedling.plugins import AUGMENTING
 from seedling.progress import Progress, counted, silent
 from seedling.scrape.folder import LabelsByFile, empty_classes, read_folder
 from seedling.scrape.hub import read_hub
 from seedling.scrape.image_tables import labels_by_file
 from seedling.scrape.items import Item, has_lone_surrogate, storable
-from seedling.scrape.label_rules import LABELING_FILE, Audit, DawidSkene, Majority, Rules, Votes
+from seedling.scrape.label_rules import Audit, DawidSkene, Majority, Rules, Votes
 from seedling.scrape.label_values import SURROGATE
 from seedling.scrape.table import read_table
 from seedling.scrape.web import collect, items_of, name_of
+from seedling.workspace import AUGMENTING_FILE, IGNORED, LABELING_FILE
 
 VOTES = pa.field("votes", pa.list_(pa.string()))  # added if there is more than one rule
 ITEMS_PER_BLOCK = 256  # items that are in memory together
@@ -243,7 +243,7 @@ class Collection:
             other.saved_site if isinstance(other, CrawlSource) else getattr(other, "path", None)
             for other in self.params.sources
         ]
-        code = [name for name in (LABELING_FILE, AUGMENTING[0]) if not (data / name).is_symlink()]
+        code = [name for name in (LABELING_FILE, AUGMENTING_FILE) if not (data / name).is_symlink()]
         elsewhere = frozenset(real_path(data / relative) for relative in [*others, *code] if relative)
 
         def read() -> Iterator[Item]:

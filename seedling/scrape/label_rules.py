@@ -19,8 +19,8 @@ from seedling.errors import InputError
 from seedling.plugins import defined_in, plugin_functions
 from seedling.scrape.items import tidy_label
 from seedling.stats.statistics import Floats, wilson
+from seedling.workspace import LABELING_FILE
 
-LABELING_FILE = "labeling.py"  # in data/, so that a change of it is a change of the stage's input
 ENTRY_POINTS = "seedling.labeling"
 Votes = tuple[tuple[str, str], ...]  # rule and label, in the rules' order
 Function = Callable[[Mapping[str, str]], str | None]

@@ -31,6 +31,7 @@ from seedling.scrape.saved_site import serve_folder
 from seedling.scrape.secret_values import SecretValues, check_secrets
 from seedling.scrape.selecting import is_json_path, is_selector, is_xpath
 from seedling.scrape.spider_process import spider_process
+from seedling.workspace import crawl_rates_file, crawl_store_file
 
 Web = CrawlSource | SequenceSource | ApiSource
 OTHER_SETTINGS = (  # that do not change what is requested
@@ -115,7 +116,7 @@ def collect(
             proxy = None
         persistent = None if proxy else crawl_stores
         folder = persistent or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="seedling-web-")))
-        path = folder / f"{name_of(source)}.sqlite"
+        path = folder / crawl_store_file(name_of(source))
         with CrawlStore(path) as store:
             _check_order(as_of, store.visits(), name_of(source))
             visit, finished = store.visit(as_of, _definition(source, images))
@@ -124,7 +125,7 @@ def collect(
             counts = _run_spider(source, path, visit, proxy, images, progress)
         with CrawlStore(path) as store:
             if not finished and crawl_stores is not None:
-                _write_rates(crawl_stores / f"{name_of(source)}.pace.json", source, store)
+                _write_rates(crawl_stores / crawl_rates_file(name_of(source)), source, store)
             _check_items(source, store, visit)
         yield Crawl(path, visit, counts)
 

@@ -16,10 +16,11 @@ from seedling.dataset.generation import Row, identify, payloads, recipe_json
 from seedling.errors import InputError
 from seedling.media import images
 from seedling.media.decoded_images import DecodedImages
-from seedling.plugins import AUGMENTING, defined_in, plugin_functions
+from seedling.plugins import AUGMENTING_GROUP, defined_in, plugin_functions
 from seedling.progress import Progress, counted
 from seedling.stats.randomness import generator, how_many
 from seedling.synthesize.cutting import Finder, Mask, NoObject, draw_placement, object_mask, paste, remove_object
+from seedling.workspace import AUGMENTING_FILE
 
 
 def cut_rows(
@@ -123,12 +124,12 @@ def _finder(params: SynthesizeParams, data: Path | None) -> Finder | None:
     """Return the user's function that finds objects; None for GrabCut."""
     if params.cut_by == "grabcut":
         return None
-    plugins = plugin_functions(data, params.plugin, AUGMENTING[1], "synthesize.plugin")
+    plugins = plugin_functions(data, params.plugin, AUGMENTING_GROUP, "synthesize.plugin")
     if params.cut_by not in plugins:
         if params.plugin is None:
             raise InputError(
                 f"params.yaml: synthesize.cut_by: '{params.cut_by}' is not a built-in method, and no plugin is named: "
-                f"write grabcut, or name the file in data/ that has the function, such as `plugin: {AUGMENTING[0]}`, "
+                f"write grabcut, or name the file in data/ that has the function, such as `plugin: {AUGMENTING_FILE}`, "
                 "in the same section."
             )
         raise InputError(

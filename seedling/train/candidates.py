@@ -16,6 +16,7 @@ from seedling.label_quality.label_weights import LABEL_WEIGHTED_LOSSES
 from seedling.models.losses import CONSISTENCY, MIXIN, NETWORK_LOSSES
 from seedling.train.cross_validation import TrainingData
 from seedling.train.tally import Candidate
+from seedling.workspace import CANDIDATES
 
 BUDGET_SECONDS = {"quick": 60.0, "normal": 200.0, "thorough": 7200.0}  # of one core, per round
 HEADS = ("logistic_regression", "svm", "random_forest")
@@ -119,7 +120,7 @@ def later_candidates(teacher: Path) -> tuple[list[Candidate], list[Candidate]]:
 
     The others are the best candidate of each learner and all carried ones, so that no earlier choice is lost.
     """
-    table = read_json(teacher / "candidates.json")["candidates"]
+    table = read_json(teacher / CANDIDATES)["candidates"]
     tried = [
         (entry, Candidate(entry["learner"], tuple(entry["recipe"]), entry["loss"]))
         for entry in table

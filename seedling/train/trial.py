@@ -34,6 +34,7 @@ from seedling.train.cross_validation import (
     pool_std,
 )
 from seedling.train.tally import Candidate
+from seedling.workspace import half_folder
 
 
 @dataclass
@@ -176,7 +177,7 @@ def _fit_final_models(trial: Trial, choice: Choice, teacher: Path | None, output
         predictions.pool[-1] = pool_logits(trial.data, models)
         predictions.pool_std[-1] = pool_std(trial.data, models)
         for half, model in enumerate(models):
-            save_learner(model, output / f"half-{half}" / candidate.name)
+            save_learner(model, output / half_folder(half) / candidate.name)
         if candidate.carried:
             files.write_carried(output, candidate, predictions)
     return failed

@@ -40,15 +40,23 @@ from seedling.faults import explain
 from seedling.pipeline import Stage, find_stage, stages
 from seedling.progress import Progress, silent
 from seedling.records.summaries import summary
-from seedling.records.test_evaluations import LOG as TEST_EVALUATIONS
 from seedling.runner import check_inputs, gate_changed, run_stage
 from seedling.terminal.notices import state_once
 from seedling.versioning.cache_repair import recommit_whole_outputs, renew_links
 from seedling.versioning.experiments import save_experiment
-from seedling.versioning.snapshot import FOLDER as SNAPSHOT_FOLDER
 from seedling.versioning.snapshot import OPTIONAL_FILES, REQUIRED_FILES, Listing, Snapshot, copy_inputs, list_data
 from seedling.versioning.tracked_files import check_tracked_files, drop_stale_locks, explain_dvc
 from seedling.versioning.yaml_limits import limit_yaml
+from seedling.workspace import (
+    DATA,
+    DATA_POINTER,
+    DVC_LOCK,
+    DVC_YAML,
+    GATES_FILE,
+    PARAMS_FILE,
+    TEST_EVALUATIONS,
+    Workspace,
+)
 
 SETTLE_ATTEMPTS = 5
 SETTLE_SECONDS = 1.0
@@ -147,10 +155,10 @@ class Ledger:
         drop_stale_locks(Path(self._repo.tmp_dir))
         with self._operation() as repo:
             renew_links(repo)
-        listing = list_data(self.workspace / "data")
+        listing = list_data(Workspace(self.workspace).data)
         self.track_data()
         with self._operation() as repo:
-            (self._pointer,) = self._load(repo, "data.dvc").outs
+            (self._pointer,) = self._load(repo, DATA_POINTER).outs
             self._state_ignored(repo, listing)
             self.snapshot = copy_inputs(self.workspace, self._pointer.hash_info.value, listing)
         try:
@@ -163,12 +171,12 @@ class Ledger:
         """Warn if the workspace's .dvcignore excludes files of data/, since runs do not use them."""
         if (self._pointer.meta.nfiles or 0) >= len(listing.files):
             return
-        data = self.workspace / "data"
+        data = Workspace(self.workspace).data
         ignored = [name for name in sorted(listing.files) if repo.dvcignore.is_ignored_file(str(data / name))]
         if ignored:
             state_once(
-                f"{len(ignored):,} files of data/ are hidden from DVC by {self.workspace / '.dvcignore'}, such as "
-                f"{ignored[0]}, and runs do not use them: remove the pattern, or move the files out of data/."
+                f"{len(ignored):,} files of data/ are hidden from DVC by {Workspace(self.workspace).dvc_ignore}, such "
+                f"as {ignored[0]}, and runs do not use them: remove the pattern, or move the files out of data/."
             )
 
     def changed_during_run(self) -> list[str]:
@@ -177,7 +185,7 @@ class Ledger:
             return []
         changed = self.snapshot.changed_files()
         with self._operation(locked=False) as repo:
-            status = repo.data_status(["data"], granular=True)
+            status = repo.data_status([DATA], granular=True)
         counts = {
             kind: len([path for path in status["uncommitted"].get(name, []) if not str(path).endswith("/")])
             for kind, name in (
@@ -190,24 +198,24 @@ class Ledger:
         phrases = [f"{count} {kind}" for kind, count in counts.items() if count]
         if phrases:
             changed = [f"data/ ({', '.join(phrases)})", *changed]
-        return ["data/" if name == "data.dvc" else name for name in changed]
+        return ["data/" if name == DATA_POINTER else name for name in changed]
 
     def track_data(self) -> bool:
         """Run `dvc add data` if data/ differs from data.dvc; restore data/ from the cache if it is missing.
 
         Returns whether data/ was added or restored. Raises InputError if there is neither data/ nor a stored copy.
         """
-        data, pointer = self.workspace / "data", self.workspace / "data.dvc"
+        data, pointer = Workspace(self.workspace).data, Workspace(self.workspace).data_pointer
         with self._operation() as repo:
             if data.is_dir():
-                loaded = self._load(repo, "data.dvc") if pointer.exists() else None
+                loaded = self._load(repo, DATA_POINTER) if pointer.exists() else None
                 if loaded is not None and not loaded.changed_outs():
                     return False
                 if loaded is None or not self._pointer_was_pulled(loaded):
                     return self._add_settled(repo)
             if pointer.exists():
                 try:
-                    repo.checkout(["data.dvc"], force=True)
+                    repo.checkout([DATA_POINTER], force=True)
                 except CheckoutError as error:
                     state = "is older than data.dvc" if data.is_dir() else "is missing"
                     raise InputError(f"{data} {state} and DVC's cache has no copy: run `dvc pull`.") from error
@@ -221,8 +229,11 @@ class Ledger:
 
         Adding data/ would then undo the pulled change.
         """
-        last_pointer = self.workspace / SNAPSHOT_FOLDER / "data.dvc"
-        if not last_pointer.is_file() or last_pointer.read_bytes() == (self.workspace / "data.dvc").read_bytes():
+        last_pointer = Workspace(Workspace(self.workspace).snapshot).data_pointer
+        if (
+            not last_pointer.is_file()
+            or last_pointer.read_bytes() == Workspace(self.workspace).data_pointer.read_bytes()
+        ):
             return False
         (entry,) = load_yaml(str(last_pointer))["outs"]
         (output,) = loaded.outs
@@ -234,11 +245,11 @@ class Ledger:
         DVC hashes a file and then stores it, so a file that grows in between is stored under the wrong hash. If data/
         keeps changing after SETTLE_ATTEMPTS, the previously tracked version stays, and the next run adds the changes.
         """
-        data, pointer = self.workspace / "data", self.workspace / "data.dvc"
+        data, pointer = Workspace(self.workspace).data, Workspace(self.workspace).data_pointer
         tracked_before = pointer.read_bytes() if pointer.exists() else None
         for _ in range(SETTLE_ATTEMPTS):
             before = list_data(data)
-            repo.add(["data"])
+            repo.add([DATA])
             changed = list_data(data).changed_since(before)
             if not changed:
                 return True
@@ -251,7 +262,7 @@ class Ledger:
 
     def _drop_torn_objects(self, repo: Repo, changed: Sequence[str]) -> None:
         """Remove the cache objects of these files of data/ whose content does not match their hash."""
-        (output,) = self._load(repo, "data.dvc").outs
+        (output,) = self._load(repo, DATA_POINTER).outs
         digests = {"/".join(key): digest.value for key, _, digest in output.get_obj() or ()}
         for name in changed:
             if name in digests:
@@ -293,7 +304,7 @@ class Ledger:
         compare: returns whether the new output has the same rows as the old one, which then stays.
         """
         assert self.snapshot is not None  # noqa: S101  (`run` takes a snapshot)
-        if "data" in stage.inputs:
+        if DATA in stage.inputs:
             with self._operation():
                 self._link_data(self.snapshot)
         try:
@@ -374,19 +385,20 @@ class Ledger:
     def _load(self, repo: Repo, name: str) -> Any:
         repo._reset()
         (stage,) = repo.stage.collect(name)
-        return stage if self.snapshot is None or name == "data.dvc" else self._pinned(stage)
+        return stage if self.snapshot is None or name == DATA_POINTER else self._pinned(stage)
 
     def _pinned(self, stage: Any) -> Any:
         """Make the stage read the dependencies that a user may change during a run from the snapshot."""
         assert self.snapshot is not None  # noqa: S101  (`_load` checks this)
-        if "dvc.yaml" in self.snapshot.changed_files():
+        if DVC_YAML in self.snapshot.changed_files():
             raise SeedlingError(
-                f"{self.workspace / 'dvc.yaml'} changed during the run, so its stages cannot be recorded: run again."
+                f"{Workspace(self.workspace).dvc_file} changed during the run, so its stages cannot be recorded: "
+                "run again."
             )
         for position, dependency in enumerate(stage.deps):
-            if dependency.def_path == "data":
+            if dependency.def_path == DATA:
                 stage.deps[position] = PinnedData(dependency, self._pointer)
-            elif dependency.def_path in {"params.yaml", "gates.yaml"}:
+            elif dependency.def_path in {PARAMS_FILE, GATES_FILE}:
                 stage.deps[position] = PinnedParams(dependency, self.snapshot.folder / dependency.def_path)
         return stage
 
@@ -397,7 +409,7 @@ class Ledger:
         """
         assert self.snapshot is not None  # noqa: S101  (a run ends before its snapshot is dropped)
         files = {name: self.snapshot.folder / name for name in SNAPSHOT_FILES}
-        for path in ("dvc.lock", TEST_EVALUATIONS):
+        for path in (DVC_LOCK, TEST_EVALUATIONS):
             files[path] = self.workspace / path
         return save_experiment(self.workspace, name, {name: file for name, file in files.items() if file.is_file()})
 
@@ -456,7 +468,7 @@ class Ledger:
 
     def sort_lock(self) -> None:
         """Sort dvc.lock in pipeline order, so that it does not depend on which parallel stage ends first."""
-        path = self.workspace / "dvc.lock"
+        path = Workspace(self.workspace).dvc_lock
         with self._operation():
             lock = load_yaml(path)
             stage_to_index = {name: index for index, name in enumerate(stages())}
@@ -495,7 +507,7 @@ class Ledger:
 @contextmanager
 def _replaced_lock(workspace: Path) -> Iterator[Path]:
     """Yield a copy of dvc.lock to change, then rename it: DVC writes in place, and a kill would leave half a file."""
-    lock, draft = workspace / "dvc.lock", workspace / ".dvc" / "tmp" / "dvc.lock.draft"
+    lock, draft = Workspace(workspace).dvc_lock, Workspace(workspace).dvc_lock_draft
     draft.unlink(missing_ok=True)
     if lock.is_file():
         shutil.copyfile(lock, draft)
@@ -518,7 +530,7 @@ def _same_rows(visited: Path, output: Path) -> bool:
 
 
 def _open(workspace: Path) -> Repo:
-    if not (workspace / ".dvc").is_dir():
+    if not Workspace(workspace).dvc_folder.is_dir():
         raise InputError(
             f"{workspace} is not a Seedling workspace (it has no .dvc): create one with "
             "`seedling init DIR --images PATH`, or name another with --workspace."
@@ -552,7 +564,7 @@ def create_repository(folder: Path) -> None:
             Repo.init(str(folder)).close()
             with Repo(str(folder)) as repo, _inside(folder):
                 _check_cache_path(repo)
-                repo.add(["data"])
+                repo.add([DATA])
     except DvcException as error:
         raise InputError(f"DVC cannot create a repository in {folder}: {error}") from error
 

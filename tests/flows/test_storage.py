@@ -25,15 +25,23 @@ from shapes import SHAPES, draw
 from seedling.config.params import load, set_value
 from seedling.errors import InputError
 from seedling.init.create import make_workspace
-from seedling.records.test_evaluations import LOG
 from seedling.status import read_status
 from seedling.versioning.git import git
 from seedling.versioning.pushing import experiment_refs, push_workspace, read_push_state
+from seedling.workspace import TEST_EVALUATIONS
 
 SEEDLING = [sys.executable, "-m", "seedling.cli.main"]
 IDENTITY = {f"GIT_{role}_{part}": "test@localhost" for role in ("AUTHOR", "COMMITTER") for part in ("NAME", "EMAIL")}
 S3_KEYS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAULT_REGION": "us-east-1"}
-RESULTS = ("data.dvc", "dvc.lock", "generations", "models", "reports/evaluation.json", "reports/metrics.json", LOG)
+RESULTS = (
+    "data.dvc",
+    "dvc.lock",
+    "generations",
+    "models",
+    "reports/evaluation.json",
+    "reports/metrics.json",
+    TEST_EVALUATIONS,
+)
 
 
 def seedling(workspace: Path, *arguments: str, expected: int = 0) -> str:
@@ -368,11 +376,11 @@ def test_a_workspace_of_an_earlier_version_is_upgraded(workspace: Path) -> None:
     pipeline = workspace / "dvc.yaml"
     current = pipeline.read_text()
     pipeline.write_text(current.replace(OUTPUTS, FORMER_OUTPUTS))
-    (workspace / LOG).unlink()
+    (workspace / TEST_EVALUATIONS).unlink()
     (workspace / ".seedling").mkdir()
     line = '{"metrics": [], "model": "m", "test": "t", "time": "2026-01-01T00:00:00+00:00", "who": "a"}\n'
     (workspace / ".seedling/looks.jsonl").write_text(line)
     assert len(upgrade_workspace(workspace)) == 2
     assert pipeline.read_text() == current
-    assert (workspace / LOG).read_text() == line
+    assert (workspace / TEST_EVALUATIONS).read_text() == line
     assert upgrade_workspace(workspace) == []

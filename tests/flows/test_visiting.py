@@ -18,7 +18,8 @@ from seedling.dataset.generation import read, write_json
 from seedling.errors import GateFailed
 from seedling.init.create import make_workspace
 from seedling.versioning.ledger import Ledger
-from seedling.web_visits import OPEN_VISIT, has_open_visit, visit_sources
+from seedling.web_visits import has_open_visit, visit_sources
+from seedling.workspace import Workspace
 
 WORDS = {"rain": ("it pours on", "wet boots in"), "sun": ("bright light on", "dry sand in")}
 
@@ -145,7 +146,7 @@ def test_rows_of_a_visit_that_was_killed_after_it_was_recorded_stay(workspace: P
     assert visit(workspace) == "done"
     name = load(workspace).scrape.as_of
     (workspace / "params.yaml").write_bytes(params_before)
-    write_json(workspace / OPEN_VISIT, {"as_of": name, "state": "unfinished"})
+    write_json(Workspace(workspace).open_visit, {"as_of": name, "state": "unfinished"})
     assert visit(workspace) == "unchanged"
     assert len(read(workspace / "generations/scrape")) == 22
     assert load(workspace).scrape.as_of == name

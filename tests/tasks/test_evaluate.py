@@ -19,8 +19,6 @@ from seedling.models.model import TrainedModel
 from seedling.models.saving import make_features
 from seedling.progress import silent
 from seedling.records.test_evaluations import (
-    FORMER_LOG,
-    LOG,
     bring_log_up_to_date,
     log_test_evaluation,
     read_test_evaluations,
@@ -28,6 +26,7 @@ from seedling.records.test_evaluations import (
 from seedling.report.charts import crawl_rate
 from seedling.report.data_page import intended_class
 from seedling.report.report import merge_thresholds
+from seedling.workspace import TEST_EVALUATIONS, Workspace
 
 PARAMS = EvaluateParams(bootstrap_draws=300)
 
@@ -91,7 +90,7 @@ def test_evaluations_are_counted_by_model_and_test_split(tmp_path: Path) -> None
     (entry,) = logs[1].models
     assert (entry["metrics"], entry["model"], entry["test"]) == (["accuracy", "log_loss"], "m3", "t2")
     assert entry["who"]
-    recorded = [json.loads(line) for line in (tmp_path / LOG).read_text().splitlines()]
+    recorded = [json.loads(line) for line in (tmp_path / TEST_EVALUATIONS).read_text().splitlines()]
     assert {(entry["test"], entry["model"]) for entry in recorded} == {("t1", "m1"), ("t1", "m2"), ("t2", "m3")}
 
 
@@ -107,9 +106,9 @@ def test_a_lost_log_is_not_counted_as_zero(tmp_path: Path) -> None:
 def test_an_older_copy_of_the_log_loses_no_line(tmp_path: Path) -> None:
     """Neither a checkout of an older commit nor the loss of .seedling takes an evaluation back."""
     log_test_evaluation(tmp_path, "t1", "m1", ["accuracy"])
-    older = (tmp_path / LOG).read_bytes()
+    older = (tmp_path / TEST_EVALUATIONS).read_bytes()
     log_test_evaluation(tmp_path, "t1", "m2", ["accuracy"])
-    (tmp_path / LOG).write_bytes(older)
+    (tmp_path / TEST_EVALUATIONS).write_bytes(older)
     assert len(read_test_evaluations(tmp_path, "t1", has_results=True).models) == 2
     assert bring_log_up_to_date(tmp_path)
     shutil.rmtree(tmp_path / ".seedling")
@@ -119,20 +118,20 @@ def test_an_older_copy_of_the_log_loses_no_line(tmp_path: Path) -> None:
 
 def test_the_log_of_an_earlier_version_is_taken_over(tmp_path: Path) -> None:
     """Lines of .seedling/looks.jsonl stand in the tracked log after the upgrade."""
-    former = tmp_path / FORMER_LOG
+    former = Workspace(tmp_path).former_test_evaluations
     former.parent.mkdir()
     former.write_text(
         '{"metrics": ["accuracy"], "model": "m1", "test": "t1", "time": "2026-01-01T00:00:00+00:00", "who": "a"}\n'
     )
     assert bring_log_up_to_date(tmp_path)
-    assert (tmp_path / LOG).read_text() == former.read_text()
+    assert (tmp_path / TEST_EVALUATIONS).read_text() == former.read_text()
 
 
 def test_a_damaged_line_of_the_log_is_not_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Standard error names the file and the line; a conflict marker of git is an error with the remedy."""
     log_test_evaluation(tmp_path, "t1", "m1", ["accuracy"])
     shutil.rmtree(tmp_path / ".seedling")
-    log = tmp_path / LOG
+    log = tmp_path / TEST_EVALUATIONS
     whole = log.read_text()
     log.write_text(whole + '{"metrics": ["acc')
     assert len(read_test_evaluations(tmp_path, "t1", has_results=True).models) == 1

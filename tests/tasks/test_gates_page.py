@@ -7,12 +7,12 @@ import re
 from pathlib import Path
 from typing import Any
 
-from seedling.gates import history
 from seedling.gates.history import GateRecord, gate_history, record_gate
 from seedling.records.run_trend import new_test_rows, run_points
 from seedling.report.gates_page import stage_histories, write_gates_page
 from seedling.report.history_page import write_history_page
 from seedling.report.trend_charts import accuracy_image
+from seedling.workspace import Workspace
 
 
 def check(passed: bool, observed: str, **arguments: Any) -> dict[str, Any]:
@@ -92,7 +92,7 @@ def test_the_page_of_gates_shows_every_result_and_fetches_nothing(tmp_path: Path
 def test_a_line_that_a_kill_cut_short_costs_only_itself(tmp_path: Path) -> None:
     """The evaluations before and after it are read."""
     record_gate(tmp_path, "scrape", [check(True, "0 rows")])
-    with (tmp_path / history.HISTORY).open("a", encoding="utf-8") as file:
+    with Workspace(tmp_path).gate_history.open("a", encoding="utf-8") as file:
         file.write('{"stage": "scrape", "ti\n')
     record_gate(tmp_path, "scrape", [check(False, "1 row")])
     assert [record.passed for record in gate_history(tmp_path)] == [True, False]
@@ -105,7 +105,7 @@ def test_the_history_of_gates_is_bounded(tmp_path: Path) -> None:
     for number in range(200):
         record_gate(tmp_path, "scrape", [check(True, str(number))], **limits)
     records = gate_history(tmp_path)
-    assert (tmp_path / history.HISTORY).stat().st_size < 21_000
+    assert Workspace(tmp_path).gate_history.stat().st_size < 21_000
     assert records[-1].checks[0]["observed"] == "199"
     assert [record.stage for record in records].count("validate") == 1
 
