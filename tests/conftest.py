@@ -21,6 +21,7 @@ import pytest
 from filelock import FileLock
 from PIL import Image
 from shapes import SHAPES, draw, write_images
+from small_encoders import of_images, of_texts  # noqa: F401  (fixtures)
 
 os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
 # A test run in the background of a script ignores these, its children inherit that, and tests send them.

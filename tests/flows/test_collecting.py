@@ -10,8 +10,6 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "tasks"))
 from loopback import Reply, Site, site
 
 from seedling.config.params import load, set_value

@@ -9,8 +9,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "tasks"))
 from loopback import Reply, Site, site
 
 from seedling.config.params import load, set_value
