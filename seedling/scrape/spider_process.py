@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import IO, Any
 
-from seedling.scrape.spider_messages import EXIT_CODE, STARTED, SpiderRequest, receive
+from seedling.scrape.spider_request import EXIT_CODE, STARTED, SpiderRequest, receive
 
 # Variables that Python, the C library or Scrapy read when they start: a server that started with others is not used.
 READ_AT_START = ("PYTHON", "LANG", "LC_", "LD_", "GLIBC_", "MALLOC_", "OPENSSL_", "SCRAPY_")

@@ -21,7 +21,7 @@ from scrapy.settings import Settings
 from scrapy.utils.misc import load_object
 
 from seedling.scrape import spider
-from seedling.scrape.spider_messages import EXIT_CODE, STARTED, receive_request
+from seedling.scrape.spider_request import EXIT_CODE, STARTED, receive_request
 
 IDLE_SECONDS = 10.0
 PARENT_CHECK_SECONDS = 0.5
