@@ -27,10 +27,11 @@ class SpiderProcess:
     server: _SpiderServer
     returncode: int | None = None
 
-    def wait(self) -> None:
-        """Wait for the spider's end. If the server ended before, its exit code is the spider's."""
+    def wait(self) -> int:
+        """Wait for the spider's end, and return its exit code; that of the server, if the server ended before."""
         code = receive(self.server.connection, EXIT_CODE.size)
-        self.returncode = self.server.stop() if code is None else EXIT_CODE.unpack(code)[0]
+        self.returncode = self.server.stop() if code is None else int(EXIT_CODE.unpack(code)[0])
+        return self.returncode
 
 
 @contextmanager

@@ -15,6 +15,7 @@ import select
 import signal
 import socket
 import sys
+from contextlib import suppress
 from typing import Any
 
 from scrapy.settings import Settings
@@ -24,6 +25,7 @@ from seedling.scrape import spider
 from seedling.scrape.spider_request import EXIT_CODE, STARTED, receive_request
 
 IDLE_SECONDS = 10.0
+STANDARD_OUTPUT, STANDARD_ERROR = 1, 2  # file descriptors
 PARENT_CHECK_SECONDS = 0.5
 NAMES_OF_CLASSES = (  # Scrapy's settings that name a class to import while a crawl starts
     "DUPEFILTER_CLASS",
@@ -53,8 +55,11 @@ def serve(connection: socket.socket) -> dict[str, Any] | None:
             return {**spider_request.request, "leader": os.getppid()}
         for descriptor in (alive, *descriptors):
             os.close(descriptor)
-        connection.sendall(STARTED)
-        connection.sendall(EXIT_CODE.pack(_exit_code(spider_pid, ended, connection, parent)))
+        with suppress(OSError):  # the collecting process has closed the socket, which the loop finds, too
+            connection.sendall(STARTED)
+        exit_code = _exit_code(spider_pid, ended, connection, parent)
+        with suppress(OSError):
+            connection.sendall(EXIT_CODE.pack(exit_code))
     return None
 
 
@@ -62,17 +67,18 @@ def _attach(descriptors: list[int]) -> None:
     """Make the file descriptors this process's working folder, standard output and standard error."""
     folder, output, errors = descriptors
     os.fchdir(folder)
-    os.dup2(output, sys.__stdout__.fileno())
-    os.dup2(errors, sys.__stderr__.fileno())
+    os.dup2(output, STANDARD_OUTPUT)
+    os.dup2(errors, STANDARD_ERROR)
     for descriptor in descriptors:
         os.close(descriptor)
 
 
 def _exit_code(spider_pid: int, ended: int, connection: socket.socket, parent: int) -> int:
     """Wait for the spider; kill it if the collecting process closes the socket or ends."""
+    watched: list[Any] = [ended, connection]
     ready: list[Any] = []
     while not ready and os.getppid() == parent:
-        ready = select.select([ended, connection], [], [], PARENT_CHECK_SECONDS)[0]
+        ready = select.select(watched, [], [], PARENT_CHECK_SECONDS)[0]
     if ended not in ready:
         os.kill(spider_pid, signal.SIGKILL)
     os.close(ended)

@@ -273,9 +273,9 @@ def _run_spider(
                         closed = message
                     else:
                         progress(progress_line(name_of(source), message), message["done"], message["total"])
-            spider.wait()
+            exit_code = spider.wait()
         if closed is None:
-            raise _broke_off(source, spider.returncode, _last_error(SecretValues.of(source), errors), store)
+            raise _broke_off(source, exit_code, _last_error(SecretValues.of(source), errors), store)
     counts: dict[str, int] = closed["counts"]
     return counts
 
