@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
+import gc
 import os
+
+# Threads of numerical libraries wait for each other in a loop that keeps a core busy, which the other worker and the
+# processes that tests start need. These let them sleep instead, and are read while the libraries are loaded below.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "4")
+gc.disable()  # until all tests are collected: imports make objects that stay
+
 import shutil
 import signal
 from collections.abc import Callable, Iterator
@@ -14,6 +22,7 @@ import pytest
 from filelock import FileLock
 from PIL import Image
 from shapes import SHAPES, draw, write_images
+from small_encoders import of_images, of_texts  # noqa: F401  (fixtures)
 
 if TYPE_CHECKING:
     from services import Service
@@ -24,6 +33,12 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 PROJECT = Path(__file__).parents[1]
+
+
+def pytest_collection_finish() -> None:
+    """Let the garbage collector look at what tests make, not at the modules that are now imported."""
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture
@@ -48,6 +63,22 @@ def new_workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def workspace(new_workspace: Path, tmp_path: Path) -> Path:
     """A copy of the new workspace."""
     return Path(shutil.copytree(new_workspace, tmp_path / "workspace", symlinks=True))
+
+
+@pytest.fixture(scope="session")
+def scraped_once(new_workspace: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the new workspace in which scrape has run, recorded in DVC. Only to be copied."""
+    from seedling.versioning.ledger import Ledger
+
+    copy = Path(shutil.copytree(new_workspace, tmp_path_factory.mktemp("scraped") / "workspace", symlinks=True))
+    assert Ledger(copy).run("scrape").how == "done"
+    return copy
+
+
+@pytest.fixture
+def scraped(scraped_once: Path, tmp_path: Path) -> Path:
+    """A copy of the workspace in which scrape has run."""
+    return Path(shutil.copytree(scraped_once, tmp_path / "workspace", symlinks=True))
 
 
 @pytest.fixture

@@ -178,6 +178,7 @@ def test_shared_packages_do_not_import_the_stages() -> None:
                 "scrape.politeness",
                 "scrape.robots",
                 "scrape.spider",
+                "scrape.spider_server",
             },
         ),
         ("datasets", {"scrape.hub"}),

@@ -9,7 +9,8 @@ import subprocess
 import sys
 import tomllib
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from functools import cache
 from importlib.metadata import packages_distributions, requires
 from pathlib import Path
 from typing import Any
@@ -72,6 +73,12 @@ sys.meta_path[:] = map(Hiding, sys.meta_path)
 '''
 
 
+@cache
+def installed_modules() -> Mapping[str, list[str]]:
+    """Top-level module → its packages. Asking all installed packages takes half a second."""
+    return packages_distributions()
+
+
 def project() -> dict[str, Any]:
     """The table [project] of pyproject.toml."""
     return tomllib.loads((PROJECT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -125,7 +132,7 @@ def modules_of_extras_only() -> set[str]:
     plain = plain_installation() | {"seedling-ml"}
     modules = {
         module
-        for module, packages in packages_distributions().items()
+        for module, packages in installed_modules().items()
         if not {canonicalize_name(package) for package in packages} & plain
     }
     return {module for module in modules if module.isidentifier() and module not in {"sitecustomize", "pip"}}
@@ -138,7 +145,7 @@ def test_there_are_few_direct_dependencies() -> None:
 
 def imported_packages() -> set[str]:
     """The packages whose modules the code imports, anywhere in a file."""
-    packages_of, result = packages_distributions(), set[str]()
+    packages_of, result = installed_modules(), set[str]()
     for folder in ("seedling", "flows", "tasks"):
         for path in (PROJECT / folder).rglob("*.py"):
             for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
@@ -170,7 +177,7 @@ def test_every_imported_package_is_declared() -> None:
 def test_an_extra_of_pyproject_brings_the_modules_that_its_feature_imports(extra: str) -> None:
     """The table in seedling/extras.py agrees with pyproject.toml; the extra itself is part of `all` and `dev`."""
     extras = project()["optional-dependencies"]
-    packages_of = packages_distributions()
+    packages_of = installed_modules()
     needed = {canonicalize_name(packages_of[module][0]) for module in EXTRA_MODULES[extra]}
     assert needed <= names(extras[extra])
     assert names(extras[extra]) <= names(extras["all"])

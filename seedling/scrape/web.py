@@ -7,8 +7,6 @@ import json
 import os
 import signal
 import sqlite3
-import subprocess
-import sys
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
@@ -34,6 +32,7 @@ from seedling.scrape.saved_site import serve_folder
 from seedling.scrape.secret_values import SecretValues, check_secrets
 from seedling.scrape.selecting import is_json_path, is_selector, is_xpath
 from seedling.scrape.spider_messages import HostRate, SpiderEnd, receive
+from seedling.scrape.spider_process import spider_process
 from seedling.workspace import crawl_rates_file, crawl_store_file
 
 Web = CrawlSource | SequenceSource | ApiSource
@@ -266,31 +265,18 @@ def _run_spider(
     source: Web, store: Path, visit: int, proxy: str | None, images: bool, progress: Progress
 ) -> dict[str, int]:
     request = {"source": source.model_dump(), "store": str(store), "visit": visit, "proxy": proxy, "images": images}
-    request["leader"] = os.getpid()
-    command = [sys.executable, "-P", "-m", "seedling.scrape.spider"]
     end: SpiderEnd | None = None
     with tempfile.TemporaryFile("w+", encoding="utf-8") as errors:
-        spider = subprocess.Popen(  # noqa: S603
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True
-        )
-        try:
-            assert spider.stdin is not None  # noqa: S101  (a pipe, as requested above)
-            assert spider.stdout is not None  # noqa: S101
-            spider.stdin.write(json.dumps(request))
-            spider.stdin.close()
-            for line in spider.stdout:
+        with spider_process(request, errors) as spider:
+            for line in spider.output:
                 message = receive(line)
                 if isinstance(message, SpiderEnd):
                     end = message
                 elif message is not None:
                     progress(progress_line(name_of(source), message.host), message.done, message.total)
-            spider.wait()
-        finally:
-            if spider.poll() is None:
-                spider.kill()
-                spider.wait()
+            exit_code = spider.wait()
         if end is None:
-            raise _broke_off(source, spider.returncode, _last_error(SecretValues.of(source), errors), store)
+            raise _broke_off(source, exit_code, _last_error(SecretValues.of(source), errors), store)
     return end.counts
 
 

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
 import pytest
 from in_process import seedling
-from short_runs import run_all_stages, shorten_runs
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "tasks"))
 from loopback import Reply, Site, site
+from short_runs import run_all_stages, shorten_runs
 
 from seedling.config.params import load, set_value
 from seedling.dataset.generation import read

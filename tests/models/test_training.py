@@ -37,7 +37,7 @@ def fitted(setting: FitContext, rows: np.ndarray) -> Network:
 
 
 def test_a_training_that_was_killed_goes_on_to_the_same_weights(tmp_path: Path) -> None:
-    """Killed at step 20 of 30, with a checkpoint after each step: weights and losses are those of an undisturbed run."""
+    """Killed at step 10 of 15, with a checkpoint after each step: weights and losses are those of an undisturbed run."""
     rows, pool = np.arange(60), inputs(np.arange(100, 180))
     heard: dict[str, list[tuple[int, float]]] = {"whole": [], "killed": [], "resumed": []}
 
@@ -49,11 +49,11 @@ def test_a_training_that_was_killed_goes_on_to_the_same_weights(tmp_path: Path) 
 
         return hear
 
-    setting = FitContext(10, seed=3, steps=30, unlabeled=pool)
+    setting = FitContext(10, seed=3, steps=15, unlabeled=pool)
     whole = fitted(setting.of_model(watch=watch("whole")), rows)
     disturbed = setting.of_model(checkpoint=tmp_path / "network", seconds_between_checkpoints=-1.0)
     with pytest.raises(Killed):
-        fitted(disturbed.of_model(watch=watch("killed", last=20)), rows)
+        fitted(disturbed.of_model(watch=watch("killed", last=10)), rows)
     assert (tmp_path / "network.safetensors").is_file()
     resumed = fitted(disturbed.of_model(watch=watch("resumed")), rows)
     assert all((tensor == resumed.tensors()[name]).all() for name, tensor in whole.tensors().items())

@@ -54,10 +54,9 @@ def test_a_stage_is_done_then_unchanged_and_dvc_agrees(workspace: Path) -> None:
     assert "didn't change, skipping" in dvc(workspace, "repro", "--single-item", "scrape")
 
 
-def test_a_reader_of_dvc_lock_never_sees_half_of_it(workspace: Path) -> None:
+def test_a_reader_of_dvc_lock_never_sees_half_of_it(scraped: Path) -> None:
     """A file opened before a stage is recorded, or before the entries are sorted, still reads the earlier bytes whole."""
-    ledger, lock = Ledger(workspace), workspace / "dvc.lock"
-    ledger.run("scrape")
+    ledger, lock = Ledger(scraped), scraped / "dvc.lock"
     before = lock.read_bytes()
     with lock.open("rb") as opened:
         ledger.run("validate")
@@ -88,38 +87,35 @@ def test_what_was_seen_before_is_restored_and_is_never_stale(workspace: Path) ->
     assert Ledger(workspace).run("validate").how == "unchanged"
 
 
-def test_a_changed_input_is_not_taken_for_a_known_one(workspace: Path) -> None:
+def test_a_changed_input_is_not_taken_for_a_known_one(scraped: Path) -> None:
     """One more image in data/ runs scrape again: no false hit in the run cache."""
-    ledger = Ledger(workspace)
-    ledger.run("scrape")
-    (workspace / "data/unlabeled/0.png").rename(workspace / "data/unlabeled/renamed.png")
+    ledger = Ledger(scraped)
+    (scraped / "data/unlabeled/0.png").rename(scraped / "data/unlabeled/renamed.png")
     assert ledger.track_data()
     assert ledger.run("scrape").how == "done"
 
 
-def test_outputs_that_were_changed_by_hand_are_put_back(workspace: Path) -> None:
+def test_outputs_that_were_changed_by_hand_are_put_back(scraped: Path) -> None:
     """As `dvc repro` would."""
-    ledger = Ledger(workspace)
-    ledger.run("scrape")
-    manifest = workspace / "generations/scrape/manifest.json"
+    ledger = Ledger(scraped)
+    manifest = scraped / "generations/scrape/manifest.json"
     before = manifest.read_bytes()
     manifest.write_text("{}")
     assert ledger.run("scrape").how == "restored"
     assert manifest.read_bytes() == before
 
 
-def test_a_failed_gate_records_nothing_and_keeps_the_rows_in_quarantine(workspace: Path) -> None:
+def test_a_failed_gate_records_nothing_and_keeps_the_rows_in_quarantine(scraped: Path) -> None:
     """The last good generation stays, dvc.lock stays, and the error says where the rows are."""
-    ledger = Ledger(workspace)
-    ledger.run("scrape")
-    lock, rows = (workspace / "dvc.lock").read_bytes(), workspace / "generations/scrape"
+    ledger = Ledger(scraped)
+    lock, rows = (scraped / "dvc.lock").read_bytes(), scraped / "generations/scrape"
     kept = {path.name: path.read_bytes() for path in rows.iterdir()}
-    (workspace / "gates.yaml").write_text("scrape: [expect_table_row_count_to_be_between: {min_value: 1000}]\n")
+    (scraped / "gates.yaml").write_text("scrape: [expect_table_row_count_to_be_between: {min_value: 1000}]\n")
     with pytest.raises(GateFailed, match=r"observed 53; expected min_value=1000") as caught:
         ledger.run("scrape")
-    assert (workspace / "dvc.lock").read_bytes() == lock
+    assert (scraped / "dvc.lock").read_bytes() == lock
     assert {path.name: path.read_bytes() for path in rows.iterdir()} == kept
-    (quarantined,) = (workspace / "quarantine").iterdir()
+    (quarantined,) = (scraped / "quarantine").iterdir()
     assert quarantined.name in str(caught.value)
     assert (quarantined / "part-00000.parquet").exists()
 

@@ -390,9 +390,17 @@ def checked(folder: Path, wrong: int = 6, **params: object) -> Path:
 PLANTED = {f"o{number}" for number in range(6)}
 
 
-def test_report_changes_nothing_and_names_the_rows(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def reported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A workspace whose sentences are validated with the default params; only its reports/ may be written."""
+    folder = tmp_path_factory.mktemp("reported")
+    checked(folder)
+    return folder
+
+
+def test_report_changes_nothing_and_names_the_rows(reported: Path) -> None:
     """The six planted labels are the label issues; all rows keep label and weight."""
-    kept = read(checked(tmp_path))
+    kept = read(reported / "generations/validate")
     assert set(kept.loc[kept["is_label_issue"] == True, "origin"]) == PLANTED  # noqa: E712  (null for rows that are not evaluated)
     assert (kept["weight"] == 1).all() and kept["original_label"].isna().all() and len(kept) == SENTENCES
 
@@ -466,15 +474,14 @@ def test_the_page_exists_whether_labels_are_evaluated_or_not(tmp_path: Path, par
     )
 
 
-def test_the_lists_and_the_page_show_the_label_issues_first(tmp_path: Path) -> None:
+def test_the_lists_and_the_page_show_the_label_issues_first(reported: Path) -> None:
     """label_issues.csv ranks the planted rows first; the page shows them with both labels."""
-    checked(tmp_path)
-    page = write_data_page(tmp_path).read_text(encoding="utf-8")
-    ranked = pd.read_csv(tmp_path / "reports/label_issues.csv")
+    page = write_data_page(reported).read_text(encoding="utf-8")
+    ranked = pd.read_csv(reported / "reports/label_issues.csv")
     assert list(ranked.columns[:6]) == ["id", "origin", "original_label", "suggested_label", "p_label_error", "rank"]
     assert set(ranked["origin"].head(6)) == PLANTED and ranked["p_label_error"].is_monotonic_decreasing
     assert "<del>fruit</del> → <ins>road</ins>" in page
-    issues = json.loads((tmp_path / "generations/validate/manifest.json").read_text())["notes"]["label_issues"]
+    issues = json.loads((reported / "generations/validate/manifest.json").read_text())["notes"]["label_issues"]
     assert json.dumps(issues["flagged"]) == "6"
 
 

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from dvc.config import Config
 
 from seedling.config.params import set_value
 from seedling.errors import DamagedFile, InputError
@@ -68,24 +69,23 @@ def test_a_tracked_file_that_cannot_be_used_is_named_with_the_remedy(
 
 
 def test_a_deleted_cache_is_filled_from_whole_generations_and_nothing_is_made_again(
-    workspace: Path, capfd: pytest.CaptureFixture[str]
+    scraped: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """All objects deleted: the stage is unchanged, standard error says what was done, and its output can be restored again."""
-    Ledger(workspace).run("scrape")
-    before = {path.name: path.stat().st_mtime_ns for path in (workspace / "generations/scrape").iterdir()}
-    shutil.rmtree(workspace / ".dvc/cache/files")
-    assert Ledger(workspace).run("scrape").how == "unchanged"
+    before = {path.name: path.stat().st_mtime_ns for path in (scraped / "generations/scrape").iterdir()}
+    shutil.rmtree(scraped / ".dvc/cache/files")
+    assert Ledger(scraped).run("scrape").how == "unchanged"
     assert "DVC's cache lacked outputs that are intact" in capfd.readouterr().err
-    assert {path.name: path.stat().st_mtime_ns for path in (workspace / "generations/scrape").iterdir()} == before
-    shutil.rmtree(workspace / "generations/scrape")
-    assert Ledger(workspace).run("scrape").how == "restored"
+    assert {path.name: path.stat().st_mtime_ns for path in (scraped / "generations/scrape").iterdir()} == before
+    shutil.rmtree(scraped / "generations/scrape")
+    assert Ledger(scraped).run("scrape").how == "restored"
 
 
 @pytest.mark.parametrize("kind", ["symlink", "hardlink", "copy"])
 def test_every_way_of_linking_to_the_cache_works(workspace: Path, tmp_path: Path, kind: str) -> None:
     """With the cache in another folder: done, unchanged, and restored after the output was deleted."""
-    for key, value in (("cache.type", kind), ("cache.dir", str(tmp_path / "elsewhere"))):
-        subprocess.run([sys.executable, "-m", "dvc", "config", key, value], cwd=workspace, check=True)
+    with Config(workspace / ".dvc").edit("repo") as config:
+        config["cache"] |= {"type": [kind], "dir": str(tmp_path / "elsewhere")}
     assert Ledger(workspace).run("scrape").how == "done"
     assert Ledger(workspace).run("scrape").how == "unchanged"
     shutil.rmtree(workspace / "generations/scrape")

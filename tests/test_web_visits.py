@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
+from contextlib import chdir
 from pathlib import Path
 
 import pytest
+from dvc.repo import Repo
 from loopback import Reply, Site, site
 
 from seedling.config.params import load, set_value
@@ -77,10 +77,10 @@ def tracked(workspace: Path) -> dict[str, bytes]:
     return {str(path): path.read_bytes() for path in files if path.is_file()}
 
 
-def dvc_status(workspace: Path) -> str:
-    """`dvc status` of scrape."""
-    command = [sys.executable, "-m", "dvc", "status", "scrape"]
-    return subprocess.run(command, cwd=workspace, capture_output=True, text=True, check=True).stdout
+def changed_by_dvc(workspace: Path) -> dict[str, object]:
+    """What `dvc status scrape` finds to be changed."""
+    with chdir(workspace), Repo() as repo:
+        return dict(repo.status(targets=["scrape"]))
 
 
 def test_a_visit_that_brings_nothing_changes_no_file(workspace: Path, web: Site) -> None:
@@ -90,7 +90,7 @@ def test_a_visit_that_brings_nothing_changes_no_file(workspace: Path, web: Site)
     assert visit(workspace) == "unchanged"
     assert web.paths() == ["/"]
     assert tracked(workspace) == before
-    assert "up to date" in dvc_status(workspace)
+    assert changed_by_dvc(workspace) == {}
     assert visit(workspace) == "unchanged"
     Ledger(workspace).run("scrape", force=True)
     assert tracked(workspace) == before
@@ -105,7 +105,7 @@ def test_a_visit_that_brings_rows_is_named_in_params(workspace: Path, web: Site)
     assert as_of is not None
     assert as_of.startswith("20")
     assert as_of in (workspace / "dvc.lock").read_text(encoding="utf-8")
-    assert "up to date" in dvc_status(workspace)
+    assert changed_by_dvc(workspace) == {}
 
 
 def test_a_visit_to_a_site_that_is_down_changes_nothing(
@@ -144,9 +144,10 @@ def test_rows_of_a_visit_that_was_killed_after_it_was_recorded_stay(workspace: P
     assert visit(workspace) == "done"
     name = load(workspace).scrape.as_of
     (workspace / "params.yaml").write_bytes(params_before)
+    assert list(changed_by_dvc(workspace)) == ["scrape"]
     write_json(Workspace(workspace).open_visit, {"as_of": name, "state": "unfinished"})
     assert visit(workspace) == "unchanged"
     assert len(read(workspace / "generations/scrape")) == 22
     assert load(workspace).scrape.as_of == name
-    assert "up to date" in dvc_status(workspace)
+    assert changed_by_dvc(workspace) == {}
     assert not has_open_visit(workspace)

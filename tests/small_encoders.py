@@ -1,4 +1,7 @@
-"""Encoders of random weights, made here as transformers saves them."""
+"""Encoders of random weights, made here as transformers saves them; tests/conftest.py imports these fixtures.
+
+The libraries are imported by the fixtures: most tests need none of them.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +9,6 @@ import json
 from pathlib import Path
 
 import pytest
-import torch
-from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import BertConfig, BertModel, MobileNetV2Config, MobileNetV2Model, PreTrainedTokenizerFast
 
 WORDS = ["[PAD]", "[UNK]", "red", "green", "apple", "bus", "runs", "falls", "the", "a"]
 
@@ -16,6 +16,10 @@ WORDS = ["[PAD]", "[UNK]", "red", "green", "apple", "bus", "runs", "falls", "the
 @pytest.fixture(scope="session")
 def of_texts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A BERT of two layers and ten words."""
+    import torch
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+
     folder = tmp_path_factory.mktemp("encoders") / "texts"
     torch.manual_seed(0)
     config = BertConfig(
@@ -31,6 +35,9 @@ def of_texts(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def of_images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A narrow MobileNetV2 for 32 × 32 images, its batch normalizations not the identity."""
+    import torch
+    from transformers import MobileNetV2Config, MobileNetV2Model
+
     folder = tmp_path_factory.mktemp("encoders") / "images"
     torch.manual_seed(1)
     model = MobileNetV2Model(MobileNetV2Config(depth_multiplier=0.25, image_size=32))

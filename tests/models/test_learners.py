@@ -149,7 +149,7 @@ def test_a_saved_learner_comes_back_equal_and_its_bytes_do_not_change(name: str,
 
 
 @pytest.mark.parametrize("as_sparse", [False, True])
-@pytest.mark.parametrize("classes", [2, 3, 12])
+@pytest.mark.parametrize("classes", [2, 3, 6])
 @pytest.mark.parametrize("name", ["logistic_regression", "random_forest", "boosted_trees"])
 def test_arrays_predict_what_scikit_learns_estimator_predicts_to_the_bit(
     name: str, classes: int, as_sparse: bool

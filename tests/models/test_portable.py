@@ -53,15 +53,18 @@ LABELS = np.arange(60) % 3
 
 
 def trained(
-    maker: FeatureMaker, rows: list[Any], labels: np.ndarray, names: list[str], classes: int = 3
+    maker: FeatureMaker, rows: list[Any], labels: np.ndarray, names: list[str], classes: int = 3, steps: int = 30
 ) -> TrainedModel:
-    """A vote of these learners, each of two halves, on these rows; `classes` may be more than there are labels of."""
+    """A vote of these learners, each of two halves, on these rows; `classes` may be more than there are labels of.
+
+    steps: of networks. A graph says the same as a network after few steps as after many.
+    """
     inputs, targets = maker.fit_transform(rows), np.eye(classes)[labels]
     members = []
     for name in names:
         halves = []
         for seed in (1, 2):
-            learner = make_learner(name, FitContext(classes, seed=seed, steps=30, maker=maker))
+            learner = make_learner(name, FitContext(classes, seed=seed, steps=steps, maker=maker))
             learner.fit(inputs, targets, np.ones(len(rows)))
             halves.append(learner)
         members.append(halves)
@@ -102,7 +105,7 @@ def test_lab_is_opencvs_to_the_last_bit() -> None:
 def test_each_learner_says_the_same_as_a_graph(name: str, classes: int) -> None:
     """Probabilities of images that no learner saw, to 1e-4; with one class more than there are labels of."""
     kept = np.flatnonzero(classes > LABELS)
-    model = trained(ImageFeatures(), [IMAGES[one] for one in kept], LABELS[kept], [name], classes + 1)
+    model = trained(ImageFeatures(), [IMAGES[one] for one in kept], LABELS[kept], [name], classes + 1, steps=6)
     new = [colored(number) for number in range(12)]
     assert np.abs(asked(model, new) - model.predict(new)).max() < 1e-4
 
@@ -136,7 +139,7 @@ def test_an_encoder_and_its_tuned_self_say_the_same_as_onnx(of_texts: Path, tmp_
 def test_an_encoder_of_images_says_the_same_as_a_graph(of_images: Path, tmp_path: Path) -> None:
     """Features of a convolutional encoder, with colors beside them."""
     maker = EncodedFeatures(EncoderHandle(EncoderParams(model=str(of_images)), "image", tmp_path))
-    model = trained(maker, IMAGES, LABELS, ["logistic_regression", "fine_tuned"])
+    model = trained(maker, IMAGES, LABELS, ["logistic_regression", "fine_tuned"], steps=6)
     new = [colored(number) for number in range(6)]
     assert np.abs(asked(model, new) - model.predict(new)).max() < 1e-4
 

@@ -43,7 +43,7 @@ STAGES = ("scrape", "validate", "augment", "synthesize", "train@0", "pseudo_labe
 def started(*command: str, **environment: str) -> Iterator[psutil.Popen]:
     """A Dask program that runs within the block, and is ended with all that it started."""
     paths = os.pathsep.join(
-        [*([environment.pop("FIRST")] if "FIRST" in environment else []), str(PROJECT), str(Path(__file__).parent)]
+        [*([environment.pop("FIRST")] if "FIRST" in environment else []), str(PROJECT), str(PROJECT / "tests")]
     )
     program = psutil.Popen(
         [sys.executable, "-m", *command],

@@ -134,8 +134,10 @@ def test_no_site_is_asked_by_a_process_whose_leader_is_gone(tmp_path: Path) -> N
         request = {"source": source, "store": str(tmp_path / "web.sqlite"), "visit": 1, "proxy": None, "images": False}
         (tmp_path / "request.json").write_text(json.dumps(request), encoding="utf-8")
         code = (
-            "import subprocess, sys, time\n"
-            "subprocess.Popen([sys.executable, '-m', 'seedling.scrape.spider'], stdin=open(sys.argv[1])); time.sleep(600)"
+            "import json, sys\n"
+            "from seedling.scrape.spider_process import spider_process\n"
+            "with spider_process(json.load(open(sys.argv[1])), sys.stderr) as spider:\n"
+            "    spider.wait()"
         )
         leader = psutil.Popen([sys.executable, "-c", code, str(tmp_path / "request.json")], stdout=subprocess.DEVNULL)
         deadline = time.monotonic() + 60
@@ -143,7 +145,7 @@ def test_no_site_is_asked_by_a_process_whose_leader_is_gone(tmp_path: Path) -> N
             assert time.monotonic() < deadline, "the spider requested fewer than 20 pages within a minute"
             time.sleep(0.05)
         spiders = leader.children(recursive=True)
-        assert spiders
+        assert len(spiders) == 2, "the server and its spider"
         leader.kill()
         leader.wait()
         _, left = psutil.wait_procs(spiders, timeout=20)
