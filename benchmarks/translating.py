@@ -122,7 +122,7 @@ def peers(labeled: list[bytes], pool: list[Pixels], config: WorkspaceConfig) -> 
         pixels = images.decode(payload)
         for child in range(ROWS_PER_PARENT):
             augmented = usual(payload, derived_seed(config.seed, number, child)).payload
-            assert isinstance(augmented, bytes)
+            assert isinstance(augmented, bytes)  # noqa: S101  (a row of images)
             augmented_by_peer["usual policy"].setdefault(number, []).append(augmented)
             for name, method in (("albumentations, Fourier", fourier), ("albumentations, histogram", histogram)):
                 rng = np.random.default_rng(derived_seed(config.seed, name, number, child))

@@ -73,7 +73,7 @@ def keep_few_digits(data: Path) -> None:
             path.unlink()
 
 
-LEARNERS = {  # by scikit-learn alone, by joblib's processes, by torch
+LEARNERS: dict[str, dict[str, object]] = {  # by scikit-learn alone, by joblib's processes, by torch
     "digits": {"train.candidates": ["logistic_regression", "random_forest", "network"], "train.steps": 10},
     "intents": {"train.candidates": ["logistic_regression", "random_forest"]},
 }

@@ -135,7 +135,7 @@ def test_an_interrupted_crawl_leaves_no_process(tmp_path: Path) -> None:
             while not slow.asked and time.monotonic() < deadline:
                 time.sleep(0.02)
             processes = spider_processes()
-            processes += [process.parent() for process in processes]
+            processes += [parent for process in processes if (parent := process.parent())]
             raise KeyboardInterrupt
         _, left = psutil.wait_procs(processes, timeout=END_TIMEOUT_SECONDS)
     assert len(processes) == 2
@@ -150,7 +150,9 @@ def test_ctrl_c_in_the_terminal_ends_no_idle_server_with_a_traceback(
     handlers: list[str] = []
 
     def look(spider: psutil.Process) -> None:
-        servers.append(spider.parent())
+        server = spider.parent()
+        assert server is not None
+        servers.append(server)
         status = Path(f"/proc/{spider.pid}/status").read_text(encoding="utf-8")
         handlers.append(next(line.split()[1] for line in status.splitlines() if line.startswith("SigIgn")))
 
