@@ -29,6 +29,7 @@ from PIL import Image
 
 PROJECT = Path(__file__).parents[2]
 IMAGES = PROJECT / "docs" / "images"
+REPORTS_URL = "http://reports.example"
 LABELED_PER_CLASS = 3  # so few that the report has something to advise
 WIDTH_PIXELS, HEIGHT_PIXELS = 1280, 860
 WEBP_QUALITY = 80
@@ -40,6 +41,7 @@ PAGE_TIMEOUT_MILLISECONDS = 120_000
 
 def make_digits_workspace(folder: Path) -> Path:
     """Make the workspace of the embedded digits with a few labeled images per class."""
+    from seedling.config.params import set_value
     from seedling.init.create import make_workspace
 
     data = folder / "digits-data"
@@ -51,6 +53,7 @@ def make_digits_workspace(folder: Path) -> Path:
     workspace = make_workspace(folder / "digits", data, "image")
     shutil.copytree(site, workspace / "data" / "site")
     shutil.copy(PROJECT / "params.yaml", workspace / "params.yaml")
+    set_value(workspace, ["reports", "base_url"], REPORTS_URL)  # links to the pages instead of a path of this machine
     return workspace
 
 
