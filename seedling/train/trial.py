@@ -84,6 +84,7 @@ def try_candidates(
     """
     budget = params.budget_seconds or BUDGET_SECONDS[config.effort]
     members: list[Candidate] = []
+    hopeless: dict[Candidate, str] = {}
     if teacher is None:
         candidates = first_candidates(
             params,
@@ -93,8 +94,9 @@ def try_candidates(
             has_encoder=isinstance(data.context.maker, EncodedFeatures),
         )
     else:
-        members, others = later_candidates(teacher)
-        candidates = [*members, *others]
+        later = later_candidates(teacher)
+        members, hopeless = later.members, later.hopeless
+        candidates = [*members, *later.others]
     carried = {
         candidate: files.read_carried(teacher, candidate)
         for candidate in candidates
@@ -104,7 +106,7 @@ def try_candidates(
     # Members of the accepted ensemble are always tried: without them, no comparison would show that a round is worse.
     at_least = max(1, sum(candidate in members for candidate in candidates))
     affordable, seconds, left_out = within_budget(candidates, data, budget, at_least=at_least)
-    trial = Trial(pretrained(data, affordable, progress), carried, dict(left_out))
+    trial = Trial(pretrained(data, affordable, progress), carried, {**hopeless, **left_out})
     trial.run(affordable, seconds, progress)
     if teacher is None and trial.trained and len(evaluation_rows.truth):
         further = further_candidates(params, config, data.rows, best_per_learner(trial.trained, evaluation_rows))
